@@ -1,0 +1,131 @@
+"""Every field of a run, with its default and what it means.
+
+The other configs start from this one and override what differs; so does the
+command line: `--config.model.hidden_size=256`. A field that may be left empty
+is a typed placeholder: `none` empties it again.
+
+Letters: B batch rows, T window length in symbols, V vocabulary size.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The defaults: a unidirectional language model of the standard library."""
+  config = ml_collections.ConfigDict()
+  config.task = "language_model"  # A module of experiments/.
+  config.seed = 0  # Initial values, order of windows, dropout.
+
+  config.data = data = ml_collections.ConfigDict()
+  # stdlib: the sources of the Python standard library, a module a document.
+  # opcodes: the opcodes of its functions, a function a document.
+  # files: your own, from data.path or from the three paths below it.
+  # tinyshakespeare: fetched once, checked by its SHA-256.
+  data.source = "stdlib"
+  data.path = placeholder(str)  # A file, a glob or a folder, split by us.
+  data.train_path = placeholder(str)  # Or already split: one path each.
+  data.validation_path = placeholder(str)
+  data.test_path = placeholder(str)
+  # char, byte, word (separated by white space, a newline is a word), id (one
+  # a line, a file a sequence), session (a sequence a line, ids separated by
+  # spaces).
+  data.unit = "char"
+  # documents: whole documents are held out, chosen by a hash of their names.
+  # last_documents: the last ones in order (time order of logs).
+  # tails: the end of every document.
+  # stream_tails: char-rnn's, the end of each of B equal parts of one text.
+  # auto: documents where there are at least 10, else tails.
+  data.split = "auto"
+  data.validation_fraction = 0.05  # Of all symbols.
+  data.test_fraction = 0.05
+  data.boundaries = True  # Add begin and end symbols to each document.
+  data.min_count = 1  # Rarer symbols of the training split are unknown.
+  data.vocabulary_size = placeholder(int)  # Keep the most frequent; all.
+  # many_to_many: each symbol of a window predicts the next one.
+  # many_to_one: the window predicts the symbol after it.
+  data.mapping = "many_to_many"
+  data.window = 64  # T: how many symbols back the gradient reaches.
+  data.step = placeholder(int)  # From a window to the next; the window.
+  data.offset = 0  # Where the first window of a document starts.
+  data.random_offset = False  # Draw it anew each epoch from 0..step-1.
+  # Cut the split into B parallel streams and hand the carry from batch to
+  # batch (truncated backpropagation through time).
+  data.stateful = False
+
+  config.model = model = ml_collections.ConfigDict()
+  model.cell = "lstm"  # lstm, gru, rnn_tanh, rnn_relu.
+  model.hidden_size = 128  # Units of a layer, of each direction.
+  model.layers = 2
+  model.bidirectional = False  # Legitimate for many_to_one only.
+  model.merge = "concat"  # Of the two directions: concat, sum, mean.
+  model.embedding_size = placeholder(int)  # None: ids straight to the gates.
+  model.tied = False  # The softmax uses the embedding's weights.
+  model.forget_bias = 1.0  # Initial bias of the LSTM's forget gate.
+  model.initial_scale = placeholder(float)  # U(-a, a); 1/sqrt(fan in).
+  model.dropout = 0.0  # After the embedding and after each layer.
+  # Share of input symbols replaced by the unknown symbol in training. Above
+  # zero, the model learns what an unknown symbol, or a gap, means.
+  model.symbol_dropout = 0.0
+
+  config.optimizer = optimizer = ml_collections.ConfigDict()
+  optimizer.name = "adam"  # rmsprop, sgd, adagrad, adam, adamw.
+  optimizer.learning_rate = 2e-3
+  optimizer.decay = 0.9  # RMSprop: of the mean squared gradient.
+  optimizer.momentum = 0.0  # SGD and RMSprop.
+  optimizer.nesterov = False  # SGD.
+  optimizer.beta1 = 0.9  # Adam, AdamW.
+  optimizer.beta2 = 0.999
+  optimizer.epsilon = 1e-8
+  optimizer.weight_decay = 0.0  # AdamW.
+  optimizer.clip_norm = placeholder(float)  # Of all gradients together.
+  optimizer.clip_value = placeholder(float)  # Of each gradient entry.
+
+  config.schedule = schedule = ml_collections.ConfigDict()
+  # constant; exponential: times `factor` after each epoch from `after` on;
+  # step: times `factor` every `every` epochs; cosine: to `final` times the
+  # learning rate at the last step; plateau: times `factor` after `patience`
+  # evaluations without a better validation loss.
+  schedule.name = "constant"
+  schedule.warmup_steps = 0  # Linear from 0, before any of them.
+  schedule.factor = 0.5
+  schedule.after = 10  # Epochs.
+  schedule.every = 5  # Epochs.
+  schedule.final = 0.0
+  schedule.patience = 2  # Evaluations.
+
+  config.train = train = ml_collections.ConfigDict()
+  train.batch_size = 64  # B, over all devices together.
+  train.epochs = 10
+  train.max_steps = placeholder(int)  # Stop there, whatever the epochs.
+  train.batches_per_epoch = placeholder(int)  # One of the two, or neither:
+  train.samples_per_epoch = placeholder(int)  # then all windows.
+  train.eval_every = placeholder(int)  # Steps; every epoch.
+  train.patience = placeholder(int)  # Evaluations without gain, then stop.
+
+  config.checkpoint = checkpoint = ml_collections.ConfigDict()
+  checkpoint.keep = 2  # The latest ones, beside the best.
+  checkpoint.every = placeholder(int)  # Steps; at evaluations only.
+  checkpoint.step = placeholder(int)  # Which one to read; the best.
+
+  config.evaluate = evaluate = ml_collections.ConfigDict()
+  evaluate.split = "test"  # train, validation or test.
+
+  config.predict = predict = ml_collections.ConfigDict()
+  predict.split = "validation"  # Or one of the next two.
+  predict.text = placeholder(str)  # A text typed on the command line.
+  predict.path = placeholder(str)  # A file.
+  predict.gap = "_"  # Gap model: what marks a gap in text or path.
+  predict.top_k = 5
+  predict.sequences = 3  # How many sequences of a split or file.
+  predict.symbols = 40  # How many symbols of each the table shows.
+
+  config.sample = sample = ml_collections.ConfigDict()
+  sample.temperature = (1.0,)  # One or several; 0 is the most likely symbol.
+  sample.length = 500  # Symbols.
+  sample.streams = 1  # Texts a temperature.
+  sample.prime = ""  # The text goes on from here.
+  sample.top_k = placeholder(int)  # Only from the k most likely symbols.
+  sample.top_p = placeholder(float)  # Only from the smallest set this likely.
+  sample.seed = 0
+  return config

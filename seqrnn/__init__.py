@@ -1,0 +1,1 @@
+"""Recurrent networks on sequences of symbols, in JAX and Flax."""
