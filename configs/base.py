@@ -128,4 +128,4 @@ def get_config() -> ml_collections.ConfigDict:
   sample.top_k = placeholder(int)  # Only from the k most likely symbols.
   sample.top_p = placeholder(float)  # Only from the smallest set this likely.
   sample.seed = 0
-  return config
+  return config.lock()

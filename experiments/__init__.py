@@ -1,0 +1,117 @@
+"""The tasks, one module each, and runs that were trained."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import gap_model, language_model
+from seqrnn import config as configs
+from seqrnn import sharding
+from seqrnn.checkpoint import restore_params
+from seqrnn.data import vocabulary
+from seqrnn.data.corpora import from_text
+from seqrnn.errors import UserError
+from seqrnn.evaluate import evaluator, shapes
+from seqrnn.experiment import Experiment, Params
+from seqrnn.predict import Prediction, predictions
+from seqrnn.sample import sample
+
+TASKS: dict[str, ModuleType] = {
+  "gap_model": gap_model,
+  "language_model": language_model,
+}
+
+
+def build(
+  config: ConfigDict, vocabularies: dict[str, Any] | None
+) -> Experiment:
+  """The experiment of a config.
+
+  Args:
+    config: of the run.
+    vocabularies: of the run; None: made from the training split, which reads
+      the corpus.
+  """
+  if config.task not in TASKS:
+    names = ", ".join(TASKS)
+    raise UserError(f"config.task={config.task!r}: must be one of {names}")
+  task = TASKS[config.task]
+  if vocabularies is None:
+    vocabularies = task.prepare(config)
+  return task.build(config, vocabularies)
+
+
+class Run(NamedTuple):
+  """A trained run.
+
+  Attributes:
+    workdir: where it lies.
+    config: as it was trained.
+    experiment: its task.
+    params: of the checkpoint.
+    step: of the checkpoint.
+  """
+
+  workdir: Path
+  config: ConfigDict
+  experiment: Experiment
+  params: Params
+  step: int
+
+  def sample(self, prime: str = "", **settings: Any) -> list[str]:
+    """Texts drawn from the model; settings are fields of `config.sample`."""
+    if self.experiment.decoder is None:
+      raise UserError(f"{self.workdir}: task={self.config.task!r} cannot sample")
+    config = self.config.copy_and_resolve_references()
+    temperature = settings.get("temperature")
+    if isinstance(temperature, int | float):
+      settings["temperature"] = (float(temperature),)
+    config.sample.update({"prime": prime, **settings})
+    configs.check(config)
+    return sample(self.experiment, self.params, config)
+
+  def score(self, text: str) -> np.ndarray:
+    """Surprisal in nats of each symbol that the model predicts of a text."""
+    found = self.predict(text, top_k=1)
+    return np.concatenate([prediction.surprisal for prediction in found])
+
+  def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
+    """The most likely symbols beside those of a text."""
+    unit = self.experiment.vocabularies["symbols"].unit
+    documents = from_text(text, unit)
+    return list(predictions(self.experiment, self.params, documents, top_k))
+
+  def evaluate(self, split: str = "test") -> dict[str, float]:
+    """Loss, accuracy, bits per symbol and perplexity of a split."""
+    mesh = sharding.mesh()
+    params = jax.device_put(self.params, sharding.replicated(mesh))
+    figures = evaluator(self.experiment, mesh)(
+      params, self.experiment.batches(split, 0)
+    )
+    assert figures is not None, "nothing stops this evaluation"
+    return figures
+
+
+def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
+  """A trained run, from its workdir.
+
+  Args:
+    workdir: of the run.
+    step: of a checkpoint; None: the best one.
+
+  Raises:
+    UserError: nothing was trained there, or it is damaged.
+  """
+  workdir = Path(workdir)
+  fields = configs.read_json(workdir / "config.json")
+  config = ConfigDict(fields)
+  config.checkpoint.step = step
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  params, step = restore_params(workdir, config, shapes(experiment))
+  return Run(workdir, config, experiment, params, step)

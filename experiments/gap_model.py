@@ -1,0 +1,100 @@
+"""Each symbol from those on both sides of it: p(symbol | left, right).
+
+Two towers read the window, one from either end, and never mix below the head:
+the symbol at t is predicted from the forward state at t-1 and the backward
+state at t+1. A deep bidirectional network would not do: its second layer at
+t-1 has read t through the backward half of the first.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from optax import softmax_cross_entropy_with_integer_labels
+
+from experiments.language_model import prepare as prepare  # the same symbols
+from seqrnn import layers, metrics, models
+from seqrnn.data.segments import Segments
+from seqrnn.data.vocabulary import END, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Batch, Experiment
+
+
+def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment:
+  """The experiment; no corpus is read before its batches are.
+
+  Raises:
+    UserError: settings of another kind of model.
+  """
+  data = config.data
+  symbols = vocabularies["symbols"]
+  if data.stateful:
+    raise UserError(
+      "data.stateful=True with task='gap_model': the backward tower has no"
+      " carry to hand on; use task='language_model'"
+    )
+  if data.mapping != "many_to_many":
+    raise UserError(
+      f"data.mapping={data.mapping!r} with task='gap_model': it predicts every"
+      " symbol of a window, many_to_many"
+    )
+  body = layers.Bidirectional(
+    layers.Before(models.stack(config.model, len(symbols))),
+    layers.Before(
+      models.stack(config.model, len(symbols), reverse=True), reverse=True
+    ),
+    merge=config.model.merge,
+  )
+  model = models.sequence_model(config.model, body, len(symbols), pooled=False)
+  segments = Segments(config, symbols, length=data.window, minimum=1)
+
+  def targets(batch: Batch) -> Batch:
+    segment_BT = batch["segment"]
+    return {
+      "inputs": segment_BT,
+      "targets": segment_BT,
+      # Begin and end are context: where they stand is no question.
+      "weights": (segment_BT > END).astype(np.float32),
+      "reset": batch["reset"],
+    }
+
+  def predict(params, carry, batch, key=None):
+    _, logits_BTV = model.apply(
+      {"params": params},
+      batch["inputs"],
+      model.initial_carry(batch["inputs"].shape[0]),
+      train=key is not None,
+      rngs=None if key is None else {"dropout": key},
+    )
+    return carry, logits_BTV
+
+  def loss(params, carry, batch, key):
+    _, logits_BTV = predict(params, carry, batch, key)
+    loss, totals = metrics.cross_entropy(
+      logits_BTV, batch["targets"], batch["weights"]
+    )
+    return loss, (carry, totals)
+
+  def score(params, carry, batch):
+    _, logits_BTV = predict(params, carry, batch)
+    nll_BT = softmax_cross_entropy_with_integer_labels(
+      logits_BTV, batch["targets"]
+    )
+    return carry, nll_BT * batch["weights"]
+
+  def init(key):
+    ids_BT = jnp.ones((1, 1), jnp.int32)
+    return model.init(key, ids_BT, model.initial_carry(1))["params"]
+
+  return Experiment(
+    vocabularies=vocabularies,
+    init=init,
+    carry=lambda _: (),
+    loss=loss,
+    facts=segments.facts,
+    batches=lambda split, epoch: segments.batches(split, epoch).map(targets),
+    predict=predict,
+    score=score,
+    decoder=None,
+    forbidden=lambda T: np.eye(T, dtype=bool),
+    fills_gaps=True,
+  )

@@ -1,0 +1,151 @@
+"""The next symbol, from those before it.
+
+many_to_many: every symbol of a window predicts the next one. many_to_one: a
+window of past symbols predicts the one after it; there a bidirectional
+network is legitimate, for the whole window lies in the past.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from optax import softmax_cross_entropy_with_integer_labels
+
+from seqrnn import metrics, models
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.segments import Segments
+from seqrnn.data.vocabulary import PAD, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Batch, Decoder, Experiment
+from seqrnn.layers import hold
+
+
+def prepare(config: ConfigDict) -> dict[str, Vocabulary]:
+  """The vocabulary of the training split."""
+  data = config.data
+  return {
+    "symbols": vocabulary.make(
+      splits.reader(config)("train"),
+      data.unit,
+      data.min_count,
+      data.vocabulary_size,
+    )
+  }
+
+
+def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment:
+  """The experiment; no corpus is read before its batches are.
+
+  Raises:
+    UserError: the model would see its targets, or settings exclude each other.
+  """
+  data = config.data
+  symbols = vocabularies["symbols"]
+  many_to_one = data.mapping == "many_to_one"
+  if config.model.bidirectional and not many_to_one:
+    raise UserError(
+      "model.bidirectional=True with data.mapping='many_to_many': the backward"
+      " direction reads the very symbols that are to be predicted; use"
+      " task='gap_model' (configs/brnn.py) or data.mapping='many_to_one'"
+    )
+  if data.stateful and many_to_one:
+    raise UserError(
+      "data.stateful=True with data.mapping='many_to_one': only many_to_many"
+      " hands its carry from batch to batch"
+    )
+  model = models.sequence_model(
+    config.model,
+    models.stack(
+      config.model, len(symbols), bidirectional=config.model.bidirectional
+    ),
+    len(symbols),
+    pooled=many_to_one,
+  )
+  segments = Segments(
+    config, symbols, length=data.window + 1, minimum=2, full=many_to_one
+  )
+
+  def targets(batch: Batch) -> Batch:
+    segment = batch["segment"]
+    inputs_BT, targets_BN = segment[:, :-1], segment[:, 1:]
+    if many_to_one:
+      # The last symbol is the target: the one after a full window, or the end
+      # of a document that is shorter.
+      last_B1 = np.maximum((segment != PAD).sum(1, keepdims=True) - 1, 0)
+      targets_BN = np.take_along_axis(segment, last_B1, axis=1)
+      inputs_BT = np.where(np.arange(data.window) < last_B1, inputs_BT, PAD)
+    return {
+      "inputs": inputs_BT,
+      "targets": targets_BN,
+      "weights": (targets_BN != PAD).astype(np.float32),
+      "reset": batch["reset"],
+    }
+
+  def start(batch_size):
+    return model.initial_carry(batch_size)
+
+  def apply(params, carry, batch, key=None):
+    initial = start(batch["inputs"].shape[0])
+    carry, logits_BNV = model.apply(
+      {"params": params},
+      batch["inputs"],
+      hold(~batch["reset"], carry, initial) if data.stateful else initial,
+      train=key is not None,
+      rngs=None if key is None else {"dropout": key},
+    )
+    return carry if data.stateful else (), logits_BNV
+
+  def loss(params, carry, batch, key):
+    carry, logits_BNV = apply(params, carry, batch, key)
+    loss, totals = metrics.cross_entropy(
+      logits_BNV, batch["targets"], batch["weights"]
+    )
+    return loss, (carry, totals)
+
+  def score(params, carry, batch):
+    carry, logits_BNV = apply(params, carry, batch)
+    nll_BN = softmax_cross_entropy_with_integer_labels(
+      logits_BNV, batch["targets"]
+    )
+    return carry, nll_BN * batch["weights"]
+
+  def next_symbol(params, carry, symbol_B):
+    carry, logits_B1V = model.apply(
+      {"params": params}, symbol_B[:, None], carry
+    )
+    return carry, logits_B1V[:, 0]
+
+  def next_of_window(params, window_BT, symbol_B):
+    # Training starts each window from the zero carry, so it is read anew for
+    # each symbol: filled from the left, then moving on.
+    T = data.window
+    length_B1 = (window_BT != PAD).sum(1, keepdims=True)
+    moved_BT = jnp.concatenate([window_BT[:, 1:], window_BT[:, :1]], axis=1)
+    window_BT = jnp.where(length_B1 == T, moved_BT, window_BT)
+    place_BT = jnp.arange(T)[None] == jnp.minimum(length_B1, T - 1)
+    window_BT = jnp.where(place_BT, symbol_B[:, None], window_BT)
+    _, logits_B1V = model.apply(
+      {"params": params}, window_BT, start(symbol_B.shape[0])
+    )
+    return window_BT, logits_B1V[:, 0]
+
+  def empty_window(batch_size):
+    return jnp.full((batch_size, data.window), PAD, jnp.int32)
+
+  def init(key):
+    return model.init(key, jnp.ones((1, 1), jnp.int32), start(1))["params"]
+
+  return Experiment(
+    vocabularies=vocabularies,
+    init=init,
+    carry=start if data.stateful else lambda _: (),
+    loss=loss,
+    facts=segments.facts,
+    batches=lambda split, epoch: segments.batches(split, epoch).map(targets),
+    predict=apply,
+    score=score,
+    decoder=Decoder(empty_window, next_of_window)
+    if many_to_one
+    else Decoder(start, next_symbol),
+    forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
+  )

@@ -1,0 +1,109 @@
+"""What a task reads: the segments of a split, in batches.
+
+A segment is a run of symbols of one document: a window, or the next piece of a
+stream. The task makes inputs and targets of it.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from seqrnn.data.corpora import Document
+from seqrnn.data.splits import Sequences, encode, reader
+from seqrnn.data.streams import streams
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.windows import Batches, windows
+
+
+class Segments:
+  """The documents of a run, encoded and cut. Nothing is read before it must.
+
+  Attributes:
+    length: symbols in a segment, targets included.
+    minimum: what is shorter has no target.
+    full: only whole windows, as the many-to-one mapping needs.
+  """
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    vocabulary: Vocabulary,
+    *,
+    length: int,
+    minimum: int,
+    full: bool = False,
+  ):
+    self.length, self.minimum, self.full = length, minimum, full
+    self._config = config
+    self._vocabulary = vocabulary
+    self._read = reader(config)
+    self._sequences: dict[str, Sequences] = {}
+
+  def sequences(self, split: str | Sequence[Document]) -> Sequences:
+    """The encoded documents of a split, or of documents given."""
+    if not isinstance(split, str):
+      return self._encode(list(split))
+    if split not in self._sequences:
+      self._sequences[split] = self._encode(self._read(split))
+    return self._sequences[split]
+
+  def _encode(self, documents: list[Document]) -> Sequences:
+    return encode(documents, self._vocabulary, self._config.data.boundaries)
+
+  def facts(self, split: str) -> dict[str, int]:
+    """How much there is, and a checksum of it."""
+    ids, bounds = self.sequences(split)
+    return {
+      "documents": len(bounds) - 1,
+      "symbols": len(ids),
+      "crc32": zlib.crc32(bounds.tobytes(), zlib.crc32(ids.tobytes())),
+    }
+
+  def batches(self, split: str | Sequence[Document], epoch: int) -> Batches:
+    """The batches of an epoch; only those of `train` are shuffled.
+
+    In evaluation windows of many-to-many do not overlap: every symbol counts
+    once.
+    """
+    data, train = self._config.data, self._config.train
+    sequences = self.sequences(split)
+    training = isinstance(split, str) and split == "train"
+    samples = train.samples_per_epoch
+    if train.batches_per_epoch is not None:
+      samples = train.batches_per_epoch * train.batch_size
+    if data.stateful:
+      # Rows are parts of the whole: a text given on its own is one stream.
+      rows = train.batch_size if isinstance(split, str) else 1
+      count = None
+      if training and samples is not None:
+        count = -(-samples // train.batch_size)
+      return streams(
+        sequences,
+        batch_size=rows,
+        window=data.window,
+        first=epoch * count if count else 0,
+        count=count,
+      )
+    step = data.window if data.step is None else data.step
+    if not training and not self.full:
+      step = data.window
+    offset = data.offset
+    if training and data.random_offset:
+      rng = np.random.default_rng((self._config.seed, epoch))
+      offset = int(rng.integers(step))
+    batches = windows(
+      sequences,
+      batch_size=train.batch_size,
+      length=self.length,
+      step=step,
+      offset=offset if training else 0,
+      full=self.full,
+      minimum=self.minimum,
+      order=(self._config.seed, epoch) if training else None,
+      samples=samples if training else None,
+    )
+    # Every window starts from the zero carry.
+    start = np.ones(train.batch_size, bool)
+    return batches.map(lambda batch: {**batch, "reset": start})

@@ -1,0 +1,74 @@
+"""Streams: batches whose rows go on from one batch to the next.
+
+Truncated backpropagation through time hands the carry on with them.
+"""
+
+import numpy as np
+
+from seqrnn.data.splits import Sequences
+from seqrnn.data.vocabulary import PAD
+from seqrnn.data.windows import Arrays, Batches, gather
+from seqrnn.errors import UserError
+
+
+def streams(
+  sequences: Sequences,
+  *,
+  batch_size: int,
+  window: int,
+  first: int = 0,
+  count: int | None = None,
+) -> Batches:
+  """Batches of `segment`, int32 [B, window + 1], and `reset`, bool [B].
+
+  Row b reads the b-th of B equal slices of all symbols. Where a document
+  begins, in a slice or with it, a piece begins: `reset` says to start from the
+  zero carry. A segment is `window` inputs and the symbol after them, which is
+  the first input of the next; a piece's last is padded at the right. Each
+  symbol but a document's first is the target of one input, also where a slice
+  ends within a document.
+
+  Args:
+    sequences: the encoded documents.
+    batch_size: B, the rows.
+    window: inputs of a segment.
+    first: the batch to begin with, of all; beyond the last it goes round.
+    count: batches of an epoch; None: all.
+
+  Raises:
+    UserError: no document has two symbols.
+  """
+  ids, bounds = sequences
+  slices = np.arange(batch_size + 1) * len(ids) // batch_size
+  edges = np.unique(np.concatenate([bounds, slices]))
+  starts = edges[:-1]
+  ends = bounds[np.searchsorted(bounds, starts, side="right")]
+  # A document's last symbol is no input, for nothing follows it.
+  inputs = np.minimum(edges[1:], ends - 1) - starts
+  starts, inputs = starts[inputs > 0], inputs[inputs > 0]
+  if not len(starts):
+    raise UserError(
+      "data.stateful=True: no document has the two symbols that an input and"
+      " its target need"
+    )
+  # Segments are numbered through all pieces, so those of a row are a range.
+  numbers = np.concatenate([[0], np.cumsum(-(-inputs // window))])
+  begin_B, end_B = (
+    numbers[np.searchsorted(starts, edge)] for edge in (slices[:-1], slices[1:])
+  )
+  total = int((end_B - begin_B).max())
+
+  def make(i: int) -> Arrays:
+    number_B = begin_B + (first + i) % total
+    live_B = number_B < end_B
+    number = number_B[live_B]
+    piece = np.searchsorted(numbers, number, side="right") - 1
+    done = (number - numbers[piece]) * window
+    stop = starts[piece] + inputs[piece] + 1  # After the last target.
+    segment = np.full((batch_size, window + 1), PAD, np.int32)
+    segment[live_B] = gather(ids, starts[piece] + done, stop, window + 1)
+    reset_B = np.ones(batch_size, bool)  # Rows that have ended, too.
+    reset_B[live_B] = done == 0
+    return {"segment": segment, "reset": reset_B}
+
+  return Batches(total if count is None else count, make)

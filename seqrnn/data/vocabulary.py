@@ -1,0 +1,179 @@
+"""Vocabularies: symbols to ids and back."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from seqrnn.data.corpora import UNITS, Document
+from seqrnn.errors import UserError
+
+PAD, BEGIN, END, UNKNOWN = range(4)
+RESERVED = ("<pad>", "<begin>", "<end>", "<unknown>")  # Names for display.
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+  """The symbols a model knows; the id of `symbols[i]` is i + 4.
+
+  Attributes:
+    unit: what a symbol is, as `data.unit`.
+    symbols: without the reserved ones, whose ids are below 4.
+  """
+
+  unit: str
+  symbols: tuple[str, ...]
+
+  def __len__(self) -> int:
+    """How many ids there are, the reserved ones among them."""
+    return len(RESERVED) + len(self.symbols)
+
+  def encode(self, symbols: str | Sequence[str]) -> np.ndarray:
+    """The ids, int32; a symbol never seen is UNKNOWN."""
+    if isinstance(symbols, str):
+      encoded = symbols.encode("utf-32-le", "surrogatepass")
+      codes = np.frombuffer(encoded, np.dtype("<u4"))
+      return self._table[np.minimum(codes, len(self._table) - 1)]
+    ids = (self._ids.get(symbol, UNKNOWN) for symbol in symbols)
+    return np.fromiter(ids, np.int32, len(symbols))
+
+  def unknown(self, symbols: str | Sequence[str]) -> list[str]:
+    """The distinct symbols that are not in it, in the order they come."""
+    return [s for s in dict.fromkeys(symbols) if s not in self._ids]
+
+  def names(self, ids: Iterable[int]) -> list[str]:
+    """Single symbols for display: what cannot be printed is escaped."""
+    return [self._names[i] for i in ids]
+
+  def text(self, ids: Iterable[int]) -> str:
+    """The ids as text, joined as the unit needs, reserved ones left out.
+
+    UNKNOWN is shown, as U+FFFD or by its name. Bytes are read as UTF-8.
+    """
+    joined = self.unit in ("char", "byte")
+    known = [
+      ("\ufffd" if joined else RESERVED[UNKNOWN])
+      if i == UNKNOWN
+      else self.symbols[i - len(RESERVED)]
+      for i in ids
+      if i >= UNKNOWN
+    ]
+    if self.unit == "char":
+      return "".join(known)
+    if self.unit == "byte":
+      encoded = (
+        s.encode("utf-8" if s == "\ufffd" else "latin-1") for s in known
+      )
+      return b"".join(encoded).decode("utf-8", "replace")
+    text = " ".join(known)
+    if self.unit == "word":
+      text = text.replace(" \n", "\n").replace("\n ", "\n")
+    return text
+
+  @functools.cached_property
+  def _ids(self) -> dict[str, int]:
+    return {s: i for i, s in enumerate(self.symbols, len(RESERVED))}
+
+  @functools.cached_property
+  def _table(self) -> np.ndarray:
+    """The id of each code point; the last entry stands for all above."""
+    codes = {ord(s): i for s, i in self._ids.items() if len(s) == 1}
+    table = np.full(max(codes, default=0) + 2, UNKNOWN, np.int32)
+    table[list(codes)] = list(codes.values())
+    return table
+
+  @functools.cached_property
+  def _names(self) -> tuple[str, ...]:
+    return RESERVED + tuple(_printable(s, self.unit) for s in self.symbols)
+
+
+def _printable(symbol: str, unit: str) -> str:
+  if unit == "byte":
+    plain = symbol.isascii() and symbol.isprintable()
+    return symbol if plain else f"\\x{ord(symbol):02x}"
+  if symbol.isprintable():
+    return symbol
+  return symbol.encode("unicode_escape").decode()
+
+
+def make(
+  documents: Sequence[Document], unit: str, min_count: int, size: int | None
+) -> Vocabulary:
+  """The vocabulary of documents, the most frequent symbol first.
+
+  Ties go by symbol, so that nothing depends on the order of documents. `size`
+  keeps that many of the most frequent, `min_count` those as frequent.
+
+  Raises:
+    UserError: nothing is left.
+  """
+  counts = Counter()
+  for document in documents:
+    counts.update(document.symbols)
+  frequent = [s for s, count in counts.items() if count >= min_count]
+  symbols = sorted(frequent, key=lambda s: (-counts[s], s))[:size]
+  if not symbols:
+    raise UserError(
+      f"data.min_count={min_count}, data.vocabulary_size={size}: of"
+      f" {len(counts)} distinct symbols none is left for the vocabulary"
+    )
+  return Vocabulary(unit, tuple(symbols))
+
+
+def save(path: str | os.PathLike, vocabularies: dict[str, Vocabulary]):
+  """Writes vocabularies as JSON, whole or not at all."""
+  content = {k: dataclasses.asdict(v) for k, v in vocabularies.items()}
+  temporary = Path(f"{path}.{os.getpid()}.tmp")
+  with temporary.open("w", encoding="utf-8") as file:
+    json.dump(content, file, indent=1)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
+  """Reads what `save` wrote.
+
+  Raises:
+    UserError: it is missing, or not that.
+  """
+  try:
+    content = json.loads(Path(path).read_text("utf-8"))
+  except OSError as error:
+    raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+  except (ValueError, RecursionError):
+    raise UserError(f"{path}: must be JSON, as a run writes it") from None
+  if not isinstance(content, dict):
+    raise UserError(f"{path}: must be an object of named vocabularies")
+  for name, fields in content.items():
+    if fault := _fault(fields):
+      raise UserError(f"{path}: vocabulary {name!r} {fault}")
+  return {
+    name: Vocabulary(fields["unit"], tuple(fields["symbols"]))
+    for name, fields in content.items()
+  }
+
+
+def _fault(fields) -> str | None:
+  """What is wrong with a vocabulary in a file, which anyone may have made."""
+  if not isinstance(fields, dict) or set(fields) != {"unit", "symbols"}:
+    return "must be an object of unit and symbols"
+  unit, symbols = fields["unit"], fields["symbols"]
+  if unit not in UNITS:
+    return f"has unit={unit!r}, which must be one of {', '.join(UNITS)}"
+  if not isinstance(symbols, list) or not all(
+    isinstance(symbol, str) for symbol in symbols
+  ):
+    return "has symbols that are no list of strings"
+  if len(set(symbols)) < len(symbols):
+    return "has a symbol twice"
+  if unit in ("char", "byte") and any(
+    len(s) != 1 or (unit == "byte" and s > "\xff") for s in symbols
+  ):
+    return f"has a symbol that is no {unit}"
+  return None

@@ -1,0 +1,88 @@
+"""evaluate: loss, accuracy, bits per symbol and perplexity of a split."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from seqrnn import metrics, sharding
+from seqrnn.checkpoint import restore_params
+from seqrnn.data import vocabulary
+from seqrnn.data.windows import Batches
+from seqrnn.experiment import Experiment, Params
+
+
+def evaluator(
+  experiment: Experiment, mesh: Mesh
+) -> Callable[..., dict[str, float] | None]:
+  """A function params, batches -> figures, compiled once.
+
+  Its third argument is asked before each batch: where it says true, the
+  evaluation ends at once and gives None.
+  """
+  batched = sharding.split(mesh)
+
+  @jax.jit
+  def add(params, carry, sums, batch):
+    _, (carry, totals) = experiment.loss(params, carry, batch, None)
+    return carry, metrics.add(sums, totals)
+
+  def evaluate(
+    params: Params, batches: Batches, stop: Callable[[], bool] = lambda: False
+  ) -> dict[str, float] | None:
+    sums = None
+    carry = ()
+    for batch in batches:
+      if stop():
+        return None
+      batch = sharding.put(batch, mesh)
+      if sums is None:
+        carry = experiment.carry(batch["inputs"].shape[0])
+        _, (_, totals) = jax.eval_shape(
+          lambda *args: experiment.loss(*args, None), params, carry, batch
+        )
+        sums = jax.device_put(
+          metrics.zeros(totals), sharding.replicated(mesh)
+        )
+        carry = jax.device_put(carry, batched)
+      carry, sums = add(params, carry, sums, batch)
+    assert sums is not None, "a split has at least one batch"
+    return metrics.finish(sums)
+
+  return evaluate
+
+
+def run(
+  build: Callable[..., Experiment], config: ConfigDict, workdir: Path
+) -> dict[str, float]:
+  """Evaluates a checkpoint; prints a table and writes evaluation.json."""
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  restored = restore_params(workdir, config, shapes(experiment))
+  split = config.evaluate.split
+  mesh = sharding.mesh()
+  figures = evaluator(experiment, mesh)(
+    jax.device_put(restored.params, sharding.replicated(mesh)),
+    experiment.batches(split, 0),
+  )
+  assert figures is not None, "nothing stops this evaluation"
+  table = Table(title=f"{workdir}, step {restored.step}: {split} split")
+  table.add_column("figure")
+  table.add_column("value", justify="right")
+  for name, value in figures.items():
+    table.add_row(name.replace("_", " "), f"{value:.4f}")
+  Console().print(table)
+  facts = experiment.facts(split)
+  record = {"split": split, "step": restored.step, **facts, **figures}
+  path = workdir / "evaluation.json"
+  path.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+  return figures
+
+
+def shapes(experiment: Experiment) -> Params:
+  """The parameters' shapes, without computing them."""
+  return jax.eval_shape(experiment.init, jax.random.key(0))

@@ -1,0 +1,70 @@
+"""What a task is: a value made of pure functions.
+
+Shapes live in names, in the whole package. `logits_BTV` has three axes:
+
+  B  batch rows             T  time: positions of a window
+  D  input features         H  hidden units of a layer
+  V  symbols, reserved ones included (the vocabulary size)
+  K  gate inputs of a cell (4H for the LSTM, 3H for the GRU, H for the RNN)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Params = Any  # A tree of arrays, as flax makes it.
+Carry = Any  # A tree of arrays [B, ...], or () where no state is kept.
+Batch = dict[str, Any]  # Arrays by name, each [B, ...].
+Totals = dict[str, tuple[jax.Array, jax.Array]]  # name -> (total, weight)
+
+
+class Decoder(NamedTuple):
+  """How a model makes one symbol after another.
+
+  Attributes:
+    start: batch size -> the carry before any symbol.
+    step: params, carry, symbol_B -> carry, logits_BV of the next symbol.
+  """
+
+  start: Callable[[int], Carry]
+  step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
+
+
+class Experiment(NamedTuple):
+  """A task: its data, its loss and how it decodes.
+
+  It knows nothing of optimizers, devices or the files of a run. A capability
+  is a field; one that is None is a mode that the task does not have.
+
+  A batch holds at least `inputs` [B, T], `targets` and `weights` [B, N], where
+  N is T, or 1 where a sequence has one target, and `reset` [B]: the rows whose
+  carry starts anew. A target of weight 0 counts for nothing.
+
+  Attributes:
+    vocabularies: name -> Vocabulary; what the run keeps of its training split.
+    init: key -> params.
+    carry: batch size -> the initial carry; () where batches share no state.
+    loss: params, carry, batch, key -> mean loss in nats over the weight of the
+      batch, (carry, totals). `key` is None in evaluation: nothing is random.
+    facts: split -> {"documents", "symbols", "crc32"}: how much data, which.
+    batches: split or list of Documents, epoch -> Batches of numpy arrays.
+    predict: params, carry, batch -> carry, logits_BNV.
+    score: params, carry, batch -> carry, nll_BN in nats; None: cannot detect.
+    decoder: None: cannot sample.
+    forbidden: T -> bool_NT, the inputs s that output t must not depend on;
+      None where no input is a target. The leak probe tests it.
+    fills_gaps: whether `predict` at t reads both sides of t and not t.
+  """
+
+  vocabularies: dict[str, Any]
+  init: Callable[[jax.Array], Params]
+  carry: Callable[[int], Carry]
+  loss: Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]
+  facts: Callable[[str], dict[str, int]]
+  batches: Callable[..., Any]
+  predict: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]]
+  score: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None
+  decoder: Decoder | None
+  forbidden: Callable[[int], Any] | None
+  fills_gaps: bool = False

@@ -1,0 +1,154 @@
+"""From ids to logits: embed -> layers -> head."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from seqrnn import cells, layers
+from seqrnn.data.vocabulary import PAD, UNKNOWN
+from seqrnn.errors import UserError
+from seqrnn.experiment import Carry
+
+# name -> the fields of `config.model` -> a cell
+CELLS: dict[str, Callable[..., cells.Cell]] = {
+  "lstm": lambda model, **shape: cells.LSTM(
+    forget_bias=model.forget_bias, **shape
+  ),
+  "gru": lambda _, **shape: cells.GRU(**shape),
+  "rnn_tanh": lambda _, **shape: cells.RNN(**shape),
+  "rnn_relu": lambda _, **shape: cells.RNN(activation=jax.nn.relu, **shape),
+}
+
+
+class SequenceModel(nn.Module):
+  """embed -> layers -> head.
+
+  Attributes:
+    body: the layers, a sequence module.
+    vocabulary_size: V, of the inputs and of the outputs.
+    embedding_size: D; None: the ids go straight to the gates of layer 1.
+    tied: the head's kernel is the embedding, transposed (Press & Wolf 2017).
+    pooled: one output a sequence, from the last state of each direction.
+    initial_scale: as in Cell; None: 1/sqrt(fan in).
+    dropout: of the embedding.
+    symbol_dropout: share of input symbols replaced by the unknown symbol in
+      training.
+  """
+
+  body: Any
+  vocabulary_size: int
+  embedding_size: int | None = None
+  tied: bool = False
+  pooled: bool = False
+  initial_scale: float | None = None
+  dropout: float = 0.0
+  symbol_dropout: float = 0.0
+
+  def setup(self):
+    if self.initial_scale is None:  # U(-1/sqrt(fan in), 1/sqrt(fan in))
+      init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+      embedding_init = nn.initializers.normal(1.0)
+    else:
+      init = embedding_init = cells.uniform(self.initial_scale)
+    if self.embedding_size is not None:
+      self.embedding = nn.Embed(
+        self.vocabulary_size,
+        self.embedding_size,
+        # As the softmax's kernel too, it must start small.
+        embedding_init=cells.uniform(0.1) if self.tied else embedding_init,
+      )
+      self.drop = nn.Dropout(self.dropout)
+    if self.tied:
+      self.head_bias = self.param(
+        "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
+      )
+    else:
+      self.head = nn.Dense(self.vocabulary_size, kernel_init=init)
+
+  def __call__(
+    self, ids_BT: jax.Array, carry: Carry, train: bool = False
+  ) -> tuple[Carry, jax.Array]:
+    """The last carry, and logits_BTV, or logits_B1V where pooled."""
+    mask_BT = ids_BT != PAD
+    if train and self.symbol_dropout:
+      hide_BT = jax.random.bernoulli(
+        self.make_rng("dropout"), self.symbol_dropout, ids_BT.shape
+      )
+      ids_BT = jnp.where(hide_BT & (ids_BT > UNKNOWN), UNKNOWN, ids_BT)
+    x_BTD = ids_BT
+    if self.embedding_size is not None:
+      x_BTD = self.drop(self.embedding(ids_BT), deterministic=not train)
+    carry, y_BTH = self.body(x_BTD, mask_BT, carry, train)
+    if self.pooled:
+      y_BTH = self.body.summary(carry, train)[:, None]
+    if self.tied:
+      return carry, self.embedding.attend(y_BTH) + self.head_bias[None, None]
+    return carry, self.head(y_BTH)
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    """The carry before the first symbol."""
+    return self.body.initial_carry(batch_size)
+
+
+def recurrent(model: ConfigDict, reverse: bool, **shape) -> layers.Recurrent:
+  """One scanned cell, as `config.model` describes it."""
+  cell = CELLS[model.cell](
+    model,
+    hidden_size=model.hidden_size,
+    initial_scale=model.initial_scale,
+    **shape,
+  )
+  return layers.Recurrent(cell, reverse=reverse)
+
+
+def stack(
+  model: ConfigDict, vocabulary_size: int, *, reverse=False, bidirectional=False
+) -> layers.Stack:
+  """`model.layers` layers of one direction or, inside each layer, of both."""
+
+  def layer(depth):
+    ids = depth == 0 and model.embedding_size is None
+    shape = {"vocabulary_size": vocabulary_size if ids else None}
+    if bidirectional:
+      return layers.Bidirectional(
+        recurrent(model, False, **shape),
+        recurrent(model, True, **shape),
+        merge=model.merge,
+      )
+    return recurrent(model, reverse, **shape)
+
+  return layers.Stack(
+    [layer(depth) for depth in range(model.layers)], dropout=model.dropout
+  )
+
+
+def sequence_model(
+  model: ConfigDict, body: nn.Module, vocabulary_size: int, pooled: bool
+) -> SequenceModel:
+  """The model that `config.model` describes around its layers.
+
+  Raises:
+    UserError: weights are tied whose shapes differ.
+  """
+  if model.tied:
+    two = model.bidirectional or isinstance(body, layers.Bidirectional)
+    width = model.hidden_size * (2 if two and model.merge == "concat" else 1)
+    if model.embedding_size != width:
+      raise UserError(
+        f"model.tied=True with model.embedding_size={model.embedding_size}:"
+        f" tied weights need an embedding as wide as the last layer, {width}"
+      )
+  return SequenceModel(
+    body=body,
+    vocabulary_size=vocabulary_size,
+    embedding_size=model.embedding_size,
+    tied=model.tied,
+    pooled=pooled,
+    initial_scale=model.initial_scale,
+    dropout=model.dropout,
+    symbol_dropout=model.symbol_dropout,
+  )

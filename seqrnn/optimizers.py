@@ -1,0 +1,85 @@
+"""Optimizers and learning-rate schedules, as `config` names them."""
+
+from collections.abc import Callable
+
+import optax
+from ml_collections import ConfigDict
+
+
+def schedule(
+  config: ConfigDict, steps_per_epoch: int, total_steps: int
+) -> optax.Schedule:
+  """step -> learning rate. `plateau` is constant here: see train.py."""
+  rate, plan = config.optimizer.learning_rate, config.schedule
+  warmup = plan.warmup_steps
+  after: dict[str, Callable[[], optax.Schedule]] = {
+    "constant": lambda: optax.constant_schedule(rate),
+    "plateau": lambda: optax.constant_schedule(rate),
+    # char-rnn decays at the end of epoch `after` and of each one since.
+    "exponential": lambda: optax.exponential_decay(
+      rate,
+      transition_steps=steps_per_epoch,
+      decay_rate=plan.factor,
+      transition_begin=max((plan.after - 1) * steps_per_epoch, 0),
+      staircase=True,
+    ),
+    "step": lambda: optax.exponential_decay(
+      rate,
+      transition_steps=plan.every * steps_per_epoch,
+      decay_rate=plan.factor,
+      staircase=True,
+    ),
+    "cosine": lambda: optax.cosine_decay_schedule(
+      rate, max(total_steps - warmup, 1), alpha=plan.final
+    ),
+  }
+  main = after[plan.name]()
+  if not warmup:
+    return main
+  if plan.name in ("exponential", "step"):  # Epochs count from the first step.
+    tail = lambda step: main(step + warmup)
+  else:
+    tail = main
+  return optax.join_schedules(
+    [optax.linear_schedule(rate / warmup, rate, warmup - 1), tail], [warmup]
+  )
+
+
+def optimizer(
+  config: ConfigDict, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """Clipping, then the update rule.
+
+  RMSprop divides by sqrt(mean square) + epsilon, epsilon outside the root, as
+  Keras, PyTorch and char-rnn do.
+  """
+  fields = config.optimizer
+  rules = {
+    "sgd": lambda: optax.sgd(
+      learning_rate, momentum=fields.momentum or None, nesterov=fields.nesterov
+    ),
+    "rmsprop": lambda: optax.rmsprop(
+      learning_rate,
+      decay=fields.decay,
+      eps=fields.epsilon,
+      momentum=fields.momentum or None,
+      eps_in_sqrt=False,
+    ),
+    "adagrad": lambda: optax.adagrad(learning_rate, eps=fields.epsilon),
+    "adam": lambda: optax.adam(
+      learning_rate, b1=fields.beta1, b2=fields.beta2, eps=fields.epsilon
+    ),
+    "adamw": lambda: optax.adamw(
+      learning_rate,
+      b1=fields.beta1,
+      b2=fields.beta2,
+      eps=fields.epsilon,
+      weight_decay=fields.weight_decay,
+    ),
+  }
+  parts = [rules[fields.name]()]
+  if fields.clip_norm is not None:
+    parts.insert(0, optax.clip_by_global_norm(fields.clip_norm))
+  if fields.clip_value is not None:
+    parts.insert(0, optax.clip(fields.clip_value))
+  return optax.chain(*parts)

@@ -1,0 +1,74 @@
+"""The leak probe: does a prediction depend on what it must not see?"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from seqrnn import sharding
+from seqrnn.data.vocabulary import PAD
+from seqrnn.errors import UserError
+from seqrnn.experiment import Batch
+
+
+def probe(
+  step: Callable,
+  state,
+  batch: Batch,
+  forbidden_NT: np.ndarray,
+  vocabulary_size: int,
+  mesh: Mesh,
+):
+  """Trains one step twice, with and without changed forbidden inputs.
+
+  Row by row one output t alone has weight, and every input that t must not
+  depend on is changed. The loss, all gradients and so the new parameters must
+  then be equal to the bit. This goes through the compiled, sharded step that
+  will train; the state given is left as it is.
+
+  Args:
+    step: state, batch -> state, loss.
+    state: the training state.
+    batch: one of the shape that will train.
+    forbidden_NT: for each output, the inputs that it must not depend on.
+    vocabulary_size: V.
+    mesh: of the step.
+
+  Raises:
+    UserError: something differs.
+  """
+  B, T = batch["inputs"].shape
+  rng = np.random.default_rng(0)
+
+  def symbols(shape):
+    return rng.integers(PAD + 1, vocabulary_size, shape, np.int32)
+
+  def after(batch):
+    copy = jax.tree.map(jnp.copy, state)
+    new, _ = step(copy, sharding.put(batch, mesh))
+    # The carry is handed on to what comes later: it may depend on all inputs.
+    return jax.device_get((new.params, new.optimizer, new.sums))
+
+  for first in range(0, T, B):
+    # Where fewer outputs than rows are left, some are probed twice.
+    t_B = np.minimum(first + np.arange(B), T - 1)
+    inputs_BT, other_BT = symbols((B, T)), symbols((B, T))
+    weights_BT = np.zeros((B, T), np.float32)
+    weights_BT[np.arange(B), t_B] = 1
+    base = {
+      **batch,
+      "inputs": inputs_BT,
+      "targets": symbols((B, T)),
+      "weights": weights_BT,
+    }
+    changed = np.where(forbidden_NT[t_B], other_BT, inputs_BT)
+    same = jax.tree.map(
+      np.array_equal, after(base), after({**base, "inputs": changed})
+    )
+    if not all(jax.tree.leaves(same)):
+      raise UserError(
+        "the model leaks: a prediction depends on inputs it must not see, so"
+        " its loss would mean nothing; nothing was trained"
+      )

@@ -1,0 +1,89 @@
+"""What a person sees of a training: a bar, or lines where there is none."""
+
+import math
+import time
+from collections import deque
+
+import jax
+from rich.console import Console
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress as Bar,
+  TextColumn,
+  TimeRemainingColumn,
+)
+
+_LINE_SECONDS = 30.0  # Between two lines where the output is no terminal.
+
+
+class Progress:
+  """Loss and speed as steps are made.
+
+  It reads the loss of the step before the last one, which is done by then:
+  the device always has one more step to work on. As a side effect no more
+  than two steps are ever under way, so a signal is answered soon.
+  """
+
+  def __init__(self, total_steps: int, done: int):
+    self._console = Console(soft_wrap=True, highlight=False)
+    self._bar = Bar(
+      TextColumn("{task.description}"),
+      BarColumn(),
+      MofNCompleteColumn(),
+      TextColumn("{task.fields[figures]}"),
+      TimeRemainingColumn(),
+      console=self._console,
+      disable=not self._console.is_terminal,
+    )
+    self._task = self._bar.add_task(
+      "training", total=total_steps, completed=done, figures=""
+    )
+    self._total = total_steps
+    self._done = done
+    self._losses: deque[jax.Array] = deque()
+    self._symbols = 0.0
+    self._lap = self._told = time.monotonic()
+    self._shown = 0.0
+
+  def __enter__(self) -> "Progress":
+    self._bar.start()
+    return self
+
+  def __exit__(self, *_):
+    self._bar.stop()
+
+  def step(self, loss: jax.Array, symbols: float):
+    """Takes note of a step that was just started."""
+    self._done += 1
+    self._symbols += symbols
+    self._losses.append(loss)
+    if len(self._losses) < 3:
+      return
+    finished = float(self._losses.popleft())
+    now = time.monotonic()
+    if now - self._shown < 0.2:
+      return
+    self._shown = now
+    rate = self._symbols / max(now - self._lap, 1e-9)
+    figures = (
+      f"loss {finished:.4f}  {finished / math.log(2):.3f} bits/symbol"
+      f"  {rate:,.0f} symbols/s"
+    )
+    if self._console.is_terminal:
+      self._bar.update(self._task, completed=self._done, figures=figures)
+    elif now - self._told > _LINE_SECONDS:
+      self._told = now
+      self.line(f"step {self._done} of {self._total}  {figures}")
+
+  def lap(self) -> tuple[float, float]:
+    """Seconds and symbols since the last lap; a new one begins."""
+    now = time.monotonic()
+    result = now - self._lap, self._symbols
+    self._lap, self._symbols = now, 0.0
+    self._losses.clear()
+    return result
+
+  def line(self, text: str):
+    """Prints a line, above the bar where there is one."""
+    self._console.print(text, markup=False)

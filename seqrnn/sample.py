@@ -1,0 +1,213 @@
+"""sample: symbols drawn one after the other, in one compiled scan."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from seqrnn.checkpoint import restore_params
+from seqrnn.data import vocabulary
+from seqrnn.data.corpora import from_text
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.evaluate import shapes
+from seqrnn.experiment import Decoder, Experiment, Params
+
+_CHUNK = 64  # Symbols drawn by one call: text appears as it is made.
+
+
+def choose(
+  key: jax.Array,
+  logits_BV: jax.Array,
+  temperature: jax.Array,
+  top_k: int | None = None,
+  top_p: float | None = None,
+) -> jax.Array:
+  """Draws symbol_B from softmax(logits / temperature).
+
+  Args:
+    key: of the draw.
+    logits_BV: of the model.
+    temperature: 0 takes the most likely symbol.
+    top_k: draw from the k most likely symbols only.
+    top_p: draw from the smallest set of most likely symbols that together
+      have this probability, at this temperature (Holtzman et al. 2020).
+  """
+  # Padding, begin and unknown are never drawn.
+  reserved_V = jnp.array([PAD, BEGIN, UNKNOWN])
+  logits_BV = logits_BV.at[:, reserved_V].set(-jnp.inf)
+  scaled_BV = logits_BV / jnp.where(temperature > 0, temperature, 1)
+  if top_k is not None and top_k < logits_BV.shape[-1]:
+    kth_B1 = jax.lax.top_k(scaled_BV, top_k)[0][:, -1:]
+    scaled_BV = jnp.where(scaled_BV < kth_B1, -jnp.inf, scaled_BV)
+  if top_p is not None and top_p < 1:
+    order_BV = jnp.argsort(-scaled_BV, axis=-1)
+    sorted_BV = jnp.take_along_axis(scaled_BV, order_BV, axis=-1)
+    chances_BV = jax.nn.softmax(sorted_BV, axis=-1)
+    # A symbol stays while those before it have less than top_p together.
+    outside_BV = jnp.cumsum(chances_BV, axis=-1) - chances_BV >= top_p
+    sorted_BV = jnp.where(outside_BV, -jnp.inf, sorted_BV)
+    place_BV = jnp.argsort(order_BV, axis=-1)
+    scaled_BV = jnp.take_along_axis(sorted_BV, place_BV, axis=-1)
+  drawn_B = jax.random.categorical(key, scaled_BV)
+  return jnp.where(temperature > 0, drawn_B, jnp.argmax(logits_BV, axis=-1))
+
+
+def generator(
+  decoder: Decoder,
+  *,
+  length: int,
+  top_k: int | None = None,
+  top_p: float | None = None,
+) -> Callable[..., Iterator[np.ndarray]]:
+  """A function params, prime_BP, temperature, seed -> chunks of symbols.
+
+  A chunk is int32 [B, n]; together they are `length` long. Where a stream has
+  drawn the end symbol, padding follows. What is drawn depends on the seed, not
+  on the chunks. It compiles twice: for the prime and for a chunk.
+  """
+
+  @jax.jit
+  def read(params, prime_BP):
+    def step(carry, symbol_B):
+      return decoder.step(params, carry, symbol_B)
+
+    carry = decoder.start(prime_BP.shape[0])
+    carry, logits_PBV = jax.lax.scan(step, carry, prime_BP.T)
+    return carry, logits_PBV[-1]
+
+  @jax.jit
+  def draw(params, carry, logits_BV, ended_B, key, temperature, first):
+    def step(loop, index):
+      carry, logits_BV, ended_B = loop
+      symbol_B = choose(
+        jax.random.fold_in(key, index), logits_BV, temperature, top_k, top_p
+      )
+      shown_B = jnp.where(ended_B, PAD, symbol_B)
+      ended_B |= symbol_B == END
+      carry, logits_BV = decoder.step(params, carry, symbol_B)
+      return (carry, logits_BV, ended_B), shown_B
+
+    loop, symbols_TB = jax.lax.scan(
+      step, (carry, logits_BV, ended_B), first + jnp.arange(_CHUNK)
+    )
+    return *loop, symbols_TB.T
+
+  def generate(
+    params: Params, prime_BP: np.ndarray, temperature: float, seed: int
+  ) -> Iterator[np.ndarray]:
+    carry, logits_BV = read(params, jnp.asarray(prime_BP, jnp.int32))
+    ended_B = jnp.zeros(prime_BP.shape[0], bool)
+    key = jax.random.key(seed)
+    for first in range(0, length, _CHUNK):
+      carry, logits_BV, ended_B, symbols_BT = draw(
+        params, carry, logits_BV, ended_B, key, temperature, first
+      )
+      yield np.asarray(symbols_BT)[:, : length - first]
+      if bool(ended_B.all()):
+        return
+
+  return generate
+
+
+def prime_ids(
+  symbols: Vocabulary, prime: str, boundaries: bool, streams: int, seed: int
+) -> tuple[np.ndarray, list[str]]:
+  """The symbols [B, P] that a text starts from, and those that are unknown.
+
+  A model that knows where documents begin starts there. Another one needs a
+  symbol to start from: without a prime each stream draws its own.
+  """
+  documents = from_text(prime, symbols.unit) if prime else []
+  tokens = documents[0].symbols if documents else ""
+  ids = symbols.encode(tokens)
+  if boundaries:
+    ids = np.concatenate([np.array([BEGIN], np.int32), ids])
+  if len(ids):
+    return np.tile(ids, (streams, 1)), symbols.unknown(tokens)
+  rng = np.random.default_rng(seed)
+  drawn = rng.integers(UNKNOWN + 1, len(symbols), (streams, 1), np.int32)
+  return drawn, []
+
+
+def sample(
+  experiment: Experiment,
+  params: Params,
+  config: ConfigDict,
+  show: Callable[[str], None] = lambda _: None,
+) -> list[str]:
+  """The texts of `config.sample`, temperature by temperature, prime included.
+
+  Args:
+    experiment: with a decoder.
+    params: of its model.
+    config: of the run.
+    show: is given each piece of text as it is made.
+  """
+  settings = config.sample
+  assert experiment.decoder is not None, "the caller has asked"
+  symbols = experiment.vocabularies["symbols"]
+  generate = generator(
+    experiment.decoder,
+    length=settings.length,
+    top_k=settings.top_k,
+    top_p=settings.top_p,
+  )
+  prime_BP, unknown = prime_ids(
+    symbols,
+    settings.prime,
+    config.data.boundaries,
+    settings.streams,
+    settings.seed,
+  )
+  if unknown:
+    print(
+      f"sample.prime: read as unknown: {' '.join(map(repr, unknown))}",
+      file=sys.stderr,
+    )
+  texts = []
+  for temperature in settings.temperature:
+    if len(settings.temperature) > 1:
+      show(f"----- temperature {temperature:g}\n")
+    ids_BT = prime_BP
+    shown = ""
+    for chunk_BT in generate(params, prime_BP, temperature, settings.seed):
+      ids_BT = np.concatenate([ids_BT, chunk_BT], axis=1)
+      if settings.streams == 1:
+        # A byte that ends a chunk may be the first of a longer character.
+        text = symbols.text(ids_BT[0]).rstrip("\ufffd")
+        show(text[len(shown) :])
+        shown = text
+    made = [symbols.text(ids) for ids in ids_BT]
+    if settings.streams == 1:
+      show(made[0][len(shown) :] + "\n")
+    else:
+      for number, text in enumerate(made, 1):
+        show(f"----- stream {number}\n{text}\n")
+    texts += made
+  return texts
+
+
+def run(
+  build: Callable[..., Experiment], config: ConfigDict, workdir: Path
+) -> list[str]:
+  """Samples from a checkpoint; prints the texts as they are made.
+
+  Raises:
+    UserError: the task has no decoder.
+  """
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  if experiment.decoder is None:
+    raise UserError(
+      f"--mode=sample: task={config.task!r} reads both sides of a symbol and"
+      " cannot write one after the other; its modes are train, evaluate,"
+      " predict"
+    )
+  params, _ = restore_params(workdir, config, shapes(experiment))
+  return sample(
+    experiment, params, config, lambda text: print(text, end="", flush=True)
+  )

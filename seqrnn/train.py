@@ -1,0 +1,509 @@
+"""train: one jitted step over all devices, evaluated, saved, resumable."""
+
+import csv
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from seqrnn import config as configs
+from seqrnn import metrics, optimizers, sharding
+from seqrnn.data import vocabulary
+from seqrnn.errors import Interrupted, UserError
+from seqrnn.evaluate import evaluator
+from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.probe import probe
+from seqrnn.history import draw
+from seqrnn.progress import Progress
+
+
+class State(NamedTuple):
+  """All arrays of a run. The step makes the next one of it, in place.
+
+  Attributes:
+    step: updates made so far.
+    key: of the whole run, as raw data; a step folds its number into it.
+    params: of the model.
+    optimizer: the optimizer's state.
+    carry: handed from batch to batch where `data.stateful`.
+    scale: of the learning rate; a plateau lowers it.
+    sums: totals since the last evaluation, as metrics.add makes them.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  params: Params
+  optimizer: Any
+  carry: Carry
+  scale: jax.Array
+  sums: dict[str, Any]
+
+
+@dataclass
+class Position:
+  """Where a run is: what a checkpoint holds beside arrays.
+
+  Attributes:
+    step: updates made so far.
+    epoch: the running epoch, from 0.
+    batch: batches of it that are done.
+    evaluated: the step of the last evaluation.
+    best: the lowest validation loss.
+    best_step: its step.
+    waited: evaluations since then.
+    stalled: those of them since the plateau schedule last acted.
+    crc32: of the training data.
+  """
+
+  step: int = 0
+  epoch: int = 0
+  batch: int = 0
+  evaluated: int = 0
+  best: float = math.inf
+  best_step: int = 0
+  waited: int = 0
+  stalled: int = 0
+  crc32: int = 0
+
+
+def make_step(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  learning_rate: optax.Schedule,
+  mesh: Mesh,
+) -> Callable[[State, Batch], tuple[State, jax.Array]]:
+  """The jitted step: state, batch -> state, mean loss. It takes over `state`."""
+  everywhere, batched = sharding.replicated(mesh), sharding.split(mesh)
+  shardings = State(*[everywhere] * len(State._fields))._replace(carry=batched)
+
+  def step(state, batch):
+    key = jax.random.fold_in(
+      jax.random.wrap_key_data(state.key), state.step
+    )
+    gradient = jax.value_and_grad(experiment.loss, has_aux=True)
+    (loss, (carry, totals)), grads = gradient(
+      state.params, state.carry, batch, key
+    )
+    updates, optimizer_state = optimizer.update(
+      grads, state.optimizer, state.params
+    )
+    updates = jax.tree.map(lambda u: u * state.scale, updates)
+    totals["gradient_norm"] = (optax.global_norm(grads), jnp.ones(()))
+    totals["learning_rate"] = (
+      learning_rate(state.step) * state.scale,
+      jnp.ones(()),
+    )
+    new = State(
+      step=state.step + 1,
+      key=state.key,
+      params=optax.apply_updates(state.params, updates),
+      optimizer=optimizer_state,
+      carry=carry,
+      scale=state.scale,
+      sums=metrics.add(state.sums, totals),
+    )
+    return new, loss
+
+  return jax.jit(
+    step, donate_argnums=0, out_shardings=(shardings, everywhere)
+  )
+
+
+def make_state(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  batch: Batch,
+  mesh: Mesh,
+) -> State:
+  """The state before the first step; `batch` is any one that will train."""
+
+  def init(key):
+    params = experiment.init(jax.random.fold_in(key, 0))
+    carry = experiment.carry(batch["inputs"].shape[0])
+    _, (_, totals) = experiment.loss(params, carry, batch, None)
+    for name in ("gradient_norm", "learning_rate"):
+      totals[name] = (jnp.zeros(()), jnp.zeros(()))
+    return State(
+      step=jnp.zeros((), jnp.int32),
+      key=jax.random.key_data(jax.random.fold_in(key, 1)),
+      params=params,
+      optimizer=optimizer.init(params),
+      carry=carry,
+      scale=jnp.ones(()),
+      sums=metrics.zeros(totals),
+    )
+
+  return jax.jit(init, out_shardings=_shardings(mesh))(jax.random.key(seed))
+
+
+def _shardings(mesh: Mesh) -> State:
+  everywhere = sharding.replicated(mesh)
+  return State(*[everywhere] * len(State._fields))._replace(
+    carry=sharding.split(mesh)
+  )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+  """Collects SIGINT and SIGTERM instead of dying of them."""
+  caught: list[int] = []
+  if threading.current_thread() is not threading.main_thread():
+    yield caught
+    return
+
+  def note(number, _):
+    if caught and number == signal.SIGINT:
+      raise KeyboardInterrupt  # The second one is meant.
+    caught.append(number)
+
+  before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    yield caught
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def claim(config: ConfigDict, workdir: Path):
+  """Refuses a workdir that belongs to another run.
+
+  Raises:
+    UserError: a field of the run's identity differs; all of them are listed.
+  """
+  path = workdir / "config.json"
+  if not path.exists():
+    return
+  old = ConfigDict(configs.read_json(path))
+  found = configs.differences(old, config, configs.IDENTITY)
+  if found:
+    raise UserError(
+      f"{workdir}: holds another run, {'; '.join(found)}; name another"
+      " --workdir"
+    )
+  for line in configs.differences(old, config):
+    print(f"changed: {line}")
+
+
+def add_row(path: Path, row: dict[str, Any]):
+  """Appends a row to a CSV file, and the names before the first one."""
+  new = not path.exists()
+  with path.open("a", newline="", encoding="utf-8") as file:
+    writer = csv.DictWriter(file, list(row), lineterminator="\n")
+    if new:
+      writer.writeheader()
+    writer.writerow(row)
+
+
+def cut_rows(path: Path, step: int):
+  """Drops the rows after `step`: what a killed run wrote and did not save."""
+  if not path.exists():
+    return
+  with path.open(newline="", encoding="utf-8") as file:
+    rows = list(csv.reader(file))
+  kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= step]
+  temporary = path.with_suffix(".tmp")
+  with temporary.open("w", newline="", encoding="utf-8") as file:
+    csv.writer(file, lineterminator="\n").writerows(kept)
+  os.replace(temporary, path)
+
+
+def save(
+  checkpoints, state: State, position: Position, loss: float | None
+):
+  """Hands a checkpoint to Orbax; `loss` is that of an evaluation just made."""
+  params, rest = split_state(state)
+  checkpoints.save(position.step, params, rest, asdict(position), loss)
+
+
+def restore(
+  checkpoints, state: State, position: Position
+) -> tuple[State, Position]:
+  """The newest intact checkpoint, or what was given where there is none yet.
+
+  Raises:
+    UserError: there are checkpoints and none is intact.
+  """
+  from seqrnn.checkpoint import Damaged
+
+  steps = checkpoints.steps()
+  if not steps:
+    return state, position
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+    split_state(state),
+  )
+  for step in reversed(steps):
+    try:
+      params, rest, saved = checkpoints.restore(step, *shapes)
+    except Damaged as damage:
+      print(f"checkpoint {step} is damaged: {damage}", file=sys.stderr)
+      continue
+    structure = jax.tree.structure(state._replace(params=()))
+    state = jax.tree.unflatten(structure, rest["leaves"])
+    return state._replace(params=params), Position(**saved)
+  raise UserError(f"no checkpoint of {', '.join(map(str, steps))} is intact")
+
+
+def split_state(state: State) -> tuple[Params, dict[str, list[jax.Array]]]:
+  """The parameters, and the other arrays in a row: two parts of a checkpoint.
+
+  Sampling reads the first alone. The second names nothing, since the types of
+  an optimizer's state are optax's own affair.
+  """
+  return state.params, {"leaves": jax.tree.leaves(state._replace(params=()))}
+
+
+def due(config: ConfigDict, position: Position, total_steps: int) -> bool:
+  """Whether an evaluation belongs here, after `position.step` steps."""
+  if position.evaluated == position.step:
+    return False
+  if position.step == total_steps:
+    return True
+  if config.train.eval_every is None:
+    return position.batch == 0
+  return position.step % config.train.eval_every == 0
+
+
+def loop(
+  experiment: Experiment,
+  config: ConfigDict,
+  workdir: Path,
+  *,
+  mesh: Mesh,
+  step: Callable[[State, Batch], tuple[State, jax.Array]],
+  state: State,
+  position: Position,
+  total_steps: int,
+  checkpoints,
+  caught: list[int],
+):
+  """Trains until the steps are done, nothing gains, or a signal is caught.
+
+  `position` is brought up to date. What happens after a step follows from
+  the position alone, so going on repeats it to the bit.
+
+  Raises:
+    Interrupted: a signal was caught, and a checkpoint is on disk.
+  """
+  evaluate = evaluator(experiment, mesh)
+  validation = experiment.batches("validation", 0)
+  batches = experiment.batches("train", position.epoch)
+  with Progress(total_steps, position.step) as progress:
+    while True:
+      if due(config, position, total_steps):
+        started = time.monotonic()
+        figures = evaluate(state.params, validation, lambda: bool(caught))
+        if figures is not None:
+          state = note_evaluation(
+            config, workdir, state, position, figures, progress,
+            time.monotonic() - started,
+          )
+          save(checkpoints, state, position, figures["loss"])
+      patience = config.train.patience
+      if caught or position.step >= total_steps or (
+        patience is not None and position.waited >= patience
+      ):
+        break
+      batch = batches[position.batch]
+      state, loss = step(state, sharding.put(batch, mesh))
+      progress.step(loss, float(batch["weights"].sum()))
+      position.step += 1
+      position.batch += 1
+      if position.batch == len(batches):
+        position.epoch, position.batch = position.epoch + 1, 0
+        batches = experiment.batches("train", position.epoch)
+      every = config.checkpoint.every
+      if every is not None and position.step % every == 0 and not due(
+        config, position, total_steps
+      ):
+        save(checkpoints, state, position, None)
+  if caught:
+    save(checkpoints, state, position, None)
+  checkpoints.wait()
+  draw(workdir)
+  if caught:
+    name = signal.Signals(caught[0]).name
+    raise Interrupted(
+      f"stopped by {name} and saved at step {position.step}; the same command,"
+      f" or --workdir={workdir}, goes on from there",
+      status=128 + caught[0],
+    )
+
+
+def note_evaluation(
+  config: ConfigDict,
+  workdir: Path,
+  state: State,
+  position: Position,
+  validation: dict[str, float],
+  progress: Progress,
+  seconds: float,
+) -> State:
+  """Writes a row of figures, and acts on them: best, patience, plateau."""
+  training = metrics.finish(state.sums)
+  rate = training.pop("learning_rate")
+  norm = training.pop("gradient_norm")
+  add_row(
+    workdir / "metrics.csv",
+    {
+      "step": position.step,
+      "epoch": position.epoch,
+      "learning_rate": rate,
+      "gradient_norm": norm,
+      **{f"train_{name}": value for name, value in training.items()},
+      **{f"validation_{name}": value for name, value in validation.items()},
+    },
+  )
+  train_seconds, symbols = progress.lap()
+  add_row(
+    workdir / "timing.csv",
+    {
+      "step": position.step,
+      "train_seconds": round(train_seconds - seconds, 3),
+      "evaluation_seconds": round(seconds, 3),
+      "symbols": int(symbols),
+    },
+  )
+  position.evaluated = position.step
+  position.waited += 1
+  position.stalled += 1
+  better = validation["loss"] < position.best
+  if better:
+    position.best, position.best_step = validation["loss"], position.step
+    position.waited = position.stalled = 0
+  progress.line(
+    f"step {position.step}  epoch {position.epoch}"
+    f"  train {training['loss']:.4f}  validation {validation['loss']:.4f} nats"
+    f"  {validation['bits_per_symbol']:.3f} bits/symbol"
+    f"  accuracy {validation['accuracy']:.1%}"
+    f"{'  best' if better else ''}"
+  )
+  state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+  plan = config.schedule
+  if plan.name == "plateau" and position.stalled >= plan.patience:
+    position.stalled = 0
+    state = state._replace(scale=state.scale * plan.factor)
+  return state
+
+
+def describe(
+  experiment: Experiment, config: ConfigDict, params: Params, mesh: Mesh
+):
+  """Prints what is about to be trained, on what and where."""
+  for split in ("train", "validation"):
+    facts = experiment.facts(split)
+    print(
+      f"{split}: {facts['symbols']:,} symbols in {facts['documents']:,}"
+      " documents"
+    )
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  names = ", ".join(
+    f"{len(v)} {name}" for name, v in experiment.vocabularies.items()
+  )
+  device = mesh.devices.flat[0]
+  print(
+    f"{config.task}: {count:,} parameters, {names}, {mesh.size}"
+    f" {device.platform} device{'s' if mesh.size > 1 else ''}"
+  )
+
+
+def run(
+  build: Callable[..., Experiment], config: ConfigDict, workdir: Path
+) -> dict[str, Any]:
+  """Trains, or goes on training, until the epochs are done or nothing gains.
+
+  Args:
+    build: config, vocabularies or None -> Experiment.
+    config: of the run.
+    workdir: where its files are.
+
+  Returns:
+    step, best_step, best: the lowest validation loss.
+
+  Raises:
+    UserError: the workdir holds another run, the data are not those it began
+      with, or the model leaks.
+    Interrupted: SIGINT or SIGTERM came.
+  """
+  claim(config, workdir)
+  names = workdir / "vocabulary.json"
+  known = vocabulary.load(names) if names.exists() else None
+  experiment = build(config, known)
+  mesh = sharding.mesh()
+  first = experiment.batches("train", 0)
+  experiment.batches("validation", 0)  # An empty one is better known now.
+  total_steps = config.train.epochs * len(first)
+  if config.train.max_steps is not None:
+    total_steps = min(total_steps, config.train.max_steps)
+  learning_rate = optimizers.schedule(config, len(first), total_steps)
+  optimizer = optimizers.optimizer(config, learning_rate)
+  state = make_state(
+    experiment, optimizer, config.seed, sharding.pad(first[0], mesh), mesh
+  )
+  facts = experiment.facts("train")
+
+  from seqrnn.checkpoint import Checkpoints  # Orbax takes a second to import.
+
+  workdir.mkdir(parents=True, exist_ok=True)
+  checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+  try:
+    state, position = restore(
+      checkpoints, state, Position(crc32=facts["crc32"])
+    )
+    if position.crc32 != facts["crc32"]:
+      raise UserError(
+        f"{workdir}: the training data have changed since this run began; name"
+        " another --workdir"
+      )
+    if known is None:
+      vocabulary.save(names, experiment.vocabularies)
+    configs.save(config, workdir / "config.json")
+    describe(experiment, config, state.params, mesh)
+    if position.step:
+      print(f"going on from step {position.step}")
+    cut_rows(workdir / "metrics.csv", position.step)
+    step = make_step(experiment, optimizer, learning_rate, mesh)
+    if experiment.forbidden is not None and position.step < total_steps:
+      batch = first[0]
+      probe(
+        step,
+        state,
+        batch,
+        experiment.forbidden(batch["inputs"].shape[1]),
+        len(experiment.vocabularies["symbols"]),
+        mesh,
+      )
+    with _signals() as caught:
+      loop(
+        experiment,
+        config,
+        workdir,
+        mesh=mesh,
+        step=step,
+        state=state,
+        position=position,
+        total_steps=total_steps,
+        checkpoints=checkpoints,
+        caught=caught,
+      )
+    print(
+      f"{workdir}: finished at step {position.step}; best validation loss"
+      f" {position.best:.4f} nats at step {position.best_step}"
+    )
+    return asdict(position)
+  finally:
+    checkpoints.close()
