@@ -10,6 +10,7 @@ order on the line.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from pathlib import Path
@@ -106,7 +107,7 @@ def resolve(overrides: list[tuple[str, str]]) -> tuple[ConfigDict, Path]:
     if not own.exists():
       raise UserError(f"{workdir}: no run there; train it first")
     trained = configs.read(own, defaults)
-    config = trained.copy_and_resolve_references()
+    config = copy.deepcopy(trained)
   for field, text in overrides:
     configs.override(config, defaults, field, text)
   configs.check(config)

@@ -1,5 +1,6 @@
 """The tasks, one module each, and runs that were trained."""
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ class Run(NamedTuple):
     """Texts drawn from the model; settings are fields of `config.sample`."""
     if self.experiment.decoder is None:
       raise UserError(f"{self.workdir}: task={self.config.task!r} cannot sample")
-    config = self.config.copy_and_resolve_references()
+    config = copy.deepcopy(self.config)
     temperature = settings.get("temperature")
     if isinstance(temperature, int | float):
       settings["temperature"] = (float(temperature),)

@@ -1,5 +1,6 @@
 """Configs: read from JSON, overridden from the command line, checked."""
 
+import copy
 import difflib
 import hashlib
 import importlib.util
@@ -34,8 +35,8 @@ def flat(config: ConfigDict) -> dict[str, Any]:
   for name, value in config.items():
     if isinstance(value, ConfigDict):
       fields |= {f"{name}.{inner}": v for inner, v in flat(value).items()}
-    else:
-      fields[name] = value
+    else:  # JSON has no tuples.
+      fields[name] = tuple(value) if isinstance(value, list) else value
   return fields
 
 
@@ -143,15 +144,13 @@ def read(path: str | os.PathLike, base: ConfigDict) -> ConfigDict:
   path = Path(path)
   if path.suffix == ".py":
     return _from_python(path)
-  config = base.copy_and_resolve_references()
+  config = copy.deepcopy(base)
   for name, value in flat(ConfigDict(read_json(path))).items():
     try:
       group, key = locate(config, name)
     except UserError as error:
       raise UserError(f"{path}: {error}") from None
     kind = group.get_type(key)
-    if isinstance(value, list | tuple):
-      value = tuple(value)  # JSON has no tuples.
     if kind is float and type(value) is int:
       value = float(value)
     optional = value is None and flat(base)[name] is None

@@ -30,6 +30,9 @@ from seqrnn.history import draw
 from seqrnn.progress import Progress
 
 
+_DRAW_SECONDS = 10.0  # Between two drawings of history.png.
+
+
 class State(NamedTuple):
   """All arrays of a run. The step makes the next one of it, in place.
 
@@ -80,19 +83,12 @@ class Position:
 
 
 def make_step(
-  experiment: Experiment,
-  optimizer: optax.GradientTransformation,
-  learning_rate: optax.Schedule,
-  mesh: Mesh,
+  experiment: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> Callable[[State, Batch], tuple[State, jax.Array]]:
   """The jitted step: state, batch -> state, mean loss. It takes over `state`."""
-  everywhere, batched = sharding.replicated(mesh), sharding.split(mesh)
-  shardings = State(*[everywhere] * len(State._fields))._replace(carry=batched)
 
   def step(state, batch):
-    key = jax.random.fold_in(
-      jax.random.wrap_key_data(state.key), state.step
-    )
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     gradient = jax.value_and_grad(experiment.loss, has_aux=True)
     (loss, (carry, totals)), grads = gradient(
       state.params, state.carry, batch, key
@@ -102,10 +98,6 @@ def make_step(
     )
     updates = jax.tree.map(lambda u: u * state.scale, updates)
     totals["gradient_norm"] = (optax.global_norm(grads), jnp.ones(()))
-    totals["learning_rate"] = (
-      learning_rate(state.step) * state.scale,
-      jnp.ones(()),
-    )
     new = State(
       step=state.step + 1,
       key=state.key,
@@ -117,9 +109,8 @@ def make_step(
     )
     return new, loss
 
-  return jax.jit(
-    step, donate_argnums=0, out_shardings=(shardings, everywhere)
-  )
+  out = (_shardings(mesh), sharding.replicated(mesh))
+  return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 
 def make_state(
@@ -135,8 +126,7 @@ def make_state(
     params = experiment.init(jax.random.fold_in(key, 0))
     carry = experiment.carry(batch["inputs"].shape[0])
     _, (_, totals) = experiment.loss(params, carry, batch, None)
-    for name in ("gradient_norm", "learning_rate"):
-      totals[name] = (jnp.zeros(()), jnp.zeros(()))
+    totals["gradient_norm"] = (jnp.zeros(()), jnp.zeros(()))
     return State(
       step=jnp.zeros((), jnp.int32),
       key=jax.random.key_data(jax.random.fold_in(key, 1)),
@@ -200,6 +190,7 @@ def claim(config: ConfigDict, workdir: Path):
 
 def add_row(path: Path, row: dict[str, Any]):
   """Appends a row to a CSV file, and the names before the first one."""
+  row = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
   new = not path.exists()
   with path.open("a", newline="", encoding="utf-8") as file:
     writer = csv.DictWriter(file, list(row), lineterminator="\n")
@@ -285,6 +276,7 @@ def loop(
   *,
   mesh: Mesh,
   step: Callable[[State, Batch], tuple[State, jax.Array]],
+  learning_rate: optax.Schedule,
   state: State,
   position: Position,
   total_steps: int,
@@ -302,21 +294,36 @@ def loop(
   evaluate = evaluator(experiment, mesh)
   validation = experiment.batches("validation", 0)
   batches = experiment.batches("train", position.epoch)
+  drawn = -math.inf
   with Progress(total_steps, position.step) as progress:
     while True:
       if due(config, position, total_steps):
-        started = time.monotonic()
+        seconds, symbols = progress.lap()
         figures = evaluate(state.params, validation, lambda: bool(caught))
         if figures is not None:
-          state = note_evaluation(
-            config, workdir, state, position, figures, progress,
-            time.monotonic() - started,
+          rate = float(learning_rate(position.step - 1) * state.scale)
+          row = figure_row(position, rate, metrics.finish(state.sums), figures)
+          add_row(workdir / "metrics.csv", row)
+          evaluation_seconds, _ = progress.lap()
+          add_row(
+            workdir / "timing.csv",
+            {
+              "step": position.step,
+              "symbols": int(symbols),
+              "seconds": seconds,
+              "symbols_per_second": symbols / max(seconds, 1e-9),
+              "evaluation_seconds": evaluation_seconds,
+            },
           )
+          state = take_note(config, state, position, figures["loss"])
           save(checkpoints, state, position, figures["loss"])
+          progress.line(figure_line(row, position))
+          if time.monotonic() - drawn > _DRAW_SECONDS:
+            draw(workdir)
+            drawn = time.monotonic()
       patience = config.train.patience
-      if caught or position.step >= total_steps or (
-        patience is not None and position.waited >= patience
-      ):
+      tired = patience is not None and position.waited >= patience
+      if caught or tired or position.step >= total_steps:
         break
       batch = batches[position.batch]
       state, loss = step(state, sharding.put(batch, mesh))
@@ -327,9 +334,7 @@ def loop(
         position.epoch, position.batch = position.epoch + 1, 0
         batches = experiment.batches("train", position.epoch)
       every = config.checkpoint.every
-      if every is not None and position.step % every == 0 and not due(
-        config, position, total_steps
-      ):
+      if every is not None and position.step % every == 0:
         save(checkpoints, state, position, None)
   if caught:
     save(checkpoints, state, position, None)
@@ -344,60 +349,51 @@ def loop(
     )
 
 
-def note_evaluation(
-  config: ConfigDict,
-  workdir: Path,
-  state: State,
-  position: Position,
-  validation: dict[str, float],
-  progress: Progress,
-  seconds: float,
+def take_note(
+  config: ConfigDict, state: State, position: Position, loss: float
 ) -> State:
-  """Writes a row of figures, and acts on them: best, patience, plateau."""
-  training = metrics.finish(state.sums)
-  rate = training.pop("learning_rate")
-  norm = training.pop("gradient_norm")
-  add_row(
-    workdir / "metrics.csv",
-    {
-      "step": position.step,
-      "epoch": position.epoch,
-      "learning_rate": rate,
-      "gradient_norm": norm,
-      **{f"train_{name}": value for name, value in training.items()},
-      **{f"validation_{name}": value for name, value in validation.items()},
-    },
-  )
-  train_seconds, symbols = progress.lap()
-  add_row(
-    workdir / "timing.csv",
-    {
-      "step": position.step,
-      "train_seconds": round(train_seconds - seconds, 3),
-      "evaluation_seconds": round(seconds, 3),
-      "symbols": int(symbols),
-    },
-  )
+  """What an evaluation changes: best, patience, plateau; the sums begin anew."""
   position.evaluated = position.step
   position.waited += 1
   position.stalled += 1
-  better = validation["loss"] < position.best
-  if better:
-    position.best, position.best_step = validation["loss"], position.step
+  if loss < position.best:
+    position.best, position.best_step = loss, position.step
     position.waited = position.stalled = 0
-  progress.line(
-    f"step {position.step}  epoch {position.epoch}"
-    f"  train {training['loss']:.4f}  validation {validation['loss']:.4f} nats"
-    f"  {validation['bits_per_symbol']:.3f} bits/symbol"
-    f"  accuracy {validation['accuracy']:.1%}"
-    f"{'  best' if better else ''}"
-  )
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
   plan = config.schedule
   if plan.name == "plateau" and position.stalled >= plan.patience:
     position.stalled = 0
     state = state._replace(scale=state.scale * plan.factor)
   return state
+
+
+def figure_row(
+  position: Position,
+  learning_rate: float,
+  training: dict[str, float],
+  validation: dict[str, float],
+) -> dict[str, Any]:
+  """A row of metrics.csv."""
+  return {
+    "step": position.step,
+    "epoch": position.epoch,
+    "learning_rate": learning_rate,
+    "gradient_norm": training.pop("gradient_norm"),
+    **{f"train_{name}": value for name, value in training.items()},
+    **{f"validation_{name}": value for name, value in validation.items()},
+  }
+
+
+def figure_line(row: dict[str, Any], position: Position) -> str:
+  """The row as a person reads it."""
+  return (
+    f"step {row['step']}  epoch {row['epoch']}"
+    f"  train {row['train_loss']:.4f}"
+    f"  validation {row['validation_loss']:.4f} nats"
+    f"  {row['validation_bits_per_symbol']:.3f} bits/symbol"
+    f"  accuracy {row['validation_accuracy']:.1%}"
+    + ("  best" if position.best_step == position.step else "")
+  )
 
 
 def describe(
@@ -476,7 +472,7 @@ def run(
     if position.step:
       print(f"going on from step {position.step}")
     cut_rows(workdir / "metrics.csv", position.step)
-    step = make_step(experiment, optimizer, learning_rate, mesh)
+    step = make_step(experiment, optimizer, mesh)
     if experiment.forbidden is not None and position.step < total_steps:
       batch = first[0]
       probe(
@@ -494,6 +490,7 @@ def run(
         workdir,
         mesh=mesh,
         step=step,
+        learning_rate=learning_rate,
         state=state,
         position=position,
         total_steps=total_steps,

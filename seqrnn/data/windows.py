@@ -97,9 +97,10 @@ def windows(
 
   def make(i: int) -> Arrays:
     places = np.arange(i * batch_size, min((i + 1) * batch_size, samples))
-    turns = range(places[0] // total, places[-1] // total + 1)
-    pool = np.concatenate([shuffled(turn) for turn in turns])
-    rows = pool[places - turns[0] * total]
+    turns = places // total
+    rows = np.empty_like(places)
+    for turn in np.unique(turns):
+      rows[turns == turn] = shuffled(int(turn))[places[turns == turn] % total]
     documents = np.searchsorted(firsts, rows, side="right") - 1
     starts = bounds[documents] + offset + (rows - firsts[documents]) * step
     segment = np.full((batch_size, length), PAD, np.int32)
