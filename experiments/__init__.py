@@ -2,7 +2,6 @@
 
 import copy
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from experiments import gap_model, language_model
 from seqrnn import config as configs
 from seqrnn import sharding
 from seqrnn.checkpoint import restore_params
+from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.errors import UserError
@@ -29,9 +29,7 @@ TASKS: dict[str, ModuleType] = {
 }
 
 
-def build(
-  config: ConfigDict, vocabularies: dict[str, Any] | None
-) -> Experiment:
+def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
   """The experiment of a config.
 
   Args:
@@ -60,7 +58,7 @@ class Run(NamedTuple):
   """
 
   workdir: Path
-  config: ConfigDict
+  config: Config
   experiment: Experiment
   params: Params
   step: int
@@ -68,7 +66,9 @@ class Run(NamedTuple):
   def sample(self, prime: str = "", **settings: Any) -> list[str]:
     """Texts drawn from the model; settings are fields of `config.sample`."""
     if self.experiment.decoder is None:
-      raise UserError(f"{self.workdir}: task={self.config.task!r} cannot sample")
+      raise UserError(
+        f"{self.workdir}: task={self.config.task!r} cannot sample"
+      )
     config = copy.deepcopy(self.config)
     temperature = settings.get("temperature")
     if isinstance(temperature, int | float):
@@ -111,7 +111,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
   """
   workdir = Path(workdir)
   fields = configs.read_json(workdir / "config.json")
-  config = ConfigDict(fields)
+  config: Config = ConfigDict(fields)
   config.checkpoint.step = step
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   params, step = restore_params(workdir, config, shapes(experiment))

@@ -6,20 +6,18 @@ state at t+1. A deep bidirectional network would not do: its second layer at
 t-1 has read t through the backward half of the first.
 """
 
-import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
-from optax import softmax_cross_entropy_with_integer_labels
 
 from experiments.language_model import prepare as prepare  # the same symbols
 from seqrnn import layers, metrics, models
+from seqrnn.config import Config
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import END, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
 
 
-def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment:
+def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are.
 
   Raises:
@@ -58,13 +56,9 @@ def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment
     }
 
   def predict(params, carry, batch, key=None):
-    _, logits_BTV = model.apply(
-      {"params": params},
-      batch["inputs"],
-      model.initial_carry(batch["inputs"].shape[0]),
-      train=key is not None,
-      rngs=None if key is None else {"dropout": key},
-    )
+    ids_BT = batch["inputs"]
+    start = model.initial_carry(ids_BT.shape[0])
+    _, logits_BTV = models.apply(model, params, ids_BT, start, key)
     return carry, logits_BTV
 
   def loss(params, carry, batch, key):
@@ -76,18 +70,12 @@ def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment
 
   def score(params, carry, batch):
     _, logits_BTV = predict(params, carry, batch)
-    nll_BT = softmax_cross_entropy_with_integer_labels(
-      logits_BTV, batch["targets"]
-    )
+    nll_BT = metrics.surprisal(logits_BTV, batch["targets"])
     return carry, nll_BT * batch["weights"]
-
-  def init(key):
-    ids_BT = jnp.ones((1, 1), jnp.int32)
-    return model.init(key, ids_BT, model.initial_carry(1))["params"]
 
   return Experiment(
     vocabularies=vocabularies,
-    init=init,
+    init=lambda key: models.init(model, key),
     carry=lambda _: (),
     loss=loss,
     facts=segments.facts,

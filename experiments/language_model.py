@@ -5,13 +5,11 @@ window of past symbols predicts the one after it; there a bidirectional
 network is legitimate, for the whole window lies in the past.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
-from optax import softmax_cross_entropy_with_integer_labels
 
 from seqrnn import metrics, models
+from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import PAD, Vocabulary
@@ -20,7 +18,7 @@ from seqrnn.experiment import Batch, Decoder, Experiment
 from seqrnn.layers import hold
 
 
-def prepare(config: ConfigDict) -> dict[str, Vocabulary]:
+def prepare(config: Config) -> dict[str, Vocabulary]:
   """The vocabulary of the training split."""
   data = config.data
   return {
@@ -33,7 +31,7 @@ def prepare(config: ConfigDict) -> dict[str, Vocabulary]:
   }
 
 
-def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment:
+def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are.
 
   Raises:
@@ -85,15 +83,12 @@ def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment
     return model.initial_carry(batch_size)
 
   def apply(params, carry, batch, key=None):
-    initial = start(batch["inputs"].shape[0])
-    carry, logits_BNV = model.apply(
-      {"params": params},
-      batch["inputs"],
-      hold(~batch["reset"], carry, initial) if data.stateful else initial,
-      train=key is not None,
-      rngs=None if key is None else {"dropout": key},
-    )
-    return carry if data.stateful else (), logits_BNV
+    ids_BT = batch["inputs"]
+    initial = start(ids_BT.shape[0])
+    if not data.stateful:
+      return carry, models.apply(model, params, ids_BT, initial, key)[1]
+    carry = hold(~batch["reset"], carry, initial)
+    return models.apply(model, params, ids_BT, carry, key)
 
   def loss(params, carry, batch, key):
     carry, logits_BNV = apply(params, carry, batch, key)
@@ -104,15 +99,11 @@ def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment
 
   def score(params, carry, batch):
     carry, logits_BNV = apply(params, carry, batch)
-    nll_BN = softmax_cross_entropy_with_integer_labels(
-      logits_BNV, batch["targets"]
-    )
+    nll_BN = metrics.surprisal(logits_BNV, batch["targets"])
     return carry, nll_BN * batch["weights"]
 
   def next_symbol(params, carry, symbol_B):
-    carry, logits_B1V = model.apply(
-      {"params": params}, symbol_B[:, None], carry
-    )
+    carry, logits_B1V = models.apply(model, params, symbol_B[:, None], carry)
     return carry, logits_B1V[:, 0]
 
   def next_of_window(params, window_BT, symbol_B):
@@ -124,20 +115,16 @@ def build(config: ConfigDict, vocabularies: dict[str, Vocabulary]) -> Experiment
     window_BT = jnp.where(length_B1 == T, moved_BT, window_BT)
     place_BT = jnp.arange(T)[None] == jnp.minimum(length_B1, T - 1)
     window_BT = jnp.where(place_BT, symbol_B[:, None], window_BT)
-    _, logits_B1V = model.apply(
-      {"params": params}, window_BT, start(symbol_B.shape[0])
-    )
+    initial = start(symbol_B.shape[0])
+    _, logits_B1V = models.apply(model, params, window_BT, initial)
     return window_BT, logits_B1V[:, 0]
 
   def empty_window(batch_size):
     return jnp.full((batch_size, data.window), PAD, jnp.int32)
 
-  def init(key):
-    return model.init(key, jnp.ones((1, 1), jnp.int32), start(1))["params"]
-
   return Experiment(
     vocabularies=vocabularies,
-    init=init,
+    init=lambda key: models.init(model, key),
     carry=start if data.stateful else lambda _: (),
     loss=loss,
     facts=segments.facts,

@@ -45,7 +45,9 @@ class Cell(nn.Module):
     scale = self.initial_scale or self.hidden_size**-0.5
     K = self.gate_count * self.hidden_size
     if self.vocabulary_size is None:
-      self.input_kernel = nn.Dense(K, use_bias=False, kernel_init=uniform(scale))
+      self.input_kernel = nn.Dense(
+        K, use_bias=False, kernel_init=uniform(scale)
+      )
     else:
       self.input_kernel = nn.Embed(
         self.vocabulary_size, K, embedding_init=uniform(scale)

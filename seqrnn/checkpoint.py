@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
+from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Params
 
@@ -22,7 +22,7 @@ def checksums(tree: Any) -> dict[str, int]:
   """CRC-32 of every array, by its path."""
   return {
     jax.tree_util.keystr(path): zlib.crc32(
-      np.ascontiguousarray(jax.device_get(leaf)).reshape(-1).view(np.uint8)
+      np.asarray(jax.device_get(leaf)).tobytes()
     )
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
@@ -152,9 +152,7 @@ class Restored(NamedTuple):
   step: int
 
 
-def restore_params(
-  workdir: Path, config: ConfigDict, shapes: Params
-) -> Restored:
+def restore_params(workdir: Path, config: Config, shapes: Params) -> Restored:
   """The parameters of `config.checkpoint.step`, or of the best checkpoint.
 
   Raises:

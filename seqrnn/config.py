@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 
 from seqrnn.errors import UserError
 
+Config = Any  # A ConfigDict, whose fields no type checker knows.
+
 # Fields that make a run what it is: they cannot change once it has begun.
 IDENTITY = (
   "task",

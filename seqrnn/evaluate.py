@@ -6,12 +6,12 @@ from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from seqrnn import metrics, sharding
 from seqrnn.checkpoint import restore_params
+from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.experiment import Experiment, Params
@@ -46,9 +46,7 @@ def evaluator(
         _, (_, totals) = jax.eval_shape(
           lambda *args: experiment.loss(*args, None), params, carry, batch
         )
-        sums = jax.device_put(
-          metrics.zeros(totals), sharding.replicated(mesh)
-        )
+        sums = jax.device_put(metrics.zeros(totals), sharding.replicated(mesh))
         carry = jax.device_put(carry, batched)
       carry, sums = add(params, carry, sums, batch)
     assert sums is not None, "a split has at least one batch"
@@ -58,7 +56,7 @@ def evaluator(
 
 
 def run(
-  build: Callable[..., Experiment], config: ConfigDict, workdir: Path
+  build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> dict[str, float]:
   """Evaluates a checkpoint; prints a table and writes evaluation.json."""
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))

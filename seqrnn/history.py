@@ -26,7 +26,9 @@ def draw(workdir: Path):
     axes = figure.add_subplot(1, 2, place)
     for split in ("train", "validation"):
       values = [float(row[f"{split}_{name}"]) for row in rows]
-      axes.plot(steps, values, label=split, marker="." if len(rows) < 40 else "")
+      axes.plot(
+        steps, values, label=split, marker="." if len(rows) < 40 else ""
+      )
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.legend()

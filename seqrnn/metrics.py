@@ -9,6 +9,11 @@ import optax
 from seqrnn.experiment import Totals
 
 
+def surprisal(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
+  """-log p(target) in nats, [B, N]."""
+  return optax.softmax_cross_entropy_with_integer_labels(logits_BNV, targets_BN)
+
+
 def cross_entropy(
   logits_BNV: jax.Array, targets_BN: jax.Array, weights_BN: jax.Array
 ) -> tuple[jax.Array, Totals]:
@@ -17,11 +22,8 @@ def cross_entropy(
   The mean is over the weight of the whole batch, so it does not depend on how
   rows are spread over devices, nor on padding, which weighs nothing.
   """
-  nll_BN = optax.softmax_cross_entropy_with_integer_labels(
-    logits_BNV, targets_BN
-  )
   hits_BN = jnp.argmax(logits_BNV, axis=-1) == targets_BN
-  total = jnp.sum(nll_BN * weights_BN)
+  total = jnp.sum(surprisal(logits_BNV, targets_BN) * weights_BN)
   weight = jnp.sum(weights_BN)
   totals = {
     "loss": (total, weight),

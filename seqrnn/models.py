@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from seqrnn import cells, layers
+from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.experiment import Carry
+from seqrnn.experiment import Carry, Params
 
 # name -> the fields of `config.model` -> a cell
 CELLS: dict[str, Callable[..., cells.Cell]] = {
@@ -94,7 +94,7 @@ class SequenceModel(nn.Module):
     return self.body.initial_carry(batch_size)
 
 
-def recurrent(model: ConfigDict, reverse: bool, **shape) -> layers.Recurrent:
+def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
   """One scanned cell, as `config.model` describes it."""
   cell = CELLS[model.cell](
     model,
@@ -106,7 +106,7 @@ def recurrent(model: ConfigDict, reverse: bool, **shape) -> layers.Recurrent:
 
 
 def stack(
-  model: ConfigDict, vocabulary_size: int, *, reverse=False, bidirectional=False
+  model: Config, vocabulary_size: int, *, reverse=False, bidirectional=False
 ) -> layers.Stack:
   """`model.layers` layers of one direction or, inside each layer, of both."""
 
@@ -127,7 +127,7 @@ def stack(
 
 
 def sequence_model(
-  model: ConfigDict, body: nn.Module, vocabulary_size: int, pooled: bool
+  model: Config, body: nn.Module, vocabulary_size: int, pooled: bool
 ) -> SequenceModel:
   """The model that `config.model` describes around its layers.
 
@@ -152,3 +152,27 @@ def sequence_model(
     dropout=model.dropout,
     symbol_dropout=model.symbol_dropout,
   )
+
+
+def init(model: SequenceModel, key: jax.Array) -> Params:
+  """New parameters."""
+  ids_BT = jnp.full((1, 1), UNKNOWN)
+  return model.init(key, ids_BT, model.initial_carry(1))["params"]
+
+
+def apply(
+  model: SequenceModel,
+  params: Params,
+  ids_BT: jax.Array,
+  carry: Carry,
+  key: jax.Array | None = None,
+) -> tuple[Carry, jax.Array]:
+  """The last carry and logits_BNV; dropout, where there is a key to draw it."""
+  result: Any = model.apply(
+    {"params": params},
+    ids_BT,
+    carry,
+    train=key is not None,
+    rngs=None if key is None else {"dropout": key},
+  )
+  return result

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 import optax
-from ml_collections import ConfigDict
+
+from seqrnn.config import Config
 
 
 def schedule(
-  config: ConfigDict, steps_per_epoch: int, total_steps: int
+  config: Config, steps_per_epoch: int, total_steps: int
 ) -> optax.Schedule:
-  """step -> learning rate. `plateau` is constant here: see train.py."""
+  """Step -> learning rate. `plateau` is constant here: see train.py."""
   rate, plan = config.optimizer.learning_rate, config.schedule
   warmup = plan.warmup_steps
   after: dict[str, Callable[[], optax.Schedule]] = {
@@ -46,7 +47,7 @@ def schedule(
 
 
 def optimizer(
-  config: ConfigDict, learning_rate: optax.Schedule
+  config: Config, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
   """Clipping, then the update rule.
 
@@ -77,9 +78,9 @@ def optimizer(
       weight_decay=fields.weight_decay,
     ),
   }
-  parts = [rules[fields.name]()]
-  if fields.clip_norm is not None:
-    parts.insert(0, optax.clip_by_global_norm(fields.clip_norm))
+  parts = []
   if fields.clip_value is not None:
-    parts.insert(0, optax.clip(fields.clip_value))
-  return optax.chain(*parts)
+    parts.append(optax.clip(fields.clip_value))
+  if fields.clip_norm is not None:
+    parts.append(optax.clip_by_global_norm(fields.clip_norm))
+  return optax.chain(*parts, rules[fields.name]())

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from seqrnn.checkpoint import restore_params
+from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import Document, from_text, parse
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
@@ -102,7 +102,9 @@ def fill(
     reset_B = jnp.ones(inputs_BT.shape[0], bool)
     batch = {"inputs": inputs_BT, "reset": reset_B}
     _, logits_BTV = experiment.predict(params, (), batch)
-    chances_BTV = jax.nn.softmax(logits_BTV.at[..., : UNKNOWN + 1].set(-jnp.inf))
+    chances_BTV = jax.nn.softmax(
+      logits_BTV.at[..., : UNKNOWN + 1].set(-jnp.inf)
+    )
     return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
 
   filled, put = [], []
@@ -118,7 +120,9 @@ def fill(
       inputs_BT[rows, places] = best_BT[rows, places]
       chances_BT[rows, places] = chance_BT[rows, places]
     filled.append(inputs_BT[inputs_BT != PAD])
-    put += zip(inputs_BT[gaps_BT].tolist(), chances_BT[gaps_BT].tolist())
+    put += zip(
+      inputs_BT[gaps_BT].tolist(), chances_BT[gaps_BT].tolist(), strict=True
+    )
   return symbols.text(np.concatenate(filled)), put
 
 
@@ -206,7 +210,9 @@ def _show_surprising(
     left = names.text(p.inputs[max(place - _CONTEXT, 0) : place])
     right = names.text(p.inputs[place + 1 : place + 1 + _CONTEXT])
     symbol = names.names([p.targets[n]])[0]
-    context = f"{escape(left)}[reverse]{escape(symbol)}[/reverse]{escape(right)}"
+    context = (
+      f"{escape(left)}[reverse]{escape(symbol)}[/reverse]{escape(right)}"
+    )
     table.add_row(
       f"{surprisal / math.log(2):.2f}",
       escape(symbol),
@@ -238,7 +244,7 @@ def _write(path: Path, names: Vocabulary, found: list[Prediction]):
 
 
 def run(
-  build: Callable[..., Experiment], config: ConfigDict, workdir: Path
+  build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> list[Prediction]:
   """Predicts; prints tables and writes predictions.csv.
 

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.progress import (
   BarColumn,
   MofNCompleteColumn,
-  Progress as Bar,
   TextColumn,
   TimeRemainingColumn,
+)
+from rich.progress import (
+  Progress as Bar,
 )
 
 _LINE_SECONDS = 30.0  # Between two lines where the output is no terminal.

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqrnn.checkpoint import restore_params
+from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
@@ -137,7 +137,7 @@ def prime_ids(
 def sample(
   experiment: Experiment,
   params: Params,
-  config: ConfigDict,
+  config: Config,
   show: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
   """The texts of `config.sample`, temperature by temperature, prime included.
@@ -193,7 +193,7 @@ def sample(
 
 
 def run(
-  build: Callable[..., Experiment], config: ConfigDict, workdir: Path
+  build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> list[str]:
   """Samples from a checkpoint; prints the texts as they are made.
 

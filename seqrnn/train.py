@@ -21,14 +21,14 @@ from ml_collections import ConfigDict
 
 from seqrnn import config as configs
 from seqrnn import metrics, optimizers, sharding
+from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Batch, Carry, Experiment, Params
-from seqrnn.probe import probe
 from seqrnn.history import draw
+from seqrnn.probe import probe
 from seqrnn.progress import Progress
-
 
 _DRAW_SECONDS = 10.0  # Between two drawings of history.png.
 
@@ -85,7 +85,7 @@ class Position:
 def make_step(
   experiment: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> Callable[[State, Batch], tuple[State, jax.Array]]:
-  """The jitted step: state, batch -> state, mean loss. It takes over `state`."""
+  """The jitted step: state, batch -> state, mean loss; `state` is used up."""
 
   def step(state, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -140,11 +140,11 @@ def make_state(
   return jax.jit(init, out_shardings=_shardings(mesh))(jax.random.key(seed))
 
 
-def _shardings(mesh: Mesh) -> State:
-  everywhere = sharding.replicated(mesh)
-  return State(*[everywhere] * len(State._fields))._replace(
-    carry=sharding.split(mesh)
-  )
+def _shardings(mesh: Mesh) -> Any:
+  """Where a State lives: the carry with its rows, all else on every device."""
+  everywhere: Any = sharding.replicated(mesh)
+  state = State(*[everywhere] * len(State._fields))
+  return state._replace(carry=sharding.split(mesh))
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def _signals() -> Iterator[list[int]]:
       signal.signal(number, handler)
 
 
-def claim(config: ConfigDict, workdir: Path):
+def claim(config: Config, workdir: Path):
   """Refuses a workdir that belongs to another run.
 
   Raises:
@@ -212,9 +212,7 @@ def cut_rows(path: Path, step: int):
   os.replace(temporary, path)
 
 
-def save(
-  checkpoints, state: State, position: Position, loss: float | None
-):
+def save(checkpoints, state: State, position: Position, loss: float | None):
   """Hands a checkpoint to Orbax; `loss` is that of an evaluation just made."""
   params, rest = split_state(state)
   checkpoints.save(position.step, params, rest, asdict(position), loss)
@@ -258,7 +256,7 @@ def split_state(state: State) -> tuple[Params, dict[str, list[jax.Array]]]:
   return state.params, {"leaves": jax.tree.leaves(state._replace(params=()))}
 
 
-def due(config: ConfigDict, position: Position, total_steps: int) -> bool:
+def due(config: Config, position: Position, total_steps: int) -> bool:
   """Whether an evaluation belongs here, after `position.step` steps."""
   if position.evaluated == position.step:
     return False
@@ -271,7 +269,7 @@ def due(config: ConfigDict, position: Position, total_steps: int) -> bool:
 
 def loop(
   experiment: Experiment,
-  config: ConfigDict,
+  config: Config,
   workdir: Path,
   *,
   mesh: Mesh,
@@ -350,9 +348,9 @@ def loop(
 
 
 def take_note(
-  config: ConfigDict, state: State, position: Position, loss: float
+  config: Config, state: State, position: Position, loss: float
 ) -> State:
-  """What an evaluation changes: best, patience, plateau; the sums begin anew."""
+  """What an evaluation changes: best, patience, plateau, the sums."""
   position.evaluated = position.step
   position.waited += 1
   position.stalled += 1
@@ -397,7 +395,7 @@ def figure_line(row: dict[str, Any], position: Position) -> str:
 
 
 def describe(
-  experiment: Experiment, config: ConfigDict, params: Params, mesh: Mesh
+  experiment: Experiment, config: Config, params: Params, mesh: Mesh
 ):
   """Prints what is about to be trained, on what and where."""
   for split in ("train", "validation"):
@@ -418,7 +416,7 @@ def describe(
 
 
 def run(
-  build: Callable[..., Experiment], config: ConfigDict, workdir: Path
+  build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> dict[str, Any]:
   """Trains, or goes on training, until the epochs are done or nothing gains.
 

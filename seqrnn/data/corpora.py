@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
+from seqrnn.config import Config
 from seqrnn.errors import UserError
 
 UNITS = ("char", "byte", "word", "id", "session")
@@ -53,7 +52,7 @@ class Document(NamedTuple):
   ends: bool = True
 
 
-def read(data: ConfigDict, split: str | None = None) -> list[Document]:
+def read(data: Config, split: str | None = None) -> list[Document]:
   """The documents of `data.source`: all of them, or of a split with a path.
 
   Raises:

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from seqrnn.config import Config
 from seqrnn.data.corpora import Document
 from seqrnn.data.splits import Sequences, encode, reader
 from seqrnn.data.streams import streams
@@ -28,7 +28,7 @@ class Segments:
 
   def __init__(
     self,
-    config: ConfigDict,
+    config: Config,
     vocabulary: Vocabulary,
     *,
     length: int,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from seqrnn.config import Config
 from seqrnn.data import corpora
 from seqrnn.data.corpora import SPLITS, Document
 from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
@@ -35,7 +35,7 @@ class Sequences(NamedTuple):
 
 
 def split(
-  documents: Sequence[Document], data: ConfigDict, batch_size: int
+  documents: Sequence[Document], data: Config, batch_size: int
 ) -> Split:
   """Documents, or pieces of them, by the name of their split.
 
@@ -81,7 +81,7 @@ def _whole(
   documents: Sequence[Document],
   order: Iterable[str],
   sizes: Counter,
-  data: ConfigDict,
+  data: Config,
 ) -> Split:
   """Fills test, then validation, with groups; the rest is for training."""
   queue = iter(order)
@@ -101,7 +101,7 @@ def _whole(
   }
 
 
-def _tails(documents: Sequence[Document], data: ConfigDict) -> Split:
+def _tails(documents: Sequence[Document], data: Config) -> Split:
   parts = {name: [] for name in SPLITS}
   for document in documents:
     n = len(document.symbols)
@@ -127,7 +127,7 @@ def _piece(document: Document, start: int, end: int) -> Document:
 
 
 def _stream_tails(
-  documents: Sequence[Document], data: ConfigDict, batch_size: int
+  documents: Sequence[Document], data: Config, batch_size: int
 ) -> Split:
   """The split of char-rnn's loader, for results to compare with its own.
 
@@ -169,7 +169,7 @@ def _stream_tails(
   }
 
 
-def reader(config: ConfigDict) -> Callable[[str], list[Document]]:
+def reader(config: Config) -> Callable[[str], list[Document]]:
   """A function from the name of a split to its documents.
 
   Nothing is read before the first call, and nothing twice; where each split

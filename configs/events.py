@@ -1,0 +1,38 @@
+r"""Event ids: what comes next in a session.
+
+What: two LSTM layers of 64 units predict the next event of a session from
+those before it, begin and end among them. By default an event is an opcode of
+CPython and a session is one function of the standard library; whole modules
+are held out.
+Source: fluency03/sequence-rnn-py, which reads log events as ids. Its
+many-to-one mapping:
+  --config.data.mapping=many_to_one --config.data.window=10 --config.data.step=1
+Your own sessions, one a line, ids separated by spaces:
+  --config.data.source=files --config.data.path=sessions.txt
+or one id a line, a file a session: --config.data.unit=id as well.
+Command: python run.py --config=configs/events.py
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The recipe."""
+  config = base.get_config()
+  data = config.data
+  data.source = "opcodes"
+  data.unit = "session"
+  data.window = 64
+
+  config.model.hidden_size = 64
+  config.model.layers = 2
+  config.model.dropout = 0.1
+
+  config.optimizer.learning_rate = 4e-3
+  config.schedule.name = "cosine"
+
+  config.train.batch_size = 64
+  config.train.epochs = 10
+  return config

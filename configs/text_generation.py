@@ -1,0 +1,40 @@
+r"""Keras's lstm_text_generation: the next character after a window of 40.
+
+What: one LSTM layer of 128 units reads 40 characters from the zero carry and
+predicts the one after them; windows start every 3 characters.
+Source: keras-team/keras, examples/lstm_text_generation.py: length 40, step 3,
+128 units, RMSprop at 0.01, batches of 128, samples of 400 characters at
+temperatures 0.2, 0.5, 1.0 and 1.2. There an epoch is 200,000 windows of
+Nietzsche in lower case; here it is 100,000 windows of the standard library.
+Command: python run.py --config=configs/text_generation.py
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The recipe."""
+  config = base.get_config()
+  data = config.data
+  data.mapping = "many_to_one"
+  data.window = 40
+  data.step = 3
+  data.boundaries = False
+  data.validation_fraction = 0.01
+  data.test_fraction = 0.01
+
+  config.model.hidden_size = 128
+  config.model.layers = 1
+
+  config.optimizer.name = "rmsprop"
+  config.optimizer.learning_rate = 0.01
+
+  config.train.batch_size = 128
+  config.train.samples_per_epoch = 100_000
+  config.train.epochs = 10
+
+  config.sample.temperature = (0.2, 0.5, 1.0, 1.2)
+  config.sample.length = 400
+  return config
