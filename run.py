@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import copy
 import importlib
+import logging
+import os
+import re
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
-if TYPE_CHECKING:
-  from ml_collections import ConfigDict
+from configs import base
+from seqrnn import config as configs
+from seqrnn.errors import Interrupted, UserError
 
 # mode -> the module of seqrnn that does it, imported when it is asked for
 MODES = {
@@ -28,93 +32,168 @@ MODES = {
   "predict": "seqrnn.predict",
   "sample": "seqrnn.sample",
 }
-
-_CONFIG = flags.DEFINE_string(
-  "config", None, "A config: a .py file with get_config(), or JSON."
-)
-_MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
-_WORKDIR = flags.DEFINE_string(
-  "workdir",
-  None,
-  "Where the run's files are. Default: runs/ and the name of the config, with"
-  " the fields that flags changed. Alone, it stands for the run's own config.",
-)
+_HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
 
 def main(argv: list[str]) -> int:
   """Does one mode; the exit status."""
   overrides, argv = split(argv)
-  if {"--help", "--helpshort", "-h", "-help"} & set(argv):
-    print(__doc__)
-    print(flags.FLAGS.main_module_help())
+  parsed = define()
+  if not _HELP.isdisjoint(argv):
+    print(f"{__doc__}{parsed.get_help(include_special_flags=False)}")
     return 0
-  from seqrnn.errors import Interrupted, UserError
-
   try:
-    unparsed = flags.FLAGS(argv)[1:]
+    unparsed = parsed(argv)[1:]
     if unparsed:
       raise UserError(f"{unparsed[0]!r}: not a flag; flags begin with --")
-    config, workdir = resolve(overrides)
+    config, workdir = resolve(parsed, overrides)
+    require_device()
     experiments = importlib.import_module("experiments")
-    mode = importlib.import_module(MODES[_MODE.value])
+    mode = importlib.import_module(MODES[parsed.mode])
     mode.run(experiments.build, config, workdir)
-  except (UserError, flags.Error) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+    sys.stdout.flush()
   except Interrupted as stop:
     print(stop, file=sys.stderr)
     return stop.status
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     return 130
+  except BrokenPipeError:  # Who read the output has gone, as `head` does.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+  except Exception as error:
+    line = mistake(error)
+    if line is None:
+      raise
+    print("error:", " ".join(line.splitlines()), file=sys.stderr)
+    return 2
   return 0
 
 
-def split(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-  """The overrides --config.x=v on the line, as (x, v), and what is left."""
+def split(argv: list[str]) -> tuple[list[tuple[str, str | bool]], list[str]]:
+  """The overrides --config.x=v on the line, as (x, v), and what is left.
+
+  --config.x v is the same; --config.x alone gives True, --noconfig.x False.
+  """
   overrides, rest = [], []
-  for argument in argv:
-    name, equals, value = argument.partition("=")
-    if name.startswith("--config."):
-      overrides.append((name.removeprefix("--config."), value or "true"))
-    elif name.startswith("--noconfig.") and not equals:
-      overrides.append((name.removeprefix("--noconfig."), "false"))
-    else:
+  left = list(reversed(argv))
+  while left:
+    argument = left.pop()
+    match = re.fullmatch(r"--?(no)?config\.([^=]+)(=.*)?", argument, re.DOTALL)
+    if not match or (match[1] and match[3]):
       rest.append(argument)
+    elif match[3]:
+      overrides.append((match[2], match[3][1:]))
+    elif match[1]:
+      overrides.append((match[2], False))
+    elif left and not left[-1].startswith("--"):
+      overrides.append((match[2], left.pop()))
+    else:
+      overrides.append((match[2], True))
   return overrides, rest
 
 
-def resolve(overrides: list[tuple[str, str]]) -> tuple[ConfigDict, Path]:
-  """The config and the workdir that the flags mean."""
-  from configs import base
-  from seqrnn import config as configs
-  from seqrnn.errors import UserError
+def define() -> flags.FlagValues:
+  """The flags beside those of the config."""
+  values = flags.FlagValues()
+  flags.DEFINE_string(
+    "config",
+    None,
+    "A config: a .py file with get_config(), or JSON.",
+    flag_values=values,
+  )
+  flags.DEFINE_enum(
+    "mode", "train", list(MODES), "What to do.", flag_values=values
+  )
+  flags.DEFINE_string(
+    "workdir",
+    None,
+    "Where the run's files are. Default: runs/ and the name of the config,"
+    " with the fields that flags changed. Alone, it stands for the run's own"
+    " config.",
+    flag_values=values,
+  )
+  return values
 
+
+def resolve(
+  parsed: flags.FlagValues, overrides: list[tuple[str, str | bool]]
+) -> tuple[configs.Config, Path]:
+  """The config and the workdir that the flags mean.
+
+  Raises:
+    UserError: they mean none, or not the run that the workdir holds.
+  """
+  path, folder = parsed.config, parsed.workdir
   defaults = base.get_config()
-  if _CONFIG.value is None and _WORKDIR.value is None:
+  if path:
+    plain = configs.read(path, defaults)
+  elif folder:
+    plain = configs.read_run(folder, defaults)
+  else:
     raise UserError("--config: name one, as in --config=configs/brnn.py")
-  config = workdir = None
-  if _CONFIG.value is not None:
-    config = configs.read(_CONFIG.value, defaults)
-    name = Path(_CONFIG.value).stem
-    workdir = Path("runs") / configs.run_name(name, config, overrides)
-  if _WORKDIR.value is not None:
-    workdir = Path(_WORKDIR.value)
-  own = workdir / "config.json"
-  trained = None
-  if config is None or _MODE.value != "train":
-    # What was trained is used as it was trained.
-    if not own.exists():
-      raise UserError(f"{workdir}: no run there; train it first")
-    trained = configs.read(own, defaults)
-    config = copy.deepcopy(trained)
-  for field, text in overrides:
-    configs.override(config, defaults, field, text)
+  config = copy.deepcopy(plain)
+  for name, value in overrides:
+    configs.override(config, defaults, name, value)
   configs.check(config)
-  if trained is not None and _MODE.value != "train":
-    configs.refuse_other_model(trained, config, workdir)
+  if folder:
+    workdir = Path(folder)
+  else:
+    workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
+  if workdir.exists() and not workdir.is_dir():
+    raise UserError(f"--workdir={workdir}: must be a folder, is a file")
+  if parsed.mode != "train":
+    # Without --config all but the model may differ: other data, say.
+    fixed = configs.IDENTITY if path else configs.SHAPE
+    trained = configs.read_run(workdir, defaults)
+    configs.refuse_other(trained, config, workdir, fixed)
   return config, workdir
 
 
+def require_device():
+  """Imports JAX and starts it.
+
+  Raises:
+    UserError: the platform that the environment names is not there.
+  """
+  import jax
+
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError):
+    names = os.environ.get("JAX_PLATFORMS")
+    if not names:
+      raise
+    raise UserError(
+      f"JAX_PLATFORMS={names}: no such device here; without it, JAX takes what"
+      " there is"
+    ) from None
+
+
+def mistake(error: Exception) -> str | None:
+  """What to tell a user of an error; None where it is a bug of ours."""
+  if isinstance(error, UserError | flags.Error):
+    return str(error)
+  if isinstance(error, OSError):
+    return (
+      f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    )
+  if isinstance(error, MemoryError) or "Out of memory" in str(error):
+    return (
+      "out of memory: model.hidden_size, train.batch_size or data.window must"
+      " be smaller"
+    )
+  return None
+
+
+def silence():
+  """Keeps off the terminal what libraries log; what matters they raise."""
+  logging.disable(logging.ERROR)
+  if not sys.warnoptions:
+    warnings.simplefilter("ignore")
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own: errors.
+
+
 if __name__ == "__main__":
+  silence()
   sys.exit(main(sys.argv))

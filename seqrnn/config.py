@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import os
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,94 +28,162 @@ IDENTITY = (
   "optimizer.name",  # The optimizer's state has the shape
   "optimizer.momentum",  # that these two give it.
 )
+# Those that parameters and vocabulary rest on.
+SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
 # Where one of these is set by a flag, it is part of the default workdir's name.
 NAMING = (*IDENTITY, "optimizer.", "schedule.")
 
 
-def flat(config: ConfigDict) -> dict[str, Any]:
+def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
   """Every field by its dotted name."""
   fields = {}
   for name, value in config.items():
-    if isinstance(value, ConfigDict):
+    if isinstance(value, ConfigDict | dict):
       fields |= {f"{name}.{inner}": v for inner, v in flat(value).items()}
     else:  # JSON has no tuples.
       fields[name] = tuple(value) if isinstance(value, list) else value
   return fields
 
 
-def locate(config: ConfigDict, name: str) -> tuple[ConfigDict, str]:
+def locate(config: Config, name: str) -> tuple[Config, str]:
   """The group and the key of a dotted name.
 
   Raises:
     UserError: there is no such field, or it is a group.
   """
-  group = config
-  *path, key = name.split(".")
-  for part in path:
-    group = group[part] if part in group else None
-    if not isinstance(group, ConfigDict):
-      break
-  if not isinstance(group, ConfigDict) or key not in group:
-    known = list(flat(config))
-    near = difflib.get_close_matches(name, known, n=1) or [
-      field for field in known if field.rpartition(".")[2] == key
-    ]
+  known = flat(config)
+  if name not in known:
+    inside = [field for field in known if field.startswith(f"{name}.")]
+    if inside:
+      raise UserError(
+        f"config.{name}: a group, name one of {', '.join(inside)}"
+      )
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"config.{name}: no such field{hint}")
-  if isinstance(group[key], ConfigDict):
-    inside = ", ".join(group[key])
-    raise UserError(f"config.{name}: a group of fields, name one: {inside}")
+  *path, key = name.split(".")
+  group = config
+  for part in path:
+    group = group[part]
   return group, key
 
 
-def _parse(text: str, kind: type, value: Any) -> Any:
-  if kind is bool:
-    return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-  if kind is int:
-    try:
-      return int(text)
-    except ValueError:
-      number = float(text)  # 1e5 is a whole number too.
-      if not number.is_integer():
-        raise
-      return int(number)
-  if kind is tuple:
-    parts = [part.strip() for part in text.strip("()[] ").split(",")]
-    return tuple(type(value[0])(part) for part in parts if part)
-  return kind(text)
-
-
-def override(config: ConfigDict, base: ConfigDict, name: str, text: str):
-  """Sets one field from the text of a flag.
+def override(config: Config, base: Config, name: str, given: str | bool):
+  """Sets one field from a flag.
 
   Args:
     config: what is changed.
     base: the defaults; a field that is None there may be emptied by `none`.
     name: the dotted name of the field.
-    text: its value.
+    given: the flag's text; True or False where it has none.
 
   Raises:
     UserError: no such field, or a text that is none of its type's.
   """
   group, key = locate(config, name)
-  optional = flat(base).get(name, 0) is None
   kind = group.get_type(key)
-  if optional and text.lower() == "none":
+  optional = flat(base)[name] is None
+  if isinstance(given, bool):
+    if kind is not bool:
+      raise UserError(f"config.{name}: needs a value, --config.{name}=VALUE")
+    group[key] = given
+  elif optional and given.lower() == "none":
     group[key] = None
-    return
+  else:
+    try:
+      group[key] = _PARSERS[kind](given)
+    except (KeyError, ValueError):
+      raise _not_a(kind, optional, name, given) from None
+
+
+def _not_a(kind: type, optional: bool, name: str, value: Any) -> UserError:
+  empty = ", or none" if optional else ""
+  return UserError(f"config.{name}={value!r}: must be {_KINDS[kind]}{empty}")
+
+
+def _integer(text: str) -> int:
   try:
-    group[key] = _parse(text, kind, group[key])
-  except (KeyError, ValueError, OverflowError):
-    words = {
-      bool: "true or false",
-      int: "a whole number",
-      float: "a number",
-      tuple: "numbers separated by commas",
-    }
-    empty = ", or none" if optional else ""
-    raise UserError(
-      f"config.{name}={text!r}: must be {words[kind]}{empty}"
-    ) from None
+    return int(text)
+  except ValueError:
+    number = float(text)  # 1e5 is a whole number too.
+    if not number.is_integer():
+      raise
+    return int(number)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+  parts = text.strip("()[] ").removesuffix(",").split(",")
+  return tuple(float(part) for part in parts)
+
+
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_PARSERS: dict[type, Callable[[str], Any]] = {
+  str: str,
+  bool: lambda text: _TRUTH[text.lower()],
+  int: _integer,
+  float: float,
+  tuple: _numbers,
+}
+_KINDS = {
+  str: "a text",
+  bool: "true or false",
+  int: "a whole number",
+  float: "a number",
+  tuple: "numbers separated by commas",
+}
+
+
+def read(path: str | os.PathLike, base: Config) -> Config:
+  """A config from a .py file with get_config(), or from JSON.
+
+  A field that it lacks keeps the default of the base.
+
+  Raises:
+    UserError: the file is missing or broken, or a field is not one of the
+      base or has another type.
+  """
+  path = Path(path)
+  fields = _get_config(path) if path.suffix == ".py" else read_json(path)
+  config = copy.deepcopy(base)
+  for name, value in flat(fields).items():
+    try:
+      _assign(config, base, name, value)
+    except UserError as error:
+      raise UserError(f"{path}: {error}") from None
+  return config
+
+
+def _assign(config: Config, base: Config, name: str, value: Any):
+  group, key = locate(config, name)
+  kind = group.get_type(key)
+  optional = flat(base)[name] is None
+  try:
+    group[key] = None if optional and value is None else _cast(value, kind)
+  except (TypeError, OverflowError):
+    raise _not_a(kind, optional, name, value) from None
+
+
+def _cast(value: Any, kind: type) -> Any:
+  """The value where it is of its kind; a whole number is a number too."""
+  if kind is float and type(value) is int:
+    return float(value)
+  if kind is tuple and type(value) is tuple:
+    return tuple(_cast(part, float) for part in value)
+  if type(value) is not kind:
+    raise TypeError
+  return value
+
+
+def read_run(workdir: str | os.PathLike, base: Config) -> Config:
+  """The config of a run, from its workdir.
+
+  Raises:
+    UserError: there is none, or it is broken.
+  """
+  path = Path(workdir) / "config.json"
+  if not path.exists():
+    raise UserError(f"--workdir={workdir}: no run there; train it first")
+  return read(path, base)
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
@@ -127,44 +196,14 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     fields = json.loads(Path(path).read_text("utf-8"))
   except OSError as error:
     raise UserError(f"{path}: {error.strerror or error}") from None
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f"{path}: not JSON ({error})") from None
   if not isinstance(fields, dict):
     raise UserError(f"{path}: not a config, which is a JSON object of fields")
   return fields
 
 
-def read(path: str | os.PathLike, base: ConfigDict) -> ConfigDict:
-  """A config from a .py file with get_config(), or from JSON.
-
-  A field that a JSON file lacks keeps the default of the base.
-
-  Raises:
-    UserError: a file that is missing or broken, a field that the base does not
-      have, a value of another type.
-  """
-  path = Path(path)
-  if path.suffix == ".py":
-    return _from_python(path)
-  config = copy.deepcopy(base)
-  for name, value in flat(ConfigDict(read_json(path))).items():
-    try:
-      group, key = locate(config, name)
-    except UserError as error:
-      raise UserError(f"{path}: {error}") from None
-    kind = group.get_type(key)
-    if kind is float and type(value) is int:
-      value = float(value)
-    optional = value is None and flat(base)[name] is None
-    if type(value) is not kind and not optional:
-      raise UserError(
-        f"{path}: config.{name}={value!r}: must be of type {kind.__name__}"
-      )
-    group[key] = value
-  return config
-
-
-def _from_python(path: Path) -> ConfigDict:
+def _get_config(path: Path) -> Config:
   if not path.is_file():
     raise UserError(f"--config={path}: no such file")
   spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -174,25 +213,35 @@ def _from_python(path: Path) -> ConfigDict:
     spec.loader.exec_module(module)
     config = module.get_config()
   except Exception as error:  # The file is the user's, and so is the mistake.
-    reason = str(error.args[0] if error.args else error).split("\n")[0]
-    raise UserError(
-      f"--config={path}: {type(error).__name__}: {reason}"
-    ) from None
+    raise UserError(_fault(path, error)) from None
   if not isinstance(config, ConfigDict):
-    raise UserError(f"--config={path}: get_config() must return a ConfigDict")
+    raise UserError(f"{path}: get_config() must return a ConfigDict")
   return config
 
 
-def run_name(
-  name: str,
-  config: ConfigDict,
-  overrides: Iterable[tuple[str, str]],
-) -> str:
+def _fault(path: Path, error: Exception) -> str:
+  """Where a config is wrong and why, in a line."""
+  name = os.path.abspath(path)
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == name]
+  if isinstance(error, SyntaxError) and error.filename == name:
+    lines.append(error.lineno)
+  where = f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)
+  kind = type(error).__name__
+  while error.args and isinstance(error.args[0], Exception):
+    error = error.args[0]  # As ml_collections wraps them.
+  reason = str(error.args[0] if error.args else error)
+  reason = reason.partition(". Other fields present")[0]
+  return f"{where}: {kind}: {' '.join(reason.split())}"
+
+
+def run_name(name: str, old: Config, new: Config) -> str:
   """The default name of a run: the config's, with the fields flags changed."""
   parts = [name]
-  for field, text in sorted(dict(overrides).items()):
-    if field.startswith(NAMING) and str(flat(config).get(field)) != text:
-      parts.append(f"{field}={text}")
+  for field, (_, value) in changes(old, new, NAMING).items():
+    # As they are written in flags.
+    text = str(value).lower() if isinstance(value, bool | None) else str(value)
+    parts.append(f"{field}={text}")
   name = "-".join(parts).replace("/", "_")
   if len(name.encode()) > 200:  # Most file systems end at 255 bytes.
     digest = hashlib.sha256(name.encode()).hexdigest()
@@ -200,35 +249,47 @@ def run_name(
   return name
 
 
-def refuse_other_model(trained: ConfigDict, config: ConfigDict, workdir: Path):
+def refuse_other(
+  trained: Config, config: Config, workdir: Path, fixed: Iterable[str]
+):
   """What was trained cannot be used as something else.
 
   Raises:
-    UserError: a field that shapes the model differs from the run's own.
+    UserError: a field that begins with one of `fixed` differs.
   """
-  shaping = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
-  found = differences(trained, config, shaping)
+  found = differences(trained, config, fixed)
   if found:
-    raise UserError(f"{workdir}: was trained otherwise, {'; '.join(found)}")
+    raise UserError(
+      f"{workdir}: was trained otherwise, {'; '.join(found)}; --workdir alone"
+      " takes it as it is"
+    )
 
 
-def save(config: ConfigDict, path: Path):
+def save(config: Config, path: Path):
   """Writes the config as JSON, whole or not at all."""
   temporary = path.with_suffix(".tmp")
   temporary.write_text(config.to_json(indent=2) + "\n", "utf-8")
   os.replace(temporary, path)
 
 
-def differences(
-  old: ConfigDict, new: ConfigDict, prefixes: Iterable[str] = ("",)
-) -> list[str]:
-  """The fields that differ, each as `name: old -> new`."""
+def changes(
+  old: Config, new: Config, prefixes: Iterable[str] = ("",)
+) -> dict[str, tuple[Any, Any]]:
+  """The fields that differ, with both values, in order of their names."""
   a, b = flat(old), flat(new)
-  return [
-    f"{name}: {a.get(name)!r} -> {b.get(name)!r}"
+  return {
+    name: (a.get(name), b.get(name))
     for name in sorted(a | b)
     if a.get(name) != b.get(name) and name.startswith(tuple(prefixes))
-  ]
+  }
+
+
+def differences(
+  old: Config, new: Config, prefixes: Iterable[str] = ("",)
+) -> list[str]:
+  """The fields that differ, each as `name: old -> new`."""
+  found = changes(old, new, prefixes).items()
+  return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in found]
 
 
 def _choice(*names: str) -> tuple[Callable[[Any], bool], str]:
@@ -236,15 +297,18 @@ def _choice(*names: str) -> tuple[Callable[[Any], bool], str]:
 
 
 _POSITIVE = (lambda v: v > 0, "must be above 0")
-_WHOLE = (lambda v: v >= 1, "must be at least 1")
-_NATURAL = (lambda v: v >= 0, "must be at least 0")
+_NOT_NEGATIVE = (lambda v: v >= 0, "must be at least 0")
+_WHOLE = (lambda v: 1 <= v < 2**31, "must be from 1 to 2**31 - 1")
+_NATURAL = (lambda v: 0 <= v < 2**31, "must be from 0 to 2**31 - 1")
+_SIZE = (lambda v: 1 <= v <= 2**24, "must be from 1 to 2**24")
+_SEED = (lambda v: 0 <= v < 2**32, "must be from 0 to 2**32 - 1")
 _SHARE = (lambda v: 0 <= v < 1, "must be from 0 to below 1")
 _UP_TO_1 = (lambda v: 0 < v <= 1, "must be above 0 and at most 1")
 _SPLITS = _choice("train", "validation", "test")
 
 # What a field may hold, where its type does not say it all.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-  "seed": (lambda v: 0 <= v < 2**32, "must be from 0 to 2**32 - 1"),
+  "seed": _SEED,
   "data.unit": _choice("char", "byte", "word", "id", "session"),
   "data.split": _choice(
     "auto", "documents", "last_documents", "tails", "stream_tails"
@@ -258,10 +322,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
   "data.step": _WHOLE,
   "data.offset": _NATURAL,
   "model.cell": _choice("lstm", "gru", "rnn_tanh", "rnn_relu"),
-  "model.hidden_size": _WHOLE,
+  "model.hidden_size": _SIZE,
   "model.layers": _WHOLE,
   "model.merge": _choice("concat", "sum", "mean"),
-  "model.embedding_size": _WHOLE,
+  "model.embedding_size": _SIZE,
   "model.initial_scale": _POSITIVE,
   "model.dropout": _SHARE,
   "model.symbol_dropout": _SHARE,
@@ -272,7 +336,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
   "optimizer.beta1": _SHARE,
   "optimizer.beta2": _SHARE,
   "optimizer.epsilon": _POSITIVE,
-  "optimizer.weight_decay": _NATURAL,
+  "optimizer.weight_decay": _NOT_NEGATIVE,
   "optimizer.clip_norm": _POSITIVE,
   "optimizer.clip_value": _POSITIVE,
   "schedule.name": _choice(
@@ -308,11 +372,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
   "sample.streams": _WHOLE,
   "sample.top_k": _WHOLE,
   "sample.top_p": _UP_TO_1,
-  "sample.seed": _NATURAL,
+  "sample.seed": _SEED,
 }
 
 
-def check(config: ConfigDict):
+def check(config: Config):
   """Refuses values and pairs of values that make no sense.
 
   Raises:

@@ -97,7 +97,7 @@ def make_step(
       grads, state.optimizer, state.params
     )
     updates = jax.tree.map(lambda u: u * state.scale, updates)
-    totals["gradient_norm"] = (optax.global_norm(grads), jnp.ones(()))
+    totals["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
     new = State(
       step=state.step + 1,
       key=state.key,

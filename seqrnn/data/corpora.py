@@ -216,7 +216,7 @@ def _opcodes(unit: str) -> tuple[Document, ...]:
   documents = []
   for module in _modules():
     with warnings.catch_warnings():
-      warnings.simplefilter("ignore", SyntaxWarning)
+      warnings.simplefilter("ignore")  # Theirs are not our user's.
       code = compile(
         module.read_bytes(), module.name, "exec", dont_inherit=True, optimize=0
       )

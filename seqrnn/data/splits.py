@@ -60,10 +60,7 @@ def split(
   match way:
     case "documents":
       # By a hash: a document that comes or goes moves no other one.
-      digest = lambda group: hashlib.sha256(
-        group.encode("utf-8", "surrogateescape")
-      ).digest()
-      return _whole(documents, sorted(sizes, key=digest), sizes, data)
+      return _whole(documents, sorted(sizes, key=_digest), sizes, data)
     case "last_documents":
       return _whole(documents, reversed(sizes), sizes, data)
     case "tails":
@@ -77,6 +74,11 @@ def split(
       )
 
 
+def _digest(group: str) -> bytes:
+  # A file's name that is not UTF-8 has lone surrogates.
+  return hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
+
+
 def _whole(
   documents: Sequence[Document],
   order: Iterable[str],
@@ -86,8 +88,12 @@ def _whole(
   """Fills test, then validation, with groups; the rest is for training."""
   queue = iter(order)
   place = dict.fromkeys(sizes, "train")
-  for name in ("test", "validation"):
-    missing = data[f"{name}_fraction"] * sizes.total() - _ROUNDING
+  fractions = {
+    "test": data.test_fraction,
+    "validation": data.validation_fraction,
+  }
+  for name, fraction in fractions.items():
+    missing = fraction * sizes.total() - _ROUNDING
     while missing > 0 and (group := next(queue, None)) is not None:
       place[group] = name
       missing -= sizes[group]
@@ -105,10 +111,8 @@ def _tails(documents: Sequence[Document], data: Config) -> Split:
   parts = {name: [] for name in SPLITS}
   for document in documents:
     n = len(document.symbols)
-    validation, test = (
-      math.floor(data[f"{name}_fraction"] * n + _ROUNDING)
-      for name in ("validation", "test")
-    )
+    validation = math.floor(data.validation_fraction * n + _ROUNDING)
+    test = math.floor(data.test_fraction * n + _ROUNDING)
     edges = (0, n - validation - test, n - test, n)
     for name, (start, end) in zip(
       SPLITS, itertools.pairwise(edges), strict=True

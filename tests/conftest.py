@@ -1,0 +1,69 @@
+"""What all tests share: 4 CPU devices, strict broadcasting, a tiny config."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # Also for the processes tests start.
+
+import random
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+TINY = {
+  "data.source": "files",
+  "data.validation_fraction": 0.1,
+  "data.test_fraction": 0.1,
+  "data.window": 8,
+  "model.hidden_size": 8,
+  "model.layers": 1,
+  "train.batch_size": 4,
+  "train.epochs": 1,
+}
+
+
+def write_text(folder: Path, documents: int = 3, symbols: int = 300) -> Path:
+  """A folder of random texts in six letters; the same ones every time."""
+  rng = random.Random(0)
+  corpus = folder / "corpus"
+  corpus.mkdir(parents=True, exist_ok=True)
+  for n in range(documents):
+    text = "".join(rng.choices("abcde \n", [6, 5, 4, 3, 2, 4, 1], k=symbols))
+    (corpus / f"{n}.txt").write_text(text, "utf-8")
+  return corpus
+
+
+def tiny(
+  tmp_path: Path, overrides: dict[str, Any] | None = None
+) -> ConfigDict:
+  """A language model's config that trains in seconds.
+
+  One layer of 8 units reads windows of 8 symbols in batches of 4, from 3 texts
+  of 300 characters written below `tmp_path`: 23 batches an epoch.
+
+  Args:
+    tmp_path: where the texts go.
+    overrides: fields by their dotted names, as {"model.cell": "gru"}. With
+      another `data.source` there is no `data.path`.
+  """
+  fields = {**TINY, **(overrides or {})}
+  if fields["data.source"] == "files" and "data.path" not in fields:
+    fields["data.path"] = str(write_text(tmp_path))
+  config = base.get_config()
+  config.update_from_flattened_dict(fields)
+  return config
+
+
+@pytest.fixture
+def x64():
+  """Double precision for the length of a test."""
+  with jax.enable_x64(True):
+    yield

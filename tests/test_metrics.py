@@ -1,0 +1,128 @@
+"""Totals, their running sums and the figures made of them."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqrnn import metrics
+
+B, N, V = 4, 5, 7
+
+
+def arrays(seed):
+  rng = np.random.default_rng(seed)
+  return (
+    rng.normal(size=(B, N, V), scale=3).astype(np.float32),
+    rng.integers(V, size=(B, N)),
+    rng.choice([0, 1, 2.5], size=(B, N)).astype(np.float32),
+  )
+
+
+def test_cross_entropy_equals_its_definition():
+  logits, targets, weights = arrays(0)
+  loss, totals = jax.jit(metrics.cross_entropy)(logits, targets, weights)
+
+  total = hits = 0
+  for b in range(B):
+    for n in range(N):
+      row = logits[b, n].astype(np.float64)
+      p = np.exp(row) / np.exp(row).sum()
+      total -= weights[b, n] * math.log(p[targets[b, n]])
+      hits += weights[b, n] * (row.argmax() == targets[b, n])
+  weight = weights.sum()
+  assert 0 < hits < weight
+  assert set(totals) == {"loss", "accuracy"}
+  assert float(loss) == pytest.approx(total / weight, rel=1e-6)
+  for name, expected in {"loss": total, "accuracy": hits}.items():
+    assert float(totals[name][0]) == pytest.approx(expected, rel=1e-6)
+    assert float(totals[name][1]) == pytest.approx(weight)
+
+
+def test_cross_entropy_ignores_what_weighs_nothing():
+  logits, targets, weights = arrays(1)
+  other, other_targets, _ = arrays(2)
+  nothing = weights == 0
+  assert nothing.any()
+  mixed = np.where(nothing[..., None], other, logits)
+  mixed_targets = np.where(nothing, other_targets, targets)
+  expected = metrics.cross_entropy(logits, targets, weights)
+  found = metrics.cross_entropy(mixed, mixed_targets, weights)
+  assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
+
+
+def test_cross_entropy_of_nothing_is_zero_and_so_is_its_gradient():
+  logits, targets, weights = arrays(3)
+  loss = lambda logits: metrics.cross_entropy(logits, targets, 0 * weights)[0]
+  value, gradient = jax.value_and_grad(loss)(logits)
+  assert value == 0 and not np.asarray(gradient).any()
+
+
+def test_sums_of_a_million_small_values_keep_their_precision():
+  rng = np.random.default_rng(4)
+  values = rng.uniform(0.5, 1.5, 1_000_000).astype(np.float32) * 1e-3
+  exact = math.fsum(values)
+
+  @jax.jit
+  def run(values):
+    def step(carry, value):
+      sums, plain = carry
+      sums = metrics.add(sums, {"loss": (value, jnp.ones(()))})
+      return (sums, plain + value), None
+
+    zero = metrics.zeros({"loss": (values[0], values[0])})
+    return jax.lax.scan(step, (zero, jnp.zeros(())), values)[0]
+
+  sums, plain = run(values)
+  total, weight = sums["loss"]
+  assert total.dtype == jnp.float32
+  assert abs(float(total[0]) / exact - 1) < 1e-6
+  assert float(weight[0]) == 1e6
+  assert abs(float(plain) / exact - 1) > 1e-5  # Else this shows nothing.
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_large_sum_still_grows(jit):
+  """2^27 + 1 is no float32: a plain sum would stand still."""
+  add = jax.jit(metrics.add) if jit else metrics.add
+  one = (jnp.ones(()), jnp.ones(()))
+  sums = {"loss": (jnp.array([2.0**27, 0]), jnp.zeros(2))}
+  for _ in range(100):
+    sums = add(sums, {"loss": one})
+  # The value and what the next addition will make good.
+  (value, fault), (weight, _) = sums["loss"]
+  assert float(value) - float(fault) == 2**27 + 100
+  assert abs(float(value) - (2**27 + 100)) <= 8
+  assert float(weight) == 100
+
+
+def test_totals_are_added_by_name():
+  first = metrics.cross_entropy(*arrays(5))[1]
+  second = metrics.cross_entropy(*arrays(6))[1]
+  shapes = jax.eval_shape(lambda: first)
+  sums = metrics.add(metrics.add(metrics.zeros(shapes), first), second)
+  figures = metrics.finish(sums)
+  for name in ("loss", "accuracy"):
+    total = float(first[name][0]) + float(second[name][0])
+    weight = float(first[name][1]) + float(second[name][1])
+    assert figures[name] == pytest.approx(total / weight, rel=1e-6)
+  assert figures["loss"] != pytest.approx(figures["accuracy"])
+
+
+def test_finish():
+  pair = lambda total, weight: (jnp.array([total, 0.0]), jnp.array([weight, 0]))
+  figures = metrics.finish({"loss": pair(6.0, 4.0), "accuracy": pair(1.0, 4.0)})
+  assert figures == {
+    "loss": 1.5,
+    "accuracy": 0.25,
+    "bits_per_symbol": pytest.approx(2.1640425613334453),
+    "perplexity": pytest.approx(4.4816890703380645),
+  }
+  assert all(type(figure) is float for figure in figures.values())
+  assert metrics.finish({"other": pair(3.0, 2.0)}) == {"other": 1.5}
+  empty = metrics.finish({"loss": pair(0.0, 0.0)})
+  assert all(math.isnan(figure) for figure in empty.values())
+  huge = metrics.finish({"loss": pair(5e4, 1.0)})
+  assert huge["perplexity"] == pytest.approx(math.exp(700))

@@ -1,0 +1,509 @@
+"""Whole models: their equations, what they may see, and the leak probe."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import tiny
+from flax import linen as nn
+from test_cells import EQUATIONS, close, count, normal
+from test_layers import before, check_gradients, stack, two
+
+import experiments
+from seqrnn import layers, models, sharding
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.probe import probe
+from seqrnn.train import make_state, make_step
+
+SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
+V = 9
+B, T = 4, 6
+
+
+def build(tmp_path, **fields):
+  """An experiment; `model__cell` is model.cell."""
+  overrides = {name.replace("__", "."): v for name, v in fields.items()}
+  return experiments.build(
+    tiny(tmp_path, {"data.window": T, **overrides}), SYMBOLS
+  )
+
+
+def draw(experiment, dtype=np.float32):
+  """Random params, without the seconds that compiling `init` takes."""
+  shapes = jax.eval_shape(experiment.init, jax.random.key(0))
+  params = normal(np.random.default_rng(0), shapes)
+  return jax.tree.map(dtype, params)
+
+
+def batch_of(inputs, targets, weights):
+  reset = np.ones(len(inputs), bool)
+  return {
+    "inputs": inputs,
+    "targets": targets,
+    "weights": weights,
+    "reset": reset,
+  }
+
+
+def head(p, y):
+  if "embedding" in p and "head" not in p:
+    return y @ p["embedding"]["embedding"].T + p["head_bias"]
+  return y @ p["head"]["kernel"] + p["head"]["bias"]
+
+
+def softmax_loss(logits, targets, weights):
+  """Mean cross-entropy, of complex logits, too."""
+  logits = logits - logits.real.max(axis=-1, keepdims=True)
+  logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+  nll = -np.take_along_axis(logs, targets[..., None], axis=-1)[..., 0]
+  return (nll * weights).sum() / weights.sum()
+
+
+def zeros(cell, rows, depth, size=3):
+  zero = np.zeros((rows, size))
+  return ((zero, zero) if cell == "lstm" else zero,) * depth
+
+
+def language_model(cell, depth=1, pooled=False):
+  """Its equations: params, ids -> logits."""
+
+  def logits(p, ids):
+    x = p["embedding"]["embedding"][ids] if "embedding" in p else ids
+    start = zeros(cell, len(ids), depth)
+    step, mask = EQUATIONS[cell], ids != PAD
+    if not pooled:
+      _, y = stack(step, p["body"], x, mask, start)
+      return head(p, y)
+    start = tuple((one, one) for one in start)
+    _, y = stack(step, p["body"], x, mask, start)
+    # Forward: the last position. Backward: the first. Held over padding.
+    H = y.shape[-1] // 2
+    ends = np.concatenate([y[:, -1:, :H], y[:, :1, H:]], axis=-1)
+    return head(p, ends)
+
+  return logits
+
+
+def gap_model(cell, depth):
+  def logits(p, ids):
+    start = zeros(cell, len(ids), depth)
+    _, y = two(
+      before, EQUATIONS[cell], p["body"], ids, ids != PAD, (start, start)
+    )
+    return head(p, y)
+
+  return logits
+
+
+MODELS = {
+  "language": ({"model__cell": "lstm"}, language_model("lstm")),
+  "embedding": (
+    {"model__cell": "gru", "model__embedding_size": 4, "model__layers": 2},
+    language_model("gru", 2),
+  ),
+  "tied": (
+    {"model__cell": "gru", "model__embedding_size": 3, "model__tied": True},
+    language_model("gru"),
+  ),
+  "pooled": (
+    {
+      "model__cell": "lstm",
+      "data__mapping": "many_to_one",
+      "model__bidirectional": True,
+    },
+    language_model("lstm", pooled=True),
+  ),
+  "gap": (
+    {"task": "gap_model", "model__cell": "lstm", "model__layers": 2},
+    gap_model("lstm", 2),
+  ),
+  "gap_gru": (
+    {"task": "gap_model", "model__cell": "gru"},
+    gap_model("gru", 1),
+  ),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_loss_and_gradients_equal_equations(tmp_path, name):
+  fields, equations = MODELS[name]
+  experiment = build(tmp_path, model__hidden_size=3, **fields)
+  params = draw(experiment, np.float64)
+  rng = np.random.default_rng(1)
+  ids = rng.integers(BEGIN, V, (B, T))
+  ids[0, 4:] = ids[1, :2] = ids[2, 5:] = PAD
+  N = 1 if name == "pooled" else T
+  targets = rng.integers(BEGIN, V, (B, N))
+  weights = (rng.random((B, N)) < 0.8) * rng.uniform(0.5, 2, (B, N))
+  weights[3] = 1
+  batch = batch_of(ids, targets, weights)
+
+  @jax.jit
+  def run(params):
+    loss = lambda params: experiment.loss(params, (), batch, None)[0]
+    _, logits_BNV = experiment.predict(params, (), batch)
+    _, nll_BN = experiment.score(params, (), batch)
+    return logits_BNV, nll_BN, *jax.value_and_grad(loss)(params)
+
+  logits_BNV, nll_BN, loss, grads = run(params)
+  expected = equations(params, ids)
+  valid = np.ones((B, 1), bool) if name == "pooled" else ids != PAD
+  assert logits_BNV.dtype == jnp.float64
+  close(logits_BNV[valid], expected[valid])
+  close(float(loss), softmax_loss(expected, targets, weights))
+  close(float(nll_BN.sum() / weights.sum()), float(loss))
+  check_gradients(
+    grads,
+    lambda p: softmax_loss(equations(p, ids), targets, weights),
+    params,
+  )
+
+
+def dependencies(experiment):
+  """bool_ST: whether changing input s changes the logits at t in any bit."""
+  params = draw(experiment)
+  rng = np.random.default_rng(3)
+  ids = rng.integers(UNKNOWN, V, (1, T)).repeat(T, axis=0)
+  changed = ids + np.eye(T, dtype=int)  # Row s: input s is another symbol.
+  changed[changed == V] = BEGIN
+  predict = jax.jit(lambda *args: experiment.predict(*args)[1])
+
+  def logits(ids):
+    batch = batch_of(ids, ids, np.ones(ids.shape, np.float32))
+    return np.asarray(predict(params, experiment.carry(T), batch))
+
+  return (logits(ids) != logits(changed)).any(axis=-1)
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"model__cell": "lstm"},
+    {"model__cell": "gru", "model__layers": 2},
+    {"model__cell": "rnn_tanh", "model__embedding_size": 4},
+    {"model__cell": "lstm", "data__stateful": True},
+  ],
+)
+def test_language_model_sees_the_past_and_nothing_else(tmp_path, fields):
+  experiment = build(tmp_path, **fields)
+  found = dependencies(experiment)
+  s, t = np.indices((T, T))
+  assert np.array_equal(found, s <= t)
+  assert np.array_equal(experiment.forbidden(T), found.T == 0)
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"model__cell": "lstm"},
+    {"model__cell": "lstm", "model__layers": 2, "model__merge": "sum"},
+    {"model__cell": "gru", "model__layers": 2},
+    {"model__cell": "rnn_tanh", "model__embedding_size": 4},
+  ],
+)
+def test_gap_model_sees_both_sides_and_never_the_gap(tmp_path, fields):
+  experiment = build(tmp_path, task="gap_model", **fields)
+  found = dependencies(experiment)
+  s, t = np.indices((T, T))
+  assert np.array_equal(found, s != t)
+  assert np.array_equal(experiment.forbidden(T), found.T == 0)
+
+
+def leaky(tmp_path):
+  """A gap model whose directions mix below the head: each layer has both."""
+  good = build(tmp_path, task="gap_model", model__layers=2)
+  config = tiny(tmp_path, {"model.layers": 2})
+  mixing = models.stack(config.model, V, bidirectional=True)
+
+  class Shifted(nn.Module):
+    """The state at t-1 forward, at t+1 backward; but those have read t."""
+
+    body: nn.Module
+
+    def __call__(self, x_BT, mask_BT, carry, train=False):
+      carry, y_BTH = self.body(x_BT, mask_BT, carry, train)
+      ahead, back = jnp.split(y_BTH, 2, axis=-1)
+      ahead = jnp.pad(ahead[:, :-1], ((0, 0), (1, 0), (0, 0)))
+      back = jnp.pad(back[:, 1:], ((0, 0), (0, 1), (0, 0)))
+      return carry, jnp.concatenate([ahead, back], axis=-1)
+
+    def initial_carry(self, batch_size):
+      return self.body.initial_carry(batch_size)
+
+  model = models.sequence_model(config.model, Shifted(mixing), V, pooled=False)
+
+  def loss(params, carry, batch, key):
+    del key
+    inputs = batch["inputs"]
+    _, logits = model.apply(
+      {"params": params}, inputs, model.initial_carry(len(inputs))
+    )
+    nll = optax.softmax_cross_entropy_with_integer_labels(
+      logits, batch["targets"]
+    )
+    total, weight = (nll * batch["weights"]).sum(), batch["weights"].sum()
+    return total / weight, (carry, {"loss": (total, weight)})
+
+  def init(key):
+    ids = jnp.ones((1, 1), jnp.int32)
+    return model.init(key, ids, model.initial_carry(1))["params"]
+
+  return good._replace(init=init, loss=loss)
+
+
+def prepare(experiment):
+  """Step, state and batch on the 4 devices, as train.run makes them."""
+  mesh = sharding.mesh()
+  assert mesh.size == 4
+  optimizer = optax.adam(1e-3)
+  rng = np.random.default_rng(4)
+  ids = rng.integers(BEGIN, V, (B, T)).astype(np.int32)
+  batch = batch_of(ids, ids, np.ones((B, T), np.float32))
+  params = draw(experiment)
+  experiment = experiment._replace(init=lambda _: params)
+  state = make_state(experiment, optimizer, 0, batch, mesh)
+  step = make_step(experiment, optimizer, mesh)
+  return lambda forbidden: probe(step, state, batch, forbidden, V, mesh), state
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"model__dropout": 0.3, "model__symbol_dropout": 0.2},
+    {"data__stateful": True, "model__cell": "gru"},
+    {"task": "gap_model", "model__layers": 2},
+  ],
+)
+def test_probe_passes_what_does_not_leak(tmp_path, fields):
+  # T is above B: positions of the window come in more than one turn.
+  assert T > B
+  experiment = build(tmp_path, **fields)
+  check, state = prepare(experiment)
+  kept = jax.tree.map(np.array, jax.device_get(state))
+  check(experiment.forbidden(T))
+  # The state that will train is as it was.
+  close(jax.device_get(state), kept, 0)
+
+
+def test_probe_refuses_a_model_that_leaks(tmp_path):
+  experiment = leaky(tmp_path)
+  check, _ = prepare(experiment)
+  with pytest.raises(UserError, match="the model leaks"):
+    check(experiment.forbidden(T))
+
+
+def test_probe_looks_at_every_output(tmp_path):
+  """One output at a time is told not to see what it sees."""
+  check, _ = prepare(build(tmp_path, model__cell="rnn_tanh"))
+  for t in range(T):
+    forbidden = np.zeros((T, T), bool)
+    check(forbidden)
+    forbidden[t, : t + 1] = True
+    with pytest.raises(UserError, match="the model leaks"):
+      check(forbidden)
+
+
+@pytest.mark.parametrize(
+  ("fields", "expected"),
+  [
+    # ids -> gates 9 x 32, 8 x 32, 32; the layer above; the head.
+    (
+      {"model__layers": 2},
+      4 * (V * 8 + 64 + 8) + 4 * (2 * 64 + 8) + 8 * V + V,
+    ),
+    (
+      {"model__cell": "gru", "model__embedding_size": 5},
+      V * 5 + 3 * (5 * 8 + 64 + 8) + 8 + 8 * V + V,
+    ),
+    # The softmax has a bias and no kernel of its own.
+    (
+      {"model__embedding_size": 8, "model__tied": True},
+      V * 8 + 4 * (2 * 64 + 8) + V,
+    ),
+    (
+      {"task": "gap_model", "model__cell": "rnn_relu"},
+      2 * (V * 8 + 64 + 8) + 16 * V + V,
+    ),
+    (
+      {"task": "gap_model", "model__cell": "rnn_relu", "model__merge": "sum"},
+      2 * (V * 8 + 64 + 8) + 8 * V + V,
+    ),
+  ],
+)
+def test_parameter_counts(tmp_path, fields, expected):
+  experiment = build(tmp_path, **fields)
+  assert count(jax.eval_shape(experiment.init, jax.random.key(0))) == expected
+
+
+@pytest.mark.parametrize("scale", [None, 0.05])
+def test_initial_values_of_head_and_embedding(tmp_path, scale):
+  experiment = build(
+    tmp_path,
+    model__hidden_size=64,
+    model__embedding_size=128,
+    model__initial_scale=scale,
+    model__forget_bias=2.5,
+  )
+  params = jax.device_get(jax.jit(experiment.init)(jax.random.key(5)))
+  uniform = lambda a: (a, a / 3**0.5)  # The largest, the standard deviation.
+  kernel, table = params["head"]["kernel"], params["embedding"]["embedding"]
+  largest, deviation = uniform(scale or 1 / 8)
+  assert 0.95 * largest < np.abs(kernel).max() <= largest
+  assert kernel.std() == pytest.approx(deviation, rel=0.1)
+  if scale:
+    assert np.abs(table).max() <= scale
+  assert table.std() == pytest.approx(uniform(scale)[1] if scale else 1, rel=0.1)
+  assert not params["head"]["bias"].any()
+  bias = params["body"]["layers_0"]["cell"]["bias"]
+  assert (bias[64:128] == 2.5).all() and np.abs(bias[:64]).max() < 0.2
+
+
+def test_tied_weights_must_fit(tmp_path):
+  with pytest.raises(UserError, match="as wide as the last layer, 8"):
+    build(tmp_path, model__tied=True, model__embedding_size=7)
+  with pytest.raises(UserError, match="as wide as the last layer, 16"):
+    build(
+      tmp_path, task="gap_model", model__tied=True, model__embedding_size=8
+    )
+  for merge, width in (("concat", 16), ("mean", 8)):
+    build(
+      tmp_path,
+      task="gap_model",
+      model__merge=merge,
+      model__tied=True,
+      model__embedding_size=width,
+    )
+
+
+class Echo(nn.Module):
+  """A body that shows the ids it was given, one-hot."""
+
+  def __call__(self, ids_BT, mask_BT, carry, train=False):
+    del mask_BT, train
+    return carry, jax.nn.one_hot(ids_BT, V)
+
+  def initial_carry(self, batch_size):
+    del batch_size
+    return ()
+
+
+def test_symbol_dropout_hides_symbols_and_no_marks():
+  rng = np.random.default_rng(6)
+  ids = rng.integers(PAD, V, (100, 40))
+  params = {"head": {"kernel": np.eye(V, dtype=np.float32), "bias": np.zeros(V)}}
+
+  def seen(rate, train=True, key=0):
+    model = models.SequenceModel(Echo(), V, symbol_dropout=rate)
+    _, logits = model.apply(
+      {"params": params},
+      ids,
+      (),
+      train,
+      rngs={"dropout": jax.random.key(key)},
+    )
+    return np.asarray(logits.argmax(-1))
+
+  found = seen(0.3)
+  marks = ids <= UNKNOWN
+  assert {PAD, BEGIN, END} < set(ids[marks])
+  assert np.array_equal(found[marks], ids[marks])
+  hidden = found != ids
+  assert (found[hidden] == UNKNOWN).all()
+  assert hidden[~marks].mean() == pytest.approx(0.3, abs=0.04)
+  assert not np.array_equal(found, seen(0.3, key=1))
+  assert (seen(1.0)[~marks] == UNKNOWN).all()
+  assert np.array_equal(seen(1.0)[marks], ids[marks])
+  assert np.array_equal(seen(0.3, train=False), ids)
+  assert np.array_equal(seen(0.0), ids)
+
+
+@pytest.mark.parametrize("task", ["language_model", "gap_model"])
+def test_nothing_is_random_in_evaluation(tmp_path, task):
+  fields = {"task": task, "model__cell": "rnn_tanh", "model__embedding_size": 4}
+  random = {"model__dropout": 0.5, "model__symbol_dropout": 0.5}
+  rng = np.random.default_rng(7)
+  ids = rng.integers(BEGIN, V, (B, T))
+  batch = batch_of(ids, ids, np.ones((B, T), np.float32))
+
+  experiment = build(tmp_path, **fields, **random)
+  params = draw(experiment)
+  loss = jax.jit(lambda key: experiment.loss(params, (), batch, key)[0])
+  plain = build(tmp_path, **fields)
+  expected = jax.jit(lambda: plain.loss(params, (), batch, None)[0])()
+  assert loss(None) == expected
+  keys = jax.random.split(jax.random.key(8), 2)
+  assert len({float(expected), *(float(loss(key)) for key in keys)}) == 3
+  assert loss(keys[0]) == loss(keys[0])
+
+
+def test_dropout_of_the_embedding():
+  model = models.SequenceModel(
+    layers.Stack([]), V, embedding_size=64, dropout=0.25
+  )
+  ids = np.random.default_rng(9).integers(BEGIN, V, (8, 16))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), ids, ())["params"]
+  params = normal(np.random.default_rng(0), shapes)
+  params["head"] = {"kernel": np.eye(64, V), "bias": np.zeros(V)}
+  apply = lambda train: model.apply(
+    {"params": params}, ids, (), train, rngs={"dropout": jax.random.key(1)}
+  )[1]
+  plain, dropped = np.asarray(apply(False)), np.asarray(apply(True))
+  kept = dropped != 0
+  assert kept.mean() == pytest.approx(0.75, abs=0.05)
+  close(dropped[kept], plain[kept] / 0.75, 1e-6)
+
+
+def test_decoder_equals_predict(tmp_path):
+  experiment = build(tmp_path, model__cell="lstm", model__layers=2)
+  params = draw(experiment)
+  ids = np.random.default_rng(10).integers(BEGIN, V, (B, T))
+  _, logits_BTV = experiment.predict(
+    params, (), batch_of(ids, ids, np.ones(ids.shape))
+  )
+  carry = experiment.decoder.start(B)
+  step = jax.jit(experiment.decoder.step)
+  for t in range(T):
+    carry, logits_BV = step(params, carry, ids[:, t])
+    close(logits_BV, logits_BTV[:, t], 1e-5)
+
+
+def test_decoder_of_many_to_one_reads_the_last_window(tmp_path):
+  experiment = build(
+    tmp_path, data__mapping="many_to_one", model__bidirectional=True
+  )
+  params = draw(experiment)
+  ids = np.random.default_rng(11).integers(BEGIN, V, (B, T + 3))
+  predict = jax.jit(experiment.predict)
+  carry = experiment.decoder.start(B)
+  step = jax.jit(experiment.decoder.step)
+  for t in range(T + 3):
+    carry, logits_BV = step(params, carry, ids[:, t])
+    window = np.full((B, T), PAD)
+    last = ids[:, max(0, t + 1 - T) : t + 1]
+    window[:, : last.shape[1]] = last
+    batch = batch_of(window, ids[:, :1], np.ones((B, 1)))
+    close(logits_BV, predict(params, (), batch)[1][:, 0], 1e-5)
+
+
+def test_carry_goes_from_batch_to_batch_where_it_is_kept(tmp_path):
+  experiment = build(tmp_path, data__stateful=True, model__cell="lstm")
+  params = draw(experiment)
+  rng = np.random.default_rng(12)
+  first, second = rng.integers(BEGIN, V, (2, B, T))
+  predict = jax.jit(experiment.predict)
+  one = np.ones((B, T))
+  carry, _ = predict(params, experiment.carry(B), batch_of(first, first, one))
+  batch = batch_of(second, second, one)
+  batch["reset"] = np.array([False, True] * 2)
+  _, found = predict(params, carry, batch)
+
+  both = np.concatenate([first, second], axis=1)
+  plain = build(tmp_path, model__cell="lstm")
+  logits = lambda ids: jax.jit(plain.predict)(
+    params, (), batch_of(ids, ids, np.ones(ids.shape))
+  )[1]
+  close(found[::2], logits(both)[::2, T:], 1e-5)
+  close(found[1::2], logits(second)[1::2], 1e-5)

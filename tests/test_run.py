@@ -1,0 +1,574 @@
+"""The command line: what it means, and one line for every mistake."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from conftest import TINY, write_text
+
+import run
+from configs import base
+from seqrnn.errors import Interrupted
+
+ROOT = Path(__file__).parents[1]
+BASE = (
+  "from configs import base\n\ndef get_config():\n  c = base.get_config()\n"
+)
+
+# The user's files, beside a corpus and two trained runs.
+FILES = {
+  "empty.txt": b"",
+  "one.txt": b"a",
+  "text.txt": b"a text of the user's, which has no gap in it\n" * 4,
+  "latin.txt": "caf\xe9".encode("latin-1"),
+  "hidden/.txt": b"a hidden file is no part of a corpus",
+  "no_get.py": b"seed = 3\n",
+  "syntax.py": b"def get_config():\n  return (\n",
+  "import.py": b"import seqrnn.nothing\n",
+  "key.py": (BASE + "  c.model.hiden_size = 3\n  return c\n").encode(),
+  "type.py": (BASE + "  c.model.hidden_size = 'a'\n  return c\n").encode(),
+  "dict.py": b"def get_config():\n  return {'seed': 3}\n",
+  "own.py": b"import ml_collections\n\ndef get_config():\n"
+  b"  return ml_collections.ConfigDict({'modle': {'cell': 'gru'}})\n",
+  "broken.json": b'{"seed": 3,}',
+  "list.json": b"[1, 2]",
+  "latin.json": b'{"task": "caf\xe9"}',
+  "type.json": b'{"model": {"hidden_size": "8"}}',
+  "null.json": b'{"model": {"hidden_size": null}}',
+  "group.json": b'{"model": 3}',
+  "words.json": b'{"sample": {"temperature": ["hot"]}}',
+}
+
+LM, GAP = "--config=lm.json", "--config=gap.json"
+
+# A mistake, and what its line must say. Each breaks another rule.
+MISTAKES = [
+  # The line itself.
+  ("", "--config: name one, as in --config=configs/brnn.py"),
+  (f"{LM} --mode=trian", "--mode=trian: value should be one of"),
+  (f"{LM} --workdri=x", "Unknown command line flag 'workdri'"),
+  (f"{LM} train", "'train': not a flag"),
+  (f"{LM} --workdir", "Missing value for flag --workdir"),
+  # The config.
+  ("--config=no.py", "--config=no.py: no such file"),
+  ("--config=no.json", "no.json: No such file"),
+  ("--config=corpus", "corpus: Is a directory"),
+  ("--config=no_get.py", "no_get.py: AttributeError: "),
+  ("--config=syntax.py", "syntax.py:2: SyntaxError: '(' was never closed"),
+  ("--config=import.py", "import.py:1: ModuleNotFoundError: No module named"),
+  (
+    "--config=key.py",
+    'key.py:5: AttributeError: Key "hiden_size" does not exist',
+  ),
+  ("--config=type.py", "type.py:5: TypeError: Could not override field"),
+  ("--config=dict.py", "dict.py: get_config() must return a ConfigDict"),
+  (
+    "--config=own.py",
+    "config.modle.cell: no such field; did you mean model.cel",
+  ),
+  ("--config=broken.json", "broken.json: not JSON ("),
+  ("--config=list.json", "list.json: not a config"),
+  ("--config=latin.json", "latin.json: not JSON ('utf-8' codec"),
+  (
+    "--config=type.json",
+    "config.model.hidden_size='8': must be a whole number",
+  ),
+  ("--config=null.json", "config.model.hidden_size=None: must be a whole numb"),
+  (
+    "--config=group.json",
+    "group.json: config.model: a group, name one of model",
+  ),
+  (
+    "--config=words.json",
+    "config.sample.temperature=('hot',): must be numbers",
+  ),
+  # Fields and their types.
+  (f"{LM} --config.model.hiden_size=8", "did you mean model.hidden_size?"),
+  (f"{LM} --config.xyz=8", "config.xyz: no such field"),
+  (f"{LM} --config.model=8", "config.model: a group, name one of model."),
+  (f"{LM} --config.seed=1.5", "config.seed='1.5': must be a whole number"),
+  (f"{LM} --config.model.dropout=some", "must be a number"),
+  (f"{LM} --config.data.stateful=maybe", "must be true or false"),
+  (f"{LM} --config.sample.temperature=1,hot", "must be numbers separated by"),
+  (f"{LM} --config.train.max_steps=all", "must be a whole number, or none"),
+  (f"{LM} --config.train.epochs=none", "'none': must be a whole number"),
+  (f"{LM} --config.data.path", "config.data.path: needs a value"),
+  (f"{LM} --noconfig.seed", "config.seed: needs a value"),
+  # Values.
+  (f"{LM} --config.model.forget_bias=nan", "=nan: must be finite"),
+  (f"{LM} --config.optimizer.learning_rate=0", "=0.0: must be above 0"),
+  (f"{LM} --config.optimizer.weight_decay=-1", "=-1.0: must be at least 0"),
+  (f"{LM} --config.train.epochs=0", "=0: must be from 1 to 2**31 - 1"),
+  (f"{LM} --config.data.offset=-1", "=-1: must be from 0 to 2**31 - 1"),
+  (f"{LM} --config.model.hidden_size=1e9", "must be from 1 to 2**24"),
+  (f"{LM} --config.seed=-1", "config.seed=-1: must be from 0 to 2**32 - 1"),
+  (f"{LM} --config.model.dropout=1", "=1.0: must be from 0 to below 1"),
+  (f"{LM} --config.schedule.factor=0", "=0.0: must be above 0 and at most 1"),
+  (f"{LM} --config.schedule.final=2", "=2.0: must be from 0 to 1"),
+  (f"{LM} --config.predict.gap=", "config.predict.gap='': must not be empty"),
+  (f"{LM} --config.sample.temperature=-1", "=(-1.0,): must be one or several"),
+  (
+    f"{LM} --config.task=lm",
+    "config.task='lm': must be one of gap_model, lang",
+  ),
+  (f"{LM} --config.data.unit=letter", "must be one of char, byte, word, id"),
+  (
+    f"{LM} --config.data.split=half",
+    "must be one of auto, documents, last_docu",
+  ),
+  (
+    f"{LM} --config.data.mapping=one",
+    "must be one of many_to_many, many_to_one",
+  ),
+  (
+    f"{LM} --config.model.cell=ltsm",
+    "must be one of lstm, gru, rnn_tanh, rnn_r",
+  ),
+  (f"{LM} --config.model.merge=max", "must be one of concat, sum, mean"),
+  (f"{LM} --config.optimizer.name=adm", "must be one of rmsprop, sgd, adagrad"),
+  (
+    f"{LM} --config.schedule.name=linear",
+    "must be one of constant, exponential",
+  ),
+  (
+    f"{LM} --config.evaluate.split=dev",
+    "must be one of train, validation, test",
+  ),
+  # Fields that do not go together.
+  (
+    f"{LM} --config.train.batches_per_epoch=1 --config.train.samples_per_epoch=1",
+    "config.train.batches_per_epoch=1, config.train.samples_per_epoch=1: set one",
+  ),
+  (
+    f"{LM} --config.data.random_offset --config.data.offset=1",
+    "the offset is fixed or random, not both",
+  ),
+  (
+    f"{LM} --config.data.stateful --config.data.step=3",
+    "config.data.stateful=True, config.data.step=3: streams have no step",
+  ),
+  (
+    f"{LM} --config.data.test_fraction=0.9",
+    "together they must leave something",
+  ),
+  (f"{LM} --config.model.tied", "tied weights need an embedding"),
+  (
+    f"{LM} --config.model.tied --config.model.embedding_size=9",
+    "tied weights need an embedding as wide as the last layer, 8",
+  ),
+  (
+    f"{LM} --config.optimizer.name=sgd --config.optimizer.nesterov",
+    "config.optimizer.momentum=0.0: Nesterov's is a form of momentum",
+  ),
+  (
+    f"{LM} --config.optimizer.nesterov --config.optimizer.momentum=0.9",
+    "config.optimizer.name='adam': only sgd has Nesterov's momentum",
+  ),
+  (f"{LM} --config.model.bidirectional", "use task='gap_model'"),
+  (
+    f"{LM} --config.data.stateful --config.data.mapping=many_to_one",
+    "only many_to_many hands its carry",
+  ),
+  (f"{GAP} --config.data.stateful", "the backward tower has no carry"),
+  (f"{GAP} --config.data.mapping=many_to_one", "it predicts every symbol"),
+  # The corpus.
+  (f"{LM} --config.data.path=no.txt", "data.path='no.txt': no such file"),
+  (f"{LM} --config.data.path=*.csv", "data.path='*.csv': no such file"),
+  (f"{LM} --config.data.path=hidden", "='hidden': no file in this folder"),
+  (f"{LM} --config.data.path=empty.txt", "the corpus is empty"),
+  (f"{LM} --config.data.path=latin.txt", "latin.txt: byte 3 is not UTF-8"),
+  (f"{LM} --config.data.path=none", "data.source=files needs data.path"),
+  (
+    f"{LM} --config.data.train_path=one.txt",
+    "give one path that is split here",
+  ),
+  (f"{LM} --config.data.source=stdlib", "is read with data.source=files only"),
+  (
+    f"{LM} --config.data.source=web --config.data.path=none",
+    "data.source='web': must be one of stdlib, opcodes, files, tiny",
+  ),
+  (
+    f"{LM} --config.data.source=opcodes --config.data.path=none",
+    "data.source=opcodes has unit session or id",
+  ),
+  (
+    f"{LM} --config.data.path=none --config.data.train_path=text.txt",
+    "data.validation_path=None: no path is given",
+  ),
+  (f"{LM} --config.data.min_count=9999", "none is left for the vocabulary"),
+  (f"{LM} --config.data.path=one.txt", "leaves no symbol for the validation"),
+  (
+    f"{LM} --config.data.validation_fraction=0",
+    "=0.0: leaves no symbol for the",
+  ),
+  (
+    f"{LM} --config.data.split=documents --config.data.path=text.txt",
+    "too few to hold whole ones out",
+  ),
+  (f"{LM} --config.data.split=stream_tails", "needs one document, not 3"),
+  (
+    f"{LM} --config.data.split=stream_tails --config.data.path=text.txt "
+    "--config.data.window=99",
+    "are too few for train.batch_size=4 streams",
+  ),
+  (
+    f"{LM} --config.data.offset=999",
+    "data.offset=999: no document is long enou",
+  ),
+  # The workdir.
+  (
+    f"{LM} --workdir=text.txt",
+    "--workdir=text.txt: must be a folder, is a file",
+  ),
+  (f"{LM} --workdir=text.txt/x", "text.txt/x: Not a directory"),
+  ("--workdir=no", "--workdir=no: no run there; train it first"),
+  (f"{LM} --mode=sample", "--workdir=runs/lm: no run there; train it first"),
+  (
+    f"{LM} --workdir=lm --config.seed=1 --config.model.cell=gru",
+    "holds another run, model.cell: 'lstm' -> 'gru'; seed: 0 -> 1; name another",
+  ),
+  (
+    f"{LM} --workdir=lm --mode=sample --config.seed=1",
+    "lm: was trained otherwise, seed: 0 -> 1; --workdir alone takes it as it is",
+  ),
+  (
+    "--workdir=lm --mode=sample --config.model.layers=2",
+    "lm: was trained otherwise, model.layers: 1 -> 2",
+  ),
+  (
+    "--workdir=lm --config.data.path=lm.json",
+    "lm: holds another run, data.path",
+  ),
+  ("--workdir=changed", "changed: the training data have changed since"),
+  ("--workdir=broken --mode=sample", "broken/config.json: not JSON ("),
+  (f"{LM} --workdir=broken", "broken/config.json: not JSON ("),
+  ("--workdir=letters --mode=sample", "letters/vocabulary.json: must be JSON"),
+  ("--workdir=bare --mode=sample", "bare: no checkpoint there; train this run"),
+  (
+    "--workdir=lm --mode=sample --config.checkpoint.step=9",
+    "config.checkpoint.step=9: no such checkpoint; there are 2",
+  ),
+  ("--workdir=damaged --mode=sample", "damaged/checkpoints/2: damaged ("),
+  # The modes.
+  ("--workdir=gap --mode=sample", "--mode=sample: task='gap_model' reads both"),
+  ("--workdir=paths --mode=evaluate", "data.test_path=None: no path is given"),
+  (
+    "--workdir=lm --mode=predict --config.predict.text=a "
+    "--config.predict.path=one.txt",
+    "give one of the two",
+  ),
+  (
+    "--workdir=lm --mode=predict --config.predict.path=no.txt",
+    "config.predict.path='no.txt': No such file",
+  ),
+  (
+    "--workdir=lm --mode=predict --config.predict.path=latin.txt",
+    "latin.txt: byte 3 is not UTF-8",
+  ),
+  ("--workdir=lm --mode=predict --config.predict.text=", "no symbol there"),
+]
+
+
+def main(line: str) -> int:
+  return run.main(["run.py", *shlex.split(line)])
+
+
+def edit(workdir: Path, group: str, **fields):
+  """Changes fields of a run's config as no flag can."""
+  path = workdir / "config.json"
+  config = json.loads(path.read_text())
+  (config[group] if group else config).update(fields)
+  path.write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+  """A folder with the user's files, a corpus, and runs, sound and broken."""
+  home = tmp_path_factory.mktemp("home")
+  for name, content in FILES.items():
+    (home / name).parent.mkdir(exist_ok=True)
+    (home / name).write_bytes(content)
+  write_text(home)
+  config = base.get_config()
+  config.update_from_flattened_dict(
+    {**TINY, "data.path": "corpus", "train.max_steps": 2}
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(home)
+    (home / "lm.json").write_text(config.to_json())
+    assert main(f"{LM} --workdir=lm") == 0
+    config.task = "gap_model"
+    (home / "gap.json").write_text(config.to_json())
+  for name in (
+    "gap",
+    "paths",
+    "changed",
+    "broken",
+    "letters",
+    "bare",
+    "damaged",
+  ):
+    shutil.copytree(home / "lm", home / name)
+  edit(home / "gap", "", task="gap_model")
+  edit(home / "changed", "data", path="text.txt")
+  edit(home / "paths", "data", path=None, train_path="a", validation_path="b")
+  (home / "broken/config.json").write_text("{")
+  (home / "letters/vocabulary.json").write_text("abc")
+  shutil.rmtree(home / "bare/checkpoints")
+  for file in (home / "damaged/checkpoints/2/params").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"\0" * 8)
+  return home
+
+
+@pytest.fixture
+def call(home, monkeypatch):
+  """A function from a command line, typed at home, to its exit status."""
+  monkeypatch.chdir(home)
+  return main
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+  return {
+    path: path.read_bytes() if path.is_file() else None
+    for path in folder.rglob("*")
+    if path.name != "__pycache__" and path.parent.name != "__pycache__"
+  }
+
+
+@pytest.mark.parametrize("line, expected", MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(line, expected, home, call, capfd):
+  before = contents(home)
+  status = call(line)
+  _, err = capfd.readouterr()
+  assert err.startswith("error: ") and err.count("\n") == 1, err
+  assert expected in err
+  assert status == 2
+  assert contents(home) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(home, call, capfd):
+  (home / "locked").mkdir(mode=0o500)
+  assert call(f"{LM} --workdir=locked/x") == 2
+  assert capfd.readouterr().err == "error: locked/x: Permission denied\n"
+
+
+def test_what_the_machine_lacks_is_a_mistake_too(call, capfd, monkeypatch):
+  def fail(*_):
+    raise RuntimeError("INTERNAL: Out of memory allocating 99 bytes.")
+
+  with monkeypatch.context() as patch:
+    patch.setattr("seqrnn.sample.run", fail)
+    assert call("--workdir=lm --mode=sample") == 2
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+  monkeypatch.setattr(jax, "devices", fail)
+  assert call("--workdir=lm --mode=sample") == 2
+  memory, platform = capfd.readouterr().err.splitlines()
+  assert memory.startswith("error: out of memory: model.hidden_size")
+  assert platform.startswith("error: JAX_PLATFORMS=cuda: no such device here")
+
+
+def test_a_bug_shows_its_traceback(call, monkeypatch):
+  def fail(*_):
+    raise RuntimeError("a bug")
+
+  monkeypatch.setattr("seqrnn.sample.run", fail)
+  with pytest.raises(RuntimeError, match="a bug"):
+    call("--workdir=lm --mode=sample")
+
+
+@pytest.mark.parametrize(
+  "stop, status",
+  [(Interrupted("saved", 143), 143), (KeyboardInterrupt("interrupted"), 130)],
+)
+def test_what_stops_a_run_is_told_in_a_line(
+  stop, status, call, capfd, monkeypatch
+):
+  def fail(*_):
+    raise stop
+
+  monkeypatch.setattr("seqrnn.sample.run", fail)
+  assert call("--workdir=lm --mode=sample") == status
+  assert capfd.readouterr().err == f"{stop}\n"
+
+
+@pytest.fixture
+def resolved(call, monkeypatch):
+  """What a line means: the config and the workdir, and nothing is run."""
+
+  def resolve(line):
+    with monkeypatch.context() as patch:
+      for mode in ("train", "sample"):
+        patch.setattr(
+          f"seqrnn.{mode}.run", lambda _, *found: seen.append(found)
+        )
+      seen = []
+      assert call(line) == 0
+    return seen[0]
+
+  return resolve
+
+
+def test_flags_stand_in_any_order_and_with_or_without_equals_signs(resolved):
+  for line in (
+    f"{LM} --config.seed=3 --config.data.stateful --workdir=w",
+    f"--config.data.stateful --workdir w --config.seed 3 {LM}",
+    f"--config.data.stateful=true -config.seed=3 {LM} -workdir=w",
+    f"{LM} --config.seed=4 --config.seed=3 --workdir=w --config.data.stateful 1",
+    f"--config.data.stateful {LM} --mode train --config.seed=3 --workdir=w",
+  ):
+    config, workdir = resolved(line)
+    assert (config.seed, config.data.stateful) == (3, True), line
+    assert str(workdir) == "w", line
+  config, _ = resolved(f"{LM} --config.data.stateful --noconfig.data.stateful")
+  assert config.data.stateful is False
+
+
+def test_a_value_may_hold_anything(resolved):
+  config, _ = resolved(f"{LM} '--config.sample.prime=a=b --c\nd'")
+  assert config.sample.prime == "a=b --c\nd"
+  config, _ = resolved(f"{LM} --config.sample.prime=")
+  assert config.sample.prime == ""
+  config, _ = resolved(f"{LM} --config.model.forget_bias -2")
+  assert config.model.forget_bias == -2
+
+
+def test_the_default_workdir_tells_what_flags_changed(resolved):
+  def name(line):
+    return str(resolved(f"{LM} {line}")[1])
+
+  assert name("") == "runs/lm"
+  assert name("--config.train.epochs=3 --config.sample.length=3") == "runs/lm"
+  assert name("--config.model.hidden_size=8 --noconfig.model.tied") == "runs/lm"
+  assert name("--config.model.hidden_size=1e1 --config.data.path=./a/b") == (
+    "runs/lm-data.path=._a_b-model.hidden_size=10"
+  )
+  assert name("--config.data.path none --config.data.stateful") == (
+    "runs/lm-data.path=none-data.stateful=true"
+  )
+  assert name("--config.seed=1") != name("--config.seed=2")
+  long = [name(f"--config.data.path={'x' * 300}{n}") for n in range(2)]
+  assert long[0] != long[1] and max(map(len, long)) < 200
+
+
+def test_a_workdir_alone_stands_for_its_run(resolved):
+  config, workdir = resolved("--workdir=lm")
+  assert str(workdir) == "lm" and config.train.max_steps == 2
+  config, _ = resolved("--workdir=lm --config.train.max_steps=none")
+  assert config.train.max_steps is None
+
+
+def test_a_run_is_used_with_the_settings_of_the_config_named(resolved):
+  line = "--workdir=lm --mode=sample --config.data.path=text.txt"
+  assert resolved(line)[0].data.path == "text.txt"  # Other data, same model.
+  line = f"{LM} --workdir=lm --mode=sample --config.sample.length=7"
+  assert resolved(line)[0].sample.length == 7
+
+
+def test_an_unknown_symbol_in_a_prime_is_noticed_and_no_mistake(call, capfd):
+  line = "--workdir=lm --mode=sample --config.sample.length=4"
+  assert call(f"{line} --config.sample.prime=aQbZ") == 0
+  out, err = capfd.readouterr()
+  assert err == "sample.prime: read as unknown: 'Q' 'Z'\n"
+  assert out.startswith("a\ufffdb\ufffd")
+
+
+# What runs in a process of its own, as a user's does.
+
+
+def start(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True
+  )
+
+
+def test_help_is_quick_and_needs_no_jax():
+  seconds = []
+  for _ in range(3):
+    begin = time.monotonic()
+    done = start("run.py", "--mode=sample", "--help")
+    seconds.append(time.monotonic() - begin)
+    assert (done.returncode, done.stderr) == (0, "")
+  assert min(seconds) < 0.5
+  for text in (
+    "configs/brnn.py",
+    "--config:",
+    "--mode:",
+    "--workdir:",
+    *run.MODES,
+  ):
+    assert text in done.stdout
+  script = """
+import run, sys
+for argv in (["--help"], ["--config=configs/rnn.py", "--config.seed=x"]):
+  run.main(["run.py", *argv])
+assert "jax" not in sys.modules
+"""
+  assert start("-c", script).returncode == 0
+
+
+# All that the modes print.
+LINES = {
+  "--config=lm.json --workdir=chain": r"""
+train: [\d,]+ symbols in \d+ documents
+validation: [\d,]+ symbols in \d+ documents
+language_model: [\d,]+ parameters, 11 symbols, \d cpu devices?
+step 2  epoch 0  train .* validation .* bits/symbol  accuracy .*%  best
+chain: finished at step 2; best validation loss .* nats at step 2""",
+  "--workdir=chain": r"""
+train: [\d,]+ symbols in \d+ documents
+validation: [\d,]+ symbols in \d+ documents
+language_model: [\d,]+ parameters, 11 symbols, \d cpu devices?
+going on from step 2
+chain: finished at step 2; best validation loss .* nats at step 2""",
+  "--workdir=chain --mode=sample --config.sample.length=8": r"""
+[a-e \n]*""",
+  "--workdir=chain --mode=predict --config.predict.text=abba": r"""
+abba\ufffd
+(?:[┏┃┡│└].*\n)+[ ]*surprises[ ]*
+(?:[┏┃┡│└].*\n)+""",
+  "--workdir=chain --mode=evaluate": r"""
+[ ]*chain, step 2: test split[ ]*
+(?:[┏┃┡│└].*\n)+""",
+}
+
+
+def test_modes_print_their_own_lines_and_nothing_else(home):
+  for line, expected in LINES.items():
+    done = start(str(ROOT / "run.py"), *shlex.split(line), cwd=home)
+    assert (done.returncode, done.stderr) == (0, ""), line
+    pattern = expected.removeprefix("\n")
+    assert re.fullmatch(pattern, done.stdout.removesuffix("\n")), done.stdout
+
+
+def test_a_damaged_checkpoint_is_one_line_in_a_process_too(home):
+  line = "--workdir=damaged --mode=sample"
+  done = start(str(ROOT / "run.py"), *shlex.split(line), cwd=home)
+  assert (done.returncode, done.stdout) == (2, "")
+  assert done.stderr.startswith("error: damaged/checkpoints/2: damaged (")
+  assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_mistake(home):
+  command = [sys.executable, str(ROOT / "run.py"), "--workdir=lm"]
+  process = subprocess.Popen(
+    [*command, "--mode=sample", "--config.sample.length=200000"],
+    cwd=home,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
+  assert process.stdout is not None and process.stderr is not None
+  process.stdout.read(1)
+  process.stdout.close()
+  assert process.stderr.read() == b""
+  assert process.wait() == 141
+  process.stderr.close()

@@ -1,0 +1,320 @@
+"""Splits: nothing on two sides, nothing lost, and encoding what results."""
+
+import hashlib
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs import base
+from seqrnn.data import corpora, splits
+from seqrnn.data.corpora import SPLITS, Document
+from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+
+examples = settings(deadline=None, database=None, max_examples=60)
+
+
+def fields(way, validation=0.1, test=0.1, **overrides):
+  data = base.get_config().data
+  data.split = way
+  data.validation_fraction, data.test_fraction = validation, test
+  data.update(overrides)
+  return data
+
+
+def make_documents(sizes, group_size=1):
+  """Documents in which no symbol is twice, so that each tells its place."""
+  symbols = map(chr, range(256, 0xD800))
+  return [
+    Document(f"d{i}", "".join(next(symbols) for _ in range(n)), f"g{j}")
+    for i, n in enumerate(sizes)
+    for j in [i // group_size]
+  ]
+
+
+def size(documents):
+  return sum(len(document.symbols) for document in documents)
+
+
+fractions = st.sampled_from([0.0, 0.05, 0.1, 0.25, 0.4])
+sizes = st.lists(st.integers(1, 60), min_size=1, max_size=40)
+
+
+@examples
+@given(
+  st.sampled_from(["documents", "last_documents"]),
+  sizes,
+  st.integers(1, 3),
+  fractions,
+  fractions,
+)
+def test_whole_groups_are_held_out(way, sizes, group_size, validation, test):
+  documents = make_documents(sizes, group_size)
+  try:
+    parts = splits.split(documents, fields(way, validation, test), 4)
+  except UserError:
+    # Only when the last group was needed to fill what is held out.
+    largest = max(
+      size(documents[i : i + group_size])
+      for i in range(0, len(documents), group_size)
+    )
+    assert (1 - validation - test) * size(documents) <= 2 * largest
+    return
+  assert list(parts) == list(SPLITS)
+  for name in SPLITS:
+    # In their order, and as they were.
+    assert parts[name] == [d for d in documents if d in parts[name]]
+  names = [d.name for name in SPLITS for d in parts[name]]
+  assert sorted(names) == sorted(d.name for d in documents)
+  groups = [{d.group for d in parts[name]} for name in SPLITS]
+  assert sum(map(len, groups)) == len(set.union(*groups))
+  assert parts["train"]
+  for name, fraction in (("validation", validation), ("test", test)):
+    goal = fraction * size(documents)
+    assert size(parts[name]) >= goal - 1e-3
+    # Not a group more than it takes.
+    by_group = [
+      size([d for d in parts[name] if d.group == group])
+      for group in {d.group for d in parts[name]}
+    ]
+    assert not by_group or size(parts[name]) - max(by_group) < goal
+  if way == "last_documents":
+    assert [d for name in SPLITS for d in parts[name]] == documents
+
+
+def test_a_hash_chooses_so_neither_order_nor_neighbours_do():
+  documents = make_documents([10] * 200)
+  data = fields("documents")
+  held_out = {d.name for d in splits.split(documents, data, 4)["test"]}
+  backwards = splits.split(documents[::-1], data, 4)["test"]
+  assert [d.name for d in backwards] == [
+    d.name for d in documents[::-1] if d.name in held_out
+  ]
+  # A hash that is the same on every machine: 20 of 200 are a tenth.
+  order = sorted(
+    documents, key=lambda d: hashlib.sha256(d.group.encode()).hexdigest()
+  )
+  assert held_out == {d.name for d in order[:20]}
+  # Each of two that leave makes room for one more, and moves no other.
+  fewer = [d for d in documents if d.name not in ("d3", "d4")]
+  after = {d.name for d in splits.split(fewer, data, 4)["test"]}
+  assert len(held_out ^ after) <= 4
+
+
+def test_names_that_are_not_utf8_are_hashed_too():
+  documents = [
+    d._replace(group=f"\udcff{i}")
+    for i, d in enumerate(make_documents([9] * 20))
+  ]
+  assert splits.split(documents, fields("documents"), 4)["test"]
+
+
+@examples
+@given(sizes, fractions, fractions, st.booleans(), st.booleans())
+def test_every_tail_is_held_out(sizes, validation, test, begins, ends):
+  documents = [
+    d._replace(begins=begins, ends=ends) for d in make_documents(sizes)
+  ]
+  parts = splits.split(documents, fields("tails", validation, test), 4)
+  for document in documents:
+    pieces = [d for name in SPLITS for d in parts[name]]
+    pieces = [d for d in pieces if d.name == document.name]
+    assert "".join(piece.symbols for piece in pieces) == document.symbols
+    assert all(piece.symbols for piece in pieces)
+    assert [d.begins for d in pieces] == [begins] + [False] * (len(pieces) - 1)
+    assert [d.ends for d in pieces] == [False] * (len(pieces) - 1) + [ends]
+    n = len(document.symbols)
+    for name, fraction in (("validation", validation), ("test", test)):
+      here = size([d for d in parts[name] if d.name == document.name])
+      assert fraction * n - 1 < here <= fraction * n + 1e-3
+  assert len(parts["train"]) == len(documents)
+
+
+def test_tokens_are_cut_as_characters_are():
+  document = Document("d", [str(n) for n in range(10)], "d")
+  parts = splits.split([document], fields("tails", 0.3, 0.1), 4)
+  assert [parts[name][0].symbols for name in SPLITS] == [
+    list("012345"),
+    list("678"),
+    ["9"],
+  ]
+
+
+def test_auto_holds_out_documents_where_there_are_ten():
+  for count, way in ((9, "tails"), (10, "documents")):
+    documents = make_documents([20] * count)
+    assert splits.split(documents, fields("auto"), 4) == splits.split(
+      documents, fields(way), 4
+    )
+  # Ten functions of one module are one group.
+  documents = make_documents([20] * 10, group_size=10)
+  assert splits.split(documents, fields("auto"), 4) == splits.split(
+    documents, fields("tails"), 4
+  )
+
+
+def char_rnn(text, batch_size, T, validation, test):
+  """What util/CharSplitLMMinibatchLoader.lua does, by its own steps."""
+  text = text[: batch_size * T * (len(text) // (batch_size * T))]
+  streams = np.array(list(text)).reshape(batch_size, -1)
+  x_batches = np.split(streams, streams.shape[1] // T, axis=1)
+  nbatches = len(x_batches)
+  ntrain = math.floor(nbatches * (1 - validation - test) + 1e-9)
+  nval = math.floor(nbatches * validation + 1e-9)
+  if test == 0:
+    nval = nbatches - ntrain
+  return (
+    x_batches[:ntrain],
+    x_batches[ntrain : ntrain + nval],
+    x_batches[ntrain + nval :],
+  )
+
+
+@examples
+@given(
+  st.integers(1, 4),
+  st.integers(1, 5),
+  st.integers(100, 400),
+  fractions,
+  fractions,
+)
+def test_stream_tails_are_those_of_char_rnn(rows, T, n, validation, test):
+  documents = make_documents([n])
+  data = fields("stream_tails", validation, test, window=T)
+  parts = splits.split(documents, data, rows)
+  expected = char_rnn(documents[0].symbols, rows, T, validation, test)
+  for name, batches in zip(SPLITS, expected, strict=True):
+    texts = ["".join(row) for row in np.hstack(batches)] if batches else []
+    assert [d.symbols for d in parts[name]] == texts
+    assert not any(d.begins or d.ends for d in parts[name])
+
+
+@pytest.mark.parametrize(
+  "sizes, data, message",
+  [
+    (
+      [9],
+      fields("documents"),
+      "data.split='documents': 1 documents are too few to hold whole ones out;"
+      " data.split=tails",
+    ),
+    ([9, 9], fields("last_documents", 0.3, 0.3), "2 documents are too few"),
+    ([9, 9], fields("stream_tails"), "needs one document, not 2"),
+    (
+      [99],
+      fields("stream_tails", window=30),
+      "data.split='stream_tails': 99 symbols are too few for"
+      " train.batch_size=4 streams of data.window=30",
+    ),
+    ([9], fields("tail"), "data.split='tail': must be one of auto, documents"),
+    (
+      [9],
+      fields("tails", -0.1, 0.1),
+      "data.validation_fraction=-0.1, data.test_fraction=0.1: must be at least",
+    ),
+    ([9], fields("tails", 0.5, 0.5), "must be at least 0 and together below 1"),
+    ([9], fields("tails", 0.1, math.nan), "data.test_fraction=nan: must be"),
+  ],
+)
+def test_a_mistake_names_field_value_and_rule(sizes, data, message):
+  with pytest.raises(UserError, match=re.escape(message)):
+    splits.split(make_documents(sizes), data, 4)
+
+
+@pytest.fixture
+def readings(monkeypatch):
+  """What the corpus was asked for, each time it was read."""
+  asked, read = [], corpora.read
+
+  def count(data, split=None):
+    asked.append(split)
+    return read(data, split)
+
+  monkeypatch.setattr(corpora, "read", count)
+  return asked
+
+
+def make_config(path=None, **overrides):
+  config = base.get_config()
+  config.data.update(
+    {"source": "files", "path": path and str(path), **overrides}
+  )
+  return config
+
+
+@pytest.fixture
+def text(tmp_path):
+  path = tmp_path / "text.txt"
+  path.write_text("It was the best of times, it was the worst of times")
+  return path
+
+
+def test_a_reader_reads_when_it_is_asked_and_once(readings, text):
+  config = make_config(text)
+  read = splits.reader(config)
+  assert readings == []
+  parts = {name: read(name) for name in SPLITS}
+  assert read("train") is parts["train"]
+  assert readings == [None]
+  documents = corpora.read(config.data)
+  assert parts == splits.split(documents, config.data, config.train.batch_size)
+
+
+def test_a_reader_reads_only_the_split_asked_for(readings, text):
+  missing = str(text.with_name("missing.txt"))
+  config = make_config(train_path=str(text), test_path=missing)
+  read = splits.reader(config)
+  assert [d.symbols for d in read("train")] == [text.read_text()]
+  assert read("train") is read("train")
+  assert readings == ["train"]
+  with pytest.raises(UserError, match=r"^data\.test_path='.*missing\.txt'"):
+    read("test")
+  with pytest.raises(UserError, match=r"^data\.validation_path=None"):
+    read("validation")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.001])
+def test_an_empty_split_is_put_down_to_its_fraction(fraction, text):
+  read = splits.reader(make_config(text, test_fraction=fraction))
+  assert read("train")
+  with pytest.raises(
+    UserError, match=rf"^data\.test_fraction={fraction}: leaves no symbol"
+  ):
+    read("test")
+  with pytest.raises(UserError, match=r"^split='tset': must be one of train"):
+    read("tset")
+
+
+@examples
+@given(
+  st.lists(
+    st.tuples(st.text("abc", max_size=9), st.booleans(), st.booleans()),
+    max_size=9,
+  ),
+  st.booleans(),
+  st.booleans(),
+)
+def test_documents_are_encoded_one_after_the_other(texts, boundaries, tokens):
+  vocab = Vocabulary("id" if tokens else "char", ("a", "b"))
+  documents = [
+    Document("d", list(text) if tokens else text, "d", begins, ends)
+    for text, begins, ends in texts
+  ]
+  ids, bounds = splits.encode(documents, vocab, boundaries)
+  assert (ids.dtype, bounds.dtype) == (np.int32, np.int64)
+  assert len(bounds) == len(documents) + 1
+  assert bounds[0] == 0 and bounds[-1] == len(ids)
+  known = {"a": 4, "b": 5, "c": UNKNOWN}
+  for document, start, end in zip(
+    documents, bounds[:-1], bounds[1:], strict=True
+  ):
+    expected = [known[symbol] for symbol in document.symbols]
+    if boundaries and document.begins:
+      expected = [BEGIN, *expected]
+    if boundaries and document.ends:
+      expected = [*expected, END]
+    assert ids[start:end].tolist() == expected

@@ -1,0 +1,117 @@
+"""Streams: every target once, and a row that goes on where it stopped."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from seqrnn.data.splits import Sequences
+from seqrnn.data.streams import streams
+from seqrnn.data.vocabulary import PAD
+from seqrnn.errors import UserError
+
+examples = settings(deadline=None, database=None, max_examples=200)
+sizes = st.lists(st.integers(0, 30), max_size=10)
+
+
+def make_sequences(sizes):
+  """Documents in which no id is twice, so that each tells its place."""
+  bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+  return Sequences(np.arange(4, 4 + bounds[-1], dtype=np.int32), bounds)
+
+
+@examples
+@given(sizes, st.integers(1, 6), st.integers(1, 7))
+def test_every_symbol_but_a_first_is_a_target_once(sizes, B, T):
+  assume(max(sizes, default=0) >= 2)
+  ids, bounds = sequences = make_sequences(sizes)
+  firsts = set(ids[bounds[:-1][np.diff(bounds) > 0]].tolist())
+  targets = []
+  for batch in streams(sequences, batch_size=B, window=T):
+    segment = batch["segment"]
+    assert segment.dtype == np.int32 and segment.shape == (B, T + 1)
+    for row in segment:
+      inside = row != PAD
+      assert not np.any(~inside[:-1] & inside[1:])  # Padding at the right.
+      symbols = row[inside].tolist()
+      assert len(symbols) != 1
+      for symbol, following in zip(symbols, symbols[1:], strict=False):
+        assert following == symbol + 1
+        assert following not in firsts  # Not across a boundary.
+        targets.append(following)
+  assert sorted(targets) == sorted(set(ids.tolist()) - firsts)
+
+
+@examples
+@given(sizes, st.integers(1, 6), st.integers(1, 7))
+def test_a_row_goes_on_where_it_stopped_or_is_reset(sizes, B, T):
+  assume(max(sizes, default=0) >= 2)
+  ids, bounds = sequences = make_sequences(sizes)
+  batches = streams(sequences, batch_size=B, window=T)
+  slices = [b * len(ids) // B for b in range(B + 1)]
+  pieces = {*bounds.tolist(), *slices}  # Where a piece may begin.
+  for b in range(B):
+    place = None  # Of the next input, while a piece goes on.
+    ended = False
+    for batch in batches:
+      row, reset = batch["segment"][b], bool(batch["reset"][b])
+      assert batch["reset"].dtype == bool
+      inputs = row[:-1][row[1:] != PAD] - 4
+      if not len(inputs):
+        assert reset and not np.any(row)
+        ended = True
+        continue
+      assert not ended  # Nothing comes after the end of a stream.
+      assert slices[b] <= inputs[0] and inputs[-1] < slices[b + 1]
+      if reset:
+        # A piece begins, and the one before it was read to its end.
+        assert inputs[0] in pieces
+        assert place is None or place in pieces or place + 1 in pieces
+      else:
+        assert inputs[0] == place
+        assert place not in pieces
+      place = int(inputs[-1]) + 1
+    assert not np.all(batches[0]["segment"][b] == PAD) or not any(
+      np.any(batch["segment"][b]) for batch in batches
+    )
+
+
+def test_one_by_hand():
+  # Two documents of 6 and 4 symbols in two rows of 5: the first row's last
+  # target is the second's first symbol.
+  batches = streams(make_sequences([6, 4]), batch_size=2, window=3)
+  assert len(batches) == 2
+  assert batches[0]["segment"].tolist() == [[4, 5, 6, 7], [10, 11, 12, 13]]
+  assert batches[0]["reset"].tolist() == [True, True]
+  assert batches[1]["segment"].tolist() == [[7, 8, 9, 0], [0, 0, 0, 0]]
+  assert batches[1]["reset"].tolist() == [False, True]
+
+
+def test_equal_documents_are_a_row_each():
+  # As stream_tails makes them: no row resets but at the start.
+  batches = streams(make_sequences([12] * 5), batch_size=5, window=4)
+  assert [batch["reset"].all() for batch in batches] == [True, False, False]
+  assert not any(batch["reset"].any() for batch in list(batches)[1:])
+  assert np.array_equal(
+    batches[0]["segment"][:, 0], 4 + 12 * np.arange(5, dtype=np.int32)
+  )
+
+
+@examples
+@given(st.integers(0, 30), st.integers(1, 30))
+def test_an_epoch_is_a_part_of_the_round(first, count):
+  sequences = make_sequences([20, 7, 33])
+  round_ = streams(sequences, batch_size=3, window=4)
+  part = streams(sequences, batch_size=3, window=4, first=first, count=count)
+  assert len(part) == count
+  for i, batch in enumerate(part):
+    expected = round_[(first + i) % len(round_)]
+    assert np.array_equal(batch["segment"], expected["segment"])
+    assert np.array_equal(batch["reset"], expected["reset"])
+  assert round_[0]["reset"].all()
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [0, 1, 1]])
+def test_documents_of_one_symbol_have_no_target(sizes):
+  with pytest.raises(UserError, match="no document has the two symbols"):
+    streams(make_sequences(sizes), batch_size=2, window=3)

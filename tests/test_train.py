@@ -1,0 +1,331 @@
+"""The training loop: what it writes, and that stopping changes nothing."""
+
+import csv
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny
+
+import experiments
+from seqrnn import train
+from seqrnn.errors import Interrupted, UserError
+from seqrnn.progress import Progress
+
+ROOT = Path(__file__).parent.parent
+
+
+def rows(workdir):
+  with (workdir / "metrics.csv").open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def parameters(workdir, step):
+  return experiments.load(workdir, step).params
+
+
+def assert_same_run(a, b, step):
+  """Parameters equal to the bit, and every byte of metrics.csv."""
+  assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+  same = jax.tree.map(np.array_equal, parameters(a, step), parameters(b, step))
+  assert all(jax.tree.leaves(same))
+
+
+class Crash(Exception):
+  pass
+
+
+def crash_at(monkeypatch, step):
+  """Lets the training die as a killed one does: nothing more is written."""
+  original = Progress.step
+
+  def dying(self, loss, symbols):
+    original(self, loss, symbols)
+    if self._done == step:
+      raise Crash
+
+  monkeypatch.setattr(Progress, "step", dying)
+
+
+STATEFUL = {
+  "data.stateful": True,
+  "model.dropout": 0.3,
+  "data.split": "stream_tails",
+  "data.boundaries": False,
+  "data.validation_fraction": 0.2,
+}
+WINDOWS = {
+  "data.random_offset": True,
+  "data.step": 5,
+  "model.dropout": 0.3,
+  "model.symbol_dropout": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+  "kind", [STATEFUL, WINDOWS], ids=["stateful", "windows"]
+)
+@pytest.mark.parametrize("at", [4, 9])
+def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
+  tmp_path, monkeypatch, kind, at
+):
+  config = tiny(
+    tmp_path,
+    {
+      **kind,
+      "train.epochs": 2,
+      "train.batches_per_epoch": 6,
+      "checkpoint.every": 2,
+      "optimizer.name": "rmsprop",
+      "schedule.name": "cosine",
+    },
+  )
+  if config.data.stateful:  # Stream tails are of one document.
+    config.data.path += "/0.txt"
+  whole = train.run(experiments.build, config, tmp_path / "whole")
+  with monkeypatch.context() as patch:
+    crash_at(patch, at)
+    with pytest.raises(Crash):
+      train.run(experiments.build, config, tmp_path / "parts")
+  again = train.run(experiments.build, config, tmp_path / "parts")
+  assert again == whole
+  assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
+
+
+def test_two_times_n_steps_equal_n_and_n(tmp_path):
+  changes = {"train.batches_per_epoch": 5, "train.epochs": 2}
+  config = tiny(tmp_path, changes)
+  train.run(experiments.build, config, tmp_path / "whole")
+  train.run(
+    experiments.build,
+    tiny(tmp_path, {**changes, "train.epochs": 1}),
+    tmp_path / "parts",
+  )
+  train.run(experiments.build, config, tmp_path / "parts")
+  assert_same_run(tmp_path / "whole", tmp_path / "parts", 10)
+
+
+def test_rows_of_an_unsaved_stretch_are_dropped(tmp_path, monkeypatch):
+  config = tiny(tmp_path, {"train.max_steps": 8, "train.eval_every": 4})
+  monkeypatch.setattr(train, "save", lambda *_: None)  # A disk that lies.
+  train.run(experiments.build, config, tmp_path / "run")
+  monkeypatch.undo()
+  assert len(rows(tmp_path / "run")) == 2
+  train.run(experiments.build, config, tmp_path / "run")
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["4", "8"]
+
+
+def test_it_learns_and_writes_what_it_did(tmp_path, capsys):
+  config = tiny(tmp_path, {"train.epochs": 4, "optimizer.learning_rate": 0.01})
+  for text in Path(config.data.path).iterdir():
+    text.write_text("abcdef" * 80)
+  result = train.run(experiments.build, config, tmp_path / "run")
+  found = rows(tmp_path / "run")
+  assert len(found) == 4
+  losses = [float(row["validation_loss"]) for row in found]
+  assert losses[-1] < 0.8 * losses[0]
+  assert result["best"] == pytest.approx(min(losses), rel=1e-6)
+  for row in found:
+    nats = float(row["validation_loss"])
+    bits, perplexity = (
+      float(row[f"validation_{name}"])
+      for name in ("bits_per_symbol", "perplexity")
+    )
+    assert bits == pytest.approx(nats / np.log(2), rel=1e-5)
+    assert perplexity == pytest.approx(np.exp(nats), rel=1e-5)
+    assert float(row["learning_rate"]) == 0.01
+  written = {path.name for path in (tmp_path / "run").iterdir()}
+  assert written == {
+    "config.json",
+    "vocabulary.json",
+    "checkpoints",
+    "metrics.csv",
+    "timing.csv",
+    "history.png",
+  }
+  out = capsys.readouterr().out
+  assert "best validation loss" in out and "parameters" in out
+
+
+def test_a_finished_run_says_so_and_more_epochs_go_on(tmp_path, capsys):
+  changes = {"train.batches_per_epoch": 3}
+  first = tiny(tmp_path, {**changes, "train.epochs": 1})
+  train.run(experiments.build, first, tmp_path / "run")
+  before = (tmp_path / "run" / "metrics.csv").read_bytes()
+  train.run(experiments.build, first, tmp_path / "run")
+  assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
+  assert capsys.readouterr().out.count("finished at step 3") == 2
+  more = tiny(tmp_path, {**changes, "train.epochs": 2})
+  train.run(experiments.build, more, tmp_path / "run")
+  out = capsys.readouterr().out
+  assert "train.epochs: 1 -> 2" in out and "finished at step 6" in out
+
+
+def test_another_run_is_refused_with_every_field_that_differs(tmp_path):
+  config = tiny(tmp_path, {"train.max_steps": 1})
+  train.run(experiments.build, config, tmp_path / "run")
+  other = tiny(
+    tmp_path,
+    {"train.max_steps": 1, "model.hidden_size": 7, "data.window": 9},
+  )
+  with pytest.raises(UserError) as error:
+    train.run(experiments.build, other, tmp_path / "run")
+  assert "model.hidden_size: 8 -> 7" in str(error.value)
+  assert "data.window" in str(error.value)
+
+
+def test_changed_training_data_are_refused(tmp_path):
+  config = tiny(tmp_path, {"train.max_steps": 1})
+  train.run(experiments.build, config, tmp_path / "run")
+  text = Path(config.data.path) / "0.txt"
+  text.write_text(text.read_text()[::-1])
+  with pytest.raises(UserError, match="training data have changed"):
+    train.run(experiments.build, config, tmp_path / "run")
+
+
+def test_patience_stops_and_the_best_checkpoint_stays(tmp_path):
+  # A learning rate that destroys: the first evaluation is the best.
+  config = tiny(
+    tmp_path,
+    {
+      "train.epochs": 50,
+      "train.batches_per_epoch": 2,
+      "train.patience": 3,
+      "checkpoint.keep": 1,
+      "optimizer.name": "sgd",
+      "optimizer.learning_rate": 30.0,
+    },
+  )
+  result = train.run(experiments.build, config, tmp_path / "run")
+  losses = [float(row["validation_loss"]) for row in rows(tmp_path / "run")]
+  best = int(np.argmin(losses))
+  assert len(losses) == best + 1 + 3 < 50
+  assert result["best_step"] == 2 * (best + 1)
+  kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+  assert kept == {str(result["best_step"]), str(result["step"])}
+  assert experiments.load(tmp_path / "run").step == result["best_step"]
+
+
+def test_plateau_lowers_the_learning_rate(tmp_path):
+  config = tiny(
+    tmp_path,
+    {
+      "train.epochs": 8,
+      "train.batches_per_epoch": 2,
+      "schedule.name": "plateau",
+      "schedule.patience": 1,
+      "schedule.factor": 0.1,
+      "optimizer.name": "sgd",
+      "optimizer.learning_rate": 30.0,
+    },
+  )
+  train.run(experiments.build, config, tmp_path / "run")
+  found = rows(tmp_path / "run")
+  best, rate = np.inf, 30.0
+  for row in found:
+    # The row was trained with the rate that the rows before it led to.
+    assert float(row["learning_rate"]) == pytest.approx(rate, rel=1e-5)
+    if float(row["validation_loss"]) < best:
+      best = float(row["validation_loss"])
+    else:
+      rate *= 0.1
+  assert rate < 30.0
+
+
+@pytest.mark.parametrize(
+  ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_saves_and_says_how_to_go_on(
+  tmp_path, monkeypatch, number, status
+):
+  config = tiny(tmp_path, {"train.batches_per_epoch": 5, "train.epochs": 2})
+  whole = train.run(experiments.build, config, tmp_path / "whole")
+  original = Progress.step
+
+  def signalled(self, loss, symbols):
+    original(self, loss, symbols)
+    if self._done == 7:
+      signal.raise_signal(number)
+
+  before = signal.getsignal(number)
+  with monkeypatch.context() as patch:
+    patch.setattr(Progress, "step", signalled)
+    with pytest.raises(Interrupted, match="saved at step 7") as stop:
+      train.run(experiments.build, config, tmp_path / "parts")
+  assert stop.value.status == status
+  assert signal.getsignal(number) is before
+  assert train.run(experiments.build, config, tmp_path / "parts") == whole
+  assert_same_run(tmp_path / "whole", tmp_path / "parts", 10)
+
+
+def test_a_killed_process_goes_on(tmp_path):
+  config = tiny(tmp_path, {"train.epochs": 400, "train.batches_per_epoch": 2})
+  run = tmp_path / "run"
+  run.mkdir()
+  (tmp_path / "config.json").write_text(config.to_json())
+  command = [sys.executable, "run.py", f"--config={tmp_path}/config.json"]
+  command += [f"--workdir={run}"]
+  process = subprocess.Popen(
+    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+  )
+  assert process.stdout is not None
+  for line in process.stdout:
+    if line.startswith("step 6 "):
+      break
+  process.kill()
+  process.wait()
+  process.stdout.close()
+  config = tiny(tmp_path, {"train.epochs": 8, "train.batches_per_epoch": 2})
+  done = len(rows(run))
+  assert 3 <= done < 400
+  config.train.epochs = done + 2
+  train.run(experiments.build, config, run)
+  train.run(experiments.build, config, tmp_path / "whole")
+  # The processes had 1 device and 4: equal to rounding, not to the bit.
+  for a, b in zip(rows(run), rows(tmp_path / "whole"), strict=True):
+    assert a["step"] == b["step"]
+    assert float(a["train_loss"]) == pytest.approx(float(b["train_loss"]), 1e-4)
+
+
+@pytest.mark.parametrize("task", ["language_model", "gap_model"])
+@pytest.mark.parametrize("stateful", [False, True])
+def test_devices_do_not_change_the_result(
+  tmp_path, monkeypatch, task, stateful
+):
+  if task == "gap_model" and stateful:
+    pytest.skip("the gap model keeps no carry between batches")
+  config = tiny(
+    tmp_path,
+    {
+      "task": task,
+      "data.stateful": stateful,
+      "model.dropout": 0.2,
+      "train.batch_size": 6,  # Four devices do not divide it.
+      "train.max_steps": 10,
+      "train.eval_every": 5,
+    },
+  )
+  train.run(experiments.build, config, tmp_path / "four")
+  from seqrnn import sharding
+
+  one = jax.make_mesh(
+    (1,),
+    ("data",),
+    axis_types=(jax.sharding.AxisType.Auto,),
+    devices=jax.devices()[:1],
+  )
+  monkeypatch.setattr(sharding, "mesh", lambda: one)
+  train.run(experiments.build, config, tmp_path / "one")
+  for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "four"), strict=True):
+    for name in a:
+      assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4), name
+  for a, b in zip(
+    jax.tree.leaves(parameters(tmp_path / "one", 10)),
+    jax.tree.leaves(parameters(tmp_path / "four", 10)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5)

@@ -1,0 +1,183 @@
+"""Windows: against a loop over documents, and what a shuffle may not change."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from seqrnn.data.splits import Sequences
+from seqrnn.data.vocabulary import PAD
+from seqrnn.data.windows import Batches, windows
+from seqrnn.errors import UserError
+
+examples = settings(deadline=None, database=None, max_examples=200)
+
+
+def make_sequences(sizes):
+  """Documents in which no id is twice, so that each tells its place."""
+  bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+  return Sequences(np.arange(4, 4 + bounds[-1], dtype=np.int32), bounds)
+
+
+def cut(sequences, length, step, offset, full, minimum):
+  """The windows of each document, one by one."""
+  ids, bounds = sequences
+  found = []
+  for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    document = ids[begin:end].tolist()
+    start, n = offset, len(document)
+    while n - start >= minimum:
+      if full and n - start < length and start > offset:
+        break
+      found.append(document[start : start + length])
+      if start + length >= n:
+        break
+      start += step
+  return found
+
+
+def rows(batches, length):
+  """All rows without their padding, which is checked to stand at the right."""
+  found = []
+  for batch in batches:
+    assert list(batch) == ["segment"]
+    segment = batch["segment"]
+    assert segment.dtype == np.int32 and segment.shape[1] == length
+    for row in segment:
+      inside = row != PAD
+      assert not np.any(~inside[:-1] & inside[1:])
+      found.append(row[inside].tolist())
+  return found
+
+
+shapes = st.fixed_dictionaries(
+  {
+    "length": st.integers(1, 7),
+    "step": st.integers(1, 9),
+    "offset": st.integers(0, 4),
+    "full": st.booleans(),
+    "minimum": st.integers(1, 3),
+  }
+)
+sizes = st.lists(st.integers(0, 25), max_size=8)
+
+
+@examples
+@given(sizes, shapes, st.integers(1, 5))
+def test_windows_as_cut_one_by_one(sizes, shape, batch_size):
+  assume(shape["minimum"] <= shape["length"])
+  sequences = make_sequences(sizes)
+  expected = cut(sequences, **shape)
+  if not expected:
+    with pytest.raises(UserError, match=r"^data\.window, data\.offset="):
+      windows(sequences, batch_size=batch_size, **shape)
+    return
+  batches = windows(sequences, batch_size=batch_size, **shape)
+  assert len(batches) == -(-len(expected) // batch_size)
+  assert all(len(batch["segment"]) == batch_size for batch in batches)
+  found = rows(batches, shape["length"])
+  assert found[: len(expected)] == expected
+  # The rest of the last batch is padding, whole rows of it.
+  assert found[len(expected) :] == [[]] * (len(found) - len(expected))
+
+
+@examples
+@given(sizes, st.integers(1, 7), st.integers(1, 5))
+def test_every_symbol_but_a_first_is_a_target_once(sizes, T, batch_size):
+  assume(max(sizes, default=0) >= 2)
+  ids, bounds = sequences = make_sequences(sizes)
+  batches = windows(sequences, batch_size=batch_size, length=T + 1, step=T)
+  targets = []
+  for row in rows(batches, T + 1):
+    for symbol, following in zip(row, row[1:], strict=False):
+      assert following == symbol + 1
+      targets.append(following)
+  firsts = ids[bounds[:-1][np.diff(bounds) > 0]]
+  assert targets == sorted(set(ids.tolist()) - set(firsts.tolist()))
+
+
+@examples
+@given(sizes, shapes, st.integers(1, 5), st.integers(1, 40), st.booleans())
+def test_passes_go_round_and_each_window_is_once_in_one(
+  sizes, shape, batch_size, samples, shuffle
+):
+  assume(shape["minimum"] <= shape["length"])
+  sequences = make_sequences(sizes)
+  once = cut(sequences, **shape)
+  assume(once)
+  batches = windows(
+    sequences,
+    batch_size=batch_size,
+    order=(3, 5) if shuffle else None,
+    samples=samples,
+    **shape,
+  )
+  assert len(batches) == -(-samples // batch_size)
+  found = rows(batches, shape["length"])
+  assert all(found[:samples]) and not any(found[samples:])
+  for start in range(0, samples, len(once)):
+    turn = found[start : min(start + len(once), samples)]
+    if not shuffle:
+      assert turn == once[: len(turn)]
+    elif len(turn) == len(once):
+      assert sorted(turn) == sorted(once)
+    else:
+      assert all(turn.count(row) <= once.count(row) for row in turn)
+
+
+def test_an_order_is_of_its_seed_epoch_and_pass_alone():
+  sequences = make_sequences([50, 3, 70])
+
+  def order(key, samples=None):
+    batches = windows(
+      sequences, batch_size=7, length=5, step=1, order=key, samples=samples
+    )
+    # Last one first: no batch depends on those before it.
+    return np.concatenate([b["segment"] for b in [*reversed(batches)][::-1]])
+
+  total = 46 + 1 + 66
+  first = order((1, 2))
+  assert np.array_equal(first, order((1, 2)))
+  assert not np.array_equal(first, order((1, 3)))
+  assert not np.array_equal(first, order((2, 2)))
+  # A whole pass is the same, whatever number of samples is asked for.
+  twice = order((1, 2), 2 * total)
+  assert np.array_equal(twice[:total], first[:total])
+  assert not np.array_equal(twice[total : 2 * total], first[:total])
+  # As promised, so that an epoch can be made again anywhere.
+  rows = np.random.default_rng((1, 2, 0)).permutation(total)
+  ordered = windows(sequences, batch_size=total, length=5, step=1)[0]
+  assert np.array_equal(first[:total], ordered["segment"][rows])
+
+
+def test_no_window_is_told_with_the_lengths():
+  with pytest.raises(
+    UserError,
+    match=r"^data\.window, data\.offset=3: no document is long enough for a"
+    r" window: the longest has 4 symbols, 5 are needed$",
+  ):
+    windows(make_sequences([4, 2]), batch_size=2, length=9, step=8, offset=3)
+  with pytest.raises(UserError, match="the longest has 0 symbols"):
+    windows(make_sequences([]), batch_size=2, length=9, step=8)
+
+
+def test_batches_are_made_when_asked_for():
+  made = []
+
+  def make(i):
+    made.append(i)
+    return {"x": np.array([i])}
+
+  batches = Batches(4, make)
+  doubled = batches.map(lambda batch: {"y": 2 * batch["x"]})
+  rest = doubled[1:]
+  assert (len(batches), len(doubled), len(rest), made) == (4, 4, 3, [])
+  assert batches[-1]["x"] == 3 and made == [3]
+  assert [int(b["y"][0]) for b in doubled] == [0, 2, 4, 6]
+  assert [int(b["y"][0]) for b in rest[::-1]] == [6, 4, 2]
+  assert rest[-3]["y"] == 2
+  for index in (4, -5):
+    with pytest.raises(IndexError):
+      batches[index]
+  with pytest.raises(IndexError):
+    rest[3]
