@@ -77,12 +77,15 @@ class Checkpoints:
     position: dict[str, Any],
     validation_loss: float | None,
   ):
-    """Writes in the background; a step that is there already is left as it is.
+    """Writes in the background.
 
     A loss that is None or NaN counts as infinite: it never becomes the best.
     """
     if step in self._manager.all_steps():
-      return
+      if validation_loss is None:
+        return
+      # A signal had put this evaluation off: the arrays are the same.
+      self._manager.delete(step)
     loss = math.inf if validation_loss is None else validation_loss
     self._manager.save(
       step,
@@ -155,6 +158,8 @@ class Restored(NamedTuple):
 def restore_params(workdir: Path, config: Config, shapes: Params) -> Restored:
   """The parameters of `config.checkpoint.step`, or of the best checkpoint.
 
+  They come to one device, wherever they were saved from.
+
   Raises:
     UserError: there is no such checkpoint, or it is damaged.
   """
@@ -174,7 +179,11 @@ def restore_params(workdir: Path, config: Config, shapes: Params) -> Restored:
       raise UserError(
         f"config.checkpoint.step={step}: no such checkpoint; there are {there}"
       )
-    params, _, _ = checkpoints.restore(step, shapes)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here_shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes
+    )
+    params, _, _ = checkpoints.restore(step, here_shapes)
     return Restored(params, step)
   except Damaged as damage:
     raise UserError(

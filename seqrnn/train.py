@@ -256,11 +256,25 @@ def split_state(state: State) -> tuple[Params, dict[str, list[jax.Array]]]:
   return state.params, {"leaves": jax.tree.leaves(state._replace(params=()))}
 
 
-def due(config: Config, position: Position, total_steps: int) -> bool:
-  """Whether an evaluation belongs here, after `position.step` steps."""
+def ended(config: Config, position: Position) -> bool:
+  """Whether all epochs, or all steps, are done."""
+  limit = config.train.max_steps
+  return position.epoch >= config.train.epochs or (
+    limit is not None and position.step >= limit
+  )
+
+
+def tired(config: Config, position: Position) -> bool:
+  """Whether nothing has gained for as long as `train.patience` waits."""
+  patience = config.train.patience
+  return patience is not None and position.waited >= patience
+
+
+def due(config: Config, position: Position) -> bool:
+  """Whether an evaluation belongs here and has not been made."""
   if position.evaluated == position.step:
     return False
-  if position.step == total_steps:
+  if ended(config, position):
     return True
   if config.train.eval_every is None:
     return position.batch == 0
@@ -295,7 +309,7 @@ def loop(
   drawn = -math.inf
   with Progress(total_steps, position.step) as progress:
     while True:
-      if due(config, position, total_steps):
+      if due(config, position):
         seconds, symbols = progress.lap()
         figures = evaluate(state.params, validation, lambda: bool(caught))
         if figures is not None:
@@ -319,9 +333,7 @@ def loop(
           if time.monotonic() - drawn > _DRAW_SECONDS:
             draw(workdir)
             drawn = time.monotonic()
-      patience = config.train.patience
-      tired = patience is not None and position.waited >= patience
-      if caught or tired or position.step >= total_steps:
+      if caught or ended(config, position) or tired(config, position):
         break
       batch = batches[position.batch]
       state, loss = step(state, sharding.put(batch, mesh))
@@ -332,7 +344,8 @@ def loop(
         position.epoch, position.batch = position.epoch + 1, 0
         batches = experiment.batches("train", position.epoch)
       every = config.checkpoint.every
-      if every is not None and position.step % every == 0:
+      now = every is not None and position.step % every == 0
+      if now and not due(config, position):
         save(checkpoints, state, position, None)
   if caught:
     save(checkpoints, state, position, None)
@@ -463,24 +476,26 @@ def run(
         f"{workdir}: the training data have changed since this run began; name"
         " another --workdir"
       )
+    done = not due(config, position) and (
+      ended(config, position) or tired(config, position)
+    )
+    step = make_step(experiment, optimizer, mesh)
+    if experiment.forbidden is not None and not done:
+      probe(
+        step,
+        state,
+        first[0],
+        experiment.forbidden(first[0]["inputs"].shape[1]),
+        len(experiment.vocabularies["symbols"]),
+        mesh,
+      )
     if known is None:
       vocabulary.save(names, experiment.vocabularies)
     configs.save(config, workdir / "config.json")
     describe(experiment, config, state.params, mesh)
-    if position.step:
+    if position.step and not done:
       print(f"going on from step {position.step}")
-    cut_rows(workdir / "metrics.csv", position.step)
-    step = make_step(experiment, optimizer, mesh)
-    if experiment.forbidden is not None and position.step < total_steps:
-      batch = first[0]
-      probe(
-        step,
-        state,
-        batch,
-        experiment.forbidden(batch["inputs"].shape[1]),
-        len(experiment.vocabularies["symbols"]),
-        mesh,
-      )
+    cut_rows(workdir / "metrics.csv", position.evaluated)
     with _signals() as caught:
       loop(
         experiment,

@@ -41,9 +41,7 @@ def write_text(folder: Path, documents: int = 3, symbols: int = 300) -> Path:
   return corpus
 
 
-def tiny(
-  tmp_path: Path, overrides: dict[str, Any] | None = None
-) -> ConfigDict:
+def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:
   """A language model's config that trains in seconds.
 
   One layer of 8 units reads windows of 8 symbols in batches of 4, from 3 texts

@@ -13,8 +13,7 @@ import pytest
 
 from seqrnn import cells
 
-
-# Where equations are checked and not what XLA makes of them: it compiles faster.
+# Compiles faster: for equations, not for what XLA makes of them.
 quick_jit = functools.partial(
   jax.jit, compiler_options={"xla_backend_optimization_level": 0}
 )
@@ -153,9 +152,7 @@ def test_parameter_counts(name, ids):
 )
 def test_initial_values(name, ids, scale):
   H = 16
-  cell = MAKE[name](
-    H, vocabulary_size=40 if ids else None, initial_scale=scale
-  )
+  cell = MAKE[name](H, vocabulary_size=40 if ids else None, initial_scale=scale)
   x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, 40))
   params = initial(cell, x)
   bound = scale or 1 / 4

@@ -110,7 +110,9 @@ def apply(module, params, x, mask, carry):
 CASES = {}
 for _name, _step in EQUATIONS.items():
   for _ids in (False, True):
-    for _reverse in (False, True):
+    # One way of two for the simple networks, to save time.
+    _ways = (False, True) if _name in ("lstm", "gru") else (not _ids,)
+    for _reverse in _ways:
       CASES[f"{_name}-ids={_ids}-reverse={_reverse}"] = (
         recurrent(_name, _reverse, _ids),
         functools.partial(scan, _step, reverse=_reverse),
@@ -199,7 +201,7 @@ def test_outputs_and_carry_equal_equations(case):
     "lstm-ids=True-reverse=True",
     "gru-ids=False-reverse=True",
     "rnn_tanh-ids=True-reverse=False",
-    "rnn_relu-ids=False-reverse=False",
+    "rnn_relu-ids=False-reverse=True",
     "stack-bidirectional",
     "towers-lstm",
   ],
@@ -223,9 +225,7 @@ def test_gradients_equal_complex_steps(case):
     return loss(variables, params, carry)
 
   grads = quick_jit(jax.grad(ours, argnums=(0, 1)))(params, carry)
-  check_gradients(
-    grads, lambda tree: loss(equations, *tree), (params, carry)
-  )
+  check_gradients(grads, lambda tree: loss(equations, *tree), (params, carry))
 
 
 @pytest.mark.usefixtures("x64")

@@ -36,7 +36,10 @@ def sgd_momentum(grads, _):
 def sgd_nesterov(grads, _):
   v1 = grads[0]
   v2 = MOMENTUM * v1 + grads[1]
-  return [-RATE * (g + MOMENTUM * v) for g, v in zip(grads, (v1, v2))]  # noqa: B905
+  return [
+    -RATE * (grads[0] + MOMENTUM * v1),
+    -RATE * (grads[1] + MOMENTUM * v2),
+  ]
 
 
 def rmsprop(grads, _):
