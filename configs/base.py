@@ -84,7 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.schedule = schedule = ml_collections.ConfigDict()
   # constant; exponential: times `factor` after each epoch from `after` on;
   # step: times `factor` every `every` epochs; cosine: to `final` times the
-  # learning rate at the last step; plateau: times `factor` after `patience`
+  # learning rate after the last step; plateau: times `factor` after `patience`
   # evaluations without a better validation loss.
   schedule.name = "constant"
   schedule.warmup_steps = 0  # Linear from 0, before any of them.

@@ -41,9 +41,11 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
     names = ", ".join(TASKS)
     raise UserError(f"config.task={config.task!r}: must be one of {names}")
   task = TASKS[config.task]
-  if vocabularies is None:
-    vocabularies = task.prepare(config)
-  return task.build(config, vocabularies)
+  made = task.prepare(config) if vocabularies is None else vocabularies
+  missing = set(task.VOCABULARIES) - set(made)
+  if missing:
+    raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
+  return task.build(config, made)
 
 
 class Run(NamedTuple):

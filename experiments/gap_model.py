@@ -8,7 +8,9 @@ t-1 has read t through the backward half of the first.
 
 import numpy as np
 
-from experiments.language_model import prepare as prepare  # the same symbols
+# The symbols are those of a language model.
+from experiments.language_model import VOCABULARIES as VOCABULARIES
+from experiments.language_model import prepare as prepare
 from seqrnn import layers, metrics, models
 from seqrnn.config import Config
 from seqrnn.data.segments import Segments

@@ -17,6 +17,8 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Decoder, Experiment
 from seqrnn.layers import hold
 
+VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
+
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
   """The vocabulary of the training split."""

@@ -273,7 +273,7 @@ def save(config: Config, path: Path):
 
 
 def changes(
-  old: Config, new: Config, prefixes: Iterable[str] = ("",)
+  old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
 ) -> dict[str, tuple[Any, Any]]:
   """The fields that differ, with both values, in order of their names."""
   a, b = flat(old), flat(new)
@@ -285,7 +285,7 @@ def changes(
 
 
 def differences(
-  old: Config, new: Config, prefixes: Iterable[str] = ("",)
+  old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
 ) -> list[str]:
   """The fields that differ, each as `name: old -> new`."""
   found = changes(old, new, prefixes).items()
@@ -384,8 +384,8 @@ def check(config: Config):
   """
   fields = flat(config)
   for name, value in fields.items():
-    if isinstance(value, float) and not math.isfinite(value):
-      raise UserError(f"config.{name}={value}: must be finite")
+    if isinstance(value, float) and not abs(value) < 2.0**128:
+      raise UserError(f"config.{name}={value}: must be finite, in 32 bits")
     if value is not None and name in RULES and not RULES[name][0](value):
       raise UserError(f"config.{name}={value!r}: {RULES[name][1]}")
 

@@ -52,7 +52,8 @@ def optimizer(
   """Clipping, then the update rule.
 
   RMSprop divides by sqrt(mean square) + epsilon, epsilon outside the root, as
-  Keras, PyTorch and char-rnn do.
+  Keras, PyTorch and char-rnn do. Adagrad is optax's: its sum of squares begins
+  at 0.1, epsilon inside the root.
   """
   fields = config.optimizer
   rules = {

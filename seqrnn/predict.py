@@ -164,13 +164,18 @@ def _ask(
   return asked
 
 
+def _quoted(name: str) -> str:
+  """A symbol's name as a table shows it: blanks need marks to be seen."""
+  return escape(name if name.strip() else repr(name))
+
+
 def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
   """Prints a sequence as a table of its first targets."""
   console.print(f"[bold]{escape(names.text(found.inputs))}[/bold]")
   table = Table("position", "truth", "probability", "bits", "most likely")
   for n in range(min(limit, len(found.targets))):
     likely = "  ".join(
-      f"{escape(name)} {chance:.3f}"
+      f"{_quoted(name)} {chance:.3f}"
       for name, chance in zip(
         names.names(found.ids[n]), found.probabilities[n], strict=True
       )
@@ -180,7 +185,7 @@ def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
     else:
       table.add_row(
         str(found.positions[n]),
-        escape(names.names([found.targets[n]])[0]),
+        _quoted(names.names([found.targets[n]])[0]),
         f"{math.exp(-found.surprisal[n]):.4f}",
         f"{found.surprisal[n] / math.log(2):.2f}",
         likely,
@@ -215,9 +220,9 @@ def _show_surprising(
     )
     table.add_row(
       f"{surprisal / math.log(2):.2f}",
-      escape(symbol),
+      _quoted(symbol),
       context.replace("\n", "\\n"),
-      escape(names.names([p.ids[n][0]])[0]),
+      _quoted(names.names([p.ids[n][0]])[0]),
     )
   if known:
     console.print(table)
@@ -290,7 +295,7 @@ def run(
       if put:
         console.print(f"filled: [bold]{escape(text)}[/bold]")
         for number, (symbol, chance) in enumerate(put, 1):
-          name = escape(names.names([symbol])[0])
+          name = _quoted(names.names([symbol])[0])
           console.print(f"  gap {number}: {name}  {chance:.3f}")
   for prediction in found[: settings.sequences]:
     _show(console, names, prediction, settings.symbols)

@@ -37,7 +37,7 @@ def probe(
     mesh: of the step.
 
   Raises:
-    UserError: something differs.
+    UserError: something differs, or is not finite.
   """
   B, T = batch["inputs"].shape
   rng = np.random.default_rng(0)
@@ -64,10 +64,13 @@ def probe(
       "weights": weights_BT,
     }
     changed = np.where(forbidden_NT[t_B], other_BT, inputs_BT)
-    same = jax.tree.map(
-      np.array_equal, after(base), after({**base, "inputs": changed})
-    )
-    if not all(jax.tree.leaves(same)):
+    one, other = after(base), after({**base, "inputs": changed})
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(one)):
+      raise UserError(
+        "the loss or a gradient of the first step is not finite: see"
+        " model.initial_scale, optimizer.learning_rate, optimizer.epsilon"
+      )
+    if not all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other))):
       raise UserError(
         "the model leaks: a prediction depends on inputs it must not see, so"
         " its loss would mean nothing; nothing was trained"

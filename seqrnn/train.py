@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from seqrnn import config as configs
 from seqrnn import metrics, optimizers, sharding
@@ -177,7 +176,8 @@ def claim(config: Config, workdir: Path):
   path = workdir / "config.json"
   if not path.exists():
     return
-  old = ConfigDict(configs.read_json(path))
+  # A field that the run is too old to know has not changed.
+  old = {**configs.flat(config), **configs.flat(configs.read_json(path))}
   found = configs.differences(old, config, configs.IDENTITY)
   if found:
     raise UserError(

@@ -3,6 +3,11 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # Also for the processes tests start.
+# Four devices on two busy cores may wait for each other longer than XLA likes.
+os.environ["XLA_FLAGS"] = (
+  "--xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
+  " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+)
 
 import random
 from pathlib import Path

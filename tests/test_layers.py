@@ -125,11 +125,6 @@ for _merge in layers.MERGES:
     True,
   )
 CASES |= {
-  "bidirectional-gru": (
-    bidirectional("gru"),
-    functools.partial(two, scan, EQUATIONS["gru"]),
-    False,
-  ),
   "stack-lstm": (
     recurrents("lstm", ids=True),
     functools.partial(stack, EQUATIONS["lstm"]),
@@ -202,8 +197,7 @@ def test_outputs_and_carry_equal_equations(case):
     "gru-ids=False-reverse=True",
     "rnn_tanh-ids=True-reverse=False",
     "rnn_relu-ids=False-reverse=True",
-    "stack-bidirectional",
-    "towers-lstm",
+    "stack-bidirectional",  # The towers: in test_models.py.
   ],
 )
 def test_gradients_equal_complex_steps(case):
@@ -311,9 +305,8 @@ def test_reversed_scan_equals_flips(name):
   close(new, flipped, 1e-14)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_summary_is_the_output_after_the_last_step(name):
-  module = layers.Stack([bidirectional(name, "sum") for _ in range(2)])
+def test_summary_is_the_output_after_the_last_step():
+  module = layers.Stack([bidirectional("lstm", "sum") for _ in range(2)])
   params, x, carry = jax.tree.map(np.float32, arrays(10, module))
   mask = np.ones((B, T), bool)
   # The two directions of the upper layer end at opposite ends.

@@ -12,6 +12,7 @@ from test_layers import before, check_gradients, stack, two
 
 import experiments
 from seqrnn import layers, models, sharding
+from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.probe import probe
@@ -156,6 +157,32 @@ def test_logits_loss_and_gradients_equal_equations(tmp_path, name):
     lambda p: softmax_loss(equations(p, ids), targets, weights),
     params,
   )
+
+
+@pytest.mark.parametrize(
+  ("fields", "inputs", "targets", "weights"),
+  [
+    ({}, "^abcd$", "abcd$", [1, 1, 1, 1, 1]),
+    # The last symbol is asked for, so it is no input.
+    ({"data__mapping": "many_to_one"}, "^abcd", "$", [1]),
+    ({"task": "gap_model"}, "^abcd$", "^abcd$", [0, 1, 1, 1, 1, 0]),
+  ],
+)
+def test_no_target_is_an_input_that_may_be_read(
+  tmp_path, fields, inputs, targets, weights
+):
+  experiment = build(tmp_path, **fields)
+  ids = lambda text: ["_^$?abcde".index(letter) for letter in text]
+  batches = experiment.batches(from_text("abcd", "char"), 0)
+  assert len(batches) == 1
+  batch = batches[0]
+  rows = {"inputs": ids(inputs), "targets": ids(targets), "weights": weights}
+  for name, row in rows.items():
+    length = batch[name].shape[1]
+    assert length == (1 if len(weights) == 1 and name != "inputs" else T)
+    row = row + [0] * (length - len(row))
+    assert batch[name][0].tolist() == row, name
+    assert not batch[name][1:].any()  # Rows of padding.
 
 
 def dependencies(experiment):

@@ -1,0 +1,186 @@
+"""Configs: what files and flags may say, and what they then mean."""
+
+import json
+import math
+
+import pytest
+
+from configs import base
+from seqrnn import config as configs
+from seqrnn.errors import UserError
+
+
+@pytest.fixture
+def config():
+  return base.get_config()
+
+
+def override(config, name, given):
+  configs.override(config, base.get_config(), name, given)
+  return configs.flat(config)[name]
+
+
+@pytest.mark.parametrize(
+  "name, text, value",
+  [
+    ("train.epochs", "12", 12),
+    ("train.epochs", "1e5", 100_000),
+    ("model.forget_bias", "1", 1.0),
+    ("optimizer.learning_rate", "2e-3", 0.002),
+    ("data.stateful", "True", True),
+    ("data.boundaries", "0", False),
+    ("sample.temperature", "0.5", (0.5,)),
+    ("sample.temperature", "(0.2, 1,)", (0.2, 1.0)),
+    ("sample.temperature", "[1,2]", (1.0, 2.0)),
+    ("train.max_steps", "none", None),
+    ("train.max_steps", "1e3", 1000),
+    ("data.path", "None", None),
+    ("model.initial_scale", "0.5", 0.5),
+    ("sample.prime", "none", "none"),  # It is not optional: a text.
+    ("sample.prime", "", ""),
+  ],
+)
+def test_a_flag_has_the_type_of_its_field(config, name, text, value):
+  found = override(config, name, text)
+  assert (found, type(found)) == (value, type(value))
+
+
+def test_none_empties_a_field_that_a_config_filled(config):
+  config.train.max_steps = 3
+  assert override(config, "train.max_steps", "none") is None
+  assert override(config, "train.max_steps", "4") == 4
+
+
+def test_a_name_is_found_in_its_group_and_a_near_one_proposed(config):
+  group, key = configs.locate(config, "model.cell")
+  assert group[key] == "lstm"
+  assert configs.locate(config, "seed")[0] is config
+  for wrong, hint in (
+    ("hidden_size", "model.hidden_size"),
+    ("modle.hidden_size", "model.hidden_size"),
+    ("model.hidden", "model.hidden_size"),
+    ("sample.temprature", "sample.temperature"),
+    ("Seed", "seed"),
+  ):
+    with pytest.raises(UserError, match=f"did you mean {hint}\\?$"):
+      configs.locate(config, wrong)
+  for wrong in ("seed.x", "model.cell.x", "model.", "", "zzz"):
+    with pytest.raises(UserError, match="no such field"):
+      configs.locate(config, wrong)
+
+
+def test_a_config_survives_its_file(config, tmp_path):
+  config.sample.temperature = (0.2, 1.0)
+  config.data.path = "/corpora/älter.txt"
+  config.train.max_steps = 7
+  config.optimizer.learning_rate = 0.1 + 0.2
+  configs.save(config, tmp_path / "config.json")
+  found = configs.read(tmp_path / "config.json", base.get_config())
+  assert configs.flat(found) == configs.flat(config)
+  assert configs.differences(config, found) == []
+  # And it is still a config that flags may change.
+  assert override(found, "train.max_steps", "none") is None
+  assert override(found, "checkpoint.step", "8") == 8
+  assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_file_may_hold_some_fields_only(config, tmp_path):
+  path = tmp_path / "some.json"
+  fields = {"model": {"forget_bias": 2, "cell": "gru"}, "sample": {}}
+  fields["sample"]["temperature"] = [1, 0.5]
+  path.write_text(json.dumps(fields))
+  found = configs.read(path, config)
+  assert configs.changes(config, found) == {
+    "model.cell": ("lstm", "gru"),
+    "model.forget_bias": (1.0, 2.0),
+    "sample.temperature": ((1.0,), (1.0, 0.5)),
+  }
+  assert isinstance(found.model.forget_bias, float)
+  assert config.model.cell == "lstm"  # What was given is left as it was.
+  own = "import ml_collections\n\ndef get_config():\n  return "
+  path = tmp_path / "own.py"
+  path.write_text(f"{own}ml_collections.ConfigDict({{'seed': 3}})\n")
+  assert configs.changes(config, configs.read(path, config)) == {"seed": (0, 3)}
+
+
+@pytest.mark.parametrize(
+  "text",
+  ['{"seed": true}', '{"seed": 1.0}', '{"model": {"tied": 1}}']
+  + ['{"task": null}', '{"sample": {"temperature": 1}}']
+  + ['{"model": {"dropout": "0"}}', '{"model": {"dropout": %s}}' % (10**400)]
+  + ['{"seed": 1}{', "[" * 100_000, '{"zzz": 1}', '{"seed": {"zzz": 1}}'],
+)
+def test_a_file_that_is_wrong_is_named(config, tmp_path, text):
+  path = tmp_path / "wrong.json"
+  path.write_text(text)
+  with pytest.raises(UserError) as caught:
+    configs.read(path, config)
+  assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_the_defaults_keep_all_rules(config):
+  configs.check(config)
+  assert not set(configs.RULES) - set(configs.flat(config))
+
+
+def test_every_number_has_a_rule(config):
+  """But those that may be any finite number, and the truths."""
+  fields = configs.flat(config)
+  numbers = {
+    name
+    for name in fields
+    if configs.locate(config, name)[0].get_type(name.split(".")[-1])
+    in (int, float, tuple)
+  }
+  assert numbers - set(configs.RULES) == {"model.forget_bias"}
+
+
+@pytest.mark.parametrize("name", configs.RULES)
+def test_every_rule_refuses_something(config, name):
+  fields = configs.flat(config)
+  holds, rule = configs.RULES[name]
+  wrong = {str: "", tuple: (), int: -1, float: -1.0}
+  group, key = configs.locate(config, name)
+  value = wrong[group.get_type(key)]
+  assert not holds(value)
+  assert fields[name] is None or holds(fields[name])
+  group[key] = value
+  with pytest.raises(UserError) as caught:
+    configs.check(config)
+  assert str(caught.value).endswith(f": {rule}")
+  assert str(caught.value).startswith(f"config.{name}=")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1e39])
+def test_numbers_are_finite(config, value):
+  for name in ("model.forget_bias", "optimizer.clip_norm"):
+    group, key = configs.locate(config, name)
+    group[key] = value
+    with pytest.raises(UserError, match=": must be finite"):
+      configs.check(config)
+    group[key] = 1.0
+  config.sample.temperature = (1.0, value)
+  with pytest.raises(UserError, match="config.sample.temperature="):
+    configs.check(config)
+
+
+def test_differences_are_told_by_name_within_the_prefixes_asked_for(config):
+  other = base.get_config()
+  other.model.cell = "gru"
+  other.train.batch_size = 3
+  other.train.max_steps = 9
+  assert configs.differences(config, other) == [
+    "model.cell: 'lstm' -> 'gru'",
+    "train.batch_size: 64 -> 3",
+    "train.max_steps: None -> 9",
+  ]
+  found = configs.changes(config, other, configs.IDENTITY)
+  assert list(found) == ["model.cell", "train.batch_size"]
+  assert list(configs.changes(config, other, configs.SHAPE)) == ["model.cell"]
+
+
+def test_what_shapes_a_model_is_part_of_its_identity(config):
+  for names in (configs.IDENTITY, configs.SHAPE, configs.NAMING):
+    for name in names:
+      assert any(field.startswith(name) for field in configs.flat(config))
+  assert all(name.startswith(configs.IDENTITY) for name in configs.SHAPE)

@@ -1,0 +1,57 @@
+"""Every config in configs/: it opens with a card, is valid, and trains."""
+
+import ast
+import csv
+import random
+from pathlib import Path
+
+import pytest
+
+import run
+from configs import base
+from seqrnn import config as configs
+from seqrnn.data.corpora import CATALOGUE
+
+PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+NAMES = [path.stem for path in PATHS]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_it_opens_with_a_card(path):
+  card = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+  assert card is not None
+  title = card.splitlines()[0]
+  assert title.endswith(".") and len(title) < 80
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_it_keeps_all_rules_and_differs_from_the_base(path):
+  defaults = base.get_config()
+  config = configs.read(path, defaults)
+  configs.check(config)
+  assert bool(configs.changes(defaults, config)) == (path.stem != "base")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_it_trains_two_steps(path, tmp_path, capfd):
+  config = configs.read(path, base.get_config())
+  # Small where it may be: the cell, the task, the schedule stay its own.
+  flags = {"train.max_steps": 2, "train.batch_size": 256, "data.window": 16}
+  if not config.model.tied:
+    flags["model.hidden_size"] = 8
+    if config.model.embedding_size is not None:
+      flags["model.embedding_size"] = 8
+  if config.data.source in CATALOGUE:  # It would be fetched.
+    text = tmp_path / "text.txt"
+    text.write_text("".join(random.Random(0).choices("abcde \n", k=3000)))
+    flags |= {"data.source": "files", "data.path": text}
+    flags |= {"train.batch_size": 4, "data.window": 8}
+  workdir = tmp_path / "run"
+  line = [f"--config.{name}={value}" for name, value in flags.items()]
+  argv = ["run.py", f"--config={path}", f"--workdir={workdir}", *line]
+  status = run.main(argv)
+  assert status == 0, capfd.readouterr().err
+  with (workdir / "metrics.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  assert [row["step"] for row in rows] == ["2"]
+  assert 0 < float(rows[0]["validation_loss"]) < 10
