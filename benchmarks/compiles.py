@@ -2,8 +2,9 @@
 
   python benchmarks/compiles.py runs/rnn
 
-Samples of a language model of the standard library, and pieces of its test
-split that are as long, are cut in the same way into blocks: a line that is not
+Samples of a language model of the standard library, which go on from a prime
+that is then cut off, and pieces of its test split that are as long, are cut in
+the same way into blocks: a line that is not
 indented and the lines below it that are. The first block, whose head is cut
 off, and the last one, whose end is, are left out. `compile()` accepts a block
 or does not.
@@ -44,8 +45,9 @@ def main():
   """Prints a table: what, blocks, lines a block, share that compiles."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("workdir")
-  parser.add_argument("--texts", type=int, default=64)
-  parser.add_argument("--length", type=int, default=2000)
+  parser.add_argument("--texts", type=int, default=1024)
+  parser.add_argument("--length", type=int, default=500)
+  parser.add_argument("--prime", default="import os\nimport sys\n\n\n")
   parser.add_argument(
     "--temperature", type=float, nargs="*", default=[0.3, 0.5, 0.7, 1.0]
   )
@@ -65,12 +67,14 @@ def main():
   rows = [("test split", pieces)]
   for temperature in arguments.temperature:
     texts = run.sample(
+      arguments.prime,
       temperature=temperature,
       streams=arguments.texts,
       length=arguments.length,
       seed=arguments.seed,
     )
-    rows.append((f"temperature {temperature:g}", texts))
+    made = [text.removeprefix(arguments.prime) for text in texts]
+    rows.append((f"temperature {temperature:g}", made))
   print("| text | blocks | lines a block | compile |")
   print("| --- | --- | --- | --- |")
   for name, texts in rows:

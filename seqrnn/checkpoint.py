@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 
 from seqrnn.config import Config
 from seqrnn.errors import UserError
@@ -42,7 +43,9 @@ class Checkpoints:
 
   def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
     policies = ocp.checkpoint_managers
-    self._directory = directory
+    # That it only reads is no reason for Orbax to warn.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
     self._manager = ocp.CheckpointManager(
       directory.absolute(),
       options=ocp.CheckpointManagerOptions(
@@ -64,6 +67,7 @@ class Checkpoints:
         ),
       ),
     )
+    logging.set_verbosity(verbosity)
 
   def steps(self) -> list[int]:
     """Those there are, oldest first."""

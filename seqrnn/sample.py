@@ -174,17 +174,17 @@ def sample(
     if len(settings.temperature) > 1:
       show(f"----- temperature {temperature:g}\n")
     ids_BT = prime_BP
-    shown = ""
+    shown = 0  # Characters of the one stream that were shown.
     for chunk_BT in generate(params, prime_BP, temperature, settings.seed):
       ids_BT = np.concatenate([ids_BT, chunk_BT], axis=1)
       if settings.streams == 1:
         # A byte that ends a chunk may be the first of a longer character.
         text = symbols.text(ids_BT[0]).rstrip("\ufffd")
-        show(text[len(shown) :])
-        shown = text
+        show(text[shown:])
+        shown = max(shown, len(text))
     made = [symbols.text(ids) for ids in ids_BT]
     if settings.streams == 1:
-      show(made[0][len(shown) :] + "\n")
+      show(made[0][shown:] + "\n")
     else:
       for number, text in enumerate(made, 1):
         show(f"----- stream {number}\n{text}\n")
