@@ -35,4 +35,5 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train.batch_size = 16
   config.train.epochs = 3
+  config.train.eval_every = 1000
   return config

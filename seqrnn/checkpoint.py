@@ -1,6 +1,7 @@
 """Checkpoints: everything a run is, with checksums, through Orbax."""
 
 import math
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ from absl import logging
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Params
+
+
+_SMALL_FILES = 500_000  # Bytes beside the arrays: metadata, block by block.
 
 
 def _metric(metrics: dict[str, float]) -> float:
@@ -43,6 +47,7 @@ class Checkpoints:
 
   def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
     policies = ocp.checkpoint_managers
+    self._directory = directory
     # That it only reads is no reason for Orbax to warn.
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -84,12 +89,16 @@ class Checkpoints:
     """Writes in the background.
 
     A loss that is None or NaN counts as infinite: it never becomes the best.
+
+    Raises:
+      UserError: the disk has no room for it.
     """
     if step in self._manager.all_steps():
       if validation_loss is None:
         return
       # A signal had put this evaluation off: the arrays are the same.
       self._manager.delete(step)
+    self._check_room(params, rest)
     loss = math.inf if validation_loss is None else validation_loss
     self._manager.save(
       step,
@@ -103,6 +112,16 @@ class Checkpoints:
       ),
       metrics={"validation_loss": math.inf if math.isnan(loss) else loss},
     )
+
+  def _check_room(self, *trees: Any):
+    """Orbax fails late and in a hundred lines where a disk is full."""
+    need = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _SMALL_FILES
+    free = shutil.disk_usage(self._directory).free
+    if free < need:
+      raise UserError(
+        f"{self._directory}: no room for a checkpoint: {need / 1e6:.1f} MB are"
+        f" needed, {free / 1e6:.1f} MB are free; make room and go on"
+      )
 
   def restore(
     self, step: int, params: Params, rest: Any | None = None

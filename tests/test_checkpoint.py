@@ -1,12 +1,15 @@
 """Checkpoints: what is kept, and that damage is noticed."""
 
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from seqrnn.checkpoint import Checkpoints, checksums
+from seqrnn.errors import UserError
 
 
 def tree(seed):
@@ -55,6 +58,19 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
 
 def test_a_nan_never_becomes_the_best(tmp_path):
   checkpoints = save_all(tmp_path, [math.nan, 3.0, math.nan], keep=1)
+  assert checkpoints.best() == 2
+  checkpoints.close()
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+  checkpoints = save_all(tmp_path, [1.0])
+  usage = shutil.disk_usage(tmp_path)._replace(free=510_000)
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+  with pytest.raises(UserError, match="no room for a checkpoint: 0.5 MB are"):
+    checkpoints.save(2, tree(2), rest(2), {}, 0.5)
+  monkeypatch.undo()
+  assert checkpoints.steps() == [1]
+  checkpoints.save(2, tree(2), rest(2), {}, 0.5)
   assert checkpoints.best() == 2
   checkpoints.close()
 
