@@ -15,7 +15,6 @@ from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Params
 
-
 _SMALL_FILES = 500_000  # Bytes beside the arrays: metadata, block by block.
 
 
