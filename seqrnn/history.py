@@ -1,11 +1,41 @@
-"""history.png: loss and accuracy of training and validation, by step."""
+"""What a run writes as it trains: rows of metrics.csv, and their picture."""
 
 import csv
+import os
 from pathlib import Path
+from typing import Any
+
+
+def add_row(path: Path, row: dict[str, Any]):
+  """Appends a row to a CSV file, and the names before the first one."""
+  row = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
+  new = not path.exists()
+  with path.open("a", newline="", encoding="utf-8") as file:
+    writer = csv.DictWriter(file, list(row), lineterminator="\n")
+    if new:
+      writer.writeheader()
+    writer.writerow(row)
+
+
+def cut_rows(path: Path, step: int):
+  """Drops the rows after `step`: what a killed run wrote and did not save."""
+  if not path.exists():
+    return
+  with path.open(newline="", encoding="utf-8") as file:
+    rows = list(csv.reader(file))
+  whole = [row for row in rows[1:] if len(row) == len(rows[0])]
+  kept = rows[:1] + [row for row in whole if int(row[0]) <= step]
+  temporary = path.with_suffix(".tmp")
+  with temporary.open("w", newline="", encoding="utf-8") as file:
+    csv.writer(file, lineterminator="\n").writerows(kept)
+  os.replace(temporary, path)
 
 
 def draw(workdir: Path):
-  """Draws metrics.csv of a run; nothing where it has no row yet."""
+  """Draws history.png from metrics.csv; nothing where it has no row yet.
+
+  Loss and accuracy of training and validation, by step.
+  """
   path = workdir / "metrics.csv"
   if not path.exists():
     return

@@ -31,7 +31,7 @@ class Progress:
     self._console = Console(soft_wrap=True, highlight=False)
     self._bar = Bar(
       TextColumn("{task.description}"),
-      BarColumn(),
+      BarColumn(bar_width=24),
       MofNCompleteColumn(),
       TextColumn("{task.fields[figures]}"),
       TimeRemainingColumn(),
@@ -53,6 +53,7 @@ class Progress:
     return self
 
   def __exit__(self, *_):
+    self._bar.update(self._task, completed=self._done)
     self._bar.stop()
 
   def step(self, loss: jax.Array, symbols: float):

@@ -1,8 +1,6 @@
 """train: one jitted step over all devices, evaluated, saved, resumable."""
 
-import csv
 import math
-import os
 import signal
 import sys
 import threading
@@ -25,7 +23,7 @@ from seqrnn.data import vocabulary
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Batch, Carry, Experiment, Params
-from seqrnn.history import draw
+from seqrnn.history import add_row, cut_rows, draw
 from seqrnn.probe import probe
 from seqrnn.progress import Progress
 
@@ -186,30 +184,6 @@ def claim(config: Config, workdir: Path):
     )
   for line in configs.differences(old, config):
     print(f"changed: {line}")
-
-
-def add_row(path: Path, row: dict[str, Any]):
-  """Appends a row to a CSV file, and the names before the first one."""
-  row = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
-  new = not path.exists()
-  with path.open("a", newline="", encoding="utf-8") as file:
-    writer = csv.DictWriter(file, list(row), lineterminator="\n")
-    if new:
-      writer.writeheader()
-    writer.writerow(row)
-
-
-def cut_rows(path: Path, step: int):
-  """Drops the rows after `step`: what a killed run wrote and did not save."""
-  if not path.exists():
-    return
-  with path.open(newline="", encoding="utf-8") as file:
-    rows = list(csv.reader(file))
-  kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= step]
-  temporary = path.with_suffix(".tmp")
-  with temporary.open("w", newline="", encoding="utf-8") as file:
-    csv.writer(file, lineterminator="\n").writerows(kept)
-  os.replace(temporary, path)
 
 
 def save(checkpoints, state: State, position: Position, loss: float | None):
