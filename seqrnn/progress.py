@@ -36,7 +36,6 @@ class Progress:
       TextColumn("{task.fields[figures]}"),
       TimeRemainingColumn(),
       console=self._console,
-      disable=not self._console.is_terminal,
     )
     self._task = self._bar.add_task(
       "training", total=total_steps, completed=done, figures=""
@@ -49,12 +48,14 @@ class Progress:
     self._shown = 0.0
 
   def __enter__(self) -> "Progress":
-    self._bar.start()
+    if self._console.is_terminal:
+      self._bar.start()
     return self
 
   def __exit__(self, *_):
-    self._bar.update(self._task, completed=self._done)
-    self._bar.stop()
+    if self._console.is_terminal:
+      self._bar.update(self._task, completed=self._done)
+      self._bar.stop()
 
   def step(self, loss: jax.Array, symbols: float):
     """Takes note of a step that was just started."""
