@@ -66,7 +66,12 @@ class Run(NamedTuple):
   step: int
 
   def sample(self, prime: str = "", **settings: Any) -> list[str]:
-    """Texts drawn from the model; settings are fields of `config.sample`."""
+    """Texts drawn from the model; settings are fields of `config.sample`.
+
+    Raises:
+      UserError: no such setting, a value out of its range, or a task that
+        cannot sample.
+    """
     if self.experiment.decoder is None:
       raise UserError(
         f"{self.workdir}: task={self.config.task!r} cannot sample"
@@ -75,7 +80,9 @@ class Run(NamedTuple):
     temperature = settings.get("temperature")
     if isinstance(temperature, int | float):
       settings["temperature"] = (float(temperature),)
-    config.sample.update({"prime": prime, **settings})
+    for name, value in {"prime": prime, **settings}.items():
+      group, key = configs.locate(config, f"sample.{name}")
+      group[key] = value
     configs.check(config)
     return sample(self.experiment, self.params, config)
 
