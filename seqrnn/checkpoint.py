@@ -156,6 +156,10 @@ class Checkpoints:
       found["position"],
     )
 
+  def delete(self, step: int):
+    """Removes one."""
+    self._manager.delete(step)
+
   def best(self) -> int | None:
     """The step with the lowest validation loss, if there is any checkpoint."""
     best = self._manager.best_step()

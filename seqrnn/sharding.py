@@ -37,6 +37,8 @@ def pad(batch: Batch, mesh: Mesh) -> Batch:
 
   def one(x):
     missing = rows(len(x), mesh) - len(x)
+    if not missing:
+      return x
     return np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
 
   return jax.tree.map(one, batch)

@@ -197,8 +197,10 @@ def restore(
 ) -> tuple[State, Position]:
   """The newest intact checkpoint, or what was given where there is none yet.
 
+  Damaged ones after it are removed, for the run will come by there again.
+
   Raises:
-    UserError: there are checkpoints and none is intact.
+    UserError: there are checkpoints and none is intact; nothing is removed.
   """
   from seqrnn.checkpoint import Damaged
 
@@ -209,16 +211,23 @@ def restore(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
     split_state(state),
   )
+  damaged = []
   for step in reversed(steps):
     try:
       params, rest, saved = checkpoints.restore(step, *shapes)
     except Damaged as damage:
       print(f"checkpoint {step} is damaged: {damage}", file=sys.stderr)
+      damaged.append(step)
       continue
+    for later in damaged:
+      checkpoints.delete(later)
     structure = jax.tree.structure(state._replace(params=()))
     state = jax.tree.unflatten(structure, rest["leaves"])
     return state._replace(params=params), Position(**saved)
-  raise UserError(f"no checkpoint of {', '.join(map(str, steps))} is intact")
+  raise UserError(
+    f"checkpoints {', '.join(map(str, steps))}: none is intact; name another"
+    " --workdir"
+  )
 
 
 def split_state(state: State) -> tuple[Params, dict[str, list[jax.Array]]]:
@@ -413,7 +422,7 @@ def run(
     workdir: where its files are.
 
   Returns:
-    step, best_step, best: the lowest validation loss.
+    the fields of the last Position.
 
   Raises:
     UserError: the workdir holds another run, the data are not those it began

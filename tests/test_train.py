@@ -13,6 +13,7 @@ from conftest import tiny
 
 import experiments
 from seqrnn import train
+from seqrnn.checkpoint import Checkpoints, Damaged
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.progress import Progress
 
@@ -329,3 +330,41 @@ def test_devices_do_not_change_the_result(
     strict=True,
   ):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_damaged_checkpoints_are_told_and_made_again(
+  tmp_path, monkeypatch, capsys
+):
+  changes = {"train.epochs": 2, "train.batches_per_epoch": 4}
+  changes |= {"checkpoint.every": 2, "checkpoint.keep": 4}
+  config = tiny(tmp_path, changes)
+  train.run(experiments.build, config, tmp_path / "whole")
+  train.run(experiments.build, config, tmp_path / "run")
+  original = Checkpoints.restore
+
+  def damage(*steps):
+    def restore(self, step, params, rest=None):
+      if step in steps:
+        raise Damaged("a flipped bit")
+      return original(self, step, params, rest)
+
+    monkeypatch.setattr(Checkpoints, "restore", restore)
+
+  damage(2, 4, 6, 8)
+  with pytest.raises(UserError, match="checkpoints 2, 4, 6, 8: none is intact"):
+    train.run(experiments.build, config, tmp_path / "run")
+  capsys.readouterr()
+  folders = [tmp_path / "run" / "checkpoints" / step for step in ("6", "8")]
+  for folder in folders:
+    (folder / "old").touch()
+  damage(6, 8)
+  train.run(experiments.build, config, tmp_path / "run")
+  assert capsys.readouterr().err == (
+    "checkpoint 8 is damaged: a flipped bit\n"
+    "checkpoint 6 is damaged: a flipped bit\n"
+  )
+  monkeypatch.undo()
+  for folder in folders:  # They are new ones.
+    assert folder.exists() and not (folder / "old").exists()
+  assert_same_run(tmp_path / "whole", tmp_path / "run", 8)
+  assert_same_run(tmp_path / "whole", tmp_path / "run", 6)
