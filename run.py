@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from absl import flags
 
 from configs import base
 from seqrnn import config as configs
+from seqrnn import processes
 from seqrnn.errors import Interrupted, UserError
 
 # mode -> the module of seqrnn that does it, imported when it is asked for
@@ -42,32 +44,49 @@ def main(argv: list[str]) -> int:
   if not _HELP.isdisjoint(argv):
     print(f"{__doc__}{parsed.get_help(include_special_flags=False)}")
     return 0
+  joined, index = False, 0  # Whether this is one of several processes; which.
   try:
     unparsed = parsed(argv)[1:]
     if unparsed:
       raise UserError(f"{unparsed[0]!r}: not a flag; flags begin with --")
     config, workdir = resolve(parsed, overrides)
+    if several(parsed):
+      joined = True
+      processes.guard()
+      index = processes.join(
+        parsed.coordinator, parsed.num_processes, parsed.process_id
+      )
     require_device()
     experiments = importlib.import_module("experiments")
     mode = importlib.import_module(MODES[parsed.mode])
     mode.run(experiments.build, config, workdir)
     sys.stdout.flush()
+    status = 0
   except Interrupted as stop:
-    print(stop, file=sys.stderr)
-    return stop.status
+    if index == 0:  # The first one speaks for all.
+      print(stop, file=sys.stderr)
+    status = stop.status
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
-    return 130
+    status = 130
   except BrokenPipeError:  # Who read the output has gone, as `head` does.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
+    status = 141
   except Exception as error:
+    if joined and processes.lost(error):
+      processes.end_lost()
     line = mistake(error)
-    if line is None:
+    if line is None and not joined:
       raise
-    print("error:", " ".join(line.splitlines()), file=sys.stderr)
-    return 2
-  return 0
+    if line is None:
+      traceback.print_exc()
+      status = 1
+    else:
+      print("error:", " ".join(line.splitlines()), file=sys.stderr)
+      status = 2
+  if joined:
+    processes.leave(status)
+  return status
 
 
 def split(argv: list[str]) -> tuple[list[tuple[str, str | bool]], list[str]]:
@@ -113,7 +132,77 @@ def define() -> flags.FlagValues:
     " config.",
     flag_values=values,
   )
+  flags.DEFINE_enum(
+    "distributed",
+    None,
+    ["auto"],
+    "This is one of several processes, as a TPU pod, SLURM or Open MPI start"
+    " them.",
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Or started by hand: host:port of process 0, the same in all.",
+    flag_values=values,
+  )
+  flags.DEFINE_integer(
+    "num_processes",
+    None,
+    "With --coordinator: how many there are.",
+    lower_bound=1,
+    flag_values=values,
+  )
+  flags.DEFINE_integer(
+    "process_id",
+    None,
+    "With --coordinator: which one this is, from 0.",
+    lower_bound=0,
+    flag_values=values,
+  )
   return values
+
+
+def several(parsed: flags.FlagValues) -> bool:
+  """Whether the flags make this one of several processes.
+
+  Raises:
+    UserError: they are not complete, or the mode runs in one process.
+  """
+  by_hand = {
+    "coordinator": parsed.coordinator,
+    "num_processes": parsed.num_processes,
+    "process_id": parsed.process_id,
+  }
+  missing = [name for name, value in by_hand.items() if value is None]
+  if len(missing) == len(by_hand):
+    if parsed.distributed is None:
+      return False
+  elif missing:
+    raise UserError(
+      f"--{missing[0]}: --coordinator, --num_processes and --process_id go"
+      " together"
+    )
+  elif parsed.distributed:
+    raise UserError(
+      f"--distributed={parsed.distributed}, --coordinator={parsed.coordinator}:"
+      " give one of the two"
+    )
+  elif not re.fullmatch(r".+:\d+", parsed.coordinator):
+    raise UserError(
+      f"--coordinator={parsed.coordinator}: must be host:port of process 0"
+    )
+  elif parsed.process_id >= parsed.num_processes:
+    raise UserError(
+      f"--process_id={parsed.process_id}: must be below"
+      f" --num_processes={parsed.num_processes}"
+    )
+  if parsed.mode not in ("train", "evaluate"):
+    raise UserError(
+      f"--mode={parsed.mode}: runs in one process; train and evaluate run in"
+      " several"
+    )
+  return True
 
 
 def resolve(

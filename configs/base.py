@@ -31,6 +31,9 @@ def get_config() -> ml_collections.ConfigDict:
   # a line, a file a sequence), session (a sequence a line, ids separated by
   # spaces).
   data.unit = "char"
+  # strict: bytes that are not UTF-8 are refused with their place; replace: each
+  # becomes U+FFFD.
+  data.errors = "strict"
   # documents: whole documents are held out, chosen by a hash of their names.
   # last_documents: the last ones in order (time order of logs).
   # tails: the end of every document.
@@ -102,6 +105,12 @@ def get_config() -> ml_collections.ConfigDict:
   train.samples_per_epoch = placeholder(int)  # then all windows.
   train.eval_every = placeholder(int)  # Steps; every epoch.
   train.patience = placeholder(int)  # Evaluations without gain, then stop.
+  # A loss, gradient or parameter that is not finite. stop: the run ends with
+  # its last good checkpoint; rollback: it goes back there, and on with
+  # `rollback_factor` times the learning rate, at most `rollbacks` times.
+  train.on_nonfinite = "stop"
+  train.rollback_factor = 0.5
+  train.rollbacks = 3
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.keep = 2  # The latest ones, beside the best.

@@ -1,81 +1,60 @@
-"""Checkpoints: everything a run is, with checksums, through Orbax."""
+"""Checkpoints: everything a run is, with checksums, through Orbax.
 
-import math
+A checkpoint is a folder named by its step:
+
+  params/    what sampling needs          rest/   the other arrays
+  position/  JSON: place in the data, best loss and the like
+  manifest.json   size and SHA-256 of each of its files
+
+A folder that is not what its manifest says is damaged, and nothing of it is
+used: Orbax itself loads flipped bits without a word.
+"""
+
+import hashlib
+import json
+import os
 import shutil
-import zlib
+import stat
+import sys
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Params
 
+_MANIFEST = "manifest.json"
+_TEMPORARY = "unfinished-"  # Before the step, in the name of a folder.
 _SMALL_FILES = 500_000  # Bytes beside the arrays: metadata, block by block.
 
 
-def _metric(metrics: dict[str, float]) -> float:
-  return metrics["validation_loss"]
-
-
-def checksums(tree: Any) -> dict[str, int]:
-  """CRC-32 of every array, by its path."""
-  return {
-    jax.tree_util.keystr(path): zlib.crc32(
-      np.asarray(jax.device_get(leaf)).tobytes()
-    )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
 class Damaged(Exception):
-  """A checkpoint that cannot be read, or is not what was saved."""
+  """A checkpoint that is not what was saved."""
 
 
 class Checkpoints:
-  """The latest `keep` checkpoints, and the one with the best validation loss.
+  """Writes the checkpoints of a run: the latest `keep`, and the best one.
 
-  A checkpoint has three parts: `params`, all that sampling needs; `rest`, the
-  other arrays of the training state; `position`, JSON: place in the data, best
-  loss and the like.
+  A checkpoint is written under a temporary name, gets its manifest, takes its
+  place, and only then an older one goes: whenever the process is killed, the
+  last that was finished is there.
   """
 
-  def __init__(self, directory: Path, keep: int = 1, read_only: bool = False):
-    policies = ocp.checkpoint_managers
-    self._directory = directory
-    # That it only reads is no reason for Orbax to warn.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    self._manager = ocp.CheckpointManager(
-      directory.absolute(),
-      options=ocp.CheckpointManagerOptions(
-        create=not read_only,
-        read_only=read_only,
-        cleanup_tmp_directories=not read_only,
-        best_fn=_metric,
-        best_mode="min",
-        preservation_policy=policies.AnyPreservationPolicy(
-          [
-            policies.LatestN(keep),
-            policies.BestN(
-              n=1,
-              get_metric_fn=_metric,
-              reverse=True,
-              keep_checkpoints_without_metrics=False,
-            ),
-          ]
-        ),
-      ),
-    )
-    logging.set_verbosity(verbosity)
-
-  def steps(self) -> list[int]:
-    """Those there are, oldest first."""
-    return sorted(self._manager.all_steps())
+  def __init__(self, directory: Path, keep: int = 1):
+    self.directory = directory.absolute()
+    self._keep = keep
+    self._thread: threading.Thread | None = None
+    self._failed: Exception | None = None
+    self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+    if jax.process_index() == 0:
+      self.directory.mkdir(parents=True, exist_ok=True)
+      for folder in self.directory.glob(f"{_TEMPORARY}*"):
+        print(f"{folder}: was not finished; removed", file=sys.stderr)
+        shutil.rmtree(folder)
 
   def save(
     self,
@@ -83,95 +62,250 @@ class Checkpoints:
     params: Params,
     rest: Any,
     position: dict[str, Any],
-    validation_loss: float | None,
+    best: int,
   ):
-    """Writes in the background.
+    """Writes in the background; nothing where it is there already.
 
-    A loss that is None or NaN counts as infinite: it never becomes the best.
+    Args:
+      step: names the checkpoint.
+      params: the parameters.
+      rest: the other arrays.
+      position: what JSON can hold.
+      best: the step whose checkpoint is never removed.
 
     Raises:
-      UserError: the disk has no room for it.
+      UserError: the disk has no room for it, or the one before failed.
     """
-    if step in self._manager.all_steps():
-      if validation_loss is None:
-        return
-      # A signal had put this evaluation off: the arrays are the same.
-      self._manager.delete(step)
+    self.wait()
+    folder = self.directory / str(step)
+    # Where a signal put an evaluation off, its arrays are there already.
+    if folder.exists() and read_position(folder) == position:
+      return
     self._check_room(params, rest)
-    loss = math.inf if validation_loss is None else validation_loss
-    self._manager.save(
-      step,
+    temporary = self.directory / f"{_TEMPORARY}{step}"
+    self._writer.save(
+      temporary,
       args=ocp.args.Composite(
         params=ocp.args.StandardSave(params),
         rest=ocp.args.StandardSave(rest),
         position=ocp.args.JsonSave(position),
-        checksums=ocp.args.JsonSave(
-          {"params": checksums(params), "rest": checksums(rest)}
-        ),
       ),
-      metrics={"validation_loss": math.inf if math.isnan(loss) else loss},
     )
+    self._thread = threading.Thread(
+      target=self._finish, args=(temporary, folder, best)
+    )
+    self._thread.start()
+
+  def _finish(self, temporary: Path, folder: Path, best: int):
+    """Waits for the files of a checkpoint and puts it in its place."""
+    try:
+      self._writer.wait_until_finished()
+      if jax.process_index() == 0:
+        manifest = temporary / _MANIFEST
+        manifest.write_text(json.dumps(_contents(temporary), indent=1), "utf-8")
+        _sync(manifest)
+        if folder.exists():
+          shutil.rmtree(folder)
+        temporary.replace(folder)
+        _sync(self.directory)
+        for step in steps(self.directory)[: -self._keep]:
+          if step != best:
+            shutil.rmtree(self.directory / str(step))
+    except Exception as error:  # tensorstore raises bare Exceptions
+      self._failed = error
 
   def _check_room(self, *trees: Any):
     """Orbax fails late and in a hundred lines where a disk is full."""
     need = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _SMALL_FILES
-    free = shutil.disk_usage(self._directory).free
+    free = shutil.disk_usage(self.directory).free
     if free < need:
       raise UserError(
-        f"{self._directory}: no room for a checkpoint: {need / 1e6:.1f} MB are"
+        f"{self.directory}: no room for a checkpoint: {need / 1e6:.1f} MB are"
         f" needed, {free / 1e6:.1f} MB are free; make room and go on"
       )
 
-  def restore(
-    self, step: int, params: Params, rest: Any | None = None
-  ) -> tuple[Params, Any, dict[str, Any]]:
-    """Params, rest (None unless asked for) and position of one checkpoint.
-
-    Args:
-      step: which one.
-      params: the shapes expected, with shardings.
-      rest: likewise; None: not read.
-
-    Raises:
-      Damaged: something is missing, unreadable or other than was saved.
-    """
-    args: dict[str, Any] = {
-      "params": ocp.args.StandardRestore(params),
-      "position": ocp.args.JsonRestore(),
-      "checksums": ocp.args.JsonRestore(),
-    }
-    if rest is not None:
-      args["rest"] = ocp.args.StandardRestore(rest)
-    try:
-      found = self._manager.restore(step, args=ocp.args.Composite(**args))
-    except Exception as error:  # tensorstore raises bare Exceptions
-      reason = str(error).strip().split("\n")[0][:200]
-      raise Damaged(f"{type(error).__name__}: {reason}") from error
-    for name in ("params", "rest")[: 1 if rest is None else 2]:
-      if checksums(found[name]) != found["checksums"].get(name):
-        raise Damaged(f"{name} differ from their checksums")
-    return (
-      found["params"],
-      None if rest is None else found["rest"],
-      found["position"],
-    )
-
-  def delete(self, step: int):
-    """Removes one."""
-    self._manager.delete(step)
-
-  def best(self) -> int | None:
-    """The step with the lowest validation loss, if there is any checkpoint."""
-    best = self._manager.best_step()
-    return best if best is not None else self._manager.latest_step()
+  def delete_after(self, step: int):
+    """Removes those after a step; all processes call it."""
+    self.wait()
+    if jax.process_index() == 0:
+      for later in steps(self.directory):
+        if later > step:
+          shutil.rmtree(self.directory / str(later))
 
   def wait(self):
-    """Returns when all that was saved is on disk."""
-    self._manager.wait_until_finished()
+    """Returns when all that was saved is on disk.
 
-  def close(self):
-    """Waits, and frees what the manager holds."""
-    self._manager.close()
+    Raises:
+      UserError: it could not be written.
+    """
+    if self._thread is not None:
+      self._thread.join()
+      self._thread = None
+    if self._failed is not None:
+      error, self._failed = self._failed, None
+      raise UserError(
+        f"{self.directory}: a checkpoint cannot be written: {_line(error)}"
+      )
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, kind: type | None, *_):
+    try:
+      self.wait()
+      self._writer.close()
+    except UserError:
+      if kind is None:  # Or it would hide what ended the run.
+        raise
+
+
+def _sync(path: Path):
+  """Returns when a file, or the names in a folder, are on the disk itself."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _line(error: Exception) -> str:
+  text = str(error).strip() or type(error).__name__
+  return text.split("\n")[0][:200]
+
+
+def files(folder: Path) -> list[tuple[str, os.DirEntry]]:
+  """All files in a folder and below, by relative name, sorted.
+
+  Raises:
+    Damaged: something is neither file nor folder: a link could lead anywhere.
+  """
+  found, queue = [], [folder]
+  while queue:
+    with os.scandir(queue.pop()) as entries:
+      for entry in entries:
+        name = os.path.relpath(entry.path, folder)
+        if entry.is_dir(follow_symlinks=False):
+          queue.append(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False):
+          found.append((name, entry))
+        else:
+          raise Damaged(f"{name} is no file")
+  return sorted(found, key=lambda item: item[0])
+
+
+def _contents(folder: Path) -> dict[str, list]:
+  """Size and SHA-256 of every file but the manifest."""
+  return {
+    name: [entry.stat().st_size, _sha256(Path(entry.path))]
+    for name, entry in files(folder)
+    if name != _MANIFEST
+  }
+
+
+def _sha256(path: Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path):
+  """Compares a checkpoint with its manifest.
+
+  Raises:
+    Damaged: a file is missing, changed or not in the manifest.
+  """
+  manifest = folder / _MANIFEST
+  try:
+    if not stat.S_ISREG(manifest.lstat().st_mode):
+      raise Damaged(f"{_MANIFEST} is no file")
+    saved = json.loads(manifest.read_bytes())
+  except FileNotFoundError:
+    raise Damaged(f"{_MANIFEST} is missing") from None
+  except (ValueError, RecursionError):
+    raise Damaged(f"{_MANIFEST} is broken") from None
+  if not isinstance(saved, dict):
+    raise Damaged(f"{_MANIFEST} is broken")
+  found = {n: entry.stat().st_size for n, entry in files(folder)}
+  found.pop(_MANIFEST)
+  for name in sorted(saved.keys() | found.keys()):
+    if name not in found:
+      raise Damaged(f"{name} is missing")
+    if name not in saved:
+      raise Damaged(f"{name} is not in {_MANIFEST}")
+    if saved[name] != [found[name], _sha256(folder / name)]:
+      raise Damaged(f"{name} is not what was saved")
+
+
+def steps(directory: Path) -> list[int]:
+  """The steps of the checkpoints there are, oldest first."""
+  if not directory.is_dir():
+    return []
+  names = [p.name for p in directory.iterdir() if p.is_dir()]
+  # Not "07": it would be read as 7.
+  return sorted(int(n) for n in names if n.isdecimal() and str(int(n)) == n)
+
+
+def damage(folder: Path) -> str | None:
+  """What is wrong with a checkpoint; None where it is intact."""
+  try:
+    verify(folder)
+  except Damaged as reason:
+    return str(reason)
+  return None
+
+
+def newest(directory: Path) -> int:
+  """The newest intact checkpoint; 0 where there is none at all.
+
+  Damaged ones after it are told on stderr.
+
+  Raises:
+    UserError: there are some and none is intact.
+  """
+  told = []
+  for step in reversed(steps(directory)):
+    reason = damage(directory / str(step))
+    if reason is None:
+      if told:
+        print("\n".join(told), file=sys.stderr)
+        print(f"checkpoint {step} is used instead", file=sys.stderr)
+      return step
+    told.append(f"checkpoint {step} is damaged: {reason}")
+  if told:
+    raise UserError(
+      f"{directory}: none is intact, {'; '.join(told)}; name another --workdir"
+    )
+  return 0
+
+
+def restore(
+  folder: Path, params: Params, rest: Any | None = None
+) -> tuple[Params, Any]:
+  """The arrays of a checkpoint: params, and rest, None unless asked for.
+
+  Args:
+    folder: of a checkpoint that `verify` found intact.
+    params: the shapes expected, with shardings.
+    rest: likewise; None: not read.
+
+  Raises:
+    UserError: the arrays are not of these shapes.
+  """
+  folder = folder.absolute()
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      params = checkpointer.restore(folder / "params", params)
+      if rest is not None:
+        rest = checkpointer.restore(folder / "rest", rest)
+  except Exception as error:  # tensorstore raises bare Exceptions
+    raise UserError(
+      f"{folder}: does not hold the model of config.json: {_line(error)}"
+    ) from None
+  return params, rest
+
+
+def read_position(folder: Path) -> dict[str, Any]:
+  """The position in a checkpoint that `verify` found intact."""
+  return json.loads((folder / "position" / "metadata").read_bytes())
 
 
 class Restored(NamedTuple):
@@ -181,40 +315,63 @@ class Restored(NamedTuple):
   step: int
 
 
-def restore_params(workdir: Path, config: Config, shapes: Params) -> Restored:
+def restore_params(
+  workdir: Path,
+  config: Config,
+  shapes: Params,
+  sharding: jax.sharding.Sharding | None = None,
+) -> Restored:
   """The parameters of `config.checkpoint.step`, or of the best checkpoint.
 
-  They come to one device, wherever they were saved from.
+  Where the best is damaged, the newest intact one stands in for it, and that
+  is told. They come to `sharding`, or to one device, wherever they were saved
+  from.
 
   Raises:
-    UserError: there is no such checkpoint, or it is damaged.
+    UserError: there is no such checkpoint, or none is intact.
   """
   directory = workdir / "checkpoints"
-  if not directory.is_dir():
-    raise UserError(f"{workdir}: no checkpoint there; train this run first")
-  checkpoints = Checkpoints(directory, read_only=True)
-  try:
-    steps = checkpoints.steps()
-    step = config.checkpoint.step
-    if step is None:
-      step = checkpoints.best()
-    if step is None:
-      raise UserError(f"{workdir}: no checkpoint there; train this run first")
-    if step not in steps:
-      there = ", ".join(map(str, steps))
+  step = choose(directory, config.checkpoint.step)
+  if sharding is None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+  )
+  return Restored(restore(directory / str(step), shapes)[0], step)
+
+
+def choose(directory: Path, step: int | None) -> int:
+  """The step asked for, or that of the best checkpoint, once verified.
+
+  Raises:
+    UserError: it is not there or damaged; or, where none is asked for, none is
+      intact.
+  """
+  there = steps(directory)
+  if step is not None:
+    listed = ", ".join(map(str, there)) or "none"
+    if step not in there:
       raise UserError(
-        f"config.checkpoint.step={step}: no such checkpoint; there are {there}"
+        f"config.checkpoint.step={step}: no such checkpoint; there are {listed}"
       )
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    here_shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes
-    )
-    params, _, _ = checkpoints.restore(step, here_shapes)
-    return Restored(params, step)
-  except Damaged as damage:
+    if reason := damage(directory / str(step)):
+      raise UserError(
+        f"{directory / str(step)}: is damaged, {reason}; there are {listed}"
+      )
+    return step
+  latest = newest(directory)
+  if not latest:
     raise UserError(
-      f"{directory / str(step)}: damaged ({damage}); name another with"
-      " --config.checkpoint.step="
-    ) from None
-  finally:
-    checkpoints.close()
+      f"{directory.parent}: no checkpoint there; train this run first"
+    )
+  best = read_position(directory / str(latest)).get("best_step")
+  if best in there and best != latest:
+    reason = damage(directory / str(best))
+    if reason is None:
+      return best
+    print(
+      f"checkpoint {best}, the best, is damaged: {reason}\n"
+      f"checkpoint {latest} is used instead",
+      file=sys.stderr,
+    )
+  return latest

@@ -310,6 +310,7 @@ _SPLITS = _choice("train", "validation", "test")
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
   "seed": _SEED,
   "data.unit": _choice("char", "byte", "word", "id", "session"),
+  "data.errors": _choice("strict", "replace"),
   "data.split": _choice(
     "auto", "documents", "last_documents", "tails", "stream_tails"
   ),
@@ -355,6 +356,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
   "train.samples_per_epoch": _WHOLE,
   "train.eval_every": _WHOLE,
   "train.patience": _WHOLE,
+  "train.on_nonfinite": _choice("stop", "rollback"),
+  "train.rollback_factor": (lambda v: 0 < v < 1, "must be above 0, below 1"),
+  "train.rollbacks": _WHOLE,
   "checkpoint.keep": _WHOLE,
   "checkpoint.every": _WHOLE,
   "checkpoint.step": _NATURAL,

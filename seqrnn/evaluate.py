@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -25,29 +27,31 @@ def evaluator(
   Its third argument is asked before each batch: where it says true, the
   evaluation ends at once and gives None.
   """
-  batched = sharding.split(mesh)
+  everywhere, batched = sharding.replicated(mesh), sharding.split(mesh)
 
-  @jax.jit
+  @partial(jax.jit, out_shardings=(batched, everywhere))
   def add(params, carry, sums, batch):
     _, (carry, totals) = experiment.loss(params, carry, batch, None)
     return carry, metrics.add(sums, totals)
 
   def evaluate(
-    params: Params, batches: Batches, stop: Callable[[], bool] = lambda: False
+    params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
   ) -> dict[str, float] | None:
+    B = len(batches[0]["inputs"])
     sums = None
     carry = ()
-    for batch in batches:
+    for rows in batches.rows(*sharding.here(B, mesh)):
       if stop():
         return None
-      batch = sharding.put(batch, mesh)
+      batch = sharding.put(rows, B, mesh)
       if sums is None:
-        carry = experiment.carry(batch["inputs"].shape[0])
+        start = partial(experiment.carry, batch["inputs"].shape[0])
+        carry = jax.jit(start, out_shardings=batched)()
         _, (_, totals) = jax.eval_shape(
           lambda *args: experiment.loss(*args, None), params, carry, batch
         )
-        sums = jax.device_put(metrics.zeros(totals), sharding.replicated(mesh))
-        carry = jax.device_put(carry, batched)
+        zeros = partial(metrics.zeros, totals)
+        sums = jax.jit(zeros, out_shardings=everywhere)()
       carry, sums = add(params, carry, sums, batch)
     assert sums is not None, "a split has at least one batch"
     return metrics.finish(sums)
@@ -60,14 +64,17 @@ def run(
 ) -> dict[str, float]:
   """Evaluates a checkpoint; prints a table and writes evaluation.json."""
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  restored = restore_params(workdir, config, shapes(experiment))
-  split = config.evaluate.split
   mesh = sharding.mesh()
+  restored = restore_params(
+    workdir, config, shapes(experiment), sharding.replicated(mesh)
+  )
+  split = config.evaluate.split
   figures = evaluator(experiment, mesh)(
-    jax.device_put(restored.params, sharding.replicated(mesh)),
-    experiment.batches(split, 0),
+    restored.params, experiment.batches(split, 0)
   )
   assert figures is not None, "nothing stops this evaluation"
+  if jax.process_index():
+    return figures
   table = Table(title=f"{workdir}, step {restored.step}: {split} split")
   table.add_column("figure")
   table.add_column("value", justify="right")

@@ -5,16 +5,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+from seqrnn.errors import UserError
+
 
 def add_row(path: Path, row: dict[str, Any]):
   """Appends a row to a CSV file, and the names before the first one."""
   row = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
   new = not path.exists()
-  with path.open("a", newline="", encoding="utf-8") as file:
-    writer = csv.DictWriter(file, list(row), lineterminator="\n")
-    if new:
-      writer.writeheader()
-    writer.writerow(row)
+  try:
+    with path.open("a", newline="", encoding="utf-8") as file:
+      writer = csv.DictWriter(file, list(row), lineterminator="\n")
+      if new:
+        writer.writeheader()
+      writer.writerow(row)
+      file.flush()
+      os.fsync(file.fileno())  # On disk before the checkpoint that follows.
+  except OSError as error:  # It knows no name where writing fails.
+    raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def cut_rows(path: Path, step: int):

@@ -57,14 +57,22 @@ class Progress:
       self._bar.update(self._task, completed=self._done)
       self._bar.stop()
 
-  def step(self, loss: jax.Array, symbols: float):
-    """Takes note of a step that was just started."""
+  def step(self, loss: jax.Array, symbols: float) -> float | None:
+    """Takes note of a step that was just started.
+
+    Returns:
+      the loss of the step before the last one; None where it is not known.
+    """
     self._done += 1
     self._symbols += symbols
     self._losses.append(loss)
     if len(self._losses) < 3:
-      return
+      return None
     finished = float(self._losses.popleft())
+    self._show(finished)
+    return finished
+
+  def _show(self, finished: float):
     now = time.monotonic()
     if now - self._shown < 0.2:
       return

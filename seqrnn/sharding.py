@@ -1,17 +1,25 @@
 """Where arrays live: batches split over the devices, everything else on all."""
 
+from collections import deque
+from functools import partial
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqrnn.experiment import Batch
 
 
 def mesh() -> Mesh:
-  """All devices, in a row named `data`."""
-  return jax.make_mesh(
-    (jax.device_count(),), ("data",), axis_types=(AxisType.Auto,)
-  )
+  """All devices of all processes, in a row named `data`.
+
+  Those of a process stand together, so that its rows of a batch do.
+  """
+  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -29,21 +37,84 @@ def rows(batch_size: int, mesh: Mesh) -> int:
   return -(-batch_size // mesh.size) * mesh.size
 
 
-def pad(batch: Batch, mesh: Mesh) -> Batch:
-  """The batch with rows of zeros where the devices do not divide it.
+def here(batch_size: int, mesh: Mesh) -> tuple[int, int]:
+  """The rows of a batch that this process reads: the first, and the end."""
+  share = rows(batch_size, mesh) // mesh.size
+  own = [
+    place
+    for place, device in enumerate(mesh.devices.flat)
+    if device.process_index == jax.process_index()
+  ]
+  first, end = own[0] * share, (own[-1] + 1) * share
+  return min(first, batch_size), min(end, batch_size)
+
+
+def pad(array: np.ndarray, count: int) -> np.ndarray:
+  """The array with rows of zeros behind its own, `count` in all.
 
   Zeros are padding symbols of weight 0: they change nothing.
   """
+  missing = count - len(array)
+  if not missing:
+    return array
+  return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+
+
+def put(batch: Batch, batch_size: int, mesh: Mesh) -> Batch:
+  """A batch over all devices, of the rows that this process has of it.
+
+  Args:
+    batch: the rows that `here` names.
+    batch_size: B, of the whole batch; where the devices do not divide it, it
+      is padded.
+    mesh: of the devices.
+  """
+  count = rows(batch_size, mesh) // mesh.size * mesh.local_mesh.size
+  padded = jax.tree.map(lambda x: pad(x, count), batch)
+  return jax.make_array_from_process_local_data(split(mesh), padded)
+
+
+@partial(jax.jit, static_argnames=("count", "place"))
+def resize(tree: Any, count: int, place: NamedSharding) -> Any:
+  """Arrays with their first axis cut, or padded with zeros, to `count`."""
 
   def one(x):
-    missing = rows(len(x), mesh) - len(x)
-    if not missing:
-      return x
-    return np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+    x = x[:count]
+    padding = [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(jnp.pad(x, padding), place)
 
-  return jax.tree.map(one, batch)
+  return jax.tree.map(one, tree)
 
 
-def put(batch: Batch, mesh: Mesh) -> Batch:
-  """The padded batch, spread over the devices."""
-  return jax.device_put(pad(batch, mesh), split(mesh))
+class Agreement:
+  """Lets all processes act on the wish of one, at the same step.
+
+  Called once a step by each, with the number it wishes for or 0, it gives the
+  largest wish of two calls ago: no process waits for the others' answers.
+  """
+
+  def __init__(self, mesh: Mesh):
+    self._split = split(mesh)
+    self._devices = mesh.local_mesh.size
+    self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
+    self._asked: deque[jax.Array] = deque()
+
+  def __call__(self, wish: int) -> int:
+    if jax.process_count() == 1:
+      return wish
+    wishes = np.full(self._devices, wish, np.int32)
+    wishes_D = jax.make_array_from_process_local_data(self._split, wishes)
+    self._asked.append(self._largest(wishes_D))
+    return int(self._asked.popleft()) if len(self._asked) > 2 else 0
+
+
+def is_first() -> bool:
+  """Whether this is the process that prints and writes."""
+  return jax.process_index() == 0
+
+
+def from_first(value: int) -> int:
+  """The value that the first process gives, in all of them."""
+  if jax.process_count() == 1:
+    return value
+  return int(multihost_utils.broadcast_one_to_all(np.int64(value)))

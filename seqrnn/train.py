@@ -1,15 +1,19 @@
 """train: one jitted step over all devices, evaluated, saved, resumable."""
 
+import fcntl
 import math
+import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,34 +26,44 @@ from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.evaluate import evaluator
-from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.history import add_row, cut_rows, draw
 from seqrnn.probe import probe
 from seqrnn.progress import Progress
+from seqrnn.step import State, healthy, make_state, make_step, pack, unpack
+
+if TYPE_CHECKING:  # Orbax takes a second to import.
+  from seqrnn.checkpoint import Checkpoints
 
 _DRAW_SECONDS = 10.0  # Between two drawings of history.png.
 
 
-class State(NamedTuple):
-  """All arrays of a run. The step makes the next one of it, in place.
+class Training(NamedTuple):
+  """What stays the same from step to step.
 
   Attributes:
-    step: updates made so far.
-    key: of the whole run, as raw data; a step folds its number into it.
-    params: of the model.
-    optimizer: the optimizer's state.
-    carry: handed from batch to batch where `data.stateful`.
-    scale: of the learning rate; a plateau lowers it.
-    sums: totals since the last evaluation, as metrics.add makes them.
+    experiment: the task.
+    config: of the run.
+    workdir: where its files are.
+    mesh: of the devices.
+    step: state, batch -> state, mean loss.
+    start: the state before the first step.
+    learning_rate: of a step, before the state's scale.
+    total_steps: until all epochs are done.
+    crc32: of the training data.
+    checkpoints: of the run.
   """
 
-  step: jax.Array
-  key: jax.Array
-  params: Params
-  optimizer: Any
-  carry: Carry
-  scale: jax.Array
-  sums: dict[str, Any]
+  experiment: Experiment
+  config: Config
+  workdir: Path
+  mesh: Mesh
+  step: Callable[[State, Batch], tuple[State, jax.Array]]
+  start: Callable[[], State]
+  learning_rate: optax.Schedule
+  total_steps: int
+  crc32: int
+  checkpoints: "Checkpoints"
 
 
 @dataclass
@@ -66,6 +80,7 @@ class Position:
     waited: evaluations since then.
     stalled: those of them since the plateau schedule last acted.
     crc32: of the training data.
+    rollbacks: how often the run went back because a loss was not finite.
   """
 
   step: int = 0
@@ -77,75 +92,23 @@ class Position:
   waited: int = 0
   stalled: int = 0
   crc32: int = 0
+  rollbacks: int = 0
 
 
-def make_step(
-  experiment: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> Callable[[State, Batch], tuple[State, jax.Array]]:
-  """The jitted step: state, batch -> state, mean loss; `state` is used up."""
+class Diverged(Exception):
+  """A loss, a gradient or a parameter is not finite.
 
-  def step(state, batch):
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    gradient = jax.value_and_grad(experiment.loss, has_aux=True)
-    (loss, (carry, totals)), grads = gradient(
-      state.params, state.carry, batch, key
-    )
-    updates, optimizer_state = optimizer.update(
-      grads, state.optimizer, state.params
-    )
-    updates = jax.tree.map(lambda u: u * state.scale, updates)
-    totals["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
-    new = State(
-      step=state.step + 1,
-      key=state.key,
-      params=optax.apply_updates(state.params, updates),
-      optimizer=optimizer_state,
-      carry=carry,
-      scale=state.scale,
-      sums=metrics.add(state.sums, totals),
-    )
-    return new, loss
+  Attributes:
+    step: where that was seen.
+  """
 
-  out = (_shardings(mesh), sharding.replicated(mesh))
-  return jax.jit(step, donate_argnums=0, out_shardings=out)
-
-
-def make_state(
-  experiment: Experiment,
-  optimizer: optax.GradientTransformation,
-  seed: int,
-  batch: Batch,
-  mesh: Mesh,
-) -> State:
-  """The state before the first step; `batch` is any one that will train."""
-
-  def init(key):
-    params = experiment.init(jax.random.fold_in(key, 0))
-    carry = experiment.carry(batch["inputs"].shape[0])
-    _, (_, totals) = experiment.loss(params, carry, batch, None)
-    totals["gradient_norm"] = (jnp.zeros(()), jnp.zeros(()))
-    return State(
-      step=jnp.zeros((), jnp.int32),
-      key=jax.random.key_data(jax.random.fold_in(key, 1)),
-      params=params,
-      optimizer=optimizer.init(params),
-      carry=carry,
-      scale=jnp.ones(()),
-      sums=metrics.zeros(totals),
-    )
-
-  return jax.jit(init, out_shardings=_shardings(mesh))(jax.random.key(seed))
-
-
-def _shardings(mesh: Mesh) -> Any:
-  """Where a State lives: the carry with its rows, all else on every device."""
-  everywhere: Any = sharding.replicated(mesh)
-  state = State(*[everywhere] * len(State._fields))
-  return state._replace(carry=sharding.split(mesh))
+  def __init__(self, step: int):
+    super().__init__(step)
+    self.step = step
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
   """Collects SIGINT and SIGTERM instead of dying of them."""
   caught: list[int] = []
   if threading.current_thread() is not threading.main_thread():
@@ -186,57 +149,92 @@ def claim(config: Config, workdir: Path):
     print(f"changed: {line}")
 
 
-def save(checkpoints, state: State, position: Position, loss: float | None):
-  """Hands a checkpoint to Orbax; `loss` is that of an evaluation just made."""
-  params, rest = split_state(state)
-  checkpoints.save(position.step, params, rest, asdict(position), loss)
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+  """Keeps a second training out; the system frees the lock of a killed one.
+
+  Raises:
+    UserError: another training has it.
+  """
+  with (workdir / "lock").open("a+", encoding="utf-8") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise UserError(
+        f"{workdir}: is being trained by {file.read(100).strip()}; wait for it,"
+        " or name another --workdir"
+      ) from None
+    except OSError as error:  # Some network file systems have none.
+      print(f"{file.name}: no lock ({error.strerror})", file=sys.stderr)
+    file.truncate(0)
+    print(f"process {os.getpid()} on {socket.gethostname()}", file=file)
+    file.flush()
+    yield
 
 
-def restore(
-  checkpoints, state: State, position: Position
-) -> tuple[State, Position]:
-  """The newest intact checkpoint, or what was given where there is none yet.
+def save(training: Training, state: State, position: Position):
+  """Hands a checkpoint to Orbax.
+
+  Raises:
+    Diverged: something in it is not finite; nothing was written.
+  """
+  if not healthy(state):
+    raise Diverged(position.step)
+  params, rest = pack(state, training.config.train.batch_size, training.mesh)
+  training.checkpoints.save(
+    position.step, params, rest, asdict(position), position.best_step
+  )
+
+
+def restore(training: Training) -> tuple[State, Position]:
+  """The newest intact checkpoint, or the start where there is none yet.
 
   Damaged ones after it are removed, for the run will come by there again.
 
   Raises:
-    UserError: there are checkpoints and none is intact; nothing is removed.
+    UserError: there are checkpoints and none is intact, and nothing is
+      removed; or the data are not those that the run began with.
   """
-  from seqrnn.checkpoint import Damaged
+  from seqrnn import checkpoint
 
-  steps = checkpoints.steps()
-  if not steps:
-    return state, position
+  directory = training.workdir / "checkpoints"
+  step = 0  # Of which there is never a checkpoint.
+  if sharding.is_first():
+    step = checkpoint.newest(directory)
+  step = sharding.from_first(step)
+  state = training.start()
+  if not step:
+    return state, Position(crc32=training.crc32)
+  training.checkpoints.delete_after(step)
+  config, mesh = training.config, training.mesh
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-    split_state(state),
+    pack(state, config.train.batch_size, mesh),
   )
-  damaged = []
-  for step in reversed(steps):
-    try:
-      params, rest, saved = checkpoints.restore(step, *shapes)
-    except Damaged as damage:
-      print(f"checkpoint {step} is damaged: {damage}", file=sys.stderr)
-      damaged.append(step)
-      continue
-    for later in damaged:
-      checkpoints.delete(later)
-    structure = jax.tree.structure(state._replace(params=()))
-    state = jax.tree.unflatten(structure, rest["leaves"])
-    return state._replace(params=params), Position(**saved)
-  raise UserError(
-    f"checkpoints {', '.join(map(str, steps))}: none is intact; name another"
-    " --workdir"
-  )
+  folder = directory / str(step)
+  params, rest = checkpoint.restore(folder, *shapes)
+  position = read_position(folder)
+  if position.crc32 != training.crc32:
+    raise UserError(
+      f"{training.workdir}: the training data have changed since this run"
+      " began; name another --workdir"
+    )
+  return unpack(params, rest, state, mesh), position
 
 
-def split_state(state: State) -> tuple[Params, dict[str, list[jax.Array]]]:
-  """The parameters, and the other arrays in a row: two parts of a checkpoint.
+def read_position(folder: Path) -> Position:
+  """The position in a checkpoint.
 
-  Sampling reads the first alone. The second names nothing, since the types of
-  an optimizer's state are optax's own affair.
+  Raises:
+    UserError: it is none.
   """
-  return state.params, {"leaves": jax.tree.leaves(state._replace(params=()))}
+  from seqrnn import checkpoint
+
+  try:
+    return Position(**checkpoint.read_position(folder))
+  except TypeError as error:
+    raise UserError(f"{folder / 'position'}: {error}") from None
 
 
 def ended(config: Config, position: Position) -> bool:
@@ -265,18 +263,7 @@ def due(config: Config, position: Position) -> bool:
 
 
 def loop(
-  experiment: Experiment,
-  config: Config,
-  workdir: Path,
-  *,
-  mesh: Mesh,
-  step: Callable[[State, Batch], tuple[State, jax.Array]],
-  learning_rate: optax.Schedule,
-  state: State,
-  position: Position,
-  total_steps: int,
-  checkpoints,
-  caught: list[int],
+  training: Training, state: State, position: Position, caught: list[int]
 ):
   """Trains until the steps are done, nothing gains, or a signal is caught.
 
@@ -285,62 +272,155 @@ def loop(
 
   Raises:
     Interrupted: a signal was caught, and a checkpoint is on disk.
+    Diverged: something is not finite, and nothing of it is on disk.
   """
+  experiment, config, mesh = training.experiment, training.config, training.mesh
+  B = config.train.batch_size
+  own = sharding.here(B, mesh)
   evaluate = evaluator(experiment, mesh)
   validation = experiment.batches("validation", 0)
-  batches = experiment.batches("train", position.epoch)
+  batches = experiment.batches("train", position.epoch).rows(*own)
+  agree = sharding.Agreement(mesh)
+  stopped = 0
   drawn = -math.inf
-  with Progress(total_steps, position.step) as progress:
+
+  def stop() -> int:
+    nonlocal stopped
+    stopped = stopped or agree(caught[0] if caught else 0)
+    return stopped
+
+  with Progress(training.total_steps, position.step) as progress:
     while True:
       if due(config, position):
         seconds, symbols = progress.lap()
-        figures = evaluate(state.params, validation, lambda: bool(caught))
+        figures = evaluate(state.params, validation, stop)
         if figures is not None:
-          rate = float(learning_rate(position.step - 1) * state.scale)
+          rate = float(training.learning_rate(position.step - 1) * state.scale)
           row = figure_row(position, rate, metrics.finish(state.sums), figures)
-          add_row(workdir / "metrics.csv", row)
+          if not all(math.isfinite(figure) for figure in row.values()):
+            raise Diverged(position.step)
           evaluation_seconds, _ = progress.lap()
-          add_row(
-            workdir / "timing.csv",
-            {
-              "step": position.step,
-              "symbols": int(symbols),
-              "seconds": seconds,
-              "symbols_per_second": symbols / max(seconds, 1e-9),
-              "evaluation_seconds": evaluation_seconds,
-            },
-          )
           state = take_note(config, state, position, figures["loss"])
-          save(checkpoints, state, position, figures["loss"])
+          write_rows(
+            training.workdir, row, symbols, seconds, evaluation_seconds
+          )
+          save(training, state, position)
           progress.line(figure_line(row, position))
           if time.monotonic() - drawn > _DRAW_SECONDS:
-            draw(workdir)
+            draw(training.workdir)
             drawn = time.monotonic()
-      if caught or ended(config, position) or tired(config, position):
+      if stop() or ended(config, position) or tired(config, position):
         break
-      batch = batches[position.batch]
-      state, loss = step(state, sharding.put(batch, mesh))
-      progress.step(loss, float(batch["weights"].sum()))
+      rows = batches[position.batch]
+      state, loss = training.step(state, sharding.put(rows, B, mesh))
+      symbols = float(rows["weights"].sum()) * jax.process_count()
+      earlier = progress.step(loss, symbols)
+      if earlier is not None and not math.isfinite(earlier):
+        raise Diverged(position.step - 1)
       position.step += 1
       position.batch += 1
       if position.batch == len(batches):
         position.epoch, position.batch = position.epoch + 1, 0
-        batches = experiment.batches("train", position.epoch)
+        batches = experiment.batches("train", position.epoch).rows(*own)
       every = config.checkpoint.every
       now = every is not None and position.step % every == 0
       if now and not due(config, position):
-        save(checkpoints, state, position, None)
-  if caught:
-    save(checkpoints, state, position, None)
-  checkpoints.wait()
-  draw(workdir)
-  if caught:
-    name = signal.Signals(caught[0]).name
+        save(training, state, position)
+  if stopped:
+    save(training, state, position)
+  training.checkpoints.wait()
+  draw(training.workdir)
+  if stopped:
+    name = signal.Signals(stopped).name
     raise Interrupted(
       f"stopped by {name} and saved at step {position.step}; the same command,"
-      f" or --workdir={workdir}, goes on from there",
-      status=128 + caught[0],
+      f" or --workdir={training.workdir}, goes on from there",
+      status=128 + stopped,
     )
+
+
+def train(training: Training, state: State, position: Position) -> Position:
+  """The loop, and the way back where a loss is not finite.
+
+  Raises:
+    UserError: it is not finite, and `train.on_nonfinite` says to stop, or
+      going back has not helped.
+    Interrupted: as `loop`.
+  """
+  rollbacks = position.rollbacks
+  with signals() as caught:
+    while True:
+      try:
+        loop(training, state, position, caught)
+        return position
+      except Diverged as diverged:
+        training.checkpoints.wait()
+        state, position = roll_back(training, diverged.step, rollbacks)
+        rollbacks = position.rollbacks
+
+
+def roll_back(
+  training: Training, step: int, rollbacks: int
+) -> tuple[State, Position]:
+  """The last good checkpoint, with a lower learning rate.
+
+  Args:
+    training: the run.
+    step: where something was not finite.
+    rollbacks: how often the run went back before.
+
+  Raises:
+    UserError: it may not go back, or not again.
+  """
+  config, settings = training.config, training.config.train
+  wrong = (
+    f"config.optimizer.learning_rate={config.optimizer.learning_rate}: at step"
+    f" {step} a loss, gradient or parameter is not finite"
+  )
+  if settings.on_nonfinite == "stop":
+    raise UserError(
+      f"{wrong}; nothing of it was saved: lower it, set optimizer.clip_norm, or"
+      " let train.on_nonfinite=rollback lower it"
+    )
+  if rollbacks == settings.rollbacks:
+    raise UserError(
+      f"{wrong}, after train.rollbacks={rollbacks} ways back; the last good"
+      " checkpoint stays"
+    )
+  state, position = restore(training)
+  # Those since this checkpoint count, too, or it would go on for ever.
+  factor = settings.rollback_factor ** (rollbacks + 1 - position.rollbacks)
+  position.rollbacks = rollbacks + 1
+  print(
+    f"step {step}: not finite; back to step {position.step} with the learning"
+    f" rate times {factor:g} ({position.rollbacks} of {settings.rollbacks})"
+  )
+  if sharding.is_first():
+    cut_rows(training.workdir / "metrics.csv", position.evaluated)
+  return state._replace(scale=state.scale * factor), position
+
+
+def write_rows(
+  workdir: Path,
+  row: dict[str, Any],
+  symbols: float,
+  seconds: float,
+  evaluation_seconds: float,
+):
+  """Appends to metrics.csv and timing.csv; the first process does."""
+  if not sharding.is_first():
+    return
+  add_row(workdir / "metrics.csv", row)
+  add_row(
+    workdir / "timing.csv",
+    {
+      "step": row["step"],
+      "symbols": int(symbols),
+      "seconds": seconds,
+      "symbols_per_second": symbols / max(seconds, 1e-9),
+      "evaluation_seconds": evaluation_seconds,
+    },
+  )
 
 
 def take_note(
@@ -425,8 +505,8 @@ def run(
     the fields of the last Position.
 
   Raises:
-    UserError: the workdir holds another run, the data are not those it began
-      with, or the model leaks.
+    UserError: the workdir holds another run or is being trained, the data are
+      not those it began with, the model leaks, or its loss is not finite.
     Interrupted: SIGINT or SIGTERM came.
   """
   claim(config, workdir)
@@ -441,62 +521,51 @@ def run(
     total_steps = min(total_steps, config.train.max_steps)
   learning_rate = optimizers.schedule(config, len(first), total_steps)
   optimizer = optimizers.optimizer(config, learning_rate)
-  state = make_state(
-    experiment, optimizer, config.seed, sharding.pad(first[0], mesh), mesh
-  )
-  facts = experiment.facts("train")
-
-  from seqrnn.checkpoint import Checkpoints  # Orbax takes a second to import.
 
   workdir.mkdir(parents=True, exist_ok=True)
-  checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-  try:
-    state, position = restore(
-      checkpoints, state, Position(crc32=facts["crc32"])
-    )
-    if position.crc32 != facts["crc32"]:
-      raise UserError(
-        f"{workdir}: the training data have changed since this run began; name"
-        " another --workdir"
-      )
-    done = not due(config, position) and (
-      ended(config, position) or tired(config, position)
-    )
-    step = make_step(experiment, optimizer, mesh)
-    if experiment.forbidden is not None and not done:
-      probe(
-        step,
-        state,
-        first[0],
-        experiment.forbidden(first[0]["inputs"].shape[1]),
-        len(experiment.vocabularies["symbols"]),
-        mesh,
-      )
-    if known is None:
-      vocabulary.save(names, experiment.vocabularies)
-    configs.save(config, workdir / "config.json")
-    describe(experiment, config, state.params, mesh)
-    if position.step and not done:
-      print(f"going on from step {position.step}")
-    cut_rows(workdir / "metrics.csv", position.evaluated)
-    with _signals() as caught:
-      loop(
-        experiment,
-        config,
-        workdir,
+  with locked(workdir) if sharding.is_first() else nullcontext():
+    from seqrnn.checkpoint import Checkpoints  # Orbax takes a second to import.
+
+    directory = workdir / "checkpoints"
+    with Checkpoints(directory, config.checkpoint.keep) as checkpoints:
+      training = Training(
+        experiment=experiment,
+        config=config,
+        workdir=workdir,
         mesh=mesh,
-        step=step,
+        step=make_step(experiment, optimizer, mesh),
+        start=partial(
+          make_state, experiment, optimizer, config.seed, first[0], mesh
+        ),
         learning_rate=learning_rate,
-        state=state,
-        position=position,
         total_steps=total_steps,
+        crc32=experiment.facts("train")["crc32"],
         checkpoints=checkpoints,
-        caught=caught,
       )
-    print(
-      f"{workdir}: finished at step {position.step}; best validation loss"
-      f" {position.best:.4f} nats at step {position.best_step}"
-    )
-    return asdict(position)
-  finally:
-    checkpoints.close()
+      state, position = restore(training)
+      done = not due(config, position) and (
+        ended(config, position) or tired(config, position)
+      )
+      if experiment.forbidden is not None and not done:
+        probe(
+          training.step,
+          state,
+          first[0],
+          experiment.forbidden(first[0]["inputs"].shape[1]),
+          len(experiment.vocabularies["symbols"]),
+          mesh,
+        )
+      if sharding.is_first():
+        if known is None:
+          vocabulary.save(names, experiment.vocabularies)
+        configs.save(config, workdir / "config.json")
+        cut_rows(workdir / "metrics.csv", position.evaluated)
+      describe(experiment, config, state.params, mesh)
+      if position.step and not done:
+        print(f"going on from step {position.step}")
+      position = train(training, state, position)
+  print(
+    f"{workdir}: finished at step {position.step}; best validation loss"
+    f" {position.best:.4f} nats at step {position.best_step}"
+  )
+  return asdict(position)

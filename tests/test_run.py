@@ -258,7 +258,10 @@ MISTAKES = [
     "--workdir=lm --mode=sample --config.checkpoint.step=9",
     "config.checkpoint.step=9: no such checkpoint; there are 2",
   ),
-  ("--workdir=damaged --mode=sample", "damaged/checkpoints/2: damaged ("),
+  (
+    "--workdir=damaged --mode=sample",
+    "damaged/checkpoints: none is intact, checkpoint 2",
+  ),
   # The modes.
   ("--workdir=gap --mode=sample", "--mode=sample: task='gap_model' reads both"),
   ("--workdir=paths --mode=evaluate", "data.test_path=None: no path is given"),
@@ -549,7 +552,9 @@ def test_a_damaged_checkpoint_is_one_line_in_a_process_too(home):
   line = "--workdir=damaged --mode=sample"
   done = start(str(ROOT / "run.py"), *shlex.split(line), cwd=home)
   assert (done.returncode, done.stdout) == (2, "")
-  assert done.stderr.startswith("error: damaged/checkpoints/2: damaged (")
+  assert done.stderr.startswith(
+    "error: damaged/checkpoints: none is intact, checkpoint 2"
+  )
   assert done.stderr.count("\n") == 1
 
 

@@ -1,19 +1,22 @@
 """The training loop: what it writes, and that stopping changes nothing."""
 
 import csv
+import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny
 
 import experiments
 from seqrnn import train
-from seqrnn.checkpoint import Checkpoints, Damaged
+from seqrnn.checkpoint import steps
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.progress import Progress
 
@@ -147,6 +150,7 @@ def test_it_learns_and_writes_what_it_did(tmp_path, capsys):
     "metrics.csv",
     "timing.csv",
     "history.png",
+    "lock",
   }
   out = capsys.readouterr().out
   assert "best validation loss" in out and "parameters" in out
@@ -332,39 +336,133 @@ def test_devices_do_not_change_the_result(
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_damaged_checkpoints_are_told_and_made_again(
-  tmp_path, monkeypatch, capsys
-):
+def test_damaged_checkpoints_are_told_and_made_again(tmp_path, capsys):
   changes = {"train.epochs": 2, "train.batches_per_epoch": 4}
   changes |= {"checkpoint.every": 2, "checkpoint.keep": 4}
   config = tiny(tmp_path, changes)
   train.run(experiments.build, config, tmp_path / "whole")
   train.run(experiments.build, config, tmp_path / "run")
-  original = Checkpoints.restore
-
-  def damage(*steps):
-    def restore(self, step, params, rest=None):
-      if step in steps:
-        raise Damaged("a flipped bit")
-      return original(self, step, params, rest)
-
-    monkeypatch.setattr(Checkpoints, "restore", restore)
-
-  damage(2, 4, 6, 8)
-  with pytest.raises(UserError, match="checkpoints 2, 4, 6, 8: none is intact"):
-    train.run(experiments.build, config, tmp_path / "run")
+  directory = tmp_path / "run" / "checkpoints"
+  shutil.rmtree(directory / "8")
+  (directory / "8").mkdir()
+  (directory / "6" / "manifest.json").write_text("{")
   capsys.readouterr()
-  folders = [tmp_path / "run" / "checkpoints" / step for step in ("6", "8")]
-  for folder in folders:
-    (folder / "old").touch()
-  damage(6, 8)
   train.run(experiments.build, config, tmp_path / "run")
   assert capsys.readouterr().err == (
-    "checkpoint 8 is damaged: a flipped bit\n"
-    "checkpoint 6 is damaged: a flipped bit\n"
+    "checkpoint 8 is damaged: manifest.json is missing\n"
+    "checkpoint 6 is damaged: manifest.json is broken\n"
+    "checkpoint 4 is used instead\n"
   )
-  monkeypatch.undo()
-  for folder in folders:  # They are new ones.
-    assert folder.exists() and not (folder / "old").exists()
   assert_same_run(tmp_path / "whole", tmp_path / "run", 8)
   assert_same_run(tmp_path / "whole", tmp_path / "run", 6)
+  for step in steps(directory):
+    (directory / str(step) / "manifest.json").unlink()
+  before = contents(tmp_path / "run")
+  with pytest.raises(UserError, match="none is intact, checkpoint 8"):
+    train.run(experiments.build, config, tmp_path / "run")
+  after = contents(tmp_path / "run")
+  lock = tmp_path / "run" / "lock"
+  assert before.pop(lock) is not None and after.pop(lock) is not None
+  assert after == before
+
+
+def contents(folder):
+  """Every file below a folder."""
+  return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+NAN_AT = 7  # The number of the update whose loss is not finite.
+
+
+def poisoned(monkeypatch, learning_rate):
+  """Loss and gradient are not finite at NAN_AT where the rate is higher."""
+  original = train.make_step
+
+  def make_step(experiment, optimizer, mesh):
+    step = original(experiment, optimizer, mesh)
+
+    def poison(state, batch):
+      bad = int(state.step) == NAN_AT and float(state.scale) > learning_rate
+      new, loss = step(state, batch)
+      if not bad:
+        return new, loss
+      nan = jax.tree.map(lambda x: x * jnp.nan, (new.params, loss))
+      return new._replace(params=nan[0]), nan[1]
+
+    return poison
+
+  monkeypatch.setattr(train, "make_step", make_step)
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch, every):
+  changes = {"train.batches_per_epoch": 5, "train.epochs": 4}
+  config = tiny(tmp_path, changes | {"checkpoint.every": every})
+  with monkeypatch.context() as patch:
+    poisoned(patch, 0)
+    with pytest.raises(UserError, match=r"at step \d+ a loss.* is not finite"):
+      train.run(experiments.build, config, tmp_path / "run")
+  assert steps(tmp_path / "run" / "checkpoints")[-1] == (6 if every else 5)
+  train.run(experiments.build, config, tmp_path / "whole")
+  train.run(experiments.build, config, tmp_path / "run")
+  assert_same_run(tmp_path / "whole", tmp_path / "run", 20)
+
+
+def test_it_goes_back_and_on_with_a_lower_rate(tmp_path, monkeypatch, capsys):
+  changes = {
+    "train.batches_per_epoch": 5,
+    "train.epochs": 4,
+    "train.on_nonfinite": "rollback",
+    "train.rollback_factor": 0.5,
+  }
+  config = tiny(tmp_path, changes)
+  poisoned(monkeypatch, 0.3)
+  result = train.run(experiments.build, config, tmp_path / "run")
+  out = capsys.readouterr().out
+  assert "not finite; back to step 5 with the learning rate times 0.5 (1" in out
+  assert (
+    "not finite; back to step 5 with the learning rate times 0.25 (2" in out
+  )
+  assert result["rollbacks"] == 2
+  found = rows(tmp_path / "run")
+  assert [row["step"] for row in found] == ["5", "10", "15", "20"]
+  rates = [float(row["learning_rate"]) for row in found]
+  assert rates == pytest.approx([0.002, 0.0005, 0.0005, 0.0005])
+  assert all(np.isfinite(float(row["validation_loss"])) for row in found)
+
+
+def test_it_goes_back_to_the_start_where_nothing_was_saved(
+  tmp_path, monkeypatch
+):
+  changes = {"train.max_steps": 12, "train.on_nonfinite": "rollback"}
+  poisoned(monkeypatch, 0.6)
+  config = tiny(tmp_path, changes)
+  assert train.run(experiments.build, config, tmp_path / "run")["step"] == 12
+  poisoned(monkeypatch, 0)
+  with pytest.raises(UserError, match="after train.rollbacks=3 ways back"):
+    train.run(experiments.build, config, tmp_path / "other")
+  assert steps(tmp_path / "other" / "checkpoints") == []
+
+
+def test_a_second_training_is_refused_while_the_first_runs(
+  tmp_path, monkeypatch
+):
+  config = tiny(tmp_path, {"train.max_steps": 3})
+  original = Progress.step
+  refused = []
+
+  def second(self, loss, symbols):
+    with pytest.raises(
+      UserError, match=f"being trained by process {os.getpid()}"
+    ):
+      train.run(experiments.build, config, tmp_path / "run")
+    refused.append(1)
+    return original(self, loss, symbols)
+
+  monkeypatch.setattr(Progress, "step", second)
+  train.run(experiments.build, config, tmp_path / "run")
+  assert len(refused) == 3
+  monkeypatch.undo()
+  # What a killed one left is in nobody's way.
+  (tmp_path / "run" / "lock").write_text("process 1 on another")
+  train.run(experiments.build, config, tmp_path / "run")

@@ -32,6 +32,10 @@ class Batches(Sequence):
       return Batches(len(places), lambda i: self._make(places[i]))
     return self._make(places)
 
+  def rows(self, start: int, stop: int) -> "Batches":
+    """The batches with only these rows of each."""
+    return self.map(lambda b: {k: v[start:stop] for k, v in b.items()})
+
   def map(self, function: Callable[[Arrays], Arrays]) -> "Batches":
     """The batches with `function` applied to each, when it is made."""
     return Batches(self._count, lambda i: function(self._make(i)))

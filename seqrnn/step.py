@@ -1,0 +1,147 @@
+"""The training step: one jitted function over all devices, and its state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from seqrnn import metrics, sharding
+from seqrnn.experiment import Batch, Carry, Experiment, Params
+
+
+class State(NamedTuple):
+  """All arrays of a run. The step makes the next one of it, in place.
+
+  Attributes:
+    step: updates made so far.
+    key: of the whole run, as raw data; a step folds its number into it.
+    params: of the model.
+    optimizer: the optimizer's state.
+    carry: handed from batch to batch where `data.stateful`.
+    scale: of the learning rate; a plateau lowers it.
+    sums: totals since the last evaluation, as metrics.add makes them.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  params: Params
+  optimizer: Any
+  carry: Carry
+  scale: jax.Array
+  sums: dict[str, Any]
+
+
+def make_step(
+  experiment: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Callable[[State, Batch], tuple[State, jax.Array]]:
+  """The jitted step: state, batch -> state, mean loss; `state` is used up."""
+
+  def step(state, batch):
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    gradient = jax.value_and_grad(experiment.loss, has_aux=True)
+    (loss, (carry, totals)), grads = gradient(
+      state.params, state.carry, batch, key
+    )
+    updates, optimizer_state = optimizer.update(
+      grads, state.optimizer, state.params
+    )
+    updates = jax.tree.map(lambda u: u * state.scale, updates)
+    totals["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
+    new = State(
+      step=state.step + 1,
+      key=state.key,
+      params=optax.apply_updates(state.params, updates),
+      optimizer=optimizer_state,
+      carry=carry,
+      scale=state.scale,
+      sums=metrics.add(state.sums, totals),
+    )
+    return new, loss
+
+  out = (_shardings(mesh), sharding.replicated(mesh))
+  return jax.jit(step, donate_argnums=0, out_shardings=out)
+
+
+def make_state(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  batch: Batch,
+  mesh: Mesh,
+) -> State:
+  """The state before the first step.
+
+  Args:
+    experiment: the task.
+    optimizer: of the step.
+    seed: of the whole run.
+    batch: any one that will train; only its shapes matter.
+    mesh: of the devices.
+  """
+
+  def init(key):
+    params = experiment.init(jax.random.fold_in(key, 0))
+    rows = len(batch["inputs"])
+    # The totals' shapes do not depend on the rows.
+    _, (_, totals) = jax.eval_shape(
+      lambda params: experiment.loss(
+        params, experiment.carry(rows), batch, None
+      ),
+      params,
+    )
+    totals["gradient_norm"] = (jnp.zeros(()), jnp.zeros(()))
+    return State(
+      step=jnp.zeros((), jnp.int32),
+      key=jax.random.key_data(jax.random.fold_in(key, 1)),
+      params=params,
+      optimizer=optimizer.init(params),
+      carry=experiment.carry(sharding.rows(rows, mesh)),
+      scale=jnp.ones(()),
+      sums=metrics.zeros(totals),
+    )
+
+  return jax.jit(init, out_shardings=_shardings(mesh))(jax.random.key(seed))
+
+
+def _shardings(mesh: Mesh) -> Any:
+  """Where a State lives: the carry with its rows, all else on every device."""
+  everywhere: Any = sharding.replicated(mesh)
+  state = State(*[everywhere] * len(State._fields))
+  return state._replace(carry=sharding.split(mesh))
+
+
+@jax.jit
+def healthy(state: State) -> jax.Array:
+  """Whether parameters, and figures since the last evaluation, are finite."""
+  leaves = jax.tree.leaves((state.params, state.sums))
+  return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def pack(
+  state: State, batch_size: int, mesh: Mesh
+) -> tuple[Params, dict[str, list[jax.Array]]]:
+  """The two parts of a checkpoint: the parameters, and the other arrays.
+
+  Sampling reads the first alone. The second names nothing, since the types of
+  an optimizer's state are optax's own affair. The carry has the rows of the
+  batch and no more, so that any number of devices can go on with it.
+  """
+  carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
+  rest = state._replace(params=(), carry=carry)
+  return state.params, {"leaves": jax.tree.leaves(rest)}
+
+
+def unpack(
+  params: Params, rest: dict[str, list[jax.Array]], state: State, mesh: Mesh
+) -> State:
+  """The state that `pack` made these two of; `state` gives the structure."""
+  structure = jax.tree.structure(state._replace(params=()))
+  new = jax.tree.unflatten(structure, rest["leaves"])
+  rows = [len(leaf) for leaf in jax.tree.leaves(state.carry)]
+  if rows:
+    carry = sharding.resize(new.carry, rows[0], sharding.split(mesh))
+    new = new._replace(carry=carry)
+  return new._replace(params=params)
