@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
 import logging
 import os
 import re
@@ -39,6 +40,8 @@ _HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
 def main(argv: list[str]) -> int:
   """Does one mode; the exit status."""
+  if isinstance(sys.stdout, io.TextIOWrapper):  # It may not know a symbol.
+    sys.stdout.reconfigure(errors="backslashreplace")
   overrides, argv = split(argv)
   parsed = define()
   if not _HELP.isdisjoint(argv):
@@ -59,7 +62,10 @@ def main(argv: list[str]) -> int:
     require_device()
     experiments = importlib.import_module("experiments")
     mode = importlib.import_module(MODES[parsed.mode])
-    mode.run(experiments.build, config, workdir)
+    build = experiments.build
+    if parsed.mode == "train":
+      build = experiments.continued(workdir)
+    mode.run(build, config, workdir)
     sys.stdout.flush()
     status = 0
   except Interrupted as stop:
@@ -82,7 +88,7 @@ def main(argv: list[str]) -> int:
       traceback.print_exc()
       status = 1
     else:
-      print("error:", " ".join(line.splitlines()), file=sys.stderr)
+      print("error:", configs.visible(line), file=sys.stderr)
       status = 2
   if joined:
     processes.leave(status)
@@ -214,6 +220,8 @@ def resolve(
     UserError: they mean none, or not the run that the workdir holds.
   """
   path, folder = parsed.config, parsed.workdir
+  if folder:
+    configs.inspect(folder)
   defaults = base.get_config()
   if path:
     plain = configs.read(path, defaults)
@@ -229,12 +237,11 @@ def resolve(
     workdir = Path(folder)
   else:
     workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
-  if workdir.exists() and not workdir.is_dir():
-    raise UserError(f"--workdir={workdir}: must be a folder, is a file")
+    configs.inspect(workdir)
   if parsed.mode != "train":
     # Without --config all but the model may differ: other data, say.
     fixed = configs.IDENTITY if path else configs.SHAPE
-    trained = configs.read_run(workdir, defaults)
+    trained = configs.read_run(workdir, defaults) if path else plain
     configs.refuse_other(trained, config, workdir, fixed)
   return config, workdir
 

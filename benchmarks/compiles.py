@@ -55,7 +55,8 @@ def main():
   arguments = parser.parse_args()
   run = experiments.load(arguments.workdir)
 
-  corpus = [d.symbols for d in splits.reader(run.config)("test")]
+  pieces = splits.reader(run.config)("test")
+  corpus = [document.symbols for document in pieces.documents()]
   rng = np.random.default_rng(arguments.seed)
   sizes = np.array([max(len(text) - arguments.length, 0) for text in corpus])
   pieces = []

@@ -2,18 +2,18 @@
 
 import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from experiments import gap_model, language_model
 from seqrnn import config as configs
 from seqrnn import sharding
-from seqrnn.checkpoint import restore_params
+from seqrnn.checkpoint import expect, restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
@@ -45,7 +45,22 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
   missing = set(task.VOCABULARIES) - set(made)
   if missing:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
-  return task.build(config, made)
+  return task.build(config, {name: made[name] for name in task.VOCABULARIES})
+
+
+def continued(workdir: Path) -> Callable[..., Experiment]:
+  """`build` for a training that may go on from checkpoints in a workdir.
+
+  It makes all arrays before it reads them. So the config may not call for
+  others, larger than any memory, than the checkpoints hold.
+  """
+
+  def build_as_saved(config, vocabularies):
+    experiment = build(config, vocabularies)
+    expect(workdir / "checkpoints", shapes(experiment))
+    return experiment
+
+  return build_as_saved
 
 
 class Run(NamedTuple):
@@ -116,12 +131,23 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
     step: of a checkpoint; None: the best one.
 
   Raises:
-    UserError: nothing was trained there, or it is damaged.
+    UserError: nothing was trained there, it is damaged, or a field of its
+      config stands in the way.
   """
   workdir = Path(workdir)
-  fields = configs.read_json(workdir / "config.json")
-  config: Config = ConfigDict(fields)
+  configs.inspect(workdir)
+  config = configs.read_run(workdir, _defaults())
   config.checkpoint.step = step
+  configs.check(config)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   params, step = restore_params(workdir, config, shapes(experiment))
   return Run(workdir, config, experiment, params, step)
+
+
+def _defaults() -> Config | None:
+  """Those of configs/base.py; None where only the packages are installed."""
+  try:
+    from configs import base
+  except ImportError:
+    return None
+  return base.get_config()

@@ -23,9 +23,11 @@ VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
 def prepare(config: Config) -> dict[str, Vocabulary]:
   """The vocabulary of the training split."""
   data = config.data
+  pieces = splits.reader(config)("train")
   return {
     "symbols": vocabulary.make(
-      splits.reader(config)("train"),
+      pieces.corpus.symbols,
+      pieces.counts(),
       data.unit,
       data.min_count,
       data.vocabulary_size,

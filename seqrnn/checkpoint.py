@@ -8,13 +8,16 @@ A checkpoint is a folder named by its step:
 
 A folder that is not what its manifest says is damaged, and nothing of it is
 used: Orbax itself loads flipped bits without a word.
+
+Anyone may have made a checkpoint, and its manifest with it. So Orbax writes,
+but tensorstore reads: arrays of the model's shapes, whatever the files say.
 """
 
 import hashlib
 import json
+import math
 import os
 import shutil
-import stat
 import sys
 import threading
 from pathlib import Path
@@ -22,14 +25,26 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore as ts
 
-from seqrnn.config import Config
+from seqrnn.config import Config, below, read_file, visible
 from seqrnn.errors import UserError
 from seqrnn.experiment import Params
 
 _MANIFEST = "manifest.json"
 _TEMPORARY = "unfinished-"  # Before the step, in the name of a folder.
 _SMALL_FILES = 500_000  # Bytes beside the arrays: metadata, block by block.
+_JSON_LIMIT = 2**23  # Bytes of a manifest or a position.
+_ZARR = {  # How Orbax has its arrays described, beside shape, type and blocks.
+  "compressor": {"id": "zstd", "level": 1},
+  "dimension_separator": ".",
+  "fill_value": None,
+  "filters": None,
+  "order": "C",
+  "zarr_format": 2,
+}
+_COPIES = 4  # Of an array in a checkpoint, at most; Orbax makes two.
+_OVERHEAD = 2**16  # Bytes of metadata for an array, at most.
 
 
 class Damaged(Exception):
@@ -179,17 +194,12 @@ def files(folder: Path) -> list[tuple[str, os.DirEntry]]:
   Raises:
     Damaged: something is neither file nor folder: a link could lead anywhere.
   """
-  found, queue = [], [folder]
-  while queue:
-    with os.scandir(queue.pop()) as entries:
-      for entry in entries:
-        name = os.path.relpath(entry.path, folder)
-        if entry.is_dir(follow_symlinks=False):
-          queue.append(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
-          found.append((name, entry))
-        else:
-          raise Damaged(f"{name} is no file")
+  found = []
+  for entry in below(folder):
+    name = os.path.relpath(entry.path, folder)
+    if not entry.is_file(follow_symlinks=False):
+      raise Damaged(f"{name} is no file")
+    found.append((name, entry))
   return sorted(found, key=lambda item: item[0])
 
 
@@ -215,23 +225,24 @@ def verify(folder: Path):
   """
   manifest = folder / _MANIFEST
   try:
-    if not stat.S_ISREG(manifest.lstat().st_mode):
-      raise Damaged(f"{_MANIFEST} is no file")
-    saved = json.loads(manifest.read_bytes())
+    found = {n: entry.stat().st_size for n, entry in files(folder)}
+    saved = json.loads(read_file(manifest, _JSON_LIMIT))
   except FileNotFoundError:
     raise Damaged(f"{_MANIFEST} is missing") from None
-  except (ValueError, RecursionError):
+  except (UserError, ValueError, RecursionError):
     raise Damaged(f"{_MANIFEST} is broken") from None
   if not isinstance(saved, dict):
     raise Damaged(f"{_MANIFEST} is broken")
-  found = {n: entry.stat().st_size for n, entry in files(folder)}
   found.pop(_MANIFEST)
   for name in sorted(saved.keys() | found.keys()):
     if name not in found:
       raise Damaged(f"{name} is missing")
     if name not in saved:
       raise Damaged(f"{name} is not in {_MANIFEST}")
-    if saved[name] != [found[name], _sha256(folder / name)]:
+    size, sha256 = found[name], None
+    if isinstance(saved[name], list) and saved[name][:1] == [size]:
+      sha256 = _sha256(folder / name)  # Only then it is worth reading.
+    if saved[name] != [size, sha256]:
       raise Damaged(f"{name} is not what was saved")
 
 
@@ -241,7 +252,8 @@ def steps(directory: Path) -> list[int]:
     return []
   names = [p.name for p in directory.iterdir() if p.is_dir()]
   # Not "07": it would be read as 7.
-  return sorted(int(n) for n in names if n.isdecimal() and str(int(n)) == n)
+  found = (int(n) for n in names if n.isdecimal() and str(int(n)) == n)
+  return sorted(step for step in found if step < 2**31)
 
 
 def damage(folder: Path) -> str | None:
@@ -249,7 +261,7 @@ def damage(folder: Path) -> str | None:
   try:
     verify(folder)
   except Damaged as reason:
-    return str(reason)
+    return visible(str(reason))
   return None
 
 
@@ -290,22 +302,100 @@ def restore(
   Raises:
     UserError: the arrays are not of these shapes.
   """
-  folder = folder.absolute()
+
+  def read(shape, array):
+    return jax.make_array_from_callback(
+      shape.shape, shape.sharding, lambda index: array[index].read().result()
+    )
+
+  arrays = _arrays(folder / "params", params)
+  others = None if rest is None else _arrays(folder / "rest", rest)
   try:
-    with ocp.StandardCheckpointer() as checkpointer:
-      params = checkpointer.restore(folder / "params", params)
-      if rest is not None:
-        rest = checkpointer.restore(folder / "rest", rest)
+    params = jax.tree.map(read, params, arrays)
+    if rest is not None:
+      rest = jax.tree.map(read, rest, others)
+  except Exception as error:  # tensorstore raises bare Exceptions
+    raise UserError(f"{folder}: cannot be read: {_line(error)}") from None
+  return params, rest
+
+
+def expect(directory: Path, params: Params):
+  """Refuses checkpoints that `restore` would refuse, and reads no array.
+
+  Raises:
+    UserError: the newest intact one has other shapes.
+  """
+  for step in reversed(steps(directory)):
+    if damage(directory / str(step)) is None:
+      _arrays(directory / str(step) / "params", params)
+      return
+
+
+def _arrays(folder: Path, shapes: Any) -> Any:
+  """The arrays in a part of a checkpoint, opened but not read.
+
+  What reading them takes follows from the shapes alone: the files are not much
+  larger than these, and no block is larger than its array.
+
+  Raises:
+    UserError: they are not there, or not of these shapes.
+  """
+  folder = folder.absolute()
+  leaves = jax.tree.leaves(shapes)
+  need = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+  size = sum(entry.stat().st_size for _, entry in files(folder))
+
+  def open_one(path, shape):
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    files = {"driver": "file", "path": f"{folder}/"}
+    store = {"driver": "ocdbt", "base": files, "path": f"{name}/"}
+    # Read here first: tensorstore aborts the process over some of what may
+    # stand there.
+    found = json.loads(ts.KvStore.open(store).result()[".zarray"])
+    chunks = found.pop("chunks")
+    expected = {**_ZARR, "dtype": shape.dtype.str, "shape": [*shape.shape]}
+    if found != expected:
+      raise Damaged(f"{name} is {found}, must be {expected}")
+    if len(chunks) != len(shape.shape) or not all(
+      type(c) is int and 1 <= c <= n
+      for c, n in zip(chunks, shape.shape, strict=True)
+    ):
+      raise Damaged(f"{name} has blocks of {chunks}, larger than itself")
+    return ts.open({"driver": "zarr", "kvstore": store}, read=True).result()
+
+  try:
+    if size > _COPIES * need + _OVERHEAD * (1 + len(leaves)):
+      raise Damaged(f"{size:,} bytes for {need:,} bytes of arrays")
+    return jax.tree_util.tree_map_with_path(open_one, shapes)
   except Exception as error:  # tensorstore raises bare Exceptions
     raise UserError(
       f"{folder}: does not hold the model of config.json: {_line(error)}"
     ) from None
-  return params, rest
 
 
 def read_position(folder: Path) -> dict[str, Any]:
-  """The position in a checkpoint that `verify` found intact."""
-  return json.loads((folder / "position" / "metadata").read_bytes())
+  """The position in a checkpoint that `verify` found intact.
+
+  Raises:
+    UserError: it is no JSON object of numbers, or of another step.
+  """
+  path = folder / "position" / "metadata"
+  try:
+    position = json.loads(read_file(path, _JSON_LIMIT))
+  except (ValueError, RecursionError):
+    raise UserError(f"{path}: must be JSON, as a run writes it") from None
+  if not isinstance(position, dict):
+    raise UserError(f"{path}: must be an object of numbers")
+  for name, value in position.items():
+    if name == "best":
+      holds = type(value) in (int, float) and not math.isnan(value)
+    else:
+      holds = type(value) is int and 0 <= value < 2**32
+    if not holds:
+      raise UserError(f"{path}: {name}={value!r} is not possible")
+  if str(position.get("step", folder.name)) != folder.name:
+    raise UserError(f"{path}: step={position['step']} is not its folder's")
+  return position
 
 
 class Restored(NamedTuple):

@@ -4,11 +4,13 @@ import copy
 import difflib
 import hashlib
 import importlib.util
+import itertools
 import json
-import math
 import os
+import stat
+import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,10 @@ IDENTITY = (
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
 # Where one of these is set by a flag, it is part of the default workdir's name.
 NAMING = (*IDENTITY, "optimizer.", "schedule.")
+# Where a checkpoint may rest on a field that we do not know.
+_MEANING = ("task", "seed", "data", "model")
+_LIMIT = 2**20  # Bytes of a config; one that a run writes has 2,000.
+_LINE = 2000  # Characters of a message.
 
 
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
@@ -144,8 +150,13 @@ def read(path: str | os.PathLike, base: Config) -> Config:
   """
   path = Path(path)
   fields = _get_config(path) if path.suffix == ".py" else read_json(path)
+  return _filled(path, flat(fields), base)
+
+
+def _filled(path: Path, fields: dict[str, Any], base: Config) -> Config:
+  """The base with the fields of a file."""
   config = copy.deepcopy(base)
-  for name, value in flat(fields).items():
+  for name, value in fields.items():
     try:
       _assign(config, base, name, value)
     except UserError as error:
@@ -174,16 +185,54 @@ def _cast(value: Any, kind: type) -> Any:
   return value
 
 
-def read_run(workdir: str | os.PathLike, base: Config) -> Config:
-  """The config of a run, from its workdir.
+def read_run(workdir: str | os.PathLike, base: Config | None) -> Config:
+  """The config of a run, from its workdir; another version may have made it.
+
+  A field that it lacks keeps the default of the base. One that we do not know
+  is left out and told on stderr, unless a checkpoint may rest on it.
+
+  Args:
+    workdir: of the run.
+    base: the defaults; None: there are none, and no field may be missing.
 
   Raises:
-    UserError: there is none, or it is broken.
+    UserError: there is none, it is broken, or a field stands in the way.
   """
   path = Path(workdir) / "config.json"
   if not path.exists():
     raise UserError(f"--workdir={workdir}: no run there; train it first")
-  return read(path, base)
+  fields = flat(read_json(path))
+  unknown = [name for name in fields if name not in RULES]
+  left_out = []
+  for name in unknown:
+    value = fields.pop(name)
+    group, dot, _ = name.partition(".")
+    if value is None or value is False:  # It asks for nothing.
+      continue
+    if not dot or group in _MEANING:
+      raise UserError(
+        f"{path}: config.{name}={value!r}: this version has no such field, and"
+        " the checkpoints may rest on it"
+      )
+    left_out.append(name)
+  if left_out:
+    line = f"{path}: left out, for this version has none: {', '.join(left_out)}"
+    print(visible(line), file=sys.stderr)
+  if base is not None:
+    return _filled(path, fields, base)
+  groups: dict[str, Any] = {}
+  for name in RULES:
+    if name not in fields:
+      raise UserError(
+        f"{path}: config.{name}: is missing, and configs/base.py, which has its"
+        " default, cannot be imported; start where run.py is, or add the field"
+      )
+    *parents, key = name.split(".")
+    group = groups
+    for parent in parents:
+      group = group.setdefault(parent, {})
+    group[key] = fields[name]
+  return ConfigDict(groups)
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
@@ -193,14 +242,93 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     UserError: the file is missing or holds no config.
   """
   try:
-    fields = json.loads(Path(path).read_text("utf-8"))
+    fields = json.loads(read_file(path, _LIMIT).decode("utf-8"))
   except OSError as error:
     raise UserError(f"{path}: {error.strerror or error}") from None
   except (ValueError, RecursionError) as error:
     raise UserError(f"{path}: not JSON ({error})") from None
   if not isinstance(fields, dict):
     raise UserError(f"{path}: not a config, which is a JSON object of fields")
+  for name, value in fields.items():
+    inner = value.values() if isinstance(value, dict) else [value]
+    parts = itertools.chain.from_iterable(
+      part if isinstance(part, list) else [part] for part in inner
+    )
+    if any(isinstance(part, list | dict) for part in parts):
+      raise UserError(
+        f"{path}: config.{name}: nested too deeply; a config has fields and"
+        " groups of fields"
+      )
   return fields
+
+
+def read_file(path: str | os.PathLike, limit: int) -> bytes:
+  """The content of a file that anyone may have made.
+
+  Raises:
+    OSError: it cannot be read.
+    UserError: it is no file, as a pipe that would keep us waiting, or it has
+      more bytes than `limit`.
+  """
+
+  def opener(name, how):
+    return os.open(name, how | os.O_NONBLOCK)
+
+  with open(path, "rb", opener=opener) as file:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+      raise UserError(f"{path}: must be a file")
+    content = file.read(limit + 1)
+  if len(content) > limit:
+    raise UserError(f"{path}: must not be larger than {limit:,} bytes")
+  return content
+
+
+def below(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
+  """All that lies in a folder and in those below, but the folders."""
+  queue = [os.fspath(folder)]
+  while queue:
+    try:
+      with os.scandir(queue.pop()) as entries:
+        found = list(entries)
+    except FileNotFoundError:  # A training removes old checkpoints.
+      continue
+    for entry in found:
+      if entry.is_dir(follow_symlinks=False):
+        queue.append(entry.path)
+      else:
+        yield entry
+
+
+def inspect(workdir: str | os.PathLike):
+  """Refuses a workdir that could lead out of itself; anyone may have made it.
+
+  Raises:
+    UserError: it is a file, or something in it is neither file nor folder: a
+      link leads anywhere, and a pipe would keep us waiting.
+  """
+  if os.path.exists(workdir) and not os.path.isdir(workdir):
+    raise UserError(f"--workdir={workdir}: must be a folder, is a file")
+  for entry in below(workdir):
+    if not entry.is_file(follow_symlinks=False):
+      kind = "a link" if entry.is_symlink() else "a pipe, socket or device"
+      raise UserError(
+        f"{entry.path}: is {kind}; a workdir must hold files and folders only"
+      )
+
+
+def visible(text: str) -> str:
+  """A message in one line of bounded length, whatever is quoted in it.
+
+  What a terminal would obey is escaped: names and values come from files that
+  anyone may have made.
+  """
+  text = "".join(
+    c if c.isprintable() else c.encode("unicode_escape").decode()
+    for c in " ".join(text.splitlines())
+  )
+  if len(text) > _LINE:  # The rule that was broken stands at the end.
+    text = f"{text[: _LINE // 2]}...{text[-_LINE // 2 :]}"
+  return text
 
 
 def _get_config(path: Path) -> Config:
@@ -277,6 +405,9 @@ def changes(
 ) -> dict[str, tuple[Any, Any]]:
   """The fields that differ, with both values, in order of their names."""
   a, b = flat(old), flat(new)
+  for name in a.keys() - b.keys():
+    if a[name] is False:  # As None: it asks for what is done without it.
+      a[name] = None
   return {
     name: (a.get(name), b.get(name))
     for name in sorted(a | b)
@@ -292,23 +423,51 @@ def differences(
   return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in found]
 
 
-def _choice(*names: str) -> tuple[Callable[[Any], bool], str]:
+Rule = tuple[Callable[[Any], bool], str]  # Whether a value holds; in words.
+
+
+def _choice(*names: str) -> Rule:
   return lambda value: value in names, f"must be one of {', '.join(names)}"
 
 
-_POSITIVE = (lambda v: v > 0, "must be above 0")
-_NOT_NEGATIVE = (lambda v: v >= 0, "must be at least 0")
-_WHOLE = (lambda v: 1 <= v < 2**31, "must be from 1 to 2**31 - 1")
-_NATURAL = (lambda v: 0 <= v < 2**31, "must be from 0 to 2**31 - 1")
-_SIZE = (lambda v: 1 <= v <= 2**24, "must be from 1 to 2**24")
-_SEED = (lambda v: 0 <= v < 2**32, "must be from 0 to 2**32 - 1")
-_SHARE = (lambda v: 0 <= v < 1, "must be from 0 to below 1")
-_UP_TO_1 = (lambda v: 0 < v <= 1, "must be above 0 and at most 1")
+def _whole(low: int, high: int, words: str) -> Rule:
+  return lambda v: type(v) is int and low <= v <= high, f"must be from {words}"
+
+
+def _number(holds: Callable[[float], bool], words: str) -> Rule:
+  return (
+    lambda v: type(v) in (int, float) and abs(v) < 2**128 and holds(v),
+    f"must be {words}",
+  )
+
+
+def _or_none(rule: Rule) -> Rule:
+  holds, words = rule
+  return lambda v: v is None or holds(v), words
+
+
+_TEXT = (lambda v: isinstance(v, str), "must be a text")
+_SWITCH = (lambda v: isinstance(v, bool), "must be true or false")
+_FINITE = _number(lambda _: True, "a finite number")
+_POSITIVE = _number(lambda v: v > 0, "above 0")
+_NOT_NEGATIVE = _number(lambda v: v >= 0, "at least 0")
+_WHOLE = _whole(1, 2**31 - 1, "1 to 2**31 - 1")
+_NATURAL = _whole(0, 2**31 - 1, "0 to 2**31 - 1")
+_SIZE = _whole(1, 2**24, "1 to 2**24")
+_SEED = _whole(0, 2**32 - 1, "0 to 2**32 - 1")
+_SHARE = _number(lambda v: 0 <= v < 1, "from 0 to below 1")
+_UP_TO_1 = _number(lambda v: 0 < v <= 1, "above 0 and at most 1")
 _SPLITS = _choice("train", "validation", "test")
 
-# What a field may hold, where its type does not say it all.
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+# What each field may hold; only its default is said elsewhere.
+RULES: dict[str, Rule] = {
+  "task": _TEXT,
   "seed": _SEED,
+  "data.source": _TEXT,
+  "data.path": _or_none(_TEXT),
+  "data.train_path": _or_none(_TEXT),
+  "data.validation_path": _or_none(_TEXT),
+  "data.test_path": _or_none(_TEXT),
   "data.unit": _choice("char", "byte", "word", "id", "session"),
   "data.errors": _choice("strict", "replace"),
   "data.split": _choice(
@@ -316,30 +475,37 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
   ),
   "data.validation_fraction": _SHARE,
   "data.test_fraction": _SHARE,
+  "data.boundaries": _SWITCH,
   "data.min_count": _WHOLE,
-  "data.vocabulary_size": _WHOLE,
+  "data.vocabulary_size": _or_none(_WHOLE),
   "data.mapping": _choice("many_to_many", "many_to_one"),
   "data.window": _WHOLE,
-  "data.step": _WHOLE,
+  "data.step": _or_none(_WHOLE),
   "data.offset": _NATURAL,
+  "data.random_offset": _SWITCH,
+  "data.stateful": _SWITCH,
   "model.cell": _choice("lstm", "gru", "rnn_tanh", "rnn_relu"),
   "model.hidden_size": _SIZE,
-  "model.layers": _WHOLE,
+  "model.layers": _whole(1, 128, "1 to 128"),
+  "model.bidirectional": _SWITCH,
   "model.merge": _choice("concat", "sum", "mean"),
-  "model.embedding_size": _SIZE,
-  "model.initial_scale": _POSITIVE,
+  "model.embedding_size": _or_none(_SIZE),
+  "model.tied": _SWITCH,
+  "model.forget_bias": _FINITE,
+  "model.initial_scale": _or_none(_POSITIVE),
   "model.dropout": _SHARE,
   "model.symbol_dropout": _SHARE,
   "optimizer.name": _choice("rmsprop", "sgd", "adagrad", "adam", "adamw"),
   "optimizer.learning_rate": _POSITIVE,
   "optimizer.decay": _SHARE,
   "optimizer.momentum": _SHARE,
+  "optimizer.nesterov": _SWITCH,
   "optimizer.beta1": _SHARE,
   "optimizer.beta2": _SHARE,
   "optimizer.epsilon": _POSITIVE,
   "optimizer.weight_decay": _NOT_NEGATIVE,
-  "optimizer.clip_norm": _POSITIVE,
-  "optimizer.clip_value": _POSITIVE,
+  "optimizer.clip_norm": _or_none(_POSITIVE),
+  "optimizer.clip_value": _or_none(_POSITIVE),
   "schedule.name": _choice(
     "constant", "exponential", "step", "cosine", "plateau"
   ),
@@ -347,35 +513,43 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
   "schedule.factor": _UP_TO_1,
   "schedule.after": _WHOLE,
   "schedule.every": _WHOLE,
-  "schedule.final": (lambda v: 0 <= v <= 1, "must be from 0 to 1"),
+  "schedule.final": _number(lambda v: 0 <= v <= 1, "from 0 to 1"),
   "schedule.patience": _WHOLE,
   "train.batch_size": _WHOLE,
   "train.epochs": _WHOLE,
-  "train.max_steps": _WHOLE,
-  "train.batches_per_epoch": _WHOLE,
-  "train.samples_per_epoch": _WHOLE,
-  "train.eval_every": _WHOLE,
-  "train.patience": _WHOLE,
+  "train.max_steps": _or_none(_WHOLE),
+  "train.batches_per_epoch": _or_none(_WHOLE),
+  "train.samples_per_epoch": _or_none(_WHOLE),
+  "train.eval_every": _or_none(_WHOLE),
+  "train.patience": _or_none(_WHOLE),
   "train.on_nonfinite": _choice("stop", "rollback"),
-  "train.rollback_factor": (lambda v: 0 < v < 1, "must be above 0, below 1"),
+  "train.rollback_factor": _number(lambda v: 0 < v < 1, "above 0, below 1"),
   "train.rollbacks": _WHOLE,
   "checkpoint.keep": _WHOLE,
-  "checkpoint.every": _WHOLE,
-  "checkpoint.step": _NATURAL,
+  "checkpoint.every": _or_none(_WHOLE),
+  "checkpoint.step": _or_none(_NATURAL),
   "evaluate.split": _SPLITS,
   "predict.split": _SPLITS,
-  "predict.gap": (lambda v: len(v) > 0, "must not be empty"),
+  "predict.text": _or_none(_TEXT),
+  "predict.path": _or_none(_TEXT),
+  "predict.gap": (
+    lambda v: isinstance(v, str) and v != "",
+    "must not be empty",
+  ),
   "predict.top_k": _WHOLE,
   "predict.sequences": _WHOLE,
   "predict.symbols": _WHOLE,
   "sample.temperature": (
-    lambda v: len(v) > 0 and all(0 <= t < math.inf for t in v),
+    lambda v: (
+      isinstance(v, tuple) and v != () and all(map(_NOT_NEGATIVE[0], v))
+    ),
     "must be one or several numbers from 0",
   ),
   "sample.length": _WHOLE,
   "sample.streams": _WHOLE,
-  "sample.top_k": _WHOLE,
-  "sample.top_p": _UP_TO_1,
+  "sample.prime": _TEXT,
+  "sample.top_k": _or_none(_WHOLE),
+  "sample.top_p": _or_none(_UP_TO_1),
   "sample.seed": _SEED,
 }
 
@@ -390,7 +564,7 @@ def check(config: Config):
   for name, value in fields.items():
     if isinstance(value, float) and not abs(value) < 2.0**128:
       raise UserError(f"config.{name}={value}: must be finite, in 32 bits")
-    if value is not None and name in RULES and not RULES[name][0](value):
+    if name in RULES and not RULES[name][0](value):
       raise UserError(f"config.{name}={value!r}: {RULES[name][1]}")
 
   def pair(wrong: bool, *names: str, rule: str):
@@ -399,6 +573,13 @@ def check(config: Config):
       raise UserError(f"{values}: {rule}")
 
   data, train = config.data, config.train
+  for name in ("train.batch_size", "sample.streams"):
+    pair(
+      fields[name] * data.window > 2**24,
+      name,
+      "data.window",
+      rule="together they must not be more than 2**24 symbols",
+    )
   pair(
     train.batches_per_epoch is not None and train.samples_per_epoch is not None,
     "train.batches_per_epoch",

@@ -270,13 +270,14 @@ def run(
   if settings.text is not None:
     documents = from_text(settings.text, names.unit)
   elif settings.path is not None:
+    path = Path(settings.path)
     try:
-      content = Path(settings.path).read_bytes()
+      path.stat()
     except OSError as error:
       raise UserError(
         f"config.predict.path={settings.path!r}: {error.strerror}"
       ) from None
-    documents = parse(content, names.unit, settings.path)
+    documents = parse(path, names.unit, settings.path, config.data.errors)
   if documents == []:
     raise UserError("config.predict.text, config.predict.path: no symbol there")
   if documents is None:

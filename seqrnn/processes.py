@@ -75,8 +75,6 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> int:
   """
   import jax
 
-  # Its handler would take SIGTERM from ours.
-  jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
       coordinator,
@@ -91,6 +89,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> int:
       f"--distributed=auto: no TPU pod, SLURM or Open MPI was found ({error});"
       " --coordinator, --num_processes and --process_id name the processes"
     ) from None
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX would only note it.
   if jax.process_index():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   return jax.process_index()

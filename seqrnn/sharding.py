@@ -71,6 +71,8 @@ def put(batch: Batch, batch_size: int, mesh: Mesh) -> Batch:
   """
   count = rows(batch_size, mesh) // mesh.size * mesh.local_mesh.size
   padded = jax.tree.map(lambda x: pad(x, count), batch)
+  if jax.process_count() == 1:  # The same, in less time.
+    return jax.device_put(padded, split(mesh))
   return jax.make_array_from_process_local_data(split(mesh), padded)
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,7 @@ from seqrnn.errors import Interrupted, UserError
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.history import add_row, cut_rows, draw
+from seqrnn.position import Position, due, ended, tired
 from seqrnn.probe import probe
 from seqrnn.progress import Progress
 from seqrnn.step import State, healthy, make_state, make_step, pack, unpack
@@ -64,35 +65,6 @@ class Training(NamedTuple):
   total_steps: int
   crc32: int
   checkpoints: "Checkpoints"
-
-
-@dataclass
-class Position:
-  """Where a run is: what a checkpoint holds beside arrays.
-
-  Attributes:
-    step: updates made so far.
-    epoch: the running epoch, from 0.
-    batch: batches of it that are done.
-    evaluated: the step of the last evaluation.
-    best: the lowest validation loss.
-    best_step: its step.
-    waited: evaluations since then.
-    stalled: those of them since the plateau schedule last acted.
-    crc32: of the training data.
-    rollbacks: how often the run went back because a loss was not finite.
-  """
-
-  step: int = 0
-  epoch: int = 0
-  batch: int = 0
-  evaluated: int = 0
-  best: float = math.inf
-  best_step: int = 0
-  waited: int = 0
-  stalled: int = 0
-  crc32: int = 0
-  rollbacks: int = 0
 
 
 class Diverged(Exception):
@@ -237,31 +209,6 @@ def read_position(folder: Path) -> Position:
     raise UserError(f"{folder / 'position'}: {error}") from None
 
 
-def ended(config: Config, position: Position) -> bool:
-  """Whether all epochs, or all steps, are done."""
-  limit = config.train.max_steps
-  return position.epoch >= config.train.epochs or (
-    limit is not None and position.step >= limit
-  )
-
-
-def tired(config: Config, position: Position) -> bool:
-  """Whether nothing has gained for as long as `train.patience` waits."""
-  patience = config.train.patience
-  return patience is not None and position.waited >= patience
-
-
-def due(config: Config, position: Position) -> bool:
-  """Whether an evaluation belongs here and has not been made."""
-  if position.evaluated == position.step:
-    return False
-  if ended(config, position):
-    return True
-  if config.train.eval_every is None:
-    return position.batch == 0
-  return position.step % config.train.eval_every == 0
-
-
 def loop(
   training: Training, state: State, position: Position, caught: list[int]
 ):
@@ -281,6 +228,7 @@ def loop(
   validation = experiment.batches("validation", 0)
   batches = experiment.batches("train", position.epoch).rows(*own)
   agree = sharding.Agreement(mesh)
+  first = sharding.is_first()
   stopped = 0
   drawn = -math.inf
 
@@ -301,12 +249,13 @@ def loop(
             raise Diverged(position.step)
           evaluation_seconds, _ = progress.lap()
           state = take_note(config, state, position, figures["loss"])
-          write_rows(
-            training.workdir, row, symbols, seconds, evaluation_seconds
-          )
+          if first:
+            write_rows(
+              training.workdir, row, symbols, seconds, evaluation_seconds
+            )
           save(training, state, position)
           progress.line(figure_line(row, position))
-          if time.monotonic() - drawn > _DRAW_SECONDS:
+          if first and time.monotonic() - drawn > _DRAW_SECONDS:
             draw(training.workdir)
             drawn = time.monotonic()
       if stop() or ended(config, position) or tired(config, position):
@@ -329,7 +278,8 @@ def loop(
   if stopped:
     save(training, state, position)
   training.checkpoints.wait()
-  draw(training.workdir)
+  if first:
+    draw(training.workdir)
   if stopped:
     name = signal.Signals(stopped).name
     raise Interrupted(
@@ -407,9 +357,7 @@ def write_rows(
   seconds: float,
   evaluation_seconds: float,
 ):
-  """Appends to metrics.csv and timing.csv; the first process does."""
-  if not sharding.is_first():
-    return
+  """Appends to metrics.csv and timing.csv."""
   add_row(workdir / "metrics.csv", row)
   add_row(
     workdir / "timing.csv",

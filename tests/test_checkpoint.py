@@ -181,5 +181,7 @@ def test_the_newest_intact_one_stands_in_for_the_best(tmp_path, capsys):
     choose(tmp_path, 4)
   for step in "123":
     shutil.rmtree(tmp_path / step)
-  with pytest.raises(UserError, match="none is intact, checkpoint 4 is damaged"):
+  with pytest.raises(
+    UserError, match="none is intact, checkpoint 4 is damaged"
+  ):
     choose(tmp_path, None)

@@ -1,11 +1,15 @@
 """Tasks by name, and trained runs as Python has them."""
 
 import json
+import shutil
+import sys
+from copy import deepcopy
 
 import pytest
 from conftest import tiny
 
 import experiments
+from seqrnn import config as configs
 from seqrnn import train
 from seqrnn.errors import UserError
 
@@ -17,6 +21,13 @@ def folder(tmp_path_factory):
   config = tiny(folder, {"train.max_steps": 2, "train.eval_every": 1})
   train.run(experiments.build, config, folder / "run")
   return folder / "run"
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+  """The same, to be changed."""
+  shutil.copytree(folder, tmp_path / "run")
+  return tmp_path / "run"
 
 
 def test_a_run_samples_as_it_is_told(folder):
@@ -55,6 +66,13 @@ def test_a_vocabulary_file_without_the_vocabulary(folder):
     experiments.build(config, {})
 
 
+def test_a_vocabulary_that_the_task_does_not_name_is_left_out(folder):
+  run = experiments.load(folder)
+  known = run.experiment.vocabularies
+  more = {"more": known["symbols"], **known}
+  assert experiments.build(run.config, more).vocabularies == known
+
+
 def test_every_task_meets_the_contract(tmp_path):
   for task in experiments.TASKS:
     config = tiny(tmp_path, {"task": task})
@@ -75,10 +93,60 @@ def test_an_unknown_task_is_named(tmp_path):
 
 
 def test_no_run_no_result(tmp_path):
-  with pytest.raises(UserError, match="config.json"):
+  with pytest.raises(UserError, match="nothing: no run there"):
     experiments.load(tmp_path / "nothing")
   broken = tmp_path / "broken"
   broken.mkdir()
   (broken / "config.json").write_text(json.dumps([1]))
   with pytest.raises(UserError, match="not a config"):
     experiments.load(broken)
+
+
+def rewrite(workdir, change):
+  """Changes the fields of a run's config by a function of all of them."""
+  path = workdir / "config.json"
+  fields = json.loads(path.read_text())
+  change(fields)
+  path.write_text(json.dumps(fields))
+
+
+def test_a_field_that_a_run_lacks_has_the_default(copy):
+  rewrite(copy, lambda fields: fields["sample"].clear())
+  rewrite(copy, lambda fields: fields["model"].pop("merge"))
+  run = experiments.load(copy)
+  assert (run.config.model.merge, run.config.sample.length) == ("concat", 500)
+  assert len(run.sample(length=3)[0]) == 3
+
+
+def test_without_the_defaults_a_run_must_have_all_fields(copy, monkeypatch):
+  monkeypatch.setitem(sys.modules, "configs", None)  # As where it is installed.
+  expected = experiments.load(copy).sample("ab", length=9, temperature=1)
+  rewrite(copy, lambda fields: fields.update({"serve": {"port": 80}}))
+  found = experiments.load(copy)
+  assert found.sample("ab", length=9, temperature=1) == expected
+  assert "serve" not in found.config
+  full = json.loads((copy / "config.json").read_text())
+  for name in configs.RULES:
+    group, _, key = name.rpartition(".")
+    fields = deepcopy(full)
+    (fields[group] if group else fields).pop(key)
+    (copy / "config.json").write_text(json.dumps(fields))
+    rule = f"config.{name}: is missing, .*base.py.* or add the field"
+    with pytest.raises(UserError, match=rule):
+      experiments.load(copy)
+
+
+@pytest.mark.parametrize("defaults", [True, False])
+def test_an_unknown_field_that_means_something_is_in_the_way(
+  copy, monkeypatch, defaults
+):
+  if not defaults:
+    monkeypatch.setitem(sys.modules, "configs", None)
+  rewrite(copy, lambda fields: fields["model"].update({"attention": 4}))
+  with pytest.raises(UserError, match="config.model.attention=4: this version"):
+    experiments.load(copy)
+  rewrite(copy, lambda fields: fields["model"].update({"attention": False}))
+  experiments.load(copy)
+  rewrite(copy, lambda fields: fields["model"].update({"hidden_size": 8.0}))
+  with pytest.raises(UserError, match="config.model.hidden_size=8.0: must be"):
+    experiments.load(copy)

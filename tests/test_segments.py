@@ -1,10 +1,14 @@
 """Segments: which windows an epoch takes, of which split."""
 
+import random
+import tracemalloc
+
 import numpy as np
 import pytest
 from conftest import tiny
 
-from seqrnn.data import splits, vocabulary
+import experiments
+from seqrnn.data import cache, encoding, splits, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import PAD
@@ -24,10 +28,11 @@ def segments(tmp_path, changes, **shape):
       **changes,
     },
   )
-  [document] = splits.reader(config)("train")
-  symbols = vocabulary.make([document], "char", 1, None)
+  pieces = splits.reader(config)("train")
+  counts = pieces.counts()
+  symbols = vocabulary.make(pieces.corpus.symbols, counts, "char", 1, None)
   shape = {"length": 9, "minimum": 2, **shape}
-  return Segments(config, symbols, **shape), len(document.symbols)
+  return Segments(config, symbols, **shape), int(counts.sum())
 
 
 def starts(batches):
@@ -117,3 +122,89 @@ def test_facts_tell_corpora_apart(tmp_path):
   assert facts["documents"] == 1 and facts["symbols"] == n
   other, _ = segments(tmp_path, {"data.test_fraction": 0.2})
   assert other.facts("train")["crc32"] != facts["crc32"]
+
+
+def test_facts_are_found_once(tmp_path, monkeypatch):
+  made, _ = segments(tmp_path, {})
+  first = made.facts("train")
+  monkeypatch.delattr("seqrnn.data.segments.checksum")
+  assert made.facts("train") == first
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    {"data.stateful": True},
+    {"data.mapping": "many_to_one", "data.step": 3},
+    {"task": "gap_model"},
+  ],
+  ids=["windows", "streams", "many_to_one", "gap_model"],
+)
+def test_rows_of_what_a_task_reads_are_parts_of_it(tmp_path, changes):
+  config = tiny(tmp_path, changes)
+  experiment = experiments.build(config, None)
+  for split in ("train", "test"):
+    batches = experiment.batches(split, 1)
+    B = batches.batch_size
+    assert config.train.batch_size == B
+    parts = [batches.rows(start, stop) for start, stop in ((0, 1), (1, B))]
+    for i, whole in enumerate(batches):
+      found = [part[i] for part in parts]
+      for name, expected in whole.items():
+        again = np.concatenate([part[name] for part in found])
+        assert again.dtype == expected.dtype
+        np.testing.assert_array_equal(again, expected)
+        np.testing.assert_array_equal(batches.rows(0, B)[i][name], expected)
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "word", "session"])
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_mapped_corpus_trains_as_one_in_memory(
+  tmp_path, monkeypatch, unit, stateful
+):
+  config = tiny(tmp_path, {"data.unit": unit, "data.stateful": stateful})
+
+  def everything():
+    experiment = experiments.build(config, None)
+    return [
+      (experiment.facts(split), list(experiment.batches(split, 0)))
+      for split in ("train", "validation")
+    ]
+
+  expected = everything()
+  monkeypatch.setattr(cache, "LARGE", 0)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  for _ in range(2):
+    for (facts, batches), (wanted, others) in zip(
+      everything(), expected, strict=True
+    ):
+      assert facts == wanted
+      for batch, other in zip(batches, others, strict=True):
+        for name in other:
+          np.testing.assert_array_equal(batch[name], other[name])
+  assert list((tmp_path / "cache/seqrnn/corpora").iterdir())
+
+
+def test_no_more_memory_for_more_text(tmp_path, monkeypatch):
+  # All that a start needs, of a text that is in memory as pages of a file.
+  monkeypatch.setattr(cache, "LARGE", 0)
+  monkeypatch.setattr(encoding, "CHUNK", 2**14)
+  monkeypatch.setattr(splits, "_CHUNK", 2**14)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+  def peak(size):
+    path = tmp_path / f"{size}.txt"
+    path.write_text("".join(random.Random(0).choices("abcdé", k=2000)) * size)
+    config = tiny(tmp_path, {"data.path": str(path), "data.step": 1})
+    tracemalloc.start()
+    experiment = experiments.build(config, None)
+    experiment.facts("train")
+    for batches in (experiment.batches(s, 0) for s in ("train", "validation")):
+      assert batches[0] and batches[-1]
+    _, found = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found
+
+  peak(1)  # What is imported and kept at the first use.
+  assert peak(1000) < peak(100) + 100_000

@@ -1,4 +1,4 @@
-"""Splits: nothing on two sides, nothing lost, and encoding what results."""
+"""Splits: nothing on two sides, nothing lost."""
 
 import hashlib
 import math
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from configs import base
 from seqrnn.data import corpora, splits
-from seqrnn.data.corpora import SPLITS, Document
-from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
+from seqrnn.data.corpora import SPLITS
+from seqrnn.data.encoding import Document, collect
 from seqrnn.errors import UserError
 
 examples = settings(deadline=None, database=None, max_examples=60)
@@ -36,6 +36,12 @@ def make_documents(sizes, group_size=1):
   ]
 
 
+def split(documents, data, batch_size, unit="char"):
+  """The documents of each split, as such."""
+  parts = splits.split(collect(documents, unit), data, batch_size)
+  return {name: list(pieces.documents()) for name, pieces in parts.items()}
+
+
 def size(documents):
   return sum(len(document.symbols) for document in documents)
 
@@ -55,7 +61,7 @@ sizes = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 def test_whole_groups_are_held_out(way, sizes, group_size, validation, test):
   documents = make_documents(sizes, group_size)
   try:
-    parts = splits.split(documents, fields(way, validation, test), 4)
+    parts = split(documents, fields(way, validation, test), 4)
   except UserError:
     # Only when the last group was needed to fill what is held out.
     largest = max(
@@ -89,8 +95,8 @@ def test_whole_groups_are_held_out(way, sizes, group_size, validation, test):
 def test_a_hash_chooses_so_neither_order_nor_neighbours_do():
   documents = make_documents([10] * 200)
   data = fields("documents")
-  held_out = {d.name for d in splits.split(documents, data, 4)["test"]}
-  backwards = splits.split(documents[::-1], data, 4)["test"]
+  held_out = {d.name for d in split(documents, data, 4)["test"]}
+  backwards = split(documents[::-1], data, 4)["test"]
   assert [d.name for d in backwards] == [
     d.name for d in documents[::-1] if d.name in held_out
   ]
@@ -101,7 +107,7 @@ def test_a_hash_chooses_so_neither_order_nor_neighbours_do():
   assert held_out == {d.name for d in order[:20]}
   # Each of two that leave makes room for one more, and moves no other.
   fewer = [d for d in documents if d.name not in ("d3", "d4")]
-  after = {d.name for d in splits.split(fewer, data, 4)["test"]}
+  after = {d.name for d in split(fewer, data, 4)["test"]}
   assert len(held_out ^ after) <= 4
 
 
@@ -110,23 +116,21 @@ def test_names_that_are_not_utf8_are_hashed_too():
     d._replace(group=f"\udcff{i}")
     for i, d in enumerate(make_documents([9] * 20))
   ]
-  assert splits.split(documents, fields("documents"), 4)["test"]
+  assert split(documents, fields("documents"), 4)["test"]
 
 
 @examples
-@given(sizes, fractions, fractions, st.booleans(), st.booleans())
-def test_every_tail_is_held_out(sizes, validation, test, begins, ends):
-  documents = [
-    d._replace(begins=begins, ends=ends) for d in make_documents(sizes)
-  ]
-  parts = splits.split(documents, fields("tails", validation, test), 4)
+@given(sizes, fractions, fractions)
+def test_every_tail_is_held_out(sizes, validation, test):
+  documents = make_documents(sizes)
+  parts = split(documents, fields("tails", validation, test), 4)
   for document in documents:
     pieces = [d for name in SPLITS for d in parts[name]]
     pieces = [d for d in pieces if d.name == document.name]
     assert "".join(piece.symbols for piece in pieces) == document.symbols
     assert all(piece.symbols for piece in pieces)
-    assert [d.begins for d in pieces] == [begins] + [False] * (len(pieces) - 1)
-    assert [d.ends for d in pieces] == [False] * (len(pieces) - 1) + [ends]
+    assert [d.begins for d in pieces] == [True] + [False] * (len(pieces) - 1)
+    assert [d.ends for d in pieces] == [False] * (len(pieces) - 1) + [True]
     n = len(document.symbols)
     for name, fraction in (("validation", validation), ("test", test)):
       here = size([d for d in parts[name] if d.name == document.name])
@@ -136,7 +140,7 @@ def test_every_tail_is_held_out(sizes, validation, test, begins, ends):
 
 def test_tokens_are_cut_as_characters_are():
   document = Document("d", [str(n) for n in range(10)], "d")
-  parts = splits.split([document], fields("tails", 0.3, 0.1), 4)
+  parts = split([document], fields("tails", 0.3, 0.1), 4, "id")
   assert [parts[name][0].symbols for name in SPLITS] == [
     list("012345"),
     list("678"),
@@ -147,12 +151,12 @@ def test_tokens_are_cut_as_characters_are():
 def test_auto_holds_out_documents_where_there_are_ten():
   for count, way in ((9, "tails"), (10, "documents")):
     documents = make_documents([20] * count)
-    assert splits.split(documents, fields("auto"), 4) == splits.split(
+    assert split(documents, fields("auto"), 4) == split(
       documents, fields(way), 4
     )
   # Ten functions of one module are one group.
   documents = make_documents([20] * 10, group_size=10)
-  assert splits.split(documents, fields("auto"), 4) == splits.split(
+  assert split(documents, fields("auto"), 4) == split(
     documents, fields("tails"), 4
   )
 
@@ -185,7 +189,7 @@ def char_rnn(text, batch_size, T, validation, test):
 def test_stream_tails_are_those_of_char_rnn(rows, T, n, validation, test):
   documents = make_documents([n])
   data = fields("stream_tails", validation, test, window=T)
-  parts = splits.split(documents, data, rows)
+  parts = split(documents, data, rows)
   expected = char_rnn(documents[0].symbols, rows, T, validation, test)
   for name, batches in zip(SPLITS, expected, strict=True):
     texts = ["".join(row) for row in np.hstack(batches)] if batches else []
@@ -222,7 +226,7 @@ def test_stream_tails_are_those_of_char_rnn(rows, T, n, validation, test):
 )
 def test_a_mistake_names_field_value_and_rule(sizes, data, message):
   with pytest.raises(UserError, match=re.escape(message)):
-    splits.split(make_documents(sizes), data, 4)
+    split(make_documents(sizes), data, 4)
 
 
 @pytest.fixture
@@ -260,15 +264,21 @@ def test_a_reader_reads_when_it_is_asked_and_once(readings, text):
   parts = {name: read(name) for name in SPLITS}
   assert read("train") is parts["train"]
   assert readings == [None]
-  documents = corpora.read(config.data)
-  assert parts == splits.split(documents, config.data, config.train.batch_size)
+  assert (
+    "".join(
+      document.symbols
+      for pieces in parts.values()
+      for document in pieces.documents()
+    )
+    == text.read_text()
+  )
 
 
 def test_a_reader_reads_only_the_split_asked_for(readings, text):
   missing = str(text.with_name("missing.txt"))
   config = make_config(train_path=str(text), test_path=missing)
   read = splits.reader(config)
-  assert [d.symbols for d in read("train")] == [text.read_text()]
+  assert [d.symbols for d in read("train").documents()] == [text.read_text()]
   assert read("train") is read("train")
   assert readings == ["train"]
   with pytest.raises(UserError, match=r"^data\.test_path='.*missing\.txt'"):
@@ -287,34 +297,3 @@ def test_an_empty_split_is_put_down_to_its_fraction(fraction, text):
     read("test")
   with pytest.raises(UserError, match=r"^split='tset': must be one of train"):
     read("tset")
-
-
-@examples
-@given(
-  st.lists(
-    st.tuples(st.text("abc", max_size=9), st.booleans(), st.booleans()),
-    max_size=9,
-  ),
-  st.booleans(),
-  st.booleans(),
-)
-def test_documents_are_encoded_one_after_the_other(texts, boundaries, tokens):
-  vocab = Vocabulary("id" if tokens else "char", ("a", "b"))
-  documents = [
-    Document("d", list(text) if tokens else text, "d", begins, ends)
-    for text, begins, ends in texts
-  ]
-  ids, bounds = splits.encode(documents, vocab, boundaries)
-  assert (ids.dtype, bounds.dtype) == (np.int32, np.int64)
-  assert len(bounds) == len(documents) + 1
-  assert bounds[0] == 0 and bounds[-1] == len(ids)
-  known = {"a": 4, "b": 5, "c": UNKNOWN}
-  for document, start, end in zip(
-    documents, bounds[:-1], bounds[1:], strict=True
-  ):
-    expected = [known[symbol] for symbol in document.symbols]
-    if boundaries and document.begins:
-      expected = [BEGIN, *expected]
-    if boundaries and document.ends:
-      expected = [*expected, END]
-    assert ids[start:end].tolist() == expected

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from seqrnn.data.splits import Sequences
+from seqrnn.data.sequences import Sequences
 from seqrnn.data.streams import streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
@@ -17,14 +17,18 @@ sizes = st.lists(st.integers(0, 30), max_size=10)
 def make_sequences(sizes):
   """Documents in which no id is twice, so that each tells its place."""
   bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-  return Sequences(np.arange(4, 4 + bounds[-1], dtype=np.int32), bounds)
+  ids = np.arange(bounds[-1], dtype=np.uint16)
+  table = np.arange(4, 4 + len(ids), dtype=np.int32)
+  nowhere = np.zeros(len(sizes), bool)
+  return Sequences(ids, table, 0 * bounds[:-1], nowhere, nowhere, bounds)
 
 
 @examples
 @given(sizes, st.integers(1, 6), st.integers(1, 7))
 def test_every_symbol_but_a_first_is_a_target_once(sizes, B, T):
   assume(max(sizes, default=0) >= 2)
-  ids, bounds = sequences = make_sequences(sizes)
+  sequences = make_sequences(sizes)
+  ids, bounds = sequences.table, sequences.bounds
   firsts = set(ids[bounds[:-1][np.diff(bounds) > 0]].tolist())
   targets = []
   for batch in streams(sequences, batch_size=B, window=T):
@@ -46,7 +50,8 @@ def test_every_symbol_but_a_first_is_a_target_once(sizes, B, T):
 @given(sizes, st.integers(1, 6), st.integers(1, 7))
 def test_a_row_goes_on_where_it_stopped_or_is_reset(sizes, B, T):
   assume(max(sizes, default=0) >= 2)
-  ids, bounds = sequences = make_sequences(sizes)
+  sequences = make_sequences(sizes)
+  ids, bounds = sequences.table, sequences.bounds
   batches = streams(sequences, batch_size=B, window=T)
   slices = [b * len(ids) // B for b in range(B + 1)]
   pieces = {*bounds.tolist(), *slices}  # Where a piece may begin.
@@ -115,3 +120,19 @@ def test_an_epoch_is_a_part_of_the_round(first, count):
 def test_documents_of_one_symbol_have_no_target(sizes):
   with pytest.raises(UserError, match="no document has the two symbols"):
     streams(make_sequences(sizes), batch_size=2, window=3)
+
+
+@examples
+@given(sizes, st.integers(1, 6), st.integers(1, 7), st.data())
+def test_rows_of_a_batch_are_parts_of_it(sizes, B, T, data):
+  assume(max(sizes, default=0) >= 2)
+  batches = streams(make_sequences(sizes), batch_size=B, window=T, first=1)
+  start = data.draw(st.integers(0, B))
+  stop = data.draw(st.integers(start, B))
+  view = batches.rows(start, stop)
+  assert len(view) == len(batches) and view.batch_size == stop - start
+  for part, whole in zip(view, batches, strict=True):
+    assert list(part) == list(whole)
+    for name in whole:
+      assert part[name].dtype == whole[name].dtype
+      assert np.array_equal(part[name], whole[name][start:stop])

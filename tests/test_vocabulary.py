@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data import vocabulary
-from seqrnn.data.corpora import Document, from_text, parse
+from seqrnn.data.corpora import from_text, parse
+from seqrnn.data.encoding import Document
+from seqrnn.data.splits import given as pieces
 from seqrnn.data.vocabulary import (
   BEGIN,
   END,
@@ -19,7 +21,6 @@ from seqrnn.data.vocabulary import (
   RESERVED,
   UNKNOWN,
   Vocabulary,
-  make,
 )
 from seqrnn.errors import UserError
 
@@ -30,6 +31,13 @@ tokens = st.lists(st.text("abé0", min_size=1, max_size=3), min_size=1)
 
 def document(symbols):
   return Document("d", symbols, "d")
+
+
+def make(documents, unit, min_count, size):
+  """The vocabulary of documents."""
+  part = pieces(documents, unit)
+  symbols = part.corpus.symbols
+  return vocabulary.make(symbols, part.counts(), unit, min_count, size)
 
 
 @examples
@@ -76,7 +84,7 @@ def test_code_points_beyond_the_table_are_unknown():
 @examples
 @given(st.binary(min_size=1))
 def test_bytes_come_back_as_text(content):
-  documents = parse(content, "byte", "f")
+  documents = parse(content, "byte", "f", "strict")
   vocab = make(documents, "byte", 1, None)
   text = vocab.text(vocab.encode(documents[0].symbols))
   assert text == content.decode("utf-8", "replace")
@@ -142,7 +150,7 @@ def test_nothing_left_is_a_mistake():
   with pytest.raises(UserError, match=r"^data\.min_count=2, .* 3 distinct"):
     make([document("abc")], "char", 2, None)
   with pytest.raises(UserError, match="none is left"):
-    make([], "char", 1, None)
+    vocabulary.make(["a"], np.zeros(1, np.int64), "char", 1, None)
 
 
 def test_it_cannot_be_changed():

@@ -1,11 +1,14 @@
 """Windows: against a loop over documents, and what a shuffle may not change."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from seqrnn.data.splits import Sequences
+from seqrnn.data.sequences import Sequences
+from seqrnn.data.shuffle import shuffle
 from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches, windows
 from seqrnn.errors import UserError
@@ -16,12 +19,15 @@ examples = settings(deadline=None, database=None, max_examples=200)
 def make_sequences(sizes):
   """Documents in which no id is twice, so that each tells its place."""
   bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-  return Sequences(np.arange(4, 4 + bounds[-1], dtype=np.int32), bounds)
+  ids = np.arange(bounds[-1], dtype=np.uint16)
+  table = np.arange(4, 4 + len(ids), dtype=np.int32)
+  nowhere = np.zeros(len(sizes), bool)
+  return Sequences(ids, table, 0 * bounds[:-1], nowhere, nowhere, bounds)
 
 
 def cut(sequences, length, step, offset, full, minimum):
   """The windows of each document, one by one."""
-  ids, bounds = sequences
+  ids, bounds = sequences.table, sequences.bounds
   found = []
   for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
     document = ids[begin:end].tolist()
@@ -85,7 +91,8 @@ def test_windows_as_cut_one_by_one(sizes, shape, batch_size):
 @given(sizes, st.integers(1, 7), st.integers(1, 5))
 def test_every_symbol_but_a_first_is_a_target_once(sizes, T, batch_size):
   assume(max(sizes, default=0) >= 2)
-  ids, bounds = sequences = make_sequences(sizes)
+  sequences = make_sequences(sizes)
+  ids, bounds = sequences.table, sequences.bounds
   batches = windows(sequences, batch_size=batch_size, length=T + 1, step=T)
   targets = []
   for row in rows(batches, T + 1):
@@ -145,7 +152,7 @@ def test_an_order_is_of_its_seed_epoch_and_pass_alone():
   assert np.array_equal(twice[:total], first[:total])
   assert not np.array_equal(twice[total : 2 * total], first[:total])
   # As promised, so that an epoch can be made again anywhere.
-  rows = np.random.default_rng((1, 2, 0)).permutation(total)
+  rows = shuffle(np.arange(total), total, (1, 2, 0))
   ordered = windows(sequences, batch_size=total, length=5, step=1)[0]
   assert np.array_equal(first[:total], ordered["segment"][rows])
 
@@ -164,11 +171,11 @@ def test_no_window_is_told_with_the_lengths():
 def test_batches_are_made_when_asked_for():
   made = []
 
-  def make(i):
+  def make(i, start, stop):
     made.append(i)
-    return {"x": np.array([i])}
+    return {"x": np.array([i])[start:stop]}
 
-  batches = Batches(4, make)
+  batches = Batches(4, 1, make)
   doubled = batches.map(lambda batch: {"y": 2 * batch["x"]})
   rest = doubled[1:]
   assert (len(batches), len(doubled), len(rest), made) == (4, 4, 3, [])
@@ -181,3 +188,71 @@ def test_batches_are_made_when_asked_for():
       batches[index]
   with pytest.raises(IndexError):
     rest[3]
+
+
+def same(one, other):
+  return list(one) == list(other) and all(
+    one[name].dtype == other[name].dtype
+    and np.array_equal(one[name], other[name])
+    for name in one
+  )
+
+
+@settings(deadline=None, database=None, max_examples=50)
+@given(
+  sizes,
+  shapes,
+  st.integers(1, 6),
+  st.none() | st.integers(1, 40),
+  st.lists(st.integers(0, 6), min_size=1, max_size=3),
+)
+def test_rows_of_a_batch_are_parts_of_it(sizes, shape, B, samples, edges):
+  assume(shape["minimum"] <= shape["length"])
+  sequences = make_sequences(sizes)
+  assume(cut(sequences, **shape))
+  gathered = []
+
+  class Watched(Sequences):
+    def gather(self, document_B, *rest):
+      gathered.append(len(document_B))
+      return super().gather(document_B, *rest)
+
+  batches = windows(
+    Watched(*sequences), batch_size=B, order=(0, 0), samples=samples, **shape
+  ).map(lambda batch: {**batch, "first": batch["segment"][:, 0]})
+  edges = [0, *sorted(min(edge, B) for edge in edges), B]
+  views = [batches.rows(*pair) for pair in itertools.pairwise(edges)]
+  assert [len(view) for view in views] == [len(batches)] * len(views)
+  assert [view.batch_size for view in views] == np.diff(edges).tolist()
+  for i, whole in enumerate(batches):
+    gathered.clear()
+    parts = [view[i] for view in views]
+    # Every row once, and none that was not asked for.
+    assert sum(gathered) == np.sum(whole["segment"].any(axis=1))
+    assert same(
+      {name: np.concatenate([part[name] for part in parts]) for name in whole},
+      whole,
+    )
+    assert same(batches.rows(0, B)[i], whole)
+    inner = batches.rows(edges[1], B).rows(0, 1) if edges[1] < B else None
+    if inner is not None:
+      assert same(
+        inner[i], {k: v[edges[1] : edges[1] + 1] for k, v in whole.items()}
+      )
+
+
+@pytest.mark.parametrize("rows", [(-1, 2), (2, 1), (0, 4), (4, 4)])
+def test_rows_that_are_not_there(rows):
+  batches = Batches(1, 3, lambda i, a, b: {"x": np.arange(i, 3)[a:b]})
+  with pytest.raises(IndexError, match=r"rows -?\d\.\.\d of 3"):
+    batches.rows(*rows)
+
+
+def test_a_view_of_rows_is_sliced_as_the_whole_is():
+  batches = Batches(5, 4, lambda i, a, b: {"x": 10 * i + np.arange(4)[a:b]})
+  view = batches[1:4].rows(1, 3)[::-1]
+  assert [batch["x"].tolist() for batch in view] == [
+    [31, 32],
+    [21, 22],
+    [11, 12],
+  ]

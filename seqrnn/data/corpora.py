@@ -1,8 +1,4 @@
-"""Corpora: documents of symbols, from files or from what needs no file.
-
-What is read here is read as it stands: nothing is lowercased, stripped or left
-out but what a unit says.
-"""
+"""Corpora: documents of symbols, from files or from what needs no file."""
 
 import dis
 import functools
@@ -16,12 +12,18 @@ import urllib.parse
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from seqrnn.config import Config
+from seqrnn.data import cache
+from seqrnn.data.encoding import (
+  Corpus,
+  Document,
+  Source,
+  collect,
+  encode_in_memory,
+)
 from seqrnn.errors import UserError
 
-UNITS = ("char", "byte", "word", "id", "session")
 SPLITS = ("train", "validation", "test")
 
 # Named sets: where each is fetched from, once, and the SHA-256 it must have.
@@ -34,26 +36,8 @@ CATALOGUE = {
 }
 
 
-class Document(NamedTuple):
-  """A sequence of symbols that nothing runs across.
-
-  Attributes:
-    name: for messages and tables.
-    symbols: a str is a sequence of characters, a list holds tokens.
-    group: documents of one group stay on one side of a split.
-    begins: False for a piece without the document's first symbol.
-    ends: False for a piece without the document's last symbol.
-  """
-
-  name: str
-  symbols: str | list[str]
-  group: str
-  begins: bool = True
-  ends: bool = True
-
-
-def read(data: Config, split: str | None = None) -> list[Document]:
-  """The documents of `data.source`: all of them, or of a split with a path.
+def read(data: Config, split: str | None = None) -> Corpus:
+  """The corpus of `data.source`: all of it, or of a split with a path.
 
   Raises:
     UserError: fields that exclude each other, a file that is missing or not
@@ -84,76 +68,78 @@ def read(data: Config, split: str | None = None) -> list[Document]:
     raise UserError(f"data.{field}=None: no path is given for what is asked")
   match data.source:
     case "files":
-      documents = _files(f"data.{field}", data[field], data.unit)
+      corpus = encode(
+        _files(f"data.{field}", data[field]), data.unit, data.errors
+      )
     case "stdlib":
-      documents = list(_stdlib(data.unit))
+      corpus = _stdlib(data.unit)
     case "opcodes":
-      documents = list(_opcodes(data.unit))
+      corpus = _opcodes(data.unit)
     case name if name in CATALOGUE:
-      documents = parse(_fetch(name), data.unit, name)
+      corpus = encode([Source(name, _fetch(name))], data.unit, data.errors)
     case _:
       sources = ", ".join(("stdlib", "opcodes", "files", *CATALOGUE))
       raise UserError(f"data.source={data.source!r}: must be one of {sources}")
-  if not documents:
+  if not len(corpus.ids):
     value = (
       f"data.{field}={data[field]!r}"
       if given
       else f"data.source={data.source!r}"
     )
     raise UserError(f"{value}: the corpus is empty, it has no symbols")
-  return documents
+  return corpus
 
 
-def parse(text_bytes: bytes, unit: str, name: str) -> list[Document]:
-  """The documents in a file's bytes; none where there are no symbols.
+def encode(sources: list[Source], unit: str, errors: str) -> Corpus:
+  """The corpus of sources; a large one is memory-mapped.
 
   Raises:
-    UserError: not UTF-8, or an unknown unit.
+    UserError: as `cache.open_corpus`.
   """
-  if unit not in UNITS:
-    raise UserError(f"data.unit={unit!r}: must be one of {', '.join(UNITS)}")
-  if unit == "byte":
-    # Latin-1 maps each byte to the character of the same number.
-    symbols = text_bytes.decode("latin-1")
-    return [Document(name, symbols, name)] if symbols else []
-  try:
-    text = text_bytes.decode("utf-8").removeprefix("\ufeff")
-  except UnicodeDecodeError as error:
-    raise UserError(
-      f"{name}: byte {error.start} is not UTF-8; data.unit=byte reads anything"
-    ) from None
-  text = text.replace("\r\n", "\n")
-  # Not splitlines(): it breaks lines at U+0085, U+2028 and form feeds, too.
-  lines = text.split("\n")
-  if unit == "session":
-    sessions = (
-      (f"{name}:{n}", line.split()) for n, line in enumerate(lines, 1)
-    )
-    return [Document(place, ids, place) for place, ids in sessions if ids]
-  if unit == "char":
-    symbols = text
-  elif unit == "word":
-    words = itertools.chain.from_iterable(
-      (*line.split(), "\n") for line in lines
-    )
-    symbols = list(words)[:-1]  # A newline stands between two lines.
-  else:
-    symbols = [token for line in lines if (token := line.strip())]
-  return [Document(name, symbols, name)] if symbols else []
+  if cache.size(sources) < cache.LARGE:
+    return encode_in_memory(sources, unit, errors)
+  return cache.open_corpus(sources, unit, errors)
+
+
+def parse(
+  content: bytes | Path, unit: str, name: str, errors: str
+) -> list[Document]:
+  """The documents in bytes or in a small file; none where no symbols are.
+
+  Raises:
+    UserError: as `encoding.encode`; or the file cannot be read.
+  """
+  corpus = encode_in_memory([Source(name, content)], unit, errors)
+  return [
+    Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()), name)
+    for j, name in enumerate(corpus.names)
+  ]
 
 
 def from_text(text: str, unit: str, name: str = "text") -> list[Document]:
-  """The documents of a text typed on the command line."""
-  # There, bytes that are not UTF-8 arrive as lone surrogates.
-  return parse(text.encode("utf-8", "surrogateescape"), unit, name)
+  """The documents of a text typed on the command line.
+
+  Raises:
+    UserError: it is no text.
+  """
+  try:
+    # There, bytes that are not UTF-8 arrive as lone surrogates.
+    content = text.encode("utf-8", "surrogateescape")
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f"{name}: character {error.start} is half of a surrogate pair"
+    ) from None
+  return parse(content, unit, name, "strict")
 
 
-def _files(field: str, value: str, unit: str) -> list[Document]:
+def _files(field: str, value: str) -> list[Source]:
   """A file, the matches of a glob, or all of a folder, in order of names.
 
   Names are relative to the folder, or to what stands before the glob's first
   wildcard: so a split by names does not depend on where a corpus lies.
   """
+  if not value:
+    raise UserError(f"{field}={value!r}: must not be empty")
   path = Path(os.path.expanduser(value))
   folder = os.path.isdir(path)
   if folder:
@@ -168,14 +154,8 @@ def _files(field: str, value: str, unit: str) -> list[Document]:
   if not found:
     missing = "no file in this folder" if folder else "no such file"
     raise UserError(f"{field}={value!r}: {missing}")
-  documents = []
-  for name, file in sorted((f.relative_to(root).as_posix(), f) for f in found):
-    try:
-      text_bytes = file.read_bytes()
-    except OSError as error:
-      raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    documents += parse(text_bytes, unit, name)
-  return documents
+  named = sorted((file.relative_to(root).as_posix(), file) for file in found)
+  return [Source(name, file) for name, file in named]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -194,20 +174,20 @@ def _modules() -> list[Path]:
 
 
 @functools.cache
-def _stdlib(unit: str) -> tuple[Document, ...]:
+def _stdlib(unit: str) -> Corpus:
   """The sources of this Python's standard library, a module a document."""
-  documents = []
+  sources = []
   for module in _modules():
-    source = module.read_bytes()
+    content = module.read_bytes()
     if unit != "byte":
       # A module names its own encoding where it is not UTF-8.
-      source = importlib.util.decode_source(source).encode()
-    documents += parse(source, unit, module.name)
-  return tuple(documents)
+      content = importlib.util.decode_source(content).encode()
+    sources.append(Source(module.name, content))
+  return encode_in_memory(sources, unit, "strict")
 
 
 @functools.cache
-def _opcodes(unit: str) -> tuple[Document, ...]:
+def _opcodes(unit: str) -> Corpus:
   """The opcodes of each code object of the standard library's modules."""
   if unit not in ("session", "id"):
     raise UserError(
@@ -224,7 +204,7 @@ def _opcodes(unit: str) -> tuple[Document, ...]:
       name = f"{module.stem}:{part.co_qualname}:{part.co_firstlineno}"
       opcodes = [step.opname for step in dis.get_instructions(part)]
       documents.append(Document(name, opcodes, module.stem))
-  return tuple(documents)
+  return collect(documents, unit)
 
 
 def _code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -234,7 +214,7 @@ def _code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
       yield from _code_objects(constant)
 
 
-def _fetch(name: str) -> bytes:
+def _fetch(name: str) -> Path:
   """The file of a named set, from the cache or, the first time, the network."""
   import pooch  # Brings requests, which only this needs.
 
@@ -245,10 +225,8 @@ def _fetch(name: str) -> bytes:
     raise UserError(f"{url}: a data set is fetched by https only")
   pooch.get_logger().setLevel("WARNING")
   try:
-    file = pooch.retrieve(
-      url, f"sha256:{sha256}", fname=name, path=pooch.os_cache("seqrnn")
-    )
-    return Path(file).read_bytes()
+    folder = pooch.os_cache("seqrnn")
+    return Path(pooch.retrieve(url, f"sha256:{sha256}", name, folder))
   except (OSError, ValueError) as error:  # The network, the cache; the hash.
     reason = " ".join(str(error).split())
     raise UserError(

@@ -4,17 +4,17 @@ A segment is a run of symbols of one document: a window, or the next piece of a
 stream. The task makes inputs and targets of it.
 """
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data.corpora import Document
-from seqrnn.data.splits import Sequences, encode, reader
+from seqrnn.data.encoding import Document
+from seqrnn.data.sequences import Sequences, checksum, encode
+from seqrnn.data.splits import Pieces, given, reader
 from seqrnn.data.streams import streams
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.data.windows import Batches, windows
+from seqrnn.data.windows import Arrays, Batches, windows
 
 
 class Segments:
@@ -40,25 +40,30 @@ class Segments:
     self._vocabulary = vocabulary
     self._read = reader(config)
     self._sequences: dict[str, Sequences] = {}
+    self._checksums: dict[str, int] = {}
 
   def sequences(self, split: str | Sequence[Document]) -> Sequences:
     """The encoded documents of a split, or of documents given."""
     if not isinstance(split, str):
-      return self._encode(list(split))
+      return self._encode(given(list(split), self._config.data.unit))
     if split not in self._sequences:
       self._sequences[split] = self._encode(self._read(split))
     return self._sequences[split]
 
-  def _encode(self, documents: list[Document]) -> Sequences:
-    return encode(documents, self._vocabulary, self._config.data.boundaries)
+  def _encode(self, pieces: Pieces) -> Sequences:
+    return encode(pieces, self._vocabulary, self._config.data.boundaries)
 
   def facts(self, split: str) -> dict[str, int]:
     """How much there is, and a checksum of it."""
-    ids, bounds = self.sequences(split)
+    sequences = self.sequences(split)
+    if split not in self._checksums:
+      pieces = self._read(split)
+      found = checksum(pieces, self._vocabulary, sequences)
+      self._checksums[split] = found
     return {
-      "documents": len(bounds) - 1,
-      "symbols": len(ids),
-      "crc32": zlib.crc32(bounds.tobytes(), zlib.crc32(ids.tobytes())),
+      "documents": len(sequences.bounds) - 1,
+      "symbols": int(sequences.bounds[-1]),
+      "crc32": self._checksums[split],
     }
 
   def batches(self, split: str | Sequence[Document], epoch: int) -> Batches:
@@ -104,6 +109,9 @@ class Segments:
       order=(self._config.seed, epoch) if training else None,
       samples=samples if training else None,
     )
-    # Every window starts from the zero carry.
-    start = np.ones(train.batch_size, bool)
-    return batches.map(lambda batch: {**batch, "reset": start})
+
+    def reset(batch: Arrays) -> Arrays:
+      # Every window starts from the zero carry.
+      return {**batch, "reset": np.ones(len(batch["segment"]), bool)}
+
+    return batches.map(reset)

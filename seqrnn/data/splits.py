@@ -1,42 +1,111 @@
 """Splits: training, validation and test, made before anything is cut."""
 
+import dataclasses
 import functools
 import hashlib
-import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import corpora
-from seqrnn.data.corpora import SPLITS, Document
-from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
+from seqrnn.data.corpora import SPLITS
+from seqrnn.data.encoding import Corpus, Document, collect
 from seqrnn.errors import UserError
-
-Split = dict[str, list[Document]]
 
 # Below half a symbol of any corpus: 0.1 * 30 is 3.0000000000000004.
 _ROUNDING = 1e-6
 
+_CHUNK = 2**20  # Symbols that are looked at together.
 
-class Sequences(NamedTuple):
-  """Encoded documents, one after the other.
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pieces:
+  """Documents of a corpus, or parts of them: what a split consists of.
 
   Attributes:
-    ids: int32, of all documents.
-    bounds: int64 [documents + 1]; j is `ids[bounds[j] : bounds[j + 1]]`.
+    corpus: they are of.
+    document: int64 [pieces], which one.
+    starts: int64 [pieces], the first place in `corpus.ids`.
+    stops: int64 [pieces], the place after the last one.
+    begins: bool [pieces], whether it has the document's first symbol.
+    ends: bool [pieces], whether it has the document's last symbol.
   """
 
-  ids: np.ndarray
-  bounds: np.ndarray
+  corpus: Corpus
+  document: np.ndarray
+  starts: np.ndarray
+  stops: np.ndarray
+  begins: np.ndarray
+  ends: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.document)
+
+  def documents(self) -> Iterator[Document]:
+    """The pieces one by one, for who reads them as text."""
+    corpus = self.corpus
+    for n in range(len(self)):
+      j = int(self.document[n])
+      yield Document(
+        corpus.names[j],
+        corpus.text(int(self.starts[n]), int(self.stops[n])),
+        corpus.groups[int(corpus.group[j])],
+        bool(self.begins[n]),
+        bool(self.ends[n]),
+      )
+
+  def chunks(self) -> Iterator[np.ndarray]:
+    """All ids of the corpus that are in the pieces, in order, by the chunk."""
+    # Pieces that lie side by side are read as one.
+    apart = np.flatnonzero(self.starts[1:] != self.stops[:-1])
+    starts = self.starts[np.concatenate([[0], apart + 1])]
+    stops = self.stops[np.concatenate([apart, [-1]])]
+    found, size = [], 0
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+      for place in range(start, stop, _CHUNK):
+        found.append(self.corpus.ids[place : min(place + _CHUNK, stop)])
+        size += len(found[-1])
+        if size >= _CHUNK:
+          yield np.concatenate(found)
+          found, size = [], 0
+    if found:
+      yield np.concatenate(found)
+
+  def counts(self) -> np.ndarray:
+    """How often each of `corpus.symbols` is in the pieces, int64."""
+    counts = np.zeros(len(self.corpus.symbols), np.int64)
+    for ids in self.chunks():
+      counts += np.bincount(ids, minlength=len(counts))
+    return counts
 
 
-def split(
-  documents: Sequence[Document], data: Config, batch_size: int
-) -> Split:
+Split = dict[str, Pieces]
+
+
+def whole(corpus: Corpus) -> Pieces:
+  """All documents of a corpus."""
+  return _select(corpus, np.arange(len(corpus.names)))
+
+
+def given(documents: list[Document], unit: str) -> Pieces:
+  """Documents that come as such, and may be pieces."""
+  return dataclasses.replace(
+    whole(collect(documents, unit)),
+    begins=np.array([document.begins for document in documents], bool),
+    ends=np.array([document.ends for document in documents], bool),
+  )
+
+
+def _select(corpus: Corpus, document: np.ndarray) -> Pieces:
+  """Some documents as a whole."""
+  both = np.ones(len(document), bool)
+  starts, stops = corpus.bounds[:-1][document], corpus.bounds[1:][document]
+  return Pieces(corpus, document, starts, stops, both, both)
+
+
+def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
   """Documents, or pieces of them, by the name of their split.
 
   `batch_size` counts for `data.split=stream_tails` alone. A fraction of 0
@@ -51,22 +120,20 @@ def split(
       "data.validation_fraction={}, data.test_fraction={}: must be at least 0"
       " and together below 1".format(*fractions)
     )
-  sizes = Counter()  # Of the groups, in their order.
-  for document in documents:
-    sizes[document.group] += len(document.symbols)
   way = data.split
   if way == "auto":
-    way = "documents" if len(sizes) >= 10 else "tails"
+    way = "documents" if len(corpus.groups) >= 10 else "tails"
   match way:
     case "documents":
       # By a hash: a document that comes or goes moves no other one.
-      return _whole(documents, sorted(sizes, key=_digest), sizes, data)
+      digests = np.fromiter(map(_digest, corpus.groups), np.uint64)
+      return _whole(corpus, np.argsort(digests, kind="stable"), data)
     case "last_documents":
-      return _whole(documents, reversed(sizes), sizes, data)
+      return _whole(corpus, reversed(range(len(corpus.groups))), data)
     case "tails":
-      return _tails(documents, data)
+      return _tails(corpus, data)
     case "stream_tails":
-      return _stream_tails(documents, data, batch_size)
+      return _stream_tails(corpus, data, batch_size)
     case _:
       raise UserError(
         f"data.split={way!r}: must be one of auto, documents, last_documents,"
@@ -74,77 +141,75 @@ def split(
       )
 
 
-def _digest(group: str) -> bytes:
+def _digest(group: str) -> int:
+  """The first 64 bits of the SHA-256."""
   # A file's name that is not UTF-8 has lone surrogates.
-  return hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
+  digest = hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
+  return int.from_bytes(digest[:8])
 
 
-def _whole(
-  documents: Sequence[Document],
-  order: Iterable[str],
-  sizes: Counter,
-  data: Config,
-) -> Split:
+def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
   """Fills test, then validation, with groups; the rest is for training."""
+  # Sums of whole numbers, exact below 2**53.
+  sizes = np.bincount(corpus.group, np.diff(corpus.bounds))
   queue = iter(order)
-  place = dict.fromkeys(sizes, "train")
+  place = np.full(len(sizes), SPLITS.index("train"), np.uint8)
   fractions = {
     "test": data.test_fraction,
     "validation": data.validation_fraction,
   }
   for name, fraction in fractions.items():
-    missing = fraction * sizes.total() - _ROUNDING
+    missing = fraction * len(corpus.ids) - _ROUNDING
     while missing > 0 and (group := next(queue, None)) is not None:
-      place[group] = name
+      place[group] = SPLITS.index(name)
       missing -= sizes[group]
-  if "train" not in place.values():
+  if not np.any(place == SPLITS.index("train")):
     raise UserError(
       f"data.split={data.split!r}: {len(sizes)} documents are too few to hold"
       " whole ones out; data.split=tails holds out the end of each"
     )
+  places = place[corpus.group]
   return {
-    name: [d for d in documents if place[d.group] == name] for name in SPLITS
+    name: _select(corpus, np.flatnonzero(places == number))
+    for number, name in enumerate(SPLITS)
   }
 
 
-def _tails(documents: Sequence[Document], data: Config) -> Split:
-  parts = {name: [] for name in SPLITS}
-  for document in documents:
-    n = len(document.symbols)
-    validation = math.floor(data.validation_fraction * n + _ROUNDING)
-    test = math.floor(data.test_fraction * n + _ROUNDING)
-    edges = (0, n - validation - test, n - test, n)
-    for name, (start, end) in zip(
-      SPLITS, itertools.pairwise(edges), strict=True
-    ):
-      if start < end:
-        parts[name].append(_piece(document, start, end))
+def _tails(corpus: Corpus, data: Config) -> Split:
+  n = np.diff(corpus.bounds)
+  validation, test = (
+    np.floor(fraction * n + _ROUNDING).astype(np.int64)
+    for fraction in (data.validation_fraction, data.test_fraction)
+  )
+  edges = np.stack([0 * n, n - validation - test, n - test, n])
+  parts = {}
+  for name, start, stop in zip(SPLITS, edges[:-1], edges[1:], strict=True):
+    document = np.flatnonzero(start < stop)
+    start, stop = start[document], stop[document]
+    first = corpus.bounds[document]
+    parts[name] = Pieces(
+      corpus,
+      document,
+      first + start,
+      first + stop,
+      start == 0,
+      stop == n[document],
+    )
   return parts
 
 
-def _piece(document: Document, start: int, end: int) -> Document:
-  return document._replace(
-    symbols=document.symbols[start:end],
-    begins=document.begins and start == 0,
-    ends=document.ends and end == len(document.symbols),
-  )
-
-
-def _stream_tails(
-  documents: Sequence[Document], data: Config, batch_size: int
-) -> Split:
+def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
   """The split of char-rnn's loader, for results to compare with its own.
 
   The text is cut to whole batches of B streams times T symbols, and the ends
   of each stream are held out. The parts of a split are equally long, so that
   each is a row of `streams`; they neither begin nor end, for the same reason.
   """
-  if len(documents) != 1:
+  if len(corpus.names) != 1:
     raise UserError(
-      f"data.split='stream_tails': needs one document, not {len(documents)}"
+      f"data.split='stream_tails': needs one document, not {len(corpus.names)}"
     )
-  [document] = documents
-  T, n = data.window, len(document.symbols)
+  T, n = data.window, len(corpus.ids)
   batches = n // (batch_size * T)
   validation, test = data.validation_fraction, data.test_fraction
   train = math.floor(batches * (1 - validation - test) + _ROUNDING)
@@ -156,25 +221,21 @@ def _stream_tails(
       f"data.split='stream_tails': {n} symbols are too few for"
       f" train.batch_size={batch_size} streams of data.window={T}"
     )
+  rows = np.arange(batch_size) * batches * T
   edges = (0, train * T, (train + held_out) * T, batches * T)
-  return {
-    name: [
-      document._replace(
-        symbols=document.symbols[row + start : row + end],
-        begins=False,
-        ends=False,
-      )
-      for row in range(0, batch_size * batches * T, batches * T)
-      if start < end
-    ]
-    for name, (start, end) in zip(
-      SPLITS, itertools.pairwise(edges), strict=True
+  parts = {}
+  for name, start, stop in zip(SPLITS, edges[:-1], edges[1:], strict=True):
+    here = rows if start < stop else rows[:0]
+    neither = np.zeros(len(here), bool)
+    document = np.zeros(len(here), np.int64)
+    parts[name] = Pieces(
+      corpus, document, here + start, here + stop, neither, neither
     )
-  }
+  return parts
 
 
-def reader(config: Config) -> Callable[[str], list[Document]]:
-  """A function from the name of a split to its documents.
+def reader(config: Config) -> Callable[[str], Pieces]:
+  """A function from the name of a split to its pieces.
 
   Nothing is read before the first call, and nothing twice; where each split
   has its own path, only the one asked for.
@@ -189,39 +250,17 @@ def reader(config: Config) -> Callable[[str], list[Document]]:
     return split(corpora.read(data), data, config.train.batch_size)
 
   @functools.cache
-  def read(name: str) -> list[Document]:
+  def read(name: str) -> Pieces:
     if name not in SPLITS:
       raise UserError(f"split={name!r}: must be one of {', '.join(SPLITS)}")
     if any(data[f"{other}_path"] is not None for other in SPLITS):
-      return corpora.read(data, name)
-    documents = parts()[name]
-    if not documents:
+      return whole(corpora.read(data, name))
+    pieces = parts()[name]
+    if not len(pieces):
       field = f"{name}_fraction"
       raise UserError(
         f"data.{field}={data[field]}: leaves no symbol for the {name} split"
       )
-    return documents
+    return pieces
 
   return read
-
-
-def encode(
-  documents: Sequence[Document], vocabulary: Vocabulary, boundaries: bool
-) -> Sequences:
-  """Documents as ids; `boundaries` puts BEGIN and END where they do so."""
-  begins = np.array([boundaries and d.begins for d in documents], bool)
-  ends = np.array([boundaries and d.ends for d in documents], bool)
-  sizes = np.array([len(d.symbols) for d in documents], np.int64)
-  bounds = np.concatenate([[0], np.cumsum(sizes + begins + ends)])
-  # All documents at once: a corpus may be a million short sessions.
-  if vocabulary.unit in ("char", "byte"):
-    symbols = "".join(
-      itertools.chain.from_iterable(d.symbols for d in documents)
-    )
-  else:
-    symbols = [symbol for d in documents for symbol in d.symbols]
-  ids = np.full(bounds[-1], PAD, np.int32)
-  ids[bounds[:-1][begins]] = BEGIN
-  ids[bounds[1:][ends] - 1] = END
-  ids[ids == PAD] = vocabulary.encode(symbols)
-  return Sequences(ids, bounds)

@@ -5,9 +5,9 @@ Truncated backpropagation through time hands the carry on with them.
 
 import numpy as np
 
-from seqrnn.data.splits import Sequences
+from seqrnn.data.sequences import Sequences
 from seqrnn.data.vocabulary import PAD
-from seqrnn.data.windows import Arrays, Batches, gather
+from seqrnn.data.windows import Arrays, Batches
 from seqrnn.errors import UserError
 
 
@@ -38,14 +38,16 @@ def streams(
   Raises:
     UserError: no document has two symbols.
   """
-  ids, bounds = sequences
-  slices = np.arange(batch_size + 1) * len(ids) // batch_size
+  bounds = sequences.bounds
+  slices = np.arange(batch_size + 1) * bounds[-1] // batch_size
   edges = np.unique(np.concatenate([bounds, slices]))
   starts = edges[:-1]
-  ends = bounds[np.searchsorted(bounds, starts, side="right")]
+  documents = np.searchsorted(bounds, starts, side="right") - 1
+  ends = bounds[documents + 1]
   # A document's last symbol is no input, for nothing follows it.
   inputs = np.minimum(edges[1:], ends - 1) - starts
-  starts, inputs = starts[inputs > 0], inputs[inputs > 0]
+  some = inputs > 0
+  starts, inputs, documents = starts[some], inputs[some], documents[some]
   if not len(starts):
     raise UserError(
       "data.stateful=True: no document has the two symbols that an input and"
@@ -58,17 +60,19 @@ def streams(
   )
   total = int((end_B - begin_B).max())
 
-  def make(i: int) -> Arrays:
-    number_B = begin_B + (first + i) % total
-    live_B = number_B < end_B
+  def make(i: int, start: int, stop: int) -> Arrays:
+    number_B = begin_B[start:stop] + (first + i) % total
+    live_B = number_B < end_B[start:stop]
     number = number_B[live_B]
     piece = np.searchsorted(numbers, number, side="right") - 1
     done = (number - numbers[piece]) * window
-    stop = starts[piece] + inputs[piece] + 1  # After the last target.
-    segment = np.full((batch_size, window + 1), PAD, np.int32)
-    segment[live_B] = gather(ids, starts[piece] + done, stop, window + 1)
-    reset_B = np.ones(batch_size, bool)  # Rows that have ended, too.
+    last = starts[piece] + inputs[piece] + 1  # After the last target.
+    segment = np.full((stop - start, window + 1), PAD, np.int32)
+    segment[live_B] = sequences.gather(
+      documents[piece], starts[piece] + done, last, window + 1
+    )
+    reset_B = np.ones(stop - start, bool)  # Rows that have ended, too.
     reset_B[live_B] = done == 0
     return {"segment": segment, "reset": reset_B}
 
-  return Batches(total if count is None else count, make)
+  return Batches(total if count is None else count, batch_size, make)

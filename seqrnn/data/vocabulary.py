@@ -4,16 +4,17 @@ import dataclasses
 import functools
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from seqrnn.data.corpora import UNITS, Document
+from seqrnn.config import read_file
+from seqrnn.data.encoding import UNITS
 from seqrnn.errors import UserError
 
 PAD, BEGIN, END, UNKNOWN = range(4)
+_LIMIT = 2**26  # Bytes of a file: some five million words.
 RESERVED = ("<pad>", "<begin>", "<end>", "<unknown>")  # Names for display.
 
 
@@ -102,27 +103,30 @@ def _printable(symbol: str, unit: str) -> str:
 
 
 def make(
-  documents: Sequence[Document], unit: str, min_count: int, size: int | None
+  symbols: Sequence[str],
+  counts: np.ndarray,
+  unit: str,
+  min_count: int,
+  size: int | None,
 ) -> Vocabulary:
-  """The vocabulary of documents, the most frequent symbol first.
+  """The vocabulary of symbols with their counts, the most frequent one first.
 
   Ties go by symbol, so that nothing depends on the order of documents. `size`
-  keeps that many of the most frequent, `min_count` those as frequent.
+  keeps that many of the most frequent, `min_count` those as frequent; one that
+  never comes is left out.
 
   Raises:
     UserError: nothing is left.
   """
-  counts = Counter()
-  for document in documents:
-    counts.update(document.symbols)
-  frequent = [s for s, count in counts.items() if count >= min_count]
-  symbols = sorted(frequent, key=lambda s: (-counts[s], s))[:size]
-  if not symbols:
+  found = {s: n for s, n in zip(symbols, counts.tolist(), strict=True) if n}
+  frequent = [s for s, count in found.items() if count >= min_count]
+  kept = sorted(frequent, key=lambda s: (-found[s], s))[:size]
+  if not kept:
     raise UserError(
       f"data.min_count={min_count}, data.vocabulary_size={size}: of"
-      f" {len(counts)} distinct symbols none is left for the vocabulary"
+      f" {len(found)} distinct symbols none is left for the vocabulary"
     )
-  return Vocabulary(unit, tuple(symbols))
+  return Vocabulary(unit, tuple(kept))
 
 
 def save(path: str | os.PathLike, vocabularies: dict[str, Vocabulary]):
@@ -143,7 +147,7 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
     UserError: it is missing, or not that.
   """
   try:
-    content = json.loads(Path(path).read_text("utf-8"))
+    content = json.loads(read_file(path, _LIMIT))
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None
   except (ValueError, RecursionError):
@@ -170,6 +174,8 @@ def _fault(fields) -> str | None:
     isinstance(symbol, str) for symbol in symbols
   ):
     return "has symbols that are no list of strings"
+  if not symbols:
+    return "has no symbol"
   if len(set(symbols)) < len(symbols):
     return "has a symbol twice"
   if unit in ("char", "byte") and any(

@@ -1,11 +1,11 @@
 """Windows: short segments of documents, each read from the zero carry."""
 
-import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from seqrnn.data.splits import Sequences
+from seqrnn.data.sequences import Sequences
+from seqrnn.data.shuffle import shuffle
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 
@@ -16,10 +16,19 @@ class Batches(Sequence):
   """Batches that are made when they are asked for.
 
   A sequence of dicts of arrays: `batches[i]`, `batches[i:]`, `len(batches)`.
+
+  Attributes:
+    batch_size: rows of each, the first axis of every array.
   """
 
-  def __init__(self, count: int, make: Callable[[int], Arrays]):
-    """`make` gives batch i, the same whenever it is asked."""
+  def __init__(
+    self, count: int, batch_size: int, make: Callable[[int, int, int], Arrays]
+  ):
+    """`make(i, start, stop)` gives rows start..stop of batch i.
+
+    They are the same whenever it is asked, and whatever rows with them.
+    """
+    self.batch_size = batch_size
     self._count = count
     self._make = make
 
@@ -29,16 +38,34 @@ class Batches(Sequence):
   def __getitem__(self, index):
     places = range(self._count)[index]
     if isinstance(places, range):
-      return Batches(len(places), lambda i: self._make(places[i]))
-    return self._make(places)
+      return Batches(
+        len(places),
+        self.batch_size,
+        lambda i, start, stop: self._make(places[i], start, stop),
+      )
+    return self._make(places, 0, self.batch_size)
 
   def rows(self, start: int, stop: int) -> "Batches":
-    """The batches with only these rows of each."""
-    return self.map(lambda b: {k: v[start:stop] for k, v in b.items()})
+    """The batches with these rows of each alone; no other one is gathered."""
+    if not 0 <= start <= stop <= self.batch_size:
+      raise IndexError(f"rows {start}..{stop} of {self.batch_size}")
+    return Batches(
+      self._count,
+      stop - start,
+      lambda i, a, b: self._make(i, start + a, start + b),
+    )
 
   def map(self, function: Callable[[Arrays], Arrays]) -> "Batches":
-    """The batches with `function` applied to each, when it is made."""
-    return Batches(self._count, lambda i: function(self._make(i)))
+    """The batches with `function` applied to each, when it is made.
+
+    It must be row-wise: a row of what it gives depends on that row alone, and
+    there are as many, for it is given the rows that are asked for.
+    """
+    return Batches(
+      self._count,
+      self.batch_size,
+      lambda i, start, stop: function(self._make(i, start, stop)),
+    )
 
 
 def windows(
@@ -66,14 +93,15 @@ def windows(
     offset: symbols before a document's first window.
     full: only whole windows; but a document too short for one gives itself.
     minimum: a window with fewer symbols is left out.
-    order: (seed, epoch) of a random order; None: as they stand.
+    order: (seed, epoch) of a random order, another one each time they go
+      round; None: as they stand.
     samples: windows of an epoch, more than there are go round again; None:
       each once.
 
   Raises:
     UserError: there is no window at all.
   """
-  ids, bounds = sequences
+  bounds = sequences.bounds
   rest = np.diff(bounds) - offset
   if full:
     counts = np.maximum(rest - length, 0) // step + 1
@@ -93,31 +121,20 @@ def windows(
     )
   samples = total if samples is None else samples
 
-  @functools.lru_cache(maxsize=2)  # A batch may span two passes.
-  def shuffled(turn: int) -> np.ndarray:
-    if order is None:
-      return np.arange(total)
-    return np.random.default_rng((*order, turn)).permutation(total)
-
-  def make(i: int) -> Arrays:
-    places = np.arange(i * batch_size, min((i + 1) * batch_size, samples))
-    turns = places // total
-    rows = np.empty_like(places)
-    for turn in np.unique(turns):
-      rows[turns == turn] = shuffled(int(turn))[places[turns == turn] % total]
-    documents = np.searchsorted(firsts, rows, side="right") - 1
-    starts = bounds[documents] + offset + (rows - firsts[documents]) * step
-    segment = np.full((batch_size, length), PAD, np.int32)
-    segment[: len(rows)] = gather(ids, starts, bounds[documents + 1], length)
+  def make(i: int, start: int, stop: int) -> Arrays:
+    first = i * batch_size
+    place = np.arange(first + start, min(first + stop, samples))
+    row = place % total
+    if order is not None:
+      for turn in np.unique(place // total).tolist():
+        here = place // total == turn
+        row[here] = shuffle(row[here], total, (*order, turn))
+    document = np.searchsorted(firsts, row, side="right") - 1
+    begin = bounds[document] + offset + (row - firsts[document]) * step
+    segment = np.full((stop - start, length), PAD, np.int32)
+    segment[: len(row)] = sequences.gather(
+      document, begin, bounds[document + 1], length
+    )
     return {"segment": segment}
 
-  return Batches(-(-samples // batch_size), make)
-
-
-def gather(
-  ids: np.ndarray, starts: np.ndarray, ends: np.ndarray, length: int
-) -> np.ndarray:
-  """Rows of `length` ids from each start, PAD from each end on."""
-  places = starts[:, None] + np.arange(length)
-  inside = places < ends[:, None]
-  return np.where(inside, ids[np.where(inside, places, 0)], PAD)
+  return Batches(-(-samples // batch_size), batch_size, make)

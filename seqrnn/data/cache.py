@@ -1,0 +1,227 @@
+"""Encoded corpora on disk: encoded once, read where they lie ever after.
+
+A file of the user's cache folder holds the ids, the documents, a JSON object
+of all else, and a footer with its sizes and the checksum of all before it. The
+file's name is a hash of what was encoded and how.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import secrets
+import struct
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from seqrnn.data import encoding
+from seqrnn.data.encoding import Corpus, Encoded, Source
+from seqrnn.errors import UserError
+
+LARGE = 32 * 2**20  # Bytes from which on a corpus is kept here.
+
+_VERSION = 1  # Of the format, and of what a unit means.
+_SIZES = struct.Struct("<8sQQ")  # Magic, bytes of documents and of JSON.
+_CHECKSUM = struct.Struct("<I")
+_MAGIC = b"seqrnn\0\1"
+_ABANDONED = 3600.0  # Seconds after which nobody writes to a file any more.
+
+
+def size(sources: Sequence[Source]) -> int:
+  """Bytes of sources; those of a file that is missing are none."""
+  total = 0
+  for source in sources:
+    if isinstance(source.content, bytes):
+      total += len(source.content)
+    else:
+      with suppress(OSError):  # Told when it is read.
+        total += source.content.stat().st_size
+  return total
+
+
+def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
+  """The corpus of sources, memory-mapped; it is encoded where it never was.
+
+  Processes that need the same one at once wait for the first. Nothing but
+  their time depends on that: a file gets its name when it is finished, and is
+  checked when it is opened.
+
+  Raises:
+    UserError: as `encoding.chunks` and `encoding.encode`, or the folder cannot
+      be written to.
+  """
+  import platformdirs  # Pooch's own way to the folder, without requests.
+
+  folder = platformdirs.user_cache_path("seqrnn") / "corpora"
+  digests = [_digest(source) for source in sources]
+  names = [source.name for source in sources]
+  key = json.dumps([_VERSION, unit, errors, names, digests]).encode()
+  path = folder / hashlib.sha256(key).hexdigest()
+  try:
+    if path.exists() and (corpus := _load(path, unit)):
+      return corpus
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(path.with_suffix(".lock")):
+      corpus = _load(path, unit) if path.exists() else None
+      if corpus is None:
+        _sweep(folder)
+        _write(path, sources, digests, unit, errors)
+        corpus = _load(path, unit)
+  except OSError as error:
+    raise UserError(
+      f"{folder}: cannot keep the encoded corpus: {error.strerror};"
+      " the environment variable XDG_CACHE_HOME names another place"
+    ) from None
+  if corpus is None:
+    raise UserError(f"{path}: is damaged as soon as it is written")
+  return corpus
+
+
+def _digest(source: Source) -> str:
+  digest = hashlib.sha256()
+  for chunk in encoding.chunks(source):
+    digest.update(chunk)
+  return digest.hexdigest()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+  """Holds a lock where the system has it; waits, and says so."""
+  with path.open("ab") as file:
+    try:
+      import fcntl
+
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        print("waiting for a process that encodes this corpus", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+      pass  # Then each encodes it for itself.
+    yield
+
+
+def _sweep(folder: Path):
+  """Removes what processes left that were killed."""
+  for path in folder.glob("*.tmp"):
+    with suppress(OSError):
+      if time.time() - path.stat().st_mtime > _ABANDONED:
+        path.unlink()
+
+
+def _write(
+  path: Path,
+  sources: Sequence[Source],
+  digests: list[str],
+  unit: str,
+  errors: str,
+):
+  """Encodes sources to a file, whole or not at all."""
+  temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+  try:
+    with (
+      temporary.open("x+b") as file,
+      tempfile.TemporaryFile(dir=path.parent) as documents,
+      _bar(size(sources)) as advance,
+    ):
+      watched = (
+        (source.name, _watch(source, digest, advance))
+        for source, digest in zip(sources, digests, strict=True)
+      )
+      encoded = encoding.encode(watched, unit, errors, file, documents)
+      file.write(bytes(-file.tell() % 8))  # Numbers lie at multiples of 8.
+      size_of_documents = documents.tell()
+      documents.seek(0)
+      while chunk := documents.read(encoding.CHUNK):
+        file.write(chunk)
+      rest = json.dumps(encoded._asdict()).encode()
+      file.write(rest)
+      file.write(_SIZES.pack(_MAGIC, size_of_documents, len(rest)))
+      # Read again, since ids may have been written twice.
+      file.write(_CHECKSUM.pack(_checksum(file, file.tell())))
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path, unit: str) -> Corpus | None:
+  """The corpus in a file; None where that is not what was written."""
+  with path.open("rb") as file:
+    footer = os.fstat(file.fileno()).st_size - _SIZES.size - _CHECKSUM.size
+    if footer > 0:
+      checksum = _CHECKSUM.pack(_checksum(file, footer + _SIZES.size))
+      intact = checksum == file.read()
+      file.seek(footer)
+      magic, size_of_documents, size_of_rest = _SIZES.unpack(
+        file.read(_SIZES.size)
+      )
+    if footer <= 0 or not intact or magic != _MAGIC:
+      print(f"{path}: damaged, encoded anew", file=sys.stderr)
+      return None
+    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  place = footer - size_of_rest
+  encoded = Encoded(**json.loads(content[place:footer]))
+  place -= size_of_documents
+  documents = np.frombuffer(content, "<i8", size_of_documents // 8, place)
+  documents = documents.reshape(-1, 2)
+  ids = np.frombuffer(content, encoded.kind, documents[-1, 0])
+  return encoding.open_encoded(unit, encoded, ids, documents)
+
+
+def _checksum(file: BinaryIO, size: int) -> int:
+  """The CRC-32 of a file's first bytes; it then stands behind them."""
+  checksum = 0
+  file.seek(0)
+  while size:
+    chunk = file.read(min(size, encoding.CHUNK))
+    checksum = zlib.crc32(chunk, checksum)
+    size -= len(chunk)
+  return checksum
+
+
+def _watch(
+  source: Source, digest: str, advance: Callable[[int], None]
+) -> Iterator[bytes]:
+  """The bytes of a source; not those of a file that was hashed otherwise."""
+  found = hashlib.sha256()
+  for chunk in encoding.chunks(source):
+    found.update(chunk)
+    yield chunk
+    advance(len(chunk))
+  if found.hexdigest() != digest:
+    raise encoding.changed(source)
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], None]]:
+  """Shows how many bytes are done, where a person watches."""
+  from rich.console import Console
+  from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+  )
+
+  console = Console()
+  with Progress(
+    TextColumn("{task.description}"),
+    BarColumn(bar_width=24),
+    DownloadColumn(binary_units=True),
+    TimeRemainingColumn(),
+    console=console,
+    disable=not console.is_terminal,
+  ) as progress:
+    task = progress.add_task("encoding", total=total)
+    yield lambda size: progress.advance(task, size)

@@ -1,0 +1,389 @@
+"""Encoding: from bytes to indices of symbols, a chunk at a time.
+
+What is read is read as it stands: nothing is lowercased, stripped or left out
+but what a unit says. Neither the bytes nor the symbols of a corpus are ever in
+memory as a whole, unless the caller's files are.
+"""
+
+import bisect
+import codecs
+import io
+import itertools
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from seqrnn.errors import UserError
+
+UNITS = ("char", "byte", "word", "id", "session")
+CHUNK = 2**20  # Bytes read at once.
+
+_LONGEST = 2**16  # Characters of a word or id; what is longer is none.
+_SHOWN = 20  # Characters of one in a message.
+
+
+class Document(NamedTuple):
+  """A sequence of symbols that nothing runs across.
+
+  Attributes:
+    name: for messages and tables.
+    symbols: a str is a sequence of characters, a list holds tokens.
+    group: documents of one group stay on one side of a split.
+    begins: False for a piece without the document's first symbol.
+    ends: False for a piece without the document's last symbol.
+  """
+
+  name: str
+  symbols: str | list[str]
+  group: str
+  begins: bool = True
+  ends: bool = True
+
+
+class Corpus(NamedTuple):
+  """Documents as indices of symbols, one after the other.
+
+  It may be larger than memory: `ids`, `bounds` and what `names` rests on are
+  then a file's, and no document is an object of Python's.
+
+  Attributes:
+    unit: what a symbol is, as `data.unit`.
+    symbols: the distinct ones, in the order they come.
+    ids: of all documents, uint8, uint16 or uint32: indices into `symbols`.
+    bounds: int64 [documents + 1]; j is `ids[bounds[j] : bounds[j + 1]]`.
+    names: of the documents.
+    group: of each document, int64 [documents]: indices into `groups`.
+    groups: their names; documents of one group stay on one side of a split.
+  """
+
+  unit: str
+  symbols: list[str]
+  ids: np.ndarray
+  bounds: np.ndarray
+  names: Sequence[str]
+  group: np.ndarray
+  groups: Sequence[str]
+
+  def text(self, start: int, stop: int) -> str | list[str]:
+    """The symbols from one place in `ids` to another, as a Document has them.
+
+    They are objects of Python's, so this is for what a person reads.
+    """
+    found = [self.symbols[i] for i in self.ids[start:stop].tolist()]
+    return "".join(found) if self.unit in ("char", "byte") else found
+
+
+class Source(NamedTuple):
+  """Where bytes come from: a file, or memory."""
+
+  name: str
+  content: Path | bytes
+
+
+class Encoded(NamedTuple):
+  """What encoding gives beside the two files that it writes.
+
+  Attributes:
+    symbols: the distinct ones, in the order they come.
+    kind: the type of the ids in the first file, the smallest that holds them.
+    files: name and first document of each source.
+  """
+
+  symbols: list[str]
+  kind: str
+  files: list[tuple[str, int]]
+
+
+def chunks(source: Source) -> Iterator[bytes]:
+  """The bytes of a source, none empty, at most CHUNK at once.
+
+  Raises:
+    UserError: it is no file, cannot be read, or changes meanwhile.
+  """
+  path = source.content
+  if isinstance(path, bytes):
+    yield from (path[i : i + CHUNK] for i in range(0, len(path), CHUNK))
+    return
+  try:
+    # Before it is opened: a pipe would wait for a writer, a device never end.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+      raise UserError(f"{path}: not a regular file")
+    with path.open("rb", buffering=0) as file:
+      before = os.fstat(file.fileno())
+      left = before.st_size  # No more: it may grow as fast as it is read.
+      while chunk := file.read(min(CHUNK, left)):
+        left -= len(chunk)
+        yield chunk
+      after = os.fstat(file.fileno())
+  except OSError as error:
+    raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+  if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    raise changed(source)
+
+
+def changed(source: Source) -> UserError:
+  """What is said of a file that is not the same to its end."""
+  return UserError(f"{source.content}: changed while it was read")
+
+
+def encode(
+  sources: Iterable[tuple[str, Iterable[bytes]]],
+  unit: str,
+  errors: str,
+  ids: BinaryIO,
+  documents: BinaryIO,
+) -> Encoded:
+  """Writes the ids and the documents of sources to two empty files.
+
+  Args:
+    sources: name and bytes of each, in order.
+    unit: as `data.unit`.
+    errors: as `data.errors`.
+    ids: takes the ids; it is read, too.
+    documents: takes int64 [documents + 1, 2]: the end of each in the ids, and
+      the line of a session, else 0; the first row is 0, 0.
+
+  Raises:
+    UserError: bytes that are not what `unit` says, or an unknown unit.
+  """
+  if unit not in UNITS:
+    raise UserError(f"data.unit={unit!r}: must be one of {', '.join(UNITS)}")
+  encoder = _Encoder(unit, ids, documents)
+  files = []
+  for name, content in sources:
+    files.append((name, encoder.documents))
+    if unit == "byte":
+      for chunk in content:
+        encoder.codes(np.frombuffer(chunk, np.uint8))
+    elif unit == "char":
+      for text in _decode(name, content, errors):
+        encoded = text.encode("utf-32-le")
+        encoder.codes(np.frombuffer(encoded, np.dtype("<u4")))
+    else:
+      encoder.tokens(name, _decode(name, content, errors))
+    encoder.end()
+  return Encoded(encoder.symbols, encoder.kind.str, files)
+
+
+def open_encoded(
+  unit: str, encoded: Encoded, ids: np.ndarray, documents: np.ndarray
+) -> Corpus:
+  """The corpus of what `encode` gave and wrote."""
+  names = _Names(encoded.files, documents[1:, 1])
+  group = np.arange(len(names))
+  symbols, bounds = encoded.symbols, documents[:, 0]
+  return Corpus(unit, symbols, ids, bounds, names, group, names)
+
+
+def encode_in_memory(
+  sources: Iterable[Source], unit: str, errors: str
+) -> Corpus:
+  """The corpus of sources that are small.
+
+  Raises:
+    UserError: as `chunks` and `encode`.
+  """
+  ids, documents = io.BytesIO(), io.BytesIO()
+  named = ((source.name, chunks(source)) for source in sources)
+  encoded = encode(named, unit, errors, ids, documents)
+  return open_encoded(
+    unit,
+    encoded,
+    np.frombuffer(ids.getbuffer(), encoded.kind),
+    np.frombuffer(documents.getbuffer(), "<i8").reshape(-1, 2),
+  )
+
+
+def collect(documents: Sequence[Document], unit: str) -> Corpus:
+  """The corpus of documents that are objects already, so of few."""
+  index: dict[str, int] = {}
+  groups: dict[str, int] = {}
+  sizes = [len(document.symbols) for document in documents]
+  ids = [
+    index.setdefault(symbol, len(index))
+    for document in documents
+    for symbol in document.symbols
+  ]
+  group = [groups.setdefault(d.group, len(groups)) for d in documents]
+  return Corpus(
+    unit,
+    list(index),
+    np.array(ids, _kind(len(index))),
+    np.cumsum([0, *sizes], dtype=np.int64),
+    [document.name for document in documents],
+    np.array(group, np.int64),
+    list(groups),
+  )
+
+
+def _kind(symbols: int) -> np.dtype:
+  """The smallest type that numbers so many symbols."""
+  return np.min_scalar_type(max(symbols - 1, 0)).newbyteorder("<")
+
+
+class _Names(Sequence):
+  """Names of documents, made when they are asked for: `file` or `file:line`."""
+
+  def __init__(self, files: list[tuple[str, int]], lines: np.ndarray):
+    self._files = [name for name, _ in files]
+    self._firsts = [first for _, first in files]
+    self._lines = lines
+
+  def __len__(self) -> int:
+    return len(self._lines)
+
+  def __getitem__(self, index):
+    line = self._lines[index]
+    # Of several files that begin there, all but the last have no document.
+    file = self._files[bisect.bisect_right(self._firsts, index) - 1]
+    return f"{file}:{line}" if line else file
+
+
+def _decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
+  """Text of UTF-8, its lines ended by a newline, without a byte order mark.
+
+  What stands before a wrong byte is given before that is told, so that the
+  first mistake in a file is the one that is told, however it is cut in chunks.
+  """
+  decoder = codecs.getincrementaldecoder("utf-8")(errors)
+  read = 0
+  held = ""  # A carriage return that a newline may follow.
+  begun = False
+  fault = None
+  for chunk in itertools.chain(content, [b""]):
+    last = not chunk
+    left, _ = decoder.getstate()  # The beginning of a character.
+    try:
+      text = decoder.decode(chunk, last)
+    except UnicodeDecodeError as error:
+      text = (left + chunk)[: error.start].decode()
+      fault = UserError(
+        f"{name}: byte {read - len(left) + error.start} is not UTF-8;"
+        " data.unit=byte reads anything, data.errors=replace puts U+FFFD there"
+      )
+    read += len(chunk)
+    if text and not begun:
+      text = text.removeprefix("\ufeff")
+      begun = True
+    text = held + text
+    held = "\r" if text.endswith("\r") and not (last or fault) else ""
+    yield text.removesuffix(held).replace("\r\n", "\n")
+    if fault:
+      raise fault
+
+
+class _Encoder:
+  """Numbers symbols as they come and writes the numbers."""
+
+  def __init__(self, unit: str, ids: BinaryIO, documents: BinaryIO):
+    self.symbols: list[str] = []
+    self.documents = 0
+    self.kind = _kind(0)
+    self._unit = unit
+    self._ids = ids
+    self._file = documents
+    self._count = 0  # Ids written.
+    self._bound = 0  # Where the last document ended.
+    self._file.write(np.zeros(2, "<i8").data)
+    self._table = np.full(0x110000, -1, np.int32)  # The id of a code point.
+    self._index: dict[str, int] = {}  # The id of a token.
+
+  def codes(self, codes: np.ndarray):
+    """Takes characters by their code points."""
+    ids = self._table[codes]
+    new = codes[ids < 0]
+    if len(new):
+      found, places = np.unique(new, return_index=True)
+      found = found[np.argsort(places)]
+      self._table[found] = np.arange(len(found)) + len(self.symbols)
+      self.symbols += map(chr, found.tolist())
+      ids = self._table[codes]
+    self._write(ids)
+
+  def tokens(self, name: str, texts: Iterable[str]):
+    """Takes the tokens of a source's text, which may be cut anywhere."""
+    index, unit = self._index, self._unit
+    line = 1
+    before = None  # The id that this line has, where it may have but one.
+    held = ""  # A token at the end of a text may go on in the next one.
+    for text in itertools.chain(texts, [None]):
+      if text is None:
+        text, held = held, ""
+      else:
+        text = held + text
+        inside = text and not text[-1].isspace()
+        held = text.rsplit(None, 1)[-1] if inside else ""
+        text = text.removesuffix(held)
+      ids: list[int] = []
+      ends: list[tuple[int, int]] = []
+      # Not splitlines(): it breaks lines at U+0085, U+2028 and form feeds, too.
+      for n, part in enumerate(text.split("\n")):
+        if n:
+          if unit == "word":
+            ids.append(index.setdefault("\n", len(index)))
+          elif unit == "session":
+            ends.append((self._count + len(ids), line))
+          line += 1
+          before = None
+        tokens = part.split()
+        if len(part) > _LONGEST or unit == "id":
+          before = self._check(name, line, before, tokens)
+        ids += [index.setdefault(token, len(index)) for token in tokens]
+      self.symbols += itertools.islice(index, len(self.symbols), None)
+      self._write(np.array(ids, np.int64))
+      for end in ends:
+        self.end(*end)
+      self._check(name, line, before, [held] if len(held) > _LONGEST else [])
+    if unit == "session":
+      self.end(self._count, line)
+
+  def _check(
+    self, name: str, line: int, before: str | None, tokens: list[str]
+  ) -> str | None:
+    """Refuses tokens that are none; the last one on the line so far."""
+    for token in tokens:
+      if len(token) > _LONGEST:
+        raise UserError(
+          f"{name}: line {line}: {token[:_SHOWN]!r}... has more than {_LONGEST}"
+          f" characters without white space, which data.unit={self._unit}"
+          " separates by; data.unit=char reads them one by one"
+        )
+      if self._unit == "id" and before is not None:
+        shown = f"{before[:_SHOWN]} {token[:_SHOWN]}"
+        raise UserError(
+          f"{name}: line {line}: {shown!r}: data.unit=id reads one id a line;"
+          " data.unit=session reads several"
+        )
+      before = token
+    return before
+
+  def end(self, place: int | None = None, line: int = 0):
+    """Ends a document, where it has symbols: here, or at an earlier id."""
+    place = self._count if place is None else place
+    if place > self._bound:
+      self._file.write(np.array([place, line], "<i8").data)
+      self._bound = place
+      self.documents += 1
+
+  def _write(self, ids: np.ndarray):
+    kind = _kind(len(self.symbols))
+    if kind.itemsize > self.kind.itemsize:
+      self._widen(kind)
+    self._ids.write(ids.astype(self.kind).data)
+    self._count += len(ids)
+
+  def _widen(self, kind: np.dtype):
+    """Writes all ids anew in a larger type, in place: from the end on."""
+    file, old = self._ids, self.kind
+    for start in reversed(range(0, self._count, CHUNK)):
+      size = min(CHUNK, self._count - start)
+      file.seek(start * old.itemsize)
+      ids = np.frombuffer(file.read(size * old.itemsize), old)
+      file.seek(start * kind.itemsize)
+      file.write(ids.astype(kind).data)
+    file.seek(0, os.SEEK_END)
+    self.kind = kind

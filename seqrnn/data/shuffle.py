@@ -1,0 +1,46 @@
+"""A random order of n things in constant memory, since n may be billions."""
+
+import hashlib
+import math
+
+import numpy as np
+
+_ROUNDS = 16  # With fewer some orders of 6 things are rarer than others.
+
+
+def shuffle(places: np.ndarray, n: int, key: tuple[int, ...]) -> np.ndarray:
+  """Which of 0..n-1 stands at each of `places` in the order of a key; int64.
+
+  A Feistel network (Luby and Rackoff 1988) on pairs of numbers. A round adds a
+  hash of one half to the other, which can be undone, so no two pairs become
+  one. There are about n + sqrt(n) pairs; what falls beyond n goes through
+  again until it does not (cycle walking, Black and Rogaway 2002).
+
+  It follows from `key` and n alone, whatever the machine or NumPy's version.
+  """
+  text = " ".join(map(str, key)).encode()
+  keys = np.frombuffer(hashlib.shake_256(text).digest(8 * _ROUNDS), "<u8")
+  columns = math.isqrt(n - 1) + 1
+  sides = np.array([columns, -(-n // columns)], np.uint64)
+  found = _network(places.astype(np.uint64), sides, keys)
+  while len(beyond := np.flatnonzero(found >= n)):
+    found[beyond] = _network(found[beyond], sides, keys)
+  return found.astype(np.int64)
+
+
+def _network(x: np.ndarray, sides: np.ndarray, keys: np.ndarray) -> np.ndarray:
+  """A bijection of 0..sides[0] * sides[1] - 1."""
+  halves = [x % sides[0], x // sides[0]]
+  for turn, key in enumerate(keys):
+    here, there = turn % 2, 1 - turn % 2
+    # 32 bits of it, so that the sum is one of whole numbers, not modulo 2**64.
+    hashed = _mix(halves[there] + key) >> 32
+    halves[here] = (halves[here] + hashed) % sides[here]
+  return halves[1] * sides[0] + halves[0]
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+  """The finalizer of SplitMix64 (Steele et al. 2014), modulo 2**64."""
+  x = (x ^ (x >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
+  x = (x ^ (x >> 27)) * np.uint64(0x94D049BB133111EB)
+  return x ^ (x >> 31)

@@ -1,0 +1,638 @@
+"""Workdirs made by somebody else: one line or the right result, and no harm.
+
+Each case changes a copy of a small trained workdir. Where it changes a
+checkpoint, the manifest is written anew: whoever made it can do that, too.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorstore
+from conftest import TINY, write_text
+
+import experiments
+import run
+from configs import base
+from seqrnn import checkpoint
+from seqrnn import config as configs
+from seqrnn.errors import UserError
+
+HUGE = 100 * 2**30  # Bytes of a file that takes none on disk.
+LAST = "checkpoints/2"
+SAMPLE = "--workdir=x --mode=sample --config.sample.length=8"
+
+
+def main(line: str) -> int:
+  return run.main(["run.py", *shlex.split(line)])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A folder with a corpus, a secret and a run of two steps."""
+  home = tmp_path_factory.mktemp("hostile")
+  write_text(home)
+  (home / "secret").write_text("outside of the workdir")
+  config = base.get_config()
+  config.update_from_flattened_dict(
+    {**TINY, "data.path": "corpus", "train.max_steps": 2}
+  )
+  (home / "lm.json").write_text(config.to_json())
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(home)
+    assert main("--config=lm.json --workdir=lm") == 0
+  return home
+
+
+@pytest.fixture
+def home(trained, monkeypatch):
+  """The same, with a copy of the run that a test may change, x."""
+  monkeypatch.chdir(trained)
+  shutil.copytree("lm", "x")
+  yield trained
+  shutil.rmtree(trained / "x")
+
+
+@contextmanager
+def lean() -> Iterator[None]:
+  """What is done within must not take 300 MB more than there was before."""
+
+  def kilobytes(name):
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(rf"^{name}:\s+(\d+)", status, re.MULTILINE)[0])
+
+  try:
+    Path("/proc/self/clear_refs").write_text("5")  # Begins a new peak.
+  except OSError:
+    yield  # Linux alone tells it.
+    return
+  before = kilobytes("VmRSS")
+  yield
+  assert kilobytes("VmHWM") - before < 300_000
+
+
+def state(folder: Path, without: str | None = None) -> dict[str, tuple]:
+  """All that is in a folder, and when it was last changed."""
+  found = {}
+  for path in folder.rglob("*"):
+    if without is None or without not in path.parts:
+      status = path.lstat()
+      facts = (status.st_mode, status.st_size, status.st_ino)
+      # Training locks its workdir, which changes that of the folder.
+      found[str(path)] = (
+        facts if path.is_dir() else (*facts, status.st_mtime_ns)
+      )
+  return found
+
+
+# What a case does to a workdir.
+
+Edit = Callable[[Path], None]
+
+
+def text(name: str, content: str | bytes) -> Edit:
+  """Another content of a file."""
+  encoded = content if isinstance(content, bytes) else content.encode()
+  return lambda workdir: signed(workdir, name, encoded)
+
+
+def signed(workdir: Path, name: str, content: bytes):
+  path = workdir / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(content)
+  if name.startswith(LAST) and not name.endswith("manifest.json"):
+    sign(workdir)
+
+
+def sign(workdir: Path):
+  """The manifest for what is there."""
+  contents = checkpoint._contents(workdir / LAST)
+  (workdir / LAST / "manifest.json").write_text(json.dumps(contents))
+
+
+def field(name: str, value: Any) -> Edit:
+  """Another value of a config's field."""
+
+  def edit(workdir):
+    path = workdir / "config.json"
+    fields = json.loads(path.read_text())
+    *groups, key = name.split(".")
+    group = fields
+    for part in groups:
+      group = group.setdefault(part, {})
+    group[key] = value
+    path.write_text(json.dumps(fields))
+
+  return edit
+
+
+def position(**fields: Any) -> Edit:
+  """Other fields of a position."""
+
+  def edit(workdir):
+    name = f"{LAST}/position/metadata"
+    found = json.loads((workdir / name).read_text())
+    signed(workdir, name, json.dumps({**found, **fields}).encode())
+
+  return edit
+
+
+def symbols(content: Any, unit: str = "char", name: str = "symbols") -> Edit:
+  """Another vocabulary."""
+  fields = {name: {"unit": unit, "symbols": content}}
+  return text("vocabulary.json", json.dumps(fields))
+
+
+def manifest(change: Callable[[dict], Any]) -> Edit:
+  """Another manifest."""
+
+  def edit(workdir):
+    path = workdir / LAST / "manifest.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+  return edit
+
+
+def array(name: str = "head.bias", **fields: Any) -> Edit:
+  """Another array in a checkpoint, as zarr's metadata describe it."""
+
+  def edit(workdir):
+    folder = workdir.absolute() / LAST / "params"
+    store = tensorstore.KvStore.open(
+      {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    ).result()
+    key = f"{name}/.zarray"
+    found = json.loads(store.read(key).result().value)
+    store.write(key, json.dumps({**found, **fields}).encode()).result()
+    sign(workdir)
+
+  return edit
+
+
+def crc32c(content: bytes) -> int:
+  crc = 0xFFFFFFFF
+  for byte in content:
+    crc ^= byte
+    for _ in range(8):
+      crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+  return crc ^ 0xFFFFFFFF
+
+
+def elsewhere(workdir: Path):
+  """Has the database of arrays look for its data outside of the workdir."""
+  path = workdir / LAST / "params/manifest.ocdbt"
+  content = path.read_bytes()[:-4]
+  start = content.index(b"d/")
+  name = content[start : start + 34]
+  outside = b"../../../../" + b"s" * 22
+  shutil.copy(path.parent / name.decode(), "s" * 22)
+  content = content.replace(name, outside)
+  path.write_bytes(content + struct.pack("<I", crc32c(content)))
+  sign(workdir)
+
+
+def link(name: str, target: str) -> Edit:
+  def edit(workdir):
+    path = workdir / name
+    if path.is_dir():
+      shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(workdir.absolute().parent / target)
+
+  return edit
+
+
+def pipe(name: str) -> Edit:
+  def edit(workdir):
+    (workdir / name).unlink(missing_ok=True)
+    os.mkfifo(workdir / name)
+
+  return edit
+
+
+def listen(workdir: Path):
+  with socket.socket(socket.AF_UNIX) as server:
+    server.bind(os.path.relpath(workdir / "s"))
+
+
+def folder(name: str) -> Edit:
+  def edit(workdir):
+    (workdir / name).unlink(missing_ok=True)
+    (workdir / name).mkdir(parents=True)
+
+  return edit
+
+
+def sparse(name: str) -> Edit:
+  return lambda workdir: os.truncate(workdir / name, HUGE)
+
+
+def large(workdir: Path):
+  """A database with room for a million times its arrays."""
+  (workdir / LAST / "params/d/more").write_bytes(b"\0" * 2**20)
+  sign(workdir)
+
+
+def only(*edits: Edit) -> Edit:
+  def edit(workdir):
+    for change in edits:
+      change(workdir)
+
+  return edit
+
+
+def no_checkpoint(workdir: Path):
+  shutil.rmtree(workdir / "checkpoints")
+  (workdir / "checkpoints").touch()
+
+
+ESCAPE = "\x1b]0;owned\x07\x9b2J\u202e"
+DEEP = "[" * 100_000
+# A name as long as the depth times that of its groups, for each of many fields.
+BOMB = '{"k":' * 400 + "{" + ",".join(f'"{n}":0' for n in range(10**4)) + "}"
+BOMB = BOMB.replace("k", "k" * 1000) + "}" * 400
+LINK = "is a link; a workdir must hold files and folders only"
+PIPE = "is a pipe, socket or device"
+SHAPES = "does not hold the model of config.json"
+DAMAGED = "none is intact, checkpoint 2 is damaged"
+VOCABULARY = "vocabulary.json: "
+POSITION = "position/metadata: "
+BOTH = (SAMPLE, "--workdir=x")
+TRAIN = ("--workdir=x --config.train.max_steps=3",)
+PREDICT = ("--workdir=x --mode=predict",)
+
+# A name, what is done, what the line says; the commands: sampling where none
+# is said.
+REFUSED: list[tuple] = [
+  # What leads out of the workdir, or keeps waiting.
+  ("file is link", link("vocabulary.json", "secret"), LINK, BOTH),
+  ("config is link", link("config.json", "lm.json"), LINK, BOTH),
+  ("folder is link", link("checkpoints", "lm/checkpoints"), LINK, BOTH),
+  (
+    "link deep inside",
+    link(f"{LAST}/params/d/x", "secret"),
+    LINK,
+    BOTH,
+  ),
+  (
+    "predictions are link",
+    link("predictions.csv", "secret"),
+    LINK,
+    PREDICT,
+  ),
+  (
+    "evaluation is link",
+    link("evaluation.json", "secret"),
+    LINK,
+    ("--workdir=x --mode=evaluate",),
+  ),
+  ("lock is link", link("lock", "secret"), LINK, TRAIN),
+  ("figures are link", link("metrics.csv", "secret"), LINK, TRAIN),
+  ("temporary is link", link("config.tmp", "nothing"), LINK, TRAIN),
+  (
+    "another's config",
+    link("lock", "secret"),
+    LINK,
+    ("--config=lm.json --workdir=x",),
+  ),
+  ("config is pipe", pipe("config.json"), PIPE, BOTH),
+  (
+    "config is pipe, by name",
+    pipe("config.json"),
+    "config.json: must be a file",
+    ("--config=x/config.json",),
+  ),
+  ("pipe", pipe(f"{LAST}/pipe"), PIPE, BOTH),
+  ("socket", listen, PIPE, BOTH),
+  ("config is folder", folder("config.json"), "Is a directory", BOTH),
+  ("vocabulary is folder", folder("vocabulary.json"), VOCABULARY, BOTH),
+  ("position is folder", folder(f"{LAST}/position/metadata"), DAMAGED, BOTH),
+  (
+    "predictions are folder",
+    folder("predictions.csv"),
+    "Is a directory",
+    PREDICT,
+  ),
+  ("checkpoints are file", no_checkpoint, "no checkpoint there"),
+  # What is too large to be read.
+  ("sparse config", sparse("config.json"), "larger than 1,048,576", BOTH),
+  ("sparse vocabulary", sparse("vocabulary.json"), "larger than 67,1", BOTH),
+  ("sparse manifest", sparse(f"{LAST}/manifest.json"), DAMAGED, BOTH),
+  ("sparse array", sparse(f"{LAST}/params/manifest.ocdbt"), DAMAGED, BOTH),
+  (
+    "large position",
+    text(f"{LAST}/position/metadata", b" " * 2**23 + b"{}"),
+    "larger than 8,388,608",
+  ),
+  # config.json.
+  (
+    "code",
+    text("config.json", "import os; os.mkdir('owned')"),
+    "config.json: not JSON",
+    (*BOTH, "--config=x/config.json"),
+  ),
+  ("deep config", text("config.json", DEEP), "not JSON", BOTH),
+  ("nested groups", text("config.json", BOMB), "nested too deeply", BOTH),
+  ("nested list", field("seed", [[1]]), "nested too deeply", BOTH),
+  ("1e400", text("config.json", '{"seed": 1e400}'), "=inf: must be a w", BOTH),
+  ("5000 digits", text("config.json", "[%s]" % ("9" * 5000)), "JSON", BOTH),
+  ("4000 digits", field("model.dropout", 10**4000), "must be a number", BOTH),
+  ("NaN", field("model.forget_bias", float("nan")), "must be finite", BOTH),
+  ("path as task", field("task", "../../os"), "must be one of gap", BOTH),
+  ("list as task", field("task", ["os"]), "must be a text", BOTH),
+  ("NUL in task", field("task", "os\0"), r"'os\x00': must be", BOTH),
+  ("escapes in a value", field("data.unit", ESCAPE), r"\x1b]0;owned", BOTH),
+  ("escapes in a name", field(f"model.{ESCAPE}", 1), r"\x1b]0;owned", BOTH),
+  ("endless value", field("data.unit", "a" * 10**6), "aaa...", BOTH),
+  ("group as value", field("model", 3), "config.model=3: this version", BOTH),
+  ("value as group", field("seed", {"x": 1}), "config.seed.x=1: this", BOTH),
+  # Sizes that only a config claims.
+  ("hidden size", field("model.hidden_size", 2**24), SHAPES, BOTH),
+  ("embedding", field("model.embedding_size", 2**24), SHAPES, BOTH),
+  ("128 layers", field("model.layers", 128), SHAPES, PREDICT),
+  ("layers", field("model.layers", 2**31 - 1), "from 1 to 128", BOTH),
+  (
+    "window",
+    only(field("data.window", 2**31 - 1), field("data.mapping", "many_to_one")),
+    "more than 2**24 symbols",
+    BOTH,
+  ),
+  ("batch", field("train.batch_size", 2**31 - 1), "more than 2**24", BOTH),
+  ("streams", field("sample.streams", 2**31 - 1), "more than 2**24", BOTH),
+  # vocabulary.json.
+  ("deep vocabulary", text("vocabulary.json", DEEP), "must be JSON", BOTH),
+  ("vocabulary is list", text("vocabulary.json", "[]"), "an object", BOTH),
+  ("no symbol", symbols([]), "has no symbol", BOTH),
+  ("symbols as text", symbols("abc"), "no list of strings", BOTH),
+  ("numbers", symbols([1, float("nan"), None]), "no list of strings", BOTH),
+  ("twice", symbols(["a", "a"]), "has a symbol twice", BOTH),
+  ("unit", symbols(["a"], unit="../x"), "'../x', which must be", BOTH),
+  ("unit is list", symbols(["a"], unit=["char"]), "which must be", BOTH),
+  ("two letters", symbols(["ab"]), "has a symbol that is no char", BOTH),
+  ("other names", symbols(["a"], name=ESCAPE), "lacks symbols", BOTH),
+  (
+    "million symbols",
+    symbols([str(n) for n in range(10**6)], unit="id"),
+    SHAPES,
+    BOTH,
+  ),
+  # manifest.json.
+  (
+    "no manifest",
+    lambda w: (w / LAST / "manifest.json").unlink(),
+    f"{DAMAGED}: manifest.json is missing",
+    BOTH,
+  ),
+  ("deep manifest", text(f"{LAST}/manifest.json", DEEP), "is broken", BOTH),
+  ("manifest is list", manifest(list), "manifest.json is broken", BOTH),
+  (
+    "manifest leads out",
+    manifest(lambda m: {**m, "../../../secret": [22, "x"]}),
+    "../../../secret is missing",
+    BOTH,
+  ),
+  (
+    "manifest has paths",
+    manifest(lambda m: {**m, "/etc/passwd": [1, "x"]}),
+    "/etc/passwd is missing",
+    BOTH,
+  ),
+  (
+    "million files",
+    manifest(lambda _: {str(n): 0 for n in range(10**6)}),
+    "manifest.json is broken",
+  ),
+  (
+    "manifest of types",
+    manifest(lambda m: dict.fromkeys(m, {"a": [None]})),
+    "is not what was saved",
+    BOTH,
+  ),
+  (
+    "escapes in a file's name",
+    lambda workdir: (workdir / LAST / ESCAPE).touch(),
+    r"\x1b]0;owned\x07\x9b2J\u202e is not in manifest.json",
+    BOTH,
+  ),
+  # position/metadata.
+  ("position is list", text(f"{LAST}/position/metadata", "[]"), POSITION),
+  ("deep position", text(f"{LAST}/position/metadata", DEEP), POSITION),
+  ("best is list", position(best_step=[2]), "best_step=[2] is not"),
+  ("best is path", position(best_step="../../x"), "='../../x' is not", BOTH),
+  ("best is below 0", position(best_step=-1), "best_step=-1 is not"),
+  ("best is huge", position(best_step=10**400), "is not possible"),
+  ("best is NaN", position(best=float("nan")), "best=nan is not"),
+  ("epoch is text", position(epoch="1"), "epoch='1' is not possible"),
+  ("another step", position(step=2**31), "step=2147483648 is not"),
+  ("unknown place", position(place=1), "argument 'place'", TRAIN),
+  # Arrays.
+  ("shape", array(shape=[2**40]), f"{SHAPES}: head.bias is {{", BOTH),
+  ("axes", array(shape=[11, 1], chunks=[1, 1]), SHAPES, BOTH),
+  ("block", array(chunks=[2**40]), "larger than itself", BOTH),
+  ("object", array(dtype="|O"), SHAPES, BOTH),
+  ("bytes", array(dtype="|V4"), SHAPES, BOTH),
+  ("fields", array(dtype=[["a", "<f4", [2**40]]]), SHAPES, BOTH),
+  ("double", array(dtype="<f8"), "'dtype': '<f8'", BOTH),
+  (
+    "compressor",
+    array(
+      compressor={"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}
+    ),
+    "'id': 'blosc'",
+    BOTH,
+  ),
+  ("driver", array(kvstore="http://127.0.0.1/"), SHAPES, BOTH),
+  ("database leads out", elsewhere, f"{SHAPES}: ", BOTH),
+  ("large database", large, "bytes of arrays", BOTH),
+]
+
+
+@pytest.mark.parametrize(
+  "edit, expected, lines",
+  [
+    pytest.param(edit, expected, *(lines or [(SAMPLE,)]), id=name)
+    for name, edit, expected, *lines in REFUSED
+  ],
+)
+def test_it_is_refused_in_a_line(edit, expected, lines, home, capfd):
+  edit(Path("x"))
+  for line in lines:
+    training = "--mode" not in line
+    before = state(home, "x" if training else None)
+    with lean():
+      status = main(line)
+    _, err = capfd.readouterr()
+    assert (err[:7], err.count("\n")) == ("error: ", 1), err
+    assert expected in err and status == 2, err
+    assert err[:-1].isprintable() and len(err) < 2100
+    assert state(home, "x" if training else None) == before
+  if SAMPLE in lines:
+    with pytest.raises(UserError):
+      experiments.load("x")
+
+
+@pytest.mark.usefixtures("home")
+def test_training_does_not_first_make_what_it_then_refuses(capfd, monkeypatch):
+  field("model.hidden_size", 4096)(Path("x"))
+  monkeypatch.setattr("seqrnn.train.make_state", lambda *_: pytest.fail())
+  assert main("--workdir=x") == 2
+  assert SHAPES in capfd.readouterr().err
+
+
+OWN = "import os; os.mkdir('owned')\ndef get_config(): os.mkdir('owned')\n"
+FLAGS = '{"use_ocdbt": false, "use_zarr3": true, "tree_metadata": {"a": 1}}'
+
+
+def code(workdir: Path):
+  for name in ("config", "configs/base", "jax", "sitecustomize", "2"):
+    (workdir / name).parent.mkdir(exist_ok=True)
+    (workdir / f"{name}.py").write_text(OWN)
+
+
+def names(workdir: Path):
+  for name in ("9" * 30, "\u0663", "07", "-1", ESCAPE):
+    (workdir / "checkpoints" / name).mkdir()
+
+
+def damaged(workdir: Path):
+  folder = workdir / "checkpoints/9"
+  folder.mkdir()
+  (folder / ESCAPE).touch()
+  (folder / "manifest.json").write_text("{}")
+
+
+def more_names(workdir: Path):
+  path = workdir / "vocabulary.json"
+  fields = json.loads(path.read_text())
+  path.write_text(json.dumps({ESCAPE: fields["symbols"], **fields}))
+
+
+def twice(workdir: Path):
+  path = workdir / "config.json"
+  path.write_text('{"seed": "x",' + path.read_text()[1:])
+
+
+# What changes nothing, and what is told on stderr.
+HARMLESS: list[tuple] = [
+  ("nothing", lambda _: None, ""),
+  ("code", code, ""),
+  ("folders that are no steps", names, ""),
+  ("the last of two values counts", twice, ""),
+  ("another vocabulary", more_names, ""),
+  (
+    "what Orbax alone reads",
+    only(
+      text(f"{LAST}/_CHECKPOINT_METADATA", '{"a": 1}'),
+      text(f"{LAST}/params/_METADATA", FLAGS),
+      text(f"{LAST}/params/_sharding", b"\xff"),
+      text(f"{LAST}/params/array_metadatas/process_0", DEEP),
+    ),
+    "",
+  ),
+  (
+    "a damaged checkpoint",
+    damaged,
+    r"checkpoint 9 is damaged: \x1b]0;owned\x07\x9b2J\u202e is not in"
+    " manifest.json\ncheckpoint 2 is used instead\n",
+  ),
+  ("best is nowhere", position(best_step=7), ""),
+  ("position of old", text(f"{LAST}/position/metadata", '{"step": 2}'), ""),
+  (
+    "fields that are off",
+    only(field("model.attention", None), field("data.sorted", False)),
+    "",
+  ),
+  (
+    "fields of other versions",
+    only(field(f"train.{ESCAPE}", 1), field("serve.port", 80)),
+    r"x/config.json: left out, for this version has none: train.\x1b]0;owned"
+    r"\x07\x9b2J\u202e, serve.port" + "\n",
+  ),
+]
+
+
+@pytest.fixture(scope="module")
+def expected(trained):
+  """What the run itself samples."""
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    redirect_stdout(StringIO()) as out,
+  ):
+    patch.chdir(trained)
+    assert main(SAMPLE.replace("=x", "=lm")) == 0
+  return out.getvalue()
+
+
+@pytest.mark.parametrize(
+  "edit, told", [pytest.param(*case, id=name) for name, *case in HARMLESS]
+)
+def test_it_changes_nothing(edit, told, expected, home, capfd):
+  edit(Path("x"))
+  before = state(home)
+  with lean():
+    assert main(SAMPLE) == 0
+  assert capfd.readouterr() == (expected, told)
+  assert state(home) == before
+
+
+@pytest.mark.usefixtures("home")
+def test_a_symbol_that_no_terminal_knows_is_printed(capfd):
+  path = Path("x/vocabulary.json")
+  content = json.loads(path.read_text())
+  content["symbols"]["symbols"][:] = map(chr, range(0xD800, 0xD807))
+  path.write_text(json.dumps(content))
+  assert main(SAMPLE) == 0
+  out, err = capfd.readouterr()
+  assert re.fullmatch(r"(\\ud80[0-6])*\n", out) and err == ""
+
+
+@pytest.mark.usefixtures("home")
+def test_no_type_of_any_field_goes_through():
+  defaults = base.get_config()
+  wrong = [None, True, -1, 1.5, "x", [], ["a"], {}, 10**30]
+  for name in configs.RULES:
+    for value in wrong:
+      Path("x/config.json").write_text("{}")
+      field(name, value)(Path("x"))
+      try:
+        config = configs.read_run("x", defaults)
+        configs.check(config)
+      except UserError:
+        continue
+      assert configs.RULES[name][0](configs.flat(config)[name])
+
+
+@pytest.mark.usefixtures("home")
+def test_a_run_of_an_older_version_is_sampled_and_goes_on(expected, capfd):
+  """Its config has only what differs, its position only what it must."""
+  defaults = base.get_config()
+  path = Path("x/config.json")
+  fields = json.loads(path.read_text())
+  for name, value in configs.flat(defaults).items():
+    *groups, key = name.split(".")
+    group = fields
+    for part in groups:
+      group = group[part]
+    if configs.flat(configs.read_run("lm", defaults))[name] == value:
+      del group[key]
+  path.write_text(json.dumps(fields))
+  assert len(configs.flat(fields)) == 2 + len(TINY)
+  name = f"{LAST}/position/metadata"
+  found = json.loads(Path("x", name).read_text())
+  old = {key: found[key] for key in ("step", "epoch", "batch", "crc32")}
+  signed(Path("x"), name, json.dumps(old).encode())
+  assert main(SAMPLE) == 0
+  assert capfd.readouterr() == (expected, "")
+  assert main("--workdir=x --config.train.max_steps=3") == 0
+  out, err = capfd.readouterr()
+  assert "going on from step 2" in out and err == ""

@@ -1,0 +1,379 @@
+"""What anyone may have in a file: read right, or told in one clear line."""
+
+import os
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+from conftest import tiny
+
+import experiments
+import run
+from seqrnn import config as configs
+from seqrnn.data import corpora, encoding, splits
+from seqrnn.data.corpora import from_text
+from seqrnn.errors import UserError
+
+TOLD = "data.unit=byte reads anything, data.errors=replace puts U+FFFD there"
+SEVERAL = "data.unit=id reads one id a line; data.unit=session reads several"
+LONG = (
+  "... has more than 65536 characters without white space, which data.unit={}"
+  " separates by; data.unit=char reads them one by one"
+)
+EMPTY = "data.path='text': the corpus is empty, it has no symbols"
+
+# A file `text`, the unit, and its documents or the line that is told.
+TEXTS = {
+  "plain": (b"abc", "char", ["abc"]),
+  "one symbol": (b"a", "char", ["a"]),
+  "bytes of one to four": ("aé中😀".encode(), "char", ["aé中😀"]),
+  "a mark": (b"\xef\xbb\xbfab", "char", ["ab"]),
+  "a second mark": (b"\xef\xbb\xbf\xef\xbb\xbfa", "char", ["\ufeffa"]),
+  "a mark within": (b"a\xef\xbb\xbfb", "char", ["a\ufeffb"]),
+  "a mark of bytes": (b"\xef\xbb\xbf", "byte", ["\xef\xbb\xbf"]),
+  "a mark and no more": (b"\xef\xbb\xbf", "char", EMPTY),
+  "half a mark": (b"\xef\xbb", "char", f"text: byte 0 is not UTF-8; {TOLD}"),
+  "lines of Windows": (b"a\r\nb\r\n", "char", ["a\nb\n"]),
+  "lines of an old Macintosh": (b"a\rb\r", "char", ["a\rb\r"]),
+  "a return too many": (b"a\r\r\nb", "char", ["a\r\nb"]),
+  "no end of line": (b"a " * 9999, "word", [["a"] * 9999]),
+  "an end of line at the end": (b"a b\n", "word", [["a", "b", "\n"]]),
+  "empty lines": (b"\n\na\n\n", "word", [["\n", "\n", "a", "\n", "\n"]]),
+  "lines of Unicode": ("a\u2028b\x85c".encode(), "word", [["a", "b", "c"]]),
+  "blanks that are no lines": (b"1 2\x0c3\x1d4", "session", [list("1234")]),
+  "a zero": (b"a\0b", "char", ["a\0b"]),
+  "a zero in a word": (b"a\0b c", "word", [["a\0b", "c"]]),
+  "nothing": (b"", "char", EMPTY),
+  "nothing of bytes": (b"", "byte", EMPTY),
+  "no word": (b" \t ", "word", EMPTY),
+  "no id": (b"\r\n \n", "id", EMPTY),
+  "no session": (b"\n\n", "session", EMPTY),
+  "only lines": (b"\n\r\n", "char", ["\n\n"]),
+  "latin-1": (b"caf\xe9 \xe0", "char", f"text: byte 3 is not UTF-8; {TOLD}"),
+  "utf-16": (
+    "ab".encode("utf-16"),
+    "char",
+    f"text: byte 0 is not UTF-8; {TOLD}",
+  ),
+  "compressed": (b"\x1f\x8b\x08", "word", f"text: byte 1 is not UTF-8; {TOLD}"),
+  "cut in a character": (
+    b"ab\xf0\x9f\x98",
+    "char",
+    f"text: byte 2 is not UTF-8; {TOLD}",
+  ),
+  "a character goes on where none is": (
+    b"ab\x80",
+    "id",
+    f"text: byte 2 is not UTF-8; {TOLD}",
+  ),
+  "a surrogate": (
+    b"a\xed\xa0\xbd",
+    "char",
+    f"text: byte 1 is not UTF-8; {TOLD}",
+  ),
+  "longer than it need be": (
+    b"abc\xc0\x80",
+    "char",
+    f"text: byte 3 is not UTF-8; {TOLD}",
+  ),
+  "beyond the last character": (
+    b"\xf4\x90\x80\x80",
+    "session",
+    f"text: byte 0 is not UTF-8; {TOLD}",
+  ),
+  "wrong in the second chunk": (
+    b"\xc3\xa9" * 2**19 + b"\xff",
+    "char",
+    f"text: byte {2**20} is not UTF-8; {TOLD}",
+  ),
+  "any bytes": (bytes(range(256)), "byte", ["".join(map(chr, range(256)))]),
+  "ids": (b" 7 \n\n08\n", "id", [["7", "08"]]),
+  "two ids": (b"7\n\n8 9 10\n", "id", f"text: line 3: '8 9': {SEVERAL}"),
+  "ids in columns": (b"a\tb", "id", f"text: line 1: 'a b': {SEVERAL}"),
+  "sessions": (b"1 2\n\n3", "session", [["1", "2"], ["3"]]),
+  "an id as long as may be": (b"x" * 2**16, "id", [["x" * 2**16]]),
+  "an id without end": (
+    b"1\n" + b"x" * (2**16 + 1),
+    "id",
+    f"text: line 2: '{'x' * 20}'" + LONG.format("id"),
+  ),
+  "a word without end": (
+    b"a b\n\n" + b"x" * 2**20,
+    "word",
+    f"text: line 3: '{'x' * 20}'" + LONG.format("word"),
+  ),
+  "the first of two mistakes": (
+    b"1 2\n\xff",
+    "id",
+    f"text: line 1: '1 2': {SEVERAL}",
+  ),
+  "no such unit": (
+    b"a",
+    "line",
+    "data.unit='line': must be one of char, byte, word, id, session",
+  ),
+}
+
+
+def outcome(act):
+  try:
+    return act()
+  except UserError as error:
+    return str(error)
+
+
+def documents(data):
+  pieces = splits.whole(corpora.read(data))
+  return [document.symbols for document in pieces.documents()]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text(here, name):
+  content, unit, expected = TEXTS[name]
+  (here / "text").write_bytes(content)
+  config = tiny(here, {"data.path": "text", "data.unit": unit})
+  assert outcome(lambda: documents(config.data)) == expected
+  # In chunks of three bytes, too; a long text only as it is.
+  if len(content) < 2**16:
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(encoding, "CHUNK", 3)
+      assert outcome(lambda: documents(config.data)) == expected
+
+
+@pytest.mark.parametrize(
+  ("content", "expected"),
+  [
+    (b"a\xffb", "a\ufffdb"),
+    (b"\xff\xfe", "\ufffd\ufffd"),
+    (b"a\xf0\x9f\x98", "a\ufffd"),  # One for what was begun.
+    (b"\xed\xa0\x80", "\ufffd\ufffd\ufffd"),
+    (b"\xff\xef\xbb\xbf", "\ufffd\ufeff"),  # No mark: it is not at the start.
+    (b"\xc3\r\n", "\ufffd\n"),
+  ],
+)
+def test_wrong_bytes_are_replaced(here, content, expected):
+  (here / "text").write_bytes(content)
+  config = tiny(here, {"data.path": "text", "data.errors": "replace"})
+  assert documents(config.data) == [expected]
+
+
+def make_files(here):
+  """Files of all kinds, and what is none."""
+  files = {
+    "a": b"aa",
+    "folder/b": b"bb",
+    "folder/.hidden": b"no",
+    "hidden/.git/config": b"no",
+    "wrong/latin": b"\xe9",
+    "wrong/utf8": b"good",
+    "glob/x/y": b"y",
+    "two\nlines": b"\xe9",
+    "[a]": b"brackets",
+  }
+  for name, content in files.items():
+    (here / name).parent.mkdir(parents=True, exist_ok=True)
+    (here / name).write_bytes(content)
+  (here / os.fsdecode(b"name\xff")).write_bytes(b"n")
+  (here / "void").mkdir()
+  os.mkfifo(here / "pipe")
+  (here / "broken").mkdir()
+  (here / "broken/link").symlink_to("nowhere")
+  (here / "loop").symlink_to("loop")
+  (here / "link").symlink_to("a")
+  (here / "socket").mkdir()
+  with socket.socket(socket.AF_UNIX) as made:
+    made.bind("socket/s")
+
+
+NO_FILE = "no such file"
+PATHS = {
+  "a": ["aa"],
+  "link": ["aa"],
+  "folder": ["bb"],
+  "folder/.hidden": ["no"],  # Named, it is meant.
+  "[a]": ["brackets"],
+  "glob/*/*": ["y"],
+  os.fsdecode(b"name\xff"): ["n"],
+  "": "data.path='': must not be empty",
+  "none": f"data.path='none': {NO_FILE}",
+  "none/*": f"data.path='none/*': {NO_FILE}",
+  "a/b": f"data.path='a/b': {NO_FILE}",
+  "a\0b": f"data.path='a\\x00b': {NO_FILE}",
+  "loop": "loop: cannot be read: Too many levels of symbolic links",
+  "glob/*": f"data.path='glob/*': {NO_FILE}",  # Matches a folder alone.
+  "n" * 300: f"data.path='{'n' * 300}': {NO_FILE}",
+  "void": "data.path='void': no file in this folder",
+  "hidden": "data.path='hidden': no file in this folder",
+  "broken": "broken/link: cannot be read: No such file or directory",
+  "pipe": "pipe: not a regular file",
+  "socket": "socket/s: not a regular file",
+  "/dev/zero": "/dev/zero: not a regular file",
+  "wrong": f"latin: byte 0 is not UTF-8; {TOLD}",
+}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=ascii)
+def test_a_path(here, path):
+  make_files(here)
+  config = tiny(here, {"data.path": path})
+  assert outcome(lambda: documents(config.data)) == PATHS[path]
+
+
+@pytest.mark.parametrize(
+  ("error", "reason"),
+  [
+    (PermissionError(13, "Permission denied"), "Permission denied"),
+    (OSError(5, "Input/output error"), "Input/output error"),
+    (OSError(116, "Stale file handle"), "Stale file handle"),
+  ],
+)
+def test_a_file_that_cannot_be_read(here, monkeypatch, error, reason):
+  (here / "text").write_text("abc")
+
+  def refuse(*_, **__):
+    raise error
+
+  monkeypatch.setattr(Path, "open", refuse)
+  data = tiny(here, {"data.path": "text"}).data
+  told = outcome(lambda: documents(data))
+  assert told == f"text: cannot be read: {reason}"
+
+
+FIELDS = {
+  "neither path": (
+    {"path": None},
+    "data.path=None: data.source=files needs data.path, or data.train_path,"
+    " data.validation_path and data.test_path",
+  ),
+  "both ways": (
+    {"train_path": "text"},
+    "data.path='text', data.train_path='text': give one path that is split"
+    " here, or one for each split, not both",
+  ),
+  "a path of another source": (
+    {"source": "stdlib"},
+    "data.path='text': is read with data.source=files only, not with"
+    " data.source='stdlib'",
+  ),
+  "one path of three": (
+    {"path": None, "train_path": "text"},
+    "data.validation_path=None: no path is given for what is asked",
+  ),
+  "an empty path of three": (
+    {"path": None, "train_path": "text", "validation_path": "empty"},
+    "data.validation_path='empty': the corpus is empty, it has no symbols",
+  ),
+  "no such source": (
+    {"path": None, "source": "web"},
+    "data.source='web': must be one of stdlib, opcodes, files, tinyshakespeare",
+  ),
+  "opcodes are no characters": (
+    {"path": None, "source": "opcodes"},
+    "data.unit='char': data.source=opcodes has unit session or id",
+  ),
+  "too few documents": (
+    {"split": "documents"},
+    "data.split='documents': 1 documents are too few to hold whole ones out;"
+    " data.split=tails holds out the end of each",
+  ),
+  "streams of several": (
+    {"path": "many", "split": "stream_tails"},
+    "data.split='stream_tails': needs one document, not 3",
+  ),
+  "streams of little": (
+    {"split": "stream_tails", "window": 99},
+    "data.split='stream_tails': 60 symbols are too few for train.batch_size=4"
+    " streams of data.window=99",
+  ),
+  "nothing to validate on": (
+    {"validation_fraction": 0.0},
+    "data.validation_fraction=0.0: leaves no symbol for the validation split",
+  ),
+  "less than a symbol": (
+    {"validation_fraction": 0.01},
+    "data.validation_fraction=0.01: leaves no symbol for the validation split",
+  ),
+  "all symbols rare": (
+    {"min_count": 99},
+    "data.min_count=99, data.vocabulary_size=None: of 3 distinct symbols none"
+    " is left for the vocabulary",
+  ),
+  "beyond the end": (
+    {"offset": 99},
+    "data.window, data.offset=99: no document is long enough for a window: the"
+    " longest has 49 symbols, 101 are needed",
+  ),
+  "no second symbol": (
+    {"path": "ones", "stateful": True, "boundaries": False, "split": "tails"},
+    "data.stateful=True: no document has the two symbols that an input and its"
+    " target need",
+  ),
+}
+
+
+def make_batches(config):
+  experiment = experiments.build(config, None)
+  for split in ("train", "validation"):
+    _ = experiment.batches(split, 0)[0]
+  return "trains"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields_that_do_not_fit_the_text(here, name):
+  (here / "text").write_text("abc" * 20)
+  (here / "empty").touch()
+  for folder, content in (("many", "abc" * 9), ("ones", "a")):
+    (here / folder).mkdir()
+    for n in range(3):
+      (here / folder / f"{n}").write_text(content)
+  fields, expected = FIELDS[name]
+  fields = {f"data.{field}": value for field, value in fields.items()}
+  config = tiny(here, {"data.path": "text", **fields})
+  configs.check(config)
+  assert outcome(lambda: make_batches(config)) == expected
+
+
+@pytest.mark.parametrize(
+  ("text", "unit", "expected"),
+  [
+    (os.fsdecode(b"ab\xff"), "char", f"text: byte 2 is not UTF-8; {TOLD}"),
+    ("a\ud800", "char", "text: character 1 is half of a surrogate pair"),
+    ("1 2", "id", f"text: line 1: '1 2': {SEVERAL}"),
+    ("", "char", []),
+    (" \n", "word", [["\n"]]),
+  ],
+)
+def test_a_text_that_is_typed(text, unit, expected):
+  found = outcome(lambda: [d.symbols for d in from_text(text, unit)])
+  assert found == expected
+
+
+LINES = {
+  "--config.data.errors=ignore": (
+    "config.data.errors='ignore': must be one of strict, replace"
+  ),
+  "--config.data.path=wrong/latin": f"latin: byte 0 is not UTF-8; {TOLD}",
+  "--config.data.path='two\nlines'": f"two lines: byte 0 is not UTF-8; {TOLD}",
+  "--config.data.path=": "data.path='': must not be empty",
+  "--config.data.path=pipe": "pipe: not a regular file",
+  "--config.data.path=a --config.data.unit=id": (
+    "data.validation_fraction=0.1: leaves no symbol for the validation split"
+  ),
+}
+
+
+@pytest.mark.parametrize("line", LINES, ids=ascii)
+def test_a_command_line_ends_in_one_line(here, capsys, line):
+  make_files(here)
+  config = tiny(here, {"data.path": "a"})
+  configs.save(config, here / "run.json")
+  status = run.main(["run.py", "--config=run.json", *shlex.split(line)])
+  assert status == 2
+  assert capsys.readouterr().err == f"error: {LINES[line]}\n"
