@@ -20,13 +20,14 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any, NoReturn
 
 from absl import flags
 
 from configs import base
 from seqrnn import config as configs
-from seqrnn import processes
-from seqrnn.errors import Interrupted, UserError
+from seqrnn import files, processes
+from seqrnn.errors import Interrupted, UserError, visible
 
 # mode -> the module of seqrnn that does it, imported when it is asked for
 MODES = {
@@ -62,10 +63,7 @@ def main(argv: list[str]) -> int:
     require_device()
     experiments = importlib.import_module("experiments")
     mode = importlib.import_module(MODES[parsed.mode])
-    build = experiments.build
-    if parsed.mode == "train":
-      build = experiments.continued(workdir)
-    mode.run(build, config, workdir)
+    mode.run(experiments.build, config, workdir)
     sys.stdout.flush()
     status = 0
   except Interrupted as stop:
@@ -88,7 +86,7 @@ def main(argv: list[str]) -> int:
       traceback.print_exc()
       status = 1
     else:
-      print("error:", configs.visible(line), file=sys.stderr)
+      print("error:", visible(line), file=sys.stderr)
       status = 2
   if joined:
     processes.leave(status)
@@ -221,7 +219,7 @@ def resolve(
   """
   path, folder = parsed.config, parsed.workdir
   if folder:
-    configs.inspect(folder)
+    files.inspect(folder)
   defaults = base.get_config()
   if path:
     plain = configs.read(path, defaults)
@@ -237,7 +235,7 @@ def resolve(
     workdir = Path(folder)
   else:
     workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
-    configs.inspect(workdir)
+    files.inspect(workdir)
   if parsed.mode != "train":
     # Without --config all but the model may differ: other data, say.
     fixed = configs.IDENTITY if path else configs.SHAPE
@@ -282,14 +280,28 @@ def mistake(error: Exception) -> str | None:
   return None
 
 
+def end(status: int) -> NoReturn:
+  """Ends this process; after a second Ctrl-C no thread may keep it."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
 def silence():
   """Keeps off the terminal what libraries log; what matters they raise."""
   logging.disable(logging.ERROR)
   if not sys.warnoptions:
     warnings.simplefilter("ignore")
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own: errors.
+  sys.unraisablehook = _tell
+
+
+def _tell(unraisable: Any):
+  """What tensorstore still has to tell Orbax of a failed save is no news."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":
   silence()
-  sys.exit(main(sys.argv))
+  end(main(sys.argv))

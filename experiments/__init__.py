@@ -2,7 +2,6 @@
 
 import copy
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ import numpy as np
 
 from experiments import gap_model, language_model
 from seqrnn import config as configs
-from seqrnn import sharding
-from seqrnn.checkpoint import expect, restore_params
+from seqrnn import files, sharding
+from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
@@ -46,21 +45,6 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
   if missing:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
   return task.build(config, {name: made[name] for name in task.VOCABULARIES})
-
-
-def continued(workdir: Path) -> Callable[..., Experiment]:
-  """`build` for a training that may go on from checkpoints in a workdir.
-
-  It makes all arrays before it reads them. So the config may not call for
-  others, larger than any memory, than the checkpoints hold.
-  """
-
-  def build_as_saved(config, vocabularies):
-    experiment = build(config, vocabularies)
-    expect(workdir / "checkpoints", shapes(experiment))
-    return experiment
-
-  return build_as_saved
 
 
 class Run(NamedTuple):
@@ -135,7 +119,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
       config stands in the way.
   """
   workdir = Path(workdir)
-  configs.inspect(workdir)
+  files.inspect(workdir)
   config = configs.read_run(workdir, _defaults())
   config.checkpoint.step = step
   configs.check(config)

@@ -13,6 +13,7 @@ Anyone may have made a checkpoint, and its manifest with it. So Orbax writes,
 but tensorstore reads: arrays of the model's shapes, whatever the files say.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -27,8 +28,9 @@ import jax
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from seqrnn.config import Config, below, read_file, visible
-from seqrnn.errors import UserError
+from seqrnn import files
+from seqrnn.config import Config
+from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Params
 
 _MANIFEST = "manifest.json"
@@ -166,10 +168,12 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: type | None, *_):
+    if kind is KeyboardInterrupt:  # A second Ctrl-C waits for nothing.
+      return
     try:
       self.wait()
       self._writer.close()
-    except UserError:
+    except Exception:  # Orbax tells once more what has failed.
       if kind is None:  # Or it would hide what ended the run.
         raise
 
@@ -185,17 +189,18 @@ def _sync(path: Path):
 
 def _line(error: Exception) -> str:
   text = str(error).strip() or type(error).__name__
-  return text.split("\n")[0][:200]
+  full = os.strerror(errno.ENOSPC)  # In the midst of many lines.
+  return full if full in text else text.split("\n")[0][:200]
 
 
-def files(folder: Path) -> list[tuple[str, os.DirEntry]]:
+def entries(folder: Path) -> list[tuple[str, os.DirEntry]]:
   """All files in a folder and below, by relative name, sorted.
 
   Raises:
     Damaged: something is neither file nor folder: a link could lead anywhere.
   """
   found = []
-  for entry in below(folder):
+  for entry in files.below(folder):
     name = os.path.relpath(entry.path, folder)
     if not entry.is_file(follow_symlinks=False):
       raise Damaged(f"{name} is no file")
@@ -207,7 +212,7 @@ def _contents(folder: Path) -> dict[str, list]:
   """Size and SHA-256 of every file but the manifest."""
   return {
     name: [entry.stat().st_size, _sha256(Path(entry.path))]
-    for name, entry in files(folder)
+    for name, entry in entries(folder)
     if name != _MANIFEST
   }
 
@@ -225,8 +230,8 @@ def verify(folder: Path):
   """
   manifest = folder / _MANIFEST
   try:
-    found = {n: entry.stat().st_size for n, entry in files(folder)}
-    saved = json.loads(read_file(manifest, _JSON_LIMIT))
+    found = {n: entry.stat().st_size for n, entry in entries(folder)}
+    saved = json.loads(files.read(manifest, _JSON_LIMIT))
   except FileNotFoundError:
     raise Damaged(f"{_MANIFEST} is missing") from None
   except (UserError, ValueError, RecursionError):
@@ -319,16 +324,13 @@ def restore(
   return params, rest
 
 
-def expect(directory: Path, params: Params):
-  """Refuses checkpoints that `restore` would refuse, and reads no array.
+def expect(folder: Path, params: Params):
+  """Refuses a checkpoint that `restore` would refuse, and reads no array.
 
   Raises:
-    UserError: the newest intact one has other shapes.
+    UserError: its parameters have other shapes.
   """
-  for step in reversed(steps(directory)):
-    if damage(directory / str(step)) is None:
-      _arrays(directory / str(step) / "params", params)
-      return
+  _arrays(folder / "params", params)
 
 
 def _arrays(folder: Path, shapes: Any) -> Any:
@@ -343,12 +345,12 @@ def _arrays(folder: Path, shapes: Any) -> Any:
   folder = folder.absolute()
   leaves = jax.tree.leaves(shapes)
   need = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-  size = sum(entry.stat().st_size for _, entry in files(folder))
+  size = sum(entry.stat().st_size for _, entry in entries(folder))
 
   def open_one(path, shape):
     name = jax.tree_util.keystr(path, simple=True, separator=".")
-    files = {"driver": "file", "path": f"{folder}/"}
-    store = {"driver": "ocdbt", "base": files, "path": f"{name}/"}
+    base = {"driver": "file", "path": f"{folder}/"}
+    store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
     # Read here first: tensorstore aborts the process over some of what may
     # stand there.
     found = json.loads(ts.KvStore.open(store).result()[".zarray"])
@@ -381,7 +383,7 @@ def read_position(folder: Path) -> dict[str, Any]:
   """
   path = folder / "position" / "metadata"
   try:
-    position = json.loads(read_file(path, _JSON_LIMIT))
+    position = json.loads(files.read(path, _JSON_LIMIT))
   except (ValueError, RecursionError):
     raise UserError(f"{path}: must be JSON, as a run writes it") from None
   if not isinstance(position, dict):

@@ -7,16 +7,16 @@ import importlib.util
 import itertools
 import json
 import os
-import stat
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn.errors import UserError
+from seqrnn import files
+from seqrnn.errors import UserError, visible
 
 Config = Any  # A ConfigDict, whose fields no type checker knows.
 
@@ -37,7 +37,6 @@ NAMING = (*IDENTITY, "optimizer.", "schedule.")
 # Where a checkpoint may rest on a field that we do not know.
 _MEANING = ("task", "seed", "data", "model")
 _LIMIT = 2**20  # Bytes of a config; one that a run writes has 2,000.
-_LINE = 2000  # Characters of a message.
 
 
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +241,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     UserError: the file is missing or holds no config.
   """
   try:
-    fields = json.loads(read_file(path, _LIMIT).decode("utf-8"))
+    fields = json.loads(files.read(path, _LIMIT).decode("utf-8"))
   except OSError as error:
     raise UserError(f"{path}: {error.strerror or error}") from None
   except (ValueError, RecursionError) as error:
@@ -260,75 +259,6 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         " groups of fields"
       )
   return fields
-
-
-def read_file(path: str | os.PathLike, limit: int) -> bytes:
-  """The content of a file that anyone may have made.
-
-  Raises:
-    OSError: it cannot be read.
-    UserError: it is no file, as a pipe that would keep us waiting, or it has
-      more bytes than `limit`.
-  """
-
-  def opener(name, how):
-    return os.open(name, how | os.O_NONBLOCK)
-
-  with open(path, "rb", opener=opener) as file:
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-      raise UserError(f"{path}: must be a file")
-    content = file.read(limit + 1)
-  if len(content) > limit:
-    raise UserError(f"{path}: must not be larger than {limit:,} bytes")
-  return content
-
-
-def below(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
-  """All that lies in a folder and in those below, but the folders."""
-  queue = [os.fspath(folder)]
-  while queue:
-    try:
-      with os.scandir(queue.pop()) as entries:
-        found = list(entries)
-    except FileNotFoundError:  # A training removes old checkpoints.
-      continue
-    for entry in found:
-      if entry.is_dir(follow_symlinks=False):
-        queue.append(entry.path)
-      else:
-        yield entry
-
-
-def inspect(workdir: str | os.PathLike):
-  """Refuses a workdir that could lead out of itself; anyone may have made it.
-
-  Raises:
-    UserError: it is a file, or something in it is neither file nor folder: a
-      link leads anywhere, and a pipe would keep us waiting.
-  """
-  if os.path.exists(workdir) and not os.path.isdir(workdir):
-    raise UserError(f"--workdir={workdir}: must be a folder, is a file")
-  for entry in below(workdir):
-    if not entry.is_file(follow_symlinks=False):
-      kind = "a link" if entry.is_symlink() else "a pipe, socket or device"
-      raise UserError(
-        f"{entry.path}: is {kind}; a workdir must hold files and folders only"
-      )
-
-
-def visible(text: str) -> str:
-  """A message in one line of bounded length, whatever is quoted in it.
-
-  What a terminal would obey is escaped: names and values come from files that
-  anyone may have made.
-  """
-  text = "".join(
-    c if c.isprintable() else c.encode("unicode_escape").decode()
-    for c in " ".join(text.splitlines())
-  )
-  if len(text) > _LINE:  # The rule that was broken stands at the end.
-    text = f"{text[: _LINE // 2]}...{text[-_LINE // 2 :]}"
-  return text
 
 
 def _get_config(path: Path) -> Config:
@@ -395,9 +325,8 @@ def refuse_other(
 
 def save(config: Config, path: Path):
   """Writes the config as JSON, whole or not at all."""
-  temporary = path.with_suffix(".tmp")
-  temporary.write_text(config.to_json(indent=2) + "\n", "utf-8")
-  os.replace(temporary, path)
+  with files.written(path) as file:
+    file.write(config.to_json(indent=2) + "\n")
 
 
 def changes(

@@ -1,5 +1,7 @@
 """What ends a run without being a bug."""
 
+_LINE = 2000  # Characters of a message.
+
 
 class UserError(Exception):
   """A mistake of the user's: one line that names field or file, value, rule.
@@ -19,3 +21,19 @@ class Interrupted(Exception):
   def __init__(self, message: str, status: int):
     super().__init__(message)
     self.status = status
+
+
+def escaped(text: str, keep: str = "") -> str:
+  """What a terminal would obey, written out; anyone may have made the text."""
+  return "".join(
+    c if c.isprintable() or c in keep else c.encode("unicode_escape").decode()
+    for c in text
+  )
+
+
+def visible(text: str) -> str:
+  """A message in one line of bounded length, whatever is quoted in it."""
+  text = escaped(" ".join(text.splitlines()))
+  if len(text) > _LINE:  # The rule that was broken stands at the end.
+    text = f"{text[: _LINE // 2]}...{text[-_LINE // 2 :]}"
+  return text

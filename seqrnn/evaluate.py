@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from seqrnn import metrics, sharding
+from seqrnn import files, metrics, sharding
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
@@ -37,7 +37,7 @@ def evaluator(
   def evaluate(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
   ) -> dict[str, float] | None:
-    B = len(batches[0]["inputs"])
+    B = batches.batch_size
     sums = None
     carry = ()
     for rows in batches.rows(*sharding.here(B, mesh)):
@@ -83,8 +83,8 @@ def run(
   Console().print(table)
   facts = experiment.facts(split)
   record = {"split": split, "step": restored.step, **facts, **figures}
-  path = workdir / "evaluation.json"
-  path.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+  with files.written(workdir / "evaluation.json") as file:
+    file.write(json.dumps(record, indent=2) + "\n")
   return figures
 
 

@@ -5,49 +5,93 @@ import os
 from pathlib import Path
 from typing import Any
 
+from seqrnn import files
 from seqrnn.errors import UserError
+
+_LIMIT = 2**27  # Bytes of a table: a million evaluations.
 
 
 def add_row(path: Path, row: dict[str, Any]):
-  """Appends a row to a CSV file, and the names before the first one."""
+  """Appends a row to a CSV file, and the names before the first one.
+
+  Raises:
+    UserError: it cannot be written, or its rows have other names.
+  """
   row = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
-  new = not path.exists()
+  names = ",".join(row)
+  with files.writing(path), path.open("a+", encoding="utf-8") as file:
+    file.seek(0)
+    found = file.readline(1 << 16).removesuffix("\n")
+    if found not in ("", names):
+      raise UserError(
+        f"{path}: its columns are {found}, must be {names}; move it away"
+      )
+    writer = csv.DictWriter(file, list(row), lineterminator="\n")
+    if not found:
+      writer.writeheader()
+    writer.writerow(row)
+    file.flush()
+    os.fsync(file.fileno())  # On disk before the checkpoint that follows.
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+  """The rows of a table by name, each number as it was written.
+
+  A row that a killed run could not end is left out.
+
+  Raises:
+    UserError: it is no table of numbers.
+  """
+  if not path.exists():
+    return []
+  lines = files.read(path, _LIMIT).decode("utf-8", "replace").split("\n")
+  names, *rows = csv.reader(lines[:-1] or [""])
+  if lines[:-1] and names[:1] != ["step"]:
+    raise UserError(f"{path}: its first column must be step; move it away")
+  for number, row in enumerate(rows, 2):
+    if len(row) != len(names) or not _numbers(row):
+      raise UserError(
+        f"{path}: row {number} must be {len(names)} numbers, the step first;"
+        " move it away"
+      )
+  return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _numbers(row: list[str]) -> bool:
+  """Whether a row is numbers, the first one whole."""
   try:
-    with path.open("a", newline="", encoding="utf-8") as file:
-      writer = csv.DictWriter(file, list(row), lineterminator="\n")
-      if new:
-        writer.writeheader()
-      writer.writerow(row)
-      file.flush()
-      os.fsync(file.fileno())  # On disk before the checkpoint that follows.
-  except OSError as error:  # It knows no name where writing fails.
-    raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    int(row[0])
+    list(map(float, row))
+  except ValueError:
+    return False
+  return True
 
 
 def cut_rows(path: Path, step: int):
-  """Drops the rows after `step`: what a killed run wrote and did not save."""
+  """Drops the rows after `step`: what a killed run wrote and did not save.
+
+  Raises:
+    UserError: as `read_rows`, or it cannot be written.
+  """
   if not path.exists():
     return
-  with path.open(newline="", encoding="utf-8") as file:
-    rows = list(csv.reader(file))
-  whole = [row for row in rows[1:] if len(row) == len(rows[0])]
-  kept = rows[:1] + [row for row in whole if int(row[0]) <= step]
-  temporary = path.with_suffix(".tmp")
-  with temporary.open("w", newline="", encoding="utf-8") as file:
-    csv.writer(file, lineterminator="\n").writerows(kept)
-  os.replace(temporary, path)
+  rows = [row for row in read_rows(path) if int(row["step"]) <= step]
+  with files.written(path) as file:
+    if rows:
+      writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+      writer.writeheader()
+      writer.writerows(rows)
 
 
 def draw(workdir: Path):
   """Draws history.png from metrics.csv; nothing where it has no row yet.
 
   Loss and accuracy of training and validation, by step.
+
+  Raises:
+    UserError: as `read_rows`, or it cannot be written.
   """
-  path = workdir / "metrics.csv"
-  if not path.exists():
-    return
-  with path.open(newline="", encoding="utf-8") as file:
-    rows = list(csv.DictReader(file))
+  rows = read_rows(workdir / "metrics.csv")
   if not rows:
     return
 
@@ -71,4 +115,5 @@ def draw(workdir: Path):
     axes.legend()
     axes.grid(alpha=0.3)
   figure.suptitle(workdir.name)
-  figure.savefig(workdir / "history.png", dpi=110)
+  with files.written(workdir / "history.png", "wb") as file:
+    figure.savefig(file, format="png", dpi=110)

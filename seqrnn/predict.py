@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from seqrnn import files
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import Document, from_text, parse
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, escaped
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Experiment, Params
 
@@ -164,14 +165,19 @@ def _ask(
   return asked
 
 
+def _shown(text: str) -> str:
+  """Text that anyone may have written, for a console."""
+  return escape(escaped(text, keep="\n\t"))
+
+
 def _quoted(name: str) -> str:
   """A symbol's name as a table shows it: blanks need marks to be seen."""
-  return escape(name if name.strip() else repr(name))
+  return _shown(name if name.strip() else repr(name))
 
 
 def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
   """Prints a sequence as a table of its first targets."""
-  console.print(f"[bold]{escape(names.text(found.inputs))}[/bold]")
+  console.print(f"[bold]{_shown(names.text(found.inputs))}[/bold]")
   table = Table("position", "truth", "probability", "bits", "most likely")
   for n in range(min(limit, len(found.targets))):
     likely = "  ".join(
@@ -216,7 +222,7 @@ def _show_surprising(
     right = names.text(p.inputs[place + 1 : place + 1 + _CONTEXT])
     symbol = names.names([p.targets[n]])[0]
     context = (
-      f"{escape(left)}[reverse]{escape(symbol)}[/reverse]{escape(right)}"
+      f"{_shown(left)}[reverse]{_shown(symbol)}[/reverse]{_shown(right)}"
     )
     table.add_row(
       f"{surprisal / math.log(2):.2f}",
@@ -231,7 +237,7 @@ def _show_surprising(
 def _write(path: Path, names: Vocabulary, found: list[Prediction]):
   """Writes predictions.csv: a row a target."""
   likely = range(1, 1 + max(p.ids.shape[1] for p in found))
-  with path.open("w", newline="", encoding="utf-8") as file:
+  with files.written(path) as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
       ["sequence", "position", "truth", "surprisal_nats"]
@@ -294,7 +300,7 @@ def run(
     if experiment.fills_gaps:
       text, put = fill(experiment, params, asked)
       if put:
-        console.print(f"filled: [bold]{escape(text)}[/bold]")
+        console.print(f"filled: [bold]{_shown(text)}[/bold]")
         for number, (symbol, chance) in enumerate(put, 1):
           name = _quoted(names.names([symbol])[0])
           console.print(f"  gap {number}: {name}  {chance:.3f}")

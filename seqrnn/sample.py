@@ -13,7 +13,7 @@ from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, escaped
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
 
@@ -208,6 +208,10 @@ def run(
       " predict"
     )
   params, _ = restore_params(workdir, config, shapes(experiment))
-  return sample(
-    experiment, params, config, lambda text: print(text, end="", flush=True)
-  )
+
+  def show(text: str):
+    # A file gets the symbols themselves; a terminal would obey some of them.
+    text = escaped(text, keep="\n\t") if sys.stdout.isatty() else text
+    print(text, end="", flush=True)
+
+  return sample(experiment, params, config, show)

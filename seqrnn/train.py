@@ -21,10 +21,10 @@ import optax
 from jax.sharding import Mesh
 
 from seqrnn import config as configs
-from seqrnn import metrics, optimizers, sharding
+from seqrnn import files, metrics, optimizers, sharding
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
-from seqrnn.errors import Interrupted, UserError
+from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.history import add_row, cut_rows, draw
@@ -128,20 +128,22 @@ def locked(workdir: Path) -> Iterator[None]:
   Raises:
     UserError: another training has it.
   """
-  with (workdir / "lock").open("a+", encoding="utf-8") as file:
+  path = workdir / "lock"
+  with path.open("ab+", buffering=0) as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       file.seek(0)
+      holder = visible(file.read(100).decode(errors="replace"))
       raise UserError(
-        f"{workdir}: is being trained by {file.read(100).strip()}; wait for it,"
-        " or name another --workdir"
+        f"{workdir}: is being trained by {holder}; wait for it, or name another"
+        " --workdir"
       ) from None
     except OSError as error:  # Some network file systems have none.
-      print(f"{file.name}: no lock ({error.strerror})", file=sys.stderr)
-    file.truncate(0)
-    print(f"process {os.getpid()} on {socket.gethostname()}", file=file)
-    file.flush()
+      print(f"{path}: no lock ({error.strerror})", file=sys.stderr)
+    with files.writing(path):
+      file.truncate(0)
+      file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     yield
 
 
@@ -175,16 +177,19 @@ def restore(training: Training) -> tuple[State, Position]:
   if sharding.is_first():
     step = checkpoint.newest(directory)
   step = sharding.from_first(step)
-  state = training.start()
   if not step:
-    return state, Position(crc32=training.crc32)
+    return training.start(), Position(crc32=training.crc32)
+  folder = directory / str(step)
+  # Before any array is made: the config may call for others, larger than any
+  # memory, than the checkpoint holds.
+  checkpoint.expect(folder, jax.eval_shape(training.start).params)
+  state = training.start()
   training.checkpoints.delete_after(step)
   config, mesh = training.config, training.mesh
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
     pack(state, config.train.batch_size, mesh),
   )
-  folder = directory / str(step)
   params, rest = checkpoint.restore(folder, *shapes)
   position = read_position(folder)
   if position.crc32 != training.crc32:
@@ -220,6 +225,7 @@ def loop(
   Raises:
     Interrupted: a signal was caught, and a checkpoint is on disk.
     Diverged: something is not finite, and nothing of it is on disk.
+    UserError: the position is in no epoch of this config.
   """
   experiment, config, mesh = training.experiment, training.config, training.mesh
   B = config.train.batch_size
@@ -227,6 +233,12 @@ def loop(
   evaluate = evaluator(experiment, mesh)
   validation = experiment.batches("validation", 0)
   batches = experiment.batches("train", position.epoch).rows(*own)
+  if position.batch >= len(batches):
+    raise UserError(
+      f"{training.workdir}: was saved at batch {position.batch} of an epoch,"
+      f" which has {len(batches)}: train.samples_per_epoch and"
+      " train.batches_per_epoch must be what they were"
+    )
   agree = sharding.Agreement(mesh)
   first = sharding.is_first()
   stopped = 0
@@ -346,8 +358,14 @@ def roll_back(
     f" rate times {factor:g} ({position.rollbacks} of {settings.rollbacks})"
   )
   if sharding.is_first():
-    cut_rows(training.workdir / "metrics.csv", position.evaluated)
+    cut_tables(training.workdir, position)
   return state._replace(scale=state.scale * factor), position
+
+
+def cut_tables(workdir: Path, position: Position):
+  """Drops the rows after the last evaluation that a checkpoint knows of."""
+  for name in ("metrics.csv", "timing.csv"):
+    cut_rows(workdir / name, position.evaluated)
 
 
 def write_rows(
@@ -507,7 +525,7 @@ def run(
         if known is None:
           vocabulary.save(names, experiment.vocabularies)
         configs.save(config, workdir / "config.json")
-        cut_rows(workdir / "metrics.csv", position.evaluated)
+        cut_tables(workdir, position)
       describe(experiment, config, state.params, mesh)
       if position.step and not done:
         print(f"going on from step {position.step}")

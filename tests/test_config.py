@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 
 import pytest
 
@@ -174,48 +173,6 @@ def test_what_is_off_is_as_what_is_not_there(config):
     "model.new: 0 -> None",
     "model.tied: True -> False",
   ]
-
-
-def test_a_message_is_one_line_of_what_can_be_seen():
-  assert configs.visible("a\nb\u2028c\td\x1b[2J\x9b\u202e\ud800é") == (
-    r"a b c\td\x1b[2J\x9b\u202e\ud800é"
-  )
-  assert configs.visible("a" * 1000 + "\0" * 9999 + "b" * 1000) == (
-    "a" * 1000 + "..." + "b" * 1000
-  )
-
-
-def test_a_file_is_read_where_it_is_small_and_a_file(tmp_path):
-  path = tmp_path / "file"
-  path.write_bytes(b"abc")
-  assert configs.read_file(path, 3) == b"abc"
-  with pytest.raises(UserError, match="file: must not be larger than 2 bytes"):
-    configs.read_file(path, 2)
-  os.mkfifo(tmp_path / "pipe")
-  with pytest.raises(UserError, match="pipe: must be a file"):
-    configs.read_file(tmp_path / "pipe", 2)
-
-
-def test_a_workdir_holds_files_and_folders_only(tmp_path, monkeypatch):
-  configs.inspect(tmp_path / "not/there")
-  (tmp_path / "a/b").mkdir(parents=True)
-  (tmp_path / "a/b/file").touch()
-  (tmp_path.parent / "named").symlink_to(tmp_path)  # By the user.
-  configs.inspect(tmp_path.parent / "named")
-  with pytest.raises(UserError, match="must be a folder, is a file"):
-    configs.inspect(tmp_path / "a/b/file")
-  real = os.scandir
-
-  def scandir(path):  # A training removes it just now.
-    if path.endswith("b"):
-      raise FileNotFoundError
-    return real(path)
-
-  (tmp_path / "a/b/link").symlink_to("file")
-  with pytest.raises(UserError, match="b/link: is a link; a workdir must hold"):
-    configs.inspect(tmp_path)
-  monkeypatch.setattr(os, "scandir", scandir)
-  configs.inspect(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -298,7 +299,7 @@ REFUSED: list[tuple] = [
   ),
   ("lock is link", link("lock", "secret"), LINK, TRAIN),
   ("figures are link", link("metrics.csv", "secret"), LINK, TRAIN),
-  ("temporary is link", link("config.tmp", "nothing"), LINK, TRAIN),
+  ("temporary is link", link("config.json.tmp", "nothing"), LINK, TRAIN),
   (
     "another's config",
     link("lock", "secret"),
@@ -424,7 +425,19 @@ REFUSED: list[tuple] = [
     r"\x1b]0;owned\x07\x9b2J\u202e is not in manifest.json",
     BOTH,
   ),
+  (
+    "figures are none",
+    text("metrics.csv", "what is this\n1\n"),
+    "metrics.csv: its first column must be step",
+    TRAIN,
+  ),
   # position/metadata.
+  (
+    "batch of no epoch",
+    position(batch=10**6),
+    "saved at batch 1000000 of an epoch, which has 23",
+    TRAIN,
+  ),
   ("position is list", text(f"{LAST}/position/metadata", "[]"), POSITION),
   ("deep position", text(f"{LAST}/position/metadata", DEEP), POSITION),
   ("best is list", position(best_step=[2]), "best_step=[2] is not"),
@@ -482,10 +495,10 @@ def test_it_is_refused_in_a_line(edit, expected, lines, home, capfd):
 
 
 @pytest.mark.usefixtures("home")
-def test_training_does_not_first_make_what_it_then_refuses(capfd, monkeypatch):
-  field("model.hidden_size", 4096)(Path("x"))
-  monkeypatch.setattr("seqrnn.train.make_state", lambda *_: pytest.fail())
-  assert main("--workdir=x") == 2
+def test_training_does_not_first_make_what_it_then_refuses(capfd):
+  field("model.hidden_size", 2**13)(Path("x"))  # A gigabyte of parameters.
+  with lean():
+    assert main("--workdir=x") == 2
   assert SHAPES in capfd.readouterr().err
 
 
@@ -636,3 +649,22 @@ def test_a_run_of_an_older_version_is_sampled_and_goes_on(expected, capfd):
   assert main("--workdir=x --config.train.max_steps=3") == 0
   out, err = capfd.readouterr()
   assert "going on from step 2" in out and err == ""
+
+
+@pytest.mark.usefixtures("home")
+def test_a_terminal_gets_nothing_that_it_would_obey(capsys, monkeypatch):
+  path = Path("x/vocabulary.json")
+  content = json.loads(path.read_text())
+  content["symbols"]["symbols"][:2] = ["\x1b", "\x9b"]
+  path.write_text(json.dumps(content))
+  sample = "--workdir=x --mode=sample --config.sample.prime=\x1b\x9b"
+  predict = "--workdir=x --mode=predict --config.predict.text=\x1b\x9bab"
+  assert main(sample) == 0
+  assert "\x1b" in capsys.readouterr().out  # To a file or another program.
+  monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+  for line in (sample, predict):
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    assert r"\x1b" in out and r"\x9b" in out
+    assert "\x1b" not in re.sub(r"\x1b\[[\d;]*m", "", out)  # Rich's own colors.
+    assert "\x9b" not in out

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqrnn.config import read_file
+from seqrnn import files
 from seqrnn.data.encoding import UNITS
 from seqrnn.errors import UserError
 
@@ -132,12 +132,8 @@ def make(
 def save(path: str | os.PathLike, vocabularies: dict[str, Vocabulary]):
   """Writes vocabularies as JSON, whole or not at all."""
   content = {k: dataclasses.asdict(v) for k, v in vocabularies.items()}
-  temporary = Path(f"{path}.{os.getpid()}.tmp")
-  with temporary.open("w", encoding="utf-8") as file:
+  with files.written(Path(path)) as file:
     json.dump(content, file, indent=1)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
 
 
 def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
@@ -147,7 +143,7 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
     UserError: it is missing, or not that.
   """
   try:
-    content = json.loads(read_file(path, _LIMIT))
+    content = json.loads(files.read(path, _LIMIT))
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None
   except (ValueError, RecursionError):

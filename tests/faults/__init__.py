@@ -1,0 +1,1 @@
+"""What seqrnn promises when processes, machines, disks and files fail."""

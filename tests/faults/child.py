@@ -1,0 +1,177 @@
+"""run.py, with a signal sent to itself at one exact place.
+
+FAULT="KILL steps 17" in the environment: SIGKILL, as the 17th step of this
+life ends, however fast or slow the machine is. FAULT_TOLD names a file; that
+it exists proves that the signal was sent, and it holds the time. With SLOW=2
+in the environment, writing the second checkpoint of this life never ends.
+FILL instead of a signal takes the room of the disk where FILLER will be, but
+for LEAVE bytes; RAISE is a bug.
+
+Places, of which the second word of FAULT names one:
+
+  claim       the config is about to be compared with that of the workdir
+  restore     a checkpoint is about to be looked for
+  replace-X   the file X is written beside its place and not yet in it
+  steps       a step was started
+  evaluation  a batch of an evaluation is about to be read
+  add_row     a row is about to be written
+  header      metrics.csv is there and empty
+  title       half of the first line of metrics.csv is on disk
+  row         half of a row of metrics.csv is on disk
+  rows        metrics.csv has its row, timing.csv does not
+  timing      and half of a row of timing.csv is on disk
+  save        both have it, the checkpoint is not begun
+  room        there is room for it, nothing is written
+  orbax       Orbax is writing the arrays
+  manifest    half of the manifest is on disk
+  rename      the checkpoint is in its place, older ones are still there
+  remove      half of an older checkpoint is gone
+  draw        history.png is about to be drawn
+"""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_seen: Counter[str] = Counter()
+
+
+def here(place: str) -> bool:
+  """Whether this is the place, and the time has come."""
+  _, wanted, count = os.environ["FAULT"].split()
+  _seen[place] += 1
+  return place == wanted and _seen[place] == int(count)
+
+
+def strike():
+  """Tells that it comes to this, and does it."""
+  name, _, _ = os.environ["FAULT"].split()
+  told = Path(os.environ["FAULT_TOLD"])
+  told.with_suffix(".tmp").write_text(str(time.time()))
+  told.with_suffix(".tmp").rename(told)
+  if name == "RAISE":
+    raise RuntimeError("a bug")
+  if name == "FILL":
+    filler = Path(os.environ["FILLER"])
+    free = shutil.disk_usage(filler.parent).free
+    with suppress(OSError):  # A checkpoint in the making took it just now.
+      filler.write_bytes(bytes(max(free - int(os.environ["LEAVE"]), 0)))
+  else:
+    os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
+
+
+def at(place: str):
+  if here(place):
+    strike()
+
+
+def wrap(module, name: str, before=None, after=None):
+  """Calls `before` with the arguments first, or `after` with them last."""
+  original = getattr(module, name)
+
+  def wrapped(*args, **kwargs):
+    if before is not None:
+      before(*args)
+    result = original(*args, **kwargs)
+    if after is not None:
+      after(*args)
+    return result
+
+  setattr(module, name, wrapped)
+
+
+def arm():
+  """Puts the places into the product, once its modules may be imported."""
+  from seqrnn import checkpoint, train
+  from seqrnn.progress import Progress
+
+  for place in ("claim", "restore", "draw"):
+    wrap(train, place, before=lambda *_, place=place: at(place))
+  wrap(os, "replace", before=lambda _, new: at(f"replace-{Path(new).name}"))
+  wrap(Progress, "step", after=lambda *_: at("steps"))
+  evaluator = train.evaluator
+
+  def watched(*args):
+    evaluate = evaluator(*args)
+
+    def run(params, batches, stop):
+      def asked():
+        at("evaluation")
+        return stop()
+
+      return evaluate(params, batches, asked)
+
+    return run
+
+  train.evaluator = watched
+  add_row = train.add_row
+
+  def torn(path, row):
+    at("add_row")
+    if path.name == "timing.csv":
+      at("rows")
+    before = path.stat().st_size if path.exists() else 0
+    add_row(path, row)
+    after = path.stat().st_size
+    for place, name, size in (
+      ("header", "metrics.csv", 0),
+      ("title", "metrics.csv", 10),
+      ("row", "metrics.csv", (before + after) // 2),
+      ("timing", "timing.csv", (before + after) // 2),
+    ):
+      first = before == 0 or place in ("row", "timing")
+      if path.name == name and first and here(place):
+        os.truncate(path, size)
+        strike()
+
+  train.add_row = torn
+  wrap(train, "save", before=lambda *_: at("save"))
+
+  wrap(checkpoint.Checkpoints, "_check_room", after=lambda *_: at("room"))
+
+  def writing(checkpoints, *_):
+    _seen["slow"] += 1
+    if os.environ.get("SLOW") == str(_seen["slow"]):
+      Path(os.environ["FAULT_TOLD"]).with_suffix(".slow").touch()
+      threading.Event().wait()
+    if here("orbax"):
+      while not any(checkpoints.directory.glob("unfinished-*/*")):
+        time.sleep(0.0005)
+      strike()
+
+  wrap(checkpoint.Checkpoints, "_finish", before=writing)
+
+  def synced(path):
+    if path.name != "manifest.json":
+      at("rename")
+    elif here("manifest"):
+      os.truncate(path, path.stat().st_size // 2)
+      strike()
+
+  wrap(checkpoint, "_sync", after=synced)
+
+  def removing(path, *_):
+    if Path(path).name.isdecimal() and here("remove"):
+      found = sorted(p for p in Path(path).rglob("*") if p.is_file())
+      for file in found[::2]:
+        file.unlink()
+      strike()
+
+  wrap(shutil, "rmtree", before=removing)
+
+
+if __name__ == "__main__":
+  sys.path[0] = str(ROOT)
+  import run
+
+  if "FAULT" in os.environ:
+    wrap(run, "require_device", after=arm)
+  run.silence()
+  run.end(run.main(sys.argv))

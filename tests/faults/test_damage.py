@@ -1,0 +1,216 @@
+"""Damaged checkpoints: nothing of them is used, and that is told."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from faults.conftest import (
+  STATEFUL,
+  assert_same_run,
+  call,
+  contents,
+  record,
+  steps,
+  write_config,
+)
+from seqrnn import checkpoint
+
+STEPS = [10, 20, 30, 40]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A config, and a run of it that has four checkpoints."""
+  folder = tmp_path_factory.mktemp("damage")
+  fields = {
+    **STATEFUL,
+    "train.max_steps": 40,
+    "train.epochs": 2,
+    "train.eval_every": 20,
+    "checkpoint.every": 10,
+    "checkpoint.keep": 4,
+  }
+  config = write_config(folder, fields)
+  assert call(config, folder / "whole") == 0
+  assert steps(folder / "whole") == STEPS
+  return config, folder / "whole"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+  """A copy to be damaged."""
+  shutil.copytree(trained[1], tmp_path / "run")
+  return tmp_path / "run"
+
+
+def flip(path: Path):
+  """One bit, of a byte in the middle."""
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1 << len(content) % 8
+  path.write_bytes(content)
+
+
+def truncate(path: Path):
+  os.truncate(path, path.stat().st_size // 2)
+
+
+def grow(path: Path):
+  with path.open("ab") as file:
+    file.write(b"\0")
+
+
+def add(path: Path):
+  path.with_name("more").write_bytes(path.read_bytes())
+
+
+HURTS = [flip, truncate, Path.unlink, grow, add]
+
+
+def names(run: Path, step: int) -> list[str]:
+  folder = run / "checkpoints" / str(step)
+  return [name for name, _ in checkpoint.entries(folder)]
+
+
+def told(err: str, damaged: list[int], used: int):
+  """Whether stderr tells which are damaged and why, which is used, no more."""
+  lines = err.splitlines()
+  assert len(lines) == len(damaged) + 1, err
+  for line, step in zip(lines, damaged, strict=False):
+    assert re.match(rf"checkpoint {step}(, the best,)? is damaged: \S", line)
+  assert lines[-1] == f"checkpoint {used} is used instead"
+
+
+def test_the_newest_intact_one_goes_on(trained, run, capfd):
+  config, whole = trained
+  newest = run / "checkpoints" / "40"
+  (file,) = (newest / "rest" / "d").iterdir()
+  flip(file)
+  shutil.rmtree(run / "checkpoints" / "30")
+  (run / "checkpoints" / "30").mkdir()
+  (run / "checkpoints" / "unfinished-50").mkdir()
+  for line in ("--mode=sample", "--mode=evaluate"):
+    before = contents(run)
+    assert call(None, run, line, "--config.sample.length=5") == 0
+    told(capfd.readouterr().err, [40, 30], 20)
+    (run / "evaluation.json").unlink(missing_ok=True)
+    assert contents(run) == before
+  assert call(config, run) == 0
+  err = capfd.readouterr().err.splitlines()
+  assert err[0].endswith("unfinished-50: was not finished; removed")
+  told("\n".join(err[1:]), [40, 30], 20)
+  assert steps(run) == STEPS
+  assert_same_run(whole, run)
+  record("bit flipped, folder emptied, folder left", "told, same bits")
+
+
+def test_where_all_are_damaged_nothing_is_touched(trained, run, capfd):
+  config, _ = trained
+  hurts = [flip, truncate, Path.unlink, grow]
+  for step, hurt in zip(STEPS, hurts, strict=True):
+    hurt(run / "checkpoints" / str(step) / "position" / "metadata")
+  before = contents(run)
+  for flags in ((), ("--mode=sample",), ("--mode=evaluate",)):
+    assert call(config if not flags else None, run, *flags) == 2
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1, err
+    assert err.startswith(f"error: {run}/checkpoints: none is intact, ")
+    for step in STEPS:
+      assert f"checkpoint {step} is damaged: " in err
+    assert contents(run) == before
+  record("all checkpoints damaged", "one line, status 2, nothing touched")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("hurt", HURTS, ids=lambda hurt: hurt.__name__)
+def test_no_damage_to_any_file_is_used(trained, run, hurt, capfd):
+  """Every file of the newest checkpoint: sampling takes the one before it."""
+  config, whole = trained
+  folder = run / "checkpoints" / "40"
+  for number, name in enumerate(names(run, 40)):
+    shutil.rmtree(folder)
+    shutil.copytree(whole / "checkpoints" / "40", folder)
+    hurt(folder / name)
+    before = contents(run)
+    line = ("--mode=sample", "--config.sample.length=1")
+    assert call(None, run, *line) == 0, name
+    told(capfd.readouterr().err, [40], 30)
+    assert contents(run) == before, name
+    record(f"{hurt.__name__}: any file of the newest", "told, the next is used")
+    if number % 8 == 0:  # Going on takes longer, and rests on the same check.
+      assert call(config, run) == 0, name
+      told(capfd.readouterr().err, [40], 30)
+      assert_same_run(whole, run)
+      record(f"{hurt.__name__}: any file, going on", "told, same bits")
+
+
+@pytest.mark.faults
+def test_every_bit_of_the_smallest_file_counts(run):
+  folder = run / "checkpoints" / "40"
+  path = folder / "position" / "metadata"
+  content = path.read_bytes()
+  for place in range(8 * len(content)):
+    broken = bytearray(content)
+    broken[place // 8] ^= 1 << place % 8
+    path.write_bytes(broken)
+    with pytest.raises(checkpoint.Damaged):
+      checkpoint.verify(folder)
+  path.write_bytes(content)
+  checkpoint.verify(folder)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_newest_of_several_damaged_ones(trained, run, count, capfd):
+  config, whole = trained
+  damaged = STEPS[::-1][:count]
+  for step, hurt in zip(damaged, HURTS, strict=False):
+    hurt(run / "checkpoints" / str(step) / "params" / "_METADATA")
+  assert call(config, run) == 0
+  told(capfd.readouterr().err, damaged, STEPS[-1 - count])
+  assert steps(run) == STEPS
+  assert_same_run(whole, run)
+  record(f"the newest {count} damaged", "told, same bits")
+
+
+@pytest.mark.faults
+def test_a_damaged_best_one(tmp_path, capfd):
+  """The newest stands in for sampling, and going on needs no other."""
+  fields = {
+    "train.max_steps": 8,
+    "train.eval_every": 2,
+    "checkpoint.keep": 1,
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": 30.0,  # It only gets worse.
+  }
+  config, run = write_config(tmp_path, fields), tmp_path / "run"
+  assert call(config, run) == 0
+  best, newest = steps(run)
+  assert checkpoint.choose(run / "checkpoints", None) == best < newest
+  flip(run / "checkpoints" / str(best) / "manifest.json")
+  capfd.readouterr()
+  for line in ("--mode=sample", "--mode=evaluate"):
+    assert call(None, run, line, "--config.sample.length=1") == 0
+    told(capfd.readouterr().err, [best], newest)
+  assert call(config, run) == 0
+  assert capfd.readouterr().err == ""
+  record("the best damaged", "told, the newest is used")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["config.json", "vocabulary.json"])
+def test_other_files_of_the_workdir(trained, run, name, capfd):
+  """They carry no checksum; what cannot be read is one line."""
+  config, _ = trained
+  for hurt in (truncate, Path.unlink):
+    shutil.copy(trained[1] / name, run / name)
+    hurt(run / name)
+    before = contents(run)
+    assert call(None, run, "--mode=sample") == 2
+    out, err = capfd.readouterr()
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert name in err or "no run there" in err
+    assert contents(run) == before
+    record(f"{name}: {hurt.__name__}", "one line, status 2")

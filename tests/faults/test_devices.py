@@ -1,0 +1,103 @@
+"""The number of devices changes nothing but the last bits."""
+
+import json
+
+import pytest
+
+import experiments
+from faults.conftest import (
+  assert_close_run,
+  record,
+  rows,
+  write_config,
+)
+
+FIELDS = {
+  "train.epochs": 9,
+  "train.max_steps": 50,
+  "train.eval_every": 10,
+  "model.dropout": 0.2,
+  "model.symbol_dropout": 0.1,
+}
+STATEFUL = {"data.stateful": True, "train.batch_size": 6}
+# 4 and 8 do not divide 6 rows, and the last batch of an epoch is partial.
+CASES = {
+  "stateful": STATEFUL,
+  "stateful-divides": {"data.stateful": True, "train.batch_size": 8},
+  "windows": {
+    "data.step": 5,
+    "data.random_offset": True,
+    "train.batch_size": 6,
+  },
+  "fewer-rows-than-devices": {"train.batch_size": 3},
+  "many-to-one": {
+    "data.mapping": "many_to_one",
+    "data.step": 3,
+    "model.bidirectional": True,
+    "train.batch_size": 7,
+  },
+  "gap-model": {
+    "task": "gap_model",
+    "data.step": 4,
+    "train.batch_size": 6,
+    "model.cell": "gru",
+  },
+  "rmsprop-clipped": {
+    "train.batch_size": 5,
+    "optimizer.name": "rmsprop",
+    "optimizer.clip_norm": 1.0,
+    "model.layers": 2,
+    "model.embedding_size": 8,
+    "model.tied": True,
+  },
+}
+TURNS = [(2, 10), (8, 20), (1, 40), (4, 50)]  # Devices, and up to which step.
+
+
+def compare(start, folder, fields, counts):
+  """Trains on each count of devices, and once with counts that change."""
+  config = write_config(folder, {**FIELDS, **fields})
+  flags = [f"--config={config}"]
+  jobs = [[(n, flags, str(folder / str(n)))] for n in counts]
+  jobs.append(
+    [
+      (n, [*flags, f"--config.train.max_steps={stop}"], str(folder / "turns"))
+      for n, stop in TURNS
+    ]
+  )
+  done = start.script("meshes.py", json.dumps(jobs), devices=8).ended()
+  assert (done.status, done.err) == (0, ""), done
+  for n in (1, 2, 4, 8):
+    assert f", {n} cpu device" in done.out
+  reference = folder / "1"
+  assert [row["step"] for row in rows(reference)] == [
+    "10",
+    "20",
+    "30",
+    "40",
+    "50",
+  ]
+  losses = json.loads((reference / "losses.json").read_text())
+  assert len(losses) == 50 and len(set(losses)) > 40
+  for job in jobs[1:]:
+    other = folder / job[-1][2]
+    found = json.loads((other / "losses.json").read_text())
+    assert found == pytest.approx(losses, rel=1e-5), other
+    assert_close_run(reference, other)
+
+
+def test_going_on_with_another_number_of_devices(start, tmp_path):
+  compare(start, tmp_path, STATEFUL, [1])
+  record("2, 8, 1, 4 devices by turns: stateful", "equal to 1e-5")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", CASES)
+def test_devices_change_nothing(start, tmp_path, name):
+  compare(start, tmp_path, CASES[name], [1, 2, 4, 8])
+  record(f"1, 2, 4, 8 devices, and by turns: {name}", "equal to 1e-5")
+
+
+def test_every_task_is_among_the_cases():
+  tasks = {case.get("task", "language_model") for case in CASES.values()}
+  assert tasks == set(experiments.TASKS)

@@ -1,0 +1,125 @@
+"""A full disk: told in one line, nothing lost, and gone on with to the bit."""
+
+import os
+import subprocess
+
+import pytest
+
+from faults.conftest import (
+  STATEFUL,
+  assert_same_run,
+  call,
+  record,
+  steps,
+  write_config,
+)
+from seqrnn import checkpoint
+
+FIELDS = {
+  **STATEFUL,
+  "train.max_steps": 20,
+  "train.eval_every": 10,
+  "checkpoint.every": 5,
+  "checkpoint.keep": 2,
+}
+SIZE = 4_000_000  # Bytes of the disk.
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """A config, and a run of it on a disk that has room."""
+  folder = tmp_path_factory.mktemp("disk")
+  config = write_config(folder, FIELDS)
+  assert call(config, folder / "whole") == 0
+  return config, folder / "whole"
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """A small disk of its own."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+  if os.geteuid() != 0:
+    pytest.skip("only root may mount a disk")
+  mounted = subprocess.run(command, capture_output=True, text=True)
+  if mounted.returncode:
+    pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+  yield folder
+  subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fail(start, whole, disk, place, leave=0, expected=""):
+  """A run whose disk gets full at a place; its only line."""
+  process = start(
+    whole[0],
+    disk / "run",
+    devices=4,
+    fault=f"FILL {place}",
+    environment={"FILLER": str(disk / "filler"), "LEAVE": str(leave)},
+  )
+  done = process.ended()
+  assert process.struck, place
+  assert done.status == 2, done
+  assert done.err.startswith("error: ") and done.err.count("\n") == 1, done.err
+  assert expected in done.err, done.err
+
+
+def finish(whole, disk, fault):
+  """Once there is room, going on gives what never stopping gives."""
+  config, reference = whole
+  for step in steps(disk / "run"):
+    checkpoint.verify(disk / "run" / "checkpoints" / str(step))
+  (disk / "filler").unlink(missing_ok=True)
+  assert call(config, disk / "run") == 0
+  assert_same_run(reference, disk / "run")
+  record(fault, "one line, last checkpoint intact, same bits")
+
+
+def test_no_room_for_a_checkpoint(whole, disk, start):
+  line = "checkpoints: no room for a checkpoint: 0.5 MB are needed, 0.1 MB are"
+  fail(start, whole, disk, "save 3", 100_000, line)
+  assert steps(disk / "run") == [5, 10]
+  finish(whole, disk, "disk full before a checkpoint")
+
+
+@pytest.mark.parametrize(
+  "leave",
+  [
+    20_000,
+    *(
+      pytest.param(n, marks=pytest.mark.faults)
+      for n in (0, 4096, 8192, 12_288, 40_000, 60_000, 80_000)
+    ),
+  ],
+)
+def test_the_room_goes_while_a_checkpoint_is_written(whole, disk, start, leave):
+  """The check has found room, then another program took it."""
+  line = f"{disk}/run/checkpoints"
+  fail(start, whole, disk, "room 3", leave, line)
+  assert steps(disk / "run") == [5, 10]
+  finish(whole, disk, f"disk full within a checkpoint, {leave} bytes left")
+
+
+@pytest.mark.parametrize(
+  ("place", "name"),
+  [  # Later rows find room in the last page of the file.
+    ("add_row 1", "metrics"),
+    pytest.param("add_row 2", "timing", marks=pytest.mark.faults),
+  ],
+)
+def test_no_room_for_a_row(whole, disk, start, place, name):
+  line = f"{name}.csv: cannot be written: No space left on device"
+  fail(start, whole, disk, place, 0, line)
+  assert steps(disk / "run") == [5]
+  finish(whole, disk, f"disk full at a row of {name}.csv")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("place", ["claim 1", "restore 1", "draw 1"])
+def test_no_room_at_other_moments(whole, disk, start, place):
+  """The run has begun: it stopped at its tenth step."""
+  stop = "--config.train.max_steps=10"
+  assert call(whole[0], disk / "run", stop) == 0
+  fail(start, whole, disk, place, 0, str(disk))
+  finish(whole, disk, f"disk full at {place.split()[0]}")

@@ -1,0 +1,53 @@
+"""One training at a time in a workdir."""
+
+import signal
+
+import pytest
+
+from faults.conftest import call, contents, record, steps, write_config
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("lock")
+  return write_config(folder, {"train.max_steps": 10, "train.eval_every": 5})
+
+
+def test_a_second_training_is_refused_until_the_first_is_dead(
+  config, start, capfd
+):
+  workdir = config.parent / "run"
+  first = start(config, workdir, fault="STOP steps 7")
+  first.until_struck()
+  before = contents(workdir)
+  assert call(config, workdir) == 2
+  _, err = capfd.readouterr()
+  assert err.startswith(f"error: {workdir}: is being trained by process ")
+  assert err.count("\n") == 1
+  assert f"by process {first.number} on " in err
+  assert contents(workdir) == before
+  record("a second training", "one line, status 2, nothing touched")
+  first.send(signal.SIGKILL)
+  assert first.ended().status == -signal.SIGKILL
+  assert call(config, workdir) == 0
+  assert steps(workdir)[-1] == 10
+  record("a lock that a killed process left", "in nobody's way")
+
+
+@pytest.mark.faults
+def test_a_second_process_is_refused_too(config, start):
+  workdir = config.parent / "processes"
+  first = start(config, workdir, fault="STOP steps 7")
+  first.until_struck()
+  for mode in ("sample", "evaluate"):  # Reading is free.
+    done = start(None, workdir, f"--mode={mode}").ended()
+    assert (done.status, done.err) == (0, ""), done
+  before = contents(workdir)
+  second = start(config, workdir).ended()
+  assert (second.status, second.out) == (2, "")
+  assert f"is being trained by process {first.number} on " in second.err
+  assert second.err.count("\n") == 1
+  assert contents(workdir) == before
+  first.send(signal.SIGCONT)
+  assert first.ended().status == 0
+  record("a second process", "one line, status 2, nothing touched")

@@ -1,0 +1,367 @@
+"""Two processes: equal to one, agreeing, and never left alone.
+
+Each has two devices, as two machines with two accelerators would.
+"""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import time
+
+import pytest
+
+from faults.conftest import (
+  STATEFUL,
+  assert_close_run,
+  assert_same_run,
+  call,
+  contents,
+  free_port,
+  record,
+  rows,
+  steps,
+  use_devices,
+  write_config,
+)
+
+SECONDS = 60  # In which a process that has lost a peer must end.
+LOST = (
+  "error: another process of this run has ended or cannot be reached; start all"
+  " of them again with the same commands, they go on from the last checkpoint\n"
+)
+FIELDS = {
+  **STATEFUL,
+  "train.batch_size": 6,  # Four devices do not divide it.
+  "train.max_steps": 24,
+  "train.epochs": 4,
+  "train.eval_every": 8,
+  "checkpoint.every": 6,
+  "checkpoint.keep": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+  return write_config(tmp_path_factory.mktemp("processes"), FIELDS)
+
+
+@pytest.fixture(scope="module")
+def one(config):
+  """A run of one process on one device."""
+  workdir = config.parent / "one"
+  with pytest.MonkeyPatch.context() as patch:
+    use_devices(patch, 1)
+    assert call(config, workdir) == 0
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def two(config, start):
+  """An uninterrupted run of two processes."""
+  workdir = config.parent / "two"
+  finish(start, config, workdir)
+  return workdir
+
+
+def finish(start, config, workdir):
+  """Goes on to the end in two processes; the second one must keep quiet."""
+  first, second = (p.ended() for p in start.several(config, workdir))
+  assert first.status == 0, first
+  for line in first.err.splitlines():  # What a fault has left, if any did.
+    assert line.endswith("was not finished; removed"), first.err
+  assert f"{workdir}: finished at step 24" in first.out
+  assert second == (0, "", "")
+
+
+def same_end(processes, status, fault):
+  """Both end with the status, and the second one says nothing."""
+  first, second = (process.ended() for process in processes)
+  assert (first.status, second.status) == (status, status), (first, second)
+  assert (second.out, second.err) == ("", "")
+  assert first.err.count("\n") == 1, first.err
+  record(fault, f"both end with {status}, one line")
+  return first.err
+
+
+def left_alone(processes, lost, fault):
+  """A peer is lost: the other one ends in time, with one line."""
+  other = processes[1 - lost]
+  processes[lost].until_struck()
+  ended = other.ended(SECONDS + 30)
+  seconds = time.time() - processes[lost].struck
+  assert ended.status not in (0, None), ended
+  assert ended.err == LOST
+  assert seconds < SECONDS
+  processes[lost].end()
+  processes[lost].ended()
+  if lost == 0:
+    assert ended.out == ""
+  record(fault, f"the other ends with {ended.status}, one line")
+
+
+def test_two_processes_stop_fail_and_go_on_as_one(config, one, start):
+  """One case of each; the tests below take them one by one."""
+  workdir = config.parent / "default"
+  both = start.several(config, workdir, faults=("", "TERM steps 8"))
+  line = same_end(both, 143, "SIGTERM to process 1 only")
+  step = int(re.search(r"saved at step (\d+);", line)[1])
+  assert steps(workdir)[-1] == step
+  both = start.several(config, workdir, faults=("", "KILL steps 8"))
+  left_alone(both, 1, "kill -9 of process 1")
+  finish(start, config, workdir)
+  assert_close_run(one, workdir)
+  record("2 processes, stopped and killed, against 1", "equal to 1e-5")
+
+
+@pytest.mark.faults
+def test_two_processes_equal_one(one, two):
+  assert len(rows(one)) == 3
+  assert_close_run(one, two)
+  record("2 processes x 2 devices against 1 x 1", "equal to 1e-5")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+  ("name", "lost"), [("KILL", 1), ("KILL", 0), ("STOP", 1), ("STOP", 0)]
+)
+def test_a_lost_peer(config, two, start, name, lost):
+  workdir = config.parent / f"{name}{lost}"
+  faults = ["", ""]
+  faults[lost] = f"{name} steps 15"
+  fault = f"SIG{name} of process {lost}"
+  left_alone(start.several(config, workdir, faults=faults), lost, fault)
+  assert steps(workdir)
+  finish(start, config, workdir)
+  assert_same_run(two, workdir)
+  record(f"{fault}, both started again", "same bits")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+  ("place", "lost"),
+  [
+    ("evaluation 2", 0),
+    ("evaluation 2", 1),
+    ("orbax 2", 0),
+    ("orbax 2", 1),
+    ("manifest 2", 0),
+    ("restore 1", 0),
+    ("restore 1", 1),
+  ],
+)
+def test_a_peer_lost_at_other_moments(config, two, start, place, lost):
+  workdir = config.parent / f"{place.replace(' ', '-')}{lost}"
+  faults = ["", ""]
+  faults[lost] = f"KILL {place}"
+  fault = f"kill -9 of process {lost} at {place.split()[0]}"
+  left_alone(start.several(config, workdir, faults=faults), lost, fault)
+  finish(start, config, workdir)
+  assert_same_run(two, workdir)
+  record(f"{fault}, both started again", "same bits")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize(
+  ("name", "status", "place"),
+  [
+    ("TERM", 143, "steps 15"),
+    ("INT", 130, "steps 15"),
+    ("TERM", 143, "evaluation 3"),
+  ],
+)
+def test_a_signal_to_one_of_two(config, two, start, name, status, place, told):
+  workdir = config.parent / f"{name}{told}-{place.replace(' ', '-')}"
+  faults = ["", ""]
+  faults[told] = f"{name} {place}"
+  both = start.several(config, workdir, faults=faults)
+  fault = f"SIG{name} to process {told} only, {place.split()[0]}"
+  line = same_end(both, status, fault)
+  step = int(re.search(r"saved at step (\d+);", line)[1])
+  assert f"stopped by SIG{name} and" in line
+  assert steps(workdir)[-1] == step < 24
+  finish(start, config, workdir)
+  assert_same_run(two, workdir)
+  record(f"{fault}, both started again", "same bits")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_second_interrupt_of_one_of_two(config, two, start, told):
+  """The first one waits for a checkpoint that is never written."""
+  workdir = config.parent / f"twice{told}"
+  faults = ["", ""]
+  faults[told] = "INT steps 15"
+  both = start.several(config, workdir, faults=faults, slow=3)
+  both[told].until(lambda: both[told].slowed)
+  begin = time.time()
+  both[told].send(signal.SIGINT)
+  done, other = both[told].ended(SECONDS), both[1 - told].ended(SECONDS + 30)
+  assert time.time() - begin < SECONDS
+  assert (done.status, done.err) == (130, "interrupted\n")
+  assert other.status != 0 and other.err == LOST
+  finish(start, config, workdir)
+  assert_same_run(two, workdir)
+  record("a second SIGINT to one of two", "130 at once, the other: one line")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_bug_in_one_of_two(config, two, start, wrong):
+  workdir = config.parent / f"bug{wrong}"
+  faults = ["", ""]
+  faults[wrong] = "RAISE steps 15"
+  both = start.several(config, workdir, faults=faults)
+  done, other = both[wrong].ended(SECONDS), both[1 - wrong].ended(SECONDS + 30)
+  assert time.time() - both[wrong].struck < SECONDS
+  assert done.status == 1
+  assert done.err.startswith("Traceback") and done.err.count("a bug\n") == 1
+  assert other.status != 0 and other.err == LOST
+  finish(start, config, workdir)
+  assert_same_run(two, workdir)
+  record("a bug in one of two", "its traceback, the other: one line")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("devices", [1, 8])
+def test_one_process_goes_on_with_what_two_began(config, one, start, devices):
+  """And two with what it leaves: 2 x 2, 1 x n, 2 x 2."""
+  workdir = config.parent / f"on{devices}"
+  both = start.several(config, workdir, faults=("TERM steps 9", ""))
+  line = same_end(both, 143, "SIGTERM to process 0 only, steps")
+  step = int(re.search(r"saved at step (\d+);", line)[1])
+  single = start(config, workdir, devices=devices, fault="TERM steps 5")
+  done = single.ended()
+  assert f"going on from step {step}\n" in done.out
+  assert (done.status, steps(workdir)[-1]) == (143, step + 5)
+  finish(start, config, workdir)
+  assert_close_run(one, workdir)
+  record(f"2 x 2 devices, then 1 x {devices}, then 2 x 2", "equal to 1e-5")
+
+
+@pytest.mark.faults
+def test_two_processes_evaluate_as_one_does(config, one, start, capfd):
+  workdir = config.parent / "evaluated"
+  shutil.copytree(one, workdir)
+  flags = ("--mode=evaluate", "--config.evaluate.split=validation")
+  assert call(None, workdir, *flags) == 0
+  capfd.readouterr()
+  alone = json.loads((workdir / "evaluation.json").read_text())
+  (workdir / "evaluation.json").unlink()
+  first, second = (p.ended() for p in start.several(None, workdir, *flags))
+  assert (first.status, first.err) == (0, "")
+  assert second == (0, "", "")
+  both = json.loads((workdir / "evaluation.json").read_text())
+  assert both.keys() == alone.keys()
+  for name, value in alone.items():
+    if isinstance(value, float):
+      assert both[name] == pytest.approx(value, rel=1e-5)
+    else:
+      assert both[name] == value
+  assert first.out.count("perplexity") == 1
+  record("evaluate with 2 processes against 1", "equal to 1e-5")
+
+
+ADDRESS = "--coordinator=127.0.0.1:9"
+MISTAKES = [
+  ((ADDRESS, "--num_processes=2", "--process_id=2"), "--process_id=2: must be"),
+  ((ADDRESS, "--num_processes=2"), "--process_id: --coordinator, --num_"),
+  ((ADDRESS, "--process_id=0"), "--num_processes: --coordinator, --num_"),
+  (("--num_processes=2", "--process_id=0"), "--coordinator: --coordinator, -"),
+  (
+    ("--coordinator=here", "--num_processes=2", "--process_id=0"),
+    "--coordinator=here: must be host:port",
+  ),
+  (
+    ("--coordinator=127.0.0.1:", "--num_processes=2", "--process_id=0"),
+    "--coordinator=127.0.0.1:: must be host:port",
+  ),
+  (
+    (
+      "--coordinator=127.0.0.1:99999",
+      "--num_processes=2",
+      "--process_id=0",
+    ),
+    "--coordinator=127.0.0.1:99999: ",
+  ),
+  (
+    (
+      "--coordinator=no.such.host.invalid:4000",
+      "--num_processes=2",
+      "--process_id=1",
+    ),
+    "--coordinator=no.such.host.invalid:4000: ",
+  ),
+  (
+    (ADDRESS, "--num_processes=2", "--process_id=0", "--mode=sample"),
+    "--mode=sample: runs in one process",
+  ),
+  (
+    (ADDRESS, "--num_processes=2", "--process_id=0", "--distributed=auto"),
+    "give one of the two",
+  ),
+  (("--distributed=auto",), "--distributed=auto: no TPU pod, SLURM or Open"),
+  ((ADDRESS, "--num_processes=0", "--process_id=0"), "--num_processes=0"),
+  ((ADDRESS, "--num_processes=2", "--process_id=-1"), "--process_id=-1"),
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("flags", "expected"), MISTAKES)
+def test_a_mistake_in_the_flags(config, start, flags, expected):
+  workdir = config.parent / "mistake"
+  done = start(config, workdir, *flags).ended()
+  assert (done.status, done.out) == (2, ""), done
+  assert done.err.startswith(f"error: {expected}"), done.err
+  assert done.err.count("\n") == 1
+  assert not workdir.exists()
+  record("a mistake in the flags of several", "one line, status 2")
+
+
+@pytest.mark.faults
+def test_a_coordinator_port_in_use(config, start):
+  workdir = config.parent / "port"
+  begin = time.time()
+  with socket.socket() as taken:
+    taken.bind(("127.0.0.1", free_port()))
+    taken.listen()
+    port = taken.getsockname()[1]
+    both = [
+      start(
+        config,
+        workdir,
+        f"--coordinator=127.0.0.1:{port}",
+        "--num_processes=2",
+        f"--process_id={index}",
+        devices=2,
+      )
+      for index in range(2)
+    ]
+    first, second = (process.ended(SECONDS + 30) for process in both)
+  assert time.time() - begin < SECONDS
+  assert first.status != 0 and second.status != 0
+  assert first.err.count("\n") == 1, first.err
+  assert str(port) in first.err
+  assert second.err.count("\n") <= 1, second.err
+  record("the coordinator's port in use", "both end, one line")
+
+
+@pytest.mark.faults
+def test_a_workdir_that_is_being_trained(config, start):
+  workdir = config.parent / "taken"
+  holder = start(config, workdir, fault="STOP steps 3")
+  holder.until_struck()
+  before = contents(workdir)
+  first, second = (
+    process.ended(SECONDS + 30) for process in start.several(config, workdir)
+  )
+  assert first.status == 2 and second.status != 0
+  assert first.err.startswith(f"error: {workdir}: is being trained by process")
+  assert first.err.count("\n") == 1, first.err
+  assert second.out == "" and second.err in ("", LOST)
+  assert contents(workdir) == before
+  holder.send(signal.SIGCONT)
+  assert holder.ended().status == 0
+  record("two processes where another one trains", "both end, one line")

@@ -1,0 +1,121 @@
+"""SIGINT and SIGTERM: saved, told in one line, and gone on with to the bit."""
+
+import re
+import signal
+import time
+
+import pytest
+
+from faults.conftest import (
+  STATEFUL,
+  assert_same_run,
+  record,
+  steps,
+  write_config,
+)
+
+SECONDS = 10  # In which a process that was told to stop must end.
+FIELDS = {
+  **STATEFUL,
+  "train.epochs": 2,
+  "train.batches_per_epoch": 20,
+  "train.eval_every": 10,
+}
+STATUS = {"TERM": 143, "INT": 130}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, start):
+  """A config, and a run of it that nothing interrupts."""
+  folder = tmp_path_factory.mktemp("signals")
+  config = write_config(folder, FIELDS)
+  return config, folder, start(config, folder / "whole")
+
+
+def stop(start, config, workdir, fault):
+  """A process that gets a signal where it is, and how it ended."""
+  process = start(config, workdir, fault=fault)
+  done = process.ended()
+  assert process.struck, fault
+  assert time.time() - process.struck < SECONDS
+  return done
+
+
+def finish(start, whole, workdir, told=""):
+  config, folder, process = whole
+  done = start(config, workdir).ended()
+  assert done.status == 0
+  assert done.err.startswith(told) and done.err.count("\n") == bool(told)
+  assert process.ended().status == 0
+  assert_same_run(folder / "whole", workdir)
+
+
+def check(done, workdir, name, step):
+  assert done.status == STATUS[name], done
+  line = (
+    rf"stopped by SIG{name} and saved at step (\d+); the same command, or"
+    rf" --workdir={workdir}, goes on from there\n"
+  )
+  told = re.fullmatch(line, done.err)
+  assert told, done.err
+  assert int(told[1]) == step == steps(workdir)[-1]
+
+
+@pytest.mark.parametrize(
+  ("name", "place", "step"),
+  [
+    ("TERM", "steps 7", 7),
+    pytest.param("INT", "steps 7", 7, marks=pytest.mark.faults),
+    pytest.param("TERM", "steps 1", 1, marks=pytest.mark.faults),
+    pytest.param("INT", "steps 10", 10, marks=pytest.mark.faults),
+    pytest.param("TERM", "evaluation 2", 10, marks=pytest.mark.faults),
+    pytest.param("INT", "evaluation 2", 10, marks=pytest.mark.faults),
+    pytest.param("TERM", "rows 1", 10, marks=pytest.mark.faults),
+    pytest.param("TERM", "save 1", 10, marks=pytest.mark.faults),
+    pytest.param("TERM", "orbax 1", None, marks=pytest.mark.faults),
+    pytest.param("INT", "rename 1", None, marks=pytest.mark.faults),
+  ],
+)
+def test_a_signal_loses_nothing(whole, start, name, place, step):
+  config, folder, _ = whole
+  workdir = folder / f"{name}-{place.replace(' ', '-')}"
+  done = stop(start, config, workdir, f"{name} {place}")
+  # Another thread may be a few steps further.
+  check(done, workdir, name, steps(workdir)[-1] if step is None else step)
+  finish(start, whole, workdir)
+  record(f"SIG{name} at {place.split()[0]}", "saved, one line, same bits")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+@pytest.mark.parametrize("place", ["restore 1", "replace-config.json 1"])
+def test_a_signal_before_the_first_step(whole, start, name, place):
+  """Nothing is lost then: SIGTERM just ends it, SIGINT says so."""
+  config, folder, _ = whole
+  workdir = folder / f"{name}-{place.replace(' ', '-')}"
+  done = stop(start, config, workdir, f"{name} {place}")
+  if name == "INT":
+    assert (done.status, done.err) == (130, "interrupted\n")
+  else:
+    assert (done.status, done.err) == (-signal.SIGTERM, "")
+  assert steps(workdir) == []
+  finish(start, whole, workdir)
+  record(f"SIG{name} before the first step", f"{done.status}, goes on")
+
+
+@pytest.mark.faults
+def test_a_second_interrupt_ends_at_once(whole, start):
+  """The first one comes while a save is under way, which it waits for."""
+  config, folder, _ = whole
+  workdir = folder / "twice"
+  process = start(config, workdir, fault="INT steps 12", slow=2)
+  process.until(lambda: process.struck and process.slowed)
+  process.send(signal.SIGINT)
+  begin = time.time()
+  done = process.ended()
+  assert time.time() - begin < SECONDS
+  assert (done.status, done.err) == (130, "interrupted\n")
+  assert steps(workdir)[-1] == 10
+  left = workdir / "checkpoints" / "unfinished-12"
+  finish(start, whole, workdir, str(left))
+  record("a second SIGINT", "130 at once, same bits")
