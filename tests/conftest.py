@@ -65,6 +65,15 @@ def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:
   return config
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+  """A cache folder of the tests' own, for the processes that they start."""
+  folder = tmp_path_factory.mktemp("cache")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("XDG_CACHE_HOME", str(folder))
+    yield folder
+
+
 @pytest.fixture
 def x64():
   """Double precision for the length of a test."""

@@ -173,5 +173,5 @@ if __name__ == "__main__":
 
   if "FAULT" in os.environ:
     wrap(run, "require_device", after=arm)
-  run.silence()
+  run.prepare()
   run.end(run.main(sys.argv))

@@ -54,7 +54,7 @@ CASES = {
 TURNS = [(2, 10), (8, 20), (1, 40), (4, 50)]  # Devices, and up to which step.
 
 
-def compare(start, folder, fields, counts):
+def compare(start, folder, fields, counts, turns):
   """Trains on each count of devices, and once with counts that change."""
   config = write_config(folder, {**FIELDS, **fields})
   flags = [f"--config={config}"]
@@ -62,12 +62,12 @@ def compare(start, folder, fields, counts):
   jobs.append(
     [
       (n, [*flags, f"--config.train.max_steps={stop}"], str(folder / "turns"))
-      for n, stop in TURNS
+      for n, stop in turns
     ]
   )
   done = start.script("meshes.py", json.dumps(jobs), devices=8).ended()
   assert (done.status, done.err) == (0, ""), done
-  for n in (1, 2, 4, 8):
+  for n in {*counts, *(n for n, _ in turns)}:
     assert f", {n} cpu device" in done.out
   reference = folder / "1"
   assert [row["step"] for row in rows(reference)] == [
@@ -87,14 +87,14 @@ def compare(start, folder, fields, counts):
 
 
 def test_going_on_with_another_number_of_devices(start, tmp_path):
-  compare(start, tmp_path, STATEFUL, [1])
-  record("2, 8, 1, 4 devices by turns: stateful", "equal to 1e-5")
+  compare(start, tmp_path, STATEFUL, [1], [(2, 20), (8, 50)])
+  record("2, then 8 devices: stateful", "equal to 1e-5")
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", CASES)
 def test_devices_change_nothing(start, tmp_path, name):
-  compare(start, tmp_path, CASES[name], [1, 2, 4, 8])
+  compare(start, tmp_path, CASES[name], [1, 2, 4, 8], TURNS)
   record(f"1, 2, 4, 8 devices, and by turns: {name}", "equal to 1e-5")
 
 
