@@ -297,7 +297,9 @@ def prepare():
   logging.disable(logging.ERROR)
   if not sys.warnoptions:
     warnings.simplefilter("ignore")
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own: fatal ones.
+  # XLA's own: fatal ones. JAX sets 1, also for processes that start this one.
+  if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   sys.unraisablehook = _tell
   # What XLA has compiled is kept: the same program starts in a third of the
   # time. JAX's own variables take precedence.

@@ -186,7 +186,7 @@ def test_a_damaged_best_one(tmp_path, capfd):
     "train.eval_every": 2,
     "checkpoint.keep": 1,
     "optimizer.name": "sgd",
-    "optimizer.learning_rate": 30.0,  # It only gets worse.
+    "optimizer.learning_rate": 1000.0,  # The first is the best.
   }
   config, run = write_config(tmp_path, fields), tmp_path / "run"
   assert call(config, run) == 0
