@@ -55,16 +55,17 @@ TURNS = [(2, 10), (8, 20), (1, 40), (4, 50)]  # Devices, and up to which step.
 
 
 def compare(start, folder, fields, counts, turns):
-  """Trains on each count of devices, and once with counts that change."""
+  """Trains on each count of devices, and once with counts that take turns."""
   config = write_config(folder, {**FIELDS, **fields})
   flags = [f"--config={config}"]
   jobs = [[(n, flags, str(folder / str(n)))] for n in counts]
-  jobs.append(
-    [
-      (n, [*flags, f"--config.train.max_steps={stop}"], str(folder / "turns"))
-      for n, stop in turns
-    ]
-  )
+  if turns:
+    jobs.append(
+      [
+        (n, [*flags, f"--config.train.max_steps={stop}"], str(folder / "turns"))
+        for n, stop in turns
+      ]
+    )
   done = start.script("meshes.py", json.dumps(jobs), devices=8).ended()
   assert (done.status, done.err) == (0, ""), done
   for n in {*counts, *(n for n, _ in turns)}:
@@ -94,8 +95,9 @@ def test_going_on_with_another_number_of_devices(start, tmp_path):
 @pytest.mark.faults
 @pytest.mark.parametrize("name", CASES)
 def test_devices_change_nothing(start, tmp_path, name):
-  compare(start, tmp_path, CASES[name], [1, 2, 4, 8], TURNS)
-  record(f"1, 2, 4, 8 devices, and by turns: {name}", "equal to 1e-5")
+  turns = TURNS if name in ("stateful", "gap-model") else []
+  compare(start, tmp_path, CASES[name], [1, 2, 4, 8], turns)
+  record(f"1, 2, 4, 8 devices: {name}", "equal to 1e-5")
 
 
 def test_every_task_is_among_the_cases():
