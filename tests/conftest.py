@@ -1,6 +1,7 @@
 """What all tests share: 4 CPU devices, strict broadcasting, a tiny config."""
 
 import os
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # Also for the processes tests start.
 # Four devices on two busy cores may wait for each other longer than XLA likes.
@@ -9,7 +10,15 @@ os.environ["XLA_FLAGS"] = (
   " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 
+# A cache of their own: else most of their time would go into compiling the
+# same few programs again.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="seqrnn-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA has much to say of caches.
+
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +31,11 @@ from configs import base
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_unconfigure():
+  shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
 
 TINY = {
   "data.source": "files",
@@ -63,15 +77,6 @@ def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:
   config = base.get_config()
   config.update_from_flattened_dict(fields)
   return config
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-  """A cache folder of the tests' own, for the processes that they start."""
-  folder = tmp_path_factory.mktemp("cache")
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("XDG_CACHE_HOME", str(folder))
-    yield folder
 
 
 @pytest.fixture

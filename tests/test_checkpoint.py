@@ -14,7 +14,7 @@ from seqrnn.checkpoint import (
   Checkpoints,
   Damaged,
   choose,
-  files,
+  entries,
   read_position,
   restore,
   steps,
@@ -148,7 +148,7 @@ def grow(path):
 @pytest.mark.parametrize("damage", [flip, halve, Path.unlink, link, grow])
 def test_no_damage_to_any_file_goes_unnoticed(tmp_path, damage):
   save_all(tmp_path / "good", [1.0])
-  names = [name for name, _ in files(tmp_path / "good" / "1")]
+  names = [name for name, _ in entries(tmp_path / "good" / "1")]
   assert len(names) > 8
   for number, name in enumerate(names):
     folder = tmp_path / str(number)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqrnn import files
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text, parse
 from seqrnn.data.encoding import Document
@@ -180,10 +181,10 @@ def test_a_failure_to_write_leaves_the_old_one(tmp_path, monkeypatch):
   vocabulary.save(path, old)
 
   def fail(*_):
-    raise OSError("disk full")
+    raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(vocabulary.os, "fsync", fail)
-  with pytest.raises(OSError, match="disk full"):
+  monkeypatch.setattr(files.os, "fsync", fail)
+  with pytest.raises(UserError, match="written: No space left on device"):
     vocabulary.save(path, {"symbols": Vocabulary("char", ("b",))})
   assert vocabulary.load(path) == old
 

@@ -5,7 +5,8 @@ life ends, however fast or slow the machine is. FAULT_TOLD names a file; that
 it exists proves that the signal was sent, and it holds the time. With SLOW=2
 in the environment, writing the second checkpoint of this life never ends.
 FILL instead of a signal takes the room of the disk where FILLER will be, but
-for LEAVE bytes; RAISE is a bug.
+for LEAVE bytes; RAISE is a bug. HEARTBEAT=10: so many seconds a peer may give
+no sign of life.
 
 Places, of which the second word of FAULT names one:
 
@@ -171,6 +172,8 @@ if __name__ == "__main__":
   sys.path[0] = str(ROOT)
   import run
 
+  if "HEARTBEAT" in os.environ:
+    run.processes._HEARTBEAT_SECONDS = int(os.environ["HEARTBEAT"])
   if "FAULT" in os.environ:
     wrap(run, "require_device", after=arm)
   run.prepare()

@@ -186,9 +186,21 @@ class Starter:
     workdir: Path,
     *flags: str,
     faults=("", ""),
+    heartbeat: int | None = 10,
     **how: Any,
   ) -> list[Process]:
-    """Two processes of two devices each."""
+    """Two processes of two devices each.
+
+    Args:
+      config: as for one.
+      workdir: as for one.
+      *flags: for both.
+      faults: the one's and the other's.
+      heartbeat: seconds after which a silent one is lost, fewer than those of
+        the product to save the tests' time; None: those of the product.
+      **how: as for one.
+    """
+    shorter = {} if heartbeat is None else {"HEARTBEAT": str(heartbeat)}
     port = free_port()
     return [
       self(
@@ -200,6 +212,7 @@ class Starter:
         *flags,
         devices=2,
         fault=fault,
+        environment=shorter,
         **how,
       )
       for index, fault in enumerate(faults)

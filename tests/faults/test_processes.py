@@ -136,7 +136,8 @@ def test_a_lost_peer(config, two, start, name, lost):
   faults = ["", ""]
   faults[lost] = f"{name} steps 15"
   fault = f"SIG{name} of process {lost}"
-  left_alone(start.several(config, workdir, faults=faults), lost, fault)
+  both = start.several(config, workdir, faults=faults, heartbeat=None)
+  left_alone(both, lost, fault)
   assert steps(workdir)
   finish(start, config, workdir)
   assert_same_run(two, workdir)
