@@ -18,6 +18,7 @@ import logging
 import os
 import platform
 import re
+import socket
 import sys
 import traceback
 import warnings
@@ -53,12 +54,14 @@ def main(argv: list[str]) -> int:
     print(f"{__doc__}{parsed.get_help(include_special_flags=False)}")
     return 0
   joined, index = False, 0  # Whether this is one of several processes; which.
+  together = False  # Whether all of them end as this one does.
   try:
     unparsed = parsed(argv)[1:]
     if unparsed:
       raise UserError(f"{unparsed[0]!r}: not a flag; flags begin with --")
+    many = several(parsed)
     config, workdir = resolve(parsed, overrides)
-    if several(parsed):
+    if many:
       joined = True
       processes.guard()
       index = processes.join(
@@ -69,11 +72,11 @@ def main(argv: list[str]) -> int:
     mode = importlib.import_module(MODES[parsed.mode])
     mode.run(experiments.build, config, workdir)
     sys.stdout.flush()
-    status = 0
+    status, together = 0, True
   except Interrupted as stop:
     if index == 0:  # The first one speaks for all.
       print(stop, file=sys.stderr)
-    status = stop.status
+    status, together = stop.status, True
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     status = 130
@@ -93,7 +96,7 @@ def main(argv: list[str]) -> int:
       print("error:", visible(line), file=sys.stderr)
       status = 2
   if joined:
-    processes.leave(status)
+    processes.leave(status, together)
   return status
 
 
@@ -196,9 +199,10 @@ def several(parsed: flags.FlagValues) -> bool:
       f"--distributed={parsed.distributed}, --coordinator={parsed.coordinator}:"
       " give one of the two"
     )
-  elif not re.fullmatch(r".+:\d+", parsed.coordinator):
+  elif not _reachable(parsed.coordinator):
     raise UserError(
-      f"--coordinator={parsed.coordinator}: must be host:port of process 0"
+      f"--coordinator={parsed.coordinator}: must be host:port of process 0, a"
+      " known host and a port below 65536"
     )
   elif parsed.process_id >= parsed.num_processes:
     raise UserError(
@@ -210,6 +214,18 @@ def several(parsed: flags.FlagValues) -> bool:
       f"--mode={parsed.mode}: runs in one process; train and evaluate run in"
       " several"
     )
+  return True
+
+
+def _reachable(address: str) -> bool:
+  """Whether host:port names a host that is known, and a port there may be."""
+  host, _, port = address.rpartition(":")
+  if not (host and re.fullmatch(r"\d{1,5}", port) and 0 < int(port) < 2**16):
+    return False
+  try:
+    socket.getaddrinfo(host.strip("[]"), int(port))
+  except OSError:
+    return False
   return True
 
 

@@ -28,7 +28,7 @@ import jax
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from seqrnn import files
+from seqrnn import files, sharding
 from seqrnn.config import Config
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Params
@@ -95,8 +95,10 @@ class Checkpoints:
     """
     self.wait()
     folder = self.directory / str(step)
-    # Where a signal put an evaluation off, its arrays are there already.
-    if folder.exists() and read_position(folder) == position:
+    # Where a signal put an evaluation off, its arrays are there already. The
+    # first process puts them there; the others may be faster and not see them.
+    there = folder.exists() and read_position(folder) == position
+    if sharding.from_first(there):
       return
     self._check_room(params, rest)
     temporary = self.directory / f"{_TEMPORARY}{step}"

@@ -95,11 +95,11 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> int:
   return jax.process_index()
 
 
-def leave(status: int) -> NoReturn:
-  """Ends this process; only where all ends well the others are waited for."""
+def leave(status: int, together: bool) -> NoReturn:
+  """Ends this process; where all come to this, the others are awaited."""
   import jax
 
-  if status != 2:
+  if together:
     jax.distributed.shutdown()
   sys.stdout.flush()
   sys.stderr.flush()

@@ -29,6 +29,9 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 420  # Seconds after which a process hangs; none of it is a promise.
 _OUTCOMES: Counter[tuple[str, str]] = Counter()
 
+# A shell that runs the tests in the background makes all of them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 STATEFUL = {"data.stateful": True, "model.dropout": 0.2}
 WINDOWS = {
   "data.random_offset": True,
