@@ -7,6 +7,7 @@ from C++ and logs dozens of lines; here that becomes one.
 import os
 import re
 import signal
+import socket
 import sys
 from typing import NoReturn
 
@@ -71,8 +72,16 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> int:
     which one it is. All but the first print nothing but errors.
 
   Raises:
-    UserError: nothing is detected.
+    UserError: nothing is detected, or the first process cannot open the port.
   """
+  if coordinator is not None and index == 0:
+    try:  # Where another program has the port, JAX dies without a word.
+      socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
+    except OSError as error:
+      raise UserError(
+        f"--coordinator={coordinator}: its port cannot be opened here:"
+        f" {error.strerror}"
+      ) from None
   import jax
 
   try:
