@@ -48,6 +48,11 @@ PLACES = ["steps", "evaluation", "save", "orbax", "manifest", "rename", "rows"]
 HURTS = [flip, truncate, grow, add, os.unlink]
 
 
+def holds_lock(process, workdir):
+  path = workdir / "lock"
+  return path.exists() and f" {process.number} " in path.read_text()
+
+
 def one_round(number, folder, start, references, table):
   """A run from its beginning to its end, through random faults."""
   draw = random.Random(f"{SEED} {number}")
@@ -88,7 +93,11 @@ def one_round(number, folder, start, references, table):
     if draw.random() < 0.4:  # From outside, at no place of ours.
       told["goal"] = max(there, default=0) + draw.randint(0, 12)
       end = time.monotonic() + 420
-      while max(steps(workdir), default=0) < told["goal"]:
+      # Python itself dies of a signal that comes while it starts.
+      while (
+        not holds_lock(process, workdir)
+        or max(steps(workdir), default=0) < told["goal"]
+      ):
         if process.struck or not process.runs or time.monotonic() > end:
           break
         time.sleep(draw.uniform(0, 0.01))
