@@ -224,7 +224,7 @@ def _reachable(address: str) -> bool:
     return False
   try:
     socket.getaddrinfo(host.strip("[]"), int(port))
-  except OSError:
+  except (OSError, UnicodeError):  # The second for a name as a..b.
     return False
   return True
 

@@ -573,3 +573,19 @@ def test_a_reader_that_goes_away_is_no_mistake(home):
   assert process.stderr.read() == b""
   assert process.wait() == 141
   process.stderr.close()
+
+
+@pytest.mark.parametrize("own", [None, "elsewhere"])
+def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+  if own:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", own)
+  code = "import run; run.prepare(); import jax; print(jax.config.values"
+  code += "['jax_compilation_cache_dir'])"
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+  )
+  place = done.stdout.strip()
+  expected = own or f"{tmp_path}/seqrnn/compiled/jaxlib-"
+  assert place.startswith(expected), done

@@ -289,6 +289,10 @@ MISTAKES = [
     "--coordinator=127.0.0.1:99999: ",
   ),
   (
+    ("--coordinator=a..b:4000", "--num_processes=2", "--process_id=1"),
+    "--coordinator=a..b:4000: must be host:port",
+  ),
+  (
     (
       "--coordinator=no.such.host.invalid:4000",
       "--num_processes=2",
