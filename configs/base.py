@@ -66,6 +66,12 @@ def get_config() -> ml_collections.ConfigDict:
   model.tied = False  # The softmax uses the embedding's weights.
   model.forget_bias = 1.0  # Initial bias of the LSTM's forget gate.
   model.initial_scale = placeholder(float)  # U(-a, a); 1/sqrt(fan in).
+  # fused: seqrnn/scan.py, with a backward pass of its own; plain: nn.scan. The
+  # same values and gradients.
+  model.scan = "fused"
+  # bfloat16: the factors of matrix products are rounded to it; states, sums and
+  # parameters stay in float32. Faster where the processor has such products.
+  model.products = "float32"
   model.dropout = 0.0  # After the embedding and after each layer.
   # Share of input symbols replaced by the unknown symbol in training. Above
   # zero, the model learns what an unknown symbol, or a gap, means.
@@ -99,6 +105,9 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = train = ml_collections.ConfigDict()
   train.batch_size = 64  # B, over all devices together.
+  # Devices that a process makes of its CPU; by a rule, when the run begins: 2
+  # where layers are small, else 1. JAX_NUM_CPU_DEVICES prevails.
+  train.cpu_devices = placeholder(int)
   train.epochs = 10
   train.max_steps = placeholder(int)  # Stop there, whatever the epochs.
   train.batches_per_epoch = placeholder(int)  # One of the two, or neither:

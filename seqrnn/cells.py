@@ -7,12 +7,15 @@ two; `layers.Recurrent` scans it over time.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from seqrnn.experiment import Carry
+from seqrnn.products import Lookup, dot, product, rows
 
 
 def uniform(scale: float) -> Callable[..., jax.Array]:
@@ -24,6 +27,57 @@ def uniform(scale: float) -> Callable[..., jax.Array]:
   return init
 
 
+SIGMOID, TANH = 0.5, 1.0
+
+
+def _activations(kinds: tuple[float, ...], a_BK: jax.Array) -> list[jax.Array]:
+  """The activation of each gate, [B, H], in one operation for all of them.
+
+  sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh over [B, K] serves both. Of
+  gates that are split before it, XLA computes each alone and some twice.
+
+  Args:
+    kinds: SIGMOID or TANH, for each gate.
+    a_BK: the gates side by side.
+  """
+  shape = (1, a_BK.shape[-1] // len(kinds))
+  scale_1K = jnp.concatenate(
+    [jnp.full(shape, kind, a_BK.dtype) for kind in kinds], axis=-1
+  )
+  parts = jnp.split(jnp.tanh(scale_1K * a_BK), len(kinds), axis=-1)
+  return [
+    keep(kind * part_BH + (1 - kind))
+    for kind, part_BH in zip(kinds, parts, strict=True)
+  ]
+
+
+def _activations_jvp(kinds, primals, tangents):
+  # The slope of each gate by itself: that of the one tanh would be one more
+  # array [B, K] in the backward pass.
+  (a_BK,), (da_BK,) = primals, tangents
+  y = _activations(kinds, a_BK)
+  parts = jnp.split(da_BK, len(kinds), axis=-1)
+  slopes = [
+    y_BH * (1 - y_BH) if kind == SIGMOID else 1 - y_BH * y_BH
+    for kind, y_BH in zip(kinds, y, strict=True)
+  ]
+  return y, [s * part for s, part in zip(slopes, parts, strict=True)]
+
+
+activate = jax.custom_jvp(_activations, nondiff_argnums=(0,))
+activate.defjvp(_activations_jvp)
+
+
+def keep(x: jax.Array) -> jax.Array:
+  """Marks what the backward pass keeps; it computes all else anew."""
+  return checkpoint_name(x, KEPT)
+
+
+KEPT = "kept"
+# The parameters that `gates` has no part in.
+OUTSIDE = ("input_kernel", "recurrent_kernel", "bias")
+
+
 class Cell(nn.Module):
   """What all cells share: the input product and the recurrent product.
 
@@ -33,20 +87,28 @@ class Cell(nn.Module):
       kernel, which is the product with a one-hot vector. None: the inputs are
       features x_BTD.
     initial_scale: kernels and biases start from U(-a, a); None: 1/sqrt(H).
+    products: type that the factors of matrix products are rounded to.
   """
 
   hidden_size: int
   vocabulary_size: int | None = None
   initial_scale: float | None = None
+  products: Any = None
 
   gate_count = 1  # K = gate_count * H
+  additive = True  # Whether `gates` sees z and u as their sum only.
 
   def setup(self):
     scale = self.initial_scale or self.hidden_size**-0.5
     K = self.gate_count * self.hidden_size
     if self.vocabulary_size is None:
       self.input_kernel = nn.Dense(
-        K, use_bias=False, kernel_init=uniform(scale)
+        K,
+        use_bias=False,
+        kernel_init=uniform(scale),
+        dot_general=lambda x, kernel, *_, **__: product(
+          x, kernel, self.products
+        ),
       )
     else:
       self.input_kernel = nn.Embed(
@@ -65,9 +127,18 @@ class Cell(nn.Module):
   def setup_gates(self, init: Callable[..., jax.Array]):
     """Makes the parameters of `gates`, where a cell has any."""
 
-  def inputs(self, x_BTD: jax.Array) -> jax.Array:
-    """All that depends on the input alone: z_BTK. Ids are x_BT."""
-    return self.input_kernel(x_BTD) + self.bias.reshape(1, 1, -1)
+  def inputs(self, x_TBD: jax.Array | Lookup) -> jax.Array:
+    """All that depends on the input alone: z_TBK.
+
+    Args:
+      x_TBD: features, or a Lookup of them; ids_TB where V is given.
+    """
+    bias_1K = self.bias[None]
+    if isinstance(x_TBD, Lookup):
+      return rows(self.input_kernel(x_TBD.table_VD) + bias_1K, x_TBD.ids)
+    if self.vocabulary_size is not None:
+      return rows(self.input_kernel.embedding + bias_1K, x_TBD)
+    return self.input_kernel(x_TBD) + bias_1K[None]
 
   def gates(self, carry: Carry, z_BK: jax.Array, u_BK: jax.Array) -> Carry:
     """The pointwise part of a step, `u_BK` being the recurrent product."""
@@ -75,7 +146,8 @@ class Cell(nn.Module):
 
   def __call__(self, carry: Carry, z_BK: jax.Array) -> Carry:
     """One time step."""
-    return self.gates(carry, z_BK, self.hidden(carry) @ self.recurrent_kernel)
+    u_BK = dot(self.hidden(carry), self.recurrent_kernel, self.products)
+    return self.gates(carry, z_BK, u_BK)
 
   def initial_carry(self, batch_size: int) -> Carry:
     """The carry before the first step: zeros."""
@@ -115,9 +187,9 @@ class LSTM(Cell):
 
   def gates(self, carry, z_BK, u_BK):
     c, _ = carry
-    i, f, g, o = jnp.split(z_BK + u_BK, 4, axis=-1)
-    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return c, jax.nn.sigmoid(o) * jnp.tanh(c)
+    i, f, g, o = activate((SIGMOID, SIGMOID, TANH, SIGMOID), z_BK + u_BK)
+    c = f * c + i * g
+    return c, o * jnp.tanh(c)
 
   def initial_carry(self, batch_size):
     return (super().initial_carry(batch_size),) * 2
@@ -140,16 +212,17 @@ class GRU(Cell):
   """
 
   gate_count = 3
+  additive = False
 
   def setup_gates(self, init):
     self.reset_bias = self.param("reset_bias", init, (self.hidden_size,))
 
   def gates(self, carry, z_BK, u_BK):
-    r_z, z_z, n_z = jnp.split(z_BK, 3, axis=-1)
-    r_u, z_u, n_u = jnp.split(u_BK, 3, axis=-1)
-    r = jax.nn.sigmoid(r_z + r_u)
-    z = jax.nn.sigmoid(z_z + z_u)
-    n = jnp.tanh(n_z + r * (n_u + self.reset_bias[None]))
+    H = self.hidden_size
+    rz_z, n_z = jnp.split(z_BK, [2 * H], axis=-1)
+    rz_u, n_u = jnp.split(u_BK, [2 * H], axis=-1)
+    r, z = activate((SIGMOID, SIGMOID), rz_z + rz_u)
+    n = keep(jnp.tanh(n_z + r * keep(n_u + self.reset_bias[None])))
     return (1 - z) * n + z * carry
 
 
@@ -165,4 +238,4 @@ class RNN(Cell):
 
   def gates(self, carry, z_BK, u_BK):
     del carry
-    return self.activation(z_BK + u_BK)
+    return keep(self.activation(z_BK + u_BK))

@@ -21,11 +21,11 @@ import os
 import shutil
 import sys
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from seqrnn import files, sharding
@@ -66,12 +66,18 @@ class Checkpoints:
     self._keep = keep
     self._thread: threading.Thread | None = None
     self._failed: Exception | None = None
-    self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
     if jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
       for folder in self.directory.glob(f"{_TEMPORARY}*"):
         print(f"{folder}: was not finished; removed", file=sys.stderr)
         shutil.rmtree(folder)
+
+  @cached_property
+  def _writer(self) -> Any:
+    # It takes a second to import, and the first steps need none.
+    import orbax.checkpoint as ocp
+
+    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
   def save(
     self,
@@ -101,13 +107,15 @@ class Checkpoints:
     if sharding.from_first(there):
       return
     self._check_room(params, rest)
+    from orbax.checkpoint import args
+
     temporary = self.directory / f"{_TEMPORARY}{step}"
     self._writer.save(
       temporary,
-      args=ocp.args.Composite(
-        params=ocp.args.StandardSave(params),
-        rest=ocp.args.StandardSave(rest),
-        position=ocp.args.JsonSave(position),
+      args=args.Composite(
+        params=args.StandardSave(params),
+        rest=args.StandardSave(rest),
+        position=args.JsonSave(position),
       ),
     )
     self._thread = threading.Thread(
@@ -174,7 +182,8 @@ class Checkpoints:
       return
     try:
       self.wait()
-      self._writer.close()
+      if "_writer" in vars(self):
+        self._writer.close()
     except Exception:  # Orbax tells once more what has failed.
       if kind is None:  # Or it would hide what ended the run.
         raise

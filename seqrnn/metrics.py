@@ -22,12 +22,15 @@ def cross_entropy(
   The mean is over the weight of the whole batch, so it does not depend on how
   rows are spread over devices, nor on padding, which weighs nothing.
   """
+  nll_BN = surprisal(logits_BNV, targets_BN)
   hits_BN = jnp.argmax(logits_BNV, axis=-1) == targets_BN
-  total = jnp.sum(surprisal(logits_BNV, targets_BN) * weights_BN)
-  weight = jnp.sum(weights_BN)
+  # One sum over all devices. That of the weights alone would run before the
+  # network does, and who comes there first would wait for the others.
+  terms_3BN = jnp.stack([nll_BN, hits_BN, jnp.ones_like(nll_BN)])
+  total, hits, weight = jnp.sum(terms_3BN * weights_BN[None], axis=(1, 2))
   totals = {
     "loss": (total, weight),
-    "accuracy": (jnp.sum(hits_BN * weights_BN), weight),
+    "accuracy": (hits, weight),
   }
   return total / jnp.where(weight > 0, weight, 1), totals
 

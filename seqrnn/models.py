@@ -12,6 +12,7 @@ from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Params
+from seqrnn.products import Lookup, product, rows
 
 # name -> the fields of `config.model` -> a cell
 CELLS: dict[str, Callable[..., cells.Cell]] = {
@@ -22,6 +23,8 @@ CELLS: dict[str, Callable[..., cells.Cell]] = {
   "rnn_tanh": lambda _, **shape: cells.RNN(**shape),
   "rnn_relu": lambda _, **shape: cells.RNN(activation=jax.nn.relu, **shape),
 }
+# `config.model.products` -> the type of the factors; None: as they are
+PRODUCTS = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 class SequenceModel(nn.Module):
@@ -37,6 +40,7 @@ class SequenceModel(nn.Module):
     dropout: of the embedding.
     symbol_dropout: share of input symbols replaced by the unknown symbol in
       training.
+    products: as in Cell.
   """
 
   body: Any
@@ -47,6 +51,7 @@ class SequenceModel(nn.Module):
   initial_scale: float | None = None
   dropout: float = 0.0
   symbol_dropout: float = 0.0
+  products: Any = None
 
   def setup(self):
     if self.initial_scale is None:  # U(-1/sqrt(fan in), 1/sqrt(fan in))
@@ -67,7 +72,13 @@ class SequenceModel(nn.Module):
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
       )
     else:
-      self.head = nn.Dense(self.vocabulary_size, kernel_init=init)
+      self.head = nn.Dense(
+        self.vocabulary_size,
+        kernel_init=init,
+        dot_general=lambda x, kernel, *_, **__: product(
+          x, kernel, self.products
+        ),
+      )
 
   def __call__(
     self, ids_BT: jax.Array, carry: Carry, train: bool = False
@@ -79,15 +90,23 @@ class SequenceModel(nn.Module):
         self.make_rng("dropout"), self.symbol_dropout, ids_BT.shape
       )
       ids_BT = jnp.where(hide_BT & (ids_BT > UNKNOWN), UNKNOWN, ids_BT)
-    x_BTD = ids_BT
+    x_BTD: Any = ids_BT
     if self.embedding_size is not None:
-      x_BTD = self.drop(self.embedding(ids_BT), deterministic=not train)
+      table_VD = self.embedding.embedding
+      if (train and self.dropout) or self.vocabulary_size >= ids_BT.size:
+        x_BTD = self.drop(rows(table_VD, ids_BT), deterministic=not train)
+      else:
+        x_BTD = Lookup(table_VD, ids_BT)
     carry, y_BTH = self.body(x_BTD, mask_BT, carry, train)
     if self.pooled:
       y_BTH = self.body.summary(carry, train)[:, None]
+    y_NH = y_BTH.reshape(-1, y_BTH.shape[-1])
     if self.tied:
-      return carry, self.embedding.attend(y_BTH) + self.head_bias[None, None]
-    return carry, self.head(y_BTH)
+      table_HV = self.embedding.embedding.T
+      logits_NV = product(y_NH, table_HV, self.products) + self.head_bias[None]
+    else:
+      logits_NV = self.head(y_NH)
+    return carry, logits_NV.reshape(*y_BTH.shape[:-1], -1)
 
   def initial_carry(self, batch_size: int) -> Carry:
     """The carry before the first symbol."""
@@ -100,9 +119,10 @@ def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
     model,
     hidden_size=model.hidden_size,
     initial_scale=model.initial_scale,
+    products=PRODUCTS[model.products],
     **shape,
   )
-  return layers.Recurrent(cell, reverse=reverse)
+  return layers.Recurrent(cell, reverse=reverse, fused=model.scan == "fused")
 
 
 def stack(
@@ -151,6 +171,7 @@ def sequence_model(
     initial_scale=model.initial_scale,
     dropout=model.dropout,
     symbol_dropout=model.symbol_dropout,
+    products=PRODUCTS[model.products],
   )
 
 

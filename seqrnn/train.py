@@ -13,15 +13,16 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from seqrnn import checkpoint, files, metrics, optimizers, sharding
 from seqrnn import config as configs
-from seqrnn import files, metrics, optimizers, sharding
+from seqrnn.checkpoint import Checkpoints
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import Interrupted, UserError, visible
@@ -32,9 +33,6 @@ from seqrnn.position import Position, due, ended, tired
 from seqrnn.probe import probe
 from seqrnn.progress import Progress
 from seqrnn.step import State, healthy, make_state, make_step, pack, unpack
-
-if TYPE_CHECKING:  # Orbax takes a second to import.
-  from seqrnn.checkpoint import Checkpoints
 
 _DRAW_SECONDS = 10.0  # Between two drawings of history.png.
 
@@ -64,7 +62,7 @@ class Training(NamedTuple):
   learning_rate: optax.Schedule
   total_steps: int
   crc32: int
-  checkpoints: "Checkpoints"
+  checkpoints: Checkpoints
 
 
 class Diverged(Exception):
@@ -170,8 +168,6 @@ def restore(training: Training) -> tuple[State, Position]:
     UserError: there are checkpoints and none is intact, and nothing is
       removed; or the data are not those that the run began with.
   """
-  from seqrnn import checkpoint
-
   directory = training.workdir / "checkpoints"
   step = 0  # Of which there is never a checkpoint.
   if sharding.is_first():
@@ -206,8 +202,6 @@ def read_position(folder: Path) -> Position:
   Raises:
     UserError: it is none.
   """
-  from seqrnn import checkpoint
-
   try:
     return Position(**checkpoint.read_position(folder))
   except TypeError as error:
@@ -490,8 +484,6 @@ def run(
 
   workdir.mkdir(parents=True, exist_ok=True)
   with locked(workdir) if sharding.is_first() else nullcontext():
-    from seqrnn.checkpoint import Checkpoints  # Orbax takes a second to import.
-
     directory = workdir / "checkpoints"
     with Checkpoints(directory, config.checkpoint.keep) as checkpoints:
       training = Training(

@@ -11,11 +11,12 @@ from test_cells import EQUATIONS, close, count, normal, quick_jit
 from test_layers import before, check_gradients, stack, two
 
 import experiments
-from seqrnn import layers, models, sharding
+from seqrnn import models, sharding
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.probe import probe
+from seqrnn.products import Lookup, rows
 from seqrnn.train import make_state, make_step
 
 SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
@@ -469,10 +470,16 @@ def test_nothing_is_random_in_evaluation(tmp_path, task, random):
   assert loss(keys[0]) == loss(keys[0])
 
 
+class Through(nn.Module):
+  """No layers at all."""
+
+  def __call__(self, x_BTD, mask_BT, carry, train=False):
+    del mask_BT, train
+    return carry, rows(*x_BTD) if isinstance(x_BTD, Lookup) else x_BTD
+
+
 def test_dropout_of_the_embedding():
-  model = models.SequenceModel(
-    layers.Stack([]), V, embedding_size=64, dropout=0.25
-  )
+  model = models.SequenceModel(Through(), V, embedding_size=64, dropout=0.25)
   ids = np.random.default_rng(9).integers(BEGIN, V, (8, 16))
   shapes = jax.eval_shape(model.init, jax.random.key(0), ids, ())["params"]
   params = normal(np.random.default_rng(0), shapes)

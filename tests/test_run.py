@@ -16,6 +16,7 @@ from conftest import TINY, write_text
 
 import run
 from configs import base
+from seqrnn import config as configs
 from seqrnn.errors import Interrupted
 
 ROOT = Path(__file__).parents[1]
@@ -589,3 +590,40 @@ def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
   place = done.stdout.strip()
   expected = own or f"{tmp_path}/seqrnn/compiled/jaxlib-"
   assert place.startswith(expected), done
+
+
+@pytest.mark.parametrize(
+  ("hidden_size", "batch_size", "cores", "expected"),
+  [(256, 16, 2, 2), (257, 16, 2, 1), (256, 15, 2, 1), (256, 16, 1, 1)],
+)
+def test_cpu_devices_by_the_rule(
+  tmp_path, monkeypatch, hidden_size, batch_size, cores, expected
+):
+  monkeypatch.setattr(os, "cpu_count", lambda: cores)
+  config = base.get_config()
+  config.model.hidden_size = hidden_size
+  config.train.batch_size = batch_size
+  assert run.cpu_devices(config, tmp_path) == expected
+  assert config.train.cpu_devices == expected
+
+
+def test_cpu_devices_stay_what_they_were(tmp_path):
+  config = base.get_config()
+  config.train.cpu_devices = 3
+  configs.save(config, tmp_path / "config.json")
+  assert run.cpu_devices(base.get_config(), tmp_path) == 3
+  config.train.cpu_devices = 1  # A flag.
+  assert run.cpu_devices(config, tmp_path) == 1
+
+
+@pytest.mark.parametrize("given", [None, "", "glibc.malloc.check=1"])
+def test_huge_pages_are_asked_for_once(monkeypatch, given):
+  started = []
+  monkeypatch.setattr(os, "execv", lambda *args: started.append(args))
+  monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+  if given is not None:
+    monkeypatch.setenv("GLIBC_TUNABLES", given)
+  for _ in range(2):
+    run.take_huge_pages()
+  expected = [] if given is not None else [(sys.executable, sys.orig_argv)]
+  assert started == (expected if sys.platform == "linux" else [])

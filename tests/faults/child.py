@@ -88,7 +88,7 @@ def wrap(module, name: str, before=None, after=None):
   setattr(module, name, wrapped)
 
 
-def arm():
+def arm(*_):
   """Puts the places into the product, once its modules may be imported."""
   from seqrnn import checkpoint, train
   from seqrnn.progress import Progress

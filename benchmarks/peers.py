@@ -1,0 +1,367 @@
+"""One training step of one library, timed when asked: see compare.py.
+
+python benchmarks/peers.py LIBRARY CASE makes the step of a case, given in JSON,
+runs it until it is warm, and then reads numbers of steps from its standard
+input, a line each; it answers with the seconds that they took.
+
+All libraries train the same model from the same ids with the same loss (mean
+cross-entropy over all targets), RMSprop and clipping by value, in float32:
+
+  embedding of width H -> layers x LSTM or GRU -> softmax over V symbols
+
+dropout, where there is any, is after each layer. `towers` are a forward and a
+backward stack that meet below the softmax, where symbol t is predicted from
+the states at t - 1 and t + 1; `one` is a bidirectional layer whose two last
+states predict one symbol.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+RATE, DECAY, EPSILON, CLIP = 2e-3, 0.95, 1e-8, 5.0
+RESERVED = 4  # Ids that stand for no symbol.
+
+
+class Case(NamedTuple):
+  """A model, a batch and a window: see the module's docstring."""
+
+  kind: str  # forward, towers or one
+  cell: str  # lstm or gru
+  layers: int
+  H: int
+  B: int
+  T: int
+  V: int
+  dropout: float = 0.0
+
+
+def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:
+  """Inputs_BT and targets_BN, the same ones for all libraries."""
+  rng = np.random.default_rng(0)
+  shape = (case.B, case.T + 1)
+  ids = rng.integers(RESERVED, case.V, shape).astype(np.int32)
+  if case.kind == "towers":
+    return ids[:, :-1], ids[:, :-1]
+  return ids[:, :-1], ids[:, -1:] if case.kind == "one" else ids[:, 1:]
+
+
+def seqrnn(case: Case):
+  """The step of seqrnn, as run.py makes it, batches put on the device too."""
+  import experiments
+  import run
+  from configs import base
+  from seqrnn import optimizers, sharding
+  from seqrnn.data.vocabulary import Vocabulary
+  from seqrnn.step import make_state, make_step
+
+  config = base.get_config()
+  config.task = "gap_model" if case.kind == "towers" else "language_model"
+  config.update_from_flattened_dict(
+    {
+      "data.window": case.T,
+      "data.boundaries": False,
+      "data.mapping": "many_to_one" if case.kind == "one" else "many_to_many",
+      "model.cell": case.cell,
+      "model.layers": case.layers,
+      "model.hidden_size": case.H,
+      "model.embedding_size": case.H,
+      "model.bidirectional": case.kind == "one",
+      "model.dropout": case.dropout,
+      "train.batch_size": case.B,
+      "optimizer.name": "rmsprop",
+      "optimizer.learning_rate": RATE,
+      "optimizer.decay": DECAY,
+      "optimizer.epsilon": EPSILON,
+      "optimizer.clip_value": CLIP,
+    }
+  )
+  run.require_device(run.cpu_devices(config, Path("no workdir yet")))
+  names = tuple(f"w{n}" for n in range(case.V - RESERVED))
+  experiment = experiments.build(config, {"symbols": Vocabulary("word", names)})
+  inputs, targets = tokens(case)
+  batch = {
+    "inputs": inputs,
+    "targets": targets,
+    "weights": np.ones(targets.shape, np.float32),
+    "reset": np.ones(case.B, bool),
+  }
+  mesh = sharding.mesh()
+  optimizer = optimizers.optimizer(
+    config, optimizers.schedule(config, 1000, 1000)
+  )
+  state = make_state(experiment, optimizer, 0, batch, mesh)
+  step = make_step(experiment, optimizer, mesh)
+
+  def once():
+    nonlocal state
+    state, loss = step(state, sharding.put(batch, case.B, mesh))
+    return loss
+
+  return once
+
+
+def seqrnn_by_position(case: Case):
+  """The same without the token table: the embedding of each position, as is.
+
+  PyTorch, Keras and flax multiply it with the first layer's kernel; seqrnn
+  multiplies the table of all symbols, once.
+  """
+  from seqrnn import models, products
+
+  models.Lookup = lambda table, ids: products.rows(table, ids)
+  return seqrnn(case)
+
+
+def flax(case: Case):
+  """nn.RNN over OptimizedLSTMCell or GRUCell, and optax, in one jit."""
+  import jax
+  import jax.numpy as jnp
+  import optax
+  from flax import linen as nn
+
+  cells = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
+
+  class Model(nn.Module):
+    @nn.compact
+    def __call__(self, ids_BT):
+      x = nn.Embed(case.V, case.H)(ids_BT)
+
+      def tower(x, reverse=False):
+        for _ in range(case.layers):
+          x = nn.RNN(
+            cells[case.cell](case.H), reverse=reverse, keep_order=True
+          )(x)
+          x = nn.Dropout(case.dropout, deterministic=False)(x)
+        return x
+
+      ahead = tower(x)
+      if case.kind == "forward":
+        return nn.Dense(case.V)(ahead)
+      back = tower(x, reverse=True)
+      if case.kind == "one":
+        y = jnp.concatenate([ahead[:, -1:], back[:, :1]], -1)
+      else:
+        zero = jnp.zeros_like(ahead[:, :1])
+        left = jnp.concatenate([zero, ahead[:, :-1]], 1)
+        right = jnp.concatenate([back[:, 1:], zero], 1)
+        y = jnp.concatenate([left, right], -1)
+      return nn.Dense(case.V)(y)
+
+  model = Model()
+  inputs, targets = map(jnp.asarray, tokens(case))
+  optimizer = optax.chain(
+    optax.clip(CLIP),
+    optax.rmsprop(RATE, decay=DECAY, eps=EPSILON, eps_in_sqrt=False),
+  )
+  key = jax.random.key(0)
+  params = jax.jit(model.init)({"params": key, "dropout": key}, inputs)
+
+  def loss_of(params, key):
+    logits = model.apply(params, inputs, rngs={"dropout": key})
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return losses.mean()
+
+  def step(params, state, key):
+    key, now = jax.random.split(key)
+    loss, grads = jax.value_and_grad(loss_of)(params, now)
+    updates, state = optimizer.update(grads, state)
+    return optax.apply_updates(params, updates), state, key, loss
+
+  step = jax.jit(step, donate_argnums=(0, 1, 2))
+  state = jax.jit(optimizer.init)(params)
+
+  def run():
+    nonlocal params, state, key
+    params, state, key, loss = step(params, state, key)
+    return loss
+
+  return run
+
+
+def pytorch(case: Case, threads: int):
+  """nn.LSTM or nn.GRU, time-major, with the optimizer that is fastest here."""
+  import torch
+  from torch import nn
+
+  torch.set_num_threads(threads)
+  torch.manual_seed(0)
+  kinds = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+  class Model(nn.Module):
+    def __init__(self):
+      super().__init__()
+      self.embedding = nn.Embedding(case.V, case.H)
+      one = case.kind == "one"
+      make = lambda: kinds[case.cell](
+        case.H,
+        case.H,
+        case.layers,
+        bidirectional=one,
+        dropout=case.dropout if case.layers > 1 else 0.0,
+      )
+      self.ahead = make()
+      two = case.kind != "forward"
+      self.back = make() if case.kind == "towers" else None
+      self.drop = nn.Dropout(case.dropout)
+      self.head = nn.Linear(case.H * (2 if two else 1), case.V)
+
+    def forward(self, ids_TB):
+      x = self.embedding(ids_TB)
+      ahead, last = self.ahead(x)
+      if case.kind == "one":
+        h = last[0] if case.cell == "lstm" else last
+        y = torch.cat([h[-2], h[-1]], -1)[None]
+      elif case.kind == "towers":
+        back = self.back(x.flip(0))[0].flip(0)
+        zero = torch.zeros_like(ahead[:1])
+        left = torch.cat([zero, ahead[:-1]])
+        y = torch.cat([left, torch.cat([back[1:], zero])], -1)
+      else:
+        y = ahead
+      return self.head(self.drop(y))
+
+  model = Model()
+  inputs, targets = (
+    torch.tensor(a.T.copy(), dtype=torch.long) for a in tokens(case)
+  )
+  optimizer = torch.optim.RMSprop(
+    model.parameters(), RATE, DECAY, EPSILON, foreach=True
+  )
+  parameters = list(model.parameters())
+
+  def run():
+    optimizer.zero_grad()
+    logits = model(inputs)
+    loss = nn.functional.cross_entropy(
+      logits.reshape(-1, case.V), targets.reshape(-1)
+    )
+    loss.backward()
+    nn.utils.clip_grad_value_(parameters, CLIP, foreach=True)
+    optimizer.step()
+    return loss
+
+  return run
+
+
+def keras(case: Case, backend: str):
+  """Keras 3's own layers, and `train_on_batch`, which compiles them."""
+  os.environ["KERAS_BACKEND"] = backend
+  import keras as K
+
+  K.utils.set_random_seed(0)
+  kinds = {"lstm": K.layers.LSTM, "gru": K.layers.GRU}
+  kind = kinds[case.cell]
+  inputs = K.Input((case.T,), dtype="int32")
+  x = K.layers.Embedding(case.V, case.H)(inputs)
+
+  def tower(x, backwards=False):
+    for n in range(case.layers):
+      x = kind(
+        case.H, return_sequences=True, go_backwards=backwards and n == 0
+      )(x)
+      if case.dropout:
+        x = K.layers.Dropout(case.dropout)(x)
+    return x
+
+  if case.kind == "forward":
+    y = tower(x)
+  elif case.kind == "one":
+    y = K.layers.Bidirectional(kind(case.H))(x)
+    y = K.layers.Reshape((1, 2 * case.H))(y)
+  else:
+    shift = K.layers.ZeroPadding1D
+    left = shift((1, 0))(K.layers.Cropping1D((0, 1))(tower(x)))
+    # It goes on in the order of its steps: turned round at the end.
+    back = K.layers.Lambda(
+      lambda y: K.ops.flip(y, 1), output_shape=(None, case.H)
+    )(tower(x, True))
+    right = shift((0, 1))(K.layers.Cropping1D((1, 0))(back))
+    y = K.layers.Concatenate()([left, right])
+  model = K.Model(inputs, K.layers.Dense(case.V)(y))
+  model.compile(
+    optimizer=K.optimizers.RMSprop(
+      RATE, rho=DECAY, epsilon=EPSILON, clipvalue=CLIP
+    ),
+    loss=K.losses.SparseCategoricalCrossentropy(from_logits=True),
+  )
+  ids, targets = tokens(case)
+  return lambda: model.train_on_batch(ids, targets)
+
+
+def ceiling(_: Case):
+  """A large product of matrices in float32: what the machine can do."""
+  import jax
+  import jax.numpy as jnp
+
+  a = jax.random.normal(jax.random.key(0), (2048, 2048))
+  product = jax.jit(jnp.dot)
+  return lambda: product(a, a)
+
+
+CEILING_FLOP = 2 * 2048**3
+
+LIBRARIES = {
+  "seqrnn": seqrnn,
+  "seqrnn, no token table": seqrnn_by_position,
+  "PyTorch, 1 thread": lambda case: pytorch(case, 1),
+  "PyTorch, 2 threads": lambda case: pytorch(case, 2),
+  "Keras on JAX": lambda case: keras(case, "jax"),
+  "Keras on PyTorch": lambda case: keras(case, "torch"),
+  "flax nn.RNN": flax,
+  "ceiling": ceiling,
+}
+
+
+def memory(field: str) -> int:
+  """Kilobytes of this process: VmRSS now, VmHWM at most."""
+  for line in Path("/proc/self/status").read_text().splitlines():
+    if line.startswith(field):
+      return int(line.split()[1])
+  raise KeyError(field)
+
+
+def number(loss) -> float:
+  """The first number of an array, whosever it is."""
+  loss = loss.detach() if hasattr(loss, "detach") else loss
+  return float(np.asarray(loss).ravel()[0])
+
+
+def main():
+  """Answers with the seconds that the steps asked for take."""
+  name, case = sys.argv[1], Case(**json.loads(sys.argv[2]))
+  answers = os.fdopen(os.dup(1), "w")
+  os.dup2(2, 1)  # What libraries print is no answer.
+  if "PyTorch" in name:
+    import torch  # noqa: F401
+  else:
+    import jax  # noqa: F401
+  if "Keras" in name:
+    os.environ["KERAS_BACKEND"] = "jax" if "JAX" in name else "torch"
+    import keras  # noqa: F401
+  run = LIBRARIES[name](case)
+  before = memory("VmRSS")
+  for _ in range(3):
+    loss = run()
+  for line in sys.stdin:
+    number(run())  # Its data may have left the caches meanwhile.
+    start = time.perf_counter()
+    for _ in range(int(line)):
+      loss = run()
+    loss = float(
+      np.asarray(loss.detach() if "torch" in str(type(loss)) else loss).ravel()[
+        0
+      ]
+    )
+    seconds = time.perf_counter() - start
+    peak = memory("VmHWM") - before
+    print(json.dumps([seconds, loss, peak]), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,113 @@
+"""Products of all positions with a kernel, and rows of a table by id.
+
+The values are those of x @ kernel and of table[ids]; the gradients are made
+in the ways that are fastest where T comes before B and B is split over devices.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Up to so many rows, a product with one-hot vectors makes the gradient of a
+# table sooner than adding to it row by row.
+_FEW = 512
+
+
+def merge(x_TBX: jax.Array) -> jax.Array:
+  """[T, B, ...] as [devices, T B / devices, ...].
+
+  XLA would gather all rows on every device to merge T with a B that is split;
+  here those of a device stay together.
+  """
+  T, B, *rest = x_TBX.shape
+  count = math.gcd(B, jax.device_count())
+  parts = x_TBX.reshape(T, count, B // count, *rest).swapaxes(0, 1)
+  return parts.reshape(count, T * B // count, *rest)
+
+
+def dot(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
+  """The product a @ b; its factors rounded to `dtype`, where one is given.
+
+  The sums are in the type of a, in any case.
+  """
+  if dtype is None:
+    return a @ b
+  return jnp.matmul(
+    a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype
+  )
+
+
+def kernel_gradient(
+  x_TBD: jax.Array, d_TBK: jax.Array, dtype: Any = None
+) -> jax.Array:
+  """Sum of x.T @ d over all positions, [D, K]: one product a device."""
+  x, d = merge(x_TBD), merge(d_TBK)
+  return jnp.sum(dot(x.swapaxes(1, 2), d, dtype), axis=0)
+
+
+def product(x: jax.Array, kernel_DK: jax.Array, dtype: Any = None) -> jax.Array:
+  """What `dot` makes of x and kernel: of x_TBD [T, B, K], of x_ND [N, K]."""
+  made: Any = _product(x, kernel_DK, dtype)
+  return made
+
+
+_product = jax.custom_vjp(dot, nondiff_argnums=(2,))
+
+
+def _product_forward(x, kernel_DK, dtype):
+  return dot(x, kernel_DK, dtype), (x, kernel_DK)
+
+
+def _product_backward(dtype, saved, d):
+  x, kernel_DK = saved
+  gradient = (
+    kernel_gradient if x.ndim == 3 else lambda x, *rest: dot(x.T, *rest)
+  )
+  return dot(d, kernel_DK.T, dtype), gradient(x, d, dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def rows(table_VD: jax.Array, ids_TB: jax.Array) -> jax.Array:
+  """The rows table[ids], [T, B, D]."""
+  return jnp.take(table_VD, ids_TB, axis=0)
+
+
+def _rows_forward(table_VD, ids_TB):
+  return rows(table_VD, ids_TB), (ids_TB, table_VD.shape[0])
+
+
+def _rows_backward(saved, d_TBD):
+  ids_TB, V = saved
+  if V <= _FEW:
+    one_hot_TBV = jax.nn.one_hot(ids_TB, V, dtype=d_TBD.dtype)
+    return kernel_gradient(one_hot_TBV, d_TBD), None
+  zeros_VD = jnp.zeros((V, d_TBD.shape[-1]), d_TBD.dtype)
+  return zeros_VD.at[ids_TB].add(d_TBD), None
+
+
+rows.defvjp(_rows_forward, _rows_backward)
+
+
+class Lookup(NamedTuple):
+  """The features table[ids], not yet looked up.
+
+  A layer that begins with a product multiplies the table once, instead of the
+  features of every position.
+
+  Attributes:
+    table_VD: what each id stands for.
+    ids: of the positions, [B, T] or [T, B].
+  """
+
+  table_VD: jax.Array
+  ids: jax.Array
+
+  def swap(self) -> "Lookup":
+    """Time-major, of what is batch-major."""
+    return self._replace(ids=self.ids.T)

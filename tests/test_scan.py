@@ -1,0 +1,182 @@
+"""The fused scan equals nn.scan: values and gradients of everything."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_cells import MAKE, close, normal, quick_jit
+
+from seqrnn import layers, scan
+from seqrnn.products import Lookup, rows
+
+B, T, D, H, V = 3, 6, 4, 5, 7
+# Padding at the end, on both sides, none; a row of nothing else.
+MASK = np.array(
+  [[1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 0], [1] * 6, [0] * 6], bool
+)
+
+
+def draw(rng, module, x):
+  carry = jax.eval_shape(lambda: module.initial_carry(len(MASK)))
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x, MASK, carry)
+  return normal(rng, shapes["params"]), normal(rng, carry)
+
+
+def values_and_gradients(module, x, weights):
+  """Of a sum that rests on all outputs and on the last carry, with weights."""
+
+  def total(params, x, carry):
+    new = module.apply({"params": params}, x, MASK, carry)
+    terms = jax.tree.map(lambda a, w: jnp.sum(a * w), new, weights)
+    return sum(jax.tree.leaves(terms)), new
+
+  argnums = (0, 2) if x.dtype == int else (0, 1, 2)
+  return jax.value_and_grad(total, argnums, has_aux=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("name", MAKE)
+def test_equals_nn_scan(name, ids, reverse):
+  rng = np.random.default_rng(5)
+  cell = MAKE[name](H, vocabulary_size=V if ids else None)
+  shape = (len(MASK), T)
+  x = rng.integers(V, size=shape) if ids else rng.normal(size=(*shape, D))
+  fused = layers.Recurrent(cell, reverse=reverse)
+  plain = layers.Recurrent(cell, reverse=reverse, fused=False)
+  params, carry = draw(rng, plain, x)
+  new = jax.eval_shape(plain.apply, {"params": params}, x, MASK, carry)
+  weights = normal(rng, new)
+
+  def compare(dtype, tolerance):
+    to = functools.partial(jax.tree.map, lambda a: a.astype(dtype))
+    given = to(params), x if ids else to(x), to(carry)
+    results = [
+      quick_jit(values_and_gradients(module, x, to(weights)))(*given)
+      for module in (fused, plain)
+    ]
+    close(*results, tolerance)
+    assert jax.tree.leaves(results[0])[0].dtype == dtype
+
+  with jax.enable_x64(True):
+    compare(np.float64, 1e-10)
+  compare(np.float32, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_products_in_bfloat16(name):
+  """Near those in float32 and not equal; all that is kept is float32."""
+  rng = np.random.default_rng(10)
+  x = rng.normal(size=(len(MASK), T, D)).astype(np.float32)
+  cell = MAKE[name](H, products=jnp.bfloat16)
+  fused = layers.Recurrent(cell)
+  params, carry = jax.tree.map(np.float32, draw(rng, fused, x))
+  new = jax.eval_shape(fused.apply, {"params": params}, x, MASK, carry)
+  weights = jax.tree.map(np.float32, normal(rng, new))
+  exact = layers.Recurrent(cell.clone(products=None))
+  of = lambda module: quick_jit(values_and_gradients(module, x, weights))(
+    params, x, carry
+  )
+  rounded, plain, expected = map(of, (fused, fused.clone(fused=False), exact))
+  for leaf in jax.tree.leaves((rounded, plain)):
+    assert leaf.dtype == jnp.float32
+  size = lambda tree: sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(tree))
+  apart = lambda a, b: size(jax.tree.map(lambda x, y: x - y, a, b)) / size(b)
+  assert 0 < apart(rounded, expected) < 1e-3
+  assert apart(rounded, plain) < 1e-3
+
+
+def test_one_step_and_no_batch():
+  rng = np.random.default_rng(6)
+  cell = MAKE["lstm"](H)
+  module = layers.Recurrent(cell)
+  params, carry = draw(rng, module, np.zeros((len(MASK), T, D)))
+  for rows_, steps in ((3, 1), (0, T)):
+    x = rng.normal(size=(rows_, steps, D))
+    mask = np.ones((rows_, steps), bool)
+    first = jax.tree.map(lambda a, n=rows_: a[:n], carry)
+    new = [
+      m.apply({"params": params}, x, mask, first)
+      for m in (module, module.clone(fused=False))
+    ]
+    close(*new, 1e-5)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_additive_cells_see_the_sum_alone(name):
+  rng = np.random.default_rng(7)
+  cell = MAKE[name](H)
+  K = cell.gate_count * H
+  shapes = jax.eval_shape(
+    functools.partial(cell.init, method="inputs"),
+    jax.random.key(0),
+    np.zeros((1, 1, D)),
+  )
+  variables = {"params": normal(rng, shapes["params"])}
+  carry = normal(rng, jax.eval_shape(lambda: cell.initial_carry(B)))
+  z, u = rng.normal(size=(2, B, K)).astype(np.float32)
+  gates = functools.partial(cell.apply, variables, carry, method="gates")
+  apart, together = gates(z, u), gates(z + u, np.zeros_like(u))
+  same = all(
+    np.allclose(a, b, atol=1e-5)
+    for a, b in zip(
+      jax.tree.leaves(apart), jax.tree.leaves(together), strict=True
+    )
+  )
+  assert same == cell.additive
+
+
+def test_what_the_backward_pass_keeps():
+  """The LSTM keeps six arrays [T, B, H]: h, c and four gates."""
+  cell = MAKE["lstm"](H)
+  x, mask = np.zeros((B, T, D), np.float32), np.ones((B, T), bool)
+  module = layers.Recurrent(cell)
+  carry = module.initial_carry(B)
+  params = module.init(jax.random.key(0), x, mask, carry)["params"]["cell"]
+
+  def kept(params):
+    run = scan.scan(cell, reverse=False)
+    z_TBK = cell.apply({"params": params}, x.swapaxes(0, 1), method="inputs")
+    return run(params, carry, z_TBK, mask.T)
+
+  _, back = jax.vjp(kept, params)
+  sizes = [leaf.size for leaf in jax.tree.leaves(back) if leaf.ndim == 3]
+  # Beside them, the inputs x.
+  assert sum(sizes) <= 6 * T * B * H + x.size
+
+
+def test_lookup_equals_features():
+  rng = np.random.default_rng(8)
+  table = rng.normal(size=(V, D)).astype(np.float32)
+  ids = rng.integers(V, size=(len(MASK), T))
+  module = layers.Recurrent(MAKE["gru"](H))
+  params, carry = draw(rng, module, rng.normal(size=(len(MASK), T, D)))
+  weights = normal(rng, jax.ShapeDtypeStruct((len(MASK), T, H), np.float32))
+
+  def total(params, table, look):
+    x = Lookup(table, ids) if look else jnp.take(table, ids, axis=0)
+    _, h_BTH = module.apply({"params": params}, x, MASK, carry)
+    return jnp.sum(h_BTH * weights)
+
+  results = [
+    jax.value_and_grad(total, (0, 1))(params, table, look)
+    for look in (True, False)
+  ]
+  close(*results, 1e-5)
+
+
+@pytest.mark.parametrize("V", [7, 2000])  # By a product, and row by row.
+def test_rows(V):
+  rng = np.random.default_rng(9)
+  table = rng.normal(size=(V, D)).astype(np.float32)
+  ids = rng.integers(V, size=(5, 400))
+  weights = rng.normal(size=(5, 400, D)).astype(np.float32)
+  value, gradient = jax.value_and_grad(
+    lambda table: jnp.sum(rows(table, ids) * weights)
+  )(table)
+  assert value == pytest.approx(np.sum(table[ids] * weights), rel=1e-4)
+  expected = np.zeros_like(table, np.float64)
+  np.add.at(expected, ids, weights)
+  close(gradient, expected, 1e-5)
