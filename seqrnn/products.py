@@ -4,7 +4,6 @@ The values are those of x @ kernel and of table[ids]; the gradients are made
 in the ways that are fastest where T comes before B and B is split over devices.
 """
 
-import functools
 import math
 from typing import Any, NamedTuple
 
