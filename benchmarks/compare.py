@@ -95,16 +95,17 @@ def measure(case: Case, names: list[str], rounds: int) -> dict[str, dict]:
   found: dict[str, dict] = {}
   workers: dict[str, Worker] = {}
   try:
-    for name in names:  # One after the other: they compile.
-      worker = Worker(name, case)
+    for name in names:  # All compile at the same time.
+      workers[name] = Worker(name, case)
+    for name in names:
       try:
-        once = worker.run(1)[0]
+        workers[name].run(1)
       except (json.JSONDecodeError, BrokenPipeError):
         print(f"  {name}: does not run here", file=sys.stderr)
-        worker.end()
-        continue
-      workers[name] = worker
-      found[name] = {"steps": max(2, min(50, round(1 / once))), "times": []}
+        workers.pop(name).end()
+    for name, worker in workers.items():
+      steps = max(2, min(50, round(1 / worker.run(1)[0])))
+      found[name] = {"steps": steps, "times": []}
     for _ in range(rounds):
       for name, worker in workers.items():
         seconds, loss, peak = worker.run(found[name]["steps"])
