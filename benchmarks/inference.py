@@ -30,7 +30,7 @@ import torch
 
 import experiments
 from configs import base
-from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.vocabulary import END, Vocabulary
 from seqrnn.sample import generator
 
 V, WINDOW = 65, 40
@@ -44,7 +44,11 @@ def experiment(H: int, window: int = WINDOW):
   config.data.window = window
   names = tuple(f"w{n}" for n in range(V - 4))
   made = experiments.build(config, {"symbols": Vocabulary("word", names)})
-  return made, made.init(jax.random.key(0))
+  params = made.init(jax.random.key(0))
+  # No text ends: sampling would stop there.
+  bias_V = params["head"]["bias"]
+  params["head"]["bias"] = bias_V.at[END].set(-1e9)
+  return made, params
 
 
 class Torch(torch.nn.Module):

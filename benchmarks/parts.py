@@ -1,0 +1,99 @@
+"""Where the time of a layer goes: nn.scan, the fused scan, products alone.
+
+  python benchmarks/parts.py [--hidden_size=512 --batch_size=128 --window=40]
+      [--cell=lstm]
+
+Milliseconds of one layer whose input is as wide as itself, on one device, in
+turns; least and median of the rounds. `products` are the matrix products that
+a layer needs, in the shapes in which they come, without the loop around them.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn import cells, layers
+from seqrnn.products import kernel_gradient, product
+
+
+def works(cell: cells.Cell, B: int, T: int):
+  """Of each part a compiled function without arguments."""
+  H, K = cell.hidden_size, cell.gate_count * cell.hidden_size
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  x_BTD, x_TBD, d_TBK, h_BH = (
+    draw(B, T, H),
+    draw(T, B, H),
+    draw(T, B, K),
+    draw(B, H),
+  )
+  mask, carry = jnp.ones((B, T), bool), cell.initial_carry(B)
+  params = layers.Recurrent(cell).init(jax.random.key(0), x_BTD, mask, carry)
+
+  def output(fused, params, x_BTD):
+    module = layers.Recurrent(cell, fused=fused)
+    return module.apply(params, x_BTD, mask, carry)[1]
+
+  def loss(fused, params, x_BTD):
+    return jnp.sum(output(fused, params, x_BTD) ** 2)
+
+  R = draw(H, K) / H**0.5
+
+  def steps(h_BH, R):
+    # As a loop, so that R comes from where it comes from in the scan.
+    once = lambda h, _: (jnp.tanh((h @ R)[:, :H]), None)
+    return jax.lax.scan(once, h_BH, None, length=T)[0]
+
+  parts = {
+    "forward, nn.scan": (lambda p, x: output(False, p, x), params, x_BTD),
+    "forward, fused": (lambda p, x: output(True, p, x), params, x_BTD),
+    "gradient, nn.scan": (
+      jax.grad(lambda p, x: loss(False, p, x), (0, 1)),
+      params,
+      x_BTD,
+    ),
+    "gradient, fused": (
+      jax.grad(lambda p, x: loss(True, p, x), (0, 1)),
+      params,
+      x_BTD,
+    ),
+    "products: x @ W": (product, x_TBD, R),
+    "products: h @ R, T times": (steps, h_BH, R),
+    "products: gradient of W, or of R": (kernel_gradient, x_TBD, d_TBK),
+    "products: gradient of x": (lambda d, W: product(d, W.T), d_TBK, R),
+  }
+  made = {}
+  for name, (function, *given) in parts.items():
+    compiled = jax.jit(function).lower(*given).compile()
+    made[name] = lambda compiled=compiled, given=given: compiled(*given)
+  return made
+
+
+def main():
+  """Prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--hidden_size", type=int, default=512)
+  parser.add_argument("--batch_size", type=int, default=128)
+  parser.add_argument("--window", type=int, default=40)
+  parser.add_argument("--cell", choices=("lstm", "gru"), default="lstm")
+  parser.add_argument("--rounds", type=int, default=15)
+  given = parser.parse_args()
+  cell = {"lstm": cells.LSTM, "gru": cells.GRU}[given.cell](given.hidden_size)
+  parts = works(cell, given.batch_size, given.window)
+  times: dict[str, list[float]] = {name: [] for name in parts}
+  for _ in range(given.rounds):
+    for name, part in parts.items():
+      begin = time.perf_counter()
+      jax.block_until_ready(part())
+      times[name].append(1e3 * (time.perf_counter() - begin))
+  print("| part | least ms | median ms |\n| --- | --- | --- |")
+  for name, found in times.items():
+    print(f"| {name} | {min(found):.1f} | {statistics.median(found):.1f} |")
+
+
+if __name__ == "__main__":
+  main()
