@@ -18,8 +18,10 @@ import logging
 import os
 import platform
 import re
+import signal
 import socket
 import sys
+import threading
 import traceback
 import warnings
 from importlib import metadata
@@ -360,8 +362,17 @@ def _machine() -> str:
 
 
 def _tell(unraisable: Any):
-  """What tensorstore still has to tell Orbax of a failed save is no news."""
-  if str(unraisable.exc_value) != "Event loop is closed":
+  """Of exceptions that Python cannot raise where they come up.
+
+  What tensorstore still has to tell Orbax of a failed save is no news. A Ctrl-C
+  that came within a callback, where Python drops it, is sent once more.
+  """
+  error = unraisable.exc_value
+  if isinstance(error, KeyboardInterrupt):
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
+  elif str(error) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)
 
 

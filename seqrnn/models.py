@@ -23,6 +23,8 @@ CELLS: dict[str, Callable[..., cells.Cell]] = {
   "rnn_tanh": lambda _, **shape: cells.RNN(**shape),
   "rnn_relu": lambda _, **shape: cells.RNN(activation=jax.nn.relu, **shape),
 }
+_LOOP = 64  # Steps of a sampling loop.
+
 # `config.model.products` -> the type of the factors; None: as they are
 PRODUCTS = {"float32": None, "bfloat16": jnp.bfloat16}
 
@@ -93,7 +95,11 @@ class SequenceModel(nn.Module):
     x_BTD: Any = ids_BT
     if self.embedding_size is not None:
       table_VD = self.embedding.embedding
-      if (train and self.dropout) or self.vocabulary_size >= ids_BT.size:
+      B, T = ids_BT.shape
+      # Sampling reads one position a step, in a loop before which XLA makes
+      # what rests on the table alone.
+      few = self.vocabulary_size >= B * (T if T > 1 else _LOOP)
+      if few or (train and self.dropout):
         x_BTD = self.drop(rows(table_VD, ids_BT), deterministic=not train)
       else:
         x_BTD = Lookup(table_VD, ids_BT)

@@ -592,6 +592,25 @@ def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
   assert place.startswith(expected), done
 
 
+def test_an_interrupt_in_a_callback_is_not_lost():
+  code = """
+import time, run
+run.prepare()
+class Callback:
+  def __del__(self):
+    raise KeyboardInterrupt
+Callback()
+try:
+  time.sleep(30)
+except KeyboardInterrupt:
+  print("interrupted")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+  )
+  assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 @pytest.mark.parametrize(
   ("hidden_size", "batch_size", "cores", "expected"),
   [(256, 16, 2, 2), (257, 16, 2, 1), (256, 15, 2, 1), (256, 16, 1, 1)],
