@@ -9,17 +9,20 @@ one symbol a step, the state kept. Keras: `model.predict` on the last 40 symbols
 for each next one, as the program that seqrnn follows has it; few symbols, since
 each takes long.
 
-scoring: the surprisal of every symbol of one text of 100,000, in windows of
-100. seqrnn: `Experiment.score` in batches, as `evaluate` does it. PyTorch: the
-same batches. Keras: `model.predict` on them.
+scoring: the cross-entropy of one text of 100,000 symbols in windows of 100, 50
+in a batch. seqrnn: as the mode `evaluate` does it. PyTorch: the same batches.
+Keras: `model.predict` on them.
 
-All libraries run in one process, in turns, with their own best settings.
+All libraries run in one process for each size, in turns.
 """
 
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -29,8 +32,12 @@ import numpy as np
 import torch
 
 import experiments
+import run
 from configs import base
+from seqrnn import sharding
 from seqrnn.data.vocabulary import END, Vocabulary
+from seqrnn.data.windows import Batches
+from seqrnn.evaluate import evaluator
 from seqrnn.sample import generator
 
 V, WINDOW = 65, 40
@@ -124,22 +131,23 @@ def scoring(H: int):
   """Of each name how many symbols, a function that scores them."""
   T, B, N = 100, 50, 20
   made, params = experiment(H, T)
-  assert made.score is not None
-  score = jax.jit(made.score)
   rng = np.random.default_rng(0)
   ids_NBT = rng.integers(4, V, (N, B, T + 1)).astype(np.int32)
 
-  def ours():
-    found = []
-    for ids_BT in ids_NBT:
-      batch = {
-        "inputs": ids_BT[:, :-1],
-        "targets": ids_BT[:, 1:],
-        "weights": np.ones((B, T), np.float32),
-        "reset": np.ones(B, bool),
-      }
-      found.append(score(params, (), batch)[1])
-    jax.device_get(found)
+  def batch(i, start, stop):
+    ids_BT = ids_NBT[i, start:stop]
+    return {
+      "inputs": ids_BT[:, :-1],
+      "targets": ids_BT[:, 1:],
+      "weights": np.ones((stop - start, T), np.float32),
+      "reset": np.ones(stop - start, bool),
+    }
+
+  mesh = sharding.mesh()
+  evaluate = evaluator(made, mesh)
+  params = jax.device_put(params, sharding.replicated(mesh))
+  batches = Batches(N, B, batch)
+  ours = lambda: evaluate(params, batches)
 
   model = Torch(H).eval()
 
@@ -149,8 +157,8 @@ def scoring(H: int):
       ids = torch.from_numpy(ids_BT).long()
       logits, _ = model(ids[:, :-1])
       torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2), ids[:, 1:], reduction="none"
-      ).numpy()
+        logits.reshape(-1, V), ids[:, 1:].reshape(-1)
+      ).item()
 
   every = keras_model(H, sequences=True)
 
@@ -172,13 +180,13 @@ def scoring(H: int):
 
 def rates(work, rounds: int) -> dict[str, float]:
   """Symbols a second of each library, the median of the rounds."""
-  for _, run in work.values():
-    run()
+  for _, once in work.values():
+    once()
   found = {name: [] for name in work}
   for _ in range(rounds):
-    for name, (count, run) in work.items():
+    for name, (count, once) in work.items():
       begin = time.perf_counter()
-      run()
+      once()
       found[name].append(count / (time.perf_counter() - begin))
   return {name: statistics.median(values) for name, values in found.items()}
 
@@ -187,23 +195,32 @@ def main():
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--rounds", type=int, default=5)
-  rounds = parser.parse_args().rounds
+  parser.add_argument("--hidden_size", type=int, help="only this one")
+  given = parser.parse_args()
+  if given.hidden_size is None:
+    print("| symbols a second | seqrnn | PyTorch | Keras |")
+    print("| --- | --- | --- | --- |", flush=True)
+    for H in (128, 512):
+      subprocess.run(
+        [sys.executable, *sys.orig_argv[1:], f"--hidden_size={H}"], check=True
+      )
+    return
+  H = given.hidden_size
+  config = base.get_config()
+  config.model.hidden_size = H
+  run.require_device(run.cpu_devices(config, Path("no workdir yet")))
   torch.set_num_threads(2)
-  print("| symbols a second | seqrnn | PyTorch | Keras |")
-  print("| --- | --- | --- | --- |")
-  works = {
-    f"sampling, 2x{H}, {streams} stream{'s' * (streams > 1)}": (
-      lambda H=H, streams=streams: sampling(H, streams)
-    )
-    for H in (128, 512)
-    for streams in (1, 64)
-  }
-  works |= {f"scoring, 2x{H}": lambda H=H: scoring(H) for H in (128, 512)}
-  for name, make in works.items():
-    found = rates(make(), rounds)
-    ours = found.pop("seqrnn")
-    cells = [f"{rate:,.0f} ({ours / rate:.1f}x)" for rate in found.values()]
-    print(f"| {name} | {ours:,.0f} | {' | '.join(cells)} |", flush=True)
+  for streams in (1, 64):
+    show(f"sampling, 2x{H}, {streams} at once", sampling(H, streams), given)
+  show(f"scoring, 2x{H}", scoring(H), given)
+
+
+def show(name: str, work, given: argparse.Namespace):
+  """Prints a line of the table."""
+  found = rates(work, given.rounds)
+  ours = found.pop("seqrnn")
+  cells = [f"{rate:,.0f} ({ours / rate:.1f}x)" for rate in found.values()]
+  print(f"| {name} | {ours:,.0f} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,11 @@ def choose(
     top_p: draw from the smallest set of most likely symbols that together
       have this probability, at this temperature (Holtzman et al. 2020).
   """
-  # Padding, begin and unknown are never drawn.
-  reserved_V = jnp.array([PAD, BEGIN, UNKNOWN])
-  logits_BV = logits_BV.at[:, reserved_V].set(-jnp.inf)
+  # Padding, begin and unknown are never drawn. (Not by .at[].set: XLA's scatter
+  # on a CPU is slow, and this is done for every symbol.)
+  id_1V = jnp.arange(logits_BV.shape[-1])[None]
+  never_1V = (id_1V == PAD) | (id_1V == BEGIN) | (id_1V == UNKNOWN)
+  logits_BV = jnp.where(never_1V, -jnp.inf, logits_BV)
   scaled_BV = logits_BV / jnp.where(temperature > 0, temperature, 1)
   if top_k is not None and top_k < logits_BV.shape[-1]:
     kth_B1 = jax.lax.top_k(scaled_BV, top_k)[0][:, -1:]
