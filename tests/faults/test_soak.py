@@ -20,6 +20,7 @@ from faults.conftest import (
   write_config,
 )
 from faults.test_damage import add, flip, grow, truncate
+from seqrnn.checkpoint import damage
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 SEED = int(os.environ.get("SOAK_SEED", "0"))
@@ -72,8 +73,14 @@ def one_round(number, folder, start, references, table):
   for _ in range(draw.randint(2, 6)):
     fault = draw.choice(["KILL", "KILL", "TERM", "INT", "damage"])
     there = steps(workdir)
-    if fault == "damage" and len(there) > 1:
-      step = draw.choice([there[-1], draw.choice(there)])
+    # One stays intact: without any, the run is refused.
+    whole = [
+      step
+      for step in there
+      if damage(workdir / "checkpoints" / str(step)) is None
+    ]
+    if fault == "damage" and len(whole) > 1:
+      step = draw.choice([whole[-1], draw.choice(whole)])
       files = sorted(
         path
         for path in (workdir / "checkpoints" / str(step)).rglob("*")
