@@ -185,6 +185,7 @@ def rates(work, rounds: int) -> dict[str, float]:
   found = {name: [] for name in work}
   for _ in range(rounds):
     for name, (count, once) in work.items():
+      time.sleep(0.5)  # The threads of the one before may still spin.
       begin = time.perf_counter()
       once()
       found[name].append(count / (time.perf_counter() - begin))
