@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
       index = processes.join(
         parsed.coordinator, parsed.num_processes, parsed.process_id
       )
-    require_device(cpu_devices(config, workdir))
+    require_device(cpu_devices(config))
     experiments = importlib.import_module("experiments")
     mode = importlib.import_module(MODES[parsed.mode])
     mode.run(experiments.build, config, workdir)
@@ -258,15 +258,19 @@ def resolve(
   else:
     workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
     files.inspect(workdir)
-  if parsed.mode != "train":
+  begun, train = plain, parsed.mode == "train"
+  if path and not (train and not (workdir / "config.json").exists()):
+    begun = configs.read_run(workdir, defaults)
+  if not train:
     # Without --config all but the model may differ: other data, say.
     fixed = configs.IDENTITY if path else configs.SHAPE
-    trained = configs.read_run(workdir, defaults) if path else plain
-    configs.refuse_other(trained, config, workdir, fixed)
+    configs.refuse_other(begun, config, workdir, fixed)
+  if config.train.cpu_devices is None:
+    config.train.cpu_devices = begun.train.cpu_devices
   return config, workdir
 
 
-def cpu_devices(config: configs.Config, workdir: Path) -> int:
+def cpu_devices(config: configs.Config) -> int:
   """How many devices JAX makes of the CPU: as the run began, or by a rule.
 
   Small layers spend most of their time in handing work from core to core. Two
@@ -275,10 +279,6 @@ def cpu_devices(config: configs.Config, workdir: Path) -> int:
   keeps it.
   """
   train = config.train
-  path = workdir / "config.json"
-  if train.cpu_devices is None and path.exists():
-    begun = configs.read_run(workdir, base.get_config())
-    train.cpu_devices = begun.train.cpu_devices
   if train.cpu_devices is None:
     small = config.model.hidden_size <= 256 and train.batch_size >= 16
     train.cpu_devices = 2 if small and (os.cpu_count() or 1) > 1 else 1

@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -209,7 +208,7 @@ def main():
   H = given.hidden_size
   config = base.get_config()
   config.model.hidden_size = H
-  run.require_device(run.cpu_devices(config, Path("no workdir yet")))
+  run.require_device(run.cpu_devices(config))
   torch.set_num_threads(2)
   for streams in (1, 64):
     show(f"sampling, 2x{H}, {streams} at once", sampling(H, streams), given)

@@ -15,7 +15,7 @@ from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Decoder, Experiment
-from seqrnn.layers import hold
+from seqrnn.scan import hold
 
 VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
 

@@ -27,7 +27,10 @@ def uniform(scale: float) -> Callable[..., jax.Array]:
   return init
 
 
-SIGMOID, TANH = 0.5, 1.0
+KEPT = "kept"  # What `keep` marks.
+# The parameters that `gates` has no part in.
+OUTSIDE = ("input_kernel", "recurrent_kernel", "bias")
+SIGMOID, TANH = 0.5, 1.0  # Kinds of `activate`: the scales in its equation.
 
 
 def _activations(kinds: tuple[float, ...], a_BK: jax.Array) -> list[jax.Array]:
@@ -71,11 +74,6 @@ activate.defjvp(_activations_jvp)
 def keep(x: jax.Array) -> jax.Array:
   """Marks what the backward pass keeps; it computes all else anew."""
   return checkpoint_name(x, KEPT)
-
-
-KEPT = "kept"
-# The parameters that `gates` has no part in.
-OUTSIDE = ("input_kernel", "recurrent_kernel", "bias")
 
 
 class Cell(nn.Module):

@@ -23,7 +23,7 @@ CELLS: dict[str, Callable[..., cells.Cell]] = {
   "rnn_tanh": lambda _, **shape: cells.RNN(**shape),
   "rnn_relu": lambda _, **shape: cells.RNN(activation=jax.nn.relu, **shape),
 }
-_LOOP = 64  # Steps of a sampling loop.
+_LOOP = 64  # Steps of a sampling loop, about; see sample.py.
 
 # `config.model.products` -> the type of the factors; None: as they are
 PRODUCTS = {"float32": None, "bfloat16": jnp.bfloat16}

@@ -39,12 +39,17 @@ def dot(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
   )
 
 
-def kernel_gradient(
-  x_TBD: jax.Array, d_TBK: jax.Array, dtype: Any = None
-) -> jax.Array:
-  """Sum of x.T @ d over all positions, [D, K]: one product a device."""
-  x, d = merge(x_TBD), merge(d_TBK)
-  return jnp.sum(dot(x.swapaxes(1, 2), d, dtype), axis=0)
+def kernel_gradient(x: jax.Array, d: jax.Array, dtype: Any = None) -> jax.Array:
+  """Sum of x.T @ d over all positions, [D, K]: one product a device.
+
+  Args:
+    x: x_TBD, or x_ND.
+    d: d_TBK, or d_NK.
+    dtype: as in `dot`.
+  """
+  if x.ndim == 2:
+    return dot(x.T, d, dtype)
+  return jnp.sum(dot(merge(x).swapaxes(1, 2), merge(d), dtype), axis=0)
 
 
 def product(x: jax.Array, kernel_DK: jax.Array, dtype: Any = None) -> jax.Array:
@@ -62,10 +67,7 @@ def _product_forward(x, kernel_DK, dtype):
 
 def _product_backward(dtype, saved, d):
   x, kernel_DK = saved
-  gradient = (
-    kernel_gradient if x.ndim == 3 else lambda x, *rest: dot(x.T, *rest)
-  )
-  return dot(d, kernel_DK.T, dtype), gradient(x, d, dtype)
+  return dot(d, kernel_DK.T, dtype), kernel_gradient(x, d, dtype)
 
 
 _product.defvjp(_product_forward, _product_backward)

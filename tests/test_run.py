@@ -616,23 +616,32 @@ except KeyboardInterrupt:
   [(256, 16, 2, 2), (257, 16, 2, 1), (256, 15, 2, 1), (256, 16, 1, 1)],
 )
 def test_cpu_devices_by_the_rule(
-  tmp_path, monkeypatch, hidden_size, batch_size, cores, expected
+  monkeypatch, hidden_size, batch_size, cores, expected
 ):
   monkeypatch.setattr(os, "cpu_count", lambda: cores)
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.train.batch_size = batch_size
-  assert run.cpu_devices(config, tmp_path) == expected
+  assert run.cpu_devices(config) == expected
   assert config.train.cpu_devices == expected
 
 
-def test_cpu_devices_stay_what_they_were(tmp_path):
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_cpu_devices_stay_what_they_were(tmp_path, mode):
+  (tmp_path / "c.py").write_text(BASE + "  return c\n")
   config = base.get_config()
   config.train.cpu_devices = 3
   configs.save(config, tmp_path / "config.json")
-  assert run.cpu_devices(base.get_config(), tmp_path) == 3
-  config.train.cpu_devices = 1  # A flag.
-  assert run.cpu_devices(config, tmp_path) == 1
+  flags = [f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path}"]
+  flags.append(f"--mode={mode}")
+
+  def resolved(overrides):
+    parsed = run.define()
+    parsed(["run.py", *flags])
+    return run.cpu_devices(run.resolve(parsed, overrides)[0])
+
+  assert resolved([]) == 3
+  assert resolved([("train.cpu_devices", "1")]) == 1
 
 
 @pytest.mark.parametrize("given", [None, "", "glibc.malloc.check=1"])
