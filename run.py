@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
       index = processes.join(
         parsed.coordinator, parsed.num_processes, parsed.process_id
       )
-    require_device()
+    require_device(cpu_devices(config))
     experiments = importlib.import_module("experiments")
     mode = importlib.import_module(MODES[parsed.mode])
     mode.run(experiments.build, config, workdir)
@@ -258,22 +258,59 @@ def resolve(
   else:
     workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
     files.inspect(workdir)
-  if parsed.mode != "train":
+  begun, train = plain, parsed.mode == "train"
+  if path and not (train and not (workdir / "config.json").exists()):
+    begun = configs.read_run(workdir, defaults)
+  if not train:
     # Without --config all but the model may differ: other data, say.
     fixed = configs.IDENTITY if path else configs.SHAPE
-    trained = configs.read_run(workdir, defaults) if path else plain
-    configs.refuse_other(trained, config, workdir, fixed)
+    configs.refuse_other(begun, config, workdir, fixed)
+  if config.train.cpu_devices is None:
+    config.train.cpu_devices = begun.train.cpu_devices
   return config, workdir
 
 
-def require_device():
+def cpu_devices(config: configs.Config) -> int:
+  """How many devices JAX makes of the CPU: as the run began, or by a rule.
+
+  A step of small layers is too short to be handed from core to core. Two
+  devices, each with half of the rows, need not; with large layers or few rows
+  they are slower than one. Another number rounds differently, so config.json
+  keeps it.
+  """
+  train = config.train
+  if train.cpu_devices is None:
+    small = config.model.hidden_size <= 256 and train.batch_size >= 16
+    train.cpu_devices = 2 if small and _cores() > 1 else 1
+  return train.cpu_devices
+
+
+def _cores() -> int:
+  """Cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def require_device(cpu_devices: int):
   """Imports JAX and starts it.
+
+  Args:
+    cpu_devices: how many of the CPU, where JAX_NUM_CPU_DEVICES does not say.
 
   Raises:
     UserError: the platform that the environment names is not there.
   """
   import jax
 
+  if jax.config.values["jax_num_cpu_devices"] < 1:
+    jax.config.update("jax_num_cpu_devices", cpu_devices)
+  if jax.config.values["jax_num_cpu_devices"] > 1:
+    # Devices share XLA's threads. One that waits there for the others, within
+    # an all-reduce, may hold the thread that they wait for: so each of them
+    # computes on its own thread alone.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
   try:
     jax.devices()
   except (AssertionError, RuntimeError):

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 import experiments
+import run
 from configs import base
 from seqrnn import sharding
 from seqrnn.data.vocabulary import END, Vocabulary
@@ -205,6 +206,9 @@ def main():
       )
     return
   H = given.hidden_size
+  config = base.get_config()
+  config.model.hidden_size = H
+  run.require_device(run.cpu_devices(config))
   torch.set_num_threads(2)
   for streams in (1, 64):
     show(f"sampling, 2x{H}, {streams} at once", sampling(H, streams), given)

@@ -54,6 +54,7 @@ def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:
 def seqrnn(case: Case):
   """The step of seqrnn, as run.py makes it, batches put on the device too."""
   import experiments
+  import run
   from configs import base
   from seqrnn import optimizers, sharding
   from seqrnn.data.vocabulary import Vocabulary
@@ -80,6 +81,7 @@ def seqrnn(case: Case):
       "optimizer.clip_value": CLIP,
     }
   )
+  run.require_device(run.cpu_devices(config))
   names = tuple(f"w{n}" for n in range(case.V - RESERVED))
   experiment = experiments.build(config, {"symbols": Vocabulary("word", names)})
   inputs, targets = tokens(case)

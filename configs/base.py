@@ -105,6 +105,9 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = train = ml_collections.ConfigDict()
   train.batch_size = 64  # B, over all devices together.
+  # Devices that a process makes of its CPU; by a rule, when the run begins: 2
+  # where layers are small, else 1. JAX_NUM_CPU_DEVICES prevails.
+  train.cpu_devices = placeholder(int)
   train.epochs = 10
   train.max_steps = placeholder(int)  # Stop there, whatever the epochs.
   train.batches_per_epoch = placeholder(int)  # One of the two, or neither:

@@ -447,6 +447,7 @@ RULES: dict[str, Rule] = {
   "schedule.final": _number(lambda v: 0 <= v <= 1, "from 0 to 1"),
   "schedule.patience": _WHOLE,
   "train.batch_size": _WHOLE,
+  "train.cpu_devices": _or_none(_whole(1, 64, "1 to 64")),
   "train.epochs": _WHOLE,
   "train.max_steps": _or_none(_WHOLE),
   "train.batches_per_epoch": _or_none(_WHOLE),

@@ -16,6 +16,7 @@ from conftest import TINY, write_text
 
 import run
 from configs import base
+from seqrnn import config as configs
 from seqrnn.errors import Interrupted
 
 ROOT = Path(__file__).parents[1]
@@ -608,6 +609,64 @@ except KeyboardInterrupt:
     [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
   )
   assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+@pytest.mark.parametrize(
+  ("hidden_size", "batch_size", "cores", "expected"),
+  [(256, 16, 2, 2), (257, 16, 2, 1), (256, 15, 2, 1), (256, 16, 1, 1)],
+)
+def test_cpu_devices_by_the_rule(
+  monkeypatch, hidden_size, batch_size, cores, expected
+):
+  monkeypatch.setattr(run, "_cores", lambda: cores)
+  config = base.get_config()
+  config.model.hidden_size = hidden_size
+  config.train.batch_size = batch_size
+  assert run.cpu_devices(config) == expected
+  assert config.train.cpu_devices == expected
+
+
+@pytest.mark.parametrize(
+  ("given", "expected"), [("", "2 True"), ("1", "1 False"), ("3", "3 True")]
+)
+def test_several_devices_compute_on_their_own_threads(given, expected):
+  script = """
+import os
+import run
+run.require_device(2)
+import jax
+flags = os.environ["XLA_FLAGS"].split()
+print(jax.device_count(), "--xla_cpu_multi_thread_eigen=false" in flags)
+"""
+  environment = dict(os.environ)
+  if given:
+    environment["JAX_NUM_CPU_DEVICES"] = given
+  done = subprocess.run(
+    [sys.executable, "-c", script],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  assert (done.stdout, done.stderr) == (f"{expected}\n", "")
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_cpu_devices_stay_what_they_were(tmp_path, mode):
+  (tmp_path / "c.py").write_text(BASE + "  return c\n")
+  config = base.get_config()
+  config.train.cpu_devices = 3
+  configs.save(config, tmp_path / "config.json")
+  flags = [f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path}"]
+  flags.append(f"--mode={mode}")
+
+  def resolved(overrides):
+    parsed = run.define()
+    parsed(["run.py", *flags])
+    return run.cpu_devices(run.resolve(parsed, overrides)[0])
+
+  assert resolved([]) == 3
+  assert resolved([("train.cpu_devices", "1")]) == 1
 
 
 @pytest.mark.parametrize("given", [None, "", "glibc.malloc.check=1"])
