@@ -305,12 +305,6 @@ def require_device(cpu_devices: int):
 
   if jax.config.values["jax_num_cpu_devices"] < 1:
     jax.config.update("jax_num_cpu_devices", cpu_devices)
-  if jax.config.values["jax_num_cpu_devices"] > 1:
-    # Devices share XLA's threads. One that waits there for the others, within
-    # an all-reduce, may hold the thread that they wait for: so each of them
-    # computes on its own thread alone.
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
   try:
     jax.devices()
   except (AssertionError, RuntimeError):

@@ -1,6 +1,7 @@
 """evaluate: loss, accuracy, bits per symbol and perplexity of a split."""
 
 import json
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,10 @@ from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.experiment import Experiment, Params
+
+# Batches under way. From 32 on, XLA makes the next one wait on a thread that
+# CPU devices need to end those before: several of them would never end.
+_AHEAD = 8
 
 
 def evaluator(
@@ -40,6 +45,7 @@ def evaluator(
     B = batches.batch_size
     sums = None
     carry = ()
+    under_way = deque()
     for rows in batches.rows(*sharding.here(B, mesh)):
       if stop():
         return None
@@ -53,6 +59,9 @@ def evaluator(
         zeros = partial(metrics.zeros, totals)
         sums = jax.jit(zeros, out_shardings=everywhere)()
       carry, sums = add(params, carry, sums, batch)
+      under_way.append(sums)
+      if len(under_way) > _AHEAD:
+        jax.block_until_ready(under_way.popleft())
     assert sums is not None, "a split has at least one batch"
     return metrics.finish(sums)
 

@@ -1,6 +1,9 @@
 """evaluate: figures of a split equal a sum over its symbols."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -64,3 +67,35 @@ def test_every_symbol_of_a_text_is_scored_once(tmp_path):
     # What comes later changes nothing of what is scored before.
     longer = run.score(text + "bca")
     np.testing.assert_allclose(longer[: len(text)], scores[:-1], rtol=1e-5)
+
+
+def test_devices_do_not_wait_for_each_other_for_ever(tmp_path):
+  script = """
+import sys
+from pathlib import Path
+from conftest import tiny
+import jax
+import experiments
+from seqrnn import evaluate, sharding
+fields = {
+  "data.window": 64,
+  "model.hidden_size": 128,
+  "train.batches_per_epoch": 100,
+}
+experiment = experiments.build(tiny(Path(sys.argv[1]), fields), None)
+mesh = sharding.mesh()
+params = jax.device_put(
+  experiment.init(jax.random.key(0)), sharding.replicated(mesh)
+)
+evaluate = evaluate.evaluator(experiment, mesh)
+figures = evaluate(params, experiment.batches("train", 0))
+print(mesh.size, figures["loss"] > 0)
+"""
+  done = subprocess.run(  # Not in this process, which would not go on.
+    [sys.executable, "-c", script, str(tmp_path)],
+    cwd=Path(__file__).parent,
+    capture_output=True,
+    text=True,
+    timeout=100,
+  )
+  assert (done.stdout, done.stderr) == ("4 True\n", "")

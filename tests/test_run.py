@@ -626,31 +626,6 @@ def test_cpu_devices_by_the_rule(
   assert config.train.cpu_devices == expected
 
 
-@pytest.mark.parametrize(
-  ("given", "expected"), [("", "2 True"), ("1", "1 False"), ("3", "3 True")]
-)
-def test_several_devices_compute_on_their_own_threads(given, expected):
-  script = """
-import os
-import run
-run.require_device(2)
-import jax
-flags = os.environ["XLA_FLAGS"].split()
-print(jax.device_count(), "--xla_cpu_multi_thread_eigen=false" in flags)
-"""
-  environment = dict(os.environ)
-  if given:
-    environment["JAX_NUM_CPU_DEVICES"] = given
-  done = subprocess.run(
-    [sys.executable, "-c", script],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-  )
-  assert (done.stdout, done.stderr) == (f"{expected}\n", "")
-
-
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
 def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   (tmp_path / "c.py").write_text(BASE + "  return c\n")
