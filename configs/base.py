@@ -22,6 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
   # opcodes: the opcodes of its functions, a function a document.
   # files: your own, from data.path or from the three paths below it.
   # tinyshakespeare: fetched once, checked by its SHA-256.
+  # chords: four-part music made by rules; for task polyphony, as are files that
+  # end in .mat or .json and bring their own splits.
   data.source = "stdlib"
   data.path = placeholder(str)  # A file, a glob or a folder, split by us.
   data.train_path = placeholder(str)  # Or already split: one path each.
@@ -76,6 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Share of input symbols replaced by the unknown symbol in training. Above
   # zero, the model learns what an unknown symbol, or a gap, means.
   model.symbol_dropout = 0.0
+  model.input_noise = 0.0  # Polyphony: standard deviation, in training.
 
   config.optimizer = optimizer = ml_collections.ConfigDict()
   optimizer.name = "adam"  # rmsprop, sgd, adagrad, adam, adamw.
@@ -142,8 +145,11 @@ def get_config() -> ml_collections.ConfigDict:
   sample.temperature = (1.0,)  # One or several; 0 is the most likely symbol.
   sample.length = 500  # Symbols.
   sample.streams = 1  # Texts a temperature.
-  sample.prime = ""  # The text goes on from here.
+  # The text goes on from here. Music: from a piece of the test split, by its
+  # number from 0, or from the first frames of it, as 3:16; else from silence.
+  sample.prime = ""
   sample.top_k = placeholder(int)  # Only from the k most likely symbols.
   sample.top_p = placeholder(float)  # Only from the smallest set this likely.
   sample.seed = 0
+  sample.tempo = 120  # Music: frames a minute.
   return config.lock()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import gap_model, language_model
+from experiments import gap_model, language_model, polyphony
 from seqrnn import config as configs
 from seqrnn import files, sharding
 from seqrnn.checkpoint import restore_params
@@ -25,6 +25,7 @@ from seqrnn.sample import sample
 TASKS: dict[str, ModuleType] = {
   "gap_model": gap_model,
   "language_model": language_model,
+  "polyphony": polyphony,
 }
 
 

@@ -426,6 +426,7 @@ RULES: dict[str, Rule] = {
   "model.scan": _choice("fused", "plain"),
   "model.dropout": _SHARE,
   "model.symbol_dropout": _SHARE,
+  "model.input_noise": _NOT_NEGATIVE,
   "optimizer.name": _choice("rmsprop", "sgd", "adagrad", "adam", "adamw"),
   "optimizer.learning_rate": _POSITIVE,
   "optimizer.decay": _SHARE,
@@ -483,6 +484,7 @@ RULES: dict[str, Rule] = {
   "sample.top_k": _or_none(_WHOLE),
   "sample.top_p": _or_none(_UP_TO_1),
   "sample.seed": _SEED,
+  "sample.tempo": _whole(4, 10_000, "4 to 10,000"),  # MIDI's own limits.
 }
 
 
@@ -542,6 +544,12 @@ def check(config: Config):
     "model.tied",
     "model.embedding_size",
     rule="tied weights need an embedding",
+  )
+  pair(
+    config.model.input_noise > 0 and config.task != "polyphony",
+    "model.input_noise",
+    "task",
+    rule="noise is added to frames of notes, which task='polyphony' has",
   )
   nesterov = config.optimizer.nesterov
   pair(

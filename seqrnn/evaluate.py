@@ -63,7 +63,7 @@ def evaluator(
       if len(under_way) > _AHEAD:
         jax.block_until_ready(under_way.popleft())
     assert sums is not None, "a split has at least one batch"
-    return metrics.finish(sums)
+    return metrics.finish(sums, experiment.unit)
 
   return evaluate
 

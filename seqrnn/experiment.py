@@ -4,7 +4,7 @@ Shapes live in names, in the whole package. `logits_BTV` has three axes:
 
   B  batch rows             T  time: positions of a window
   D  input features         H  hidden units of a layer
-  V  symbols, reserved ones included (the vocabulary size)
+  V  symbols, reserved ones included (the vocabulary size), or notes of a frame
   K  gate inputs of a cell (4H for the LSTM, 3H for the GRU, H for the RNN)
 """
 
@@ -39,7 +39,8 @@ class Experiment(NamedTuple):
 
   A batch holds at least `inputs` [B, T], `targets` and `weights` [B, N], where
   N is T, or 1 where a sequence has one target, and `reset` [B]: the rows whose
-  carry starts anew. A target of weight 0 counts for nothing.
+  carry starts anew. A target of weight 0 counts for nothing. Where a symbol is
+  a frame of notes, inputs and targets have one axis more, [B, T, V].
 
   Attributes:
     vocabularies: name -> Vocabulary; what the run keeps of its training split.
@@ -55,6 +56,8 @@ class Experiment(NamedTuple):
     forbidden: T -> bool_NT, the inputs s that output t must not depend on;
       None where no input is a target. The leak probe tests it.
     fills_gaps: whether `predict` at t reads both sides of t and not t.
+    unit: what inputs and targets are, each with its own loss: symbols, or
+      frames of notes, which are 0 or 1 and are drawn each by itself.
   """
 
   vocabularies: dict[str, Any]
@@ -68,3 +71,4 @@ class Experiment(NamedTuple):
   decoder: Decoder | None
   forbidden: Callable[[int], Any] | None
   fills_gaps: bool = False
+  unit: str = "symbol"

@@ -102,7 +102,8 @@ def draw(workdir: Path):
   figure = Figure(figsize=(9, 3.5), layout="constrained")
   FigureCanvasAgg(figure)
   steps = [int(row["step"]) for row in rows]
-  panels = (("loss", "loss in nats a symbol"), ("accuracy", "accuracy"))
+  unit = "symbol" if "train_perplexity" in rows[0] else "frame"
+  panels = (("loss", f"loss in nats a {unit}"), ("accuracy", "accuracy"))
   for place, (name, label) in enumerate(panels, 1):
     axes = figure.add_subplot(1, 2, place)
     for split in ("train", "validation"):

@@ -38,6 +38,32 @@ def cross_entropy(
   return total / jnp.where(weight > 0, weight, 1), totals
 
 
+def note_surprisal(logits_BTV: jax.Array, notes_BTV: jax.Array) -> jax.Array:
+  """-log p(frame) in nats, [B, T]: the sum of its notes', each by itself."""
+  nll_BTV = optax.sigmoid_binary_cross_entropy(logits_BTV, notes_BTV)
+  return jnp.sum(nll_BTV, axis=-1)
+
+
+def note_cross_entropy(
+  logits_BTV: jax.Array, notes_BTV: jax.Array, weights_BT: jax.Array
+) -> tuple[jax.Array, Totals]:
+  """Binary cross-entropies in nats a frame, and their totals.
+
+  The accuracy counts the notes that are found, of those that are there or are
+  thought to be: TP / (TP + FP + FN) (Bay et al. 2009).
+  """
+  true_BTV, found_BTV = notes_BTV > 0, logits_BTV > 0
+  hits_BT = jnp.sum(true_BTV & found_BTV, axis=-1, dtype=jnp.float32)
+  either_BT = jnp.sum(true_BTV | found_BTV, axis=-1, dtype=jnp.float32)
+  nll_BT = note_surprisal(logits_BTV, notes_BTV)
+  # One sum over all devices, as in `cross_entropy`.
+  terms_4BT = jnp.stack([nll_BT, jnp.ones_like(nll_BT), hits_BT, either_BT])
+  sums_4 = jnp.sum(terms_4BT * weights_BT[None], axis=(1, 2))
+  total, weight, hits, either = sums_4
+  totals = {"loss": (total, weight), "accuracy": (hits, either)}
+  return total / jnp.where(weight > 0, weight, 1), totals
+
+
 def zeros(totals: Totals) -> dict:
   """Sums of nothing, for `add`; `totals` may be shapes only."""
   return jax.tree.map(lambda _: jnp.zeros((2,)), totals)
@@ -59,13 +85,18 @@ def add(sums: dict, totals: Totals) -> dict:
   return jax.tree.map(one, sums, totals)
 
 
-def finish(sums: dict) -> dict[str, float]:
-  """Divides totals by weights; a loss in nats also as bits and perplexity."""
+def finish(sums: dict, unit: str = "symbol") -> dict[str, float]:
+  """Divides totals by weights; nats a symbol also as bits and perplexity.
+
+  Args:
+    sums: as `add` makes them.
+    unit: of the experiment.
+  """
   figures = {}
   for name, (total, weight) in jax.device_get(sums).items():
     weight = float(weight[0])
     figures[name] = float(total[0]) / weight if weight else math.nan
-  if "loss" in figures:
+  if "loss" in figures and unit == "symbol":
     figures["bits_per_symbol"] = figures["loss"] / math.log(2)
     # exp(710) is beyond a float; a loss that large is no perplexity anyway.
     figures["perplexity"] = math.exp(min(figures["loss"], 700.0))

@@ -56,12 +56,11 @@ class SequenceModel(nn.Module):
   products: Any = None
 
   def setup(self):
-    if self.initial_scale is None:  # U(-1/sqrt(fan in), 1/sqrt(fan in))
-      init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-      embedding_init = nn.initializers.normal(1.0)
-    else:
-      init = embedding_init = cells.uniform(self.initial_scale)
     if self.embedding_size is not None:
+      if self.initial_scale is None:
+        embedding_init = nn.initializers.normal(1.0)
+      else:
+        embedding_init = cells.uniform(self.initial_scale)
       self.embedding = nn.Embed(
         self.vocabulary_size,
         self.embedding_size,
@@ -74,13 +73,7 @@ class SequenceModel(nn.Module):
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
       )
     else:
-      self.head = nn.Dense(
-        self.vocabulary_size,
-        kernel_init=init,
-        dot_general=lambda x, kernel, *_, **__: product(
-          x, kernel, self.products
-        ),
-      )
+      self.head = head(self.vocabulary_size, self.initial_scale, self.products)
 
   def __call__(
     self, ids_BT: jax.Array, carry: Carry, train: bool = False
@@ -119,6 +112,59 @@ class SequenceModel(nn.Module):
     return self.body.initial_carry(batch_size)
 
 
+class NoteModel(nn.Module):
+  """layers -> head, of frames of notes.
+
+  Attributes:
+    body: the layers, a sequence module.
+    notes: V, of an input frame and of an output frame.
+    initial_scale: as in Cell; None: 1/sqrt(fan in).
+    input_noise: standard deviation of the Gaussian noise that is added to each
+      note in training (Greff et al. 2017).
+    products: as in Cell.
+  """
+
+  body: Any
+  notes: int
+  initial_scale: float | None = None
+  input_noise: float = 0.0
+  products: Any = None
+
+  def setup(self):
+    self.head = head(self.notes, self.initial_scale, self.products)
+
+  def __call__(
+    self, notes_BTV: jax.Array, carry: Carry, train: bool = False
+  ) -> tuple[Carry, jax.Array]:
+    """The last carry, and logits_BTV: each note's log odds by itself."""
+    x_BTV = notes_BTV.astype(jnp.float32)
+    if train and self.input_noise:
+      key = self.make_rng("dropout")
+      x_BTV += self.input_noise * jax.random.normal(key, x_BTV.shape)
+    # Padding needs no mask: it stands at the end, where the carry is dropped.
+    mask_BT = jnp.ones(x_BTV.shape[:2], bool)
+    carry, y_BTH = self.body(x_BTV, mask_BT, carry, train)
+    y_NH = y_BTH.reshape(-1, y_BTH.shape[-1])
+    return carry, self.head(y_NH).reshape(x_BTV.shape)
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    """The carry before the first frame."""
+    return self.body.initial_carry(batch_size)
+
+
+def head(features: int, initial_scale: float | None, products: Any) -> nn.Dense:
+  """The layer that makes logits."""
+  if initial_scale is None:  # U(-1/sqrt(fan in), 1/sqrt(fan in))
+    init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+  else:
+    init = cells.uniform(initial_scale)
+  return nn.Dense(
+    features,
+    kernel_init=init,
+    dot_general=lambda x, kernel, *_, **__: product(x, kernel, products),
+  )
+
+
 def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
   """One scanned cell, as `config.model` describes it."""
   cell = CELLS[model.cell](
@@ -132,9 +178,16 @@ def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
 
 
 def stack(
-  model: Config, vocabulary_size: int, *, reverse=False, bidirectional=False
+  model: Config,
+  vocabulary_size: int | None,
+  *,
+  reverse=False,
+  bidirectional=False,
 ) -> layers.Stack:
-  """`model.layers` layers of one direction or, inside each layer, of both."""
+  """`model.layers` layers of one direction or, inside each layer, of both.
+
+  `vocabulary_size` is None where the inputs are features, not ids.
+  """
 
   def layer(depth):
     ids = depth == 0 and model.embedding_size is None
@@ -181,23 +234,25 @@ def sequence_model(
   )
 
 
-def init(model: SequenceModel, key: jax.Array) -> Params:
+def init(model: SequenceModel | NoteModel, key: jax.Array) -> Params:
   """New parameters."""
-  ids_BT = jnp.full((1, 1), UNKNOWN)
-  return model.init(key, ids_BT, model.initial_carry(1))["params"]
+  inputs = jnp.full((1, 1), UNKNOWN)
+  if isinstance(model, NoteModel):
+    inputs = jnp.zeros((1, 1, model.notes))
+  return model.init(key, inputs, model.initial_carry(1))["params"]
 
 
 def apply(
-  model: SequenceModel,
+  model: SequenceModel | NoteModel,
   params: Params,
-  ids_BT: jax.Array,
+  inputs: jax.Array,
   carry: Carry,
   key: jax.Array | None = None,
 ) -> tuple[Carry, jax.Array]:
   """The last carry and logits_BNV; dropout, where there is a key to draw it."""
   result: Any = model.apply(
     {"params": params},
-    ids_BT,
+    inputs,
     carry,
     train=key is not None,
     rngs=None if key is None else {"dropout": key},

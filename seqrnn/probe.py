@@ -18,7 +18,7 @@ def probe(
   state,
   batch: Batch,
   forbidden_NT: np.ndarray,
-  vocabulary_size: int,
+  vocabulary_size: int | None,
   mesh: Mesh,
 ):
   """Trains one step twice, with and without changed forbidden inputs.
@@ -33,18 +33,20 @@ def probe(
     state: the training state.
     batch: one of the shape that will train.
     forbidden_NT: for each output, the inputs that it must not depend on.
-    vocabulary_size: V.
+    vocabulary_size: V; None: the inputs are notes of frames.
     mesh: of the step.
 
   Raises:
     UserError: something differs, or is not finite.
   """
-  B, T = batch["inputs"].shape
+  B, T, *notes = batch["inputs"].shape
   own = sharding.here(B, mesh)
   rng = np.random.default_rng(0)
 
-  def symbols(shape):
-    return rng.integers(PAD + 1, vocabulary_size, shape, np.int32)
+  def symbols(like):
+    if vocabulary_size is None:
+      return rng.integers(0, 2, like.shape, like.dtype)
+    return rng.integers(PAD + 1, vocabulary_size, like.shape, like.dtype)
 
   def after(batch):
     copy = jax.tree.map(jnp.copy, state)
@@ -56,16 +58,17 @@ def probe(
   for first in range(0, T, B):
     # Where fewer outputs than rows are left, some are probed twice.
     t_B = np.minimum(first + np.arange(B), T - 1)
-    inputs_BT, other_BT = symbols((B, T)), symbols((B, T))
+    inputs_BT, other_BT = (symbols(batch["inputs"]) for _ in range(2))
     weights_BT = np.zeros((B, T), np.float32)
     weights_BT[np.arange(B), t_B] = 1
     base = {
       **batch,
       "inputs": inputs_BT,
-      "targets": symbols((B, T)),
+      "targets": symbols(batch["targets"]),
       "weights": weights_BT,
     }
-    changed = np.where(forbidden_NT[t_B], other_BT, inputs_BT)
+    changed_BT = forbidden_NT[t_B].reshape(B, T, *[1] * len(notes))
+    changed = np.where(changed_BT, other_BT, inputs_BT)
     one, other = after(base), after({**base, "inputs": changed})
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(one)):
       raise UserError(

@@ -27,7 +27,7 @@ class Progress:
   than two steps are ever under way, so a signal is answered soon.
   """
 
-  def __init__(self, total_steps: int, done: int):
+  def __init__(self, total_steps: int, done: int, unit: str):
     self._console = Console(soft_wrap=True, highlight=False)
     self._bar = Bar(
       TextColumn("{task.description}"),
@@ -41,6 +41,7 @@ class Progress:
       "training", total=total_steps, completed=done, figures=""
     )
     self._total = total_steps
+    self._unit = unit
     self._done = done
     self._losses: deque[jax.Array] = deque()
     self._symbols = 0.0
@@ -78,10 +79,10 @@ class Progress:
       return
     self._shown = now
     rate = self._symbols / max(now - self._lap, 1e-9)
-    figures = (
-      f"loss {finished:.4f}  {finished / math.log(2):.3f} bits/symbol"
-      f"  {rate:,.0f} symbols/s"
-    )
+    bits = ""
+    if self._unit == "symbol":
+      bits = f"  {finished / math.log(2):.3f} bits/symbol"
+    figures = f"loss {finished:.4f}{bits}  {rate:,.0f} {self._unit}s/s"
     if self._console.is_terminal:
       self._bar.update(self._task, completed=self._done, figures=figures)
     elif now - self._told > _LINE_SECONDS:

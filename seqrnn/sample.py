@@ -1,16 +1,20 @@
 """sample: symbols drawn one after the other, in one compiled scan."""
 
+import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn import midi
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
-from seqrnn.data import vocabulary
+from seqrnn.data import music, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, escaped
@@ -59,18 +63,38 @@ def choose(
   return jnp.where(temperature > 0, drawn_B, jnp.argmax(logits_BV, axis=-1))
 
 
+def strike(
+  key: jax.Array, logits_BV: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Draws a frame of notes, each by itself, from sigmoid(logits / temperature).
+
+  Temperature 0 takes the notes that are more likely than not.
+  """
+  scaled_BV = logits_BV / jnp.where(temperature > 0, temperature, 1)
+  drawn_BV = jax.random.bernoulli(key, jax.nn.sigmoid(scaled_BV))
+  notes_BV = jnp.where(temperature > 0, drawn_BV, logits_BV > 0)
+  return notes_BV.astype(jnp.int32)
+
+
 def generator(
   decoder: Decoder,
   *,
   length: int,
-  top_k: int | None = None,
-  top_p: float | None = None,
+  pick: Callable[..., jax.Array] = choose,
 ) -> Callable[..., Iterator[np.ndarray]]:
   """A function params, prime_BP, temperature, seed -> chunks of symbols.
 
   A chunk is int32 [B, n]; together they are `length` long. Where a stream has
   drawn the end symbol, padding follows. What is drawn depends on the seed, not
   on the chunks. It compiles twice: for the prime and for a chunk.
+
+  A symbol may be a frame of notes, with one axis more. These are 0 or 1, and
+  so never the end symbol.
+
+  Args:
+    decoder: of the model.
+    length: symbols to draw.
+    pick: key, logits_BV, temperature -> symbol_B.
   """
 
   @jax.jit
@@ -79,16 +103,14 @@ def generator(
       return decoder.step(params, carry, symbol_B)
 
     carry = decoder.start(prime_BP.shape[0])
-    carry, logits_PBV = jax.lax.scan(step, carry, prime_BP.T)
+    carry, logits_PBV = jax.lax.scan(step, carry, prime_BP.swapaxes(0, 1))
     return carry, logits_PBV[-1]
 
   @jax.jit
   def draw(params, carry, logits_BV, ended_B, key, temperature, first):
     def step(loop, index):
       carry, logits_BV, ended_B = loop
-      symbol_B = choose(
-        jax.random.fold_in(key, index), logits_BV, temperature, top_k, top_p
-      )
+      symbol_B = pick(jax.random.fold_in(key, index), logits_BV, temperature)
       shown_B = jnp.where(ended_B, PAD, symbol_B)
       ended_B |= symbol_B == END
       carry, logits_BV = decoder.step(params, carry, symbol_B)
@@ -97,13 +119,13 @@ def generator(
     loop, symbols_TB = jax.lax.scan(
       step, (carry, logits_BV, ended_B), first + jnp.arange(_CHUNK)
     )
-    return *loop, symbols_TB.T
+    return *loop, symbols_TB.swapaxes(0, 1)
 
   def generate(
     params: Params, prime_BP: np.ndarray, temperature: float, seed: int
   ) -> Iterator[np.ndarray]:
     carry, logits_BV = read(params, jnp.asarray(prime_BP, jnp.int32))
-    ended_B = jnp.zeros(prime_BP.shape[0], bool)
+    ended_B = jnp.zeros(prime_BP[:, 0].shape, bool)
     key = jax.random.key(seed)
     for first in range(0, length, _CHUNK):
       carry, logits_BV, ended_B, symbols_BT = draw(
@@ -156,8 +178,7 @@ def sample(
   generate = generator(
     experiment.decoder,
     length=settings.length,
-    top_k=settings.top_k,
-    top_p=settings.top_p,
+    pick=partial(choose, top_k=settings.top_k, top_p=settings.top_p),
   )
   prime_BP, unknown = prime_ids(
     symbols,
@@ -194,10 +215,73 @@ def sample(
   return texts
 
 
+def prime_frames(data: Config, prime: str) -> np.ndarray:
+  """The notes [frames, V] that music starts from; a silent frame without prime.
+
+  Raises:
+    UserError: there is no such piece in the test split.
+  """
+  if not prime:
+    return np.zeros((1, music.NOTES), np.uint8)
+  pieces = music.read(data)["test"]
+  match = re.fullmatch(r"([0-9]{1,9})(?::([1-9][0-9]{0,8}))?", prime)
+  if not match or int(match[1]) >= len(pieces):
+    raise UserError(
+      f"config.sample.prime={prime!r}: must be a piece of the test split, 0 to"
+      f" {len(pieces) - 1}, or the first frames of one, as 3:16"
+    )
+  return pieces[int(match[1])][: int(match[2]) if match[2] else None]
+
+
+def sample_music(
+  experiment: Experiment, params: Params, config: Config
+) -> list[np.ndarray]:
+  """The notes [frames, V] of `config.sample`, in the order that `sample` has.
+
+  Raises:
+    UserError: no such prime, or settings that need symbols.
+  """
+  settings = config.sample
+  assert experiment.decoder is not None, "the caller has asked"
+  for name in ("top_k", "top_p"):
+    if settings[name] is not None:
+      raise UserError(
+        f"config.sample.{name}={settings[name]}: must be none for music, whose"
+        " notes are drawn each by itself"
+      )
+  prime_PV = prime_frames(config.data, settings.prime)
+  prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))
+  generate = generator(experiment.decoder, length=settings.length, pick=strike)
+  shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
+  made = []
+  for temperature in settings.temperature:
+    chunks = generate(params, prime_BPV, temperature, settings.seed)
+    made += list(np.concatenate([shown_BPV, *chunks], axis=1))
+  return made
+
+
+def write_music(
+  experiment: Experiment, params: Params, config: Config, workdir: Path
+) -> list[np.ndarray]:
+  """Samples music; each piece as a MIDI file and as a picture of it."""
+  settings = config.sample
+  made = sample_music(experiment, params, config)
+  names = itertools.product(
+    settings.temperature, range(1, settings.streams + 1)
+  )
+  for notes_TV, (temperature, stream) in zip(made, names, strict=True):
+    path = workdir / f"music-{temperature:g}-{stream}.mid"
+    midi.write(path, notes_TV, settings.tempo)
+    given = len(notes_TV) - settings.length
+    midi.draw(path.with_suffix(".png"), notes_TV, given)
+    print(f"{path}, {path.with_suffix('.png').name}")
+  return made
+
+
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
-) -> list[str]:
-  """Samples from a checkpoint; prints the texts as they are made.
+) -> list[str] | list[np.ndarray]:
+  """Samples from a checkpoint; prints texts as they are made, writes music.
 
   Raises:
     UserError: the task has no decoder.
@@ -210,6 +294,8 @@ def run(
       " predict"
     )
   params, _ = restore_params(workdir, config, shapes(experiment))
+  if experiment.unit == "frame":
+    return write_music(experiment, params, config, workdir)
 
   def show(text: str):
     # A file gets the symbols themselves; a terminal would obey some of them.

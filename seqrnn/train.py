@@ -243,14 +243,17 @@ def loop(
     stopped = stopped or agree(caught[0] if caught else 0)
     return stopped
 
-  with Progress(training.total_steps, position.step) as progress:
+  with Progress(
+    training.total_steps, position.step, experiment.unit
+  ) as progress:
     while True:
       if due(config, position):
         seconds, symbols = progress.lap()
         figures = evaluate(state.params, validation, stop)
         if figures is not None:
           rate = float(training.learning_rate(position.step - 1) * state.scale)
-          row = figure_row(position, rate, metrics.finish(state.sums), figures)
+          trained = metrics.finish(state.sums, experiment.unit)
+          row = figure_row(position, rate, trained, figures)
           if not all(math.isfinite(figure) for figure in row.values()):
             raise Diverged(position.step)
           evaluation_seconds, _ = progress.lap()
@@ -420,12 +423,13 @@ def figure_row(
 
 def figure_line(row: dict[str, Any], position: Position) -> str:
   """The row as a person reads it."""
+  bits = row.get("validation_bits_per_symbol")
   return (
     f"step {row['step']}  epoch {row['epoch']}"
     f"  train {row['train_loss']:.4f}"
     f"  validation {row['validation_loss']:.4f} nats"
-    f"  {row['validation_bits_per_symbol']:.3f} bits/symbol"
-    f"  accuracy {row['validation_accuracy']:.1%}"
+    + ("" if bits is None else f"  {bits:.3f} bits/symbol")
+    + f"  accuracy {row['validation_accuracy']:.1%}"
     + ("  best" if position.best_step == position.step else "")
   )
 
@@ -437,16 +441,17 @@ def describe(
   for split in ("train", "validation"):
     facts = experiment.facts(split)
     print(
-      f"{split}: {facts['symbols']:,} symbols in {facts['documents']:,}"
+      f"{split}: {facts['symbols']:,} {experiment.unit}s in"
+      f" {facts['documents']:,}"
       " documents"
     )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  names = ", ".join(
-    f"{len(v)} {name}" for name, v in experiment.vocabularies.items()
+  names = "".join(
+    f"{len(v)} {name}, " for name, v in experiment.vocabularies.items()
   )
   device = mesh.devices.flat[0]
   print(
-    f"{config.task}: {count:,} parameters, {names}, {mesh.size}"
+    f"{config.task}: {count:,} parameters, {names}{mesh.size}"
     f" {device.platform} device{'s' if mesh.size > 1 else ''}"
   )
 
@@ -504,13 +509,14 @@ def run(
       done = not due(config, position) and (
         ended(config, position) or tired(config, position)
       )
+      symbols = experiment.vocabularies.get("symbols")
       if experiment.forbidden is not None and not done:
         probe(
           training.step,
           state,
           first[0],
           experiment.forbidden(first[0]["inputs"].shape[1]),
-          len(experiment.vocabularies["symbols"]),
+          None if symbols is None else len(symbols),
           mesh,
         )
       if sharding.is_first():

@@ -72,46 +72,67 @@ class Segments:
     In evaluation windows of many-to-many do not overlap: every symbol counts
     once.
     """
-    data, train = self._config.data, self._config.train
-    sequences = self.sequences(split)
-    training = isinstance(split, str) and split == "train"
-    samples = train.samples_per_epoch
-    if train.batches_per_epoch is not None:
-      samples = train.batches_per_epoch * train.batch_size
-    if data.stateful:
-      # Rows are parts of the whole: a text given on its own is one stream.
-      rows = train.batch_size if isinstance(split, str) else 1
-      count = None
-      if training and samples is not None:
-        count = -(-samples // train.batch_size)
-      return streams(
-        sequences,
-        batch_size=rows,
-        window=data.window,
-        first=epoch * count if count else 0,
-        count=count,
-      )
-    step = data.window if data.step is None else data.step
-    if not training and not self.full:
-      step = data.window
-    offset = data.offset
-    if training and data.random_offset:
-      rng = np.random.default_rng((self._config.seed, epoch))
-      offset = int(rng.integers(step))
-    batches = windows(
-      sequences,
-      batch_size=train.batch_size,
+    return cut(
+      self._config,
+      self.sequences(split),
+      split,
+      epoch,
       length=self.length,
-      step=step,
-      offset=offset if training else 0,
-      full=self.full,
       minimum=self.minimum,
-      order=(self._config.seed, epoch) if training else None,
-      samples=samples if training else None,
+      full=self.full,
     )
 
-    def reset(batch: Arrays) -> Arrays:
-      # Every window starts from the zero carry.
-      return {**batch, "reset": np.ones(len(batch["segment"]), bool)}
 
-    return batches.map(reset)
+def cut(
+  config: Config,
+  sequences: Sequences,
+  split: str | Sequence[Document],
+  epoch: int,
+  *,
+  length: int,
+  minimum: int,
+  full: bool = False,
+) -> Batches:
+  """The batches of `Segments.batches`; the last three are its attributes."""
+  data, train = config.data, config.train
+  training = isinstance(split, str) and split == "train"
+  samples = train.samples_per_epoch
+  if train.batches_per_epoch is not None:
+    samples = train.batches_per_epoch * train.batch_size
+  if data.stateful:
+    # Rows are parts of the whole: a text given on its own is one stream.
+    rows = train.batch_size if isinstance(split, str) else 1
+    count = None
+    if training and samples is not None:
+      count = -(-samples // train.batch_size)
+    return streams(
+      sequences,
+      batch_size=rows,
+      window=data.window,
+      first=epoch * count if count else 0,
+      count=count,
+    )
+  step = data.window if data.step is None else data.step
+  if not training and not full:
+    step = data.window
+  offset = data.offset
+  if training and data.random_offset:
+    rng = np.random.default_rng((config.seed, epoch))
+    offset = int(rng.integers(step))
+  batches = windows(
+    sequences,
+    batch_size=train.batch_size,
+    length=length,
+    step=step,
+    offset=offset if training else 0,
+    full=full,
+    minimum=minimum,
+    order=(config.seed, epoch) if training else None,
+    samples=samples if training else None,
+  )
+
+  def reset(batch: Arrays) -> Arrays:
+    # Every window starts from the zero carry.
+    return {**batch, "reset": np.ones(len(batch["segment"]), bool)}
+
+  return batches.map(reset)

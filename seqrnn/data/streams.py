@@ -16,6 +16,7 @@ def streams(
   *,
   batch_size: int,
   window: int,
+  whole: bool = False,
   first: int = 0,
   count: int | None = None,
 ) -> Batches:
@@ -32,6 +33,8 @@ def streams(
     sequences: the encoded documents.
     batch_size: B, the rows.
     window: inputs of a segment.
+    whole: no slice ends within a document, so that each symbol is read with
+      all that comes before it; slices are then only about equal.
     first: the batch to begin with, of all; beyond the last it goes round.
     count: batches of an epoch; None: all.
 
@@ -40,6 +43,8 @@ def streams(
   """
   bounds = sequences.bounds
   slices = np.arange(batch_size + 1) * bounds[-1] // batch_size
+  if whole:
+    slices = bounds[np.searchsorted(bounds, slices)]
   edges = np.unique(np.concatenate([bounds, slices]))
   starts = edges[:-1]
   documents = np.searchsorted(bounds, starts, side="right") - 1

@@ -1,0 +1,129 @@
+"""The next frame of music: 88 notes, each on or off by itself.
+
+The loss is the negative log-likelihood in nats a frame, the sum of 88 binary
+cross-entropies. Its mean is over the frames 2..T of all pieces, every frame
+alike whatever its piece, as in the code of Bai et al. 2018. In evaluation each
+frame is predicted from all that come before it in its piece.
+"""
+
+import functools
+
+import numpy as np
+
+from seqrnn import config as configs
+from seqrnn import metrics, models
+from seqrnn.config import Config
+from seqrnn.data import music
+from seqrnn.data.segments import cut
+from seqrnn.data.streams import streams
+from seqrnn.data.vocabulary import PAD
+from seqrnn.data.windows import Batches
+from seqrnn.errors import UserError
+from seqrnn.experiment import Batch, Decoder, Experiment
+from seqrnn.scan import hold
+
+VOCABULARIES = ()  # A note is its number.
+
+# Fields that mean something for symbols alone, and what they must be.
+_PLAIN = {
+  "data.mapping": "many_to_many",
+  "model.bidirectional": False,
+  "model.embedding_size": None,
+  "model.tied": False,
+  "model.symbol_dropout": 0,
+}
+
+
+def prepare(_: Config) -> dict:
+  """There is no vocabulary."""
+  return {}
+
+
+def build(config: Config, vocabularies: dict) -> Experiment:
+  """The experiment; no music is read before its batches are.
+
+  Raises:
+    UserError: settings of a model of symbols.
+  """
+  data, train = config.data, config.train
+  fields = configs.flat(config)
+  for name, plain in _PLAIN.items():
+    if fields[name] != plain:
+      raise UserError(
+        f"{name}={fields[name]!r} with task='polyphony': frames of notes go"
+        f" straight into a causal network, it must be {plain!r}"
+      )
+  model = models.NoteModel(
+    body=models.stack(config.model, None),
+    notes=music.NOTES,
+    initial_scale=config.model.initial_scale,
+    input_noise=config.model.input_noise,
+    products=models.PRODUCTS[config.model.products],
+  )
+
+  @functools.cache
+  def corpus():
+    return music.read(data)
+
+  @functools.cache
+  def facts(split):
+    return music.facts(corpus()[split])
+
+  def batches(split: str | list[np.ndarray], epoch: int) -> Batches:
+    pieces = corpus()[split] if isinstance(split, str) else split
+    sequences, frames = music.sequences(pieces)
+    if isinstance(split, str) and split == "train":
+      # A window longer than any piece would be padding.
+      longest = int(np.diff(sequences.bounds).max())
+      length = min(data.window + 1, longest)
+      made = cut(config, sequences, split, epoch, length=length, minimum=2)
+    else:
+      made = streams(
+        sequences, batch_size=train.batch_size, window=data.window, whole=True
+      )
+
+    def targets(batch: Batch) -> Batch:
+      segment = batch["segment"]
+      return {
+        "inputs": frames[segment[:, :-1]],
+        "targets": frames[segment[:, 1:]],
+        "weights": (segment[:, 1:] != PAD).astype(np.float32),
+        "reset": batch["reset"],
+      }
+
+    return made.map(targets)
+
+  def apply(params, carry, batch, key=None):
+    start = model.initial_carry(batch["inputs"].shape[0])
+    carry = hold(~batch["reset"], carry, start)
+    return models.apply(model, params, batch["inputs"], carry, key)
+
+  def loss(params, carry, batch, key):
+    carry, logits_BTV = apply(params, carry, batch, key)
+    loss, totals = metrics.note_cross_entropy(
+      logits_BTV, batch["targets"], batch["weights"]
+    )
+    return loss, (carry, totals)
+
+  def score(params, carry, batch):
+    carry, logits_BTV = apply(params, carry, batch)
+    nll_BT = metrics.note_surprisal(logits_BTV, batch["targets"])
+    return carry, nll_BT * batch["weights"]
+
+  def next_frame(params, carry, notes_BV):
+    carry, logits_B1V = models.apply(model, params, notes_BV[:, None], carry)
+    return carry, logits_B1V[:, 0]
+
+  return Experiment(
+    vocabularies=vocabularies,
+    init=lambda key: models.init(model, key),
+    carry=model.initial_carry,
+    loss=loss,
+    facts=facts,
+    batches=batches,
+    predict=apply,
+    score=score,
+    decoder=Decoder(model.initial_carry, next_frame),
+    forbidden=lambda T: ~np.tri(T, dtype=bool),
+    unit="frame",
+  )
