@@ -20,7 +20,7 @@ from seqrnn.errors import UserError
 from seqrnn.evaluate import evaluator, shapes
 from seqrnn.experiment import Experiment, Params
 from seqrnn.predict import Prediction, predictions
-from seqrnn.sample import sample
+from seqrnn.sample import sample, sample_music
 
 TASKS: dict[str, ModuleType] = {
   "gap_model": gap_model,
@@ -65,8 +65,12 @@ class Run(NamedTuple):
   params: Params
   step: int
 
-  def sample(self, prime: str = "", **settings: Any) -> list[str]:
+  def sample(
+    self, prime: str = "", **settings: Any
+  ) -> list[str] | list[np.ndarray]:
     """Texts drawn from the model; settings are fields of `config.sample`.
+
+    Of music the notes, 0 or 1, each piece [frames, 88].
 
     Raises:
       UserError: no such setting, a value out of its range, or a task that
@@ -84,6 +88,8 @@ class Run(NamedTuple):
       group, key = configs.locate(config, f"sample.{name}")
       group[key] = value
     configs.check(config)
+    if self.experiment.unit == "frame":
+      return sample_music(self.experiment, self.params, config)
     return sample(self.experiment, self.params, config)
 
   def score(self, text: str) -> np.ndarray:
@@ -92,7 +98,15 @@ class Run(NamedTuple):
     return np.concatenate([prediction.surprisal for prediction in found])
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
-    """The most likely symbols beside those of a text."""
+    """The most likely symbols beside those of a text.
+
+    Raises:
+      UserError: the task has no symbols.
+    """
+    if self.experiment.unit != "symbol":
+      raise UserError(
+        f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
+      )
     unit = self.experiment.vocabularies["symbols"].unit
     documents = from_text(text, unit)
     return list(predictions(self.experiment, self.params, documents, top_k))

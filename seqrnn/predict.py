@@ -260,10 +260,16 @@ def run(
   """Predicts; prints tables and writes predictions.csv.
 
   Raises:
-    UserError: text and path are both given, or empty.
+    UserError: the task is not one of symbols, or text and path are both given,
+      or empty.
   """
   settings = config.predict
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  if experiment.unit != "symbol":
+    raise UserError(
+      f"--mode=predict: task={config.task!r} predicts {experiment.unit}s, which"
+      " no table of symbols shows; its modes are train, evaluate, sample"
+    )
   names = experiment.vocabularies["symbols"]
   params, _ = restore_params(workdir, config, shapes(experiment))
   console = Console(highlight=False)

@@ -41,6 +41,27 @@ def test_cross_entropy_equals_its_definition():
     assert float(totals[name][1]) == pytest.approx(weight)
 
 
+def test_note_cross_entropy_equals_its_definition():
+  logits, _, weights = arrays(7)
+  notes = np.random.default_rng(8).integers(0, 2, logits.shape, np.uint8)
+  loss, totals = jax.jit(metrics.note_cross_entropy)(logits, notes, weights)
+
+  total = hits = either = 0
+  for b in range(B):
+    for n in range(N):
+      for logit, note in zip(logits[b, n], notes[b, n], strict=True):
+        p = 1 / (1 + math.exp(-float(logit)))
+        total -= weights[b, n] * math.log(p if note else 1 - p)
+        hits += weights[b, n] * (note == 1 and p > 0.5)
+        either += weights[b, n] * (note == 1 or p > 0.5)
+  weight = weights.sum()
+  assert float(loss) == pytest.approx(total / weight, rel=1e-6)
+  expected = {"loss": (total, weight), "accuracy": (hits, either)}
+  assert totals.keys() == expected.keys()
+  for name, pair in expected.items():
+    np.testing.assert_allclose(totals[name], pair, rtol=1e-6)
+
+
 def test_cross_entropy_ignores_what_weighs_nothing():
   logits, targets, weights = arrays(1)
   other, other_targets, _ = arrays(2)
@@ -123,6 +144,7 @@ def test_finish():
   }
   assert all(type(figure) is float for figure in figures.values())
   assert metrics.finish({"other": pair(3.0, 2.0)}) == {"other": 1.5}
+  assert metrics.finish({"loss": pair(3.0, 2.0)}, "frame") == {"loss": 1.5}
   empty = metrics.finish({"loss": pair(0.0, 0.0)})
   assert all(math.isnan(figure) for figure in empty.values())
   huge = metrics.finish({"loss": pair(5e4, 1.0)})

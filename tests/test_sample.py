@@ -46,6 +46,21 @@ def test_top_k_and_top_p_leave_the_most_likely_symbols():
   assert counts[4] / counts.sum() == pytest.approx(4 / 7, abs=0.015)
 
 
+def test_notes_are_struck_each_by_itself_at_a_temperature():
+  logits = np.random.default_rng(0).normal(size=7, scale=2)
+  logits_BV = jnp.tile(jnp.asarray(logits), (20000, 1))
+  strike = lambda temperature: np.asarray(
+    sample.strike(jax.random.key(0), logits_BV, temperature)
+  )
+  for temperature in (0.5, 1.0, 2.0):
+    notes = strike(temperature)
+    expected = 1 / (1 + np.exp(-logits / temperature))
+    np.testing.assert_allclose(notes.mean(0), expected, atol=0.015)
+    covariance = np.cov(notes.T) - np.diag(expected * (1 - expected))
+    assert np.abs(covariance).max() < 0.015
+  assert (strike(0.0) == (logits > 0)).all()
+
+
 def counting(vocabulary_size):
   """A decoder that always continues with the next id, then ends."""
 

@@ -48,6 +48,28 @@ def test_every_symbol_but_a_first_is_a_target_once(sizes, B, T):
 
 @examples
 @given(sizes, st.integers(1, 6), st.integers(1, 7))
+def test_whole_documents_are_read_from_their_beginning(sizes, B, T):
+  assume(max(sizes, default=0) >= 2)
+  sequences = make_sequences(sizes)
+  read = [[] for _ in range(B)]
+  for batch in streams(sequences, batch_size=B, window=T, whole=True):
+    for row, segment, reset in zip(
+      read, batch["segment"].tolist(), batch["reset"], strict=True
+    ):
+      found = [symbol for symbol in segment if symbol != PAD]
+      if reset:
+        row.append(found)
+      else:
+        assert found[0] == row[-1].pop()
+        row[-1] += found
+  ids, bounds = sequences.table, sequences.bounds
+  whole = [ids[a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)]
+  found = [document for row in read for document in row if document]
+  assert found == [document for document in whole if len(document) > 1]
+
+
+@examples
+@given(sizes, st.integers(1, 6), st.integers(1, 7))
 def test_a_row_goes_on_where_it_stopped_or_is_reset(sizes, B, T):
   assume(max(sizes, default=0) >= 2)
   sequences = make_sequences(sizes)

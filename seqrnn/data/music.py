@@ -159,7 +159,7 @@ def _from_cell(n: int, piece: Any) -> np.ndarray:
     raise ValueError(f"piece {n} has shape {shape}, must be [frames, {NOTES}]")
   if piece.dtype.kind not in "biuf" or not np.isin(piece, (0, 1)).all():
     raise ValueError(f"piece {n} must hold 0 and 1 alone")
-  return piece.astype(np.uint8)
+  return piece.astype(np.uint8, order="C")
 
 
 def _from_numbers(n: int, piece: Any) -> np.ndarray:
