@@ -54,4 +54,6 @@ def test_it_trains_two_steps(path, tmp_path, capfd):
   with (workdir / "metrics.csv").open() as file:
     rows = list(csv.DictReader(file))
   assert [row["step"] for row in rows] == ["2"]
-  assert 0 < float(rows[0]["validation_loss"]) < 10
+  # Nats a symbol, or a frame of 88 notes.
+  limit = 100 if config.task == "polyphony" else 10
+  assert 0 < float(rows[0]["validation_loss"]) < limit
