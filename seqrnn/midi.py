@@ -81,16 +81,14 @@ def draw(path: Path, notes_TV: np.ndarray, given: int):
   figure = Figure(figsize=(min(4 + T / 16, 40), 4), layout="constrained")
   FigureCanvasAgg(figure)
   axes = figure.add_subplot()
-  numbers = [LOWEST, LOWEST + NOTES - 1]
-  if found := held(notes_TV):
-    numbers = [note.number for note in found]
-  for start, stop, number in found:
-    axes.barh(number, stop - start, left=start, color="C0", edgecolor="white")
+  notes = held(notes_TV)
+  starts, stops, numbers = zip(*notes, strict=True) if notes else ((), (), ())
+  axes.hlines(numbers, starts, stops, linewidth=3)
   axes.axvspan(0, given, color="black", alpha=0.15, linewidth=0)
   octaves = range(24, LOWEST + NOTES, 12)
   axes.set_yticks(octaves, [f"C{number // 12 - 1}" for number in octaves])
-  ylim = (min(numbers) - 2, max(numbers) + 2)
-  axes.set(xlim=(0, T), ylim=ylim, xlabel="frame")
+  lowest, highest = min(numbers, default=48), max(numbers, default=72)
+  axes.set(xlim=(0, T), ylim=(lowest - 2, highest + 2), xlabel="frame")
   axes.grid(alpha=0.3)
   axes.set_axisbelow(True)
   with files.written(path, "wb") as file:

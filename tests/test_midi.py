@@ -65,15 +65,15 @@ def test_a_note_that_goes_on_is_one():
 
 
 def test_a_roll_shows_every_note(tmp_path, monkeypatch):
-  notes, bars, barh = random_notes(1, 12, 0.1), [], Axes.barh
+  notes, lines, hlines = random_notes(1, 12, 0.1), [], Axes.hlines
 
-  def note_down(axes, number, width, left, **looks):
-    bars.append((left, left + width, number))
-    return barh(axes, number, width, left=left, **looks)
+  def note_down(axes, numbers, starts, stops, **looks):
+    lines.extend(zip(starts, stops, numbers, strict=True))
+    return hlines(axes, numbers, starts, stops, **looks)
 
-  monkeypatch.setattr(Axes, "barh", note_down)
+  monkeypatch.setattr(Axes, "hlines", note_down)
   midi.draw(tmp_path / "roll.png", notes, 4)
-  assert bars == midi.held(notes)
+  assert lines == midi.held(notes)
   midi.draw(tmp_path / "silence.png", 0 * notes, 0)
   for name in ("roll", "silence"):
     content = (tmp_path / f"{name}.png").read_bytes()
