@@ -8,6 +8,7 @@ frame is predicted from all that come before it in its piece.
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 
 from seqrnn import config as configs
@@ -116,7 +117,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
 
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: models.init(model, key),
+    init=lambda key: models.init(model, key, jnp.zeros((1, 1, music.NOTES))),
     carry=model.initial_carry,
     loss=loss,
     facts=facts,

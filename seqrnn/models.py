@@ -1,4 +1,4 @@
-"""From ids to logits: embed -> layers -> head."""
+"""From ids, or frames of notes, to logits: embed -> layers -> head."""
 
 from collections.abc import Callable
 from typing import Any
@@ -234,11 +234,14 @@ def sequence_model(
   )
 
 
-def init(model: SequenceModel | NoteModel, key: jax.Array) -> Params:
-  """New parameters."""
-  inputs = jnp.full((1, 1), UNKNOWN)
-  if isinstance(model, NoteModel):
-    inputs = jnp.zeros((1, 1, model.notes))
+def init(
+  model: SequenceModel | NoteModel,
+  key: jax.Array,
+  inputs: jax.Array | None = None,
+) -> Params:
+  """New parameters; `inputs` is an example of the model's; None: an id."""
+  if inputs is None:
+    inputs = jnp.full((1, 1), UNKNOWN)
   return model.init(key, inputs, model.initial_carry(1))["params"]
 
 

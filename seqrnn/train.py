@@ -442,8 +442,7 @@ def describe(
     facts = experiment.facts(split)
     print(
       f"{split}: {facts['symbols']:,} {experiment.unit}s in"
-      f" {facts['documents']:,}"
-      " documents"
+      f" {facts['documents']:,} documents"
     )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(

@@ -137,8 +137,8 @@ def _read(path: Path) -> Music:
       music[split] = [convert(n, piece) for n, piece in enumerate(pieces)]
     except ValueError as error:
       raise UserError(f"{path}: {name}: {error}") from None
-    if max(map(len, music[split]), default=0) < 2:
-      raise UserError(f"{path}: {name}: needs a piece of two frames or more")
+    if not any(piece[1:].any() for piece in music[split]):
+      raise UserError(f"{path}: {name}: needs a note after a first frame")
   return music
 
 
