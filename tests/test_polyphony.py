@@ -216,8 +216,9 @@ def test_sampled_music_is_written_and_repeats(folder, capfd):
     np.testing.assert_array_equal(read_midi(folder / f"{name}.mid")[0], notes)
   assert (made[2] != made[3]).any()
   assert (trained.sample("1:9", **settings, seed=1)[0] != made[0]).any()
-  assert trained.sample(length=5)[0].shape == (5, NOTES)  # From silence.
-  assert trained.sample("4", length=5)[0].shape == (8 + 5, NOTES)
+  short = {"length": 5, "streams": 2}
+  assert trained.sample("4", **short)[1].shape == (8 + 5, NOTES)
+  assert trained.sample(**short)[1].shape == (5, NOTES)  # From silence.
 
 
 @pytest.mark.parametrize("prime", ["6", "-1", "x", "1:", "1:0", ":3", "9" * 50])
