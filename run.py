@@ -252,6 +252,15 @@ def resolve(
   config = copy.deepcopy(plain)
   for name, value in overrides:
     configs.override(config, defaults, name, value)
+  if "model.hidden_size" in dict(overrides):
+    if "model.parameters" not in dict(overrides):
+      config.model.parameters = None  # The flag takes its place.
+    elif config.model.parameters is not None:
+      raise UserError(
+        f"--config.model.hidden_size={config.model.hidden_size},"
+        f" --config.model.parameters={config.model.parameters}: give one of the"
+        " two"
+      )
   configs.check(config)
   if folder:
     workdir = Path(folder)
@@ -264,6 +273,7 @@ def resolve(
   if not train:
     # Without --config all but the model may differ: other data, say.
     fixed = configs.IDENTITY if path else configs.SHAPE
+    config = configs.sized(config, begun)
     configs.refuse_other(begun, config, workdir, fixed)
   if config.train.cpu_devices is None:
     config.train.cpu_devices = begun.train.cpu_devices
@@ -278,10 +288,13 @@ def cpu_devices(config: configs.Config) -> int:
   they are slower than one. Another number rounds differently, so config.json
   keeps it.
   """
-  train = config.train
+  model, train = config.model, config.train
   if train.cpu_devices is None:
-    small = config.model.hidden_size <= 256 and train.batch_size >= 16
-    train.cpu_devices = 2 if small and _cores() > 1 else 1
+    small = model.hidden_size <= 256
+    if model.parameters:  # By which a hidden size is found when JAX is there.
+      small = model.parameters <= model.layers * 4 * 256**2
+    few = train.batch_size < 16
+    train.cpu_devices = 2 if small and not few and _cores() > 1 else 1
   return train.cpu_devices
 
 

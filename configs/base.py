@@ -59,14 +59,25 @@ def get_config() -> ml_collections.ConfigDict:
   data.stateful = False
 
   config.model = model = ml_collections.ConfigDict()
-  model.cell = "lstm"  # lstm, gru, rnn_tanh, rnn_relu.
+  # lstm, gru, rnn_tanh, rnn_relu. Of "LSTM: A Search Space Odyssey": odyssey
+  # (with peepholes) and its variants odyssey_nig, odyssey_nfg, odyssey_nog (no
+  # input, forget, output gate), odyssey_niaf, odyssey_noaf (no input, output
+  # activation), odyssey_cifg (coupled gates), odyssey_np (no peepholes),
+  # odyssey_fgr (full gate recurrence). layer_norm_lstm, slstm (of xLSTM),
+  # gru_reset_before (the product after the reset), mgu (minimal gated unit),
+  # min_lstm, min_gru.
+  model.cell = "lstm"
   model.hidden_size = 128  # Units of a layer, of each direction.
+  # Instead of hidden_size: a run takes the largest one whose model has no more
+  # parameters than this, and config.json has both. Beside it, the hidden_size
+  # of a config counts for nothing; as flags, give one of the two.
+  model.parameters = placeholder(int)
   model.layers = 2
   model.bidirectional = False  # Legitimate for many_to_one only.
   model.merge = "concat"  # Of the two directions: concat, sum, mean.
   model.embedding_size = placeholder(int)  # None: ids straight to the gates.
   model.tied = False  # The softmax uses the embedding's weights.
-  model.forget_bias = 1.0  # Initial bias of the LSTM's forget gate.
+  model.forget_bias = 1.0  # Initial bias of a forget gate.
   model.initial_scale = placeholder(float)  # U(-a, a); 1/sqrt(fan in).
   # fused: seqrnn/scan.py, with a backward pass of its own; plain: nn.scan. The
   # same values and gradients.

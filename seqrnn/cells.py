@@ -2,12 +2,16 @@
 
 A cell has three parts. `inputs` is all that depends on the input alone: one
 product for the whole sequence. `h @ recurrent_kernel` is the recurrent
-product. `gates` is pointwise. `Cell.__call__`, one step, is made of the last
-two; `layers.Recurrent` scans it over time.
+product. `gates` is all else of a step, and knows no product. `Cell.__call__`,
+one step, is made of the last two; `layers.Recurrent` scans it over time.
+
+A cell that does not fit says so by `path`: "plain" has products of its own in
+`__call__` and is scanned as it stands; "parallel" is linear in its carry
+(`Linear`) and needs no scan.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +29,31 @@ def uniform(scale: float) -> Callable[..., jax.Array]:
     return jax.random.uniform(key, shape, dtype, -scale, scale)
 
   return init
+
+
+def forget_bias(
+  init: Callable[..., jax.Array], value: float, place: int, count: int
+) -> Callable[..., jax.Array]:
+  """The initializer, but for the bias of the forget gate.
+
+  Args:
+    init: of the others.
+    value: of the forget gate's.
+    place: of the forget gate among the gates.
+    count: of gates.
+  """
+
+  def with_forget_bias(key, shape, dtype=jnp.float32):
+    parts = jnp.split(init(key, shape, dtype), count)
+    parts[place] = jnp.full_like(parts[place], value)
+    return jnp.concatenate(parts)
+
+  return with_forget_bias
+
+
+def along(x: jax.Array, vector_K: jax.Array) -> jax.Array:
+  """The vector with as many axes as x, whose last one is its own."""
+  return vector_K.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 KEPT = "kept"  # What `keep` marks.
@@ -95,6 +124,9 @@ class Cell(nn.Module):
 
   gate_count = 1  # K = gate_count * H
   additive = True  # Whether `gates` sees z and u as their sum only.
+  # How it goes through time: fused (seqrnn/scan.py), plain (nn.scan of
+  # `__call__`) or parallel (`Linear`).
+  path: ClassVar[Any] = "fused"
 
   def setup(self):
     scale = self.initial_scale or self.hidden_size**-0.5
@@ -112,9 +144,10 @@ class Cell(nn.Module):
       self.input_kernel = nn.Embed(
         self.vocabulary_size, K, embedding_init=uniform(scale)
       )
-    self.recurrent_kernel = self.param(
-      "recurrent_kernel", uniform(scale), (self.hidden_size, K)
-    )
+    if self.path != "parallel":
+      self.recurrent_kernel = self.param(
+        "recurrent_kernel", uniform(scale), (self.hidden_size, K)
+      )
     self.bias = self.param("bias", self.initial_bias(uniform(scale)), (K,))
     self.setup_gates(uniform(scale))
 
@@ -131,15 +164,18 @@ class Cell(nn.Module):
     Args:
       x_TBD: features, or a Lookup of them; ids_TB where V is given.
     """
-    bias_1K = self.bias[None]
     if isinstance(x_TBD, Lookup):
-      return rows(self.input_kernel(x_TBD.table_VD) + bias_1K, x_TBD.ids)
+      return rows(self.shift(self.input_kernel(x_TBD.table_VD)), x_TBD.ids)
     if self.vocabulary_size is not None:
-      return rows(self.input_kernel.embedding + bias_1K, x_TBD)
-    return self.input_kernel(x_TBD) + bias_1K[None]
+      return rows(self.shift(self.input_kernel.embedding), x_TBD)
+    return self.shift(self.input_kernel(x_TBD))
+
+  def shift(self, x: jax.Array) -> jax.Array:
+    """The input product, x_NK or x_TBK, plus the bias."""
+    return x + along(x, self.bias)
 
   def gates(self, carry: Carry, z_BK: jax.Array, u_BK: jax.Array) -> Carry:
-    """The pointwise part of a step, `u_BK` being the recurrent product."""
+    """The rest of a step, `u_BK` being the recurrent product."""
     raise NotImplementedError
 
   def __call__(self, carry: Carry, z_BK: jax.Array) -> Carry:
@@ -177,11 +213,7 @@ class LSTM(Cell):
   gate_count = 4
 
   def initial_bias(self, init):
-    def with_forget_bias(key, shape, dtype=jnp.float32):
-      i, f, g, o = jnp.split(init(key, shape, dtype), 4)
-      return jnp.concatenate([i, jnp.full_like(f, self.forget_bias), g, o])
-
-    return with_forget_bias
+    return forget_bias(init, self.forget_bias, place=1, count=4)
 
   def gates(self, carry, z_BK, u_BK):
     c, _ = carry
@@ -237,3 +269,307 @@ class RNN(Cell):
   def gates(self, carry, z_BK, u_BK):
     del carry
     return keep(self.activation(z_BK + u_BK))
+
+
+class Odyssey(Cell):
+  r"""The LSTM of "A Search Space Odyssey" (Greff et al. 2015), by its parts.
+
+  .. math::
+    i &= \sigma(x W_i + h R_i + p_i \odot c + b_i) \\
+    f &= \sigma(x W_f + h R_f + p_f \odot c + b_f) \\
+    g &= \tanh(x W_g + h R_g + b_g) \\
+    c' &= f \odot c + i \odot g \\
+    o &= \sigma(x W_o + h R_o + p_o \odot c' + b_o) \\
+    h' &= o \odot \tanh(c')
+
+  The carry is (c, h). A layer has 4(HD + H² + H) + 3H parameters; each gate
+  that is left out takes HD + H² + 2H of them, no peepholes take 3H. A forget
+  gate's bias starts at `forget_bias`, and that of i where f is 1 - i at its
+  negative, which is the same f.
+
+  Full gate recurrence adds to i, f and o what they were a step ago, side by
+  side, times a matrix [3H, 3H]. The carry is then (c, h, i, f, o), the
+  parameters are 9H² more, and with its second product a step is plain.
+
+  Attributes:
+    input_gate: False: i = 1 (NIG).
+    forget_gate: False: f = 1 (NFG).
+    output_gate: False: o = 1 (NOG).
+    input_activation: False: no tanh in g (NIAF).
+    output_activation: False: no tanh of c' (NOAF).
+    coupled: f = 1 - i, with no parameters of its own (CIFG).
+    peepholes: False: all p = 0 (NP), which is LSTM.
+    gate_recurrence: full gate recurrence (FGR), of all three gates.
+  """
+
+  forget_bias: float = 1.0
+  input_gate: bool = True
+  forget_gate: bool = True
+  output_gate: bool = True
+  input_activation: bool = True
+  output_activation: bool = True
+  coupled: bool = False
+  peepholes: bool = True
+  gate_recurrence: bool = False
+
+  @property
+  def names(self) -> str:
+    """The gates that have parameters, in their order; g is always there."""
+    absent = {
+      "i": not self.input_gate,
+      "f": not self.forget_gate or self.coupled,
+      "o": not self.output_gate,
+    }
+    return "".join(name for name in "ifgo" if not absent.get(name))
+
+  @property
+  def gate_count(self):
+    return len(self.names)
+
+  @property
+  def path(self):
+    return "plain" if self.gate_recurrence else "fused"
+
+  def initial_bias(self, init):
+    if self.coupled:
+      return forget_bias(init, -self.forget_bias, 0, self.gate_count)
+    if not self.forget_gate:
+      return init
+    place = self.names.index("f")
+    return forget_bias(init, self.forget_bias, place, self.gate_count)
+
+  def setup_gates(self, init):
+    H = self.hidden_size
+    if self.peepholes:
+      self.peephole = {
+        name: self.param(f"peephole_{name}", init, (H,))
+        for name in self.names.replace("g", "")
+      }
+    if self.gate_recurrence:
+      self.gate_kernel = self.param("gate_kernel", init, (3 * H, 3 * H))
+
+  def __call__(self, carry, z_BK):
+    if self.gate_recurrence:
+      ifo_B3H = jnp.concatenate(carry[2:], axis=-1)
+      u_B3H = dot(ifo_B3H, self.gate_kernel, self.products)
+      i, f, o = jnp.split(u_B3H, 3, axis=-1)
+      z_BK += jnp.concatenate([i, f, jnp.zeros_like(i), o], axis=-1)
+    return super().__call__(carry, z_BK)
+
+  def gates(self, carry, z_BK, u_BK):
+    c = carry[0]
+    parts = jnp.split(z_BK + u_BK, self.gate_count, axis=-1)
+    a = dict(zip(self.names, parts, strict=True))
+
+    def gate(name, c):
+      if name not in a:
+        return 1.0
+      a_BH = a[name]
+      if self.peepholes:
+        a_BH += self.peephole[name][None] * c
+      return activate((SIGMOID,), a_BH)[0]
+
+    i = gate("i", c)
+    f = 1 - i if self.coupled else gate("f", c)
+    g = activate((TANH,), a["g"])[0] if self.input_activation else keep(a["g"])
+    c = f * c + i * g
+    o = gate("o", c)
+    h = o * (jnp.tanh(c) if self.output_activation else c)
+    return (c, h, i, f, o) if self.gate_recurrence else (c, h)
+
+  def initial_carry(self, batch_size):
+    return (super().initial_carry(batch_size),) * (
+      5 if self.gate_recurrence else 2
+    )
+
+  def hidden(self, carry):
+    return carry[1]
+
+
+class LayerNormLSTM(LSTM):
+  r"""The LSTM with layer normalisation (Ba et al. 2016, equations 20 to 22).
+
+  .. math::
+    (i, f, g, o) &= (\sigma, \sigma, \tanh, \sigma)
+      (\alpha_x \odot N(x W) + \alpha_h \odot N(h R) + b) \\
+    c' &= f \odot c + i \odot g \\
+    h' &= o \odot \tanh(\alpha_c \odot N(c') + b_c)
+
+  N gives mean 0 and variance 1, over the 4H inputs of all gates and over the
+  H of c'. The shifts of the first two N are one with b. A layer has
+  4(HD + H² + H) + 10H parameters.
+  """
+
+  additive = False
+
+  def setup_gates(self, init):
+    del init  # The gains start at 1.
+    H, ones = self.hidden_size, nn.initializers.ones
+    self.input_gain = self.param("input_gain", ones, (4 * H,))
+    self.recurrent_gain = self.param("recurrent_gain", ones, (4 * H,))
+    self.cell_gain = self.param("cell_gain", ones, (H,))
+    self.cell_bias = self.param("cell_bias", nn.initializers.zeros, (H,))
+
+  def shift(self, x):
+    return super().shift(along(x, self.input_gain) * normalize(x))
+
+  def gates(self, carry, z_BK, u_BK):
+    c, _ = carry
+    a_BK = z_BK + self.recurrent_gain[None] * normalize(u_BK)
+    i, f, g, o = activate((SIGMOID, SIGMOID, TANH, SIGMOID), a_BK)
+    c = f * c + i * g
+    n = self.cell_gain[None] * normalize(c) + self.cell_bias[None]
+    return c, o * jnp.tanh(n)
+
+
+def normalize(x: jax.Array) -> jax.Array:
+  """Mean 0 and variance 1 over the last axis."""
+  x = x - jnp.mean(x, axis=-1, keepdims=True)
+  variance = jnp.mean(x * x, axis=-1, keepdims=True)
+  return x * jax.lax.rsqrt(variance + 1e-5)
+
+
+class SLSTM(LSTM):
+  r"""sLSTM, the scalar memory of xLSTM (Beck et al. 2024), stabilised.
+
+  .. math::
+    (\tilde i, \tilde f, \tilde g, \tilde o) &= x W + h R + b \\
+    m' &= \max(\log\sigma(\tilde f) + m, \tilde i) \\
+    i &= \exp(\tilde i - m') \\
+    f &= \exp(\log\sigma(\tilde f) + m - m') \\
+    c' &= f \odot c + i \odot \tanh(\tilde g) \\
+    n' &= f \odot n + i \\
+    h' &= \sigma(\tilde o) \odot c' / n'
+
+  The input gate is exp, the forget gate sigma; m keeps both in range and
+  cancels in h'. One head: R is not block-diagonal. The cell alone, without
+  the block around it. The carry is (c, h, n, m); m starts so low that the
+  first step forgets all of it, and so n is at least 1 ever after. A layer has
+  4(HD + H² + H) parameters.
+  """
+
+  def gates(self, carry, z_BK, u_BK):
+    c, _, n, m = carry
+    log_i, f, g, o = jnp.split(z_BK + u_BK, 4, axis=-1)
+    log_f = jax.nn.log_sigmoid(f) + m
+    m = jnp.maximum(log_f, log_i)
+    i, f = keep(jnp.exp(log_i - m)), keep(jnp.exp(log_f - m))
+    [g], [o] = activate((TANH,), g), activate((SIGMOID,), o)
+    c, n = f * c + i * g, f * n + i
+    return c, o * c / n, n, m
+
+  def initial_carry(self, batch_size):
+    c, h = super().initial_carry(batch_size)
+    return c, h, c, jnp.full_like(c, -1e30)
+
+
+class ResetBeforeGRU(Cell):
+  r"""Gated recurrent unit as first published (Cho et al. 2014).
+
+  .. math::
+    r &= \sigma(x W_r + h R_r + b_r) \\
+    z &= \sigma(x W_z + h R_z + b_z) \\
+    n &= \tanh(x W_n + (r \odot h) R_n + b_n) \\
+    h' &= (1 - z) \odot n + z \odot h
+
+  The reset gate comes before the product, so a step has two, one after the
+  other. A layer has 3(HD + H² + H) parameters.
+  """
+
+  gate_count = 3
+  path = "plain"
+
+  def __call__(self, carry, z_BK):
+    H = self.hidden_size
+    rz_BK, n_BH = jnp.split(z_BK, [2 * H], axis=-1)
+    R_rz, R_n = jnp.split(self.recurrent_kernel, [2 * H], axis=-1)
+    rz_BK += dot(carry, R_rz, self.products)
+    r, z = activate((SIGMOID, SIGMOID), rz_BK)
+    n = jnp.tanh(n_BH + dot(r * carry, R_n, self.products))
+    return (1 - z) * n + z * carry
+
+
+class MGU(Cell):
+  r"""Minimal gated unit (Zhou et al. 2016): one gate to reset and to update.
+
+  .. math::
+    f &= \sigma(x W_f + h R_f + b_f) \\
+    n &= \tanh(x W_n + (f \odot h) R_n + b_n) \\
+    h' &= (1 - f) \odot h + f \odot n
+
+  What its authors call the forget gate lets in what is new, so it has no bias
+  to remember by. Two products a step, as in ResetBeforeGRU. A layer has
+  2(HD + H² + H) parameters.
+  """
+
+  gate_count = 2
+  path = "plain"
+
+  def __call__(self, carry, z_BK):
+    f_BH, n_BH = jnp.split(z_BK, 2, axis=-1)
+    R_f, R_n = jnp.split(self.recurrent_kernel, 2, axis=-1)
+    [f] = activate((SIGMOID,), f_BH + dot(carry, R_f, self.products))
+    n = jnp.tanh(n_BH + dot(f * carry, R_n, self.products))
+    return (1 - f) * carry + f * n
+
+
+class Linear(Cell):
+  """A cell whose step is linear: h' = a * h + b, with a and b of x alone.
+
+  Two such steps are one of the same kind, so layers.Recurrent joins T of them
+  in log2(T) rounds (`scan.parallel`).
+  """
+
+  path = "parallel"
+
+  def terms(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The a and b of z_BK, or of z_TBK."""
+    raise NotImplementedError
+
+  def __call__(self, carry, z_BK):
+    a_BH, b_BH = self.terms(z_BK)
+    return a_BH * carry + b_BH
+
+
+class MinLSTM(Linear):
+  r"""minLSTM (Feng et al. 2024), whose gates see the input alone.
+
+  .. math::
+    f &= \sigma(x W_f + b_f) \\
+    i &= \sigma(x W_i + b_i) \\
+    h' &= (f \odot h + i \odot (x W_g + b_g)) / (f + i)
+
+  The shares f / (f + i) and i / (f + i) are made from the logs of f and i, so
+  that they are right where both vanish. They are at most 1, and so are their
+  products: the scan needs no logs, nor a positive candidate as the authors'
+  own in logs does. A layer has 3(HD + H) parameters.
+  """
+
+  forget_bias: float = 1.0
+
+  gate_count = 3
+
+  def initial_bias(self, init):
+    return forget_bias(init, self.forget_bias, place=0, count=3)
+
+  def terms(self, z):
+    f, i, g = jnp.split(z, 3, axis=-1)
+    odds = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)  # log(f / i)
+    return jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds) * g
+
+
+class MinGRU(Linear):
+  r"""minGRU (Feng et al. 2024), whose gate sees the input alone.
+
+  .. math::
+    z &= \sigma(x W_z + b_z) \\
+    h' &= (1 - z) \odot h + z \odot (x W_n + b_n)
+
+  A layer has 2(HD + H) parameters.
+  """
+
+  gate_count = 2
+
+  def terms(self, z):
+    z, n = jnp.split(z, 2, axis=-1)
+    return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * n

@@ -307,6 +307,20 @@ def run_name(name: str, old: Config, new: Config) -> str:
   return name
 
 
+def sized(config: Config, run: Config | dict[str, Any]) -> Config:
+  """The config, with the hidden size that its run has for `model.parameters`.
+
+  Where the run has another number of parameters, it is as it was.
+  """
+  fields = flat(run)
+  wanted = config.model.parameters
+  if wanted is not None and wanted == fields.get("model.parameters"):
+    config = copy.deepcopy(config)
+    name = "model.hidden_size"
+    _assign(config, config, name, fields[name])
+  return config
+
+
 def refuse_other(
   trained: Config, config: Config, workdir: Path, fixed: Iterable[str]
 ):
@@ -413,8 +427,29 @@ RULES: dict[str, Rule] = {
   "data.offset": _NATURAL,
   "data.random_offset": _SWITCH,
   "data.stateful": _SWITCH,
-  "model.cell": _choice("lstm", "gru", "rnn_tanh", "rnn_relu"),
+  "model.cell": _choice(
+    "lstm",
+    "gru",
+    "rnn_tanh",
+    "rnn_relu",
+    "odyssey",
+    "odyssey_nig",
+    "odyssey_nfg",
+    "odyssey_nog",
+    "odyssey_niaf",
+    "odyssey_noaf",
+    "odyssey_cifg",
+    "odyssey_np",
+    "odyssey_fgr",
+    "layer_norm_lstm",
+    "slstm",
+    "gru_reset_before",
+    "mgu",
+    "min_lstm",
+    "min_gru",
+  ),
   "model.hidden_size": _SIZE,
+  "model.parameters": _or_none(_WHOLE),
   "model.layers": _whole(1, 128, "1 to 128"),
   "model.bidirectional": _SWITCH,
   "model.merge": _choice("concat", "sum", "mean"),
@@ -550,6 +585,12 @@ def check(config: Config):
     "model.input_noise",
     "task",
     rule="noise is added to frames of notes, which task='polyphony' has",
+  )
+  pair(
+    config.model.tied and config.model.parameters is not None,
+    "model.tied",
+    "model.parameters",
+    rule="the hidden size of tied weights is that of the embedding",
   )
   nesterov = config.optimizer.nesterov
   pair(

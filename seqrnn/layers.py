@@ -16,7 +16,7 @@ from flax import linen as nn
 from seqrnn.cells import Cell
 from seqrnn.experiment import Carry
 from seqrnn.products import Lookup
-from seqrnn.scan import hold, scan
+from seqrnn.scan import hold, parallel, scan
 
 
 class Recurrent(nn.Module):
@@ -26,7 +26,7 @@ class Recurrent(nn.Module):
     cell: one time step.
     reverse: from the last position to the first; the output stands where its
       input does.
-    fused: by seqrnn.scan, which computes the same in less time.
+    fused: by the cell's own path, which computes the same in less time.
   """
 
   cell: Cell
@@ -37,10 +37,16 @@ class Recurrent(nn.Module):
     del train  # Nothing is random here.
     x_TBD = x_BTD.swap() if isinstance(x_BTD, Lookup) else x_BTD.swapaxes(0, 1)
     z_and_mask = (self.cell.inputs(x_TBD), mask_BT.T)
-    if self.fused and not self.is_initializing():
+    own = self.fused and not self.is_initializing()
+    if own and self.cell.path == "fused":
       cell, variables = self.cell.unbind()
       over_time = scan(cell, reverse=self.reverse)
       carry, h_TBH = over_time(variables["params"], carry, *z_and_mask)
+    elif own and self.cell.path == "parallel":
+      z_TBK, mask_TB = z_and_mask
+      carry, h_TBH = parallel(
+        *self.cell.terms(z_TBK), carry, mask_TB, reverse=self.reverse
+      )
     else:
       carry, h_TBH = self._plain(carry, z_and_mask)
     return carry, h_TBH.swapaxes(0, 1)

@@ -14,14 +14,35 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Params
 from seqrnn.products import Lookup, product, rows
 
+
+def _remembers(kind: Callable[..., cells.Cell], **switches):
+  """A cell with a forget gate, for CELLS."""
+  return lambda model, **shape: kind(
+    forget_bias=model.forget_bias, **switches, **shape
+  )
+
+
 # name -> the fields of `config.model` -> a cell
 CELLS: dict[str, Callable[..., cells.Cell]] = {
-  "lstm": lambda model, **shape: cells.LSTM(
-    forget_bias=model.forget_bias, **shape
-  ),
+  "lstm": _remembers(cells.LSTM),
   "gru": lambda _, **shape: cells.GRU(**shape),
   "rnn_tanh": lambda _, **shape: cells.RNN(**shape),
   "rnn_relu": lambda _, **shape: cells.RNN(activation=jax.nn.relu, **shape),
+  "odyssey": _remembers(cells.Odyssey),
+  "odyssey_nig": _remembers(cells.Odyssey, input_gate=False),
+  "odyssey_nfg": _remembers(cells.Odyssey, forget_gate=False),
+  "odyssey_nog": _remembers(cells.Odyssey, output_gate=False),
+  "odyssey_niaf": _remembers(cells.Odyssey, input_activation=False),
+  "odyssey_noaf": _remembers(cells.Odyssey, output_activation=False),
+  "odyssey_cifg": _remembers(cells.Odyssey, coupled=True),
+  "odyssey_np": _remembers(cells.Odyssey, peepholes=False),
+  "odyssey_fgr": _remembers(cells.Odyssey, gate_recurrence=True),
+  "layer_norm_lstm": _remembers(cells.LayerNormLSTM),
+  "slstm": _remembers(cells.SLSTM),
+  "gru_reset_before": lambda _, **shape: cells.ResetBeforeGRU(**shape),
+  "mgu": lambda _, **shape: cells.MGU(**shape),
+  "min_lstm": _remembers(cells.MinLSTM),
+  "min_gru": lambda _, **shape: cells.MinGRU(**shape),
 }
 _LOOP = 64  # Steps of a sampling loop, about; see sample.py.
 

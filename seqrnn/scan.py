@@ -7,8 +7,8 @@ gradient of u = h @ R, for all steps; and R's gradient is one product after it:
 
   dR = sum over t of h[t-1].T @ du[t]
 
-That holds for every cell whose `gates` are pointwise. Their derivative is JAX's
-own.
+That holds for every cell whose `gates` have no product. Their derivative is
+JAX's own. `parallel` is for cells whose step is linear.
 """
 
 import functools
@@ -120,6 +120,35 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
 
   run.defvjp(forward, backward)
   return run
+
+
+def parallel(
+  a_TBH: jax.Array,
+  b_TBH: jax.Array,
+  h_BH: jax.Array,
+  mask_TB: jax.Array,
+  *,
+  reverse: bool,
+) -> tuple[jax.Array, jax.Array]:
+  """The last h and h_TBH of the steps h' = a * h + b, in log2(T) rounds.
+
+  Args:
+    a_TBH: factors of the steps, at most 1.
+    b_TBH: their terms.
+    h_BH: before the first step.
+    mask_TB: false where h is held.
+    reverse: from the last step to the first.
+  """
+  a_TBH = jnp.where(mask_TB[..., None], a_TBH, 1)
+  b_TBH = jnp.where(mask_TB[..., None], b_TBH, 0)
+
+  def join(first, second):
+    (a, b), (then_a, then_b) = first, second
+    return then_a * a, then_a * b + then_b
+
+  a_TBH, b_TBH = lax.associative_scan(join, (a_TBH, b_TBH), reverse=reverse)
+  h_TBH = a_TBH * h_BH[None] + b_TBH
+  return h_TBH[0 if reverse else -1], h_TBH
 
 
 def _unique(tree: Any) -> jax.tree_util.Partial:

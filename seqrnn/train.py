@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from seqrnn import checkpoint, files, metrics, optimizers, sharding
+from seqrnn import budget, checkpoint, files, metrics, optimizers, sharding
 from seqrnn import config as configs
 from seqrnn.checkpoint import Checkpoints
 from seqrnn.config import Config
@@ -98,17 +98,21 @@ def signals() -> Iterator[list[int]]:
       signal.signal(number, handler)
 
 
-def claim(config: Config, workdir: Path):
+def claim(config: Config, workdir: Path) -> Config:
   """Refuses a workdir that belongs to another run.
+
+  Returns:
+    the config, with the hidden size of the run that is there.
 
   Raises:
     UserError: a field of the run's identity differs; all of them are listed.
   """
   path = workdir / "config.json"
   if not path.exists():
-    return
+    return config
   # A field that the run is too old to know has not changed.
   old = {**configs.flat(config), **configs.flat(configs.read_json(path))}
+  config = configs.sized(config, old)
   found = configs.differences(old, config, configs.IDENTITY)
   if found:
     raise UserError(
@@ -117,6 +121,7 @@ def claim(config: Config, workdir: Path):
     )
   for line in configs.differences(old, config):
     print(f"changed: {line}")
+  return config
 
 
 @contextmanager
@@ -473,10 +478,14 @@ def run(
       not those it began with, the model leaks, or its loss is not finite.
     Interrupted: SIGINT or SIGTERM came.
   """
-  claim(config, workdir)
+  config = claim(config, workdir)
   names = workdir / "vocabulary.json"
   known = vocabulary.load(names) if names.exists() else None
   experiment = build(config, known)
+  # A run that has begun has its hidden size.
+  if config.model.parameters and not (workdir / "config.json").exists():
+    config = budget.fit(build, config, experiment.vocabularies)
+    experiment = build(config, experiment.vocabularies)
   mesh = sharding.mesh()
   first = experiment.batches("train", 0)
   experiment.batches("validation", 0)  # An empty one is better known now.

@@ -10,8 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import tiny
 
-from seqrnn import cells
+import experiments
+from configs import base
+from seqrnn import cells, models, train
+from seqrnn import config as configs
 
 # Compiles faster: for equations, not for what XLA makes of them.
 quick_jit = functools.partial(
@@ -21,6 +25,10 @@ quick_jit = functools.partial(
 
 def sigmoid(x):
   return 1 / (1 + np.exp(-x))
+
+
+def log_sigmoid(x):
+  return -np.log1p(np.exp(-x))
 
 
 def product(kernel, x):
@@ -61,13 +69,109 @@ def rnn_relu(p, h, x):
   return np.where(z.real > 0, z, 0)
 
 
-EQUATIONS = {f.__name__: f for f in (lstm, gru, rnn_tanh, rnn_relu)}
-MAKE = {
-  "lstm": cells.LSTM,
-  "gru": cells.GRU,
-  "rnn_tanh": cells.RNN,
-  "rnn_relu": functools.partial(cells.RNN, activation=jax.nn.relu),
+def odyssey(p, carry, x, variant=""):
+  c, h, *before = carry
+  absent = {"nig": "i", "nfg": "f", "nog": "o", "cifg": "f"}.get(variant, "")
+  names = [name for name in "ifgo" if name != absent]
+  a = dict(zip(names, map(sum, gates(p, h, x, len(names))), strict=True))
+  if variant == "fgr":  # Nine matrices, from each gate to each gate.
+    columns = np.split(p["gate_kernel"], 3, axis=1)
+    for name, column in zip("ifo", columns, strict=True):
+      blocks = np.split(column, 3)
+      a[name] = a[name] + sum(map(np.matmul, before, blocks))
+
+  def gate(name, c):
+    peephole = 0 if variant == "np" else p[f"peephole_{name}"] * c
+    return sigmoid(a[name] + peephole)
+
+  i = 1 if variant == "nig" else gate("i", c)
+  f = 1 if variant == "nfg" else 1 - i if variant == "cifg" else gate("f", c)
+  g = a["g"] if variant == "niaf" else np.tanh(a["g"])
+  c = f * c + i * g
+  o = 1 if variant == "nog" else gate("o", c)
+  h = o * (c if variant == "noaf" else np.tanh(c))
+  return (c, h, i, f, o) if variant == "fgr" else (c, h)
+
+
+def normalize(x):
+  centred = x - x.mean(axis=-1, keepdims=True)
+  return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+
+
+def layer_norm_lstm(p, carry, x):
+  c, h = carry
+  from_x = normalize(product(p["input_kernel"], x)) * p["input_gain"]
+  from_h = normalize(h @ p["recurrent_kernel"]) * p["recurrent_gain"]
+  i, f, g, o = np.split(from_x + from_h + p["bias"], 4, axis=-1)
+  c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+  normal = normalize(c) * p["cell_gain"] + p["cell_bias"]
+  return c, sigmoid(o) * np.tanh(normal)
+
+
+def slstm(p, carry, x):
+  c, h, n, m = carry
+  i, f, g, o = map(sum, gates(p, h, x, 4))
+  last, m = m, np.maximum(log_sigmoid(f) + m, i)
+  i, f = np.exp(i - m), sigmoid(f) * np.exp(last - m)
+  c, n = f * c + i * np.tanh(g), f * n + i
+  return c, sigmoid(o) * c / n, n, m
+
+
+def gru_reset_before(p, h, x):
+  (r_x, r_h, r_b), (z_x, z_h, z_b), (n_x, _, n_b) = gates(p, h, x, 3)
+  r, z = sigmoid(r_x + r_h + r_b), sigmoid(z_x + z_h + z_b)
+  n = np.tanh(n_x + (r * h) @ np.split(p["recurrent_kernel"], 3, 1)[2] + n_b)
+  return (1 - z) * n + z * h
+
+
+def mgu(p, h, x):
+  f, (n_x, _, n_b) = gates(p, h, x, 2)
+  f = sigmoid(sum(f))
+  n = np.tanh(n_x + (f * h) @ np.split(p["recurrent_kernel"], 2, 1)[1] + n_b)
+  return (1 - f) * h + f * n
+
+
+def min_lstm(p, h, x):
+  z = product(p["input_kernel"], x) + p["bias"]
+  f, i, g = np.split(z, 3, axis=-1)
+  f, i = sigmoid(f), sigmoid(i)
+  return f / (f + i) * h + i / (f + i) * g
+
+
+def min_gru(p, h, x):
+  z, n = np.split(product(p["input_kernel"], x) + p["bias"], 2, axis=-1)
+  return (1 - sigmoid(z)) * h + sigmoid(z) * n
+
+
+VARIANTS = ("nig", "nfg", "nog", "niaf", "noaf", "cifg", "np", "fgr")
+EQUATIONS = {
+  "lstm": lstm,
+  "gru": gru,
+  "rnn_tanh": rnn_tanh,
+  "rnn_relu": rnn_relu,
+  "odyssey": odyssey,
+  **{f"odyssey_{v}": functools.partial(odyssey, variant=v) for v in VARIANTS},
+  "layer_norm_lstm": layer_norm_lstm,
+  "slstm": slstm,
+  "gru_reset_before": gru_reset_before,
+  "mgu": mgu,
+  "min_lstm": min_lstm,
+  "min_gru": min_gru,
 }
+# name -> hidden size -> a cell, as a config with that `model.cell` makes it
+MAKE = {
+  name: lambda size, make=make, **shape: make(
+    base.get_config().model, hidden_size=size, **shape
+  )
+  for name, make in models.CELLS.items()
+}
+
+
+def test_every_cell_has_equations_and_may_be_named():
+  assert EQUATIONS.keys() == models.CELLS.keys()
+  holds, words = configs.RULES["model.cell"]
+  assert words == f"must be one of {', '.join(EQUATIONS)}"
+  assert all(map(holds, EQUATIONS))
 
 
 def normal(rng, tree, scale=0.7):
@@ -117,28 +221,51 @@ def test_step_equals_equations(name, ids):
   expected = EQUATIONS[name](params, carry, x[:, 1])
   close(new, expected)
   assert jax.tree.leaves(new)[0].dtype == jnp.float64
-  top = expected[1] if name == "lstm" else expected
+  top = expected[1] if isinstance(expected, tuple) else expected
   close(cell.hidden(new), top)
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_carry_starts_at_zero(name):
-  carry = MAKE[name](5).initial_carry(3)
+  cell = MAKE[name](5)
+  carry = cell.initial_carry(3)
   leaves = jax.tree.leaves(carry)
-  assert len(leaves) == (2 if name == "lstm" else 1)
-  for leaf in leaves:
-    assert leaf.shape == (3, 5) and not leaf.any()
+  assert all(leaf.shape == (3, 5) for leaf in leaves)
+  assert not cell.hidden(carry).any()
+  if name != "slstm":  # Its stabiliser starts below all else.
+    assert not any(leaf.any() for leaf in leaves)
+
+
+# As the docstrings have them; where the inputs are ids, D is V.
+PARAMETERS = {
+  "lstm": lambda D, H: 4 * (H * D + H * H + H),
+  "gru": lambda D, H: 3 * (H * D + H * H + H) + H,
+  "rnn_tanh": lambda D, H: H * D + H * H + H,
+  "odyssey": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
+  "odyssey_nig": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
+  "odyssey_nfg": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
+  "odyssey_nog": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
+  "odyssey_niaf": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
+  "odyssey_noaf": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
+  "odyssey_cifg": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
+  "odyssey_np": lambda D, H: 4 * (H * D + H * H + H),
+  "odyssey_fgr": lambda D, H: 4 * (H * D + H * H + H) + 3 * H + 9 * H * H,
+  "layer_norm_lstm": lambda D, H: 4 * (H * D + H * H + H) + 10 * H,
+  "slstm": lambda D, H: 4 * (H * D + H * H + H),
+  "gru_reset_before": lambda D, H: 3 * (H * D + H * H + H),
+  "mgu": lambda D, H: 2 * (H * D + H * H + H),
+  "min_lstm": lambda D, H: 3 * (H * D + H),
+  "min_gru": lambda D, H: 2 * (H * D + H),
+}
 
 
 @pytest.mark.parametrize("ids", [False, True])
-@pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts(name, ids):
-  D, H = 6, 5  # With ids, D is the vocabulary size.
+  D, H = 6, 5
   cell = MAKE[name](H, vocabulary_size=D if ids else None)
   x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, D))
-  one = H * D + H * H + H
-  expected = {"lstm": 4 * one, "gru": 3 * one + H}.get(name, one)
-  assert count(shapes_of(cell, x)) == expected
+  assert count(shapes_of(cell, x)) == PARAMETERS[name](D, H)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +297,94 @@ def test_initial_values(name, ids, scale):
       assert leaf.std() == pytest.approx(bound / 3**0.5, rel=0.05), path
 
 
-def test_forget_bias_is_set():
-  cell = cells.LSTM(4, forget_bias=-2.5)
-  params = initial(cell, np.zeros((1, 1, 3), np.float32))
-  bias = np.asarray(params["bias"])
-  assert np.array_equal(bias[4:8], np.full(4, -2.5))
-  assert np.abs(np.delete(bias, slice(4, 8))).max() <= 0.5
+# Where the forget gate stands among how many; the sign that makes it remember.
+FORGET = {
+  "lstm": (1, 4, 1),
+  **{f"odyssey{v}": (1, 4, 1) for v in ("", "_niaf", "_noaf", "_np", "_fgr")},
+  "odyssey_nig": (0, 3, 1),
+  "odyssey_nog": (1, 3, 1),
+  "odyssey_cifg": (0, 3, -1),  # f = 1 - i
+  "layer_norm_lstm": (1, 4, 1),
+  "slstm": (1, 4, 1),
+  "min_lstm": (0, 3, 1),
+}
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_forget_bias_is_set(name):
+  config = base.get_config().model
+  config.forget_bias = 2.5
+  cell = models.CELLS[name](config, hidden_size=4)
+  init = functools.partial(cell.init, method="inputs")
+  params = init(jax.random.key(3), np.zeros((1, 1, 3), np.float32))["params"]
+  place, parts, sign = FORGET.get(name, (0, cell.gate_count, None))
+  parts = np.split(np.asarray(params["bias"]), parts)
+  if sign is not None:
+    assert np.array_equal(parts.pop(place), np.full(4, sign * 2.5))
+  assert all(0 < np.abs(part).max() <= 0.5 for part in parts)
+
+
+def test_without_peepholes_the_odyssey_is_the_lstm():
+  rng = np.random.default_rng(11)
+  cell, other = MAKE["lstm"](5), MAKE["odyssey_np"](5)
+  variables = {"params": normal(rng, shapes_of(cell, np.zeros((1, 1, 4))))}
+  carry, (z,) = tuple(rng.normal(size=(2, 3, 5))), rng.normal(size=(1, 3, 20))
+  close(other.apply(variables, carry, z), cell.apply(variables, carry, z), 1e-6)
+
+
+def test_slstm_keeps_in_range_what_exp_does_not():
+  """Against the equations without a stabiliser, which only float64 can do."""
+  T, H = 30, 4
+  z_T4H = np.random.default_rng(12).uniform(-250, 250, (T, 1, 4 * H))
+  cell = MAKE["slstm"](H)
+  params = {"recurrent_kernel": np.zeros((H, 4 * H), np.float32)}
+  params = {**initial(cell, np.zeros((1, 1, 3), np.float32)), **params}
+
+  def run(z_T4H):
+    step = lambda carry, z: [cell.apply({"params": params}, carry, z)] * 2
+    return jax.lax.scan(step, cell.initial_carry(1), z_T4H)[1][1]
+
+  z_T4H = z_T4H.astype(np.float32)
+  z_T4H[0, :, :H] = -200  # exp of it is 0.
+  h_T1H, back = jax.vjp(run, z_T4H)
+  c = n = 0
+  for z, h in zip(z_T4H.astype(np.float64), h_T1H, strict=True):
+    i, f, g, o = np.split(z, 4, axis=-1)
+    c = sigmoid(f) * c + np.exp(i) * np.tanh(g)
+    n = sigmoid(f) * n + np.exp(i)
+    close(h, sigmoid(o) * c / n, 1e-5)
+  assert np.isfinite(back(np.ones_like(h_T1H))[0]).all()
+
+
+def test_shares_of_gates_that_vanish():
+  cell = MAKE["min_lstm"](1)
+  f, i = [-200.0, -200.0, -201.0, 90.0], [-200.0, -201.0, -200.0, -90.0]
+  z_43 = np.stack([f, i, np.ones(4)], axis=1, dtype=np.float32)
+  params = {"bias": np.zeros(3, np.float32)}
+  forget, write = cell.apply({"params": params}, z_43, method="terms")
+  close(forget[:, 0], [0.5, *(1 / (1 + np.exp([-1.0, 1.0, -90.0])))], 1e-6)
+  close(write[:, 0], [0.5, *(1 / (1 + np.exp([1.0, -1.0, 90.0])))], 1e-6)
+
+
+class Leaky(cells.Cell):
+  r"""A cell of someone else's: h' = a h + (1 - a) tanh(x W + h R + b)."""
+
+  def setup_gates(self, init):
+    self.leak = self.param("leak", init, (self.hidden_size,))
+
+  def gates(self, carry, z_BK, u_BK):
+    a_1H = jax.nn.sigmoid(self.leak)[None]
+    return a_1H * carry + (1 - a_1H) * jnp.tanh(z_BK + u_BK)
+
+
+def test_a_new_cell_is_trained_and_sampled(tmp_path, monkeypatch):
+  """It needs no more than CONTRIBUTING says."""
+  make = lambda _, **shape: Leaky(**shape)
+  monkeypatch.setitem(models.CELLS, "leaky", make)
+  rule = (lambda name: name == "leaky", "must be leaky")
+  monkeypatch.setitem(configs.RULES, "model.cell", rule)
+  config = tiny(tmp_path, {"model.cell": "leaky", "train.max_steps": 2})
+  train.run(experiments.build, config, tmp_path / "run")
+  run = experiments.load(tmp_path / "run")
+  assert run.params["body"]["layers_0"]["cell"]["leak"].shape == (8,)
+  assert len(run.sample("ab", length=5)[0]) >= 2

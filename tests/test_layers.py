@@ -107,15 +107,22 @@ def apply(module, params, x, mask, carry):
 
 
 # name -> module, equations, whether it reads ids
-CASES = {}
-for _name, _step in EQUATIONS.items():
+CASES = {
+  f"{name}-both": (
+    bidirectional(name),
+    functools.partial(two, scan, step),
+    False,
+  )
+  for name, step in EQUATIONS.items()
+}
+for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
   for _ids in (False, True):
     # One way of two for the simple networks, to save time.
     _ways = (False, True) if _name in ("lstm", "gru") else (not _ids,)
     for _reverse in _ways:
       CASES[f"{_name}-ids={_ids}-reverse={_reverse}"] = (
         recurrent(_name, _reverse, _ids),
-        functools.partial(scan, _step, reverse=_reverse),
+        functools.partial(scan, EQUATIONS[_name], reverse=_reverse),
         _ids,
       )
 for _merge in layers.MERGES:
@@ -198,6 +205,8 @@ def test_outputs_and_carry_equal_equations(case):
     "rnn_tanh-ids=True-reverse=False",
     "rnn_relu-ids=False-reverse=True",
     "stack-bidirectional",  # The towers: in test_models.py.
+    # Others than fused ones, which test_scan.py compares with these.
+    *(f"{n}-both" for n in MAKE if MAKE[n](H).path != "fused"),
   ],
 )
 def test_gradients_equal_complex_steps(case):
@@ -220,6 +229,22 @@ def test_gradients_equal_complex_steps(case):
 
   grads = quick_jit(jax.grad(ours, argnums=(0, 1)))(params, carry)
   check_gradients(grads, lambda tree: loss(equations, *tree), (params, carry))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", MAKE)
+def test_one_step_at_a_time_equals_equations(name):
+  """As in sampling: T is 1, and the carry is handed on."""
+  module = recurrent(name, ids=True)
+  params, x, carry = arrays(13, module, ids=True)
+  mask = np.ones((B, T), bool)
+  expected, y = scan(EQUATIONS[name], params, x, mask, carry)
+  step = quick_jit(module.apply)
+  for t in range(T):
+    here = slice(t, t + 1)
+    carry, y_B1H = step({"params": params}, x[:, here], mask[:, here], carry)
+    close(y_B1H, y[:, here])
+  close(carry, expected)
 
 
 @pytest.mark.usefixtures("x64")

@@ -111,6 +111,15 @@ MISTAKES = [
   (f"{LM} --config.train.epochs=0", "=0: must be from 1 to 2**31 - 1"),
   (f"{LM} --config.data.offset=-1", "=-1: must be from 0 to 2**31 - 1"),
   (f"{LM} --config.model.hidden_size=1e9", "must be from 1 to 2**24"),
+  (f"{LM} --config.model.parameters=0", "=0: must be from 1 to 2**31 - 1"),
+  (
+    f"{LM} --config.model.parameters=1_0",
+    "config.model.parameters=10: the smallest model, with model.hidden_size=1",
+  ),
+  (
+    f"{LM} --config.model.parameters=1_000 --config.model.hidden_size=3",
+    "--config.model.hidden_size=3, --config.model.parameters=1000: give one",
+  ),
   (f"{LM} --config.seed=-1", "config.seed=-1: must be from 0 to 2**32 - 1"),
   (f"{LM} --config.model.dropout=1", "=1.0: must be from 0 to below 1"),
   (f"{LM} --config.schedule.factor=0", "=0.0: must be above 0 and at most 1"),
