@@ -44,9 +44,8 @@ class Recurrent(nn.Module):
       carry, h_TBH = over_time(variables["params"], carry, *z_and_mask)
     elif own and self.cell.path == "parallel":
       z_TBK, mask_TB = z_and_mask
-      carry, h_TBH = parallel(
-        *self.cell.terms(z_TBK), carry, mask_TB, reverse=self.reverse
-      )
+      terms = self.cell.terms(z_TBK)
+      carry, h_TBH = parallel(terms, carry, mask_TB, reverse=self.reverse)
     else:
       carry, h_TBH = self._plain(carry, z_and_mask)
     return carry, h_TBH.swapaxes(0, 1)

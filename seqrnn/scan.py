@@ -123,8 +123,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
 
 
 def parallel(
-  a_TBH: jax.Array,
-  b_TBH: jax.Array,
+  terms: tuple[jax.Array, jax.Array],
   h_BH: jax.Array,
   mask_TB: jax.Array,
   *,
@@ -133,14 +132,13 @@ def parallel(
   """The last h and h_TBH of the steps h' = a * h + b, in log2(T) rounds.
 
   Args:
-    a_TBH: factors of the steps, at most 1.
-    b_TBH: their terms.
+    terms: a_TBH, which is at most 1, and b_TBH.
     h_BH: before the first step.
     mask_TB: false where h is held.
     reverse: from the last step to the first.
   """
-  a_TBH = jnp.where(mask_TB[..., None], a_TBH, 1)
-  b_TBH = jnp.where(mask_TB[..., None], b_TBH, 0)
+  a_TBH = jnp.where(mask_TB[..., None], terms[0], 1)
+  b_TBH = jnp.where(mask_TB[..., None], terms[1], 0)
 
   def join(first, second):
     (a, b), (then_a, then_b) = first, second

@@ -635,6 +635,15 @@ def test_cpu_devices_by_the_rule(
   assert config.train.cpu_devices == expected
 
 
+def test_cpu_devices_where_the_hidden_size_is_not_yet_known(monkeypatch):
+  monkeypatch.setattr(run, "_cores", lambda: 2)
+  for parameters, expected in ((3 * 4 * 256**2, 2), (3 * 4 * 256**2 + 1, 1)):
+    config = base.get_config()
+    config.model.layers = 3
+    config.model.parameters = parameters
+    assert run.cpu_devices(config) == expected
+
+
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
 def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   (tmp_path / "c.py").write_text(BASE + "  return c\n")
