@@ -31,7 +31,7 @@ def uniform(scale: float) -> Callable[..., jax.Array]:
   return init
 
 
-def forget_bias(
+def with_forget_bias(
   init: Callable[..., jax.Array], value: float, place: int, count: int
 ) -> Callable[..., jax.Array]:
   """The initializer, but for the bias of the forget gate.
@@ -43,17 +43,24 @@ def forget_bias(
     count: of gates.
   """
 
-  def with_forget_bias(key, shape, dtype=jnp.float32):
+  def init_all(key, shape, dtype=jnp.float32):
     parts = jnp.split(init(key, shape, dtype), count)
     parts[place] = jnp.full_like(parts[place], value)
     return jnp.concatenate(parts)
 
-  return with_forget_bias
+  return init_all
 
 
 def along(x: jax.Array, vector_K: jax.Array) -> jax.Array:
   """The vector with as many axes as x, whose last one is its own."""
   return vector_K.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def normalize(x: jax.Array) -> jax.Array:
+  """Mean 0 and variance 1 over the last axis."""
+  x = x - jnp.mean(x, axis=-1, keepdims=True)
+  variance = jnp.mean(x * x, axis=-1, keepdims=True)
+  return x * jax.lax.rsqrt(variance + 1e-5)
 
 
 KEPT = "kept"  # What `keep` marks.
@@ -213,7 +220,7 @@ class LSTM(Cell):
   gate_count = 4
 
   def initial_bias(self, init):
-    return forget_bias(init, self.forget_bias, place=1, count=4)
+    return with_forget_bias(init, self.forget_bias, place=1, count=4)
 
   def gates(self, carry, z_BK, u_BK):
     c, _ = carry
@@ -287,9 +294,10 @@ class Odyssey(Cell):
   gate's bias starts at `forget_bias`, and that of i where f is 1 - i at its
   negative, which is the same f.
 
-  Full gate recurrence adds to i, f and o what they were a step ago, side by
-  side, times a matrix [3H, 3H]. The carry is then (c, h, i, f, o), the
-  parameters are 9H² more, and with its second product a step is plain.
+  Full gate recurrence adds to the inputs of i, f and o these three gates of
+  the last step, side by side, times a matrix [3H, 3H]. The carry is then
+  (c, h, i, f, o), a layer has 9H² parameters more, and a second product in the
+  step means the plain path.
 
   Attributes:
     input_gate: False: i = 1 (NIG).
@@ -299,7 +307,7 @@ class Odyssey(Cell):
     output_activation: False: no tanh of c' (NOAF).
     coupled: f = 1 - i, with no parameters of its own (CIFG).
     peepholes: False: all p = 0 (NP), which is LSTM.
-    gate_recurrence: full gate recurrence (FGR), of all three gates.
+    gate_recurrence: full gate recurrence (FGR); all three gates are there.
   """
 
   forget_bias: float = 1.0
@@ -331,12 +339,11 @@ class Odyssey(Cell):
     return "plain" if self.gate_recurrence else "fused"
 
   def initial_bias(self, init):
-    if self.coupled:
-      return forget_bias(init, -self.forget_bias, 0, self.gate_count)
-    if not self.forget_gate:
+    if not self.coupled and not self.forget_gate:
       return init
-    place = self.names.index("f")
-    return forget_bias(init, self.forget_bias, place, self.gate_count)
+    value = -self.forget_bias if self.coupled else self.forget_bias
+    place = self.names.index("i" if self.coupled else "f")
+    return with_forget_bias(init, value, place, self.gate_count)
 
   def setup_gates(self, init):
     H = self.hidden_size
@@ -378,16 +385,15 @@ class Odyssey(Cell):
     return (c, h, i, f, o) if self.gate_recurrence else (c, h)
 
   def initial_carry(self, batch_size):
-    return (super().initial_carry(batch_size),) * (
-      5 if self.gate_recurrence else 2
-    )
+    count = 5 if self.gate_recurrence else 2
+    return (super().initial_carry(batch_size),) * count
 
   def hidden(self, carry):
     return carry[1]
 
 
 class LayerNormLSTM(LSTM):
-  r"""The LSTM with layer normalisation (Ba et al. 2016, equations 20 to 22).
+  r"""The LSTM with layer normalisation (Ba et al. 2016).
 
   .. math::
     (i, f, g, o) &= (\sigma, \sigma, \tanh, \sigma)
@@ -395,9 +401,9 @@ class LayerNormLSTM(LSTM):
     c' &= f \odot c + i \odot g \\
     h' &= o \odot \tanh(\alpha_c \odot N(c') + b_c)
 
-  N gives mean 0 and variance 1, over the 4H inputs of all gates and over the
-  H of c'. The shifts of the first two N are one with b. A layer has
-  4(HD + H² + H) + 10H parameters.
+  N gives mean 0 and variance 1, over the 4H inputs of all gates or the H of
+  c', with 1e-5 added to the variance. The shifts of the first two N are one
+  with b. A layer has 4(HD + H² + H) + 10H parameters.
   """
 
   additive = False
@@ -420,13 +426,6 @@ class LayerNormLSTM(LSTM):
     c = f * c + i * g
     n = self.cell_gain[None] * normalize(c) + self.cell_bias[None]
     return c, o * jnp.tanh(n)
-
-
-def normalize(x: jax.Array) -> jax.Array:
-  """Mean 0 and variance 1 over the last axis."""
-  x = x - jnp.mean(x, axis=-1, keepdims=True)
-  variance = jnp.mean(x * x, axis=-1, keepdims=True)
-  return x * jax.lax.rsqrt(variance + 1e-5)
 
 
 class SLSTM(LSTM):
@@ -550,7 +549,7 @@ class MinLSTM(Linear):
   gate_count = 3
 
   def initial_bias(self, init):
-    return forget_bias(init, self.forget_bias, place=0, count=3)
+    return with_forget_bias(init, self.forget_bias, place=0, count=3)
 
   def terms(self, z):
     f, i, g = jnp.split(z, 3, axis=-1)

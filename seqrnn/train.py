@@ -485,6 +485,11 @@ def run(
   # A run that has begun has its hidden size.
   if config.model.parameters and not (workdir / "config.json").exists():
     config = budget.fit(build, config, experiment.vocabularies)
+    model = config.model
+    print(
+      f"model.parameters={model.parameters}: model.hidden_size="
+      f"{model.hidden_size}"
+    )
     experiment = build(config, experiment.vocabularies)
   mesh = sharding.mesh()
   first = experiment.batches("train", 0)

@@ -64,11 +64,14 @@ def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
     return status, capfd.readouterr()
 
   given = "--config.model.parameters=2_000"
-  assert go(given)[0] == 0
+  status, shown = go(given)
+  assert status == 0
   written = json.loads((workdir / "config.json").read_text())["model"]
   assert written["parameters"] == 2000 and written["hidden_size"] not in (8, 1)
   found = experiments.load(workdir)
   assert count(found.params) <= 2000
+  line = f"model.parameters=2000: model.hidden_size={written['hidden_size']}\n"
+  assert line in shown.out
   shape = jax.tree.map(lambda x: x.shape, found.params)
 
   status, shown = go(given, "--config.train.max_steps=2")  # It goes on.
