@@ -85,7 +85,27 @@ def get_config() -> ml_collections.ConfigDict:
   # bfloat16: the factors of matrix products are rounded to it; states, sums and
   # parameters stay in float32. Faster where the processor has such products.
   model.products = "float32"
+  # Regularisers of training; evaluation knows them as their means.
   model.dropout = 0.0  # After the embedding and after each layer.
+  # At the same places, the same units at all steps of a sequence, or of a
+  # window of a stream (Gal & Ghahramani 2016).
+  model.variational_dropout = 0.0
+  # Likewise, of the state that the recurrent product reads.
+  model.recurrent_dropout = 0.0
+  # Share of symbols whose embedding is zero for a batch (Merity et al. 2017).
+  model.embedding_dropout = 0.0
+  # Share of the recurrent kernels' entries that are zero for a batch
+  # (DropConnect: Wan et al. 2013, Merity et al. 2017).
+  model.weight_drop = 0.0
+  # Share of the units of h, and of what else a cell carries (the LSTM's c),
+  # that a step leaves as they were (Krueger et al. 2017).
+  model.zoneout_hidden = 0.0
+  model.zoneout_cell = 0.0
+  # Times the mean square of the last layer's outputs after dropout, and of
+  # their change from step to step before it: added to the training loss, not
+  # to the reported one (AR and TAR: Merity et al. 2017).
+  model.activation_penalty = 0.0
+  model.change_penalty = 0.0
   # Share of input symbols replaced by the unknown symbol in training. Above
   # zero, the model learns what an unknown symbol, or a gap, means.
   model.symbol_dropout = 0.0
@@ -100,7 +120,10 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.beta1 = 0.9  # Adam, AdamW.
   optimizer.beta2 = 0.999
   optimizer.epsilon = 1e-8
-  optimizer.weight_decay = 0.0  # AdamW.
+  # AdamW: times the learning rate, taken from the parameters beside the update
+  # (Loshchilov & Hutter 2019). The others: times the parameters, added to their
+  # gradient once it is clipped, which is the L2 penalty.
+  optimizer.weight_decay = 0.0
   optimizer.clip_norm = placeholder(float)  # Of all gradients together.
   optimizer.clip_value = placeholder(float)  # Of each gradient entry.
 
@@ -128,6 +151,15 @@ def get_config() -> ml_collections.ConfigDict:
   train.samples_per_epoch = placeholder(int)  # then all windows.
   train.eval_every = placeholder(int)  # Steps; every epoch.
   train.patience = placeholder(int)  # Evaluations without gain, then stop.
+  # Share of each target that training spreads over all symbols (Szegedy et al.
+  # 2016); the reported loss is that of the true one.
+  train.label_smoothing = 0.0
+  # A mean of the parameters is evaluated and kept for all modes, while training
+  # goes on with the newest ones. ema: all so far, those of n steps ago weighing
+  # ema^n; asgd: equally, from the first evaluation on that is the asgd-th
+  # without a better validation loss (NT-ASGD: Merity et al. 2017).
+  train.ema = placeholder(float)
+  train.asgd = placeholder(int)
   # A loss, gradient or parameter that is not finite. stop: the run ends with
   # its last good checkpoint; rollback: it goes back there, and on with
   # `rollback_factor` times the learning rate, at most `rollbacks` times.

@@ -57,16 +57,15 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       "reset": batch["reset"],
     }
 
-  def predict(params, carry, batch, key=None):
+  def predict(params, carry, batch):
     ids_BT = batch["inputs"]
     start = model.initial_carry(ids_BT.shape[0])
-    _, logits_BTV = models.apply(model, params, ids_BT, start, key)
-    return carry, logits_BTV
+    return carry, models.apply(model, params, ids_BT, start)[1]
 
   def loss(params, carry, batch, key):
-    _, logits_BTV = predict(params, carry, batch, key)
-    loss, totals = metrics.cross_entropy(
-      logits_BTV, batch["targets"], batch["weights"]
+    start = model.initial_carry(batch["inputs"].shape[0])
+    loss, (_, totals) = models.loss(
+      model, params, batch, start, key, config.train.label_smoothing
     )
     return loss, (carry, totals)
 

@@ -41,7 +41,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   Raises:
     UserError: the model would see its targets, or settings exclude each other.
   """
-  data = config.data
+  data, smoothing = config.data, config.train.label_smoothing
   symbols = vocabularies["symbols"]
   many_to_one = data.mapping == "many_to_one"
   if config.model.bidirectional and not many_to_one:
@@ -86,23 +86,24 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   def start(batch_size):
     return model.initial_carry(batch_size)
 
-  def apply(params, carry, batch, key=None):
-    ids_BT = batch["inputs"]
-    initial = start(ids_BT.shape[0])
-    if not data.stateful:
-      return carry, models.apply(model, params, ids_BT, initial, key)[1]
-    carry = hold(~batch["reset"], carry, initial)
-    return models.apply(model, params, ids_BT, carry, key)
+  def first(carry, batch):
+    initial = start(batch["inputs"].shape[0])
+    return hold(~batch["reset"], carry, initial) if data.stateful else initial
+
+  def predict(params, carry, batch):
+    last, logits_BNV = models.apply(
+      model, params, batch["inputs"], first(carry, batch)
+    )
+    return last if data.stateful else carry, logits_BNV
 
   def loss(params, carry, batch, key):
-    carry, logits_BNV = apply(params, carry, batch, key)
-    loss, totals = metrics.cross_entropy(
-      logits_BNV, batch["targets"], batch["weights"]
+    loss, (last, totals) = models.loss(
+      model, params, batch, first(carry, batch), key, smoothing
     )
-    return loss, (carry, totals)
+    return loss, (last if data.stateful else carry, totals)
 
   def score(params, carry, batch):
-    carry, logits_BNV = apply(params, carry, batch)
+    carry, logits_BNV = predict(params, carry, batch)
     nll_BN = metrics.surprisal(logits_BNV, batch["targets"])
     return carry, nll_BN * batch["weights"]
 
@@ -133,7 +134,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     loss=loss,
     facts=segments.facts,
     batches=lambda split, epoch: segments.batches(split, epoch).map(targets),
-    predict=apply,
+    predict=predict,
     score=score,
     decoder=Decoder(empty_window, next_of_window)
     if many_to_one

@@ -32,6 +32,9 @@ _PLAIN = {
   "model.embedding_size": None,
   "model.tied": False,
   "model.symbol_dropout": 0,
+  "model.activation_penalty": 0,
+  "model.change_penalty": 0,
+  "train.label_smoothing": 0,
 }
 
 

@@ -56,6 +56,11 @@ def along(x: jax.Array, vector_K: jax.Array) -> jax.Array:
   return vector_K.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
+def dropped(h_BH: jax.Array, drop_BH: jax.Array | None) -> jax.Array:
+  """What a recurrent product sees of h: h times `drop_BH`, where that is."""
+  return h_BH if drop_BH is None else h_BH * drop_BH
+
+
 def normalize(x: jax.Array) -> jax.Array:
   """Mean 0 and variance 1 over the last axis."""
   x = x - jnp.mean(x, axis=-1, keepdims=True)
@@ -185,9 +190,12 @@ class Cell(nn.Module):
     """The rest of a step, `u_BK` being the recurrent product."""
     raise NotImplementedError
 
-  def __call__(self, carry: Carry, z_BK: jax.Array) -> Carry:
-    """One time step."""
-    u_BK = dot(self.hidden(carry), self.recurrent_kernel, self.products)
+  def __call__(
+    self, carry: Carry, z_BK: jax.Array, drop_BH: jax.Array | None = None
+  ) -> Carry:
+    """One time step; the recurrent product reads h times `drop_BH`."""
+    h_BH = dropped(self.hidden(carry), drop_BH)
+    u_BK = dot(h_BH, self.recurrent_kernel, self.products)
     return self.gates(carry, z_BK, u_BK)
 
   def initial_carry(self, batch_size: int) -> Carry:
@@ -355,13 +363,13 @@ class Odyssey(Cell):
     if self.gate_recurrence:
       self.gate_kernel = self.param("gate_kernel", init, (3 * H, 3 * H))
 
-  def __call__(self, carry, z_BK):
+  def __call__(self, carry, z_BK, drop_BH=None):
     if self.gate_recurrence:
       ifo_B3H = jnp.concatenate(carry[2:], axis=-1)
       u_B3H = dot(ifo_B3H, self.gate_kernel, self.products)
       i, f, o = jnp.split(u_B3H, 3, axis=-1)
       z_BK += jnp.concatenate([i, f, jnp.zeros_like(i), o], axis=-1)
-    return super().__call__(carry, z_BK)
+    return super().__call__(carry, z_BK, drop_BH)
 
   def gates(self, carry, z_BK, u_BK):
     c = carry[0]
@@ -478,13 +486,13 @@ class ResetBeforeGRU(Cell):
   gate_count = 3
   path = "plain"
 
-  def __call__(self, carry, z_BK):
-    H = self.hidden_size
+  def __call__(self, carry, z_BK, drop_BH=None):
+    H, h_BH = self.hidden_size, dropped(carry, drop_BH)
     rz_BK, n_BH = jnp.split(z_BK, [2 * H], axis=-1)
     R_rz, R_n = jnp.split(self.recurrent_kernel, [2 * H], axis=-1)
-    rz_BK += dot(carry, R_rz, self.products)
+    rz_BK += dot(h_BH, R_rz, self.products)
     r, z = activate((SIGMOID, SIGMOID), rz_BK)
-    n = jnp.tanh(n_BH + dot(r * carry, R_n, self.products))
+    n = jnp.tanh(n_BH + dot(r * h_BH, R_n, self.products))
     return (1 - z) * n + z * carry
 
 
@@ -504,11 +512,12 @@ class MGU(Cell):
   gate_count = 2
   path = "plain"
 
-  def __call__(self, carry, z_BK):
+  def __call__(self, carry, z_BK, drop_BH=None):
+    h_BH = dropped(carry, drop_BH)
     f_BH, n_BH = jnp.split(z_BK, 2, axis=-1)
     R_f, R_n = jnp.split(self.recurrent_kernel, 2, axis=-1)
-    [f] = activate((SIGMOID,), f_BH + dot(carry, R_f, self.products))
-    n = jnp.tanh(n_BH + dot(f * carry, R_n, self.products))
+    [f] = activate((SIGMOID,), f_BH + dot(h_BH, R_f, self.products))
+    n = jnp.tanh(n_BH + dot(f * h_BH, R_n, self.products))
     return (1 - f) * carry + f * n
 
 
@@ -525,7 +534,8 @@ class Linear(Cell):
     """The a and b of z_BK, or of z_TBK."""
     raise NotImplementedError
 
-  def __call__(self, carry, z_BK):
+  def __call__(self, carry, z_BK, drop_BH=None):
+    del drop_BH  # There is no recurrent product.
     a_BH, b_BH = self.terms(z_BK)
     return a_BH * carry + b_BH
 

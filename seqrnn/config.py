@@ -28,7 +28,9 @@ IDENTITY = (
   "model.",
   "train.batch_size",  # The place in the data counts batches.
   "optimizer.name",  # The optimizer's state has the shape
-  "optimizer.momentum",  # that these two give it.
+  "optimizer.momentum",  # that these two give it,
+  "train.ema",  # and whether there is a mean of
+  "train.asgd",  # the parameters, these.
 )
 # Those that parameters and vocabulary rest on.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
@@ -399,6 +401,7 @@ _NATURAL = _whole(0, 2**31 - 1, "0 to 2**31 - 1")
 _SIZE = _whole(1, 2**24, "1 to 2**24")
 _SEED = _whole(0, 2**32 - 1, "0 to 2**32 - 1")
 _SHARE = _number(lambda v: 0 <= v < 1, "from 0 to below 1")
+_BETWEEN = _number(lambda v: 0 < v < 1, "above 0, below 1")
 _UP_TO_1 = _number(lambda v: 0 < v <= 1, "above 0 and at most 1")
 _SPLITS = _choice("train", "validation", "test")
 
@@ -460,6 +463,14 @@ RULES: dict[str, Rule] = {
   "model.products": _choice("float32", "bfloat16"),
   "model.scan": _choice("fused", "plain"),
   "model.dropout": _SHARE,
+  "model.variational_dropout": _SHARE,
+  "model.recurrent_dropout": _SHARE,
+  "model.embedding_dropout": _SHARE,
+  "model.weight_drop": _SHARE,
+  "model.zoneout_hidden": _SHARE,
+  "model.zoneout_cell": _SHARE,
+  "model.activation_penalty": _NOT_NEGATIVE,
+  "model.change_penalty": _NOT_NEGATIVE,
   "model.symbol_dropout": _SHARE,
   "model.input_noise": _NOT_NEGATIVE,
   "optimizer.name": _choice("rmsprop", "sgd", "adagrad", "adam", "adamw"),
@@ -490,8 +501,11 @@ RULES: dict[str, Rule] = {
   "train.samples_per_epoch": _or_none(_WHOLE),
   "train.eval_every": _or_none(_WHOLE),
   "train.patience": _or_none(_WHOLE),
+  "train.label_smoothing": _SHARE,
+  "train.ema": _or_none(_BETWEEN),
+  "train.asgd": _or_none(_WHOLE),
   "train.on_nonfinite": _choice("stop", "rollback"),
-  "train.rollback_factor": _number(lambda v: 0 < v < 1, "above 0, below 1"),
+  "train.rollback_factor": _BETWEEN,
   "train.rollbacks": _WHOLE,
   "checkpoint.keep": _WHOLE,
   "checkpoint.every": _or_none(_WHOLE),
@@ -591,6 +605,24 @@ def check(config: Config):
     "model.tied",
     "model.parameters",
     rule="the hidden size of tied weights is that of the embedding",
+  )
+  pair(
+    config.model.embedding_dropout > 0 and config.model.embedding_size is None,
+    "model.embedding_dropout",
+    "model.embedding_size",
+    rule="there must be an embedding to drop symbols from",
+  )
+  pair(
+    train.ema is not None and train.asgd is not None,
+    "train.ema",
+    "train.asgd",
+    rule="set one of the two, or neither to evaluate the newest parameters",
+  )
+  pair(
+    None not in (train.patience, train.asgd) and train.patience <= train.asgd,
+    "train.patience",
+    "train.asgd",
+    rule="training must not end before the averaging begins",
   )
   nesterov = config.optimizer.nesterov
   pair(

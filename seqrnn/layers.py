@@ -22,40 +22,92 @@ from seqrnn.scan import hold, parallel, scan
 class Recurrent(nn.Module):
   """A cell scanned over time.
 
+  All that is random is drawn before the scan, batch-major, so that rows of
+  padding change nothing.
+
   Attributes:
     cell: one time step.
     reverse: from the last position to the first; the output stands where its
       input does.
     fused: by the cell's own path, which computes the same in less time.
+    weight_drop: share of the recurrent kernel's entries set to zero in
+      training, the same ones for a whole batch (Wan et al. 2013; Merity et
+      al. 2017).
+    recurrent_dropout: share of the state's units that the recurrent product
+      does not see in training, the same ones at all steps of a sequence (Gal &
+      Ghahramani 2016).
+    zoneout: share of h that a step leaves as it was in training, and of all
+      else in the carry; in evaluation each step takes the mean over what
+      training draws (Krueger et al. 2017).
   """
 
   cell: Cell
   reverse: bool = False
   fused: bool = True
+  weight_drop: float = 0.0
+  recurrent_dropout: float = 0.0
+  zoneout: tuple[float, float] = (0.0, 0.0)
+
+  def setup(self):
+    self.drop_weights = nn.Dropout(self.weight_drop)
+    self.drop_state = nn.Dropout(self.recurrent_dropout)
 
   def __call__(self, x_BTD, mask_BT, carry, train=False):
-    del train  # Nothing is random here.
     x_TBD = x_BTD.swap() if isinstance(x_BTD, Lookup) else x_BTD.swapaxes(0, 1)
-    z_and_mask = (self.cell.inputs(x_TBD), mask_BT.T)
-    own = self.fused and not self.is_initializing()
-    if own and self.cell.path == "fused":
-      cell, variables = self.cell.unbind()
+    inputs = (self.cell.inputs(x_TBD), self._take(mask_BT, carry, train))
+    if self.is_initializing():
+      carry, h_TBH = self._plain(self.cell, carry, inputs, None)
+      return carry, h_TBH.swapaxes(0, 1)
+    drop_BH = None
+    if train and self.recurrent_dropout:
+      ones_BH = jnp.ones_like(self.cell.hidden(carry))
+      drop_BH = self.drop_state(ones_BH, deterministic=False)
+    cell, variables = self.cell.unbind()
+    params = dict(variables["params"])
+    if train and self.weight_drop:
+      params["recurrent_kernel"] = self.drop_weights(
+        params["recurrent_kernel"], deterministic=False
+      )
+    if self.fused and cell.path == "fused":
       over_time = scan(cell, reverse=self.reverse)
-      carry, h_TBH = over_time(variables["params"], carry, *z_and_mask)
-    elif own and self.cell.path == "parallel":
-      z_TBK, mask_TB = z_and_mask
-      terms = self.cell.terms(z_TBK)
-      carry, h_TBH = parallel(terms, carry, mask_TB, reverse=self.reverse)
+      carry, h_TBH = over_time(params, carry, *inputs, drop_BH)
+    elif self.fused and cell.path == "parallel":
+      z_TBK, take = inputs
+      terms = cell.terms(z_TBK)
+      carry, h_TBH = parallel(terms, carry, take, reverse=self.reverse)
     else:
-      carry, h_TBH = self._plain(carry, z_and_mask)
+      cell = cell.bind({"params": params})
+      carry, h_TBH = self._plain(cell, carry, inputs, drop_BH)
     return carry, h_TBH.swapaxes(0, 1)
 
-  def _plain(self, carry, z_and_mask):
+  def _take(self, mask_BT, carry, train):
+    """Where the scan takes the new carry: `take` of seqrnn.scan.hold."""
+    mask_TB = mask_BT.T
+    if not any(self.zoneout):
+      return mask_TB
+    leaves, structure = jax.tree.flatten(carry)
+    places = jax.tree.unflatten(structure, range(len(leaves)))
+
+    def one(place, leaf_BH):
+      rate = self.zoneout[place != self.cell.hidden(places)]
+      if not rate:
+        return mask_TB
+      if not train:
+        return jnp.where(mask_TB, 1 - rate, 0).astype(leaf_BH.dtype)
+      shape = (*mask_BT.shape, leaf_BH.shape[-1])
+      new_BTH = jax.random.bernoulli(
+        self.make_rng("dropout"), 1 - rate, shape
+      )
+      return (mask_BT[..., None] & new_BTH).swapaxes(0, 1)
+
+    return jax.tree.map(one, places, carry)
+
+  def _plain(self, cell, carry, inputs, drop_BH):
     """The definition of what a scan over time is."""
 
-    def step(cell, carry, z_and_mask):
-      z_BK, mask_B = z_and_mask
-      carry = hold(mask_B, cell(carry, z_BK), carry)
+    def step(cell, carry, inputs):
+      z_BK, take = inputs
+      carry = hold(take, cell(carry, z_BK, drop_BH), carry)
       return carry, cell.hidden(carry)
 
     over_time = nn.scan(
@@ -64,7 +116,7 @@ class Recurrent(nn.Module):
       split_rngs={"params": False},
       reverse=self.reverse,
     )
-    return over_time(self.cell, carry, z_and_mask)
+    return over_time(cell, carry, inputs)
 
   def initial_carry(self, batch_size: int) -> Carry:
     return self.cell.initial_carry(batch_size)
@@ -116,32 +168,70 @@ class Bidirectional(nn.Module):
 class Stack(nn.Module):
   """Sequence modules one above the other, with dropout after each.
 
+  In training, the variable "penalty" of "penalties" is what the last layer adds
+  to the loss of each position, [B, T].
+
   Attributes:
     layers: from the input up.
     dropout: share of outputs set to zero in training (Zaremba et al. 2014:
       between layers and before the head, never along time).
+    variational_dropout: likewise, the same units at all steps of a sequence
+      (Gal & Ghahramani 2016).
+    activation_penalty: factor of the mean over units of y², after dropout (AR:
+      Merity et al. 2017).
+    change_penalty: factor of that of (y - y')², before dropout, y' being the
+      output at the step before (TAR).
+    reverse: whether the layers' scans are reversed.
   """
 
   layers: Sequence[nn.Module]
   dropout: float = 0.0
+  variational_dropout: float = 0.0
+  activation_penalty: float = 0.0
+  change_penalty: float = 0.0
+  reverse: bool = False
 
   def setup(self):
     self.drop = nn.Dropout(self.dropout)
+    self.drop_units = nn.Dropout(self.variational_dropout, broadcast_dims=(1,))
+    if self.variational_dropout and self.has_rng("dropout"):
+      self.units_key = self.make_rng("dropout")
 
   def __call__(self, x_BTD, mask_BT, carry, train=False):
-    carries = []
-    for layer, layer_carry in zip(self.layers, carry, strict=True):
-      layer_carry, x_BTD = layer(x_BTD, mask_BT, layer_carry, train)
-      x_BTD = self.drop(x_BTD, deterministic=not train)
+    y_BTH, carries = x_BTD, []
+    for depth, layer in enumerate(self.layers):
+      layer_carry, y_BTH = layer(x_BTD, mask_BT, carry[depth], train)
+      x_BTD = self._dropped(depth, y_BTH, train)
       carries.append(layer_carry)
+    if train and (self.activation_penalty or self.change_penalty):
+      penalty_BT = self._penalty(y_BTH, x_BTD, mask_BT)
+      self.put_variable("penalties", "penalty", penalty_BT)
     return tuple(carries), x_BTD
+
+  def _dropped(self, depth, y_BTH, train):
+    """What is left of a layer's outputs."""
+    y_BTH = self.drop(y_BTH, deterministic=not train)
+    if not (train and self.variational_dropout):
+      return y_BTH
+    # A key of its own: the summary is dropped as the outputs are.
+    key = jax.random.fold_in(self.units_key, depth)
+    return self.drop_units(y_BTH, deterministic=False, rng=key)
+
+  def _penalty(self, y_BTH, dropped_BTH, mask_BT):
+    changes_BT = jnp.mean((y_BTH[:, 1:] - y_BTH[:, :-1]) ** 2, axis=-1)
+    changes_BT *= mask_BT[:, 1:] & mask_BT[:, :-1]
+    # That of two neighbours stands where the later one was read.
+    sides = (0, 1) if self.reverse else (1, 0)
+    changes_BT = jnp.pad(changes_BT, [(0, 0), sides])
+    sizes_BT = jnp.mean(dropped_BTH**2, axis=-1)
+    return self.activation_penalty * sizes_BT + self.change_penalty * changes_BT
 
   def initial_carry(self, batch_size: int) -> Carry:
     return tuple(layer.initial_carry(batch_size) for layer in self.layers)
 
   def summary(self, carry: Carry, train: bool = False) -> jax.Array:
-    y_BH = self.layers[-1].summary(carry[-1])
-    return self.drop(y_BH, deterministic=not train)
+    y_B1H = self.layers[-1].summary(carry[-1])[:, None]
+    return self._dropped(len(self.layers) - 1, y_B1H, train)[:, 0]
 
 
 class Before(nn.Module):
@@ -161,9 +251,18 @@ class Before(nn.Module):
   def __call__(self, x_BTD, mask_BT, carry, train=False):
     first_B1H = self.tower.summary(carry, train)[:, None]
     carry, y_BTH = self.tower(x_BTD, mask_BT, carry, train)
+    name = "penalties", "penalty"
+    if self.tower.has_variable(*name):  # It moves with the output.
+      penalty_BT = self.tower.get_variable(*name)
+      nothing_B1 = jnp.zeros_like(penalty_BT[:, :1])
+      self.tower.put_variable(*name, self._moved(penalty_BT, nothing_B1))
+    return carry, self._moved(y_BTH, first_B1H)
+
+  def _moved(self, y, first):
+    """What was at t, from where t has not been read yet."""
     if self.reverse:
-      return carry, jnp.concatenate([y_BTH[:, 1:], first_B1H], axis=1)
-    return carry, jnp.concatenate([first_B1H, y_BTH[:, :-1]], axis=1)
+      return jnp.concatenate([y[:, 1:], first], axis=1)
+    return jnp.concatenate([first, y[:, :-1]], axis=1)
 
   def initial_carry(self, batch_size: int) -> Carry:
     return self.tower.initial_carry(batch_size)

@@ -15,12 +15,24 @@ def surprisal(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
 
 
 def cross_entropy(
-  logits_BNV: jax.Array, targets_BN: jax.Array, weights_BN: jax.Array
+  logits_BNV: jax.Array,
+  targets_BN: jax.Array,
+  weights_BN: jax.Array,
+  smoothing: float = 0.0,
+  penalty_BN: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
   """Categorical cross-entropy in nats a target, and its totals.
 
   The mean is over the weight of the whole batch, so it does not depend on how
   rows are spread over devices, nor on padding, which weighs nothing.
+
+  Args:
+    logits_BNV: of the model.
+    targets_BN: the true symbols.
+    weights_BN: of the targets.
+    smoothing: share of a target's weight that is spread over all symbols
+      (Szegedy et al. 2016). The totals know neither this nor the penalty.
+    penalty_BN: what is added to the loss of a target.
   """
   nll_BN = surprisal(logits_BNV, targets_BN)
   # No symbol is more likely; argmax would take XLA longer than all the rest.
@@ -29,13 +41,20 @@ def cross_entropy(
   hits_BN = logit_BN >= jnp.max(logits_BNV, axis=-1)
   # One sum over all devices. That of the weights alone would run before the
   # network does, and who comes there first would wait for the others.
-  terms_3BN = jnp.stack([nll_BN, hits_BN, jnp.ones_like(nll_BN)])
-  total, hits, weight = jnp.sum(terms_3BN * weights_BN[None], axis=(1, 2))
+  terms = [nll_BN, hits_BN, jnp.ones_like(nll_BN)]
+  if smoothing or penalty_BN is not None:
+    mean_BN = jnp.mean(logits_BNV, axis=-1)
+    smooth_BN = (1 - smoothing) * logit_BN + smoothing * mean_BN
+    loss_BN = jax.nn.logsumexp(logits_BNV, axis=-1) - smooth_BN
+    terms.append(loss_BN if penalty_BN is None else loss_BN + penalty_BN)
+  sums = jnp.sum(jnp.stack(terms) * weights_BN[None], axis=(1, 2))
+  total, hits, weight = sums[:3]
   totals = {
     "loss": (total, weight),
     "accuracy": (hits, weight),
   }
-  return total / jnp.where(weight > 0, weight, 1), totals
+  trained = sums[3] if len(terms) > 3 else total
+  return trained / jnp.where(weight > 0, weight, 1), totals
 
 
 def note_surprisal(logits_BTV: jax.Array, notes_BTV: jax.Array) -> jax.Array:

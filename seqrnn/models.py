@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqrnn import cells, layers
+from seqrnn import cells, layers, metrics
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.experiment import Carry, Params
+from seqrnn.experiment import Batch, Carry, Params, Totals
 from seqrnn.products import Lookup, product, rows
 
 
@@ -60,9 +60,11 @@ class SequenceModel(nn.Module):
     tied: the head's kernel is the embedding, transposed (Press & Wolf 2017).
     pooled: one output a sequence, from the last state of each direction.
     initial_scale: as in Cell; None: 1/sqrt(fan in).
-    dropout: of the embedding.
+    dropout: of the embedding; so is variational_dropout, as in Stack.
     symbol_dropout: share of input symbols replaced by the unknown symbol in
       training.
+    embedding_dropout: share of symbols whose embedding is zero in training, the
+      same ones for a whole batch (Merity et al. 2017).
     products: as in Cell.
   """
 
@@ -74,6 +76,8 @@ class SequenceModel(nn.Module):
   initial_scale: float | None = None
   dropout: float = 0.0
   symbol_dropout: float = 0.0
+  variational_dropout: float = 0.0
+  embedding_dropout: float = 0.0
   products: Any = None
 
   def setup(self):
@@ -89,6 +93,12 @@ class SequenceModel(nn.Module):
         embedding_init=cells.uniform(0.1) if self.tied else embedding_init,
       )
       self.drop = nn.Dropout(self.dropout)
+      self.drop_units = nn.Dropout(
+        self.variational_dropout, broadcast_dims=(1,)
+      )
+      self.drop_symbols = nn.Dropout(
+        self.embedding_dropout, broadcast_dims=(1,)
+      )
     if self.tied:
       self.head_bias = self.param(
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
@@ -108,13 +118,16 @@ class SequenceModel(nn.Module):
       ids_BT = jnp.where(hide_BT & (ids_BT > UNKNOWN), UNKNOWN, ids_BT)
     x_BTD: Any = ids_BT
     if self.embedding_size is not None:
-      table_VD = self.embedding.embedding
+      table_VD = self.drop_symbols(
+        self.embedding.embedding, deterministic=not train
+      )
       B, T = ids_BT.shape
       # Sampling reads one position a step, in a loop before which XLA makes
       # what rests on the table alone.
       few = self.vocabulary_size >= B * (T if T > 1 else _LOOP)
-      if few or (train and self.dropout):
+      if few or (train and (self.dropout or self.variational_dropout)):
         x_BTD = self.drop(rows(table_VD, ids_BT), deterministic=not train)
+        x_BTD = self.drop_units(x_BTD, deterministic=not train)
       else:
         x_BTD = Lookup(table_VD, ids_BT)
     carry, y_BTH = self.body(x_BTD, mask_BT, carry, train)
@@ -187,7 +200,11 @@ def head(features: int, initial_scale: float | None, products: Any) -> nn.Dense:
 
 
 def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
-  """One scanned cell, as `config.model` describes it."""
+  """One scanned cell, as `config.model` describes it.
+
+  Raises:
+    UserError: a regulariser of what the cell does not have.
+  """
   cell = CELLS[model.cell](
     model,
     hidden_size=model.hidden_size,
@@ -195,7 +212,26 @@ def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
     products=PRODUCTS[model.products],
     **shape,
   )
-  return layers.Recurrent(cell, reverse=reverse, fused=model.scan == "fused")
+  carry = jax.eval_shape(lambda: cell.initial_carry(1))
+  lacks = {
+    "zoneout_cell": len(jax.tree.leaves(carry)) != 2 and "carry (c, h)",
+    "weight_drop": cell.path == "parallel" and "recurrent kernel",
+    "recurrent_dropout": cell.path == "parallel" and "recurrent product",
+  }
+  for name, part in lacks.items():
+    if model[name] and part:
+      raise UserError(
+        f"model.{name}={model[name]} with model.cell={model.cell!r}: it has no"
+        f" {part}"
+      )
+  return layers.Recurrent(
+    cell,
+    reverse=reverse,
+    fused=model.scan == "fused",
+    weight_drop=model.weight_drop,
+    recurrent_dropout=model.recurrent_dropout,
+    zoneout=(model.zoneout_hidden, model.zoneout_cell),
+  )
 
 
 def stack(
@@ -222,7 +258,12 @@ def stack(
     return recurrent(model, reverse, **shape)
 
   return layers.Stack(
-    [layer(depth) for depth in range(model.layers)], dropout=model.dropout
+    [layer(depth) for depth in range(model.layers)],
+    dropout=model.dropout,
+    variational_dropout=model.variational_dropout,
+    activation_penalty=model.activation_penalty,
+    change_penalty=model.change_penalty,
+    reverse=reverse,
   )
 
 
@@ -251,6 +292,8 @@ def sequence_model(
     initial_scale=model.initial_scale,
     dropout=model.dropout,
     symbol_dropout=model.symbol_dropout,
+    variational_dropout=model.variational_dropout,
+    embedding_dropout=model.embedding_dropout,
     products=PRODUCTS[model.products],
   )
 
@@ -282,3 +325,45 @@ def apply(
     rngs=None if key is None else {"dropout": key},
   )
   return result
+
+
+def loss(
+  model: SequenceModel,
+  params: Params,
+  batch: Batch,
+  carry: Carry,
+  key: jax.Array | None,
+  label_smoothing: float,
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """The mean loss of a batch, the last carry, and the totals.
+
+  Where there is a key, the model trains: what is random is drawn from it, and
+  the loss, not the totals, has what regularises.
+  """
+  ids_BT = batch["inputs"]
+  target = (batch["targets"], batch["weights"])
+  if key is None:
+    carry, logits_BNV = apply(model, params, ids_BT, carry)
+    mean, totals = metrics.cross_entropy(logits_BNV, *target)
+    return mean, (carry, totals)
+  result: Any = model.apply(
+    {"params": params},
+    ids_BT,
+    carry,
+    train=True,
+    rngs={"dropout": key},
+    mutable=["penalties"],
+  )
+  (carry, logits_BNV), penalties = result
+  penalty_BN = None
+  if penalties:  # One, or one of each tower.
+    penalty_BN = jnp.sum(jnp.stack(jax.tree.leaves(penalties)), axis=0)
+    if model.pooled:
+      mask_BT = ids_BT != PAD
+      total_B1 = jnp.sum(penalty_BN * mask_BT, axis=1, keepdims=True)
+      length_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
+      penalty_BN = total_B1 / jnp.maximum(length_B1, 1)
+  mean, totals = metrics.cross_entropy(
+    logits_BNV, *target, label_smoothing, penalty_BN
+  )
+  return mean, (carry, totals)

@@ -49,7 +49,7 @@ def schedule(
 def optimizer(
   config: Config, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Clipping, then the update rule.
+  """Clipping, weight decay, then the update rule, of which AdamW's has its own.
 
   RMSprop divides by sqrt(mean square) + epsilon, epsilon outside the root, as
   Keras, PyTorch and char-rnn do. Adagrad is optax's: its sum of squares begins
@@ -79,9 +79,11 @@ def optimizer(
       weight_decay=fields.weight_decay,
     ),
   }
-  parts = []
+  parts: list[optax.GradientTransformation] = []
   if fields.clip_value is not None:
     parts.append(optax.clip(fields.clip_value))
   if fields.clip_norm is not None:
     parts.append(optax.clip_by_global_norm(fields.clip_norm))
+  if fields.weight_decay and fields.name != "adamw":
+    parts.append(optax.add_decayed_weights(fields.weight_decay))
   return optax.chain(*parts, rules[fields.name]())

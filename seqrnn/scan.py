@@ -11,26 +11,49 @@ That holds for every cell whose `gates` have no product. Their derivative is
 JAX's own. `parallel` is for cells whose step is linear.
 """
 
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqrnn.cells import KEPT, OUTSIDE, Cell
+from seqrnn.cells import KEPT, OUTSIDE, Cell, dropped
 from seqrnn.experiment import Carry
 from seqrnn.products import dot, kernel_gradient
 
 
-def hold(keep_B: jax.Array, new: Carry, old: Carry) -> Carry:
-  """The new carry in the rows where `keep_B` is true, the old one elsewhere."""
-  return jax.tree.map(lambda n, o: jnp.where(keep_B[:, None], n, o), new, old)
+def hold(take: Any, new: Carry, old: Carry) -> Carry:
+  """The new carry where `take` is true, the old one elsewhere.
+
+  Args:
+    take: for each array of the carry, or for all of them, take_B or take_BH;
+      numbers are the share of the new one in a mean of the two. With T before
+      B where the carries have it.
+    new: where it is taken.
+    old: where it is not.
+  """
+
+  def one(take, new, old):
+    take = take[..., None] if take.ndim < new.ndim else take
+    if take.dtype == bool:
+      return jnp.where(take, new, old)
+    return take * new + (1 - take) * old
+
+  return jax.tree.map(
+    lambda take, *carries: jax.tree.map(partial(one, take), *carries),
+    take,
+    new,
+    old,
+  )
 
 
 def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
-  """A function params, carry, z_TBK, mask_TB -> last carry, h_TBH.
+  """A function params, carry, z_TBK, take, drop_BH -> last carry, h_TBH.
+
+  It has no gradient with respect to `take`, which is as in `hold`, T before B,
+  nor to `drop_BH`, by which h is multiplied for the recurrent product.
 
   Args:
     cell: not bound to parameters.
@@ -38,19 +61,19 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
   """
 
   @jax.custom_vjp
-  def run(params, carry, z_TBK, mask_TB):
+  def run(params, carry, z_TBK, take, drop_BH=None):
     def step(carry, inputs):
-      z_BK, mask_B = inputs
-      new = cell.apply({"params": params}, carry, z_BK)
-      carry = hold(mask_B, new, carry)
+      z_BK, take = inputs
+      new = cell.apply({"params": params}, carry, z_BK, drop_BH)
+      carry = hold(take, new, carry)
       return carry, cell.hidden(carry)
 
-    return lax.scan(step, carry, (z_TBK, mask_TB), reverse=reverse)
+    return lax.scan(step, carry, (z_TBK, take), reverse=reverse)
 
-  def forward(params, first, z_TBK, mask_TB):
+  def forward(params, first, z_TBK, take, drop_BH):
     own = {name: p for name, p in params.items() if name not in OUTSIDE}
 
-    @functools.partial(
+    @partial(
       jax.checkpoint,
       policy=jax.checkpoint_policies.save_only_these_names(KEPT),
       prevent_cse=False,  # A loop's body needs no guard against it.
@@ -60,8 +83,9 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       return cell.apply(variables, carry, z_BK, u_BK, method="gates")
 
     def step(carry, inputs):
-      z_BK, mask_B = inputs
-      u_BK = dot(cell.hidden(carry), params["recurrent_kernel"], cell.products)
+      z_BK, take = inputs
+      h_BH = dropped(cell.hidden(carry), drop_BH)
+      u_BK = dot(h_BH, params["recurrent_kernel"], cell.products)
       if cell.additive:
         new, back = jax.vjp(
           lambda own, carry, a: gates(own, carry, a, jnp.zeros_like(a)),
@@ -71,16 +95,14 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
         )
       else:
         new, back = jax.vjp(gates, own, carry, z_BK, u_BK)
-      carry = hold(mask_B, new, carry)
+      carry = hold(take, new, carry)
       return carry, (cell.hidden(carry), _unique(back))
 
-    last, (h_TBH, back) = lax.scan(
-      step, first, (z_TBK, mask_TB), reverse=reverse
-    )
-    return (last, h_TBH), (params, first, h_TBH, mask_TB, back)
+    last, (h_TBH, back) = lax.scan(step, first, (z_TBK, take), reverse=reverse)
+    return (last, h_TBH), (params, first, h_TBH, take, drop_BH, back)
 
   def backward(saved, cotangents):
-    params, first, h_TBH, mask_TB, back = saved
+    params, first, h_TBH, take, drop_BH, back = saved
     own = params.keys() - set(OUTSIDE)
     dlast, dh_TBH = cotangents
     # Left as R.T, XLA would read it across its rows at every step.
@@ -89,17 +111,18 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
     def step(dcarry, inputs):
-      back, mask_B, dh_BH = inputs
+      back, take, dh_BH = inputs
       dcarry = add(dcarry, *spread(dh_BH))
       zeros = jax.tree.map(jnp.zeros_like, dcarry)
-      dnew = hold(mask_B, dcarry, zeros)
+      dnew = hold(take, dcarry, zeros)
       _, dgates, *dinputs = back()(dnew)
-      held = hold(mask_B, zeros, dcarry)
-      dcarry = add(held, dgates, *spread(dot(dinputs[-1], R_T, cell.products)))
+      held = hold(take, zeros, dcarry)
+      dh_BH = dropped(dot(dinputs[-1], R_T, cell.products), drop_BH)
+      dcarry = add(held, dgates, *spread(dh_BH))
       return dcarry, (dinputs, dnew if own else None)
 
     dfirst, (dinputs, dnew) = lax.scan(
-      step, dlast, (back, mask_TB, dh_TBH), reverse=not reverse
+      step, dlast, (back, take, dh_TBH), reverse=not reverse
     )
     if own:  # All steps together: in the loop, devices would wait for others.
       down = jax.vmap(lambda back, dnew: back()(dnew)[0])(back, dnew)
@@ -109,6 +132,8 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       before_TBH = jnp.concatenate([h_TBH[1:], edge_1BH])
     else:
       before_TBH = jnp.concatenate([edge_1BH, h_TBH[:-1]])
+    if drop_BH is not None:
+      before_TBH *= drop_BH[None]
     dparams = {
       **dict.fromkeys(OUTSIDE),  # None: no gradient by this way.
       **(down if own else {}),
@@ -116,7 +141,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
         before_TBH, dinputs[-1], cell.products
       ),
     }
-    return dparams, dfirst, dinputs[0], None
+    return dparams, dfirst, dinputs[0], None, None
 
   run.defvjp(forward, backward)
   return run
@@ -125,7 +150,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
 def parallel(
   terms: tuple[jax.Array, jax.Array],
   h_BH: jax.Array,
-  mask_TB: jax.Array,
+  take: Any,
   *,
   reverse: bool,
 ) -> tuple[jax.Array, jax.Array]:
@@ -134,11 +159,11 @@ def parallel(
   Args:
     terms: a_TBH, which is at most 1, and b_TBH.
     h_BH: before the first step.
-    mask_TB: false where h is held.
+    take: as in `hold`, T before B.
     reverse: from the last step to the first.
   """
-  a_TBH = jnp.where(mask_TB[..., None], terms[0], 1)
-  b_TBH = jnp.where(mask_TB[..., None], terms[1], 0)
+  a_TBH = hold(take, terms[0], jnp.ones_like(terms[0]))
+  b_TBH = hold(take, terms[1], jnp.zeros_like(terms[1]))
 
   def join(first, second):
     (a, b), (then_a, then_b) = first, second

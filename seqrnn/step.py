@@ -12,6 +12,18 @@ from seqrnn import metrics, sharding
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 
 
+class Average(NamedTuple):
+  """A weighted mean of the parameters after each update since it began.
+
+  Attributes:
+    params: the mean; the newest parameters until it begins.
+    weight: of all in it together, the newest having 1; 0 until it begins.
+  """
+
+  params: Params
+  weight: jax.Array
+
+
 class State(NamedTuple):
   """All arrays of a run. The step makes the next one of it, in place.
 
@@ -23,6 +35,8 @@ class State(NamedTuple):
     carry: handed from batch to batch where `data.stateful`.
     scale: of the learning rate; a plateau lowers it.
     sums: totals since the last evaluation, as metrics.add makes them.
+    average: of the parameters, which stands for them outside of training; ()
+      where they stand for themselves.
   """
 
   step: jax.Array
@@ -32,12 +46,34 @@ class State(NamedTuple):
   carry: Carry
   scale: jax.Array
   sums: dict[str, Any]
+  average: Average | tuple[()] = ()
+
+  @property
+  def shown(self) -> Params:
+    """The parameters that are evaluated, and that other modes read."""
+    return self.average.params if self.average else self.params
+
+  def showing(self, params: Params) -> "State":
+    """The same, with these in the place of what is shown."""
+    if self.average:
+      return self._replace(average=self.average._replace(params=params))
+    return self._replace(params=params)
 
 
 def make_step(
-  experiment: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  decay: float = 1.0,
 ) -> Callable[[State, Batch], tuple[State, jax.Array]]:
-  """The jitted step: state, batch -> state, mean loss; `state` is used up."""
+  """The jitted step: state, batch -> state, mean loss; `state` is used up.
+
+  Args:
+    experiment: the task.
+    optimizer: of the parameters.
+    mesh: of the devices.
+    decay: of the weights in the average, where the state has one.
+  """
 
   def step(state, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -50,19 +86,30 @@ def make_step(
     )
     updates = jax.tree.map(lambda u: u * state.scale, updates)
     totals["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
+    params = optax.apply_updates(state.params, updates)
     new = State(
       step=state.step + 1,
       key=state.key,
-      params=optax.apply_updates(state.params, updates),
+      params=params,
       optimizer=optimizer_state,
       carry=carry,
       scale=state.scale,
       sums=metrics.add(state.sums, totals),
+      average=state.average and _averaged(state.average, params, decay),
     )
     return new, loss
 
   out = (_shardings(mesh), sharding.replicated(mesh))
   return jax.jit(step, donate_argnums=0, out_shardings=out)
+
+
+def _averaged(average: Average, params: Params, decay: float) -> Average:
+  """The average with the newest parameters in it."""
+  begun = average.weight > 0
+  weight = jnp.where(begun, decay * average.weight + 1, 0)
+  share = 1 / jnp.maximum(weight, 1)
+  mean = optax.incremental_update(params, average.params, share)
+  return Average(mean, weight)
 
 
 def make_state(
@@ -71,6 +118,7 @@ def make_state(
   seed: int,
   batch: Batch,
   mesh: Mesh,
+  average: float | None = None,
 ) -> State:
   """The state before the first step.
 
@@ -80,6 +128,8 @@ def make_state(
     seed: of the whole run.
     batch: any one that will train; only its shapes matter.
     mesh: of the devices.
+    average: weight of the first parameters in it: 0 where it begins later;
+      None: there is none.
   """
 
   def init(key):
@@ -101,6 +151,7 @@ def make_state(
       carry=experiment.carry(sharding.rows(rows, mesh)),
       scale=jnp.ones(()),
       sums=metrics.zeros(totals),
+      average=() if average is None else Average(params, jnp.array(average)),
     )
 
   return jax.jit(init, out_shardings=_shardings(mesh))(jax.random.key(seed))
@@ -123,25 +174,25 @@ def healthy(state: State) -> jax.Array:
 def pack(
   state: State, batch_size: int, mesh: Mesh
 ) -> tuple[Params, dict[str, list[jax.Array]]]:
-  """The two parts of a checkpoint: the parameters, and the other arrays.
+  """The two parts of a checkpoint: the parameters shown, and the other arrays.
 
   Sampling reads the first alone. The second names nothing, since the types of
   an optimizer's state are optax's own affair. The carry has the rows of the
   batch and no more, so that any number of devices can go on with it.
   """
   carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
-  rest = state._replace(params=(), carry=carry)
-  return state.params, {"leaves": jax.tree.leaves(rest)}
+  rest = state.showing(())._replace(carry=carry)
+  return state.shown, {"leaves": jax.tree.leaves(rest)}
 
 
 def unpack(
   params: Params, rest: dict[str, list[jax.Array]], state: State, mesh: Mesh
 ) -> State:
   """The state that `pack` made these two of; `state` gives the structure."""
-  structure = jax.tree.structure(state._replace(params=()))
+  structure = jax.tree.structure(state.showing(()))
   new = jax.tree.unflatten(structure, rest["leaves"])
   rows = [len(leaf) for leaf in jax.tree.leaves(state.carry)]
   if rows:
     carry = sharding.resize(new.carry, rows[0], sharding.split(mesh))
     new = new._replace(carry=carry)
-  return new._replace(params=params)
+  return new.showing(params)

@@ -254,7 +254,7 @@ def loop(
     while True:
       if due(config, position):
         seconds, symbols = progress.lap()
-        figures = evaluate(state.params, validation, stop)
+        figures = evaluate(state.shown, validation, stop)
         if figures is not None:
           rate = float(training.learning_rate(position.step - 1) * state.scale)
           trained = metrics.finish(state.sums, experiment.unit)
@@ -394,7 +394,7 @@ def write_rows(
 def take_note(
   config: Config, state: State, position: Position, loss: float
 ) -> State:
-  """What an evaluation changes: best, patience, plateau, the sums."""
+  """What an evaluation changes: best, patience, plateau, average, the sums."""
   position.evaluated = position.step
   position.waited += 1
   position.stalled += 1
@@ -402,6 +402,10 @@ def take_note(
     position.best, position.best_step = loss, position.step
     position.waited = position.stalled = 0
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+  asgd = config.train.asgd
+  if asgd is not None and position.waited >= asgd:
+    weight = jnp.maximum(state.average.weight, 1)  # It begins, if it has not.
+    state = state._replace(average=state.average._replace(weight=weight))
   plan = config.schedule
   if plan.name == "plateau" and position.stalled >= plan.patience:
     position.stalled = 0
@@ -499,6 +503,10 @@ def run(
     total_steps = min(total_steps, config.train.max_steps)
   learning_rate = optimizers.schedule(config, len(first), total_steps)
   optimizer = optimizers.optimizer(config, learning_rate)
+  ema, asgd = config.train.ema, config.train.asgd
+  average = None  # That of `asgd` begins later.
+  if ema is not None or asgd is not None:
+    average = 0.0 if ema is None else 1.0
 
   workdir.mkdir(parents=True, exist_ok=True)
   with locked(workdir) if sharding.is_first() else nullcontext():
@@ -509,9 +517,15 @@ def run(
         config=config,
         workdir=workdir,
         mesh=mesh,
-        step=make_step(experiment, optimizer, mesh),
+        step=make_step(experiment, optimizer, mesh, ema or 1.0),
         start=partial(
-          make_state, experiment, optimizer, config.seed, first[0], mesh
+          make_state,
+          experiment,
+          optimizer,
+          config.seed,
+          first[0],
+          mesh,
+          average,
         ),
         learning_rate=learning_rate,
         total_steps=total_steps,
