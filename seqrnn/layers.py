@@ -95,9 +95,7 @@ class Recurrent(nn.Module):
       if not train:
         return jnp.where(mask_TB, 1 - rate, 0).astype(leaf_BH.dtype)
       shape = (*mask_BT.shape, leaf_BH.shape[-1])
-      new_BTH = jax.random.bernoulli(
-        self.make_rng("dropout"), 1 - rate, shape
-      )
+      new_BTH = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
       return (mask_BT[..., None] & new_BTH).swapaxes(0, 1)
 
     return jax.tree.map(one, places, carry)

@@ -402,6 +402,170 @@ def test_dropout_falls_on_outputs_and_never_along_time():
   assert 0 < kept.mean() < 1
 
 
+def training(module, rows=64, steps=5, seed=13):
+  """Random params and input; a function of them that draws with a key."""
+  rng = np.random.default_rng(seed)
+  x = rng.normal(size=(rows, steps, D)).astype(np.float32)
+  mask = np.ones((rows, steps), bool)
+  carry = jax.eval_shape(lambda: module.initial_carry(rows))
+  init = jax.eval_shape(module.init, jax.random.key(0), x, mask, carry)
+  draw = lambda shapes: jax.tree.map(np.float32, normal(rng, shapes))
+
+  def run(params, carry, key=1, x=x, train=True):
+    rngs = {"dropout": jax.random.key(key)}
+    return module.apply({"params": params}, x, mask, carry, train, rngs=rngs)
+
+  return run, draw(init["params"]), draw(carry), x
+
+
+def test_variational_dropout_drops_units_for_a_whole_sequence():
+  module = layers.Stack(
+    [recurrent("lstm", size=16) for _ in range(2)], variational_dropout=0.25
+  )
+  run, params, carry, _ = training(module)
+  (below, _), y_BTH = quick_jit(run)(params, carry)
+  (plain, _), _ = quick_jit(functools.partial(run, train=False))(params, carry)
+  close(below, plain, 0)  # The lower layer's own state knows nothing of it.
+  dropped = np.asarray(y_BTH == 0)
+  assert np.array_equal(dropped, dropped[:, :1].repeat(5, axis=1))
+  # 1024 units: within four standard deviations.
+  assert dropped[:, 0].mean() == pytest.approx(0.25, abs=0.054)
+  assert len(np.unique(dropped[:, 0], axis=0)) == len(dropped)
+  assert not np.array_equal(dropped, quick_jit(run)(params, carry, 2)[1] == 0)
+
+  # The state before the first step is dropped as the outputs are.
+  before = layers.Before(layers.Stack(module.layers[:1], 0, 0.25))
+  run, params, carry, _ = training(before)
+  dropped = np.asarray(quick_jit(run)(params, carry)[1] == 0)
+  assert np.array_equal(dropped, dropped[:, :1].repeat(5, axis=1))
+  assert dropped.any()
+
+
+def test_weight_drop_takes_entries_of_the_recurrent_kernel_alone():
+  module = layers.Recurrent(MAKE["lstm"](16), weight_drop=0.4)
+  run, params, carry, x = training(module)
+  total = lambda params, key: jnp.sum(run(params, carry, key)[1] ** 2)
+  gradient = quick_jit(jax.grad(total))
+  grads = gradient(params, 1)["cell"]
+  kept = np.asarray(grads.pop("recurrent_kernel") != 0)
+  assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(grads))
+  assert kept.mean() == pytest.approx(0.6, abs=0.062)  # Of 1024, again.
+  assert np.any(kept != (gradient(params, 2)["cell"]["recurrent_kernel"] != 0))
+  new, y_BTH = quick_jit(run)(params, carry)
+  params["cell"]["recurrent_kernel"] *= kept / np.float32(0.6)
+  mask = np.ones(x.shape[:2], bool)
+  close((new, y_BTH), scan(EQUATIONS["lstm"], params, x, mask, carry), 1e-4)
+
+
+def test_recurrent_dropout_hides_units_from_the_recurrent_product():
+  module = layers.Recurrent(MAKE["gru"](16), recurrent_dropout=0.4)
+  run, params, carry, x = training(module, steps=1)
+  # Only by the product does one unit of the state reach another.
+  outputs = lambda carry: run(params, carry)[1][:, 0]
+  jacobian = np.asarray(quick_jit(jax.jacobian(outputs))(carry))
+  rows = np.arange(len(x))
+  jacobian_BHH = jacobian[rows, :, rows]
+  kept_BH = (jacobian_BHH * (1 - np.eye(16)) != 0).any(axis=1)
+  assert kept_BH.mean() == pytest.approx(0.6, abs=0.062)
+  assert len(np.unique(kept_BH, axis=0)) == len(x)
+
+  # The same units at all steps.
+  run, _, _, x = training(module, steps=5)
+  _, y_BTH = quick_jit(run)(params, carry)
+  step = EQUATIONS["gru"]
+  for b, kept_H in enumerate(kept_BH[:8]):
+    p = dict(params["cell"])
+    p["recurrent_kernel"] = p["recurrent_kernel"] * kept_H[:, None] / 0.6
+    h = carry[b]
+    for t in range(5):
+      h = step(p, h, x[b, t])
+      close(y_BTH[b, t], h, 1e-4)
+
+
+def test_zoneout_keeps_units_and_evaluation_has_the_mean():
+  rates = {"zoneout": (0.3, 0.6)}  # Of h, and of c.
+  module = layers.Recurrent(MAKE["lstm"](16), **rates)
+  run, params, carry, x = training(module, steps=1)
+  new, y_BTH = quick_jit(run)(params, carry)
+  close(y_BTH[:, 0], new[1], 0)
+  mask = np.ones(x.shape[:2], bool)
+  full, _ = scan(EQUATIONS["lstm"], params, x, mask, carry)
+  held = [np.asarray(n == o) for n, o in zip(new, carry, strict=True)]
+  for n, h, old, f, rate in zip(
+    new, held, carry, full, (0.6, 0.3), strict=True
+  ):
+    assert h.mean() == pytest.approx(rate, abs=0.062)
+    close(n, np.where(h, old, f), 1e-5)
+  assert (held[0] & held[1]).mean() == pytest.approx(0.18, abs=0.05)
+
+  def mean(p, carry, x):
+    new = EQUATIONS["lstm"](p, carry, x)
+    return tuple(
+      rate * o + (1 - rate) * n
+      for o, n, rate in zip(carry, new, (0.6, 0.3), strict=True)
+    )
+
+  params, x, carry = arrays(14, layers.Recurrent(MAKE["lstm"](H), **rates))
+  for fused in (True, False):
+    module = layers.Recurrent(MAKE["lstm"](H), fused=fused, **rates)
+    with jax.enable_x64(True):
+      found = apply(module, params, x, MASK, carry)
+    close(found, scan(mean, params, x, MASK, carry))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_penalties_equal_equations(reverse):
+  tower = layers.Stack(
+    [recurrent("lstm", reverse)],
+    dropout=0.5,
+    activation_penalty=0.7,
+    change_penalty=0.4,
+    reverse=reverse,
+  )
+  params, x, carry = jax.tree.map(np.float32, arrays(15, tower))
+
+  def run(module, params, carry):
+    (_, y_BTH), penalties = module.apply(
+      {"params": params},
+      x,
+      MASK,
+      carry,
+      True,
+      rngs={"dropout": jax.random.key(2)},
+      mutable=["penalties"],
+    )
+    (penalty_BT,) = jax.tree.leaves(penalties)
+    return np.asarray(y_BTH), np.asarray(penalty_BT)
+
+  _, y_BTH = scan(
+    EQUATIONS["lstm"], params["layers_0"], x, MASK, carry[0], reverse
+  )
+  dropped_BTH, penalty_BT = run(tower, params, carry)
+  assert (dropped_BTH == 0).any()
+  expected_BT = np.zeros((B, T))
+  for b in range(B):
+    for t in range(T):
+      expected_BT[b, t] = 0.7 * (dropped_BTH[b, t] ** 2).mean()
+      s = t + 1 if reverse else t - 1  # What was read before.
+      if 0 <= s < T and MASK[b, s] and MASK[b, t]:
+        change = y_BTH[b, t] - y_BTH[b, s]
+        expected_BT[b, t] += 0.4 * (change**2).mean()
+  close(penalty_BT, expected_BT, 1e-5)
+
+  # It stands where the output does that it is of.
+  y_BTH, moved_BT = run(layers.Before(tower, reverse), {"tower": params}, carry)
+  inner = slice(0, -1) if reverse else slice(1, None)
+  outer = slice(1, None) if reverse else slice(0, -1)
+  of = lambda y_BTH: 0.7 * (y_BTH**2).mean(-1)
+  assert (moved_BT[:, inner] >= of(y_BTH)[:, inner] * (1 - 1e-6)).all()
+  close(
+    moved_BT[:, inner] - of(y_BTH)[:, inner],
+    (penalty_BT - of(dropped_BTH))[:, outer],
+    1e-5,
+  )
+  assert not moved_BT[:, -1 if reverse else 0].any()
+
+
 # The equations of PyTorch: one module for layers and directions, lengths.
 
 

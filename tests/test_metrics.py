@@ -62,6 +62,30 @@ def test_note_cross_entropy_equals_its_definition():
     np.testing.assert_allclose(totals[name], pair, rtol=1e-6)
 
 
+def test_smoothing_and_penalty_are_in_the_mean_alone():
+  logits, targets, weights = arrays(8)
+  penalty = np.random.default_rng(9).normal(size=(B, N)).astype(np.float32)
+  plain, totals = metrics.cross_entropy(logits, targets, weights)
+  p = np.exp(logits.astype(np.float64))
+  logs = np.log(p / p.sum(-1, keepdims=True))
+  target = 0.9 * np.eye(V)[targets] + 0.1 / V
+  expected = {
+    (0.1, None): -(target * logs).sum(-1),
+    (0.0, "penalty"): -(np.eye(V)[targets] * logs).sum(-1) + penalty,
+    (0.1, "penalty"): -(target * logs).sum(-1) + penalty,
+  }
+  for (smoothing, name), loss_BN in expected.items():
+    loss, found = metrics.cross_entropy(
+      logits, targets, weights, smoothing, name and penalty
+    )
+    mean = (loss_BN * weights).sum() / weights.sum()
+    assert float(loss) == pytest.approx(mean, rel=1e-5) != float(plain)
+    for a, b in zip(
+      jax.tree.leaves(found), jax.tree.leaves(totals), strict=True
+    ):
+      assert float(a) == pytest.approx(float(b), rel=1e-6)
+
+
 def test_cross_entropy_ignores_what_weighs_nothing():
   logits, targets, weights = arrays(1)
   other, other_targets, _ = arrays(2)

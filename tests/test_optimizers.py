@@ -27,6 +27,11 @@ def sgd(grads, _):
   return [-RATE * g for g in grads]
 
 
+def sgd_decayed(grads, params):
+  u1 = -RATE * (grads[0] + WEIGHT_DECAY * params)
+  return [u1, -RATE * (grads[1] + WEIGHT_DECAY * (params + u1))]
+
+
 def sgd_momentum(grads, _):
   v1 = grads[0]
   v2 = MOMENTUM * v1 + grads[1]
@@ -85,6 +90,7 @@ def adamw(grads, params):
 
 EQUATIONS = {
   "sgd": (sgd, {"name": "sgd"}),
+  "sgd_decayed": (sgd_decayed, {"name": "sgd", "weight_decay": WEIGHT_DECAY}),
   "sgd_momentum": (sgd_momentum, {"name": "sgd", "momentum": MOMENTUM}),
   "sgd_nesterov": (
     sgd_nesterov,
@@ -167,6 +173,14 @@ def test_clip_value_is_of_each_entry():
     {"a": np.array([1, -0.5]), "b": np.array([0.25, -1])},
     0,
   )
+
+
+def test_weight_decay_is_not_clipped():
+  params = np.float32([3, -0.5])  # Which are the gradients, too.
+  found = clipped(
+    params, optimizer__clip_value=1.0, optimizer__weight_decay=0.5
+  )
+  close(found, np.array([1 + 1.5, -0.5 - 0.25]), 1e-6)
 
 
 def test_values_are_clipped_before_the_norm():

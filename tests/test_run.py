@@ -177,6 +177,30 @@ MISTAKES = [
     "tied weights need an embedding as wide as the last layer, 8",
   ),
   (
+    f"{LM} --config.model.embedding_dropout=0.1",
+    "config.model.embedding_size=None: there must be an embedding to drop",
+  ),
+  (
+    f"{LM} --config.model.cell=gru --config.model.zoneout_cell=0.1",
+    "model.zoneout_cell=0.1 with model.cell='gru': it has no carry (c, h)",
+  ),
+  (
+    f"{LM} --config.model.cell=min_gru --config.model.weight_drop=0.1",
+    "model.weight_drop=0.1 with model.cell='min_gru': it has no recurrent",
+  ),
+  (
+    f"{LM} --config.train.ema=0.9 --config.train.asgd=5",
+    "config.train.ema=0.9, config.train.asgd=5: set one of the two",
+  ),
+  (
+    f"{LM} --config.train.ema=1",
+    "config.train.ema=1.0: must be above 0, below",
+  ),
+  (
+    f"{LM} --config.train.asgd=5 --config.train.patience=5",
+    "training must not end before the averaging begins",
+  ),
+  (
     f"{LM} --config.optimizer.name=sgd --config.optimizer.nesterov",
     "config.optimizer.momentum=0.0: Nesterov's is a form of momentum",
   ),

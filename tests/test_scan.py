@@ -1,6 +1,7 @@
 """The fused scan equals nn.scan: values and gradients of everything."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +25,12 @@ def draw(rng, module, x):
   return normal(rng, shapes["params"]), normal(rng, carry)
 
 
-def values_and_gradients(module, x, weights):
+def values_and_gradients(module, x, weights, train=False):
   """Of a sum that rests on all outputs and on the last carry, with weights."""
 
   def total(params, x, carry):
-    new = module.apply({"params": params}, x, MASK, carry)
+    rngs = {"dropout": jax.random.key(12)}
+    new = module.apply({"params": params}, x, MASK, carry, train, rngs=rngs)
     terms = jax.tree.map(lambda a, w: jnp.sum(a * w), new, weights)
     return sum(jax.tree.leaves(terms)), new
 
@@ -39,23 +41,37 @@ def values_and_gradients(module, x, weights):
 PATHS = {name: make(H).path for name, make in MAKE.items()}
 # All ways for two cells, one for each other that has a path of its own.
 CASES = [
-  (name, ids, reverse)
+  (name, ids, reverse, {}, False)
   for n, name in enumerate(MAKE)
   for ids in (False, True)
   for reverse in (False, True)
   if name in ("lstm", "gru") or ids == reverse == bool(n % 2)
   if PATHS[name] != "plain"
 ]
+DROP, DROP_STATE = {"weight_drop": 0.4}, {"recurrent_dropout": 0.4}
+ZONEOUT, KEEP_H = {"zoneout": (0.3, 0.6)}, {"zoneout": (0.3, 0)}
 
 
-@pytest.mark.parametrize(("name", "ids", "reverse"), CASES)
-def test_equals_nn_scan(name, ids, reverse):
+@pytest.mark.parametrize(
+  ("name", "ids", "reverse", "settings", "train"),
+  [
+    *CASES,
+    ("lstm", True, False, DROP, True),
+    ("lstm", False, True, DROP_STATE, True),
+    ("lstm", True, True, ZONEOUT, True),
+    ("lstm", True, False, ZONEOUT, False),
+    ("gru", False, True, {**DROP, **DROP_STATE, **KEEP_H}, True),
+    ("min_lstm", True, False, KEEP_H, True),
+    ("min_lstm", False, True, KEEP_H, False),
+  ],
+)
+def test_equals_nn_scan(name, ids, reverse, settings, train):
   rng = np.random.default_rng(5)
   cell = MAKE[name](H, vocabulary_size=V if ids else None)
   shape = (len(MASK), T)
   x = rng.integers(V, size=shape) if ids else rng.normal(size=(*shape, D))
-  fused = layers.Recurrent(cell, reverse=reverse)
-  plain = layers.Recurrent(cell, reverse=reverse, fused=False)
+  fused = layers.Recurrent(cell, reverse=reverse, **settings)
+  plain = fused.clone(fused=False)
   params, carry = draw(rng, plain, x)
   new = jax.eval_shape(plain.apply, {"params": params}, x, MASK, carry)
   weights = normal(rng, new)
@@ -64,7 +80,7 @@ def test_equals_nn_scan(name, ids, reverse):
     to = functools.partial(jax.tree.map, lambda a: a.astype(dtype))
     given = to(params), x if ids else to(x), to(carry)
     results = [
-      quick_jit(values_and_gradients(module, x, to(weights)))(*given)
+      quick_jit(values_and_gradients(module, x, to(weights), train))(*given)
       for module in (fused, plain)
     ]
     close(*results, tolerance)
@@ -72,7 +88,7 @@ def test_equals_nn_scan(name, ids, reverse):
 
   with jax.enable_x64(True):
     compare(np.float64, 1e-10)
-  if name in ("lstm", "gru", "min_lstm"):
+  if name in ("lstm", "gru", "min_lstm") and not settings:
     compare(np.float32, 1e-5)
 
 

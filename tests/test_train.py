@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -56,6 +57,11 @@ def crash_at(monkeypatch, step):
 STATEFUL = {
   "data.stateful": True,
   "model.dropout": 0.3,
+  "model.variational_dropout": 0.2,
+  "model.recurrent_dropout": 0.2,
+  "model.weight_drop": 0.2,
+  "model.zoneout_cell": 0.1,
+  "train.ema": 0.9,
   "data.split": "stream_tails",
   "data.boundaries": False,
   "data.validation_fraction": 0.2,
@@ -210,6 +216,61 @@ def test_patience_stops_and_the_best_checkpoint_stays(tmp_path):
   kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
   assert kept == {str(result["best_step"]), str(result["step"])}
   assert experiments.load(tmp_path / "run").step == result["best_step"]
+
+
+@pytest.mark.parametrize(
+  "fields", [{"train.ema": 0.8}, {"train.asgd": 2}], ids=["ema", "asgd"]
+)
+def test_the_mean_of_parameters_is_what_is_evaluated_and_kept(
+  tmp_path, monkeypatch, fields
+):
+  config = tiny(
+    tmp_path,
+    {
+      **fields,
+      "train.epochs": 12,
+      "train.batches_per_epoch": 2,
+      "checkpoint.keep": 12,
+      "optimizer.name": "sgd",
+      "optimizer.learning_rate": 30.0,  # The validation loss goes up and down.
+    },
+  )
+  original, seen = train.make_step, []
+
+  def make_step(*args):
+    step = original(*args)
+
+    def watched(state, batch):
+      seen.append((int(state.step), jax.device_get(state.params)))
+      return step(state, batch)
+
+    return watched
+
+  monkeypatch.setattr(train, "make_step", make_step)
+  train.run(experiments.build, config, tmp_path / "run")
+  newest = dict(seen)  # The last of each step: the probe came before.
+  losses = [float(row["validation_loss"]) for row in rows(tmp_path / "run")]
+  first = 0
+  if "train.asgd" in fields:
+    waited = [n - int(np.argmin(losses[: n + 1])) for n in range(len(losses))]
+    first = 2 * (waited.index(2) + 1)
+    assert 4 < first < 16
+  decay = fields.get("train.ema", 1)
+  for step in steps(tmp_path / "run" / "checkpoints"):
+    if step == 24:  # Of which `seen` has nothing.
+      continue
+    began = min(first, step)
+    weights = decay ** np.arange(step - began, -1, -1.0)
+    mean = jax.tree.map(
+      lambda *leaves, weights=weights: np.average(leaves, 0, weights),
+      *(newest[n] for n in range(began, step + 1)),
+    )
+    run = experiments.load(tmp_path / "run", step)
+    jax.tree.map(
+      partial(np.testing.assert_allclose, rtol=1e-4), run.params, mean
+    )
+  found = run.evaluate("validation")["loss"]
+  assert found == pytest.approx(losses[step // 2 - 1], rel=1e-5)
 
 
 def test_plateau_lowers_the_learning_rate(tmp_path):
