@@ -402,10 +402,12 @@ def take_note(
     position.best, position.best_step = loss, position.step
     position.waited = position.stalled = 0
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
-  asgd = config.train.asgd
-  if asgd is not None and position.waited >= asgd:
-    weight = jnp.maximum(state.average.weight, 1)  # It begins, if it has not.
-    state = state._replace(average=state.average._replace(weight=weight))
+  average, asgd = state.average, config.train.asgd
+  if average and asgd is not None and position.waited >= asgd:
+    # It begins, if it has not. (Merity et al. also begin where a loss is worse
+    # than the best before the last n, though one of these n was the best.)
+    weight = jnp.maximum(average.weight, 1)
+    state = state._replace(average=average._replace(weight=weight))
   plan = config.schedule
   if plan.name == "plateau" and position.stalled >= plan.patience:
     position.stalled = 0
