@@ -1,7 +1,6 @@
 """The fused scan equals nn.scan: values and gradients of everything."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
