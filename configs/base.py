@@ -54,6 +54,13 @@ def get_config() -> ml_collections.ConfigDict:
   data.step = placeholder(int)  # From a window to the next; the window.
   data.offset = 0  # Where the first window of a document starts.
   data.random_offset = False  # Draw it anew each epoch from 0..step-1.
+  # How many lengths batches may have, each of windows of similar length: for
+  # documents of fewer symbols than the window. None: all have the window's.
+  data.buckets = placeholder(int)
+  # each: every document by itself. weight: equal ones once, with their number
+  # as weight. Figures are the same. A step takes the mean over the weight of
+  # its batch, so that of several batches one of rare documents counts for more.
+  data.repeats = "each"
   # Cut the split into B parallel streams and hand the carry from batch to
   # batch (truncated backpropagation through time).
   data.stateful = False

@@ -21,6 +21,7 @@ from seqrnn.evaluate import evaluator, shapes
 from seqrnn.experiment import Experiment, Params
 from seqrnn.predict import Prediction, predictions
 from seqrnn.sample import sample, sample_music
+from seqrnn.scoring import scorer
 
 TASKS: dict[str, ModuleType] = {
   "gap_model": gap_model,
@@ -94,8 +95,13 @@ class Run(NamedTuple):
 
   def score(self, text: str) -> np.ndarray:
     """Surprisal in nats of each symbol that the model predicts of a text."""
-    found = self.predict(text, top_k=1)
-    return np.concatenate([prediction.surprisal for prediction in found])
+    unit = self.experiment.vocabularies["symbols"].unit
+    mesh = sharding.mesh()
+    params = jax.device_put(self.params, sharding.replicated(mesh))
+    scores = scorer(self.experiment, mesh)(params, from_text(text, unit))
+    return np.concatenate(
+      [scores.document(j) for j in range(len(scores.distinct))]
+    )
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
     """The most likely symbols beside those of a text.

@@ -48,13 +48,13 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   segments = Segments(config, symbols, length=data.window, minimum=1)
 
   def targets(batch: Batch) -> Batch:
-    segment_BT = batch["segment"]
+    segment_BT = batch.pop("segment")
     return {
       "inputs": segment_BT,
       "targets": segment_BT,
       # Begin and end are context: where they stand is no question.
-      "weights": (segment_BT > END).astype(np.float32),
-      "reset": batch["reset"],
+      "weights": (segment_BT > END) * batch.pop("weight"),
+      **batch,
     }
 
   def predict(params, carry, batch):
@@ -80,7 +80,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     carry=lambda _: (),
     loss=loss,
     facts=segments.facts,
-    batches=lambda split, epoch: segments.batches(split, epoch).map(targets),
+    batches=lambda *split, **how: segments.batches(*split, **how).map(targets),
     predict=predict,
     score=score,
     decoder=None,

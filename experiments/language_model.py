@@ -68,19 +68,20 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   )
 
   def targets(batch: Batch) -> Batch:
-    segment = batch["segment"]
+    segment = batch.pop("segment")
     inputs_BT, targets_BN = segment[:, :-1], segment[:, 1:]
     if many_to_one:
       # The last symbol is the target: the one after a full window, or the end
       # of a document that is shorter.
       last_B1 = np.maximum((segment != PAD).sum(1, keepdims=True) - 1, 0)
       targets_BN = np.take_along_axis(segment, last_B1, axis=1)
-      inputs_BT = np.where(np.arange(data.window) < last_B1, inputs_BT, PAD)
+      before_BT = np.arange(inputs_BT.shape[1]) < last_B1
+      inputs_BT = np.where(before_BT, inputs_BT, PAD)
     return {
       "inputs": inputs_BT,
       "targets": targets_BN,
-      "weights": (targets_BN != PAD).astype(np.float32),
-      "reset": batch["reset"],
+      "weights": (targets_BN != PAD) * batch.pop("weight"),
+      **batch,
     }
 
   def start(batch_size):
@@ -133,7 +134,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     carry=start if data.stateful else lambda _: (),
     loss=loss,
     facts=segments.facts,
-    batches=lambda split, epoch: segments.batches(split, epoch).map(targets),
+    batches=lambda *split, **how: segments.batches(*split, **how).map(targets),
     predict=predict,
     score=score,
     decoder=Decoder(empty_window, next_of_window)

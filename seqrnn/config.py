@@ -429,6 +429,8 @@ RULES: dict[str, Rule] = {
   "data.step": _or_none(_WHOLE),
   "data.offset": _NATURAL,
   "data.random_offset": _SWITCH,
+  "data.buckets": _or_none(_whole(1, 64, "1 to 64")),
+  "data.repeats": _choice("each", "weight"),
   "data.stateful": _SWITCH,
   "model.cell": _choice(
     "lstm",
@@ -582,6 +584,24 @@ def check(config: Config):
       name,
       rule="streams have no step and no offset, they miss nothing",
     )
+  pair(
+    data.stateful and data.buckets is not None,
+    "data.stateful",
+    "data.buckets",
+    rule="streams have no padding that buckets would save",
+  )
+  pair(
+    data.stateful and data.repeats != "each",
+    "data.stateful",
+    "data.repeats",
+    rule="a stream reads all documents as they stand",
+  )
+  pair(
+    data.random_offset and data.buckets is not None,
+    "data.random_offset",
+    "data.buckets",
+    rule="each epoch would have other lengths, to compile for",
+  )
   pair(
     data.validation_fraction + data.test_fraction >= 1,
     "data.validation_fraction",

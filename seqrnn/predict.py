@@ -66,7 +66,7 @@ def predictions(
     return carry, best_BNK, -true_BN1[..., 0]
 
   carry = None
-  for batch in experiment.batches(split, 0):
+  for batch in experiment.batches(split, 0, ordered=True):
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
     carry, (chances_BNK, ids_BNK), nll_BN = rank(params, carry, batch)
@@ -109,7 +109,7 @@ def fill(
     return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
 
   filled, put = [], []
-  for batch in experiment.batches(documents, 0):
+  for batch in experiment.batches(documents, 0, ordered=True):
     inputs_BT = batch["inputs"].copy()
     gaps_BT = inputs_BT == UNKNOWN
     chances_BT = np.zeros(inputs_BT.shape)

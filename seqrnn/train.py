@@ -454,6 +454,11 @@ def describe(
     print(
       f"{split}: {facts['symbols']:,} {experiment.unit}s in"
       f" {facts['documents']:,} documents"
+      + (
+        f", {facts['distinct_documents']:,} of them distinct"
+        if "distinct_documents" in facts
+        else ""
+      )
     )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(

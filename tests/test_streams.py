@@ -20,7 +20,15 @@ def make_sequences(sizes):
   ids = np.arange(bounds[-1], dtype=np.uint16)
   table = np.arange(4, 4 + len(ids), dtype=np.int32)
   nowhere = np.zeros(len(sizes), bool)
-  return Sequences(ids, table, 0 * bounds[:-1], nowhere, nowhere, bounds)
+  return Sequences(
+    ids,
+    table,
+    0 * bounds[:-1],
+    nowhere,
+    nowhere,
+    bounds,
+    np.arange(len(sizes)),
+  )
 
 
 @examples

@@ -1,6 +1,7 @@
 """Windows: against a loop over documents, and what a shuffle may not change."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from seqrnn.data.sequences import Sequences
 from seqrnn.data.shuffle import shuffle
 from seqrnn.data.vocabulary import PAD
-from seqrnn.data.windows import Batches, windows
+from seqrnn.data.windows import Batches, _lengths, windows
 from seqrnn.errors import UserError
 
 examples = settings(deadline=None, database=None, max_examples=200)
@@ -22,7 +23,15 @@ def make_sequences(sizes):
   ids = np.arange(bounds[-1], dtype=np.uint16)
   table = np.arange(4, 4 + len(ids), dtype=np.int32)
   nowhere = np.zeros(len(sizes), bool)
-  return Sequences(ids, table, 0 * bounds[:-1], nowhere, nowhere, bounds)
+  return Sequences(
+    ids,
+    table,
+    0 * bounds[:-1],
+    nowhere,
+    nowhere,
+    bounds,
+    np.arange(len(sizes)),
+  )
 
 
 def cut(sequences, length, step, offset, full, minimum):
@@ -46,9 +55,8 @@ def rows(batches, length):
   """All rows without their padding, which is checked to stand at the right."""
   found = []
   for batch in batches:
-    assert list(batch) == ["segment"]
     segment = batch["segment"]
-    assert segment.dtype == np.int32 and segment.shape[1] == length
+    assert segment.dtype == np.int32 and segment.shape[1] <= length
     for row in segment:
       inside = row != PAD
       assert not np.any(~inside[:-1] & inside[1:])
@@ -157,6 +165,114 @@ def test_an_order_is_of_its_seed_epoch_and_pass_alone():
   assert np.array_equal(first[:total], ordered["segment"][rows])
 
 
+@examples
+@given(sizes, shapes, st.integers(1, 5), st.integers(1, 9), st.booleans())
+def test_buckets_have_each_window_once_beside_others_as_long(
+  sizes, shape, B, buckets, shuffled
+):
+  assume(shape["minimum"] <= shape["length"])
+  sequences = make_sequences(sizes)
+  once = cut(sequences, **shape)
+  assume(once)
+  batches = windows(
+    sequences,
+    batch_size=B,
+    buckets=buckets,
+    order=(3, 5) if shuffled else None,
+    **shape,
+  )
+  assert len(batches) == -(-len(once) // B)
+  found = rows(batches, shape["length"])
+  assert sorted(filter(None, found)) == sorted(once)
+  longest = [
+    max(len(row) for row in found[n * B : (n + 1) * B])
+    for n in range(len(batches))
+  ]
+  widths = [batch["segment"].shape[1] for batch in batches]
+  assert len(set(widths)) <= buckets
+  # No batch is wider than one bucket needs that its longest row is in.
+  for wide, long in zip(widths, longest, strict=True):
+    assert not any(long <= other < wide for other in widths)
+  if buckets >= 8:  # As many as there may be lengths.
+    assert widths == longest
+  for batch in batches:
+    for row, document, place in zip(*batch.values(), strict=True):
+      if row[0] != PAD:  # Ids tell where they stand.
+        assert row[0] - 4 == place
+        bounds = sequences.bounds
+        assert bounds[document] <= place < bounds[document + 1]
+
+
+@examples
+@given(st.lists(st.integers(1, 60), min_size=1), st.integers(0, 9), st.data())
+def test_buckets_pad_least(found, whole, data):
+  most = data.draw(st.integers(1, 3))
+  found = np.array(found)
+  # 1 to 16, then every second one, every fourth, ...
+  allowed = [*range(1, 16), *range(16, 32, 2), *range(32, 60, 4), 60]
+
+  def padded(lengths):
+    places = np.searchsorted(lengths, found)
+    return np.array(lengths)[places].sum() + whole * lengths[-1]
+
+  made = _lengths(found, whole, 60, most)
+  assert set(made) <= set(allowed) and len(made) <= most
+  top = min(n for n in allowed if n >= (60 if whole else max(found)))
+  assert made[-1] == top
+  lower = [n for n in allowed if n < top]
+  assert padded(made) == min(
+    padded([*some, top])
+    for count in range(most)
+    for some in itertools.combinations(lower, count)
+  )
+
+
+def test_an_order_of_buckets_is_of_its_seed_epoch_and_pass_alone():
+  rng = np.random.default_rng(0)
+  sequences = make_sequences(rng.integers(2, 30, 300))
+
+  def order(epoch, samples=None):
+    batches = windows(
+      sequences,
+      batch_size=8,
+      length=20,
+      step=20,
+      order=(1, epoch),
+      samples=samples,
+      buckets=4,
+    )
+    # Last one first: no batch depends on those before it.
+    return [batch["place"].tolist() for batch in batches[::-1]][::-1]
+
+  first = order(0)
+  n = len(first)
+  assert first == order(0) != order(1)
+  # Not the same rows side by side, and not from short to long.
+  assert not {*map(tuple, first)} & {*map(tuple, order(1))}
+  twice = order(0, 2 * 8 * n)
+  assert twice[:n] == first and sorted(sum(twice[n:], [])) == sorted(
+    sum(first, [])
+  )
+  assert twice[n:] != first
+  assert order(0, 80) == first[:10]
+
+
+def test_buckets_take_no_memory_for_more_windows():
+  def peak(size):
+    sequences = make_sequences([size, 5, 9])
+    tracemalloc.start()
+    batches = windows(
+      sequences, batch_size=4, length=20, step=1, order=(0, 0), buckets=4
+    )
+    assert batches[0] and batches[-1]
+    _, found = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found
+
+  peak(100)
+  assert peak(60_000) < peak(1000) + 1000
+
+
 def test_no_window_is_told_with_the_lengths():
   with pytest.raises(
     UserError,
@@ -205,8 +321,11 @@ def same(one, other):
   st.integers(1, 6),
   st.none() | st.integers(1, 40),
   st.lists(st.integers(0, 6), min_size=1, max_size=3),
+  st.none() | st.integers(1, 4),
 )
-def test_rows_of_a_batch_are_parts_of_it(sizes, shape, B, samples, edges):
+def test_rows_of_a_batch_are_parts_of_it(
+  sizes, shape, B, samples, edges, buckets
+):
   assume(shape["minimum"] <= shape["length"])
   sequences = make_sequences(sizes)
   assume(cut(sequences, **shape))
@@ -218,7 +337,12 @@ def test_rows_of_a_batch_are_parts_of_it(sizes, shape, B, samples, edges):
       return super().gather(document_B, *rest)
 
   batches = windows(
-    Watched(*sequences), batch_size=B, order=(0, 0), samples=samples, **shape
+    Watched(*sequences),
+    batch_size=B,
+    order=(0, 0),
+    samples=samples,
+    buckets=buckets,
+    **shape,
   ).map(lambda batch: {**batch, "first": batch["segment"][:, 0]})
   edges = [0, *sorted(min(edge, B) for edge in edges), B]
   views = [batches.rows(*pair) for pair in itertools.pairwise(edges)]

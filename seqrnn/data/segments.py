@@ -10,7 +10,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.encoding import Document
-from seqrnn.data.sequences import Sequences, checksum, encode
+from seqrnn.data.sequences import Sequences, checksum, encode, once
 from seqrnn.data.splits import Pieces, given, reader
 from seqrnn.data.streams import streams
 from seqrnn.data.vocabulary import Vocabulary
@@ -39,16 +39,27 @@ class Segments:
     self._config = config
     self._vocabulary = vocabulary
     self._read = reader(config)
-    self._sequences: dict[str, Sequences] = {}
+    self._sequences: dict[tuple[str, bool], Sequences] = {}
     self._checksums: dict[str, int] = {}
 
-  def sequences(self, split: str | Sequence[Document]) -> Sequences:
-    """The encoded documents of a split, or of documents given."""
+  def sequences(
+    self, split: str | Sequence[Document], ordered: bool = False
+  ) -> Sequences:
+    """The encoded documents of a split, or of documents given.
+
+    Equal ones once where `data.repeats` says so, unless they must be ordered.
+    """
+    each = ordered or self._config.data.repeats == "each"
     if not isinstance(split, str):
-      return self._encode(given(list(split), self._config.data.unit))
-    if split not in self._sequences:
-      self._sequences[split] = self._encode(self._read(split))
-    return self._sequences[split]
+      encoded = self._encode(given(list(split), self._config.data.unit))
+      return encoded if each else once(encoded)
+    if (split, each) not in self._sequences:
+      self._sequences[split, each] = (
+        self._encode(self._read(split))
+        if each
+        else once(self.sequences(split, ordered=True))
+      )
+    return self._sequences[split, each]
 
   def _encode(self, pieces: Pieces) -> Sequences:
     return encode(pieces, self._vocabulary, self._config.data.boundaries)
@@ -56,30 +67,55 @@ class Segments:
   def facts(self, split: str) -> dict[str, int]:
     """How much there is, and a checksum of it."""
     sequences = self.sequences(split)
+    every = self.sequences(split, ordered=True)
     if split not in self._checksums:
-      pieces = self._read(split)
-      found = checksum(pieces, self._vocabulary, sequences)
+      found = checksum(self._read(split), self._vocabulary, every)
       self._checksums[split] = found
-    return {
-      "documents": len(sequences.bounds) - 1,
-      "symbols": int(sequences.bounds[-1]),
+    facts = {
+      "documents": len(every.bounds) - 1,
+      "symbols": int(every.bounds[-1]),
       "crc32": self._checksums[split],
     }
+    if self._config.data.repeats == "weight":
+      facts["distinct_documents"] = len(sequences.bounds) - 1
+      facts["distinct_symbols"] = int(sequences.bounds[-1])
+    return facts
 
-  def batches(self, split: str | Sequence[Document], epoch: int) -> Batches:
-    """The batches of an epoch; only those of `train` are shuffled.
+  def batches(
+    self,
+    split: str | Sequence[Document],
+    epoch: int,
+    *,
+    batch_size: int | None = None,
+    ordered: bool = False,
+  ) -> Batches:
+    """The batches of an epoch; only those of `train` are shuffled, to train.
 
     In evaluation windows of many-to-many do not overlap: every symbol counts
     once.
+
+    Args:
+      split: or documents given.
+      epoch: of training.
+      batch_size: None: that of training. A stream's rows stay as they are.
+        Where it is given, batches hold `document` and `place`, too.
+      ordered: one document after the other, whatever `data.buckets` and
+        `data.repeats` say.
+
+    Returns:
+      batches of `segment`; `reset` [B]; and `weight` [B, 1], float32: how many
+      documents a row stands for.
     """
     return cut(
       self._config,
-      self.sequences(split),
+      self.sequences(split, ordered),
       split,
       epoch,
       length=self.length,
       minimum=self.minimum,
       full=self.full,
+      batch_size=batch_size,
+      ordered=ordered,
     )
 
 
@@ -92,10 +128,17 @@ def cut(
   length: int,
   minimum: int,
   full: bool = False,
+  batch_size: int | None = None,
+  ordered: bool = False,
 ) -> Batches:
-  """The batches of `Segments.batches`; the last three are its attributes."""
+  """The batches of `Segments.batches`, which has what the others are."""
   data, train = config.data, config.train
-  training = isinstance(split, str) and split == "train"
+  training = (
+    isinstance(split, str)
+    and split == "train"
+    and batch_size is None
+    and not ordered
+  )
   samples = train.samples_per_epoch
   if train.batches_per_epoch is not None:
     samples = train.batches_per_epoch * train.batch_size
@@ -105,34 +148,41 @@ def cut(
     count = None
     if training and samples is not None:
       count = -(-samples // train.batch_size)
-    return streams(
+    batches = streams(
       sequences,
       batch_size=rows,
       window=data.window,
       first=epoch * count if count else 0,
       count=count,
     )
-  step = data.window if data.step is None else data.step
-  if not training and not full:
-    step = data.window
-  offset = data.offset
-  if training and data.random_offset:
-    rng = np.random.default_rng((config.seed, epoch))
-    offset = int(rng.integers(step))
-  batches = windows(
-    sequences,
-    batch_size=train.batch_size,
-    length=length,
-    step=step,
-    offset=offset if training else 0,
-    full=full,
-    minimum=minimum,
-    order=(config.seed, epoch) if training else None,
-    samples=samples if training else None,
-  )
+  else:
+    step = data.window if data.step is None else data.step
+    if not training and not full:
+      step = data.window
+    offset = data.offset
+    if training and data.random_offset:
+      rng = np.random.default_rng((config.seed, epoch))
+      offset = int(rng.integers(step))
+    batches = windows(
+      sequences,
+      batch_size=batch_size or train.batch_size,
+      length=length,
+      step=step,
+      offset=offset if training else 0,
+      full=full,
+      minimum=minimum,
+      order=(config.seed, epoch) if training else None,
+      samples=samples if training else None,
+      buckets=None if ordered else data.buckets,
+    )
+  counts = np.bincount(sequences.distinct).astype(np.float32)
 
-  def reset(batch: Arrays) -> Arrays:
+  def finish(batch: Arrays) -> Arrays:
+    batch["weight"] = counts[batch["document"], None]
     # Every window starts from the zero carry.
-    return {**batch, "reset": np.ones(len(batch["segment"]), bool)}
+    batch.setdefault("reset", np.ones(len(batch["segment"]), bool))
+    if batch_size is None:
+      del batch["document"], batch["place"]
+    return batch
 
-  return batches.map(reset)
+  return batches.map(finish)

@@ -4,6 +4,7 @@ They are looked up when a batch is made: no array of them is ever as long as
 the corpus.
 """
 
+import hashlib
 import zlib
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ class Sequences(NamedTuple):
     begins: bool [documents], whether BEGIN comes first.
     ends: bool [documents], whether END comes last.
     bounds: int64 [documents + 1]; j has the places bounds[j]..bounds[j + 1].
+    distinct: int64 [documents read]: which of these each one is; equal ones
+      may stand here once.
   """
 
   ids: np.ndarray
@@ -34,6 +37,7 @@ class Sequences(NamedTuple):
   begins: np.ndarray
   ends: np.ndarray
   bounds: np.ndarray
+  distinct: np.ndarray
 
   def gather(
     self,
@@ -77,7 +81,31 @@ def encode(
     begins,
     ends,
     bounds,
+    np.arange(len(sizes)),
   )
+
+
+def once(sequences: Sequences) -> Sequences:
+  """Of equal documents the first alone."""
+  ids, table, shifts, begins, ends, bounds, _ = sequences
+  index: dict[bytes, int] = {}
+  first = []
+  distinct = np.empty(len(shifts), np.int64)
+  starts, stops = bounds[:-1] + shifts + begins, bounds[1:] + shifts - ends
+  for j, (start, stop) in enumerate(
+    zip(starts.tolist(), stops.tolist(), strict=True)
+  ):
+    # In its place, for documents may be large.
+    digest = hashlib.blake2b(table[ids[start:stop]].data, digest_size=16)
+    digest.update(begins[j].tobytes() + ends[j].tobytes())
+    place = index.setdefault(digest.digest(), len(first))
+    if place == len(first):
+      first.append(j)
+    distinct[j] = place
+  kept = np.array(first, np.int64)
+  new = np.concatenate([[0], np.cumsum(np.diff(bounds)[kept])])
+  moved = bounds[kept] + shifts[kept] - new[:-1]
+  return Sequences(ids, table, moved, begins[kept], ends[kept], new, distinct)
 
 
 def checksum(

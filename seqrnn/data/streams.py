@@ -22,6 +22,8 @@ def streams(
 ) -> Batches:
   """Batches of `segment`, int32 [B, window + 1], and `reset`, bool [B].
 
+  With them `document` and `place`, as `windows` has them.
+
   Row b reads the b-th of B equal slices of all symbols. Where a document
   begins, in a slice or with it, a piece begins: `reset` says to start from the
   zero carry. A segment is `window` inputs and the symbol after them, which is
@@ -78,6 +80,15 @@ def streams(
     )
     reset_B = np.ones(stop - start, bool)  # Rows that have ended, too.
     reset_B[live_B] = done == 0
-    return {"segment": segment, "reset": reset_B}
+    document_B, place_B = np.zeros((2, stop - start), np.int64)
+    document_B[live_B] = documents[piece]
+    place_B[live_B] = starts[piece] + done
+    return {
+      "segment": segment,
+      "reset": reset_B,
+      "document": document_B,
+      "place": place_B,
+    }
 
-  return Batches(total if count is None else count, batch_size, make)
+  count = total if count is None else count
+  return Batches(count, batch_size, make, sequences.distinct)

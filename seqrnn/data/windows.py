@@ -19,16 +19,23 @@ class Batches(Sequence):
 
   Attributes:
     batch_size: rows of each, the first axis of every array.
+    distinct: int64 [documents]: which `document` of the rows each one is;
+      equal ones may be one. None: the rows are of none.
   """
 
   def __init__(
-    self, count: int, batch_size: int, make: Callable[[int, int, int], Arrays]
+    self,
+    count: int,
+    batch_size: int,
+    make: Callable[[int, int, int], Arrays],
+    distinct: np.ndarray | None = None,
   ):
     """`make(i, start, stop)` gives rows start..stop of batch i.
 
     They are the same whenever it is asked, and whatever rows with them.
     """
     self.batch_size = batch_size
+    self.distinct = distinct
     self._count = count
     self._make = make
 
@@ -42,6 +49,7 @@ class Batches(Sequence):
         len(places),
         self.batch_size,
         lambda i, start, stop: self._make(places[i], start, stop),
+        self.distinct,
       )
     return self._make(places, 0, self.batch_size)
 
@@ -53,6 +61,7 @@ class Batches(Sequence):
       self._count,
       stop - start,
       lambda i, a, b: self._make(i, start + a, start + b),
+      self.distinct,
     )
 
   def map(self, function: Callable[[Arrays], Arrays]) -> "Batches":
@@ -65,6 +74,7 @@ class Batches(Sequence):
       self._count,
       self.batch_size,
       lambda i, start, stop: function(self._make(i, start, stop)),
+      self.distinct,
     )
 
 
@@ -79,8 +89,12 @@ def windows(
   minimum: int = 2,
   order: tuple[int, int] | None = None,
   samples: int | None = None,
+  buckets: int | None = None,
 ) -> Batches:
   """Batches of `segment`, int32 [batch_size, length], padded at the right.
+
+  With it `document` and `place` [batch_size]: which one it is of, and where its
+  first symbol is, as Sequences.gather takes them.
 
   A document's windows start at `offset` and every `step` symbols, until one
   reaches its end; the last batch is filled up with rows of PAD.
@@ -96,7 +110,10 @@ def windows(
     order: (seed, epoch) of a random order, another one each time they go
       round; None: as they stand.
     samples: windows of an epoch, more than there are go round again; None:
-      each once.
+      each once. With buckets, rounded up to whole batches.
+    buckets: how many lengths there may be instead of the one; a batch has
+      windows of similar length, and is as long as the longest needs. In order,
+      the shortest come first. None: all have `length`.
 
   Raises:
     UserError: there is no window at all.
@@ -109,10 +126,7 @@ def windows(
     counts = 1 + -(-np.maximum(rest - length, 0) // step)
     counts = np.minimum(counts, 1 + (rest - minimum) // step)
   counts = np.where(rest < minimum, 0, counts)
-  # A window's document is searched here; a list of all starts would be as
-  # long as the corpus where step is 1.
-  firsts = np.concatenate([[0], np.cumsum(counts)])
-  total = int(firsts[-1])
+  total = int(counts.sum())
   if not total:
     raise UserError(
       f"data.window, data.offset={offset}: no document is long enough for a"
@@ -120,21 +134,100 @@ def windows(
       f" {offset + minimum} are needed"
     )
   samples = total if samples is None else samples
+  lengths, sizes = np.array([length]), np.array([total])
+  short = np.array([], np.int64)
+  if buckets is not None:
+    # All windows of a document are whole but, perhaps, its last.
+    last = np.minimum(rest - (counts - 1) * step, length)
+    some = np.flatnonzero(counts)
+    lengths = _lengths(last[some], total - len(some), length, buckets)
+    bucket = np.searchsorted(lengths, last[some])
+    short = some[np.argsort(bucket, kind="stable")]
+    short = short[: np.sum(bucket < len(lengths) - 1)]
+    sizes = np.bincount(bucket, minlength=len(lengths))
+    sizes[-1] += total - len(some)
+  # Windows are numbered: those of the shorter buckets, then document by
+  # document. The document is searched here; a list of all starts would be as
+  # long as the corpus where step is 1.
+  wholes = counts.copy()
+  wholes[short] -= 1
+  firsts = len(short) + np.concatenate([[0], np.cumsum(wholes)])
+  ends = np.cumsum(sizes)
+  turn_batches = -(-total // batch_size)
 
   def make(i: int, start: int, stop: int) -> Arrays:
-    first = i * batch_size
-    place = np.arange(first + start, min(first + stop, samples))
+    first, end = i * batch_size, samples
+    if buckets is not None:
+      turn, i = divmod(i, turn_batches)
+      if order is not None:
+        i = int(shuffle(np.array([i]), turn_batches, (*order, turn))[0])
+      first = turn * total + i * batch_size
+      end = (turn + 1) * total
+    # The rows of a batch go from short to long, whichever they are.
+    longest = (min(first + batch_size, end) - 1) % total
+    width = int(lengths[np.searchsorted(ends, longest, "right")])
+    place = np.arange(first + start, min(first + stop, end))
     row = place % total
     if order is not None:
-      for turn in np.unique(place // total).tolist():
-        here = place // total == turn
-        row[here] = shuffle(row[here], total, (*order, turn))
-    document = np.searchsorted(firsts, row, side="right") - 1
-    begin = bounds[document] + offset + (row - firsts[document]) * step
-    segment = np.full((stop - start, length), PAD, np.int32)
+      # Each bucket by itself, in each turn.
+      parts = place // total * len(ends) + np.searchsorted(ends, row, "right")
+      for part in np.unique(parts).tolist():
+        turn, bucket = divmod(part, len(ends))
+        low, size = int(ends[bucket] - sizes[bucket]), int(sizes[bucket])
+        here = parts == part
+        row[here] = low + shuffle(row[here] - low, size, (*order, turn))
+    document = np.searchsorted(firsts, row, "right") - 1
+    number = row - firsts[document]
+    is_short = row < len(short)
+    document[is_short] = short[row[is_short]]
+    number[is_short] = counts[document[is_short]] - 1
+    begin = bounds[document] + offset + number * step
+    segment = np.full((stop - start, width), PAD, np.int32)
     segment[: len(row)] = sequences.gather(
-      document, begin, bounds[document + 1], length
+      document, begin, bounds[document + 1], width
     )
-    return {"segment": segment}
+    missing = (0, stop - start - len(row))
+    return {
+      "segment": segment,
+      "document": np.pad(document, missing),
+      "place": np.pad(begin, missing),
+    }
 
-  return Batches(-(-samples // batch_size), batch_size, make)
+  count = -(-samples // batch_size)
+  return Batches(count, batch_size, make, sequences.distinct)
+
+
+def _lengths(
+  found: np.ndarray, whole: int, length: int, most: int
+) -> np.ndarray:
+  """The `most` lengths, or fewer, to which windows are padded with least.
+
+  Only lengths of four binary digits, as 26, 28, 30, 32, 36, and `length` are
+  chosen from: few, so that other data will need the same.
+
+  Args:
+    found: lengths of windows, at most `length`.
+    whole: how many more windows have `length`.
+    length: the greatest.
+    most: how many to choose.
+  """
+  unit = 2 ** np.maximum(np.frexp(found)[1] - 4, 0)
+  rounded = np.minimum(-(-found // unit) * unit, length)
+  sizes, rows = np.unique(np.append(rounded, length), return_counts=True)
+  rows[-1] += whole - 1
+  sizes, rows = sizes[rows > 0], rows[rows > 0]
+  # All windows up to sizes[b] take cost[b] symbols, in one bucket, in two, ...
+  upto = np.cumsum(rows)
+  cost = upto * sizes
+  apart = np.tri(len(sizes), k=-1, dtype=bool).T
+  choices = []
+  for _ in range(min(most, len(sizes)) - 1):
+    # The last bucket has those beyond sizes[a].
+    last_ab = (upto[None] - upto[:, None]) * sizes[None]
+    cost_ab = np.where(apart, cost[:, None] + last_ab, np.inf)
+    choices.append(cost_ab.argmin(axis=0))
+    cost = cost_ab.min(axis=0)
+  chosen = [len(sizes) - 1]
+  for choice in reversed(choices):
+    chosen.append(choice[chosen[-1]])
+  return sizes[chosen[::-1]]
