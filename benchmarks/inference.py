@@ -1,7 +1,7 @@
 """Sampling and scoring of seqrnn against loops in PyTorch and Keras.
 
   pip install -e '.[bench]'
-  python benchmarks/inference.py [--rounds=5]
+  python benchmarks/inference.py [--rounds=5] [--data=hdfs_unique.tsv.gz]
 
 sampling: two LSTM layers and a softmax over 65 symbols, one symbol after the
 other. seqrnn: `sample`, as the mode does it. PyTorch: a loop over nn.LSTM with
@@ -14,9 +14,16 @@ in a batch. seqrnn: as the mode `evaluate` does it. PyTorch: the same batches.
 Keras: `model.predict` on them.
 
 All libraries run in one process for each size, in turns.
+
+sessions: the surprisal of every event of some 18,000 distinct sessions, from
+ids in memory to scores in memory, by `scoring.scorer` with two layers of 64;
+`plain`: in windows as long as the longest session, 64 rows a batch. Effective
+counts each session as often as it comes. `--data`: a session a line, after a
+tab or several how often it comes; without it, sessions are drawn.
 """
 
 import argparse
+import gzip
 import os
 import statistics
 import subprocess
@@ -34,10 +41,12 @@ import experiments
 import run
 from configs import base
 from seqrnn import sharding
+from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import END, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.evaluate import evaluator
 from seqrnn.sample import generator
+from seqrnn.scoring import ROWS, scorer
 
 V, WINDOW = 65, 40
 
@@ -177,6 +186,49 @@ def scoring(H: int):
   }
 
 
+def read_sessions(path: str | None) -> list[tuple[list[str], int]]:
+  """Distinct sessions and how often each comes: of a file, or drawn."""
+  if path is None:
+    rng = np.random.default_rng(0)
+    sizes = np.minimum(rng.lognormal(3.2, 0.4, 18_000).astype(int) + 2, 298)
+    counts = np.minimum(rng.zipf(1.7, len(sizes)), 100_000).tolist()
+    # Few events are frequent, as in logs.
+    events = [np.minimum(rng.geometric(0.2, n), 28).tolist() for n in sizes]
+    return [
+      (list(map(str, some)), count)
+      for some, count in zip(events, counts, strict=True)
+    ]
+  with (gzip.open if path.endswith(".gz") else open)(path, "rt") as file:
+    rows = [line.rstrip("\n").split("\t") for line in file]
+  if not rows[0][-1].split()[-1].isdigit():  # A heading.
+    del rows[0]
+  return [(row[0].split(), sum(map(int, row[1:])) or 1) for row in rows]
+
+
+def sessions(path: str | None):
+  """Of each way how many distinct and effective events, and a function."""
+  found = read_sessions(path)
+  names = sorted({event for events, _ in found for event in events})
+  documents = [Document("", events, "") for events, _ in found]
+  work = {}
+  for name, buckets in (("plain", None), ("buckets", 8)):
+    config = base.get_config()
+    config.model.hidden_size = 64
+    config.data.unit = "session"
+    config.data.window = max(len(events) for events, _ in found) + 1
+    config.data.buckets = buckets
+    vocabulary = Vocabulary("session", tuple(names))
+    made = experiments.build(config, {"symbols": vocabulary})
+    batches = made.batches(documents, 0, batch_size=ROWS)
+    made = made._replace(batches=lambda *_, batches=batches, **__: batches)
+    params = made.init(jax.random.key(0))
+    score = scorer(made, sharding.mesh())
+    work[name] = lambda score=score, params=params: score(params, documents)
+  sizes = [len(events) + 1 for events, _ in found]  # The end is an event.
+  effective = sum(n * count for n, (_, count) in zip(sizes, found, strict=True))
+  return sum(sizes), effective, work
+
+
 def rates(work, rounds: int) -> dict[str, float]:
   """Symbols a second of each library, the median of the rounds."""
   for _, once in work.values():
@@ -196,6 +248,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--hidden_size", type=int, help="only this one")
+  parser.add_argument("--data", help="sessions, one a line")
   given = parser.parse_args()
   if given.hidden_size is None:
     print("| symbols a second | seqrnn | PyTorch | Keras |")
@@ -204,6 +257,12 @@ def main():
       subprocess.run(
         [sys.executable, *sys.orig_argv[1:], f"--hidden_size={H}"], check=True
       )
+    distinct, effective, work = sessions(given.data)
+    work = {name: (distinct, once) for name, once in work.items()}
+    print("| events a second | distinct | effective |")
+    print("| --- | --- | --- |")
+    for name, rate in rates(work, given.rounds).items():
+      print(f"| {name} | {rate:,.0f} | {rate * effective / distinct:,.0f} |")
     return
   H = given.hidden_size
   config = base.get_config()

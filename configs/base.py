@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data = data = ml_collections.ConfigDict()
   # stdlib: the sources of the Python standard library, a module a document.
   # opcodes: the opcodes of its functions, a function a document.
+  # topics: the topics of Python's help, a document each.
   # files: your own, from data.path or from the three paths below it.
   # tinyshakespeare: fetched once, checked by its SHA-256.
   # chords: four-part music made by rules; for task polyphony, as are files that

@@ -75,10 +75,12 @@ def read(data: Config, split: str | None = None) -> Corpus:
       corpus = _stdlib(data.unit)
     case "opcodes":
       corpus = _opcodes(data.unit)
+    case "topics":
+      corpus = _topics(data.unit)
     case name if name in CATALOGUE:
       corpus = encode([Source(name, _fetch(name))], data.unit, data.errors)
     case _:
-      sources = ", ".join(("stdlib", "opcodes", "files", *CATALOGUE))
+      sources = ", ".join(("stdlib", "opcodes", "topics", "files", *CATALOGUE))
       raise UserError(f"data.source={data.source!r}: must be one of {sources}")
   if not len(corpus.ids):
     value = (
@@ -183,6 +185,15 @@ def _stdlib(unit: str) -> Corpus:
       # A module names its own encoding where it is not UTF-8.
       content = importlib.util.decode_source(content).encode()
     sources.append(Source(module.name, content))
+  return encode_in_memory(sources, unit, "strict")
+
+
+@functools.cache
+def _topics(unit: str) -> Corpus:
+  """The topics of Python's help, a document each."""
+  from pydoc_data.topics import topics
+
+  sources = [Source(name, text.encode()) for name, text in topics.items()]
   return encode_in_memory(sources, unit, "strict")
 
 
