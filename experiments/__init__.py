@@ -94,7 +94,13 @@ class Run(NamedTuple):
     return sample(self.experiment, self.params, config)
 
   def score(self, text: str) -> np.ndarray:
-    """Surprisal in nats of each symbol that the model predicts of a text."""
+    """Surprisal in nats of each symbol that the model predicts of a text.
+
+    Raises:
+      UserError: a task that cannot score.
+    """
+    if self.experiment.score is None:
+      raise UserError(f"{self.workdir}: task={self.config.task!r} cannot score")
     unit = self.experiment.vocabularies["symbols"].unit
     mesh = sharding.mesh()
     params = jax.device_put(self.params, sharding.replicated(mesh))

@@ -49,10 +49,10 @@ class Experiment(NamedTuple):
     loss: params, carry, batch, key -> mean loss in nats over the weight of the
       batch, (carry, totals). `key` is None in evaluation: nothing is random.
     facts: split -> {"documents", "symbols", "crc32"}: how much data, which.
-    batches: split or list of Documents, epoch -> Batches of numpy arrays. Those
-      of no training also hold `document` and `place` [B]: which one a row is
-      of, and where in all symbols it begins. As keywords `batch_size`, and
-      `ordered`: one document after the other, whatever saves time.
+    batches: split or list of Documents, epoch -> Batches of numpy arrays. By
+      keyword: `batch_size`, and batches then hold `document` and `place` [B],
+      which one a row is of and where in all symbols it begins; `ordered`, one
+      document after the other.
     predict: params, carry, batch -> carry, logits_BNV.
     score: params, carry, batch -> carry, nll_BN in nats; None: cannot detect.
     decoder: None: cannot sample.

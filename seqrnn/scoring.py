@@ -76,6 +76,7 @@ def scorer(
     while on_way:
       fetch()
 
+    # Batches come by length; rows of no target are of no document.
     document, place, sizes = np.concatenate(origins, axis=1)
     order = np.argsort(place, kind="stable")
     begins = (np.cumsum(sizes) - sizes)[order]
@@ -83,9 +84,9 @@ def scorer(
     moved = begins - (np.cumsum(sizes) - sizes)
     index = np.repeat(moved, sizes) + np.arange(sizes.sum())
     values = jax.tree.map(lambda *xs: np.concatenate(xs)[index], *parts)
-    counts = np.zeros(batches.distinct.max() + 1, np.int64)
-    np.add.at(counts, document, sizes)
-    bounds = np.concatenate([[0], np.cumsum(counts)])
+    documents = batches.distinct.max() + 1
+    counts = np.bincount(document, weights=sizes, minlength=documents)
+    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Scores(values, bounds, batches.distinct)
 
   return run
