@@ -50,6 +50,7 @@ def scorer(
     score: params, carry, batch -> carry, a tree of [B, N, ...]: all that comes
       back from the devices; None: the task's own, surprisal in nats.
   """
+  assert experiment.score is not None, "a task that cannot score"
   batched = sharding.split(mesh)
   one = jax.jit(score or experiment.score, out_shardings=(batched, batched))
 
