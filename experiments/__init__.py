@@ -16,6 +16,7 @@ from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
+from seqrnn.data.encoding import Document
 from seqrnn.errors import UserError
 from seqrnn.evaluate import evaluator, shapes
 from seqrnn.experiment import Experiment, Params
@@ -101,10 +102,10 @@ class Run(NamedTuple):
     """
     if self.experiment.score is None:
       raise UserError(f"{self.workdir}: task={self.config.task!r} cannot score")
-    unit = self.experiment.vocabularies["symbols"].unit
+    documents = self._documents(text)
     mesh = sharding.mesh()
     params = jax.device_put(self.params, sharding.replicated(mesh))
-    scores = scorer(self.experiment, mesh)(params, from_text(text, unit))
+    scores = scorer(self.experiment, mesh)(params, documents)
     return np.concatenate(
       [scores.document(j) for j in range(len(scores.distinct))]
     )
@@ -115,13 +116,16 @@ class Run(NamedTuple):
     Raises:
       UserError: the task has no symbols.
     """
+    documents = self._documents(text)
+    return list(predictions(self.experiment, self.params, documents, top_k))
+
+  def _documents(self, text: str) -> list[Document]:
     if self.experiment.unit != "symbol":
       raise UserError(
         f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
       )
     unit = self.experiment.vocabularies["symbols"].unit
-    documents = from_text(text, unit)
-    return list(predictions(self.experiment, self.params, documents, top_k))
+    return from_text(text, unit)
 
   def evaluate(self, split: str = "test") -> dict[str, float]:
     """Loss, accuracy, bits per symbol and perplexity of a split."""

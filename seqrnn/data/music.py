@@ -84,6 +84,7 @@ def sequences(pieces: list[np.ndarray]) -> tuple[Sequences, np.ndarray]:
       neither,
       neither,
       bounds,
+      np.arange(len(pieces)),
     ),
     frames,
   )
