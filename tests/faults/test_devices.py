@@ -58,6 +58,19 @@ CASES = {
     "model.activation_penalty": 0.5,
     "model.change_penalty": 0.5,
   },
+  "polyphony": {
+    "task": "polyphony",
+    "data.source": "chords",
+    "data.path": None,
+    "train.batch_size": 6,
+    "model.symbol_dropout": 0.0,
+    "model.input_noise": 0.1,
+  },
+  "buckets": {
+    "data.buckets": 3,
+    "data.repeats": "weight",
+    "train.batch_size": 6,
+  },
   "rmsprop-clipped": {
     "train.batch_size": 5,
     "optimizer.name": "rmsprop",
