@@ -217,7 +217,7 @@ def test_each_split_has_its_own_path(folder):
     ),
     (
       {"source": "shakespeare"},
-      "data.source='shakespeare': must be one of stdlib, opcodes, files, tinys",
+      "data.source='shakespeare': must be one of stdlib, opcodes,",
     ),
   ],
 )

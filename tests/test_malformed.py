@@ -272,7 +272,7 @@ FIELDS = {
   ),
   "no such source": (
     {"path": None, "source": "web"},
-    "data.source='web': must be one of stdlib, opcodes, files, tinyshakespeare",
+    "data.source='web': must be one of stdlib, opcodes,",
   ),
   "opcodes are no characters": (
     {"path": None, "source": "opcodes"},

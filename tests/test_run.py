@@ -229,7 +229,7 @@ MISTAKES = [
   (f"{LM} --config.data.source=stdlib", "is read with data.source=files only"),
   (
     f"{LM} --config.data.source=web --config.data.path=none",
-    "data.source='web': must be one of stdlib, opcodes, files, tiny",
+    "data.source='web': must be one of stdlib, opcodes,",
   ),
   (
     f"{LM} --config.data.source=opcodes --config.data.path=none",
