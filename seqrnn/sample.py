@@ -22,10 +22,11 @@ from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
 
 _CHUNK = 64  # Symbols drawn by one call: text appears as it is made.
+_NOISE = 2**20  # Numbers of noise at once, at most.
 
 
 def choose(
-  key: jax.Array,
+  noise_BV: jax.Array,
   logits_BV: jax.Array,
   temperature: jax.Array,
   top_k: int | None = None,
@@ -34,7 +35,8 @@ def choose(
   """Draws symbol_B from softmax(logits / temperature).
 
   Args:
-    key: of the draw.
+    noise_BV: of the Gumbel distribution: adding it and taking the largest is
+      to draw.
     logits_BV: of the model.
     temperature: 0 takes the most likely symbol.
     top_k: draw from the k most likely symbols only.
@@ -59,19 +61,23 @@ def choose(
     sorted_BV = jnp.where(outside_BV, -jnp.inf, sorted_BV)
     place_BV = jnp.argsort(order_BV, axis=-1)
     scaled_BV = jnp.take_along_axis(sorted_BV, place_BV, axis=-1)
-  drawn_B = jax.random.categorical(key, scaled_BV)
-  return jnp.where(temperature > 0, drawn_B, jnp.argmax(logits_BV, axis=-1))
+  noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
+  # The first of the largest. XLA's argmax takes a CPU as long as a layer.
+  largest_B1 = jnp.max(noisy_BV, axis=-1, keepdims=True)
+  V = noisy_BV.shape[-1]
+  return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
 
 
 def strike(
-  key: jax.Array, logits_BV: jax.Array, temperature: jax.Array
+  noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
 ) -> jax.Array:
   """Draws a frame of notes, each by itself, from sigmoid(logits / temperature).
 
-  Temperature 0 takes the notes that are more likely than not.
+  The noise is from 0 to 1. Temperature 0 takes the notes that are more likely
+  than not.
   """
   scaled_BV = logits_BV / jnp.where(temperature > 0, temperature, 1)
-  drawn_BV = jax.random.bernoulli(key, jax.nn.sigmoid(scaled_BV))
+  drawn_BV = noise_BV < jax.nn.sigmoid(scaled_BV)
   notes_BV = jnp.where(temperature > 0, drawn_BV, logits_BV > 0)
   return notes_BV.astype(jnp.int32)
 
@@ -80,6 +86,7 @@ def generator(
   decoder: Decoder,
   *,
   length: int,
+  noise: Callable[..., jax.Array] = jax.random.gumbel,
   pick: Callable[..., jax.Array] = choose,
 ) -> Callable[..., Iterator[np.ndarray]]:
   """A function params, prime_BP, temperature, seed -> chunks of symbols.
@@ -94,7 +101,8 @@ def generator(
   Args:
     decoder: of the model.
     length: symbols to draw.
-    pick: key, logits_BV, temperature -> symbol_B.
+    noise: key, shape, type -> what `pick` draws with.
+    pick: noise_BV, logits_BV, temperature -> symbol_B.
   """
 
   @jax.jit
@@ -108,17 +116,30 @@ def generator(
 
   @jax.jit
   def draw(params, carry, logits_BV, ended_B, key, temperature, first):
-    def step(loop, index):
+    def drawn(index):
+      key_i = jax.random.fold_in(key, index)
+      return noise(key_i, logits_BV.shape, logits_BV.dtype)
+
+    def step(loop, noise_BV):
       carry, logits_BV, ended_B = loop
-      symbol_B = pick(jax.random.fold_in(key, index), logits_BV, temperature)
+      symbol_B = pick(noise_BV, logits_BV, temperature)
       shown_B = jnp.where(ended_B, PAD, symbol_B)
       ended_B |= symbol_B == END
       carry, logits_BV = decoder.step(params, carry, symbol_B)
       return (carry, logits_BV, ended_B), shown_B
 
-    loop, symbols_TB = jax.lax.scan(
-      step, (carry, logits_BV, ended_B), first + jnp.arange(_CHUNK)
+    def some(loop, indices):
+      # Noise for many steps at once: one by one, it takes longer than they do.
+      return jax.lax.scan(step, loop, jax.vmap(drawn)(indices))
+
+    many = max(1, min(_CHUNK, _NOISE // logits_BV.size))
+    many = 2 ** (many.bit_length() - 1)  # It divides _CHUNK.
+    loop, symbols = jax.lax.scan(
+      some,
+      (carry, logits_BV, ended_B),
+      first + jnp.arange(_CHUNK).reshape(-1, many),
     )
+    symbols_TB = symbols.reshape(_CHUNK, *symbols.shape[2:])
     return *loop, symbols_TB.swapaxes(0, 1)
 
   def generate(
@@ -251,7 +272,12 @@ def sample_music(
       )
   prime_PV = prime_frames(config.data, settings.prime)
   prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))
-  generate = generator(experiment.decoder, length=settings.length, pick=strike)
+  generate = generator(
+    experiment.decoder,
+    length=settings.length,
+    noise=jax.random.uniform,
+    pick=strike,
+  )
   shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
   made = []
   for temperature in settings.temperature:

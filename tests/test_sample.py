@@ -15,7 +15,8 @@ from seqrnn.experiment import Decoder
 def draws(logits_V, n=20000, **settings):
   logits_BV = jnp.tile(jnp.asarray(logits_V), (n, 1))
   settings = {"temperature": 1.0, **settings}
-  return np.asarray(sample.choose(jax.random.key(0), logits_BV, **settings))
+  noise_BV = jax.random.gumbel(jax.random.key(0), logits_BV.shape)
+  return np.asarray(sample.choose(noise_BV, logits_BV, **settings))
 
 
 def test_frequencies_follow_the_softmax_at_a_temperature():
@@ -49,8 +50,9 @@ def test_top_k_and_top_p_leave_the_most_likely_symbols():
 def test_notes_are_struck_each_by_itself_at_a_temperature():
   logits = np.random.default_rng(0).normal(size=7, scale=2)
   logits_BV = jnp.tile(jnp.asarray(logits), (20000, 1))
+  noise_BV = jax.random.uniform(jax.random.key(0), logits_BV.shape)
   strike = lambda temperature: np.asarray(
-    sample.strike(jax.random.key(0), logits_BV, temperature)
+    sample.strike(noise_BV, logits_BV, temperature)
   )
   for temperature in (0.5, 1.0, 2.0):
     notes = strike(temperature)
@@ -82,13 +84,15 @@ def test_streams_go_on_from_their_primes_and_end_for_good():
   assert drawn.shape[1] < 200  # All streams have ended: it stops early.
 
 
-def test_the_length_is_kept_whatever_the_chunks():
+def test_the_length_is_kept_whatever_the_chunks(monkeypatch):
   def step(_, carry, symbol_B):
     return carry, jnp.zeros((symbol_B.shape[0], 9)).at[:, END].set(-1e9)
 
   decoder = Decoder(lambda B: jnp.zeros((B, 1)), step)
   texts = []
   for length in (1, 63, 64, 65, 130):
+    # Of noise for 1 to 14 steps at once, of which 8 divide a chunk.
+    monkeypatch.setattr(sample, "_NOISE", length)
     generate = sample.generator(decoder, length=length)
     chunks = list(generate({}, np.array([[4]]), 1.0, seed := 3))
     drawn = np.concatenate(chunks, axis=1)
