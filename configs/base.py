@@ -20,7 +20,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.data = data = ml_collections.ConfigDict()
   # stdlib: the sources of the Python standard library, a module a document.
   # opcodes: the opcodes of its functions, a function a document.
+  # packages: the modules of its packages, labelled by package.
   # topics: the topics of Python's help, a document each.
+  # names: surnames, labelled by language (needs the extra `names`).
   # files: your own, from data.path or from the three paths below it.
   # tinyshakespeare: fetched once, checked by its SHA-256.
   # chords: four-part music made by rules; for task polyphony, as are files that
@@ -30,12 +32,23 @@ def get_config() -> ml_collections.ConfigDict:
   data.train_path = placeholder(str)  # Or already split: one path each.
   data.validation_path = placeholder(str)
   data.test_path = placeholder(str)
+  # How files give labels, for task=classification (a text and its label):
+  # tab (a line: label, tab, text; columns between the two are skipped), space
+  # (a line: label, space, text), csv and jsonl (the two fields below), folders
+  # (one a label, a text a file), files (one a label, a text a line).
+  # For task=tagging (a symbol and its tag): columns (a line: word, tag; a blank
+  # one after each sentence), conllu (word and UPOS), spaces (texts of any
+  # source without their white space: does some follow the character?).
+  # text: they give none.
+  data.format = "text"
+  data.label_field = "label"
+  data.text_field = "text"
   # char, byte, word (separated by white space, a newline is a word), id (one
   # a line, a file a sequence), session (a sequence a line, ids separated by
   # spaces).
   data.unit = "char"
   # strict: bytes that are not UTF-8 are refused with their place; replace: each
-  # becomes U+FFFD.
+  # becomes U+FFFD; latin-1: all is read as Latin-1, where every byte is right.
   data.errors = "strict"
   # documents: whole documents are held out, chosen by a hash of their names.
   # last_documents: the last ones in order (time order of logs).
@@ -62,6 +75,9 @@ def get_config() -> ml_collections.ConfigDict:
   # as weight. Figures are the same. A step takes the mean over the weight of
   # its batch, so that of several batches one of rare documents counts for more.
   data.repeats = "each"
+  # Classification of longer texts: all windows of them (whole ones), the first
+  # or the last.
+  data.keep = "all"
   # Cut the split into B parallel streams and hand the carry from batch to
   # batch (truncated backpropagation through time).
   data.stateful = False
@@ -81,9 +97,16 @@ def get_config() -> ml_collections.ConfigDict:
   # of a config counts for nothing; as flags, give one of the two.
   model.parameters = placeholder(int)
   model.layers = 2
-  model.bidirectional = False  # Legitimate for many_to_one only.
+  # Legitimate for many_to_one, classification and tagging.
+  model.bidirectional = False
   model.merge = "concat"  # Of the two directions: concat, sum, mean.
   model.embedding_size = placeholder(int)  # None: ids straight to the gates.
+  # Where a sequence has one output: last (the final state of each direction),
+  # mean or max (of the outputs at all symbols).
+  model.pooling = "last"
+  # Tagging: units, in each direction, of an LSTM over the characters of a word,
+  # beside the word's embedding.
+  model.letters = placeholder(int)
   model.tied = False  # The softmax uses the embedding's weights.
   model.forget_bias = 1.0  # Initial bias of a forget gate.
   model.initial_scale = placeholder(float)  # U(-a, a); 1/sqrt(fan in).
@@ -157,10 +180,13 @@ def get_config() -> ml_collections.ConfigDict:
   train.max_steps = placeholder(int)  # Stop there, whatever the epochs.
   train.batches_per_epoch = placeholder(int)  # One of the two, or neither:
   train.samples_per_epoch = placeholder(int)  # then all windows.
+  # Classification. balanced: all labels weigh the same in training, however
+  # frequent they are.
+  train.class_weights = "none"
   train.eval_every = placeholder(int)  # Steps; every epoch.
   train.patience = placeholder(int)  # Evaluations without gain, then stop.
-  # Share of each target that training spreads over all symbols (Szegedy et al.
-  # 2016); the reported loss is that of the true one.
+  # Share of each target that training spreads over all symbols, or labels
+  # (Szegedy et al. 2016); the reported loss is that of the true one.
   train.label_smoothing = 0.0
   # A mean of the parameters is evaluated and kept for all modes, while training
   # goes on with the newest ones. ema: all so far, those of n steps ago weighing

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import gap_model, language_model, polyphony
+from experiments import (
+  classification,
+  gap_model,
+  language_model,
+  polyphony,
+)
 from seqrnn import config as configs
 from seqrnn import files, sharding
 from seqrnn.checkpoint import restore_params
@@ -25,6 +30,7 @@ from seqrnn.sample import sample, sample_music
 from seqrnn.scoring import scorer
 
 TASKS: dict[str, ModuleType] = {
+  "classification": classification,
   "gap_model": gap_model,
   "language_model": language_model,
   "polyphony": polyphony,
@@ -111,7 +117,7 @@ class Run(NamedTuple):
     )
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
-    """The most likely symbols beside those of a text.
+    """The most likely symbols beside those of a text, or labels.
 
     Raises:
       UserError: the task has no symbols.
@@ -120,15 +126,15 @@ class Run(NamedTuple):
     return list(predictions(self.experiment, self.params, documents, top_k))
 
   def _documents(self, text: str) -> list[Document]:
-    if self.experiment.unit != "symbol":
+    if self.experiment.unit == "frame":
       raise UserError(
         f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
       )
     unit = self.experiment.vocabularies["symbols"].unit
-    return from_text(text, unit)
+    return from_text(text, unit, self.config.data.format)
 
   def evaluate(self, split: str = "test") -> dict[str, float]:
-    """Loss, accuracy, bits per symbol and perplexity of a split."""
+    """Loss, accuracy and what else a task counts of a split."""
     mesh = sharding.mesh()
     params = jax.device_put(self.params, sharding.replicated(mesh))
     figures = evaluator(self.experiment, mesh)(

@@ -19,7 +19,6 @@ from seqrnn.data.segments import cut
 from seqrnn.data.streams import streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches
-from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Decoder, Experiment
 from seqrnn.scan import hold
 
@@ -50,13 +49,8 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     UserError: settings of a model of symbols.
   """
   data, train = config.data, config.train
-  fields = configs.flat(config)
-  for name, plain in _PLAIN.items():
-    if fields[name] != plain:
-      raise UserError(
-        f"{name}={fields[name]!r} with task='polyphony': frames of notes go"
-        f" straight into a causal network, it must be {plain!r}"
-      )
+  why = "frames of notes go straight into a causal network"
+  configs.refuse_unless(config, _PLAIN, why)
   model = models.NoteModel(
     body=models.stack(config.model, None),
     notes=music.NOTES,

@@ -339,6 +339,21 @@ def refuse_other(
     )
 
 
+def refuse_unless(config: Config, plain: dict[str, Any], why: str):
+  """A task may leave fields no choice but the plain value that each has here.
+
+  Raises:
+    UserError: one has another value.
+  """
+  fields = flat(config)
+  for name, value in plain.items():
+    if fields[name] != value:
+      raise UserError(
+        f"{name}={fields[name]!r} with task={config.task!r}: {why}, it must be"
+        f" {value!r}"
+      )
+
+
 def save(config: Config, path: Path):
   """Writes the config as JSON, whole or not at all."""
   with files.written(path) as file:
@@ -415,7 +430,21 @@ RULES: dict[str, Rule] = {
   "data.validation_path": _or_none(_TEXT),
   "data.test_path": _or_none(_TEXT),
   "data.unit": _choice("char", "byte", "word", "id", "session"),
-  "data.errors": _choice("strict", "replace"),
+  "data.errors": _choice("strict", "replace", "latin-1"),
+  "data.format": _choice(
+    "text",
+    "tab",
+    "space",
+    "csv",
+    "jsonl",
+    "folders",
+    "files",
+    "columns",
+    "conllu",
+    "spaces",
+  ),
+  "data.label_field": _TEXT,
+  "data.text_field": _TEXT,
   "data.split": _choice(
     "auto", "documents", "last_documents", "tails", "stream_tails"
   ),
@@ -431,6 +460,7 @@ RULES: dict[str, Rule] = {
   "data.random_offset": _SWITCH,
   "data.buckets": _or_none(_whole(1, 64, "1 to 64")),
   "data.repeats": _choice("each", "weight"),
+  "data.keep": _choice("all", "first", "last"),
   "data.stateful": _SWITCH,
   "model.cell": _choice(
     "lstm",
@@ -459,6 +489,8 @@ RULES: dict[str, Rule] = {
   "model.bidirectional": _SWITCH,
   "model.merge": _choice("concat", "sum", "mean"),
   "model.embedding_size": _or_none(_SIZE),
+  "model.pooling": _choice("last", "mean", "max"),
+  "model.letters": _or_none(_SIZE),
   "model.tied": _SWITCH,
   "model.forget_bias": _FINITE,
   "model.initial_scale": _or_none(_POSITIVE),
@@ -501,6 +533,7 @@ RULES: dict[str, Rule] = {
   "train.max_steps": _or_none(_WHOLE),
   "train.batches_per_epoch": _or_none(_WHOLE),
   "train.samples_per_epoch": _or_none(_WHOLE),
+  "train.class_weights": _choice("none", "balanced"),
   "train.eval_every": _or_none(_WHOLE),
   "train.patience": _or_none(_WHOLE),
   "train.label_smoothing": _SHARE,

@@ -1,4 +1,4 @@
-"""evaluate: loss, accuracy, bits per symbol and perplexity of a split."""
+"""evaluate: loss, accuracy and what else a task counts of a split."""
 
 import json
 from collections import deque
@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from seqrnn import files, metrics, sharding
+from seqrnn import confusion, files, metrics, sharding
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.windows import Batches
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Carry, Experiment, Params
 
 # Batches under way. From 32 on, XLA makes the next one wait on a thread that
 # CPU devices need to end those before: several of them would never end.
@@ -32,16 +32,41 @@ def evaluator(
   Its third argument is asked before each batch: where it says true, the
   evaluation ends at once and gives None.
   """
-  everywhere, batched = sharding.replicated(mesh), sharding.split(mesh)
 
-  @partial(jax.jit, out_shardings=(batched, everywhere))
-  def add(params, carry, sums, batch):
-    _, (carry, totals) = experiment.loss(params, carry, batch, None)
-    return carry, metrics.add(sums, totals)
+  def totals(params, carry, batch):
+    return experiment.loss(params, carry, batch, None)[1]
+
+  add_up = summed(totals, experiment, mesh)
 
   def evaluate(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
   ) -> dict[str, float] | None:
+    sums = add_up(params, batches, stop)
+    return None if sums is None else metrics.finish(sums, experiment.unit)
+
+  return evaluate
+
+
+def summed(
+  totals: Callable[..., tuple[Carry, Any]], experiment: Experiment, mesh: Mesh
+) -> Callable[..., Any]:
+  """A function params, batches, stop -> sums as metrics.add makes them.
+
+  Args:
+    totals: params, carry, batch -> carry, what is summed.
+    experiment: the task.
+    mesh: of the devices.
+  """
+  everywhere, batched = sharding.replicated(mesh), sharding.split(mesh)
+
+  @partial(jax.jit, out_shardings=(batched, everywhere))
+  def add(params, carry, sums, batch):
+    carry, found = totals(params, carry, batch)
+    return carry, metrics.add(sums, found)
+
+  def add_up(
+    params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
+  ) -> Any:
     B = batches.batch_size
     sums = None
     carry = ()
@@ -53,25 +78,27 @@ def evaluator(
       if sums is None:
         start = partial(experiment.carry, batch["inputs"].shape[0])
         carry = jax.jit(start, out_shardings=batched)()
-        _, (_, totals) = jax.eval_shape(
-          lambda *args: experiment.loss(*args, None), params, carry, batch
-        )
-        zeros = partial(metrics.zeros, totals)
+        _, shapes = jax.eval_shape(totals, params, carry, batch)
+        zeros = partial(metrics.zeros, shapes)
         sums = jax.jit(zeros, out_shardings=everywhere)()
       carry, sums = add(params, carry, sums, batch)
       under_way.append(sums)
       if len(under_way) > _AHEAD:
         jax.block_until_ready(under_way.popleft())
     assert sums is not None, "a split has at least one batch"
-    return metrics.finish(sums, experiment.unit)
+    return sums
 
-  return evaluate
+  return add_up
 
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> dict[str, float]:
-  """Evaluates a checkpoint; prints a table and writes evaluation.json."""
+  """Evaluates a checkpoint; prints a table and writes evaluation.json.
+
+  Where a task has labels, confusion.csv and confusion.png say which are taken
+  for which.
+  """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   mesh = sharding.mesh()
   restored = restore_params(
@@ -82,6 +109,11 @@ def run(
     restored.params, experiment.batches(split, 0)
   )
   assert figures is not None, "nothing stops this evaluation"
+  labels = experiment.vocabularies.get("labels")
+  counts_VV = None
+  if labels is not None:
+    count = summed(confusion.totals(experiment), experiment, mesh)
+    counts_VV = count(restored.params, experiment.batches(split, 0))
   if jax.process_index():
     return figures
   table = Table(title=f"{workdir}, step {restored.step}: {split} split")
@@ -94,6 +126,8 @@ def run(
   record = {"split": split, "step": restored.step, **facts, **figures}
   with files.written(workdir / "evaluation.json") as file:
     file.write(json.dumps(record, indent=2) + "\n")
+  if labels is not None:
+    confusion.write(workdir, labels, jax.device_get(counts_VV)[0])
   return figures
 
 

@@ -48,7 +48,8 @@ class Experiment(NamedTuple):
     carry: batch size -> the initial carry; () where batches share no state.
     loss: params, carry, batch, key -> mean loss in nats over the weight of the
       batch, (carry, totals). `key` is None in evaluation: nothing is random.
-    facts: split -> {"documents", "symbols", "crc32"}: how much data, which.
+    facts: split -> {"documents", "symbols", "crc32"}: how much data, which;
+      and their "origin", where they change with it.
     batches: split or list of Documents, epoch -> Batches of numpy arrays. By
       keyword: `batch_size`, and batches then hold `document` and `place` [B],
       which one a row is of and where in all symbols it begins; `ordered`, one
@@ -59,15 +60,18 @@ class Experiment(NamedTuple):
     forbidden: T -> bool_NT, the inputs s that output t must not depend on;
       None where no input is a target. The leak probe tests it.
     fills_gaps: whether `predict` at t reads both sides of t and not t.
-    unit: what inputs and targets are, each with its own loss: symbols, or
-      frames of notes, which are 0 or 1 and are drawn each by itself.
+    unit: what targets are, each with its own loss: `symbol`; `frame` of notes,
+      which are 0 or 1 and are drawn each by itself; or `label` of what is read,
+      whose vocabulary is `labels`: a text is then read as it is, and nothing is
+      asked about its end.
+    present: Predictions -> what shows labels on a console.
   """
 
   vocabularies: dict[str, Any]
   init: Callable[[jax.Array], Params]
   carry: Callable[[int], Carry]
   loss: Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]
-  facts: Callable[[str], dict[str, int]]
+  facts: Callable[[str], dict[str, Any]]
   batches: Callable[..., Any]
   predict: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]]
   score: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None
@@ -75,3 +79,4 @@ class Experiment(NamedTuple):
   forbidden: Callable[[int], Any] | None
   fills_gaps: bool = False
   unit: str = "symbol"
+  present: Callable[[Any], Any] | None = None

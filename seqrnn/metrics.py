@@ -1,11 +1,14 @@
 """Figures as (total, weight) pairs: summed on the device, divided once."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Totals
 
 
@@ -83,17 +86,67 @@ def note_cross_entropy(
   return total / jnp.where(weight > 0, weight, 1), totals
 
 
-def zeros(totals: Totals) -> dict:
+def over_ids(logits_BNC: jax.Array) -> jax.Array:
+  """Logits of labels as those of ids, -inf for the reserved ones, [B, N, V]."""
+  reserved = [(0, 0), (0, 0), (UNKNOWN + 1, 0)]
+  return jnp.pad(logits_BNC, reserved, constant_values=-jnp.inf)
+
+
+def best_ids(logits_BNC: jax.Array) -> jax.Array:
+  """The ids of the most likely labels, [B, N]."""
+  return jnp.argmax(logits_BNC, axis=-1) + UNKNOWN + 1
+
+
+def label_cross_entropy(
+  logits_BNC: jax.Array,
+  targets_BN: jax.Array,
+  weights_BN: jax.Array,
+  smoothing: float = 0.0,
+  penalty_BN: jax.Array | None = None,
+  importance_BN: jax.Array | None = None,
+) -> tuple[jax.Array, Totals]:
+  """What `cross_entropy` gives, for labels, and their macro F1.
+
+  A target that is UNKNOWN, a label never seen in training, is an error of its
+  own class; it has no part in the loss, which would be infinite.
+
+  Args:
+    logits_BNC: of the C labels; the reserved ids have none.
+    targets_BN: ids of labels.
+    weights_BN: 0 for what counts for nothing.
+    smoothing: as in `cross_entropy`.
+    penalty_BN: as in `cross_entropy`.
+    importance_BN: of each target in the mean loss, not in the totals.
+  """
+  label_BN = jnp.maximum(targets_BN - (UNKNOWN + 1), 0)
+  known_BN = jnp.where(targets_BN > UNKNOWN, weights_BN, 0)
+  _, totals = cross_entropy(logits_BNC, label_BN, known_BN)
+  if importance_BN is not None:
+    known_BN *= importance_BN
+  loss, _ = cross_entropy(logits_BNC, label_BN, known_BN, smoothing, penalty_BN)
+  V = logits_BNC.shape[-1] + UNKNOWN + 1
+  true_BNV = jax.nn.one_hot(targets_BN, V)
+  best_BNV = jax.nn.one_hot(best_ids(logits_BNC), V)
+  terms_3BNV = jnp.stack([true_BNV * best_BNV, true_BNV, best_BNV])
+  hits_V, true_V, best_V = jnp.sum(
+    terms_3BNV * weights_BN[None, ..., None], axis=(1, 2)
+  )
+  totals["accuracy"] = (jnp.sum(hits_V), jnp.sum(true_V))
+  totals["macro_f1"] = (2 * hits_V, true_V + best_V)
+  return loss, totals
+
+
+def zeros(totals: Any) -> Any:
   """Sums of nothing, for `add`; `totals` may be shapes only."""
-  return jax.tree.map(lambda _: jnp.zeros((2,)), totals)
+  return jax.tree.map(lambda x: jnp.zeros((2, *x.shape)), totals)
 
 
-def add(sums: dict, totals: Totals) -> dict:
+def add(sums: Any, totals: Any) -> Any:
   """Adds a batch's totals to running sums.
 
-  A sum is [2]: its value and the rounding error that the next addition makes
-  good (Kahan 1965). A plain float32 sum is off by a per cent after a billion
-  symbols.
+  A sum is [2, ...]: its value and the rounding error that the next addition
+  makes good (Kahan 1965). A plain float32 sum is off by a per cent after a
+  billion symbols.
   """
 
   def one(sum_2, value):
@@ -107,14 +160,21 @@ def add(sums: dict, totals: Totals) -> dict:
 def finish(sums: dict, unit: str = "symbol") -> dict[str, float]:
   """Divides totals by weights; nats a symbol also as bits and perplexity.
 
+  Totals of several classes give the mean of their figures, over the classes
+  that have weight. A ratio of nothing is 0, but there is no loss of nothing.
+
   Args:
     sums: as `add` makes them.
     unit: of the experiment.
   """
   figures = {}
   for name, (total, weight) in jax.device_get(sums).items():
-    weight = float(weight[0])
-    figures[name] = float(total[0]) / weight if weight else math.nan
+    total, weight = np.atleast_1d(total[0], weight[0])
+    some = weight != 0
+    ratios = np.divide(total[some], weight[some], dtype=np.float64)
+    figures[name] = float(ratios.mean()) if len(ratios) else 0.0
+    if name == "loss" and not len(ratios):
+      figures[name] = math.nan
   if "loss" in figures and unit == "symbol":
     figures["bits_per_symbol"] = figures["loss"] / math.log(2)
     # exp(710) is beyond a float; a loss that large is no perplexity anyway.

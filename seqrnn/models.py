@@ -50,15 +50,60 @@ _LOOP = 64  # Steps of a sampling loop, about; see sample.py.
 PRODUCTS = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
+def mean(y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
+  """The mean over the positions of the mask, [B, H]; of none, 0."""
+  count_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
+  total_BH = jnp.sum(jnp.where(mask_BT[..., None], y_BTH, 0), axis=1)
+  return total_BH / jnp.maximum(count_B1, 1)
+
+
+def largest(y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
+  """The maximum over the positions of the mask, [B, H]; of none, 0."""
+  any_B1 = jnp.any(mask_BT, axis=1, keepdims=True)
+  y_BTH = jnp.where(mask_BT[..., None], y_BTH, -jnp.inf)
+  return jnp.where(any_B1, jnp.max(y_BTH, axis=1), 0)
+
+
+POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+  "mean": mean,
+  "max": largest,
+}
+
+
+class Letters(nn.Module):
+  """What the characters of each word say: the last states over them.
+
+  Attributes:
+    body: the layers, a sequence module.
+    vocabulary_size: of the characters.
+    size: of their embedding.
+  """
+
+  body: Any
+  vocabulary_size: int
+  size: int
+
+  @nn.compact
+  def __call__(self, ids_BTL: jax.Array, train: bool = False) -> jax.Array:
+    """The features of each word, [B, T, H]; L characters a word."""
+    B, T, L = ids_BTL.shape
+    ids_NL = ids_BTL.reshape(B * T, L)
+    x_NLD = nn.Embed(self.vocabulary_size, self.size)(ids_NL)
+    carry = self.body.initial_carry(B * T)
+    carry, _ = self.body(x_NLD, ids_NL != PAD, carry, train)
+    return self.body.summary(carry, train).reshape(B, T, -1)
+
+
 class SequenceModel(nn.Module):
   """embed -> layers -> head.
 
   Attributes:
     body: the layers, a sequence module.
-    vocabulary_size: V, of the inputs and of the outputs.
+    vocabulary_size: V, of the inputs.
     embedding_size: D; None: the ids go straight to the gates of layer 1.
     tied: the head's kernel is the embedding, transposed (Press & Wolf 2017).
-    pooled: one output a sequence, from the last state of each direction.
+    pooling: how a sequence has one output: from the `last` state of each
+      direction, or a name of POOLINGS; None: an output a symbol.
     initial_scale: as in Cell; None: 1/sqrt(fan in).
     dropout: of the embedding; so is variational_dropout, as in Stack.
     symbol_dropout: share of input symbols replaced by the unknown symbol in
@@ -66,19 +111,23 @@ class SequenceModel(nn.Module):
     embedding_dropout: share of symbols whose embedding is zero in training, the
       same ones for a whole batch (Merity et al. 2017).
     products: as in Cell.
+    outputs: V, of the outputs; None: that of the inputs.
+    letters: Letters, whose features stand beside the embedding; or None.
   """
 
   body: Any
   vocabulary_size: int
   embedding_size: int | None = None
   tied: bool = False
-  pooled: bool = False
+  pooling: str | None = None
   initial_scale: float | None = None
   dropout: float = 0.0
   symbol_dropout: float = 0.0
   variational_dropout: float = 0.0
   embedding_dropout: float = 0.0
   products: Any = None
+  outputs: int | None = None
+  letters: Any = None
 
   def setup(self):
     if self.embedding_size is not None:
@@ -104,12 +153,20 @@ class SequenceModel(nn.Module):
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
       )
     else:
-      self.head = head(self.vocabulary_size, self.initial_scale, self.products)
+      self.head = head(
+        self.outputs or self.vocabulary_size,
+        self.initial_scale,
+        self.products,
+      )
 
   def __call__(
-    self, ids_BT: jax.Array, carry: Carry, train: bool = False
+    self,
+    ids_BT: jax.Array,
+    carry: Carry,
+    train: bool = False,
+    letters_BTL: jax.Array | None = None,
   ) -> tuple[Carry, jax.Array]:
-    """The last carry, and logits_BTV, or logits_B1V where pooled."""
+    """The last carry, and logits_BTV, or logits_B1V where there is pooling."""
     mask_BT = ids_BT != PAD
     if train and self.symbol_dropout:
       hide_BT = jax.random.bernoulli(
@@ -125,14 +182,24 @@ class SequenceModel(nn.Module):
       # Sampling reads one position a step, in a loop before which XLA makes
       # what rests on the table alone.
       few = self.vocabulary_size >= B * (T if T > 1 else _LOOP)
-      if few or (train and (self.dropout or self.variational_dropout)):
-        x_BTD = self.drop(rows(table_VD, ids_BT), deterministic=not train)
+      if (
+        few
+        or self.letters is not None
+        or (train and (self.dropout or self.variational_dropout))
+      ):
+        x_BTD = rows(table_VD, ids_BT)
+        if self.letters is not None:
+          letters_BTH = self.letters(letters_BTL, train)
+          x_BTD = jnp.concatenate([x_BTD, letters_BTH], axis=-1)
+        x_BTD = self.drop(x_BTD, deterministic=not train)
         x_BTD = self.drop_units(x_BTD, deterministic=not train)
       else:
         x_BTD = Lookup(table_VD, ids_BT)
     carry, y_BTH = self.body(x_BTD, mask_BT, carry, train)
-    if self.pooled:
+    if self.pooling == "last":
       y_BTH = self.body.summary(carry, train)[:, None]
+    elif self.pooling is not None:
+      y_BTH = POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
     y_NH = y_BTH.reshape(-1, y_BTH.shape[-1])
     if self.tied:
       table_HV = self.embedding.embedding.T
@@ -268,13 +335,30 @@ def stack(
 
 
 def sequence_model(
-  model: Config, body: nn.Module, vocabulary_size: int, pooled: bool
+  model: Config,
+  body: nn.Module,
+  vocabulary_size: int,
+  pooled: bool,
+  outputs: int | None = None,
+  letters: nn.Module | None = None,
 ) -> SequenceModel:
   """The model that `config.model` describes around its layers.
+
+  Args:
+    model: the fields.
+    body: the layers.
+    vocabulary_size: of the inputs.
+    pooled: one output a sequence, as `model.pooling` makes it.
+    outputs: how many there are; None: as many as inputs.
+    letters: as in SequenceModel.
 
   Raises:
     UserError: weights are tied whose shapes differ.
   """
+  if model.tied and outputs is not None:
+    raise UserError(
+      "model.tied=True: the outputs are labels, which have no embedding to tie"
+    )
   if model.tied:
     two = model.bidirectional or isinstance(body, layers.Bidirectional)
     width = model.hidden_size * (2 if two and model.merge == "concat" else 1)
@@ -288,13 +372,15 @@ def sequence_model(
     vocabulary_size=vocabulary_size,
     embedding_size=model.embedding_size,
     tied=model.tied,
-    pooled=pooled,
+    pooling=model.pooling if pooled else None,
     initial_scale=model.initial_scale,
     dropout=model.dropout,
     symbol_dropout=model.symbol_dropout,
     variational_dropout=model.variational_dropout,
     embedding_dropout=model.embedding_dropout,
     products=PRODUCTS[model.products],
+    outputs=outputs,
+    letters=letters,
   )
 
 
@@ -304,9 +390,11 @@ def init(
   inputs: jax.Array | None = None,
 ) -> Params:
   """New parameters; `inputs` is an example of the model's; None: an id."""
+  more = {}
   if inputs is None:
     inputs = jnp.full((1, 1), UNKNOWN)
-  return model.init(key, inputs, model.initial_carry(1))["params"]
+    more["letters_BTL"] = inputs[..., None]
+  return model.init(key, inputs, model.initial_carry(1), **more)["params"]
 
 
 def apply(
@@ -315,14 +403,19 @@ def apply(
   inputs: jax.Array,
   carry: Carry,
   key: jax.Array | None = None,
+  **more: Any,
 ) -> tuple[Carry, jax.Array]:
-  """The last carry and logits_BNV; dropout, where there is a key to draw it."""
+  """The last carry and logits_BNV; dropout, where there is a key to draw it.
+
+  `more` is what else the model reads.
+  """
   result: Any = model.apply(
     {"params": params},
     inputs,
     carry,
     train=key is not None,
     rngs=None if key is None else {"dropout": key},
+    **more,
   )
   return result
 
@@ -334,17 +427,22 @@ def loss(
   carry: Carry,
   key: jax.Array | None,
   label_smoothing: float,
+  figures: Callable[..., tuple[jax.Array, Totals]] = metrics.cross_entropy,
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The mean loss of a batch, the last carry, and the totals.
 
   Where there is a key, the model trains: what is random is drawn from it, and
-  the loss, not the totals, has what regularises.
+  the loss, not the totals, has what regularises. `figures` takes and gives what
+  metrics.cross_entropy does.
   """
   ids_BT = batch["inputs"]
   target = (batch["targets"], batch["weights"])
+  letters_BTL = batch.get("letters")
   if key is None:
-    carry, logits_BNV = apply(model, params, ids_BT, carry)
-    mean, totals = metrics.cross_entropy(logits_BNV, *target)
+    carry, logits_BNV = apply(
+      model, params, ids_BT, carry, letters_BTL=letters_BTL
+    )
+    mean, totals = figures(logits_BNV, *target)
     return mean, (carry, totals)
   result: Any = model.apply(
     {"params": params},
@@ -353,17 +451,16 @@ def loss(
     train=True,
     rngs={"dropout": key},
     mutable=["penalties"],
+    letters_BTL=letters_BTL,
   )
   (carry, logits_BNV), penalties = result
   penalty_BN = None
   if penalties:  # One, or one of each tower.
     penalty_BN = jnp.sum(jnp.stack(jax.tree.leaves(penalties)), axis=0)
-    if model.pooled:
+    if model.pooling is not None:
       mask_BT = ids_BT != PAD
       total_B1 = jnp.sum(penalty_BN * mask_BT, axis=1, keepdims=True)
       length_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
       penalty_BN = total_B1 / jnp.maximum(length_B1, 1)
-  mean, totals = metrics.cross_entropy(
-    logits_BNV, *target, label_smoothing, penalty_BN
-  )
+  mean, totals = figures(logits_BNV, *target, label_smoothing, penalty_BN)
   return mean, (carry, totals)

@@ -1,4 +1,4 @@
-"""predict: the most likely symbols beside the true ones, and filled gaps."""
+"""predict: the most likely symbols or labels beside the true ones; gaps."""
 
 import csv
 import math
@@ -54,6 +54,8 @@ def predictions(
   experiment: Experiment, params: Params, split: str | list[Document], k: int
 ) -> Iterator[Prediction]:
   """What the model says of the sequences of a split or of documents."""
+  if "labels" in experiment.vocabularies:  # The reserved ids are none.
+    k = min(k, len(experiment.vocabularies["labels"].symbols))
 
   @jax.jit
   def rank(params, carry, batch):
@@ -136,12 +138,17 @@ def _absent(symbols: Vocabulary) -> str:
 def _ask(
   experiment: Experiment, documents: list[Document], gap: str
 ) -> list[Document]:
-  """Documents with the question in them: gaps, or what comes at the end."""
+  """Documents with the question in them: gaps, or what comes at the end.
+
+  A task with labels asks about a document as it is.
+  """
   symbols = experiment.vocabularies["symbols"]
   absent = _absent(symbols)
 
   def ask(tokens):
     joined = isinstance(tokens, str)
+    if experiment.unit == "label":
+      return tokens
     if experiment.fills_gaps and joined:
       return tokens.replace(gap, absent)
     if experiment.fills_gaps:
@@ -157,31 +164,28 @@ def _ask(
         f"{document.name}: read as unknown: {' '.join(map(repr, unknown))}",
         file=sys.stderr,
       )
-    asked.append(
-      document._replace(
-        symbols=ask(document.symbols), ends=experiment.fills_gaps
-      )
-    )
+    whole = experiment.fills_gaps or experiment.unit == "label"
+    asked.append(document._replace(symbols=ask(document.symbols), ends=whole))
   return asked
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
   """Text that anyone may have written, for a console."""
   return escape(escaped(text, keep="\n\t"))
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
   """A symbol's name as a table shows it: blanks need marks to be seen."""
-  return _shown(name if name.strip() else repr(name))
+  return shown(name if name.strip() else repr(name))
 
 
 def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
   """Prints a sequence as a table of its first targets."""
-  console.print(f"[bold]{_shown(names.text(found.inputs))}[/bold]")
+  console.print(f"[bold]{shown(names.text(found.inputs))}[/bold]")
   table = Table("position", "truth", "probability", "bits", "most likely")
   for n in range(min(limit, len(found.targets))):
     likely = "  ".join(
-      f"{_quoted(name)} {chance:.3f}"
+      f"{quoted(name)} {chance:.3f}"
       for name, chance in zip(
         names.names(found.ids[n]), found.probabilities[n], strict=True
       )
@@ -191,7 +195,7 @@ def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
     else:
       table.add_row(
         str(found.positions[n]),
-        _quoted(names.names([found.targets[n]])[0]),
+        quoted(names.names([found.targets[n]])[0]),
         f"{math.exp(-found.surprisal[n]):.4f}",
         f"{found.surprisal[n] / math.log(2):.2f}",
         likely,
@@ -221,34 +225,48 @@ def _show_surprising(
     left = names.text(p.inputs[max(place - _CONTEXT, 0) : place])
     right = names.text(p.inputs[place + 1 : place + 1 + _CONTEXT])
     symbol = names.names([p.targets[n]])[0]
-    context = (
-      f"{_shown(left)}[reverse]{_shown(symbol)}[/reverse]{_shown(right)}"
-    )
+    context = f"{shown(left)}[reverse]{shown(symbol)}[/reverse]{shown(right)}"
     table.add_row(
       f"{surprisal / math.log(2):.2f}",
-      _quoted(symbol),
+      quoted(symbol),
       context.replace("\n", "\\n"),
-      _quoted(names.names([p.ids[n][0]])[0]),
+      quoted(names.names([p.ids[n][0]])[0]),
     )
   if known:
     console.print(table)
 
 
-def _write(path: Path, names: Vocabulary, found: list[Prediction]):
-  """Writes predictions.csv: a row a target."""
+def _write(
+  path: Path,
+  vocabularies: dict[str, Vocabulary],
+  found: list[Prediction],
+):
+  """Writes predictions.csv: a row a target.
+
+  Where targets are labels, a row has what was labelled, too.
+  """
+  symbols = vocabularies["symbols"]
+  names = vocabularies.get("labels", symbols)
+  labelled = names is not symbols
+  what = "label" if labelled else "symbol"
   likely = range(1, 1 + max(p.ids.shape[1] for p in found))
   with files.written(path) as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-      ["sequence", "position", "truth", "surprisal_nats"]
-      + [f"{part}_{k}" for k in likely for part in ("symbol", "probability")]
+      ["sequence", "position"]
+      + ["input"] * labelled
+      + ["truth", "surprisal_nats"]
+      + [f"{part}_{k}" for k in likely for part in (what, "probability")]
     )
     for sequence, p in enumerate(found):
       for n, target in enumerate(p.targets):
+        one = len(p.targets) == 1
+        read = p.inputs if one else p.inputs[p.positions[n], None]
         best = zip(names.names(p.ids[n]), p.probabilities[n], strict=True)
         truth = [names.names([target])[0], f"{p.surprisal[n]:.6g}"]
         writer.writerow(
           [sequence, p.positions[n]]
+          + [symbols.text(read)] * labelled
           + (["", ""] if target == UNKNOWN else truth)
           + [x for name, chance in best for x in (name, f"{chance:.6g}")]
         )
@@ -265,10 +283,10 @@ def run(
   """
   settings = config.predict
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  if experiment.unit != "symbol":
+  if experiment.unit == "frame":
     raise UserError(
-      f"--mode=predict: task={config.task!r} predicts {experiment.unit}s, which"
-      " no table of symbols shows; its modes are train, evaluate, sample"
+      f"--mode=predict: task={config.task!r} predicts frames, which no table of"
+      " symbols shows; its modes are train, evaluate, sample"
     )
   names = experiment.vocabularies["symbols"]
   params, _ = restore_params(workdir, config, shapes(experiment))
@@ -280,7 +298,7 @@ def run(
     )
   documents = None
   if settings.text is not None:
-    documents = from_text(settings.text, names.unit)
+    documents = from_text(settings.text, names.unit, config.data.format)
   elif settings.path is not None:
     path = Path(settings.path)
     try:
@@ -289,7 +307,9 @@ def run(
       raise UserError(
         f"config.predict.path={settings.path!r}: {error.strerror}"
       ) from None
-    documents = parse(path, names.unit, settings.path, config.data.errors)
+    documents = parse(
+      path, names.unit, settings.path, config.data.errors, config.data.format
+    )
   if documents == []:
     raise UserError("config.predict.text, config.predict.path: no symbol there")
   if documents is None:
@@ -306,12 +326,15 @@ def run(
     if experiment.fills_gaps:
       text, put = fill(experiment, params, asked)
       if put:
-        console.print(f"filled: [bold]{_shown(text)}[/bold]")
+        console.print(f"filled: [bold]{shown(text)}[/bold]")
         for number, (symbol, chance) in enumerate(put, 1):
-          name = _quoted(names.names([symbol])[0])
+          name = quoted(names.names([symbol])[0])
           console.print(f"  gap {number}: {name}  {chance:.3f}")
-  for prediction in found[: settings.sequences]:
-    _show(console, names, prediction, settings.symbols)
-  _show_surprising(console, names, found, experiment.fills_gaps)
-  _write(workdir / "predictions.csv", names, found)
+  if experiment.present is not None:
+    console.print(experiment.present(found))
+  else:
+    for prediction in found[: settings.sequences]:
+      _show(console, names, prediction, settings.symbols)
+    _show_surprising(console, names, found, experiment.fills_gaps)
+  _write(workdir / "predictions.csv", experiment.vocabularies, found)
   return found

@@ -315,9 +315,8 @@ def run(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   if experiment.decoder is None:
     raise UserError(
-      f"--mode=sample: task={config.task!r} reads both sides of a symbol and"
-      " cannot write one after the other; its modes are train, evaluate,"
-      " predict"
+      f"--mode=sample: task={config.task!r} cannot write one symbol after the"
+      " other; its modes are train, evaluate, predict"
     )
   params, _ = restore_params(workdir, config, shapes(experiment))
   if experiment.unit == "frame":

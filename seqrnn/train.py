@@ -451,9 +451,11 @@ def describe(
   """Prints what is about to be trained, on what and where."""
   for split in ("train", "validation"):
     facts = experiment.facts(split)
+    origin = f" of {facts['origin']}" if "origin" in facts else ""
+    read = "frames" if experiment.unit == "frame" else "symbols"
     print(
-      f"{split}: {facts['symbols']:,} {experiment.unit}s in"
-      f" {facts['documents']:,} documents"
+      f"{split}: {facts['symbols']:,} {read} in"
+      f" {facts['documents']:,} documents{origin}"
       + (
         f", {facts['distinct_documents']:,} of them distinct"
         if "distinct_documents" in facts
@@ -462,7 +464,9 @@ def describe(
     )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
-    f"{len(v)} {name}, " for name, v in experiment.vocabularies.items()
+    # Of symbols the reserved ones are known, too; of labels they are none.
+    f"{len(v) if name == 'symbols' else len(v.symbols)} {name}, "
+    for name, v in experiment.vocabularies.items()
   )
   device = mesh.devices.flat[0]
   print(

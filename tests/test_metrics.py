@@ -173,3 +173,64 @@ def test_finish():
   assert all(math.isnan(figure) for figure in empty.values())
   huge = metrics.finish({"loss": pair(5e4, 1.0)})
   assert huge["perplexity"] == pytest.approx(math.exp(700))
+
+
+def f1(truth, guess, label):
+  """2 TP / (2 TP + FP + FN), by its definition."""
+  pairs = list(zip(truth, guess, strict=True))
+  both = sum(t == g == label for t, g in pairs)
+  wrong = sum((t == label) != (g == label) for t, g in pairs)
+  return 2 * both / (2 * both + wrong)
+
+
+def test_figures_of_labels():
+  """Over several batches, with padding and labels never seen in training."""
+  rng = np.random.default_rng(7)
+  C, UNKNOWN, smoothing = 5, 3, 0.2
+  sums, truth, guess, nll = None, [], [], []
+  figures_of = jax.jit(metrics.label_cross_entropy, static_argnums=3)
+  for _ in range(3):
+    logits = rng.normal(size=(6, 4, C)).astype(np.float32)
+    targets = rng.choice([UNKNOWN, 4, 5, 6, 7], (6, 4))  # 8 is only guessed.
+    weights = rng.integers(0, 2, (6, 4)).astype(np.float32)
+    targets[weights == 0] = 0
+    importance, penalty = rng.uniform(0.5, 2, (2, 6, 4)).astype(np.float32)
+    loss, totals = figures_of(
+      logits, targets, weights, smoothing, penalty, importance
+    )
+    add = sums if sums is not None else metrics.zeros(totals)
+    sums = metrics.add(add, totals)
+    own, trained, shares = [], [], []
+    for place in np.argwhere(weights):
+      scores = logits[tuple(place)].astype(np.float64)
+      truth.append(targets[tuple(place)])
+      guess.append(4 + scores.argmax())
+      if truth[-1] != UNKNOWN:
+        nll_C = np.log(np.exp(scores).sum()) - scores
+        own.append(nll_C[truth[-1] - 4])
+        smooth = (1 - smoothing) * own[-1] + smoothing * nll_C.mean()
+        trained.append(smooth + penalty[tuple(place)])
+        shares.append(importance[tuple(place)])
+    mean = np.average(trained, weights=shares)
+    assert float(loss) == pytest.approx(mean, 1e-5)
+    nll += own
+  figures = metrics.finish(sums)
+  assert figures["loss"] == pytest.approx(np.mean(nll), rel=1e-5)
+  hits = [t == g for t, g in zip(truth, guess, strict=True)]
+  assert figures["accuracy"] == pytest.approx(np.mean(hits), rel=1e-6)
+  mean = np.mean([f1(truth, guess, c) for c in {*truth, *guess}])
+  assert len({*truth, *guess}) == 6
+  assert figures["macro_f1"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_labels_without_weight_have_a_gradient_of_zero():
+  logits, nothing = jnp.ones((2, 1, 3)), jnp.zeros((2, 1))
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(logits):
+    targets = jnp.zeros((2, 1), int)
+    return metrics.label_cross_entropy(logits, targets, nothing)[0]
+
+  value, gradient = loss(logits)
+  assert value == 0 and not np.asarray(gradient).any()

@@ -1,20 +1,25 @@
 """Corpora: documents of symbols, from files or from what needs no file."""
 
+import collections
 import dis
 import functools
 import glob
+import importlib
 import importlib.util
 import itertools
 import os
+import pkgutil
+import platform
 import sysconfig
 import types
+import unicodedata
 import urllib.parse
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from seqrnn.config import Config
-from seqrnn.data import cache
+from seqrnn.data import cache, labelled
 from seqrnn.data.encoding import (
   Corpus,
   Document,
@@ -25,6 +30,11 @@ from seqrnn.data.encoding import (
 from seqrnn.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+
+_MODULES = 12  # Of a package, at least, that is a label.
+_NO_PACKAGES = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
+_NAMES = 40  # Of a language, at least.
+_EMBEDDED = ("stdlib", "opcodes", "packages", "topics", "names")
 
 # Named sets: where each is fetched from, once, and the SHA-256 it must have.
 CATALOGUE = {
@@ -63,25 +73,40 @@ def read(data: Config, split: str | None = None) -> Corpus:
       "data.path=None: data.source=files needs data.path, or data.train_path,"
       " data.validation_path and data.test_path"
     )
+  if data.format not in ("text", "spaces") and data.source != "files":
+    raise UserError(
+      f"data.format={data.format!r}: is read with data.source=files only, not"
+      f" with data.source={data.source!r}"
+    )
   field = "path" if split is None else f"{split}_path"
   if (split or data.source == "files") and field not in given:
     raise UserError(f"data.{field}=None: no path is given for what is asked")
   match data.source:
     case "files":
-      corpus = encode(
-        _files(f"data.{field}", data[field]), data.unit, data.errors
-      )
+      sources = _files(f"data.{field}", data[field])
+      if data.format in ("text", "spaces"):
+        corpus = encode(sources, data.unit, data.errors)
+      else:
+        corpus = labelled.read(sources, data)
     case "stdlib":
       corpus = _stdlib(data.unit)
     case "opcodes":
       corpus = _opcodes(data.unit)
+    case "packages":
+      corpus = labelled.with_labels(_packages(), data)
+      corpus = corpus._replace(origin=f"Python {platform.python_version()}")
     case "topics":
       corpus = _topics(data.unit)
+    case "names":
+      found, origin = _names()
+      corpus = labelled.with_labels(found, data)._replace(origin=origin)
     case name if name in CATALOGUE:
       corpus = encode([Source(name, _fetch(name))], data.unit, data.errors)
     case _:
-      sources = ", ".join(("stdlib", "opcodes", "topics", "files", *CATALOGUE))
-      raise UserError(f"data.source={data.source!r}: must be one of {sources}")
+      known = ", ".join((*_EMBEDDED, "files", *CATALOGUE))
+      raise UserError(f"data.source={data.source!r}: must be one of {known}")
+  if data.format == "spaces":
+    corpus = labelled.spaces(corpus)
   if not len(corpus.ids):
     value = (
       f"data.{field}={data[field]!r}"
@@ -104,22 +129,26 @@ def encode(sources: list[Source], unit: str, errors: str) -> Corpus:
 
 
 def parse(
-  content: bytes | Path, unit: str, name: str, errors: str
+  content: bytes | Path, unit: str, name: str, errors: str, form: str = "text"
 ) -> list[Document]:
   """The documents in bytes or in a small file; none where no symbols are.
+
+  Their form is `data.format`; where it gives labels, these have none.
 
   Raises:
     UserError: as `encoding.encode`; or the file cannot be read.
   """
   corpus = encode_in_memory([Source(name, content)], unit, errors)
+  if form == "spaces":
+    corpus = labelled.spaces(corpus)
   return [
     Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()), name)
     for j, name in enumerate(corpus.names)
   ]
 
 
-def from_text(text: str, unit: str, name: str = "text") -> list[Document]:
-  """The documents of a text typed on the command line.
+def from_text(text: str, unit: str, form: str = "text") -> list[Document]:
+  """The documents of a text typed on the command line, as `parse` gives them.
 
   Raises:
     UserError: it is no text.
@@ -129,9 +158,9 @@ def from_text(text: str, unit: str, name: str = "text") -> list[Document]:
     content = text.encode("utf-8", "surrogateescape")
   except UnicodeEncodeError as error:
     raise UserError(
-      f"{name}: character {error.start} is half of a surrogate pair"
+      f"text: character {error.start} is half of a surrogate pair"
     ) from None
-  return parse(content, unit, name, "strict")
+  return parse(content, unit, "text", "strict", form)
 
 
 def _files(field: str, value: str) -> list[Source]:
@@ -171,8 +200,12 @@ def _walk(folder: Path) -> Iterator[Path]:
     yield from (Path(parent, f) for f in files if not f.startswith("."))
 
 
+def _library() -> Path:
+  return Path(sysconfig.get_paths()["stdlib"])
+
+
 def _modules() -> list[Path]:
-  return sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+  return sorted(_library().glob("*.py"))
 
 
 @functools.cache
@@ -188,13 +221,71 @@ def _stdlib(unit: str) -> Corpus:
   return encode_in_memory(sources, unit, "strict")
 
 
+def _packages() -> Iterator[labelled.Labelled]:
+  """The modules of the standard library's larger packages, by package."""
+  library = _library()
+  for package in sorted(library.iterdir()):
+    if package.name in _NO_PACKAGES:
+      continue
+    modules = [
+      (name, module)
+      for module in sorted(package.rglob("*.py"))
+      if not _NO_PACKAGES & set((name := module.relative_to(library)).parts)
+      and module.stat().st_size
+    ]
+    if len(modules) >= _MODULES:
+      for name, module in modules:
+        text = importlib.util.decode_source(module.read_bytes())
+        yield labelled.Labelled(name.as_posix(), package.name, text)
+
+
 @functools.cache
 def _topics(unit: str) -> Corpus:
   """The topics of Python's help, a document each."""
   from pydoc_data.topics import topics
 
   sources = [Source(name, text.encode()) for name, text in topics.items()]
-  return encode_in_memory(sources, unit, "strict")
+  corpus = encode_in_memory(sources, unit, "strict")
+  return corpus._replace(origin=f"Python {platform.python_version()}")
+
+
+@functools.cache
+def _names() -> tuple[list[labelled.Labelled], str]:
+  """Surnames in Latin letters by language, and the version of their source.
+
+  Names of several languages, and languages of few names, are left out.
+
+  Raises:
+    UserError: the package faker is missing.
+  """
+  try:
+    import faker
+    from faker.providers import person
+  except ImportError:
+    raise UserError(
+      "data.source='names': needs the package faker; pip install"
+      " 'seqrnn[names]' brings it"
+    ) from None
+  languages: dict[str, set[str]] = {}
+  for found in pkgutil.iter_modules(person.__path__):
+    module = importlib.import_module(f"{person.__name__}.{found.name}")
+    for kind in ("last_names", "last_romanized_names", "unisex_last_names"):
+      for name in getattr(module.Provider, kind, ()):
+        if all(c in " '-" or _latin(c) for c in name):
+          language = found.name.partition("_")[0]
+          languages.setdefault(name.strip(), set()).add(language)
+  own = {name: min(of) for name, of in languages.items() if len(of) == 1}
+  counts = collections.Counter(own.values())
+  names = [
+    labelled.Labelled(name, language, name)
+    for name, language in sorted(own.items())
+    if name and counts[language] >= _NAMES
+  ]
+  return names, f"faker {faker.VERSION}"
+
+
+def _latin(character: str) -> bool:
+  return "LATIN" in unicodedata.name(character, "")
 
 
 @functools.cache

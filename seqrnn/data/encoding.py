@@ -7,11 +7,16 @@ memory as a whole, unless the caller's files are.
 
 import bisect
 import codecs
+import gzip
 import io
 import itertools
+import lzma
+import math
 import os
 import stat
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,6 +27,8 @@ from seqrnn.errors import UserError
 UNITS = ("char", "byte", "word", "id", "session")
 CHUNK = 2**20  # Bytes read at once.
 
+# Files that are read as what they hold.
+_COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
 _LONGEST = 2**16  # Characters of a word or id; what is longer is none.
 _SHOWN = 20  # Characters of one in a message.
 
@@ -58,6 +65,9 @@ class Corpus(NamedTuple):
     names: of the documents.
     group: of each document, int64 [documents]: indices into `groups`.
     groups: their names; documents of one group stay on one side of a split.
+    labels: a label for each document, as documents of one symbol; None: none.
+    tags: a tag for each symbol, as documents of the same lengths; None: none.
+    origin: what the data change with, as a version of Python; else empty.
   """
 
   unit: str
@@ -67,6 +77,9 @@ class Corpus(NamedTuple):
   names: Sequence[str]
   group: np.ndarray
   groups: Sequence[str]
+  labels: "Corpus | None" = None
+  tags: "Corpus | None" = None
+  origin: str = ""
 
   def text(self, start: int, stop: int) -> str | list[str]:
     """The symbols from one place in `ids` to another, as a Document has them.
@@ -101,6 +114,8 @@ class Encoded(NamedTuple):
 def chunks(source: Source) -> Iterator[bytes]:
   """The bytes of a source, none empty, at most CHUNK at once.
 
+  What a file ending in .gz or .xz holds is read as it is unpacked.
+
   Raises:
     UserError: it is no file, cannot be read, or changes meanwhile.
   """
@@ -114,13 +129,16 @@ def chunks(source: Source) -> Iterator[bytes]:
       raise UserError(f"{path}: not a regular file")
     with path.open("rb", buffering=0) as file:
       before = os.fstat(file.fileno())
-      left = before.st_size  # No more: it may grow as fast as it is read.
-      while chunk := file.read(min(CHUNK, left)):
-        left -= len(chunk)
-        yield chunk
+      with _COMPRESSED.get(path.suffix, nullcontext)(file) as content:
+        # No more than it has: it may grow as fast as it is read.
+        left = before.st_size if content is file else math.inf
+        while chunk := content.read(min(CHUNK, left)):
+          left -= len(chunk)
+          yield chunk
       after = os.fstat(file.fileno())
-  except OSError as error:
-    raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+  except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise UserError(f"{path}: cannot be read: {reason}") from None
   if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
     raise changed(source)
 
@@ -198,6 +216,15 @@ def encode_in_memory(
   )
 
 
+def text(source: Source, errors: str) -> str:
+  """The text of a source that is small.
+
+  Raises:
+    UserError: as `chunks`, or it is not what `errors` says.
+  """
+  return "".join(_decode(source.name, chunks(source), errors))
+
+
 def collect(documents: Sequence[Document], unit: str) -> Corpus:
   """The corpus of documents that are objects already, so of few."""
   index: dict[str, int] = {}
@@ -249,7 +276,10 @@ def _decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
   What stands before a wrong byte is given before that is told, so that the
   first mistake in a file is the one that is told, however it is cut in chunks.
   """
-  decoder = codecs.getincrementaldecoder("utf-8")(errors)
+  if errors == "latin-1":  # In which there are none.
+    decoder = codecs.getincrementaldecoder("latin-1")()
+  else:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
   read = 0
   held = ""  # A carriage return that a newline may follow.
   begun = False
@@ -333,7 +363,9 @@ class _Encoder:
         if len(part) > _LONGEST or unit == "id":
           before = self._check(name, line, before, tokens)
         ids += [index.setdefault(token, len(index)) for token in tokens]
-      self.symbols += itertools.islice(index, len(self.symbols), None)
+      # From the end of the index: its front is long, and sources may be many.
+      new = len(index) - len(self.symbols)
+      self.symbols += [*itertools.islice(reversed(index), new)][::-1]
       self._write(np.array(ids, np.int64))
       for end in ends:
         self.end(*end)

@@ -5,6 +5,7 @@ stream. The task makes inputs and targets of it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Segments:
     length: symbols in a segment, targets included.
     minimum: what is shorter has no target.
     full: only whole windows, as the many-to-one mapping needs.
+    keep: as in `windows`.
   """
 
   def __init__(
@@ -34,24 +36,32 @@ class Segments:
     length: int,
     minimum: int,
     full: bool = False,
+    keep: str = "all",
   ):
-    self.length, self.minimum, self.full = length, minimum, full
+    self.length, self.minimum = length, minimum
+    self.full, self.keep = full, keep
     self._config = config
     self._vocabulary = vocabulary
     self._read = reader(config)
     self._sequences: dict[tuple[str, bool], Sequences] = {}
     self._checksums: dict[str, int] = {}
 
+  def pieces(self, split: str | Sequence[Document]) -> Pieces:
+    """The documents of a split, or documents given."""
+    if not isinstance(split, str):
+      return given(list(split), self._config.data.unit)
+    return self._read(split)
+
   def sequences(
     self, split: str | Sequence[Document], ordered: bool = False
   ) -> Sequences:
-    """The encoded documents of a split, or of documents given.
+    """The same, encoded.
 
     Equal ones once where `data.repeats` says so, unless they must be ordered.
     """
     each = ordered or self._config.data.repeats == "each"
     if not isinstance(split, str):
-      encoded = self._encode(given(list(split), self._config.data.unit))
+      encoded = self._encode(self.pieces(split))
       return encoded if each else once(encoded)
     if (split, each) not in self._sequences:
       self._sequences[split, each] = (
@@ -64,18 +74,21 @@ class Segments:
   def _encode(self, pieces: Pieces) -> Sequences:
     return encode(pieces, self._vocabulary, self._config.data.boundaries)
 
-  def facts(self, split: str) -> dict[str, int]:
+  def facts(self, split: str) -> dict[str, Any]:
     """How much there is, and a checksum of it."""
     sequences = self.sequences(split)
     every = self.sequences(split, ordered=True)
+    pieces = self._read(split)
     if split not in self._checksums:
-      found = checksum(self._read(split), self._vocabulary, every)
+      found = checksum(pieces, self._vocabulary, every)
       self._checksums[split] = found
-    facts = {
+    facts: dict[str, Any] = {
       "documents": len(every.bounds) - 1,
       "symbols": int(every.bounds[-1]),
       "crc32": self._checksums[split],
     }
+    if pieces.corpus.origin:
+      facts["origin"] = pieces.corpus.origin
     if self._config.data.repeats == "weight":
       facts["distinct_documents"] = len(sequences.bounds) - 1
       facts["distinct_symbols"] = int(sequences.bounds[-1])
@@ -88,6 +101,7 @@ class Segments:
     *,
     batch_size: int | None = None,
     ordered: bool = False,
+    placed: bool = False,
   ) -> Batches:
     """The batches of an epoch; only those of `train` are shuffled, to train.
 
@@ -101,6 +115,7 @@ class Segments:
         Where it is given, batches hold `document` and `place`, too.
       ordered: one document after the other, whatever `data.buckets` and
         `data.repeats` say.
+      placed: batches hold `document` and `place` in any case.
 
     Returns:
       batches of `segment`; `reset` [B]; and `weight` [B, 1], float32: how many
@@ -114,8 +129,10 @@ class Segments:
       length=self.length,
       minimum=self.minimum,
       full=self.full,
+      keep=self.keep,
       batch_size=batch_size,
       ordered=ordered,
+      placed=placed,
     )
 
 
@@ -128,8 +145,10 @@ def cut(
   length: int,
   minimum: int,
   full: bool = False,
+  keep: str = "all",
   batch_size: int | None = None,
   ordered: bool = False,
+  placed: bool = False,
 ) -> Batches:
   """The batches of `Segments.batches`, which has what the others are."""
   data, train = config.data, config.train
@@ -171,6 +190,7 @@ def cut(
       offset=offset if training else 0,
       full=full,
       minimum=minimum,
+      keep=keep,
       order=(config.seed, epoch) if training else None,
       samples=samples if training else None,
       buckets=None if ordered else data.buckets,
@@ -181,7 +201,7 @@ def cut(
     batch["weight"] = counts[batch["document"], None]
     # Every window starts from the zero carry.
     batch.setdefault("reset", np.ones(len(batch["segment"]), bool))
-    if batch_size is None:
+    if batch_size is None and not placed:
       del batch["document"], batch["place"]
     return batch
 

@@ -87,6 +87,7 @@ def windows(
   offset: int = 0,
   full: bool = False,
   minimum: int = 2,
+  keep: str = "all",
   order: tuple[int, int] | None = None,
   samples: int | None = None,
   buckets: int | None = None,
@@ -107,6 +108,8 @@ def windows(
     offset: symbols before a document's first window.
     full: only whole windows; but a document too short for one gives itself.
     minimum: a window with fewer symbols is left out.
+    keep: of each document all windows, the `first`, or the `last`, which
+      reaches its end.
     order: (seed, epoch) of a random order, another one each time they go
       round; None: as they stand.
     samples: windows of an epoch, more than there are go round again; None:
@@ -126,6 +129,8 @@ def windows(
     counts = 1 + -(-np.maximum(rest - length, 0) // step)
     counts = np.minimum(counts, 1 + (rest - minimum) // step)
   counts = np.where(rest < minimum, 0, counts)
+  if keep != "all":
+    counts = np.minimum(counts, 1)
   total = int(counts.sum())
   if not total:
     raise UserError(
@@ -182,6 +187,8 @@ def windows(
     document[is_short] = short[row[is_short]]
     number[is_short] = counts[document[is_short]] - 1
     begin = bounds[document] + offset + number * step
+    if keep == "last":
+      begin = np.maximum(begin, bounds[document + 1] - length)
     segment = np.full((stop - start, width), PAD, np.int32)
     segment[: len(row)] = sequences.gather(
       document, begin, bounds[document + 1], width

@@ -1,0 +1,45 @@
+r"""Which package of the standard library 100 characters come from.
+
+What: a bidirectional LSTM of 64 units reads a window of 100 characters; the
+maximum of its outputs over the window gives the label. The labels are the
+packages of the Python standard library with 12 modules or more; whole modules
+are held out.
+Source: ours; it needs no download.
+Expected: test 58.8 % of the windows right at step 900 of 1,974, after less than
+two minutes on 2 busy cores (Python 3.11.7, jax 0.10.1, seed 0); not run to its
+end yet.
+Command: python run.py --config=configs/classification.py
+Then: python run.py --workdir=runs/classification --mode=evaluate, which draws
+  confusion.png as well
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The recipe."""
+  config = base.get_config()
+  config.task = "classification"
+  data = config.data
+  data.source = "packages"
+  data.window = 100
+  data.boundaries = False  # Where a module begins would tell too much.
+  data.random_offset = True
+  data.validation_fraction = 0.1
+  data.test_fraction = 0.1
+
+  config.model.bidirectional = True
+  config.model.layers = 1
+  config.model.hidden_size = 64
+  config.model.pooling = "max"
+  config.model.dropout = 0.2
+
+  config.optimizer.learning_rate = 4e-3
+  config.optimizer.clip_norm = 1.0
+  config.schedule.name = "cosine"
+
+  config.train.epochs = 3
+  config.train.eval_every = 300
+  return config

@@ -1,0 +1,43 @@
+r"""Which language a surname comes from.
+
+What: a bidirectional LSTM of 128 units reads the letters of a surname; its
+final states give the language, one of 30. The names are those of the package
+faker that are in Latin letters and in the lists of one language alone; equal
+names are on one side of the split.
+Source: faker's lists; the idea is PyTorch's tutorial on names, whose own files
+work, too: --config.data.source=files --config.data.format=files
+--config.data.path=names/*.txt
+Expected: test 70 % right, macro F1 .50 (faker 40.63.0, jax 0.10.1, seed 0).
+Command: pip install -e '.[names]' && python run.py --config=configs/names.py
+Then: python run.py --workdir=runs/names --mode=predict \
+  --config.predict.text=Yamamoto
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The recipe."""
+  config = base.get_config()
+  config.task = "classification"
+  data = config.data
+  data.source = "names"
+  data.window = 24
+  data.keep = "first"
+  data.validation_fraction = 0.1
+  data.test_fraction = 0.1
+
+  config.model.bidirectional = True
+  config.model.layers = 1
+  config.model.hidden_size = 128
+  config.model.embedding_size = 32
+  config.model.dropout = 0.3
+
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.clip_norm = 1.0
+  config.schedule.name = "cosine"
+
+  config.train.epochs = 6
+  return config
