@@ -14,6 +14,7 @@ from experiments import (
   gap_model,
   language_model,
   polyphony,
+  tagging,
 )
 from seqrnn import config as configs
 from seqrnn import files, sharding
@@ -34,6 +35,7 @@ TASKS: dict[str, ModuleType] = {
   "gap_model": gap_model,
   "language_model": language_model,
   "polyphony": polyphony,
+  "tagging": tagging,
 }
 
 

@@ -74,7 +74,7 @@ def test_a_vocabulary_that_the_task_does_not_name_is_left_out(folder):
 
 
 # Of tasks that need labels.
-FORMATS = {"classification": "files"}
+FORMATS = {"classification": "files", "tagging": "spaces"}
 
 
 def test_every_task_meets_the_contract(tmp_path):

@@ -1,0 +1,41 @@
+r"""Space restoration: where a text without spaces had them.
+
+What: two bidirectional LSTM layers of 64 units read the topics of Python's help
+without their white space, and say of each character whether some followed.
+Whole topics are held out.
+Source: ours; it needs no download. Any text does:
+  --config.data.source=files --config.data.path=my/texts
+Expected: test 96 % of the characters right, F1 of the spaces .89; a minute on 2
+busy cores (Python 3.11.7's topics, jax 0.10.1, seed 0).
+Command: python run.py --config=configs/tagging.py
+Then: python run.py --workdir=runs/tagging --mode=predict \
+  --config.predict.text=tobeornottobe
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The recipe."""
+  config = base.get_config()
+  config.task = "tagging"
+  data = config.data
+  data.source = "topics"
+  data.format = "spaces"
+  data.window = 64
+  data.random_offset = True
+
+  config.model.bidirectional = True
+  config.model.layers = 2
+  config.model.hidden_size = 64
+  config.model.dropout = 0.2
+
+  config.optimizer.learning_rate = 4e-3
+  config.optimizer.clip_norm = 1.0
+  config.schedule.name = "cosine"
+
+  config.train.batch_size = 32
+  config.train.epochs = 3
+  return config
