@@ -58,6 +58,20 @@ CASES = {
     "model.activation_penalty": 0.5,
     "model.change_penalty": 0.5,
   },
+  "classification": {  # Which of the texts a line is from.
+    "task": "classification",
+    "data.format": "files",
+    "model.bidirectional": True,
+    "model.pooling": "max",
+    "train.class_weights": "balanced",
+    "train.batch_size": 7,
+  },
+  "tagging": {
+    "task": "tagging",
+    "data.format": "spaces",
+    "model.bidirectional": True,
+    "train.batch_size": 6,
+  },
   "polyphony": {
     "task": "polyphony",
     "data.source": "chords",
