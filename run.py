@@ -42,6 +42,7 @@ MODES = {
   "evaluate": "seqrnn.evaluate",
   "predict": "seqrnn.predict",
   "sample": "seqrnn.sample",
+  "describe": "seqrnn.describe",
 }
 _HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
@@ -267,10 +268,13 @@ def resolve(
   else:
     workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
     files.inspect(workdir)
-  begun, train = plain, parsed.mode == "train"
-  if path and not (train and not (workdir / "config.json").exists()):
+  begun = plain
+  # What may come before any training.
+  new = parsed.mode in ("train", "describe")
+  new = new and not (workdir / "config.json").exists()
+  if path and not new:
     begun = configs.read_run(workdir, defaults)
-  if not train:
+  if parsed.mode != "train" and not new:
     # Without --config all but the model may differ: other data, say.
     fixed = configs.IDENTITY if path else configs.SHAPE
     config = configs.sized(config, begun)

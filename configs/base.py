@@ -209,6 +209,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluate = evaluate = ml_collections.ConfigDict()
   evaluate.split = "test"  # train, validation or test.
 
+  config.describe = describe = ml_collections.ConfigDict()
+  describe.measure = True  # Time three steps; else estimate only.
+
   config.predict = predict = ml_collections.ConfigDict()
   predict.split = "validation"  # Or one of the next two.
   predict.text = placeholder(str)  # A text typed on the command line.

@@ -3,11 +3,13 @@
 import bisect
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from seqrnn.config import Config
+from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Experiment
@@ -41,3 +43,24 @@ def fit(
     )
   config.model.hidden_size = size
   return config
+
+
+def settle(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> tuple[Config, Experiment]:
+  """The config and the experiment of a run that has begun, or may begin.
+
+  One that has begun has its vocabularies and its hidden size.
+  """
+  names = workdir / "vocabulary.json"
+  known = vocabulary.load(names) if names.exists() else None
+  experiment = build(config, known)
+  if config.model.parameters and not (workdir / "config.json").exists():
+    config = fit(build, config, experiment.vocabularies)
+    model = config.model
+    print(
+      f"model.parameters={model.parameters}: model.hidden_size="
+      f"{model.hidden_size}"
+    )
+    experiment = build(config, experiment.vocabularies)
+  return config, experiment

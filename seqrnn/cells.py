@@ -135,6 +135,8 @@ class Cell(nn.Module):
   products: Any = None
 
   gate_count = 1  # K = gate_count * H
+  # How many parameters a layer has, of D inputs; D is V where they are ids.
+  formula: ClassVar[Any] = "HD + H² + H"
   additive = True  # Whether `gates` sees z and u as their sum only.
   # How it goes through time: fused (seqrnn/scan.py), plain (nn.scan of
   # `__call__`) or parallel (`Linear`).
@@ -219,13 +221,13 @@ class LSTM(Cell):
     h' &= o \odot \tanh(c')
 
   The carry is (c, h). The bias of f starts at `forget_bias`, so that a new
-  network remembers (Jozefowicz et al. 2015). A layer has 4(HD + H² + H)
-  parameters.
+  network remembers (Jozefowicz et al. 2015).
   """
 
   forget_bias: float = 1.0
 
   gate_count = 4
+  formula = "4(HD + H² + H)"
 
   def initial_bias(self, init):
     return with_forget_bias(init, self.forget_bias, place=1, count=4)
@@ -252,11 +254,11 @@ class GRU(Cell):
     n &= \tanh(x W_n + b_n + r \odot (h R_n + b'_n)) \\
     h' &= (1 - z) \odot n + z \odot h
 
-  The form of cuDNN and PyTorch: one recurrent product a step. A layer has
-  3(HD + H² + H) + H parameters.
+  The form of cuDNN and PyTorch: one recurrent product a step.
   """
 
   gate_count = 3
+  formula = "3(HD + H² + H) + H"
   additive = False
 
   def setup_gates(self, init):
@@ -275,8 +277,6 @@ class RNN(Cell):
   r"""The simple recurrent network (Elman 1990).
 
   .. math:: h' = \phi(x W + h R + b)
-
-  A layer has HD + H² + H parameters.
   """
 
   activation: Callable[[jax.Array], jax.Array] = jnp.tanh
@@ -297,15 +297,12 @@ class Odyssey(Cell):
     o &= \sigma(x W_o + h R_o + p_o \odot c' + b_o) \\
     h' &= o \odot \tanh(c')
 
-  The carry is (c, h). A layer has 4(HD + H² + H) + 3H parameters; each gate
-  that is left out takes HD + H² + 2H of them, no peepholes take 3H. A forget
-  gate's bias starts at `forget_bias`, and that of i where f is 1 - i at its
-  negative, which is the same f.
+  The carry is (c, h). A forget gate's bias starts at `forget_bias`, and that
+  of i where f is 1 - i at its negative, which is the same f.
 
   Full gate recurrence adds to the inputs of i, f and o these three gates of
   the last step, side by side, times a matrix [3H, 3H]. The carry is then
-  (c, h, i, f, o), a layer has 9H² parameters more, and a second product in the
-  step means the plain path.
+  (c, h, i, f, o), and a second product in the step means the plain path.
 
   Attributes:
     input_gate: False: i = 1 (NIG).
@@ -341,6 +338,12 @@ class Odyssey(Cell):
   @property
   def gate_count(self):
     return len(self.names)
+
+  @property
+  def formula(self):
+    peepholes = f" + {self.gate_count - 1}H" if self.peepholes else ""
+    recurrence = " + 9H²" if self.gate_recurrence else ""
+    return f"{self.gate_count}(HD + H² + H){peepholes}{recurrence}"
 
   @property
   def path(self):
@@ -411,9 +414,10 @@ class LayerNormLSTM(LSTM):
 
   N gives mean 0 and variance 1, over the 4H inputs of all gates or the H of
   c', with 1e-5 added to the variance. The shifts of the first two N are one
-  with b. A layer has 4(HD + H² + H) + 10H parameters.
+  with b.
   """
 
+  formula = "4(HD + H² + H) + 10H"
   additive = False
 
   def setup_gates(self, init):
@@ -451,8 +455,7 @@ class SLSTM(LSTM):
   The input gate is exp, the forget gate sigma; m keeps both in range and
   cancels in h'. One head: R is not block-diagonal. The cell alone, without
   the block around it. The carry is (c, h, n, m); m starts so low that the
-  first step forgets all of it, and so n is at least 1 ever after. A layer has
-  4(HD + H² + H) parameters.
+  first step forgets all of it, and so n is at least 1 ever after.
   """
 
   def gates(self, carry, z_BK, u_BK):
@@ -480,10 +483,11 @@ class ResetBeforeGRU(Cell):
     h' &= (1 - z) \odot n + z \odot h
 
   The reset gate comes before the product, so a step has two, one after the
-  other. A layer has 3(HD + H² + H) parameters.
+  other.
   """
 
   gate_count = 3
+  formula = "3(HD + H² + H)"
   path = "plain"
 
   def __call__(self, carry, z_BK, drop_BH=None):
@@ -505,11 +509,11 @@ class MGU(Cell):
     h' &= (1 - f) \odot h + f \odot n
 
   What its authors call the forget gate lets in what is new, so it has no bias
-  to remember by. Two products a step, as in ResetBeforeGRU. A layer has
-  2(HD + H² + H) parameters.
+  to remember by. Two products a step, as in ResetBeforeGRU.
   """
 
   gate_count = 2
+  formula = "2(HD + H² + H)"
   path = "plain"
 
   def __call__(self, carry, z_BK, drop_BH=None):
@@ -551,12 +555,13 @@ class MinLSTM(Linear):
   The shares f / (f + i) and i / (f + i) are made from the logs of f and i, so
   that they are right where both vanish. They are at most 1, and so are their
   products: the scan needs no logs, nor a positive candidate as the authors'
-  own in logs does. A layer has 3(HD + H) parameters.
+  own in logs does.
   """
 
   forget_bias: float = 1.0
 
   gate_count = 3
+  formula = "3(HD + H)"
 
   def initial_bias(self, init):
     return with_forget_bias(init, self.forget_bias, place=0, count=3)
@@ -573,11 +578,10 @@ class MinGRU(Linear):
   .. math::
     z &= \sigma(x W_z + b_z) \\
     h' &= (1 - z) \odot h + z \odot (x W_n + b_n)
-
-  A layer has 2(HD + H) parameters.
   """
 
   gate_count = 2
+  formula = "2(HD + H)"
 
   def terms(self, z):
     z, n = jnp.split(z, 2, axis=-1)

@@ -546,6 +546,7 @@ RULES: dict[str, Rule] = {
   "checkpoint.every": _or_none(_WHOLE),
   "checkpoint.step": _or_none(_NATURAL),
   "evaluate.split": _SPLITS,
+  "describe.measure": _SWITCH,
   "predict.split": _SPLITS,
   "predict.text": _or_none(_TEXT),
   "predict.path": _or_none(_TEXT),

@@ -494,18 +494,7 @@ def run(
     Interrupted: SIGINT or SIGTERM came.
   """
   config = claim(config, workdir)
-  names = workdir / "vocabulary.json"
-  known = vocabulary.load(names) if names.exists() else None
-  experiment = build(config, known)
-  # A run that has begun has its hidden size.
-  if config.model.parameters and not (workdir / "config.json").exists():
-    config = budget.fit(build, config, experiment.vocabularies)
-    model = config.model
-    print(
-      f"model.parameters={model.parameters}: model.hidden_size="
-      f"{model.hidden_size}"
-    )
-    experiment = build(config, experiment.vocabularies)
+  config, experiment = budget.settle(build, config, workdir)
   mesh = sharding.mesh()
   first = experiment.batches("train", 0)
   experiment.batches("validation", 0)  # An empty one is better known now.
@@ -558,7 +547,8 @@ def run(
           mesh,
         )
       if sharding.is_first():
-        if known is None:
+        names = workdir / "vocabulary.json"
+        if not names.exists():
           vocabulary.save(names, experiment.vocabularies)
         configs.save(config, workdir / "config.json")
         cut_tables(workdir, position)

@@ -236,7 +236,7 @@ def test_the_carry_starts_at_zero(name):
     assert not any(leaf.any() for leaf in leaves)
 
 
-# As the docstrings have them; where the inputs are ids, D is V.
+# As each `formula` has them; where the inputs are ids, D is V.
 PARAMETERS = {
   "lstm": lambda D, H: 4 * (H * D + H * H + H),
   "gru": lambda D, H: 3 * (H * D + H * H + H) + H,
