@@ -96,7 +96,7 @@ def gradients():
     xlim=(0, T - 1),
   )
   axes.grid(alpha=0.3)
-  axes.legend(loc="upper right", framealpha=1)
+  axes.legend(loc="upper right", bbox_to_anchor=(1, 0.93))  # Below the curve.
   title = "Gradients of a new layer's last output, by distance of the input"
   write("gradients", diagram.svg(drawn, title, "; ".join(said)))
 
