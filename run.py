@@ -269,9 +269,8 @@ def resolve(
     workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
     files.inspect(workdir)
   begun = plain
-  # What may come before any training.
-  new = parsed.mode in ("train", "describe")
-  new = new and not (workdir / "config.json").exists()
+  begins = parsed.mode in ("train", "describe")  # With no run there yet.
+  new = begins and not (workdir / "config.json").exists()
   if path and not new:
     begun = configs.read_run(workdir, defaults)
   if parsed.mode != "train" and not new:

@@ -112,8 +112,8 @@ class Cost(NamedTuple):
   """What a training step takes.
 
   Attributes:
-    state: bytes of all that is kept from step to step.
-    passing: bytes within a step, over all devices.
+    state: bytes of all that is kept from step to step, on each device.
+    passing: bytes that come and go within a step, on each device.
     seconds: a step.
   """
 
@@ -293,7 +293,7 @@ def estimate(
   )
   return Cost(
     state=_bytes(jax.eval_shape(start)),
-    passing=mesh.size * _bytes(model.params) + 4 * kept,
+    passing=_bytes(model.params) + 4 * kept // mesh.size,
     seconds=operations / speed,
   )
 
@@ -333,7 +333,7 @@ def measure(
     loss.block_until_ready()
   times.append(time.perf_counter())
   compiling, _, *seconds = (b - a for a, b in itertools.pairwise(times))
-  passing = mesh.size * compiled.memory_analysis().temp_size_in_bytes
+  passing = compiled.memory_analysis().temp_size_in_bytes
   return Cost(size, passing, statistics.median(seconds)), compiling
 
 
@@ -446,28 +446,26 @@ def run(
   )
   console.print(reach(model, config))
 
+  workdir.mkdir(parents=True, exist_ok=True)
+  title = f"{config.task}: {size:,} parameters"
+  diagram.draw(workdir, title, picture(model, config))
+  print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
+
   mesh = sharding.mesh()
   costs = Table("a step", "kept between steps", "within a step", "time")
+  costs.caption = f"devices: {mesh.size}, the memory of each"
 
   def add(name, cost):
     memory = _megabytes(cost.state), _megabytes(cost.passing)
     costs.add_row(name, *memory, f"{1000 * cost.seconds:,.1f} ms")
 
   cost = estimate(model, experiment, config, batches[0], mesh)
-  add("estimated", cost)
+  add("estimated, products alone", cost)
   if config.describe.measure:
     cost, compiling = measure(experiment, config, batches[0], mesh)
     add(f"measured, {_STEPS} steps", cost)
-    costs.caption = f"compiled in {compiling:.1f} s"
+    console.print(f"Compiled in {compiling:.1f} s.")
   console.print(costs)
   minutes = len(batches) * cost.seconds / 60
   console.print(f"An epoch has {len(batches):,} steps: {minutes:,.1f} minutes.")
-
-  workdir.mkdir(parents=True, exist_ok=True)
-  title = f"{config.task}: {size:,} parameters"
-  rows = picture(model, config)
-  diagram.draw(workdir, title, rows)
-  console.print(
-    f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture"
-  )
   return found
