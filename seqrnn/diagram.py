@@ -44,12 +44,13 @@ def figure(title: str, rows: Rows) -> Any:
   # It takes a second to import, and no screen is needed.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
+  from matplotlib.font_manager import FontProperties
   from matplotlib.patches import FancyBboxPatch
   from matplotlib.textpath import TextPath
 
   def width(line, weight):
-    path = TextPath((0, 0), line, size=_FONT, prop={"weight": weight})
-    return path.get_extents().width
+    font = FontProperties(weight=weight)
+    return TextPath((0, 0), line, _FONT, font).get_extents().width
 
   def needed(boxes):
     return 2 * _MARGIN + max(
