@@ -431,7 +431,7 @@ def run(
   table = Table("part", "output", "parameters", "how many", "where")
   table.add_row("input", _shape(model.inputs))
   for part in found:
-    values = ", ".join(f"{name} = {n:,}" for name, n in part.values.items())
+    values = ", ".join(f"{name}={n:,}" for name, n in part.values.items())
     table.add_row(
       part.name,
       _shape(part.gives),
@@ -466,6 +466,7 @@ def run(
     add(f"measured, {_STEPS} steps", cost)
     console.print(f"Compiled in {compiling:.1f} s.")
   console.print(costs)
-  minutes = len(batches) * cost.seconds / 60
-  console.print(f"An epoch has {len(batches):,} steps: {minutes:,.1f} minutes.")
+  epoch = len(batches) * cost.seconds
+  duration = f"{epoch:,.0f} s" if epoch < 100 else f"{epoch / 60:,.0f} minutes"
+  console.print(f"An epoch has {len(batches):,} steps: {duration}.")
   return found

@@ -69,9 +69,9 @@ def value(part):
   return eval(formula, {}, part.values)
 
 
-@pytest.mark.parametrize("fields", [{"model.cell": name} for name in CELLS])
-def test_the_formula_of_a_cell_gives_its_parameters(fields):
-  parts = describe.parts(model_of(fields)[0])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_formula_of_a_cell_gives_its_parameters(cell):
+  parts = describe.parts(model_of({"model.cell": cell})[0])
   names = [part.name for part in parts]
   assert names == ["layer 1", "layer 2", "head"]
   assert [part.parameters for part in parts] == list(map(value, parts))
