@@ -236,7 +236,7 @@ def advice(parameters: int, symbols: int, unit: str) -> str:
 
 def reach(model: Model, config: Config) -> str:
   """How far from a prediction the model can learn what it rests on."""
-  T, unit = model.inputs[1], model.unit
+  T, unit = config.data.window, model.unit
   if model.towers:
     return (
       f"Gradients reach all of the window on both sides of a {unit},"
@@ -468,5 +468,7 @@ def run(
   console.print(costs)
   epoch = len(batches) * cost.seconds
   duration = f"{epoch:,.0f} s" if epoch < 100 else f"{epoch / 60:,.0f} minutes"
-  console.print(f"An epoch has {len(batches):,} steps: {duration}.")
+  console.print(
+    f"An epoch has {len(batches):,} steps: {duration}, if all are as large."
+  )
   return found
