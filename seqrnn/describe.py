@@ -159,10 +159,10 @@ def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
     lambda params: experiment.predict(params, experiment.carry(B), batch),
     params,
   )
-  if "head" in params:
-    width, _ = params["head"]["kernel"].shape
+  if "head" in params:  # Labels have no logits of reserved ids.
+    width, V = params["head"]["kernel"].shape
   else:  # Tied.
-    _, width = params["embedding"]["embedding"].shape
+    V, width = params["embedding"]["embedding"].shape
   return Model(
     params=params,
     cell=cell,
@@ -172,8 +172,8 @@ def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
     width=width,
     symbols=notes[0] if notes else len(experiment.vocabularies["symbols"]),
     inputs=batch["inputs"].shape,
-    outputs=logits_BNV.shape,
-    unit=experiment.unit,
+    outputs=(*logits_BNV.shape[:-1], V),
+    unit="frame" if notes else "symbol",
   )
 
 
@@ -242,6 +242,11 @@ def reach(model: Model, config: Config) -> str:
       f"Gradients reach all of the window on both sides of a {unit},"
       f" {T - 1} {unit}s (data.window). Neither they nor the states go over its"
       " edges."
+    )
+  if model.merge:
+    return (
+      f"Gradients reach all of the window, {T} {unit}s (data.window), which is"
+      " read from both ends."
     )
   back = f"Gradients reach back to the beginning of the window, at most {T}"
   if config.data.stateful:
@@ -362,11 +367,13 @@ def picture(model: Model, config: Config) -> diagram.Rows:
         rows.append([Box(likewise, 0.82)] * columns)
       continue
     rows.append([_box(layer, model, fields) for layer in layers])
-    if model.pooled and depth == last:
+    if model.pooled and depth == last and fields.pooling == "last":
       ends = ("last", "first")[: len(rows[-1])]
       rows.append([Box(("state", f"after the {end} {unit}")) for end in ends])
     if model.merge and not model.towers:
       rows.append(merged)
+    if model.pooled and depth == last and fields.pooling != "last":
+      rows.append([Box((fields.pooling, f"over the {unit}s"))])
     rows += [[box] * columns for box in dropped]
   if model.towers:
     states = [f"state at t {side} 1" for side in "−+"]
@@ -441,9 +448,7 @@ def run(
     )
   table.add_row("all", "", f"{size:,}")
   console.print(table)
-  console.print(
-    advice(size, experiment.facts("train")["symbols"], experiment.unit)
-  )
+  console.print(advice(size, experiment.facts("train")["symbols"], model.unit))
   console.print(reach(model, config))
 
   workdir.mkdir(parents=True, exist_ok=True)
