@@ -43,6 +43,7 @@ MODES = {
   "predict": "seqrnn.predict",
   "sample": "seqrnn.sample",
   "describe": "seqrnn.describe",
+  "search": "seqrnn.search",
 }
 _HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int:
       index = processes.join(
         parsed.coordinator, parsed.num_processes, parsed.process_id
       )
-    require_device(cpu_devices(config))
+    require_device(cpu_devices(config, parsed.mode))
     experiments = importlib.import_module("experiments")
     mode = importlib.import_module(MODES[parsed.mode])
     mode.run(experiments.build, config, workdir)
@@ -244,10 +245,12 @@ def resolve(
   if folder:
     files.inspect(folder)
   defaults = base.get_config()
+  # A search may lie where a run of the same config does.
+  record = "search.json" if parsed.mode == "search" else "config.json"
   if path:
     plain = configs.read(path, defaults)
   elif folder:
-    plain = configs.read_run(folder, defaults)
+    plain = configs.read_run(folder, defaults, record)
   else:
     raise UserError("--config: name one, as in --config=configs/brnn.py")
   config = copy.deepcopy(plain)
@@ -269,11 +272,12 @@ def resolve(
     workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
     files.inspect(workdir)
   begun = plain
-  begins = parsed.mode in ("train", "describe")  # With no run there yet.
-  new = begins and not (workdir / "config.json").exists()
+  # With no run there yet.
+  begins = parsed.mode in ("train", "describe", "search")
+  new = begins and not (workdir / record).exists()
   if path and not new:
-    begun = configs.read_run(workdir, defaults)
-  if parsed.mode != "train" and not new:
+    begun = configs.read_run(workdir, defaults, record)
+  if parsed.mode not in ("train", "search") and not new:
     # Without --config all but the model may differ: other data, say.
     fixed = configs.IDENTITY if path else configs.SHAPE
     config = configs.sized(config, begun)
@@ -283,21 +287,28 @@ def resolve(
   return config, workdir
 
 
-def cpu_devices(config: configs.Config) -> int:
+def cpu_devices(config: configs.Config, mode: str = "train") -> int:
   """How many devices JAX makes of the CPU: as the run began, or by a rule.
 
   A step of small layers is too short to be handed from core to core. Two
   devices, each with half of the rows, need not; with large layers or few rows
   they are slower than one. Another number rounds differently, so config.json
   keeps it.
+
+  A search of small layers has a worker on each core.
   """
-  model, train = config.model, config.train
+  model, train, search = config.model, config.train, config.search
+  small = model.hidden_size <= 256
+  if model.parameters:  # By which a hidden size is found when JAX is there.
+    small = model.parameters <= model.layers * 4 * 256**2
+  cores = _cores()
+  if mode == "search":
+    if search.workers is None:  # Of coarse, each trial rests on the one before.
+      search.workers = cores if small and search.method != "coarse" else 1
+    cores //= search.workers
   if train.cpu_devices is None:
-    small = model.hidden_size <= 256
-    if model.parameters:  # By which a hidden size is found when JAX is there.
-      small = model.parameters <= model.layers * 4 * 256**2
     few = train.batch_size < 16
-    train.cpu_devices = 2 if small and not few and _cores() > 1 else 1
+    train.cpu_devices = 2 if small and not few and cores > 1 else 1
   return train.cpu_devices
 
 
@@ -415,3 +426,5 @@ if __name__ == "__main__":
   take_huge_pages()
   prepare()
   end(main(sys.argv))
+elif __name__ == "__mp_main__":  # In a worker of a search.
+  prepare()

@@ -11,6 +11,18 @@ import ml_collections
 from ml_collections.config_dict import placeholder
 
 
+def _empty(fields):
+  """The same fields and groups, an empty text each."""
+  return ml_collections.ConfigDict(
+    {
+      name: _empty(value)
+      if isinstance(value, ml_collections.ConfigDict)
+      else placeholder(str)
+      for name, value in fields.items()
+    }
+  )
+
+
 def get_config() -> ml_collections.ConfigDict:
   """The defaults: a unidirectional language model of the standard library."""
   config = ml_collections.ConfigDict()
@@ -201,6 +213,10 @@ def get_config() -> ml_collections.ConfigDict:
   train.rollback_factor = 0.5
   train.rollbacks = 3
 
+  # What is searched: any field above.
+  space = _empty(config)
+  space.optimizer.learning_rate = "log_uniform(1e-4, 1e-1)"
+
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.keep = 2  # The latest ones, beside the best.
   checkpoint.every = placeholder(int)  # Steps; at evaluations only.
@@ -232,4 +248,27 @@ def get_config() -> ml_collections.ConfigDict:
   sample.top_p = placeholder(float)  # Only from the smallest set this likely.
   sample.seed = 0
   sample.tempo = 120  # Music: frames a minute.
+
+  config.search = search = ml_collections.ConfigDict()
+  # tpe: near what was good so far, by Optuna's tree of Parzen estimators;
+  # random; grid: all combinations of what `space` lists; coarse: the learning
+  # rate alone, 1 and then a tenth of it until the loss stops improving, at last
+  # three times and a third of the best (Greff et al. 2017).
+  search.method = "tpe"
+  search.coarse_size = 64  # coarse: layers have no more units than this.
+  # No trial begins after one of these.
+  search.trials = 40
+  search.minutes = placeholder(float)  # Of this command.
+  search.symbols = placeholder(int)  # Trained on, all trials together.
+  # Trials that fall behind end at an evaluation. median: behind the median of
+  # those before; hyperband: behind two thirds, more often early; none.
+  search.pruning = "median"
+  # Processes on this machine, each with its share of the cores. None: one for
+  # each core where layers are small and the method is not coarse, else one.
+  search.workers = placeholder(int)
+  # A database, as an SQLAlchemy URL. None: a file in the workdir.
+  search.storage = placeholder(str)
+  # log_uniform(low, high), uniform(low, high), integer(low, high), and
+  # choice(a, b, ...) or grid(a, b, ...).
+  search.space = space
   return config.lock()

@@ -4,7 +4,6 @@ import copy
 import difflib
 import hashlib
 import importlib.util
-import itertools
 import json
 import os
 import sys
@@ -36,8 +35,11 @@ IDENTITY = (
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
 # Where one of these is set by a flag, it is part of the default workdir's name.
 NAMING = (*IDENTITY, "optimizer.", "schedule.")
+# All that training rests on.
+TRAINING = (*NAMING, "train.")
 # Where a checkpoint may rest on a field that we do not know.
 _MEANING = ("task", "seed", "data", "model")
+_SPACE = "search.space."
 _LIMIT = 2**20  # Bytes of a config; one that a run writes has 2,000.
 
 
@@ -186,7 +188,9 @@ def _cast(value: Any, kind: type) -> Any:
   return value
 
 
-def read_run(workdir: str | os.PathLike, base: Config | None) -> Config:
+def read_run(
+  workdir: str | os.PathLike, base: Config | None, name: str = "config.json"
+) -> Config:
   """The config of a run, from its workdir; another version may have made it.
 
   A field that it lacks keeps the default of the base. One that we do not know
@@ -195,11 +199,12 @@ def read_run(workdir: str | os.PathLike, base: Config | None) -> Config:
   Args:
     workdir: of the run.
     base: the defaults; None: there are none, and no field may be missing.
+    name: of the file.
 
   Raises:
     UserError: there is none, it is broken, or a field stands in the way.
   """
-  path = Path(workdir) / "config.json"
+  path = Path(workdir) / name
   if not path.exists():
     raise UserError(f"--workdir={workdir}: no run there; train it first")
   fields = flat(read_json(path))
@@ -221,19 +226,25 @@ def read_run(workdir: str | os.PathLike, base: Config | None) -> Config:
     print(visible(line), file=sys.stderr)
   if base is not None:
     return _filled(path, fields, base)
-  groups: dict[str, Any] = {}
   for name in RULES:
-    if name not in fields:
+    if name not in fields and not name.startswith(_SPACE):
       raise UserError(
         f"{path}: config.{name}: is missing, and configs/base.py, which has its"
         " default, cannot be imported; start where run.py is, or add the field"
       )
+  return ConfigDict(_nested(fields))
+
+
+def _nested(fields: dict[str, Any]) -> dict[str, Any]:
+  """Fields by their dotted names, as dicts in dicts."""
+  groups: dict[str, Any] = {}
+  for name, value in fields.items():
     *parents, key = name.split(".")
     group = groups
     for parent in parents:
       group = group.setdefault(parent, {})
-    group[key] = fields[name]
-  return ConfigDict(groups)
+    group[key] = value
+  return groups
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
@@ -251,16 +262,21 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
   if not isinstance(fields, dict):
     raise UserError(f"{path}: not a config, which is a JSON object of fields")
   for name, value in fields.items():
-    inner = value.values() if isinstance(value, dict) else [value]
-    parts = itertools.chain.from_iterable(
-      part if isinstance(part, list) else [part] for part in inner
-    )
-    if any(isinstance(part, list | dict) for part in parts):
+    if _too_deep(value, groups=3):  # As search.space.model has.
       raise UserError(
         f"{path}: config.{name}: nested too deeply; a config has fields and"
         " groups of fields"
       )
   return fields
+
+
+def _too_deep(value: Any, groups: int) -> bool:
+  """Whether there is more in a value than fields in so many groups."""
+  if isinstance(value, dict):
+    inner = value.values()
+    return not groups or any(_too_deep(part, groups - 1) for part in inner)
+  parts = value if isinstance(value, list) else []
+  return any(isinstance(part, list | dict) for part in parts)
 
 
 def _get_config(path: Path) -> Config:
@@ -355,9 +371,17 @@ def refuse_unless(config: Config, plain: dict[str, Any], why: str):
 
 
 def save(config: Config, path: Path):
-  """Writes the config as JSON, whole or not at all."""
+  """Writes the config as JSON, whole or not at all.
+
+  Of the fields that a search may choose, those that none chooses are left out.
+  """
+  fields = {
+    name: value
+    for name, value in flat(config).items()
+    if value is not None or not name.startswith(_SPACE)
+  }
   with files.written(path) as file:
-    file.write(config.to_json(indent=2) + "\n")
+    file.write(json.dumps(_nested(fields), indent=2) + "\n")
 
 
 def changes(
@@ -570,6 +594,20 @@ RULES: dict[str, Rule] = {
   "sample.top_p": _or_none(_UP_TO_1),
   "sample.seed": _SEED,
   "sample.tempo": _whole(4, 10_000, "4 to 10,000"),  # MIDI's own limits.
+  "search.method": _choice("tpe", "random", "grid", "coarse"),
+  "search.coarse_size": _SIZE,
+  "search.trials": _WHOLE,
+  "search.minutes": _or_none(_POSITIVE),
+  "search.symbols": _or_none(_WHOLE),
+  "search.pruning": _choice("median", "hyperband", "none"),
+  "search.workers": _or_none(_whole(1, 1024, "1 to 1024")),
+  "search.storage": _or_none(_TEXT),
+}
+# What is searched of a field is parsed by seqrnn/search.py.
+RULES |= {
+  f"{_SPACE}{name}": _or_none(_TEXT)
+  for name in RULES
+  if name.startswith(TRAINING)
 }
 
 

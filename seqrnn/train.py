@@ -214,12 +214,16 @@ def read_position(folder: Path) -> Position:
 
 
 def loop(
-  training: Training, state: State, position: Position, caught: list[int]
+  training: Training,
+  state: State,
+  position: Position,
+  caught: list[int],
+  watch: Callable[[dict[str, Any]], bool],
 ):
   """Trains until the steps are done, nothing gains, or a signal is caught.
 
   `position` is brought up to date. What happens after a step follows from
-  the position alone, so going on repeats it to the bit.
+  the position alone, so going on repeats it to the bit. `watch` as in `run`.
 
   Raises:
     Interrupted: a signal was caught, and a checkpoint is on disk.
@@ -241,6 +245,7 @@ def loop(
   agree = sharding.Agreement(mesh)
   first = sharding.is_first()
   stopped = 0
+  enough = False
   drawn = -math.inf
 
   def stop() -> int:
@@ -272,7 +277,10 @@ def loop(
           if first and time.monotonic() - drawn > _DRAW_SECONDS:
             draw(training.workdir)
             drawn = time.monotonic()
+          enough = watch(row)
       if stop() or ended(config, position) or tired(config, position):
+        break
+      if enough:
         break
       rows = batches[position.batch]
       state, loss = training.step(state, sharding.put(rows, B, mesh))
@@ -303,7 +311,12 @@ def loop(
     )
 
 
-def train(training: Training, state: State, position: Position) -> Position:
+def train(
+  training: Training,
+  state: State,
+  position: Position,
+  watch: Callable[[dict[str, Any]], bool],
+) -> Position:
   """The loop, and the way back where a loss is not finite.
 
   Raises:
@@ -315,7 +328,7 @@ def train(training: Training, state: State, position: Position) -> Position:
   with signals() as caught:
     while True:
       try:
-        loop(training, state, position, caught)
+        loop(training, state, position, caught, watch)
         return position
       except Diverged as diverged:
         training.checkpoints.wait()
@@ -476,7 +489,10 @@ def describe(
 
 
 def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  watch: Callable[[dict[str, Any]], bool] = lambda _: False,
 ) -> dict[str, Any]:
   """Trains, or goes on training, until the epochs are done or nothing gains.
 
@@ -484,6 +500,7 @@ def run(
     build: config, vocabularies or None -> Experiment.
     config: of the run.
     workdir: where its files are.
+    watch: is told each row of metrics.csv; where it says true, training ends.
 
   Returns:
     the fields of the last Position.
@@ -555,7 +572,7 @@ def run(
       describe(experiment, config, state.params, mesh)
       if position.step and not done:
         print(f"going on from step {position.step}")
-      position = train(training, state, position)
+      position = train(training, state, position, watch)
   print(
     f"{workdir}: finished at step {position.step}; best validation loss"
     f" {position.best:.4f} nats at step {position.best_step}"

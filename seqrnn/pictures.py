@@ -1,0 +1,284 @@
+"""Pictures of a search: what was tried, how it went, what mattered."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from seqrnn import files
+from seqrnn.history import read_rows
+
+_LOSS = "best validation loss, nats"
+_COLOURS = matplotlib.colormaps["viridis"]
+
+
+def draw(
+  trials: list[FrozenTrial],
+  space: dict[str, Any],
+  workdir: Path,
+  folder: Callable[[int], Path],
+) -> list[str]:
+  """Draws all that there are trials enough for; their names.
+
+  Args:
+    trials: all of them.
+    space: what is searched, by the names of the fields.
+    workdir: where the pictures go.
+    folder: number of a trial -> its workdir.
+  """
+  trials = [trial for trial in trials if trial.value is not None]
+  finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+  if not finished:
+    return []
+  pictures = {
+    "history.png": _history(trials),
+    "curves.png": _curves(trials, folder),
+    "parameters.png": _parameters(trials, space),
+    "parallel.png": _parallel(trials, space),
+    "importance.png": _importance(finished, space),
+  }
+  drawn = {name: found for name, found in pictures.items() if found is not None}
+  for name, figure in drawn.items():
+    figure.suptitle(workdir.name)
+    with files.written(workdir / f"search-{name}", "wb") as file:
+      figure.savefig(file, format="png", dpi=110)
+  return [f"search-{name}" for name in drawn]
+
+
+def _figure(width: float, height: float) -> Figure:
+  figure = Figure(figsize=(width, height), layout="constrained")
+  FigureCanvasAgg(figure)
+  return figure
+
+
+def _value(trial: FrozenTrial) -> float:
+  assert trial.value is not None, "only trials with a value are drawn"
+  return trial.value
+
+
+def _colour(scale: ScalarMappable, trial: FrozenTrial) -> Any:
+  return _COLOURS(scale.norm(np.float64(_value(trial))))
+
+
+def _scale(trials: list[FrozenTrial]) -> ScalarMappable:
+  """Colours of losses; the worst quarter shares one, or few would differ."""
+  losses = [_value(trial) for trial in trials]
+  high = max(float(np.quantile(losses, 0.75)), min(losses) + 1e-9)
+  return ScalarMappable(Normalize(min(losses), high), _COLOURS)
+
+
+def _limit(axes: Axes, losses: list[float]):
+  """Leaves out what is far above the rest, as before a loss comes down."""
+  low, high = min(losses), float(np.quantile(losses, 0.9))
+  margin = 0.05 * (high - low) or 0.01
+  axes.set_ylim(low - margin, high + margin)
+
+
+def _marks(axes: Axes, xs: list[float], trials: list[FrozenTrial]):
+  """A dot a trial: filled where it finished, hollow where it was pruned."""
+  for state, face, label in (
+    (TrialState.COMPLETE, "C0", "finished"),
+    (TrialState.PRUNED, "none", "pruned"),
+  ):
+    chosen = [i for i, t in enumerate(trials) if t.state == state]
+    if chosen:
+      axes.scatter(
+        [xs[i] for i in chosen],
+        [_value(trials[i]) for i in chosen],
+        s=24,
+        facecolors=face,
+        edgecolors="C0",
+        label=label,
+      )
+  axes.grid(alpha=0.3)
+
+
+def _history(trials: list[FrozenTrial]) -> Figure:
+  """The loss of each trial, and the best so far."""
+  figure = _figure(9, 3.5)
+  axes = figure.add_subplot()
+  _marks(axes, [trial.number for trial in trials], trials)
+  losses = [
+    _value(trial) if trial.state == TrialState.COMPLETE else math.inf
+    for trial in trials
+  ]
+  axes.step(
+    [trial.number for trial in trials],
+    np.minimum.accumulate(losses),
+    where="post",
+    color="C1",
+    label="best so far",
+  )
+  _limit(axes, [_value(trial) for trial in trials])
+  axes.set_xlabel("trial")
+  axes.set_ylabel(_LOSS)
+  axes.legend()
+  return figure
+
+
+def _curves(
+  trials: list[FrozenTrial], folder: Callable[[int], Path]
+) -> Figure | None:
+  """The validation loss of each trial by step, coloured by its best."""
+  figure = _figure(9, 4)
+  axes = figure.add_subplot()
+  scale = _scale(trials)
+  losses = []
+  for trial in sorted(trials, key=_value, reverse=True):  # The best on top.
+    rows = read_rows(folder(trial.number) / "metrics.csv")
+    values = [float(row["validation_loss"]) for row in rows]
+    losses += values
+    axes.plot(
+      [int(row["step"]) for row in rows],
+      values,
+      color=_colour(scale, trial),
+      marker=".",
+      linestyle="-" if trial.state == TrialState.COMPLETE else ":",
+    )
+  _limit(axes, losses)
+  axes.set_xlabel("step (dotted: pruned)")
+  axes.set_ylabel("validation loss, nats")
+  axes.grid(alpha=0.3)
+  figure.colorbar(scale, ax=axes, label=_LOSS, extend="max")
+  return figure
+
+
+def _places(axes: Axes, found: Any, values: list[Any], way: str) -> list[float]:
+  """Where values lie on an axis, which gets their scale and names.
+
+  Args:
+    axes: whose axis `way` is, "x" or "y".
+    found: what the values were chosen from.
+    values: of one field.
+    way: the axis.
+  """
+  if isinstance(found, CategoricalDistribution):
+    names = [str(choice) for choice in found.choices]
+    ticks = {f"{way}ticks": range(len(names)), f"{way}ticklabels": names}
+    axes.set(**ticks)
+    return [found.to_internal_repr(value) for value in values]
+  if getattr(found, "log", False):
+    axes.set(**{f"{way}scale": "log"})
+  return values
+
+
+def _parameters(trials: list[FrozenTrial], space: dict[str, Any]) -> Figure:
+  """Each field that is searched against the loss."""
+  columns = min(len(space), 3)
+  rows = math.ceil(len(space) / columns)
+  figure = _figure(4 * columns + 0.5, 3.2 * rows)
+  for place, (name, found) in enumerate(space.items(), 1):
+    axes = figure.add_subplot(rows, columns, place)
+    values = [trial.params[name] for trial in trials]
+    _marks(axes, _places(axes, found, values, "x"), trials)
+    _limit(axes, [_value(trial) for trial in trials])
+    axes.set_xlabel(name)
+    if place % columns == 1 or columns == 1:
+      axes.set_ylabel(_LOSS)
+  return figure
+
+
+def _parallel(
+  trials: list[FrozenTrial], space: dict[str, Any]
+) -> Figure | None:
+  """A line a trial through the values of all fields, coloured by its loss."""
+  if len(space) < 2:
+    return None
+  figure = _figure(2.2 * len(space) + 2, 4)
+  axes = figure.add_subplot()
+  scale = _scale(trials)
+  heights = []
+  for name, found in space.items():
+    values = [trial.params[name] for trial in trials]
+    if isinstance(found, CategoricalDistribution):
+      labels = [str(choice) for choice in found.choices]
+      y = np.array([found.to_internal_repr(v) for v in values])
+      low, high = 0, max(len(labels) - 1, 1)
+      ticks = list(enumerate(labels))
+    else:
+      low, high = found.low, found.high
+      log = getattr(found, "log", False)
+      turn = math.log if log else float
+      ends = [low, math.sqrt(low * high) if log else (low + high) / 2, high]
+      ticks = [(turn(end), f"{end:.3g}") for end in ends]
+      y = np.array([turn(value) for value in values])
+      low, high = turn(low), turn(high)
+    place = len(heights)
+    heights.append((y - low) / (high - low))
+    for tick, label in ticks:
+      height = (tick - low) / (high - low)
+      axes.plot(place, height, "_", color="black")
+      axes.annotate(
+        label,
+        (place, height),
+        xytext=(-6, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=8,
+        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+      )
+    axes.axvline(place, color="black", linewidth=0.8)
+  for number in sorted(
+    range(len(trials)), key=lambda i: _value(trials[i]), reverse=True
+  ):
+    axes.plot(
+      [y[number] for y in heights],
+      color=_colour(scale, trials[number]),
+      alpha=0.8,
+    )
+  axes.set_xticks(range(len(space)), list(space))
+  axes.set_xlim(-0.5, len(space) - 0.8)
+  axes.set_yticks([])
+  for side in axes.spines.values():
+    side.set_visible(False)
+  figure.colorbar(scale, ax=axes, label=_LOSS, extend="max")
+  return figure
+
+
+def _importance(
+  finished: list[FrozenTrial], space: dict[str, Any]
+) -> Figure | None:
+  """The share of each field in the variance of the loss, and the first two.
+
+  By a functional ANOVA over a random forest (Hutter et al. 2014); with few
+  trials it says little.
+  """
+  losses = {_value(trial) for trial in finished}
+  if len(finished) < 4 or len(losses) < 2 or len(space) < 2:
+    return None
+  study = optuna.create_study()
+  study.add_trials(finished)
+  shares = optuna.importance.get_param_importances(
+    study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+  )
+  figure = _figure(10, max(3.2, 0.4 * len(shares) + 1))
+  axes = figure.add_subplot(1, 2, 1)
+  names = list(shares)
+  axes.barh(names[::-1], [shares[name] for name in names[::-1]])
+  axes.set_xlabel("share in the variance of the loss")
+  axes.grid(alpha=0.3, axis="x")
+  axes = figure.add_subplot(1, 2, 2)
+  scale = _scale(finished)
+  first, second = names[:2]
+  places = [
+    _places(axes, space[name], [t.params[name] for t in finished], way)
+    for name, way in ((first, "x"), (second, "y"))
+  ]
+  colours = [_colour(scale, trial) for trial in finished]
+  axes.scatter(*places, c=colours)
+  axes.set_xlabel(first)
+  axes.set_ylabel(second)
+  figure.colorbar(scale, ax=axes, label=_LOSS, extend="max")
+  return figure
