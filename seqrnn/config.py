@@ -34,9 +34,9 @@ IDENTITY = (
 # Those that parameters and vocabulary rest on.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
 # Where one of these is set by a flag, it is part of the default workdir's name.
-NAMING = (*IDENTITY, "optimizer.", "schedule.")
-# All that training rests on.
-TRAINING = (*NAMING, "train.")
+NAMING = (*IDENTITY, "optimizer.", "schedule.", "search.method")
+# All that training rests on, and a search may choose.
+TRAINING = (*IDENTITY, "optimizer.", "schedule.", "train.")
 # Where a checkpoint may rest on a field that we do not know.
 _MEANING = ("task", "seed", "data", "model")
 _SPACE = "search.space."

@@ -318,12 +318,14 @@ def claim(search: Search) -> tuple[Trial, Any] | None:
       search.study.sampler = _sampler(search, left.number)
       return _draw(search, Trial(search.study, left._trial_id), attempts), lock
     waiting = [t for t in trials if t.state == TrialState.WAITING]
-    if not waiting:  # One would be left where a process was killed just here.
-      fixed = propose(search, trials)
-      if fixed is None:
-        return None
+    number = len(trials)
+    if waiting:  # A process was killed just after this line.
+      number = waiting[0].number
+    elif (fixed := propose(search, trials)) is None:
+      return None
+    else:
       search.study.enqueue_trial(fixed)
-    search.study.sampler = _sampler(search, len(trials) - len(waiting))
+    search.study.sampler = _sampler(search, number)
     trial = search.study.ask()
     lock = _lock(search.folder(trial.number))
     assert lock is not None, "no other process knows of it"
@@ -432,9 +434,9 @@ def work(search: Search, show: Callable[[], None]):
   """
   with train.signals() as caught:
     while time.time() < search.deadline:
-      claimed = claim(search)
       if caught:
         raise Interrupted("", 128 + caught[0])
+      claimed = claim(search)
       if claimed is not None:
         trial, lock = claimed
         with lock:
@@ -525,7 +527,7 @@ class Board:
     search, trials = self._search, self._search.trials()
     done = [trial for trial in trials if trial.state.is_finished()]
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    title = f"{search.workdir}: {len(done)} of {_total(search)} trials"
+    title = f"{search.workdir}: {len(done)} trials of at most {_total(search)}"
     best = best_trial(search)
     if best is not None:
       title += f", best {best.value:.4f} nats in trial {best.number}"
@@ -567,11 +569,13 @@ def _short(value: Any) -> str:
 
 def _total(search: Search) -> int:
   """How many trials there will be, at most."""
-  total = search.config.search.trials
-  if search.config.search.method == "grid":
-    sizes = [len(found.choices) for found in search.space.values()]
-    total = min(total, math.prod(sizes))
-  return total
+  settings = search.config.search
+  most = settings.trials
+  if settings.method == "grid":
+    most = math.prod(len(found.choices) for found in search.space.values())
+  elif settings.method == "coarse":
+    most = len(_LADDER) + 2
+  return min(settings.trials, most)
 
 
 def _worker(
@@ -580,6 +584,8 @@ def _worker(
   workdir: Path,
   deadline: float,
   devices: int,
+  place: int,
+  count: int,
   failures: Any,
 ):
   """A process that trains trials; it ends with the one that started it."""
@@ -592,6 +598,7 @@ def _worker(
 
   threading.Thread(target=follow, daemon=True).start()
   jax.config.update("jax_num_cpu_devices", devices)
+  _pin(place, count)
   try:
     space = parse_space(config)
     study = _open(config, workdir)
@@ -621,57 +628,53 @@ def oversee(search: Search, count: int, show: Callable[[], None]):
     starts[place] += 1
     worker = context.Process(
       target=_worker,
-      args=(*search[:3], search.deadline, devices, failures),
+      args=(*search[:3], search.deadline, devices, place, count, failures),
       daemon=True,
     )
-    with _pinned(place, count):
-      worker.start()
+    worker.start()
     return worker
 
   with train.signals() as caught:
     workers = [start(place) for place in range(count)]
-    ending = False
-    while alive := [worker for worker in workers if worker.is_alive()]:
-      multiprocessing.connection.wait([w.sentinel for w in alive], timeout=1)
+    while any(worker.exitcode is None for worker in workers):
+      alive = [w.sentinel for w in workers if w.exitcode is None]
+      multiprocessing.connection.wait(alive, timeout=1)
       show()
+      ending = bool(caught) or any(w.exitcode in (1, 2) for w in workers)
       for place, worker in enumerate(workers):
-        status = worker.exitcode
-        if status in (1, 2):
-          ending = True
-        elif status and not (caught or ending) and starts[place] < _STARTS:
-          workers[place] = start(place)
-      if (caught or ending) and alive:
-        for worker in alive:
+        if worker.exitcode is None and ending:
           worker.terminate()
           worker.join()
-    show()
+        elif worker.exitcode and not ending and starts[place] < _STARTS:
+          workers[place] = start(place)
   if not failures.empty():
     raise UserError(failures.get())
   if caught:
     raise Interrupted("", 128 + caught[0])
-  if ending:
+  if any(worker.exitcode == 1 for worker in workers):  # A bug of ours.
     raise Interrupted("a worker has ended for the reason above", 1)
 
 
-@contextmanager
-def _pinned(place: int, count: int) -> Iterator[None]:
-  """What starts here stays on its share of the cores, where they can be told.
+def _pin(place: int, count: int):
+  """Keeps this process on its share of the cores, where they can be told.
+
+  JAX is started before: how sums are rounded depends on the number of its
+  threads, which is that of the cores it sees, and a trial must be what its
+  config gives without a search.
 
   Args:
     place: of the worker, from 0.
     count: of workers.
   """
+  jax.devices()
   if not hasattr(os, "sched_setaffinity"):
-    yield
     return
   cores = sorted(os.sched_getaffinity(0))
   share = max(len(cores) // count, 1)
   first = place * share % len(cores)
-  os.sched_setaffinity(0, cores[first : first + share])
-  try:
-    yield
-  finally:
-    os.sched_setaffinity(0, cores)
+  for thread in os.listdir("/proc/self/task"):
+    with suppress(ProcessLookupError):  # It has ended.
+      os.sched_setaffinity(int(thread), cores[first : first + share])
 
 
 def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
@@ -728,7 +731,6 @@ def run(
   if jax.default_backend() != "cpu":
     workers = 1  # A second process would find no memory on it.
   board = Board(search)
-  before = len(search.trials())
   try:
     with board:
       if workers == 1:
@@ -752,7 +754,7 @@ def run(
     raise UserError(
       f"{workdir}: no trial has finished; the last one: {(errors or [''])[-1]}"
     )
-  state = "finished" if len(search.trials()) == before else "done"
+  state = "finished" if time.time() < deadline else "the minutes are over"
   print(
     f"{workdir}: {state}; best validation loss {best.value:.4f} nats in trial"
     f" {best.number}; pictures: {', '.join(drawn)}\n"

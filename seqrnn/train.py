@@ -51,6 +51,7 @@ class Training(NamedTuple):
     total_steps: until all epochs are done.
     crc32: of the training data.
     checkpoints: of the run.
+    watch: as in `run`.
   """
 
   experiment: Experiment
@@ -63,6 +64,7 @@ class Training(NamedTuple):
   total_steps: int
   crc32: int
   checkpoints: Checkpoints
+  watch: Callable[[dict[str, Any]], bool]
 
 
 class Diverged(Exception):
@@ -214,16 +216,12 @@ def read_position(folder: Path) -> Position:
 
 
 def loop(
-  training: Training,
-  state: State,
-  position: Position,
-  caught: list[int],
-  watch: Callable[[dict[str, Any]], bool],
+  training: Training, state: State, position: Position, caught: list[int]
 ):
   """Trains until the steps are done, nothing gains, or a signal is caught.
 
   `position` is brought up to date. What happens after a step follows from
-  the position alone, so going on repeats it to the bit. `watch` as in `run`.
+  the position alone, so going on repeats it to the bit.
 
   Raises:
     Interrupted: a signal was caught, and a checkpoint is on disk.
@@ -277,7 +275,7 @@ def loop(
           if first and time.monotonic() - drawn > _DRAW_SECONDS:
             draw(training.workdir)
             drawn = time.monotonic()
-          enough = watch(row)
+          enough = training.watch(row)
       if stop() or ended(config, position) or tired(config, position):
         break
       if enough:
@@ -311,12 +309,7 @@ def loop(
     )
 
 
-def train(
-  training: Training,
-  state: State,
-  position: Position,
-  watch: Callable[[dict[str, Any]], bool],
-) -> Position:
+def train(training: Training, state: State, position: Position) -> Position:
   """The loop, and the way back where a loss is not finite.
 
   Raises:
@@ -328,7 +321,7 @@ def train(
   with signals() as caught:
     while True:
       try:
-        loop(training, state, position, caught, watch)
+        loop(training, state, position, caught)
         return position
       except Diverged as diverged:
         training.checkpoints.wait()
@@ -548,6 +541,7 @@ def run(
         total_steps=total_steps,
         crc32=experiment.facts("train")["crc32"],
         checkpoints=checkpoints,
+        watch=watch,
       )
       state, position = restore(training)
       done = not due(config, position) and (
@@ -572,7 +566,7 @@ def run(
       describe(experiment, config, state.params, mesh)
       if position.step and not done:
         print(f"going on from step {position.step}")
-      position = train(training, state, position, watch)
+      position = train(training, state, position)
   print(
     f"{workdir}: finished at step {position.step}; best validation loss"
     f" {position.best:.4f} nats at step {position.best_step}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import reduce
 
 import pytest
 
@@ -113,8 +114,8 @@ def workdir(folder, change=lambda _: None):
 
 @pytest.mark.parametrize("name", configs.RULES)
 def test_a_field_that_a_run_lacks_has_the_default(config, tmp_path, name):
-  group, _, key = name.rpartition(".")
-  workdir(tmp_path, lambda c: (c[group] if group else c).pop(key))
+  *groups, key = name.split(".")
+  workdir(tmp_path, lambda c: reduce(dict.get, groups, c).pop(key))
   found = configs.read_run(tmp_path, config)
   assert configs.flat(found) == configs.flat(config)
   # And one flag may change it, whatever the others.

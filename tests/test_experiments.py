@@ -133,6 +133,8 @@ def test_without_the_defaults_a_run_must_have_all_fields(copy, monkeypatch):
   assert "serve" not in found.config
   full = json.loads((copy / "config.json").read_text())
   for name in configs.RULES:
+    if name.startswith("search.space."):  # A run is used without.
+      continue
     group, _, key = name.rpartition(".")
     fields = deepcopy(full)
     (fields[group] if group else fields).pop(key)

@@ -635,10 +635,10 @@ def test_a_run_of_an_older_version_is_sampled_and_goes_on(expected, capfd):
     *groups, key = name.split(".")
     group = fields
     for part in groups:
-      group = group[part]
+      group = group.setdefault(part, {})
     known = configs.flat(configs.read_run("lm", defaults))[name] != value
     if not known or name == "train.cpu_devices":
-      del group[key]
+      group.pop(key, None)  # The empty ones of search.space are not there.
   path.write_text(json.dumps(fields))
   assert len(configs.flat(fields)) == 2 + len(TINY)
   name = f"{LAST}/position/metadata"

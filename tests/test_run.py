@@ -659,6 +659,29 @@ def test_cpu_devices_by_the_rule(
   assert config.train.cpu_devices == expected
 
 
+@pytest.mark.parametrize(
+  ("hidden_size", "method", "workers", "expected"),
+  [
+    (256, "tpe", None, (4, 1)),
+    (257, "tpe", None, (1, 1)),
+    (256, "coarse", None, (1, 2)),
+    (256, "tpe", 2, (2, 2)),
+    (256, "tpe", 9, (9, 1)),
+  ],
+)
+def test_workers_of_a_search_share_the_cores(
+  monkeypatch, hidden_size, method, workers, expected
+):
+  monkeypatch.setattr(run, "_cores", lambda: 4)
+  config = base.get_config()
+  config.model.hidden_size = hidden_size
+  config.search.method = method
+  config.search.workers = workers
+  devices = run.cpu_devices(config, "search")
+  assert (config.search.workers, devices) == expected
+  assert run.cpu_devices(base.get_config()) == 2
+
+
 def test_cpu_devices_where_the_hidden_size_is_not_yet_known(monkeypatch):
   monkeypatch.setattr(run, "_cores", lambda: 2)
   for parameters, expected in ((3 * 4 * 256**2, 2), (3 * 4 * 256**2 + 1, 1)):

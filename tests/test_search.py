@@ -1,0 +1,306 @@
+"""Searches: what they may choose, and that no trial is lost or done twice."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import tiny
+from optuna.distributions import (
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+
+import experiments
+import run
+from configs import base
+from seqrnn import config as configs
+from seqrnn import search, train
+from seqrnn.errors import UserError
+from seqrnn.progress import Progress
+
+RATE = "search.space.optimizer.learning_rate"
+
+
+def spaces(**texts):
+  """A config with these in its space, by names with _ for the dot."""
+  config = base.get_config()
+  config.search.space.optimizer.learning_rate = None
+  for name, text in texts.items():
+    name = name.replace("_", ".", 1)
+    configs.override(config, base.get_config(), f"search.space.{name}", text)
+  return config
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "expected"),
+  [
+    (
+      "optimizer_learning_rate",
+      "log_uniform(1e-4, 1e-1)",
+      FloatDistribution(1e-4, 1e-1, log=True),
+    ),
+    ("model_dropout", " uniform (0,.5) ", FloatDistribution(0.0, 0.5)),
+    ("model_layers", "integer(1, 3)", IntDistribution(1, 3)),
+    (
+      "model_hidden_size",
+      "log_uniform(20, 2e2)",
+      IntDistribution(20, 200, log=True),
+    ),
+    (
+      "model_cell",
+      "choice(lstm, gru)",
+      CategoricalDistribution(["lstm", "gru"]),
+    ),
+    ("model_tied", "grid(true,0)", CategoricalDistribution([True, False])),
+    (
+      "optimizer_clip_norm",
+      "choice(none, 1)",
+      CategoricalDistribution([None, 1.0]),
+    ),
+    ("seed", "grid(0, 1, 2)", CategoricalDistribution([0, 1, 2])),
+  ],
+)
+def test_a_space_is_read(name, text, expected):
+  found = search.parse_space(spaces(**{name: text}))
+  assert found == {name.replace("_", ".", 1): expected}
+  (values,) = found.values()
+  if isinstance(values, CategoricalDistribution):
+    kinds = [list(map(type, d.choices)) for d in (values, expected)]
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "rule"),
+  [
+    ("model_droput", "uniform(0, 1)", "did you mean search.space.model.dropou"),
+    ("sample_length", "integer(1, 9)", "no such field"),
+    ("model_dropout", "0.5", "must be log_uniform(low, high), "),
+    ("model_dropout", "normal(0, 1)", "must be log_uniform(low, high), "),
+    ("model_dropout", "__import__('os')", "must be log_uniform(low, high), "),
+    ("model_dropout", "uniform(0)", "must be uniform(low, high), low below"),
+    ("model_dropout", "uniform(0.5, 0)", "must be uniform(low, high), low bel"),
+    ("model_dropout", "uniform(0, 0.1, 0.2)", "must be uniform(low, high)"),
+    ("model_dropout", "uniform(0, 1)", "of which 1.0 must be from 0 to below"),
+    ("model_dropout", "uniform(-1, 0.5)", "of which -1.0 must be from 0"),
+    ("model_dropout", "uniform(0, exp(-1))", "'exp(-1)': must be a number"),
+    ("model_dropout", "uniform(0, nan)", "of which nan must be from 0"),
+    ("model_dropout", "log_uniform(0, 0.5)", "low must be above 0"),
+    ("model_dropout", "integer(0, 1)", "of which 1.0 must be"),
+    ("optimizer_beta1", "integer(0, 0.5)", "the field has uniform(low, high)"),
+    ("model_layers", "uniform(1, 3)", "the field has integer(low, high)"),
+    ("model_layers", "integer(1, 2.5)", "'2.5': must be a whole number"),
+    ("model_layers", "choice(1, none)", "'none': must be a whole number"),
+    ("optimizer_clip_norm", "uniform(none, 1)", "must be uniform(low, high)"),
+    ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of lstm"),
+    ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
+    ("train_cpu_devices", "choice(1, 2)", "a process has the same for all"),
+  ],
+)
+def test_a_wrong_space_is_refused_in_a_line(name, text, rule):
+  with pytest.raises(UserError) as caught:
+    search.parse_space(spaces(**{name: text}))
+  line = str(caught.value)
+  assert rule in line and "\n" not in line
+  assert line.startswith(f"config.search.space.{name.replace('_', '.', 1)}")
+
+
+def test_a_method_refuses_what_it_cannot_search():
+  for method, texts, rule in (
+    ("grid", {"model_dropout": "uniform(0, 0.5)"}, "needs grid(a, b, ...)"),
+    ("coarse", {"model_dropout": "uniform(0, 0.5)"}, "learning_rate alone"),
+    ("tpe", {}, "is empty, name a field"),
+  ):
+    config = spaces(**texts)
+    config.search.method = method
+    with pytest.raises(UserError) as caught:
+      search.parse_space(config)
+    assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("losses", "expected"),
+  [
+    # Diverges, falls, falls, rises.
+    (
+      {1: None, 0.1: 3, 0.01: 2, 0.001: 2.5, 0.03: 1.9, 0.00333: 2.2},
+      [1, 0.1, 0.01, 0.001, 0.03, 0.00333],
+    ),
+    # The first one is the best; no gain is no improvement.
+    ({1: 2, 0.1: 2, 3: 4, 0.333: 5}, [1, 0.1, 3, 0.333]),
+    (dict.fromkeys(search._LADDER), search._LADDER),
+  ],
+)
+def test_the_coarse_rule(losses, expected):
+  tried = {}
+  while (rate := search.next_rate(tried)) is not None:
+    loss = losses[rate]
+    tried[rate] = float("inf") if loss is None else loss
+  assert list(tried) == expected
+
+
+def table(workdir):
+  """trials.csv, without what differs from time to time."""
+  with (workdir / "trials.csv").open(newline="") as file:
+    rows = list(csv.DictReader(file))
+  for row in rows:
+    del row["seconds"]
+  return rows
+
+
+def states(workdir):
+  return [row["state"] for row in table(workdir)]
+
+
+def small(tmp_path, overrides):
+  fields = {"train.max_steps": 4, "train.eval_every": 2, "search.workers": 1}
+  return tiny(tmp_path, {**fields, **overrides})
+
+
+def run_search(config, workdir):
+  return search.run(experiments.build, config, workdir)
+
+
+def test_a_grid_is_gone_through_once_and_its_best_can_be_trained(
+  tmp_path, capsys
+):
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      RATE: "grid(1e-2, 1e38)",
+      "search.space.model.cell": "choice(lstm, rnn_tanh)",
+    },
+  )
+  best = run_search(config, tmp_path / "s")
+  rows = table(tmp_path / "s")
+  found = [(r["model.cell"], float(r["optimizer.learning_rate"])) for r in rows]
+  assert found == [
+    ("lstm", 1e-2),
+    ("lstm", 1e38),
+    ("rnn_tanh", 1e-2),
+    ("rnn_tanh", 1e38),
+  ]
+  assert states(tmp_path / "s") == ["finished", "failed"] * 2
+  assert "is not finite" in rows[1]["error"]
+  assert best["optimizer.learning_rate"] == 1e-2
+  names = ["history", "curves", "parameters", "parallel"]
+  for name in names:
+    picture = tmp_path / "s" / f"search-{name}.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+  # Again: it is finished, says so, and trains nothing.
+  times = [p.stat().st_mtime_ns for p in (tmp_path / "s").rglob("metrics.csv")]
+  assert run_search(config, tmp_path / "s") == best
+  assert "s: finished; best validation loss " in capsys.readouterr().out
+  assert table(tmp_path / "s") == rows
+  assert times == [
+    p.stat().st_mtime_ns for p in (tmp_path / "s").rglob("metrics.csv")
+  ]
+
+  chosen = configs.read(tmp_path / "s" / "best.json", base.get_config())
+  again = train.run(experiments.build, chosen, tmp_path / "again")
+  losses = {float(r["loss"]) for r in rows if r["loss"]}
+  assert again["best"] == min(losses)
+
+  config.search.space.model.cell = "choice(lstm, gru)"
+  with pytest.raises(UserError, match="holds another search, search.space.mod"):
+    run_search(config, tmp_path / "s")
+
+
+class Crash(Exception):
+  pass
+
+
+def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
+  tmp_path, monkeypatch
+):
+  config = small(tmp_path, {"search.trials": 2, "search.method": "random"})
+  run_search(config, tmp_path / "whole")
+  original = Progress.step
+  count = 0
+
+  def dying(self, loss, symbols):
+    nonlocal count
+    count += 1
+    if count == 8:  # The last step of the second trial.
+      raise Crash
+    return original(self, loss, symbols)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Progress, "step", dying)
+    with pytest.raises(Crash):
+      run_search(config, tmp_path / "parts")
+  assert states(tmp_path / "parts") == ["finished", "running"]
+  run_search(config, tmp_path / "parts")
+  assert table(tmp_path / "parts") == table(tmp_path / "whole")
+  log = (tmp_path / "parts" / "trials" / "0001" / "log.txt").read_text()
+  assert "going on from step 2\n" in log
+  config.search.trials = 3
+  run_search(config, tmp_path / "parts")
+  assert table(tmp_path / "parts")[:2] == table(tmp_path / "whole")
+  assert len(states(tmp_path / "parts")) == 3
+
+
+def test_a_trial_that_falls_behind_is_pruned(tmp_path, monkeypatch):
+  early = partial(optuna.pruners.MedianPruner, n_startup_trials=1)
+  monkeypatch.setattr(optuna.pruners, "MedianPruner", early)
+  overrides = {"search.method": "grid", RATE: "grid(1e-1, 1e-9)"}
+  run_search(small(tmp_path, overrides), tmp_path / "s")
+  rows = table(tmp_path / "s")
+  assert [row["state"] for row in rows] == ["finished", "pruned"]
+  assert [row["evaluations"] for row in rows] == ["2", "1"]
+
+
+def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
+  config = tiny(
+    tmp_path,
+    {
+      "train.max_steps": 40,
+      "train.eval_every": 2,
+      "train.cpu_devices": 1,
+      "search.method": "random",
+      "search.trials": 4,
+      "search.pruning": "none",
+    },
+  )
+  configs.save(config, tmp_path / "c.json")
+  workdir = tmp_path / "s"
+  process = subprocess.Popen(
+    [sys.executable, str(Path(run.__file__)), f"--config={tmp_path / 'c.json'}"]
+    + ["--mode=search", f"--workdir={workdir}", "--config.search.workers=2"],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  first = workdir / "trials" / "0000"
+  while not (first / "metrics.csv").exists():
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.02)
+  worker = int((first / "lock").read_text().split()[1])
+  assert worker != process.pid
+  os.kill(worker, signal.SIGKILL)
+  out, err = process.communicate()
+  assert (process.returncode, err) == (0, ""), err
+  assert states(workdir) == ["finished"] * 4
+  assert out.count("trial 0  finished") == 1
+  workers = set()
+  for number in range(4):
+    folder = workdir / "trials" / f"{number:04}"
+    workers.add((folder / "lock").read_text())
+    steps = [
+      row["step"] for row in csv.DictReader((folder / "metrics.csv").open())
+    ]
+    assert steps == [str(step) for step in range(2, 41, 2)]
+    assert (folder / "log.txt").read_text().count(": finished at") == 1
+  assert 2 <= len(workers) <= 3
+  fields = json.loads((workdir / "search.json").read_text())
+  assert fields["search"]["workers"] is None
