@@ -667,7 +667,7 @@ def _pin(place: int, count: int):
     count: of workers.
   """
   jax.devices()
-  if not hasattr(os, "sched_setaffinity"):
+  if sys.platform != "linux":
     return
   cores = sorted(os.sched_getaffinity(0))
   share = max(len(cores) // count, 1)

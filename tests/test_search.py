@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ import experiments
 import run
 from configs import base
 from seqrnn import config as configs
-from seqrnn import search, train
+from seqrnn import history, pictures, search, train
 from seqrnn.errors import UserError
 from seqrnn.progress import Progress
 
@@ -169,69 +170,124 @@ def run_search(config, workdir):
   return search.run(experiments.build, config, workdir)
 
 
-def test_a_grid_is_gone_through_once_and_its_best_can_be_trained(
-  tmp_path, capsys
-):
+@pytest.fixture
+def objective(monkeypatch):
+  """Puts a function of the config in the place of training."""
+
+  def put(loss):
+    def run(_, config, folder, watch):
+      configs.save(config, folder / "config.json")
+      row = {"step": 1, "validation_loss": loss(config)}
+      history.add_row(folder / "metrics.csv", row)
+      watch(row)
+      return {"best": row["validation_loss"]}
+
+    monkeypatch.setattr(train, "run", run)
+
+  return put
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+  """Pictures take seconds."""
+  monkeypatch.setattr(pictures, "draw", lambda *_: [])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_grid_is_gone_through_once(tmp_path, objective, capsys):
   config = small(
     tmp_path,
     {
       "search.method": "grid",
-      RATE: "grid(1e-2, 1e38)",
-      "search.space.model.cell": "choice(lstm, rnn_tanh)",
+      RATE: "grid(0.2, 0.1)",
+      "search.space.model.cell": "choice(lstm, gru)",
     },
   )
+
+  def loss(config):
+    rate = config.optimizer.learning_rate
+    if (config.model.cell, rate) == ("lstm", 0.1):
+      raise UserError("a loss is not finite")
+    return rate + (config.model.cell == "gru")
+
+  objective(loss)
+  config.search.trials = 3
+  run_search(config, tmp_path / "s")
+  config.search.trials = 40
   best = run_search(config, tmp_path / "s")
+  assert best == {"optimizer.learning_rate": 0.2, "model.cell": "lstm"}
   rows = table(tmp_path / "s")
-  found = [(r["model.cell"], float(r["optimizer.learning_rate"])) for r in rows]
-  assert found == [
-    ("lstm", 1e-2),
-    ("lstm", 1e38),
-    ("rnn_tanh", 1e-2),
-    ("rnn_tanh", 1e38),
+  assert [tuple(row.values())[1:] for row in rows] == [
+    ("finished", "0.2", "1", "0", "lstm", "0.2", ""),
+    ("failed", "", "0", "0", "lstm", "0.1", "a loss is not finite"),
+    ("finished", "1.2", "1", "0", "gru", "0.2", ""),
+    ("finished", "1.1", "1", "0", "gru", "0.1", ""),
   ]
-  assert states(tmp_path / "s") == ["finished", "failed"] * 2
-  assert "is not finite" in rows[1]["error"]
-  assert best["optimizer.learning_rate"] == 1e-2
-  names = ["history", "curves", "parameters", "parallel"]
-  for name in names:
-    picture = tmp_path / "s" / f"search-{name}.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
   # Again: it is finished, says so, and trains nothing.
-  times = [p.stat().st_mtime_ns for p in (tmp_path / "s").rglob("metrics.csv")]
+  capsys.readouterr()
   assert run_search(config, tmp_path / "s") == best
-  assert "s: finished; best validation loss " in capsys.readouterr().out
+  assert "s: finished; best validation loss 0.2000" in capsys.readouterr().out
   assert table(tmp_path / "s") == rows
-  assert times == [
-    p.stat().st_mtime_ns for p in (tmp_path / "s").rglob("metrics.csv")
-  ]
-
-  chosen = configs.read(tmp_path / "s" / "best.json", base.get_config())
-  again = train.run(experiments.build, chosen, tmp_path / "again")
-  losses = {float(r["loss"]) for r in rows if r["loss"]}
-  assert again["best"] == min(losses)
-
-  config.search.space.model.cell = "choice(lstm, gru)"
+  config.search.space.model.cell = "choice(lstm, rnn_relu)"
   with pytest.raises(UserError, match="holds another search, search.space.mod"):
     run_search(config, tmp_path / "s")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
+  config = small(
+    tmp_path, {"search.method": "coarse", "model.hidden_size": 200}
+  )
+  objective(lambda c: abs(math.log(c.optimizer.learning_rate / 0.02)))
+  best = run_search(config, tmp_path / "s")
+  rates = [r["optimizer.learning_rate"] for r in table(tmp_path / "s")]
+  assert rates == ["1.0", "0.1", "0.01", "0.001", "0.03", "0.00333"]
+  assert best == {"optimizer.learning_rate": 0.03}
+  chosen = configs.read(tmp_path / "s" / "best.json", base.get_config())
+  assert chosen.model.hidden_size == 64
+  assert chosen.optimizer.learning_rate == 0.03
+
+
+def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
+  config = small(
+    tmp_path,
+    {
+      "search.trials": 14,
+      "search.space.model.dropout": "uniform(0, 0.5)",
+      "search.space.model.layers": "integer(1, 3)",
+    },
+  )
+  objective(lambda c: c.optimizer.learning_rate + c.model.dropout)
+  run_search(config, tmp_path / "a")
+  config.search.trials = 12  # And going on is as if it had never stopped.
+  run_search(config, tmp_path / "b")
+  config.search.trials = 14
+  run_search(config, tmp_path / "b")
+  assert table(tmp_path / "a") == table(tmp_path / "b")
+  rates = {r["optimizer.learning_rate"] for r in table(tmp_path / "a")}
+  assert len(rates) == 14
+  for name in ("history", "curves", "parameters", "parallel", "importance"):
+    picture = tmp_path / "a" / f"search-{name}.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 class Crash(Exception):
   pass
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
   tmp_path, monkeypatch
 ):
-  config = small(tmp_path, {"search.trials": 2, "search.method": "random"})
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(1e-2, 1e38)"})
   run_search(config, tmp_path / "whole")
+  rows = table(tmp_path / "whole")
+  assert [row["state"] for row in rows] == ["finished", "failed"]
+  assert "is not finite" in rows[1]["error"]
   original = Progress.step
-  count = 0
 
   def dying(self, loss, symbols):
-    nonlocal count
-    count += 1
-    if count == 8:  # The last step of the second trial.
+    if self._done == 3:
       raise Crash
     return original(self, loss, symbols)
 
@@ -239,17 +295,17 @@ def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
     patch.setattr(Progress, "step", dying)
     with pytest.raises(Crash):
       run_search(config, tmp_path / "parts")
-  assert states(tmp_path / "parts") == ["finished", "running"]
   run_search(config, tmp_path / "parts")
-  assert table(tmp_path / "parts") == table(tmp_path / "whole")
-  log = (tmp_path / "parts" / "trials" / "0001" / "log.txt").read_text()
+  assert table(tmp_path / "parts") == rows
+  log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
   assert "going on from step 2\n" in log
-  config.search.trials = 3
-  run_search(config, tmp_path / "parts")
-  assert table(tmp_path / "parts")[:2] == table(tmp_path / "whole")
-  assert len(states(tmp_path / "parts")) == 3
+
+  chosen = configs.read(tmp_path / "parts" / "best.json", base.get_config())
+  again = train.run(experiments.build, chosen, tmp_path / "again")
+  assert again["best"] == float(rows[0]["loss"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_trial_that_falls_behind_is_pruned(tmp_path, monkeypatch):
   early = partial(optuna.pruners.MedianPruner, n_startup_trials=1)
   monkeypatch.setattr(optuna.pruners, "MedianPruner", early)
