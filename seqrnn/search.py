@@ -31,6 +31,7 @@ from contextlib import (
   redirect_stdout,
   suppress,
 )
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -41,7 +42,7 @@ from rich.live import Live
 from rich.table import Table
 
 from seqrnn import config as configs
-from seqrnn import files, pictures, train
+from seqrnn import files, train
 from seqrnn.config import Config
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment
@@ -49,7 +50,6 @@ from seqrnn.history import read_rows
 
 try:
   import optuna
-  import sklearn  # noqa: F401 (Optuna finds importances by it.)
   from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
@@ -57,6 +57,8 @@ try:
   )
   from optuna.storages import journal
   from optuna.trial import FrozenTrial, Trial, TrialState
+
+  metadata.version("scikit-learn")  # By which Optuna finds importances.
 except ImportError:
   raise UserError(
     "--mode=search needs the packages optuna and scikit-learn: pip install"
@@ -744,6 +746,8 @@ def run(
       str(stop) if not name else f"stopped by {name}; the same command goes on",
       stop.status,
     ) from None
+  from seqrnn import pictures  # It takes a second to import.
+
   with _alone(workdir):
     write(search)
     drawn = pictures.draw(search.trials(), space, workdir, search.folder)

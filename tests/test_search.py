@@ -320,11 +320,11 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
   config = tiny(
     tmp_path,
     {
-      "train.max_steps": 40,
+      "train.max_steps": 12,
       "train.eval_every": 2,
       "train.cpu_devices": 1,
       "search.method": "random",
-      "search.trials": 4,
+      "search.trials": 3,
       "search.pruning": "none",
     },
   )
@@ -346,16 +346,14 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
   os.kill(worker, signal.SIGKILL)
   out, err = process.communicate()
   assert (process.returncode, err) == (0, ""), err
-  assert states(workdir) == ["finished"] * 4
+  assert states(workdir) == ["finished"] * 3
   assert out.count("trial 0  finished") == 1
   workers = set()
-  for number in range(4):
+  for number in range(3):
     folder = workdir / "trials" / f"{number:04}"
     workers.add((folder / "lock").read_text())
-    steps = [
-      row["step"] for row in csv.DictReader((folder / "metrics.csv").open())
-    ]
-    assert steps == [str(step) for step in range(2, 41, 2)]
+    rows = history.read_rows(folder / "metrics.csv")
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8", "10", "12"]
     assert (folder / "log.txt").read_text().count(": finished at") == 1
   assert 2 <= len(workers) <= 3
   fields = json.loads((workdir / "search.json").read_text())
