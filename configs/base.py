@@ -213,9 +213,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.rollback_factor = 0.5
   train.rollbacks = 3
 
-  # What is searched: any field above.
-  space = _empty(config)
-  space.optimizer.learning_rate = "log_uniform(1e-4, 1e-1)"
+  space = _empty(config)  # What is searched: any field above.
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.keep = 2  # The latest ones, beside the best.
@@ -269,6 +267,7 @@ def get_config() -> ml_collections.ConfigDict:
   # A database, as an SQLAlchemy URL. None: a file in the workdir.
   search.storage = placeholder(str)
   # log_uniform(low, high), uniform(low, high), integer(low, high), and
-  # choice(a, b, ...) or grid(a, b, ...).
+  # choice(a, b, ...) or grid(a, b, ...): as in
+  # search.space.optimizer.learning_rate = "log_uniform(1e-4, 1e-1)".
   search.space = space
   return config.lock()

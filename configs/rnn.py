@@ -33,4 +33,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.batch_size = 16
   config.train.epochs = 3
   config.train.eval_every = 1000
+
+  config.search.space.optimizer.learning_rate = "log_uniform(1e-4, 1e-1)"
   return config

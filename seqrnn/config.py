@@ -206,7 +206,10 @@ def read_run(
   """
   path = Path(workdir) / name
   if not path.exists():
-    raise UserError(f"--workdir={workdir}: no run there; train it first")
+    begin = "no run there; train it first"
+    if name != "config.json":
+      begin = "no search there; begin it with a --config"
+    raise UserError(f"--workdir={workdir}: {begin}")
   fields = flat(read_json(path))
   unknown = [name for name in fields if name not in RULES]
   left_out = []

@@ -68,7 +68,7 @@ def _value(trial: FrozenTrial) -> float:
 
 
 def _colour(scale: ScalarMappable, trial: FrozenTrial) -> Any:
-  return _COLOURS(scale.norm(np.float64(_value(trial))))
+  return _COLOURS(scale.norm(np.asarray(_value(trial))))
 
 
 def _scale(trials: list[FrozenTrial]) -> ScalarMappable:

@@ -143,7 +143,10 @@ def parse_space(config: Config) -> Space:
         f"{where}: search.method='coarse' searches {_LEARNING_RATE} alone"
       )
   if not space and method != "coarse":
-    raise UserError("config.search.space: is empty, name a field to search")
+    raise UserError(
+      "config.search.space: is empty; name what to search, as in"
+      f" --config.search.space.{_LEARNING_RATE}='log_uniform(1e-4, 1e-1)'"
+    )
   if method == "coarse":
     space = {_LEARNING_RATE: FloatDistribution(1e-8, 3.0, log=True)}
   return space

@@ -297,6 +297,18 @@ MISTAKES = [
     "damaged/checkpoints: none is intact, checkpoint 2",
   ),
   # The modes.
+  (
+    "--workdir=lm --mode=search",
+    "--workdir=lm: no search there; begin it with a --config",
+  ),
+  (
+    f"{LM} --mode=search --config.search.space.seed=3",
+    "config.search.space.seed='3': must be log_uniform(low, high), uniform(",
+  ),
+  (
+    f"{LM} --mode=search --config.search.space.model.droput=grid(0)",
+    "no such field; did you mean search.space.model.dropout?",
+  ),
   ("--workdir=gap --mode=sample", "--mode=sample: task='gap_model' reads both"),
   ("--workdir=paths --mode=evaluate", "data.test_path=None: no path is given"),
   (

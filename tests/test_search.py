@@ -34,7 +34,6 @@ RATE = "search.space.optimizer.learning_rate"
 def spaces(**texts):
   """A config with these in its space, by names with _ for the dot."""
   config = base.get_config()
-  config.search.space.optimizer.learning_rate = None
   for name, text in texts.items():
     name = name.replace("_", ".", 1)
     configs.override(config, base.get_config(), f"search.space.{name}", text)
@@ -118,7 +117,7 @@ def test_a_method_refuses_what_it_cannot_search():
   for method, texts, rule in (
     ("grid", {"model_dropout": "uniform(0, 0.5)"}, "needs grid(a, b, ...)"),
     ("coarse", {"model_dropout": "uniform(0, 0.5)"}, "learning_rate alone"),
-    ("tpe", {}, "is empty, name a field"),
+    ("tpe", {}, "is empty; name what"),
   ):
     config = spaces(**texts)
     config.search.method = method
@@ -253,6 +252,7 @@ def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
     tmp_path,
     {
       "search.trials": 14,
+      RATE: "log_uniform(1e-4, 1e-1)",
       "search.space.model.dropout": "uniform(0, 0.5)",
       "search.space.model.layers": "integer(1, 3)",
     },
@@ -325,6 +325,7 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
       "train.cpu_devices": 1,
       "search.method": "random",
       "search.trials": 3,
+      RATE: "log_uniform(1e-4, 1e-1)",
       "search.pruning": "none",
     },
   )
