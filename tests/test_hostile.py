@@ -349,7 +349,7 @@ REFUSED: list[tuple] = [
   ("5000 digits", text("config.json", "[%s]" % ("9" * 5000)), "JSON", BOTH),
   ("4000 digits", field("model.dropout", 10**4000), "must be a number", BOTH),
   ("NaN", field("model.forget_bias", float("nan")), "must be finite", BOTH),
-  ("path as task", field("task", "../../os"), "must be one of gap", BOTH),
+  ("path as task", field("task", "../../os"), "must be one of class", BOTH),
   ("list as task", field("task", ["os"]), "must be a text", BOTH),
   ("NUL in task", field("task", "os\0"), r"'os\x00': must be", BOTH),
   ("escapes in a value", field("data.unit", ESCAPE), r"\x1b]0;owned", BOTH),

@@ -272,7 +272,8 @@ FIELDS = {
   ),
   "no such source": (
     {"path": None, "source": "web"},
-    "data.source='web': must be one of stdlib, opcodes,",
+    "data.source='web': must be one of stdlib, opcodes, packages, topics, names,"
+    " files, tinyshakespeare",
   ),
   "opcodes are no characters": (
     {"path": None, "source": "opcodes"},
@@ -357,7 +358,7 @@ def test_a_text_that_is_typed(text, unit, expected):
 
 LINES = {
   "--config.data.errors=ignore": (
-    "config.data.errors='ignore': must be one of strict, replace"
+    "config.data.errors='ignore': must be one of strict, replace, latin-1"
   ),
   "--config.data.path=wrong/latin": f"latin: byte 0 is not UTF-8; {TOLD}",
   "--config.data.path='two\nlines'": f"two lines: byte 0 is not UTF-8; {TOLD}",

@@ -128,7 +128,7 @@ MISTAKES = [
   (f"{LM} --config.sample.temperature=-1", "=(-1.0,): must be one or several"),
   (
     f"{LM} --config.task=lm",
-    "config.task='lm': must be one of gap_model, lang",
+    "config.task='lm': must be one of classification, ",
   ),
   (f"{LM} --config.data.unit=letter", "must be one of char, byte, word, id"),
   (
@@ -309,7 +309,7 @@ MISTAKES = [
     f"{LM} --mode=search --config.search.space.model.droput=grid(0)",
     "no such field; did you mean search.space.model.dropout?",
   ),
-  ("--workdir=gap --mode=sample", "--mode=sample: task='gap_model' reads both"),
+  ("--workdir=gap --mode=sample", "--mode=sample: task='gap_model' cannot write"),
   ("--workdir=paths --mode=evaluate", "data.test_path=None: no path is given"),
   (
     "--workdir=lm --mode=predict --config.predict.text=a "
