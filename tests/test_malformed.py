@@ -272,8 +272,8 @@ FIELDS = {
   ),
   "no such source": (
     {"path": None, "source": "web"},
-    "data.source='web': must be one of stdlib, opcodes, packages, topics, names,"
-    " files, tinyshakespeare",
+    "data.source='web': must be one of stdlib, opcodes, packages, topics,"
+    " names, files, tinyshakespeare",
   ),
   "opcodes are no characters": (
     {"path": None, "source": "opcodes"},

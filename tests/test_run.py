@@ -309,7 +309,10 @@ MISTAKES = [
     f"{LM} --mode=search --config.search.space.model.droput=grid(0)",
     "no such field; did you mean search.space.model.dropout?",
   ),
-  ("--workdir=gap --mode=sample", "--mode=sample: task='gap_model' cannot write"),
+  (
+    "--workdir=gap --mode=sample",
+    "--mode=sample: task='gap_model' cannot write",
+  ),
   ("--workdir=paths --mode=evaluate", "data.test_path=None: no path is given"),
   (
     "--workdir=lm --mode=predict --config.predict.text=a "
