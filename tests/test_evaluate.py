@@ -1,6 +1,7 @@
 """evaluate: figures of a split equal a sum over its symbols."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,9 +92,11 @@ evaluate = evaluate.evaluator(experiment, mesh)
 figures = evaluate(params, experiment.batches("train", 0))
 print(mesh.size, figures["loss"] > 0)
 """
+  tests = Path(__file__).parent
   done = subprocess.run(  # Not in this process, which would not go on.
     [sys.executable, "-c", script, str(tmp_path)],
-    cwd=Path(__file__).parent,
+    cwd=tests,
+    env={**os.environ, "PYTHONPATH": str(tests.parent)},
     capture_output=True,
     text=True,
     timeout=100,
