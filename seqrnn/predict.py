@@ -286,7 +286,7 @@ def run(
   if experiment.unit == "frame":
     raise UserError(
       f"--mode=predict: task={config.task!r} predicts frames, which no table of"
-      " symbols shows; its modes are train, evaluate, sample, describe"
+      " symbols shows; its modes are train, evaluate, sample, describe, search"
     )
   names = experiment.vocabularies["symbols"]
   params, _ = restore_params(workdir, config, shapes(experiment))

@@ -316,7 +316,7 @@ def run(
   if experiment.decoder is None:
     raise UserError(
       f"--mode=sample: task={config.task!r} cannot write one symbol after the"
-      " other; its modes are train, evaluate, predict, describe"
+      " other; its modes are train, evaluate, predict, describe, search"
     )
   params, _ = restore_params(workdir, config, shapes(experiment))
   if experiment.unit == "frame":
