@@ -8,7 +8,7 @@ Shapes live in names, in the whole package. `logits_BTV` has three axes:
   K  gate inputs of a cell (4H for the LSTM, 3H for the GRU, H for the RNN)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +59,8 @@ class Experiment(NamedTuple):
     decoder: None: cannot sample.
     forbidden: T -> bool_NT, the inputs s that output t must not depend on;
       None where no input is a target. The leak probe tests it.
+    heads: name -> like `predict`, logits of `targets`: what detection may ask,
+      `forward` of the past alone, and others; none: cannot detect.
     fills_gaps: whether `predict` at t reads both sides of t and not t.
     unit: what targets are, each with its own loss: `symbol`; `frame` of notes,
       which are 0 or 1 and are drawn each by itself; or `label` of what is read,
@@ -77,6 +79,7 @@ class Experiment(NamedTuple):
   score: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None
   decoder: Decoder | None
   forbidden: Callable[[int], Any] | None
+  heads: Mapping[str, Callable[..., tuple[Carry, jax.Array]]] = {}
   fills_gaps: bool = False
   unit: str = "symbol"
   present: Callable[[Any], Any] | None = None
