@@ -44,7 +44,7 @@ CELLS: dict[str, Callable[..., cells.Cell]] = {
   "min_lstm": _remembers(cells.MinLSTM),
   "min_gru": lambda _, **shape: cells.MinGRU(**shape),
 }
-_LOOP = 64  # Steps of a sampling loop, about; see sample.py.
+_LOOP = 256  # Steps of a sampling loop, about; see sample.py.
 
 # `config.model.products` -> the type of the factors; None: as they are
 PRODUCTS = {"float32": None, "bfloat16": jnp.bfloat16}

@@ -21,7 +21,7 @@ from seqrnn.errors import UserError, escaped
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
 
-_CHUNK = 64  # Symbols drawn by one call: text appears as it is made.
+_CHUNK = 256  # Symbols drawn by one call at most: text appears as it is made.
 _NOISE = 2**20  # Numbers of noise at once, at most.
 
 
@@ -82,6 +82,11 @@ def strike(
   return notes_BV.astype(jnp.int32)
 
 
+def _even(total: int, most: int) -> int:
+  """The size of equal parts of `total`, at most `most`; the last may be less."""
+  return -(-total // -(-total // most))
+
+
 def generator(
   decoder: Decoder,
   *,
@@ -132,14 +137,11 @@ def generator(
       # Noise for many steps at once: one by one, it takes longer than they do.
       return jax.lax.scan(step, loop, jax.vmap(drawn)(indices))
 
-    many = max(1, min(_CHUNK, _NOISE // logits_BV.size))
-    many = 2 ** (many.bit_length() - 1)  # It divides _CHUNK.
-    loop, symbols = jax.lax.scan(
-      some,
-      (carry, logits_BV, ended_B),
-      first + jnp.arange(_CHUNK).reshape(-1, many),
-    )
-    symbols_TB = symbols.reshape(_CHUNK, *symbols.shape[2:])
+    chunk = _even(length, _CHUNK)
+    many = _even(chunk, max(1, _NOISE // logits_BV.size))
+    indices = first + jnp.arange(-(-chunk // many) * many).reshape(-1, many)
+    loop, symbols = jax.lax.scan(some, (carry, logits_BV, ended_B), indices)
+    symbols_TB = symbols.reshape(-1, *symbols.shape[2:])
     return *loop, symbols_TB.swapaxes(0, 1)
 
   def generate(
@@ -148,13 +150,15 @@ def generator(
     carry, logits_BV = read(params, jnp.asarray(prime_BP, jnp.int32))
     ended_B = jnp.zeros(prime_BP[:, 0].shape, bool)
     key = jax.random.key(seed)
-    for first in range(0, length, _CHUNK):
+    first = 0
+    while first < length:
       carry, logits_BV, ended_B, symbols_BT = draw(
         params, carry, logits_BV, ended_B, key, temperature, first
       )
       yield np.asarray(symbols_BT)[:, : length - first]
       if bool(ended_B.all()):
         return
+      first += symbols_BT.shape[1]
 
   return generate
 

@@ -73,7 +73,8 @@ def counting(vocabulary_size):
   return Decoder(lambda B: jnp.zeros((B, 1)), step)
 
 
-def test_streams_go_on_from_their_primes_and_end_for_good():
+def test_streams_go_on_from_their_primes_and_end_for_good(monkeypatch):
+  monkeypatch.setattr(sample, "_CHUNK", 64)
   generate = sample.generator(counting(80), length=200)
   prime_BP = np.array([[4, 5, 6], [40, 41, 60]])
   chunks = list(generate({}, prime_BP, 1.0, 0))
@@ -89,9 +90,10 @@ def test_the_length_is_kept_whatever_the_chunks(monkeypatch):
     return carry, jnp.zeros((symbol_B.shape[0], 9)).at[:, END].set(-1e9)
 
   decoder = Decoder(lambda B: jnp.zeros((B, 1)), step)
+  monkeypatch.setattr(sample, "_CHUNK", 64)
   texts = []
   for length in (1, 63, 64, 65, 130):
-    # Of noise for 1 to 14 steps at once, of which 8 divide a chunk.
+    # Of noise for 1 to 14 steps at once.
     monkeypatch.setattr(sample, "_NOISE", length)
     generate = sample.generator(decoder, length=length)
     chunks = list(generate({}, np.array([[4]]), 1.0, seed := 3))
@@ -172,7 +174,8 @@ def test_several_temperatures_and_streams(tmp_path):
   assert sample.sample(experiment, params, config) == texts
 
 
-def test_one_stream_is_shown_as_it_is_made(tmp_path):
+def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
+  monkeypatch.setattr(sample, "_CHUNK", 64)
   config = tiny(tmp_path, {"sample.length": 150, "data.boundaries": False})
   experiment = experiments.build(config, None)
   params = experiment.init(jax.random.key(1))
