@@ -83,7 +83,7 @@ def strike(
 
 
 def _even(total: int, most: int) -> int:
-  """The size of equal parts of `total`, at most `most`; the last may be less."""
+  """The size of equal parts of `total`, at most `most`; the last: the rest."""
   return -(-total // -(-total // most))
 
 
