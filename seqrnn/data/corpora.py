@@ -83,11 +83,7 @@ def read(data: Config, split: str | None = None) -> Corpus:
     raise UserError(f"data.{field}=None: no path is given for what is asked")
   match data.source:
     case "files":
-      sources = _files(f"data.{field}", data[field])
-      if data.format in ("text", "spaces"):
-        corpus = encode(sources, data.unit, data.errors)
-      else:
-        corpus = labelled.read(sources, data)
+      return read_files(f"data.{field}", data[field], data)
     case "stdlib":
       corpus = _stdlib(data.unit)
     case "opcodes":
@@ -105,14 +101,33 @@ def read(data: Config, split: str | None = None) -> Corpus:
     case _:
       known = ", ".join((*_EMBEDDED, "files", *CATALOGUE))
       raise UserError(f"data.source={data.source!r}: must be one of {known}")
+  return _finished(f"data.source={data.source!r}", corpus, data)
+
+
+def read_files(field: str, value: str, data: Config) -> Corpus:
+  """The corpus of files, of the form that the other fields of `data` say.
+
+  Args:
+    field: for messages, the name of the field that names the files.
+    value: of it: a file, a glob or a folder.
+    data: the fields; its own paths count for nothing.
+
+  Raises:
+    UserError: as `read`.
+  """
+  sources = files(field, value)
+  if data.format in ("text", "spaces"):
+    corpus = encode(sources, data.unit, data.errors)
+  else:
+    corpus = labelled.read(sources, data)
+  return _finished(f"{field}={value!r}", corpus, data)
+
+
+def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
+  """What has to be done with a corpus of any source."""
   if data.format == "spaces":
     corpus = labelled.spaces(corpus)
   if not len(corpus.ids):
-    value = (
-      f"data.{field}={data[field]!r}"
-      if given
-      else f"data.source={data.source!r}"
-    )
     raise UserError(f"{value}: the corpus is empty, it has no symbols")
   return corpus
 
@@ -163,7 +178,7 @@ def from_text(text: str, unit: str, form: str = "text") -> list[Document]:
   return parse(content, unit, "text", "strict", form)
 
 
-def _files(field: str, value: str) -> list[Source]:
+def files(field: str, value: str) -> list[Source]:
   """A file, the matches of a glob, or all of a folder, in order of names.
 
   Names are relative to the folder, or to what stands before the glob's first

@@ -67,6 +67,8 @@ class Corpus(NamedTuple):
     groups: their names; documents of one group stay on one side of a split.
     labels: a label for each document, as documents of one symbol; None: none.
     tags: a tag for each symbol, as documents of the same lengths; None: none.
+    lines: int64, of each of `ids` its line in its file; None: not known here.
+    timestamps: of each of `ids` its time, as it was written; None: none.
     origin: what the data change with, as a version of Python; else empty.
   """
 
@@ -79,6 +81,8 @@ class Corpus(NamedTuple):
   groups: Sequence[str]
   labels: "Corpus | None" = None
   tags: "Corpus | None" = None
+  lines: np.ndarray | None = None
+  timestamps: Sequence[str] | None = None
   origin: str = ""
 
   def text(self, start: int, stop: int) -> str | list[str]:
@@ -191,7 +195,7 @@ def open_encoded(
   unit: str, encoded: Encoded, ids: np.ndarray, documents: np.ndarray
 ) -> Corpus:
   """The corpus of what `encode` gave and wrote."""
-  names = _Names(encoded.files, documents[1:, 1])
+  names = Names(encoded.files, documents[1:, 1])
   group = np.arange(len(names))
   symbols, bounds = encoded.symbols, documents[:, 0]
   return Corpus(unit, symbols, ids, bounds, names, group, names)
@@ -252,19 +256,23 @@ def _kind(symbols: int) -> np.dtype:
   return np.min_scalar_type(max(symbols - 1, 0)).newbyteorder("<")
 
 
-class _Names(Sequence):
-  """Names of documents, made when they are asked for: `file` or `file:line`."""
+class Names(Sequence):
+  """Names of documents, made when they are asked for: `file` or `file:line`.
+
+  Attributes:
+    lines: int64 [documents], in its file, from 1; 0: the document is the file.
+  """
 
   def __init__(self, files: list[tuple[str, int]], lines: np.ndarray):
     self._files = [name for name, _ in files]
     self._firsts = [first for _, first in files]
-    self._lines = lines
+    self.lines = lines
 
   def __len__(self) -> int:
-    return len(self._lines)
+    return len(self.lines)
 
   def __getitem__(self, index):
-    line = self._lines[index]
+    line = self.lines[index]
     # Of several files that begin there, all but the last have no document.
     file = self._files[bisect.bisect_right(self._firsts, index) - 1]
     return f"{file}:{line}" if line else file

@@ -46,14 +46,16 @@ class Segments:
     self._sequences: dict[tuple[str, bool], Sequences] = {}
     self._checksums: dict[str, int] = {}
 
-  def pieces(self, split: str | Sequence[Document]) -> Pieces:
+  def pieces(self, split: str | Pieces | Sequence[Document]) -> Pieces:
     """The documents of a split, or documents given."""
+    if isinstance(split, Pieces):
+      return split
     if not isinstance(split, str):
       return given(list(split), self._config.data.unit)
     return self._read(split)
 
   def sequences(
-    self, split: str | Sequence[Document], ordered: bool = False
+    self, split: str | Pieces | Sequence[Document], ordered: bool = False
   ) -> Sequences:
     """The same, encoded.
 
@@ -96,7 +98,7 @@ class Segments:
 
   def batches(
     self,
-    split: str | Sequence[Document],
+    split: str | Pieces | Sequence[Document],
     epoch: int,
     *,
     batch_size: int | None = None,
@@ -139,7 +141,7 @@ class Segments:
 def cut(
   config: Config,
   sequences: Sequences,
-  split: str | Sequence[Document],
+  split: str | Pieces | Sequence[Document],
   epoch: int,
   *,
   length: int,

@@ -1,0 +1,207 @@
+"""Sessions: what detection reads, as ids of a vocabulary, flat.
+
+Each event keeps its place in what was read: its line, its time, its label.
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.config import Config
+from seqrnn.data import corpora, splits
+from seqrnn.data.encoding import Corpus, Names, Source, text
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+
+# What a label says of a session or an event that is none; all else is an odd
+# one, so that a label may name the kind.
+NORMAL = ("", "0", "-", "false", "normal")
+
+_NO_SYMBOL = ""  # Of no vocabulary, so it is the unknown one of each.
+
+
+class Sessions(NamedTuple):
+  """Sessions of events, one after the other.
+
+  Attributes:
+    ids: int32 [events], of a vocabulary; without begin and end.
+    bounds: int64 [sessions + 1]; j is ids[bounds[j] : bounds[j + 1]].
+    names: of the sessions.
+    lines: int64 [events], of the file, from 1; None: it has none.
+    timestamps: of the events, as they were written; None: there are none.
+    labels: bool [sessions], whether it is an anomaly; None: nobody says.
+    line_labels: bool [events], likewise.
+  """
+
+  ids: np.ndarray
+  bounds: np.ndarray
+  names: list[str]
+  lines: np.ndarray | None = None
+  timestamps: list[str] | None = None
+  labels: np.ndarray | None = None
+  line_labels: np.ndarray | None = None
+
+  def take(self, index: np.ndarray) -> "Sessions":
+    """Some of them, in the order of `index`."""
+    starts, stops = self.bounds[index], self.bounds[index + 1]
+    places, bounds = ranges(starts, stops)
+    times = self.timestamps
+    return Sessions(
+      self.ids[places],
+      bounds,
+      [self.names[j] for j in index.tolist()],
+      None if self.lines is None else self.lines[places],
+      None if times is None else [times[i] for i in places.tolist()],
+      None if self.labels is None else self.labels[index],
+      None if self.line_labels is None else self.line_labels[places],
+    )
+
+  def distinct(self) -> "Distinct":
+    """Which sessions have the same events."""
+    index: dict[bytes, int] = {}
+    content = self.ids.tobytes()
+    edges = (self.bounds * self.ids.itemsize).tolist()
+    # A dictionary is faster here than sorting, as np.unique does.
+    which = np.array(
+      [
+        index.setdefault(content[start:stop], len(index))
+        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+      ],
+      np.int64,
+    )
+    _, first, counts = np.unique(which, return_index=True, return_counts=True)
+    return Distinct(first, which, counts)
+
+  def pieces(self, vocabulary: Vocabulary) -> Pieces:
+    """The same, as `experiment.batches` takes them."""
+    group = np.arange(len(self.names))
+    return splits.whole(
+      Corpus(
+        vocabulary.unit,
+        [_NO_SYMBOL, *vocabulary.symbols],
+        (self.ids - UNKNOWN).astype(np.uint32),
+        self.bounds,
+        self.names,
+        group,
+        self.names,
+      )
+    )
+
+
+class Distinct(NamedTuple):
+  """Which sessions are equal.
+
+  Attributes:
+    first: int64 [distinct], the first session of each, in order.
+    which: int64 [sessions], the place in `first` of each one's equal.
+    counts: int64 [distinct], how many there are of each.
+  """
+
+  first: np.ndarray
+  which: np.ndarray
+  counts: np.ndarray
+
+
+def ranges(
+  starts: np.ndarray, stops: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """All whole numbers from each start to its stop, and where they are cut."""
+  bounds = np.concatenate([[0], np.cumsum(stops - starts)])
+  shifts = np.repeat(starts - bounds[:-1], stops - starts)
+  return np.arange(bounds[-1]) + shifts, bounds
+
+
+def read(
+  config: Config, vocabulary: Vocabulary, path: str, field: str = "detect.path"
+) -> Sessions:
+  """The sessions of a file, a glob or a folder, of the form `config.data` says.
+
+  No session joins files. Messages name the path by `field`.
+
+  Raises:
+    UserError: as `corpora.read_files`.
+  """
+  data = config.data
+  corpus = corpora.read_files(field, path, data)
+  if data.unit == "id":  # One a line that is not blank.
+    lines = [
+      number
+      for source in corpora.files(field, path)
+      for number, line in enumerate(text(source, data.errors).split("\n"), 1)
+      if line.strip()
+    ]
+    corpus = corpus._replace(lines=np.array(lines, np.int64))
+  return of_pieces(splits.whole(corpus), vocabulary)
+
+
+def of_split(config: Config, vocabulary: Vocabulary, split: str) -> Sessions:
+  """The sessions of a split.
+
+  Raises:
+    UserError: as `splits.reader`.
+  """
+  return of_pieces(splits.reader(config)(split), vocabulary)
+
+
+def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
+  """The sessions that documents, or pieces of them, are."""
+  corpus, document = pieces.corpus, pieces.document
+  places, bounds = ranges(pieces.starts, pieces.stops)
+  lines = None
+  if corpus.lines is not None:
+    lines = corpus.lines[places]
+  elif isinstance(corpus.names, Names) and corpus.names.lines.all():
+    lines = np.repeat(corpus.names.lines[document], np.diff(bounds))
+  timestamps = None
+  if corpus.timestamps is not None:
+    timestamps = [corpus.timestamps[int(i)] for i in places]
+  labels = None
+  if corpus.labels is not None:
+    labels = _odd(corpus.labels)[document]
+  line_labels = None
+  if corpus.tags is not None:
+    line_labels = _odd(corpus.tags)[places]
+  return Sessions(
+    vocabulary.encode(corpus.symbols)[corpus.ids[places]],
+    bounds,
+    [corpus.names[int(j)] for j in document],
+    lines,
+    timestamps,
+    labels,
+    line_labels,
+  )
+
+
+def labelled(sessions: Sessions, path: str) -> Sessions:
+  """The same, labelled by a csv file of two columns: names and labels.
+
+  What it says beside these sessions is passed over, as a header is.
+
+  Raises:
+    UserError: it cannot be read, is not that, or lacks a session.
+  """
+  found = {}
+  content = text(Source(path, Path(path)), "strict")
+  for number, row in enumerate(csv.reader(content.split("\n")), 1):
+    if not row:
+      continue
+    if len(row) != 2:
+      raise UserError(
+        f"{path}: line {number}: has {len(row)} columns, must have a session"
+        " and its label"
+      )
+    found[row[0]] = row[1].strip().lower() not in NORMAL
+  missing = next((name for name in sessions.names if name not in found), None)
+  if missing is not None:
+    raise UserError(f"{path}: has no label for session {missing!r}")
+  labels = np.array([found[name] for name in sessions.names], bool)
+  return sessions._replace(labels=labels)
+
+
+def _odd(labels: Corpus) -> np.ndarray:
+  """Whether each label is that of an anomaly."""
+  odd = [name.strip().lower() not in NORMAL for name in labels.symbols]
+  return np.array(odd, bool)[labels.ids]

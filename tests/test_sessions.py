@@ -1,0 +1,152 @@
+"""Sessions: read flat, each event with its place; equal ones; back to batches.
+
+Unknown ids, short sessions and several files are what others trip over.
+"""
+
+import random
+import re
+
+import numpy as np
+import pytest
+from conftest import tiny
+
+from seqrnn.data import sessions
+from seqrnn.data.segments import Segments
+from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+
+KNOWN = Vocabulary("session", ("a", "b", "c"))
+
+
+def settings(tmp_path, **fields):
+  fields = {f"data.{name}": value for name, value in fields.items()}
+  return tiny(tmp_path, {"data.unit": "session", **fields})
+
+
+def ids(found):
+  return np.split(found.ids, found.bounds[1:-1])
+
+
+def written(folder, seed):
+  """Three files of random sessions, some of one event, with blank lines."""
+  rng = random.Random(seed)
+  expected = []
+  for name in ("a.log", "b.log", "c.log"):
+    lines = [
+      " ".join(rng.choices("abcd!", k=rng.randint(0, 4))) for _ in range(60)
+    ]
+    (folder / name).write_text("\n".join(lines))
+    expected += [
+      (f"{name}:{number}", number, line.split())
+      for number, line in enumerate(lines, 1)
+      if line
+    ]
+  return expected
+
+
+def test_sessions_are_read_flat_and_no_file_is_joined_to_another(tmp_path):
+  folder = tmp_path / "logs"
+  folder.mkdir()
+  expected = written(folder, 0)
+  found = sessions.read(settings(tmp_path), KNOWN, str(folder))
+  assert found.names == [name for name, _, _ in expected]
+  known = {"a": 4, "b": 5, "c": 6}
+  for got, (_, _, events) in zip(ids(found), expected, strict=True):
+    assert got.tolist() == [known.get(event, UNKNOWN) for event in events]
+  lines = np.split(found.lines, found.bounds[1:-1])
+  for got, (_, line, events) in zip(lines, expected, strict=True):
+    assert got.tolist() == [line] * len(events)
+  assert found.ids.dtype == np.int32 and (np.diff(found.bounds) == 1).any()
+
+
+def test_one_id_a_line_is_a_session_a_file(tmp_path):
+  (tmp_path / "x").write_text("a\n\nb\n")
+  (tmp_path / "y").write_text("\n\nd\nc\na")
+  config = settings(tmp_path, unit="id")
+  found = sessions.read(config, KNOWN, str(tmp_path / "[xy]"))
+  assert found.names == ["x", "y"]
+  assert [got.tolist() for got in ids(found)] == [[4, 5], [UNKNOWN, 6, 4]]
+  assert found.lines.tolist() == [1, 3, 3, 4, 5]
+
+
+def test_equal_sessions_are_found_and_taken(tmp_path):
+  folder = tmp_path / "logs"
+  folder.mkdir()
+  written(folder, 1)
+  found = sessions.read(settings(tmp_path), KNOWN, str(folder))
+  each = [tuple(part.tolist()) for part in ids(found)]
+  once = list(dict.fromkeys(each))
+  distinct = found.distinct()
+  assert [each[j] for j in distinct.first] == once
+  assert [once[n] for n in distinct.which] == each
+  assert distinct.counts.tolist() == [each.count(one) for one in once]
+  index = np.array([7, 3, 3, 0])
+  few = found._replace(
+    timestamps=[str(n) for n in range(len(found.ids))],
+    labels=np.arange(len(each)) % 2 == 0,
+  ).take(index)
+  assert [tuple(part.tolist()) for part in ids(few)] == [each[j] for j in index]
+  assert few.names == [found.names[j] for j in index]
+  assert few.timestamps[0] == str(found.bounds[7])
+  assert few.labels.tolist() == [False, False, False, True]
+  assert few.lines[-1] == found.lines[found.bounds[1] - 1]
+
+
+def test_batches_have_the_events_between_begin_and_end(tmp_path):
+  folder = tmp_path / "logs"
+  folder.mkdir()
+  written(folder, 2)
+  config = settings(tmp_path, repeats="weight", buckets=3)
+  found = sessions.read(config, KNOWN, str(folder))
+  segments = Segments(config, KNOWN, length=8, minimum=2)
+  batches = segments.batches(found.pieces(KNOWN), 0, batch_size=16)
+  rows = {
+    int(number): segment[segment > 0].tolist()
+    for batch in batches
+    for number, segment in zip(batch["document"], batch["segment"], strict=True)
+    if segment.any()
+  }
+  for number, part in zip(batches.distinct, ids(found), strict=True):
+    assert rows[number] == [BEGIN, *part.tolist(), END]
+
+
+def test_a_split_is_read_as_its_files_are(tmp_path):
+  folder = tmp_path / "logs"
+  folder.mkdir()
+  written(folder, 3)
+  config = settings(tmp_path, path=str(folder), split="last_documents")
+  every = sessions.read(config, KNOWN, str(folder))
+  parts = [
+    sessions.of_split(config, KNOWN, split)
+    for split in ("train", "validation", "test")
+  ]
+  assert sum((part.names for part in parts), []) == every.names
+  for field in ("ids", "lines"):
+    joined = np.concatenate([getattr(part, field) for part in parts])
+    assert joined.tolist() == getattr(every, field).tolist()
+
+
+@pytest.mark.parametrize(
+  ("content", "expected"),
+  [
+    ("s,label\nx:2,0\nx:1,odd\nx:9,1\n", [True, False]),
+    ('"x:1",FALSE\nx:2,1\n', [False, True]),
+    ("x:1,1\n", "has no label for session 'x:2'"),
+    ("x:1,1,1\n", "line 1: has 3 columns, must have a session and its label"),
+  ],
+)
+def test_labels_come_from_a_table(tmp_path, content, expected):
+  (tmp_path / "x").write_text("a\nb b\n")
+  (tmp_path / "labels.csv").write_text(content)
+  found = sessions.read(settings(tmp_path), KNOWN, str(tmp_path / "x"))
+  if isinstance(expected, str):
+    with pytest.raises(UserError, match=re.escape(expected)):
+      sessions.labelled(found, str(tmp_path / "labels.csv"))
+  else:
+    found = sessions.labelled(found, str(tmp_path / "labels.csv"))
+    assert found.labels.tolist() == expected
+
+
+def test_a_missing_file_is_told_by_its_field(tmp_path):
+  with pytest.raises(UserError, match=r"^detect\.path='none': no such file"):
+    sessions.read(settings(tmp_path), KNOWN, "none")
