@@ -57,8 +57,20 @@ def get_config() -> ml_collections.ConfigDict:
   data.text_field = "text"
   # char, byte, word (separated by white space, a newline is a word), id (one
   # a line, a file a sequence), session (a sequence a line, ids separated by
-  # spaces).
+  # spaces; with data.format=csv a table with the columns session and event, and
+  # perhaps timestamp, line and data.label_field), log (the template of a line
+  # of raw logs; needs the extra `logs`).
   data.unit = "char"
+  # Logs. What a line is, as "<Date> <Time> <Level> <Component>: <Content>":
+  # Year, Month, Day, Date, Time and Timestamp are its time, Label is its label
+  # (- where it is normal). A line that does not fit is content; None: each is.
+  data.log_header = placeholder(str)
+  # And how it is cut into sessions, by one of these; None: a file is one. The
+  # session of a line is what the one group of an expression finds in it, as
+  # (blk_-?\d+); a line with several is of each, one with none of none.
+  data.log_session = placeholder(str)
+  data.log_gap = placeholder(float)  # Seconds of silence between two.
+  data.log_lines = placeholder(int)  # So many lines each.
   # strict: bytes that are not UTF-8 are refused with their place; replace: each
   # becomes U+FFFD; latin-1: all is read as Latin-1, where every byte is right.
   data.errors = "strict"

@@ -133,7 +133,7 @@ class Run(NamedTuple):
         f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
       )
     unit = self.experiment.vocabularies["symbols"].unit
-    return from_text(text, unit, self.config.data.format)
+    return from_text(text, unit, self.config.data)
 
   def evaluate(self, split: str = "test") -> dict[str, float]:
     """Loss, accuracy and what else a task counts of a split."""

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -433,6 +434,24 @@ def _or_none(rule: Rule) -> Rule:
   return lambda v: v is None or holds(v), words
 
 
+def _header(value: Any) -> bool:
+  fields = re.findall(r"<(\w+)>", value) if isinstance(value, str) else []
+  good = all(name.isidentifier() for name in fields)
+  return good and "Content" in fields and len(set(fields)) == len(fields)
+
+
+def _one_group(value: Any) -> bool:
+  try:
+    return re.compile(value).groups == 1
+  except (re.error, TypeError, OverflowError, RecursionError):
+    return False
+
+
+_HEADER = (
+  _header,
+  "must have <Content>, and each field once, as '<Date> <Time> <Content>'",
+)
+_GROUP = (_one_group, "must be a regular expression with one group")
 _TEXT = (lambda v: isinstance(v, str), "must be a text")
 _SWITCH = (lambda v: isinstance(v, bool), "must be true or false")
 _FINITE = _number(lambda _: True, "a finite number")
@@ -456,7 +475,7 @@ RULES: dict[str, Rule] = {
   "data.train_path": _or_none(_TEXT),
   "data.validation_path": _or_none(_TEXT),
   "data.test_path": _or_none(_TEXT),
-  "data.unit": _choice("char", "byte", "word", "id", "session"),
+  "data.unit": _choice("char", "byte", "word", "id", "session", "log"),
   "data.errors": _choice("strict", "replace", "latin-1"),
   "data.format": _choice(
     "text",
@@ -470,6 +489,10 @@ RULES: dict[str, Rule] = {
     "conllu",
     "spaces",
   ),
+  "data.log_header": _or_none(_HEADER),
+  "data.log_session": _or_none(_GROUP),
+  "data.log_gap": _or_none(_POSITIVE),
+  "data.log_lines": _or_none(_WHOLE),
   "data.label_field": _TEXT,
   "data.text_field": _TEXT,
   "data.split": _choice(
@@ -665,6 +688,23 @@ def check(config: Config):
     "data.buckets",
     rule="streams have no padding that buckets would save",
   )
+  for name, value in (("data.source", "files"), ("data.format", "text")):
+    pair(
+      data.unit == "log" and fields[name] != value,
+      "data.unit",
+      name,
+      rule=f"logs are read with {name}={value}",
+    )
+  ways = ["data.log_session", "data.log_gap", "data.log_lines"]
+  given = [name for name in ways if fields[name] is not None]
+  pair(len(given) > 1, *given, rule="give one way to cut a log into sessions")
+  for name in ("data.log_header", *ways):
+    pair(
+      fields[name] is not None and data.unit != "log",
+      "data.unit",
+      name,
+      rule="it is for logs, which data.unit=log reads",
+    )
   pair(
     data.stateful and data.repeats != "each",
     "data.stateful",

@@ -298,7 +298,7 @@ def run(
     )
   documents = None
   if settings.text is not None:
-    documents = from_text(settings.text, names.unit, config.data.format)
+    documents = from_text(settings.text, names.unit, config.data)
   elif settings.path is not None:
     path = Path(settings.path)
     try:
@@ -308,7 +308,7 @@ def run(
         f"config.predict.path={settings.path!r}: {error.strerror}"
       ) from None
     documents = parse(
-      path, names.unit, settings.path, config.data.errors, config.data.format
+      path, names.unit, settings.path, config.data.errors, config.data
     )
   if documents == []:
     raise UserError("config.predict.text, config.predict.path: no symbol there")

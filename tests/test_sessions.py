@@ -129,10 +129,12 @@ def test_a_split_is_read_as_its_files_are(tmp_path):
 @pytest.mark.parametrize(
   ("content", "expected"),
   [
-    ("s,label\nx:2,0\nx:1,odd\nx:9,1\n", [True, False]),
-    ('"x:1",FALSE\nx:2,1\n', [False, True]),
-    ("x:1,1\n", "has no label for session 'x:2'"),
-    ("x:1,1,1\n", "line 1: has 3 columns, must have a session and its label"),
+    ("session,anomaly\nx:2,0\nx:1,odd\nx:9,1\n", [True, False]),
+    ('s,l\n"x:1",FALSE\n\nx:2,1\n', [False, True]),
+    ("s,l\nx:1,1\n", "labels.csv: has no label for session 'x:2'"),
+    ("s,l\nx:1\n", "labels.csv:2: must have two columns, a session and its"),
+    ("s,l\nx:1,1,1\n", "labels.csv:2: has more columns than the header"),
+    ('s,l\n"x', "labels.csv:2: unexpected end of data"),
   ],
 )
 def test_labels_come_from_a_table(tmp_path, content, expected):
@@ -141,9 +143,9 @@ def test_labels_come_from_a_table(tmp_path, content, expected):
   found = sessions.read(settings(tmp_path), KNOWN, str(tmp_path / "x"))
   if isinstance(expected, str):
     with pytest.raises(UserError, match=re.escape(expected)):
-      sessions.labelled(found, str(tmp_path / "labels.csv"))
+      sessions.with_labels(found, str(tmp_path / "labels.csv"))
   else:
-    found = sessions.labelled(found, str(tmp_path / "labels.csv"))
+    found = sessions.with_labels(found, str(tmp_path / "labels.csv"))
     assert found.labels.tolist() == expected
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seqrnn.config import Config
-from seqrnn.data import cache, labelled
+from seqrnn.data import cache, labelled, logs
 from seqrnn.data.encoding import (
   Corpus,
   Document,
@@ -116,7 +116,11 @@ def read_files(field: str, value: str, data: Config) -> Corpus:
     UserError: as `read`.
   """
   sources = files(field, value)
-  if data.format in ("text", "spaces"):
+  if data.unit == "log":
+    corpus = logs.read(sources, logs.form(data))
+  elif data.unit == "session" and data.format == "csv":
+    corpus = logs.read_table(sources, data)
+  elif data.format in ("text", "spaces"):
     corpus = encode(sources, data.unit, data.errors)
   else:
     corpus = labelled.read(sources, data)
@@ -144,17 +148,27 @@ def encode(sources: list[Source], unit: str, errors: str) -> Corpus:
 
 
 def parse(
-  content: bytes | Path, unit: str, name: str, errors: str, form: str = "text"
+  content: bytes | Path,
+  unit: str,
+  name: str,
+  errors: str,
+  data: Config | None = None,
 ) -> list[Document]:
   """The documents in bytes or in a small file; none where no symbols are.
 
-  Their form is `data.format`; where it gives labels, these have none.
+  The other fields of `data` say their form; where it gives labels, these have
+  none. None: they are text, and of a log each line is content.
 
   Raises:
     UserError: as `encoding.encode`; or the file cannot be read.
   """
-  corpus = encode_in_memory([Source(name, content)], unit, errors)
-  if form == "spaces":
+  sources = [Source(name, content)]
+  if unit == "log":
+    form = logs.Form(errors) if data is None else logs.form(data)
+    corpus = logs.read(sources, form._replace(errors=errors))
+  else:
+    corpus = encode_in_memory(sources, unit, errors)
+  if data is not None and data.format == "spaces":
     corpus = labelled.spaces(corpus)
   return [
     Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()), name)
@@ -162,7 +176,9 @@ def parse(
   ]
 
 
-def from_text(text: str, unit: str, form: str = "text") -> list[Document]:
+def from_text(
+  text: str, unit: str, data: Config | None = None
+) -> list[Document]:
   """The documents of a text typed on the command line, as `parse` gives them.
 
   Raises:
@@ -175,7 +191,7 @@ def from_text(text: str, unit: str, form: str = "text") -> list[Document]:
     raise UserError(
       f"text: character {error.start} is half of a surrogate pair"
     ) from None
-  return parse(content, unit, "text", "strict", form)
+  return parse(content, unit, "text", "strict", data)
 
 
 def files(field: str, value: str) -> list[Source]:

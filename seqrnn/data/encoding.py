@@ -24,7 +24,7 @@ import numpy as np
 
 from seqrnn.errors import UserError
 
-UNITS = ("char", "byte", "word", "id", "session")
+UNITS = ("char", "byte", "word", "id", "session", "log")
 CHUNK = 2**20  # Bytes read at once.
 
 # Files that are read as what they hold.
@@ -172,8 +172,9 @@ def encode(
   Raises:
     UserError: bytes that are not what `unit` says, or an unknown unit.
   """
-  if unit not in UNITS:
-    raise UserError(f"data.unit={unit!r}: must be one of {', '.join(UNITS)}")
+  if unit not in UNITS[:-1]:  # Of a log, the symbols are not all there is.
+    known = ", ".join(UNITS[:-1])
+    raise UserError(f"data.unit={unit!r}: must be one of {known}")
   encoder = _Encoder(unit, ids, documents)
   files = []
   for name, content in sources:
@@ -229,6 +230,26 @@ def text(source: Source, errors: str) -> str:
   return "".join(_decode(source.name, chunks(source), errors))
 
 
+def lines(source: Source, errors: str) -> Iterator[str]:
+  """The lines of a source, which newlines end and nothing else.
+
+  Raises:
+    UserError: as `text`, or a line has no end.
+  """
+  held = ""
+  number = 1
+  for part in _decode(source.name, chunks(source), errors):
+    *whole, held = (held + part).split("\n")
+    yield from whole
+    number += len(whole)
+    if len(held) > CHUNK:
+      raise UserError(
+        f"{source.name}: line {number}: has more than {CHUNK} characters"
+      )
+  if held:
+    yield held
+
+
 def collect(documents: Sequence[Document], unit: str) -> Corpus:
   """The corpus of documents that are objects already, so of few."""
   index: dict[str, int] = {}
@@ -243,7 +264,7 @@ def collect(documents: Sequence[Document], unit: str) -> Corpus:
   return Corpus(
     unit,
     list(index),
-    np.array(ids, _kind(len(index))),
+    np.array(ids, kind_for(len(index))),
     np.cumsum([0, *sizes], dtype=np.int64),
     [document.name for document in documents],
     np.array(group, np.int64),
@@ -251,7 +272,7 @@ def collect(documents: Sequence[Document], unit: str) -> Corpus:
   )
 
 
-def _kind(symbols: int) -> np.dtype:
+def kind_for(symbols: int) -> np.dtype:
   """The smallest type that numbers so many symbols."""
   return np.min_scalar_type(max(symbols - 1, 0)).newbyteorder("<")
 
@@ -320,7 +341,7 @@ class _Encoder:
   def __init__(self, unit: str, ids: BinaryIO, documents: BinaryIO):
     self.symbols: list[str] = []
     self.documents = 0
-    self.kind = _kind(0)
+    self.kind = kind_for(0)
     self._unit = unit
     self._ids = ids
     self._file = documents
@@ -410,7 +431,7 @@ class _Encoder:
       self.documents += 1
 
   def _write(self, ids: np.ndarray):
-    kind = _kind(len(self.symbols))
+    kind = kind_for(len(self.symbols))
     if kind.itemsize > self.kind.itemsize:
       self._widen(kind)
     self._ids.write(ids.astype(self.kind).data)

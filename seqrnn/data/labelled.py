@@ -136,21 +136,31 @@ def _space(sources: list[Source], data: Config) -> Iterator[Labelled]:
       yield Labelled(name, label, content)
 
 
+def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, str]]]:
+  """The rows of a csv file below its header, with the lines they end at.
+
+  Raises:
+    UserError: it cannot be read, or a row is none.
+  """
+  content = text(source, errors)
+  csv.field_size_limit(max(csv.field_size_limit(), len(content)))
+  found = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+  try:
+    for row in found:
+      if None in row:
+        raise UserError(
+          f"{source.name}:{found.line_num}: has more columns than the header"
+        )
+      yield found.line_num, row
+  except csv.Error as error:
+    line = found.reader.line_num
+    raise UserError(f"{source.name}:{line}: {error}") from None
+
+
 def _csv(sources: list[Source], data: Config) -> Iterator[Labelled]:
   for source in sources:
-    content = text(source, data.errors)
-    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
-    rows = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-    try:
-      for row in rows:
-        if None in row:
-          raise UserError(
-            f"{source.name}:{rows.line_num}: has more columns than the header"
-          )
-        yield _fields(f"{source.name}:{rows.line_num}", row, data)
-    except csv.Error as error:
-      line = rows.reader.line_num
-      raise UserError(f"{source.name}:{line}: {error}") from None
+    for number, row in rows(source, data.errors):
+      yield _fields(f"{source.name}:{number}", row, data)
 
 
 def _jsonl(sources: list[Source], data: Config) -> Iterator[Labelled]:

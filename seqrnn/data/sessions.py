@@ -3,7 +3,6 @@
 Each event keeps its place in what was read: its line, its time, its label.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +11,10 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data import corpora, splits
 from seqrnn.data.encoding import Corpus, Names, Source, text
+from seqrnn.data.labelled import rows
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-
-# What a label says of a session or an event that is none; all else is an odd
-# one, so that a label may name the kind.
-NORMAL = ("", "0", "-", "false", "normal")
 
 _NO_SYMBOL = ""  # Of no vocabulary, so it is the unknown one of each.
 
@@ -158,12 +154,11 @@ def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
   timestamps = None
   if corpus.timestamps is not None:
     timestamps = [corpus.timestamps[int(i)] for i in places]
-  labels = None
-  if corpus.labels is not None:
-    labels = _odd(corpus.labels)[document]
-  line_labels = None
+  labels = line_labels = None
   if corpus.tags is not None:
-    line_labels = _odd(corpus.tags)[places]
+    odd = np.array([_is_odd(label) for label in corpus.tags.symbols], bool)
+    line_labels = odd[corpus.tags.ids[places]]
+    labels = np.logical_or.reduceat(line_labels, bounds[:-1])
   return Sessions(
     vocabulary.encode(corpus.symbols)[corpus.ids[places]],
     bounds,
@@ -175,33 +170,29 @@ def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
   )
 
 
-def labelled(sessions: Sessions, path: str) -> Sessions:
-  """The same, labelled by a csv file of two columns: names and labels.
+def with_labels(sessions: Sessions, path: str) -> Sessions:
+  """The same, with labels from a csv file of two columns: a session, its label.
 
-  What it says beside these sessions is passed over, as a header is.
+  What it says of others is passed over.
 
   Raises:
     UserError: it cannot be read, is not that, or lacks a session.
   """
-  found = {}
-  content = text(Source(path, Path(path)), "strict")
-  for number, row in enumerate(csv.reader(content.split("\n")), 1):
-    if not row:
-      continue
-    if len(row) != 2:
+  odd = {}
+  for number, row in rows(Source(path, Path(path)), "strict"):
+    if len(row) != 2 or None in row.values():
       raise UserError(
-        f"{path}: line {number}: has {len(row)} columns, must have a session"
-        " and its label"
+        f"{path}:{number}: must have two columns, a session and its label"
       )
-    found[row[0]] = row[1].strip().lower() not in NORMAL
-  missing = next((name for name in sessions.names if name not in found), None)
+    name, label = row.values()
+    odd[name] = _is_odd(label)
+  missing = next((name for name in sessions.names if name not in odd), None)
   if missing is not None:
     raise UserError(f"{path}: has no label for session {missing!r}")
-  labels = np.array([found[name] for name in sessions.names], bool)
+  labels = np.array([odd[name] for name in sessions.names], bool)
   return sessions._replace(labels=labels)
 
 
-def _odd(labels: Corpus) -> np.ndarray:
-  """Whether each label is that of an anomaly."""
-  odd = [name.strip().lower() not in NORMAL for name in labels.symbols]
-  return np.array(odd, bool)[labels.ids]
+def _is_odd(label: str) -> bool:
+  """Whether it is the label of an anomaly; it may name the kind."""
+  return label.strip().lower() not in ("", "0", "-", "false", "normal")

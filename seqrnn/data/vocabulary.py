@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from seqrnn import files
+from seqrnn.data import templates
 from seqrnn.data.encoding import UNITS
 from seqrnn.errors import UserError
 
@@ -21,6 +22,9 @@ RESERVED = ("<pad>", "<begin>", "<end>", "<unknown>")  # Names for display.
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
   """The symbols a model knows; the id of `symbols[i]` is i + 4.
+
+  Where the unit is `log`, they are templates, and a line is read as the one
+  that it is of.
 
   Attributes:
     unit: what a symbol is, as `data.unit`.
@@ -40,12 +44,11 @@ class Vocabulary:
       encoded = symbols.encode("utf-32-le", "surrogatepass")
       codes = np.frombuffer(encoded, np.dtype("<u4"))
       return self._table[np.minimum(codes, len(self._table) - 1)]
-    ids = (self._ids.get(symbol, UNKNOWN) for symbol in symbols)
-    return np.fromiter(ids, np.int32, len(symbols))
+    return np.fromiter(map(self._id, symbols), np.int32, len(symbols))
 
   def unknown(self, symbols: str | Sequence[str]) -> list[str]:
     """The distinct symbols that are not in it, in the order they come."""
-    return [s for s in dict.fromkeys(symbols) if s not in self._ids]
+    return [s for s in dict.fromkeys(symbols) if self._id(s) == UNKNOWN]
 
   def names(self, ids: Iterable[int]) -> list[str]:
     """Single symbols for display: what cannot be printed is escaped."""
@@ -71,7 +74,7 @@ class Vocabulary:
         s.encode("utf-8" if s == "\ufffd" else "latin-1") for s in known
       )
       return b"".join(encoded).decode("utf-8", "replace")
-    text = " ".join(known)
+    text = ("\n" if self.unit == "log" else " ").join(known)
     if self.unit == "word":
       text = text.replace(" \n", "\n").replace("\n ", "\n")
     return text
@@ -79,6 +82,21 @@ class Vocabulary:
   @functools.cached_property
   def _ids(self) -> dict[str, int]:
     return {s: i for i, s in enumerate(self.symbols, len(RESERVED))}
+
+  @functools.cached_property
+  def _id(self) -> Callable[[str], int]:
+    """The id of a symbol; of a line, that of its template."""
+    ids = self._ids
+    if self.unit != "log":
+      return lambda symbol: ids.get(symbol, UNKNOWN)
+    match = templates.matcher(self.symbols)
+
+    @functools.lru_cache(maxsize=2**16)  # Most lines come again.
+    def find(line: str) -> int:
+      template = match(line)
+      return UNKNOWN if template is None else template + len(RESERVED)
+
+    return find
 
   @functools.cached_property
   def _table(self) -> np.ndarray:
@@ -113,12 +131,14 @@ def make(
 
   Ties go by symbol, so that nothing depends on the order of documents. `size`
   keeps that many of the most frequent, `min_count` those as frequent; one that
-  never comes is left out.
+  never comes is left out. Of lines of logs, templates are mined.
 
   Raises:
-    UserError: nothing is left.
+    UserError: nothing is left; or, of logs, the package drain3 is missing.
   """
   found = {s: n for s, n in zip(symbols, counts.tolist(), strict=True) if n}
+  if unit == "log":
+    found = _templates(found)
   frequent = [s for s, count in found.items() if count >= min_count]
   kept = sorted(frequent, key=lambda s: (-found[s], s))[:size]
   if not kept:
@@ -127,6 +147,18 @@ def make(
       f" {len(found)} distinct symbols none is left for the vocabulary"
     )
   return Vocabulary(unit, tuple(kept))
+
+
+def _templates(found: dict[str, int]) -> dict[str, int]:
+  """The templates of lines, with their counts."""
+  mined = templates.mine(found)
+  match = templates.matcher(mined)
+  counts = dict.fromkeys(mined, 0)
+  for line, count in found.items():
+    place = match(line)
+    assert place is not None, "a line fits the template that was made of it"
+    counts[mined[place]] += count
+  return {template: count for template, count in counts.items() if count}
 
 
 def save(path: str | os.PathLike, vocabularies: dict[str, Vocabulary]):

@@ -1,0 +1,281 @@
+"""Logs: lines, or rows of a table, that are events of sessions.
+
+The events of a session are in the order of the file, whatever stands between
+them, and sessions in that of their first events. An event keeps its line, its
+time and its label.
+"""
+
+import functools
+import itertools
+import re
+from array import array
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.config import Config
+from seqrnn.data.encoding import Corpus, Source, kind_for, lines
+from seqrnn.data.labelled import rows
+from seqrnn.data.templates import TIME, masked
+from seqrnn.errors import UserError
+
+# What a line may begin with where no header says it.
+_START = re.compile(rf"{TIME.pattern}|\d{{10}}(?:\.\d+)?(?!\d)")
+_SHOWN = 60  # Characters of a line in a message.
+# Fields of a header that together are the time; one that is a label.
+_TIMES = {"Year", "Month", "Day", "Date", "Time", "Timestamp"}
+_LABEL = "Label"
+# Beside ISO 8601, with a year before all, which syslog's takes for its own.
+_FORMATS = (
+  "%Y %b %d %H:%M:%S",
+  "2000 %y%m%d %H%M%S",
+  "2000 %a %b %d %H:%M:%S %Y",
+  "2000 %d/%b/%Y:%H:%M:%S %z",
+  "2000 %Y/%m/%d %H:%M:%S",
+)
+
+
+class Form(NamedTuple):
+  """How a log is read: the fields of `data` that say it."""
+
+  errors: str
+  log_header: str | None = None
+  log_session: str | None = None
+  log_gap: float | None = None
+  log_lines: int | None = None
+
+
+def form(data: Config) -> Form:
+  """That of a config."""
+  return Form(*(data[name] for name in Form._fields))
+
+
+class Event(NamedTuple):
+  """A line of a log, or a row of a table.
+
+  Attributes:
+    sessions: that it is of; none: it is left out.
+    symbol: what happened; of a line, its masked content.
+    line: of the file, from 1.
+    timestamp: as it is written there; empty: none.
+    label: likewise.
+  """
+
+  sessions: list[str]
+  symbol: str
+  line: int
+  timestamp: str
+  label: str
+
+
+def read(sources: list[Source], form: Form) -> Corpus:
+  """The corpus of logs; a symbol is a masked line.
+
+  Raises:
+    UserError: a file has lines, and `data.log_header` or `data.log_session`
+      fits none; or a time is missing that `data.log_gap` needs.
+  """
+  return _read(tuple(sources), tuple(map(_stamp, sources)), form)
+
+
+@functools.lru_cache(maxsize=2)  # Of a run, several parts read the same.
+def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
+  events = (_log(source, form, len(sources)) for source in sources)
+  return _corpus(itertools.chain.from_iterable(events), "log")
+
+
+def _stamp(source: Source) -> tuple[int, int] | None:
+  """What differs where a file does."""
+  if isinstance(source.content, bytes):
+    return None
+  with suppress(OSError):  # Told when it is read.
+    status = source.content.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def read_table(sources: list[Source], data: Config) -> Corpus:
+  """The corpus of csv files with the columns session and event.
+
+  It may have others: timestamp; line, which is one of the log they are from;
+  and the label that `data.label_field` names.
+
+  Raises:
+    UserError: a row has none of the two, or a line that is no number.
+  """
+  events = (_table(source, data, len(sources)) for source in sources)
+  return _corpus(itertools.chain.from_iterable(events), data.unit)
+
+
+def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
+  for number, row in rows(source, data.errors):
+    for field in ("session", "event"):
+      if not row.get(field):
+        raise UserError(
+          f"{source.name}:{number}: has no {field}; data.format=csv with"
+          " data.unit=session needs columns session and event"
+        )
+    line = row.get("line") or str(number)
+    if not re.fullmatch("[0-9]{1,18}", line):
+      raise UserError(
+        f"{source.name}:{number}: line={line!r}: must be a whole number"
+      )
+    yield Event(
+      [_name(source, row["session"], sources)],
+      row["event"],
+      int(line),
+      row.get("timestamp") or "",
+      row.get(data.label_field) or "",
+    )
+
+
+def _log(source: Source, form: Form, sources: int) -> Iterator[Event]:
+  names = None
+  if form.log_session is not None:
+    names = re.compile(form.log_session)
+  begun, before, first, fits = 0, 0.0, None, False
+  for count, entry in enumerate(_entries(source, form)):
+    number, line, content, timestamp, label = entry
+    first = first or entry
+    of = [source.name]
+    if names is not None:
+      found = dict.fromkeys(match[1] for match in names.finditer(line))
+      of = [_name(source, name, sources) for name in found if name]
+      fits = fits or bool(of)
+    elif form.log_lines is not None:
+      begun = begun if count % form.log_lines else number
+      of = [f"{source.name}:{begun}"]
+    elif form.log_gap is not None:
+      now = _seconds(timestamp)
+      if now is None:
+        raise UserError(
+          f"{source.name}:{number}: {timestamp!r}: is no time that data.log_gap"
+          " knows: ISO 8601, syslog's, seconds since 1970 and others;"
+          " data.log_header says where they stand"
+        )
+      if not begun or now - before > form.log_gap:
+        begun = number
+      before = now
+      of = [f"{source.name}:{begun}"]
+    yield Event(of, masked(content, names), number, timestamp, label)
+  if names is not None and first and not fits:
+    raise _unfit(source, form, "log_session", first)
+
+
+class _Entry(NamedTuple):
+  """A line: its number, all of it, and what the header tells apart."""
+
+  number: int
+  line: str
+  content: str
+  timestamp: str
+  label: str
+
+
+def _entries(source: Source, form: Form) -> Iterator[_Entry]:
+  """The lines that are not blank."""
+  header = None
+  if form.log_header is not None:
+    header = _pattern(form.log_header)
+  first, fits, timestamp = None, False, ""
+  for number, line in enumerate(lines(source, form.errors), 1):
+    if not line.strip():
+      continue
+    content, label = line, ""
+    if header is None:
+      begin = _START.match(line)
+      timestamp = begin[0] if begin else timestamp
+    elif found := header.fullmatch(line):
+      fits = True
+      fields = found.groupdict()
+      content, label = fields["Content"], fields.get(_LABEL, "")
+      timestamp = " ".join(v for k, v in fields.items() if k in _TIMES)
+    # Else it goes on with what the line before says, and has its time.
+    entry = _Entry(number, line, content, timestamp, label)
+    first = first or entry
+    yield entry
+  if header is not None and first and not fits:
+    raise _unfit(source, form, "log_header", first)
+
+
+def _unfit(source: Source, form: Form, field: str, entry: _Entry) -> UserError:
+  """What is said of an expression that no line fits."""
+  return UserError(
+    f"data.{field}={getattr(form, field)!r}: fits no line of {source.name};"
+    f" line {entry.number} is {entry.line[:_SHOWN]!r}"
+  )
+
+
+def _name(source: Source, name: str, sources: int) -> str:
+  """Of a session; what has the same one in another file is another session."""
+  return name if sources == 1 else f"{source.name}:{name}"
+
+
+def _pattern(header: str) -> re.Pattern:
+  """The expression that a header stands for.
+
+  A field before white space is a word; another one goes up to what follows it.
+  """
+  parts = re.split(r"<(\w+)>", header)
+  pattern = ""
+  for number, part in enumerate(parts):
+    if number % 2 == 0:
+      pattern += r"\s++".join(map(re.escape, re.split(r"\s+", part)))
+    elif parts[number + 1][:1].isspace():
+      pattern += rf"(?P<{part}>\S++)"
+    else:
+      pattern += rf"(?P<{part}>.*?)"
+  return re.compile(pattern)
+
+
+@functools.lru_cache(maxsize=2**10)  # Lines of one second stand together.
+def _seconds(timestamp: str) -> float | None:
+  """The seconds from some moment on to a time; None: it is none."""
+  if re.fullmatch(r"\d{10}(\.\d+)?", timestamp):
+    return float(timestamp)
+  found = None
+  with suppress(ValueError):
+    found = datetime.fromisoformat(timestamp)
+  for form in _FORMATS:
+    with suppress(ValueError):
+      found = found or datetime.strptime(f"2000 {timestamp}", form)
+  if found is None:
+    return None
+  return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _corpus(events: Iterator[Event], unit: str) -> Corpus:
+  """The events by their sessions."""
+  indices: list[dict[str, int]] = [{}, {}, {}, {}]
+  columns = [array("q") for _ in range(5)]
+  for event in events:
+    for session in event.sessions:
+      values = session, event.symbol, event.timestamp, event.label
+      for index, column, value in zip(
+        indices, columns[:4], values, strict=True
+      ):
+        column.append(index.setdefault(value, len(index)))
+      columns[4].append(event.line)
+  session_N, symbol_N, time_N, label_N, line_N = map(np.array, columns)
+  names, symbols, times, labels = map(list, indices)
+  order = np.argsort(session_N, kind="stable")
+  corpus = Corpus(
+    unit,
+    symbols,
+    symbol_N[order].astype(kind_for(len(symbols))),
+    np.cumsum(np.bincount(session_N + 1, minlength=1)),
+    names,
+    np.arange(len(names)),
+    names,
+    lines=line_N[order],
+    timestamps=[times[i] for i in time_N[order].tolist()],
+  )
+  if times == [""]:
+    corpus = corpus._replace(timestamps=None)
+  if labels != [""]:
+    tags = label_N[order].astype(kind_for(len(labels)))
+    tags = corpus._replace(unit="id", symbols=labels, ids=tags)
+    corpus = corpus._replace(tags=tags)
+  return corpus
