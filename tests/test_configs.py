@@ -17,7 +17,7 @@ NAMES = [path.stem for path in PATHS]
 # What a user's own file may be.
 FORMS = {
   "tab": "".join(f"{n % 2}\t_\tone two {n}\n" for n in range(40)),
-  "text": "".join(f"1 2 install x{n}:all {n}\n" for n in range(40)),
+  "text": "".join(n * f"1 2 install x{n}:all {n}\n" for n in range(40)),
   "conllu": "".join(
     f"1\t{n}\t_\t{'XY'[n % 2]}{6 * chr(9)}_\n\n" for n in range(40)
   ),

@@ -159,7 +159,7 @@ def test_a_line_is_of_the_closest_template_that_it_fits():
   def made(words, count):
     return [rng.choices(words, k=rng.randint(1, 4)) for _ in range(count)]
 
-  known = made(["a", "b", BLANK], 20)
+  known = made(["a", "b", "a", "b", BLANK], 20)
   known = list(dict.fromkeys(" ".join(words) for words in known))
   match = matcher(known)
   fits, unknown = 0, 0
