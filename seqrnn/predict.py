@@ -132,7 +132,8 @@ def fill(
 def _absent(symbols: Vocabulary) -> str:
   """A symbol that is not in the vocabulary; it stands for an open question."""
   private = (chr(code) for code in range(0xE000, 0xF900))
-  return next(c for c in private if symbols.unknown([c]))
+  # To a template that is one blank, all of them are known.
+  return next((c for c in private if symbols.unknown([c])), "")
 
 
 def _ask(

@@ -240,8 +240,9 @@ def test_without_drain_templates_are_used_but_not_made(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "drain3.drain", None)
   with pytest.raises(UserError, match="needs the package drain3; pip install"):
     language_model.prepare(settings(tmp_path, "a b\n" * 40, log_lines=2))
-  known = vocabulary.Vocabulary("log", ("a <*>",))
-  assert known.encode(["a b", "b a"]).tolist() == [4, UNKNOWN]
+  known = vocabulary.Vocabulary("log", ("a <*>", BLANK))
+  encoded = known.encode(["a b", "b a", "b", ""])
+  assert encoded.tolist() == [4, UNKNOWN, 5, UNKNOWN]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
   tried = {length: sorted(found, key=len) for length, found in blanks.items()}
 
   def match(line: str) -> int | None:
-    words = line.split(" ")
+    words = line.split()  # An empty line has none, and no template.
     for blank in tried.get(len(words), ()):
       fitted = words.copy()
       for i in blank:
