@@ -17,9 +17,10 @@ All libraries run in one process for each size, in turns.
 
 sessions: the surprisal of every event of some 18,000 distinct sessions, from
 ids in memory to scores in memory, by `scoring.scorer` with two layers of 64;
-`plain`: in windows as long as the longest session, 64 rows a batch. Effective
-counts each session as often as it comes. `--data`: a session a line, after a
-tab or several how often it comes; without it, sessions are drawn.
+`plain`: in windows as long as the longest session, 64 rows a batch; `figures`:
+its rank and the entropy, too, as detection needs them. Effective counts each
+session as often as it comes. `--data`: a session a line, after a tab or several
+how often it comes; without it, sessions are drawn.
 """
 
 import argparse
@@ -46,7 +47,7 @@ from seqrnn.data.vocabulary import END, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.evaluate import evaluator
 from seqrnn.sample import generator
-from seqrnn.scoring import ROWS, scorer
+from seqrnn.scoring import ROWS, events, scorer
 
 V, WINDOW = 65, 40
 
@@ -211,7 +212,7 @@ def sessions(path: str | None):
   names = sorted({event for events, _ in found for event in events})
   documents = [Document("", events, "") for events, _ in found]
   work = {}
-  for name, buckets in (("plain", None), ("buckets", 8)):
+  for name, buckets in (("plain", None), ("buckets", 8), ("figures", 8)):
     config = base.get_config()
     config.model.hidden_size = 64
     config.data.unit = "session"
@@ -222,7 +223,8 @@ def sessions(path: str | None):
     batches = made.batches(documents, 0, batch_size=ROWS)
     made = made._replace(batches=lambda *_, batches=batches, **__: batches)
     params = made.init(jax.random.key(0))
-    score = scorer(made, sharding.mesh())
+    by = events(made.heads["forward"]) if name == "figures" else None
+    score = scorer(made, sharding.mesh(), by)
     work[name] = lambda score=score, params=params: score(params, documents)
   sizes = [len(events) + 1 for events, _ in found]  # The end is an event.
   effective = sum(n * count for n, (_, count) in zip(sizes, found, strict=True))

@@ -17,6 +17,15 @@ def surprisal(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
   return optax.softmax_cross_entropy_with_integer_labels(logits_BNV, targets_BN)
 
 
+def entropy(logits_BNV: jax.Array) -> jax.Array:
+  """-sum of p log p in nats, [B, N]."""
+  # Not by log_softmax: of the V axis nothing is kept.
+  above_BNV = logits_BNV - jnp.max(logits_BNV, axis=-1, keepdims=True)
+  odds_BNV = jnp.exp(above_BNV)
+  sum_BN = jnp.sum(odds_BNV, axis=-1)
+  return jnp.log(sum_BN) - jnp.sum(odds_BNV * above_BNV, axis=-1) / sum_BN
+
+
 def cross_entropy(
   logits_BNV: jax.Array,
   targets_BN: jax.Array,

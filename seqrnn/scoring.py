@@ -6,12 +6,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from seqrnn import sharding
+from seqrnn import metrics, sharding
 from seqrnn.data.encoding import Document
-from seqrnn.experiment import Experiment, Params
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.experiment import Batch, Carry, Experiment, Params
 
 # Rows that a device scores at once. What so few need fits a core's cache; many
 # batches on their way keep all cores busy.
@@ -37,6 +39,57 @@ class Scores(NamedTuple):
     n = self.distinct[j]
     part = slice(*self.bounds[n : n + 2])
     return jax.tree.map(lambda x: x[part], self.values)
+
+
+def figures(
+  logits_BNV: jax.Array, targets_BN: jax.Array, top_k: int = 0
+) -> dict[str, jax.Array]:
+  """What logits say of each target; any number of axes before V.
+
+  Args:
+    logits_BNV: of the model.
+    targets_BN: the true symbols.
+    top_k: most likely symbols to name, which takes longer than all the rest.
+
+  Returns:
+    nll: -log p(target) in nats; of an unknown symbol, which training may never
+      have asked for, at least that of a guess, log V.
+    rank: 1 and how many symbols are more likely; of an unknown one V + 1.
+    entropy: of the prediction, in nats.
+    ids, chances: where there is a top_k: the most likely symbols, best first,
+      and their probabilities [B, N, top_k].
+  """
+  V = logits_BNV.shape[-1]
+  true_BN1 = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)
+  rank_BN = 1 + jnp.sum(logits_BNV > true_BN1, axis=-1)
+  nll_BN = metrics.surprisal(logits_BNV, targets_BN)
+  unknown_BN = targets_BN == UNKNOWN
+  found = {
+    "nll": jnp.where(unknown_BN, jnp.maximum(nll_BN, jnp.log(V)), nll_BN),
+    "rank": jnp.where(unknown_BN, V + 1, rank_BN),
+    "entropy": metrics.entropy(logits_BNV),
+  }
+  if top_k:
+    chances_BNV = jax.nn.softmax(logits_BNV)
+    found["chances"], found["ids"] = jax.lax.top_k(chances_BNV, min(top_k, V))
+  return found
+
+
+def events(
+  head: Callable[..., tuple[Carry, jax.Array]], top_k: int = 0
+) -> Callable[[Params, Carry, Batch], tuple[Carry, dict[str, jax.Array]]]:
+  """A function for `scorer`: the figures of each target by a head.
+
+  Args:
+    head: of `Experiment.heads`.
+    top_k: as in `figures`.
+  """
+
+  def score(params, carry, batch):
+    carry, logits_BNV = head(params, carry, batch)
+    return carry, figures(logits_BNV, batch["targets"], top_k)
+
+  return score
 
 
 def scorer(

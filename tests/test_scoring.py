@@ -4,7 +4,6 @@ import json
 import random
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny
@@ -12,7 +11,7 @@ from conftest import tiny
 import experiments
 from seqrnn import evaluate, metrics, scoring, sharding, train
 from seqrnn.data.corpora import from_text
-from seqrnn.data.vocabulary import BEGIN, END
+from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 
 SESSIONS = {
   "data.unit": "session",
@@ -92,28 +91,43 @@ def test_scores_are_those_of_each_session_by_itself(
     np.testing.assert_allclose(scores.document(j), nll, rtol=1e-5, atol=1e-5)
 
 
+def test_figures_of_a_target_are_those_of_its_definitions():
+  rng = np.random.default_rng(0)
+  logits_BNV = rng.normal(0, 5, (3, 7, 11)).astype(np.float32)
+  logits_BNV[0, 0, 5:] = 2.5  # Equals do not count as more likely.
+  targets_BN = rng.integers(4, 11, (3, 7))
+  targets_BN[1, 1] = targets_BN[2, 2] = UNKNOWN
+  logits_BNV[1, 1, UNKNOWN], logits_BNV[2, 2, UNKNOWN] = 50, -50
+  found = jax.device_get(scoring.figures(logits_BNV, targets_BN, 4))
+  for place in np.ndindex(3, 7):
+    row, target = logits_BNV[place].astype(float), targets_BN[place]
+    p = np.exp(row) / np.exp(row).sum()
+    nll, rank = -np.log(p[target]), 1 + sum(p > p[target])
+    if target == UNKNOWN:
+      nll, rank = max(nll, np.log(11)), 12
+    np.testing.assert_allclose(found["nll"][place], nll, rtol=1e-5, atol=1e-5)
+    assert found["rank"][place] == rank
+    entropy = -(p * np.log(p)).sum()
+    np.testing.assert_allclose(found["entropy"][place], entropy, atol=1e-5)
+    chances = p[found["ids"][place]]
+    np.testing.assert_allclose(chances, np.sort(p)[:-5:-1])
+    np.testing.assert_allclose(found["chances"][place], chances, rtol=1e-5)
+
+
 def test_only_what_is_asked_for_comes_back(tmp_path):
   experiment, params, documents = make(tmp_path, {})
-
-  def rank(params, carry, batch):
-    carry, logits_BNV = experiment.predict(params, carry, batch)
-    true_BN1 = jnp.take_along_axis(
-      logits_BNV, batch["targets"][..., None], axis=-1
-    )
-    rank_BN = jnp.sum(logits_BNV > true_BN1, axis=-1)
-    return carry, {"rank": rank_BN, "best": jax.lax.top_k(logits_BNV, 2)[1]}
-
-  score = scoring.scorer(experiment, sharding.mesh(), rank)
+  by = scoring.events(experiment.heads["forward"], top_k=2)
+  score = scoring.scorer(experiment, sharding.mesh(), by)
   scores = score(params, "train")  # In order, though it is for training.
   names = experiment.vocabularies["symbols"]
   for j, document in enumerate(documents[:5]):
     found = scores.document(j)
     n = len(document.symbols) + 1
-    assert found["rank"].shape == (n,) and found["best"].shape == (n, 2)
+    assert found["rank"].shape == (n,) and found["ids"].shape == (n, 2)
     targets = [*names.encode(document.symbols), END]
-    firsts = found["rank"] == 0
+    firsts = found["rank"] == 1
     np.testing.assert_array_equal(
-      found["best"][firsts, 0], np.array(targets)[firsts]
+      found["ids"][firsts, 0], np.array(targets)[firsts]
     )
 
 
