@@ -124,6 +124,10 @@ def get_config() -> ml_collections.ConfigDict:
   # Legitimate for many_to_one, classification and tagging.
   model.bidirectional = False
   model.merge = "concat"  # Of the two directions: concat, sum, mean.
+  # Gap model. joint: a symbol from both sides; all: it is trained to say a
+  # symbol from the past alone and from the future alone, too, and the end is a
+  # symbol to say: so it samples, and detects as events come.
+  model.heads = "joint"
   model.embedding_size = placeholder(int)  # None: ids straight to the gates.
   # Where a sequence has one output: last (the final state of each direction),
   # mean or max (of the outputs at all symbols).

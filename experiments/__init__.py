@@ -87,8 +87,10 @@ class Run(NamedTuple):
         cannot sample.
     """
     if self.experiment.decoder is None:
+      gaps = self.experiment.fills_gaps
+      unless = " unless model.heads='all'" if gaps else ""
       raise UserError(
-        f"{self.workdir}: task={self.config.task!r} cannot sample"
+        f"{self.workdir}: task={self.config.task!r} cannot sample{unless}"
       )
     config = copy.deepcopy(self.config)
     temperature = settings.get("temperature")

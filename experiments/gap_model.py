@@ -4,8 +4,16 @@ Two towers read the window, one from either end, and never mix below the head:
 the symbol at t is predicted from the forward state at t-1 and the backward
 state at t+1. A deep bidirectional network would not do: its second layer at
 t-1 has read t through the backward half of the first.
+
+With `model.heads=all` each tower has a head of its own, too: of what follows
+the past alone, which makes the forward tower a language model that samples, and
+of what precedes the future alone.
 """
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 # The symbols are those of a language model.
@@ -14,9 +22,11 @@ from experiments.language_model import prepare as prepare
 from seqrnn import layers, metrics, models
 from seqrnn.config import Config
 from seqrnn.data.segments import Segments
-from seqrnn.data.vocabulary import END, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Experiment
+from seqrnn.experiment import Batch, Decoder, Experiment, Totals
+
+HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.
 
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
@@ -37,35 +47,58 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       f"data.mapping={data.mapping!r} with task='gap_model': it predicts every"
       " symbol of a window, many_to_many"
     )
+  apart = config.model.heads == "all"
   body = layers.Bidirectional(
     layers.Before(models.stack(config.model, len(symbols))),
     layers.Before(
       models.stack(config.model, len(symbols), reverse=True), reverse=True
     ),
     merge=config.model.merge,
+    apart=apart,
   )
   model = models.sequence_model(config.model, body, len(symbols), pooled=False)
+  forward = models.sequence_model(
+    config.model,
+    models.stack(config.model, len(symbols)),
+    len(symbols),
+    pooled=False,
+  )
   segments = Segments(config, symbols, length=data.window, minimum=1)
 
   def targets(batch: Batch) -> Batch:
     segment_BT = batch.pop("segment")
-    return {
+    # Begin and end are context: where they stand is no question. But from the
+    # past alone it is one where the end stands.
+    asked_BT = segment_BT > (BEGIN if apart else END)
+    made = {
       "inputs": segment_BT,
       "targets": segment_BT,
-      # Begin and end are context: where they stand is no question.
-      "weights": (segment_BT > END) * batch.pop("weight"),
+      "weights": asked_BT * batch.pop("weight"),
       **batch,
     }
+    if apart:
+      made["heads"] = np.ones((len(segment_BT), len(HEADS)), np.float32)
+    return made
 
-  def predict(params, carry, batch):
+  def logits(params, batch):
     ids_BT = batch["inputs"]
     start = model.initial_carry(ids_BT.shape[0])
-    return carry, models.apply(model, params, ids_BT, start)[1]
+    return models.apply(model, params, ids_BT, start)[1]
+
+  def by(head, params, carry, batch):
+    return carry, logits(params, batch)[head]
+
+  def predict(params, carry, batch):
+    found = logits(params, batch)
+    return carry, found["joint"] if apart else found
 
   def loss(params, carry, batch, key):
     start = model.initial_carry(batch["inputs"].shape[0])
+    figures = metrics.cross_entropy
+    if apart:
+      figures = partial(cross_entropies, batch["heads"])
     loss, (_, totals) = models.loss(
-      model, params, batch, start, key, config.train.label_smoothing
+      model, params, batch, start, key, config.train.label_smoothing, figures
     )
     return loss, (carry, totals)
 
@@ -74,6 +107,19 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     nll_BT = metrics.surprisal(logits_BTV, batch["targets"])
     return carry, nll_BT * batch["weights"]
 
+  def next_symbol(params, carry, symbol_B):
+    tower = params["body"]["forward"]["tower"]
+    own = {**params, "body": tower, "head": params["forward_head"]}
+    return models.next_symbol(forward, own, carry, symbol_B)
+
+  def forbidden(T):
+    itself = np.eye(T, dtype=bool)
+    before = np.tri(T, k=-1, dtype=bool)
+    return np.concatenate([itself, ~before, itself | before][: len(heads)])
+
+  heads = {"joint": predict}
+  if apart:
+    heads = {name: partial(by, name) for name in HEADS}
   return Experiment(
     vocabularies=vocabularies,
     init=lambda key: models.init(model, key),
@@ -83,7 +129,43 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     batches=lambda *split, **how: segments.batches(*split, **how).map(targets),
     predict=predict,
     score=score,
-    decoder=None,
-    forbidden=lambda T: np.eye(T, dtype=bool),
+    decoder=Decoder(forward.initial_carry, next_symbol) if apart else None,
+    forbidden=forbidden,
+    heads=heads,
     fills_gaps=True,
   )
+
+
+def cross_entropies(
+  heads_BN: jax.Array,
+  logits: dict[str, jax.Array],
+  targets_BT: jax.Array,
+  weights_BT: jax.Array,
+  smoothing: float = 0.0,
+  penalty_BT: jax.Array | None = None,
+) -> tuple[jax.Array, Totals]:
+  """The mean of the cross-entropies of HEADS; the figures are the joint one's.
+
+  Args:
+    heads_BN: how much each head counts in a row.
+    logits: of each head.
+    targets_BT: as in metrics.cross_entropy, and so are the others.
+    weights_BT: of all heads.
+    smoothing: of all heads.
+    penalty_BT: of both towers, so the joint head's; it counts whole.
+  """
+  losses, totals = [], {}
+  for n, name in enumerate(HEADS):
+    whole = None
+    if name == "joint" and penalty_BT is not None:
+      whole = len(HEADS) * penalty_BT
+    loss, totals[name] = metrics.cross_entropy(
+      logits[name],
+      targets_BT,
+      weights_BT * heads_BN[:, n, None],
+      smoothing,
+      whole,
+    )
+    losses.append(loss)
+  others = {f"{name}_loss": totals[name]["loss"] for name in HEADS[1:]}
+  return jnp.mean(jnp.stack(losses)), totals["joint"] | others

@@ -5,6 +5,8 @@ window of past symbols predicts the one after it; there a bidirectional
 network is legitimate, for the whole window lies in the past.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -108,10 +110,6 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     nll_BN = metrics.surprisal(logits_BNV, batch["targets"])
     return carry, nll_BN * batch["weights"]
 
-  def next_symbol(params, carry, symbol_B):
-    carry, logits_B1V = models.apply(model, params, symbol_B[:, None], carry)
-    return carry, logits_B1V[:, 0]
-
   def next_of_window(params, window_BT, symbol_B):
     # Training starts each window from the zero carry, so it is read anew for
     # each symbol: filled from the left, then moving on.
@@ -139,7 +137,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     score=score,
     decoder=Decoder(empty_window, next_of_window)
     if many_to_one
-    else Decoder(start, next_symbol),
+    else Decoder(start, partial(models.next_symbol, model)),
     forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
     heads={} if many_to_one else {"forward": predict},
   )

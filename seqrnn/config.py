@@ -538,6 +538,7 @@ RULES: dict[str, Rule] = {
   "model.layers": _whole(1, 128, "1 to 128"),
   "model.bidirectional": _SWITCH,
   "model.merge": _choice("concat", "sum", "mean"),
+  "model.heads": _choice("joint", "all"),
   "model.embedding_size": _or_none(_SIZE),
   "model.pooling": _choice("last", "mean", "max"),
   "model.letters": _or_none(_SIZE),
@@ -734,6 +735,18 @@ def check(config: Config):
     "model.input_noise",
     "task",
     rule="noise is added to frames of notes, which task='polyphony' has",
+  )
+  pair(
+    config.model.heads == "all" and config.task != "gap_model",
+    "model.heads",
+    "task",
+    rule="only task='gap_model' has a head for each side",
+  )
+  pair(
+    config.model.heads == "all" and config.model.tied,
+    "model.heads",
+    "model.tied",
+    rule="one embedding cannot be the softmax of three heads",
   )
   pair(
     config.model.tied and config.model.parameters is not None,

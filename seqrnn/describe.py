@@ -185,10 +185,10 @@ def _name(layer: Layer, model: Model) -> str:
 def parts(model: Model) -> list[Part]:
   """The parts that have parameters, from the input to the head."""
   B, T, *_ = model.inputs
-  V, W = model.outputs[-1], model.width
+  V = model.outputs[-1]
   found = []
   for name in sorted(
-    model.params, key=lambda name: (name.startswith("head"), name == "body")
+    model.params, key=lambda name: ("head" in name, name == "body")
   ):
     own = model.params[name]
     if name == "embedding":
@@ -201,9 +201,10 @@ def parts(model: Model) -> list[Part]:
         gives, size = (B, T, layer.units), _size(layer.params)
         title = _name(layer, model)
         found.append(Part(title, gives, size, model.cell.formula, values))
-    elif name == "head":
-      values = {"W": W, "V": V}
-      found.append(Part(name, model.outputs, _size(own), "WV + V", values))
+    elif name.endswith("head"):
+      values = {"W": len(own["kernel"]), "V": V}
+      title = name.replace("_", " ")
+      found.append(Part(title, model.outputs, _size(own), "WV + V", values))
     elif name == "head_bias":
       title = "head, tied to the embedding"
       found.append(Part(title, model.outputs, _size(own), "V", {"V": V}))
@@ -289,9 +290,14 @@ def estimate(
   # probability and its gradient.
   arrays = 3 * model.cell.gate_count + len(carry)
   units = sum(layer.units for layer in model.layers)
-  kept = B * T * arrays * units + 3 * B * N * V
+  heads = [
+    own["kernel"].size
+    for name, own in model.params.items()
+    if name.endswith("head")
+  ] or [model.width * V]  # Tied.
+  kept = B * T * arrays * units + 3 * B * N * V * len(heads)
   products = sum(layer.products for layer in model.layers)
-  operations = 6 * B * (T * products + N * model.width * V)
+  operations = 6 * B * (T * products + N * sum(heads))
   _, start = _start(experiment, config, batch, mesh)
   speed = mesh.size * _speed(
     sharding.rows(B, mesh) // mesh.size, model.layers[0]
@@ -377,7 +383,9 @@ def picture(model: Model, config: Config) -> diagram.Rows:
     rows += [[box] * columns for box in dropped]
   if model.towers:
     states = [f"state at t {side} 1" for side in "−+"]
-    rows.append([Box((state, f"for the {unit} at t")) for state in states])
+    own = ["and a head of its own"] if "forward_head" in model.params else []
+    to = f"for the {unit} at t"
+    rows.append([Box((state, to, *own)) for state in states])
     rows.append(merged)
   kind = f"sigmoid of each of {V}" if notes else f"softmax over {V:,}"
   tied = () if "head" in model.params else ("weights of the embedding",)

@@ -58,7 +58,9 @@ class Experiment(NamedTuple):
     score: params, carry, batch -> carry, nll_BN in nats; None: cannot detect.
     decoder: None: cannot sample.
     forbidden: T -> bool_NT, the inputs s that output t must not depend on;
-      None where no input is a target. The leak probe tests it.
+      None where no input is a target. The leak probe tests it. Of a model that
+      trains several heads, those of one after those of the other; `heads` of a
+      batch [B, heads] says how much each counts in the loss.
     heads: name -> like `predict`, logits of `targets`: what detection may ask,
       `forward` of the past alone, and others; none: cannot detect.
     fills_gaps: whether `predict` at t reads both sides of t and not t.

@@ -138,17 +138,24 @@ class Bidirectional(nn.Module):
     forward: reads from the first position on.
     backward: reads from the last position on: its scans are reversed.
     merge: a name of MERGES.
+    apart: gives both of them beside their merge: {"joint", "forward",
+      "backward"}.
   """
 
   forward: nn.Module
   backward: nn.Module
   merge: str = "concat"
+  apart: bool = False
 
   def __call__(self, x_BTD, mask_BT, carry, train=False):
     ahead, back = carry
     ahead, y_ahead_BTH = self.forward(x_BTD, mask_BT, ahead, train)
     back, y_back_BTH = self.backward(x_BTD, mask_BT, back, train)
-    return (ahead, back), MERGES[self.merge](y_ahead_BTH, y_back_BTH)
+    y_BTH = MERGES[self.merge](y_ahead_BTH, y_back_BTH)
+    if self.apart:
+      each = {"forward": y_ahead_BTH, "backward": y_back_BTH}
+      return (ahead, back), {"joint": y_BTH, **each}
+    return (ahead, back), y_BTH
 
   def initial_carry(self, batch_size: int) -> Carry:
     return (

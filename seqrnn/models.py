@@ -113,6 +113,9 @@ class SequenceModel(nn.Module):
     products: as in Cell.
     outputs: V, of the outputs; None: that of the inputs.
     letters: Letters, whose features stand beside the embedding; or None.
+
+  Where the body gives its directions apart, each has a head of its own, and the
+  logits come by their names.
   """
 
   body: Any
@@ -153,11 +156,13 @@ class SequenceModel(nn.Module):
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
       )
     else:
-      self.head = head(
+      shape = (
         self.outputs or self.vocabulary_size,
         self.initial_scale,
         self.products,
       )
+      self.head = head(*shape)
+      self.forward_head, self.backward_head = head(*shape), head(*shape)
 
   def __call__(
     self,
@@ -165,7 +170,7 @@ class SequenceModel(nn.Module):
     carry: Carry,
     train: bool = False,
     letters_BTL: jax.Array | None = None,
-  ) -> tuple[Carry, jax.Array]:
+  ) -> tuple[Carry, Any]:
     """The last carry, and logits_BTV, or logits_B1V where there is pooling."""
     mask_BT = ids_BT != PAD
     if train and self.symbol_dropout:
@@ -200,13 +205,17 @@ class SequenceModel(nn.Module):
       y_BTH = self.body.summary(carry, train)[:, None]
     elif self.pooling is not None:
       y_BTH = POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
-    y_NH = y_BTH.reshape(-1, y_BTH.shape[-1])
-    if self.tied:
-      table_HV = self.embedding.embedding.T
-      logits_NV = product(y_NH, table_HV, self.products) + self.head_bias[None]
-    else:
-      logits_NV = self.head(y_NH)
-    return carry, logits_NV.reshape(*y_BTH.shape[:-1], -1)
+    if isinstance(y_BTH, dict):
+      return carry, {
+        "joint": _flat(self.head, y_BTH["joint"]),
+        "forward": _flat(self.forward_head, y_BTH["forward"]),
+        "backward": _flat(self.backward_head, y_BTH["backward"]),
+      }
+    return carry, _flat(self._tied if self.tied else self.head, y_BTH)
+
+  def _tied(self, y_NH):
+    table_HV = self.embedding.embedding.T
+    return product(y_NH, table_HV, self.products) + self.head_bias[None]
 
   def initial_carry(self, batch_size: int) -> Carry:
     """The carry before the first symbol."""
@@ -251,6 +260,12 @@ class NoteModel(nn.Module):
   def initial_carry(self, batch_size: int) -> Carry:
     """The carry before the first frame."""
     return self.body.initial_carry(batch_size)
+
+
+def _flat(head: Callable, y_BTH: jax.Array) -> jax.Array:
+  """Logits_BTV of a head that takes y_NH."""
+  logits_NV = head(y_BTH.reshape(-1, y_BTH.shape[-1]))
+  return logits_NV.reshape(*y_BTH.shape[:-1], -1)
 
 
 def head(features: int, initial_scale: float | None, products: Any) -> nn.Dense:
@@ -418,6 +433,14 @@ def apply(
     **more,
   )
   return result
+
+
+def next_symbol(
+  model: SequenceModel, params: Params, carry: Carry, symbol_B: jax.Array
+) -> tuple[Carry, jax.Array]:
+  """A decoder's step: the carry, and logits_BV of what follows a symbol."""
+  carry, logits_B1V = apply(model, params, symbol_B[:, None], carry)
+  return carry, logits_B1V[:, 0]
 
 
 def loss(

@@ -23,10 +23,10 @@ def probe(
 ):
   """Trains one step twice, with and without changed forbidden inputs.
 
-  Row by row one output t alone has weight, and every input that t must not
-  depend on is changed. The loss, all gradients and so the new parameters must
-  then be equal to the bit. This goes through the compiled, sharded step that
-  will train; the state given is left as it is.
+  Row by row one output of one head alone has weight, and every input that it
+  must not depend on is changed. The loss, all gradients and so the new
+  parameters must then be equal to the bit. This goes through the compiled,
+  sharded step that will train; the state given is left as it is.
 
   Args:
     step: state, batch -> state, loss.
@@ -40,6 +40,7 @@ def probe(
     UserError: something differs, or is not finite.
   """
   B, T, *notes = batch["inputs"].shape
+  N = len(forbidden_NT)  # T, or of several heads as many each.
   own = sharding.here(B, mesh)
   rng = np.random.default_rng(0)
 
@@ -55,19 +56,21 @@ def probe(
     # The carry is handed on to what comes later: it may depend on all inputs.
     return jax.device_get((new.params, new.optimizer, new.sums))
 
-  for first in range(0, T, B):
+  for first in range(0, N, B):
     # Where fewer outputs than rows are left, some are probed twice.
-    t_B = np.minimum(first + np.arange(B), T - 1)
+    n_B = np.minimum(first + np.arange(B), N - 1)
     inputs_BT, other_BT = (symbols(batch["inputs"]) for _ in range(2))
     weights_BT = np.zeros((B, T), np.float32)
-    weights_BT[np.arange(B), t_B] = 1
+    weights_BT[np.arange(B), n_B % T] = 1
     base = {
       **batch,
       "inputs": inputs_BT,
       "targets": symbols(batch["targets"]),
       "weights": weights_BT,
     }
-    changed_BT = forbidden_NT[t_B].reshape(B, T, *[1] * len(notes))
+    if "heads" in batch:
+      base["heads"] = np.eye(N // T, dtype=np.float32)[n_B // T]
+    changed_BT = forbidden_NT[n_B].reshape(B, T, *[1] * len(notes))
     changed = np.where(changed_BT, other_BT, inputs_BT)
     one, other = after(base), after({**base, "inputs": changed})
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(one)):

@@ -318,9 +318,11 @@ def run(
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   if experiment.decoder is None:
+    unless = " unless model.heads='all'" if experiment.fills_gaps else ""
     raise UserError(
       f"--mode=sample: task={config.task!r} cannot write one symbol after the"
-      " other; its modes are train, evaluate, predict, describe, search"
+      f" other{unless}; its modes are train, evaluate, predict, describe,"
+      " search"
     )
   params, _ = restore_params(workdir, config, shapes(experiment))
   if experiment.unit == "frame":

@@ -37,6 +37,7 @@ MODELS = {
     {"task": "gap_model", "model.layers": 7, "model.zoneout_cell": 0.1},
     "122222111",
   ),
+  "heads": ({"task": "gap_model", "model.heads": "all"}, "1222111"),
   "sum": ({"task": "gap_model", "model.merge": "sum", **ALL}, "12222222111"),
   "one label": (ONE_LABEL, "111111"),
   "bidirectional": ({**ONE_LABEL, "model.bidirectional": True}, "12122111"),

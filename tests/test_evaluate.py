@@ -22,8 +22,9 @@ from seqrnn import evaluate, train
     {"data.stateful": True},
     {"data.mapping": "many_to_one", "data.step": 2},
     {"task": "gap_model"},
+    {"task": "gap_model", "model.heads": "all"},
   ],
-  ids=["windows", "stateful", "many_to_one", "gap_model"],
+  ids=["windows", "stateful", "many_to_one", "gap_model", "heads"],
 )
 def test_figures_are_means_over_all_targets(tmp_path, changes):
   config = tiny(tmp_path, {**changes, "train.max_steps": 3})

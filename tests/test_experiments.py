@@ -5,6 +5,7 @@ import shutil
 import sys
 from copy import deepcopy
 
+import jax
 import pytest
 from conftest import tiny
 
@@ -38,6 +39,22 @@ def test_a_run_samples_as_it_is_told(folder):
   assert run.sample("ab", **settings) == texts
   assert run.sample("ab", **{**settings, "seed": 6}) != texts
   assert run.config.sample.prime == ""  # The run stays as it was trained.
+
+
+def test_a_gap_model_samples_by_its_forward_head(tmp_path):
+  fields = {"task": "gap_model", "model.heads": "all"}
+  config = tiny(tmp_path, fields)
+  experiment = experiments.build(config, None)
+  params = experiment.init(jax.random.key(0))
+  run = experiments.Run(tmp_path, config, experiment, params, 0)
+  # No letter but one, whatever comes from the right.
+  place = experiment.vocabularies["symbols"].encode("a")[0]
+  bias_V = params["forward_head"]["bias"]
+  params["forward_head"]["bias"] = bias_V.at[place].set(100.0)
+  assert run.sample("bc", length=7) == ["bcaaaaaaa"]
+  one = run._replace(experiment=experiment._replace(decoder=None))
+  with pytest.raises(UserError, match="cannot sample unless model.heads='all'"):
+    one.sample("bc")
 
 
 @pytest.mark.parametrize(

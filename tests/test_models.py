@@ -167,6 +167,12 @@ def test_logits_loss_and_gradients_equal_equations(tmp_path, name):
     # The last symbol is asked for, so it is no input.
     ({"data__mapping": "many_to_one"}, "^abcd", "$", [1]),
     ({"task": "gap_model"}, "^abcd$", "^abcd$", [0, 1, 1, 1, 1, 0]),
+    (
+      {"task": "gap_model", "model__heads": "all"},
+      "^abcd$",
+      "^abcd$",
+      [0, 1, 1, 1, 1, 1],
+    ),
   ],
 )
 def test_no_target_is_an_input_that_may_be_read(
@@ -186,14 +192,18 @@ def test_no_target_is_an_input_that_may_be_read(
     assert not batch[name][1:].any()  # Rows of padding.
 
 
-def dependencies(experiment):
-  """bool_ST: whether changing input s changes the logits at t in any bit."""
+def dependencies(experiment, head=None):
+  """bool_ST: whether changing input s changes the logits at t in any bit.
+
+  Those of a head by its name; None: those that the task predicts.
+  """
   params = draw(experiment)
   rng = np.random.default_rng(3)
   ids = rng.integers(UNKNOWN, V, (1, T)).repeat(T, axis=0)
   changed = ids + np.eye(T, dtype=int)  # Row s: input s is another symbol.
   changed[changed == V] = BEGIN
-  predict = jax.jit(lambda *args: experiment.predict(*args)[1])
+  by = experiment.heads[head] if head else experiment.predict
+  predict = jax.jit(lambda *args: by(*args)[1])
 
   def logits(ids):
     batch = batch_of(ids, ids, np.ones(ids.shape, np.float32))
@@ -234,6 +244,95 @@ def test_gap_model_sees_both_sides_and_never_the_gap(tmp_path, fields):
   s, t = np.indices((T, T))
   assert np.array_equal(found, s != t)
   assert np.array_equal(experiment.forbidden(T), found.T == 0)
+
+
+ALL = {"task": "gap_model", "model__heads": "all"}
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"model__cell": "lstm", "model__layers": 2},
+    {"model__cell": "gru", "model__merge": "sum", "model__embedding_size": 4},
+  ],
+)
+def test_each_head_sees_its_side_and_never_the_gap(tmp_path, fields):
+  experiment = build(tmp_path, **ALL, **fields)
+  s, t = np.indices((T, T))
+  seen = {"joint": s != t, "forward": s < t, "backward": s > t}
+  assert list(experiment.heads) == list(seen)
+  for head, sees in seen.items():
+    assert np.array_equal(dependencies(experiment, head), sees), head
+  assert np.array_equal(dependencies(experiment), seen["joint"])
+  forbidden = np.concatenate([~sees.T for sees in seen.values()])
+  assert np.array_equal(experiment.forbidden(T), forbidden)
+
+
+@pytest.mark.usefixtures("x64")
+def test_heads_and_their_loss_equal_equations(tmp_path):
+  experiment = build(
+    tmp_path, **ALL, model__cell="rnn_tanh", model__hidden_size=3
+  )
+  params = draw(experiment, np.float64)
+  rng = np.random.default_rng(1)
+  ids = rng.integers(BEGIN, V, (B, T))
+  ids[0, 4:] = ids[1, :2] = PAD
+  weights = rng.uniform(0.5, 2, (B, T)) * (ids != PAD)
+  counts = rng.uniform(0.5, 2, (B, 3))
+  batch = {**batch_of(ids, ids, weights), "heads": counts}
+
+  def equations(p):
+    start = zeros("rnn_tanh", B, 1)
+    step, mask = EQUATIONS["rnn_tanh"], ids != PAD
+    _, y = two(before, step, p["body"], ids, mask, (start, start))
+    outputs = {"joint": y, "forward": y[..., :3], "backward": y[..., 3:]}
+    names = {"joint": "head"}
+    return {
+      name: head({"head": p[names.get(name, f"{name}_head")]}, part)
+      for name, part in outputs.items()
+    }
+
+  def equal_loss(p):
+    return np.mean(
+      [
+        softmax_loss(logits, ids, weights * counts[:, n, None])
+        for n, logits in enumerate(equations(p).values())
+      ]
+    )
+
+  @quick_jit
+  def run(params):
+    loss = lambda params: experiment.loss(params, (), batch, None)
+    each = {
+      name: by(params, (), batch)[1] for name, by in experiment.heads.items()
+    }
+    return each, jax.value_and_grad(loss, has_aux=True)(params)
+
+  each, ((loss, (_, totals)), grads) = run(params)
+  for n, (name, logits) in enumerate(equations(params).items()):
+    close(each[name][ids != PAD], logits[ids != PAD])
+    total, weight = totals["loss" if name == "joint" else f"{name}_loss"]
+    expected = softmax_loss(logits, ids, weights * counts[:, n, None])
+    close(float(total / weight), expected)
+  close(float(loss), equal_loss(params))
+  check_gradients(grads, equal_loss, params)
+
+
+@pytest.mark.parametrize("embedding", [None, 4])
+def test_the_forward_head_decodes(tmp_path, embedding):
+  experiment = build(
+    tmp_path, **ALL, model__layers=2, model__embedding_size=embedding
+  )
+  params = draw(experiment)
+  ids_BT = np.random.default_rng(2).integers(BEGIN, V, (B, T))
+  batch = batch_of(ids_BT, ids_BT, np.ones((B, T)))
+  _, logits_BTV = experiment.heads["forward"](params, (), batch)
+  start, step = experiment.decoder
+  step = jax.jit(step)
+  carry = start(B)
+  for t in range(T - 1):
+    carry, logits_BV = step(params, carry, ids_BT[:, t])
+    close(logits_BV, logits_BTV[:, t + 1], 1e-5)
 
 
 def leaky(tmp_path):
@@ -286,6 +385,8 @@ def prepare(experiment):
   rng = np.random.default_rng(4)
   ids = rng.integers(BEGIN, V, (B, T)).astype(np.int32)
   batch = batch_of(ids, ids, np.ones((B, T), np.float32))
+  if len(experiment.heads) > 1:
+    batch["heads"] = np.ones((B, len(experiment.heads)), np.float32)
   params = draw(experiment)
   experiment = experiment._replace(init=lambda _: params)
   state = make_state(experiment, optimizer, 0, batch, mesh)
@@ -313,6 +414,7 @@ REGULARISED = {
     {"data__stateful": True, "model__cell": "rnn_tanh", **REGULARISED},
     {"task": "gap_model", "model__layers": 2},
     {"task": "gap_model", "model__zoneout_cell": 0.3, **REGULARISED},
+    {**ALL, **REGULARISED},
   ],
 )
 def test_probe_passes_what_does_not_leak(tmp_path, fields):
@@ -623,3 +725,14 @@ def test_carry_goes_from_batch_to_batch_where_it_is_kept(tmp_path):
   )[1]
   close(found[::2], logits(both)[::2, T:], 1e-5)
   close(found[1::2], logits(second)[1::2], 1e-5)
+
+
+def test_probe_looks_at_every_head(tmp_path):
+  experiment = build(tmp_path, **ALL, model__cell="rnn_tanh")
+  check, _ = prepare(experiment)
+  allowed = ~experiment.forbidden(T)
+  for n in (1, T + 2, 2 * T + 3):
+    forbidden = np.zeros((3 * T, T), bool)
+    forbidden[n, np.flatnonzero(allowed[n])[0]] = True
+    with pytest.raises(UserError, match="the model leaks"):
+      check(forbidden)

@@ -209,6 +209,7 @@ MISTAKES = [
     "config.optimizer.name='adam': only sgd has Nesterov's momentum",
   ),
   (f"{LM} --config.model.bidirectional", "use task='gap_model'"),
+  (f"{LM} --config.model.heads=all", "only task='gap_model' has a head for"),
   (
     f"{LM} --config.data.stateful --config.data.mapping=many_to_one",
     "only many_to_many hands its carry",
@@ -311,7 +312,8 @@ MISTAKES = [
   ),
   (
     "--workdir=gap --mode=sample",
-    "--mode=sample: task='gap_model' cannot write",
+    "--mode=sample: task='gap_model' cannot write one symbol after the other"
+    " unless model.heads='all'; its modes are",
   ),
   ("--workdir=paths --mode=evaluate", "data.test_path=None: no path is given"),
   (
