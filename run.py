@@ -44,6 +44,7 @@ MODES = {
   "sample": "seqrnn.sample",
   "describe": "seqrnn.describe",
   "search": "seqrnn.search",
+  "detect": "seqrnn.detect",
 }
 _HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
@@ -64,6 +65,8 @@ def main(argv: list[str]) -> int:
     if unparsed:
       raise UserError(f"{unparsed[0]!r}: not a flag; flags begin with --")
     many = several(parsed)
+    if parsed.follow and parsed.mode != "detect":
+      raise UserError(f"--follow: goes with --mode=detect, not {parsed.mode}")
     config, workdir = resolve(parsed, overrides)
     if many:
       joined = True
@@ -71,9 +74,10 @@ def main(argv: list[str]) -> int:
       index = processes.join(
         parsed.coordinator, parsed.num_processes, parsed.process_id
       )
-    require_device(cpu_devices(config, parsed.mode))
+    require_device(cpu_devices(config, parsed.mode), inline=parsed.follow)
     experiments = importlib.import_module("experiments")
-    mode = importlib.import_module(MODES[parsed.mode])
+    module = "seqrnn.follow" if parsed.follow else MODES[parsed.mode]
+    mode = importlib.import_module(module)
     mode.run(experiments.build, config, workdir)
     sys.stdout.flush()
     status, together = 0, True
@@ -145,6 +149,13 @@ def define() -> flags.FlagValues:
     "Where the run's files are. Default: runs/ and the name of the config,"
     " with the fields that flags changed. Alone, it stands for the run's own"
     " config.",
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    "follow",
+    False,
+    "With --mode=detect: score events of standard input as they come, a session"
+    " and an event a line.",
     flag_values=values,
   )
   flags.DEFINE_enum(
@@ -319,11 +330,13 @@ def _cores() -> int:
   return os.cpu_count() or 1
 
 
-def require_device(cpu_devices: int):
+def require_device(cpu_devices: int, inline: bool = False):
   """Imports JAX and starts it.
 
   Args:
     cpu_devices: how many of the CPU, where JAX_NUM_CPU_DEVICES does not say.
+    inline: computes on the CPU where it is called. What takes microseconds is
+      done before another thread would have it.
 
   Raises:
     UserError: the platform that the environment names is not there.
@@ -332,6 +345,8 @@ def require_device(cpu_devices: int):
 
   if jax.config.values["jax_num_cpu_devices"] < 1:
     jax.config.update("jax_num_cpu_devices", cpu_devices)
+  if inline:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
   try:
     jax.devices()
   except (AssertionError, RuntimeError):

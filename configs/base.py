@@ -263,6 +263,11 @@ def get_config() -> ml_collections.ConfigDict:
   sample.seed = 0
   sample.tempo = 120  # Music: frames a minute.
 
+  config.follow = follow = ml_collections.ConfigDict()
+  # Of how many sessions --follow keeps what it has read: those whose events are
+  # the newest. Another one begins anew.
+  follow.sessions = 100_000
+
   config.search = search = ml_collections.ConfigDict()
   # tpe: near what was good so far, by Optuna's tree of Parzen estimators;
   # random; grid: all combinations of what `space` lists; coarse: the learning

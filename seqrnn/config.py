@@ -621,6 +621,7 @@ RULES: dict[str, Rule] = {
   "sample.top_p": _or_none(_UP_TO_1),
   "sample.seed": _SEED,
   "sample.tempo": _whole(4, 10_000, "4 to 10,000"),  # MIDI's own limits.
+  "follow.sessions": _WHOLE,
   "search.method": _choice("tpe", "random", "grid", "coarse"),
   "search.coarse_size": _SIZE,
   "search.trials": _WHOLE,

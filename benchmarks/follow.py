@@ -1,0 +1,107 @@
+"""How long an event waits for its scores, as `--mode=detect --follow` has it.
+
+  python benchmarks/follow.py [--events=20000]
+
+Events of the opcode sessions' test split, a thousand sessions mixed, are read
+as lines and written as lines by `follow` in this process, each as soon as the
+one before is done. An event's time is from its line being read to its own being
+written; of it, `model` is the step that reads an event and scores the next.
+The models are two LSTM layers, their values as they begin.
+"""
+
+import argparse
+import time
+
+import jax
+import numpy as np
+
+import experiments
+import run
+from configs import sessions
+from seqrnn import follow
+from seqrnn.data import splits
+
+_OPEN = 1000  # Sessions at once.
+LIMITS = {
+  "rule": "rate",
+  "events": {"above": 10.0, "unknown": 20.0, "top_k": 9},
+}
+
+
+class Pipe:
+  """Both ends of what is followed, and when a line went through each."""
+
+  def __init__(self, lines: list[bytes]):
+    self._lines = iter(lines)
+    self.read, self.written = [], []
+
+  def readline(self, _: int) -> bytes:
+    line = next(self._lines, b"")
+    self.read.append(time.perf_counter())
+    return line
+
+  def write(self, line: str):
+    del line
+
+  def flush(self):
+    self.written.append(time.perf_counter())
+
+
+def lines(config, count: int) -> list[bytes]:
+  """Events of the test split, of many sessions in turns."""
+  pieces = splits.reader(config)("test")
+  rng = np.random.default_rng(0)
+  left = rng.permutation(len(pieces.starts)).tolist()
+  waiting, found = [], []
+  while len(found) < count:
+    while len(waiting) < _OPEN:
+      j = left.pop() if left else int(rng.integers(len(pieces.starts)))
+      events = pieces.corpus.text(pieces.starts[j], pieces.stops[j])
+      waiting.append((f"{j}-{len(found)}-{len(waiting)}", iter(events)))
+    place = int(rng.integers(_OPEN))
+    name, events = waiting[place]
+    event = next(events, None)
+    if event is None:
+      del waiting[place]
+    else:
+      found.append(f"{name}\t{event}\n".encode())
+  return found
+
+
+def show(name: str, times: np.ndarray):
+  """Prints a line of the table, in milliseconds."""
+  figures = [f"{x:.3f}" for x in np.percentile(1e3 * times, [50, 90, 99, 99.9])]
+  print(f"| {name} | {' | '.join(figures)} | {1 / times.mean():,.0f} |")
+
+
+def main():
+  """Prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--events", type=int, default=20_000)
+  given = parser.parse_args()
+  config = sessions.get_config()
+  run.require_device(1, inline=True)  # As --follow has it.
+  read = lines(config, given.events)
+  vocabularies = experiments.TASKS[config.task].prepare(config)
+  print("| ms an event | median | 90 % | 99 % | 99.9 % | events a second |")
+  print("| --- | --- | --- | --- | --- | --- |")
+  for size in (64, 256):
+    config.model.hidden_size = size
+    experiment = experiments.build(config, vocabularies)
+    assert experiment.decoder is not None
+    params = experiment.init(jax.random.key(0))
+    pipe = Pipe(read)
+    follow.follow(experiment, params, config, LIMITS, pipe, pipe)
+    times = np.subtract(pipe.written, pipe.read[:-1])
+    show(f"2x{size}, line to line", times)
+    state_S, step = follow.stepper(experiment.decoder, params)
+    times = []
+    for event in np.random.default_rng(0).integers(4, 40, given.events):
+      begin = time.perf_counter()
+      state_S = step(state_S, event)
+      times.append(time.perf_counter() - begin)
+    show(f"2x{size}, model", np.array(times))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,224 @@
+"""detect --follow: events are scored as they come, one line each.
+
+What a model has read of a session is kept and carried on; nothing is read
+twice. The scores are those of the forward head over whole sessions.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from seqrnn import config as configs
+from seqrnn import scoring
+from seqrnn.checkpoint import restore_params
+from seqrnn.config import Config
+from seqrnn.data import vocabulary
+from seqrnn.data.vocabulary import BEGIN, UNKNOWN
+from seqrnn.errors import UserError
+from seqrnn.evaluate import shapes
+from seqrnn.experiment import Decoder, Experiment, Params
+
+_LONGEST = 2**16  # Bytes of a line.
+
+
+def stepper(
+  decoder: Decoder, params: Params
+) -> tuple[np.ndarray, Callable[[np.ndarray, int], np.ndarray]]:
+  """The state before a session, and a function state, event -> state.
+
+  A state is one vector, for every array that a compiled function takes or gives
+  costs as much time as a small layer. It ends with the last event, which the
+  model has yet to read, and with its surprisal and rank. A float holds ids and
+  ranks up to 2**24.
+  """
+  none = jnp.zeros(2)
+  # The carry, the last two events, what is said of the last one.
+  start_S, unravel = ravel_pytree((decoder.start(1), none, none))
+
+  @jax.jit
+  def advance(params, state_S):
+    carry, events_2, _ = unravel(state_S)
+    before_1, event_1 = events_2.astype(jnp.int32).reshape(2, 1)
+    carry, logits_1V = decoder.step(params, carry, before_1)
+    found = scoring.figures(logits_1V, event_1)
+    said_2 = jnp.concatenate([found["nll"], found["rank"].astype(jnp.float32)])
+    shifted_2 = jnp.repeat(events_2[1:], 2)
+    return ravel_pytree((carry, shifted_2, said_2))[0]
+
+  params = jax.device_put(params)
+
+  def step(state_S, event):
+    state_S = state_S.copy()
+    state_S[-3] = event
+    return np.asarray(advance(params, state_S))
+
+  begun_S = np.array(start_S)
+  begun_S[-4] = BEGIN
+  step(begun_S, UNKNOWN)  # It is compiled before anything comes.
+  return begun_S, step
+
+
+def lines(stdin: IO[bytes]) -> Iterator[bytes]:
+  """The lines as they come; an empty one for one that is too long."""
+  while line := stdin.readline(_LONGEST):
+    whole = line
+    while len(line) == _LONGEST and not line.endswith(b"\n"):
+      line, whole = stdin.readline(_LONGEST), b""
+    yield whole
+
+
+def parse(line: bytes) -> tuple[str, str] | None:
+  """The session and the event of a line; None: it has not the two.
+
+  They stand side by side, with a tab or blanks between, or are fields of a JSON
+  object, which may have more.
+  """
+  try:
+    text = line.decode()
+    if text.startswith("{"):
+      fields = json.loads(text)
+      pair = [fields["session"], fields["event"]]
+      if not all(isinstance(part, str | int) for part in pair):
+        return None
+      pair = [str(part) for part in pair]
+    elif "\t" in text:
+      pair = text.rstrip("\r\n").split("\t")
+    else:
+      pair = text.split()
+  except (ValueError, KeyError, RecursionError):  # Of encodings, too.
+    return None
+  if len(pair) != 2 or not all(pair):
+    return None
+  return pair[0], pair[1]
+
+
+def follow(
+  experiment: Experiment,
+  params: Params,
+  config: Config,
+  thresholds: dict[str, Any],
+  stdin: IO[bytes],
+  stdout: IO[str],
+):
+  """Writes what is said of each event, a JSON object a line, as it comes.
+
+  A line that is none is told on stderr, with its number, and left out.
+
+  Args:
+    experiment: with a decoder.
+    params: of its model.
+    config: of the run.
+    thresholds: as detection writes them.
+    stdin: lines as `parse` has them.
+    stdout: is flushed after each line.
+  """
+  assert experiment.decoder is not None, "the caller has asked"
+  symbols = experiment.vocabularies["symbols"]
+  begun_S, step = stepper(experiment.decoder, params)
+  limits = thresholds["events"]
+  above, floor, top_k = (
+    float(limits[name]) for name in ("above", "unknown", "top_k")
+  )
+  # The session that has waited longest stands first.
+  sessions: dict[str, tuple[int, np.ndarray]] = {}
+  for number, line in enumerate(lines(stdin), 1):
+    pair = parse(line)
+    if pair is None:
+      print(
+        f"line {number}: left out, must be a session and an event: two words,"
+        ' or two fields with a tab between, or {"session": ..., "event": ...}',
+        file=sys.stderr,
+      )
+      continue
+    session, event = pair
+    position, state_S = sessions.pop(session, (0, begun_S))
+    [symbol] = symbols.encode([event])
+    state_S = step(state_S, symbol)
+    nats, rank = float(state_S[-2]), int(state_S[-1])
+    unknown = bool(symbol == UNKNOWN)
+    if unknown:
+      nats = max(nats, floor)
+    # As detection rounds: normal events often are each other's threshold.
+    odd = round(nats, 4) > above
+    said = {
+      "session": session,
+      "position": position,
+      "event": event,
+      "nats": round(nats, 6),
+      "bits": round(nats / math.log(2), 6),
+      "probability": math.exp(-nats),
+      "rank": rank,
+      "in_top_k": rank <= top_k,
+      "unknown": unknown,
+      "flag": rank > top_k if thresholds["rule"] == "topk" else odd,
+    }
+    stdout.write(json.dumps(said) + "\n")
+    stdout.flush()
+    sessions[session] = position + 1, state_S
+    if len(sessions) > config.follow.sessions:
+      del sessions[next(iter(sessions))]
+
+
+def read_thresholds(path: Path, step: int) -> dict[str, Any]:
+  """What detection has written of a checkpoint.
+
+  Raises:
+    UserError: it has not, or of another checkpoint, or with another head.
+  """
+  if not path.exists():
+    raise UserError(
+      f"--follow: {path}: no such file; --mode=detect without --follow writes"
+      " it"
+    )
+  found = configs.read_json(path)
+  try:
+    events, head, of = found["events"], found["head"], found["step"]
+    numbers = [float(events[name]) for name in ("above", "unknown", "top_k")]
+    known = "rule" in found and not math.isnan(sum(numbers))
+  except (KeyError, TypeError, ValueError):
+    known = False
+  if not known:
+    raise UserError(f"{path}: must be as --mode=detect writes it")
+  if head != "forward":
+    raise UserError(
+      f"{path}: config.detect.head={head!r}: must be forward, for what comes"
+      " after an event is not there yet; run --mode=detect with it"
+    )
+  if of != step:
+    raise UserError(
+      f"{path}: is of step {of}, the checkpoint of step {step}; run"
+      " --mode=detect anew"
+    )
+  return found
+
+
+def run(build: Callable[..., Experiment], config: Config, workdir: Path):
+  """Follows standard input, until it ends.
+
+  Raises:
+    UserError: a model that does not say what comes next, or thresholds are
+      missing.
+  """
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  if experiment.decoder is None or experiment.unit != "symbol":
+    unless = " unless model.heads='all'" if experiment.fills_gaps else ""
+    raise UserError(
+      f"--follow: task={config.task!r} does not say which event comes next"
+      f"{unless}"
+    )
+  if not config.data.boundaries:
+    raise UserError(
+      "--follow: data.boundaries=False: nothing says what comes first; it must"
+      " be True"
+    )
+  params, step = restore_params(workdir, config, shapes(experiment))
+  thresholds = read_thresholds(workdir / "detect" / "thresholds.json", step)
+  follow(experiment, params, config, thresholds, sys.stdin.buffer, sys.stdout)

@@ -1,0 +1,175 @@
+"""Following events: against whole sessions, and whatever a line may hold."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny
+
+import experiments
+import run
+from seqrnn import follow, scoring, sharding
+from seqrnn.checkpoint import Restored
+from seqrnn.data.encoding import Document
+from seqrnn.data.vocabulary import Vocabulary, save
+from seqrnn.errors import UserError
+
+SYMBOLS = {"symbols": Vocabulary("session", tuple("abcdefg"))}
+LIMITS = {
+  "head": "forward",
+  "step": 7,
+  "rule": "rate",
+  "events": {"above": 3.0, "unknown": 20.0, "top_k": 2},
+}
+
+
+class Out(io.StringIO):
+  """Counts how often it is flushed."""
+
+  flushed = 0
+
+  def flush(self):
+    self.flushed += 1
+
+
+def make(tmp_path, fields):
+  """Config, experiment and parameters that are not small."""
+  config = tiny(tmp_path, {"data.unit": "session", "data.window": 40, **fields})
+  experiment = experiments.build(config, SYMBOLS)
+  key = jax.random.key(1)
+  params = experiment.init(key)
+  params = jax.tree.map(lambda x: x + jax.random.normal(key, x.shape), params)
+  return config, experiment, params
+
+
+def followed(made, lines, limits=LIMITS):
+  """What is written of lines."""
+  config, experiment, params = made
+  out = Out()
+  stdin = io.BytesIO(b"".join(line + b"\n" for line in lines))
+  follow.follow(experiment, params, config, limits, stdin, out)
+  found = [json.loads(line) for line in out.getvalue().splitlines()]
+  assert out.flushed == len(found)
+  return found
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"model.layers": 2},
+    {"model.cell": "gru", "model.embedding_size": 4},
+    {"task": "gap_model", "model.heads": "all"},
+  ],
+)
+def test_scores_are_those_of_whole_sessions(tmp_path, fields):
+  made = config, experiment, params = make(tmp_path, fields)
+  rng = np.random.default_rng(0)
+  sessions = {
+    f"s{n}": rng.choice(list("abcdefg?"), rng.integers(1, 30)).tolist()
+    for n in range(9)
+  }
+  order = rng.permutation(
+    np.repeat(list(sessions), [len(some) for some in sessions.values()])
+  )
+  left = {name: iter(events) for name, events in sessions.items()}
+  lines = [f"{name} {next(left[name])}".encode() for name in order]
+  found = followed(made, lines)
+  score = scoring.events(experiment.heads["forward"])
+  run = scoring.scorer(experiment, sharding.mesh(), score)
+  documents = [
+    Document(name, events, "", ends=False) for name, events in sessions.items()
+  ]
+  expected = run(params, documents)
+  for j, (name, events) in enumerate(sessions.items()):
+    own = [line for line in found if line["session"] == name]
+    assert [line["event"] for line in own] == events
+    assert [line["position"] for line in own] == list(range(len(events)))
+    unknown = np.array(events) == "?"
+    assert [line["unknown"] for line in own] == unknown.tolist()
+    said = expected.document(j)
+    nats = np.where(unknown, np.maximum(said["nll"], 20), said["nll"])
+    written = np.array([line["nats"] for line in own])
+    np.testing.assert_allclose(written, nats, 1e-5, 1e-5)
+    np.testing.assert_allclose(
+      [line["probability"] for line in own], np.exp(-nats), 1e-4
+    )
+    assert [line["rank"] for line in own] == said["rank"].tolist()
+    assert [line["in_top_k"] for line in own] == (said["rank"] <= 2).tolist()
+    assert [line["flag"] for line in own] == (nats > 3).tolist()
+  assert 0 < sum(line["flag"] for line in found) < len(found)
+  by_rank = followed(made, lines, {**LIMITS, "rule": "topk"})
+  assert all(line["flag"] != line["in_top_k"] for line in by_rank)
+
+
+def test_the_sessions_that_wait_longest_are_forgotten(tmp_path):
+  made = make(tmp_path, {})
+  made[0].follow.sessions = 2
+  lines = [b"x a", b"y b", b"x c", b"z a", b"y b", b"x c"]
+  found = followed(made, lines)
+  # z drives out y, which came before x; y drives out x.
+  assert [line["position"] for line in found] == [0, 0, 1, 0, 0, 0]
+  assert found[4]["nats"] == found[1]["nats"]
+
+
+def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
+  made = make(tmp_path, {})
+  lines = [
+    b"x a",
+    b"one",
+    b"my session\tb",
+    b'{"session": 3, "event": "c", "more": []}',
+    b"",
+    b"x b c",
+    b"x \xff",
+    b"x\t",
+    b'{"session": "x"}',
+    b'{"session": "x", "event": null}',
+    b"{" * 9999,
+    b"long " + b"a" * 200_000,
+    b"x c\r",
+  ]
+  found = followed(made, lines)
+  pairs = [(line["session"], line["event"]) for line in found]
+  assert pairs == [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
+  told = capsys.readouterr().err.splitlines()
+  numbers = [line.partition(":")[0] for line in told]
+  assert numbers == [f"line {n}" for n in (2, 5, 6, 7, 8, 9, 10, 11, 12)]
+
+
+@pytest.mark.parametrize(
+  ("fields", "limits", "rule"),
+  [
+    ({"task": "gap_model"}, LIMITS, "next unless model.heads='all'"),
+    ({"data.boundaries": False}, LIMITS, "data.boundaries=False"),
+    ({}, None, "no such file; --mode=detect without --follow"),
+    ({}, {**LIMITS, "events": {}}, "must be as --mode=detect writes it"),
+    ({}, {**LIMITS, "head": "joint"}, "detect.head='joint': must be forward"),
+    ({}, {**LIMITS, "step": 8}, "is of step 8, the checkpoint of step 7"),
+    ({}, LIMITS, None),
+  ],
+)
+def test_a_run_is_followed_or_refused(
+  tmp_path, monkeypatch, capsys, fields, limits, rule
+):
+  config, experiment, params = make(tmp_path, fields)
+  save(tmp_path / "vocabulary.json", SYMBOLS)
+  if limits:
+    (tmp_path / "detect").mkdir()
+    path = tmp_path / "detect" / "thresholds.json"
+    path.write_text(json.dumps(limits))
+  monkeypatch.setattr(follow, "restore_params", lambda *_: Restored(params, 7))
+  stdin = io.TextIOWrapper(io.BytesIO(b"x a"))
+  monkeypatch.setattr(follow.sys, "stdin", stdin)
+  if rule:
+    with pytest.raises(UserError, match=rule):
+      follow.run(experiments.build, config, tmp_path)
+    return
+  follow.run(experiments.build, config, tmp_path)
+  assert json.loads(capsys.readouterr().out)["event"] == "a"
+
+
+def test_only_detection_follows(capsys):
+  assert run.main(["run.py", "--config=configs/rnn.py", "--follow"]) == 2
+  assert "--follow: goes with --mode=detect" in capsys.readouterr().err
