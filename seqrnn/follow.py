@@ -154,7 +154,7 @@ def follow(
       "event": event,
       "nats": round(nats, 6),
       "bits": round(nats / math.log(2), 6),
-      "probability": math.exp(-nats),
+      "probability": float(f"{math.exp(-nats):.6g}"),
       "rank": rank,
       "in_top_k": rank <= top_k,
       "unknown": unknown,
@@ -208,17 +208,17 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
       missing.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  if experiment.decoder is None or experiment.unit != "symbol":
+  if "forward" not in experiment.heads:
     unless = " unless model.heads='all'" if experiment.fills_gaps else ""
     raise UserError(
       f"--follow: task={config.task!r} does not say which event comes next"
       f"{unless}"
     )
-  if not config.data.boundaries:
-    raise UserError(
-      "--follow: data.boundaries=False: nothing says what comes first; it must"
-      " be True"
-    )
+  configs.refuse_unless(
+    config,
+    {"data.boundaries": True, "data.mapping": "many_to_many"},
+    "--follow scores each event of a session, from the first one on",
+  )
   params, step = restore_params(workdir, config, shapes(experiment))
   thresholds = read_thresholds(workdir / "detect" / "thresholds.json", step)
   follow(experiment, params, config, thresholds, sys.stdin.buffer, sys.stdout)

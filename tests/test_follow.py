@@ -15,6 +15,7 @@ from seqrnn.checkpoint import Restored
 from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import Vocabulary, save
 from seqrnn.errors import UserError
+from seqrnn.evaluate import shapes
 
 SYMBOLS = {"symbols": Vocabulary("session", tuple("abcdefg"))}
 LIMITS = {
@@ -35,12 +36,13 @@ class Out(io.StringIO):
 
 
 def make(tmp_path, fields):
-  """Config, experiment and parameters that are not small."""
+  """Config, experiment and parameters, whose compiling takes no time."""
   config = tiny(tmp_path, {"data.unit": "session", "data.window": 40, **fields})
   experiment = experiments.build(config, SYMBOLS)
-  key = jax.random.key(1)
-  params = experiment.init(key)
-  params = jax.tree.map(lambda x: x + jax.random.normal(key, x.shape), params)
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes(experiment)
+  )
   return config, experiment, params
 
 
@@ -142,7 +144,7 @@ def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
   ("fields", "limits", "rule"),
   [
     ({"task": "gap_model"}, LIMITS, "next unless model.heads='all'"),
-    ({"data.boundaries": False}, LIMITS, "data.boundaries=False"),
+    ({"data.boundaries": False}, LIMITS, "the first one on, it must be True"),
     ({}, None, "no such file; --mode=detect without --follow"),
     ({}, {**LIMITS, "events": {}}, "must be as --mode=detect writes it"),
     ({}, {**LIMITS, "head": "joint"}, "detect.head='joint': must be forward"),
