@@ -1,0 +1,148 @@
+"""Conformal thresholds against counting, rankings against scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+
+from seqrnn import ranking
+from seqrnn.conformal import Calibration, benjamini_hochberg, combine
+
+SEEDS = range(5)
+
+
+def draw(seed, n=40):
+  """Scores with ties, how often each comes, and scores to judge."""
+  rng = np.random.default_rng(seed)
+  normal = rng.integers(0, 12, n) / 4
+  counts = rng.integers(1, 4, n)
+  return normal, counts, np.append(rng.integers(-2, 16, 30) / 4, np.inf)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_p_values_count_what_scores_as_high(seed):
+  normal, counts, scores = draw(seed)
+  calibration = Calibration(normal, counts)
+  every = np.repeat(normal, counts)
+  n = len(every)
+  assert calibration.n == n and calibration.resolution == 1 / (n + 1)
+  p = [(1 + sum(c >= s for c in every)) / (n + 1) for s in scores]
+  np.testing.assert_allclose(calibration.p_values(scores), p)
+  # Of a normal one: against all others, as if it were new.
+  own = [
+    (1 + sum(c >= s for c in np.delete(every, np.argmax(every == s)))) / n
+    for s in normal
+  ]
+  np.testing.assert_allclose(calibration.own_p_values(normal), own)
+  for rate in (1e-4, 1 / (n + 1), 3 / (n + 1), 0.05, 0.3, n / (n + 1), 0.9999):
+    flags = scores > calibration.threshold(rate)
+    exact = [1 + sum(c >= s for c in every) for s in scores]
+    assert flags.tolist() == [e <= rate * (n + 1) + 1e-9 for e in exact]
+
+
+def test_new_normal_data_are_flagged_at_the_rate():
+  rng = np.random.default_rng(0)
+  n, rate = 199, 0.05
+  rates, inside = [], []
+  for _ in range(400):
+    calibration = Calibration(rng.exponential(size=n))
+    rates.append(math.exp(-calibration.threshold(rate)))  # The true one.
+    low, high = calibration.interval(rate)
+    inside.append(low <= rates[-1] <= high)
+  assert np.mean(rates) == pytest.approx(rate, rel=0.05)
+  assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+  assert Calibration(np.arange(9.0)).interval(0.01) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_oddness_goes_on_beyond_all_normal_scores(seed):
+  normal, counts, scores = draw(seed)
+  calibration = Calibration(normal, counts)
+  scores = np.sort(scores)
+  oddness = calibration.oddness(scores)
+  p = calibration.p_values(scores)
+  inside = scores <= normal.max()
+  np.testing.assert_allclose(oddness[inside], -np.log(p[inside]))
+  beyond = scores[~inside]
+  assert np.all(np.diff(oddness[~inside])[np.diff(beyond) > 0] > 0)
+  assert oddness[-1] == np.inf and not np.isnan(oddness).any()
+  np.testing.assert_allclose(
+    calibration.oddness(normal, own=True),
+    -np.log(calibration.own_p_values(normal)),
+  )
+
+
+def test_the_tail_of_an_exponential_is_found():
+  rng = np.random.default_rng(0)
+  calibration = Calibration(rng.exponential(3.0, 20_000))
+  # -log p of a score s is s / 3.
+  assert calibration.oddness(np.array([90.0]))[0] == pytest.approx(30, rel=0.15)
+
+
+@pytest.mark.parametrize("normal", [[0.0, 0, 0], [np.inf, np.inf], [1, np.inf]])
+def test_scores_without_a_spread_have_an_oddness(normal):
+  oddness = Calibration(np.array(normal)).oddness(np.array([-1.0, 0.5, np.inf]))
+  assert not np.isnan(oddness).any() and np.all(np.diff(oddness) >= 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_benjamini_and_hochberg(seed):
+  rng = np.random.default_rng(seed)
+  p = np.append(rng.uniform(size=50), rng.uniform(0, 0.01, 10)).round(3)
+  for rate in (0.001, 0.1, 0.5):
+    best = max(
+      (k for k in range(61) if sum(p <= rate * k / 60) >= k), default=0
+    )
+    expected = p <= rate * best / 60
+    assert benjamini_hochberg(p, rate).tolist() == expected.tolist()
+
+
+def test_combinations():
+  parts = [np.array([1.0, 5.0]), np.array([2.0, 0.5])]
+  assert combine(parts, "min").tolist() == [2, 5]
+  assert combine(parts, "fisher").tolist() == [3, 5.5]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_figures_are_those_of_scikit_learn(seed):
+  sklearn = pytest.importorskip("sklearn.metrics")
+  rng = np.random.default_rng(seed)
+  labels = rng.random(300) < 0.2
+  scores = np.round(rng.normal(size=300) + labels, 1)  # With ties.
+  flags = (scores > 1) ^ (rng.random(300) < 0.05)
+  found = ranking.figures(ranking.cells(scores, flags, labels))
+  false, true, _ = sklearn.roc_curve(labels, scores, drop_intermediate=False)
+  precision, recall, _ = sklearn.precision_recall_curve(labels, scores)
+  best = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+  expected = {
+    "precision": sklearn.precision_score(labels, flags),
+    "recall": sklearn.recall_score(labels, flags),
+    "f1": sklearn.f1_score(labels, flags),
+    "mcc": sklearn.matthews_corrcoef(labels, flags),
+    "false_alarm_rate": flags[~labels].mean(),
+    "auroc": sklearn.roc_auc_score(labels, scores),
+    "average_precision": sklearn.average_precision_score(labels, scores),
+    "recall_at_0.01": true[false <= 0.01].max(),
+    "recall_at_0.05": true[false <= 0.05].max(),
+    "oracle_f1": best.max(),
+  }
+  assert found == pytest.approx(expected)
+
+
+def test_nothing_flagged_has_figures():
+  labels = np.array([True, False])
+  found = ranking.figures(ranking.cells(np.zeros(2), np.zeros(2, bool), labels))
+  assert found["f1"] == found["precision"] == found["mcc"] == 0
+  assert found["auroc"] == found["average_precision"] == 0.5
+
+
+def test_the_bootstrap_knows_how_sure_a_share_is():
+  rng = np.random.default_rng(0)
+  labels = np.arange(1000) < 400
+  flags = rng.random(1000) < 0.3
+  cells = ranking.cells(flags.astype(float), flags, labels)
+  low, high = ranking.intervals(cells, 500, rng)["recall"]
+  share = flags[labels].mean()
+  width = 1.96 * math.sqrt(share * (1 - share) / 400)
+  assert low == pytest.approx(share - width, abs=0.01)
+  assert high == pytest.approx(share + width, abs=0.01)
