@@ -82,6 +82,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.split = "auto"
   data.validation_fraction = 0.05  # Of all symbols.
   data.test_fraction = 0.05
+  # "2/5": the second of five parts of the training split is the test split, and
+  # no part of training. So --mode=detect learns how high normal sessions score.
+  data.fold = placeholder(str)
   data.boundaries = True  # Add begin and end symbols to each document.
   data.min_count = 1  # Rarer symbols of the training split are unknown.
   data.vocabulary_size = placeholder(int)  # Keep the most frequent; all.
@@ -267,6 +270,54 @@ def get_config() -> ml_collections.ConfigDict:
   # Of how many sessions --follow keeps what it has read: those whose events are
   # the newest. Another one begins anew.
   follow.sessions = 100_000
+
+  config.detect = detect = ml_collections.ConfigDict()
+  # What is looked at: sessions in the form of data.unit and data.format; None:
+  # the test split. A second path: sessions known to be anomalous, beside normal
+  # ones of the first. What is known, labels too, counts for figures alone.
+  detect.path = placeholder(str)
+  detect.anomalous_path = placeholder(str)
+  detect.labels = placeholder(str)  # A csv file of their names and labels.
+  # Share of the sessions that are made anomalous first, for a trial: events
+  # swapped, dropped, inserted, a run of another session, the end cut off.
+  detect.inject = 0.0
+  detect.seed = 0  # Of that, and of the bootstrap.
+  # What gives an event its probability: forward, the events before it; of a
+  # gap model also backward, those after it, and joint, both.
+  detect.head = "forward"
+  # Surprisal in nats of an event that training has never seen, at least.
+  detect.unknown = 20.0
+  # Sessions of at most data.window events. score: as the others; flag: always
+  # flagged, as DeepLog's programs do, which pad them.
+  detect.short = "score"
+  detect.top_mean = 5  # The mean of so many largest surprisals is a score.
+  # Scores of a session that are combined to the one that decides: max, mean,
+  # top_mean of the surprisals; misses of top_k; unknown events; or baselines.
+  detect.scores = "max,mean,count_vector"
+  # min: the least p-value decides; fisher: their product.
+  detect.combine = "min"
+  # The training sessions are dealt into so many parts, and each is scored by a
+  # model trained on the others: so normal sessions score. 0: the validation
+  # split alone says so, which takes no training, and resolves less.
+  detect.folds = 5
+  # What is flagged. rate: sessions, at this rate of false alarms; events: those
+  # with an event flagged at its own rate; budget: the oddest ones; bh: so that
+  # of those flagged only `false_share` are normal (Benjamini & Hochberg 1995);
+  # topk: those with an event that is not among the top_k most likely (DeepLog).
+  detect.rule = "rate"
+  detect.rate = 0.005
+  detect.event_rate = 0.001
+  detect.budget = 100
+  detect.false_share = 0.1
+  detect.top_k = 9
+  detect.baselines = True  # Score with them, too; `scores` may need some.
+  # Events written: of sessions flagged, of all, or none; and how: csv, jsonl,
+  # csv.gz or jsonl.gz; with so many likelier events beside each.
+  detect.events = "flagged"
+  detect.format = "csv"
+  detect.alternatives = 3
+  detect.worst = 20  # Sessions in the table.
+  detect.bootstrap = 200  # Draws for the intervals of figures.
 
   config.search = search = ml_collections.ConfigDict()
   # tpe: near what was good so far, by Optuna's tree of Parzen estimators;

@@ -236,10 +236,10 @@ def read_run(
         f"{path}: config.{name}: is missing, and configs/base.py, which has its"
         " default, cannot be imported; start where run.py is, or add the field"
       )
-  return ConfigDict(_nested(fields))
+  return ConfigDict(nested(fields))
 
 
-def _nested(fields: dict[str, Any]) -> dict[str, Any]:
+def nested(fields: dict[str, Any]) -> dict[str, Any]:
   """Fields by their dotted names, as dicts in dicts."""
   groups: dict[str, Any] = {}
   for name, value in fields.items():
@@ -385,7 +385,7 @@ def save(config: Config, path: Path):
     if value is not None or not name.startswith(_SPACE)
   }
   with files.written(path) as file:
-    file.write(json.dumps(_nested(fields), indent=2) + "\n")
+    file.write(json.dumps(nested(fields), indent=2) + "\n")
 
 
 def changes(
@@ -500,6 +500,16 @@ RULES: dict[str, Rule] = {
   ),
   "data.validation_fraction": _SHARE,
   "data.test_fraction": _SHARE,
+  "data.fold": _or_none(
+    (
+      lambda v: (
+        isinstance(v, str)
+        and (match := re.fullmatch(r"(\d{1,4})/(\d{1,4})", v)) is not None
+        and 1 <= int(match[1]) <= int(match[2]) > 1
+      ),
+      "must be a part and how many there are, as 2/5",
+    )
+  ),
   "data.boundaries": _SWITCH,
   "data.min_count": _WHOLE,
   "data.vocabulary_size": _or_none(_WHOLE),
@@ -622,6 +632,33 @@ RULES: dict[str, Rule] = {
   "sample.seed": _SEED,
   "sample.tempo": _whole(4, 10_000, "4 to 10,000"),  # MIDI's own limits.
   "follow.sessions": _WHOLE,
+  "detect.path": _or_none(_TEXT),
+  "detect.anomalous_path": _or_none(_TEXT),
+  "detect.labels": _or_none(_TEXT),
+  "detect.inject": _SHARE,
+  "detect.seed": _SEED,
+  "detect.head": _TEXT,
+  "detect.unknown": _NOT_NEGATIVE,
+  "detect.short": _choice("score", "flag"),
+  "detect.top_mean": _WHOLE,
+  "detect.scores": _TEXT,
+  "detect.combine": _choice("min", "fisher"),
+  "detect.folds": (
+    lambda v: type(v) is int and (v == 0 or 2 <= v <= 1000),
+    "must be from 2 to 1000, or 0",
+  ),
+  "detect.rule": _choice("rate", "events", "budget", "bh", "topk"),
+  "detect.rate": _BETWEEN,
+  "detect.event_rate": _BETWEEN,
+  "detect.budget": _WHOLE,
+  "detect.false_share": _BETWEEN,
+  "detect.top_k": _WHOLE,
+  "detect.baselines": _SWITCH,
+  "detect.events": _choice("flagged", "all", "none"),
+  "detect.format": _choice("csv", "jsonl", "csv.gz", "jsonl.gz"),
+  "detect.alternatives": _NATURAL,
+  "detect.worst": _NATURAL,
+  "detect.bootstrap": _NATURAL,
   "search.method": _choice("tpe", "random", "grid", "coarse"),
   "search.coarse_size": _SIZE,
   "search.trials": _WHOLE,
@@ -724,6 +761,12 @@ def check(config: Config):
     "data.validation_fraction",
     "data.test_fraction",
     rule="together they must leave something to train on",
+  )
+  pair(
+    None not in (config.detect.anomalous_path, config.detect.labels),
+    "detect.anomalous_path",
+    "detect.labels",
+    rule="give one of the two, both say which sessions are anomalous",
   )
   pair(
     config.model.tied and config.model.embedding_size is None,

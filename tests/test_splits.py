@@ -297,3 +297,44 @@ def test_an_empty_split_is_put_down_to_its_fraction(fraction, text):
     read("test")
   with pytest.raises(UserError, match=r"^split='tset': must be one of train"):
     read("tset")
+
+
+def test_folds_deal_out_the_training_split(tmp_path):
+  for n in range(30):
+    folder = tmp_path / "many"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{n}.txt").write_text(f"document {n}")
+  whole = make_config(folder)
+  read = splits.reader(whole)
+  names = {name: set(_names(read(name))) for name in SPLITS}
+  held_out = []
+  for k in range(1, 4):
+    part = splits.reader(make_config(folder, fold=f"{k}/3"))
+    assert set(_names(part("validation"))) == names["validation"]
+    held_out += _names(part("test"))
+    assert set(_names(part("train"))) == names["train"] - set(
+      _names(part("test"))
+    )
+    assert len(part("test")) == pytest.approx(len(names["train"]) / 3, abs=1)
+  assert sorted(held_out) == sorted(names["train"])
+  with pytest.raises(UserError, match=r"^data\.fold='1/40': .* too few for 40"):
+    splits.reader(make_config(folder, fold="1/40"))("train")
+
+
+def test_a_fold_takes_groups_as_a_whole():
+  corpus = collect(make_documents([3] * 12, group_size=3), "char")
+  pieces = splits.whole(corpus)
+  groups = [
+    {
+      document.group
+      for document in splits.fold(pieces, f"{k}/2", out).documents()
+    }
+    for k in (1, 2)
+    for out in (True, False)
+  ]
+  assert groups[0] == groups[3] and groups[1] == groups[2]
+  assert not groups[0] & groups[1] and len(groups[0]) == 2
+
+
+def _names(pieces):
+  return [document.name for document in pieces.documents()]

@@ -105,6 +105,42 @@ def _select(corpus: Corpus, document: np.ndarray) -> Pieces:
   return Pieces(corpus, document, starts, stops, both, both)
 
 
+def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
+  """One of several equal parts of a split, or all the others.
+
+  Documents are dealt by a hash of their names, those of a group together.
+
+  Args:
+    pieces: of the split.
+    which: "2/5", the second of five parts.
+    held_out: the part, not the others.
+
+  Raises:
+    UserError: there are fewer groups than parts.
+  """
+  number, parts = map(int, which.split("/"))
+  corpus = pieces.corpus
+  group = corpus.group[pieces.document]
+  some, group = np.unique(group, return_inverse=True)
+  if len(some) < parts:
+    raise UserError(
+      f"data.fold={which!r}: {len(some)} documents are too few for {parts}"
+      " parts of the training split"
+    )
+  digests = np.array([_digest(corpus.groups[n]) for n in some.tolist()])
+  part = np.empty(len(some), np.int64)
+  part[np.argsort(digests, kind="stable")] = np.arange(len(some)) % parts
+  some = (part[group] == number - 1) == held_out
+  return Pieces(
+    corpus,
+    pieces.document[some],
+    pieces.starts[some],
+    pieces.stops[some],
+    pieces.begins[some],
+    pieces.ends[some],
+  )
+
+
 def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
   """Documents, or pieces of them, by the name of their split.
 
@@ -253,6 +289,12 @@ def reader(config: Config) -> Callable[[str], Pieces]:
   def read(name: str) -> Pieces:
     if name not in SPLITS:
       raise UserError(f"split={name!r}: must be one of {', '.join(SPLITS)}")
+    if data.fold is None or name == "validation":
+      return unfolded(name)
+    return fold(unfolded("train"), data.fold, name == "test")
+
+  @functools.cache
+  def unfolded(name: str) -> Pieces:
     if any(data[f"{other}_path"] is not None for other in SPLITS):
       return whole(corpora.read(data, name))
     pieces = parts()[name]

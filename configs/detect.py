@@ -1,0 +1,28 @@
+r"""Odd sessions of events, found without labels, at a chosen false-alarm rate.
+
+What: configs/sessions.py, where an event is an opcode of CPython and a session
+is one function of the standard library. It trains as that one does; then
+--mode=detect makes a twentieth of the held-out sessions anomalous from a seed
+(events swapped, dropped, inserted, a run of another session, the end cut off),
+and says how well each kind is found, by the network and by baselines.
+Your own sessions, one a line, and those to look at:
+  --config.data.source=files --config.data.path=normal.txt
+  --mode=detect --config.detect.path=new.txt --config.detect.inject=0
+Source: the task of Du et al. 2017 (DeepLog), with error rates by conformal
+prediction.
+Expected: to be measured.
+Command: python run.py --config=configs/detect.py
+  then: python run.py --config=configs/detect.py --mode=detect
+"""
+
+import ml_collections
+
+from configs import sessions
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The recipe."""
+  config = sessions.get_config()
+  config.data.test_fraction = 0.2
+  config.detect.inject = 0.05
+  return config

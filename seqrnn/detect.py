@@ -1,0 +1,736 @@
+"""detect: which sessions are odd, which of their events, and how surely.
+
+What counts as odd is learned of normal sessions alone: how high they score,
+each scored by a model that has not seen it. Labels, where there are any, are
+read for the figures of the report and for nothing else.
+"""
+
+import copy
+import json
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from seqrnn import (
+  baselines,
+  files,
+  ranking,
+  scoring,
+  sharding,
+  train,
+)
+from seqrnn import config as configs
+from seqrnn.checkpoint import restore_params
+from seqrnn.config import Config
+from seqrnn.conformal import Calibration, benjamini_hochberg, combine
+from seqrnn.data import anomalies, splits, vocabulary
+from seqrnn.data import sessions as data
+from seqrnn.data.sessions import Sessions
+from seqrnn.data.vocabulary import END, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.evaluate import shapes
+from seqrnn.experiment import Experiment, Params
+from seqrnn.findings import Findings, show, write_events, write_sessions
+from seqrnn.scoring import Scores
+
+# Of the network; the others are of baselines.
+SCORES = ("max", "mean", "top_mean", "misses", "unknown")
+COMBINED = "combined"
+# What the scores of normal sessions rest on, beside the run.
+_MEANING = ("head", "unknown", "short", "top_mean", "top_k", "folds", "scores")
+
+
+class Scored(NamedTuple):
+  """What a detector says of D distinct sessions and their N events.
+
+  Attributes:
+    nll: surprisal in nats [N], a floor under unknown ones.
+    rank: 1 and how many events are likelier [N]; of an unknown one all.
+    targets: their ids in the vocabulary of the detector [N].
+    bounds: int64 [D + 1].
+    scores: name -> float64 [D], higher is odder.
+    counts: how often each session comes [D].
+    short: which are flagged for their length alone [D].
+  """
+
+  nll: np.ndarray
+  rank: np.ndarray
+  targets: np.ndarray
+  bounds: np.ndarray
+  scores: dict[str, np.ndarray]
+  counts: np.ndarray
+  short: np.ndarray
+
+
+class Detector(NamedTuple):
+  """A model, and baselines, that have learned of the same normal sessions.
+
+  Attributes:
+    config: of the model's run.
+    experiment: its task.
+    params: over all devices.
+    step: of its checkpoint.
+    fitted: name -> baseline, as fitted.
+  """
+
+  config: Config
+  experiment: Experiment
+  params: Params
+  step: int
+  fitted: dict[str, Callable[[Sessions], np.ndarray]]
+
+  def say(self, sessions: Sessions, names: Vocabulary, top_k: int) -> Scores:
+    """The figures of each event of sessions, whose ids are of `names`."""
+    head = self.experiment.heads[self.config.detect.head]
+    figures = scoring.events(head, top_k)
+
+    def score(params, carry, batch):
+      carry, found = figures(params, carry, batch)
+      return carry, {**found, "targets": batch["targets"]}
+
+    run = scoring.scorer(self.experiment, sharding.mesh(), score)
+    return run(self.params, sessions.pieces(names))
+
+  def score(
+    self, sessions: Sessions, names: Vocabulary, counts: np.ndarray
+  ) -> Scored:
+    """All scores of distinct sessions, whose ids are of `names`."""
+    settings = self.config.detect
+    found = self.say(sessions, names, 0)
+    # Here each once again, also those that are equal to this vocabulary.
+    places, bounds = data.ranges(
+      found.bounds[found.distinct], found.bounds[found.distinct + 1]
+    )
+    rank = found.values["rank"][places]
+    unknown = rank > len(self.experiment.vocabularies["symbols"])
+    nll = found.values["nll"][places].astype(np.float64)
+    nll = np.where(unknown, np.maximum(nll, settings.unknown), nll)
+    scores = aggregate(
+      nll, rank, unknown, bounds, settings.top_mean, settings.top_k
+    )
+    short = np.zeros(len(counts), bool)
+    if settings.short == "flag":
+      short = np.diff(sessions.bounds) <= self.config.data.window
+      scores = {name: np.where(short, np.inf, s) for name, s in scores.items()}
+    scores |= {name: score(sessions) for name, score in self.fitted.items()}
+    targets = found.values["targets"][places]
+    return Scored(nll, rank, targets, bounds, scores, counts, short)
+
+
+def even(scores: np.ndarray) -> np.ndarray:
+  """Without the last digits, which differ where a session stands elsewhere.
+
+  Equal sessions must score the same: normal ones often are each other's
+  threshold.
+  """
+  return np.round(scores, 4)
+
+
+def aggregate(
+  nll: np.ndarray,
+  rank: np.ndarray,
+  unknown: np.ndarray,
+  bounds: np.ndarray,
+  top: int,
+  top_k: int,
+) -> dict[str, np.ndarray]:
+  """Scores of sessions from the figures of their events; 0 where are none.
+
+  Args:
+    nll: of the events.
+    rank: of the events.
+    unknown: which of them are.
+    bounds: of the sessions.
+    top: how many of the largest surprisals `top_mean` is the mean of.
+    top_k: beyond which rank an event is a miss.
+  """
+  sizes = np.diff(bounds)
+  which = np.repeat(np.arange(len(sizes)), sizes)
+
+  def add_up(values):
+    return np.bincount(which, values, minlength=len(sizes))
+
+  falling = nll[np.lexsort((-nll, which))]
+  among = np.arange(len(nll)) - np.repeat(bounds[:-1], sizes) < top
+  highest = np.zeros(len(sizes))
+  highest[sizes > 0] = falling[bounds[:-1][sizes > 0]]
+  return {
+    "max": even(highest),
+    "mean": even(add_up(nll) / np.maximum(sizes, 1)),
+    "top_mean": even(
+      add_up(np.where(among, falling, 0)) / np.clip(sizes, 1, top)
+    ),
+    "misses": add_up(rank > top_k),
+    "unknown": add_up(unknown),
+  }
+
+
+def learn(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  normal: Sessions,
+) -> Detector:
+  """The detector of a run that has been trained on some normal sessions."""
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  place = sharding.replicated(sharding.mesh())
+  params, step = restore_params(workdir, config, shapes(experiment), place)
+  settings = config.detect
+  fitted = {
+    name: fit(normal)
+    for name, fit in baselines.BASELINES.items()
+    if settings.baselines or name in chosen(settings)
+  }
+  return Detector(config, experiment, params, step, fitted)
+
+
+def chosen(settings: Config) -> list[str]:
+  """The scores that are combined.
+
+  Raises:
+    UserError: there is none of a name.
+  """
+  names = [name.strip() for name in settings.scores.split(",")]
+  known = (*SCORES, *baselines.BASELINES)
+  for name in names:
+    if name not in known:
+      raise UserError(
+        f"config.detect.scores={settings.scores!r}: must be some of"
+        f" {', '.join(known)}, separated by commas"
+      )
+  return names
+
+
+class Normal(NamedTuple):
+  """How normal sessions score that a detector has not seen.
+
+  Attributes:
+    scores: name -> the scores of sessions, `combined` among them.
+    events: surprisal of their events.
+  """
+
+  scores: dict[str, Calibration]
+  events: Calibration
+
+  def combined(
+    self, scores: dict[str, np.ndarray], settings: Config, own: bool = False
+  ) -> np.ndarray:
+    """The combined score; `own`: of the calibration sessions themselves."""
+    oddness = [
+      self.scores[name].oddness(scores[name], own) for name in chosen(settings)
+    ]
+    return combine(oddness, settings.combine)
+
+
+def calibrate(parts: list[Scored], settings: Config) -> Normal:
+  """How normal sessions score; each counts as often as it comes.
+
+  Raises:
+    UserError: there is no session to say so.
+  """
+  counts = np.concatenate([part.counts for part in parts])
+  kept = ~np.concatenate([part.short for part in parts])
+  if not kept.any():
+    raise UserError(
+      "config.detect.short='flag': all normal sessions are short, with no more"
+      " events than data.window"
+    )
+  scores = {
+    name: np.concatenate([part.scores[name] for part in parts])[kept]
+    for name in parts[0].scores
+  }
+  counts = counts[kept]
+  nll = np.concatenate([part.nll for part in parts])
+  event_counts = np.concatenate(
+    [np.repeat(part.counts, np.diff(part.bounds)) for part in parts]
+  )
+  normal = Normal(
+    {name: Calibration(s, counts) for name, s in scores.items()},
+    Calibration(even(nll), event_counts),
+  )
+  combined = normal.combined(scores, settings, own=True)
+  normal.scores[COMBINED] = Calibration(combined, counts)
+  return normal
+
+
+def cross_fit(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  detector: Detector,
+  names: Vocabulary,
+) -> list[Scored]:
+  """Scores of normal sessions, each by a detector that has not seen it.
+
+  Those of validation are scored by the run's own model, those of training by
+  one of `detect.folds` others, each trained without them in folds/ of the
+  workdir, once.
+  """
+  read = splits.reader(config)
+
+  def score(by: Detector, pieces: splits.Pieces) -> Scored:
+    sessions = data.of_pieces(pieces, names)
+    same = sessions.distinct()
+    return by.score(sessions.take(same.first), names, same.counts)
+
+  parts = [score(detector, read("validation"))]
+  folds = config.detect.folds
+  for k in range(1, folds + 1):
+    print(f"fold {k} of {folds}: a model without that part of training")
+    part = copy.deepcopy(config)
+    part.data.fold = f"{k}/{folds}"
+    part.checkpoint.step = None
+    folder = workdir / "folds" / f"{k}-of-{folds}"
+    train.run(build, part, folder)
+    seen, held_out = (
+      splits.fold(read("train"), part.data.fold, out) for out in (False, True)
+    )
+    by = learn(build, part, folder, data.of_pieces(seen, names))
+    parts.append(score(by, held_out))
+  return parts
+
+
+def read_sessions(
+  config: Config, names: Vocabulary
+) -> tuple[Sessions, np.ndarray | None]:
+  """The sessions to look at, and of each the kind of anomaly put in.
+
+  Raises:
+    UserError: as `sessions.read`, or fields that exclude each other.
+  """
+  settings = config.detect
+  if settings.path is None and settings.anomalous_path is not None:
+    raise UserError(
+      f"config.detect.anomalous_path={settings.anomalous_path!r}: needs"
+      " detect.path, the normal sessions beside them"
+    )
+  if settings.path is None:
+    found = data.of_split(config, names, "test")
+  else:
+    found = data.read(config, names, settings.path)
+  if settings.anomalous_path is not None:
+    odd = data.read(
+      config, names, settings.anomalous_path, "detect.anomalous_path"
+    )
+    found = joined([marked(found, False), marked(odd, True)])
+  if settings.labels is not None:
+    found = data.labelled(found, settings.labels)
+  if not settings.inject:
+    return found, None
+  if found.labels is not None:
+    raise UserError(
+      f"config.detect.inject={settings.inject}: the sessions have labels, of"
+      " anomalies of their own"
+    )
+  return inject(found, settings.inject, np.random.default_rng(settings.seed))
+
+
+def marked(sessions: Sessions, label: bool) -> Sessions:
+  """Sessions with the same label each."""
+  labels = np.full(len(sessions.bounds) - 1, label)
+  return sessions._replace(labels=labels)
+
+
+def joined(parts: list[Sessions]) -> Sessions:
+  """Sessions of several, one after the other."""
+  sizes = np.concatenate([np.diff(part.bounds) for part in parts])
+
+  def every(field: str) -> Any:
+    values = [getattr(part, field) for part in parts]
+    if any(value is None for value in values):
+      return None
+    if isinstance(values[0], list):
+      return [x for value in values for x in value]
+    return np.concatenate(values)
+
+  found = {field: every(field) for field in Sessions._fields}
+  return Sessions(
+    **{**found, "bounds": np.concatenate([[0], np.cumsum(sizes)])}
+  )
+
+
+def inject(
+  sessions: Sessions, share: float, rng: np.random.Generator
+) -> tuple[Sessions, np.ndarray]:
+  """Makes a share of the sessions anomalous, as many in each way.
+
+  Returns:
+    the sessions, without those too short for it; of each the kind, or "".
+  """
+  order = rng.permutation(len(sessions.bounds) - 1)
+  count = round(share * len(order))
+  normal = marked(sessions.take(np.sort(order[count:])), False)
+  parts = [normal._replace(line_labels=np.zeros(len(normal.ids), bool))]
+  kinds = [np.full(len(normal.names), "")]
+  for number, kind in enumerate(anomalies.KINDS):
+    some = np.sort(order[:count][number :: len(anomalies.KINDS)])
+    if len(some):
+      odd = anomalies.inject(rng, sessions.take(some), kind)
+      parts.append(odd)
+      kinds.append(np.full(len(odd.names), kind))
+  return joined(parts), np.concatenate(kinds)
+
+
+def decide(
+  scored: Scored, combined: np.ndarray, normal: Normal, settings: Config
+) -> tuple[np.ndarray, np.ndarray]:
+  """Which sessions `detect.rule` flags, and which events."""
+  limit = normal.events.threshold(settings.event_rate)
+  odd = even(scored.nll) > limit
+  if settings.rule == "topk":
+    odd = scored.rank > settings.top_k
+  calibration = normal.scores[COMBINED]
+  match settings.rule:
+    case "rate":
+      flags = combined > calibration.threshold(settings.rate)
+    case "budget":
+      flags = np.zeros(len(combined), bool)
+      flags[np.argsort(-combined, kind="stable")[: settings.budget]] = True
+    case "bh":
+      p = np.repeat(calibration.p_values(combined), scored.counts)
+      flagged = p[benjamini_hochberg(p, settings.false_share)]
+      flags = calibration.p_values(combined) <= flagged.max(initial=0)
+    case _:  # events, topk
+      which = np.repeat(np.arange(len(combined)), np.diff(scored.bounds))
+      flags = np.bincount(which, odd, minlength=len(combined)) > 0
+  return flags | scored.short, odd
+
+
+def judge(
+  scores: np.ndarray,
+  flags: np.ndarray,
+  labels: np.ndarray,
+  which: np.ndarray,
+  settings: Config,
+) -> dict[str, Any]:
+  """Figures of scores and flags [D] of sessions, `which` of D each one is."""
+  every = ranking.cells(scores[which], flags[which], labels)
+  _, first = np.unique(2 * which + labels, return_index=True)
+  once = which[first]
+  rng = np.random.default_rng(settings.seed)
+  return {
+    **ranking.figures(every),
+    "intervals": ranking.intervals(every, settings.bootstrap, rng),
+    "distinct": ranking.figures(
+      ranking.cells(scores[once], flags[once], labels[first])
+    ),
+  }
+
+
+def report(
+  found: Findings, normal: Normal, settings: Config
+) -> dict[str, dict[str, Any]]:
+  """What report.json says of each score, and of the rule where it is another.
+
+  Figures only where labels are known.
+  """
+  which, labels = found.distinct.which, found.sessions.labels
+
+  def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
+    figures = {}
+    if labels is not None and 0 < labels.sum() < len(labels):
+      figures = judge(scores, flags, labels, which, settings)
+    return {"flagged": int(flags[which].sum()), **figures}
+
+  table = {}
+  if settings.rule != "rate":
+    table[f"rule {settings.rule}"] = row(found.scores[COMBINED], found.flags)
+  for name, scores in found.scores.items():
+    threshold = normal.scores[name].threshold(settings.rate)
+    flags = scores > threshold
+    table[name] = {"threshold": threshold, **row(scores, flags)}
+  return table
+
+
+def report_kinds(
+  found: Findings, kinds: np.ndarray
+) -> dict[str, dict[str, float]]:
+  """Average precision of each score for each kind of anomaly put in.
+
+  That of one kind, as if the others were not there.
+  """
+  which = found.distinct.which
+  flags = np.zeros(len(which), bool)
+  table = {}
+  for name, scores in found.scores.items():
+    table[name] = {}
+    for kind in anomalies.KINDS:
+      some = (kinds == kind) | (kinds == "")
+      cells = ranking.cells(scores[which][some], flags[some], kinds[some] != "")
+      figures = ranking.figures(cells)
+      table[name][kind] = figures["average_precision"]
+  return table
+
+
+def report_events(found: Findings) -> dict[str, float]:
+  """How well surprisal finds the events that are labelled odd."""
+  which, sessions = found.distinct.which, found.sessions
+  assert sessions.line_labels is not None, "there are labels of events"
+  starts, stops = found.bounds[which], found.bounds[which + 1]
+  index, _ = data.ranges(starts, stops)
+  first = sessions.bounds[:-1] + found.offsets[which]
+  place, _ = data.ranges(first, first + stops - starts)
+  # An end is no event of a file, and has no label.
+  inside = place < np.repeat(sessions.bounds[1:], stops - starts)
+  index, labels = index[inside], sessions.line_labels[place[inside]]
+  cells = ranking.cells(even(found.nll[index]), found.odd[index], labels)
+  return ranking.figures(cells)
+
+
+def run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Findings:
+  """Finds odd sessions; writes them, their events and a report to detect/.
+
+  Raises:
+    UserError: a task without heads, settings that do not go together, or what
+      reading and training raise.
+  """
+  from seqrnn import detection_pictures  # Matplotlib takes a second.
+
+  settings = config.detect
+  console = Console(highlight=False)
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  check(experiment, config)
+  names = experiment.vocabularies["symbols"]
+  began = time.perf_counter()
+  detector = learn(
+    build, config, workdir, data.of_split(config, names, "train")
+  )
+  normal = calibrate(
+    cross_fit(build, config, workdir, detector, names), settings
+  )
+  calibrated = time.perf_counter()
+  sessions, kinds = read_sessions(config, names)
+  distinct = sessions.distinct()
+  been_read = time.perf_counter()
+  once = sessions.take(distinct.first)
+  scored = detector.score(once, names, distinct.counts)
+  combined = normal.combined(scored.scores, settings)
+  combined[scored.short] = np.inf
+  been_scored = time.perf_counter()
+  flags, odd = decide(scored, combined, normal, settings)
+  ends = np.zeros(len(flags), bool)
+  some = np.diff(scored.bounds) > 0
+  ends[some] = scored.targets[scored.bounds[1:][some] - 1] == END
+  found = Findings(
+    sessions=sessions,
+    distinct=distinct,
+    names=names,
+    nll=scored.nll,
+    rank=scored.rank,
+    targets=scored.targets,
+    bounds=scored.bounds,
+    # What is scored are a session's last events.
+    offsets=np.diff(once.bounds) + ends - np.diff(scored.bounds),
+    event_p=normal.events.p_values(even(scored.nll)),
+    odd=odd,
+    scores={COMBINED: combined, **scored.scores},
+    p=normal.scores[COMBINED].p_values(combined),
+    flags=flags,
+  )
+  folder = workdir / "detect"
+  folder.mkdir(exist_ok=True)
+  write_sessions(found, folder, settings.format)
+  if settings.events != "none":
+    which = np.arange(len(flags))
+    if settings.events == "flagged":
+      which = np.flatnonzero(flags)
+    if len(which):
+      part = once.take(which)
+      details = detector.say(part, names, settings.alternatives)
+      write_events(
+        found, which, details, settings.top_k, folder, settings.format
+      )
+  written = time.perf_counter()
+  limits = thresholds(normal, detector, settings)
+  warn(console, normal, settings)
+  table = report(found, normal, settings)
+  by_kind = None if kinds is None else report_kinds(found, kinds)
+  labelled = sessions.line_labels is not None and sessions.line_labels.any()
+  events = np.diff(scored.bounds)
+  record = {
+    "step": detector.step,
+    "data": {
+      "train": experiment.facts("train"),
+      "validation": experiment.facts("validation"),
+      "looked_at": {
+        "sessions": len(distinct.which),
+        "distinct_sessions": len(distinct.first),
+        "events_scored": int(events @ distinct.counts),
+        "distinct_events_scored": int(events.sum()),
+        "crc32": zlib.crc32(
+          sessions.bounds.tobytes(), zlib.crc32(sessions.ids.tobytes())
+        ),
+      },
+    },
+    "thresholds": limits,
+    "figures": table,
+    "average_precision_by_kind": by_kind,
+    "events": report_events(found) if labelled else None,
+    "seconds": {
+      "calibration": calibrated - began,
+      "reading": been_read - calibrated,
+      "scoring": been_scored - been_read,
+      "writing": written - been_scored,
+    },
+    "config": configs.nested(configs.flat(config)),
+  }
+  write_json(folder / "thresholds.json", limits)
+  write_json(folder / "report.json", record)
+  if events.any():
+    calibration = normal.scores[COMBINED]
+    detection_pictures.draw(
+      found,
+      calibration,
+      (
+        calibration.threshold(settings.rate),
+        normal.events.threshold(settings.event_rate),
+      ),
+      found.scores,
+      folder,
+    )
+  worst = np.argsort(-combined, kind="stable")[: settings.worst]
+  show(console, found, worst)
+  console.print(tabulate(table, settings.rate))
+  if by_kind is not None:
+    title = "average precision by kind of anomaly"
+    made = Table("score", *anomalies.KINDS, title=title)
+    for name, row in by_kind.items():
+      made.add_row(name, *(f"{value:.3f}" for value in row.values()))
+    console.print(made)
+  seconds = max(been_scored - been_read, 1e-9)
+  console.print(
+    f"{folder}: {int(flags[distinct.which].sum()):,} of"
+    f" {len(distinct.which):,} sessions flagged,"
+    f" {len(distinct.first):,} distinct ones scored at"
+    f" {events.sum() / seconds:,.0f} events a second"
+  )
+  return found
+
+
+def thresholds(
+  normal: Normal, detector: Detector, settings: Config
+) -> dict[str, Any]:
+  """What thresholds.json says: beyond what a score is flagged."""
+  sessions, events = normal.scores[COMBINED], normal.events
+  return {
+    "head": settings.head,
+    "step": detector.step,
+    "rule": settings.rule,
+    "sessions": {
+      "rate": settings.rate,
+      "calibration": sessions.n,
+      "resolution": sessions.resolution,
+      "rate_95": sessions.interval(settings.rate),
+      "above": {
+        name: calibration.threshold(settings.rate)
+        for name, calibration in normal.scores.items()
+      },
+    },
+    "events": {
+      "rate": settings.event_rate,
+      "calibration": events.n,
+      "resolution": events.resolution,
+      "rate_95": events.interval(settings.event_rate),
+      "above": events.threshold(settings.event_rate),
+      "unknown": settings.unknown,
+      "top_k": settings.top_k,
+    },
+  }
+
+
+def warn(console: Console, normal: Normal, settings: Config):
+  """Prints what rates there can be, and on stderr which there cannot."""
+  asked = {
+    "rate": (normal.scores[COMBINED], settings.rate, "sessions"),
+    "event_rate": (normal.events, settings.event_rate, "events"),
+  }
+  for name, (calibration, rate, what) in asked.items():
+    low, high = calibration.interval(rate)
+    console.print(
+      f"detect.{name}={rate:g}: {calibration.n:,} normal {what} resolve rates"
+      f" from {calibration.resolution:.2g}; that of new ones is"
+      f" {low:.2g} to {high:.2g} in 95 of 100 cases"
+    )
+    if rate < calibration.resolution:
+      print(
+        f"detect.{name}={rate:g}: below {calibration.resolution:.2g}, so no"
+        f" {what[:-1]} can be flagged by it; it needs more normal {what}",
+        file=sys.stderr,
+      )
+
+
+def tabulate(table: dict[str, dict[str, Any]], rate: float) -> Table:
+  """The figures as a person reads them."""
+  columns = {
+    "precision": "P",
+    "recall": "R",
+    "f1": "F1",
+    "false_alarm_rate": "FPR",
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "oracle_f1": "oracle F1",
+  }
+  columns = {
+    key: name for key, name in columns.items() if key in table[COMBINED]
+  }
+  title = f"beyond the threshold for a false-alarm rate of {rate:g}"
+  made = Table("score", title=title)
+  for name in ("flagged", *columns.values()):
+    made.add_column(name, justify="right")
+  for name, row in table.items():
+    figures = (f"{row[key]:.4f}" for key in columns)
+    made.add_row(name, f"{row['flagged']:,}", *figures)
+  return made
+
+
+def write_json(path: Path, record: dict[str, Any]):
+  """Writes JSON, which has no infinity: that becomes a text."""
+
+  def plain(value):
+    if isinstance(value, dict):
+      return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, float) and not np.isfinite(value):
+      return str(value)
+    return value
+
+  with files.written(path) as file:
+    file.write(json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
+
+
+def check(experiment: Experiment, config: Config):
+  """Refuses what cannot detect.
+
+  Raises:
+    UserError: names the field.
+  """
+  settings, step = config.detect, config.data.step
+  if not experiment.heads:
+    raise UserError(
+      f"--mode=detect: task={config.task!r} says of no event how likely it is;"
+      " language_model and gap_model do"
+    )
+  if settings.head not in experiment.heads:
+    raise UserError(
+      f"config.detect.head={settings.head!r}: task={config.task!r} has"
+      f" {', '.join(experiment.heads)}"
+    )
+  chosen(settings)
+  if config.data.mapping == "many_to_one" and step != 1:
+    raise UserError(
+      f"data.step={step} with data.mapping='many_to_one': must be 1 for"
+      " --mode=detect, which scores every event"
+    )
+  if config.data.fold is not None and settings.folds:
+    raise UserError(
+      f"data.fold={config.data.fold!r}, config.detect.folds={settings.folds}:"
+      " the run is a fold itself; set detect.folds=0"
+    )

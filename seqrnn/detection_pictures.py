@@ -1,0 +1,252 @@
+"""Pictures of a detection: surprisals in their order, scores, one session."""
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from seqrnn import files, ranking
+from seqrnn.conformal import Calibration
+from seqrnn.data.sessions import ranges
+from seqrnn.errors import escaped
+from seqrnn.findings import Findings
+
+_EVENTS = 2000  # Of a timeline.
+_STRIP = 40  # Events of a row of a strip.
+_ROWS = 12
+_LABELS = {False: ("normal", "C0"), True: ("labelled odd", "C3")}
+
+
+def draw(
+  found: Findings,
+  calibration: Calibration,
+  thresholds: tuple[float, float],
+  curves: dict[str, np.ndarray],
+  folder: Path,
+):
+  """Draws all that there is enough for.
+
+  Args:
+    found: of all sessions; some must have events.
+    calibration: the combined score of normal sessions.
+    thresholds: of that score, and of an event's surprisal in nats.
+    curves: name -> score [D], what ROC and PR are drawn of.
+    folder: where.
+  """
+  session, event = thresholds
+  pictures = {
+    "timeline": _timeline(found, event),
+    "scores": _scores(found, calibration, session),
+    "session": _strip(found, event),
+  }
+  labels = found.sessions.labels
+  if labels is not None and 0 < labels.sum() < len(labels):
+    pictures["curves"] = _curves(found, labels, curves)
+  for name, figure in pictures.items():
+    with files.written(folder / f"{name}.png", "wb") as file:
+      figure.savefig(file, format="png", dpi=110)
+
+
+def _figure(width: float, height: float) -> Figure:
+  figure = Figure(figsize=(width, height), layout="constrained")
+  FigureCanvasAgg(figure)
+  return figure
+
+
+def _oddest(found: Findings) -> int:
+  """The oddest of the distinct sessions that have an event."""
+  some = np.diff(found.bounds) > 0
+  return int(np.where(some, found.scores["combined"], -np.inf).argmax())
+
+
+def _timeline(found: Findings, threshold: float) -> Figure:
+  """Surprisal of event after event around the oddest session.
+
+  On a normal axis and on a logarithmic one.
+  """
+  which = found.distinct.which
+  sizes = np.diff(found.bounds)[which]
+  ends = np.cumsum(sizes)
+  odd = int(np.flatnonzero(which == _oddest(found))[0])
+  middle = ends[odd] - sizes[odd] // 2
+  begin = max(min(middle - _EVENTS // 2, ends[-1] - _EVENTS), 0)
+  first = int(np.searchsorted(ends, begin, "right"))
+  last = int(np.searchsorted(ends, begin + _EVENTS, "right"))
+  last = min(max(last, first + 1, odd + 1), len(which))
+  shown = which[first:last]
+  places, bounds = ranges(found.bounds[shown], found.bounds[shown + 1])
+  bits = found.nll[places] / math.log(2)
+  flagged = np.repeat(found.flags[shown], np.diff(bounds))
+  figure = _figure(12, 6)
+  for place, scale in enumerate(("linear", "log"), 1):
+    axes = figure.add_subplot(2, 1, place)
+    labels = found.sessions.labels
+    if labels is not None:
+      for j in np.flatnonzero(labels[first:last]).tolist():
+        axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
+    for some, colour, name in (
+      (~flagged, "C0", "event"),
+      (flagged, "C1", "event of a flagged session"),
+    ):
+      axes.plot(
+        np.flatnonzero(some), bits[some], ".", color=colour, ms=3, label=name
+      )
+    if math.isfinite(threshold):
+      axes.axhline(
+        threshold / math.log(2), color="black", lw=0.8, label="threshold"
+      )
+    axes.set_yscale(scale)
+    axes.set_ylabel("surprisal, bits")
+    axes.margins(x=0.005)
+    axes.grid(alpha=0.3)
+  figure.axes[0].legend(loc="upper right", ncols=3)
+  red = "; red: labelled" if found.sessions.labels is not None else ""
+  figure.axes[-1].set_xlabel(f"event, of {last - first:,} sessions{red}")
+  return figure
+
+
+def _scores(
+  found: Findings, calibration: Calibration, threshold: float
+) -> Figure:
+  """How the combined score is spread, and the share of each that is higher."""
+  which, labels = found.distinct.which, found.sessions.labels
+  scores = found.scores["combined"][which]
+  groups = {"looked at": (scores, "C0")}
+  if labels is not None:
+    groups = {
+      name: (scores[labels == label], colour)
+      for label, (name, colour) in _LABELS.items()
+      if (labels == label).any()
+    }
+  counts = -np.diff(calibration.above)
+  finite = np.concatenate([scores, calibration.scores])
+  finite = finite[np.isfinite(finite)]
+  edges = np.linspace(0, max(finite.max(initial=0), 1e-9), 61)
+  figure = _figure(12, 4)
+  histogram, ecdf = figure.subplots(1, 2)
+  inside = lambda x: np.minimum(x, edges[-1])
+  histogram.hist(
+    inside(calibration.scores),
+    edges,
+    weights=counts / counts.sum(),
+    histtype="step",
+    color="black",
+    label="calibration",
+  )
+  for name, (values, colour) in groups.items():
+    share = np.full(len(values), 1 / len(values))
+    histogram.hist(
+      inside(values), edges, weights=share, alpha=0.5, color=colour, label=name
+    )
+  histogram.set_yscale("log")
+  histogram.set_ylabel("share of sessions")
+  ecdf.step(
+    np.append(0, calibration.scores),
+    np.append(calibration.above[0], calibration.above[1:]) / calibration.n,
+    where="post",
+    color="black",
+    label="calibration",
+  )
+  for name, (values, colour) in groups.items():
+    values = np.sort(values[np.isfinite(values)])
+    higher = 1 - np.arange(len(values) + 1) / max(len(values), 1)
+    ecdf.step(
+      np.append(0, values), higher, where="post", color=colour, label=name
+    )
+  ecdf.set_yscale("log")
+  ecdf.set_ylabel("share of sessions with a higher score")
+  for axes in (histogram, ecdf):
+    if math.isfinite(threshold):
+      axes.axvline(threshold, color="C2", label="threshold")
+    axes.set_xlabel("combined score")
+    axes.grid(alpha=0.3)
+    axes.legend()
+  return figure
+
+
+def _curves(
+  found: Findings, labels: np.ndarray, curves: dict[str, np.ndarray]
+) -> Figure:
+  """ROC, its false alarms on a logarithmic axis, and precision by recall."""
+  which = found.distinct.which
+  figure = _figure(12, 5)
+  roc, precision = figure.subplots(1, 2)
+  lowest = 1 / (2 * (~labels).sum())
+  for number, (name, scores) in enumerate(curves.items()):
+    scores = scores[which]
+    flags = np.zeros(len(scores), bool)
+    _, true, false = ranking.curve(ranking.cells(scores, flags, labels))
+    style = {
+      "label": name,
+      "lw": 2.2 if not number else 1.0,
+      "zorder": -number,
+      "color": matplotlib.colormaps["tab20"](number % 20),
+    }
+    roc.step(
+      np.maximum(false / false[-1], lowest),
+      true / true[-1],
+      where="post",
+      **style,
+    )
+    precision.plot(true / true[-1], true / (true + false), **style)
+  roc.set_xscale("log")
+  roc.set(xlabel="false-alarm rate", ylabel="recall", xlim=(lowest, 1))
+  precision.set(xlabel="recall", ylabel="precision")
+  for axes in (roc, precision):
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.3)
+  figure.legend(*roc.get_legend_handles_labels(), loc="outside right upper")
+  return figure
+
+
+def _strip(found: Findings, threshold: float) -> Figure:
+  """The oddest session, event by event, coloured by its surprisal."""
+  d = _oddest(found)
+  start, stop = found.bounds[d : d + 2].tolist()
+  place = int(found.nll[start:stop].argmax())
+  most = _STRIP * _ROWS
+  first = start + max(min(place - most // 2, stop - start - most), 0)
+  stop = min(stop, first + most)
+  bits = found.nll[first:stop] / math.log(2)
+  names = found.names.names(found.targets[first:stop])
+  rows = math.ceil(len(bits) / _STRIP)
+  columns = min(len(bits), _STRIP)
+  grid = np.full(rows * columns, np.nan)
+  grid[: len(bits)] = bits
+  figure = _figure(max(5, 0.34 * columns + 1.5), 1.15 * rows + 1)
+  axes: Axes = figure.add_subplot()
+  image = axes.imshow(
+    grid.reshape(rows, columns), cmap="magma_r", vmin=0, aspect="auto"
+  )
+  figure.colorbar(image, label="bits", shrink=0.8)
+  for n, name in enumerate(names):
+    y, x = divmod(n, columns)
+    axes.text(
+      x,
+      y,
+      # A dollar sign would begin a formula.
+      escaped(name).replace("$", r"\$")[:16],
+      rotation=90,
+      ha="center",
+      va="center",
+      fontsize=7,
+      color="white" if bits[n] > 0.5 * bits.max() else "black",
+      weight="bold" if found.odd[first + n] else "normal",
+    )
+  axes.set_xticks([])
+  axes.set_yticks(
+    range(rows),
+    [str(found.offsets[d] + first - start + r * columns) for r in range(rows)],
+  )
+  axes.set_ylabel("position")
+  j = int(found.distinct.first[d])
+  limit = f"; bold: above {threshold / math.log(2):.1f} bits"
+  axes.set_title(
+    escaped(found.sessions.names[j]).replace("$", r"\$")[:80]
+    + (limit if math.isfinite(threshold) else "")
+  )
+  return figure

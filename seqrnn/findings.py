@@ -1,0 +1,262 @@
+"""What detection found: written to files, shown on a terminal."""
+
+import csv
+import functools
+import gzip
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from seqrnn import files
+from seqrnn.data.sessions import Distinct, Sessions
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.predict import quoted, shown
+from seqrnn.scoring import Scores
+
+_BEFORE, _AFTER = 6, 3  # Events shown around an odd one.
+
+
+class Findings(NamedTuple):
+  """What is said of sessions, of equal ones once.
+
+  D distinct sessions, N events of them that are scored, their ends among them.
+
+  Attributes:
+    sessions: all of them.
+    distinct: which of them are equal.
+    names: of the events.
+    nll: surprisal in nats [N].
+    rank: 1 and how many events are likelier [N].
+    targets: ids of the events [N].
+    bounds: int64 [D + 1]; d has the events bounds[d] : bounds[d + 1].
+    offsets: the place in the session of the first event that is scored [D].
+    event_p: p-values of the events [N].
+    odd: which of them are flagged [N].
+    scores: name -> what is said of a session [D]; higher is odder.
+    p: p-values of the sessions [D].
+    flags: which of them are flagged [D].
+  """
+
+  sessions: Sessions
+  distinct: Distinct
+  names: Vocabulary
+  nll: np.ndarray
+  rank: np.ndarray
+  targets: np.ndarray
+  bounds: np.ndarray
+  offsets: np.ndarray
+  event_p: np.ndarray
+  odd: np.ndarray
+  scores: dict[str, np.ndarray]
+  p: np.ndarray
+  flags: np.ndarray
+
+  def first_alarms(self) -> np.ndarray:
+    """The place in its session of each one's first odd event; -1: none."""
+    which = np.repeat(np.arange(len(self.p)), np.diff(self.bounds))
+    odd = np.flatnonzero(self.odd)
+    some, first = np.unique(which[odd], return_index=True)
+    alarms = np.full(len(self.p), -1)
+    alarms[some] = self.offsets[some] + odd[first] - self.bounds[some]
+    return alarms
+
+  def line(self, j: int, place: int) -> int | None:
+    """The line of an event of session j; an end has none."""
+    start, stop = self.sessions.bounds[j : j + 2]
+    if self.sessions.lines is None or not 0 <= place < stop - start:
+      return None
+    return int(self.sessions.lines[start + place])
+
+  def timestamp(self, j: int, place: int) -> str | None:
+    """Likewise, its time."""
+    start, stop = self.sessions.bounds[j : j + 2]
+    if self.sessions.timestamps is None or not 0 <= place < stop - start:
+      return None
+    return self.sessions.timestamps[start + place]
+
+
+def _short(value: float) -> float:
+  """As many digits as a float32 has."""
+  return float(f"{value:.6g}")
+
+
+@contextmanager
+def _table(
+  folder: Path, name: str, form: str, columns: list[str]
+) -> Iterator[Callable[[list[Any]], Any]]:
+  """A function that writes a row of a table; what is None stays empty."""
+  kind, _, packed = form.partition(".")
+  with files.written(folder / f"{name}.{form}", "wb") as raw:
+    # Without the time, which would make equal tables different files.
+    file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    if kind == "csv":
+      writer = csv.writer(text, lineterminator="\n")
+      writer.writerow(columns)
+      yield writer.writerow
+    else:
+      encode = json.JSONEncoder(ensure_ascii=False).encode
+
+      def write(row):
+        found = zip(columns, row, strict=True)
+        kept = {name: value for name, value in found if value is not None}
+        text.write(encode(kept) + "\n")
+
+      yield write
+    text.flush()
+    text.detach()
+    if packed:
+      file.close()
+
+
+def write_sessions(found: Findings, folder: Path, form: str):
+  """Writes sessions.csv, or as `form` says: a row a session, as they came."""
+  sessions = found.sessions
+  alarms = found.first_alarms().tolist()
+  columns = ["session", "events", "p_value", "flag", "first_alarm"]
+  columns += ["line"] * (sessions.lines is not None) + list(found.scores)
+  columns += ["label"] * (sessions.labels is not None)
+  sizes = np.diff(sessions.bounds)[found.distinct.first].tolist()
+  about = [
+    (size, _short(p), int(flag), None if alarm < 0 else alarm)
+    for size, p, flag, alarm in zip(
+      sizes, found.p.tolist(), found.flags.tolist(), alarms, strict=True
+    )
+  ]
+  # JSON has no infinity.
+  scores = [
+    [_short(value) if math.isfinite(value) else "inf" for value in row]
+    for row in np.stack(list(found.scores.values()), axis=1).tolist()
+  ]
+  with _table(folder, "sessions", form, columns) as write:
+    for j, d in enumerate(found.distinct.which.tolist()):
+      row = [sessions.names[j], *about[d]]
+      if sessions.lines is not None:
+        row.append(found.line(j, alarms[d]))
+      row += scores[d]
+      if sessions.labels is not None:
+        row.append(int(sessions.labels[j]))
+      write(row)
+
+
+def write_events(
+  found: Findings,
+  which: np.ndarray,
+  details: Scores,
+  top_k: int,
+  folder: Path,
+  form: str,
+):
+  """Writes events.csv, or as `form` says: a row an event.
+
+  Args:
+    found: of all sessions.
+    which: the distinct sessions whose events are written.
+    details: entropy and likelier events of these.
+    top_k: up to which rank an event is among the likely ones.
+    folder: where.
+    form: how.
+  """
+  sessions = found.sessions
+  columns = ["session", "position"]
+  columns += ["line"] * (sessions.lines is not None)
+  columns += ["timestamp"] * (sessions.timestamps is not None)
+  columns += ["event", "nats", "bits", "probability", "rank", "in_top_k"]
+  columns += ["lifted_probability", "entropy", "p_value", "flag"]
+  K = details.values["ids"].shape[-1] if "ids" in details.values else 0
+  columns += [
+    f"{part}_{k}" for k in range(1, K + 1) for part in ("event", "probability")
+  ]
+  place_of = np.full(len(found.p), -1)
+  place_of[which] = np.arange(len(which))
+
+  @functools.lru_cache(maxsize=2**12)  # Most sessions are like others.
+  def rows(d: int) -> list[list[Any]]:
+    part = slice(*found.bounds[d : d + 2])
+    more = details.document(int(place_of[d]))
+    chances = np.exp(-found.nll[part])
+    near = found.rank[part] <= top_k
+    ranks = found.rank[part].tolist()
+    alternatives = [[] for _ in chances]
+    if K:
+      alternatives = [
+        [x for pair in zip(found.names.names(i), c, strict=True) for x in pair]
+        for i, c in zip(more["ids"], _shorts(more["chances"]), strict=True)
+      ]
+    return [
+      [event, *figures, *better]
+      for event, *figures, better in zip(
+        found.names.names(found.targets[part]),
+        _shorts(found.nll[part]),
+        _shorts(found.nll[part] / math.log(2)),
+        _shorts(chances),
+        [None if r > len(found.names) else r for r in ranks],
+        near.astype(int).tolist(),
+        _shorts(np.where(near, 1.0, chances)),
+        _shorts(more["entropy"]),
+        _shorts(found.event_p[part]),
+        found.odd[part].astype(int).tolist(),
+        alternatives,
+        strict=True,
+      )
+    ]
+
+  with _table(folder, "events", form, columns) as write:
+    for j, d in enumerate(found.distinct.which.tolist()):
+      if place_of[d] < 0:
+        continue
+      name, first = sessions.names[j], int(found.offsets[d])
+      for place, row in enumerate(rows(d), first):
+        where: list[Any] = [name, place]
+        if sessions.lines is not None:
+          where.append(found.line(j, place))
+        if sessions.timestamps is not None:
+          where.append(found.timestamp(j, place))
+        write(where + row)
+
+
+def _shorts(values: np.ndarray) -> Any:
+  """As `_short`, of each."""
+  if values.ndim > 1:
+    return [_shorts(row) for row in values]
+  return [float(f"{value:.6g}") for value in values.tolist()]
+
+
+def show(console: Console, found: Findings, order: np.ndarray):
+  """Prints a table of distinct sessions, in an order, and their odd events."""
+  table = Table("session", "", "p", "bits", "in context", title="odd sessions")
+  for d in order.tolist():
+    j = int(found.distinct.first[d])
+    count = int(found.distinct.counts[d])
+    start, stop = found.bounds[d : d + 2]
+    if start == stop:
+      continue
+    nll, odd = found.nll[start:stop], found.odd[start:stop]
+    place = int(nll.argmax())
+    first, last = max(place - _BEFORE, 0), min(place + _AFTER + 1, len(nll))
+    context = [
+      f"[reverse]{quoted(name)}[/reverse]"
+      if odd[n] or n == place
+      else quoted(name)
+      for n, name in enumerate(
+        found.names.names(found.targets[start + first : start + last]), first
+      )
+    ]
+    context = ["..."] * (first > 0) + context + ["..."] * (last < len(nll))
+    where = found.line(j, int(found.offsets[d]) + place)
+    table.add_row(
+      shown(found.sessions.names[j]) + (f"\nline {where}" if where else ""),
+      f"x{count}" if count > 1 else "",
+      f"{found.p[d]:.2g}" + ("" if found.flags[d] else " -"),
+      f"{nll[place] / math.log(2):.1f}",
+      " ".join(context),
+    )
+  console.print(table)
