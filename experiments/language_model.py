@@ -139,5 +139,5 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     if many_to_one
     else Decoder(start, partial(models.next_symbol, model)),
     forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
-    heads={} if many_to_one else {"forward": predict},
+    heads={"forward": predict},
   )

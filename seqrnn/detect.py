@@ -9,12 +9,14 @@ import copy
 import json
 import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -44,7 +46,8 @@ from seqrnn.scoring import Scores
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")
 COMBINED = "combined"
 # What the scores of normal sessions rest on, beside the run.
-_MEANING = ("head", "unknown", "short", "top_mean", "top_k", "folds", "scores")
+_MEANING = ("head", "unknown", "short", "top_mean", "top_k", "folds")
+_CURVES = 7  # Of scores beside the combined one.
 
 
 class Scored(NamedTuple):
@@ -58,6 +61,7 @@ class Scored(NamedTuple):
     scores: name -> float64 [D], higher is odder.
     counts: how often each session comes [D].
     short: which are flagged for their length alone [D].
+    seconds: that the network took.
   """
 
   nll: np.ndarray
@@ -67,6 +71,7 @@ class Scored(NamedTuple):
   scores: dict[str, np.ndarray]
   counts: np.ndarray
   short: np.ndarray
+  seconds: float
 
 
 class Detector(NamedTuple):
@@ -103,7 +108,9 @@ class Detector(NamedTuple):
   ) -> Scored:
     """All scores of distinct sessions, whose ids are of `names`."""
     settings = self.config.detect
+    began = time.perf_counter()
     found = self.say(sessions, names, 0)
+    seconds = time.perf_counter() - began
     # Here each once again, also those that are equal to this vocabulary.
     places, bounds = data.ranges(
       found.bounds[found.distinct], found.bounds[found.distinct + 1]
@@ -121,7 +128,7 @@ class Detector(NamedTuple):
       scores = {name: np.where(short, np.inf, s) for name, s in scores.items()}
     scores |= {name: score(sessions) for name, score in self.fitted.items()}
     targets = found.values["targets"][places]
-    return Scored(nll, rank, targets, bounds, scores, counts, short)
+    return Scored(nll, rank, targets, bounds, scores, counts, short, seconds)
 
 
 def even(scores: np.ndarray) -> np.ndarray:
@@ -229,31 +236,98 @@ class Normal(NamedTuple):
     return combine(oddness, settings.combine)
 
 
-def calibrate(parts: list[Scored], settings: Config) -> Normal:
-  """How normal sessions score; each counts as often as it comes.
+def calibrate(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  detector: Detector,
+  read: Callable[[str], splits.Pieces],
+  facts: Callable[[str], dict[str, Any]],
+) -> Normal:
+  """How normal sessions score; kept in detect/ until what it rests on changes.
+
+  Args:
+    build: as in `run`.
+    config: of the run.
+    workdir: of the run.
+    detector: of the run.
+    read: split -> its pieces.
+    facts: of the experiment.
 
   Raises:
-    UserError: there is no session to say so.
+    UserError: there is no session to say so; or training does.
   """
-  counts = np.concatenate([part.counts for part in parts])
-  kept = ~np.concatenate([part.short for part in parts])
-  if not kept.any():
-    raise UserError(
-      "config.detect.short='flag': all normal sessions are short, with no more"
-      " events than data.window"
-    )
+  settings = config.detect
+  fields = configs.flat(config)
+  rests_on = json.dumps(
+    {
+      "step": detector.step,
+      "scores": list(detector.fitted),
+      **{split: facts(split)["crc32"] for split in ("train", "validation")},
+      **{n: v for n, v in fields.items() if n.startswith(configs.TRAINING)},
+      **{f"detect.{name}": settings[name] for name in _MEANING},
+    }
+  )
+  path = workdir / "detect" / "calibration.npz"
+  path.parent.mkdir(exist_ok=True)
+  arrays = load(path, rests_on)
+  if arrays is None:
+    parts = cross_fit(build, config, workdir, detector, read)
+    arrays = gathered(parts)
+    with files.written(path, "wb") as file:
+      arrays_and_text: dict[str, Any] = {**arrays, "rests_on": rests_on}
+      np.savez_compressed(file, **arrays_and_text)
+  return normal_of(arrays, settings)
+
+
+def load(path: Path, rests_on: str) -> dict[str, np.ndarray] | None:
+  """The arrays of a file that rest on just this; None where there is none."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    return None
+  return arrays if str(arrays.pop("rests_on", "")) == rests_on else None
+
+
+def gathered(parts: list[Scored]) -> dict[str, np.ndarray]:
+  """All that a calibration is made of; sessions flagged anyway have no part."""
   scores = {
-    name: np.concatenate([part.scores[name] for part in parts])[kept]
+    f"score {name}": np.concatenate(
+      [part.scores[name][~part.short] for part in parts]
+    )
     for name in parts[0].scores
   }
-  counts = counts[kept]
-  nll = np.concatenate([part.nll for part in parts])
-  event_counts = np.concatenate(
-    [np.repeat(part.counts, np.diff(part.bounds)) for part in parts]
-  )
+  return {
+    **scores,
+    "counts": np.concatenate([part.counts[~part.short] for part in parts]),
+    "nll": np.concatenate([part.nll for part in parts]),
+    "event_counts": np.concatenate(
+      [np.repeat(part.counts, np.diff(part.bounds)) for part in parts]
+    ),
+  }
+
+
+def normal_of(arrays: dict[str, np.ndarray], settings: Config) -> Normal:
+  """The calibration; each session counts as often as it comes.
+
+  Raises:
+    UserError: there is none.
+  """
+  counts = arrays["counts"]
+  if not len(counts):
+    raise UserError(
+      f"config.detect.short={settings.short!r}: all normal sessions are short,"
+      " with no more events than data.window, and none tells how others score"
+    )
+  scores = {
+    name.removeprefix("score "): array
+    for name, array in arrays.items()
+    if name.startswith("score ")
+  }
   normal = Normal(
-    {name: Calibration(s, counts) for name, s in scores.items()},
-    Calibration(even(nll), event_counts),
+    {name: Calibration(array, counts) for name, array in scores.items()},
+    Calibration(even(arrays["nll"]), arrays["event_counts"]),
   )
   combined = normal.combined(scores, settings, own=True)
   normal.scores[COMBINED] = Calibration(combined, counts)
@@ -265,7 +339,7 @@ def cross_fit(
   config: Config,
   workdir: Path,
   detector: Detector,
-  names: Vocabulary,
+  read: Callable[[str], splits.Pieces],
 ) -> list[Scored]:
   """Scores of normal sessions, each by a detector that has not seen it.
 
@@ -273,7 +347,7 @@ def cross_fit(
   one of `detect.folds` others, each trained without them in folds/ of the
   workdir, once.
   """
-  read = splits.reader(config)
+  names = detector.experiment.vocabularies["symbols"]
 
   def score(by: Detector, pieces: splits.Pieces) -> Scored:
     sessions = data.of_pieces(pieces, names)
@@ -283,7 +357,7 @@ def cross_fit(
   parts = [score(detector, read("validation"))]
   folds = config.detect.folds
   for k in range(1, folds + 1):
-    print(f"fold {k} of {folds}: a model without that part of training")
+    print(f"fold {k} of {folds}: a model that does not see a part of training")
     part = copy.deepcopy(config)
     part.data.fold = f"{k}/{folds}"
     part.checkpoint.step = None
@@ -362,7 +436,8 @@ def inject(
   """Makes a share of the sessions anomalous, as many in each way.
 
   Returns:
-    the sessions, without those too short for it; of each the kind, or "".
+    the sessions in a new order, without those too short for it; of each the
+    kind, or "".
   """
   order = rng.permutation(len(sessions.bounds) - 1)
   count = round(share * len(order))
@@ -375,7 +450,9 @@ def inject(
       odd = anomalies.inject(rng, sessions.take(some), kind)
       parts.append(odd)
       kinds.append(np.full(len(odd.names), kind))
-  return joined(parts), np.concatenate(kinds)
+  found = joined(parts)
+  order = rng.permutation(len(found.names))
+  return found.take(order), np.concatenate(kinds)[order]
 
 
 def decide(
@@ -424,7 +501,7 @@ def judge(
   }
 
 
-def report(
+def tables(
   found: Findings, normal: Normal, settings: Config
 ) -> dict[str, dict[str, Any]]:
   """What report.json says of each score, and of the rule where it is another.
@@ -449,7 +526,7 @@ def report(
   return table
 
 
-def report_kinds(
+def figures_by_kind(
   found: Findings, kinds: np.ndarray
 ) -> dict[str, dict[str, float]]:
   """Average precision of each score for each kind of anomaly put in.
@@ -469,17 +546,20 @@ def report_kinds(
   return table
 
 
-def report_events(found: Findings) -> dict[str, float]:
-  """How well surprisal finds the events that are labelled odd."""
+def figures_of_events(
+  found: Findings, labels: np.ndarray
+) -> dict[str, float] | None:
+  """How well surprisal finds the events with a label; None: there are none."""
   which, sessions = found.distinct.which, found.sessions
-  assert sessions.line_labels is not None, "there are labels of events"
   starts, stops = found.bounds[which], found.bounds[which + 1]
   index, _ = data.ranges(starts, stops)
   first = sessions.bounds[:-1] + found.offsets[which]
   place, _ = data.ranges(first, first + stops - starts)
   # An end is no event of a file, and has no label.
   inside = place < np.repeat(sessions.bounds[1:], stops - starts)
-  index, labels = index[inside], sessions.line_labels[place[inside]]
+  index, labels = index[inside], labels[place[inside]]
+  if labels.all() or not labels.any():
+    return None
   cells = ranking.cells(even(found.nll[index]), found.odd[index], labels)
   return ranking.figures(cells)
 
@@ -493,79 +573,40 @@ def run(
     UserError: a task without heads, settings that do not go together, or what
       reading and training raise.
   """
-  from seqrnn import detection_pictures  # Matplotlib takes a second.
-
-  settings = config.detect
+  settings, folder = config.detect, workdir / "detect"
   console = Console(highlight=False)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
   names = experiment.vocabularies["symbols"]
+  read = splits.reader(config)
   began = time.perf_counter()
-  detector = learn(
-    build, config, workdir, data.of_split(config, names, "train")
-  )
-  normal = calibrate(
-    cross_fit(build, config, workdir, detector, names), settings
-  )
+  seen = data.of_pieces(read("train"), names)
+  detector = learn(build, config, workdir, seen)
+  normal = calibrate(build, config, workdir, detector, read, experiment.facts)
+  warn(console, normal, settings)
   calibrated = time.perf_counter()
   sessions, kinds = read_sessions(config, names)
-  distinct = sessions.distinct()
   been_read = time.perf_counter()
-  once = sessions.take(distinct.first)
-  scored = detector.score(once, names, distinct.counts)
-  combined = normal.combined(scored.scores, settings)
-  combined[scored.short] = np.inf
-  been_scored = time.perf_counter()
-  flags, odd = decide(scored, combined, normal, settings)
-  ends = np.zeros(len(flags), bool)
-  some = np.diff(scored.bounds) > 0
-  ends[some] = scored.targets[scored.bounds[1:][some] - 1] == END
-  found = Findings(
-    sessions=sessions,
-    distinct=distinct,
-    names=names,
-    nll=scored.nll,
-    rank=scored.rank,
-    targets=scored.targets,
-    bounds=scored.bounds,
-    # What is scored are a session's last events.
-    offsets=np.diff(once.bounds) + ends - np.diff(scored.bounds),
-    event_p=normal.events.p_values(even(scored.nll)),
-    odd=odd,
-    scores={COMBINED: combined, **scored.scores},
-    p=normal.scores[COMBINED].p_values(combined),
-    flags=flags,
-  )
-  folder = workdir / "detect"
-  folder.mkdir(exist_ok=True)
+  found = detect(detector, normal, sessions, names)
+  scored = time.perf_counter()
   write_sessions(found, folder, settings.format)
-  if settings.events != "none":
-    which = np.arange(len(flags))
-    if settings.events == "flagged":
-      which = np.flatnonzero(flags)
-    if len(which):
-      part = once.take(which)
-      details = detector.say(part, names, settings.alternatives)
-      write_events(
-        found, which, details, settings.top_k, folder, settings.format
-      )
+  write_odd(found, detector, folder)
   written = time.perf_counter()
-  limits = thresholds(normal, detector, settings)
-  warn(console, normal, settings)
-  table = report(found, normal, settings)
-  by_kind = None if kinds is None else report_kinds(found, kinds)
-  labelled = sessions.line_labels is not None and sessions.line_labels.any()
-  events = np.diff(scored.bounds)
+  limits = thresholds(normal, detector)
+  table = tables(found, normal, settings)
+  by_kind = None if kinds is None else figures_by_kind(found, kinds)
+  labels = sessions.line_labels
+  events = np.diff(found.bounds)
   record = {
     "step": detector.step,
     "data": {
       "train": experiment.facts("train"),
       "validation": experiment.facts("validation"),
       "looked_at": {
-        "sessions": len(distinct.which),
-        "distinct_sessions": len(distinct.first),
-        "events_scored": int(events @ distinct.counts),
-        "distinct_events_scored": int(events.sum()),
+        "sessions": len(found.distinct.which),
+        "distinct_sessions": len(events),
+        "events_scored": int(events @ found.distinct.counts),
+        "distinct_events_scored": len(found.nll),
         "crc32": zlib.crc32(
           sessions.bounds.tobytes(), zlib.crc32(sessions.ids.tobytes())
         ),
@@ -574,52 +615,111 @@ def run(
     "thresholds": limits,
     "figures": table,
     "average_precision_by_kind": by_kind,
-    "events": report_events(found) if labelled else None,
+    "events": None if labels is None else figures_of_events(found, labels),
     "seconds": {
       "calibration": calibrated - began,
       "reading": been_read - calibrated,
-      "scoring": been_scored - been_read,
-      "writing": written - been_scored,
+      "scoring": scored - been_read,
+      "scoring_by_the_network": found.seconds,
+      "writing": written - scored,
     },
+    "distinct_events_per_second": len(found.nll) / found.seconds,
     "config": configs.nested(configs.flat(config)),
   }
   write_json(folder / "thresholds.json", limits)
   write_json(folder / "report.json", record)
-  if events.any():
-    calibration = normal.scores[COMBINED]
-    detection_pictures.draw(
-      found,
-      calibration,
-      (
-        calibration.threshold(settings.rate),
-        normal.events.threshold(settings.event_rate),
-      ),
-      found.scores,
-      folder,
-    )
-  worst = np.argsort(-combined, kind="stable")[: settings.worst]
-  show(console, found, worst)
+  picture(found, normal, table, settings, folder)
+  show(console, found, found.oddest()[: settings.worst])
   console.print(tabulate(table, settings.rate))
   if by_kind is not None:
     title = "average precision by kind of anomaly"
-    made = Table("score", *anomalies.KINDS, title=title)
+    made = Table("score", *anomalies.KINDS, title=title, box=box.SIMPLE)
     for name, row in by_kind.items():
       made.add_row(name, *(f"{value:.3f}" for value in row.values()))
     console.print(made)
-  seconds = max(been_scored - been_read, 1e-9)
   console.print(
-    f"{folder}: {int(flags[distinct.which].sum()):,} of"
-    f" {len(distinct.which):,} sessions flagged,"
-    f" {len(distinct.first):,} distinct ones scored at"
-    f" {events.sum() / seconds:,.0f} events a second"
+    f"{folder}: {int(found.flags[found.distinct.which].sum()):,} of"
+    f" {len(found.distinct.which):,} sessions flagged"
   )
   return found
 
 
-def thresholds(
-  normal: Normal, detector: Detector, settings: Config
-) -> dict[str, Any]:
+def detect(
+  detector: Detector, normal: Normal, sessions: Sessions, names: Vocabulary
+) -> Findings:
+  """What a detector finds in sessions, whose ids are of `names`."""
+  settings = detector.config.detect
+  distinct = sessions.distinct()
+  once = sessions.take(distinct.first)
+  scored = detector.score(once, names, distinct.counts)
+  combined = normal.combined(scored.scores, settings)
+  combined[scored.short] = np.inf
+  flags, odd = decide(scored, combined, normal, settings)
+  sizes = np.diff(scored.bounds)
+  ends = np.zeros(len(flags), bool)
+  ends[sizes > 0] = scored.targets[scored.bounds[1:][sizes > 0] - 1] == END
+  return Findings(
+    sessions=sessions,
+    distinct=distinct,
+    names=names,
+    nll=scored.nll,
+    rank=scored.rank,
+    targets=scored.targets,
+    bounds=scored.bounds,
+    # What is scored are a session's last events.
+    offsets=np.diff(once.bounds) + ends - sizes,
+    event_p=normal.events.p_values(even(scored.nll)),
+    odd=odd,
+    scores={COMBINED: combined, **scored.scores},
+    p=normal.scores[COMBINED].p_values(combined),
+    flags=flags,
+    seconds=scored.seconds,
+  )
+
+
+def write_odd(found: Findings, detector: Detector, folder: Path):
+  """Writes the events of the sessions that `detect.events` says."""
+  settings = detector.config.detect
+  which = np.arange(len(found.flags))
+  if settings.events == "flagged":
+    which = np.flatnonzero(found.flags)
+  if settings.events == "none" or not len(which):
+    return
+  part = found.sessions.take(found.distinct.first[which])
+  details = detector.say(part, found.names, settings.alternatives)
+  write_events(found, which, details, settings.top_k, folder, settings.format)
+
+
+def picture(
+  found: Findings,
+  normal: Normal,
+  table: dict[str, dict[str, Any]],
+  settings: Config,
+  folder: Path,
+):
+  """Draws what was found, with the scores that find most."""
+  from seqrnn import detection_pictures  # Matplotlib takes a second.
+
+  if not len(found.nll):
+    return
+  best = sorted(
+    (name for name in found.scores if name != COMBINED),
+    key=lambda name: -table[name].get("average_precision", 0),
+  )
+  calibration = normal.scores[COMBINED]
+  detection_pictures.draw(
+    found,
+    calibration,
+    calibration.threshold(settings.rate),
+    normal.events.threshold(settings.event_rate),
+    {name: found.scores[name] for name in (COMBINED, *best[:_CURVES])},
+    folder,
+  )
+
+
+def thresholds(normal: Normal, detector: Detector) -> dict[str, Any]:
   """What thresholds.json says: beyond what a score is flagged."""
+  settings = detector.config.detect
   sessions, events = normal.scores[COMBINED], normal.events
   return {
     "head": settings.head,
@@ -683,11 +783,11 @@ def tabulate(table: dict[str, dict[str, Any]], rate: float) -> Table:
     key: name for key, name in columns.items() if key in table[COMBINED]
   }
   title = f"beyond the threshold for a false-alarm rate of {rate:g}"
-  made = Table("score", title=title)
+  made = Table("score", title=title, box=box.SIMPLE)
   for name in ("flagged", *columns.values()):
     made.add_column(name, justify="right")
   for name, row in table.items():
-    figures = (f"{row[key]:.4f}" for key in columns)
+    figures = (f"{row[key]:.3f}" for key in columns)
     made.add_row(name, f"{row['flagged']:,}", *figures)
   return made
 

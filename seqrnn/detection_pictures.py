@@ -24,7 +24,8 @@ _LABELS = {False: ("normal", "C0"), True: ("labelled odd", "C3")}
 def draw(
   found: Findings,
   calibration: Calibration,
-  thresholds: tuple[float, float],
+  session: float,
+  event: float,
   curves: dict[str, np.ndarray],
   folder: Path,
 ):
@@ -33,11 +34,11 @@ def draw(
   Args:
     found: of all sessions; some must have events.
     calibration: the combined score of normal sessions.
-    thresholds: of that score, and of an event's surprisal in nats.
+    session: the threshold of that score.
+    event: that of an event's surprisal in nats.
     curves: name -> score [D], what ROC and PR are drawn of.
     folder: where.
   """
-  session, event = thresholds
   pictures = {
     "timeline": _timeline(found, event),
     "scores": _scores(found, calibration, session),
@@ -184,7 +185,7 @@ def _curves(
       "label": name,
       "lw": 2.2 if not number else 1.0,
       "zorder": -number,
-      "color": matplotlib.colormaps["tab20"](number % 20),
+      "color": matplotlib.colormaps["tab10"](number % 10),
     }
     roc.step(
       np.maximum(false / false[-1], lowest),
@@ -192,7 +193,8 @@ def _curves(
       where="post",
       **style,
     )
-    precision.plot(true / true[-1], true / (true + false), **style)
+    # As average precision counts it.
+    precision.step(true / true[-1], true / (true + false), where="pre", **style)
   roc.set_xscale("log")
   roc.set(xlabel="false-alarm rate", ylabel="recall", xlim=(lowest, 1))
   precision.set(xlabel="recall", ylabel="precision")

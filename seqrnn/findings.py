@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -43,6 +44,7 @@ class Findings(NamedTuple):
     scores: name -> what is said of a session [D]; higher is odder.
     p: p-values of the sessions [D].
     flags: which of them are flagged [D].
+    seconds: that the network took.
   """
 
   sessions: Sessions
@@ -58,6 +60,11 @@ class Findings(NamedTuple):
   scores: dict[str, np.ndarray]
   p: np.ndarray
   flags: np.ndarray
+  seconds: float
+
+  def oddest(self) -> np.ndarray:
+    """The distinct sessions, the oddest first."""
+    return np.argsort(-self.scores["combined"], kind="stable")
 
   def first_alarms(self) -> np.ndarray:
     """The place in its session of each one's first odd event; -1: none."""
@@ -232,7 +239,9 @@ def _shorts(values: np.ndarray) -> Any:
 
 def show(console: Console, found: Findings, order: np.ndarray):
   """Prints a table of distinct sessions, in an order, and their odd events."""
-  table = Table("session", "", "p", "bits", "in context", title="odd sessions")
+  table = Table(
+    "session", "p", "bits", "in context", title="odd sessions", box=box.SIMPLE
+  )
   for d in order.tolist():
     j = int(found.distinct.first[d])
     count = int(found.distinct.counts[d])
@@ -252,10 +261,12 @@ def show(console: Console, found: Findings, order: np.ndarray):
     ]
     context = ["..."] * (first > 0) + context + ["..."] * (last < len(nll))
     where = found.line(j, int(found.offsets[d]) + place)
+    name = shown(found.sessions.names[j])
+    name += f", line {where}" if where is not None else ""
+    name += f", and {count - 1:,} like it" if count > 1 else ""
     table.add_row(
-      shown(found.sessions.names[j]) + (f"\nline {where}" if where else ""),
-      f"x{count}" if count > 1 else "",
-      f"{found.p[d]:.2g}" + ("" if found.flags[d] else " -"),
+      f"[bold]{name}[/bold]" if found.flags[d] else name,
+      f"{found.p[d]:.2g}",
       f"{nll[place] / math.log(2):.1f}",
       " ".join(context),
     )

@@ -127,7 +127,7 @@ def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
       f"data.fold={which!r}: {len(some)} documents are too few for {parts}"
       " parts of the training split"
     )
-  digests = np.array([_digest(corpus.groups[n]) for n in some.tolist()])
+  digests = np.array([_digest(corpus.groups[int(n)]) for n in some])
   part = np.empty(len(some), np.int64)
   part[np.argsort(digests, kind="stable")] = np.arange(len(some)) % parts
   some = (part[group] == number - 1) == held_out

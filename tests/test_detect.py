@@ -1,0 +1,355 @@
+"""detect: against one session after another; labels change no flag."""
+
+import csv
+import gzip
+import json
+import math
+import random
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny
+
+import experiments
+from configs import base
+from seqrnn import config as configs
+from seqrnn import detect, train
+from seqrnn.data import splits
+from seqrnn.data.vocabulary import BEGIN, END, PAD
+from seqrnn.errors import UserError
+
+FIELDS = {
+  "data.unit": "session",
+  "data.split": "documents",
+  "data.validation_fraction": 0.2,
+  "data.test_fraction": 0.0,
+  "data.window": 20,
+  "data.buckets": 3,
+  "data.repeats": "weight",
+  "model.hidden_size": 16,
+  "optimizer.learning_rate": 0.02,
+  "train.batch_size": 16,
+  "train.epochs": 6,
+  "detect.folds": 2,
+  "detect.rate": 0.02,
+  "detect.event_rate": 0.005,
+  "detect.top_k": 2,
+  "detect.bootstrap": 10,
+}
+
+
+_OWN = ("session", "line", "label")  # Columns in which equal sessions differ.
+
+
+def walk(rng):
+  """A session of a small machine, whose events follow each other by rules."""
+  after = {"a": "bc", "b": "cd", "c": "d", "d": "ae"}
+  found = ["a"]
+  while found[-1] != "e" and len(found) < 15:
+    found.append(rng.choice(after[found[-1]]))
+  return " ".join(found)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+  """A run of such sessions, detected once; and other sessions, some odd."""
+  folder = tmp_path_factory.mktemp("detect")
+  rng = random.Random(0)
+  normal = [walk(rng) for _ in range(400)]
+  (folder / "normal.txt").write_text("\n".join(normal))
+  good = [walk(rng) for _ in range(300)]
+  (folder / "good.txt").write_text("\n".join(good))
+  bad = ["a b a e", "d d d d", "a c d x e", "e", "a b d"] * 2
+  (folder / "bad.txt").write_text("\n".join(bad))
+  config = tiny(folder, {**FIELDS, "data.path": str(folder / "normal.txt")})
+  train.run(experiments.build, config, folder / "run")
+  config.detect.path = str(folder / "good.txt")
+  config.detect.anomalous_path = str(folder / "bad.txt")
+  found = detect.run(experiments.build, config, folder / "run")
+  return folder, config, found
+
+
+def oracle(workdir):
+  """A function from the text of a session to the surprisals of its events."""
+  run = experiments.load(workdir)
+  symbols = run.experiment.vocabularies["symbols"]
+  predict = jax.jit(run.experiment.predict)
+
+  def surprisal(text):
+    ids = np.array([BEGIN, *symbols.encode(text.split()), END])
+    inputs_1T = np.full((1, 20), PAD, np.int32)
+    inputs_1T[0, : len(ids) - 1] = ids[:-1]
+    batch = {"inputs": inputs_1T, "reset": np.ones(1, bool)}
+    logits_TV = np.asarray(predict(run.params, (), batch)[1][0], np.float64)
+    chosen_T = logits_TV[np.arange(len(ids) - 1), ids[1:]]
+    return np.log(np.exp(logits_TV).sum(-1))[: len(ids) - 1] - chosen_T
+
+  return surprisal
+
+
+def table(path):
+  with path.open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def test_sessions_have_the_scores_of_each_by_itself(home):
+  folder, config, found = home
+  surprisal = oracle(folder / "run")
+  texts = [
+    line
+    for name in ("good.txt", "bad.txt")
+    for line in (folder / name).read_text().split("\n")
+  ]
+  rows = table(folder / "run/detect/sessions.csv")
+  assert len(rows) == len(texts)
+  for j in [*range(0, 300, 29), *range(300, 310)]:
+    row, events = rows[j], texts[j].split()
+    nll = surprisal(texts[j])
+    if "x" in events:
+      nll[events.index("x")] = config.detect.unknown
+    assert int(row["events"]) == len(events) == len(nll) - 1
+    mean_of_5 = np.sort(nll)[-5:].mean()
+    assert float(row["max"]) == pytest.approx(nll.max(), rel=1e-3, abs=1e-3)
+    assert float(row["mean"]) == pytest.approx(nll.mean(), rel=1e-3, abs=1e-3)
+    assert float(row["top_mean"]) == pytest.approx(mean_of_5, 1e-3, 1e-3)
+    assert int(row["label"]) == (j >= 300)
+    assert float(row["unknown"]) == events.count("x")
+  # What an engineer would call odd is.
+  odd = {t for t, row in zip(texts, rows, strict=True) if row["flag"] == "1"}
+  assert {"a b a e", "d d d d", "a c d x e"} <= odd
+  # Equal sessions are scored, and told, the same.
+  same = {}
+  for text, row in zip(texts, rows, strict=True):
+    told = [v for k, v in row.items() if k not in _OWN]
+    assert same.setdefault(text, told) == told
+
+
+def test_events_are_told_with_their_place_and_what_is_likelier(home):
+  folder, config, found = home
+  rows = table(folder / "run/detect/events.csv")
+  names = found.sessions.names
+  flagged = found.flags[found.distinct.which]
+  assert {row["session"] for row in rows} == {
+    name for name, flag in zip(names, flagged, strict=True) if flag
+  }
+  session = [row for row in rows if row["session"] == "bad.txt:3"]
+  assert [row["event"] for row in session] == [
+    *"acd",
+    "<unknown>",
+    "e",
+    "<end>",
+  ]
+  assert [row["position"] for row in session] == list("012345")
+  unknown = session[3]
+  assert unknown["rank"] == "" and unknown["in_top_k"] == "0"
+  assert float(unknown["nats"]) == config.detect.unknown
+  assert unknown["event_1"] in ("a", "e") and unknown["flag"] == "1"
+  for row in rows:
+    nats, chance = float(row["nats"]), float(row["probability"])
+    assert 0 <= nats < math.inf
+    assert chance == pytest.approx(math.exp(-nats), rel=1e-4)
+    assert float(row["bits"]) == pytest.approx(nats / math.log(2), rel=1e-4)
+    near = row["rank"] != "" and int(row["rank"]) <= 2
+    assert (row["in_top_k"] == "1") == near
+    assert float(row["lifted_probability"]) == (1 if near else chance)
+    if row["rank"] == "1":
+      assert row["event"] == row["event_1"]
+    assert float(row["probability_1"]) >= float(row["probability_2"])
+    p = (1 + found_as_high(folder, nats)) / (found_events(folder) + 1)
+    assert float(row["p_value"]) == pytest.approx(p, rel=1e-3)
+
+
+def calibration(folder):
+  return np.load(folder / "run/detect/calibration.npz")
+
+
+def found_as_high(folder, nats):
+  file = calibration(folder)
+  return file["event_counts"][file["nll"].round(4) >= round(nats, 4)].sum()
+
+
+def found_events(folder):
+  return calibration(folder)["event_counts"].sum()
+
+
+def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
+  folder, config, found = home
+  read = splits.reader(config)
+  file = calibration(folder)
+  assert file["counts"].sum() == len(read("train")) + len(read("validation"))
+  scores = np.repeat(file["score max"], file["counts"])
+  expected = [by_itself(folder / "run", read("validation"))]
+  for k in (1, 2):
+    held_out = splits.fold(read("train"), f"{k}/2", True)
+    expected.append(by_itself(folder / f"run/folds/{k}-of-2", held_out))
+    path = folder / f"run/folds/{k}-of-2/config.json"
+    part = splits.reader(configs.read(path, base.get_config()))("train")
+    trained_on = {document.name for document in part.documents()}
+    assert not trained_on & {document.name for document in held_out.documents()}
+    assert len(part) + len(held_out) == len(read("train"))
+  np.testing.assert_allclose(
+    np.sort(scores), np.sort(np.concatenate(expected)), rtol=1e-3, atol=1e-3
+  )
+
+
+def by_itself(workdir, pieces):
+  surprisal = oracle(workdir)
+  texts = [" ".join(document.symbols) for document in pieces.documents()]
+  highest = {text: surprisal(text).max() for text in set(texts)}
+  return np.array([highest[text] for text in texts])
+
+
+def test_labels_change_nothing_but_figures(home, tmp_path):
+  folder, config, found = home
+  config = config.copy_and_resolve_references()
+  texts = [(folder / name).read_text() for name in ("good.txt", "bad.txt")]
+  (tmp_path / "all.txt").write_text("\n".join(texts))
+  config.detect.path = str(tmp_path / "all.txt")
+  config.detect.anomalous_path = None
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  assert "f1" in report["figures"]["combined"]
+  again = detect.run(experiments.build, config, folder / "run")
+  for name in found.scores:
+    np.testing.assert_array_equal(
+      found.scores[name][found.distinct.which],
+      again.scores[name][again.distinct.which],
+    )
+  np.testing.assert_array_equal(
+    found.flags[found.distinct.which], again.flags[again.distinct.which]
+  )
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  assert "f1" not in report["figures"]["combined"]
+
+
+def again(home, **changes):
+  """The findings of the same run with other settings."""
+  folder, config, _ = home
+  config = config.copy_and_resolve_references()
+  for name, value in changes.items():
+    config.detect[name] = value
+  return detect.run(experiments.build, config, folder / "run")
+
+
+@pytest.mark.parametrize("rule", ["events", "budget", "bh", "topk"])
+def test_rules(home, rule):
+  found = again(home, rule=rule, budget=7, events="none", false_share=0.2)
+  limit = np.sort(
+    np.repeat(calibration(home[0])["nll"], calibration(home[0])["event_counts"])
+  )
+  for d, flag in enumerate(found.flags):
+    part = slice(*found.bounds[d : d + 2])
+    if rule == "topk":
+      assert flag == (found.rank[part] > 2).any()
+    elif rule == "events":
+      assert flag == (found.event_p[part] <= 0.005).any()
+  assert limit.size
+  if rule == "budget":
+    assert found.flags.sum() == 7
+    worst = found.scores["combined"][found.flags].min()
+    assert worst >= found.scores["combined"][~found.flags].max()
+  if rule == "bh":
+    p = np.sort(found.p[found.distinct.which])
+    ranks = np.arange(1, len(p) + 1)
+    last = p[p <= 0.2 * ranks / len(p)].max()
+    assert found.flags.tolist() == (found.p <= last).tolist()
+
+
+def test_events_of_all_sessions_as_packed_lines_of_json(home):
+  folder, config, _ = home
+  found = again(home, events="all", format="jsonl.gz", alternatives=0)
+  with gzip.open(folder / "run/detect/events.jsonl.gz", "rt") as file:
+    rows = [json.loads(line) for line in file]
+  assert len(rows) == len(found.sessions.ids) + len(found.sessions.names)
+  texts = {}
+  for row in rows:
+    texts.setdefault(row["session"], []).append(row["event"])
+  assert " ".join(texts["bad.txt:5"]) == "a b d <end>"
+  assert "event_1" not in rows[0] and isinstance(rows[0]["nats"], float)
+  with gzip.open(folder / "run/detect/sessions.jsonl.gz", "rt") as file:
+    assert len(file.readlines()) == len(found.sessions.names)
+
+
+def test_anomalies_put_in_are_found_by_kind(home):
+  folder, _, _ = home
+  again(home, path=str(folder / "good.txt"), anomalous_path=None, inject=0.2)
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  by_kind = report["average_precision_by_kind"]
+  assert set(by_kind["combined"]) == {
+    "swap",
+    "drop",
+    "insert",
+    "foreign",
+    "truncate",
+  }
+  assert by_kind["combined"]["swap"] > 0.5 > by_kind["unseen"]["swap"]
+  assert report["events"]["auroc"] > 0.6
+  first = (folder / "run/detect/sessions.csv").read_text()
+  again(home, path=str(folder / "good.txt"), anomalous_path=None, inject=0.2)
+  assert (folder / "run/detect/sessions.csv").read_text() == first
+
+
+def test_a_rate_that_nothing_resolves_is_told(home, capsys):
+  found = again(home, rate=1e-4, events="none")
+  assert not found.flags.any()
+  error = capsys.readouterr().err
+  assert error.startswith("detect.rate=0.0001: below 0.0025, so no session can")
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"head": "joint"}, "config.detect.head='joint': .* has forward"),
+    ({"scores": "max,men"}, "config.detect.scores='max,men': must be some of"),
+    ({"inject": 0.1}, "config.detect.inject=0.1: the sessions have labels"),
+    ({"path": "none.txt"}, "detect.path='none.txt': no such file"),
+    ({"path": None}, "config.detect.anomalous_path=.*: needs detect.path"),
+  ],
+)
+def test_what_cannot_be_is_refused(home, changes, message):
+  with pytest.raises(UserError, match=f"^{message}"):
+    again(home, **changes)
+
+
+def test_the_protocol_of_deeplog(tmp_path):
+  rng = random.Random(1)
+  (tmp_path / "normal.txt").write_text("\n".join(walk(rng) for _ in range(200)))
+  texts = [walk(rng) for _ in range(60)] + ["a b a c d e", "a b", "x"]
+  (tmp_path / "new.txt").write_text("\n".join(texts))
+  config = tiny(
+    tmp_path,
+    {
+      **FIELDS,
+      "data.path": str(tmp_path / "normal.txt"),
+      "data.mapping": "many_to_one",
+      "data.boundaries": False,
+      "data.window": 3,
+      "data.step": 1,
+      "train.epochs": 2,
+      "detect.rule": "topk",
+      "detect.short": "flag",
+      "detect.folds": 0,
+      "detect.path": str(tmp_path / "new.txt"),
+    },
+  )
+  train.run(experiments.build, config, tmp_path / "run")
+  found = detect.run(experiments.build, config, tmp_path / "run")
+  run = experiments.load(tmp_path / "run")
+  symbols = run.experiment.vocabularies["symbols"]
+  predict = jax.jit(run.experiment.predict)
+  for text, d in zip(texts, found.distinct.which, strict=True):
+    ids = symbols.encode(text.split())
+    odd = len(ids) <= 3
+    for place in range(3, len(ids)):
+      batch = {
+        "inputs": ids[None, place - 3 : place],
+        "reset": np.ones(1, bool),
+      }
+      logits_V = np.asarray(predict(run.params, (), batch)[1])[0, 0]
+      odd |= ids[place] not in np.argsort(-logits_V)[:2]
+    assert found.flags[d] == odd
+    if len(ids) > 3:
+      assert found.offsets[d] == 3
+  config.data.step = 2
+  with pytest.raises(UserError, match="^data.step=2 with data.mapping"):
+    detect.check(run.experiment, config)
