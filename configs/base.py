@@ -295,7 +295,7 @@ def get_config() -> ml_collections.ConfigDict:
   # top_mean of the surprisals; misses of top_k; unknown events; or baselines.
   detect.scores = "max,mean,count_vector"
   # min: the least p-value decides; fisher: their product.
-  detect.combine = "min"
+  detect.combine = "fisher"
   # The training sessions are dealt into so many parts, and each is scored by a
   # model trained on the others: so normal sessions score. 0: the validation
   # split alone says so, which takes no training, and resolves less.
