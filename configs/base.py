@@ -266,11 +266,6 @@ def get_config() -> ml_collections.ConfigDict:
   sample.seed = 0
   sample.tempo = 120  # Music: frames a minute.
 
-  config.follow = follow = ml_collections.ConfigDict()
-  # Of how many sessions --follow keeps what it has read: those whose events are
-  # the newest. Another one begins anew.
-  follow.sessions = 100_000
-
   config.detect = detect = ml_collections.ConfigDict()
   # What is looked at: sessions in the form of data.unit and data.format; None:
   # the test split. A second path: sessions known to be anomalous, beside normal
@@ -318,6 +313,9 @@ def get_config() -> ml_collections.ConfigDict:
   detect.alternatives = 3
   detect.worst = 20  # Sessions in the table.
   detect.bootstrap = 200  # Draws for the intervals of figures.
+  # Of how many sessions --follow keeps what it has read: those whose events are
+  # the newest. Another one begins anew.
+  detect.followed = 100_000
 
   config.search = search = ml_collections.ConfigDict()
   # tpe: near what was good so far, by Optuna's tree of Parzen estimators;

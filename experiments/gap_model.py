@@ -57,12 +57,6 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     apart=apart,
   )
   model = models.sequence_model(config.model, body, len(symbols), pooled=False)
-  forward = models.sequence_model(
-    config.model,
-    models.stack(config.model, len(symbols)),
-    len(symbols),
-    pooled=False,
-  )
   segments = Segments(config, symbols, length=data.window, minimum=1)
 
   def targets(batch: Batch) -> Batch:
@@ -107,19 +101,27 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     nll_BT = metrics.surprisal(logits_BTV, batch["targets"])
     return carry, nll_BT * batch["weights"]
 
-  def next_symbol(params, carry, symbol_B):
-    tower = params["body"]["forward"]["tower"]
-    own = {**params, "body": tower, "head": params["forward_head"]}
-    return models.next_symbol(forward, own, carry, symbol_B)
-
   def forbidden(T):
     itself = np.eye(T, dtype=bool)
     before = np.tri(T, k=-1, dtype=bool)
     return np.concatenate([itself, ~before, itself | before][: len(heads)])
 
-  heads = {"joint": predict}
+  heads, decoder = {"joint": predict}, None
   if apart:
     heads = {name: partial(by, name) for name in HEADS}
+    forward = models.sequence_model(
+      config.model,
+      models.stack(config.model, len(symbols)),
+      len(symbols),
+      pooled=False,
+    )
+
+    def next_symbol(params, carry, symbol_B):
+      tower = params["body"]["forward"]["tower"]
+      own = {**params, "body": tower, "head": params["forward_head"]}
+      return models.next_symbol(forward, own, carry, symbol_B)
+
+    decoder = Decoder(forward.initial_carry, next_symbol)
   return Experiment(
     vocabularies=vocabularies,
     init=lambda key: models.init(model, key),
@@ -129,7 +131,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     batches=lambda *split, **how: segments.batches(*split, **how).map(targets),
     predict=predict,
     score=score,
-    decoder=Decoder(forward.initial_carry, next_symbol) if apart else None,
+    decoder=decoder,
     forbidden=forbidden,
     heads=heads,
     fills_gaps=True,

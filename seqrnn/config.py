@@ -631,7 +631,6 @@ RULES: dict[str, Rule] = {
   "sample.top_p": _or_none(_UP_TO_1),
   "sample.seed": _SEED,
   "sample.tempo": _whole(4, 10_000, "4 to 10,000"),  # MIDI's own limits.
-  "follow.sessions": _WHOLE,
   "detect.path": _or_none(_TEXT),
   "detect.anomalous_path": _or_none(_TEXT),
   "detect.labels": _or_none(_TEXT),
@@ -659,6 +658,7 @@ RULES: dict[str, Rule] = {
   "detect.alternatives": _NATURAL,
   "detect.worst": _NATURAL,
   "detect.bootstrap": _NATURAL,
+  "detect.followed": _WHOLE,
   "search.method": _choice("tpe", "random", "grid", "coarse"),
   "search.coarse_size": _SIZE,
   "search.trials": _WHOLE,

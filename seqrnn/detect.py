@@ -395,7 +395,7 @@ def read_sessions(
     )
     found = joined([marked(found, False), marked(odd, True)])
   if settings.labels is not None:
-    found = data.labelled(found, settings.labels)
+    found = data.with_labels(found, settings.labels)
   if not settings.inject:
     return found, None
   if found.labels is not None:

@@ -163,7 +163,7 @@ def follow(
     stdout.write(json.dumps(said) + "\n")
     stdout.flush()
     sessions[session] = position + 1, state_S
-    if len(sessions) > config.follow.sessions:
+    if len(sessions) > config.detect.followed:
       del sessions[next(iter(sessions))]
 
 

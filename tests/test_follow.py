@@ -107,7 +107,7 @@ def test_scores_are_those_of_whole_sessions(tmp_path, fields):
 
 def test_the_sessions_that_wait_longest_are_forgotten(tmp_path):
   made = make(tmp_path, {})
-  made[0].follow.sessions = 2
+  made[0].detect.followed = 2
   lines = [b"x a", b"y b", b"x c", b"z a", b"y b", b"x c"]
   found = followed(made, lines)
   # z drives out y, which came before x; y drives out x.
