@@ -179,6 +179,8 @@ def get_config() -> ml_collections.ConfigDict:
   optimizer.decay = 0.9  # RMSprop: of the mean squared gradient.
   optimizer.momentum = 0.0  # SGD and RMSprop.
   optimizer.nesterov = False  # SGD.
+  # SGD: gradients times 1 - momentum, which leaves steps as large as without.
+  optimizer.dampened = False
   optimizer.beta1 = 0.9  # Adam, AdamW.
   optimizer.beta2 = 0.999
   optimizer.epsilon = 1e-8
@@ -336,8 +338,9 @@ def get_config() -> ml_collections.ConfigDict:
   search.workers = placeholder(int)
   # A database, as an SQLAlchemy URL. None: a file in the workdir.
   search.storage = placeholder(str)
-  # log_uniform(low, high), uniform(low, high), integer(low, high), and
-  # choice(a, b, ...) or grid(a, b, ...): as in
+  # log_uniform(low, high), uniform(low, high), integer(low, high),
+  # one_minus_log_uniform(low, high), whose low and high are of 1 - the field,
+  # and choice(a, b, ...) or grid(a, b, ...): as in
   # search.space.optimizer.learning_rate = "log_uniform(1e-4, 1e-1)".
   search.space = space
   return config.lock()

@@ -573,6 +573,7 @@ RULES: dict[str, Rule] = {
   "optimizer.decay": _SHARE,
   "optimizer.momentum": _SHARE,
   "optimizer.nesterov": _SWITCH,
+  "optimizer.dampened": _SWITCH,
   "optimizer.beta1": _SHARE,
   "optimizer.beta2": _SHARE,
   "optimizer.epsilon": _POSITIVE,

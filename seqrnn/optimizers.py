@@ -86,4 +86,6 @@ def optimizer(
     parts.append(optax.clip_by_global_norm(fields.clip_norm))
   if fields.weight_decay and fields.name != "adamw":
     parts.append(optax.add_decayed_weights(fields.weight_decay))
+  if fields.dampened:
+    parts.append(optax.scale(1 - fields.momentum))
   return optax.chain(*parts, rules[fields.name]())

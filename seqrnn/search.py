@@ -65,7 +65,10 @@ except ImportError:
     " 'seqrnn[search]'"
   ) from None
 
-Space = dict[str, Any]  # Of Optuna's distributions, by the names of the fields.
+# Of Optuna's distributions, by the names of the fields, or by _REST and a name
+# where what is left to 1 is drawn.
+Space = dict[str, Any]
+_REST = "1 - "
 # What must not change within a search.
 _FIXED = (
   *configs.TRAINING,
@@ -78,7 +81,7 @@ _LEARNING_RATE = "optimizer.learning_rate"
 _LADDER = [float(f"1e-{power}") for power in range(8)]  # Of the coarse method.
 _FORMS = (
   "must be log_uniform(low, high), uniform(low, high), integer(low, high),"
-  " choice(a, b, ...) or grid(a, b, ...)"
+  " one_minus_log_uniform(low, high), choice(a, b, ...) or grid(a, b, ...)"
 )
 _ATTEMPTS = 3  # At a trial whose process was killed.
 _STARTS = 8  # Of a worker that was killed.
@@ -128,14 +131,13 @@ def parse_space(config: Config) -> Space:
       have, or a form that the method cannot use.
   """
   texts = configs.flat(config.search.space)
-  space = {
-    name: _parse(config, name, text)
-    for name, text in texts.items()
-    if text is not None
-  }
-  method = config.search.method
-  for name, found in space.items():
-    where = f"config.search.space.{name}={texts[name]!r}"
+  space, method = {}, config.search.method
+  for name, text in texts.items():
+    if text is None:
+      continue
+    rest, found = _parse(config, name, text)
+    space[rest + name] = found
+    where = f"config.search.space.{name}={text!r}"
     if method == "grid" and not isinstance(found, CategoricalDistribution):
       raise UserError(f"{where}: search.method='grid' needs grid(a, b, ...)")
     if method == "coarse" and name != _LEARNING_RATE:
@@ -152,14 +154,21 @@ def parse_space(config: Config) -> Space:
   return space
 
 
-def _parse(config: Config, name: str, text: str) -> Any:
+def _parse(config: Config, name: str, text: str) -> tuple[str, Any]:
+  """_REST or nothing, and the distribution."""
+
   def refuse(rule: str) -> NoReturn:
     raise UserError(f"config.search.space.{name}={text!r}: {rule}")
 
   if name == "train.cpu_devices":
     refuse("a process has the same for all its trials")
   match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text, re.DOTALL)
-  kinds = {"uniform": [float], "integer": [int], "log_uniform": [int, float]}
+  kinds = {
+    "uniform": [float],
+    "integer": [int],
+    "log_uniform": [int, float],
+    "one_minus_log_uniform": [float],
+  }
   if not match or match[1] not in (*kinds, "choice", "grid"):
     refuse(_FORMS)
   form = match[1]
@@ -172,11 +181,14 @@ def _parse(config: Config, name: str, text: str) -> Any:
       configs.override(trial, blank, name, part.strip())
     except UserError as error:
       refuse(f"of which {error}")
-    values.append(configs.flat(trial)[name])
-    if not holds(values[-1]):
-      refuse(f"of which {values[-1]!r} {rule}")
+    value = configs.flat(trial)[name]
+    values.append(value)
+    if form == "one_minus_log_uniform" and isinstance(value, float):
+      value = 1 - value
+    if not holds(value):
+      refuse(f"of which {value!r} {rule}")
   if form in ("choice", "grid"):
-    return CategoricalDistribution(values)
+    return "", CategoricalDistribution(values)
   group, key = configs.locate(config, name)
   kind = group.get_type(key)
   if kind not in kinds[form]:
@@ -185,12 +197,13 @@ def _parse(config: Config, name: str, text: str) -> Any:
     refuse(f"the field has {other or others}")
   if len(values) != 2 or None in values or not values[0] < values[1]:
     refuse(f"must be {form}(low, high), low below high")
-  log = form == "log_uniform"
+  log = form.endswith("log_uniform")
   if log and values[0] <= 0:
     refuse("low must be above 0")
   if kind is int:
-    return IntDistribution(*values, log=log)
-  return FloatDistribution(*values, log=log)
+    return "", IntDistribution(*values, log=log)
+  rest = _REST if form.startswith("one_minus") else ""
+  return rest, FloatDistribution(*values, log=log)
 
 
 def next_rate(losses: dict[float, float]) -> float | None:
@@ -369,6 +382,8 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
   if "model.hidden_size" in values:
     model.parameters = None  # The searched one takes its place.
   for name, value in values.items():
+    if name.startswith(_REST):
+      name, value = name.removeprefix(_REST), 1 - value
     group, key = configs.locate(config, name)
     group[key] = value
   if search.method == "coarse" and not model.tied:

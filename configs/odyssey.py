@@ -1,0 +1,53 @@
+r"""Odyssey: the search of "LSTM: A Search Space Odyssey", for one cell.
+
+What: one LSTM layer writes four-part music, as in configs/polyphony.py, trained
+by SGD with Nesterov's momentum; a random search draws learning rate, hidden
+size, momentum and input noise. benchmarks/odyssey.py makes it for all nine
+cells of the paper and compares them. By default the music is synthetic; on
+Bach's chorales:
+  --config.data.source=files --config.data.path=JSB_Chorales.mat
+Source: Greff et al. 2017, whose ranges these are, and whose gradients are
+scaled by 1 - momentum. Theirs are sums over a piece; ours are means over the
+frames of 4 pieces, about 240 frames, so the learning rate's range is 240 times
+theirs of 1e-6..1e-2. They train with one piece at a time for up to 150 epochs,
+200 trials a cell.
+Expected: docs/odyssey.md has it; a trial takes 15 seconds on one core.
+Command: python run.py --config=configs/odyssey.py --mode=search
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The recipe."""
+  config = base.get_config()
+  config.task = "polyphony"
+  config.data.source = "chords"
+  config.data.window = 160  # No chorale is longer.
+
+  config.model.cell = "odyssey"
+  config.model.layers = 1
+  config.model.forget_bias = 0.0  # As there.
+
+  config.optimizer.name = "sgd"
+  config.optimizer.learning_rate = 0.5
+  config.optimizer.momentum = 0.9
+  config.optimizer.nesterov = True
+  config.optimizer.dampened = True
+
+  config.train.batch_size = 4
+  config.train.epochs = 24
+  config.train.eval_every = 116  # Two epochs of the chorales.
+  config.train.patience = 3
+
+  config.search.method = "random"
+  config.search.trials = 20
+  config.search.pruning = "none"
+  space = config.search.space
+  space.optimizer.learning_rate = "log_uniform(2.4e-4, 2.4)"
+  space.optimizer.momentum = "one_minus_log_uniform(0.01, 1)"
+  space.model.hidden_size = "log_uniform(20, 200)"
+  space.model.input_noise = "uniform(0, 1)"
+  return config
