@@ -24,7 +24,7 @@ import experiments
 import run
 from configs import base
 from seqrnn import config as configs
-from seqrnn import history, pictures, search, train
+from seqrnn import history, pictures, search, space, study, train
 from seqrnn.errors import UserError
 from seqrnn.progress import Progress
 
@@ -70,7 +70,7 @@ def spaces(**texts):
   ],
 )
 def test_a_space_is_read(name, text, expected):
-  found = search.parse_space(spaces(**{name: text}))
+  found = space.parse(spaces(**{name: text}))
   assert found == {name.replace("_", ".", 1): expected}
   (values,) = found.values()
   if isinstance(values, CategoricalDistribution):
@@ -107,7 +107,7 @@ def test_a_space_is_read(name, text, expected):
 )
 def test_a_wrong_space_is_refused_in_a_line(name, text, rule):
   with pytest.raises(UserError) as caught:
-    search.parse_space(spaces(**{name: text}))
+    space.parse(spaces(**{name: text}))
   line = str(caught.value)
   assert rule in line and "\n" not in line
   assert line.startswith(f"config.search.space.{name.replace('_', '.', 1)}")
@@ -122,7 +122,7 @@ def test_a_method_refuses_what_it_cannot_search():
     config = spaces(**texts)
     config.search.method = method
     with pytest.raises(UserError) as caught:
-      search.parse_space(config)
+      space.parse(config)
     assert rule in str(caught.value)
 
 
@@ -136,12 +136,12 @@ def test_a_method_refuses_what_it_cannot_search():
     ),
     # The first one is the best; no gain is no improvement.
     ({1: 2, 0.1: 2, 3: 4, 0.333: 5}, [1, 0.1, 3, 0.333]),
-    (dict.fromkeys(search._LADDER), search._LADDER),
+    (dict.fromkeys(study.LADDER), study.LADDER),
   ],
 )
 def test_the_coarse_rule(losses, expected):
   tried = {}
-  while (rate := search.next_rate(tried)) is not None:
+  while (rate := study.next_rate(tried)) is not None:
     loss = losses[rate]
     tried[rate] = float("inf") if loss is None else loss
   assert list(tried) == expected

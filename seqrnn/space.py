@@ -1,0 +1,129 @@
+"""What a search may choose: the fields of a config and their distributions."""
+
+import copy
+import re
+from typing import Any, NoReturn
+
+from optuna.distributions import (
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+
+from seqrnn import config as configs
+from seqrnn.config import Config
+from seqrnn.errors import UserError
+
+# Of Optuna's distributions, by the names of the fields, or by _REST and a name
+# where what is left to 1 is drawn.
+Space = dict[str, Any]
+_REST = "1 - "
+LEARNING_RATE = "optimizer.learning_rate"
+_FORMS = (
+  "must be log_uniform(low, high), uniform(low, high), integer(low, high),"
+  " one_minus_log_uniform(low, high), choice(a, b, ...) or grid(a, b, ...)"
+)
+
+
+def parse(config: Config) -> Space:
+  """What `config.search.space` says.
+
+  Raises:
+    UserError: a text that is none of the forms, a value that its field cannot
+      have, or a form that the method cannot use.
+  """
+  texts = configs.flat(config.search.space)
+  space, method = {}, config.search.method
+  for name, text in texts.items():
+    if text is None:
+      continue
+    rest, found = _parse(config, name, text)
+    space[rest + name] = found
+    where = f"config.search.space.{name}={text!r}"
+    if method == "grid" and not isinstance(found, CategoricalDistribution):
+      raise UserError(f"{where}: search.method='grid' needs grid(a, b, ...)")
+    if method == "coarse" and name != LEARNING_RATE:
+      raise UserError(
+        f"{where}: search.method='coarse' searches {LEARNING_RATE} alone"
+      )
+  if not space and method != "coarse":
+    raise UserError(
+      "config.search.space: is empty; name what to search, as in"
+      f" --config.search.space.{LEARNING_RATE}='log_uniform(1e-4, 1e-1)'"
+    )
+  if method == "coarse":
+    space = {LEARNING_RATE: FloatDistribution(1e-8, 3.0, log=True)}
+  return space
+
+
+def _parse(config: Config, name: str, text: str) -> tuple[str, Any]:
+  """_REST or nothing, and the distribution."""
+
+  def refuse(rule: str) -> NoReturn:
+    raise UserError(f"config.search.space.{name}={text!r}: {rule}")
+
+  if name == "train.cpu_devices":
+    refuse("a process has the same for all its trials")
+  match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text, re.DOTALL)
+  kinds = {
+    "uniform": [float],
+    "integer": [int],
+    "log_uniform": [int, float],
+    "one_minus_log_uniform": [float],
+  }
+  if not match or match[1] not in (*kinds, "choice", "grid"):
+    refuse(_FORMS)
+  form = match[1]
+  holds, rule = configs.RULES[name]
+  blank = {name: None if holds(None) else ...}  # As where the default is none.
+  trial = copy.deepcopy(config)
+  values = []
+  for part in match[2].split(","):
+    try:
+      configs.override(trial, blank, name, part.strip())
+    except UserError as error:
+      refuse(f"of which {error}")
+    value = configs.flat(trial)[name]
+    values.append(value)
+    if form == "one_minus_log_uniform" and isinstance(value, float):
+      value = 1 - value
+    if not holds(value):
+      refuse(f"of which {value!r} {rule}")
+  if form in ("choice", "grid"):
+    return "", CategoricalDistribution(values)
+  group, key = configs.locate(config, name)
+  kind = group.get_type(key)
+  if kind not in kinds[form]:
+    others = "choice(a, b, ...) or grid(a, b, ...)"
+    other = {int: "integer(low, high)", float: "uniform(low, high)"}.get(kind)
+    refuse(f"the field has {other or others}")
+  if len(values) != 2 or None in values or not values[0] < values[1]:
+    refuse(f"must be {form}(low, high), low below high")
+  log = form.endswith("log_uniform")
+  if log and values[0] <= 0:
+    refuse("low must be above 0")
+  if kind is int:
+    return "", IntDistribution(*values, log=log)
+  rest = _REST if form.startswith("one_minus") else ""
+  return rest, FloatDistribution(*values, log=log)
+
+
+def trial_config(config: Config, values: dict[str, Any]) -> Config:
+  """The config of a trial."""
+  config = copy.deepcopy(config)
+  model, search = config.model, config.search
+  if "model.hidden_size" in values:
+    model.parameters = None  # The searched one takes its place.
+  for name, value in values.items():
+    if name.startswith(_REST):
+      name, value = name.removeprefix(_REST), 1 - value
+    group, key = configs.locate(config, name)
+    group[key] = value
+  if search.method == "coarse" and not model.tied:
+    model.parameters = None
+    model.hidden_size = min(model.hidden_size, search.coarse_size)
+  for name in configs.flat(search.space):  # The trial itself searches nothing.
+    group, key = configs.locate(search.space, name)
+    group[key] = None
+  search.storage = search.workers = None
+  return config

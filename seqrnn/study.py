@@ -1,0 +1,279 @@
+"""The trials of a search: proposed, claimed, kept by Optuna."""
+
+import fcntl
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+from optuna.storages import journal
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from seqrnn import space
+from seqrnn.config import Config
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment
+
+LADDER = [float(f"1e-{power}") for power in range(8)]  # Of the coarse method.
+_ATTEMPTS = 3  # At going on from the same evaluation, by processes that died.
+
+
+class Search(NamedTuple):
+  """What stays the same from trial to trial.
+
+  Attributes:
+    build: config, vocabularies or None -> Experiment.
+    config: that all trials share but for what is searched.
+    workdir: of the search.
+    space: what is searched.
+    study: Optuna's.
+    deadline: when no trial may begin any more, as time.time().
+  """
+
+  build: Callable[..., Experiment]
+  config: Config
+  workdir: Path
+  space: space.Space
+  study: optuna.Study
+  deadline: float
+
+  def folder(self, number: int) -> Path:
+    """The workdir of a trial."""
+    return self.workdir / "trials" / f"{number:04}"
+
+  def trials(self) -> list[FrozenTrial]:
+    """All trials, as they are now."""
+    return self.study.get_trials(deepcopy=False)
+
+  def best(self) -> FrozenTrial | None:
+    """The finished trial of the lowest loss."""
+    done = [t for t in self.trials() if t.state == TrialState.COMPLETE]
+    return min(done, key=rank, default=None)
+
+  def most(self) -> int:
+    """How many trials there will be, at most."""
+    settings = self.config.search
+    most = settings.trials
+    if settings.method == "grid":
+      most = math.prod(len(found.choices) for found in self.space.values())
+    elif settings.method == "coarse":
+      most = len(LADDER) + 2
+    return min(settings.trials, most)
+
+
+def rank(trial: FrozenTrial) -> tuple[int, float]:
+  """Its place among others: finished ones come first, by their losses."""
+  order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+  value = math.inf if trial.value is None else trial.value
+  return order.index(trial.state), value
+
+
+class _Lock(journal.JournalFileOpenLock):  # Network file systems know it.
+  """What a process holds while it writes to the journal.
+
+  It cuts off a line that another one could not end, as on a full disk: a line
+  after it would make the journal unreadable.
+  """
+
+  def __init__(self, path: Path):
+    super().__init__(str(path))
+    self._path = path
+
+  def acquire(self) -> bool:
+    held = super().acquire()
+    with self._path.open("rb+") as file:
+      size = file.seek(0, os.SEEK_END)
+      file.seek(max(size - 1, 0))
+      if file.read() not in (b"", b"\n"):
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+    return held
+
+
+def begin(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  deadline: float,
+) -> Search:
+  """The search of a workdir, whose study is made where there is none.
+
+  Raises:
+    UserError: the space is wrong, or the database cannot be opened.
+  """
+  found = space.parse(config)
+  optuna.logging.set_verbosity(optuna.logging.ERROR)
+  url = config.search.storage
+  pruning = config.search.pruning
+  if config.search.method == "coarse":
+    pruning = "none"  # It compares whole runs.
+  pruner = {
+    "median": optuna.pruners.MedianPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "none": optuna.pruners.NopPruner,
+  }[pruning]()
+  try:
+    if url is None:
+      path = workdir / "trials.log"
+      storage = optuna.storages.JournalStorage(
+        journal.JournalFileBackend(str(path), _Lock(path))
+      )
+    else:
+      storage = optuna.storages.RDBStorage(url)
+    study = optuna.create_study(
+      storage=storage,
+      study_name=workdir.as_posix(),
+      pruner=pruner,
+      load_if_exists=True,
+    )
+  except Exception as error:
+    if url is None:
+      raise
+    raise UserError(  # The URL may hold a password.
+      f"config.search.storage: cannot be opened ({type(error).__name__}); an"
+      " SQLAlchemy URL, as sqlite:////absolute/path.db"
+    ) from None
+  return Search(build, config, workdir, found, study, deadline)
+
+
+def propose(search: Search, begun: list[FrozenTrial]) -> dict[str, Any] | None:
+  """What the next trial must have; None: there is none to begin now."""
+  settings = search.config.search
+  symbols = sum(trial.user_attrs.get("symbols", 0) for trial in begun)
+  if len(begun) >= search.most() or symbols >= (settings.symbols or math.inf):
+    return None
+  if settings.method == "grid":
+    choices = (found.choices for found in search.space.values())
+    rows = itertools.product(*choices)
+    row = next(itertools.islice(rows, len(begun), None))
+    return dict(zip(search.space, row, strict=True))
+  if settings.method == "coarse":
+    if any(trial.state == TrialState.RUNNING for trial in begun):
+      return None
+    rate = next_rate(
+      {
+        trial.params[space.LEARNING_RATE]: math.inf
+        if trial.value is None
+        else trial.value
+        for trial in begun
+      }
+    )
+    return None if rate is None else {space.LEARNING_RATE: rate}
+  return {}
+
+
+def next_rate(losses: dict[float, float]) -> float | None:
+  """The learning rate to try next by the coarse method; None: all are tried.
+
+  Args:
+    losses: of the rates tried so far; infinite where training diverged.
+  """
+  before = math.inf
+  for rate in LADDER:
+    if rate not in losses:
+      return rate
+    if losses[rate] >= before and before < math.inf:
+      break
+    before = losses[rate]
+  best = min(LADDER, key=lambda rate: losses.get(rate, math.inf))
+  if losses[best] == math.inf:
+    return None
+  for rate in (float(f"{near:.3g}") for near in (3 * best, best / 3)):
+    if rate not in losses:
+      return rate
+  return None
+
+
+def claim(search: Search) -> tuple[Trial, Any] | None:
+  """A trial of this process's own: one that a killed one left, or a new one.
+
+  Returns:
+    the trial, and the file whose lock is held until it is closed; None: there
+    is none to begin now.
+  """
+  with alone(search.workdir):
+    trials = search.trials()
+    for left in trials:
+      if left.state != TrialState.RUNNING:
+        continue
+      lock = _lock(search.folder(left.number))
+      if lock is None:
+        continue
+      trial = Trial(search.study, left._trial_id)
+      reached, attempts = left.user_attrs.get("attempts", (0, 0))
+      if len(left.intermediate_values) > reached:
+        reached, attempts = len(left.intermediate_values), 0
+      if attempts == _ATTEMPTS:
+        trial.set_user_attr("error", f"killed {attempts} times in one place")
+        search.study.tell(trial, state=TrialState.FAIL)
+        lock.close()
+        continue
+      search.study.sampler = _sampler(search, left.number)
+      trial.set_user_attr("attempts", (reached, attempts + 1))
+      return _draw(search, trial), lock
+    waiting = [t for t in trials if t.state == TrialState.WAITING]
+    number = len(trials)
+    if waiting:  # A process was killed just after this line.
+      number = waiting[0].number
+    elif (fixed := propose(search, trials)) is None:
+      return None
+    else:
+      search.study.enqueue_trial(fixed)
+    search.study.sampler = _sampler(search, number)
+    trial = search.study.ask()
+    lock = _lock(search.folder(trial.number))
+    assert lock is not None, "no other process knows of it"
+    trial.set_user_attr("attempts", (0, 1))
+    return _draw(search, trial), lock
+
+
+def _lock(folder: Path) -> Any:
+  """The file by which a process holds a trial; None: another one does."""
+  folder.mkdir(parents=True, exist_ok=True)
+  file = (folder / "worker").open("ab")
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    file.close()
+    return None
+  return file
+
+
+def _draw(search: Search, trial: Trial) -> Trial:
+  """The trial, with a value for all that is searched."""
+  for name, found in search.space.items():
+    if isinstance(found, CategoricalDistribution):
+      trial.suggest_categorical(name, found.choices)
+    elif isinstance(found, IntDistribution):
+      trial.suggest_int(name, found.low, found.high, log=found.log)
+    elif isinstance(found, FloatDistribution):
+      trial.suggest_float(name, found.low, found.high, log=found.log)
+  return trial
+
+
+def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
+  """What chooses trial `number`, the same whatever process asks."""
+  words = np.random.SeedSequence((search.config.seed, number))
+  seed = int(words.generate_state(1)[0])
+  if search.config.search.method == "tpe":
+    return optuna.samplers.TPESampler(seed=seed)
+  return optuna.samplers.RandomSampler(seed=seed)
+
+
+@contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+  """One process at a time chooses a trial, or writes what was found."""
+  with (workdir / "search.lock").open("ab") as file:
+    with suppress(OSError):  # Some network file systems have no locks.
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield
