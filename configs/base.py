@@ -336,7 +336,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Processes on this machine, each with its share of the cores. None: one for
   # each core where layers are small and the method is not coarse, else one.
   search.workers = placeholder(int)
-  # A database, as an SQLAlchemy URL. None: a file in the workdir.
+  # A database, as an SQLAlchemy URL; postgresql+psycopg://USER@HOST/NAME needs
+  # the extra `postgres`. None: a file in the workdir, which machines may share.
   search.storage = placeholder(str)
   # log_uniform(low, high), uniform(low, high), integer(low, high),
   # one_minus_log_uniform(low, high), whose low and high are of 1 - the field,

@@ -11,7 +11,7 @@ scaled by 1 - momentum. Theirs are sums over a piece; ours are means over the
 frames of 4 pieces, about 240 frames, so the learning rate's range is 240 times
 theirs of 1e-6..1e-2. They train with one piece at a time for up to 150 epochs,
 200 trials a cell.
-Expected: docs/odyssey.md has it; a trial takes 15 seconds on one core.
+Expected: docs/odyssey.md has it; a trial takes 8 seconds on one core.
 Command: python run.py --config=configs/odyssey.py --mode=search
 """
 
@@ -38,9 +38,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.dampened = True
 
   config.train.batch_size = 4
-  config.train.epochs = 24
+  config.train.epochs = 10
   config.train.eval_every = 116  # Two epochs of the chorales.
-  config.train.patience = 3
+  config.train.patience = 2
 
   config.search.method = "random"
   config.search.trials = 20

@@ -119,20 +119,21 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   """
   space.parse(config)
   record = workdir / "search.json"
-  if record.exists():
+  if not record.exists():
+    build(config, None)  # A corpus that is missing is better known now.
+    workdir.mkdir(parents=True, exist_ok=True)
+  with study.alone(workdir):
+    if not record.exists():
+      kept = copy.deepcopy(config)
+      kept.search.storage = kept.search.workers = None  # Of this machine alone.
+      configs.save(kept, record)
     old = configs.flat(config)  # What it is too old to know has not changed.
     for name in configs.flat(config.search.space):
       old[f"search.space.{name}"] = None  # Those it leaves out were not chosen.
     old |= configs.flat(configs.read_json(record))
-    found = configs.differences(old, config, _FIXED)
-    if found:
-      raise UserError(
-        f"{workdir}: holds another search, {'; '.join(found)}; name another"
-        " --workdir"
-      )
-    return
-  build(config, None)  # A corpus that is missing is better known now.
-  workdir.mkdir(parents=True, exist_ok=True)
-  kept = copy.deepcopy(config)
-  kept.search.storage = kept.search.workers = None  # Of this machine alone.
-  configs.save(kept, record)
+  found = configs.differences(old, config, _FIXED)
+  if found:
+    raise UserError(
+      f"{workdir}: holds another search, {'; '.join(found)}; name another"
+      " --workdir"
+    )

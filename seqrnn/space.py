@@ -37,7 +37,8 @@ def parse(config: Config) -> Space:
   for name, text in texts.items():
     if text is None:
       continue
-    rest, found = _parse(config, name, text)
+    found = _parse(config, name, text)
+    rest = _REST if text.lstrip().startswith("one_minus") else ""
     space[rest + name] = found
     where = f"config.search.space.{name}={text!r}"
     if method == "grid" and not isinstance(found, CategoricalDistribution):
@@ -56,9 +57,7 @@ def parse(config: Config) -> Space:
   return space
 
 
-def _parse(config: Config, name: str, text: str) -> tuple[str, Any]:
-  """_REST or nothing, and the distribution."""
-
+def _parse(config: Config, name: str, text: str) -> Any:
   def refuse(rule: str) -> NoReturn:
     raise UserError(f"config.search.space.{name}={text!r}: {rule}")
 
@@ -85,12 +84,12 @@ def _parse(config: Config, name: str, text: str) -> tuple[str, Any]:
       refuse(f"of which {error}")
     value = configs.flat(trial)[name]
     values.append(value)
-    if form == "one_minus_log_uniform" and isinstance(value, float):
+    if form == "one_minus_log_uniform" and isinstance(value, int | float):
       value = 1 - value
     if not holds(value):
       refuse(f"of which {value!r} {rule}")
   if form in ("choice", "grid"):
-    return "", CategoricalDistribution(values)
+    return CategoricalDistribution(values)
   group, key = configs.locate(config, name)
   kind = group.get_type(key)
   if kind not in kinds[form]:
@@ -103,9 +102,8 @@ def _parse(config: Config, name: str, text: str) -> tuple[str, Any]:
   if log and values[0] <= 0:
     refuse("low must be above 0")
   if kind is int:
-    return "", IntDistribution(*values, log=log)
-  rest = _REST if form.startswith("one_minus") else ""
-  return rest, FloatDistribution(*values, log=log)
+    return IntDistribution(*values, log=log)
+  return FloatDistribution(*values, log=log)
 
 
 def trial_config(config: Config, values: dict[str, Any]) -> Config:

@@ -4,10 +4,11 @@ import fcntl
 import itertools
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -123,19 +124,26 @@ def begin(
     "none": optuna.pruners.NopPruner,
   }[pruning]()
   try:
-    if url is None:
-      path = workdir / "trials.log"
-      storage = optuna.storages.JournalStorage(
-        journal.JournalFileBackend(str(path), _Lock(path))
+    # Two processes may not make the tables of a database at once.
+    with alone(workdir) as file:
+      name = file.read()
+      if not name:
+        # Its own: others may be in a database. It rests on no path, for
+        # machines may see the workdir in different places.
+        name = f"{workdir.name} {secrets.token_hex(8)}"
+        if (workdir / "trials").exists():  # Of a version without such names.
+          name = workdir.as_posix()
+        file.write(name)
+      if url is None:
+        path = workdir / "trials.log"
+        storage = optuna.storages.JournalStorage(
+          journal.JournalFileBackend(str(path), _Lock(path))
+        )
+      else:
+        storage = optuna.storages.RDBStorage(url)
+      study = optuna.create_study(
+        storage=storage, study_name=name, pruner=pruner, load_if_exists=True
       )
-    else:
-      storage = optuna.storages.RDBStorage(url)
-    study = optuna.create_study(
-      storage=storage,
-      study_name=workdir.as_posix(),
-      pruner=pruner,
-      load_if_exists=True,
-    )
   except Exception as error:
     if url is None:
       raise
@@ -271,9 +279,13 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
 
 
 @contextmanager
-def alone(workdir: Path) -> Iterator[None]:
-  """One process at a time chooses a trial, or writes what was found."""
-  with (workdir / "search.lock").open("ab") as file:
+def alone(workdir: Path) -> Iterator[IO[str]]:
+  """One process at a time chooses a trial, or writes what was found.
+
+  It has the file search.lock, in which the name of the study stands.
+  """
+  with (workdir / "search.lock").open("a+") as file:
     with suppress(OSError):  # Some network file systems have no locks.
       fcntl.flock(file, fcntl.LOCK_EX)
-    yield
+    file.seek(0)
+    yield file

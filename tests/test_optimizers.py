@@ -47,6 +47,10 @@ def sgd_nesterov(grads, _):
   ]
 
 
+def sgd_dampened(grads, params):
+  return sgd_nesterov([(1 - MOMENTUM) * g for g in grads], params)
+
+
 def rmsprop(grads, _):
   s1 = (1 - DECAY) * grads[0] ** 2
   s2 = DECAY * s1 + (1 - DECAY) * grads[1] ** 2
@@ -95,6 +99,10 @@ EQUATIONS = {
   "sgd_nesterov": (
     sgd_nesterov,
     {"name": "sgd", "momentum": MOMENTUM, "nesterov": True},
+  ),
+  "sgd_dampened": (
+    sgd_dampened,
+    {"name": "sgd", "momentum": MOMENTUM, "nesterov": True, "dampened": True},
   ),
   "rmsprop": (rmsprop, {"name": "rmsprop"}),
   "rmsprop_momentum": (

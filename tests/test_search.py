@@ -4,9 +4,12 @@ import csv
 import json
 import math
 import os
+import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -67,15 +70,26 @@ def spaces(**texts):
       CategoricalDistribution([None, 1.0]),
     ),
     ("seed", "grid(0, 1, 2)", CategoricalDistribution([0, 1, 2])),
+    (
+      "1 - optimizer_momentum",
+      "one_minus_log_uniform(0.01, 1)",
+      FloatDistribution(0.01, 1.0, log=True),
+    ),
   ],
 )
 def test_a_space_is_read(name, text, expected):
-  found = space.parse(spaces(**{name: text}))
+  found = space.parse(spaces(**{name.removeprefix("1 - "): text}))
   assert found == {name.replace("_", ".", 1): expected}
   (values,) = found.values()
   if isinstance(values, CategoricalDistribution):
     kinds = [list(map(type, d.choices)) for d in (values, expected)]
     assert kinds[0] == kinds[1]
+
+
+def test_what_is_left_to_one_is_drawn():
+  config = spaces(optimizer_momentum="one_minus_log_uniform(0.01, 1)")
+  trial = space.trial_config(config, {"1 - optimizer.momentum": 0.25})
+  assert trial.optimizer.momentum == 0.75
 
 
 @pytest.mark.parametrize(
@@ -100,6 +114,8 @@ def test_a_space_is_read(name, text, expected):
     ("model_layers", "integer(1, 2.5)", "'2.5': must be a whole number"),
     ("model_layers", "choice(1, none)", "'none': must be a whole number"),
     ("optimizer_clip_norm", "uniform(none, 1)", "must be uniform(low, high)"),
+    ("model_layers", "one_minus_log_uniform(1, 2)", "of which 0 must be from"),
+    ("optimizer_momentum", "one_minus_log_uniform(0, 1)", "of which 1.0 must"),
     ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of lstm"),
     ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
     ("train_cpu_devices", "choice(1, 2)", "a process has the same for all"),
@@ -187,6 +203,43 @@ def objective(monkeypatch):
 
 
 @pytest.fixture
+def postgres():
+  """The URL of a database, by a server of its own."""
+  pytest.importorskip("psycopg")
+  if not shutil.which("initdb") or not shutil.which("postgres"):
+    pytest.skip("PostgreSQL's initdb and postgres are not on the PATH")
+  owner = {}
+  if os.getuid() == 0:  # Whom PostgreSQL refuses.
+    try:
+      user = pwd.getpwnam("postgres")
+    except KeyError:
+      pytest.skip("PostgreSQL refuses root, and there is no user postgres")
+    owner = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+  # Not in tmp_path: others may not look into it, and its name is too long.
+  with tempfile.TemporaryDirectory(prefix="seqrnn-", dir="/tmp") as folder:
+    if owner:
+      os.chown(folder, owner["user"], owner["group"])
+    how = {"cwd": folder, "stdout": subprocess.DEVNULL, **owner}
+    data = f"{folder}/data"
+    subprocess.run(
+      ["initdb", "-D", data, "-U", "seqrnn", "-A", "trust", "-N"],
+      check=True,
+      **how,
+    )
+    server = subprocess.Popen(
+      ["postgres", "-D", data, "-k", folder, "-h", "", "-F"],
+      stderr=subprocess.DEVNULL,
+      **how,
+    )
+    while not Path(folder, ".s.PGSQL.5432").exists():
+      assert server.poll() is None
+      time.sleep(0.02)
+    yield f"postgresql+psycopg://seqrnn@/postgres?host={folder}"
+    server.send_signal(signal.SIGINT)
+    server.wait()
+
+
+@pytest.fixture
 def undrawn(monkeypatch):
   """Pictures take seconds."""
   monkeypatch.setattr(pictures, "draw", lambda *_: [])
@@ -271,8 +324,121 @@ def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_line_of_the_journal_that_was_cut_off_is_left_out(
+  tmp_path, objective
+):
+  config = small(
+    tmp_path, {"search.method": "random", RATE: "log_uniform(1e-4, 1e-1)"}
+  )
+  objective(lambda c: c.optimizer.learning_rate)
+  config.search.trials = 4
+  run_search(config, tmp_path / "whole")
+  config.search.trials = 2
+  run_search(config, tmp_path / "cut")
+  journal = tmp_path / "cut" / "trials.log"
+  line = journal.read_bytes().splitlines()[-1]
+  with journal.open("ab") as file:
+    file.write(line[: len(line) // 2])
+  config.search.trials = 4
+  run_search(config, tmp_path / "cut")
+  assert table(tmp_path / "cut") == table(tmp_path / "whole")
+
+
+# A worker, which in its first trial waits for the other ones.
+WORKER = """
+import os, sys, time
+from pathlib import Path
+import experiments
+from configs import base
+from seqrnn import config as configs, history, pictures, search, train
+
+def run(build, config, folder, watch):
+  configs.save(config, folder / "config.json")
+  (workdir / f"{os.getpid()}.worker").touch()
+  while len(list(workdir.glob("*.worker"))) < int(sys.argv[3]):
+    time.sleep(0.02)
+  row = {"step": 1, "validation_loss": config.optimizer.learning_rate}
+  history.add_row(folder / "metrics.csv", row)
+  watch(row)
+  return {"best": row["validation_loss"]}
+
+train.run, pictures.draw = run, lambda *_: []
+workdir = Path(sys.argv[2])
+config = configs.read(sys.argv[1], base.get_config())
+search.run(experiments.build, config, workdir)
+"""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
+  config = small(
+    tmp_path,
+    {
+      "search.method": "random",
+      "search.trials": 6,
+      "search.storage": postgres,
+      RATE: "log_uniform(1e-4, 1e-1)",
+    },
+  )
+  configs.save(config, tmp_path / "c.json")
+
+  def work(workdir, count):
+    command = [sys.executable, "-c", WORKER, tmp_path / "c.json", workdir]
+    workers = [
+      subprocess.Popen(
+        [*command, str(count)],
+        cwd=Path(run.__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+      )
+      for _ in range(count)
+    ]
+    try:
+      for worker in workers:
+        out, _ = worker.communicate()
+        assert worker.returncode == 0, out
+    finally:
+      for worker in workers:
+        worker.kill()
+    return table(workdir)
+
+  workdir = tmp_path / "s"
+  rows = work(workdir, 2)
+  assert len(list(workdir.glob("*.worker"))) == 2
+  assert not (workdir / "trials.log").exists()
+  assert "postgres" not in (workdir / "search.json").read_text()
+  # Another search of the same name in the same database is another one; and a
+  # file in the place of the database changes nothing.
+  assert work(tmp_path / "other" / "s", 1) == rows
+  objective(lambda c: c.optimizer.learning_rate)
+  config.search.storage = None
+  run_search(config, tmp_path / "alone")
+  assert table(tmp_path / "alone") == rows
+  assert states(workdir) == ["finished"] * 6
+
+
 class Crash(Exception):
   pass
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_that_kills_its_process_is_given_up(tmp_path, objective):
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+
+  def loss(config):
+    if config.optimizer.learning_rate == 0.2:
+      raise Crash
+    return 1.0
+
+  objective(loss)
+  for _ in range(3):
+    with pytest.raises(Crash):
+      run_search(config, tmp_path / "s")
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["failed", "finished"]
+  assert table(tmp_path / "s")[0]["error"] == "killed 3 times in one place"
 
 
 @pytest.mark.usefixtures("undrawn")
