@@ -7,19 +7,20 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import optuna
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from seqrnn import files
+from seqrnn import files, importance
 from seqrnn.history import read_rows
 
 _LOSS = "best validation loss, nats"
+_MATTERS = 0.02  # Share in the variance from which a pair is shown.
 _COLOURS = matplotlib.colormaps["viridis"]
 
 
@@ -72,21 +73,36 @@ def _colour(scale: ScalarMappable, trial: FrozenTrial) -> Any:
 
 
 def _scale(trials: list[FrozenTrial]) -> ScalarMappable:
-  """Colours of losses; the worst quarter shares one, or few would differ."""
+  """Colours of losses; the worse half shares one, or few would differ."""
   losses = [_value(trial) for trial in trials]
-  high = max(float(np.quantile(losses, 0.75)), min(losses) + 1e-9)
+  high = max(float(np.median(losses)), min(losses) + 1e-9)
   return ScalarMappable(Normalize(min(losses), high), _COLOURS)
 
 
-def _limit(axes: Axes, losses: list[float]):
-  """Leaves out what is far above the rest, as before a loss comes down."""
-  low, high = min(losses), float(np.quantile(losses, 0.9))
+def _limit(axes: Axes, losses: list[float]) -> float:
+  """Leaves out what is far above the rest, as before a loss comes down.
+
+  Returns:
+    the loss from which it is left out.
+  """
+  low, quarter = min(losses), float(np.quantile(losses, 0.75))
+  high = min(max(losses), low + 4 * (quarter - low))
   margin = 0.05 * (high - low) or 0.01
   axes.set_ylim(low - margin, high + margin)
+  return high
 
 
 def _marks(axes: Axes, xs: list[float], trials: list[FrozenTrial]):
-  """A dot a trial: filled where it finished, hollow where it was pruned."""
+  """A dot a trial: filled where it finished, hollow where it was pruned.
+
+  One that is far above the others is an arrow at the edge.
+  """
+  high = _limit(axes, [_value(trial) for trial in trials])
+  above = [i for i, t in enumerate(trials) if _value(t) > high]
+  if above:
+    axes.scatter(
+      [xs[i] for i in above], [high] * len(above), marker="^", color="grey"
+    )
   for state, face, label in (
     (TrialState.COMPLETE, "C0", "finished"),
     (TrialState.PRUNED, "none", "pruned"),
@@ -120,7 +136,6 @@ def _history(trials: list[FrozenTrial]) -> Figure:
     color="C1",
     label="best so far",
   )
-  _limit(axes, [_value(trial) for trial in trials])
   axes.set_xlabel("trial")
   axes.set_ylabel(_LOSS)
   axes.legend()
@@ -170,6 +185,11 @@ def _places(axes: Axes, found: Any, values: list[Any], way: str) -> list[float]:
     return [found.to_internal_repr(value) for value in values]
   if getattr(found, "log", False):
     axes.set(**{f"{way}scale": "log"})
+    axis = axes.xaxis if way == "x" else axes.yaxis
+    few = found.high < 200 * found.low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
   return values
 
 
@@ -182,7 +202,6 @@ def _parameters(trials: list[FrozenTrial], space: dict[str, Any]) -> Figure:
     axes = figure.add_subplot(rows, columns, place)
     values = [trial.params[name] for trial in trials]
     _marks(axes, _places(axes, found, values, "x"), trials)
-    _limit(axes, [_value(trial) for trial in trials])
     axes.set_xlabel(name)
     if place % columns == 1 or columns == 1:
       axes.set_ylabel(_LOSS)
@@ -250,28 +269,32 @@ def _parallel(
 def _importance(
   finished: list[FrozenTrial], space: dict[str, Any]
 ) -> Figure | None:
-  """The share of each field in the variance of the loss, and the first two.
+  """The shares of fields and pairs in the variance of the loss; the first two.
 
-  By a functional ANOVA over a random forest (Hutter et al. 2014); with few
-  trials it says little.
+  With few trials they say little.
   """
   losses = {_value(trial) for trial in finished}
   if len(finished) < 4 or len(losses) < 2 or len(space) < 2:
     return None
-  study = optuna.create_study()
-  study.add_trials(finished)
-  shares = optuna.importance.get_param_importances(
-    study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
-  )
-  figure = _figure(10, max(3.2, 0.4 * len(shares) + 1))
+  shares = importance.shares(finished, space)
+  shown = {
+    " and\n".join(names): share
+    for names, share in shares.items()
+    if len(names) == 1 or share >= _MATTERS
+  }
+  figure = _figure(10, max(3.2, 0.45 * len(shown) + 1))
   axes = figure.add_subplot(1, 2, 1)
-  names = list(shares)
-  axes.barh(names[::-1], [shares[name] for name in names[::-1]])
+  bars = axes.barh(list(shown), list(shown.values()))
+  axes.bar_label(bars, fmt="{:.0%}", padding=3)
+  axes.invert_yaxis()
+  axes.set_xlim(0, 1.15 * max(shown.values()))
+  axes.xaxis.set_major_formatter(PercentFormatter(1))
   axes.set_xlabel("share in the variance of the loss")
   axes.grid(alpha=0.3, axis="x")
   axes = figure.add_subplot(1, 2, 2)
   scale = _scale(finished)
-  first, second = names[:2]
+  first, second = [names[0] for names in shares if len(names) == 1][:2]
+  finished = sorted(finished, key=_value, reverse=True)  # The best on top.
   places = [
     _places(axes, space[name], [t.params[name] for t in finished], way)
     for name, way in ((first, "x"), (second, "y"))

@@ -1,0 +1,87 @@
+"""Workers of a search killed at random: each trial is there once, the same."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from faults.conftest import ROOT, record, rows, write_config
+
+KILLS, TRIALS = 10, 20
+PLAN = {
+  "train.max_steps": 12,
+  "train.eval_every": 2,
+  "train.cpu_devices": 1,
+  "search.method": "random",
+  "search.trials": TRIALS,
+  "search.pruning": "none",
+  "search.space.optimizer.learning_rate": "log_uniform(1e-4, 1e-1)",
+  "search.space.model.hidden_size": "integer(4, 16)",
+}
+
+
+def begin(*flags) -> subprocess.Popen:
+  return subprocess.Popen(
+    [sys.executable, "run.py", *map(str, flags)],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def workers(process: subprocess.Popen) -> list[int]:
+  """Those that it has now."""
+  own = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+  return [
+    int(number)
+    for number in own.read_text().split()
+    if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes()
+  ]
+
+
+def found(workdir: Path) -> list[dict[str, str]]:
+  """trials.csv, without what differs from time to time."""
+  with (workdir / "trials.csv").open(newline="") as file:
+    return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_workers_killed_at_random(tmp_path):
+  config = write_config(tmp_path, PLAN)
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  search = (f"--config={config}", "--mode=search")
+  process = begin(*search, f"--workdir={whole}", "--config.search.workers=1")
+  assert "finished" in process.communicate()[0]
+
+  rng = random.Random(0)
+  process = begin(*search, f"--workdir={parts}", "--config.search.workers=2")
+  for _ in range(KILLS):
+    time.sleep(rng.uniform(1, 5))
+    while process.poll() is None and not workers(process):
+      time.sleep(0.01)
+    assert process.poll() is None, "it has ended before it was killed enough"
+    os.kill(rng.choice(workers(process)), signal.SIGKILL)
+    record("kill -9 of a worker of a search", "the same trials")
+  out, _ = process.communicate()
+  assert process.returncode == 0, out
+  assert found(parts) == found(whole)
+  assert [row["state"] for row in found(parts)] == ["finished"] * TRIALS
+  for number in range(TRIALS):
+    assert out.count(f"trial {number}  finished") == 1
+    steps = [row["step"] for row in rows(parts / "trials" / f"{number:04}")]
+    assert steps == ["2", "4", "6", "8", "10", "12"]
+
+  best = f"--config={parts / 'best.json'}"
+  process = begin(best, f"--workdir={tmp_path / 'again'}")
+  out, _ = process.communicate()
+  assert process.returncode == 0, out
+  loss = min(float(row["validation_loss"]) for row in rows(tmp_path / "again"))
+  assert loss == min(float(row["loss"]) for row in found(parts))
