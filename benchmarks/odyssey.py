@@ -1,47 +1,276 @@
-"""The search of "LSTM: A Search Space Odyssey", for each of its nine cells."""
+"""The search of "LSTM: A Search Space Odyssey", for each of its nine cells.
+
+  python benchmarks/odyssey.py --data=JSB_Chorales.mat --trials=20
+  python benchmarks/odyssey.py --summary   # of what the cache folder holds
+
+A cell has a search of its own, of configs/odyssey.py; all draw the same trials,
+for they have the same seed. What was stopped goes on, and more trials come on
+top of those that are there. The summary takes as many trials a cell as all of
+them have, and writes the tables of docs/odyssey.md and docs/odyssey.png.
+"""
 
 import argparse
+import csv
+import io
+import statistics
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from optuna.distributions import IntDistribution
+from optuna.trial import FrozenTrial, create_trial
+
+import experiments
+from configs import base
+from seqrnn import config as configs
+from seqrnn import evaluate, files, importance, space
+from seqrnn.history import read_rows
 
 _ROOT = Path(__file__).resolve().parents[1]
+_TEXT = _ROOT / "docs" / "odyssey.md"
+_PICTURE = _ROOT / "docs" / "odyssey.png"
+# What the summary writes stands between these two lines of the text.
+_BEGIN, _END = "<!-- benchmarks/odyssey.py: -->\n", "<!-- :tables -->\n"
 CELLS = {
   "odyssey": "all there is",
-  "odyssey_cifg": "coupled gates",
-  "odyssey_np": "no peepholes",
+  "odyssey_nig": "no input gate",
   "odyssey_nfg": "no forget gate",
   "odyssey_nog": "no output gate",
-  "odyssey_nig": "no input gate",
   "odyssey_niaf": "no input activation",
   "odyssey_noaf": "no output activation",
+  "odyssey_cifg": "coupled gates",
+  "odyssey_np": "no peepholes",
   "odyssey_fgr": "full gate recurrence",
+}
+_FIELDS = {
+  "optimizer.learning_rate": "learning rate",
+  "model.hidden_size": "hidden size",
+  "model.input_noise": "input noise",
+  "1 - optimizer.momentum": "momentum",
 }
 
 
-def main():
-  parser = argparse.ArgumentParser(description=__doc__)
+class Study(NamedTuple):
+  """The search of a cell.
+
+  Attributes:
+    workdir: of the search.
+    space: what was searched.
+    trials: as many as all cells have, which have a loss.
+    lost: how many others diverged before the first evaluation.
+  """
+
+  workdir: Path
+  space: dict[str, Any]
+  trials: list[FrozenTrial]
+  lost: int
+
+  def best(self) -> list[FrozenTrial]:
+    """The best tenth by validation loss."""
+    count = round((len(self.trials) + self.lost) / 10)
+    return sorted(self.trials, key=lambda t: t.value or 0)[: max(count, 1)]
+
+
+def search(cell: str, data: Path, trials: int, cache: Path):
+  """Searches, or goes on searching, by run.py.
+
+  Raises:
+    CalledProcessError: it ended with another status than 0.
+  """
+  subprocess.run(
+    [
+      sys.executable,
+      "run.py",
+      "--config=configs/odyssey.py",
+      "--mode=search",
+      f"--workdir={cache / cell}",
+      f"--config.model.cell={cell}",
+      f"--config.search.trials={trials}",
+      "--config.search.workers=1",
+      "--config.data.source=files",
+      f"--config.data.path={data.resolve()}",
+    ],
+    cwd=_ROOT,
+    check=True,
+  )
+
+
+def read(workdir: Path, count: int) -> Study:
+  """The first trials of a search.
+
+  One that diverged has the best loss before that, as one that ended has its
+  best.
+  """
+  found = space.parse(configs.read(workdir / "search.json", base.get_config()))
+  trials = []
+  for row in rows(workdir)[:count]:
+    kept = read_rows(workdir / "trials" / f"{int(row['trial']):04}/metrics.csv")
+    losses = [float(evaluation["validation_loss"]) for evaluation in kept]
+    if losses:
+      params = {
+        name: (int if isinstance(d, IntDistribution) else float)(row[name])
+        for name, d in found.items()
+      }
+      trials.append(
+        create_trial(
+          params=params,
+          distributions=found,
+          value=min(losses),
+          user_attrs={"number": int(row["trial"])},
+        )
+      )
+  return Study(workdir, found, trials, count - len(trials))
+
+
+def rows(workdir: Path) -> list[dict[str, str]]:
+  """The trials of a search that have ended."""
+  with (workdir / "trials.csv").open(newline="") as file:
+    return [r for r in csv.DictReader(file) if r["state"] != "running"]
+
+
+def tested(study: Study, trial: FrozenTrial) -> float:
+  """The test loss of a trial's best checkpoint."""
+  workdir = study.workdir / "trials" / f"{trial.user_attrs['number']:04}"
+  config = configs.read_run(workdir, base.get_config())
+  config.evaluate.split = "test"
+  with redirect_stdout(io.StringIO()):
+    return evaluate.run(experiments.build, config, workdir)["loss"]
+
+
+def spread(values: list[float]) -> str:
+  """Mean ± standard deviation."""
+  if len(values) == 1:
+    return f"{values[0]:.2f}"
+  return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def table(columns: list[str], lines: list[list[str]]) -> str:
+  """In Markdown."""
+  return "".join(
+    f"| {' | '.join(line)} |\n"
+    for line in (columns, ["---"] * len(columns), *lines)
+  )
+
+
+def summary(cache: Path):
+  """Writes the tables and the picture."""
+  found = {cell: cache / cell for cell in CELLS}
+  count = min(len(rows(workdir)) for workdir in found.values())
+  studies = {cell: read(workdir, count) for cell, workdir in found.items()}
+  losses, shares = [], {}
+  for cell, study in studies.items():
+    best = study.best()
+    shares[cell] = importance.shares(study.trials, study.space)
+    at = best[0].params
+    losses.append(
+      [
+        cell,
+        CELLS[cell],
+        spread([trial.value or 0 for trial in best]),
+        spread([tested(study, trial) for trial in best]),
+        f"{at['optimizer.learning_rate']:.2g}",
+        str(at["model.hidden_size"]),
+        f"{at['model.input_noise']:.2f}",
+        f"{1 - at['1 - optimizer.momentum']:.2f}",
+        str(study.lost),
+      ]
+    )
+  explained = []
+  for cell, found_shares in shares.items():
+    pairs = {k: v for k, v in found_shares.items() if len(k) == 2}
+    largest = next(iter(pairs))
+    names = " and ".join(_FIELDS[name] for name in largest)
+    explained.append(
+      [cell, *(f"{found_shares[name,]:.0%}" for name in _FIELDS)]
+      + [f"{sum(pairs.values()):.0%}", f"{names} {pairs[largest]:.0%}"]
+    )
+  text = _TEXT.read_text("utf-8")
+  before, after = text.split(_BEGIN)[0], text.split(_END)[1]
+  with files.written(_TEXT) as file:
+    file.write(
+      before
+      + _BEGIN
+      + f"\n{count} trials a cell; the best {len(best)} of each:\n\n"
+      + table(
+        ["cell", "", "validation", "test", "learning rate of the best one"]
+        + ["hidden size", "input noise", "momentum", "diverged at once"],
+        losses,
+      )
+      + "\nShares in the variance of the validation loss:\n\n"
+      + table(
+        ["cell", *_FIELDS.values(), "all pairs", "the largest one"], explained
+      )
+      + "\n"
+      + _END
+      + after
+    )
+  draw(studies, shares)
+
+
+def draw(studies: dict[str, Study], shares: dict[str, Any]):
+  """Losses by learning rate, and what explains them."""
+  figure = Figure(figsize=(12, 5), layout="constrained")
+  FigureCanvasAgg(figure)
+  left, right = figure.subplots(1, 2)
+  for place, (cell, study) in enumerate(studies.items()):
+    left.plot(
+      [t.params["optimizer.learning_rate"] for t in study.trials],
+      [t.value for t in study.trials],
+      linestyle="",
+      marker="ov^<>sDPX"[place],
+      label=cell,
+      alpha=0.8,
+    )
+  left.set(
+    xscale="log",
+    yscale="log",
+    xlabel="learning rate",
+    ylabel="best validation loss, nats a frame",
+  )
+  ticks = [8.5, 9, 10, 12, 15, 20, 30, 40, 60]
+  left.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+  left.minorticks_off()
+  left.grid(alpha=0.3)
+  left.legend()
+  begins = [0.0] * len(shares)
+  parts = {
+    label: [found[name,] for found in shares.values()]
+    for name, label in _FIELDS.items()
+  }
+  parts["pairs"] = [
+    sum(share for names, share in found.items() if len(names) == 2)
+    for found in shares.values()
+  ]
+  for label, sizes in parts.items():
+    right.barh(list(shares), sizes, left=begins, label=label)
+    begins = [a + b for a, b in zip(begins, sizes, strict=True)]
+  right.axvline(2 / 3, color="black", linestyle=":")
+  right.invert_yaxis()
+  right.set(xlim=(0, 1), xlabel="share in the variance (dotted: two thirds)")
+  right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5)
+  with files.written(_PICTURE, "wb") as file:
+    figure.savefig(file, format="png", dpi=90)
+
+
+def main(argv: list[str] | None = None):
+  """Searches for all cells in turn, then summarises."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--data", type=Path)
   parser.add_argument("--trials", type=int, default=20)
-  parser.add_argument("--cache", type=Path, default=Path("runs/odyssey"))
-  given = parser.parse_args()
-  for cell in CELLS:
-    subprocess.run(
-      [
-        sys.executable,
-        "run.py",
-        "--config=configs/odyssey.py",
-        "--mode=search",
-        f"--workdir={given.cache.resolve() / cell}",
-        f"--config.model.cell={cell}",
-        f"--config.search.trials={given.trials}",
-        "--config.search.workers=1",
-        "--config.data.source=files",
-        f"--config.data.path={given.data.resolve()}",
-      ],
-      cwd=_ROOT,
-      check=True,
-    )
+  parser.add_argument("--cache", type=Path, default=_ROOT / "runs" / "odyssey")
+  parser.add_argument("--summary", action="store_true")
+  given = parser.parse_args(argv)
+  cache = given.cache.resolve()
+  if not given.summary:
+    if given.data is None:
+      parser.error("--data: name JSB_Chorales.mat")
+    for cell in CELLS:
+      search(cell, given.data, given.trials, cache)
+  summary(cache)
 
 
 if __name__ == "__main__":

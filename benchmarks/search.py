@@ -1,0 +1,235 @@
+"""What a search costs: Markdown tables.
+
+  python benchmarks/search.py                       # 15 minutes on 2 cores
+  python benchmarks/search.py --parts workers pruning --trials=4 --steps=60
+  python benchmarks/search.py --torch=PYTHON        # one with torch and optuna
+
+All is two layers of 64 units on the Python standard library. workers: trials a
+minute of two workers against one, and what a trial takes beyond its training.
+peer: the same trials, batches and steps in a plain script with Optuna and
+PyTorch. pruning: the time of the same trials with and without it.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import experiments
+from configs import base
+from seqrnn import config as configs
+
+_ROOT = Path(__file__).resolve().parents[1]
+_FIELDS = {
+  "data.stateful": False,
+  "model.hidden_size": 64,
+  "model.embedding_size": 64,
+  "model.dropout": 0.0,
+  "schedule.name": "constant",
+  "train.batch_size": 32,
+  "search.method": "random",
+  "search.pruning": "none",
+}
+
+
+def flags(given: Any, fields: dict[str, Any]) -> list[str]:
+  """Those of run.py, of a search of so many trials and steps."""
+  fields = {
+    **_FIELDS,
+    "train.max_steps": given.steps,
+    "train.eval_every": given.steps // 2,
+    "search.trials": given.trials,
+    **fields,
+  }
+  return [
+    "--config=configs/rnn.py",
+    *(f"--config.{name}={value}" for name, value in fields.items()),
+  ]
+
+
+def search(given: Any, fields: dict[str, Any], workdir: Path) -> float:
+  """Searches by run.py; the seconds of the command.
+
+  Raises:
+    CalledProcessError: it ended with another status than 0.
+  """
+  begin = time.monotonic()
+  subprocess.run(
+    [sys.executable, "run.py", "--mode=search", f"--workdir={workdir}"]
+    + flags(given, fields),
+    cwd=_ROOT,
+    check=True,
+    stdout=subprocess.DEVNULL,
+  )
+  return time.monotonic() - begin
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+  with path.open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def best(workdir: Path) -> float:
+  """The lowest loss of a search."""
+  return min(
+    float(r["loss"]) for r in rows(workdir / "trials.csv") if r["loss"]
+  )
+
+
+def overhead(workdir: Path) -> list[float]:
+  """Seconds of each trial but the first beyond its training.
+
+  From the end of one trial to that of the next, less what its evaluations and
+  the steps before them would take as they do from the second one on, when all
+  is compiled.
+  """
+  ends = {}
+  for line in (workdir / "trials.log").read_text().splitlines():
+    record = json.loads(line)
+    if "datetime_complete" in record:
+      end = datetime.fromisoformat(record["datetime_complete"])
+      ends[record["trial_id"]] = end.timestamp()
+  found = []
+  for number in sorted(ends)[1:]:
+    timing = rows(workdir / "trials" / f"{number:04}" / "timing.csv")
+    seconds = [
+      float(row["seconds"]) + float(row["evaluation_seconds"]) for row in timing
+    ]
+    trained = statistics.median(seconds[1:]) * len(seconds)
+    found.append(ends[number] - ends[number - 1] - trained)
+  return found
+
+
+def workers(given: Any, folder: Path):
+  """Two workers against one, in turns; the overhead of a trial."""
+  print("| searches | trials a minute, 1 worker | 2 workers | ratio |")
+  print("| --- | --- | --- | --- |")
+  for turn in range(given.rounds):
+    rates = []
+    for count in (1, 2):
+      workdir = folder / f"workers-{count}-{turn}"
+      seconds = search(given, {"search.workers": count}, workdir)
+      rates.append(60 * given.trials / seconds)
+    print(
+      f"| {turn + 1} | {rates[0]:.2f} | {rates[1]:.2f} |"
+      f" {rates[1] / rates[0]:.2f}x |",
+      flush=True,
+    )
+  print("\n| a worker's trial | seconds beyond its training, median (all) |")
+  print("| --- | --- |")
+  # Evaluations enough to know the seconds of the steps between them.
+  fields = {"search.workers": 1, "train.eval_every": max(given.steps // 6, 1)}
+  sizes = "log_uniform(48, 80)"
+  for what, more in (
+    ("of the same shape", {}),
+    ("of another hidden size each", {"search.space.model.hidden_size": sizes}),
+  ):
+    workdir = folder / f"overhead-{len(more)}"
+    search(given, fields | more, workdir)
+    found = overhead(workdir)
+    print(
+      f"| {what} | {statistics.median(found):.2f}"
+      f" ({', '.join(f'{seconds:.1f}' for seconds in sorted(found))}) |",
+      flush=True,
+    )
+
+
+def peer(given: Any, folder: Path):
+  """The same trials in a plain script."""
+  workdir = folder / "peer"
+  seconds = search(given, {}, workdir)
+  config = configs.read(workdir / "search.json", base.get_config())
+  experiment = experiments.build(config, None)
+  for split in ("train", "validation"):
+    batches = experiment.batches(split, 0)
+    count = given.steps if split == "train" else len(batches)
+    kept = [batches[n] for n in range(count)]
+    names = ("inputs", "targets", "weights")
+    np.savez(
+      folder / f"{split}.npz",
+      **{name: np.stack([batch[name] for batch in kept]) for name in names},
+    )
+  table = rows(workdir / "trials.csv")
+  settings = {
+    "symbols": len(experiment.vocabularies["symbols"]),
+    "hidden": config.model.hidden_size,
+    "layers": config.model.layers,
+    "eval_every": config.train.eval_every,
+    "rates": [float(row["optimizer.learning_rate"]) for row in table],
+  }
+  print("\n| the same trials | trials a minute | best validation loss |")
+  print("| --- | --- | --- |")
+  rate = 60 * given.trials / seconds
+  print(f"| seqrnn, the whole command | {rate:.2f} | {best(workdir):.4f} |")
+  for threads in (1, 2):
+    settings["threads"] = threads
+    (folder / "settings.json").write_text(json.dumps(settings))
+    done = subprocess.run(
+      [given.torch, str(_ROOT / "benchmarks" / "search_torch.py"), str(folder)],
+      check=True,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    seconds, loss = json.loads(done.stdout)
+    print(
+      f"| Optuna and PyTorch, threads: {threads} |"
+      f" {60 * given.trials / seconds:.2f} | {loss:.4f} |",
+      flush=True,
+    )
+
+
+def pruning(given: Any, folder: Path):
+  """The same trials with and without median pruning, by one worker."""
+  print("\n| pruning | seconds | symbols | pruned | best validation loss |")
+  print("| --- | --- | --- | --- | --- |")
+  for name in ("none", "median"):
+    fields = {
+      "search.workers": 1,
+      "search.pruning": name,
+      "train.eval_every": max(given.steps // 10, 1),
+    }
+    workdir = folder / f"pruning-{name}"
+    seconds = search(given, fields, workdir)
+    table = rows(workdir / "trials.csv")
+    pruned = sum(row["state"] == "pruned" for row in table)
+    symbols = sum(int(row["symbols"]) for row in table)
+    print(
+      f"| {name} | {seconds:.0f} | {symbols:,} | {pruned} of {len(table)} |"
+      f" {best(workdir):.4f} |",
+      flush=True,
+    )
+
+
+PARTS = {"workers": workers, "peer": peer, "pruning": pruning}
+
+
+def main(argv: list[str] | None = None):
+  """Prints the tables."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+  parser.add_argument("--trials", type=int, default=20)
+  parser.add_argument("--steps", type=int, default=300)
+  parser.add_argument("--rounds", type=int, default=2)
+  parser.add_argument("--torch", default=sys.executable)
+  given = parser.parse_args(argv)
+  with tempfile.TemporaryDirectory() as folder:
+    # What XLA compiles is kept: the first one would compile for all others.
+    once = argparse.Namespace(**{**vars(given), "trials": 1})
+    for count in (1, 2):
+      fields = {"search.workers": count}
+      search(once, fields, Path(folder, f"warm-{count}"))
+    for name in given.parts:
+      PARTS[name](given, Path(folder))
+
+
+if __name__ == "__main__":
+  main()
