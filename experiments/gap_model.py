@@ -106,22 +106,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     before = np.tri(T, k=-1, dtype=bool)
     return np.concatenate([itself, ~before, itself | before][: len(heads)])
 
-  heads, decoder = {"joint": predict}, None
+  heads = {"joint": predict}
   if apart:
     heads = {name: partial(by, name) for name in HEADS}
-    forward = models.sequence_model(
-      config.model,
-      models.stack(config.model, len(symbols)),
-      len(symbols),
-      pooled=False,
-    )
-
-    def next_symbol(params, carry, symbol_B):
-      tower = params["body"]["forward"]["tower"]
-      own = {**params, "body": tower, "head": params["forward_head"]}
-      return models.next_symbol(forward, own, carry, symbol_B)
-
-    decoder = Decoder(forward.initial_carry, next_symbol)
   return Experiment(
     vocabularies=vocabularies,
     init=lambda key: models.init(model, key),
@@ -131,11 +118,25 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     batches=lambda *split, **how: segments.batches(*split, **how).map(targets),
     predict=predict,
     score=score,
-    decoder=decoder,
+    decoder=ahead(config.model, len(symbols)) if apart else None,
     forbidden=forbidden,
     heads=heads,
     fills_gaps=True,
   )
+
+
+def ahead(model: Config, vocabulary_size: int) -> Decoder:
+  """The forward tower and its head, which are a language model."""
+  V = vocabulary_size
+  body = models.stack(model, V)
+  forward = models.sequence_model(model, body, V, pooled=False)
+
+  def step(params, carry, symbol_B):
+    tower = params["body"]["forward"]["tower"]
+    own = {**params, "body": tower, "head": params["forward_head"]}
+    return models.next_symbol(forward, own, carry, symbol_B)
+
+  return Decoder(forward.initial_carry, step)
 
 
 def cross_entropies(
