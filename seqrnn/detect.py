@@ -56,7 +56,7 @@ class Scored(NamedTuple):
   Attributes:
     nll: surprisal in nats [N], a floor under unknown ones.
     rank: 1 and how many events are likelier [N]; of an unknown one all.
-    targets: their ids in the vocabulary of the detector [N].
+    targets: their ids [N].
     bounds: int64 [D + 1].
     scores: name -> float64 [D], higher is odder.
     counts: how often each session comes [D].
@@ -91,8 +91,13 @@ class Detector(NamedTuple):
   step: int
   fitted: dict[str, Callable[[Sessions], np.ndarray]]
 
-  def say(self, sessions: Sessions, names: Vocabulary, top_k: int) -> Scores:
-    """The figures of each event of sessions, whose ids are of `names`."""
+  @property
+  def names(self) -> Vocabulary:
+    """Of the events, as ids stand for them wherever this detector reads."""
+    return self.experiment.vocabularies["symbols"]
+
+  def say(self, sessions: Sessions, top_k: int) -> Scores:
+    """The figures of each event of sessions."""
     head = self.experiment.heads[self.config.detect.head]
     figures = scoring.events(head, top_k)
 
@@ -101,23 +106,17 @@ class Detector(NamedTuple):
       return carry, {**found, "targets": batch["targets"]}
 
     run = scoring.scorer(self.experiment, sharding.mesh(), score)
-    return run(self.params, sessions.pieces(names))
+    return run(self.params, sessions.pieces(self.names))
 
-  def score(
-    self, sessions: Sessions, names: Vocabulary, counts: np.ndarray
-  ) -> Scored:
-    """All scores of distinct sessions, whose ids are of `names`."""
+  def score(self, sessions: Sessions, counts: np.ndarray) -> Scored:
+    """All scores of distinct sessions, which come so often."""
     settings = self.config.detect
     began = time.perf_counter()
-    found = self.say(sessions, names, 0)
+    found = self.say(sessions, 0)
     seconds = time.perf_counter() - began
-    # Here each once again, also those that are equal to this vocabulary.
-    places, bounds = data.ranges(
-      found.bounds[found.distinct], found.bounds[found.distinct + 1]
-    )
-    rank = found.values["rank"][places]
-    unknown = rank > len(self.experiment.vocabularies["symbols"])
-    nll = found.values["nll"][places].astype(np.float64)
+    bounds, rank = found.bounds, found.values["rank"]
+    unknown = rank > len(self.names)
+    nll = found.values["nll"].astype(np.float64)
     nll = np.where(unknown, np.maximum(nll, settings.unknown), nll)
     scores = aggregate(
       nll, rank, unknown, bounds, settings.top_mean, settings.top_k
@@ -127,7 +126,7 @@ class Detector(NamedTuple):
       short = np.diff(sessions.bounds) <= self.config.data.window
       scores = {name: np.where(short, np.inf, s) for name, s in scores.items()}
     scores |= {name: score(sessions) for name, score in self.fitted.items()}
-    targets = found.values["targets"][places]
+    targets = found.values["targets"]
     return Scored(nll, rank, targets, bounds, scores, counts, short, seconds)
 
 
@@ -183,15 +182,16 @@ def learn(
   build: Callable[..., Experiment],
   config: Config,
   workdir: Path,
-  normal: Sessions,
+  normal: splits.Pieces,
 ) -> Detector:
   """The detector of a run that has been trained on some normal sessions."""
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   place = sharding.replicated(sharding.mesh())
   params, step = restore_params(workdir, config, shapes(experiment), place)
   settings = config.detect
+  seen = data.of_pieces(normal, experiment.vocabularies["symbols"])
   fitted = {
-    name: fit(normal)
+    name: fit(seen)
     for name, fit in baselines.BASELINES.items()
     if settings.baselines or name in chosen(settings)
   }
@@ -347,12 +347,12 @@ def cross_fit(
   one of `detect.folds` others, each trained without them in folds/ of the
   workdir, once.
   """
-  names = detector.experiment.vocabularies["symbols"]
 
   def score(by: Detector, pieces: splits.Pieces) -> Scored:
-    sessions = data.of_pieces(pieces, names)
+    # A fold has a vocabulary of its own: what it has not seen is unknown to it.
+    sessions = data.of_pieces(pieces, by.names)
     same = sessions.distinct()
-    return by.score(sessions.take(same.first), names, same.counts)
+    return by.score(sessions.take(same.first), same.counts)
 
   parts = [score(detector, read("validation"))]
   folds = config.detect.folds
@@ -366,8 +366,7 @@ def cross_fit(
     seen, held_out = (
       splits.fold(read("train"), part.data.fold, out) for out in (False, True)
     )
-    by = learn(build, part, folder, data.of_pieces(seen, names))
-    parts.append(score(by, held_out))
+    parts.append(score(learn(build, part, folder, seen), held_out))
   return parts
 
 
@@ -577,17 +576,15 @@ def run(
   console = Console(highlight=False)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
-  names = experiment.vocabularies["symbols"]
   read = splits.reader(config)
   began = time.perf_counter()
-  seen = data.of_pieces(read("train"), names)
-  detector = learn(build, config, workdir, seen)
+  detector = learn(build, config, workdir, read("train"))
   normal = calibrate(build, config, workdir, detector, read, experiment.facts)
   warn(console, normal, settings)
   calibrated = time.perf_counter()
-  sessions, kinds = read_sessions(config, names)
+  sessions, kinds = read_sessions(config, detector.names)
   been_read = time.perf_counter()
-  found = detect(detector, normal, sessions, names)
+  found = detect(detector, normal, sessions)
   scored = time.perf_counter()
   write_sessions(found, folder, settings.format)
   write_odd(found, detector, folder)
@@ -644,14 +641,12 @@ def run(
   return found
 
 
-def detect(
-  detector: Detector, normal: Normal, sessions: Sessions, names: Vocabulary
-) -> Findings:
-  """What a detector finds in sessions, whose ids are of `names`."""
+def detect(detector: Detector, normal: Normal, sessions: Sessions) -> Findings:
+  """What a detector finds in sessions."""
   settings = detector.config.detect
   distinct = sessions.distinct()
   once = sessions.take(distinct.first)
-  scored = detector.score(once, names, distinct.counts)
+  scored = detector.score(once, distinct.counts)
   combined = normal.combined(scored.scores, settings)
   combined[scored.short] = np.inf
   flags, odd = decide(scored, combined, normal, settings)
@@ -661,7 +656,7 @@ def detect(
   return Findings(
     sessions=sessions,
     distinct=distinct,
-    names=names,
+    names=detector.names,
     nll=scored.nll,
     rank=scored.rank,
     targets=scored.targets,
@@ -686,7 +681,7 @@ def write_odd(found: Findings, detector: Detector, folder: Path):
   if settings.events == "none" or not len(which):
     return
   part = found.sessions.take(found.distinct.first[which])
-  details = detector.say(part, found.names, settings.alternatives)
+  details = detector.say(part, settings.alternatives)
   write_events(found, which, details, settings.top_k, folder, settings.format)
 
 

@@ -177,7 +177,7 @@ def write_events(
   columns += ["line"] * (sessions.lines is not None)
   columns += ["timestamp"] * (sessions.timestamps is not None)
   columns += ["event", "nats", "bits", "probability", "rank", "in_top_k"]
-  columns += ["lifted_probability", "entropy", "p_value", "flag"]
+  columns += ["lifted_probability", "entropy", "unknown", "p_value", "flag"]
   K = details.values["ids"].shape[-1] if "ids" in details.values else 0
   columns += [
     f"{part}_{k}" for k in range(1, K + 1) for part in ("event", "probability")
@@ -192,6 +192,7 @@ def write_events(
     chances = np.exp(-found.nll[part])
     near = found.rank[part] <= top_k
     ranks = found.rank[part].tolist()
+    unknown = found.rank[part] > len(found.names)
     alternatives = [[] for _ in chances]
     if K:
       alternatives = [
@@ -205,10 +206,11 @@ def write_events(
         _shorts(found.nll[part]),
         _shorts(found.nll[part] / math.log(2)),
         _shorts(chances),
-        [None if r > len(found.names) else r for r in ranks],
+        [r if r <= len(found.names) else None for r in ranks],
         near.astype(int).tolist(),
         _shorts(np.where(near, 1.0, chances)),
         _shorts(more["entropy"]),
+        unknown.astype(int).tolist(),
         _shorts(found.event_p[part]),
         found.odd[part].astype(int).tolist(),
         alternatives,

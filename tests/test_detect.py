@@ -15,6 +15,7 @@ import experiments
 from configs import base
 from seqrnn import config as configs
 from seqrnn import detect, train
+from seqrnn.conformal import Calibration
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import BEGIN, END, PAD
 from seqrnn.errors import UserError
@@ -25,12 +26,11 @@ FIELDS = {
   "data.validation_fraction": 0.2,
   "data.test_fraction": 0.0,
   "data.window": 20,
-  "data.buckets": 3,
   "data.repeats": "weight",
   "model.hidden_size": 16,
   "optimizer.learning_rate": 0.02,
   "train.batch_size": 16,
-  "train.epochs": 6,
+  "train.epochs": 5,
   "detect.folds": 2,
   "detect.rate": 0.02,
   "detect.event_rate": 0.005,
@@ -200,30 +200,33 @@ def by_itself(workdir, pieces):
   return np.array([highest[text] for text in texts])
 
 
-def test_labels_change_nothing_but_figures(home, tmp_path):
-  folder, config, found = home
-  config = config.copy_and_resolve_references()
+def test_labels_change_nothing_but_figures(home, again, tmp_path):
+  folder, _, found = home
   texts = [(folder / name).read_text() for name in ("good.txt", "bad.txt")]
   (tmp_path / "all.txt").write_text("\n".join(texts))
-  config.detect.path = str(tmp_path / "all.txt")
-  config.detect.anomalous_path = None
   report = json.loads((folder / "run/detect/report.json").read_text())
   assert "f1" in report["figures"]["combined"]
-  again = detect.run(experiments.build, config, folder / "run")
+  bare = again(path=str(tmp_path / "all.txt"), anomalous_path=None)
   for name in found.scores:
     np.testing.assert_array_equal(
       found.scores[name][found.distinct.which],
-      again.scores[name][again.distinct.which],
+      bare.scores[name][bare.distinct.which],
     )
   np.testing.assert_array_equal(
-    found.flags[found.distinct.which], again.flags[again.distinct.which]
+    found.flags[found.distinct.which], bare.flags[bare.distinct.which]
   )
   report = json.loads((folder / "run/detect/report.json").read_text())
   assert "f1" not in report["figures"]["combined"]
 
 
-def again(home, **changes):
-  """The findings of the same run with other settings."""
+@pytest.fixture
+def again(home, monkeypatch):
+  """A function to the findings of the same run with other settings."""
+  monkeypatch.setattr(detect, "picture", lambda *_: None)  # They take long.
+  return lambda **changes: repeat(home, changes)
+
+
+def repeat(home, changes):
   folder, config, _ = home
   config = config.copy_and_resolve_references()
   for name, value in changes.items():
@@ -231,33 +234,46 @@ def again(home, **changes):
   return detect.run(experiments.build, config, folder / "run")
 
 
-@pytest.mark.parametrize("rule", ["events", "budget", "bh", "topk"])
-def test_rules(home, rule):
-  found = again(home, rule=rule, budget=7, events="none", false_share=0.2)
-  limit = np.sort(
-    np.repeat(calibration(home[0])["nll"], calibration(home[0])["event_counts"])
+@pytest.mark.parametrize("rule", ["rate", "events", "budget", "bh", "topk"])
+def test_rules(rule):
+  rng = np.random.default_rng(0)
+  settings = base.get_config().detect
+  settings.update({"rule": rule, "budget": 7, "top_k": 3, "rate": 0.1})
+  settings.update({"event_rate": 0.02, "false_share": 0.2})
+  sizes = rng.integers(0, 6, 80)
+  bounds = np.concatenate([[0], np.cumsum(sizes)])
+  nll, rank = rng.exponential(2, sizes.sum()), rng.integers(1, 5, sizes.sum())
+  combined = rng.exponential(2, 80)
+  counts = rng.integers(1, 3, 80)
+  short = np.arange(80) == 4
+  scored = detect.Scored(nll, rank, rank, bounds, {}, counts, short, 1.0)
+  normal = detect.Normal(
+    {"combined": Calibration(rng.exponential(1, 200))},
+    Calibration(rng.exponential(1, 1000)),
   )
-  for d, flag in enumerate(found.flags):
-    part = slice(*found.bounds[d : d + 2])
-    if rule == "topk":
-      assert flag == (found.rank[part] > 2).any()
-    elif rule == "events":
-      assert flag == (found.event_p[part] <= 0.005).any()
-  assert limit.size
-  if rule == "budget":
-    assert found.flags.sum() == 7
-    worst = found.scores["combined"][found.flags].min()
-    assert worst >= found.scores["combined"][~found.flags].max()
-  if rule == "bh":
-    p = np.sort(found.p[found.distinct.which])
-    ranks = np.arange(1, len(p) + 1)
-    last = p[p <= 0.2 * ranks / len(p)].max()
-    assert found.flags.tolist() == (found.p <= last).tolist()
+  flags, odd = detect.decide(scored, combined, normal, settings)
+  p = normal.scores["combined"].p_values(combined)
+  event_p = normal.events.p_values(nll.round(4))
+  assert (
+    odd.tolist() == (rank > 3 if rule == "topk" else event_p <= 0.02).tolist()
+  )
+  in_order = np.sort(np.repeat(p, counts))
+  under = in_order <= 0.2 * np.arange(1, len(in_order) + 1) / len(in_order)
+  for d in range(80):
+    expected = {
+      "rate": p[d] <= 0.1,
+      "events": odd[bounds[d] : bounds[d + 1]].any(),
+      "budget": (combined > combined[d]).sum() < 7,
+      "bh": p[d] <= in_order[under].max(),
+      "topk": odd[bounds[d] : bounds[d + 1]].any(),
+    }[rule]
+    assert flags[d] == (expected or d == 4)
+  assert 3 < flags.sum() < 77
 
 
-def test_events_of_all_sessions_as_packed_lines_of_json(home):
+def test_events_of_all_sessions_as_packed_lines_of_json(home, again):
   folder, config, _ = home
-  found = again(home, events="all", format="jsonl.gz", alternatives=0)
+  found = again(events="all", format="jsonl.gz", alternatives=0)
   with gzip.open(folder / "run/detect/events.jsonl.gz", "rt") as file:
     rows = [json.loads(line) for line in file]
   assert len(rows) == len(found.sessions.ids) + len(found.sessions.names)
@@ -270,9 +286,9 @@ def test_events_of_all_sessions_as_packed_lines_of_json(home):
     assert len(file.readlines()) == len(found.sessions.names)
 
 
-def test_anomalies_put_in_are_found_by_kind(home):
+def test_anomalies_put_in_are_found_by_kind(home, again):
   folder, _, _ = home
-  again(home, path=str(folder / "good.txt"), anomalous_path=None, inject=0.2)
+  again(path=str(folder / "good.txt"), anomalous_path=None, inject=0.2)
   report = json.loads((folder / "run/detect/report.json").read_text())
   by_kind = report["average_precision_by_kind"]
   assert set(by_kind["combined"]) == {
@@ -284,13 +300,10 @@ def test_anomalies_put_in_are_found_by_kind(home):
   }
   assert by_kind["combined"]["swap"] > 0.5 > by_kind["unseen"]["swap"]
   assert report["events"]["auroc"] > 0.6
-  first = (folder / "run/detect/sessions.csv").read_text()
-  again(home, path=str(folder / "good.txt"), anomalous_path=None, inject=0.2)
-  assert (folder / "run/detect/sessions.csv").read_text() == first
 
 
-def test_a_rate_that_nothing_resolves_is_told(home, capsys):
-  found = again(home, rate=1e-4, events="none")
+def test_a_rate_that_nothing_resolves_is_told(again, capsys):
+  found = again(rate=1e-4, events="none")
   assert not found.flags.any()
   error = capsys.readouterr().err
   assert error.startswith("detect.rate=0.0001: below 0.0025, so no session can")
@@ -306,9 +319,9 @@ def test_a_rate_that_nothing_resolves_is_told(home, capsys):
     ({"path": None}, "config.detect.anomalous_path=.*: needs detect.path"),
   ],
 )
-def test_what_cannot_be_is_refused(home, changes, message):
+def test_what_cannot_be_is_refused(again, changes, message):
   with pytest.raises(UserError, match=f"^{message}"):
-    again(home, **changes)
+    again(**changes)
 
 
 def test_the_protocol_of_deeplog(tmp_path):
