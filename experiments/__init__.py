@@ -26,6 +26,7 @@ from seqrnn.data.encoding import Document
 from seqrnn.errors import UserError
 from seqrnn.evaluate import evaluator, shapes
 from seqrnn.experiment import Experiment, Params
+from seqrnn.findings import Findings
 from seqrnn.predict import Prediction, predictions
 from seqrnn.sample import sample, sample_music
 from seqrnn.scoring import scorer
@@ -92,17 +93,33 @@ class Run(NamedTuple):
       raise UserError(
         f"{self.workdir}: task={self.config.task!r} cannot sample{unless}"
       )
-    config = copy.deepcopy(self.config)
     temperature = settings.get("temperature")
     if isinstance(temperature, int | float):
       settings["temperature"] = (float(temperature),)
-    for name, value in {"prime": prime, **settings}.items():
-      group, key = configs.locate(config, f"sample.{name}")
-      group[key] = value
-    configs.check(config)
+    config = self._changed("sample", {"prime": prime, **settings})
     if self.experiment.unit == "frame":
       return sample_music(self.experiment, self.params, config)
     return sample(self.experiment, self.params, config)
+
+  def detect(self, **settings: Any) -> Findings:
+    """What --mode=detect finds and writes; settings are of `config.detect`.
+
+    Raises:
+      UserError: no such setting, or as that mode.
+    """
+    from seqrnn import detect  # With all that training takes.
+
+    config = self._changed("detect", settings)
+    config.checkpoint.step = self.step
+    return detect.run(build, config, self.workdir)
+
+  def _changed(self, group: str, settings: dict[str, Any]) -> Config:
+    config = copy.deepcopy(self.config)
+    for name, value in settings.items():
+      fields, key = configs.locate(config, f"{group}.{name}")
+      fields[key] = value
+    configs.check(config)
+    return config
 
   def score(self, text: str) -> np.ndarray:
     """Surprisal in nats of each symbol that the model predicts of a text.

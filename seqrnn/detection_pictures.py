@@ -16,6 +16,7 @@ from seqrnn.errors import escaped
 from seqrnn.findings import Findings
 
 _EVENTS = 2000  # Of a timeline.
+_ODDEST = 5  # Sessions that it has in any case.
 _STRIP = 40  # Events of a row of a strip.
 _ROWS = 12
 _LABELS = {False: ("normal", "C0"), True: ("labelled odd", "C3")}
@@ -65,20 +66,17 @@ def _oddest(found: Findings) -> int:
 
 
 def _timeline(found: Findings, threshold: float) -> Figure:
-  """Surprisal of event after event around the oddest session.
+  """Surprisal of event after event, on a normal axis and a logarithmic one.
 
-  On a normal axis and on a logarithmic one.
+  Of more sessions than there is room for, some from all over, and the oddest.
   """
   which = found.distinct.which
-  sizes = np.diff(found.bounds)[which]
-  ends = np.cumsum(sizes)
-  odd = int(np.flatnonzero(which == _oddest(found))[0])
-  middle = ends[odd] - sizes[odd] // 2
-  begin = max(min(middle - _EVENTS // 2, ends[-1] - _EVENTS), 0)
-  first = int(np.searchsorted(ends, begin, "right"))
-  last = int(np.searchsorted(ends, begin + _EVENTS, "right"))
-  last = min(max(last, first + 1, odd + 1), len(which))
-  shown = which[first:last]
+  ends = np.cumsum(np.diff(found.bounds)[which])
+  count = min(len(which), _EVENTS * len(which) // ends[-1] + 1)
+  chosen = np.linspace(0, len(which) - 1, count).astype(int)
+  oddest = found.distinct.first[found.oddest()[:_ODDEST]]
+  chosen = np.union1d(chosen, oddest)
+  shown = which[chosen]
   places, bounds = ranges(found.bounds[shown], found.bounds[shown + 1])
   bits = found.nll[places] / math.log(2)
   flagged = np.repeat(found.flags[shown], np.diff(bounds))
@@ -87,7 +85,7 @@ def _timeline(found: Findings, threshold: float) -> Figure:
     axes = figure.add_subplot(2, 1, place)
     labels = found.sessions.labels
     if labels is not None:
-      for j in np.flatnonzero(labels[first:last]).tolist():
+      for j in np.flatnonzero(labels[chosen]).tolist():
         axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
     for some, colour, name in (
       (~flagged, "C0", "event"),
@@ -106,7 +104,7 @@ def _timeline(found: Findings, threshold: float) -> Figure:
     axes.grid(alpha=0.3)
   figure.axes[0].legend(loc="upper right", ncols=3)
   red = "; red: labelled" if found.sessions.labels is not None else ""
-  figure.axes[-1].set_xlabel(f"event, of {last - first:,} sessions{red}")
+  figure.axes[-1].set_xlabel(f"event, of {len(chosen):,} sessions{red}")
   return figure
 
 

@@ -13,9 +13,11 @@ from conftest import tiny
 
 import experiments
 from configs import base
+from experiments import language_model
 from seqrnn import config as configs
-from seqrnn import detect, train
+from seqrnn import detect, detector, train
 from seqrnn.conformal import Calibration
+from seqrnn.data import sessions as data
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import BEGIN, END, PAD
 from seqrnn.errors import UserError
@@ -25,7 +27,7 @@ FIELDS = {
   "data.split": "documents",
   "data.validation_fraction": 0.2,
   "data.test_fraction": 0.0,
-  "data.window": 20,
+  "data.window": 8,
   "data.repeats": "weight",
   "model.hidden_size": 16,
   "optimizer.learning_rate": 0.02,
@@ -246,12 +248,12 @@ def test_rules(rule):
   combined = rng.exponential(2, 80)
   counts = rng.integers(1, 3, 80)
   short = np.arange(80) == 4
-  scored = detect.Scored(nll, rank, rank, bounds, {}, counts, short, 1.0)
-  normal = detect.Normal(
+  scored = detector.Scored(nll, rank, rank, bounds, {}, counts, short, 1.0)
+  normal = detector.Normal(
     {"combined": Calibration(rng.exponential(1, 200))},
     Calibration(rng.exponential(1, 1000)),
   )
-  flags, odd = detect.decide(scored, combined, normal, settings)
+  flags, odd = detector.decide(scored, combined, normal, settings)
   p = normal.scores["combined"].p_values(combined)
   event_p = normal.events.p_values(nll.round(4))
   assert (
@@ -366,3 +368,30 @@ def test_the_protocol_of_deeplog(tmp_path):
   config.data.step = 2
   with pytest.raises(UserError, match="^data.step=2 with data.mapping"):
     detect.check(run.experiment, config)
+
+
+@pytest.mark.parametrize("head", ["forward", "joint"])
+def test_a_gap_model_is_asked_for_events_and_ends(tmp_path, head):
+  rng = random.Random(2)
+  texts = [walk(rng) for _ in range(40)] + ["a"]
+  (tmp_path / "normal.txt").write_text("\n".join(texts))
+  fields = {"task": "gap_model", "model.heads": "all", "detect.head": head}
+  fields |= {"data.path": str(tmp_path / "normal.txt")}
+  config = tiny(tmp_path, {**FIELDS, **fields, "detect.scores": "max"})
+  vocabularies = language_model.prepare(config)
+  experiment = experiments.build(
+    detector.whole(config, vocabularies), vocabularies
+  )
+  params = experiment.init(jax.random.key(0))
+  one = detector.Detector(config, experiment, params, 0, {})
+  sessions = data.read(config, one.names, config.data.path)
+  same = sessions.distinct()
+  scored = one.score(sessions.take(same.first), same.counts)
+  normal = detector.normal_of(detector.gathered([scored]), config.detect)
+  found = detector.detect(one, normal, sessions)
+  for text, d in zip(texts, found.distinct.which, strict=True):
+    said = found.targets[slice(*found.bounds[d : d + 2])]
+    assert one.names.names(said) == [*text.split(), "<end>"]
+  assert not found.offsets.any()
+  # Each against the others and itself: the oddest is one of all.
+  assert found.p.min() == pytest.approx(2 / (len(texts) + 1), abs=0.03)
