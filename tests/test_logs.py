@@ -192,9 +192,7 @@ def log_of_services(rng, count):
     user = rng.choice(("ann", "bob", "eve"))
     lines.append(f"{n} login of {user}")
     lines += [f"{n} read {rng.randint(0, 9)} pages"] * rng.randint(1, 3)
-    if n > count * 0.9:
-      lines.append(f"{n} disk broken near sector {n}")
-    lines.append(f"{n} logout")
+    lines.append(f"{n} disk {'broken' if n > count * 0.9 else 'fine'}")
   return "\n".join(lines)
 
 
@@ -211,13 +209,14 @@ def test_templates_are_of_the_training_split_alone(tmp_path):
   assert set(symbols.symbols) == {
     "<session> login of <*>",
     "<session> read <number> pages",
-    "<session> logout",
+    "<session> disk fine",
   }
   path = tmp_path / "vocabulary.json"
   vocabulary.save(path, {"symbols": symbols})
   kept = vocabulary.load(path)["symbols"]
   found = sessions.read(config, kept, config.data.path)
-  # The line of the broken disk, which came when all was learned.
+  # The lines of a broken disk, which came when all was learned; the template of
+  # all lines together would have a blank there.
   broken = [
     line
     for line, text in enumerate(
