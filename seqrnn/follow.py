@@ -20,7 +20,7 @@ from seqrnn import config as configs
 from seqrnn import scoring
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
-from seqrnn.data import vocabulary
+from seqrnn.data import logs, vocabulary
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
@@ -66,38 +66,76 @@ def stepper(
   return begun_S, step
 
 
-def lines(stdin: IO[bytes]) -> Iterator[bytes]:
-  """The lines as they come; an empty one for one that is too long."""
+def lines(stdin: IO[bytes], errors: str) -> Iterator[str]:
+  """The lines as they come, without what ends them.
+
+  One that cannot be read is empty, and told on stderr.
+  """
+  codec = ("latin-1",) if errors == "latin-1" else ("utf-8", errors)
+  number = 0
   while line := stdin.readline(_LONGEST):
-    whole = line
+    number += 1
+    text, fault = "", f"has more than {_LONGEST:,} bytes"
+    if len(line) < _LONGEST or line.endswith(b"\n"):
+      try:
+        text, fault = line.rstrip(b"\r\n").decode(*codec), ""
+      except UnicodeDecodeError:
+        fault = "is not UTF-8"
     while len(line) == _LONGEST and not line.endswith(b"\n"):
-      line, whole = stdin.readline(_LONGEST), b""
-    yield whole
+      line = stdin.readline(_LONGEST)
+    if fault:
+      tell(number, fault)
+    yield text
 
 
-def parse(line: bytes) -> tuple[str, str] | None:
+def tell(number: int, fault: str):
+  """Says on stderr that a line is left out."""
+  print(f"line {number}: left out, {fault}", file=sys.stderr, flush=True)
+
+
+def parse(text: str) -> tuple[str, str] | None:
   """The session and the event of a line; None: it has not the two.
 
   They stand side by side, with a tab or blanks between, or are fields of a JSON
   object, which may have more.
   """
-  try:
-    text = line.decode()
-    if text.startswith("{"):
+  if text.startswith("{"):
+    try:
       fields = json.loads(text)
       pair = [fields["session"], fields["event"]]
-      if not all(isinstance(part, str | int) for part in pair):
-        return None
-      pair = [str(part) for part in pair]
-    elif "\t" in text:
-      pair = text.rstrip("\r\n").split("\t")
-    else:
-      pair = text.split()
-  except (ValueError, KeyError, RecursionError):  # Of encodings, too.
-    return None
+    except (ValueError, KeyError, RecursionError):
+      return None
+    if not all(isinstance(part, str | int) for part in pair):
+      return None
+    pair = [str(part) for part in pair]
+  else:
+    pair = text.split("\t") if "\t" in text else text.split()
   if len(pair) != 2 or not all(pair):
     return None
   return pair[0], pair[1]
+
+
+def events(stdin: IO[bytes], data: Config) -> Iterator[tuple[str, str, int]]:
+  """Session, symbol and line of each event as it comes.
+
+  Lines are those of a log where `data.unit` says so, else as `parse` has them.
+  """
+  found = lines(stdin, data.errors)
+  if data.unit == "log":
+    for event in logs.events(found, "standard input", logs.form(data)):
+      for session in event.sessions:
+        yield session, event.symbol, event.line
+    return
+  for number, text in enumerate(found, 1):
+    pair = parse(text)
+    if pair is not None:
+      yield *pair, number
+    elif text.strip():
+      tell(
+        number,
+        "must be a session and an event: two words, or two fields with a tab"
+        ' between, or {"session": ..., "event": ...}',
+      )
 
 
 def follow(
@@ -110,14 +148,14 @@ def follow(
 ):
   """Writes what is said of each event, a JSON object a line, as it comes.
 
-  A line that is none is told on stderr, with its number, and left out.
+  What is no event is told on stderr, with its line, and left out.
 
   Args:
     experiment: with a decoder.
     params: of its model.
     config: of the run.
     thresholds: as detection writes them.
-    stdin: lines as `parse` has them.
+    stdin: what `events` reads.
     stdout: is flushed after each line.
   """
   assert experiment.decoder is not None, "the caller has asked"
@@ -129,16 +167,7 @@ def follow(
   )
   # The session that has waited longest stands first.
   sessions: dict[str, tuple[int, np.ndarray]] = {}
-  for number, line in enumerate(lines(stdin), 1):
-    pair = parse(line)
-    if pair is None:
-      print(
-        f"line {number}: left out, must be a session and an event: two words,"
-        ' or two fields with a tab between, or {"session": ..., "event": ...}',
-        file=sys.stderr,
-      )
-      continue
-    session, event = pair
+  for session, event, line in events(stdin, config.data):
     position, state_S = sessions.pop(session, (0, begun_S))
     [symbol] = symbols.encode([event])
     state_S = step(state_S, symbol)
@@ -151,7 +180,8 @@ def follow(
     said = {
       "session": session,
       "position": position,
-      "event": event,
+      "line": line,
+      "event": event if unknown else symbols.text([symbol]),
       "nats": round(nats, 6),
       "bits": round(nats / math.log(2), 6),
       "probability": float(f"{math.exp(-nats):.6g}"),

@@ -35,10 +35,10 @@ class Out(io.StringIO):
     self.flushed += 1
 
 
-def make(tmp_path, fields):
+def make(tmp_path, fields, symbols=SYMBOLS):
   """Config, experiment and parameters, whose compiling takes no time."""
   config = tiny(tmp_path, {"data.unit": "session", "data.window": 40, **fields})
-  experiment = experiments.build(config, SYMBOLS)
+  experiment = experiments.build(config, symbols)
   rng = np.random.default_rng(1)
   params = jax.tree.map(
     lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes(experiment)
@@ -115,6 +115,31 @@ def test_the_sessions_that_wait_longest_are_forgotten(tmp_path):
   assert found[4]["nats"] == found[1]["nats"]
 
 
+def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
+  tmp_path, capsys
+):
+  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
+  symbols = Vocabulary("log", ("begin <session>", "read <number> B"))
+  lines = [
+    b"begin job_3",
+    b"",
+    b"no session",
+    b"begin \xff job_3",
+    b"crash of job_3 and job_14",
+    b"begin job_14",
+  ]
+  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  shown = ("session", "position", "line", "event", "unknown")
+  crash = "crash of <session> and <session>"
+  assert [tuple(line[name] for name in shown) for line in found] == [
+    ("job_3", 0, 1, "begin <session>", False),
+    ("job_3", 1, 5, crash, True),
+    ("job_14", 0, 5, crash, True),
+    ("job_14", 1, 6, "begin <session>", False),
+  ]
+  assert capsys.readouterr().err == "line 4: left out, is not UTF-8\n"
+
+
 def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
   made = make(tmp_path, {})
   lines = [
@@ -137,7 +162,7 @@ def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
   assert pairs == [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
   told = capsys.readouterr().err.splitlines()
   numbers = [line.partition(":")[0] for line in told]
-  assert numbers == [f"line {n}" for n in (2, 5, 6, 7, 8, 9, 10, 11, 12)]
+  assert numbers == [f"line {n}" for n in (2, 6, 7, 8, 9, 10, 11, 12)]
 
 
 @pytest.mark.parametrize(

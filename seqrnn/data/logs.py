@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -83,8 +83,11 @@ def read(sources: list[Source], form: Form) -> Corpus:
 
 @functools.lru_cache(maxsize=2)  # Of a run, several parts read the same.
 def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
-  events = (_log(source, form, len(sources)) for source in sources)
-  return _corpus(itertools.chain.from_iterable(events), "log")
+  found = (
+    events(lines(source, form.errors), source.name, form, len(sources))
+    for source in sources
+  )
+  return _corpus(itertools.chain.from_iterable(found), "log")
 
 
 def _stamp(source: Source) -> tuple[int, int] | None:
@@ -105,8 +108,8 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
   Raises:
     UserError: a row has none of the two, or a line that is no number.
   """
-  events = (_table(source, data, len(sources)) for source in sources)
-  return _corpus(itertools.chain.from_iterable(events), data.unit)
+  found = (_table(source, data, len(sources)) for source in sources)
+  return _corpus(itertools.chain.from_iterable(found), data.unit)
 
 
 def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
@@ -123,7 +126,7 @@ def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
         f"{source.name}:{number}: line={line!r}: must be a whole number"
       )
     yield Event(
-      [_name(source, row["session"], sources)],
+      [_name(source.name, row["session"], sources)],
       row["event"],
       int(line),
       row.get("timestamp") or "",
@@ -131,34 +134,47 @@ def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
     )
 
 
-def _log(source: Source, form: Form, sources: int) -> Iterator[Event]:
+def events(
+  texts: Iterable[str], source: str, form: Form, sources: int = 1
+) -> Iterator[Event]:
+  """The events of a log, as its lines come; blank ones are none.
+
+  Args:
+    texts: its lines.
+    source: its name.
+    form: how it is read.
+    sources: how many logs there are; the sessions of several are told apart.
+
+  Raises:
+    UserError: as `read`.
+  """
   names = None
   if form.log_session is not None:
     names = re.compile(form.log_session)
   begun, before, first, fits = 0, 0.0, None, False
-  for count, entry in enumerate(_entries(source, form)):
+  for count, entry in enumerate(_entries(texts, source, form)):
     number, line, content, timestamp, label = entry
     first = first or entry
-    of = [source.name]
+    of = [source]
     if names is not None:
       found = dict.fromkeys(match[1] for match in names.finditer(line))
       of = [_name(source, name, sources) for name in found if name]
       fits = fits or bool(of)
     elif form.log_lines is not None:
       begun = begun if count % form.log_lines else number
-      of = [f"{source.name}:{begun}"]
+      of = [f"{source}:{begun}"]
     elif form.log_gap is not None:
       now = _seconds(timestamp)
       if now is None:
         raise UserError(
-          f"{source.name}:{number}: {timestamp!r}: is no time that data.log_gap"
+          f"{source}:{number}: {timestamp!r}: is no time that data.log_gap"
           " knows: ISO 8601, syslog's, seconds since 1970 and others;"
           " data.log_header says where they stand"
         )
       if not begun or now - before > form.log_gap:
         begun = number
       before = now
-      of = [f"{source.name}:{begun}"]
+      of = [f"{source}:{begun}"]
     yield Event(of, masked(content, names), number, timestamp, label)
   if names is not None and first and not fits:
     raise _unfit(source, form, "log_session", first)
@@ -174,13 +190,13 @@ class _Entry(NamedTuple):
   label: str
 
 
-def _entries(source: Source, form: Form) -> Iterator[_Entry]:
+def _entries(texts: Iterable[str], source: str, form: Form) -> Iterator[_Entry]:
   """The lines that are not blank."""
   header = None
   if form.log_header is not None:
     header = _pattern(form.log_header)
   first, fits, timestamp = None, False, ""
-  for number, line in enumerate(lines(source, form.errors), 1):
+  for number, line in enumerate(texts, 1):
     if not line.strip():
       continue
     content, label = line, ""
@@ -200,17 +216,17 @@ def _entries(source: Source, form: Form) -> Iterator[_Entry]:
     raise _unfit(source, form, "log_header", first)
 
 
-def _unfit(source: Source, form: Form, field: str, entry: _Entry) -> UserError:
+def _unfit(source: str, form: Form, field: str, entry: _Entry) -> UserError:
   """What is said of an expression that no line fits."""
   return UserError(
-    f"data.{field}={getattr(form, field)!r}: fits no line of {source.name};"
+    f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
     f" line {entry.number} is {entry.line[:_SHOWN]!r}"
   )
 
 
-def _name(source: Source, name: str, sources: int) -> str:
+def _name(source: str, name: str, sources: int) -> str:
   """Of a session; what has the same one in another file is another session."""
-  return name if sources == 1 else f"{source.name}:{name}"
+  return name if sources == 1 else f"{source}:{name}"
 
 
 def _pattern(header: str) -> re.Pattern:
