@@ -19,6 +19,7 @@ import experiments
 import run
 from configs import sessions
 from seqrnn import follow
+from seqrnn.conformal import Calibration
 from seqrnn.data import splits
 
 _OPEN = 1000  # Sessions at once.
@@ -91,7 +92,8 @@ def main():
     assert experiment.decoder is not None
     params = experiment.init(jax.random.key(0))
     pipe = Pipe(read)
-    follow.follow(experiment, params, config, LIMITS, pipe, pipe)
+    normal = Calibration(np.linspace(0, 10, 10_000))
+    follow.follow(experiment, params, config, LIMITS, normal, pipe, pipe)
     times = np.subtract(pipe.written, pipe.read[:-1])
     show(f"2x{size}, line to line", times)
     state_S, step = follow.stepper(experiment.decoder, params)

@@ -4,9 +4,11 @@ What a model has read of a session is kept and carried on; nothing is read
 twice. The scores are those of the forward head over whole sessions.
 """
 
+import bisect
 import json
 import math
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +22,10 @@ from seqrnn import config as configs
 from seqrnn import scoring
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
+from seqrnn.conformal import Calibration
 from seqrnn.data import logs, vocabulary
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
+from seqrnn.detect import even
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
@@ -143,6 +147,7 @@ def follow(
   params: Params,
   config: Config,
   thresholds: dict[str, Any],
+  normal: Calibration,
   stdin: IO[bytes],
   stdout: IO[str],
 ):
@@ -155,6 +160,7 @@ def follow(
     params: of its model.
     config: of the run.
     thresholds: as detection writes them.
+    normal: surprisal of normal events, as detection has it.
     stdin: what `events` reads.
     stdout: is flushed after each line.
   """
@@ -165,6 +171,10 @@ def follow(
   above, floor, top_k = (
     float(limits[name]) for name in ("above", "unknown", "top_k")
   )
+  by_rank = thresholds["rule"] == "topk"
+  # As lists, for a number alone takes NumPy longer.
+  places = normal.scores.tolist()
+  p_values = normal.p_values(np.append(places, np.inf)).tolist()
   # The session that has waited longest stands first.
   sessions: dict[str, tuple[int, np.ndarray]] = {}
   for session, event, line in events(stdin, config.data):
@@ -175,8 +185,7 @@ def follow(
     unknown = bool(symbol == UNKNOWN)
     if unknown:
       nats = max(nats, floor)
-    # As detection rounds: normal events often are each other's threshold.
-    odd = round(nats, 4) > above
+    rounded = round(nats, 4)  # As `even` does.
     said = {
       "session": session,
       "position": position,
@@ -185,10 +194,11 @@ def follow(
       "nats": round(nats, 6),
       "bits": round(nats / math.log(2), 6),
       "probability": float(f"{math.exp(-nats):.6g}"),
-      "rank": rank,
+      "rank": None if unknown else rank,
       "in_top_k": rank <= top_k,
       "unknown": unknown,
-      "flag": rank > top_k if thresholds["rule"] == "topk" else odd,
+      "p_value": p_values[bisect.bisect_left(places, rounded)],
+      "flag": rank > top_k if by_rank else rounded > above,
     }
     stdout.write(json.dumps(said) + "\n")
     stdout.flush()
@@ -230,6 +240,19 @@ def read_thresholds(path: Path, step: int) -> dict[str, Any]:
   return found
 
 
+def read_normal(path: Path) -> Calibration:
+  """Surprisal of normal events, as detection keeps it.
+
+  Raises:
+    UserError: it has not.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return Calibration(even(file["nll"]), file["event_counts"])
+  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+    raise UserError(f"{path}: must be as --mode=detect writes it") from None
+
+
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   """Follows standard input, until it ends.
 
@@ -251,4 +274,6 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   )
   params, step = restore_params(workdir, config, shapes(experiment))
   thresholds = read_thresholds(workdir / "detect" / "thresholds.json", step)
-  follow(experiment, params, config, thresholds, sys.stdin.buffer, sys.stdout)
+  normal = read_normal(workdir / "detect" / "calibration.npz")
+  streams = sys.stdin.buffer, sys.stdout
+  follow(experiment, params, config, thresholds, normal, *streams)

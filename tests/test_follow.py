@@ -12,6 +12,7 @@ import experiments
 import run
 from seqrnn import follow, scoring, sharding
 from seqrnn.checkpoint import Restored
+from seqrnn.conformal import Calibration
 from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import Vocabulary, save
 from seqrnn.errors import UserError
@@ -24,6 +25,9 @@ LIMITS = {
   "rule": "rate",
   "events": {"above": 3.0, "unknown": 20.0, "top_k": 2},
 }
+
+
+NORMAL = Calibration(np.array([0.5, 1.0, 2.0, 4.0, 8.0]))
 
 
 class Out(io.StringIO):
@@ -51,7 +55,7 @@ def followed(made, lines, limits=LIMITS):
   config, experiment, params = made
   out = Out()
   stdin = io.BytesIO(b"".join(line + b"\n" for line in lines))
-  follow.follow(experiment, params, config, limits, stdin, out)
+  follow.follow(experiment, params, config, limits, NORMAL, stdin, out)
   found = [json.loads(line) for line in out.getvalue().splitlines()]
   assert out.flushed == len(found)
   return found
@@ -97,7 +101,10 @@ def test_scores_are_those_of_whole_sessions(tmp_path, fields):
     np.testing.assert_allclose(
       [line["probability"] for line in own], np.exp(-nats), 1e-4
     )
-    assert [line["rank"] for line in own] == said["rank"].tolist()
+    ranks = np.where(unknown, None, said["rank"]).tolist()
+    assert [line["rank"] for line in own] == ranks
+    p = [(1 + sum(NORMAL.scores >= round(x, 4))) / 6 for x in written]
+    np.testing.assert_allclose([line["p_value"] for line in own], p, 1e-5)
     assert [line["in_top_k"] for line in own] == (said["rank"] <= 2).tolist()
     assert [line["flag"] for line in own] == (nats > 3).tolist()
   assert 0 < sum(line["flag"] for line in found) < len(found)
@@ -174,6 +181,7 @@ def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
     ({}, {**LIMITS, "events": {}}, "must be as --mode=detect writes it"),
     ({}, {**LIMITS, "head": "joint"}, "detect.head='joint': must be forward"),
     ({}, {**LIMITS, "step": 8}, "is of step 8, the checkpoint of step 7"),
+    ({}, LIMITS, "calibration.npz: must be as --mode=detect writes it"),
     ({}, LIMITS, None),
   ],
 )
@@ -186,6 +194,9 @@ def test_a_run_is_followed_or_refused(
     (tmp_path / "detect").mkdir()
     path = tmp_path / "detect" / "thresholds.json"
     path.write_text(json.dumps(limits))
+  if not rule:
+    arrays = {"nll": NORMAL.scores, "event_counts": np.ones(5)}
+    np.savez(tmp_path / "detect" / "calibration.npz", **arrays)
   monkeypatch.setattr(follow, "restore_params", lambda *_: Restored(params, 7))
   stdin = io.TextIOWrapper(io.BytesIO(b"x a"))
   monkeypatch.setattr(follow.sys, "stdin", stdin)
