@@ -25,7 +25,7 @@ from seqrnn.config import Config
 from seqrnn.conformal import Calibration
 from seqrnn.data import logs, vocabulary
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
-from seqrnn.detect import even
+from seqrnn.detector import even
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
