@@ -12,7 +12,6 @@ them have, and writes the tables of docs/odyssey.md and docs/odyssey.png.
 import argparse
 import csv
 import io
-import statistics
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -23,6 +22,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, create_trial
+from results import spread
 
 import experiments
 from configs import base
@@ -72,7 +72,7 @@ class Study(NamedTuple):
   def best(self) -> list[FrozenTrial]:
     """The best tenth by validation loss."""
     count = round((len(self.trials) + self.lost) / 10)
-    return sorted(self.trials, key=lambda t: t.value or 0)[: max(count, 1)]
+    return sorted(self.trials, key=lambda t: t.value)[: max(count, 1)]
 
 
 def search(cell: str, data: Path, trials: int, cache: Path):
@@ -141,13 +141,6 @@ def tested(study: Study, trial: FrozenTrial) -> float:
     return evaluate.run(experiments.build, config, workdir)["loss"]
 
 
-def spread(values: list[float]) -> str:
-  """Mean ± standard deviation."""
-  if len(values) == 1:
-    return f"{values[0]:.2f}"
-  return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-
-
 def table(columns: list[str], lines: list[list[str]]) -> str:
   """In Markdown."""
   return "".join(
@@ -170,7 +163,7 @@ def summary(cache: Path):
       [
         cell,
         CELLS[cell],
-        spread([trial.value or 0 for trial in best]),
+        spread([trial.value for trial in best]),
         spread([tested(study, trial) for trial in best]),
         f"{at['optimizer.learning_rate']:.2g}",
         str(at["model.hidden_size"]),

@@ -110,11 +110,18 @@ def begin(
   """The search of a workdir, whose study is made where there is none.
 
   Raises:
-    UserError: the space is wrong, or the database cannot be opened.
+    UserError: the space is wrong, the database cannot be opened, or the trials
+      are in another place.
   """
   found = space.parse(config)
   optuna.logging.set_verbosity(optuna.logging.ERROR)
-  url = config.search.storage
+  url, path = config.search.storage, workdir / "trials.log"
+  if (workdir / "trials").exists() and path.exists() != (url is None):
+    place = path if path.exists() else "a database"
+    raise UserError(  # The URL may hold a password.
+      f"config.search.storage: {workdir} has its trials in {place}; go on as it"
+      " began"
+    )
   pruning = config.search.pruning
   if config.search.method == "coarse":
     pruning = "none"  # It compares whole runs.
@@ -135,7 +142,6 @@ def begin(
           name = workdir.as_posix()
         file.write(name)
       if url is None:
-        path = workdir / "trials.log"
         storage = optuna.storages.JournalStorage(
           journal.JournalFileBackend(str(path), _Lock(path))
         )
@@ -147,7 +153,7 @@ def begin(
   except Exception as error:
     if url is None:
       raise
-    raise UserError(  # The URL may hold a password.
+    raise UserError(
       f"config.search.storage: cannot be opened ({type(error).__name__}); an"
       " SQLAlchemy URL, as sqlite:////absolute/path.db"
     ) from None

@@ -417,6 +417,11 @@ def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
   run_search(config, tmp_path / "alone")
   assert table(tmp_path / "alone") == rows
   assert states(workdir) == ["finished"] * 6
+  with pytest.raises(UserError, match="has its trials in a database"):
+    run_search(config, workdir)
+  config.search.storage = postgres
+  with pytest.raises(UserError, match="has its trials in .*trials.log"):
+    run_search(config, tmp_path / "alone")
 
 
 class Crash(Exception):
