@@ -197,7 +197,7 @@ def follow(
       "rank": None if unknown else rank,
       "in_top_k": rank <= top_k,
       "unknown": unknown,
-      "p_value": p_values[bisect.bisect_left(places, rounded)],
+      "p_value": round(p_values[bisect.bisect_left(places, rounded)], 6),
       "flag": rank > top_k if by_rank else rounded > above,
     }
     stdout.write(json.dumps(said) + "\n")
