@@ -79,6 +79,23 @@ def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:
   return config
 
 
+@pytest.fixture(scope="session")
+def browser():
+  """Chromium without a window, driven by Selenium."""
+  webdriver = pytest.importorskip("selenium.webdriver")
+  programs = shutil.which("chromium"), shutil.which("chromedriver")
+  if not all(programs):
+    pytest.skip("chromium and chromedriver are not both installed")
+  options = webdriver.ChromeOptions()
+  options.binary_location = programs[0]
+  for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic"):
+    options.add_argument(f"--{flag}")
+  options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+  service = webdriver.ChromeService(programs[1])
+  with webdriver.Chrome(options=options, service=service) as driver:
+    yield driver
+
+
 @pytest.fixture
 def x64():
   """Double precision for the length of a test."""
