@@ -1,7 +1,9 @@
 """The tasks, one module each, and runs that were trained."""
 
 import copy
+import html
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,10 +25,12 @@ from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.encoding import Document
+from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.evaluate import evaluator, shapes
 from seqrnn.experiment import Experiment, Params
 from seqrnn.findings import Findings
+from seqrnn.history import read_rows
 from seqrnn.predict import Prediction, predictions
 from seqrnn.sample import sample, sample_music
 from seqrnn.scoring import scorer
@@ -38,6 +42,7 @@ TASKS: dict[str, ModuleType] = {
   "polyphony": polyphony,
   "tagging": tagging,
 }
+_FIRST = 20  # Symbols of a vocabulary that a table names.
 
 
 def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
@@ -75,6 +80,41 @@ class Run(NamedTuple):
   experiment: Experiment
   params: Params
   step: int
+
+  def __repr__(self) -> str:
+    facts = [f"{name} {value}" for name, value in self._facts().items()]
+    return f"Run({self.workdir}: {', '.join(facts)})"
+
+  def _repr_html_(self) -> str:
+    """A table, as notebooks show it."""
+    facts = self._facts()
+    for name, v in self.experiment.vocabularies.items():
+      first = " ".join(v.names(range(len(RESERVED), len(v)))[:_FIRST])
+      facts[name] += f": {first}" + " \u2026" * (len(v.symbols) > _FIRST)
+    rows = "".join(
+      f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+      for name, value in facts.items()
+    )
+    caption = html.escape(str(self.workdir))
+    return f"<table><caption>{caption}</caption>{rows}</table>"
+
+  def _facts(self) -> dict[str, str]:
+    """What is asked first, by name."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    facts = {
+      "task": self.config.task,
+      "step": f"{self.step:,}",
+      "parameters": f"{count:,}",
+    }
+    for name, v in self.experiment.vocabularies.items():
+      facts[name] = f"{len(v.symbols):,}"
+    with suppress(UserError):  # A table that is damaged takes nothing away.
+      for row in read_rows(self.workdir / "metrics.csv"):
+        if int(row["step"]) == self.step:
+          for name, value in row.items():
+            if name.startswith("validation_"):
+              facts[name.replace("_", " ")] = f"{float(value):.4f}"
+    return facts
 
   def sample(
     self, prime: str = "", **settings: Any

@@ -1,9 +1,11 @@
 """Tasks by name, and trained runs as Python has them."""
 
+import csv
 import json
 import shutil
 import sys
 from copy import deepcopy
+from xml.etree import ElementTree
 
 import jax
 import pytest
@@ -12,6 +14,7 @@ from conftest import tiny
 import experiments
 from seqrnn import config as configs
 from seqrnn import train
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 
 
@@ -68,6 +71,30 @@ def test_a_gap_model_samples_by_its_forward_head(tmp_path):
 def test_wrong_settings_are_named(folder, settings, rule):
   with pytest.raises(UserError, match=rule):
     experiments.load(folder).sample(**settings)
+
+
+def test_a_run_tells_what_it_is(copy):
+  run = experiments.load(copy, 1)
+  count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+  with (copy / "metrics.csv").open() as file:
+    loss = float(next(csv.DictReader(file))["validation_loss"])
+  text = repr(run)
+  assert "\n" not in text and len(text) < 300
+  for fact in ("language_model", "step 1", f"{count:,}", f"loss {loss:.4f}"):
+    assert fact in text
+  odd = Vocabulary("word", ("<b>", "&", *map(str, range(30))))
+  experiment = run.experiment._replace(vocabularies={"symbols": odd})
+  workdir = copy.with_name("<i>")
+  copy.rename(workdir)
+  page = run._replace(workdir=workdir, experiment=experiment)._repr_html_()
+  table = ElementTree.fromstring(page)  # It would not read it unescaped.
+  assert str(workdir) in table.findtext("caption")
+  cells = {x.findtext("th"): x.findtext("td") for x in table.findall("tr")}
+  assert cells["symbols"].startswith("32: <b> & 0 1 ")
+  assert cells["symbols"].endswith(" 17 \u2026")
+  assert cells["validation loss"] == f"{loss:.4f}"
+  (workdir / "metrics.csv").write_text("nonsense\n")
+  assert "validation" not in repr(run._replace(workdir=workdir))
 
 
 def test_a_checkpoint_is_chosen(folder):
