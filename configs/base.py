@@ -233,6 +233,12 @@ def get_config() -> ml_collections.ConfigDict:
   train.on_nonfinite = "stop"
   train.rollback_factor = 0.5
   train.rollbacks = 3
+  # Symbols of the sample that a terminal shows after each evaluation, drawn as
+  # `sample` below says; 0: none.
+  train.sample_length = 60
+  # Write figures, samples and histograms of the parameters for TensorBoard, at
+  # each evaluation (needs the extra `tensorboard`).
+  train.tensorboard = False
 
   space = _empty(config)  # What is searched: any field above.
 

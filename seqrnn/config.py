@@ -604,6 +604,8 @@ RULES: dict[str, Rule] = {
   "train.on_nonfinite": _choice("stop", "rollback"),
   "train.rollback_factor": _BETWEEN,
   "train.rollbacks": _WHOLE,
+  "train.sample_length": _whole(0, 10**4, "0 to 10,000"),
+  "train.tensorboard": _SWITCH,
   "checkpoint.keep": _WHOLE,
   "checkpoint.every": _or_none(_WHOLE),
   "checkpoint.step": _or_none(_NATURAL),

@@ -183,6 +183,46 @@ def prime_ids(
   return drawn, []
 
 
+def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
+  """A function params -> the beginning of what `sample` makes of them.
+
+  It is of `train.sample_length` symbols, and empty where a task has no texts.
+  """
+  settings, length = config.sample, config.train.sample_length
+  if not length or experiment.decoder is None or experiment.unit != "symbol":
+    return lambda _: ""
+  generate, prime_BP, _ = _begin(experiment, config, length, streams=1)
+
+  def excerpt(params: Params) -> str:
+    temperature = settings.temperature[0]
+    chunks = generate(params, prime_BP, temperature, settings.seed)
+    [ids] = np.concatenate([prime_BP, *chunks], axis=1)
+    return experiment.vocabularies["symbols"].text(ids)
+
+  return excerpt
+
+
+def _begin(
+  experiment: Experiment, config: Config, length: int, streams: int
+) -> tuple[Callable[..., Iterator[np.ndarray]], np.ndarray, list[str]]:
+  """The generator of texts, and what `prime_ids` gives for them."""
+  settings = config.sample
+  assert experiment.decoder is not None, "the caller has asked"
+  generate = generator(
+    experiment.decoder,
+    length=length,
+    pick=partial(choose, top_k=settings.top_k, top_p=settings.top_p),
+  )
+  prime = prime_ids(
+    experiment.vocabularies["symbols"],
+    settings.prime,
+    config.data.boundaries,
+    streams,
+    settings.seed,
+  )
+  return generate, *prime
+
+
 def sample(
   experiment: Experiment,
   params: Params,
@@ -198,19 +238,9 @@ def sample(
     show: is given each piece of text as it is made.
   """
   settings = config.sample
-  assert experiment.decoder is not None, "the caller has asked"
   symbols = experiment.vocabularies["symbols"]
-  generate = generator(
-    experiment.decoder,
-    length=settings.length,
-    pick=partial(choose, top_k=settings.top_k, top_p=settings.top_p),
-  )
-  prime_BP, unknown = prime_ids(
-    symbols,
-    settings.prime,
-    config.data.boundaries,
-    settings.streams,
-    settings.seed,
+  generate, prime_BP, unknown = _begin(
+    experiment, config, settings.length, settings.streams
   )
   if unknown:
     print(

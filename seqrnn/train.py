@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,14 @@ from seqrnn import config as configs
 from seqrnn.checkpoint import Checkpoints
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
-from seqrnn.errors import Interrupted, UserError, visible
+from seqrnn.errors import Interrupted, UserError, escaped, visible
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.history import add_row, cut_rows, draw
 from seqrnn.position import Position, due, ended, tired
 from seqrnn.probe import probe
 from seqrnn.progress import Progress
+from seqrnn.sample import excerpts
 from seqrnn.step import State, healthy, make_state, make_step, pack, unpack
 
 _DRAW_SECONDS = 10.0  # Between two drawings of history.png.
@@ -52,6 +53,7 @@ class Training(NamedTuple):
     crc32: of the training data.
     checkpoints: of the run.
     watch: as in `run`.
+    board: last step that counts -> what tells TensorBoard of the next ones.
   """
 
   experiment: Experiment
@@ -65,6 +67,7 @@ class Training(NamedTuple):
   crc32: int
   checkpoints: Checkpoints
   watch: Callable[[dict[str, Any]], bool]
+  board: Callable[[int], AbstractContextManager[Callable[..., None]]]
 
 
 class Diverged(Exception):
@@ -251,9 +254,13 @@ def loop(
     stopped = stopped or agree(caught[0] if caught else 0)
     return stopped
 
-  with Progress(
-    training.total_steps, position.step, experiment.unit
-  ) as progress:
+  excerpt = excerpts(experiment, config)
+  with (
+    Progress(
+      training.total_steps, position.step, experiment.unit, position.best
+    ) as progress,
+    training.board(position.evaluated) as show,
+  ):
     while True:
       if due(config, position):
         seconds, symbols = progress.lap()
@@ -264,6 +271,12 @@ def loop(
           row = figure_row(position, rate, trained, figures)
           if not all(math.isfinite(figure) for figure in row.values()):
             raise Diverged(position.step)
+          sample = ""
+          if first and (progress.live or config.train.tensorboard):
+            # All processes have all parameters: this one goes on alone.
+            shown = jax.tree.map(lambda x: x.addressable_data(0), state.shown)
+            sample = excerpt(shown)
+            show(row, shown, sample)
           evaluation_seconds, _ = progress.lap()
           state = take_note(config, state, position, figures["loss"])
           if first:
@@ -271,7 +284,10 @@ def loop(
               training.workdir, row, symbols, seconds, evaluation_seconds
             )
           save(training, state, position)
+          progress.best = position.best
           progress.line(figure_line(row, position))
+          if sample and progress.live:
+            progress.line(f"  sample: {escaped(sample)}")
           if first and time.monotonic() - drawn > _DRAW_SECONDS:
             draw(training.workdir)
             drawn = time.monotonic()
@@ -503,6 +519,11 @@ def run(
       not those it began with, the model leaks, or its loss is not finite.
     Interrupted: SIGINT or SIGTERM came.
   """
+  board = lambda _: nullcontext(lambda *_: None)
+  if config.train.tensorboard and sharding.is_first():
+    from seqrnn import tensorboard
+
+    board = partial(tensorboard.board, workdir)
   config = claim(config, workdir)
   config, experiment = budget.settle(build, config, workdir)
   mesh = sharding.mesh()
@@ -542,6 +563,7 @@ def run(
         crc32=experiment.facts("train")["crc32"],
         checkpoints=checkpoints,
         watch=watch,
+        board=board,
       )
       state, position = restore(training)
       done = not due(config, position) and (
