@@ -45,6 +45,7 @@ MODES = {
   "describe": "seqrnn.describe",
   "search": "seqrnn.search",
   "detect": "seqrnn.detect",
+  "report": "seqrnn.report",
 }
 _HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
@@ -148,7 +149,7 @@ def define() -> flags.FlagValues:
     None,
     "Where the run's files are. Default: runs/ and the name of the config,"
     " with the fields that flags changed. Alone, it stands for the run's own"
-    " config.",
+    " config. A report compares several, separated by commas.",
     flag_values=values,
   )
   flags.DEFINE_bool(
@@ -253,11 +254,17 @@ def resolve(
     UserError: they mean none, or not the run that the workdir holds.
   """
   path, folder = parsed.config, parsed.workdir
+  beside = ""  # Other runs in a report, whose first one is the run.
+  if folder and parsed.mode == "report" and not os.path.exists(folder):
+    folder, _, beside = folder.partition(",")
   if folder:
     files.inspect(folder)
   defaults = base.get_config()
-  # A search may lie where a run of the same config does.
+  # A search may lie where a run of the same config does; a report has both.
   record = "search.json" if parsed.mode == "search" else "config.json"
+  if folder and parsed.mode == "report" and not Path(folder, record).exists():
+    study = Path(folder, "search.json")
+    record = study.name if study.exists() else record
   if path:
     plain = configs.read(path, defaults)
   elif folder:
@@ -265,6 +272,8 @@ def resolve(
   else:
     raise UserError("--config: name one, as in --config=configs/brnn.py")
   config = copy.deepcopy(plain)
+  if beside:
+    config.report.beside = beside
   for name, value in overrides:
     configs.override(config, defaults, name, value)
   if "model.hidden_size" in dict(overrides):

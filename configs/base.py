@@ -325,6 +325,9 @@ def get_config() -> ml_collections.ConfigDict:
   # the newest. Another one begins anew.
   detect.followed = 100_000
 
+  config.report = report = ml_collections.ConfigDict()
+  report.beside = ""  # Workdirs to compare with, separated by commas.
+
   config.search = search = ml_collections.ConfigDict()
   # tpe: near what was good so far, by Optuna's tree of Parzen estimators;
   # random; grid: all combinations of what `space` lists; coarse: the learning

@@ -218,18 +218,9 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
   """
   workdir = Path(workdir)
   files.inspect(workdir)
-  config = configs.read_run(workdir, _defaults())
+  config = configs.read_run(workdir, configs.defaults())
   config.checkpoint.step = step
   configs.check(config)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   params, step = restore_params(workdir, config, shapes(experiment))
   return Run(workdir, config, experiment, params, step)
-
-
-def _defaults() -> Config | None:
-  """Those of configs/base.py; None where only the packages are installed."""
-  try:
-    from configs import base
-  except ImportError:
-    return None
-  return base.get_config()

@@ -44,6 +44,15 @@ _SPACE = "search.space."
 _LIMIT = 2**20  # Bytes of a config; one that a run writes has 2,000.
 
 
+def defaults() -> Config | None:
+  """Those of configs/base.py; None where only the packages are installed."""
+  try:
+    from configs import base
+  except ImportError:
+    return None
+  return base.get_config()
+
+
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
   """Every field by its dotted name."""
   fields = {}
@@ -662,6 +671,7 @@ RULES: dict[str, Rule] = {
   "detect.worst": _NATURAL,
   "detect.bootstrap": _NATURAL,
   "detect.followed": _WHOLE,
+  "report.beside": _TEXT,
   "search.method": _choice("tpe", "random", "grid", "coarse"),
   "search.coarse_size": _SIZE,
   "search.trials": _WHOLE,

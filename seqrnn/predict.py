@@ -287,7 +287,8 @@ def run(
   if experiment.unit == "frame":
     raise UserError(
       f"--mode=predict: task={config.task!r} predicts frames, which no table of"
-      " symbols shows; its modes are train, evaluate, sample, describe, search"
+      " symbols shows; its modes are train, evaluate, sample, describe, search,"
+      " report"
     )
   names = experiment.vocabularies["symbols"]
   params, _ = restore_params(workdir, config, shapes(experiment))

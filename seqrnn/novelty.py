@@ -1,0 +1,62 @@
+"""How much of a text is new, and how much was copied from another one."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Novelty(NamedTuple):
+  """What of a text another one has not.
+
+  Attributes:
+    new: the share of its n-grams that are new, for n = 1, 2, ...
+    start: where the longest passage begins that is in both.
+    length: of that passage.
+  """
+
+  new: list[float]
+  start: int
+  length: int
+
+
+def novelty(text_T: np.ndarray, known_S: np.ndarray, most: int) -> Novelty:
+  """What of a text is new beside one that may be a thousand times as long.
+
+  The n-grams of the text are numbered, and the places of the other one with
+  the same n-gram get its number: fewer for each n, until there is none.
+
+  Args:
+    text_T: ids, at least 0.
+    known_S: likewise.
+    most: shares are found for n up to this.
+  """
+  new = []
+  start = length = 0
+  number_T = np.zeros(len(text_T), np.int64)  # Of the n-gram that begins here.
+  place = np.arange(len(known_S))
+  number = np.zeros(len(known_S), np.int64)
+  base = int(max(text_T.max(initial=0), known_S.max(initial=0))) + 1
+  n = 0
+  while n < most or len(place):
+    n += 1
+    if n > len(text_T):
+      break
+    # An n-gram is the one before and a symbol.
+    grams, number_T = np.unique(
+      number_T[: len(text_T) - n + 1] * base + text_T[n - 1 :],
+      return_inverse=True,
+    )
+    inside = place + n <= len(known_S)
+    place, number = place[inside], number[inside]
+    wanted = number * base + known_S[place + n - 1]
+    found = np.minimum(np.searchsorted(grams, wanted), len(grams) - 1)
+    same = grams[found] == wanted
+    place, number = place[same], found[same]
+    seen = np.zeros(len(grams), bool)
+    seen[number] = True
+    seen_T = seen[number_T]
+    if n <= most:
+      new.append(1 - float(seen_T.mean()))
+    if seen_T.any():
+      start, length = int(seen_T.argmax()), n
+  return Novelty(new, start, length)

@@ -1,0 +1,464 @@
+"""report: a page of what a run is, how it went and what it has learned.
+
+report.html is one file, which opens anywhere and asks nothing of a network.
+Beside other runs, comparison.html is written in the workdir of the first one.
+"""
+
+import copy
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from seqrnn import charts, checkpoint, files, learned, page, sharding
+from seqrnn import config as configs
+from seqrnn.checkpoint import restore_params
+from seqrnn.config import Config
+from seqrnn.data import vocabulary
+from seqrnn.data.corpora import SPLITS
+from seqrnn.errors import UserError
+from seqrnn.evaluate import evaluator, shapes
+from seqrnn.experiment import Experiment
+from seqrnn.history import read_rows
+from seqrnn.learned import Subject
+from seqrnn.page import Element, element, section
+
+_EVALUATED = 300_000  # Symbols of a split, about, where it has more.
+_TRIALS = 15  # Rows of a study's table.
+_LIMIT = 2**27  # Bytes of a table.
+
+# What the pictures of a search show, by their names.
+_PICTURES = {
+  "history": "The loss of each trial, and the best so far",
+  "curves": "The validation loss of each trial by step, coloured by its best",
+  "parameters": "Each field that was searched, against the loss",
+  "parallel": "A line a trial through the values of all fields, coloured by"
+  " its loss",
+  "importance": "The share of each field in the variance of the loss, and the"
+  " first two together",
+}
+
+
+def lead(subject: Subject) -> list[Element]:
+  """What the run is, in a few sentences."""
+  config, experiment = subject.config, subject.experiment
+  unit, model = learned.unit(config), config.model
+  labels = experiment.vocabularies.get("labels")
+  count = 0 if labels is None else len(labels.symbols)
+  what = {
+    "language_model": f"It reads {unit}s and says which one comes next.",
+    "gap_model": f"It says which {unit} stands in a place, from what stands on"
+    " both sides of it.",
+    "classification": f"It reads a text of {unit}s and gives it one of"
+    f" {count} labels.",
+    "tagging": f"It gives each {unit} of a text one of {count} tags.",
+    "polyphony": "It reads music, and says for each of 88 notes whether it"
+    " sounds in the next frame.",
+  }.get(config.task, "")
+  size = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
+  layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
+  read = ""
+  if "train" in subject.facts:
+    facts = subject.facts["train"]
+    origin = f" ({facts['origin']})" if "origin" in facts else ""
+    read = f" It learned from {facts['symbols']:,} {unit}s{origin}."
+  return [
+    element("p", config.task.replace("_", " "), class_="eyebrow"),
+    element("h1", subject.workdir.name),
+    element(
+      "p",
+      f"{what} {layers} of {model.hidden_size} units ({model.cell}),"
+      f" {size:,} parameters.{read} What follows is the checkpoint of step"
+      f" {subject.step:,}.",
+    ),
+  ]
+
+
+def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
+  """The figures that one asks for first."""
+  unit = learned.unit(subject.config)
+  names = {
+    "bits_per_symbol": f"bits a {unit}",
+    "accuracy": "right",
+    "macro_f1": "macro F1",
+    "f1": "F1",
+    "perplexity": "perplexity",
+    "loss": f"nats a {unit}",
+  }
+  found = []
+  for split in ("test", "validation"):
+    if split in figures:
+      found = [
+        (_figure(name, figures[split][name]), f"{words}, {split}")
+        for name, words in names.items()
+        if name in figures[split]
+      ]
+      break
+  timing = read_rows(subject.workdir / "timing.csv")
+  if timing:
+    speeds = sorted(float(row["symbols_per_second"]) for row in timing)
+    speed = charts.number(speeds[len(speeds) // 2])
+    found.append((speed, f"{unit}s a second in training"))
+  return element(
+    "div",
+    [
+      element(
+        "div", element("strong", value), element("span", name), class_="tile"
+      )
+      for value, name in found[:6]
+    ],
+    class_="tiles",
+  )
+
+
+def _order(name: str) -> int:
+  """Where a figure comes: loss, what is made of it, accuracy, the others."""
+  first = ["loss", "bits_per_symbol", "perplexity", "accuracy"]
+  return first.index(name) if name in first else len(first)
+
+
+def _figure(name: str, value: float) -> str:
+  return f"{value:.1%}" if name == "accuracy" else f"{value:.3f}"
+
+
+def evaluate(subject: Subject) -> tuple[dict[str, dict[str, float]], list[str]]:
+  """The figures of each split, and which splits were not read to their end."""
+  experiment, config = subject.experiment, subject.config
+  mesh = sharding.mesh()
+  params = jax.device_put(subject.params, sharding.replicated(mesh))
+  figures_of = evaluator(experiment, mesh)
+  found, partial = {}, []
+  for split in SPLITS:
+    if split not in subject.facts:
+      continue
+    batches = experiment.batches(split, 0)
+    most = max(1, _EVALUATED * len(batches) // subject.facts[split]["symbols"])
+    if most < len(batches):
+      partial.append(split)
+      # A stream goes on from batch to batch; windows are of any place.
+      streams = config.data.stateful or experiment.unit == "frame"
+      every = 1 if streams else len(batches) // most
+      batches = batches[::every][:most]
+    figures = figures_of(params, batches)
+    assert figures is not None, "nothing stops this evaluation"
+    found[split] = figures
+  return found, partial
+
+
+def results(
+  subject: Subject, figures: dict[str, dict[str, float]], partial: list[str]
+) -> Element:
+  """The final figures of every split, and the checkpoints that are kept."""
+  parts: list[Any] = [
+    "These are of the checkpoint, and nothing is random in them: those of the"
+    " training split are better than the curves, which knew dropout."
+  ]
+  if partial:
+    parts.append(
+      f" Of {' and '.join(partial)} about {_EVALUATED:,} symbols were read."
+    )
+  shown = [element("p", parts)]
+  if subject.missing:
+    shown.append(element("p", "; ".join(subject.missing), class_="muted"))
+  if figures:
+    names = sorted(next(iter(figures.values())), key=_order)
+    shown.append(
+      page.table(
+        ["split", "documents", "symbols", *(n.replace("_", " ") for n in names)],
+        [
+          [
+            split,
+            f"{subject.facts[split]['documents']:,}",
+            f"{subject.facts[split]['symbols']:,}",
+            *(f"{row[name]:.4f}" for name in names),
+          ]
+          for split, row in figures.items()
+        ],
+        aria_label="Figures of each split",
+      )
+    )
+  directory = subject.workdir / "checkpoints"
+  losses = {
+    int(row["step"]): row["validation_loss"]
+    for row in read_rows(subject.workdir / "metrics.csv")
+  }
+  kept = []
+  for step in checkpoint.steps(directory):
+    damage = checkpoint.damage(directory / str(step))
+    size = sum(
+      entry.stat().st_size for entry in files.below(directory / str(step))
+    )
+    kept.append(
+      [
+        f"{step:,}",
+        losses.get(step, "between evaluations"),
+        f"{size / 1e6:.1f} MB",
+        damage or "intact",
+        "shown here" if step == subject.step else "",
+      ]
+    )
+  shown += [
+    element("h3", "Checkpoints kept"),
+    page.table(
+      ["step", "validation loss", "size", "files", ""],
+      kept,
+      aria_label="Checkpoints",
+    ),
+  ]
+  return section("Figures", shown)
+
+
+def curves(runs: dict[str, Path]) -> Element:
+  """How training went, by step: of one run, or of several over one another."""
+  alone = len(runs) == 1
+  measured = {
+    name: read_rows(path / "metrics.csv") for name, path in runs.items()
+  }
+  timed = {name: read_rows(path / "timing.csv") for name, path in runs.items()}
+  names = dict.fromkeys(
+    column.removeprefix("validation_")
+    for rows in measured.values()
+    if rows
+    for column in rows[0]
+    if column.startswith("validation_") and column != "validation_perplexity"
+  )
+
+  def curve(tables, column):
+    return {
+      name: (
+        [int(row["step"]) for row in rows],
+        [float(row[column]) for row in rows],
+      )
+      for name, rows in tables.items()
+      if rows and column in rows[0]
+    }
+
+  drawn = []
+  for name in sorted(names, key=_order):
+    words = name.replace("_", " ")
+    shown = curve(measured, f"validation_{name}")
+    if alone:
+      parts = {"training": f"train_{name}", "validation": f"validation_{name}"}
+      shown = {
+        part: points
+        for part, own in parts.items()
+        for points in curve(measured, own).values()
+      }
+    unit = {"loss": "nats", "bits_per_symbol": "bits"}.get(name, words)
+    title = words if alone else f"{words}, validation"
+    drawn.append(charts.lines(title.capitalize(), shown, "step", unit))
+  for tables, column, title, unit in (
+    (measured, "learning_rate", "Learning rate", "before clipping"),
+    (measured, "gradient_norm", "Gradient norm", "of all gradients together"),
+    (timed, "symbols_per_second", "Speed", "symbols a second"),
+  ):
+    unit = "of the step" if column == "learning_rate" else unit
+    drawn.append(
+      charts.lines(title, curve(tables, column), "step", unit, zero=True)
+    )
+  return section(
+    "Training",
+    element("p", "Each point is an evaluation; where a line is of training, it"
+    " is the mean since the one before, with dropout."),
+    element("div", drawn, class_="grid"),
+  )
+
+
+def settings(runs: dict[str, Config]) -> Element:
+  """What differs from the defaults, of one run or of several side by side."""
+  base = configs.defaults()
+  every = {name: configs.flat(config) for name, config in runs.items()}
+  fields = dict.fromkeys(name for own in every.values() for name in own)
+  default = {} if base is None else configs.flat(base)
+  several = len(runs) > 1
+
+  def told(name):
+    values = [own.get(name) for own in every.values()]
+    if several:
+      return any(value != values[0] for value in values)
+    return base is None or values[0] != default.get(name)
+
+  shown = [name for name in sorted(fields) if told(name)]
+  words = (
+    "Fields that differ between the runs."
+    if several
+    else "Fields that differ from configs/base.py; all others are its defaults."
+  )
+  rows = [
+    [
+      name,
+      *(_value(own.get(name)) for own in every.values()),
+      *([] if base is None else [_value(default.get(name))]),
+    ]
+    for name in shown
+  ]
+  head = ["field", *(every if several else ["this run"])]
+  return section(
+    "Configuration",
+    element("p", words if shown else "No field differs."),
+    page.table(
+      head + ([] if base is None else ["default"]),
+      rows,
+      class_="fields",
+      aria_label="Fields of the configuration",
+    )
+    if shown
+    else None,
+  )
+
+
+def _value(value: Any) -> str:
+  if isinstance(value, tuple):
+    return ", ".join(map(_value, value))
+  if isinstance(value, bool) or value is None:
+    return str(value).lower()
+  return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def study(workdir: Path) -> Element:
+  """A search: its best trials and its pictures."""
+  shown: list[Any] = []
+  path = workdir / "trials.csv"
+  if path.exists():
+    content = files.read(path, _LIMIT).decode("utf-8", "replace")
+    head, *rows = list(csv.reader(io.StringIO(content))) or [["trial"]]
+    loss = head.index("loss") if "loss" in head else 0
+    rows = [row for row in rows if len(row) == len(head)]
+    finished = sorted(
+      (row for row in rows if row[loss]), key=lambda row: float(row[loss])
+    )
+    left_out = {"seconds", "symbols", "evaluations", "error"}
+    columns = [n for n, name in enumerate(head) if name not in left_out]
+    shown += [
+      element(
+        "p",
+        f"{len(rows)} trials, {len(finished)} of them finished; the best"
+        f" {min(len(finished), _TRIALS)} by validation loss:",
+      ),
+      page.table(
+        [head[n] for n in columns],
+        [[_short(row[n]) for n in columns] for row in finished[:_TRIALS]],
+        aria_label="Trials of the search",
+      ),
+    ]
+  for name, description in _PICTURES.items():
+    path = workdir / f"search-{name}.png"
+    if path.exists():
+      shown.append(page.picture(path, description))
+  return section("Search", shown)
+
+
+def _short(value: str) -> str:
+  try:
+    return f"{float(value):.5g}"
+  except ValueError:
+    return value
+
+
+def compare(workdirs: list[Path]) -> Path:
+  """Writes comparison.html in the first of several workdirs.
+
+  Raises:
+    UserError: one holds no run.
+  """
+  names = [workdir.name for workdir in workdirs]
+  if len(set(names)) < len(names):
+    names = [str(workdir) for workdir in workdirs]
+  runs = dict(zip(names, workdirs, strict=True))
+  base = configs.defaults()
+  for workdir in workdirs:
+    files.inspect(workdir)
+  own = {name: configs.read_run(path, base) for name, path in runs.items()}
+  rows = []
+  columns: dict[str, None] = {}
+  best = {}
+  for name, workdir in runs.items():
+    measured = read_rows(workdir / "metrics.csv")
+    if measured:
+      best[name] = min(measured, key=lambda row: float(row["validation_loss"]))
+      columns |= dict.fromkeys(
+        column for column in best[name] if column.startswith("validation_")
+      )
+  for name in runs:
+    row = best.get(name, {})
+    figures = [row.get(column) for column in columns]
+    rows.append(
+      [
+        name,
+        own[name].task.replace("_", " "),
+        row.get("step", "not evaluated"),
+        *("" if figure is None else _short(figure) for figure in figures),
+      ]
+    )
+  path = workdirs[0] / "comparison.html"
+  page.write(
+    path,
+    " · ".join(names),
+    [
+      element("p", "comparison", class_="eyebrow"),
+      element("h1", f"{len(runs)} runs side by side"),
+      element("p", ", ".join(names)),
+    ],
+    [
+      section(
+        "Best evaluation",
+        element("p", "Of each run, by validation loss."),
+        page.table(
+          [
+            "run",
+            "task",
+            "step",
+            *(c.removeprefix("validation_").replace("_", " ") for c in columns),
+          ],
+          rows,
+          aria_label="The best evaluation of each run",
+        ),
+      ),
+      curves(runs),
+      settings(own),
+    ],
+  )
+  return path
+
+
+def run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Path:
+  """Writes report.html, or comparison.html beside other runs.
+
+  Returns:
+    the page.
+
+  Raises:
+    UserError: no run is there, or none that can be read.
+  """
+  if config.report.beside:
+    others = [Path(part) for part in config.report.beside.split(",")]
+    path = compare([workdir, *others])
+    print(path)
+    return path
+  sections: list[Element] = []
+  top: Any = [
+    element("p", "search", class_="eyebrow"),
+    element("h1", workdir.name),
+  ]
+  if (workdir / "config.json").exists():
+    subject = learned.open_run(build, config, workdir)
+    figures, partial = evaluate(subject)
+    top = [*lead(subject), tiles(subject, figures)]
+    own = configs.read_run(workdir, configs.defaults())
+    sections += [
+      *learned.sections(subject),
+      curves({workdir.name: workdir}),
+      results(subject, figures, partial),
+      settings({workdir.name: own}),
+    ]
+  if (workdir / "search.json").exists():
+    sections.append(study(workdir))
+  path = workdir / "report.html"
+  page.write(path, workdir.name, top, sections)
+  print(path)
+  return path
