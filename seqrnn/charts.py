@@ -1,11 +1,11 @@
-"""Charts as SVG in a page, whose colours they take; each one says what it shows.
+"""Charts as SVG, in the colours of the page; each says what it shows.
 
 They are as wide as a phone, so that their letters are never smaller than those
 of the page.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34  # Around the plot itself.
 _DOTS = 25  # Points of a curve, up to which each one has a dot.
 
-Series = dict[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
 
 
 def number(value: float) -> str:
@@ -57,13 +57,13 @@ def _limits(values: list[float], log: bool) -> tuple[float, float]:
   return low, high
 
 
-def _scale(low: float, high: float, start: float, stop: float, log: bool) -> Any:
+def _scale(
+  low: float, high: float, start: float, stop: float, log: bool
+) -> Any:
   """A function from a value to its place between start and stop."""
   turn: Callable[[float], float] = math.log if log else float
   span = turn(high) - turn(low)
-  return lambda value: (
-    start + (turn(value) - turn(low)) / span * (stop - start)
-  )
+  return lambda value: start + (turn(value) - turn(low)) / span * (stop - start)
 
 
 def _said(name: str, xs: Sequence[float], ys: Sequence[float], x: str) -> str:

@@ -5,7 +5,7 @@ networks": there people found such cells by eye; here each property of a text
 takes the cell that explains it best, chosen on one text, scored on another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -41,8 +41,8 @@ class Reading(NamedTuple):
     surprisal: -log p(next symbol) in nats [B, T].
     ids: the most likely next symbols, best first [B, T, K].
     probabilities: theirs [B, T, K].
-    states: of all layers side by side [B, T, N]: c where a cell has one, else
-      h; N is 0 where the decoder keeps none.
+    states: of all layers side by side [B, T, N]: tanh(c) where a cell has a c,
+      else h; N is 0 where the decoder keeps none.
   """
 
   surprisal: np.ndarray
@@ -52,10 +52,12 @@ class Reading(NamedTuple):
 
 
 def memories(carry: Carry) -> list[jax.Array]:
-  """The first array that each layer carries; none where it is no state."""
-  if not isinstance(carry, tuple):
-    return []
-  return [jax.tree.leaves(layer)[0] for layer in carry]
+  """What each layer remembers, [B, H]; nothing where the carry is no state."""
+  layers = carry if isinstance(carry, tuple) else ()
+  return [
+    jnp.tanh(layer[0]) if isinstance(layer, tuple) else layer
+    for layer in layers
+  ]
 
 
 def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
@@ -89,64 +91,65 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
   return run
 
 
-def properties(symbols: Sequence[str]) -> dict[str, np.ndarray]:
-  """Simple properties of a text after each of its symbols, [T] each.
+def properties(text: str) -> dict[str, np.ndarray]:
+  """Simple properties of a text after each of its characters, [T] each.
 
   A quote within a word is an apostrophe; three of a kind go over several lines,
-  and one does not. A comment is from # to the end of the line.
+  and one does not. Brackets count outside of quotes and comments, and end at an
+  empty line. A comment is from # to the end of the line.
   """
-  T = len(symbols)
-  column, indent, quoted, depth, comment = np.zeros((5, T))
+  T = len(text)
+  found = np.zeros((6, T))
   quote = ""  # What would end the text in quotes.
-  open_brackets, in_comment, margin = 0, False, True
-  column_now = indent_now = 0
+  depth = line = margin = 0  # Where the line began, and how far it is blank.
+  commented = False
   t = 0
   while t < T:
-    symbol, width = symbols[t], 1
+    symbol, stop = text[t], t + 1
     if symbol == "\n":
-      column_now = indent_now = 0
-      in_comment, margin = False, True
       quote = quote if len(quote) == 3 else ""
-    else:
-      column_now += 1
-      if margin and symbol in " \t":
-        indent_now += 1
-      else:
-        margin = False
-    if in_comment or symbol == "\n":
+      depth = depth if text[line:t].strip() else 0
+      commented, line, margin = False, stop, stop
+    elif symbol in " \t" and margin == t:
+      margin = stop
+    elif commented:
       pass
-    elif symbol == "\\" and quote and t + 1 < T and symbols[t + 1] != "\n":
-      width = 2  # What it escapes ends nothing.
+    elif quote and symbol == "\\" and text[t + 1 : t + 2] != "\n":
+      stop = min(t + 2, T)  # What it escapes ends nothing.
     elif quote:
-      end = "".join(symbols[t : t + len(quote)])
-      if end == quote:
-        width, quote = len(quote), ""
-    elif symbol in _QUOTES and symbol:
-      triple = "".join(symbols[t : t + 3]) == 3 * symbol
-      if triple or not (t and symbols[t - 1].isalnum() and symbol == "'"):
-        quote = 3 * symbol if triple else symbol
-        width = len(quote)
+      if text.startswith(quote, t):
+        stop, quote = t + len(quote), ""
+    elif symbol in _QUOTES and not (
+      text[t - 1 : t].isalnum() and symbol == "'"
+    ):
+      quote = 3 * symbol if text.startswith(3 * symbol, t) else symbol
+      stop = t + len(quote)
     elif symbol == "#":
-      in_comment = True
+      commented = True
     elif symbol in _OPEN:
-      open_brackets += 1
+      depth += 1
     elif symbol in _CLOSE:
-      open_brackets = max(open_brackets - 1, 0)
-    for place in range(t, min(t + width, T)):
-      column[place] = column_now + place - t
-      indent[place] = indent_now
-      quoted[place] = bool(quote)
-      depth[place] = open_brackets > 0
-      comment[place] = in_comment
-    column_now += width - 1
-    t += width
-  return {
-    "position in the line": column,
-    "indentation of the line": indent,
-    "inside quotes": quoted,
-    "inside brackets": depth,
-    "inside a comment": comment,
-  }
+      depth = max(depth - 1, 0)
+    found[0, t:stop] = np.arange(t, stop) + 1 - line
+    found[1:, t:stop] = np.array(
+      [
+        margin - line,
+        len(quote) == 1,
+        len(quote) == 3,
+        depth > 0,
+        commented,
+      ]
+    )[:, None]
+    t = stop
+  names = (
+    "position in the line",
+    "indentation of the line",
+    "inside quotes",
+    "inside triple quotes",
+    "inside brackets",
+    "inside a comment",
+  )
+  return dict(zip(names, found, strict=True))
 
 
 def explained(states_MN: np.ndarray, values_M: np.ndarray) -> np.ndarray:
@@ -161,49 +164,52 @@ def explained(states_MN: np.ndarray, values_M: np.ndarray) -> np.ndarray:
   return r_N**2
 
 
+class Text(NamedTuple):
+  """A text of M symbols, and two networks as they read it.
+
+  Attributes:
+    values: name of a property -> what it is at each symbol [M].
+    trained: the states of the network [M, N].
+    untrained: likewise, of one that has learned nothing.
+  """
+
+  values: dict[str, np.ndarray]
+  trained: np.ndarray
+  untrained: np.ndarray
+
+
 class Finding(NamedTuple):
   """The state that explains a property best.
 
   Attributes:
     name: of the property.
     state: which one.
-    chosen: the share that it explains of the text it was chosen on.
-    share: of the other text.
+    share: of the property's variance in the second text that it explains.
     untrained: that of an untrained network's best one, chosen likewise.
   """
 
   name: str
   state: int
-  chosen: float
   share: float
   untrained: float
 
 
-def find(
-  known: dict[str, tuple[np.ndarray, np.ndarray]],
-  trained: tuple[np.ndarray, np.ndarray],
-  untrained: tuple[np.ndarray, np.ndarray],
-) -> list[Finding]:
+def find(first: Text, second: Text) -> list[Finding]:
   """The best state for each property that is in both texts, best first.
 
-  Args:
-    known: name of a property -> its values in the first text and the second.
-    trained: the states of the network over both texts, [M, N].
-    untrained: likewise of a network that has learned nothing.
+  Each is chosen on the first text; how good it is, the second one says.
   """
   found = []
-  for name, (first, second) in known.items():
-    if min(_spread(first), _spread(second)) < _RARE:
+  for name, values_M in first.values.items():
+    if min(map(_spread, (values_M, second.values[name]))) < _RARE:
       continue
-    best, shares = [], []
-    for states in (trained, untrained):
-      chosen = explained(states[0], first)
-      best.append(int(chosen.argmax()))
-      shares.append(
-        (float(chosen.max()), float(explained(states[1], second)[best[-1]]))
-      )
-    (chosen, share), (_, without) = shares
-    found.append(Finding(name, best[0], chosen, share, without))
+    best = int(explained(first.trained, values_M).argmax())
+    other = int(explained(first.untrained, values_M).argmax())
+    share, without = (
+      float(explained(states_MN[:, [n]], second.values[name])[0])
+      for states_MN, n in ((second.trained, best), (second.untrained, other))
+    )
+    found.append(Finding(name, best, share, without))
   return sorted(found, key=lambda finding: -finding.share)
 
 
@@ -237,25 +243,24 @@ def saturation(
   Args:
     config: of the run.
     params: of its model.
-    decoder: of its model.
+    decoder: of its model, one that carries states.
     ids_BT: texts; PAD counts for nothing.
   """
   names = _GATES.get(config.model.cell)
-  carry = jax.eval_shape(lambda: decoder.start(1))
-  if names is None or not memories(carry):
+  if names is None:
     return []
   H = config.model.hidden_size
   body = params["body"]
 
-  def cell(depth, **shape):
+  def cell(**shape):
     return CELLS[config.model.cell](config.model, hidden_size=H, **shape)
 
   @jax.jit
   def count(params, ids_BT):
     def step(carry, symbol_B):
       new, _ = decoder.step(params, carry, symbol_B)
-      hidden = [cell(0).hidden(layer) for layer in carry]
-      after = [cell(0).hidden(layer) for layer in new]
+      hidden = [cell().hidden(layer) for layer in carry]
+      after = [cell().hidden(layer) for layer in new]
       return new, (hidden, after)
 
     start = decoder.start(ids_BT.shape[0])
@@ -270,7 +275,7 @@ def saturation(
     for depth, (h_TBH, y_TBH) in enumerate(zip(before, after, strict=True)):
       own = params["body"][f"layers_{depth}"]["cell"]
       variables = {"params": own}
-      z_TBK = cell(depth, **shape).apply(variables, x, method="inputs")
+      z_TBK = cell(**shape).apply(variables, x, method="inputs")
       a_TBK = z_TBK + h_TBH @ own["recurrent_kernel"]
       open_TBGH = jax.nn.sigmoid(a_TBK).reshape(*a_TBK.shape[:2], -1, H)
       some_TB11 = (ids_BT.T != PAD)[..., None, None]

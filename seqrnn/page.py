@@ -5,15 +5,19 @@ its way out; anyone may have made it.
 """
 
 import base64
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from seqrnn import files
 from seqrnn.errors import escaped
+
+# Bits of a symbol beside those of a blind guess, from which it is darker.
+_SURE = 0.12, 0.25, 0.4, 0.6, 0.8, 1.05
 
 Child = Any  # An Element, a text, None for nothing, or several of them.
 
@@ -110,6 +114,115 @@ def picture(path: Path, description: str) -> Element:
     element("img", src=source, alt=description, loading="lazy"),
     element("figcaption", description),
     class_="picture",
+  )
+
+
+class Mark(NamedTuple):
+  """A symbol of a text, and what was expected in its place.
+
+  Attributes:
+    text: as it stands there.
+    name: by itself.
+    bits: of surprise; None: nothing was expected.
+    likely: names, and their probabilities, best first.
+  """
+
+  text: str
+  name: str
+  bits: float | None = None
+  likely: Iterable[tuple[str, float]] = ()
+
+
+def marked(marks: list[Mark], guess: float, words: str) -> Element:
+  """A text coloured by surprise, which tells of the symbol one points at.
+
+  Args:
+    marks: its symbols.
+    guess: the bits of a blind guess.
+    words: what the text is.
+  """
+  names: dict[str, int] = {}
+  index = lambda name: names.setdefault(text(name), len(names))
+  symbols, spans = [], []
+  for mark in marks:
+    likely = [
+      [index(name), round(float(share), 4)] for name, share in mark.likely
+    ]
+    bits = None if mark.bits is None else round(float(mark.bits), 3)
+    symbols.append([index(mark.name), bits, likely])
+    level = sum((bits or 0) > guess * share for share in _SURE)
+    kind = f"s{level}" if level else None
+    spans.append(element("span", mark.text, class_=kind))
+  scale = [element("i", class_=f"s{n}") for n in range(7)]
+  return element(
+    "div",
+    element(
+      "div",
+      element(
+        "p",
+        "expected",
+        element("span", scale, class_="scale", aria_hidden="true"),
+        "surprising. Point at a symbol, touch it, or use the arrow keys.",
+        class_="muted",
+      ),
+      element(
+        "div",
+        spans,
+        class_="text card",
+        tabindex=0,
+        role="group",
+        aria_label=words,
+      ),
+    ),
+    element(
+      "div",
+      element("p", "What the model expected stands here.", class_="muted"),
+      class_="said card",
+      aria_live="polite",
+    ),
+    data({"names": list(names), "symbols": symbols}),
+    class_="reading",
+  )
+
+
+def tinted(texts: Iterable[tuple[str, float]], words: str) -> Element:
+  """A text coloured by a number for each symbol, from -1 to 1."""
+
+  def level(item):
+    return round(4 * min(max(item[1], -1), 1))
+
+  spans = []
+  for n, run in itertools.groupby(texts, level):
+    part = "".join(text for text, _ in run)
+    kind = f"{'p' if n > 0 else 'n'}{abs(n)}"
+    spans.append(element("span", part, class_=kind) if n else part)
+  return element(
+    "div",
+    spans,
+    class_="text card",
+    tabindex=0,
+    role="group",
+    aria_label=words,
+  )
+
+
+def bars(rows: Iterable[tuple[str, float, str]]) -> Element:
+  """Shares as bars with their names."""
+  return element(
+    "div",
+    [
+      [
+        element("span", name),
+        element(
+          "div",
+          element("i", class_=kind or None, style=f"width:{share:.1%}"),
+          class_="track",
+        ),
+        element("span", f"{share:.0%}", class_="value"),
+      ]
+      for name, share, kind in rows
+    ],
+    class_="rows",
   )
 
 

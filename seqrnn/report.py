@@ -13,20 +13,28 @@ from typing import Any
 
 import jax
 
-from seqrnn import charts, checkpoint, files, learned, page, sharding
+from seqrnn import (
+  charts,
+  checkpoint,
+  decisions,
+  files,
+  language,
+  midi,
+  page,
+  sharding,
+)
 from seqrnn import config as configs
-from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
-from seqrnn.data import vocabulary
+from seqrnn.data import music
 from seqrnn.data.corpora import SPLITS
-from seqrnn.errors import UserError
-from seqrnn.evaluate import evaluator, shapes
+from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Experiment
 from seqrnn.history import read_rows
-from seqrnn.learned import Subject
 from seqrnn.page import Element, element, section
+from seqrnn.sample import sample_music
+from seqrnn.subject import Subject, open_run, unit
 
-_EVALUATED = 300_000  # Symbols of a split, about, where it has more.
+_FRAMES = 64  # Of sampled music.
 _TRIALS = 15  # Rows of a study's table.
 _LIMIT = 2**27  # Bytes of a table.
 
@@ -45,16 +53,16 @@ _PICTURES = {
 def lead(subject: Subject) -> list[Element]:
   """What the run is, in a few sentences."""
   config, experiment = subject.config, subject.experiment
-  unit, model = learned.unit(config), config.model
+  word, model = unit(config), config.model
   labels = experiment.vocabularies.get("labels")
   count = 0 if labels is None else len(labels.symbols)
   what = {
-    "language_model": f"It reads {unit}s and says which one comes next.",
-    "gap_model": f"It says which {unit} stands in a place, from what stands on"
+    "language_model": f"It reads {word}s and says which one comes next.",
+    "gap_model": f"It says which {word} stands in a place, from what stands on"
     " both sides of it.",
-    "classification": f"It reads a text of {unit}s and gives it one of"
+    "classification": f"It reads a text of {word}s and gives it one of"
     f" {count} labels.",
-    "tagging": f"It gives each {unit} of a text one of {count} tags.",
+    "tagging": f"It gives each {word} of a text one of {count} tags.",
     "polyphony": "It reads music, and says for each of 88 notes whether it"
     " sounds in the next frame.",
   }.get(config.task, "")
@@ -64,7 +72,7 @@ def lead(subject: Subject) -> list[Element]:
   if "train" in subject.facts:
     facts = subject.facts["train"]
     origin = f" ({facts['origin']})" if "origin" in facts else ""
-    read = f" It learned from {facts['symbols']:,} {unit}s{origin}."
+    read = f" It learned from {facts['symbols']:,} {word}s{origin}."
   return [
     element("p", config.task.replace("_", " "), class_="eyebrow"),
     element("h1", subject.workdir.name),
@@ -79,14 +87,14 @@ def lead(subject: Subject) -> list[Element]:
 
 def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
   """The figures that one asks for first."""
-  unit = learned.unit(subject.config)
+  word = unit(subject.config)
   names = {
-    "bits_per_symbol": f"bits a {unit}",
+    "bits_per_symbol": f"bits a {word}",
     "accuracy": "right",
     "macro_f1": "macro F1",
     "f1": "F1",
     "perplexity": "perplexity",
-    "loss": f"nats a {unit}",
+    "loss": f"nats a {word}",
   }
   found = []
   for split in ("test", "validation"):
@@ -101,7 +109,7 @@ def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
   if timing:
     speeds = sorted(float(row["symbols_per_second"]) for row in timing)
     speed = charts.number(speeds[len(speeds) // 2])
-    found.append((speed, f"{unit}s a second in training"))
+    found.append((speed, f"{word}s a second in training"))
   return element(
     "div",
     [
@@ -124,9 +132,57 @@ def _figure(name: str, value: float) -> str:
   return f"{value:.1%}" if name == "accuracy" else f"{value:.3f}"
 
 
+def learned(subject: Subject) -> list[Element]:
+  """What can be said of this task."""
+  experiment = subject.experiment
+  if experiment.unit == "frame":
+    return [pieces_of_music(subject)]
+  if experiment.unit == "label":
+    return decisions.sections(subject) if subject.facts else []
+  if experiment.fills_gaps:
+    return [language.expectations(subject)] if subject.facts else []
+  return language.sections(subject)
+
+
+def pieces_of_music(subject: Subject) -> Element:
+  """Piano rolls that were drawn, beside a held-out piece."""
+  config = copy.deepcopy(subject.config)
+  config.sample.length, config.sample.streams = _FRAMES, 1
+  if len(config.sample.temperature) < 2:
+    config.sample.temperature = (0.7, 1.0)
+  made = sample_music(subject.experiment, subject.params, config)
+  rolls = {
+    f"Temperature {temperature:g}": notes_TV
+    for temperature, notes_TV in zip(
+      config.sample.temperature, made, strict=True
+    )
+  }
+  if subject.held_out:
+    split = subject.held_out[-1]
+    piece = music.read(config.data)[split][0][:_FRAMES]
+    rolls[f"A piece of the {split} split"] = piece
+  return section(
+    "What it plays",
+    element(
+      "p",
+      "Each bar is a note that sounds; time goes from left to right. The first"
+      " ones were drawn note by note, from silence or from what"
+      " sample.prime names; the last one is what it has not heard.",
+    ),
+    element(
+      "div",
+      [
+        charts.roll(name, midi.held(notes_TV), len(notes_TV))
+        for name, notes_TV in rolls.items()
+      ],
+      class_="grid",
+    ),
+  )
+
+
 def evaluate(subject: Subject) -> tuple[dict[str, dict[str, float]], list[str]]:
   """The figures of each split, and which splits were not read to their end."""
-  experiment, config = subject.experiment, subject.config
+  experiment = subject.experiment
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
   figures_of = evaluator(experiment, mesh)
@@ -134,14 +190,9 @@ def evaluate(subject: Subject) -> tuple[dict[str, dict[str, float]], list[str]]:
   for split in SPLITS:
     if split not in subject.facts:
       continue
-    batches = experiment.batches(split, 0)
-    most = max(1, _EVALUATED * len(batches) // subject.facts[split]["symbols"])
-    if most < len(batches):
+    batches = subject.batches(split)
+    if len(batches) < len(experiment.batches(split, 0)):
       partial.append(split)
-      # A stream goes on from batch to batch; windows are of any place.
-      streams = config.data.stateful or experiment.unit == "frame"
-      every = 1 if streams else len(batches) // most
-      batches = batches[::every][:most]
     figures = figures_of(params, batches)
     assert figures is not None, "nothing stops this evaluation"
     found[split] = figures
@@ -157,9 +208,7 @@ def results(
     " training split are better than the curves, which knew dropout."
   ]
   if partial:
-    parts.append(
-      f" Of {' and '.join(partial)} about {_EVALUATED:,} symbols were read."
-    )
+    parts.append(f" Of {' and '.join(partial)} a part was read.")
   shown = [element("p", parts)]
   if subject.missing:
     shown.append(element("p", "; ".join(subject.missing), class_="muted"))
@@ -167,7 +216,12 @@ def results(
     names = sorted(next(iter(figures.values())), key=_order)
     shown.append(
       page.table(
-        ["split", "documents", "symbols", *(n.replace("_", " ") for n in names)],
+        [
+          "split",
+          "documents",
+          "symbols",
+          *(n.replace("_", " ") for n in names),
+        ],
         [
           [
             split,
@@ -261,8 +315,11 @@ def curves(runs: dict[str, Path]) -> Element:
     )
   return section(
     "Training",
-    element("p", "Each point is an evaluation; where a line is of training, it"
-    " is the mean since the one before, with dropout."),
+    element(
+      "p",
+      "Each point is an evaluation; where a line is of training, it"
+      " is the mean since the one before, with dropout.",
+    ),
     element("div", drawn, class_="grid"),
   )
 
@@ -446,12 +503,12 @@ def run(
     element("h1", workdir.name),
   ]
   if (workdir / "config.json").exists():
-    subject = learned.open_run(build, config, workdir)
+    subject = open_run(build, config, workdir)
     figures, partial = evaluate(subject)
     top = [*lead(subject), tiles(subject, figures)]
     own = configs.read_run(workdir, configs.defaults())
     sections += [
-      *learned.sections(subject),
+      *learned(subject),
       curves({workdir.name: workdir}),
       results(subject, figures, partial),
       settings({workdir.name: own}),

@@ -1,0 +1,523 @@
+"""Sections of a report on what a model of symbols has learned."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seqrnn import charts, neurons, page
+from seqrnn.charts import number
+from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
+from seqrnn.experiment import Decoder, Params
+from seqrnn.neurons import Reading
+from seqrnn.novelty import novelty
+from seqrnn.page import Element, Mark, element, section
+from seqrnn.predict import predictions
+from seqrnn.sample import generator, prime_ids
+from seqrnn.subject import (
+  Passage,
+  Subject,
+  encoded,
+  named,
+  passages,
+  shown,
+  unit,
+)
+
+_TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
+_DRAWN = 480  # Symbols of a sample.
+_LIKELY = 5  # Alternatives to a symbol.
+_ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
+_SHOWN = 1200  # Symbols of a coloured text.
+_CELL = 560  # Symbols of a text coloured by a cell.
+_STARTS, _REACH = 256, 256  # Passages that memory is measured on; how far.
+_GRAM = 12  # The longest n-gram whose share is drawn.
+_TRAINING = 20_000_000  # Symbols that copies are looked for in.
+
+
+class Source(NamedTuple):
+  """Passages of a split, and what the model makes of them.
+
+  Attributes:
+    split: its name.
+    texts: the passages.
+    ids: of their symbols [B, S].
+    reading: of these; position t has read symbol t.
+  """
+
+  split: str
+  texts: list[Passage]
+  ids: np.ndarray
+  reading: Reading
+
+
+def sections(subject: Subject) -> list[Element]:
+  """Samples, surprises, cells, memory, copies."""
+  drawn = draw(subject)
+  made = [samples(subject, drawn)]
+  if not subject.held_out:
+    return made
+  decoder = subject.experiment.decoder
+  assert decoder is not None, "the caller has asked"
+  read = neurons.reader(decoder, _LIKELY)
+  sources = _sources(subject, read)
+  made.append(surprises(subject, sources[-1]))
+  if sources[-1].reading.states.shape[-1]:
+    made += cells(subject, read, *sources) if len(sources) > 1 else []
+    made += gates(subject, decoder, sources[-1])
+  made += memory(subject, read, sources[-1])
+  if "train" in subject.facts:
+    made.append(copies(subject, drawn, sources[-1].split))
+  return made
+
+
+def _sources(
+  subject: Subject, read: Callable[[Params, np.ndarray], Reading]
+) -> list[Source]:
+  """The last two splits there are, of one shape: it compiles once."""
+  texts = {
+    split: passages(subject.read(split), _ROWS, _LENGTH, _ROWS * _LENGTH)
+    for split in subject.held_out[-2:]
+  }
+  boundaries = subject.config.data.boundaries
+  ids = {n: encoded(t, subject.symbols, boundaries) for n, t in texts.items()}
+  rows, size = np.max([ids_BS.shape for ids_BS in ids.values()], axis=0)
+  sources = []
+  for split, ids_BS in ids.items():
+    B, S = ids_BS.shape
+    ids_BS = np.pad(ids_BS, ((0, rows - B), (0, size - S)))
+    reading = read(subject.params, ids_BS)
+    sources.append(Source(split, texts[split], ids_BS, reading))
+  return sources
+
+
+def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
+  """Samples at several temperatures, as ids without the prime."""
+  config, symbols = subject.config, subject.symbols
+  settings, decoder = config.sample, subject.experiment.decoder
+  assert decoder is not None, "the caller has asked"
+  generate = generator(decoder, length=_DRAWN)
+  prime_BP, _ = prime_ids(
+    symbols, settings.prime, config.data.boundaries, 1, settings.seed
+  )
+  several = len(settings.temperature) > 1
+  temperatures = settings.temperature if several else _TEMPERATURES
+  drawn = []
+  for temperature in temperatures:
+    chunks = generate(subject.params, prime_BP, temperature, settings.seed)
+    ids_T = np.concatenate(list(chunks), axis=1)[0]
+    drawn.append((temperature, ids_T[ids_T > END]))
+  return drawn
+
+
+def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Element:
+  """What it writes."""
+  prime = subject.config.sample.prime
+  return section(
+    "What it writes",
+    element(
+      "p",
+      "A low temperature keeps to what is most likely; a high one dares more.",
+      f" All go on from {prime!r}." if prime else "",
+    ),
+    element(
+      "div",
+      [
+        element(
+          "div",
+          element("h3", f"temperature {temperature:g}"),
+          element("pre", prime, subject.symbols.text(ids_T) or "(nothing)"),
+          class_="card",
+        )
+        for temperature, ids_T in drawn
+      ],
+      class_="four samples",
+    ),
+  )
+
+
+def surprises(subject: Subject, source: Source) -> Element:
+  """A held-out text, coloured by how much each symbol surprises."""
+  symbols, split = subject.symbols, source.split
+  marks: list[Mark] = []
+  for ids_S, nll_T, best_TK, share_TK in zip(
+    source.ids, *source.reading[:3], strict=True
+  ):
+    for t, i in enumerate(ids_S[: _SHOWN - len(marks)]):
+      if i <= BEGIN:
+        continue
+      mark = Mark(shown(symbols, i), named(symbols, i))
+      if t:
+        names = [named(symbols, best) for best in best_TK[t - 1]]
+        likely = list(zip(names, share_TK[t - 1], strict=True))
+        mark = mark._replace(bits=nll_T[t - 1] / math.log(2), likely=likely)
+      marks.append(mark)
+    if len(marks) >= _SHOWN:
+      break
+    if not marks[-1].text.endswith("\n"):
+      marks.append(Mark("\n", "the end of a passage"))
+  return section(
+    "What surprises it",
+    element(
+      "p",
+      f"The beginning of the {split} split, which it did not learn from. The"
+      " darker a symbol, the less the model expected it from those before.",
+    ),
+    page.marked(
+      marks,
+      math.log2(len(symbols)),
+      f"A text of the {split} split, each symbol coloured by its surprise",
+    ),
+  )
+
+
+def cells(
+  subject: Subject,
+  read: Callable[[Params, np.ndarray], Reading],
+  first: Source,
+  second: Source,
+) -> list[Element]:
+  """The cells that keep track of something simple."""
+  key = jax.random.key(subject.config.seed)
+  fresh = jax.jit(subject.experiment.init)(key)
+  read_by_both = []
+  for source in (first, second):
+    ids_BT = source.ids[:, :-1]
+    some_BT = ids_BT > END
+    values = _properties(subject.symbols, source.texts, ids_BT)
+    read_by_both.append(
+      neurons.Text(
+        {name: values_BT[some_BT] for name, values_BT in values.items()},
+        source.reading.states[some_BT],
+        read(fresh, source.ids).states[some_BT],
+      )
+    )
+  found = neurons.find(*read_by_both)
+  if not found:
+    return []
+  H = subject.config.model.hidden_size
+  ids_BT, states_BTN = second.ids[:, :-1], second.reading.states
+  values = _properties(subject.symbols, second.texts, ids_BT)
+  parts: list[Any] = [
+    element(
+      "p",
+      "For each simple property of a text, the one cell of"
+      f" {states_BTN.shape[-1]} whose state explains it best, chosen on the"
+      f" {first.split} split, scored on the {second.split} split: the share of"
+      " the property's variance that a straight line through the state gets"
+      " right. Beside it, the best cell of such a network before it learned.",
+    )
+  ]
+  for finding in found:
+    layer, cell = divmod(finding.state, H)
+    parts.append(
+      element(
+        "div",
+        element(
+          "h3", f"{finding.name.capitalize()}: layer {layer + 1}, cell {cell}"
+        ),
+        page.bars(
+          [
+            ("this cell", finding.share, ""),
+            ("untrained", finding.untrained, "base"),
+          ]
+        ),
+        _tinted_cell(
+          subject,
+          ids_BT,
+          states_BTN[..., finding.state],
+          values[finding.name],
+          f"A text coloured by the state of layer {layer + 1}, cell {cell}, by"
+          f" its property: {finding.name}",
+        ),
+        class_="cell",
+      )
+    )
+  parts.append(
+    element(
+      "p",
+      "Blue is a low state, orange a high one. After Karpathy, Johnson & Li"
+      " (2015), who looked for such cells by eye.",
+      class_="muted",
+    )
+  )
+  return [section("Cells with a meaning", parts)]
+
+
+def _properties(
+  symbols: Vocabulary, texts: list[Passage], ids_BT: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Those of texts at each place of the ids that they were encoded as."""
+  if symbols.unit not in ("char", "byte"):
+    place_T = np.arange(ids_BT.shape[1], dtype=np.float64)
+    return {"position in the text": np.tile(place_T, (len(ids_BT), 1))}
+  found: dict[str, np.ndarray] = {}
+  for b, (document, before) in enumerate(texts):
+    whole = "".join(before) + "".join(document.symbols)
+    first = int(ids_BT[b, 0] == BEGIN)
+    for name, values_T in neurons.properties(whole).items():
+      own_T = values_T[len(before) :][: ids_BT.shape[1] - first]
+      values_BT = found.setdefault(name, np.zeros(ids_BT.shape))
+      values_BT[b, first : first + len(own_T)] = own_T
+  return found
+
+
+def _tinted_cell(
+  subject: Subject,
+  ids_BT: np.ndarray,
+  state_BT: np.ndarray,
+  value_BT: np.ndarray,
+  words: str,
+) -> Element:
+  """The passage where a property varies most, coloured by a state."""
+  names = [shown(subject.symbols, i) for i in range(len(subject.symbols))]
+  some_BT = ids_BT > END
+  states = state_BT[some_BT]
+  middle = (np.quantile(states, 0.02) + np.quantile(states, 0.98)) / 2
+  wide = max(np.quantile(states, 0.98) - middle, 1e-6)
+  best, chosen = -1.0, (0, 0)
+  for b, ids_T in enumerate(ids_BT):
+    breaks = [t + 1 for t, i in enumerate(ids_T) if names[i].endswith("\n")]
+    for start in [0, *breaks]:
+      part = np.s_[b, start : start + _CELL]
+      values = value_BT[part][some_BT[part]]
+      if not len(values) or (len(values) < _CELL - 2 and start):
+        break
+      spread = values.var() / (1 + values.max())
+      if spread > best:
+        best, chosen = float(spread), (b, start)
+  b, start = chosen
+  part = slice(start, start + _CELL)
+  return page.tinted(
+    [
+      (names[i], (state - middle) / wide)
+      for i, state in zip(ids_BT[b, part], state_BT[b, part], strict=True)
+      if i > BEGIN
+    ],
+    words,
+  )
+
+
+def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
+  """How often gates are shut or open."""
+  found = neurons.saturation(
+    subject.config, subject.params, decoder, source.ids
+  )
+  if not found:
+    return []
+  rows = [
+    [
+      element("span", f"layer {each.layer}, {each.gate} gate"),
+      element(
+        "div",
+        element("i", class_="low", style=f"width:{each.low:.1%}"),
+        element(
+          "i", class_="rest", style=f"width:{1 - each.low - each.high:.1%}"
+        ),
+        element("i", class_="high", style=f"width:{each.high:.1%}"),
+        class_="track",
+      ),
+      element(
+        "span", f"{each.low:.0%} shut, {each.high:.0%} open", class_="value"
+      ),
+    ]
+    for each in found
+  ]
+  return [
+    section(
+      "Gates",
+      element(
+        "p",
+        "How often a gate is all but shut (below .1, at the left) or all but"
+        " open (above .9, at the right), over all units of a layer and all"
+        " symbols. A forget gate that stays open is a cell that remembers.",
+      ),
+      element("div", rows, class_="rows"),
+    )
+  ]
+
+
+def memory(
+  subject: Subject,
+  read: Callable[[Params, np.ndarray], Reading],
+  source: Source,
+) -> list[Element]:
+  """How the loss falls with what was read before."""
+  config, word = subject.config, unit(subject.config)
+  many_to_one = config.data.mapping == "many_to_one"
+  reach = config.data.window if many_to_one else _REACH
+  starts = np.random.default_rng(0)
+  pieces = subject.read(source.split)
+  sizes = pieces.stops - pieces.starts
+  long = np.flatnonzero(sizes > reach)
+  ids_BS = source.ids
+  if sizes[long].sum() > 0.5 * sizes.sum():
+    room = np.maximum(sizes[long] - reach, 1).astype(float)
+    which = starts.choice(long, _STARTS, p=room / room.sum())
+    first = pieces.starts[which] + starts.integers(0, sizes[which] - reach)
+    places_BS = first[:, None] + np.arange(reach + 1)
+    table = subject.symbols.encode(pieces.corpus.symbols)
+    ids_BS = table[pieces.corpus.ids[places_BS]]
+  nll_BT = read(subject.params, ids_BS).surprisal
+  some_BT = (ids_BS[:, 1:] > PAD) & (ids_BS[:, :-1] > PAD)
+  xs, ys = [], []
+  start = 1
+  while start <= nll_BT.shape[1]:
+    stop = max(start + 1, int(start * 1.3))
+    part = np.s_[:, start - 1 : stop - 1]
+    if some_BT[part].sum() < 20:
+      break
+    xs.append((start + min(stop, nll_BT.shape[1] + 1) - 1) / 2)
+    ys.append(nll_BT[part][some_BT[part]].mean() / math.log(2))
+    start = stop
+  if len(xs) < 3:
+    return []
+  lowest = min(ys)
+  enough = next(x for x, y in zip(xs, ys, strict=True) if y < 1.02 * lowest)
+  mark = (float(config.data.window), "window of training")
+  curve = charts.lines(
+    "Loss by context",
+    {"loss": (xs, ys)},
+    f"{word}s read before",
+    f"bits a {word}, {source.split} split",
+    log_x=True,
+    mark=None if many_to_one else mark,
+  )
+  told = element(
+    "p",
+    f"The loss at a {word}, by how many {word}s the model has read since it"
+    f" began with an empty state. After {number(round(enough))} of them it is"
+    f" within 2 % of its lowest, {lowest:.2f} bits.",
+  )
+  grid = element("div", curve, class_="grid")
+  return [section("Does it use its memory?", told, grid)]
+
+
+def copies(
+  subject: Subject, drawn: list[tuple[float, np.ndarray]], split: str
+) -> Element:
+  """How much of the samples is new, and what was copied."""
+  symbols, word = subject.symbols, unit(subject.config)
+
+  def ids_of(name: str, most: int) -> np.ndarray:
+    pieces = subject.read(name)
+    table, found, total = symbols.encode(pieces.corpus.symbols), [], 0
+    for chunk in pieces.chunks():
+      found.append(table[chunk[: most - total]])
+      total += len(found[-1])
+      if total >= most:
+        break
+    return np.concatenate(found)
+
+  known_S = ids_of("train", _TRAINING)
+  texts = {f"temperature {t:g}": ids_T for t, ids_T in drawn if len(ids_T)}
+  if split != "train":
+    size = max((len(ids_T) for ids_T in texts.values()), default=_DRAWN)
+    texts[f"{split} split"] = ids_of(split, size)
+  found = {
+    name: novelty(ids_T, known_S, _GRAM) for name, ids_T in texts.items()
+  }
+  rows = []
+  for name, each in found.items():
+    part = texts[name][each.start : each.start + each.length]
+    rows.append(
+      [
+        name,
+        f"{each.length} {word}s",
+        element("code", symbols.text(part).replace("\n", "\u21b5")),
+      ]
+    )
+  whole = len(known_S) < _TRAINING
+  return section(
+    "Does it copy?",
+    element(
+      "p",
+      f"Each sample beside {'all' if whole else 'the first'} {len(known_S):,}"
+      f" {word}s of the training split, and as a measure a text of the {split}"
+      " split of the same length: who writes in the same language repeats"
+      " n-grams without having copied.",
+    ),
+    element(
+      "div",
+      charts.lines(
+        "New n-grams",
+        {
+          name: (range(1, len(each.new) + 1), each.new)
+          for name, each in found.items()
+        },
+        "n",
+        "share that is not in the training split",
+        zero=True,
+      ),
+      class_="grid",
+    ),
+    page.table(
+      ["text", "longest passage in training", "the passage"],
+      rows,
+      class_="words",
+      aria_label="The longest passage of each text that training has too",
+    ),
+  )
+
+
+def expectations(subject: Subject) -> Element:
+  """A text with what the gap model would have put in each place."""
+  symbols, split = subject.symbols, subject.held_out[-1]
+  texts = passages(subject.read(split), 1, _SHOWN, _SHOWN)
+  marks: list[Mark] = []
+  worst: list[tuple[float, str, str, str, str]] = []
+  documents = [document for document, _ in texts]
+  for p in predictions(subject.experiment, subject.params, documents, _LIKELY):
+    asked = dict(zip(p.positions.tolist(), range(len(p.targets)), strict=True))
+    texts = [shown(symbols, i) if i > BEGIN else "" for i in p.inputs]
+    for t, i in enumerate(p.inputs):
+      if i in (BEGIN, PAD):
+        continue
+      mark = Mark(texts[t], named(symbols, i))
+      if t in asked:
+        n = asked[t]
+        names = [named(symbols, best) for best in p.ids[n]]
+        bits = float(p.surprisal[n]) / math.log(2)
+        likely = list(zip(names, p.probabilities[n], strict=True))
+        mark = mark._replace(bits=bits, likely=likely)
+        left = "".join(texts[max(t - 24, 0) : t])
+        right = "".join(texts[t + 1 : t + 25])
+        worst.append((bits, left, mark.text, right, names[0]))
+      marks.append(mark)
+  worst.sort(key=lambda item: -item[0])
+  rows = [
+    [
+      f"{bits:.1f}",
+      element(
+        "code",
+        left.replace("\n", " "),
+        element("mark", symbol.replace("\n", "")),
+        right.replace("\n", " "),
+      ),
+      element("code", rather),
+    ]
+    for bits, left, symbol, right, rather in worst[:10]
+  ]
+  return section(
+    "What surprises it",
+    element(
+      "p",
+      f"A text of the {split} split, which it did not learn from. The darker a"
+      " symbol, the less the model would have put it between those on both"
+      " sides.",
+    ),
+    page.marked(
+      marks[:_SHOWN],
+      math.log2(len(symbols)),
+      f"A text of the {split} split, each symbol coloured by its surprise",
+    ),
+    element("h3", "The most surprising ones"),
+    page.table(
+      ["bits", "in context", "it would have put"],
+      rows,
+      class_="words",
+      aria_label="The most surprising symbols",
+    ),
+  )

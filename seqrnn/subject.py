@@ -1,0 +1,176 @@
+"""What a report is of: a trained run, and texts of its data."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrnn.checkpoint import restore_params
+from seqrnn.config import Config
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.corpora import SPLITS
+from seqrnn.data.encoding import Document
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.data.windows import Batches
+from seqrnn.errors import UserError
+from seqrnn.evaluate import shapes
+from seqrnn.experiment import Experiment, Params
+
+_READ = 300_000  # Symbols of a split, about, where it has more.
+
+
+class Subject(NamedTuple):
+  """What a report is of.
+
+  Attributes:
+    workdir: of the run.
+    config: of the run.
+    experiment: its task.
+    params: of the checkpoint.
+    step: of the checkpoint.
+    read: the pieces of a split.
+    facts: of each split whose data are here.
+    missing: why the others are not.
+  """
+
+  workdir: Path
+  config: Config
+  experiment: Experiment
+  params: Params
+  step: int
+  read: Callable[[str], Pieces]
+  facts: dict[str, dict[str, Any]]
+  missing: list[str]
+
+  @property
+  def symbols(self) -> Vocabulary:
+    """What it reads."""
+    return self.experiment.vocabularies["symbols"]
+
+  def batches(self, split: str) -> Batches:
+    """Those of a split, or some of them where they have too many symbols."""
+    experiment = self.experiment
+    batches = experiment.batches(split, 0)
+    most = max(1, _READ * len(batches) // self.facts[split]["symbols"])
+    if most >= len(batches):
+      return batches
+    # A stream goes on from batch to batch; windows are of any place.
+    streams = self.config.data.stateful or experiment.unit == "frame"
+    return batches[:: 1 if streams else len(batches) // most][:most]
+
+  @property
+  def held_out(self) -> list[str]:
+    """The splits there are, those not trained on last."""
+    return list(self.facts)
+
+
+def open_run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Subject:
+  """The run of a workdir; its data may have gone.
+
+  Raises:
+    UserError: nothing was trained there, or it is damaged.
+  """
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  params, step = restore_params(workdir, config, shapes(experiment))
+  facts, missing = {}, []
+  for split in SPLITS:
+    try:
+      facts[split] = experiment.facts(split)
+    except UserError as reason:
+      missing.append(f"{split}: {reason}")
+  read = splits.reader(config)
+  return Subject(
+    workdir, config, experiment, params, step, read, facts, missing
+  )
+
+
+def unit(config: Config) -> str:
+  """What a symbol is, in words."""
+  if config.task == "polyphony":
+    return "frame"
+  name: str = config.data.unit
+  return {"char": "character", "id": "event", "session": "event"}.get(
+    name, name
+  )
+
+
+class Passage(NamedTuple):
+  """A part of a document, and what stands before it there."""
+
+  document: Document
+  before: str | list[str]
+
+
+def passages(
+  pieces: Pieces, rows: int, length: int, symbols: int
+) -> list[Passage]:
+  """Beginnings of documents and, of few ones, parts that begin with a line.
+
+  Args:
+    pieces: of a split.
+    rows: how many, where there is enough.
+    length: symbols of each, at most.
+    symbols: of all together, for which there are more rows where documents are
+      short.
+  """
+  made, total = [], 0
+  each = -(-rows // len(pieces))
+  for document in pieces.documents():
+    start, text = 0, document.symbols
+    for _ in range(each):
+      stop = min(start + length, len(text))
+      if stop - start < 2:
+        break
+      part = document._replace(
+        symbols=text[start:stop],
+        begins=document.begins and start == 0,
+        ends=document.ends and stop == len(text),
+      )
+      made.append(Passage(part, text[:start]))
+      total += stop - start
+      if len(made) >= rows and total >= symbols or len(made) == 32 * rows:
+        return made
+      breaks = (n for n in range(stop, len(text)) if text[n] == "\n")
+      start = next(breaks, stop - 1) + 1
+  return made
+
+
+def encoded(
+  texts: list[Passage], symbols: Vocabulary, boundaries: bool
+) -> np.ndarray:
+  """Passages as rows of ids [B, S], PAD at the right."""
+  rows = [
+    [BEGIN] * (document.begins and boundaries)
+    + symbols.encode(document.symbols).tolist()
+    + [END] * (document.ends and boundaries)
+    for document, _ in texts
+  ]
+  ids_BS = np.full((len(rows), max(map(len, rows))), PAD, np.int32)
+  for ids_S, row in zip(ids_BS, rows, strict=True):
+    ids_S[: len(row)] = row
+  return ids_BS
+
+
+def shown(symbols: Vocabulary, i: int) -> str:
+  """A symbol as it stands in a coloured text."""
+  if i == END:
+    return "\u220e\n"
+  if i <= UNKNOWN:
+    return "\ufffd" if i == UNKNOWN else ""
+  name = symbols.symbols[i - UNKNOWN - 1]
+  if name == "\n":
+    return "\u21b5\n"
+  if symbols.unit == "char":
+    return name
+  [name] = symbols.names([i])
+  return name if symbols.unit == "byte" else f"{name} "
+
+
+def named(symbols: Vocabulary, i: int) -> str:
+  """A symbol as a name by itself, where a blank must be seen."""
+  [name] = symbols.names([i])
+  return {" ": "space", "\\n": "\u21b5 newline", "\\t": "tab"}.get(name, name)
