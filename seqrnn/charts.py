@@ -141,7 +141,9 @@ def lines(
   if mark is not None and low_x <= mark[0] <= high_x:
     at = round(place_x(mark[0]), 1)
     plot.append(_rule(at, _TOP, at, _HEIGHT - _BOTTOM, "mark"))
-    plot.append(_label(at + 4, _TOP + 10, mark[1], "start"))
+    left = at > _WIDTH / 2
+    anchor = "end" if left else "start"
+    plot.append(_label(at - 4 if left else at + 4, _TOP + 10, mark[1], anchor))
   for place, (xs, ys) in enumerate(kept.values()):
     path = [(place_x(a), place_y(b)) for a, b in zip(xs, ys, strict=True)]
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in path)

@@ -14,7 +14,7 @@ from seqrnn.evaluate import summed
 from seqrnn.experiment import Batch
 from seqrnn.page import Element, Mark, element, section
 from seqrnn.predict import Prediction, predictions
-from seqrnn.subject import Subject, named, shown, unit
+from seqrnn.subject import Subject, named, shown
 
 _LABELS = 30  # Of a confusion table, the most frequent ones.
 _LIKELY = 5  # Labels told of a symbol.
@@ -56,8 +56,9 @@ def _confused(subject: Subject, split: str) -> Element:
   counts_VV = jax.device_get(count(params, subject.batches(split)))[0]
   counts_VV = counts_VV.astype(np.int64)
   # The most frequent label of the training split comes first.
-  columns = list(range(UNKNOWN + 1, len(labels)))[:_LABELS]
-  rows = columns + [UNKNOWN] * bool(counts_VV[UNKNOWN].any())
+  there = np.flatnonzero(counts_VV.any(0) | counts_VV.any(1))
+  columns = there[there > UNKNOWN][:_LABELS]
+  rows = [i for i in [*columns, UNKNOWN] if counts_VV[i].any()]
   total_V = np.maximum(counts_VV.sum(1), 1)
 
   def cell(truth, taken):
@@ -78,7 +79,9 @@ def _confused(subject: Subject, split: str) -> Element:
       f"A row for each true label of the {split} split, a column for what the"
       " model says. Orange is right, blue is wrong; the darker, the larger the"
       " share of its row.",
-      f" {more} rarer labels are left out." if more else "",
+      f" {more} labels that are rarer, or not there, are left out."
+      if more
+      else "",
     ),
     page.table(
       ["truth", *labels.names(columns)],
@@ -167,9 +170,8 @@ def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
     "What it tags",
     element(
       "p",
-      f"The beginning of the {split} split. The darker a"
-      f" {unit(subject.config)}, the less the model expected its true tag; point"
-      " at one to see what it expected.",
+      f"The beginning of the {split} split. The darker a symbol, the less the"
+      " model expected its true tag; point at one to see what it expected.",
     ),
     page.marked(
       marks[:_SHOWN],
@@ -276,5 +278,5 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
       " would be less likely. Blue: it spoke against the label. The darkest is"
       " the largest change of the text.",
     ),
-    shows,
+    element("div", shows, class_="pairs"),
   )

@@ -32,7 +32,7 @@ _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _SHOWN = 1200  # Symbols of a coloured text.
 _CELL = 560  # Symbols of a text coloured by a cell.
-_STARTS, _REACH = 256, 256  # Passages that memory is measured on; how far.
+_STARTS, _REACH = 1024, 256  # Passages that memory is measured on; how far.
 _GRAM = 12  # The longest n-gram whose share is drawn.
 _TRAINING = 20_000_000  # Symbols that copies are looked for in.
 
@@ -141,10 +141,18 @@ def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Element:
 def surprises(subject: Subject, source: Source) -> Element:
   """A held-out text, coloured by how much each symbol surprises."""
   symbols, split = subject.symbols, source.split
+  ids_BS, nll_BT = source.ids, source.reading.surprisal
+  # The most typical passage, of those that are long enough.
+  some_BT = ids_BS[:, 1:] > PAD
+  size_B = some_BT.sum(1)
+  mean_B = (nll_BT * some_BT).sum(1) / np.maximum(size_B, 1)
+  away_B = abs(mean_B - nll_BT[some_BT].mean())
+  long_B = size_B >= min(_SHOWN, size_B.max())
   marks: list[Mark] = []
-  for ids_S, nll_T, best_TK, share_TK in zip(
-    source.ids, *source.reading[:3], strict=True
-  ):
+  for b in np.lexsort((away_B, ~long_B)):
+    ids_S, nll_T, best_TK, share_TK = (
+      x[b] for x in (ids_BS, *source.reading[:3])
+    )
     for t, i in enumerate(ids_S[: _SHOWN - len(marks)]):
       if i <= BEGIN:
         continue
@@ -156,14 +164,15 @@ def surprises(subject: Subject, source: Source) -> Element:
       marks.append(mark)
     if len(marks) >= _SHOWN:
       break
-    if not marks[-1].text.endswith("\n"):
+    if marks and not marks[-1].text.endswith("\n"):
       marks.append(Mark("\n", "the end of a passage"))
   return section(
     "What surprises it",
     element(
       "p",
-      f"The beginning of the {split} split, which it did not learn from. The"
-      " darker a symbol, the less the model expected it from those before.",
+      f"Of the {split} split, which it did not learn from, the passage whose"
+      " loss is nearest to the mean. The darker a symbol, the less the model"
+      " expected it from those before.",
     ),
     page.marked(
       marks,
@@ -235,6 +244,7 @@ def cells(
         class_="cell",
       )
     )
+  parts = [parts[0], element("div", parts[1:], class_="pairs")]
   parts.append(
     element(
       "p",
@@ -391,8 +401,8 @@ def memory(
     f" began with an empty state. After {number(round(enough))} of them it is"
     f" within 2 % of its lowest, {lowest:.2f} bits.",
   )
-  grid = element("div", curve, class_="grid")
-  return [section("Does it use its memory?", told, grid)]
+  beside = element("div", told, curve, class_="beside")
+  return [section("Does it use its memory?", beside)]
 
 
 def copies(
@@ -433,14 +443,23 @@ def copies(
   return section(
     "Does it copy?",
     element(
-      "p",
-      f"Each sample beside {'all' if whole else 'the first'} {len(known_S):,}"
-      f" {word}s of the training split, and as a measure a text of the {split}"
-      " split of the same length: who writes in the same language repeats"
-      " n-grams without having copied.",
-    ),
-    element(
       "div",
+      element(
+        "div",
+        element(
+          "p",
+          f"Each sample beside {'all' if whole else 'the first'}"
+          f" {len(known_S):,} {word}s of the training split, and as a measure a"
+          f" text of the {split} split of the same length: who writes in the"
+          " same language repeats n-grams without having copied.",
+        ),
+        page.table(
+          ["text", "longest copy", "the passage"],
+          rows,
+          class_="words",
+          aria_label="The longest passage of each text that training has too",
+        ),
+      ),
       charts.lines(
         "New n-grams",
         {
@@ -451,13 +470,7 @@ def copies(
         "share that is not in the training split",
         zero=True,
       ),
-      class_="grid",
-    ),
-    page.table(
-      ["text", "longest passage in training", "the passage"],
-      rows,
-      class_="words",
-      aria_label="The longest passage of each text that training has too",
+      class_="beside",
     ),
   )
 

@@ -336,6 +336,10 @@ footer { margin-top: 60px; border-top: 1px solid var(--line);
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 .four { display: grid; gap: 14px; margin: 16px 0;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 250px), 1fr)); }
+.pairs { display: grid; gap: 8px 24px;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); }
+.beside { display: grid; gap: 8px 28px; align-items: start;
+  grid-template-columns: minmax(0, 1fr) minmax(0, 390px); }
 .card h3 { margin: 0 0 8px; }
 pre, .text { font: 13px/1.65 var(--mono); white-space: pre-wrap;
   overflow-wrap: anywhere; tab-size: 4; margin: 0; }
@@ -379,11 +383,14 @@ table.fields td, table.fields th { text-align: left; overflow-wrap: anywhere; }
 table.fields tbody th { font-family: var(--mono); font-size: .82rem;
   font-weight: 400; }
 table.fields td { font-family: var(--mono); font-size: .82rem; }
-table.confusion td { text-align: center; padding: 4px 6px; min-width: 34px; }
-table.confusion thead th { writing-mode: vertical-rl; text-align: left;
+table.confusion td { padding: 0; }
+table.confusion .count { display: block; text-align: center; height: 34px;
+  min-width: 38px; padding: 5px 4px; }
+table.confusion thead th + th { writing-mode: vertical-rl; text-align: left;
   padding: 8px 4px; vertical-align: bottom; }
 table.confusion tbody th { position: sticky; left: 0;
-  background: var(--card); white-space: nowrap; }
+  background: var(--card); white-space: nowrap; max-width: 9em;
+  overflow: hidden; text-overflow: ellipsis; }
 code, .mono { font-family: var(--mono); font-size: .86em; }
 mark { background: rgb(var(--warm) / .45); color: inherit; border-radius: 3px;
   padding: 0 1px; }
@@ -401,7 +408,8 @@ mark { background: rgb(var(--warm) / .45); color: inherit; border-radius: 3px;
 .n2 { background: rgb(var(--cool) / .30); }
 .n3 { background: rgb(var(--cool) / .46); }
 .n4 { background: rgb(var(--cool) / .62); }
-.scale { display: inline-flex; margin: 0 8px; vertical-align: middle; }
+.scale { display: inline-flex; margin: 0 8px; vertical-align: middle;
+  border: 1px solid var(--line); }
 .scale i { width: 20px; height: 14px; display: block; }
 .reading { display: grid; gap: 16px; align-items: start;
   grid-template-columns: minmax(0, 1fr) 290px; margin: 16px 0; }
@@ -429,7 +437,7 @@ mark { background: rgb(var(--warm) / .45); color: inherit; border-radius: 3px;
 .cell { margin: 16px 0; }
 .cell .text { max-height: 17rem; overflow: auto; }
 @media (max-width: 800px) {
-  .reading { grid-template-columns: minmax(0, 1fr); }
+  .reading, .beside { grid-template-columns: minmax(0, 1fr); }
   .said { position: sticky; bottom: 8px; top: auto; min-height: 0;
     box-shadow: 0 2px 18px rgb(0 0 0 / .18); }
   .reading .text { max-height: none; }
@@ -480,10 +488,10 @@ for (const reading of document.querySelectorAll(".reading")) {
       add(bar, "span", `${(100 * share).toFixed(1)} %`);
     }
   };
+  choose(symbols.findIndex(([, bits]) => bits !== null));
   const at = (event) => choose(spans.indexOf(event.target.closest("span")));
   text.addEventListener("pointerover", at);
   text.addEventListener("click", at);
-  text.addEventListener("focus", () => { if (now < 0) choose(0); });
   text.addEventListener("keydown", (event) => {
     const way = {ArrowRight: 1, ArrowLeft: -1}[event.key];
     if (!way) return;

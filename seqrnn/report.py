@@ -87,36 +87,34 @@ def lead(subject: Subject) -> list[Element]:
 
 def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
   """The figures that one asks for first."""
-  word = unit(subject.config)
+  target = subject.target
   names = {
-    "bits_per_symbol": f"bits a {word}",
-    "accuracy": "right",
+    "bits_per_symbol": f"bits a {target}",
+    "accuracy": f"of {target}s right",
     "macro_f1": "macro F1",
     "f1": "F1",
     "perplexity": "perplexity",
-    "loss": f"nats a {word}",
   }
-  found = []
-  for split in ("test", "validation"):
-    if split in figures:
-      found = [
-        (_figure(name, figures[split][name]), f"{words}, {split}")
-        for name, words in names.items()
-        if name in figures[split]
-      ]
-      break
+  if target == "frame":
+    names = {"loss": "nats a frame", "accuracy": "accuracy of notes"}
+  split = next((name for name in reversed(SPLITS) if name in figures), "")
+  found = [
+    (_figure(name, figures[split][name]), f"{words}, {split} split")
+    for name, words in names.items()
+    if split and name in figures[split]
+  ]
   timing = read_rows(subject.workdir / "timing.csv")
   if timing:
     speeds = sorted(float(row["symbols_per_second"]) for row in timing)
     speed = charts.number(speeds[len(speeds) // 2])
-    found.append((speed, f"{word}s a second in training"))
+    found.append((speed, f"{target}s a second, training"))
   return element(
     "div",
     [
       element(
         "div", element("strong", value), element("span", name), class_="tile"
       )
-      for value, name in found[:6]
+      for value, name in found
     ],
     class_="tiles",
   )

@@ -61,6 +61,13 @@ class Subject(NamedTuple):
     return batches[:: 1 if streams else len(batches) // most][:most]
 
   @property
+  def target(self) -> str:
+    """What is predicted, in words."""
+    if self.config.task == "classification":
+      return "text"
+    return unit(self.config)
+
+  @property
   def held_out(self) -> list[str]:
     """The splits there are, those not trained on last."""
     return list(self.facts)
@@ -159,15 +166,18 @@ def shown(symbols: Vocabulary, i: int) -> str:
   """A symbol as it stands in a coloured text."""
   if i == END:
     return "\u220e\n"
-  if i <= UNKNOWN:
-    return "\ufffd" if i == UNKNOWN else ""
+  joined = symbols.unit in ("char", "byte")
+  if i == UNKNOWN:
+    return "\ufffd" if joined else "\ufffd "
+  if i < UNKNOWN:
+    return ""
   name = symbols.symbols[i - UNKNOWN - 1]
   if name == "\n":
     return "\u21b5\n"
   if symbols.unit == "char":
     return name
   [name] = symbols.names([i])
-  return name if symbols.unit == "byte" else f"{name} "
+  return name if joined else f"{name} "
 
 
 def named(symbols: Vocabulary, i: int) -> str:
