@@ -31,8 +31,17 @@ def number(value: float) -> str:
   return f"{value:.4g}"
 
 
-def ticks(low: float, high: float, log: bool) -> list[float]:
-  """Round numbers from low to high: a few, evenly spaced or powers."""
+def ticks(
+  low: float, high: float, log: bool = False, whole: bool = False
+) -> list[float]:
+  """Round numbers from low to high: a few, evenly spaced or powers.
+
+  Args:
+    low: the first one is not below it.
+    high: the last one is not above it.
+    log: powers.
+    whole: whole ones only.
+  """
   if log:
     base = 2 if high / low < 1e3 else 10
     first, last = (math.log(end, base) for end in (low, high))
@@ -44,6 +53,8 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
     (power * factor for factor in (1, 2, 2.5, 5, 10)),
     key=lambda step: abs(step - rough),
   )
+  if whole:
+    step = math.ceil(step)
   first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
   return [round(n * step, 12) for n in range(first, last + 1)]
 
@@ -133,7 +144,8 @@ def lines(
     at = round(place_y(value), 1)
     plot.append(_rule(_LEFT, at, _WIDTH - _RIGHT, at))
     plot.append(_label(_LEFT - 6, at + 4, number(value), "end"))
-  for value in ticks(low_x, high_x, log_x):
+  whole = all(value == int(value) for value in every_x)
+  for value in ticks(low_x, high_x, log_x, whole):
     at = round(place_x(value), 1)
     plot.append(_label(at, _HEIGHT - _BOTTOM + 16, number(value), "middle"))
   middle = (_LEFT + _WIDTH - _RIGHT) / 2
@@ -193,7 +205,7 @@ def roll(title: str, notes: Sequence[tuple[int, int, int]], frames: int) -> Any:
     at = round(place_y(c), 1)
     plot.append(_rule(_LEFT, at, _WIDTH - _RIGHT, at))
     plot.append(_label(_LEFT - 6, at + 4, f"C{c // 12 - 1}", "end"))
-  for value in ticks(0, max(frames, 1), False):
+  for value in ticks(0, max(frames, 1), whole=True):
     at = round(place_x(value), 1)
     text = number(value)
     plot.append(_label(at, _HEIGHT - _BOTTOM + 16, text, "middle"))

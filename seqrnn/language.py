@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from seqrnn import charts, neurons, page
-from seqrnn.charts import number
 from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from seqrnn.experiment import Decoder, Params
 from seqrnn.neurons import Reading
@@ -19,6 +18,7 @@ from seqrnn.sample import generator, prime_ids
 from seqrnn.subject import (
   Passage,
   Subject,
+  a,
   encoded,
   named,
   passages,
@@ -32,7 +32,7 @@ _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _SHOWN = 1200  # Symbols of a coloured text.
 _CELL = 560  # Symbols of a text coloured by a cell.
-_STARTS, _REACH = 1024, 256  # Passages that memory is measured on; how far.
+_TARGETS, _REACH = 256, 128  # Symbols that memory is measured on; how far.
 _GRAM = 12  # The longest n-gram whose share is drawn.
 _TRAINING = 20_000_000  # Symbols that copies are looked for in.
 
@@ -67,9 +67,9 @@ def sections(subject: Subject) -> list[Element]:
   if sources[-1].reading.states.shape[-1]:
     made += cells(subject, read, *sources) if len(sources) > 1 else []
     made += gates(subject, decoder, sources[-1])
-  made += memory(subject, read, sources[-1])
+  made += memory(subject, decoder, sources[-1])
   if "train" in subject.facts:
-    made.append(copies(subject, drawn, sources[-1].split))
+    made.append(copies(subject, drawn, sources[-1]))
   return made
 
 
@@ -138,20 +138,23 @@ def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Element:
   )
 
 
+def typical(source: Source) -> np.ndarray:
+  """The passages by how near their loss is to the mean, long ones first."""
+  some_BT = source.ids[:, 1:] > PAD
+  size_B = some_BT.sum(1)
+  nll_BT = source.reading.surprisal
+  mean_B = (nll_BT * some_BT).sum(1) / np.maximum(size_B, 1)
+  away_B = abs(mean_B - nll_BT[some_BT].mean())
+  return np.lexsort((away_B, size_B < min(_SHOWN, size_B.max())))
+
+
 def surprises(subject: Subject, source: Source) -> Element:
   """A held-out text, coloured by how much each symbol surprises."""
   symbols, split = subject.symbols, source.split
-  ids_BS, nll_BT = source.ids, source.reading.surprisal
-  # The most typical passage, of those that are long enough.
-  some_BT = ids_BS[:, 1:] > PAD
-  size_B = some_BT.sum(1)
-  mean_B = (nll_BT * some_BT).sum(1) / np.maximum(size_B, 1)
-  away_B = abs(mean_B - nll_BT[some_BT].mean())
-  long_B = size_B >= min(_SHOWN, size_B.max())
   marks: list[Mark] = []
-  for b in np.lexsort((away_B, ~long_B)):
+  for b in typical(source):
     ids_S, nll_T, best_TK, share_TK = (
-      x[b] for x in (ids_BS, *source.reading[:3])
+      x[b] for x in (source.ids, *source.reading[:3])
     )
     for t, i in enumerate(ids_S[: _SHOWN - len(marks)]):
       if i <= BEGIN:
@@ -261,8 +264,9 @@ def _properties(
 ) -> dict[str, np.ndarray]:
   """Those of texts at each place of the ids that they were encoded as."""
   if symbols.unit not in ("char", "byte"):
-    place_T = np.arange(ids_BT.shape[1], dtype=np.float64)
-    return {"position in the text": np.tile(place_T, (len(ids_BT), 1))}
+    # There are few long ones, which would count for more than all others.
+    place_T = np.log(np.arange(ids_BT.shape[1]) + 1.0)
+    return {"position, its logarithm": np.tile(place_T, (len(ids_BT), 1))}
   found: dict[str, np.ndarray] = {}
   for b, (document, before) in enumerate(texts):
     whole = "".join(before) + "".join(document.symbols)
@@ -349,83 +353,77 @@ def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
   ]
 
 
-def memory(
-  subject: Subject,
-  read: Callable[[Params, np.ndarray], Reading],
-  source: Source,
-) -> list[Element]:
-  """How the loss falls with what was read before."""
+def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
+  """How the loss falls with what the model may look back on."""
   config, word = subject.config, unit(subject.config)
-  many_to_one = config.data.mapping == "many_to_one"
-  reach = config.data.window if many_to_one else _REACH
-  starts = np.random.default_rng(0)
-  pieces = subject.read(source.split)
-  sizes = pieces.stops - pieces.starts
-  long = np.flatnonzero(sizes > reach)
-  ids_BS = source.ids
-  if sizes[long].sum() > 0.5 * sizes.sum():
-    room = np.maximum(sizes[long] - reach, 1).astype(float)
-    which = starts.choice(long, _STARTS, p=room / room.sum())
-    first = pieces.starts[which] + starts.integers(0, sizes[which] - reach)
-    places_BS = first[:, None] + np.arange(reach + 1)
-    table = subject.symbols.encode(pieces.corpus.symbols)
-    ids_BS = table[pieces.corpus.ids[places_BS]]
-  nll_BT = read(subject.params, ids_BS).surprisal
-  some_BT = (ids_BS[:, 1:] > PAD) & (ids_BS[:, :-1] > PAD)
-  xs, ys = [], []
-  start = 1
-  while start <= nll_BT.shape[1]:
-    stop = max(start + 1, int(start * 1.3))
-    part = np.s_[:, start - 1 : stop - 1]
-    if some_BT[part].sum() < 20:
-      break
-    xs.append((start + min(stop, nll_BT.shape[1] + 1) - 1) / 2)
-    ys.append(nll_BT[part][some_BT[part]].mean() / math.log(2))
-    start = stop
-  if len(xs) < 3:
+  # The same symbols are predicted, each from ever more of those before it.
+  places = np.argwhere(source.ids[:, 1:] > PAD)
+  reach = int(min(_REACH, np.median(places[:, 1]) + 1))
+  far = places[places[:, 1] + 1 >= reach]
+  rng = np.random.default_rng(0)
+  chosen = rng.permutation(far)[:_TARGETS]
+  counts = [2**n for n in range(reach.bit_length())]
+  if len(counts) < 3:
     return []
-  lowest = min(ys)
-  enough = next(x for x, y in zip(xs, ys, strict=True) if y < 1.02 * lowest)
+  most = counts[-1]
+  rows = [
+    source.ids[b, t + 1 - most : t + 2] for b, t in chosen if t + 1 >= most
+  ]
+  ids_BS = np.tile(np.stack(rows), (len(counts), 1, 1))
+  for n, ids in zip(counts, ids_BS, strict=True):
+    ids[:, : most - n] = PAD
+  nll_B = neurons.last_surprisal(
+    decoder, subject.params, ids_BS.reshape(-1, most + 1)
+  )
+  bits = nll_B.reshape(len(counts), -1).mean(1) / math.log(2)
+  enough = next(
+    n for n, b in zip(counts, bits, strict=True) if b < 1.02 * bits[-1]
+  )
   mark = (float(config.data.window), "window of training")
   curve = charts.lines(
     "Loss by context",
-    {"loss": (xs, ys)},
-    f"{word}s read before",
-    f"bits a {word}, {source.split} split",
+    {"loss": (counts, bits.tolist())},
+    f"{word}s that it sees",
+    f"bits {a(word)}, {source.split} split",
     log_x=True,
-    mark=None if many_to_one else mark,
+    mark=mark,
   )
   told = element(
     "p",
-    f"The loss at a {word}, by how many {word}s the model has read since it"
-    f" began with an empty state. After {number(round(enough))} of them it is"
-    f" within 2 % of its lowest, {lowest:.2f} bits.",
+    f"{len(rows):,} {word}s of the {source.split} split, each predicted from"
+    f" the last 1, 2, 4 ... {most} before it, from an empty state. With one it"
+    f" takes {bits[0]:.2f} bits {a(word)}, with all {bits[-1]:.2f}; the last"
+    f" {enough} are enough to come within 2 % of that.",
   )
-  beside = element("div", told, curve, class_="beside")
-  return [section("Does it use its memory?", beside)]
+  return [
+    section(
+      "Does it use its memory?", element("div", told, curve, class_="beside")
+    )
+  ]
+
+
+def _line(text: str) -> str:
+  """A passage in one line, where several blanks can be counted."""
+  return text.replace("\n", "\u21b5").replace("  ", "\u00b7\u00b7")
 
 
 def copies(
-  subject: Subject, drawn: list[tuple[float, np.ndarray]], split: str
+  subject: Subject, drawn: list[tuple[float, np.ndarray]], source: Source
 ) -> Element:
   """How much of the samples is new, and what was copied."""
   symbols, word = subject.symbols, unit(subject.config)
-
-  def ids_of(name: str, most: int) -> np.ndarray:
-    pieces = subject.read(name)
-    table, found, total = symbols.encode(pieces.corpus.symbols), [], 0
-    for chunk in pieces.chunks():
-      found.append(table[chunk[: most - total]])
-      total += len(found[-1])
-      if total >= most:
-        break
-    return np.concatenate(found)
-
-  known_S = ids_of("train", _TRAINING)
+  pieces, split = subject.read("train"), source.split
+  table, chunks, total = symbols.encode(pieces.corpus.symbols), [], 0
+  for chunk in pieces.chunks():
+    chunks.append(table[chunk[: _TRAINING - total]])
+    total += len(chunks[-1])
+    if total >= _TRAINING:
+      break
+  known_S = np.concatenate(chunks)
   texts = {f"temperature {t:g}": ids_T for t, ids_T in drawn if len(ids_T)}
   if split != "train":
-    size = max((len(ids_T) for ids_T in texts.values()), default=_DRAWN)
-    texts[f"{split} split"] = ids_of(split, size)
+    ids_S = source.ids[typical(source)[0]]
+    texts[f"{split} split"] = ids_S[ids_S > END][:_DRAWN]
   found = {
     name: novelty(ids_T, known_S, _GRAM) for name, ids_T in texts.items()
   }
@@ -436,7 +434,7 @@ def copies(
       [
         name,
         f"{each.length} {word}s",
-        element("code", symbols.text(part).replace("\n", "\u21b5")),
+        element("code", _line(symbols.text(part))),
       ]
     )
   whole = len(known_S) < _TRAINING

@@ -15,6 +15,7 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.experiment import Carry, Decoder, Params
+from seqrnn.metrics import surprisal
 from seqrnn.models import CELLS
 
 _QUOTES = "\"'`"
@@ -73,9 +74,9 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
       carry, logits_BV = decoder.step(params, carry, symbol_B)
       chances_BV = jax.nn.log_softmax(logits_BV)
       likely = jax.lax.top_k(chances_BV, min(k, chances_BV.shape[-1]))
-      nll_B1 = -jnp.take_along_axis(chances_BV, next_B[:, None], axis=1)
+      nll_B = surprisal(logits_BV, next_B)
       found = [*memories(carry), jnp.zeros((len(symbol_B), 0))]
-      return carry, (nll_B1[:, 0], *likely, jnp.concatenate(found, axis=1))
+      return carry, (nll_B, *likely, jnp.concatenate(found, axis=1))
 
     ids_SB = ids_BS.T
     carry = decoder.start(ids_BS.shape[0])
@@ -89,6 +90,28 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
     return Reading(nll_BT, ids_BTK, np.exp(chances_BTK), states_BTN)
 
   return run
+
+
+def last_surprisal(
+  decoder: Decoder, params: Params, ids_BS: np.ndarray
+) -> np.ndarray:
+  """-log p in nats of each row's last symbol, given those before it, [B].
+
+  PAD stands before rows that are shorter.
+  """
+
+  @jax.jit
+  def read(params, ids_BS):
+    def step(loop, symbol_B):
+      carry, _ = loop
+      return decoder.step(params, carry, symbol_B), None
+
+    carry = decoder.start(ids_BS.shape[0])
+    first = decoder.step(params, carry, ids_BS[:, 0])
+    (_, logits_BV), _ = jax.lax.scan(step, first, ids_BS[:, 1:-1].T)
+    return surprisal(logits_BV, ids_BS[:, -1])
+
+  return np.asarray(read(params, ids_BS))
 
 
 def properties(text: str) -> dict[str, np.ndarray]:

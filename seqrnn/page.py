@@ -260,6 +260,13 @@ def write(path: Path, title: str, top: Child, sections: list[Element]):
         content="width=device-width, initial-scale=1",
       ),
       element("meta", name="color-scheme", content="light dark"),
+      # Whatever is in it, a browser then asks no server for anything.
+      element(
+        "meta",
+        http_equiv="Content-Security-Policy",
+        content="default-src 'none'; style-src 'unsafe-inline'; script-src"
+        " 'unsafe-inline'; img-src data:",
+      ),
       element("title", title),
       # An icon of its own, or a browser would ask a server for one.
       element("link", rel="icon", href="data:,"),
@@ -379,6 +386,7 @@ tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--muted); font-weight: 500; }
 tbody th { font-weight: 500; }
 table.words td, table.words th { text-align: left; }
+table.words td:last-child { min-width: 240px; overflow-wrap: anywhere; }
 table.fields td, table.fields th { text-align: left; overflow-wrap: anywhere; }
 table.fields tbody th { font-family: var(--mono); font-size: .82rem;
   font-weight: 400; }

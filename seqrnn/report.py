@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from seqrnn import (
+  alarms,
   charts,
   checkpoint,
   decisions,
@@ -32,7 +33,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.history import read_rows
 from seqrnn.page import Element, element, section
 from seqrnn.sample import sample_music
-from seqrnn.subject import Subject, open_run, unit
+from seqrnn.subject import Subject, a, open_run, unit
 
 _FRAMES = 64  # Of sampled music.
 _TRIALS = 15  # Rows of a study's table.
@@ -89,7 +90,7 @@ def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
   """The figures that one asks for first."""
   target = subject.target
   names = {
-    "bits_per_symbol": f"bits a {target}",
+    "bits_per_symbol": f"bits {a(target)}",
     "accuracy": f"of {target}s right",
     "macro_f1": "macro F1",
     "f1": "F1",
@@ -499,14 +500,19 @@ def run(
   top: Any = [
     element("p", "search", class_="eyebrow"),
     element("h1", workdir.name),
+    element("p", f"Hyperparameters of a {config.task.replace('_', ' ')}."),
   ]
   if (workdir / "config.json").exists():
     subject = open_run(build, config, workdir)
     figures, partial = evaluate(subject)
     top = [*lead(subject), tiles(subject, figures)]
+    if (workdir / "playground.html").exists():
+      link = element("a", "Write with it", href="playground.html")
+      top.append(element("p", link, " in a page of its own."))
     own = configs.read_run(workdir, configs.defaults())
     sections += [
       *learned(subject),
+      *alarms.sections(workdir),
       curves({workdir.name: workdir}),
       results(subject, figures, partial),
       settings({workdir.name: own}),

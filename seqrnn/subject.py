@@ -105,6 +105,11 @@ def unit(config: Config) -> str:
   )
 
 
+def a(word: str) -> str:
+  """The word with its article."""
+  return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
 class Passage(NamedTuple):
   """A part of a document, and what stands before it there."""
 
