@@ -55,8 +55,10 @@ def rows(folder: Path, name: str) -> Iterator[dict[str, str]]:
       try:
         if form.startswith("csv"):
           yield from csv.DictReader(file)
-        else:
-          yield from map(json.loads, file)
+        for line in file:
+          if not isinstance(row := json.loads(line), dict):
+            raise ValueError("a row is no object")
+          yield row
       except (csv.Error, ValueError, EOFError, OSError) as error:
         raise UserError(f"{path}: {error}; detect anew") from None
     return
@@ -116,8 +118,8 @@ def _context(folder: Path, names: list[str]) -> Element | None:
   """The events of some sessions around the odd ones."""
   found: dict[str, list[dict[str, str]]] = {name: [] for name in names}
   for row in rows(folder, "events"):
-    if row.get("session") in found:
-      found[row["session"]].append(row)
+    if (name := str(row.get("session"))) in found:
+      found[name].append(row)
   marks: list[Mark] = []
   kinds = set()
   for name, events in found.items():
@@ -134,15 +136,16 @@ def _context(folder: Path, names: list[str]) -> Element | None:
     marks.append(Mark(f"{name}\n", name))
     for n in near:
       row = events[n]
-      kinds.add(row["event"])
+      event = str(row.get("event"))
+      kinds.add(event)
       likely = [
-        (row[f"event_{k}"], _number(row, f"probability_{k}"))
+        (str(row[f"event_{k}"]), _number(row, f"probability_{k}"))
         for k in range(1, 6)
         if row.get(f"event_{k}")
       ]
       if n and n - 1 not in near:
         marks.append(Mark("\u2026 ", "events that are left out"))
-      marks.append(Mark(f"{row['event']} ", row["event"], bits[n], likely))
+      marks.append(Mark(f"{event} ", event, bits[n], likely))
     marks.append(Mark("\n\n", "the end of what is shown"))
   if not marks:
     return None
@@ -174,19 +177,19 @@ def sections(workdir: Path) -> list[Element]:
         ["session", "events", "p", "score", "alarm"] + ["label"] * labelled,
         [
           [
-            row["session"],
-            row["events"],
+            row.get("session"),
+            row.get("events"),
             f"{_number(row, 'p_value'):.2g}",
             f"{_number(row, 'combined'):.4g}",
-            "yes" if str(row["flag"]) == "1" else "no",
+            "yes" if str(row.get("flag")) == "1" else "no",
           ]
-          + ([row["label"]] if labelled else [])
+          + ([row.get("label")] if labelled else [])
           for row in oddest
         ],
         aria_label="The oddest sessions",
       ),
     ]
-    names = [row["session"] for row in oddest[:_SHOWN]]
+    names = [str(row.get("session")) for row in oddest[:_SHOWN]]
     context = _context(folder, names)
     if context is not None:
       parts += [element("h3", "In context"), context]
