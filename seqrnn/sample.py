@@ -352,9 +352,7 @@ def run(
     raise UserError(
       f"--mode=sample: task={config.task!r} cannot write one symbol after the"
       f" other{unless}; its modes are train, evaluate, predict, describe,"
-      " search"
-      " other; its modes are train, evaluate, predict, describe, search,"
-      " report"
+      " search, report"
     )
   params, _ = restore_params(workdir, config, shapes(experiment))
   if experiment.unit == "frame":
