@@ -47,7 +47,7 @@ def write(experiment: Experiment, params: Params, config: Config, path: Path):
     )
   symbols = experiment.vocabularies["symbols"]
   content = {
-    "title": path.parent.name,
+    "title": path.absolute().parent.name,
     "about": (
       f"layers: {model.layers}, cell: {model.cell}, units of a layer:"
       f" {model.hidden_size}, parameters: {count:,}, symbols: {len(symbols)}"
