@@ -386,13 +386,14 @@ def tabulate(table: dict[str, dict[str, Any]], rate: float) -> Table:
     "false_alarm_rate": "FPR",
     "auroc": "AUROC",
     "average_precision": "AP",
-    "oracle_f1": "oracle F1",
+    "oracle_f1": "oracle",  # The best F1 of any threshold.
   }
   columns = {
     key: name for key, name in columns.items() if key in table[COMBINED]
   }
   title = f"beyond the threshold for a false-alarm rate of {rate:g}"
-  made = Table("score", title=title, box=box.SIMPLE)
+  made = Table(title=title, box=box.SIMPLE, pad_edge=False)
+  made.add_column("score", no_wrap=True)
   for name in ("flagged", *columns.values()):
     made.add_column(name, justify="right")
   for name, row in table.items():
