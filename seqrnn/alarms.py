@@ -17,7 +17,6 @@ from seqrnn.page import Element, Mark, element, section
 _SESSIONS = 12  # In the table of the oddest.
 _SHOWN = 5  # Whose events are shown.
 _AROUND = 8  # Events on each side of an odd one.
-_EVENTS = 1200  # Of all that are shown.
 _FIGURES = (
   "flagged",
   "auroc",
@@ -126,15 +125,18 @@ def _context(folder: Path, names: list[str]) -> Element | None:
     bits = [_number(row, "bits") for row in events]
     odd = [n for n, row in enumerate(events) if str(row.get("flag")) == "1"]
     odd = odd or [n for n in range(len(bits)) if bits[n] == max(bits)]
-    near = [
-      n
-      for n in range(len(bits))
-      if any(abs(n - place) <= _AROUND for place in odd)
-    ]
-    if not near or len(marks) + len(near) > _EVENTS:
+    near = sorted(
+      {
+        n
+        for place in odd
+        for n in range(place - _AROUND, place + _AROUND + 1)
+        if 0 <= n < len(bits)
+      }
+    )
+    if not near or page.full(marks):
       continue
     marks.append(Mark(f"{name}\n", name))
-    for n in near:
+    for before, n in zip([0, *near], near, strict=False):
       row = events[n]
       event = str(row.get("event"))
       kinds.add(event)
@@ -143,7 +145,7 @@ def _context(folder: Path, names: list[str]) -> Element | None:
         for k in range(1, 6)
         if row.get(f"event_{k}")
       ]
-      if n and n - 1 not in near:
+      if n > before + 1 or (n == near[0] > 0):
         marks.append(Mark("\u2026 ", "events that are left out"))
       marks.append(Mark(f"{event} ", event, bits[n], likely))
     marks.append(Mark("\n\n", "the end of what is shown"))

@@ -22,7 +22,6 @@ _READ = 300_000  # Symbols that errors are looked for in.
 _ERRORS = 12  # Shown.
 _CONTEXT = 12  # Symbols on each side of one in a table.
 _TEXT = 240  # Symbols of a text in a table.
-_SHOWN = 500  # Symbols of a coloured text.
 _WEIGHED = 4  # Texts whose positions are weighed.
 _LEAST = 0.05  # Nats of the darkest colour, at least.
 
@@ -164,7 +163,7 @@ def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
         mark = mark._replace(bits=min(bits, 99), likely=list(likely))
       marks.append(mark)
     marks.append(Mark("\n", "the end of a text"))
-    if len(marks) >= _SHOWN:
+    if page.full(marks):
       break
   return section(
     "What it tags",
@@ -174,7 +173,7 @@ def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
       " model expected its true tag; point at one to see what it expected.",
     ),
     page.marked(
-      marks[:_SHOWN],
+      marks,
       math.log2(len(labels.symbols)),
       f"A text of the {split} split, each symbol coloured by how little its tag"
       " was expected",

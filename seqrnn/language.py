@@ -30,7 +30,7 @@ _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Symbols of a sample.
 _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
-_SHOWN = 1200  # Symbols of a coloured text.
+_SHOWN = 1200  # Symbols of a passage that is long, and of the gap model's.
 _CELL = 560  # Symbols of a text coloured by a cell.
 _TARGETS, _REACH = 256, 128  # Symbols that memory is measured on; how far.
 _GRAM = 12  # The longest n-gram whose share is drawn.
@@ -145,7 +145,8 @@ def typical(source: Source) -> np.ndarray:
   nll_BT = source.reading.surprisal
   mean_B = (nll_BT * some_BT).sum(1) / np.maximum(size_B, 1)
   away_B = abs(mean_B - nll_BT[some_BT].mean())
-  return np.lexsort((away_B, size_B < min(_SHOWN, size_B.max())))
+  usual = min(_SHOWN, np.median(size_B[size_B > 0]))
+  return np.lexsort((away_B, size_B < usual))
 
 
 def surprises(subject: Subject, source: Source) -> Element:
@@ -156,7 +157,7 @@ def surprises(subject: Subject, source: Source) -> Element:
     ids_S, nll_T, best_TK, share_TK = (
       x[b] for x in (source.ids, *source.reading[:3])
     )
-    for t, i in enumerate(ids_S[: _SHOWN - len(marks)]):
+    for t, i in enumerate(ids_S):
       if i <= BEGIN:
         continue
       mark = Mark(shown(symbols, i), named(symbols, i))
@@ -165,7 +166,7 @@ def surprises(subject: Subject, source: Source) -> Element:
         likely = list(zip(names, share_TK[t - 1], strict=True))
         mark = mark._replace(bits=nll_T[t - 1] / math.log(2), likely=likely)
       marks.append(mark)
-    if len(marks) >= _SHOWN:
+    if page.full(marks):
       break
     if marks and not marks[-1].text.endswith("\n"):
       marks.append(Mark("\n", "the end of a passage"))
@@ -520,7 +521,7 @@ def expectations(subject: Subject) -> Element:
       " sides.",
     ),
     page.marked(
-      marks[:_SHOWN],
+      marks,
       math.log2(len(symbols)),
       f"A text of the {split} split, each symbol coloured by its surprise",
     ),

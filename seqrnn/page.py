@@ -19,6 +19,8 @@ from seqrnn.errors import escaped
 # Bits of a symbol beside those of a blind guess, from which it is darker.
 _SURE = 0.12, 0.25, 0.4, 0.6, 0.8, 1.05
 
+_LONGEST = 1500  # Characters of such a text.
+
 Child = Any  # An Element, a text, None for nothing, or several of them.
 
 
@@ -133,18 +135,27 @@ class Mark(NamedTuple):
   likely: Iterable[tuple[str, float]] = ()
 
 
+def full(marks: Iterable[Mark]) -> bool:
+  """Whether a coloured text is as long as it should be."""
+  return sum(len(mark.text) for mark in marks) >= _LONGEST
+
+
 def marked(marks: list[Mark], guess: float, words: str) -> Element:
   """A text coloured by surprise, which tells of the symbol one points at.
 
   Args:
-    marks: its symbols.
+    marks: its symbols; what comes when it is full is left out.
     guess: the bits of a blind guess.
     words: what the text is.
   """
   names: dict[str, int] = {}
   index = lambda name: names.setdefault(text(name), len(names))
   symbols, spans = [], []
+  length = 0
   for mark in marks:
+    if length >= _LONGEST:
+      break
+    length += len(mark.text)
     likely = [
       [index(name), round(float(share), 4)] for name, share in mark.likely
     ]
@@ -426,7 +437,8 @@ mark { background: rgb(var(--warm) / .45); color: inherit; border-radius: 3px;
   var(--c0); outline-offset: 3px; }
 .reading .now { outline: 2px solid var(--ink); border-radius: 2px; }
 .said { position: sticky; top: 16px; min-height: 15rem; }
-.said .bar { display: grid; grid-template-columns: 5.5em 1fr 3.6em; gap: 8px;
+.said .bar { display: grid; gap: 8px;
+  grid-template-columns: minmax(5.5em, 42%) 1fr 3.6em;
   align-items: center; font-size: .85rem; margin: 5px 0; }
 .said .bar b { font: 500 .85rem var(--mono); overflow: hidden;
   text-overflow: ellipsis; white-space: nowrap; }
