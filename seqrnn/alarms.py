@@ -136,7 +136,7 @@ def _context(folder: Path, names: list[str]) -> Element | None:
     if not near or page.full(marks):
       continue
     marks.append(Mark(f"{name}\n", name))
-    for before, n in zip([0, *near], near, strict=False):
+    for before, n in zip([-1, *near], near, strict=False):
       row = events[n]
       event = str(row.get("event"))
       kinds.add(event)
@@ -145,7 +145,7 @@ def _context(folder: Path, names: list[str]) -> Element | None:
         for k in range(1, 6)
         if row.get(f"event_{k}")
       ]
-      if n > before + 1 or (n == near[0] > 0):
+      if n > before + 1:
         marks.append(Mark("\u2026 ", "events that are left out"))
       marks.append(Mark(f"{event} ", event, bits[n], likely))
     marks.append(Mark("\n\n", "the end of what is shown"))
