@@ -22,12 +22,14 @@ from seqrnn import (
   language,
   midi,
   page,
+  playground,
   sharding,
 )
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import music
 from seqrnn.data.corpora import SPLITS
+from seqrnn.errors import UserError
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Experiment
 from seqrnn.history import read_rows
@@ -119,6 +121,17 @@ def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
     ],
     class_="tiles",
   )
+
+
+def _playground(subject: Subject) -> Element:
+  """Writes playground.html; the way there, or why there is none."""
+  path = subject.workdir / "playground.html"
+  try:
+    playground.write(subject.experiment, subject.params, subject.config, path)
+  except UserError as reason:
+    return element("p", f"No {reason}.", class_="muted")
+  link = element("a", "Write with it", href=path.name)
+  return element("p", link, " in a page of its own.")
 
 
 def _order(name: str) -> int:
@@ -506,9 +519,8 @@ def run(
     subject = open_run(build, config, workdir)
     figures, partial = evaluate(subject)
     top = [*lead(subject), tiles(subject, figures)]
-    if (workdir / "playground.html").exists():
-      link = element("a", "Write with it", href="playground.html")
-      top.append(element("p", link, " in a page of its own."))
+    if config.task == "language_model":
+      top.append(_playground(subject))
     own = configs.read_run(workdir, configs.defaults())
     sections += [
       *learned(subject),

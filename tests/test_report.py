@@ -140,7 +140,7 @@ class Page(HTMLParser):
     if any(name.startswith("on") for name in found):
       self.faults.append(f"{tag} acts: {found}")
     for name in ("src", "href"):
-      if not found.get(name, "#").startswith(("#", "data:", "playground.html")):
+      if not found.get(name, "#").startswith(("#", "data:", "playground")):
         self.faults.append(f"{tag} leads to {found[name]}")
     if tag not in VOID:
       self.open.append(tag)
@@ -207,6 +207,8 @@ def test_every_task_has_a_page(name, pages):
   common = ["Training", "Figures", "Configuration"]
   assert set(SECTIONS[name] + common) <= set(found.titles)
   assert found.titles[-3:] == common
+  links = [attrs.get("href") for _, attrs in found.tags]
+  assert ("playground.html" in links) == (name == "language model")
   for field in ("data.window", "model.hidden_size"):
     assert field in found.text
   assert "schedule.factor" not in found.text  # As the default has it.
