@@ -18,7 +18,8 @@ from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Experiment, Params
 
-_READ = 300_000  # Symbols of a split, about, where it has more.
+# Symbols that are read, about, of a split that has more.
+_READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
 
 
 class Subject(NamedTuple):
@@ -53,7 +54,8 @@ class Subject(NamedTuple):
     """Those of a split, or some of them where they have too many symbols."""
     experiment = self.experiment
     batches = experiment.batches(split, 0)
-    most = max(1, _READ * len(batches) // self.facts[split]["symbols"])
+    most = _READ[split] * len(batches) // self.facts[split]["symbols"]
+    most = max(1, most)
     if most >= len(batches):
       return batches
     # A stream goes on from batch to batch; windows are of any place.

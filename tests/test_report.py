@@ -52,8 +52,8 @@ TASKS = {
   "polyphony": {
     "task": "polyphony",
     "data.source": "chords",
-    "data.window": 64,
-    "train.batch_size": 64,
+    "data.window": 32,
+    "train.batch_size": 32,
   },
 }
 SECTIONS = {
@@ -222,6 +222,7 @@ def test_a_page_without_data_says_why(runs, tmp_path):
   config, workdir = runs("language model")
   config = config.copy_and_resolve_references()
   config.data.path = str(tmp_path / "gone")
+  workdir = shutil.copytree(workdir, tmp_path / "run")
   found = read(report.run(experiments.build, config, workdir))
   assert "no such file" in found.text
   assert found.titles == [
