@@ -69,13 +69,14 @@ def main(argv: list[str]) -> int:
     if parsed.follow and parsed.mode != "detect":
       raise UserError(f"--follow: goes with --mode=detect, not {parsed.mode}")
     config, workdir = resolve(parsed, overrides)
+    settle_device(cpu_devices(config, parsed.mode), inline=parsed.follow)
     if many:
       joined = True
       processes.guard()
       index = processes.join(
         parsed.coordinator, parsed.num_processes, parsed.process_id
       )
-    require_device(cpu_devices(config, parsed.mode), inline=parsed.follow)
+    require_device()
     experiments = importlib.import_module("experiments")
     module = "seqrnn.follow" if parsed.follow else MODES[parsed.mode]
     mode = importlib.import_module(module)
@@ -339,16 +340,13 @@ def _cores() -> int:
   return os.cpu_count() or 1
 
 
-def require_device(cpu_devices: int, inline: bool = False):
-  """Imports JAX and starts it.
+def settle_device(cpu_devices: int, inline: bool = False):
+  """Imports JAX and says what it is to start with, before anything starts it.
 
   Args:
     cpu_devices: how many of the CPU, where JAX_NUM_CPU_DEVICES does not say.
     inline: computes on the CPU where it is called. What takes microseconds is
       done before another thread would have it.
-
-  Raises:
-    UserError: the platform that the environment names is not there.
   """
   import jax
 
@@ -356,6 +354,16 @@ def require_device(cpu_devices: int, inline: bool = False):
     jax.config.update("jax_num_cpu_devices", cpu_devices)
   if inline:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def require_device():
+  """Starts JAX.
+
+  Raises:
+    UserError: the platform that the environment names is not there.
+  """
+  import jax
+
   try:
     jax.devices()
   except (AssertionError, RuntimeError):

@@ -81,7 +81,7 @@ def main():
   parser.add_argument("--events", type=int, default=20_000)
   given = parser.parse_args()
   config = sessions.get_config()
-  run.require_device(1, inline=True)  # As --follow has it.
+  run.settle_device(1, inline=True)  # As --follow has it.
   read = lines(config, given.events)
   vocabularies = experiments.TASKS[config.task].prepare(config)
   print("| ms an event | median | 90 % | 99 % | 99.9 % | events a second |")

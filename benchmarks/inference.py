@@ -269,7 +269,7 @@ def main():
   H = given.hidden_size
   config = base.get_config()
   config.model.hidden_size = H
-  run.require_device(run.cpu_devices(config))
+  run.settle_device(run.cpu_devices(config))
   torch.set_num_threads(2)
   for streams in (1, 64):
     show(f"sampling, 2x{H}, {streams} at once", sampling(H, streams), given)

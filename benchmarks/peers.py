@@ -81,7 +81,7 @@ def seqrnn(case: Case):
       "optimizer.clip_value": CLIP,
     }
   )
-  run.require_device(run.cpu_devices(config))
+  run.settle_device(run.cpu_devices(config))
   names = tuple(f"w{n}" for n in range(case.V - RESERVED))
   experiment = experiments.build(config, {"symbols": Vocabulary("word", names)})
   inputs, targets = tokens(case)

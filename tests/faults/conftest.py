@@ -78,7 +78,7 @@ class Process:
     self,
     arguments: list[str],
     told: Path,
-    devices: int = 1,
+    devices: int | None = 1,
     fault: str = "",
     slow: int = 0,
     environment: dict[str, str] | None = None,
@@ -87,10 +87,13 @@ class Process:
       **os.environ,
       **(environment or {}),
       "JAX_PLATFORMS": "cpu",
-      "JAX_NUM_CPU_DEVICES": str(devices),
       "FAULT_TOLD": str(told),
       "SLOW": str(slow),
     }
+    if devices is None:  # The config says how many.
+      environment.pop("JAX_NUM_CPU_DEVICES", None)
+    else:
+      environment["JAX_NUM_CPU_DEVICES"] = str(devices)
     if fault:
       environment["FAULT"] = fault
     self._told = told
@@ -212,8 +215,9 @@ class Starter:
         f"--coordinator=127.0.0.1:{port}",
         "--num_processes=2",
         f"--process_id={index}",
+        "--config.train.cpu_devices=2",
         *flags,
-        devices=2,
+        devices=None,
         fault=fault,
         environment=shorter,
         **how,
