@@ -449,11 +449,14 @@ def compare(workdirs: list[Path]) -> Path:
     if measured:
       best[name] = min(measured, key=lambda row: float(row["validation_loss"]))
       columns |= dict.fromkeys(
-        column for column in best[name] if column.startswith("validation_")
+        column.removeprefix("validation_")
+        for column in best[name]
+        if column.startswith("validation_")
       )
+  shown = sorted(columns, key=_order)
   for name in runs:
     row = best.get(name, {})
-    figures = [row.get(column) for column in columns]
+    figures = [row.get(f"validation_{name}") for name in shown]
     rows.append(
       [
         name,
@@ -480,7 +483,7 @@ def compare(workdirs: list[Path]) -> Path:
             "run",
             "task",
             "step",
-            *(c.removeprefix("validation_").replace("_", " ") for c in columns),
+            *(name.replace("_", " ") for name in shown),
           ],
           rows,
           aria_label="The best evaluation of each run",
