@@ -127,7 +127,11 @@ def workers(given: Any, folder: Path):
   print("\n| a worker's trial | seconds beyond its training, median (all) |")
   print("| --- | --- |")
   # Evaluations enough to know the seconds of the steps between them.
-  fields = {"search.workers": 1, "train.eval_every": max(given.steps // 6, 1)}
+  fields = {
+    "search.workers": 1,
+    "search.trials": max(given.trials // 3, 3),
+    "train.eval_every": max(given.steps // 6, 1),
+  }
   sizes = "log_uniform(48, 80)"
   for what, more in (
     ("of the same shape", {}),
