@@ -370,7 +370,7 @@ def test_a_curve_is_where_its_points_are():
 # Cells.
 
 TEXT = '''\
-f(a, "b(c", 'd\\'e')  # x(y "z"
+f(a, (e), "b(c", 'd\\'e')  # x(y "z"
   it's [1,
 """p " q
  r"""!
@@ -388,7 +388,7 @@ def test_properties_of_a_text():
   assert true("inside quotes") == "\"b(c'd\\'e"
   assert true("inside triple quotes") == '"""p " q\n r'
   assert true("inside brackets") == (
-    "(a, \"b(c\", 'd\\'e'" + "[1,\n" + '"""p " q\n r"""!\n'
+    "(a, (e), \"b(c\", 'd\\'e'" + "[1,\n" + '"""p " q\n r"""!\n'
   )
   lines = [line + "\n" for line in TEXT.split("\n")[:-1]]
   column = [n for line in lines for n in range(1, len(line))]
