@@ -209,7 +209,7 @@ def summary(cache: Path):
 
 def draw(studies: dict[str, Study], shares: dict[str, Any]):
   """Losses by learning rate, and what explains them."""
-  figure = Figure(figsize=(12, 5), layout="constrained")
+  figure = Figure(figsize=(12, 5.5), layout="constrained")
   FigureCanvasAgg(figure)
   left, right = figure.subplots(1, 2)
   for place, (cell, study) in enumerate(studies.items()):
@@ -227,11 +227,11 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
     xlabel="learning rate",
     ylabel="best validation loss, nats a frame",
   )
-  ticks = [8.5, 9, 10, 12, 15, 20, 30, 40, 60]
+  ticks = [9, 10, 12, 15, 20, 30, 40, 60]
   left.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
   left.minorticks_off()
   left.grid(alpha=0.3)
-  left.legend()
+  left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
   begins = [0.0] * len(shares)
   parts = {
     label: [found[name,] for found in shares.values()]
@@ -247,7 +247,7 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
   right.axvline(2 / 3, color="black", linestyle=":")
   right.invert_yaxis()
   right.set(xlim=(0, 1), xlabel="share in the variance (dotted: two thirds)")
-  right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5)
+  right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
   with files.written(_PICTURE, "wb") as file:
     figure.savefig(file, format="png", dpi=90)
 
