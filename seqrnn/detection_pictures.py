@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from seqrnn import files, ranking
 from seqrnn.conformal import Calibration
@@ -19,6 +20,8 @@ _EVENTS = 2000  # Of a timeline.
 _ODDEST = 5  # Sessions that it has in any case.
 _STRIP = 40  # Events of a row of a strip.
 _ROWS = 12
+_NARROW, _WIDE = 16, 110  # Characters of an event of it, and of a line.
+_APART = 60  # Up to so many sessions of a timeline have lines between them.
 _LABELS = {False: ("normal", "C0"), True: ("labelled odd", "C3")}
 
 
@@ -91,17 +94,23 @@ def _timeline(found: Findings, threshold: float) -> Figure:
       (~flagged, "C0", "event"),
       (flagged, "C1", "event of a flagged session"),
     ):
-      axes.plot(
-        np.flatnonzero(some), bits[some], ".", color=colour, ms=3, label=name
-      )
+      if some.any():
+        axes.plot(
+          np.flatnonzero(some), bits[some], ".", color=colour, ms=4, label=name
+        )
+    if len(chosen) <= _APART:
+      for edge in bounds[1:-1]:
+        axes.axvline(edge - 0.5, color="0.7", lw=0.6, zorder=0)
     if math.isfinite(threshold):
       axes.axhline(
         threshold / math.log(2), color="black", lw=0.8, label="threshold"
       )
     axes.set_yscale(scale)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(LogFormatter())  # Within a decade.
     axes.set_ylabel("surprisal, bits")
     axes.margins(x=0.005)
-    axes.grid(alpha=0.3)
+    axes.grid(axis="y", alpha=0.3)
   figure.axes[0].legend(loc="upper right", ncols=3)
   red = "; red: labelled" if found.sessions.labels is not None else ""
   figure.axes[-1].set_xlabel(f"event, of {len(chosen):,} sessions{red}")
@@ -204,46 +213,63 @@ def _curves(
 
 
 def _strip(found: Findings, threshold: float) -> Figure:
-  """The oddest session, event by event, coloured by its surprisal."""
+  """The oddest session, event by event, coloured by its surprisal.
+
+  Lines of a log stand below each other, so that they can be read.
+  """
   d = _oddest(found)
+  j = int(found.distinct.first[d])
   start, stop = found.bounds[d : d + 2].tolist()
+  listed = found.names.unit == "log"
+  most, columns = (_STRIP, 1) if listed else (_STRIP * _ROWS, _STRIP)
   place = int(found.nll[start:stop].argmax())
-  most = _STRIP * _ROWS
-  first = start + max(min(place - most // 2, stop - start - most), 0)
-  stop = min(stop, first + most)
-  bits = found.nll[first:stop] / math.log(2)
-  names = found.names.names(found.targets[first:stop])
-  rows = math.ceil(len(bits) / _STRIP)
-  columns = min(len(bits), _STRIP)
+  first = max(min(place - most // 2, stop - start - most), 0)
+  last = min(stop - start, first + most)
+  bits = found.nll[start + first : start + last] / math.log(2)
+  columns = min(len(bits), columns)
+  rows = math.ceil(len(bits) / columns)
   grid = np.full(rows * columns, np.nan)
   grid[: len(bits)] = bits
-  figure = _figure(max(5, 0.34 * columns + 1.5), 1.15 * rows + 1)
+  size = (
+    (11, 0.27 * rows + 1)
+    if listed
+    else (
+      max(5, 0.34 * columns + 1.5),
+      1.15 * rows + 1,
+    )
+  )
+  figure = _figure(*size)
   axes: Axes = figure.add_subplot()
   image = axes.imshow(
     grid.reshape(rows, columns), cmap="magma_r", vmin=0, aspect="auto"
   )
   figure.colorbar(image, label="bits", shrink=0.8)
-  for n, name in enumerate(names):
+  for n, name in enumerate(found.events(j, d, first, last)):
     y, x = divmod(n, columns)
     axes.text(
-      x,
+      x - 0.49 * listed,
       y,
       # A dollar sign would begin a formula.
-      escaped(name).replace("$", r"\$")[:16],
-      rotation=90,
-      ha="center",
+      escaped(name).replace("$", r"\$")[: _WIDE if listed else _NARROW],
+      rotation=0 if listed else 90,
+      ha="left" if listed else "center",
       va="center",
-      fontsize=7,
+      fontsize=8 if listed else 7,
       color="white" if bits[n] > 0.5 * bits.max() else "black",
-      weight="bold" if found.odd[first + n] else "normal",
+      weight="bold" if found.odd[start + first + n] else "normal",
     )
   axes.set_xticks([])
-  axes.set_yticks(
-    range(rows),
-    [str(found.offsets[d] + first - start + r * columns) for r in range(rows)],
-  )
-  axes.set_ylabel("position")
-  j = int(found.distinct.first[d])
+  places = [int(found.offsets[d]) + first + r * columns for r in range(rows)]
+  lines = [found.line(j, place) for place in places]
+  if not listed or lines[0] is None:
+    axes.set_yticks(range(rows), map(str, places))
+    axes.set_ylabel("position")
+  else:
+    # An end has no line.
+    axes.set_yticks(
+      range(rows), ["" if line is None else str(line) for line in lines]
+    )
+    axes.set_ylabel("line")
   limit = f"; bold: above {threshold / math.log(2):.1f} bits"
   axes.set_title(
     escaped(found.sessions.names[j]).replace("$", r"\$")[:80]

@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 
 from seqrnn import files
 from seqrnn.data.sessions import Distinct, Sessions
-from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.predict import quoted, shown
 from seqrnn.scoring import Scores
-
-_BEFORE, _AFTER = 6, 3  # Events shown around an odd one.
 
 
 class Findings(NamedTuple):
@@ -81,6 +78,21 @@ class Findings(NamedTuple):
     if self.sessions.lines is None or not 0 <= place < stop - start:
       return None
     return int(self.sessions.lines[start + place])
+
+  def events(self, j: int, d: int, first: int, stop: int) -> list[str]:
+    """Names of scored events of d as they are in session j, to be displayed.
+
+    One that is unknown is told as it was read, where that is known.
+    """
+    start = int(self.bounds[d])
+    targets = self.targets[start + first : start + stop].tolist()
+    names = self.names.names(targets)
+    if self.sessions.unknown is not None:
+      place = int(self.sessions.bounds[j] + self.offsets[d]) + first
+      for n, target in enumerate(targets):
+        if target == UNKNOWN:
+          names[n] = f"? {self.sessions.unknown[place + n]}"
+    return names
 
   def timestamp(self, j: int, place: int) -> str | None:
     """Likewise, its time."""
@@ -240,36 +252,39 @@ def _shorts(values: np.ndarray) -> Any:
 
 
 def show(console: Console, found: Findings, order: np.ndarray):
-  """Prints a table of distinct sessions, in an order, and their odd events."""
-  table = Table(
-    "session", "p", "bits", "in context", title="odd sessions", box=box.SIMPLE
-  )
+  """Prints distinct sessions, in an order, with their oddest event in context.
+
+  Events that are lines of a log stand below each other, with their bits, and
+  are cut off where the terminal ends.
+  """
+  console.print("\n[bold]odd sessions[/bold]\n")
+  listed = found.names.unit == "log"
+  before, after, between = (2, 1, "\n") if listed else (6, 3, " ")
   for d in order.tolist():
     j = int(found.distinct.first[d])
     count = int(found.distinct.counts[d])
     start, stop = found.bounds[d : d + 2]
     if start == stop:
       continue
-    nll, odd = found.nll[start:stop], found.odd[start:stop]
-    place = int(nll.argmax())
-    first, last = max(place - _BEFORE, 0), min(place + _AFTER + 1, len(nll))
-    context = [
-      f"[reverse]{quoted(name)}[/reverse]"
-      if odd[n] or n == place
-      else quoted(name)
-      for n, name in enumerate(
-        found.names.names(found.targets[start + first : start + last]), first
-      )
-    ]
-    context = ["..."] * (first > 0) + context + ["..."] * (last < len(nll))
+    bits, odd = found.nll[start:stop] / math.log(2), found.odd[start:stop]
+    place = int(bits.argmax())
+    first, last = max(place - before, 0), min(place + after + 1, len(bits))
+    context = ["..."] * (first > 0)
+    for n, name in enumerate(found.events(j, d, first, last), first):
+      text = quoted(name)
+      if odd[n] or n == place:
+        text = f"[reverse]{text}[/reverse]"
+      context.append(f"{bits[n]:5.1f} {text}" if listed else text)
+    context += ["..."] * (last < len(bits))
     where = found.line(j, int(found.offsets[d]) + place)
     name = shown(found.sessions.names[j])
+    if found.flags[d]:
+      name = f"[bold]{name}[/bold]"
     name += f", line {where}" if where is not None else ""
     name += f", and {count - 1:,} like it" if count > 1 else ""
-    table.add_row(
-      f"[bold]{name}[/bold]" if found.flags[d] else name,
-      f"{found.p[d]:.2g}",
-      f"{nll[place] / math.log(2):.1f}",
-      " ".join(context),
+    console.print(f"{name}: p {found.p[d]:.2g}, {bits[place]:.1f} bits")
+    console.print(
+      Padding(between.join(context), (0, 0, 0, 2), expand=False),
+      no_wrap=listed,
+      overflow="ellipsis",
     )
-  console.print(table)

@@ -5,6 +5,7 @@ import pytest
 from test_baselines import made
 
 from seqrnn.data.anomalies import KINDS, inject
+from seqrnn.data.sessions import Sessions
 
 
 def check(kind, before, after, marks):
@@ -52,3 +53,10 @@ def test_a_kind_is_what_it_says(kind):
   assert bool(left_out) == (kind in ("swap", "drop", "truncate"))
   again = inject(np.random.default_rng(1), normal, kind)
   assert again.ids.tolist() == found.ids.tolist()
+
+
+def test_of_sessions_all_too_short_none_is_left():
+  short = Sessions(np.array([4, 5], np.int32), np.arange(3), ["a", "b"])
+  found = inject(np.random.default_rng(0), short, "drop")
+  assert found.bounds.tolist() == [0] and not found.names
+  assert not len(found.ids) and not len(found.labels)

@@ -82,17 +82,20 @@ def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
   `line_labels` are True where it is odd. Lines and timestamps are gone.
   """
   parts = np.split(sessions.ids, sessions.bounds[1:-1])
-  changed = []
+  names = []
+  # Without a session, arrays of no events.
+  changed, marks = [sessions.ids[:0]], [np.zeros(0, bool)]
   for name, ids in zip(sessions.names, parts, strict=True):
     other = parts[rng.integers(len(parts))]
     found = KINDS[kind](rng, ids, other)
     if found is not None:
-      changed.append((name, *found))
-  names, ids, marks = zip(*changed, strict=True)
+      names.append(name)
+      changed.append(found[0])
+      marks.append(found[1])
   return Sessions(
-    np.concatenate(ids),
-    np.cumsum([0, *map(len, ids)]),
-    list(names),
+    np.concatenate(changed),
+    np.cumsum([*map(len, changed)]),
+    names,
     labels=np.ones(len(names), bool),
     line_labels=np.concatenate(marks),
   )

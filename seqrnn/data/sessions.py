@@ -30,6 +30,7 @@ class Sessions(NamedTuple):
     timestamps: of the events, as they were written; None: there are none.
     labels: bool [sessions], whether it is an anomaly; None: nobody says.
     line_labels: bool [events], likewise.
+    unknown: object [events], what an event was that is unknown; None: not kept.
   """
 
   ids: np.ndarray
@@ -39,6 +40,7 @@ class Sessions(NamedTuple):
   timestamps: list[str] | None = None
   labels: np.ndarray | None = None
   line_labels: np.ndarray | None = None
+  unknown: np.ndarray | None = None
 
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of them, in the order of `index`."""
@@ -53,6 +55,7 @@ class Sessions(NamedTuple):
       None if times is None else [times[i] for i in places.tolist()],
       None if self.labels is None else self.labels[index],
       None if self.line_labels is None else self.line_labels[places],
+      None if self.unknown is None else self.unknown[places],
     )
 
   def distinct(self) -> "Distinct":
@@ -159,14 +162,19 @@ def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
     odd = np.array([_is_odd(label) for label in corpus.tags.symbols], bool)
     line_labels = odd[corpus.tags.ids[places]]
     labels = np.logical_or.reduceat(line_labels, bounds[:-1])
+  ids = vocabulary.encode(corpus.symbols)[corpus.ids[places]]
+  unknown = np.full(len(ids), None)
+  for place in np.flatnonzero(ids == UNKNOWN).tolist():
+    unknown[place] = corpus.symbols[int(corpus.ids[places[place]])]
   return Sessions(
-    vocabulary.encode(corpus.symbols)[corpus.ids[places]],
+    ids,
     bounds,
     [corpus.names[int(j)] for j in document],
     lines,
     timestamps,
     labels,
     line_labels,
+    unknown,
   )
 
 
