@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
       )
     require_device()
     experiments = importlib.import_module("experiments")
-    module = "seqrnn.follow" if parsed.follow else MODES[parsed.mode]
+    module = "seqrnn.detection.follow" if parsed.follow else MODES[parsed.mode]
     mode = importlib.import_module(module)
     mode.run(experiments.build, config, workdir)
     sys.stdout.flush()

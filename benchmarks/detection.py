@@ -33,8 +33,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn import config as configs
-from seqrnn import detector, files, ranking
+from seqrnn import files
 from seqrnn.data import anomalies
+from seqrnn.detection import detector, ranking
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "detection.json"

@@ -18,9 +18,9 @@ import numpy as np
 import experiments
 import run
 from configs import sessions
-from seqrnn import follow
-from seqrnn.conformal import Calibration
 from seqrnn.data import splits
+from seqrnn.detection import follow
+from seqrnn.detection.conformal import Calibration
 
 _OPEN = 1000  # Sessions at once.
 LIMITS = {

@@ -28,8 +28,9 @@ from results import spread
 import experiments
 from configs import base
 from seqrnn import config as configs
-from seqrnn import evaluate, files, importance, space
+from seqrnn import evaluate, files
 from seqrnn.history import read_rows
+from seqrnn.trials import importance, space
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TEXT = _ROOT / "docs" / "odyssey.md"

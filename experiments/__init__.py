@@ -26,10 +26,10 @@ from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import RESERVED
+from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
 from seqrnn.evaluate import evaluator, shapes
 from seqrnn.experiment import Experiment, Params
-from seqrnn.findings import Findings
 from seqrnn.history import read_rows
 from seqrnn.predict import Prediction, predictions
 from seqrnn.sample import sample, sample_music

@@ -681,7 +681,7 @@ RULES: dict[str, Rule] = {
   "search.workers": _or_none(_whole(1, 1024, "1 to 1024")),
   "search.storage": _or_none(_TEXT),
 }
-# What is searched of a field is parsed by seqrnn/space.py.
+# What is searched of a field is parsed by seqrnn/trials/space.py.
 RULES |= {
   f"{_SPACE}{name}": _or_none(_TEXT)
   for name in RULES

@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn import config as configs
-from seqrnn import files, ranking
+from seqrnn import files
 from seqrnn.config import Config
 from seqrnn.data import anomalies, splits, vocabulary
 from seqrnn.data import sessions as data
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.detector import (
+from seqrnn.detection import ranking
+from seqrnn.detection.detector import (
   COMBINED,
   Detector,
   Normal,
@@ -33,9 +34,14 @@ from seqrnn.detector import (
   detect,
   learn,
 )
+from seqrnn.detection.findings import (
+  Findings,
+  show,
+  write_events,
+  write_sessions,
+)
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.findings import Findings, show, write_events, write_sessions
 
 _CURVES = 7  # Of scores beside the combined one.
 
@@ -307,7 +313,7 @@ def picture(
   folder: Path,
 ):
   """Draws what was found, with the scores that find most."""
-  from seqrnn import detection_pictures  # Matplotlib takes a second.
+  from seqrnn.detection import pictures  # Matplotlib takes a second.
 
   if not len(found.nll):
     return
@@ -316,7 +322,7 @@ def picture(
     key=lambda name: -table[name].get("average_precision", 0),
   )
   calibration = normal.scores[COMBINED]
-  detection_pictures.draw(
+  pictures.draw(
     found,
     calibration,
     calibration.threshold(settings.rate),

@@ -13,18 +13,7 @@ from typing import Any
 
 import jax
 
-from seqrnn import (
-  alarms,
-  charts,
-  checkpoint,
-  decisions,
-  files,
-  language,
-  midi,
-  page,
-  playground,
-  sharding,
-)
+from seqrnn import checkpoint, files, midi, sharding
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import music
@@ -33,9 +22,10 @@ from seqrnn.errors import UserError
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Experiment
 from seqrnn.history import read_rows
-from seqrnn.page import Element, element, section
+from seqrnn.pages import alarms, charts, decisions, language, page, playground
+from seqrnn.pages.page import Element, element, section
+from seqrnn.pages.subject import Subject, a, open_run, unit
 from seqrnn.sample import sample_music
-from seqrnn.subject import Subject, a, open_run, unit
 
 _FRAMES = 64  # Of sampled music.
 _TRIALS = 15  # Rows of a study's table.

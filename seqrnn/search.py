@@ -37,8 +37,8 @@ except ImportError:
     " 'seqrnn[search]'"
   ) from None
 
-from seqrnn import space, study, workers
-from seqrnn.board import Board, write
+from seqrnn.trials import space, study, workers
+from seqrnn.trials.board import Board, write
 
 # What must not change within a search.
 _FIXED = (
@@ -89,7 +89,7 @@ def run(
     raise Interrupted(
       f"stopped by {name}; the same command goes on", stop.status
     ) from None
-  from seqrnn import pictures  # It takes a second to import.
+  from seqrnn.trials import pictures  # It takes a second to import.
 
   with study.alone(workdir):
     write(search)

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from seqrnn.baselines import BASELINES, Chain
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.detection.baselines import BASELINES, Chain
 
 
 def made(rng, count, symbols):

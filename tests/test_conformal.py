@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from seqrnn import ranking
-from seqrnn.conformal import Calibration, benjamini_hochberg, combine
+from seqrnn.detection import ranking
+from seqrnn.detection.conformal import Calibration, benjamini_hochberg, combine
 
 SEEDS = range(5)
 

@@ -15,11 +15,12 @@ import experiments
 from configs import base
 from experiments import language_model
 from seqrnn import config as configs
-from seqrnn import detect, detector, train
-from seqrnn.conformal import Calibration
+from seqrnn import detect, train
 from seqrnn.data import sessions as data
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import BEGIN, END, PAD
+from seqrnn.detection import detector
+from seqrnn.detection.conformal import Calibration
 from seqrnn.errors import UserError
 
 FIELDS = {

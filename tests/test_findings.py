@@ -7,9 +7,9 @@ import pytest
 from conftest import tiny
 from rich.console import Console
 
-from seqrnn import findings
 from seqrnn.data import sessions as data
 from seqrnn.data.vocabulary import END, Vocabulary
+from seqrnn.detection import findings
 
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
 

@@ -10,11 +10,12 @@ from conftest import tiny
 
 import experiments
 import run
-from seqrnn import follow, scoring, sharding
+from seqrnn import scoring, sharding
 from seqrnn.checkpoint import Restored
-from seqrnn.conformal import Calibration
 from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import Vocabulary, save
+from seqrnn.detection import follow
+from seqrnn.detection.conformal import Calibration
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 

@@ -12,7 +12,7 @@ from optuna.distributions import (
 )
 from sklearn.ensemble import RandomForestRegressor
 
-from seqrnn import importance
+from seqrnn.trials import importance
 
 
 def trials(space, loss, count=40):

@@ -10,11 +10,11 @@ import pytest
 import experiments
 from configs import base, rnn
 from seqrnn import config as configs
-from seqrnn import playground
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
+from seqrnn.pages import playground
 
 SYMBOLS = Vocabulary("char", (*"abcde \n", "\u00fc", "\U0001f600"))
 # These use all that the page knows of cells.

@@ -22,23 +22,14 @@ from conftest import tiny, write_text
 import experiments
 import run as command
 from configs import base
-from seqrnn import (
-  alarms,
-  charts,
-  checkpoint,
-  decisions,
-  evaluate,
-  neurons,
-  page,
-  report,
-  subject,
-)
+from seqrnn import checkpoint, evaluate, report
 from seqrnn import config as configs
 from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.history import add_row
-from seqrnn.novelty import novelty
+from seqrnn.pages import alarms, charts, decisions, neurons, page, subject
+from seqrnn.pages.novelty import novelty
 from seqrnn.position import Position
 
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"

@@ -27,9 +27,10 @@ import experiments
 import run
 from configs import base
 from seqrnn import config as configs
-from seqrnn import history, pictures, search, space, study, train
+from seqrnn import history, search, train
 from seqrnn.errors import UserError
 from seqrnn.progress import Progress
+from seqrnn.trials import pictures, space, study
 
 RATE = "search.space.optimizer.learning_rate"
 

@@ -22,10 +22,10 @@ from seqrnn import config as configs
 from seqrnn import scoring
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
-from seqrnn.conformal import Calibration
 from seqrnn.data import logs, vocabulary
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
-from seqrnn.detector import even
+from seqrnn.detection.conformal import Calibration
+from seqrnn.detection.detector import even
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.page import Element, element
+from seqrnn.pages.page import Element, element
 
 _WIDTH, _HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34  # Around the plot itself.

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seqrnn import files, page
+from seqrnn import files
 from seqrnn.errors import UserError
-from seqrnn.page import Element, Mark, element, section
+from seqrnn.pages import page
+from seqrnn.pages.page import Element, Mark, element, section
 
 _SESSIONS = 12  # In the table of the oddest.
 _SHOWN = 5  # Whose events are shown.

@@ -20,10 +20,10 @@ from optuna.distributions import (
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from seqrnn import space
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
+from seqrnn.trials import space
 
 LADDER = [float(f"1e-{power}") for power in range(8)]  # Of the coarse method.
 _ATTEMPTS = 3  # At going on from the same evaluation, by processes that died.

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqrnn import confusion, page, sharding
+from seqrnn import confusion, sharding
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.evaluate import summed
 from seqrnn.experiment import Batch
-from seqrnn.page import Element, Mark, element, section
+from seqrnn.pages import page
+from seqrnn.pages.page import Element, Mark, element, section
+from seqrnn.pages.subject import Subject, named, shown
 from seqrnn.predict import Prediction, predictions
-from seqrnn.subject import Subject, named, shown
 
 _LABELS = 30  # Of a confusion table, the most frequent ones.
 _LIKELY = 5  # Labels told of a symbol.

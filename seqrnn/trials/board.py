@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from seqrnn import files
-from seqrnn.study import Search, rank
+from seqrnn.trials.study import Search, rank
 
 _SHOWN = 12  # Rows of the table.
 _STATES = {

@@ -14,19 +14,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn import baselines, files, scoring, sharding, train
 from seqrnn import config as configs
+from seqrnn import files, scoring, sharding, train
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
-from seqrnn.conformal import Calibration, benjamini_hochberg, combine
 from seqrnn.data import sessions as data
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import END, Vocabulary
+from seqrnn.detection import baselines
+from seqrnn.detection.conformal import Calibration, benjamini_hochberg, combine
+from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Experiment, Params
-from seqrnn.findings import Findings
 from seqrnn.scoring import Scores
 
 # Of the network; the others are of baselines.

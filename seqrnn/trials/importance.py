@@ -8,7 +8,7 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from seqrnn.space import Space
+from seqrnn.trials.space import Space
 
 _TREES = 64
 

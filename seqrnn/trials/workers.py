@@ -14,13 +14,14 @@ from typing import Any
 import jax
 from optuna.trial import Trial, TrialState
 
-from seqrnn import board, space, study, train
 from seqrnn import config as configs
+from seqrnn import train
 from seqrnn.config import Config
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment
 from seqrnn.history import read_rows
-from seqrnn.study import Search, alone
+from seqrnn.trials import board, space, study
+from seqrnn.trials.study import Search, alone
 
 _STARTS = 8  # Of a worker that was killed.
 

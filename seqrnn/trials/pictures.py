@@ -16,8 +16,9 @@ from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from seqrnn import files, importance
+from seqrnn import files
 from seqrnn.history import read_rows
+from seqrnn.trials import importance
 
 _LOSS = "best validation loss, nats"
 _MATTERS = 0.02  # Share in the variance from which a pair is shown.

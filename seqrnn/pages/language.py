@@ -7,15 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqrnn import charts, neurons, page
 from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from seqrnn.experiment import Decoder, Params
-from seqrnn.neurons import Reading
-from seqrnn.novelty import novelty
-from seqrnn.page import Element, Mark, element, section
-from seqrnn.predict import predictions
-from seqrnn.sample import generator, prime_ids
-from seqrnn.subject import (
+from seqrnn.pages import charts, neurons, page
+from seqrnn.pages.neurons import Reading
+from seqrnn.pages.novelty import novelty
+from seqrnn.pages.page import Element, Mark, element, section
+from seqrnn.pages.subject import (
   Passage,
   Subject,
   a,
@@ -25,6 +23,8 @@ from seqrnn.subject import (
   shown,
   unit,
 )
+from seqrnn.predict import predictions
+from seqrnn.sample import generator, prime_ids
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Symbols of a sample.

@@ -1,0 +1,1 @@
+"""What --mode=detect is made of."""

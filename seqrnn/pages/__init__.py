@@ -1,0 +1,1 @@
+"""What --mode=report is made of."""
