@@ -24,11 +24,11 @@ ROOT = Path(__file__).parent.parent
 EPOCHS = 50  # Of PyTorch, at most.
 RECIPE = {
   "optimizer.name": "adam",
-  "optimizer.learning_rate": 8e-3,
+  "optimizer.learning_rate": 5e-3,
   "optimizer.clip_value": "none",
   "optimizer.clip_norm": 1.0,
   "schedule.name": "cosine",
-  "train.epochs": 8,
+  "train.epochs": 12,
 }
 
 
