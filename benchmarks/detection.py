@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from seqrnn import config as configs
 from seqrnn import files
 from seqrnn.data import anomalies
 from seqrnn.detection import detector, ranking
@@ -351,7 +351,8 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     workdir: what sessions.csv and the calibration are read of.
     which: of the sessions, the distinct one that each is; None: not known.
   """
-  settings = configs.read_run(workdir, configs.defaults()).detect
+  report = json.loads((workdir / "detect" / "report.json").read_text())
+  settings = ConfigDict(report["config"]["detect"])
   with (workdir / "detect" / "sessions.csv").open(newline="") as file:
     reader = csv.reader(file)
     columns = dict(zip(next(reader), zip(*reader, strict=True), strict=True))

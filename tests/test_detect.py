@@ -12,6 +12,7 @@ import pytest
 from conftest import tiny
 
 import experiments
+from benchmarks import detection
 from configs import base
 from experiments import language_model
 from seqrnn import config as configs
@@ -303,6 +304,25 @@ def test_anomalies_put_in_are_found_by_kind(home, again):
   }
   assert by_kind["combined"]["swap"] > 0.5 > by_kind["unseen"]["swap"]
   assert report["events"]["auroc"] > 0.6
+
+
+def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
+  folder, _, _ = home
+  monkeypatch.setattr(detection, "RATES", (0.02, 0.05))
+  again(rate=0.05, combine="min")
+  texts = [folder / "good.txt", folder / "bad.txt"]
+  found = detection.by_rate(folder / "run", detection.equal(texts))
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  # What the default is called there is the product.
+  named = {**found["rates"], "combined": found["rates"]["min"]}
+  for name, row in report["figures"].items():
+    for inside in ((), ("distinct",)):
+      said, told = row, named[name]["0.05"]
+      for key in inside:
+        said, told = said[key], told[key]
+      for key in ("f1", "false_alarm_rate", "average_precision", "oracle_f1"):
+        assert told[key] == pytest.approx(said[key], abs=1e-6), (name, key)
+  assert named["combined"] != found["rates"]["combined"]
 
 
 def test_a_rate_that_nothing_resolves_is_told(again, capsys):

@@ -1,0 +1,37 @@
+"""docs/detection.md: what is kept of the runs, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import detection
+from configs import base
+from seqrnn import config as configs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_case_is_a_config():
+  for case in detection.CASES.values():
+    for look in case.detect.values():
+      defaults = base.get_config()
+      config = configs.read(ROOT / case.config, defaults)
+      for name, value in {**case.fields, **look}.items():
+        configs.override(config, defaults, name, str(value))
+      configs.check(config)
+
+
+def test_the_page_is_made_of_what_is_kept():
+  kept = json.loads((ROOT / "benchmarks/detection.json").read_text())
+  page = (ROOT / "docs/detection.md").read_text()
+  assert detection.render(kept) == page
+  for name in kept:
+    assert f"## {detection.CASES[name].title}\n" in page
+
+
+def test_an_unknown_case_is_refused(capsys):
+  with pytest.raises(SystemExit) as refused:
+    detection.main([".", "--only=hdfs,chess"])
+  assert refused.value.code == 2
+  assert "knows no chess" in capsys.readouterr().err
