@@ -121,14 +121,21 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
       ]
     rows.append(row)
   lines = [
-    "The combined score, beyond the thresholds that"
-    f" {parts[0]['calibration']:,} normal sessions give:",
+    *textwrap.wrap(
+      "The combined score, beyond the thresholds that"
+      f" {parts[0]['calibration']:,} normal sessions give:",
+      80,
+    ),
     "",
     *_table(columns, rows),
     "",
-    "All scores, by the same calibration; F1 at each nominal rate, and the"
-    " false-alarm rate achieved; AP and the best F1 of any threshold (oracle),"
-    " which only labels can choose, do not depend on it:",
+    *textwrap.wrap(
+      "All scores, by the same calibration: F1 and, in brackets, the"
+      " false-alarm rate achieved at each nominal one. Average precision (AP)"
+      " and the best F1 of any threshold (oracle), which only labels can choose,"
+      " do not depend on it.",
+      80,
+    ),
     "",
   ]
   columns = ["score", "AP", "oracle F1", *(f"F1 at {rate}" for rate in RATES)]
@@ -456,10 +463,9 @@ Made by `benchmarks/detection.py`; not to be edited. A case is trained and
 detected with by the commands below it, once with each of the seeds that are
 named. Figures are mean ± standard deviation over them (of one seed, its figure
 alone), of the best checkpoint by the loss of held-out sessions. Recipes were
-chosen by that loss too, and what is compared on test data was not chosen there,
-but for what is said. Seconds are wall and, in brackets, CPU seconds of both
-cores together, on 2 cores of a machine that was busy with other work: upper
-bounds.
+chosen by that loss too; what was not is said. Seconds are wall and, in
+brackets, CPU seconds of both cores together, on 2 cores of a machine that was
+busy with other work: upper bounds.
 
 DATA is a folder with `hdfs/` (DeepLog's sessions of the logs of Xu et al. 2009:
 `hdfs_train`, `hdfs_test_normal.gz` and `hdfs_test_abnormal`, as in
@@ -471,9 +477,8 @@ EvoTestOps/LogLead). It is no part of this project.
 Where counts win, they win: `union` flags what has an event that never came, a
 length that never came, or event counts farther than .05 from those of all
 normal sessions. On HDFS it reaches F1 .988 in a second, above what networks
-have published there; but its .05 was chosen on HDFS, and on raw lines of the
-same file system, below, it is near chance. That is why a combined score has
-both.
+have published there (see its oracle F1). But that .05 was chosen on HDFS, and
+on raw lines of the same file system, below, it is near chance.
 """
 
 
@@ -507,10 +512,13 @@ def render(kept: dict[str, Any]) -> str:
       "",
       *case.tables(runs),
       "",
-      f"Seeds {', '.join(record['runs'])}; Python, jax, flax"
-      f" {', '.join(record['versions'])}. Validation loss"
-      f" {_of(runs, 'train', 'validation_loss', digits=4)} nats an event."
-      f" Seconds: {told}.",
+      *textwrap.wrap(
+        f"Seeds {', '.join(record['runs'])}; Python, jax, flax"
+        f" {', '.join(record['versions'])}. Validation loss"
+        f" {_of(runs, 'train', 'validation_loss', digits=4)} nats an event."
+        f" Seconds: {told}.",
+        80,
+      ),
       "",
       *(f"    python run.py {' '.join(each)}" for each in record["commands"]),
       "",
