@@ -132,8 +132,8 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
     *textwrap.wrap(
       "All scores, by the same calibration: F1 and, in brackets, the"
       " false-alarm rate achieved at each nominal one. Average precision (AP)"
-      " and the best F1 of any threshold (oracle), which only labels can choose,"
-      " do not depend on it.",
+      " and the best F1 of any threshold (oracle), which only labels can"
+      " choose, do not depend on it.",
       80,
     ),
     "",
