@@ -145,6 +145,7 @@ def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
     ("abseiled deadbeef cafe", "abseiled deadbeef cafe"),
     ("task_01_m_-5 eth0/-3", "task_<number>_m_<number> eth<number>/<number>"),
     ("version 1:2.41-12+deb13u4", "version <number>"),
+    ("1.0.25.1-1 to 10.0.0.7", "<number> to <address>"),
     ("read 1 2, 3 of  4 ", "read <number> of <number>"),
     ("blk_1 <- blk_-22 blk_3", "<session> <- <session>"),
   ],

@@ -112,7 +112,8 @@ def _timeline(found: Findings, threshold: float) -> Figure:
     axes.set_ylabel("surprisal, bits")
     axes.margins(x=0.005)
     axes.grid(axis="y", alpha=0.3)
-  figure.axes[0].legend(loc="upper right", ncols=3)
+  # Above the axes, where no event is.
+  figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
   red = "; red: labelled" if found.sessions.labels is not None else ""
   figure.axes[-1].set_xlabel(f"event, of {len(chosen):,} sessions{red}")
   return figure
