@@ -41,6 +41,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "detection.json"
 _PAGE = _ROOT / "docs" / "detection.md"
 RATES = (0.01, 0.005, 0.002, 0.001)
+_COMBINED = (detector.COMBINED, "min")  # Come first.
 _FIGURES = (
   "precision",
   "recall",
@@ -141,13 +142,14 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
   columns = ["score", "AP", "oracle F1", *(f"F1 at {rate}" for rate in RATES)]
   columns[2:2] = ["AP, distinct"] * distinct
   rows = []
-  for name, row in parts[0]["rates"].items():
+  every = parts[0]["rates"]
+  for name in sorted(every, key=lambda name: name not in _COMBINED):
     any_rate = ("rates", name, str(RATES[0]))
     cells = [name, _of(parts, *any_rate, "average_precision")]
     if distinct:
       cells.append(_of(parts, *any_rate, "distinct", "average_precision"))
     cells.append(_of(parts, *any_rate, "oracle_f1"))
-    for rate in row:
+    for rate in every[name]:
       here = ("rates", name, rate)
       false = _of(parts, *here, "false_alarm_rate", digits=4)
       cells.append(f"{_of(parts, *here, 'f1')} ({false})")
@@ -520,7 +522,7 @@ def render(kept: dict[str, Any]) -> str:
         80,
       ),
       "",
-      *(f"    python run.py {' '.join(each)}" for each in record["commands"]),
+      *(f"    python run.py {command}" for command in record["commands"]),
       "",
     ]
   missing = [name for name in CASES if name not in kept]
@@ -549,7 +551,7 @@ def keep(name: str, record: dict[str, Any], seed: int):
   case["runs"] = dict(sorted(runs.items()))
   kept[name] = case
   with files.written(_KEPT) as file:
-    file.write(json.dumps(kept, indent=1) + "\n")
+    file.write(json.dumps(kept) + "\n")
   with files.written(_PAGE) as file:
     file.write(render(kept))
 

@@ -312,6 +312,7 @@ def test_a_table_has_an_event_a_row(tmp_path):
   found = sessions.read(config, known, config.data.path)
   assert found.names == ["x", "y"]
   assert found.ids.tolist() == [4, 5, UNKNOWN, 4]
+  assert found.unknown.tolist() == [None, None, "E2", None]
   assert found.bounds.tolist() == [0, 2, 4]
   assert found.lines.tolist() == [7, 10, 9, 11]
   assert found.timestamps == ["10:00", "10:02", "10:01", ""]
@@ -321,7 +322,7 @@ def test_a_table_has_an_event_a_row(tmp_path):
   config = settings(tmp_path, bare, unit="session", format="csv")
   found = sessions.read(config, known, config.data.path)
   assert found.lines.tolist() == [2, 4, 3]
-  assert found[4:] == (None, None, None)
+  assert found[4:7] == (None, None, None)
 
 
 @pytest.mark.parametrize(
