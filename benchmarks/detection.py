@@ -482,6 +482,22 @@ normal sessions. On HDFS it reaches F1 .988 in a second, above what networks
 have published there (see its oracle F1). But that .05 was chosen on HDFS, and
 on raw lines of the same file system, below, it is near chance.
 """
+_TAIL = """\
+## A log that is not HDFS
+
+`configs/logs.py` as it stands, on the log of a package manager: 918 lines, 133
+packages, each a session. Trained on 119 of them and looked at all, at a rate of
+.05, for 126 normal sessions resolve none below .008; three are flagged. The
+oddest one has a line of a form that no session trained on had, the 29 bits of
+an unknown event, and its colour in the picture says so:
+
+![The oddest session: its lines, coloured by surprisal](detection_log.png)
+
+    python run.py --config=configs/logs.py
+    python run.py --workdir=runs/logs --mode=detect \\
+      --config.detect.path=/var/log/dpkg.log --config.detect.rate=0.05 \\
+      --config.detect.event_rate=0.01
+"""
 
 
 def _seconds(runs: list[dict[str, Any]], *path: str) -> str:
@@ -528,7 +544,7 @@ def render(kept: dict[str, Any]) -> str:
   missing = [name for name in CASES if name not in kept]
   if missing:
     lines += [f"Not yet run: {', '.join(missing)}.", ""]
-  return "\n".join(lines).rstrip("\n") + "\n"
+  return "\n".join([*lines, _TAIL])
 
 
 def keep(name: str, record: dict[str, Any], seed: int):
