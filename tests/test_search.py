@@ -352,7 +352,8 @@ import os, sys, time
 from pathlib import Path
 import experiments
 from configs import base
-from seqrnn import config as configs, history, pictures, search, train
+from seqrnn import config as configs, history, search, train
+from seqrnn.trials import pictures
 
 def run(build, config, folder, watch):
   configs.save(config, folder / "config.json")
