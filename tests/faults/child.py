@@ -115,6 +115,13 @@ def arm(*_):
   add_row = train.add_row
 
   def torn(path, row):
+    if os.environ["FAULT"].startswith("FILL add_row"):
+      # Else the disk may be full while the checkpoint before is written.
+      while not any(
+        folder.name.isdecimal()
+        for folder in (path.parent / "checkpoints").iterdir()
+      ):
+        time.sleep(0.01)
     at("add_row")
     if path.name == "timing.csv":
       at("rows")
