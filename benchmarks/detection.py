@@ -262,10 +262,9 @@ CASES = {
   "deeplog_plain": Case(
     "HDFS, DeepLog's own protocol, Adam at its default",
     "The same with a constant learning rate of 1e-3 and no clipping, as other"
-    " programs train it. Its validation loss is no lower, so the recipe above is"
-    " the one that was chosen; this one was run once that one's figures were"
-    " known. Which of 14 events are the 9 likeliest is decided where both give"
-    " next to no probability.",
+    " programs train it. Its validation loss is no lower, so the recipe above"
+    " is the one that was chosen; this one was run once the figures of that one"
+    " were known.",
     "configs/events.py",
     {
       **_DEEPLOG,
