@@ -16,6 +16,7 @@ import csv
 import gzip
 import json
 import platform
+import re
 import resource
 import shlex
 import statistics
@@ -575,7 +576,11 @@ def render(kept: dict[str, Any]) -> str:
         80,
       ),
       "",
-      *(f"    python run.py {command}" for command in record["commands"]),
+      *(
+        f"    python run.py --workdir=runs/{run} {command}"
+        for run in re.findall(r"^--config=configs/(\w+)", record["commands"][0])
+        for command in record["commands"]
+      ),
       "",
     ]
   missing = [name for name in CASES if name not in kept]
