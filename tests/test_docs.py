@@ -78,7 +78,7 @@ def test_what_it_names_exists(page):
   fields = configs.flat(base.get_config())
   for name in re.findall(r"`(\w+\.[\w.]+)`", text):
     module, *path = name.split(".")
-    if name not in fields and path[-1] not in ("csv", "jit", "json", "xz"):
+    if name not in fields and path[-1] not in ("csv", "gz", "jit", "json", "xz"):
       found = importlib.import_module(f"seqrnn.{module}")
       for part in path:
         found = getattr(found, part)
