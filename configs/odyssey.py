@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model.cell = "odyssey"
   config.model.layers = 1
-  config.model.forget_bias = 0.0  # As there.
+  config.model.forget_bias = 0.0  # As there, we believe.
 
   config.optimizer.name = "sgd"
   config.optimizer.learning_rate = 0.5
