@@ -13,9 +13,9 @@ prediction.
 Expected: after two to three minutes, with --config.detect.folds=0, average
 precision .522 of the combined score; of the best baseline, a Markov chain of
 order 5, .504. By kind: swap .22, drop .23, insert .40, foreign .46, truncate
-.41; the chain finds truncations better (.56), the network insertions and foreign
-runs (Python 3.11.7, jax 0.10.1, seed 0). The five folds of the default take as
-long as five trainings more.
+.41; the chain finds truncations better (.56), the network insertions and
+foreign runs (Python 3.11.7, jax 0.10.1, seed 0). The five folds of the default
+take as long as five trainings more.
 Command: python run.py --config=configs/detect.py
   then: python run.py --config=configs/detect.py --mode=detect
 """
