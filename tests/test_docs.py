@@ -15,6 +15,8 @@ from seqrnn import config as configs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Last parts of names that are of no module here.
+OTHERS = ("csv", "gz", "jit", "json", "xz")
 LINE = re.compile(r"( {4,})?python run\.py ")
 
 
@@ -78,7 +80,7 @@ def test_what_it_names_exists(page):
   fields = configs.flat(base.get_config())
   for name in re.findall(r"`(\w+\.[\w.]+)`", text):
     module, *path = name.split(".")
-    if name not in fields and path[-1] not in ("csv", "gz", "jit", "json", "xz"):
+    if name not in fields and path[-1] not in OTHERS:
       found = importlib.import_module(f"seqrnn.{module}")
       for part in path:
         found = getattr(found, part)
