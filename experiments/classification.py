@@ -69,13 +69,7 @@ def make(
       f" {' '.join(labels.symbols)!r}; there must be two"
     )
   return {
-    "symbols": vocabulary.make(
-      pieces.corpus.symbols,
-      pieces.counts(),
-      data.unit,
-      data.min_count,
-      data.vocabulary_size,
-    ),
+    "symbols": vocabulary.of_pieces(pieces, data),
     "labels": labels,
   }
 

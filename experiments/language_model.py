@@ -24,17 +24,8 @@ VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
   """The vocabulary of the training split."""
-  data = config.data
   pieces = splits.reader(config)("train")
-  return {
-    "symbols": vocabulary.make(
-      pieces.corpus.symbols,
-      pieces.counts(),
-      data.unit,
-      data.min_count,
-      data.vocabulary_size,
-    )
-  }
+  return {"symbols": vocabulary.of_pieces(pieces, config.data)}
 
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn import files
+from seqrnn.config import Config
 from seqrnn.data import templates
 from seqrnn.data.encoding import UNITS
+from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 
 PAD, BEGIN, END, UNKNOWN = range(4)
@@ -147,6 +149,21 @@ def make(
       f" {len(found)} distinct symbols none is left for the vocabulary"
     )
   return Vocabulary(unit, tuple(kept))
+
+
+def of_pieces(pieces: Pieces, data: Config) -> Vocabulary:
+  """The vocabulary of a split, as `config.data` wants it.
+
+  Raises:
+    UserError: as `make`.
+  """
+  return make(
+    pieces.corpus.symbols,
+    pieces.counts(),
+    data.unit,
+    data.min_count,
+    data.vocabulary_size,
+  )
 
 
 def _templates(found: dict[str, int]) -> dict[str, int]:
