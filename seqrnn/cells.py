@@ -19,7 +19,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from seqrnn.experiment import Carry
-from seqrnn.products import Lookup, dot, product, rows
+from seqrnn.products import Lookup, product, rows, step_dot
 
 
 def uniform(scale: float) -> Callable[..., jax.Array]:
@@ -197,7 +197,7 @@ class Cell(nn.Module):
   ) -> Carry:
     """One time step; the recurrent product reads h times `drop_BH`."""
     h_BH = dropped(self.hidden(carry), drop_BH)
-    u_BK = dot(h_BH, self.recurrent_kernel, self.products)
+    u_BK = step_dot(h_BH, self.recurrent_kernel, self.products)
     return self.gates(carry, z_BK, u_BK)
 
   def initial_carry(self, batch_size: int) -> Carry:
@@ -369,7 +369,7 @@ class Odyssey(Cell):
   def __call__(self, carry, z_BK, drop_BH=None):
     if self.gate_recurrence:
       ifo_B3H = jnp.concatenate(carry[2:], axis=-1)
-      u_B3H = dot(ifo_B3H, self.gate_kernel, self.products)
+      u_B3H = step_dot(ifo_B3H, self.gate_kernel, self.products)
       i, f, o = jnp.split(u_B3H, 3, axis=-1)
       z_BK += jnp.concatenate([i, f, jnp.zeros_like(i), o], axis=-1)
     return super().__call__(carry, z_BK, drop_BH)
@@ -494,9 +494,9 @@ class ResetBeforeGRU(Cell):
     H, h_BH = self.hidden_size, dropped(carry, drop_BH)
     rz_BK, n_BH = jnp.split(z_BK, [2 * H], axis=-1)
     R_rz, R_n = jnp.split(self.recurrent_kernel, [2 * H], axis=-1)
-    rz_BK += dot(h_BH, R_rz, self.products)
+    rz_BK += step_dot(h_BH, R_rz, self.products)
     r, z = activate((SIGMOID, SIGMOID), rz_BK)
-    n = jnp.tanh(n_BH + dot(r * h_BH, R_n, self.products))
+    n = jnp.tanh(n_BH + step_dot(r * h_BH, R_n, self.products))
     return (1 - z) * n + z * carry
 
 
@@ -520,8 +520,8 @@ class MGU(Cell):
     h_BH = dropped(carry, drop_BH)
     f_BH, n_BH = jnp.split(z_BK, 2, axis=-1)
     R_f, R_n = jnp.split(self.recurrent_kernel, 2, axis=-1)
-    [f] = activate((SIGMOID,), f_BH + dot(h_BH, R_f, self.products))
-    n = jnp.tanh(n_BH + dot(f * h_BH, R_n, self.products))
+    [f] = activate((SIGMOID,), f_BH + step_dot(h_BH, R_f, self.products))
+    n = jnp.tanh(n_BH + step_dot(f * h_BH, R_n, self.products))
     return (1 - f) * carry + f * n
 
 

@@ -21,7 +21,7 @@ from jax import lax
 
 from seqrnn.cells import KEPT, OUTSIDE, Cell, dropped
 from seqrnn.experiment import Carry
-from seqrnn.products import dot, kernel_gradient
+from seqrnn.products import kernel_gradient, step_dot
 
 
 def hold(take: Any, new: Carry, old: Carry) -> Carry:
@@ -85,7 +85,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     def step(carry, inputs):
       z_BK, take = inputs
       h_BH = dropped(cell.hidden(carry), drop_BH)
-      u_BK = dot(h_BH, params["recurrent_kernel"], cell.products)
+      u_BK = step_dot(h_BH, params["recurrent_kernel"], cell.products)
       if cell.additive:
         new, back = jax.vjp(
           lambda own, carry, a: gates(own, carry, a, jnp.zeros_like(a)),
@@ -117,7 +117,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       dnew = hold(take, dcarry, zeros)
       _, dgates, *dinputs = back()(dnew)
       held = hold(take, zeros, dcarry)
-      dh_BH = dropped(dot(dinputs[-1], R_T, cell.products), drop_BH)
+      dh_BH = dropped(step_dot(dinputs[-1], R_T, cell.products), drop_BH)
       dcarry = add(held, dgates, *spread(dh_BH))
       return dcarry, (dinputs, dnew if own else None)
 

@@ -9,7 +9,7 @@ import pytest
 from test_cells import MAKE, close, normal, quick_jit
 
 from seqrnn import layers, scan
-from seqrnn.products import Lookup, rows
+from seqrnn.products import Lookup, product, rows, step_dot
 
 B, T, D, H, V = 3, 6, 4, 5, 7
 # Padding at the end, on both sides, none; a row of nothing else.
@@ -206,3 +206,30 @@ def test_rows(V):
   expected = np.zeros_like(table, np.float64)
   np.add.at(expected, ids, weights)
   close(gradient, expected, 1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+  "shape, swapped",
+  [
+    ((1, 512, 640), True),
+    ((32, 640, 512), True),
+    ((24, 512, 640), False),
+    ((128, 512, 512), False),
+    ((32, 512, 256), False),
+  ],
+)
+def test_a_step_s_product_is_the_product(shape, swapped):
+  M, D, K = shape
+  rng = np.random.default_rng(0)
+  a_MD, b_DK = normal(rng, (np.empty((M, D)), np.empty((D, K))))
+  step = jax.jit(step_dot)
+  close(step(a_MD, b_DK), np.asarray(a_MD) @ np.asarray(b_DK))
+  assert ("optimization_barrier" in step.lower(a_MD, b_DK).as_text()) == swapped
+  # One step by itself is a step of somebody's loop.
+  alone = jax.jit(product).lower(a_MD[None], b_DK).as_text()
+  assert ("optimization_barrier" in alone) == swapped
+  made = jax.grad(lambda a, b: jnp.sum(product(a[None], b) ** 2), (0, 1))
+  want = jax.grad(lambda a, b: jnp.sum((a @ b) ** 2), (0, 1))
+  for one, other in zip(made(a_MD, b_DK), want(a_MD, b_DK), strict=True):
+    close(one, other)
