@@ -92,15 +92,18 @@ def seqrnn(case: Case):
     "reset": np.ones(case.B, bool),
   }
   mesh = sharding.mesh()
-  optimizer = optimizers.optimizer(
-    config, optimizers.schedule(config, 1000, 1000)
-  )
+
+  def optimizer(rate):
+    return optimizers.optimizer(
+      config, optimizers.schedule(config, 1000, 1000, rate)
+    )
+
   state = make_state(experiment, optimizer, 0, batch, mesh)
   step = make_step(experiment, optimizer, mesh)
 
   def once():
     nonlocal state
-    state, loss = step(state, sharding.put(batch, case.B, mesh))
+    state, loss = step(state, sharding.put(batch, case.B, mesh), RATE)
     return loss
 
   return once

@@ -22,7 +22,7 @@ from seqrnn.diagram import Box
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.models import CELLS
-from seqrnn.step import make_state, make_step
+from seqrnn.step import Optimizer, make_state, make_step
 
 _STEPS = 3  # That are timed.
 _DEEP = 6  # Of more layers, the picture leaves out those in the middle.
@@ -264,11 +264,12 @@ def reach(model: Model, config: Config) -> str:
 
 def _start(
   experiment: Experiment, config: Config, batch: Batch, mesh: Mesh
-) -> tuple[optax.GradientTransformation, Callable[[], Any]]:
+) -> tuple[Optimizer, Callable[[], Any]]:
   """The optimizer, and what makes the state before the first step."""
-  # As fast as with any schedule.
-  rate = optax.constant_schedule(config.optimizer.learning_rate)
-  optimizer = optimizers.optimizer(config, rate)
+
+  def optimizer(rate):  # As fast as with any schedule.
+    return optimizers.optimizer(config, optax.constant_schedule(rate))
+
   none = config.train.ema is None and config.train.asgd is None
   average = None if none else 0.0
   args = experiment, optimizer, config.seed, batch, mesh, average
@@ -337,10 +338,11 @@ def measure(
   size = _bytes(state)
   rows = sharding.put(batch, len(batch["inputs"]), mesh)
   times = [time.perf_counter()]
-  compiled = step.lower(state, rows).compile()
+  rate = config.optimizer.learning_rate
+  compiled = step.lower(state, rows, rate).compile()
   for _ in range(1 + _STEPS):  # The first one warms up.
     times.append(time.perf_counter())
-    state, loss = compiled(state, rows)
+    state, loss = compiled(state, rows, rate)
     loss.block_until_ready()
   times.append(time.perf_counter())
   compiling, _, *seconds = (b - a for a, b in itertools.pairwise(times))

@@ -3,15 +3,19 @@
 from collections.abc import Callable
 
 import optax
+from jax.typing import ArrayLike
 
 from seqrnn.config import Config
 
 
 def schedule(
-  config: Config, steps_per_epoch: int, total_steps: int
+  config: Config,
+  steps_per_epoch: int,
+  total_steps: int,
+  rate: ArrayLike,
 ) -> optax.Schedule:
   """Step -> learning rate. `plateau` is constant here: see train.py."""
-  rate, plan = config.optimizer.learning_rate, config.schedule
+  plan = config.schedule
   warmup = plan.warmup_steps
   after: dict[str, Callable[[], optax.Schedule]] = {
     "constant": lambda: optax.constant_schedule(rate),

@@ -7,9 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from seqrnn import metrics, sharding
 from seqrnn.experiment import Batch, Carry, Experiment, Params
+
+# Of a learning rate, which may be traced: a schedule lowers this one.
+Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
 
 
 class Average(NamedTuple):
@@ -62,11 +66,14 @@ class State(NamedTuple):
 
 def make_step(
   experiment: Experiment,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   mesh: Mesh,
   decay: float = 1.0,
-) -> Callable[[State, Batch], tuple[State, jax.Array]]:
-  """The jitted step: state, batch -> state, mean loss; `state` is used up.
+) -> Callable[..., tuple[State, jax.Array]]:
+  """The jitted step: state, batch, rate -> state, mean loss.
+
+  `state` is used up. The learning rate is an argument, since as a constant it
+  would have each trial of a search compile a program of its own.
 
   Args:
     experiment: the task.
@@ -75,13 +82,13 @@ def make_step(
     decay: of the weights in the average, where the state has one.
   """
 
-  def step(state, batch):
+  def step(state, batch, rate):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     gradient = jax.value_and_grad(experiment.loss, has_aux=True)
     (loss, (carry, totals)), grads = gradient(
       state.params, state.carry, batch, key
     )
-    updates, optimizer_state = optimizer.update(
+    updates, optimizer_state = optimizer(rate).update(
       grads, state.optimizer, state.params
     )
     updates = jax.tree.map(lambda u: u * state.scale, updates)
@@ -114,7 +121,7 @@ def _averaged(average: Average, params: Params, decay: float) -> Average:
 
 def make_state(
   experiment: Experiment,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   seed: int,
   batch: Batch,
   mesh: Mesh,
@@ -147,7 +154,7 @@ def make_state(
       step=jnp.zeros((), jnp.int32),
       key=jax.random.key_data(jax.random.fold_in(key, 1)),
       params=params,
-      optimizer=optimizer.init(params),
+      optimizer=optimizer(0.0).init(params),
       carry=experiment.carry(sharding.rows(rows, mesh)),
       scale=jnp.ones(()),
       sums=metrics.zeros(totals),

@@ -532,8 +532,9 @@ def run(
   total_steps = config.train.epochs * len(first)
   if config.train.max_steps is not None:
     total_steps = min(total_steps, config.train.max_steps)
-  learning_rate = optimizers.schedule(config, len(first), total_steps)
-  optimizer = optimizers.optimizer(config, learning_rate)
+  rate = config.optimizer.learning_rate
+  schedule = partial(optimizers.schedule, config, len(first), total_steps)
+  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
   ema, asgd = config.train.ema, config.train.asgd
   average = None  # That of `asgd` begins later.
   if ema is not None or asgd is not None:
@@ -548,7 +549,9 @@ def run(
         config=config,
         workdir=workdir,
         mesh=mesh,
-        step=make_step(experiment, optimizer, mesh, ema or 1.0),
+        step=partial(
+          make_step(experiment, optimizer, mesh, ema or 1.0), rate=rate
+        ),
         start=partial(
           make_state,
           experiment,
@@ -558,7 +561,7 @@ def run(
           mesh,
           average,
         ),
-        learning_rate=learning_rate,
+        learning_rate=schedule(rate),
         total_steps=total_steps,
         crc32=experiment.facts("train")["crc32"],
         checkpoints=checkpoints,

@@ -1,5 +1,7 @@
 """Whole models: their equations, what they may see, and the leak probe."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -378,7 +380,6 @@ def prepare(experiment):
   """Step, state and batch on the 4 devices, as train.run makes them."""
   mesh = sharding.mesh()
   assert mesh.size == 4
-  optimizer = optax.adam(1e-3)
   rng = np.random.default_rng(4)
   ids = rng.integers(BEGIN, V, (B, T)).astype(np.int32)
   batch = batch_of(ids, ids, np.ones((B, T), np.float32))
@@ -386,8 +387,8 @@ def prepare(experiment):
     batch["heads"] = np.ones((B, len(experiment.heads)), np.float32)
   params = draw(experiment)
   experiment = experiment._replace(init=lambda _: params)
-  state = make_state(experiment, optimizer, 0, batch, mesh)
-  step = make_step(experiment, optimizer, mesh)
+  state = make_state(experiment, optax.adam, 0, batch, mesh)
+  step = partial(make_step(experiment, optax.adam, mesh), rate=1e-3)
   return lambda forbidden: probe(step, state, batch, forbidden, V, mesh), state
 
 

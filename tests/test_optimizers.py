@@ -202,11 +202,8 @@ def test_values_are_clipped_before_the_norm():
 
 def rates(steps, *, per_epoch=3, total=None, **fields):
   """The learning rate of each step."""
-  config = configure(
-    optimizer__learning_rate=RATE,
-    **{f"schedule__{name}": value for name, value in fields.items()},
-  )
-  schedule = optimizers.schedule(config, per_epoch, total or steps)
+  config = configure(**{f"schedule__{k}": v for k, v in fields.items()})
+  schedule = optimizers.schedule(config, per_epoch, total or steps, RATE)
   return np.array([float(schedule(step)) for step in range(steps)])
 
 

@@ -240,9 +240,9 @@ def test_the_mean_of_parameters_is_what_is_evaluated_and_kept(
   def make_step(*args):
     step = original(*args)
 
-    def watched(state, batch):
+    def watched(state, batch, rate):
       seen.append((int(state.step), jax.device_get(state.params)))
-      return step(state, batch)
+      return step(state, batch, rate)
 
     return watched
 
@@ -295,6 +295,29 @@ def test_plateau_lowers_the_learning_rate(tmp_path):
     else:
       rate *= 0.1
   assert rate < 30.0
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine"])
+def test_another_learning_rate_has_the_same_program(tmp_path, name):
+  kept = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+  programs = lambda: {path.name for path in kept.glob("*-cache")}
+  before = programs()
+  fields = {
+    "data.window": 9 + len(name),  # No other test has compiled it.
+    "schedule.name": name,
+    "schedule.warmup_steps": 2,
+    "optimizer.name": "adamw",
+    "train.max_steps": 3,
+  }
+  config = tiny(tmp_path, fields)
+  train.run(experiments.build, config, tmp_path / "one")
+  compiled = programs()
+  assert any(n.startswith("jit_step-") for n in compiled - before)
+  config.optimizer.learning_rate *= 3
+  train.run(experiments.build, config, tmp_path / "other")
+  assert programs() == compiled
+  losses = [rows(tmp_path / run)[-1]["train_loss"] for run in ("one", "other")]
+  assert losses[0] != losses[1]
 
 
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
@@ -395,9 +418,9 @@ def poisoned(monkeypatch, learning_rate):
   def make_step(*args):
     step = original(*args)
 
-    def poison(state, batch):
+    def poison(state, batch, rate):
       bad = int(state.step) == NAN_AT and float(state.scale) > learning_rate
-      new, loss = step(state, batch)
+      new, loss = step(state, batch, rate)
       if not bad:
         return new, loss
       nan = jax.tree.map(lambda x: x * jnp.nan, (new.params, loss))
