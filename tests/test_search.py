@@ -14,6 +14,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from conftest import tiny
@@ -323,6 +324,22 @@ def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
   for name in ("history", "curves", "parameters", "parallel", "importance"):
     picture = tmp_path / "a" / f"search-{name}.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("losses", [[1.5], [2, 1, 9.1, 9.2, 9.3, 1e9]])
+def test_colours_tell_losses_apart(losses):
+  trials = [optuna.create_trial(value=loss) for loss in losses]
+  scale = pictures._scale(trials)
+  colours = np.array([pictures._colour(scale, trial) for trial in trials])
+  away = np.abs(colours[:, None] - colours[None]).max(-1)
+  assert (away > 0.1).sum() == len(losses) * (len(losses) - 1)
+  figure = pictures._figure(4, 3)
+  axes = figure.add_subplot()
+  pictures._bar(figure, axes, scale)
+  figure.canvas.draw()
+  shown = figure.axes[1].get_yticklabels()
+  assert float(shown[0].get_text()) == min(losses)
+  assert float(shown[-1].get_text()) == pytest.approx(max(losses))
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from optuna.trial import TrialState
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -82,9 +83,17 @@ class Board:
       wait = left * sum(seconds) / len(done) / len(running)
       wait = min(wait, search.deadline - time.time())
       title += f", about {max(wait, 0) / 60:.0f} min left"
-    table = Table(title=title)
+    # Four fields have room on 80 columns.
+    table = Table(
+      title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0)
+    )
     for name in ("trial", "state", "loss", "evaluations", *search.space):
-      table.add_column(name, justify="right", overflow="fold")
+      table.add_column(
+        name.replace(".", ".\n"),
+        justify="right",
+        overflow="fold",
+        min_width=9 if "." in name else None,
+      )
     ranked = sorted(done, key=rank)[: max(_SHOWN - len(running), 3)]
     for trial in running + ranked:
       reported = trial.intermediate_values

@@ -3,17 +3,22 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
-from optuna.distributions import CategoricalDistribution
+from matplotlib.ticker import (
+  LogLocator,
+  MaxNLocator,
+  NullFormatter,
+  PercentFormatter,
+)
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from seqrnn import files
@@ -74,10 +79,28 @@ def _colour(scale: ScalarMappable, trial: FrozenTrial) -> Any:
 
 
 def _scale(trials: list[FrozenTrial]) -> ScalarMappable:
-  """Colours of losses; the worse half shares one, or few would differ."""
-  losses = [_value(trial) for trial in trials]
-  high = max(float(np.median(losses)), min(losses) + 1e-9)
-  return ScalarMappable(Normalize(min(losses), high), _COLOURS)
+  """Colours of losses, by their ranks: far apart or not, they all differ."""
+  losses = np.unique([_value(trial) for trial in trials])
+  if len(losses) == 1:
+    losses = np.append(losses, losses + 1e-9)
+  shares = np.linspace(0, 1, len(losses))
+  to, back = (losses, shares), (shares, losses)
+  norm = FuncNorm((lambda x: np.interp(x, *to), lambda x: np.interp(x, *back)))
+  norm.vmin, norm.vmax = losses[0], losses[-1]
+  return ScalarMappable(norm, _COLOURS)
+
+
+def _bar(figure: Figure, axes: Axes, scale: ScalarMappable):
+  """What the colours mean."""
+  ticks = scale.norm.inverse(np.linspace(0, 1, 5))
+  bar = figure.colorbar(scale, ax=axes, label=_LOSS, ticks=ticks)
+  bar.ax.set_yticklabels([f"{loss:.4g}" for loss in ticks])
+  bar.ax.minorticks_off()
+
+
+def _grid(axes: Axes, way: Literal["x", "y", "both"] = "both"):
+  axes.set_axisbelow(True)
+  axes.grid(alpha=0.3, axis=way)
 
 
 def _limit(axes: Axes, losses: list[float]) -> float:
@@ -118,7 +141,7 @@ def _marks(axes: Axes, xs: list[float], trials: list[FrozenTrial]):
         edgecolors="C0",
         label=label,
       )
-  axes.grid(alpha=0.3)
+  _grid(axes)
 
 
 def _history(trials: list[FrozenTrial]) -> Figure:
@@ -137,6 +160,7 @@ def _history(trials: list[FrozenTrial]) -> Figure:
     color="C1",
     label="best so far",
   )
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_xlabel("trial")
   axes.set_ylabel(_LOSS)
   axes.legend()
@@ -165,8 +189,8 @@ def _curves(
   _limit(axes, losses)
   axes.set_xlabel("step (dotted: pruned)")
   axes.set_ylabel("validation loss, nats")
-  axes.grid(alpha=0.3)
-  figure.colorbar(scale, ax=axes, label=_LOSS, extend="max")
+  _grid(axes)
+  _bar(figure, axes, scale)
   return figure
 
 
@@ -184,13 +208,15 @@ def _places(axes: Axes, found: Any, values: list[Any], way: str) -> list[float]:
     ticks = {f"{way}ticks": range(len(names)), f"{way}ticklabels": names}
     axes.set(**ticks)
     return [found.to_internal_repr(value) for value in values]
-  if getattr(found, "log", False):
+  axis = axes.xaxis if way == "x" else axes.yaxis
+  if found.log:
     axes.set(**{f"{way}scale": "log"})
-    axis = axes.xaxis if way == "x" else axes.yaxis
     few = found.high < 200 * found.low
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
+  elif isinstance(found, IntDistribution):
+    axis.set_major_locator(MaxNLocator(integer=True))
   return values
 
 
@@ -228,9 +254,9 @@ def _parallel(
       ticks = list(enumerate(labels))
     else:
       low, high = found.low, found.high
-      log = getattr(found, "log", False)
-      turn = math.log if log else float
-      ends = [low, math.sqrt(low * high) if log else (low + high) / 2, high]
+      turn = math.log if found.log else float
+      middle = math.sqrt(low * high) if found.log else (low + high) / 2
+      ends = [low, middle, high]
       ticks = [(turn(end), f"{end:.3g}") for end in ends]
       y = np.array([turn(value) for value in values])
       low, high = turn(low), turn(high)
@@ -263,7 +289,7 @@ def _parallel(
   axes.set_yticks([])
   for side in axes.spines.values():
     side.set_visible(False)
-  figure.colorbar(scale, ax=axes, label=_LOSS, extend="max")
+  _bar(figure, axes, scale)
   return figure
 
 
@@ -290,8 +316,8 @@ def _importance(
   axes.invert_yaxis()
   axes.set_xlim(0, 1.15 * max(shown.values()))
   axes.xaxis.set_major_formatter(PercentFormatter(1))
-  axes.set_xlabel("share in the variance of the loss")
-  axes.grid(alpha=0.3, axis="x")
+  axes.set_xlabel(f"share in the variance of the loss, {len(finished)} trials")
+  _grid(axes, "x")
   axes = figure.add_subplot(1, 2, 2)
   scale = _scale(finished)
   first, second = [names[0] for names in shares if len(names) == 1][:2]
@@ -304,5 +330,5 @@ def _importance(
   axes.scatter(*places, c=colours)
   axes.set_xlabel(first)
   axes.set_ylabel(second)
-  figure.colorbar(scale, ax=axes, label=_LOSS, extend="max")
+  _bar(figure, axes, scale)
   return figure
