@@ -24,7 +24,7 @@ _ERRORS = 12  # Shown.
 _CONTEXT = 12  # Symbols on each side of one in a table.
 _TEXT = 240  # Symbols of a text in a table.
 _WEIGHED = 4  # Texts whose positions are weighed.
-_LEAST = 0.05  # Nats of the darkest colour, at least.
+_LEAST = 0.05  # Nats of the strongest colour, at least.
 
 
 def sections(subject: Subject) -> list[Element]:
@@ -77,8 +77,8 @@ def _confused(subject: Subject, split: str) -> Element:
     element(
       "p",
       f"A row for each true label of the {split} split, a column for what the"
-      " model says. Orange is right, blue is wrong; the darker, the larger the"
-      " share of its row.",
+      " model says. Orange is right, blue is wrong; the stronger, the larger"
+      " the share of its row.",
       f" {more} labels that are rarer, or not there, are left out."
       if more
       else "",
@@ -170,8 +170,9 @@ def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
     "What it tags",
     element(
       "p",
-      f"The beginning of the {split} split. The darker a symbol, the less the"
-      " model expected its true tag; point at one to see what it expected.",
+      f"The beginning of the {split} split. The stronger the colour of a"
+      " symbol, the less the model expected its true tag; point at one to see"
+      " what it expected.",
     ),
     page.marked(
       marks,
@@ -275,8 +276,8 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
       "p",
       "Each symbol in turn is hidden, as a symbol it has never seen, and the"
       " decision asked for again (occlusion). Orange: without it, the label"
-      " would be less likely. Blue: it spoke against the label. The darkest is"
-      " the largest change of the text.",
+      " would be less likely. Blue: it spoke against the label. The strongest"
+      " colour is the largest change of the text.",
     ),
     element("div", shows, class_="pairs"),
   )

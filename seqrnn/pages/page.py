@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 from seqrnn import files
 from seqrnn.errors import escaped
 
-# Bits of a symbol beside those of a blind guess, from which it is darker.
+# Bits of a symbol, beside those of a blind guess, that give it more colour.
 _SURE = 0.12, 0.25, 0.4, 0.6, 0.8, 1.05
 
 _LONGEST = 1500  # Characters of such a text.
@@ -368,7 +368,7 @@ figure svg { display: block; width: 100%; height: auto; }
 figcaption { font-size: .85rem; line-height: 1.45; margin: 0 4px 8px; }
 figcaption strong { color: var(--ink); display: block; font-size: .95rem; }
 figure.picture { background: #fff; color: #23211d; margin: 16px 0; }
-figure.picture figcaption { color: #6b665d; }
+figure.picture figcaption { color: #6b665d; margin: 8px 4px 0; }
 img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--muted); }
 svg .rule { stroke: var(--line); stroke-width: 1; }
@@ -391,24 +391,27 @@ svg .box { fill: var(--c0); stroke: none; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 7px 14px; vertical-align: top;
-  border-bottom: 1px solid var(--line); }
+  white-space: nowrap; border-bottom: 1px solid var(--line); }
 th:first-child, td.words, th.words { text-align: left; }
 tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--muted); font-weight: 500; }
 tbody th { font-weight: 500; }
 table.words td, table.words th { text-align: left; }
-table.words td:last-child { min-width: 240px; overflow-wrap: anywhere; }
-table.fields td, table.fields th { text-align: left; overflow-wrap: anywhere; }
+table.words td:last-child { min-width: 240px; overflow-wrap: anywhere;
+  white-space: normal; }
+table.fields td, table.fields th { text-align: left; white-space: normal; }
 table.fields tbody th { font-family: var(--mono); font-size: .82rem;
   font-weight: 400; }
 table.fields td { font-family: var(--mono); font-size: .82rem; }
+table.fields td, table.fields thead th { min-width: 6.8em;
+  overflow-wrap: anywhere; }
 table.confusion td { padding: 0; }
 table.confusion .count { display: block; text-align: center; height: 34px;
   min-width: 38px; padding: 5px 4px; }
 table.confusion thead th + th { writing-mode: vertical-rl; text-align: left;
   padding: 8px 4px; vertical-align: bottom; }
 table.confusion tbody th { position: sticky; left: 0;
-  background: var(--card); white-space: nowrap; max-width: 9em;
+  background: var(--card); max-width: 9em;
   overflow: hidden; text-overflow: ellipsis; }
 code, .mono { font-family: var(--mono); font-size: .86em; }
 mark { background: rgb(var(--warm) / .45); color: inherit; border-radius: 3px;
@@ -451,16 +454,22 @@ mark { background: rgb(var(--warm) / .45); color: inherit; border-radius: 3px;
 .track i.high { background: var(--c1); border-radius: 0; }
 .track i.rest { background: none; }
 .rows { display: grid; gap: 6px 14px; align-items: center; max-width: 720px;
-  grid-template-columns: max-content minmax(60px, 1fr) max-content;
+  grid-template-columns: fit-content(45%) minmax(60px, 1fr) fit-content(35%);
   font-size: .9rem; margin: 12px 0; }
 .rows .value { font-variant-numeric: tabular-nums; color: var(--muted); }
 .cell { margin: 16px 0; }
+.cell h3 { margin-top: 6px; }
 .cell .text { max-height: 17rem; overflow: auto; }
 @media (max-width: 800px) {
   .reading, .beside { grid-template-columns: minmax(0, 1fr); }
   .said { position: sticky; bottom: 8px; top: auto; min-height: 0;
     box-shadow: 0 2px 18px rgb(0 0 0 / .18); }
   .reading .text { max-height: none; }
+  /* Its letters would be too small. */
+  figure.picture { overflow-x: auto; }
+  figure.picture img { width: max(100%, 640px); max-width: none; }
+  figure.picture figcaption { position: sticky; left: 4px; }
+  th, td { padding: 7px 10px; }
   .top { padding-top: 34px; }
   section { padding-top: 34px; }
 }
