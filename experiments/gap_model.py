@@ -132,8 +132,7 @@ def ahead(model: Config, vocabulary_size: int) -> Decoder:
   forward = models.sequence_model(model, body, V, pooled=False)
 
   def step(params, carry, symbol_B):
-    tower = params["body"]["forward"]["tower"]
-    own = {**params, "body": tower, "head": params["forward_head"]}
+    own = models.forward_params(params)
     return models.next_symbol(forward, own, carry, symbol_B)
 
   return Decoder(forward.initial_carry, step)

@@ -435,6 +435,21 @@ def apply(
   return result
 
 
+def forward_params(params: Params) -> Params:
+  """Those of the forward tower and its head, as a language model has them.
+
+  Args:
+    params: of a model whose directions have a head each.
+  """
+  own = {
+    "body": params["body"]["forward"]["tower"],
+    "head": params["forward_head"],
+  }
+  if "embedding" in params:
+    own["embedding"] = params["embedding"]
+  return own
+
+
 def next_symbol(
   model: SequenceModel, params: Params, carry: Carry, symbol_B: jax.Array
 ) -> tuple[Carry, jax.Array]:

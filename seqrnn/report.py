@@ -7,6 +7,7 @@ Beside other runs, comparison.html is written in the workdir of the first one.
 import copy
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.history import read_rows
 from seqrnn.pages import alarms, charts, decisions, language, page, playground
 from seqrnn.pages.page import Element, element, section
-from seqrnn.pages.subject import Subject, a, open_run, unit
+from seqrnn.pages.subject import Subject, a, open_run, unit, writer
 from seqrnn.sample import sample_music
 
 _FRAMES = 64  # Of sampled music.
@@ -49,10 +50,13 @@ def lead(subject: Subject) -> list[Element]:
   word, model = unit(config), config.model
   labels = experiment.vocabularies.get("labels")
   count = 0 if labels is None else len(labels.symbols)
+  alone = ""
+  if model.heads == "all":
+    alone = " Its forward head rests on what stands before alone, and writes."
   what = {
     "language_model": f"It reads {word}s and says which one comes next.",
     "gap_model": f"It says which {word} stands in a place, from what stands on"
-    " both sides of it.",
+    f" both sides of it.{alone}",
     "classification": f"It reads a text of {word}s and gives it one of"
     f" {count} labels.",
     "tagging": f"It gives each {word} of a text one of {count} tags.",
@@ -134,16 +138,17 @@ def _figure(name: str, value: float) -> str:
   return f"{value:.1%}" if name == "accuracy" else f"{value:.3f}"
 
 
-def learned(subject: Subject) -> list[Element]:
-  """What can be said of this task."""
+def learned(subject: Subject, writes: Subject | None) -> list[Element]:
+  """What can be said of this task, and of the language model in it."""
   experiment = subject.experiment
   if experiment.unit == "frame":
     return [pieces_of_music(subject)]
   if experiment.unit == "label":
     return decisions.sections(subject) if subject.facts else []
-  if experiment.fills_gaps:
-    return [language.expectations(subject)] if subject.facts else []
-  return language.sections(subject)
+  made = []
+  if experiment.fills_gaps and subject.facts:
+    made.append(language.expectations(subject))
+  return made + ([] if writes is None else language.sections(writes))
 
 
 def pieces_of_music(subject: Subject) -> Element:
@@ -303,15 +308,15 @@ def curves(runs: dict[str, Path]) -> Element:
         for part, own in parts.items()
         for points in curve(measured, own).values()
       }
-    unit = {"loss": "nats", "bits_per_symbol": "bits"}.get(name, words)
+    unit = "bits" if name == "bits_per_symbol" else "from 0 to 1"
+    unit = "nats" if name.endswith("loss") else unit
     title = words if alone else f"{words}, validation"
     drawn.append(charts.lines(title.capitalize(), shown, "step", unit))
   for tables, column, title, unit in (
-    (measured, "learning_rate", "Learning rate", "before clipping"),
+    (measured, "learning_rate", "Learning rate", "of the step"),
     (measured, "gradient_norm", "Gradient norm", "of all gradients together"),
     (timed, "symbols_per_second", "Speed", "symbols a second"),
   ):
-    unit = "of the step" if column == "learning_rate" else unit
     drawn.append(
       charts.lines(title, curve(tables, column), "step", unit, zero=True)
     )
@@ -348,7 +353,8 @@ def settings(runs: dict[str, Config]) -> Element:
   )
   rows = [
     [
-      name,
+      # It may be broken after its dots.
+      [[part, element("wbr")] for part in re.findall(r"[^.]*\.|[^.]+", name)],
       *(_value(own.get(name)) for own in every.values()),
       *([] if base is None else [_value(default.get(name))]),
     ]
@@ -512,11 +518,12 @@ def run(
     subject = open_run(build, config, workdir)
     figures, partial = evaluate(subject)
     top = [*lead(subject), tiles(subject, figures)]
-    if config.task == "language_model":
-      top.append(_playground(subject))
+    writes = writer(build, subject)
+    if writes is not None:
+      top.append(_playground(writes))
     own = configs.read_run(workdir, configs.defaults())
     sections += [
-      *learned(subject),
+      *learned(subject, writes),
       *alarms.sections(workdir),
       curves({workdir.name: workdir}),
       results(subject, figures, partial),

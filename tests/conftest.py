@@ -19,6 +19,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA has much to say of caches.
 
 import random
 import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,56 @@ def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:
   return config
 
 
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
+CONTROLS = {"button", "input", "output", "select", "textarea"}
+
+
+class Page(HTMLParser):
+  """A page as a parser sees it; what is wrong with it."""
+
+  def __init__(self, content):
+    super().__init__()
+    self.open, self.faults, self.ids, self.tags = [], [], [], []
+    self.text, self.titles, self.labelled = "", [], 0
+    self.feed(content)
+    self.close()
+    if self.open:
+      self.faults.append(f"open: {self.open}")
+
+  def handle_starttag(self, tag, attrs):
+    found = dict(attrs)
+    self.tags.append((tag, found))
+    if len(found) < len(attrs):
+      self.faults.append(f"{tag}: an attribute twice")
+    self.ids += [found["id"]] if "id" in found else []
+    if tag == "img" and not found.get("alt"):
+      self.faults.append("img without alt")
+    if tag == "svg" and not ("aria-hidden" in found or found.get("aria-label")):
+      self.faults.append("svg without a description")
+    if any(name.startswith("on") for name in found):
+      self.faults.append(f"{tag} acts: {found}")
+    for name in ("src", "href"):
+      if not found.get(name, "#").startswith(("#", "data:", "playground")):
+        self.faults.append(f"{tag} leads to {found[name]}")
+    if tag == "label":
+      self.labelled = 0
+    self.labelled += tag in CONTROLS
+    if "label" in self.open and self.labelled > 1:
+      self.faults.append(f"{tag}: not the only one in its label")
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    if not self.open or self.open.pop() != tag:
+      self.faults.append(f"</{tag}> ends nothing")
+
+  def handle_data(self, data):
+    if self.open[-1:] == ["h2"]:
+      self.titles.append(data)
+    if self.open[-1:] not in (["script"], ["style"]):
+      self.text += data
+
+
 @pytest.fixture(scope="session")
 def browser():
   """Chromium without a window, driven by Selenium."""
@@ -94,6 +145,14 @@ def browser():
   service = webdriver.ChromeService(programs[1])
   with webdriver.Chrome(options=options, service=service) as driver:
     yield driver
+
+
+@pytest.fixture(scope="module")
+def quick():
+  """Programs that run once need not be fast, but compiled soon."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

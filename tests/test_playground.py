@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import Page
 
 import experiments
 from configs import base, rnn
@@ -164,6 +165,15 @@ def test_its_symbols_are_those_of_the_vocabulary(
   [document] = from_text(text.replace("\u240d", "\r"), unit)
   assert symbols.encode(document.symbols).tolist() == ids
   assert browser.get_log("browser") == []
+
+
+def test_it_is_valid(tmp_path):
+  *_, path = made(tmp_path, {})
+  found = Page(path.read_text("utf-8"))
+  assert found.faults == []
+  assert len(found.ids) == len(set(found.ids)) > 9
+  labels = [a["for"] for tag, a in found.tags if tag == "label"]
+  assert set(labels) <= set(found.ids)
 
 
 def test_its_size(tmp_path):

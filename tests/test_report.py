@@ -11,13 +11,12 @@ import re
 import shutil
 import subprocess
 from dataclasses import asdict
-from html.parser import HTMLParser
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny, write_text
+from conftest import Page, tiny, write_text
 
 import experiments
 import run as command
@@ -32,13 +31,15 @@ from seqrnn.pages import alarms, charts, decisions, neurons, page, subject
 from seqrnn.pages.novelty import novelty
 from seqrnn.position import Position
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
-VOID = {"meta", "link", "img", "br", "hr", "input"}
 LABELLED = {"task": "classification", "data.format": "tab"}
 TASKS = {
   "language model": {"data.stateful": True, "model.embedding_size": 4},
   "events": {"data.unit": "session", "data.mapping": "many_to_one"},
   "gap model": {"task": "gap_model"},
+  "all heads": {"task": "gap_model", "model.heads": "all"},
   "classification": LABELLED,
   "tagging": {"task": "tagging", "data.format": "spaces"},
   "polyphony": {
@@ -48,29 +49,23 @@ TASKS = {
     "train.batch_size": 32,
   },
 }
+WRITES = [
+  "What it writes",
+  "What surprises it",
+  "Cells with a meaning",
+  "Gates",
+  "Does it use its memory?",
+  "Does it copy?",
+]
 SECTIONS = {
-  "language model": [
-    "What it writes",
-    "What surprises it",
-    "Cells with a meaning",
-    "Gates",
-    "Does it use its memory?",
-    "Does it copy?",
-  ],
+  "language model": WRITES,
   "events": ["What it writes", "What surprises it", "Does it copy?"],
-  "gap model": ["What surprises it"],
+  "gap model": ["What it expects in a gap"],
+  "all heads": ["What it expects in a gap", *WRITES],
   "classification": ["What a decision rests on", "What is taken for what"],
   "tagging": ["What it tags", "Its most confident errors"],
   "polyphony": ["What it plays"],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-  """Programs that run once need not be fast, but compiled soon."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def drawn(experiment, scale):
@@ -120,47 +115,6 @@ def write_corpus(folder, name):
   corpus = write_text(folder, documents=12, symbols=300)
   (corpus / "hostile.txt").write_text(HOSTILE * 60, "utf-8")
   return corpus
-
-
-class Page(HTMLParser):
-  """A page as a parser sees it; what is wrong with it."""
-
-  def __init__(self, content):
-    super().__init__()
-    self.open, self.faults, self.ids, self.tags = [], [], [], []
-    self.text, self.titles = "", []
-    self.feed(content)
-    self.close()
-    if self.open:
-      self.faults.append(f"open: {self.open}")
-
-  def handle_starttag(self, tag, attrs):
-    found = dict(attrs)
-    self.tags.append((tag, found))
-    if len(found) < len(attrs):
-      self.faults.append(f"{tag}: an attribute twice")
-    self.ids += [found["id"]] if "id" in found else []
-    if tag == "img" and not found.get("alt"):
-      self.faults.append("img without alt")
-    if tag == "svg" and not ("aria-hidden" in found or found.get("aria-label")):
-      self.faults.append("svg without a description")
-    if any(name.startswith("on") for name in found):
-      self.faults.append(f"{tag} acts: {found}")
-    for name in ("src", "href"):
-      if not found.get(name, "#").startswith(("#", "data:", "playground")):
-        self.faults.append(f"{tag} leads to {found[name]}")
-    if tag not in VOID:
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    if not self.open or self.open.pop() != tag:
-      self.faults.append(f"</{tag}> ends nothing")
-
-  def handle_data(self, data):
-    if self.open[-1:] == ["h2"]:
-      self.titles.append(data)
-    if self.open[-1:] not in (["script"], ["style"]):
-      self.text += data
 
 
 def read(path):
@@ -215,7 +169,7 @@ def test_every_task_has_a_page(name, pages):
   assert set(SECTIONS[name] + common) <= set(found.titles)
   assert found.titles[-3:] == common
   links = [attrs.get("href") for _, attrs in found.tags]
-  assert ("playground.html" in links) == (name == "language model")
+  assert ("playground.html" in links) == (SECTIONS[name][-6:] == WRITES)
   for field in ("data.window", "model.hidden_size"):
     assert field in found.text
   assert "schedule.factor" not in found.text  # As the default has it.
@@ -438,6 +392,21 @@ def test_a_text_is_read_as_the_decoder_does(name, runs):
   last = neurons.last_surprisal(decoder, own.params, short_BS)
   alone = neurons.reader(decoder, 1)(own.params, ids_BS[:, 4:])
   np.testing.assert_allclose(last, alone.surprisal[:, -1], rtol=1e-4)
+
+
+def test_a_gap_model_writes_as_its_forward_head_does(runs):
+  config, workdir = runs("all heads")
+  own = subject.open_run(experiments.build, config, workdir)
+  writer = subject.writer(experiments.build, own)
+  assert writer is not None and writer.params.keys() == {"body", "head"}
+  rng = np.random.default_rng(1)
+  ids_BS = rng.integers(END + 1, len(own.symbols), (3, 7), np.int32)
+  readings = [
+    neurons.reader(each.experiment.decoder, 2)(each.params, ids_BS)
+    for each in (own, writer)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *readings)
+  assert readings[0].surprisal.std() > 0.1
 
 
 @pytest.mark.parametrize(("cell", "embedding"), [("lstm", None), ("gru", 3)])

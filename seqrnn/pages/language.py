@@ -175,8 +175,8 @@ def surprises(subject: Subject, source: Source) -> Element:
     element(
       "p",
       f"Of the {split} split, which it did not learn from, the passage whose"
-      " loss is nearest to the mean. The darker a symbol, the less the model"
-      " expected it from those before.",
+      " loss is nearest to the mean. The stronger the colour of a symbol, the"
+      " less the model expected it from those before.",
     ),
     page.marked(
       marks,
@@ -513,12 +513,12 @@ def expectations(subject: Subject) -> Element:
     for bits, left, symbol, right, rather in worst[:10]
   ]
   return section(
-    "What surprises it",
+    "What it expects in a gap",
     element(
       "p",
-      f"A text of the {split} split, which it did not learn from. The darker a"
-      " symbol, the less the model would have put it between those on both"
-      " sides.",
+      f"A text of the {split} split, which it did not learn from. The stronger"
+      " the colour of a symbol, the less the model would have put it between"
+      " those on both sides.",
     ),
     page.marked(
       marks,

@@ -1,11 +1,13 @@
 """What a report is of: a trained run, and texts of its data."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn import models
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
@@ -94,6 +96,28 @@ def open_run(
   read = splits.reader(config)
   return Subject(
     workdir, config, experiment, params, step, read, facts, missing
+  )
+
+
+def writer(
+  build: Callable[..., Experiment], subject: Subject
+) -> Subject | None:
+  """The language model that a run is, or that a gap model has in it.
+
+  That is its forward tower, where this one has a head. None: it cannot write.
+  """
+  experiment = subject.experiment
+  if experiment.decoder is None or experiment.unit != "symbol":
+    return None
+  if not experiment.fills_gaps:
+    return subject
+  config = copy.deepcopy(subject.config)
+  config.task, config.model.heads = "language_model", "joint"
+  config.model.bidirectional = False
+  return subject._replace(
+    config=config,
+    experiment=build(config, experiment.vocabularies),
+    params=models.forward_params(subject.params),
   )
 
 
