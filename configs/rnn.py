@@ -4,8 +4,8 @@ What: two LSTM layers of 128 units, dropout 0.2, read 16 parallel streams of
 the Python standard library, 64 characters a step, the state handed on
 (truncated backpropagation through time). Whole modules are held out.
 Source: the unidirectional model of fluency03/sequence-rnn-py, smaller.
-Expected: test 1.94 bits a character, 63 % of them right; 4 minutes on 2 cores
-(Python 3.11.7's library, jax 0.10.1, seed 0).
+Expected: test 1.94 bits a character, 63 % of them right; 5 minutes on 2 busy
+cores (Python 3.11.7's library, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/rnn.py
 Then: python run.py --workdir=runs/rnn --mode=sample \
   --config.sample.temperature=0.5
