@@ -94,7 +94,8 @@ def main():
     pipe = Pipe(read)
     normal = Calibration(np.linspace(0, 10, 10_000))
     follow.follow(experiment, params, config, LIMITS, normal, pipe, pipe)
-    times = np.subtract(pipe.written, pipe.read[:-1])
+    # The ends of the sessions come after all events.
+    times = np.subtract(pipe.written[: len(read)], pipe.read[:-1])
     show(f"2x{size}, line to line", times)
     state_S, step = follow.stepper(experiment.decoder, params)
     times = []

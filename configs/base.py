@@ -322,7 +322,8 @@ def get_config() -> ml_collections.ConfigDict:
   detect.worst = 20  # Sessions in the table.
   detect.bootstrap = 200  # Draws for the intervals of figures.
   # Of how many sessions --follow keeps what it has read: those whose events are
-  # the newest. Another one begins anew.
+  # the newest. Another one has ended. Its end is scored then, as it is where a
+  # line {"session": "x", "end": true} says so and where the input ends.
   detect.followed = 100_000
 
   config.report = report = ml_collections.ConfigDict()

@@ -52,7 +52,7 @@ def make(tmp_path, fields, symbols=SYMBOLS):
 
 
 def followed(made, lines, limits=LIMITS):
-  """What is written of lines."""
+  """What is written of lines, the ends of sessions among it."""
   config, experiment, params = made
   out = Out()
   stdin = io.BytesIO(b"".join(line + b"\n" for line in lines))
@@ -85,15 +85,14 @@ def test_scores_are_those_of_whole_sessions(tmp_path, fields):
   found = followed(made, lines)
   score = scoring.events(experiment.heads["forward"])
   run = scoring.scorer(experiment, sharding.mesh(), score)
-  documents = [
-    Document(name, events, "", ends=False) for name, events in sessions.items()
-  ]
+  documents = [Document(name, events, "") for name, events in sessions.items()]
   expected = run(params, documents)
   for j, (name, events) in enumerate(sessions.items()):
     own = [line for line in found if line["session"] == name]
-    assert [line["event"] for line in own] == events
-    assert [line["position"] for line in own] == list(range(len(events)))
-    unknown = np.array(events) == "?"
+    assert [line["event"] for line in own] == [*events, "<end>"]
+    assert [line["position"] for line in own] == list(range(len(own)))
+    assert own[-1]["line"] is None
+    unknown = np.array([*events, "<end>"]) == "?"
     assert [line["unknown"] for line in own] == unknown.tolist()
     said = expected.document(j)
     nats = np.where(unknown, np.maximum(said["nll"], 20), said["nll"])
@@ -113,14 +112,81 @@ def test_scores_are_those_of_whole_sessions(tmp_path, fields):
   assert all(line["flag"] != line["in_top_k"] for line in by_rank)
 
 
-def test_the_sessions_that_wait_longest_are_forgotten(tmp_path):
+def told(found):
+  """Sessions and events as they were written."""
+  return [(line["session"], line["event"]) for line in found]
+
+
+def test_the_sessions_that_wait_longest_have_ended(tmp_path):
   made = make(tmp_path, {})
   made[0].detect.followed = 2
   lines = [b"x a", b"y b", b"x c", b"z a", b"y b", b"x c"]
   found = followed(made, lines)
-  # z drives out y, which came before x; y drives out x.
-  assert [line["position"] for line in found] == [0, 0, 1, 0, 0, 0]
-  assert found[4]["nats"] == found[1]["nats"]
+  # z drives out y, which came before x; y drives out x, and x drives out z.
+  end = "<end>"
+  expected = ["xa", "yb", "xc", "za", "y", "yb", "x", "xc", "z", "y", "x"]
+  assert told(found) == [(word[0], word[1:] or end) for word in expected]
+  assert [line["position"] for line in found] == [
+    0,
+    0,
+    1,
+    0,
+    1,
+    0,
+    2,
+    0,
+    1,
+    1,
+    1,
+  ]
+  assert found[5]["nats"] == found[1]["nats"]
+  assert found[9]["nats"] == found[4]["nats"]
+
+
+def test_a_line_may_end_a_session(tmp_path, capsys):
+  made = make(tmp_path, {})
+  lines = [
+    b"x a",
+    b'{"session": "x", "end": true}',
+    b'{"session": "x", "end": true}',
+    b'{"session": "y", "event": "b", "end": true}',
+    b'{"session": "x", "event": "c", "end": false}',
+    b'{"session": "x", "end": false}',
+    b'{"session": "x", "end": 1}',
+    b'{"session": "x", "event": ["c"], "end": true}',
+  ]
+  found = followed(made, lines)
+  assert told(found) == [
+    ("x", "a"),
+    ("x", "<end>"),
+    ("y", "b"),
+    ("y", "<end>"),
+    ("x", "c"),
+    ("x", "<end>"),
+  ]
+  assert [line["line"] for line in found] == [1, None, 4, None, 5, None]
+  told_of = capsys.readouterr().err.splitlines()
+  assert told_of[0] == (
+    "line 3: left out, ends session 'x', of which no event is known"
+  )
+  numbers = [line.partition(":")[0] for line in told_of]
+  assert numbers == [f"line {n}" for n in (3, 6, 7, 8)]
+
+
+def test_sessions_cut_by_lines_end_where_the_next_one_begins(tmp_path):
+  fields = {"data.unit": "log", "data.log_lines": 2}
+  symbols = Vocabulary("log", ("begin", "read"))
+  lines = [b"begin", b"read", b"begin", b"read"]
+  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  first, second = "standard input:1", "standard input:3"
+  assert told(found) == [
+    (first, "begin"),
+    (first, "read"),
+    (second, "begin"),
+    (first, "<end>"),
+    (second, "read"),
+    (second, "<end>"),
+  ]
 
 
 def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
@@ -144,6 +210,8 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
     ("job_3", 1, 5, crash, True),
     ("job_14", 0, 5, crash, True),
     ("job_14", 1, 6, "begin <session>", False),
+    ("job_3", 2, None, "<end>", False),
+    ("job_14", 2, None, "<end>", False),
   ]
   assert capsys.readouterr().err == "line 4: left out, is not UTF-8\n"
 
@@ -165,11 +233,10 @@ def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
     b"long " + b"a" * 200_000,
     b"x c\r",
   ]
-  found = followed(made, lines)
-  pairs = [(line["session"], line["event"]) for line in found]
+  pairs = told(followed(made, lines))[:-3]
   assert pairs == [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
-  told = capsys.readouterr().err.splitlines()
-  numbers = [line.partition(":")[0] for line in told]
+  told_of = capsys.readouterr().err.splitlines()
+  numbers = [line.partition(":")[0] for line in told_of]
   assert numbers == [f"line {n}" for n in (2, 6, 7, 8, 9, 10, 11, 12)]
 
 
@@ -206,7 +273,8 @@ def test_a_run_is_followed_or_refused(
       follow.run(experiments.build, config, tmp_path)
     return
   follow.run(experiments.build, config, tmp_path)
-  assert json.loads(capsys.readouterr().out)["event"] == "a"
+  found = map(json.loads, capsys.readouterr().out.splitlines())
+  assert told(found) == [("x", "a"), ("x", "<end>")]
 
 
 def test_only_detection_follows(capsys):

@@ -1,7 +1,8 @@
 """detect --follow: events are scored as they come, one line each.
 
 What a model has read of a session is kept and carried on; nothing is read
-twice. The scores are those of the forward head over whole sessions.
+twice. So is the end of a session, once there is one. The scores are those of
+the forward head over whole sessions.
 """
 
 import bisect
@@ -23,7 +24,7 @@ from seqrnn import scoring
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
-from seqrnn.data.vocabulary import BEGIN, UNKNOWN
+from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.detection.conformal import Calibration
 from seqrnn.detection.detector import even
 from seqrnn.errors import UserError
@@ -97,30 +98,34 @@ def tell(number: int, fault: str):
   print(f"line {number}: left out, {fault}", file=sys.stderr, flush=True)
 
 
-def parse(text: str) -> tuple[str, str] | None:
-  """The session and the event of a line; None: it has not the two.
+def parse(text: str) -> tuple[str, str | None, bool] | None:
+  """The session and the event of a line, and whether that ends the session.
 
   They stand side by side, with a tab or blanks between, or are fields of a JSON
-  object, which may have more.
+  object, which may have more; one with a true `end` needs no event. None: it is
+  not that.
   """
-  if text.startswith("{"):
-    try:
-      fields = json.loads(text)
-      pair = [fields["session"], fields["event"]]
-    except (ValueError, KeyError, RecursionError):
-      return None
-    if not all(isinstance(part, str | int) for part in pair):
-      return None
-    pair = [str(part) for part in pair]
-  else:
+  if not text.startswith("{"):
     pair = text.split("\t") if "\t" in text else text.split()
-  if len(pair) != 2 or not all(pair):
+    return (*pair, False) if len(pair) == 2 and all(pair) else None
+  try:
+    fields = json.loads(text)
+  except (ValueError, RecursionError):
     return None
-  return pair[0], pair[1]
+  session, event = fields.get("session"), fields.get("event")
+  ends = fields.get("end", False)
+  if not isinstance(ends, bool) or not isinstance(session, str | int):
+    return None
+  if not isinstance(event, str | int) and (event is not None or not ends):
+    return None
+  session, event = str(session), None if event is None else str(event)
+  return (session, event, ends) if session and event != "" else None
 
 
-def events(stdin: IO[bytes], data: Config) -> Iterator[tuple[str, str, int]]:
-  """Session, symbol and line of each event as it comes.
+def events(
+  stdin: IO[bytes], data: Config
+) -> Iterator[tuple[str, str | None, int]]:
+  """Session, symbol and line of each event as it comes; without one, an end.
 
   Lines are those of a log where `data.unit` says so, else as `parse` has them.
   """
@@ -131,14 +136,18 @@ def events(stdin: IO[bytes], data: Config) -> Iterator[tuple[str, str, int]]:
         yield session, event.symbol, event.line
     return
   for number, text in enumerate(found, 1):
-    pair = parse(text)
-    if pair is not None:
-      yield *pair, number
+    if parsed := parse(text):
+      session, event, ends = parsed
+      if event is not None:
+        yield session, event, number
+      if ends:
+        yield session, None, number
     elif text.strip():
       tell(
         number,
         "must be a session and an event: two words, or two fields with a tab"
-        ' between, or {"session": ..., "event": ...}',
+        ' between, or {"session": ..., "event": ...}, or {"session": ...,'
+        ' "end": true}',
       )
 
 
@@ -153,7 +162,9 @@ def follow(
 ):
   """Writes what is said of each event, a JSON object a line, as it comes.
 
-  What is no event is told on stderr, with its line, and left out.
+  What is no event is told on stderr, with its line, and left out. A session
+  ends where a line says so, where it has waited longest of too many, and with
+  the input.
 
   Args:
     experiment: with a decoder.
@@ -175,14 +186,17 @@ def follow(
   # As lists, for a number alone takes NumPy longer.
   places = normal.scores.tolist()
   p_values = normal.p_values(np.append(places, np.inf)).tolist()
+  # Those cut by times or lines follow each other.
+  in_turn = config.data.log_gap or config.data.log_lines
+  most = 1 if in_turn else config.detect.followed
   # The session that has waited longest stands first.
   sessions: dict[str, tuple[int, np.ndarray]] = {}
-  for session, event, line in events(stdin, config.data):
+
+  def say(session: str, symbol: int, event: str, line: int | None):
     position, state_S = sessions.pop(session, (0, begun_S))
-    [symbol] = symbols.encode([event])
     state_S = step(state_S, symbol)
     nats, rank = float(state_S[-2]), int(state_S[-1])
-    unknown = bool(symbol == UNKNOWN)
+    unknown = symbol == UNKNOWN
     if unknown:
       nats = max(nats, floor)
     rounded = round(nats, 4)  # As `even` does.
@@ -190,7 +204,7 @@ def follow(
       "session": session,
       "position": position,
       "line": line,
-      "event": event if unknown else symbols.text([symbol]),
+      "event": event,
       "nats": round(nats, 6),
       "bits": round(nats / math.log(2), 6),
       "probability": float(f"{math.exp(-nats):.6g}"),
@@ -202,9 +216,25 @@ def follow(
     }
     stdout.write(json.dumps(said) + "\n")
     stdout.flush()
-    sessions[session] = position + 1, state_S
-    if len(sessions) > config.detect.followed:
-      del sessions[next(iter(sessions))]
+    if symbol != END:
+      sessions[session] = position + 1, state_S
+
+  def end(session: str):
+    say(session, END, RESERVED[END], None)
+
+  for session, event, line in events(stdin, config.data):
+    if event is not None:
+      symbol = int(symbols.encode([event])[0])
+      known = event if symbol == UNKNOWN else symbols.text([symbol])
+      say(session, symbol, known, line)
+      if len(sessions) > most:
+        end(next(iter(sessions)))
+    elif session in sessions:
+      end(session)
+    else:
+      tell(line, f"ends session {session!r}, of which no event is known")
+  for session in list(sessions):
+    end(session)
 
 
 def read_thresholds(path: Path, step: int) -> dict[str, Any]:
