@@ -66,10 +66,37 @@ def test_oddness_goes_on_beyond_all_normal_scores(seed):
   beyond = scores[~inside]
   assert np.all(np.diff(oddness[~inside])[np.diff(beyond) > 0] > 0)
   assert oddness[-1] == np.inf and not np.isnan(oddness).any()
-  np.testing.assert_allclose(
-    calibration.oddness(normal, own=True),
-    -np.log(calibration.own_p_values(normal)),
-  )
+  # A normal one scores as if it were new to the others, beyond them too.
+  every = np.append(np.repeat(normal, counts), 5.0)
+  expected = [
+    Calibration(np.delete(every, i)).oddness(every[i : i + 1])[0]
+    for i in range(len(every))
+  ]
+  own = Calibration(every).oddness(every, own=True)
+  np.testing.assert_allclose(own, expected)
+  assert own.argmax() == len(every) - 1
+
+
+@pytest.mark.parametrize("how", ["min", "fisher"])
+def test_what_is_combined_is_flagged_at_the_rate(how):
+  """Also at the smallest rate, where a new one is beyond all normal ones."""
+  rng = np.random.default_rng(0)
+  n, rates = 49, []
+  for _ in range(300):
+    normal, new = rng.exponential(size=(3, n)), rng.exponential(size=(3, 200))
+    parts = [Calibration(scores) for scores in normal]
+
+    def combined(all_scores, own, parts=parts):
+      oddness = [
+        part.oddness(scores, own)
+        for part, scores in zip(parts, all_scores, strict=True)
+      ]
+      return combine(oddness, how)
+
+    calibration = Calibration(combined(normal, True))
+    flags = combined(new, False) > calibration.threshold(1 / (n + 1))
+    rates.append(flags.mean())
+  assert np.mean(rates) == pytest.approx(1 / (n + 1), rel=0.15)
 
 
 def test_the_tail_of_an_exponential_is_found():
@@ -79,10 +106,15 @@ def test_the_tail_of_an_exponential_is_found():
   assert calibration.oddness(np.array([90.0]))[0] == pytest.approx(30, rel=0.15)
 
 
-@pytest.mark.parametrize("normal", [[0.0, 0, 0], [np.inf, np.inf], [1, np.inf]])
+@pytest.mark.parametrize(
+  "normal", [[2.0], [0.0, 0, 0], [np.inf, np.inf], [1, np.inf], [np.inf]]
+)
 def test_scores_without_a_spread_have_an_oddness(normal):
-  oddness = Calibration(np.array(normal)).oddness(np.array([-1.0, 0.5, np.inf]))
+  calibration = Calibration(np.array(normal, float))
+  oddness = calibration.oddness(np.array([-1.0, 0.5, np.inf]))
   assert not np.isnan(oddness).any() and np.all(np.diff(oddness) >= 0)
+  own = calibration.oddness(np.array(normal, float), own=True)
+  assert not np.isnan(own).any()
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -77,16 +77,27 @@ class Calibration:
 
     Args:
       scores: to look at.
-      own: they are the normal ones themselves.
+      own: they are the normal ones themselves, each against the others.
     """
-    p = self.own_p_values(scores) if own else self.p_values(scores)
+    if not own:
+      return self._excess(scores) - np.log(self.p_values(scores))
+    oddness = -np.log(self.own_p_values(scores))
+    if self.above[-2] == 1:  # The highest one is beyond all others, too.
+      counts = -np.diff(self.above)
+      others = Calibration(self.scores[:-1], counts[:-1])
+      highest = scores == self.scores[-1]
+      oddness[highest] += others._excess(scores[highest])
+    return oddness
+
+  def _excess(self, scores: np.ndarray) -> np.ndarray:
+    """How far they are beyond all normal ones, in units of their tail."""
     finite = self.scores[np.isfinite(self.scores)]
-    if not len(finite):
-      return -np.log(p)
     excess = np.zeros(len(scores))
-    beyond = scores > self.scores[-1]
-    excess[beyond] = scores[beyond] - self.scores[-1]
-    return -np.log(p) + excess / self._scale(finite)
+    if len(finite):
+      beyond = scores > self.scores[-1]
+      excess[beyond] = scores[beyond] - self.scores[-1]
+      excess /= self._scale(finite)
+    return excess
 
   def _scale(self, finite: np.ndarray) -> float:
     counts = -np.diff(self.above)[: len(finite)]
