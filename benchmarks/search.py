@@ -31,6 +31,7 @@ from seqrnn import config as configs
 _ROOT = Path(__file__).resolve().parents[1]
 _FIELDS = {
   "data.stateful": False,
+  "data.validation_fraction": 0.01,  # An evaluation is not most of a trial.
   "model.hidden_size": 64,
   "model.embedding_size": 64,
   "model.dropout": 0.0,
@@ -221,8 +222,8 @@ def main(argv: list[str] | None = None):
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
   parser.add_argument("--trials", type=int, default=20)
-  parser.add_argument("--steps", type=int, default=300)
-  parser.add_argument("--rounds", type=int, default=2)
+  parser.add_argument("--steps", type=int, default=250)
+  parser.add_argument("--rounds", type=int, default=1)
   parser.add_argument("--torch", default=sys.executable)
   given = parser.parse_args(argv)
   with tempfile.TemporaryDirectory() as folder:
