@@ -92,7 +92,8 @@ def _scale(trials: list[FrozenTrial]) -> ScalarMappable:
 
 def _bar(figure: Figure, axes: Axes, scale: ScalarMappable):
   """What the colours mean."""
-  ticks = scale.norm.inverse(np.linspace(0, 1, 5))
+  norm: Any = scale.norm
+  ticks = norm.inverse(np.linspace(0, 1, 5))
   bar = figure.colorbar(scale, ax=axes, label=_LOSS, ticks=ticks)
   bar.ax.set_yticklabels([f"{loss:.4g}" for loss in ticks])
   bar.ax.minorticks_off()
