@@ -35,7 +35,7 @@ from seqrnn.progress import Progress
 from seqrnn.sample import excerpts
 from seqrnn.step import State, healthy, make_state, make_step, pack, unpack
 
-_DRAW_SECONDS = 10.0  # Between two drawings of history.png.
+_DRAW_SECONDS = 10.0  # Between drawings of history.png; the end has one.
 
 
 class Training(NamedTuple):
@@ -247,7 +247,7 @@ def loop(
   first = sharding.is_first()
   stopped = 0
   enough = False
-  drawn = -math.inf
+  drawn = time.monotonic()
 
   def stop() -> int:
     nonlocal stopped
