@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import tiny
 
-import experiments
 from configs import base
-from seqrnn import cells, models, train
 from seqrnn import config as configs
+from seqrnn import models
 
 # Compiles faster: for equations, not for what XLA makes of them.
 quick_jit = functools.partial(
@@ -364,27 +362,3 @@ def test_shares_of_gates_that_vanish():
   forget, write = cell.apply({"params": params}, z_43, method="terms")
   close(forget[:, 0], [0.5, *(1 / (1 + np.exp([-1.0, 1.0, -90.0])))], 1e-6)
   close(write[:, 0], [0.5, *(1 / (1 + np.exp([1.0, -1.0, 90.0])))], 1e-6)
-
-
-class Leaky(cells.Cell):
-  r"""A cell of someone else's: h' = a h + (1 - a) tanh(x W + h R + b)."""
-
-  def setup_gates(self, init):
-    self.leak = self.param("leak", init, (self.hidden_size,))
-
-  def gates(self, carry, z_BK, u_BK):
-    a_1H = jax.nn.sigmoid(self.leak)[None]
-    return a_1H * carry + (1 - a_1H) * jnp.tanh(z_BK + u_BK)
-
-
-def test_a_new_cell_is_trained_and_sampled(tmp_path, monkeypatch):
-  """It needs no more than CONTRIBUTING says."""
-  make = lambda _, **shape: Leaky(**shape)
-  monkeypatch.setitem(models.CELLS, "leaky", make)
-  rule = (lambda name: name == "leaky", "must be leaky")
-  monkeypatch.setitem(configs.RULES, "model.cell", rule)
-  config = tiny(tmp_path, {"model.cell": "leaky", "train.max_steps": 2})
-  train.run(experiments.build, config, tmp_path / "run")
-  run = experiments.load(tmp_path / "run")
-  assert run.params["body"]["layers_0"]["cell"]["leak"].shape == (8,)
-  assert len(run.sample("ab", length=5)[0]) >= 2

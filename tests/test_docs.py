@@ -1,36 +1,102 @@
-"""The documentation: its commands are commands, what it names exists."""
+"""The documentation: its commands work, what it names exists."""
 
 import importlib
+import io
 import os
 import re
 import shlex
 import string
+import sys
+import textwrap
 from pathlib import Path
+from types import ModuleType
 
+import jax
 import pytest
+from conftest import tiny
 
+import experiments
 import run
 from configs import base
+from seqrnn import cells, models, train
 from seqrnn import config as configs
+from seqrnn.data.corpora import from_text
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # Last parts of names that are of no module here.
 OTHERS = ("csv", "gz", "jit", "json", "xz")
-LINE = re.compile(r"( {4,})?python run\.py ")
+LINE = re.compile(r'( {4,})?(?:[^`"]*(?:&&|\|) )?(python run\.py .*)')
+ROW = re.compile(r"\[`(--config=\S+)`\]\(")  # Of the table of tasks.
+
+# What does not run here, by a part of it, and why.
+TRAINED = "test_configs trains it"
+LEFT_OUT = {
+  "configs/char_rnn.py": "fetches its corpus",
+  "configs/imdb_brnn.py": "reads files of the user's",
+  "configs/ud_ewt.py": "reads files of the user's",
+  "my/texts": "reads files of the user's",
+  "ids.txt": "reads files of the user's",
+  "/var/log/dpkg.log": "reads files of the user's",
+  "batches_per_epoch=150": "goes on with a run of the user's",
+  "DATA/": "reads data sets that are no part of the project",
+  "host0": "needs a second host",
+  "configs/classification.py": TRAINED,
+  "configs/events.py": TRAINED,
+  "configs/names.py": TRAINED,
+  "configs/polyphony.py": TRAINED,
+  "configs/sessions.py": TRAINED,
+  "configs/tagging.py": TRAINED,
+  "configs/text_generation.py": TRAINED,
+  "configs/words.py": TRAINED,
+  "runs/names": "needs the run of configs/names.py",
+  "runs/polyphony": "needs the run of configs/polyphony.py",
+  "runs/tagging": "needs the run of configs/tagging.py",
+  "hidden_size=256 ": "trains as configs/rnn.py, or needs that run",
+  "odyssey_nfg": "trains as configs/rnn.py",
+  "batch_size=512": "trains as configs/rnn.py",
+  "search.method=coarse": "test_search has it",
+}
+# The recipes are what they are but for these: two steps, little to read.
+SMALL = {
+  "train.max_steps": 2,
+  "train.sample_length": 0,
+  "data.validation_fraction": 0.002,
+  "data.test_fraction": 0.002,
+  "data.window": 16,
+  "model.hidden_size": 8,
+  "model.layers": 1,
+  "describe.measure": False,
+  "detect.folds": 0,
+  "detect.bootstrap": 2,
+  "search.symbols": 1,  # Then none follows the first trial.
+  "search.workers": 1,
+}
+RECIPE = """
+from configs import {name}
+
+def get_config():
+  config = {name}.get_config()
+  config.update_from_flattened_dict({fields})
+  return config
+"""
+LOG = "081109 2035{0:02} {0} INFO dfs.DataNode: Receiving block blk_{1} of {0}"
 
 
 def commands(page):
-  """The command lines of a page in Markdown, indented or fenced."""
+  """The commands of a page in Markdown: indented, fenced, or a task's row."""
   text = page.read_text("utf-8")
   # Flags that a line of shell has put into a variable.
   names = dict(re.findall(r'^ *(\w+)="([^"]*)"', text, re.M))
   fenced = False
   for line in text.replace("\\\n", " ").splitlines():
     fenced ^= line.strip().startswith("```")
-    match = LINE.match(line)
+    match = LINE.fullmatch(line)
     if match and (match[1] or fenced):
-      yield string.Template(line.strip()).safe_substitute(names)
+      yield string.Template(match[2]).safe_substitute(names)
+    elif line.startswith("|"):
+      yield from (f"python run.py {flag}" for flag in ROW.findall(line))
 
 
 COMMANDS = [line for page in PAGES for line in commands(page)]
@@ -58,9 +124,40 @@ def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   run.resolve(parsed, overrides)
 
 
-def test_there_are_commands():
+def test_there_are_commands_and_no_other_ones_are_left_out():
   assert len(COMMANDS) > 10
-  assert not LINE.match("Call python run.py --mode=train as it is")
+  assert not LINE.fullmatch("Call python run.py --mode=train as it is")
+  for part in LEFT_OUT:
+    assert any(part in line for line in COMMANDS), part
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+  """A folder with small recipes, and with files as a user might have them."""
+  pytest.importorskip("drain3")
+  (tmp_path / "configs").mkdir()
+  for path in (ROOT / "configs").glob("*.py"):
+    recipe = RECIPE.format(name=path.stem, fields=SMALL)
+    (tmp_path / "configs" / path.name).write_text(recipe)
+  lines = [LOG.format(n % 60, n % 50) for n in range(400)]
+  (tmp_path / "hdfs.log").write_text("\n".join(lines))
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_the_pages_say_works(checkout, monkeypatch, capsys):
+  """Every command, in its order: one needs the runs of those before it."""
+  for line in COMMANDS:
+    if any(part in line for part in LEFT_OUT):
+      continue
+    log = io.BytesIO((checkout / "hdfs.log").read_bytes())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(log))
+    status = run.main(shlex.split(line, comments=True)[1:])
+    assert status == 0, f"{line}: {capsys.readouterr().err}"
+  text = README.read_text("utf-8")
+  [code] = re.findall(r"^From Python:\n\n((?: {4}.*\n)+)", text, re.M)
+  exec(textwrap.dedent(code), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -84,3 +181,47 @@ def test_what_it_names_exists(page):
       found = importlib.import_module(f"seqrnn.{module}")
       for part in path:
         found = getattr(found, part)
+
+
+# What CONTRIBUTING shows.
+
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+
+
+def shown(beginning):
+  """The code of a step that begins so."""
+  lines = rf" {{7}}{beginning}.*\n(?: {{7}}.*\n|\n+(?= {{7}}))*"
+  [code] = re.findall(rf"\n\n({lines})", GUIDE)
+  return textwrap.dedent(code)
+
+
+def test_a_cell_as_contributing_shows_it(tmp_path, monkeypatch):
+  names = dict(vars(cells))
+  exec(shown("class "), names)
+  [name, make] = re.findall(r'`"(\w+)": (lambda .*?)` in `CELLS`', GUIDE)[0]
+  monkeypatch.setattr(cells, "Leaky", names["Leaky"], raising=False)
+  monkeypatch.setitem(models.CELLS, name, eval(make, {"cells": cells}))
+  rule = (lambda value: value == name, f"must be {name}")
+  monkeypatch.setitem(configs.RULES, "model.cell", rule)
+  config = tiny(tmp_path, {"model.cell": name, "train.max_steps": 2})
+  train.run(experiments.build, config, tmp_path / "run")
+  trained = experiments.load(tmp_path / "run")
+  layer = trained.params["body"]["layers_0"]["cell"]
+  D, H = len(trained.experiment.vocabularies["symbols"]), 8
+  assert names["Leaky"].formula == "HD + H\u00b2 + 2H"
+  assert sum(x.size for x in jax.tree.leaves(layer)) == H * D + H * H + 2 * H
+  assert len(trained.sample("ab", length=5)[0]) >= 2
+
+
+def test_a_task_as_contributing_shows_it(tmp_path, monkeypatch):
+  task = ModuleType("backwards")
+  exec(shown("from "), vars(task))
+  monkeypatch.setitem(experiments.TASKS, "backwards", task)
+  config = tiny(tmp_path, {"task": "backwards", "train.max_steps": 2})
+  train.run(experiments.build, config, tmp_path / "run")
+  trained = experiments.load(tmp_path / "run").experiment
+  [batch] = trained.batches(from_text("abc", "char"), 0)
+  asked_T = batch["weights"][0] > 0
+  names = trained.vocabularies["symbols"].names
+  assert names(batch["inputs"][0][asked_T]) == ["<end>", *"cba"]
+  assert names(batch["targets"][0][asked_T]) == [*"cba", "<begin>"]
