@@ -9,7 +9,8 @@ from rich.console import Console
 
 from seqrnn.data import sessions as data
 from seqrnn.data.vocabulary import END, Vocabulary
-from seqrnn.detection import findings
+from seqrnn.detection import findings, pictures
+from seqrnn.detection.conformal import Calibration
 
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
 
@@ -60,3 +61,15 @@ def test_lines_of_a_log_stand_below_each_other(found):
   assert shown[first + 3] == "a.log:1, line 1: p 0.5, 1.4 bits"
   assert "unpack package" in shown[first + 4] and shown[first + 4][-1] == "…"
   assert shown[first + 5] == "    1.4 configure it"
+
+
+@pytest.mark.parametrize("far", [900.0, np.inf])
+def test_one_score_far_out_leaves_the_others_to_be_seen(found, far):
+  found = found._replace(scores={"combined": np.array([1.0, far])})
+  normal = Calibration(np.linspace(0, 5, 50))
+  figure = pictures._scores(found, normal, 4.0)
+  for axes in figure.axes:
+    assert axes.get_xlim()[1] == pytest.approx(4 * 5, rel=0.02)
+    assert "or more" in axes.get_xlabel()
+  shares = dict(zip(*figure.axes[1].lines[1].get_data(), strict=True))
+  assert shares == {0: 1, 1: 0.5, 20: 0}

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, NullFormatter
 
 from seqrnn import files
 from seqrnn.data.sessions import ranges
@@ -19,9 +19,11 @@ from seqrnn.errors import escaped
 
 _EVENTS = 2000  # Of a timeline.
 _ODDEST = 5  # Sessions that it has in any case.
+_FAR = 4  # Times the highest normal score, where the axis of scores ends.
 _STRIP = 40  # Events of a row of a strip.
 _ROWS = 12
 _NARROW, _WIDE = 16, 110  # Characters of an event of it, and of a line.
+_CHARACTER = 0.075  # Inches of one.
 _APART = 60  # Up to so many sessions of a timeline have lines between them.
 _LABELS = {False: ("normal", "C0"), True: ("labelled odd", "C3")}
 
@@ -133,9 +135,13 @@ def _scores(
       if (labels == label).any()
     }
   counts = -np.diff(calibration.above)
-  finite = np.concatenate([scores, calibration.scores])
-  finite = finite[np.isfinite(finite)]
-  edges = np.linspace(0, max(finite.max(initial=0), 1e-9), 61)
+  # An unknown event may be so far out that nothing else would be seen.
+  near = np.append(calibration.scores, threshold)
+  most = _FAR * near[np.isfinite(near)].max(initial=1e-9)
+  edges = np.linspace(0, min(scores.max(initial=most / _FAR), most), 61)
+  # The share of one session, and a little room below it.
+  sizes = [calibration.n, *(len(values) for values, _ in groups.values())]
+  lowest = 0.5 / max(sizes)
   figure = _figure(12, 4)
   histogram, ecdf = figure.subplots(1, 2)
   inside = lambda x: np.minimum(x, edges[-1])
@@ -162,17 +168,18 @@ def _scores(
     label="calibration",
   )
   for name, (values, colour) in groups.items():
-    values = np.sort(values[np.isfinite(values)])
-    higher = 1 - np.arange(len(values) + 1) / max(len(values), 1)
-    ecdf.step(
-      np.append(0, values), higher, where="post", color=colour, label=name
-    )
+    higher = 1 - np.arange(len(values) + 1) / len(values)
+    values = np.append(0, np.sort(inside(values)))
+    ecdf.step(values, higher, where="post", color=colour, label=name)
   ecdf.set_yscale("log")
   ecdf.set_ylabel("share of sessions with a higher score")
+  beyond = ", or more at the right end" if scores.max() > edges[-1] else ""
   for axes in (histogram, ecdf):
     if math.isfinite(threshold):
       axes.axvline(threshold, color="C2", label="threshold")
-    axes.set_xlabel("combined score")
+    axes.set(xlim=(0, edges[-1] * 1.01), ylim=(lowest, 1.5))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"combined score{beyond}")
     axes.grid(alpha=0.3)
     axes.legend()
   return figure
@@ -190,26 +197,25 @@ def _curves(
     scores = scores[which]
     flags = np.zeros(len(scores), bool)
     _, true, false = ranking.curve(ranking.cells(scores, flags, labels))
+    right = true / (true + false)
     style = {
       "label": name,
       "lw": 2.2 if not number else 1.0,
       "zorder": -number,
       "color": matplotlib.colormaps["tab10"](number % 10),
     }
-    roc.step(
-      np.maximum(false / false[-1], lowest),
-      true / true[-1],
-      where="post",
-      **style,
-    )
+    recall = np.append(0, true / true[-1])
+    alarms = np.append(lowest, np.maximum(false / false[-1], lowest))
+    roc.step(alarms, recall, where="post", **style)
     # As average precision counts it.
-    precision.step(true / true[-1], true / (true + false), where="pre", **style)
+    precision.step(recall, np.append(right[0], right), where="pre", **style)
   roc.set_xscale("log")
   roc.set(xlabel="false-alarm rate", ylabel="recall", xlim=(lowest, 1))
   precision.set(xlabel="recall", ylabel="precision")
   for axes in (roc, precision):
     axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.3)
+  precision.set_xlim(-0.02, 1.02)
   figure.legend(*roc.get_legend_handles_labels(), loc="outside right upper")
   return figure
 
@@ -232,28 +238,28 @@ def _strip(found: Findings, threshold: float) -> Figure:
   rows = math.ceil(len(bits) / columns)
   grid = np.full(rows * columns, np.nan)
   grid[: len(bits)] = bits
-  size = (
-    (11, 0.27 * rows + 1)
-    if listed
-    else (
-      max(5, 0.34 * columns + 1.5),
-      1.15 * rows + 1,
-    )
-  )
-  figure = _figure(*size)
+  names = [
+    # A dollar sign would begin a formula.
+    escaped(name).replace("$", r"\$")[: _WIDE if listed else _NARROW]
+    for name in found.events(j, d, first, last)
+  ]
+  width = 11 if listed else max(5, 0.34 * columns + 1.5)
+  room = (width - 1.5) / columns  # Inches of an event.
+  turned = not listed and max(map(len, names)) * _CHARACTER > room
+  height = 0.27 if listed else 1.15 if turned else 0.4
+  figure = _figure(width, height * rows + 1)
   axes: Axes = figure.add_subplot()
   image = axes.imshow(
     grid.reshape(rows, columns), cmap="magma_r", vmin=0, aspect="auto"
   )
   figure.colorbar(image, label="bits", shrink=0.8)
-  for n, name in enumerate(found.events(j, d, first, last)):
+  for n, name in enumerate(names):
     y, x = divmod(n, columns)
     axes.text(
       x - 0.49 * listed,
       y,
-      # A dollar sign would begin a formula.
-      escaped(name).replace("$", r"\$")[: _WIDE if listed else _NARROW],
-      rotation=0 if listed else 90,
+      name,
+      rotation=90 if turned else 0,
       ha="left" if listed else "center",
       va="center",
       fontsize=8 if listed else 7,

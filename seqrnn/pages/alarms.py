@@ -33,8 +33,8 @@ _PICTURES = {
   "scores": "How high sessions score: a histogram, and the share of sessions"
   " above each score, with the threshold",
   "curves": "ROC and precision-recall curves, of labelled sessions",
-  "timeline": "The surprisal of event after event around the oddest session, on"
-  " a linear and on a logarithmic axis",
+  "timeline": "The surprisal of event after event, of sessions from all over"
+  " and of the oddest, on a linear and on a logarithmic axis",
   "session": "The oddest session, event by event",
 }
 
