@@ -304,9 +304,10 @@ def get_config() -> ml_collections.ConfigDict:
   # split alone says so, which takes no training, and resolves less.
   detect.folds = 5
   # What is flagged. rate: sessions, at this rate of false alarms; events: those
-  # with an event flagged at its own rate; budget: the oddest ones; bh: so that
-  # of those flagged only `false_share` are normal (Benjamini & Hochberg 1995);
-  # topk: those with an event that is not among the top_k most likely (DeepLog).
+  # with an event flagged at its own rate; budget: so many of the oddest, equal
+  # ones counted once; bh: so that of those flagged only `false_share` are
+  # normal (Benjamini & Hochberg 1995); topk: those with an event that is not
+  # among the top_k most likely (DeepLog).
   detect.rule = "rate"
   detect.rate = 0.005
   detect.event_rate = 0.001

@@ -22,7 +22,9 @@ from seqrnn import files
 from seqrnn.config import Config
 from seqrnn.data import anomalies, splits, vocabulary
 from seqrnn.data import sessions as data
+from seqrnn.data.encoding import kind_for
 from seqrnn.data.sessions import Sessions
+from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.detection import ranking
 from seqrnn.detection.detector import (
@@ -44,15 +46,25 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 
 _CURVES = 7  # Of scores beside the combined one.
+# What is written anew, each with an ending or several.
+_WRITTEN = (
+  *("sessions", "events", "report"),
+  *("timeline", "scores", "session", "curves"),
+)
 
 
 def read_sessions(
-  config: Config, names: Vocabulary
+  config: Config, names: Vocabulary, read: Callable[[str], Pieces]
 ) -> tuple[Sessions, np.ndarray | None]:
   """The sessions to look at, and of each the kind of anomaly put in.
 
+  Args:
+    config: of the run.
+    names: of the events.
+    read: split -> its pieces.
+
   Raises:
-    UserError: as `sessions.read`, or fields that exclude each other.
+    UserError: as `sessions.read` and `read`, or fields that exclude each other.
   """
   settings = config.detect
   if settings.path is None and settings.anomalous_path is not None:
@@ -61,7 +73,7 @@ def read_sessions(
       " detect.path, the normal sessions beside them"
     )
   if settings.path is None:
-    found = data.of_split(config, names, "test")
+    found = data.of_pieces(read("test"), names)
   else:
     found = data.read(config, names, settings.path)
   if settings.anomalous_path is not None:
@@ -90,19 +102,26 @@ def marked(sessions: Sessions, label: bool) -> Sessions:
 def joined(parts: list[Sessions]) -> Sessions:
   """Sessions of several, one after the other."""
   sizes = np.concatenate([np.diff(part.bounds) for part in parts])
+  # The symbols of a part stand after those of the parts before it.
+  kinds = [len(part.symbols or ()) for part in parts]
+  shifts, kind = np.cumsum([0, *kinds[:-1]]), kind_for(sum(kinds))
 
   def every(field: str) -> Any:
     values = [getattr(part, field) for part in parts]
     if any(value is None for value in values):
       return None
+    if field == "symbol":
+      values = [
+        np.add(value, shift, dtype=kind, casting="unsafe")
+        for value, shift in zip(values, shifts, strict=True)
+      ]
     if isinstance(values[0], list):
       return [x for value in values for x in value]
     return np.concatenate(values)
 
   found = {field: every(field) for field in Sessions._fields}
-  return Sessions(
-    **{**found, "bounds": np.concatenate([[0], np.cumsum(sizes)])}
-  )
+  found["bounds"] = np.concatenate([[0], np.cumsum(sizes)])
+  return Sessions(**found)
 
 
 def inject(
@@ -172,6 +191,8 @@ def tables(
   for name, scores in found.scores.items():
     threshold = normal.scores[name].threshold(settings.rate)
     flags = scores > threshold
+    if name == COMBINED and settings.rule == "rate":
+      flags = found.flags  # What is short is among them at any rate.
     table[name] = {"threshold": threshold, **row(scores, flags)}
   return table
 
@@ -188,7 +209,8 @@ def figures_by_kind(
   table = {}
   for name, scores in found.scores.items():
     table[name] = {}
-    for kind in anomalies.KINDS:
+    # Of few sessions not every kind has one.
+    for kind in (kind for kind in anomalies.KINDS if kind in kinds):
       some = (kinds == kind) | (kinds == "")
       cells = ranking.cells(scores[which][some], flags[some], kinds[some] != "")
       figures = ranking.figures(cells)
@@ -228,15 +250,18 @@ def run(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
   read = splits.reader(config)
+  refuse_parts(read("train"), config.data)
   began = time.perf_counter()
   detector = learn(build, config, workdir, read("train"))
+  # First what may be refused, then what may take long.
+  sessions, kinds = read_sessions(config, detector.names, read)
+  been_read = time.perf_counter()
   normal = calibrate(build, config, workdir, detector, read, experiment.facts)
   warn(console, normal, settings)
   calibrated = time.perf_counter()
-  sessions, kinds = read_sessions(config, detector.names)
-  been_read = time.perf_counter()
   found = detect(detector, normal, sessions)
   scored = time.perf_counter()
+  clear(folder)
   write_sessions(found, folder, settings.format)
   write_odd(found, detector, folder)
   written = time.perf_counter()
@@ -265,9 +290,9 @@ def run(
     "average_precision_by_kind": by_kind,
     "events": None if labels is None else figures_of_events(found, labels),
     "seconds": {
-      "calibration": calibrated - began,
-      "reading": been_read - calibrated,
-      "scoring": scored - been_read,
+      "reading": been_read - began,
+      "calibration": calibrated - been_read,
+      "scoring": scored - calibrated,
       "scoring_by_the_network": found.seconds,
       "writing": written - scored,
     },
@@ -281,7 +306,7 @@ def run(
   console.print(tabulate(table, settings.rate))
   if by_kind is not None:
     title = "average precision by kind of anomaly"
-    made = Table("score", *anomalies.KINDS, title=title, box=box.SIMPLE)
+    made = Table("score", *by_kind[COMBINED], title=title, box=box.SIMPLE)
     for name, row in by_kind.items():
       made.add_row(name, *(f"{value:.3f}" for value in row.values()))
     console.print(made)
@@ -292,12 +317,20 @@ def run(
   return found
 
 
+def clear(folder: Path):
+  """Removes what an earlier detection has written, for this may write less."""
+  for path in folder.iterdir():
+    if path.name.partition(".")[0] in _WRITTEN:
+      path.unlink()
+
+
 def write_odd(found: Findings, detector: Detector, folder: Path):
   """Writes the events of the sessions that `detect.events` says."""
   settings = detector.config.detect
-  which = np.arange(len(found.flags))
+  some = np.diff(found.bounds) > 0
   if settings.events == "flagged":
-    which = np.flatnonzero(found.flags)
+    some &= found.flags
+  which = np.flatnonzero(some)
   if settings.events == "none" or not len(which):
     return
   part = found.sessions.take(found.distinct.first[which])
@@ -354,7 +387,6 @@ def thresholds(normal: Normal, detector: Detector) -> dict[str, Any]:
       "rate": settings.event_rate,
       "calibration": events.n,
       "resolution": events.resolution,
-      "rate_95": events.interval(settings.event_rate),
       "above": events.threshold(settings.event_rate),
       "unknown": settings.unknown,
       "top_k": settings.top_k,
@@ -369,12 +401,16 @@ def warn(console: Console, normal: Normal, settings: Config):
     "event_rate": (normal.events, settings.event_rate, "events"),
   }
   for name, (calibration, rate, what) in asked.items():
-    low, high = calibration.interval(rate)
-    console.print(
+    line = (
       f"detect.{name}={rate:g}: {calibration.n:,} normal {what} resolve rates"
-      f" from {calibration.resolution:.2g}; that of new ones is"
-      f" {low:.2g} to {high:.2g} in 95 of 100 cases"
+      f" from {calibration.resolution:.2g}"
     )
+    if what == "sessions":  # Events of one session are not independent.
+      low, high = calibration.interval(rate)
+      line += (
+        f"; that of new ones is {low:.2g} to {high:.2g} in 95 of 100 cases"
+      )
+    console.print(line)
     if rate < calibration.resolution:
       print(
         f"detect.{name}={rate:g}: below {calibration.resolution:.2g}, so no"
@@ -420,6 +456,20 @@ def write_json(path: Path, record: dict[str, Any]):
 
   with files.written(path) as file:
     file.write(json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
+
+
+def refuse_parts(pieces: Pieces, settings: Config):
+  """Refuses sessions that a split has cut, without an end that could be odd.
+
+  Raises:
+    UserError: names the field.
+  """
+  if not np.all(pieces.begins & pieces.ends):
+    raise UserError(
+      f"data.split={settings.split!r}: holds out the ends of sessions here, and"
+      " --mode=detect reads whole ones; data.split=documents holds whole ones"
+      " out, and so does a path for each split"
+    )
 
 
 def check(experiment: Experiment, config: Config):

@@ -19,6 +19,7 @@ from seqrnn.experiment import Batch, Carry, Experiment, Params
 # batches on their way keep all cores busy.
 ROWS = 64
 _AHEAD = 8  # Batches on their way.
+NEVER = np.int32(2**31 - 1)  # The rank of what is not among those ranked.
 
 
 class Scores(NamedTuple):
@@ -54,7 +55,7 @@ def figures(
   Returns:
     nll: -log p(target) in nats; of an unknown symbol, which training may never
       have asked for, at least that of a guess, log V.
-    rank: 1 and how many symbols are more likely; of an unknown one V + 1.
+    rank: 1 and how many symbols are more likely; of an unknown one NEVER.
     entropy: of the prediction, in nats.
     ids, chances: where there is a top_k: the most likely symbols, best first,
       and their probabilities [B, N, top_k].
@@ -66,7 +67,7 @@ def figures(
   unknown_BN = targets_BN == UNKNOWN
   found = {
     "nll": jnp.where(unknown_BN, jnp.maximum(nll_BN, jnp.log(V)), nll_BN),
-    "rank": jnp.where(unknown_BN, V + 1, rank_BN),
+    "rank": jnp.where(unknown_BN, NEVER, rank_BN),
     "entropy": metrics.entropy(logits_BNV),
   }
   if top_k:

@@ -19,7 +19,7 @@ from seqrnn import config as configs
 from seqrnn import detect, train
 from seqrnn.data import sessions as data
 from seqrnn.data import splits
-from seqrnn.data.vocabulary import BEGIN, END, PAD
+from seqrnn.data.vocabulary import BEGIN, END, PAD, save
 from seqrnn.detection import detector
 from seqrnn.detection.conformal import Calibration
 from seqrnn.errors import UserError
@@ -139,9 +139,7 @@ def test_events_are_told_with_their_place_and_what_is_likelier(home):
   }
   session = [row for row in rows if row["session"] == "bad.txt:3"]
   assert [row["event"] for row in session] == [
-    *"acd",
-    "<unknown>",
-    "e",
+    *"acdxe",
     "<end>",
   ]
   assert [row["position"] for row in session] == list("012345")
@@ -304,6 +302,25 @@ def test_anomalies_put_in_are_found_by_kind(home, again):
   }
   assert by_kind["combined"]["swap"] > 0.5 > by_kind["unseen"]["swap"]
   assert report["events"]["auroc"] > 0.6
+  # Of 300 sessions 2 are made odd: in two ways.
+  again(path=str(folder / "good.txt"), anomalous_path=None, inject=0.007)
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  by_kind = report["average_precision_by_kind"]
+  assert list(by_kind["combined"]) == ["swap", "drop"]
+
+
+def test_what_an_earlier_detection_has_written_goes(home, again):
+  folder, _, _ = home
+  where = folder / "run/detect"
+  again(events="all", format="jsonl.gz")
+  (where / "sessions.csv.tmp").write_text("killed")
+  (where / "notes.txt").write_text("mine")
+  again(events="none")
+  names = {path.name for path in where.iterdir()}
+  assert names == {
+    *("sessions.csv", "report.json", "thresholds.json"),
+    *("calibration.npz", "notes.txt"),
+  }
 
 
 def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
@@ -337,14 +354,28 @@ def test_a_rate_that_nothing_resolves_is_told(again, capsys):
   [
     ({"head": "joint"}, "config.detect.head='joint': .* has forward"),
     ({"scores": "max,men"}, "config.detect.scores='max,men': must be some of"),
+    ({"scores": "max,max"}, "config.detect.scores='max,max': .*, each once"),
     ({"inject": 0.1}, "config.detect.inject=0.1: the sessions have labels"),
     ({"path": "none.txt"}, "detect.path='none.txt': no such file"),
     ({"path": None}, "config.detect.anomalous_path=.*: needs detect.path"),
   ],
 )
-def test_what_cannot_be_is_refused(again, changes, message):
+def test_what_cannot_be_is_refused_before_folds_are_trained(
+  home, again, changes, message
+):
   with pytest.raises(UserError, match=f"^{message}"):
-    again(**changes)
+    again(**changes, folds=3)
+  assert not (home[0] / "run/folds/1-of-3").exists()
+
+
+@pytest.mark.parametrize("split", ["auto", "tails"])
+def test_parts_of_sessions_are_refused(tmp_path, split):
+  (tmp_path / "few.txt").write_text("a b a b a b a b a b a b\n" * 5)
+  fields = {"data.split": split, "data.path": str(tmp_path / "few.txt")}
+  config = tiny(tmp_path, {**FIELDS, **fields})
+  save(tmp_path / "vocabulary.json", language_model.prepare(config))
+  with pytest.raises(UserError, match=f"^data.split='{split}': holds out the"):
+    detect.run(experiments.build, config, tmp_path)
 
 
 def test_the_protocol_of_deeplog(tmp_path):
@@ -386,6 +417,13 @@ def test_the_protocol_of_deeplog(tmp_path):
     assert found.flags[d] == odd
     if len(ids) > 3:
       assert found.offsets[d] == 3
+  # All that is flagged is too short for an event to be scored.
+  (tmp_path / "new.txt").write_text("a b c d e\na")
+  config.detect.update({"rule": "rate", "rate": 1e-4})
+  found = detect.run(experiments.build, config, tmp_path / "run")
+  assert found.flags.tolist() == [False, True]
+  report = json.loads((tmp_path / "run/detect/report.json").read_text())
+  assert report["figures"]["combined"]["flagged"] == 1
   config.data.step = 2
   with pytest.raises(UserError, match="^data.step=2 with data.mapping"):
     detect.check(run.experiment, config)

@@ -277,6 +277,23 @@ def test_a_run_is_followed_or_refused(
   assert told(found) == [("x", "a"), ("x", "<end>")]
 
 
+def test_a_damaged_calibration_is_none(tmp_path):
+  path = tmp_path / "calibration.npz"
+  nll = np.random.default_rng(0).exponential(size=40)
+  np.savez_compressed(path, nll=nll, event_counts=np.ones(40))
+  content, refused = path.read_bytes(), 0
+  for place in range(len(content)):
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << place % 8
+    path.write_bytes(damaged)
+    try:
+      follow.read_normal(path)
+    except UserError as error:
+      refused += 1
+      assert str(error) == f"{path}: must be as --mode=detect writes it"
+  assert refused > len(content) / 2
+
+
 def test_only_detection_follows(capsys):
   assert run.main(["run.py", "--config=configs/rnn.py", "--follow"]) == 2
   assert "--follow: goes with --mode=detect" in capsys.readouterr().err

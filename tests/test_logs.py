@@ -312,7 +312,8 @@ def test_a_table_has_an_event_a_row(tmp_path):
   found = sessions.read(config, known, config.data.path)
   assert found.names == ["x", "y"]
   assert found.ids.tolist() == [4, 5, UNKNOWN, 4]
-  assert found.unknown.tolist() == [None, None, "E2", None]
+  read = [found.symbols[n] for n in found.symbol]
+  assert read == ["E1", "E 3", "E2", "E1"]
   assert found.bounds.tolist() == [0, 2, 4]
   assert found.lines.tolist() == [7, 10, 9, 11]
   assert found.timestamps == ["10:00", "10:02", "10:01", ""]

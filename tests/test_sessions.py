@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import tiny
 
-from seqrnn.data import sessions
+from seqrnn.data import sessions, splits
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
@@ -72,7 +72,7 @@ def test_one_id_a_line_is_a_session_a_file(tmp_path):
 def test_equal_sessions_are_found_and_taken(tmp_path):
   folder = tmp_path / "logs"
   folder.mkdir()
-  written(folder, 1)
+  expected = written(folder, 1)
   found = sessions.read(settings(tmp_path), KNOWN, str(folder))
   each = [tuple(part.tolist()) for part in ids(found)]
   once = list(dict.fromkeys(each))
@@ -81,6 +81,9 @@ def test_equal_sessions_are_found_and_taken(tmp_path):
   assert [once[n] for n in distinct.which] == each
   assert distinct.counts.tolist() == [each.count(one) for one in once]
   index = np.array([7, 3, 3, 0])
+  assert [found.symbols[n] for n in found.symbol[:9]] == [
+    event for _, _, events in expected for event in events
+  ][:9]
   few = found._replace(
     timestamps=[str(n) for n in range(len(found.ids))],
     labels=np.arange(len(each)) % 2 == 0,
@@ -90,6 +93,7 @@ def test_equal_sessions_are_found_and_taken(tmp_path):
   assert few.timestamps[0] == str(found.bounds[7])
   assert few.labels.tolist() == [False, False, False, True]
   assert few.lines[-1] == found.lines[found.bounds[1] - 1]
+  assert few.symbols[few.symbol[0]] == expected[7][2][0]
 
 
 def test_batches_have_the_events_between_begin_and_end(tmp_path):
@@ -116,8 +120,9 @@ def test_a_split_is_read_as_its_files_are(tmp_path):
   written(folder, 3)
   config = settings(tmp_path, path=str(folder), split="last_documents")
   every = sessions.read(config, KNOWN, str(folder))
+  read = splits.reader(config)
   parts = [
-    sessions.of_split(config, KNOWN, split)
+    sessions.of_pieces(read(split), KNOWN)
     for split in ("train", "validation", "test")
   ]
   assert sum((part.names for part in parts), []) == every.names
@@ -134,6 +139,7 @@ def test_a_split_is_read_as_its_files_are(tmp_path):
     ("s,l\nx:1,1\n", "labels.csv: has no label for session 'x:2'"),
     ("s,l\nx:1\n", "labels.csv:2: must have two columns, a session and its"),
     ("s,l\nx:1,1,1\n", "labels.csv:2: has more columns than the header"),
+    ("s,l\nx:1,1\nx:1,0\n", "labels.csv:3: session 'x:1' has another label"),
     ('s,l\n"x', "labels.csv:2: unexpected end of data"),
   ],
 )

@@ -30,7 +30,9 @@ class Sessions(NamedTuple):
     timestamps: of the events, as they were written; None: there are none.
     labels: bool [sessions], whether it is an anomaly; None: nobody says.
     line_labels: bool [events], likewise.
-    unknown: object [events], what an event was that is unknown; None: not kept.
+    symbol: unsigned [events], what was read: indices into `symbols`; None: it
+      is not known.
+    symbols: the distinct ones; None: likewise.
   """
 
   ids: np.ndarray
@@ -40,7 +42,8 @@ class Sessions(NamedTuple):
   timestamps: list[str] | None = None
   labels: np.ndarray | None = None
   line_labels: np.ndarray | None = None
-  unknown: np.ndarray | None = None
+  symbol: np.ndarray | None = None
+  symbols: list[str] | None = None
 
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of them, in the order of `index`."""
@@ -55,7 +58,8 @@ class Sessions(NamedTuple):
       None if times is None else [times[i] for i in places.tolist()],
       None if self.labels is None else self.labels[index],
       None if self.line_labels is None else self.line_labels[places],
-      None if self.unknown is None else self.unknown[places],
+      None if self.symbol is None else self.symbol[places],
+      self.symbols,
     )
 
   def distinct(self) -> "Distinct":
@@ -136,17 +140,8 @@ def read(
   return of_pieces(splits.whole(corpus), vocabulary)
 
 
-def of_split(config: Config, vocabulary: Vocabulary, split: str) -> Sessions:
-  """The sessions of a split.
-
-  Raises:
-    UserError: as `splits.reader`.
-  """
-  return of_pieces(splits.reader(config)(split), vocabulary)
-
-
 def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
-  """The sessions that documents, or pieces of them, are."""
+  """The sessions that whole documents are."""
   corpus, document = pieces.corpus, pieces.document
   places, bounds = ranges(pieces.starts, pieces.stops)
   lines = None
@@ -162,19 +157,17 @@ def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
     odd = np.array([_is_odd(label) for label in corpus.tags.symbols], bool)
     line_labels = odd[corpus.tags.ids[places]]
     labels = np.logical_or.reduceat(line_labels, bounds[:-1])
-  ids = vocabulary.encode(corpus.symbols)[corpus.ids[places]]
-  unknown = np.full(len(ids), None)
-  for place in np.flatnonzero(ids == UNKNOWN).tolist():
-    unknown[place] = corpus.symbols[int(corpus.ids[places[place]])]
+  symbol = corpus.ids[places]
   return Sessions(
-    ids,
+    vocabulary.encode(corpus.symbols)[symbol],
     bounds,
     [corpus.names[int(j)] for j in document],
     lines,
     timestamps,
     labels,
     line_labels,
-    unknown,
+    symbol,
+    corpus.symbols,
   )
 
 
@@ -186,14 +179,17 @@ def with_labels(sessions: Sessions, path: str) -> Sessions:
   Raises:
     UserError: it cannot be read, is not that, or lacks a session.
   """
-  odd = {}
+  odd: dict[str, bool] = {}
   for number, row in rows(Source(path, Path(path)), "strict"):
     if len(row) != 2 or None in row.values():
       raise UserError(
         f"{path}:{number}: must have two columns, a session and its label"
       )
     name, label = row.values()
-    odd[name] = _is_odd(label)
+    if odd.setdefault(name, _is_odd(label)) != _is_odd(label):
+      raise UserError(
+        f"{path}:{number}: session {name!r} has another label further up"
+      )
   missing = next((name for name in sessions.names if name not in odd), None)
   if missing is not None:
     raise UserError(f"{path}: has no label for session {missing!r}")

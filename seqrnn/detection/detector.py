@@ -7,7 +7,6 @@ each scored by a detector that has not seen it.
 import copy
 import json
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +43,7 @@ class Scored(NamedTuple):
 
   Attributes:
     nll: surprisal in nats [N], a floor under unknown ones.
-    rank: 1 and how many events are likelier [N]; of an unknown one all.
+    rank: 1 and how many events are likelier [N]; NEVER of an unknown one.
     targets: their ids [N].
     bounds: int64 [D + 1].
     scores: name -> float64 [D], higher is odder.
@@ -104,7 +103,7 @@ class Detector(NamedTuple):
     found = self.say(sessions, 0)
     seconds = time.perf_counter() - began
     bounds, rank = found.bounds, found.values["rank"]
-    unknown = rank > len(self.names)
+    unknown = rank == scoring.NEVER
     nll = found.values["nll"].astype(np.float64)
     nll = np.where(unknown, np.maximum(nll, settings.unknown), nll)
     scores = aggregate(
@@ -209,15 +208,15 @@ def chosen(settings: Config) -> list[str]:
   """The scores that are combined.
 
   Raises:
-    UserError: there is none of a name.
+    UserError: there is none of a name, or one comes twice.
   """
   names = [name.strip() for name in settings.scores.split(",")]
   known = (*SCORES, *baselines.BASELINES)
   for name in names:
-    if name not in known:
+    if name not in known or names.count(name) > 1:
       raise UserError(
         f"config.detect.scores={settings.scores!r}: must be some of"
-        f" {', '.join(known)}, separated by commas"
+        f" {', '.join(known)}, separated by commas, each once"
       )
   return names
 
@@ -277,8 +276,8 @@ def calibrate(
   )
   path = workdir / "detect" / "calibration.npz"
   path.parent.mkdir(exist_ok=True)
-  arrays = load(path, rests_on)
-  if arrays is None:
+  arrays = load(path)
+  if str(arrays.pop("rests_on", "")) != rests_on:
     parts = cross_fit(build, config, workdir, detector, read)
     arrays = gathered(parts)
     with files.written(path, "wb") as file:
@@ -287,14 +286,13 @@ def calibrate(
   return normal_of(arrays, settings)
 
 
-def load(path: Path, rests_on: str) -> dict[str, np.ndarray] | None:
-  """The arrays of a file that rest on just this; None where there is none."""
+def load(path: Path) -> dict[str, np.ndarray]:
+  """The arrays that `calibrate` wrote; none where the file is not whole."""
   try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {name: file[name] for name in file.files}
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-    return None
-  return arrays if str(arrays.pop("rests_on", "")) == rests_on else None
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+      return {name: found[name] for name in found.files}
+  except Exception:  # Of a damaged archive anything may come.
+    return {}
 
 
 def gathered(parts: list[Scored]) -> dict[str, np.ndarray]:

@@ -18,8 +18,9 @@ from rich.padding import Padding
 from seqrnn import files
 from seqrnn.data.sessions import Distinct, Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.errors import escaped
 from seqrnn.predict import quoted, shown
-from seqrnn.scoring import Scores
+from seqrnn.scoring import NEVER, Scores
 
 
 class Findings(NamedTuple):
@@ -32,7 +33,7 @@ class Findings(NamedTuple):
     distinct: which of them are equal.
     names: of the events.
     nll: surprisal in nats [N].
-    rank: 1 and how many events are likelier [N].
+    rank: 1 and how many events are likelier [N]; NEVER of an unknown one.
     targets: ids of the events [N].
     bounds: int64 [D + 1]; d has the events bounds[d] : bounds[d + 1].
     offsets: the place in the session of the first event that is scored [D].
@@ -87,15 +88,22 @@ class Findings(NamedTuple):
     start = int(self.bounds[d])
     targets = self.targets[start + first : start + stop].tolist()
     names = self.names.names(targets)
-    if self.sessions.unknown is not None:
-      place = int(self.sessions.bounds[j] + self.offsets[d]) + first
-      for n, target in enumerate(targets):
-        if target == UNKNOWN:
-          names[n] = f"? {self.sessions.unknown[place + n]}"
+    for n, target in enumerate(targets):
+      symbol = self.as_read(j, int(self.offsets[d]) + first + n)
+      if target == UNKNOWN and symbol is not None:
+        names[n] = f"? {symbol}"
     return names
 
+  def as_read(self, j: int, place: int) -> str | None:
+    """An event of session j as it was read; an end was not."""
+    start, stop = self.sessions.bounds[j : j + 2]
+    symbol, symbols = self.sessions.symbol, self.sessions.symbols
+    if symbol is None or symbols is None or not 0 <= place < stop - start:
+      return None
+    return symbols[int(symbol[start + place])]
+
   def timestamp(self, j: int, place: int) -> str | None:
-    """Likewise, its time."""
+    """The time of an event of session j; an end has none."""
     start, stop = self.sessions.bounds[j : j + 2]
     if self.sessions.timestamps is None or not 0 <= place < stop - start:
       return None
@@ -204,7 +212,7 @@ def write_events(
     chances = np.exp(-found.nll[part])
     near = found.rank[part] <= top_k
     ranks = found.rank[part].tolist()
-    unknown = found.rank[part] > len(found.names)
+    unknown = found.targets[part] == UNKNOWN
     alternatives = [[] for _ in chances]
     if K:
       alternatives = [
@@ -218,7 +226,7 @@ def write_events(
         _shorts(found.nll[part]),
         _shorts(found.nll[part] / math.log(2)),
         _shorts(chances),
-        [r if r <= len(found.names) else None for r in ranks],
+        [r if r != NEVER else None for r in ranks],
         near.astype(int).tolist(),
         _shorts(np.where(near, 1.0, chances)),
         _shorts(more["entropy"]),
@@ -235,13 +243,17 @@ def write_events(
       if place_of[d] < 0:
         continue
       name, first = sessions.names[j], int(found.offsets[d])
-      for place, row in enumerate(rows(d), first):
+      targets = found.targets[slice(*found.bounds[d : d + 2])].tolist()
+      for n, (event, *row) in enumerate(rows(d)):
+        place = first + n
         where: list[Any] = [name, place]
         if sessions.lines is not None:
           where.append(found.line(j, place))
         if sessions.timestamps is not None:
           where.append(found.timestamp(j, place))
-        write(where + row)
+        if targets[n] == UNKNOWN:  # Equal sessions may have others.
+          event = escaped(found.as_read(j, place) or event)
+        write([*where, event, *row])
 
 
 def _shorts(values: np.ndarray) -> Any:

@@ -9,7 +9,6 @@ import bisect
 import json
 import math
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +25,7 @@ from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.detection.conformal import Calibration
-from seqrnn.detection.detector import even
+from seqrnn.detection.detector import even, load
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
@@ -107,7 +106,7 @@ def parse(text: str) -> tuple[str, str | None, bool] | None:
   """
   if not text.startswith("{"):
     pair = text.split("\t") if "\t" in text else text.split()
-    return (*pair, False) if len(pair) == 2 and all(pair) else None
+    return (pair[0], pair[1], False) if len(pair) == 2 and all(pair) else None
   try:
     fields = json.loads(text)
   except (ValueError, RecursionError):
@@ -276,10 +275,10 @@ def read_normal(path: Path) -> Calibration:
   Raises:
     UserError: it has not.
   """
+  arrays = load(path)
   try:
-    with np.load(path, allow_pickle=False) as file:
-      return Calibration(even(file["nll"]), file["event_counts"])
-  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+    return Calibration(even(arrays["nll"]), arrays["event_counts"])
+  except (KeyError, TypeError, ValueError):
     raise UserError(f"{path}: must be as --mode=detect writes it") from None
 
 
