@@ -95,7 +95,8 @@ def run_trial(search: Search, trial: Trial, show: Callable[[], None]):
     search.study.tell(trial, value, state)
     board.write(search)
   show()
-  jax.clear_caches()  # Other trials have other programs.
+  if list(search.space) != [space.LEARNING_RATE]:
+    jax.clear_caches()  # Other trials have other programs.
 
 
 def oversee(search: Search, count: int, show: Callable[[], None]):
