@@ -105,15 +105,20 @@ def run(
     workdir, config, shapes(experiment), sharding.replicated(mesh)
   )
   split = config.evaluate.split
-  figures = evaluator(experiment, mesh)(
+  labels = experiment.vocabularies.get("labels")
+
+  count = confusion.totals(experiment)
+
+  def totals(params, carry, batch):
+    after, found = experiment.loss(params, carry, batch, None)[1]
+    if labels is None:
+      return after, (found, ())
+    return after, (found, count(params, carry, batch)[1])
+
+  sums, counts_VV = summed(totals, experiment, mesh)(
     restored.params, experiment.batches(split, 0)
   )
-  assert figures is not None, "nothing stops this evaluation"
-  labels = experiment.vocabularies.get("labels")
-  counts_VV = None
-  if labels is not None:
-    count = summed(confusion.totals(experiment), experiment, mesh)
-    counts_VV = count(restored.params, experiment.batches(split, 0))
+  figures = metrics.finish(sums, experiment.unit)
   if jax.process_index():
     return figures
   table = Table(title=f"{workdir}, step {restored.step}: {split} split")
