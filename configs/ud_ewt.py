@@ -6,8 +6,8 @@ characters; an output a word gives its tag. Words that come once in training are
 unknown, so that the model learns what to do with those.
 Source: the tagger of Ling et al. 2015, with word embeddings beside the
 characters as Plank et al. 2016 have them.
-Expected: test 93.1 % of the tags right (jax 0.10.1, seed 0; RESULTS.md). The most
-frequent tag of each word has 86.2.
+Expected: test 93.1 % of the tags right (jax 0.10.1, seed 0; RESULTS.md). The
+most frequent tag of each word has 86.2.
 Command: python run.py --config=configs/ud_ewt.py \
   --config.data.train_path=ud_ewt/en_ewt-ud-train.conllu \
   --config.data.validation_path=ud_ewt/en_ewt-ud-dev.conllu \
