@@ -106,7 +106,6 @@ def run(
   )
   split = config.evaluate.split
   labels = experiment.vocabularies.get("labels")
-
   count = confusion.totals(experiment)
 
   def totals(params, carry, batch):

@@ -41,23 +41,6 @@ def dot(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
   )
 
 
-def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> jax.Array:
-  """`dot` for the body of a loop in which b does not change.
-
-  Where b is large and a has few rows, XLA's CPU product takes up to twice as
-  long as that of b.T and a.T; the loop makes b.T once, before its first step.
-  Measured with one row and with whole vectors of 16; others lose by it.
-  """
-  B = a_BD.shape[0]
-  few = B == 1 or (B % 16 == 0 and B <= 64)
-  large = min(b_DK.shape) >= 512
-  if dtype is None and few and large and jax.default_backend() == "cpu":
-    # Without barriers XLA turns it back into a @ b.
-    first_KD = lax.optimization_barrier(b_DK.T)
-    return lax.optimization_barrier(first_KD @ a_BD.T).T
-  return dot(a_BD, b_DK, dtype)
-
-
 def kernel_gradient(x: jax.Array, d: jax.Array, dtype: Any = None) -> jax.Array:
   """Sum of x.T @ d over all positions, [D, K]: one product a device.
 
@@ -94,6 +77,36 @@ def _product_backward(dtype, saved, d):
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> jax.Array:
+  """`dot` for the body of a loop in which b does not change.
+
+  Where b is large and a has few rows, XLA's CPU product takes up to twice as
+  long as that of b.T and a.T; the loop makes b.T once, before its first step.
+  Measured with one row and with whole vectors of 16; others lose by it.
+  """
+  made: Any = _step_dot(a_BD, b_DK, dtype)
+  return made
+
+
+def _kernel_first(a_BD, b_DK, dtype):
+  B = a_BD.shape[0]
+  few = B == 1 or (B % 16 == 0 and B <= 64)
+  large = min(b_DK.shape) >= 512
+  if dtype is None and few and large and jax.default_backend() == "cpu":
+    # Without barriers XLA turns it back into a @ b.
+    first_KD = lax.optimization_barrier(b_DK.T)
+    return lax.optimization_barrier(first_KD @ a_BD.T).T
+  return dot(a_BD, b_DK, dtype)
+
+
+# JAX's own gradient would turn that of b at every step.
+_step_dot = jax.custom_vjp(_kernel_first, nondiff_argnums=(2,))
+_step_dot.defvjp(
+  lambda a_BD, b_DK, dtype: (_kernel_first(a_BD, b_DK, dtype), (a_BD, b_DK)),
+  _product_backward,
+)
 
 
 @jax.custom_vjp
