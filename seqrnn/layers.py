@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqrnn.cells import Cell
+from seqrnn.dropout import Dropout, kept
 from seqrnn.experiment import Carry
 from seqrnn.products import Lookup
 from seqrnn.scan import hold, parallel, scan
@@ -49,8 +50,8 @@ class Recurrent(nn.Module):
   zoneout: tuple[float, float] = (0.0, 0.0)
 
   def setup(self):
-    self.drop_weights = nn.Dropout(self.weight_drop)
-    self.drop_state = nn.Dropout(self.recurrent_dropout)
+    self.drop_weights = Dropout(self.weight_drop)
+    self.drop_state = Dropout(self.recurrent_dropout)
 
   def __call__(self, x_BTD, mask_BT, carry, train=False):
     x_TBD = x_BTD.swap() if isinstance(x_BTD, Lookup) else x_BTD.swapaxes(0, 1)
@@ -95,7 +96,7 @@ class Recurrent(nn.Module):
       if not train:
         return jnp.where(mask_TB, 1 - rate, 0).astype(leaf_BH.dtype)
       shape = (*mask_BT.shape, leaf_BH.shape[-1])
-      new_BTH = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
+      new_BTH = kept(self.make_rng("dropout"), 1 - rate, shape)
       return (mask_BT[..., None] & new_BTH).swapaxes(0, 1)
 
     return jax.tree.map(one, places, carry)
@@ -197,8 +198,8 @@ class Stack(nn.Module):
   reverse: bool = False
 
   def setup(self):
-    self.drop = nn.Dropout(self.dropout)
-    self.drop_units = nn.Dropout(self.variational_dropout, broadcast_dims=(1,))
+    self.drop = Dropout(self.dropout)
+    self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
     if self.variational_dropout and self.has_rng("dropout"):
       self.units_key = self.make_rng("dropout")
 

@@ -10,6 +10,7 @@ from flax import linen as nn
 from seqrnn import cells, layers, metrics
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
+from seqrnn.dropout import Dropout
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
 from seqrnn.products import Lookup, product, rows
@@ -144,13 +145,9 @@ class SequenceModel(nn.Module):
         # As the softmax's kernel too, it must start small.
         embedding_init=cells.uniform(0.1) if self.tied else embedding_init,
       )
-      self.drop = nn.Dropout(self.dropout)
-      self.drop_units = nn.Dropout(
-        self.variational_dropout, broadcast_dims=(1,)
-      )
-      self.drop_symbols = nn.Dropout(
-        self.embedding_dropout, broadcast_dims=(1,)
-      )
+      self.drop = Dropout(self.dropout)
+      self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
+      self.drop_symbols = Dropout(self.embedding_dropout, broadcast_dims=(1,))
     if self.tied:
       self.head_bias = self.param(
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)

@@ -51,7 +51,10 @@ def kernel_gradient(x: jax.Array, d: jax.Array, dtype: Any = None) -> jax.Array:
   """
   if x.ndim == 2:
     return dot(x.T, d, dtype)
-  return jnp.sum(dot(merge(x).swapaxes(1, 2), merge(d), dtype), axis=0)
+  x, d = merge(x), merge(d)
+  if x.shape[0] == 1:  # XLA would turn x by a copy of its own, which is slow.
+    return dot(x[0].T, d[0], dtype)
+  return jnp.sum(dot(x.swapaxes(1, 2), d, dtype), axis=0)
 
 
 def product(x: jax.Array, kernel_DK: jax.Array, dtype: Any = None) -> jax.Array:
