@@ -77,10 +77,10 @@ class Case(NamedTuple):
 
 
 def spread(values: Iterable[float], digits: int = 3) -> str:
-  """Mean ± standard deviation; of one value there is none."""
+  """Mean ± standard deviation; that of equal values is not said."""
   values = list(values)
   mean = f"{statistics.mean(values):.{digits}f}"
-  if len(values) == 1:
+  if len(set(values)) == 1:
     return mean
   return f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
@@ -500,11 +500,11 @@ _HEAD = """\
 
 Made by `benchmarks/detection.py`; not to be edited. A case is trained and
 detected with by the commands below it, once with each of the seeds that are
-named. Figures are mean ± standard deviation over them (of one seed, its figure
-alone), of the best checkpoint by the loss of held-out sessions. Recipes were
-chosen by that loss too; what was not is said. Seconds are wall and, in
-brackets, CPU seconds of both cores together, on 2 cores of a machine that was
-busy with other work: upper bounds.
+named. Figures are mean ± standard deviation over them (where the seed changes
+nothing, or there is one, the figure alone), of the best checkpoint by the loss
+of held-out sessions. Recipes were chosen by that loss too; what was not is
+said. Seconds are wall and, in brackets, CPU seconds of both cores together, on
+2 cores of a machine that was busy with other work: upper bounds.
 
 DATA is a folder with `hdfs/` (DeepLog's sessions of the logs of Xu et al. 2009:
 `hdfs_train`, `hdfs_test_normal.gz` and `hdfs_test_abnormal`, as in
