@@ -9,7 +9,7 @@ cross-entropy over all targets), RMSprop and clipping by value, in float32:
 
   embedding of width H -> layers x LSTM or GRU -> softmax over V symbols
 
-dropout, where there is any, is after each layer. `towers` are a forward and a
+dropout, where there is any, is after the embedding and each layer. `towers` are a forward and a
 backward stack that meet below the softmax, where symbol t is predicted from
 the states at t - 1 and t + 1; `one` is a bidirectional layer whose two last
 states predict one symbol.
@@ -134,6 +134,7 @@ def flax(case: Case):
     @nn.compact
     def __call__(self, ids_BT):
       x = nn.Embed(case.V, case.H)(ids_BT)
+      x = nn.Dropout(case.dropout, deterministic=False)(x)
 
       def tower(x, reverse=False):
         for _ in range(case.layers):
@@ -215,7 +216,7 @@ def pytorch(case: Case, threads: int):
       self.head = nn.Linear(case.H * (2 if two else 1), case.V)
 
     def forward(self, ids_TB):
-      x = self.embedding(ids_TB)
+      x = self.drop(self.embedding(ids_TB))
       ahead, last = self.ahead(x)
       if case.kind == "one":
         h = last[0] if case.cell == "lstm" else last
@@ -262,6 +263,8 @@ def keras(case: Case, backend: str):
   kind = kinds[case.cell]
   inputs = K.Input((case.T,), dtype="int32")
   x = K.layers.Embedding(case.V, case.H)(inputs)
+  if case.dropout:
+    x = K.layers.Dropout(case.dropout)(x)
 
   def tower(x, backwards=False):
     for n in range(case.layers):

@@ -12,7 +12,9 @@ from flax import linen as nn
 from jax import lax
 
 
-def kept(key: jax.Array, share: float, shape: Sequence[int]) -> jax.Array:
+def kept(
+  key: jax.Array, share: float, shape: Sequence[int], swap: bool = False
+) -> jax.Array:
   """True with probability `share`, each for itself, in an array of that shape.
 
   Args:
@@ -20,11 +22,14 @@ def kept(key: jax.Array, share: float, shape: Sequence[int]) -> jax.Array:
     share: between 0 and 1. A multiple of 1/256 is met exactly, others are
       rounded to 1/65536.
     shape: of at least one axis.
+    swap: give the same with the first two axes in turn.
   """
   bits, dtype = (8, jnp.uint8) if share * 256 % 1 == 0 else (16, jnp.uint16)
   at_once = 32 // bits
   *front, last = shape
   words = jax.random.bits(key, (*front, -(-last // at_once)), jnp.uint32)
+  if swap:  # The draw is a quarter, or half, of what is made of it.
+    words, front = words.swapaxes(0, 1), [front[1], front[0]]
   numbers = lax.bitcast_convert_type(words, dtype).reshape(*front, -1)
   most = min(max(round(share * 2**bits), 1), 2**bits - 1)
   return numbers[..., :last] < jnp.asarray(most, dtype)
@@ -59,4 +64,9 @@ class Dropout(nn.Module):
       for axis, size in enumerate(x.shape)
     ]
     share = 1 - self.rate
-    return jnp.where(kept(key, share, shape), x / share, 0)
+    if x.ndim != 3:
+      return jnp.where(kept(key, share, shape), x / share, 0)
+    # What layers give, [B, T, H], has T first in memory. A draw in that order
+    # would make rows depend on how many there are.
+    kept_TBH = kept(key, share, shape, swap=True)
+    return jnp.where(kept_TBH, x.swapaxes(0, 1) / share, 0).swapaxes(0, 1)

@@ -20,6 +20,16 @@ def test_the_share_is_kept(share, shape):
   assert abs(got.mean() - share) < spread
 
 
+def test_rows_do_not_depend_on_how_many_there_are():
+  x = jnp.ones((6, 5, 9))
+  drop = lambda x: Dropout(0.3).apply(
+    {}, x, deterministic=False, rng=jax.random.key(5)
+  )
+  np.testing.assert_array_equal(drop(x)[:4], drop(x[:4]))
+  got = kept(jax.random.key(5), 0.7, x.shape)
+  np.testing.assert_array_equal(drop(x) != 0, got)
+
+
 def test_numbers_of_one_draw_are_independent():
   got = np.asarray(kept(jax.random.key(1), 0.5, (4000, 32))).astype(float)
   correlation = np.corrcoef(got.T) - np.eye(32)
