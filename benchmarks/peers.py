@@ -9,10 +9,10 @@ cross-entropy over all targets), RMSprop and clipping by value, in float32:
 
   embedding of width H -> layers x LSTM or GRU -> softmax over V symbols
 
-dropout, where there is any, is after the embedding and each layer. `towers` are a forward and a
-backward stack that meet below the softmax, where symbol t is predicted from
-the states at t - 1 and t + 1; `one` is a bidirectional layer whose two last
-states predict one symbol.
+dropout, where there is any, is after the embedding and each layer. `towers` are
+a forward and a backward stack that meet below the softmax, where symbol t is
+predicted from the states at t - 1 and t + 1; `one` is a bidirectional layer
+whose two last states predict one symbol.
 """
 
 import json

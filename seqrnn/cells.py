@@ -1,9 +1,10 @@
 """One time step of every cell.
 
 A cell has three parts. `inputs` is all that depends on the input alone: one
-product for the whole sequence. `h @ recurrent_kernel` is the recurrent
-product. `gates` is all else of a step, and knows no product. `Cell.__call__`,
-one step, is made of the last two; `layers.Recurrent` scans it over time.
+product for the whole sequence. `recurrent` is h @ recurrent_kernel, the
+recurrent product. `gates` is all else of a step, and knows no product.
+`Cell.__call__`, one step, is made of the last two; `layers.Recurrent` scans it
+over time.
 
 A cell that does not fit says so by `path`: "plain" has products of its own in
 `__call__` and is scanned as it stands; "parallel" is linear in its carry
@@ -138,6 +139,8 @@ class Cell(nn.Module):
   # How many parameters a layer has, of D inputs; D is V where they are ids.
   formula: ClassVar[Any] = "HD + H² + H"
   additive = True  # Whether `gates` sees z and u as their sum only.
+  # The name of a parameter [H] that the last H of h @ R have beside; or None.
+  recurrent_bias: ClassVar[Any] = None
   # How it goes through time: fused (seqrnn/scan.py), plain (nn.scan of
   # `__call__`) or parallel (`Linear`).
   path: ClassVar[Any] = "fused"
@@ -188,16 +191,23 @@ class Cell(nn.Module):
     """The input product, x_NK or x_TBK, plus the bias."""
     return x + along(x, self.bias)
 
+  def recurrent(self, h_BH: jax.Array) -> jax.Array:
+    """The recurrent product u_BK, with its bias where it has one."""
+    u_BK = step_dot(h_BH, self.recurrent_kernel, self.products)
+    if self.recurrent_bias is None:
+      return u_BK
+    before = u_BK.shape[-1] - self.hidden_size
+    return u_BK + jnp.pad(getattr(self, self.recurrent_bias), (before, 0))[None]
+
   def gates(self, carry: Carry, z_BK: jax.Array, u_BK: jax.Array) -> Carry:
-    """The rest of a step, `u_BK` being the recurrent product."""
+    """The rest of a step, `u_BK` being what `recurrent` gives."""
     raise NotImplementedError
 
   def __call__(
     self, carry: Carry, z_BK: jax.Array, drop_BH: jax.Array | None = None
   ) -> Carry:
     """One time step; the recurrent product reads h times `drop_BH`."""
-    h_BH = dropped(self.hidden(carry), drop_BH)
-    u_BK = step_dot(h_BH, self.recurrent_kernel, self.products)
+    u_BK = self.recurrent(dropped(self.hidden(carry), drop_BH))
     return self.gates(carry, z_BK, u_BK)
 
   def initial_carry(self, batch_size: int) -> Carry:
@@ -260,6 +270,7 @@ class GRU(Cell):
   gate_count = 3
   formula = "3(HD + H² + H) + H"
   additive = False
+  recurrent_bias = "reset_bias"
 
   def setup_gates(self, init):
     self.reset_bias = self.param("reset_bias", init, (self.hidden_size,))
@@ -269,7 +280,7 @@ class GRU(Cell):
     rz_z, n_z = jnp.split(z_BK, [2 * H], axis=-1)
     rz_u, n_u = jnp.split(u_BK, [2 * H], axis=-1)
     r, z = activate((SIGMOID, SIGMOID), rz_z + rz_u)
-    n = keep(jnp.tanh(n_z + r * keep(n_u + self.reset_bias[None])))
+    n = keep(jnp.tanh(n_z + r * keep(n_u)))
     return (1 - z) * n + z * carry
 
 

@@ -59,6 +59,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     cell: not bound to parameters.
     reverse: from the last step to the first.
   """
+  outside = {*OUTSIDE, cell.recurrent_bias} - {None}
 
   @jax.custom_vjp
   def run(params, carry, z_TBK, take, drop_BH=None):
@@ -71,7 +72,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     return lax.scan(step, carry, (z_TBK, take), reverse=reverse)
 
   def forward(params, first, z_TBK, take, drop_BH):
-    own = {name: p for name, p in params.items() if name not in OUTSIDE}
+    own = {name: p for name, p in params.items() if name not in outside}
 
     @partial(
       jax.checkpoint,
@@ -85,7 +86,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     def step(carry, inputs):
       z_BK, take = inputs
       h_BH = dropped(cell.hidden(carry), drop_BH)
-      u_BK = step_dot(h_BH, params["recurrent_kernel"], cell.products)
+      u_BK = cell.apply({"params": params}, h_BH, method="recurrent")
       if cell.additive:
         new, back = jax.vjp(
           lambda own, carry, a: gates(own, carry, a, jnp.zeros_like(a)),
@@ -103,7 +104,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
 
   def backward(saved, cotangents):
     params, first, h_TBH, take, drop_BH, back = saved
-    own = params.keys() - set(OUTSIDE)
+    own = params.keys() - outside
     dlast, dh_TBH = cotangents
     # Left as R.T, XLA would read it across its rows at every step.
     R_T = lax.optimization_barrier(params["recurrent_kernel"].T)
@@ -135,12 +136,15 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     if drop_BH is not None:
       before_TBH *= drop_BH[None]
     dparams = {
-      **dict.fromkeys(OUTSIDE),  # None: no gradient by this way.
+      **dict.fromkeys(outside),  # None: no gradient by this way.
       **(down if own else {}),
       "recurrent_kernel": kernel_gradient(
         before_TBH, dinputs[-1], cell.products
       ),
     }
+    if cell.recurrent_bias:
+      du_TBH = dinputs[-1][..., -cell.hidden_size :]
+      dparams[cell.recurrent_bias] = jnp.sum(du_TBH, axis=(0, 1))
     return dparams, dfirst, dinputs[0], None, None
 
   run.defvjp(forward, backward)
