@@ -263,7 +263,7 @@ CASES = {
     " is flagged; one of at most 10 events is always flagged, as programs that"
     " pad do. This is for comparison: no normal test session is so short, so"
     " the rule alone gives P 1 and R .368. DeepLog's paper has F1 .960. Without"
-    " the mean of the parameters (`train.ema`) the same five seeds gave F1 .959 ±"
+    " the mean of the parameters (`train.ema`) the same seeds gave F1 .959 ±"
     " .031: that was known when the mean was tried, which was kept because its"
     " validation loss is lower (seed 0: .1893, without it .1915).",
     "configs/events.py",
@@ -275,7 +275,7 @@ CASES = {
     "HDFS, DeepLog's own protocol, Adam at its default",
     "The same with a constant learning rate of 1e-3, no clipping and no mean of"
     " the parameters, as other programs train it. Its validation loss is no"
-    " lower, so it was not chosen; it was run once the figures of a recipe above"
+    " lower, so it was not chosen; it was run once figures of a recipe above"
     " were known.",
     "configs/events.py",
     {
