@@ -507,7 +507,7 @@ named. Figures are mean ± standard deviation over them (where the seed changes
 nothing, or there is one, the figure alone), of the best checkpoint by the loss
 of held-out sessions. Recipes were chosen by that loss too; what was not is
 said. Seconds are wall and, in brackets, CPU seconds of both cores together, on
-2 cores of a machine that was busy with other work: upper bounds.
+2 cores, or one, of a machine that was mostly busy with other work.
 
 DATA is a folder with `hdfs/` (DeepLog's sessions of the logs of Xu et al. 2009:
 `hdfs_train`, `hdfs_test_normal.gz` and `hdfs_test_abnormal`, as in

@@ -409,8 +409,8 @@ one seed, its figure alone), of the best checkpoint by validation loss, as
 `--mode=evaluate` gives it; nothing was chosen on test. Where a set has no test
 split, its published figure was chosen on that validation split, and so is ours.
 Seconds are those of a training with its evaluations, the mean over the seeds,
-on 2 cores of a machine that was busy with other work, for some of them four
-fifths of it: upper bounds. *: computed by this project.
+on 2 cores, or one, of a machine that was busy with other work, for some of them
+four fifths of it: upper bounds. *: computed by this project.
 
 DATA is a folder with the sets, which are no part of this project; MADE is what
 the script makes of them, `made` in its cache folder.

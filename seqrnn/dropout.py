@@ -31,7 +31,7 @@ def kept(
   if swap:  # The draw is a quarter, or half, of what is made of it.
     words, front = words.swapaxes(0, 1), [front[1], front[0]]
   numbers = lax.bitcast_convert_type(words, dtype).reshape(*front, -1)
-  most = min(max(round(share * 2**bits), 1), 2**bits - 1)
+  most = min(round(share * 2**bits), 2**bits - 1)  # It must fit the type.
   return numbers[..., :last] < jnp.asarray(most, dtype)
 
 
