@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 # Up to so many rows, a product with one-hot vectors makes the gradient of a
 # table sooner than adding to it row by row.
@@ -32,12 +33,14 @@ def merge(x_TBX: jax.Array) -> jax.Array:
 def dot(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
   """The product a @ b; its factors rounded to `dtype`, where one is given.
 
-  The sums are in the type of a, in any case.
+  The sums are in the wider type of the two, in any case.
   """
   if dtype is None:
     return a @ b
   return jnp.matmul(
-    a.astype(dtype), b.astype(dtype), preferred_element_type=a.dtype
+    a.astype(dtype),
+    b.astype(dtype),
+    preferred_element_type=jnp.promote_types(a.dtype, b.dtype),
   )
 
 
@@ -49,12 +52,27 @@ def kernel_gradient(x: jax.Array, d: jax.Array, dtype: Any = None) -> jax.Array:
     d: d_TBK, or d_NK.
     dtype: as in `dot`.
   """
-  if x.ndim == 2:
-    return dot(x.T, d, dtype)
-  x, d = merge(x), merge(d)
-  if x.shape[0] == 1:  # XLA would turn x by a copy of its own, which is slow.
-    return dot(x[0].T, d[0], dtype)
-  return jnp.sum(dot(x.swapaxes(1, 2), d, dtype), axis=0)
+  if x.ndim == 3:
+    x, d = merge(x), merge(d)
+    if len(x) > 1:
+      return jnp.sum(dot(x.swapaxes(1, 2), d, dtype), axis=0)
+    x, d = x[0], d[0]  # XLA would turn x_1ND by a copy of its own: slowly.
+  return dot(turned(x, dtype), d, dtype)
+
+
+def turned(x_RC: jax.Array, dtype: Any = None) -> jax.Array:
+  """The transpose [C, R], as a factor of `dot` with that type.
+
+  A CPU's products of rounded factors are many times as fast, but XLA takes them
+  only where both lie in memory row by row; else it widens the factors again.
+  """
+  # The constraint would gather on every device what is split over several.
+  if dtype is None or jax.default_backend() != "cpu" or jax.device_count() > 1:
+    return x_RC.T
+  rows = Layout(major_to_minor=(0, 1))
+  # Rounded first: together with what makes it, it is turned far more slowly.
+  x_RC = with_layout_constraint(x_RC.astype(dtype), rows)
+  return with_layout_constraint(x_RC.T, rows)
 
 
 def product(x: jax.Array, kernel_DK: jax.Array, dtype: Any = None) -> jax.Array:
@@ -76,7 +94,7 @@ def _product_forward(x, kernel_DK, dtype):
 
 def _product_backward(dtype, saved, d):
   x, kernel_DK = saved
-  return dot(d, kernel_DK.T, dtype), kernel_gradient(x, d, dtype)
+  return dot(d, turned(kernel_DK, dtype), dtype), kernel_gradient(x, d, dtype)
 
 
 _product.defvjp(_product_forward, _product_backward)
