@@ -5,7 +5,8 @@ runs it until it is warm, and then reads numbers of steps from its standard
 input, a line each; it answers with the seconds that they took.
 
 All libraries train the same model from the same ids with the same loss (mean
-cross-entropy over all targets), RMSprop and clipping by value, in float32:
+cross-entropy over all targets), RMSprop and clipping by value, in float32 but
+for the two that say bfloat16:
 
   embedding of width H -> layers x LSTM or GRU -> softmax over V symbols
 
@@ -51,7 +52,7 @@ def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:
   return ids[:, :-1], ids[:, -1:] if case.kind == "one" else ids[:, 1:]
 
 
-def seqrnn(case: Case):
+def seqrnn(case: Case, products: str = "float32"):
   """The step of seqrnn, as run.py makes it, batches put on the device too."""
   import experiments
   import run
@@ -73,6 +74,7 @@ def seqrnn(case: Case):
       "model.embedding_size": case.H,
       "model.bidirectional": case.kind == "one",
       "model.dropout": case.dropout,
+      "model.products": products,
       "train.batch_size": case.B,
       "optimizer.name": "rmsprop",
       "optimizer.learning_rate": RATE,
@@ -188,8 +190,11 @@ def flax(case: Case):
   return run
 
 
-def pytorch(case: Case, threads: int):
-  """nn.LSTM or nn.GRU, time-major, with the optimizer that is fastest here."""
+def pytorch(case: Case, threads: int, rounded: bool = False):
+  """nn.LSTM or nn.GRU, time-major, with the optimizer that is fastest here.
+
+  `rounded`: by autocast, which takes bfloat16 for all of the layers.
+  """
   import torch
   from torch import nn
 
@@ -241,9 +246,10 @@ def pytorch(case: Case, threads: int):
 
   def run():
     optimizer.zero_grad()
-    logits = model(inputs)
+    with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+      logits = model(inputs)
     loss = nn.functional.cross_entropy(
-      logits.reshape(-1, case.V), targets.reshape(-1)
+      logits.float().reshape(-1, case.V), targets.reshape(-1)
     )
     loss.backward()
     nn.utils.clip_grad_value_(parameters, CLIP, foreach=True)
@@ -315,8 +321,10 @@ CEILING_FLOP = 2 * 2048**3
 LIBRARIES = {
   "seqrnn": seqrnn,
   "seqrnn, no token table": seqrnn_by_position,
+  "seqrnn, bfloat16": lambda case: seqrnn(case, "bfloat16"),
   "PyTorch, 1 thread": lambda case: pytorch(case, 1),
   "PyTorch, 2 threads": lambda case: pytorch(case, 2),
+  "PyTorch, bfloat16": lambda case: pytorch(case, 2, rounded=True),
   "Keras on JAX": lambda case: keras(case, "jax"),
   "Keras on PyTorch": lambda case: keras(case, "torch"),
   "flax nn.RNN": flax,
