@@ -52,9 +52,10 @@ from seqrnn.scoring import ROWS, events, scorer
 V, WINDOW = 65, 40
 
 
-def experiment(H: int, window: int = WINDOW):
+def experiment(H: int, window: int = WINDOW, products: str = "float32"):
   """A language model and its parameters."""
   config = base.get_config()
+  config.model.products = products
   config.model.hidden_size = H
   config.model.embedding_size = H
   config.data.window = window
@@ -96,15 +97,19 @@ def keras_model(H: int, sequences: bool):
 
 def sampling(H: int, streams: int):
   """Of each name how many symbols, a function that draws them."""
-  made, params = experiment(H)
-  assert made.decoder is not None
   length = 6400 if H < 200 else 640
-  generate = generator(made.decoder, length=length)
   prime_BP = np.full((streams, 1), 5, np.int32)
 
-  def ours():
-    for chunk in generate(params, prime_BP, 1.0, 0):
-      assert len(chunk) == streams
+  def ours(products):
+    made, params = experiment(H, products=products)
+    assert made.decoder is not None
+    generate = generator(made.decoder, length=length)
+
+    def run():
+      for chunk in generate(params, prime_BP, 1.0, 0):
+        assert len(chunk) == streams
+
+    return run
 
   model = Torch(H).eval()
 
@@ -130,7 +135,8 @@ def sampling(H: int, streams: int):
 
   steps = 400 if H < 200 else 40
   return {
-    "seqrnn": (length * streams, ours),
+    "seqrnn": (length * streams, ours("float32")),
+    "seqrnn, bfloat16": (length * streams, ours("bfloat16")),
     "PyTorch": (steps * streams, lambda: loop(steps)),
     "Keras": (10 * streams, lambda: windows(10)),
   }
@@ -139,7 +145,6 @@ def sampling(H: int, streams: int):
 def scoring(H: int):
   """Of each name how many symbols, a function that scores them."""
   T, B, N = 100, 50, 20
-  made, params = experiment(H, T)
   rng = np.random.default_rng(0)
   ids_NBT = rng.integers(4, V, (N, B, T + 1)).astype(np.int32)
 
@@ -153,10 +158,13 @@ def scoring(H: int):
     }
 
   mesh = sharding.mesh()
-  evaluate = evaluator(made, mesh)
-  params = jax.device_put(params, sharding.replicated(mesh))
   batches = Batches(N, B, batch)
-  ours = lambda: evaluate(params, batches)
+
+  def ours(products):
+    made, params = experiment(H, T, products)
+    evaluate = evaluator(made, mesh)
+    params = jax.device_put(params, sharding.replicated(mesh))
+    return lambda: evaluate(params, batches)
 
   model = Torch(H).eval()
 
@@ -181,7 +189,8 @@ def scoring(H: int):
 
   count = N * B * T
   return {
-    "seqrnn": (count, ours),
+    "seqrnn": (count, ours("float32")),
+    "seqrnn, bfloat16": (count, ours("bfloat16")),
     "PyTorch": (count, theirs),
     "Keras": (count, predict),
   }
@@ -253,8 +262,8 @@ def main():
   parser.add_argument("--data", help="sessions, one a line")
   given = parser.parse_args()
   if given.hidden_size is None:
-    print("| symbols a second | seqrnn | PyTorch | Keras |")
-    print("| --- | --- | --- | --- |", flush=True)
+    print("| symbols a second | seqrnn | seqrnn, bfloat16 | PyTorch | Keras |")
+    print("| --- | --- | --- | --- | --- |", flush=True)
     for H in (128, 512):
       subprocess.run(
         [sys.executable, *sys.orig_argv[1:], f"--hidden_size={H}"], check=True

@@ -208,12 +208,43 @@ def test_rows(V):
   close(gradient, expected, 1e-5)
 
 
+def test_rounded_factors_lie_by_rows(monkeypatch):
+  """Else XLA would widen them, and the product take three times as long."""
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  rng = np.random.default_rng(1)
+  x_TBD, d_TBK, kernel_DK = jax.tree.map(
+    np.float32,
+    normal(rng, [np.empty(s) for s in ((8, 16, 32), (8, 16, 64), (32, 64))]),
+  )
+
+  def backward(x, kernel, d):
+    _, back = jax.vjp(lambda *of: product(*of, jnp.bfloat16), x, kernel)
+    return back(d)
+
+  step = jax.jit(backward).lower(x_TBD, kernel_DK, d_TBK).compile()
+  dots = [line for line in step.as_text().splitlines() if " dot(" in line]
+  assert len(dots) == 2
+  for line in dots:
+    assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in line
+  rounded = lambda x: np.asarray(x.astype(jnp.bfloat16), np.float64)
+  x, kernel, d = map(rounded, (x_TBD, kernel_DK, d_TBK))
+  expected = d @ kernel.T, np.einsum("tbd,tbk->dk", x, d)
+  close(step(x_TBD, kernel_DK, d_TBK), expected, 1e-5)
+
+
+def test_one_row_is_not_rounded():
+  rng = np.random.default_rng(2)
+  h_1D, kernel_DK = normal(rng, (np.empty((1, 8)), np.empty((8, 32))))
+  close(step_dot(h_1D, kernel_DK, jnp.bfloat16), h_1D @ kernel_DK, 1e-5)
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
   "shape, swapped",
   [
     ((1, 512, 640), True),
     ((32, 640, 512), True),
+    ((50, 512, 512), True),
     ((24, 512, 640), False),
     ((128, 512, 512), False),
     ((32, 512, 256), False),
