@@ -140,12 +140,15 @@ def row(name: str, case: Case, found: dict[str, dict]) -> str:
     for n, t in others.items()
     if not n.startswith("seqrnn") and "bfloat16" not in n
   }
-  best = min(peers.values(), default=float("nan"))
-  pairs = [
-    min(found[n]["times"][i] for n in peers) / found["seqrnn"]["times"][i]
-    for i in range(len(found["seqrnn"]["times"]))
-  ]
-  cells.append(f"{best / ours:.2f}x ({min(pairs):.2f}-{max(pairs):.2f})")
+  if peers:
+    pairs = [
+      min(found[n]["times"][i] for n in peers) / found["seqrnn"]["times"][i]
+      for i in range(len(found["seqrnn"]["times"]))
+    ]
+    best = min(peers.values()) / ours
+    cells.append(f"{best:.2f}x ({min(pairs):.2f}-{max(pairs):.2f})")
+  else:
+    cells.append("-")
   return "| " + " | ".join(cells) + " |"
 
 

@@ -20,7 +20,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from seqrnn.experiment import Carry
-from seqrnn.products import Lookup, product, rows, step_dot
+from seqrnn.products import Lookup, plus, product, rows, step_dot
 
 
 def uniform(scale: float) -> Callable[..., jax.Array]:
@@ -189,7 +189,7 @@ class Cell(nn.Module):
 
   def shift(self, x: jax.Array) -> jax.Array:
     """The input product, x_NK or x_TBK, plus the bias."""
-    return x + along(x, self.bias)
+    return plus(x, self.bias)
 
   def recurrent(self, h_BH: jax.Array) -> jax.Array:
     """The recurrent product u_BK, with its bias where it has one."""

@@ -137,6 +137,25 @@ _step_dot.defvjp(
 
 
 @jax.custom_vjp
+def plus(x: jax.Array, bias_K: jax.Array) -> jax.Array:
+  """The bias added to x_NK or x_TBK."""
+  return x + bias_K.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+plus.defvjp(
+  lambda x, bias_K: (plus(x, bias_K), None), lambda _, d: (d, summed(d))
+)
+
+
+def summed(d: jax.Array) -> jax.Array:
+  """The sum of d_NK or d_TBK over all positions, [K]."""
+  if jax.default_backend() != "cpu":
+    return jnp.sum(d, axis=tuple(range(d.ndim - 1)))
+  # A product reads d faster, and on all cores. One row would be no product.
+  return kernel_gradient(jnp.ones((*d.shape[:-1], 8), d.dtype), d)[0]
+
+
+@jax.custom_vjp
 def rows(table_VD: jax.Array, ids_TB: jax.Array) -> jax.Array:
   """The rows table[ids], [T, B, D]."""
   return jnp.take(table_VD, ids_TB, axis=0)

@@ -21,7 +21,7 @@ from jax import lax
 
 from seqrnn.cells import KEPT, OUTSIDE, Cell, dropped
 from seqrnn.experiment import Carry
-from seqrnn.products import kernel_gradient, step_dot
+from seqrnn.products import kernel_gradient, step_dot, summed, turned
 
 
 def hold(take: Any, new: Carry, old: Carry) -> Carry:
@@ -107,7 +107,8 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     own = params.keys() - outside
     dlast, dh_TBH = cotangents
     # Left as R.T, XLA would read it across its rows at every step.
-    R_T = lax.optimization_barrier(params["recurrent_kernel"].T)
+    R_T = turned(params["recurrent_kernel"], cell.products)
+    R_T = lax.optimization_barrier(R_T)
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
     add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
@@ -144,7 +145,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     }
     if cell.recurrent_bias:
       du_TBH = dinputs[-1][..., -cell.hidden_size :]
-      dparams[cell.recurrent_bias] = jnp.sum(du_TBH, axis=(0, 1))
+      dparams[cell.recurrent_bias] = summed(du_TBH)
     return dparams, dfirst, dinputs[0], None, None
 
   run.defvjp(forward, backward)
