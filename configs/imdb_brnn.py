@@ -6,9 +6,12 @@ Source: keras-team/keras, examples/imdb_bidirectional_lstm.py: 20,000 words,
 length 100, batches of 32, dropout 0.5, Adam, 4 epochs. It validates on the test
 set, and so does the command below: the best epoch is chosen there. Two
 differences: words are what white space separates, where Keras's are stripped of
-punctuation and in lower case; and the softmax of two labels takes the place of
-a sigmoid.
-Expected: not run yet. Keras's file claims .8146, of an older set.
+punctuation and in lower case, so strip yours first; and the softmax of two
+labels takes the place of a sigmoid.
+Expected: 82.4 % right after 4 epochs, of texts with all but letters, digits and
+apostrophes made spaces, in lower case; 77.3 % of texts as they are; 2.4 minutes
+on one of 2 busy cores (jax 0.10.1, seed 0). Keras's file claims .8146, of an
+older set.
 Command: python run.py --config=configs/imdb_brnn.py \
   --config.data.train_path=imdb/train.tsv \
   --config.data.validation_path=imdb/test.tsv \
