@@ -11,8 +11,8 @@ Expected: test 4.94 nats a frame on the synthetic chords, 7.80 where each key
 knows its own last state alone (seed 0); on the chorales test 8.48, sd .05 of
 three seeds, where the LSTM of Bai et al. has 8.45; each in 2 minutes on 2 busy
 cores (jax 0.10.1). With 400 units, recurrent dropout and a mean of the
-parameters the chorales get 8.28: RESULTS.md. Accuracy is TP / (TP + FP + FN) of notes more likely than
-not.
+parameters the chorales get 8.28: RESULTS.md. Accuracy is TP / (TP + FP + FN) of
+notes more likely than not.
 Command: python run.py --config=configs/polyphony.py
 Then: python run.py --workdir=runs/polyphony --mode=sample \
   --config.sample.prime=0:16 --config.sample.length=64
