@@ -20,7 +20,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from seqrnn.experiment import Carry
-from seqrnn.products import Lookup, plus, product, rows, step_dot
+from seqrnn.products import Lookup, along, plus, product, rows, step_dot
 
 
 def uniform(scale: float) -> Callable[..., jax.Array]:
@@ -50,11 +50,6 @@ def with_forget_bias(
     return jnp.concatenate(parts)
 
   return init_all
-
-
-def along(x: jax.Array, vector_K: jax.Array) -> jax.Array:
-  """The vector with as many axes as x, whose last one is its own."""
-  return vector_K.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def dropped(h_BH: jax.Array, drop_BH: jax.Array | None) -> jax.Array:

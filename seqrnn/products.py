@@ -136,10 +136,15 @@ _step_dot.defvjp(
 )
 
 
+def along(x: jax.Array, vector_K: jax.Array) -> jax.Array:
+  """The vector with as many axes as x, whose last one is its own."""
+  return vector_K.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 @jax.custom_vjp
 def plus(x: jax.Array, bias_K: jax.Array) -> jax.Array:
   """The bias added to x_NK or x_TBK."""
-  return x + bias_K.reshape((1,) * (x.ndim - 1) + (-1,))
+  return x + along(x, bias_K)
 
 
 plus.defvjp(

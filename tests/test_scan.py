@@ -9,7 +9,7 @@ import pytest
 from test_cells import MAKE, close, normal, quick_jit
 
 from seqrnn import layers, scan
-from seqrnn.products import Lookup, product, rows, step_dot
+from seqrnn.products import Lookup, plus, product, rows, step_dot
 
 B, T, D, H, V = 3, 6, 4, 5, 7
 # Padding at the end, on both sides, none; a row of nothing else.
@@ -206,6 +206,16 @@ def test_rows(V):
   expected = np.zeros_like(table, np.float64)
   np.add.at(expected, ids, weights)
   close(gradient, expected, 1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("shape", [(7, 5), (6, 8, 5), (3, 7, 5)])
+def test_a_bias_and_its_gradient(shape):
+  rng = np.random.default_rng(3)
+  x, d, bias_K = normal(rng, [np.empty(s) for s in (shape, shape, (5,))])
+  new, back = jax.vjp(plus, x, bias_K)
+  close(new, x + bias_K)
+  close(back(d), (d, np.sum(d, axis=tuple(range(len(shape) - 1)))))
 
 
 def test_rounded_factors_lie_by_rows(monkeypatch):
