@@ -9,9 +9,9 @@ differences: words are what white space separates, where Keras's are stripped of
 punctuation and in lower case, so strip yours first; and the softmax of two
 labels takes the place of a sigmoid.
 Expected: 82.4 % right after 4 epochs, of texts with all but letters, digits and
-apostrophes made spaces, in lower case; 77.3 % of texts as they are; 2.4 minutes
-on one of 2 busy cores (jax 0.10.1, seed 0). Keras's file claims .8146, of an
-older set.
+apostrophes made spaces, in lower case; 77.3 % of texts as they are, in 2.4
+minutes on one of 2 busy cores (jax 0.10.1, seed 0). Keras's file claims .8146,
+of an older set.
 Command: python run.py --config=configs/imdb_brnn.py \
   --config.data.train_path=imdb/train.tsv \
   --config.data.validation_path=imdb/test.tsv \
