@@ -11,6 +11,7 @@ order on the line.
 from __future__ import annotations
 
 import copy
+import ctypes
 import hashlib
 import importlib
 import io
@@ -24,6 +25,7 @@ import sys
 import threading
 import traceback
 import warnings
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,6 +50,7 @@ MODES = {
   "report": "seqrnn.report",
 }
 _HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
+_LONG = 0.2  # Seconds of a compilation after which memory is given back.
 
 
 def main(argv: list[str]) -> int:
@@ -354,6 +357,28 @@ def settle_device(cpu_devices: int, inline: bool = False):
     jax.config.update("jax_num_cpu_devices", cpu_devices)
   if inline:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+  _give_back_memory()
+
+
+@cache
+def _give_back_memory():
+  """Has the system take back at once what was needed to compile a program.
+
+  Else it is there beside the memory of the program's first run.
+  """
+  import jax
+
+  if sys.platform != "linux":
+    return
+  trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+  if trim is None:  # Another library than glibc.
+    return
+
+  def compiled(event: str, duration_secs: float, **_: Any):
+    if event.endswith("/backend_compile_duration") and duration_secs > _LONG:
+      trim(0)
+
+  jax.monitoring.register_event_duration_secs_listener(compiled)
 
 
 def require_device():

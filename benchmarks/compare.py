@@ -184,12 +184,20 @@ def main():
   heads += [f"{n} ms" for n in LIBRARIES if n not in ("seqrnn", "ceiling")]
   heads.append("best peer (rounds)")
   print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)
+  peaks = []
   for name in chosen:
     found = measure(CASES[name], names, given.rounds)
     print(row(name, CASES[name], found), flush=True)
+    peaks.append((name, {n: f["peak"] for n, f in found.items()}))
     if given.json:
       with open(given.json, "a") as file:
         print(json.dumps({"case": name, **found}), file=file)
+  names.remove("ceiling")
+  print("\nPeak memory in MB, less that after the imports:\n")
+  print(f"| case | {' | '.join(names)} |\n|{' --- |' * (1 + len(names))}")
+  for case, peak in peaks:
+    cells = [f"{peak[n] / 1024:.0f}" if n in peak else "-" for n in names]
+    print(f"| {case} | {' | '.join(cells)} |")
 
 
 def _processor() -> str:

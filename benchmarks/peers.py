@@ -16,6 +16,7 @@ predicted from the states at t - 1 and t + 1; `one` is a bidirectional layer
 whose two last states predict one symbol.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -346,20 +347,29 @@ def number(loss) -> float:
   return float(np.asarray(loss).ravel()[0])
 
 
+def _import(name: str):
+  """Imports all that the library's step needs."""
+  if "Keras" in name:
+    os.environ["KERAS_BACKEND"] = "jax" if "JAX" in name else "torch"
+    modules = ["keras"]
+  elif "PyTorch" in name:
+    modules = ["torch"]
+  else:
+    modules = ["optax", "flax.linen"]
+    if name.startswith("seqrnn"):
+      modules += ["run", "experiments.language_model", "experiments.gap_model"]
+  for module in modules:
+    importlib.import_module(module)
+
+
 def main():
   """Answers with the seconds that the steps asked for take."""
   name, case = sys.argv[1], Case(**json.loads(sys.argv[2]))
   answers = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)  # What libraries print is no answer.
-  if "PyTorch" in name:
-    import torch  # noqa: F401
-  else:
-    import jax  # noqa: F401
-  if "Keras" in name:
-    os.environ["KERAS_BACKEND"] = "jax" if "JAX" in name else "torch"
-    import keras  # noqa: F401
-  run = LIBRARIES[name](case)
+  _import(name)
   before = memory("VmRSS")
+  run = LIBRARIES[name](case)
   for _ in range(3):
     loss = run()
   for line in sys.stdin:

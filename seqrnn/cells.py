@@ -2,9 +2,9 @@
 
 A cell has three parts. `inputs` is all that depends on the input alone: one
 product for the whole sequence. `recurrent` is h @ recurrent_kernel, the
-recurrent product. `gates` is all else of a step, and knows no product.
-`Cell.__call__`, one step, is made of the last two; `layers.Recurrent` scans it
-over time.
+recurrent product, and what is added to it. `gates` is all else of a step, and
+knows no product. `Cell.__call__`, one step, is made of the last two;
+`layers.Recurrent` scans it over time.
 
 A cell that does not fit says so by `path`: "plain" has products of its own in
 `__call__` and is scanned as it stands; "parallel" is linear in its carry
@@ -134,8 +134,9 @@ class Cell(nn.Module):
   # How many parameters a layer has, of D inputs; D is V where they are ids.
   formula: ClassVar[Any] = "HD + H² + H"
   additive = True  # Whether `gates` sees z and u as their sum only.
-  # The name of a parameter [H] that the last H of h @ R have beside; or None.
-  recurrent_bias: ClassVar[Any] = None
+  # The name of what `recurrent` adds to all its outputs or to the last; None:
+  # nothing. Where `inputs` adds the bias, that is a pass over all of z.
+  recurrent_bias: ClassVar[Any] = "bias"
   # How it goes through time: fused (seqrnn/scan.py), plain (nn.scan of
   # `__call__`) or parallel (`Linear`).
   path: ClassVar[Any] = "fused"
@@ -183,16 +184,16 @@ class Cell(nn.Module):
     return self.shift(self.input_kernel(x_TBD))
 
   def shift(self, x: jax.Array) -> jax.Array:
-    """The input product, x_NK or x_TBK, plus the bias."""
-    return plus(x, self.bias)
+    """The input product, x_NK or x_TBK, plus the bias that is not recurrent."""
+    return x if self.recurrent_bias == "bias" else plus(x, self.bias)
 
   def recurrent(self, h_BH: jax.Array) -> jax.Array:
-    """The recurrent product u_BK, with its bias where it has one."""
+    """The recurrent product u_BK, plus `recurrent_bias`."""
     u_BK = step_dot(h_BH, self.recurrent_kernel, self.products)
     if self.recurrent_bias is None:
       return u_BK
-    before = u_BK.shape[-1] - self.hidden_size
-    return u_BK + jnp.pad(getattr(self, self.recurrent_bias), (before, 0))[None]
+    bias = getattr(self, self.recurrent_bias)
+    return u_BK + jnp.pad(bias, (u_BK.shape[-1] - len(bias), 0))[None]
 
   def gates(self, carry: Carry, z_BK: jax.Array, u_BK: jax.Array) -> Carry:
     """The rest of a step, `u_BK` being what `recurrent` gives."""
@@ -425,6 +426,7 @@ class LayerNormLSTM(LSTM):
 
   formula = "4(HD + H² + H) + 10H"
   additive = False
+  recurrent_bias = None
 
   def setup_gates(self, init):
     del init  # The gains start at 1.
@@ -494,6 +496,7 @@ class ResetBeforeGRU(Cell):
 
   gate_count = 3
   formula = "3(HD + H² + H)"
+  recurrent_bias = None
   path = "plain"
 
   def __call__(self, carry, z_BK, drop_BH=None):
@@ -520,6 +523,7 @@ class MGU(Cell):
 
   gate_count = 2
   formula = "2(HD + H² + H)"
+  recurrent_bias = None
   path = "plain"
 
   def __call__(self, carry, z_BK, drop_BH=None):
@@ -538,6 +542,7 @@ class Linear(Cell):
   in log2(T) rounds (`scan.parallel`).
   """
 
+  recurrent_bias = None
   path = "parallel"
 
   def terms(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:

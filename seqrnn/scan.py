@@ -99,7 +99,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       carry = hold(take, new, carry)
       return carry, (cell.hidden(carry), _unique(back))
 
-    last, (h_TBH, back) = lax.scan(step, first, (z_TBK, take), reverse=reverse)
+    last, (h_TBH, back) = _loop(step, first, (z_TBK, take), reverse=reverse)
     return (last, h_TBH), (params, first, h_TBH, take, drop_BH, back)
 
   def backward(saved, cotangents):
@@ -113,7 +113,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
     def step(dcarry, inputs):
-      back, take, dh_BH = inputs
+      dh_BH, take, back = inputs
       dcarry = add(dcarry, *spread(dh_BH))
       zeros = jax.tree.map(jnp.zeros_like, dcarry)
       dnew = hold(take, dcarry, zeros)
@@ -123,8 +123,8 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       dcarry = add(held, dgates, *spread(dh_BH))
       return dcarry, (dinputs, dnew if own else None)
 
-    dfirst, (dinputs, dnew) = lax.scan(
-      step, dlast, (back, take, dh_TBH), reverse=not reverse
+    dfirst, (dinputs, dnew) = _loop(
+      step, dlast, (dh_TBH, take, back), reverse=not reverse
     )
     if own:  # All steps together: in the loop, devices would wait for others.
       down = jax.vmap(lambda back, dnew: back()(dnew)[0])(back, dnew)
@@ -144,8 +144,8 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       ),
     }
     if cell.recurrent_bias:
-      du_TBH = dinputs[-1][..., -cell.hidden_size :]
-      dparams[cell.recurrent_bias] = summed(du_TBH)
+      size = len(params[cell.recurrent_bias])
+      dparams[cell.recurrent_bias] = summed(dinputs[-1][..., -size:])
     return dparams, dfirst, dinputs[0], None, None
 
   run.defvjp(forward, backward)
@@ -177,6 +177,51 @@ def parallel(
   a_TBH, b_TBH = lax.associative_scan(join, (a_TBH, b_TBH), reverse=reverse)
   h_TBH = a_TBH * h_BH[None] + b_TBH
   return h_TBH[0 if reverse else -1], h_TBH
+
+
+def _loop(
+  step: Callable[..., Any], carry: Any, inputs: Any, *, reverse: bool
+) -> tuple[Any, Any]:
+  """lax.scan(step, carry, inputs), whose outputs begin in other memory.
+
+  All of it is written over, so what it begins with is of no account. JAX has
+  zeros there, of which XLA makes those of all loops at once, before the first
+  of them: they are copied, and take memory all the time. Here it is columns of
+  the first input, another one for each output, and so nothing that is at hand
+  before or that is shared.
+  """
+  first_TBX, *_ = jax.tree.leaves(inputs)
+  T, B, X = first_TBX.shape
+  step = jax.jit(step)  # Traced once for both of its uses.
+
+  def at(t):
+    return jax.tree.map(
+      lambda x: lax.dynamic_index_in_dim(x, t, keepdims=False), inputs
+    )
+
+  def memory(number, y):
+    if y.ndim == 2 and len(y) == B and y.dtype == first_TBX.dtype:
+      column_B1 = first_TBX[0, :, number % X, None]
+      return jnp.broadcast_to(column_B1, (T, *y.shape))
+    return jnp.zeros((T, *y.shape), y.dtype)
+
+  def body(count, state):
+    carry, outputs = state
+    t = T - 1 - count if reverse else count
+    carry, new = step(carry, at(t))
+    outputs = jax.tree.map(
+      lambda old, new: lax.dynamic_update_index_in_dim(old, new, t, 0),
+      outputs,
+      new,
+    )
+    return carry, outputs
+
+  _, shapes = jax.eval_shape(step, carry, at(0))
+  leaves, structure = jax.tree.flatten(shapes)
+  outputs = structure.unflatten(
+    [memory(number, leaf) for number, leaf in enumerate(leaves)]
+  )
+  return lax.fori_loop(0, T, body, (carry, outputs))
 
 
 def _unique(tree: Any) -> jax.tree_util.Partial:

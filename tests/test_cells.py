@@ -335,7 +335,10 @@ def test_slstm_keeps_in_range_what_exp_does_not():
   T, H = 30, 4
   z_T4H = np.random.default_rng(12).uniform(-250, 250, (T, 1, 4 * H))
   cell = MAKE["slstm"](H)
-  params = {"recurrent_kernel": np.zeros((H, 4 * H), np.float32)}
+  params = {
+    "recurrent_kernel": np.zeros((H, 4 * H), np.float32),
+    "bias": np.zeros(4 * H, np.float32),
+  }
   params = {**initial(cell, np.zeros((1, 1, 3), np.float32)), **params}
 
   def run(z_T4H):

@@ -642,6 +642,27 @@ def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
   assert place.startswith(expected), done
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a function of glibc")
+def test_memory_of_a_compilation_is_given_back_before_the_first_run():
+  code = """
+import ctypes, types, run
+given = []
+ctypes.CDLL = lambda _: types.SimpleNamespace(malloc_trim=given.append)
+run._LONG = 0
+run.settle_device(1)
+run.settle_device(1)
+import jax, numpy
+jax.jit(lambda x: jax.debug.callback(lambda: print(given)))(numpy.ones(3))
+run._LONG = 1e9
+jax.jit(lambda x: x + 1)(numpy.ones(3))
+print(given)
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+  )
+  assert done.stdout == "[0]\n[0]\n", done
+
+
 def test_an_interrupt_in_a_callback_is_not_lost():
   code = """
 import time, run
