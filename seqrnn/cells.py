@@ -276,7 +276,7 @@ class GRU(Cell):
     rz_z, n_z = jnp.split(z_BK, [2 * H], axis=-1)
     rz_u, n_u = jnp.split(u_BK, [2 * H], axis=-1)
     r, z = activate((SIGMOID, SIGMOID), rz_z + rz_u)
-    n = keep(jnp.tanh(n_z + r * keep(n_u)))
+    [n] = activate((TANH,), n_z + r * keep(n_u))
     return (1 - z) * n + z * carry
 
 
