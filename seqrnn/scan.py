@@ -89,7 +89,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       u_BK = cell.apply({"params": params}, h_BH, method="recurrent")
       if cell.additive:
         new, back = jax.vjp(
-          lambda own, carry, a: gates(own, carry, a, jnp.zeros_like(a[:1])),
+          lambda own, carry, a: gates(own, carry, a, jnp.zeros((), a.dtype)),
           own,
           carry,
           z_BK + u_BK,
