@@ -13,7 +13,7 @@ from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.dropout import Dropout
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
-from seqrnn.products import Lookup, product, rows
+from seqrnn.products import Lookup, affine, rows
 
 
 def _remembers(kind: Callable[..., cells.Cell], **switches):
@@ -158,8 +158,8 @@ class SequenceModel(nn.Module):
         self.initial_scale,
         self.products,
       )
-      self.head = head(*shape)
-      self.forward_head, self.backward_head = head(*shape), head(*shape)
+      self.head = Head(*shape)
+      self.forward_head, self.backward_head = Head(*shape), Head(*shape)
 
   def __call__(
     self,
@@ -212,7 +212,7 @@ class SequenceModel(nn.Module):
 
   def _tied(self, y_NH):
     table_HV = self.embedding.embedding.T
-    return product(y_NH, table_HV, self.products) + self.head_bias[None]
+    return affine(y_NH, table_HV, self.head_bias, self.products)
 
   def initial_carry(self, batch_size: int) -> Carry:
     """The carry before the first symbol."""
@@ -238,7 +238,7 @@ class NoteModel(nn.Module):
   products: Any = None
 
   def setup(self):
-    self.head = head(self.notes, self.initial_scale, self.products)
+    self.head = Head(self.notes, self.initial_scale, self.products)
 
   def __call__(
     self, notes_BTV: jax.Array, carry: Carry, train: bool = False
@@ -265,17 +265,26 @@ def _flat(head: Callable, y_BTH: jax.Array) -> jax.Array:
   return logits_NV.reshape(*y_BTH.shape[:-1], -1)
 
 
-def head(features: int, initial_scale: float | None, products: Any) -> nn.Dense:
-  """The layer that makes logits."""
-  if initial_scale is None:  # U(-1/sqrt(fan in), 1/sqrt(fan in))
-    init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-  else:
-    init = cells.uniform(initial_scale)
-  return nn.Dense(
-    features,
-    kernel_init=init,
-    dot_general=lambda x, kernel, *_, **__: product(x, kernel, products),
-  )
+class Head(nn.Module):
+  """The layer that makes logits, of y_NH.
+
+  Attributes:
+    features: V, how many.
+    initial_scale: as in Cell; None: 1/sqrt(H).
+    products: as in Cell.
+  """
+
+  features: int
+  initial_scale: float | None = None
+  products: Any = None
+
+  @nn.compact
+  def __call__(self, y_NH: jax.Array) -> jax.Array:
+    H = y_NH.shape[-1]
+    init = cells.uniform(self.initial_scale or H**-0.5)
+    kernel_HV = self.param("kernel", init, (H, self.features))
+    bias_V = self.param("bias", nn.initializers.zeros, (self.features,))
+    return affine(y_NH, kernel_HV, bias_V, self.products)
 
 
 def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:

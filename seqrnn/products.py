@@ -16,6 +16,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 # Up to so many rows, a product with one-hot vectors makes the gradient of a
 # table sooner than adding to it row by row.
 _FEW = 512
+# From so many rows on, `affine` has the bias in the product.
+_MANY = 512
 
 
 def merge(x_TBX: jax.Array) -> jax.Array:
@@ -98,6 +100,25 @@ def _product_backward(dtype, saved, d):
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+def affine(
+  x_NK: jax.Array, kernel_KV: jax.Array, bias_V: jax.Array, dtype: Any = None
+) -> jax.Array:
+  """`product` of x and the kernel, plus the bias, which is not rounded.
+
+  Of many rows, a CPU takes it as one more row of the kernel, where x is 1: to
+  add it, and to sum its gradient, would be two passes over [N, V].
+  """
+  if dtype is not None or jax.default_backend() != "cpu" or len(x_NK) < _MANY:
+    return plus(product(x_NK, kernel_KV, dtype), bias_V)
+  # Seven rows more, which are 0: products of odd widths take longer.
+  ones_N8 = jnp.ones((len(x_NK), 8), x_NK.dtype)
+  bias_8V = jnp.pad(bias_V[None], [(0, 7), (0, 0)])
+  return product(
+    jnp.concatenate([x_NK, ones_N8], axis=1),
+    jnp.concatenate([kernel_KV, bias_8V]),
+  )
 
 
 def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> jax.Array:

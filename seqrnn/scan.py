@@ -182,14 +182,15 @@ def parallel(
 def _loop(
   step: Callable[..., Any], carry: Any, inputs: Any, *, reverse: bool
 ) -> tuple[Any, Any]:
-  """lax.scan(step, carry, inputs), whose outputs begin in other memory.
+  """lax.scan(step, carry, inputs), in memory made for it alone.
 
-  All of it is written over, so what it begins with is of no account. JAX has
-  zeros there, of which XLA makes those of all loops at once, before the first
-  of them: they are copied, and take memory all the time. Here it is columns of
-  the first input, another one for each output, and so nothing that is at hand
-  before or that is shared.
+  On a CPU a scan begins its outputs as zeros. XLA makes those of all loops,
+  before the first one, copies them, and they take memory all the time. All
+  of it is written over, so here it begins as columns of the first input,
+  another one for each output: nothing that is shared or at hand any sooner.
   """
+  if jax.default_backend() != "cpu":  # There it begins as what it was.
+    return lax.scan(step, carry, inputs, reverse=reverse)
   first_TBX, *_ = jax.tree.leaves(inputs)
   T, B, X = first_TBX.shape
   step = jax.jit(step)  # Traced once for both of its uses.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_cells import MAKE, close, normal, quick_jit
 
-from seqrnn import layers, scan
+from seqrnn import layers, products, scan
 from seqrnn.products import Lookup, plus, product, rows, step_dot
 
 B, T, D, H, V = 3, 6, 4, 5, 7
@@ -239,6 +239,27 @@ def test_a_bias_and_its_gradient(shape):
   new, back = jax.vjp(plus, x, bias_K)
   close(new, x + bias_K)
   close(back(d), (d, np.sum(d, axis=tuple(range(len(shape) - 1)))))
+
+
+@pytest.mark.parametrize("N", [5, products._MANY])
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+@pytest.mark.usefixtures("x64")
+def test_a_bias_may_be_a_row_of_the_kernel(N, dtype):
+  rng = np.random.default_rng(3)
+  x, kernel, bias = (rng.normal(size=s) for s in [(N, H), (H, V), (V,)])
+  weights_NV = rng.normal(size=(N, V))
+
+  def values_and_gradients(affine):
+    def total(*arrays):
+      y_NV = affine(*arrays)
+      return jnp.sum(weights_NV * y_NV), y_NV
+
+    return jax.value_and_grad(total, (0, 1, 2), has_aux=True)(x, kernel, bias)
+
+  close(
+    values_and_gradients(lambda *a: products.affine(*a, dtype)),
+    values_and_gradients(lambda x, k, b: product(x, k, dtype) + b[None]),
+  )
 
 
 def test_rounded_factors_lie_by_rows(monkeypatch):
