@@ -299,7 +299,10 @@ def saturation(
       own = params["body"][f"layers_{depth}"]["cell"]
       variables = {"params": own}
       z_TBK = cell(**shape).apply(variables, x, method="inputs")
-      a_TBK = z_TBK + h_TBH @ own["recurrent_kernel"]
+      u_NK = cell(**shape).apply(
+        variables, h_TBH.reshape(-1, H), method="recurrent"
+      )
+      a_TBK = z_TBK + u_NK.reshape(z_TBK.shape)
       open_TBGH = jax.nn.sigmoid(a_TBK).reshape(*a_TBK.shape[:2], -1, H)
       some_TB11 = (ids_BT.T != PAD)[..., None, None]
       sums = [
