@@ -184,12 +184,12 @@ def _loop(
 ) -> tuple[Any, Any]:
   """lax.scan(step, carry, inputs), in memory made for it alone.
 
-  On a CPU a scan begins its outputs as zeros. XLA makes those of all loops,
-  before the first one, copies them, and they take memory all the time. All
-  of it is written over, so here it begins as columns of the first input,
-  another one for each output: nothing that is shared or at hand any sooner.
+  On a CPU a scan begins its outputs as zeros. XLA makes those of all loops
+  before the first one, and copies them; they take memory all the time. All of
+  it is written over, so here it begins as columns of the first input, another
+  one for each output: nothing that is shared, or at hand any sooner.
   """
-  if jax.default_backend() != "cpu":  # There it begins as what it was.
+  if jax.default_backend() != "cpu":  # There nothing is written at first.
     return lax.scan(step, carry, inputs, reverse=reverse)
   first_TBX, *_ = jax.tree.leaves(inputs)
   T, B, X = first_TBX.shape
