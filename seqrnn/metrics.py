@@ -14,7 +14,42 @@ from seqrnn.experiment import Totals
 
 def surprisal(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
   """-log p(target) in nats, [B, N]."""
-  return optax.softmax_cross_entropy_with_integer_labels(logits_BNV, targets_BN)
+  logits_NV = logits_BNV.reshape(-1, logits_BNV.shape[-1])
+  logit_N, top_N = _target_and_top(logits_NV, targets_BN)
+  sum_N = jnp.sum(jnp.exp(logits_NV - top_N[:, None]), axis=-1)
+  return (jnp.log(sum_N) + top_N - logit_N).reshape(targets_BN.shape)
+
+
+def _target_and_top(
+  logits_NV: jax.Array, targets_BN: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The target's logit, and the highest, which has no gradient: both [N]."""
+  logit_N = _picked(logits_NV, targets_BN.reshape(-1))
+  # The highest is no lower than the target's. XLA does not know that, so it
+  # reads both before it makes anything of all logits, and can then write that
+  # over them: with a large vocabulary, no array needs as much memory.
+  top_N = jnp.maximum(jnp.max(logits_NV, axis=-1), logit_N)
+  return logit_N, jax.lax.stop_gradient(top_N)
+
+
+@jax.custom_vjp
+def _picked(x_NV: jax.Array, ids_N: jax.Array) -> jax.Array:
+  """Of each row the one with that id, [N]."""
+  return jnp.take_along_axis(x_NV, ids_N[:, None], axis=1, mode="clip")[:, 0]
+
+
+def _picked_backward(saved, d_N):
+  ids_N, V = saved
+  # JAX's own would be added in a pass of its own; this one is within the pass
+  # that makes the gradient of the sum over all symbols.
+  own_NV = jnp.arange(V)[None] == ids_N[:, None]
+  return jnp.where(own_NV, d_N[:, None], 0), None
+
+
+_picked.defvjp(
+  lambda x_NV, ids_N: (_picked(x_NV, ids_N), (ids_N, x_NV.shape[1])),
+  _picked_backward,
+)
 
 
 def entropy(logits_BNV: jax.Array) -> jax.Array:
@@ -47,17 +82,16 @@ def cross_entropy(
     penalty_BN: what is added to the loss of a target.
   """
   nll_BN = surprisal(logits_BNV, targets_BN)
+  logits_NV = logits_BNV.reshape(-1, logits_BNV.shape[-1])
+  logit_N, top_N = _target_and_top(logits_NV, targets_BN)
   # No symbol is more likely; argmax would take XLA longer than all the rest.
-  targets_BN1 = targets_BN[..., None]
-  logit_BN = jnp.take_along_axis(logits_BNV, targets_BN1, axis=-1)[..., 0]
-  hits_BN = logit_BN >= jnp.max(logits_BNV, axis=-1)
+  hits_BN = (logit_N >= top_N).reshape(targets_BN.shape)
   # One sum over all devices. That of the weights alone would run before the
   # network does, and who comes there first would wait for the others.
   terms = [nll_BN, hits_BN, jnp.ones_like(nll_BN)]
   if smoothing or penalty_BN is not None:
-    mean_BN = jnp.mean(logits_BNV, axis=-1)
-    smooth_BN = (1 - smoothing) * logit_BN + smoothing * mean_BN
-    loss_BN = jax.nn.logsumexp(logits_BNV, axis=-1) - smooth_BN
+    above_N = logit_N - jnp.mean(logits_NV, axis=-1)
+    loss_BN = nll_BN + smoothing * above_N.reshape(targets_BN.shape)
     terms.append(loss_BN if penalty_BN is None else loss_BN + penalty_BN)
   sums = jnp.sum(jnp.stack(terms) * weights_BN[None], axis=(1, 2))
   total, hits, weight = sums[:3]

@@ -41,6 +41,38 @@ def test_cross_entropy_equals_its_definition():
     assert float(totals[name][1]) == pytest.approx(weight)
 
 
+def test_the_gradient_of_cross_entropy_is_the_softmax_less_the_target():
+  logits, targets, weights = arrays(10)
+  logits[0, 0] = 3.0  # All are the highest.
+
+  def loss(logits):
+    return metrics.cross_entropy(logits, targets, weights)[0]
+
+  p = np.exp(logits.astype(np.float64))
+  p /= p.sum(-1, keepdims=True)
+  expected = (p - np.eye(V)[targets]) * (weights / weights.sum())[..., None]
+  found = jax.jit(jax.grad(loss))(logits)
+  np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of a CPU's XLA")
+def test_what_is_made_of_logits_is_written_over_them():
+  rows, vocabulary = 64, 4096
+
+  def loss(x_NH, kernel_HV, targets_BN):
+    logits_BNV = (x_NH @ kernel_HV).reshape(8, -1, vocabulary)
+    weights_BN = jnp.ones(targets_BN.shape)
+    return metrics.cross_entropy(logits_BNV, targets_BN, weights_BN)
+
+  step = jax.jit(jax.grad(loss, (0, 1), has_aux=True)).lower(
+    jax.ShapeDtypeStruct((rows, 16), jnp.float32),
+    jax.ShapeDtypeStruct((16, vocabulary), jnp.float32),
+    jax.ShapeDtypeStruct((8, rows // 8), jnp.int32),
+  )
+  memory = step.compile().memory_analysis()
+  assert memory.temp_size_in_bytes < 1.5 * 4 * rows * vocabulary
+
+
 def test_note_cross_entropy_equals_its_definition():
   logits, _, weights = arrays(7)
   notes = np.random.default_rng(8).integers(0, 2, logits.shape, np.uint8)

@@ -298,8 +298,8 @@ def saturation(
     for depth, (h_TBH, y_TBH) in enumerate(zip(before, after, strict=True)):
       own = params["body"][f"layers_{depth}"]["cell"]
       variables = {"params": own}
-      z_TBK = cell(**shape).apply(variables, x, method="inputs")
-      u_NK = cell(**shape).apply(
+      z_TBK: Any = cell(**shape).apply(variables, x, method="inputs")
+      u_NK: Any = cell(**shape).apply(
         variables, h_TBH.reshape(-1, H), method="recurrent"
       )
       a_TBK = z_TBK + u_NK.reshape(z_TBK.shape)
