@@ -14,22 +14,27 @@ from seqrnn.experiment import Totals
 
 def surprisal(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
   """-log p(target) in nats, [B, N]."""
+  return _parts(logits_BNV, targets_BN)[0]
+
+
+def _parts(
+  logits_BNV: jax.Array, targets_BN: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The surprisal, the target's logit, the highest logit: each [B, N].
+
+  The highest has no gradient.
+  """
   logits_NV = logits_BNV.reshape(-1, logits_BNV.shape[-1])
-  logit_N, top_N = _target_and_top(logits_NV, targets_BN)
-  sum_N = jnp.sum(jnp.exp(logits_NV - top_N[:, None]), axis=-1)
-  return (jnp.log(sum_N) + top_N - logit_N).reshape(targets_BN.shape)
-
-
-def _target_and_top(
-  logits_NV: jax.Array, targets_BN: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """The target's logit, and the highest, which has no gradient: both [N]."""
   logit_N = _picked(logits_NV, targets_BN.reshape(-1))
   # The highest is no lower than the target's. XLA does not know that, so it
   # reads both before it makes anything of all logits, and can then write that
   # over them: with a large vocabulary, no array needs as much memory.
   top_N = jnp.maximum(jnp.max(logits_NV, axis=-1), logit_N)
-  return logit_N, jax.lax.stop_gradient(top_N)
+  top_N = jax.lax.stop_gradient(top_N)
+  sum_N = jnp.sum(jnp.exp(logits_NV - top_N[:, None]), axis=-1)
+  nll_N = jnp.log(sum_N) + top_N - logit_N
+  shape = targets_BN.shape
+  return nll_N.reshape(shape), logit_N.reshape(shape), top_N.reshape(shape)
 
 
 @jax.custom_vjp
@@ -81,17 +86,14 @@ def cross_entropy(
       (Szegedy et al. 2016). The totals know neither this nor the penalty.
     penalty_BN: what is added to the loss of a target.
   """
-  nll_BN = surprisal(logits_BNV, targets_BN)
-  logits_NV = logits_BNV.reshape(-1, logits_BNV.shape[-1])
-  logit_N, top_N = _target_and_top(logits_NV, targets_BN)
+  nll_BN, logit_BN, top_BN = _parts(logits_BNV, targets_BN)
   # No symbol is more likely; argmax would take XLA longer than all the rest.
-  hits_BN = (logit_N >= top_N).reshape(targets_BN.shape)
+  hits_BN = logit_BN >= top_BN
   # One sum over all devices. That of the weights alone would run before the
   # network does, and who comes there first would wait for the others.
   terms = [nll_BN, hits_BN, jnp.ones_like(nll_BN)]
   if smoothing or penalty_BN is not None:
-    above_N = logit_N - jnp.mean(logits_NV, axis=-1)
-    loss_BN = nll_BN + smoothing * above_N.reshape(targets_BN.shape)
+    loss_BN = nll_BN + smoothing * (logit_BN - jnp.mean(logits_BNV, axis=-1))
     terms.append(loss_BN if penalty_BN is None else loss_BN + penalty_BN)
   sums = jnp.sum(jnp.stack(terms) * weights_BN[None], axis=(1, 2))
   total, hits, weight = sums[:3]
