@@ -29,11 +29,11 @@ from seqrnn.data.vocabulary import RESERVED
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
 from seqrnn.evaluate import evaluator, shapes
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Experiment, Params, require
 from seqrnn.history import read_rows
 from seqrnn.predict import Prediction, predictions
 from seqrnn.sample import sample, sample_music
-from seqrnn.scoring import scorer
+from seqrnn.scoring import scorer, widened
 
 TASKS: dict[str, ModuleType] = {
   "classification": classification,
@@ -66,6 +66,9 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
 
 class Run(NamedTuple):
   """A trained run.
+
+  What its methods compile is kept for the next call, whatever the length of a
+  text and the settings of a sample, but `top_k`, `top_p` and `streams`.
 
   Attributes:
     workdir: where it lies.
@@ -127,19 +130,13 @@ class Run(NamedTuple):
       UserError: no such setting, a value out of its range, or a task that
         cannot sample.
     """
-    if self.experiment.decoder is None:
-      gaps = self.experiment.fills_gaps
-      unless = " unless model.heads='all'" if gaps else ""
-      raise UserError(
-        f"{self.workdir}: task={self.config.task!r} cannot sample{unless}"
-      )
+    self._require("sample", "cannot sample")
     temperature = settings.get("temperature")
     if isinstance(temperature, int | float):
       settings["temperature"] = (float(temperature),)
     config = self._changed("sample", {"prime": prime, **settings})
-    if self.experiment.unit == "frame":
-      return sample_music(self.experiment, self.params, config)
-    return sample(self.experiment, self.params, config)
+    draw = sample if self.experiment.writes_text else sample_music
+    return draw(self.experiment, self.params, config)
 
   def detect(self, **settings: Any) -> Findings:
     """What --mode=detect finds and writes; settings are of `config.detect`.
@@ -152,6 +149,9 @@ class Run(NamedTuple):
     config = self._changed("detect", settings)
     config.checkpoint.step = self.step
     return detect.run(build, config, self.workdir)
+
+  def _require(self, mode: str, why: str = ""):
+    require(self.experiment, mode, self.config.task, str(self.workdir), why)
 
   def _changed(self, group: str, settings: dict[str, Any]) -> Config:
     config = copy.deepcopy(self.config)
@@ -170,9 +170,17 @@ class Run(NamedTuple):
     if self.experiment.score is None:
       raise UserError(f"{self.workdir}: task={self.config.task!r} cannot score")
     documents = self._documents(text)
+    experiment = self.experiment
+    if (
+      self.config.data.buckets is not None
+    ):  # Each text has a length of its own.
+      made = experiment.batches
+      experiment = experiment._replace(
+        batches=lambda *split, **how: made(*split, **how).map(widened)
+      )
     mesh = sharding.mesh()
     params = jax.device_put(self.params, sharding.replicated(mesh))
-    scores = scorer(self.experiment, mesh)(params, documents)
+    scores = scorer(experiment, mesh)(params, documents)
     return np.concatenate(
       [scores.document(j) for j in range(len(scores.distinct))]
     )
@@ -181,13 +189,14 @@ class Run(NamedTuple):
     """The most likely symbols beside those of a text, or labels.
 
     Raises:
-      UserError: the task has no symbols.
+      UserError: the task predicts neither.
     """
+    self._require("predict")
     documents = self._documents(text)
     return list(predictions(self.experiment, self.params, documents, top_k))
 
   def _documents(self, text: str) -> list[Document]:
-    if self.experiment.unit == "frame":
+    if self.experiment.reads != "symbol":
       raise UserError(
         f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
       )
@@ -195,7 +204,7 @@ class Run(NamedTuple):
     return from_text(text, unit, self.config.data)
 
   def evaluate(self, split: str = "test") -> dict[str, float]:
-    """Loss, accuracy and what else a task counts of a split."""
+    """The loss of a split, and what else the task counts."""
     mesh = sharding.mesh()
     params = jax.device_put(self.params, sharding.replicated(mesh))
     figures = evaluator(self.experiment, mesh)(

@@ -134,6 +134,9 @@ class Cell(nn.Module):
   # How many parameters a layer has, of D inputs; D is V where they are ids.
   formula: ClassVar[Any] = "HD + H² + H"
   additive = True  # Whether `gates` sees z and u as their sum only.
+  # Whether h is multiplied by a recurrent kernel. Where it is not, u is what
+  # `recurrent` adds, and `gates` has all else that depends on the carry.
+  recurrent_product: ClassVar[bool] = True
   # The name of what `recurrent` adds to all its outputs or to the last; None:
   # nothing. Where `inputs` adds the bias, that is a pass over all of z.
   recurrent_bias: ClassVar[Any] = "bias"
@@ -157,7 +160,7 @@ class Cell(nn.Module):
       self.input_kernel = nn.Embed(
         self.vocabulary_size, K, embedding_init=uniform(scale)
       )
-    if self.path != "parallel":
+    if self.recurrent_product:
       self.recurrent_kernel = self.param(
         "recurrent_kernel", uniform(scale), (self.hidden_size, K)
       )
@@ -188,8 +191,12 @@ class Cell(nn.Module):
     return x if self.recurrent_bias == "bias" else plus(x, self.bias)
 
   def recurrent(self, h_BH: jax.Array) -> jax.Array:
-    """The recurrent product u_BK, plus `recurrent_bias`."""
-    u_BK = step_dot(h_BH, self.recurrent_kernel, self.products)
+    """The recurrent product u_BK, if there is one, plus `recurrent_bias`."""
+    if self.recurrent_product:
+      u_BK = step_dot(h_BH, self.recurrent_kernel, self.products)
+    else:
+      K = self.gate_count * self.hidden_size
+      u_BK = jnp.zeros((len(h_BH), K), h_BH.dtype)
     if self.recurrent_bias is None:
       return u_BK
     bias = getattr(self, self.recurrent_bias)
@@ -542,6 +549,7 @@ class Linear(Cell):
   in log2(T) rounds (`scan.parallel`).
   """
 
+  recurrent_product = False
   recurrent_bias = None
   path = "parallel"
 

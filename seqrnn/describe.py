@@ -3,7 +3,7 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,8 +69,10 @@ class Model(NamedTuple):
     width: how many numbers the head reads.
     symbols: V of the inputs.
     inputs: the shape of a batch, [B, T] or [B, T, V].
-    outputs: the shape of its logits, [B, N, V].
+    outputs: the shape of its outputs, [B, N, V].
     unit: of the inputs.
+    gives: what an output is: `softmax` over symbols or labels, `sigmoid` of
+      each note, or `linear`, a number.
   """
 
   params: Params
@@ -83,6 +85,7 @@ class Model(NamedTuple):
   inputs: tuple[int, ...]
   outputs: tuple[int, ...]
   unit: str
+  gives: str
 
   @property
   def pooled(self) -> bool:
@@ -134,6 +137,8 @@ def _cells(
   tree: Any, place: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
   """Where each cell stands in a tree of parameters, with its own ones."""
+  if not isinstance(tree, Mapping):
+    return
   if "cell" in tree:
     yield place, tree["cell"]
   else:
@@ -146,23 +151,28 @@ def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
   params = shapes(experiment)
   cell = CELLS[config.model.cell](config.model, hidden_size=1)
   layers, towers = [], False
-  for place, own in _cells(params["body"]):
+  for place, own in _cells(params.get("body", params)):
     D, K = jax.tree.leaves(own["input_kernel"])[0].shape
-    [depth] = [name for name in place if name.startswith("layers_")]
-    depth = int(depth.removeprefix("layers_")) + 1
+    names = [name for name in place if name.startswith("layers_")]
+    depth = 1  # Of a model that is no stack.
+    if names:
+      depth += int(names[0].removeprefix("layers_"))
     H = K // cell.gate_count
     layers.append(Layer(depth, "backward" in place, D, H, own))
     towers |= "tower" in place
   layers.sort(key=lambda layer: (layer.depth, layer.reverse))
-  B, _, *notes = batch["inputs"].shape
-  _, logits_BNV = jax.eval_shape(
+  B, _, *features = batch["inputs"].shape
+  _, outputs_BNV = jax.eval_shape(
     lambda params: experiment.predict(params, experiment.carry(B), batch),
     params,
   )
+  V = outputs_BNV.shape[-1]
+  width = sum(x.units for x in layers if x.depth == layers[-1].depth) or V
   if "head" in params:  # Labels have no logits of reserved ids.
     width, V = params["head"]["kernel"].shape
-  else:  # Tied.
+  elif "head_bias" in params:  # Tied.
     V, width = params["embedding"]["embedding"].shape
+  gives = "linear" if experiment.names is None else "softmax"
   return Model(
     params=params,
     cell=cell,
@@ -170,10 +180,13 @@ def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
     towers=towers,
     merge=config.model.merge if any(x.reverse for x in layers) else None,
     width=width,
-    symbols=notes[0] if notes else len(experiment.vocabularies["symbols"]),
+    symbols=features[0]
+    if features
+    else len(experiment.vocabularies["symbols"]),
     inputs=batch["inputs"].shape,
-    outputs=(*logits_BNV.shape[:-1], V),
-    unit="frame" if notes else "symbol",
+    outputs=(*outputs_BNV.shape[:-1], V),
+    unit=experiment.reads,
+    gives="sigmoid" if experiment.unit == "frame" else gives,
   )
 
 
@@ -295,14 +308,13 @@ def estimate(
     own["kernel"].size
     for name, own in model.params.items()
     if name.endswith("head")
-  ] or [model.width * V]  # Tied.
+  ] or [model.width * V]  # Tied, or of another name.
   kept = B * T * arrays * units + 3 * B * N * V * len(heads)
   products = sum(layer.products for layer in model.layers)
   operations = 6 * B * (T * products + N * sum(heads))
   _, start = _start(experiment, config, batch, mesh)
-  speed = mesh.size * _speed(
-    sharding.rows(B, mesh) // mesh.size, model.layers[0]
-  )
+  H = model.layers[0].units if model.layers else model.width
+  speed = mesh.size * _speed(sharding.rows(B, mesh) // mesh.size, H)
   return Cost(
     state=_bytes(jax.eval_shape(start)),
     passing=_bytes(model.params) + 4 * kept // mesh.size,
@@ -310,9 +322,8 @@ def estimate(
   )
 
 
-def _speed(rows: int, layer: Layer) -> float:
+def _speed(rows: int, H: int) -> float:
   """Operations a second of products [rows, H] @ [H, H] on one device."""
-  H = layer.units
   once = 2 * rows * H * H
   count = 1 + 2**28 // once
   h_BH, R_HH = jnp.zeros((rows, H)), jnp.zeros((H, H))
@@ -353,8 +364,11 @@ def measure(
 def picture(model: Model, config: Config) -> diagram.Rows:
   """The model as boxes, from the input up."""
   fields, unit = config.model, model.unit
-  (_, T, *notes), (_, N, V) = model.inputs, model.outputs
-  each = f" of {V} notes" if notes else f", each one of {model.symbols:,}"
+  (_, T, *features), (_, N, V) = model.inputs, model.outputs
+  each = f", each one of {model.symbols:,}"
+  if features:
+    what = "notes" if model.gives == "sigmoid" else "numbers"
+    each = f" of {model.symbols} {what}"
   noise = _used(fields, "symbol_dropout", "input_noise")
   rows = [[Box(("input", f"{T} {unit}s{each}", *noise))]]
   dropped = [
@@ -366,7 +380,7 @@ def picture(model: Model, config: Config) -> diagram.Rows:
     rows.append([Box(("embedding", numbers, *noise), 0.93)])
     rows += [[box] for box in dropped]
   merged = [Box((str(model.merge), f"{model.width:,} numbers"))]
-  last = max(layer.depth for layer in model.layers)
+  last = max((layer.depth for layer in model.layers), default=0)
   columns = 2 if model.towers else 1  # Between the layers.
   for depth, layers in itertools.groupby(model.layers, lambda x: x.depth):
     if last > _DEEP and 2 < depth < last:
@@ -389,11 +403,16 @@ def picture(model: Model, config: Config) -> diagram.Rows:
     to = f"for the {unit} at t"
     rows.append([Box((state, to, *own)) for state in states])
     rows.append(merged)
-  kind = f"sigmoid of each of {V}" if notes else f"softmax over {V:,}"
-  tied = () if "head" in model.params else ("weights of the embedding",)
+  kind, result = {
+    "softmax": (f"softmax over {V:,}", "probabilities"),
+    "sigmoid": (f"sigmoid of each of {V}", "probabilities"),
+    "linear": (f"linear, {model.width:,} to {V:,}", "numbers"),
+  }[model.gives]
+  tied = ("weights of the embedding",) if "head_bias" in model.params else ()
   rows.append([Box(("head", kind, *tied), 0.93)])
   where = "for the sequence" if model.pooled else f"at each of {N} places"
-  rows.append([Box(("output", f"{V:,} probabilities {where}"))])
+  result = result.removesuffix("s") if V == 1 else result
+  rows.append([Box(("output", f"{V:,} {result} {where}"))])
   return rows
 
 

@@ -43,7 +43,7 @@ from seqrnn.detection.findings import (
   write_sessions,
 )
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Experiment, require
 
 _CURVES = 7  # Of scores beside the combined one.
 # What is written anew, each with an ending or several.
@@ -479,11 +479,7 @@ def check(experiment: Experiment, config: Config):
     UserError: names the field.
   """
   settings, step = config.detect, config.data.step
-  if not experiment.heads:
-    raise UserError(
-      f"--mode=detect: task={config.task!r} says of no event how likely it is;"
-      " language_model and gap_model do"
-    )
+  require(experiment, "detect", config.task)
   if settings.head not in experiment.heads:
     raise UserError(
       f"config.detect.head={settings.head!r}: task={config.task!r} has"

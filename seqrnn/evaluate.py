@@ -3,7 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.windows import Batches
-from seqrnn.experiment import Carry, Experiment, Params
+from seqrnn.experiment import KEPT, Carry, Experiment, Params, Totals
 
 # Batches under way. From 32 on, XLA makes the next one wait on a thread that
 # CPU devices need to end those before: several of them would never end.
@@ -27,24 +27,50 @@ _AHEAD = 8
 def evaluator(
   experiment: Experiment, mesh: Mesh
 ) -> Callable[..., dict[str, float] | None]:
-  """A function params, batches -> figures, compiled once.
+  """A function params, batches -> figures, compiled once an experiment.
 
   Its third argument is asked before each batch: where it says true, the
   evaluation ends at once and gives None.
   """
-
-  def totals(params, carry, batch):
-    return experiment.loss(params, carry, batch, None)[1]
-
-  add_up = summed(totals, experiment, mesh)
+  add_up = summed(_totals(experiment.loss), experiment, mesh)
 
   def evaluate(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
   ) -> dict[str, float] | None:
     sums = add_up(params, batches, stop)
-    return None if sums is None else metrics.finish(sums, experiment.unit)
+    return None if sums is None else metrics.finish(sums, experiment.in_bits)
 
   return evaluate
+
+
+@lru_cache(KEPT)
+def _totals(
+  loss: Callable[..., Any],
+) -> Callable[..., tuple[Carry, Totals]]:
+  """What `summed` takes, of an experiment's loss."""
+  return lambda params, carry, batch: loss(params, carry, batch, None)[1]
+
+
+@lru_cache(KEPT)
+def _adder(
+  totals: Callable[..., Any], mesh: Mesh
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Jitted functions params, carry, batch -> sums of nothing, and `add`.
+
+  That is params, carry, sums, batch -> carry, sums.
+  """
+  everywhere, batched = sharding.replicated(mesh), sharding.split(mesh)
+
+  @partial(jax.jit, out_shardings=everywhere)
+  def zeros(params, carry, batch):
+    return metrics.zeros(jax.eval_shape(totals, params, carry, batch)[1])
+
+  @partial(jax.jit, out_shardings=(batched, everywhere))
+  def add(params, carry, sums, batch):
+    carry, found = totals(params, carry, batch)
+    return carry, metrics.add(sums, found)
+
+  return zeros, add
 
 
 def summed(
@@ -57,12 +83,8 @@ def summed(
     experiment: the task.
     mesh: of the devices.
   """
-  everywhere, batched = sharding.replicated(mesh), sharding.split(mesh)
-
-  @partial(jax.jit, out_shardings=(batched, everywhere))
-  def add(params, carry, sums, batch):
-    carry, found = totals(params, carry, batch)
-    return carry, metrics.add(sums, found)
+  zeros, add = _adder(totals, mesh)
+  start = sharding.starter(experiment.carry, mesh)
 
   def add_up(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
@@ -76,11 +98,8 @@ def summed(
         return None
       batch = sharding.put(rows, B, mesh)
       if sums is None:
-        start = partial(experiment.carry, batch["inputs"].shape[0])
-        carry = jax.jit(start, out_shardings=batched)()
-        _, shapes = jax.eval_shape(totals, params, carry, batch)
-        zeros = partial(metrics.zeros, shapes)
-        sums = jax.jit(zeros, out_shardings=everywhere)()
+        carry = start(batch["inputs"].shape[0])
+        sums = zeros(params, carry, batch)
       carry, sums = add(params, carry, sums, batch)
       under_way.append(sums)
       if len(under_way) > _AHEAD:
@@ -105,7 +124,7 @@ def run(
     workdir, config, shapes(experiment), sharding.replicated(mesh)
   )
   split = config.evaluate.split
-  labels = experiment.vocabularies.get("labels")
+  labels = experiment.labels
   count = confusion.totals(experiment)
 
   def totals(params, carry, batch):
@@ -117,7 +136,7 @@ def run(
   sums, counts_VV = summed(totals, experiment, mesh)(
     restored.params, experiment.batches(split, 0)
   )
-  figures = metrics.finish(sums, experiment.unit)
+  figures = metrics.finish(sums, experiment.in_bits)
   if jax.process_index():
     return figures
   table = Table(title=f"{workdir}, step {restored.step}: {split} split")

@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 
 import jax
 
+from seqrnn.errors import UserError
+
 Params = Any  # A tree of arrays, as flax makes it.
 Carry = Any  # A tree of arrays [B, ...], or () where no state is kept.
 Batch = dict[str, Any]  # Arrays by name, each [B, ...].
 Totals = dict[str, tuple[jax.Array, jax.Array]]  # name -> (total, weight)
+
+# Compiled functions that a module keeps of the experiments used last, so that
+# a second call with the same experiment compiles nothing. jax.jit knows a
+# function by its identity: what closes over an experiment's function must be
+# made once for it.
+KEPT = 16
 
 
 class Decoder(NamedTuple):
@@ -35,27 +43,28 @@ class Experiment(NamedTuple):
   """A task: its data, its loss and how it decodes.
 
   It knows nothing of optimizers, devices or the files of a run. A capability
-  is a field; one that is None is a mode that the task does not have.
+  is a field; one that is None is a mode that the task does not have (`modes`).
 
   A batch holds at least `inputs` [B, T], `targets` and `weights` [B, N], where
   N is T, or 1 where a sequence has one target, and `reset` [B]: the rows whose
-  carry starts anew. A target of weight 0 counts for nothing. Where a symbol is
-  a frame of notes, inputs and targets have one axis more, [B, T, V].
+  carry starts anew. A target of weight 0 counts for nothing. Inputs are ids of
+  the vocabulary `symbols`; without it they are frames, [B, T, V].
 
   Attributes:
     vocabularies: name -> Vocabulary; what the run keeps of its training split.
     init: key -> params.
     carry: batch size -> the initial carry; () where batches share no state.
-    loss: params, carry, batch, key -> mean loss in nats over the weight of the
-      batch, (carry, totals). `key` is None in evaluation: nothing is random.
+    loss: params, carry, batch, key -> mean loss over the weight of the batch,
+      (carry, totals). Totals have `loss`, and any other figures by name. `key`
+      is None in evaluation: nothing is random.
     facts: split -> {"documents", "symbols", "crc32"}: how much data, which;
       and their "origin", where they change with it.
     batches: split or list of Documents, epoch -> Batches of numpy arrays. By
       keyword: `batch_size`, and batches then hold `document` and `place` [B],
       which one a row is of and where in all symbols it begins; `ordered`, one
       document after the other.
-    predict: params, carry, batch -> carry, logits_BNV.
-    score: params, carry, batch -> carry, nll_BN in nats; None: cannot detect.
+    predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers.
+    score: params, carry, batch -> carry, nll_BN in nats; None: cannot score.
     decoder: None: cannot sample.
     forbidden: T -> bool_NT, the inputs s that output t must not depend on;
       None where no input is a target. The leak probe tests it. Of a model that
@@ -64,10 +73,14 @@ class Experiment(NamedTuple):
     heads: name -> like `predict`, logits of `targets`: what detection may ask,
       `forward` of the past alone, and others; none: cannot detect.
     fills_gaps: whether `predict` at t reads both sides of t and not t.
-    unit: what targets are, each with its own loss: `symbol`; `frame` of notes,
-      which are 0 or 1 and are drawn each by itself; or `label` of what is read,
-      whose vocabulary is `labels`: a text is then read as it is, and nothing is
-      asked about its end.
+    unit: what a target is, each with its own loss, as a singular noun; a step
+      counts them. Where there is a vocabulary of that name, `symbols` for
+      `symbol` or `labels` for `label`, targets are ids of it and `predict`
+      gives logits of them; labels are of what is read, a text is then read as
+      it is, and nothing is asked about its end. A `frame` of notes is 0 or 1
+      for each and is drawn each by itself. Any other word, `sequence` say, is
+      for a target that is a number, or several.
+    loss_unit: of the loss: `nats`, or what else it is, `squared error` say.
     present: Predictions -> what shows labels on a console.
   """
 
@@ -84,4 +97,96 @@ class Experiment(NamedTuple):
   heads: Mapping[str, Callable[..., tuple[Carry, jax.Array]]] = {}
   fills_gaps: bool = False
   unit: str = "symbol"
+  loss_unit: str = "nats"
   present: Callable[[Any], Any] | None = None
+
+  @property
+  def names(self) -> Any:
+    """The vocabulary of what is predicted; None: frames or numbers are."""
+    if self.loss_unit != "nats":
+      return None
+    return self.vocabularies.get(f"{self.unit}s")
+
+  @property
+  def labels(self) -> Any:
+    """The vocabulary of the labels that it gives; None: it gives none."""
+    return None if self.unit == "symbol" else self.names
+
+  @property
+  def reads(self) -> str:
+    """What an input is, as a singular noun."""
+    return "symbol" if "symbols" in self.vocabularies else "frame"
+
+  @property
+  def measure(self) -> str:
+    """What the loss is a mean of, as "nats a symbol"."""
+    return f"{self.loss_unit} a {self.unit}"
+
+  @property
+  def in_bits(self) -> bool:
+    """Whether the loss is that of a choice of symbols, also shown in bits."""
+    return self.unit == "symbol" and self.names is not None
+
+  @property
+  def writes_text(self) -> bool:
+    """Whether the decoder draws symbols; else, where there is one, notes."""
+    return self.decoder is not None and self.in_bits
+
+
+# Those that `lacks` in `modes` does not name, every task has.
+MODES = (
+  "train",
+  "evaluate",
+  "predict",
+  "sample",
+  "describe",
+  "search",
+  "detect",
+  "report",
+)
+_WHY_NOT = {
+  "predict": "predicts {unit}s, which no table of symbols shows",
+  "sample": "cannot write one symbol after the other",
+  "detect": "says of no event how likely it is",
+}
+
+
+def modes(experiment: Experiment) -> tuple[str, ...]:
+  """The modes of run.py that a task has: what its fields can do."""
+  lacks = {
+    "predict": experiment.names is None or experiment.reads != "symbol",
+    "sample": experiment.decoder is None,
+    "detect": not experiment.heads,
+  }
+  return tuple(mode for mode in MODES if not lacks.get(mode))
+
+
+def require(
+  experiment: Experiment,
+  mode: str,
+  task: str,
+  where: str = "",
+  why: str = "",
+):
+  """Refuses a mode that a task does not have.
+
+  Args:
+    experiment: the task.
+    mode: the mode.
+    task: its name.
+    where: what the message begins with; empty: the flag of the mode.
+    why: what the task cannot do; empty: in the words of run.py's modes.
+
+  Raises:
+    UserError: says why, and which modes there are.
+  """
+  known = modes(experiment)
+  if mode in known:
+    return
+  why = why or _WHY_NOT[mode].format(unit=experiment.unit)
+  if mode == "sample" and experiment.fills_gaps:
+    why += " unless model.heads='all'"
+  raise UserError(
+    f"{where or f'--mode={mode}'}: task={task!r} {why}; its modes are"
+    f" {', '.join(known)}"
+  )

@@ -83,10 +83,14 @@ def cut_rows(path: Path, step: int):
       writer.writerows(rows)
 
 
-def draw(workdir: Path):
+def draw(workdir: Path, measure: str):
   """Draws history.png from metrics.csv; nothing where it has no row yet.
 
-  Loss and accuracy of training and validation, by step.
+  Loss of training and validation by step, and accuracy where a task has it.
+
+  Args:
+    workdir: of the run.
+    measure: what the loss is in, as "nats a symbol".
 
   Raises:
     UserError: as `read_rows`, or it cannot be written.
@@ -102,10 +106,11 @@ def draw(workdir: Path):
   figure = Figure(figsize=(9, 3.5), layout="constrained")
   FigureCanvasAgg(figure)
   steps = [int(row["step"]) for row in rows]
-  unit = "symbol" if "train_perplexity" in rows[0] else "frame"
-  panels = (("loss", f"loss in nats a {unit}"), ("accuracy", "accuracy"))
-  for place, (name, label) in enumerate(panels, 1):
-    axes = figure.add_subplot(1, 2, place)
+  panels = {"loss": f"loss in {measure}"}
+  if "validation_accuracy" in rows[0]:
+    panels["accuracy"] = "accuracy"
+  for place, (name, label) in enumerate(panels.items(), 1):
+    axes = figure.add_subplot(1, len(panels), place)
     for split in ("train", "validation"):
       values = [float(row[f"{split}_{name}"]) for row in rows]
       axes.plot(

@@ -202,7 +202,7 @@ def add(sums: Any, totals: Any) -> Any:
   return jax.tree.map(one, sums, totals)
 
 
-def finish(sums: dict, unit: str = "symbol") -> dict[str, float]:
+def finish(sums: dict, in_bits: bool = True) -> dict[str, float]:
   """Divides totals by weights; nats a symbol also as bits and perplexity.
 
   Totals of several classes give the mean of their figures, over the classes
@@ -210,7 +210,7 @@ def finish(sums: dict, unit: str = "symbol") -> dict[str, float]:
 
   Args:
     sums: as `add` makes them.
-    unit: of the experiment.
+    in_bits: whether the loss is one of symbols, as Experiment has it.
   """
   figures = {}
   for name, (total, weight) in jax.device_get(sums).items():
@@ -220,7 +220,7 @@ def finish(sums: dict, unit: str = "symbol") -> dict[str, float]:
     figures[name] = float(ratios.mean()) if len(ratios) else 0.0
     if name == "loss" and not len(ratios):
       figures[name] = math.nan
-  if "loss" in figures and unit == "symbol":
+  if in_bits and "loss" in figures:
     figures["bits_per_symbol"] = figures["loss"] / math.log(2)
     # exp(710) is beyond a float; a loss that large is no perplexity anyway.
     figures["perplexity"] = math.exp(min(figures["loss"], 700.0))

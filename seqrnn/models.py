@@ -303,8 +303,8 @@ def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
   carry = jax.eval_shape(lambda: cell.initial_carry(1))
   lacks = {
     "zoneout_cell": len(jax.tree.leaves(carry)) != 2 and "carry (c, h)",
-    "weight_drop": cell.path == "parallel" and "recurrent kernel",
-    "recurrent_dropout": cell.path == "parallel" and "recurrent product",
+    "weight_drop": not cell.recurrent_product and "recurrent kernel",
+    "recurrent_dropout": not cell.recurrent_product and "recurrent product",
   }
   for name, part in lacks.items():
     if model[name] and part:

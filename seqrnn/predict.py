@@ -4,8 +4,9 @@ import csv
 import math
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from seqrnn.data.corpora import Document, from_text, parse
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, escaped
 from seqrnn.evaluate import shapes
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import KEPT, Experiment, Params, require
 
 _CONTEXT = 24  # Symbols shown on each side of a surprising one.
 _SURPRISING = 10  # How many of them.
@@ -50,29 +51,40 @@ class Prediction(NamedTuple):
   probabilities: np.ndarray
 
 
+@lru_cache(KEPT)
+def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
+  """A jitted function params, carry, batch -> carry, what follows.
+
+  The ids that are most likely and their probabilities [B, N, K], and the
+  surprisal of the targets [B, N].
+  """
+
+  @jax.jit
+  def rank(params, carry, batch):
+    carry, logits_BNV = predict(params, carry, batch)
+    logs_BNV = jax.nn.log_softmax(logits_BNV)
+    logs_BNK, ids_BNK = jax.lax.top_k(logs_BNV, min(k, logs_BNV.shape[-1]))
+    true_BN1 = jnp.take_along_axis(
+      logs_BNV, batch["targets"][..., None], axis=-1
+    )
+    return carry, (ids_BNK, jnp.exp(logs_BNK), -true_BN1[..., 0])
+
+  return rank
+
+
 def predictions(
   experiment: Experiment, params: Params, split: str | list[Document], k: int
 ) -> Iterator[Prediction]:
   """What the model says of the sequences of a split or of documents."""
-  if "labels" in experiment.vocabularies:  # The reserved ids are none.
-    k = min(k, len(experiment.vocabularies["labels"].symbols))
-
-  @jax.jit
-  def rank(params, carry, batch):
-    carry, logits_BNV = experiment.predict(params, carry, batch)
-    chances_BNV = jax.nn.log_softmax(logits_BNV)
-    best_BNK = jax.lax.top_k(chances_BNV, min(k, chances_BNV.shape[-1]))
-    true_BN1 = jnp.take_along_axis(
-      chances_BNV, batch["targets"][..., None], axis=-1
-    )
-    return carry, best_BNK, -true_BN1[..., 0]
-
+  if experiment.labels is not None:  # The reserved ids are none.
+    k = min(k, len(experiment.labels.symbols))
+  rank = _ranker(experiment.predict, k)
   carry = None
   for batch in experiment.batches(split, 0, ordered=True):
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
-    carry, (chances_BNK, ids_BNK), nll_BN = rank(params, carry, batch)
-    found = jax.device_get((ids_BNK, jnp.exp(chances_BNK), nll_BN))
+    carry, found = rank(params, carry, batch)
+    found = jax.device_get(found)
     for row, weights_N in enumerate(batch["weights"]):
       positions = np.flatnonzero(weights_N)
       if len(positions):
@@ -88,6 +100,23 @@ def predictions(
         )
 
 
+@lru_cache(KEPT)
+def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
+  """A jitted function params, inputs_BT -> the likeliest ids, how likely."""
+
+  @jax.jit
+  def surest(params, inputs_BT):
+    reset_B = jnp.ones(inputs_BT.shape[0], bool)
+    batch = {"inputs": inputs_BT, "reset": reset_B}
+    _, logits_BTV = predict(params, (), batch)
+    chances_BTV = jax.nn.softmax(
+      logits_BTV.at[..., : UNKNOWN + 1].set(-jnp.inf)
+    )
+    return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
+
+  return surest
+
+
 def fill(
   experiment: Experiment, params: Params, documents: list[Document]
 ) -> tuple[str, list[tuple[int, float]]]:
@@ -99,17 +128,7 @@ def fill(
     the text filled, and the ids put in with their probabilities, in order.
   """
   symbols = experiment.vocabularies["symbols"]
-
-  @jax.jit
-  def surest(params, inputs_BT):
-    reset_B = jnp.ones(inputs_BT.shape[0], bool)
-    batch = {"inputs": inputs_BT, "reset": reset_B}
-    _, logits_BTV = experiment.predict(params, (), batch)
-    chances_BTV = jax.nn.softmax(
-      logits_BTV.at[..., : UNKNOWN + 1].set(-jnp.inf)
-    )
-    return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
-
+  surest = _chooser(experiment.predict)
   filled, put = [], []
   for batch in experiment.batches(documents, 0, ordered=True):
     inputs_BT = batch["inputs"].copy()
@@ -148,7 +167,7 @@ def _ask(
 
   def ask(tokens):
     joined = isinstance(tokens, str)
-    if experiment.unit == "label":
+    if experiment.labels is not None:
       return tokens
     if experiment.fills_gaps and joined:
       return tokens.replace(gap, absent)
@@ -165,7 +184,7 @@ def _ask(
         f"{document.name}: read as unknown: {' '.join(map(repr, unknown))}",
         file=sys.stderr,
       )
-    whole = experiment.fills_gaps or experiment.unit == "label"
+    whole = experiment.fills_gaps or experiment.labels is not None
     asked.append(document._replace(symbols=ask(document.symbols), ends=whole))
   return asked
 
@@ -239,16 +258,16 @@ def _show_surprising(
 
 def _write(
   path: Path,
-  vocabularies: dict[str, Vocabulary],
+  symbols: Vocabulary,
+  labels: Vocabulary | None,
   found: list[Prediction],
 ):
   """Writes predictions.csv: a row a target.
 
   Where targets are labels, a row has what was labelled, too.
   """
-  symbols = vocabularies["symbols"]
-  names = vocabularies.get("labels", symbols)
-  labelled = names is not symbols
+  names = symbols if labels is None else labels
+  labelled = labels is not None
   what = "label" if labelled else "symbol"
   likely = range(1, 1 + max(p.ids.shape[1] for p in found))
   with files.written(path) as file:
@@ -279,17 +298,12 @@ def run(
   """Predicts; prints tables and writes predictions.csv.
 
   Raises:
-    UserError: the task is not one of symbols, or text and path are both given,
-      or empty.
+    UserError: the task does not predict symbols or labels, or text and path are
+      both given, or empty.
   """
   settings = config.predict
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  if experiment.unit == "frame":
-    raise UserError(
-      f"--mode=predict: task={config.task!r} predicts frames, which no table of"
-      " symbols shows; its modes are train, evaluate, sample, describe, search,"
-      " report"
-    )
+  require(experiment, "predict", config.task)
   names = experiment.vocabularies["symbols"]
   params, _ = restore_params(workdir, config, shapes(experiment))
   console = Console(highlight=False)
@@ -338,5 +352,5 @@ def run(
     for prediction in found[: settings.sequences]:
       _show(console, names, prediction, settings.symbols)
     _show_surprising(console, names, found, experiment.fills_gaps)
-  _write(workdir / "predictions.csv", experiment.vocabularies, found)
+  _write(workdir / "predictions.csv", names, experiment.labels, found)
   return found

@@ -45,6 +45,8 @@ def probe(
   rng = np.random.default_rng(0)
 
   def symbols(like):
+    if np.issubdtype(like.dtype, np.floating):
+      return rng.normal(size=like.shape).astype(like.dtype)
     if vocabulary_size is None:
       return rng.integers(0, 2, like.shape, like.dtype)
     return rng.integers(PAD + 1, vocabulary_size, like.shape, like.dtype)

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from seqrnn.experiment import Experiment
+
 _LINE_SECONDS = 30.0  # Between two lines where the output is no terminal.
 
 
@@ -72,7 +74,9 @@ class Progress:
   than two steps are ever under way, so a signal is answered soon.
   """
 
-  def __init__(self, total_steps: int, done: int, unit: str, best: float):
+  def __init__(
+    self, total_steps: int, done: int, experiment: Experiment, best: float
+  ):
     self._console = Console(soft_wrap=True, highlight=False)
     self._bar = _TwoLines(
       TextColumn("{task.description}"),
@@ -88,10 +92,10 @@ class Progress:
       "training", total=total_steps, completed=done, figures=""
     )
     self._total = total_steps
-    self._unit = unit
+    self._unit, self._in_bits = experiment.unit, experiment.in_bits
     self._done = done
     self._losses: deque[jax.Array] = deque()
-    self._symbols = 0.0
+    self._targets = 0.0
     self._lap = self._told = time.monotonic()
     self._shown = 0.0
 
@@ -110,14 +114,14 @@ class Progress:
       self._bar.update(self._task, completed=self._done)
       self._bar.stop()
 
-  def step(self, loss: jax.Array, symbols: float) -> float | None:
+  def step(self, loss: jax.Array, targets: float) -> float | None:
     """Takes note of a step that was just started.
 
     Returns:
       the loss of the step before the last one; None where it is not known.
     """
     self._done += 1
-    self._symbols += symbols
+    self._targets += targets
     self._losses.append(loss)
     if len(self._losses) < 3:
       return None
@@ -131,9 +135,9 @@ class Progress:
     if now - self._shown < 0.2:
       return
     self._shown = now
-    rate = self._symbols / max(now - self._lap, 1e-9)
+    rate = self._targets / max(now - self._lap, 1e-9)
     bits = ""
-    if self._unit == "symbol":
+    if self._in_bits:
       bits = f"  {finished / math.log(2):.3f} bits/symbol"
     figures = f"loss {finished:.4f}{bits}  {rate:,.0f} {self._unit}s/s"
     if self.live:
@@ -145,10 +149,10 @@ class Progress:
       self.line(f"step {self._done} of {self._total}  {figures}")
 
   def lap(self) -> tuple[float, float]:
-    """Seconds and symbols since the last lap; a new one begins."""
+    """Seconds and targets since the last lap; a new one begins."""
     now = time.monotonic()
-    result = now - self._lap, self._symbols
-    self._lap, self._symbols = now, 0.0
+    result = now - self._lap, self._targets
+    self._lap, self._targets = now, 0.0
     self._losses.clear()
     return result
 

@@ -25,12 +25,14 @@ from seqrnn.experiment import Experiment
 from seqrnn.history import read_rows
 from seqrnn.pages import alarms, charts, decisions, language, page, playground
 from seqrnn.pages.page import Element, element, section
-from seqrnn.pages.subject import Subject, a, open_run, unit, writer
+from seqrnn.pages.subject import Subject, a, open_run, writer
 from seqrnn.sample import sample_music
 
 _FRAMES = 64  # Of sampled music.
 _TRIALS = 15  # Rows of a study's table.
 _LIMIT = 2**27  # Bytes of a table.
+# Figures that are shares.
+_SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1")
 
 # What the pictures of a search show, by their names.
 _PICTURES = {
@@ -47,8 +49,8 @@ _PICTURES = {
 def lead(subject: Subject) -> list[Element]:
   """What the run is, in a few sentences."""
   config, experiment = subject.config, subject.experiment
-  word, model = unit(config), config.model
-  labels = experiment.vocabularies.get("labels")
+  word, model = subject.word, config.model
+  labels = experiment.labels
   count = 0 if labels is None else len(labels.symbols)
   alone = ""
   if model.heads == "all":
@@ -92,8 +94,10 @@ def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
     "f1": "F1",
     "perplexity": "perplexity",
   }
-  if target == "frame":
-    names = {"loss": "nats a frame", "accuracy": "accuracy of notes"}
+  if subject.experiment.names is None:
+    part = "note" if target == "frame" else target
+    measure = subject.experiment.measure
+    names = {"loss": measure, "accuracy": f"accuracy of {part}s"}
   split = next((name for name in reversed(SPLITS) if name in figures), "")
   found = [
     (_figure(name, figures[split][name]), f"{words}, {split} split")
@@ -141,9 +145,9 @@ def _figure(name: str, value: float) -> str:
 def learned(subject: Subject, writes: Subject | None) -> list[Element]:
   """What can be said of this task, and of the language model in it."""
   experiment = subject.experiment
-  if experiment.unit == "frame":
+  if experiment.decoder is not None and not experiment.writes_text:
     return [pieces_of_music(subject)]
-  if experiment.unit == "label":
+  if experiment.labels is not None:
     return decisions.sections(subject) if subject.facts else []
   made = []
   if experiment.fills_gaps and subject.facts:
@@ -272,8 +276,13 @@ def results(
   return section("Figures", shown)
 
 
-def curves(runs: dict[str, Path]) -> Element:
-  """How training went, by step: of one run, or of several over one another."""
+def curves(runs: dict[str, Path], loss_unit: str = "") -> Element:
+  """How training went, by step: of one run, or of several over one another.
+
+  Args:
+    runs: name -> workdir.
+    loss_unit: of the experiment; several may have one each.
+  """
   alone = len(runs) == 1
   measured = {
     name: read_rows(path / "metrics.csv") for name, path in runs.items()
@@ -308,8 +317,9 @@ def curves(runs: dict[str, Path]) -> Element:
         for part, own in parts.items()
         for points in curve(measured, own).values()
       }
-    unit = "bits" if name == "bits_per_symbol" else "from 0 to 1"
-    unit = "nats" if name.endswith("loss") else unit
+    unit = "from 0 to 1" if name in _SHARES else ""
+    unit = "bits" if name == "bits_per_symbol" else unit
+    unit = loss_unit if name.endswith("loss") else unit
     title = words if alone else f"{words}, validation"
     drawn.append(charts.lines(title.capitalize(), shown, "step", unit))
   for tables, column, title, unit in (
@@ -525,7 +535,7 @@ def run(
     sections += [
       *learned(subject, writes),
       *alarms.sections(workdir),
-      curves({workdir.name: workdir}),
+      curves({workdir.name: workdir}, subject.experiment.loss_unit),
       results(subject, figures, partial),
       settings({workdir.name: own}),
     ]

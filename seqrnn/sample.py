@@ -4,8 +4,9 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,18 @@ from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, escaped
 from seqrnn.evaluate import shapes
-from seqrnn.experiment import Decoder, Experiment, Params
+from seqrnn.experiment import (
+  KEPT,
+  Carry,
+  Decoder,
+  Experiment,
+  Params,
+  require,
+)
 
 _CHUNK = 256  # Symbols drawn by one call at most: text appears as it is made.
 _NOISE = 2**20  # Numbers of noise at once, at most.
+_PRIME = 1024  # Symbols for which a prime has room, at least.
 
 
 def choose(
@@ -87,6 +96,83 @@ def _even(total: int, most: int) -> int:
   return -(-total // -(-total // most))
 
 
+@lru_cache(KEPT)
+def _reader(decoder: Decoder) -> Callable[..., tuple[Carry, jax.Array]]:
+  """A jitted function params, prime_BP, length -> carry, logits_BV.
+
+  What stands in the prime from `length` on is not read.
+  """
+
+  @jax.jit
+  def read(params, prime_BP, length):
+    def step(t, state):
+      carry, _ = state
+      symbol_B = jax.lax.dynamic_index_in_dim(prime_BP, t, 1, keepdims=False)
+      return decoder.step(params, carry, symbol_B)
+
+    carry = decoder.start(prime_BP.shape[0])
+    symbol_B = prime_BP[:, 0]
+    _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
+    state = carry, jnp.zeros(like.shape, like.dtype)
+    return jax.lax.fori_loop(0, length, step, state)
+
+  return read
+
+
+@lru_cache(KEPT)
+def _drawer(
+  decoder: Decoder,
+  noise: Callable[..., jax.Array],
+  pick: Callable[..., jax.Array],
+  chunk: int,
+  numbers: int,
+) -> Callable[..., Any]:
+  """A jitted function that draws symbols, at most `chunk`; see `generator`.
+
+  It takes params, a state, seed, temperature, and the numbers of the first
+  symbol and of the one after the last. It gives the state after them and
+  symbols_BT, of which only those asked for were drawn. A state is carry,
+  logits_BV and ended_B.
+  """
+
+  @jax.jit
+  def draw(params, state, seed, temperature, first, stop):
+    _, logits_BV, _ = state
+    key = jax.random.key(seed)
+    many = _even(chunk, max(1, numbers // logits_BV.size))
+
+    def drawn(index):
+      key_i = jax.random.fold_in(key, index)
+      return noise(key_i, logits_BV.shape, logits_BV.dtype)
+
+    def some(part, loop):
+      # Noise for many steps at once: one by one, it takes longer than they do.
+      begin = first + part * many
+      noise_NBV = jax.vmap(drawn)(begin + jnp.arange(many))
+
+      def step(n, loop):
+        (carry, logits_BV, ended_B), symbols_TB = loop
+        noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
+        symbol_B = pick(noise_BV, logits_BV, temperature)
+        shown_B = jnp.where(ended_B, PAD, symbol_B)
+        ended_B |= symbol_B == END
+        carry, logits_BV = decoder.step(params, carry, symbol_B)
+        symbols_TB = jax.lax.dynamic_update_index_in_dim(
+          symbols_TB, shown_B, part * many + n, 0
+        )
+        return (carry, logits_BV, ended_B), symbols_TB
+
+      return jax.lax.fori_loop(0, jnp.minimum(stop - begin, many), step, loop)
+
+    ended_B = state[2]
+    symbols_TB = jnp.zeros((chunk, *ended_B.shape), jnp.int32)
+    parts = (stop - first + many - 1) // many
+    state, symbols_TB = jax.lax.fori_loop(0, parts, some, (state, symbols_TB))
+    return state, symbols_TB.swapaxes(0, 1)
+
+  return draw
+
+
 def generator(
   decoder: Decoder,
   *,
@@ -98,7 +184,8 @@ def generator(
 
   A chunk is int32 [B, n]; together they are `length` long. Where a stream has
   drawn the end symbol, padding follows. What is drawn depends on the seed, not
-  on the chunks. It compiles twice: for the prime and for a chunk.
+  on the chunks. It compiles twice, for the prime and for a chunk, whatever
+  their lengths; and once for one decoder and one `pick`.
 
   A symbol may be a frame of notes, with one axis more. These are 0 or 1, and
   so never the end symbol.
@@ -109,58 +196,45 @@ def generator(
     noise: key, shape, type -> what `pick` draws with.
     pick: noise_BV, logits_BV, temperature -> symbol_B.
   """
-
-  @jax.jit
-  def read(params, prime_BP):
-    def step(carry, symbol_B):
-      return decoder.step(params, carry, symbol_B)
-
-    carry = decoder.start(prime_BP.shape[0])
-    carry, logits_PBV = jax.lax.scan(step, carry, prime_BP.swapaxes(0, 1))
-    return carry, logits_PBV[-1]
-
-  @jax.jit
-  def draw(params, carry, logits_BV, ended_B, key, temperature, first):
-    def drawn(index):
-      key_i = jax.random.fold_in(key, index)
-      return noise(key_i, logits_BV.shape, logits_BV.dtype)
-
-    def step(loop, noise_BV):
-      carry, logits_BV, ended_B = loop
-      symbol_B = pick(noise_BV, logits_BV, temperature)
-      shown_B = jnp.where(ended_B, PAD, symbol_B)
-      ended_B |= symbol_B == END
-      carry, logits_BV = decoder.step(params, carry, symbol_B)
-      return (carry, logits_BV, ended_B), shown_B
-
-    def some(loop, indices):
-      # Noise for many steps at once: one by one, it takes longer than they do.
-      return jax.lax.scan(step, loop, jax.vmap(drawn)(indices))
-
-    chunk = _even(length, _CHUNK)
-    many = _even(chunk, max(1, _NOISE // logits_BV.size))
-    indices = first + jnp.arange(-(-chunk // many) * many).reshape(-1, many)
-    loop, symbols = jax.lax.scan(some, (carry, logits_BV, ended_B), indices)
-    symbols_TB = symbols.reshape(-1, *symbols.shape[2:])
-    return *loop, symbols_TB.swapaxes(0, 1)
+  read = _reader(decoder)
+  draw = _drawer(decoder, noise, pick, _CHUNK, _NOISE)
 
   def generate(
     params: Params, prime_BP: np.ndarray, temperature: float, seed: int
   ) -> Iterator[np.ndarray]:
-    carry, logits_BV = read(params, jnp.asarray(prime_BP, jnp.int32))
-    ended_B = jnp.zeros(prime_BP[:, 0].shape, bool)
-    key = jax.random.key(seed)
-    first = 0
-    while first < length:
-      carry, logits_BV, ended_B, symbols_BT = draw(
-        params, carry, logits_BV, ended_B, key, temperature, first
+    padded_BP = np.zeros(
+      (len(prime_BP), _room(prime_BP.shape[1]), *prime_BP.shape[2:]), np.int32
+    )
+    padded_BP[:, : prime_BP.shape[1]] = prime_BP
+    carry, logits_BV = read(params, padded_BP, prime_BP.shape[1])
+    state = carry, logits_BV, np.zeros(prime_BP[:, 0].shape, bool)
+    chunk = _even(length, _CHUNK)
+    for first in range(0, length, chunk):
+      stop = min(first + chunk, length)
+      state, symbols_BT = draw(
+        params, state, np.uint32(seed), temperature, first, stop
       )
-      yield np.asarray(symbols_BT)[:, : length - first]
-      if bool(ended_B.all()):
+      yield np.asarray(symbols_BT)[:, : stop - first]
+      if np.asarray(state[2]).all():
         return
-      first += symbols_BT.shape[1]
 
   return generate
+
+
+def _room(length: int) -> int:
+  """Symbols for which the prime has room: of few sizes, as it compiles anew."""
+  size = _PRIME
+  while size < length:
+    size *= 4
+  return size
+
+
+@lru_cache(KEPT)
+def _chooser(
+  top_k: int | None, top_p: float | None
+) -> Callable[..., jax.Array]:
+  """`choose` with these settings, the same function each time."""
+  return partial(choose, top_k=top_k, top_p=top_p)
 
 
 def prime_ids(
@@ -189,7 +263,7 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
   It is of `train.sample_length` symbols, and empty where a task has no texts.
   """
   settings, length = config.sample, config.train.sample_length
-  if not length or experiment.decoder is None or experiment.unit != "symbol":
+  if not length or not experiment.writes_text:
     return lambda _: ""
   generate, prime_BP, _ = _begin(experiment, config, length, streams=1)
 
@@ -211,7 +285,7 @@ def _begin(
   generate = generator(
     experiment.decoder,
     length=length,
-    pick=partial(choose, top_k=settings.top_k, top_p=settings.top_p),
+    pick=_chooser(settings.top_k, settings.top_p),
   )
   prime = prime_ids(
     experiment.vocabularies["symbols"],
@@ -347,15 +421,9 @@ def run(
     UserError: the task has no decoder.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  if experiment.decoder is None:
-    unless = " unless model.heads='all'" if experiment.fills_gaps else ""
-    raise UserError(
-      f"--mode=sample: task={config.task!r} cannot write one symbol after the"
-      f" other{unless}; its modes are train, evaluate, predict, describe,"
-      " search, report"
-    )
+  require(experiment, "sample", config.task)
   params, _ = restore_params(workdir, config, shapes(experiment))
-  if experiment.unit == "frame":
+  if not experiment.writes_text:
     return write_music(experiment, params, config, workdir)
 
   def show(text: str):

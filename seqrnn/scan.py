@@ -8,7 +8,8 @@ gradient of u = h @ R, for all steps; and R's gradient is one product after it:
   dR = sum over t of h[t-1].T @ du[t]
 
 That holds for every cell whose `gates` have no product. Their derivative is
-JAX's own. `parallel` is for cells whose step is linear.
+JAX's own. A cell without a recurrent product has no R, and these parts are left
+out. `parallel` is for cells whose step is linear.
 """
 
 from collections.abc import Callable
@@ -106,9 +107,11 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     params, first, h_TBH, take, drop_BH, back = saved
     own = params.keys() - outside
     dlast, dh_TBH = cotangents
-    # Left as R.T, XLA would read it across its rows at every step.
-    R_T = turned(params["recurrent_kernel"], cell.products)
-    R_T = lax.optimization_barrier(R_T)
+    R_T = None
+    if cell.recurrent_product:
+      # Left as R.T, XLA would read it across its rows at every step.
+      R_T = turned(params["recurrent_kernel"], cell.products)
+      R_T = lax.optimization_barrier(R_T)
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
     add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
@@ -118,9 +121,10 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       zeros = jax.tree.map(jnp.zeros_like, dcarry)
       dnew = hold(take, dcarry, zeros)
       _, dgates, *dinputs = back()(dnew)
-      held = hold(take, zeros, dcarry)
-      dh_BH = dropped(step_dot(dinputs[-1], R_T, cell.products), drop_BH)
-      dcarry = add(held, dgates, *spread(dh_BH))
+      dcarry = add(hold(take, zeros, dcarry), dgates)
+      if R_T is not None:
+        dh_BH = dropped(step_dot(dinputs[-1], R_T, cell.products), drop_BH)
+        dcarry = add(dcarry, *spread(dh_BH))
       return dcarry, (dinputs, dnew if own else None)
 
     dfirst, (dinputs, dnew) = _loop(
@@ -129,20 +133,22 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     if own:  # All steps together: in the loop, devices would wait for others.
       down = jax.vmap(lambda back, dnew: back()(dnew)[0])(back, dnew)
       down = jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
-    edge_1BH = cell.hidden(first)[None]
-    if reverse:
-      before_TBH = jnp.concatenate([h_TBH[1:], edge_1BH])
-    else:
-      before_TBH = jnp.concatenate([edge_1BH, h_TBH[:-1]])
-    if drop_BH is not None:
-      before_TBH *= drop_BH[None]
     dparams = {
-      **dict.fromkeys(outside),  # None: no gradient by this way.
+      # None: no gradient by this way.
+      **dict.fromkeys(params.keys() & outside),
       **(down if own else {}),
-      "recurrent_kernel": kernel_gradient(
-        before_TBH, dinputs[-1], cell.products
-      ),
     }
+    if cell.recurrent_product:
+      edge_1BH = cell.hidden(first)[None]
+      if reverse:
+        before_TBH = jnp.concatenate([h_TBH[1:], edge_1BH])
+      else:
+        before_TBH = jnp.concatenate([edge_1BH, h_TBH[:-1]])
+      if drop_BH is not None:
+        before_TBH *= drop_BH[None]
+      dparams["recurrent_kernel"] = kernel_gradient(
+        before_TBH, dinputs[-1], cell.products
+      )
     if cell.recurrent_bias:
       size = len(params[cell.recurrent_bias])
       dparams[cell.recurrent_bias] = summed(dinputs[-1][..., -size:])

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +13,13 @@ from jax.sharding import Mesh
 from seqrnn import metrics, sharding
 from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.experiment import KEPT, Batch, Carry, Experiment, Params
 
 # Rows that a device scores at once. What so few need fits a core's cache; many
 # batches on their way keep all cores busy.
 ROWS = 64
 _AHEAD = 8  # Batches on their way.
+_NARROW = 32  # The least length that `widened` gives.
 NEVER = np.int32(2**31 - 1)  # The rank of what is not among those ranked.
 
 
@@ -76,6 +77,7 @@ def figures(
   return found
 
 
+@lru_cache(KEPT)
 def events(
   head: Callable[..., tuple[Carry, jax.Array]], top_k: int = 0
 ) -> Callable[[Params, Carry, Batch], tuple[Carry, dict[str, jax.Array]]]:
@@ -93,6 +95,23 @@ def events(
   return score
 
 
+def widened(batch: Batch) -> Batch:
+  """The batch with its time axis padded to a power of two.
+
+  What is called with texts of any lengths then compiles few programs. Padding
+  has no weight, and holds the carry still.
+  """
+  T = batch["inputs"].shape[1]
+  width = max(_NARROW, 1 << (T - 1).bit_length())
+
+  def one(x):
+    if T == 1 or x.ndim < 2 or x.shape[1] != T:  # One target a sequence.
+      return x
+    return np.pad(x, [(0, 0), (0, width - T)] + [(0, 0)] * (x.ndim - 2))
+
+  return {name: one(x) for name, x in batch.items()}
+
+
 def scorer(
   experiment: Experiment, mesh: Mesh, score: Callable | None = None
 ) -> Callable[..., Scores]:
@@ -104,15 +123,16 @@ def scorer(
     score: params, carry, batch -> carry, a tree of [B, N, ...]: all that comes
       back from the devices; None: the task's own, surprisal in nats.
   """
-  assert experiment.score is not None, "a task that cannot score"
+  score = score or experiment.score
+  assert score is not None, "a task that cannot score"
   batched = sharding.split(mesh)
-  one = jax.jit(score or experiment.score, out_shardings=(batched, batched))
+  one = jax.jit(score, out_shardings=(batched, batched))
 
   def run(params: Params, split: str | list[Document]) -> Scores:
     batches = experiment.batches(split, 0, batch_size=ROWS * mesh.size)
     B = batches.batch_size
-    start = partial(experiment.carry, sharding.rows(B, mesh))
-    carry = jax.jit(start, out_shardings=batched)()
+    start = sharding.starter(experiment.carry, mesh)
+    carry = start(sharding.rows(B, mesh))
     origins, parts, on_way = [], [], deque()
 
     def fetch():

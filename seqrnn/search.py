@@ -103,7 +103,7 @@ def run(
     )
   state = "finished" if time.time() < deadline else "the minutes are over"
   print(
-    f"{workdir}: {state}; best validation loss {best.value:.4f} nats in trial"
+    f"{workdir}: {state}; best validation loss {best.value:.4f} in trial"
     f" {best.number}; pictures: {', '.join(drawn)}\n"
     f"python run.py --config={workdir / 'best.json'}"
   )

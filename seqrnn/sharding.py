@@ -1,7 +1,8 @@
 """Where arrays live: batches split over the devices, everything else on all."""
 
 from collections import deque
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from seqrnn.experiment import Batch
+from seqrnn.experiment import KEPT, Batch, Carry
 
 
 def mesh() -> Mesh:
@@ -47,6 +48,21 @@ def here(batch_size: int, mesh: Mesh) -> tuple[int, int]:
   ]
   first, end = own[0] * share, (own[-1] + 1) * share
   return min(first, batch_size), min(end, batch_size)
+
+
+@lru_cache(KEPT)
+def starter(
+  carry: Callable[[int], Carry], mesh: Mesh
+) -> Callable[[int], Carry]:
+  """A function batch size -> the initial carry, its rows over the devices.
+
+  Args:
+    carry: of the experiment.
+    mesh: of the devices.
+  """
+  if not jax.tree.leaves(jax.eval_shape(lambda: carry(1))):
+    return carry  # Of nothing, a program would be compiled, too.
+  return jax.jit(carry, static_argnums=0, out_shardings=split(mesh))
 
 
 def pad(array: np.ndarray, count: int) -> np.ndarray:

@@ -257,7 +257,7 @@ def loop(
   excerpt = excerpts(experiment, config)
   with (
     Progress(
-      training.total_steps, position.step, experiment.unit, position.best
+      training.total_steps, position.step, experiment, position.best
     ) as progress,
     training.board(position.evaluated) as show,
   ):
@@ -267,7 +267,7 @@ def loop(
         figures = evaluate(state.shown, validation, stop)
         if figures is not None:
           rate = float(training.learning_rate(position.step - 1) * state.scale)
-          trained = metrics.finish(state.sums, experiment.unit)
+          trained = metrics.finish(state.sums, experiment.in_bits)
           row = figure_row(position, rate, trained, figures)
           if not all(math.isfinite(figure) for figure in row.values()):
             raise Diverged(position.step)
@@ -285,11 +285,11 @@ def loop(
             )
           save(training, state, position)
           progress.best = position.best
-          progress.line(figure_line(row, position))
+          progress.line(figure_line(row, position, experiment.loss_unit))
           if sample and progress.live:
             progress.line(f"  sample: {escaped(sample)}")
           if first and time.monotonic() - drawn > _DRAW_SECONDS:
-            draw(training.workdir)
+            draw(training.workdir, experiment.measure)
             drawn = time.monotonic()
           enough = training.watch(row)
       if stop() or ended(config, position) or tired(config, position):
@@ -315,7 +315,7 @@ def loop(
     save(training, state, position)
   training.checkpoints.wait()
   if first:
-    draw(training.workdir)
+    draw(training.workdir, experiment.measure)
   if stopped:
     name = signal.Signals(stopped).name
     raise Interrupted(
@@ -454,15 +454,16 @@ def figure_row(
   }
 
 
-def figure_line(row: dict[str, Any], position: Position) -> str:
+def figure_line(row: dict[str, Any], position: Position, loss_unit: str) -> str:
   """The row as a person reads it."""
   bits = row.get("validation_bits_per_symbol")
+  accuracy = row.get("validation_accuracy")
   return (
     f"step {row['step']}  epoch {row['epoch']}"
     f"  train {row['train_loss']:.4f}"
-    f"  validation {row['validation_loss']:.4f} nats"
+    f"  validation {row['validation_loss']:.4f} {loss_unit}"
     + ("" if bits is None else f"  {bits:.3f} bits/symbol")
-    + f"  accuracy {row['validation_accuracy']:.1%}"
+    + ("" if accuracy is None else f"  accuracy {accuracy:.1%}")
     + ("  best" if position.best_step == position.step else "")
   )
 
@@ -474,9 +475,8 @@ def describe(
   for split in ("train", "validation"):
     facts = experiment.facts(split)
     origin = f" of {facts['origin']}" if "origin" in facts else ""
-    read = "frames" if experiment.unit == "frame" else "symbols"
     print(
-      f"{split}: {facts['symbols']:,} {read} in"
+      f"{split}: {facts['symbols']:,} {experiment.reads}s in"
       f" {facts['documents']:,} documents{origin}"
       + (
         f", {facts['distinct_documents']:,} of them distinct"
@@ -594,6 +594,7 @@ def run(
       position = train(training, state, position)
   print(
     f"{workdir}: finished at step {position.step}; best validation loss"
-    f" {position.best:.4f} nats at step {position.best_step}"
+    f" {position.best:.4f} {experiment.loss_unit} at step"
+    f" {position.best_step}"
   )
   return asdict(position)

@@ -50,7 +50,7 @@ def test_a_table_that_ends_anywhere_goes_on(table):
 
 def test_there_may_be_no_table(tmp_path):
   cut_rows(tmp_path / "metrics.csv", 9)
-  draw(tmp_path)
+  draw(tmp_path, "nats a symbol")
   assert list(tmp_path.iterdir()) == []
 
 
@@ -77,7 +77,7 @@ def test_what_is_no_table_is_refused(tmp_path, content):
     with pytest.raises(UserError, match=WRONG):
       use(path)
   with pytest.raises(UserError, match=WRONG):
-    draw(tmp_path)
+    draw(tmp_path, "nats a symbol")
   assert path.read_bytes() == before
 
 

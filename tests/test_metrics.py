@@ -201,7 +201,7 @@ def test_finish():
   }
   assert all(type(figure) is float for figure in figures.values())
   assert metrics.finish({"other": pair(3.0, 2.0)}) == {"other": 1.5}
-  assert metrics.finish({"loss": pair(3.0, 2.0)}, "frame") == {"loss": 1.5}
+  assert metrics.finish({"loss": pair(3.0, 2.0)}, False) == {"loss": 1.5}
   empty = metrics.finish({"loss": pair(0.0, 0.0)})
   assert all(math.isnan(figure) for figure in empty.values())
   huge = metrics.finish({"loss": pair(5e4, 1.0)})

@@ -8,6 +8,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from seqrnn.detection.conformal import Calibration, benjamini_hochberg, combine
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import KEPT, Experiment, Params
 from seqrnn.scoring import Scores
 
 # Of the network; the others are of baselines.
@@ -87,12 +88,7 @@ class Detector(NamedTuple):
   def say(self, sessions: Sessions, top_k: int) -> Scores:
     """The figures of each event of sessions."""
     head = self.experiment.heads[self.config.detect.head]
-    figures = scoring.events(head, top_k)
-
-    def score(params, carry, batch):
-      carry, found = figures(params, carry, batch)
-      return carry, {**found, "targets": batch["targets"]}
-
+    score = _figures(head, top_k)
     run = scoring.scorer(self.experiment, sharding.mesh(), score)
     return run(self.params, sessions.pieces(self.names))
 
@@ -116,6 +112,18 @@ class Detector(NamedTuple):
     scores |= {name: score(sessions) for name, score in self.fitted.items()}
     targets = found.values["targets"]
     return Scored(nll, rank, targets, bounds, scores, counts, short, seconds)
+
+
+@lru_cache(KEPT)
+def _figures(head: Callable, top_k: int) -> Callable:
+  """A function for `scorer`: of each event its figures and its id."""
+  figures = scoring.events(head, top_k)
+
+  def score(params, carry, batch):
+    carry, found = figures(params, carry, batch)
+    return carry, {**found, "targets": batch["targets"]}
+
+  return score
 
 
 def even(scores: np.ndarray) -> np.ndarray:

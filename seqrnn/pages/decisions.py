@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from seqrnn import confusion, sharding
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.evaluate import summed
-from seqrnn.experiment import Batch
+from seqrnn.experiment import KEPT, Batch, Params
 from seqrnn.pages import page
 from seqrnn.pages.page import Element, Mark, element, section
 from seqrnn.pages.subject import Subject, named, shown
@@ -49,7 +50,7 @@ def sections(subject: Subject) -> list[Element]:
 
 def _confused(subject: Subject, split: str) -> Element:
   """Which label is taken for which."""
-  labels = subject.experiment.vocabularies["labels"]
+  labels = subject.experiment.labels
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
   count = summed(confusion.totals(subject.experiment), subject.experiment, mesh)
@@ -102,7 +103,7 @@ def _errors(
 ) -> Element:
   """Where the model is wrong and most sure of itself."""
   symbols = subject.symbols
-  labels = subject.experiment.vocabularies["labels"]
+  labels = subject.experiment.labels
   wrong = [
     (float(p.probabilities[n][0]), p, n)
     for p in found
@@ -149,7 +150,7 @@ def _errors(
 def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
   """A text, coloured by how little the true tags were expected."""
   symbols = subject.symbols
-  labels = subject.experiment.vocabularies["labels"]
+  labels = subject.experiment.labels
   marks: list[Mark] = []
   for p in found:
     asked = {int(t): n for n, t in enumerate(p.positions)}
@@ -197,13 +198,21 @@ class Weights(NamedTuple):
   nats: np.ndarray
 
 
-def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
-  """A function batch, row, n -> Weights of the decision on its target n."""
+@lru_cache(KEPT)
+def _chances(predict: Callable) -> Callable[[Params, Batch], jax.Array]:
+  """The log probabilities of all labels, jitted."""
 
   @jax.jit
   def chances(params, batch):
-    _, logits_BNV = subject.experiment.predict(params, (), batch)
+    _, logits_BNV = predict(params, (), batch)
     return jax.nn.log_softmax(logits_BNV)
+
+  return chances
+
+
+def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
+  """A function batch, row, n -> Weights of the decision on its target n."""
+  chances = _chances(subject.experiment.predict)
 
   def occlude(batch: Batch, row: int, n: int) -> Weights:
     T = batch["inputs"].shape[1]
@@ -228,7 +237,7 @@ def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
 def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   """Texts, coloured by how much each position moves the decision."""
   symbols = subject.symbols
-  labels = subject.experiment.vocabularies["labels"]
+  labels = subject.experiment.labels
   occlude = occluder(subject)
   batch = subject.experiment.batches(split, 0, ordered=True)[0]
   carry = subject.experiment.carry(len(batch["inputs"]))

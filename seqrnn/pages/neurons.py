@@ -6,15 +6,17 @@ takes the cell that explains it best, chosen on one text, scored on another.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn.cells import Cell
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD
-from seqrnn.experiment import Carry, Decoder, Params
+from seqrnn.experiment import KEPT, Carry, Decoder, Params
 from seqrnn.metrics import surprisal
 from seqrnn.models import CELLS
 
@@ -61,10 +63,11 @@ def memories(carry: Carry) -> list[jax.Array]:
   ]
 
 
+@lru_cache(KEPT)
 def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
   """A function params, ids_BS -> Reading of S - 1 positions; k likely symbols.
 
-  It is compiled once for texts of one shape, whatever the parameters.
+  It is compiled once for a decoder and texts of one shape.
   """
 
   @jax.jit
@@ -92,13 +95,9 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
   return run
 
 
-def last_surprisal(
-  decoder: Decoder, params: Params, ids_BS: np.ndarray
-) -> np.ndarray:
-  """-log p in nats of each row's last symbol, given those before it, [B].
-
-  PAD stands before rows that are shorter.
-  """
+@lru_cache(KEPT)
+def _last(decoder: Decoder) -> Callable[[Params, np.ndarray], jax.Array]:
+  """`last_surprisal` of a decoder, jitted."""
 
   @jax.jit
   def read(params, ids_BS):
@@ -111,7 +110,17 @@ def last_surprisal(
     (_, logits_BV), _ = jax.lax.scan(step, first, ids_BS[:, 1:-1].T)
     return surprisal(logits_BV, ids_BS[:, -1])
 
-  return np.asarray(read(params, ids_BS))
+  return read
+
+
+def last_surprisal(
+  decoder: Decoder, params: Params, ids_BS: np.ndarray
+) -> np.ndarray:
+  """-log p in nats of each row's last symbol, given those before it, [B].
+
+  PAD stands before rows that are shorter.
+  """
+  return np.asarray(_last(decoder)(params, ids_BS))
 
 
 def properties(text: str) -> dict[str, np.ndarray]:
@@ -273,35 +282,48 @@ def saturation(
   if names is None:
     return []
   H = config.model.hidden_size
-  body = params["body"]
+  cell: Any = CELLS[config.model.cell](config.model, hidden_size=H)
+  shares = jax.device_get(_saturated(decoder, cell)(params, ids_BT))
+  return [
+    Saturation(depth, name, float(low), float(high))
+    for depth, shares_2G in enumerate(shares, 1)
+    for name, low, high in zip(names, *shares_2G, strict=True)
+    if name is not None
+  ]
 
-  def cell(**shape):
-    return CELLS[config.model.cell](config.model, hidden_size=H, **shape)
+
+@lru_cache(KEPT)
+def _saturated(
+  decoder: Decoder, cell: Cell
+) -> Callable[[Params, np.ndarray], list[jax.Array]]:
+  """A jitted function params, ids_BT -> of each layer the shares [2, G].
+
+  Args:
+    decoder: of the model.
+    cell: of each layer, not bound to any.
+  """
 
   @jax.jit
   def count(params, ids_BT):
     def step(carry, symbol_B):
       new, _ = decoder.step(params, carry, symbol_B)
-      hidden = [cell().hidden(layer) for layer in carry]
-      after = [cell().hidden(layer) for layer in new]
+      hidden = [cell.hidden(layer) for layer in carry]
+      after = [cell.hidden(layer) for layer in new]
       return new, (hidden, after)
 
     start = decoder.start(ids_BT.shape[0])
     _, (before, after) = jax.lax.scan(step, start, ids_BT.T)
-    x, found = ids_BT.T, []
-    shape = {}
+    x, found, own = ids_BT.T, [], cell
     if "embedding" in params:
       x = params["embedding"]["embedding"][x]
     else:
-      table = body["layers_0"]["cell"]["input_kernel"]["embedding"]
-      shape = {"vocabulary_size": len(table)}
+      table = params["body"]["layers_0"]["cell"]["input_kernel"]["embedding"]
+      own = cell.clone(vocabulary_size=len(table))
+    H = cell.hidden_size
     for depth, (h_TBH, y_TBH) in enumerate(zip(before, after, strict=True)):
-      own = params["body"][f"layers_{depth}"]["cell"]
-      variables = {"params": own}
-      z_TBK: Any = cell(**shape).apply(variables, x, method="inputs")
-      u_NK: Any = cell(**shape).apply(
-        variables, h_TBH.reshape(-1, H), method="recurrent"
-      )
+      variables = {"params": params["body"][f"layers_{depth}"]["cell"]}
+      z_TBK: Any = own.apply(variables, x, method="inputs")
+      u_NK: Any = own.apply(variables, h_TBH.reshape(-1, H), method="recurrent")
       a_TBK = z_TBK + u_NK.reshape(z_TBK.shape)
       open_TBGH = jax.nn.sigmoid(a_TBK).reshape(*a_TBK.shape[:2], -1, H)
       some_TB11 = (ids_BT.T != PAD)[..., None, None]
@@ -310,12 +332,7 @@ def saturation(
         for part in (open_TBGH < 0.1, open_TBGH > 0.9)
       ]
       found.append(jnp.stack(sums) / (jnp.sum(some_TB11) * H))
-      x, shape = y_TBH, {}
+      x, own = y_TBH, cell
     return found
 
-  return [
-    Saturation(depth, name, float(low), float(high))
-    for depth, shares_2G in enumerate(count(params, ids_BT), 1)
-    for name, low, high in zip(names, *jax.device_get(shares_2G), strict=True)
-    if name is not None
-  ]
+  return count

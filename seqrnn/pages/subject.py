@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from seqrnn import models
@@ -61,15 +62,23 @@ class Subject(NamedTuple):
     if most >= len(batches):
       return batches
     # A stream goes on from batch to batch; windows are of any place.
-    streams = self.config.data.stateful or experiment.unit == "frame"
+    streams = jax.tree.leaves(jax.eval_shape(lambda: experiment.carry(1)))
     return batches[:: 1 if streams else len(batches) // most][:most]
 
   @property
   def target(self) -> str:
     """What is predicted, in words."""
+    if self.experiment.names is None:
+      return self.experiment.unit
     if self.config.task == "classification":
       return "text"
     return unit(self.config)
+
+  @property
+  def word(self) -> str:
+    """What it reads, in words."""
+    reads = self.experiment.reads
+    return unit(self.config) if reads == "symbol" else reads
 
   @property
   def held_out(self) -> list[str]:
@@ -107,7 +116,7 @@ def writer(
   That is its forward tower, where this one has a head. None: it cannot write.
   """
   experiment = subject.experiment
-  if experiment.decoder is None or experiment.unit != "symbol":
+  if not experiment.writes_text:
     return None
   if not experiment.fills_gaps:
     return subject
@@ -123,8 +132,6 @@ def writer(
 
 def unit(config: Config) -> str:
   """What a symbol is, in words."""
-  if config.task == "polyphony":
-    return "frame"
   name: str = config.data.unit
   return {"char": "character", "id": "event", "session": "event"}.get(
     name, name

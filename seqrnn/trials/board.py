@@ -58,7 +58,7 @@ class Board:
         values = "  ".join(
           f"{name}={_short(value)}" for name, value in trial.params.items()
         )
-        loss = "" if trial.value is None else f"  {trial.value:.4f} nats"
+        loss = "" if trial.value is None else f"  loss {trial.value:.4f}"
         state = _STATES[trial.state]
         self._console.print(
           f"trial {trial.number}  {state}{loss}  {values}", markup=False
@@ -76,7 +76,7 @@ class Board:
     title = f"{search.workdir}: {len(done)} trials of at most {search.most()}"
     best = search.best()
     if best is not None:
-      title += f", best {best.value:.4f} nats in trial {best.number}"
+      title += f", best loss {best.value:.4f} in trial {best.number}"
     seconds = [trial.user_attrs.get("seconds", 0) for trial in done]
     left = search.most() - len(done)
     if running and done:

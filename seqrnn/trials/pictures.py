@@ -25,7 +25,7 @@ from seqrnn import files
 from seqrnn.history import read_rows
 from seqrnn.trials import importance
 
-_LOSS = "best validation loss, nats"
+_LOSS = "best validation loss"
 _MATTERS = 0.02  # Share in the variance from which a pair is shown.
 _COLOURS = matplotlib.colormaps["viridis"]
 
@@ -189,7 +189,7 @@ def _curves(
     )
   _limit(axes, losses)
   axes.set_xlabel("step (dotted: pruned)")
-  axes.set_ylabel("validation loss, nats")
+  axes.set_ylabel("validation loss")
   _grid(axes)
   _bar(figure, axes, scale)
   return figure

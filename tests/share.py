@@ -1,0 +1,72 @@
+"""A task that is none of the five: the share of a symbol in a text, a number.
+
+It has all that a task must have, and no mode that needs symbols as an answer.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.language_model import VOCABULARIES as VOCABULARIES
+from experiments.language_model import prepare as prepare
+from seqrnn import models
+from seqrnn.data.segments import Segments
+from seqrnn.data.vocabulary import END, UNKNOWN
+from seqrnn.experiment import Experiment
+
+WANTED = UNKNOWN + 1  # The most frequent symbol.
+
+
+def build(config, vocabularies):
+  symbols = vocabularies["symbols"]
+  body = models.stack(
+    config.model, len(symbols), bidirectional=config.model.bidirectional
+  )
+  model = models.sequence_model(
+    config.model, body, len(symbols), pooled=True, outputs=1
+  )
+  segments = Segments(config, symbols, length=config.data.window, minimum=1)
+
+  def targets(batch):
+    inputs_BT = batch.pop("segment")
+    count_B = (inputs_BT > END).sum(1)
+    share_B = (inputs_BT == WANTED).sum(1) / np.maximum(count_B, 1)
+    return {
+      "inputs": inputs_BT,
+      "targets": share_B[:, None].astype(np.float32),
+      "weights": (count_B > 0)[:, None] * batch.pop("weight"),
+      **batch,
+    }
+
+  def predict(params, carry, batch):
+    start = model.initial_carry(len(batch["inputs"]))
+    return carry, models.apply(model, params, batch["inputs"], start)[1]
+
+  def errors(outputs_BN1, targets_BN, weights_BN, *_):
+    error_BN = outputs_BN1[..., 0] - targets_BN
+    squared = jnp.sum(error_BN**2 * weights_BN)
+    absolute = jnp.sum(jnp.abs(error_BN) * weights_BN)
+    weight = jnp.sum(weights_BN)
+    totals = {"loss": (squared, weight), "absolute_error": (absolute, weight)}
+    return squared / jnp.maximum(weight, 1), totals
+
+  def loss(params, carry, batch, key):
+    start = model.initial_carry(len(batch["inputs"]))
+    mean, (_, totals) = models.loss(
+      model, params, batch, start, key, 0.0, errors
+    )
+    return mean, (carry, totals)
+
+  return Experiment(
+    vocabularies=vocabularies,
+    init=lambda key: models.init(model, key),
+    carry=lambda _: (),
+    loss=loss,
+    facts=segments.facts,
+    batches=lambda *split, **how: segments.batches(*split, **how).map(targets),
+    predict=predict,
+    score=None,
+    decoder=None,
+    forbidden=None,
+    unit="sequence",
+    loss_unit="squared error",
+  )
