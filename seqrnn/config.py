@@ -1,6 +1,7 @@
 """Configs: read from JSON, overridden from the command line, checked."""
 
 import copy
+import ctypes
 import difflib
 import hashlib
 import importlib.util
@@ -42,6 +43,9 @@ TRAINING = (*IDENTITY, "optimizer.", "schedule.", "train.")
 _MEANING = ("task", "seed", "data", "model")
 _SPACE = "search.space."
 _LIMIT = 2**20  # Bytes of a config; one that a run writes has 2,000.
+# Of float32: its largest number, and its smallest that XLA does not take as 0.
+_LARGEST = (2 - 2**-23) * 2.0**127
+_SMALLEST = 2.0**-126
 
 
 def defaults() -> Config | None:
@@ -433,7 +437,7 @@ def _whole(low: int, high: int, words: str) -> Rule:
 
 def _number(holds: Callable[[float], bool], words: str) -> Rule:
   return (
-    lambda v: type(v) in (int, float) and abs(v) < 2**128 and holds(v),
+    lambda v: type(v) in (int, float) and abs(v) <= _LARGEST and holds(v),
     f"must be {words}",
   )
 
@@ -473,6 +477,11 @@ _SEED = _whole(0, 2**32 - 1, "0 to 2**32 - 1")
 _SHARE = _number(lambda v: 0 <= v < 1, "from 0 to below 1")
 _BETWEEN = _number(lambda v: 0 < v < 1, "above 0, below 1")
 _UP_TO_1 = _number(lambda v: 0 < v <= 1, "above 0 and at most 1")
+# Logits divided by less may be infinite.
+_TEMPERATURE = (
+  lambda v: _FINITE[0](v) and (v == 0 or v >= 1e-30),
+  "0 or from 1e-30",
+)
 _SPLITS = _choice("train", "validation", "test")
 
 # What each field may hold; only its default is said elsewhere.
@@ -631,10 +640,8 @@ RULES: dict[str, Rule] = {
   "predict.sequences": _WHOLE,
   "predict.symbols": _WHOLE,
   "sample.temperature": (
-    lambda v: (
-      isinstance(v, tuple) and v != () and all(map(_NOT_NEGATIVE[0], v))
-    ),
-    "must be one or several numbers from 0",
+    lambda v: isinstance(v, tuple) and v != () and all(map(_TEMPERATURE[0], v)),
+    f"must be one or several numbers, each {_TEMPERATURE[1]}",
   ),
   "sample.length": _WHOLE,
   "sample.streams": _WHOLE,
@@ -689,6 +696,25 @@ RULES |= {
 }
 
 
+def as_float32(value: Any) -> Any:
+  """A value as the arrays of a model hold it: numbers have 32 bits."""
+  if isinstance(value, tuple):
+    return tuple(map(as_float32, value))
+  if not isinstance(value, float):
+    return value
+  near = ctypes.c_float(value).value
+  return near if abs(near) >= _SMALLEST else 0.0
+
+
+def broken(name: str, value: Any) -> str | None:
+  """The rule of a field that a value breaks, as it is or in 32 bits."""
+  holds, words = RULES[name]
+  if not holds(value):
+    return words
+  near = as_float32(value)
+  return None if holds(near) else f"{words}; in 32 bits it is {near}"
+
+
 def check(config: Config):
   """Refuses values and pairs of values that make no sense.
 
@@ -697,10 +723,11 @@ def check(config: Config):
   """
   fields = flat(config)
   for name, value in fields.items():
-    if isinstance(value, float) and not abs(value) < 2.0**128:
+    if isinstance(value, float) and not abs(value) <= _LARGEST:
       raise UserError(f"config.{name}={value}: must be finite, in 32 bits")
-    if name in RULES and not RULES[name][0](value):
-      raise UserError(f"config.{name}={value!r}: {RULES[name][1]}")
+    rule = broken(name, value) if name in RULES else None
+    if rule is not None:
+      raise UserError(f"config.{name}={value!r}: {rule}")
 
   def pair(wrong: bool, *names: str, rule: str):
     if wrong:
@@ -831,7 +858,7 @@ def check(config: Config):
   )
   nesterov = config.optimizer.nesterov
   pair(
-    nesterov and config.optimizer.momentum == 0,
+    nesterov and as_float32(config.optimizer.momentum) == 0,
     "optimizer.nesterov",
     "optimizer.momentum",
     rule="Nesterov's is a form of momentum, which must be above 0",
