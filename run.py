@@ -102,6 +102,10 @@ def main(argv: list[str]) -> int:
     line = mistake(error)
     if line is None and not joined:
       raise
+    if line is not None and parsed["debug"].value:
+      # What it came from, too, which its line leaves out.
+      error.__suppress_context__ = False
+      traceback.print_exception(error)
     if line is None:
       traceback.print_exc()
       status = 1
@@ -161,6 +165,12 @@ def define() -> flags.FlagValues:
     False,
     "With --mode=detect: score events of standard input as they come, a session"
     " and an event a line.",
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    "debug",
+    False,
+    "Print the traceback of an error, too.",
     flag_values=values,
   )
   flags.DEFINE_enum(
