@@ -35,7 +35,7 @@ from absl import flags
 
 from configs import base
 from seqrnn import config as configs
-from seqrnn import files, processes
+from seqrnn import files, processes, settings
 from seqrnn.errors import Interrupted, UserError, visible
 
 # mode -> the module of seqrnn that does it, imported when it is asked for
@@ -318,6 +318,12 @@ def resolve(
     configs.refuse_other(begun, config, workdir, fixed)
   if config.train.cpu_devices is None:
     config.train.cpu_devices = begun.train.cpu_devices
+  given = {name for name, _ in overrides}
+  if path and path.endswith(".py"):  # One in JSON has every field.
+    given |= configs.changes(defaults, plain).keys()
+  if not parsed.process_id:
+    for line in settings.unused(config, given, defaults):
+      print("warning:", visible(line), file=sys.stderr)
   return config, workdir
 
 

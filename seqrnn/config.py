@@ -328,13 +328,16 @@ def _fault(path: Path, error: Exception) -> str:
   return f"{where}: {kind}: {' '.join(reason.split())}"
 
 
+def text(value: Any) -> str:
+  """A value as it is written in flags."""
+  return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
 def run_name(name: str, old: Config, new: Config) -> str:
   """The default name of a run: the config's, with the fields flags changed."""
   parts = [name]
   for field, (_, value) in changes(old, new, NAMING).items():
-    # As they are written in flags.
-    text = str(value).lower() if isinstance(value, bool | None) else str(value)
-    parts.append(f"{field}={text}")
+    parts.append(f"{field}={text(value)}")
   name = "-".join(parts).replace("/", "_")
   if len(name.encode()) > 200:  # Most file systems end at 255 bytes.
     digest = hashlib.sha256(name.encode()).hexdigest()
