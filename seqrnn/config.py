@@ -35,8 +35,6 @@ IDENTITY = (
 )
 # Those that parameters and vocabulary rest on.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
-# Where one of these is set by a flag, it is part of the default workdir's name.
-NAMING = (*IDENTITY, "optimizer.", "schedule.", "search.method")
 # All that training rests on, and a search may choose.
 TRAINING = (*IDENTITY, "optimizer.", "schedule.", "train.")
 # Where a checkpoint may rest on a field that we do not know.
@@ -331,6 +329,22 @@ def _fault(path: Path, error: Exception) -> str:
 def text(value: Any) -> str:
   """A value as it is written in flags."""
   return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def parse(config: Config, name: str, given: str) -> Any:
+  """The value that `text` wrote of a field.
+
+  Raises:
+    ValueError: it is none, or there is no such field.
+  """
+  try:
+    group, key = locate(config, name)
+    kind = group.get_type(key)
+    if kind is not str and given == "none":
+      return None
+    return _PARSERS[kind](given)
+  except (KeyError, UserError) as error:
+    raise ValueError(str(error)) from None
 
 
 def run_name(name: str, old: Config, new: Config) -> str:
@@ -691,6 +705,23 @@ RULES: dict[str, Rule] = {
   "search.workers": _or_none(_whole(1, 1024, "1 to 1024")),
   "search.storage": _or_none(_TEXT),
 }
+# Of TRAINING, those that a run may change on the way; it records where.
+CHANGEABLE = tuple(
+  name
+  for name in RULES
+  if name.startswith(TRAINING)
+  and not name.startswith(IDENTITY)
+  and name
+  not in ("train.cpu_devices", "train.sample_length", "train.tensorboard")
+)
+# Those of them that end a run, and nothing else.
+LIMITS = ("train.epochs", "train.max_steps", "train.patience")
+# Where one of these is set by a flag, it is part of the default workdir's name.
+NAMING = (
+  *IDENTITY,
+  *(n for n in CHANGEABLE if n not in ("train.epochs", "train.max_steps")),
+  "search.method",
+)
 # What is searched of a field is parsed by seqrnn/trials/space.py.
 RULES |= {
   f"{_SPACE}{name}": _or_none(_TEXT)
