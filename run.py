@@ -35,7 +35,7 @@ from absl import flags
 
 from configs import base
 from seqrnn import config as configs
-from seqrnn import files, processes
+from seqrnn import files, processes, settings
 from seqrnn.errors import Interrupted, UserError, visible
 
 # mode -> the module of seqrnn that does it, imported when it is asked for
@@ -102,6 +102,10 @@ def main(argv: list[str]) -> int:
     line = mistake(error)
     if line is None and not joined:
       raise
+    if line is not None and parsed["debug"].value:
+      # What it came from, too, which its line leaves out.
+      error.__suppress_context__ = False
+      traceback.print_exception(error)
     if line is None:
       traceback.print_exc()
       status = 1
@@ -161,6 +165,12 @@ def define() -> flags.FlagValues:
     False,
     "With --mode=detect: score events of standard input as they come, a session"
     " and an event a line.",
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    "debug",
+    False,
+    "Print the traceback of an error, too.",
     flag_values=values,
   )
   flags.DEFINE_enum(
@@ -308,6 +318,12 @@ def resolve(
     configs.refuse_other(begun, config, workdir, fixed)
   if config.train.cpu_devices is None:
     config.train.cpu_devices = begun.train.cpu_devices
+  given = {name for name, _ in overrides}
+  if path and path.endswith(".py"):  # One in JSON has every field.
+    given |= configs.changes(defaults, plain).keys()
+  if not parsed.process_id:
+    for line in settings.unused(config, given, defaults):
+      print("warning:", visible(line), file=sys.stderr)
   return config, workdir
 
 

@@ -1,6 +1,7 @@
 """Configs: read from JSON, overridden from the command line, checked."""
 
 import copy
+import ctypes
 import difflib
 import hashlib
 import importlib.util
@@ -34,14 +35,15 @@ IDENTITY = (
 )
 # Those that parameters and vocabulary rest on.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
-# Where one of these is set by a flag, it is part of the default workdir's name.
-NAMING = (*IDENTITY, "optimizer.", "schedule.", "search.method")
 # All that training rests on, and a search may choose.
 TRAINING = (*IDENTITY, "optimizer.", "schedule.", "train.")
 # Where a checkpoint may rest on a field that we do not know.
 _MEANING = ("task", "seed", "data", "model")
 _SPACE = "search.space."
 _LIMIT = 2**20  # Bytes of a config; one that a run writes has 2,000.
+# Of float32: its largest number, and its smallest that XLA does not take as 0.
+_LARGEST = (2 - 2**-23) * 2.0**127
+_SMALLEST = 2.0**-126
 
 
 def defaults() -> Config | None:
@@ -324,13 +326,32 @@ def _fault(path: Path, error: Exception) -> str:
   return f"{where}: {kind}: {' '.join(reason.split())}"
 
 
+def text(value: Any) -> str:
+  """A value as it is written in flags."""
+  return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def parse(config: Config, name: str, given: str) -> Any:
+  """The value that `text` wrote of a field.
+
+  Raises:
+    ValueError: it is none, or there is no such field.
+  """
+  try:
+    group, key = locate(config, name)
+    kind = group.get_type(key)
+    if kind is not str and given == "none":
+      return None
+    return _PARSERS[kind](given)
+  except (KeyError, UserError) as error:
+    raise ValueError(str(error)) from None
+
+
 def run_name(name: str, old: Config, new: Config) -> str:
   """The default name of a run: the config's, with the fields flags changed."""
   parts = [name]
   for field, (_, value) in changes(old, new, NAMING).items():
-    # As they are written in flags.
-    text = str(value).lower() if isinstance(value, bool | None) else str(value)
-    parts.append(f"{field}={text}")
+    parts.append(f"{field}={text(value)}")
   name = "-".join(parts).replace("/", "_")
   if len(name.encode()) > 200:  # Most file systems end at 255 bytes.
     digest = hashlib.sha256(name.encode()).hexdigest()
@@ -433,7 +454,7 @@ def _whole(low: int, high: int, words: str) -> Rule:
 
 def _number(holds: Callable[[float], bool], words: str) -> Rule:
   return (
-    lambda v: type(v) in (int, float) and abs(v) < 2**128 and holds(v),
+    lambda v: type(v) in (int, float) and abs(v) <= _LARGEST and holds(v),
     f"must be {words}",
   )
 
@@ -473,6 +494,11 @@ _SEED = _whole(0, 2**32 - 1, "0 to 2**32 - 1")
 _SHARE = _number(lambda v: 0 <= v < 1, "from 0 to below 1")
 _BETWEEN = _number(lambda v: 0 < v < 1, "above 0, below 1")
 _UP_TO_1 = _number(lambda v: 0 < v <= 1, "above 0 and at most 1")
+# Logits divided by less may be infinite.
+_TEMPERATURE = (
+  lambda v: _FINITE[0](v) and (v == 0 or v >= 1e-30),
+  "0 or from 1e-30",
+)
 _SPLITS = _choice("train", "validation", "test")
 
 # What each field may hold; only its default is said elsewhere.
@@ -631,10 +657,8 @@ RULES: dict[str, Rule] = {
   "predict.sequences": _WHOLE,
   "predict.symbols": _WHOLE,
   "sample.temperature": (
-    lambda v: (
-      isinstance(v, tuple) and v != () and all(map(_NOT_NEGATIVE[0], v))
-    ),
-    "must be one or several numbers from 0",
+    lambda v: isinstance(v, tuple) and v != () and all(map(_TEMPERATURE[0], v)),
+    f"must be one or several numbers, each {_TEMPERATURE[1]}",
   ),
   "sample.length": _WHOLE,
   "sample.streams": _WHOLE,
@@ -681,12 +705,48 @@ RULES: dict[str, Rule] = {
   "search.workers": _or_none(_whole(1, 1024, "1 to 1024")),
   "search.storage": _or_none(_TEXT),
 }
+# Of TRAINING, those that a run may change on the way; it records where.
+CHANGEABLE = tuple(
+  name
+  for name in RULES
+  if name.startswith(TRAINING)
+  and not name.startswith(IDENTITY)
+  and name
+  not in ("train.cpu_devices", "train.sample_length", "train.tensorboard")
+)
+# Those of them that end a run, and nothing else.
+LIMITS = ("train.epochs", "train.max_steps", "train.patience")
+# Where one of these is set by a flag, it is part of the default workdir's name.
+NAMING = (
+  *IDENTITY,
+  *(n for n in CHANGEABLE if n not in ("train.epochs", "train.max_steps")),
+  "search.method",
+)
 # What is searched of a field is parsed by seqrnn/trials/space.py.
 RULES |= {
   f"{_SPACE}{name}": _or_none(_TEXT)
   for name in RULES
   if name.startswith(TRAINING)
 }
+
+
+def as_float32(value: Any) -> Any:
+  """A value as the arrays of a model hold it: numbers have 32 bits."""
+  if isinstance(value, tuple):
+    return tuple(map(as_float32, value))
+  if not isinstance(value, float):
+    return value
+  near = ctypes.c_float(value).value
+  return near if abs(near) >= _SMALLEST else 0.0
+
+
+def broken(name: str, value: Any) -> str | None:
+  """The rule of a field that a value breaks, as it is or in 32 bits."""
+  holds, words = RULES[name]
+  if not holds(value):
+    return words
+  near = as_float32(value)
+  return None if holds(near) else f"{words}; in 32 bits it is {near}"
 
 
 def check(config: Config):
@@ -697,10 +757,11 @@ def check(config: Config):
   """
   fields = flat(config)
   for name, value in fields.items():
-    if isinstance(value, float) and not abs(value) < 2.0**128:
+    if isinstance(value, float) and not abs(value) <= _LARGEST:
       raise UserError(f"config.{name}={value}: must be finite, in 32 bits")
-    if name in RULES and not RULES[name][0](value):
-      raise UserError(f"config.{name}={value!r}: {RULES[name][1]}")
+    rule = broken(name, value) if name in RULES else None
+    if rule is not None:
+      raise UserError(f"config.{name}={value!r}: {rule}")
 
   def pair(wrong: bool, *names: str, rule: str):
     if wrong:
@@ -831,7 +892,7 @@ def check(config: Config):
   )
   nesterov = config.optimizer.nesterov
   pair(
-    nesterov and config.optimizer.momentum == 0,
+    nesterov and as_float32(config.optimizer.momentum) == 0,
     "optimizer.nesterov",
     "optimizer.momentum",
     rule="Nesterov's is a form of momentum, which must be above 0",

@@ -49,6 +49,17 @@ def tired(config: Config, position: Position) -> bool:
   return patience is not None and position.waited >= patience
 
 
+def reached(config: Config, position: Position) -> list[str]:
+  """The limits by which nothing is left to train; none: training goes on."""
+  train = config.train
+  limits = {
+    "train.epochs": position.epoch >= train.epochs,
+    "train.max_steps": position.step >= (train.max_steps or math.inf),
+    "train.patience": tired(config, position),
+  }
+  return [name for name, here in limits.items() if here]
+
+
 def due(config: Config, position: Position) -> bool:
   """Whether an evaluation belongs here and has not been made."""
   if position.evaluated == position.step:

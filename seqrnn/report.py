@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from seqrnn import checkpoint, files, midi, sharding
+from seqrnn import changes, checkpoint, files, midi, sharding
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import music
@@ -385,6 +385,27 @@ def settings(runs: dict[str, Config]) -> Element:
   )
 
 
+def changed(workdir: Path, config: Config) -> list[Element]:
+  """Which fields changed while the run was trained; nothing where none did."""
+  rows = [
+    [f"{step:,}", name, _value(before), _value(after)]
+    for step, name, before, after in changes.read(workdir, config)
+  ]
+  if not rows:
+    return []
+  return [
+    section(
+      "Changed in training",
+      element("p", "Fields, and the step after which each had its new value."),
+      page.table(
+        ["step", "field", "before", "after"],
+        rows,
+        aria_label="Fields that changed in training",
+      ),
+    )
+  ]
+
+
 def _value(value: Any) -> str:
   if isinstance(value, tuple):
     return ", ".join(map(_value, value))
@@ -538,6 +559,7 @@ def run(
       curves({workdir.name: workdir}, subject.experiment.loss_unit),
       results(subject, figures, partial),
       settings({workdir.name: own}),
+      *changed(workdir, own),
     ]
   if (workdir / "search.json").exists():
     sections.append(study(workdir))

@@ -20,7 +20,15 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from seqrnn import budget, checkpoint, files, metrics, optimizers, sharding
+from seqrnn import (
+  budget,
+  changes,
+  checkpoint,
+  files,
+  metrics,
+  optimizers,
+  sharding,
+)
 from seqrnn import config as configs
 from seqrnn.checkpoint import Checkpoints
 from seqrnn.config import Config
@@ -124,8 +132,6 @@ def claim(config: Config, workdir: Path) -> Config:
       f"{workdir}: holds another run, {'; '.join(found)}; name another"
       " --workdir"
     )
-  for line in configs.differences(old, config):
-    print(f"changed: {line}")
   return config
 
 
@@ -383,6 +389,7 @@ def roll_back(
   )
   if sharding.is_first():
     cut_tables(training.workdir, position)
+    changes.cut(training.workdir, config, position.step)
   return state._replace(scale=state.scale * factor), position
 
 
@@ -516,7 +523,8 @@ def run(
 
   Raises:
     UserError: the workdir holds another run or is being trained, the data are
-      not those it began with, the model leaks, or its loss is not finite.
+      not those it began with, the model leaks, its loss is not finite, or a
+      finished run is asked for with other settings of training.
     Interrupted: SIGINT or SIGTERM came.
   """
   board = lambda _: nullcontext(lambda *_: None)
@@ -568,6 +576,8 @@ def run(
         watch=watch,
         board=board,
       )
+      # The first process writes them once all processes are at this checkpoint.
+      trained = changes.settings_of(workdir, config)
       state, position = restore(training)
       done = not due(config, position) and (
         ended(config, position) or tired(config, position)
@@ -586,7 +596,8 @@ def run(
         names = workdir / "vocabulary.json"
         if not names.exists():
           vocabulary.save(names, experiment.vocabularies)
-        configs.save(config, workdir / "config.json")
+      changes.adopt(workdir, config, position, trained)
+      if sharding.is_first():
         cut_tables(workdir, position)
       describe(experiment, config, state.params, mesh)
       if position.step and not done:

@@ -234,7 +234,7 @@ def test_every_rule_refuses_something(config, name):
   assert str(caught.value).startswith(f"config.{name}=")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1e39])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1e39, 3.4028236e38])
 def test_numbers_are_finite(config, value):
   for name in ("model.forget_bias", "optimizer.clip_norm"):
     group, key = configs.locate(config, name)
@@ -244,6 +244,46 @@ def test_numbers_are_finite(config, value):
     group[key] = 1.0
   config.sample.temperature = (1.0, value)
   with pytest.raises(UserError, match="config.sample.temperature="):
+    configs.check(config)
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "near"),
+  [
+    ("optimizer.learning_rate", 1e-320, 0.0),
+    ("optimizer.epsilon", 1e-39, 0.0),  # XLA takes subnormal numbers as 0.
+    ("optimizer.clip_norm", 1e-40, 0.0),
+    ("optimizer.beta2", 1 - 1e-9, 1.0),
+    ("model.dropout", 0.9999999999999999, 1.0),
+    ("model.initial_scale", 1e-50, 0.0),
+    ("train.ema", 1 - 1e-8, 1.0),
+    ("sample.top_p", 1e-39, 0.0),
+    ("detect.rate", 1e-50, 0.0),
+  ],
+)
+def test_a_rule_holds_in_32_bits_too(config, name, value, near):
+  group, key = configs.locate(config, name)
+  group[key] = value
+  with pytest.raises(UserError) as caught:
+    configs.check(config)
+  rule = configs.RULES[name][1]
+  assert str(caught.value) == (
+    f"config.{name}={value!r}: {rule}; in 32 bits it is {near}"
+  )
+  group[key] = 0.5
+  configs.check(config)
+
+
+def test_a_temperature_divides_logits_that_stay_finite(config):
+  config.sample.temperature = (0.0, 1e-30)
+  configs.check(config)
+  for low in (1e-31, 1e-39, 1e-320):
+    config.sample.temperature = (1.0, low)
+    with pytest.raises(UserError, match="each 0 or from 1e-30"):
+      configs.check(config)
+  config.sample.temperature = (1.0,)
+  config.optimizer.update(name="sgd", nesterov=True, momentum=1e-40)
+  with pytest.raises(UserError, match="must be above 0"):
     configs.check(config)
 
 

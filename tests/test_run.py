@@ -17,7 +17,7 @@ from conftest import TINY, write_text
 import run
 from configs import base
 from seqrnn import config as configs
-from seqrnn.errors import Interrupted
+from seqrnn.errors import Interrupted, UserError
 
 ROOT = Path(__file__).parents[1]
 BASE = (
@@ -434,6 +434,32 @@ def test_a_bug_shows_its_traceback(call, monkeypatch):
   monkeypatch.setattr("seqrnn.sample.run", fail)
   with pytest.raises(RuntimeError, match="a bug"):
     call("--workdir=lm --mode=sample")
+
+
+def test_debug_prints_the_traceback_of_a_mistake_too(call, capfd, monkeypatch):
+  def fail(*_):
+    try:
+      Path("nowhere/file").read_text()
+    except OSError:
+      raise UserError("nowhere: cannot be written") from None
+
+  monkeypatch.setattr("seqrnn.sample.run", fail)
+  line = "--workdir=lm --mode=sample"
+  assert call(line) == 2
+  assert capfd.readouterr().err == "error: nowhere: cannot be written\n"
+  assert call(f"{line} --debug") == 2
+  err = capfd.readouterr().err
+  assert err.endswith("\nerror: nowhere: cannot be written\n")
+  assert "in fail\n" in err and "No such file or directory" in err
+  # An OSError of the system, and a mistake that no code of ours expects.
+  monkeypatch.setattr("seqrnn.sample.run", lambda *_: os.stat("nowhere"))
+  for flag, lines in (("", 1), ("--debug", 5)):
+    assert call(f"{line} {flag}") == 2
+    err = capfd.readouterr().err
+    assert err.endswith("error: nowhere: No such file or directory\n")
+    assert ("os.stat" in err) == bool(flag) and err.count("\n") >= lines
+  assert call(f"{LM} --debug --workdri=x") == 2
+  assert "Unknown command line flag 'workdri'" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

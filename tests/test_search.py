@@ -118,6 +118,8 @@ def test_what_is_left_to_one_is_drawn():
     ("optimizer_clip_norm", "uniform(none, 1)", "must be uniform(low, high)"),
     ("model_layers", "one_minus_log_uniform(1, 2)", "of which 0 must be from"),
     ("optimizer_momentum", "one_minus_log_uniform(0, 1)", "of which 1.0 must"),
+    ("optimizer_beta2", "one_minus_log_uniform(1e-9, 1)", "in 32 bits it is 1"),
+    ("optimizer_epsilon", "log_uniform(1e-40, 1)", "above 0; in 32 bits it is"),
     ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of lstm"),
     ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
     ("train_cpu_devices", "choice(1, 2)", "a process has the same for all"),

@@ -73,7 +73,7 @@ def _parse(config: Config, name: str, text: str) -> Any:
   if not match or match[1] not in (*kinds, "choice", "grid"):
     refuse(_FORMS)
   form = match[1]
-  holds, rule = configs.RULES[name]
+  holds, _ = configs.RULES[name]
   blank = {name: None if holds(None) else ...}  # As where the default is none.
   trial = copy.deepcopy(config)
   values = []
@@ -86,7 +86,8 @@ def _parse(config: Config, name: str, text: str) -> Any:
     values.append(value)
     if form == "one_minus_log_uniform" and isinstance(value, int | float):
       value = 1 - value
-    if not holds(value):
+    rule = configs.broken(name, value)
+    if rule is not None:
       refuse(f"of which {value!r} {rule}")
   if form in ("choice", "grid"):
     return CategoricalDistribution(values)

@@ -1,0 +1,148 @@
+"""Settings that mean nothing where they are set: each is reported in a line."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import run
+from configs import base
+from seqrnn import config as configs
+from seqrnn import models, settings
+from seqrnn.settings import USED
+
+PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def found(given, **fields):
+  """The lines about the fields given, beside others that a config has."""
+  config = base.get_config()
+  config.update_from_flattened_dict({**fields, **given})
+  return list(settings.unused(config, given, base.get_config()))
+
+
+def test_a_line_names_the_field_its_value_and_why():
+  assert found({"optimizer.momentum": 0.9}) == [
+    "config.optimizer.momentum=0.9: has no effect with optimizer.name='adam';"
+    " it needs optimizer.name sgd or rmsprop"
+  ]
+  assert found({"model.merge": "sum"}) == [
+    "config.model.merge='sum': has no effect with task='language_model',"
+    " model.bidirectional=False; it needs task gap_model; or"
+    " model.bidirectional true"
+  ]
+  given = {"model.letters": 8, "train.class_weights": "balanced"}
+  assert [line.partition("=")[0] for line in found(given)] == [
+    "config.model.letters",
+    "config.train.class_weights",
+  ]
+
+
+@pytest.mark.parametrize("name", USED)
+def test_each_field_is_reported_without_and_not_with_what_it_needs(name):
+  config = base.get_config()
+  group, key = configs.locate(config, name)
+  kind, default = group.get_type(key), configs.flat(config)[name]
+  holds, _ = configs.RULES[name]
+  others = {
+    bool: [not default],
+    int: [1, 2, 100],
+    float: [0.25, 0.5],
+    tuple: [(0.5,)],
+    str: ["word", "replace", "last", "2/5", "weight", "tails", "sum", "max"]
+    + ["balanced", "none", "x"],
+  }
+  value = next(v for v in others[kind] if holds(v) and v != default)
+  ways = USED[name]
+  for way in (ways,) if isinstance(ways, dict) else ways:
+    assert found({name: value}, **{n: v[0] for n, v in way.items()}) == []
+  wrong = "none" if name == "search.pruning" else value
+  without = {
+    "task": "polyphony" if name.startswith(("data", "model")) else "tagging",
+    "optimizer.name": "sgd" if name.endswith("epsilon") else "adagrad",
+    "model.cell": "gru",
+    "search.method": "coarse" if name == "search.pruning" else "tpe",
+  }
+  if name == "sample.tempo":
+    without["task"] = "language_model"
+  [line] = found({name: wrong}, **without)
+  assert line.startswith(f"config.{name}={wrong!r}: has no effect with ")
+  # A field that no user has set, or that has its default, is no mistake.
+  config.update_from_flattened_dict({**without, name: wrong})
+  assert list(settings.unused(config, (), base.get_config())) == []
+  assert found({name: default}, **without) == []
+
+
+def test_what_a_search_may_choose_and_a_task_of_the_users_own_may_use_it():
+  space = {"search.space.optimizer.name": "choice(adam, sgd)"}
+  assert found({"optimizer.momentum": 0.9}, **space) == []
+  assert found({"search.space.optimizer.momentum": "uniform(0, 1)"}) == []
+  assert found({"model.letters": 8}, task="backwards") == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
+def test_a_config_of_the_project_sets_nothing_in_vain(path):
+  defaults = base.get_config()
+  config = configs.read(path, defaults)
+  given = configs.changes(defaults, config)
+  assert list(settings.unused(config, given, defaults)) == []
+
+
+@pytest.mark.parametrize("cell", models.CELLS)
+def test_the_cells_with_a_forget_bias_are_these(cell):
+  config = base.get_config().model
+  made = []
+  for bias in (1.0, 3.0):
+    config.update(cell=cell, hidden_size=2, forget_bias=bias)
+    body = models.recurrent(config, False)
+    inputs = np.zeros((1, 1, 2), np.float32), np.ones((1, 1), bool)
+    made.append(body.init(jax.random.key(0), *inputs, body.initial_carry(1)))
+  same = all(jax.tree.leaves(jax.tree.map(np.array_equal, *made)))
+  needed = USED["model.forget_bias"]
+  assert isinstance(needed, dict)
+  assert same != (cell in needed["model.cell"])
+
+
+@pytest.fixture
+def resolved(tmp_path, monkeypatch, capfd):
+  """A function from flags to what a run that they begin has on stderr."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr("seqrnn.train.run", lambda *_: None)
+  (tmp_path / "own.py").write_text(
+    "from configs import base\n\ndef get_config():\n  c = base.get_config()\n"
+    "  c.model.pooling = 'max'\n  return c\n"
+  )
+
+  def resolve(*flags):
+    assert run.main(["run.py", *flags]) == 0
+    return capfd.readouterr().err
+
+  return resolve
+
+
+def test_what_flags_and_a_config_set_is_reported_before_a_mode(
+  resolved, tmp_path, capfd
+):
+  line = "warning: config.{}: has no effect with "
+  err = resolved("--config=own.py", "--config.model.forget_bias=2").split("\n")
+  assert err[0].startswith(line.format("model.pooling='max'"))
+  assert err[1:] == [""]
+  flags = ["--config.optimizer.momentum=0.5", "--config.optimizer.decay=0.9"]
+  err = resolved("--config=own.py", *flags).split("\n")
+  assert [text.split("=")[0] for text in err] == [
+    "warning: config.model.pooling",
+    "warning: config.optimizer.momentum",
+    "",
+  ]
+  parsed = run.define()
+  parsed(["run.py", "--config=own.py", "--process_id=1"])
+  run.resolve(parsed, [])
+  assert capfd.readouterr().err == ""  # The first of several reports it.
+  # What a file in JSON has may be left of anything.
+  config = configs.read(tmp_path / "own.py", base.get_config())
+  configs.save(config, tmp_path / "own.json")
+  assert resolved("--config=own.json") == ""
+  err = resolved("--config=own.json", *flags)
+  assert err.startswith(line.format("optimizer.momentum=0.5"))
+  assert err.count("\n") == 1
