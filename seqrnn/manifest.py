@@ -32,21 +32,23 @@ _warned: list[Path] = []  # The folder that was warned about, if one was.
 Sums = dict[str, Any]
 
 
-def write(folder: Path, contents: dict[str, bytes], name: str = NAME):
+def place(path: Path) -> Path:
+  """The manifest that a file is in: a search may lie where a run does."""
+  return path.with_name(
+    f"search-{NAME}" if path.name == "search.json" else NAME
+  )
+
+
+def write(folder: Path, contents: dict[str, bytes]):
   """Writes files, each whole or not at all, and their checksums.
 
   A file that has its content already is left as it is.
-
-  Args:
-    folder: of the files.
-    contents: by the names of the files.
-    name: of the manifest.
 
   Raises:
     UserError: there is a manifest, which is none.
     MachineError: they cannot be written.
   """
-  path = folder / name
+  [path] = {place(folder / name) for name in contents}
   record = _read(path) or {"files": {}, "rows": {}}
   new = {name: [_sums(content)] for name, content in contents.items()}
   old = {name: _present(folder / name) for name in contents}
@@ -85,36 +87,34 @@ def cover_rows(folder: Path, tables: dict[str, bytes]):
     _save(folder / NAME, {**record, "rows": rows})
 
 
-def verify(path: Path, name: str = NAME):
+def verify(path: Path):
   """Compares a file with the manifest beside it, where there is one.
-
-  Args:
-    path: of the file.
-    name: of the manifest.
 
   Raises:
     MachineError: it is not what was written.
     UserError: the manifest is none, or of a later version.
   """
   for tries in range(_TRIES):
-    record = _read(path.with_name(name))
+    record = _read(place(path))
     if record is None or _matches(record, path):
       return
     if tries < _TRIES - 1:  # Both may be replaced just now.
       time.sleep(_MOMENT)
+  name = place(path).name
   raise MachineError(
     f"{path}: is not what {name} beside it records; restore it, or delete"
     f" {name} if you have changed it on purpose"
   )
 
 
-def warn(folder: Path, name: str = NAME):
-  """Warns on stderr, once a process, where a folder has no manifest."""
-  if not (folder / name).exists() and not _warned:
-    _warned.append(folder)
+def warn(path: Path):
+  """Warns on stderr, once a process, where a file has no manifest."""
+  found = place(path)
+  if not found.exists() and not _warned:
+    _warned.append(path)
     print(
-      f"{folder}: has no {name}, so its files are not verified; an older"
-      " version wrote them, or it was deleted",
+      f"{path.parent}: has no {found.name}, so its files are not verified; an"
+      " older version wrote them, or it was deleted",
       file=sys.stderr,
     )
 

@@ -126,7 +126,7 @@ def test_without_a_manifest_a_process_warns_once(tmp_path, capsys, monkeypatch):
   manifest.cover_rows(tmp_path, {"metrics.csv": ROWS})
   assert not (tmp_path / manifest.NAME).exists()
   for _ in range(2):
-    manifest.warn(tmp_path)
+    manifest.warn(tmp_path / "config.json")
   _, err = capsys.readouterr()
   assert err.count("\n") == 1
   assert err.startswith(f"{tmp_path}: has no manifest.json, so its files are")
