@@ -7,11 +7,12 @@ held, the field and both values.
 
 import copy
 import csv
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqrnn import config as configs
-from seqrnn import files, sharding
+from seqrnn import files, manifest, sharding
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.position import Position, reached
@@ -56,6 +57,7 @@ def read(workdir: Path, config: Config) -> list[Change]:
   path = workdir / "settings.csv"
   if not path.exists():
     return []
+  manifest.verify(path)
   content = files.read(path, _LIMIT).decode("utf-8", "replace")
   changes = []
   try:
@@ -85,13 +87,13 @@ def write(workdir: Path, changes: list[Change]):
     with files.writing(path):
       path.unlink(missing_ok=True)
     return
-  with files.written(path) as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(Change._fields)
-    writer.writerows(
-      (step, name, *map(configs.text, values))
-      for step, name, *values in changes
-    )
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(Change._fields)
+  writer.writerows(
+    (step, name, *map(configs.text, values)) for step, name, *values in changes
+  )
+  manifest.write(workdir, {path.name: text.getvalue().encode()})
 
 
 def _at(
@@ -127,8 +129,10 @@ def settings_of(workdir: Path, config: Config) -> Settings:
   return Settings(fields, read(workdir, config))
 
 
-def adopt(workdir: Path, config: Config, position: Position, trained: Settings):
-  """Writes config.json, and settings.csv where fields change at this step.
+def adopt(
+  workdir: Path, config: Config, position: Position, trained: Settings
+) -> Config:
+  """Writes settings.csv where fields change at this step.
 
   A field that training rests on is changed where a step will be trained with
   the new value, and not otherwise.
@@ -138,6 +142,9 @@ def adopt(workdir: Path, config: Config, position: Position, trained: Settings):
     config: that is asked for.
     position: where training goes on.
     trained: the fields so far.
+
+  Returns:
+    what config.json is to say.
 
   Raises:
     UserError: nothing is left to train, and one of them differs. (A limit that
@@ -173,7 +180,7 @@ def adopt(workdir: Path, config: Config, position: Position, trained: Settings):
     changes = [*earlier, *new] if position.step else []
     if changes != trained.changes:
       write(workdir, changes)
-    configs.save(config, workdir / "config.json")
+  return config
 
 
 def cut(workdir: Path, config: Config, step: int):

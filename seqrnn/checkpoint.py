@@ -18,9 +18,12 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +31,9 @@ from typing import Any, NamedTuple
 import jax
 import tensorstore as ts
 
-from seqrnn import files, sharding
+from seqrnn import files, processes, sharding
 from seqrnn.config import Config
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import MachineError, UserError, visible
 from seqrnn.experiment import Params
 
 _MANIFEST = "manifest.json"
@@ -61,9 +64,23 @@ class Checkpoints:
   last that was finished is there.
   """
 
-  def __init__(self, directory: Path, keep: int = 1):
+  def __init__(
+    self,
+    directory: Path,
+    keep: int = 1,
+    check: Callable[[], None] = lambda: None,
+  ):
+    """Removes what a killed process did not finish.
+
+    Args:
+      directory: of the checkpoints.
+      keep: how many of the latest stay.
+      check: raises MachineError where another process writes there by now, or
+        the folder was removed.
+    """
     self.directory = directory.absolute()
     self._keep = keep
+    self._check = check
     self._thread: threading.Thread | None = None
     self._failed: Exception | None = None
     if jax.process_index() == 0:
@@ -97,9 +114,11 @@ class Checkpoints:
       best: the step whose checkpoint is never removed.
 
     Raises:
-      UserError: the disk has no room for it, or the one before failed.
+      MachineError: the disk has no room for it, the one before failed, or the
+        folder is another's.
     """
     self.wait()
+    self._check()
     folder = self.directory / str(step)
     # Where a signal put an evaluation off, its arrays are there already. The
     # first process puts them there; the others may be faster and not see them.
@@ -109,7 +128,9 @@ class Checkpoints:
     self._check_room(params, rest)
     from orbax.checkpoint import args
 
-    temporary = self.directory / f"{_TEMPORARY}{step}"
+    # No other process, in whatever folder has this name, writes there, too.
+    token = sharding.from_first(secrets.randbits(32))
+    temporary = self.directory / f"{_TEMPORARY}{step}-{token:08x}"
     self._writer.save(
       temporary,
       args=args.Composite(
@@ -126,11 +147,15 @@ class Checkpoints:
   def _finish(self, temporary: Path, folder: Path, best: int):
     """Waits for the files of a checkpoint and puts it in its place."""
     try:
-      self._writer.wait_until_finished()
+      try:
+        self._writer.wait_until_finished()
+      finally:
+        self._check_place(temporary)
       if jax.process_index() == 0:
         manifest = temporary / _MANIFEST
         manifest.write_text(json.dumps(_contents(temporary), indent=1), "utf-8")
         _sync(manifest)
+        self._check_place(temporary)
         if folder.exists():
           shutil.rmtree(folder)
         temporary.replace(folder)
@@ -141,12 +166,28 @@ class Checkpoints:
     except Exception as error:  # tensorstore raises bare Exceptions
       self._failed = error
 
+  def _check_place(self, temporary: Path):
+    """Leaves nothing in a folder that was removed while Orbax wrote there.
+
+    Raises:
+      MachineError: it was, or is another's.
+    """
+    try:
+      self._check()
+    except MachineError:
+      for path in self.directory.glob(f"{temporary.name}*"):
+        shutil.rmtree(path, ignore_errors=True)
+      with suppress(OSError):  # Orbax has made them anew, and they are empty.
+        self.directory.rmdir()
+        self.directory.parent.rmdir()
+      raise
+
   def _check_room(self, *trees: Any):
     """Orbax fails late and in a hundred lines where a disk is full."""
     need = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _SMALL_FILES
     free = shutil.disk_usage(self.directory).free
     if free < need:
-      raise UserError(
+      raise MachineError(
         f"{self.directory}: no room for a checkpoint: {need / 1e6:.1f} MB are"
         f" needed, {free / 1e6:.1f} MB are free; make room and go on"
       )
@@ -163,14 +204,17 @@ class Checkpoints:
     """Returns when all that was saved is on disk.
 
     Raises:
-      UserError: it could not be written.
+      MachineError: it could not be written.
+      Exception: another process of this run was lost.
     """
     if self._thread is not None:
       self._thread.join()
       self._thread = None
     if self._failed is not None:
       error, self._failed = self._failed, None
-      raise UserError(
+      if isinstance(error, MachineError) or processes.lost(error):
+        raise error
+      raise MachineError(
         f"{self.directory}: a checkpoint cannot be written: {_line(error)}"
       )
 
@@ -242,10 +286,10 @@ def verify(folder: Path):
   manifest = folder / _MANIFEST
   try:
     found = {n: entry.stat().st_size for n, entry in entries(folder)}
-    saved = json.loads(files.read(manifest, _JSON_LIMIT))
+    saved = files.read_json(manifest, _JSON_LIMIT)
   except FileNotFoundError:
     raise Damaged(f"{_MANIFEST} is missing") from None
-  except (UserError, ValueError, RecursionError):
+  except UserError:
     raise Damaged(f"{_MANIFEST} is broken") from None
   if not isinstance(saved, dict):
     raise Damaged(f"{_MANIFEST} is broken")
@@ -287,7 +331,7 @@ def newest(directory: Path) -> int:
   Damaged ones after it are told on stderr.
 
   Raises:
-    UserError: there are some and none is intact.
+    MachineError: there are some and none is intact.
   """
   told = []
   for step in reversed(steps(directory)):
@@ -299,7 +343,7 @@ def newest(directory: Path) -> int:
       return step
     told.append(f"checkpoint {step} is damaged: {reason}")
   if told:
-    raise UserError(
+    raise MachineError(
       f"{directory}: none is intact, {'; '.join(told)}; name another --workdir"
     )
   return 0
@@ -393,10 +437,7 @@ def read_position(folder: Path) -> dict[str, Any]:
     UserError: it is no JSON object of numbers, or of another step.
   """
   path = folder / "position" / "metadata"
-  try:
-    position = json.loads(files.read(path, _JSON_LIMIT))
-  except (ValueError, RecursionError):
-    raise UserError(f"{path}: must be JSON, as a run writes it") from None
+  position = files.read_json(path, _JSON_LIMIT)
   if not isinstance(position, dict):
     raise UserError(f"{path}: must be an object of numbers")
   for name, value in position.items():

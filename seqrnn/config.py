@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn import files
+from seqrnn import files, manifest
 from seqrnn.errors import UserError, visible
 
 Config = Any  # A ConfigDict, whose fields no type checker knows.
@@ -222,6 +222,8 @@ def read_run(
     if name != "config.json":
       begin = "no search there; begin it with a --config"
     raise UserError(f"--workdir={workdir}: {begin}")
+  manifest.warn(path)
+  manifest.verify(path)
   fields = flat(read_json(path))
   unknown = [name for name in fields if name not in RULES]
   left_out = []
@@ -405,7 +407,13 @@ def refuse_unless(config: Config, plain: dict[str, Any], why: str):
 
 
 def save(config: Config, path: Path):
-  """Writes the config as JSON, whole or not at all.
+  """Writes the config as JSON, whole or not at all."""
+  with files.written(path, "wb") as file:
+    file.write(encoded(config))
+
+
+def encoded(config: Config) -> bytes:
+  """The config as JSON.
 
   Of the fields that a search may choose, those that none chooses are left out.
   """
@@ -414,8 +422,7 @@ def save(config: Config, path: Path):
     for name, value in flat(config).items()
     if value is not None or not name.startswith(_SPACE)
   }
-  with files.written(path) as file:
-    file.write(json.dumps(nested(fields), indent=2) + "\n")
+  return (json.dumps(nested(fields), indent=2) + "\n").encode()
 
 
 def changes(

@@ -11,6 +11,13 @@ class UserError(Exception):
   """
 
 
+class MachineError(UserError):
+  """The machine is in the way: a full disk, a missing right, a held lock.
+
+  No field of a config is wrong, so what was begun may go on later.
+  """
+
+
 class Interrupted(Exception):
   """A signal ended the training, and a checkpoint was written.
 

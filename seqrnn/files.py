@@ -1,13 +1,31 @@
-"""Files of a workdir: read whatever they are, written whole or not at all."""
+"""Files of a workdir: read whatever they are, written whole or not at all.
 
+Several processes may write in one folder: temporary files have names of their
+own, and what belongs together is written under a lock.
+"""
+
+import gzip
+import io
+import json
 import os
+import secrets
+import socket
 import stat
-from collections.abc import Iterator
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from seqrnn.errors import UserError
+import filelock
+
+from seqrnn.errors import MachineError, UserError, visible
+
+TEMPORARY = ".tmp"  # How the name of an unfinished file ends.
+_ABANDONED = 3600.0  # Seconds after which nobody writes to a file any more.
 
 
 def read(path: str | os.PathLike, limit: int) -> bytes:
@@ -18,17 +36,82 @@ def read(path: str | os.PathLike, limit: int) -> bytes:
     UserError: it is no file, as a pipe that would keep us waiting, or it has
       more bytes than `limit`.
   """
-
-  def opener(name, how):
-    return os.open(name, how | os.O_NONBLOCK)
-
-  with open(path, "rb", opener=opener) as file:
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-      raise UserError(f"{path}: must be a file")
+  with _opened(path) as file:
     content = file.read(limit + 1)
   if len(content) > limit:
     raise UserError(f"{path}: must not be larger than {limit:,} bytes")
   return content
+
+
+def _opened(path: str | os.PathLike) -> IO[bytes]:
+  def opener(name, how):
+    return os.open(name, how | os.O_NONBLOCK)
+
+  file = open(path, "rb", opener=opener)  # noqa: SIM115
+  if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    file.close()
+    raise UserError(f"{path}: must be a file")
+  return file
+
+
+def read_json(path: str | os.PathLike, limit: int) -> Any:
+  """The JSON value in a file that anyone may have made.
+
+  Raises:
+    OSError: it cannot be read.
+    UserError: as `read`, or it is not JSON.
+  """
+  try:
+    return json.loads(read(path, limit))
+  except RecursionError:
+    raise UserError(f"{path}: not JSON (nested too deeply)") from None
+  except ValueError as error:  # UnicodeDecodeError is one, too.
+    raise UserError(f"{path}: not JSON ({error})") from None
+
+
+class _Bounded(io.RawIOBase):
+  """The bytes of a file, packed or not, up to a limit."""
+
+  def __init__(self, path: str | os.PathLike, limit: int):
+    super().__init__()
+    self._path, self._limit, self._left = path, limit, limit
+    self._file = self._raw = _opened(path)
+    if os.fspath(path).endswith(".gz"):
+      self._file = gzip.GzipFile(fileobj=self._raw)
+
+  def readable(self) -> bool:
+    return True
+
+  def readinto(self, buffer: Any) -> int:
+    try:
+      content = self._file.read(len(buffer))
+    except (OSError, EOFError, zlib.error) as error:
+      raise UserError(f"{self._path}: cannot be read: {error}") from None
+    self._left -= len(content)
+    if self._left < 0:
+      raise UserError(
+        f"{self._path}: must not hold more than {self._limit:,} bytes"
+      )
+    buffer[: len(content)] = content
+    return len(content)
+
+  def close(self):
+    self._file.close()
+    self._raw.close()
+    super().close()
+
+
+def unzipped(path: str | os.PathLike, limit: int) -> IO[bytes]:
+  """A file that anyone may have made, unpacked where its name ends in .gz.
+
+  Reading it raises UserError where it is damaged, or holds more bytes than
+  `limit` once unpacked.
+
+  Raises:
+    OSError: it cannot be opened.
+    UserError: it is no file.
+  """
+  return io.BufferedReader(_Bounded(path, limit))
 
 
 def below(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
@@ -69,12 +152,13 @@ def writing(path: Path) -> Iterator[None]:
   """Names the file where writing it fails, since the system does not.
 
   Raises:
-    UserError: there is no room, or no right to write.
+    MachineError: there is no room, or no right to write.
   """
   try:
     yield
   except OSError as error:
-    raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    reason = error.strerror or error
+    raise MachineError(f"{path}: cannot be written: {reason}") from None
 
 
 @contextmanager
@@ -86,18 +170,149 @@ def written(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     mode: "w" for text, "wb" for bytes.
 
   Raises:
-    UserError: as `writing`.
+    MachineError: as `writing`.
   """
-  temporary = path.with_name(f"{path.name}.tmp")
+  token = secrets.token_hex(8)  # Another process may write the same file.
+  temporary = path.with_name(f".{path.name}.{token}{TEMPORARY}")
+  mode = mode.replace("w", "x")
   encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
   try:
     with writing(path):
+      sweep(path.parent)
       with open(temporary, mode, encoding=encoding, newline=newline) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
       os.replace(temporary, path)
-  except UserError:
+  except BaseException:
     with suppress(OSError):
       temporary.unlink()
     raise
+
+
+def sweep(folder: Path):
+  """Removes temporary files of processes that were killed long ago."""
+  with suppress(OSError), os.scandir(folder) as entries:
+    for entry in entries:
+      if not entry.name.endswith(TEMPORARY):
+        continue
+      with suppress(OSError):
+        if time.time() - entry.stat().st_mtime > _ABANDONED:
+          os.unlink(entry.path)
+
+
+class Lock:
+  """A file that this process holds, until it is closed or the process dies.
+
+  Attributes:
+    path: of the file.
+    file: the file itself, open for reading and appending.
+  """
+
+  def __init__(self, path: Path, file: IO[bytes]):
+    self.path, self.file = path, file
+
+  def in_place(self) -> bool:
+    """Whether the file that is held is still the one at its path."""
+    try:
+      return os.path.samestat(os.stat(self.path), os.fstat(self.file.fileno()))
+    except FileNotFoundError:
+      return False
+
+  def check(self):
+    """Refuses to go on in a folder that is no longer this process's own.
+
+    Raises:
+      MachineError: the lock, or the folder with it, was removed or replaced.
+    """
+    if not self.in_place():
+      raise MachineError(
+        f"{self.path}: was removed or replaced by another process; nothing more"
+        " is written there"
+      )
+
+  def __enter__(self) -> "Lock":
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+  def close(self):
+    """Frees the lock; the file stays."""
+    self.file.close()
+
+
+def lock(
+  path: Path, wait: bool = False, waits: Callable[[], Any] = lambda: None
+) -> Lock | None:
+  """Locks a file, which is made where there is none.
+
+  Where a file system has no locks, that is reported on stderr, and the file
+  counts as locked.
+
+  Args:
+    path: of the file.
+    wait: until another process has freed it.
+    waits: called where that takes time.
+
+  Returns:
+    None: another process holds it.
+
+  Raises:
+    MachineError: the file cannot be opened.
+  """
+  while True:
+    with writing(path):
+      file = path.open("ab+", buffering=0)
+    try:
+      held = filelock.lock_descriptor(file.fileno(), blocking=False)
+      if not held and wait:
+        waits()
+        held = filelock.lock_descriptor(file.fileno())
+    except OSError as error:  # Some network file systems have none.
+      _no_locks(path.parent, error.strerror)
+      return Lock(path, file)
+    except BaseException:
+      file.close()
+      raise
+    found = Lock(path, file)
+    if held and found.in_place():
+      return found
+    file.close()
+    if not held:
+      return None
+
+
+@cache
+def _no_locks(folder: Path, reason: str):
+  """Says it once for a folder."""
+  print(f"{folder}: no lock ({reason})", file=sys.stderr)
+
+
+@contextmanager
+def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
+  """Holds a lock file that says in one line who holds it.
+
+  Args:
+    path: of the lock file.
+    doing: what its holder does to the folder of the file, as "trained".
+    wait: until another process has freed it.
+
+  Raises:
+    MachineError: another process holds it, or it cannot be written.
+  """
+  held = lock(path, wait)
+  if held is None:
+    with suppress(OSError):
+      holder = visible(read(path, 100).decode(errors="replace"))
+      raise MachineError(
+        f"{path.parent}: is being {doing} by {holder}; wait for it, or name"
+        " another --workdir"
+      )
+    raise MachineError(f"{path}: is held by another process; wait for it")
+  with held:
+    with writing(path):
+      held.file.truncate(0)
+      holder = f"process {os.getpid()} on {socket.gethostname()}\n"
+      held.file.write(holder.encode())
+    yield held

@@ -116,9 +116,20 @@ def leave(status: int, together: bool) -> NoReturn:
   os._exit(status)
 
 
-def lost(error: Exception) -> bool:
-  """Whether an error means that another process was lost."""
-  return bool(_SIGNS.search(str(error)))
+def lost(error: BaseException | None) -> bool:
+  """Whether an error means that another process was lost.
+
+  Of JAX's own errors alone: what others say may quote a name of the user's.
+  """
+  import jax
+
+  while error is not None:
+    if isinstance(error, UserError):
+      return False
+    if isinstance(error, jax.errors.JaxRuntimeError):
+      return bool(_SIGNS.search(str(error)))
+    error = error.__cause__ or error.__context__
+  return False
 
 
 def end_lost() -> NoReturn:

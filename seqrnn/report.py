@@ -104,7 +104,7 @@ def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
     for name, words in names.items()
     if split and name in figures[split]
   ]
-  timing = read_rows(subject.workdir / "timing.csv")
+  timing = read_rows(subject.workdir / "timing.csv", "symbols_per_second")
   if timing:
     speeds = sorted(float(row["symbols_per_second"]) for row in timing)
     speed = charts.number(speeds[len(speeds) // 2])
@@ -248,7 +248,7 @@ def results(
   directory = subject.workdir / "checkpoints"
   losses = {
     int(row["step"]): row["validation_loss"]
-    for row in read_rows(subject.workdir / "metrics.csv")
+    for row in read_rows(subject.workdir / "metrics.csv", "validation_loss")
   }
   kept = []
   for step in checkpoint.steps(directory):
@@ -472,7 +472,7 @@ def compare(workdirs: list[Path]) -> Path:
   columns: dict[str, None] = {}
   best = {}
   for name, workdir in runs.items():
-    measured = read_rows(workdir / "metrics.csv")
+    measured = read_rows(workdir / "metrics.csv", "validation_loss")
     if measured:
       best[name] = min(measured, key=lambda row: float(row["validation_loss"]))
       columns |= dict.fromkeys(

@@ -1,11 +1,7 @@
 """train: one jitted step over all devices, evaluated, saved, resumable."""
 
-import fcntl
 import math
-import os
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +21,7 @@ from seqrnn import (
   changes,
   checkpoint,
   files,
+  manifest,
   metrics,
   optimizers,
   sharding,
@@ -33,10 +30,10 @@ from seqrnn import config as configs
 from seqrnn.checkpoint import Checkpoints
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
-from seqrnn.errors import Interrupted, UserError, escaped, visible
+from seqrnn.errors import Interrupted, UserError, escaped
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Batch, Experiment, Params
-from seqrnn.history import add_row, cut_rows, draw
+from seqrnn.history import add_row, cover_tables, cut_tables, draw
 from seqrnn.position import Position, due, ended, tired
 from seqrnn.probe import probe
 from seqrnn.progress import Progress
@@ -60,6 +57,7 @@ class Training(NamedTuple):
     total_steps: until all epochs are done.
     crc32: of the training data.
     checkpoints: of the run.
+    check: refuses to write in a workdir that is no longer this process's own.
     watch: as in `run`.
     board: last step that counts -> what tells TensorBoard of the next ones.
   """
@@ -74,6 +72,7 @@ class Training(NamedTuple):
   total_steps: int
   crc32: int
   checkpoints: Checkpoints
+  check: Callable[[], None]
   watch: Callable[[dict[str, Any]], bool]
   board: Callable[[int], AbstractContextManager[Callable[..., None]]]
 
@@ -123,6 +122,7 @@ def claim(config: Config, workdir: Path) -> Config:
   path = workdir / "config.json"
   if not path.exists():
     return config
+  manifest.verify(path)
   # A field that the run is too old to know has not changed.
   old = {**configs.flat(config), **configs.flat(configs.read_json(path))}
   config = configs.sized(config, old)
@@ -136,29 +136,17 @@ def claim(config: Config, workdir: Path) -> Config:
 
 
 @contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-  """Keeps a second training out; the system frees the lock of a killed one.
+def locked(workdir: Path) -> Iterator[Callable[[], None]]:
+  """Keeps a second training out; gives what checks that it still does.
 
   Raises:
-    UserError: another training has it.
+    MachineError: another training has the workdir.
   """
-  path = workdir / "lock"
-  with path.open("ab+", buffering=0) as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      file.seek(0)
-      holder = visible(file.read(100).decode(errors="replace"))
-      raise UserError(
-        f"{workdir}: is being trained by {holder}; wait for it, or name another"
-        " --workdir"
-      ) from None
-    except OSError as error:  # Some network file systems have none.
-      print(f"{path}: no lock ({error.strerror})", file=sys.stderr)
-    with files.writing(path):
-      file.truncate(0)
-      file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    yield
+  if not sharding.is_first():
+    yield lambda: None
+    return
+  with files.locked(workdir / "lock", "trained") as held:
+    yield held.check
 
 
 def save(training: Training, state: State, position: Position):
@@ -286,15 +274,14 @@ def loop(
           evaluation_seconds, _ = progress.lap()
           state = take_note(config, state, position, figures["loss"])
           if first:
-            write_rows(
-              training.workdir, row, symbols, seconds, evaluation_seconds
-            )
+            write_rows(training, row, symbols, seconds, evaluation_seconds)
           save(training, state, position)
           progress.best = position.best
           progress.line(figure_line(row, position, experiment.loss_unit))
           if sample and progress.live:
             progress.line(f"  sample: {escaped(sample)}")
           if first and time.monotonic() - drawn > _DRAW_SECONDS:
+            training.check()
             draw(training.workdir, experiment.measure)
             drawn = time.monotonic()
           enough = training.watch(row)
@@ -321,6 +308,7 @@ def loop(
     save(training, state, position)
   training.checkpoints.wait()
   if first:
+    training.check()
     draw(training.workdir, experiment.measure)
   if stopped:
     name = signal.Signals(stopped).name
@@ -388,25 +376,25 @@ def roll_back(
     f" rate times {factor:g} ({position.rollbacks} of {settings.rollbacks})"
   )
   if sharding.is_first():
-    cut_tables(training.workdir, position)
+    cut_tables(training.workdir, position.evaluated)
     changes.cut(training.workdir, config, position.step)
   return state._replace(scale=state.scale * factor), position
 
 
-def cut_tables(workdir: Path, position: Position):
-  """Drops the rows after the last evaluation that a checkpoint knows of."""
-  for name in ("metrics.csv", "timing.csv"):
-    cut_rows(workdir / name, position.evaluated)
-
-
 def write_rows(
-  workdir: Path,
+  training: Training,
   row: dict[str, Any],
   symbols: float,
   seconds: float,
   evaluation_seconds: float,
 ):
-  """Appends to metrics.csv and timing.csv."""
+  """Appends to metrics.csv and timing.csv, and records their checksums.
+
+  Raises:
+    MachineError: they cannot be written, or the workdir is another's.
+  """
+  workdir = training.workdir
+  training.check()
   add_row(workdir / "metrics.csv", row)
   add_row(
     workdir / "timing.csv",
@@ -418,6 +406,7 @@ def write_rows(
       "evaluation_seconds": evaluation_seconds,
     },
   )
+  cover_tables(workdir)
 
 
 def take_note(
@@ -504,6 +493,20 @@ def describe(
   )
 
 
+def write_record(config: Config, experiment: Experiment, workdir: Path):
+  """Writes config.json, and vocabulary.json where there is none.
+
+  Raises:
+    MachineError: they cannot be written.
+  """
+  names = workdir / "vocabulary.json"
+  vocabularies = vocabulary.encoded(experiment.vocabularies)
+  if names.exists():  # Maybe by an older version, which wrote it otherwise.
+    vocabularies = names.read_bytes()
+  contents = {names.name: vocabularies, "config.json": configs.encoded(config)}
+  manifest.write(workdir, contents)
+
+
 def run(
   build: Callable[..., Experiment],
   config: Config,
@@ -549,9 +552,10 @@ def run(
     average = 0.0 if ema is None else 1.0
 
   workdir.mkdir(parents=True, exist_ok=True)
-  with locked(workdir) if sharding.is_first() else nullcontext():
+  with locked(workdir) as check:
     directory = workdir / "checkpoints"
-    with Checkpoints(directory, config.checkpoint.keep) as checkpoints:
+    keep = config.checkpoint.keep
+    with Checkpoints(directory, keep, check) as checkpoints:
       training = Training(
         experiment=experiment,
         config=config,
@@ -573,6 +577,7 @@ def run(
         total_steps=total_steps,
         crc32=experiment.facts("train")["crc32"],
         checkpoints=checkpoints,
+        check=check,
         watch=watch,
         board=board,
       )
@@ -592,13 +597,10 @@ def run(
           None if symbols is None else len(symbols),
           mesh,
         )
+      recorded = changes.adopt(workdir, config, position, trained)
       if sharding.is_first():
-        names = workdir / "vocabulary.json"
-        if not names.exists():
-          vocabulary.save(names, experiment.vocabularies)
-      changes.adopt(workdir, config, position, trained)
-      if sharding.is_first():
-        cut_tables(workdir, position)
+        cut_tables(workdir, position.evaluated)
+        write_record(recorded, experiment, workdir)
       describe(experiment, config, state.params, mesh)
       if position.step and not done:
         print(f"going on from step {position.step}")

@@ -13,7 +13,7 @@ from conftest import tiny
 
 import experiments
 from seqrnn import config as configs
-from seqrnn import train
+from seqrnn import manifest, train
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 
@@ -157,7 +157,7 @@ def rewrite(workdir, change):
   path = workdir / "config.json"
   fields = json.loads(path.read_text())
   change(fields)
-  path.write_text(json.dumps(fields))
+  manifest.write(workdir, {path.name: json.dumps(fields).encode()})
 
 
 def test_a_field_that_a_run_lacks_has_the_default(copy):
@@ -182,7 +182,7 @@ def test_without_the_defaults_a_run_must_have_all_fields(copy, monkeypatch):
     group, _, key = name.rpartition(".")
     fields = deepcopy(full)
     (fields[group] if group else fields).pop(key)
-    (copy / "config.json").write_text(json.dumps(fields))
+    manifest.write(copy, {"config.json": json.dumps(fields).encode()})
     rule = f"config.{name}: is missing, .*base.py.* or add the field"
     with pytest.raises(UserError, match=rule):
       experiments.load(copy)

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import pytest
 from conftest import tiny
 
 import experiments
-from seqrnn import train
+from seqrnn import checkpoint, history, manifest, train
 from seqrnn.checkpoint import steps
-from seqrnn.errors import Interrupted, UserError
+from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.progress import Progress
 
 ROOT = Path(__file__).parent.parent
@@ -154,6 +155,7 @@ def test_it_learns_and_writes_what_it_did(tmp_path, capsys):
     "timing.csv",
     "history.png",
     "lock",
+    "manifest.json",
   }
   out = capsys.readouterr().out
   assert "best validation loss" in out and "parameters" in out
@@ -504,3 +506,78 @@ def test_a_second_training_is_refused_while_the_first_runs(
   # What a killed one left is in nobody's way.
   (tmp_path / "run" / "lock").write_text("process 1 on another")
   train.run(experiments.build, config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("place", ["row", "save", "finish"])
+def test_it_stops_where_the_workdir_is_removed_or_anothers(
+  tmp_path, monkeypatch, place, again
+):
+  """At the second evaluation, as it writes a row, or a checkpoint."""
+  config = tiny(tmp_path, {"train.max_steps": 8, "train.eval_every": 2})
+  workdir = tmp_path / "run"
+  module, name = {
+    "row": (train, "take_note"),
+    "save": (train, "save"),
+    "finish": (checkpoint.Checkpoints, "_finish"),
+  }[place]
+  original, calls = getattr(module, name), []
+
+  def removing(*args):
+    calls.append(1)
+    if len(calls) == 2:
+      if place == "finish":  # Orbax is writing, or has written.
+        args[0]._writer.wait_until_finished()
+      else:
+        while list(workdir.glob("checkpoints/unfinished-*")):
+          time.sleep(0.01)
+      workdir.rename(tmp_path / "gone")
+      if again:
+        workdir.mkdir()
+        (workdir / "lock").touch()
+    return original(*args)
+
+  monkeypatch.setattr(module, name, removing)
+  with pytest.raises(MachineError, match="run/lock: was removed or replaced"):
+    train.run(experiments.build, config, workdir)
+  left = [p.name for p in workdir.rglob("*")] if workdir.exists() else None
+  assert left == (["lock"] if again else None)
+
+
+def test_what_a_run_has_written_is_verified(tmp_path):
+  config = tiny(tmp_path, {"train.max_steps": 4, "train.eval_every": 2})
+  workdir = tmp_path / "run"
+  train.run(experiments.build, config, workdir)
+  config.train.max_steps = 6
+  for name in ("vocabulary.json", "config.json", "metrics.csv", "timing.csv"):
+    path = workdir / name
+    whole = path.read_bytes()
+    place = whole.rindex(b"1") if name.endswith("csv") else whole.index(b'"')
+    path.write_bytes(whole[:place] + b"8" + whole[place + 1 :])
+    before = contents(workdir)
+    with pytest.raises(
+      MachineError, match=f"{name}: is not what manifest.json"
+    ):
+      train.run(experiments.build, config, workdir)
+    del before[workdir / "lock"]
+    assert before.items() <= contents(workdir).items()
+    path.write_bytes(whole)
+  train.run(experiments.build, config, workdir)
+  assert [row["step"] for row in rows(workdir)] == ["2", "4", "6"]
+
+
+def test_a_run_of_a_version_without_manifests_gets_one(tmp_path):
+  config = tiny(tmp_path, {"train.max_steps": 4, "train.eval_every": 2})
+  workdir = tmp_path / "run"
+  train.run(experiments.build, config, workdir)
+  (workdir / manifest.NAME).unlink()
+  names = (workdir / "vocabulary.json").read_bytes() + b"\n"
+  (workdir / "vocabulary.json").write_bytes(names)  # Written otherwise.
+  experiments.load(workdir)
+  config.train.max_steps = 6
+  train.run(experiments.build, config, workdir)
+  assert (workdir / "vocabulary.json").read_bytes() == names
+  text = (workdir / "metrics.csv").read_text()
+  (workdir / "metrics.csv").write_text(text.replace("2,", "3,", 1))
+  with pytest.raises(MachineError, match="metrics.csv: is not what manifest"):
+    history.read_rows(workdir / "metrics.csv")

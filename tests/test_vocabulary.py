@@ -192,9 +192,9 @@ def test_a_failure_to_write_leaves_the_old_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   "content, message",
   [
-    (b"{", "must be JSON"),
-    (b"\xff", "must be JSON"),
-    (b"[" * 100_000, "must be JSON"),
+    (b"{", "not JSON"),
+    (b"\xff", "not JSON"),
+    (b"[" * 100_000, "not JSON"),
     ([], "must be an object of named vocabularies"),
     ({"symbols": ["a"]}, "'symbols' must be an object of unit and symbols"),
     ({"symbols": {"unit": "char"}}, "must be an object of unit and symbols"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqrnn import files
+from seqrnn import files, manifest
 from seqrnn.config import Config
 from seqrnn.data import templates
 from seqrnn.data.encoding import UNITS
@@ -180,9 +180,14 @@ def _templates(found: dict[str, int]) -> dict[str, int]:
 
 def save(path: str | os.PathLike, vocabularies: dict[str, Vocabulary]):
   """Writes vocabularies as JSON, whole or not at all."""
+  with files.written(Path(path), "wb") as file:
+    file.write(encoded(vocabularies))
+
+
+def encoded(vocabularies: dict[str, Vocabulary]) -> bytes:
+  """Vocabularies as JSON."""
   content = {k: dataclasses.asdict(v) for k, v in vocabularies.items()}
-  with files.written(Path(path)) as file:
-    json.dump(content, file, indent=1)
+  return json.dumps(content, indent=1).encode()
 
 
 def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
@@ -190,13 +195,13 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
 
   Raises:
     UserError: it is missing, or not that.
+    MachineError: it is not what was written.
   """
+  manifest.verify(Path(path))
   try:
-    content = json.loads(files.read(path, _LIMIT))
+    content = files.read_json(path, _LIMIT)
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-  except (ValueError, RecursionError):
-    raise UserError(f"{path}: must be JSON, as a run writes it") from None
   if not isinstance(content, dict):
     raise UserError(f"{path}: must be an object of named vocabularies")
   for name, fields in content.items():

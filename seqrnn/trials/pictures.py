@@ -177,7 +177,7 @@ def _curves(
   scale = _scale(trials)
   losses = []
   for trial in sorted(trials, key=_value, reverse=True):  # The best on top.
-    rows = read_rows(folder(trial.number) / "metrics.csv")
+    rows = read_rows(folder(trial.number) / "metrics.csv", "validation_loss")
     values = [float(row["validation_loss"]) for row in rows]
     losses += values
     axes.plot(
