@@ -72,22 +72,27 @@ def sequences(pieces: list[np.ndarray]) -> tuple[Sequences, np.ndarray]:
 
   Every frame has an id of its own; that of PAD stands for silence.
   """
-  bounds = np.cumsum([0, *map(len, pieces)])
-  places = np.arange(bounds[-1])
+  edges = bounds(pieces)
+  places = np.arange(edges[-1])
   neither = np.zeros(len(pieces), bool)
   frames = np.concatenate([np.zeros((1, NOTES), np.uint8), *pieces])
   return (
     Sequences(
       places,
       np.arange(1, len(frames), dtype=np.int32),
-      0 * bounds[:-1],
+      0 * edges[:-1],
       neither,
       neither,
-      bounds,
+      edges,
       np.arange(len(pieces)),
     ),
     frames,
   )
+
+
+def bounds(pieces: list[np.ndarray]) -> np.ndarray:
+  """Where each piece begins in all frames, and where the last one ends."""
+  return np.cumsum([0, *map(len, pieces)])
 
 
 def facts(pieces: list[np.ndarray]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from seqrnn.data.sequences import Sequences, checksum, encode, once
 from seqrnn.data.splits import Pieces, given, reader
 from seqrnn.data.streams import streams
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.data.windows import Arrays, Batches, windows
+from seqrnn.data.windows import Arrays, Batches, left_out, windows
 
 
 class Segments:
@@ -89,6 +89,8 @@ class Segments:
       "symbols": int(every.bounds[-1]),
       "crc32": self._checksums[split],
     }
+    if split == "train":
+      facts |= skipped(self._config, every.bounds, self.minimum)
     if pieces.corpus.origin:
       facts["origin"] = pieces.corpus.origin
     if self._config.data.repeats == "weight":
@@ -138,6 +140,15 @@ class Segments:
     )
 
 
+def skipped(config: Config, bounds: np.ndarray, minimum: int) -> dict[str, int]:
+  """How much `data.offset` keeps from training; nothing where it is 0."""
+  offset = config.data.offset
+  if not offset:
+    return {}
+  documents, symbols = left_out(np.diff(bounds), offset, minimum)
+  return {"left_out_documents": documents, "left_out_symbols": symbols}
+
+
 def cut(
   config: Config,
   sequences: Sequences,
@@ -180,16 +191,16 @@ def cut(
     step = data.window if data.step is None else data.step
     if not training and not full:
       step = data.window
-    offset = data.offset
+    drawn = None
     if training and data.random_offset:
-      rng = np.random.default_rng((config.seed, epoch))
-      offset = int(rng.integers(step))
+      drawn = np.random.default_rng((config.seed, epoch))
     batches = windows(
       sequences,
       batch_size=batch_size or train.batch_size,
       length=length,
       step=step,
-      offset=offset if training else 0,
+      offset=data.offset if training else 0,
+      drawn=drawn,
       full=full,
       minimum=minimum,
       keep=keep,
