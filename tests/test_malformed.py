@@ -13,9 +13,10 @@ import run
 from seqrnn import config as configs
 from seqrnn.data import corpora, encoding, splits
 from seqrnn.data.corpora import from_text
+from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.errors import UserError
 
-TOLD = "data.unit=byte reads anything, data.errors=replace puts U+FFFD there"
+TOLD = NOT_UTF8.removeprefix("is not UTF-8; ")
 SEVERAL = "data.unit=id reads one id a line; data.unit=session reads several"
 LONG = (
   "... has more than 65536 characters without white space, which data.unit={}"

@@ -267,7 +267,7 @@ def _packages() -> Iterator[labelled.Labelled]:
     if len(modules) >= _MODULES:
       for name, module in modules:
         text = importlib.util.decode_source(module.read_bytes())
-        yield labelled.Labelled(name.as_posix(), package.name, text)
+        yield labelled.Labelled(name.as_posix(), 0, package.name, [text])
 
 
 @functools.cache
@@ -308,7 +308,7 @@ def _names() -> tuple[list[labelled.Labelled], str]:
   own = {name: min(of) for name, of in languages.items() if len(of) == 1}
   counts = collections.Counter(own.values())
   names = [
-    labelled.Labelled(name, language, name)
+    labelled.Labelled(name, 0, language, [name])
     for name, language in sorted(own.items())
     if name and counts[language] >= _NAMES
   ]
