@@ -69,10 +69,10 @@ def read(
   if data.format in _TAGGED:
     return _tagged(sources, data, known is not None)
   found = _LABELLED[data.format](sources, data, known)
-  return with_labels(found, data, optional=known is not None)
+  return with_labels(found, data.unit, data.errors, known is not None)
 
 
-def texts(sources: list[Source], data: Config) -> Corpus:
+def texts(sources: list[Source], unit: str, errors: str) -> Corpus:
   """The corpus of texts without labels, one a line that is not blank.
 
   Raises:
@@ -81,23 +81,23 @@ def texts(sources: list[Source], data: Config) -> Corpus:
   found = (
     Labelled(source.name, number, "", [line])
     for source in sources
-    for number, line in _lines(source, data)
+    for number, line in _lines(source, errors)
   )
-  return with_labels(found, data, optional=True)
+  return with_labels(found, unit, errors, optional=True)
 
 
 def with_labels(
-  found: Iterable[Labelled], data: Config, optional: bool = False
+  found: Iterable[Labelled], unit: str, errors: str, optional: bool = False
 ) -> Corpus:
   """The corpus of texts with labels; equal ones stay on one side of a split.
 
   Raises:
-    UserError: a text is empty, or a label that is not optional, or `data.unit`
+    UserError: a text is empty, or a label that is not optional, or the unit
       cuts texts otherwise.
   """
-  if data.unit not in ("char", "byte", "word"):
+  if unit not in ("char", "byte", "word"):
     raise UserError(
-      f"data.unit={data.unit!r}: a labelled text has unit char, byte or word"
+      f"data.unit={unit!r}: a labelled text has unit char, byte or word"
     )
   labels, groups = Tokens(), Column("<u8")
 
@@ -120,8 +120,8 @@ def with_labels(
       raise UserError(f"{one.name}: its text is empty")
     groups.append(int.from_bytes(group.digest()[:8]))
 
-  errors = "strict" if data.errors == "strict" else "replace"
-  corpus = encode_parts(parts(), data.unit, errors)
+  errors = "strict" if errors == "strict" else "replace"
+  corpus = encode_parts(parts(), unit, errors)
   names, group = in_order(groups.numbers())
   corpus = corpus._replace(group=group, groups=names)
   ids = labels.ids.numbers()
@@ -168,9 +168,9 @@ def spaces(corpus: Corpus) -> Corpus:
   return bare._replace(tags=tags)
 
 
-def _lines(source: Source, data: Config) -> Iterator[tuple[int, str]]:
+def _lines(source: Source, errors: str) -> Iterator[tuple[int, str]]:
   """The lines that are not blank, with their numbers."""
-  found = lines(source, data.errors, LONGEST)
+  found = lines(source, errors, LONGEST)
   return ((n, line) for n, line in enumerate(found, 1) if line.strip())
 
 
@@ -182,7 +182,7 @@ def _tabs(
 ) -> Iterator[Labelled]:
   for source in sources:
     count = None
-    for number, line in _lines(source, data):
+    for number, line in _lines(source, data.errors):
       label, tab, _ = line.partition("\t")
       if known is not None and not tab:
         yield Labelled(source.name, number, "", [line])
@@ -206,7 +206,7 @@ def _space(
   sources: list[Source], data: Config, known: Known
 ) -> Iterator[Labelled]:
   for source in sources:
-    for number, line in _lines(source, data):
+    for number, line in _lines(source, data.errors):
       label, _, content = line.partition(" ")
       if known is not None and label not in known:
         label, content = "", line
@@ -251,7 +251,7 @@ def _jsonl(
   sources: list[Source], data: Config, known: Known
 ) -> Iterator[Labelled]:
   for source in sources:
-    for number, line in _lines(source, data):
+    for number, line in _lines(source, data.errors):
       try:
         row = json.loads(line)
       except (ValueError, RecursionError) as error:
@@ -302,7 +302,7 @@ def _files(
     label = PurePath(source.name).name.partition(".")[0]
     if known is not None and label not in known:
       label = ""
-    for number, line in _lines(source, data):
+    for number, line in _lines(source, data.errors):
       yield Labelled(source.name, number, label, [line])
 
 
