@@ -11,7 +11,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.encoding import Document
-from seqrnn.data.sequences import Sequences, checksum, encode, once
+from seqrnn.data.sequences import Sequences, as_read, checksum, encode, once
 from seqrnn.data.splits import Pieces, given, reader
 from seqrnn.data.streams import streams
 from seqrnn.data.vocabulary import Vocabulary
@@ -106,6 +106,7 @@ class Segments:
     batch_size: int | None = None,
     ordered: bool = False,
     placed: bool = False,
+    named: bool = False,
   ) -> Batches:
     """The batches of an epoch; only those of `train` are shuffled, to train.
 
@@ -120,14 +121,17 @@ class Segments:
       ordered: one document after the other, whatever `data.buckets` and
         `data.repeats` say.
       placed: batches hold `document` and `place` in any case.
+      named: they also hold `read` [B, T], the symbols of the corpus, which a
+        vocabulary may lack.
 
     Returns:
       batches of `segment`; `reset` [B]; and `weight` [B, 1], float32: how many
       documents a row stands for.
     """
-    return cut(
+    sequences = self.sequences(split, ordered)
+    batches = cut(
       self._config,
-      self.sequences(split, ordered),
+      sequences,
       split,
       epoch,
       length=self.length,
@@ -136,8 +140,19 @@ class Segments:
       keep=self.keep,
       batch_size=batch_size,
       ordered=ordered,
-      placed=placed,
+      placed=placed or named,
     )
+    if not named:
+      return batches
+    symbols = as_read(sequences, self.pieces(split).corpus.symbols)
+
+    def name(batch: Arrays) -> Arrays:
+      segment, document = batch["segment"], batch["document"]
+      stops = sequences.bounds[document + 1]
+      batch["read"] = symbols(document, batch["place"], stops, segment.shape[1])
+      return batch
+
+    return batches.map(name)
 
 
 def skipped(config: Config, bounds: np.ndarray, minimum: int) -> dict[str, int]:
