@@ -93,8 +93,16 @@ def get_config() -> ml_collections.ConfigDict:
   data.mapping = "many_to_many"
   data.window = 64  # T: how many symbols back the gradient reaches.
   data.step = placeholder(int)  # From a window to the next; the window.
-  data.offset = 0  # Where the first window of a document starts.
-  data.random_offset = False  # Draw it anew each epoch from 0..step-1.
+  # Training: where the first window of a document starts. What is before it is
+  # not trained on; how much that is, documents that end before it among it, is
+  # printed when training starts.
+  data.offset = 0
+  # Draw the offset of each document anew each epoch. What is before it is the
+  # first window, which is shorter: each symbol is trained on as often as with
+  # no offset, and each epoch has as many steps. Windows that must be whole
+  # (many_to_one, classification) end with the document instead. A document that
+  # fits into a window is never cut.
+  data.random_offset = False
   # How many lengths batches may have, each of windows of similar length: for
   # documents of fewer symbols than the window. None: all have the window's.
   data.buckets = placeholder(int)

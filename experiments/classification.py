@@ -20,7 +20,7 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.encoding import Document
 from seqrnn.data.segments import Segments
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
@@ -117,6 +117,13 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     tell_unseen(labels, [found.symbols[i] for i in some], split)
     return labels.encode(found.symbols)[found.ids[pieces.document]]
 
+  def label_names(split: str | Pieces | Sequence[Document]) -> np.ndarray:
+    pieces = segments.pieces(split)
+    found = pieces.corpus.labels
+    if found is None:
+      return np.full(len(pieces), "", object)
+    return np.array(found.symbols, object)[found.ids[pieces.document]]
+
   @functools.cache
   def importance() -> np.ndarray:
     """Of each id of a label, so that all labels of an epoch weigh the same."""
@@ -128,11 +135,14 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     known = np.maximum(counts, 1) * len(labels.symbols)
     return (counts.sum() / known).astype(np.float32)
 
-  def batches(split: str | Sequence[Document], epoch: int, **how) -> Batches:
+  def batches(
+    split: str | Pieces | Sequence[Document], epoch: int, **how
+  ) -> Batches:
     if isinstance(split, str):
       label_D = label_ids(split)
-    else:
-      label_D = np.full(len(split), UNKNOWN, np.int32)
+    else:  # Where none is known, none of the names is.
+      label_D = labels.encode(label_names(split).tolist())
+    name_D = label_names(split) if how.get("named") else None
 
     def targets(batch: Batch) -> Batch:
       inputs_BT = batch["segment"]
@@ -146,6 +156,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       }
       if split == "train" and config.train.class_weights == "balanced":
         made["importance"] = importance()[target_B][:, None]
+      if name_D is not None:
+        made |= {name: batch[name] for name in ("document", "read")}
+        made["truth"] = name_D[batch["document"], None]
       return made
 
     return segments.batches(split, epoch, placed=True, **how).map(targets)
@@ -173,16 +186,15 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
   def present(found) -> Table:
     table = Table("text", "truth", "labels by probability")
-    for p in found:
+    for p in found[: config.predict.sequences]:
       likely = "  ".join(
         f"{shown(name)} {chance:.3f}"
         for name, chance in zip(
           labels.names(p.ids[0]), p.probabilities[0], strict=True
         )
       )
-      known = p.targets[0] != UNKNOWN
-      truth = shown(labels.names(p.targets)[0]) if known else "?"
-      text = symbols.text(p.inputs)
+      truth = shown(p.truth[0]) or "?"
+      text = p.text(symbols.unit)
       if len(text) > _TEXT:
         text = f"{text[:_TEXT]}..."
       table.add_row(shown(text), truth, likely)

@@ -70,6 +70,8 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       "weights": asked_BT * batch.pop("weight"),
       **batch,
     }
+    if "read" in batch:
+      made["truth"] = batch["read"]
     if apart:
       made["heads"] = np.ones((len(segment_BT), len(HEADS)), np.float32)
     return made

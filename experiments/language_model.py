@@ -63,6 +63,8 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   def targets(batch: Batch) -> Batch:
     segment = batch.pop("segment")
     inputs_BT, targets_BN = segment[:, :-1], segment[:, 1:]
+    read_BT = batch.pop("read", segment)
+    truth_BN = read_BT[:, 1:]
     if many_to_one:
       # The last symbol is the target: the one after a full window, or the end
       # of a document that is shorter.
@@ -70,11 +72,16 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       targets_BN = np.take_along_axis(segment, last_B1, axis=1)
       before_BT = np.arange(inputs_BT.shape[1]) < last_B1
       inputs_BT = np.where(before_BT, inputs_BT, PAD)
+      truth_BN = np.take_along_axis(read_BT, last_B1, axis=1)
+    named = {}
+    if read_BT is not segment:
+      named = {"read": read_BT[:, :-1], "truth": truth_BN}
     return {
       "inputs": inputs_BT,
       "targets": targets_BN,
       "weights": (targets_BN != PAD) * batch.pop("weight"),
       **batch,
+      **named,
     }
 
   def start(batch_size):

@@ -15,7 +15,7 @@ from seqrnn import config as configs
 from seqrnn import metrics, models
 from seqrnn.config import Config
 from seqrnn.data import music
-from seqrnn.data.segments import cut
+from seqrnn.data.segments import cut, skipped
 from seqrnn.data.streams import streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches
@@ -65,7 +65,10 @@ def build(config: Config, vocabularies: dict) -> Experiment:
 
   @functools.cache
   def facts(split):
-    return music.facts(corpus()[split])
+    found = music.facts(corpus()[split])
+    if split == "train":
+      found |= skipped(config, music.bounds(corpus()[split]), minimum=2)
+    return found
 
   def batches(split: str | list[np.ndarray], epoch: int) -> Batches:
     pieces = corpus()[split] if isinstance(split, str) else split

@@ -25,9 +25,9 @@ from seqrnn.config import Config
 from seqrnn.data import splits
 from seqrnn.data.encoding import Document
 from seqrnn.data.segments import Segments
-from seqrnn.data.sequences import Sequences, encode
+from seqrnn.data.sequences import Sequences, as_read, encode
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import END, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment, Totals
@@ -109,9 +109,25 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     tell_unseen(labels, [names[i] for i in some], split)
     return encode(found, labels, data.boundaries)
 
-  def batches(split: str | Sequence[Document], epoch: int, **how) -> Batches:
+  def own_tags(split: str | Pieces | Sequence[Document]) -> Sequences | None:
+    if isinstance(split, str):
+      return tags(split)
+    pieces = segments.pieces(split)
+    if pieces.corpus.tags is None:
+      return None
+    return encode(_tags(pieces), labels, data.boundaries)
+
+  def batches(
+    split: str | Pieces | Sequence[Document], epoch: int, **how
+  ) -> Batches:
     sequences = segments.sequences(split)
-    true = tags(split) if isinstance(split, str) else None
+    true = own_tags(split)
+    tag_names, span_V = None, None
+    if true is not None:
+      names = _tags(segments.pieces(split)).corpus.symbols
+      tag_names = as_read(true, names)
+      if labels.unknown(names):
+        span_V = spans_of(labels, names)
     # The words themselves, whose characters are read: also those unknown.
     words = segments.pieces(split).corpus.symbols if letters else []
     table = np.zeros((len(words) + UNKNOWN + 1, _LETTERS), np.int32)
@@ -124,16 +140,31 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       document_B, place_B = batch["document"], batch["place"]
       stop_B = sequences.bounds[document_B + 1]
       row = document_B, place_B, stop_B, inputs_BT.shape[1]
+      padding_BT = inputs_BT == PAD  # A window may end before its document.
       tags_BT = np.full_like(inputs_BT, UNKNOWN)
+      if true is not None:
+        tags_BT = true.gather(*row)
+        tags_BT[padding_BT] = PAD
       made = {
         "inputs": inputs_BT,
-        "targets": tags_BT if true is None else true.gather(*row),
+        "targets": tags_BT,
         # Begin and end have no tag.
         "weights": (inputs_BT > END).astype(np.float32),
         "reset": batch["reset"],
       }
       if letters is not None:
-        made["letters"] = table[own.gather(*row)]
+        words_BT = own.gather(*row)
+        words_BT[padding_BT] = PAD
+        made["letters"] = table[words_BT]
+      if true is not None and span_V is not None:
+        places = true._replace(table=np.arange(len(span_V)))
+        own_BT = np.where(inputs_BT > END, places.gather(*row), 0)
+        made["spans"] = np.where(inputs_BT > END, span_V[own_BT], -1)
+      if "read" in batch:
+        made |= {name: batch[name] for name in ("document", "read")}
+        made["truth"] = np.full(inputs_BT.shape, "", object)
+        if tag_names is not None:
+          made["truth"] = tag_names(*row)
       return made
 
     return segments.batches(split, epoch, placed=True, **how).map(targets)
@@ -146,18 +177,24 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     )
     return carry, metrics.over_ids(logits_BTC)
 
-  def figures(logits_BTC, targets_BT, weights_BT, *regularisers):
+  def figures(spans_BT, logits_BTC, targets_BT, weights_BT, *regularisers):
     loss, totals = metrics.label_cross_entropy(
       logits_BTC, targets_BT, weights_BT, *regularisers
     )
     best_BT = metrics.best_ids(logits_BTC)
-    return loss, totals | count(targets_BT, best_BT, weights_BT)
+    return loss, totals | count(targets_BT, best_BT, weights_BT, spans_BT)
 
   def loss(params, carry, batch, key):
     start = model.initial_carry(batch["inputs"].shape[0])
     smoothing = config.train.label_smoothing
     loss, (_, totals) = models.loss(
-      model, params, batch, start, key, smoothing, figures
+      model,
+      params,
+      batch,
+      start,
+      key,
+      smoothing,
+      functools.partial(figures, batch.get("spans")),
     )
     return loss, (carry, totals)
 
@@ -170,11 +207,13 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   def present(found):
     if data.format == "spaces":
       space = labels.encode(["space"])[0]
-      return "restored: " + "".join(
-        shown(symbols.text([p.inputs[place]])) + " " * int(ids[0] == space)
-        for p in found
-        for place, ids in zip(p.positions, p.ids, strict=True)
-      )
+      lines: dict[int, str] = {}
+      for p in found:
+        lines[p.document] = lines.get(p.document, "") + "".join(
+          shown(p.read[place]) + " " * int(ids[0] == space)
+          for place, ids in zip(p.positions, p.ids, strict=True)
+        )
+      return "restored: " + "\n".join(lines.values())
     tables = []
     for p in found[: config.predict.sequences]:
       tables.append(Table("symbol", "truth", "tags by probability"))
@@ -182,10 +221,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       for n, place in enumerate(places):
         names = map(quoted, labels.names(p.ids[n]))
         chances = zip(names, p.probabilities[n], strict=True)
-        known = p.targets[n] != UNKNOWN
         tables[-1].add_row(
-          quoted(symbols.names([p.inputs[place]])[0]),
-          quoted(labels.names([p.targets[n]])[0]) if known else "?",
+          quoted(printable(p.read[place], symbols.unit)),
+          quoted(p.truth[n]) if p.truth[n] else "?",
           "  ".join(f"{name} {chance:.3f}" for name, chance in chances),
         )
     return Group(*tables)
@@ -207,7 +245,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
 
 def counter(labels: Vocabulary) -> Callable[..., Totals]:
-  """A function targets_BT, best_BT, weights_BT -> precision, recall, F1.
+  """A function of ids targets_BT, best_BT, weights_BT -> precision, recall, F1.
+
+  A fourth argument is `spans_of` the true tags, where labels lack some of them.
 
   Of spans, where all tags are O, B-type or I-type; of the rarer tag, where
   there are two; else of nothing. A span that a window cuts counts as two.
@@ -218,38 +258,55 @@ def counter(labels: Vocabulary) -> Callable[..., Totals]:
       return lambda *_: {}
     wanted = len(labels) - 1  # The most frequent one comes first.
 
-    def count_one(targets_BT, best_BT, weights_BT):
+    def count_one(targets_BT, best_BT, weights_BT, _=None):
       true_BT, found_BT = targets_BT == wanted, best_BT == wanted
       return ratios(true_BT, found_BT, true_BT & found_BT, weights_BT)
 
     return count_one
-  types = sorted({name[2:] for name in names})  # That of O is empty.
-  # What is reserved is no type of span, so that an unseen tag is missed.
-  type_V = np.array([-1] * (UNKNOWN + 1) + [types.index(n[2:]) for n in names])
-  begins_V = np.array([n[:1] == "B" for n in ["", "", "", "B", *names]])
-  outside_V = np.array([n == "O" for n in ["O", "O", "O", "", *names]])
+  # An unknown tag is a span that begins, of a type that none is.
+  span_V = spans_of(labels, ["O", "O", "O", "", *names])
 
-  def spans(ids_BT, weights_BT):
+  def spans(spans_BT, weights_BT):
     """Where spans end, where each began, and its type."""
-    outside_BT = jnp.asarray(outside_V)[ids_BT] | (weights_BT == 0)
-    type_BT = jnp.where(outside_BT, -2, jnp.asarray(type_V)[ids_BT])
+    outside_BT = (spans_BT < 0) | (weights_BT == 0)
+    type_BT = jnp.where(outside_BT, -2, spans_BT // 2)
     other_BT = type_BT != jnp.roll(type_BT, 1, axis=1)
-    first_1T = jnp.arange(ids_BT.shape[1])[None] == 0
-    starts_BT = jnp.asarray(begins_V)[ids_BT] | other_BT | first_1T
+    first_1T = jnp.arange(spans_BT.shape[1])[None] == 0
+    starts_BT = (spans_BT % 2 == 1) | other_BT | first_1T
     starts_BT &= ~outside_BT
     after_BT = jnp.roll(starts_BT | outside_BT, -1, axis=1)
     last_1T = jnp.roll(first_1T, -1, axis=1)
     ends_BT = ~outside_BT & (after_BT | last_1T)
-    place_BT = jnp.where(starts_BT, jnp.arange(ids_BT.shape[1])[None], -1)
+    place_BT = jnp.where(starts_BT, jnp.arange(spans_BT.shape[1])[None], -1)
     return ends_BT, jax.lax.cummax(place_BT, axis=1), type_BT
 
-  def count_spans(targets_BT, best_BT, weights_BT):
-    true_BT, start_BT, type_BT = spans(targets_BT, weights_BT)
-    found_BT, other_BT, own_BT = spans(best_BT, weights_BT)
+  def count_spans(targets_BT, best_BT, weights_BT, spans_BT=None):
+    by_id_V = jnp.asarray(span_V)
+    true = by_id_V[targets_BT] if spans_BT is None else spans_BT
+    true_BT, start_BT, type_BT = spans(true, weights_BT)
+    found_BT, other_BT, own_BT = spans(by_id_V[best_BT], weights_BT)
     same_BT = (start_BT == other_BT) & (type_BT == own_BT)
     return ratios(true_BT, found_BT, true_BT & found_BT & same_BT, weights_BT)
 
   return count_spans
+
+
+def spans_of(labels: Vocabulary, names: Sequence[str]) -> np.ndarray:
+  """What each tag is to a span: -1, outside; else twice its type, plus begins.
+
+  Tags that the labels lack have types of their own, so that they are missed.
+  """
+  types = {name[2:]: n for n, name in enumerate(labels.symbols)}
+  found = []
+  for name in names:
+    if name == "O":
+      found.append(-1)
+      continue
+    bio = _BIO.fullmatch(name) is not None
+    kind = name[2:] if bio else f" {name}"
+    place = types.setdefault(kind, len(types) + len(labels.symbols))
+    found.append(2 * place + (not bio or name[0] == "B"))
+  return np.array(found, np.int32)
 
 
 def ratios(true_BT, found_BT, both_BT, weights_BT) -> Totals:

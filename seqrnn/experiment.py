@@ -62,7 +62,8 @@ class Experiment(NamedTuple):
     batches: split or list of Documents, epoch -> Batches of numpy arrays. By
       keyword: `batch_size`, and batches then hold `document` and `place` [B],
       which one a row is of and where in all symbols it begins; `ordered`, one
-      document after the other.
+      document after the other; `named`, and they hold what the data themselves
+      say, as objects: `read` [B, T] and `truth` [B, N], "" where it is nothing.
     predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers.
     score: params, carry, batch -> carry, nll_BN in nats; None: cannot score.
     decoder: None: cannot sample.

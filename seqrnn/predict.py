@@ -1,6 +1,7 @@
 """predict: the most likely symbols or labels beside the true ones; gaps."""
 
 import csv
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -18,15 +19,25 @@ from rich.table import Table
 from seqrnn import files
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
-from seqrnn.data import vocabulary
-from seqrnn.data.corpora import Document, from_text, parse
-from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.corpora import from_text, read_asked
+from seqrnn.data.encoding import Document
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import (
+  PAD,
+  UNKNOWN,
+  Vocabulary,
+  joined,
+  printable,
+)
 from seqrnn.errors import UserError, escaped
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import KEPT, Experiment, Params, require
 
 _CONTEXT = 24  # Symbols shown on each side of a surprising one.
 _SURPRISING = 10  # How many of them.
+_UNKNOWN = 20  # Unknown symbols that are named.
+_OPEN = ""  # Where a question is; no vocabulary has this symbol.
 
 
 class Prediction(NamedTuple):
@@ -35,20 +46,35 @@ class Prediction(NamedTuple):
   N targets, T inputs, K most likely symbols.
 
   Attributes:
+    document: which of those that were read it is of.
     inputs: ids [T].
+    read: what was read, which the vocabulary may lack; "" where that is
+      nothing, as at the begin symbol or a gap [T].
     positions: of the targets in the row of outputs [N].
     targets: true ids [N]; UNKNOWN where there is none.
-    surprisal: -log p(target), in nats [N].
+    truth: names of what the targets are in the data, which the vocabulary may
+      lack; "" where there is none [N].
+    surprisal: -log p(target), in nats [N]; of a symbol that the vocabulary
+      lacks, that of the unknown symbol; of such a label it is infinite.
     ids: the most likely ids, best first [N, K].
     probabilities: theirs [N, K].
   """
 
+  document: int
   inputs: np.ndarray
+  read: list[str]
   positions: np.ndarray
   targets: np.ndarray
+  truth: list[str]
   surprisal: np.ndarray
   ids: np.ndarray
   probabilities: np.ndarray
+
+  def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
+    """What was read from one input to another; a gap is U+FFFD."""
+    pairs = zip(self.inputs[start:stop], self.read[start:stop], strict=True)
+    some = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
+    return joined(some, unit)
 
 
 @lru_cache(KEPT)
@@ -73,14 +99,20 @@ def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
 
 
 def predictions(
-  experiment: Experiment, params: Params, split: str | list[Document], k: int
+  experiment: Experiment,
+  params: Params,
+  split: str | Pieces | list[Document],
+  k: int,
 ) -> Iterator[Prediction]:
   """What the model says of the sequences of a split or of documents."""
+  names = experiment.vocabularies["symbols"]
   if experiment.labels is not None:  # The reserved ids are none.
-    k = min(k, len(experiment.labels.symbols))
+    names = experiment.labels
+    k = min(k, len(names.symbols))
   rank = _ranker(experiment.predict, k)
   carry = None
-  for batch in experiment.batches(split, 0, ordered=True):
+  for batch in experiment.batches(split, 0, ordered=True, named=True):
+    read_BT, truth_BN = batch.pop("read"), batch.pop("truth")
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
     carry, found = rank(params, carry, batch)
@@ -90,10 +122,20 @@ def predictions(
       if len(positions):
         ids_NK, chances_NK, nll_N = (x[row][positions] for x in found)
         inputs = batch["inputs"][row]
+        targets = batch["targets"][row][positions]
+        own = truth_BN[row][positions]
         yield Prediction(
+          int(batch["document"][row]),
           inputs[inputs != PAD],
+          read_BT[row][inputs != PAD].tolist(),
           positions,
-          batch["targets"][row][positions],
+          targets,
+          [
+            printable(symbol, names.unit) if target == UNKNOWN else name
+            for target, name, symbol in zip(
+              targets, names.names(targets), own, strict=True
+            )
+          ],
           nll_N,
           ids_NK,
           chances_NK,
@@ -118,7 +160,7 @@ def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fill(
-  experiment: Experiment, params: Params, documents: list[Document]
+  experiment: Experiment, params: Params, documents: Pieces
 ) -> tuple[str, list[tuple[int, float]]]:
   """Fills the unknown symbols of a text, the surest one first.
 
@@ -148,45 +190,36 @@ def fill(
   return symbols.text(np.concatenate(filled)), put
 
 
-def _absent(symbols: Vocabulary) -> str:
-  """A symbol that is not in the vocabulary; it stands for an open question."""
-  private = (chr(code) for code in range(0xE000, 0xF900))
-  # To a template that is one blank, all of them are known.
-  return next((c for c in private if symbols.unknown([c])), "")
-
-
 def _ask(
   experiment: Experiment, documents: list[Document], gap: str
 ) -> list[Document]:
-  """Documents with the question in them: gaps, or what comes at the end.
+  """Documents with the question in them: gaps, or what comes at the end."""
 
-  A task with labels asks about a document as it is.
-  """
-  symbols = experiment.vocabularies["symbols"]
-  absent = _absent(symbols)
+  def ask(tokens: str | list[str]) -> list[str]:
+    if not experiment.fills_gaps:
+      return [*tokens, _OPEN]
+    if isinstance(tokens, list):
+      return [_OPEN if token == gap else token for token in tokens]
+    parts = tokens.split(gap)
+    return [symbol for part in parts for symbol in (_OPEN, *part)][1:]
 
-  def ask(tokens):
-    joined = isinstance(tokens, str)
-    if experiment.labels is not None:
-      return tokens
-    if experiment.fills_gaps and joined:
-      return tokens.replace(gap, absent)
-    if experiment.fills_gaps:
-      return [absent if token == gap else token for token in tokens]
-    return tokens + absent if joined else [*tokens, absent]
+  return [
+    document._replace(symbols=ask(document.symbols), ends=experiment.fills_gaps)
+    for document in documents
+  ]
 
-  asked = []
-  for document in documents:
-    unknown = symbols.unknown(ask(document.symbols))
-    unknown = [symbol for symbol in unknown if symbol != absent]
-    if unknown:
-      print(
-        f"{document.name}: read as unknown: {' '.join(map(repr, unknown))}",
-        file=sys.stderr,
-      )
-    whole = experiment.fills_gaps or experiment.labels is not None
-    asked.append(document._replace(symbols=ask(document.symbols), ends=whole))
-  return asked
+
+def _tell_unknown(symbols: Vocabulary, asked: Pieces, where: str):
+  """Says which symbols the vocabulary lacks, each once."""
+  found = symbols.unknown(asked.corpus.symbols)
+  unknown = [repr(symbol) for symbol in found if symbol != _OPEN]
+  if unknown:
+    more = len(unknown) - _UNKNOWN
+    rest = f" and {more:,} more" if more > 0 else ""
+    print(
+      f"{where}: read as unknown: {' '.join(unknown[:_UNKNOWN])}{rest}",
+      file=sys.stderr,
+    )
 
 
 def shown(text: str) -> str:
@@ -201,7 +234,7 @@ def quoted(name: str) -> str:
 
 def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
   """Prints a sequence as a table of its first targets."""
-  console.print(f"[bold]{shown(names.text(found.inputs))}[/bold]")
+  console.print(f"[bold]{shown(found.text(names.unit))}[/bold]")
   table = Table("position", "truth", "probability", "bits", "most likely")
   for n in range(min(limit, len(found.targets))):
     likely = "  ".join(
@@ -210,12 +243,12 @@ def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
         names.names(found.ids[n]), found.probabilities[n], strict=True
       )
     )
-    if found.targets[n] == UNKNOWN:
+    if not found.truth[n]:
       table.add_row(str(found.positions[n]), "?", "", "", likely)
     else:
       table.add_row(
         str(found.positions[n]),
-        quoted(names.names([found.targets[n]])[0]),
+        quoted(found.truth[n]),
         f"{math.exp(-found.surprisal[n]):.4f}",
         f"{found.surprisal[n] / math.log(2):.2f}",
         likely,
@@ -233,7 +266,7 @@ def _show_surprising(
     (float(p.surprisal[n]), p, n)
     for p in found
     for n in range(len(p.targets))
-    if p.targets[n] != UNKNOWN
+    if p.truth[n]
   ]
   known.sort(key=lambda item: -item[0])
   table = Table("bits", "symbol", "in context", "rather", title="surprises")
@@ -242,9 +275,9 @@ def _show_surprising(
     place = int(p.positions[n]) + (0 if fills_gaps else 1)
     if len(p.targets) == 1 and not fills_gaps:
       place = len(p.inputs)
-    left = names.text(p.inputs[max(place - _CONTEXT, 0) : place])
-    right = names.text(p.inputs[place + 1 : place + 1 + _CONTEXT])
-    symbol = names.names([p.targets[n]])[0]
+    left = p.text(names.unit, max(place - _CONTEXT, 0), place)
+    right = p.text(names.unit, place + 1, place + 1 + _CONTEXT)
+    symbol = p.truth[n]
     context = f"{shown(left)}[reverse]{shown(symbol)}[/reverse]{shown(right)}"
     table.add_row(
       f"{surprisal / math.log(2):.2f}",
@@ -264,7 +297,9 @@ def _write(
 ):
   """Writes predictions.csv: a row a target.
 
-  Where targets are labels, a row has what was labelled, too.
+  Where targets are labels, a row has what was labelled, too. Truth and
+  surprisal are empty where no truth is known. A label that training has not
+  seen is one, with a surprisal of inf.
   """
   names = symbols if labels is None else labels
   labelled = labels is not None
@@ -279,17 +314,42 @@ def _write(
       + [f"{part}_{k}" for k in likely for part in (what, "probability")]
     )
     for sequence, p in enumerate(found):
-      for n, target in enumerate(p.targets):
-        one = len(p.targets) == 1
-        read = p.inputs if one else p.inputs[p.positions[n], None]
+      one = len(p.targets) == 1
+      for n, truth in enumerate(p.truth):
+        place = (0, None) if one else (p.positions[n], p.positions[n] + 1)
         best = zip(names.names(p.ids[n]), p.probabilities[n], strict=True)
-        truth = [names.names([target])[0], f"{p.surprisal[n]:.6g}"]
         writer.writerow(
           [sequence, p.positions[n]]
-          + [symbols.text(read)] * labelled
-          + (["", ""] if target == UNKNOWN else truth)
+          + [p.text(symbols.unit, *place)] * labelled
+          + [truth, f"{p.surprisal[n]:.6g}" if truth else ""]
           + [x for name, chance in best for x in (name, f"{chance:.6g}")]
         )
+
+
+def _asked(experiment: Experiment, config: Config) -> Pieces | None:
+  """What the user asks about; None: a split.
+
+  Raises:
+    UserError: it cannot be read, or is empty.
+  """
+  settings, data = config.predict, config.data
+  if settings.text is not None:
+    unit = experiment.vocabularies["symbols"].unit
+    documents = from_text(settings.text, unit, data)
+    if not documents:
+      raise UserError(f"config.predict.text={settings.text!r}: no symbol there")
+  elif settings.path is not None:
+    labels = experiment.labels
+    known = None if labels is None else set(labels.symbols)
+    found = read_asked("config.predict.path", settings.path, data, known)
+    if labels is not None:
+      return splits.whole(found)
+    documents = list(splits.whole(found).documents())
+  else:
+    return None
+  if experiment.labels is None:
+    documents = _ask(experiment, documents, settings.gap)
+  return splits.given(documents, data.unit)
 
 
 def run(
@@ -312,32 +372,12 @@ def run(
       f"config.predict.text={settings.text!r},"
       f" config.predict.path={settings.path!r}: give one of the two"
     )
-  documents = None
-  if settings.text is not None:
-    documents = from_text(settings.text, names.unit, config.data)
-  elif settings.path is not None:
-    path = Path(settings.path)
-    try:
-      path.stat()
-    except OSError as error:
-      raise UserError(
-        f"config.predict.path={settings.path!r}: {error.strerror}"
-      ) from None
-    documents = parse(
-      path, names.unit, settings.path, config.data.errors, config.data
-    )
-  if documents == []:
-    raise UserError("config.predict.text, config.predict.path: no symbol there")
-  if documents is None:
-    found = []
-    for prediction in predictions(
-      experiment, params, settings.split, settings.top_k
-    ):
-      found.append(prediction)
-      if len(found) == settings.sequences:
-        break
+  asked = _asked(experiment, config)
+  if asked is None:
+    every = predictions(experiment, params, settings.split, settings.top_k)
+    found = list(itertools.islice(every, settings.sequences))
   else:
-    asked = _ask(experiment, documents, settings.gap)
+    _tell_unknown(names, asked, settings.path or "text")
     found = list(predictions(experiment, params, asked, settings.top_k))
     if experiment.fills_gaps:
       text, put = fill(experiment, params, asked)

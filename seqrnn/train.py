@@ -230,7 +230,11 @@ def loop(
   own = sharding.here(B, mesh)
   evaluate = evaluator(experiment, mesh)
   validation = experiment.batches("validation", 0)
-  batches = experiment.batches("train", position.epoch).rows(*own)
+
+  def epoch_batches():
+    return experiment.batches("train", position.epoch).rows(*own)
+
+  batches = epoch_batches()
   if position.batch >= len(batches):
     raise UserError(
       f"{training.workdir}: was saved at batch {position.batch} of an epoch,"
@@ -289,6 +293,8 @@ def loop(
         break
       if enough:
         break
+      if batches is None:  # The epoch before is evaluated and saved by now.
+        batches = epoch_batches()
       rows = batches[position.batch]
       state, loss = training.step(state, sharding.put(rows, B, mesh))
       symbols = float(rows["weights"].sum()) * jax.process_count()
@@ -299,7 +305,7 @@ def loop(
       position.batch += 1
       if position.batch == len(batches):
         position.epoch, position.batch = position.epoch + 1, 0
-        batches = experiment.batches("train", position.epoch).rows(*own)
+        batches = None
       every = config.checkpoint.every
       now = every is not None and position.step % every == 0
       if now and not due(config, position):
@@ -480,6 +486,12 @@ def describe(
         else ""
       )
     )
+    if facts.get("left_out_symbols"):
+      print(
+        f"{split}: data.offset={config.data.offset} leaves out"
+        f" {facts['left_out_symbols']:,} {experiment.reads}s, among them"
+        f" {facts['left_out_documents']:,} whole documents"
+      )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
     # Of symbols the reserved ones are known, too; of labels they are none.

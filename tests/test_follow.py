@@ -12,7 +12,7 @@ import experiments
 import run
 from seqrnn import scoring, sharding
 from seqrnn.checkpoint import Restored
-from seqrnn.data.encoding import Document
+from seqrnn.data.encoding import NOT_UTF8, Document
 from seqrnn.data.vocabulary import Vocabulary, save
 from seqrnn.detection import follow
 from seqrnn.detection.conformal import Calibration
@@ -213,7 +213,7 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
     ("job_3", 2, None, "<end>", False),
     ("job_14", 2, None, "<end>", False),
   ]
-  assert capsys.readouterr().err == "line 4: left out, is not UTF-8\n"
+  assert capsys.readouterr().err == f"line 4: left out, {NOT_UTF8}\n"
 
 
 def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):

@@ -13,9 +13,13 @@ import run
 from seqrnn import config as configs
 from seqrnn.data import corpora, encoding, splits
 from seqrnn.data.corpora import from_text
+from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.errors import UserError
 
-TOLD = "data.unit=byte reads anything, data.errors=replace puts U+FFFD there"
+TOLD = NOT_UTF8.removeprefix("is not UTF-8; ")
+TYPED = (
+  "what is typed must be; a file of it can be read with data.errors=latin-1"
+)
 SEVERAL = "data.unit=id reads one id a line; data.unit=session reads several"
 LONG = (
   "... has more than 65536 characters without white space, which data.unit={}"
@@ -344,7 +348,7 @@ def test_fields_that_do_not_fit_the_text(here, name):
 @pytest.mark.parametrize(
   ("text", "unit", "expected"),
   [
-    (os.fsdecode(b"ab\xff"), "char", f"text: byte 2 is not UTF-8; {TOLD}"),
+    (os.fsdecode(b"ab\xff"), "char", f"text: byte 2 is not UTF-8, as {TYPED}"),
     ("a\ud800", "char", "text: character 1 is half of a surrogate pair"),
     ("1 2", "id", f"text: line 1: '1 2': {SEVERAL}"),
     ("", "char", []),

@@ -97,5 +97,6 @@ def test_a_language_model_says_what_comes_next(tmp_path, capsys):
   assert "read as unknown: '\u00e9'" in captured.err
   with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
     found = list(csv.DictReader(file))
-  # After begin, a, b and the unknown symbol; the last answer is open.
-  assert [row["truth"] for row in found] == ["a", "b", "", ""]
+  # After begin, a, b and the unknown symbol, whose name stays; the last answer
+  # is open.
+  assert [row["truth"] for row in found] == ["a", "b", "\u00e9", ""]

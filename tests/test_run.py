@@ -323,7 +323,7 @@ MISTAKES = [
   ),
   (
     "--workdir=lm --mode=predict --config.predict.path=no.txt",
-    "config.predict.path='no.txt': No such file",
+    "config.predict.path='no.txt': no such file",
   ),
   (
     "--workdir=lm --mode=predict --config.predict.path=latin.txt",

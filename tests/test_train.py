@@ -17,6 +17,7 @@ from conftest import tiny
 import experiments
 from seqrnn import checkpoint, history, manifest, train
 from seqrnn.checkpoint import steps
+from seqrnn.data.segments import Segments
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.progress import Progress
 
@@ -102,6 +103,45 @@ def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
   again = train.run(experiments.build, config, tmp_path / "parts")
   assert again == whole
   assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
+
+
+def test_an_epoch_is_kept_when_the_next_one_cannot_be_read(
+  tmp_path, monkeypatch
+):
+  config = tiny(tmp_path, {"train.batches_per_epoch": 3, "train.epochs": 2})
+  batches = Segments.batches
+
+  def read(self, split, epoch, **how):
+    if epoch:
+      raise UserError("the disk is gone")
+    return batches(self, split, epoch, **how)
+
+  monkeypatch.setattr(Segments, "batches", read)
+  with pytest.raises(UserError, match="the disk is gone"):
+    train.run(experiments.build, config, tmp_path / "run")
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["3"]
+  monkeypatch.undo()
+  train.run(experiments.build, config, tmp_path / "run")
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["3", "6"]
+
+
+def test_short_documents_train_with_a_random_offset(tmp_path, capsys):
+  (tmp_path / "text").write_text("a b a\n" * 60 + "a b\n" * 60)
+  config = tiny(
+    tmp_path,
+    {
+      "data.path": str(tmp_path / "text"),
+      "data.unit": "session",
+      "data.random_offset": True,
+      "data.window": 40,
+      "train.epochs": 4,
+    },
+  )
+  # All sessions are shorter than most offsets, and each is one window.
+  result = train.run(experiments.build, config, tmp_path / "run")
+  sessions = int(capsys.readouterr().out.partition(" in ")[2].split()[0])
+  assert result["epoch"] == 4
+  assert result["step"] == 4 * -(-sessions // 4)
 
 
 def test_two_times_n_steps_equal_n_and_n(tmp_path):

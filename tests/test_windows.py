@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from seqrnn.data.sequences import Sequences
 from seqrnn.data.shuffle import shuffle
 from seqrnn.data.vocabulary import PAD
-from seqrnn.data.windows import Batches, _lengths, windows
+from seqrnn.data.windows import Batches, _lengths, left_out, windows
 from seqrnn.errors import UserError
 
 examples = settings(deadline=None, database=None, max_examples=200)
@@ -83,7 +83,7 @@ def test_windows_as_cut_one_by_one(sizes, shape, batch_size):
   sequences = make_sequences(sizes)
   expected = cut(sequences, **shape)
   if not expected:
-    with pytest.raises(UserError, match=r"^data\.window, data\.offset="):
+    with pytest.raises(UserError, match=r"^data\.window(, data\.offset=\d)?: "):
       windows(sequences, batch_size=batch_size, **shape)
     return
   batches = windows(sequences, batch_size=batch_size, **shape)
@@ -109,6 +109,68 @@ def test_every_symbol_but_a_first_is_a_target_once(sizes, T, batch_size):
       targets.append(following)
   firsts = ids[bounds[:-1][np.diff(bounds) > 0]]
   assert targets == sorted(set(ids.tolist()) - set(firsts.tolist()))
+
+
+def targets_of(found, minimum):
+  return [symbol for row in found for symbol in row[minimum - 1 :]]
+
+
+@examples
+@given(sizes, st.integers(1, 7), st.integers(1, 2), st.integers(0, 99))
+def test_a_drawn_offset_loses_no_target_and_no_document(
+  sizes, T, minimum, seed
+):
+  assume(max(sizes, default=0) >= minimum)
+  sequences = make_sequences(sizes)
+  shape = {"length": T + minimum - 1, "step": T, "minimum": minimum}
+  fixed, drawn = (
+    windows(sequences, batch_size=3, drawn=rng, **shape)
+    for rng in (None, np.random.default_rng(seed))
+  )
+  found = rows(drawn, T + minimum - 1)
+  expected = targets_of(rows(fixed, T + minimum - 1), minimum)
+  assert sorted(targets_of(found, minimum)) == expected
+  for batch in drawn:
+    for row, place in zip(batch["segment"], batch["place"], strict=True):
+      assert row[0] in (PAD, place + 4)
+  # What fits into one window is not cut.
+  whole = [n for n in sizes if minimum <= n < T + minimum]
+  assert sum(len(row) in whole for row in found) >= len(whole)
+
+
+@examples
+@given(sizes, shapes, st.integers(1, 5))
+def test_an_epoch_has_as_many_batches_whatever_is_drawn(sizes, shape, B):
+  shape["length"] = max(shape["minimum"], shape["length"])
+  del shape["offset"]
+  sequences = make_sequences(sizes)
+  assume(cut(sequences, offset=0, **shape))
+  counts, places = set(), set()
+  for seed in range(30):
+    batches = windows(
+      sequences, batch_size=B, drawn=np.random.default_rng(seed), **shape
+    )
+    found = rows(batches, shape["length"])
+    counts.add(len([row for row in found if row]))
+    places |= {row[0] for row in found if row}
+    assert all(len(row) >= shape["minimum"] for row in found if row)
+    if shape["full"]:
+      short = {n for n in sizes if n < shape["length"]}
+      assert {len(row) for row in found} <= {0, shape["length"], *short}
+  assert len(counts) == 1
+  # Of several windows in a document, the cuts are not always the same.
+  if max(sizes) > shape["length"] + shape["step"] > shape["length"] + 1:
+    assert len(places) > min(counts)
+
+
+@examples
+@given(sizes, st.integers(0, 9), st.integers(1, 3))
+def test_what_a_fixed_offset_leaves_out_is_counted(sizes, offset, minimum):
+  found = cut(make_sequences(sizes), 5, 5, offset, False, minimum)
+  documents, symbols = left_out(np.array(sizes, int), offset, minimum)
+  assert documents == sum(n < offset + minimum for n in sizes)
+  if minimum == 1:
+    assert symbols == sum(sizes) - sum(map(len, found))
 
 
 @examples
@@ -280,7 +342,9 @@ def test_no_window_is_told_with_the_lengths():
     r" window: the longest has 4 symbols, 5 are needed$",
   ):
     windows(make_sequences([4, 2]), batch_size=2, length=9, step=8, offset=3)
-  with pytest.raises(UserError, match="the longest has 0 symbols"):
+  with pytest.raises(
+    UserError, match=r"^data\.window: no .* the longest has 0 symbols"
+  ):
     windows(make_sequences([]), batch_size=2, length=9, step=8)
 
 

@@ -15,7 +15,8 @@ import types
 import unicodedata
 import urllib.parse
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from seqrnn.config import Config
@@ -34,6 +35,8 @@ SPLITS = ("train", "validation", "test")
 _MODULES = 12  # Of a package, at least, that is a label.
 _NO_PACKAGES = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 _NAMES = 40  # Of a language, at least.
+# Formats whose texts are single lines, or sentences that can be.
+_LINES = ("tab", "space", "files", "columns", "conllu")
 _EMBEDDED = ("stdlib", "opcodes", "packages", "topics", "names")
 
 # Named sets: where each is fetched from, once, and the SHA-256 it must have.
@@ -79,6 +82,29 @@ def read(data: Config, split: str | None = None) -> Corpus:
       f" with data.source={data.source!r}"
     )
   field = "path" if split is None else f"{split}_path"
+  with reading(f"data.source={data.source!r}"):
+    return _read(field, split, given, data)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+  """Names what is read where memory ends, which no setting of a model helps.
+
+  Raises:
+    UserError: it does.
+  """
+  try:
+    yield
+  except MemoryError:
+    raise UserError(
+      f"{what}: there is not enough memory to read it; read less of it"
+    ) from None
+
+
+def _read(
+  field: str, split: str | None, given: list[str], data: Config
+) -> Corpus:
+  """What `read` does once its fields are known to go together."""
   if (split or data.source == "files") and field not in given:
     raise UserError(f"data.{field}=None: no path is given for what is asked")
   match data.source:
@@ -89,13 +115,14 @@ def read(data: Config, split: str | None = None) -> Corpus:
     case "opcodes":
       corpus = _opcodes(data.unit)
     case "packages":
-      corpus = labelled.with_labels(_packages(), data)
+      corpus = labelled.with_labels(_packages(), data.unit, data.errors)
       corpus = corpus._replace(origin=f"Python {platform.python_version()}")
     case "topics":
       corpus = _topics(data.unit)
     case "names":
       found, origin = _names()
-      corpus = labelled.with_labels(found, data)._replace(origin=origin)
+      corpus = labelled.with_labels(found, data.unit, data.errors)
+      corpus = corpus._replace(origin=origin)
     case name if name in CATALOGUE:
       corpus = encode([Source(name, _fetch(name))], data.unit, data.errors)
     case _:
@@ -115,16 +142,45 @@ def read_files(field: str, value: str, data: Config) -> Corpus:
   Raises:
     UserError: as `read`.
   """
-  sources = files(field, value)
+  with reading(f"{field}={value!r}"):
+    corpus = _of_form(files(field, value), data)
+    return _finished(f"{field}={value!r}", corpus, data)
+
+
+def read_asked(
+  field: str, value: str, data: Config, known: Collection[str] | None = None
+) -> Corpus:
+  """The corpus of files that a run is asked about, as it has learned.
+
+  Args:
+    field: as in `read_files`.
+    value: as in `read_files`.
+    data: of the run.
+    known: the labels or tags of the run, where it has some; the files may lack
+      them. None: it has none.
+
+  Raises:
+    UserError: as `read`.
+  """
+  with reading(f"{field}={value!r}"):
+    corpus = _of_form(files(field, value), data, known)
+    return _finished(f"{field}={value!r}", corpus, data)
+
+
+def _of_form(
+  sources: list[Source], data: Config, known: Collection[str] | None = None
+) -> Corpus:
+  """The corpus of files, of the form that `data` says."""
   if data.unit == "log":
-    corpus = logs.read(sources, logs.form(data))
-  elif data.unit == "session" and data.format == "csv":
-    corpus = logs.read_table(sources, data)
-  elif data.format in ("text", "spaces"):
-    corpus = encode(sources, data.unit, data.errors)
-  else:
-    corpus = labelled.read(sources, data)
-  return _finished(f"{field}={value!r}", corpus, data)
+    return logs.read(sources, logs.form(data))
+  if data.unit == "session" and data.format == "csv":
+    return logs.read_table(sources, data)
+  if data.format not in ("text", "spaces"):
+    return labelled.read(sources, data, known)
+  # Of the sources with labels, these are whole files and the others lines.
+  if known is not None and data.format == "text" and data.source != "packages":
+    return labelled.texts(sources, data.unit, data.errors)
+  return encode(sources, data.unit, data.errors)
 
 
 def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
@@ -156,8 +212,9 @@ def parse(
 ) -> list[Document]:
   """The documents in bytes or in a small file; none where no symbols are.
 
-  The other fields of `data` say their form; where it gives labels, these have
-  none. None: they are text, and of a log each line is content.
+  The other fields of `data` say their form, without labels: where a text or a
+  sentence is a line of a file, so it is here. None: they are text, and of a log
+  each line is content.
 
   Raises:
     UserError: as `encoding.encode`; or the file cannot be read.
@@ -166,6 +223,8 @@ def parse(
   if unit == "log":
     form = logs.Form(errors) if data is None else logs.form(data)
     corpus = logs.read(sources, form._replace(errors=errors))
+  elif data is not None and (data.format in _LINES or data.source == "names"):
+    corpus = labelled.texts(sources, unit, errors)
   else:
     corpus = encode_in_memory(sources, unit, errors)
   if data is not None and data.format == "spaces":
@@ -187,6 +246,13 @@ def from_text(
   try:
     # There, bytes that are not UTF-8 arrive as lone surrogates.
     content = text.encode("utf-8", "surrogateescape")
+    if unit != "byte":
+      content.decode()
+  except UnicodeDecodeError as error:
+    raise UserError(
+      f"text: byte {error.start} is not UTF-8, as what is typed must be;"
+      " a file of it can be read with data.errors=latin-1"
+    ) from None
   except UnicodeEncodeError as error:
     raise UserError(
       f"text: character {error.start} is half of a surrogate pair"
@@ -267,7 +333,7 @@ def _packages() -> Iterator[labelled.Labelled]:
     if len(modules) >= _MODULES:
       for name, module in modules:
         text = importlib.util.decode_source(module.read_bytes())
-        yield labelled.Labelled(name.as_posix(), package.name, text)
+        yield labelled.Labelled(name.as_posix(), 0, package.name, [text])
 
 
 @functools.cache
@@ -308,7 +374,7 @@ def _names() -> tuple[list[labelled.Labelled], str]:
   own = {name: min(of) for name, of in languages.items() if len(of) == 1}
   counts = collections.Counter(own.values())
   names = [
-    labelled.Labelled(name, language, name)
+    labelled.Labelled(name, 0, language, [name])
     for name, language in sorted(own.items())
     if name and counts[language] >= _NAMES
   ]

@@ -8,7 +8,7 @@ memory as a whole, unless the caller's files are.
 import bisect
 import codecs
 import gzip
-import io
+import hashlib
 import itertools
 import lzma
 import math
@@ -22,10 +22,17 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from seqrnn.data.columns import Spool, frozen
 from seqrnn.errors import UserError
 
 UNITS = ("char", "byte", "word", "id", "session", "log")
-CHUNK = 2**20  # Bytes read at once.
+CHUNK = 2**20  # Bytes read at once; also the characters of a line of a log.
+LONGEST = 2**24  # Characters of a line, or of a field, that has a whole text.
+# What can be done about a byte that is wrong.
+NOT_UTF8 = (
+  "is not UTF-8; data.errors=latin-1 reads each byte as a character,"
+  " data.errors=replace puts U+FFFD there"
+)
 
 # Files that are read as what they hold.
 _COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
@@ -64,7 +71,8 @@ class Corpus(NamedTuple):
     bounds: int64 [documents + 1]; j is `ids[bounds[j] : bounds[j + 1]]`.
     names: of the documents.
     group: of each document, int64 [documents]: indices into `groups`.
-    groups: their names; documents of one group stay on one side of a split.
+    groups: their names, or the `digest` of each; documents of one group stay on
+      one side of a split.
     labels: a label for each document, as documents of one symbol; None: none.
     tags: a tag for each symbol, as documents of the same lengths; None: none.
     lines: int64, of each of `ids` its line in its file; None: not known here.
@@ -78,7 +86,7 @@ class Corpus(NamedTuple):
   bounds: np.ndarray
   names: Sequence[str]
   group: np.ndarray
-  groups: Sequence[str]
+  groups: Sequence[str] | np.ndarray
   labels: "Corpus | None" = None
   tags: "Corpus | None" = None
   lines: np.ndarray | None = None
@@ -101,13 +109,17 @@ class Source(NamedTuple):
   content: Path | bytes
 
 
+# A file, or a line of one.
+Place = str | tuple[str, int]
+
+
 class Encoded(NamedTuple):
   """What encoding gives beside the two files that it writes.
 
   Attributes:
     symbols: the distinct ones, in the order they come.
     kind: the type of the ids in the first file, the smallest that holds them.
-    files: name and first document of each source.
+    files: name and first document of each file.
   """
 
   symbols: list[str]
@@ -153,21 +165,21 @@ def changed(source: Source) -> UserError:
 
 
 def encode(
-  sources: Iterable[tuple[str, Iterable[bytes]]],
+  sources: Iterable[tuple[Place, Iterable[bytes]]],
   unit: str,
   errors: str,
-  ids: BinaryIO,
-  documents: BinaryIO,
+  ids: BinaryIO | Spool,
+  documents: BinaryIO | Spool,
 ) -> Encoded:
   """Writes the ids and the documents of sources to two empty files.
 
   Args:
-    sources: name and bytes of each, in order.
+    sources: place and bytes of each, in order.
     unit: as `data.unit`.
     errors: as `data.errors`.
     ids: takes the ids; it is read, too.
     documents: takes int64 [documents + 1, 2]: the end of each in the ids, and
-      the line of a session, else 0; the first row is 0, 0.
+      the line of a session or of the source, else 0; the first row is 0, 0.
 
   Raises:
     UserError: bytes that are not what `unit` says, or an unknown unit.
@@ -176,9 +188,12 @@ def encode(
     known = ", ".join(UNITS[:-1])
     raise UserError(f"data.unit={unit!r}: must be one of {known}")
   encoder = _Encoder(unit, ids, documents)
-  files = []
-  for name, content in sources:
-    files.append((name, encoder.documents))
+  files: list[tuple[str, int]] = []
+  for place, content in sources:
+    file, line = (place, 0) if isinstance(place, str) else place
+    name = f"{file}:{line}" if line else file
+    if not (line and files and files[-1][0] == file):
+      files.append((file, encoder.documents))
     if unit == "byte":
       for chunk in content:
         encoder.codes(np.frombuffer(chunk, np.uint8))
@@ -188,7 +203,7 @@ def encode(
         encoder.codes(np.frombuffer(encoded, np.dtype("<u4")))
     else:
       encoder.tokens(name, _decode(name, content, errors))
-    encoder.end()
+    encoder.end(line=line)
   return Encoded(encoder.symbols, encoder.kind.str, files)
 
 
@@ -205,46 +220,65 @@ def open_encoded(
 def encode_in_memory(
   sources: Iterable[Source], unit: str, errors: str
 ) -> Corpus:
-  """The corpus of sources that are small.
+  """The corpus of sources that are not kept encoded for the next time.
 
   Raises:
     UserError: as `chunks` and `encode`.
   """
-  ids, documents = io.BytesIO(), io.BytesIO()
-  named = ((source.name, chunks(source)) for source in sources)
-  encoded = encode(named, unit, errors, ids, documents)
+  places = ((source.name, chunks(source)) for source in sources)
+  return encode_parts(places, unit, errors)
+
+
+def encode_parts(
+  sources: Iterable[tuple[Place, Iterable[bytes]]], unit: str, errors: str
+) -> Corpus:
+  """The corpus of what `encode` takes.
+
+  Raises:
+    UserError: as `encode`.
+  """
+  ids, documents = Spool(), Spool()
+  encoded = encode(sources, unit, errors, ids, documents)
   return open_encoded(
     unit,
     encoded,
-    np.frombuffer(ids.getbuffer(), encoded.kind),
-    np.frombuffer(documents.getbuffer(), "<i8").reshape(-1, 2),
+    frozen(ids, encoded.kind),
+    frozen(documents, "<i8").reshape(-1, 2),
   )
 
 
-def text(source: Source, errors: str) -> str:
-  """The text of a source that is small.
+def text(source: Source, errors: str) -> Iterator[str]:
+  """The text of a source, a chunk at a time.
 
   Raises:
     UserError: as `chunks`, or it is not what `errors` says.
   """
-  return "".join(_decode(source.name, chunks(source), errors))
+  return _decode(source.name, chunks(source), errors)
 
 
-def lines(source: Source, errors: str) -> Iterator[str]:
+def lines(
+  source: Source, errors: str, longest: int | None = None
+) -> Iterator[str]:
   """The lines of a source, which newlines end and nothing else.
+
+  Args:
+    source: read as it is unpacked; no more than a line of it is kept.
+    errors: as `data.errors`.
+    longest: characters of a line at most; None: CHUNK.
 
   Raises:
     UserError: as `text`, or a line has no end.
   """
+  longest = longest or CHUNK
   held = ""
   number = 1
   for part in _decode(source.name, chunks(source), errors):
     *whole, held = (held + part).split("\n")
     yield from whole
     number += len(whole)
-    if len(held) > CHUNK:
+    if len(held) > longest:
       raise UserError(
-        f"{source.name}: line {number}: has more than {CHUNK} characters"
+        f"{source.name}: line {number}: has more than {longest} characters"
       )
   if held:
     yield held
@@ -270,6 +304,11 @@ def collect(documents: Sequence[Document], unit: str) -> Corpus:
     np.array(group, np.int64),
     list(groups),
   )
+
+
+def digest(group: bytes) -> int:
+  """The first 64 bits of the SHA-256: where a group stands in a split."""
+  return int.from_bytes(hashlib.sha256(group).digest()[:8])
 
 
 def kind_for(symbols: int) -> np.dtype:
@@ -321,8 +360,7 @@ def _decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
       text = (left + chunk)[: error.start].decode()
       fault = UserError(
-        f"{name}: byte {read - len(left) + error.start} is not UTF-8;"
-        " data.unit=byte reads anything, data.errors=replace puts U+FFFD there"
+        f"{name}: byte {read - len(left) + error.start} {NOT_UTF8}"
       )
     read += len(chunk)
     if text and not begun:
@@ -338,7 +376,9 @@ def _decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
 class _Encoder:
   """Numbers symbols as they come and writes the numbers."""
 
-  def __init__(self, unit: str, ids: BinaryIO, documents: BinaryIO):
+  def __init__(
+    self, unit: str, ids: BinaryIO | Spool, documents: BinaryIO | Spool
+  ):
     self.symbols: list[str] = []
     self.documents = 0
     self.kind = kind_for(0)

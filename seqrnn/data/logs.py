@@ -8,7 +8,6 @@ time and its label.
 import functools
 import itertools
 import re
-from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,7 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data.encoding import Corpus, Source, kind_for, lines
+from seqrnn.data import encoding
+from seqrnn.data.columns import Column, Tokens
+from seqrnn.data.encoding import Corpus, Source, kind_for
 from seqrnn.data.labelled import rows
 from seqrnn.data.templates import TIME, masked
 from seqrnn.errors import UserError
@@ -84,7 +85,7 @@ def read(sources: list[Source], form: Form) -> Corpus:
 @functools.lru_cache(maxsize=2)  # Of a run, several parts read the same.
 def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
   found = (
-    events(lines(source, form.errors), source.name, form, len(sources))
+    events(encoding.lines(source, form.errors), source.name, form, len(sources))
     for source in sources
   )
   return _corpus(itertools.chain.from_iterable(found), "log")
@@ -264,24 +265,27 @@ def _seconds(timestamp: str) -> float | None:
 
 def _corpus(events: Iterator[Event], unit: str) -> Corpus:
   """The events by their sessions."""
-  indices: list[dict[str, int]] = [{}, {}, {}, {}]
-  columns = [array("q") for _ in range(5)]
+  columns = [Tokens() for _ in range(4)]
+  lines = Column("<u8")
   for event in events:
     for session in event.sessions:
       values = session, event.symbol, event.timestamp, event.label
-      for index, column, value in zip(
-        indices, columns[:4], values, strict=True
-      ):
-        column.append(index.setdefault(value, len(index)))
-      columns[4].append(event.line)
-  session_N, symbol_N, time_N, label_N, line_N = map(np.array, columns)
-  names, symbols, times, labels = map(list, indices)
-  order = np.argsort(session_N, kind="stable")
+      for column, value in zip(columns, values, strict=True):
+        column.append(value)
+      lines.append(event.line)
+  session_N, symbol_N, time_N, label_N = (
+    column.ids.numbers() for column in columns
+  )
+  names, symbols, times, labels = (column.distinct for column in columns)
+  line_N = lines.numbers().astype(np.int64)
+  order = slice(None)
+  if np.any(session_N[1:] < session_N[:-1]):
+    order = np.argsort(session_N, kind="stable")
   corpus = Corpus(
     unit,
     symbols,
     symbol_N[order].astype(kind_for(len(symbols))),
-    np.cumsum(np.bincount(session_N + 1, minlength=1)),
+    np.cumsum(np.append(0, np.bincount(session_N, minlength=len(names)))),
     names,
     np.arange(len(names)),
     names,

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from seqrnn import files
 from seqrnn.config import Config
-from seqrnn.data.corpora import SPLITS
+from seqrnn.data.corpora import SPLITS, reading
 from seqrnn.data.sequences import Sequences
 from seqrnn.errors import UserError
 
@@ -24,7 +25,11 @@ LOWEST = 21  # MIDI number of the first one.
 # The splits of a corpus: pieces, each uint8 [frames, NOTES] of 0 and 1.
 Music = dict[str, list[np.ndarray]]
 
-_LIMIT = 2**28  # Bytes of a file; Nottingham has 372 kB.
+# Bytes of a file, and of what is packed in it; Nottingham has 372 kB packed.
+# Numbers of JSON take some fifty times their bytes in memory.
+_LIMITS = {".mat": 2**29, ".json": 2**25}
+_PACKED = 15  # The type of an element of a MATLAB file that is compressed.
+_CHUNK = 2**20  # Bytes unpacked at once.
 _PIECES = {"train": 240, "validation": 30, "test": 30}  # Of data.source=chords.
 # Degrees of the scale, from 0, and those that may follow: a common table.
 _FOLLOWING = {
@@ -59,7 +64,8 @@ def read(data: Config) -> Music:
         for split, count in _PIECES.items()
       }
     case "files", str(path):
-      return _read(Path(os.path.expanduser(path)))
+      with reading(f"data.path={path!r}"):
+        return _read(Path(os.path.expanduser(path)))
     case source, path:
       raise UserError(
         f"data.source={source!r}, data.path={path!r}: music is chords, which"
@@ -72,22 +78,27 @@ def sequences(pieces: list[np.ndarray]) -> tuple[Sequences, np.ndarray]:
 
   Every frame has an id of its own; that of PAD stands for silence.
   """
-  bounds = np.cumsum([0, *map(len, pieces)])
-  places = np.arange(bounds[-1])
+  edges = bounds(pieces)
+  places = np.arange(edges[-1])
   neither = np.zeros(len(pieces), bool)
   frames = np.concatenate([np.zeros((1, NOTES), np.uint8), *pieces])
   return (
     Sequences(
       places,
       np.arange(1, len(frames), dtype=np.int32),
-      0 * bounds[:-1],
+      0 * edges[:-1],
       neither,
       neither,
-      bounds,
+      edges,
       np.arange(len(pieces)),
     ),
     frames,
   )
+
+
+def bounds(pieces: list[np.ndarray]) -> np.ndarray:
+  """Where each piece begins in all frames, and where the last one ends."""
+  return np.cumsum([0, *map(len, pieces)])
 
 
 def facts(pieces: list[np.ndarray]) -> dict[str, int]:
@@ -119,13 +130,15 @@ def _read(path: Path) -> Music:
     raise UserError(f"data.path={str(path)!r}: must end in .mat or .json")
   load, convert, ending = kinds[path.suffix]
   try:
-    content = files.read(path, _LIMIT)
+    content = files.read(path, _LIMITS[path.suffix])
   except OSError as error:
     raise UserError(
       f"data.path={str(path)!r}: cannot be read: {error.strerror}"
     ) from None
   try:
     splits = load(content)
+  except (UserError, MemoryError):
+    raise
   except Exception as error:  # SciPy raises what it comes upon.
     raise UserError(f"{path}: not {path.suffix[1:]} ({error})") from None
   music = {}
@@ -147,11 +160,30 @@ def _load_mat(content: bytes) -> dict[str, Any]:
   """The cells of a MATLAB file as lists."""
   from scipy.io import loadmat
 
+  if _unpacked(content) > _LIMITS[".mat"]:
+    raise ValueError(f"holds more than {_LIMITS['.mat']:,} bytes unpacked")
   return {
     name: list(value.ravel())
     for name, value in loadmat(io.BytesIO(content)).items()
     if isinstance(value, np.ndarray) and value.dtype == object
   }
+
+
+def _unpacked(content: bytes) -> int:
+  """The bytes of a MATLAB file, unpacked; no more than a chunk is kept."""
+  order = "<" if content[126:128] == b"IM" else ">"
+  total, place = 0, 128  # The header.
+  while place + 8 <= len(content) and total <= _LIMITS[".mat"]:
+    kind, size = struct.unpack_from(f"{order}II", content, place)
+    place += 8
+    total += size
+    if kind == _PACKED:
+      unpacker, rest = zlib.decompressobj(), content[place : place + size]
+      while rest and total <= _LIMITS[".mat"]:
+        total += len(unpacker.decompress(rest, _CHUNK))
+        rest = unpacker.unconsumed_tail
+    place += size
+  return total
 
 
 def _from_cell(n: int, piece: Any) -> np.ndarray:

@@ -11,11 +11,11 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.encoding import Document
-from seqrnn.data.sequences import Sequences, checksum, encode, once
+from seqrnn.data.sequences import Sequences, as_read, checksum, encode, once
 from seqrnn.data.splits import Pieces, given, reader
 from seqrnn.data.streams import streams
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.data.windows import Arrays, Batches, windows
+from seqrnn.data.windows import Arrays, Batches, left_out, windows
 
 
 class Segments:
@@ -89,6 +89,8 @@ class Segments:
       "symbols": int(every.bounds[-1]),
       "crc32": self._checksums[split],
     }
+    if split == "train":
+      facts |= skipped(self._config, every.bounds, self.minimum)
     if pieces.corpus.origin:
       facts["origin"] = pieces.corpus.origin
     if self._config.data.repeats == "weight":
@@ -104,6 +106,7 @@ class Segments:
     batch_size: int | None = None,
     ordered: bool = False,
     placed: bool = False,
+    named: bool = False,
   ) -> Batches:
     """The batches of an epoch; only those of `train` are shuffled, to train.
 
@@ -118,14 +121,17 @@ class Segments:
       ordered: one document after the other, whatever `data.buckets` and
         `data.repeats` say.
       placed: batches hold `document` and `place` in any case.
+      named: they also hold `read` [B, T], the symbols of the corpus, which a
+        vocabulary may lack.
 
     Returns:
       batches of `segment`; `reset` [B]; and `weight` [B, 1], float32: how many
       documents a row stands for.
     """
-    return cut(
+    sequences = self.sequences(split, ordered)
+    batches = cut(
       self._config,
-      self.sequences(split, ordered),
+      sequences,
       split,
       epoch,
       length=self.length,
@@ -134,8 +140,28 @@ class Segments:
       keep=self.keep,
       batch_size=batch_size,
       ordered=ordered,
-      placed=placed,
+      placed=placed or named,
     )
+    if not named:
+      return batches
+    symbols = as_read(sequences, self.pieces(split).corpus.symbols)
+
+    def name(batch: Arrays) -> Arrays:
+      segment, document = batch["segment"], batch["document"]
+      stops = sequences.bounds[document + 1]
+      batch["read"] = symbols(document, batch["place"], stops, segment.shape[1])
+      return batch
+
+    return batches.map(name)
+
+
+def skipped(config: Config, bounds: np.ndarray, minimum: int) -> dict[str, int]:
+  """How much `data.offset` keeps from training; nothing where it is 0."""
+  offset = config.data.offset
+  if not offset:
+    return {}
+  documents, symbols = left_out(np.diff(bounds), offset, minimum)
+  return {"left_out_documents": documents, "left_out_symbols": symbols}
 
 
 def cut(
@@ -180,16 +206,16 @@ def cut(
     step = data.window if data.step is None else data.step
     if not training and not full:
       step = data.window
-    offset = data.offset
+    drawn = None
     if training and data.random_offset:
-      rng = np.random.default_rng((config.seed, epoch))
-      offset = int(rng.integers(step))
+      drawn = np.random.default_rng((config.seed, epoch))
     batches = windows(
       sequences,
       batch_size=batch_size or train.batch_size,
       length=length,
       step=step,
-      offset=offset if training else 0,
+      offset=data.offset if training else 0,
+      drawn=drawn,
       full=full,
       minimum=minimum,
       keep=keep,

@@ -6,12 +6,13 @@ the corpus.
 
 import hashlib
 import zlib
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 
 class Sequences(NamedTuple):
@@ -83,6 +84,18 @@ def encode(
     bounds,
     np.arange(len(sizes)),
   )
+
+
+def as_read(
+  sequences: Sequences, symbols: Sequence[str]
+) -> Callable[..., np.ndarray]:
+  """Like `Sequences.gather`, but of the symbols of the corpus: objects.
+
+  Where there is none, as at BEGIN, END and PAD, is an empty one.
+  """
+  names = np.array(["", *symbols], object)
+  own = sequences._replace(table=np.arange(len(symbols)) + UNKNOWN + 1)
+  return lambda *rows: names[np.maximum(own.gather(*rows) - UNKNOWN, 0)]
 
 
 def once(sequences: Sequences) -> Sequences:

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import corpora, splits
-from seqrnn.data.encoding import Corpus, Names, Source, text
+from seqrnn.data.encoding import Corpus, Names, Source, lines
 from seqrnn.data.labelled import rows
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
@@ -130,13 +130,13 @@ def read(
   data = config.data
   corpus = corpora.read_files(field, path, data)
   if data.unit == "id":  # One a line that is not blank.
-    lines = [
+    numbers = [
       number
       for source in corpora.files(field, path)
-      for number, line in enumerate(text(source, data.errors).split("\n"), 1)
+      for number, line in enumerate(lines(source, data.errors), 1)
       if line.strip()
     ]
-    corpus = corpus._replace(lines=np.array(lines, np.int64))
+    corpus = corpus._replace(lines=np.array(numbers, np.int64))
   return of_pieces(splits.whole(corpus), vocabulary)
 
 
@@ -144,11 +144,11 @@ def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
   """The sessions that whole documents are."""
   corpus, document = pieces.corpus, pieces.document
   places, bounds = ranges(pieces.starts, pieces.stops)
-  lines = None
+  numbers = None
   if corpus.lines is not None:
-    lines = corpus.lines[places]
+    numbers = corpus.lines[places]
   elif isinstance(corpus.names, Names) and corpus.names.lines.all():
-    lines = np.repeat(corpus.names.lines[document], np.diff(bounds))
+    numbers = np.repeat(corpus.names.lines[document], np.diff(bounds))
   timestamps = None
   if corpus.timestamps is not None:
     timestamps = [corpus.timestamps[int(i)] for i in places]
@@ -162,7 +162,7 @@ def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
     vocabulary.encode(corpus.symbols)[symbol],
     bounds,
     [corpus.names[int(j)] for j in document],
-    lines,
+    numbers,
     timestamps,
     labels,
     line_labels,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,7 +10,7 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data import corpora
 from seqrnn.data.corpora import SPLITS
-from seqrnn.data.encoding import Corpus, Document, collect
+from seqrnn.data.encoding import Corpus, Document, collect, digest
 from seqrnn.errors import UserError
 
 # Below half a symbol of any corpus: 0.1 * 30 is 3.0000000000000004.
@@ -51,7 +50,7 @@ class Pieces:
       yield Document(
         corpus.names[j],
         corpus.text(int(self.starts[n]), int(self.stops[n])),
-        corpus.groups[int(corpus.group[j])],
+        str(corpus.groups[int(corpus.group[j])]),
         bool(self.begins[n]),
         bool(self.ends[n]),
       )
@@ -127,7 +126,7 @@ def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
       f"data.fold={which!r}: {len(some)} documents are too few for {parts}"
       " parts of the training split"
     )
-  digests = np.array([_digest(corpus.groups[int(n)]) for n in some])
+  digests = _digests(corpus)[some]
   part = np.empty(len(some), np.int64)
   part[np.argsort(digests, kind="stable")] = np.arange(len(some)) % parts
   some = (part[group] == number - 1) == held_out
@@ -162,8 +161,8 @@ def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
   match way:
     case "documents":
       # By a hash: a document that comes or goes moves no other one.
-      digests = np.fromiter(map(_digest, corpus.groups), np.uint64)
-      return _whole(corpus, np.argsort(digests, kind="stable"), data)
+      order = np.argsort(_digests(corpus), kind="stable")
+      return _whole(corpus, order, data)
     case "last_documents":
       return _whole(corpus, reversed(range(len(corpus.groups))), data)
     case "tails":
@@ -177,11 +176,13 @@ def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
       )
 
 
-def _digest(group: str) -> int:
-  """The first 64 bits of the SHA-256."""
+def _digests(corpus: Corpus) -> np.ndarray:
+  """The digest of each group's name, uint64."""
+  if isinstance(corpus.groups, np.ndarray):
+    return corpus.groups
   # A file's name that is not UTF-8 has lone surrogates.
-  digest = hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
-  return int.from_bytes(digest[:8])
+  names = (name.encode("utf-8", "surrogateescape") for name in corpus.groups)
+  return np.fromiter(map(digest, names), np.uint64, len(corpus.groups))
 
 
 def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:

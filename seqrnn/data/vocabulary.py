@@ -61,25 +61,15 @@ class Vocabulary:
 
     UNKNOWN is shown, as U+FFFD or by its name. Bytes are read as UTF-8.
     """
-    joined = self.unit in ("char", "byte")
-    known = [
-      ("\ufffd" if joined else RESERVED[UNKNOWN])
-      if i == UNKNOWN
-      else self.symbols[i - len(RESERVED)]
-      for i in ids
-      if i >= UNKNOWN
-    ]
-    if self.unit == "char":
-      return "".join(known)
-    if self.unit == "byte":
-      encoded = (
-        s.encode("utf-8" if s == "\ufffd" else "latin-1") for s in known
-      )
-      return b"".join(encoded).decode("utf-8", "replace")
-    text = ("\n" if self.unit == "log" else " ").join(known)
-    if self.unit == "word":
-      text = text.replace(" \n", "\n").replace("\n ", "\n")
-    return text
+    unknown = "\ufffd" if self.unit in ("char", "byte") else RESERVED[UNKNOWN]
+    return joined(
+      (
+        unknown if i == UNKNOWN else self.symbols[i - len(RESERVED)]
+        for i in ids
+        if i >= UNKNOWN
+      ),
+      self.unit,
+    )
 
   @functools.cached_property
   def _ids(self) -> dict[str, int]:
@@ -110,10 +100,26 @@ class Vocabulary:
 
   @functools.cached_property
   def _names(self) -> tuple[str, ...]:
-    return RESERVED + tuple(_printable(s, self.unit) for s in self.symbols)
+    return RESERVED + tuple(printable(s, self.unit) for s in self.symbols)
 
 
-def _printable(symbol: str, unit: str) -> str:
+def joined(symbols: Iterable[str], unit: str) -> str:
+  """Symbols as text, joined as the unit needs. Bytes are read as UTF-8."""
+  if unit == "char":
+    return "".join(symbols)
+  if unit == "byte":
+    encoded = (
+      s.encode("utf-8" if s == "\ufffd" else "latin-1") for s in symbols
+    )
+    return b"".join(encoded).decode("utf-8", "replace")
+  text = ("\n" if unit == "log" else " ").join(symbols)
+  if unit == "word":
+    text = text.replace(" \n", "\n").replace("\n ", "\n")
+  return text
+
+
+def printable(symbol: str, unit: str) -> str:
+  """A symbol for display: what cannot be printed is escaped."""
   if unit == "byte":
     plain = symbol.isascii() and symbol.isprintable()
     return symbol if plain else f"\\x{ord(symbol):02x}"

@@ -1,6 +1,7 @@
 """Windows: short segments of documents, each read from the zero carry."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,6 +79,64 @@ class Batches(Sequence):
     )
 
 
+class Shape(NamedTuple):
+  """Windows of a document, whatever it is; fields as `windows` has them."""
+
+  length: int
+  step: int
+  minimum: int
+  full: bool
+
+  def count(self, rest_D: np.ndarray) -> np.ndarray:
+    """How many windows there are in so many symbols, from the first one on."""
+    length, step, minimum, full = self
+    beyond_D = np.maximum(rest_D - length, 0)
+    if full:
+      counts_D = beyond_D // step + 1
+    else:
+      counts_D = 1 + -(-beyond_D // step)
+      counts_D = np.minimum(counts_D, 1 + (rest_D - minimum) // step)
+    return np.where(rest_D < minimum, 0, counts_D)
+
+  def draw(self, rng: np.random.Generator, sizes_D: np.ndarray) -> np.ndarray:
+    """Where the first window of each document begins, int64 [documents].
+
+    A document of one window is read from its beginning. The others have the
+    same number of windows whatever is drawn. Full windows begin at 0 to
+    step - 1, and one that would go beyond the document ends with it. Else the
+    first window begins before the document, so that no symbol is left out that
+    windows from 0 on have, and `count` has one of two values: drawn are the
+    places of the one that more of them have.
+    """
+    length, step, minimum, full = self
+    shares_D = rng.random(len(sizes_D))
+    low_D, high_D = np.zeros((2, len(sizes_D)), np.int64)
+    if full:
+      high_D += step - 1
+    else:
+      # The first one has the minimum at least.
+      low_D += max(minimum - length, 1 - step)
+      high_D = low_D + step - 1
+      fewest_D = self.count(sizes_D - high_D)
+      # The most symbols that so many windows have; none of them is of any.
+      most_D = np.maximum(
+        length + (fewest_D - 1) * step, fewest_D * step + minimum - 1
+      )
+      edge_D = np.clip(sizes_D - most_D, low_D, high_D + 1)
+      few_D = (high_D + 1 - edge_D >= edge_D - low_D) & (fewest_D > 0)
+      low_D = np.where(few_D, edge_D, low_D)
+      high_D = np.where(few_D, high_D, edge_D - 1)
+    drawn_D = low_D + np.floor(shares_D * (high_D - low_D + 1)).astype(np.int64)
+    return np.where(sizes_D > length, drawn_D, 0)
+
+
+def left_out(sizes_D: np.ndarray, offset: int, minimum: int) -> tuple[int, int]:
+  """Documents and symbols that no window has, where they start at `offset`."""
+  gone_D = sizes_D - offset < minimum
+  symbols = np.where(gone_D, sizes_D, offset).sum()
+  return int(gone_D.sum()), int(symbols)
+
+
 def windows(
   sequences: Sequences,
   *,
@@ -85,6 +144,7 @@ def windows(
   length: int,
   step: int,
   offset: int = 0,
+  drawn: np.random.Generator | None = None,
   full: bool = False,
   minimum: int = 2,
   keep: str = "all",
@@ -98,14 +158,17 @@ def windows(
   first symbol is, as Sequences.gather takes them.
 
   A document's windows start at `offset` and every `step` symbols, until one
-  reaches its end; the last batch is filled up with rows of PAD.
+  reaches its end; the last batch is filled up with rows of PAD. With `drawn`
+  each document has an offset of its own, what is before it is its first
+  window, and the number of windows is the same for all that may be drawn.
 
   Args:
     sequences: the encoded documents; no window crosses from one to the next.
     batch_size: rows of a batch.
     length: symbols of a window.
     step: symbols from the start of a window to that of the next.
-    offset: symbols before a document's first window.
+    offset: symbols before a document's first window, which no window has.
+    drawn: draws an offset for each document that is longer than a window.
     full: only whole windows; but a document too short for one gives itself.
     minimum: a window with fewer symbols is left out.
     keep: of each document all windows, the `first`, or the `last`, which
@@ -122,24 +185,24 @@ def windows(
     UserError: there is no window at all.
   """
   bounds = sequences.bounds
-  rest = np.diff(bounds) - offset
-  if full:
-    counts = np.maximum(rest - length, 0) // step + 1
-  else:
-    counts = 1 + -(-np.maximum(rest - length, 0) // step)
-    counts = np.minimum(counts, 1 + (rest - minimum) // step)
-  counts = np.where(rest < minimum, 0, counts)
+  sizes = np.diff(bounds)
+  shape = Shape(length, step, minimum, full)
+  firsts_D, clipped = np.full(len(sizes), offset), False
+  if drawn is not None:
+    firsts_D, clipped = shape.draw(drawn, sizes), full
+  rest = sizes if clipped else sizes - firsts_D
+  counts = shape.count(rest)
   if keep != "all":
     counts = np.minimum(counts, 1)
   total = int(counts.sum())
   if not total:
+    at = f"data.window, data.offset={offset}" if offset else "data.window"
     raise UserError(
-      f"data.window, data.offset={offset}: no document is long enough for a"
-      f" window: the longest has {np.diff(bounds).max(initial=0)} symbols,"
-      f" {offset + minimum} are needed"
+      f"{at}: no document is long enough for a window: the longest has"
+      f" {sizes.max(initial=0)} symbols, {offset + minimum} are needed"
     )
   samples = total if samples is None else samples
-  lengths, sizes = np.array([length]), np.array([total])
+  lengths, in_bucket = np.array([length]), np.array([total])
   short = np.array([], np.int64)
   if buckets is not None:
     # All windows of a document are whole but, perhaps, its last.
@@ -149,15 +212,15 @@ def windows(
     bucket = np.searchsorted(lengths, last[some])
     short = some[np.argsort(bucket, kind="stable")]
     short = short[: np.sum(bucket < len(lengths) - 1)]
-    sizes = np.bincount(bucket, minlength=len(lengths))
-    sizes[-1] += total - len(some)
+    in_bucket = np.bincount(bucket, minlength=len(lengths))
+    in_bucket[-1] += total - len(some)
   # Windows are numbered: those of the shorter buckets, then document by
   # document. The document is searched here; a list of all starts would be as
   # long as the corpus where step is 1.
   wholes = counts.copy()
   wholes[short] -= 1
   firsts = len(short) + np.concatenate([[0], np.cumsum(wholes)])
-  ends = np.cumsum(sizes)
+  ends = np.cumsum(in_bucket)
   turn_batches = -(-total // batch_size)
 
   def make(i: int, start: int, stop: int) -> Arrays:
@@ -178,7 +241,8 @@ def windows(
       parts = place // total * len(ends) + np.searchsorted(ends, row, "right")
       for part in np.unique(parts).tolist():
         turn, bucket = divmod(part, len(ends))
-        low, size = int(ends[bucket] - sizes[bucket]), int(sizes[bucket])
+        size = int(in_bucket[bucket])
+        low = int(ends[bucket]) - size
         here = parts == part
         row[here] = low + shuffle(row[here] - low, size, (*order, turn))
     document = np.searchsorted(firsts, row, "right") - 1
@@ -186,13 +250,17 @@ def windows(
     is_short = row < len(short)
     document[is_short] = short[row[is_short]]
     number[is_short] = counts[document[is_short]] - 1
-    begin = bounds[document] + offset + number * step
+    first_place, last_stop = bounds[document], bounds[document + 1]
+    begin = first_place + firsts_D[document] + number * step
+    if clipped:
+      begin = np.minimum(begin, last_stop - length)
     if keep == "last":
-      begin = np.maximum(begin, bounds[document + 1] - length)
+      begin = np.maximum(begin, last_stop - length)
+    # A window that begins before its document has the rest of its length.
+    last_stop = np.minimum(last_stop, begin + length)
+    begin = np.maximum(begin, first_place)
     segment = np.full((stop - start, width), PAD, np.int32)
-    segment[: len(row)] = sequences.gather(
-      document, begin, bounds[document + 1], width
-    )
+    segment[: len(row)] = sequences.gather(document, begin, last_stop, width)
     missing = (0, stop - start - len(row))
     return {
       "segment": segment,

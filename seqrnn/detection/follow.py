@@ -23,6 +23,7 @@ from seqrnn import scoring
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
+from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.detection.conformal import Calibration
 from seqrnn.detection.detector import even, load
@@ -84,7 +85,7 @@ def lines(stdin: IO[bytes], errors: str) -> Iterator[str]:
       try:
         text, fault = line.rstrip(b"\r\n").decode(*codec), ""
       except UnicodeDecodeError:
-        fault = "is not UTF-8"
+        fault = NOT_UTF8
     while len(line) == _LONGEST and not line.endswith(b"\n"):
       line = stdin.readline(_LONGEST)
     if fault:
