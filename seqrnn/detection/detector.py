@@ -297,6 +297,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 def gathered(parts: list[Scored]) -> dict[str, np.ndarray]:
   """All that a calibration is made of; sessions flagged anyway have no part."""
+  ruled = [np.repeat(~part.short, np.diff(part.bounds)) for part in parts]
   scores = {
     f"score {name}": np.concatenate(
       [part.scores[name][~part.short] for part in parts]
@@ -306,9 +307,14 @@ def gathered(parts: list[Scored]) -> dict[str, np.ndarray]:
   return {
     **scores,
     "counts": np.concatenate([part.counts[~part.short] for part in parts]),
-    "nll": np.concatenate([part.nll for part in parts]),
+    "nll": np.concatenate(
+      [part.nll[some] for part, some in zip(parts, ruled, strict=True)]
+    ),
     "event_counts": np.concatenate(
-      [np.repeat(part.counts, np.diff(part.bounds)) for part in parts]
+      [
+        np.repeat(part.counts, np.diff(part.bounds))[some]
+        for part, some in zip(parts, ruled, strict=True)
+      ]
     ),
   }
 
@@ -381,22 +387,28 @@ def cross_fit(
 def decide(
   scored: Scored, combined: np.ndarray, normal: Normal, settings: Config
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Which sessions `detect.rule` flags, and which events."""
+  """Which sessions are flagged, and which events.
+
+  Short ones that are always flagged are flagged beside `detect.rule`: it
+  decides about the others as if there were no short ones.
+  """
   limit = normal.events.threshold(settings.event_rate)
   odd = even(scored.nll) > limit
   if settings.rule == "topk":
     odd = scored.rank > settings.top_k
-  calibration = normal.scores[COMBINED]
+  calibration, ruled = normal.scores[COMBINED], ~scored.short
   match settings.rule:
     case "rate":
       flags = combined > calibration.threshold(settings.rate)
     case "budget":
       flags = np.zeros(len(combined), bool)
-      flags[np.argsort(-combined, kind="stable")[: settings.budget]] = True
+      order = np.argsort(-combined, kind="stable")
+      flags[order[ruled[order]][: settings.budget]] = True
     case "bh":
-      p = np.repeat(calibration.p_values(combined), scored.counts)
-      flagged = p[benjamini_hochberg(p, settings.false_share)]
-      flags = calibration.p_values(combined) <= flagged.max(initial=0)
+      p = calibration.p_values(combined)
+      tested = np.repeat(p[ruled], scored.counts[ruled])
+      flagged = tested[benjamini_hochberg(tested, settings.false_share)]
+      flags = p <= flagged.max(initial=0)
     case _:  # events, topk
       which = np.repeat(np.arange(len(combined)), np.diff(scored.bounds))
       flags = np.bincount(which, odd, minlength=len(combined)) > 0
@@ -428,7 +440,10 @@ def detect(detector: Detector, normal: Normal, sessions: Sessions) -> Findings:
     event_p=normal.events.p_values(even(scored.nll)),
     odd=odd,
     scores={COMBINED: combined, **scored.scores},
-    p=normal.scores[COMBINED].p_values(combined),
+    p=np.where(
+      scored.short, np.nan, normal.scores[COMBINED].p_values(combined)
+    ),
     flags=flags,
+    short=scored.short,
     seconds=scored.seconds,
   )
