@@ -271,7 +271,7 @@ def test_odd_sessions_are_shown(form, tmp_path):
   assert order[:3] == ["8", "0", "7"]
   assert "e12 " in found.text and "e11 " not in found.text
   (folder / f"sessions.{form}").write_bytes(b"session\n\xff")
-  with pytest.raises(UserError, match="detect anew"):
+  with pytest.raises(UserError, match="run --mode=detect again"):
     alarms.sections(tmp_path)
 
 

@@ -8,6 +8,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from seqrnn.data import sessions as data
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import END, Vocabulary
-from seqrnn.detection import baselines
+from seqrnn.detection import baselines, records
 from seqrnn.detection.conformal import Calibration, benjamini_hochberg, combine
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
@@ -276,23 +277,17 @@ def calibrate(
   )
   path = workdir / "detect" / "calibration.npz"
   path.parent.mkdir(exist_ok=True)
-  arrays = load(path)
-  if str(arrays.pop("rests_on", "")) != rests_on:
+  arrays = {}
+  with suppress(UserError):  # It is not there, or damaged, and made again.
+    arrays = records.read_arrays(path)
+  made = {f"score {name}" for name in (*SCORES, *detector.fitted)} | {"counts"}
+  if str(arrays.pop("rests_on", "")) != rests_on or made - set(arrays):
     parts = cross_fit(build, config, workdir, detector, read)
     arrays = gathered(parts)
     with files.written(path, "wb") as file:
       arrays_and_text: dict[str, Any] = {**arrays, "rests_on": rests_on}
       np.savez_compressed(file, **arrays_and_text)
   return normal_of(arrays, settings)
-
-
-def load(path: Path) -> dict[str, np.ndarray]:
-  """The arrays that `calibrate` wrote; none where the file is not whole."""
-  try:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-      return {name: found[name] for name in found.files}
-  except Exception:  # Of a damaged archive anything may come.
-    return {}
 
 
 def gathered(parts: list[Scored]) -> dict[str, np.ndarray]:

@@ -24,8 +24,9 @@ from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
+from seqrnn.detection import records
 from seqrnn.detection.conformal import Calibration
-from seqrnn.detection.detector import even, load
+from seqrnn.detection.detector import even
 from seqrnn.errors import UserError
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
@@ -247,15 +248,12 @@ def read_thresholds(path: Path, step: int) -> dict[str, Any]:
       f"--follow: {path}: no such file; --mode=detect without --follow writes"
       " it"
     )
-  found = configs.read_json(path)
-  try:
+  found = records.read_object(path)
+  with records.reading(path):
     events, head, of = found["events"], found["head"], found["step"]
     numbers = [float(events[name]) for name in ("above", "unknown", "top_k")]
-    known = "rule" in found and not math.isnan(sum(numbers))
-  except (KeyError, TypeError, ValueError):
-    known = False
-  if not known:
-    raise UserError(f"{path}: must be as --mode=detect writes it")
+    if "rule" not in found or math.isnan(sum(numbers)):
+      raise ValueError("a field is missing")
   if head != "forward":
     raise UserError(
       f"{path}: config.detect.head={head!r}: must be forward, for what comes"
@@ -264,7 +262,7 @@ def read_thresholds(path: Path, step: int) -> dict[str, Any]:
   if of != step:
     raise UserError(
       f"{path}: is of step {of}, the checkpoint of step {step}; run"
-      " --mode=detect anew"
+      " --mode=detect again"
     )
   return found
 
@@ -275,11 +273,9 @@ def read_normal(path: Path) -> Calibration:
   Raises:
     UserError: it has not.
   """
-  arrays = load(path)
-  try:
+  arrays = records.read_arrays(path)
+  with records.reading(path):
     return Calibration(even(arrays["nll"]), arrays["event_counts"])
-  except (KeyError, TypeError, ValueError):
-    raise UserError(f"{path}: must be as --mode=detect writes it") from None
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
