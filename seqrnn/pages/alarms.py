@@ -34,7 +34,7 @@ _PICTURES = {
 }
 
 
-def _figures(folder: Path) -> list[Element]:
+def _figures(folder: Path, step: int | None) -> list[Element]:
   """What report.json says of the combined score and of the others."""
   path = folder / "report.json"
   if not path.exists():
@@ -42,10 +42,17 @@ def _figures(folder: Path) -> list[Element]:
   record = records.read_object(path)
   with records.reading(path):
     table = {name: dict(row) for name, row in record["figures"].items()}
+  found = []
+  if step is not None and record.get("step") != step:
+    words = (
+      f"Detection was run with the checkpoint of step {record.get('step')}"
+    )
+    found.append(element("p", f"{words}, not with that of step {step:,}."))
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
   if not names:
-    return []
+    return found
   return [
+    *found,
     element("h3", "Scores"),
     page.table(
       ["score", *(name.replace("_", " ") for name in names)],
@@ -184,8 +191,12 @@ def _sessions(folder: Path) -> list[Any]:
   return parts
 
 
-def sections(workdir: Path) -> list[Element]:
+def sections(workdir: Path, step: int | None = None) -> list[Element]:
   """What `--mode=detect` found in this workdir; nothing where it did not run.
+
+  Args:
+    workdir: of the run.
+    step: of the checkpoint that the page is of; None: not known.
 
   Raises:
     UserError: a file that it wrote is broken.
@@ -193,7 +204,7 @@ def sections(workdir: Path) -> list[Element]:
   folder = workdir / "detect"
   if not folder.is_dir():
     return []
-  parts = _sessions(folder) + _figures(folder)
+  parts = _sessions(folder) + _figures(folder, step)
   for name, description in _PICTURES.items():
     path = folder / f"{name}.png"
     if path.exists():
