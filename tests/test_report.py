@@ -623,7 +623,7 @@ def test_a_browser_shows_it_without_a_fault(pages, tmp_path):
     ],
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=600,
   )
   # An error of the script, or a request, which the page forbids itself.
   assert "CONSOLE" not in done.stderr
