@@ -626,6 +626,8 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--only", default=",".join(CASES))
   parser.add_argument("--cache", type=Path)
   given = parser.parse_args(argv)
+  if not given.data.is_dir():
+    parser.error(f"DATA={given.data}: no such folder")
   names = given.only.split(",")
   if unknown := set(names) - set(CASES):
     parser.error(f"--only={given.only}: knows no {', '.join(sorted(unknown))}")

@@ -282,8 +282,13 @@ def main(argv: list[str] | None = None):
   if not given.summary:
     if given.data is None:
       parser.error("--data: name JSB_Chorales.mat")
+    if not given.data.is_file():
+      parser.error(f"--data={given.data}: no such file")
     for cell in CELLS:
       search(cell, given.data, given.trials, cache)
+  for cell in CELLS:
+    if not (cache / cell / "trials.csv").exists():
+      parser.error(f"--cache={given.cache}: has no search of {cell}")
   summary(cache)
 
 

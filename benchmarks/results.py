@@ -517,6 +517,8 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--cache", type=Path)
   given = parser.parse_args(argv)
+  if not given.data.is_dir():
+    parser.error(f"--data={given.data}: no such folder")
   recipe = RECIPES[given.name]
   with tempfile.TemporaryDirectory() as temporary:
     cache = (given.cache or Path(temporary)).resolve()

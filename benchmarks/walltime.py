@@ -133,6 +133,8 @@ def main():
   parser.add_argument("--rounds", type=int, default=1)
   parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
   given = parser.parse_args()
+  if not Path(given.data).is_file():
+    parser.error(f"--data={given.data}: no such file")
   refuse_missing(parser, "torch")
   data = str(Path(given.data).resolve())
   if given.peer:
