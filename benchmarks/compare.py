@@ -24,7 +24,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from peers import CEILING_FLOP, LIBRARIES, Case
+from peers import CEILING_FLOP, LIBRARIES, Case, refuse_missing
 
 SHAPES = {
   "1x64": ("forward", 1, 64, 32, 40, 0.0),
@@ -160,6 +160,7 @@ def main():
   parser.add_argument("--only", help="libraries, by parts, with commas")
   parser.add_argument("--json", help="append what was measured to this file")
   given = parser.parse_args()
+  refuse_missing(parser, "keras", "torch")
   chosen = [
     n
     for n in CASES

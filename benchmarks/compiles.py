@@ -15,8 +15,7 @@ import warnings
 
 import numpy as np
 
-import experiments
-from seqrnn.data import splits
+from seqrnn.errors import UserError
 
 
 def blocks(text: str) -> list[str]:
@@ -53,7 +52,13 @@ def main():
   )
   parser.add_argument("--seed", type=int, default=0)
   arguments = parser.parse_args()
-  run = experiments.load(arguments.workdir)
+  import experiments  # It imports JAX.
+  from seqrnn.data import splits
+
+  try:
+    run = experiments.load(arguments.workdir)
+  except UserError as error:
+    parser.error(str(error))
 
   pieces = splits.reader(run.config)("test")
   corpus = [document.symbols for document in pieces.documents()]

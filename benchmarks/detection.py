@@ -36,13 +36,12 @@ from ml_collections import ConfigDict
 
 from seqrnn import files
 from seqrnn.data import anomalies
-from seqrnn.detection import detector, ranking
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "detection.json"
 _PAGE = _ROOT / "docs" / "detection.md"
 RATES = (0.01, 0.005, 0.002, 0.001)
-_COMBINED = (detector.COMBINED, "min")  # Come first.
+_COMBINED = ("combined", "min")  # Come first.
 _FIGURES = (
   "precision",
   "recall",
@@ -400,6 +399,8 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     workdir: what sessions.csv and the calibration are read of.
     which: of the sessions, the distinct one that each is; None: not known.
   """
+  from seqrnn.detection import detector, ranking  # They import JAX.
+
   report = json.loads((workdir / "detect" / "report.json").read_text())
   settings = ConfigDict(report["config"]["detect"])
   with (workdir / "detect" / "sessions.csv").open(newline="") as file:
@@ -625,6 +626,8 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--only", default=",".join(CASES))
   parser.add_argument("--cache", type=Path)
   given = parser.parse_args(argv)
+  if not given.data.is_dir():
+    parser.error(f"DATA={given.data}: no such folder")
   names = given.only.split(",")
   if unknown := set(names) - set(CASES):
     parser.error(f"--only={given.only}: knows no {', '.join(sorted(unknown))}")

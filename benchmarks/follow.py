@@ -10,17 +10,14 @@ The models are two LSTM layers, their values as they begin.
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
-import jax
 import numpy as np
 
-import experiments
-import run
-from configs import sessions
-from seqrnn.data import splits
-from seqrnn.detection import follow
-from seqrnn.detection.conformal import Calibration
+# An installation has seqrnn and experiments; run.py and configs/ lie here.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 _OPEN = 1000  # Sessions at once.
 LIMITS = {
@@ -50,6 +47,8 @@ class Pipe:
 
 def lines(config, count: int) -> list[bytes]:
   """Events of the test split, of many sessions in turns."""
+  from seqrnn.data import splits
+
   pieces = splits.reader(config)("test")
   rng = np.random.default_rng(0)
   left = rng.permutation(len(pieces.starts)).tolist()
@@ -80,9 +79,22 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--events", type=int, default=20_000)
   given = parser.parse_args()
+  measure(given.events)
+
+
+def measure(count: int):
+  """Prints the table, of so many events."""
+  import jax  # What takes long to import comes after the arguments.
+
+  import experiments
+  import run
+  from configs import sessions
+  from seqrnn.detection import follow
+  from seqrnn.detection.conformal import Calibration
+
   config = sessions.get_config()
   run.settle_device(1, inline=True)  # As --follow has it.
-  read = lines(config, given.events)
+  read = lines(config, count)
   vocabularies = experiments.TASKS[config.task].prepare(config)
   print("| ms an event | median | 90 % | 99 % | 99.9 % | events a second |")
   print("| --- | --- | --- | --- | --- | --- |")
@@ -99,7 +111,7 @@ def main():
     show(f"2x{size}, line to line", times)
     state_S, step = follow.stepper(experiment.decoder, params)
     times = []
-    for event in np.random.default_rng(0).integers(4, 40, given.events):
+    for event in np.random.default_rng(0).integers(4, 40, count):
       begin = time.perf_counter()
       state_S = step(state_S, event)
       times.append(time.perf_counter() - begin)

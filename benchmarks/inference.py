@@ -30,30 +30,26 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
-
-import jax
-import keras
 import numpy as np
-import torch
+from peers import refuse_missing
 
-import experiments
-import run
-from configs import base
-from seqrnn import sharding
-from seqrnn.data.encoding import Document
-from seqrnn.data.vocabulary import END, Vocabulary
-from seqrnn.data.windows import Batches
-from seqrnn.evaluate import evaluator
-from seqrnn.sample import generator
-from seqrnn.scoring import ROWS, events, scorer
+# An installation has seqrnn and experiments; run.py and configs/ lie here.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 V, WINDOW = 65, 40
 
 
 def experiment(H: int, window: int = WINDOW, products: str = "float32"):
   """A language model and its parameters."""
+  import jax
+
+  import experiments
+  from configs import base
+  from seqrnn.data.vocabulary import END, Vocabulary
+
   config = base.get_config()
   config.model.products = products
   config.model.hidden_size = H
@@ -68,23 +64,29 @@ def experiment(H: int, window: int = WINDOW, products: str = "float32"):
   return made, params
 
 
-class Torch(torch.nn.Module):
+def torch_model(H: int):
   """The same model."""
+  import torch
 
-  def __init__(self, H: int):
-    super().__init__()
-    self.embedding = torch.nn.Embedding(V, H)
-    self.lstm = torch.nn.LSTM(H, H, 2, batch_first=True)
-    self.head = torch.nn.Linear(H, V)
+  class Model(torch.nn.Module):
+    def __init__(self):
+      super().__init__()
+      self.embedding = torch.nn.Embedding(V, H)
+      self.lstm = torch.nn.LSTM(H, H, 2, batch_first=True)
+      self.head = torch.nn.Linear(H, V)
 
-  def forward(self, ids_BT, state=None):
-    """Logits_BTV and the state."""
-    y, state = self.lstm(self.embedding(ids_BT), state)
-    return self.head(y), state
+    def forward(self, ids_BT, state=None):
+      """Logits_BTV and the state."""
+      y, state = self.lstm(self.embedding(ids_BT), state)
+      return self.head(y), state
+
+  return Model().eval()
 
 
 def keras_model(H: int, sequences: bool):
   """The same model, for the last symbol alone or for all of them."""
+  import keras
+
   return keras.Sequential(
     [
       keras.layers.Embedding(V, H),
@@ -97,6 +99,10 @@ def keras_model(H: int, sequences: bool):
 
 def sampling(H: int, streams: int):
   """Of each name how many symbols, a function that draws them."""
+  import torch
+
+  from seqrnn.sample import generator
+
   length = 6400 if H < 200 else 640
   prime_BP = np.full((streams, 1), 5, np.int32)
 
@@ -111,7 +117,7 @@ def sampling(H: int, streams: int):
 
     return run
 
-  model = Torch(H).eval()
+  model = torch_model(H)
 
   @torch.inference_mode()
   def loop(count):
@@ -144,6 +150,13 @@ def sampling(H: int, streams: int):
 
 def scoring(H: int):
   """Of each name how many symbols, a function that scores them."""
+  import jax
+  import torch
+
+  from seqrnn import sharding
+  from seqrnn.data.windows import Batches
+  from seqrnn.evaluate import evaluator
+
   T, B, N = 100, 50, 20
   rng = np.random.default_rng(0)
   ids_NBT = rng.integers(4, V, (N, B, T + 1)).astype(np.int32)
@@ -166,7 +179,7 @@ def scoring(H: int):
     params = jax.device_put(params, sharding.replicated(mesh))
     return lambda: evaluate(params, batches)
 
-  model = Torch(H).eval()
+  model = torch_model(H)
 
   @torch.inference_mode()
   def theirs():
@@ -217,6 +230,15 @@ def read_sessions(path: str | None) -> list[tuple[list[str], int]]:
 
 def sessions(path: str | None):
   """Of each way how many distinct and effective events, and a function."""
+  import jax
+
+  import experiments
+  from configs import base
+  from seqrnn import sharding
+  from seqrnn.data.encoding import Document
+  from seqrnn.data.vocabulary import Vocabulary
+  from seqrnn.scoring import ROWS, events, scorer
+
   found = read_sessions(path)
   names = sorted({event for events, _ in found for event in events})
   documents = [Document("", events, "") for events, _ in found]
@@ -261,6 +283,7 @@ def main():
   parser.add_argument("--hidden_size", type=int, help="only this one")
   parser.add_argument("--data", help="sessions, one a line")
   given = parser.parse_args()
+  refuse_missing(parser, "keras", "torch")
   if given.hidden_size is None:
     print("| symbols a second | seqrnn | seqrnn, bfloat16 | PyTorch | Keras |")
     print("| --- | --- | --- | --- | --- |", flush=True)
@@ -275,6 +298,11 @@ def main():
     for name, rate in rates(work, given.rounds).items():
       print(f"| {name} | {rate:,.0f} | {rate * effective / distinct:,.0f} |")
     return
+  import torch
+
+  import run
+  from configs import base
+
   H = given.hidden_size
   config = base.get_config()
   config.model.hidden_size = H

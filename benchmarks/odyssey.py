@@ -9,6 +9,8 @@ top of those that are there. The summary takes as many trials a cell as all of
 them have, and writes the tables of docs/odyssey.md and docs/odyssey.png.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import io
@@ -17,22 +19,16 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from optuna.distributions import IntDistribution
-from optuna.trial import FrozenTrial, create_trial
 from results import spread
 
-import experiments
-from configs import base
-from seqrnn import config as configs
-from seqrnn import evaluate, files
-from seqrnn.history import read_rows
-from seqrnn.trials import importance, space
+if TYPE_CHECKING:
+  from optuna.trial import FrozenTrial
 
 _ROOT = Path(__file__).resolve().parents[1]
+# An installation has seqrnn and experiments; run.py and configs/ lie here.
+sys.path.insert(0, str(_ROOT))
 _TEXT = _ROOT / "docs" / "odyssey.md"
 _PICTURE = _ROOT / "docs" / "odyssey.png"
 # What the summary writes stands between these two lines of the text.
@@ -109,6 +105,14 @@ def read(workdir: Path, count: int) -> Study:
   best; but for the variance it makes no difference how much worse than a coin
   for each key it is.
   """
+  from optuna.distributions import IntDistribution
+  from optuna.trial import create_trial
+
+  from configs import base
+  from seqrnn import config as configs
+  from seqrnn.history import read_rows
+  from seqrnn.trials import space
+
   found = space.parse(configs.read(workdir / "search.json", base.get_config()))
   trials = []
   for row in rows(workdir)[:count]:
@@ -138,6 +142,11 @@ def rows(workdir: Path) -> list[dict[str, str]]:
 
 def tested(study: Study, trial: FrozenTrial) -> float:
   """The test loss of a trial's best checkpoint."""
+  import experiments
+  from configs import base
+  from seqrnn import config as configs
+  from seqrnn import evaluate
+
   workdir = study.workdir / "trials" / f"{trial.user_attrs['number']:04}"
   config = configs.read_run(workdir, base.get_config())
   config.evaluate.split = "test"
@@ -155,6 +164,9 @@ def table(columns: list[str], lines: list[list[str]]) -> str:
 
 def summary(cache: Path):
   """Writes the tables and the picture."""
+  from seqrnn import files
+  from seqrnn.trials import importance
+
   found = {cell: cache / cell for cell in CELLS}
   count = min(len(rows(workdir)) for workdir in found.values())
   studies = {cell: read(workdir, count) for cell, workdir in found.items()}
@@ -210,6 +222,11 @@ def summary(cache: Path):
 
 def draw(studies: dict[str, Study], shares: dict[str, Any]):
   """Losses by learning rate, and what explains them."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  from seqrnn import files
+
   figure = Figure(figsize=(12, 5.5), layout="constrained")
   FigureCanvasAgg(figure)
   left, right = figure.subplots(1, 2)
@@ -265,8 +282,13 @@ def main(argv: list[str] | None = None):
   if not given.summary:
     if given.data is None:
       parser.error("--data: name JSB_Chorales.mat")
+    if not given.data.is_file():
+      parser.error(f"--data={given.data}: no such file")
     for cell in CELLS:
       search(cell, given.data, given.trials, cache)
+  for cell in CELLS:
+    if not (cache / cell / "trials.csv").exists():
+      parser.error(f"--cache={given.cache}: has no search of {cell}")
   summary(cache)
 
 

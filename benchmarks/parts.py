@@ -11,18 +11,22 @@ a layer needs, in the shapes in which they come, without the loop around them.
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from seqrnn import cells, layers
-from seqrnn.products import kernel_gradient, product
 
-
-def works(cell: cells.Cell, B: int, T: int):
+def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
   """Of each part a compiled function without arguments."""
-  H, K = cell.hidden_size, cell.gate_count * cell.hidden_size
+  import jax  # What takes long to import comes after the arguments.
+  import jax.numpy as jnp
+
+  from seqrnn import cells, layers
+  from seqrnn.products import kernel_gradient, product
+
+  cell = {"lstm": cells.LSTM, "gru": cells.GRU}[name](H)
+  K = cell.gate_count * H
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
   x_BTD, x_TBD, d_TBK, h_BH = (
@@ -69,7 +73,9 @@ def works(cell: cells.Cell, B: int, T: int):
   made = {}
   for name, (function, *given) in parts.items():
     compiled = jax.jit(function).lower(*given).compile()
-    made[name] = lambda compiled=compiled, given=given: compiled(*given)
+    made[name] = lambda compiled=compiled, given=given: jax.block_until_ready(
+      compiled(*given)
+    )
   return made
 
 
@@ -82,13 +88,12 @@ def main():
   parser.add_argument("--cell", choices=("lstm", "gru"), default="lstm")
   parser.add_argument("--rounds", type=int, default=15)
   given = parser.parse_args()
-  cell = {"lstm": cells.LSTM, "gru": cells.GRU}[given.cell](given.hidden_size)
-  parts = works(cell, given.batch_size, given.window)
+  parts = works(given.cell, given.hidden_size, given.batch_size, given.window)
   times: dict[str, list[float]] = {name: [] for name in parts}
   for _ in range(given.rounds):
     for name, part in parts.items():
       begin = time.perf_counter()
-      jax.block_until_ready(part())
+      part()
       times[name].append(1e3 * (time.perf_counter() - begin))
   print("| part | least ms | median ms |\n| --- | --- | --- |")
   for name, found in times.items():

@@ -16,7 +16,9 @@ predicted from the states at t - 1 and t + 1; `one` is a bidirectional layer
 whose two last states predict one symbol.
 """
 
+import argparse
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -41,6 +43,15 @@ class Case(NamedTuple):
   T: int
   V: int
   dropout: float = 0.0
+
+
+def refuse_missing(parser: argparse.ArgumentParser, *modules: str):
+  """Ends with a line and status 2 where another library is not installed."""
+  missing = [name for name in modules if not importlib.util.find_spec(name)]
+  if missing:
+    parser.error(
+      f"needs {', '.join(missing)}: pip install -e '.[bench]' brings them"
+    )
 
 
 def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:

@@ -28,9 +28,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
-import experiments
 from seqrnn import files
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -387,6 +384,10 @@ def run(flags: list[str]):
 
 def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
   """Trains and evaluates once: figures, parameters, seconds."""
+  import jax
+
+  import experiments
+
   run([*flags, f"--workdir={workdir}"])
   found: dict[str, Any] = {}
   for split in recipe.splits:
@@ -516,6 +517,8 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--cache", type=Path)
   given = parser.parse_args(argv)
+  if not given.data.is_dir():
+    parser.error(f"--data={given.data}: no such folder")
   recipe = RECIPES[given.name]
   with tempfile.TemporaryDirectory() as temporary:
     cache = (given.cache or Path(temporary)).resolve()

@@ -24,11 +24,9 @@ from typing import Any
 
 import numpy as np
 
-import experiments
-from configs import base
-from seqrnn import config as configs
-
 _ROOT = Path(__file__).resolve().parents[1]
+# An installation has seqrnn and experiments; run.py and configs/ lie here.
+sys.path.insert(0, str(_ROOT))
 _FIELDS = {
   "data.stateful": False,
   "data.validation_fraction": 0.01,  # An evaluation is not most of a trial.
@@ -150,6 +148,10 @@ def workers(given: Any, folder: Path):
 
 def peer(given: Any, folder: Path):
   """The same trials in a plain script."""
+  import experiments
+  from configs import base
+  from seqrnn import config as configs
+
   workdir = folder / "peer"
   seconds = search(given, {}, workdir)
   config = configs.read(workdir / "search.json", base.get_config())

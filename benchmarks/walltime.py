@@ -11,7 +11,6 @@ command to the end of that evaluation, in turns.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from peers import refuse_missing
+
+ROOT = Path(__file__).resolve().parents[1]
+# An installation has seqrnn and experiments; run.py and configs/ lie here.
+sys.path.insert(0, str(ROOT))
 EPOCHS = 50  # Of PyTorch, at most.
 RECIPE = {
   "model.layers": 1,
@@ -42,11 +45,9 @@ def arguments(data: str, fields: dict) -> list[str]:
 
 def losses(command: list[str]) -> Iterator[tuple[float, int]]:
   """The validation losses that a command prints, one after each epoch."""
-  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
   child = subprocess.Popen(
     [sys.executable, *command],
     stdout=subprocess.PIPE,
-    env=environment,
     cwd=ROOT,
     text=True,
   )
@@ -132,6 +133,9 @@ def main():
   parser.add_argument("--rounds", type=int, default=1)
   parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
   given = parser.parse_args()
+  if not Path(given.data).is_file():
+    parser.error(f"--data={given.data}: no such file")
+  refuse_missing(parser, "torch")
   data = str(Path(given.data).resolve())
   if given.peer:
     return char_rnn(data)

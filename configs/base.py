@@ -299,7 +299,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Surprisal in nats of an event that training has never seen, at least.
   detect.unknown = 20.0
   # Sessions of at most data.window events. score: as the others; flag: always
-  # flagged, as DeepLog's programs do, which pad them.
+  # flagged, as DeepLog's programs do, which pad them. The rule decides about
+  # the others: short ones take nothing of its budget and are not counted.
   detect.short = "score"
   detect.top_mean = 5  # The mean of so many largest surprisals is a score.
   # Scores of a session that are combined to the one that decides: max, mean,

@@ -4,6 +4,7 @@ Two models as `--mode=describe` draws them, for a vocabulary of 100 characters,
 and how gradients fade on their way back through time.
 """
 
+import argparse
 import string
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def write(name: str, picture: str):
 
 
 if __name__ == "__main__":
+  argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
   model("rnn")
   model("brnn")
   gradients()

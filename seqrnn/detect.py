@@ -190,9 +190,9 @@ def tables(
     table[f"rule {settings.rule}"] = row(found.scores[COMBINED], found.flags)
   for name, scores in found.scores.items():
     threshold = normal.scores[name].threshold(settings.rate)
-    flags = scores > threshold
-    if name == COMBINED and settings.rule == "rate":
-      flags = found.flags  # What is short is among them at any rate.
+    # Short sessions that are always flagged score infinity, as the threshold
+    # does where nothing resolves the rate.
+    flags = (scores > threshold) | np.isposinf(scores)
     table[name] = {"threshold": threshold, **row(scores, flags)}
   return table
 
@@ -280,6 +280,9 @@ def run(
         "distinct_sessions": len(events),
         "events_scored": int(events @ found.distinct.counts),
         "distinct_events_scored": len(found.nll),
+        "flagged_for_their_length": int(
+          found.short[found.distinct.which].sum()
+        ),
         "crc32": zlib.crc32(
           sessions.bounds.tobytes(), zlib.crc32(sessions.ids.tobytes())
         ),
@@ -310,9 +313,16 @@ def run(
     for name, row in by_kind.items():
       made.add_row(name, *(f"{value:.3f}" for value in row.values()))
     console.print(made)
+  which = found.distinct.which
+  short = int(found.short[which].sum())
   console.print(
-    f"{folder}: {int(found.flags[found.distinct.which].sum()):,} of"
-    f" {len(found.distinct.which):,} sessions flagged"
+    f"{folder}: {int(found.flags[which].sum()):,} of {len(which):,} sessions"
+    " flagged"
+    + (
+      f", {short:,} of them for their length alone, beside detect.rule"
+      if short
+      else ""
+    )
   )
   return found
 

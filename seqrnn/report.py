@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ _TRIALS = 15  # Rows of a study's table.
 _LIMIT = 2**27  # Bytes of a table.
 # Figures that are shares.
 _SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1")
+# What makes a model random as it trains.
+_NOISE = (
+  *("dropout", "variational_dropout", "recurrent_dropout", "weight_drop"),
+  *("embedding_dropout", "zoneout_hidden", "zoneout_cell", "symbol_dropout"),
+  "input_noise",
+)
 
 # What the pictures of a search show, by their names.
 _PICTURES = {
@@ -67,11 +74,12 @@ def lead(subject: Subject) -> list[Element]:
   }.get(config.task, "")
   size = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
   layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
-  read = ""
+  read, caution = "", subject.caution
   if "train" in subject.facts:
     facts = subject.facts["train"]
     origin = f" ({facts['origin']})" if "origin" in facts else ""
-    read = f" It learned from {facts['symbols']:,} {word}s{origin}."
+    which = "The training split here" if subject.other else "Its training split"
+    read = f" {which} has {facts['symbols']:,} {word}s{origin}."
   return [
     element("p", config.task.replace("_", " "), class_="eyebrow"),
     element("h1", subject.workdir.name),
@@ -81,6 +89,7 @@ def lead(subject: Subject) -> list[Element]:
       f" {size:,} parameters.{read} What follows is the checkpoint of step"
       f" {subject.step:,}.",
     ),
+    *([element("p", element("strong", caution))] if caution else []),
   ]
 
 
@@ -159,6 +168,8 @@ def pieces_of_music(subject: Subject) -> Element:
   """Piano rolls that were drawn, beside a held-out piece."""
   config = copy.deepcopy(subject.config)
   config.sample.length, config.sample.streams = _FRAMES, 1
+  if "test" not in subject.facts:  # Where a prime is read.
+    config.sample.prime = ""
   if len(config.sample.temperature) < 2:
     config.sample.temperature = (0.7, 1.0)
   made = sample_music(subject.experiment, subject.params, config)
@@ -168,17 +179,19 @@ def pieces_of_music(subject: Subject) -> Element:
       config.sample.temperature, made, strict=True
     )
   }
-  if subject.held_out:
-    split = subject.held_out[-1]
+  prime, last = config.sample.prime, ""
+  begun = f"sample.prime={prime!r}" if prime else "silence"
+  if subject.facts:
+    split = subject.splits[-1]
     piece = music.read(config.data)[split][0][:_FRAMES]
     rolls[f"A piece of the {split} split"] = piece
+    last = f" The last one is of the {split} split, {subject.learned(split)}."
   return section(
     "What it plays",
     element(
       "p",
-      "Each bar is a note that sounds; time goes from left to right. The first"
-      " ones were drawn note by note, from silence or from what"
-      " sample.prime names; the last one is what it has not heard.",
+      "Each bar is a note that sounds; time goes from left to right. What has a"
+      f" temperature was drawn note by note, from {begun} on.{last}",
     ),
     element(
       "div",
@@ -214,13 +227,15 @@ def results(
   subject: Subject, figures: dict[str, dict[str, float]], partial: list[str]
 ) -> Element:
   """The final figures of every split, and the checkpoints that are kept."""
-  parts: list[Any] = [
-    "These are of the checkpoint, and nothing is random in them: those of the"
-    " training split are better than the curves, which knew dropout."
-  ]
+  parts: list[Any] = ["Of the checkpoint, with nothing random in the model."]
+  if "train" in figures and noisy(subject.trained):
+    parts.append(
+      " So those of the training split are not those of its curve, which is"
+      " made with dropout and other noise."
+    )
   if partial:
     parts.append(f" Of {' and '.join(partial)} a part was read.")
-  shown = [element("p", parts)]
+  shown = [element("p", parts)] if figures else []
   if subject.missing:
     shown.append(element("p", "; ".join(subject.missing), class_="muted"))
   if figures:
@@ -276,18 +291,29 @@ def results(
   return section("Figures", shown)
 
 
-def curves(runs: dict[str, Path], loss_unit: str = "") -> Element:
+def noisy(config: Config) -> bool:
+  """Whether something is random in the model as it trains."""
+  return any(config.model[name] for name in _NOISE)
+
+
+def curves(
+  runs: dict[str, Path], loss_unit: str = "", noise: bool = False
+) -> Element:
   """How training went, by step: of one run, or of several over one another.
 
   Args:
     runs: name -> workdir.
     loss_unit: of the experiment; several may have one each.
+    noise: whether something was random in the model of a single one.
   """
   alone = len(runs) == 1
   measured = {
     name: read_rows(path / "metrics.csv") for name, path in runs.items()
   }
   timed = {name: read_rows(path / "timing.csv") for name, path in runs.items()}
+  if not any(measured.values()):
+    words = "No evaluation has been made, so there is no curve."
+    return section("Training", element("p", words))
   names = dict.fromkeys(
     column.removeprefix("validation_")
     for rows in measured.values()
@@ -330,13 +356,13 @@ def curves(runs: dict[str, Path], loss_unit: str = "") -> Element:
     drawn.append(
       charts.lines(title, curve(tables, column), "step", unit, zero=True)
     )
+  words = "Each point is an evaluation."
+  if alone:
+    words += " The line of training is the mean since the one before"
+    words += ", with dropout and other noise." if noise else "."
   return section(
     "Training",
-    element(
-      "p",
-      "Each point is an evaluation; where a line is of training, it"
-      " is the mean since the one before, with dropout.",
-    ),
+    element("p", words),
     element("div", drawn, class_="grid"),
   )
 
@@ -420,23 +446,28 @@ def study(workdir: Path) -> Element:
   path = workdir / "trials.csv"
   if path.exists():
     content = files.read(path, _LIMIT).decode("utf-8", "replace")
-    head, *rows = list(csv.reader(io.StringIO(content))) or [["trial"]]
-    loss = head.index("loss") if "loss" in head else 0
-    rows = [row for row in rows if len(row) == len(head)]
-    finished = sorted(
-      (row for row in rows if row[loss]), key=lambda row: float(row[loss])
-    )
+    try:
+      head, *rows = list(csv.reader(io.StringIO(content))) or [["trial"]]
+      loss = head.index("loss") if "loss" in head else 0
+      rows = [row for row in rows if len(row) == len(head)]
+      ranked = sorted(
+        (row for row in rows if row[loss]), key=lambda row: float(row[loss])
+      )
+    except (csv.Error, ValueError) as error:
+      raise UserError(
+        f"{path}: must be as --mode=search writes it ({error}); search again"
+      ) from None
     left_out = {"seconds", "symbols", "evaluations", "error"}
     columns = [n for n, name in enumerate(head) if name not in left_out]
     shown += [
       element(
         "p",
-        f"{len(rows)} trials, {len(finished)} of them finished; the best"
-        f" {min(len(finished), _TRIALS)} by validation loss:",
+        f"{len(rows)} trials, {len(ranked)} of them with a validation loss; the"
+        f" best {min(len(ranked), _TRIALS)} by that loss:",
       ),
       page.table(
         [head[n] for n in columns],
-        [[_short(row[n]) for n in columns] for row in finished[:_TRIALS]],
+        [[_short(row[n]) for n in columns] for row in ranked[:_TRIALS]],
         aria_label="Trials of the search",
       ),
     ]
@@ -504,7 +535,7 @@ def compare(workdirs: list[Path]) -> Path:
     [
       section(
         "Best evaluation",
-        element("p", "Of each run, by validation loss."),
+        element("p", "Of each run, by validation loss.", _apart(runs, own)),
         page.table(
           [
             "run",
@@ -521,6 +552,30 @@ def compare(workdirs: list[Path]) -> Path:
     ],
   )
   return path
+
+
+def _apart(runs: dict[str, Path], configs_of: dict[str, Config]) -> str:
+  """Why the losses of runs do not compare their models; "": they do."""
+  differing = []
+  for name in ("task", "data.unit", "data.validation_path"):
+    values = {configs.flat(own).get(name) for own in configs_of.values()}
+    if len(values) > 1:
+      differing.append(name)
+  checksums = set()
+  for path in runs.values():
+    with suppress(UserError):  # Its curves are shown, whatever it has kept.
+      newest = str(checkpoint.newest(path / "checkpoints"))
+      if newest != "0":
+        position = checkpoint.read_position(path / "checkpoints" / newest)
+        checksums.add(position.get("crc32"))
+  if len(checksums) > 1:
+    differing.append("the training data")
+  if not differing:
+    return ""
+  return (
+    f" The runs differ in {', '.join(differing)}, so that their losses are not"
+    " of the same thing."
+  )
 
 
 def run(
@@ -552,14 +607,17 @@ def run(
     writes = writer(build, subject)
     if writes is not None:
       top.append(_playground(writes))
-    own = configs.read_run(workdir, configs.defaults())
     sections += [
       *learned(subject, writes),
-      *alarms.sections(workdir),
-      curves({workdir.name: workdir}, subject.experiment.loss_unit),
+      *alarms.sections(workdir, subject.step),
+      curves(
+        {workdir.name: workdir},
+        subject.experiment.loss_unit,
+        noisy(subject.trained),
+      ),
       results(subject, figures, partial),
-      settings({workdir.name: own}),
-      *changed(workdir, own),
+      settings({workdir.name: subject.trained}),
+      *changed(workdir, subject.trained),
     ]
   if (workdir / "search.json").exists():
     sections.append(study(workdir))

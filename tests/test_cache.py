@@ -195,7 +195,7 @@ def test_a_killed_process_leaves_nothing_that_is_read(
   folder, source, encodings, monkeypatch
 ):
   process = start(source, 0.02)
-  deadline = time.monotonic() + 30
+  deadline = time.monotonic() + 600
   while not list(folder.glob("*.tmp")):
     assert time.monotonic() < deadline and process.poll() is None
     time.sleep(0.005)
@@ -232,7 +232,7 @@ def test_without_locks_each_encodes(folder, source, encodings, monkeypatch):
     raise OSError(errno.ENOLCK, "No locks available")
 
   monkeypatch.setattr(fcntl, "flock", fail)
-  together = threading.Barrier(2, timeout=30)
+  together = threading.Barrier(2, timeout=600)
   checksum = cache._checksum
 
   def meet(file, size):

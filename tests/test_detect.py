@@ -273,6 +273,54 @@ def test_rules(rule):
   assert 3 < flags.sum() < 77
 
 
+@pytest.mark.parametrize("rule", ["rate", "events", "budget", "bh", "topk"])
+def test_short_sessions_change_no_flag_of_the_others(rule):
+  rng = np.random.default_rng(0)
+  settings = base.get_config().detect
+  settings.update({"rule": rule, "budget": 30, "top_k": 3, "rate": 0.05})
+  normal = detector.Normal(
+    {"combined": Calibration(rng.exponential(1, 999))},
+    Calibration(rng.exponential(1, 999)),
+  )
+  D, E = 1000, 3  # Sessions, the first 40 of them odd; events of each.
+  combined = rng.exponential(1, D) + 9 * (np.arange(D) < 40)
+  nll, rank = rng.exponential(1, D * E), rng.integers(1, 5, D * E)
+
+  def flags(short):
+    # Short ones stand before, between and behind the others.
+    place = np.sort(rng.permutation(D + short)[:D])
+    scores, which = np.full(D + short, np.inf), np.ones(D + short, bool)
+    scores[place], which[place] = combined, False
+    sizes = np.where(which, 0, E)
+    bounds = np.concatenate([[0], np.cumsum(sizes)])
+    counts = np.where(which, 5, 1)
+    scored = detector.Scored(nll, rank, rank, bounds, {}, counts, which, 1.0)
+    found, odd = detector.decide(scored, scores, normal, settings)
+    assert found[which].all()
+    return found[place], odd
+
+  alone, beside = flags(0), flags(200)
+  np.testing.assert_array_equal(alone[0], beside[0])
+  np.testing.assert_array_equal(alone[1], beside[1])
+  if rule == "budget":
+    assert beside[0].sum() == 30
+  if rule == "bh":
+    assert beside[0][:40].all()
+    assert beside[0][40:].sum() < 0.25 * beside[0].sum()
+
+
+def test_short_normal_sessions_have_no_part_in_a_calibration():
+  nll, bounds = np.arange(5.0), np.array([0, 2, 3, 5])
+  short, counts = np.array([False, True, False]), np.array([2, 9, 1])
+  scores = {"max": np.array([1.0, np.inf, 4.0])}
+  part = detector.Scored(nll, nll, nll, bounds, scores, counts, short, 1.0)
+  found = detector.gathered([part, part])
+  assert found["score max"].tolist() == [1, 4] * 2
+  assert found["counts"].tolist() == [2, 1] * 2
+  assert found["nll"].tolist() == [0, 1, 3, 4] * 2
+  assert found["event_counts"].tolist() == [2, 2, 1, 1] * 2
+
+
 def test_events_of_all_sessions_as_packed_lines_of_json(home, again):
   folder, config, _ = home
   found = again(events="all", format="jsonl.gz", alternatives=0)
@@ -422,6 +470,14 @@ def test_the_protocol_of_deeplog(tmp_path):
   config.detect.update({"rule": "rate", "rate": 1e-4})
   found = detect.run(experiments.build, config, tmp_path / "run")
   assert found.flags.tolist() == [False, True]
+  report = json.loads((tmp_path / "run/detect/report.json").read_text())
+  assert report["figures"]["combined"]["flagged"] == 1
+  assert report["data"]["looked_at"]["flagged_for_their_length"] == 1
+  rows = table(tmp_path / "run/detect/sessions.csv")
+  assert [row["p_value"] == "" for row in rows] == [False, True]
+  # Whatever decides about the others.
+  config.detect.update({"rule": "events"})
+  detect.run(experiments.build, config, tmp_path / "run")
   report = json.loads((tmp_path / "run/detect/report.json").read_text())
   assert report["figures"]["combined"]["flagged"] == 1
   config.data.step = 2

@@ -100,6 +100,6 @@ print(mesh.size, figures["loss"] > 0)
     env={**os.environ, "PYTHONPATH": str(tests.parent)},
     capture_output=True,
     text=True,
-    timeout=100,
+    timeout=600,
   )
   assert (done.stdout, done.stderr) == ("4 True\n", "")

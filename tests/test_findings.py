@@ -41,6 +41,7 @@ def found(tmp_path):
     scores={"combined": np.array([1.0, 9])},
     p=np.array([0.5, 0.01]),
     flags=np.array([False, True]),
+    short=np.zeros(2, bool),
     seconds=1.0,
   )
 
@@ -61,6 +62,20 @@ def test_lines_of_a_log_stand_below_each_other(found):
   assert shown[first + 3] == "a.log:1, line 1: p 0.5, 1.4 bits"
   assert "unpack package" in shown[first + 4] and shown[first + 4][-1] == "…"
   assert shown[first + 5] == "    1.4 configure it"
+
+
+def test_short_sessions_come_after_those_that_have_a_rank(found):
+  short = found._replace(
+    short=np.array([False, True]),
+    scores={"combined": np.array([1.0, np.inf])},
+    p=np.array([0.5, np.nan]),
+  )
+  file = io.StringIO()
+  findings.show(Console(file=file, width=80), short, short.oddest())
+  lines = [line for line in file.getvalue().split("\n") if ", line " in line]
+  assert [line.split(",")[0] for line in lines] == ["a.log:1", "a.log:5"]
+  assert "line 5: flagged for its length, 13.0 bits" in lines[1]
+  assert pictures._oddest(short) == 0
 
 
 @pytest.mark.parametrize("far", [900.0, np.inf])

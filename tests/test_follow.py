@@ -240,6 +240,92 @@ def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
   assert numbers == [f"line {n}" for n in (2, 6, 7, 8, 9, 10, 11, 12)]
 
 
+def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
+  fields = {"data.unit": "log", "data.log_gap": 60.0}
+  symbols = Vocabulary("log", ("<time> begin", "<time> read"))
+  lines = [
+    b"no time yet",
+    b"2024-02-28 10:00:00 begin",
+    b"2024-02-31 10:00:01 read",  # Nor has what goes on with it a time.
+    b"  and more of it",
+    b"2024-02-28 25:00:00 read",
+    b"2024-02-28 09:59:30 read",  # Back: still of the same session.
+    b"Feb 30 10:00:00 begin",
+    b"2024-02-28 10:05:00 begin",
+  ]
+  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  shown = [(line["session"], line["line"], line["event"]) for line in found]
+  first, second = "standard input:2", "standard input:8"
+  assert shown == [
+    (first, 2, "<time> begin"),
+    (first, 6, "<time> read"),
+    (second, 8, "<time> begin"),
+    (first, None, "<end>"),
+    (second, None, "<end>"),
+  ]
+  told_of = capsys.readouterr().err.splitlines()
+  numbers = [line.partition(":")[0] for line in told_of]
+  assert numbers == [f"line {n}" for n in (1, 3, 4, 5, 7)]
+  assert told_of[1].startswith(
+    "line 3: left out, '2024-02-31 10:00:01': is no time that data.log_gap"
+  )
+
+
+BAD = {
+  "no UTF-8": b"x \xff\xfe",
+  "half an object": b'{"session": "x", "event": "a"',
+  "a list": b'{"session": ["x"], "event": "a"}',
+  "true": b'{"session": true, "event": "a"}',
+  "nested": b'{"session": ' * 200_000,
+  "nested lists": b'{"session": "x", "event": ' + b"[" * 50_000,
+  "no event": b'{"session": "x"}',
+  "one word": b"x",
+  "zero bytes": bytes(9),
+  "a number of many digits": b'{"session": 1' + b"0" * 9999 + b"}",
+  "long": b"x" * 2**22,
+  "an end of no session": b'{"session": "\\u001b[31m\\n", "end": true}',
+  "surrogates": b'{"session": "\\ud800", "end": true}',
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_line_does_not_end_following(tmp_path, capsys, name):
+  made = make(tmp_path, {})
+  found = followed(made, [b"x a", BAD[name], b"x b", BAD[name]])
+  assert told(found) == [("x", "a"), ("x", "b"), ("x", "<end>")]
+  told_of = capsys.readouterr().err.splitlines()
+  assert [line.partition(":")[0] for line in told_of] == ["line 2", "line 4"]
+  for line in told_of:
+    assert line.isprintable() and len(line) < 2100
+
+
+def test_names_that_a_terminal_would_obey_are_written_out(tmp_path, capsys):
+  lines = [b"\x1b[31m\ta", b'{"session": "\\ud800\\u0000", "event": "a"}']
+  found = followed(make(tmp_path, {}), lines)
+  sessions = ["\x1b[31m", "\ud800\0"]
+  assert told(found) == [(s, e) for e in ("a", "<end>") for s in sessions]
+  assert capsys.readouterr().err == ""
+
+
+def test_of_many_bad_lines_few_are_reported(tmp_path, capsys):
+  found = followed(make(tmp_path, {}), [b"bad"] * 5000 + [b"x a"])
+  assert told(found) == [("x", "a"), ("x", "<end>")]
+  told_of = capsys.readouterr().err.splitlines()
+  assert len(told_of) == 12
+  assert told_of[9].startswith("line 10: left out, must be a session and")
+  assert told_of[-1] == "5,000 lines were left out"
+
+
+def test_a_stderr_that_nobody_reads_ends_nothing(tmp_path, monkeypatch):
+  class Closed(io.StringIO):
+    def write(self, _):
+      raise BrokenPipeError
+
+  monkeypatch.setattr(follow.sys, "stderr", Closed())
+  found = followed(make(tmp_path, {}), [b"bad", b"x a"])
+  assert told(found) == [("x", "a"), ("x", "<end>")]
+
+
 @pytest.mark.parametrize(
   ("fields", "limits", "rule"),
   [
@@ -290,7 +376,10 @@ def test_a_damaged_calibration_is_none(tmp_path):
       follow.read_normal(path)
     except UserError as error:
       refused += 1
-      assert str(error) == f"{path}: must be as --mode=detect writes it"
+      assert str(error).startswith(
+        f"{path}: must be as --mode=detect writes it ("
+      )
+      assert str(error).endswith("; run --mode=detect again")
   assert refused > len(content) / 2
 
 

@@ -1,13 +1,11 @@
-"""Faults of jaxlib that once computed wrong results here, crashed or crawled.
+"""Faults of jaxlib that once computed wrong results here, or crashed.
 
 Versions that have them are excluded in pyproject.toml, notes and all. Rerun at
-every version bump.
+every version bump, and benchmarks/ratios.py, which has those that crawl.
 """
 
-import math
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -42,35 +40,6 @@ c = jax.block_until_ready(jax.jit(lambda a, b: (a * b).sum(3))(a, b))
 np.testing.assert_allclose(c, (a * b).sum(3), 1e-5, 1e-5)
 """
   done = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    [sys.executable, "-c", code], capture_output=True, text=True, timeout=600
   )
   assert done.returncode == 0, done.stderr
-
-
-def test_a_scan_that_stacks_its_outputs_is_linear():
-  """jax-ml/jax#40101: jaxlib 0.11.1 rewrites the whole stack at each step.
-
-  8 times the steps take 8 times as long where it is linear, 64 times where it
-  is quadratic: there 160,000 steps took 12 seconds, not a millisecond.
-  """
-
-  def seconds(steps):
-    @jax.jit
-    def run(start):
-      def step(carry, _):
-        return carry * 3 + 1, carry  # Wraps around; no closed form.
-
-      return jax.lax.scan(step, start, None, length=steps)
-
-    jax.block_until_ready(run(jnp.int32(0)))  # Compiles.
-    best = math.inf
-    for start in range(1, 6):
-      begin = time.perf_counter()
-      jax.block_until_ready(run(jnp.int32(start)))
-      best = min(best, time.perf_counter() - begin)
-      if best > 0.5:  # It is the fault: no need to suffer it five times.
-        break
-    return best
-
-  # A floor of 5 ms, so that a busy machine's jitter is no failure.
-  assert seconds(160_000) < 32 * max(seconds(20_000), 0.005)

@@ -84,7 +84,8 @@ def begun(folder, fields):
   vocabulary.save(workdir / "vocabulary.json", experiment.vocabularies)
   configs.save(config, workdir / "config.json")
   params = drawn(experiment, 0.3)
-  position = Position(step=7, best_step=7)
+  crc32 = experiment.facts("train")["crc32"]
+  position = Position(step=7, best_step=7, crc32=crc32)
   with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
     rest = {"none": jnp.zeros(1)}
     checkpoints.save(7, params, rest, asdict(position), 7)
@@ -194,6 +195,84 @@ def test_a_page_without_data_says_why(runs, tmp_path):
   ]
 
 
+@pytest.mark.parametrize("name", ["all heads", "tagging", "polyphony"])
+def test_a_page_says_of_no_split_what_is_not_so(name, runs, pages):
+  config, workdir = runs(name)
+  own = subject.open_run(experiments.build, config, workdir)
+  assert (own.other, own.caution) == ("", "")
+  text = read(pages(name)).text
+  # The page of a run whose data are as they were.
+  assert "which it did not learn from" in text
+  assert "which it learned from" not in text and "may have" not in text
+  # Held-out data are gone.
+  alone = own._replace(facts={"train": own.facts["train"]})
+  told = texts(alone)
+  assert "which it learned from" in told
+  assert "which it did not learn from" not in told
+  assert "No held-out split can be read here" in told
+  # The training data are others than those it learned from.
+  path = workdir / "checkpoints/7/position/metadata"
+  with pytest.MonkeyPatch.context() as patch:
+    position = {**json.loads(path.read_text()), "crc32": 1}
+    patch.setattr(subject, "read_position", lambda _: position)
+    other = subject.open_run(experiments.build, config, workdir)
+  assert other.other == "the training split has changed since"
+  told = texts(other)
+  assert "The data of this page are not the run's own" in told
+  assert "which it did not learn from" not in told
+  assert "which it learned from" not in told and "Does it copy?" not in told
+
+
+def texts(own):
+  """All that the sections on a subject say."""
+  writes = subject.writer(experiments.build, own)
+  found = [*report.lead(own), *report.learned(own, writes)]
+  return " ".join(" ".join(part.itertext()) for part in found)
+
+
+def test_fields_say_which_data_are_read(runs):
+  config, workdir = runs("language model")
+
+  def other(**fields):
+    changed = config.copy_and_resolve_references()
+    changed.data.update(fields)
+    return subject.open_run(experiments.build, changed, workdir).other
+
+  assert other(step=3, buckets=2) == ""  # The same texts.
+  assert other(test_fraction=0.3).endswith("data.test_fraction")
+  # The same files in another folder.
+  moved = shutil.copytree(config.data.path, workdir.parent / "moved")
+  assert other(path=str(moved)) == ""
+
+
+def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
+  config, workdir = runs("language model")
+  text = read(pages("language model")).text
+  assert "noise" not in text and "dropout" not in text
+  random = config.copy_and_resolve_references()
+  random.model.zoneout_cell = 0.1
+  assert report.noisy(random) and not report.noisy(config)
+  # A run that was stopped before its first evaluation.
+  copy = shutil.copytree(workdir, tmp_path / "run")
+  for name in ("metrics.csv", "timing.csv"):
+    (copy / name).unlink()
+  (copy / "detect").mkdir()
+  record = {"step": 3, "figures": {"combined": {"flagged": 1}}}
+  (copy / "detect/report.json").write_text(json.dumps(record))
+  text = read(report.run(experiments.build, config, copy)).text
+  assert "No evaluation has been made" in text
+  assert "run with the checkpoint of step 3, not with that of step 7" in text
+  assert "not evaluated" in read(report.compare([copy, workdir])).text
+
+
+def test_losses_of_different_things_are_not_compared(runs, tmp_path):
+  (_, one), (_, other) = runs("language model"), runs("events")
+  apart = "The runs differ in data.unit, the training data, so that"
+  assert apart in read(report.compare([one, other])).text
+  same = shutil.copytree(one, tmp_path / "same")
+  assert "The runs differ" not in read(report.compare([one, same])).text
+
+
 def test_runs_are_compared(runs, capsys):
   (_, one), (_, other) = runs("language model"), runs("gap model")
   path = report.compare([one, other])
@@ -220,8 +299,12 @@ def test_a_study_has_a_page(tmp_path):
   assert command.main(["run.py", *line]) == 0
   found = read(tmp_path / "report.html")
   assert found.text.index("1.25") < found.text.index("2.5")
+  assert "3 trials, 2 of them with a validation loss" in found.text
   [image] = [attrs for tag, attrs in found.tags if tag == "img"]
   assert base64.b64decode(image["src"].split(",")[1]) == b"PNG"
+  (tmp_path / "trials.csv").write_text("trial,loss\n0,high\n")
+  with pytest.raises(UserError, match="trials.csv: must be as --mode=search"):
+    report.study(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl.gz"])
@@ -271,7 +354,7 @@ def test_odd_sessions_are_shown(form, tmp_path):
   assert order[:3] == ["8", "0", "7"]
   assert "e12 " in found.text and "e11 " not in found.text
   (folder / f"sessions.{form}").write_bytes(b"session\n\xff")
-  with pytest.raises(UserError, match="detect anew"):
+  with pytest.raises(UserError, match="run --mode=detect again"):
     alarms.sections(tmp_path)
 
 
@@ -540,7 +623,7 @@ def test_a_browser_shows_it_without_a_fault(pages, tmp_path):
     ],
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=600,
   )
   # An error of the script, or a request, which the page forbids itself.
   assert "CONSOLE" not in done.stderr

@@ -178,6 +178,41 @@ def test_what_the_backward_pass_keeps(name, count):
   assert sum(sizes) <= count * T * B * H + x.size
 
 
+def products_in_loops(jaxpr, inside=False):
+  """How many matrix products a step of all loops has."""
+  count = 0
+  for equation in jaxpr.eqns:
+    name = equation.primitive.name
+    count += inside and name == "dot_general"
+    for part in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
+    ):
+      inner = getattr(part, "jaxpr", part)
+      if hasattr(inner, "eqns"):
+        count += products_in_loops(inner, inside or name == "scan")
+  return count
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "slstm"])
+def test_a_step_back_has_one_product(name):
+  """The recurrent kernel's gradient is one product outside of the loop."""
+  cell = MAKE[name](H)
+  x, mask = np.ones((B, T, D), np.float32), np.ones((B, T), bool)
+  found = {}
+  for fused in (True, False):
+    module = layers.Recurrent(cell, fused=fused)
+    carry = module.initial_carry(B)
+    params = module.init(jax.random.key(0), x, mask, carry)
+
+    def loss(params, x, module=module, carry=carry):
+      return jnp.sum(module.apply(params, x, mask, carry)[1] ** 2)
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss, (0, 1)))(params, x).jaxpr
+    found[fused] = products_in_loops(jaxpr)
+  # Forward and back; in nn.scan's backward loop the kernel's gradient, too.
+  assert found == {True: 2, False: 3}
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_memory_of_a_stack(name):
   """As much as three layers keep, and one of them needs besides."""

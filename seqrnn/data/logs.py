@@ -8,7 +8,7 @@ time and its label.
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -136,7 +136,11 @@ def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
 
 
 def events(
-  texts: Iterable[str], source: str, form: Form, sources: int = 1
+  texts: Iterable[str],
+  source: str,
+  form: Form,
+  sources: int = 1,
+  leave_out: Callable[[int, str], None] | None = None,
 ) -> Iterator[Event]:
   """The events of a log, as its lines come; blank ones are none.
 
@@ -145,6 +149,8 @@ def events(
     source: its name.
     form: how it is read.
     sources: how many logs there are; the sessions of several are told apart.
+    leave_out: is given the number of a line without a time that
+      `data.log_gap` needs, and what is wrong with it; None: it is refused.
 
   Raises:
     UserError: as `read`.
@@ -167,11 +173,15 @@ def events(
     elif form.log_gap is not None:
       now = _seconds(timestamp)
       if now is None:
-        raise UserError(
-          f"{source}:{number}: {timestamp!r}: is no time that data.log_gap"
-          " knows: ISO 8601, syslog's, seconds since 1970 and others;"
-          " data.log_header says where they stand"
+        fault = (
+          f"{timestamp!r}: is no time that data.log_gap knows: ISO 8601,"
+          " syslog's, seconds since 1970 and others; data.log_header says where"
+          " they stand"
         )
+        if leave_out is None:
+          raise UserError(f"{source}:{number}: {fault}")
+        leave_out(number, fault)
+        continue
       if not begun or now - before > form.log_gap:
         begun = number
       before = now

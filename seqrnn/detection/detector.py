@@ -8,6 +8,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from seqrnn.data import sessions as data
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import END, Vocabulary
-from seqrnn.detection import baselines
+from seqrnn.detection import baselines, records
 from seqrnn.detection.conformal import Calibration, benjamini_hochberg, combine
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
@@ -284,8 +285,11 @@ def calibrate(
   )
   path = workdir / "detect" / "calibration.npz"
   path.parent.mkdir(exist_ok=True)
-  arrays = load(path)
-  if str(arrays.pop("rests_on", "")) != rests_on:
+  arrays = {}
+  with suppress(UserError):  # It is not there, or damaged, and made again.
+    arrays = records.read_arrays(path)
+  made = {f"score {name}" for name in (*SCORES, *detector.fitted)} | {"counts"}
+  if str(arrays.pop("rests_on", "")) != rests_on or made - set(arrays):
     parts = cross_fit(build, config, workdir, detector, read)
     arrays = gathered(parts)
     with files.written(path, "wb") as file:
@@ -294,17 +298,9 @@ def calibrate(
   return normal_of(arrays, settings)
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
-  """The arrays that `calibrate` wrote; none where the file is not whole."""
-  try:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-      return {name: found[name] for name in found.files}
-  except Exception:  # Of a damaged archive anything may come.
-    return {}
-
-
 def gathered(parts: list[Scored]) -> dict[str, np.ndarray]:
   """All that a calibration is made of; sessions flagged anyway have no part."""
+  ruled = [np.repeat(~part.short, np.diff(part.bounds)) for part in parts]
   scores = {
     f"score {name}": np.concatenate(
       [part.scores[name][~part.short] for part in parts]
@@ -314,9 +310,14 @@ def gathered(parts: list[Scored]) -> dict[str, np.ndarray]:
   return {
     **scores,
     "counts": np.concatenate([part.counts[~part.short] for part in parts]),
-    "nll": np.concatenate([part.nll for part in parts]),
+    "nll": np.concatenate(
+      [part.nll[some] for part, some in zip(parts, ruled, strict=True)]
+    ),
     "event_counts": np.concatenate(
-      [np.repeat(part.counts, np.diff(part.bounds)) for part in parts]
+      [
+        np.repeat(part.counts, np.diff(part.bounds))[some]
+        for part, some in zip(parts, ruled, strict=True)
+      ]
     ),
   }
 
@@ -389,22 +390,28 @@ def cross_fit(
 def decide(
   scored: Scored, combined: np.ndarray, normal: Normal, settings: Config
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Which sessions `detect.rule` flags, and which events."""
+  """Which sessions are flagged, and which events.
+
+  Short ones that are always flagged are flagged beside `detect.rule`: it
+  decides about the others as if there were no short ones.
+  """
   limit = normal.events.threshold(settings.event_rate)
   odd = even(scored.nll) > limit
   if settings.rule == "topk":
     odd = scored.rank > settings.top_k
-  calibration = normal.scores[COMBINED]
+  calibration, ruled = normal.scores[COMBINED], ~scored.short
   match settings.rule:
     case "rate":
       flags = combined > calibration.threshold(settings.rate)
     case "budget":
       flags = np.zeros(len(combined), bool)
-      flags[np.argsort(-combined, kind="stable")[: settings.budget]] = True
+      order = np.argsort(-combined, kind="stable")
+      flags[order[ruled[order]][: settings.budget]] = True
     case "bh":
-      p = np.repeat(calibration.p_values(combined), scored.counts)
-      flagged = p[benjamini_hochberg(p, settings.false_share)]
-      flags = calibration.p_values(combined) <= flagged.max(initial=0)
+      p = calibration.p_values(combined)
+      tested = np.repeat(p[ruled], scored.counts[ruled])
+      flagged = tested[benjamini_hochberg(tested, settings.false_share)]
+      flags = p <= flagged.max(initial=0)
     case _:  # events, topk
       which = np.repeat(np.arange(len(combined)), np.diff(scored.bounds))
       flags = np.bincount(which, odd, minlength=len(combined)) > 0
@@ -436,7 +443,10 @@ def detect(detector: Detector, normal: Normal, sessions: Sessions) -> Findings:
     event_p=normal.events.p_values(even(scored.nll)),
     odd=odd,
     scores={COMBINED: combined, **scored.scores},
-    p=normal.scores[COMBINED].p_values(combined),
+    p=np.where(
+      scored.short, np.nan, normal.scores[COMBINED].p_values(combined)
+    ),
     flags=flags,
+    short=scored.short,
     seconds=scored.seconds,
   )

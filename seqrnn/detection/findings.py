@@ -40,8 +40,9 @@ class Findings(NamedTuple):
     event_p: p-values of the events [N].
     odd: which of them are flagged [N].
     scores: name -> what is said of a session [D]; higher is odder.
-    p: p-values of the sessions [D].
+    p: p-values of the sessions [D]; not a number for short ones.
     flags: which of them are flagged [D].
+    short: which of them are flagged for their length alone [D].
     seconds: that the network took.
   """
 
@@ -58,11 +59,12 @@ class Findings(NamedTuple):
   scores: dict[str, np.ndarray]
   p: np.ndarray
   flags: np.ndarray
+  short: np.ndarray
   seconds: float
 
   def oddest(self) -> np.ndarray:
-    """The distinct sessions, the oddest first."""
-    return np.argsort(-self.scores["combined"], kind="stable")
+    """The distinct sessions, the oddest first; short ones, unranked, last."""
+    return np.lexsort((-self.scores["combined"], self.short))
 
   def first_alarms(self) -> np.ndarray:
     """The place in its session of each one's first odd event; -1: none."""
@@ -153,7 +155,12 @@ def write_sessions(found: Findings, folder: Path, form: str):
   columns += ["label"] * (sessions.labels is not None)
   sizes = np.diff(sessions.bounds)[found.distinct.first].tolist()
   about = [
-    (size, _short(p), int(flag), None if alarm < 0 else alarm)
+    (
+      size,
+      None if math.isnan(p) else _short(p),
+      int(flag),
+      None if alarm < 0 else alarm,
+    )
     for size, p, flag, alarm in zip(
       sizes, found.p.tolist(), found.flags.tolist(), alarms, strict=True
     )
@@ -294,7 +301,8 @@ def show(console: Console, found: Findings, order: np.ndarray):
       name = f"[bold]{name}[/bold]"
     name += f", line {where}" if where is not None else ""
     name += f", and {count - 1:,} like it" if count > 1 else ""
-    console.print(f"{name}: p {found.p[d]:.2g}, {bits[place]:.1f} bits")
+    why = "flagged for its length" if found.short[d] else f"p {found.p[d]:.2g}"
+    console.print(f"{name}: {why}, {bits[place]:.1f} bits")
     console.print(
       Padding(between.join(context), (0, 0, 0, 2), expand=False),
       no_wrap=listed,

@@ -8,8 +8,10 @@ the forward head over whole sessions.
 import bisect
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,13 +27,47 @@ from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
 from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
+from seqrnn.detection import records
 from seqrnn.detection.conformal import Calibration
-from seqrnn.detection.detector import even, load
-from seqrnn.errors import UserError
+from seqrnn.detection.detector import even
+from seqrnn.errors import UserError, visible
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
 
 _LONGEST = 2**16  # Bytes of a line.
+_REPORTED = 10  # Lines that are left out; further ones are counted.
+
+
+class LeftOut:
+  """Reports lines that are no events on stderr: the first ones, then a count.
+
+  Attributes:
+    count: of the lines.
+  """
+
+  def __init__(self):
+    self.count = 0
+
+  def add(self, number: int, fault: str):
+    """Counts a line, whose number and fault are reported if it is early."""
+    self.count += 1
+    if self.count <= _REPORTED:
+      self._print(f"line {number}: left out, {fault}")
+    if self.count == _REPORTED:
+      self._print("further lines that are left out are counted, not reported")
+
+  def finish(self):
+    """Reports how many there were, where not all have been reported."""
+    if self.count > _REPORTED:
+      self._print(f"{self.count:,} lines were left out")
+
+  def _print(self, text: str):
+    try:
+      print(visible(text), file=sys.stderr, flush=True)
+    except OSError:  # Nobody reads it; events are scored all the same.
+      with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
 
 
 def stepper(
@@ -71,11 +107,8 @@ def stepper(
   return begun_S, step
 
 
-def lines(stdin: IO[bytes], errors: str) -> Iterator[str]:
-  """The lines as they come, without what ends them.
-
-  One that cannot be read is empty, and told on stderr.
-  """
+def lines(stdin: IO[bytes], errors: str, left_out: LeftOut) -> Iterator[str]:
+  """The lines as they come, without what ends them; empty where left out."""
   codec = ("latin-1",) if errors == "latin-1" else ("utf-8", errors)
   number = 0
   while line := stdin.readline(_LONGEST):
@@ -89,13 +122,8 @@ def lines(stdin: IO[bytes], errors: str) -> Iterator[str]:
     while len(line) == _LONGEST and not line.endswith(b"\n"):
       line = stdin.readline(_LONGEST)
     if fault:
-      tell(number, fault)
+      left_out.add(number, fault)
     yield text
-
-
-def tell(number: int, fault: str):
-  """Says on stderr that a line is left out."""
-  print(f"line {number}: left out, {fault}", file=sys.stderr, flush=True)
 
 
 def parse(text: str) -> tuple[str, str | None, bool] | None:
@@ -114,24 +142,30 @@ def parse(text: str) -> tuple[str, str | None, bool] | None:
     return None
   session, event = fields.get("session"), fields.get("event")
   ends = fields.get("end", False)
-  if not isinstance(ends, bool) or not isinstance(session, str | int):
+  # True and false are whole numbers in Python, and name nothing.
+  if not isinstance(ends, bool) or type(session) not in (str, int):
     return None
-  if not isinstance(event, str | int) and (event is not None or not ends):
+  if type(event) not in (str, int) and (event is not None or not ends):
     return None
   session, event = str(session), None if event is None else str(event)
   return (session, event, ends) if session and event != "" else None
 
 
 def events(
-  stdin: IO[bytes], data: Config
+  stdin: IO[bytes], data: Config, left_out: LeftOut
 ) -> Iterator[tuple[str, str | None, int]]:
   """Session, symbol and line of each event as it comes; without one, an end.
 
   Lines are those of a log where `data.unit` says so, else as `parse` has them.
+
+  Raises:
+    UserError: the input has ended, and no line was as `data` says.
   """
-  found = lines(stdin, data.errors)
+  found = lines(stdin, data.errors, left_out)
   if data.unit == "log":
-    for event in logs.events(found, "standard input", logs.form(data)):
+    form = logs.form(data)
+    name, leave_out = "standard input", left_out.add
+    for event in logs.events(found, name, form, leave_out=leave_out):
       for session in event.sessions:
         yield session, event.symbol, event.line
     return
@@ -143,7 +177,7 @@ def events(
       if ends:
         yield session, None, number
     elif text.strip():
-      tell(
+      left_out.add(
         number,
         "must be a session and an event: two words, or two fields with a tab"
         ' between, or {"session": ..., "event": ...}, or {"session": ...,'
@@ -162,9 +196,8 @@ def follow(
 ):
   """Writes what is said of each event, a JSON object a line, as it comes.
 
-  What is no event is told on stderr, with its line, and left out. A session
-  ends where a line says so, where it has waited longest of too many, and with
-  the input.
+  What is no event is left out, and reported on stderr. A session ends where a
+  line says so, where it has waited longest of too many, and with the input.
 
   Args:
     experiment: with a decoder.
@@ -174,6 +207,9 @@ def follow(
     normal: surprisal of normal events, as detection has it.
     stdin: what `events` reads.
     stdout: is flushed after each line.
+
+  Raises:
+    UserError: as `events`.
   """
   assert experiment.decoder is not None, "the caller has asked"
   symbols = experiment.vocabularies["symbols"]
@@ -222,17 +258,22 @@ def follow(
   def end(session: str):
     say(session, END, RESERVED[END], None)
 
-  for session, event, line in events(stdin, config.data):
-    if event is not None:
-      symbol = int(symbols.encode([event])[0])
-      known = event if symbol == UNKNOWN else symbols.text([symbol])
-      say(session, symbol, known, line)
-      if len(sessions) > most:
-        end(next(iter(sessions)))
-    elif session in sessions:
-      end(session)
-    else:
-      tell(line, f"ends session {session!r}, of which no event is known")
+  left_out = LeftOut()
+  try:
+    for session, event, line in events(stdin, config.data, left_out):
+      if event is not None:
+        symbol = int(symbols.encode([event])[0])
+        known = event if symbol == UNKNOWN else symbols.text([symbol])
+        say(session, symbol, known, line)
+        if len(sessions) > most:
+          end(next(iter(sessions)))
+      elif session in sessions:
+        end(session)
+      else:
+        fault = f"ends session {session!r}, of which no event is known"
+        left_out.add(line, fault)
+  finally:
+    left_out.finish()
   for session in list(sessions):
     end(session)
 
@@ -248,15 +289,12 @@ def read_thresholds(path: Path, step: int) -> dict[str, Any]:
       f"--follow: {path}: no such file; --mode=detect without --follow writes"
       " it"
     )
-  found = configs.read_json(path)
-  try:
+  found = records.read_object(path)
+  with records.reading(path):
     events, head, of = found["events"], found["head"], found["step"]
     numbers = [float(events[name]) for name in ("above", "unknown", "top_k")]
-    known = "rule" in found and not math.isnan(sum(numbers))
-  except (KeyError, TypeError, ValueError):
-    known = False
-  if not known:
-    raise UserError(f"{path}: must be as --mode=detect writes it")
+    if "rule" not in found or math.isnan(sum(numbers)):
+      raise ValueError("a field is missing")
   if head != "forward":
     raise UserError(
       f"{path}: config.detect.head={head!r}: must be forward, for what comes"
@@ -265,7 +303,7 @@ def read_thresholds(path: Path, step: int) -> dict[str, Any]:
   if of != step:
     raise UserError(
       f"{path}: is of step {of}, the checkpoint of step {step}; run"
-      " --mode=detect anew"
+      " --mode=detect again"
     )
   return found
 
@@ -276,11 +314,9 @@ def read_normal(path: Path) -> Calibration:
   Raises:
     UserError: it has not.
   """
-  arrays = load(path)
-  try:
+  arrays = records.read_arrays(path)
+  with records.reading(path):
     return Calibration(even(arrays["nll"]), arrays["event_counts"])
-  except (KeyError, TypeError, ValueError):
-    raise UserError(f"{path}: must be as --mode=detect writes it") from None
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):

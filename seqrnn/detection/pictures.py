@@ -67,8 +67,8 @@ def _figure(width: float, height: float) -> Figure:
 
 def _oddest(found: Findings) -> int:
   """The oddest of the distinct sessions that have an event."""
-  some = np.diff(found.bounds) > 0
-  return int(np.where(some, found.scores["combined"], -np.inf).argmax())
+  order = found.oddest()
+  return int(order[np.diff(found.bounds)[order] > 0][0])
 
 
 def _timeline(found: Findings, threshold: float) -> Figure:

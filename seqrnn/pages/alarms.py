@@ -1,17 +1,12 @@
 """Section of a report on what detection found, from the files it wrote."""
 
-import csv
-import gzip
 import heapq
-import io
-import json
 import math
-from collections.abc import Iterator
+from collections import deque
 from pathlib import Path
 from typing import Any
 
-from seqrnn import files
-from seqrnn.errors import UserError
+from seqrnn.detection import records
 from seqrnn.pages import page
 from seqrnn.pages.page import Element, Mark, element, section
 
@@ -26,7 +21,7 @@ _FIGURES = (
   "recall",
   "f1",
 )
-_LIMIT = 2**24  # Bytes of report.json.
+_KEPT = 2000  # Events that are kept of a session; fewer are shown.
 
 # What the pictures of a detection show, by their names.
 _PICTURES = {
@@ -39,63 +34,25 @@ _PICTURES = {
 }
 
 
-def rows(folder: Path, name: str) -> Iterator[dict[str, str]]:
-  """The rows of a table that detection wrote in one of its forms.
-
-  Raises:
-    UserError: it is broken.
-  """
-  for form in ("csv", "jsonl", "csv.gz", "jsonl.gz"):
-    path = folder / f"{name}.{form}"
-    if not path.exists():
-      continue
-    opened = gzip.open if form.endswith(".gz") else open
-    with opened(path, "rb") as raw:
-      file = io.TextIOWrapper(raw, "utf-8", "backslashreplace", newline="")
-      try:
-        if form.startswith("csv"):
-          yield from csv.DictReader(file)
-        for line in file:
-          if not isinstance(row := json.loads(line), dict):
-            raise ValueError("a row is no object")
-          yield row
-      except (csv.Error, ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: {error}; detect anew") from None
-    return
-
-
-def _number(row: dict[str, str], name: str) -> float:
-  try:
-    return float(row[name])
-  except (KeyError, TypeError, ValueError):
-    raise UserError(
-      f"detect: {name}={row.get(name)!r} of session {row.get('session')!r}:"
-      " must be a number; detect anew"
-    ) from None
-
-
-def _figures(folder: Path) -> list[Element]:
+def _figures(folder: Path, step: int | None) -> list[Element]:
   """What report.json says of the combined score and of the others."""
   path = folder / "report.json"
   if not path.exists():
     return []
-  try:
-    record = json.loads(files.read(path, _LIMIT))
+  record = records.read_object(path)
+  with records.reading(path):
     table = {name: dict(row) for name, row in record["figures"].items()}
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise UserError(f"{path}: {error!r}; detect anew") from None
-  wanted = (
-    "flagged",
-    "auroc",
-    "average_precision",
-    "precision",
-    "recall",
-    "f1",
-  )
-  names = [n for n in wanted if any(n in row for row in table.values())]
+  found = []
+  if step is not None and record.get("step") != step:
+    words = (
+      f"Detection was run with the checkpoint of step {record.get('step')}"
+    )
+    found.append(element("p", f"{words}, not with that of step {step:,}."))
+  names = [n for n in _FIGURES if any(n in row for row in table.values())]
   if not names:
-    return []
+    return found
   return [
+    *found,
     element("h3", "Scores"),
     page.table(
       ["score", *(name.replace("_", " ") for name in names)],
@@ -114,41 +71,69 @@ def _short(value: Any) -> str:
   return f"{value:,}" if isinstance(value, int) else ""
 
 
+class _Near:
+  """The events of a session near those that are shown, as they come.
+
+  Attributes:
+    odd: number -> row and bits, of events near odd ones.
+    best: likewise near the most surprising one.
+  """
+
+  def __init__(self):
+    self.odd: dict[int, tuple[dict[str, Any], float]] = {}
+    self.best: dict[int, tuple[dict[str, Any], float]] = {}
+    self._last = deque(maxlen=_AROUND)
+    self._most, self._count = -math.inf, 0
+    self._odd_end = self._best_end = -1
+
+  def add(self, row: dict[str, Any], bits: float):
+    """Takes the next event of the session."""
+    n, self._count = self._count, self._count + 1
+    if bits > self._most:
+      self._most, self._best_end = bits, n + _AROUND
+      self.best = dict(self._last)
+    if str(row.get("flag")) == "1" and len(self.odd) < _KEPT:
+      self._odd_end = n + _AROUND
+      self.odd |= dict(self._last)
+    if n <= self._best_end:
+      self.best[n] = row, bits
+    if n <= self._odd_end:
+      self.odd[n] = row, bits
+    self._last.append((n, (row, bits)))
+
+
 def _context(folder: Path, names: list[str]) -> Element | None:
   """The events of some sessions around the odd ones."""
-  found: dict[str, list[dict[str, str]]] = {name: [] for name in names}
-  for row in rows(folder, "events"):
-    if (name := str(row.get("session"))) in found:
-      found[name].append(row)
+  path = records.table(folder, "events")
+  if path is None:
+    return None
+  found = {name: _Near() for name in names}
+  for row in records.rows(path):
+    if (near := found.get(str(row.get("session")))) is not None:
+      near.add(row, records.number(path, row, "bits"))
   marks: list[Mark] = []
   kinds = set()
-  for name, events in found.items():
-    bits = [_number(row, "bits") for row in events]
-    odd = [n for n, row in enumerate(events) if str(row.get("flag")) == "1"]
-    odd = odd or [n for n in range(len(bits)) if bits[n] == max(bits)]
-    near = sorted(
-      {
-        n
-        for place in odd
-        for n in range(place - _AROUND, place + _AROUND + 1)
-        if 0 <= n < len(bits)
-      }
-    )
-    if not near or page.full(marks):
+  for name, near in found.items():
+    events = near.odd or near.best
+    if not events or page.full(marks):
       continue
     marks.append(Mark(f"{name}\n", name))
-    for before, n in zip([-1, *near], near, strict=False):
-      row = events[n]
+    for before, (n, (row, bits)) in zip(
+      [-1, *events], events.items(), strict=False
+    ):
       event = str(row.get("event"))
       kinds.add(event)
       likely = [
-        (str(row[f"event_{k}"]), _number(row, f"probability_{k}"))
+        (
+          str(row[f"event_{k}"]),
+          records.number(path, row, f"probability_{k}"),
+        )
         for k in range(1, 6)
         if row.get(f"event_{k}")
       ]
       if n > before + 1:
         marks.append(Mark("\u2026 ", "events that are left out"))
-      marks.append(Mark(f"{event} ", event, bits[n], likely))
+      marks.append(Mark(f"{event} ", event, bits, likely))
     marks.append(Mark("\n\n", "the end of what is shown"))
   if not marks:
     return None
@@ -157,8 +142,61 @@ def _context(folder: Path, names: list[str]) -> Element | None:
   )
 
 
-def sections(workdir: Path) -> list[Element]:
+def _sessions(folder: Path) -> list[Any]:
+  """The oddest sessions, with their events; how many are short."""
+  path = records.table(folder, "sessions")
+  if path is None:
+    return []
+  short = 0
+
+  def scored():
+    nonlocal short
+    for n, row in enumerate(records.rows(path)):
+      score = records.number(path, row, "combined")
+      if score == math.inf:  # It has none: its length alone decided.
+        short += 1
+      else:
+        yield score, -n, row
+
+  oddest = heapq.nlargest(_SESSIONS, scored(), key=lambda item: item[:2])
+  parts: list[Any] = []
+  if short:
+    words = "Sessions flagged for their length alone, which have no score"
+    parts.append(element("p", f"{words}: {short:,}."))
+  if not oddest:
+    return parts
+  labelled = "label" in oddest[0][2]
+  parts += [
+    element("p", "The sessions that score highest, and the p-value of each."),
+    page.table(
+      ["session", "events", "p", "score", "alarm"] + ["label"] * labelled,
+      [
+        [
+          row.get("session"),
+          row.get("events"),
+          f"{records.number(path, row, 'p_value'):.2g}",
+          f"{score:.4g}",
+          "yes" if str(row.get("flag")) == "1" else "no",
+        ]
+        + ([row.get("label")] if labelled else [])
+        for score, _, row in oddest
+      ],
+      aria_label="The oddest sessions",
+    ),
+  ]
+  names = [str(row.get("session")) for _, _, row in oddest[:_SHOWN]]
+  context = _context(folder, names)
+  if context is not None:
+    parts += [element("h3", "In context"), context]
+  return parts
+
+
+def sections(workdir: Path, step: int | None = None) -> list[Element]:
   """What `--mode=detect` found in this workdir; nothing where it did not run.
+
+  Args:
+    workdir: of the run.
+    step: of the checkpoint that the page is of; None: not known.
 
   Raises:
     UserError: a file that it wrote is broken.
@@ -166,40 +204,10 @@ def sections(workdir: Path) -> list[Element]:
   folder = workdir / "detect"
   if not folder.is_dir():
     return []
-  scored = (
-    (_number(row, "combined"), -n, row)
-    for n, row in enumerate(rows(folder, "sessions"))
-  )
-  oddest = [row for _, _, row in heapq.nlargest(_SESSIONS, scored)]
-  parts: list[Any] = []
-  if oddest:
-    labelled = "label" in oddest[0]
-    parts += [
-      element("p", "The sessions that score highest, and the p-value of each."),
-      page.table(
-        ["session", "events", "p", "score", "alarm"] + ["label"] * labelled,
-        [
-          [
-            row.get("session"),
-            row.get("events"),
-            f"{_number(row, 'p_value'):.2g}",
-            f"{_number(row, 'combined'):.4g}",
-            "yes" if str(row.get("flag")) == "1" else "no",
-          ]
-          + ([row.get("label")] if labelled else [])
-          for row in oddest
-        ],
-        aria_label="The oddest sessions",
-      ),
-    ]
-    names = [str(row.get("session")) for row in oddest[:_SHOWN]]
-    context = _context(folder, names)
-    if context is not None:
-      parts += [element("h3", "In context"), context]
-  parts += _figures(folder)
-  parts += [
-    page.picture(folder / f"{name}.png", description)
-    for name, description in _PICTURES.items()
-    if (folder / f"{name}.png").exists()
-  ]
+  parts = _sessions(folder) + _figures(folder, step)
+  for name, description in _PICTURES.items():
+    path = folder / f"{name}.png"
+    if path.exists():
+      with records.reading(path):
+        parts.append(page.picture(path, description))
   return [section("What is odd", parts)]

@@ -30,7 +30,7 @@ _LEAST = 0.05  # Nats of the strongest colour, at least.
 
 def sections(subject: Subject) -> list[Element]:
   """Confusion, errors, and what decisions rest on."""
-  split = subject.held_out[-1]
+  split = subject.splits[-1]
   found, read = [], 0
   for prediction in predictions(
     subject.experiment, subject.params, split, _LIKELY
@@ -77,9 +77,9 @@ def _confused(subject: Subject, split: str) -> Element:
     "What is taken for what",
     element(
       "p",
-      f"A row for each true label of the {split} split, a column for what the"
-      " model says. Orange is right, blue is wrong; the stronger, the larger"
-      " the share of its row.",
+      f"A row for each true label of the {split} split,"
+      f" {subject.learned(split)}; a column for what the model says. Orange is"
+      " right, blue is wrong; the stronger, the larger the share of its row.",
       f" {more} labels that are rarer, or not there, are left out."
       if more
       else "",
@@ -135,8 +135,8 @@ def _errors(
     "Its most confident errors",
     element(
       "p",
-      f"{len(wrong):,} of {total:,} in the {split} split are wrong; these, it"
-      " was surest of.",
+      f"{len(wrong):,} of {total:,} in the {split} split,"
+      f" {subject.learned(split)}, are wrong; these, it was surest of.",
     ),
     page.table(
       ["it says", "sure", "truth", "text"],
@@ -171,9 +171,9 @@ def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
     "What it tags",
     element(
       "p",
-      f"The beginning of the {split} split. The stronger the colour of a"
-      " symbol, the less the model expected its true tag; point at one to see"
-      " what it expected.",
+      f"The beginning of the {split} split, {subject.learned(split)}. The"
+      " stronger the colour of a symbol, the less the model expected its true"
+      " tag; point at one to see what it expected.",
     ),
     page.marked(
       marks,
@@ -283,10 +283,10 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
     "What a decision rests on",
     element(
       "p",
-      "Each symbol in turn is hidden, as a symbol it has never seen, and the"
-      " decision asked for again (occlusion). Orange: without it, the label"
-      " would be less likely. Blue: it spoke against the label. The strongest"
-      " colour is the largest change of the text.",
+      f"Texts of the {split} split. Each symbol in turn is hidden, as a symbol"
+      " never seen, and the decision asked for again (occlusion). Orange:"
+      " without it, the label would be less likely. Blue: it spoke against the"
+      " label. The strongest colour is the largest change of the text.",
     ),
     element("div", shows, class_="pairs"),
   )

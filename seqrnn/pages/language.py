@@ -57,7 +57,7 @@ def sections(subject: Subject) -> list[Element]:
   """Samples, surprises, cells, memory, copies."""
   drawn = draw(subject)
   made = [samples(subject, drawn)]
-  if not subject.held_out:
+  if not subject.splits:
     return made
   decoder = subject.experiment.decoder
   assert decoder is not None, "the caller has asked"
@@ -68,7 +68,7 @@ def sections(subject: Subject) -> list[Element]:
     made += cells(subject, read, *sources) if len(sources) > 1 else []
     made += gates(subject, decoder, sources[-1])
   made += memory(subject, decoder, sources[-1])
-  if "train" in subject.facts:
+  if "train" in subject.facts and not subject.other:
     made.append(copies(subject, drawn, sources[-1]))
   return made
 
@@ -79,7 +79,7 @@ def _sources(
   """The last two splits there are, of one shape: it compiles once."""
   texts = {
     split: passages(subject.read(split), _ROWS, _LENGTH, _ROWS * _LENGTH)
-    for split in subject.held_out[-2:]
+    for split in subject.splits[-2:]
   }
   boundaries = subject.config.data.boundaries
   ids = {n: encoded(t, subject.symbols, boundaries) for n, t in texts.items()}
@@ -150,7 +150,7 @@ def typical(source: Source) -> np.ndarray:
 
 
 def surprises(subject: Subject, source: Source) -> Element:
-  """A held-out text, coloured by how much each symbol surprises."""
+  """A text, held out where there is one, coloured by how each surprises."""
   symbols, split = subject.symbols, source.split
   marks: list[Mark] = []
   for b in typical(source):
@@ -174,7 +174,7 @@ def surprises(subject: Subject, source: Source) -> Element:
     "What surprises it",
     element(
       "p",
-      f"Of the {split} split, which it did not learn from, the passage whose"
+      f"Of the {split} split, {subject.learned(split)}, the passage whose"
       " loss is nearest to the mean. The stronger the colour of a symbol, the"
       " less the model expected it from those before.",
     ),
@@ -356,7 +356,7 @@ def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
 
 def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
   """How the loss falls with what the model may look back on."""
-  config, word = subject.config, unit(subject.config)
+  word = unit(subject.config)
   # The same symbols are predicted, each from ever more of those before it.
   places = np.argwhere(source.ids[:, 1:] > PAD)
   reach = int(min(_REACH, np.median(places[:, 1]) + 1))
@@ -380,7 +380,7 @@ def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
   enough = next(
     n for n, b in zip(counts, bits, strict=True) if b < 1.02 * bits[-1]
   )
-  mark = (float(config.data.window), "window of training")
+  mark = (float(subject.trained.data.window), "window of training")
   curve = charts.lines(
     "Loss by context",
     {"loss": (counts, bits.tolist())},
@@ -439,6 +439,12 @@ def copies(
       ]
     )
   whole = len(known_S) < _TRAINING
+  measure = ""
+  if split != "train":
+    measure = (
+      f", and as a measure a text of the {split} split of the same length: who"
+      " writes in the same language repeats n-grams without having copied"
+    )
   return section(
     "Does it copy?",
     element(
@@ -448,9 +454,7 @@ def copies(
         element(
           "p",
           f"Each sample beside {'all' if whole else 'the first'}"
-          f" {len(known_S):,} {word}s of the training split, and as a measure a"
-          f" text of the {split} split of the same length: who writes in the"
-          " same language repeats n-grams without having copied.",
+          f" {len(known_S):,} {word}s of the training split{measure}.",
         ),
         page.table(
           ["text", "longest copy", "the passage"],
@@ -476,7 +480,7 @@ def copies(
 
 def expectations(subject: Subject) -> Element:
   """A text with what the gap model would have put in each place."""
-  symbols, split = subject.symbols, subject.held_out[-1]
+  symbols, split = subject.symbols, subject.splits[-1]
   texts = passages(subject.read(split), 1, _SHOWN, _SHOWN)
   marks: list[Mark] = []
   worst: list[tuple[float, str, str, str, str]] = []
@@ -516,7 +520,7 @@ def expectations(subject: Subject) -> Element:
     "What it expects in a gap",
     element(
       "p",
-      f"A text of the {split} split, which it did not learn from. The stronger"
+      f"A text of the {split} split, {subject.learned(split)}. The stronger"
       " the colour of a symbol, the less the model would have put it between"
       " those on both sides.",
     ),

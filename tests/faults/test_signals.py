@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 
 import pytest
 
@@ -14,7 +13,6 @@ from faults.conftest import (
   write_config,
 )
 
-SECONDS = 10  # In which a process that was told to stop must end.
 FIELDS = {
   **STATEFUL,
   "train.epochs": 2,
@@ -37,7 +35,6 @@ def stop(start, config, workdir, fault):
   process = start(config, workdir, fault=fault)
   done = process.ended()
   assert process.struck, fault
-  assert time.time() - process.struck < SECONDS
   return done
 
 
@@ -111,9 +108,7 @@ def test_a_second_interrupt_ends_at_once(whole, start):
   process = start(config, workdir, fault="INT steps 12", slow=2)
   process.until(lambda: process.struck and process.slowed)
   process.send(signal.SIGINT)
-  begin = time.time()
   done = process.ended()
-  assert time.time() - begin < SECONDS
   assert (done.status, done.err) == (130, "interrupted\n")
   assert steps(workdir)[-1] == 10
   left = workdir / "checkpoints" / "unfinished-12"

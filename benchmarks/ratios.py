@@ -1,0 +1,87 @@
+"""Ratios that guard speed, each with its bound: status 1 where one is broken.
+
+  python benchmarks/ratios.py
+
+fused: nn.scan's time over that of the fused scan, one layer's loss and
+gradients, at least the bound. stack: the time of a scan that stacks its outputs
+for 8 times the steps, over that of the steps: 8 where it is linear, 64 where
+XLA rewrites the whole stack at each step (jax-ml/jax#40101), at most the bound.
+In one process, in turns, the least of some rounds; another program that runs
+beside them spoils both.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from parts import works
+
+# Measured on two cores of an AMD EPYC, jax 0.10.1: 1.3 to 1.6, 1.1 to 1.3.
+FUSED = {"lstm": 1.2, "gru": 1.05}
+STEPS, LINEAR = 20_000, 32
+
+
+def least(parts: list[Callable[[], Any]], rounds: int) -> np.ndarray:
+  """The least seconds of each part."""
+  times = np.full((rounds, len(parts)), np.inf)
+  for part in parts:
+    part()
+  for row in times:
+    for n, part in enumerate(parts):
+      begin = time.perf_counter()
+      part()
+      row[n] = time.perf_counter() - begin
+  return times.min(axis=0)
+
+
+def fused(name: str, rounds: int) -> float:
+  """nn.scan over the fused scan."""
+  made = works(name, 128, 32, 50)
+  plain, own = least(
+    [made["gradient, nn.scan"], made["gradient, fused"]], rounds
+  )
+  return plain / own
+
+
+def stacked(rounds: int) -> float:
+  """A scan of 8 times the steps over one of the steps."""
+  import jax
+
+  def scan(steps: int) -> Callable[[], Any]:
+    @jax.jit
+    def run(start):
+      def step(carry, _):
+        return carry * 3 + 1, carry  # Wraps around; no closed form.
+
+      return jax.lax.scan(step, start, None, length=steps)
+
+    return lambda: jax.block_until_ready(run(np.int32(1)))
+
+  once, often = least([scan(STEPS), scan(8 * STEPS)], rounds)
+  return often / once
+
+
+def main():
+  """Prints the table; the status says whether all bounds hold."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--rounds", type=int, default=30)
+  given = parser.parse_args()
+  print("| ratio | measured | bound | |\n| --- | --- | --- | --- |")
+  broken = False
+  for name, bound in FUSED.items():
+    ratio = fused(name, given.rounds)
+    broken |= ratio < bound
+    word = "broken" if ratio < bound else "holds"
+    print(f"| fused, {name} | {ratio:.2f} | at least {bound} | {word} |")
+  ratio = stacked(min(given.rounds, 5))
+  broken |= ratio > LINEAR
+  word = "broken" if ratio > LINEAR else "holds"
+  print(f"| stack | {ratio:.1f} | at most {LINEAR} | {word} |")
+  sys.exit(int(broken))
+
+
+if __name__ == "__main__":
+  main()

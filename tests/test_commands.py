@@ -1,0 +1,141 @@
+"""The scripts that documents name start as a user types them."""
+
+import argparse
+import ast
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks"]
+SCRIPT = r"(-m docs\.\w+|[\w/]+\.py)"
+COMMAND = re.compile(rf"\bpython {SCRIPT}([^`#|\n\\]*)")
+# Those of the extra `bench`, which tests do without.
+OPTIONAL = {"torch", "keras"}
+
+
+def commands():
+  """The first command of each script, without what a shell would fill in."""
+  found = {}
+  for path in DOCUMENTS:
+    path = path / "README.md" if path.is_dir() else path
+    for script, rest in COMMAND.findall(path.read_text("utf-8")):
+      arguments = rest if script.startswith("benchmarks/") else ""
+      found.setdefault(script, f"{script} {arguments}")
+  return found
+
+
+COMMANDS = commands()
+# As user types it: nothing of the tests' own search path.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+
+@pytest.fixture(scope="module")
+def helped():
+  """Of each script what its command ends with when it is asked for help."""
+
+  def start(command):
+    return subprocess.run(
+      [sys.executable, *shlex.split(command), "--help"],
+      cwd=ROOT,
+      env=ENVIRONMENT,
+      capture_output=True,
+      text=True,
+    )
+
+  with ThreadPoolExecutor(2) as pool:
+    return dict(zip(COMMANDS, pool.map(start, COMMANDS.values()), strict=True))
+
+
+def test_documents_name_all_benchmarks():
+  scripts = {f"benchmarks/{p.name}" for p in ROOT.glob("benchmarks/*.py")}
+  # Two that others start.
+  started = {"benchmarks/peers.py", "benchmarks/search_torch.py"}
+  assert scripts - started <= set(COMMANDS) and "run.py" in COMMANDS
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_a_script_starts_as_it_is_typed(helped, script):
+  done = helped[script]
+  assert (done.returncode, done.stderr) == (0, ""), done
+  assert "--help" in done.stdout or "--config" in done.stdout
+
+
+IMPORTS = """
+import importlib.util, json, runpy, sys
+path, missing = sys.path[1:], {}
+for script, names in json.loads(sys.argv[1]).items():
+  sys.path[:] = [script.rpartition("/")[0], *path]
+  runpy.run_path(script, run_name="imported")
+  none = [name for name in names if importlib.util.find_spec(name) is None]
+  missing[script] = none
+print(json.dumps(missing))
+"""
+
+
+def test_all_that_a_script_imports_is_found():
+  """What is imported late, when a benchmark runs, too."""
+  wanted = {}
+  for path in ROOT.glob("benchmarks/*.py"):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+      if isinstance(node, ast.Import):
+        names |= {alias.name for alias in node.names}
+      elif isinstance(node, ast.ImportFrom):
+        names.add(str(node.module))
+    roots = {name.partition(".")[0] for name in names}
+    if path.name not in ("peers.py", "search_torch.py"):
+      wanted[str(path)] = sorted(roots - OPTIONAL)
+  done = subprocess.run(
+    [sys.executable, "-c", IMPORTS, json.dumps(wanted)],
+    cwd=ROOT.parent,  # Nothing is found by where one happens to be.
+    env=ENVIRONMENT,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert json.loads(done.stdout) == {script: [] for script in wanted}
+
+
+@pytest.mark.parametrize(
+  ("script", "arguments", "expected"),
+  [
+    ("detection", ["gone"], "DATA=gone: no such folder"),
+    ("results", ["jsb", "--data=gone"], "--data=gone: no such folder"),
+    ("odyssey", ["--data=gone"], "--data=gone: no such file"),
+    ("odyssey", ["--summary", "--cache=gone"], "--cache=gone: has no search"),
+  ],
+)
+def test_data_that_are_not_there_are_named_in_a_line(
+  script, arguments, expected, monkeypatch, capsys
+):
+  # As in a script's own process; no other test imports it by that name.
+  monkeypatch.syspath_prepend(ROOT / "benchmarks")
+  module = importlib.import_module(f"benchmarks.{script}")
+  with pytest.raises(SystemExit) as refused:
+    module.main(arguments)
+  assert refused.value.code == 2
+  assert expected in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_library_that_is_not_there_is_named_in_a_line(capsys):
+  parser = argparse.ArgumentParser(prog="compare.py")
+  peers.refuse_missing(parser, "json", "argparse")
+  with pytest.raises(SystemExit) as refused:
+    peers.refuse_missing(parser, "json", "no_such_library")
+  assert refused.value.code == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert line == (
+    "compare.py: error: needs no_such_library: pip install -e '.[bench]' brings"
+    " them"
+  )
