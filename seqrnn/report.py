@@ -389,12 +389,17 @@ def study(workdir: Path) -> Element:
   path = workdir / "trials.csv"
   if path.exists():
     content = files.read(path, _LIMIT).decode("utf-8", "replace")
-    head, *rows = list(csv.reader(io.StringIO(content))) or [["trial"]]
-    loss = head.index("loss") if "loss" in head else 0
-    rows = [row for row in rows if len(row) == len(head)]
-    finished = sorted(
-      (row for row in rows if row[loss]), key=lambda row: float(row[loss])
-    )
+    try:
+      head, *rows = list(csv.reader(io.StringIO(content)))
+      loss = head.index("loss")
+      rows = [row for row in rows if len(row) == len(head)]
+      finished = sorted(
+        (row for row in rows if row[loss]), key=lambda row: float(row[loss])
+      )
+    except (csv.Error, ValueError):
+      raise UserError(
+        f"{path}: must be a table of trials; --mode=search writes it anew"
+      ) from None
     left_out = {"seconds", "symbols", "evaluations", "error"}
     columns = [n for n, name in enumerate(head) if name not in left_out]
     shown += [
