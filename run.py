@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import hashlib
 import importlib
 import io
 import logging
 import os
-import platform
 import re
 import signal
 import socket
@@ -26,16 +24,14 @@ import threading
 import traceback
 import warnings
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-import platformdirs
 from absl import flags
 
 from configs import base
+from seqrnn import compiled, files, processes, settings
 from seqrnn import config as configs
-from seqrnn import files, processes, settings
 from seqrnn.errors import Interrupted, UserError, visible
 
 # mode -> the module of seqrnn that does it, imported when it is asked for
@@ -55,6 +51,7 @@ _LONG = 0.2  # Seconds of a compilation after which memory is given back.
 
 def main(argv: list[str]) -> int:
   """Does one mode; the exit status."""
+  open_streams()
   if isinstance(sys.stdout, io.TextIOWrapper):  # It may not know a symbol.
     sys.stdout.reconfigure(errors="backslashreplace")
   overrides, argv = split(argv)
@@ -115,6 +112,20 @@ def main(argv: list[str]) -> int:
   if joined:
     processes.leave(status, together)
   return status
+
+
+def open_streams():
+  """Gives a process something to write to that was started without it.
+
+  Else the next file that is opened would be what C++ prints to.
+  """
+  for number, name in ((1, "stdout"), (2, "stderr")):
+    if getattr(sys, name) is None:
+      descriptor = os.open(os.devnull, os.O_WRONLY)
+      if descriptor != number:
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+      setattr(sys, name, os.fdopen(number, "w"))
 
 
 def split(argv: list[str]) -> tuple[list[tuple[str, str | bool]], list[str]]:
@@ -450,22 +461,7 @@ def prepare():
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   sys.unraisablehook = _tell
-  # What XLA has compiled is kept: the same program starts in a third of the
-  # time. JAX's own variables take precedence.
-  folder = platformdirs.user_cache_path("seqrnn") / "compiled" / _machine()
-  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
-
-
-def _machine() -> str:
-  """A name for what compiled code rests on: compiler and processor."""
-  try:
-    text = Path("/proc/cpuinfo").read_text()
-    facts = re.findall(r"^(?:model name|flags|Features)\s*: .*", text, re.M)
-  except OSError:
-    facts = [platform.processor()]
-  digest = hashlib.sha256("".join(sorted(set(facts))).encode()).hexdigest()
-  return f"jaxlib-{metadata.version('jaxlib')}-{digest[:12]}"
+  compiled.settle()
 
 
 def _tell(unraisable: Any):

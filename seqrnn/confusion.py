@@ -91,6 +91,6 @@ def _draw(
         fontsize=7,
         color="white" if shares[y, x] > 0.5 else "black",
       )
-  axes.set_title(title)
+  axes.set_title(title, parse_math=False)
   with files.written(workdir / "confusion.png", "wb") as file:
     figure.savefig(file, format="png", dpi=110)

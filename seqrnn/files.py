@@ -259,11 +259,10 @@ def lock(
     None: another process holds it.
 
   Raises:
-    MachineError: the file cannot be opened.
+    OSError: the file cannot be opened.
   """
   while True:
-    with writing(path):
-      file = path.open("ab+", buffering=0)
+    file = path.open("ab+", buffering=0)
     try:
       held = filelock.lock_descriptor(file.fileno(), blocking=False)
       if not held and wait:
@@ -301,7 +300,8 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
   Raises:
     MachineError: another process holds it, or it cannot be written.
   """
-  held = lock(path, wait)
+  with writing(path):
+    held = lock(path, wait)
   if held is None:
     with suppress(OSError):
       holder = visible(read(path, 100).decode(errors="replace"))

@@ -175,6 +175,6 @@ def draw(workdir: Path, measure: str):
     axes.set_ylabel(label)
     axes.legend()
     axes.grid(alpha=0.3)
-  figure.suptitle(workdir.name)
+  figure.suptitle(workdir.name, parse_math=False)
   with files.written(workdir / "history.png", "wb") as file:
     figure.savefig(file, format="png", dpi=110)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from seqrnn import files
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import MachineError, UserError, visible
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -112,11 +112,11 @@ def warn(path: Path):
   found = place(path)
   if not found.exists() and not _warned:
     _warned.append(path)
-    print(
+    line = (
       f"{path.parent}: has no {found.name}, so its files are not verified; an"
-      " older version wrote them, or it was deleted",
-      file=sys.stderr,
+      " older version wrote them, or it was deleted"
     )
+    print(visible(line), file=sys.stderr)
 
 
 def _matches(record: Sums, path: Path) -> bool:

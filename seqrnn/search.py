@@ -23,6 +23,7 @@ from typing import Any
 import jax
 
 from seqrnn import config as configs
+from seqrnn import manifest
 from seqrnn.config import Config
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment
@@ -126,7 +127,8 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
     if not record.exists():
       kept = copy.deepcopy(config)
       kept.search.storage = kept.search.workers = None  # Of this machine alone.
-      configs.save(kept, record)
+      manifest.write(workdir, {record.name: configs.encoded(kept)})
+    manifest.verify(record)
     old = configs.flat(config)  # What it is too old to know has not changed.
     for name in configs.flat(config.search.space):
       old[f"search.space.{name}"] = None  # Those it leaves out were not chosen.

@@ -86,7 +86,7 @@ def test_it_is_encoded_once(folder, source, encodings, monkeypatch):
   assert plain(read(source._replace(content=copy))) == first
   assert entries(folder) == [entry] and len(encodings) == 1
   # Nothing is written then, and nobody waited for.
-  monkeypatch.delattr(cache, "_lock")
+  monkeypatch.delattr(cache.files, "lock")
   assert plain(read(source)) == first
 
 
@@ -208,7 +208,9 @@ def test_a_killed_process_leaves_nothing_that_is_read(
   assert len(encodings) == 2
   # Another process might still write to it; an hour later none does.
   assert left.exists()
-  monkeypatch.setattr(cache.time, "time", lambda: left.stat().st_mtime + 3601)
+  monkeypatch.setattr(
+    cache.files.time, "time", lambda: left.stat().st_mtime + 3601
+  )
   read(source, "byte")
   assert not left.exists()
 

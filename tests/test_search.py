@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import optuna
 import pytest
@@ -28,8 +30,8 @@ import experiments
 import run
 from configs import base
 from seqrnn import config as configs
-from seqrnn import history, search, train
-from seqrnn.errors import UserError
+from seqrnn import files, history, search, train
+from seqrnn.errors import MachineError, UserError
 from seqrnn.progress import Progress
 from seqrnn.trials import pictures, space, study
 
@@ -363,6 +365,88 @@ def test_a_line_of_the_journal_that_was_cut_off_is_left_out(
   config.search.trials = 4
   run_search(config, tmp_path / "cut")
   assert table(tmp_path / "cut") == table(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_damaged_journal_is_refused_in_a_line(tmp_path, objective):
+  config = small(
+    tmp_path, {"search.method": "random", RATE: "log_uniform(1e-4, 1e-1)"}
+  )
+  objective(lambda c: c.optimizer.learning_rate)
+  config.search.trials = 2
+  run_search(config, tmp_path / "s")
+  journal = tmp_path / "s" / "trials.log"
+  whole = journal.read_bytes()
+  refused = 0
+  for place in range(0, len(whole) // 2, 37):
+    changed = whole[place] ^ 1
+    journal.write_bytes(whole[:place] + bytes([changed]) + whole[place + 1 :])
+    try:  # A digit of a loss is still a digit.
+      run_search(config, tmp_path / "s")
+    except MachineError as error:
+      refused += 1
+      assert re.match(
+        r".*/trials.log: is damaged \(.*; restore it, o", str(error)
+      )
+  assert refused
+
+
+@pytest.mark.parametrize("attempts", [1, 5])
+@pytest.mark.usefixtures("undrawn")
+def test_trouble_of_the_machine_fails_no_trial(tmp_path, objective, attempts):
+  """However often it comes, the trial is there to be gone on with."""
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+
+  def loss(_):
+    raise MachineError("checkpoints: no room for a checkpoint")
+
+  for _ in range(attempts):
+    objective(loss)
+    with pytest.raises(MachineError, match="no room for a checkpoint"):
+      run_search(config, tmp_path / "s")
+  objective(lambda c: c.optimizer.learning_rate)
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["finished"] * 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_that_another_process_trains_has_not_failed(
+  tmp_path, objective
+):
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+  lock = tmp_path / "s" / "trials" / "0000" / "lock"
+
+  def loss(config):
+    with files.locked(lock, "trained"):
+      return config.optimizer.learning_rate
+
+  def while_trained(config):
+    with files.locked(lock, "trained"):
+      return loss(config)
+
+  objective(while_trained)
+  with pytest.raises(MachineError, match="0000: is being trained by process"):
+    run_search(config, tmp_path / "s")
+  objective(loss)
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["finished"] * 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_without_memory_a_trial_is_given_up_in_the_end(tmp_path, objective):
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+
+  def loss(config):
+    if config.optimizer.learning_rate == 0.2:
+      raise jax.errors.JaxRuntimeError("INTERNAL: Out of memory allocating")
+    return 1.0
+
+  objective(loss)
+  for _ in range(3):
+    with pytest.raises(MachineError, match="0000: out of memory; the same"):
+      run_search(config, tmp_path / "s")
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["failed", "finished"]
 
 
 # A worker, which in its first trial waits for the other ones.

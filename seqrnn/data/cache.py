@@ -13,7 +13,6 @@ import secrets
 import struct
 import sys
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from seqrnn import files
 from seqrnn.data import encoding
 from seqrnn.data.encoding import Corpus, Encoded, Source
 from seqrnn.errors import UserError
@@ -32,7 +32,6 @@ _VERSION = 1  # Of the format, and of what a unit means.
 _SIZES = struct.Struct("<8sQQ")  # Magic, bytes of documents and of JSON.
 _CHECKSUM = struct.Struct("<I")
 _MAGIC = b"seqrnn\0\1"
-_ABANDONED = 3600.0  # Seconds after which nobody writes to a file any more.
 
 
 def size(sources: Sequence[Source]) -> int:
@@ -69,10 +68,12 @@ def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
     if path.exists() and (corpus := _load(path, unit)):
       return corpus
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(path.with_suffix(".lock")):
+    held = files.lock(path.with_suffix(".lock"), wait=True, waits=_say)
+    assert held is not None, "it was waited for"
+    with held:
       corpus = _load(path, unit) if path.exists() else None
       if corpus is None:
-        _sweep(folder)
+        files.sweep(folder)
         _write(path, sources, digests, unit, errors)
         corpus = _load(path, unit)
   except OSError as error:
@@ -92,29 +93,8 @@ def _digest(source: Source) -> str:
   return digest.hexdigest()
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-  """Holds a lock where the system has it; waits, and says so."""
-  with path.open("ab") as file:
-    try:
-      import fcntl
-
-      try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
-        print("waiting for a process that encodes this corpus", file=sys.stderr)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except (ImportError, OSError):
-      pass  # Then each encodes it for itself.
-    yield
-
-
-def _sweep(folder: Path):
-  """Removes what processes left that were killed."""
-  for path in folder.glob("*.tmp"):
-    with suppress(OSError):
-      if time.time() - path.stat().st_mtime > _ABANDONED:
-        path.unlink()
+def _say():
+  print("waiting for a process that encodes this corpus", file=sys.stderr)
 
 
 def _write(

@@ -239,8 +239,7 @@ def _strip(found: Findings, threshold: float) -> Figure:
   grid = np.full(rows * columns, np.nan)
   grid[: len(bits)] = bits
   names = [
-    # A dollar sign would begin a formula.
-    escaped(name).replace("$", r"\$")[: _WIDE if listed else _NARROW]
+    escaped(name)[: _WIDE if listed else _NARROW]
     for name in found.events(j, d, first, last)
   ]
   width = 11 if listed else max(5, 0.34 * columns + 1.5)
@@ -265,6 +264,7 @@ def _strip(found: Findings, threshold: float) -> Figure:
       fontsize=8 if listed else 7,
       color="white" if bits[n] > 0.5 * bits.max() else "black",
       weight="bold" if found.odd[start + first + n] else "normal",
+      parse_math=False,
     )
   axes.set_xticks([])
   places = [int(found.offsets[d]) + first + r * columns for r in range(rows)]
@@ -280,7 +280,8 @@ def _strip(found: Findings, threshold: float) -> Figure:
     axes.set_ylabel("line")
   limit = f"; bold: above {threshold / math.log(2):.1f} bits"
   axes.set_title(
-    escaped(found.sessions.names[j]).replace("$", r"\$")[:80]
-    + (limit if math.isfinite(threshold) else "")
+    escaped(found.sessions.names[j])[:80]
+    + (limit if math.isfinite(threshold) else ""),
+    parse_math=False,
   )
   return figure

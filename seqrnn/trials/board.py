@@ -9,9 +9,10 @@ from optuna.trial import TrialState
 from rich import box
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
-from seqrnn import files
+from seqrnn import files, manifest
 from seqrnn.trials.study import Search, rank
 
 _SHOWN = 12  # Rows of the table.
@@ -85,7 +86,7 @@ class Board:
       title += f", about {max(wait, 0) / 60:.0f} min left"
     # Four fields have room on 80 columns.
     table = Table(
-      title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0)
+      title=escape(title), box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0)
     )
     for name in ("trial", "state", "loss", "evaluations", *search.space):
       table.add_column(
@@ -134,6 +135,8 @@ def write(search: Search):
       )
   best = search.best()
   if best is not None:
-    config = (search.folder(best.number) / "config.json").read_bytes()
+    path = search.folder(best.number) / "config.json"
+    manifest.verify(path)
+    config = path.read_bytes()
     with files.written(search.workdir / "best.json", "wb") as file:
       file.write(config)

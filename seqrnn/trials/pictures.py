@@ -57,7 +57,7 @@ def draw(
   }
   drawn = {name: found for name, found in pictures.items() if found is not None}
   for name, figure in drawn.items():
-    figure.suptitle(workdir.name)
+    figure.suptitle(workdir.name, parse_math=False)
     with files.written(workdir / f"search-{name}", "wb") as file:
       figure.savefig(file, format="png", dpi=110)
   return [f"search-{name}" for name in drawn]
@@ -67,6 +67,11 @@ def _figure(width: float, height: float) -> Figure:
   figure = Figure(figsize=(width, height), layout="constrained")
   FigureCanvasAgg(figure)
   return figure
+
+
+def _plain(choice: Any) -> str:
+  """A choice as a label; a dollar sign would begin a formula."""
+  return str(choice).replace("$", r"\$")
 
 
 def _value(trial: FrozenTrial) -> float:
@@ -205,7 +210,7 @@ def _places(axes: Axes, found: Any, values: list[Any], way: str) -> list[float]:
     way: the axis.
   """
   if isinstance(found, CategoricalDistribution):
-    names = [str(choice) for choice in found.choices]
+    names = [_plain(choice) for choice in found.choices]
     ticks = {f"{way}ticks": range(len(names)), f"{way}ticklabels": names}
     axes.set(**ticks)
     return [found.to_internal_repr(value) for value in values]
@@ -249,7 +254,7 @@ def _parallel(
   for name, found in space.items():
     values = [trial.params[name] for trial in trials]
     if isinstance(found, CategoricalDistribution):
-      labels = [str(choice) for choice in found.choices]
+      labels = [_plain(choice) for choice in found.choices]
       y = np.array([found.to_internal_repr(v) for v in values])
       low, high = 0, max(len(labels) - 1, 1)
       ticks = list(enumerate(labels))

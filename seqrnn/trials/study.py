@@ -1,12 +1,11 @@
 """The trials of a search: proposed, claimed, kept by Optuna."""
 
-import fcntl
 import itertools
 import math
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,12 +19,14 @@ from optuna.distributions import (
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from seqrnn import files
 from seqrnn.config import Config
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Experiment
 from seqrnn.trials import space
 
 LADDER = [float(f"1e-{power}") for power in range(8)]  # Of the coarse method.
+_NAME_LIMIT = 4096  # Bytes of a study's name.
 _ATTEMPTS = 3  # At going on from the same evaluation, by processes that died.
 
 
@@ -77,6 +78,32 @@ def rank(trial: FrozenTrial) -> tuple[int, float]:
   order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
   value = math.inf if trial.value is None else trial.value
   return order.index(trial.state), value
+
+
+class _Journal(journal.JournalFileBackend):
+  """Optuna's, whose faults are told in a line."""
+
+  def __init__(self, path: Path):
+    super().__init__(str(path), _Lock(path))
+    self._path = path
+
+  def append_logs(self, logs: list[dict[str, Any]]):
+    with files.writing(self._path):
+      super().append_logs(logs)
+
+  def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+    found = super().read_logs(log_number_from)
+    try:
+      yield from found
+    except ValueError as error:  # A line is not JSON, or not UTF-8.
+      raise _damaged(self._path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> MachineError:
+  return MachineError(
+    f"{path}: is damaged ({type(error).__name__}: {error}); restore it, or name"
+    " another --workdir"
+  )
 
 
 class _Lock(journal.JournalFileOpenLock):  # Network file systems know it.
@@ -133,26 +160,29 @@ def begin(
   try:
     # Two processes may not make the tables of a database at once.
     with alone(workdir) as file:
-      name = file.read()
+      name = file.read(_NAME_LIMIT).decode("utf-8", "replace")
       if not name:
         # Its own: others may be in a database. It rests on no path, for
         # machines may see the workdir in different places.
         name = f"{workdir.name} {secrets.token_hex(8)}"
         if (workdir / "trials").exists():  # Of a version without such names.
           name = workdir.as_posix()
-        file.write(name)
+        with files.writing(workdir / "search.lock"):
+          file.write(name.encode())
       if url is None:
-        storage = optuna.storages.JournalStorage(
-          journal.JournalFileBackend(str(path), _Lock(path))
-        )
+        storage = optuna.storages.JournalStorage(_Journal(path))
       else:
         storage = optuna.storages.RDBStorage(url)
       study = optuna.create_study(
         storage=storage, study_name=name, pruner=pruner, load_if_exists=True
       )
+  except UserError:
+    raise
   except Exception as error:
-    if url is None:
+    if url is None and isinstance(error, OSError):
       raise
+    if url is None:  # A journal whose lines make no sense.
+      raise _damaged(path, error) from None
     raise UserError(
       f"config.search.storage: cannot be opened ({type(error).__name__}); an"
       " SQLAlchemy URL, as sqlite:////absolute/path.db"
@@ -208,12 +238,12 @@ def next_rate(losses: dict[float, float]) -> float | None:
   return None
 
 
-def claim(search: Search) -> tuple[Trial, Any] | None:
+def claim(search: Search) -> tuple[Trial, files.Lock] | None:
   """A trial of this process's own: one that a killed one left, or a new one.
 
   Returns:
-    the trial, and the file whose lock is held until it is closed; None: there
-    is none to begin now.
+    the trial, and the lock that is held until it is closed; None: there is
+    none to begin now.
   """
   with alone(search.workdir):
     trials = search.trials()
@@ -251,16 +281,16 @@ def claim(search: Search) -> tuple[Trial, Any] | None:
     return _draw(search, trial), lock
 
 
-def _lock(folder: Path) -> Any:
-  """The file by which a process holds a trial; None: another one does."""
+def release(trial: Trial):
+  """Takes back the attempt at a trial that the machine was in the way of."""
+  reached, attempts = trial.user_attrs["attempts"]
+  trial.set_user_attr("attempts", (reached, attempts - 1))
+
+
+def _lock(folder: Path) -> files.Lock | None:
+  """The lock by which a process holds a trial; None: another one does."""
   folder.mkdir(parents=True, exist_ok=True)
-  file = (folder / "worker").open("ab")
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    file.close()
-    return None
-  return file
+  return files.lock(folder / "worker")
 
 
 def _draw(search: Search, trial: Trial) -> Trial:
@@ -285,13 +315,13 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
 
 
 @contextmanager
-def alone(workdir: Path) -> Iterator[IO[str]]:
+def alone(workdir: Path) -> Iterator[IO[bytes]]:
   """One process at a time chooses a trial, or writes what was found.
 
   It has the file search.lock, in which the name of the study stands.
   """
-  with (workdir / "search.lock").open("a+") as file:
-    with suppress(OSError):  # Some network file systems have no locks.
-      fcntl.flock(file, fcntl.LOCK_EX)
-    file.seek(0)
-    yield file
+  held = files.lock(workdir / "search.lock", wait=True)
+  assert held is not None, "it was waited for"
+  with held:
+    held.file.seek(0)
+    yield held.file

@@ -14,15 +14,16 @@ from typing import Any
 import jax
 from optuna.trial import Trial, TrialState
 
+from seqrnn import compiled, train
 from seqrnn import config as configs
-from seqrnn import train
 from seqrnn.config import Config
-from seqrnn.errors import Interrupted, UserError
+from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.experiment import Experiment
 from seqrnn.history import read_rows
 from seqrnn.trials import board, space, study
 from seqrnn.trials.study import Search, alone
 
+_TIMES = ("seconds", "evaluation_seconds", "symbols")
 _STARTS = 8  # Of a worker that was killed.
 
 
@@ -56,6 +57,7 @@ def run_trial(search: Search, trial: Trial, show: Callable[[], None]):
 
   Raises:
     Interrupted: as train.run; the trial goes on later.
+    MachineError: no field is wrong, and it goes on later, too.
   """
   folder = search.folder(trial.number)
   told = set(search.trials()[trial.number].intermediate_values)
@@ -78,25 +80,42 @@ def run_trial(search: Search, trial: Trial, show: Callable[[], None]):
       with redirect_stdout(log), redirect_stderr(log):
         value = train.run(search.build, config, folder, watch)["best"]
       state = TrialState.COMPLETE
-    except Exception as error:
-      own = isinstance(error, UserError | MemoryError)
-      if not own and "Out of memory" not in str(error):
-        raise
+    except MachineError:
+      with suppress(OSError, MachineError):  # As long as the disk is full.
+        study.release(trial)
+      raise
+    except UserError as error:
       trial.set_user_attr("error", str(error))
+    except Exception as error:
+      if not isinstance(error, MemoryError) and not _no_memory(error):
+        raise
+      # It counts as an attempt: with less memory in use it may go through.
+      raise MachineError(
+        f"{folder}: out of memory; the same command tries it again"
+      ) from None
   if pruned:
     state, value = TrialState.PRUNED, None
-  timing = read_rows(folder / "timing.csv")
+  timing = read_rows(folder / "timing.csv", *_TIMES)
   seconds = sum(
     float(row["seconds"]) + float(row["evaluation_seconds"]) for row in timing
   )
   trial.set_user_attr("seconds", seconds)
-  trial.set_user_attr("symbols", sum(int(row["symbols"]) for row in timing))
+  trial.set_user_attr(
+    "symbols", sum(int(float(row["symbols"])) for row in timing)
+  )
   with alone(search.workdir):
     search.study.tell(trial, value, state)
     board.write(search)
   show()
   if list(search.space) != [space.LEARNING_RATE]:
     jax.clear_caches()  # Other trials have other programs.
+  compiled.prune()
+
+
+def _no_memory(error: Exception) -> bool:
+  """Whether XLA had no memory for a program."""
+  jaxs = isinstance(error, jax.errors.JaxRuntimeError)
+  return jaxs and "Out of memory" in str(error)
 
 
 def oversee(search: Search, count: int, show: Callable[[], None]):
