@@ -98,10 +98,10 @@ def get_config() -> ml_collections.ConfigDict:
   # printed when training starts.
   data.offset = 0
   # Draw the offset of each document anew each epoch. What is before it is the
-  # first window, which is shorter: each symbol is trained on as often as with
-  # no offset, and each epoch has as many steps. Windows that must be whole
-  # (many_to_one, classification) end with the document instead. A document that
-  # fits into a window is never cut.
+  # first window, which is shorter: each symbol is trained on as often as
+  # without an offset, and each epoch has as many steps. Windows that must be
+  # whole (many_to_one, classification) end with the document instead. A
+  # document that fits into a window is never cut.
   data.random_offset = False
   # How many lengths batches may have, each of windows of similar length: for
   # documents of fewer symbols than the window. None: all have the window's.
@@ -264,10 +264,22 @@ def get_config() -> ml_collections.ConfigDict:
   config.predict = predict = ml_collections.ConfigDict()
   predict.split = "validation"  # Or one of the next two.
   predict.text = placeholder(str)  # A text typed on the command line.
-  predict.path = placeholder(str)  # A file.
+  # A file, a glob or a folder, in the form of data.format and data.unit as in
+  # training. Labels or tags may be missing: a line without a tab (tab), a first
+  # word that is no label of the run (space), no such field (csv, jsonl), a name
+  # that is none (folders, files), one column (columns), _ (conllu). With
+  # data.format=text: a text a line, or a sentence a line of words. With
+  # data.source=packages a text is a whole file. predict.text likewise: where
+  # the texts of data.format are lines, each line of it is a text.
+  predict.path = placeholder(str)
   predict.gap = "_"  # Gap model: what marks a gap in text or path.
   predict.top_k = 5
-  predict.sequences = 3  # How many sequences of a split or file.
+  # How many sequences of a split are predicted, and of a file shown. All that
+  # are predicted are in predictions.csv, with the truth as the data have it,
+  # also where training has not seen it: the surprisal_nats of a label is then
+  # inf; a symbol is read as <unknown>, which is right for it in --mode=evaluate.
+  # Without a known truth, truth and surprisal_nats are empty.
+  predict.sequences = 3
   predict.symbols = 40  # How many symbols of each the table shows.
 
   config.sample = sample = ml_collections.ConfigDict()

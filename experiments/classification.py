@@ -198,6 +198,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       if len(text) > _TEXT:
         text = f"{text[:_TEXT]}..."
       table.add_row(shown(text), truth, likely)
+    more = len(found) - config.predict.sequences
+    if more > 0:
+      table.caption = f"... {more:,} more in predictions.csv"
     return table
 
   return Experiment(

@@ -167,12 +167,14 @@ def fill(
   Each symbol filled is then context for the others.
 
   Returns:
-    the text filled, and the ids put in with their probabilities, in order.
+    the texts filled, a line each, and the ids put in with their probabilities,
+    in order.
   """
   symbols = experiment.vocabularies["symbols"]
   surest = _chooser(experiment.predict)
-  filled, put = [], []
-  for batch in experiment.batches(documents, 0, ordered=True):
+  filled: dict[int, list[int]] = {}
+  put = []
+  for batch in experiment.batches(documents, 0, ordered=True, named=True):
     inputs_BT = batch["inputs"].copy()
     gaps_BT = inputs_BT == UNKNOWN
     chances_BT = np.zeros(inputs_BT.shape)
@@ -183,11 +185,13 @@ def fill(
       places = chance_BT[rows].argmax(1)
       inputs_BT[rows, places] = best_BT[rows, places]
       chances_BT[rows, places] = chance_BT[rows, places]
-    filled.append(inputs_BT[inputs_BT != PAD])
+    for row, document in enumerate(batch["document"].tolist()):
+      ids = inputs_BT[row]
+      filled.setdefault(document, []).extend(ids[ids != PAD].tolist())
     put += zip(
       inputs_BT[gaps_BT].tolist(), chances_BT[gaps_BT].tolist(), strict=True
     )
-  return symbols.text(np.concatenate(filled)), put
+  return "\n".join(map(symbols.text, filled.values())), put
 
 
 def _ask(

@@ -244,8 +244,16 @@ def prime_ids(
 
   A model that knows where documents begin starts there. Another one needs a
   symbol to start from: without a prime each stream draws its own.
+
+  Raises:
+    UserError: the prime is not one sequence: sessions are lines.
   """
   documents = from_text(prime, symbols.unit) if prime else []
+  if prime and len(documents) != 1:
+    raise UserError(
+      f"config.sample.prime={prime!r}: has {len(documents)} sequences of"
+      f" data.unit={symbols.unit}; a sample has one to go on from"
+    )
   tokens = documents[0].symbols if documents else ""
   ids = symbols.encode(tokens)
   if boundaries:

@@ -160,6 +160,39 @@ def test_a_split_is_predicted_with_its_truth(trained, capsys):
   assert len(rows) == 3 and "labels by probability" in capsys.readouterr().out
 
 
+def test_predictions_give_the_accuracy_that_evaluation_gives(trained):
+  config = trained.config.copy_and_resolve_references()
+  config.predict.update({"split": "test", "sequences": 10**6})
+  predict.run(experiments.build, config, trained.workdir)
+  with (trained.workdir / "predictions.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  right = [row["truth"] == row["label_1"] for row in rows]
+  figures = trained.evaluate("test")
+  assert figures["accuracy"] == pytest.approx(np.mean(right))
+  assert np.mean(right) < 1
+  unseen = [row for row in rows if row["truth"] == "never seen"]
+  assert unseen and {row["surprisal_nats"] for row in unseen} == {"inf"}
+
+
+def test_a_file_has_labels_or_none(trained, tmp_path, capsys):
+  (tmp_path / "f").write_text("low\taabbcc\nxyzzy\nnew\tb\u00e9\n")
+  config = trained.config.copy_and_resolve_references()
+  config.predict.path = str(tmp_path / "f")
+  config.predict.sequences = 2
+  predict.run(experiments.build, config, trained.workdir)
+  with (trained.workdir / "predictions.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  assert [(row["truth"], row["input"]) for row in rows] == [
+    ("low", "aabbcc"),
+    ("", "xyzzy"),
+    ("new", "b\u00e9"),
+  ]
+  out, err = capsys.readouterr()
+  assert "aabbcc" in out and "b\u00e9" not in out
+  assert "1 more in predictions.csv" in out
+  assert err == f"{tmp_path / 'f'}: read as unknown: '\u00e9'\n"
+
+
 @pytest.mark.parametrize("buckets", [None, 3])
 @pytest.mark.parametrize("keep", ["all", "first", "last"])
 def test_windows_have_the_label_of_their_text(config, keep, buckets):

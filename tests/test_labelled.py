@@ -185,6 +185,44 @@ def test_equal_texts_stay_on_one_side(tmp_path):
   assert all(sides) and len(set.union(*sides)) == sum(map(len, sides))
 
 
+# A form, files without labels or with some, and what is read of them.
+ASKED = {
+  "tab": ({"f": "x y\nb\tz\n"}, [("", "x y"), ("b", "z")]),
+  "space": ({"f": "x y\nb z\n"}, [("", "x y"), ("b", "z")]),
+  "csv": ({"f": "text,more\nx,1\n"}, [("", "x")]),
+  "jsonl": ({"f": '{"text": "x"}\n{"text": "z", "label": "b"}'}, "xbz"),
+  "folders": ({"b/f": "x\ny", "new/f": "z"}, [("b", "x\ny"), ("", "z")]),
+  "files": ({"b.txt": "x\ny", "new": "z"}, "bxbyz"),
+  "text": ({"f": "x y\nb\tz\n"}, [("", "x y"), ("", "b\tz")]),
+}
+
+
+@pytest.mark.parametrize("form", ASKED)
+def test_what_is_asked_about_need_not_be_labelled(tmp_path, form):
+  files, expected = ASKED[form]
+  for name, content in files.items():
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+  data = tiny(tmp_path, {"data.format": form}).data
+  corpus = corpora.read_asked("x", str(tmp_path / "data"), data, {"a", "b"})
+  found = documents(corpus)
+  own = [""] * len(found) if corpus.labels is None else labels(corpus)
+  found = list(zip(own, found, strict=True))
+  if isinstance(expected, str):
+    found = "".join(map("".join, found))
+  assert found == expected
+
+
+def test_a_table_of_events_is_asked_about_by_its_sessions(tmp_path):
+  (tmp_path / "f").write_text("session,event\nx,a\ny,b\nx,c d\n")
+  fields = {"data.unit": "session", "data.format": "csv"}
+  data = tiny(tmp_path, fields).data
+  corpus = corpora.read_asked("x", str(tmp_path / "f"), data)
+  assert list(corpus.names) == ["x", "y"]
+  assert documents(corpus) == [["a", "c d"], ["b"]]
+
+
 def test_packages_are_held_out_by_the_file(tmp_path):
   config = tiny(tmp_path, {"data.source": "packages"})
   reader = splits.reader(config)

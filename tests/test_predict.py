@@ -100,3 +100,23 @@ def test_a_language_model_says_what_comes_next(tmp_path, capsys):
   # After begin, a, b and the unknown symbol, whose name stays; the last answer
   # is open.
   assert [row["truth"] for row in found] == ["a", "b", "\u00e9", ""]
+
+
+def test_each_line_of_sessions_is_a_sequence(tmp_path, capsys):
+  (tmp_path / "f").write_text("a b c\n" * 50)
+  fields = {
+    "task": "gap_model",
+    "data.path": str(tmp_path / "f"),
+    "data.unit": "session",
+    "train.max_steps": 1,
+  }
+  config = tiny(tmp_path, fields)
+  train.run(experiments.build, config, tmp_path / "run")
+  config.predict.text = "a b\nc _ b\na c"
+  found = predict.run(experiments.build, config, tmp_path / "run")
+  assert [p.document for p in found] == [0, 1, 2]
+  assert [p.text("session") for p in found] == ["a b", "c \ufffd b", "a c"]
+  assert [p.truth for p in found] == [["a", "b"], ["c", "", "b"], ["a", "c"]]
+  [filled] = capsys.readouterr().out.partition("filled: ")[2].split("gap 1")[:1]
+  lines = [line.split() for line in filled.strip().splitlines()]
+  assert [lines[0], lines[2]] == [["a", "b"], ["a", "c"]]

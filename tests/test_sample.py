@@ -9,6 +9,7 @@ from conftest import tiny
 import experiments
 from seqrnn import sample
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder
 
 
@@ -145,6 +146,11 @@ def test_primes():
   assert unknown == ["z"]
   ids, unknown = sample.prime_ids(symbols, "ab", False, 1, 0)
   assert ids.tolist() == [[4, 5]] and not unknown
+  with pytest.raises(
+    UserError, match=r"^config\.sample\.prime='a\\nb': has 2 s"
+  ):
+    events = Vocabulary("session", ("a", "b"))
+    sample.prime_ids(events, "a\nb", True, 1, 0)
   ids, _ = sample.prime_ids(symbols, "", True, 1, 0)
   assert ids.tolist() == [[BEGIN]]
   ids, _ = sample.prime_ids(symbols, "", False, 200, 0)

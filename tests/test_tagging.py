@@ -160,6 +160,110 @@ def test_characters_tell_of_words_never_seen(tmp_path, capsys):
   assert [row["label_1"] for row in rows] == ["X", "Y"]
 
 
+def sentences(rng, count, kinds):
+  """Names, which a word in capitals begins; the tags of one are a span."""
+  lines = []
+  for _ in range(count):
+    for _ in range(rng.randint(1, 4)):
+      lines += [f"{rng.choice(['a', 'the', 'of'])} O"] * rng.randint(0, 2)
+      kind = rng.choice(kinds)
+      lines.append(f"{kind}{rng.randint(0, 3)} B-{kind}")
+      lines += [f"{kind.lower()} I-{kind}"] * rng.randint(0, 2)
+    lines.append("")
+  return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory):
+  """Has learned two kinds of spans a little; its test split has a third one."""
+  folder, rng = tmp_path_factory.mktemp("spans"), random.Random(4)
+  fields = {}
+  for split, kinds in (("train", "PQ"), ("validation", "PQ"), ("test", "PQR")):
+    (folder / split).write_text(sentences(rng, 40, [*kinds]))
+    fields[f"data.{split}_path"] = str(folder / split)
+  fields |= {
+    "task": "tagging",
+    "data.path": None,
+    "data.format": "columns",
+    "data.unit": "word",
+    "optimizer.learning_rate": 0.02,
+    "train.epochs": 2,
+  }
+  config = tiny(folder, fields)
+  train.run(experiments.build, config, folder / "run")
+  return experiments.load(folder / "run")
+
+
+def predicted(run, **settings):
+  """The rows of predictions.csv, sequence by sequence."""
+  config = run.config.copy_and_resolve_references()
+  config.predict.update(settings)
+  predict.run(experiments.build, config, run.workdir)
+  with (run.workdir / "predictions.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  found = {}
+  for row in rows:
+    found.setdefault(row["sequence"], []).append(row)
+  return list(found.values())
+
+
+def test_predictions_give_the_figures_that_evaluation_gives(tagger):
+  rows = predicted(tagger, split="test", sequences=10**6)
+  both = true = guessed = right = total = 0
+  for sequence in rows:
+    a, b = (
+      set(spans([row[name] for row in sequence]))
+      for name in ("truth", "label_1")
+    )
+    both, true, guessed = both + len(a & b), true + len(a), guessed + len(b)
+    right += sum(row["truth"] == row["label_1"] for row in sequence)
+    total += len(sequence)
+    for row in sequence:
+      assert (row["surprisal_nats"] == "inf") == (row["truth"][2:] == "R")
+  tags = [row["truth"] for sequence in rows for row in sequence]
+  assert "I-R" in tags and 0 < both < true
+  figures = tagger.evaluate("test")
+  assert figures["f1"] == pytest.approx(2 * both / (true + guessed), rel=1e-6)
+  assert figures["recall"] == pytest.approx(both / true, rel=1e-6)
+  assert figures["accuracy"] == pytest.approx(right / total, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("content", "truth"),
+  [
+    ("a O\nZebra B-P\n\nthe O\n", [["O", "B-P"], ["O"]]),
+    ("a\nZebra\n\n\nthe", [["", ""], [""]]),
+  ],
+)
+def test_a_file_is_tagged_as_those_of_training(
+  tagger, tmp_path, capsys, content, truth
+):
+  (tmp_path / "f").write_text(content)
+  rows = predicted(tagger, path=str(tmp_path / "f"))
+  words = [["a", "Zebra"], ["the"]]
+  assert [[row["input"] for row in sequence] for sequence in rows] == words
+  assert [[row["truth"] for row in sequence] for sequence in rows] == truth
+  out, err = capsys.readouterr()
+  assert "Zebra" in out and "<unknown>" not in out
+  assert err == f"{tmp_path / 'f'}: read as unknown: 'Zebra'\n"
+
+
+def test_a_plain_text_has_a_sentence_a_line(tagger, tmp_path):
+  (tmp_path / "f").write_text("a  P1 p\n\nthe Zebra\n")
+  with pytest.raises(UserError, match="f:1: has 3 .*; data.format=text reads"):
+    predicted(tagger, path=str(tmp_path / "f"))
+  config = tagger.config.copy_and_resolve_references()
+  config.data.format = "text"
+  words = [["a", "P1", "p"], ["the", "Zebra"]]
+  for run, how in (
+    (tagger._replace(config=config), {"path": str(tmp_path / "f")}),
+    (tagger, {"text": "a P1 p\nthe Zebra"}),
+  ):
+    rows = predicted(run, **how)
+    assert [[row["input"] for row in sequence] for sequence in rows] == words
+    assert {row["truth"] for sequence in rows for row in sequence} == {""}
+
+
 @pytest.fixture
 def words(tmp_path):
   """Fields for words with tags, read by their characters, too."""
