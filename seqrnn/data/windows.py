@@ -123,14 +123,9 @@ def windows(
   """
   bounds = sequences.bounds
   rest = np.diff(bounds) - offset
-  if full:
-    counts = np.maximum(rest - length, 0) // step + 1
-  else:
-    counts = 1 + -(-np.maximum(rest - length, 0) // step)
-    counts = np.minimum(counts, 1 + (rest - minimum) // step)
-  counts = np.where(rest < minimum, 0, counts)
-  if keep != "all":
-    counts = np.minimum(counts, 1)
+  counts = count(
+    rest, length=length, step=step, full=full, minimum=minimum, keep=keep
+  )
   total = int(counts.sum())
   if not total:
     raise UserError(
@@ -200,8 +195,27 @@ def windows(
       "place": np.pad(begin, missing),
     }
 
-  count = -(-samples // batch_size)
-  return Batches(count, batch_size, make, sequences.distinct)
+  number_of_batches = -(-samples // batch_size)
+  return Batches(number_of_batches, batch_size, make, sequences.distinct)
+
+
+def count(
+  sizes: np.ndarray,
+  *,
+  length: int,
+  step: int,
+  full: bool = False,
+  minimum: int = 2,
+  keep: str = "all",
+) -> np.ndarray:
+  """How many windows documents of these sizes have; as `windows`."""
+  if full:
+    counts = np.maximum(sizes - length, 0) // step + 1
+  else:
+    counts = 1 + -(-np.maximum(sizes - length, 0) // step)
+    counts = np.minimum(counts, 1 + (sizes - minimum) // step)
+  counts = np.where(sizes < minimum, 0, counts)
+  return counts if keep == "all" else np.minimum(counts, 1)
 
 
 def _lengths(
