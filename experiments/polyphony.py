@@ -16,7 +16,7 @@ from seqrnn import metrics, models
 from seqrnn.config import Config
 from seqrnn.data import music
 from seqrnn.data.segments import cut, skipped
-from seqrnn.data.streams import streams
+from seqrnn.data.streams import fitted, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches
 from seqrnn.experiment import Batch, Decoder, Experiment
@@ -79,9 +79,10 @@ def build(config: Config, vocabularies: dict) -> Experiment:
       length = min(data.window + 1, longest)
       made = cut(config, sequences, split, epoch, length=length, minimum=2)
     else:
-      made = streams(
-        sequences, batch_size=train.batch_size, window=data.window, whole=True
+      rows, window = fitted(
+        sequences, train.batch_size, data.window, whole=True
       )
+      made = streams(sequences, batch_size=rows, window=window, whole=True)
 
     def targets(batch: Batch) -> Batch:
       segment = batch["segment"]

@@ -502,10 +502,7 @@ _SHARE = _number(lambda v: 0 <= v < 1, "from 0 to below 1")
 _BETWEEN = _number(lambda v: 0 < v < 1, "above 0, below 1")
 _UP_TO_1 = _number(lambda v: 0 < v <= 1, "above 0 and at most 1")
 # Logits divided by less may be infinite.
-_TEMPERATURE = (
-  lambda v: _FINITE[0](v) and (v == 0 or v >= 1e-30),
-  "0 or from 1e-30",
-)
+_TEMPERATURE = _number(lambda v: v == 0 or v >= 1e-30, "0, or from 1e-30")
 _SPLITS = _choice("train", "validation", "test")
 
 # What each field may hold; only its default is said elsewhere.
@@ -665,7 +662,7 @@ RULES: dict[str, Rule] = {
   "predict.symbols": _WHOLE,
   "sample.temperature": (
     lambda v: isinstance(v, tuple) and v != () and all(map(_TEMPERATURE[0], v)),
-    f"must be one or several numbers, each {_TEMPERATURE[1]}",
+    "must be one or several numbers from 0, those above 0 at least 1e-30",
   ),
   "sample.length": _WHOLE,
   "sample.streams": _WHOLE,

@@ -89,19 +89,35 @@ class Diverged(Exception):
     self.step = step
 
 
+class Caught(list[int]):
+  """Signals that came, by their numbers.
+
+  Attributes:
+    at_once: whether the next one raises KeyboardInterrupt.
+  """
+
+  at_once = False
+
+
 @contextmanager
-def signals() -> Iterator[list[int]]:
-  """Collects SIGINT and SIGTERM instead of dying of them."""
-  caught: list[int] = []
+def signals() -> Iterator[Caught]:
+  """Collects SIGINT and SIGTERM instead of dying of them.
+
+  One that was caught around this context and not yet heeded counts here, too.
+  """
+  caught = Caught()
   if threading.current_thread() is not threading.main_thread():
     yield caught
     return
 
   def note(number, _):
-    if caught and number == signal.SIGINT:
-      raise KeyboardInterrupt  # The second one is meant.
+    again = bool(caught) and number == signal.SIGINT
     caught.append(number)
+    if again or caught.at_once:
+      raise KeyboardInterrupt
 
+  note.caught = caught
+  caught += getattr(signal.getsignal(signal.SIGTERM), "caught", ())
   before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
   try:
     yield caught
@@ -212,9 +228,7 @@ def read_position(folder: Path) -> Position:
     raise UserError(f"{folder / 'position'}: {error}") from None
 
 
-def loop(
-  training: Training, state: State, position: Position, caught: list[int]
-):
+def loop(training: Training, state: State, position: Position, caught: Caught):
   """Trains until the steps are done, nothing gains, or a signal is caught.
 
   `position` is brought up to date. What happens after a step follows from
@@ -222,19 +236,21 @@ def loop(
 
   Raises:
     Interrupted: a signal was caught, and a checkpoint is on disk.
+    KeyboardInterrupt: it came while the first step was compiled.
     Diverged: something is not finite, and nothing of it is on disk.
     UserError: the position is in no epoch of this config.
   """
   experiment, config, mesh = training.experiment, training.config, training.mesh
-  B = config.train.batch_size
-  own = sharding.here(B, mesh)
   evaluate = evaluator(experiment, mesh)
   validation = experiment.batches("validation", 0)
+  batches = experiment.batches("train", position.epoch)
+  B = batches.batch_size  # At most that of the config.
+  own = sharding.here(B, mesh)
 
   def epoch_batches():
     return experiment.batches("train", position.epoch).rows(*own)
 
-  batches = epoch_batches()
+  batches = batches.rows(*own)
   if position.batch >= len(batches):
     raise UserError(
       f"{training.workdir}: was saved at batch {position.batch} of an epoch,"
@@ -243,6 +259,7 @@ def loop(
     )
   agree = sharding.Agreement(mesh)
   first = sharding.is_first()
+  begun = position.step
   stopped = 0
   enough = False
   drawn = time.monotonic()
@@ -296,7 +313,10 @@ def loop(
       if batches is None:  # The epoch before is evaluated and saved by now.
         batches = epoch_batches()
       rows = batches[position.batch]
+      # Compiling may take minutes, after which nothing is there to be saved.
+      caught.at_once = position.step == begun and jax.process_count() == 1
       state, loss = training.step(state, sharding.put(rows, B, mesh))
+      caught.at_once = False
       symbols = float(rows["weights"].sum()) * jax.process_count()
       earlier = progress.step(loss, symbols)
       if earlier is not None and not math.isfinite(earlier):
@@ -310,19 +330,28 @@ def loop(
       now = every is not None and position.step % every == 0
       if now and not due(config, position):
         save(training, state, position)
-  if stopped:
+  if stopped and position.step:
     save(training, state, position)
   training.checkpoints.wait()
   if first:
     training.check()
     draw(training.workdir, experiment.measure)
   if stopped:
-    name = signal.Signals(stopped).name
-    raise Interrupted(
-      f"stopped by {name} and saved at step {position.step}; the same command,"
-      f" or --workdir={training.workdir}, goes on from there",
-      status=128 + stopped,
-    )
+    raise interrupted(training, position, stopped)
+
+
+def interrupted(
+  training: Training, position: Position, number: int
+) -> Interrupted:
+  """What to say of a signal that ends a run, whose position is on disk."""
+  where = "before the first step"
+  if position.step:
+    where = f"and saved at step {position.step}"
+  return Interrupted(
+    f"stopped by {signal.Signals(number).name} {where}; the same command, or"
+    f" --workdir={training.workdir}, goes on from there",
+    status=128 + number,
+  )
 
 
 def train(training: Training, state: State, position: Position) -> Position:
@@ -339,6 +368,10 @@ def train(training: Training, state: State, position: Position) -> Position:
       try:
         loop(training, state, position, caught)
         return position
+      except KeyboardInterrupt:
+        if not caught.at_once:
+          raise
+        raise interrupted(training, position, caught[-1]) from None
       except Diverged as diverged:
         training.checkpoints.wait()
         state, position = roll_back(training, diverged.step, rollbacks)

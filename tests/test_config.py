@@ -279,7 +279,7 @@ def test_a_temperature_divides_logits_that_stay_finite(config):
   configs.check(config)
   for low in (1e-31, 1e-39, 1e-320):
     config.sample.temperature = (1.0, low)
-    with pytest.raises(UserError, match="each 0 or from 1e-30"):
+    with pytest.raises(UserError, match="those above 0 at least 1e-30"):
       configs.check(config)
   config.sample.temperature = (1.0,)
   config.optimizer.update(name="sgd", nesterov=True, momentum=1e-40)

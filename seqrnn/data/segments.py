@@ -13,9 +13,9 @@ from seqrnn.config import Config
 from seqrnn.data.encoding import Document
 from seqrnn.data.sequences import Sequences, as_read, checksum, encode, once
 from seqrnn.data.splits import Pieces, given, reader
-from seqrnn.data.streams import streams
+from seqrnn.data.streams import fitted, streams
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.data.windows import Arrays, Batches, left_out, windows
+from seqrnn.data.windows import Arrays, Batches, Shape, left_out, windows
 
 
 class Segments:
@@ -116,8 +116,9 @@ class Segments:
     Args:
       split: or documents given.
       epoch: of training.
-      batch_size: None: that of training. A stream's rows stay as they are.
-        Where it is given, batches hold `document` and `place`, too.
+      batch_size: None: that of training, or the number of windows where it is
+        less. A stream's rows stay as they are. Where it is given, batches hold
+        `document` and `place`, too.
       ordered: one document after the other, whatever `data.buckets` and
         `data.repeats` say.
       placed: batches hold `document` and `place` in any case.
@@ -186,21 +187,22 @@ def cut(
     and batch_size is None
     and not ordered
   )
-  samples = train.samples_per_epoch
-  if train.batches_per_epoch is not None:
-    samples = train.batches_per_epoch * train.batch_size
+  samples, batches_per_epoch = train.samples_per_epoch, train.batches_per_epoch
   if data.stateful:
     # Rows are parts of the whole: a text given on its own is one stream.
     rows = train.batch_size if isinstance(split, str) else 1
-    count = None
-    if training and samples is not None:
-      count = -(-samples // train.batch_size)
+    steps = None
+    if training:
+      steps = batches_per_epoch
+      if samples is not None:
+        steps = -(-samples // train.batch_size)
+    rows, window = fitted(sequences, rows, data.window)
     batches = streams(
       sequences,
       batch_size=rows,
-      window=data.window,
-      first=epoch * count if count else 0,
-      count=count,
+      window=window,
+      first=epoch * steps if steps else 0,
+      count=steps,
     )
   else:
     step = data.window if data.step is None else data.step
@@ -209,9 +211,21 @@ def cut(
     drawn = None
     if training and data.random_offset:
       drawn = np.random.default_rng((config.seed, epoch))
+    rows = batch_size
+    if rows is None:
+      # No more than there are windows: the others would be padding, or repeat
+      # them.
+      sizes = np.diff(sequences.bounds)
+      counts = Shape(length, step, minimum, full).count(sizes)
+      most = int((counts if keep == "all" else np.minimum(counts, 1)).sum())
+      if not isinstance(split, str):  # Few numbers, to compile for few.
+        most = 1 << (max(most, 1) - 1).bit_length()
+      rows = min(train.batch_size, max(most, 1))
+    if batches_per_epoch is not None:
+      samples = batches_per_epoch * rows
     batches = windows(
       sequences,
-      batch_size=batch_size or train.batch_size,
+      batch_size=rows,
       length=length,
       step=step,
       offset=data.offset if training else 0,

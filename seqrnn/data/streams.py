@@ -11,6 +11,26 @@ from seqrnn.data.windows import Arrays, Batches
 from seqrnn.errors import UserError
 
 
+def fitted(
+  sequences: Sequences, batch_size: int, window: int, whole: bool = False
+) -> tuple[int, int]:
+  """The rows and the window of `streams`, less where they would be padding.
+
+  More rows than windows have pieces that are shorter than one. The rows stay,
+  for a carry is of each; those of whole documents need not.
+  """
+  inputs = np.maximum(np.diff(sequences.bounds) - 1, 0)
+  windows = int((-(-inputs // window)).sum())
+  if 0 < windows < batch_size:
+    longest = int(inputs.max())
+    if whole:
+      batch_size = windows
+    else:
+      longest = min(longest, -(-int(sequences.bounds[-1]) // batch_size))
+    window = min(window, longest)
+  return batch_size, window
+
+
 def streams(
   sequences: Sequences,
   *,

@@ -268,8 +268,8 @@ def windows(
       "place": np.pad(begin, missing),
     }
 
-  count = -(-samples // batch_size)
-  return Batches(count, batch_size, make, sequences.distinct)
+  number_of_batches = -(-samples // batch_size)
+  return Batches(number_of_batches, batch_size, make, sequences.distinct)
 
 
 def _lengths(
