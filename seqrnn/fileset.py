@@ -62,6 +62,28 @@ def together(
   settle(folder, name)
 
 
+@contextmanager
+def results(workdir: Path, mode: str, doing: str) -> Iterator[Path]:
+  """As `together`, for what a mode writes in a moment.
+
+  Another process that does the same is waited for.
+
+  Args:
+    workdir: where the files go.
+    mode: that writes them.
+    doing: as `files.locked` has it.
+
+  Raises:
+    MachineError: as `files.writing`.
+  """
+  lock = workdir / f".{mode}.lock"
+  with (
+    files.locked(lock, doing, wait=True),
+    together(workdir, mode) as folder,
+  ):
+    yield folder
+
+
 def settle(folder: Path, name: str):
   """Puts a complete set that `together` wrote in its place.
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seqrnn import files
+from seqrnn import files, fileset, manifest
+from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError
 from seqrnn.pages import page
 from seqrnn.pages.page import Element, Mark, element, section
@@ -166,6 +167,8 @@ def sections(workdir: Path) -> list[Element]:
   folder = workdir / "detect"
   if not folder.is_dir():
     return []
+  fileset.settled(folder, NAME, workdir / LOCK)
+  manifest.verify_all(folder)
   scored = (
     (_number(row, "combined"), -n, row)
     for n, row in enumerate(rows(folder, "sessions"))
