@@ -333,7 +333,7 @@ def run_name(name: str, old: Config, new: Config) -> str:
     # As they are written in flags.
     text = str(value).lower() if isinstance(value, bool | None) else str(value)
     parts.append(f"{field}={text}")
-  name = "-".join(parts).replace("/", "_")
+  name = re.sub(r"[/\\\[\]]", "_", "-".join(parts))
   if len(name.encode()) > 200:  # Most file systems end at 255 bytes.
     digest = hashlib.sha256(name.encode()).hexdigest()
     name = f"{name[:100]}-{digest[:12]}"

@@ -5,6 +5,7 @@ gets another name, and this is what decides: a process that is killed before
 leaves the older set, and after it the next one to come finishes the move.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seqrnn import files
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 
 _STAGED = ".new"  # How the name of a folder with a set of files ends,
 _WHOLE = ".whole"  # and that of one whose files are complete.
@@ -54,6 +55,11 @@ def together(
     gone = sorted(set(old) - set(new))
     with files.written(staged / _SET) as file:
       json.dump({"new": new, "gone": gone}, file)
+    for file in new:  # The move must not fail halfway.
+      if (folder / file).is_dir():
+        raise MachineError(
+          f"{folder / file}: cannot be written: Is a directory"
+        )
     with files.writing(folder):
       staged.replace(folder / f".{name}{_WHOLE}")
   except BaseException:
