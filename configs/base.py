@@ -277,7 +277,7 @@ def get_config() -> ml_collections.ConfigDict:
   # How many sequences of a split are predicted, and of a file shown. All that
   # are predicted are in predictions.csv, with the truth as the data have it,
   # also where training has not seen it: the surprisal_nats of a label is then
-  # inf; a symbol is read as <unknown>, which is right for it in --mode=evaluate.
+  # inf; a symbol is read as <unknown>, as --mode=evaluate counts it.
   # Without a known truth, truth and surprisal_nats are empty.
   predict.sequences = 3
   predict.symbols = 40  # How many symbols of each the table shows.

@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -77,8 +78,16 @@ class Checkpoints:
       keep: how many of the latest stay.
       check: raises MachineError where another process writes there by now, or
         the folder was removed.
+
+    Raises:
+      UserError: Orbax would write to another folder than this one.
     """
     self.directory = directory.absolute()
+    if re.search(r"\\|\[[^/]*\]", str(self.directory)):
+      raise UserError(
+        f"{self.directory}: must have no backslash and no [...] in its name,"
+        " which Orbax takes for patterns; name another --workdir"
+      )
     self._keep = keep
     self._check = check
     self._thread: threading.Thread | None = None

@@ -354,7 +354,7 @@ def run_name(name: str, old: Config, new: Config) -> str:
   parts = [name]
   for field, (_, value) in changes(old, new, NAMING).items():
     parts.append(f"{field}={text(value)}")
-  name = "-".join(parts).replace("/", "_")
+  name = re.sub(r"[/\\\[\]]", "_", "-".join(parts))
   if len(name.encode()) > 200:  # Most file systems end at 255 bytes.
     digest = hashlib.sha256(name.encode()).hexdigest()
     name = f"{name[:100]}-{digest[:12]}"

@@ -32,7 +32,7 @@ def totals(
   return count
 
 
-def write(workdir: Path, labels: Vocabulary, counts_VV: np.ndarray):
+def write(folder: Path, labels: Vocabulary, counts_VV: np.ndarray, title: str):
   """Writes confusion.csv, a row a true label, and draws confusion.png.
 
   Labels that training has not seen share a row, where there are any.
@@ -45,18 +45,16 @@ def write(workdir: Path, labels: Vocabulary, counts_VV: np.ndarray):
   if counts_VV[UNKNOWN].any():
     rows = np.append(rows, UNKNOWN)
   counts = counts_VV[np.ix_(rows, columns)].astype(np.int64)
-  with files.written(workdir / "confusion.csv") as file:
+  with files.written(folder / "confusion.csv") as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["truth", *labels.names(columns)])
     for name, row in zip(labels.names(rows), counts.tolist(), strict=True):
       writer.writerow([name, *row])
-  _draw(
-    workdir, counts, labels.names(rows), labels.names(columns), workdir.name
-  )
+  _draw(folder, counts, labels.names(rows), labels.names(columns), title)
 
 
 def _draw(
-  workdir: Path,
+  folder: Path,
   counts: np.ndarray,
   rows: list[str],
   columns: list[str],
@@ -92,5 +90,5 @@ def _draw(
         color="white" if shares[y, x] > 0.5 else "black",
       )
   axes.set_title(title, parse_math=False)
-  with files.written(workdir / "confusion.png", "wb") as file:
+  with files.written(folder / "confusion.png", "wb") as file:
     figure.savefig(file, format="png", dpi=110)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
-from seqrnn import budget, diagram, optimizers, sharding
+from seqrnn import budget, diagram, fileset, optimizers, sharding
 from seqrnn.cells import Cell
 from seqrnn.config import Config
 from seqrnn.diagram import Box
@@ -482,7 +482,8 @@ def run(
 
   workdir.mkdir(parents=True, exist_ok=True)
   title = f"{config.task}: {size:,} parameters"
-  diagram.draw(workdir, title, picture(model, config))
+  with fileset.results(workdir, "describe", "described") as folder:
+    diagram.draw(folder, title, picture(model, config))
   print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
 
   mesh = sharding.mesh()

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn import config as configs
-from seqrnn import files
+from seqrnn import files, fileset, manifest
 from seqrnn.config import Config
 from seqrnn.data import anomalies, splits, vocabulary
 from seqrnn.data import sessions as data
@@ -28,15 +28,19 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.detection import ranking
 from seqrnn.detection.detector import (
+  CALIBRATION,
   COMBINED,
   Detector,
   Normal,
   calibrate,
   chosen,
   detect,
+  keep_calibration,
   learn,
 )
 from seqrnn.detection.findings import (
+  LOCK,
+  NAME,
   Findings,
   show,
   write_events,
@@ -245,7 +249,15 @@ def run(
     UserError: a task without heads, settings that do not go together, or what
       reading and training raise.
   """
+  with files.locked(workdir / LOCK, "searched for anomalies"):
+    return _run(build, config, workdir)
+
+
+def _run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Findings:
   settings, folder = config.detect, workdir / "detect"
+  fileset.settle(folder, NAME)
   console = Console(highlight=False)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
@@ -261,10 +273,6 @@ def run(
   calibrated = time.perf_counter()
   found = detect(detector, normal, sessions)
   scored = time.perf_counter()
-  clear(folder)
-  write_sessions(found, folder, settings.format)
-  write_odd(found, detector, folder)
-  written = time.perf_counter()
   limits = thresholds(normal, detector)
   table = tables(found, normal, settings)
   by_kind = None if kinds is None else figures_by_kind(found, kinds)
@@ -297,14 +305,20 @@ def run(
       "calibration": calibrated - been_read,
       "scoring": scored - calibrated,
       "scoring_by_the_network": found.seconds,
-      "writing": written - scored,
     },
     "distinct_events_per_second": len(found.nll) / found.seconds,
     "config": configs.nested(configs.flat(config)),
   }
-  write_json(folder / "thresholds.json", limits)
-  write_json(folder / "report.json", record)
-  picture(found, normal, table, settings, folder)
+  with fileset.together(folder, NAME, _is_result) as new:
+    write_sessions(found, new, settings.format)
+    write_odd(found, detector, new)
+    record["seconds"]["writing"] = time.perf_counter() - scored
+    write_json(new / "thresholds.json", limits)
+    write_json(new / "report.json", record)
+    picture(found, normal, table, settings, new)
+    keep_calibration(folder, new)
+    kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
+    manifest.cover(new, (*new.iterdir(), *kept))
   show(console, found, found.oddest()[: settings.worst])
   console.print(tabulate(table, settings.rate))
   if by_kind is not None:
@@ -315,7 +329,7 @@ def run(
     console.print(made)
   which = found.distinct.which
   short = int(found.short[which].sum())
-  console.print(
+  print(
     f"{folder}: {int(found.flags[which].sum()):,} of {len(which):,} sessions"
     " flagged"
     + (
@@ -327,11 +341,9 @@ def run(
   return found
 
 
-def clear(folder: Path):
-  """Removes what an earlier detection has written, for this may write less."""
-  for path in folder.iterdir():
-    if path.name.partition(".")[0] in _WRITTEN:
-      path.unlink()
+def _is_result(name: str) -> bool:
+  """Whether a file is of the result of a detection."""
+  return name.partition(".")[0] in _WRITTEN
 
 
 def write_odd(found: Findings, detector: Detector, folder: Path):

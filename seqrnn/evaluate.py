@@ -10,9 +10,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from seqrnn import confusion, files, metrics, sharding
+from seqrnn import confusion, files, fileset, metrics, sharding
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
@@ -139,7 +140,8 @@ def run(
   figures = metrics.finish(sums, experiment.in_bits)
   if jax.process_index():
     return figures
-  table = Table(title=f"{workdir}, step {restored.step}: {split} split")
+  title = f"{workdir}, step {restored.step}: {split} split"
+  table = Table(title=escape(title))
   table.add_column("figure")
   table.add_column("value", justify="right")
   for name, value in figures.items():
@@ -147,10 +149,12 @@ def run(
   Console().print(table)
   facts = experiment.facts(split)
   record = {"split": split, "step": restored.step, **facts, **figures}
-  with files.written(workdir / "evaluation.json") as file:
-    file.write(json.dumps(record, indent=2) + "\n")
-  if labels is not None:
-    confusion.write(workdir, labels, jax.device_get(counts_VV)[0])
+  with fileset.results(workdir, "evaluate", "evaluated") as folder:
+    with files.written(folder / "evaluation.json") as file:
+      file.write(json.dumps(record, indent=2) + "\n")
+    if labels is not None:
+      counts_VV = jax.device_get(counts_VV)[0]
+      confusion.write(folder, labels, counts_VV, workdir.name)
   return figures
 
 

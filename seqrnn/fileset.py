@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seqrnn import files
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 
 _STAGED = ".new"  # How the name of a folder with a set of files ends,
 _WHOLE = ".whole"  # and that of one whose files are complete.
@@ -54,12 +54,39 @@ def together(
     gone = sorted(set(old) - set(new))
     with files.written(staged / _SET) as file:
       json.dump({"new": new, "gone": gone}, file)
+    for file in new:  # The move must not fail halfway.
+      if (folder / file).is_dir():
+        raise MachineError(
+          f"{folder / file}: cannot be written: Is a directory"
+        )
     with files.writing(folder):
       staged.replace(folder / f".{name}{_WHOLE}")
   except BaseException:
     shutil.rmtree(staged, ignore_errors=True)
     raise
   settle(folder, name)
+
+
+@contextmanager
+def results(workdir: Path, mode: str, doing: str) -> Iterator[Path]:
+  """As `together`, for what a mode writes in a moment.
+
+  Another process that does the same is waited for.
+
+  Args:
+    workdir: where the files go.
+    mode: that writes them.
+    doing: as `files.locked` has it.
+
+  Raises:
+    MachineError: as `files.writing`.
+  """
+  lock = workdir / f".{mode}.lock"
+  with (
+    files.locked(lock, doing, wait=True),
+    together(workdir, mode) as folder,
+  ):
+    yield folder
 
 
 def settle(folder: Path, name: str):

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,13 +63,13 @@ def write(folder: Path, contents: dict[str, bytes]):
     _save(path, {**record, "files": {**record["files"], **new}})
 
 
-def cover(folder: Path, names: list[str]):
-  """Makes the manifest of files that are there.
+def cover(folder: Path, paths: Iterable[Path]):
+  """Makes the manifest of files that are there, or will be, in a folder.
 
   Raises:
     MachineError: the manifest cannot be written.
   """
-  found = {name: _present(folder / name) for name in names}
+  found = {path.name: _present(path) for path in paths}
   _save(folder / NAME, {"files": found, "rows": {}})
 
 
@@ -105,6 +106,13 @@ def verify(path: Path):
     f"{path}: is not what {name} beside it records; restore it, or delete"
     f" {name} if you have changed it on purpose"
   )
+
+
+def verify_all(folder: Path):
+  """As `verify`, of all files that the manifest of a folder names."""
+  record = _read(folder / NAME)
+  for name in {} if record is None else record["files"]:
+    verify(folder / name)
 
 
 def warn(path: Path):

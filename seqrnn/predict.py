@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from seqrnn import files
+from seqrnn import files, fileset
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
@@ -396,5 +396,6 @@ def run(
     for prediction in found[: settings.sequences]:
       _show(console, names, prediction, settings.symbols)
     _show_surprising(console, names, found, experiment.fills_gaps)
-  _write(workdir / "predictions.csv", names, experiment.labels, found)
+  with fileset.results(workdir, "predict", "written to") as folder:
+    _write(folder / "predictions.csv", names, experiment.labels, found)
   return found

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from seqrnn import changes, checkpoint, files, midi, sharding
+from seqrnn import changes, checkpoint, files, fileset, midi, sharding
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import music
@@ -29,6 +29,7 @@ from seqrnn.pages.page import Element, element, section
 from seqrnn.pages.subject import Subject, a, open_run, writer
 from seqrnn.sample import sample_music
 
+_PLAYGROUND = "playground.html"
 _FRAMES = 64  # Of sampled music.
 _TRIALS = 15  # Rows of a study's table.
 _LIMIT = 2**27  # Bytes of a table.
@@ -130,15 +131,17 @@ def tiles(subject: Subject, figures: dict[str, dict[str, float]]) -> Element:
   )
 
 
-def _playground(subject: Subject) -> Element:
-  """Writes playground.html; the way there, or why there is none."""
-  path = subject.workdir / "playground.html"
+def _playground(subject: Subject) -> tuple[Element, str | None]:
+  """The way to playground.html, and its content; or why there is none."""
+  title = subject.workdir.absolute().name
   try:
-    playground.write(subject.experiment, subject.params, subject.config, path)
+    content = playground.made(
+      subject.experiment, subject.params, subject.config, title
+    )
   except UserError as reason:
-    return element("p", f"No {reason}.", class_="muted")
-  link = element("a", "Write with it", href=path.name)
-  return element("p", link, " in a page of its own.")
+    return element("p", f"No {reason}.", class_="muted"), None
+  link = element("a", "Write with it", href=_PLAYGROUND)
+  return element("p", link, " in a page of its own."), content
 
 
 def _order(name: str) -> int:
@@ -594,6 +597,7 @@ def run(
     path = compare([workdir, *others])
     print(path)
     return path
+  played = None
   sections: list[Element] = []
   top: Any = [
     element("p", "search", class_="eyebrow"),
@@ -606,7 +610,8 @@ def run(
     top = [*lead(subject), tiles(subject, figures)]
     writes = writer(build, subject)
     if writes is not None:
-      top.append(_playground(writes))
+      link, played = _playground(writes)
+      top.append(link)
     sections += [
       *learned(subject, writes),
       *alarms.sections(workdir, subject.step),
@@ -622,6 +627,10 @@ def run(
   if (workdir / "search.json").exists():
     sections.append(study(workdir))
   path = workdir / "report.html"
-  page.write(path, workdir.name, top, sections)
+  with fileset.results(workdir, "report", "reported") as folder:
+    if played is not None:
+      with files.written(folder / _PLAYGROUND) as file:
+        file.write(played)
+    page.write(folder / path.name, workdir.name, top, sections)
   print(path)
   return path

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqrnn import midi
+from seqrnn import fileset, midi
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import music, vocabulary
@@ -411,12 +411,13 @@ def write_music(
   names = itertools.product(
     settings.temperature, range(1, settings.streams + 1)
   )
-  for notes_TV, (temperature, stream) in zip(made, names, strict=True):
-    path = workdir / f"music-{temperature:g}-{stream}.mid"
-    midi.write(path, notes_TV, settings.tempo)
-    given = len(notes_TV) - settings.length
-    midi.draw(path.with_suffix(".png"), notes_TV, given)
-    print(f"{path}, {path.with_suffix('.png').name}")
+  with fileset.results(workdir, "sample", "written to") as folder:
+    for notes_TV, (temperature, stream) in zip(made, names, strict=True):
+      path = folder / f"music-{temperature:g}-{stream}.mid"
+      midi.write(path, notes_TV, settings.tempo)
+      given = len(notes_TV) - settings.length
+      midi.draw(path.with_suffix(".png"), notes_TV, given)
+      print(f"{workdir / path.name}, {path.with_suffix('.png').name}")
   return made
 
 

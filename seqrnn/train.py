@@ -30,7 +30,7 @@ from seqrnn import config as configs
 from seqrnn.checkpoint import Checkpoints
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
-from seqrnn.errors import Interrupted, UserError, escaped
+from seqrnn.errors import Interrupted, MachineError, UserError, escaped
 from seqrnn.evaluate import evaluator
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.history import add_row, cover_tables, cut_tables, draw
@@ -209,7 +209,7 @@ def restore(training: Training) -> tuple[State, Position]:
   params, rest = checkpoint.restore(folder, *shapes)
   position = read_position(folder)
   if position.crc32 != training.crc32:
-    raise UserError(
+    raise MachineError(
       f"{training.workdir}: the training data have changed since this run"
       " began; name another --workdir"
     )

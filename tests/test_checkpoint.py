@@ -185,3 +185,12 @@ def test_the_newest_intact_one_stands_in_for_the_best(tmp_path, capsys):
     UserError, match="none is intact, checkpoint 4 is damaged"
   ):
     choose(tmp_path, None)
+
+
+@pytest.mark.parametrize("name", ["a[b]c", "a\\b"])
+def test_a_folder_that_orbax_would_not_find_again_is_refused(tmp_path, name):
+  with pytest.raises(UserError, match="must have no backslash and no"):
+    Checkpoints(tmp_path / name)
+  assert not list(tmp_path.iterdir())
+  with Checkpoints(tmp_path / "a]" / "b[c" / "$x$*"):
+    pass

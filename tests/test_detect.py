@@ -16,13 +16,14 @@ from benchmarks import detection
 from configs import base
 from experiments import language_model
 from seqrnn import config as configs
-from seqrnn import detect, train
+from seqrnn import detect, files, train
 from seqrnn.data import sessions as data
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import BEGIN, END, PAD, save
 from seqrnn.detection import detector
 from seqrnn.detection.conformal import Calibration
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
+from seqrnn.pages import alarms
 
 FIELDS = {
   "data.unit": "session",
@@ -367,8 +368,64 @@ def test_what_an_earlier_detection_has_written_goes(home, again):
   names = {path.name for path in where.iterdir()}
   assert names == {
     *("sessions.csv", "report.json", "thresholds.json"),
-    *("calibration.npz", "notes.txt"),
+    *("calibration.npz", "notes.txt", "manifest.json"),
   }
+
+
+def results(folder):
+  """What stands in detect/, by name."""
+  return {p.name: p.read_bytes() for p in (folder / "run/detect").iterdir()}
+
+
+def test_a_detection_that_fails_leaves_the_older_result(
+  home, again, monkeypatch
+):
+  folder, _, _ = home
+  again(events="all")
+  before = results(folder)
+
+  def full(*_):
+    raise MachineError("detect: cannot be written: No space left on device")
+
+  # The calibration, with other folds, is new and is kept for the next time.
+  monkeypatch.setattr(detect, "picture", full)
+  with pytest.raises(MachineError, match="No space left on device"):
+    again(events="none", short="flag")
+  after = results(folder)
+  kept = after.pop("calibration.new.npz")
+  assert after == before
+  monkeypatch.setattr(detect, "picture", lambda *_: None)
+  monkeypatch.setattr(detector, "cross_fit", None)
+  again(events="none", short="flag")
+  after = results(folder)
+  assert after["calibration.npz"] == kept != before["calibration.npz"]
+  assert "events.csv" not in after and "calibration.new.npz" not in after
+
+
+def test_one_detection_at_a_time(home, again):
+  folder, _, _ = home
+  before = results(folder)
+  with (
+    files.locked(folder / "run" / ".detect.lock", "searched for anomalies"),
+    pytest.raises(MachineError, match="run: is being searched for anomalies b"),
+  ):
+    again(events="all")
+  assert results(folder) == before
+
+
+def test_results_that_were_changed_are_refused(home, again):
+  folder, _, _ = home
+  again(events="none")
+  for name in ("thresholds.json", "sessions.csv", "calibration.npz"):
+    path = folder / "run/detect" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(
+      MachineError, match=f"{name}: is not what manifest.json"
+    ):
+      alarms.sections(folder / "run")
+    path.write_bytes(whole)
+  alarms.sections(folder / "run")
 
 
 def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):

@@ -56,6 +56,18 @@ def test_figures_are_means_over_all_targets(tmp_path, changes):
   assert run.evaluate("validation")["loss"] == figures["loss"]
 
 
+def test_a_workdir_may_have_any_name(tmp_path, capsys):
+  """No markup of a console, and no formula of a picture."""
+  workdir = tmp_path / "[" / "b]$x^$"
+  config = tiny(tmp_path, {"train.max_steps": 1})
+  train.run(experiments.build, config, workdir)
+  assert (workdir / "history.png").exists()
+  capsys.readouterr()
+  evaluate.run(experiments.build, config, workdir)
+  out = capsys.readouterr().out
+  assert "[/b]$x^$" in "".join(line.strip() for line in out.splitlines())
+
+
 def test_every_symbol_of_a_text_is_scored_once(tmp_path):
   for stateful in (False, True):
     workdir = tmp_path / f"run{stateful}"

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -81,6 +83,26 @@ def test_wherever_it_is_killed_a_set_is_whole(folder):
       (folder / name).write_text(text)
   assert OLD in seen and seen.count(NEW) > 3
   assert sorted(p.name for p in folder.glob(".*")) == [".lock"]
+
+
+def test_what_two_processes_write_is_of_one_of_them(tmp_path):
+  begun = threading.Event()
+
+  def first():
+    with fileset.results(tmp_path, "evaluate", "evaluated") as staged:
+      (staged / "a.csv").write_text("first")
+      begun.set()
+      time.sleep(0.1)  # Longer, and the other one waits longer.
+      (staged / "c.csv").write_text("first")
+
+  thread = threading.Thread(target=first)
+  thread.start()
+  begun.wait()
+  with fileset.results(tmp_path, "evaluate", "evaluated") as staged:
+    assert whole(tmp_path) == {"a.csv": "first", "c.csv": "first"}
+    (staged / "a.csv").write_text("second")
+  thread.join()
+  assert whole(tmp_path) == {"a.csv": "second", "c.csv": "first"}
 
 
 def test_a_wrong_set_is_refused(folder):

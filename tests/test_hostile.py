@@ -92,6 +92,8 @@ def state(folder: Path, without: str | None = None) -> dict[str, tuple]:
   """All that is in a folder, and when it was last changed."""
   found = {}
   for path in folder.rglob("*"):
+    if path.name.startswith(".") and path.suffix == ".lock":
+      continue  # A mode may have taken it before it was refused.
     if without is None or without not in path.parts:
       status = path.lstat()
       facts = (status.st_mode, status.st_size, status.st_ino)

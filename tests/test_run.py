@@ -664,6 +664,19 @@ def test_a_reader_that_goes_away_is_no_mistake(home):
   process.stderr.close()
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--mode=x", 2)])
+def test_a_stream_may_be_closed(closed, flag, status):
+  done = subprocess.run(
+    ["sh", "-c", f'exec "$0" run.py {flag} {closed}', sys.executable],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+  )
+  assert done.returncode == status, done
+  assert done.stderr.count("\n") == (status == 2 and "2>" not in closed), done
+
+
 @pytest.mark.parametrize("own", [None, "elsewhere"])
 def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -307,6 +307,7 @@ def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
 
 
 def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
+  workdir = tmp_path / "[" / "b]$x^$"  # It is in a table and in pictures.
   config = small(
     tmp_path,
     {
@@ -317,16 +318,16 @@ def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
     },
   )
   objective(lambda c: c.optimizer.learning_rate + c.model.dropout)
-  run_search(config, tmp_path / "a")
+  run_search(config, workdir)
   config.search.trials = 12  # And going on is as if it had never stopped.
   run_search(config, tmp_path / "b")
   config.search.trials = 14
   run_search(config, tmp_path / "b")
-  assert table(tmp_path / "a") == table(tmp_path / "b")
-  rates = {r["optimizer.learning_rate"] for r in table(tmp_path / "a")}
+  assert table(workdir) == table(tmp_path / "b")
+  rates = {r["optimizer.learning_rate"] for r in table(workdir)}
   assert len(rates) == 14
   for name in ("history", "curves", "parameters", "parallel", "importance"):
-    picture = tmp_path / "a" / f"search-{name}.png"
+    picture = workdir / f"search-{name}.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from seqrnn import files
 from seqrnn.data import encoding
 from seqrnn.data.encoding import Corpus, Encoded, Source
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError
 
 LARGE = 32 * 2**20  # Bytes from which on a corpus is kept here.
 
@@ -77,12 +77,12 @@ def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
         _write(path, sources, digests, unit, errors)
         corpus = _load(path, unit)
   except OSError as error:
-    raise UserError(
+    raise MachineError(
       f"{folder}: cannot keep the encoded corpus: {error.strerror};"
       " the environment variable XDG_CACHE_HOME names another place"
     ) from None
   if corpus is None:
-    raise UserError(f"{path}: is damaged as soon as it is written")
+    raise MachineError(f"{path}: is damaged as soon as it is written")
   return corpus
 
 

@@ -28,7 +28,7 @@ from seqrnn.data.encoding import (
   collect,
   encode_in_memory,
 )
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 
 SPLITS = ("train", "validation", "test")
 
@@ -281,7 +281,7 @@ def files(field: str, value: str) -> list[Source]:
     found = {match for match in matches if not match.is_dir()}
   if not found:
     missing = "no file in this folder" if folder else "no such file"
-    raise UserError(f"{field}={value!r}: {missing}")
+    raise MachineError(f"{field}={value!r}: {missing}")
   named = sorted((file.relative_to(root).as_posix(), file) for file in found)
   return [Source(name, file) for name, file in named]
 
@@ -290,7 +290,7 @@ def _walk(folder: Path) -> Iterator[Path]:
   """The files in a folder and below; hidden ones are no part of a corpus."""
 
   def refuse(error: OSError):
-    raise UserError(f"{error.filename}: cannot be read: {error.strerror}")
+    raise MachineError(f"{error.filename}: cannot be read: {error.strerror}")
 
   for parent, folders, files in os.walk(folder, onerror=refuse):
     folders[:] = [name for name in folders if not name.startswith(".")]

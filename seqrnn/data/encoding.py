@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from seqrnn.data.columns import Spool, frozen
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 
 UNITS = ("char", "byte", "word", "id", "session", "log")
 CHUNK = 2**20  # Bytes read at once; also the characters of a line of a log.
@@ -154,14 +154,14 @@ def chunks(source: Source) -> Iterator[bytes]:
       after = os.fstat(file.fileno())
   except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
     reason = getattr(error, "strerror", None) or error
-    raise UserError(f"{path}: cannot be read: {reason}") from None
+    raise MachineError(f"{path}: cannot be read: {reason}") from None
   if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
     raise changed(source)
 
 
-def changed(source: Source) -> UserError:
+def changed(source: Source) -> MachineError:
   """What is said of a file that is not the same to its end."""
-  return UserError(f"{source.content}: changed while it was read")
+  return MachineError(f"{source.content}: changed while it was read")
 
 
 def encode(

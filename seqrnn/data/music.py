@@ -17,7 +17,7 @@ from seqrnn import files
 from seqrnn.config import Config
 from seqrnn.data.corpora import SPLITS, reading
 from seqrnn.data.sequences import Sequences
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 
 NOTES = 88  # The keys of a piano.
 LOWEST = 21  # MIDI number of the first one.
@@ -132,7 +132,7 @@ def _read(path: Path) -> Music:
   try:
     content = files.read(path, _LIMITS[path.suffix])
   except OSError as error:
-    raise UserError(
+    raise MachineError(
       f"data.path={str(path)!r}: cannot be read: {error.strerror}"
     ) from None
   try:

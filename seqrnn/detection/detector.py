@@ -6,6 +6,7 @@ each scored by a detector that has not seen it.
 
 import copy
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +35,8 @@ from seqrnn.scoring import Scores
 # Of the network; the others are of baselines.
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")
 COMBINED = "combined"
+CALIBRATION = "calibration.npz"
+_NEW = "calibration.new.npz"  # Until there are results that rest on it.
 # What the scores of normal sessions rest on, beside the run.
 _MEANING = ("head", "unknown", "short", "top_mean", "top_k", "folds")
 _LOGITS = 2**26  # Of a batch.
@@ -283,19 +286,38 @@ def calibrate(
       **{f"detect.{name}": settings[name] for name in _MEANING},
     }
   )
-  path = workdir / "detect" / "calibration.npz"
-  path.parent.mkdir(exist_ok=True)
-  arrays = {}
-  with suppress(UserError):  # It is not there, or damaged, and made again.
-    arrays = records.read_arrays(path)
+  folder = workdir / "detect"
+  folder.mkdir(exist_ok=True)
+  new = folder / _NEW
   made = {f"score {name}" for name in (*SCORES, *detector.fitted)} | {"counts"}
-  if str(arrays.pop("rests_on", "")) != rests_on or made - set(arrays):
-    parts = cross_fit(build, config, workdir, detector, read)
-    arrays = gathered(parts)
-    with files.written(path, "wb") as file:
-      arrays_and_text: dict[str, Any] = {**arrays, "rests_on": rests_on}
-      np.savez_compressed(file, **arrays_and_text)
+  for path in (folder / CALIBRATION, new):
+    arrays = {}
+    with suppress(UserError):  # It is not there, or damaged, and made again.
+      arrays = records.read_arrays(path)
+    if str(arrays.pop("rests_on", "")) == rests_on and made <= set(arrays):
+      if path != new:
+        new.unlink(missing_ok=True)
+      return normal_of(arrays, settings)
+  arrays = gathered(cross_fit(build, config, workdir, detector, read))
+  with files.written(new, "wb") as file:
+    arrays_and_text: dict[str, Any] = {**arrays, "rests_on": rests_on}
+    np.savez_compressed(file, **arrays_and_text)
   return normal_of(arrays, settings)
+
+
+def keep_calibration(folder: Path, results: Path):
+  """Puts a new calibration to the results that rest on it.
+
+  Args:
+    folder: where `calibrate` has written it.
+    results: which will take the place of the older ones.
+
+  Raises:
+    MachineError: it cannot be moved.
+  """
+  with files.writing(results / CALIBRATION):
+    if (folder / _NEW).exists():
+      os.replace(folder / _NEW, results / CALIBRATION)
 
 
 def gathered(parts: list[Scored]) -> dict[str, np.ndarray]:

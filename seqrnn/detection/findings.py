@@ -22,6 +22,9 @@ from seqrnn.errors import escaped
 from seqrnn.predict import quoted, shown
 from seqrnn.scoring import NEVER, Scores
 
+NAME = "detection"  # Of the files of a result in detect/, as a set.
+LOCK = ".detect.lock"  # In the workdir, held as long as a detection runs.
+
 
 class Findings(NamedTuple):
   """What is said of sessions, of equal ones once.

@@ -21,7 +21,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from seqrnn import config as configs
-from seqrnn import scoring
+from seqrnn import fileset, manifest, scoring
 from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
@@ -29,7 +29,8 @@ from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.detection import records
 from seqrnn.detection.conformal import Calibration
-from seqrnn.detection.detector import even
+from seqrnn.detection.detector import CALIBRATION, even
+from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError, visible
 from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
@@ -339,7 +340,12 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     "--follow scores each event of a session, from the first one on",
   )
   params, step = restore_params(workdir, config, shapes(experiment))
-  thresholds = read_thresholds(workdir / "detect" / "thresholds.json", step)
-  normal = read_normal(workdir / "detect" / "calibration.npz")
+  folder = workdir / "detect"
+  fileset.settled(folder, NAME, workdir / LOCK)
+  for name in ("thresholds.json", CALIBRATION):
+    if (folder / name).exists():
+      manifest.verify(folder / name)
+  thresholds = read_thresholds(folder / "thresholds.json", step)
+  normal = read_normal(folder / CALIBRATION)
   streams = sys.stdin.buffer, sys.stdout
   follow(experiment, params, config, thresholds, normal, *streams)

@@ -6,7 +6,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from seqrnn import fileset, manifest
 from seqrnn.detection import records
+from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.pages import page
 from seqrnn.pages.page import Element, Mark, element, section
 
@@ -204,6 +206,8 @@ def sections(workdir: Path, step: int | None = None) -> list[Element]:
   folder = workdir / "detect"
   if not folder.is_dir():
     return []
+  fileset.settled(folder, NAME, workdir / LOCK)
+  manifest.verify_all(folder)
   parts = _sessions(folder) + _figures(folder, step)
   for name, description in _PICTURES.items():
     path = folder / f"{name}.png"

@@ -26,6 +26,19 @@ def write(experiment: Experiment, params: Params, config: Config, path: Path):
   """Writes the page of a language model.
 
   Raises:
+    UserError: as `made`.
+  """
+  content = made(experiment, params, config, path.absolute().parent.name)
+  with files.written(path) as file:
+    file.write(content)
+
+
+def made(
+  experiment: Experiment, params: Params, config: Config, title: str
+) -> str:
+  """The page of a language model.
+
+  Raises:
     UserError: the page cannot run this model; one line says why.
   """
   model = config.model
@@ -47,7 +60,7 @@ def write(experiment: Experiment, params: Params, config: Config, path: Path):
     )
   symbols = experiment.vocabularies["symbols"]
   content = {
-    "title": path.absolute().parent.name,
+    "title": title,
     "about": (
       f"layers: {model.layers}, cell: {model.cell}, units of a layer:"
       f" {model.hidden_size}, parameters: {count:,}, symbols: {len(symbols)}"
@@ -63,8 +76,7 @@ def write(experiment: Experiment, params: Params, config: Config, path: Path):
   }
   # In HTML a script ends where "</script" stands, whatever the text around it.
   text = json.dumps(content).replace("<", "\\u003c")
-  with files.written(path) as file:
-    file.write(_PAGE.read_text("utf-8").replace("MODEL", text, 1))
+  return _PAGE.read_text("utf-8").replace("MODEL", text, 1)
 
 
 def _cell(model: Config) -> dict[str, Any]:
