@@ -63,7 +63,8 @@ def get_config() -> ml_collections.ConfigDict:
   data.unit = "char"
   # Logs. What a line is, as "<Date> <Time> <Level> <Component>: <Content>":
   # Year, Month, Day, Date, Time and Timestamp are its time, Label is its label
-  # (- where it is normal). A line that does not fit is content; None: each is.
+  # (detect.normal_labels says which ones are normal, as -). A line that does
+  # not fit is content; None: each is.
   data.log_header = placeholder(str)
   # And how it is cut into sessions, by one of these; None: a file is one. The
   # session of a line is what the one group of an expression finds in it, as
@@ -277,7 +278,7 @@ def get_config() -> ml_collections.ConfigDict:
   # How many sequences of a split are predicted, and of a file shown. All that
   # are predicted are in predictions.csv, with the truth as the data have it,
   # also where training has not seen it: the surprisal_nats of a label is then
-  # inf; a symbol is read as <unknown>, as --mode=evaluate counts it.
+  # inf; a symbol is read as <unknown>, which --mode=evaluate counts as right.
   # Without a known truth, truth and surprisal_nats are empty.
   predict.sequences = 3
   predict.symbols = 40  # How many symbols of each the table shows.
@@ -301,6 +302,18 @@ def get_config() -> ml_collections.ConfigDict:
   detect.path = placeholder(str)
   detect.anomalous_path = placeholder(str)
   detect.labels = placeholder(str)  # A csv file of their names and labels.
+  # Names of labels, separated by commas, of any case; equal numbers are equal:
+  # 0, 0.0 and "0" are one. A label in neither list is taken as anomalous, and
+  # said so on stderr; with an empty anomalous_labels it need not be said. An
+  # empty label, nan, null, none and n/a are no label: what has none is left out
+  # of the figures.
+  detect.normal_labels = (
+    "0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,"
+    "legitimate"
+  )
+  detect.anomalous_labels = (
+    "1,true,yes,anomaly,anomalous,abnormal,attack,positive,malicious"
+  )
   # Share of the sessions that are made anomalous first, for a trial: events
   # swapped, dropped, inserted, a run of another session, the end cut off.
   detect.inject = 0.0

@@ -674,6 +674,8 @@ RULES: dict[str, Rule] = {
   "detect.path": _or_none(_TEXT),
   "detect.anomalous_path": _or_none(_TEXT),
   "detect.labels": _or_none(_TEXT),
+  "detect.normal_labels": _TEXT,
+  "detect.anomalous_labels": _TEXT,
   "detect.inject": _SHARE,
   "detect.seed": _SEED,
   "detect.head": _TEXT,

@@ -77,7 +77,7 @@ def read_sessions(
       " detect.path, the normal sessions beside them"
     )
   if settings.path is None:
-    found = data.of_pieces(read("test"), names)
+    found = data.of_pieces(read("test"), names, settings)
   else:
     found = data.read(config, names, settings.path)
   if settings.anomalous_path is not None:
@@ -86,7 +86,7 @@ def read_sessions(
     )
     found = joined([marked(found, False), marked(odd, True)])
   if settings.labels is not None:
-    found = data.with_labels(found, settings.labels)
+    found = data.with_labels(found, settings.labels, config)
   if not settings.inject:
     return found, None
   if found.labels is not None:
@@ -100,7 +100,7 @@ def read_sessions(
 def marked(sessions: Sessions, label: bool) -> Sessions:
   """Sessions with the same label each."""
   labels = np.full(len(sessions.bounds) - 1, label)
-  return sessions._replace(labels=labels)
+  return sessions._replace(labels=labels, labelled=None)
 
 
 def joined(parts: list[Sessions]) -> Sessions:
@@ -179,14 +179,15 @@ def tables(
 ) -> dict[str, dict[str, Any]]:
   """What report.json says of each score, and of the rule where it is another.
 
-  Figures only where labels are known.
+  Figures only where labels are known, and of the sessions that have one.
   """
   which, labels = found.distinct.which, found.sessions.labels
+  some = found.sessions.with_label()
 
   def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
     figures = {}
-    if labels is not None and 0 < labels.sum() < len(labels):
-      figures = judge(scores, flags, labels, which, settings)
+    if labels is not None and 0 < labels[some].sum() < len(some):
+      figures = judge(scores, flags, labels[some], which[some], settings)
     return {"flagged": int(flags[which].sum()), **figures}
 
   table = {}
@@ -233,7 +234,11 @@ def figures_of_events(
   place, _ = data.ranges(first, first + stops - starts)
   # An end is no event of a file, and has no label.
   inside = place < np.repeat(sessions.bounds[1:], stops - starts)
-  index, labels = index[inside], labels[place[inside]]
+  index, place = index[inside], place[inside]
+  if sessions.lines_labelled is not None:
+    known = sessions.lines_labelled[place]
+    index, place = index[known], place[known]
+  labels = labels[place]
   if labels.all() or not labels.any():
     return None
   cells = ranking.cells(found.nll[index], found.odd[index], labels)

@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import random
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -567,3 +568,39 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path, head):
   assert not found.offsets.any()
   # Each against the others and itself: the oddest is one of all.
   assert found.p.min() == pytest.approx(2 / (len(texts) + 1), abs=0.03)
+
+
+def test_figures_are_of_the_sessions_that_have_a_label():
+  settings = base.get_config().detect
+  settings.rate = 0.3
+  rng = np.random.default_rng(0)
+  scores = {"combined": rng.exponential(1, 60)}
+  labels = rng.random(60) < 0.3
+  labelled = rng.random(60) < 0.7
+  normal = SimpleNamespace(
+    scores={"combined": Calibration(rng.exponential(1, 200))}
+  )
+
+  def table(some, labelled):
+    number = int(some.sum())
+    empty = np.zeros(0, np.int32)
+    found = SimpleNamespace(
+      scores={"combined": scores["combined"][some]},
+      flags=scores["combined"][some] > 2,
+      distinct=SimpleNamespace(which=np.arange(number)),
+      sessions=data.Sessions(
+        empty,
+        np.zeros(number + 1, int),
+        [""] * number,
+        labels=labels[some],
+        labelled=labelled,
+      ),
+    )
+    return detect.tables(found, normal, settings)["combined"]
+
+  every = np.ones(60, bool)
+  mixed, alone = table(every, labelled), table(labelled, None)
+  flagged = mixed.pop("flagged"), alone.pop("flagged")
+  assert flagged[0] > flagged[1]  # All that are flagged are counted.
+  assert mixed == alone != table(every, None)
+  assert 0 < alone["average_precision"] < 1

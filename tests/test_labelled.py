@@ -4,12 +4,13 @@ import gzip
 import json
 import lzma
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
 from conftest import tiny
 
-from seqrnn.data import corpora, splits
+from seqrnn.data import columns, corpora, encoding, labelled, splits
 from seqrnn.errors import UserError
 
 TAGGED = "1\tIn\tin\tADP" + "\t_" * 6
@@ -254,3 +255,63 @@ def test_json_is_what_json_writes(tmp_path):
   )
   assert labels(corpus) == [json.dumps(row["l"]) for row in rows]
   assert documents(corpus) == [row["t"] for row in rows]
+
+
+# A form, what a file of it begins with, and a text of it: some hundred letters.
+LARGE = {
+  "tab": ("", "a\t{}\n"),
+  "space": ("", "a {}\n"),
+  "csv": ("label,text\n", 'a,"{}"\n'),
+  "jsonl": ("", '{{"label": "a", "text": "{}"}}\n'),
+  "files": ("", "{}\n"),
+  "folders": ("", "{} "),
+  "columns": ("", "{} A\n\n"),
+  "table": ("session,event,more\n", "a,b,{}\n"),
+}
+
+
+@pytest.mark.parametrize("form", LARGE)
+def test_what_is_packed_takes_no_memory_as_a_whole(tmp_path, monkeypatch, form):
+  monkeypatch.setattr(columns, "SMALL", 2**12)
+  monkeypatch.setattr(columns, "_HELD", 2**6)
+  monkeypatch.setattr(encoding, "CHUNK", 2**12)
+  head, line = LARGE[form]
+  fields = {"data.format": form, "data.unit": "word"}
+  if form == "table":
+    fields = {"data.format": "csv", "data.unit": "session"}
+  path = tmp_path / "data" / "a" / "f.gz"
+  path.parent.mkdir(parents=True)
+  data = tiny(tmp_path, {"data.path": str(tmp_path / "data"), **fields}).data
+
+  def peak(count):
+    text = head + line.format("x y " * 100 if form != "columns" else "x" * 400)
+    with gzip.open(path, "wt") as file:
+      file.write(text + line.format("x" * 400) * count)
+    tracemalloc.start()
+    corpora.read(data)
+    _, found = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found
+
+  peak(10)  # What is imported or cached at first is not counted.
+  few, many = peak(100), peak(2000)
+  assert many - few < 1900 * 400 / 3
+
+
+@pytest.mark.parametrize("form", ["tab", "csv", "jsonl"])
+def test_a_text_without_an_end_is_refused(tmp_path, monkeypatch, form):
+  monkeypatch.setattr(labelled, "LONGEST", 1000)
+  monkeypatch.setattr(encoding, "CHUNK", 100)
+  head, line = LARGE[form]
+  content = (head + line.format("x" * 1200)).encode()
+  with pytest.raises(UserError, match=r"^f.*(more than 1000 ch|field larger)"):
+    read(tmp_path, {"f": content}, **{"data.format": form})
+
+
+def test_memory_that_ends_names_what_is_read(tmp_path, monkeypatch):
+  def fail(*_):
+    raise MemoryError
+
+  monkeypatch.setitem(labelled._LABELLED, "jsonl", fail)
+  with pytest.raises(UserError, match=r"^data\.path='.*/data': .* memory"):
+    read(tmp_path, {"f": b"x"}, **{"data.format": "jsonl"})

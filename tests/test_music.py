@@ -173,3 +173,21 @@ def test_facts_tell_music_apart(pieces):
   changed = [*train[:2], 1 - train[2]]
   crc32s = {music.facts(p)["crc32"] for p in (train, joined, changed)}
   assert len(crc32s) == 3
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_file_of_music_is_not_unpacked_beyond_its_limit(
+  tmp_path, monkeypatch, packed
+):
+  pieces = np.empty((1, 1), object)
+  pieces[0, 0] = np.zeros((5000, music.NOTES))
+  pieces[0, 0][1:, 0] = 1
+  names = ("traindata", "validdata", "testdata")
+  path = tmp_path / "music.mat"
+  savemat(path, dict.fromkeys(names, pieces), do_compression=packed)
+  config = tiny(tmp_path, {"task": "polyphony", "data.path": str(path)})
+  assert len(music.read(config.data)["train"][0]) == 5000
+  limit = 3 * 5000 * music.NOTES * 8
+  monkeypatch.setitem(music._LIMITS, ".mat", limit)
+  with pytest.raises(UserError, match=rf"{limit:,} bytes"):
+    music.read(config.data)

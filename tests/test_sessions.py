@@ -146,13 +146,67 @@ def test_a_split_is_read_as_its_files_are(tmp_path):
 def test_labels_come_from_a_table(tmp_path, content, expected):
   (tmp_path / "x").write_text("a\nb b\n")
   (tmp_path / "labels.csv").write_text(content)
-  found = sessions.read(settings(tmp_path), KNOWN, str(tmp_path / "x"))
+  config = settings(tmp_path)
+  found = sessions.read(config, KNOWN, str(tmp_path / "x"))
   if isinstance(expected, str):
     with pytest.raises(UserError, match=re.escape(expected)):
-      sessions.with_labels(found, str(tmp_path / "labels.csv"))
+      sessions.with_labels(found, str(tmp_path / "labels.csv"), config)
   else:
-    found = sessions.with_labels(found, str(tmp_path / "labels.csv"))
+    found = sessions.with_labels(found, str(tmp_path / "labels.csv"), config)
     assert found.labels.tolist() == expected
+    assert found.with_label().tolist() == [0, 1]
+
+
+NORMAL = ["0", "0.0", "-0", "0e3", "-", "False", "no", "NORMAL", " benign"]
+NORMAL += ["Success", "ok", "Negative"]
+ANOMALOUS = ["1", "1.0", "TRUE", "Anomaly"]
+NONE = ["", " ", "nan", "NaN", "None"]
+
+
+def test_names_of_normal_sessions_are_no_anomalies(tmp_path, capsys):
+  names = NORMAL + ANOMALOUS + NONE
+  lines = [f"s{n},a,{label}" for n, label in enumerate(names)]
+  (tmp_path / "f").write_text("session,event,label\n" + "\n".join(lines))
+  config = settings(tmp_path, format="csv")
+  found = sessions.read(config, KNOWN, str(tmp_path / "f"))
+  known = len(NORMAL + ANOMALOUS)
+  expected = [n >= len(NORMAL) for n in range(known)]
+  assert found.with_label().tolist() == list(range(known))
+  assert found.labels[:known].tolist() == expected
+  assert found.lines_labelled.tolist() == found.labelled.tolist()
+  assert not capsys.readouterr().err
+  (tmp_path / "labels").write_text(
+    "\n".join(["s,l", *(f"s{n},{label}" for n, label in enumerate(names))])
+  )
+  again = sessions.with_labels(found, str(tmp_path / "labels"), config)
+  assert again.labels.tolist() == found.labels.tolist()
+  assert again.labelled.tolist() == found.labelled.tolist()
+  some = found.take(np.array([0, len(names) - 1, known - 1]))
+  assert some.with_label().tolist() == [0, 2]
+
+
+def test_labels_that_no_list_has_are_counted_on_stderr(tmp_path, capsys):
+  (tmp_path / "f").write_text(
+    "session,event,label\nx,a,fine\nx,a,fine\ny,a,0\ny,b,KERNEL\nz,b,\n"
+  )
+  config = settings(tmp_path, format="csv")
+  found = sessions.read(config, KNOWN, str(tmp_path / "f"))
+  assert found.labels.tolist() == [True, True, False]
+  assert capsys.readouterr().err == (
+    "labels: 'fine' anomalous (2), '0' normal (1), 'KERNEL' anomalous (1), ''"
+    " no label (1); neither in detect.normal_labels nor in"
+    " detect.anomalous_labels, and taken as anomalous: 'fine', 'KERNEL'\n"
+  )
+  config.detect.normal_labels = "0, Fine"
+  config.detect.anomalous_labels = "kernel"
+  found = sessions.read(config, KNOWN, str(tmp_path / "f"))
+  assert found.labels.tolist() == [False, True, False]
+  config.detect.anomalous_labels = ""
+  assert sessions.read(config, KNOWN, str(tmp_path / "f")).labels[1]
+  assert not capsys.readouterr().err
+  config.detect.anomalous_labels = "FINE"
+  with pytest.raises(UserError, match="both have 'fine'; a label is one of"):
+    sessions.read(config, KNOWN, str(tmp_path / "f"))
 
 
 def test_a_missing_file_is_told_by_its_field(tmp_path):

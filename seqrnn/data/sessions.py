@@ -12,6 +12,7 @@ from seqrnn.config import Config
 from seqrnn.data import corpora, splits
 from seqrnn.data.encoding import Corpus, Names, Source, lines
 from seqrnn.data.labelled import rows
+from seqrnn.data.labels import UNLABELLED, taken
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
@@ -30,6 +31,8 @@ class Sessions(NamedTuple):
     timestamps: of the events, as they were written; None: there are none.
     labels: bool [sessions], whether it is an anomaly; None: nobody says.
     line_labels: bool [events], likewise.
+    labelled: bool [sessions], whether its label is known; None: all are.
+    lines_labelled: bool [events], likewise.
     symbol: unsigned [events], what was read: indices into `symbols`; None: it
       is not known.
     symbols: the distinct ones; None: likewise.
@@ -42,8 +45,18 @@ class Sessions(NamedTuple):
   timestamps: list[str] | None = None
   labels: np.ndarray | None = None
   line_labels: np.ndarray | None = None
+  labelled: np.ndarray | None = None
+  lines_labelled: np.ndarray | None = None
   symbol: np.ndarray | None = None
   symbols: list[str] | None = None
+
+  def with_label(self) -> np.ndarray:
+    """The places of the sessions whose label is known; none without labels."""
+    if self.labels is None:
+      return np.zeros(0, np.int64)
+    if self.labelled is None:
+      return np.arange(len(self.labels))
+    return np.flatnonzero(self.labelled)
 
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of them, in the order of `index`."""
@@ -58,6 +71,8 @@ class Sessions(NamedTuple):
       None if times is None else [times[i] for i in places.tolist()],
       None if self.labels is None else self.labels[index],
       None if self.line_labels is None else self.line_labels[places],
+      None if self.labelled is None else self.labelled[index],
+      None if self.lines_labelled is None else self.lines_labelled[places],
       None if self.symbol is None else self.symbol[places],
       self.symbols,
     )
@@ -137,11 +152,20 @@ def read(
       if line.strip()
     ]
     corpus = corpus._replace(lines=np.array(numbers, np.int64))
-  return of_pieces(splits.whole(corpus), vocabulary)
+  return of_pieces(splits.whole(corpus), vocabulary, config.detect)
 
 
-def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
-  """The sessions that whole documents are."""
+def of_pieces(
+  pieces: Pieces, vocabulary: Vocabulary, settings: Config | None = None
+) -> Sessions:
+  """The sessions that whole documents are; settings are of `config.detect`.
+
+  Without settings no label is read. A session is anomalous where one of its
+  events is, and has no label where none has.
+
+  Raises:
+    UserError: as `labels.taken`.
+  """
   corpus, document = pieces.corpus, pieces.document
   places, bounds = ranges(pieces.starts, pieces.stops)
   numbers = None
@@ -152,11 +176,11 @@ def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
   timestamps = None
   if corpus.timestamps is not None:
     timestamps = [corpus.timestamps[int(i)] for i in places]
-  labels = line_labels = None
-  if corpus.tags is not None:
-    odd = np.array([_is_odd(label) for label in corpus.tags.symbols], bool)
-    line_labels = odd[corpus.tags.ids[places]]
-    labels = np.logical_or.reduceat(line_labels, bounds[:-1])
+  found = (None, None, None, None)
+  if corpus.tags is not None and settings is not None:
+    ids = corpus.tags.ids[places]
+    counts = np.bincount(ids, minlength=len(corpus.tags.symbols))
+    found = _marks(taken(corpus.tags.symbols, counts, settings)[ids], bounds)
   symbol = corpus.ids[places]
   return Sessions(
     vocabulary.encode(corpus.symbols)[symbol],
@@ -164,14 +188,27 @@ def of_pieces(pieces: Pieces, vocabulary: Vocabulary) -> Sessions:
     [corpus.names[int(j)] for j in document],
     numbers,
     timestamps,
-    labels,
-    line_labels,
+    *found,
     symbol,
     corpus.symbols,
   )
 
 
-def with_labels(sessions: Sessions, path: str) -> Sessions:
+Marks = tuple[
+  np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None
+]
+
+
+def _marks(label_N: np.ndarray, bounds: np.ndarray) -> Marks:
+  """The fields of Sessions on labels, from what the events' ones are."""
+  highest = np.maximum.reduceat(label_N, bounds[:-1])
+  known, known_N = highest != UNLABELLED, label_N != UNLABELLED
+  if not known.any():
+    return None, None, None, None
+  return highest == 1, label_N == 1, known, known_N
+
+
+def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
   """The same, with labels from a csv file of two columns: a session, its label.
 
   What it says of others is passed over.
@@ -179,24 +216,30 @@ def with_labels(sessions: Sessions, path: str) -> Sessions:
   Raises:
     UserError: it cannot be read, is not that, or lacks a session.
   """
-  odd: dict[str, bool] = {}
-  for number, row in rows(Source(path, Path(path)), "strict"):
+  given: dict[str, str] = {}
+  lines = {}
+  for number, row in rows(Source(path, Path(path)), config.data.errors):
     if len(row) != 2 or None in row.values():
       raise UserError(
         f"{path}:{number}: must have two columns, a session and its label"
       )
     name, label = row.values()
-    if odd.setdefault(name, _is_odd(label)) != _is_odd(label):
+    lines[name, label] = number
+    given[name] = label
+  texts, counts = np.unique([label for _, label in lines], return_counts=True)
+  kinds = taken(texts.tolist(), counts, config.detect)
+  kind = dict(zip(texts.tolist(), kinds.tolist(), strict=True))
+  for (name, label), number in lines.items():
+    if kind[label] != kind[given[name]]:
       raise UserError(
-        f"{path}:{number}: session {name!r} has another label further up"
+        f"{path}:{max(number, lines[name, given[name]])}: session {name!r} has"
+        " another label further up"
       )
-  missing = next((name for name in sessions.names if name not in odd), None)
+  missing = next((name for name in sessions.names if name not in given), None)
   if missing is not None:
     raise UserError(f"{path}: has no label for session {missing!r}")
-  labels = np.array([odd[name] for name in sessions.names], bool)
-  return sessions._replace(labels=labels)
-
-
-def _is_odd(label: str) -> bool:
-  """Whether it is the label of an anomaly; it may name the kind."""
-  return label.strip().lower() not in ("", "0", "-", "false", "normal")
+  labels = np.array([kind[given[name]] for name in sessions.names], np.int8)
+  known = labels != UNLABELLED
+  if not known.any():
+    raise UserError(f"{path}: has no label for any of the sessions")
+  return sessions._replace(labels=labels == 1, labelled=known)

@@ -180,7 +180,8 @@ def write_sessions(found: Findings, folder: Path, form: str):
         row.append(found.line(j, alarms[d]))
       row += scores[d]
       if sessions.labels is not None:
-        row.append(int(sessions.labels[j]))
+        known = sessions.labelled is None or sessions.labelled[j]
+        row.append(int(sessions.labels[j]) if known else None)
       write(row)
 
 

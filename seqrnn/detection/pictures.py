@@ -51,9 +51,11 @@ def draw(
     "scores": _scores(found, calibration, session),
     "session": _strip(found, event),
   }
-  labels = found.sessions.labels
-  if labels is not None and 0 < labels.sum() < len(labels):
-    pictures["curves"] = _curves(found, labels, curves)
+  labels, some = found.sessions.labels, found.sessions.with_label()
+  if labels is not None and 0 < labels[some].sum() < len(some):
+    pictures["curves"] = _curves(
+      found.distinct.which[some], labels[some], curves
+    )
   for name, figure in pictures.items():
     with files.written(folder / f"{name}.png", "wb") as file:
       figure.savefig(file, format="png", dpi=110)
@@ -129,10 +131,12 @@ def _scores(
   scores = found.scores["combined"][which]
   groups = {"looked at": (scores, "C0")}
   if labels is not None:
+    some = found.sessions.with_label()
+    of_label = scores[some], labels[some]
     groups = {
-      name: (scores[labels == label], colour)
+      name: (of_label[0][of_label[1] == label], colour)
       for label, (name, colour) in _LABELS.items()
-      if (labels == label).any()
+      if (of_label[1] == label).any()
     }
   counts = -np.diff(calibration.above)
   # An unknown event may be so far out that nothing else would be seen.
@@ -186,10 +190,15 @@ def _scores(
 
 
 def _curves(
-  found: Findings, labels: np.ndarray, curves: dict[str, np.ndarray]
+  which: np.ndarray, labels: np.ndarray, curves: dict[str, np.ndarray]
 ) -> Figure:
-  """ROC, its false alarms on a logarithmic axis, and precision by recall."""
-  which = found.distinct.which
+  """ROC, its false alarms on a logarithmic axis, and precision by recall.
+
+  Args:
+    which: the distinct session that each one with a label is.
+    labels: of these.
+    curves: as in `pictures`.
+  """
   figure = _figure(12, 5)
   roc, precision = figure.subplots(1, 2)
   lowest = 1 / (2 * (~labels).sum())
