@@ -7,7 +7,7 @@ import pytest
 from conftest import tiny
 
 import experiments
-from seqrnn import changes, train
+from seqrnn import changes, report, train
 from seqrnn import config as configs
 from seqrnn.changes import Change, Settings
 from seqrnn.errors import UserError
@@ -159,6 +159,15 @@ def test_changes_follow_the_checkpoint_that_training_goes_on_from(tmp_path):
     position = Position(step=step)
     changes.adopt(tmp_path, config, position, was)
     assert changes.read(tmp_path, config) == expected
+
+
+def test_a_report_shows_them(tmp_path):
+  config = begin(tmp_path)
+  assert report.changed(tmp_path, config) == []
+  changes.write(tmp_path, [Change(1234, "train.patience", None, 7)])
+  [made] = report.changed(tmp_path, config)
+  cells = ["".join(row.itertext()) for row in made.iter("tr")]
+  assert cells[1:] == ["1,234train.patiencenone7"]
 
 
 @pytest.mark.parametrize(
