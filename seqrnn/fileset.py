@@ -56,9 +56,8 @@ def together(
       json.dump({"new": new, "gone": gone}, file)
     for file in new:  # The move must not fail halfway.
       if (folder / file).is_dir():
-        raise MachineError(
-          f"{folder / file}: cannot be written: Is a directory"
-        )
+        reason = os.strerror(errno.EISDIR)
+        raise MachineError(f"{folder / file}: cannot be written: {reason}")
     with files.writing(folder):
       staged.replace(folder / f".{name}{_WHOLE}")
   except BaseException:

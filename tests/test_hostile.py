@@ -379,7 +379,7 @@ REFUSED: list[tuple] = [
   ("batch", field("train.batch_size", 2**31 - 1), "more than 2**24", BOTH),
   ("streams", field("sample.streams", 2**31 - 1), "more than 2**24", BOTH),
   # vocabulary.json.
-  ("deep vocabulary", text("vocabulary.json", DEEP), "must be JSON", BOTH),
+  ("deep vocabulary", text("vocabulary.json", DEEP), "not JSON", BOTH),
   ("vocabulary is list", text("vocabulary.json", "[]"), "an object", BOTH),
   ("no symbol", symbols([]), "has no symbol", BOTH),
   ("symbols as text", symbols("abc"), "no list of strings", BOTH),

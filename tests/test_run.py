@@ -286,7 +286,7 @@ MISTAKES = [
   ("--workdir=changed", "changed: the training data have changed since"),
   ("--workdir=broken --mode=sample", "broken/config.json: not JSON ("),
   (f"{LM} --workdir=broken", "broken/config.json: not JSON ("),
-  ("--workdir=letters --mode=sample", "letters/vocabulary.json: must be JSON"),
+  ("--workdir=letters --mode=sample", "letters/vocabulary.json: not JSON"),
   ("--workdir=bare --mode=sample", "bare: no checkpoint there; train this run"),
   (
     "--workdir=lm --mode=sample --config.checkpoint.step=9",

@@ -342,5 +342,5 @@ def contents(folder: Path) -> dict[str, bytes]:
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in folder.rglob("*")
-    if path.is_file() and path.name != "lock"
+    if path.is_file() and not path.name.endswith("lock")
   }
