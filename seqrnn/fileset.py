@@ -5,6 +5,7 @@ gets another name, and this is what decides: a process that is killed before
 leaves the older set, and after it the next one to come finishes the move.
 """
 
+import errno
 import json
 import os
 import shutil

@@ -604,3 +604,13 @@ def test_figures_are_of_the_sessions_that_have_a_label():
   assert flagged[0] > flagged[1]  # All that are flagged are counted.
   assert mixed == alone != table(every, None)
   assert 0 < alone["average_precision"] < 1
+
+
+def test_a_fold_that_was_trained_with_other_settings_is_not_used(tmp_path):
+  config = tiny(tmp_path, FIELDS)
+  assert not detector._trained_otherwise(tmp_path, config)
+  configs.save(config, tmp_path / "config.json")
+  config.train.epochs += 1  # A limit: training resumes.
+  assert not detector._trained_otherwise(tmp_path, config)
+  config.train.label_smoothing = 0.1
+  assert detector._trained_otherwise(tmp_path, config)

@@ -7,6 +7,7 @@ each scored by a detector that has not seen it.
 import copy
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -401,12 +402,29 @@ def cross_fit(
       # Its epochs are shorter; it takes as many steps as the run.
       part.train.epochs = round(config.train.epochs * folds / (folds - 1))
     folder = workdir / "folds" / f"{k}-of-{folds}"
+    if _trained_otherwise(folder, part):
+      print(f"{folder}: trained with other settings; trained again")
+      shutil.rmtree(folder)
     train.run(build, part, folder)
     seen, held_out = (
       splits.fold(read("train"), part.data.fold, out) for out in (False, True)
     )
     parts.append(score(learn(build, part, folder, seen), held_out))
   return parts
+
+
+def _trained_otherwise(folder: Path, config: Config) -> bool:
+  """Whether the model in a folder was trained with other settings."""
+  path = folder / "config.json"
+  if not path.exists():
+    return False
+  trained = configs.flat(configs.read_json(path))
+  fields = configs.flat(config)
+  return any(
+    trained.get(name, fields[name]) != fields[name]
+    for name in configs.CHANGEABLE
+    if name not in configs.LIMITS
+  )
 
 
 def decide(
