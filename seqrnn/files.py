@@ -20,8 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
-
 from seqrnn.errors import MachineError, UserError, visible
 
 TEMPORARY = ".tmp"  # How the name of an unfinished file ends.
@@ -261,6 +259,8 @@ def lock(
   Raises:
     OSError: the file cannot be opened.
   """
+  import filelock  # It takes longer than all else here.
+
   while True:
     file = path.open("ab+", buffering=0)
     try:

@@ -16,6 +16,7 @@ from conftest import TINY, write_text
 import run
 from configs import base
 from seqrnn import config as configs
+from seqrnn import manifest
 from seqrnn.errors import Interrupted, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -365,6 +366,8 @@ def home(tmp_path_factory):
   copies = ["gap", "paths", "changed", "broken", "letters", "bare", "damaged"]
   for name in copies:
     shutil.copytree(home / "lm", home / name)
+    if name not in ("bare", "damaged"):  # Whose other files are as they were.
+      (home / name / manifest.NAME).unlink()
   edit(home / "gap", "", task="gap_model")
   edit(home / "changed", "data", path="text.txt")
   edit(home / "paths", "data", path=None, train_path="a", validation_path="b")
@@ -381,6 +384,7 @@ def home(tmp_path_factory):
 def call(home, monkeypatch):
   """A function from a command line, typed at home, to its exit status."""
   monkeypatch.chdir(home)
+  monkeypatch.setattr(manifest, "_warned", [home])  # Some runs have none.
   return main
 
 
