@@ -11,6 +11,7 @@ import pytest
 from conftest import tiny
 
 from seqrnn.data import sessions, splits
+from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
@@ -207,6 +208,32 @@ def test_labels_that_no_list_has_are_counted_on_stderr(tmp_path, capsys):
   config.detect.anomalous_labels = "FINE"
   with pytest.raises(UserError, match="both have 'fine'; a label is one of"):
     sessions.read(config, KNOWN, str(tmp_path / "f"))
+
+
+@pytest.mark.parametrize("reader", ["labels", "table", "log", "lines"])
+def test_every_reader_says_what_can_be_done_about_wrong_bytes(tmp_path, reader):
+  (tmp_path / "good").write_text("a\n")
+  (tmp_path / "f").write_bytes(b"session,event\nf:1,caf\xe9\n")
+  how = {
+    "table": {"format": "csv"},
+    "log": {"unit": "log"},
+    "lines": {},
+    "labels": {},
+  }[reader]
+  config = settings(tmp_path, **how)
+
+  def read():
+    if reader != "labels":
+      return sessions.read(config, KNOWN, str(tmp_path / "f"))
+    found = sessions.read(config, KNOWN, str(tmp_path / "good"))
+    found = found._replace(names=["f:1"])
+    return sessions.with_labels(found, str(tmp_path / "f"), config)
+
+  with pytest.raises(UserError, match=rf"f: byte 21 {re.escape(NOT_UTF8)}$"):
+    read()
+  for errors in ("latin-1", "replace"):
+    config.data.errors = errors
+    assert len(read().names)
 
 
 def test_a_missing_file_is_told_by_its_field(tmp_path):
