@@ -30,20 +30,21 @@ from typing import Any, NoReturn
 from absl import flags
 
 from configs import base
-from seqrnn import compiled, files, processes, settings
 from seqrnn import config as configs
+from seqrnn import settings
 from seqrnn.errors import Interrupted, UserError, visible
+from seqrnn.runtime import compiled, files, processes
 
 # mode -> the module of seqrnn that does it, imported when it is asked for
 MODES = {
-  "train": "seqrnn.train",
-  "evaluate": "seqrnn.evaluate",
-  "predict": "seqrnn.predict",
-  "sample": "seqrnn.sample",
-  "describe": "seqrnn.describe",
-  "search": "seqrnn.search",
-  "detect": "seqrnn.detect",
-  "report": "seqrnn.report",
+  "train": "seqrnn.modes.train",
+  "evaluate": "seqrnn.modes.evaluate",
+  "predict": "seqrnn.modes.predict",
+  "sample": "seqrnn.modes.sample",
+  "describe": "seqrnn.modes.describe",
+  "search": "seqrnn.modes.search",
+  "detect": "seqrnn.modes.detect",
+  "report": "seqrnn.modes.report",
 }
 _HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 _LONG = 0.2  # Seconds of a compilation after which memory is given back.

@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from seqrnn import files
 from seqrnn.data import anomalies
+from seqrnn.runtime import files
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "detection.json"

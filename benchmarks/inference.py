@@ -101,7 +101,7 @@ def sampling(H: int, streams: int):
   """Of each name how many symbols, a function that draws them."""
   import torch
 
-  from seqrnn.sample import generator
+  from seqrnn.inference.sampler import generator
 
   length = 6400 if H < 200 else 640
   prime_BP = np.full((streams, 1), 5, np.int32)
@@ -153,9 +153,9 @@ def scoring(H: int):
   import jax
   import torch
 
-  from seqrnn import sharding
   from seqrnn.data.windows import Batches
-  from seqrnn.evaluate import evaluator
+  from seqrnn.inference.evaluation import evaluator
+  from seqrnn.runtime import sharding
 
   T, B, N = 100, 50, 20
   rng = np.random.default_rng(0)
@@ -234,10 +234,10 @@ def sessions(path: str | None):
 
   import experiments
   from configs import base
-  from seqrnn import sharding
   from seqrnn.data.encoding import Document
   from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.scoring import ROWS, events, scorer
+  from seqrnn.inference.scoring import ROWS, events, scorer
+  from seqrnn.runtime import sharding
 
   found = read_sessions(path)
   names = sorted({event for events, _ in found for event in events})

@@ -110,8 +110,8 @@ def read(workdir: Path, count: int) -> Study:
 
   from configs import base
   from seqrnn import config as configs
-  from seqrnn.history import read_rows
-  from seqrnn.trials import space
+  from seqrnn.searching import space
+  from seqrnn.training.history import read_rows
 
   found = space.parse(configs.read(workdir / "search.json", base.get_config()))
   trials = []
@@ -145,7 +145,7 @@ def tested(study: Study, trial: FrozenTrial) -> float:
   import experiments
   from configs import base
   from seqrnn import config as configs
-  from seqrnn import evaluate
+  from seqrnn.modes import evaluate
 
   workdir = study.workdir / "trials" / f"{trial.user_attrs['number']:04}"
   config = configs.read_run(workdir, base.get_config())
@@ -164,8 +164,8 @@ def table(columns: list[str], lines: list[list[str]]) -> str:
 
 def summary(cache: Path):
   """Writes the tables and the picture."""
-  from seqrnn import files
-  from seqrnn.trials import importance
+  from seqrnn.runtime import files
+  from seqrnn.searching import importance
 
   found = {cell: cache / cell for cell in CELLS}
   count = min(len(rows(workdir)) for workdir in found.values())
@@ -225,7 +225,7 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  from seqrnn import files
+  from seqrnn.runtime import files
 
   figure = Figure(figsize=(12, 5.5), layout="constrained")
   FigureCanvasAgg(figure)

@@ -22,8 +22,8 @@ def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
   import jax  # What takes long to import comes after the arguments.
   import jax.numpy as jnp
 
-  from seqrnn import cells, layers
-  from seqrnn.products import kernel_gradient, product
+  from seqrnn.models import cells, layers
+  from seqrnn.models.products import kernel_gradient, product
 
   cell = {"lstm": cells.LSTM, "gru": cells.GRU}[name](H)
   K = cell.gate_count * H

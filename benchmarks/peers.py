@@ -69,9 +69,10 @@ def seqrnn(case: Case, products: str = "float32"):
   import experiments
   import run
   from configs import base
-  from seqrnn import optimizers, sharding
   from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.step import make_state, make_step
+  from seqrnn.runtime import sharding
+  from seqrnn.training import optimizers
+  from seqrnn.training.step import make_state, make_step
 
   config = base.get_config()
   config.task = "gap_model" if case.kind == "towers" else "language_model"
@@ -129,9 +130,9 @@ def seqrnn_by_position(case: Case):
   PyTorch, Keras and flax multiply it with the first layer's kernel; seqrnn
   multiplies the table of all symbols, once.
   """
-  from seqrnn import models, products
+  from seqrnn.models import network, products
 
-  models.Lookup = lambda table, ids: products.rows(table, ids)
+  network.Lookup = lambda table, ids: products.rows(table, ids)
   return seqrnn(case)
 
 

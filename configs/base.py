@@ -150,8 +150,8 @@ def get_config() -> ml_collections.ConfigDict:
   model.tied = False  # The softmax uses the embedding's weights.
   model.forget_bias = 1.0  # Initial bias of a forget gate.
   model.initial_scale = placeholder(float)  # U(-a, a); 1/sqrt(fan in).
-  # fused: seqrnn/scan.py, with a backward pass of its own; plain: nn.scan. The
-  # same values and gradients.
+  # fused: models/scan.py, with a backward pass of its own; plain: nn.scan.
+  # The same values and gradients.
   model.scan = "fused"
   # bfloat16: the factors of matrix products are rounded to it; states, sums and
   # parameters stay in float32. Faster where the processor has such products.

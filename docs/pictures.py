@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 import experiments
 from configs import base
 from seqrnn import config as configs
-from seqrnn import describe, diagram, models
 from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.models import diagram, network
+from seqrnn.modes import describe
 
 HERE = Path(__file__).parent
 T, ROWS = 101, 16
@@ -59,7 +60,7 @@ def gradient_norms(fields: dict) -> np.ndarray:
   """
   config = base.get_config()
   config.update_from_flattened_dict(fields)
-  layer = models.recurrent(config.model, False)
+  layer = network.recurrent(config.model, False)
   H = config.model.hidden_size
   keys = jax.random.split(jax.random.key(0), 3)
   x_BTD = jax.random.normal(keys[0], (ROWS, T, H))

@@ -19,8 +19,6 @@ from experiments import (
   tagging,
 )
 from seqrnn import config as configs
-from seqrnn import files, sharding
-from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
@@ -28,12 +26,14 @@ from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
-from seqrnn.evaluate import evaluator, shapes
 from seqrnn.experiment import Experiment, Params, require
-from seqrnn.history import read_rows
-from seqrnn.predict import Prediction, predictions
-from seqrnn.sample import sample, sample_music
-from seqrnn.scoring import scorer, widened
+from seqrnn.inference.evaluation import evaluator, shapes
+from seqrnn.inference.predictions import Prediction, predictions
+from seqrnn.inference.sampler import sample, sample_music
+from seqrnn.inference.scoring import scorer, widened
+from seqrnn.runtime import files, sharding
+from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.training.history import read_rows
 
 TASKS: dict[str, ModuleType] = {
   "classification": classification,
@@ -144,7 +144,7 @@ class Run(NamedTuple):
     Raises:
       UserError: no such setting, or as that mode.
     """
-    from seqrnn import detect  # With all that training takes.
+    from seqrnn.modes import detect  # With all that training takes.
 
     config = self._changed("detect", settings)
     config.checkpoint.step = self.step

@@ -14,7 +14,6 @@ import numpy as np
 from rich.table import Table
 
 from seqrnn import config as configs
-from seqrnn import metrics, models
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.encoding import Document
@@ -24,7 +23,9 @@ from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
-from seqrnn.predict import shown
+from seqrnn.inference import metrics
+from seqrnn.inference.predictions import shown
+from seqrnn.models import network
 
 VOCABULARIES = ("symbols", "labels")
 
@@ -94,9 +95,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   data, smoothing = config.data, config.train.label_smoothing
   symbols, labels = vocabularies["symbols"], vocabularies["labels"]
   configs.refuse_unless(config, PLAIN, WHY)
-  model = models.sequence_model(
+  model = network.sequence_model(
     config.model,
-    models.stack(
+    network.stack(
       config.model, len(symbols), bidirectional=config.model.bidirectional
     ),
     len(symbols),
@@ -166,7 +167,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   def predict(params, carry, batch):
     ids_BT = batch["inputs"]
     start = model.initial_carry(ids_BT.shape[0])
-    _, logits_B1C = models.apply(model, params, ids_BT, start)
+    _, logits_B1C = network.apply(model, params, ids_BT, start)
     return carry, metrics.over_ids(logits_B1C)
 
   def loss(params, carry, batch, key):
@@ -174,7 +175,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     figures = functools.partial(
       metrics.label_cross_entropy, importance_BN=batch.get("importance")
     )
-    loss, (_, totals) = models.loss(
+    loss, (_, totals) = network.loss(
       model, params, batch, start, key, smoothing, figures
     )
     return loss, (carry, totals)
@@ -205,7 +206,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: models.init(model, key),
+    init=lambda key: network.init(model, key),
     carry=lambda _: (),
     loss=loss,
     facts=facts,

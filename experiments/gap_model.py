@@ -19,12 +19,13 @@ import numpy as np
 # The symbols are those of a language model.
 from experiments.language_model import VOCABULARIES as VOCABULARIES
 from experiments.language_model import prepare as prepare
-from seqrnn import layers, metrics, models
 from seqrnn.config import Config
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Decoder, Experiment, Totals
+from seqrnn.inference import metrics
+from seqrnn.models import layers, network
 
 HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.
 
@@ -49,14 +50,14 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     )
   apart = config.model.heads == "all"
   body = layers.Bidirectional(
-    layers.Before(models.stack(config.model, len(symbols))),
+    layers.Before(network.stack(config.model, len(symbols))),
     layers.Before(
-      models.stack(config.model, len(symbols), reverse=True), reverse=True
+      network.stack(config.model, len(symbols), reverse=True), reverse=True
     ),
     merge=config.model.merge,
     apart=apart,
   )
-  model = models.sequence_model(config.model, body, len(symbols), pooled=False)
+  model = network.sequence_model(config.model, body, len(symbols), pooled=False)
   segments = Segments(config, symbols, length=data.window, minimum=1)
 
   def targets(batch: Batch) -> Batch:
@@ -79,7 +80,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   def logits(params, batch):
     ids_BT = batch["inputs"]
     start = model.initial_carry(ids_BT.shape[0])
-    return models.apply(model, params, ids_BT, start)[1]
+    return network.apply(model, params, ids_BT, start)[1]
 
   def by(head, params, carry, batch):
     return carry, logits(params, batch)[head]
@@ -93,7 +94,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     figures = metrics.cross_entropy
     if apart:
       figures = partial(cross_entropies, batch["heads"])
-    loss, (_, totals) = models.loss(
+    loss, (_, totals) = network.loss(
       model, params, batch, start, key, config.train.label_smoothing, figures
     )
     return loss, (carry, totals)
@@ -113,7 +114,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     heads = {name: partial(by, name) for name in HEADS}
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: models.init(model, key),
+    init=lambda key: network.init(model, key),
     carry=lambda _: (),
     loss=loss,
     facts=segments.facts,
@@ -130,12 +131,12 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 def ahead(model: Config, vocabulary_size: int) -> Decoder:
   """The forward tower and its head, which are a language model."""
   V = vocabulary_size
-  body = models.stack(model, V)
-  forward = models.sequence_model(model, body, V, pooled=False)
+  body = network.stack(model, V)
+  forward = network.sequence_model(model, body, V, pooled=False)
 
   def step(params, carry, symbol_B):
-    own = models.forward_params(params)
-    return models.next_symbol(forward, own, carry, symbol_B)
+    own = network.forward_params(params)
+    return network.next_symbol(forward, own, carry, symbol_B)
 
   return Decoder(forward.initial_carry, step)
 

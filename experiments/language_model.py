@@ -10,14 +10,15 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from seqrnn import metrics, models
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Decoder, Experiment
-from seqrnn.scan import hold
+from seqrnn.inference import metrics
+from seqrnn.models import network
+from seqrnn.models.scan import hold
 
 VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
 
@@ -48,9 +49,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       "data.stateful=True with data.mapping='many_to_one': only many_to_many"
       " hands its carry from batch to batch"
     )
-  model = models.sequence_model(
+  model = network.sequence_model(
     config.model,
-    models.stack(
+    network.stack(
       config.model, len(symbols), bidirectional=config.model.bidirectional
     ),
     len(symbols),
@@ -92,13 +93,13 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     return hold(~batch["reset"], carry, initial) if data.stateful else initial
 
   def predict(params, carry, batch):
-    last, logits_BNV = models.apply(
+    last, logits_BNV = network.apply(
       model, params, batch["inputs"], first(carry, batch)
     )
     return last if data.stateful else carry, logits_BNV
 
   def loss(params, carry, batch, key):
-    loss, (last, totals) = models.loss(
+    loss, (last, totals) = network.loss(
       model, params, batch, first(carry, batch), key, smoothing
     )
     return loss, (last if data.stateful else carry, totals)
@@ -118,7 +119,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     place_BT = jnp.arange(T)[None] == jnp.minimum(length_B1, T - 1)
     window_BT = jnp.where(place_BT, symbol_B[:, None], window_BT)
     initial = start(symbol_B.shape[0])
-    _, logits_B1V = models.apply(model, params, window_BT, initial)
+    _, logits_B1V = network.apply(model, params, window_BT, initial)
     return window_BT, logits_B1V[:, 0]
 
   def empty_window(batch_size):
@@ -126,7 +127,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: models.init(model, key),
+    init=lambda key: network.init(model, key),
     carry=start if data.stateful else lambda _: (),
     loss=loss,
     facts=segments.facts,
@@ -135,7 +136,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     score=score,
     decoder=Decoder(empty_window, next_of_window)
     if many_to_one
-    else Decoder(start, partial(models.next_symbol, model)),
+    else Decoder(start, partial(network.next_symbol, model)),
     forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
     heads={"forward": predict},
   )

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqrnn import config as configs
-from seqrnn import metrics, models
 from seqrnn.config import Config
 from seqrnn.data import music
 from seqrnn.data.segments import cut, skipped
@@ -20,7 +19,9 @@ from seqrnn.data.streams import fitted, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches
 from seqrnn.experiment import Batch, Decoder, Experiment
-from seqrnn.scan import hold
+from seqrnn.inference import metrics
+from seqrnn.models import network
+from seqrnn.models.scan import hold
 
 VOCABULARIES = ()  # A note is its number.
 
@@ -51,12 +52,12 @@ def build(config: Config, vocabularies: dict) -> Experiment:
   data, train = config.data, config.train
   why = "frames of notes go straight into a causal network"
   configs.refuse_unless(config, _PLAIN, why)
-  model = models.NoteModel(
-    body=models.stack(config.model, None),
+  model = network.NoteModel(
+    body=network.stack(config.model, None),
     notes=music.NOTES,
     initial_scale=config.model.initial_scale,
     input_noise=config.model.input_noise,
-    products=models.PRODUCTS[config.model.products],
+    products=network.PRODUCTS[config.model.products],
   )
 
   @functools.cache
@@ -98,7 +99,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
   def apply(params, carry, batch, key=None):
     start = model.initial_carry(batch["inputs"].shape[0])
     carry = hold(~batch["reset"], carry, start)
-    return models.apply(model, params, batch["inputs"], carry, key)
+    return network.apply(model, params, batch["inputs"], carry, key)
 
   def loss(params, carry, batch, key):
     carry, logits_BTV = apply(params, carry, batch, key)
@@ -113,12 +114,12 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     return carry, nll_BT * batch["weights"]
 
   def next_frame(params, carry, notes_BV):
-    carry, logits_B1V = models.apply(model, params, notes_BV[:, None], carry)
+    carry, logits_B1V = network.apply(model, params, notes_BV[:, None], carry)
     return carry, logits_B1V[:, 0]
 
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: models.init(model, key, jnp.zeros((1, 1, music.NOTES))),
+    init=lambda key: network.init(model, key, jnp.zeros((1, 1, music.NOTES))),
     carry=model.initial_carry,
     loss=loss,
     facts=facts,

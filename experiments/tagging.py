@@ -20,7 +20,6 @@ from rich.table import Table
 from experiments.classification import PLAIN, WHY, make, tell_unseen
 from experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn import config as configs
-from seqrnn import metrics, models
 from seqrnn.config import Config
 from seqrnn.data import splits
 from seqrnn.data.encoding import Document
@@ -31,7 +30,9 @@ from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment, Totals
-from seqrnn.predict import quoted, shown
+from seqrnn.inference import metrics
+from seqrnn.inference.predictions import quoted, shown
+from seqrnn.models import network
 
 _LETTERS = 20  # Characters of a word that are read.
 _BIO = re.compile(r"O|[BI]-.+")
@@ -80,14 +81,14 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     shape.update(hidden_size=width, embedding_size=width, layers=1)
     # The penalties are those of the words' outputs.
     shape.update(activation_penalty=0.0, change_penalty=0.0)
-    letters = models.Letters(
-      models.stack(shape, len(characters), bidirectional=True),
+    letters = network.Letters(
+      network.stack(shape, len(characters), bidirectional=True),
       len(characters),
       width,
     )
-  model = models.sequence_model(
+  model = network.sequence_model(
     config.model,
-    models.stack(
+    network.stack(
       config.model, len(symbols), bidirectional=config.model.bidirectional
     ),
     len(symbols),
@@ -172,7 +173,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   def predict(params, carry, batch):
     ids_BT = batch["inputs"]
     start = model.initial_carry(ids_BT.shape[0])
-    _, logits_BTC = models.apply(
+    _, logits_BTC = network.apply(
       model, params, ids_BT, start, letters_BTL=batch.get("letters")
     )
     return carry, metrics.over_ids(logits_BTC)
@@ -187,7 +188,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   def loss(params, carry, batch, key):
     start = model.initial_carry(batch["inputs"].shape[0])
     smoothing = config.train.label_smoothing
-    loss, (_, totals) = models.loss(
+    loss, (_, totals) = network.loss(
       model,
       params,
       batch,
@@ -230,7 +231,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: models.init(model, key),
+    init=lambda key: network.init(model, key),
     carry=lambda _: (),
     loss=loss,
     facts=facts,

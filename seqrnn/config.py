@@ -16,8 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn import files, manifest
 from seqrnn.errors import UserError, visible
+from seqrnn.runtime import files, manifest
 
 Config = Any  # A ConfigDict, whose fields no type checker knows.
 
@@ -728,7 +728,7 @@ NAMING = (
   *(n for n in CHANGEABLE if n not in ("train.epochs", "train.max_steps")),
   "search.method",
 )
-# What is searched of a field is parsed by seqrnn/trials/space.py.
+# What is searched of a field is parsed by seqrnn/searching/space.py.
 RULES |= {
   f"{_SPACE}{name}": _or_none(_TEXT)
   for name in RULES

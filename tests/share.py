@@ -8,20 +8,20 @@ import numpy as np
 
 from experiments.language_model import VOCABULARIES as VOCABULARIES
 from experiments.language_model import prepare as prepare
-from seqrnn import models
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import END, UNKNOWN
 from seqrnn.experiment import Experiment
+from seqrnn.models import network
 
 WANTED = UNKNOWN + 1  # The most frequent symbol.
 
 
 def build(config, vocabularies):
   symbols = vocabularies["symbols"]
-  body = models.stack(
+  body = network.stack(
     config.model, len(symbols), bidirectional=config.model.bidirectional
   )
-  model = models.sequence_model(
+  model = network.sequence_model(
     config.model, body, len(symbols), pooled=True, outputs=1
   )
   segments = Segments(config, symbols, length=config.data.window, minimum=1)
@@ -39,7 +39,7 @@ def build(config, vocabularies):
 
   def predict(params, carry, batch):
     start = model.initial_carry(len(batch["inputs"]))
-    return carry, models.apply(model, params, batch["inputs"], start)[1]
+    return carry, network.apply(model, params, batch["inputs"], start)[1]
 
   def errors(outputs_BN1, targets_BN, weights_BN, *_):
     error_BN = outputs_BN1[..., 0] - targets_BN
@@ -51,14 +51,14 @@ def build(config, vocabularies):
 
   def loss(params, carry, batch, key):
     start = model.initial_carry(len(batch["inputs"]))
-    mean, (_, totals) = models.loss(
+    mean, (_, totals) = network.loss(
       model, params, batch, start, key, 0.0, errors
     )
     return mean, (carry, totals)
 
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: models.init(model, key),
+    init=lambda key: network.init(model, key),
     carry=lambda _: (),
     loss=loss,
     facts=segments.facts,

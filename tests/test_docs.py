@@ -13,14 +13,15 @@ from types import ModuleType
 
 import jax
 import pytest
-from conftest import tiny
 
 import experiments
 import run
 from configs import base
-from seqrnn import cells, models, train
 from seqrnn import config as configs
 from seqrnn.data.corpora import from_text
+from seqrnn.models import cells, network
+from seqrnn.training import fit
+from tests.conftest import tiny
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -200,11 +201,11 @@ def test_a_cell_as_contributing_shows_it(tmp_path, monkeypatch):
   exec(shown("class "), names)
   [name, make] = re.findall(r'`"(\w+)": (lambda .*?)` in `CELLS`', GUIDE)[0]
   monkeypatch.setattr(cells, "Leaky", names["Leaky"], raising=False)
-  monkeypatch.setitem(models.CELLS, name, eval(make, {"cells": cells}))
+  monkeypatch.setitem(network.CELLS, name, eval(make, {"cells": cells}))
   rule = (lambda value: value == name, f"must be {name}")
   monkeypatch.setitem(configs.RULES, "model.cell", rule)
   config = tiny(tmp_path, {"model.cell": name, "train.max_steps": 2})
-  train.run(experiments.build, config, tmp_path / "run")
+  fit.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run")
   layer = trained.params["body"]["layers_0"]["cell"]
   D, H = len(trained.experiment.vocabularies["symbols"]), 8
@@ -218,7 +219,7 @@ def test_a_task_as_contributing_shows_it(tmp_path, monkeypatch):
   exec(shown("from "), vars(task))
   monkeypatch.setitem(experiments.TASKS, "backwards", task)
   config = tiny(tmp_path, {"task": "backwards", "train.max_steps": 2})
-  train.run(experiments.build, config, tmp_path / "run")
+  fit.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run").experiment
   [batch] = trained.batches(from_text("abc", "char"), 0)
   asked_T = batch["weights"][0] > 0

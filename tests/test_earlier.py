@@ -7,10 +7,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from earlier import make
 
 import experiments
 import run
+from tests.earlier import make
 
 pytestmark = pytest.mark.usefixtures("quick")
 ARCHIVE = Path(__file__).parent / "earlier" / "runs.tar.xz"

@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 import tensorstore
-from conftest import TINY, write_text
 
 import experiments
 import run
 from configs import base
-from seqrnn import checkpoint
 from seqrnn import config as configs
-from seqrnn import manifest as manifests
 from seqrnn.errors import UserError
+from seqrnn.runtime import checkpoint
+from seqrnn.runtime import manifest as manifests
+from tests.conftest import TINY, write_text
 
 HUGE = 100 * 2**30  # Bytes of a file that takes none on disk.
 LAST = "checkpoints/2"

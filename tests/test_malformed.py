@@ -6,7 +6,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import tiny
 
 import experiments
 import run
@@ -15,6 +14,7 @@ from seqrnn.data import corpora, encoding, splits
 from seqrnn.data.corpora import from_text
 from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.errors import UserError
+from tests.conftest import tiny
 
 TOLD = NOT_UTF8.removeprefix("is not UTF-8; ")
 TYPED = (

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import jax
 import pytest
-from conftest import TINY, write_text
 
 import run
 from configs import base
 from seqrnn import config as configs
-from seqrnn import manifest
 from seqrnn.errors import Interrupted, UserError
+from seqrnn.runtime import manifest
+from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
 BASE = (
@@ -420,7 +420,7 @@ def test_what_the_machine_lacks_is_a_mistake_too(call, capfd, monkeypatch):
     raise RuntimeError("INTERNAL: Out of memory allocating 99 bytes.")
 
   with monkeypatch.context() as patch:
-    patch.setattr("seqrnn.sample.run", fail)
+    patch.setattr("seqrnn.modes.sample.run", fail)
     assert call("--workdir=lm --mode=sample") == 2
   monkeypatch.setenv("JAX_PLATFORMS", "cuda")
   monkeypatch.setattr(jax, "devices", fail)
@@ -434,7 +434,7 @@ def test_a_bug_shows_its_traceback(call, monkeypatch):
   def fail(*_):
     raise RuntimeError("a bug")
 
-  monkeypatch.setattr("seqrnn.sample.run", fail)
+  monkeypatch.setattr("seqrnn.modes.sample.run", fail)
   with pytest.raises(RuntimeError, match="a bug"):
     call("--workdir=lm --mode=sample")
 
@@ -446,7 +446,7 @@ def test_debug_prints_the_traceback_of_a_mistake_too(call, capfd, monkeypatch):
     except OSError:
       raise UserError("nowhere: cannot be written") from None
 
-  monkeypatch.setattr("seqrnn.sample.run", fail)
+  monkeypatch.setattr("seqrnn.modes.sample.run", fail)
   line = "--workdir=lm --mode=sample"
   assert call(line) == 2
   assert capfd.readouterr().err == "error: nowhere: cannot be written\n"
@@ -455,7 +455,7 @@ def test_debug_prints_the_traceback_of_a_mistake_too(call, capfd, monkeypatch):
   assert err.endswith("\nerror: nowhere: cannot be written\n")
   assert "in fail\n" in err and "No such file or directory" in err
   # An OSError of the system, and a mistake that no code of ours expects.
-  monkeypatch.setattr("seqrnn.sample.run", lambda *_: os.stat("nowhere"))
+  monkeypatch.setattr("seqrnn.modes.sample.run", lambda *_: os.stat("nowhere"))
   for flag, lines in (("", 1), ("--debug", 5)):
     assert call(f"{line} {flag}") == 2
     err = capfd.readouterr().err
@@ -475,7 +475,7 @@ def test_what_stops_a_run_is_told_in_a_line(
   def fail(*_):
     raise stop
 
-  monkeypatch.setattr("seqrnn.sample.run", fail)
+  monkeypatch.setattr("seqrnn.modes.sample.run", fail)
   assert call("--workdir=lm --mode=sample") == status
   assert capfd.readouterr().err == f"{stop}\n"
 

@@ -9,7 +9,8 @@ import pytest
 import run
 from configs import base
 from seqrnn import config as configs
-from seqrnn import models, settings
+from seqrnn import settings
+from seqrnn.models import network
 from seqrnn.settings import USED
 
 PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -89,13 +90,13 @@ def test_a_config_of_the_project_sets_nothing_in_vain(path):
   assert list(settings.unused(config, given, defaults)) == []
 
 
-@pytest.mark.parametrize("cell", models.CELLS)
+@pytest.mark.parametrize("cell", network.CELLS)
 def test_the_cells_with_a_forget_bias_are_these(cell):
   config = base.get_config().model
   made = []
   for bias in (1.0, 3.0):
     config.update(cell=cell, hidden_size=2, forget_bias=bias)
-    body = models.recurrent(config, False)
+    body = network.recurrent(config, False)
     inputs = np.zeros((1, 1, 2), np.float32), np.ones((1, 1), bool)
     made.append(body.init(jax.random.key(0), *inputs, body.initial_carry(1)))
   same = all(jax.tree.leaves(jax.tree.map(np.array_equal, *made)))
@@ -108,7 +109,7 @@ def test_the_cells_with_a_forget_bias_are_these(cell):
 def resolved(tmp_path, monkeypatch, capfd):
   """A function from flags to what a run that they begin has on stderr."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr("seqrnn.train.run", lambda *_: None)
+  monkeypatch.setattr("seqrnn.training.fit.run", lambda *_: None)
   (tmp_path / "own.py").write_text(
     "from configs import base\n\ndef get_config():\n  c = base.get_config()\n"
     "  c.model.pooling = 'max'\n  return c\n"

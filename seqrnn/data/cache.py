@@ -21,10 +21,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from seqrnn import files
 from seqrnn.data import encoding
 from seqrnn.data.encoding import Corpus, Encoded, Source
 from seqrnn.errors import MachineError
+from seqrnn.runtime import files
 
 LARGE = 32 * 2**20  # Bytes from which on a corpus is kept here.
 

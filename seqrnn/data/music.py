@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn import files
 from seqrnn.config import Config
 from seqrnn.data.corpora import SPLITS, reading
 from seqrnn.data.sequences import Sequences
 from seqrnn.errors import MachineError, UserError
+from seqrnn.runtime import files
 
 NOTES = 88  # The keys of a piano.
 LOWEST = 21  # MIDI number of the first one.

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn import config as configs
-from seqrnn import files, scoring, sharding, train
-from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import sessions as data
 from seqrnn.data import splits, vocabulary
@@ -29,9 +27,13 @@ from seqrnn.detection import baselines, records
 from seqrnn.detection.conformal import Calibration, benjamini_hochberg, combine
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
-from seqrnn.evaluate import shapes
 from seqrnn.experiment import KEPT, Experiment, Params
-from seqrnn.scoring import Scores
+from seqrnn.inference import scoring
+from seqrnn.inference.evaluation import shapes
+from seqrnn.inference.scoring import Scores
+from seqrnn.runtime import files, sharding
+from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.training import fit
 
 # Of the network; the others are of baselines.
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")
@@ -405,7 +407,7 @@ def cross_fit(
     if _trained_otherwise(folder, part):
       print(f"{folder}: trained with other settings; trained again")
       shutil.rmtree(folder)
-    train.run(build, part, folder)
+    fit.fit(build, part, folder)
     seen, held_out = (
       splits.fold(read("train"), part.data.fold, out) for out in (False, True)
     )

@@ -15,12 +15,12 @@ import numpy as np
 from rich.console import Console
 from rich.padding import Padding
 
-from seqrnn import files
 from seqrnn.data.sessions import Distinct, Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import escaped
-from seqrnn.predict import quoted, shown
-from seqrnn.scoring import NEVER, Scores
+from seqrnn.inference.predictions import quoted, shown
+from seqrnn.inference.scoring import NEVER, Scores
+from seqrnn.runtime import files
 
 NAME = "detection"  # Of the files of a result in detect/, as a set.
 LOCK = ".detect.lock"  # In the workdir, held as long as a detection runs.

@@ -21,8 +21,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from seqrnn import config as configs
-from seqrnn import fileset, manifest, scoring
-from seqrnn.checkpoint import restore_params
 from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
 from seqrnn.data.encoding import NOT_UTF8
@@ -32,8 +30,11 @@ from seqrnn.detection.conformal import Calibration
 from seqrnn.detection.detector import CALIBRATION, even
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError, visible
-from seqrnn.evaluate import shapes
 from seqrnn.experiment import Decoder, Experiment, Params
+from seqrnn.inference import scoring
+from seqrnn.inference.evaluation import shapes
+from seqrnn.runtime import fileset, manifest
+from seqrnn.runtime.checkpoint import restore_params
 
 _LONGEST = 2**16  # Bytes of a line.
 _REPORTED = 10  # Lines that are left out; further ones are counted.

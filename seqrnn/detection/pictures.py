@@ -10,12 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullFormatter
 
-from seqrnn import files
 from seqrnn.data.sessions import ranges
 from seqrnn.detection import ranking
 from seqrnn.detection.conformal import Calibration
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import escaped
+from seqrnn.runtime import files
 
 _EVENTS = 2000  # Of a timeline.
 _ODDEST = 5  # Sessions that it has in any case.

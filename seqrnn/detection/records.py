@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn import files
 from seqrnn.errors import UserError
+from seqrnn.runtime import files
 
 FORMS = ("csv", "jsonl", "csv.gz", "jsonl.gz")
 _LIMIT = 2**24  # Bytes of a JSON file, and of a line of a table.

@@ -90,14 +90,15 @@ def wrap(module, name: str, before=None, after=None):
 
 def arm(*_):
   """Puts the places into the product, once its modules may be imported."""
-  from seqrnn import checkpoint, train
-  from seqrnn.progress import Progress
+  from seqrnn.runtime import checkpoint
+  from seqrnn.training import fit, loop
+  from seqrnn.training.progress import Progress
 
-  for place in ("claim", "restore", "draw"):
-    wrap(train, place, before=lambda *_, place=place: at(place))
+  for module, place in ((fit, "claim"), (fit, "restore"), (loop, "draw")):
+    wrap(module, place, before=lambda *_, place=place: at(place))
   wrap(os, "replace", before=lambda _, new: at(f"replace-{Path(new).name}"))
   wrap(Progress, "step", after=lambda *_: at("steps"))
-  evaluator = train.evaluator
+  evaluator = loop.evaluator
 
   def watched(*args):
     evaluate = evaluator(*args)
@@ -111,8 +112,8 @@ def arm(*_):
 
     return run
 
-  train.evaluator = watched
-  add_row = train.add_row
+  loop.evaluator = watched
+  add_row = loop.add_row
 
   def torn(path, row):
     if os.environ["FAULT"].startswith("FILL add_row"):
@@ -139,8 +140,8 @@ def arm(*_):
         os.truncate(path, size)
         strike()
 
-  train.add_row = torn
-  wrap(train, "save", before=lambda *_: at("save"))
+  loop.add_row = torn
+  wrap(loop, "save", before=lambda *_: at("save"))
 
   wrap(checkpoint.Checkpoints, "_check_room", after=lambda *_: at("room"))
 

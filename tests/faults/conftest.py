@@ -19,11 +19,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import TINY, write_text
 
 import run
 from configs import base
-from seqrnn import checkpoint, sharding
+from seqrnn.runtime import checkpoint, sharding
+from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 420  # Seconds after which a process hangs; none of it is a promise.

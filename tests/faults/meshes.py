@@ -17,8 +17,8 @@ def main(jobs: list[list[tuple[int, list[str], str]]]):
   import jax
 
   import run
-  from seqrnn import sharding
-  from seqrnn.progress import Progress
+  from seqrnn.runtime import sharding
+  from seqrnn.training.progress import Progress
 
   losses: list[jax.Array] = []
   step = Progress.step

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.conftest import (
+from seqrnn.runtime import checkpoint
+from tests.faults.conftest import (
   STATEFUL,
   assert_same_run,
   call,
@@ -16,7 +17,6 @@ from faults.conftest import (
   steps,
   write_config,
 )
-from seqrnn import checkpoint
 
 STEPS = [10, 20, 30, 40]
 

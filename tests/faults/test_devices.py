@@ -5,7 +5,7 @@ import json
 import pytest
 
 import experiments
-from faults.conftest import (
+from tests.faults.conftest import (
   assert_close_run,
   record,
   rows,

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from faults.conftest import (
+from seqrnn.runtime import checkpoint
+from tests.faults.conftest import (
   STATEFUL,
   assert_same_run,
   call,
@@ -13,7 +14,6 @@ from faults.conftest import (
   steps,
   write_config,
 )
-from seqrnn import checkpoint
 
 FIELDS = {
   **STATEFUL,

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from faults.conftest import (
+from tests.faults.conftest import (
   STATEFUL,
   WINDOWS,
   assert_same_run,

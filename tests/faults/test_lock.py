@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from faults.conftest import call, contents, record, steps, write_config
+from tests.faults.conftest import call, contents, record, steps, write_config
 
 
 @pytest.fixture(scope="module")

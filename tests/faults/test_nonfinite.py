@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from faults.conftest import (
+from tests.faults.conftest import (
   arrays,
   assert_same_run,
   call,

@@ -11,7 +11,7 @@ import socket
 
 import pytest
 
-from faults.conftest import (
+from tests.faults.conftest import (
   STATEFUL,
   assert_close_run,
   assert_same_run,

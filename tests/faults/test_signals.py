@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from faults.conftest import (
+from tests.faults.conftest import (
   STATEFUL,
   assert_same_run,
   record,

@@ -12,15 +12,15 @@ from collections import Counter
 
 import pytest
 
-from faults.conftest import (
+from seqrnn.runtime.checkpoint import damage
+from tests.faults.conftest import (
   assert_close_run,
   assert_same_run,
   record,
   steps,
   write_config,
 )
-from faults.test_damage import add, flip, grow, truncate
-from seqrnn.checkpoint import damage
+from tests.faults.test_damage import add, flip, grow, truncate
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 SEED = int(os.environ.get("SOAK_SEED", "0"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.conftest import (
+from tests.faults.conftest import (
   ROOT,
   position,
   record,

@@ -1,0 +1,95 @@
+"""Music that was sampled: its notes, MIDI files and pictures."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.data.music import LOWEST, NOTES
+from seqrnn.errors import UserError
+from seqrnn.runtime import files
+
+_TICKS = 480  # Of a frame, in a MIDI file.
+
+
+class Note(NamedTuple):
+  """A note that sounds from one frame on until another.
+
+  Attributes:
+    start: the first frame.
+    stop: the one after the last.
+    number: MIDI's, 60 for the C in the middle.
+  """
+
+  start: int
+  stop: int
+  number: int
+
+
+def held(notes_TV: np.ndarray) -> list[Note]:
+  """The notes of frames; one that goes on for several of them is one."""
+  changes_VT = np.diff(notes_TV.T.astype(np.int8), prepend=0, append=0)
+  key, start = np.nonzero(changes_VT == 1)
+  _, stop = np.nonzero(changes_VT == -1)
+  return [Note(*note) for note in np.stack([start, stop, key + LOWEST], 1)]
+
+
+def write(path: Path, notes_TV: np.ndarray, tempo: int):
+  """Writes a MIDI file, `tempo` frames a minute.
+
+  Raises:
+    UserError: mido is missing, or the file cannot be written.
+  """
+  try:
+    import mido
+  except ImportError:
+    raise UserError(
+      f"{path}: a MIDI file needs the package mido: pip install 'seqrnn[midi]'"
+    ) from None
+  events = [
+    (frame, kind, number)
+    for start, stop, number in held(notes_TV)
+    # Those that end come first: a note may be struck where another ends.
+    for frame, kind in ((stop, "note_off"), (start, "note_on"))
+  ]
+  track = mido.MidiTrack()
+  track.append(mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo)))
+  now = 0
+  for frame, kind, number in sorted(events):
+    time = int(frame - now) * _TICKS
+    track.append(mido.Message(kind, note=int(number), velocity=64, time=time))
+    now = frame
+  rest = int(len(notes_TV) - now) * _TICKS
+  track.append(mido.MetaMessage("end_of_track", time=rest))
+  made = mido.MidiFile(ticks_per_beat=_TICKS)
+  made.tracks.append(track)
+  with files.written(path, "wb") as file:
+    made.save(file=file)
+
+
+def draw(path: Path, notes_TV: np.ndarray, given: int):
+  """Draws a piano roll; the first `given` frames are gray, the rest was drawn.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  # It takes a second to import, and no screen is needed.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  T = len(notes_TV)
+  figure = Figure(figsize=(min(4 + T / 16, 40), 4), layout="constrained")
+  FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  notes = held(notes_TV)
+  starts, stops, numbers = zip(*notes, strict=True) if notes else ((), (), ())
+  axes.hlines(numbers, starts, stops, linewidth=3)
+  axes.axvspan(0, given, color="black", alpha=0.15, linewidth=0)
+  octaves = range(24, LOWEST + NOTES, 12)
+  axes.set_yticks(octaves, [f"C{number // 12 - 1}" for number in octaves])
+  lowest, highest = min(numbers, default=48), max(numbers, default=72)
+  axes.set(xlim=(0, T), ylim=(lowest - 2, highest + 2), xlabel="frame")
+  axes.grid(alpha=0.3)
+  axes.set_axisbelow(True)
+  with files.written(path, "wb") as file:
+    figure.savefig(file, format="png", dpi=110)

@@ -1,0 +1,94 @@
+"""Which labels are taken for which: counted, written and drawn."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.errors import escaped
+from seqrnn.experiment import Carry, Experiment
+from seqrnn.runtime import files
+
+_NUMBERS = 30  # Labels up to which the picture has numbers.
+
+
+def totals(
+  experiment: Experiment,
+) -> Callable[..., tuple[Carry, jax.Array]]:
+  """A function params, carry, batch -> carry, how often [truth, predicted]."""
+
+  def count(params, carry, batch):
+    carry, logits_BNV = experiment.predict(params, carry, batch)
+    V = logits_BNV.shape[-1]
+    true_BNV = jax.nn.one_hot(batch["targets"], V)
+    true_BNV *= batch["weights"][..., None]
+    best_BNV = jax.nn.one_hot(jnp.argmax(logits_BNV, axis=-1), V)
+    return carry, jnp.einsum("bnv,bnw->vw", true_BNV, best_BNV)
+
+  return count
+
+
+def write(folder: Path, labels: Vocabulary, counts_VV: np.ndarray, title: str):
+  """Writes confusion.csv, a row a true label, and draws confusion.png.
+
+  Labels that training has not seen share a row, where there are any.
+
+  Raises:
+    UserError: they cannot be written.
+  """
+  columns = np.arange(UNKNOWN + 1, len(labels))
+  rows = columns
+  if counts_VV[UNKNOWN].any():
+    rows = np.append(rows, UNKNOWN)
+  counts = counts_VV[np.ix_(rows, columns)].astype(np.int64)
+  with files.written(folder / "confusion.csv") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["truth", *labels.names(columns)])
+    for name, row in zip(labels.names(rows), counts.tolist(), strict=True):
+      writer.writerow([name, *row])
+  _draw(folder, counts, labels.names(rows), labels.names(columns), title)
+
+
+def _draw(
+  folder: Path,
+  counts: np.ndarray,
+  rows: list[str],
+  columns: list[str],
+  title: str,
+):
+  """Shares of each row by colour, counts by number."""
+  # It takes a second to import, and no screen is needed.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  side = min(max(4.5, 2 + 0.38 * len(rows)), 60)  # Inches.
+  figure = Figure(figsize=(side + 1, side), layout="constrained")
+  FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+  image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+  figure.colorbar(image, label="share of the true label", shrink=0.8)
+  # A dollar sign would begin a formula.
+  show = lambda name: escaped(name).replace("$", r"\$")[:24]
+  axes.set_xticks(range(len(columns)), map(show, columns), rotation=90)
+  axes.set_yticks(range(len(rows)), map(show, rows))
+  axes.set_xlabel("predicted")
+  axes.set_ylabel("truth")
+  if len(rows) <= _NUMBERS:
+    for y, x in np.argwhere(counts):
+      axes.text(
+        x,
+        y,
+        f"{counts[y, x]}",
+        ha="center",
+        va="center",
+        fontsize=7,
+        color="white" if shares[y, x] > 0.5 else "black",
+      )
+  axes.set_title(title, parse_math=False)
+  with files.written(folder / "confusion.png", "wb") as file:
+    figure.savefig(file, format="png", dpi=110)

@@ -1,0 +1,182 @@
+"""The most likely symbols or labels beside the true ones; gaps filled."""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.markup import escape
+
+from seqrnn.data.encoding import Document
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
+from seqrnn.errors import escaped
+from seqrnn.experiment import KEPT, Experiment, Params
+
+_OPEN = ""  # Where a question is; no vocabulary has this symbol.
+
+
+class Prediction(NamedTuple):
+  """What a model says of a sequence: a window, or a stretch of a stream.
+
+  N targets, T inputs, K most likely symbols.
+
+  Attributes:
+    document: which of those that were read it is of.
+    inputs: ids [T].
+    read: what was read, which the vocabulary may lack; "" where that is
+      nothing, as at the begin symbol or a gap [T].
+    positions: of the targets in the row of outputs [N].
+    targets: true ids [N]; UNKNOWN where there is none.
+    truth: names of what the targets are in the data, which the vocabulary may
+      lack; "" where there is none [N].
+    surprisal: -log p(target), in nats [N]; of a symbol that the vocabulary
+      lacks, that of the unknown symbol; of such a label it is infinite.
+    ids: the most likely ids, best first [N, K].
+    probabilities: theirs [N, K].
+  """
+
+  document: int
+  inputs: np.ndarray
+  read: list[str]
+  positions: np.ndarray
+  targets: np.ndarray
+  truth: list[str]
+  surprisal: np.ndarray
+  ids: np.ndarray
+  probabilities: np.ndarray
+
+  def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
+    """What was read from one input to another; a gap is U+FFFD."""
+    pairs = zip(self.inputs[start:stop], self.read[start:stop], strict=True)
+    some = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
+    return joined(some, unit)
+
+
+@lru_cache(KEPT)
+def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
+  """A jitted function params, carry, batch -> carry, what follows.
+
+  The ids that are most likely and their probabilities [B, N, K], and the
+  surprisal of the targets [B, N].
+  """
+
+  @jax.jit
+  def rank(params, carry, batch):
+    carry, logits_BNV = predict(params, carry, batch)
+    logs_BNV = jax.nn.log_softmax(logits_BNV)
+    logs_BNK, ids_BNK = jax.lax.top_k(logs_BNV, min(k, logs_BNV.shape[-1]))
+    true_BN1 = jnp.take_along_axis(
+      logs_BNV, batch["targets"][..., None], axis=-1
+    )
+    return carry, (ids_BNK, jnp.exp(logs_BNK), -true_BN1[..., 0])
+
+  return rank
+
+
+def predictions(
+  experiment: Experiment,
+  params: Params,
+  split: str | Pieces | list[Document],
+  k: int,
+) -> Iterator[Prediction]:
+  """What the model says of the sequences of a split or of documents."""
+  names = experiment.vocabularies["symbols"]
+  if experiment.labels is not None:  # The reserved ids are none.
+    names = experiment.labels
+    k = min(k, len(names.symbols))
+  rank = _ranker(experiment.predict, k)
+  carry = None
+  for batch in experiment.batches(split, 0, ordered=True, named=True):
+    read_BT, truth_BN = batch.pop("read"), batch.pop("truth")
+    if carry is None:
+      carry = experiment.carry(len(batch["inputs"]))
+    carry, found = rank(params, carry, batch)
+    found = jax.device_get(found)
+    for row, weights_N in enumerate(batch["weights"]):
+      positions = np.flatnonzero(weights_N)
+      if len(positions):
+        ids_NK, chances_NK, nll_N = (x[row][positions] for x in found)
+        inputs = batch["inputs"][row]
+        targets = batch["targets"][row][positions]
+        own = truth_BN[row][positions]
+        yield Prediction(
+          int(batch["document"][row]),
+          inputs[inputs != PAD],
+          read_BT[row][inputs != PAD].tolist(),
+          positions,
+          targets,
+          [
+            printable(symbol, names.unit) if target == UNKNOWN else name
+            for target, name, symbol in zip(
+              targets, names.names(targets), own, strict=True
+            )
+          ],
+          nll_N,
+          ids_NK,
+          chances_NK,
+        )
+
+
+@lru_cache(KEPT)
+def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
+  """A jitted function params, inputs_BT -> the likeliest ids, how likely."""
+
+  @jax.jit
+  def surest(params, inputs_BT):
+    reset_B = jnp.ones(inputs_BT.shape[0], bool)
+    batch = {"inputs": inputs_BT, "reset": reset_B}
+    _, logits_BTV = predict(params, (), batch)
+    chances_BTV = jax.nn.softmax(
+      logits_BTV.at[..., : UNKNOWN + 1].set(-jnp.inf)
+    )
+    return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
+
+  return surest
+
+
+def fill(
+  experiment: Experiment, params: Params, documents: Pieces
+) -> tuple[str, list[tuple[int, float]]]:
+  """Fills the unknown symbols of a text, the surest one first.
+
+  Each symbol filled is then context for the others.
+
+  Returns:
+    the texts filled, a line each, and the ids put in with their probabilities,
+    in order.
+  """
+  symbols = experiment.vocabularies["symbols"]
+  surest = _chooser(experiment.predict)
+  filled: dict[int, list[int]] = {}
+  put = []
+  for batch in experiment.batches(documents, 0, ordered=True, named=True):
+    inputs_BT = batch["inputs"].copy()
+    gaps_BT = inputs_BT == UNKNOWN
+    chances_BT = np.zeros(inputs_BT.shape)
+    while (open_BT := inputs_BT == UNKNOWN).any():
+      best_BT, chance_BT = jax.device_get(surest(params, inputs_BT))
+      chance_BT = np.where(open_BT, chance_BT, -1)
+      rows = np.flatnonzero(open_BT.any(1))
+      places = chance_BT[rows].argmax(1)
+      inputs_BT[rows, places] = best_BT[rows, places]
+      chances_BT[rows, places] = chance_BT[rows, places]
+    for row, document in enumerate(batch["document"].tolist()):
+      ids = inputs_BT[row]
+      filled.setdefault(document, []).extend(ids[ids != PAD].tolist())
+    put += zip(
+      inputs_BT[gaps_BT].tolist(), chances_BT[gaps_BT].tolist(), strict=True
+    )
+  return "\n".join(map(symbols.text, filled.values())), put
+
+
+def shown(text: str) -> str:
+  """Text that anyone may have written, for a console."""
+  return escape(escaped(text, keep="\n\t"))
+
+
+def quoted(name: str) -> str:
+  """A symbol's name as a table shows it: blanks need marks to be seen."""
+  return shown(name if name.strip() else repr(name))

@@ -1,0 +1,168 @@
+"""Scores of each symbol of many documents: the same ones once, side by side."""
+
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from seqrnn.data.encoding import Document
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.experiment import KEPT, Batch, Carry, Experiment, Params
+from seqrnn.inference import metrics
+from seqrnn.runtime import sharding
+
+# Rows that a device scores at once. What so few need fits a core's cache; many
+# batches on their way keep all cores busy.
+ROWS = 64
+_AHEAD = 8  # Batches on their way.
+_NARROW = 32  # The least length that `widened` gives.
+NEVER = np.int32(2**31 - 1)  # The rank of what is not among those ranked.
+
+
+class Scores(NamedTuple):
+  """What is said of each target, document by document.
+
+  Attributes:
+    values: a tree of arrays [targets, ...], those of equal documents once.
+    bounds: int64 [distinct + 1]; n has values[bounds[n] : bounds[n + 1]].
+    distinct: int64 [documents]: which of them each document is.
+  """
+
+  values: Any
+  bounds: np.ndarray
+  distinct: np.ndarray
+
+  def document(self, j: int) -> Any:
+    """The values of a document."""
+    n = self.distinct[j]
+    part = slice(*self.bounds[n : n + 2])
+    return jax.tree.map(lambda x: x[part], self.values)
+
+
+def figures(
+  logits_BNV: jax.Array, targets_BN: jax.Array, top_k: int = 0
+) -> dict[str, jax.Array]:
+  """What logits say of each target; any number of axes before V.
+
+  Args:
+    logits_BNV: of the model.
+    targets_BN: the true symbols.
+    top_k: most likely symbols to name, which takes longer than all the rest.
+
+  Returns:
+    nll: -log p(target) in nats; of an unknown symbol, which training may never
+      have asked for, at least that of a guess, log V.
+    rank: 1 and how many symbols are more likely; of an unknown one NEVER.
+    entropy: of the prediction, in nats.
+    ids, chances: where there is a top_k: the most likely symbols, best first,
+      and their probabilities [B, N, top_k].
+  """
+  V = logits_BNV.shape[-1]
+  true_BN1 = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)
+  rank_BN = 1 + jnp.sum(logits_BNV > true_BN1, axis=-1)
+  nll_BN = metrics.surprisal(logits_BNV, targets_BN)
+  unknown_BN = targets_BN == UNKNOWN
+  found = {
+    "nll": jnp.where(unknown_BN, jnp.maximum(nll_BN, jnp.log(V)), nll_BN),
+    "rank": jnp.where(unknown_BN, NEVER, rank_BN),
+    "entropy": metrics.entropy(logits_BNV),
+  }
+  if top_k:
+    chances_BNV = jax.nn.softmax(logits_BNV)
+    found["chances"], found["ids"] = jax.lax.top_k(chances_BNV, min(top_k, V))
+  return found
+
+
+@lru_cache(KEPT)
+def events(
+  head: Callable[..., tuple[Carry, jax.Array]], top_k: int = 0
+) -> Callable[[Params, Carry, Batch], tuple[Carry, dict[str, jax.Array]]]:
+  """A function for `scorer`: the figures of each target by a head.
+
+  Args:
+    head: of `Experiment.heads`.
+    top_k: as in `figures`.
+  """
+
+  def score(params, carry, batch):
+    carry, logits_BNV = head(params, carry, batch)
+    return carry, figures(logits_BNV, batch["targets"], top_k)
+
+  return score
+
+
+def widened(batch: Batch) -> Batch:
+  """The batch with its time axis padded to a power of two.
+
+  What is called with texts of any lengths then compiles few programs. Padding
+  has no weight, and holds the carry still.
+  """
+  T = batch["inputs"].shape[1]
+  width = max(_NARROW, 1 << (T - 1).bit_length())
+
+  def one(x):
+    if T == 1 or x.ndim < 2 or x.shape[1] != T:  # One target a sequence.
+      return x
+    return np.pad(x, [(0, 0), (0, width - T)] + [(0, 0)] * (x.ndim - 2))
+
+  return {name: one(x) for name, x in batch.items()}
+
+
+def scorer(
+  experiment: Experiment, mesh: Mesh, score: Callable | None = None
+) -> Callable[..., Scores]:
+  """A function params, split or documents -> Scores; compiled once a length.
+
+  Args:
+    experiment: the task.
+    mesh: of the devices, all of this process.
+    score: params, carry, batch -> carry, a tree of [B, N, ...]: all that comes
+      back from the devices; None: the task's own, surprisal in nats.
+  """
+  score = score or experiment.score
+  assert score is not None, "a task that cannot score"
+  batched = sharding.split(mesh)
+  one = jax.jit(score, out_shardings=(batched, batched))
+
+  def run(params: Params, split: str | list[Document]) -> Scores:
+    batches = experiment.batches(split, 0, batch_size=ROWS * mesh.size)
+    B = batches.batch_size
+    start = sharding.starter(experiment.carry, mesh)
+    carry = start(sharding.rows(B, mesh))
+    origins, parts, on_way = [], [], deque()
+
+    def fetch():
+      some_BN, values = on_way.popleft()
+      parts.append(jax.tree.map(lambda x: np.asarray(x)[:B][some_BN], values))
+
+    for batch in batches:
+      some_BN = batch["weights"] > 0
+      origin = batch.pop("document"), batch.pop("place"), some_BN.sum(axis=1)
+      origins.append(np.stack(origin))
+      batch["weights"] = some_BN.astype(np.float32)  # However many are equal.
+      carry, values = one(params, carry, sharding.put(batch, B, mesh))
+      on_way.append((some_BN, values))
+      if len(on_way) > _AHEAD:
+        fetch()
+    while on_way:
+      fetch()
+
+    # Batches come by length; rows of no target are of no document.
+    document, place, sizes = np.concatenate(origins, axis=1)
+    order = np.argsort(place, kind="stable")
+    begins = (np.cumsum(sizes) - sizes)[order]
+    sizes, document = sizes[order], document[order]
+    moved = begins - (np.cumsum(sizes) - sizes)
+    index = np.repeat(moved, sizes) + np.arange(sizes.sum())
+    values = jax.tree.map(lambda *xs: np.concatenate(xs)[index], *parts)
+    documents = batches.distinct.max() + 1
+    counts = np.bincount(document, weights=sizes, minlength=documents)
+    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Scores(values, bounds, batches.distinct)
+
+  return run

@@ -1,0 +1,1 @@
+"""Recurrent networks: cells, scans, layers, heads, and their size."""

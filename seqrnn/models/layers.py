@@ -1,0 +1,274 @@
+"""Modules over whole sequences: the scan over time, two directions, a stack.
+
+A sequence module is called with x_BTD (or ids x_BT), mask_BT, a carry and
+`train`, and returns its last carry and y_BTH. The carry of a row is held still
+where the mask is false, so padding may stand at either end and a reversed scan
+needs no flipping. `summary` of a carry is y after the last step of each
+direction; `initial_carry` is the carry before the first step.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from seqrnn.experiment import Carry
+from seqrnn.models.cells import Cell
+from seqrnn.models.dropout import Dropout, kept
+from seqrnn.models.products import Lookup
+from seqrnn.models.scan import hold, parallel, scan
+
+
+class Recurrent(nn.Module):
+  """A cell scanned over time.
+
+  All that is random is drawn before the scan, batch-major, so that rows of
+  padding change nothing.
+
+  Attributes:
+    cell: one time step.
+    reverse: from the last position to the first; the output stands where its
+      input does.
+    fused: by the cell's own path, which computes the same in less time.
+    weight_drop: share of the recurrent kernel's entries set to zero in
+      training, the same ones for a whole batch (Wan et al. 2013; Merity et
+      al. 2017).
+    recurrent_dropout: share of the state's units that the recurrent product
+      does not see in training, the same ones at all steps of a sequence (Gal &
+      Ghahramani 2016).
+    zoneout: share of h that a step leaves as it was in training, and of all
+      else in the carry; in evaluation each step takes the mean over what
+      training draws (Krueger et al. 2017).
+  """
+
+  cell: Cell
+  reverse: bool = False
+  fused: bool = True
+  weight_drop: float = 0.0
+  recurrent_dropout: float = 0.0
+  zoneout: tuple[float, float] = (0.0, 0.0)
+
+  def setup(self):
+    self.drop_weights = Dropout(self.weight_drop)
+    self.drop_state = Dropout(self.recurrent_dropout)
+
+  def __call__(self, x_BTD, mask_BT, carry, train=False):
+    x_TBD = x_BTD.swap() if isinstance(x_BTD, Lookup) else x_BTD.swapaxes(0, 1)
+    inputs = (self.cell.inputs(x_TBD), self._take(mask_BT, carry, train))
+    if self.is_initializing():
+      carry, h_TBH = self._plain(self.cell, carry, inputs, None)
+      return carry, h_TBH.swapaxes(0, 1)
+    drop_BH = None
+    if train and self.recurrent_dropout:
+      ones_BH = jnp.ones_like(self.cell.hidden(carry))
+      drop_BH = self.drop_state(ones_BH, deterministic=False)
+    cell, variables = self.cell.unbind()
+    params = dict(variables["params"])
+    if train and self.weight_drop:
+      params["recurrent_kernel"] = self.drop_weights(
+        params["recurrent_kernel"], deterministic=False
+      )
+    if self.fused and cell.path == "fused":
+      over_time = scan(cell, reverse=self.reverse)
+      carry, h_TBH = over_time(params, carry, *inputs, drop_BH)
+    elif self.fused and cell.path == "parallel":
+      z_TBK, take = inputs
+      terms = cell.terms(z_TBK)
+      carry, h_TBH = parallel(terms, carry, take, reverse=self.reverse)
+    else:
+      cell = cell.bind({"params": params})
+      carry, h_TBH = self._plain(cell, carry, inputs, drop_BH)
+    return carry, h_TBH.swapaxes(0, 1)
+
+  def _take(self, mask_BT, carry, train):
+    """Where the scan takes the new carry: `take` of seqrnn.scan.hold."""
+    mask_TB = mask_BT.T
+    if not any(self.zoneout):
+      return mask_TB
+    leaves, structure = jax.tree.flatten(carry)
+    places = jax.tree.unflatten(structure, range(len(leaves)))
+
+    def one(place, leaf_BH):
+      rate = self.zoneout[place != self.cell.hidden(places)]
+      if not rate:
+        return mask_TB
+      if not train:
+        return jnp.where(mask_TB, 1 - rate, 0).astype(leaf_BH.dtype)
+      shape = (*mask_BT.shape, leaf_BH.shape[-1])
+      new_BTH = kept(self.make_rng("dropout"), 1 - rate, shape)
+      return (mask_BT[..., None] & new_BTH).swapaxes(0, 1)
+
+    return jax.tree.map(one, places, carry)
+
+  def _plain(self, cell, carry, inputs, drop_BH):
+    """The definition of what a scan over time is."""
+
+    def step(cell, carry, inputs):
+      z_BK, take = inputs
+      carry = hold(take, cell(carry, z_BK, drop_BH), carry)
+      return carry, cell.hidden(carry)
+
+    over_time = nn.scan(
+      step,
+      variable_broadcast="params",
+      split_rngs={"params": False},
+      reverse=self.reverse,
+    )
+    return over_time(cell, carry, inputs)
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    return self.cell.initial_carry(batch_size)
+
+  def summary(self, carry: Carry, train: bool = False) -> jax.Array:
+    del train
+    return self.cell.hidden(carry)
+
+
+MERGES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+  "concat": lambda a, b: jnp.concatenate([a, b], axis=-1),
+  "sum": lambda a, b: a + b,
+  "mean": lambda a, b: (a + b) / 2,
+}
+
+
+class Bidirectional(nn.Module):
+  """Two sequence modules over the same input, and their merge.
+
+  Attributes:
+    forward: reads from the first position on.
+    backward: reads from the last position on: its scans are reversed.
+    merge: a name of MERGES.
+    apart: gives both of them beside their merge: {"joint", "forward",
+      "backward"}.
+  """
+
+  forward: nn.Module
+  backward: nn.Module
+  merge: str = "concat"
+  apart: bool = False
+
+  def __call__(self, x_BTD, mask_BT, carry, train=False):
+    ahead, back = carry
+    ahead, y_ahead_BTH = self.forward(x_BTD, mask_BT, ahead, train)
+    back, y_back_BTH = self.backward(x_BTD, mask_BT, back, train)
+    y_BTH = MERGES[self.merge](y_ahead_BTH, y_back_BTH)
+    if self.apart:
+      each = {"forward": y_ahead_BTH, "backward": y_back_BTH}
+      return (ahead, back), {"joint": y_BTH, **each}
+    return (ahead, back), y_BTH
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    return (
+      self.forward.initial_carry(batch_size),
+      self.backward.initial_carry(batch_size),
+    )
+
+  def summary(self, carry: Carry, train: bool = False) -> jax.Array:
+    ahead, back = carry
+    return MERGES[self.merge](
+      self.forward.summary(ahead, train), self.backward.summary(back, train)
+    )
+
+
+class Stack(nn.Module):
+  """Sequence modules one above the other, with dropout after each.
+
+  In training, the variable "penalty" of "penalties" is what the last layer adds
+  to the loss of each position, [B, T].
+
+  Attributes:
+    layers: from the input up.
+    dropout: share of outputs set to zero in training (Zaremba et al. 2014:
+      between layers and before the head, never along time).
+    variational_dropout: likewise, the same units at all steps of a sequence
+      (Gal & Ghahramani 2016).
+    activation_penalty: factor of the mean over units of y², after dropout (AR:
+      Merity et al. 2017).
+    change_penalty: factor of that of (y - y')², before dropout, y' being the
+      output at the step before (TAR).
+    reverse: whether the layers' scans are reversed.
+  """
+
+  layers: Sequence[nn.Module]
+  dropout: float = 0.0
+  variational_dropout: float = 0.0
+  activation_penalty: float = 0.0
+  change_penalty: float = 0.0
+  reverse: bool = False
+
+  def setup(self):
+    self.drop = Dropout(self.dropout)
+    self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
+    if self.variational_dropout and self.has_rng("dropout"):
+      self.units_key = self.make_rng("dropout")
+
+  def __call__(self, x_BTD, mask_BT, carry, train=False):
+    y_BTH, carries = x_BTD, []
+    for depth, layer in enumerate(self.layers):
+      layer_carry, y_BTH = layer(x_BTD, mask_BT, carry[depth], train)
+      x_BTD = self._dropped(depth, y_BTH, train)
+      carries.append(layer_carry)
+    if train and (self.activation_penalty or self.change_penalty):
+      penalty_BT = self._penalty(y_BTH, x_BTD, mask_BT)
+      self.put_variable("penalties", "penalty", penalty_BT)
+    return tuple(carries), x_BTD
+
+  def _dropped(self, depth, y_BTH, train):
+    """What is left of a layer's outputs."""
+    y_BTH = self.drop(y_BTH, deterministic=not train)
+    if not (train and self.variational_dropout):
+      return y_BTH
+    # A key of its own: the summary is dropped as the outputs are.
+    key = jax.random.fold_in(self.units_key, depth)
+    return self.drop_units(y_BTH, deterministic=False, rng=key)
+
+  def _penalty(self, y_BTH, dropped_BTH, mask_BT):
+    changes_BT = jnp.mean((y_BTH[:, 1:] - y_BTH[:, :-1]) ** 2, axis=-1)
+    changes_BT *= mask_BT[:, 1:] & mask_BT[:, :-1]
+    # That of two neighbours stands where the later one was read.
+    sides = (0, 1) if self.reverse else (1, 0)
+    changes_BT = jnp.pad(changes_BT, [(0, 0), sides])
+    sizes_BT = jnp.mean(dropped_BTH**2, axis=-1)
+    return self.activation_penalty * sizes_BT + self.change_penalty * changes_BT
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    return tuple(layer.initial_carry(batch_size) for layer in self.layers)
+
+  def summary(self, carry: Carry, train: bool = False) -> jax.Array:
+    y_B1H = self.layers[-1].summary(carry[-1])[:, None]
+    return self._dropped(len(self.layers) - 1, y_B1H, train)[:, 0]
+
+
+class Before(nn.Module):
+  """A tower whose output at t is its state before it reads t.
+
+  Two of them, one reversed, read both sides of every position and not the
+  position itself: the towers of the gap model.
+
+  Attributes:
+    tower: a causal stack, or a reversed one.
+    reverse: whether the tower's scans are reversed.
+  """
+
+  tower: nn.Module
+  reverse: bool = False
+
+  def __call__(self, x_BTD, mask_BT, carry, train=False):
+    first_B1H = self.tower.summary(carry, train)[:, None]
+    carry, y_BTH = self.tower(x_BTD, mask_BT, carry, train)
+    name = "penalties", "penalty"
+    if self.tower.has_variable(*name):  # It moves with the output.
+      penalty_BT = self.tower.get_variable(*name)
+      nothing_B1 = jnp.zeros_like(penalty_BT[:, :1])
+      self.tower.put_variable(*name, self._moved(penalty_BT, nothing_B1))
+    return carry, self._moved(y_BTH, first_B1H)
+
+  def _moved(self, y, first):
+    """What was at t, from where t has not been read yet."""
+    if self.reverse:
+      return jnp.concatenate([y[:, 1:], first], axis=1)
+    return jnp.concatenate([first, y[:, :-1]], axis=1)
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    return self.tower.initial_carry(batch_size)

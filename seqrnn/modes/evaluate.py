@@ -1,0 +1,65 @@
+"""evaluate: loss, accuracy and what else a task counts of a split."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from seqrnn.config import Config
+from seqrnn.data import vocabulary
+from seqrnn.experiment import Experiment
+from seqrnn.inference import confusion, metrics
+from seqrnn.inference.evaluation import shapes, summed
+from seqrnn.runtime import files, fileset, sharding
+from seqrnn.runtime.checkpoint import restore_params
+
+
+def run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> dict[str, float]:
+  """Evaluates a checkpoint; prints a table and writes evaluation.json.
+
+  Where a task has labels, confusion.csv and confusion.png say which are taken
+  for which.
+  """
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  mesh = sharding.mesh()
+  restored = restore_params(
+    workdir, config, shapes(experiment), sharding.replicated(mesh)
+  )
+  split = config.evaluate.split
+  labels = experiment.labels
+  count = confusion.totals(experiment)
+
+  def totals(params, carry, batch):
+    after, found = experiment.loss(params, carry, batch, None)[1]
+    if labels is None:
+      return after, (found, ())
+    return after, (found, count(params, carry, batch)[1])
+
+  sums, counts_VV = summed(totals, experiment, mesh)(
+    restored.params, experiment.batches(split, 0)
+  )
+  figures = metrics.finish(sums, experiment.in_bits)
+  if jax.process_index():
+    return figures
+  title = f"{workdir}, step {restored.step}: {split} split"
+  table = Table(title=escape(title))
+  table.add_column("figure")
+  table.add_column("value", justify="right")
+  for name, value in figures.items():
+    table.add_row(name.replace("_", " "), f"{value:.4f}")
+  Console().print(table)
+  facts = experiment.facts(split)
+  record = {"split": split, "step": restored.step, **facts, **figures}
+  with fileset.results(workdir, "evaluate", "evaluated") as folder:
+    with files.written(folder / "evaluation.json") as file:
+      file.write(json.dumps(record, indent=2) + "\n")
+    if labels is not None:
+      counts_VV = jax.device_get(counts_VV)[0]
+      confusion.write(folder, labels, counts_VV, workdir.name)
+  return figures

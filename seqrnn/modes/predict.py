@@ -1,0 +1,232 @@
+"""predict: the most likely symbols or labels beside the true ones; gaps."""
+
+import csv
+import itertools
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from seqrnn.config import Config
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.corpora import from_text, read_asked
+from seqrnn.data.encoding import Document
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment, require
+from seqrnn.inference.evaluation import shapes
+from seqrnn.inference.predictions import (
+  _OPEN,
+  Prediction,
+  fill,
+  predictions,
+  quoted,
+  shown,
+)
+from seqrnn.runtime import files, fileset
+from seqrnn.runtime.checkpoint import restore_params
+
+_CONTEXT = 24  # Symbols shown on each side of a surprising one.
+_SURPRISING = 10  # How many of them.
+_UNKNOWN = 20  # Unknown symbols that are named.
+
+
+def _ask(
+  experiment: Experiment, documents: list[Document], gap: str
+) -> list[Document]:
+  """Documents with the question in them: gaps, or what comes at the end."""
+
+  def ask(tokens: str | list[str]) -> list[str]:
+    if not experiment.fills_gaps:
+      return [*tokens, _OPEN]
+    if isinstance(tokens, list):
+      return [_OPEN if token == gap else token for token in tokens]
+    parts = tokens.split(gap)
+    return [symbol for part in parts for symbol in (_OPEN, *part)][1:]
+
+  return [
+    document._replace(symbols=ask(document.symbols), ends=experiment.fills_gaps)
+    for document in documents
+  ]
+
+
+def _tell_unknown(symbols: Vocabulary, asked: Pieces, where: str):
+  """Says which symbols the vocabulary lacks, each once."""
+  found = symbols.unknown(asked.corpus.symbols)
+  unknown = [repr(symbol) for symbol in found if symbol != _OPEN]
+  if unknown:
+    more = len(unknown) - _UNKNOWN
+    rest = f" and {more:,} more" if more > 0 else ""
+    print(
+      f"{where}: read as unknown: {' '.join(unknown[:_UNKNOWN])}{rest}",
+      file=sys.stderr,
+    )
+
+
+def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
+  """Prints a sequence as a table of its first targets."""
+  console.print(f"[bold]{shown(found.text(names.unit))}[/bold]")
+  table = Table("position", "truth", "probability", "bits", "most likely")
+  for n in range(min(limit, len(found.targets))):
+    likely = "  ".join(
+      f"{quoted(name)} {chance:.3f}"
+      for name, chance in zip(
+        names.names(found.ids[n]), found.probabilities[n], strict=True
+      )
+    )
+    if not found.truth[n]:
+      table.add_row(str(found.positions[n]), "?", "", "", likely)
+    else:
+      table.add_row(
+        str(found.positions[n]),
+        quoted(found.truth[n]),
+        f"{math.exp(-found.surprisal[n]):.4f}",
+        f"{found.surprisal[n] / math.log(2):.2f}",
+        likely,
+      )
+  console.print(table)
+  if len(found.targets) > limit:
+    console.print(f"... {len(found.targets) - limit} more in predictions.csv")
+
+
+def _show_surprising(
+  console: Console, names: Vocabulary, found: list[Prediction], fills_gaps: bool
+):
+  """Prints the most surprising symbols of a text, in context."""
+  known = [
+    (float(p.surprisal[n]), p, n)
+    for p in found
+    for n in range(len(p.targets))
+    if p.truth[n]
+  ]
+  known.sort(key=lambda item: -item[0])
+  table = Table("bits", "symbol", "in context", "rather", title="surprises")
+  for surprisal, p, n in known[:_SURPRISING]:
+    # The inputs before the target; behind it, those after it.
+    place = int(p.positions[n]) + (0 if fills_gaps else 1)
+    if len(p.targets) == 1 and not fills_gaps:
+      place = len(p.inputs)
+    left = p.text(names.unit, max(place - _CONTEXT, 0), place)
+    right = p.text(names.unit, place + 1, place + 1 + _CONTEXT)
+    symbol = p.truth[n]
+    context = f"{shown(left)}[reverse]{shown(symbol)}[/reverse]{shown(right)}"
+    table.add_row(
+      f"{surprisal / math.log(2):.2f}",
+      quoted(symbol),
+      context.replace("\n", "\\n"),
+      quoted(names.names([p.ids[n][0]])[0]),
+    )
+  if known:
+    console.print(table)
+
+
+def _write(
+  path: Path,
+  symbols: Vocabulary,
+  labels: Vocabulary | None,
+  found: list[Prediction],
+):
+  """Writes predictions.csv: a row a target.
+
+  Where targets are labels, a row has what was labelled, too. Truth and
+  surprisal are empty where no truth is known. A label that training has not
+  seen is one, with a surprisal of inf.
+  """
+  names = symbols if labels is None else labels
+  labelled = labels is not None
+  what = "label" if labelled else "symbol"
+  likely = range(1, 1 + max(p.ids.shape[1] for p in found))
+  with files.written(path) as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+      ["sequence", "position"]
+      + ["input"] * labelled
+      + ["truth", "surprisal_nats"]
+      + [f"{part}_{k}" for k in likely for part in (what, "probability")]
+    )
+    for sequence, p in enumerate(found):
+      one = len(p.targets) == 1
+      for n, truth in enumerate(p.truth):
+        place = (0, None) if one else (p.positions[n], p.positions[n] + 1)
+        best = zip(names.names(p.ids[n]), p.probabilities[n], strict=True)
+        writer.writerow(
+          [sequence, p.positions[n]]
+          + [p.text(symbols.unit, *place)] * labelled
+          + [truth, f"{p.surprisal[n]:.6g}" if truth else ""]
+          + [x for name, chance in best for x in (name, f"{chance:.6g}")]
+        )
+
+
+def _asked(experiment: Experiment, config: Config) -> Pieces | None:
+  """What the user asks about; None: a split.
+
+  Raises:
+    UserError: it cannot be read, or is empty.
+  """
+  settings, data = config.predict, config.data
+  if settings.text is not None:
+    unit = experiment.vocabularies["symbols"].unit
+    documents = from_text(settings.text, unit, data)
+    if not documents:
+      raise UserError(f"config.predict.text={settings.text!r}: no symbol there")
+  elif settings.path is not None:
+    labels = experiment.labels
+    known = None if labels is None else set(labels.symbols)
+    found = read_asked("config.predict.path", settings.path, data, known)
+    if labels is not None:
+      return splits.whole(found)
+    documents = list(splits.whole(found).documents())
+  else:
+    return None
+  if experiment.labels is None:
+    documents = _ask(experiment, documents, settings.gap)
+  return splits.given(documents, data.unit)
+
+
+def run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> list[Prediction]:
+  """Predicts; prints tables and writes predictions.csv.
+
+  Raises:
+    UserError: the task does not predict symbols or labels, or text and path are
+      both given, or empty.
+  """
+  settings = config.predict
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  require(experiment, "predict", config.task)
+  names = experiment.vocabularies["symbols"]
+  params, _ = restore_params(workdir, config, shapes(experiment))
+  console = Console(highlight=False)
+  if settings.text is not None and settings.path is not None:
+    raise UserError(
+      f"config.predict.text={settings.text!r},"
+      f" config.predict.path={settings.path!r}: give one of the two"
+    )
+  asked = _asked(experiment, config)
+  if asked is None:
+    every = predictions(experiment, params, settings.split, settings.top_k)
+    found = list(itertools.islice(every, settings.sequences))
+  else:
+    _tell_unknown(names, asked, settings.path or "text")
+    found = list(predictions(experiment, params, asked, settings.top_k))
+    if experiment.fills_gaps:
+      text, put = fill(experiment, params, asked)
+      if put:
+        console.print(f"filled: [bold]{shown(text)}[/bold]")
+        for number, (symbol, chance) in enumerate(put, 1):
+          name = quoted(names.names([symbol])[0])
+          console.print(f"  gap {number}: {name}  {chance:.3f}")
+  if experiment.present is not None:
+    console.print(experiment.present(found))
+  else:
+    for prediction in found[: settings.sequences]:
+      _show(console, names, prediction, settings.symbols)
+    _show_surprising(console, names, found, experiment.fills_gaps)
+  with fileset.results(workdir, "predict", "written to") as folder:
+    _write(folder / "predictions.csv", names, experiment.labels, found)
+  return found

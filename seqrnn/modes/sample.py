@@ -1,0 +1,58 @@
+"""sample: symbols drawn one after the other, in one compiled scan."""
+
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from seqrnn.config import Config
+from seqrnn.data import midi, vocabulary
+from seqrnn.errors import escaped
+from seqrnn.experiment import Experiment, Params, require
+from seqrnn.inference.evaluation import shapes
+from seqrnn.inference.sampler import sample, sample_music
+from seqrnn.runtime import fileset
+from seqrnn.runtime.checkpoint import restore_params
+
+
+def write_music(
+  experiment: Experiment, params: Params, config: Config, workdir: Path
+) -> list[np.ndarray]:
+  """Samples music; each piece as a MIDI file and as a picture of it."""
+  settings = config.sample
+  made = sample_music(experiment, params, config)
+  names = itertools.product(
+    settings.temperature, range(1, settings.streams + 1)
+  )
+  with fileset.results(workdir, "sample", "written to") as folder:
+    for notes_TV, (temperature, stream) in zip(made, names, strict=True):
+      path = folder / f"music-{temperature:g}-{stream}.mid"
+      midi.write(path, notes_TV, settings.tempo)
+      given = len(notes_TV) - settings.length
+      midi.draw(path.with_suffix(".png"), notes_TV, given)
+      print(f"{workdir / path.name}, {path.with_suffix('.png').name}")
+  return made
+
+
+def run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> list[str] | list[np.ndarray]:
+  """Samples from a checkpoint; prints texts as they are made, writes music.
+
+  Raises:
+    UserError: the task has no decoder.
+  """
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  require(experiment, "sample", config.task)
+  params, _ = restore_params(workdir, config, shapes(experiment))
+  if not experiment.writes_text:
+    return write_music(experiment, params, config, workdir)
+
+  def show(text: str):
+    # A file gets the symbols themselves; a terminal would obey some of them.
+    text = escaped(text, keep="\n\t") if sys.stdout.isatty() else text
+    print(text, end="", flush=True)
+
+  return sample(experiment, params, config, show)

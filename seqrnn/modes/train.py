@@ -1,0 +1,23 @@
+"""train: trains a run, or resumes it, on all devices."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from seqrnn.config import Config
+from seqrnn.experiment import Experiment
+from seqrnn.training.fit import fit
+
+
+def run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> dict[str, Any]:
+  """Trains until the epochs are done or the validation loss stops improving.
+
+  Returns:
+    the fields of the last Position.
+
+  Raises:
+    UserError, Interrupted: as `fit`.
+  """
+  return fit(build, config, workdir)

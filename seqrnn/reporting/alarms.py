@@ -1,0 +1,217 @@
+"""Section of a report on what detection found, from the files it wrote."""
+
+import heapq
+import math
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from seqrnn.detection import records
+from seqrnn.detection.findings import LOCK, NAME
+from seqrnn.reporting import page
+from seqrnn.reporting.page import Element, Mark, element, section
+from seqrnn.runtime import fileset, manifest
+
+_SESSIONS = 12  # In the table of the oddest.
+_SHOWN = 5  # Whose events are shown.
+_AROUND = 8  # Events on each side of an odd one.
+_FIGURES = (
+  "flagged",
+  "auroc",
+  "average_precision",
+  "precision",
+  "recall",
+  "f1",
+)
+_KEPT = 2000  # Events that are kept of a session; fewer are shown.
+
+# What the pictures of a detection show, by their names.
+_PICTURES = {
+  "scores": "How high sessions score: a histogram, and the share of sessions"
+  " above each score, with the threshold",
+  "curves": "ROC and precision-recall curves, of labelled sessions",
+  "timeline": "The surprisal of event after event, of sessions from all over"
+  " and of the oddest, on a linear and on a logarithmic axis",
+  "session": "The oddest session, event by event",
+}
+
+
+def _figures(folder: Path, step: int | None) -> list[Element]:
+  """What report.json says of the combined score and of the others."""
+  path = folder / "report.json"
+  if not path.exists():
+    return []
+  record = records.read_object(path)
+  with records.reading(path):
+    table = {name: dict(row) for name, row in record["figures"].items()}
+  found = []
+  if step is not None and record.get("step") != step:
+    words = (
+      f"Detection was run with the checkpoint of step {record.get('step')}"
+    )
+    found.append(element("p", f"{words}, not with that of step {step:,}."))
+  names = [n for n in _FIGURES if any(n in row for row in table.values())]
+  if not names:
+    return found
+  return [
+    *found,
+    element("h3", "Scores"),
+    page.table(
+      ["score", *(name.replace("_", " ") for name in names)],
+      [
+        [score, *(_short(row.get(name)) for name in names)]
+        for score, row in table.items()
+      ],
+      aria_label="Figures of each score",
+    ),
+  ]
+
+
+def _short(value: Any) -> str:
+  if isinstance(value, float):
+    return f"{value:.3f}"
+  return f"{value:,}" if isinstance(value, int) else ""
+
+
+class _Near:
+  """The events of a session near those that are shown, as they come.
+
+  Attributes:
+    odd: number -> row and bits, of events near odd ones.
+    best: likewise near the most surprising one.
+  """
+
+  def __init__(self):
+    self.odd: dict[int, tuple[dict[str, Any], float]] = {}
+    self.best: dict[int, tuple[dict[str, Any], float]] = {}
+    self._last = deque(maxlen=_AROUND)
+    self._most, self._count = -math.inf, 0
+    self._odd_end = self._best_end = -1
+
+  def add(self, row: dict[str, Any], bits: float):
+    """Takes the next event of the session."""
+    n, self._count = self._count, self._count + 1
+    if bits > self._most:
+      self._most, self._best_end = bits, n + _AROUND
+      self.best = dict(self._last)
+    if str(row.get("flag")) == "1" and len(self.odd) < _KEPT:
+      self._odd_end = n + _AROUND
+      self.odd |= dict(self._last)
+    if n <= self._best_end:
+      self.best[n] = row, bits
+    if n <= self._odd_end:
+      self.odd[n] = row, bits
+    self._last.append((n, (row, bits)))
+
+
+def _context(folder: Path, names: list[str]) -> Element | None:
+  """The events of some sessions around the odd ones."""
+  path = records.table(folder, "events")
+  if path is None:
+    return None
+  found = {name: _Near() for name in names}
+  for row in records.rows(path):
+    if (near := found.get(str(row.get("session")))) is not None:
+      near.add(row, records.number(path, row, "bits"))
+  marks: list[Mark] = []
+  kinds = set()
+  for name, near in found.items():
+    events = near.odd or near.best
+    if not events or page.full(marks):
+      continue
+    marks.append(Mark(f"{name}\n", name))
+    for before, (n, (row, bits)) in zip(
+      [-1, *events], events.items(), strict=False
+    ):
+      event = str(row.get("event"))
+      kinds.add(event)
+      likely = [
+        (
+          str(row[f"event_{k}"]),
+          records.number(path, row, f"probability_{k}"),
+        )
+        for k in range(1, 6)
+        if row.get(f"event_{k}")
+      ]
+      if n > before + 1:
+        marks.append(Mark("\u2026 ", "events that are left out"))
+      marks.append(Mark(f"{event} ", event, bits, likely))
+    marks.append(Mark("\n\n", "the end of what is shown"))
+  if not marks:
+    return None
+  return page.marked(
+    marks, math.log2(len(kinds) + 2), "The oddest sessions, event by event"
+  )
+
+
+def _sessions(folder: Path) -> list[Any]:
+  """The oddest sessions, with their events; how many are short."""
+  path = records.table(folder, "sessions")
+  if path is None:
+    return []
+  short = 0
+
+  def scored():
+    nonlocal short
+    for n, row in enumerate(records.rows(path)):
+      score = records.number(path, row, "combined")
+      if score == math.inf:  # It has none: its length alone decided.
+        short += 1
+      else:
+        yield score, -n, row
+
+  oddest = heapq.nlargest(_SESSIONS, scored(), key=lambda item: item[:2])
+  parts: list[Any] = []
+  if short:
+    words = "Sessions flagged for their length alone, which have no score"
+    parts.append(element("p", f"{words}: {short:,}."))
+  if not oddest:
+    return parts
+  labelled = "label" in oddest[0][2]
+  parts += [
+    element("p", "The sessions that score highest, and the p-value of each."),
+    page.table(
+      ["session", "events", "p", "score", "alarm"] + ["label"] * labelled,
+      [
+        [
+          row.get("session"),
+          row.get("events"),
+          f"{records.number(path, row, 'p_value'):.2g}",
+          f"{score:.4g}",
+          "yes" if str(row.get("flag")) == "1" else "no",
+        ]
+        + ([row.get("label")] if labelled else [])
+        for score, _, row in oddest
+      ],
+      aria_label="The oddest sessions",
+    ),
+  ]
+  names = [str(row.get("session")) for _, _, row in oddest[:_SHOWN]]
+  context = _context(folder, names)
+  if context is not None:
+    parts += [element("h3", "In context"), context]
+  return parts
+
+
+def sections(workdir: Path, step: int | None = None) -> list[Element]:
+  """What `--mode=detect` found in this workdir; nothing where it did not run.
+
+  Args:
+    workdir: of the run.
+    step: of the checkpoint that the page is of; None: not known.
+
+  Raises:
+    UserError: a file that it wrote is broken.
+  """
+  folder = workdir / "detect"
+  if not folder.is_dir():
+    return []
+  fileset.settled(folder, NAME, workdir / LOCK)
+  manifest.verify_all(folder)
+  parts = _sessions(folder) + _figures(folder, step)
+  for name, description in _PICTURES.items():
+    path = folder / f"{name}.png"
+    if path.exists():
+      with records.reading(path):
+        parts.append(page.picture(path, description))
+  return [section("What is odd", parts)]

@@ -1,0 +1,293 @@
+"""Sections of a report on what a model with labels takes for what, and why."""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
+from seqrnn.experiment import KEPT, Batch, Params
+from seqrnn.inference import confusion
+from seqrnn.inference.evaluation import summed
+from seqrnn.inference.predictions import Prediction, predictions
+from seqrnn.reporting import page
+from seqrnn.reporting.page import Element, Mark, element, section
+from seqrnn.reporting.subject import Subject, named, shown
+from seqrnn.runtime import sharding
+
+_LABELS = 30  # Of a confusion table, the most frequent ones.
+_LIKELY = 5  # Labels told of a symbol.
+_READ = 300_000  # Symbols that errors are looked for in.
+_ERRORS = 12  # Shown.
+_CONTEXT = 12  # Symbols on each side of one in a table.
+_TEXT = 240  # Symbols of a text in a table.
+_WEIGHED = 4  # Texts whose positions are weighed.
+_LEAST = 0.05  # Nats of the strongest colour, at least.
+
+
+def sections(subject: Subject) -> list[Element]:
+  """Confusion, errors, and what decisions rest on."""
+  split = subject.splits[-1]
+  found, read = [], 0
+  for prediction in predictions(
+    subject.experiment, subject.params, split, _LIKELY
+  ):
+    found.append(prediction)
+    read += len(prediction.inputs)
+    if read >= _READ:
+      break
+  tags = max(len(p.targets) for p in found) > 1
+  return [
+    *([_tagged(subject, found, split)] if tags else []),
+    _weighed(subject, split, tags),
+    _errors(subject, found, split, tags),
+    _confused(subject, split),
+  ]
+
+
+def _confused(subject: Subject, split: str) -> Element:
+  """Which label is taken for which."""
+  labels = subject.experiment.labels
+  mesh = sharding.mesh()
+  params = jax.device_put(subject.params, sharding.replicated(mesh))
+  count = summed(confusion.totals(subject.experiment), subject.experiment, mesh)
+  counts_VV = jax.device_get(count(params, subject.batches(split)))[0]
+  counts_VV = counts_VV.astype(np.int64)
+  # The most frequent label of the training split comes first.
+  there = np.flatnonzero(counts_VV.any(0) | counts_VV.any(1))
+  columns = there[there > UNKNOWN][:_LABELS]
+  rows = [i for i in [*columns, UNKNOWN] if counts_VV[i].any()]
+  total_V = np.maximum(counts_VV.sum(1), 1)
+
+  def cell(truth, taken):
+    share, n = counts_VV[truth, taken] / total_V[truth], counts_VV[truth, taken]
+    kind = "p" if truth == taken else "n"
+    level = math.ceil(4 * share) if n else 0
+    return element("span", str(n) if n else "", class_=f"{kind}{level} count")
+
+  body = [
+    [labels.names([truth])[0], *(cell(truth, taken) for taken in columns)]
+    for truth in rows
+  ]
+  more = len(labels.symbols) - len(columns)
+  return section(
+    "What is taken for what",
+    element(
+      "p",
+      f"A row for each true label of the {split} split,"
+      f" {subject.learned(split)}; a column for what the model says. Orange is"
+      " right, blue is wrong; the stronger, the larger the share of its row.",
+      f" {more} labels that are rarer, or not there, are left out."
+      if more
+      else "",
+    ),
+    page.table(
+      ["truth", *labels.names(columns)],
+      body,
+      class_="confusion",
+      aria_label="How often each label is taken for each",
+    ),
+  )
+
+
+def _text(symbols: Vocabulary, ids: Any) -> str:
+  """Symbols in one line."""
+  return "".join(shown(symbols, i) for i in ids if i > PAD).replace("\n", " ")
+
+
+def _errors(
+  subject: Subject, found: list[Prediction], split: str, tags: bool
+) -> Element:
+  """Where the model is wrong and most sure of itself."""
+  symbols = subject.symbols
+  labels = subject.experiment.labels
+  wrong = [
+    (float(p.probabilities[n][0]), p, n)
+    for p in found
+    for n, target in enumerate(p.targets)
+    if p.ids[n][0] != target
+  ]
+  wrong.sort(key=lambda item: -item[0])
+  total = sum(len(p.targets) for p in found)
+  rows = []
+  for sure, p, n in wrong[:_ERRORS]:
+    if tags:
+      t = int(p.positions[n])
+      context: list[Any] = [
+        _text(symbols, p.inputs[max(t - _CONTEXT, 0) : t]),
+        element("mark", _text(symbols, p.inputs[t : t + 1])),
+        _text(symbols, p.inputs[t + 1 : t + 1 + _CONTEXT]),
+      ]
+    else:
+      context = [_text(symbols, p.inputs[:_TEXT])]
+    rows.append(
+      [
+        labels.names([p.ids[n][0]])[0],
+        f"{sure:.1%}",
+        labels.names([p.targets[n]])[0],
+        element("code", context),
+      ]
+    )
+  return section(
+    "Its most confident errors",
+    element(
+      "p",
+      f"{len(wrong):,} of {total:,} in the {split} split,"
+      f" {subject.learned(split)}, are wrong; these, it was surest of.",
+    ),
+    page.table(
+      ["it says", "sure", "truth", "text"],
+      rows,
+      class_="words",
+      aria_label="The most confident errors",
+    ),
+  )
+
+
+def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
+  """A text, coloured by how little the true tags were expected."""
+  symbols = subject.symbols
+  labels = subject.experiment.labels
+  marks: list[Mark] = []
+  for p in found:
+    asked = {int(t): n for n, t in enumerate(p.positions)}
+    for t, i in enumerate(p.inputs):
+      if i <= END:
+        continue
+      mark = Mark(shown(symbols, i), named(symbols, i))
+      if t in asked:
+        n = asked[t]
+        likely = zip(labels.names(p.ids[n]), p.probabilities[n], strict=True)
+        bits = float(p.surprisal[n]) / math.log(2)
+        mark = mark._replace(bits=min(bits, 99), likely=list(likely))
+      marks.append(mark)
+    marks.append(Mark("\n", "the end of a text"))
+    if page.full(marks):
+      break
+  return section(
+    "What it tags",
+    element(
+      "p",
+      f"The beginning of the {split} split, {subject.learned(split)}. The"
+      " stronger the colour of a symbol, the less the model expected its true"
+      " tag; point at one to see what it expected.",
+    ),
+    page.marked(
+      marks,
+      math.log2(len(labels.symbols)),
+      f"A text of the {split} split, each symbol coloured by how little its tag"
+      " was expected",
+    ),
+  )
+
+
+class Weights(NamedTuple):
+  """What a decision rests on.
+
+  Attributes:
+    label: the id that was decided for.
+    sure: its probability.
+    nats: [T], what its log probability loses where each symbol is unknown.
+  """
+
+  label: int
+  sure: float
+  nats: np.ndarray
+
+
+@lru_cache(KEPT)
+def _chances(predict: Callable) -> Callable[[Params, Batch], jax.Array]:
+  """The log probabilities of all labels, jitted."""
+
+  @jax.jit
+  def chances(params, batch):
+    _, logits_BNV = predict(params, (), batch)
+    return jax.nn.log_softmax(logits_BNV)
+
+  return chances
+
+
+def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
+  """A function batch, row, n -> Weights of the decision on its target n."""
+  chances = _chances(subject.experiment.predict)
+
+  def occlude(batch: Batch, row: int, n: int) -> Weights:
+    T = batch["inputs"].shape[1]
+    # The last row is the text as it is.
+    rows = {
+      name: np.repeat(np.asarray(x)[row : row + 1], T + 1, axis=0)
+      for name, x in batch.items()
+    }
+    inputs_BT = rows["inputs"]
+    hidden = np.flatnonzero(inputs_BT[0] > END)
+    inputs_BT[hidden, hidden] = UNKNOWN
+    if "letters" in rows:
+      rows["letters"][hidden, hidden] = PAD
+    chances_BV = np.asarray(chances(subject.params, rows)[:, n])
+    label = int(chances_BV[-1].argmax())
+    nats_B = chances_BV[-1, label] - chances_BV[:, label]
+    return Weights(label, math.exp(chances_BV[-1, label]), nats_B[:-1])
+
+  return occlude
+
+
+def _weighed(subject: Subject, split: str, tags: bool) -> Element:
+  """Texts, coloured by how much each position moves the decision."""
+  symbols = subject.symbols
+  labels = subject.experiment.labels
+  occlude = occluder(subject)
+  batch = subject.experiment.batches(split, 0, ordered=True)[0]
+  carry = subject.experiment.carry(len(batch["inputs"]))
+  _, logits_BNV = jax.jit(subject.experiment.predict)(
+    subject.params, carry, batch
+  )
+  best_BN = np.asarray(jnp.argmax(logits_BNV, axis=-1))
+  wrong_BN = (best_BN != batch["targets"]) & (batch["weights"] > 0)
+  counts_B = (batch["inputs"] > END).sum(1)
+  rows = np.flatnonzero(counts_B >= min(4, counts_B.max()))
+  # Half of them wrong, where there are so many.
+  order = sorted(rows, key=lambda b: not wrong_BN[b].any())
+  chosen = order[: _WEIGHED // 2]
+  chosen += [b for b in rows if b not in chosen][: _WEIGHED - len(chosen)]
+  shows = []
+  for b in chosen:
+    asked = np.flatnonzero(batch["weights"][b] > 0)
+    own = np.flatnonzero(wrong_BN[b])
+    n = int(own[0] if len(own) else asked[len(asked) // 2])
+    weights = occlude(batch, int(b), n)
+    inputs_T = batch["inputs"][b]
+    scale = max(float(np.abs(weights.nats).max()), _LEAST)
+    truth, said = labels.names([batch["targets"][b, n], weights.label])
+    right = truth == said
+    what = f" for {named(symbols, inputs_T[n])!r}" if tags else ""
+    verdict = "which is right" if right else f"but it is {truth}"
+    shows.append(
+      element(
+        "div",
+        element("h3", f"{said}{what} at {weights.sure:.0%}, {verdict}"),
+        page.tinted(
+          [
+            (shown(symbols, i), nats / scale)
+            for i, nats in zip(inputs_T, weights.nats, strict=True)
+            if i > END
+          ],
+          f"A text coloured by what the decision {said} rests on",
+        ),
+        class_="cell",
+      )
+    )
+  return section(
+    "What a decision rests on",
+    element(
+      "p",
+      f"Texts of the {split} split. Each symbol in turn is hidden, as a symbol"
+      " never seen, and the decision asked for again (occlusion). Orange:"
+      " without it, the label would be less likely. Blue: it spoke against the"
+      " label. The strongest colour is the largest change of the text.",
+    ),
+    element("div", shows, class_="pairs"),
+  )

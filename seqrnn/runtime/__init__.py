@@ -1,0 +1,1 @@
+"""Files, checkpoints, devices and processes of a run."""

@@ -1,0 +1,142 @@
+"""What a search shows and writes of its trials."""
+
+import csv
+import sys
+import time
+from typing import Any
+
+from optuna.trial import TrialState
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from seqrnn.runtime import files, manifest
+from seqrnn.searching.study import Search, rank
+
+_SHOWN = 12  # Rows of the table.
+_STATES = {
+  TrialState.COMPLETE: "finished",
+  TrialState.PRUNED: "pruned",
+  TrialState.FAIL: "failed",
+  TrialState.RUNNING: "running",
+  TrialState.WAITING: "waiting",
+}
+
+
+class Board:
+  """What a person sees: a live table, or a line a trial without a terminal."""
+
+  def __init__(self, search: Search):
+    self._search = search
+    self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    self._live = Live(
+      console=self._console,
+      auto_refresh=False,
+      transient=True,
+      redirect_stdout=False,
+      redirect_stderr=False,
+    )
+    self._told = {t.number for t in search.trials() if t.state.is_finished()}
+
+  def __enter__(self) -> "Board":
+    if self._console.is_terminal:
+      self._live.start()
+    return self
+
+  def __exit__(self, *_):
+    self._live.stop()
+
+  def show(self):
+    """Brings it up to date."""
+    if self._console.is_terminal:
+      self._live.update(self.table(), refresh=True)
+      return
+    for trial in self._search.trials():
+      if trial.state.is_finished() and trial.number not in self._told:
+        self._told.add(trial.number)
+        values = "  ".join(
+          f"{name}={_short(value)}" for name, value in trial.params.items()
+        )
+        loss = "" if trial.value is None else f"  loss {trial.value:.4f}"
+        state = _STATES[trial.state]
+        self._console.print(
+          f"trial {trial.number}  {state}{loss}  {values}", markup=False
+        )
+
+  def end(self):
+    """Prints the table for good."""
+    self._console.print(self.table())
+
+  def table(self) -> Table:
+    """The running trials and the best ones."""
+    search, trials = self._search, self._search.trials()
+    done = [trial for trial in trials if trial.state.is_finished()]
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    title = f"{search.workdir}: {len(done)} trials of at most {search.most()}"
+    best = search.best()
+    if best is not None:
+      title += f", best loss {best.value:.4f} in trial {best.number}"
+    seconds = [trial.user_attrs.get("seconds", 0) for trial in done]
+    left = search.most() - len(done)
+    if running and done:
+      wait = left * sum(seconds) / len(done) / len(running)
+      wait = min(wait, search.deadline - time.time())
+      title += f", about {max(wait, 0) / 60:.0f} min left"
+    # Four fields have room on 80 columns.
+    table = Table(
+      title=escape(title), box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0)
+    )
+    for name in ("trial", "state", "loss", "evaluations", *search.space):
+      table.add_column(
+        name.replace(".", ".\n"),
+        justify="right",
+        overflow="fold",
+        min_width=9 if "." in name else None,
+      )
+    ranked = sorted(done, key=rank)[: max(_SHOWN - len(running), 3)]
+    for trial in running + ranked:
+      reported = trial.intermediate_values
+      loss = trial.value
+      if loss is None and reported:
+        loss = min(reported.values())
+      table.add_row(
+        str(trial.number),
+        _STATES[trial.state],
+        "" if loss is None else f"{loss:.4f}",
+        str(len(reported)),
+        *(_short(trial.params.get(name)) for name in search.space),
+        style="bold" if best and trial.number == best.number else None,
+      )
+    return table
+
+
+def _short(value: Any) -> str:
+  return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write(search: Search):
+  """Writes trials.csv and best.json."""
+  with files.written(search.workdir / "trials.csv") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+      ["trial", "state", "loss", "evaluations", "symbols", "seconds"]
+      + [*search.space, "error"]
+    )
+    for trial in search.trials():
+      found = trial.user_attrs
+      writer.writerow(
+        [trial.number, _STATES[trial.state], trial.value]
+        + [len(trial.intermediate_values), found.get("symbols")]
+        + [found.get("seconds")]
+        + [trial.params.get(name) for name in search.space]
+        + [found.get("error")]
+      )
+  best = search.best()
+  if best is not None:
+    path = search.folder(best.number) / "config.json"
+    manifest.verify(path)
+    config = path.read_bytes()
+    with files.written(search.workdir / "best.json", "wb") as file:
+      file.write(config)

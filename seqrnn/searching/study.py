@@ -1,0 +1,327 @@
+"""The trials of a search: proposed, claimed, kept by Optuna."""
+
+import itertools
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+from optuna.storages import journal
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from seqrnn.config import Config
+from seqrnn.errors import MachineError, UserError
+from seqrnn.experiment import Experiment
+from seqrnn.runtime import files
+from seqrnn.searching import space
+
+LADDER = [float(f"1e-{power}") for power in range(8)]  # Of the coarse method.
+_NAME_LIMIT = 4096  # Bytes of a study's name.
+_ATTEMPTS = 3  # At going on from the same evaluation, by processes that died.
+
+
+class Search(NamedTuple):
+  """What stays the same from trial to trial.
+
+  Attributes:
+    build: config, vocabularies or None -> Experiment.
+    config: that all trials share but for what is searched.
+    workdir: of the search.
+    space: what is searched.
+    study: Optuna's.
+    deadline: when no trial may begin any more, as time.time().
+  """
+
+  build: Callable[..., Experiment]
+  config: Config
+  workdir: Path
+  space: space.Space
+  study: optuna.Study
+  deadline: float
+
+  def folder(self, number: int) -> Path:
+    """The workdir of a trial."""
+    return self.workdir / "trials" / f"{number:04}"
+
+  def trials(self) -> list[FrozenTrial]:
+    """All trials, as they are now."""
+    return self.study.get_trials(deepcopy=False)
+
+  def best(self) -> FrozenTrial | None:
+    """The finished trial of the lowest loss."""
+    done = [t for t in self.trials() if t.state == TrialState.COMPLETE]
+    return min(done, key=rank, default=None)
+
+  def most(self) -> int:
+    """How many trials there will be, at most."""
+    settings = self.config.search
+    most = settings.trials
+    if settings.method == "grid":
+      most = math.prod(len(found.choices) for found in self.space.values())
+    elif settings.method == "coarse":
+      most = len(LADDER) + 2
+    return min(settings.trials, most)
+
+
+def rank(trial: FrozenTrial) -> tuple[int, float]:
+  """Its place among others: finished ones come first, by their losses."""
+  order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+  value = math.inf if trial.value is None else trial.value
+  return order.index(trial.state), value
+
+
+class _Journal(journal.JournalFileBackend):
+  """Optuna's, whose faults are told in a line."""
+
+  def __init__(self, path: Path):
+    super().__init__(str(path), _Lock(path))
+    self._path = path
+
+  def append_logs(self, logs: list[dict[str, Any]]):
+    with files.writing(self._path):
+      super().append_logs(logs)
+
+  def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+    found = super().read_logs(log_number_from)
+    try:
+      yield from found
+    except ValueError as error:  # A line is not JSON, or not UTF-8.
+      raise _damaged(self._path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> MachineError:
+  return MachineError(
+    f"{path}: is damaged ({type(error).__name__}: {error}); restore it, or name"
+    " another --workdir"
+  )
+
+
+class _Lock(journal.JournalFileOpenLock):  # Network file systems know it.
+  """What a process holds while it writes to the journal.
+
+  It cuts off a line that another one could not end, as on a full disk: a line
+  after it would make the journal unreadable.
+  """
+
+  def __init__(self, path: Path):
+    super().__init__(str(path))
+    self._path = path
+
+  def acquire(self) -> bool:
+    held = super().acquire()
+    with self._path.open("rb+") as file:
+      size = file.seek(0, os.SEEK_END)
+      file.seek(max(size - 1, 0))
+      if file.read() not in (b"", b"\n"):
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+    return held
+
+
+def begin(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  deadline: float,
+) -> Search:
+  """The search of a workdir, whose study is made where there is none.
+
+  Raises:
+    UserError: the space is wrong, the database cannot be opened, or the trials
+      are in another place.
+  """
+  found = space.parse(config)
+  optuna.logging.set_verbosity(optuna.logging.ERROR)
+  url, path = config.search.storage, workdir / "trials.log"
+  if (workdir / "trials").exists() and path.exists() != (url is None):
+    place = path if path.exists() else "a database"
+    raise UserError(  # The URL may hold a password.
+      f"config.search.storage: {workdir} has its trials in {place}; go on as it"
+      " began"
+    )
+  pruning = config.search.pruning
+  if config.search.method == "coarse":
+    pruning = "none"  # It compares whole runs.
+  pruner = {
+    "median": optuna.pruners.MedianPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "none": optuna.pruners.NopPruner,
+  }[pruning]()
+  try:
+    # Two processes may not make the tables of a database at once.
+    with alone(workdir) as file:
+      name = file.read(_NAME_LIMIT).decode("utf-8", "replace")
+      if not name:
+        # Its own: others may be in a database. It rests on no path, for
+        # machines may see the workdir in different places.
+        name = f"{workdir.name} {secrets.token_hex(8)}"
+        if (workdir / "trials").exists():  # Of a version without such names.
+          name = workdir.as_posix()
+        with files.writing(workdir / "search.lock"):
+          file.write(name.encode())
+      if url is None:
+        storage = optuna.storages.JournalStorage(_Journal(path))
+      else:
+        storage = optuna.storages.RDBStorage(url)
+      study = optuna.create_study(
+        storage=storage, study_name=name, pruner=pruner, load_if_exists=True
+      )
+  except UserError:
+    raise
+  except Exception as error:
+    if url is None and isinstance(error, OSError):
+      raise
+    if url is None:  # A journal whose lines make no sense.
+      raise _damaged(path, error) from None
+    raise UserError(
+      f"config.search.storage: cannot be opened ({type(error).__name__}); an"
+      " SQLAlchemy URL, as sqlite:////absolute/path.db"
+    ) from None
+  return Search(build, config, workdir, found, study, deadline)
+
+
+def propose(search: Search, begun: list[FrozenTrial]) -> dict[str, Any] | None:
+  """What the next trial must have; None: there is none to begin now."""
+  settings = search.config.search
+  symbols = sum(trial.user_attrs.get("symbols", 0) for trial in begun)
+  if len(begun) >= search.most() or symbols >= (settings.symbols or math.inf):
+    return None
+  if settings.method == "grid":
+    choices = (found.choices for found in search.space.values())
+    rows = itertools.product(*choices)
+    row = next(itertools.islice(rows, len(begun), None))
+    return dict(zip(search.space, row, strict=True))
+  if settings.method == "coarse":
+    if any(trial.state == TrialState.RUNNING for trial in begun):
+      return None
+    rate = next_rate(
+      {
+        trial.params[space.LEARNING_RATE]: math.inf
+        if trial.value is None
+        else trial.value
+        for trial in begun
+      }
+    )
+    return None if rate is None else {space.LEARNING_RATE: rate}
+  return {}
+
+
+def next_rate(losses: dict[float, float]) -> float | None:
+  """The learning rate to try next by the coarse method; None: all are tried.
+
+  Args:
+    losses: of the rates tried so far; infinite where training diverged.
+  """
+  before = math.inf
+  for rate in LADDER:
+    if rate not in losses:
+      return rate
+    if losses[rate] >= before and before < math.inf:
+      break
+    before = losses[rate]
+  best = min(LADDER, key=lambda rate: losses.get(rate, math.inf))
+  if losses[best] == math.inf:
+    return None
+  for rate in (float(f"{near:.3g}") for near in (3 * best, best / 3)):
+    if rate not in losses:
+      return rate
+  return None
+
+
+def claim(search: Search) -> tuple[Trial, files.Lock] | None:
+  """A trial of this process's own: one that a killed one left, or a new one.
+
+  Returns:
+    the trial, and the lock that is held until it is closed; None: there is
+    none to begin now.
+  """
+  with alone(search.workdir):
+    trials = search.trials()
+    for left in trials:
+      if left.state != TrialState.RUNNING:
+        continue
+      lock = _lock(search.folder(left.number))
+      if lock is None:
+        continue
+      trial = Trial(search.study, left._trial_id)
+      reached, attempts = left.user_attrs.get("attempts", (0, 0))
+      if len(left.intermediate_values) > reached:
+        reached, attempts = len(left.intermediate_values), 0
+      if attempts == _ATTEMPTS:
+        trial.set_user_attr("error", f"killed {attempts} times in one place")
+        search.study.tell(trial, state=TrialState.FAIL)
+        lock.close()
+        continue
+      search.study.sampler = _sampler(search, left.number)
+      trial.set_user_attr("attempts", (reached, attempts + 1))
+      return _draw(search, trial), lock
+    waiting = [t for t in trials if t.state == TrialState.WAITING]
+    number = len(trials)
+    if waiting:  # A process was killed just after this line.
+      number = waiting[0].number
+    elif (fixed := propose(search, trials)) is None:
+      return None
+    else:
+      search.study.enqueue_trial(fixed)
+    search.study.sampler = _sampler(search, number)
+    trial = search.study.ask()
+    lock = _lock(search.folder(trial.number))
+    assert lock is not None, "no other process knows of it"
+    trial.set_user_attr("attempts", (0, 1))
+    return _draw(search, trial), lock
+
+
+def release(trial: Trial):
+  """Takes back the attempt at a trial that the machine was in the way of."""
+  reached, attempts = trial.user_attrs["attempts"]
+  trial.set_user_attr("attempts", (reached, attempts - 1))
+
+
+def _lock(folder: Path) -> files.Lock | None:
+  """The lock by which a process holds a trial; None: another one does."""
+  folder.mkdir(parents=True, exist_ok=True)
+  return files.lock(folder / "worker")
+
+
+def _draw(search: Search, trial: Trial) -> Trial:
+  """The trial, with a value for all that is searched."""
+  for name, found in search.space.items():
+    if isinstance(found, CategoricalDistribution):
+      trial.suggest_categorical(name, found.choices)
+    elif isinstance(found, IntDistribution):
+      trial.suggest_int(name, found.low, found.high, log=found.log)
+    elif isinstance(found, FloatDistribution):
+      trial.suggest_float(name, found.low, found.high, log=found.log)
+  return trial
+
+
+def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
+  """What chooses trial `number`, the same whatever process asks."""
+  words = np.random.SeedSequence((search.config.seed, number))
+  seed = int(words.generate_state(1)[0])
+  if search.config.search.method == "tpe":
+    return optuna.samplers.TPESampler(seed=seed)
+  return optuna.samplers.RandomSampler(seed=seed)
+
+
+@contextmanager
+def alone(workdir: Path) -> Iterator[IO[bytes]]:
+  """One process at a time chooses a trial, or writes what was found.
+
+  It has the file search.lock, in which the name of the study stands.
+  """
+  held = files.lock(workdir / "search.lock", wait=True)
+  assert held is not None, "it was waited for"
+  with held:
+    held.file.seek(0)
+    yield held.file

@@ -1,0 +1,206 @@
+"""The training step: one jitted function over all devices, and its state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+
+from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.inference import metrics
+from seqrnn.runtime import sharding
+
+# Of a learning rate, which may be traced: a schedule lowers this one.
+Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
+
+
+class Average(NamedTuple):
+  """A weighted mean of the parameters after each update since it began.
+
+  Attributes:
+    params: the mean; the newest parameters until it begins.
+    weight: of all in it together, the newest having 1; 0 until it begins.
+  """
+
+  params: Params
+  weight: jax.Array
+
+
+class State(NamedTuple):
+  """All arrays of a run. The step makes the next one of it, in place.
+
+  Attributes:
+    step: updates made so far.
+    key: of the whole run, as raw data; a step folds its number into it.
+    params: of the model.
+    optimizer: the optimizer's state.
+    carry: handed from batch to batch where `data.stateful`.
+    scale: of the learning rate; a plateau lowers it.
+    sums: totals since the last evaluation, as metrics.add makes them.
+    average: of the parameters, which stands for them outside of training; ()
+      where they stand for themselves.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  params: Params
+  optimizer: Any
+  carry: Carry
+  scale: jax.Array
+  sums: dict[str, Any]
+  average: Average | tuple[()] = ()
+
+  @property
+  def shown(self) -> Params:
+    """The parameters that are evaluated, and that other modes read."""
+    return self.average.params if self.average else self.params
+
+  def showing(self, params: Params) -> "State":
+    """The same, with these in the place of what is shown."""
+    if self.average:
+      return self._replace(average=self.average._replace(params=params))
+    return self._replace(params=params)
+
+
+def make_step(
+  experiment: Experiment,
+  optimizer: Optimizer,
+  mesh: Mesh,
+  decay: float = 1.0,
+) -> Callable[..., tuple[State, jax.Array]]:
+  """The jitted step: state, batch, rate -> state, mean loss.
+
+  `state` is used up. The learning rate is an argument, since as a constant it
+  would have each trial of a search compile a program of its own.
+
+  Args:
+    experiment: the task.
+    optimizer: of the parameters.
+    mesh: of the devices.
+    decay: of the weights in the average, where the state has one.
+  """
+
+  def step(state, batch, rate):
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    gradient = jax.value_and_grad(experiment.loss, has_aux=True)
+    (loss, (carry, totals)), grads = gradient(
+      state.params, state.carry, batch, key
+    )
+    updates, optimizer_state = optimizer(rate).update(
+      grads, state.optimizer, state.params
+    )
+    updates = jax.tree.map(lambda u: u * state.scale, updates)
+    totals["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
+    params = optax.apply_updates(state.params, updates)
+    new = State(
+      step=state.step + 1,
+      key=state.key,
+      params=params,
+      optimizer=optimizer_state,
+      carry=carry,
+      scale=state.scale,
+      sums=metrics.add(state.sums, totals),
+      average=state.average and _averaged(state.average, params, decay),
+    )
+    return new, loss
+
+  out = (_shardings(mesh), sharding.replicated(mesh))
+  return jax.jit(step, donate_argnums=0, out_shardings=out)
+
+
+def _averaged(average: Average, params: Params, decay: float) -> Average:
+  """The average with the newest parameters in it."""
+  begun = average.weight > 0
+  weight = jnp.where(begun, decay * average.weight + 1, 0)
+  share = 1 / jnp.maximum(weight, 1)
+  mean = optax.incremental_update(params, average.params, share)
+  return Average(mean, weight)
+
+
+def make_state(
+  experiment: Experiment,
+  optimizer: Optimizer,
+  seed: int,
+  batch: Batch,
+  mesh: Mesh,
+  average: float | None = None,
+) -> State:
+  """The state before the first step.
+
+  Args:
+    experiment: the task.
+    optimizer: of the step.
+    seed: of the whole run.
+    batch: any one that will train; only its shapes matter.
+    mesh: of the devices.
+    average: weight of the first parameters in it: 0 where it begins later;
+      None: there is none.
+  """
+
+  def init(key):
+    params = experiment.init(jax.random.fold_in(key, 0))
+    rows = len(batch["inputs"])
+    # The totals' shapes do not depend on the rows.
+    _, (_, totals) = jax.eval_shape(
+      lambda params: experiment.loss(
+        params, experiment.carry(rows), batch, None
+      ),
+      params,
+    )
+    totals["gradient_norm"] = (jnp.zeros(()), jnp.zeros(()))
+    return State(
+      step=jnp.zeros((), jnp.int32),
+      key=jax.random.key_data(jax.random.fold_in(key, 1)),
+      params=params,
+      optimizer=optimizer(0.0).init(params),
+      carry=experiment.carry(sharding.rows(rows, mesh)),
+      scale=jnp.ones(()),
+      sums=metrics.zeros(totals),
+      average=() if average is None else Average(params, jnp.array(average)),
+    )
+
+  return jax.jit(init, out_shardings=_shardings(mesh))(jax.random.key(seed))
+
+
+def _shardings(mesh: Mesh) -> Any:
+  """Where a State lives: the carry with its rows, all else on every device."""
+  everywhere: Any = sharding.replicated(mesh)
+  state = State(*[everywhere] * len(State._fields))
+  return state._replace(carry=sharding.split(mesh))
+
+
+@jax.jit
+def healthy(state: State) -> jax.Array:
+  """Whether parameters, and figures since the last evaluation, are finite."""
+  leaves = jax.tree.leaves((state.params, state.sums))
+  return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def pack(
+  state: State, batch_size: int, mesh: Mesh
+) -> tuple[Params, dict[str, list[jax.Array]]]:
+  """The two parts of a checkpoint: the parameters shown, and the other arrays.
+
+  Sampling reads the first alone. The second names nothing, since the types of
+  an optimizer's state are optax's own affair. The carry has the rows of the
+  batch and no more, so that any number of devices can go on with it.
+  """
+  carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
+  rest = state.showing(())._replace(carry=carry)
+  return state.shown, {"leaves": jax.tree.leaves(rest)}
+
+
+def unpack(
+  params: Params, rest: dict[str, list[jax.Array]], state: State, mesh: Mesh
+) -> State:
+  """The state that `pack` made these two of; `state` gives the structure."""
+  structure = jax.tree.structure(state.showing(()))
+  new = jax.tree.unflatten(structure, rest["leaves"])
+  rows = [len(leaf) for leaf in jax.tree.leaves(state.carry)]
+  if rows:
+    carry = sharding.resize(new.carry, rows[0], sharding.split(mesh))
+    new = new._replace(carry=carry)
+  return new.showing(params)

@@ -1,0 +1,317 @@
+"""Labelled texts: each form read right, or told in one line; splits."""
+
+import gzip
+import json
+import lzma
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from seqrnn.data import columns, corpora, encoding, labelled, splits
+from seqrnn.errors import UserError
+from tests.conftest import tiny
+
+TAGGED = "1\tIn\tin\tADP" + "\t_" * 6
+JSON = '{"label": 3, "text": "ab"}\n{"text": "b", "label": "x y", "more": 1}\n'
+# Name of the form, files, and the labelled documents or the line that is told.
+LABELLED = {
+  "tab": ("tab", {"f": b"a\tx y\nb\tz\n"}, [("a", "x y"), ("b", "z")]),
+  "tab, more columns": ("tab", {"f": b"1\t_\tx\n\n0\t_\ty\r\n"}, "1x0y"),
+  "tab, none": ("tab", {"f": b"a\tx\nb z\n"}, "f:2: has no tab"),
+  "tab, one more": ("tab", {"f": b"a\tx\nb\ty\tz"}, "f:2: has 3 columns"),
+  "tab, no text": ("tab", {"f": b"a\t \n"}, "f:1: its text is empty"),
+  "tab, no label": ("tab", {"f": b"\tx\n"}, "f:1: its label is empty"),
+  "space": ("space", {"f": b"0 x y\n1 z"}, [("0", "x y"), ("1", "z")]),
+  "space, no text": ("space", {"f": b"0 x\n\n1\n"}, "f:3: its text is empty"),
+  "csv": ("csv", {"f": b'text,id,label\n"a, b\nc",1,p\n'}, [("p", "a, b\nc")]),
+  "csv, other header": (
+    "csv",
+    {"f": b"a,b\n1,2\n"},
+    "f:2: has no label in fie",
+  ),
+  "csv, short": ("csv", {"f": b"label,text\nx\n"}, "f:2: has no text in field"),
+  "csv, long": ("csv", {"f": b"label,text\nx,y,z\n"}, "f:2: has more columns"),
+  "csv, open": ("csv", {"f": b'label,text\nx,"y\n'}, "f:2: unexpected end"),
+  "jsonl": ("jsonl", {"f": JSON.encode()}, [("3", "ab"), ("x y", "b")]),
+  "jsonl, broken": ("jsonl", {"f": b"{}\n{"}, "f:1: has no label in field"),
+  "jsonl, no JSON": ("jsonl", {"f": b"\n{"}, "f:2: not JSON"),
+  "jsonl, a list": ("jsonl", {"f": b"[1]"}, "f:1: must be a JSON object"),
+  "jsonl, half a pair": (
+    "jsonl",
+    {"f": b'{"label": "a", "text": "\\ud800"}'},
+    "f:1: byte 0 is not UTF-8",
+  ),
+  "folders": (
+    "folders",
+    {"pos/1.txt": b"good\n", "neg/deep/2.txt": b"bad"},
+    [("neg", "bad"), ("pos", "good\n")],
+  ),
+  "folders, none": ("folders", {"f": b"x"}, "f: lies in no folder"),
+  "folders, empty": ("folders", {"a/f": b"\n"}, "a/f: its text is empty"),
+  "files": ("files", {"A.txt": b"x\ny\n", "B": b"\nz"}, "AxAyBz"),
+}
+
+
+def read(folder, files, **changes):
+  for name, content in files.items():
+    path = folder / "data" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+  fields = {"data.path": str(folder / "data"), **changes}
+  return corpora.read(tiny(folder, fields).data)
+
+
+def labels(corpus):
+  return [corpus.labels.symbols[i] for i in corpus.labels.ids]
+
+
+def documents(corpus):
+  return [
+    corpus.text(*corpus.bounds[j : j + 2]) for j in range(len(corpus.names))
+  ]
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_a_form_of_labels(tmp_path, name):
+  form, files, expected = LABELLED[name]
+  try:
+    corpus = read(tmp_path, files, **{"data.format": form})
+    found = list(zip(labels(corpus), documents(corpus), strict=True))
+  except UserError as error:
+    found = str(error)
+    assert "\n" not in found and len(found) > 20
+  if isinstance(found, list) and isinstance(expected, str):
+    found = "".join(map("".join, found))
+  assert found[: len(expected)] == expected
+
+
+# Form, content, and the sentences or the line that is told.
+SENTENCES = {
+  "columns": ("columns", "a X\nb\tY\n\n\nc X", [["aX", "bY"], ["cX"]]),
+  "columns, one": ("columns", "a X\nb\n", "f:2: has 1 columns"),
+  "columns, three": ("columns", "a X 1\n", "f:1: has 3 columns"),
+  "conllu": (
+    "conllu",
+    f"# text = In\n{TAGGED}\n1-2\tx\t_\t_{TAGGED[-12:]}\n\n# \n{TAGGED}\n",
+    [["InADP"], ["InADP"]],
+  ),
+  "conllu, no tabs": ("conllu", "1 In in ADP\n", "f:1: has 1 columns; CoNLL-U"),
+  "conllu, no tag": ("conllu", "1\tIn\t_\t" + "\t_" * 6, "f:1: has 10 columns"),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_a_form_of_tags(tmp_path, name):
+  form, content, expected = SENTENCES[name]
+  fields = {"data.format": form, "data.unit": "word"}
+  try:
+    corpus = read(tmp_path, {"f": content.encode()}, **fields)
+  except UserError as error:
+    assert str(error).startswith(expected)
+    return
+  tags = [corpus.tags.symbols[i] for i in corpus.tags.ids]
+  tagged = [
+    word + tag for word, tag in zip(corpus.text(0, None), tags, strict=True)
+  ]
+  bounds = corpus.bounds.tolist()
+  assert bounds == corpus.tags.bounds.tolist()
+  cut = zip(bounds[:-1], bounds[1:], strict=True)
+  assert [tagged[a:b] for a, b in cut] == expected
+
+
+@pytest.mark.parametrize(
+  ("changes", "rule"),
+  [
+    ({"data.format": "tab", "data.unit": "id"}, "data.unit='id': a labelled"),
+    ({"data.format": "conllu"}, "data.unit='char': data.format=conllu has"),
+    ({"data.format": "spaces", "data.unit": "word"}, "data.unit='word': data."),
+    (
+      {"data.format": "csv", "data.source": "stdlib", "data.path": None},
+      "data.format='csv': is read with data.source=files only",
+    ),
+  ],
+)
+def test_settings_that_do_not_go_together(tmp_path, changes, rule):
+  with pytest.raises(UserError, match=rule):
+    read(tmp_path, {"f": b"a b\n"}, **changes)
+
+
+def test_what_is_packed_is_read_and_latin_1_too(tmp_path):
+  lines = "0 caf\xe9 \x85\n1 b\n".encode("latin-1")
+  files = {"a.xz": lzma.compress(lines), "b.gz": gzip.compress(lines)}
+  fields = {"data.format": "space", "data.errors": "latin-1"}
+  corpus = read(tmp_path, files, **fields)
+  assert documents(corpus) == ["caf\xe9 \x85", "b"] * 2
+  for name, content in files.items():
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name}: cannot be read: .*"):
+      read(tmp_path / name, {name: content[:-9]}, **fields)
+
+
+def test_spaces_are_what_is_left_out(tmp_path):
+  rng = random.Random(1)
+  texts = [
+    "".join(rng.choices("ab \n", k=rng.randint(1, 9))) for _ in range(50)
+  ]
+  files = {f"{n:02}": text.encode() for n, text in enumerate(texts)}
+  corpus = read(tmp_path, files, **{"data.format": "spaces"})
+  assert corpus.tags.symbols == ["none", "space"]
+  bare = [text for text in texts if text.split()]
+  expected = [
+    int(text[i + 1 : i + 2].isspace())
+    for text in bare
+    for i, symbol in enumerate(text)
+    if not symbol.isspace()
+  ]
+  assert documents(corpus) == ["".join(text.split()) for text in bare]
+  assert corpus.tags.ids.tolist() == expected
+  names = [f"{n:02}" for n, text in enumerate(texts) if text.split()]
+  assert list(corpus.names) == names
+
+
+def test_equal_texts_stay_on_one_side(tmp_path):
+  rng = random.Random(2)
+  lines = [f"{rng.choice('ab')} {rng.randint(0, 40)}" for _ in range(400)]
+  (tmp_path / "f").write_text("\n".join(lines))
+  config = tiny(
+    tmp_path, {"data.path": str(tmp_path / "f"), "data.format": "space"}
+  )
+  reader = splits.reader(config)
+  sides = [
+    {document.symbols for document in reader(name).documents()}
+    for name in corpora.SPLITS
+  ]
+  assert all(sides) and len(set.union(*sides)) == sum(map(len, sides))
+
+
+# A form, files without labels or with some, and what is read of them.
+ASKED = {
+  "tab": ({"f": "x y\nb\tz\n"}, [("", "x y"), ("b", "z")]),
+  "space": ({"f": "x y\nb z\n"}, [("", "x y"), ("b", "z")]),
+  "csv": ({"f": "text,more\nx,1\n"}, [("", "x")]),
+  "jsonl": ({"f": '{"text": "x"}\n{"text": "z", "label": "b"}'}, "xbz"),
+  "folders": ({"b/f": "x\ny", "new/f": "z"}, [("b", "x\ny"), ("", "z")]),
+  "files": ({"b.txt": "x\ny", "new": "z"}, "bxbyz"),
+  "text": ({"f": "x y\nb\tz\n"}, [("", "x y"), ("", "b\tz")]),
+}
+
+
+@pytest.mark.parametrize("form", ASKED)
+def test_what_is_asked_about_need_not_be_labelled(tmp_path, form):
+  files, expected = ASKED[form]
+  for name, content in files.items():
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+  data = tiny(tmp_path, {"data.format": form}).data
+  corpus = corpora.read_asked("x", str(tmp_path / "data"), data, {"a", "b"})
+  found = documents(corpus)
+  own = [""] * len(found) if corpus.labels is None else labels(corpus)
+  found = list(zip(own, found, strict=True))
+  if isinstance(expected, str):
+    found = "".join(map("".join, found))
+  assert found == expected
+
+
+def test_a_table_of_events_is_asked_about_by_its_sessions(tmp_path):
+  (tmp_path / "f").write_text("session,event\nx,a\ny,b\nx,c d\n")
+  fields = {"data.unit": "session", "data.format": "csv"}
+  data = tiny(tmp_path, fields).data
+  corpus = corpora.read_asked("x", str(tmp_path / "f"), data)
+  assert list(corpus.names) == ["x", "y"]
+  assert documents(corpus) == [["a", "c d"], ["b"]]
+
+
+def test_packages_are_held_out_by_the_file(tmp_path):
+  config = tiny(tmp_path, {"data.source": "packages"})
+  reader = splits.reader(config)
+  files = {name: reader(name) for name in corpora.SPLITS}
+  corpus = files["train"].corpus
+  numbers = np.concatenate([pieces.document for pieces in files.values()])
+  assert sorted(numbers.tolist()) == list(range(len(corpus.names)))
+  for name, label in zip(corpus.names, labels(corpus), strict=True):
+    assert name.startswith(f"{label}/")
+  assert {"asyncio", "email", "encodings"} <= set(labels(corpus))
+  assert corpus.origin.startswith("Python 3.")
+
+
+def test_names_have_one_language_each(tmp_path):
+  pytest.importorskip("faker")
+  corpus = corpora.read(tiny(tmp_path, {"data.source": "names"}).data)
+  found = dict(zip(documents(corpus), labels(corpus), strict=True))
+  assert len(found) == len(corpus.names) > 10_000
+  assert found["Yamamoto"] == "ja" and "Martin" not in found
+  assert corpus.origin.startswith("faker ")
+
+
+def test_json_is_what_json_writes(tmp_path):
+  rows = [{"l": n % 3 == 0, "t": f"é{n}\n"} for n in range(9)]
+  lines = "\n".join(map(json.dumps, rows))
+  fields = {"data.format": "jsonl", "data.label_field": "l"}
+  corpus = read(
+    tmp_path, {"f": lines.encode()}, **fields, **{"data.text_field": "t"}
+  )
+  assert labels(corpus) == [json.dumps(row["l"]) for row in rows]
+  assert documents(corpus) == [row["t"] for row in rows]
+
+
+# A form, what a file of it begins with, and a text of it: some hundred letters.
+LARGE = {
+  "tab": ("", "a\t{}\n"),
+  "space": ("", "a {}\n"),
+  "csv": ("label,text\n", 'a,"{}"\n'),
+  "jsonl": ("", '{{"label": "a", "text": "{}"}}\n'),
+  "files": ("", "{}\n"),
+  "folders": ("", "{} "),
+  "columns": ("", "{} A\n\n"),
+  "table": ("session,event,more\n", "a,b,{}\n"),
+}
+
+
+@pytest.mark.parametrize("form", LARGE)
+def test_what_is_packed_takes_no_memory_as_a_whole(tmp_path, monkeypatch, form):
+  monkeypatch.setattr(columns, "SMALL", 2**12)
+  monkeypatch.setattr(columns, "_HELD", 2**6)
+  monkeypatch.setattr(encoding, "CHUNK", 2**12)
+  head, line = LARGE[form]
+  fields = {"data.format": form, "data.unit": "word"}
+  if form == "table":
+    fields = {"data.format": "csv", "data.unit": "session"}
+  path = tmp_path / "data" / "a" / "f.gz"
+  path.parent.mkdir(parents=True)
+  data = tiny(tmp_path, {"data.path": str(tmp_path / "data"), **fields}).data
+
+  def peak(count):
+    text = head + line.format("x y " * 100 if form != "columns" else "x" * 400)
+    with gzip.open(path, "wt") as file:
+      file.write(text + line.format("x" * 400) * count)
+    tracemalloc.start()
+    corpora.read(data)
+    _, found = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found
+
+  peak(10)  # What is imported or cached at first is not counted.
+  few, many = peak(100), peak(2000)
+  assert many - few < 1900 * 400 / 3
+
+
+@pytest.mark.parametrize("form", ["tab", "csv", "jsonl"])
+def test_a_text_without_an_end_is_refused(tmp_path, monkeypatch, form):
+  monkeypatch.setattr(labelled, "LONGEST", 1000)
+  monkeypatch.setattr(encoding, "CHUNK", 100)
+  head, line = LARGE[form]
+  content = (head + line.format("x" * 1200)).encode()
+  with pytest.raises(UserError, match=r"^f.*(more than 1000 ch|field larger)"):
+    read(tmp_path, {"f": content}, **{"data.format": form})
+
+
+def test_memory_that_ends_names_what_is_read(tmp_path, monkeypatch):
+  def fail(*_):
+    raise MemoryError
+
+  monkeypatch.setitem(labelled._LABELLED, "jsonl", fail)
+  with pytest.raises(UserError, match=r"^data\.path='.*/data': .* memory"):
+    read(tmp_path, {"f": b"x"}, **{"data.format": "jsonl"})

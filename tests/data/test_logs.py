@@ -1,0 +1,344 @@
+"""Logs and tables of events: their sessions, templates, and what is refused."""
+
+import itertools
+import lzma
+import random
+import re
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from experiments import language_model
+from seqrnn import config as configs
+from seqrnn.data import corpora, sessions, vocabulary
+from seqrnn.data.corpora import from_text
+from seqrnn.data.templates import BLANK, masked, matcher
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.errors import UserError
+from tests.conftest import tiny
+
+HEADER = "<Date> <Time> <Pid> <Component>: <Content>"
+
+
+def settings(folder, files, **fields):
+  """The config of a log of that content, or of several."""
+  path = folder / "logs"
+  path.mkdir(exist_ok=True)
+  if isinstance(files, str):
+    files = {"a.log": files}
+  for name, text in files.items():
+    content = text.encode()
+    packed = lzma.compress(content) if name.endswith(".xz") else content
+    (path / name).write_bytes(packed)
+  given = {f"data.{name}": value for name, value in fields.items()}
+  given = {"data.unit": "log", "data.path": str(path), **given}
+  config = tiny(folder, given)
+  configs.check(config)
+  return config
+
+
+def read(config):
+  """Each session's name, symbols and lines."""
+  corpus = corpora.read(config.data)
+  return [
+    (name, corpus.text(start, stop), corpus.lines[start:stop].tolist())
+    for name, (start, stop) in zip(
+      corpus.names, itertools.pairwise(corpus.bounds.tolist()), strict=True
+    )
+  ]
+
+
+@pytest.mark.parametrize("name", ["a.log", "a.log.xz"])
+def test_lines_are_of_the_sessions_that_they_name(tmp_path, name):
+  rng = random.Random(0)
+  texts, expected, times = [], {}, {}
+  for number in range(1, 401):
+    if rng.random() < 0.05:
+      texts.append(" ")
+      continue
+    ids = rng.sample(range(40), rng.choice((0, 1, 1, 1, 2)))
+    said = rng.choice(("opened", "closed"))
+    times[number] = f"0811{rng.randint(10, 30)} 203{rng.randint(100, 999)}"
+    named = ", ".join(f"req_{i}" for i in ids)
+    texts.append(f"{times[number]}  {number} net.Node: {said} {named}")
+    for i in ids:
+      events = expected.setdefault(f"req_{i}", ([], []))
+      events[0].append(f"{said} <session>")
+      events[1].append(number)
+  config = settings(
+    tmp_path,
+    {name: "\n".join(texts)},
+    log_header=HEADER,
+    log_session=r"(req_\d+)",
+  )
+  assert read(config) == [(name, *found) for name, found in expected.items()]
+  corpus = corpora.read(config.data)
+  assert corpus.timestamps == [times[line] for line in corpus.lines.tolist()]
+
+
+def test_a_session_is_of_one_file(tmp_path):
+  files = {"a.log": "x 1: go\nx 2: go\n", "b.log": "\nx 1: stop"}
+  config = settings(tmp_path, files, log_session=r"x (\d+):")
+  assert read(config) == [
+    ("a.log:1", ["x <session>: go"], [1]),
+    ("a.log:2", ["x <session>: go"], [2]),
+    ("b.log:1", ["x <session>: stop"], [2]),
+  ]
+  for fields in ({}, {"log_lines": 2}):
+    found = read(settings(tmp_path, files, **fields))
+    assert [lines for _, _, lines in found] == [[1, 2], [2]]
+
+
+def test_a_session_has_so_many_lines(tmp_path):
+  config = settings(tmp_path, "a\n\nb\nc\nd\ne\n", log_lines=2)
+  assert read(config) == [
+    ("a.log:1", ["a", "b"], [1, 3]),
+    ("a.log:4", ["c", "d"], [4, 5]),
+    ("a.log:6", ["e"], [6]),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("form", "header"),
+  [
+    ("%Y-%m-%dT%H:%M:%SZ", None),
+    ("%Y-%m-%d %H:%M:%S,250", None),
+    ("%b %d %H:%M:%S", None),
+    ("EPOCH", None),
+    ("%y%m%d %H%M%S", "<Date> <Time> <Content>"),
+    ("[%a %b %d %H:%M:%S %Y]", "[<Time>] <Content>"),
+    ("[%d/%b/%Y:%H:%M:%S +0000]", "[<Time>] <Content>"),
+  ],
+)
+def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
+  rng = random.Random(1)
+  now = 1_600_000_000
+  texts, expected = [], []
+  for number in range(1, 200):
+    step = rng.choice((0, 1, 30, 31, 1000))
+    now += step
+    if rng.random() < 0.1 and texts:  # It goes on with what was said before.
+      texts.append("\tat that place")
+      now -= step
+    else:
+      if not texts or step > 30:
+        expected.append((f"a.log:{number}", []))
+      time = datetime.fromtimestamp(now, UTC).strftime(form)
+      texts.append(f"{time.replace('EPOCH', str(now))} said")
+    expected[-1][1].append(number)
+  config = settings(tmp_path, "\n".join(texts), log_gap=30.0, log_header=header)
+  assert [(name, lines) for name, _, lines in read(config)] == expected
+  assert len(expected) > 20
+
+
+@pytest.mark.parametrize(
+  ("line", "expected"),
+  [
+    ("from /10.250.1.2:50010.", "from <address>."),
+    ("mac 00:1b:44:11:3a:b7 up", "mac <address> up"),
+    ("at 2026-11-25T20:14:35.5Z ok", "at <time> ok"),
+    ("Sun Dec  4 04:47:44 2005 x", "<time> x"),
+    ("free 0x1fF, 3.5 of -12%", "free <hex>, <number> of <number>%"),
+    ("commit 9f86d081884c7d65 by me", "commit <hex> by me"),
+    ("id 123e4567-e89b-12d3-a456-426614174000!", "id <hex>!"),
+    ("abseiled deadbeef cafe", "abseiled deadbeef cafe"),
+    ("task_01_m_-5 eth0/-3", "task_<number>_m_<number> eth<number>/<number>"),
+    ("version 1:2.41-12+deb13u4", "version <number>"),
+    ("1.0.25.1-1 to 10.0.0.7", "<number> to <address>"),
+    ("read 1 2, 3 of  4 ", "read <number> of <number>"),
+    ("blk_1 <- blk_-22 blk_3", "<session> <- <session>"),
+  ],
+)
+def test_values_are_masked(line, expected):
+  assert masked(line, re.compile(r"(blk_-?\d+)")) == expected
+
+
+def test_a_line_is_of_the_closest_template_that_it_fits():
+  rng = random.Random(2)
+
+  def made(words, count):
+    return [rng.choices(words, k=rng.randint(1, 4)) for _ in range(count)]
+
+  known = made(["a", "b", "a", "b", BLANK], 20)
+  known = list(dict.fromkeys(" ".join(words) for words in known))
+  match = matcher(known)
+  fits, unknown = 0, 0
+  for words in made("abc", 300):
+    blanks = [
+      template.count(BLANK)
+      for template in map(str.split, known)
+      if len(template) == len(words)
+      and all(a in (b, BLANK) for a, b in zip(template, words, strict=True))
+    ]
+    found = match(" ".join(words))
+    fits += len(blanks) > 1
+    unknown += not blanks
+    if found is None:
+      assert not blanks
+    else:
+      template = known[found].split()
+      assert [
+        b for a, b in zip(template, words, strict=True) if a != BLANK
+      ] == [a for a in template if a != BLANK]
+      assert template.count(BLANK) == min(blanks)
+  assert fits > 20 and unknown > 20
+  assert [match(template) for template in known] == [*range(len(known))]
+
+
+def log_of_services(rng, count):
+  """Sessions of a service, one after the other; those at the end fail."""
+  lines = []
+  for n in range(count):
+    user = rng.choice(("ann", "bob", "eve"))
+    lines.append(f"{n} login of {user}")
+    lines += [f"{n} read {rng.randint(0, 9)} pages"] * rng.randint(1, 3)
+    lines.append(f"{n} disk {'broken' if n > count * 0.9 else 'fine'}")
+  return "\n".join(lines)
+
+
+def test_templates_are_of_the_training_split_alone(tmp_path):
+  pytest.importorskip("drain3")
+  config = settings(
+    tmp_path,
+    log_of_services(random.Random(3), 100),
+    log_session=r"^(\d+)",
+    split="last_documents",
+  )
+  [symbols] = language_model.prepare(config).values()
+  assert symbols.unit == "log"
+  assert set(symbols.symbols) == {
+    "<session> login of <*>",
+    "<session> read <number> pages",
+    "<session> disk fine",
+  }
+  path = tmp_path / "vocabulary.json"
+  vocabulary.save(path, {"symbols": symbols})
+  kept = vocabulary.load(path)["symbols"]
+  found = sessions.read(config, kept, config.data.path)
+  # The lines of a broken disk, which came when all was learned; the template of
+  # all lines together would have a blank there.
+  broken = [
+    line
+    for line, text in enumerate(
+      (tmp_path / "logs" / "a.log").read_text().split("\n"), 1
+    )
+    if "broken" in text
+  ]
+  assert found.lines[found.ids == UNKNOWN].tolist() == broken
+  assert symbols.text(found.ids[:2]).split("\n") == [
+    "<session> login of <*>",
+    "<session> read <number> pages",
+  ]
+  [document] = from_text("7 login of mallory\n7 jump", "log", config.data)
+  assert symbols.unknown(document.symbols) == ["<session> jump"]
+  [document] = from_text("login of mallory\n", "log")
+  assert document.symbols == ["login of mallory"]
+
+
+def test_without_drain_templates_are_used_but_not_made(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "drain3.drain", None)
+  with pytest.raises(UserError, match="needs the package drain3; pip install"):
+    language_model.prepare(settings(tmp_path, "a b\n" * 40, log_lines=2))
+  known = vocabulary.Vocabulary("log", ("a <*>", BLANK))
+  encoded = known.encode(["a b", "b a", "b", ""])
+  assert encoded.tolist() == [4, UNKNOWN, 5, UNKNOWN]
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    (
+      {"log_header": "[<Time>] <Content>"},
+      "data.log_header='[<Time>] <Content>': fits no line of a.log; line 2 is"
+      " '12 hello'",
+    ),
+    (
+      {"log_header": "<Time>"},
+      "config.data.log_header='<Time>': must have <Con",
+    ),
+    (
+      {"log_header": "<Content> <Content>"},
+      "must have <Content>, and each fie",
+    ),
+    (
+      {"log_session": r"blk_(\d+)"},
+      r"data.log_session='blk_(\\d+)': fits no line of a.log; line 2 is",
+    ),
+    ({"log_session": "blk"}, "must be a regular expression with one group"),
+    ({"log_session": "(("}, "must be a regular expression with one group"),
+    ({"log_gap": 1.0}, "a.log:2: '': is no time that data.log_gap knows"),
+    (
+      {"log_gap": 1.0, "log_header": "<Time> <Content>"},
+      "a.log:2: '12': is no time that data.log_gap knows",
+    ),
+    (
+      {"log_gap": 1.0, "log_lines": 3},
+      "config.data.log_gap=1.0, config.data.log_lines=3: give one way to cut a",
+    ),
+    ({"log_gap": 0.0}, "config.data.log_gap=0.0: must be above 0"),
+    (
+      {"log_lines": 3, "unit": "word"},
+      "config.data.unit='word', config.data.log_lines=3: it is for logs, which",
+    ),
+    (
+      {"format": "csv"},
+      "config.data.unit='log', config.data.format='csv': logs are read with",
+    ),
+  ],
+)
+def test_a_mistake_is_told_in_one_line(tmp_path, fields, message):
+  with pytest.raises(UserError) as error:
+    read(settings(tmp_path, "\n12 hello\n13 you\n", **fields))
+  assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_line_without_an_end_is_refused(tmp_path):
+  with pytest.raises(UserError, match=r"^a\.log: line 2: has more than"):
+    read(settings(tmp_path, "a\n" + "b" * 3_000_000))
+
+
+TABLE = """session,event,timestamp,line,label
+x,E1,10:00,7,0
+y,E2,10:01,9,
+x,"E 3",10:02,10,0
+y,E1,,11,fault
+"""
+
+
+def test_a_table_has_an_event_a_row(tmp_path):
+  config = settings(tmp_path, TABLE, unit="session", format="csv")
+  known = vocabulary.Vocabulary("session", ("E1", "E 3"))
+  found = sessions.read(config, known, config.data.path)
+  assert found.names == ["x", "y"]
+  assert found.ids.tolist() == [4, 5, UNKNOWN, 4]
+  read = [found.symbols[n] for n in found.symbol]
+  assert read == ["E1", "E 3", "E2", "E1"]
+  assert found.bounds.tolist() == [0, 2, 4]
+  assert found.lines.tolist() == [7, 10, 9, 11]
+  assert found.timestamps == ["10:00", "10:02", "10:01", ""]
+  assert found.line_labels.tolist() == [False, False, False, True]
+  assert found.labels.tolist() == [False, True]
+  bare = "event,session\nE1,x\nE1,y\nE1,x\n"
+  config = settings(tmp_path, bare, unit="session", format="csv")
+  found = sessions.read(config, known, config.data.path)
+  assert found.lines.tolist() == [2, 4, 3]
+  assert found[4:7] == (None, None, None)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ("session,event\nx,E\nx\n", "a.log:3: has no event; data.format=csv with"),
+    ("event\nE\n", "a.log:2: has no session; data.format=csv with data.unit="),
+    (
+      "session,event,line\nx,E,one\n",
+      "a.log:2: line='one': must be a whole number",
+    ),
+    ("session,event\n", "the corpus is empty, it has no symbols"),
+  ],
+)
+def test_what_is_no_table_of_events(tmp_path, content, message):
+  config = settings(tmp_path, content, unit="session", format="csv")
+  with pytest.raises(UserError, match=re.escape(message)):
+    corpora.read(config.data)

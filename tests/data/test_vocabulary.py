@@ -1,0 +1,226 @@
+"""Vocabularies: ids and back, the same whatever the order of documents."""
+
+import json
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqrnn.data import vocabulary
+from seqrnn.data.corpora import from_text, parse
+from seqrnn.data.encoding import Document
+from seqrnn.data.splits import given as pieces
+from seqrnn.data.vocabulary import (
+  BEGIN,
+  END,
+  PAD,
+  RESERVED,
+  UNKNOWN,
+  Vocabulary,
+)
+from seqrnn.errors import UserError
+from seqrnn.runtime import files
+
+examples = settings(deadline=None, database=None, max_examples=60)
+plain = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+tokens = st.lists(st.text("abé0", min_size=1, max_size=3), min_size=1)
+
+
+def document(symbols):
+  return Document("d", symbols, "d")
+
+
+def make(documents, unit, min_count, size):
+  """The vocabulary of documents."""
+  part = pieces(documents, unit)
+  symbols = part.corpus.symbols
+  return vocabulary.make(symbols, part.counts(), unit, min_count, size)
+
+
+@examples
+@given(plain, plain)
+def test_characters_as_one_by_one(known, text):
+  vocab = make([document(known)], "char", 1, None)
+  ids = vocab.encode(text)
+  assert ids.dtype == np.int32
+  expected = [
+    vocab.symbols.index(c) + 4 if c in known else UNKNOWN for c in text
+  ]
+  assert ids.tolist() == expected
+  np.testing.assert_array_equal(vocab.encode(list(text)), ids)
+  assert vocab.text(vocab.encode(known)) == known
+  shown = "".join(c if c in known else "\ufffd" for c in text)
+  assert vocab.text(ids) == shown
+  strangers = [c for c in dict.fromkeys(text) if c not in known]
+  assert vocab.unknown(text) == strangers
+
+
+@examples
+@given(tokens, tokens)
+def test_tokens_as_one_by_one(known, text):
+  for unit in ("id", "session"):
+    vocab = make([document(known)], unit, 1, None)
+    ids = vocab.encode(text)
+    assert ids.dtype == np.int32
+    assert [RESERVED[3] if i == 3 else vocab.symbols[i - 4] for i in ids] == [
+      token if token in known else "<unknown>" for token in text
+    ]
+    assert vocab.text(vocab.encode(known)) == " ".join(known)
+    assert vocab.unknown(text) == [
+      token for token in dict.fromkeys(text) if token not in known
+    ]
+
+
+def test_code_points_beyond_the_table_are_unknown():
+  vocab = Vocabulary("char", ("a", "\u00e9"))
+  ids = vocab.encode("\u00ea\U0010ffffa\ud800\u00e9")
+  assert ids.tolist() == [UNKNOWN, UNKNOWN, 4, UNKNOWN, 5]
+  assert vocab.encode("").shape == (0,)
+
+
+@examples
+@given(st.binary(min_size=1))
+def test_bytes_come_back_as_text(content):
+  documents = parse(content, "byte", "f", "strict")
+  vocab = make(documents, "byte", 1, None)
+  text = vocab.text(vocab.encode(documents[0].symbols))
+  assert text == content.decode("utf-8", "replace")
+
+
+def test_an_unknown_byte_is_shown_between_known_ones():
+  vocab = Vocabulary("byte", tuple("\xc3\xa9a"))
+  assert vocab.text([4, 5, UNKNOWN, 6, 4]) == "é\ufffda\ufffd"
+
+
+def test_words_are_joined_with_no_space_at_a_newline():
+  text = "to be\n\nor not\n"
+  [words] = from_text(text, "word")
+  vocab = make([words], "word", 1, None)
+  assert vocab.text(vocab.encode(words.symbols)) == text
+  assert vocab.text(vocab.encode(["to", "see", "be"])) == "to <unknown> be"
+
+
+def test_reserved_symbols_are_no_text_but_have_names():
+  vocab = Vocabulary("char", ("a", "\n", "é"))
+  ids = np.array([BEGIN, 4, UNKNOWN, 5, 6, END, PAD])
+  assert len(vocab) == 7
+  assert vocab.text(ids) == "a\ufffd\né"
+  assert vocab.names(ids) == [
+    "<begin>",
+    "a",
+    "<unknown>",
+    "\\n",
+    "é",
+    "<end>",
+    "<pad>",
+  ]
+  assert Vocabulary("byte", ("a", "\n", "é", "\0")).names(range(4, 8)) == [
+    "a",
+    "\\x0a",
+    "\\xe9",
+    "\\x00",
+  ]
+
+
+def test_the_most_frequent_come_first_and_ties_go_by_symbol():
+  documents = [document("cab"), document("bcd"), document("bz")]
+  assert make(documents, "char", 1, None).symbols == tuple("bcadz")
+  assert make(documents, "char", 2, None).symbols == ("b", "c")
+  assert make(documents, "char", 1, 3).symbols == ("b", "c", "a")
+  assert make(documents, "char", 2, 9).symbols == ("b", "c")
+
+
+@examples
+@given(st.lists(tokens, min_size=1), st.randoms(use_true_random=False))
+def test_it_does_not_depend_on_the_order_of_documents(texts, rng):
+  before = make([document(text) for text in texts], "id", 1, None)
+  rng.shuffle(texts)
+  for text in texts:
+    rng.shuffle(text)
+  assert make([document(text) for text in texts], "id", 1, None) == before
+  counts = Counter(token for text in texts for token in text)
+  frequencies = [counts[symbol] for symbol in before.symbols]
+  assert frequencies == sorted(counts.values(), reverse=True)
+
+
+def test_nothing_left_is_a_mistake():
+  with pytest.raises(UserError, match=r"^data\.min_count=2, .* 3 distinct"):
+    make([document("abc")], "char", 2, None)
+  with pytest.raises(UserError, match="none is left"):
+    vocabulary.make(["a"], np.zeros(1, np.int64), "char", 1, None)
+
+
+def test_it_cannot_be_changed():
+  vocab = Vocabulary("char", ("a",))
+  with pytest.raises(AttributeError):
+    vocab.symbols = ("b",)  # type: ignore
+
+
+def test_it_is_saved_whole_and_read_back(tmp_path):
+  rng = random.Random(0)
+  characters = tuple(map(chr, rng.sample(range(0xD800), 500)))
+  vocabularies = {
+    "symbols": Vocabulary("char", characters),
+    "bytes": Vocabulary("byte", tuple(map(chr, range(256)))),
+    "labels": Vocabulary("id", ("<pad>", "Polish", '"', "\u2028", "\ud800")),
+  }
+  path = tmp_path / "vocabulary.json"
+  path.write_text("what stood there before")
+  vocabulary.save(path, vocabularies)
+  assert vocabulary.load(path) == vocabularies
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_to_write_leaves_the_old_one(tmp_path, monkeypatch):
+  path = tmp_path / "vocabulary.json"
+  old = {"symbols": Vocabulary("char", ("a",))}
+  vocabulary.save(path, old)
+
+  def fail(*_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(files.os, "fsync", fail)
+  with pytest.raises(UserError, match="written: No space left on device"):
+    vocabulary.save(path, {"symbols": Vocabulary("char", ("b",))})
+  assert vocabulary.load(path) == old
+
+
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (b"{", "not JSON"),
+    (b"\xff", "not JSON"),
+    (b"[" * 100_000, "not JSON"),
+    ([], "must be an object of named vocabularies"),
+    ({"symbols": ["a"]}, "'symbols' must be an object of unit and symbols"),
+    ({"symbols": {"unit": "char"}}, "must be an object of unit and symbols"),
+    (
+      {"x": {"unit": "chr", "symbols": []}},
+      "'x' has unit='chr', which must be",
+    ),
+    ({"x": {"unit": ["id"], "symbols": []}}, "'x' has unit=['id'], which must"),
+    ({"x": {"unit": "id", "symbols": "ab"}}, "symbols that are no list of str"),
+    ({"x": {"unit": "id", "symbols": ["a", 1]}}, "that are no list of strings"),
+    ({"x": {"unit": "id", "symbols": ["a", "a"]}}, "has a symbol twice"),
+    ({"x": {"unit": "char", "symbols": ["ab"]}}, "a symbol that is no char"),
+    ({"x": {"unit": "char", "symbols": [""]}}, "has a symbol that is no char"),
+    ({"x": {"unit": "byte", "symbols": ["Ā"]}}, "has a symbol that is no byte"),
+  ],
+)
+def test_a_file_of_anyone_is_checked(tmp_path, content, message):
+  path = tmp_path / "vocabulary.json"
+  if not isinstance(content, bytes):
+    content = json.dumps(content).encode()
+  path.write_bytes(content)
+  match = f"^{re.escape(str(path))}: .*{re.escape(message)}"
+  with pytest.raises(UserError, match=match):
+    vocabulary.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+  with pytest.raises(UserError, match=r"none\.json: cannot be read: No such"):
+    vocabulary.load(tmp_path / "none.json")

@@ -1,0 +1,90 @@
+"""Findings: the table that a terminal shows of them."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from seqrnn.data import sessions as data
+from seqrnn.data.vocabulary import END, Vocabulary
+from seqrnn.detection import findings, pictures
+from seqrnn.detection.conformal import Calibration
+from tests.conftest import tiny
+
+LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
+
+
+@pytest.fixture
+def found(tmp_path):
+  """Findings of two sessions of a log, the second with a line never seen."""
+  (tmp_path / "a.log").write_text("\n".join([*LOG[:2], *LOG]))
+  fields = {"unit": "log", "path": str(tmp_path / "a.log"), "log_lines": 2}
+  config = tiny(tmp_path, {f"data.{name}": v for name, v in fields.items()})
+  names = Vocabulary("log", tuple(LOG[:2]))
+  read = data.read(config, names, config.data.path)
+  sessions = read.take(np.array([0, 2]))
+  distinct = sessions.distinct()
+  targets = np.insert(sessions.ids, sessions.bounds[1:], END)
+  nll = np.array([1.0, 1, 1, 9, 2])
+  return findings.Findings(
+    sessions=sessions,
+    distinct=distinct,
+    names=names,
+    nll=nll,
+    rank=np.ones(5, int),
+    targets=targets,
+    bounds=np.array([0, 3, 5]),
+    offsets=np.zeros(2, int),
+    event_p=np.ones(5),
+    odd=nll > 5,
+    scores={"combined": np.array([1.0, 9])},
+    p=np.array([0.5, 0.01]),
+    flags=np.array([False, True]),
+    short=np.zeros(2, bool),
+    seconds=1.0,
+  )
+
+
+def test_lines_of_a_log_stand_below_each_other(found):
+  file = io.StringIO()
+  console = Console(file=file, width=80)
+  findings.show(console, found, found.oddest())
+  shown = [line.rstrip() for line in file.getvalue().split("\n")]
+  assert max(map(len, shown)) <= 80
+  first = next(n for n, line in enumerate(shown) if "a.log:5" in line)
+  # What is unknown is told as it was read.
+  assert shown[first : first + 3] == [
+    "a.log:5, line 5: p 0.01, 13.0 bits",
+    "   13.0 ? boom now",
+    "    2.9 <end>",
+  ]
+  assert shown[first + 3] == "a.log:1, line 1: p 0.5, 1.4 bits"
+  assert "unpack package" in shown[first + 4] and shown[first + 4][-1] == "…"
+  assert shown[first + 5] == "    1.4 configure it"
+
+
+def test_short_sessions_come_after_those_that_have_a_rank(found):
+  short = found._replace(
+    short=np.array([False, True]),
+    scores={"combined": np.array([1.0, np.inf])},
+    p=np.array([0.5, np.nan]),
+  )
+  file = io.StringIO()
+  findings.show(Console(file=file, width=80), short, short.oddest())
+  lines = [line for line in file.getvalue().split("\n") if ", line " in line]
+  assert [line.split(",")[0] for line in lines] == ["a.log:1", "a.log:5"]
+  assert "line 5: flagged for its length, 13.0 bits" in lines[1]
+  assert pictures._oddest(short) == 0
+
+
+@pytest.mark.parametrize("far", [900.0, np.inf])
+def test_one_score_far_out_leaves_the_others_to_be_seen(found, far):
+  found = found._replace(scores={"combined": np.array([1.0, far])})
+  normal = Calibration(np.linspace(0, 5, 50))
+  figure = pictures._scores(found, normal, 4.0)
+  for axes in figure.axes:
+    assert axes.get_xlim()[1] == pytest.approx(4 * 5, rel=0.02)
+    assert "or more" in axes.get_xlabel()
+  shares = dict(zip(*figure.axes[1].lines[1].get_data(), strict=True))
+  assert shares == {0: 1, 1: 0.5, 20: 0}

@@ -1,0 +1,389 @@
+"""Following events: against whole sessions, and whatever a line may hold."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+import run
+from seqrnn.data.encoding import NOT_UTF8, Document
+from seqrnn.data.vocabulary import Vocabulary, save
+from seqrnn.detection import follow
+from seqrnn.detection.conformal import Calibration
+from seqrnn.errors import UserError
+from seqrnn.inference import scoring
+from seqrnn.inference.evaluation import shapes
+from seqrnn.runtime import sharding
+from seqrnn.runtime.checkpoint import Restored
+from tests.conftest import tiny
+
+SYMBOLS = {"symbols": Vocabulary("session", tuple("abcdefg"))}
+LIMITS = {
+  "head": "forward",
+  "step": 7,
+  "rule": "rate",
+  "events": {"above": 3.0, "unknown": 20.0, "top_k": 2},
+}
+
+
+NORMAL = Calibration(np.array([0.5, 1.0, 2.0, 4.0, 8.0]))
+
+
+class Out(io.StringIO):
+  """Counts how often it is flushed."""
+
+  flushed = 0
+
+  def flush(self):
+    self.flushed += 1
+
+
+def make(tmp_path, fields, symbols=SYMBOLS):
+  """Config, experiment and parameters, whose compiling takes no time."""
+  config = tiny(tmp_path, {"data.unit": "session", "data.window": 40, **fields})
+  experiment = experiments.build(config, symbols)
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes(experiment)
+  )
+  return config, experiment, params
+
+
+def followed(made, lines, limits=LIMITS):
+  """What is written of lines, the ends of sessions among it."""
+  config, experiment, params = made
+  out = Out()
+  stdin = io.BytesIO(b"".join(line + b"\n" for line in lines))
+  follow.follow(experiment, params, config, limits, NORMAL, stdin, out)
+  found = [json.loads(line) for line in out.getvalue().splitlines()]
+  assert out.flushed == len(found)
+  return found
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"model.layers": 2},
+    {"model.cell": "gru", "model.embedding_size": 4},
+    {"task": "gap_model", "model.heads": "all"},
+  ],
+)
+def test_scores_are_those_of_whole_sessions(tmp_path, fields):
+  made = config, experiment, params = make(tmp_path, fields)
+  rng = np.random.default_rng(0)
+  sessions = {
+    f"s{n}": rng.choice(list("abcdefg?"), rng.integers(1, 30)).tolist()
+    for n in range(9)
+  }
+  order = rng.permutation(
+    np.repeat(list(sessions), [len(some) for some in sessions.values()])
+  )
+  left = {name: iter(events) for name, events in sessions.items()}
+  lines = [f"{name} {next(left[name])}".encode() for name in order]
+  found = followed(made, lines)
+  score = scoring.events(experiment.heads["forward"])
+  run = scoring.scorer(experiment, sharding.mesh(), score)
+  documents = [Document(name, events, "") for name, events in sessions.items()]
+  expected = run(params, documents)
+  for j, (name, events) in enumerate(sessions.items()):
+    own = [line for line in found if line["session"] == name]
+    assert [line["event"] for line in own] == [*events, "<end>"]
+    assert [line["position"] for line in own] == list(range(len(own)))
+    assert own[-1]["line"] is None
+    unknown = np.array([*events, "<end>"]) == "?"
+    assert [line["unknown"] for line in own] == unknown.tolist()
+    said = expected.document(j)
+    nats = np.where(unknown, np.maximum(said["nll"], 20), said["nll"])
+    written = np.array([line["nats"] for line in own])
+    np.testing.assert_allclose(written, nats, 1e-5, 1e-5)
+    np.testing.assert_allclose(
+      [line["probability"] for line in own], np.exp(-nats), 1e-4
+    )
+    ranks = np.where(unknown, None, said["rank"]).tolist()
+    assert [line["rank"] for line in own] == ranks
+    p = [(1 + sum(NORMAL.scores >= round(x, 4))) / 6 for x in written]
+    np.testing.assert_allclose([line["p_value"] for line in own], p, 1e-5)
+    assert [line["in_top_k"] for line in own] == (said["rank"] <= 2).tolist()
+    assert [line["flag"] for line in own] == (nats > 3).tolist()
+  assert 0 < sum(line["flag"] for line in found) < len(found)
+  by_rank = followed(made, lines, {**LIMITS, "rule": "topk"})
+  assert all(line["flag"] != line["in_top_k"] for line in by_rank)
+
+
+def told(found):
+  """Sessions and events as they were written."""
+  return [(line["session"], line["event"]) for line in found]
+
+
+def test_the_sessions_that_wait_longest_have_ended(tmp_path):
+  made = make(tmp_path, {})
+  made[0].detect.followed = 2
+  lines = [b"x a", b"y b", b"x c", b"z a", b"y b", b"x c"]
+  found = followed(made, lines)
+  # z drives out y, which came before x; y drives out x, and x drives out z.
+  end = "<end>"
+  expected = ["xa", "yb", "xc", "za", "y", "yb", "x", "xc", "z", "y", "x"]
+  assert told(found) == [(word[0], word[1:] or end) for word in expected]
+  assert [line["position"] for line in found] == [
+    0,
+    0,
+    1,
+    0,
+    1,
+    0,
+    2,
+    0,
+    1,
+    1,
+    1,
+  ]
+  assert found[5]["nats"] == found[1]["nats"]
+  assert found[9]["nats"] == found[4]["nats"]
+
+
+def test_a_line_may_end_a_session(tmp_path, capsys):
+  made = make(tmp_path, {})
+  lines = [
+    b"x a",
+    b'{"session": "x", "end": true}',
+    b'{"session": "x", "end": true}',
+    b'{"session": "y", "event": "b", "end": true}',
+    b'{"session": "x", "event": "c", "end": false}',
+    b'{"session": "x", "end": false}',
+    b'{"session": "x", "end": 1}',
+    b'{"session": "x", "event": ["c"], "end": true}',
+  ]
+  found = followed(made, lines)
+  assert told(found) == [
+    ("x", "a"),
+    ("x", "<end>"),
+    ("y", "b"),
+    ("y", "<end>"),
+    ("x", "c"),
+    ("x", "<end>"),
+  ]
+  assert [line["line"] for line in found] == [1, None, 4, None, 5, None]
+  told_of = capsys.readouterr().err.splitlines()
+  assert told_of[0] == (
+    "line 3: left out, ends session 'x', of which no event is known"
+  )
+  numbers = [line.partition(":")[0] for line in told_of]
+  assert numbers == [f"line {n}" for n in (3, 6, 7, 8)]
+
+
+def test_sessions_cut_by_lines_end_where_the_next_one_begins(tmp_path):
+  fields = {"data.unit": "log", "data.log_lines": 2}
+  symbols = Vocabulary("log", ("begin", "read"))
+  lines = [b"begin", b"read", b"begin", b"read"]
+  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  first, second = "standard input:1", "standard input:3"
+  assert told(found) == [
+    (first, "begin"),
+    (first, "read"),
+    (second, "begin"),
+    (first, "<end>"),
+    (second, "read"),
+    (second, "<end>"),
+  ]
+
+
+def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
+  tmp_path, capsys
+):
+  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
+  symbols = Vocabulary("log", ("begin <session>", "read <number> B"))
+  lines = [
+    b"begin job_3",
+    b"",
+    b"no session",
+    b"begin \xff job_3",
+    b"crash of job_3 and job_14",
+    b"begin job_14",
+  ]
+  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  shown = ("session", "position", "line", "event", "unknown")
+  crash = "crash of <session> and <session>"
+  assert [tuple(line[name] for name in shown) for line in found] == [
+    ("job_3", 0, 1, "begin <session>", False),
+    ("job_3", 1, 5, crash, True),
+    ("job_14", 0, 5, crash, True),
+    ("job_14", 1, 6, "begin <session>", False),
+    ("job_3", 2, None, "<end>", False),
+    ("job_14", 2, None, "<end>", False),
+  ]
+  assert capsys.readouterr().err == f"line 4: left out, {NOT_UTF8}\n"
+
+
+def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
+  made = make(tmp_path, {})
+  lines = [
+    b"x a",
+    b"one",
+    b"my session\tb",
+    b'{"session": 3, "event": "c", "more": []}',
+    b"",
+    b"x b c",
+    b"x \xff",
+    b"x\t",
+    b'{"session": "x"}',
+    b'{"session": "x", "event": null}',
+    b"{" * 9999,
+    b"long " + b"a" * 200_000,
+    b"x c\r",
+  ]
+  pairs = told(followed(made, lines))[:-3]
+  assert pairs == [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
+  told_of = capsys.readouterr().err.splitlines()
+  numbers = [line.partition(":")[0] for line in told_of]
+  assert numbers == [f"line {n}" for n in (2, 6, 7, 8, 9, 10, 11, 12)]
+
+
+def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
+  fields = {"data.unit": "log", "data.log_gap": 60.0}
+  symbols = Vocabulary("log", ("<time> begin", "<time> read"))
+  lines = [
+    b"no time yet",
+    b"2024-02-28 10:00:00 begin",
+    b"2024-02-31 10:00:01 read",  # Nor has what goes on with it a time.
+    b"  and more of it",
+    b"2024-02-28 25:00:00 read",
+    b"2024-02-28 09:59:30 read",  # Back: still of the same session.
+    b"Feb 30 10:00:00 begin",
+    b"2024-02-28 10:05:00 begin",
+  ]
+  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  shown = [(line["session"], line["line"], line["event"]) for line in found]
+  first, second = "standard input:2", "standard input:8"
+  assert shown == [
+    (first, 2, "<time> begin"),
+    (first, 6, "<time> read"),
+    (second, 8, "<time> begin"),
+    (first, None, "<end>"),
+    (second, None, "<end>"),
+  ]
+  told_of = capsys.readouterr().err.splitlines()
+  numbers = [line.partition(":")[0] for line in told_of]
+  assert numbers == [f"line {n}" for n in (1, 3, 4, 5, 7)]
+  assert told_of[1].startswith(
+    "line 3: left out, '2024-02-31 10:00:01': is no time that data.log_gap"
+  )
+
+
+BAD = {
+  "no UTF-8": b"x \xff\xfe",
+  "half an object": b'{"session": "x", "event": "a"',
+  "a list": b'{"session": ["x"], "event": "a"}',
+  "true": b'{"session": true, "event": "a"}',
+  "nested": b'{"session": ' * 200_000,
+  "nested lists": b'{"session": "x", "event": ' + b"[" * 50_000,
+  "no event": b'{"session": "x"}',
+  "one word": b"x",
+  "zero bytes": bytes(9),
+  "a number of many digits": b'{"session": 1' + b"0" * 9999 + b"}",
+  "long": b"x" * 2**22,
+  "an end of no session": b'{"session": "\\u001b[31m\\n", "end": true}',
+  "surrogates": b'{"session": "\\ud800", "end": true}',
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_line_does_not_end_following(tmp_path, capsys, name):
+  made = make(tmp_path, {})
+  found = followed(made, [b"x a", BAD[name], b"x b", BAD[name]])
+  assert told(found) == [("x", "a"), ("x", "b"), ("x", "<end>")]
+  told_of = capsys.readouterr().err.splitlines()
+  assert [line.partition(":")[0] for line in told_of] == ["line 2", "line 4"]
+  for line in told_of:
+    assert line.isprintable() and len(line) < 2100
+
+
+def test_names_that_a_terminal_would_obey_are_written_out(tmp_path, capsys):
+  lines = [b"\x1b[31m\ta", b'{"session": "\\ud800\\u0000", "event": "a"}']
+  found = followed(make(tmp_path, {}), lines)
+  sessions = ["\x1b[31m", "\ud800\0"]
+  assert told(found) == [(s, e) for e in ("a", "<end>") for s in sessions]
+  assert capsys.readouterr().err == ""
+
+
+def test_of_many_bad_lines_few_are_reported(tmp_path, capsys):
+  found = followed(make(tmp_path, {}), [b"bad"] * 5000 + [b"x a"])
+  assert told(found) == [("x", "a"), ("x", "<end>")]
+  told_of = capsys.readouterr().err.splitlines()
+  assert len(told_of) == 12
+  assert told_of[9].startswith("line 10: left out, must be a session and")
+  assert told_of[-1] == "5,000 lines were left out"
+
+
+def test_a_stderr_that_nobody_reads_ends_nothing(tmp_path, monkeypatch):
+  class Closed(io.StringIO):
+    def write(self, _):
+      raise BrokenPipeError
+
+  monkeypatch.setattr(follow.sys, "stderr", Closed())
+  found = followed(make(tmp_path, {}), [b"bad", b"x a"])
+  assert told(found) == [("x", "a"), ("x", "<end>")]
+
+
+@pytest.mark.parametrize(
+  ("fields", "limits", "rule"),
+  [
+    ({"task": "gap_model"}, LIMITS, "next unless model.heads='all'"),
+    ({"data.boundaries": False}, LIMITS, "the first one on, it must be True"),
+    ({}, None, "no such file; --mode=detect without --follow"),
+    ({}, {**LIMITS, "events": {}}, "must be as --mode=detect writes it"),
+    ({}, {**LIMITS, "head": "joint"}, "detect.head='joint': must be forward"),
+    ({}, {**LIMITS, "step": 8}, "is of step 8, the checkpoint of step 7"),
+    ({}, LIMITS, "calibration.npz: must be as --mode=detect writes it"),
+    ({}, LIMITS, None),
+  ],
+)
+def test_a_run_is_followed_or_refused(
+  tmp_path, monkeypatch, capsys, fields, limits, rule
+):
+  config, experiment, params = make(tmp_path, fields)
+  save(tmp_path / "vocabulary.json", SYMBOLS)
+  if limits:
+    (tmp_path / "detect").mkdir()
+    path = tmp_path / "detect" / "thresholds.json"
+    path.write_text(json.dumps(limits))
+  if not rule:
+    arrays = {"nll": NORMAL.scores, "event_counts": np.ones(5)}
+    np.savez(tmp_path / "detect" / "calibration.npz", **arrays)
+  monkeypatch.setattr(follow, "restore_params", lambda *_: Restored(params, 7))
+  stdin = io.TextIOWrapper(io.BytesIO(b"x a"))
+  monkeypatch.setattr(follow.sys, "stdin", stdin)
+  if rule:
+    with pytest.raises(UserError, match=rule):
+      follow.run(experiments.build, config, tmp_path)
+    return
+  follow.run(experiments.build, config, tmp_path)
+  found = map(json.loads, capsys.readouterr().out.splitlines())
+  assert told(found) == [("x", "a"), ("x", "<end>")]
+
+
+def test_a_damaged_calibration_is_none(tmp_path):
+  path = tmp_path / "calibration.npz"
+  nll = np.random.default_rng(0).exponential(size=40)
+  np.savez_compressed(path, nll=nll, event_counts=np.ones(40))
+  content, refused = path.read_bytes(), 0
+  for place in range(len(content)):
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << place % 8
+    path.write_bytes(damaged)
+    try:
+      follow.read_normal(path)
+    except UserError as error:
+      refused += 1
+      assert str(error).startswith(
+        f"{path}: must be as --mode=detect writes it ("
+      )
+      assert str(error).endswith("; run --mode=detect again")
+  assert refused > len(content) / 2
+
+
+def test_only_detection_follows(capsys):
+  assert run.main(["run.py", "--config=configs/rnn.py", "--follow"]) == 2
+  assert "--follow: goes with --mode=detect" in capsys.readouterr().err

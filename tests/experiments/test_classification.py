@@ -1,0 +1,310 @@
+"""Classification: pooling, labels beside windows, and the modes it has."""
+
+import csv
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from experiments import classification
+from seqrnn.data.corpora import from_text
+from seqrnn.data.vocabulary import PAD, UNKNOWN
+from seqrnn.errors import UserError
+from seqrnn.inference import metrics
+from seqrnn.models import network
+from seqrnn.modes import evaluate, predict
+from seqrnn.training import fit
+from tests.conftest import tiny
+
+
+def test_pooling(tmp_path):
+  config = tiny(tmp_path, {"model.bidirectional": True})
+  body = network.stack(config.model, 9, bidirectional=True)
+  ids = np.random.default_rng(0).integers(4, 9, (3, 7))
+  lengths = [7, 3, 0]  # The last row is padding.
+  ids[np.arange(7) >= np.array(lengths)[:, None]] = PAD
+  model = network.sequence_model(config.model, body, 9, True, outputs=3)
+  params = network.init(model, jax.random.key(0))
+  head = jax.tree.map(np.float64, params["head"])
+  # What the layers give, without padding, sequence by sequence.
+  each = network.sequence_model(config.model, body, 9, False, outputs=16)
+  apart = {**params, "head": {"kernel": jnp.eye(16), "bias": jnp.zeros(16)}}
+  outputs = []
+  for row, length in enumerate(lengths[:-1]):
+    start = each.initial_carry(1)
+    _, y_1TH = network.apply(each, apart, ids[row : row + 1, :length], start)
+    outputs.append(np.float64(y_1TH[0]))
+  expected = {
+    "last": lambda y_TH: np.concatenate([y_TH[-1, :8], y_TH[0, 8:]]),
+    "mean": lambda y_TH: y_TH.mean(0),
+    "max": lambda y_TH: y_TH.max(0),
+  }
+  for config.model.pooling, pooled in expected.items():
+    model = network.sequence_model(config.model, body, 9, True, outputs=3)
+
+    def total(params, model=model):
+      carry = model.initial_carry(len(ids))
+      _, logits = network.apply(model, params, ids, carry)
+      return logits.sum(), logits
+
+    grads, logits = jax.jit(jax.grad(total, has_aux=True))(params)
+    for y_TH, found in zip(outputs, logits[:, 0], strict=False):
+      y = pooled(y_TH) @ head["kernel"] + head["bias"]
+      np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+LETTERS = {"low": "abc", "high": "xyz", "rare": "mno"}
+
+
+def write(path, rng, count, labels=("low", "low", "high", "rare")):
+  lines = []
+  for _ in range(count):
+    label = rng.choice(labels)
+    text = "".join(rng.choices(LETTERS.get(label, "q"), k=rng.randint(3, 20)))
+    lines.append(f"{label}\t{text}\n")
+  path.write_text("".join(lines))
+  return str(path)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+  """Of texts whose letters tell their label."""
+  folder = tmp_path_factory.mktemp("labels")
+  rng = random.Random(3)
+  fields = {"task": "classification", "data.format": "tab", "data.keep": "last"}
+  for name, count in (("train", 200), ("validation", 30)):
+    fields[f"data.{name}_path"] = write(folder / name, rng, count)
+  fields["data.test_path"] = write(
+    folder / "test", rng, 40, (*LETTERS, "never seen")
+  )
+  fields |= {
+    "data.path": None,
+    "model.bidirectional": True,
+    "optimizer.learning_rate": 0.05,
+    "train.batch_size": 10,
+    "train.epochs": 3,
+  }
+  return tiny(folder, fields)
+
+
+@pytest.fixture(scope="module")
+def trained(config):
+  """Has learned which letters belong to which label."""
+  workdir = Path(config.data.train_path).parent / "run"
+  fit.fit(experiments.build, config, workdir)
+  return experiments.load(workdir)
+
+
+def test_it_learns_and_tells_its_macro_f1(trained):
+  with (trained.workdir / "metrics.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  for name in ("accuracy", "macro_f1"):
+    assert float(rows[-1][f"validation_{name}"]) == 1
+  assert 0 < float(rows[0]["train_macro_f1"]) <= 1
+  figures = {name for name in rows[0] if name.startswith("validation_")}
+  assert len(figures) == 3  # No bits, no perplexity, which are of symbols.
+
+
+def test_a_label_never_seen_is_an_error_told_once(trained, capsys):
+  config = trained.config
+  config.evaluate.split = "test"
+  figures = evaluate.run(experiments.build, config, trained.workdir)
+  err = capsys.readouterr().err
+  assert err.count("never seen") == 1 and len(err.splitlines()) == 1
+  lines = (trained.workdir.parent / "test").read_text().splitlines()
+  truth = [line.split("\t")[0] for line in lines]
+  unseen = truth.count("never seen")
+  assert figures["accuracy"] == pytest.approx(1 - unseen / 40)
+  assert 0 < figures["loss"] < 0.5
+  with (trained.workdir / "confusion.csv").open() as file:
+    [head, *rows] = csv.reader(file)
+  assert head == ["truth", "low", *sorted(head[2:])]  # low is most frequent.
+  assert [row[0] for row in rows] == [*head[1:], "<unknown>"]
+  for name, *counts in rows:
+    name = "never seen" if name == "<unknown>" else name
+    assert sum(map(int, counts)) == truth.count(name)
+  assert (trained.workdir / "confusion.png").stat().st_size > 5000
+
+
+def test_a_typed_text_has_probabilities(trained, capsys):
+  config = trained.config
+  config.predict.text = "aabbcc\u00e9"
+  predict.run(experiments.build, config, trained.workdir)
+  config.predict.text = None
+  out, err = capsys.readouterr()
+  assert "read as unknown: '\u00e9'" in err
+  assert "low 0.9" in out and "?" in out
+  with (trained.workdir / "predictions.csv").open() as file:
+    [row] = csv.DictReader(file)
+  assert row["label_1"] == "low" and row["truth"] == ""
+  chances = [float(row[f"probability_{k}"]) for k in (1, 2, 3)]
+  assert sum(chances) == pytest.approx(1, abs=1e-4)
+  assert "probability_4" not in row
+  [found] = trained.predict("xyzzy", top_k=1)
+  labels = trained.experiment.vocabularies["labels"]
+  assert labels.names(found.ids[0]) == ["high"]
+
+
+def test_a_split_is_predicted_with_its_truth(trained, capsys):
+  predict.run(experiments.build, trained.config, trained.workdir)
+  lines = (trained.workdir.parent / "validation").read_text().splitlines()
+  with (trained.workdir / "predictions.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  for row, line in zip(rows, lines, strict=False):
+    label, text = line.split("\t")
+    assert row["truth"] == row["label_1"] == label
+    assert text.endswith(row["input"])
+  assert len(rows) == 3 and "labels by probability" in capsys.readouterr().out
+
+
+def test_predictions_give_the_accuracy_that_evaluation_gives(trained):
+  config = trained.config.copy_and_resolve_references()
+  config.predict.update({"split": "test", "sequences": 10**6})
+  predict.run(experiments.build, config, trained.workdir)
+  with (trained.workdir / "predictions.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  right = [row["truth"] == row["label_1"] for row in rows]
+  figures = trained.evaluate("test")
+  assert figures["accuracy"] == pytest.approx(np.mean(right))
+  assert np.mean(right) < 1
+  unseen = [row for row in rows if row["truth"] == "never seen"]
+  assert unseen and {row["surprisal_nats"] for row in unseen} == {"inf"}
+
+
+def test_a_file_has_labels_or_none(trained, tmp_path, capsys):
+  (tmp_path / "f").write_text("low\taabbcc\nxyzzy\nnew\tb\u00e9\n")
+  config = trained.config.copy_and_resolve_references()
+  config.predict.path = str(tmp_path / "f")
+  config.predict.sequences = 2
+  predict.run(experiments.build, config, trained.workdir)
+  with (trained.workdir / "predictions.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  assert [(row["truth"], row["input"]) for row in rows] == [
+    ("low", "aabbcc"),
+    ("", "xyzzy"),
+    ("new", "b\u00e9"),
+  ]
+  out, err = capsys.readouterr()
+  assert "aabbcc" in out and "b\u00e9" not in out
+  assert "1 more in predictions.csv" in out
+  assert err == f"{tmp_path / 'f'}: read as unknown: '\u00e9'\n"
+
+
+@pytest.mark.parametrize("buckets", [None, 3])
+@pytest.mark.parametrize("keep", ["all", "first", "last"])
+def test_windows_have_the_label_of_their_text(config, keep, buckets):
+  config = config.copy_and_resolve_references()
+  config.data.keep = keep
+  config.data.buckets = buckets
+  config.data.boundaries = False
+  config.train.class_weights = "balanced"
+  experiment = experiments.build(config, None)
+  symbols, labels = (experiment.vocabularies[n] for n in ("symbols", "labels"))
+  lines = Path(config.data.train_path).read_text().splitlines()
+  expected = []
+  for line in lines:
+    label, text = line.split("\t")
+    T = config.data.window
+    cuts = [text[i : i + T] for i in range(0, len(text) - T + 1, T)] or [text]
+    cuts = {"all": cuts, "first": [text[:T]], "last": [text[-T:]]}[keep]
+    expected += [(label, cut) for cut in cuts]
+  found, share, widths = [], dict.fromkeys(LETTERS, 0), set()
+  for batch in experiment.batches("train", 0):
+    widths.add(batch["inputs"].shape[1])
+    for n in np.flatnonzero(batch["weights"]):
+      [label] = labels.names(batch["targets"][n])
+      found.append((label, symbols.text(batch["inputs"][n])))
+      share[label] += batch["importance"][n, 0]
+  assert sorted(found) == sorted(expected)
+  assert len(widths) == (buckets or 1)
+  assert share == pytest.approx(dict.fromkeys(LETTERS, len(found) / 3), 1e-4)
+
+
+def test_a_document_is_read_whole(config):
+  experiment = experiments.build(config, None)
+  [batch] = experiment.batches(from_text("abc", "char"), 0)
+  symbols = experiment.vocabularies["symbols"]
+  assert symbols.names(batch["inputs"][0][:5]) == ["<begin>", *"abc", "<end>"]
+  assert batch["weights"].sum() == 1 and batch["targets"][0, 0] == UNKNOWN
+
+
+@pytest.mark.parametrize(
+  ("changes", "rule"),
+  [
+    ({"data.format": "text"}, "gives no labels, which task='classification'"),
+    ({"data.stateful": True}, "data.stateful=True with task='classification'"),
+    ({"data.repeats": "weight"}, "data.repeats='weight' with task='class"),
+    (
+      {"model.tied": True, "model.embedding_size": 8},
+      "model.tied=True: the outputs are labels",
+    ),
+    ({"data.path": "one"}, "split has one label, 'one'; there"),
+  ],
+)
+def test_what_it_cannot_do_is_told(tmp_path, monkeypatch, changes, rule):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "one").write_text("a\nb\nc\n" * 9)
+  fields = {"task": "classification", "data.format": "files", **changes}
+  with pytest.raises(UserError, match=rule):
+    experiments.build(tiny(tmp_path, fields), None)
+
+
+def test_a_new_task_is_a_module(tmp_path, monkeypatch):
+  """Is the first symbol of a window an `a`? Nothing else knows of this task."""
+
+  def build(config, vocabularies):
+    symbols, labels = vocabularies["symbols"], vocabularies["labels"]
+    base = experiments.language_model.build(config, {"symbols": symbols})
+    body = network.stack(config.model, len(symbols))
+    model = network.sequence_model(config.model, body, len(symbols), True, 2)
+
+    def targets(batch):
+      first_B1 = batch["inputs"][:, :1] == symbols.encode("a")
+      weights_B1 = (batch["inputs"] != PAD).any(1, keepdims=True)
+      return {
+        **batch,
+        "targets": np.where(first_B1, *labels.encode(["yes", "no"])),
+        "weights": weights_B1.astype(np.float32),
+      }
+
+    def predict(params, carry, batch):
+      start = model.initial_carry(len(batch["inputs"]))
+      logits = network.apply(model, params, batch["inputs"], start)[1]
+      return carry, metrics.over_ids(logits)
+
+    def loss(params, carry, batch, key):
+      start = model.initial_carry(len(batch["inputs"]))
+      figures = metrics.label_cross_entropy
+      loss, (_, totals) = network.loss(
+        model, params, batch, start, key, 0.0, figures
+      )
+      return loss, (carry, totals)
+
+    return base._replace(
+      vocabularies=vocabularies,
+      init=lambda key: network.init(model, key),
+      loss=loss,
+      batches=lambda *of, **how: base.batches(*of, **how).map(targets),
+      predict=predict,
+      forbidden=None,
+      unit="label",
+    )
+
+  def prepare(config):
+    labels = classification.vocabulary.Vocabulary("id", ("no", "yes"))
+    return {**experiments.language_model.prepare(config), "labels": labels}
+
+  names = ("symbols", "labels")
+  task = SimpleNamespace(VOCABULARIES=names, prepare=prepare, build=build)
+  monkeypatch.setitem(experiments.TASKS, "first", task)
+  config = tiny(tmp_path, {"task": "first", "train.epochs": 4})
+  config.optimizer.learning_rate = 0.03
+  fit.fit(experiments.build, config, tmp_path / "run")
+  figures = evaluate.run(experiments.build, config, tmp_path / "run")
+  assert figures["accuracy"] > 0.9

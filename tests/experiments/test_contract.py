@@ -1,0 +1,201 @@
+"""A task that is none of the five, in every mode; what a task's modes are."""
+
+import csv
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+import share
+from matplotlib import image
+
+import experiments
+import run
+from seqrnn import config as configs
+from seqrnn import experiment
+from seqrnn.errors import UserError
+from seqrnn.modes import describe
+from tests.conftest import Page, tiny
+
+MODES = "train, evaluate, describe, search, report"
+
+
+@pytest.fixture
+def registered(monkeypatch):
+  """`task=share`."""
+  monkeypatch.setitem(experiments.TASKS, "share", share)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A workdir in which the task was trained, with what was printed."""
+  folder = tmp_path_factory.mktemp("share")
+  fields = {
+    "task": "share",
+    "train.epochs": 2,
+    "optimizer.learning_rate": 0.01,
+    "describe.measure": False,
+  }
+  configs.save(tiny(folder, fields), folder / "config.json")
+  return folder
+
+
+@pytest.fixture
+def main(folder, registered, capfd):
+  """A function mode -> status, what it says; trains where nothing is yet."""
+  del registered
+  begin = ["run.py", f"--workdir={folder / 'run'}"]
+
+  def call(mode, *more):
+    status = run.main([*begin, f"--mode={mode}", *more])
+    return status, capfd.readouterr()
+
+  if not (folder / "run").exists():
+    status, said = call("train", f"--config={folder / 'config.json'}")
+    assert status == 0, said.err
+    (folder / "said").write_text(said.out)
+  return call
+
+
+def test_it_trains_in_its_own_unit(folder, main):
+  del main
+  said = (folder / "said").read_text()
+  assert "nats" not in said and "bits" not in said and "accuracy" not in said
+  lines = re.findall(r"validation ([0-9.]+) squared error(?:  best)?\n", said)
+  assert len(lines) == 2
+  with (folder / "run" / "metrics.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  names = {name for name in rows[0] if name.startswith("validation_")}
+  assert names == {"validation_loss", "validation_absolute_error"}
+  assert f"{float(rows[-1]['validation_loss']):.4f}" == lines[-1]
+  # One panel, as there is no accuracy.
+  drawn = image.imread(folder / "run" / "history.png")
+  assert drawn.std() > 0
+
+
+def test_its_figures_are_means_over_sequences(folder, main):
+  status, said = main("evaluate")
+  assert status == 0, said.err
+  record = json.loads((folder / "run" / "evaluation.json").read_text())
+  assert not {"perplexity", "accuracy", "bits_per_symbol"} & set(record)
+  loaded = experiments.load(folder / "run")
+  task = loaded.experiment
+  squared, absolute, weight = 0.0, 0.0, 0.0
+  for batch in task.batches("test", 0):
+    _, outputs_BN1 = task.predict(loaded.params, (), batch)
+    error = np.asarray(outputs_BN1)[..., 0] - batch["targets"]
+    squared += (error**2 * batch["weights"]).sum()
+    absolute += (abs(error) * batch["weights"]).sum()
+    weight += batch["weights"].sum()
+  assert record["loss"] == pytest.approx(squared / weight, rel=1e-5)
+  assert record["absolute_error"] == pytest.approx(absolute / weight, rel=1e-5)
+  figures = loaded.evaluate()
+  assert figures == {name: record[name] for name in figures}
+
+
+def test_describe_says_that_it_gives_a_number(folder, main):
+  status, said = main("describe")
+  assert status == 0, said.err
+  assert "softmax" not in said.out and "probabilit" not in said.out
+  drawn = (folder / "run" / "model.svg").read_text()
+  assert "linear, 8 to 1" in drawn and "1 number for the sequence" in drawn
+
+
+def test_a_report_without_accuracy(folder, main):
+  status, said = main("report")
+  assert status == 0, said.err
+  page = Page((folder / "run" / "report.html").read_text())
+  assert page.faults == []
+  assert "squared error a sequence, test split" in page.text
+  assert "sequences a second" in page.text and "nats" not in page.text
+
+
+def test_it_is_searched(folder, main):
+  pytest.importorskip("optuna")
+  workdir = f"--workdir={folder / 'search'}"
+  status, said = main(
+    "search",
+    workdir,
+    f"--config={folder / 'config.json'}",
+    "--config.search.trials=2",
+    "--config.search.workers=1",
+    "--config.train.max_steps=2",
+    "--config.search.space.model.hidden_size=grid(3,4)",
+    "--config.search.method=grid",
+  )
+  assert status == 0, said.err
+  assert "best validation loss" in said.out and "nats" not in said.out
+
+
+@pytest.mark.parametrize("mode", ["predict", "sample", "detect"])
+def test_what_it_lacks_is_refused_in_one_line(mode, main):
+  status, said = main(mode)
+  assert status == 2
+  assert said.err.startswith(f"error: --mode={mode}: task='share' ")
+  assert said.err.endswith(f"; its modes are {MODES}\n")
+  assert said.err.count("\n") == 1
+
+
+def test_it_is_refused_from_python_too(folder, main):
+  del main
+  loaded = experiments.load(folder / "run")
+  rule = f"run: task='share' .*; its modes are {MODES}"
+  with pytest.raises(UserError, match=rule):
+    loaded.predict("abc")
+  with pytest.raises(UserError, match=rule):
+    loaded.sample("abc")
+  with pytest.raises(UserError, match="cannot score"):
+    loaded.score("abc")
+
+
+def test_the_modes_are_those_of_run_py():
+  assert tuple(run.MODES) == experiment.MODES
+
+
+# Fields of a task -> the modes that it lacks.
+LACKS = [
+  ({}, set()),
+  ({"model.heads": "joint", "task": "gap_model"}, {"sample"}),
+  ({"model.heads": "all", "task": "gap_model"}, set()),
+  ({"task": "polyphony", "data.source": "chords"}, {"predict", "detect"}),
+  (
+    {"task": "classification", "data.format": "files"},
+    {"sample", "detect"},
+  ),
+]
+
+
+@pytest.mark.parametrize(("fields", "lacks"), LACKS)
+def test_modes_follow_from_the_fields(tmp_path, fields, lacks):
+  task = experiments.build(tiny(tmp_path, fields), None)
+  assert set(experiment.MODES) - set(experiment.modes(task)) == lacks
+  bare = task._replace(decoder=None, heads={})
+  assert not {"sample", "detect"} & set(experiment.modes(bare))
+
+
+def test_describe_of_a_model_that_is_no_stack(tmp_path):
+  """Of frames, by one layer, with parameters of names of its own."""
+  config = tiny(tmp_path, {"model.cell": "gru"})
+  cell = describe.CELLS["gru"](config.model, hidden_size=5)
+  x = np.zeros((1, 1, 3), np.float32)
+
+  def init(key):
+    own = cell.init(key, x, method="inputs")["params"]
+    return {"only": {"cell": own}, "out": {"kernel": np.zeros((5, 2))}}
+
+  def predict(params, carry, batch):
+    del params
+    return carry, jax.numpy.zeros((*batch["inputs"].shape[:2], 2))
+
+  base = experiments.build(config, None)
+  task = base._replace(
+    vocabularies={}, init=init, predict=predict, unit="number", decoder=None
+  )
+  batch = {"inputs": np.zeros((2, 4, 3), np.float32)}
+  model = describe.anatomy(task, config, batch)
+  assert [(layer.inputs, layer.units) for layer in model.layers] == [(3, 5)]
+  size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+  assert sum(part.parameters for part in describe.parts(model)) == size
+  said = str(describe.picture(model, config))
+  assert "4 frames of 3 numbers" in said and "2 numbers at each of 4" in said

@@ -1,0 +1,91 @@
+"""Hidden sizes from a number of parameters, against the formulas."""
+
+import json
+
+import jax
+import pytest
+
+import experiments
+import run
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.inference.evaluation import shapes
+from seqrnn.models import budget
+from tests.conftest import tiny
+from tests.models.test_cells import PARAMETERS, count
+
+SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
+V = 9
+
+
+@pytest.mark.parametrize(
+  ("task", "cell"),
+  [
+    ("language_model", "odyssey_fgr"),
+    ("language_model", "min_gru"),
+    ("gap_model", "lstm"),
+  ],
+)
+def test_the_largest_model_within_the_budget(tmp_path, task, cell):
+  towers = 2 if task == "gap_model" else 1
+  layer = PARAMETERS[cell]
+
+  def parameters(H):
+    tower = layer(V, H) + layer(H, H)
+    return towers * tower + towers * H * V + V
+
+  exact = parameters(7)
+  for wanted, expected in ((exact - 1, 6), (exact, 7)):
+    fields = {"task": task, "model.cell": cell, "model.layers": 2}
+    config = tiny(tmp_path, {**fields, "model.parameters": wanted})
+    found = budget.fit(experiments.build, config, SYMBOLS)
+    assert found.model.hidden_size == expected
+    assert config.model.hidden_size == 8  # The one given is left alone.
+  made = shapes(experiments.build(found, SYMBOLS))
+  assert count(made) == exact
+
+
+def test_a_budget_of_any_size(tmp_path):
+  config = tiny(tmp_path, {"model.parameters": 2**31 - 1})
+  found = budget.fit(experiments.build, config, SYMBOLS)
+  size = found.model.hidden_size
+  parameters = lambda H: PARAMETERS["lstm"](V, H) + H * V + V
+  assert parameters(size) < 2**31 <= parameters(size + 1)
+
+
+def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
+  base = tmp_path / "base.json"
+  fields = {"train.max_steps": 1, "model.embedding_size": 3}
+  base.write_text(tiny(tmp_path, fields).to_json())
+  workdir = tmp_path / "run"
+
+  def go(*flags):
+    argv = ["run.py", f"--config={base}", f"--workdir={workdir}", *flags]
+    status = run.main(argv)
+    return status, capfd.readouterr()
+
+  given = "--config.model.parameters=2_000"
+  status, shown = go(given)
+  assert status == 0
+  written = json.loads((workdir / "config.json").read_text())["model"]
+  assert written["parameters"] == 2000 and written["hidden_size"] not in (8, 1)
+  found = experiments.load(workdir)
+  assert count(found.params) <= 2000
+  line = f"model.parameters=2000: model.hidden_size={written['hidden_size']}\n"
+  assert line in shown.out
+  shape = jax.tree.map(lambda x: x.shape, found.params)
+
+  status, shown = go(given, "--config.train.max_steps=2")  # It goes on.
+  assert status == 0 and "going on from step 1" in shown.out
+  assert "hidden_size" not in shown.out
+  assert shape == jax.tree.map(
+    lambda x: x.shape, experiments.load(workdir).params
+  )
+  assert go(given, "--mode=evaluate")[0] == 0
+  for other in ("--config.model.parameters=2_001", "--config.model.layers=2"):
+    status, shown = go(given, other)
+    assert status == 2 and "holds another run" in shown.err
+
+  # A hidden size among the flags takes the place of the run's own budget.
+  argv = ["run.py", f"--workdir={workdir}", "--config.model.hidden_size=4"]
+  assert run.main(argv) == 2
+  assert "model.parameters: 2000 -> None" in capfd.readouterr().err

@@ -1,0 +1,367 @@
+"""One time step of every cell, against its equations in NumPy.
+
+The equations here are the oracle of test_layers.py and test_models.py, too.
+They take complex numbers, so that a step along i gives exact derivatives.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from seqrnn import config as configs
+from seqrnn.models import network
+
+# Compiles faster: for equations, not for what XLA makes of them.
+quick_jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def log_sigmoid(x):
+  return -np.log1p(np.exp(-x))
+
+
+def product(kernel, x):
+  """What the input adds to the gates: a product, or a row of the table."""
+  if "embedding" in kernel:
+    return kernel["embedding"][x]
+  return x @ kernel["kernel"]
+
+
+def gates(p, h, x, count):
+  """For each gate: x W, h R and b."""
+  parts = (product(p["input_kernel"], x), h @ p["recurrent_kernel"], p["bias"])
+  return list(
+    zip(*(np.split(part, count, axis=-1) for part in parts), strict=True)
+  )
+
+
+def lstm(p, carry, x):
+  c, h = carry
+  i, f, g, o = map(sum, gates(p, h, x, 4))
+  c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+  return c, sigmoid(o) * np.tanh(c)
+
+
+def gru(p, h, x):
+  r, z, (n_x, n_h, n_b) = gates(p, h, x, 3)
+  r, z = sigmoid(sum(r)), sigmoid(sum(z))
+  n = np.tanh(n_x + n_b + r * (n_h + p["reset_bias"]))
+  return n - z * n + z * h
+
+
+def rnn_tanh(p, h, x):
+  return np.tanh(sum(gates(p, h, x, 1)[0]))
+
+
+def rnn_relu(p, h, x):
+  z = sum(gates(p, h, x, 1)[0])
+  return np.where(z.real > 0, z, 0)
+
+
+def odyssey(p, carry, x, variant=""):
+  c, h, *before = carry
+  absent = {"nig": "i", "nfg": "f", "nog": "o", "cifg": "f"}.get(variant, "")
+  names = [name for name in "ifgo" if name != absent]
+  a = dict(zip(names, map(sum, gates(p, h, x, len(names))), strict=True))
+  if variant == "fgr":  # Nine matrices, from each gate to each gate.
+    columns = np.split(p["gate_kernel"], 3, axis=1)
+    for name, column in zip("ifo", columns, strict=True):
+      blocks = np.split(column, 3)
+      a[name] = a[name] + sum(map(np.matmul, before, blocks))
+
+  def gate(name, c):
+    peephole = 0 if variant == "np" else p[f"peephole_{name}"] * c
+    return sigmoid(a[name] + peephole)
+
+  i = 1 if variant == "nig" else gate("i", c)
+  f = 1 if variant == "nfg" else 1 - i if variant == "cifg" else gate("f", c)
+  g = a["g"] if variant == "niaf" else np.tanh(a["g"])
+  c = f * c + i * g
+  o = 1 if variant == "nog" else gate("o", c)
+  h = o * (c if variant == "noaf" else np.tanh(c))
+  return (c, h, i, f, o) if variant == "fgr" else (c, h)
+
+
+def normalize(x):
+  centred = x - x.mean(axis=-1, keepdims=True)
+  return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+
+
+def layer_norm_lstm(p, carry, x):
+  c, h = carry
+  from_x = normalize(product(p["input_kernel"], x)) * p["input_gain"]
+  from_h = normalize(h @ p["recurrent_kernel"]) * p["recurrent_gain"]
+  i, f, g, o = np.split(from_x + from_h + p["bias"], 4, axis=-1)
+  c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+  normal = normalize(c) * p["cell_gain"] + p["cell_bias"]
+  return c, sigmoid(o) * np.tanh(normal)
+
+
+def slstm(p, carry, x):
+  c, h, n, m = carry
+  i, f, g, o = map(sum, gates(p, h, x, 4))
+  last, m = m, np.maximum(log_sigmoid(f) + m, i)
+  i, f = np.exp(i - m), sigmoid(f) * np.exp(last - m)
+  c, n = f * c + i * np.tanh(g), f * n + i
+  return c, sigmoid(o) * c / n, n, m
+
+
+def gru_reset_before(p, h, x):
+  (r_x, r_h, r_b), (z_x, z_h, z_b), (n_x, _, n_b) = gates(p, h, x, 3)
+  r, z = sigmoid(r_x + r_h + r_b), sigmoid(z_x + z_h + z_b)
+  n = np.tanh(n_x + (r * h) @ np.split(p["recurrent_kernel"], 3, 1)[2] + n_b)
+  return (1 - z) * n + z * h
+
+
+def mgu(p, h, x):
+  f, (n_x, _, n_b) = gates(p, h, x, 2)
+  f = sigmoid(sum(f))
+  n = np.tanh(n_x + (f * h) @ np.split(p["recurrent_kernel"], 2, 1)[1] + n_b)
+  return (1 - f) * h + f * n
+
+
+def min_lstm(p, h, x):
+  z = product(p["input_kernel"], x) + p["bias"]
+  f, i, g = np.split(z, 3, axis=-1)
+  f, i = sigmoid(f), sigmoid(i)
+  return f / (f + i) * h + i / (f + i) * g
+
+
+def min_gru(p, h, x):
+  z, n = np.split(product(p["input_kernel"], x) + p["bias"], 2, axis=-1)
+  return (1 - sigmoid(z)) * h + sigmoid(z) * n
+
+
+VARIANTS = ("nig", "nfg", "nog", "niaf", "noaf", "cifg", "np", "fgr")
+EQUATIONS = {
+  "lstm": lstm,
+  "gru": gru,
+  "rnn_tanh": rnn_tanh,
+  "rnn_relu": rnn_relu,
+  "odyssey": odyssey,
+  **{f"odyssey_{v}": functools.partial(odyssey, variant=v) for v in VARIANTS},
+  "layer_norm_lstm": layer_norm_lstm,
+  "slstm": slstm,
+  "gru_reset_before": gru_reset_before,
+  "mgu": mgu,
+  "min_lstm": min_lstm,
+  "min_gru": min_gru,
+}
+# name -> hidden size -> a cell, as a config with that `model.cell` makes it
+MAKE = {
+  name: lambda size, make=make, **shape: make(
+    base.get_config().model, hidden_size=size, **shape
+  )
+  for name, make in network.CELLS.items()
+}
+
+
+def test_every_cell_has_equations_and_may_be_named():
+  assert EQUATIONS.keys() == network.CELLS.keys()
+  holds, words = configs.RULES["model.cell"]
+  assert words == f"must be one of {', '.join(EQUATIONS)}"
+  assert all(map(holds, EQUATIONS))
+
+
+def normal(rng, tree, scale=0.7):
+  """Random values in float64 of the shapes in a tree."""
+  return jax.tree.map(lambda a: scale * rng.normal(size=a.shape), tree)
+
+
+def close(actual, expected, tolerance=1e-10):
+  """Asserts that two trees are equal in structure and nearly in values."""
+  jax.tree.map(
+    lambda a, e: np.testing.assert_allclose(a, e, tolerance, tolerance),
+    actual,
+    expected,
+  )
+
+
+def shapes_of(cell, x):
+  """The shapes of a cell's parameters; nothing is computed."""
+  init = functools.partial(cell.init, method="inputs")
+  return jax.eval_shape(init, jax.random.key(0), x)["params"]
+
+
+def initial(cell, x):
+  """The parameters of a new cell."""
+  init = quick_jit(functools.partial(cell.init, method="inputs"))
+  return init(jax.random.key(3), x)["params"]
+
+
+def count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_step_equals_equations(name, ids):
+  rng = np.random.default_rng(1)
+  B, T, D, H, V = 3, 2, 4, 5, 7
+  cell = MAKE[name](H, vocabulary_size=V if ids else None)
+  x = rng.integers(V, size=(B, T)) if ids else rng.normal(size=(B, T, D))
+  params = normal(rng, shapes_of(cell, x))
+  carry = normal(rng, jax.eval_shape(lambda: cell.initial_carry(B)))
+
+  z_BTK = cell.apply({"params": params}, x, method="inputs")
+  new = cell.apply({"params": params}, carry, z_BTK[:, 1])
+
+  expected = EQUATIONS[name](params, carry, x[:, 1])
+  close(new, expected)
+  assert jax.tree.leaves(new)[0].dtype == jnp.float64
+  top = expected[1] if isinstance(expected, tuple) else expected
+  close(cell.hidden(new), top)
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_the_carry_starts_at_zero(name):
+  cell = MAKE[name](5)
+  carry = cell.initial_carry(3)
+  leaves = jax.tree.leaves(carry)
+  assert all(leaf.shape == (3, 5) for leaf in leaves)
+  assert not cell.hidden(carry).any()
+  if name != "slstm":  # Its stabiliser starts below all else.
+    assert not any(leaf.any() for leaf in leaves)
+
+
+# As each `formula` has them; where the inputs are ids, D is V.
+PARAMETERS = {
+  "lstm": lambda D, H: 4 * (H * D + H * H + H),
+  "gru": lambda D, H: 3 * (H * D + H * H + H) + H,
+  "rnn_tanh": lambda D, H: H * D + H * H + H,
+  "odyssey": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
+  "odyssey_nig": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
+  "odyssey_nfg": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
+  "odyssey_nog": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
+  "odyssey_niaf": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
+  "odyssey_noaf": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
+  "odyssey_cifg": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
+  "odyssey_np": lambda D, H: 4 * (H * D + H * H + H),
+  "odyssey_fgr": lambda D, H: 4 * (H * D + H * H + H) + 3 * H + 9 * H * H,
+  "layer_norm_lstm": lambda D, H: 4 * (H * D + H * H + H) + 10 * H,
+  "slstm": lambda D, H: 4 * (H * D + H * H + H),
+  "gru_reset_before": lambda D, H: 3 * (H * D + H * H + H),
+  "mgu": lambda D, H: 2 * (H * D + H * H + H),
+  "min_lstm": lambda D, H: 3 * (H * D + H),
+  "min_gru": lambda D, H: 2 * (H * D + H),
+}
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name, ids):
+  D, H = 6, 5
+  cell = MAKE[name](H, vocabulary_size=D if ids else None)
+  x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, D))
+  assert count(shapes_of(cell, x)) == PARAMETERS[name](D, H)
+
+
+@pytest.mark.parametrize(
+  ("name", "ids", "scale"),
+  [
+    ("lstm", False, None),
+    ("lstm", True, 0.03),
+    ("gru", True, None),
+    ("gru", False, 0.03),
+  ],
+)
+def test_initial_values(name, ids, scale):
+  H = 16
+  cell = MAKE[name](H, vocabulary_size=40 if ids else None, initial_scale=scale)
+  x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, 40))
+  params = initial(cell, x)
+  bound = scale or 1 / 4
+  forget = params["bias"][H : 2 * H]
+  if name == "lstm":
+    assert np.array_equal(forget, np.ones(H))
+    params["bias"] = jnp.delete(params["bias"], slice(H, 2 * H))
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    leaf = np.asarray(leaf, np.float64)
+    assert np.abs(leaf).max() <= bound, path
+    assert np.abs(leaf).max() > 0.7 * bound, path
+    # Of U(-a, a); the smallest leaf has 16 values.
+    assert leaf.std() == pytest.approx(bound / 3**0.5, rel=0.4), path
+    if leaf.size > 500:
+      assert leaf.std() == pytest.approx(bound / 3**0.5, rel=0.05), path
+
+
+# Where the forget gate stands among how many; the sign that makes it remember.
+FORGET = {
+  "lstm": (1, 4, 1),
+  **{f"odyssey{v}": (1, 4, 1) for v in ("", "_niaf", "_noaf", "_np", "_fgr")},
+  "odyssey_nig": (0, 3, 1),
+  "odyssey_nog": (1, 3, 1),
+  "odyssey_cifg": (0, 3, -1),  # f = 1 - i
+  "layer_norm_lstm": (1, 4, 1),
+  "slstm": (1, 4, 1),
+  "min_lstm": (0, 3, 1),
+}
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_forget_bias_is_set(name):
+  config = base.get_config().model
+  config.forget_bias = 2.5
+  cell = network.CELLS[name](config, hidden_size=4)
+  init = functools.partial(cell.init, method="inputs")
+  params = init(jax.random.key(3), np.zeros((1, 1, 3), np.float32))["params"]
+  place, parts, sign = FORGET.get(name, (0, cell.gate_count, None))
+  parts = np.split(np.asarray(params["bias"]), parts)
+  if sign is not None:
+    assert np.array_equal(parts.pop(place), np.full(4, sign * 2.5))
+  assert all(0 < np.abs(part).max() <= 0.5 for part in parts)
+
+
+def test_without_peepholes_the_odyssey_is_the_lstm():
+  rng = np.random.default_rng(11)
+  cell, other = MAKE["lstm"](5), MAKE["odyssey_np"](5)
+  variables = {"params": normal(rng, shapes_of(cell, np.zeros((1, 1, 4))))}
+  carry, (z,) = tuple(rng.normal(size=(2, 3, 5))), rng.normal(size=(1, 3, 20))
+  close(other.apply(variables, carry, z), cell.apply(variables, carry, z), 1e-6)
+
+
+def test_slstm_keeps_in_range_what_exp_does_not():
+  """Against the equations without a stabiliser, which only float64 can do."""
+  T, H = 30, 4
+  z_T4H = np.random.default_rng(12).uniform(-250, 250, (T, 1, 4 * H))
+  cell = MAKE["slstm"](H)
+  params = {
+    "recurrent_kernel": np.zeros((H, 4 * H), np.float32),
+    "bias": np.zeros(4 * H, np.float32),
+  }
+  params = {**initial(cell, np.zeros((1, 1, 3), np.float32)), **params}
+
+  def run(z_T4H):
+    step = lambda carry, z: [cell.apply({"params": params}, carry, z)] * 2
+    return jax.lax.scan(step, cell.initial_carry(1), z_T4H)[1][1]
+
+  z_T4H = z_T4H.astype(np.float32)
+  z_T4H[0, :, :H] = -200  # exp of it is 0.
+  h_T1H, back = jax.vjp(run, z_T4H)
+  c = n = 0
+  for z, h in zip(z_T4H.astype(np.float64), h_T1H, strict=True):
+    i, f, g, o = np.split(z, 4, axis=-1)
+    c = sigmoid(f) * c + np.exp(i) * np.tanh(g)
+    n = sigmoid(f) * n + np.exp(i)
+    close(h, sigmoid(o) * c / n, 1e-5)
+  assert np.isfinite(back(np.ones_like(h_T1H))[0]).all()
+
+
+def test_shares_of_gates_that_vanish():
+  cell = MAKE["min_lstm"](1)
+  f, i = [-200.0, -200.0, -201.0, 90.0], [-200.0, -201.0, -200.0, -90.0]
+  z_43 = np.stack([f, i, np.ones(4)], axis=1, dtype=np.float32)
+  params = {"bias": np.zeros(3, np.float32)}
+  forget, write = cell.apply({"params": params}, z_43, method="terms")
+  close(forget[:, 0], [0.5, *(1 / (1 + np.exp([-1.0, 1.0, -90.0])))], 1e-6)
+  close(write[:, 0], [0.5, *(1 / (1 + np.exp([1.0, -1.0, 90.0])))], 1e-6)

@@ -1,0 +1,618 @@
+"""detect: against one session after another; labels change no flag."""
+
+import csv
+import gzip
+import json
+import math
+import random
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from benchmarks import detection
+from configs import base
+from experiments import language_model
+from seqrnn import config as configs
+from seqrnn.data import sessions as data
+from seqrnn.data import splits
+from seqrnn.data.vocabulary import BEGIN, END, PAD, save
+from seqrnn.detection import detector
+from seqrnn.detection.conformal import Calibration
+from seqrnn.errors import MachineError, UserError
+from seqrnn.modes import detect
+from seqrnn.reporting import alarms
+from seqrnn.runtime import files
+from seqrnn.training import fit
+from tests.conftest import tiny
+
+FIELDS = {
+  "data.unit": "session",
+  "data.split": "documents",
+  "data.validation_fraction": 0.2,
+  "data.test_fraction": 0.0,
+  "data.window": 8,
+  "data.repeats": "weight",
+  "model.hidden_size": 16,
+  "optimizer.learning_rate": 0.02,
+  "train.batch_size": 16,
+  "train.epochs": 5,
+  "detect.folds": 2,
+  "detect.rate": 0.02,
+  "detect.event_rate": 0.005,
+  "detect.top_k": 2,
+  "detect.bootstrap": 10,
+}
+
+
+_OWN = ("session", "line", "label")  # Columns in which equal sessions differ.
+
+
+def walk(rng):
+  """A session of a small machine, whose events follow each other by rules."""
+  after = {"a": "bc", "b": "cd", "c": "d", "d": "ae"}
+  found = ["a"]
+  while found[-1] != "e" and len(found) < 15:
+    found.append(rng.choice(after[found[-1]]))
+  return " ".join(found)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+  """A run of such sessions, detected once; and other sessions, some odd."""
+  folder = tmp_path_factory.mktemp("detect")
+  rng = random.Random(0)
+  normal = [walk(rng) for _ in range(400)]
+  (folder / "normal.txt").write_text("\n".join(normal))
+  good = [walk(rng) for _ in range(300)]
+  (folder / "good.txt").write_text("\n".join(good))
+  bad = ["a b a e", "d d d d", "a c d x e", "e", "a b d"] * 2
+  (folder / "bad.txt").write_text("\n".join(bad))
+  config = tiny(folder, {**FIELDS, "data.path": str(folder / "normal.txt")})
+  fit.fit(experiments.build, config, folder / "run")
+  config.detect.path = str(folder / "good.txt")
+  config.detect.anomalous_path = str(folder / "bad.txt")
+  found = detect.run(experiments.build, config, folder / "run")
+  return folder, config, found
+
+
+def oracle(workdir):
+  """A function from the text of a session to the surprisals of its events."""
+  run = experiments.load(workdir)
+  symbols = run.experiment.vocabularies["symbols"]
+  predict = jax.jit(run.experiment.predict)
+
+  def surprisal(text):
+    ids = np.array([BEGIN, *symbols.encode(text.split()), END])
+    inputs_1T = np.full((1, 20), PAD, np.int32)
+    inputs_1T[0, : len(ids) - 1] = ids[:-1]
+    batch = {"inputs": inputs_1T, "reset": np.ones(1, bool)}
+    logits_TV = np.asarray(predict(run.params, (), batch)[1][0], np.float64)
+    chosen_T = logits_TV[np.arange(len(ids) - 1), ids[1:]]
+    return np.log(np.exp(logits_TV).sum(-1))[: len(ids) - 1] - chosen_T
+
+  return surprisal
+
+
+def table(path):
+  with path.open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def test_sessions_have_the_scores_of_each_by_itself(home):
+  folder, config, found = home
+  surprisal = oracle(folder / "run")
+  texts = [
+    line
+    for name in ("good.txt", "bad.txt")
+    for line in (folder / name).read_text().split("\n")
+  ]
+  rows = table(folder / "run/detect/sessions.csv")
+  assert len(rows) == len(texts)
+  for j in [*range(0, 300, 29), *range(300, 310)]:
+    row, events = rows[j], texts[j].split()
+    nll = surprisal(texts[j])
+    if "x" in events:
+      nll[events.index("x")] = config.detect.unknown
+    assert int(row["events"]) == len(events) == len(nll) - 1
+    mean_of_5 = np.sort(nll)[-5:].mean()
+    assert float(row["max"]) == pytest.approx(nll.max(), rel=1e-3, abs=1e-3)
+    assert float(row["mean"]) == pytest.approx(nll.mean(), rel=1e-3, abs=1e-3)
+    assert float(row["top_mean"]) == pytest.approx(mean_of_5, 1e-3, 1e-3)
+    assert int(row["label"]) == (j >= 300)
+    assert float(row["unknown"]) == events.count("x")
+  # What an engineer would call odd is.
+  odd = {t for t, row in zip(texts, rows, strict=True) if row["flag"] == "1"}
+  assert {"a b a e", "d d d d", "a c d x e"} <= odd
+  # Equal sessions are scored, and told, the same.
+  same = {}
+  for text, row in zip(texts, rows, strict=True):
+    told = [v for k, v in row.items() if k not in _OWN]
+    assert same.setdefault(text, told) == told
+
+
+def test_events_are_told_with_their_place_and_what_is_likelier(home):
+  folder, config, found = home
+  rows = table(folder / "run/detect/events.csv")
+  names = found.sessions.names
+  flagged = found.flags[found.distinct.which]
+  assert {row["session"] for row in rows} == {
+    name for name, flag in zip(names, flagged, strict=True) if flag
+  }
+  session = [row for row in rows if row["session"] == "bad.txt:3"]
+  assert [row["event"] for row in session] == [
+    *"acdxe",
+    "<end>",
+  ]
+  assert [row["position"] for row in session] == list("012345")
+  unknown = session[3]
+  assert unknown["rank"] == "" and unknown["in_top_k"] == "0"
+  assert float(unknown["nats"]) == config.detect.unknown
+  assert unknown["event_1"] in ("a", "e") and unknown["flag"] == "1"
+  for row in rows:
+    nats, chance = float(row["nats"]), float(row["probability"])
+    assert 0 <= nats < math.inf
+    assert chance == pytest.approx(math.exp(-nats), rel=1e-4)
+    assert float(row["bits"]) == pytest.approx(nats / math.log(2), rel=1e-4)
+    near = row["rank"] != "" and int(row["rank"]) <= 2
+    assert (row["in_top_k"] == "1") == near
+    assert float(row["lifted_probability"]) == (1 if near else chance)
+    if row["rank"] == "1":
+      assert row["event"] == row["event_1"]
+    assert float(row["probability_1"]) >= float(row["probability_2"])
+    p = (1 + found_as_high(folder, nats)) / (found_events(folder) + 1)
+    assert float(row["p_value"]) == pytest.approx(p, rel=1e-3)
+
+
+def calibration(folder):
+  return np.load(folder / "run/detect/calibration.npz")
+
+
+def found_as_high(folder, nats):
+  file = calibration(folder)
+  return file["event_counts"][file["nll"].round(4) >= round(nats, 4)].sum()
+
+
+def found_events(folder):
+  return calibration(folder)["event_counts"].sum()
+
+
+def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
+  folder, config, found = home
+  read = splits.reader(config)
+  file = calibration(folder)
+  assert file["counts"].sum() == len(read("train")) + len(read("validation"))
+  scores = np.repeat(file["score max"], file["counts"])
+  expected = [by_itself(folder / "run", read("validation"))]
+  for k in (1, 2):
+    held_out = splits.fold(read("train"), f"{k}/2", True)
+    expected.append(by_itself(folder / f"run/folds/{k}-of-2", held_out))
+    path = folder / f"run/folds/{k}-of-2/config.json"
+    part = splits.reader(configs.read(path, base.get_config()))("train")
+    trained_on = {document.name for document in part.documents()}
+    assert not trained_on & {document.name for document in held_out.documents()}
+    assert len(part) + len(held_out) == len(read("train"))
+  np.testing.assert_allclose(
+    np.sort(scores), np.sort(np.concatenate(expected)), rtol=1e-3, atol=1e-3
+  )
+
+
+def by_itself(workdir, pieces):
+  surprisal = oracle(workdir)
+  texts = [" ".join(document.symbols) for document in pieces.documents()]
+  highest = {text: surprisal(text).max() for text in set(texts)}
+  return np.array([highest[text] for text in texts])
+
+
+def test_labels_change_nothing_but_figures(home, again, tmp_path):
+  folder, _, found = home
+  texts = [(folder / name).read_text() for name in ("good.txt", "bad.txt")]
+  (tmp_path / "all.txt").write_text("\n".join(texts))
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  assert "f1" in report["figures"]["combined"]
+  bare = again(path=str(tmp_path / "all.txt"), anomalous_path=None)
+  for name in found.scores:
+    np.testing.assert_array_equal(
+      found.scores[name][found.distinct.which],
+      bare.scores[name][bare.distinct.which],
+    )
+  np.testing.assert_array_equal(
+    found.flags[found.distinct.which], bare.flags[bare.distinct.which]
+  )
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  assert "f1" not in report["figures"]["combined"]
+
+
+@pytest.fixture
+def again(home, monkeypatch):
+  """A function to the findings of the same run with other settings."""
+  monkeypatch.setattr(detect, "picture", lambda *_: None)  # They take long.
+  return lambda **changes: repeat(home, changes)
+
+
+def repeat(home, changes):
+  folder, config, _ = home
+  config = config.copy_and_resolve_references()
+  for name, value in changes.items():
+    config.detect[name] = value
+  return detect.run(experiments.build, config, folder / "run")
+
+
+@pytest.mark.parametrize("rule", ["rate", "events", "budget", "bh", "topk"])
+def test_rules(rule):
+  rng = np.random.default_rng(0)
+  settings = base.get_config().detect
+  settings.update({"rule": rule, "budget": 7, "top_k": 3, "rate": 0.1})
+  settings.update({"event_rate": 0.02, "false_share": 0.2})
+  sizes = rng.integers(0, 6, 80)
+  bounds = np.concatenate([[0], np.cumsum(sizes)])
+  nll, rank = rng.exponential(2, sizes.sum()), rng.integers(1, 5, sizes.sum())
+  combined = rng.exponential(2, 80)
+  counts = rng.integers(1, 3, 80)
+  short = np.arange(80) == 4
+  scored = detector.Scored(nll, rank, rank, bounds, {}, counts, short, 1.0)
+  normal = detector.Normal(
+    {"combined": Calibration(rng.exponential(1, 200))},
+    Calibration(rng.exponential(1, 1000)),
+  )
+  flags, odd = detector.decide(scored, combined, normal, settings)
+  p = normal.scores["combined"].p_values(combined)
+  event_p = normal.events.p_values(nll.round(4))
+  assert (
+    odd.tolist() == (rank > 3 if rule == "topk" else event_p <= 0.02).tolist()
+  )
+  in_order = np.sort(np.repeat(p, counts))
+  under = in_order <= 0.2 * np.arange(1, len(in_order) + 1) / len(in_order)
+  for d in range(80):
+    expected = {
+      "rate": p[d] <= 0.1,
+      "events": odd[bounds[d] : bounds[d + 1]].any(),
+      "budget": (combined > combined[d]).sum() < 7,
+      "bh": p[d] <= in_order[under].max(),
+      "topk": odd[bounds[d] : bounds[d + 1]].any(),
+    }[rule]
+    assert flags[d] == (expected or d == 4)
+  assert 3 < flags.sum() < 77
+
+
+@pytest.mark.parametrize("rule", ["rate", "events", "budget", "bh", "topk"])
+def test_short_sessions_change_no_flag_of_the_others(rule):
+  rng = np.random.default_rng(0)
+  settings = base.get_config().detect
+  settings.update({"rule": rule, "budget": 30, "top_k": 3, "rate": 0.05})
+  normal = detector.Normal(
+    {"combined": Calibration(rng.exponential(1, 999))},
+    Calibration(rng.exponential(1, 999)),
+  )
+  D, E = 1000, 3  # Sessions, the first 40 of them odd; events of each.
+  combined = rng.exponential(1, D) + 9 * (np.arange(D) < 40)
+  nll, rank = rng.exponential(1, D * E), rng.integers(1, 5, D * E)
+
+  def flags(short):
+    # Short ones stand before, between and behind the others.
+    place = np.sort(rng.permutation(D + short)[:D])
+    scores, which = np.full(D + short, np.inf), np.ones(D + short, bool)
+    scores[place], which[place] = combined, False
+    sizes = np.where(which, 0, E)
+    bounds = np.concatenate([[0], np.cumsum(sizes)])
+    counts = np.where(which, 5, 1)
+    scored = detector.Scored(nll, rank, rank, bounds, {}, counts, which, 1.0)
+    found, odd = detector.decide(scored, scores, normal, settings)
+    assert found[which].all()
+    return found[place], odd
+
+  alone, beside = flags(0), flags(200)
+  np.testing.assert_array_equal(alone[0], beside[0])
+  np.testing.assert_array_equal(alone[1], beside[1])
+  if rule == "budget":
+    assert beside[0].sum() == 30
+  if rule == "bh":
+    assert beside[0][:40].all()
+    assert beside[0][40:].sum() < 0.25 * beside[0].sum()
+
+
+def test_short_normal_sessions_have_no_part_in_a_calibration():
+  nll, bounds = np.arange(5.0), np.array([0, 2, 3, 5])
+  short, counts = np.array([False, True, False]), np.array([2, 9, 1])
+  scores = {"max": np.array([1.0, np.inf, 4.0])}
+  part = detector.Scored(nll, nll, nll, bounds, scores, counts, short, 1.0)
+  found = detector.gathered([part, part])
+  assert found["score max"].tolist() == [1, 4] * 2
+  assert found["counts"].tolist() == [2, 1] * 2
+  assert found["nll"].tolist() == [0, 1, 3, 4] * 2
+  assert found["event_counts"].tolist() == [2, 2, 1, 1] * 2
+
+
+def test_events_of_all_sessions_as_packed_lines_of_json(home, again):
+  folder, config, _ = home
+  found = again(events="all", format="jsonl.gz", alternatives=0)
+  with gzip.open(folder / "run/detect/events.jsonl.gz", "rt") as file:
+    rows = [json.loads(line) for line in file]
+  assert len(rows) == len(found.sessions.ids) + len(found.sessions.names)
+  texts = {}
+  for row in rows:
+    texts.setdefault(row["session"], []).append(row["event"])
+  assert " ".join(texts["bad.txt:5"]) == "a b d <end>"
+  assert "event_1" not in rows[0] and isinstance(rows[0]["nats"], float)
+  with gzip.open(folder / "run/detect/sessions.jsonl.gz", "rt") as file:
+    assert len(file.readlines()) == len(found.sessions.names)
+
+
+def test_anomalies_put_in_are_found_by_kind(home, again):
+  folder, _, _ = home
+  again(path=str(folder / "good.txt"), anomalous_path=None, inject=0.2)
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  by_kind = report["average_precision_by_kind"]
+  assert set(by_kind["combined"]) == {
+    "swap",
+    "drop",
+    "insert",
+    "foreign",
+    "truncate",
+  }
+  assert by_kind["combined"]["swap"] > 0.5 > by_kind["unseen"]["swap"]
+  assert report["events"]["auroc"] > 0.6
+  # Of 300 sessions 2 are made odd: in two ways.
+  again(path=str(folder / "good.txt"), anomalous_path=None, inject=0.007)
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  by_kind = report["average_precision_by_kind"]
+  assert list(by_kind["combined"]) == ["swap", "drop"]
+
+
+def test_what_an_earlier_detection_has_written_goes(home, again):
+  folder, _, _ = home
+  where = folder / "run/detect"
+  again(events="all", format="jsonl.gz")
+  (where / "sessions.csv.tmp").write_text("killed")
+  (where / "notes.txt").write_text("mine")
+  again(events="none")
+  names = {path.name for path in where.iterdir()}
+  assert names == {
+    *("sessions.csv", "report.json", "thresholds.json"),
+    *("calibration.npz", "notes.txt", "manifest.json"),
+  }
+
+
+def results(folder):
+  """What stands in detect/, by name."""
+  return {p.name: p.read_bytes() for p in (folder / "run/detect").iterdir()}
+
+
+def test_a_detection_that_fails_leaves_the_older_result(
+  home, again, monkeypatch
+):
+  folder, _, _ = home
+  again(events="all")
+  before = results(folder)
+
+  def full(*_):
+    raise MachineError("detect: cannot be written: No space left on device")
+
+  # The calibration, with other folds, is new and is kept for the next time.
+  monkeypatch.setattr(detect, "picture", full)
+  with pytest.raises(MachineError, match="No space left on device"):
+    again(events="none", short="flag")
+  after = results(folder)
+  kept = after.pop("calibration.new.npz")
+  assert after == before
+  monkeypatch.setattr(detect, "picture", lambda *_: None)
+  monkeypatch.setattr(detector, "cross_fit", None)
+  again(events="none", short="flag")
+  after = results(folder)
+  assert after["calibration.npz"] == kept != before["calibration.npz"]
+  assert "events.csv" not in after and "calibration.new.npz" not in after
+
+
+def test_one_detection_at_a_time(home, again):
+  folder, _, _ = home
+  before = results(folder)
+  with (
+    files.locked(folder / "run" / ".detect.lock", "searched for anomalies"),
+    pytest.raises(MachineError, match="run: is being searched for anomalies b"),
+  ):
+    again(events="all")
+  assert results(folder) == before
+
+
+def test_results_that_were_changed_are_refused(home, again):
+  folder, _, _ = home
+  again(events="none")
+  for name in ("thresholds.json", "sessions.csv", "calibration.npz"):
+    path = folder / "run/detect" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(
+      MachineError, match=f"{name}: is not what manifest.json"
+    ):
+      alarms.sections(folder / "run")
+    path.write_bytes(whole)
+  alarms.sections(folder / "run")
+
+
+def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
+  folder, _, _ = home
+  monkeypatch.setattr(detection, "RATES", (0.02, 0.05))
+  again(rate=0.05, combine="min")
+  texts = [folder / "good.txt", folder / "bad.txt"]
+  found = detection.by_rate(folder / "run", detection.equal(texts))
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  # What the default is called there is the product.
+  named = {**found["rates"], "combined": found["rates"]["min"]}
+  for name, row in report["figures"].items():
+    for inside in ((), ("distinct",)):
+      said, told = row, named[name]["0.05"]
+      for key in inside:
+        said, told = said[key], told[key]
+      for key in ("f1", "false_alarm_rate", "average_precision", "oracle_f1"):
+        assert told[key] == pytest.approx(said[key], abs=1e-6), (name, key)
+  assert named["combined"] != found["rates"]["combined"]
+
+
+def test_a_rate_that_nothing_resolves_is_told(again, capsys):
+  found = again(rate=1e-4, events="none")
+  assert not found.flags.any()
+  error = capsys.readouterr().err
+  assert error.startswith("detect.rate=0.0001: below 0.0025, so no session can")
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"head": "joint"}, "config.detect.head='joint': .* has forward"),
+    ({"scores": "max,men"}, "config.detect.scores='max,men': must be some of"),
+    ({"scores": "max,max"}, "config.detect.scores='max,max': .*, each once"),
+    ({"inject": 0.1}, "config.detect.inject=0.1: the sessions have labels"),
+    ({"path": "none.txt"}, "detect.path='none.txt': no such file"),
+    ({"path": None}, "config.detect.anomalous_path=.*: needs detect.path"),
+  ],
+)
+def test_what_cannot_be_is_refused_before_folds_are_trained(
+  home, again, changes, message
+):
+  with pytest.raises(UserError, match=f"^{message}"):
+    again(**changes, folds=3)
+  assert not (home[0] / "run/folds/1-of-3").exists()
+
+
+@pytest.mark.parametrize("split", ["auto", "tails"])
+def test_parts_of_sessions_are_refused(tmp_path, split):
+  (tmp_path / "few.txt").write_text("a b a b a b a b a b a b\n" * 5)
+  fields = {"data.split": split, "data.path": str(tmp_path / "few.txt")}
+  config = tiny(tmp_path, {**FIELDS, **fields})
+  save(tmp_path / "vocabulary.json", language_model.prepare(config))
+  with pytest.raises(UserError, match=f"^data.split='{split}': holds out the"):
+    detect.run(experiments.build, config, tmp_path)
+
+
+def test_the_protocol_of_deeplog(tmp_path):
+  rng = random.Random(1)
+  (tmp_path / "normal.txt").write_text("\n".join(walk(rng) for _ in range(200)))
+  texts = [walk(rng) for _ in range(60)] + ["a b a c d e", "a b", "x"]
+  (tmp_path / "new.txt").write_text("\n".join(texts))
+  config = tiny(
+    tmp_path,
+    {
+      **FIELDS,
+      "data.path": str(tmp_path / "normal.txt"),
+      "data.mapping": "many_to_one",
+      "data.boundaries": False,
+      "data.window": 3,
+      "data.step": 1,
+      "train.epochs": 2,
+      "detect.rule": "topk",
+      "detect.short": "flag",
+      "detect.folds": 0,
+      "detect.path": str(tmp_path / "new.txt"),
+    },
+  )
+  fit.fit(experiments.build, config, tmp_path / "run")
+  found = detect.run(experiments.build, config, tmp_path / "run")
+  run = experiments.load(tmp_path / "run")
+  symbols = run.experiment.vocabularies["symbols"]
+  predict = jax.jit(run.experiment.predict)
+  for text, d in zip(texts, found.distinct.which, strict=True):
+    ids = symbols.encode(text.split())
+    odd = len(ids) <= 3
+    for place in range(3, len(ids)):
+      batch = {
+        "inputs": ids[None, place - 3 : place],
+        "reset": np.ones(1, bool),
+      }
+      logits_V = np.asarray(predict(run.params, (), batch)[1])[0, 0]
+      odd |= ids[place] not in np.argsort(-logits_V)[:2]
+    assert found.flags[d] == odd
+    if len(ids) > 3:
+      assert found.offsets[d] == 3
+  # All that is flagged is too short for an event to be scored.
+  (tmp_path / "new.txt").write_text("a b c d e\na")
+  config.detect.update({"rule": "rate", "rate": 1e-4})
+  found = detect.run(experiments.build, config, tmp_path / "run")
+  assert found.flags.tolist() == [False, True]
+  report = json.loads((tmp_path / "run/detect/report.json").read_text())
+  assert report["figures"]["combined"]["flagged"] == 1
+  assert report["data"]["looked_at"]["flagged_for_their_length"] == 1
+  rows = table(tmp_path / "run/detect/sessions.csv")
+  assert [row["p_value"] == "" for row in rows] == [False, True]
+  # Whatever decides about the others.
+  config.detect.update({"rule": "events"})
+  detect.run(experiments.build, config, tmp_path / "run")
+  report = json.loads((tmp_path / "run/detect/report.json").read_text())
+  assert report["figures"]["combined"]["flagged"] == 1
+  config.data.step = 2
+  with pytest.raises(UserError, match="^data.step=2 with data.mapping"):
+    detect.check(run.experiment, config)
+
+
+@pytest.mark.parametrize("head", ["forward", "joint"])
+def test_a_gap_model_is_asked_for_events_and_ends(tmp_path, head):
+  rng = random.Random(2)
+  texts = [walk(rng) for _ in range(40)] + ["a"]
+  (tmp_path / "normal.txt").write_text("\n".join(texts))
+  fields = {"task": "gap_model", "model.heads": "all", "detect.head": head}
+  fields |= {"data.path": str(tmp_path / "normal.txt")}
+  config = tiny(tmp_path, {**FIELDS, **fields, "detect.scores": "max"})
+  vocabularies = language_model.prepare(config)
+  experiment = experiments.build(
+    detector.whole(config, vocabularies), vocabularies
+  )
+  params = experiment.init(jax.random.key(0))
+  one = detector.Detector(config, experiment, params, 0, {})
+  sessions = data.read(config, one.names, config.data.path)
+  same = sessions.distinct()
+  scored = one.score(sessions.take(same.first), same.counts)
+  normal = detector.normal_of(detector.gathered([scored]), config.detect)
+  found = detector.detect(one, normal, sessions)
+  for text, d in zip(texts, found.distinct.which, strict=True):
+    said = found.targets[slice(*found.bounds[d : d + 2])]
+    assert one.names.names(said) == [*text.split(), "<end>"]
+  assert not found.offsets.any()
+  # Each against the others and itself: the oddest is one of all.
+  assert found.p.min() == pytest.approx(2 / (len(texts) + 1), abs=0.03)
+
+
+def test_figures_are_of_the_sessions_that_have_a_label():
+  settings = base.get_config().detect
+  settings.rate = 0.3
+  rng = np.random.default_rng(0)
+  scores = {"combined": rng.exponential(1, 60)}
+  labels = rng.random(60) < 0.3
+  labelled = rng.random(60) < 0.7
+  normal = SimpleNamespace(
+    scores={"combined": Calibration(rng.exponential(1, 200))}
+  )
+
+  def table(some, labelled):
+    number = int(some.sum())
+    empty = np.zeros(0, np.int32)
+    found = SimpleNamespace(
+      scores={"combined": scores["combined"][some]},
+      flags=scores["combined"][some] > 2,
+      distinct=SimpleNamespace(which=np.arange(number)),
+      sessions=data.Sessions(
+        empty,
+        np.zeros(number + 1, int),
+        [""] * number,
+        labels=labels[some],
+        labelled=labelled,
+      ),
+    )
+    return detect.tables(found, normal, settings)["combined"]
+
+  every = np.ones(60, bool)
+  mixed, alone = table(every, labelled), table(labelled, None)
+  flagged = mixed.pop("flagged"), alone.pop("flagged")
+  assert flagged[0] > flagged[1]  # All that are flagged are counted.
+  assert mixed == alone != table(every, None)
+  assert 0 < alone["average_precision"] < 1
+
+
+def test_a_fold_that_was_trained_with_other_settings_is_not_used(tmp_path):
+  config = tiny(tmp_path, FIELDS)
+  assert not detector._trained_otherwise(tmp_path, config)
+  configs.save(config, tmp_path / "config.json")
+  config.train.epochs += 1  # A limit: training resumes.
+  assert not detector._trained_otherwise(tmp_path, config)
+  config.train.label_smoothing = 0.1
+  assert detector._trained_otherwise(tmp_path, config)

@@ -1,0 +1,118 @@
+"""evaluate: figures of a split equal a sum over its symbols."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.modes import evaluate
+from seqrnn.training import fit
+from tests.conftest import tiny
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    {"data.stateful": True},
+    {"data.mapping": "many_to_one", "data.step": 2},
+    {"task": "gap_model"},
+    {"task": "gap_model", "model.heads": "all"},
+  ],
+  ids=["windows", "stateful", "many_to_one", "gap_model", "heads"],
+)
+def test_figures_are_means_over_all_targets(tmp_path, changes):
+  config = tiny(tmp_path, {**changes, "train.max_steps": 3})
+  fit.fit(experiments.build, config, tmp_path / "run")
+  config.evaluate.split = "validation"
+  figures = evaluate.run(experiments.build, config, tmp_path / "run")
+  run = experiments.load(tmp_path / "run")
+  # The same by hand: batch after batch, on one device, in float64.
+  experiment = run.experiment
+  batches = experiment.batches("validation", 0)
+  carry = experiment.carry(len(batches[0]["inputs"]))
+  nll, hits, weight = 0.0, 0.0, 0.0
+  for batch in batches:
+    carry, logits_BNV = experiment.predict(run.params, carry, batch)
+    chances = np.asarray(jax.nn.log_softmax(logits_BNV), np.float64)
+    targets, w = batch["targets"], batch["weights"].astype(np.float64)
+    true = np.take_along_axis(chances, targets[..., None], -1)[..., 0]
+    nll -= (true * w).sum()
+    hits += ((chances.argmax(-1) == targets) * w).sum()
+    weight += w.sum()
+  assert figures["loss"] == pytest.approx(nll / weight, rel=1e-5)
+  assert figures["accuracy"] == pytest.approx(hits / weight, rel=1e-6)
+  assert figures["bits_per_symbol"] == pytest.approx(
+    nll / weight / np.log(2), rel=1e-5
+  )
+  record = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+  assert record["split"] == "validation" and record["step"] == 3
+  assert record["loss"] == figures["loss"]
+  assert run.evaluate("validation")["loss"] == figures["loss"]
+
+
+def test_a_workdir_may_have_any_name(tmp_path, capsys):
+  """No markup of a console, and no formula of a picture."""
+  workdir = tmp_path / "[" / "b]$x^$"
+  config = tiny(tmp_path, {"train.max_steps": 1})
+  fit.fit(experiments.build, config, workdir)
+  assert (workdir / "history.png").exists()
+  capsys.readouterr()
+  evaluate.run(experiments.build, config, workdir)
+  out = capsys.readouterr().out
+  assert "[/b]$x^$" in "".join(line.strip() for line in out.splitlines())
+
+
+def test_every_symbol_of_a_text_is_scored_once(tmp_path):
+  for stateful in (False, True):
+    workdir = tmp_path / f"run{stateful}"
+    config = tiny(tmp_path, {"data.stateful": stateful, "train.max_steps": 1})
+    fit.fit(experiments.build, config, workdir)
+    run = experiments.load(workdir)
+    text = "abcab" * 11
+    scores = run.score(text)
+    assert len(scores) == len(text) + 1  # The end is a symbol, too.
+    assert (scores > 0).all()
+    # What comes later changes nothing of what is scored before.
+    longer = run.score(text + "bca")
+    np.testing.assert_allclose(longer[: len(text)], scores[:-1], rtol=1e-5)
+
+
+def test_devices_do_not_wait_for_each_other_for_ever(tmp_path):
+  script = """
+import sys
+from pathlib import Path
+from tests.conftest import tiny
+import jax
+import experiments
+from seqrnn import evaluate, sharding
+fields = {
+  "data.window": 64,
+  "model.hidden_size": 128,
+  "train.batches_per_epoch": 100,
+}
+experiment = experiments.build(tiny(Path(sys.argv[1]), fields), None)
+mesh = sharding.mesh()
+params = jax.device_put(
+  experiment.init(jax.random.key(0)), sharding.replicated(mesh)
+)
+evaluate = evaluate.evaluator(experiment, mesh)
+figures = evaluate(params, experiment.batches("train", 0))
+print(mesh.size, figures["loss"] > 0)
+"""
+  tests = Path(__file__).parents[1]
+  done = subprocess.run(  # Not in this process, which would not go on.
+    [sys.executable, "-c", script, str(tmp_path)],
+    cwd=tests,
+    env={**os.environ, "PYTHONPATH": str(tests.parent)},
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+  assert (done.stdout, done.stderr) == ("4 True\n", "")

@@ -1,0 +1,123 @@
+"""predict: tables, predictions.csv, filled gaps."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data.corpora import from_text
+from seqrnn.modes import predict
+from seqrnn.training import fit
+from tests.conftest import tiny
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A gap model that has learned `abcdefgh` repeated."""
+  folder = tmp_path_factory.mktemp("gap")
+  (folder / "alphabet.txt").write_text("abcdefgh" * 300)
+  config = tiny(
+    folder,
+    {
+      "task": "gap_model",
+      "data.window": 32,
+      "data.path": str(folder / "alphabet.txt"),
+      "model.symbol_dropout": 0.2,
+      "model.hidden_size": 16,
+      "optimizer.learning_rate": 0.02,
+      "train.epochs": 8,
+    },
+  )
+  fit.fit(experiments.build, config, folder / "run")
+  return experiments.load(folder / "run")
+
+
+def test_predictions_are_the_models_own(trained):
+  found = trained.predict("abcdefgh", top_k=3)
+  assert len(found) == 1
+  [row] = found
+  assert row.positions.tolist() == list(range(1, 9))  # Begin is no question.
+  symbols = trained.experiment.vocabularies["symbols"]
+  assert symbols.text(row.targets) == "abcdefgh"
+  [batch] = trained.experiment.batches(from_text("abcdefgh", "char"), 0)
+  _, logits_BTV = trained.experiment.predict(trained.params, (), batch)
+  chances = np.asarray(jax.nn.softmax(logits_BTV))[0, 1:9]
+  np.testing.assert_allclose(
+    row.probabilities, -np.sort(-chances, axis=1)[:, :3], rtol=1e-4
+  )
+  np.testing.assert_allclose(
+    row.surprisal,
+    -np.log(chances[np.arange(8), row.targets]),
+    rtol=1e-4,
+    atol=1e-6,
+  )
+  np.testing.assert_allclose(
+    trained.score("abcdefgh"), row.surprisal, rtol=1e-5, atol=1e-6
+  )
+
+
+def test_a_wrong_symbol_is_the_most_surprising(trained):
+  scores = trained.score("abcdefghabcaefghabcdefgh")
+  assert scores.argmax() == 11
+  assert scores[11] > 3
+
+
+def test_gaps_are_filled(trained, capsys):
+  config = trained.config
+  config.predict.text = "abcd_fgha__defgh"
+  predict.run(experiments.build, config, trained.workdir)
+  out = capsys.readouterr().out
+  assert "filled: abcdefghabcdefgh" in out
+  assert "gap 1: e" in out and "gap 3: c" in out
+  config.predict.text = None
+
+
+def test_a_split_is_predicted_and_written(trained, capsys):
+  config = trained.config
+  config.predict.sequences = 2
+  config.predict.symbols = 3
+  predict.run(experiments.build, config, trained.workdir)
+  with (trained.workdir / "predictions.csv").open(newline="") as file:
+    found = list(csv.DictReader(file))
+  assert {row["sequence"] for row in found} == {"0", "1"}
+  for row in found:
+    assert float(row["probability_1"]) >= float(row["probability_2"])
+    assert row["truth"] in "abcdefgh"
+  assert "more in predictions.csv" in capsys.readouterr().out
+
+
+def test_a_language_model_says_what_comes_next(tmp_path, capsys):
+  config = tiny(tmp_path, {"train.max_steps": 2})
+  fit.fit(experiments.build, config, tmp_path / "run")
+  capsys.readouterr()
+  config.predict.text = "ab\u00e9"
+  predict.run(experiments.build, config, tmp_path / "run")
+  captured = capsys.readouterr()
+  assert "read as unknown: '\u00e9'" in captured.err
+  with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+    found = list(csv.DictReader(file))
+  # After begin, a, b and the unknown symbol, whose name stays; the last answer
+  # is open.
+  assert [row["truth"] for row in found] == ["a", "b", "\u00e9", ""]
+
+
+def test_each_line_of_sessions_is_a_sequence(tmp_path, capsys):
+  (tmp_path / "f").write_text("a b c\n" * 50)
+  fields = {
+    "task": "gap_model",
+    "data.path": str(tmp_path / "f"),
+    "data.unit": "session",
+    "train.max_steps": 1,
+  }
+  config = tiny(tmp_path, fields)
+  fit.fit(experiments.build, config, tmp_path / "run")
+  config.predict.text = "a b\nc _ b\na c"
+  found = predict.run(experiments.build, config, tmp_path / "run")
+  assert [p.document for p in found] == [0, 1, 2]
+  assert [p.text("session") for p in found] == ["a b", "c \ufffd b", "a c"]
+  assert [p.truth for p in found] == [["a", "b"], ["c", "", "b"], ["a", "c"]]
+  [filled] = capsys.readouterr().out.partition("filled: ")[2].split("gap 1")[:1]
+  lines = [line.split() for line in filled.strip().splitlines()]
+  assert [lines[0], lines[2]] == [["a", "b"], ["a", "c"]]

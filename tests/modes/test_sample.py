@@ -1,0 +1,194 @@
+"""Sampling: what is drawn, from what, and that chunks do not show."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Decoder
+from seqrnn.inference import sampler
+from tests.conftest import tiny
+
+
+def draws(logits_V, n=20000, **settings):
+  logits_BV = jnp.tile(jnp.asarray(logits_V), (n, 1))
+  settings = {"temperature": 1.0, **settings}
+  noise_BV = jax.random.gumbel(jax.random.key(0), logits_BV.shape)
+  return np.asarray(sampler.choose(noise_BV, logits_BV, **settings))
+
+
+def test_frequencies_follow_the_softmax_at_a_temperature():
+  logits = np.random.default_rng(0).normal(size=9)
+  for temperature in (0.5, 1.0, 2.0):
+    counts = np.bincount(draws(logits, temperature=temperature), minlength=9)
+    expected = np.exp(logits / temperature)
+    expected[[PAD, BEGIN, UNKNOWN]] = 0
+    np.testing.assert_allclose(
+      counts / counts.sum(), expected / expected.sum(), atol=0.015
+    )
+
+
+def test_temperature_zero_is_the_most_likely_symbol():
+  logits = np.array([9.0, 9.0, 0.0, 9.0, 1.0, 3.0, 2.0])
+  assert set(draws(logits, temperature=0.0)) == {5}
+
+
+def test_top_k_and_top_p_leave_the_most_likely_symbols():
+  logits = np.log(np.array([1e-9, 1e-9, 1e-9, 1e-9, 0.4, 0.3, 0.2, 0.1]))
+  assert set(draws(logits, top_k=2)) == {4, 5}
+  assert set(draws(logits, top_k=100)) == {4, 5, 6, 7}
+  # The set must reach top_p: .4 + .3 is enough for .69, not for .71.
+  assert set(draws(logits, top_p=0.69)) == {4, 5}
+  assert set(draws(logits, top_p=0.71)) == {4, 5, 6}
+  assert set(draws(logits, top_p=1e-6)) == {4}
+  counts = np.bincount(draws(logits, top_p=0.69), minlength=8)
+  assert counts[4] / counts.sum() == pytest.approx(4 / 7, abs=0.015)
+
+
+def test_notes_are_struck_each_by_itself_at_a_temperature():
+  logits = np.random.default_rng(0).normal(size=7, scale=2)
+  logits_BV = jnp.tile(jnp.asarray(logits), (20000, 1))
+  noise_BV = jax.random.uniform(jax.random.key(0), logits_BV.shape)
+  strike = lambda temperature: np.asarray(
+    sampler.strike(noise_BV, logits_BV, temperature)
+  )
+  for temperature in (0.5, 1.0, 2.0):
+    notes = strike(temperature)
+    expected = 1 / (1 + np.exp(-logits / temperature))
+    np.testing.assert_allclose(notes.mean(0), expected, atol=0.015)
+    covariance = np.cov(notes.T) - np.diag(expected * (1 - expected))
+    assert np.abs(covariance).max() < 0.015
+  assert (strike(0.0) == (logits > 0)).all()
+
+
+def counting(vocabulary_size):
+  """A decoder that always continues with the next id, then ends."""
+
+  def step(_, carry, symbol_B):
+    following = jnp.where(symbol_B + 1 < vocabulary_size, symbol_B + 1, END)
+    return carry + 1, 50.0 * jax.nn.one_hot(following, vocabulary_size)
+
+  return Decoder(lambda B: jnp.zeros((B, 1)), step)
+
+
+def test_streams_go_on_from_their_primes_and_end_for_good(monkeypatch):
+  monkeypatch.setattr(sampler, "_CHUNK", 64)
+  generate = sampler.generator(counting(80), length=200)
+  prime_BP = np.array([[4, 5, 6], [40, 41, 60]])
+  chunks = list(generate({}, prime_BP, 1.0, 0))
+  drawn = np.concatenate(chunks, axis=1)
+  assert drawn[0].tolist()[: 80 - 7 + 1] == [*range(7, 80), END]
+  assert drawn[1].tolist()[: 80 - 61 + 1] == [*range(61, 80), END]
+  assert (drawn[0][74:] == PAD).all() and (drawn[1][20:] == PAD).all()
+  assert drawn.shape[1] < 200  # All streams have ended: it stops early.
+
+
+def test_the_length_is_kept_whatever_the_chunks(monkeypatch):
+  def step(_, carry, symbol_B):
+    return carry, jnp.zeros((symbol_B.shape[0], 9)).at[:, END].set(-1e9)
+
+  decoder = Decoder(lambda B: jnp.zeros((B, 1)), step)
+  monkeypatch.setattr(sampler, "_CHUNK", 64)
+  texts = []
+  for length in (1, 63, 64, 65, 130):
+    # Of noise for 1 to 14 steps at once.
+    monkeypatch.setattr(sampler, "_NOISE", length)
+    generate = sampler.generator(decoder, length=length)
+    chunks = list(generate({}, np.array([[4]]), 1.0, seed := 3))
+    drawn = np.concatenate(chunks, axis=1)
+    assert drawn.shape == (1, length)
+    texts.append(drawn[0])
+  for text in texts[:-1]:  # A longer text begins as a shorter one.
+    np.testing.assert_array_equal(text, texts[-1][: len(text)])
+  other = np.concatenate(
+    list(generate({}, np.array([[4]]), 1.0, seed + 1)), axis=1
+  )
+  assert (other[0] != texts[-1]).any()
+
+
+@pytest.mark.parametrize("mapping", ["many_to_many", "many_to_one"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_decoder_equals_the_model_on_the_whole_text(
+  tmp_path, mapping, bidirectional
+):
+  if bidirectional and mapping == "many_to_many":
+    pytest.skip("refused: it would leak")
+  config = tiny(
+    tmp_path,
+    {"data.mapping": mapping, "model.bidirectional": bidirectional},
+  )
+  experiment = experiments.build(config, None)
+  params = experiment.init(jax.random.key(1))
+  T, V = config.data.window, len(experiment.vocabularies["symbols"])
+  ids = np.random.default_rng(0).integers(4, V, (3, 2 * T), np.int32)
+  step = jax.jit(experiment.decoder.step)
+  carry = experiment.decoder.start(3)
+  predict = jax.jit(experiment.predict)
+  for n in range(ids.shape[1]):
+    carry, logits_BV = step(params, carry, ids[:, n])
+    inputs, row = ids, n
+    if mapping == "many_to_one":
+      row = 0
+      inputs = ids[:, max(0, n + 1 - T) : n + 1]
+      inputs = np.pad(inputs, [(0, 0), (0, T - inputs.shape[1])])
+    batch = {"inputs": inputs, "reset": np.ones(3, bool)}
+    _, whole_BNV = predict(params, (), batch)
+    np.testing.assert_allclose(logits_BV, whole_BNV[:, row], atol=2e-6)
+
+
+def test_primes():
+  symbols = Vocabulary("char", ("a", "b", "c"))
+  ids, unknown = sampler.prime_ids(symbols, "abz", True, 2, 0)
+  assert ids.tolist() == [[BEGIN, 4, 5, UNKNOWN]] * 2
+  assert unknown == ["z"]
+  ids, unknown = sampler.prime_ids(symbols, "ab", False, 1, 0)
+  assert ids.tolist() == [[4, 5]] and not unknown
+  with pytest.raises(
+    UserError, match=r"^config\.sample\.prime='a\\nb': has 2 s"
+  ):
+    events = Vocabulary("session", ("a", "b"))
+    sampler.prime_ids(events, "a\nb", True, 1, 0)
+  ids, _ = sampler.prime_ids(symbols, "", True, 1, 0)
+  assert ids.tolist() == [[BEGIN]]
+  ids, _ = sampler.prime_ids(symbols, "", False, 200, 0)
+  assert set(ids[:, 0]) == {4, 5, 6}
+
+
+def test_several_temperatures_and_streams(tmp_path):
+  config = tiny(
+    tmp_path,
+    {
+      "sample.temperature": (0.0, 1.0),
+      "sample.streams": 3,
+      "sample.length": 70,
+      "sample.prime": "ab",
+    },
+  )
+  experiment = experiments.build(config, None)
+  params = experiment.init(jax.random.key(1))
+  shown = []
+  texts = sampler.sample(experiment, params, config, shown.append)
+  assert len(texts) == 6
+  assert all(text.startswith("ab") for text in texts)
+  assert len(set(texts[:3])) == 1  # Greedy: the streams are alike.
+  assert len(set(texts[3:])) == 3
+  assert "temperature 0\n" in "".join(shown)
+  assert all(text in "".join(shown) for text in texts)
+  assert sampler.sample(experiment, params, config) == texts
+
+
+def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
+  monkeypatch.setattr(sampler, "_CHUNK", 64)
+  config = tiny(tmp_path, {"sample.length": 150, "data.boundaries": False})
+  experiment = experiments.build(config, None)
+  params = experiment.init(jax.random.key(1))
+  head_bias = np.zeros(len(experiment.vocabularies["symbols"]), np.float32)
+  head_bias[END] = -100  # It never ends by itself.
+  params["head"]["bias"] = head_bias
+  shown = []
+  texts = sampler.sample(experiment, params, config, shown.append)
+  assert "".join(shown) == texts[0] + "\n"
+  assert len(texts[0]) == 151 and len(shown) == 4

@@ -1,0 +1,640 @@
+"""Searches: what they may choose, and that no trial is lost or done twice."""
+
+import csv
+import json
+import math
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import (
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+
+import experiments
+import run
+from configs import base
+from seqrnn import config as configs
+from seqrnn.errors import MachineError, UserError
+from seqrnn.modes import search
+from seqrnn.runtime import files
+from seqrnn.searching import pictures, space, study
+from seqrnn.training import fit, history
+from seqrnn.training.progress import Progress
+from tests.conftest import tiny
+
+RATE = "search.space.optimizer.learning_rate"
+
+
+def spaces(**texts):
+  """A config with these in its space, by names with _ for the dot."""
+  config = base.get_config()
+  for name, text in texts.items():
+    name = name.replace("_", ".", 1)
+    configs.override(config, base.get_config(), f"search.space.{name}", text)
+  return config
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "expected"),
+  [
+    (
+      "optimizer_learning_rate",
+      "log_uniform(1e-4, 1e-1)",
+      FloatDistribution(1e-4, 1e-1, log=True),
+    ),
+    ("model_dropout", " uniform (0,.5) ", FloatDistribution(0.0, 0.5)),
+    ("model_layers", "integer(1, 3)", IntDistribution(1, 3)),
+    (
+      "model_hidden_size",
+      "log_uniform(20, 2e2)",
+      IntDistribution(20, 200, log=True),
+    ),
+    (
+      "model_cell",
+      "choice(lstm, gru)",
+      CategoricalDistribution(["lstm", "gru"]),
+    ),
+    ("model_tied", "grid(true,0)", CategoricalDistribution([True, False])),
+    (
+      "optimizer_clip_norm",
+      "choice(none, 1)",
+      CategoricalDistribution([None, 1.0]),
+    ),
+    ("seed", "grid(0, 1, 2)", CategoricalDistribution([0, 1, 2])),
+    (
+      "1 - optimizer_momentum",
+      "one_minus_log_uniform(0.01, 1)",
+      FloatDistribution(0.01, 1.0, log=True),
+    ),
+  ],
+)
+def test_a_space_is_read(name, text, expected):
+  found = space.parse(spaces(**{name.removeprefix("1 - "): text}))
+  assert found == {name.replace("_", ".", 1): expected}
+  (values,) = found.values()
+  if isinstance(values, CategoricalDistribution):
+    kinds = [list(map(type, d.choices)) for d in (values, expected)]
+    assert kinds[0] == kinds[1]
+
+
+def test_what_is_left_to_one_is_drawn():
+  config = spaces(optimizer_momentum="one_minus_log_uniform(0.01, 1)")
+  trial = space.trial_config(config, {"1 - optimizer.momentum": 0.25})
+  assert trial.optimizer.momentum == 0.75
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "rule"),
+  [
+    ("model_droput", "uniform(0, 1)", "did you mean search.space.model.dropou"),
+    ("sample_length", "integer(1, 9)", "no such field"),
+    ("model_dropout", "0.5", "must be log_uniform(low, high), "),
+    ("model_dropout", "normal(0, 1)", "must be log_uniform(low, high), "),
+    ("model_dropout", "__import__('os')", "must be log_uniform(low, high), "),
+    ("model_dropout", "uniform(0)", "must be uniform(low, high), low below"),
+    ("model_dropout", "uniform(0.5, 0)", "must be uniform(low, high), low bel"),
+    ("model_dropout", "uniform(0, 0.1, 0.2)", "must be uniform(low, high)"),
+    ("model_dropout", "uniform(0, 1)", "of which 1.0 must be from 0 to below"),
+    ("model_dropout", "uniform(-1, 0.5)", "of which -1.0 must be from 0"),
+    ("model_dropout", "uniform(0, exp(-1))", "'exp(-1)': must be a number"),
+    ("model_dropout", "uniform(0, nan)", "of which nan must be from 0"),
+    ("model_dropout", "log_uniform(0, 0.5)", "low must be above 0"),
+    ("model_dropout", "integer(0, 1)", "of which 1.0 must be"),
+    ("optimizer_beta1", "integer(0, 0.5)", "the field has uniform(low, high)"),
+    ("model_layers", "uniform(1, 3)", "the field has integer(low, high)"),
+    ("model_layers", "integer(1, 2.5)", "'2.5': must be a whole number"),
+    ("model_layers", "choice(1, none)", "'none': must be a whole number"),
+    ("optimizer_clip_norm", "uniform(none, 1)", "must be uniform(low, high)"),
+    ("model_layers", "one_minus_log_uniform(1, 2)", "of which 0 must be from"),
+    ("optimizer_momentum", "one_minus_log_uniform(0, 1)", "of which 1.0 must"),
+    ("optimizer_beta2", "one_minus_log_uniform(1e-9, 1)", "in 32 bits it is 1"),
+    ("optimizer_epsilon", "log_uniform(1e-40, 1)", "above 0; in 32 bits it is"),
+    ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of lstm"),
+    ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
+    ("train_cpu_devices", "choice(1, 2)", "a process has the same for all"),
+  ],
+)
+def test_a_wrong_space_is_refused_in_a_line(name, text, rule):
+  with pytest.raises(UserError) as caught:
+    space.parse(spaces(**{name: text}))
+  line = str(caught.value)
+  assert rule in line and "\n" not in line
+  assert line.startswith(f"config.search.space.{name.replace('_', '.', 1)}")
+
+
+def test_a_method_refuses_what_it_cannot_search():
+  for method, texts, rule in (
+    ("grid", {"model_dropout": "uniform(0, 0.5)"}, "needs grid(a, b, ...)"),
+    ("coarse", {"model_dropout": "uniform(0, 0.5)"}, "learning_rate alone"),
+    ("tpe", {}, "is empty; name what"),
+  ):
+    config = spaces(**texts)
+    config.search.method = method
+    with pytest.raises(UserError) as caught:
+      space.parse(config)
+    assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("losses", "expected"),
+  [
+    # Diverges, falls, falls, rises.
+    (
+      {1: None, 0.1: 3, 0.01: 2, 0.001: 2.5, 0.03: 1.9, 0.00333: 2.2},
+      [1, 0.1, 0.01, 0.001, 0.03, 0.00333],
+    ),
+    # The first one is the best; no gain is no improvement.
+    ({1: 2, 0.1: 2, 3: 4, 0.333: 5}, [1, 0.1, 3, 0.333]),
+    (dict.fromkeys(study.LADDER), study.LADDER),
+  ],
+)
+def test_the_coarse_rule(losses, expected):
+  tried = {}
+  while (rate := study.next_rate(tried)) is not None:
+    loss = losses[rate]
+    tried[rate] = float("inf") if loss is None else loss
+  assert list(tried) == expected
+
+
+def table(workdir):
+  """trials.csv, without what differs from time to time."""
+  with (workdir / "trials.csv").open(newline="") as file:
+    rows = list(csv.DictReader(file))
+  for row in rows:
+    del row["seconds"]
+  return rows
+
+
+def states(workdir):
+  return [row["state"] for row in table(workdir)]
+
+
+def small(tmp_path, overrides):
+  fields = {"train.max_steps": 4, "train.eval_every": 2, "search.workers": 1}
+  return tiny(tmp_path, {**fields, **overrides})
+
+
+def run_search(config, workdir):
+  return search.run(experiments.build, config, workdir)
+
+
+@pytest.fixture
+def objective(monkeypatch):
+  """Puts a function of the config in the place of training."""
+
+  def put(loss):
+    def run(_, config, folder, watch):
+      configs.save(config, folder / "config.json")
+      row = {"step": 1, "validation_loss": loss(config)}
+      history.add_row(folder / "metrics.csv", row)
+      watch(row)
+      return {"best": row["validation_loss"]}
+
+    monkeypatch.setattr(fit, "fit", run)
+
+  return put
+
+
+@pytest.fixture
+def postgres():
+  """The URL of a database, by a server of its own."""
+  pytest.importorskip("psycopg")
+  if not shutil.which("initdb") or not shutil.which("postgres"):
+    pytest.skip("PostgreSQL's initdb and postgres are not on the PATH")
+  owner = {}
+  if os.getuid() == 0:  # Whom PostgreSQL refuses.
+    try:
+      user = pwd.getpwnam("postgres")
+    except KeyError:
+      pytest.skip("PostgreSQL refuses root, and there is no user postgres")
+    owner = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+  # Not in tmp_path: others may not look into it, and its name is too long.
+  with tempfile.TemporaryDirectory(prefix="seqrnn-", dir="/tmp") as folder:
+    if owner:
+      os.chown(folder, owner["user"], owner["group"])
+    how = {"cwd": folder, "stdout": subprocess.DEVNULL, **owner}
+    data = f"{folder}/data"
+    subprocess.run(
+      ["initdb", "-D", data, "-U", "seqrnn", "-A", "trust", "-N"],
+      check=True,
+      **how,
+    )
+    server = subprocess.Popen(
+      ["postgres", "-D", data, "-k", folder, "-h", "", "-F"],
+      stderr=subprocess.DEVNULL,
+      **how,
+    )
+    while not Path(folder, ".s.PGSQL.5432").exists():
+      assert server.poll() is None
+      time.sleep(0.02)
+    yield f"postgresql+psycopg://seqrnn@/postgres?host={folder}"
+    server.send_signal(signal.SIGINT)
+    server.wait()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+  """Pictures take seconds."""
+  monkeypatch.setattr(pictures, "draw", lambda *_: [])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_grid_is_gone_through_once(tmp_path, objective, capsys):
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      RATE: "grid(0.2, 0.1)",
+      "search.space.model.cell": "choice(lstm, gru)",
+    },
+  )
+
+  def loss(config):
+    rate = config.optimizer.learning_rate
+    if (config.model.cell, rate) == ("lstm", 0.1):
+      raise UserError("a loss is not finite")
+    return rate + (config.model.cell == "gru")
+
+  objective(loss)
+  config.search.trials = 3
+  run_search(config, tmp_path / "s")
+  config.search.trials = 40
+  best = run_search(config, tmp_path / "s")
+  assert best == {"optimizer.learning_rate": 0.2, "model.cell": "lstm"}
+  rows = table(tmp_path / "s")
+  assert [tuple(row.values())[1:] for row in rows] == [
+    ("finished", "0.2", "1", "0", "lstm", "0.2", ""),
+    ("failed", "", "0", "0", "lstm", "0.1", "a loss is not finite"),
+    ("finished", "1.2", "1", "0", "gru", "0.2", ""),
+    ("finished", "1.1", "1", "0", "gru", "0.1", ""),
+  ]
+  # Again: it is finished, says so, and trains nothing.
+  capsys.readouterr()
+  assert run_search(config, tmp_path / "s") == best
+  assert "s: finished; best validation loss 0.2000" in capsys.readouterr().out
+  assert table(tmp_path / "s") == rows
+  config.search.space.model.cell = "choice(lstm, rnn_relu)"
+  with pytest.raises(UserError, match="holds another search, search.space.mod"):
+    run_search(config, tmp_path / "s")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
+  config = small(
+    tmp_path, {"search.method": "coarse", "model.hidden_size": 200}
+  )
+  objective(lambda c: abs(math.log(c.optimizer.learning_rate / 0.02)))
+  best = run_search(config, tmp_path / "s")
+  rates = [r["optimizer.learning_rate"] for r in table(tmp_path / "s")]
+  assert rates == ["1.0", "0.1", "0.01", "0.001", "0.03", "0.00333"]
+  assert best == {"optimizer.learning_rate": 0.03}
+  chosen = configs.read(tmp_path / "s" / "best.json", base.get_config())
+  assert chosen.model.hidden_size == 64
+  assert chosen.optimizer.learning_rate == 0.03
+
+
+def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
+  workdir = tmp_path / "[" / "b]$x^$"  # It is in a table and in pictures.
+  config = small(
+    tmp_path,
+    {
+      "search.trials": 14,
+      RATE: "log_uniform(1e-4, 1e-1)",
+      "search.space.model.dropout": "uniform(0, 0.5)",
+      "search.space.model.layers": "integer(1, 3)",
+    },
+  )
+  objective(lambda c: c.optimizer.learning_rate + c.model.dropout)
+  run_search(config, workdir)
+  config.search.trials = 12  # And going on is as if it had never stopped.
+  run_search(config, tmp_path / "b")
+  config.search.trials = 14
+  run_search(config, tmp_path / "b")
+  assert table(workdir) == table(tmp_path / "b")
+  rates = {r["optimizer.learning_rate"] for r in table(workdir)}
+  assert len(rates) == 14
+  for name in ("history", "curves", "parameters", "parallel", "importance"):
+    picture = workdir / f"search-{name}.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("losses", [[1.5], [2, 1, 9.1, 9.2, 9.3, 1e9]])
+def test_colours_tell_losses_apart(losses):
+  trials = [optuna.create_trial(value=loss) for loss in losses]
+  scale = pictures._scale(trials)
+  colours = np.array([pictures._colour(scale, trial) for trial in trials])
+  away = np.abs(colours[:, None] - colours[None]).max(-1)
+  assert (away > 0.1).sum() == len(losses) * (len(losses) - 1)
+  figure = pictures._figure(4, 3)
+  axes = figure.add_subplot()
+  pictures._bar(figure, axes, scale)
+  figure.canvas.draw()
+  shown = figure.axes[1].get_yticklabels()
+  assert float(shown[0].get_text()) == min(losses)
+  assert float(shown[-1].get_text()) == pytest.approx(max(losses))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_line_of_the_journal_that_was_cut_off_is_left_out(
+  tmp_path, objective
+):
+  config = small(
+    tmp_path, {"search.method": "random", RATE: "log_uniform(1e-4, 1e-1)"}
+  )
+  objective(lambda c: c.optimizer.learning_rate)
+  config.search.trials = 4
+  run_search(config, tmp_path / "whole")
+  config.search.trials = 2
+  run_search(config, tmp_path / "cut")
+  journal = tmp_path / "cut" / "trials.log"
+  line = journal.read_bytes().splitlines()[-1]
+  with journal.open("ab") as file:
+    file.write(line[: len(line) // 2])
+  config.search.trials = 4
+  run_search(config, tmp_path / "cut")
+  assert table(tmp_path / "cut") == table(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_damaged_journal_is_refused_in_a_line(tmp_path, objective):
+  config = small(
+    tmp_path, {"search.method": "random", RATE: "log_uniform(1e-4, 1e-1)"}
+  )
+  objective(lambda c: c.optimizer.learning_rate)
+  config.search.trials = 2
+  run_search(config, tmp_path / "s")
+  journal = tmp_path / "s" / "trials.log"
+  whole = journal.read_bytes()
+  refused = 0
+  for place in range(0, len(whole) // 2, 37):
+    changed = whole[place] ^ 1
+    journal.write_bytes(whole[:place] + bytes([changed]) + whole[place + 1 :])
+    try:  # A digit of a loss is still a digit.
+      run_search(config, tmp_path / "s")
+    except MachineError as error:
+      refused += 1
+      assert re.match(
+        r".*/trials.log: is damaged \(.*; restore it, o", str(error)
+      )
+  assert refused
+
+
+@pytest.mark.parametrize("attempts", [1, 5])
+@pytest.mark.usefixtures("undrawn")
+def test_trouble_of_the_machine_fails_no_trial(tmp_path, objective, attempts):
+  """However often it comes, the trial is there to be gone on with."""
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+
+  def loss(_):
+    raise MachineError("checkpoints: no room for a checkpoint")
+
+  for _ in range(attempts):
+    objective(loss)
+    with pytest.raises(MachineError, match="no room for a checkpoint"):
+      run_search(config, tmp_path / "s")
+  objective(lambda c: c.optimizer.learning_rate)
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["finished"] * 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_that_another_process_trains_has_not_failed(
+  tmp_path, objective
+):
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+  lock = tmp_path / "s" / "trials" / "0000" / "lock"
+
+  def loss(config):
+    with files.locked(lock, "trained"):
+      return config.optimizer.learning_rate
+
+  def while_trained(config):
+    with files.locked(lock, "trained"):
+      return loss(config)
+
+  objective(while_trained)
+  with pytest.raises(MachineError, match="0000: is being trained by process"):
+    run_search(config, tmp_path / "s")
+  objective(loss)
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["finished"] * 2
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_without_memory_a_trial_is_given_up_in_the_end(tmp_path, objective):
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+
+  def loss(config):
+    if config.optimizer.learning_rate == 0.2:
+      raise jax.errors.JaxRuntimeError("INTERNAL: Out of memory allocating")
+    return 1.0
+
+  objective(loss)
+  for _ in range(3):
+    with pytest.raises(MachineError, match="0000: out of memory; the same"):
+      run_search(config, tmp_path / "s")
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["failed", "finished"]
+
+
+# A worker, which in its first trial waits for the other ones.
+WORKER = """
+import os, sys, time
+from pathlib import Path
+import experiments
+from configs import base
+from seqrnn import config as configs, history, search, train
+from seqrnn.searching import pictures
+
+def run(build, config, folder, watch):
+  configs.save(config, folder / "config.json")
+  (workdir / f"{os.getpid()}.worker").touch()
+  while len(list(workdir.glob("*.worker"))) < int(sys.argv[3]):
+    time.sleep(0.02)
+  row = {"step": 1, "validation_loss": config.optimizer.learning_rate}
+  history.add_row(folder / "metrics.csv", row)
+  watch(row)
+  return {"best": row["validation_loss"]}
+
+train.run, pictures.draw = run, lambda *_: []
+workdir = Path(sys.argv[2])
+config = configs.read(sys.argv[1], base.get_config())
+search.run(experiments.build, config, workdir)
+"""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
+  config = small(
+    tmp_path,
+    {
+      "search.method": "random",
+      "search.trials": 6,
+      "search.storage": postgres,
+      RATE: "log_uniform(1e-4, 1e-1)",
+    },
+  )
+  configs.save(config, tmp_path / "c.json")
+
+  def work(workdir, count):
+    command = [sys.executable, "-c", WORKER, tmp_path / "c.json", workdir]
+    workers = [
+      subprocess.Popen(
+        [*command, str(count)],
+        cwd=Path(run.__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+      )
+      for _ in range(count)
+    ]
+    try:
+      for worker in workers:
+        out, _ = worker.communicate()
+        assert worker.returncode == 0, out
+    finally:
+      for worker in workers:
+        worker.kill()
+    return table(workdir)
+
+  workdir = tmp_path / "s"
+  rows = work(workdir, 2)
+  assert len(list(workdir.glob("*.worker"))) == 2
+  assert not (workdir / "trials.log").exists()
+  assert "postgres" not in (workdir / "search.json").read_text()
+  # Another search of the same name in the same database is another one; and a
+  # file in the place of the database changes nothing.
+  assert work(tmp_path / "other" / "s", 1) == rows
+  objective(lambda c: c.optimizer.learning_rate)
+  config.search.storage = None
+  run_search(config, tmp_path / "alone")
+  assert table(tmp_path / "alone") == rows
+  assert states(workdir) == ["finished"] * 6
+  with pytest.raises(UserError, match="has its trials in a database"):
+    run_search(config, workdir)
+  config.search.storage = postgres
+  with pytest.raises(UserError, match="has its trials in .*trials.log"):
+    run_search(config, tmp_path / "alone")
+
+
+class Crash(Exception):
+  pass
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_that_kills_its_process_is_given_up(tmp_path, objective):
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+
+  def loss(config):
+    if config.optimizer.learning_rate == 0.2:
+      raise Crash
+    return 1.0
+
+  objective(loss)
+  for _ in range(3):
+    with pytest.raises(Crash):
+      run_search(config, tmp_path / "s")
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["failed", "finished"]
+  assert table(tmp_path / "s")[0]["error"] == "killed 3 times in one place"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
+  tmp_path, monkeypatch
+):
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(1e-2, 1e38)"})
+  run_search(config, tmp_path / "whole")
+  rows = table(tmp_path / "whole")
+  assert [row["state"] for row in rows] == ["finished", "failed"]
+  assert "is not finite" in rows[1]["error"]
+  original = Progress.step
+
+  def dying(self, loss, symbols):
+    if self._done == 3:
+      raise Crash
+    return original(self, loss, symbols)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Progress, "step", dying)
+    with pytest.raises(Crash):
+      run_search(config, tmp_path / "parts")
+  run_search(config, tmp_path / "parts")
+  assert table(tmp_path / "parts") == rows
+  log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
+  assert "going on from step 2\n" in log
+
+  chosen = configs.read(tmp_path / "parts" / "best.json", base.get_config())
+  again = fit.fit(experiments.build, chosen, tmp_path / "again")
+  assert again["best"] == float(rows[0]["loss"])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_trial_that_falls_behind_is_pruned(tmp_path, monkeypatch):
+  early = partial(optuna.pruners.MedianPruner, n_startup_trials=1)
+  monkeypatch.setattr(optuna.pruners, "MedianPruner", early)
+  overrides = {"search.method": "grid", RATE: "grid(1e-1, 1e-9)"}
+  run_search(small(tmp_path, overrides), tmp_path / "s")
+  rows = table(tmp_path / "s")
+  assert [row["state"] for row in rows] == ["finished", "pruned"]
+  assert [row["evaluations"] for row in rows] == ["2", "1"]
+
+
+def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
+  config = tiny(
+    tmp_path,
+    {
+      "train.max_steps": 12,
+      "train.eval_every": 2,
+      "train.cpu_devices": 1,
+      "search.method": "random",
+      "search.trials": 3,
+      RATE: "log_uniform(1e-4, 1e-1)",
+      "search.pruning": "none",
+    },
+  )
+  configs.save(config, tmp_path / "c.json")
+  workdir = tmp_path / "s"
+  process = subprocess.Popen(
+    [sys.executable, str(Path(run.__file__)), f"--config={tmp_path / 'c.json'}"]
+    + ["--mode=search", f"--workdir={workdir}", "--config.search.workers=2"],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  first = workdir / "trials" / "0000"
+  while not (first / "metrics.csv").exists():
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.02)
+  worker = int((first / "lock").read_text().split()[1])
+  assert worker != process.pid
+  os.kill(worker, signal.SIGKILL)
+  out, err = process.communicate()
+  assert (process.returncode, err) == (0, ""), err
+  assert states(workdir) == ["finished"] * 3
+  assert out.count("trial 0  finished") == 1
+  workers = set()
+  for number in range(3):
+    folder = workdir / "trials" / f"{number:04}"
+    workers.add((folder / "lock").read_text())
+    rows = history.read_rows(folder / "metrics.csv")
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8", "10", "12"]
+    assert (folder / "log.txt").read_text().count(": finished at") == 1
+  assert 2 <= len(workers) <= 3
+  fields = json.loads((workdir / "search.json").read_text())
+  assert fields["search"]["workers"] is None

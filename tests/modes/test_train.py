@@ -1,0 +1,624 @@
+"""The training loop: what it writes, and that stopping changes nothing."""
+
+import csv
+import os
+import shutil
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data.segments import Segments
+from seqrnn.errors import Interrupted, MachineError, UserError
+from seqrnn.runtime import checkpoint, manifest
+from seqrnn.runtime.checkpoint import steps
+from seqrnn.training import fit, history, loop
+from seqrnn.training.progress import Progress
+from tests.conftest import tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows(workdir):
+  with (workdir / "metrics.csv").open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def parameters(workdir, step):
+  return experiments.load(workdir, step).params
+
+
+def assert_same_run(a, b, step):
+  """Parameters equal to the bit, and every byte of metrics.csv."""
+  assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+  same = jax.tree.map(np.array_equal, parameters(a, step), parameters(b, step))
+  assert all(jax.tree.leaves(same))
+
+
+class Crash(Exception):
+  pass
+
+
+def crash_at(monkeypatch, step):
+  """Lets the training die as a killed one does: nothing more is written."""
+  original = Progress.step
+
+  def dying(self, loss, symbols):
+    original(self, loss, symbols)
+    if self._done == step:
+      raise Crash
+
+  monkeypatch.setattr(Progress, "step", dying)
+
+
+STATEFUL = {
+  "data.stateful": True,
+  "model.dropout": 0.3,
+  "model.variational_dropout": 0.2,
+  "model.recurrent_dropout": 0.2,
+  "model.weight_drop": 0.2,
+  "model.zoneout_cell": 0.1,
+  "train.ema": 0.9,
+  "data.split": "stream_tails",
+  "data.boundaries": False,
+  "data.validation_fraction": 0.2,
+}
+WINDOWS = {
+  "data.random_offset": True,
+  "data.step": 5,
+  "model.dropout": 0.3,
+  "model.symbol_dropout": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+  ("kind", "at"), [(STATEFUL, 9), (WINDOWS, 4)], ids=["stateful", "windows"]
+)
+def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
+  tmp_path, monkeypatch, kind, at
+):
+  config = tiny(
+    tmp_path,
+    {
+      **kind,
+      "train.epochs": 2,
+      "train.batches_per_epoch": 6,
+      "checkpoint.every": 2,
+      "optimizer.name": "rmsprop",
+      "schedule.name": "cosine",
+    },
+  )
+  if config.data.stateful:  # Stream tails are of one document.
+    config.data.path += "/0.txt"
+  whole = fit.fit(experiments.build, config, tmp_path / "whole")
+  with monkeypatch.context() as patch:
+    crash_at(patch, at)
+    with pytest.raises(Crash):
+      fit.fit(experiments.build, config, tmp_path / "parts")
+  again = fit.fit(experiments.build, config, tmp_path / "parts")
+  assert again == whole
+  assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
+
+
+def test_an_epoch_is_kept_when_the_next_one_cannot_be_read(
+  tmp_path, monkeypatch
+):
+  config = tiny(tmp_path, {"train.batches_per_epoch": 3, "train.epochs": 2})
+  batches = Segments.batches
+
+  def read(self, split, epoch, **how):
+    if epoch:
+      raise UserError("the disk is gone")
+    return batches(self, split, epoch, **how)
+
+  monkeypatch.setattr(Segments, "batches", read)
+  with pytest.raises(UserError, match="the disk is gone"):
+    fit.fit(experiments.build, config, tmp_path / "run")
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["3"]
+  monkeypatch.undo()
+  fit.fit(experiments.build, config, tmp_path / "run")
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["3", "6"]
+
+
+def test_short_documents_train_with_a_random_offset(tmp_path, capsys):
+  (tmp_path / "text").write_text("a b a\n" * 60 + "a b\n" * 60)
+  config = tiny(
+    tmp_path,
+    {
+      "data.path": str(tmp_path / "text"),
+      "data.unit": "session",
+      "data.random_offset": True,
+      "data.window": 40,
+      "train.epochs": 4,
+    },
+  )
+  # All sessions are shorter than most offsets, and each is one window.
+  result = fit.fit(experiments.build, config, tmp_path / "run")
+  sessions = int(capsys.readouterr().out.partition(" in ")[2].split()[0])
+  assert result["epoch"] == 4
+  assert result["step"] == 4 * -(-sessions // 4)
+
+
+def test_two_times_n_steps_equal_n_and_n(tmp_path):
+  changes = {"train.batches_per_epoch": 5, "train.epochs": 2}
+  config = tiny(tmp_path, changes)
+  fit.fit(experiments.build, config, tmp_path / "whole")
+  fit.fit(
+    experiments.build,
+    tiny(tmp_path, {**changes, "train.epochs": 1}),
+    tmp_path / "parts",
+  )
+  fit.fit(experiments.build, config, tmp_path / "parts")
+  assert_same_run(tmp_path / "whole", tmp_path / "parts", 10)
+
+
+def test_rows_of_an_unsaved_stretch_are_dropped(tmp_path, monkeypatch):
+  config = tiny(tmp_path, {"train.max_steps": 8, "train.eval_every": 4})
+  monkeypatch.setattr(loop, "save", lambda *_: None)  # A disk that lies.
+  fit.fit(experiments.build, config, tmp_path / "run")
+  monkeypatch.undo()
+  assert len(rows(tmp_path / "run")) == 2
+  fit.fit(experiments.build, config, tmp_path / "run")
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["4", "8"]
+
+
+def test_it_learns_and_writes_what_it_did(tmp_path, capsys):
+  config = tiny(tmp_path, {"train.epochs": 4, "optimizer.learning_rate": 0.01})
+  for text in Path(config.data.path).iterdir():
+    text.write_text("abcdef" * 80)
+  result = fit.fit(experiments.build, config, tmp_path / "run")
+  found = rows(tmp_path / "run")
+  assert len(found) == 4
+  losses = [float(row["validation_loss"]) for row in found]
+  assert losses[-1] < 0.8 * losses[0]
+  assert result["best"] == pytest.approx(min(losses), rel=1e-6)
+  for row in found:
+    nats = float(row["validation_loss"])
+    bits, perplexity = (
+      float(row[f"validation_{name}"])
+      for name in ("bits_per_symbol", "perplexity")
+    )
+    assert bits == pytest.approx(nats / np.log(2), rel=1e-5)
+    assert perplexity == pytest.approx(np.exp(nats), rel=1e-5)
+    assert float(row["learning_rate"]) == 0.01
+  written = {path.name for path in (tmp_path / "run").iterdir()}
+  assert written == {
+    "config.json",
+    "vocabulary.json",
+    "checkpoints",
+    "metrics.csv",
+    "timing.csv",
+    "history.png",
+    "lock",
+    "manifest.json",
+  }
+  out = capsys.readouterr().out
+  assert "best validation loss" in out and "parameters" in out
+
+
+def test_a_finished_run_says_so_and_more_epochs_go_on(tmp_path, capsys):
+  changes = {"train.batches_per_epoch": 3}
+  first = tiny(tmp_path, {**changes, "train.epochs": 1})
+  fit.fit(experiments.build, first, tmp_path / "run")
+  before = (tmp_path / "run" / "metrics.csv").read_bytes()
+  fit.fit(experiments.build, first, tmp_path / "run")
+  assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
+  assert capsys.readouterr().out.count("finished at step 3") == 2
+  more = tiny(tmp_path, {**changes, "train.epochs": 2})
+  fit.fit(experiments.build, more, tmp_path / "run")
+  out = capsys.readouterr().out
+  assert "train.epochs: 1 -> 2" in out and "finished at step 6" in out
+
+
+def test_another_run_is_refused_with_every_field_that_differs(tmp_path):
+  config = tiny(tmp_path, {"train.max_steps": 1})
+  fit.fit(experiments.build, config, tmp_path / "run")
+  other = tiny(
+    tmp_path,
+    {"train.max_steps": 1, "model.hidden_size": 7, "data.window": 9},
+  )
+  with pytest.raises(UserError) as error:
+    fit.fit(experiments.build, other, tmp_path / "run")
+  assert "model.hidden_size: 8 -> 7" in str(error.value)
+  assert "data.window" in str(error.value)
+
+
+def test_changed_training_data_are_refused(tmp_path):
+  config = tiny(tmp_path, {"train.max_steps": 1})
+  fit.fit(experiments.build, config, tmp_path / "run")
+  text = Path(config.data.path) / "0.txt"
+  text.write_text(text.read_text()[::-1])
+  with pytest.raises(UserError, match="training data have changed"):
+    fit.fit(experiments.build, config, tmp_path / "run")
+
+
+def test_patience_stops_and_the_best_checkpoint_stays(tmp_path):
+  # A learning rate that destroys: the first evaluation is the best.
+  config = tiny(
+    tmp_path,
+    {
+      "train.epochs": 50,
+      "train.batches_per_epoch": 2,
+      "train.patience": 3,
+      "checkpoint.keep": 1,
+      "optimizer.name": "sgd",
+      "optimizer.learning_rate": 30.0,
+    },
+  )
+  result = fit.fit(experiments.build, config, tmp_path / "run")
+  losses = [float(row["validation_loss"]) for row in rows(tmp_path / "run")]
+  best = int(np.argmin(losses))
+  assert len(losses) == best + 1 + 3 < 50
+  assert result["best_step"] == 2 * (best + 1)
+  kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+  assert kept == {str(result["best_step"]), str(result["step"])}
+  assert experiments.load(tmp_path / "run").step == result["best_step"]
+
+
+@pytest.mark.parametrize(
+  "fields", [{"train.ema": 0.8}, {"train.asgd": 2}], ids=["ema", "asgd"]
+)
+def test_the_mean_of_parameters_is_what_is_evaluated_and_kept(
+  tmp_path, monkeypatch, fields
+):
+  config = tiny(
+    tmp_path,
+    {
+      **fields,
+      "train.epochs": 12,
+      "train.batches_per_epoch": 2,
+      "checkpoint.keep": 12,
+      "optimizer.name": "sgd",
+      "optimizer.learning_rate": 30.0,  # The validation loss goes up and down.
+    },
+  )
+  original, seen = fit.make_step, []
+
+  def make_step(*args):
+    step = original(*args)
+
+    def watched(state, batch, rate):
+      seen.append((int(state.step), jax.device_get(state.params)))
+      return step(state, batch, rate)
+
+    return watched
+
+  monkeypatch.setattr(fit, "make_step", make_step)
+  fit.fit(experiments.build, config, tmp_path / "run")
+  newest = dict(seen)  # The last of each step: the probe came before.
+  losses = [float(row["validation_loss"]) for row in rows(tmp_path / "run")]
+  first = 0
+  if "train.asgd" in fields:
+    waited = [n - int(np.argmin(losses[: n + 1])) for n in range(len(losses))]
+    first = 2 * (waited.index(2) + 1)
+    assert 4 < first < 16
+  decay = fields.get("train.ema", 1)
+  for step in range(2, 24, 2):
+    began = min(first, step)
+    weights = decay ** np.arange(step - began, -1, -1.0)
+    mean = jax.tree.map(
+      lambda *leaves, weights=weights: np.average(leaves, 0, weights),
+      *(newest[n] for n in range(began, step + 1)),
+    )
+    run = experiments.load(tmp_path / "run", step)
+    jax.tree.map(
+      partial(np.testing.assert_allclose, rtol=1e-4), run.params, mean
+    )
+  found = run.evaluate("validation")["loss"]
+  assert found == pytest.approx(losses[-2], rel=1e-5)
+
+
+def test_plateau_lowers_the_learning_rate(tmp_path):
+  config = tiny(
+    tmp_path,
+    {
+      "train.epochs": 8,
+      "train.batches_per_epoch": 2,
+      "schedule.name": "plateau",
+      "schedule.patience": 1,
+      "schedule.factor": 0.1,
+      "optimizer.name": "sgd",
+      "optimizer.learning_rate": 30.0,
+    },
+  )
+  fit.fit(experiments.build, config, tmp_path / "run")
+  found = rows(tmp_path / "run")
+  best, rate = np.inf, 30.0
+  for row in found:
+    # The row was trained with the rate that the rows before it led to.
+    assert float(row["learning_rate"]) == pytest.approx(rate, rel=1e-5)
+    if float(row["validation_loss"]) < best:
+      best = float(row["validation_loss"])
+    else:
+      rate *= 0.1
+  assert rate < 30.0
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine"])
+def test_another_learning_rate_has_the_same_program(tmp_path, name):
+  kept = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+  # Of the step alone: whether a small one is kept rests on its time.
+  programs = lambda: {path.name for path in kept.glob("jit_step-*-cache")}
+  before = programs()
+  fields = {
+    "data.window": 9 + len(name),  # No other test has compiled it.
+    "schedule.name": name,
+    "schedule.warmup_steps": 2,
+    "optimizer.name": "adamw",
+    "train.max_steps": 3,
+  }
+  config = tiny(tmp_path, fields)
+  fit.fit(experiments.build, config, tmp_path / "one")
+  compiled = programs()
+  assert compiled - before
+  config.optimizer.learning_rate *= 3
+  fit.fit(experiments.build, config, tmp_path / "other")
+  assert programs() == compiled
+  losses = [rows(tmp_path / run)[-1]["train_loss"] for run in ("one", "other")]
+  assert losses[0] != losses[1]
+
+
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
+  config = tiny(tmp_path, {"train.batches_per_epoch": 5, "train.epochs": 2})
+  whole = fit.fit(experiments.build, config, tmp_path / "whole")
+  original = Progress.step
+
+  def signalled(self, loss, symbols):
+    original(self, loss, symbols)
+    if self._done == 7:
+      signal.raise_signal(signal.SIGINT)
+
+  before = signal.getsignal(signal.SIGINT)
+  with monkeypatch.context() as patch:
+    patch.setattr(Progress, "step", signalled)
+    with pytest.raises(Interrupted, match="saved at step 7") as stop:
+      fit.fit(experiments.build, config, tmp_path / "parts")
+  assert stop.value.status == 130
+  assert signal.getsignal(signal.SIGINT) is before
+  assert fit.fit(experiments.build, config, tmp_path / "parts") == whole
+  assert_same_run(tmp_path / "whole", tmp_path / "parts", 10)
+
+
+def test_devices_do_not_change_the_result(tmp_path, monkeypatch):
+  config = tiny(
+    tmp_path,
+    {
+      "model.dropout": 0.2,
+      "train.batch_size": 6,  # Four devices do not divide it.
+      "train.max_steps": 10,
+      "train.eval_every": 5,
+    },
+  )
+  fit.fit(experiments.build, config, tmp_path / "four")
+  from seqrnn.runtime import sharding
+
+  one = jax.make_mesh(
+    (1,),
+    ("data",),
+    axis_types=(jax.sharding.AxisType.Auto,),
+    devices=jax.devices()[:1],
+  )
+  monkeypatch.setattr(sharding, "mesh", lambda: one)
+  fit.fit(experiments.build, config, tmp_path / "one")
+  for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "four"), strict=True):
+    for name in a:
+      assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4), name
+  for a, b in zip(
+    jax.tree.leaves(parameters(tmp_path / "one", 10)),
+    jax.tree.leaves(parameters(tmp_path / "four", 10)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_damaged_checkpoints_are_told_and_made_again(tmp_path, capsys):
+  changes = {"train.epochs": 2, "train.batches_per_epoch": 4}
+  changes |= {"checkpoint.every": 2, "checkpoint.keep": 4}
+  config = tiny(tmp_path, changes)
+  fit.fit(experiments.build, config, tmp_path / "whole")
+  fit.fit(experiments.build, config, tmp_path / "run")
+  directory = tmp_path / "run" / "checkpoints"
+  shutil.rmtree(directory / "8")
+  (directory / "8").mkdir()
+  (directory / "6" / "manifest.json").write_text("{")
+  capsys.readouterr()
+  fit.fit(experiments.build, config, tmp_path / "run")
+  assert capsys.readouterr().err == (
+    "checkpoint 8 is damaged: manifest.json is missing\n"
+    "checkpoint 6 is damaged: manifest.json is broken\n"
+    "checkpoint 4 is used instead\n"
+  )
+  assert_same_run(tmp_path / "whole", tmp_path / "run", 8)
+  assert_same_run(tmp_path / "whole", tmp_path / "run", 6)
+  for step in steps(directory):
+    (directory / str(step) / "manifest.json").unlink()
+  before = contents(tmp_path / "run")
+  with pytest.raises(UserError, match="none is intact, checkpoint 8"):
+    fit.fit(experiments.build, config, tmp_path / "run")
+  after = contents(tmp_path / "run")
+  lock = tmp_path / "run" / "lock"
+  assert before.pop(lock) is not None and after.pop(lock) is not None
+  assert after == before
+
+
+def contents(folder):
+  """Every file below a folder."""
+  return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+NAN_AT = 7  # The number of the update whose loss is not finite.
+
+
+def poisoned(monkeypatch, learning_rate):
+  """Loss and gradient are not finite at NAN_AT where the rate is higher."""
+  original = fit.make_step
+
+  def make_step(*args):
+    step = original(*args)
+
+    def poison(state, batch, rate):
+      bad = int(state.step) == NAN_AT and float(state.scale) > learning_rate
+      new, loss = step(state, batch, rate)
+      if not bad:
+        return new, loss
+      nan = jax.tree.map(lambda x: x * jnp.nan, (new.params, loss))
+      return new._replace(params=nan[0]), nan[1]
+
+    return poison
+
+  monkeypatch.setattr(fit, "make_step", make_step)
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch, every):
+  changes = {"train.batches_per_epoch": 5, "train.epochs": 4}
+  config = tiny(tmp_path, changes | {"checkpoint.every": every})
+  with monkeypatch.context() as patch:
+    poisoned(patch, 0)
+    with pytest.raises(UserError, match=r"at step \d+ a loss.* is not finite"):
+      fit.fit(experiments.build, config, tmp_path / "run")
+  assert steps(tmp_path / "run" / "checkpoints")[-1] == (6 if every else 5)
+  fit.fit(experiments.build, config, tmp_path / "whole")
+  fit.fit(experiments.build, config, tmp_path / "run")
+  assert_same_run(tmp_path / "whole", tmp_path / "run", 20)
+
+
+def test_it_goes_back_and_on_with_a_lower_rate(tmp_path, monkeypatch, capsys):
+  changes = {
+    "train.batches_per_epoch": 5,
+    "train.epochs": 4,
+    "train.on_nonfinite": "rollback",
+    "train.rollback_factor": 0.5,
+  }
+  config = tiny(tmp_path, changes)
+  poisoned(monkeypatch, 0.3)
+  result = fit.fit(experiments.build, config, tmp_path / "run")
+  out = capsys.readouterr().out
+  assert "not finite; back to step 5 with the learning rate times 0.5 (1" in out
+  assert (
+    "not finite; back to step 5 with the learning rate times 0.25 (2" in out
+  )
+  assert result["rollbacks"] == 2
+  found = rows(tmp_path / "run")
+  assert [row["step"] for row in found] == ["5", "10", "15", "20"]
+  rates = [float(row["learning_rate"]) for row in found]
+  assert rates == pytest.approx([0.002, 0.0005, 0.0005, 0.0005])
+  assert all(np.isfinite(float(row["validation_loss"])) for row in found)
+
+
+def test_it_goes_back_to_the_start_where_nothing_was_saved(
+  tmp_path, monkeypatch
+):
+  changes = {"train.max_steps": 12, "train.on_nonfinite": "rollback"}
+  poisoned(monkeypatch, 0.6)
+  config = tiny(tmp_path, changes)
+  assert fit.fit(experiments.build, config, tmp_path / "run")["step"] == 12
+  poisoned(monkeypatch, 0)
+  with pytest.raises(UserError, match="after train.rollbacks=3 ways back"):
+    fit.fit(experiments.build, config, tmp_path / "other")
+  assert steps(tmp_path / "other" / "checkpoints") == []
+
+
+def test_a_second_training_is_refused_while_the_first_runs(
+  tmp_path, monkeypatch
+):
+  config = tiny(tmp_path, {"train.max_steps": 3})
+  original = Progress.step
+  refused = []
+
+  def second(self, loss, symbols):
+    with pytest.raises(
+      UserError, match=f"being trained by process {os.getpid()}"
+    ):
+      fit.fit(experiments.build, config, tmp_path / "run")
+    refused.append(1)
+    return original(self, loss, symbols)
+
+  monkeypatch.setattr(Progress, "step", second)
+  fit.fit(experiments.build, config, tmp_path / "run")
+  assert len(refused) == 3
+  monkeypatch.undo()
+  # What a killed one left is in nobody's way.
+  (tmp_path / "run" / "lock").write_text("process 1 on another")
+  fit.fit(experiments.build, config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("place", ["row", "save", "finish"])
+def test_it_stops_where_the_workdir_is_removed_or_anothers(
+  tmp_path, monkeypatch, place, again
+):
+  """At the second evaluation, as it writes a row, or a checkpoint."""
+  config = tiny(tmp_path, {"train.max_steps": 8, "train.eval_every": 2})
+  workdir = tmp_path / "run"
+  module, name = {
+    "row": (loop, "take_note"),
+    "save": (loop, "save"),
+    "finish": (checkpoint.Checkpoints, "_finish"),
+  }[place]
+  original, calls = getattr(module, name), []
+
+  def removing(*args):
+    calls.append(1)
+    if len(calls) == 2:
+      if place == "finish":  # Orbax is writing, or has written.
+        args[0]._writer.wait_until_finished()
+      else:
+        while list(workdir.glob("checkpoints/unfinished-*")):
+          time.sleep(0.01)
+      workdir.rename(tmp_path / "gone")
+      if again:
+        workdir.mkdir()
+        (workdir / "lock").touch()
+    return original(*args)
+
+  monkeypatch.setattr(module, name, removing)
+  with pytest.raises(MachineError, match="run/lock: was removed or replaced"):
+    fit.fit(experiments.build, config, workdir)
+  left = [p.name for p in workdir.rglob("*")] if workdir.exists() else None
+  assert left == (["lock"] if again else None)
+
+
+def test_what_a_run_has_written_is_verified(tmp_path):
+  config = tiny(tmp_path, {"train.max_steps": 4, "train.eval_every": 2})
+  workdir = tmp_path / "run"
+  fit.fit(experiments.build, config, workdir)
+  config.train.max_steps = 6
+  for name in ("vocabulary.json", "config.json", "metrics.csv", "timing.csv"):
+    path = workdir / name
+    whole = path.read_bytes()
+    place = whole.rindex(b"1") if name.endswith("csv") else whole.index(b'"')
+    path.write_bytes(whole[:place] + b"8" + whole[place + 1 :])
+    before = contents(workdir)
+    with pytest.raises(
+      MachineError, match=f"{name}: is not what manifest.json"
+    ):
+      fit.fit(experiments.build, config, workdir)
+    del before[workdir / "lock"]
+    assert before.items() <= contents(workdir).items()
+    path.write_bytes(whole)
+  fit.fit(experiments.build, config, workdir)
+  assert [row["step"] for row in rows(workdir)] == ["2", "4", "6"]
+
+
+def test_a_run_of_a_version_without_manifests_gets_one(tmp_path):
+  config = tiny(tmp_path, {"train.max_steps": 4, "train.eval_every": 2})
+  workdir = tmp_path / "run"
+  fit.fit(experiments.build, config, workdir)
+  (workdir / manifest.NAME).unlink()
+  names = (workdir / "vocabulary.json").read_bytes() + b"\n"
+  (workdir / "vocabulary.json").write_bytes(names)  # Written otherwise.
+  experiments.load(workdir)
+  config.train.max_steps = 6
+  fit.fit(experiments.build, config, workdir)
+  assert (workdir / "vocabulary.json").read_bytes() == names
+  text = (workdir / "metrics.csv").read_text()
+  (workdir / "metrics.csv").write_text(text.replace("2,", "3,", 1))
+  with pytest.raises(MachineError, match="metrics.csv: is not what manifest"):
+    history.read_rows(workdir / "metrics.csv")

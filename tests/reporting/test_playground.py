@@ -1,0 +1,207 @@
+"""The page that writes on: in a browser, against the model it was made of."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from configs import base, rnn
+from seqrnn import config as configs
+from seqrnn.data.corpora import from_text
+from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.inference.evaluation import shapes
+from seqrnn.reporting import playground
+from tests.conftest import Page
+
+SYMBOLS = Vocabulary("char", (*"abcde \n", "\u00fc", "\U0001f600"))
+# These use all that the page knows of cells.
+RUNS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "odyssey", "odyssey_nfg")
+RUNS += ("odyssey_niaf", "odyssey_noaf", "odyssey_cifg", "odyssey_fgr")
+MODELS = {
+  **{cell: {"model.cell": cell} for cell in RUNS},
+  "embedding": {
+    "model.embedding_size": 6,
+    "model.zoneout_hidden": 0.3,
+    "model.zoneout_cell": 0.1,
+  },
+  "tied": {
+    "model.embedding_size": 12,
+    "model.tied": True,
+    "data.boundaries": False,
+  },
+}
+
+
+def made(folder, fields, symbols=SYMBOLS):
+  """A model with large random weights that never ends a text, and its page."""
+  config = base.get_config()
+  config.model.hidden_size = 12
+  config.update_from_flattened_dict(fields)
+  experiment = experiments.build(config, {"symbols": symbols})
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(size=x.shape, scale=0.6), x.dtype),
+    shapes(experiment),
+  )
+  head = params.get("head", params)
+  name = "bias" if head is not params else "head_bias"
+  head[name] = head[name].at[END].set(-100.0)
+  path = folder / "playground.html"
+  playground.write(experiment, params, config, path)
+  return experiment, params, path
+
+
+def wait(browser, until):
+  """Until an expression of the page is true."""
+  browser.execute_async_script(
+    f"""
+    const done = arguments[0];
+    (function look() {{ ({until}) ? done() : setTimeout(look, 5); }})();
+    """
+  )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_its_probabilities_are_the_checkpoints(tmp_path, browser, name):
+  experiment, params, path = made(tmp_path, MODELS[name])
+  rng = np.random.default_rng(0)
+  text = "".join(rng.choice([*SYMBOLS.symbols, "?"], 40))
+  ids = SYMBOLS.encode(text)
+  begin = [BEGIN] if MODELS[name].get("data.boundaries", True) else []
+  step = lambda carry, id: experiment.decoder.step(params, carry, id[None])
+  _, logits_T1V = jax.lax.scan(
+    step, experiment.decoder.start(1), jnp.array([*begin, *ids])
+  )
+  expected_TV = jax.nn.softmax(logits_T1V[:, 0])
+  assert expected_TV.std(0).max() > 0.01  # The text matters.
+
+  browser.get(path.as_uri())
+  found = browser.execute_script(
+    """
+    const read = tokens(arguments[0]).flatMap((token) => token.ids);
+    let carry = start;
+    const chances = model.boundaries ? [[...softmax(logits(carry))]] : [];
+    for (const id of read) {
+      carry = step(carry, id);
+      chances.push([...softmax(logits(carry))]);
+    }
+    return { read, chances };
+    """,
+    text,
+  )
+  assert found["read"] == ids.tolist()
+  np.testing.assert_allclose(found["chances"], expected_TV, atol=1e-3)
+
+
+def test_it_writes_on_from_what_is_typed(tmp_path, browser):
+  from selenium.webdriver import Keys
+
+  experiment, params, path = made(tmp_path, {"sample.prime": "abc"})
+  browser.get(path.as_uri())
+  area = browser.find_element("id", "text")
+  area.send_keys("\nde")
+  wait(browser, "bits.length === 6")
+  segment = np.concatenate([[BEGIN], SYMBOLS.encode("abc\nde")])[None]
+  batch = {
+    "inputs": segment[:, :-1],
+    "targets": segment[:, 1:],
+    "weights": np.ones((1, 6), np.float32),
+    "reset": np.ones(1, bool),
+  }
+  _, nats_BN = experiment.score(params, (), batch)
+  bits = np.array(browser.execute_script("return bits"))
+  np.testing.assert_allclose(bits * np.log(2), nats_BN[0], atol=0.02)
+
+  area.send_keys(Keys.CONTROL, Keys.ENTER)
+  wait(browser, f"left === 0 && bits.length === {6 + 1000}")
+  area.send_keys(Keys.CONTROL, Keys.HOME)  # A change stands before the rest.
+  area.send_keys(Keys.NULL, "e")
+  bar = browser.find_element("css selector", "#bars button")
+  symbol = SYMBOLS.symbols[int(bar.get_property("value")) - 4]
+  bar.send_keys(Keys.SPACE)
+  wait(browser, f"bits.length === {2 + 6 + 1000}")
+  text = area.get_property("value")
+  assert text.startswith(f"e{symbol}abc\nde")
+  shown = browser.find_element("id", "colours").get_property("textContent")
+  assert shown == text + "\u200b"
+  bits = browser.execute_script("return bits")
+
+  _, _, path = made(tmp_path, {"sample.prime": text})
+  browser.get(path.as_uri())
+  wait(browser, f"bits.length === {len(bits)}")
+  assert browser.execute_script("return bits") == bits
+
+  assert browser.get_log("browser") == []
+  requests = "return performance.getEntriesByType('resource').length"
+  assert browser.execute_script(requests) == 0
+
+
+@pytest.mark.parametrize(
+  "unit, symbols, text",
+  [
+    ("word", ("a", "\n", "</script>", "\u2028MODEL"), "a a \n </script>  b\na"),
+    ("session", ("a", "E1", "</script>"), "a E1 </script>"),
+    ("byte", tuple(map(chr, range(256))), "a\n\u00fc\U0001f600"),
+  ],
+)
+def test_its_symbols_are_those_of_the_vocabulary(
+  tmp_path, browser, unit, symbols, text
+):
+  symbols = Vocabulary(unit, symbols)
+  made(tmp_path, {"sample.prime": text}, symbols)
+  browser.get((tmp_path / "playground.html").as_uri())
+  read = "return written.flatMap((token) => token.ids)"
+  [document] = from_text(text, unit)
+  ids = symbols.encode(document.symbols).tolist()
+  assert browser.execute_script(read) == ids
+  browser.find_element("id", "write").click()
+  wait(browser, "left === 0 && bits.length === written.length")
+  ids = browser.execute_script(read)
+  text = browser.find_element("id", "text").get_property("value")
+  [document] = from_text(text.replace("\u240d", "\r"), unit)
+  assert symbols.encode(document.symbols).tolist() == ids
+  assert browser.get_log("browser") == []
+
+
+def test_it_is_valid(tmp_path):
+  *_, path = made(tmp_path, {})
+  found = Page(path.read_text("utf-8"))
+  assert found.faults == []
+  assert len(found.ids) == len(set(found.ids)) > 9
+  labels = [a["for"] for tag, a in found.tags if tag == "label"]
+  assert set(labels) <= set(found.ids)
+
+
+def test_its_size(tmp_path):
+  symbols = Vocabulary("char", tuple(map(chr, range(40, 240))))
+  made(tmp_path, configs.flat(rnn.get_config()), symbols)
+  assert (tmp_path / "playground.html").stat().st_size < 2e6
+
+
+@pytest.mark.parametrize(
+  "fields, told",
+  [
+    (
+      {"data.mapping": "many_to_one"},
+      "'many_to_one': must be a language model",
+    ),
+    ({"task": "gap_model"}, "task='gap_model'"),
+    ({"model.cell": "slstm"}, "model.cell='slstm': must be lstm, gru, "),
+    ({"model.cell": "layer_norm_lstm"}, "model.cell='layer_norm_lstm'"),
+    ({"model.products": "bfloat16"}, "model.products='bfloat16'"),
+    ({"model.hidden_size": 2100}, "53,073,313 parameters: must be at most"),
+  ],
+)
+def test_what_it_cannot_run_is_refused_in_one_line(tmp_path, fields, told):
+  config = base.get_config()
+  config.update_from_flattened_dict(fields)
+  experiment = experiments.build(config, {"symbols": SYMBOLS})
+  params = shapes(experiment)
+  with pytest.raises(UserError, match=re.escape(told)) as error:
+    playground.write(experiment, params, config, tmp_path / "page.html")
+  assert "\n" not in str(error.value)
+  assert not list(tmp_path.iterdir())

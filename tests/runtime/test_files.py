@@ -1,0 +1,208 @@
+"""Files that anyone may have made, and those that are there whole or not."""
+
+import errno
+import gzip
+import os
+import subprocess
+import sys
+import time
+
+import filelock
+import pytest
+
+from seqrnn.errors import MachineError, UserError, visible
+from seqrnn.runtime import files
+
+
+def test_a_message_is_one_line_of_what_can_be_seen():
+  assert visible("a\nb\u2028c\td\x1b[2J\x9b\u202e\ud800é") == (
+    r"a b c\td\x1b[2J\x9b\u202e\ud800é"
+  )
+  assert visible("a" * 1000 + "\0" * 9999 + "b" * 1000) == (
+    "a" * 1000 + "..." + "b" * 1000
+  )
+
+
+def test_a_file_is_read_where_it_is_small_and_a_file(tmp_path):
+  path = tmp_path / "file"
+  path.write_bytes(b"abc")
+  assert files.read(path, 3) == b"abc"
+  with pytest.raises(UserError, match="file: must not be larger than 2 bytes"):
+    files.read(path, 2)
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(UserError, match="pipe: must be a file"):
+    files.read(tmp_path / "pipe", 2)
+
+
+def test_a_workdir_holds_files_and_folders_only(tmp_path, monkeypatch):
+  files.inspect(tmp_path / "not/there")
+  (tmp_path / "a/b").mkdir(parents=True)
+  (tmp_path / "a/b/file").touch()
+  (tmp_path.parent / "named").symlink_to(tmp_path)  # By the user.
+  files.inspect(tmp_path.parent / "named")
+  with pytest.raises(UserError, match="must be a folder, is a file"):
+    files.inspect(tmp_path / "a/b/file")
+  real = os.scandir
+
+  def scandir(path):  # A training removes it just now.
+    if path.endswith("b"):
+      raise FileNotFoundError
+    return real(path)
+
+  (tmp_path / "a/b/link").symlink_to("file")
+  with pytest.raises(UserError, match="b/link: is a link; a workdir must hold"):
+    files.inspect(tmp_path)
+  monkeypatch.setattr(os, "scandir", scandir)
+  files.inspect(tmp_path)
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
+  path = tmp_path / "file"
+  with files.written(path) as file:
+    file.write("é\r\n")
+    assert not path.exists()
+  assert path.read_bytes() == "é\r\n".encode()
+  with files.written(path, "wb") as file:
+    file.write(b"\xff")
+    assert path.read_text() == "é\n"
+  assert path.read_bytes() == b"\xff"
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_it_cannot_be_written_the_old_one_stays(tmp_path):
+  path = tmp_path / "file"
+  path.write_text("old")
+  line = "file: cannot be written: No space left on device$"
+  with pytest.raises(UserError, match=line), files.written(path) as file:
+    file.write("new")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  assert path.read_text() == "old"
+  assert list(tmp_path.iterdir()) == [path]
+  with (
+    pytest.raises(UserError, match="a/file: cannot be written: No such file"),
+    files.written(tmp_path / "a" / "file"),
+  ):
+    pass
+
+
+def test_two_writers_of_a_file_do_not_meet(tmp_path):
+  path = tmp_path / "file"
+  with files.written(path) as first:
+    first.write("first")
+    with files.written(path) as second:
+      second.write("second")
+    assert path.read_text() == "second"
+  assert path.read_text() == "first"
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_in_time(tmp_path):
+  path = tmp_path / "file"
+  for name, age in ((".file.1.tmp", 4000), (".other.2.tmp", 10)):
+    (tmp_path / name).touch()
+    then = time.time() - age
+    os.utime(tmp_path / name, (then, then))
+  with files.written(path) as file:
+    file.write("new")
+  assert sorted(p.name for p in tmp_path.iterdir()) == [".other.2.tmp", "file"]
+
+
+def test_json_is_read_whatever_it_is(tmp_path):
+  path = tmp_path / "a.json"
+  for content in (b"[" * 200_000, b"{", b"\xff\xfe", b"1" * 5000, b""):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a.json: not JSON \("):
+      files.read_json(path, 2**20)
+  path.write_bytes(b'{"a": [1]}')
+  assert files.read_json(path, 10) == {"a": [1]}
+  with pytest.raises(UserError, match="a.json: must not be larger than 9 byte"):
+    files.read_json(path, 9)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
+def test_a_packed_file_is_read_up_to_a_limit(tmp_path, name):
+  path = tmp_path / name
+  content = b"0123456789\n" * 10_000
+  packed = name.endswith(".gz")
+  path.write_bytes(gzip.compress(content) if packed else content)
+  with files.unzipped(path, len(content)) as file:
+    assert file.read() == content
+  with (
+    files.unzipped(path, len(content) - 1) as file,
+    pytest.raises(UserError, match="must not hold more than 109,999 bytes"),
+  ):
+    file.read()
+  with files.unzipped(path, 20_000) as file:  # Not so far.
+    assert file.readline() == b"0123456789\n"
+  if not packed:
+    return
+  whole = path.read_bytes()
+  for wrong in (whole[:-20], b"x" + whole, whole[:50] + b"x" + whole[51:]):
+    path.write_bytes(wrong)
+    with (
+      files.unzipped(path, 2**20) as file,
+      pytest.raises(UserError, match="table.csv.gz: cannot be read: "),
+    ):
+      file.read()
+
+
+def hold(path):
+  """Another process, which holds a lock until it is killed."""
+  code = (
+    "import sys, time; from pathlib import Path; from seqrnn import files\n"
+    "with files.locked(Path(sys.argv[1]), 'trained'):\n"
+    "  print(flush=True); time.sleep(600)"
+  )
+  return subprocess.Popen(
+    [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE
+  )
+
+
+def test_a_lock_says_who_holds_it_and_goes_with_its_holder(tmp_path):
+  path = tmp_path / "lock"
+  with hold(path) as holder:
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    line = (
+      f"^{tmp_path}: is being trained by process {holder.pid} on .*; wait for"
+      " it, or name another --workdir$"
+    )
+    with (
+      pytest.raises(MachineError, match=line),
+      files.locked(path, "trained"),
+    ):
+      pass
+    assert files.lock(path) is None
+    holder.kill()
+    with files.locked(path, "trained", wait=True) as held:
+      assert path.read_text().startswith(f"process {os.getpid()} on ")
+      held.check()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_lock_that_was_replaced_is_none(tmp_path, again):
+  path = tmp_path / "run" / "lock"
+  path.parent.mkdir()
+  with files.locked(path, "trained") as held:
+    path.unlink()
+    path.parent.rmdir()
+    if again:
+      path.parent.mkdir()
+      second = files.lock(path)
+      assert second is not None
+      second.close()
+    with pytest.raises(MachineError, match="lock: was removed or replaced by"):
+      held.check()
+  assert path.exists() == again
+
+
+def test_without_locks_that_is_said_once(tmp_path, monkeypatch, capsys):
+  def fail(*_, **__):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+  monkeypatch.setattr(filelock, "lock_descriptor", fail)
+  for _ in range(2):
+    with files.locked(tmp_path / "lock", "trained") as held:
+      held.check()
+  line = f"{tmp_path}: no lock (No locks available)\n"
+  assert capsys.readouterr().err == line

@@ -1,0 +1,123 @@
+"""What a terminal and TensorBoard show of a training, which stays the same."""
+
+import contextlib
+import io
+import re
+import struct
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.errors import escaped
+from seqrnn.training import fit, loop
+from seqrnn.training.progress import Curve
+from tests.conftest import tiny
+from tests.modes.test_train import Crash, assert_same_run, crash_at, rows
+
+CHANGES = {"train.max_steps": 9, "train.eval_every": 3, "model.dropout": 0.2}
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 5000])
+def test_the_curve_has_means_of_as_many_steps_each(count):
+  losses = np.random.default_rng(0).normal(size=count) - np.arange(count) / 9
+  curve = Curve()
+  for loss in losses:
+    curve.add(loss)
+  size = 1
+  while count // size >= 32:
+    size *= 2
+  means = losses[: count // size * size].reshape(-1, size).mean(1)
+  share = (means - means.min()) / max(np.ptp(means), 1e-9)
+  expected = "".join("▁▂▃▄▅▆▇█"[round(7 * x)] for x in share)
+  assert str(curve) == expected and 1 <= len(expected) < 32
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+  """A run on a terminal that crashed after a lost evaluation and went on.
+
+  With what it printed, and a sample of its last parameters.
+  """
+  folder = tmp_path_factory.mktemp("shown")
+  config = tiny(folder, {**CHANGES, "train.tensorboard": True})
+  printed = io.StringIO()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("FORCE_COLOR", "1")  # Rich takes it for a terminal.
+    patch.setenv("COLUMNS", "200")
+    patch.setattr("sys.stdout", printed)
+    with pytest.MonkeyPatch.context() as crash:
+      save = loop.save  # The disk lies from step 4 on.
+      crash.setattr(loop, "save", lambda *x: x[2].step > 3 or save(*x))
+      crash_at(crash, 8)
+      with contextlib.suppress(Crash):
+        fit.fit(experiments.build, config, folder / "run")
+    assert [row["step"] for row in rows(folder / "run")] == ["3", "6"]
+    fit.fit(experiments.build, config, folder / "run")
+  text = re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", printed.getvalue())
+  run = experiments.load(folder / "run", 9)
+  return run, text, run.sample(length=config.train.sample_length)[0]
+
+
+def test_showing_changes_nothing(shown, tmp_path, capsys):
+  fit.fit(experiments.build, tiny(tmp_path, CHANGES), tmp_path / "run")
+  assert_same_run(tmp_path / "run", shown[0].workdir, 9)
+  assert not (tmp_path / "run" / "tensorboard").exists()
+  plain = capsys.readouterr().out
+  assert "sample" not in plain and "\x1b" not in plain
+
+
+def test_a_terminal_shows_curve_best_and_sample(shown):
+  run, text, sample = shown
+  assert f"  sample: {escaped(sample)}\n" in text
+  best = re.findall(r"[▁█]  loss .* symbols/s  best ([0-9.]+)", text)
+  losses = [float(row["validation_loss"]) for row in rows(run.workdir)]
+  assert best and set(best) <= {f"{loss:.4f}" for loss in losses}
+
+
+def points(workdir):
+  """Tag -> step -> values, as TensorBoard reads them.
+
+  What a later session took back is left out.
+  """
+  event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+  kept = []
+  for path in sorted((workdir / "tensorboard").iterdir()):
+    content, place = path.read_bytes(), 0
+    while place < len(content):
+      [size] = struct.unpack_from("<Q", content, place)
+      event = event_pb2.Event.FromString(content[place + 12 :][:size])
+      place += 16 + size
+      if event.session_log.status == event_pb2.SessionLog.START:
+        kept = [old for old in kept if old.step < event.step]
+      kept.append(event)
+  found = {}
+  for event in kept:
+    for value in event.summary.value:
+      steps = found.setdefault(value.tag, {})
+      steps.setdefault(event.step, []).append(value)
+  return found
+
+
+def test_tensorboard_has_each_evaluation_once(shown):
+  run, _, sample = shown
+  found, table = points(run.workdir), rows(run.workdir)
+  for name in set(table[0]) - {"step"}:
+    tag = name.replace("train_", "train/").replace("validation_", "validation/")
+    scalars = {
+      step: [x.simple_value for x in v] for step, v in found[tag].items()
+    }
+    expected = {int(row["step"]): float(row[name]) for row in table}
+    assert scalars == {
+      step: [pytest.approx(value, rel=1e-5)] for step, value in expected.items()
+    }
+  [text] = found["sample/text_summary"][9]
+  lines = text.tensor.string_val[0].decode().split("\n")
+  assert [line.removeprefix("    ") for line in lines] == sample.split("\n")
+  [histogram] = found["parameters/head/bias"][9]
+  bias = run.params["head"]["bias"]
+  assert histogram.histo.num == bias.size
+  assert histogram.histo.sum == pytest.approx(float(np.sum(bias)), rel=1e-4)
+  names = [tag for tag in found if tag.startswith("parameters/")]
+  assert len(names) == len(jax.tree.leaves(run.params))
