@@ -300,7 +300,8 @@ def _corpus(events: Iterator[Event], unit: str) -> Corpus:
     np.arange(len(names)),
     names,
     lines=line_N[order],
-    timestamps=[times[i] for i in time_N[order].tolist()],
+    # One number after the other: a list of all would be larger than the file.
+    timestamps=[times[i] for i in memoryview(time_N[order])],
   )
   if times == [""]:
     corpus = corpus._replace(timestamps=None)
