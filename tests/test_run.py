@@ -488,7 +488,7 @@ def resolved(call, monkeypatch):
     with monkeypatch.context() as patch:
       for mode in ("train", "sample"):
         patch.setattr(
-          f"seqrnn.{mode}.run", lambda _, *found: seen.append(found)
+          f"seqrnn.modes.{mode}.run", lambda _, *found: seen.append(found)
         )
       seen = []
       assert call(line) == 0

@@ -301,7 +301,7 @@ def _corpus(events: Iterator[Event], unit: str) -> Corpus:
     names,
     lines=line_N[order],
     # One number after the other: a list of all would be larger than the file.
-    timestamps=[times[i] for i in memoryview(time_N[order])],
+    timestamps=[times[i] for i in memoryview(time_N[order].data)],
   )
   if times == [""]:
     corpus = corpus._replace(timestamps=None)

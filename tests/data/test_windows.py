@@ -158,8 +158,9 @@ def test_an_epoch_has_as_many_batches_whatever_is_drawn(sizes, shape, B):
       short = {n for n in sizes if n < shape["length"]}
       assert {len(row) for row in found} <= {0, shape["length"], *short}
   assert len(counts) == 1
-  # Of several windows in a document, the cuts are not always the same.
-  if max(sizes) > shape["length"] + shape["step"] > shape["length"] + 1:
+  # Of several windows in a document, the cuts are not always the same. (Of two
+  # offsets, which give one window more or less, one is never drawn.)
+  if max(sizes) > shape["length"] + shape["step"] > shape["length"] + 2:
     assert len(places) > min(counts)
 
 

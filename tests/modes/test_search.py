@@ -458,8 +458,10 @@ import os, sys, time
 from pathlib import Path
 import experiments
 from configs import base
-from seqrnn import config as configs, history, search, train
+from seqrnn import config as configs
+from seqrnn.modes import search
 from seqrnn.searching import pictures
+from seqrnn.training import fit, history
 
 def run(build, config, folder, watch):
   configs.save(config, folder / "config.json")
@@ -471,7 +473,7 @@ def run(build, config, folder, watch):
   watch(row)
   return {"best": row["validation_loss"]}
 
-train.run, pictures.draw = run, lambda *_: []
+fit.fit, pictures.draw = run, lambda *_: []
 workdir = Path(sys.argv[2])
 config = configs.read(sys.argv[1], base.get_config())
 search.run(experiments.build, config, workdir)

@@ -58,8 +58,7 @@ def test_wherever_it_is_killed_a_set_is_whole(folder):
   """A process ends at each call that changes a folder, one after the other."""
   code = (
     "import os, sys; from pathlib import Path\n"
-    "sys.path.insert(0, 'tests')\n"
-    "import test_fileset\n"
+    "from tests.runtime import test_fileset\n"
     "left = int(sys.argv[2])\n"
     "def dying(event, _):\n"
     "  global left\n"

@@ -126,7 +126,7 @@ def test_a_killed_run_has_the_same_changes(tmp_path, monkeypatch):
   assert experiments.load(tmp_path / "parts").config.train.epochs == 1
   # Killed between the two files, whose first is settings.csv.
   with monkeypatch.context() as patch:
-    patch.setattr(configs, "save", dying)
+    patch.setattr(fit, "write_record", dying)
     with pytest.raises(Killed):
       run(begin(tmp_path, **fields), tmp_path / "parts")
   assert table.read_text() == once

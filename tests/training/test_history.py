@@ -166,4 +166,4 @@ def test_a_table_that_was_moved_away_begins_anew(run):
 def test_a_picture_needs_its_columns(table):
   line = "metrics.csv: has no column train_loss; move it away"
   with pytest.raises(UserError, match=line):
-    draw(table.parent)
+    draw(table.parent, "nats a symbol")

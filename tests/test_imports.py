@@ -1,0 +1,87 @@
+"""Imports go one way: a module imports only from rooms below its own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# From the lowest to the highest; a room imports from itself and those before.
+ROOMS = (
+  "seqrnn.errors",
+  "seqrnn.runtime",
+  "configs.base",
+  "seqrnn.config",
+  "seqrnn.settings",
+  "seqrnn.experiment",
+  "seqrnn.data",
+  "seqrnn.models",
+  "seqrnn.inference",
+  "seqrnn.training",
+  "seqrnn.detection",
+  "seqrnn.searching",
+  "seqrnn.reporting",
+  "seqrnn.modes",
+  "configs",
+  "experiments",
+  "run",
+)
+# Imports that run back up, as (module, room), each with its reason.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+PATHS = sorted(
+  path.relative_to(ROOT)
+  for pattern in (
+    "seqrnn/**/*.py",
+    "experiments/*.py",
+    "configs/*.py",
+    "run.py",
+  )
+  for path in ROOT.glob(pattern)
+)
+
+
+def module_of(path: Path) -> str:
+  """The dotted name of a file."""
+  return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(name: str) -> str | None:
+  """The room that a module is in; None: it is not one of the project."""
+  parts = name.split(".")
+  for end in range(len(parts), 0, -1):
+    if (room := ".".join(parts[:end])) in ROOMS:
+      return room
+  return None
+
+
+def imported(path: Path) -> set[str]:
+  """The modules that a file imports, wherever in it."""
+  found = set()
+  for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      found |= {f"{node.module}.{alias.name}" for alias in node.names}
+  return found
+
+
+@pytest.mark.parametrize("path", PATHS, ids=map(str, PATHS))
+def test_a_module_imports_only_from_rooms_below(path):
+  name = module_of(path)
+  room = room_of(name)
+  if name == "seqrnn":
+    return
+  assert room is not None, f"{name} is in no room"
+  above = ROOMS[ROOMS.index(room) + 1 :]
+  wrong = {
+    other
+    for module in imported(path)
+    if (other := room_of(module)) in above and (name, other) not in EXCEPTIONS
+  }
+  assert not wrong
+
+
+def test_the_exceptions_are_needed():
+  for name, room in EXCEPTIONS:
+    path = Path(*name.split(".")).with_suffix(".py")
+    assert room in {room_of(module) for module in imported(path)}
