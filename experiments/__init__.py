@@ -26,8 +26,8 @@ from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, require
-from seqrnn.inference.evaluation import evaluator, shapes
+from seqrnn.experiment import Experiment, Params, require, shapes
+from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.inference.sampler import sample, sample_music
 from seqrnn.inference.scoring import scorer, widened
@@ -231,5 +231,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
   config.checkpoint.step = step
   configs.check(config)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  params, step = restore_params(workdir, config, shapes(experiment))
+  params, step = restore_params(
+    workdir, config.checkpoint.step, shapes(experiment)
+  )
   return Run(workdir, config, experiment, params, step)

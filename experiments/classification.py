@@ -23,9 +23,8 @@ from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
-from seqrnn.inference import metrics
 from seqrnn.inference.predictions import shown
-from seqrnn.models import network
+from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
 
@@ -168,12 +167,12 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     ids_BT = batch["inputs"]
     start = model.initial_carry(ids_BT.shape[0])
     _, logits_B1C = network.apply(model, params, ids_BT, start)
-    return carry, metrics.over_ids(logits_B1C)
+    return carry, losses.over_ids(logits_B1C)
 
   def loss(params, carry, batch, key):
     start = model.initial_carry(batch["inputs"].shape[0])
     figures = functools.partial(
-      metrics.label_cross_entropy, importance_BN=batch.get("importance")
+      losses.label_cross_entropy, importance_BN=batch.get("importance")
     )
     loss, (_, totals) = network.loss(
       model, params, batch, start, key, smoothing, figures

@@ -24,8 +24,7 @@ from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Decoder, Experiment, Totals
-from seqrnn.inference import metrics
-from seqrnn.models import layers, network
+from seqrnn.models import layers, losses, network
 
 HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.
 
@@ -91,7 +90,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
   def loss(params, carry, batch, key):
     start = model.initial_carry(batch["inputs"].shape[0])
-    figures = metrics.cross_entropy
+    figures = losses.cross_entropy
     if apart:
       figures = partial(cross_entropies, batch["heads"])
     loss, (_, totals) = network.loss(
@@ -101,7 +100,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
   def score(params, carry, batch):
     _, logits_BTV = predict(params, carry, batch)
-    nll_BT = metrics.surprisal(logits_BTV, batch["targets"])
+    nll_BT = losses.surprisal(logits_BTV, batch["targets"])
     return carry, nll_BT * batch["weights"]
 
   def forbidden(T):
@@ -159,18 +158,18 @@ def cross_entropies(
     smoothing: of all heads.
     penalty_BT: of both towers, so the joint head's; it counts whole.
   """
-  losses, totals = [], {}
+  each, totals = [], {}
   for n, name in enumerate(HEADS):
     whole = None
     if name == "joint" and penalty_BT is not None:
       whole = len(HEADS) * penalty_BT
-    loss, totals[name] = metrics.cross_entropy(
+    loss, totals[name] = losses.cross_entropy(
       logits[name],
       targets_BT,
       weights_BT * heads_BN[:, n, None],
       smoothing,
       whole,
     )
-    losses.append(loss)
+    each.append(loss)
   others = {f"{name}_loss": totals[name]["loss"] for name in HEADS[1:]}
-  return jnp.mean(jnp.stack(losses)), totals["joint"] | others
+  return jnp.mean(jnp.stack(each)), totals["joint"] | others

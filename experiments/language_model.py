@@ -16,8 +16,7 @@ from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Decoder, Experiment
-from seqrnn.inference import metrics
-from seqrnn.models import network
+from seqrnn.models import losses, network
 from seqrnn.models.scan import hold
 
 VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
@@ -106,7 +105,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
   def score(params, carry, batch):
     carry, logits_BNV = predict(params, carry, batch)
-    nll_BN = metrics.surprisal(logits_BNV, batch["targets"])
+    nll_BN = losses.surprisal(logits_BNV, batch["targets"])
     return carry, nll_BN * batch["weights"]
 
   def next_of_window(params, window_BT, symbol_B):

@@ -19,8 +19,7 @@ from seqrnn.data.streams import fitted, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches
 from seqrnn.experiment import Batch, Decoder, Experiment
-from seqrnn.inference import metrics
-from seqrnn.models import network
+from seqrnn.models import losses, network
 from seqrnn.models.scan import hold
 
 VOCABULARIES = ()  # A note is its number.
@@ -103,14 +102,14 @@ def build(config: Config, vocabularies: dict) -> Experiment:
 
   def loss(params, carry, batch, key):
     carry, logits_BTV = apply(params, carry, batch, key)
-    loss, totals = metrics.note_cross_entropy(
+    loss, totals = losses.note_cross_entropy(
       logits_BTV, batch["targets"], batch["weights"]
     )
     return loss, (carry, totals)
 
   def score(params, carry, batch):
     carry, logits_BTV = apply(params, carry, batch)
-    nll_BT = metrics.note_surprisal(logits_BTV, batch["targets"])
+    nll_BT = losses.note_surprisal(logits_BTV, batch["targets"])
     return carry, nll_BT * batch["weights"]
 
   def next_frame(params, carry, notes_BV):

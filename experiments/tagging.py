@@ -30,9 +30,8 @@ from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment, Totals
-from seqrnn.inference import metrics
 from seqrnn.inference.predictions import quoted, shown
-from seqrnn.models import network
+from seqrnn.models import losses, network
 
 _LETTERS = 20  # Characters of a word that are read.
 _BIO = re.compile(r"O|[BI]-.+")
@@ -176,13 +175,13 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     _, logits_BTC = network.apply(
       model, params, ids_BT, start, letters_BTL=batch.get("letters")
     )
-    return carry, metrics.over_ids(logits_BTC)
+    return carry, losses.over_ids(logits_BTC)
 
   def figures(spans_BT, logits_BTC, targets_BT, weights_BT, *regularisers):
-    loss, totals = metrics.label_cross_entropy(
+    loss, totals = losses.label_cross_entropy(
       logits_BTC, targets_BT, weights_BT, *regularisers
     )
-    best_BT = metrics.best_ids(logits_BTC)
+    best_BT = losses.best_ids(logits_BTC)
     return loss, totals | count(targets_BT, best_BT, weights_BT, spans_BT)
 
   def loss(params, carry, batch, key):

@@ -20,12 +20,6 @@ Carry = Any  # A tree of arrays [B, ...], or () where no state is kept.
 Batch = dict[str, Any]  # Arrays by name, each [B, ...].
 Totals = dict[str, tuple[jax.Array, jax.Array]]  # name -> (total, weight)
 
-# Compiled functions that a module keeps of the experiments used last, so that
-# a second call with the same experiment compiles nothing. jax.jit knows a
-# function by its identity: what closes over an experiment's function must be
-# made once for it.
-KEPT = 16
-
 
 class Decoder(NamedTuple):
   """How a model makes one symbol after another.
@@ -191,3 +185,8 @@ def require(
     f"{where or f'--mode={mode}'}: task={task!r} {why}; its modes are"
     f" {', '.join(known)}"
   )
+
+
+def shapes(experiment: Experiment) -> Params:
+  """The parameters' shapes, without computing them."""
+  return jax.eval_shape(experiment.init, jax.random.key(0))

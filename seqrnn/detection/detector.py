@@ -27,12 +27,12 @@ from seqrnn.detection import baselines, records
 from seqrnn.detection.conformal import Calibration, benjamini_hochberg, combine
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
-from seqrnn.experiment import KEPT, Experiment, Params
+from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.inference import scoring
-from seqrnn.inference.evaluation import shapes
 from seqrnn.inference.scoring import Scores
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.runtime.compiled import KEPT
 from seqrnn.training import fit
 
 # Of the network; the others are of baselines.
@@ -191,7 +191,9 @@ def learn(
   vocabularies = vocabulary.load(workdir / "vocabulary.json")
   experiment = build(whole(config, vocabularies), vocabularies)
   place = sharding.replicated(sharding.mesh())
-  params, step = restore_params(workdir, config, shapes(experiment), place)
+  params, step = restore_params(
+    workdir, config.checkpoint.step, shapes(experiment), place
+  )
   settings = config.detect
   seen = data.of_pieces(normal, experiment.vocabularies["symbols"])
   fitted = {

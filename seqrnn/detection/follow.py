@@ -30,9 +30,8 @@ from seqrnn.detection.conformal import Calibration
 from seqrnn.detection.detector import CALIBRATION, even
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError, visible
-from seqrnn.experiment import Decoder, Experiment, Params
+from seqrnn.experiment import Decoder, Experiment, Params, shapes
 from seqrnn.inference import scoring
-from seqrnn.inference.evaluation import shapes
 from seqrnn.runtime import fileset, manifest
 from seqrnn.runtime.checkpoint import restore_params
 
@@ -340,7 +339,9 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     {"data.boundaries": True, "data.mapping": "many_to_many"},
     "--follow scores each event of a session, from the first one on",
   )
-  params, step = restore_params(workdir, config, shapes(experiment))
+  params, step = restore_params(
+    workdir, config.checkpoint.step, shapes(experiment)
+  )
   folder = workdir / "detect"
   fileset.settled(folder, NAME, workdir / LOCK)
   for name in ("thresholds.json", CALIBRATION):

@@ -9,9 +9,10 @@ import jax
 from jax.sharding import Mesh
 
 from seqrnn.data.windows import Batches
-from seqrnn.experiment import KEPT, Carry, Experiment, Params, Totals
+from seqrnn.experiment import Carry, Experiment, Params, Totals
 from seqrnn.inference import metrics
 from seqrnn.runtime import sharding
+from seqrnn.runtime.compiled import KEPT
 
 # Batches under way. From 32 on, XLA makes the next one wait on a thread that
 # CPU devices need to end those before: several of them would never end.
@@ -102,8 +103,3 @@ def summed(
     return sums
 
   return add_up
-
-
-def shapes(experiment: Experiment) -> Params:
-  """The parameters' shapes, without computing them."""
-  return jax.eval_shape(experiment.init, jax.random.key(0))

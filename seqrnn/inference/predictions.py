@@ -13,7 +13,8 @@ from seqrnn.data.encoding import Document
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
 from seqrnn.errors import escaped
-from seqrnn.experiment import KEPT, Experiment, Params
+from seqrnn.experiment import Experiment, Params
+from seqrnn.runtime.compiled import KEPT
 
 _OPEN = ""  # Where a question is; no vocabulary has this symbol.
 

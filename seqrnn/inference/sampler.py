@@ -15,7 +15,8 @@ from seqrnn.data import music
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import KEPT, Carry, Decoder, Experiment, Params
+from seqrnn.experiment import Carry, Decoder, Experiment, Params
+from seqrnn.runtime.compiled import KEPT
 
 _CHUNK = 256  # Symbols drawn by one call at most: text appears as it is made.
 

@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 
 from seqrnn.data.encoding import Document
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.experiment import KEPT, Batch, Carry, Experiment, Params
-from seqrnn.inference import metrics
+from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.models import losses
 from seqrnn.runtime import sharding
+from seqrnn.runtime.compiled import KEPT
 
 # Rows that a device scores at once. What so few need fits a core's cache; many
 # batches on their way keep all cores busy.
@@ -65,12 +66,12 @@ def figures(
   V = logits_BNV.shape[-1]
   true_BN1 = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)
   rank_BN = 1 + jnp.sum(logits_BNV > true_BN1, axis=-1)
-  nll_BN = metrics.surprisal(logits_BNV, targets_BN)
+  nll_BN = losses.surprisal(logits_BNV, targets_BN)
   unknown_BN = targets_BN == UNKNOWN
   found = {
     "nll": jnp.where(unknown_BN, jnp.maximum(nll_BN, jnp.log(V)), nll_BN),
     "rank": jnp.where(unknown_BN, NEVER, rank_BN),
-    "entropy": metrics.entropy(logits_BNV),
+    "entropy": losses.entropy(logits_BNV),
   }
   if top_k:
     chances_BNV = jax.nn.softmax(logits_BNV)

@@ -11,8 +11,7 @@ import jax
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment
-from seqrnn.inference.evaluation import shapes
+from seqrnn.experiment import Experiment, shapes
 
 
 def fit(

@@ -11,8 +11,7 @@ from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
-from seqrnn.inference import metrics
-from seqrnn.models import cells, layers
+from seqrnn.models import cells, layers, losses
 from seqrnn.models.dropout import Dropout
 from seqrnn.models.products import Lookup, affine, rows
 
@@ -472,7 +471,7 @@ def loss(
   carry: Carry,
   key: jax.Array | None,
   label_smoothing: float,
-  figures: Callable[..., tuple[jax.Array, Totals]] = metrics.cross_entropy,
+  figures: Callable[..., tuple[jax.Array, Totals]] = losses.cross_entropy,
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The mean loss of a batch, the last carry, and the totals.
 

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config import Config
-from seqrnn.experiment import Batch, Experiment, Params
-from seqrnn.inference.evaluation import shapes
+from seqrnn.experiment import Batch, Experiment, Params, shapes
 from seqrnn.models import budget, diagram
 from seqrnn.models.cells import Cell
 from seqrnn.models.diagram import Box

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Experiment, shapes
 from seqrnn.inference import confusion, metrics
-from seqrnn.inference.evaluation import shapes, summed
+from seqrnn.inference.evaluation import summed
 from seqrnn.runtime import files, fileset, sharding
 from seqrnn.runtime.checkpoint import restore_params
 
@@ -29,7 +29,10 @@ def run(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   mesh = sharding.mesh()
   restored = restore_params(
-    workdir, config, shapes(experiment), sharding.replicated(mesh)
+    workdir,
+    config.checkpoint.step,
+    shapes(experiment),
+    sharding.replicated(mesh),
   )
   split = config.evaluate.split
   labels = experiment.labels

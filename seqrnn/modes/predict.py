@@ -17,8 +17,7 @@ from seqrnn.data.encoding import Document
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, require
-from seqrnn.inference.evaluation import shapes
+from seqrnn.experiment import Experiment, require, shapes
 from seqrnn.inference.predictions import (
   _OPEN,
   Prediction,
@@ -200,7 +199,9 @@ def run(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   require(experiment, "predict", config.task)
   names = experiment.vocabularies["symbols"]
-  params, _ = restore_params(workdir, config, shapes(experiment))
+  params, _ = restore_params(
+    workdir, config.checkpoint.step, shapes(experiment)
+  )
   console = Console(highlight=False)
   if settings.text is not None and settings.path is not None:
     raise UserError(

@@ -10,8 +10,7 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data import midi, vocabulary
 from seqrnn.errors import escaped
-from seqrnn.experiment import Experiment, Params, require
-from seqrnn.inference.evaluation import shapes
+from seqrnn.experiment import Experiment, Params, require, shapes
 from seqrnn.inference.sampler import sample, sample_music
 from seqrnn.runtime import fileset
 from seqrnn.runtime.checkpoint import restore_params
@@ -46,7 +45,9 @@ def run(
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   require(experiment, "sample", config.task)
-  params, _ = restore_params(workdir, config, shapes(experiment))
+  params, _ = restore_params(
+    workdir, config.checkpoint.step, shapes(experiment)
+  )
   if not experiment.writes_text:
     return write_music(experiment, params, config, workdir)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
-from seqrnn.experiment import KEPT, Batch, Params
+from seqrnn.experiment import Batch, Params
 from seqrnn.inference import confusion
 from seqrnn.inference.evaluation import summed
 from seqrnn.inference.predictions import Prediction, predictions
@@ -18,6 +18,7 @@ from seqrnn.reporting import page
 from seqrnn.reporting.page import Element, Mark, element, section
 from seqrnn.reporting.subject import Subject, named, shown
 from seqrnn.runtime import sharding
+from seqrnn.runtime.compiled import KEPT
 
 _LABELS = 30  # Of a confusion table, the most frequent ones.
 _LIKELY = 5  # Labels told of a symbol.

@@ -15,10 +15,11 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD
-from seqrnn.experiment import KEPT, Carry, Decoder, Params
-from seqrnn.inference.metrics import surprisal
+from seqrnn.experiment import Carry, Decoder, Params
 from seqrnn.models.cells import Cell
+from seqrnn.models.losses import surprisal
 from seqrnn.models.network import CELLS
+from seqrnn.runtime.compiled import KEPT
 
 _QUOTES = "\"'`"
 _OPEN, _CLOSE = "([{", ")]}"

@@ -17,8 +17,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params
-from seqrnn.inference.evaluation import shapes
+from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import network
 from seqrnn.runtime.checkpoint import read_position, restore_params
 
@@ -137,7 +136,9 @@ def open_run(
     UserError: nothing was trained there, or it is damaged.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  params, step = restore_params(workdir, config, shapes(experiment))
+  params, step = restore_params(
+    workdir, config.checkpoint.step, shapes(experiment)
+  )
   facts, missing = {}, []
   for split in SPLITS:
     try:

@@ -32,12 +32,11 @@ from typing import Any, NamedTuple
 import jax
 import tensorstore as ts
 
-from seqrnn.config import Config
 from seqrnn.errors import MachineError, UserError, visible
-from seqrnn.experiment import Params
 from seqrnn.runtime import files, processes, sharding
 
 _MANIFEST = "manifest.json"
+Params = Any  # A tree of arrays.
 _TEMPORARY = "unfinished-"  # Before the step, in the name of a folder.
 _SMALL_FILES = 500_000  # Bytes beside the arrays: metadata, block by block.
 _JSON_LIMIT = 2**23  # Bytes of a manifest or a position.
@@ -470,11 +469,11 @@ class Restored(NamedTuple):
 
 def restore_params(
   workdir: Path,
-  config: Config,
+  step: int | None,
   shapes: Params,
   sharding: jax.sharding.Sharding | None = None,
 ) -> Restored:
-  """The parameters of `config.checkpoint.step`, or of the best checkpoint.
+  """The parameters of the checkpoint of a step, or of the best one.
 
   Where the best is damaged, the newest intact one stands in for it, and that
   is told. They come to `sharding`, or to one device, wherever they were saved
@@ -484,7 +483,7 @@ def restore_params(
     UserError: there is no such checkpoint, or none is intact.
   """
   directory = workdir / "checkpoints"
-  step = choose(directory, config.checkpoint.step)
+  step = choose(directory, step)
   if sharding is None:
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   shapes = jax.tree.map(

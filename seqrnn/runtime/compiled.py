@@ -16,6 +16,11 @@ from pathlib import Path
 
 import platformdirs
 
+# Compiled functions that a module keeps of the experiments used last, so that
+# a second call with the same experiment compiles nothing. jax.jit knows a
+# function by its identity: what closes over an experiment's function must be
+# made once for it.
+KEPT = 16
 _LIMIT = 2 * 10**9  # Bytes of the cache of a machine.
 _LEFT = 0.75  # Of it, once it was exceeded.
 _UNUSED = 30 * 86400.0  # Seconds after which that of another machine goes.

@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from seqrnn.experiment import KEPT, Batch, Carry
+from seqrnn.runtime.compiled import KEPT
 
 
 def mesh() -> Mesh:
@@ -51,9 +51,7 @@ def here(batch_size: int, mesh: Mesh) -> tuple[int, int]:
 
 
 @lru_cache(KEPT)
-def starter(
-  carry: Callable[[int], Carry], mesh: Mesh
-) -> Callable[[int], Carry]:
+def starter(carry: Callable[[int], Any], mesh: Mesh) -> Callable[[int], Any]:
   """A function batch size -> the initial carry, its rows over the devices.
 
   Args:
@@ -76,7 +74,7 @@ def pad(array: np.ndarray, count: int) -> np.ndarray:
   return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
 
-def put(batch: Batch, batch_size: int, mesh: Mesh) -> Batch:
+def put(batch: Any, batch_size: int, mesh: Mesh) -> Any:
   """A batch over all devices, of the rows that this process has of it.
 
   Args:

@@ -27,12 +27,7 @@ from seqrnn.training import changes
 from seqrnn.training.history import add_row, cover_tables, cut_tables, draw
 from seqrnn.training.position import Position, due, ended, tired
 from seqrnn.training.progress import Progress
-from seqrnn.training.step import (
-  State,
-  healthy,
-  pack,
-  unpack,
-)
+from seqrnn.training.step import State, healthy, pack, unpack
 
 _DRAW_SECONDS = 10.0  # Between drawings of history.png; the end has one.
 

@@ -14,8 +14,8 @@ from seqrnn.data.vocabulary import Vocabulary, save
 from seqrnn.detection import follow
 from seqrnn.detection.conformal import Calibration
 from seqrnn.errors import UserError
+from seqrnn.experiment import shapes
 from seqrnn.inference import scoring
-from seqrnn.inference.evaluation import shapes
 from seqrnn.runtime import sharding
 from seqrnn.runtime.checkpoint import Restored
 from tests.conftest import tiny

@@ -15,8 +15,7 @@ from experiments import classification
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.inference import metrics
-from seqrnn.models import network
+from seqrnn.models import losses, network
 from seqrnn.modes import evaluate, predict
 from seqrnn.training import fit
 from tests.conftest import tiny
@@ -276,11 +275,11 @@ def test_a_new_task_is_a_module(tmp_path, monkeypatch):
     def predict(params, carry, batch):
       start = model.initial_carry(len(batch["inputs"]))
       logits = network.apply(model, params, batch["inputs"], start)[1]
-      return carry, metrics.over_ids(logits)
+      return carry, losses.over_ids(logits)
 
     def loss(params, carry, batch, key):
       start = model.initial_carry(len(batch["inputs"]))
-      figures = metrics.label_cross_entropy
+      figures = losses.label_cross_entropy
       loss, (_, totals) = network.loss(
         model, params, batch, start, key, 0.0, figures
       )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from seqrnn.inference import metrics
+from seqrnn.models import losses
 
 B, N, V = 4, 5, 7
 
@@ -23,7 +24,7 @@ def arrays(seed):
 
 def test_cross_entropy_equals_its_definition():
   logits, targets, weights = arrays(0)
-  loss, totals = jax.jit(metrics.cross_entropy)(logits, targets, weights)
+  loss, totals = jax.jit(losses.cross_entropy)(logits, targets, weights)
 
   total = hits = 0
   for b in range(B):
@@ -46,7 +47,7 @@ def test_the_gradient_of_cross_entropy_is_the_softmax_less_the_target():
   logits[0, 0] = 3.0  # All are the highest.
 
   def loss(logits):
-    return metrics.cross_entropy(logits, targets, weights)[0]
+    return losses.cross_entropy(logits, targets, weights)[0]
 
   p = np.exp(logits.astype(np.float64))
   p /= p.sum(-1, keepdims=True)
@@ -63,7 +64,7 @@ def test_what_is_made_of_logits_is_written_over_them():
   def loss(x_NH, kernel_HV, targets_BN):
     logits_BNV = (x_NH @ kernel_HV).reshape(8, -1, vocabulary)
     weights_BN = jnp.ones(targets_BN.shape)
-    return metrics.cross_entropy(logits_BNV, targets_BN, weights_BN)
+    return losses.cross_entropy(logits_BNV, targets_BN, weights_BN)
 
   step = jax.jit(jax.grad(loss, (0, 1), has_aux=True)).lower(
     jax.ShapeDtypeStruct((rows, 16), jnp.float32),
@@ -77,7 +78,7 @@ def test_what_is_made_of_logits_is_written_over_them():
 def test_note_cross_entropy_equals_its_definition():
   logits, _, weights = arrays(7)
   notes = np.random.default_rng(8).integers(0, 2, logits.shape, np.uint8)
-  loss, totals = jax.jit(metrics.note_cross_entropy)(logits, notes, weights)
+  loss, totals = jax.jit(losses.note_cross_entropy)(logits, notes, weights)
 
   total = hits = either = 0
   for b in range(B):
@@ -98,7 +99,7 @@ def test_note_cross_entropy_equals_its_definition():
 def test_smoothing_and_penalty_are_in_the_mean_alone():
   logits, targets, weights = arrays(8)
   penalty = np.random.default_rng(9).normal(size=(B, N)).astype(np.float32)
-  plain, totals = metrics.cross_entropy(logits, targets, weights)
+  plain, totals = losses.cross_entropy(logits, targets, weights)
   p = np.exp(logits.astype(np.float64))
   logs = np.log(p / p.sum(-1, keepdims=True))
   target = 0.9 * np.eye(V)[targets] + 0.1 / V
@@ -108,7 +109,7 @@ def test_smoothing_and_penalty_are_in_the_mean_alone():
     (0.1, "penalty"): -(target * logs).sum(-1) + penalty,
   }
   for (smoothing, name), loss_BN in expected.items():
-    loss, found = metrics.cross_entropy(
+    loss, found = losses.cross_entropy(
       logits, targets, weights, smoothing, name and penalty
     )
     mean = (loss_BN * weights).sum() / weights.sum()
@@ -126,7 +127,7 @@ def test_cross_entropy_ignores_what_weighs_nothing():
   assert nothing.any()
   mixed = np.where(nothing[..., None], other, logits)
   mixed_targets = np.where(nothing, other_targets, targets)
-  cross_entropy = jax.jit(metrics.cross_entropy)
+  cross_entropy = jax.jit(losses.cross_entropy)
   expected = cross_entropy(logits, targets, weights)
   found = cross_entropy(mixed, mixed_targets, weights)
   assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
@@ -134,7 +135,7 @@ def test_cross_entropy_ignores_what_weighs_nothing():
 
 def test_cross_entropy_of_nothing_is_zero_and_so_is_its_gradient():
   logits, targets, weights = arrays(3)
-  loss = lambda logits: metrics.cross_entropy(logits, targets, 0 * weights)[0]
+  loss = lambda logits: losses.cross_entropy(logits, targets, 0 * weights)[0]
   value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
   assert value == 0 and not np.asarray(gradient).any()
 
@@ -178,8 +179,8 @@ def test_a_large_sum_still_grows(jit):
 
 
 def test_totals_are_added_by_name():
-  first = metrics.cross_entropy(*arrays(5))[1]
-  second = metrics.cross_entropy(*arrays(6))[1]
+  first = losses.cross_entropy(*arrays(5))[1]
+  second = losses.cross_entropy(*arrays(6))[1]
   shapes = jax.eval_shape(lambda: first)
   sums = metrics.add(metrics.add(metrics.zeros(shapes), first), second)
   figures = metrics.finish(sums)
@@ -221,7 +222,7 @@ def test_figures_of_labels():
   rng = np.random.default_rng(7)
   C, UNKNOWN, smoothing = 5, 3, 0.2
   sums, truth, guess, nll = None, [], [], []
-  figures_of = jax.jit(metrics.label_cross_entropy, static_argnums=3)
+  figures_of = jax.jit(losses.label_cross_entropy, static_argnums=3)
   for _ in range(3):
     logits = rng.normal(size=(6, 4, C)).astype(np.float32)
     targets = rng.choice([UNKNOWN, 4, 5, 6, 7], (6, 4))  # 8 is only guessed.
@@ -263,7 +264,7 @@ def test_labels_without_weight_have_a_gradient_of_zero():
   @jax.value_and_grad
   def loss(logits):
     targets = jnp.zeros((2, 1), int)
-    return metrics.label_cross_entropy(logits, targets, nothing)[0]
+    return losses.label_cross_entropy(logits, targets, nothing)[0]
 
   value, gradient = loss(logits)
   assert value == 0 and not np.asarray(gradient).any()

@@ -10,7 +10,8 @@ import pytest
 import experiments
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
-from seqrnn.inference import evaluation, metrics, scoring
+from seqrnn.inference import evaluation, scoring
+from seqrnn.models import losses
 from seqrnn.modes import evaluate
 from seqrnn.runtime import sharding
 from seqrnn.training import fit
@@ -63,7 +64,7 @@ def one_by_one(experiment, params, documents, window):
       batch = {"inputs": inputs_1T, "reset": np.ones(1, bool)}
       _, logits_1TV = predict(params, (), batch)
       targets_1T = part_1T if experiment.fills_gaps else part_1T[:, 1:]
-      nll_T = metrics.surprisal(logits_1TV, targets_1T)[0]
+      nll_T = losses.surprisal(logits_1TV, targets_1T)[0]
       asked_T = targets_1T[0] > END if experiment.fills_gaps else slice(None)
       found.append(np.asarray(nll_T)[asked_T])
     yield np.concatenate(found)

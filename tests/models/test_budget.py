@@ -8,7 +8,7 @@ import pytest
 import experiments
 import run
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.inference.evaluation import shapes
+from seqrnn.experiment import shapes
 from seqrnn.models import budget
 from tests.conftest import tiny
 from tests.models.test_cells import PARAMETERS, count

@@ -24,7 +24,7 @@ from seqrnn import config as configs
 from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.inference import evaluation
+from seqrnn.experiment import shapes
 from seqrnn.modes import report
 from seqrnn.reporting import alarms, charts, decisions, neurons, page, subject
 from seqrnn.reporting.novelty import novelty
@@ -74,7 +74,7 @@ def drawn(experiment, scale):
   """Parameters that no training has made."""
   rng = np.random.default_rng(0)
   draw = lambda x: jnp.array(rng.normal(0, scale, x.shape), x.dtype)
-  return jax.tree.map(draw, evaluation.shapes(experiment))
+  return jax.tree.map(draw, shapes(experiment))
 
 
 def begun(folder, fields):

@@ -13,7 +13,7 @@ from seqrnn import config as configs
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.inference.evaluation import shapes
+from seqrnn.experiment import shapes
 from seqrnn.reporting import playground
 from tests.conftest import Page
 

@@ -1,0 +1,177 @@
+"""Losses: cross-entropies of symbols, notes and labels, and their totals."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.experiment import Totals
+
+
+def surprisal(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
+  """-log p(target) in nats, [B, N]."""
+  return _parts(logits_BNV, targets_BN)[0]
+
+
+def _parts(
+  logits_BNV: jax.Array, targets_BN: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The surprisal, the target's logit, the highest logit: each [B, N].
+
+  The highest has no gradient.
+  """
+  logits_NV = logits_BNV.reshape(-1, logits_BNV.shape[-1])
+  logit_N = _picked(logits_NV, targets_BN.reshape(-1))
+  # The highest is no lower than the target's. XLA does not know that, so it
+  # reads both before it makes anything of all logits, and can then write that
+  # over them: with a large vocabulary, no array needs as much memory.
+  top_N = jnp.maximum(jnp.max(logits_NV, axis=-1), logit_N)
+  top_N = jax.lax.stop_gradient(top_N)
+  sum_N = jnp.sum(jnp.exp(logits_NV - top_N[:, None]), axis=-1)
+  nll_N = jnp.log(sum_N) + top_N - logit_N
+  shape = targets_BN.shape
+  return nll_N.reshape(shape), logit_N.reshape(shape), top_N.reshape(shape)
+
+
+@jax.custom_vjp
+def _picked(x_NV: jax.Array, ids_N: jax.Array) -> jax.Array:
+  """Of each row the one with that id, [N]."""
+  return jnp.take_along_axis(x_NV, ids_N[:, None], axis=1, mode="clip")[:, 0]
+
+
+def _picked_backward(saved, d_N):
+  ids_N, V = saved
+  # JAX's own would be added in a pass of its own; this one is within the pass
+  # that makes the gradient of the sum over all symbols.
+  own_NV = jnp.arange(V)[None] == ids_N[:, None]
+  return jnp.where(own_NV, d_N[:, None], 0), None
+
+
+_picked.defvjp(
+  lambda x_NV, ids_N: (_picked(x_NV, ids_N), (ids_N, x_NV.shape[1])),
+  _picked_backward,
+)
+
+
+def entropy(logits_BNV: jax.Array) -> jax.Array:
+  """-sum of p log p in nats, [B, N]."""
+  # Not by log_softmax: of the V axis nothing is kept.
+  above_BNV = logits_BNV - jnp.max(logits_BNV, axis=-1, keepdims=True)
+  odds_BNV = jnp.exp(above_BNV)
+  sum_BN = jnp.sum(odds_BNV, axis=-1)
+  return jnp.log(sum_BN) - jnp.sum(odds_BNV * above_BNV, axis=-1) / sum_BN
+
+
+def cross_entropy(
+  logits_BNV: jax.Array,
+  targets_BN: jax.Array,
+  weights_BN: jax.Array,
+  smoothing: float = 0.0,
+  penalty_BN: jax.Array | None = None,
+) -> tuple[jax.Array, Totals]:
+  """Categorical cross-entropy in nats a target, and its totals.
+
+  The mean is over the weight of the whole batch, so it does not depend on how
+  rows are spread over devices, nor on padding, which weighs nothing.
+
+  Args:
+    logits_BNV: of the model.
+    targets_BN: the true symbols.
+    weights_BN: of the targets.
+    smoothing: share of a target's weight that is spread over all symbols
+      (Szegedy et al. 2016). The totals know neither this nor the penalty.
+    penalty_BN: what is added to the loss of a target.
+  """
+  nll_BN, logit_BN, top_BN = _parts(logits_BNV, targets_BN)
+  # No symbol is more likely; argmax would take XLA longer than all the rest.
+  hits_BN = logit_BN >= top_BN
+  # One sum over all devices. That of the weights alone would run before the
+  # network does, and who comes there first would wait for the others.
+  terms = [nll_BN, hits_BN, jnp.ones_like(nll_BN)]
+  if smoothing or penalty_BN is not None:
+    loss_BN = nll_BN + smoothing * (logit_BN - jnp.mean(logits_BNV, axis=-1))
+    terms.append(loss_BN if penalty_BN is None else loss_BN + penalty_BN)
+  sums = jnp.sum(jnp.stack(terms) * weights_BN[None], axis=(1, 2))
+  total, hits, weight = sums[:3]
+  totals = {
+    "loss": (total, weight),
+    "accuracy": (hits, weight),
+  }
+  trained = sums[3] if len(terms) > 3 else total
+  return trained / jnp.where(weight > 0, weight, 1), totals
+
+
+def note_surprisal(logits_BTV: jax.Array, notes_BTV: jax.Array) -> jax.Array:
+  """-log p(frame) in nats, [B, T]: the sum of its notes', each by itself."""
+  nll_BTV = optax.sigmoid_binary_cross_entropy(logits_BTV, notes_BTV)
+  return jnp.sum(nll_BTV, axis=-1)
+
+
+def note_cross_entropy(
+  logits_BTV: jax.Array, notes_BTV: jax.Array, weights_BT: jax.Array
+) -> tuple[jax.Array, Totals]:
+  """Binary cross-entropies in nats a frame, and their totals.
+
+  The accuracy counts the notes that are found, of those that are there or are
+  thought to be: TP / (TP + FP + FN) (Bay et al. 2009).
+  """
+  true_BTV, found_BTV = notes_BTV > 0, logits_BTV > 0
+  hits_BT = jnp.sum(true_BTV & found_BTV, axis=-1, dtype=jnp.float32)
+  either_BT = jnp.sum(true_BTV | found_BTV, axis=-1, dtype=jnp.float32)
+  nll_BT = note_surprisal(logits_BTV, notes_BTV)
+  # One sum over all devices, as in `cross_entropy`.
+  terms_4BT = jnp.stack([nll_BT, jnp.ones_like(nll_BT), hits_BT, either_BT])
+  sums_4 = jnp.sum(terms_4BT * weights_BT[None], axis=(1, 2))
+  total, weight, hits, either = sums_4
+  totals = {"loss": (total, weight), "accuracy": (hits, either)}
+  return total / jnp.where(weight > 0, weight, 1), totals
+
+
+def over_ids(logits_BNC: jax.Array) -> jax.Array:
+  """Logits of labels as those of ids, -inf for the reserved ones, [B, N, V]."""
+  reserved = [(0, 0), (0, 0), (UNKNOWN + 1, 0)]
+  return jnp.pad(logits_BNC, reserved, constant_values=-jnp.inf)
+
+
+def best_ids(logits_BNC: jax.Array) -> jax.Array:
+  """The ids of the most likely labels, [B, N]."""
+  return jnp.argmax(logits_BNC, axis=-1) + UNKNOWN + 1
+
+
+def label_cross_entropy(
+  logits_BNC: jax.Array,
+  targets_BN: jax.Array,
+  weights_BN: jax.Array,
+  smoothing: float = 0.0,
+  penalty_BN: jax.Array | None = None,
+  importance_BN: jax.Array | None = None,
+) -> tuple[jax.Array, Totals]:
+  """What `cross_entropy` gives, for labels, and their macro F1.
+
+  A target that is UNKNOWN, a label never seen in training, is an error of its
+  own class; it has no part in the loss, which would be infinite.
+
+  Args:
+    logits_BNC: of the C labels; the reserved ids have none.
+    targets_BN: ids of labels.
+    weights_BN: 0 for what counts for nothing.
+    smoothing: as in `cross_entropy`.
+    penalty_BN: as in `cross_entropy`.
+    importance_BN: of each target in the mean loss, not in the totals.
+  """
+  label_BN = jnp.maximum(targets_BN - (UNKNOWN + 1), 0)
+  known_BN = jnp.where(targets_BN > UNKNOWN, weights_BN, 0)
+  _, totals = cross_entropy(logits_BNC, label_BN, known_BN)
+  if importance_BN is not None:
+    known_BN *= importance_BN
+  loss, _ = cross_entropy(logits_BNC, label_BN, known_BN, smoothing, penalty_BN)
+  V = logits_BNC.shape[-1] + UNKNOWN + 1
+  true_BNV = jax.nn.one_hot(targets_BN, V)
+  best_BNV = jax.nn.one_hot(best_ids(logits_BNC), V)
+  terms_3BNV = jnp.stack([true_BNV * best_BNV, true_BNV, best_BNV])
+  hits_V, true_V, best_V = jnp.sum(
+    terms_3BNV * weights_BN[None, ..., None], axis=(1, 2)
+  )
+  totals["accuracy"] = (jnp.sum(hits_V), jnp.sum(true_V))
+  totals["macro_f1"] = (2 * hits_V, true_V + best_V)
+  return loss, totals
