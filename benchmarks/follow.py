@@ -87,13 +87,13 @@ def measure(count: int):
   import jax  # What takes long to import comes after the arguments.
 
   import experiments
-  import run
   from configs import sessions
   from seqrnn.detection import follow
   from seqrnn.detection.conformal import Calibration
+  from seqrnn.runtime import launch
 
   config = sessions.get_config()
-  run.settle_device(1, inline=True)  # As --follow has it.
+  launch.settle_device(1, inline=True)  # As --follow has it.
   read = lines(config, count)
   vocabularies = experiments.TASKS[config.task].prepare(config)
   print("| ms an event | median | 90 % | 99 % | 99.9 % | events a second |")

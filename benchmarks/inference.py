@@ -300,13 +300,14 @@ def main():
     return
   import torch
 
-  import run
   from configs import base
+  from seqrnn import command
+  from seqrnn.runtime import launch
 
   H = given.hidden_size
   config = base.get_config()
   config.model.hidden_size = H
-  run.settle_device(run.cpu_devices(config))
+  launch.settle_device(command.cpu_devices(config))
   torch.set_num_threads(2)
   for streams in (1, 64):
     show(f"sampling, 2x{H}, {streams} at once", sampling(H, streams), given)

@@ -67,10 +67,10 @@ def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:
 def seqrnn(case: Case, products: str = "float32"):
   """The step of seqrnn, as run.py makes it, batches put on the device too."""
   import experiments
-  import run
   from configs import base
+  from seqrnn import command
   from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.runtime import sharding
+  from seqrnn.runtime import launch, sharding
   from seqrnn.training import optimizers
   from seqrnn.training.step import make_state, make_step
 
@@ -96,7 +96,7 @@ def seqrnn(case: Case, products: str = "float32"):
       "optimizer.clip_value": CLIP,
     }
   )
-  run.settle_device(run.cpu_devices(config))
+  launch.settle_device(command.cpu_devices(config))
   names = tuple(f"w{n}" for n in range(case.V - RESERVED))
   experiment = experiments.build(config, {"symbols": Vocabulary("word", names)})
   inputs, targets = tokens(case)

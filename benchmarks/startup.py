@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 CHILD = """
 import os, sys, time
 import run
-run.prepare()
+run.launch.prepare()
 import jax
 from seqrnn import progress
 

@@ -1,392 +1,820 @@
-"""Every field of a run, with its default and what it means.
+"""Every field of a run: its default, its rule, what it means, where it counts.
 
 The other configs start from this one and override what differs; so does the
-command line: `--config.model.hidden_size=256`. A field that may be left empty
-is a typed placeholder: `none` empties it again.
+command line: `--config.model.hidden_size=256`. A field made by `optional` is
+empty by default, and `none` empties it again. A field with conditions (the
+last arguments) has an effect only where one of them holds; a run that sets it
+elsewhere is warned.
 
 Letters: B batch rows, T window length in symbols, V vocabulary size.
 """
 
-import ml_collections
+from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from seqrnn.fields import (
+  ABOVE_0,
+  BELOW_1,
+  BETWEEN,
+  FINITE,
+  FOLD,
+  FOLDS,
+  HEADER,
+  NATURAL,
+  NOT_EMPTY,
+  NOT_NEGATIVE,
+  ONE_GROUP,
+  POSITIVE,
+  SEED,
+  SIZE,
+  SPLIT,
+  SWITCH,
+  TEMPERATURES,
+  TEXT,
+  UNIT,
+  WHOLE,
+  Condition,
+  Field,
+  choice,
+  optional,
+  whole,
+)
 
-def _empty(fields):
-  """The same fields and groups, an empty text each."""
-  return ml_collections.ConfigDict(
-    {
-      name: _empty(value)
-      if isinstance(value, ml_collections.ConfigDict)
-      else placeholder(str)
-      for name, value in fields.items()
-    }
-  )
+# Whether each cell has a forget gate, whose initial bias is a field.
+CELLS = {
+  "lstm": True,
+  "gru": False,
+  "rnn_tanh": False,
+  "rnn_relu": False,
+  "odyssey": True,
+  "odyssey_nig": True,
+  "odyssey_nfg": False,
+  "odyssey_nog": True,
+  "odyssey_niaf": True,
+  "odyssey_noaf": True,
+  "odyssey_cifg": True,
+  "odyssey_np": True,
+  "odyssey_fgr": True,
+  "layer_norm_lstm": True,
+  "slstm": True,
+  "gru_reset_before": False,
+  "mgu": False,
+  "min_lstm": True,
+  "min_gru": False,
+}
 
 
-def get_config() -> ml_collections.ConfigDict:
-  """The defaults: a unidirectional language model of the standard library."""
-  config = ml_collections.ConfigDict()
-  config.task = "language_model"  # A module of experiments/.
-  config.seed = 0  # Initial values, order of windows, dropout.
+def _task(*names: str) -> Condition:
+  return {"task": names}
 
-  config.data = data = ml_collections.ConfigDict()
-  # stdlib: the sources of the Python standard library, a module a document.
-  # opcodes: the opcodes of its functions, a function a document.
-  # packages: the modules of its packages, labelled by package.
-  # topics: the topics of Python's help, a document each.
-  # names: surnames, labelled by language (needs the extra `names`).
-  # files: your own, from data.path or from the three paths below it.
-  # tinyshakespeare: fetched once, checked by its SHA-256.
-  # chords: four-part music made by rules; for task polyphony, as are files that
-  # end in .mat or .json and bring their own splits.
-  data.source = "stdlib"
-  data.path = placeholder(str)  # A file, a glob or a folder, split by us.
-  data.train_path = placeholder(str)  # Or already split: one path each.
-  data.validation_path = placeholder(str)
-  data.test_path = placeholder(str)
-  # How files give labels, for task=classification (a text and its label):
-  # tab (a line: label, tab, text; columns between the two are skipped), space
-  # (a line: label, space, text), csv and jsonl (the two fields below), folders
-  # (one a label, a text a file), files (one a label, a text a line).
-  # For task=tagging (a symbol and its tag): columns (a line: word, tag; a blank
-  # one after each sentence), conllu (word and UPOS), spaces (texts of any
-  # source without their white space: does some follow the character?).
-  # text: they give none.
-  data.format = "text"
-  data.label_field = "label"
-  data.text_field = "text"
-  # char, byte, word (separated by white space, a newline is a word), id (one
-  # a line, a file a sequence), session (a sequence a line, ids separated by
-  # spaces; with data.format=csv a table with the columns session and event, and
-  # perhaps timestamp, line and data.label_field), log (the template of a line
-  # of raw logs; needs the extra `logs`).
-  data.unit = "char"
-  # Logs. What a line is, as "<Date> <Time> <Level> <Component>: <Content>":
-  # Year, Month, Day, Date, Time and Timestamp are its time, Label is its label
-  # (detect.normal_labels says which ones are normal, as -). A line that does
-  # not fit is content; None: each is.
-  data.log_header = placeholder(str)
-  # And how it is cut into sessions, by one of these; None: a file is one. The
-  # session of a line is what the one group of an expression finds in it, as
-  # (blk_-?\d+); a line with several is of each, one with none of none.
-  data.log_session = placeholder(str)
-  data.log_gap = placeholder(float)  # Seconds of silence between two.
-  data.log_lines = placeholder(int)  # So many lines each.
-  # strict: bytes that are not UTF-8 are refused with their place; replace: each
-  # becomes U+FFFD; latin-1: all is read as Latin-1, where every byte is right.
-  data.errors = "strict"
-  # documents: whole documents are held out, chosen by a hash of their names.
-  # last_documents: the last ones in order (time order of logs).
-  # tails: the end of every document.
-  # stream_tails: char-rnn's, the end of each of B equal parts of one text.
-  # auto: documents where there are at least 10, else tails.
-  data.split = "auto"
-  data.validation_fraction = 0.05  # Of all symbols.
-  data.test_fraction = 0.05
-  # "2/5": the second of five parts of the training split is the test split, and
-  # no part of training. So --mode=detect learns how high normal sessions score.
-  data.fold = placeholder(str)
-  data.boundaries = True  # Add begin and end symbols to each document.
-  data.min_count = 1  # Rarer symbols of the training split are unknown.
-  data.vocabulary_size = placeholder(int)  # Keep the most frequent; all.
-  # many_to_many: each symbol of a window predicts the next one.
-  # many_to_one: the window predicts the symbol after it.
-  data.mapping = "many_to_many"
-  data.window = 64  # T: how many symbols back the gradient reaches.
-  data.step = placeholder(int)  # From a window to the next; the window.
-  # Training: where the first window of a document starts. What is before it is
-  # not trained on; how much that is, documents that end before it among it, is
-  # printed when training starts.
-  data.offset = 0
-  # Draw the offset of each document anew each epoch. What is before it is the
-  # first window, which is shorter: each symbol is trained on as often as
-  # without an offset, and each epoch has as many steps. Windows that must be
-  # whole (many_to_one, classification) end with the document instead. A
-  # document that fits into a window is never cut.
-  data.random_offset = False
-  # How many lengths batches may have, each of windows of similar length: for
-  # documents of fewer symbols than the window. None: all have the window's.
-  data.buckets = placeholder(int)
-  # each: every document by itself. weight: equal ones once, with their number
-  # as weight. Figures are the same. A step takes the mean over the weight of
-  # its batch, so that of several batches one of rare documents counts for more.
-  data.repeats = "each"
-  # Classification of longer texts: all windows of them (whole ones), the first
-  # or the last.
-  data.keep = "all"
-  # Cut the split into B parallel streams and hand the carry from batch to
-  # batch (truncated backpropagation through time).
-  data.stateful = False
 
-  config.model = model = ml_collections.ConfigDict()
-  # lstm, gru, rnn_tanh, rnn_relu. Of "LSTM: A Search Space Odyssey": odyssey
-  # (with peepholes) and its variants odyssey_nig, odyssey_nfg, odyssey_nog (no
-  # input, forget, output gate), odyssey_niaf, odyssey_noaf (no input, output
-  # activation), odyssey_cifg (coupled gates), odyssey_np (no peepholes),
-  # odyssey_fgr (full gate recurrence). layer_norm_lstm, slstm (of xLSTM),
-  # gru_reset_before (the product after the reset), mgu (minimal gated unit),
-  # min_lstm, min_gru.
-  model.cell = "lstm"
-  model.hidden_size = 128  # Units of a layer, of each direction.
-  # Instead of hidden_size: a run takes the largest one whose model has no more
-  # parameters than this, and config.json has both. Beside it, the hidden_size
-  # of a config counts for nothing; as flags, give one of the two.
-  model.parameters = placeholder(int)
-  model.layers = 2
-  # Legitimate for many_to_one, classification and tagging.
-  model.bidirectional = False
-  model.merge = "concat"  # Of the two directions: concat, sum, mean.
-  # Gap model. joint: a symbol from both sides; all: it is trained to say a
-  # symbol from the past alone and from the future alone, too, and the end is a
-  # symbol to say: so it samples, and detects as events come.
-  model.heads = "joint"
-  model.embedding_size = placeholder(int)  # None: ids straight to the gates.
-  # Where a sequence has one output: last (the final state of each direction),
-  # mean or max (of the outputs at all symbols).
-  model.pooling = "last"
-  # Tagging: units, in each direction, of an LSTM over the characters of a word,
-  # beside the word's embedding.
-  model.letters = placeholder(int)
-  model.tied = False  # The softmax uses the embedding's weights.
-  model.forget_bias = 1.0  # Initial bias of a forget gate.
-  model.initial_scale = placeholder(float)  # U(-a, a); 1/sqrt(fan in).
-  # fused: models/scan.py, with a backward pass of its own; plain: nn.scan.
-  # The same values and gradients.
-  model.scan = "fused"
-  # bfloat16: the factors of matrix products are rounded to it; states, sums and
-  # parameters stay in float32. Faster where the processor has such products.
-  model.products = "float32"
-  # Regularisers of training; evaluation knows them as their means.
-  model.dropout = 0.0  # After the embedding and after each layer.
-  # At the same places, the same units at all steps of a sequence, or of a
-  # window of a stream (Gal & Ghahramani 2016).
-  model.variational_dropout = 0.0
-  # Likewise, of the state that the recurrent product reads.
-  model.recurrent_dropout = 0.0
-  # Share of symbols whose embedding is zero for a batch (Merity et al. 2017).
-  model.embedding_dropout = 0.0
-  # Share of the recurrent kernels' entries that are zero for a batch
-  # (DropConnect: Wan et al. 2013, Merity et al. 2017).
-  model.weight_drop = 0.0
-  # Share of the units of h, and of what else a cell carries (the LSTM's c),
-  # that a step leaves as they were (Krueger et al. 2017).
-  model.zoneout_hidden = 0.0
-  model.zoneout_cell = 0.0
-  # Times the mean square of the last layer's outputs after dropout, and of
-  # their change from step to step before it: added to the training loss, not
-  # to the reported one (AR and TAR: Merity et al. 2017).
-  model.activation_penalty = 0.0
-  model.change_penalty = 0.0
-  # Share of input symbols replaced by the unknown symbol in training. Above
-  # zero, the model learns what an unknown symbol, or a gap, means.
-  model.symbol_dropout = 0.0
-  model.input_noise = 0.0  # Polyphony: standard deviation, in training.
+def _optimizer(*names: str) -> tuple[Condition, ...]:
+  return ({"optimizer.name": names},)
 
-  config.optimizer = optimizer = ml_collections.ConfigDict()
-  optimizer.name = "adam"  # rmsprop, sgd, adagrad, adam, adamw.
-  optimizer.learning_rate = 2e-3
-  optimizer.decay = 0.9  # RMSprop: of the mean squared gradient.
-  optimizer.momentum = 0.0  # SGD and RMSprop.
-  optimizer.nesterov = False  # SGD.
-  # SGD: gradients times 1 - momentum, which leaves steps as large as without.
-  optimizer.dampened = False
-  optimizer.beta1 = 0.9  # Adam, AdamW.
-  optimizer.beta2 = 0.999
-  optimizer.epsilon = 1e-8
-  # AdamW: times the learning rate, taken from the parameters beside the update
-  # (Loshchilov & Hutter 2019). The others: times the parameters, added to their
-  # gradient once it is clipped, which is the L2 penalty.
-  optimizer.weight_decay = 0.0
-  optimizer.clip_norm = placeholder(float)  # Of all gradients together.
-  optimizer.clip_value = placeholder(float)  # Of each gradient entry.
 
-  config.schedule = schedule = ml_collections.ConfigDict()
-  # constant; exponential: times `factor` after each epoch from `after` on;
-  # step: times `factor` every `every` epochs; cosine: to `final` times the
-  # learning rate after the last step; plateau: times `factor` after `patience`
-  # evaluations without a better validation loss.
-  schedule.name = "constant"
-  schedule.warmup_steps = 0  # Linear from 0, before any of them.
-  schedule.factor = 0.5
-  schedule.after = 10  # Epochs.
-  schedule.every = 5  # Epochs.
-  schedule.final = 0.0
-  schedule.patience = 2  # Evaluations.
+def _schedule(*names: str) -> tuple[Condition, ...]:
+  return ({"schedule.name": names},)
 
-  config.train = train = ml_collections.ConfigDict()
-  train.batch_size = 64  # B, over all devices together.
-  # Devices that a process makes of its CPU; by a rule, when the run begins: 2
-  # where layers are small, else 1. JAX_NUM_CPU_DEVICES prevails.
-  train.cpu_devices = placeholder(int)
-  train.epochs = 10
-  train.max_steps = placeholder(int)  # Stop there, whatever the epochs.
-  train.batches_per_epoch = placeholder(int)  # One of the two, or neither:
-  train.samples_per_epoch = placeholder(int)  # then all windows.
-  # Classification. balanced: all labels weigh the same in training, however
-  # frequent they are.
-  train.class_weights = "none"
-  train.eval_every = placeholder(int)  # Steps; every epoch.
-  train.patience = placeholder(int)  # Evaluations without gain, then stop.
-  # Share of each target that training spreads over all symbols, or labels
-  # (Szegedy et al. 2016); the reported loss is that of the true one.
-  train.label_smoothing = 0.0
-  # A mean of the parameters is evaluated and kept for all modes, while training
-  # goes on with the newest ones. ema: all so far, those of n steps ago weighing
-  # ema^n; asgd: equally, from the first evaluation on that is the asgd-th
-  # without a better validation loss (NT-ASGD: Merity et al. 2017).
-  train.ema = placeholder(float)
-  train.asgd = placeholder(int)
-  # A loss, gradient or parameter that is not finite. stop: the run ends with
-  # its last good checkpoint; rollback: it goes back there, and on with
-  # `rollback_factor` times the learning rate, at most `rollbacks` times.
-  train.on_nonfinite = "stop"
-  train.rollback_factor = 0.5
-  train.rollbacks = 3
-  # Symbols of the sample that a terminal shows after each evaluation, drawn as
-  # `sample` below says; 0: none.
-  train.sample_length = 60
-  # Write figures, samples and histograms of the parameters for TensorBoard, at
-  # each evaluation (needs the extra `tensorboard`).
-  train.tensorboard = False
 
-  space = _empty(config)  # What is searched: any field above.
+def _group(group: str, /, **fields: Field) -> dict[str, Field]:
+  """The fields of a group by their dotted names."""
+  return {f"{group}.{name}": field for name, field in fields.items()}
 
-  config.checkpoint = checkpoint = ml_collections.ConfigDict()
-  checkpoint.keep = 2  # The latest ones, beside the best.
-  checkpoint.every = placeholder(int)  # Steps; at evaluations only.
-  checkpoint.step = placeholder(int)  # Which one to read; the best.
 
-  config.evaluate = evaluate = ml_collections.ConfigDict()
-  evaluate.split = "test"  # train, validation or test.
+# Conditions. Tasks other than the project's own may use any field.
+_SYMBOLS = _task("classification", "gap_model", "language_model", "tagging")
+_SPLIT_HERE = _SYMBOLS | {
+  f"data.{split}_path": (None,) for split in ("train", "validation", "test")
+}
+_TABLE = {"data.format": ("csv", "jsonl")}
+_CLASSIFIES = _task("classification")
+_TWO_WAYS = (_task("gap_model"), {"model.bidirectional": (True,)})
+_ONE_OUTPUT = (
+  _CLASSIFIES,
+  _task("language_model") | {"data.mapping": ("many_to_one",)},
+)
+_FORGETS = {"model.cell": tuple(name for name, has in CELLS.items() if has)}
+_ROLLBACK = {"train.on_nonfinite": ("rollback",)}
+_BOTH_HEADS = _task("gap_model") | {"model.heads": ("all",)}
+_SAMPLES = (_task("language_model", "polyphony"), _BOTH_HEADS)
+_SAMPLES_TEXT = (_task("language_model"), _BOTH_HEADS)
+_DETECTS = _task("gap_model", "language_model")
 
-  config.describe = describe = ml_collections.ConfigDict()
-  describe.measure = True  # Time three steps; else estimate only.
+DATA = _group(
+  "data",
+  source=Field(
+    "stdlib",
+    TEXT,
+    "stdlib: the sources of the Python standard library, a module a document."
+    " opcodes: the opcodes of its functions, a function a document. packages:"
+    " the modules of its packages, labelled by package. topics: the topics of"
+    " Python's help. names: surnames, labelled by language (extra `names`)."
+    " chords: four-part music made by rules. tinyshakespeare: downloaded once."
+    " files: your own, from data.path or from the three paths below it.",
+  ),
+  path=optional(str, TEXT, "A file, a glob or a folder, split by data.split."),
+  train_path=optional(
+    str, TEXT, "Instead of data.path, the training split of a corpus."
+  ),
+  validation_path=optional(str, TEXT, "Its validation split."),
+  test_path=optional(str, TEXT, "Its test split."),
+  format=Field(
+    "text",
+    choice(
+      *("text", "tab", "space", "csv", "jsonl", "folders", "files", "columns"),
+      *("conllu", "spaces"),
+    ),
+    "How files give labels; text: they give none. Classification: tab (label,"
+    " tab, text), space (label, space, text), csv, jsonl, folders (a folder a"
+    " label, a file a text), files (a file a label, a line a text). Tagging:"
+    " columns (a line has a word and its tag, a blank line ends a sentence),"
+    " conllu (word and UPOS), spaces (whether white space follows a symbol).",
+  ),
+  label_field=Field(
+    "label", TEXT, "The column or key of the label.", (_TABLE,)
+  ),
+  text_field=Field("text", TEXT, "The column or key of the text.", (_TABLE,)),
+  unit=Field(
+    "char",
+    choice("char", "byte", "word", "id", "session", "log"),
+    "char; byte; word (separated by white space, a newline is a word); id (one"
+    " a line, a file a sequence); session (a sequence a line, ids separated by"
+    " spaces, or with data.format=csv a table of session and event); log (the"
+    " template of a line of a raw log, extra `logs`).",
+    (_SYMBOLS,),
+  ),
+  log_header=optional(
+    str,
+    HEADER,
+    "The form of a line of a log, as '<Date> <Time> <Level> <Content>'; empty:"
+    " the whole line is content.",
+  ),
+  log_session=optional(
+    str,
+    ONE_GROUP,
+    r"A regular expression whose group is the session of a line, as"
+    r" (blk_-?\d+). Empty, with the next two: a file is one session.",
+  ),
+  log_gap=optional(
+    float, POSITIVE, "Seconds of silence that separate two sessions of a log."
+  ),
+  log_lines=optional(
+    int, WHOLE, "The number of lines in each session of a log."
+  ),
+  errors=Field(
+    "strict",
+    choice("strict", "replace", "latin-1"),
+    "Bytes that are not UTF-8: strict refuses them, replace reads each as"
+    " U+FFFD, latin-1 reads all files as Latin-1.",
+    (_SYMBOLS,),
+  ),
+  split=Field(
+    "auto",
+    choice("auto", "documents", "last_documents", "tails", "stream_tails"),
+    "What is held out. documents: whole documents, chosen by a hash of their"
+    " names. last_documents: the last ones in order. tails: the end of every"
+    " document. stream_tails: the end of each of B equal parts of one text."
+    " auto: documents where there are at least 10, else tails.",
+    (_SPLIT_HERE,),
+  ),
+  validation_fraction=Field(
+    0.05, BELOW_1, "The share of all symbols to validate on.", (_SPLIT_HERE,)
+  ),
+  test_fraction=Field(
+    0.05, BELOW_1, "The share of all symbols to test on.", (_SPLIT_HERE,)
+  ),
+  fold=optional(
+    str,
+    FOLD,
+    "As 2/5: the second of five parts of the training split is the test split,"
+    " and is not trained on.",
+    _SYMBOLS,
+  ),
+  boundaries=Field(
+    True, SWITCH, "Add begin and end symbols to each document.", (_SYMBOLS,)
+  ),
+  min_count=Field(
+    1, WHOLE, "Rarer symbols of the training split are unknown.", (_SYMBOLS,)
+  ),
+  vocabulary_size=optional(
+    int, WHOLE, "Keep so many of the most frequent symbols; all.", _SYMBOLS
+  ),
+  mapping=Field(
+    "many_to_many",
+    choice("many_to_many", "many_to_one"),
+    "many_to_many: each symbol of a window predicts the next one. many_to_one:"
+    " the window predicts the symbol after it.",
+  ),
+  window=Field(64, WHOLE, "T: how many symbols back the gradient reaches."),
+  step=optional(
+    int, WHOLE, "Symbols from the start of a window to the next; the window."
+  ),
+  offset=Field(
+    0,
+    NATURAL,
+    "Where the first training window of a document starts. The symbols before"
+    " it are not trained on.",
+  ),
+  random_offset=Field(
+    False,
+    SWITCH,
+    "Draw the offset of each document anew each epoch. The symbols before it"
+    " form a shorter window, so none is lost.",
+  ),
+  buckets=optional(
+    int,
+    whole(1, 64, "1 to 64"),
+    "The number of lengths that batches may have, each of windows of similar"
+    " length; all have the window's.",
+  ),
+  repeats=Field(
+    "each",
+    choice("each", "weight"),
+    "each: every document by itself. weight: one copy of equal documents,"
+    " weighted by its count.",
+    (_SYMBOLS,),
+  ),
+  keep=Field(
+    "all",
+    choice("all", "first", "last"),
+    "The windows of a text longer than one that are classified.",
+    (_CLASSIFIES,),
+  ),
+  stateful=Field(
+    False,
+    SWITCH,
+    "Cut the split into B parallel streams and pass the carry from batch to"
+    " batch (truncated backpropagation through time).",
+  ),
+)
 
-  config.predict = predict = ml_collections.ConfigDict()
-  predict.split = "validation"  # Or one of the next two.
-  predict.text = placeholder(str)  # A text typed on the command line.
-  # A file, a glob or a folder, in the form of data.format and data.unit as in
-  # training. Labels or tags may be missing: a line without a tab (tab), a first
-  # word that is no label of the run (space), no such field (csv, jsonl), a name
-  # that is none (folders, files), one column (columns), _ (conllu). With
-  # data.format=text: a text a line, or a sentence a line of words. With
-  # data.source=packages a text is a whole file. predict.text likewise: where
-  # the texts of data.format are lines, each line of it is a text.
-  predict.path = placeholder(str)
-  predict.gap = "_"  # Gap model: what marks a gap in text or path.
-  predict.top_k = 5
-  # How many sequences of a split are predicted, and of a file shown. All that
-  # are predicted are in predictions.csv, with the truth as the data have it,
-  # also where training has not seen it: the surprisal_nats of a label is then
-  # inf; a symbol is read as <unknown>, which --mode=evaluate counts as right.
-  # Without a known truth, truth and surprisal_nats are empty.
-  predict.sequences = 3
-  predict.symbols = 40  # How many symbols of each the table shows.
+MODEL = _group(
+  "model",
+  cell=Field(
+    "lstm",
+    choice(*CELLS),
+    "The recurrent cell. odyssey has peepholes, and its variants are those of"
+    ' "LSTM: A Search Space Odyssey" (Greff et al. 2017); gru_reset_before'
+    " multiplies after the reset.",
+  ),
+  hidden_size=Field(128, SIZE, "The units of a layer, in each direction."),
+  parameters=optional(
+    int,
+    WHOLE,
+    "Instead of hidden_size: the run takes the largest one whose model has no"
+    " more parameters than this.",
+  ),
+  layers=Field(2, whole(1, 128, "1 to 128"), "The number of recurrent layers."),
+  bidirectional=Field(
+    False,
+    SWITCH,
+    "Read sequences in both directions (many_to_one, classification, tagging).",
+    (_task("classification", "language_model", "tagging"),),
+  ),
+  merge=Field(
+    "concat",
+    choice("concat", "sum", "mean"),
+    "How the outputs of the two directions are merged.",
+    _TWO_WAYS,
+  ),
+  heads=Field(
+    "joint",
+    choice("joint", "all"),
+    "Gap model. joint: predict a symbol from both sides. all: from the past"
+    " alone and from the future alone, too, so that the model can sample.",
+  ),
+  embedding_size=optional(
+    int, SIZE, "The size of the embedding; ids go straight to the gates."
+  ),
+  pooling=Field(
+    "last",
+    choice("last", "mean", "max"),
+    "The one output of a sequence: the final state of each direction, or the"
+    " mean or maximum of the outputs at all symbols.",
+    _ONE_OUTPUT,
+  ),
+  letters=optional(
+    int,
+    SIZE,
+    "Units, in each direction, of an LSTM over the characters of a word, whose"
+    " states are concatenated to the word's embedding.",
+    _task("tagging"),
+  ),
+  tied=Field(False, SWITCH, "The softmax uses the embedding's weights."),
+  forget_bias=Field(
+    1.0, FINITE, "The initial bias of a forget gate.", (_FORGETS,)
+  ),
+  initial_scale=optional(
+    float, POSITIVE, "a of the initial values U(-a, a); 1/sqrt(fan in)."
+  ),
+  scan=Field(
+    "fused",
+    choice("fused", "plain"),
+    "fused: a scan with a backward pass of its own. plain: nn.scan. Values and"
+    " gradients are the same.",
+  ),
+  products=Field(
+    "float32",
+    choice("float32", "bfloat16"),
+    "The type that factors of matrix products are rounded to; states, sums and"
+    " parameters stay in float32.",
+  ),
+  dropout=Field(
+    0.0, BELOW_1, "Dropout after the embedding and after each layer."
+  ),
+  variational_dropout=Field(
+    0.0,
+    BELOW_1,
+    "Dropout at the same places, of the same units at all steps of a sequence"
+    " or window (Gal & Ghahramani 2016).",
+  ),
+  recurrent_dropout=Field(
+    0.0, BELOW_1, "The same, of the state that the recurrent product reads."
+  ),
+  embedding_dropout=Field(
+    0.0,
+    BELOW_1,
+    "The share of symbols whose embedding is zero for a batch (Merity et al."
+    " 2017).",
+  ),
+  weight_drop=Field(
+    0.0,
+    BELOW_1,
+    "The share of the recurrent kernels' entries that are zero for a batch"
+    " (DropConnect: Wan et al. 2013, Merity et al. 2017).",
+  ),
+  zoneout_hidden=Field(
+    0.0,
+    BELOW_1,
+    "The share of the units of h that a step leaves unchanged (Krueger et al."
+    " 2017).",
+  ),
+  zoneout_cell=Field(
+    0.0, BELOW_1, "The same of the rest of the carry, as the LSTM's c."
+  ),
+  activation_penalty=Field(
+    0.0,
+    NOT_NEGATIVE,
+    "The factor of the mean square of the last layer's outputs in the training"
+    " loss (AR: Merity et al. 2017).",
+  ),
+  change_penalty=Field(
+    0.0,
+    NOT_NEGATIVE,
+    "The factor of the mean square of their change from step to step (TAR).",
+  ),
+  symbol_dropout=Field(
+    0.0,
+    BELOW_1,
+    "The share of input symbols replaced by the unknown symbol in training, so"
+    " that the model learns what an unknown symbol or a gap means.",
+  ),
+  input_noise=Field(
+    0.0,
+    NOT_NEGATIVE,
+    "Polyphony: the standard deviation of noise added in training.",
+  ),
+)
 
-  config.sample = sample = ml_collections.ConfigDict()
-  sample.temperature = (1.0,)  # One or several; 0 is the most likely symbol.
-  sample.length = 500  # Symbols.
-  sample.streams = 1  # Texts a temperature.
-  # The text goes on from here. Music: from a piece of the test split, by its
-  # number from 0, or from the first frames of it, as 3:16; else from silence.
-  sample.prime = ""
-  sample.top_k = placeholder(int)  # Only from the k most likely symbols.
-  sample.top_p = placeholder(float)  # Only from the smallest set this likely.
-  sample.seed = 0
-  sample.tempo = 120  # Music: frames a minute.
+OPTIMIZER = _group(
+  "optimizer",
+  name=Field(
+    "adam",
+    choice("rmsprop", "sgd", "adagrad", "adam", "adamw"),
+    "The optimizer.",
+  ),
+  learning_rate=Field(
+    2e-3, POSITIVE, "The learning rate, before the schedule's factor."
+  ),
+  decay=Field(
+    0.9, BELOW_1, "Of the mean squared gradient.", _optimizer("rmsprop")
+  ),
+  momentum=Field(
+    0.0, BELOW_1, "The momentum of updates.", _optimizer("sgd", "rmsprop")
+  ),
+  nesterov=Field(False, SWITCH, "SGD: Nesterov's momentum."),
+  dampened=Field(
+    False,
+    SWITCH,
+    "Multiply gradients by 1 - momentum, so that momentum leaves the size of"
+    " updates unchanged.",
+    _optimizer("sgd"),
+  ),
+  beta1=Field(
+    0.9, BELOW_1, "Decay of the mean gradient.", _optimizer("adam", "adamw")
+  ),
+  beta2=Field(
+    0.999, BELOW_1, "Decay of its mean square.", _optimizer("adam", "adamw")
+  ),
+  epsilon=Field(
+    1e-8,
+    POSITIVE,
+    "Added to the divisor of an update.",
+    _optimizer("rmsprop", "adagrad", "adam", "adamw"),
+  ),
+  weight_decay=Field(
+    0.0,
+    NOT_NEGATIVE,
+    "AdamW: times the learning rate, subtracted from the parameters (Loshchilov"
+    " & Hutter 2019). Others: the L2 penalty, added to clipped gradients.",
+  ),
+  clip_norm=optional(
+    float, POSITIVE, "The largest norm of all gradients together."
+  ),
+  clip_value=optional(
+    float, POSITIVE, "The largest magnitude of a gradient's entry."
+  ),
+)
 
-  config.detect = detect = ml_collections.ConfigDict()
-  # What is looked at: sessions in the form of data.unit and data.format; None:
-  # the test split. A second path: sessions known to be anomalous, beside normal
-  # ones of the first. What is known, labels too, counts for figures alone.
-  detect.path = placeholder(str)
-  detect.anomalous_path = placeholder(str)
-  detect.labels = placeholder(str)  # A csv file of their names and labels.
-  # Names of labels, separated by commas, of any case; equal numbers are equal:
-  # 0, 0.0 and "0" are one. A label in neither list is taken as anomalous, and
-  # said so on stderr; with an empty anomalous_labels it need not be said. An
-  # empty label, nan, null, none and n/a are no label: what has none is left out
-  # of the figures.
-  detect.normal_labels = (
+SCHEDULE = _group(
+  "schedule",
+  name=Field(
+    "constant",
+    choice("constant", "exponential", "step", "cosine", "plateau"),
+    "exponential: times `factor` after each epoch from `after` on. step: times"
+    " `factor` every `every` epochs. cosine: to `final` times the learning rate"
+    " at the last step. plateau: times `factor` after `patience` evaluations"
+    " without a better validation loss.",
+  ),
+  warmup_steps=Field(
+    0, NATURAL, "Steps of a linear rise from 0 before any schedule."
+  ),
+  factor=Field(
+    0.5,
+    ABOVE_0,
+    "The factor of a decrease.",
+    _schedule("exponential", "step", "plateau"),
+  ),
+  after=Field(10, WHOLE, "Epochs.", _schedule("exponential")),
+  every=Field(5, WHOLE, "Epochs.", _schedule("step")),
+  final=Field(0.0, UNIT, "A share of the learning rate.", _schedule("cosine")),
+  patience=Field(2, WHOLE, "Evaluations.", _schedule("plateau")),
+)
+
+TRAIN = _group(
+  "train",
+  batch_size=Field(64, WHOLE, "B, over all devices together."),
+  cpu_devices=optional(
+    int,
+    whole(1, 64, "1 to 64"),
+    "The devices that a process makes of its CPU; 2 where layers are small,"
+    " else 1. JAX_NUM_CPU_DEVICES takes precedence.",
+  ),
+  epochs=Field(10, WHOLE, "Epochs of training."),
+  max_steps=optional(
+    int, WHOLE, "Stop after so many steps, whatever the epochs."
+  ),
+  batches_per_epoch=optional(
+    int, WHOLE, "Batches that make an epoch; all windows make one."
+  ),
+  samples_per_epoch=optional(
+    int, WHOLE, "Instead of them, the windows that make an epoch."
+  ),
+  class_weights=Field(
+    "none",
+    choice("none", "balanced"),
+    "balanced: all labels have the same total weight in training.",
+    (_CLASSIFIES,),
+  ),
+  eval_every=optional(int, WHOLE, "Steps between evaluations; an epoch."),
+  patience=optional(
+    int, WHOLE, "Stop after so many evaluations without improvement."
+  ),
+  label_smoothing=Field(
+    0.0,
+    BELOW_1,
+    "The share of each target that training spreads over all symbols or labels"
+    " (Szegedy et al. 2016).",
+  ),
+  ema=optional(
+    float,
+    BETWEEN,
+    "Evaluate and keep an exponential mean of the parameters; those of n steps"
+    " ago have weight ema^n.",
+  ),
+  asgd=optional(
+    int,
+    WHOLE,
+    "Evaluate and keep the mean of the parameters since the asgd-th evaluation"
+    " without a better validation loss (NT-ASGD: Merity et al. 2017).",
+  ),
+  on_nonfinite=Field(
+    "stop",
+    choice("stop", "rollback"),
+    "What a loss, gradient or parameter that is not finite does. stop: it ends"
+    " the run. rollback: it continues from the last good checkpoint.",
+  ),
+  rollback_factor=Field(
+    0.5, BETWEEN, "The factor of the learning rate then.", (_ROLLBACK,)
+  ),
+  rollbacks=Field(
+    3, WHOLE, "The number of rollbacks before the run ends.", (_ROLLBACK,)
+  ),
+  sample_length=Field(
+    60,
+    whole(0, 10**4, "0 to 10,000"),
+    "Symbols of the sample that a terminal shows at each evaluation; 0: none.",
+  ),
+  tensorboard=Field(
+    False,
+    SWITCH,
+    "Write figures, samples and histograms for TensorBoard at each evaluation"
+    " (extra `tensorboard`).",
+  ),
+)
+
+CHECKPOINT = _group(
+  "checkpoint",
+  keep=Field(
+    2, WHOLE, "The number of latest checkpoints kept, beside the best."
+  ),
+  every=optional(int, WHOLE, "Steps between checkpoints; at evaluations only."),
+  step=optional(
+    int, NATURAL, "The step of the checkpoint that a mode reads; the best."
+  ),
+)
+
+EVALUATE = _group(
+  "evaluate", split=Field("test", SPLIT, "The split to evaluate.")
+)
+
+DESCRIBE = _group(
+  "describe",
+  measure=Field(True, SWITCH, "Time three steps; else estimate only."),
+)
+
+PREDICT = _group(
+  "predict",
+  split=Field("validation", SPLIT, "The split to predict."),
+  text=optional(
+    str, TEXT, "Instead of a split, a text typed on the command line."
+  ),
+  path=optional(
+    str,
+    TEXT,
+    "Instead of a split, a file, a glob or a folder in the form of data.format"
+    " and data.unit. Labels and tags may be missing.",
+  ),
+  gap=Field(
+    "_",
+    NOT_EMPTY,
+    "What marks a gap in a text or file.",
+    (_task("gap_model"),),
+  ),
+  top_k=Field(5, WHOLE, "The number of predictions of a symbol."),
+  sequences=Field(
+    3,
+    WHOLE,
+    "How many sequences of a split are predicted, and of a file shown.",
+  ),
+  symbols=Field(
+    40, WHOLE, "How many symbols of each sequence the table shows."
+  ),
+)
+
+SAMPLE = _group(
+  "sample",
+  temperature=Field(
+    (1.0,),
+    TEMPERATURES,
+    "One or several; 0 takes the most likely symbol.",
+    _SAMPLES,
+  ),
+  length=Field(500, WHOLE, "Symbols of a text.", _SAMPLES),
+  streams=Field(1, WHOLE, "Texts for a temperature.", _SAMPLES),
+  prime=Field(
+    "",
+    TEXT,
+    "A text to continue. Music: the number of a piece of the test split from 0,"
+    " or its first frames, as 3:16; else from silence.",
+    _SAMPLES,
+  ),
+  top_k=optional(
+    int, WHOLE, "Draw from the k most likely symbols only.", *_SAMPLES_TEXT
+  ),
+  top_p=optional(
+    float,
+    ABOVE_0,
+    "Draw from the smallest set of this probability only.",
+    *_SAMPLES_TEXT,
+  ),
+  seed=Field(0, SEED, "The seed of the draws.", _SAMPLES),
+  tempo=Field(
+    120,
+    whole(4, 10_000, "4 to 10,000"),  # The limits of MIDI.
+    "Music: frames a minute.",
+    (_task("polyphony"),),
+  ),
+)
+
+DETECT = _group(
+  "detect",
+  path=optional(
+    str,
+    TEXT,
+    "Sessions to score, in the form of data.unit and data.format; the test"
+    " split.",
+  ),
+  anomalous_path=optional(
+    str, TEXT, "Sessions known to be anomalous; detect.path has normal ones."
+  ),
+  labels=optional(
+    str, TEXT, "A csv file with the names and labels of the sessions."
+  ),
+  normal_labels=Field(
     "0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,"
-    "legitimate"
-  )
-  detect.anomalous_labels = (
-    "1,true,yes,anomaly,anomalous,abnormal,attack,positive,malicious"
-  )
-  # Share of the sessions that are made anomalous first, for a trial: events
-  # swapped, dropped, inserted, a run of another session, the end cut off.
-  detect.inject = 0.0
-  detect.seed = 0  # Of that, and of the bootstrap.
-  # What gives an event its probability: forward, the events before it; of a
-  # gap model also backward, those after it, and joint, both.
-  detect.head = "forward"
-  # Surprisal in nats of an event that training has never seen, at least.
-  detect.unknown = 20.0
-  # Sessions of at most data.window events. score: as the others; flag: always
-  # flagged, as DeepLog's programs do, which pad them. The rule decides about
-  # the others: short ones take nothing of its budget and are not counted.
-  detect.short = "score"
-  detect.top_mean = 5  # The mean of so many largest surprisals is a score.
-  # Scores of a session that are combined to the one that decides: max, mean,
-  # top_mean of the surprisals; misses of top_k; unknown events; or baselines.
-  detect.scores = "max,mean,count_vector"
-  # min: the least p-value decides; fisher: their product.
-  detect.combine = "fisher"
-  # The training sessions are dealt into so many parts, and each is scored by a
-  # model trained on the others: so normal sessions score. 0: the validation
-  # split alone says so, which takes no training, and resolves less.
-  detect.folds = 5
-  # What is flagged. rate: sessions, at this rate of false alarms; events: those
-  # with an event flagged at its own rate; budget: so many of the oddest, equal
-  # ones counted once; bh: so that of those flagged only `false_share` are
-  # normal (Benjamini & Hochberg 1995); topk: those with an event that is not
-  # among the top_k most likely (DeepLog).
-  detect.rule = "rate"
-  detect.rate = 0.005
-  detect.event_rate = 0.001
-  detect.budget = 100
-  detect.false_share = 0.1
-  detect.top_k = 9
-  detect.baselines = True  # Score with them, too; `scores` may need some.
-  # Events written: of sessions flagged, of all, or none; and how: csv, jsonl,
-  # csv.gz or jsonl.gz; with so many likelier events beside each.
-  detect.events = "flagged"
-  detect.format = "csv"
-  detect.alternatives = 3
-  detect.worst = 20  # Sessions in the table.
-  detect.bootstrap = 200  # Draws for the intervals of figures.
-  # Of how many sessions --follow keeps what it has read: those whose events are
-  # the newest. Another one has ended. Its end is scored then, as it is where a
-  # line {"session": "x", "end": true} says so and where the input ends.
-  detect.followed = 100_000
+    "legitimate",
+    TEXT,
+    "Labels of normal sessions, separated by commas, in any case. Equal numbers"
+    " are one label.",
+  ),
+  anomalous_labels=Field(
+    "1,true,yes,anomaly,anomalous,abnormal,attack,positive,malicious",
+    TEXT,
+    "Labels of anomalous sessions. A label in neither list is taken as"
+    " anomalous, with a warning unless this list is empty.",
+  ),
+  inject=Field(
+    0.0,
+    BELOW_1,
+    "The share of the sessions that are made anomalous first, as a trial.",
+  ),
+  seed=Field(0, SEED, "The seed of inject and of the bootstrap."),
+  head=Field(
+    "forward",
+    TEXT,
+    "What an event's probability depends on: forward, the events before it; of"
+    " a gap model also backward, those after it, and joint, both.",
+  ),
+  unknown=Field(
+    20.0,
+    NOT_NEGATIVE,
+    "The least surprisal, in nats, of an event unseen in training.",
+  ),
+  short=Field(
+    "score",
+    choice("score", "flag"),
+    "Sessions of at most data.window events. score: as the others. flag: always"
+    " flagged, as DeepLog's programs do, outside the rule and its budget.",
+  ),
+  top_mean=Field(
+    5, WHOLE, "The number of largest surprisals whose mean is a score."
+  ),
+  scores=Field(
+    "max,mean,count_vector",
+    TEXT,
+    "The scores of a session that are combined: max, mean, top_mean (of the"
+    " surprisals), misses (of top_k), unknown (events), or baselines.",
+  ),
+  combine=Field(
+    "fisher",
+    choice("min", "fisher"),
+    "min: the least p-value decides. fisher: the product of the p-values.",
+  ),
+  folds=Field(
+    5,
+    FOLDS,
+    "Calibrate on so many parts of the training sessions, each scored by a"
+    " model trained on the others. 0: on the validation split.",
+  ),
+  rule=Field(
+    "rate",
+    choice("rate", "events", "budget", "bh", "topk"),
+    "What is flagged. rate: sessions, at this rate of false alarms. events:"
+    " those with an event flagged at event_rate. budget: so many of the highest"
+    " scores. bh: so that `false_share` of the flagged are normal (Benjamini &"
+    " Hochberg 1995). topk: those with an event outside the top_k (DeepLog).",
+  ),
+  rate=Field(0.005, BETWEEN, "The rate of false alarms of sessions."),
+  event_rate=Field(0.001, BETWEEN, "The rate of false alarms of events."),
+  budget=Field(
+    100,
+    WHOLE,
+    "Sessions flagged; equal ones are counted once.",
+    (_DETECTS | {"detect.rule": ("budget",)},),
+  ),
+  false_share=Field(
+    0.1,
+    BETWEEN,
+    "The expected share of normal sessions among the flagged.",
+    (_DETECTS | {"detect.rule": ("bh",)},),
+  ),
+  top_k=Field(
+    9, WHOLE, "An event that is not among so many most likely ones is a miss."
+  ),
+  baselines=Field(True, SWITCH, "Compute the scores of the baselines, too."),
+  events=Field(
+    "flagged",
+    choice("flagged", "all", "none"),
+    "The sessions whose events are written.",
+  ),
+  format=Field(
+    "csv",
+    choice("csv", "jsonl", "csv.gz", "jsonl.gz"),
+    "The form of the files of sessions and events.",
+  ),
+  alternatives=Field(
+    3, NATURAL, "The number of likelier events written beside each event."
+  ),
+  worst=Field(20, NATURAL, "The number of sessions in the table."),
+  bootstrap=Field(
+    200, NATURAL, "The number of draws for confidence intervals."
+  ),
+  followed=Field(
+    100_000,
+    WHOLE,
+    "--follow: the number of open sessions in memory. Beyond it, the session"
+    " whose last event is oldest has ended.",
+  ),
+)
 
-  config.report = report = ml_collections.ConfigDict()
-  report.beside = ""  # Workdirs to compare with, separated by commas.
+REPORT = _group(
+  "report",
+  beside=Field("", TEXT, "Workdirs to compare with, separated by commas."),
+)
 
-  config.search = search = ml_collections.ConfigDict()
-  # tpe: near what was good so far, by Optuna's tree of Parzen estimators;
-  # random; grid: all combinations of what `space` lists; coarse: the learning
-  # rate alone, 1 and then a tenth of it until the loss stops improving, at last
-  # three times and a third of the best (Greff et al. 2017).
-  search.method = "tpe"
-  search.coarse_size = 64  # coarse: layers have no more units than this.
-  # No trial begins after one of these.
-  search.trials = 40
-  search.minutes = placeholder(float)  # Of this command.
-  search.symbols = placeholder(int)  # Trained on, all trials together.
-  # Trials that fall behind end at an evaluation. median: behind the median of
-  # those before; hyperband: behind two thirds, more often early; none.
-  search.pruning = "median"
-  # Processes on this machine, each with its share of the cores. None: one for
-  # each core where layers are small and the method is not coarse, else one.
-  search.workers = placeholder(int)
-  # A database, as an SQLAlchemy URL; postgresql+psycopg://USER@HOST/NAME needs
-  # the extra `postgres`. None: a file in the workdir, which machines may share.
-  search.storage = placeholder(str)
-  # log_uniform(low, high), uniform(low, high), integer(low, high),
-  # one_minus_log_uniform(low, high), whose low and high are of 1 - the field,
-  # and choice(a, b, ...) or grid(a, b, ...): as in
-  # search.space.optimizer.learning_rate = "log_uniform(1e-4, 1e-1)".
-  search.space = space
+SEARCH = _group(
+  "search",
+  method=Field(
+    "tpe",
+    choice("tpe", "random", "grid", "coarse"),
+    "tpe: Optuna's tree of Parzen estimators. random. grid: all combinations."
+    " coarse: the learning rate alone, 1 and then a tenth of it until the loss"
+    " stops improving, then three times and a third of the best (Greff et al."
+    " 2017).",
+  ),
+  coarse_size=Field(
+    64,
+    SIZE,
+    "The largest hidden size of a trial.",
+    ({"search.method": ("coarse",)},),
+  ),
+  trials=Field(40, WHOLE, "No trial starts after so many."),
+  minutes=optional(float, POSITIVE, "No trial of this command starts later."),
+  symbols=optional(
+    int, WHOLE, "No trial starts once all have trained on so many symbols."
+  ),
+  pruning=Field(
+    "median",
+    choice("median", "hyperband", "none"),
+    "Which trials end early, at an evaluation. median: those behind the median"
+    " of earlier ones. hyperband: those behind two thirds, more often early.",
+    ({"search.method": ("tpe", "random", "grid")},),
+  ),
+  workers=optional(
+    int,
+    whole(1, 1024, "1 to 1024"),
+    "Processes on this machine, each with its share of the cores; one for each"
+    " core where layers are small and the method is not coarse, else one.",
+  ),
+  storage=optional(
+    str,
+    TEXT,
+    "A database as an SQLAlchemy URL, postgresql+psycopg://USER@HOST/NAME"
+    " (extra `postgres`); a file in the workdir, which machines may share.",
+  ),
+)
+
+TRAINING = {
+  "task": Field("language_model", TEXT, "A module of experiments/."),
+  "seed": Field(0, SEED, "Of initial values, the order of windows, dropout."),
+  **DATA,
+  **MODEL,
+  **OPTIMIZER,
+  **SCHEDULE,
+  **TRAIN,
+}
+
+_SPACE = (
+  "Its values in a search: log_uniform(low, high), uniform(low, high),"
+  " integer(low, high), one_minus_log_uniform(low, high) with the bounds of"
+  " 1 - value, choice(a, b, ...) or grid(a, b, ...)."
+)
+FIELDS = {
+  **TRAINING,
+  **CHECKPOINT,
+  **EVALUATE,
+  **DESCRIBE,
+  **PREDICT,
+  **SAMPLE,
+  **DETECT,
+  **REPORT,
+  **SEARCH,
+  **{f"search.space.{name}": optional(str, TEXT, _SPACE) for name in TRAINING},
+}
+
+
+def get_config() -> ConfigDict:
+  """The defaults: a unidirectional language model of the standard library."""
+  config = ConfigDict()
+  for name, field in FIELDS.items():
+    *groups, key = name.split(".")
+    group = config
+    for part in groups:
+      if part not in group:
+        group[part] = ConfigDict()
+      group = group[part]
+    group[key] = (
+      placeholder(field.optional) if field.optional else field.default
+    )
   return config.lock()

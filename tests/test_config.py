@@ -2,12 +2,17 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from functools import reduce
+from pathlib import Path
 
 import pytest
 
 from configs import base
-from seqrnn import config as configs
+from seqrnn import command
+from seqrnn import config as config_lib
 from seqrnn.errors import UserError
 
 
@@ -17,8 +22,8 @@ def config():
 
 
 def override(config, name, given):
-  configs.override(config, base.get_config(), name, given)
-  return configs.flat(config)[name]
+  config_lib.override(config, name, given)
+  return config_lib.flat(config)[name]
 
 
 @pytest.mark.parametrize(
@@ -53,9 +58,9 @@ def test_none_empties_a_field_that_a_config_filled(config):
 
 
 def test_a_name_is_found_in_its_group_and_a_near_one_proposed(config):
-  group, key = configs.locate(config, "model.cell")
+  group, key = config_lib.locate(config, "model.cell")
   assert group[key] == "lstm"
-  assert configs.locate(config, "seed")[0] is config
+  assert config_lib.locate(config, "seed")[0] is config
   for wrong, hint in (
     ("hidden_size", "model.hidden_size"),
     ("modle.hidden_size", "model.hidden_size"),
@@ -64,10 +69,10 @@ def test_a_name_is_found_in_its_group_and_a_near_one_proposed(config):
     ("Seed", "seed"),
   ):
     with pytest.raises(UserError, match=f"did you mean {hint}\\?$"):
-      configs.locate(config, wrong)
+      config_lib.locate(config, wrong)
   for wrong in ("seed.x", "model.cell.x", "model.", "", "zzz"):
     with pytest.raises(UserError, match="no such field"):
-      configs.locate(config, wrong)
+      config_lib.locate(config, wrong)
 
 
 def test_a_config_survives_its_file(config, tmp_path):
@@ -75,10 +80,10 @@ def test_a_config_survives_its_file(config, tmp_path):
   config.data.path = "/corpora/älter.txt"
   config.train.max_steps = 7
   config.optimizer.learning_rate = 0.1 + 0.2
-  configs.save(config, tmp_path / "config.json")
-  found = configs.read(tmp_path / "config.json", base.get_config())
-  assert configs.flat(found) == configs.flat(config)
-  assert configs.differences(config, found) == []
+  config_lib.save(config, tmp_path / "config.json")
+  found = config_lib.read(tmp_path / "config.json", base.get_config())
+  assert config_lib.flat(found) == config_lib.flat(config)
+  assert config_lib.differences(config, found) == []
   # And it is still a config that flags may change.
   assert override(found, "train.max_steps", "none") is None
   assert override(found, "checkpoint.step", "8") == 8
@@ -90,8 +95,8 @@ def test_a_file_may_hold_some_fields_only(config, tmp_path):
   fields = {"model": {"forget_bias": 2, "cell": "gru"}, "sample": {}}
   fields["sample"]["temperature"] = [1, 0.5]
   path.write_text(json.dumps(fields))
-  found = configs.read(path, config)
-  assert configs.changes(config, found) == {
+  found = config_lib.read(path, config)
+  assert config_lib.changes(config, found) == {
     "model.cell": ("lstm", "gru"),
     "model.forget_bias": (1.0, 2.0),
     "sample.temperature": ((1.0,), (1.0, 0.5)),
@@ -101,7 +106,9 @@ def test_a_file_may_hold_some_fields_only(config, tmp_path):
   own = "import ml_collections\n\ndef get_config():\n  return "
   path = tmp_path / "own.py"
   path.write_text(f"{own}ml_collections.ConfigDict({{'seed': 3}})\n")
-  assert configs.changes(config, configs.read(path, config)) == {"seed": (0, 3)}
+  assert config_lib.changes(config, config_lib.read(path, config)) == {
+    "seed": (0, 3)
+  }
 
 
 def workdir(folder, change=lambda _: None):
@@ -112,14 +119,14 @@ def workdir(folder, change=lambda _: None):
   return folder
 
 
-@pytest.mark.parametrize("name", configs.RULES)
+@pytest.mark.parametrize("name", config_lib.RULES)
 def test_a_field_that_a_run_lacks_has_the_default(config, tmp_path, name):
   *groups, key = name.split(".")
   workdir(tmp_path, lambda c: reduce(dict.get, groups, c).pop(key))
-  found = configs.read_run(tmp_path, config)
-  assert configs.flat(found) == configs.flat(config)
+  found = config_lib.read_run(tmp_path, config)
+  assert config_lib.flat(found) == config_lib.flat(config)
   # And one flag may change it, whatever the others.
-  assert configs.locate(found, name)[0].get_type(key)
+  assert config_lib.locate(found, name)[0].get_type(key)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +138,8 @@ def test_what_no_checkpoint_rests_on_is_left_out(
   config, tmp_path, capsys, group
 ):
   workdir(tmp_path, lambda c: c.setdefault(group, {}).update(new=1, old="x"))
-  found = configs.read_run(tmp_path, config)
-  assert configs.flat(found) == configs.flat(config)
+  found = config_lib.read_run(tmp_path, config)
+  assert config_lib.flat(found) == config_lib.flat(config)
   out, err = capsys.readouterr()
   assert out == "" and err == (
     f"{tmp_path}/config.json: left out, for this version has none:"
@@ -153,7 +160,7 @@ def test_what_a_checkpoint_may_rest_on_is_in_the_way(
       tmp_path,
       lambda c: c.update({group: {key: value}} if group else {key: value}),
     )
-    return configs.read_run(tmp_path, config)
+    return config_lib.read_run(tmp_path, config)
 
   for value in (0, "", [], "x", True):
     with pytest.raises(UserError) as caught:
@@ -162,15 +169,15 @@ def test_what_a_checkpoint_may_rest_on_is_in_the_way(
       f"{tmp_path}/config.json: config.{name}={value if value != [] else ()!r}"
     )
   for value in (None, False):
-    assert configs.changes(config, put(value)) == {}
+    assert config_lib.changes(config, put(value)) == {}
   assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_off_is_as_what_is_not_there(config):
-  old = {**configs.flat(config), "model.new": False, "data.new": None}
-  assert configs.differences(old, config) == []
-  old = {**configs.flat(config), "model.new": 0, "model.tied": True}
-  assert configs.differences(old, config) == [
+  old = {**config_lib.flat(config), "model.new": False, "data.new": None}
+  assert config_lib.differences(old, config) == []
+  old = {**config_lib.flat(config), "model.new": 0, "model.tied": True}
+  assert config_lib.differences(old, config) == [
     "model.new: 0 -> None",
     "model.tied: True -> False",
   ]
@@ -187,24 +194,40 @@ def test_a_file_that_is_wrong_is_named(config, tmp_path, text):
   path = tmp_path / "wrong.json"
   path.write_text(text)
   with pytest.raises(UserError) as caught:
-    configs.read(path, config)
+    config_lib.read(path, config)
   assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize("file", ["__init__.py", "base.py"])
+def test_a_package_of_the_users_with_the_same_name_may_be_first(tmp_path, file):
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / file).write_text("")
+  code = "from seqrnn import config; print(config.defaults().data.window)"
+  root = Path(config_lib.__file__).parents[1]
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(root)},
+    capture_output=True,
+    text=True,
+  )
+  assert (done.stdout, done.stderr) == ("64\n", "")
+
+
 def test_the_defaults_keep_all_rules(config):
-  configs.check(config)
+  config_lib.check(config)
 
 
 def test_every_field_has_a_rule(config):
-  assert set(configs.RULES) == set(configs.flat(config))
+  assert set(config_lib.RULES) == set(config_lib.flat(config))
 
 
-@pytest.mark.parametrize("name", configs.RULES)
+@pytest.mark.parametrize("name", config_lib.RULES)
 def test_a_rule_holds_without_the_types_of_the_base(config, name):
-  """As where a config comes from JSON and configs/base.py is not there."""
-  holds, _ = configs.RULES[name]
-  value = configs.flat(config)[name]
-  group, key = configs.locate(config, name)
+  """As where a value comes from a search, which has no types."""
+  holds, _ = config_lib.RULES[name]
+  value = config_lib.flat(config)[name]
+  group, key = config_lib.locate(config, name)
   kinds = (str, bool, int, float, tuple)
   others = {str: 1, bool: 1, int: 1.0, float: "1", tuple: 1.0}
   assert not holds(others[group.get_type(key)])
@@ -217,10 +240,10 @@ def test_a_rule_holds_without_the_types_of_the_base(config, name):
 ANY = {str: "any", bool: True, float: -1.0}  # What some fields may hold.
 
 
-@pytest.mark.parametrize("name", configs.RULES)
+@pytest.mark.parametrize("name", config_lib.RULES)
 def test_every_rule_refuses_something(config, name):
-  holds, rule = configs.RULES[name]
-  group, key = configs.locate(config, name)
+  holds, rule = config_lib.RULES[name]
+  group, key = config_lib.locate(config, name)
   kind = group.get_type(key)
   if kind in ANY and holds(ANY[kind]) and name != "predict.gap":
     return
@@ -229,7 +252,7 @@ def test_every_rule_refuses_something(config, name):
   assert not holds(value)
   group[key] = value
   with pytest.raises(UserError) as caught:
-    configs.check(config)
+    config_lib.check(config)
   assert str(caught.value).endswith(f": {rule}")
   assert str(caught.value).startswith(f"config.{name}=")
 
@@ -237,14 +260,14 @@ def test_every_rule_refuses_something(config, name):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1e39, 3.4028236e38])
 def test_numbers_are_finite(config, value):
   for name in ("model.forget_bias", "optimizer.clip_norm"):
-    group, key = configs.locate(config, name)
+    group, key = config_lib.locate(config, name)
     group[key] = value
     with pytest.raises(UserError, match=": must be finite"):
-      configs.check(config)
+      config_lib.check(config)
     group[key] = 1.0
   config.sample.temperature = (1.0, value)
   with pytest.raises(UserError, match="config.sample.temperature="):
-    configs.check(config)
+    config_lib.check(config)
 
 
 @pytest.mark.parametrize(
@@ -262,29 +285,29 @@ def test_numbers_are_finite(config, value):
   ],
 )
 def test_a_rule_holds_in_32_bits_too(config, name, value, near):
-  group, key = configs.locate(config, name)
+  group, key = config_lib.locate(config, name)
   group[key] = value
   with pytest.raises(UserError) as caught:
-    configs.check(config)
-  rule = configs.RULES[name][1]
+    config_lib.check(config)
+  rule = config_lib.RULES[name][1]
   assert str(caught.value) == (
     f"config.{name}={value!r}: {rule}; in 32 bits it is {near}"
   )
   group[key] = 0.5
-  configs.check(config)
+  config_lib.check(config)
 
 
 def test_a_temperature_divides_logits_that_stay_finite(config):
   config.sample.temperature = (0.0, 1e-30)
-  configs.check(config)
+  config_lib.check(config)
   for low in (1e-31, 1e-39, 1e-320):
     config.sample.temperature = (1.0, low)
     with pytest.raises(UserError, match="those above 0 at least 1e-30"):
-      configs.check(config)
+      config_lib.check(config)
   config.sample.temperature = (1.0,)
   config.optimizer.update(name="sgd", nesterov=True, momentum=1e-40)
   with pytest.raises(UserError, match="must be above 0"):
-    configs.check(config)
+    config_lib.check(config)
 
 
 def test_differences_are_told_by_name_within_the_prefixes_asked_for(config):
@@ -292,18 +315,20 @@ def test_differences_are_told_by_name_within_the_prefixes_asked_for(config):
   other.model.cell = "gru"
   other.train.batch_size = 3
   other.train.max_steps = 9
-  assert configs.differences(config, other) == [
+  assert config_lib.differences(config, other) == [
     "model.cell: 'lstm' -> 'gru'",
     "train.batch_size: 64 -> 3",
     "train.max_steps: None -> 9",
   ]
-  found = configs.changes(config, other, configs.IDENTITY)
+  found = config_lib.changes(config, other, config_lib.IDENTITY)
   assert list(found) == ["model.cell", "train.batch_size"]
-  assert list(configs.changes(config, other, configs.SHAPE)) == ["model.cell"]
+  assert list(config_lib.changes(config, other, config_lib.SHAPE)) == [
+    "model.cell"
+  ]
 
 
 def test_what_shapes_a_model_is_part_of_its_identity(config):
-  for names in (configs.IDENTITY, configs.SHAPE, configs.NAMING):
+  for names in (config_lib.IDENTITY, config_lib.SHAPE, command.NAMING):
     for name in names:
-      assert any(field.startswith(name) for field in configs.flat(config))
-  assert all(name.startswith(configs.IDENTITY) for name in configs.SHAPE)
+      assert any(field.startswith(name) for field in config_lib.flat(config))
+  assert all(name.startswith(config_lib.IDENTITY) for name in config_lib.SHAPE)

@@ -9,7 +9,7 @@ import pytest
 
 import run
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data.corpora import CATALOGUE
 
 PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -35,14 +35,14 @@ def test_it_opens_with_a_card(path):
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_it_keeps_all_rules_and_differs_from_the_base(path):
   defaults = base.get_config()
-  config = configs.read(path, defaults)
-  configs.check(config)
-  assert bool(configs.changes(defaults, config)) == (path.stem != "base")
+  config = config_lib.read(path, defaults)
+  config_lib.check(config)
+  assert bool(config_lib.changes(defaults, config)) == (path.stem != "base")
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_it_trains_two_steps(path, tmp_path, capfd):
-  config = configs.read(path, base.get_config())
+  config = config_lib.read(path, base.get_config())
   if config.data.source == "names":
     pytest.importorskip("faker")
   # Small where it may be: the cell, the task, the schedule stay its own.

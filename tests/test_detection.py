@@ -18,7 +18,7 @@ def test_every_case_is_a_config():
       defaults = base.get_config()
       config = configs.read(ROOT / case.config, defaults)
       for name, value in {**case.fields, **look}.items():
-        configs.override(config, defaults, name, str(value))
+        configs.override(config, name, str(value))
       configs.check(config)
 
 

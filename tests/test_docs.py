@@ -17,6 +17,7 @@ import pytest
 import experiments
 import run
 from configs import base
+from seqrnn import command
 from seqrnn import config as configs
 from seqrnn.data.corpora import from_text
 from seqrnn.models import cells, network
@@ -125,10 +126,12 @@ def begun(tmp_path_factory):
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   monkeypatch.chdir(begun)
-  overrides, argv = run.split(shlex.split(line, comments=True)[1:])
+  overrides, argv = command.split_overrides(
+    shlex.split(line, comments=True)[1:]
+  )
   parsed = run.define()
   assert parsed(argv)[1:] == []
-  run.resolve(parsed, overrides)
+  command.resolve(parsed, overrides)
 
 
 def test_there_are_commands_and_no_other_ones_are_left_out():

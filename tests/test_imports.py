@@ -10,9 +10,11 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
   "seqrnn.errors",
   "seqrnn.runtime",
+  "seqrnn.fields",
+  "seqrnn.conflicts",
   "configs.base",
   "seqrnn.config",
-  "seqrnn.settings",
+  "seqrnn.command",
   "seqrnn.experiment",
   "seqrnn.data",
   "seqrnn.models",

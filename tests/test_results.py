@@ -86,7 +86,7 @@ def test_every_recipe_is_a_config():
     defaults = base.get_config()
     config = configs.read(ROOT / recipe.config, defaults)
     for name, value in recipe.fields.items():
-      configs.override(config, defaults, name, str(value))
+      configs.override(config, name, str(value))
     configs.check(config)
 
 

@@ -14,9 +14,10 @@ import pytest
 
 import run
 from configs import base
-from seqrnn import config as configs
+from seqrnn import command
+from seqrnn import config as config_lib
 from seqrnn.errors import Interrupted, UserError
-from seqrnn.runtime import manifest
+from seqrnn.runtime import launch, manifest
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -687,8 +688,8 @@ def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
   monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
   if own:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", own)
-  code = "import run; run.prepare(); import jax; print(jax.config.values"
-  code += "['jax_compilation_cache_dir'])"
+  code = "from seqrnn.runtime import launch; launch.prepare(); import jax"
+  code += "; print(jax.config.values['jax_compilation_cache_dir'])"
   done = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
   )
@@ -700,15 +701,16 @@ def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
 @pytest.mark.skipif(sys.platform != "linux", reason="a function of glibc")
 def test_memory_of_a_compilation_is_given_back_before_the_first_run():
   code = """
-import ctypes, types, run
+import ctypes, types
+from seqrnn.runtime import launch
 given = []
 ctypes.CDLL = lambda _: types.SimpleNamespace(malloc_trim=given.append)
-run._LONG = 0
-run.settle_device(1)
-run.settle_device(1)
+launch._LONG = 0
+launch.settle_device(1)
+launch.settle_device(1)
 import jax, numpy
 jax.jit(lambda x: jax.debug.callback(lambda: print(given)))(numpy.ones(3))
-run._LONG = 1e9
+launch._LONG = 1e9
 jax.jit(lambda x: x + 1)(numpy.ones(3))
 print(given)
 """
@@ -720,8 +722,9 @@ print(given)
 
 def test_an_interrupt_in_a_callback_is_not_lost():
   code = """
-import time, run
-run.prepare()
+import time
+from seqrnn.runtime import launch
+launch.prepare()
 class Callback:
   def __del__(self):
     raise KeyboardInterrupt
@@ -744,11 +747,11 @@ except KeyboardInterrupt:
 def test_cpu_devices_by_the_rule(
   monkeypatch, hidden_size, batch_size, cores, expected
 ):
-  monkeypatch.setattr(run, "_cores", lambda: cores)
+  monkeypatch.setattr(launch, "cores", lambda: cores)
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.train.batch_size = batch_size
-  assert run.cpu_devices(config) == expected
+  assert command.cpu_devices(config) == expected
   assert config.train.cpu_devices == expected
 
 
@@ -765,23 +768,23 @@ def test_cpu_devices_by_the_rule(
 def test_workers_of_a_search_share_the_cores(
   monkeypatch, hidden_size, method, workers, expected
 ):
-  monkeypatch.setattr(run, "_cores", lambda: 4)
+  monkeypatch.setattr(launch, "cores", lambda: 4)
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.search.method = method
   config.search.workers = workers
-  devices = run.cpu_devices(config, "search")
+  devices = command.cpu_devices(config, "search")
   assert (config.search.workers, devices) == expected
-  assert run.cpu_devices(base.get_config()) == 2
+  assert command.cpu_devices(base.get_config()) == 2
 
 
 def test_cpu_devices_where_the_hidden_size_is_not_yet_known(monkeypatch):
-  monkeypatch.setattr(run, "_cores", lambda: 2)
+  monkeypatch.setattr(launch, "cores", lambda: 2)
   for parameters, expected in ((3 * 4 * 256**2, 2), (3 * 4 * 256**2 + 1, 1)):
     config = base.get_config()
     config.model.layers = 3
     config.model.parameters = parameters
-    assert run.cpu_devices(config) == expected
+    assert command.cpu_devices(config) == expected
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
@@ -789,14 +792,14 @@ def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   (tmp_path / "c.py").write_text(BASE + "  return c\n")
   config = base.get_config()
   config.train.cpu_devices = 3
-  configs.save(config, tmp_path / "config.json")
+  config_lib.save(config, tmp_path / "config.json")
   flags = [f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path}"]
   flags.append(f"--mode={mode}")
 
   def resolved(overrides):
     parsed = run.define()
     parsed(["run.py", *flags])
-    return run.cpu_devices(run.resolve(parsed, overrides)[0])
+    return command.cpu_devices(command.resolve(parsed, overrides)[0])
 
   assert resolved([]) == 3
   assert resolved([("train.cpu_devices", "1")]) == 1
@@ -810,6 +813,6 @@ def test_huge_pages_are_asked_for_once(monkeypatch, given):
   if given is not None:
     monkeypatch.setenv("GLIBC_TUNABLES", given)
   for _ in range(2):
-    run.take_huge_pages()
+    launch.take_huge_pages()
   expected = [] if given is not None else [(sys.executable, sys.orig_argv)]
   assert started == (expected if sys.platform == "linux" else [])

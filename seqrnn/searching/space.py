@@ -73,13 +73,11 @@ def _parse(config: Config, name: str, text: str) -> Any:
   if not match or match[1] not in (*kinds, "choice", "grid"):
     refuse(_FORMS)
   form = match[1]
-  holds, _ = configs.RULES[name]
-  blank = {name: None if holds(None) else ...}  # As where the default is none.
   trial = copy.deepcopy(config)
   values = []
   for part in match[2].split(","):
     try:
-      configs.override(trial, blank, name, part.strip())
+      configs.override(trial, name, part.strip())
     except UserError as error:
       refuse(f"of which {error}")
     value = configs.flat(trial)[name]

@@ -3,15 +3,12 @@
 import csv
 import json
 import shutil
-import sys
-from copy import deepcopy
 from xml.etree import ElementTree
 
 import jax
 import pytest
 
 import experiments
-from seqrnn import config as configs
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.runtime import manifest
@@ -169,32 +166,7 @@ def test_a_field_that_a_run_lacks_has_the_default(copy):
   assert len(run.sample(length=3)[0]) == 3
 
 
-def test_without_the_defaults_a_run_must_have_all_fields(copy, monkeypatch):
-  monkeypatch.setitem(sys.modules, "configs", None)  # As where it is installed.
-  expected = experiments.load(copy).sample("ab", length=9, temperature=1)
-  rewrite(copy, lambda fields: fields.update({"serve": {"port": 80}}))
-  found = experiments.load(copy)
-  assert found.sample("ab", length=9, temperature=1) == expected
-  assert "serve" not in found.config
-  full = json.loads((copy / "config.json").read_text())
-  for name in configs.RULES:
-    if name.startswith("search.space."):  # A run is used without.
-      continue
-    group, _, key = name.rpartition(".")
-    fields = deepcopy(full)
-    (fields[group] if group else fields).pop(key)
-    manifest.write(copy, {"config.json": json.dumps(fields).encode()})
-    rule = f"config.{name}: is missing, .*base.py.* or add the field"
-    with pytest.raises(UserError, match=rule):
-      experiments.load(copy)
-
-
-@pytest.mark.parametrize("defaults", [True, False])
-def test_an_unknown_field_that_means_something_is_in_the_way(
-  copy, monkeypatch, defaults
-):
-  if not defaults:
-    monkeypatch.setitem(sys.modules, "configs", None)
+def test_an_unknown_field_that_means_something_is_in_the_way(copy):
   rewrite(copy, lambda fields: fields["model"].update({"attention": 4}))
   with pytest.raises(UserError, match="config.model.attention=4: this version"):
     experiments.load(copy)

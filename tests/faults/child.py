@@ -183,6 +183,6 @@ if __name__ == "__main__":
   if "HEARTBEAT" in os.environ:
     run.processes._HEARTBEAT_SECONDS = int(os.environ["HEARTBEAT"])
   if "FAULT" in os.environ:
-    wrap(run, "require_device", after=arm)
-  run.prepare()
-  run.end(run.main(sys.argv))
+    wrap(run.launch, "require_device", after=arm)
+  run.launch.prepare()
+  run.launch.end(run.main(sys.argv))

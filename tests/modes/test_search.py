@@ -45,7 +45,7 @@ def spaces(**texts):
   config = base.get_config()
   for name, text in texts.items():
     name = name.replace("_", ".", 1)
-    configs.override(config, base.get_config(), f"search.space.{name}", text)
+    configs.override(config, f"search.space.{name}", text)
   return config
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 import experiments
+from seqrnn import command
 from seqrnn import config as configs
 from seqrnn.errors import UserError
 from seqrnn.modes import report
@@ -195,7 +196,7 @@ def test_all_that_training_rests_on_is_fixed_named_or_recorded():
     if name.startswith(configs.TRAINING):
       fixed = name.startswith(configs.IDENTITY)
       assert fixed + (name in configs.CHANGEABLE) + (name in shown) == 1, name
-      assert name.startswith(configs.NAMING) != (name in shown | far), name
+      assert name.startswith(command.NAMING) != (name in shown | far), name
 
 
 def test_a_sweep_has_a_workdir_for_each_value(tmp_path):
@@ -207,10 +208,10 @@ def test_a_sweep_has_a_workdir_for_each_value(tmp_path):
     "train.samples_per_epoch": (5, 6),
     "train.eval_every": (5, 6),
   }
-  names = {configs.run_name("c", config, config)}
+  names = {command.run_name("c", config, config)}
   for name, some in values.items():
     for value in some:
       other = begin(tmp_path, **{name.removeprefix("train."): value})
-      names.add(configs.run_name("c", config, other))
+      names.add(command.run_name("c", config, other))
   assert len(names) == 1 + len(list(itertools.chain(*values.values())))
   assert all(re.fullmatch(r"c(-train\.\w+=[\w.]+)?", name) for name in names)

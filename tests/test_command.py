@@ -8,11 +8,12 @@ import pytest
 
 import run
 from configs import base
-from seqrnn import config as configs
-from seqrnn import settings
+from seqrnn import command
+from seqrnn import config as config_lib
+from seqrnn.config import FIELDS
 from seqrnn.models import network
-from seqrnn.settings import USED
 
+USED = {name: field.used for name, field in FIELDS.items() if field.used}
 PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
@@ -20,7 +21,7 @@ def found(given, **fields):
   """The lines about the fields given, beside others that a config has."""
   config = base.get_config()
   config.update_from_flattened_dict({**fields, **given})
-  return list(settings.unused(config, given, base.get_config()))
+  return list(command.unused(config, given, base.get_config()))
 
 
 def test_a_line_names_the_field_its_value_and_why():
@@ -43,9 +44,9 @@ def test_a_line_names_the_field_its_value_and_why():
 @pytest.mark.parametrize("name", USED)
 def test_each_field_is_reported_without_and_not_with_what_it_needs(name):
   config = base.get_config()
-  group, key = configs.locate(config, name)
-  kind, default = group.get_type(key), configs.flat(config)[name]
-  holds, _ = configs.RULES[name]
+  group, key = config_lib.locate(config, name)
+  kind, default = group.get_type(key), config_lib.flat(config)[name]
+  holds, _ = config_lib.RULES[name]
   others = {
     bool: [not default],
     int: [1, 2, 100],
@@ -55,8 +56,7 @@ def test_each_field_is_reported_without_and_not_with_what_it_needs(name):
     + ["balanced", "none", "x"],
   }
   value = next(v for v in others[kind] if holds(v) and v != default)
-  ways = USED[name]
-  for way in (ways,) if isinstance(ways, dict) else ways:
+  for way in USED[name]:
     assert found({name: value}, **{n: v[0] for n, v in way.items()}) == []
   wrong = "none" if name == "search.pruning" else value
   without = {
@@ -71,7 +71,7 @@ def test_each_field_is_reported_without_and_not_with_what_it_needs(name):
   assert line.startswith(f"config.{name}={wrong!r}: has no effect with ")
   # A field that no user has set, or that has its default, is no mistake.
   config.update_from_flattened_dict({**without, name: wrong})
-  assert list(settings.unused(config, (), base.get_config())) == []
+  assert list(command.unused(config, (), base.get_config())) == []
   assert found({name: default}, **without) == []
 
 
@@ -85,9 +85,9 @@ def test_what_a_search_may_choose_and_a_task_of_the_users_own_may_use_it():
 @pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
 def test_a_config_of_the_project_sets_nothing_in_vain(path):
   defaults = base.get_config()
-  config = configs.read(path, defaults)
-  given = configs.changes(defaults, config)
-  assert list(settings.unused(config, given, defaults)) == []
+  config = config_lib.read(path, defaults)
+  given = config_lib.changes(defaults, config)
+  assert list(command.unused(config, given, defaults)) == []
 
 
 @pytest.mark.parametrize("cell", network.CELLS)
@@ -100,8 +100,7 @@ def test_the_cells_with_a_forget_bias_are_these(cell):
     inputs = np.zeros((1, 1, 2), np.float32), np.ones((1, 1), bool)
     made.append(body.init(jax.random.key(0), *inputs, body.initial_carry(1)))
   same = all(jax.tree.leaves(jax.tree.map(np.array_equal, *made)))
-  needed = USED["model.forget_bias"]
-  assert isinstance(needed, dict)
+  [needed] = USED["model.forget_bias"]
   assert same != (cell in needed["model.cell"])
 
 
@@ -109,7 +108,7 @@ def test_the_cells_with_a_forget_bias_are_these(cell):
 def resolved(tmp_path, monkeypatch, capfd):
   """A function from flags to what a run that they begin has on stderr."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr("seqrnn.training.fit.run", lambda *_: None)
+  monkeypatch.setattr("seqrnn.modes.train.run", lambda *_: None)
   (tmp_path / "own.py").write_text(
     "from configs import base\n\ndef get_config():\n  c = base.get_config()\n"
     "  c.model.pooling = 'max'\n  return c\n"
@@ -138,11 +137,11 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
   ]
   parsed = run.define()
   parsed(["run.py", "--config=own.py", "--process_id=1"])
-  run.resolve(parsed, [])
+  command.resolve(parsed, [])
   assert capfd.readouterr().err == ""  # The first of several reports it.
   # What a file in JSON has may be left of anything.
-  config = configs.read(tmp_path / "own.py", base.get_config())
-  configs.save(config, tmp_path / "own.json")
+  config = config_lib.read(tmp_path / "own.py", base.get_config())
+  config_lib.save(config, tmp_path / "own.json")
   assert resolved("--config=own.json") == ""
   err = resolved("--config=own.json", *flags)
   assert err.startswith(line.format("optimizer.momentum=0.5"))

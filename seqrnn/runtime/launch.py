@@ -1,0 +1,287 @@
+"""What a process sets up before a mode, and how it ends."""
+
+import ctypes
+import io
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import traceback
+import warnings
+from functools import cache
+from typing import Any, NoReturn
+
+from absl import flags
+
+from seqrnn.errors import Interrupted, UserError, visible
+from seqrnn.runtime import compiled
+
+_LONG = 0.2  # Seconds of a compilation after which memory is returned.
+
+
+def take_huge_pages():
+  """Restarts this process with its memory in huge pages.
+
+  XLA allocates the memory of a step anew at each step, and with pages of 4 kB
+  the page faults take a tenth of the time. glibc reads this setting once, when
+  a process starts.
+  """
+  if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    os.execv(sys.executable, sys.orig_argv)
+
+
+def prepare():
+  """Sets what must be set before JAX is imported."""
+  # Logs of libraries stay off the terminal; errors are raised as well.
+  logging.disable(logging.ERROR)
+  if not sys.warnoptions:
+    warnings.simplefilter("ignore")
+  # XLA logs fatal errors only. JAX sets 1, also for the processes it starts.
+  if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+  sys.unraisablehook = _handle_unraisable
+  compiled.settle()
+
+
+def _handle_unraisable(unraisable: Any):
+  """Handles exceptions that Python cannot raise where they occur.
+
+  After a failed save tensorstore reports to an event loop that Orbax has
+  closed; this is ignored. Python drops a Ctrl-C that arrives in a callback, so
+  the signal is sent once more.
+  """
+  error = unraisable.exc_value
+  if isinstance(error, KeyboardInterrupt):
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
+  elif str(error) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
+
+
+def open_streams():
+  """Opens stdout and stderr where a process was started without them.
+
+  Otherwise the next file that is opened would receive what C++ prints. Symbols
+  that stdout cannot encode are escaped.
+  """
+  for number, name in ((1, "stdout"), (2, "stderr")):
+    if getattr(sys, name) is None:
+      descriptor = os.open(os.devnull, os.O_WRONLY)
+      if descriptor != number:
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+      setattr(sys, name, os.fdopen(number, "w"))
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def cores() -> int:
+  """The number of cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def settle_device(cpu_devices: int, inline: bool = False):
+  """Imports JAX and configures it before its backend starts.
+
+  Args:
+    cpu_devices: the number of CPU devices, unless JAX_NUM_CPU_DEVICES is set.
+    inline: compute on the CPU in the calling thread. Work of microseconds
+      takes less time than its transfer to another thread.
+  """
+  import jax
+
+  if jax.config.values["jax_num_cpu_devices"] < 1:
+    jax.config.update("jax_num_cpu_devices", cpu_devices)
+  if inline:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+  _return_memory()
+
+
+@cache
+def _return_memory():
+  """Returns the memory of a long compilation to the system when it ends.
+
+  Otherwise glibc keeps it beside the memory of the program's first run.
+  """
+  import jax
+
+  if sys.platform != "linux":
+    return
+  trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+  if trim is None:  # The C library is not glibc.
+    return
+
+  def on_duration(event: str, duration_secs: float, **_: Any):
+    if event.endswith("/backend_compile_duration") and duration_secs > _LONG:
+      trim(0)
+
+  jax.monitoring.register_event_duration_secs_listener(on_duration)
+
+
+def require_device():
+  """Starts JAX's backend.
+
+  Raises:
+    UserError: the platform that the environment names is not available.
+  """
+  import jax
+
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError):
+    names = os.environ.get("JAX_PLATFORMS")
+    if not names:
+      raise
+    raise UserError(
+      f"JAX_PLATFORMS={names}: no such device here; without it, JAX takes what"
+      " there is"
+    ) from None
+
+
+def define_distributed(values: flags.FlagValues):
+  """Defines the flags of several processes."""
+  flags.DEFINE_enum(
+    "distributed",
+    None,
+    ["auto"],
+    "This is one of several processes, as a TPU pod, SLURM or Open MPI start"
+    " them.",
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Or started by hand: host:port of process 0, the same in all.",
+    flag_values=values,
+  )
+  flags.DEFINE_integer(
+    "num_processes",
+    None,
+    "With --coordinator: the number of processes.",
+    lower_bound=1,
+    flag_values=values,
+  )
+  flags.DEFINE_integer(
+    "process_id",
+    None,
+    "With --coordinator: the number of this process, from 0.",
+    lower_bound=0,
+    flag_values=values,
+  )
+
+
+def is_distributed(parsed: flags.FlagValues) -> bool:
+  """Whether the flags make this one of several processes.
+
+  Raises:
+    UserError: the flags are incomplete, or the mode runs in one process.
+  """
+  by_hand = {
+    name: parsed[name].value
+    for name in ("coordinator", "num_processes", "process_id")
+  }
+  missing = [name for name, value in by_hand.items() if value is None]
+  if len(missing) == len(by_hand):
+    if parsed.distributed is None:
+      return False
+  elif missing:
+    raise UserError(
+      f"--{missing[0]}: --coordinator, --num_processes and --process_id go"
+      " together"
+    )
+  elif parsed.distributed:
+    raise UserError(
+      f"--distributed={parsed.distributed}, --coordinator={parsed.coordinator}:"
+      " give one of the two"
+    )
+  elif not _is_address(parsed.coordinator):
+    raise UserError(
+      f"--coordinator={parsed.coordinator}: must be host:port of process 0, a"
+      " known host and a port below 65536"
+    )
+  elif parsed.process_id >= parsed.num_processes:
+    raise UserError(
+      f"--process_id={parsed.process_id}: must be below"
+      f" --num_processes={parsed.num_processes}"
+    )
+  if parsed.mode not in ("train", "evaluate"):
+    raise UserError(
+      f"--mode={parsed.mode}: runs in one process; train and evaluate run in"
+      " several"
+    )
+  return True
+
+
+def _is_address(address: str) -> bool:
+  """Whether host:port has a host that resolves and a valid port."""
+  host, _, port = address.rpartition(":")
+  if not (host and re.fullmatch(r"\d{1,5}", port) and 0 < int(port) < 2**16):
+    return False
+  try:
+    socket.getaddrinfo(host.strip("[]"), int(port))
+  except (OSError, UnicodeError):  # UnicodeError for a name such as a..b.
+    return False
+  return True
+
+
+def report(
+  error: BaseException, first: bool = True, debug: bool = False
+) -> int | None:
+  """Reports on stderr what ended a mode; the exit status, or None for a bug.
+
+  Args:
+    error: what ended it.
+    first: whether this is the first of several processes, which reports an
+      interruption for all.
+    debug: print the traceback of a mistake, too.
+  """
+  if isinstance(error, Interrupted):
+    if first:
+      print(error, file=sys.stderr)
+    return error.status
+  if isinstance(error, KeyboardInterrupt):
+    print("interrupted", file=sys.stderr)
+    return 130
+  if isinstance(
+    error, BrokenPipeError
+  ):  # The reader has ended, as `head` does.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+  line = mistake(error)
+  if line is None:
+    return None
+  if debug:
+    error.__suppress_context__ = False  # Print the cause, too.
+    traceback.print_exception(error)
+  print("error:", visible(line), file=sys.stderr)
+  return 2
+
+
+def mistake(error: BaseException) -> str | None:
+  """The message for a user's mistake; None for a bug of the program."""
+  if isinstance(error, UserError | flags.Error):
+    return str(error)
+  if isinstance(error, OSError):
+    return (
+      f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    )
+  if isinstance(error, MemoryError) or "Out of memory" in str(error):
+    return (
+      "out of memory: model.hidden_size, train.batch_size or data.window must"
+      " be smaller"
+    )
+  return None
+
+
+def end(status: int) -> NoReturn:
+  """Ends this process without waiting for its threads."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
