@@ -32,7 +32,7 @@ from seqrnn.inference import scoring
 from seqrnn.inference.scoring import Scores
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.training import fit
 
 # Of the network; the others are of baselines.
@@ -106,7 +106,7 @@ class Detector(NamedTuple):
     found = self.say(sessions, 0)
     seconds = time.perf_counter() - began
     bounds, rank = found.bounds, found.values["rank"]
-    unknown = rank == scoring.NEVER
+    unknown = rank == scoring.UNRANKED
     nll = found.values["nll"].astype(np.float64)
     nll = np.where(unknown, np.maximum(nll, settings.unknown), nll)
     scores = aggregate(
@@ -121,10 +121,10 @@ class Detector(NamedTuple):
     return Scored(nll, rank, targets, bounds, scores, counts, short, seconds)
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _figures(head: Callable, top_k: int) -> Callable:
   """A function for `scorer`: of each event its figures and its id."""
-  figures = scoring.events(head, top_k)
+  figures = scoring.event_scorer(head, top_k)
 
   def score(params, carry, batch):
     carry, found = figures(params, carry, batch)
@@ -304,7 +304,7 @@ def calibrate(
         new.unlink(missing_ok=True)
       return normal_of(arrays, settings)
   arrays = gathered(cross_fit(build, config, workdir, detector, read))
-  with files.written(new, "wb") as file:
+  with files.atomic_write(new, "wb") as file:
     arrays_and_text: dict[str, Any] = {**arrays, "rests_on": rests_on}
     np.savez_compressed(file, **arrays_and_text)
   return normal_of(arrays, settings)
@@ -320,7 +320,7 @@ def keep_calibration(folder: Path, results: Path):
   Raises:
     MachineError: it cannot be moved.
   """
-  with files.writing(results / CALIBRATION):
+  with files.write_errors(results / CALIBRATION):
     if (folder / _NEW).exists():
       os.replace(folder / _NEW, results / CALIBRATION)
 

@@ -18,8 +18,8 @@ from rich.padding import Padding
 from seqrnn.data.sessions import Distinct, Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import escaped
-from seqrnn.inference.predictions import quoted, shown
-from seqrnn.inference.scoring import NEVER, Scores
+from seqrnn.inference.predictions import console_text, quoted
+from seqrnn.inference.scoring import UNRANKED, Scores
 from seqrnn.runtime import files
 
 NAME = "detection"  # Of the files of a result in detect/, as a set.
@@ -126,7 +126,7 @@ def _table(
 ) -> Iterator[Callable[[list[Any]], Any]]:
   """A function that writes a row of a table; what is None stays empty."""
   kind, _, packed = form.partition(".")
-  with files.written(folder / f"{name}.{form}", "wb") as raw:
+  with files.atomic_write(folder / f"{name}.{form}", "wb") as raw:
     # Without the time, which would make equal tables different files.
     file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
@@ -237,7 +237,7 @@ def write_events(
         _shorts(found.nll[part]),
         _shorts(found.nll[part] / math.log(2)),
         _shorts(chances),
-        [r if r != NEVER else None for r in ranks],
+        [r if r != UNRANKED else None for r in ranks],
         near.astype(int).tolist(),
         _shorts(np.where(near, 1.0, chances)),
         _shorts(more["entropy"]),
@@ -300,7 +300,7 @@ def show(console: Console, found: Findings, order: np.ndarray):
       context.append(f"{bits[n]:5.1f} {text}" if listed else text)
     context += ["..."] * (last < len(bits))
     where = found.line(j, int(found.offsets[d]) + place)
-    name = shown(found.sessions.names[j])
+    name = console_text(found.sessions.names[j])
     if found.flags[d]:
       name = f"[bold]{name}[/bold]"
     name += f", line {where}" if where is not None else ""

@@ -262,7 +262,7 @@ def _run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Findings:
   settings, folder = config.detect, workdir / "detect"
-  fileset.settle(folder, NAME)
+  fileset.finish_move(folder, NAME)
   console = Console(highlight=False)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
@@ -314,7 +314,7 @@ def _run(
     "distinct_events_per_second": len(found.nll) / found.seconds,
     "config": configs.nested(configs.flat(config)),
   }
-  with fileset.together(folder, NAME, _is_result) as new:
+  with fileset.atomic_files(folder, NAME, _is_result) as new:
     write_sessions(found, new, settings.format)
     write_odd(found, detector, new)
     record["seconds"]["writing"] = time.perf_counter() - scored
@@ -323,7 +323,7 @@ def _run(
     picture(found, normal, table, settings, new)
     keep_calibration(folder, new)
     kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
-    manifest.cover(new, (*new.iterdir(), *kept))
+    manifest.record_files(new, (*new.iterdir(), *kept))
   show(console, found, found.oddest()[: settings.worst])
   console.print(tabulate(table, settings.rate))
   if by_kind is not None:
@@ -481,7 +481,7 @@ def write_json(path: Path, record: dict[str, Any]):
       return str(value)
     return value
 
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write(json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
 
 
