@@ -427,14 +427,14 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     found[name] = {}
     for rate in RATES:
       flagged = scores[name] > calibration.threshold(rate)
-      cells = ranking.cells(scores[name], flagged, labels)
-      figures = _kept(ranking.figures(cells))
+      cells = ranking.tally(scores[name], flagged, labels)
+      figures = _kept(ranking.metrics(cells))
       if which is not None:
         _, first = np.unique(2 * which + labels, return_index=True)
-        cells = ranking.cells(
+        cells = ranking.tally(
           scores[name][first], flagged[first], labels[first]
         )
-        figures["distinct"] = _kept(ranking.figures(cells))
+        figures["distinct"] = _kept(ranking.metrics(cells))
       found[name][str(rate)] = figures
   calibration = calibrations[detector.COMBINED]
   return {

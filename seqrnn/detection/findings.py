@@ -41,7 +41,7 @@ class Findings(NamedTuple):
     bounds: int64 [D + 1]; d has the events bounds[d] : bounds[d + 1].
     offsets: the place in the session of the first event that is scored [D].
     event_p: p-values of the events [N].
-    odd: which of them are flagged [N].
+    event_flags: which of them are flagged [N].
     scores: name -> what is said of a session [D]; higher is odder.
     p: p-values of the sessions [D]; not a number for short ones.
     flags: which of them are flagged [D].
@@ -58,21 +58,21 @@ class Findings(NamedTuple):
   bounds: np.ndarray
   offsets: np.ndarray
   event_p: np.ndarray
-  odd: np.ndarray
+  event_flags: np.ndarray
   scores: dict[str, np.ndarray]
   p: np.ndarray
   flags: np.ndarray
   short: np.ndarray
   seconds: float
 
-  def oddest(self) -> np.ndarray:
+  def most_anomalous(self) -> np.ndarray:
     """The distinct sessions, the oddest first; short ones, unranked, last."""
     return np.lexsort((-self.scores["combined"], self.short))
 
   def first_alarms(self) -> np.ndarray:
     """The place in its session of each one's first odd event; -1: none."""
     which = np.repeat(np.arange(len(self.p)), np.diff(self.bounds))
-    odd = np.flatnonzero(self.odd)
+    odd = np.flatnonzero(self.event_flags)
     some, first = np.unique(which[odd], return_index=True)
     alarms = np.full(len(self.p), -1)
     alarms[some] = self.offsets[some] + odd[first] - self.bounds[some]
@@ -243,7 +243,7 @@ def write_events(
         _shorts(more["entropy"]),
         unknown.astype(int).tolist(),
         _shorts(found.event_p[part]),
-        found.odd[part].astype(int).tolist(),
+        found.event_flags[part].astype(int).tolist(),
         alternatives,
         strict=True,
       )
@@ -289,7 +289,10 @@ def show(console: Console, found: Findings, order: np.ndarray):
     start, stop = found.bounds[d : d + 2]
     if start == stop:
       continue
-    bits, odd = found.nll[start:stop] / math.log(2), found.odd[start:stop]
+    bits, odd = (
+      found.nll[start:stop] / math.log(2),
+      found.event_flags[start:stop],
+    )
     place = int(bits.argmax())
     first, last = max(place - before, 0), min(place + after + 1, len(bits))
     context = ["..."] * (first > 0)

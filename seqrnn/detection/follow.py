@@ -27,7 +27,7 @@ from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.detection import records
 from seqrnn.detection.conformal import Calibration
-from seqrnn.detection.detector import CALIBRATION, even
+from seqrnn.detection.detector import CALIBRATION, round_scores
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Decoder, Experiment, Params, shapes
@@ -236,7 +236,7 @@ def follow(
     unknown = symbol == UNKNOWN
     if unknown:
       nats = max(nats, floor)
-    rounded = round(nats, 4)  # As `even` does.
+    rounded = round(nats, 4)  # As `round_scores` does.
     said = {
       "session": session,
       "position": position,
@@ -317,7 +317,7 @@ def read_normal(path: Path) -> Calibration:
   """
   arrays = records.read_arrays(path)
   with records.reading(path):
-    return Calibration(even(arrays["nll"]), arrays["event_counts"])
+    return Calibration(round_scores(arrays["nll"]), arrays["event_counts"])
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):

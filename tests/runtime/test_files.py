@@ -149,7 +149,8 @@ def test_a_packed_file_is_read_up_to_a_limit(tmp_path, name):
 def hold(path):
   """Another process, which holds a lock until it is killed."""
   code = (
-    "import sys, time; from pathlib import Path; from seqrnn.runtime import files\n"
+    "import sys, time; from pathlib import Path\n"
+    "from seqrnn.runtime import files\n"
     "with files.locked(Path(sys.argv[1]), 'trained'):\n"
     "  print(flush=True); time.sleep(600)"
   )
