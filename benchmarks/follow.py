@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-# An installation has seqrnn and experiments; run.py and configs/ lie here.
+# An installation has no run.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 _OPEN = 1000  # Sessions at once.

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 _ROOT = Path(__file__).resolve().parents[1]
-# An installation has seqrnn and experiments; run.py and configs/ lie here.
+# An installation has no run.py.
 sys.path.insert(0, str(_ROOT))
 _FIELDS = {
   "data.stateful": False,

@@ -22,7 +22,7 @@ from pathlib import Path
 from peers import refuse_missing
 
 ROOT = Path(__file__).resolve().parents[1]
-# An installation has seqrnn and experiments; run.py and configs/ lie here.
+# An installation has no run.py.
 sys.path.insert(0, str(ROOT))
 EPOCHS = 50  # Of PyTorch, at most.
 RECIPE = {

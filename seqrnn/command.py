@@ -71,7 +71,7 @@ def resolve(
   if folder and parsed.mode == "report" and not os.path.exists(folder):
     folder, _, beside = folder.partition(",")  # The first of several runs.
   if folder:
-    files.inspect(folder)
+    files.check_links(folder)
   defaults = config_lib.defaults()
   record = _record(parsed.mode, folder)
   if path:
@@ -89,7 +89,7 @@ def resolve(
     workdir = Path(folder)
   else:
     workdir = Path("runs", run_name(Path(path).stem, plain, config))
-    files.inspect(workdir)
+    files.check_links(workdir)
   starts = parsed.mode in ("train", "describe", "search")
   new = starts and not (workdir / record).exists()
   begun = plain

@@ -217,7 +217,7 @@ def read_run(
     if name != "config.json":
       begin = "no search there; begin it with a --config"
     raise UserError(f"--workdir={workdir}: {begin}")
-  manifest.warn(path)
+  manifest.warn_if_missing(path)
   manifest.verify(path)
   fields = flat(read_json(path))
   left_out = []
@@ -304,7 +304,7 @@ def _fault(path: Path, error: Exception) -> str:
 
 def save(config: Config, path: Path):
   """Writes the config as JSON, whole or not at all."""
-  with files.written(path, "wb") as file:
+  with files.atomic_write(path, "wb") as file:
     file.write(encoded(config))
 
 

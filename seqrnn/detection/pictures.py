@@ -57,7 +57,7 @@ def draw(
       found.distinct.which[some], labels[some], curves
     )
   for name, figure in pictures.items():
-    with files.written(folder / f"{name}.png", "wb") as file:
+    with files.atomic_write(folder / f"{name}.png", "wb") as file:
       figure.savefig(file, format="png", dpi=110)
 
 
@@ -69,7 +69,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _oddest(found: Findings) -> int:
   """The oddest of the distinct sessions that have an event."""
-  order = found.oddest()
+  order = found.most_anomalous()
   return int(order[np.diff(found.bounds)[order] > 0][0])
 
 
@@ -82,7 +82,7 @@ def _timeline(found: Findings, threshold: float) -> Figure:
   ends = np.cumsum(np.diff(found.bounds)[which])
   count = min(len(which), _EVENTS * len(which) // ends[-1] + 1)
   chosen = np.linspace(0, len(which) - 1, count).astype(int)
-  oddest = found.distinct.first[found.oddest()[:_ODDEST]]
+  oddest = found.distinct.first[found.most_anomalous()[:_ODDEST]]
   chosen = np.union1d(chosen, oddest)
   shown = which[chosen]
   places, bounds = ranges(found.bounds[shown], found.bounds[shown + 1])
@@ -205,7 +205,7 @@ def _curves(
   for number, (name, scores) in enumerate(curves.items()):
     scores = scores[which]
     flags = np.zeros(len(scores), bool)
-    _, true, false = ranking.curve(ranking.cells(scores, flags, labels))
+    _, true, false = ranking.curve(ranking.tally(scores, flags, labels))
     right = true / (true + false)
     style = {
       "label": name,
@@ -272,7 +272,7 @@ def _strip(found: Findings, threshold: float) -> Figure:
       va="center",
       fontsize=8 if listed else 7,
       color="white" if bits[n] > 0.5 * bits.max() else "black",
-      weight="bold" if found.odd[start + first + n] else "normal",
+      weight="bold" if found.event_flags[start + first + n] else "normal",
       parse_math=False,
     )
   axes.set_xticks([])

@@ -44,7 +44,7 @@ def prepare():
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   sys.unraisablehook = _handle_unraisable
-  compiled.settle()
+  compiled.enable_cache()
 
 
 def _handle_unraisable(unraisable: Any):
