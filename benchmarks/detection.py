@@ -427,14 +427,14 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     found[name] = {}
     for rate in RATES:
       flagged = scores[name] > calibration.threshold(rate)
-      cells = ranking.cells(scores[name], flagged, labels)
-      figures = _kept(ranking.figures(cells))
+      cells = ranking.tally(scores[name], flagged, labels)
+      figures = _kept(ranking.metrics(cells))
       if which is not None:
         _, first = np.unique(2 * which + labels, return_index=True)
-        cells = ranking.cells(
+        cells = ranking.tally(
           scores[name][first], flagged[first], labels[first]
         )
-        figures["distinct"] = _kept(ranking.figures(cells))
+        figures["distinct"] = _kept(ranking.metrics(cells))
       found[name][str(rate)] = figures
   calibration = calibrations[detector.COMBINED]
   return {
@@ -494,7 +494,7 @@ def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
       record["train"] = {"validation_loss": min(losses), **seconds}
     else:
       record["detect"][name] = {**gather(case, data, workdir), **seconds}
-    with files.written(done) as file:
+    with files.atomic_write(done) as file:
       file.write(json.dumps(record))
   return record
 
@@ -612,9 +612,9 @@ def keep(name: str, record: dict[str, Any], seed: int):
   runs = {**(old["runs"] if same else {}), str(seed): record}
   case["runs"] = dict(sorted(runs.items()))
   kept[name] = case
-  with files.written(_KEPT) as file:
+  with files.atomic_write(_KEPT) as file:
     file.write(json.dumps(kept) + "\n")
-  with files.written(_PAGE) as file:
+  with files.atomic_write(_PAGE) as file:
     file.write(render(kept))
 
 

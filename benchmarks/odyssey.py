@@ -199,7 +199,7 @@ def summary(cache: Path):
     )
   text = _TEXT.read_text("utf-8")
   before, after = text.split(_BEGIN)[0], text.split(_END)[1]
-  with files.written(_TEXT) as file:
+  with files.atomic_write(_TEXT) as file:
     file.write(
       before
       + _BEGIN

@@ -63,7 +63,7 @@ def write(path: Path, notes_TV: np.ndarray, tempo: int):
   track.append(mido.MetaMessage("end_of_track", time=rest))
   made = mido.MidiFile(ticks_per_beat=_TICKS)
   made.tracks.append(track)
-  with files.written(path, "wb") as file:
+  with files.atomic_write(path, "wb") as file:
     made.save(file=file)
 
 

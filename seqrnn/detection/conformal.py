@@ -68,7 +68,7 @@ class Calibration:
     low, high = stats.beta.ppf([0.025, 0.975], k, self.n + 1 - k)
     return float(low), float(high)
 
-  def oddness(self, scores: np.ndarray, own: bool = False) -> np.ndarray:
+  def neg_log_p(self, scores: np.ndarray, own: bool = False) -> np.ndarray:
     """-log p, told apart also beyond all normal scores.
 
     There p falls as an exponential distribution would, of the mean excess that
@@ -81,13 +81,13 @@ class Calibration:
     """
     if not own:
       return self._excess(scores) - np.log(self.p_values(scores))
-    oddness = -np.log(self.own_p_values(scores))
+    neg_log_p = -np.log(self.own_p_values(scores))
     if self.above[-2] == 1:  # The highest one is beyond all others, too.
       counts = -np.diff(self.above)
       others = Calibration(self.scores[:-1], counts[:-1])
       highest = scores == self.scores[-1]
-      oddness[highest] += others._excess(scores[highest])
-    return oddness
+      neg_log_p[highest] += others._excess(scores[highest])
+    return neg_log_p
 
   def _excess(self, scores: np.ndarray) -> np.ndarray:
     """How far they are beyond all normal ones, in units of their tail."""
@@ -122,13 +122,13 @@ def benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:
   return p <= order[under[-1]] if len(under) else np.zeros(len(p), bool)
 
 
-def combine(oddness: list[np.ndarray], how: str) -> np.ndarray:
+def combine(neg_log_p: list[np.ndarray], how: str) -> np.ndarray:
   """One score of several -log p of the same things.
 
   Args:
-    oddness: of each score.
+    neg_log_p: of each score.
     how: min, the least p-value; fisher, the product of all (Fisher 1925). No p
       of its own: it must be calibrated, too.
   """
-  stacked = np.stack(oddness)
+  stacked = np.stack(neg_log_p)
   return stacked.max(axis=0) if how == "min" else stacked.sum(axis=0)

@@ -32,7 +32,7 @@ from seqrnn.inference import scoring
 from seqrnn.inference.scoring import Scores
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.training import fit
 
 # Of the network; the others are of baselines.
@@ -106,7 +106,7 @@ class Detector(NamedTuple):
     found = self.say(sessions, 0)
     seconds = time.perf_counter() - began
     bounds, rank = found.bounds, found.values["rank"]
-    unknown = rank == scoring.NEVER
+    unknown = rank == scoring.UNRANKED
     nll = found.values["nll"].astype(np.float64)
     nll = np.where(unknown, np.maximum(nll, settings.unknown), nll)
     scores = aggregate(
@@ -121,10 +121,10 @@ class Detector(NamedTuple):
     return Scored(nll, rank, targets, bounds, scores, counts, short, seconds)
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _figures(head: Callable, top_k: int) -> Callable:
   """A function for `scorer`: of each event its figures and its id."""
-  figures = scoring.events(head, top_k)
+  figures = scoring.event_scorer(head, top_k)
 
   def score(params, carry, batch):
     carry, found = figures(params, carry, batch)
@@ -133,7 +133,7 @@ def _figures(head: Callable, top_k: int) -> Callable:
   return score
 
 
-def even(scores: np.ndarray) -> np.ndarray:
+def round_scores(scores: np.ndarray) -> np.ndarray:
   """Without the last digits, which differ where a session stands elsewhere.
 
   Equal sessions must score the same: normal ones often are each other's
@@ -171,9 +171,9 @@ def aggregate(
   highest = np.zeros(len(sizes))
   highest[sizes > 0] = falling[bounds[:-1][sizes > 0]]
   return {
-    "max": even(highest),
-    "mean": even(add_up(nll) / np.maximum(sizes, 1)),
-    "top_mean": even(
+    "max": round_scores(highest),
+    "mean": round_scores(add_up(nll) / np.maximum(sizes, 1)),
+    "top_mean": round_scores(
       add_up(np.where(among, falling, 0)) / np.clip(sizes, 1, top)
     ),
     "misses": add_up(rank > top_k),
@@ -253,10 +253,11 @@ class Normal(NamedTuple):
     self, scores: dict[str, np.ndarray], settings: Config, own: bool = False
   ) -> np.ndarray:
     """The combined score; `own`: of the calibration sessions themselves."""
-    oddness = [
-      self.scores[name].oddness(scores[name], own) for name in chosen(settings)
+    neg_log_p = [
+      self.scores[name].neg_log_p(scores[name], own)
+      for name in chosen(settings)
     ]
-    return combine(oddness, settings.combine)
+    return combine(neg_log_p, settings.combine)
 
 
 def calibrate(
@@ -304,7 +305,7 @@ def calibrate(
         new.unlink(missing_ok=True)
       return normal_of(arrays, settings)
   arrays = gathered(cross_fit(build, config, workdir, detector, read))
-  with files.written(new, "wb") as file:
+  with files.atomic_write(new, "wb") as file:
     arrays_and_text: dict[str, Any] = {**arrays, "rests_on": rests_on}
     np.savez_compressed(file, **arrays_and_text)
   return normal_of(arrays, settings)
@@ -320,7 +321,7 @@ def keep_calibration(folder: Path, results: Path):
   Raises:
     MachineError: it cannot be moved.
   """
-  with files.writing(results / CALIBRATION):
+  with files.write_errors(results / CALIBRATION):
     if (folder / _NEW).exists():
       os.replace(folder / _NEW, results / CALIBRATION)
 
@@ -368,7 +369,7 @@ def normal_of(arrays: dict[str, np.ndarray], settings: Config) -> Normal:
   }
   normal = Normal(
     {name: Calibration(array, counts) for name, array in scores.items()},
-    Calibration(even(arrays["nll"]), arrays["event_counts"]),
+    Calibration(round_scores(arrays["nll"]), arrays["event_counts"]),
   )
   combined = normal.combined(scores, settings, own=True)
   normal.scores[COMBINED] = Calibration(combined, counts)
@@ -440,7 +441,7 @@ def decide(
   decides about the others as if there were no short ones.
   """
   limit = normal.events.threshold(settings.event_rate)
-  odd = even(scored.nll) > limit
+  odd = round_scores(scored.nll) > limit
   if settings.rule == "topk":
     odd = scored.rank > settings.top_k
   calibration, ruled = normal.scores[COMBINED], ~scored.short
@@ -484,8 +485,8 @@ def detect(detector: Detector, normal: Normal, sessions: Sessions) -> Findings:
     bounds=scored.bounds,
     # What is scored are a session's last events.
     offsets=np.diff(once.bounds) + ends - sizes,
-    event_p=normal.events.p_values(even(scored.nll)),
-    odd=odd,
+    event_p=normal.events.p_values(round_scores(scored.nll)),
+    event_flags=odd,
     scores={COMBINED: combined, **scored.scores},
     p=np.where(
       scored.short, np.nan, normal.scores[COMBINED].p_values(combined)

@@ -18,8 +18,8 @@ from rich.padding import Padding
 from seqrnn.data.sessions import Distinct, Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import escaped
-from seqrnn.inference.predictions import quoted, shown
-from seqrnn.inference.scoring import NEVER, Scores
+from seqrnn.inference.predictions import console_text, quoted
+from seqrnn.inference.scoring import UNRANKED, Scores
 from seqrnn.runtime import files
 
 NAME = "detection"  # Of the files of a result in detect/, as a set.
@@ -41,7 +41,7 @@ class Findings(NamedTuple):
     bounds: int64 [D + 1]; d has the events bounds[d] : bounds[d + 1].
     offsets: the place in the session of the first event that is scored [D].
     event_p: p-values of the events [N].
-    odd: which of them are flagged [N].
+    event_flags: which of them are flagged [N].
     scores: name -> what is said of a session [D]; higher is odder.
     p: p-values of the sessions [D]; not a number for short ones.
     flags: which of them are flagged [D].
@@ -58,21 +58,21 @@ class Findings(NamedTuple):
   bounds: np.ndarray
   offsets: np.ndarray
   event_p: np.ndarray
-  odd: np.ndarray
+  event_flags: np.ndarray
   scores: dict[str, np.ndarray]
   p: np.ndarray
   flags: np.ndarray
   short: np.ndarray
   seconds: float
 
-  def oddest(self) -> np.ndarray:
+  def most_anomalous(self) -> np.ndarray:
     """The distinct sessions, the oddest first; short ones, unranked, last."""
     return np.lexsort((-self.scores["combined"], self.short))
 
   def first_alarms(self) -> np.ndarray:
     """The place in its session of each one's first odd event; -1: none."""
     which = np.repeat(np.arange(len(self.p)), np.diff(self.bounds))
-    odd = np.flatnonzero(self.odd)
+    odd = np.flatnonzero(self.event_flags)
     some, first = np.unique(which[odd], return_index=True)
     alarms = np.full(len(self.p), -1)
     alarms[some] = self.offsets[some] + odd[first] - self.bounds[some]
@@ -126,7 +126,7 @@ def _table(
 ) -> Iterator[Callable[[list[Any]], Any]]:
   """A function that writes a row of a table; what is None stays empty."""
   kind, _, packed = form.partition(".")
-  with files.written(folder / f"{name}.{form}", "wb") as raw:
+  with files.atomic_write(folder / f"{name}.{form}", "wb") as raw:
     # Without the time, which would make equal tables different files.
     file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
@@ -237,13 +237,13 @@ def write_events(
         _shorts(found.nll[part]),
         _shorts(found.nll[part] / math.log(2)),
         _shorts(chances),
-        [r if r != NEVER else None for r in ranks],
+        [r if r != UNRANKED else None for r in ranks],
         near.astype(int).tolist(),
         _shorts(np.where(near, 1.0, chances)),
         _shorts(more["entropy"]),
         unknown.astype(int).tolist(),
         _shorts(found.event_p[part]),
-        found.odd[part].astype(int).tolist(),
+        found.event_flags[part].astype(int).tolist(),
         alternatives,
         strict=True,
       )
@@ -289,7 +289,10 @@ def show(console: Console, found: Findings, order: np.ndarray):
     start, stop = found.bounds[d : d + 2]
     if start == stop:
       continue
-    bits, odd = found.nll[start:stop] / math.log(2), found.odd[start:stop]
+    bits, odd = (
+      found.nll[start:stop] / math.log(2),
+      found.event_flags[start:stop],
+    )
     place = int(bits.argmax())
     first, last = max(place - before, 0), min(place + after + 1, len(bits))
     context = ["..."] * (first > 0)
@@ -300,7 +303,7 @@ def show(console: Console, found: Findings, order: np.ndarray):
       context.append(f"{bits[n]:5.1f} {text}" if listed else text)
     context += ["..."] * (last < len(bits))
     where = found.line(j, int(found.offsets[d]) + place)
-    name = shown(found.sessions.names[j])
+    name = console_text(found.sessions.names[j])
     if found.flags[d]:
       name = f"[bold]{name}[/bold]"
     name += f", line {where}" if where is not None else ""

@@ -27,7 +27,7 @@ from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.detection import records
 from seqrnn.detection.conformal import Calibration
-from seqrnn.detection.detector import CALIBRATION, even
+from seqrnn.detection.detector import CALIBRATION, round_scores
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Decoder, Experiment, Params, shapes
@@ -90,7 +90,7 @@ def stepper(
     carry, events_2, _ = unravel(state_S)
     before_1, event_1 = events_2.astype(jnp.int32).reshape(2, 1)
     carry, logits_1V = decoder.step(params, carry, before_1)
-    found = scoring.figures(logits_1V, event_1)
+    found = scoring.target_scores(logits_1V, event_1)
     said_2 = jnp.concatenate([found["nll"], found["rank"].astype(jnp.float32)])
     shifted_2 = jnp.repeat(events_2[1:], 2)
     return ravel_pytree((carry, shifted_2, said_2))[0]
@@ -236,7 +236,7 @@ def follow(
     unknown = symbol == UNKNOWN
     if unknown:
       nats = max(nats, floor)
-    rounded = round(nats, 4)  # As `even` does.
+    rounded = round(nats, 4)  # As `round_scores` does.
     said = {
       "session": session,
       "position": position,
@@ -317,7 +317,7 @@ def read_normal(path: Path) -> Calibration:
   """
   arrays = records.read_arrays(path)
   with records.reading(path):
-    return Calibration(even(arrays["nll"]), arrays["event_counts"])
+    return Calibration(round_scores(arrays["nll"]), arrays["event_counts"])
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
@@ -343,7 +343,7 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     workdir, config.checkpoint.step, shapes(experiment)
   )
   folder = workdir / "detect"
-  fileset.settled(folder, NAME, workdir / LOCK)
+  fileset.wait_for_move(folder, NAME, workdir / LOCK)
   for name in ("thresholds.json", CALIBRATION):
     if (folder / name).exists():
       manifest.verify(folder / name)

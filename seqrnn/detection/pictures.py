@@ -60,7 +60,7 @@ def draw(
 
 def _oddest(found: Findings) -> int:
   """The oddest of the distinct sessions that have an event."""
-  order = found.oddest()
+  order = found.most_anomalous()
   return int(order[np.diff(found.bounds)[order] > 0][0])
 
 
@@ -73,7 +73,7 @@ def _timeline(found: Findings, threshold: float) -> Figure:
   ends = np.cumsum(np.diff(found.bounds)[which])
   count = min(len(which), _EVENTS * len(which) // ends[-1] + 1)
   chosen = np.linspace(0, len(which) - 1, count).astype(int)
-  oddest = found.distinct.first[found.oddest()[:_ODDEST]]
+  oddest = found.distinct.first[found.most_anomalous()[:_ODDEST]]
   chosen = np.union1d(chosen, oddest)
   shown = which[chosen]
   places, bounds = ranges(found.bounds[shown], found.bounds[shown + 1])
@@ -196,7 +196,7 @@ def _curves(
   for number, (name, scores) in enumerate(curves.items()):
     scores = scores[which]
     flags = np.zeros(len(scores), bool)
-    _, true, false = ranking.curve(ranking.cells(scores, flags, labels))
+    _, true, false = ranking.curve(ranking.tally(scores, flags, labels))
     right = true / (true + false)
     style = {
       "label": name,
@@ -239,7 +239,7 @@ def _strip(found: Findings, threshold: float) -> Figure:
   grid = np.full(rows * columns, np.nan)
   grid[: len(bits)] = bits
   names = [
-    figures.plain(name[: _WIDE if listed else _NARROW])
+    figures.plain(name, _WIDE if listed else _NARROW)
     for name in found.events(j, d, first, last)
   ]
   width = 11 if listed else max(5, 0.34 * columns + 1.5)
@@ -263,7 +263,7 @@ def _strip(found: Findings, threshold: float) -> Figure:
       va="center",
       fontsize=8 if listed else 7,
       color="white" if bits[n] > 0.5 * bits.max() else "black",
-      weight="bold" if found.odd[start + first + n] else "normal",
+      weight="bold" if found.event_flags[start + first + n] else "normal",
     )
   axes.set_xticks([])
   places = [int(found.offsets[d]) + first + r * columns for r in range(rows)]
@@ -279,7 +279,7 @@ def _strip(found: Findings, threshold: float) -> Figure:
     axes.set_ylabel("line")
   limit = f"; bold: above {threshold / math.log(2):.1f} bits"
   axes.set_title(
-    figures.plain(found.sessions.names[j][:80])
+    figures.plain(found.sessions.names[j], 80)
     + (limit if math.isfinite(threshold) else "")
   )
   return figure

@@ -1,44 +1,47 @@
-"""How well scores find what labels mark: figures of a ranking and of flags."""
+"""Metrics of anomaly scores and flags against labels."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 
-class Cells(NamedTuple):
-  """Equal things together, the highest score first.
+class Tally(NamedTuple):
+  """Counts of labelled items for each distinct pair of a score and a flag.
+
+  The pairs are sorted by score, the highest first.
 
   Attributes:
-    scores: of each cell.
-    flags: whether it is flagged.
-    odd: float64, how many of it are labelled.
-    normal: float64, how many are not.
+    scores: of each pair.
+    flags: whether the items are flagged.
+    anomalous: float64, number of items labelled anomalous.
+    normal: float64, number of items labelled normal.
   """
 
   scores: np.ndarray
   flags: np.ndarray
-  odd: np.ndarray
+  anomalous: np.ndarray
   normal: np.ndarray
 
 
-def cells(scores: np.ndarray, flags: np.ndarray, labels: np.ndarray) -> Cells:
-  """The cells of things, which have a score, a flag and a label each."""
-  found, place = np.unique(-scores, return_inverse=True)
-  cell = 2 * place + flags
-  odd = np.bincount(cell, labels, minlength=2 * len(found))
-  normal = np.bincount(cell, ~labels, minlength=2 * len(found))
-  some = np.flatnonzero(odd + normal)
-  return Cells(-found[some // 2], some % 2 == 1, odd[some], normal[some])
+def tally(scores: np.ndarray, flags: np.ndarray, labels: np.ndarray) -> Tally:
+  """Counts items, each with a score, a flag and a label (True: anomalous)."""
+  distinct, place = np.unique(-scores, return_inverse=True)
+  pair = 2 * place + flags
+  anomalous = np.bincount(pair, labels, minlength=2 * len(distinct))
+  normal = np.bincount(pair, ~labels, minlength=2 * len(distinct))
+  some = np.flatnonzero(anomalous + normal)
+  return Tally(
+    -distinct[some // 2], some % 2 == 1, anomalous[some], normal[some]
+  )
 
 
 class Curve(NamedTuple):
-  """What flagging all scores from each one on would give.
+  """Counts of flagged items for each possible threshold.
 
   Attributes:
-    scores: the distinct ones, the highest first.
-    found: how many labelled ones have at least this.
-    false: how many others.
+    scores: the distinct scores, the highest first.
+    found: number of anomalous items with at least this score.
+    false: number of normal items with at least this score.
   """
 
   scores: np.ndarray
@@ -46,77 +49,82 @@ class Curve(NamedTuple):
   false: np.ndarray
 
 
-def curve(cells: Cells) -> Curve:
-  """The curve of cells."""
-  last = np.append(cells.scores[1:] != cells.scores[:-1], True)
+def curve(counts: Tally) -> Curve:
+  """The cumulative counts that ROC and precision-recall curves are made of."""
+  last = np.append(counts.scores[1:] != counts.scores[:-1], True)
   return Curve(
-    cells.scores[last],
-    np.cumsum(cells.odd)[last],
-    np.cumsum(cells.normal)[last],
+    counts.scores[last],
+    np.cumsum(counts.anomalous)[last],
+    np.cumsum(counts.normal)[last],
   )
 
 
-def figures(cells: Cells) -> dict[str, float]:
-  """Figures of the flags, and of the scores whatever the threshold.
+def metrics(counts: Tally) -> dict[str, float]:
+  """Metrics of the flags, and of the scores over all thresholds.
 
   `oracle_f1` is the best F1 of any threshold, which only labels can choose.
+  scikit-learn, which computes most of these, is no base dependency; counts as
+  weights also make the bootstrap fast.
   """
-  flags = cells.flags
-  tp, fp = cells.odd[flags].sum(), cells.normal[flags].sum()
-  fn, tn = cells.odd[~flags].sum(), cells.normal[~flags].sum()
+  flags = counts.flags
+  tp, fp = counts.anomalous[flags].sum(), counts.normal[flags].sum()
+  fn, tn = counts.anomalous[~flags].sum(), counts.normal[~flags].sum()
   root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-  _, found, false = curve(cells)
-  odd, normal = tp + fn, tn + fp
-  recall, fallout = _share(found, odd), _share(false, normal)
-  precision = _share(found, found + false)
+  _, found, false = curve(counts)
+  anomalous, normal = tp + fn, tn + fp
+  recall, fallout = _ratio(found, anomalous), _ratio(false, normal)
+  precision = _ratio(found, found + false)
 
   def recall_at(rate: float) -> float:
     return float(recall[fallout <= rate].max(initial=0.0))
 
-  found = {
-    "precision": _share(tp, tp + fp),
-    "recall": _share(tp, odd),
-    "f1": _share(2 * tp, 2 * tp + fp + fn),
-    "mcc": _share(tp * tn - fp * fn, root),
-    "false_alarm_rate": _share(fp, normal),
+  values = {
+    "precision": _ratio(tp, tp + fp),
+    "recall": _ratio(tp, anomalous),
+    "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+    "mcc": _ratio(tp * tn - fp * fn, root),
+    "false_alarm_rate": _ratio(fp, normal),
     "auroc": np.trapezoid(np.append(0, recall), np.append(0, fallout)),
     "average_precision": np.sum(np.diff(recall, prepend=0) * precision),
     "recall_at_0.01": recall_at(0.01),
     "recall_at_0.05": recall_at(0.05),
-    "oracle_f1": _share(2 * found, odd + found + false).max(),
+    "oracle_f1": _ratio(2 * found, anomalous + found + false).max(),
   }
-  return {name: float(value) for name, value in found.items()}
+  return {name: float(value) for name, value in values.items()}
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-  """Part of a whole; 0 of nothing."""
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+  """The quotient; 0 where the denominator is 0."""
   return np.divide(
-    part, whole, out=np.zeros(np.shape(part + whole)), where=whole != 0
+    numerator,
+    denominator,
+    out=np.zeros(np.shape(numerator + denominator)),
+    where=denominator != 0,
   )
 
 
 def intervals(
-  cells: Cells,
-  draws: int,
-  rng: np.random.Generator,
-  figures: Callable[[Cells], dict[str, float]] = figures,
+  counts: Tally, draws: int, rng: np.random.Generator
 ) -> dict[str, tuple[float, float]]:
-  """95% bootstrap intervals of the figures: things are drawn anew, with theirs.
+  """95% bootstrap intervals of the metrics (Efron 1979).
 
   Args:
-    cells: of all.
-    draws: how often (Efron 1979).
-    rng: what draws.
-    figures: cells -> figures.
+    counts: of all items.
+    draws: number of resampled data sets.
+    rng: source of randomness.
   """
-  counts = np.concatenate([cells.odd, cells.normal])
-  total = int(counts.sum())
-  found = []
+  both = np.concatenate([counts.anomalous, counts.normal])
+  total = int(both.sum())
+  resampled = []
   for _ in range(draws):
-    drawn = rng.multinomial(total, counts / total).astype(np.float64)
-    odd, normal = np.split(drawn, 2)
-    found.append(figures(cells._replace(odd=odd, normal=normal)))
+    drawn = rng.multinomial(total, both / total).astype(np.float64)
+    anomalous, normal = np.split(drawn, 2)
+    resampled.append(
+      metrics(counts._replace(anomalous=anomalous, normal=normal))
+    )
   return {
-    name: tuple(np.quantile([f[name] for f in found], [0.025, 0.975]).tolist())
-    for name in (found[0] if found else ())
+    name: tuple(
+      np.quantile([m[name] for m in resampled], [0.025, 0.975]).tolist()
+    )
+    for name in (resampled[0] if resampled else ())
   }

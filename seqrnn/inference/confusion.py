@@ -44,7 +44,7 @@ def write(folder: Path, labels: Vocabulary, counts_VV: np.ndarray, title: str):
   if counts_VV[UNKNOWN].any():
     rows = np.append(rows, UNKNOWN)
   counts = counts_VV[np.ix_(rows, columns)].astype(np.int64)
-  with files.written(folder / "confusion.csv") as file:
+  with files.atomic_write(folder / "confusion.csv") as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["truth", *labels.names(columns)])
     for name, row in zip(labels.names(rows), counts.tolist(), strict=True):
@@ -66,7 +66,7 @@ def _draw(
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
   figure.colorbar(image, label="share of the true label", shrink=0.8)
-  label = lambda name: figures.plain(name[:24])
+  label = lambda name: figures.plain(name, 24)
   axes.set_xticks(range(len(columns)), map(label, columns), rotation=90)
   axes.set_yticks(range(len(rows)), map(label, rows))
   axes.set_xlabel("predicted")

@@ -161,15 +161,15 @@ def judge(
   settings: Config,
 ) -> dict[str, Any]:
   """Figures of scores and flags [D] of sessions, `which` of D each one is."""
-  every = ranking.cells(scores[which], flags[which], labels)
+  every = ranking.tally(scores[which], flags[which], labels)
   _, first = np.unique(2 * which + labels, return_index=True)
   once = which[first]
   rng = np.random.default_rng(settings.seed)
   return {
-    **ranking.figures(every),
+    **ranking.metrics(every),
     "intervals": ranking.intervals(every, settings.bootstrap, rng),
-    "distinct": ranking.figures(
-      ranking.cells(scores[once], flags[once], labels[first])
+    "distinct": ranking.metrics(
+      ranking.tally(scores[once], flags[once], labels[first])
     ),
   }
 
@@ -217,8 +217,8 @@ def figures_by_kind(
     # Of few sessions not every kind has one.
     for kind in (kind for kind in anomalies.KINDS if kind in kinds):
       some = (kinds == kind) | (kinds == "")
-      cells = ranking.cells(scores[which][some], flags[some], kinds[some] != "")
-      figures = ranking.figures(cells)
+      cells = ranking.tally(scores[which][some], flags[some], kinds[some] != "")
+      figures = ranking.metrics(cells)
       table[name][kind] = figures["average_precision"]
   return table
 
@@ -241,8 +241,8 @@ def figures_of_events(
   labels = labels[place]
   if labels.all() or not labels.any():
     return None
-  cells = ranking.cells(found.nll[index], found.odd[index], labels)
-  return ranking.figures(cells)
+  cells = ranking.tally(found.nll[index], found.event_flags[index], labels)
+  return ranking.metrics(cells)
 
 
 def run(
@@ -262,7 +262,7 @@ def _run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Findings:
   settings, folder = config.detect, workdir / "detect"
-  fileset.settle(folder, NAME)
+  fileset.finish_move(folder, NAME)
   console = Console(highlight=False)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
@@ -314,7 +314,7 @@ def _run(
     "distinct_events_per_second": len(found.nll) / found.seconds,
     "config": configs.nested(configs.flat(config)),
   }
-  with fileset.together(folder, NAME, _is_result) as new:
+  with fileset.atomic_files(folder, NAME, _is_result) as new:
     write_sessions(found, new, settings.format)
     write_odd(found, detector, new)
     record["seconds"]["writing"] = time.perf_counter() - scored
@@ -323,8 +323,8 @@ def _run(
     picture(found, normal, table, settings, new)
     keep_calibration(folder, new)
     kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
-    manifest.cover(new, (*new.iterdir(), *kept))
-  show(console, found, found.oddest()[: settings.worst])
+    manifest.record_files(new, (*new.iterdir(), *kept))
+  show(console, found, found.most_anomalous()[: settings.worst])
   console.print(tabulate(table, settings.rate))
   if by_kind is not None:
     title = "average precision by kind of anomaly"
@@ -481,7 +481,7 @@ def write_json(path: Path, record: dict[str, Any]):
       return str(value)
     return value
 
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write(json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
 
 

@@ -35,9 +35,14 @@ def create(width: float, height: float, title: str = "") -> "Figure":
   return figure
 
 
-def plain(text: str) -> str:
-  """Any text as a label: a dollar sign would otherwise begin a formula."""
-  return escaped(text, keep="\n").replace("$", r"\$")
+def plain(text: str, limit: int | None = None) -> str:
+  """Any text as a label: a dollar sign would otherwise begin a formula.
+
+  Args:
+    text: anyone may have written it; it is escaped.
+    limit: characters after which it is cut; None for no limit.
+  """
+  return escaped(text)[:limit].replace("$", r"\$")
 
 
 def grid(axes: "Axes", axis: Literal["x", "y", "both"] = "both"):
@@ -52,7 +57,7 @@ def save(figure: "Figure", path: Path, dpi: int = _DPI):
   Raises:
     UserError: it cannot be written.
   """
-  with files.written(path, "wb") as file:
+  with files.atomic_write(path, "wb") as file:
     figure.savefig(file, format="png", dpi=dpi)
 
 
@@ -62,7 +67,7 @@ def save_svg(figure: "Figure", path: Path, title: str, description: str):
   Raises:
     UserError: it cannot be written.
   """
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write(svg(figure, title, description))
 
 

@@ -55,24 +55,24 @@ def test_new_normal_data_are_flagged_at_the_rate():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_oddness_goes_on_beyond_all_normal_scores(seed):
+def test_neg_log_p_goes_on_beyond_all_normal_scores(seed):
   normal, counts, scores = draw(seed)
   calibration = Calibration(normal, counts)
   scores = np.sort(scores)
-  oddness = calibration.oddness(scores)
+  neg_log_p = calibration.neg_log_p(scores)
   p = calibration.p_values(scores)
   inside = scores <= normal.max()
-  np.testing.assert_allclose(oddness[inside], -np.log(p[inside]))
+  np.testing.assert_allclose(neg_log_p[inside], -np.log(p[inside]))
   beyond = scores[~inside]
-  assert np.all(np.diff(oddness[~inside])[np.diff(beyond) > 0] > 0)
-  assert oddness[-1] == np.inf and not np.isnan(oddness).any()
+  assert np.all(np.diff(neg_log_p[~inside])[np.diff(beyond) > 0] > 0)
+  assert neg_log_p[-1] == np.inf and not np.isnan(neg_log_p).any()
   # A normal one scores as if it were new to the others, beyond them too.
   every = np.append(np.repeat(normal, counts), 5.0)
   expected = [
-    Calibration(np.delete(every, i)).oddness(every[i : i + 1])[0]
+    Calibration(np.delete(every, i)).neg_log_p(every[i : i + 1])[0]
     for i in range(len(every))
   ]
-  own = Calibration(every).oddness(every, own=True)
+  own = Calibration(every).neg_log_p(every, own=True)
   np.testing.assert_allclose(own, expected)
   assert own.argmax() == len(every) - 1
 
@@ -87,11 +87,11 @@ def test_what_is_combined_is_flagged_at_the_rate(how):
     parts = [Calibration(scores) for scores in normal]
 
     def combined(all_scores, own, parts=parts):
-      oddness = [
-        part.oddness(scores, own)
+      neg_log_p = [
+        part.neg_log_p(scores, own)
         for part, scores in zip(parts, all_scores, strict=True)
       ]
-      return combine(oddness, how)
+      return combine(neg_log_p, how)
 
     calibration = Calibration(combined(normal, True))
     flags = combined(new, False) > calibration.threshold(1 / (n + 1))
@@ -103,17 +103,19 @@ def test_the_tail_of_an_exponential_is_found():
   rng = np.random.default_rng(0)
   calibration = Calibration(rng.exponential(3.0, 20_000))
   # -log p of a score s is s / 3.
-  assert calibration.oddness(np.array([90.0]))[0] == pytest.approx(30, rel=0.15)
+  assert calibration.neg_log_p(np.array([90.0]))[0] == pytest.approx(
+    30, rel=0.15
+  )
 
 
 @pytest.mark.parametrize(
   "normal", [[2.0], [0.0, 0, 0], [np.inf, np.inf], [1, np.inf], [np.inf]]
 )
-def test_scores_without_a_spread_have_an_oddness(normal):
+def test_scores_without_a_spread_have_an_neg_log_p(normal):
   calibration = Calibration(np.array(normal, float))
-  oddness = calibration.oddness(np.array([-1.0, 0.5, np.inf]))
-  assert not np.isnan(oddness).any() and np.all(np.diff(oddness) >= 0)
-  own = calibration.oddness(np.array(normal, float), own=True)
+  neg_log_p = calibration.neg_log_p(np.array([-1.0, 0.5, np.inf]))
+  assert not np.isnan(neg_log_p).any() and np.all(np.diff(neg_log_p) >= 0)
+  own = calibration.neg_log_p(np.array(normal, float), own=True)
   assert not np.isnan(own).any()
 
 
@@ -142,7 +144,7 @@ def test_figures_are_those_of_scikit_learn(seed):
   labels = rng.random(300) < 0.2
   scores = np.round(rng.normal(size=300) + labels, 1)  # With ties.
   flags = (scores > 1) ^ (rng.random(300) < 0.05)
-  found = ranking.figures(ranking.cells(scores, flags, labels))
+  found = ranking.metrics(ranking.tally(scores, flags, labels))
   false, true, _ = sklearn.roc_curve(labels, scores, drop_intermediate=False)
   precision, recall, _ = sklearn.precision_recall_curve(labels, scores)
   best = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
@@ -163,7 +165,7 @@ def test_figures_are_those_of_scikit_learn(seed):
 
 def test_nothing_flagged_has_figures():
   labels = np.array([True, False])
-  found = ranking.figures(ranking.cells(np.zeros(2), np.zeros(2, bool), labels))
+  found = ranking.metrics(ranking.tally(np.zeros(2), np.zeros(2, bool), labels))
   assert found["f1"] == found["precision"] == found["mcc"] == 0
   assert found["auroc"] == found["average_precision"] == 0.5
 
@@ -172,7 +174,7 @@ def test_the_bootstrap_knows_how_sure_a_share_is():
   rng = np.random.default_rng(0)
   labels = np.arange(1000) < 400
   flags = rng.random(1000) < 0.3
-  cells = ranking.cells(flags.astype(float), flags, labels)
+  cells = ranking.tally(flags.astype(float), flags, labels)
   low, high = ranking.intervals(cells, 500, rng)["recall"]
   share = flags[labels].mean()
   width = 1.96 * math.sqrt(share * (1 - share) / 400)
