@@ -484,7 +484,7 @@ def run(
   workdir.mkdir(parents=True, exist_ok=True)
   title = f"{config.task}: {size:,} parameters"
   with fileset.results(workdir, "describe", "described") as folder:
-    diagram.draw(folder, title, picture(model, config))
+    diagram.write(folder, title, picture(model, config))
   print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
 
   mesh = sharding.mesh()
