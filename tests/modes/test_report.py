@@ -28,7 +28,7 @@ from seqrnn.experiment import shapes
 from seqrnn.modes import report
 from seqrnn.reporting import alarms, charts, decisions, neurons, page, subject
 from seqrnn.reporting.novelty import novelty
-from seqrnn.runtime import checkpoint
+from seqrnn.runtime import checkpoint_writer
 from seqrnn.training.history import add_row
 from seqrnn.training.position import Position
 from tests.conftest import Page, tiny, write_text
@@ -88,7 +88,7 @@ def begun(folder, fields):
   params = drawn(experiment, 0.3)
   crc32 = experiment.facts("train")["crc32"]
   position = Position(step=7, best_step=7, crc32=crc32)
-  with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+  with checkpoint_writer.Checkpoints(workdir / "checkpoints") as checkpoints:
     rest = {"none": jnp.zeros(1)}
     checkpoints.save(7, params, rest, asdict(position), 7)
   for step in (3, 7):
