@@ -51,7 +51,7 @@ class Damaged(Exception):
   """A checkpoint differs from its manifest, or from the model."""
 
 
-def firstfirst_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
   """Returns one line of an error's text, or the reason of a full disk."""
   text = str(error).strip() or type(error).__name__
   full = os.strerror(errno.ENOSPC)  # Orbax hides it in many lines.
@@ -148,7 +148,8 @@ def newest(directory: Path) -> int:
     warnings.append(f"checkpoint {step} is damaged: {reason}")
   if warnings:
     raise MachineError(
-      f"{directory}: none is intact, {'; '.join(warnings)}; name another --workdir"
+      f"{directory}: none is intact, {'; '.join(warnings)}; name another"
+      " --workdir"
     )
   return 0
 

@@ -161,7 +161,7 @@ def arm(*_):
         time.sleep(0.0005)
       strike()
 
-  wrap(checkpoint_writer.Checkpoints, "_finish", before=writing)
+  wrap(writer, "_finish", before=writing)
 
   def synced(path):
     if path.name != "manifest.json":
