@@ -94,7 +94,7 @@ def run(
   workdir.mkdir(parents=True, exist_ok=True)
   title = f"{config.task}: {size:,} parameters"
   with fileset.results(workdir, "describe", "described") as folder:
-    diagram.draw(folder, title, anatomy.picture(model, config))
+    diagram.write(folder, title, anatomy.picture(model, config))
   print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
 
   seconds = _print_cost(console, model, experiment, config, batches[0])

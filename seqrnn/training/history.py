@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrnn.errors import UserError
-from seqrnn.runtime import files, manifest
+from seqrnn.runtime import figures, files, manifest
 from seqrnn.training.position import Position
 
 TABLES = ("metrics.csv", "timing.csv")
@@ -158,12 +158,7 @@ def draw_history(workdir: Path, measure: str):
   if all(f"{split}_accuracy" in rows[0] for split in _SPLITS):
     panels["accuracy"] = "accuracy"
 
-  # Matplotlib takes a second to import; Agg needs no screen.
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(9, 3.5), layout="constrained")
-  FigureCanvasAgg(figure)
+  figure = figures.create(9, 3.5, workdir.name)
   steps = [int(row["step"]) for row in rows]
   for place, (name, label) in enumerate(panels.items(), 1):
     axes = figure.add_subplot(1, len(panels), place)
@@ -175,10 +170,8 @@ def draw_history(workdir: Path, measure: str):
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.legend()
-    axes.grid(alpha=0.3)
-  figure.suptitle(workdir.name, parse_math=False)
-  with files.atomic_write(workdir / "history.png", "wb") as file:
-    figure.savefig(file, format="png", dpi=110)
+    figures.grid(axes)
+  figures.save(figure, workdir / "history.png")
 
 
 def metrics_row(

@@ -147,9 +147,8 @@ def arm(*_):
   loop.add_row = torn
   wrap(loop, "save", before=lambda *_: at("save"))
 
-  wrap(
-    checkpoint_writer.Checkpoints, "_check_room", after=lambda *_: at("room")
-  )
+  writer = checkpoint_writer.Checkpoints
+  wrap(writer, "_check_room", after=lambda *_: at("room"))
 
   def writing(checkpoints, *_):
     _seen["slow"] += 1

@@ -19,7 +19,7 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import anatomy, diagram
 from seqrnn.models.network import CELLS
 from seqrnn.modes import describe
-from seqrnn.runtime import sharding
+from seqrnn.runtime import figures, sharding
 from seqrnn.training import cost
 from tests.conftest import tiny
 
@@ -100,7 +100,7 @@ def test_a_picture_can_be_read(name):
   assert "".join(str(len(row)) for row in rows) == MODELS[name][1]
 
   drawn = diagram.figure("a title", rows)
-  drawn.canvas.draw()
+  drawn.draw_without_rendering()
   [axes] = drawn.axes
   patches = [p for p in axes.patches if isinstance(p, FancyBboxPatch)]
   boxes = [patch.get_window_extent() for patch in patches]
@@ -124,7 +124,7 @@ def test_a_picture_can_be_read(name):
   # In grayscale as in colour, and in words.
   for patch in patches:
     assert len(set(patch.get_facecolor()[:3])) == 1
-  root = ElementTree.fromstring(diagram.svg(drawn, "a title", "a < b"))
+  root = ElementTree.fromstring(figures.svg(drawn, "a title", "a < b"))
   space = {"svg": "http://www.w3.org/2000/svg"}
   assert root.findtext("svg:title", namespaces=space) == "a title"
   assert root.findtext("svg:desc", namespaces=space) == "a < b"
