@@ -174,7 +174,7 @@ def _shardings(mesh: Mesh) -> Any:
 
 @jax.jit
 def all_finite(state: State) -> jax.Array:
-  """Returns whether parameters and sums since the last evaluation are finite."""
+  """Returns whether all parameters, and sums so far, are finite."""
   leaves = jax.tree.leaves((state.params, state.sums))
   return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
