@@ -284,7 +284,7 @@ def resolve(
   if folder and parsed.mode == "report" and not os.path.exists(folder):
     folder, _, beside = folder.partition(",")
   if folder:
-    files.inspect(folder)
+    files.check_links(folder)
   defaults = base.get_config()
   # A search may lie where a run of the same config does; a report has both.
   record = "search.json" if parsed.mode == "search" else "config.json"
@@ -316,7 +316,7 @@ def resolve(
     workdir = Path(folder)
   else:
     workdir = Path("runs", configs.run_name(Path(path).stem, plain, config))
-    files.inspect(workdir)
+    files.check_links(workdir)
   begun = plain
   # With no run there yet.
   begins = parsed.mode in ("train", "describe", "search")
@@ -462,7 +462,7 @@ def prepare():
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   sys.unraisablehook = _tell
-  compiled.settle()
+  compiled.enable_cache()
 
 
 def _tell(unraisable: Any):

@@ -495,7 +495,7 @@ def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
       record["train"] = {"validation_loss": min(losses), **seconds}
     else:
       record["detect"][name] = {**gather(case, data, workdir), **seconds}
-    with files.written(done) as file:
+    with files.atomic_write(done) as file:
       file.write(json.dumps(record))
   return record
 
@@ -613,9 +613,9 @@ def keep(name: str, record: dict[str, Any], seed: int):
   runs = {**(old["runs"] if same else {}), str(seed): record}
   case["runs"] = dict(sorted(runs.items()))
   kept[name] = case
-  with files.written(_KEPT) as file:
+  with files.atomic_write(_KEPT) as file:
     file.write(json.dumps(kept) + "\n")
-  with files.written(_PAGE) as file:
+  with files.atomic_write(_PAGE) as file:
     file.write(render(kept))
 
 

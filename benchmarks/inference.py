@@ -236,7 +236,7 @@ def sessions(path: str | None):
   from configs import base
   from seqrnn.data.encoding import Document
   from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.inference.scoring import ROWS, events, scorer
+  from seqrnn.inference.scoring import ROWS, event_scorer, scorer
   from seqrnn.runtime import sharding
 
   found = read_sessions(path)
@@ -254,7 +254,7 @@ def sessions(path: str | None):
     batches = made.batches(documents, 0, batch_size=ROWS)
     made = made._replace(batches=lambda *_, batches=batches, **__: batches)
     params = made.init(jax.random.key(0))
-    by = events(made.heads["forward"]) if name == "figures" else None
+    by = event_scorer(made.heads["forward"]) if name == "figures" else None
     score = scorer(made, sharding.mesh(), by)
     work[name] = lambda score=score, params=params: score(params, documents)
   sizes = [len(events) + 1 for events, _ in found]  # The end is an event.

@@ -199,7 +199,7 @@ def summary(cache: Path):
     )
   text = _TEXT.read_text("utf-8")
   before, after = text.split(_BEGIN)[0], text.split(_END)[1]
-  with files.written(_TEXT) as file:
+  with files.atomic_write(_TEXT) as file:
     file.write(
       before
       + _BEGIN
@@ -266,7 +266,7 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
   right.invert_yaxis()
   right.set(xlim=(0, 1), xlabel="share in the variance (dotted: two thirds)")
   right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
-  with files.written(_PICTURE, "wb") as file:
+  with files.atomic_write(_PICTURE, "wb") as file:
     figure.savefig(file, format="png", dpi=90)
 
 

@@ -73,7 +73,7 @@ def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
 
 
 def _write(path: Path, lines: Iterable[str]):
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.writelines(f"{line}\n" for line in lines)
 
 
@@ -505,7 +505,7 @@ def keep(name: str, record: dict[str, Any], store: Path, table: Path):
   kept = json.loads(store.read_text()) if store.exists() else {}
   kept[name] = record
   _write(store, [json.dumps(kept, indent=2)])
-  with files.written(table) as file:
+  with files.atomic_write(table) as file:
     file.write(render(kept))
 
 

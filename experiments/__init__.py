@@ -30,7 +30,7 @@ from seqrnn.experiment import Experiment, Params, require, shapes
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.inference.sampler import sample, sample_music
-from seqrnn.inference.scoring import scorer, widened
+from seqrnn.inference.scoring import pad_time, scorer
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.training.history import read_rows
@@ -176,7 +176,7 @@ class Run(NamedTuple):
     ):  # Each text has a length of its own.
       made = experiment.batches
       experiment = experiment._replace(
-        batches=lambda *split, **how: made(*split, **how).map(widened)
+        batches=lambda *split, **how: made(*split, **how).map(pad_time)
       )
     mesh = sharding.mesh()
     params = jax.device_put(self.params, sharding.replicated(mesh))
@@ -226,7 +226,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
       config stands in the way.
   """
   workdir = Path(workdir)
-  files.inspect(workdir)
+  files.check_links(workdir)
   config = configs.read_run(workdir, configs.defaults())
   config.checkpoint.step = step
   configs.check(config)

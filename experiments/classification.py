@@ -23,7 +23,7 @@ from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
-from seqrnn.inference.predictions import shown
+from seqrnn.inference.predictions import console_text
 from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
@@ -188,16 +188,16 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     table = Table("text", "truth", "labels by probability")
     for p in found[: config.predict.sequences]:
       likely = "  ".join(
-        f"{shown(name)} {chance:.3f}"
+        f"{console_text(name)} {chance:.3f}"
         for name, chance in zip(
           labels.names(p.ids[0]), p.probabilities[0], strict=True
         )
       )
-      truth = shown(p.truth[0]) or "?"
+      truth = console_text(p.truth[0]) or "?"
       text = p.text(symbols.unit)
       if len(text) > _TEXT:
         text = f"{text[:_TEXT]}..."
-      table.add_row(shown(text), truth, likely)
+      table.add_row(console_text(text), truth, likely)
     more = len(found) - config.predict.sequences
     if more > 0:
       table.caption = f"... {more:,} more in predictions.csv"

@@ -30,7 +30,7 @@ from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment, Totals
-from seqrnn.inference.predictions import quoted, shown
+from seqrnn.inference.predictions import console_text, quoted
 from seqrnn.models import losses, network
 
 _LETTERS = 20  # Characters of a word that are read.
@@ -210,7 +210,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       lines: dict[int, str] = {}
       for p in found:
         lines[p.document] = lines.get(p.document, "") + "".join(
-          shown(p.read[place]) + " " * int(ids[0] == space)
+          console_text(p.read[place]) + " " * int(ids[0] == space)
           for place, ids in zip(p.positions, p.ids, strict=True)
         )
       return "restored: " + "\n".join(lines.values())

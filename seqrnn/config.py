@@ -222,7 +222,7 @@ def read_run(
     if name != "config.json":
       begin = "no search there; begin it with a --config"
     raise UserError(f"--workdir={workdir}: {begin}")
-  manifest.warn(path)
+  manifest.warn_if_missing(path)
   manifest.verify(path)
   fields = flat(read_json(path))
   unknown = [name for name in fields if name not in RULES]
@@ -408,7 +408,7 @@ def refuse_unless(config: Config, plain: dict[str, Any], why: str):
 
 def save(config: Config, path: Path):
   """Writes the config as JSON, whole or not at all."""
-  with files.written(path, "wb") as file:
+  with files.atomic_write(path, "wb") as file:
     file.write(encoded(config))
 
 

@@ -73,7 +73,7 @@ def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
     with held:
       corpus = _load(path, unit) if path.exists() else None
       if corpus is None:
-        files.sweep(folder)
+        files.remove_abandoned(folder)
         _write(path, sources, digests, unit, errors)
         corpus = _load(path, unit)
   except OSError as error:

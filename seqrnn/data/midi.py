@@ -63,7 +63,7 @@ def write(path: Path, notes_TV: np.ndarray, tempo: int):
   track.append(mido.MetaMessage("end_of_track", time=rest))
   made = mido.MidiFile(ticks_per_beat=_TICKS)
   made.tracks.append(track)
-  with files.written(path, "wb") as file:
+  with files.atomic_write(path, "wb") as file:
     made.save(file=file)
 
 
@@ -91,5 +91,5 @@ def draw(path: Path, notes_TV: np.ndarray, given: int):
   axes.set(xlim=(0, T), ylim=(lowest - 2, highest + 2), xlabel="frame")
   axes.grid(alpha=0.3)
   axes.set_axisbelow(True)
-  with files.written(path, "wb") as file:
+  with files.atomic_write(path, "wb") as file:
     figure.savefig(file, format="png", dpi=110)

@@ -186,7 +186,7 @@ def _templates(found: dict[str, int]) -> dict[str, int]:
 
 def save(path: str | os.PathLike, vocabularies: dict[str, Vocabulary]):
   """Writes vocabularies as JSON, whole or not at all."""
-  with files.written(Path(path), "wb") as file:
+  with files.atomic_write(Path(path), "wb") as file:
     file.write(encoded(vocabularies))
 
 

@@ -108,7 +108,7 @@ def calibrate(
         new.unlink(missing_ok=True)
       return normal_scores(arrays, settings)
   arrays = calibration_arrays(cross_fit(build, workdir, detector, read))
-  with files.written(new, "wb") as file:
+  with files.atomic_write(new, "wb") as file:
     arrays_and_text: dict[str, Any] = {**arrays, "rests_on": depends_on}
     np.savez_compressed(file, **arrays_and_text)
   return normal_scores(arrays, settings)
@@ -124,7 +124,7 @@ def keep_calibration(folder: Path, results: Path):
   Raises:
     MachineError: it cannot be moved.
   """
-  with files.writing(results / CALIBRATION):
+  with files.write_errors(results / CALIBRATION):
     if (folder / _NEW).exists():
       os.replace(folder / _NEW, results / CALIBRATION)
 

@@ -21,7 +21,7 @@ from seqrnn.inference import scoring
 from seqrnn.inference.scoring import Scores
 from seqrnn.runtime import sharding
 from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 # Scores of the network; the others are of baselines.
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")
@@ -34,7 +34,7 @@ class SessionScores(NamedTuple):
 
   Attributes:
     nll: surprisal in nats [N], at least `detect.unknown` for unknown events.
-    rank: 1 plus the number of likelier events [N]; NEVER for unknown events.
+    rank: 1 plus the number of likelier events [N]; UNRANKED for unknown events.
     targets: ids of the events [N].
     bounds: int64 [D + 1]; session d has the events bounds[d] : bounds[d + 1].
     scores: name -> float64 [D], higher is more anomalous.
@@ -76,7 +76,7 @@ class Detector(NamedTuple):
     return self.experiment.vocabularies["symbols"]
 
   def score_events(self, sessions: Sessions, top_k: int) -> Scores:
-    """The `scoring.figures` of each event, with its id as `targets`."""
+    """The `scoring.target_scores` of each event, with its id as `targets`."""
     head = self.experiment.heads[self.config.detect.head]
     score = _event_scorer(head, top_k)
     run = scoring.scorer(self.experiment, sharding.mesh(), score)
@@ -94,7 +94,7 @@ class Detector(NamedTuple):
     events = self.score_events(sessions, 0)
     seconds = time.perf_counter() - began
     bounds, rank = events.bounds, events.values["rank"]
-    unknown = rank == scoring.NEVER
+    unknown = rank == scoring.UNRANKED
     nll = events.values["nll"].astype(np.float64)
     nll = np.where(unknown, np.maximum(nll, settings.unknown), nll)
     scores = {
@@ -113,10 +113,10 @@ class Detector(NamedTuple):
     )
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _event_scorer(head: Callable, top_k: int) -> Callable:
   """A function for `scorer`: the figures and the id of each event."""
-  figures = scoring.events(head, top_k)
+  figures = scoring.event_scorer(head, top_k)
 
   def score(params, carry, batch):
     carry, values = figures(params, carry, batch)

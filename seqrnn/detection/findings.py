@@ -21,7 +21,7 @@ class Findings(NamedTuple):
     distinct: which of them are equal.
     names: vocabulary of the events.
     nll: surprisal in nats [N].
-    rank: 1 plus the number of likelier events [N]; NEVER for unknown events.
+    rank: 1 plus the number of likelier events [N]; UNRANKED for unknown events.
     targets: ids of the events [N].
     bounds: int64 [D + 1]; d has the events bounds[d] : bounds[d + 1].
     offsets: position in the session of its first scored event [D].

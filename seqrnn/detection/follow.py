@@ -89,7 +89,7 @@ def stepper(
     carry, events_2, _ = unravel(state_S)
     before_1, event_1 = events_2.astype(jnp.int32).reshape(2, 1)
     carry, logits_1V = decoder.step(params, carry, before_1)
-    figures = scoring.figures(logits_1V, event_1)
+    figures = scoring.target_scores(logits_1V, event_1)
     scores_2 = jnp.concatenate(
       [figures["nll"], figures["rank"].astype(jnp.float32)]
     )
@@ -334,7 +334,7 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     workdir, config.checkpoint.step, shapes(experiment)
   )
   folder = workdir / "detect"
-  fileset.settled(folder, NAME, workdir / LOCK)
+  fileset.wait_for_move(folder, NAME, workdir / LOCK)
   for name in ("thresholds.json", CALIBRATION):
     if (folder / name).exists():
       manifest.verify(folder / name)

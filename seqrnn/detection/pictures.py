@@ -57,7 +57,7 @@ def draw(
       found.distinct.which[some], labels[some], curves
     )
   for name, figure in pictures.items():
-    with files.written(folder / f"{name}.png", "wb") as file:
+    with files.atomic_write(folder / f"{name}.png", "wb") as file:
       figure.savefig(file, format="png", dpi=110)
 
 

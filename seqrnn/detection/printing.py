@@ -12,7 +12,7 @@ from rich.table import Table
 from seqrnn.config import Config
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.findings import Findings
-from seqrnn.inference.predictions import quoted, shown
+from seqrnn.inference.predictions import console_text, quoted
 
 # Metrics and their columns; the oracle's is the best F1 of any threshold.
 _COLUMNS = {
@@ -75,7 +75,7 @@ def print_sessions(console: Console, found: Findings, most: int):
 def _headline(found: Findings, d: int, worst: int) -> str:
   """A session's name, how many equal it, and why it is listed."""
   j, count = int(found.distinct.first[d]), int(found.distinct.counts[d])
-  name = shown(found.sessions.names[j])
+  name = console_text(found.sessions.names[j])
   if found.flags[d]:
     name = f"[bold]{name}[/bold]"
   line = found.line(j, int(found.offsets[d]) + worst)

@@ -17,7 +17,7 @@ from seqrnn.config import Config
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import escaped
-from seqrnn.inference.scoring import NEVER, Scores
+from seqrnn.inference.scoring import UNRANKED, Scores
 from seqrnn.runtime import files
 
 
@@ -27,7 +27,7 @@ def _table(
 ) -> Iterator[Callable[[list[Any]], Any]]:
   """Opens a table and gives a function that writes a row; None stays empty."""
   kind, _, packed = form.partition(".")
-  with files.written(folder / f"{name}.{form}", "wb") as raw:
+  with files.atomic_write(folder / f"{name}.{form}", "wb") as raw:
     # Without the time, which would make equal tables different files.
     file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
@@ -153,7 +153,7 @@ def _event_columns(
     "nats": _cells(nll),
     "bits": _cells(nll / math.log(2)),
     "probability": _cells(probability),
-    "rank": [r if r != NEVER else None for r in found.rank[part].tolist()],
+    "rank": [r if r != UNRANKED else None for r in found.rank[part].tolist()],
     "in_top_k": near.astype(int).tolist(),
     "lifted_probability": _cells(np.where(near, 1.0, probability)),
     "entropy": _cells(details["entropy"]),

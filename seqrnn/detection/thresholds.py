@@ -51,7 +51,7 @@ def write_json(path: Path, record: dict[str, Any]):
       return str(value)
     return value
 
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write(json.dumps(finite(record), indent=2, allow_nan=False) + "\n")
 
 

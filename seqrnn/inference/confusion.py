@@ -45,7 +45,7 @@ def write(folder: Path, labels: Vocabulary, counts_VV: np.ndarray, title: str):
   if counts_VV[UNKNOWN].any():
     rows = np.append(rows, UNKNOWN)
   counts = counts_VV[np.ix_(rows, columns)].astype(np.int64)
-  with files.written(folder / "confusion.csv") as file:
+  with files.atomic_write(folder / "confusion.csv") as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["truth", *labels.names(columns)])
     for name, row in zip(labels.names(rows), counts.tolist(), strict=True):
@@ -90,5 +90,5 @@ def _draw(
         color="white" if shares[y, x] > 0.5 else "black",
       )
   axes.set_title(title, parse_math=False)
-  with files.written(folder / "confusion.png", "wb") as file:
+  with files.atomic_write(folder / "confusion.png", "wb") as file:
     figure.savefig(file, format="png", dpi=110)

@@ -12,7 +12,7 @@ from seqrnn.data.windows import Batches
 from seqrnn.experiment import Carry, Experiment, Params, Totals
 from seqrnn.inference import metrics
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 # Batches under way. From 32 on, XLA makes the next one wait on a thread that
 # CPU devices need to end those before: several of them would never end.
@@ -27,7 +27,7 @@ def evaluator(
   Its third argument is asked before each batch: where it says true, the
   evaluation ends at once and gives None.
   """
-  add_up = summed(_totals(experiment.loss), experiment, mesh)
+  add_up = accumulator(_totals(experiment.loss), experiment, mesh)
 
   def evaluate(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
@@ -38,7 +38,7 @@ def evaluator(
   return evaluate
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _totals(
   loss: Callable[..., Any],
 ) -> Callable[..., tuple[Carry, Totals]]:
@@ -46,7 +46,7 @@ def _totals(
   return lambda params, carry, batch: loss(params, carry, batch, None)[1]
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _adder(
   totals: Callable[..., Any], mesh: Mesh
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -54,7 +54,7 @@ def _adder(
 
   That is params, carry, sums, batch -> carry, sums.
   """
-  everywhere, batched = sharding.replicated(mesh), sharding.split(mesh)
+  everywhere, batched = sharding.replicated(mesh), sharding.by_rows(mesh)
 
   @partial(jax.jit, out_shardings=everywhere)
   def zeros(params, carry, batch):
@@ -68,7 +68,7 @@ def _adder(
   return zeros, add
 
 
-def summed(
+def accumulator(
   totals: Callable[..., tuple[Carry, Any]], experiment: Experiment, mesh: Mesh
 ) -> Callable[..., Any]:
   """A function params, batches, stop -> sums as metrics.add makes them.
@@ -79,7 +79,7 @@ def summed(
     mesh: of the devices.
   """
   zeros, add = _adder(totals, mesh)
-  start = sharding.starter(experiment.carry, mesh)
+  start = sharding.carry_init(experiment.carry, mesh)
 
   def add_up(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
@@ -88,7 +88,7 @@ def summed(
     sums = None
     carry = ()
     under_way = deque()
-    for rows in batches.rows(*sharding.here(B, mesh)):
+    for rows in batches.rows(*sharding.local_rows(B, mesh)):
       if stop():
         return None
       batch = sharding.put(rows, B, mesh)

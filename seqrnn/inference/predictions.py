@@ -14,7 +14,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _OPEN = ""  # Where a question is; no vocabulary has this symbol.
 
@@ -56,7 +56,7 @@ class Prediction(NamedTuple):
     return joined(some, unit)
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
   """A jitted function params, carry, batch -> carry, what follows.
 
@@ -121,7 +121,7 @@ def predictions(
         )
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
   """A jitted function params, inputs_BT -> the likeliest ids, how likely."""
 
@@ -173,11 +173,11 @@ def fill(
   return "\n".join(map(symbols.text, filled.values())), put
 
 
-def shown(text: str) -> str:
+def console_text(text: str) -> str:
   """Text that anyone may have written, for a console."""
   return escape(escaped(text, keep="\n\t"))
 
 
 def quoted(name: str) -> str:
   """A symbol's name as a table shows it: blanks need marks to be seen."""
-  return shown(name if name.strip() else repr(name))
+  return console_text(name if name.strip() else repr(name))

@@ -16,7 +16,7 @@ from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Decoder, Experiment, Params
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _CHUNK = 256  # Symbols drawn by one call at most: text appears as it is made.
 
@@ -27,7 +27,7 @@ _NOISE = 2**20  # Numbers of noise at once, at most.
 _PRIME = 1024  # Symbols for which a prime has room, at least.
 
 
-def choose(
+def choose_symbol(
   noise_BV: jax.Array,
   logits_BV: jax.Array,
   temperature: jax.Array,
@@ -70,7 +70,7 @@ def choose(
   return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
 
 
-def strike(
+def choose_notes(
   noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
 ) -> jax.Array:
   """Draws a frame of notes, each by itself, from sigmoid(logits / temperature).
@@ -89,7 +89,7 @@ def _even(total: int, most: int) -> int:
   return -(-total // -(-total // most))
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _reader(decoder: Decoder) -> Callable[..., tuple[Carry, jax.Array]]:
   """A jitted function params, prime_BP, length -> carry, logits_BV.
 
@@ -112,7 +112,7 @@ def _reader(decoder: Decoder) -> Callable[..., tuple[Carry, jax.Array]]:
   return read
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _drawer(
   decoder: Decoder,
   noise: Callable[..., jax.Array],
@@ -171,7 +171,7 @@ def generator(
   *,
   length: int,
   noise: Callable[..., jax.Array] = jax.random.gumbel,
-  pick: Callable[..., jax.Array] = choose,
+  pick: Callable[..., jax.Array] = choose_symbol,
 ) -> Callable[..., Iterator[np.ndarray]]:
   """A function params, prime_BP, temperature, seed -> chunks of symbols.
 
@@ -222,12 +222,12 @@ def _room(length: int) -> int:
   return size
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _chooser(
   top_k: int | None, top_p: float | None
 ) -> Callable[..., jax.Array]:
   """`choose` with these settings, the same function each time."""
-  return partial(choose, top_k=top_k, top_p=top_p)
+  return partial(choose_symbol, top_k=top_k, top_p=top_p)
 
 
 def prime_ids(
@@ -385,7 +385,7 @@ def sample_music(
     experiment.decoder,
     length=settings.length,
     noise=jax.random.uniform,
-    pick=strike,
+    pick=choose_notes,
   )
   shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
   made = []

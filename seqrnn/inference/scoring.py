@@ -15,14 +15,14 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.models import losses
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 # Rows that a device scores at once. What so few need fits a core's cache; many
 # batches on their way keep all cores busy.
 ROWS = 64
 _AHEAD = 8  # Batches on their way.
 _NARROW = 32  # The least length that `widened` gives.
-NEVER = np.int32(2**31 - 1)  # The rank of what is not among those ranked.
+UNRANKED = np.int32(2**31 - 1)  # The rank of what is not among those ranked.
 
 
 class Scores(NamedTuple):
@@ -45,7 +45,7 @@ class Scores(NamedTuple):
     return jax.tree.map(lambda x: x[part], self.values)
 
 
-def figures(
+def target_scores(
   logits_BNV: jax.Array, targets_BN: jax.Array, top_k: int = 0
 ) -> dict[str, jax.Array]:
   """What logits say of each target; any number of axes before V.
@@ -70,7 +70,7 @@ def figures(
   unknown_BN = targets_BN == UNKNOWN
   found = {
     "nll": jnp.where(unknown_BN, jnp.maximum(nll_BN, jnp.log(V)), nll_BN),
-    "rank": jnp.where(unknown_BN, NEVER, rank_BN),
+    "rank": jnp.where(unknown_BN, UNRANKED, rank_BN),
     "entropy": losses.entropy(logits_BNV),
   }
   if top_k:
@@ -79,8 +79,8 @@ def figures(
   return found
 
 
-@lru_cache(KEPT)
-def events(
+@lru_cache(CACHED_FUNCTIONS)
+def event_scorer(
   head: Callable[..., tuple[Carry, jax.Array]], top_k: int = 0
 ) -> Callable[[Params, Carry, Batch], tuple[Carry, dict[str, jax.Array]]]:
   """A function for `scorer`: the figures of each target by a head.
@@ -92,12 +92,12 @@ def events(
 
   def score(params, carry, batch):
     carry, logits_BNV = head(params, carry, batch)
-    return carry, figures(logits_BNV, batch["targets"], top_k)
+    return carry, target_scores(logits_BNV, batch["targets"], top_k)
 
   return score
 
 
-def widened(batch: Batch) -> Batch:
+def pad_time(batch: Batch) -> Batch:
   """The batch with its time axis padded to a power of two.
 
   What is called with texts of any lengths then compiles few programs. Padding
@@ -127,14 +127,14 @@ def scorer(
   """
   score = score or experiment.score
   assert score is not None, "a task that cannot score"
-  batched = sharding.split(mesh)
+  batched = sharding.by_rows(mesh)
   one = jax.jit(score, out_shardings=(batched, batched))
 
   def run(params: Params, split: str | list[Document]) -> Scores:
     batches = experiment.batches(split, 0, batch_size=ROWS * mesh.size)
     B = batches.batch_size
-    start = sharding.starter(experiment.carry, mesh)
-    carry = start(sharding.rows(B, mesh))
+    start = sharding.carry_init(experiment.carry, mesh)
+    carry = start(sharding.padded_size(B, mesh))
     origins, parts, on_way = [], [], deque()
 
     def fetch():

@@ -140,7 +140,7 @@ def draw(workdir: Path, title: str, rows: Rows):
     UserError: they cannot be written.
   """
   drawn = figure(title, rows)
-  with files.written(workdir / "model.svg") as file:
+  with files.atomic_write(workdir / "model.svg") as file:
     file.write(svg(drawn, title, text(title, rows)))
-  with files.written(workdir / "model.png", "wb") as file:
+  with files.atomic_write(workdir / "model.png", "wb") as file:
     drawn.savefig(file, format="png", dpi=144)

@@ -315,7 +315,7 @@ def estimate(
   operations = 6 * B * (T * products + N * sum(heads))
   _, start = _start(experiment, config, batch, mesh)
   H = model.layers[0].units if model.layers else model.width
-  speed = mesh.size * _speed(sharding.rows(B, mesh) // mesh.size, H)
+  speed = mesh.size * _speed(sharding.padded_size(B, mesh) // mesh.size, H)
   return Cost(
     state=_bytes(jax.eval_shape(start)),
     passing=_bytes(model.params) + 4 * kept // mesh.size,

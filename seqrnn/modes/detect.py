@@ -56,7 +56,7 @@ def _run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Findings:
   settings, folder = config.detect, workdir / "detect"
-  fileset.settle(folder, NAME)
+  fileset.finish_move(folder, NAME)
   console = Console(highlight=False)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
@@ -89,7 +89,7 @@ def _run(
     "distinct_events_per_second": len(found.nll) / found.seconds,
     "config": config_lib.nested(config_lib.flat(config)),
   }
-  with fileset.together(folder, NAME, _is_result) as new:
+  with fileset.atomic_files(folder, NAME, _is_result) as new:
     tables.write_sessions(found, new, settings.format)
     write_events(found, detector, new)
     record["seconds"]["writing"] = time.perf_counter() - times[-1]
@@ -98,7 +98,7 @@ def _run(
     draw_pictures(found, normal, metrics["figures"], settings, new)
     keep_calibration(folder, new)
     kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
-    manifest.cover(new, (*new.iterdir(), *kept))
+    manifest.record_files(new, (*new.iterdir(), *kept))
   printing.print_sessions(console, found, settings.worst)
   printing.print_metrics(console, metrics, settings.rate)
   which = found.distinct.which

@@ -13,7 +13,7 @@ from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.inference import confusion, metrics
-from seqrnn.inference.evaluation import summed
+from seqrnn.inference.evaluation import accumulator
 from seqrnn.runtime import files, fileset, sharding
 from seqrnn.runtime.checkpoint import restore_params
 
@@ -44,7 +44,7 @@ def run(
       return after, (found, ())
     return after, (found, count(params, carry, batch)[1])
 
-  sums, counts_VV = summed(totals, experiment, mesh)(
+  sums, counts_VV = accumulator(totals, experiment, mesh)(
     restored.params, experiment.batches(split, 0)
   )
   figures = metrics.finish(sums, experiment.in_bits)
@@ -60,7 +60,7 @@ def run(
   facts = experiment.facts(split)
   record = {"split": split, "step": restored.step, **facts, **figures}
   with fileset.results(workdir, "evaluate", "evaluated") as folder:
-    with files.written(folder / "evaluation.json") as file:
+    with files.atomic_write(folder / "evaluation.json") as file:
       file.write(json.dumps(record, indent=2) + "\n")
     if labels is not None:
       counts_VV = jax.device_get(counts_VV)[0]

@@ -21,10 +21,10 @@ from seqrnn.experiment import Experiment, require, shapes
 from seqrnn.inference.predictions import (
   _OPEN,
   Prediction,
+  console_text,
   fill,
   predictions,
   quoted,
-  shown,
 )
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
@@ -68,7 +68,7 @@ def _tell_unknown(symbols: Vocabulary, asked: Pieces, where: str):
 
 def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
   """Prints a sequence as a table of its first targets."""
-  console.print(f"[bold]{shown(found.text(names.unit))}[/bold]")
+  console.print(f"[bold]{console_text(found.text(names.unit))}[/bold]")
   table = Table("position", "truth", "probability", "bits", "most likely")
   for n in range(min(limit, len(found.targets))):
     likely = "  ".join(
@@ -109,10 +109,11 @@ def _show_surprising(
     place = int(p.positions[n]) + (0 if fills_gaps else 1)
     if len(p.targets) == 1 and not fills_gaps:
       place = len(p.inputs)
-    left = p.text(names.unit, max(place - _CONTEXT, 0), place)
+    left = console_text(p.text(names.unit, max(place - _CONTEXT, 0), place))
     right = p.text(names.unit, place + 1, place + 1 + _CONTEXT)
     symbol = p.truth[n]
-    context = f"{shown(left)}[reverse]{shown(symbol)}[/reverse]{shown(right)}"
+    marked = f"[reverse]{console_text(symbol)}[/reverse]"
+    context = f"{left}{marked}{console_text(right)}"
     table.add_row(
       f"{surprisal / math.log(2):.2f}",
       quoted(symbol),
@@ -139,7 +140,7 @@ def _write(
   labelled = labels is not None
   what = "label" if labelled else "symbol"
   likely = range(1, 1 + max(p.ids.shape[1] for p in found))
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
       ["sequence", "position"]
@@ -218,7 +219,7 @@ def run(
     if experiment.fills_gaps:
       text, put = fill(experiment, params, asked)
       if put:
-        console.print(f"filled: [bold]{shown(text)}[/bold]")
+        console.print(f"filled: [bold]{console_text(text)}[/bold]")
         for number, (symbol, chance) in enumerate(put, 1):
           name = quoted(names.names([symbol])[0])
           console.print(f"  gap {number}: {name}  {chance:.3f}")

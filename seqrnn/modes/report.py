@@ -278,9 +278,9 @@ def results(
   }
   kept = []
   for step in checkpoint.steps(directory):
-    damage = checkpoint.damage(directory / str(step))
+    damage = checkpoint.find_damage(directory / str(step))
     size = sum(
-      entry.stat().st_size for entry in files.below(directory / str(step))
+      entry.stat().st_size for entry in files.walk(directory / str(step))
     )
     kept.append(
       [
@@ -508,7 +508,7 @@ def compare(workdirs: list[Path]) -> Path:
   runs = dict(zip(names, workdirs, strict=True))
   base = configs.defaults()
   for workdir in workdirs:
-    files.inspect(workdir)
+    files.check_links(workdir)
   own = {name: configs.read_run(path, base) for name, path in runs.items()}
   rows = []
   columns: dict[str, None] = {}
@@ -637,7 +637,7 @@ def run(
   path = workdir / "report.html"
   with fileset.results(workdir, "report", "reported") as folder:
     if played is not None:
-      with files.written(folder / _PLAYGROUND) as file:
+      with files.atomic_write(folder / _PLAYGROUND) as file:
         file.write(played)
     page.write(folder / path.name, workdir.name, top, sections)
   print(path)

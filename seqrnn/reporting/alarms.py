@@ -206,7 +206,7 @@ def sections(workdir: Path, step: int | None = None) -> list[Element]:
   folder = workdir / "detect"
   if not folder.is_dir():
     return []
-  fileset.settled(folder, NAME, workdir / LOCK)
+  fileset.wait_for_move(folder, NAME, workdir / LOCK)
   manifest.verify_all(folder)
   parts = _sessions(folder) + _figures(folder, step)
   for name, description in _PICTURES.items():

@@ -12,13 +12,13 @@ import numpy as np
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.experiment import Batch, Params
 from seqrnn.inference import confusion
-from seqrnn.inference.evaluation import summed
+from seqrnn.inference.evaluation import accumulator
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Element, Mark, element, section
 from seqrnn.reporting.subject import Subject, named, shown
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _LABELS = 30  # Of a confusion table, the most frequent ones.
 _LIKELY = 5  # Labels told of a symbol.
@@ -55,7 +55,9 @@ def _confused(subject: Subject, split: str) -> Element:
   labels = subject.experiment.labels
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
-  count = summed(confusion.totals(subject.experiment), subject.experiment, mesh)
+  count = accumulator(
+    confusion.totals(subject.experiment), subject.experiment, mesh
+  )
   counts_VV = jax.device_get(count(params, subject.batches(split)))[0]
   counts_VV = counts_VV.astype(np.int64)
   # The most frequent label of the training split comes first.
@@ -200,7 +202,7 @@ class Weights(NamedTuple):
   nats: np.ndarray
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _chances(predict: Callable) -> Callable[[Params, Batch], jax.Array]:
   """The log probabilities of all labels, jitted."""
 

@@ -19,7 +19,7 @@ from seqrnn.experiment import Carry, Decoder, Params
 from seqrnn.models.cells import Cell
 from seqrnn.models.losses import surprisal
 from seqrnn.models.network import CELLS
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _QUOTES = "\"'`"
 _OPEN, _CLOSE = "([{", ")]}"
@@ -64,7 +64,7 @@ def memories(carry: Carry) -> list[jax.Array]:
   ]
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
   """A function params, ids_BS -> Reading of S - 1 positions; k likely symbols.
 
@@ -96,7 +96,7 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
   return run
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _last(decoder: Decoder) -> Callable[[Params, np.ndarray], jax.Array]:
   """`last_surprisal` of a decoder, jitted."""
 
@@ -293,7 +293,7 @@ def saturation(
   ]
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FUNCTIONS)
 def _saturated(
   decoder: Decoder, cell: Cell
 ) -> Callable[[Params, np.ndarray], list[jax.Array]]:

@@ -294,7 +294,7 @@ def write(path: Path, title: str, top: Child, sections: list[Element]):
     lang="en",
   )
   content = ElementTree.tostring(page, encoding="unicode", method="html")
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write(f"<!doctype html>\n{content}\n")
 
 

@@ -30,7 +30,7 @@ def write(experiment: Experiment, params: Params, config: Config, path: Path):
     UserError: as `made`.
   """
   content = made(experiment, params, config, path.absolute().parent.name)
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write(content)
 
 

@@ -131,13 +131,13 @@ class Checkpoints:
     # Where a signal put an evaluation off, its arrays are there already. The
     # first process puts them there; the others may be faster and not see them.
     there = folder.exists() and read_position(folder) == position
-    if sharding.from_first(there):
+    if sharding.broadcast(there):
       return
     self._check_room(params, rest)
     from orbax.checkpoint import args
 
     # No other process, in whatever folder has this name, writes there, too.
-    token = sharding.from_first(secrets.randbits(32))
+    token = sharding.broadcast(secrets.randbits(32))
     temporary = self.directory / f"{_TEMPORARY}{step}-{token:08x}"
     self._writer.save(
       temporary,
@@ -263,7 +263,7 @@ def entries(folder: Path) -> list[tuple[str, os.DirEntry]]:
     Damaged: something is neither file nor folder: a link could lead anywhere.
   """
   found = []
-  for entry in files.below(folder):
+  for entry in files.walk(folder):
     name = os.path.relpath(entry.path, folder)
     if not entry.is_file(follow_symlinks=False):
       raise Damaged(f"{name} is no file")
@@ -324,7 +324,7 @@ def steps(directory: Path) -> list[int]:
   return sorted(step for step in found if step < 2**31)
 
 
-def damage(folder: Path) -> str | None:
+def find_damage(folder: Path) -> str | None:
   """What is wrong with a checkpoint; None where it is intact."""
   try:
     verify(folder)
@@ -343,7 +343,7 @@ def newest(directory: Path) -> int:
   """
   told = []
   for step in reversed(steps(directory)):
-    reason = damage(directory / str(step))
+    reason = find_damage(directory / str(step))
     if reason is None:
       if told:
         print("\n".join(told), file=sys.stderr)
@@ -387,7 +387,7 @@ def restore(
   return params, rest
 
 
-def expect(folder: Path, params: Params):
+def check_shapes(folder: Path, params: Params):
   """Refuses a checkpoint that `restore` would refuse, and reads no array.
 
   Raises:
@@ -483,7 +483,7 @@ def restore_params(
     UserError: there is no such checkpoint, or none is intact.
   """
   directory = workdir / "checkpoints"
-  step = choose(directory, step)
+  step = select(directory, step)
   if sharding is None:
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   shapes = jax.tree.map(
@@ -492,7 +492,7 @@ def restore_params(
   return Restored(restore(directory / str(step), shapes)[0], step)
 
 
-def choose(directory: Path, step: int | None) -> int:
+def select(directory: Path, step: int | None) -> int:
   """The step asked for, or that of the best checkpoint, once verified.
 
   Raises:
@@ -506,7 +506,7 @@ def choose(directory: Path, step: int | None) -> int:
       raise UserError(
         f"config.checkpoint.step={step}: no such checkpoint; there are {listed}"
       )
-    if reason := damage(directory / str(step)):
+    if reason := find_damage(directory / str(step)):
       raise UserError(
         f"{directory / str(step)}: is damaged, {reason}; there are {listed}"
       )
@@ -518,7 +518,7 @@ def choose(directory: Path, step: int | None) -> int:
     )
   best = read_position(directory / str(latest)).get("best_step")
   if best in there and best != latest:
-    reason = damage(directory / str(best))
+    reason = find_damage(directory / str(best))
     if reason is None:
       return best
     print(

@@ -20,14 +20,14 @@ import platformdirs
 # a second call with the same experiment compiles nothing. jax.jit knows a
 # function by its identity: what closes over an experiment's function must be
 # made once for it.
-KEPT = 16
+CACHED_FUNCTIONS = 16
 _LIMIT = 2 * 10**9  # Bytes of the cache of a machine.
 _LEFT = 0.75  # Of it, once it was exceeded.
 _UNUSED = 30 * 86400.0  # Seconds after which that of another machine goes.
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 
 
-def settle():
+def enable_cache():
   """Has JAX keep what it compiles; call it before JAX is imported.
 
   The same program then starts in a third of the time. JAX's own variables take

@@ -99,7 +99,7 @@ class _Bounded(io.RawIOBase):
     super().close()
 
 
-def unzipped(path: str | os.PathLike, limit: int) -> IO[bytes]:
+def open_unpacked(path: str | os.PathLike, limit: int) -> IO[bytes]:
   """A file that anyone may have made, unpacked where its name ends in .gz.
 
   Reading it raises UserError where it is damaged, or holds more bytes than
@@ -112,7 +112,7 @@ def unzipped(path: str | os.PathLike, limit: int) -> IO[bytes]:
   return io.BufferedReader(_Bounded(path, limit))
 
 
-def below(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
+def walk(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
   """All that lies in a folder and in those below, but the folders."""
   queue = [os.fspath(folder)]
   while queue:
@@ -128,7 +128,7 @@ def below(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
         yield entry
 
 
-def inspect(workdir: str | os.PathLike):
+def check_links(workdir: str | os.PathLike):
   """Refuses a workdir that could lead out of itself; anyone may have made it.
 
   Raises:
@@ -137,7 +137,7 @@ def inspect(workdir: str | os.PathLike):
   """
   if os.path.exists(workdir) and not os.path.isdir(workdir):
     raise UserError(f"--workdir={workdir}: must be a folder, is a file")
-  for entry in below(workdir):
+  for entry in walk(workdir):
     if not entry.is_file(follow_symlinks=False):
       kind = "a link" if entry.is_symlink() else "a pipe, socket or device"
       raise UserError(
@@ -146,7 +146,7 @@ def inspect(workdir: str | os.PathLike):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def write_errors(path: Path) -> Iterator[None]:
   """Names the file where writing it fails, since the system does not.
 
   Raises:
@@ -160,7 +160,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def written(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
   """A file that takes its place once the block has ended, and not before.
 
   Args:
@@ -175,8 +175,8 @@ def written(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
   mode = mode.replace("w", "x")
   encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
   try:
-    with writing(path):
-      sweep(path.parent)
+    with write_errors(path):
+      remove_abandoned(path.parent)
       with open(temporary, mode, encoding=encoding, newline=newline) as file:
         yield file
         file.flush()
@@ -188,7 +188,7 @@ def written(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     raise
 
 
-def sweep(folder: Path):
+def remove_abandoned(folder: Path):
   """Removes temporary files of processes that were killed long ago."""
   with suppress(OSError), os.scandir(folder) as entries:
     for entry in entries:
@@ -300,7 +300,7 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
   Raises:
     MachineError: another process holds it, or it cannot be written.
   """
-  with writing(path):
+  with write_errors(path):
     held = lock(path, wait)
   if held is None:
     with suppress(OSError):
@@ -311,7 +311,7 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
       )
     raise MachineError(f"{path}: is held by another process; wait for it")
   with held:
-    with writing(path):
+    with write_errors(path):
       held.file.truncate(0)
       holder = f"process {os.getpid()} on {socket.gethostname()}\n"
       held.file.write(holder.encode())

@@ -25,7 +25,7 @@ _MOMENT = 0.05  # Seconds between two looks at what another process does.
 
 
 @contextmanager
-def together(
+def atomic_files(
   folder: Path, name: str, owned: Callable[[str], bool] = lambda _: False
 ) -> Iterator[Path]:
   """A folder for new files, which take their places in `folder` as one set.
@@ -43,9 +43,9 @@ def together(
   Raises:
     MachineError: as `writing`.
   """
-  settle(folder, name)
+  finish_move(folder, name)
   staged = folder / f".{name}{_STAGED}"
-  with files.writing(folder):
+  with files.write_errors(folder):
     shutil.rmtree(staged, ignore_errors=True)  # Of a process that was killed.
     staged.mkdir(parents=True)
   try:
@@ -53,18 +53,18 @@ def together(
     new = sorted(path.name for path in staged.iterdir())
     old = [path.name for path in folder.iterdir() if owned(path.name)]
     gone = sorted(set(old) - set(new))
-    with files.written(staged / _SET) as file:
+    with files.atomic_write(staged / _SET) as file:
       json.dump({"new": new, "gone": gone}, file)
     for file in new:  # The move must not fail halfway.
       if (folder / file).is_dir():
         reason = os.strerror(errno.EISDIR)
         raise MachineError(f"{folder / file}: cannot be written: {reason}")
-    with files.writing(folder):
+    with files.write_errors(folder):
       staged.replace(folder / f".{name}{_WHOLE}")
   except BaseException:
     shutil.rmtree(staged, ignore_errors=True)
     raise
-  settle(folder, name)
+  finish_move(folder, name)
 
 
 @contextmanager
@@ -84,12 +84,12 @@ def results(workdir: Path, mode: str, doing: str) -> Iterator[Path]:
   lock = workdir / f".{mode}.lock"
   with (
     files.locked(lock, doing, wait=True),
-    together(workdir, mode) as folder,
+    atomic_files(workdir, mode) as folder,
   ):
     yield folder
 
 
-def settle(folder: Path, name: str):
+def finish_move(folder: Path, name: str):
   """Puts a complete set that `together` wrote in its place.
 
   The caller holds the lock of the set.
@@ -101,7 +101,7 @@ def settle(folder: Path, name: str):
   whole = folder / f".{name}{_WHOLE}"
   if not whole.is_dir():
     return
-  with files.writing(folder):
+  with files.write_errors(folder):
     if (whole / _SET).exists():
       new, gone = _read_set(whole)
       for file in gone:
@@ -132,11 +132,11 @@ def _read_set(whole: Path) -> tuple[list[str], list[str]]:
   return new, gone
 
 
-def settled(folder: Path, name: str, path: Path):
+def wait_for_move(folder: Path, name: str, path: Path):
   """As `settle`, for a process that reads; `path` is the lock of the set."""
   while (folder / f".{name}{_WHOLE}").is_dir():
     if held := files.lock(path):
       with held:
-        settle(folder, name)
+        finish_move(folder, name)
     else:  # Its holder is about to do it.
       time.sleep(_MOMENT)

@@ -33,7 +33,7 @@ _warned: list[Path] = []  # The folder that was warned about, if one was.
 Sums = dict[str, Any]
 
 
-def place(path: Path) -> Path:
+def manifest_of(path: Path) -> Path:
   """The manifest that a file is in: a search may lie where a run does."""
   return path.with_name(
     f"search-{NAME}" if path.name == "search.json" else NAME
@@ -49,7 +49,7 @@ def write(folder: Path, contents: dict[str, bytes]):
     UserError: there is a manifest, which is none.
     MachineError: they cannot be written.
   """
-  [path] = {place(folder / name) for name in contents}
+  [path] = {manifest_of(folder / name) for name in contents}
   record = _read(path) or {"files": {}, "rows": {}}
   new = {name: [_sums(content)] for name, content in contents.items()}
   old = {name: _present(folder / name) for name in contents}
@@ -57,13 +57,13 @@ def write(folder: Path, contents: dict[str, bytes]):
   both = {name: new[name] + old[name] for name in changed}
   _save(path, {**record, "files": {**record["files"], **new, **both}})
   for name in changed:
-    with files.written(folder / name, "wb") as file:
+    with files.atomic_write(folder / name, "wb") as file:
       file.write(contents[name])
   if changed:
     _save(path, {**record, "files": {**record["files"], **new}})
 
 
-def cover(folder: Path, paths: Iterable[Path]):
+def record_files(folder: Path, paths: Iterable[Path]):
   """Makes the manifest of files that are there, or will be, in a folder.
 
   Raises:
@@ -73,7 +73,7 @@ def cover(folder: Path, paths: Iterable[Path]):
   _save(folder / NAME, {"files": found, "rows": {}})
 
 
-def cover_rows(folder: Path, tables: dict[str, bytes]):
+def record_rows(folder: Path, tables: dict[str, bytes]):
   """Records what tables begin with; nothing of one that is empty.
 
   Raises:
@@ -96,12 +96,12 @@ def verify(path: Path):
     UserError: the manifest is none, or of a later version.
   """
   for tries in range(_TRIES):
-    record = _read(place(path))
+    record = _read(manifest_of(path))
     if record is None or _matches(record, path):
       return
     if tries < _TRIES - 1:  # Both may be replaced just now.
       time.sleep(_MOMENT)
-  name = place(path).name
+  name = manifest_of(path).name
   raise MachineError(
     f"{path}: is not what {name} beside it records; restore it, or delete"
     f" {name} if you have changed it on purpose"
@@ -115,9 +115,9 @@ def verify_all(folder: Path):
     verify(folder / name)
 
 
-def warn(path: Path):
+def warn_if_missing(path: Path):
   """Warns on stderr, once a process, where a file has no manifest."""
-  found = place(path)
+  found = manifest_of(path)
   if not found.exists() and not _warned:
     _warned.append(path)
     line = (
@@ -179,7 +179,7 @@ def _save(path: Path, record: Sums):
     "files": record["files"],
     "rows": record["rows"],
   }
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write(json.dumps(content, indent=1) + "\n")
 
 

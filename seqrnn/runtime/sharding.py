@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from seqrnn.runtime.compiled import KEPT
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 
 def mesh() -> Mesh:
@@ -28,19 +28,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh) -> NamedSharding:
+def by_rows(mesh: Mesh) -> NamedSharding:
   """The first axis spread over the devices."""
   return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def rows(batch_size: int, mesh: Mesh) -> int:
+def padded_size(batch_size: int, mesh: Mesh) -> int:
   """The batch size, rounded up to a multiple of the devices."""
   return -(-batch_size // mesh.size) * mesh.size
 
 
-def here(batch_size: int, mesh: Mesh) -> tuple[int, int]:
+def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, int]:
   """The rows of a batch that this process reads: the first, and the end."""
-  share = rows(batch_size, mesh) // mesh.size
+  share = padded_size(batch_size, mesh) // mesh.size
   own = [
     place
     for place, device in enumerate(mesh.devices.flat)
@@ -50,8 +50,8 @@ def here(batch_size: int, mesh: Mesh) -> tuple[int, int]:
   return min(first, batch_size), min(end, batch_size)
 
 
-@lru_cache(KEPT)
-def starter(carry: Callable[[int], Any], mesh: Mesh) -> Callable[[int], Any]:
+@lru_cache(CACHED_FUNCTIONS)
+def carry_init(carry: Callable[[int], Any], mesh: Mesh) -> Callable[[int], Any]:
   """A function batch size -> the initial carry, its rows over the devices.
 
   Args:
@@ -60,10 +60,10 @@ def starter(carry: Callable[[int], Any], mesh: Mesh) -> Callable[[int], Any]:
   """
   if not jax.tree.leaves(jax.eval_shape(lambda: carry(1))):
     return carry  # Of nothing, a program would be compiled, too.
-  return jax.jit(carry, static_argnums=0, out_shardings=split(mesh))
+  return jax.jit(carry, static_argnums=0, out_shardings=by_rows(mesh))
 
 
-def pad(array: np.ndarray, count: int) -> np.ndarray:
+def pad_rows(array: np.ndarray, count: int) -> np.ndarray:
   """The array with rows of zeros behind its own, `count` in all.
 
   Zeros are padding symbols of weight 0: they change nothing.
@@ -83,11 +83,11 @@ def put(batch: Any, batch_size: int, mesh: Mesh) -> Any:
       is padded.
     mesh: of the devices.
   """
-  count = rows(batch_size, mesh) // mesh.size * mesh.local_mesh.size
-  padded = jax.tree.map(lambda x: pad(x, count), batch)
+  count = padded_size(batch_size, mesh) // mesh.size * mesh.local_mesh.size
+  padded = jax.tree.map(lambda x: pad_rows(x, count), batch)
   if jax.process_count() == 1:  # The same, in less time.
-    return jax.device_put(padded, split(mesh))
-  return jax.make_array_from_process_local_data(split(mesh), padded)
+    return jax.device_put(padded, by_rows(mesh))
+  return jax.make_array_from_process_local_data(by_rows(mesh), padded)
 
 
 @partial(jax.jit, static_argnames=("count", "place"))
@@ -110,7 +110,7 @@ class Agreement:
   """
 
   def __init__(self, mesh: Mesh):
-    self._split = split(mesh)
+    self._split = by_rows(mesh)
     self._devices = mesh.local_mesh.size
     self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
     self._asked: deque[jax.Array] = deque()
@@ -129,7 +129,7 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def from_first(value: int) -> int:
+def broadcast(value: int) -> int:
   """The value that the first process gives, in all of them."""
   if jax.process_count() == 1:
     return value

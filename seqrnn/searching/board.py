@@ -118,7 +118,7 @@ def _short(value: Any) -> str:
 
 def write(search: Search):
   """Writes trials.csv and best.json."""
-  with files.written(search.workdir / "trials.csv") as file:
+  with files.atomic_write(search.workdir / "trials.csv") as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
       ["trial", "state", "loss", "evaluations", "symbols", "seconds"]
@@ -138,5 +138,5 @@ def write(search: Search):
     path = search.folder(best.number) / "config.json"
     manifest.verify(path)
     config = path.read_bytes()
-    with files.written(search.workdir / "best.json", "wb") as file:
+    with files.atomic_write(search.workdir / "best.json", "wb") as file:
       file.write(config)

@@ -58,7 +58,7 @@ def draw(
   drawn = {name: found for name, found in pictures.items() if found is not None}
   for name, figure in drawn.items():
     figure.suptitle(workdir.name, parse_math=False)
-    with files.written(workdir / f"search-{name}", "wb") as file:
+    with files.atomic_write(workdir / f"search-{name}", "wb") as file:
       figure.savefig(file, format="png", dpi=110)
   return [f"search-{name}" for name in drawn]
 

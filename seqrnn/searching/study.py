@@ -88,7 +88,7 @@ class _Journal(journal.JournalFileBackend):
     self._path = path
 
   def append_logs(self, logs: list[dict[str, Any]]):
-    with files.writing(self._path):
+    with files.write_errors(self._path):
       super().append_logs(logs)
 
   def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
@@ -167,7 +167,7 @@ def begin(
         name = f"{workdir.name} {secrets.token_hex(8)}"
         if (workdir / "trials").exists():  # Of a version without such names.
           name = workdir.as_posix()
-        with files.writing(workdir / "search.lock"):
+        with files.write_errors(workdir / "search.lock"):
           file.write(name.encode())
       if url is None:
         storage = optuna.storages.JournalStorage(_Journal(path))

@@ -34,7 +34,7 @@ def work(search: Search, show: Callable[[], None]):
   Raises:
     Interrupted: a signal was caught.
   """
-  with loop.signals() as caught:
+  with loop.catch_signals() as caught:
     while time.time() < search.deadline:
       if caught:
         raise Interrupted("", 128 + caught[0])
@@ -65,7 +65,7 @@ def run_trial(search: Search, trial: Trial, show: Callable[[], None]):
   pruned = False
   state, value = TrialState.FAIL, None
 
-  def watch(row: dict[str, Any]) -> bool:
+  def should_stop(row: dict[str, Any]) -> bool:
     nonlocal pruned
     count = len(read_rows(folder / "metrics.csv"))
     if count not in told:
@@ -79,7 +79,7 @@ def run_trial(search: Search, trial: Trial, show: Callable[[], None]):
       config = space.trial_config(search.config, trial.params)
       configs.check(config)
       with redirect_stdout(log), redirect_stderr(log):
-        value = fit.fit(search.build, config, folder, watch)["best"]
+        value = fit.fit(search.build, config, folder, should_stop)["best"]
       state = TrialState.COMPLETE
     except MachineError:
       with suppress(OSError, MachineError):  # As long as the disk is full.
@@ -141,7 +141,7 @@ def oversee(search: Search, count: int, show: Callable[[], None]):
     worker.start()
     return worker
 
-  with loop.signals() as caught:
+  with loop.catch_signals() as caught:
     workers = [start(place) for place in range(count)]
     while any(worker.exitcode is None for worker in workers):
       alive = [w.sentinel for w in workers if w.exitcode is None]

@@ -15,7 +15,7 @@ from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.runtime import files, manifest, sharding
-from seqrnn.training.position import Position, reached
+from seqrnn.training.position import Position, limits_reached
 
 _LIMIT = 2**24  # Bytes of settings.csv.
 
@@ -84,7 +84,7 @@ def write(workdir: Path, changes: list[Change]):
   """
   path = workdir / "settings.csv"
   if not changes:
-    with files.writing(path):
+    with files.write_errors(path):
       path.unlink(missing_ok=True)
     return
   text = io.StringIO()
@@ -129,7 +129,7 @@ def settings_of(workdir: Path, config: Config) -> Settings:
   return Settings(fields, read(workdir, config))
 
 
-def adopt(
+def apply_settings(
   workdir: Path, config: Config, position: Position, trained: Settings
 ) -> Config:
   """Writes settings.csv where fields change at this step.
@@ -151,7 +151,7 @@ def adopt(
       is raised, and was not what ended the run, makes no difference.)
   """
   earlier, new = _at(position.step, trained, config)
-  limits = reached(config, position)
+  limits = limits_reached(config, position)
   if limits:
     refused = [change for change in new if not _raised(change)]
     if refused:
@@ -183,7 +183,7 @@ def adopt(
   return config
 
 
-def cut(workdir: Path, config: Config, step: int):
+def rewind(workdir: Path, config: Config, step: int):
   """Brings settings.csv back to an earlier step, with the fields as they are.
 
   A run that goes back passes over damaged checkpoints, so perhaps to one before

@@ -20,13 +20,17 @@ from seqrnn.runtime import files, manifest, sharding
 from seqrnn.runtime.checkpoint import Checkpoints
 from seqrnn.training import changes, optimizers
 from seqrnn.training.history import cut_tables
-from seqrnn.training.loop import Training, restore, train
-from seqrnn.training.position import due, ended, tired
+from seqrnn.training.loop import Training, restore, train_with_rollback
+from seqrnn.training.position import (
+  evaluation_due,
+  out_of_patience,
+  reached_end,
+)
 from seqrnn.training.probe import probe
 from seqrnn.training.step import make_state, make_step
 
 
-def claim(config: Config, workdir: Path) -> Config:
+def check_owner(config: Config, workdir: Path) -> Config:
   """Refuses a workdir that belongs to another run.
 
   Returns:
@@ -65,7 +69,7 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
     yield held.check
 
 
-def describe(
+def print_summary(
   experiment: Experiment, config: Config, params: Params, mesh: Mesh
 ):
   """Prints what is about to be trained, on what and where."""
@@ -118,7 +122,7 @@ def fit(
   build: Callable[..., Experiment],
   config: Config,
   workdir: Path,
-  watch: Callable[[dict[str, Any]], bool] = lambda _: False,
+  should_stop: Callable[[dict[str, Any]], bool] = lambda _: False,
 ) -> dict[str, Any]:
   """Trains, or goes on training, until the epochs are done or nothing gains.
 
@@ -126,7 +130,8 @@ def fit(
     build: config, vocabularies or None -> Experiment.
     config: of the run.
     workdir: where its files are.
-    watch: is told each row of metrics.csv; where it says true, training ends.
+    should_stop: called with each row of metrics.csv; training ends once it
+      returns true.
 
   Returns:
     the fields of the last Position.
@@ -141,8 +146,8 @@ def fit(
   if config.train.tensorboard and sharding.is_first():
     from seqrnn.training import tensorboard
 
-    board = partial(tensorboard.board, workdir)
-  config = claim(config, workdir)
+    board = partial(tensorboard.open_writer, workdir)
+  config = check_owner(config, workdir)
   config, experiment = budget.settle(build, config, workdir)
   mesh = sharding.mesh()
   first = experiment.batches("train", 0)
@@ -185,14 +190,14 @@ def fit(
         crc32=experiment.facts("train")["crc32"],
         checkpoints=checkpoints,
         check=check,
-        watch=watch,
+        should_stop=should_stop,
         board=board,
       )
       # The first process writes them once all processes are at this checkpoint.
       trained = changes.settings_of(workdir, config)
       state, position = restore(training)
-      done = not due(config, position) and (
-        ended(config, position) or tired(config, position)
+      done = not evaluation_due(config, position) and (
+        reached_end(config, position) or out_of_patience(config, position)
       )
       symbols = experiment.vocabularies.get("symbols")
       if experiment.forbidden is not None and not done:
@@ -204,14 +209,14 @@ def fit(
           None if symbols is None else len(symbols),
           mesh,
         )
-      recorded = changes.adopt(workdir, config, position, trained)
+      recorded = changes.apply_settings(workdir, config, position, trained)
       if sharding.is_first():
         cut_tables(workdir, position.evaluated)
         write_record(recorded, experiment, workdir)
-      describe(experiment, config, state.params, mesh)
+      print_summary(experiment, config, state.params, mesh)
       if position.step and not done:
         print(f"going on from step {position.step}")
-      position = train(training, state, position)
+      position = train_with_rollback(training, state, position)
   print(
     f"{workdir}: finished at step {position.step}; best validation loss"
     f" {position.best:.4f} {experiment.loss_unit} at step"

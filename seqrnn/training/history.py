@@ -22,7 +22,7 @@ def add_row(path: Path, row: dict[str, Any]):
   """
   row = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
   names = ",".join(row)
-  with files.writing(path), path.open("a+", encoding="utf-8") as file:
+  with files.write_errors(path), path.open("a+", encoding="utf-8") as file:
     file.seek(0)
     found = file.readline(1 << 16).removesuffix("\n")
     if found not in ("", names):
@@ -104,10 +104,10 @@ def cut_tables(workdir: Path, step: int):
     for name, content in found.items()
   }
   # First what they begin with, which holds before the cut and after it.
-  manifest.cover_rows(workdir, kept)
+  manifest.record_rows(workdir, kept)
   for name, content in kept.items():
     if content != found[name]:
-      with files.written(workdir / name, "wb") as file:
+      with files.atomic_write(workdir / name, "wb") as file:
         file.write(content)
 
 
@@ -127,17 +127,17 @@ def _first(path: Path, content: bytes, step: int) -> bytes:
   return b"".join(line + b"\n" for line in lines[: count + 1]) if count else b""
 
 
-def cover_tables(workdir: Path):
+def record_tables(workdir: Path):
   """Records the rows that were written, before a checkpoint that knows them.
 
   Raises:
-    UserError: as `manifest.cover_rows`.
+    UserError: as `manifest.record_rows`.
   """
   tables = {name: _content(workdir / name) for name in TABLES}
-  manifest.cover_rows(workdir, tables)
+  manifest.record_rows(workdir, tables)
 
 
-def draw(workdir: Path, measure: str):
+def draw_history(workdir: Path, measure: str):
   """Draws history.png from metrics.csv; nothing where it has no row yet.
 
   Loss of training and validation by step, and accuracy where a task has it.
@@ -176,5 +176,5 @@ def draw(workdir: Path, measure: str):
     axes.legend()
     axes.grid(alpha=0.3)
   figure.suptitle(workdir.name, parse_math=False)
-  with files.written(workdir / "history.png", "wb") as file:
+  with files.atomic_write(workdir / "history.png", "wb") as file:
     figure.savefig(file, format="png", dpi=110)

@@ -24,10 +24,20 @@ from seqrnn.inference.sampler import excerpts
 from seqrnn.runtime import checkpoint, sharding
 from seqrnn.runtime.checkpoint import Checkpoints
 from seqrnn.training import changes
-from seqrnn.training.history import add_row, cover_tables, cut_tables, draw
-from seqrnn.training.position import Position, due, ended, tired
+from seqrnn.training.history import (
+  add_row,
+  cut_tables,
+  draw_history,
+  record_tables,
+)
+from seqrnn.training.position import (
+  Position,
+  evaluation_due,
+  out_of_patience,
+  reached_end,
+)
 from seqrnn.training.progress import Progress
-from seqrnn.training.step import State, healthy, pack, unpack
+from seqrnn.training.step import State, all_finite, pack, unpack
 
 _DRAW_SECONDS = 10.0  # Between drawings of history.png; the end has one.
 
@@ -47,7 +57,7 @@ class Training(NamedTuple):
     crc32: of the training data.
     checkpoints: of the run.
     check: refuses to write in a workdir that is no longer this process's own.
-    watch: as in `run`.
+    should_stop: as in `run`.
     board: last step that counts -> what tells TensorBoard of the next ones.
   """
 
@@ -62,7 +72,7 @@ class Training(NamedTuple):
   crc32: int
   checkpoints: Checkpoints
   check: Callable[[], None]
-  watch: Callable[[dict[str, Any]], bool]
+  should_stop: Callable[[dict[str, Any]], bool]
   board: Callable[[int], AbstractContextManager[Callable[..., None]]]
 
 
@@ -78,7 +88,7 @@ class Diverged(Exception):
     self.step = step
 
 
-class Caught(list[int]):
+class Signals(list[int]):
   """Signals that came, by their numbers.
 
   Attributes:
@@ -89,12 +99,12 @@ class Caught(list[int]):
 
 
 @contextmanager
-def signals() -> Iterator[Caught]:
+def catch_signals() -> Iterator[Signals]:
   """Collects SIGINT and SIGTERM instead of dying of them.
 
   One that was caught around this context and not yet heeded counts here, too.
   """
-  caught = Caught()
+  caught = Signals()
   if threading.current_thread() is not threading.main_thread():
     yield caught
     return
@@ -121,7 +131,7 @@ def save(training: Training, state: State, position: Position):
   Raises:
     Diverged: something in it is not finite; nothing was written.
   """
-  if not healthy(state):
+  if not all_finite(state):
     raise Diverged(position.step)
   params, rest = pack(state, training.config.train.batch_size, training.mesh)
   training.checkpoints.save(
@@ -142,13 +152,13 @@ def restore(training: Training) -> tuple[State, Position]:
   step = 0  # Of which there is never a checkpoint.
   if sharding.is_first():
     step = checkpoint.newest(directory)
-  step = sharding.from_first(step)
+  step = sharding.broadcast(step)
   if not step:
     return training.start(), Position(crc32=training.crc32)
   folder = directory / str(step)
   # Before any array is made: the config may call for others, larger than any
   # memory, than the checkpoint holds.
-  checkpoint.expect(folder, jax.eval_shape(training.start).params)
+  checkpoint.check_shapes(folder, jax.eval_shape(training.start).params)
   state = training.start()
   training.checkpoints.delete_after(step)
   config, mesh = training.config, training.mesh
@@ -178,7 +188,7 @@ def read_position(folder: Path) -> Position:
     raise UserError(f"{folder / 'position'}: {error}") from None
 
 
-def loop(training: Training, state: State, position: Position, caught: Caught):
+def loop(training: Training, state: State, position: Position, caught: Signals):
   """Trains until the steps are done, nothing gains, or a signal is caught.
 
   `position` is brought up to date. What happens after a step follows from
@@ -195,7 +205,7 @@ def loop(training: Training, state: State, position: Position, caught: Caught):
   validation = experiment.batches("validation", 0)
   batches = experiment.batches("train", position.epoch)
   B = batches.batch_size  # At most that of the config.
-  own = sharding.here(B, mesh)
+  own = sharding.local_rows(B, mesh)
 
   def epoch_batches():
     return experiment.batches("train", position.epoch).rows(*own)
@@ -227,9 +237,9 @@ def loop(training: Training, state: State, position: Position, caught: Caught):
     training.board(position.evaluated) as show,
   ):
     while True:
-      if due(config, position):
+      if evaluation_due(config, position):
         seconds, symbols = progress.lap()
-        figures = evaluate(state.shown, validation, stop)
+        figures = evaluate(state.eval_params, validation, stop)
         if figures is not None:
           rate = float(training.learning_rate(position.step - 1) * state.scale)
           trained = metrics.finish(state.sums, experiment.in_bits)
@@ -239,11 +249,13 @@ def loop(training: Training, state: State, position: Position, caught: Caught):
           sample = ""
           if first and (progress.live or config.train.tensorboard):
             # All processes have all parameters: this one goes on alone.
-            shown = jax.tree.map(lambda x: x.addressable_data(0), state.shown)
+            shown = jax.tree.map(
+              lambda x: x.addressable_data(0), state.eval_params
+            )
             sample = excerpt(shown)
             show(row, shown, sample)
           evaluation_seconds, _ = progress.lap()
-          state = take_note(config, state, position, figures["loss"])
+          state = record_evaluation(config, state, position, figures["loss"])
           if first:
             write_rows(training, row, symbols, seconds, evaluation_seconds)
           save(training, state, position)
@@ -253,10 +265,14 @@ def loop(training: Training, state: State, position: Position, caught: Caught):
             progress.line(f"  sample: {escaped(sample)}")
           if first and time.monotonic() - drawn > _DRAW_SECONDS:
             training.check()
-            draw(training.workdir, experiment.measure)
+            draw_history(training.workdir, experiment.measure)
             drawn = time.monotonic()
-          enough = training.watch(row)
-      if stop() or ended(config, position) or tired(config, position):
+          enough = training.should_stop(row)
+      if (
+        stop()
+        or reached_end(config, position)
+        or out_of_patience(config, position)
+      ):
         break
       if enough:
         break
@@ -278,14 +294,14 @@ def loop(training: Training, state: State, position: Position, caught: Caught):
         batches = None
       every = config.checkpoint.every
       now = every is not None and position.step % every == 0
-      if now and not due(config, position):
+      if now and not evaluation_due(config, position):
         save(training, state, position)
   if stopped and position.step:
     save(training, state, position)
   training.checkpoints.wait()
   if first:
     training.check()
-    draw(training.workdir, experiment.measure)
+    draw_history(training.workdir, experiment.measure)
   if stopped:
     raise interrupted(training, position, stopped)
 
@@ -304,7 +320,9 @@ def interrupted(
   )
 
 
-def train(training: Training, state: State, position: Position) -> Position:
+def train_with_rollback(
+  training: Training, state: State, position: Position
+) -> Position:
   """The loop, and the way back where a loss is not finite.
 
   Raises:
@@ -313,7 +331,7 @@ def train(training: Training, state: State, position: Position) -> Position:
     Interrupted: as `loop`.
   """
   rollbacks = position.rollbacks
-  with signals() as caught:
+  with catch_signals() as caught:
     while True:
       try:
         loop(training, state, position, caught)
@@ -366,7 +384,7 @@ def roll_back(
   )
   if sharding.is_first():
     cut_tables(training.workdir, position.evaluated)
-    changes.cut(training.workdir, config, position.step)
+    changes.rewind(training.workdir, config, position.step)
   return state._replace(scale=state.scale * factor), position
 
 
@@ -395,10 +413,10 @@ def write_rows(
       "evaluation_seconds": evaluation_seconds,
     },
   )
-  cover_tables(workdir)
+  record_tables(workdir)
 
 
-def take_note(
+def record_evaluation(
   config: Config, state: State, position: Position, loss: float
 ) -> State:
   """What an evaluation changes: best, patience, plateau, average, the sums."""

@@ -35,7 +35,7 @@ class Position:
   rollbacks: int = 0
 
 
-def ended(config: Config, position: Position) -> bool:
+def reached_end(config: Config, position: Position) -> bool:
   """Whether all epochs, or all steps, are done."""
   limit = config.train.max_steps
   return position.epoch >= config.train.epochs or (
@@ -43,28 +43,28 @@ def ended(config: Config, position: Position) -> bool:
   )
 
 
-def tired(config: Config, position: Position) -> bool:
+def out_of_patience(config: Config, position: Position) -> bool:
   """Whether nothing has gained for as long as `train.patience` waits."""
   patience = config.train.patience
   return patience is not None and position.waited >= patience
 
 
-def reached(config: Config, position: Position) -> list[str]:
+def limits_reached(config: Config, position: Position) -> list[str]:
   """The limits by which nothing is left to train; none: training goes on."""
   train = config.train
   limits = {
     "train.epochs": position.epoch >= train.epochs,
     "train.max_steps": position.step >= (train.max_steps or math.inf),
-    "train.patience": tired(config, position),
+    "train.patience": out_of_patience(config, position),
   }
   return [name for name, here in limits.items() if here]
 
 
-def due(config: Config, position: Position) -> bool:
+def evaluation_due(config: Config, position: Position) -> bool:
   """Whether an evaluation belongs here and has not been made."""
   if position.evaluated == position.step:
     return False
-  if ended(config, position):
+  if reached_end(config, position):
     return True
   if config.train.eval_every is None:
     return position.batch == 0

@@ -41,7 +41,7 @@ def probe(
   """
   B, T, *notes = batch["inputs"].shape
   N = len(forbidden_NT)  # T, or of several heads as many each.
-  own = sharding.here(B, mesh)
+  own = sharding.local_rows(B, mesh)
   rng = np.random.default_rng(0)
 
   def symbols(like):

@@ -54,11 +54,11 @@ class State(NamedTuple):
   average: Average | tuple[()] = ()
 
   @property
-  def shown(self) -> Params:
+  def eval_params(self) -> Params:
     """The parameters that are evaluated, and that other modes read."""
     return self.average.params if self.average else self.params
 
-  def showing(self, params: Params) -> "State":
+  def with_eval_params(self, params: Params) -> "State":
     """The same, with these in the place of what is shown."""
     if self.average:
       return self._replace(average=self.average._replace(params=params))
@@ -156,7 +156,7 @@ def make_state(
       key=jax.random.key_data(jax.random.fold_in(key, 1)),
       params=params,
       optimizer=optimizer(0.0).init(params),
-      carry=experiment.carry(sharding.rows(rows, mesh)),
+      carry=experiment.carry(sharding.padded_size(rows, mesh)),
       scale=jnp.ones(()),
       sums=metrics.zeros(totals),
       average=() if average is None else Average(params, jnp.array(average)),
@@ -169,11 +169,11 @@ def _shardings(mesh: Mesh) -> Any:
   """Where a State lives: the carry with its rows, all else on every device."""
   everywhere: Any = sharding.replicated(mesh)
   state = State(*[everywhere] * len(State._fields))
-  return state._replace(carry=sharding.split(mesh))
+  return state._replace(carry=sharding.by_rows(mesh))
 
 
 @jax.jit
-def healthy(state: State) -> jax.Array:
+def all_finite(state: State) -> jax.Array:
   """Whether parameters, and figures since the last evaluation, are finite."""
   leaves = jax.tree.leaves((state.params, state.sums))
   return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
@@ -189,18 +189,18 @@ def pack(
   batch and no more, so that any number of devices can go on with it.
   """
   carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
-  rest = state.showing(())._replace(carry=carry)
-  return state.shown, {"leaves": jax.tree.leaves(rest)}
+  rest = state.with_eval_params(())._replace(carry=carry)
+  return state.eval_params, {"leaves": jax.tree.leaves(rest)}
 
 
 def unpack(
   params: Params, rest: dict[str, list[jax.Array]], state: State, mesh: Mesh
 ) -> State:
   """The state that `pack` made these two of; `state` gives the structure."""
-  structure = jax.tree.structure(state.showing(()))
+  structure = jax.tree.structure(state.with_eval_params(()))
   new = jax.tree.unflatten(structure, rest["leaves"])
   rows = [len(leaf) for leaf in jax.tree.leaves(state.carry)]
   if rows:
-    carry = sharding.resize(new.carry, rows[0], sharding.split(mesh))
+    carry = sharding.resize(new.carry, rows[0], sharding.by_rows(mesh))
     new = new._replace(carry=carry)
-  return new.showing(params)
+  return new.with_eval_params(params)

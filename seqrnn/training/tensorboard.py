@@ -26,7 +26,7 @@ Write = Callable[[dict[str, Any], Params, str], None]
 
 
 @contextmanager
-def board(workdir: Path, step: int) -> Iterator[Write]:
+def open_writer(workdir: Path, step: int) -> Iterator[Write]:
   """A function row of metrics.csv, parameters, sample -> None, that writes.
 
   What an earlier training wrote of later steps than `step` is shown no more.

@@ -149,12 +149,12 @@ def test_a_signal_ends_a_run_while_its_first_step_is_compiled(
 
 def test_a_signal_that_came_before_is_not_lost():
   """As while a trial of a search is compiled."""
-  with loop.signals() as caught:
+  with loop.catch_signals() as caught:
     signal.raise_signal(signal.SIGTERM)
-    with loop.signals() as inner:
+    with loop.catch_signals() as inner:
       assert inner == caught == [signal.SIGTERM]
       inner.at_once = True
       with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-  with loop.signals() as caught:
+  with loop.catch_signals() as caught:
     assert caught == []

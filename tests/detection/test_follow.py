@@ -85,7 +85,7 @@ def test_scores_are_those_of_whole_sessions(tmp_path, fields):
   left = {name: iter(events) for name, events in sessions.items()}
   lines = [f"{name} {next(left[name])}".encode() for name in order]
   found = followed(made, lines)
-  score = scoring.events(experiment.heads["forward"])
+  score = scoring.event_scorer(experiment.heads["forward"])
   run = scoring.scorer(experiment, sharding.mesh(), score)
   documents = [Document(name, events, "") for name, events in sessions.items()]
   expected = run(params, documents)

@@ -94,8 +94,12 @@ def arm(*_):
   from seqrnn.training import fit, loop
   from seqrnn.training.progress import Progress
 
-  for module, place in ((fit, "claim"), (fit, "restore"), (loop, "draw")):
-    wrap(module, place, before=lambda *_, place=place: at(place))
+  for module, name, place in (
+    (fit, "check_owner", "claim"),
+    (fit, "restore", "restore"),
+    (loop, "draw_history", "draw"),
+  ):
+    wrap(module, name, before=lambda *_, place=place: at(place))
   wrap(os, "replace", before=lambda _, new: at(f"replace-{Path(new).name}"))
   wrap(Progress, "step", after=lambda *_: at("steps"))
   evaluator = loop.evaluator

@@ -191,7 +191,7 @@ def test_a_damaged_best_one(tmp_path, capfd):
   config, run = write_config(tmp_path, fields), tmp_path / "run"
   assert call(config, run) == 0
   best, newest = steps(run)
-  assert checkpoint.choose(run / "checkpoints", None) == best < newest
+  assert checkpoint.select(run / "checkpoints", None) == best < newest
   flip(run / "checkpoints" / str(best) / "manifest.json")
   capfd.readouterr()
   for line in ("--mode=sample", "--mode=evaluate"):

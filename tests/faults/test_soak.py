@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from seqrnn.runtime.checkpoint import damage
+from seqrnn.runtime.checkpoint import find_damage
 from tests.faults.conftest import (
   assert_close_run,
   assert_same_run,
@@ -77,7 +77,7 @@ def one_round(number, folder, start, references, table):
     whole = [
       step
       for step in there
-      if damage(workdir / "checkpoints" / str(step)) is None
+      if find_damage(workdir / "checkpoints" / str(step)) is None
     ]
     if fault == "damage" and len(whole) > 1:
       step = draw.choice([whole[-1], draw.choice(whole)])

@@ -125,7 +125,7 @@ def test_a_batch_is_widened_by_padding(T):
     "weights": np.ones((3, 1)),
     "reset": np.ones(3, bool),
   }
-  wide = scoring.widened(batch)
+  wide = scoring.pad_time(batch)
   width = {1: 1, 2: 32, 32: 32, 33: 64}[T]
   for name in ("inputs", "letters"):
     assert wide[name].shape[1] == width

@@ -102,7 +102,7 @@ def test_figures_of_a_target_are_those_of_its_definitions():
   targets_BN = rng.integers(4, 11, (3, 7))
   targets_BN[1, 1] = targets_BN[2, 2] = UNKNOWN
   logits_BNV[1, 1, UNKNOWN], logits_BNV[2, 2, UNKNOWN] = 50, -50
-  found = jax.device_get(scoring.figures(logits_BNV, targets_BN, 4))
+  found = jax.device_get(scoring.target_scores(logits_BNV, targets_BN, 4))
   for place in np.ndindex(3, 7):
     row, target = logits_BNV[place].astype(float), targets_BN[place]
     p = np.exp(row) / np.exp(row).sum()
@@ -120,7 +120,7 @@ def test_figures_of_a_target_are_those_of_its_definitions():
 
 def test_only_what_is_asked_for_comes_back(tmp_path):
   experiment, params, documents = make(tmp_path, {})
-  by = scoring.events(experiment.heads["forward"], top_k=2)
+  by = scoring.event_scorer(experiment.heads["forward"], top_k=2)
   score = scoring.scorer(experiment, sharding.mesh(), by)
   scores = score(params, "train")  # In order, though it is for training.
   names = experiment.vocabularies["symbols"]

@@ -17,7 +17,7 @@ def draws(logits_V, n=20000, **settings):
   logits_BV = jnp.tile(jnp.asarray(logits_V), (n, 1))
   settings = {"temperature": 1.0, **settings}
   noise_BV = jax.random.gumbel(jax.random.key(0), logits_BV.shape)
-  return np.asarray(sampler.choose(noise_BV, logits_BV, **settings))
+  return np.asarray(sampler.choose_symbol(noise_BV, logits_BV, **settings))
 
 
 def test_frequencies_follow_the_softmax_at_a_temperature():
@@ -53,7 +53,7 @@ def test_notes_are_struck_each_by_itself_at_a_temperature():
   logits_BV = jnp.tile(jnp.asarray(logits), (20000, 1))
   noise_BV = jax.random.uniform(jax.random.key(0), logits_BV.shape)
   strike = lambda temperature: np.asarray(
-    sampler.strike(noise_BV, logits_BV, temperature)
+    sampler.choose_notes(noise_BV, logits_BV, temperature)
   )
   for temperature in (0.5, 1.0, 2.0):
     notes = strike(temperature)

@@ -198,11 +198,11 @@ def objective(monkeypatch):
   """Puts a function of the config in the place of training."""
 
   def put(loss):
-    def run(_, config, folder, watch):
+    def run(_, config, folder, should_stop):
       configs.save(config, folder / "config.json")
       row = {"step": 1, "validation_loss": loss(config)}
       history.add_row(folder / "metrics.csv", row)
-      watch(row)
+      should_stop(row)
       return {"best": row["validation_loss"]}
 
     monkeypatch.setattr(fit, "fit", run)
@@ -463,14 +463,14 @@ from seqrnn.modes import search
 from seqrnn.searching import pictures
 from seqrnn.training import fit, history
 
-def run(build, config, folder, watch):
+def run(build, config, folder, should_stop):
   configs.save(config, folder / "config.json")
   (workdir / f"{os.getpid()}.worker").touch()
   while len(list(workdir.glob("*.worker"))) < int(sys.argv[3]):
     time.sleep(0.02)
   row = {"step": 1, "validation_loss": config.optimizer.learning_rate}
   history.add_row(folder / "metrics.csv", row)
-  watch(row)
+  should_stop(row)
   return {"best": row["validation_loss"]}
 
 fit.fit, pictures.draw = run, lambda *_: []

@@ -558,7 +558,7 @@ def test_it_stops_where_the_workdir_is_removed_or_anothers(
   config = tiny(tmp_path, {"train.max_steps": 8, "train.eval_every": 2})
   workdir = tmp_path / "run"
   module, name = {
-    "row": (loop, "take_note"),
+    "row": (loop, "record_evaluation"),
     "save": (loop, "save"),
     "finish": (checkpoint.Checkpoints, "_finish"),
   }[place]

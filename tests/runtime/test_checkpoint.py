@@ -14,10 +14,10 @@ from seqrnn.errors import UserError
 from seqrnn.runtime.checkpoint import (
   Checkpoints,
   Damaged,
-  choose,
   entries,
   read_position,
   restore,
+  select,
   steps,
   verify,
 )
@@ -69,8 +69,8 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path):
 def test_the_latest_and_the_best_are_kept(tmp_path):
   save_all(tmp_path, [2.0, 1.0, math.inf, 1.5, None, 1.2])
   assert steps(tmp_path) == [2, 5, 6]
-  assert choose(tmp_path, None) == 2
-  assert choose(tmp_path, 5) == 5
+  assert select(tmp_path, None) == 2
+  assert select(tmp_path, 5) == 5
   assert {path.name for path in tmp_path.iterdir()} == {"2", "5", "6"}
 
 
@@ -169,7 +169,7 @@ def test_the_newest_intact_one_stands_in_for_the_best(tmp_path, capsys):
   save_all(tmp_path, [1.0, 2.0, 3.0, 4.0], keep=3)
   flip(tmp_path / "1" / "position" / "metadata")
   flip(tmp_path / "4" / "position" / "metadata")
-  assert choose(tmp_path, None) == 3
+  assert select(tmp_path, None) == 3
   metadata = os.path.join("position", "metadata")
   assert capsys.readouterr().err == (
     f"checkpoint 4 is damaged: {metadata} is not what was saved\n"
@@ -178,13 +178,13 @@ def test_the_newest_intact_one_stands_in_for_the_best(tmp_path, capsys):
     "checkpoint 3 is used instead\n"
   )
   with pytest.raises(UserError, match="is damaged, .* there are 1, 2, 3, 4"):
-    choose(tmp_path, 4)
+    select(tmp_path, 4)
   for step in "123":
     shutil.rmtree(tmp_path / step)
   with pytest.raises(
     UserError, match="none is intact, checkpoint 4 is damaged"
   ):
-    choose(tmp_path, None)
+    select(tmp_path, None)
 
 
 @pytest.mark.parametrize("name", ["a[b]c", "a\\b"])

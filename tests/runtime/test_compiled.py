@@ -16,7 +16,7 @@ def folder(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   monkeypatch.delenv(DIRECTORY)
   monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE", raising=False)
-  compiled.settle()
+  compiled.enable_cache()
   folder = tmp_path / "seqrnn" / "compiled" / compiled._machine()
   assert os.environ[DIRECTORY] == str(folder)
   folder.mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_what_the_user_says_to_jax_counts(folder, monkeypatch, name, value):
   if value == "other":
     value = str(folder.with_name("other"))
   monkeypatch.setenv(name, value)
-  compiled.settle()
+  compiled.enable_cache()
   compiled.prune(1)
   assert os.environ[name] == value
   assert names(folder) == list("01234")

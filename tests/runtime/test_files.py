@@ -35,13 +35,13 @@ def test_a_file_is_read_where_it_is_small_and_a_file(tmp_path):
 
 
 def test_a_workdir_holds_files_and_folders_only(tmp_path, monkeypatch):
-  files.inspect(tmp_path / "not/there")
+  files.check_links(tmp_path / "not/there")
   (tmp_path / "a/b").mkdir(parents=True)
   (tmp_path / "a/b/file").touch()
   (tmp_path.parent / "named").symlink_to(tmp_path)  # By the user.
-  files.inspect(tmp_path.parent / "named")
+  files.check_links(tmp_path.parent / "named")
   with pytest.raises(UserError, match="must be a folder, is a file"):
-    files.inspect(tmp_path / "a/b/file")
+    files.check_links(tmp_path / "a/b/file")
   real = os.scandir
 
   def scandir(path):  # A training removes it just now.
@@ -51,18 +51,18 @@ def test_a_workdir_holds_files_and_folders_only(tmp_path, monkeypatch):
 
   (tmp_path / "a/b/link").symlink_to("file")
   with pytest.raises(UserError, match="b/link: is a link; a workdir must hold"):
-    files.inspect(tmp_path)
+    files.check_links(tmp_path)
   monkeypatch.setattr(os, "scandir", scandir)
-  files.inspect(tmp_path)
+  files.check_links(tmp_path)
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
   path = tmp_path / "file"
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write("é\r\n")
     assert not path.exists()
   assert path.read_bytes() == "é\r\n".encode()
-  with files.written(path, "wb") as file:
+  with files.atomic_write(path, "wb") as file:
     file.write(b"\xff")
     assert path.read_text() == "é\n"
   assert path.read_bytes() == b"\xff"
@@ -73,23 +73,23 @@ def test_where_it_cannot_be_written_the_old_one_stays(tmp_path):
   path = tmp_path / "file"
   path.write_text("old")
   line = "file: cannot be written: No space left on device$"
-  with pytest.raises(UserError, match=line), files.written(path) as file:
+  with pytest.raises(UserError, match=line), files.atomic_write(path) as file:
     file.write("new")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
   assert path.read_text() == "old"
   assert list(tmp_path.iterdir()) == [path]
   with (
     pytest.raises(UserError, match="a/file: cannot be written: No such file"),
-    files.written(tmp_path / "a" / "file"),
+    files.atomic_write(tmp_path / "a" / "file"),
   ):
     pass
 
 
 def test_two_writers_of_a_file_do_not_meet(tmp_path):
   path = tmp_path / "file"
-  with files.written(path) as first:
+  with files.atomic_write(path) as first:
     first.write("first")
-    with files.written(path) as second:
+    with files.atomic_write(path) as second:
       second.write("second")
     assert path.read_text() == "second"
   assert path.read_text() == "first"
@@ -102,7 +102,7 @@ def test_what_a_killed_process_left_is_removed_in_time(tmp_path):
     (tmp_path / name).touch()
     then = time.time() - age
     os.utime(tmp_path / name, (then, then))
-  with files.written(path) as file:
+  with files.atomic_write(path) as file:
     file.write("new")
   assert sorted(p.name for p in tmp_path.iterdir()) == [".other.2.tmp", "file"]
 
@@ -125,14 +125,14 @@ def test_a_packed_file_is_read_up_to_a_limit(tmp_path, name):
   content = b"0123456789\n" * 10_000
   packed = name.endswith(".gz")
   path.write_bytes(gzip.compress(content) if packed else content)
-  with files.unzipped(path, len(content)) as file:
+  with files.open_unpacked(path, len(content)) as file:
     assert file.read() == content
   with (
-    files.unzipped(path, len(content) - 1) as file,
+    files.open_unpacked(path, len(content) - 1) as file,
     pytest.raises(UserError, match="must not hold more than 109,999 bytes"),
   ):
     file.read()
-  with files.unzipped(path, 20_000) as file:  # Not so far.
+  with files.open_unpacked(path, 20_000) as file:  # Not so far.
     assert file.readline() == b"0123456789\n"
   if not packed:
     return
@@ -140,7 +140,7 @@ def test_a_packed_file_is_read_up_to_a_limit(tmp_path, name):
   for wrong in (whole[:-20], b"x" + whole, whole[:50] + b"x" + whole[51:]):
     path.write_bytes(wrong)
     with (
-      files.unzipped(path, 2**20) as file,
+      files.open_unpacked(path, 2**20) as file,
       pytest.raises(UserError, match="table.csv.gz: cannot be read: "),
     ):
       file.read()
@@ -149,7 +149,8 @@ def test_a_packed_file_is_read_up_to_a_limit(tmp_path, name):
 def hold(path):
   """Another process, which holds a lock until it is killed."""
   code = (
-    "import sys, time; from pathlib import Path; from seqrnn import files\n"
+    "import sys, time; from pathlib import Path\n"
+    "from seqrnn.runtime import files\n"
     "with files.locked(Path(sys.argv[1]), 'trained'):\n"
     "  print(flush=True); time.sleep(600)"
   )

@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 def renew(folder):
-  with fileset.together(folder, "set", owned) as staged:
+  with fileset.atomic_files(folder, "set", owned) as staged:
     for name in ("a.csv", "c.csv"):
       (staged / name).write_text("new")
 
@@ -44,7 +44,7 @@ def renew(folder):
 def test_fileset_take_their_places_together(folder):
   with (
     pytest.raises(MachineError, match="cannot be written: No space"),
-    fileset.together(folder, "set", owned) as staged,
+    fileset.atomic_files(folder, "set", owned) as staged,
   ):
     (staged / "a.csv").write_text("half")
     assert whole(folder) == OLD
@@ -71,7 +71,7 @@ def test_wherever_it_is_killed_a_set_is_whole(folder):
   seen = []
   for left in range(30):
     done = subprocess.run([sys.executable, "-c", code, folder, str(left)])
-    fileset.settled(folder, "set", folder / ".lock")
+    fileset.wait_for_move(folder, "set", folder / ".lock")
     seen.append(whole(folder))
     assert seen[-1] in (OLD, NEW)
     if done.returncode == 0:
@@ -109,5 +109,5 @@ def test_a_wrong_set_is_refused(folder):
   for content in ("[]", '{"new": ["../a"], "gone": []}', '{"new": 1}'):
     (folder / ".set.whole" / "set.json").write_text(content)
     with pytest.raises(UserError, match="set.whole: is no complete set"):
-      fileset.settle(folder, "set")
+      fileset.finish_move(folder, "set")
   assert whole(folder) == OLD

@@ -15,7 +15,7 @@ ROWS = b"step,loss\n1,2\n2,1\n"
 def folder(tmp_path):
   manifest.write(tmp_path, {"config.json": b"{}", "vocabulary.json": b"ab"})
   (tmp_path / "metrics.csv").write_bytes(ROWS)
-  manifest.cover_rows(tmp_path, {"metrics.csv": ROWS, "timing.csv": b""})
+  manifest.record_rows(tmp_path, {"metrics.csv": ROWS, "timing.csv": b""})
   return tmp_path
 
 
@@ -112,7 +112,7 @@ def test_a_later_format_is_refused(folder):
   for use in (
     lambda: manifest.verify(folder / "config.json"),
     lambda: manifest.write(folder, {"config.json": b""}),
-    lambda: manifest.cover_rows(folder, {}),
+    lambda: manifest.record_rows(folder, {}),
   ):
     with pytest.raises(UserError, match=line):
       use()
@@ -120,13 +120,13 @@ def test_a_later_format_is_refused(folder):
 
 def test_without_a_manifest_a_process_warns_once(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(manifest, "_warned", [])
-  with files.written(tmp_path / "config.json") as file:
+  with files.atomic_write(tmp_path / "config.json") as file:
     file.write("{}")
   manifest.verify(tmp_path / "config.json")
-  manifest.cover_rows(tmp_path, {"metrics.csv": ROWS})
+  manifest.record_rows(tmp_path, {"metrics.csv": ROWS})
   assert not (tmp_path / manifest.NAME).exists()
   for _ in range(2):
-    manifest.warn(tmp_path / "config.json")
+    manifest.warn_if_missing(tmp_path / "config.json")
   _, err = capsys.readouterr()
   assert err.count("\n") == 1
   assert err.startswith(f"{tmp_path}: has no manifest.json, so its files are")

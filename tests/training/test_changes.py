@@ -152,13 +152,13 @@ def test_changes_follow_the_checkpoint_that_training_goes_on_from(tmp_path):
   ):
     changes.write(tmp_path, rows)
     assert changes.read(tmp_path, config) == rows
-    changes.cut(tmp_path, config, step)
+    changes.rewind(tmp_path, config, step)
     assert changes.read(tmp_path, config) == expected
     # So it is where a run is begun anew there.
     changes.write(tmp_path, rows)
     was = Settings(configs.flat(config), rows)
     position = Position(step=step)
-    changes.adopt(tmp_path, config, position, was)
+    changes.apply_settings(tmp_path, config, position, was)
     assert changes.read(tmp_path, config) == expected
 
 

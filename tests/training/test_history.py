@@ -8,10 +8,10 @@ from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime import manifest
 from seqrnn.training.history import (
   add_row,
-  cover_tables,
   cut_tables,
-  draw,
+  draw_history,
   read_rows,
+  record_tables,
 )
 
 ROWS = [{"step": n, "loss": 1 / n, "name": 2.0} for n in (10, 20, 30)]
@@ -57,7 +57,7 @@ def test_a_table_that_ends_anywhere_goes_on(table):
 
 def test_there_may_be_no_table(tmp_path):
   cut_tables(tmp_path, 9)
-  draw(tmp_path, "nats a symbol")
+  draw_history(tmp_path, "nats a symbol")
   assert list(tmp_path.iterdir()) == []
 
 
@@ -89,7 +89,7 @@ def test_what_is_no_table_is_refused(tmp_path, content):
     with pytest.raises(UserError, match=WRONG):
       use(path)
   with pytest.raises(UserError, match=WRONG):
-    draw(tmp_path, "nats a symbol")
+    draw_history(tmp_path, "nats a symbol")
   assert path.read_bytes() == before
 
 
@@ -105,7 +105,7 @@ def run(table):
   """A workdir whose table has rows until step 20 that were recorded."""
   manifest.write(table.parent, {"config.json": b"{}"})
   cut_tables(table.parent, 20)
-  cover_tables(table.parent)
+  record_tables(table.parent)
   add_row(table, ROWS[2])
   return table.parent
 
@@ -121,7 +121,7 @@ def test_a_row_that_was_changed_is_refused(run):
     lambda: read_rows(table),
     lambda: cut_tables(run, 30),
     lambda: cut_tables(run, 10),
-    lambda: cover_tables(run),
+    lambda: record_tables(run),
   ):
     with pytest.raises(MachineError, match="metrics.csv: is not what manifest"):
       use()
@@ -152,7 +152,7 @@ def test_wherever_a_cut_ends_the_rows_are_what_is_recorded(
   for row in ROWS:
     if row["step"] > step:
       add_row(run / "metrics.csv", row)
-      cover_tables(run)
+      record_tables(run)
   assert (run / "metrics.csv").read_bytes() == b"".join(LINES)
 
 
@@ -166,4 +166,4 @@ def test_a_table_that_was_moved_away_begins_anew(run):
 def test_a_picture_needs_its_columns(table):
   line = "metrics.csv: has no column train_loss; move it away"
   with pytest.raises(UserError, match=line):
-    draw(table.parent, "nats a symbol")
+    draw_history(table.parent, "nats a symbol")
