@@ -222,13 +222,9 @@ def summary(cache: Path):
 
 def draw(studies: dict[str, Study], shares: dict[str, Any]):
   """Losses by learning rate, and what explains them."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
+  from seqrnn.runtime import figures
 
-  from seqrnn.runtime import files
-
-  figure = Figure(figsize=(12, 5.5), layout="constrained")
-  FigureCanvasAgg(figure)
+  figure = figures.create(12, 5.5)
   left, right = figure.subplots(1, 2)
   for place, (cell, study) in enumerate(studies.items()):
     left.plot(
@@ -248,7 +244,7 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
   ticks = [9, 10, 12, 15, 20, 30, 40, 60]
   left.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
   left.minorticks_off()
-  left.grid(alpha=0.3)
+  figures.grid(left)
   left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
   begins = [0.0] * len(shares)
   parts = {
@@ -266,8 +262,7 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
   right.invert_yaxis()
   right.set(xlim=(0, 1), xlabel="share in the variance (dotted: two thirds)")
   right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
-  with files.atomic_write(_PICTURE, "wb") as file:
-    figure.savefig(file, format="png", dpi=90)
+  figures.save(figure, _PICTURE, dpi=90)
 
 
 def main(argv: list[str] | None = None):

@@ -11,15 +11,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 import experiments
 from configs import base
 from seqrnn import config as configs
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.models import diagram, network
-from seqrnn.modes import describe
+from seqrnn.models import anatomy, diagram, network
+from seqrnn.runtime import figures
 
 HERE = Path(__file__).parent
 T, ROWS = 101, 16
@@ -43,11 +41,12 @@ def model(name: str):
     "inputs": np.ones((rows, window), np.int32),
     "reset": np.ones(rows, bool),
   }
-  made = describe.anatomy(experiment, config, batch)
+  made = anatomy.anatomy(experiment, config, batch)
   title = f"configs/{name}.py"
-  boxes = describe.picture(made, config)
+  boxes = anatomy.picture(made, config)
   drawn = diagram.figure(title, boxes)
-  write(name, diagram.svg(drawn, title, diagram.text(title, boxes)))
+  path = HERE / f"{name}.svg"
+  figures.save_svg(drawn, path, title, diagram.text(title, boxes))
 
 
 def gradient_norms(fields: dict) -> np.ndarray:
@@ -80,8 +79,7 @@ def gradient_norms(fields: dict) -> np.ndarray:
 
 def gradients():
   """Draws the norms against the distance."""
-  drawn = Figure(figsize=(6.5, 3.6), layout="constrained")
-  FigureCanvasAgg(drawn)
+  drawn = figures.create(6.5, 3.6)
   axes = drawn.add_subplot()
   said = []
   for name, (fields, dashes) in CURVES.items():
@@ -97,14 +95,10 @@ def gradients():
     ylim=(1e-12, 2),
     xlim=(0, T - 1),
   )
-  axes.grid(alpha=0.3)
+  figures.grid(axes)
   axes.legend(loc="upper right", bbox_to_anchor=(1, 0.93))  # Below the curve.
   title = "Gradients of a new layer's last output, by distance of the input"
-  write("gradients", diagram.svg(drawn, title, "; ".join(said)))
-
-
-def write(name: str, picture: str):
-  (HERE / f"{name}.svg").write_text(picture, "utf-8")
+  figures.save_svg(drawn, HERE / "gradients.svg", title, "; ".join(said))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 
 from seqrnn.data.music import LOWEST, NOTES
 from seqrnn.errors import UserError
-from seqrnn.runtime import files
+from seqrnn.runtime import figures, files
 
 _TICKS = 480  # Of a frame, in a MIDI file.
 
@@ -73,13 +73,8 @@ def draw(path: Path, notes_TV: np.ndarray, given: int):
   Raises:
     UserError: the file cannot be written.
   """
-  # It takes a second to import, and no screen is needed.
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   T = len(notes_TV)
-  figure = Figure(figsize=(min(4 + T / 16, 40), 4), layout="constrained")
-  FigureCanvasAgg(figure)
+  figure = figures.create(min(4 + T / 16, 40), 4)
   axes = figure.add_subplot()
   notes = held(notes_TV)
   starts, stops, numbers = zip(*notes, strict=True) if notes else ((), (), ())
@@ -89,7 +84,5 @@ def draw(path: Path, notes_TV: np.ndarray, given: int):
   axes.set_yticks(octaves, [f"C{number // 12 - 1}" for number in octaves])
   lowest, highest = min(numbers, default=48), max(numbers, default=72)
   axes.set(xlim=(0, T), ylim=(lowest - 2, highest + 2), xlabel="frame")
-  axes.grid(alpha=0.3)
-  axes.set_axisbelow(True)
-  with files.atomic_write(path, "wb") as file:
-    figure.savefig(file, format="png", dpi=110)
+  figures.grid(axes)
+  figures.save(figure, path)

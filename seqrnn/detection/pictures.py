@@ -6,7 +6,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullFormatter
 
@@ -14,8 +13,7 @@ from seqrnn.data.sessions import ranges
 from seqrnn.detection import ranking
 from seqrnn.detection.conformal import Calibration
 from seqrnn.detection.findings import Findings
-from seqrnn.errors import escaped
-from seqrnn.runtime import files
+from seqrnn.runtime import figures
 
 _EVENTS = 2000  # Of a timeline.
 _ODDEST = 5  # Sessions that it has in any case.
@@ -57,14 +55,7 @@ def draw(
       found.distinct.which[some], labels[some], curves
     )
   for name, figure in pictures.items():
-    with files.atomic_write(folder / f"{name}.png", "wb") as file:
-      figure.savefig(file, format="png", dpi=110)
-
-
-def _figure(width: float, height: float) -> Figure:
-  figure = Figure(figsize=(width, height), layout="constrained")
-  FigureCanvasAgg(figure)
-  return figure
+    figures.save(figure, folder / f"{name}.png")
 
 
 def _oddest(found: Findings) -> int:
@@ -88,7 +79,7 @@ def _timeline(found: Findings, threshold: float) -> Figure:
   places, bounds = ranges(found.bounds[shown], found.bounds[shown + 1])
   bits = found.nll[places] / math.log(2)
   flagged = np.repeat(found.flags[shown], np.diff(bounds))
-  figure = _figure(12, 6)
+  figure = figures.create(12, 6)
   for place, scale in enumerate(("linear", "log"), 1):
     axes = figure.add_subplot(2, 1, place)
     labels = found.sessions.labels
@@ -115,7 +106,7 @@ def _timeline(found: Findings, threshold: float) -> Figure:
     axes.yaxis.set_minor_formatter(LogFormatter())  # Within a decade.
     axes.set_ylabel("surprisal, bits")
     axes.margins(x=0.005)
-    axes.grid(axis="y", alpha=0.3)
+    figures.grid(axes, "y")
   # Above the axes, where no event is.
   figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
   red = "; red: labelled" if found.sessions.labels is not None else ""
@@ -146,7 +137,7 @@ def _scores(
   # The share of one session, and a little room below it.
   sizes = [calibration.n, *(len(values) for values, _ in groups.values())]
   lowest = 0.5 / max(sizes)
-  figure = _figure(12, 4)
+  figure = figures.create(12, 4)
   histogram, ecdf = figure.subplots(1, 2)
   inside = lambda x: np.minimum(x, edges[-1])
   histogram.hist(
@@ -184,7 +175,7 @@ def _scores(
     axes.set(xlim=(0, edges[-1] * 1.01), ylim=(lowest, 1.5))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"combined score{beyond}")
-    axes.grid(alpha=0.3)
+    figures.grid(axes)
     axes.legend()
   return figure
 
@@ -199,7 +190,7 @@ def _curves(
     labels: of these.
     curves: as in `pictures`.
   """
-  figure = _figure(12, 5)
+  figure = figures.create(12, 5)
   roc, precision = figure.subplots(1, 2)
   lowest = 1 / (2 * (~labels).sum())
   for number, (name, scores) in enumerate(curves.items()):
@@ -223,7 +214,7 @@ def _curves(
   precision.set(xlabel="recall", ylabel="precision")
   for axes in (roc, precision):
     axes.set_ylim(-0.02, 1.02)
-    axes.grid(alpha=0.3)
+    figures.grid(axes)
   precision.set_xlim(-0.02, 1.02)
   figure.legend(*roc.get_legend_handles_labels(), loc="outside right upper")
   return figure
@@ -248,14 +239,14 @@ def _strip(found: Findings, threshold: float) -> Figure:
   grid = np.full(rows * columns, np.nan)
   grid[: len(bits)] = bits
   names = [
-    escaped(name)[: _WIDE if listed else _NARROW]
+    figures.plain(name, _WIDE if listed else _NARROW)
     for name in found.events(j, d, first, last)
   ]
   width = 11 if listed else max(5, 0.34 * columns + 1.5)
   room = (width - 1.5) / columns  # Inches of an event.
   turned = not listed and max(map(len, names)) * _CHARACTER > room
   height = 0.27 if listed else 1.15 if turned else 0.4
-  figure = _figure(width, height * rows + 1)
+  figure = figures.create(width, height * rows + 1)
   axes: Axes = figure.add_subplot()
   image = axes.imshow(
     grid.reshape(rows, columns), cmap="magma_r", vmin=0, aspect="auto"
@@ -273,7 +264,6 @@ def _strip(found: Findings, threshold: float) -> Figure:
       fontsize=8 if listed else 7,
       color="white" if bits[n] > 0.5 * bits.max() else "black",
       weight="bold" if found.event_flags[start + first + n] else "normal",
-      parse_math=False,
     )
   axes.set_xticks([])
   places = [int(found.offsets[d]) + first + r * columns for r in range(rows)]
@@ -289,8 +279,7 @@ def _strip(found: Findings, threshold: float) -> Figure:
     axes.set_ylabel("line")
   limit = f"; bold: above {threshold / math.log(2):.1f} bits"
   axes.set_title(
-    escaped(found.sessions.names[j])[:80]
-    + (limit if math.isfinite(threshold) else ""),
-    parse_math=False,
+    figures.plain(found.sessions.names[j], 80)
+    + (limit if math.isfinite(threshold) else "")
   )
   return figure

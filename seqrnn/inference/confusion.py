@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
-from seqrnn.errors import escaped
 from seqrnn.experiment import Carry, Experiment
-from seqrnn.runtime import files
+from seqrnn.runtime import figures, files
 
 _NUMBERS = 30  # Labels up to which the picture has numbers.
 
@@ -61,21 +60,15 @@ def _draw(
   title: str,
 ):
   """Shares of each row by colour, counts by number."""
-  # It takes a second to import, and no screen is needed.
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
   side = min(max(4.5, 2 + 0.38 * len(rows)), 60)  # Inches.
-  figure = Figure(figsize=(side + 1, side), layout="constrained")
-  FigureCanvasAgg(figure)
+  figure = figures.create(side + 1, side, title)
   axes = figure.add_subplot()
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
   figure.colorbar(image, label="share of the true label", shrink=0.8)
-  # A dollar sign would begin a formula.
-  show = lambda name: escaped(name).replace("$", r"\$")[:24]
-  axes.set_xticks(range(len(columns)), map(show, columns), rotation=90)
-  axes.set_yticks(range(len(rows)), map(show, rows))
+  label = lambda name: figures.plain(name, 24)
+  axes.set_xticks(range(len(columns)), map(label, columns), rotation=90)
+  axes.set_yticks(range(len(rows)), map(label, rows))
   axes.set_xlabel("predicted")
   axes.set_ylabel("truth")
   if len(rows) <= _NUMBERS:
@@ -89,6 +82,4 @@ def _draw(
         fontsize=7,
         color="white" if shares[y, x] > 0.5 else "black",
       )
-  axes.set_title(title, parse_math=False)
-  with files.atomic_write(folder / "confusion.png", "wb") as file:
-    figure.savefig(file, format="png", dpi=110)
+  figures.save(figure, folder / "confusion.png")

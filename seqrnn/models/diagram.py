@@ -1,146 +1,147 @@
-"""A picture of a model: boxes in rows, read from the bottom to the top."""
+"""A diagram of a model: boxes in rows, read from the bottom to the top."""
 
-import io
 from pathlib import Path
-from typing import Any, NamedTuple
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING, NamedTuple
 
-from seqrnn.runtime import files
+from seqrnn.runtime import figures
 
-# In points, of which the picture has 72 an inch.
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
+
+# In points, 72 to an inch.
 _FONT = 10
 _LINE = 14  # From a line of text to the next.
-_MARGIN = 9  # Between the text and its box, the boxes and the edge.
+_MARGIN = 9  # Between a text and its box, between the boxes and the edge.
 _GAP = 14  # Between two boxes in a row.
 _ARROW = 22  # Between two rows.
+_TEXT = {"fontsize": _FONT, "ha": "center", "va": "center"}
 
 
 class Box(NamedTuple):
-  """A box of the picture.
+  """A box of the diagram.
 
   Attributes:
     lines: of text; the first one is its name.
-    shade: of its ground, from 0, black, to 1, white.
+    shade: gray level of its background, from 0 (black) to 1 (white).
   """
 
   lines: tuple[str, ...]
   shade: float = 1.0
 
 
-Rows = list[list[Box]]  # From the input up; one box or two in each.
+Rows = list[list[Box]]  # From the input up; one or two boxes each.
 
 
 def text(title: str, rows: Rows) -> str:
-  """The picture in words, for those who do not see it."""
-  said = [
+  """Describes the diagram in words, for readers who do not see it."""
+  described = [
     " and, beside it, ".join(", ".join(box.lines) for box in row)
     for row in rows
   ]
-  return f"{title}. From the input to the output: {'; then '.join(said)}."
+  return f"{title}. From the input to the output: {'; then '.join(described)}."
 
 
-def figure(title: str, rows: Rows) -> Any:
-  """The picture as a figure of matplotlib."""
-  # It takes a second to import, and no screen is needed.
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-  from matplotlib.font_manager import FontProperties
-  from matplotlib.patches import FancyBboxPatch
-  from matplotlib.textpath import TextPath
-
-  def width(line, weight):
-    font = FontProperties(weight=weight)
-    return TextPath((0, 0), line, _FONT, font).get_extents().width
-
-  def needed(boxes):
-    return 2 * _MARGIN + max(
-      width(line, "normal" if place else "bold")
-      for box in boxes
-      for place, line in enumerate(box.lines)
-    )
-
-  pairs = [box for row in rows if len(row) == 2 for box in row]
-  whole = needed([box for row in rows if len(row) == 1 for box in row])
-  if pairs:
-    whole = max(whole, 2 * needed(pairs) + _GAP)
-  half = (whole - _GAP) / 2
+def figure(title: str, rows: Rows) -> "Figure":
+  """Draws the diagram as a figure of matplotlib."""
+  total, half = _widths(rows)
   heights = [
     _MARGIN + _LINE * max(len(box.lines) for box in row) for row in rows
   ]
-  total = sum(heights) + _ARROW * (len(rows) - 1) + _LINE
-  wide = max(whole, width(title, "bold")) + 2 * _MARGIN
-  high = total + 3 * _MARGIN
+  width = max(total, _text_width(title, "bold")) + 2 * _MARGIN
+  height = sum(heights) + _ARROW * (len(rows) - 1) + _LINE + 3 * _MARGIN
 
-  drawn = Figure(figsize=(wide / 72, high / 72))
-  FigureCanvasAgg(drawn)
+  drawn = figures.create(width / 72, height / 72)
+  drawn.set_layout_engine("none")  # Every place is computed here.
   axes = drawn.add_axes((0, 0, 1, 1))
-  axes.set(xlim=(0, wide), ylim=(0, high))
+  axes.set(xlim=(0, width), ylim=(0, height))
   axes.axis("off")
-  write = {"fontsize": _FONT, "ha": "center", "va": "center"}
-  left, y = (wide - whole) / 2, _MARGIN
-  middles = {
-    1: [wide / 2],
-    2: [left + half / 2, left + whole - half / 2],
+  left, y = (width - total) / 2, _MARGIN
+  centres = {
+    1: [width / 2],
+    2: [left + half / 2, left + total - half / 2],
   }
-  for place, (row, height) in enumerate(zip(rows, heights, strict=True)):
-    for box, x in zip(row, middles[len(row)], strict=True):
-      size = whole if len(row) == 1 else half
-      axes.add_patch(
-        FancyBboxPatch(
-          (x - size / 2, y),
-          size,
-          height,
-          boxstyle="round,pad=0,rounding_size=4",
-          facecolor=str(box.shade),
-          edgecolor="black",
-          linewidth=1,
-        )
-      )
-      first = y + height / 2 + _LINE * (len(box.lines) - 1) / 2
-      for number, line in enumerate(box.lines):
-        weight = "normal" if number else "bold"
-        axes.text(x, first - _LINE * number, line, weight=weight, **write)
-    y += height
-    if place + 1 < len(rows):
-      for x in middles[max(len(row), len(rows[place + 1]))]:
-        axes.annotate(
-          "",
-          (x, y + _ARROW),
-          (x, y),
-          arrowprops={
-            "arrowstyle": "-|>,head_width=0.25,head_length=0.5",
-            "facecolor": "black",
-            "linewidth": 1.2,
-            "shrinkA": 0,
-            "shrinkB": 0,
-          },
-        )
+  for row, above, row_height in zip(
+    rows, [*rows[1:], None], heights, strict=True
+  ):
+    for box, x in zip(row, centres[len(row)], strict=True):
+      _draw_box(axes, box, x, y, (total if len(row) == 1 else half, row_height))
+    y += row_height
+    if above is not None:
+      for x in centres[max(len(row), len(above))]:
+        _draw_arrow(axes, x, y)
       y += _ARROW
-  axes.text(wide / 2, high - _MARGIN - _LINE / 2, title, weight="bold", **write)
+  y = height - _MARGIN - _LINE / 2
+  axes.text(width / 2, y, title, weight="bold", **_TEXT)
   return drawn
 
 
-def svg(drawn: Any, title: str, description: str) -> str:
-  """A figure as SVG that says in words what it shows."""
-  import matplotlib
+def _text_width(line: str, weight: str) -> float:
+  from matplotlib.font_manager import FontProperties
+  from matplotlib.textpath import TextPath
 
-  buffer = io.StringIO()
-  # Ids by the content, and no date: the same picture is the same file.
-  with matplotlib.rc_context({"svg.hashsalt": "seqrnn"}):
-    drawn.savefig(buffer, format="svg", metadata={"Title": title, "Date": None})
-  end = "</title>"
-  said = f"{end}\n <desc>{escape(description)}</desc>"
-  return buffer.getvalue().replace(end, said, 1)
+  path = TextPath((0, 0), line, _FONT, FontProperties(weight=weight))
+  return path.get_extents().width
 
 
-def draw(workdir: Path, title: str, rows: Rows):
+def _widths(rows: Rows) -> tuple[float, float]:
+  """The width of a box alone in its row, and of one of two in a row."""
+  needed = {1: 0.0, 2: 0.0}
+  for row in rows:
+    for box in row:
+      for n, line in enumerate(box.lines):
+        width = _text_width(line, "normal" if n else "bold") + 2 * _MARGIN
+        needed[len(row)] = max(needed[len(row)], width)
+  total = max(needed[1], 2 * needed[2] + _GAP if needed[2] else 0)
+  return total, (total - _GAP) / 2
+
+
+def _draw_box(
+  axes: "Axes", box: Box, x: float, y: float, size: tuple[float, float]
+):
+  """Draws a box, whose lower edge is centred on (x, y), and its lines."""
+  from matplotlib.patches import FancyBboxPatch
+
+  width, height = size
+  axes.add_patch(
+    FancyBboxPatch(
+      (x - width / 2, y),
+      width,
+      height,
+      boxstyle="round,pad=0,rounding_size=4",
+      facecolor=str(box.shade),
+      edgecolor="black",
+      linewidth=1,
+    )
+  )
+  first = y + height / 2 + _LINE * (len(box.lines) - 1) / 2
+  for n, line in enumerate(box.lines):
+    weight = "normal" if n else "bold"
+    axes.text(x, first - _LINE * n, line, weight=weight, **_TEXT)
+
+
+def _draw_arrow(axes: "Axes", x: float, y: float):
+  """Draws an arrow from (x, y) to the row above."""
+  axes.annotate(
+    "",
+    (x, y + _ARROW),
+    (x, y),
+    arrowprops={
+      "arrowstyle": "-|>,head_width=0.25,head_length=0.5",
+      "facecolor": "black",
+      "linewidth": 1.2,
+      "shrinkA": 0,
+      "shrinkB": 0,
+    },
+  )
+
+
+def write(folder: Path, title: str, rows: Rows):
   """Writes model.svg and model.png.
 
   Raises:
     UserError: they cannot be written.
   """
   drawn = figure(title, rows)
-  with files.atomic_write(workdir / "model.svg") as file:
-    file.write(svg(drawn, title, text(title, rows)))
-  with files.atomic_write(workdir / "model.png", "wb") as file:
-    drawn.savefig(file, format="png", dpi=144)
+  figures.save_svg(drawn, folder / "model.svg", title, text(title, rows))
+  figures.save(drawn, folder / "model.png", dpi=144)

@@ -1,4 +1,4 @@
-"""Section of a report on what detection found, from the files it wrote."""
+"""Section of a report on detected anomalies, from the files of detection."""
 
 import heapq
 import math
@@ -12,9 +12,9 @@ from seqrnn.reporting import page
 from seqrnn.reporting.page import Element, Mark, element, section
 from seqrnn.runtime import fileset, manifest
 
-_SESSIONS = 12  # In the table of the oddest.
-_SHOWN = 5  # Whose events are shown.
-_AROUND = 8  # Events on each side of an odd one.
+_SESSIONS = 12  # Rows of the table.
+_SHOWN = 5  # Sessions whose events are shown.
+_AROUND = 8  # Events shown on each side of a flagged one.
 _FIGURES = (
   "flagged",
   "auroc",
@@ -23,21 +23,20 @@ _FIGURES = (
   "recall",
   "f1",
 )
-_KEPT = 2000  # Events that are kept of a session; fewer are shown.
+_KEPT = 2000  # Events of a session kept in memory; fewer are shown.
 
-# What the pictures of a detection show, by their names.
 _PICTURES = {
   "scores": "How high sessions score: a histogram, and the share of sessions"
   " above each score, with the threshold",
   "curves": "ROC and precision-recall curves, of labelled sessions",
-  "timeline": "The surprisal of event after event, of sessions from all over"
-  " and of the oddest, on a linear and on a logarithmic axis",
-  "session": "The oddest session, event by event",
+  "timeline": "The surprisal of each event, of evenly spaced sessions and of"
+  " the most anomalous ones, on a linear and on a logarithmic axis",
+  "session": "The most anomalous session, event by event",
 }
 
 
 def _figures(folder: Path, step: int | None) -> list[Element]:
-  """What report.json says of the combined score and of the others."""
+  """The metrics of each score, from report.json."""
   path = folder / "report.json"
   if not path.exists():
     return []
@@ -62,7 +61,7 @@ def _figures(folder: Path, step: int | None) -> list[Element]:
         [score, *(_short(row.get(name)) for name in names)]
         for score, row in table.items()
       ],
-      aria_label="Figures of each score",
+      "Figures of each score",
     ),
   ]
 
@@ -74,38 +73,38 @@ def _short(value: Any) -> str:
 
 
 class _Near:
-  """The events of a session near those that are shown, as they come.
+  """Selects the events of a session that are shown, in one pass.
 
   Attributes:
-    odd: number -> row and bits, of events near odd ones.
-    best: likewise near the most surprising one.
+    flagged: number -> row and bits of the events near flagged events.
+    best: likewise of the events near the most surprising one.
   """
 
   def __init__(self):
-    self.odd: dict[int, tuple[dict[str, Any], float]] = {}
+    self.flagged: dict[int, tuple[dict[str, Any], float]] = {}
     self.best: dict[int, tuple[dict[str, Any], float]] = {}
     self._last = deque(maxlen=_AROUND)
     self._most, self._count = -math.inf, 0
-    self._odd_end = self._best_end = -1
+    self._flagged_end = self._best_end = -1
 
   def add(self, row: dict[str, Any], bits: float):
-    """Takes the next event of the session."""
+    """Adds the next event of the session."""
     n, self._count = self._count, self._count + 1
     if bits > self._most:
       self._most, self._best_end = bits, n + _AROUND
       self.best = dict(self._last)
-    if str(row.get("flag")) == "1" and len(self.odd) < _KEPT:
-      self._odd_end = n + _AROUND
-      self.odd |= dict(self._last)
+    if str(row.get("flag")) == "1" and len(self.flagged) < _KEPT:
+      self._flagged_end = n + _AROUND
+      self.flagged |= dict(self._last)
     if n <= self._best_end:
       self.best[n] = row, bits
-    if n <= self._odd_end:
-      self.odd[n] = row, bits
+    if n <= self._flagged_end:
+      self.flagged[n] = row, bits
     self._last.append((n, (row, bits)))
 
 
 def _context(folder: Path, names: list[str]) -> Element | None:
-  """The events of some sessions around the odd ones."""
+  """The events of some sessions around those that were flagged."""
   path = records.table(folder, "events")
   if path is None:
     return None
@@ -116,7 +115,7 @@ def _context(folder: Path, names: list[str]) -> Element | None:
   marks: list[Mark] = []
   kinds = set()
   for name, near in found.items():
-    events = near.odd or near.best
+    events = near.flagged or near.best
     if not events or page.full(marks):
       continue
     marks.append(Mark(f"{name}\n", name))
@@ -140,12 +139,14 @@ def _context(folder: Path, names: list[str]) -> Element | None:
   if not marks:
     return None
   return page.marked(
-    marks, math.log2(len(kinds) + 2), "The oddest sessions, event by event"
+    marks,
+    math.log2(len(kinds) + 2),
+    "The most anomalous sessions, event by event",
   )
 
 
 def _sessions(folder: Path) -> list[Any]:
-  """The oddest sessions, with their events; how many are short."""
+  """The most anomalous sessions, and some of their events."""
   path = records.table(folder, "sessions")
   if path is None:
     return []
@@ -155,21 +156,21 @@ def _sessions(folder: Path) -> list[Any]:
     nonlocal short
     for n, row in enumerate(records.rows(path)):
       score = records.number(path, row, "combined")
-      if score == math.inf:  # It has none: its length alone decided.
+      if score == math.inf:  # A short session: its length alone decided.
         short += 1
       else:
         yield score, -n, row
 
-  oddest = heapq.nlargest(_SESSIONS, scored(), key=lambda item: item[:2])
+  ranked = heapq.nlargest(_SESSIONS, scored(), key=lambda item: item[:2])
   parts: list[Any] = []
   if short:
     words = "Sessions flagged for their length alone, which have no score"
     parts.append(element("p", f"{words}: {short:,}."))
-  if not oddest:
+  if not ranked:
     return parts
-  labelled = "label" in oddest[0][2]
+  labelled = "label" in ranked[0][2]
   parts += [
-    element("p", "The sessions that score highest, and the p-value of each."),
+    element("p", "The sessions with the highest scores, and their p-values."),
     page.table(
       ["session", "events", "p", "score", "alarm"] + ["label"] * labelled,
       [
@@ -181,12 +182,12 @@ def _sessions(folder: Path) -> list[Any]:
           "yes" if str(row.get("flag")) == "1" else "no",
         ]
         + ([row.get("label")] if labelled else [])
-        for score, _, row in oddest
+        for score, _, row in ranked
       ],
-      aria_label="The oddest sessions",
+      "The most anomalous sessions",
     ),
   ]
-  names = [str(row.get("session")) for _, _, row in oddest[:_SHOWN]]
+  names = [str(row.get("session")) for _, _, row in ranked[:_SHOWN]]
   context = _context(folder, names)
   if context is not None:
     parts += [element("h3", "In context"), context]
@@ -194,14 +195,14 @@ def _sessions(folder: Path) -> list[Any]:
 
 
 def sections(workdir: Path, step: int | None = None) -> list[Element]:
-  """What `--mode=detect` found in this workdir; nothing where it did not run.
+  """The results of `--mode=detect` in a workdir; [] if it has none.
 
   Args:
     workdir: of the run.
-    step: of the checkpoint that the page is of; None: not known.
+    step: of the checkpoint that the page shows; None if unknown.
 
   Raises:
-    UserError: a file that it wrote is broken.
+    UserError: a file of the results is damaged.
   """
   folder = workdir / "detect"
   if not folder.is_dir():
@@ -209,9 +210,5 @@ def sections(workdir: Path, step: int | None = None) -> list[Element]:
   fileset.wait_for_move(folder, NAME, workdir / LOCK)
   manifest.verify_all(folder)
   parts = _sessions(folder) + _figures(folder, step)
-  for name, description in _PICTURES.items():
-    path = folder / f"{name}.png"
-    if path.exists():
-      with records.reading(path):
-        parts.append(page.picture(path, description))
-  return [section("What is odd", parts)]
+  parts += page.pictures(folder, _PICTURES)
+  return [section("Anomalies", parts)]

@@ -1,4 +1,4 @@
-"""Charts as SVG, in the colours of the page; each says what it shows.
+"""Charts as SVG in the colours of the page, each with a description in words.
 
 They are as wide as a phone, so that their letters are never smaller than those
 of the page.
@@ -6,21 +6,22 @@ of the page.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.reporting.page import Element, element
 
 _WIDTH, _HEIGHT = 360, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 34  # Around the plot itself.
-_DOTS = 25  # Points of a curve, up to which each one has a dot.
+# The edges of the plot inside the picture.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, _WIDTH - 12, 10, _HEIGHT - 34
+_DOTS = 25  # A curve of at most so many points has a dot at each.
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
 
 
 def number(value: float) -> str:
-  """A number in few characters: 12,378 is 12.4k."""
+  """A number in few characters: 12,378 becomes 12.4k."""
   size = abs(value)
   for unit, name in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
     if size >= unit:
@@ -32,15 +33,15 @@ def number(value: float) -> str:
 
 
 def ticks(
-  low: float, high: float, log: bool = False, whole: bool = False
+  low: float, high: float, log: bool = False, integer: bool = False
 ) -> list[float]:
-  """Round numbers from low to high: a few, evenly spaced or powers.
+  """A few round numbers in [low, high], evenly spaced or powers of a base.
 
   Args:
-    low: the first one is not below it.
-    high: the last one is not above it.
-    log: powers.
-    whole: whole ones only.
+    low: start of the axis.
+    high: end of the axis.
+    log: whether to take powers, for a logarithmic axis.
+    integer: whether to take integers only.
   """
   if log:
     base = 2 if high / low < 1e3 else 10
@@ -49,35 +50,66 @@ def ticks(
     return [float(base) ** power for power in powers[:: len(powers) // 8 + 1]]
   rough = (high - low) / 4
   power = 10.0 ** math.floor(math.log10(rough))
-  step = min(
-    (power * factor for factor in (1, 2, 2.5, 5, 10)),
-    key=lambda step: abs(step - rough),
+  spacings = [power * factor for factor in (1, 2, 2.5, 5, 10)]
+  spacing = min(spacings, key=lambda spacing: abs(spacing - rough))
+  if integer:
+    spacing = math.ceil(spacing)
+  first, last = (
+    math.ceil(low / spacing - 1e-9),
+    math.floor(high / spacing + 1e-9),
   )
-  if whole:
-    step = math.ceil(step)
-  first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-  return [round(n * step, 12) for n in range(first, last + 1)]
+  return [round(n * spacing, 12) for n in range(first, last + 1)]
 
 
-def _limits(values: list[float], log: bool) -> tuple[float, float]:
-  """What an axis spans: all values, and something where they are one."""
+def _limits(values: list[float], log: bool = False) -> tuple[float, float]:
+  """The range of an axis, which is widened where all values are equal."""
   low, high = min(values), max(values)
-  if low == high:
-    wide = abs(low) * 0.1 or 1.0
-    return (low / 1.1, high * 1.1) if log else (low - wide, high + wide)
-  return low, high
+  if low < high:
+    return low, high
+  if log:
+    return low / 1.1, high * 1.1
+  margin = abs(low) * 0.1 or 1.0
+  return low - margin, high + margin
 
 
-def _scale(
-  low: float, high: float, start: float, stop: float, log: bool
-) -> Any:
-  """A function from a value to its place between start and stop."""
-  turn: Callable[[float], float] = math.log if log else float
-  span = turn(high) - turn(low)
-  return lambda value: start + (turn(value) - turn(low)) / span * (stop - start)
+class _Scale(NamedTuple):
+  """Maps the values low and high to the places start and stop."""
+
+  low: float
+  high: float
+  start: float
+  stop: float
+  log: bool = False
+
+  def __call__(self, value: float) -> float:
+    turn: Callable[[float], float] = math.log if self.log else float
+    share = (turn(value) - turn(self.low)) / (turn(self.high) - turn(self.low))
+    return self.start + share * (self.stop - self.start)
+
+  def ticks(self, integer: bool = False) -> list[tuple[float, float]]:
+    """The values of the ticks, and the place of each."""
+    values = ticks(self.low, self.high, self.log, integer)
+    return [(value, round(self(value), 1)) for value in values]
 
 
-def _said(name: str, xs: Sequence[float], ys: Sequence[float], x: str) -> str:
+def _plot(label: str) -> Element:
+  """An empty chart, with its description for readers of a screen."""
+  box = f"0 0 {_WIDTH} {_HEIGHT}"
+  return element("svg", viewBox=box, role="img", aria_label=label)
+
+
+def _add_x_axis(plot: Element, x: _Scale, name: str, integer: bool):
+  for value, at in x.ticks(integer):
+    plot.append(_text(at, _BOTTOM + 16, number(value), "middle"))
+  plot.append(_text((_LEFT + _RIGHT) / 2, _HEIGHT - 4, name, "middle"))
+
+
+def _add_y_tick(plot: Element, at: float, name: str):
+  plot.append(_line(_LEFT, at, _RIGHT, at))
+  plot.append(_text(_LEFT - 6, at + 4, name, "end"))
+
+
+def _describe(name: str, xs: Sequence[float], ys: Sequence[float], x: str):
   """A curve in words."""
   best, worst = int(np.argmin(ys)), int(np.argmax(ys))
   return (
@@ -88,129 +120,111 @@ def _said(name: str, xs: Sequence[float], ys: Sequence[float], x: str) -> str:
   )
 
 
+def _finite(series: Series) -> dict[str, tuple[list[float], list[float]]]:
+  """The finite points of each curve that has any."""
+  kept = {}
+  for name, points in series.items():
+    points_N2 = np.array(points, np.float64).T
+    points_N2 = points_N2[np.isfinite(points_N2).all(1)]
+    if len(points_N2):
+      xs, ys = points_N2.T.tolist()
+      kept[name] = xs, ys
+  return kept
+
+
 def lines(
   title: str,
   series: Series,
   x: str,
   y: str,
   *,
-  note: str = "",
-  log_x: bool = False,
-  log_y: bool = False,
   zero: bool = False,
   mark: tuple[float, str] | None = None,
 ) -> Element:
-  """Curves over one another.
+  """Curves in one chart.
 
   Args:
-    title: what they show.
-    series: name of each -> its x and y; what is not finite is left out.
-    x: what the axis has, in words.
-    y: likewise.
-    note: a sentence below.
-    log_x: whether the axis is logarithmic.
-    log_y: likewise.
+    title: of the chart.
+    series: name -> x and y of its points; points that are not finite are left
+      out.
+    x: name of the x axis.
+    y: name of the y axis.
     zero: whether the y axis begins at 0.
-    mark: an x that has a meaning, and its name.
+    mark: a value of x that has a meaning, and its name; the x axis is then
+      logarithmic.
   """
-  kept: dict[str, tuple[list[float], list[float]]] = {}
-  for name, points in series.items():
-    pairs = [
-      (float(a), float(b))
-      for a, b in zip(*points, strict=True)
-      if math.isfinite(a) and math.isfinite(b) and (b > 0 or not log_y)
-    ]
-    if pairs:
-      xs, ys = zip(*pairs, strict=True)
-      kept[name] = list(xs), list(ys)
+  curves = _finite(series)
   caption = element("figcaption", element("strong", title))
-  if not kept:
+  if not curves:
     caption.append(element("span", "No figures."))
     return element("figure", caption)
-  every_x = [value for xs, _ in kept.values() for value in xs]
-  every_y = [value for _, ys in kept.values() for value in ys]
-  low_x, high_x = _limits(every_x, log_x)
-  low_y, high_y = _limits(every_y + [0.0] * zero, log_y)
-  place_x = _scale(low_x, high_x, _LEFT, _WIDTH - _RIGHT, log_x)
-  place_y = _scale(low_y, high_y, _HEIGHT - _BOTTOM, _TOP, log_y)
-  said = "; ".join(_said(name, *points, x) for name, points in kept.items())
-  plot = element(
-    "svg",
-    viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-    role="img",
-    aria_label=f"{title}: {y} by {x}. {said}.",
-  )
-  for value in ticks(low_y, high_y, log_y):
-    at = round(place_y(value), 1)
-    plot.append(_rule(_LEFT, at, _WIDTH - _RIGHT, at))
-    plot.append(_label(_LEFT - 6, at + 4, number(value), "end"))
-  whole = all(value == int(value) for value in every_x)
-  for value in ticks(low_x, high_x, log_x, whole):
-    at = round(place_x(value), 1)
-    plot.append(_label(at, _HEIGHT - _BOTTOM + 16, number(value), "middle"))
-  middle = (_LEFT + _WIDTH - _RIGHT) / 2
-  plot.append(_label(middle, _HEIGHT - 4, x, "middle"))
-  if mark is not None and low_x <= mark[0] <= high_x:
+  all_x = [value for xs, _ in curves.values() for value in xs]
+  all_y = [value for _, ys in curves.values() for value in ys]
+  log = mark is not None
+  place_x = _Scale(*_limits(all_x, log), _LEFT, _RIGHT, log)
+  place_y = _Scale(*_limits(all_y + [0.0] * zero), _BOTTOM, _TOP)
+  words = "; ".join(_describe(name, *xy, x) for name, xy in curves.items())
+  plot = _plot(f"{title}: {y} by {x}. {words}.")
+  for value, at in place_y.ticks():
+    _add_y_tick(plot, at, number(value))
+  _add_x_axis(plot, place_x, x, all(value.is_integer() for value in all_x))
+  if mark is not None and place_x.low <= mark[0] <= place_x.high:
     at = round(place_x(mark[0]), 1)
-    plot.append(_rule(at, _TOP, at, _HEIGHT - _BOTTOM, "mark"))
+    plot.append(_line(at, _TOP, at, _BOTTOM, "mark"))
     left = at > _WIDTH / 2
     anchor = "end" if left else "start"
-    plot.append(_label(at - 4 if left else at + 4, _TOP + 10, mark[1], anchor))
-  for place, (xs, ys) in enumerate(kept.values()):
+    plot.append(_text(at - 4 if left else at + 4, _TOP + 10, mark[1], anchor))
+  for n, (xs, ys) in enumerate(curves.values()):
     path = [(place_x(a), place_y(b)) for a, b in zip(xs, ys, strict=True)]
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in path)
-    kind = f"c{place % 6}"
-    plot.append(element("polyline", points=points, class_=f"curve {kind}"))
-    for a, b in path if len(path) <= _DOTS else ():
-      plot.append(
-        element(
-          "circle", cx=f"{a:.1f}", cy=f"{b:.1f}", r=2.4, class_=f"dot {kind}"
-        )
-      )
+    plot.extend(_curve(path, f"c{n % 6}"))
   caption.append(element("span", y))
-  if len(kept) > 1:
-    caption.append(element("br"))
-  for place, name in enumerate(kept if len(kept) > 1 else ()):
-    line = element(
-      "line", x1=1, y1=4, x2=25, y2=4, class_=f"curve c{place % 6}"
-    )
-    sign = element("svg", line, viewBox="0 0 26 8", aria_hidden="true")
-    caption.append(element("span", sign, name, class_="key"))
-  if note:
-    caption.append(element("br"))
-    caption.append(element("span", note))
+  if len(curves) > 1:
+    caption.extend([element("br"), *map(_key, curves, range(len(curves)))])
   return element("figure", caption, plot)
 
 
-def roll(title: str, notes: Sequence[tuple[int, int, int]], frames: int) -> Any:
-  """Notes as bars: each from a frame on until another, at a height of its own.
+def _curve(path: list[tuple[float, float]], kind: str) -> list[Element]:
+  """A line through points, with dots where they are few."""
+  points = " ".join(f"{a:.1f},{b:.1f}" for a, b in path)
+  dots = path if len(path) <= _DOTS else []
+  return [
+    element("polyline", points=points, class_=f"curve {kind}"),
+    *(
+      element(
+        "circle", cx=f"{a:.1f}", cy=f"{b:.1f}", r=2.4, class_=f"dot {kind}"
+      )
+      for a, b in dots
+    ),
+  ]
+
+
+def _key(name: str, n: int) -> Element:
+  """The name of a curve, beside a sample of its line."""
+  line = _line(1, 4, 25, 4, f"curve c{n % 6}")
+  sample = element("svg", line, viewBox="0 0 26 8", aria_hidden="true")
+  return element("span", sample, name, class_="key")
+
+
+def roll(
+  title: str, notes: Sequence[tuple[int, int, int]], frames: int
+) -> Element:
+  """A piano roll: each note is a bar at the height of its pitch.
 
   Args:
-    title: what they are.
-    notes: start, stop and number of each, as midi.Note has them.
-    frames: how many there are.
+    title: of the chart.
+    notes: start, stop and number of each, as in midi.Note.
+    frames: the length of the piece.
   """
   numbers = [number for _, _, number in notes]
   low, high = min(numbers, default=48) - 2, max(numbers, default=72) + 2
-  place_x = _scale(0, max(frames, 1), _LEFT, _WIDTH - _RIGHT, False)
-  place_y = _scale(low, high, _HEIGHT - _BOTTOM, _TOP, False)
+  place_x = _Scale(0, max(frames, 1), _LEFT, _RIGHT)
+  place_y = _Scale(low, high, _BOTTOM, _TOP)
   names = f"from MIDI number {low + 2} to {high - 2}" if notes else "no note"
-  plot = element(
-    "svg",
-    viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-    role="img",
-    aria_label=f"{title}: {len(notes)} notes in {frames} frames, {names}.",
-  )
+  plot = _plot(f"{title}: {len(notes)} notes in {frames} frames, {names}.")
   for c in range(low + -low % 12, high + 1, 12):
-    at = round(place_y(c), 1)
-    plot.append(_rule(_LEFT, at, _WIDTH - _RIGHT, at))
-    plot.append(_label(_LEFT - 6, at + 4, f"C{c // 12 - 1}", "end"))
-  for value in ticks(0, max(frames, 1), whole=True):
-    at = round(place_x(value), 1)
-    text = number(value)
-    plot.append(_label(at, _HEIGHT - _BOTTOM + 16, text, "middle"))
-  plot.append(_label(_WIDTH / 2, _HEIGHT - 4, "frame", "middle"))
-  height = (_HEIGHT - _TOP - _BOTTOM) / (high - low)
+    _add_y_tick(plot, round(place_y(c), 1), f"C{c // 12 - 1}")
+  _add_x_axis(plot, place_x, "frame", True)
+  height = (_BOTTOM - _TOP) / (high - low)
   for start, stop, key in notes:
     left = place_x(start)
     plot.append(
@@ -229,9 +243,11 @@ def roll(title: str, notes: Sequence[tuple[int, int, int]], frames: int) -> Any:
   )
 
 
-def _rule(x1, y1, x2, y2, kind: str = "rule") -> Element:
+def _line(
+  x1: float, y1: float, x2: float, y2: float, kind: str = "rule"
+) -> Element:
   return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
 
 
-def _label(x, y, content: str, anchor: str) -> Element:
+def _text(x: float, y: float, content: str, anchor: str) -> Element:
   return element("text", content, x=x, y=y, text_anchor=anchor)

@@ -1,4 +1,4 @@
-"""Sections of a report on what a model with labels takes for what, and why."""
+"""Sections of a report on the decisions of a model with labels."""
 
 import math
 from collections.abc import Callable
@@ -20,18 +20,18 @@ from seqrnn.reporting.subject import Subject, named, shown
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-_LABELS = 30  # Of a confusion table, the most frequent ones.
-_LIKELY = 5  # Labels told of a symbol.
-_READ = 300_000  # Symbols that errors are looked for in.
-_ERRORS = 12  # Shown.
+_LABELS = 30  # Most frequent labels, in the confusion table.
+_LIKELY = 5  # Most likely labels, for each symbol.
+_READ = 300_000  # Symbols in which errors are searched.
+_ERRORS = 12  # Rows of the table of errors.
 _CONTEXT = 12  # Symbols on each side of one in a table.
 _TEXT = 240  # Symbols of a text in a table.
-_WEIGHED = 4  # Texts whose positions are weighed.
-_LEAST = 0.05  # Nats of the strongest colour, at least.
+_WEIGHED = 4  # Texts coloured by occlusion.
+_LEAST = 0.05  # The strongest colour stands for at least so many nats.
 
 
 def sections(subject: Subject) -> list[Element]:
-  """Confusion, errors, and what decisions rest on."""
+  """The sections on tags, occlusion, errors and confusion."""
   split = subject.splits[-1]
   found, read = [], 0
   for prediction in predictions(
@@ -51,7 +51,7 @@ def sections(subject: Subject) -> list[Element]:
 
 
 def _confused(subject: Subject, split: str) -> Element:
-  """Which label is taken for which."""
+  """The confusion table."""
   labels = subject.experiment.labels
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
@@ -82,17 +82,16 @@ def _confused(subject: Subject, split: str) -> Element:
     element(
       "p",
       f"A row for each true label of the {split} split,"
-      f" {subject.learned(split)}; a column for what the model says. Orange is"
-      " right, blue is wrong; the stronger, the larger the share of its row.",
-      f" {more} labels that are rarer, or not there, are left out."
-      if more
-      else "",
+      f" {subject.learned(split)}; a column for each predicted label. Orange"
+      " is right, blue is wrong; a stronger colour is a larger share of its"
+      " row.",
+      f" {more} labels that are rare or absent are left out." if more else "",
     ),
     page.table(
       ["truth", *labels.names(columns)],
       body,
-      class_="confusion",
-      aria_label="How often each label is taken for each",
+      "How often each label is predicted for each true label",
+      "confusion",
     ),
   )
 
@@ -105,7 +104,7 @@ def _text(symbols: Vocabulary, ids: Any) -> str:
 def _errors(
   subject: Subject, found: list[Prediction], split: str, tags: bool
 ) -> Element:
-  """Where the model is wrong and most sure of itself."""
+  """The errors to which the model gave the highest probability."""
   symbols = subject.symbols
   labels = subject.experiment.labels
   wrong = [
@@ -140,19 +139,20 @@ def _errors(
     element(
       "p",
       f"{len(wrong):,} of {total:,} in the {split} split,"
-      f" {subject.learned(split)}, are wrong; these, it was surest of.",
+      f" {subject.learned(split)}, are wrong. These"
+      " are the errors with the highest probability.",
     ),
     page.table(
-      ["it says", "sure", "truth", "text"],
+      ["predicted", "probability", "truth", "text"],
       rows,
-      class_="words",
-      aria_label="The most confident errors",
+      "The most confident errors",
+      "words",
     ),
   )
 
 
 def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
-  """A text, coloured by how little the true tags were expected."""
+  """A text coloured by the surprisal of its true tags."""
   symbols = subject.symbols
   labels = subject.experiment.labels
   marks: list[Mark] = []
@@ -189,12 +189,12 @@ def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
 
 
 class Weights(NamedTuple):
-  """What a decision rests on.
+  """The weight of each position in a decision.
 
   Attributes:
-    label: the id that was decided for.
+    label: id of the predicted label.
     sure: its probability.
-    nats: [T], what its log probability loses where each symbol is unknown.
+    nats: [T], by how much hiding each symbol lowers its log probability.
   """
 
   label: int
@@ -204,7 +204,7 @@ class Weights(NamedTuple):
 
 @lru_cache(CACHED_FUNCTIONS)
 def _chances(predict: Callable) -> Callable[[Params, Batch], jax.Array]:
-  """The log probabilities of all labels, jitted."""
+  """A jitted function params, batch -> log probabilities of all labels."""
 
   @jax.jit
   def chances(params, batch):
@@ -215,12 +215,12 @@ def _chances(predict: Callable) -> Callable[[Params, Batch], jax.Array]:
 
 
 def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
-  """A function batch, row, n -> Weights of the decision on its target n."""
+  """A function batch, row, n -> Weights of the decision for target n."""
   chances = _chances(subject.experiment.predict)
 
   def occlude(batch: Batch, row: int, n: int) -> Weights:
     T = batch["inputs"].shape[1]
-    # The last row is the text as it is.
+    # Each row hides one symbol; the last row hides none.
     rows = {
       name: np.repeat(np.asarray(x)[row : row + 1], T + 1, axis=0)
       for name, x in batch.items()
@@ -239,7 +239,7 @@ def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
 
 
 def _weighed(subject: Subject, split: str, tags: bool) -> Element:
-  """Texts, coloured by how much each position moves the decision."""
+  """Texts coloured by the weight of each position in a decision."""
   symbols = subject.symbols
   labels = subject.experiment.labels
   occlude = occluder(subject)
@@ -252,7 +252,7 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   wrong_BN = (best_BN != batch["targets"]) & (batch["weights"] > 0)
   counts_B = (batch["inputs"] > END).sum(1)
   rows = np.flatnonzero(counts_B >= min(4, counts_B.max()))
-  # Half of them wrong, where there are so many.
+  # Half of them are wrong decisions, if there are enough.
   order = sorted(rows, key=lambda b: not wrong_BN[b].any())
   chosen = order[: _WEIGHED // 2]
   chosen += [b for b in rows if b not in chosen][: _WEIGHED - len(chosen)]
@@ -287,10 +287,11 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
     "What a decision rests on",
     element(
       "p",
-      f"Texts of the {split} split. Each symbol in turn is hidden, as a symbol"
-      " never seen, and the decision asked for again (occlusion). Orange:"
-      " without it, the label would be less likely. Blue: it spoke against the"
-      " label. The strongest colour is the largest change of the text.",
+      f"Texts of the {split} split. Each symbol in turn is replaced by an"
+      " unknown symbol and the decision is computed again (occlusion). Orange:"
+      " without the symbol, the label is less likely. Blue: without it, the"
+      " label is more likely. The strongest colour is the largest change in the"
+      " text.",
     ),
     element("div", shows, class_="pairs"),
   )

@@ -1,22 +1,20 @@
-"""Sections of a report on what a model of symbols has learned."""
+"""Sections of a report on what a model of symbols learned."""
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, PAD
 from seqrnn.experiment import Decoder, Params
 from seqrnn.inference.predictions import predictions
 from seqrnn.inference.sampler import generator, prime_ids
-from seqrnn.reporting import charts, neurons, page
+from seqrnn.reporting import charts, neurons, page, states
 from seqrnn.reporting.neurons import Reading
 from seqrnn.reporting.novelty import novelty
 from seqrnn.reporting.page import Element, Mark, element, section
+from seqrnn.reporting.states import Source
 from seqrnn.reporting.subject import (
-  Passage,
   Subject,
   a,
   encoded,
@@ -30,31 +28,14 @@ _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Symbols of a sample.
 _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
-_SHOWN = 1200  # Symbols of a passage that is long, and of the gap model's.
-_CELL = 560  # Symbols of a text coloured by a cell.
-_TARGETS, _REACH = 256, 128  # Symbols that memory is measured on; how far.
+_SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
+_TARGETS, _REACH = 256, 128  # Predicted symbols; the longest context.
 _GRAM = 12  # The longest n-gram whose share is drawn.
-_TRAINING = 20_000_000  # Symbols that copies are looked for in.
-
-
-class Source(NamedTuple):
-  """Passages of a split, and what the model makes of them.
-
-  Attributes:
-    split: its name.
-    texts: the passages.
-    ids: of their symbols [B, S].
-    reading: of these; position t has read symbol t.
-  """
-
-  split: str
-  texts: list[Passage]
-  ids: np.ndarray
-  reading: Reading
+_TRAINING = 20_000_000  # Symbols of the training split that are searched.
 
 
 def sections(subject: Subject) -> list[Element]:
-  """Samples, surprises, cells, memory, copies."""
+  """The sections on samples, surprisal, cells, memory and copies."""
   drawn = draw(subject)
   made = [samples(subject, drawn)]
   if not subject.splits:
@@ -65,8 +46,8 @@ def sections(subject: Subject) -> list[Element]:
   sources = _sources(subject, read)
   made.append(surprises(subject, sources[-1]))
   if sources[-1].reading.states.shape[-1]:
-    made += cells(subject, read, *sources) if len(sources) > 1 else []
-    made += gates(subject, decoder, sources[-1])
+    made += states.cells(subject, read, *sources) if len(sources) > 1 else []
+    made += states.gates(subject, decoder, sources[-1])
   made += memory(subject, decoder, sources[-1])
   if "train" in subject.facts and not subject.other:
     made.append(copies(subject, drawn, sources[-1]))
@@ -76,7 +57,7 @@ def sections(subject: Subject) -> list[Element]:
 def _sources(
   subject: Subject, read: Callable[[Params, np.ndarray], Reading]
 ) -> list[Source]:
-  """The last two splits there are, of one shape: it compiles once."""
+  """The last two splits, padded to one shape so that one program reads both."""
   texts = {
     split: passages(subject.read(split), _ROWS, _LENGTH, _ROWS * _LENGTH)
     for split in subject.splits[-2:]
@@ -94,7 +75,7 @@ def _sources(
 
 
 def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
-  """Samples at several temperatures, as ids without the prime."""
+  """Samples at several temperatures: ids without the prime."""
   config, symbols = subject.config, subject.symbols
   settings, decoder = config.sample, subject.experiment.decoder
   assert decoder is not None, "the caller has asked"
@@ -113,14 +94,15 @@ def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
 
 
 def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Element:
-  """What it writes."""
+  """The samples."""
   prime = subject.config.sample.prime
   return section(
     "What it writes",
     element(
       "p",
-      "A low temperature keeps to what is most likely; a high one dares more.",
-      f" All go on from {prime!r}." if prime else "",
+      "At a low temperature the model writes the most likely symbols; at a"
+      " high one it also writes less likely symbols.",
+      f" All samples continue {prime!r}." if prime else "",
     ),
     element(
       "div",
@@ -139,7 +121,7 @@ def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Element:
 
 
 def typical(source: Source) -> np.ndarray:
-  """The passages by how near their loss is to the mean, long ones first."""
+  """Orders passages: long ones first, then by distance to the mean loss."""
   some_BT = source.ids[:, 1:] > PAD
   size_B = some_BT.sum(1)
   nll_BT = source.reading.surprisal
@@ -150,7 +132,7 @@ def typical(source: Source) -> np.ndarray:
 
 
 def surprises(subject: Subject, source: Source) -> Element:
-  """A text, held out where there is one, coloured by how each surprises."""
+  """A passage of typical loss, coloured by the surprisal of its symbols."""
   symbols, split = subject.symbols, source.split
   marks: list[Mark] = []
   for b in typical(source):
@@ -174,9 +156,9 @@ def surprises(subject: Subject, source: Source) -> Element:
     "What surprises it",
     element(
       "p",
-      f"Of the {split} split, {subject.learned(split)}, the passage whose"
+      f"The passage of the {split} split, {subject.learned(split)}, whose"
       " loss is nearest to the mean. The stronger the colour of a symbol, the"
-      " less the model expected it from those before.",
+      " less the model expected it after the symbols before.",
     ),
     page.marked(
       marks,
@@ -186,178 +168,10 @@ def surprises(subject: Subject, source: Source) -> Element:
   )
 
 
-def cells(
-  subject: Subject,
-  read: Callable[[Params, np.ndarray], Reading],
-  first: Source,
-  second: Source,
-) -> list[Element]:
-  """The cells that keep track of something simple."""
-  key = jax.random.key(subject.config.seed)
-  fresh = jax.jit(subject.experiment.init)(key)
-  read_by_both = []
-  for source in (first, second):
-    ids_BT = source.ids[:, :-1]
-    some_BT = ids_BT > END
-    values = _properties(subject.symbols, source.texts, ids_BT)
-    read_by_both.append(
-      neurons.Text(
-        {name: values_BT[some_BT] for name, values_BT in values.items()},
-        source.reading.states[some_BT],
-        read(fresh, source.ids).states[some_BT],
-      )
-    )
-  found = neurons.find(*read_by_both)
-  if not found:
-    return []
-  H = subject.config.model.hidden_size
-  ids_BT, states_BTN = second.ids[:, :-1], second.reading.states
-  values = _properties(subject.symbols, second.texts, ids_BT)
-  parts: list[Any] = [
-    element(
-      "p",
-      "For each simple property of a text, the one cell of"
-      f" {states_BTN.shape[-1]} whose state explains it best, chosen on the"
-      f" {first.split} split, scored on the {second.split} split: the share of"
-      " the property's variance that a straight line through the state gets"
-      " right. Beside it, the best cell of such a network before it learned.",
-    )
-  ]
-  for finding in found:
-    layer, cell = divmod(finding.state, H)
-    parts.append(
-      element(
-        "div",
-        element(
-          "h3", f"{finding.name.capitalize()}: layer {layer + 1}, cell {cell}"
-        ),
-        page.bars(
-          [
-            ("this cell", finding.share, ""),
-            ("untrained", finding.untrained, "base"),
-          ]
-        ),
-        _tinted_cell(
-          subject,
-          ids_BT,
-          states_BTN[..., finding.state],
-          values[finding.name],
-          f"A text coloured by the state of layer {layer + 1}, cell {cell}, by"
-          f" its property: {finding.name}",
-        ),
-        class_="cell",
-      )
-    )
-  parts = [parts[0], element("div", parts[1:], class_="pairs")]
-  parts.append(
-    element(
-      "p",
-      "Blue is a low state, orange a high one. After Karpathy, Johnson & Li"
-      " (2015), who looked for such cells by eye.",
-      class_="muted",
-    )
-  )
-  return [section("Cells with a meaning", parts)]
-
-
-def _properties(
-  symbols: Vocabulary, texts: list[Passage], ids_BT: np.ndarray
-) -> dict[str, np.ndarray]:
-  """Those of texts at each place of the ids that they were encoded as."""
-  if symbols.unit not in ("char", "byte"):
-    # There are few long ones, which would count for more than all others.
-    place_T = np.log(np.arange(ids_BT.shape[1]) + 1.0)
-    return {"position, its logarithm": np.tile(place_T, (len(ids_BT), 1))}
-  found: dict[str, np.ndarray] = {}
-  for b, (document, before) in enumerate(texts):
-    whole = "".join(before) + "".join(document.symbols)
-    first = int(ids_BT[b, 0] == BEGIN)
-    for name, values_T in neurons.properties(whole).items():
-      own_T = values_T[len(before) :][: ids_BT.shape[1] - first]
-      values_BT = found.setdefault(name, np.zeros(ids_BT.shape))
-      values_BT[b, first : first + len(own_T)] = own_T
-  return found
-
-
-def _tinted_cell(
-  subject: Subject,
-  ids_BT: np.ndarray,
-  state_BT: np.ndarray,
-  value_BT: np.ndarray,
-  words: str,
-) -> Element:
-  """The passage where a property varies most, coloured by a state."""
-  names = [shown(subject.symbols, i) for i in range(len(subject.symbols))]
-  some_BT = ids_BT > END
-  states = state_BT[some_BT]
-  middle = (np.quantile(states, 0.02) + np.quantile(states, 0.98)) / 2
-  wide = max(np.quantile(states, 0.98) - middle, 1e-6)
-  best, chosen = -1.0, (0, 0)
-  for b, ids_T in enumerate(ids_BT):
-    breaks = [t + 1 for t, i in enumerate(ids_T) if names[i].endswith("\n")]
-    for start in [0, *breaks]:
-      part = np.s_[b, start : start + _CELL]
-      values = value_BT[part][some_BT[part]]
-      if not len(values) or (len(values) < _CELL - 2 and start):
-        break
-      spread = values.var() / (1 + values.max())
-      if spread > best:
-        best, chosen = float(spread), (b, start)
-  b, start = chosen
-  part = slice(start, start + _CELL)
-  return page.tinted(
-    [
-      (names[i], (state - middle) / wide)
-      for i, state in zip(ids_BT[b, part], state_BT[b, part], strict=True)
-      if i > BEGIN
-    ],
-    words,
-  )
-
-
-def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
-  """How often gates are shut or open."""
-  found = neurons.saturation(
-    subject.config, subject.params, decoder, source.ids
-  )
-  if not found:
-    return []
-  rows = [
-    [
-      element("span", f"layer {each.layer}, {each.gate} gate"),
-      element(
-        "div",
-        element("i", class_="low", style=f"width:{each.low:.1%}"),
-        element(
-          "i", class_="rest", style=f"width:{1 - each.low - each.high:.1%}"
-        ),
-        element("i", class_="high", style=f"width:{each.high:.1%}"),
-        class_="track",
-      ),
-      element(
-        "span", f"{each.low:.0%} shut, {each.high:.0%} open", class_="value"
-      ),
-    ]
-    for each in found
-  ]
-  return [
-    section(
-      "Gates",
-      element(
-        "p",
-        "How often a gate is all but shut (below .1, at the left) or all but"
-        " open (above .9, at the right), over all units of a layer and all"
-        " symbols. A forget gate that stays open is a cell that remembers.",
-      ),
-      element("div", rows, class_="rows"),
-    )
-  ]
-
-
 def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
-  """How the loss falls with what the model may look back on."""
+  """How the loss falls as the model reads a longer context."""
   word = unit(subject.config)
-  # The same symbols are predicted, each from ever more of those before it.
+  # The same symbols are predicted from longer and longer contexts.
   places = np.argwhere(source.ids[:, 1:] > PAD)
   reach = int(min(_REACH, np.median(places[:, 1]) + 1))
   far = places[places[:, 1] + 1 >= reach]
@@ -384,17 +198,17 @@ def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
   curve = charts.lines(
     "Loss by context",
     {"loss": (counts, bits.tolist())},
-    f"{word}s that it sees",
+    f"{word}s of context",
     f"bits {a(word)}, {source.split} split",
-    log_x=True,
     mark=mark,
   )
   told = element(
     "p",
-    f"{len(rows):,} {word}s of the {source.split} split, each predicted from"
-    f" the last 1, 2, 4 ... {most} before it, from an empty state. With one it"
-    f" takes {bits[0]:.2f} bits {a(word)}, with all {bits[-1]:.2f}; the last"
-    f" {enough} are enough to come within 2 % of that.",
+    f"The model predicts {len(rows):,} {word}s of the {source.split} split,"
+    f" each from the last 1, 2, 4 ... {most} {word}s before it and an empty"
+    f" state. The loss is {bits[0]:.2f} bits {a(word)} with a context of one"
+    f" and {bits[-1]:.2f} with {most}; {enough} are enough to come within 2 %"
+    " of the latter.",
   )
   return [
     section(
@@ -404,47 +218,34 @@ def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
 
 
 def _line(text: str) -> str:
-  """A passage in one line, where several blanks can be counted."""
+  """A passage in one line, in which blanks can be counted."""
   return text.replace("\n", "\u21b5").replace("  ", "\u00b7\u00b7")
 
 
 def copies(
   subject: Subject, drawn: list[tuple[float, np.ndarray]], source: Source
 ) -> Element:
-  """How much of the samples is new, and what was copied."""
-  symbols, word = subject.symbols, unit(subject.config)
-  pieces, split = subject.read("train"), source.split
-  table, chunks, total = symbols.encode(pieces.corpus.symbols), [], 0
-  for chunk in pieces.chunks():
-    chunks.append(table[chunk[: _TRAINING - total]])
-    total += len(chunks[-1])
-    if total >= _TRAINING:
-      break
-  known_S = np.concatenate(chunks)
+  """How much of the samples is new, and what they copy from training."""
+  word, split = unit(subject.config), source.split
+  known_S = _training_ids(subject)
   texts = {f"temperature {t:g}": ids_T for t, ids_T in drawn if len(ids_T)}
+  measure = ""
   if split != "train":
     ids_S = source.ids[typical(source)[0]]
     texts[f"{split} split"] = ids_S[ids_S > END][:_DRAWN]
+    measure = (
+      f" A text of the {split} split of the same length serves as a measure:"
+      " texts in the same language share n-grams without any copying."
+    )
   found = {
     name: novelty(ids_T, known_S, _GRAM) for name, ids_T in texts.items()
   }
   rows = []
   for name, each in found.items():
     part = texts[name][each.start : each.start + each.length]
-    rows.append(
-      [
-        name,
-        f"{each.length} {word}s",
-        element("code", _line(symbols.text(part))),
-      ]
-    )
-  whole = len(known_S) < _TRAINING
-  measure = ""
-  if split != "train":
-    measure = (
-      f", and as a measure a text of the {split} split of the same length: who"
-      " writes in the same language repeats n-grams without having copied"
-    )
+    passage = element("code", _line(subject.symbols.text(part)))
+    rows.append([name, f"{each.length} {word}s", passage])
+  part = "all" if len(known_S) < _TRAINING else "the first"
   return section(
     "Does it copy?",
     element(
@@ -453,14 +254,14 @@ def copies(
         "div",
         element(
           "p",
-          f"Each sample beside {'all' if whole else 'the first'}"
-          f" {len(known_S):,} {word}s of the training split{measure}.",
+          f"Each sample is compared with {part} {len(known_S):,} {word}s of the"
+          f" training split.{measure}",
         ),
         page.table(
           ["text", "longest copy", "the passage"],
           rows,
-          class_="words",
-          aria_label="The longest passage of each text that training has too",
+          "The longest passage of each text that is in the training split",
+          "words",
         ),
       ),
       charts.lines(
@@ -478,8 +279,21 @@ def copies(
   )
 
 
+def _training_ids(subject: Subject) -> np.ndarray:
+  """The ids of the training split, or of its beginning."""
+  pieces = subject.read("train")
+  table = subject.symbols.encode(pieces.corpus.symbols)
+  chunks, total = [], 0
+  for chunk in pieces.chunks():
+    chunks.append(table[chunk[: _TRAINING - total]])
+    total += len(chunks[-1])
+    if total >= _TRAINING:
+      break
+  return np.concatenate(chunks)
+
+
 def expectations(subject: Subject) -> Element:
-  """A text with what the gap model would have put in each place."""
+  """A text coloured by surprisal, with the symbols the gap model expected."""
   symbols, split = subject.symbols, subject.splits[-1]
   texts = passages(subject.read(split), 1, _SHOWN, _SHOWN)
   marks: list[Mark] = []
@@ -521,19 +335,19 @@ def expectations(subject: Subject) -> Element:
     element(
       "p",
       f"A text of the {split} split, {subject.learned(split)}. The stronger"
-      " the colour of a symbol, the less the model would have put it between"
-      " those on both sides.",
+      " the colour of a symbol, the less the model expected it between the"
+      " symbols on both sides.",
     ),
     page.marked(
       marks,
       math.log2(len(symbols)),
       f"A text of the {split} split, each symbol coloured by its surprise",
     ),
-    element("h3", "The most surprising ones"),
+    element("h3", "The most surprising symbols"),
     page.table(
-      ["bits", "in context", "it would have put"],
+      ["bits", "in context", "it expected"],
       rows,
-      class_="words",
-      aria_label="The most surprising symbols",
+      "The most surprising symbols",
+      "words",
     ),
   )

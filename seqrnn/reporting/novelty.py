@@ -1,4 +1,4 @@
-"""How much of a text is new, and how much was copied from another one."""
+"""Measures how much of a text is new, and how much is in another text."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 class Novelty(NamedTuple):
-  """What of a text another one has not.
+  """How much of a text is not in another one.
 
   Attributes:
     new: the share of its n-grams that are new, for n = 1, 2, ...
-    start: where the longest passage begins that is in both.
+    start: where the longest passage that is in both texts begins.
     length: of that passage.
   """
 
@@ -20,15 +20,16 @@ class Novelty(NamedTuple):
 
 
 def novelty(text_T: np.ndarray, known_S: np.ndarray, most: int) -> Novelty:
-  """What of a text is new beside one that may be a thousand times as long.
+  """Compares a text with one that may be a thousand times as long.
 
-  The n-grams of the text are numbered, and the places of the other one with
-  the same n-gram get its number: fewer for each n, until there is none.
+  The n-grams of the text are numbered. Each place of the known text that has
+  the same n-gram gets its number; with growing n there are fewer such places,
+  until none is left.
 
   Args:
     text_T: ids, at least 0.
-    known_S: likewise.
-    most: shares are found for n up to this.
+    known_S: ids of the known text, at least 0.
+    most: the largest n for which the share of new n-grams is computed.
   """
   new = []
   start = length = 0
@@ -41,7 +42,7 @@ def novelty(text_T: np.ndarray, known_S: np.ndarray, most: int) -> Novelty:
     n += 1
     if n > len(text_T):
       break
-    # An n-gram is the one before and a symbol.
+    # An n-gram is an (n - 1)-gram and a symbol.
     grams, number_T = np.unique(
       number_T[: len(text_T) - n + 1] * base + text_T[n - 1 :],
       return_inverse=True,

@@ -1,7 +1,7 @@
-"""playground: a language model in one page, that writes on from a text.
+"""Builds the playground: a page in which a language model continues a text.
 
-The page holds the weights and the little JavaScript that runs them, and asks
-for nothing else.
+The page contains the weights and the JavaScript that runs them; it loads
+nothing else.
 """
 
 import base64
@@ -17,30 +17,18 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import cells
 from seqrnn.models.network import CELLS
-from seqrnn.runtime import files
 
 _PAGE = Path(__file__).with_suffix(".html")
 _LIMIT = 2**25  # Parameters: a page of 90 MB.
 
 
-def write(experiment: Experiment, params: Params, config: Config, path: Path):
-  """Writes the page of a language model.
-
-  Raises:
-    UserError: as `made`.
-  """
-  content = made(experiment, params, config, path.absolute().parent.name)
-  with files.atomic_write(path) as file:
-    file.write(content)
-
-
-def made(
+def build(
   experiment: Experiment, params: Params, config: Config, title: str
 ) -> str:
-  """The page of a language model.
+  """The content of the page of a language model.
 
   Raises:
-    UserError: the page cannot run this model; one line says why.
+    UserError: the page cannot run this model.
   """
   model = config.model
   if config.task != "language_model" or config.data.mapping != "many_to_many":
@@ -75,13 +63,13 @@ def made(
     "cell": _cell(model),
     **_weights(params, model),
   }
-  # In HTML a script ends where "</script" stands, whatever the text around it.
+  # "</script" ends a script in HTML even inside of a string.
   text = json.dumps(content).replace("<", "\\u003c")
   return _PAGE.read_text("utf-8").replace("MODEL", text, 1)
 
 
 def _cell(model: Config) -> dict[str, Any]:
-  """What the page must know of a cell, beside its parameters."""
+  """The settings of a cell that the page needs, besides its parameters."""
   shape = {"hidden_size": model.hidden_size}
   cell = CELLS[model.cell](model, **shape)
   if type(cell) is cells.LSTM:
@@ -106,7 +94,7 @@ def _cell(model: Config) -> dict[str, Any]:
 
 
 def _weights(params: Params, model: Config) -> dict[str, Any]:
-  """The parameters, packed; of kernels a row for each output."""
+  """The packed parameters; kernels have a row for each output."""
   layers = []
   for depth in range(model.layers):
     layer = dict(params["body"][f"layers_{depth}"]["cell"])
@@ -132,10 +120,10 @@ def _weights(params: Params, model: Config) -> dict[str, Any]:
 
 
 def _pack(array: Any) -> dict[str, str]:
-  """An array as integers of 16 bits, each row with its own scale.
+  """Quantizes an array to 16-bit integers, with a scale for each row.
 
-  In float16, which takes as much, most probabilities would be four times as
-  far from the checkpoint's.
+  float16 takes the same space, but its error in most probabilities would be
+  four times as large.
   """
   rows = np.reshape(np.asarray(array, np.float32), (len(array), -1))
   largest = np.abs(rows).max(axis=1, keepdims=True)

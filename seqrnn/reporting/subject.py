@@ -1,4 +1,4 @@
-"""What a report is of: a trained run, and texts of its data."""
+"""The subject of a report: a trained run, and texts of its data."""
 
 import copy
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import network
 from seqrnn.runtime.checkpoint import read_position, restore_params
 
-# Symbols that are read, about, of a split that has more.
+# About how many symbols are read of a split that has more.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
-# Where files are; the checksum of the training split says whether they are the
-# same.
+# Fields that say where files are. If the checksum of the training split is the
+# same, the files are the same wherever they are.
 _PLACES = ("data.source", "data.path", "data.train_path")
-# Fields of `data` that change how texts are read, and not which.
+# Fields that change how texts are read, but not which texts.
 _READING = (
   *("data.window", "data.step", "data.offset", "data.random_offset"),
   *("data.buckets", "data.repeats", "data.stateful"),
@@ -34,19 +34,19 @@ _READING = (
 
 
 class Subject(NamedTuple):
-  """What a report is of.
+  """The subject of a report.
 
   Attributes:
     workdir: of the run.
-    config: of the run, but for what flags changed.
-    trained: the config that it was trained with.
+    config: of the run, with the fields that flags changed.
+    trained: the config that the run was trained with.
     experiment: its task.
     params: of the checkpoint.
     step: of the checkpoint.
-    read: the pieces of a split.
-    facts: of each split whose data are here.
-    missing: why the others are not.
-    other: why the splits are not those of the training; "": they are.
+    read: reads the pieces of a split.
+    facts: of each split whose data can be read.
+    missing: why the other splits cannot be read.
+    other: why the data differ from those of training; "" if they do not.
   """
 
   workdir: Path
@@ -62,24 +62,24 @@ class Subject(NamedTuple):
 
   @property
   def symbols(self) -> Vocabulary:
-    """What it reads."""
+    """The vocabulary of its inputs."""
     return self.experiment.vocabularies["symbols"]
 
   def batches(self, split: str) -> Batches:
-    """Those of a split, or some of them where they have too many symbols."""
+    """Batches of a split, or some of them where the split is large."""
     experiment = self.experiment
     batches = experiment.batches(split, 0)
     most = _READ[split] * len(batches) // self.facts[split]["symbols"]
     most = max(1, most)
     if most >= len(batches):
       return batches
-    # A stream goes on from batch to batch; windows are of any place.
+    # A carry continues from batch to batch, so these batches are consecutive.
     streams = jax.tree.leaves(jax.eval_shape(lambda: experiment.carry(1)))
     return batches[:: 1 if streams else len(batches) // most][:most]
 
   @property
   def target(self) -> str:
-    """What is predicted, in words."""
+    """The word for what is predicted."""
     if self.experiment.names is None:
       return self.experiment.unit
     if self.config.task == "classification":
@@ -88,52 +88,54 @@ class Subject(NamedTuple):
 
   @property
   def word(self) -> str:
-    """What it reads, in words."""
+    """The word for what is read."""
     reads = self.experiment.reads
     return unit(self.config) if reads == "symbol" else reads
 
   @property
   def splits(self) -> list[str]:
-    """The splits that can be read, those not trained on last."""
+    """The splits that can be read; held-out splits come last."""
     return list(self.facts)
 
   def learned(self, split: str) -> str:
-    """Whether a split was learned from, as a clause after its name."""
+    """A clause that says whether the run was trained on a split."""
     if split == "train":
       if self.other:
-        return "which is not the one that it learned from"
-      return "which it learned from"
+        return "which is not the one it was trained on"
+      return "which it was trained on"
     if self.other:
-      return "of which it may have learned from a part"
-    return "which it did not learn from"
+      return "on a part of which it may have been trained"
+    return "which it was not trained on"
 
   @property
   def caution(self) -> str:
-    """What a reader must know of the data of this page; "": nothing."""
+    """What a reader must know about the data; "" if nothing."""
     if not self.facts:
       return (
-        "No data can be read here, so that figures and texts of splits are left"
+        "The data cannot be read here, so figures and texts of splits are left"
         " out."
       )
-    said = []
+    cautions = []
     if self.other:
-      said.append(f"The data of this page are not the run's own: {self.other}.")
+      cautions.append(
+        f"The data of this page are not the run's own: {self.other}."
+      )
     if self.splits == ["train"]:
       clause = self.learned("train")
-      said.append(
-        "No held-out split can be read here: what follows is of the training"
-        f" split, {clause}, and does not say how it does on new data."
+      cautions.append(
+        "No held-out split can be read here: this page shows the training"
+        f" split, {clause}, which says nothing about new data."
       )
-    return " ".join(said)
+    return " ".join(cautions)
 
 
 def open_run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Subject:
-  """The run of a workdir; its data may have gone.
+  """Opens the run of a workdir; its data may be missing.
 
   Raises:
-    UserError: nothing was trained there, or it is damaged.
+    UserError: there is no checkpoint, or it is damaged.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   params, step = restore_params(
@@ -167,13 +169,13 @@ def _other(
   facts: dict[str, Any] | None,
   crc32: int | None,
 ) -> str:
-  """Why the data of a config are not those of a training; "": they are.
+  """Why the data of a config are not those of training; "" if they are.
 
   Args:
-    config: says what is read.
-    trained: what was trained on.
-    facts: of the training split as it is read; None: it cannot be.
-    crc32: of the training split that was learned from; None: not known.
+    config: names the data that are read.
+    trained: the config of the training.
+    facts: of the training split that is read; None if it cannot be read.
+    crc32: checksum of the training split in training; None if unknown.
   """
   own, old = configs.flat(config), configs.flat(trained)
   same = facts is not None and facts["crc32"] == crc32
@@ -186,7 +188,7 @@ def _other(
     and own[name] != old.get(name)
   ]
   if differing:
-    return f"not as in the training are {', '.join(differing)}"
+    return f"they differ from training in {', '.join(differing)}"
   if facts is not None and crc32 is not None and not same:
     return "the training split has changed since"
   return ""
@@ -195,9 +197,9 @@ def _other(
 def writer(
   build: Callable[..., Experiment], subject: Subject
 ) -> Subject | None:
-  """The language model that a run is, or that a gap model has in it.
+  """The language model of a run; None if it has none.
 
-  That is its forward tower, where this one has a head. None: it cannot write.
+  A gap model contains one if its forward tower has a head.
   """
   experiment = subject.experiment
   if not experiment.writes_text:
@@ -215,7 +217,7 @@ def writer(
 
 
 def unit(config: Config) -> str:
-  """What a symbol is, in words."""
+  """The word for a symbol."""
   name: str = config.data.unit
   return {"char": "character", "id": "event", "session": "event"}.get(
     name, name
@@ -228,7 +230,7 @@ def a(word: str) -> str:
 
 
 class Passage(NamedTuple):
-  """A part of a document, and what stands before it there."""
+  """A part of a document, and the symbols before it."""
 
   document: Document
   before: str | list[str]
@@ -237,14 +239,13 @@ class Passage(NamedTuple):
 def passages(
   pieces: Pieces, rows: int, length: int, symbols: int
 ) -> list[Passage]:
-  """Beginnings of documents and, of few ones, parts that begin with a line.
+  """Parts of documents: their beginnings, then parts that begin a line.
 
   Args:
     pieces: of a split.
-    rows: how many, where there is enough.
-    length: symbols of each, at most.
-    symbols: of all together, for which there are more rows where documents are
-      short.
+    rows: the number of passages.
+    length: the maximal number of symbols of each.
+    symbols: the number of symbols of all; short documents give more rows.
   """
   made, total = [], 0
   each = -(-rows // len(pieces))
@@ -271,7 +272,7 @@ def passages(
 def encoded(
   texts: list[Passage], symbols: Vocabulary, boundaries: bool
 ) -> np.ndarray:
-  """Passages as rows of ids [B, S], PAD at the right."""
+  """Passages as ids [B, S], padded at the right."""
   rows = [
     [BEGIN] * (document.begins and boundaries)
     + symbols.encode(document.symbols).tolist()
@@ -285,7 +286,7 @@ def encoded(
 
 
 def shown(symbols: Vocabulary, i: int) -> str:
-  """A symbol as it stands in a coloured text."""
+  """A symbol as a coloured text shows it."""
   if i == END:
     return "\u220e\n"
   joined = symbols.unit in ("char", "byte")
@@ -303,6 +304,6 @@ def shown(symbols: Vocabulary, i: int) -> str:
 
 
 def named(symbols: Vocabulary, i: int) -> str:
-  """A symbol as a name by itself, where a blank must be seen."""
+  """A symbol as it is shown on its own, with names for blanks."""
   [name] = symbols.names([i])
   return {" ": "space", "\\n": "\u21b5 newline", "\\t": "tab"}.get(name, name)

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from matplotlib.ticker import (
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from seqrnn.runtime import files
+from seqrnn.runtime import figures
 from seqrnn.searching import importance
 from seqrnn.training.history import read_rows
 
@@ -57,21 +56,9 @@ def draw(
   }
   drawn = {name: found for name, found in pictures.items() if found is not None}
   for name, figure in drawn.items():
-    figure.suptitle(workdir.name, parse_math=False)
-    with files.atomic_write(workdir / f"search-{name}", "wb") as file:
-      figure.savefig(file, format="png", dpi=110)
+    figure.suptitle(figures.plain(workdir.name))
+    figures.save(figure, workdir / f"search-{name}")
   return [f"search-{name}" for name in drawn]
-
-
-def _figure(width: float, height: float) -> Figure:
-  figure = Figure(figsize=(width, height), layout="constrained")
-  FigureCanvasAgg(figure)
-  return figure
-
-
-def _plain(choice: Any) -> str:
-  """A choice as a label; a dollar sign would begin a formula."""
-  return str(choice).replace("$", r"\$")
 
 
 def _value(trial: FrozenTrial) -> float:
@@ -102,11 +89,6 @@ def _bar(figure: Figure, axes: Axes, scale: ScalarMappable):
   bar = figure.colorbar(scale, ax=axes, label=_LOSS, ticks=ticks)
   bar.ax.set_yticklabels([f"{loss:.4g}" for loss in ticks])
   bar.ax.minorticks_off()
-
-
-def _grid(axes: Axes, way: Literal["x", "y", "both"] = "both"):
-  axes.set_axisbelow(True)
-  axes.grid(alpha=0.3, axis=way)
 
 
 def _limit(axes: Axes, losses: list[float]) -> float:
@@ -147,12 +129,12 @@ def _marks(axes: Axes, xs: list[float], trials: list[FrozenTrial]):
         edgecolors="C0",
         label=label,
       )
-  _grid(axes)
+  figures.grid(axes)
 
 
 def _history(trials: list[FrozenTrial]) -> Figure:
   """The loss of each trial, and the best so far."""
-  figure = _figure(9, 3.5)
+  figure = figures.create(9, 3.5)
   axes = figure.add_subplot()
   _marks(axes, [trial.number for trial in trials], trials)
   losses = [
@@ -177,7 +159,7 @@ def _curves(
   trials: list[FrozenTrial], folder: Callable[[int], Path]
 ) -> Figure | None:
   """The validation loss of each trial by step, coloured by its best."""
-  figure = _figure(9, 4)
+  figure = figures.create(9, 4)
   axes = figure.add_subplot()
   scale = _scale(trials)
   losses = []
@@ -195,7 +177,7 @@ def _curves(
   _limit(axes, losses)
   axes.set_xlabel("step (dotted: pruned)")
   axes.set_ylabel("validation loss")
-  _grid(axes)
+  figures.grid(axes)
   _bar(figure, axes, scale)
   return figure
 
@@ -210,7 +192,7 @@ def _places(axes: Axes, found: Any, values: list[Any], way: str) -> list[float]:
     way: the axis.
   """
   if isinstance(found, CategoricalDistribution):
-    names = [_plain(choice) for choice in found.choices]
+    names = [figures.plain(str(choice)) for choice in found.choices]
     ticks = {f"{way}ticks": range(len(names)), f"{way}ticklabels": names}
     axes.set(**ticks)
     return [found.to_internal_repr(value) for value in values]
@@ -230,7 +212,7 @@ def _parameters(trials: list[FrozenTrial], space: dict[str, Any]) -> Figure:
   """Each field that is searched against the loss."""
   columns = min(len(space), 3)
   rows = math.ceil(len(space) / columns)
-  figure = _figure(4 * columns + 0.5, 3.2 * rows)
+  figure = figures.create(4 * columns + 0.5, 3.2 * rows)
   for place, (name, found) in enumerate(space.items(), 1):
     axes = figure.add_subplot(rows, columns, place)
     values = [trial.params[name] for trial in trials]
@@ -247,14 +229,14 @@ def _parallel(
   """A line a trial through the values of all fields, coloured by its loss."""
   if len(space) < 2:
     return None
-  figure = _figure(2.2 * len(space) + 2, 4)
+  figure = figures.create(2.2 * len(space) + 2, 4)
   axes = figure.add_subplot()
   scale = _scale(trials)
   heights = []
   for name, found in space.items():
     values = [trial.params[name] for trial in trials]
     if isinstance(found, CategoricalDistribution):
-      labels = [_plain(choice) for choice in found.choices]
+      labels = [figures.plain(str(choice)) for choice in found.choices]
       y = np.array([found.to_internal_repr(v) for v in values])
       low, high = 0, max(len(labels) - 1, 1)
       ticks = list(enumerate(labels))
@@ -315,7 +297,7 @@ def _importance(
     for names, share in shares.items()
     if len(names) == 1 or share >= _MATTERS
   }
-  figure = _figure(10, max(3.2, 0.45 * len(shown) + 1))
+  figure = figures.create(10, max(3.2, 0.45 * len(shown) + 1))
   axes = figure.add_subplot(1, 2, 1)
   bars = axes.barh(list(shown), list(shown.values()))
   axes.bar_label(bars, fmt="{:.0%}", padding=3)
@@ -323,7 +305,7 @@ def _importance(
   axes.set_xlim(0, 1.15 * max(shown.values()))
   axes.xaxis.set_major_formatter(PercentFormatter(1))
   axes.set_xlabel(f"share in the variance of the loss, {len(finished)} trials")
-  _grid(axes, "x")
+  figures.grid(axes, "x")
   axes = figure.add_subplot(1, 2, 2)
   scale = _scale(finished)
   first, second = [names[0] for names in shares if len(names) == 1][:2]

@@ -26,9 +26,19 @@ from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.modes import report
-from seqrnn.reporting import alarms, charts, decisions, neurons, page, subject
+from seqrnn.reporting import (
+  alarms,
+  charts,
+  comparison,
+  decisions,
+  neurons,
+  page,
+  subject,
+  summary,
+  trials,
+)
 from seqrnn.reporting.novelty import novelty
-from seqrnn.runtime import checkpoint
+from seqrnn.runtime import checkpoint_writer
 from seqrnn.training.history import add_row
 from seqrnn.training.position import Position
 from tests.conftest import Page, tiny, write_text
@@ -88,7 +98,7 @@ def begun(folder, fields):
   params = drawn(experiment, 0.3)
   crc32 = experiment.facts("train")["crc32"]
   position = Position(step=7, best_step=7, crc32=crc32)
-  with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+  with checkpoint_writer.Checkpoints(workdir / "checkpoints") as checkpoints:
     rest = {"none": jnp.zeros(1)}
     checkpoints.save(7, params, rest, asdict(position), 7)
   for step in (3, 7):
@@ -204,15 +214,15 @@ def test_a_page_says_of_no_split_what_is_not_so(name, runs, pages):
   assert (own.other, own.caution) == ("", "")
   text = read(pages(name)).text
   # The page of a run whose data are as they were.
-  assert "which it did not learn from" in text
-  assert "which it learned from" not in text and "may have" not in text
+  assert "which it was not trained on" in text
+  assert "which it was trained on" not in text and "may have" not in text
   # Held-out data are gone.
   alone = own._replace(facts={"train": own.facts["train"]})
   told = texts(alone)
-  assert "which it learned from" in told
-  assert "which it did not learn from" not in told
+  assert "which it was trained on" in told
+  assert "which it was not trained on" not in told
   assert "No held-out split can be read here" in told
-  # The training data are others than those it learned from.
+  # The training data have changed.
   path = workdir / "checkpoints/7/position/metadata"
   with pytest.MonkeyPatch.context() as patch:
     position = {**json.loads(path.read_text()), "crc32": 1}
@@ -221,14 +231,14 @@ def test_a_page_says_of_no_split_what_is_not_so(name, runs, pages):
   assert other.other == "the training split has changed since"
   told = texts(other)
   assert "The data of this page are not the run's own" in told
-  assert "which it did not learn from" not in told
-  assert "which it learned from" not in told and "Does it copy?" not in told
+  assert "which it was not trained on" not in told
+  assert "which it was trained on" not in told and "Does it copy?" not in told
 
 
 def texts(own):
   """All that the sections on a subject say."""
   writes = subject.writer(experiments.build, own)
-  found = [*report.lead(own), *report.learned(own, writes)]
+  found = [*summary.lead(own), *report.learned(own, writes)]
   return " ".join(" ".join(part.itertext()) for part in found)
 
 
@@ -253,7 +263,7 @@ def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
   assert "noise" not in text and "dropout" not in text
   random = config.copy_and_resolve_references()
   random.model.zoneout_cell = 0.1
-  assert report.noisy(random) and not report.noisy(config)
+  assert summary.noisy(random) and not summary.noisy(config)
   # A run that was stopped before its first evaluation.
   copy = shutil.copytree(workdir, tmp_path / "run")
   for name in ("metrics.csv", "timing.csv"):
@@ -264,20 +274,20 @@ def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
   text = read(report.run(experiments.build, config, copy)).text
   assert "No evaluation has been made" in text
   assert "run with the checkpoint of step 3, not with that of step 7" in text
-  assert "not evaluated" in read(report.compare([copy, workdir])).text
+  assert "not evaluated" in read(comparison.write([copy, workdir])).text
 
 
 def test_losses_of_different_things_are_not_compared(runs, tmp_path):
   (_, one), (_, other) = runs("language model"), runs("events")
-  apart = "The runs differ in data.unit, the training data, so that"
-  assert apart in read(report.compare([one, other])).text
+  apart = "The runs differ in data.unit, the training data, so their"
+  assert apart in read(comparison.write([one, other])).text
   same = shutil.copytree(one, tmp_path / "same")
-  assert "The runs differ" not in read(report.compare([one, same])).text
+  assert "The runs differ" not in read(comparison.write([one, same])).text
 
 
 def test_runs_are_compared(runs, capsys):
   (_, one), (_, other) = runs("language model"), runs("gap model")
-  path = report.compare([one, other])
+  path = comparison.write([one, other])
   found = read(path)
   assert path == one / "comparison.html"
   assert "data.stateful" in found.text and "gap_model" in found.text
@@ -306,7 +316,7 @@ def test_a_study_has_a_page(tmp_path):
   assert base64.b64decode(image["src"].split(",")[1]) == b"PNG"
   (tmp_path / "trials.csv").write_text("trial,loss\n0,high\n")
   with pytest.raises(UserError, match="trials.csv: must be as --mode=search"):
-    report.study(tmp_path)
+    trials.search(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl.gz"])

@@ -31,7 +31,7 @@ from configs import base
 from seqrnn import config as configs
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import search
-from seqrnn.runtime import files
+from seqrnn.runtime import figures, files
 from seqrnn.searching import pictures, space, study
 from seqrnn.training import fit, history
 from seqrnn.training.progress import Progress
@@ -340,10 +340,10 @@ def test_colours_tell_losses_apart(losses):
   colours = np.array([pictures._colour(scale, trial) for trial in trials])
   away = np.abs(colours[:, None] - colours[None]).max(-1)
   assert (away > 0.1).sum() == len(losses) * (len(losses) - 1)
-  figure = pictures._figure(4, 3)
+  figure = figures.create(4, 3)
   axes = figure.add_subplot()
   pictures._bar(figure, axes, scale)
-  figure.canvas.draw()
+  figure.draw_without_rendering()
   shown = figure.axes[1].get_yticklabels()
   assert float(shown[0].get_text()) == min(losses)
   assert float(shown[-1].get_text()) == pytest.approx(max(losses))

@@ -8,7 +8,7 @@ import pytest
 import experiments
 from seqrnn import config as configs
 from seqrnn.errors import UserError
-from seqrnn.modes import report
+from seqrnn.reporting import fields
 from seqrnn.training import changes, fit
 from seqrnn.training.changes import Change, Settings
 from seqrnn.training.position import Position
@@ -164,9 +164,9 @@ def test_changes_follow_the_checkpoint_that_training_goes_on_from(tmp_path):
 
 def test_a_report_shows_them(tmp_path):
   config = begin(tmp_path)
-  assert report.changed(tmp_path, config) == []
+  assert fields.changed(tmp_path, config) == []
   changes.write(tmp_path, [Change(1234, "train.patience", None, 7)])
-  [made] = report.changed(tmp_path, config)
+  [made] = fields.changed(tmp_path, config)
   cells = ["".join(row.itertext()) for row in made.iter("tr")]
   assert cells[1:] == ["1,234train.patiencenone7"]
 

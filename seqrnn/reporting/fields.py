@@ -1,0 +1,85 @@
+"""Sections of a report on the fields of the configuration."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from seqrnn import config as config_lib
+from seqrnn.config import Config
+from seqrnn.reporting import page
+from seqrnn.reporting.page import Child, Element, element, section
+from seqrnn.training import changes
+
+
+def settings(runs: dict[str, Config]) -> Element:
+  """Fields that differ from the defaults, or between several runs."""
+  base = config_lib.defaults()
+  columns = {name: config_lib.flat(config) for name, config in runs.items()}
+  several = len(runs) > 1
+  if base is not None:
+    columns["default"] = config_lib.flat(base)
+  compared = [columns[name] for name in runs] if several else columns.values()
+
+  def differs(field: str) -> bool:
+    values = [own.get(field) for own in compared]
+    return len(values) == 1 or any(value != values[0] for value in values)
+
+  fields = {field for name in runs for field in columns[name]}
+  rows = [
+    [_breakable(field), *(_text(own.get(field)) for own in columns.values())]
+    for field in sorted(fields)
+    if differs(field)
+  ]
+  if not rows:
+    return section("Configuration", element("p", "No field differs."))
+  words = (
+    "Fields that differ between the runs."
+    if several
+    else "Fields that differ from configs/base.py; all others are its defaults."
+  )
+  names = [*runs] if several else ["this run"]
+  return section(
+    "Configuration",
+    element("p", words),
+    page.table(
+      ["field", *names, *(["default"] if base is not None else [])],
+      rows,
+      "Fields of the configuration",
+      "fields",
+    ),
+  )
+
+
+def _breakable(name: str) -> Child:
+  """A dotted name, in which a line may break after each dot."""
+  parts = re.findall(r"[^.]*\.|[^.]+", name)
+  return [[part, element("wbr")] for part in parts]
+
+
+def changed(workdir: Path, config: Config) -> list[Element]:
+  """Fields that changed between parts of a training; [] if none did."""
+  rows = [
+    [f"{step:,}", name, _text(before), _text(after)]
+    for step, name, before, after in changes.read(workdir, config)
+  ]
+  if not rows:
+    return []
+  return [
+    section(
+      "Changed in training",
+      element("p", "Fields, and the step after which each had its new value."),
+      page.table(
+        ["step", "field", "before", "after"],
+        rows,
+        "Fields that changed in training",
+      ),
+    )
+  ]
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, tuple):
+    return ", ".join(map(_text, value))
+  if isinstance(value, bool) or value is None:
+    return str(value).lower()
+  return page.text(value)

@@ -1,0 +1,51 @@
+// Shows what the model expected at a symbol of a text. A symbol is chosen with
+// the mouse, by a touch or with the arrow keys.
+for (const reading of document.querySelectorAll(".reading")) {
+  const {names, symbols} = JSON.parse(
+    reading.querySelector("script").textContent);
+  const text = reading.querySelector(".text");
+  const said = reading.querySelector(".said");
+  const spans = [...text.children];
+  let now = -1;
+  const add = (parent, name, content, kind) => {
+    const made = parent.appendChild(document.createElement(name));
+    if (content !== undefined) made.textContent = content;
+    if (kind) made.className = kind;
+    return made;
+  };
+  const choose = (index) => {
+    if (index < 0 || index >= spans.length || index === now) return;
+    if (now >= 0) spans[now].classList.remove("now");
+    now = index;
+    spans[now].classList.add("now");
+    const [id, bits, likely] = symbols[now];
+    said.replaceChildren();
+    const head = add(said, "p");
+    add(head, "code", names[id]);
+    if (bits === null) {
+      head.append(" was not asked for");
+      return;
+    }
+    const chance = 100 * 2 ** -bits;
+    head.append(` had ${chance < 0.1 ? chance.toPrecision(1)
+      : chance.toFixed(1)} %: ${bits.toFixed(2)} bits`);
+    for (const [other, share] of likely) {
+      const bar = add(said, "div", undefined, "bar");
+      add(bar, "b", names[other]);
+      add(add(bar, "div", undefined, "track"), "i").style.width =
+        `${100 * share}%`;
+      add(bar, "span", `${(100 * share).toFixed(1)} %`);
+    }
+  };
+  choose(symbols.findIndex(([, bits]) => bits !== null));
+  const at = (event) => choose(spans.indexOf(event.target.closest("span")));
+  text.addEventListener("pointerover", at);
+  text.addEventListener("click", at);
+  text.addEventListener("keydown", (event) => {
+    const way = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+    if (!way) return;
+    event.preventDefault();
+    choose(Math.max(0, now + way));
+    spans[now].scrollIntoView({block: "nearest"});
+  });
+}

@@ -1,0 +1,188 @@
+"""Sections of a report on what the run is, and on its figures."""
+
+from typing import Any
+
+import jax
+
+from seqrnn.config import Config
+from seqrnn.data.corpora import SPLITS
+from seqrnn.inference.evaluation import evaluator
+from seqrnn.reporting import charts, page
+from seqrnn.reporting.curves import ordered
+from seqrnn.reporting.page import Element, element, section
+from seqrnn.reporting.subject import Subject, a
+from seqrnn.runtime import checkpoint, files, sharding
+from seqrnn.training.history import read_rows
+
+# Fields of the model that make it random in training.
+_NOISE = (
+  *("dropout", "variational_dropout", "recurrent_dropout", "weight_drop"),
+  *("embedding_dropout", "zoneout_hidden", "zoneout_cell", "symbol_dropout"),
+  "input_noise",
+)
+# The task in one sentence.
+_TASKS = {
+  "language_model": "It reads {word}s and predicts the next one.",
+  "gap_model": "It predicts the {word} in a gap from the {word}s on both"
+  " sides.",
+  "classification": "It reads a text of {word}s and gives it one of {count}"
+  " labels.",
+  "tagging": "It gives each {word} of a text one of {count} tags.",
+  "polyphony": "It reads music and predicts for each of 88 notes whether it"
+  " sounds in the next frame.",
+}
+
+Figures = dict[str, dict[str, float]]  # Split -> name -> value.
+
+
+def lead(subject: Subject) -> list[Element]:
+  """The title of the page, and the run in a few sentences."""
+  config, model = subject.config, subject.config.model
+  labels = subject.experiment.labels
+  count = 0 if labels is None else len(labels.symbols)
+  what = _TASKS.get(config.task, "").format(word=subject.word, count=count)
+  if model.heads == "all":
+    what += " Its forward head reads only the text before, so it can write."
+  size = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
+  layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
+  read, caution = "", subject.caution
+  if "train" in subject.facts:
+    facts = subject.facts["train"]
+    origin = f" ({facts['origin']})" if "origin" in facts else ""
+    which = "The training split here" if subject.other else "Its training split"
+    read = f" {which} has {facts['symbols']:,} {subject.word}s{origin}."
+  return [
+    element("p", config.task.replace("_", " "), class_="eyebrow"),
+    element("h1", subject.workdir.name),
+    element(
+      "p",
+      f"{what} {layers} of {model.hidden_size} units ({model.cell}),"
+      f" {size:,} parameters.{read} This page shows the checkpoint of step"
+      f" {subject.step:,}.",
+    ),
+    *([element("p", element("strong", caution))] if caution else []),
+  ]
+
+
+def tiles(subject: Subject, figures: Figures) -> Element:
+  """The most important figures, of the last split that was evaluated."""
+  target = subject.target
+  names = {
+    "bits_per_symbol": f"bits {a(target)}",
+    "accuracy": f"accuracy of {target}s",
+    "macro_f1": "macro F1",
+    "f1": "F1",
+    "perplexity": "perplexity",
+  }
+  if subject.experiment.names is None:
+    part = "note" if target == "frame" else target
+    measure = subject.experiment.measure
+    names = {"loss": measure, "accuracy": f"accuracy of {part}s"}
+  found = []
+  if figures:
+    split, row = list(figures.items())[-1]
+    for name, words in names.items():
+      if name in row:
+        form = ".1%" if name == "accuracy" else ".3f"
+        found.append((format(row[name], form), f"{words}, {split} split"))
+  timing = read_rows(subject.workdir / "timing.csv", "symbols_per_second")
+  if timing:
+    speeds = sorted(float(row["symbols_per_second"]) for row in timing)
+    speed = charts.number(speeds[len(speeds) // 2])
+    found.append((speed, f"{target}s a second in training"))
+  return element(
+    "div",
+    [
+      element(
+        "div", element("strong", value), element("span", name), class_="tile"
+      )
+      for value, name in found
+    ],
+    class_="tiles",
+  )
+
+
+def evaluate(subject: Subject) -> tuple[Figures, list[str]]:
+  """The figures of each split, and the splits that were read only in part."""
+  experiment = subject.experiment
+  mesh = sharding.mesh()
+  params = jax.device_put(subject.params, sharding.replicated(mesh))
+  evaluate_batches = evaluator(experiment, mesh)
+  found, partial = {}, []
+  for split in SPLITS:
+    if split not in subject.facts:
+      continue
+    batches = subject.batches(split)
+    if len(batches) < len(experiment.batches(split, 0)):
+      partial.append(split)
+    figures = evaluate_batches(params, batches)
+    assert figures is not None, "nothing stops this evaluation"
+    found[split] = figures
+  return found, partial
+
+
+def results(subject: Subject, figures: Figures, partial: list[str]) -> Element:
+  """The figures of every split, and the checkpoints that are kept."""
+  parts: list[Any] = []
+  if figures:
+    words = "These are figures of the checkpoint; its model has no randomness."
+    if "train" in figures and noisy(subject.trained):
+      words += (
+        " The curve of the training split was measured with dropout and other"
+        " noise, so it has other figures."
+      )
+    if partial:
+      words += f" Only a part of {' and '.join(partial)} was read."
+    parts.append(element("p", words))
+  if subject.missing:
+    parts.append(element("p", "; ".join(subject.missing), class_="muted"))
+  if figures:
+    names = ordered(next(iter(figures.values())))
+    counts = ("documents", "symbols")
+    parts.append(
+      page.table(
+        ["split", *counts, *(n.replace("_", " ") for n in names)],
+        [
+          [
+            split,
+            *(f"{subject.facts[split][name]:,}" for name in counts),
+            *(f"{row[name]:.4f}" for name in names),
+          ]
+          for split, row in figures.items()
+        ],
+        "Figures of each split",
+      )
+    )
+  return section("Figures", parts, _checkpoints(subject))
+
+
+def _checkpoints(subject: Subject) -> list[Element]:
+  """A table of the checkpoints that are kept."""
+  directory = subject.workdir / "checkpoints"
+  losses = {
+    int(row["step"]): row["validation_loss"]
+    for row in read_rows(subject.workdir / "metrics.csv", "validation_loss")
+  }
+  rows = []
+  for step in checkpoint.steps(directory):
+    path = directory / str(step)
+    size = sum(entry.stat().st_size for entry in files.walk(path))
+    rows.append(
+      [
+        f"{step:,}",
+        losses.get(step, "between evaluations"),
+        f"{size / 1e6:.1f} MB",
+        checkpoint.find_damage(path) or "intact",
+        "shown here" if step == subject.step else "",
+      ]
+    )
+  head = ["step", "validation loss", "size", "files", ""]
+  return [
+    element("h3", "Checkpoints kept"),
+    page.table(head, rows, "Checkpoints"),
+  ]
+
+
+def noisy(config: Config) -> bool:
+  """Whether the model is random in training."""
+  return any(config.model[name] for name in _NOISE)
