@@ -188,6 +188,15 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     raise
 
 
+def sync(path: Path):
+  """Waits until a file, or the entries of a folder, are on the disk itself."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
 def remove_abandoned(folder: Path):
   """Removes temporary files of processes that were killed long ago."""
   with suppress(OSError), os.scandir(folder) as entries:

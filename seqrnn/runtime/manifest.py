@@ -144,12 +144,17 @@ def _sums(content: bytes) -> list:
   return [len(content), hashlib.sha256(content).hexdigest()]
 
 
+def checksum(path: Path) -> list:
+  """Returns the size and the SHA-256 of a file."""
+  with path.open("rb") as file:
+    size = os.fstat(file.fileno()).st_size
+    return [size, _digest(file, size)]
+
+
 def _present(path: Path) -> list[list]:
-  """The size and the checksum of a file; nothing where there is none."""
+  """Returns [checksum] of a file, or [] where it is missing."""
   try:
-    with path.open("rb") as file:
-      size = os.fstat(file.fileno()).st_size
-      return [[size, _digest(file, size)]]
+    return [checksum(path)]
   except FileNotFoundError:
     return []
 
