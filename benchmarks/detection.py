@@ -399,7 +399,8 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     workdir: what sessions.csv and the calibration are read of.
     which: of the sessions, the distinct one that each is; None: not known.
   """
-  from seqrnn.detection import detector, ranking  # They import JAX.
+  from seqrnn.detection import calibration as normals
+  from seqrnn.detection import ranking  # They import JAX.
 
   report = json.loads((workdir / "detect" / "report.json").read_text())
   settings = ConfigDict(report["config"]["detect"])
@@ -413,10 +414,10 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     if name.startswith("score "):
       arrays[name] = _digits(arrays[name])
   scores, calibrations = {}, {}
-  for name, how in ((detector.COMBINED, "fisher"), ("min", "min")):
+  for name, how in ((normals.COMBINED, "fisher"), ("min", "min")):
     settings.combine = how
-    normal = detector.normal_of(arrays, settings)
-    calibrations[name] = normal.scores.pop(detector.COMBINED)
+    normal = normals.normal_scores(arrays, settings)
+    calibrations[name] = normal.scores.pop(normals.COMBINED)
     single = {each: np.array(columns[each], float) for each in normal.scores}
     scores[name] = normal.combined(single, settings)
     calibrations |= normal.scores
@@ -436,7 +437,7 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
         )
         figures["distinct"] = _kept(ranking.metrics(cells))
       found[name][str(rate)] = figures
-  calibration = calibrations[detector.COMBINED]
+  calibration = calibrations[normals.COMBINED]
   return {
     "rates": found,
     "rate_95": {str(rate): calibration.interval(rate) for rate in RATES},

@@ -105,7 +105,8 @@ def measure(count: int):
     params = experiment.init(jax.random.key(0))
     pipe = Pipe(read)
     normal = Calibration(np.linspace(0, 10, 10_000))
-    follow.follow(experiment, params, config, LIMITS, normal, pipe, pipe)
+    follower = follow.Follower(experiment, params, LIMITS, normal)
+    follow.follow(follower, config, pipe, pipe)
     # The ends of the sessions come after all events.
     times = np.subtract(pipe.written[: len(read)], pipe.read[:-1])
     show(f"2x{size}, line to line", times)

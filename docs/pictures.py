@@ -16,8 +16,7 @@ import experiments
 from configs import base
 from seqrnn import config as configs
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.models import diagram, network
-from seqrnn.modes import describe
+from seqrnn.models import anatomy, diagram, network
 from seqrnn.runtime import figures
 
 HERE = Path(__file__).parent
@@ -42,9 +41,9 @@ def model(name: str):
     "inputs": np.ones((rows, window), np.int32),
     "reset": np.ones(rows, bool),
   }
-  made = describe.anatomy(experiment, config, batch)
+  made = anatomy.anatomy(experiment, config, batch)
   title = f"configs/{name}.py"
-  boxes = describe.picture(made, config)
+  boxes = anatomy.picture(made, config)
   drawn = diagram.figure(title, boxes)
   path = HERE / f"{name}.svg"
   figures.save_svg(drawn, path, title, diagram.text(title, boxes))

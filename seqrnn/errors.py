@@ -1,28 +1,28 @@
-"""What ends a run without being a bug."""
+"""Exceptions that end a run without being a bug, and text for terminals."""
 
 _LINE = 2000  # Characters of a message.
 
 
 class UserError(Exception):
-  """A mistake of the user's: one line that names field or file, value, rule.
+  """A user's mistake, in one line that names the field or file, value and rule.
 
-  run.py prints it and ends with status 2. Anything else that escapes is a
-  bug of seqrnn and shows its traceback.
+  run.py prints the line and exits with status 2. Any other exception that
+  reaches run.py is a bug of seqrnn and shows its traceback.
   """
 
 
 class MachineError(UserError):
-  """The machine is in the way: a full disk, a missing right, a held lock.
+  """The machine prevents the run: a full disk, a missing right, a held lock.
 
-  No field of a config is wrong, so what was begun may go on later.
+  The config is valid, so the run can be resumed later.
   """
 
 
 class Interrupted(Exception):
-  """A signal ended the training, and a checkpoint was written.
+  """A signal ended the training; a checkpoint is on disk.
 
   Attributes:
-    status: the exit status that says so.
+    status: the exit status, 128 + the signal.
   """
 
   def __init__(self, message: str, status: int):
@@ -31,7 +31,7 @@ class Interrupted(Exception):
 
 
 def escaped(text: str, keep: str = "") -> str:
-  """What a terminal would obey, written out; anyone may have made the text."""
+  """Returns untrusted text with control characters escaped for a terminal."""
   return "".join(
     c if c.isprintable() or c in keep else c.encode("unicode_escape").decode()
     for c in text
@@ -39,7 +39,7 @@ def escaped(text: str, keep: str = "") -> str:
 
 
 def visible(text: str) -> str:
-  """A message in one line of bounded length, whatever is quoted in it."""
+  """Returns a message as one line of bounded length, safe for a terminal."""
   text = escaped(" ".join(text.splitlines()))
   if len(text) > _LINE:  # The rule that was broken stands at the end.
     text = f"{text[: _LINE // 2]}...{text[-_LINE // 2 :]}"

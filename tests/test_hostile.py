@@ -125,7 +125,7 @@ def signed(workdir: Path, name: str, content: bytes):
 
 def sign(workdir: Path):
   """The manifest for what is there."""
-  contents = checkpoint._contents(workdir / LAST)
+  contents = checkpoint.checksums(workdir / LAST)
   (workdir / LAST / "manifest.json").write_text(json.dumps(contents))
 
 

@@ -1,11 +1,10 @@
 """Baselines of detection: each learns from normal sessions and scores others.
 
 `fit = BASELINES[name]`, `score = fit(train)`, and `score(test)` is float64
-[sessions], higher for what is odder; equal sessions are scored once. None has
-an empty session, and an event that was never seen is one like any other.
+[sessions], higher for more anomalous sessions; equal sessions are scored once.
+No session may be empty. Events absent from training have no special treatment.
 """
 
-import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,153 +15,124 @@ from seqrnn.data.vocabulary import BEGIN, END
 
 Score = Callable[[Sessions], np.ndarray]
 
-_BLOCK = 2**22  # Distances that are in memory at once.
-_STIDE = 6  # Events of a run, as Forrest et al. 1996 have them.
+_BLOCK = 2**22  # Distances in memory at once.
+_STIDE = 6  # Events of a run (Forrest et al. 1996).
 
 
 class Chain:
   """A Markov chain by Witten and Bell (1991), with begin and end symbols.
 
   p(x | c) = (n(cx) + t(c) p(x | c')) / (n(c) + t(c)), where n counts, t(c) is
-  how many symbols are known to follow the context c, and c' is c without its
-  oldest symbol. Below the empty context, each symbol that was seen and one that
-  never was are equally likely.
+  the number of distinct symbols that follow the context c in training, and c'
+  is c without its oldest symbol. Below the empty context the distribution is
+  uniform over the symbols seen and one for all unseen symbols.
   """
 
   def __init__(self, train: Sessions, order: int):
     self._order = order
-    symbols, asked = self._padded(train)
+    symbols, scored = self._padded(train)
     self._symbols = np.unique(symbols)
-    self._kinds = len(np.unique(symbols[asked]))
-    codes = self._codes(symbols)
+    self._kinds = len(np.unique(symbols[scored]))
+    codes = _index(symbols, self._symbols)
     contexts, count = np.zeros(len(codes), np.int64), 1
-    # For each length of the context: all runs of it and a symbol, how often
-    # they come; and of each context, how often it does, and followed by what.
+    # For each length of the context: the distinct runs of a context and a
+    # symbol; n of each run; n and t of each context. The last entry of the
+    # counts is 0, for a run or a context that is not in training.
     self._tables = []
     for _ in range(order + 1):
       runs, places = np.unique(self._run(contexts, codes), return_inverse=True)
-      n = np.bincount(places[asked], minlength=len(runs))
-      context = runs // (len(self._symbols) + 1)
-      totals = np.bincount(context, n, minlength=count)
-      kinds = np.bincount(context, n > 0, minlength=count)
+      n = np.bincount(places[scored], minlength=len(runs) + 1)
+      context = np.append(runs // (len(self._symbols) + 1), count)
+      totals = np.bincount(context, n, minlength=count + 1)
+      kinds = np.bincount(context, n > 0, minlength=count + 1)
       self._tables.append((runs, n, totals, kinds))
-      contexts, count = _before(places), len(runs)
+      contexts, count = _shifted(places), len(runs)
 
   def probabilities(self, sessions: Sessions) -> np.ndarray:
-    """Of the events of each session and of its end after them, float64."""
-    symbols, asked = self._padded(sessions)
+    """P of each event of each session, then of its end, float64."""
+    symbols, scored = self._padded(sessions)
     p = np.full(len(symbols), 1 / (self._kinds + 1))
     for n, total, kinds in self._counts(symbols):
       mixed = (n + kinds * p) / np.maximum(total + kinds, 1)
       p = np.where(total > 0, mixed, p)
-    return p[asked]
+    return p[scored]
 
   def novel(self, sessions: Sessions) -> np.ndarray:
-    """Whether the run of order + 1 symbols that ends there never came, bool."""
-    symbols, asked = self._padded(sessions)
+    """Whether the run of order + 1 symbols ending at each place is new."""
+    symbols, scored = self._padded(sessions)
     *_, (n, _, _) = self._counts(symbols)
-    return n[asked] == 0
+    return n[scored] == 0
 
   def _counts(self, symbols: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """n(cx), n(c), t(c) at each place, by the length of c."""
-    codes = self._codes(symbols)
-    contexts = np.zeros(len(codes), np.int64)  # -1: it never came.
+    """n(cx), n(c), t(c) at each place, by rising length of c."""
+    codes = _index(symbols, self._symbols)
+    contexts = np.zeros(len(codes), np.int64)
     for runs, n, totals, kinds in self._tables:
-      run = np.where(contexts < 0, -1, self._run(contexts, codes))
-      places = np.minimum(np.searchsorted(runs, run), len(runs) - 1)
-      known = runs[places] == run
-      yield tuple(
-        np.where(some, values[index], 0)
-        for some, values, index in (
-          (known, n, places),
-          (contexts >= 0, totals, contexts),
-          (contexts >= 0, kinds, contexts),
-        )
-      )
-      contexts = _before(np.where(known, places, -1))
+      places = _index(self._run(contexts, codes), runs)
+      yield n[places], totals[contexts], kinds[contexts]
+      contexts = _shifted(places)
 
   def _padded(self, sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols with as many BEGIN as a context has; which of them are asked."""
+    """Symbols with BEGIN before and END after sessions; which are scored."""
     more = self._order + 1
     ends = (sessions.bounds + more * np.arange(len(sessions.bounds)))[1:] - 1
     symbols = np.full(len(sessions.ids) + more * len(ends), BEGIN)
-    asked = np.zeros(len(symbols), bool)
+    scored = np.zeros(len(symbols), bool)
     number = np.repeat(np.arange(len(ends)), np.diff(sessions.bounds))
     places = np.arange(len(number)) + number * more + self._order
     symbols[places], symbols[ends] = sessions.ids, END
-    asked[places] = asked[ends] = True
-    return symbols, asked
-
-  def _codes(self, symbols: np.ndarray) -> np.ndarray:
-    """Numbers of symbols; the last one is of those never seen."""
-    return _numbers(symbols, self._symbols)
+    scored[places] = scored[ends] = True
+    return symbols, scored
 
   def _run(self, contexts: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """A number for a context and the symbol after it."""
     return contexts * (len(self._symbols) + 1) + codes
 
 
-def _before(values: np.ndarray) -> np.ndarray:
-  """What stands one place before each; before the first one, 0."""
+def _shifted(values: np.ndarray) -> np.ndarray:
+  """The value one place before each; 0 before the first."""
   return np.concatenate([[0], values[:-1]])
 
 
-def _numbers(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-  """The place of each in a sorted array; its length where there is none."""
+def _index(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """The index of each value in a sorted array; its length if it is absent."""
   places = np.searchsorted(known, values)
-  found = known[np.minimum(places, len(known) - 1)] == values
-  return np.where(found, places, len(known))
+  present = known[np.minimum(places, len(known) - 1)] == values
+  return np.where(present, places, len(known))
 
 
-def _once(fit: Callable[[Sessions], Score]) -> Callable[[Sessions], Score]:
-  """The same, of equal sessions the first alone."""
+def _chain_mean(
+  order: int, value: Callable[[Chain, Sessions], np.ndarray]
+) -> Callable[[Sessions], Score]:
+  """A baseline: the mean of a chain's values over a session and its end."""
 
-  @functools.wraps(fit)
-  def fit_once(train: Sessions) -> Score:
-    score = fit(train)
-
-    def score_once(test: Sessions) -> np.ndarray:
-      distinct = test.distinct()
-      return score(test.take(distinct.first))[distinct.which]
-
-    return score_once
-
-  return fit_once
-
-
-def markov(order: int) -> Callable[[Sessions], Score]:
-  """Mean surprisal in nats, of a chain; order 0 is naive Bayes."""
-
-  @_once
-  def fit(train):
+  def fit(train: Sessions) -> Score:
     chain = Chain(train, order)
 
-    def score(test):
-      nll = -np.log(chain.probabilities(test))
+    def score(test: Sessions) -> np.ndarray:
       bounds = test.bounds + np.arange(len(test.bounds))
-      return np.add.reduceat(nll, bounds[:-1]) / np.diff(bounds)
+      return np.add.reduceat(value(chain, test), bounds[:-1]) / np.diff(bounds)
 
     return score
 
   return fit
 
 
-@_once
+def markov(order: int) -> Callable[[Sessions], Score]:
+  """Mean surprisal in nats under a chain; order 0 is naive Bayes."""
+  return _chain_mean(
+    order, lambda chain, test: -np.log(chain.probabilities(test))
+  )
+
+
 def stide(train: Sessions) -> Score:
-  """The share of runs of events, begin and end among them, that never came."""
-  chain = Chain(train, _STIDE - 1)
-
-  def score(test):
-    bounds = test.bounds + np.arange(len(test.bounds))
-    novel = np.add.reduceat(chain.novel(test).astype(float), bounds[:-1])
-    return novel / np.diff(bounds)
-
-  return score
+  """The share of runs of events, begin and end included, that are new."""
+  novel = lambda chain, test: chain.novel(test).astype(float)
+  return _chain_mean(_STIDE - 1, novel)(train)
 
 
-@_once
 def unseen(train: Sessions) -> Score:
-  """How many events never came."""
+  """The number of events that are not in training."""
   known = np.unique(train.ids)
 
   def score(test):
@@ -172,9 +142,8 @@ def unseen(train: Sessions) -> Score:
   return score
 
 
-@_once
 def length(train: Sessions) -> Score:
-  """How many events a session is shorter, or longer, than any before."""
+  """How many events a session is shorter or longer than all in training."""
   sizes = np.diff(train.bounds)
   low, high = sizes.min(), sizes.max()
 
@@ -185,18 +154,17 @@ def length(train: Sessions) -> Score:
   return score
 
 
-@_once
 def count_vector(train: Sessions) -> Score:
-  """Distance to the nearest session, by how often each event is in it.
+  """Distance to the nearest session in training, by counts of each event.
 
-  sum |a - b| / sum (a + b), which is from 0 to 1 (Bray and Curtis 1957).
+  sum |a - b| / sum (a + b), between 0 and 1 (Bray and Curtis 1957).
   """
   known = np.unique(train.ids)
 
   def vectors(sessions):
     count, kinds = len(sessions.bounds) - 1, len(known) + 1
     number = np.repeat(np.arange(count), np.diff(sessions.bounds))
-    place = number * kinds + _numbers(sessions.ids, known)
+    place = number * kinds + _index(sessions.ids, known)
     counts = np.bincount(place, minlength=count * kinds)
     return np.unique(counts.reshape(count, kinds), axis=0, return_inverse=True)
 
@@ -215,9 +183,10 @@ def count_vector(train: Sessions) -> Score:
 
 
 def union(train: Sessions) -> Score:
-  """The last three: what is above .05 has a new event, length or counts.
+  """`unseen`, `length` and `count_vector` together.
 
-  A distance of .05 between count vectors was chosen on HDFS.
+  A session scores above 0.05 if it has a new event, a new length or new counts;
+  a distance of 0.05 between count vectors was chosen on HDFS.
   """
   event, size, counts = unseen(train), length(train), count_vector(train)
 
@@ -227,7 +196,22 @@ def union(train: Sessions) -> Score:
   return score
 
 
-BASELINES: dict[str, Callable[[Sessions], Score]] = {
+def _once(fit: Callable[[Sessions], Score]) -> Callable[[Sessions], Score]:
+  """The same baseline; of equal sessions it scores only the first."""
+
+  def fit_once(train: Sessions) -> Score:
+    score = fit(train)
+
+    def score_once(test: Sessions) -> np.ndarray:
+      distinct = test.distinct()
+      return score(test.take(distinct.first))[distinct.which]
+
+    return score_once
+
+  return fit_once
+
+
+_FITS: dict[str, Callable[[Sessions], Score]] = {
   **{f"markov_{order}": markov(order) for order in range(1, 6)},
   "naive_bayes": markov(0),
   "stide": stide,
@@ -236,3 +220,4 @@ BASELINES: dict[str, Callable[[Sessions], Score]] = {
   "count_vector": count_vector,
   "union": union,
 }
+BASELINES = {name: _once(fit) for name, fit in _FITS.items()}

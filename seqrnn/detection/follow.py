@@ -1,8 +1,8 @@
-"""detect --follow: events are scored as they come, one line each.
+"""detect --follow: scores each event of standard input as it arrives.
 
-What a model has read of a session is kept and carried on; nothing is read
-twice. So is the end of a session, once there is one. The scores are those of
-the forward head over whole sessions.
+The model's state after each open session is kept, so that no event is read
+twice. The end of a session is scored, too. The scores equal those of the
+forward head over whole sessions.
 """
 
 import bisect
@@ -20,14 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
 from seqrnn.data.encoding import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
-from seqrnn.detection import records
+from seqrnn.detection import thresholds
+from seqrnn.detection.calibration import CALIBRATION, read_events
 from seqrnn.detection.conformal import Calibration
-from seqrnn.detection.detector import CALIBRATION, round_scores
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Decoder, Experiment, Params, shapes
@@ -36,11 +36,11 @@ from seqrnn.runtime import fileset, manifest
 from seqrnn.runtime.checkpoint import restore_params
 
 _LONGEST = 2**16  # Bytes of a line.
-_REPORTED = 10  # Lines that are left out; further ones are counted.
+_REPORTED = 10  # Skipped lines; further ones are only counted.
 
 
-class LeftOut:
-  """Reports lines that are no events on stderr: the first ones, then a count.
+class SkippedLines:
+  """Warns on stderr about lines that are no events: the first, then a count.
 
   Attributes:
     count: of the lines.
@@ -50,7 +50,7 @@ class LeftOut:
     self.count = 0
 
   def add(self, number: int, fault: str):
-    """Counts a line, whose number and fault are reported if it is early."""
+    """Counts a line; reports its number and fault if it is an early one."""
     self.count += 1
     if self.count <= _REPORTED:
       self._print(f"line {number}: left out, {fault}")
@@ -58,14 +58,14 @@ class LeftOut:
       self._print("further lines that are left out are counted, not reported")
 
   def finish(self):
-    """Reports how many there were, where not all have been reported."""
+    """Reports the count, unless each line has been reported."""
     if self.count > _REPORTED:
       self._print(f"{self.count:,} lines were left out")
 
   def _print(self, text: str):
     try:
       print(visible(text), file=sys.stderr, flush=True)
-    except OSError:  # Nobody reads it; events are scored all the same.
+    except OSError:  # stderr is closed; events are still scored.
       with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stderr.fileno())
@@ -74,15 +74,14 @@ class LeftOut:
 def stepper(
   decoder: Decoder, params: Params
 ) -> tuple[np.ndarray, Callable[[np.ndarray, int], np.ndarray]]:
-  """The state before a session, and a function state, event -> state.
+  """The state at the begin of a session, and a function state, event -> state.
 
-  A state is one vector, for every array that a compiled function takes or gives
-  costs as much time as a small layer. It ends with the last event, which the
-  model has yet to read, and with its surprisal and rank. A float holds ids and
-  ranks up to 2**24.
+  A state is one vector, because each array that a compiled function takes or
+  returns costs as much time as a small layer. It holds the carry, the last two
+  events, and the last one's surprisal and rank; the model has yet to read the
+  last event. A float32 holds ids and ranks up to 2**24.
   """
   none = jnp.zeros(2)
-  # The carry, the last two events, what is said of the last one.
   start_S, unravel = ravel_pytree((decoder.start(1), none, none))
 
   @jax.jit
@@ -90,10 +89,12 @@ def stepper(
     carry, events_2, _ = unravel(state_S)
     before_1, event_1 = events_2.astype(jnp.int32).reshape(2, 1)
     carry, logits_1V = decoder.step(params, carry, before_1)
-    found = scoring.target_scores(logits_1V, event_1)
-    said_2 = jnp.concatenate([found["nll"], found["rank"].astype(jnp.float32)])
+    figures = scoring.target_scores(logits_1V, event_1)
+    scores_2 = jnp.concatenate(
+      [figures["nll"], figures["rank"].astype(jnp.float32)]
+    )
     shifted_2 = jnp.repeat(events_2[1:], 2)
-    return ravel_pytree((carry, shifted_2, said_2))[0]
+    return ravel_pytree((carry, shifted_2, scores_2))[0]
 
   params = jax.device_put(params)
 
@@ -102,14 +103,16 @@ def stepper(
     state_S[-3] = event
     return np.asarray(advance(params, state_S))
 
-  begun_S = np.array(start_S)
-  begun_S[-4] = BEGIN
-  step(begun_S, UNKNOWN)  # It is compiled before anything comes.
-  return begun_S, step
+  begin_S = np.array(start_S)
+  begin_S[-4] = BEGIN
+  step(begin_S, UNKNOWN)  # Compiles before the first event arrives.
+  return begin_S, step
 
 
-def lines(stdin: IO[bytes], errors: str, left_out: LeftOut) -> Iterator[str]:
-  """The lines as they come, without what ends them; empty where left out."""
+def lines(
+  stdin: IO[bytes], errors: str, skipped: SkippedLines
+) -> Iterator[str]:
+  """Lines as they arrive, without line ends; "" in place of skipped ones."""
   codec = ("latin-1",) if errors == "latin-1" else ("utf-8", errors)
   number = 0
   while line := stdin.readline(_LONGEST):
@@ -123,16 +126,15 @@ def lines(stdin: IO[bytes], errors: str, left_out: LeftOut) -> Iterator[str]:
     while len(line) == _LONGEST and not line.endswith(b"\n"):
       line = stdin.readline(_LONGEST)
     if fault:
-      left_out.add(number, fault)
+      skipped.add(number, fault)
     yield text
 
 
 def parse(text: str) -> tuple[str, str | None, bool] | None:
-  """The session and the event of a line, and whether that ends the session.
+  """The session and the event of a line, and whether it ends the session.
 
-  They stand side by side, with a tab or blanks between, or are fields of a JSON
-  object, which may have more; one with a true `end` needs no event. None: it is
-  not that.
+  A line is two words, two fields separated by a tab, or a JSON object with the
+  fields `session`, and `event` or a true `end`. Returns None for other lines.
   """
   if not text.startswith("{"):
     pair = text.split("\t") if "\t" in text else text.split()
@@ -143,7 +145,7 @@ def parse(text: str) -> tuple[str, str | None, bool] | None:
     return None
   session, event = fields.get("session"), fields.get("event")
   ends = fields.get("end", False)
-  # True and false are whole numbers in Python, and name nothing.
+  # bool is a subclass of int, but names neither a session nor an event.
   if not isinstance(ends, bool) or type(session) not in (str, int):
     return None
   if type(event) not in (str, int) and (event is not None or not ends):
@@ -153,24 +155,24 @@ def parse(text: str) -> tuple[str, str | None, bool] | None:
 
 
 def events(
-  stdin: IO[bytes], data: Config, left_out: LeftOut
+  stdin: IO[bytes], data: Config, skipped: SkippedLines
 ) -> Iterator[tuple[str, str | None, int]]:
-  """Session, symbol and line of each event as it comes; without one, an end.
+  """Session, symbol and line of each event; the symbol None ends a session.
 
-  Lines are those of a log where `data.unit` says so, else as `parse` has them.
+  Lines are parsed as a log where data.unit is log, and by `parse` otherwise.
 
   Raises:
-    UserError: the input has ended, and no line was as `data` says.
+    UserError: the input has ended, and no line had the form of the log.
   """
-  found = lines(stdin, data.errors, left_out)
+  texts = lines(stdin, data.errors, skipped)
   if data.unit == "log":
     form = logs.form(data)
-    name, leave_out = "standard input", left_out.add
-    for event in logs.events(found, name, form, leave_out=leave_out):
+    name, leave_out = "standard input", skipped.add
+    for event in logs.events(texts, name, form, leave_out=leave_out):
       for session in event.sessions:
         yield session, event.symbol, event.line
     return
-  for number, text in enumerate(found, 1):
+  for number, text in enumerate(texts, 1):
     if parsed := parse(text):
       session, event, ends = parsed
       if event is not None:
@@ -178,7 +180,7 @@ def events(
       if ends:
         yield session, None, number
     elif text.strip():
-      left_out.add(
+      skipped.add(
         number,
         "must be a session and an event: two words, or two fields with a tab"
         ' between, or {"session": ..., "event": ...}, or {"session": ...,'
@@ -186,145 +188,134 @@ def events(
       )
 
 
-def follow(
-  experiment: Experiment,
-  params: Params,
-  config: Config,
-  thresholds: dict[str, Any],
-  normal: Calibration,
-  stdin: IO[bytes],
-  stdout: IO[str],
-):
-  """Writes what is said of each event, a JSON object a line, as it comes.
+class Follower:
+  """Scores the events of several open sessions, each as it arrives."""
 
-  What is no event is left out, and reported on stderr. A session ends where a
-  line says so, where it has waited longest of too many, and with the input.
+  def __init__(
+    self,
+    experiment: Experiment,
+    params: Params,
+    limits: dict[str, Any],
+    normal: Calibration,
+  ):
+    """Compiles the model's step.
 
-  Args:
-    experiment: with a decoder.
-    params: of its model.
-    config: of the run.
-    thresholds: as detection writes them.
-    normal: surprisal of normal events, as detection has it.
-    stdin: what `events` reads.
-    stdout: is flushed after each line.
+    Args:
+      experiment: with a decoder.
+      params: of its model.
+      limits: content of thresholds.json.
+      normal: surprisals of normal events.
+    """
+    assert experiment.decoder is not None, "checked by the caller"
+    self._symbols = experiment.vocabularies["symbols"]
+    self._begin_S, self._step = stepper(experiment.decoder, params)
+    self._above, self._floor, self._top_k = (
+      float(limits["events"][name]) for name in ("above", "unknown", "top_k")
+    )
+    self._by_rank = limits["rule"] == "topk"
+    # Lists: NumPy is slower for a single number.
+    self._normal = normal.scores.tolist()
+    self._p_values = normal.p_values(np.append(self._normal, np.inf)).tolist()
+    # Position and state of each open session, the one idle longest first.
+    self._open: dict[str, tuple[int, np.ndarray]] = {}
 
-  Raises:
-    UserError: as `events`.
-  """
-  assert experiment.decoder is not None, "the caller has asked"
-  symbols = experiment.vocabularies["symbols"]
-  begun_S, step = stepper(experiment.decoder, params)
-  limits = thresholds["events"]
-  above, floor, top_k = (
-    float(limits[name]) for name in ("above", "unknown", "top_k")
-  )
-  by_rank = thresholds["rule"] == "topk"
-  # As lists, for a number alone takes NumPy longer.
-  places = normal.scores.tolist()
-  p_values = normal.p_values(np.append(places, np.inf)).tolist()
-  # Those cut by times or lines follow each other.
-  in_turn = config.data.log_gap or config.data.log_lines
-  most = 1 if in_turn else config.detect.followed
-  # The session that has waited longest stands first.
-  sessions: dict[str, tuple[int, np.ndarray]] = {}
+  def __contains__(self, session: str) -> bool:
+    return session in self._open
 
-  def say(session: str, symbol: int, event: str, line: int | None):
-    position, state_S = sessions.pop(session, (0, begun_S))
-    state_S = step(state_S, symbol)
+  def idle(self, most: int = 0) -> list[str]:
+    """The open sessions beyond the `most` that had events last."""
+    return list(self._open)[: max(len(self._open) - most, 0)]
+
+  def score(self, session: str, event: str, line: int) -> dict[str, Any]:
+    """Scores an event and keeps its session open."""
+    symbol = int(self._symbols.encode([event])[0])
+    name = event if symbol == UNKNOWN else self._symbols.text([symbol])
+    return self._score(session, symbol, name, line)
+
+  def end(self, session: str) -> dict[str, Any]:
+    """Scores the end of an open session and closes it."""
+    row = self._score(session, END, RESERVED[END], None)
+    del self._open[session]
+    return row
+
+  def _score(
+    self, session: str, symbol: int, name: str, line: int | None
+  ) -> dict[str, Any]:
+    position, state_S = self._open.pop(session, (0, self._begin_S))
+    state_S = self._step(state_S, symbol)
+    self._open[session] = position + 1, state_S
     nats, rank = float(state_S[-2]), int(state_S[-1])
     unknown = symbol == UNKNOWN
     if unknown:
-      nats = max(nats, floor)
+      nats = max(nats, self._floor)
     rounded = round(nats, 4)  # As `round_scores` does.
-    said = {
+    place = bisect.bisect_left(self._normal, rounded)
+    near = rank <= self._top_k
+    return {
       "session": session,
       "position": position,
       "line": line,
-      "event": event,
+      "event": name,
       "nats": round(nats, 6),
       "bits": round(nats / math.log(2), 6),
       "probability": float(f"{math.exp(-nats):.6g}"),
       "rank": None if unknown else rank,
-      "in_top_k": rank <= top_k,
+      "in_top_k": near,
       "unknown": unknown,
-      "p_value": round(p_values[bisect.bisect_left(places, rounded)], 6),
-      "flag": rank > top_k if by_rank else rounded > above,
+      "p_value": round(self._p_values[place], 6),
+      "flag": not near if self._by_rank else rounded > self._above,
     }
-    stdout.write(json.dumps(said) + "\n")
+
+
+def follow(
+  follower: Follower, config: Config, stdin: IO[bytes], stdout: IO[str]
+):
+  """Writes the scores of each event, a JSON object per line, as it arrives.
+
+  Lines that are no events are skipped with a warning on stderr. A session ends
+  where a line says so, where it has been idle longest of more than
+  `detect.followed`, and with the input.
+
+  Args:
+    follower: to score events.
+    config: of the run.
+    stdin: read by `events`.
+    stdout: flushed after each line.
+
+  Raises:
+    UserError: as `events`.
+  """
+  # Sessions cut by times or lines follow each other.
+  in_turn = config.data.log_gap or config.data.log_lines
+  most = 1 if in_turn else config.detect.followed
+
+  def write(row: dict[str, Any]):
+    stdout.write(json.dumps(row) + "\n")
     stdout.flush()
-    if symbol != END:
-      sessions[session] = position + 1, state_S
 
-  def end(session: str):
-    say(session, END, RESERVED[END], None)
-
-  left_out = LeftOut()
+  skipped = SkippedLines()
   try:
-    for session, event, line in events(stdin, config.data, left_out):
+    for session, event, line in events(stdin, config.data, skipped):
       if event is not None:
-        symbol = int(symbols.encode([event])[0])
-        known = event if symbol == UNKNOWN else symbols.text([symbol])
-        say(session, symbol, known, line)
-        if len(sessions) > most:
-          end(next(iter(sessions)))
-      elif session in sessions:
-        end(session)
+        write(follower.score(session, event, line))
+        for idle in follower.idle(most):
+          write(follower.end(idle))
+      elif session in follower:
+        write(follower.end(session))
       else:
         fault = f"ends session {session!r}, of which no event is known"
-        left_out.add(line, fault)
+        skipped.add(line, fault)
   finally:
-    left_out.finish()
-  for session in list(sessions):
-    end(session)
-
-
-def read_thresholds(path: Path, step: int) -> dict[str, Any]:
-  """What detection has written of a checkpoint.
-
-  Raises:
-    UserError: it has not, or of another checkpoint, or with another head.
-  """
-  if not path.exists():
-    raise UserError(
-      f"--follow: {path}: no such file; --mode=detect without --follow writes"
-      " it"
-    )
-  found = records.read_object(path)
-  with records.reading(path):
-    events, head, of = found["events"], found["head"], found["step"]
-    numbers = [float(events[name]) for name in ("above", "unknown", "top_k")]
-    if "rule" not in found or math.isnan(sum(numbers)):
-      raise ValueError("a field is missing")
-  if head != "forward":
-    raise UserError(
-      f"{path}: config.detect.head={head!r}: must be forward, for what comes"
-      " after an event is not there yet; run --mode=detect with it"
-    )
-  if of != step:
-    raise UserError(
-      f"{path}: is of step {of}, the checkpoint of step {step}; run"
-      " --mode=detect again"
-    )
-  return found
-
-
-def read_normal(path: Path) -> Calibration:
-  """Surprisal of normal events, as detection keeps it.
-
-  Raises:
-    UserError: it has not.
-  """
-  arrays = records.read_arrays(path)
-  with records.reading(path):
-    return Calibration(round_scores(arrays["nll"]), arrays["event_counts"])
+    skipped.finish()
+  for session in follower.idle():
+    write(follower.end(session))
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
-  """Follows standard input, until it ends.
+  """Scores the events of standard input until it ends.
 
   Raises:
-    UserError: a model that does not say what comes next, or thresholds are
+    UserError: the model does not predict the next event, or thresholds are
       missing.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
@@ -334,7 +325,7 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
       f"--follow: task={config.task!r} does not say which event comes next"
       f"{unless}"
     )
-  configs.refuse_unless(
+  config_lib.refuse_unless(
     config,
     {"data.boundaries": True, "data.mapping": "many_to_many"},
     "--follow scores each event of a session, from the first one on",
@@ -347,7 +338,7 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   for name in ("thresholds.json", CALIBRATION):
     if (folder / name).exists():
       manifest.verify(folder / name)
-  thresholds = read_thresholds(folder / "thresholds.json", step)
-  normal = read_normal(folder / CALIBRATION)
-  streams = sys.stdin.buffer, sys.stdout
-  follow(experiment, params, config, thresholds, normal, *streams)
+  limits = thresholds.read(folder / "thresholds.json", step)
+  normal = read_events(folder / CALIBRATION)
+  follower = Follower(experiment, params, limits, normal)
+  follow(follower, config, sys.stdin.buffer, sys.stdout)

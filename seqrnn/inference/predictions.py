@@ -16,11 +16,11 @@ from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-_OPEN = ""  # Where a question is; no vocabulary has this symbol.
+OPEN_GAP = ""  # The symbol to predict; it is in no vocabulary.
 
 
 class Prediction(NamedTuple):
-  """What a model says of a sequence: a window, or a stretch of a stream.
+  """The predictions for a sequence: a window, or a part of a stream.
 
   N targets, T inputs, K most likely symbols.
 
@@ -83,7 +83,7 @@ def predictions(
   split: str | Pieces | list[Document],
   k: int,
 ) -> Iterator[Prediction]:
-  """What the model says of the sequences of a split or of documents."""
+  """Yields the predictions for the sequences of a split or of documents."""
   names = experiment.vocabularies["symbols"]
   if experiment.labels is not None:  # The reserved ids are none.
     names = experiment.labels
@@ -174,10 +174,10 @@ def fill(
 
 
 def console_text(text: str) -> str:
-  """Text that anyone may have written, for a console."""
+  """Returns untrusted text, escaped for rich's markup and the terminal."""
   return escape(escaped(text, keep="\n\t"))
 
 
 def quoted(name: str) -> str:
-  """A symbol's name as a table shows it: blanks need marks to be seen."""
+  """Returns a symbol's name for a table; blanks are quoted to be visible."""
   return console_text(name if name.strip() else repr(name))

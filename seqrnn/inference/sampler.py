@@ -45,8 +45,8 @@ def choose_symbol(
     top_p: draw from the smallest set of most likely symbols that together
       have this probability, at this temperature (Holtzman et al. 2020).
   """
-  # Padding, begin and unknown are never drawn. (Not by .at[].set: XLA's scatter
-  # on a CPU is slow, and this is done for every symbol.)
+  # Padding, begin and unknown are never drawn. `where` and not .at[].set: XLA's
+  # scatter is slow on a CPU, and this runs for every symbol.
   id_1V = jnp.arange(logits_BV.shape[-1])[None]
   never_1V = (id_1V == PAD) | (id_1V == BEGIN) | (id_1V == UNKNOWN)
   logits_BV = jnp.where(never_1V, -jnp.inf, logits_BV)
@@ -64,7 +64,8 @@ def choose_symbol(
     place_BV = jnp.argsort(order_BV, axis=-1)
     scaled_BV = jnp.take_along_axis(sorted_BV, place_BV, axis=-1)
   noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
-  # The first of the largest. XLA's argmax takes a CPU as long as a layer.
+  # The first maximum, without argmax: on a CPU, XLA's argmax takes as long as a
+  # layer.
   largest_B1 = jnp.max(noisy_BV, axis=-1, keepdims=True)
   V = noisy_BV.shape[-1]
   return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)

@@ -19,7 +19,7 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require, shapes
 from seqrnn.inference.predictions import (
-  _OPEN,
+  OPEN_GAP,
   Prediction,
   console_text,
   fill,
@@ -41,11 +41,11 @@ def _ask(
 
   def ask(tokens: str | list[str]) -> list[str]:
     if not experiment.fills_gaps:
-      return [*tokens, _OPEN]
+      return [*tokens, OPEN_GAP]
     if isinstance(tokens, list):
-      return [_OPEN if token == gap else token for token in tokens]
+      return [OPEN_GAP if token == gap else token for token in tokens]
     parts = tokens.split(gap)
-    return [symbol for part in parts for symbol in (_OPEN, *part)][1:]
+    return [symbol for part in parts for symbol in (OPEN_GAP, *part)][1:]
 
   return [
     document._replace(symbols=ask(document.symbols), ends=experiment.fills_gaps)
@@ -56,7 +56,7 @@ def _ask(
 def _tell_unknown(symbols: Vocabulary, asked: Pieces, where: str):
   """Says which symbols the vocabulary lacks, each once."""
   found = symbols.unknown(asked.corpus.symbols)
-  unknown = [repr(symbol) for symbol in found if symbol != _OPEN]
+  unknown = [repr(symbol) for symbol in found if symbol != OPEN_GAP]
   if unknown:
     more = len(unknown) - _UNKNOWN
     rest = f" and {more:,} more" if more > 0 else ""

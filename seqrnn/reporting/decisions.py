@@ -16,7 +16,7 @@ from seqrnn.inference.evaluation import accumulator
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Element, Mark, element, section
-from seqrnn.reporting.subject import Subject, named, shown
+from seqrnn.reporting.subject import Subject, named, prediction_marks, shown
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
@@ -153,21 +153,12 @@ def _errors(
 
 def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
   """A text coloured by the surprisal of its true tags."""
-  symbols = subject.symbols
   labels = subject.experiment.labels
   marks: list[Mark] = []
   for p in found:
-    asked = {int(t): n for n, t in enumerate(p.positions)}
-    for t, i in enumerate(p.inputs):
-      if i <= END:
-        continue
-      mark = Mark(shown(symbols, i), named(symbols, i))
-      if t in asked:
-        n = asked[t]
-        likely = zip(labels.names(p.ids[n]), p.probabilities[n], strict=True)
-        bits = float(p.surprisal[n]) / math.log(2)
-        mark = mark._replace(bits=min(bits, 99), likely=list(likely))
-      marks.append(mark)
+    marks += prediction_marks(
+      subject.symbols, p, lambda i: labels.names([i])[0]
+    )
     marks.append(Mark("\n", "the end of a text"))
     if page.full(marks):
       break

@@ -20,6 +20,7 @@ from seqrnn.reporting.subject import (
   encoded,
   named,
   passages,
+  prediction_marks,
   shown,
   unit,
 )
@@ -300,22 +301,14 @@ def expectations(subject: Subject) -> Element:
   worst: list[tuple[float, str, str, str, str]] = []
   documents = [document for document, _ in texts]
   for p in predictions(subject.experiment, subject.params, documents, _LIKELY):
-    asked = dict(zip(p.positions.tolist(), range(len(p.targets)), strict=True))
-    texts = [shown(symbols, i) if i > BEGIN else "" for i in p.inputs]
-    for t, i in enumerate(p.inputs):
-      if i in (BEGIN, PAD):
-        continue
-      mark = Mark(texts[t], named(symbols, i))
-      if t in asked:
-        n = asked[t]
-        names = [named(symbols, best) for best in p.ids[n]]
-        bits = float(p.surprisal[n]) / math.log(2)
-        likely = list(zip(names, p.probabilities[n], strict=True))
-        mark = mark._replace(bits=bits, likely=likely)
-        left = "".join(texts[max(t - 24, 0) : t])
-        right = "".join(texts[t + 1 : t + 25])
-        worst.append((bits, left, mark.text, right, names[0]))
-      marks.append(mark)
+    own = prediction_marks(symbols, p, lambda i: named(symbols, i))
+    for t, mark in enumerate(own):
+      if mark.bits is not None:
+        left = "".join(m.text for m in own[max(t - 24, 0) : t])
+        right = "".join(m.text for m in own[t + 1 : t + 25])
+        rather, _ = mark.likely[0]
+        worst.append((mark.bits, left, mark.text, right, rather))
+    marks += own
   worst.sort(key=lambda item: -item[0])
   rows = [
     [

@@ -1,8 +1,8 @@
-"""What single cells of a language model keep track of, as far as it is simple.
+"""Relates single cells of a language model to simple properties of a text.
 
-After Karpathy, Johnson & Li 2015, "Visualizing and understanding recurrent
-networks": there people found such cells by eye; here each property of a text
-takes the cell that explains it best, chosen on one text, scored on another.
+Karpathy, Johnson & Li (2015), "Visualizing and understanding recurrent
+networks", found such cells by eye. Here the cell that explains a property best
+is chosen on one text and scored on another one.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _QUOTES = "\"'`"
 _OPEN, _CLOSE = "([{", ")]}"
-_RARE = 0.01  # Share of a text, below which a property is not there.
+_RARE = 0.01  # A property that varies in less of a text is ignored.
 
-# Gates by the cell that has them, in its order; None is no gate. Of these the
-# input of each gate is z + h @ R, the peepholes and norms of others apart.
+# The gates of each cell in the order of its kernel; None is not a gate. Only
+# cells whose gates are sigmoid(z + h @ R) are listed: no peepholes, no norms.
 _GATES: dict[str, tuple[str | None, ...]] = {
   "lstm": ("input", "forget", None, "output"),
   "odyssey_np": ("input", "forget", None, "output"),
@@ -37,16 +37,16 @@ _GATES: dict[str, tuple[str | None, ...]] = {
 
 
 class Reading(NamedTuple):
-  """What a model makes of texts as it reads them, symbol by symbol.
+  """The predictions and states of a model as it reads texts.
 
-  Position t has read symbol t and predicts symbol t + 1; N states.
+  At position t it has read symbol t and predicts symbol t + 1; N states.
 
   Attributes:
     surprisal: -log p(next symbol) in nats [B, T].
     ids: the most likely next symbols, best first [B, T, K].
-    probabilities: theirs [B, T, K].
-    states: of all layers side by side [B, T, N]: tanh(c) where a cell has a c,
-      else h; N is 0 where the decoder keeps none.
+    probabilities: of these symbols [B, T, K].
+    states: of all layers, concatenated [B, T, N]: tanh(c) of cells with a c,
+      else h. N is 0 if the decoder keeps no state.
   """
 
   surprisal: np.ndarray
@@ -56,7 +56,7 @@ class Reading(NamedTuple):
 
 
 def memories(carry: Carry) -> list[jax.Array]:
-  """What each layer remembers, [B, H]; nothing where the carry is no state."""
+  """The state of each layer, [B, H]; [] if the carry holds no states."""
   layers = carry if isinstance(carry, tuple) else ()
   return [
     jnp.tanh(layer[0]) if isinstance(layer, tuple) else layer
@@ -65,10 +65,10 @@ def memories(carry: Carry) -> list[jax.Array]:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
-  """A function params, ids_BS -> Reading of S - 1 positions; k likely symbols.
+def _scan(decoder: Decoder, k: int) -> Callable[[Params, Any], Any]:
+  """A jitted function params, ids_BS -> the arrays of a Reading, [B, S-1, ...].
 
-  It is compiled once for a decoder and texts of one shape.
+  In place of probabilities it has their logarithms, before the ids.
   """
 
   @jax.jit
@@ -76,50 +76,49 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
     def step(carry, symbols):
       symbol_B, next_B = symbols
       carry, logits_BV = decoder.step(params, carry, symbol_B)
-      chances_BV = jax.nn.log_softmax(logits_BV)
-      likely = jax.lax.top_k(chances_BV, min(k, chances_BV.shape[-1]))
+      log_p_BV = jax.nn.log_softmax(logits_BV)
+      likely = jax.lax.top_k(log_p_BV, min(k, log_p_BV.shape[-1]))
       nll_B = surprisal(logits_BV, next_B)
-      found = [*memories(carry), jnp.zeros((len(symbol_B), 0))]
-      return carry, (nll_B, *likely, jnp.concatenate(found, axis=1))
+      states = [*memories(carry), jnp.zeros((len(symbol_B), 0))]
+      return carry, (nll_B, *likely, jnp.concatenate(states, axis=1))
 
     ids_SB = ids_BS.T
     carry = decoder.start(ids_BS.shape[0])
-    _, found = jax.lax.scan(step, carry, (ids_SB[:-1], ids_SB[1:]))
-    return [x.swapaxes(0, 1) for x in found]
+    _, arrays = jax.lax.scan(step, carry, (ids_SB[:-1], ids_SB[1:]))
+    return [x.swapaxes(0, 1) for x in arrays]
 
-  def run(params: Params, ids_BS: np.ndarray) -> Reading:
-    nll_BT, chances_BTK, ids_BTK, states_BTN = jax.device_get(
-      read(params, ids_BS)
+  return read
+
+
+def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
+  """A function params, ids_BS -> Reading of S - 1 positions, k likely symbols.
+
+  It is compiled once for a decoder and texts of one shape.
+  """
+  scan = _scan(decoder, k)
+
+  def read(params: Params, ids_BS: np.ndarray) -> Reading:
+    nll_BT, log_p_BTK, ids_BTK, states_BTN = jax.device_get(
+      scan(params, ids_BS)
     )
-    return Reading(nll_BT, ids_BTK, np.exp(chances_BTK), states_BTN)
+    return Reading(nll_BT, ids_BTK, np.exp(log_p_BTK), states_BTN)
 
-  return run
+  return read
 
 
 @lru_cache(CACHED_FUNCTIONS)
 def _last(decoder: Decoder) -> Callable[[Params, np.ndarray], jax.Array]:
-  """`last_surprisal` of a decoder, jitted."""
-
-  @jax.jit
-  def read(params, ids_BS):
-    def step(loop, symbol_B):
-      carry, _ = loop
-      return decoder.step(params, carry, symbol_B), None
-
-    carry = decoder.start(ids_BS.shape[0])
-    first = decoder.step(params, carry, ids_BS[:, 0])
-    (_, logits_BV), _ = jax.lax.scan(step, first, ids_BS[:, 1:-1].T)
-    return surprisal(logits_BV, ids_BS[:, -1])
-
-  return read
+  """`last_surprisal` of a decoder, jitted: XLA removes what it does not use."""
+  scan = _scan(decoder, 1)
+  return jax.jit(lambda params, ids_BS: scan(params, ids_BS)[0][:, -1])
 
 
 def last_surprisal(
   decoder: Decoder, params: Params, ids_BS: np.ndarray
 ) -> np.ndarray:
-  """-log p in nats of each row's last symbol, given those before it, [B].
+  """-log p in nats of the last symbol of each row, given those before it, [B].
 
-  PAD stands before rows that are shorter.
+  Shorter rows are padded at the left.
   """
   return np.asarray(_last(decoder)(params, ids_BS))
 
@@ -127,14 +126,15 @@ def last_surprisal(
 def properties(text: str) -> dict[str, np.ndarray]:
   """Simple properties of a text after each of its characters, [T] each.
 
-  A quote within a word is an apostrophe; three of a kind go over several lines,
-  and one does not. Brackets count outside of quotes and comments, and end at an
-  empty line. A comment is from # to the end of the line.
+  A quote within a word is an apostrophe. Three quotes of a kind enclose several
+  lines; a single quote ends with its line. Brackets count outside of quotes and
+  comments, and end at an empty line. A comment ends with its line.
   """
   T = len(text)
   found = np.zeros((6, T))
-  quote = ""  # What would end the text in quotes.
-  depth = line = margin = 0  # Where the line began, and how far it is blank.
+  quote = ""  # The quotes that are open.
+  # Open brackets, the start of the line, and the end of its indentation.
+  depth = line = margin = 0
   commented = False
   t = 0
   while t < T:
@@ -148,7 +148,7 @@ def properties(text: str) -> dict[str, np.ndarray]:
     elif commented:
       pass
     elif quote and symbol == "\\" and text[t + 1 : t + 2] != "\n":
-      stop = min(t + 2, T)  # What it escapes ends nothing.
+      stop = min(t + 2, T)  # An escaped quote ends nothing.
     elif quote:
       if text.startswith(quote, t):
         stop, quote = t + len(quote), ""
@@ -188,7 +188,7 @@ def properties(text: str) -> dict[str, np.ndarray]:
 def explained(states_MN: np.ndarray, values_M: np.ndarray) -> np.ndarray:
   """The share of a property's variance that each state explains, [N].
 
-  That is the square of their correlation: of a straight line through both.
+  It is the square of their correlation, as for a linear regression.
   """
   states_MN = states_MN - states_MN.mean(0, dtype=np.float64)
   values_M = values_M - values_M.mean()
@@ -198,12 +198,12 @@ def explained(states_MN: np.ndarray, values_M: np.ndarray) -> np.ndarray:
 
 
 class Text(NamedTuple):
-  """A text of M symbols, and two networks as they read it.
+  """A text of M symbols, and the states of two networks that read it.
 
   Attributes:
-    values: name of a property -> what it is at each symbol [M].
-    trained: the states of the network [M, N].
-    untrained: likewise, of one that has learned nothing.
+    values: name of a property -> its value at each symbol [M].
+    trained: the states of the trained network [M, N].
+    untrained: the states of the network before training [M, N].
   """
 
   values: dict[str, np.ndarray]
@@ -216,9 +216,10 @@ class Finding(NamedTuple):
 
   Attributes:
     name: of the property.
-    state: which one.
-    share: of the property's variance in the second text that it explains.
-    untrained: that of an untrained network's best one, chosen likewise.
+    state: its index.
+    share: the share of the property's variance that it explains in the second
+      text.
+    untrained: the same share for the best state of the untrained network.
   """
 
   name: str
@@ -228,9 +229,9 @@ class Finding(NamedTuple):
 
 
 def find(first: Text, second: Text) -> list[Finding]:
-  """The best state for each property that is in both texts, best first.
+  """The best state for each property that both texts have, best first.
 
-  Each is chosen on the first text; how good it is, the second one says.
+  Each is chosen on the first text and scored on the second one.
   """
   found = []
   for name, values_M in first.values.items():
@@ -247,13 +248,13 @@ def find(first: Text, second: Text) -> list[Finding]:
 
 
 def _spread(values: np.ndarray) -> float:
-  """The share of a text in which a property is not what it mostly is."""
+  """The share of a text where a property differs from its mode."""
   _, counts = np.unique(values, return_counts=True)
   return 1 - counts.max() / counts.sum()
 
 
 class Saturation(NamedTuple):
-  """How often the units of a gate are all but shut or open.
+  """How often the units of a gate are almost closed or almost open.
 
   Attributes:
     layer: from 1.
@@ -271,13 +272,13 @@ class Saturation(NamedTuple):
 def saturation(
   config: Config, params: Params, decoder: Decoder, ids_BT: np.ndarray
 ) -> list[Saturation]:
-  """Of each layer and gate; none where the cell's gates are no plain sigmoids.
+  """Saturation by layer and gate; [] for cells without plain sigmoid gates.
 
   Args:
     config: of the run.
     params: of its model.
-    decoder: of its model, one that carries states.
-    ids_BT: texts; PAD counts for nothing.
+    decoder: of its model; it must carry states.
+    ids_BT: texts; PAD is not counted.
   """
   names = _GATES.get(config.model.cell)
   if names is None:
@@ -297,11 +298,11 @@ def saturation(
 def _saturated(
   decoder: Decoder, cell: Cell
 ) -> Callable[[Params, np.ndarray], list[jax.Array]]:
-  """A jitted function params, ids_BT -> of each layer the shares [2, G].
+  """A jitted function params, ids_BT -> shares [2, G] for each layer.
 
   Args:
     decoder: of the model.
-    cell: of each layer, not bound to any.
+    cell: of every layer, without parameters.
   """
 
   @jax.jit

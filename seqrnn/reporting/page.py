@@ -7,7 +7,7 @@ the texts come from corpora and may contain markup.
 import base64
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -150,7 +150,7 @@ class Mark(NamedTuple):
   text: str
   name: str
   bits: float | None = None
-  likely: Iterable[tuple[str, float]] = ()
+  likely: Sequence[tuple[str, float]] = ()
 
 
 def full(marks: Iterable[Mark]) -> bool:

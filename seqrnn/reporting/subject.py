@@ -1,6 +1,7 @@
 """The subject of a report: a trained run, and texts of its data."""
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,9 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.inference.predictions import Prediction
 from seqrnn.models import network
+from seqrnn.reporting.page import Mark
 from seqrnn.runtime.checkpoint import read_position, restore_params
 
 # About how many symbols are read of a split that has more.
@@ -307,3 +310,30 @@ def named(symbols: Vocabulary, i: int) -> str:
   """A symbol as it is shown on its own, with names for blanks."""
   [name] = symbols.names([i])
   return {" ": "space", "\\n": "\u21b5 newline", "\\t": "tab"}.get(name, name)
+
+
+def prediction_marks(
+  symbols: Vocabulary, prediction: Prediction, name: Callable[[int], str]
+) -> list[Mark]:
+  """The symbols of a text, with the predictions that a model made at some.
+
+  Args:
+    symbols: of the text.
+    prediction: of the text.
+    name: id of a target -> its name.
+  """
+  places = {int(t): n for n, t in enumerate(prediction.positions)}
+  marks = []
+  for t, i in enumerate(prediction.inputs):
+    if i <= BEGIN:
+      continue
+    mark = Mark(shown(symbols, i), named(symbols, i))
+    n = places.get(t)
+    if n is not None:
+      names = [name(best) for best in prediction.ids[n]]
+      likely = list(zip(names, prediction.probabilities[n], strict=True))
+      # JSON has no infinity.
+      bits = min(float(prediction.surprisal[n]) / math.log(2), 99)
+      mark = mark._replace(bits=bits, likely=likely)
+    marks.append(mark)
+  return marks

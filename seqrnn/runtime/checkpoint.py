@@ -1,31 +1,28 @@
-"""Checkpoints: everything a run is, with checksums, through Orbax.
+"""Reads and verifies checkpoints: everything that a run has to resume.
 
 A checkpoint is a folder named by its step:
 
-  params/    what sampling needs          rest/   the other arrays
-  position/  JSON: place in the data, best loss and the like
+  params/    the parameters, which sampling needs
+  rest/      the other arrays
+  position/  JSON: the place in the data, the best loss and the like
   manifest.json   size and SHA-256 of each of its files
 
-A folder that is not what its manifest says is damaged, and nothing of it is
-used: Orbax itself loads flipped bits without a word.
+A folder that differs from its manifest is damaged, and none of it is used:
+Orbax itself loads flipped bits without an error. runtime/checkpoint_writer.py
+writes checkpoints.
 
-Anyone may have made a checkpoint, and its manifest with it. So Orbax writes,
-but tensorstore reads: arrays of the model's shapes, whatever the files say.
+The arrays are read with tensorstore, not with Orbax's reader: whoever made a
+hostile checkpoint has made its manifest, too, so a verified manifest proves
+nothing about the metadata, and tensorstore aborts the whole process over some
+metadata that Orbax would hand it. So shapes, sizes and blocks are compared
+with the model's before anything is opened or allocated.
 """
 
 import errno
-import hashlib
 import json
 import math
 import os
-import re
-import secrets
-import shutil
 import sys
-import threading
-from collections.abc import Callable
-from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,14 +30,12 @@ import jax
 import tensorstore as ts
 
 from seqrnn.errors import MachineError, UserError, visible
-from seqrnn.runtime import files, processes, sharding
+from seqrnn.runtime import files, manifest
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 Params = Any  # A tree of arrays.
-_TEMPORARY = "unfinished-"  # Before the step, in the name of a folder.
-_SMALL_FILES = 500_000  # Bytes beside the arrays: metadata, block by block.
 _JSON_LIMIT = 2**23  # Bytes of a manifest or a position.
-_ZARR = {  # How Orbax has its arrays described, beside shape, type and blocks.
+_ZARR = {  # Orbax's metadata of an array, without shape, type and chunks.
   "compressor": {"id": "zstd", "level": 1},
   "dimension_separator": ".",
   "fill_value": None,
@@ -48,219 +43,26 @@ _ZARR = {  # How Orbax has its arrays described, beside shape, type and blocks.
   "order": "C",
   "zarr_format": 2,
 }
-_COPIES = 4  # Of an array in a checkpoint, at most; Orbax makes two.
-_OVERHEAD = 2**16  # Bytes of metadata for an array, at most.
+_COPIES = 4  # Most copies of an array in a checkpoint; Orbax makes two.
+_OVERHEAD = 2**16  # Most bytes of metadata for an array.
 
 
 class Damaged(Exception):
-  """A checkpoint that is not what was saved."""
+  """A checkpoint differs from its manifest, or from the model."""
 
 
-class Checkpoints:
-  """Writes the checkpoints of a run: the latest `keep`, and the best one.
-
-  A checkpoint is written under a temporary name, gets its manifest, takes its
-  place, and only then an older one goes: whenever the process is killed, the
-  last that was finished is there.
-  """
-
-  def __init__(
-    self,
-    directory: Path,
-    keep: int = 1,
-    check: Callable[[], None] = lambda: None,
-  ):
-    """Removes what a killed process did not finish.
-
-    Args:
-      directory: of the checkpoints.
-      keep: how many of the latest stay.
-      check: raises MachineError where another process writes there by now, or
-        the folder was removed.
-
-    Raises:
-      UserError: Orbax would write to another folder than this one.
-    """
-    self.directory = directory.absolute()
-    if re.search(r"\\|\[[^/]*\]", str(self.directory)):
-      raise UserError(
-        f"{self.directory}: must have no backslash and no [...] in its name,"
-        " which Orbax takes for patterns; name another --workdir"
-      )
-    self._keep = keep
-    self._check = check
-    self._thread: threading.Thread | None = None
-    self._failed: Exception | None = None
-    if jax.process_index() == 0:
-      self.directory.mkdir(parents=True, exist_ok=True)
-      for folder in self.directory.glob(f"{_TEMPORARY}*"):
-        print(f"{folder}: was not finished; removed", file=sys.stderr)
-        shutil.rmtree(folder)
-
-  @cached_property
-  def _writer(self) -> Any:
-    # It takes a second to import, and the first steps need none.
-    import orbax.checkpoint as ocp
-
-    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-
-  def save(
-    self,
-    step: int,
-    params: Params,
-    rest: Any,
-    position: dict[str, Any],
-    best: int,
-  ):
-    """Writes in the background; nothing where it is there already.
-
-    Args:
-      step: names the checkpoint.
-      params: the parameters.
-      rest: the other arrays.
-      position: what JSON can hold.
-      best: the step whose checkpoint is never removed.
-
-    Raises:
-      MachineError: the disk has no room for it, the one before failed, or the
-        folder is another's.
-    """
-    self.wait()
-    self._check()
-    folder = self.directory / str(step)
-    # Where a signal put an evaluation off, its arrays are there already. The
-    # first process puts them there; the others may be faster and not see them.
-    there = folder.exists() and read_position(folder) == position
-    if sharding.broadcast(there):
-      return
-    self._check_room(params, rest)
-    from orbax.checkpoint import args
-
-    # No other process, in whatever folder has this name, writes there, too.
-    token = sharding.broadcast(secrets.randbits(32))
-    temporary = self.directory / f"{_TEMPORARY}{step}-{token:08x}"
-    self._writer.save(
-      temporary,
-      args=args.Composite(
-        params=args.StandardSave(params),
-        rest=args.StandardSave(rest),
-        position=args.JsonSave(position),
-      ),
-    )
-    self._thread = threading.Thread(
-      target=self._finish, args=(temporary, folder, best)
-    )
-    self._thread.start()
-
-  def _finish(self, temporary: Path, folder: Path, best: int):
-    """Waits for the files of a checkpoint and puts it in its place."""
-    try:
-      try:
-        self._writer.wait_until_finished()
-      finally:
-        self._check_place(temporary)
-      if jax.process_index() == 0:
-        manifest = temporary / _MANIFEST
-        manifest.write_text(json.dumps(_contents(temporary), indent=1), "utf-8")
-        _sync(manifest)
-        self._check_place(temporary)
-        if folder.exists():
-          shutil.rmtree(folder)
-        temporary.replace(folder)
-        _sync(self.directory)
-        for step in steps(self.directory)[: -self._keep]:
-          if step != best:
-            shutil.rmtree(self.directory / str(step))
-    except Exception as error:  # tensorstore raises bare Exceptions
-      self._failed = error
-
-  def _check_place(self, temporary: Path):
-    """Leaves nothing in a folder that was removed while Orbax wrote there.
-
-    Raises:
-      MachineError: it was, or is another's.
-    """
-    try:
-      self._check()
-    except MachineError:
-      for path in self.directory.glob(f"{temporary.name}*"):
-        shutil.rmtree(path, ignore_errors=True)
-      with suppress(OSError):  # Orbax has made them anew, and they are empty.
-        self.directory.rmdir()
-        self.directory.parent.rmdir()
-      raise
-
-  def _check_room(self, *trees: Any):
-    """Orbax fails late and in a hundred lines where a disk is full."""
-    need = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _SMALL_FILES
-    free = shutil.disk_usage(self.directory).free
-    if free < need:
-      raise MachineError(
-        f"{self.directory}: no room for a checkpoint: {need / 1e6:.1f} MB are"
-        f" needed, {free / 1e6:.1f} MB are free; make room and go on"
-      )
-
-  def delete_after(self, step: int):
-    """Removes those after a step; all processes call it."""
-    self.wait()
-    if jax.process_index() == 0:
-      for later in steps(self.directory):
-        if later > step:
-          shutil.rmtree(self.directory / str(later))
-
-  def wait(self):
-    """Returns when all that was saved is on disk.
-
-    Raises:
-      MachineError: it could not be written.
-      Exception: another process of this run was lost.
-    """
-    if self._thread is not None:
-      self._thread.join()
-      self._thread = None
-    if self._failed is not None:
-      error, self._failed = self._failed, None
-      if isinstance(error, MachineError) or processes.lost(error):
-        raise error
-      raise MachineError(
-        f"{self.directory}: a checkpoint cannot be written: {_line(error)}"
-      )
-
-  def __enter__(self) -> "Checkpoints":
-    return self
-
-  def __exit__(self, kind: type | None, *_):
-    if kind is KeyboardInterrupt:  # A second Ctrl-C waits for nothing.
-      return
-    try:
-      self.wait()
-      if "_writer" in vars(self):
-        self._writer.close()
-    except Exception:  # Orbax tells once more what has failed.
-      if kind is None:  # Or it would hide what ended the run.
-        raise
-
-
-def _sync(path: Path):
-  """Returns when a file, or the names in a folder, are on the disk itself."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
-
-
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+  """Returns one line of an error's text, or the reason of a full disk."""
   text = str(error).strip() or type(error).__name__
-  full = os.strerror(errno.ENOSPC)  # In the midst of many lines.
+  full = os.strerror(errno.ENOSPC)  # Orbax hides it in many lines.
   return full if full in text else text.split("\n")[0][:200]
 
 
 def entries(folder: Path) -> list[tuple[str, os.DirEntry]]:
-  """All files in a folder and below, by relative name, sorted.
+  """Returns all files in a folder and below, sorted by relative name.
 
   Raises:
-    Damaged: something is neither file nor folder: a link could lead anywhere.
+    Damaged: an entry is neither file nor folder: a link could lead anywhere.
   """
   found = []
   for entry in files.walk(folder):
@@ -271,18 +73,13 @@ def entries(folder: Path) -> list[tuple[str, os.DirEntry]]:
   return sorted(found, key=lambda item: item[0])
 
 
-def _contents(folder: Path) -> dict[str, list]:
-  """Size and SHA-256 of every file but the manifest."""
+def checksums(folder: Path) -> dict[str, list]:
+  """Returns size and SHA-256 of every file but the manifest."""
   return {
-    name: [entry.stat().st_size, _sha256(Path(entry.path))]
+    name: manifest.checksum(Path(entry.path))
     for name, entry in entries(folder)
-    if name != _MANIFEST
+    if name != MANIFEST
   }
-
-
-def _sha256(path: Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(folder: Path):
@@ -291,41 +88,40 @@ def verify(folder: Path):
   Raises:
     Damaged: a file is missing, changed or not in the manifest.
   """
-  manifest = folder / _MANIFEST
   try:
     found = {n: entry.stat().st_size for n, entry in entries(folder)}
-    saved = files.read_json(manifest, _JSON_LIMIT)
+    saved = files.read_json(folder / MANIFEST, _JSON_LIMIT)
   except FileNotFoundError:
-    raise Damaged(f"{_MANIFEST} is missing") from None
+    raise Damaged(f"{MANIFEST} is missing") from None
   except UserError:
-    raise Damaged(f"{_MANIFEST} is broken") from None
+    raise Damaged(f"{MANIFEST} is broken") from None
   if not isinstance(saved, dict):
-    raise Damaged(f"{_MANIFEST} is broken")
-  found.pop(_MANIFEST)
+    raise Damaged(f"{MANIFEST} is broken")
+  found.pop(MANIFEST)
   for name in sorted(saved.keys() | found.keys()):
     if name not in found:
       raise Damaged(f"{name} is missing")
     if name not in saved:
-      raise Damaged(f"{name} is not in {_MANIFEST}")
-    size, sha256 = found[name], None
-    if isinstance(saved[name], list) and saved[name][:1] == [size]:
-      sha256 = _sha256(folder / name)  # Only then it is worth reading.
-    if saved[name] != [size, sha256]:
+      raise Damaged(f"{name} is not in {MANIFEST}")
+    same_size = isinstance(saved[name], list) and saved[name][:1] == [
+      found[name]
+    ]
+    if not same_size or saved[name] != manifest.checksum(folder / name):
       raise Damaged(f"{name} is not what was saved")
 
 
 def steps(directory: Path) -> list[int]:
-  """The steps of the checkpoints there are, oldest first."""
+  """Returns the steps of the checkpoints in a folder, oldest first."""
   if not directory.is_dir():
     return []
   names = [p.name for p in directory.iterdir() if p.is_dir()]
-  # Not "07": it would be read as 7.
+  # A folder "07" is none: its step would name another folder.
   found = (int(n) for n in names if n.isdecimal() and str(int(n)) == n)
   return sorted(step for step in found if step < 2**31)
 
 
 def find_damage(folder: Path) -> str | None:
-  """What is wrong with a checkpoint; None where it is intact."""
+  """Returns what is damaged in a checkpoint; None if it is intact."""
   try:
     verify(folder)
   except Damaged as reason:
@@ -334,25 +130,26 @@ def find_damage(folder: Path) -> str | None:
 
 
 def newest(directory: Path) -> int:
-  """The newest intact checkpoint; 0 where there is none at all.
+  """Returns the step of the newest intact checkpoint; 0 without any.
 
-  Damaged ones after it are told on stderr.
+  Warns on stderr about damaged checkpoints after it.
 
   Raises:
-    MachineError: there are some and none is intact.
+    MachineError: there are checkpoints, and none is intact.
   """
-  told = []
+  warnings = []
   for step in reversed(steps(directory)):
     reason = find_damage(directory / str(step))
     if reason is None:
-      if told:
-        print("\n".join(told), file=sys.stderr)
+      if warnings:
+        print("\n".join(warnings), file=sys.stderr)
         print(f"checkpoint {step} is used instead", file=sys.stderr)
       return step
-    told.append(f"checkpoint {step} is damaged: {reason}")
-  if told:
+    warnings.append(f"checkpoint {step} is damaged: {reason}")
+  if warnings:
     raise MachineError(
-      f"{directory}: none is intact, {'; '.join(told)}; name another --workdir"
+      f"{directory}: none is intact, {'; '.join(warnings)}; name another"
+      " --workdir"
     )
   return 0
 
@@ -360,15 +157,15 @@ def newest(directory: Path) -> int:
 def restore(
   folder: Path, params: Params, rest: Any | None = None
 ) -> tuple[Params, Any]:
-  """The arrays of a checkpoint: params, and rest, None unless asked for.
+  """Returns the arrays of a checkpoint: params and rest.
 
   Args:
-    folder: of a checkpoint that `verify` found intact.
-    params: the shapes expected, with shardings.
-    rest: likewise; None: not read.
+    folder: a checkpoint that `verify` found intact.
+    params: the expected shapes, with shardings.
+    rest: the expected shapes of the other arrays; None: these are not read.
 
   Raises:
-    UserError: the arrays are not of these shapes.
+    UserError: the arrays have other shapes.
   """
 
   def read(shape, array):
@@ -383,12 +180,12 @@ def restore(
     if rest is not None:
       rest = jax.tree.map(read, rest, others)
   except Exception as error:  # tensorstore raises bare Exceptions
-    raise UserError(f"{folder}: cannot be read: {_line(error)}") from None
+    raise UserError(f"{folder}: cannot be read: {first_line(error)}") from None
   return params, rest
 
 
 def check_shapes(folder: Path, params: Params):
-  """Refuses a checkpoint that `restore` would refuse, and reads no array.
+  """Refuses a checkpoint that `restore` would refuse; reads no array.
 
   Raises:
     UserError: its parameters have other shapes.
@@ -397,13 +194,13 @@ def check_shapes(folder: Path, params: Params):
 
 
 def _arrays(folder: Path, shapes: Any) -> Any:
-  """The arrays in a part of a checkpoint, opened but not read.
+  """Opens the arrays in a part of a checkpoint, without reading them.
 
-  What reading them takes follows from the shapes alone: the files are not much
-  larger than these, and no block is larger than its array.
+  The expected shapes bound the memory that reading takes: the files may not
+  be much larger than the arrays, and no chunk larger than its array.
 
   Raises:
-    UserError: they are not there, or not of these shapes.
+    UserError: an array is missing, or has another shape.
   """
   folder = folder.absolute()
   leaves = jax.tree.leaves(shapes)
@@ -414,8 +211,8 @@ def _arrays(folder: Path, shapes: Any) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     base = {"driver": "file", "path": f"{folder}/"}
     store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-    # Read here first: tensorstore aborts the process over some of what may
-    # stand there.
+    # Check the metadata before opening: tensorstore aborts the process over
+    # some invalid values.
     found = json.loads(ts.KvStore.open(store).result()[".zarray"])
     chunks = found.pop("chunks")
     expected = {**_ZARR, "dtype": shape.dtype.str, "shape": [*shape.shape]}
@@ -434,15 +231,15 @@ def _arrays(folder: Path, shapes: Any) -> Any:
     return jax.tree_util.tree_map_with_path(open_one, shapes)
   except Exception as error:  # tensorstore raises bare Exceptions
     raise UserError(
-      f"{folder}: does not hold the model of config.json: {_line(error)}"
+      f"{folder}: does not hold the model of config.json: {first_line(error)}"
     ) from None
 
 
 def read_position(folder: Path) -> dict[str, Any]:
-  """The position in a checkpoint that `verify` found intact.
+  """Returns the position in a checkpoint that `verify` found intact.
 
   Raises:
-    UserError: it is no JSON object of numbers, or of another step.
+    UserError: it is no JSON object of numbers, or has another step.
   """
   path = folder / "position" / "metadata"
   position = files.read_json(path, _JSON_LIMIT)
@@ -461,7 +258,7 @@ def read_position(folder: Path) -> dict[str, Any]:
 
 
 class Restored(NamedTuple):
-  """Parameters, and the step of the checkpoint that they come from."""
+  """Parameters, and the step of their checkpoint."""
 
   params: Params
   step: int
@@ -473,11 +270,14 @@ def restore_params(
   shapes: Params,
   sharding: jax.sharding.Sharding | None = None,
 ) -> Restored:
-  """The parameters of the checkpoint of a step, or of the best one.
+  """Returns the parameters of one checkpoint, by default the best.
 
-  Where the best is damaged, the newest intact one stands in for it, and that
-  is told. They come to `sharding`, or to one device, wherever they were saved
-  from.
+  Args:
+    workdir: the folder of the run.
+    step: the checkpoint's step; None: the best one, or the newest intact one
+      where the best is damaged, with a warning on stderr.
+    shapes: the shapes of the parameters.
+    sharding: where the arrays go; None: to the first device.
 
   Raises:
     UserError: there is no such checkpoint, or none is intact.
@@ -493,11 +293,11 @@ def restore_params(
 
 
 def select(directory: Path, step: int | None) -> int:
-  """The step asked for, or that of the best checkpoint, once verified.
+  """Returns the step, or by default that of the best checkpoint; verifies it.
 
   Raises:
-    UserError: it is not there or damaged; or, where none is asked for, none is
-      intact.
+    UserError: the checkpoint is missing or damaged; or no step is given, and
+      no checkpoint is intact.
   """
   there = steps(directory)
   if step is not None:

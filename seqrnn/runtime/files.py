@@ -1,7 +1,7 @@
-"""Files of a workdir: read whatever they are, written whole or not at all.
+"""Files of a workdir: bounded reads, atomic writes, and locks.
 
-Several processes may write in one folder: temporary files have names of their
-own, and what belongs together is written under a lock.
+Several processes may write to one folder: temporary files have random names,
+and files that belong together are written under a lock.
 """
 
 import gzip
@@ -27,12 +27,12 @@ _ABANDONED = 3600.0  # Seconds after which nobody writes to a file any more.
 
 
 def read(path: str | os.PathLike, limit: int) -> bytes:
-  """The content of a file that anyone may have made.
+  """Returns the content of an untrusted file.
 
   Raises:
     OSError: it cannot be read.
-    UserError: it is no file, as a pipe that would keep us waiting, or it has
-      more bytes than `limit`.
+    UserError: the path is no regular file (a pipe would block), or the file
+      has more bytes than `limit`.
   """
   with _opened(path) as file:
     content = file.read(limit + 1)
@@ -53,7 +53,7 @@ def _opened(path: str | os.PathLike) -> IO[bytes]:
 
 
 def read_json(path: str | os.PathLike, limit: int) -> Any:
-  """The JSON value in a file that anyone may have made.
+  """Returns the JSON value in an untrusted file.
 
   Raises:
     OSError: it cannot be read.
@@ -113,7 +113,7 @@ def open_unpacked(path: str | os.PathLike, limit: int) -> IO[bytes]:
 
 
 def walk(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
-  """All that lies in a folder and in those below, but the folders."""
+  """Yields every entry in a folder and below that is no folder."""
   queue = [os.fspath(folder)]
   while queue:
     try:
@@ -147,7 +147,7 @@ def check_links(workdir: str | os.PathLike):
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-  """Names the file where writing it fails, since the system does not.
+  """Raises an OSError as a MachineError that names the file.
 
   Raises:
     MachineError: there is no room, or no right to write.
@@ -161,7 +161,7 @@ def write_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-  """A file that takes its place once the block has ended, and not before.
+  """Opens a temporary file that replaces `path` once the block has ended.
 
   Args:
     path: its place, where an older one stays until then.
@@ -188,8 +188,17 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     raise
 
 
+def sync(path: Path):
+  """Waits until a file, or the entries of a folder, are on the disk itself."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
 def remove_abandoned(folder: Path):
-  """Removes temporary files of processes that were killed long ago."""
+  """Removes temporary files that killed processes left long ago."""
   with suppress(OSError), os.scandir(folder) as entries:
     for entry in entries:
       if not entry.name.endswith(TEMPORARY):
@@ -211,14 +220,14 @@ class Lock:
     self.path, self.file = path, file
 
   def in_place(self) -> bool:
-    """Whether the file that is held is still the one at its path."""
+    """Returns whether the locked file is still the one at its path."""
     try:
       return os.path.samestat(os.stat(self.path), os.fstat(self.file.fileno()))
     except FileNotFoundError:
       return False
 
   def check(self):
-    """Refuses to go on in a folder that is no longer this process's own.
+    """Checks that this process still owns the folder.
 
     Raises:
       MachineError: the lock, or the folder with it, was removed or replaced.
@@ -290,7 +299,7 @@ def _no_locks(folder: Path, reason: str):
 
 @contextmanager
 def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
-  """Holds a lock file that says in one line who holds it.
+  """Holds a lock file, which names its holder in one line.
 
   Args:
     path: of the lock file.

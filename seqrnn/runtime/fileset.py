@@ -28,7 +28,7 @@ _MOMENT = 0.05  # Seconds between two looks at what another process does.
 def atomic_files(
   folder: Path, name: str, owned: Callable[[str], bool] = lambda _: False
 ) -> Iterator[Path]:
-  """A folder for new files, which take their places in `folder` as one set.
+  """Yields a folder for new files, which replace those in `folder` together.
 
   Where the block fails, or the process is killed, the older files stay. Where
   it is killed after the block, `settle` puts the rest of the set in its place.

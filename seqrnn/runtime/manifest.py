@@ -64,7 +64,7 @@ def write(folder: Path, contents: dict[str, bytes]):
 
 
 def record_files(folder: Path, paths: Iterable[Path]):
-  """Makes the manifest of files that are there, or will be, in a folder.
+  """Writes the manifest of files that are, or will be, in a folder.
 
   Raises:
     MachineError: the manifest cannot be written.
@@ -74,7 +74,7 @@ def record_files(folder: Path, paths: Iterable[Path]):
 
 
 def record_rows(folder: Path, tables: dict[str, bytes]):
-  """Records what tables begin with; nothing of one that is empty.
+  """Records the checksums of tables; empty tables have none.
 
   Raises:
     UserError: there is a manifest, which is none.
@@ -89,10 +89,10 @@ def record_rows(folder: Path, tables: dict[str, bytes]):
 
 
 def verify(path: Path):
-  """Compares a file with the manifest beside it, where there is one.
+  """Compares a file with the manifest beside it, if there is one.
 
   Raises:
-    MachineError: it is not what was written.
+    MachineError: the file differs from its checksum.
     UserError: the manifest is none, or of a later version.
   """
   for tries in range(_TRIES):
@@ -144,12 +144,17 @@ def _sums(content: bytes) -> list:
   return [len(content), hashlib.sha256(content).hexdigest()]
 
 
+def checksum(path: Path) -> list:
+  """Returns the size and the SHA-256 of a file."""
+  with path.open("rb") as file:
+    size = os.fstat(file.fileno()).st_size
+    return [size, _digest(file, size)]
+
+
 def _present(path: Path) -> list[list]:
-  """The size and the checksum of a file; nothing where there is none."""
+  """Returns [checksum] of a file, or [] where it is missing."""
   try:
-    with path.open("rb") as file:
-      size = os.fstat(file.fileno()).st_size
-      return [[size, _digest(file, size)]]
+    return [checksum(path)]
   except FileNotFoundError:
     return []
 

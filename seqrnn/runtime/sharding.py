@@ -1,4 +1,4 @@
-"""Where arrays live: batches split over the devices, everything else on all."""
+"""Shardings: batches split over the devices, all else replicated."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 
 def mesh() -> Mesh:
-  """All devices of all processes, in a row named `data`.
+  """Returns a mesh of all devices of all processes, with one axis `data`.
 
-  Those of a process stand together, so that its rows of a batch do.
+  The devices of a process are adjacent, so its rows of a batch are, too.
   """
   devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
   return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
@@ -39,7 +39,7 @@ def padded_size(batch_size: int, mesh: Mesh) -> int:
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, int]:
-  """The rows of a batch that this process reads: the first, and the end."""
+  """Returns the range (start, stop) of batch rows that this process reads."""
   share = padded_size(batch_size, mesh) // mesh.size
   own = [
     place
@@ -59,14 +59,14 @@ def carry_init(carry: Callable[[int], Any], mesh: Mesh) -> Callable[[int], Any]:
     mesh: of the devices.
   """
   if not jax.tree.leaves(jax.eval_shape(lambda: carry(1))):
-    return carry  # Of nothing, a program would be compiled, too.
+    return carry  # XLA would compile a program even for no arrays.
   return jax.jit(carry, static_argnums=0, out_shardings=by_rows(mesh))
 
 
 def pad_rows(array: np.ndarray, count: int) -> np.ndarray:
-  """The array with rows of zeros behind its own, `count` in all.
+  """Returns the array, padded with rows of zeros to `count` rows.
 
-  Zeros are padding symbols of weight 0: they change nothing.
+  A row of zeros is padding symbols of weight 0: it does not change the loss.
   """
   missing = count - len(array)
   if not missing:
@@ -75,12 +75,12 @@ def pad_rows(array: np.ndarray, count: int) -> np.ndarray:
 
 
 def put(batch: Any, batch_size: int, mesh: Mesh) -> Any:
-  """A batch over all devices, of the rows that this process has of it.
+  """Puts a batch on all devices, given the rows of this process.
 
   Args:
-    batch: the rows that `here` names.
-    batch_size: B, of the whole batch; where the devices do not divide it, it
-      is padded.
+    batch: the rows of `local_rows`.
+    batch_size: B of the whole batch, which is padded to a multiple of the
+      number of devices.
     mesh: of the devices.
   """
   count = padded_size(batch_size, mesh) // mesh.size * mesh.local_mesh.size
@@ -103,7 +103,7 @@ def resize(tree: Any, count: int, place: NamedSharding) -> Any:
 
 
 class Agreement:
-  """Lets all processes act on the wish of one, at the same step.
+  """Makes all processes act on the request of one, at the same step.
 
   Called once a step by each, with the number it wishes for or 0, it gives the
   largest wish of two calls ago: no process waits for the others' answers.
@@ -125,12 +125,12 @@ class Agreement:
 
 
 def is_first() -> bool:
-  """Whether this is the process that prints and writes."""
+  """Returns whether this process prints and writes."""
   return jax.process_index() == 0
 
 
 def broadcast(value: int) -> int:
-  """The value that the first process gives, in all of them."""
+  """Returns the first process's value in every process."""
   if jax.process_count() == 1:
     return value
   return int(multihost_utils.broadcast_one_to_all(np.int64(value)))

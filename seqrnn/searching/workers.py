@@ -18,10 +18,10 @@ from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import compiled
+from seqrnn.runtime import compiled, signals
 from seqrnn.searching import board, space, study
 from seqrnn.searching.study import Search, alone
-from seqrnn.training import fit, loop
+from seqrnn.training import fit
 from seqrnn.training.history import read_rows
 
 _TIMES = ("seconds", "evaluation_seconds", "symbols")
@@ -34,7 +34,7 @@ def work(search: Search, show: Callable[[], None]):
   Raises:
     Interrupted: a signal was caught.
   """
-  with loop.catch_signals() as caught:
+  with signals.catch_signals() as caught:
     while time.time() < search.deadline:
       if caught:
         raise Interrupted("", 128 + caught[0])
@@ -141,7 +141,7 @@ def oversee(search: Search, count: int, show: Callable[[], None]):
     worker.start()
     return worker
 
-  with loop.catch_signals() as caught:
+  with signals.catch_signals() as caught:
     workers = [start(place) for place in range(count)]
     while any(worker.exitcode is None for worker in workers):
       alive = [w.sentinel for w in workers if w.exitcode is None]

@@ -1,7 +1,7 @@
-"""Trains a run, or resumes it: what is checked before, written and printed."""
+"""Trains a run, or resumes it: checks, files and messages around the loop."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,27 +17,28 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import budget
 from seqrnn.runtime import files, manifest, sharding
-from seqrnn.runtime.checkpoint import Checkpoints
+from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.training import changes, optimizers
 from seqrnn.training.history import cut_tables
-from seqrnn.training.loop import Training, restore, train_with_rollback
+from seqrnn.training.loop import train_with_rollback
 from seqrnn.training.position import (
+  Position,
   evaluation_due,
-  out_of_patience,
-  reached_end,
+  limits_reached,
 )
 from seqrnn.training.probe import probe
-from seqrnn.training.step import make_state, make_step
+from seqrnn.training.saving import Training, restore
+from seqrnn.training.step import State, make_state, make_step
 
 
 def check_owner(config: Config, workdir: Path) -> Config:
   """Refuses a workdir that belongs to another run.
 
   Returns:
-    the config, with the hidden size of the run that is there.
+    the config, with the hidden size of the run in this workdir.
 
   Raises:
-    UserError: a field of the run's identity differs; all of them are listed.
+    UserError: a field of the run's identity differs; all such are listed.
   """
   path = workdir / "config.json"
   if not path.exists():
@@ -57,7 +58,7 @@ def check_owner(config: Config, workdir: Path) -> Config:
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[Callable[[], None]]:
-  """Keeps a second training out; gives what checks that it still does.
+  """Locks the workdir; yields a function that checks the lock.
 
   Raises:
     MachineError: another training has the workdir.
@@ -72,7 +73,7 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
 def print_summary(
   experiment: Experiment, config: Config, params: Params, mesh: Mesh
 ):
-  """Prints what is about to be trained, on what and where."""
+  """Prints the data, the model and the devices of the training."""
   for split in ("train", "validation"):
     facts = experiment.facts(split)
     origin = f" of {facts['origin']}" if "origin" in facts else ""
@@ -93,7 +94,7 @@ def print_summary(
       )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
-    # Of symbols the reserved ones are known, too; of labels they are none.
+    # The model knows the reserved symbols, too, but no reserved labels.
     f"{len(v) if name == 'symbols' else len(v.symbols)} {name}, "
     for name, v in experiment.vocabularies.items()
   )
@@ -112,10 +113,98 @@ def write_record(config: Config, experiment: Experiment, workdir: Path):
   """
   names = workdir / "vocabulary.json"
   vocabularies = vocabulary.encoded(experiment.vocabularies)
-  if names.exists():  # Maybe by an older version, which wrote it otherwise.
+  if names.exists():  # Perhaps in the format of an older version.
     vocabularies = names.read_bytes()
   contents = {names.name: vocabularies, "config.json": configs.encoded(config)}
   manifest.write(workdir, contents)
+
+
+def make_training(
+  experiment: Experiment,
+  config: Config,
+  workdir: Path,
+  checkpoints: Checkpoints,
+  check: Callable[[], None],
+) -> Training:
+  """Returns the step, the schedule and the rest that stays the same.
+
+  Args:
+    experiment: the task.
+    config: the settings of the run.
+    workdir: the folder of the run.
+    checkpoints: the checkpoints of the run.
+    check: raises MachineError once another process owns the workdir.
+  """
+  mesh = sharding.mesh()
+  batches = experiment.batches("train", 0)
+  total_steps = config.train.epochs * len(batches)
+  if config.train.max_steps is not None:
+    total_steps = min(total_steps, config.train.max_steps)
+  rate = config.optimizer.learning_rate
+  schedule = partial(optimizers.schedule, config, len(batches), total_steps)
+  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
+  step = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
+  average = optimizers.average_weight(config)
+  args = experiment, optimizer, config.seed, batches[0], mesh, average
+  return Training(
+    experiment=experiment,
+    config=config,
+    workdir=workdir,
+    mesh=mesh,
+    step=partial(step, rate=rate),
+    start=partial(make_state, *args),
+    learning_rate=schedule(rate),
+    total_steps=total_steps,
+    crc32=experiment.facts("train")["crc32"],
+    checkpoints=checkpoints,
+    check=check,
+  )
+
+
+def _probe(training: Training, state: State):
+  """Refuses a model that leaks; see `probe`."""
+  experiment = training.experiment
+  if experiment.forbidden is None:
+    return
+  batch = experiment.batches("train", 0)[0]
+  symbols = experiment.vocabularies.get("symbols")
+  probe(
+    training.step,
+    state,
+    batch,
+    experiment.forbidden(batch["inputs"].shape[1]),
+    None if symbols is None else len(symbols),
+    training.mesh,
+  )
+
+
+def resume(training: Training) -> Position:
+  """Trains from the newest checkpoint, or from the start, to the end.
+
+  Returns:
+    the last position.
+
+  Raises:
+    UserError, Interrupted: as `fit`.
+  """
+  config, workdir = training.config, training.workdir
+  # Every process reads the settings before the first one writes them: all of
+  # them have to pass `restore`, which synchronizes them, in between.
+  settings = changes.settings_of(workdir, config)
+  state, position = restore(training)
+  finished = not evaluation_due(config, position) and bool(
+    limits_reached(config, position)
+  )
+  if not finished:
+    _probe(training, state)
+  recorded = changes.apply_settings(workdir, config, position, settings)
+  if sharding.is_first():
+    cut_tables(workdir, position.evaluated)
+    write_record(recorded, training.experiment, workdir)
+  print_summary(training.experiment, config, state.params, training.mesh)
+  if position.step and not finished:
+    print(f"going on from step {position.step}")
+  return train_with_rollback(training, state, position)
 
 
 def fit(
@@ -124,12 +213,12 @@ def fit(
   workdir: Path,
   should_stop: Callable[[dict[str, Any]], bool] = lambda _: False,
 ) -> dict[str, Any]:
-  """Trains, or goes on training, until the epochs are done or nothing gains.
+  """Trains or resumes a run until the last step or early stopping.
 
   Args:
-    build: config, vocabularies or None -> Experiment.
-    config: of the run.
-    workdir: where its files are.
+    build: a function config, vocabularies or None -> Experiment.
+    config: the settings of the run.
+    workdir: the folder of the run.
     should_stop: called with each row of metrics.csv; training ends once it
       returns true.
 
@@ -137,86 +226,30 @@ def fit(
     the fields of the last Position.
 
   Raises:
-    UserError: the workdir holds another run or is being trained, the data are
-      not those it began with, the model leaks, its loss is not finite, or a
-      finished run is asked for with other settings of training.
-    Interrupted: SIGINT or SIGTERM came.
+    UserError: the workdir holds another run or is in use, the data have
+      changed, the model leaks, its loss is not finite, or a finished run is
+      given other settings of training.
+    Interrupted: SIGINT or SIGTERM was received.
   """
-  board = lambda _: nullcontext(lambda *_: None)
+  optional = {}
   if config.train.tensorboard and sharding.is_first():
     from seqrnn.training import tensorboard
 
-    board = partial(tensorboard.open_writer, workdir)
+    optional["tensorboard"] = partial(tensorboard.open_writer, workdir)
   config = check_owner(config, workdir)
   config, experiment = budget.settle(build, config, workdir)
-  mesh = sharding.mesh()
-  first = experiment.batches("train", 0)
-  experiment.batches("validation", 0)  # An empty one is better known now.
-  total_steps = config.train.epochs * len(first)
-  if config.train.max_steps is not None:
-    total_steps = min(total_steps, config.train.max_steps)
-  rate = config.optimizer.learning_rate
-  schedule = partial(optimizers.schedule, config, len(first), total_steps)
-  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  ema, asgd = config.train.ema, config.train.asgd
-  average = None  # That of `asgd` begins later.
-  if ema is not None or asgd is not None:
-    average = 0.0 if ema is None else 1.0
-
+  for split in ("train", "validation"):
+    experiment.batches(split, 0)  # Refuses an empty split.
   workdir.mkdir(parents=True, exist_ok=True)
-  with locked(workdir) as check:
-    directory = workdir / "checkpoints"
-    keep = config.checkpoint.keep
-    with Checkpoints(directory, keep, check) as checkpoints:
-      training = Training(
-        experiment=experiment,
-        config=config,
-        workdir=workdir,
-        mesh=mesh,
-        step=partial(
-          make_step(experiment, optimizer, mesh, ema or 1.0), rate=rate
-        ),
-        start=partial(
-          make_state,
-          experiment,
-          optimizer,
-          config.seed,
-          first[0],
-          mesh,
-          average,
-        ),
-        learning_rate=schedule(rate),
-        total_steps=total_steps,
-        crc32=experiment.facts("train")["crc32"],
-        checkpoints=checkpoints,
-        check=check,
-        should_stop=should_stop,
-        board=board,
-      )
-      # The first process writes them once all processes are at this checkpoint.
-      trained = changes.settings_of(workdir, config)
-      state, position = restore(training)
-      done = not evaluation_due(config, position) and (
-        reached_end(config, position) or out_of_patience(config, position)
-      )
-      symbols = experiment.vocabularies.get("symbols")
-      if experiment.forbidden is not None and not done:
-        probe(
-          training.step,
-          state,
-          first[0],
-          experiment.forbidden(first[0]["inputs"].shape[1]),
-          None if symbols is None else len(symbols),
-          mesh,
-        )
-      recorded = changes.apply_settings(workdir, config, position, trained)
-      if sharding.is_first():
-        cut_tables(workdir, position.evaluated)
-        write_record(recorded, experiment, workdir)
-      print_summary(experiment, config, state.params, mesh)
-      if position.step and not done:
-        print(f"going on from step {position.step}")
-      position = train_with_rollback(training, state, position)
+  with (
+    locked(workdir) as check,
+    Checkpoints(
+      workdir / "checkpoints", config.checkpoint.keep, check
+    ) as checkpoints,
+  ):
+    training = make_training(experiment, config, workdir, checkpoints, check)
+    training = training._replace(should_stop=should_stop, **optional)
+    position = resume(training)
   print(
     f"{workdir}: finished at step {position.step}; best validation loss"
     f" {position.best:.4f} {experiment.loss_unit} at step"

@@ -1,4 +1,4 @@
-"""What a run writes as it trains: rows of metrics.csv, and their picture."""
+"""The tables that a run writes as it trains, and their picture."""
 
 import csv
 import math
@@ -8,6 +8,7 @@ from typing import Any
 
 from seqrnn.errors import UserError
 from seqrnn.runtime import figures, files, manifest
+from seqrnn.training.position import Position
 
 TABLES = ("metrics.csv", "timing.csv")
 _SPLITS = ("train", "validation")
@@ -15,10 +16,10 @@ _LIMIT = 2**27  # Bytes of a table: a million evaluations.
 
 
 def add_row(path: Path, row: dict[str, Any]):
-  """Appends a row to a CSV file, and the names before the first one.
+  """Appends a row to a CSV file; an empty file gets the header first.
 
   Raises:
-    UserError: it cannot be written, or its rows have other names.
+    UserError: the file cannot be written, or has other columns.
   """
   row = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
   names = ",".join(row)
@@ -38,17 +39,17 @@ def add_row(path: Path, row: dict[str, Any]):
 
 
 def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
-  """The rows of a table by name, each number as it was written.
+  """Returns the rows of a table as dicts of the numbers' texts.
 
-  A row that a killed run could not end is left out.
+  An incomplete last row, as a killed run leaves it, is left out.
 
   Args:
-    path: of the table; there may be none.
-    *columns: that it must have, where it has rows.
+    path: the file; where it is missing, there are no rows.
+    *columns: the columns that the table must have, if it has rows.
 
   Raises:
-    UserError: it is no table of numbers, or has no such column.
-    MachineError: it is not what was written.
+    UserError: the file is no table of numbers, or lacks a column.
+    MachineError: the file differs from its checksum.
   """
   if not path.exists():
     return []
@@ -61,12 +62,12 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def _parse(path: Path, content: bytes) -> list[list[str]]:
-  """The names and the rows that a table has, each of them ended.
+  """Returns the header and the complete rows of a table.
 
   Raises:
-    UserError: it is no table of numbers.
+    UserError: the file is no table of numbers.
   """
-  # Nothing in it is ever quoted.
+  # These tables never quote a value.
   lines = content.decode("utf-8", "replace").split("\n")[:-1]
   names, *rows = [line.split(",") for line in lines] or [[]]
   if lines and names[:1] != ["step"]:
@@ -83,7 +84,7 @@ def _parse(path: Path, content: bytes) -> list[list[str]]:
 
 
 def _numbers(row: list[str]) -> bool:
-  """Whether a row is numbers, the first one whole."""
+  """Returns whether a row holds finite numbers, and first an integer."""
   try:
     int(row[0])
     return all(math.isfinite(float(value)) for value in row)
@@ -92,18 +93,18 @@ def _numbers(row: list[str]) -> bool:
 
 
 def cut_tables(workdir: Path, step: int):
-  """Drops the rows after `step`: what a killed run wrote and did not save.
+  """Removes the rows after `step`, which belong to no checkpoint.
 
   Raises:
     UserError: as `read_rows`.
-    MachineError: likewise, or they cannot be written.
+    MachineError: as `read_rows`, or a table cannot be written.
   """
   found = {name: _content(workdir / name) for name in TABLES}
   kept = {
     name: _first(workdir / name, content, step)
     for name, content in found.items()
   }
-  # First what they begin with, which holds before the cut and after it.
+  # The manifest first: the rows kept begin the table before the cut and after.
   manifest.record_rows(workdir, kept)
   for name, content in kept.items():
     if content != found[name]:
@@ -112,7 +113,7 @@ def cut_tables(workdir: Path, step: int):
 
 
 def _content(path: Path) -> bytes:
-  """That of a table; nothing where there is none."""
+  """Returns the bytes of a table; none where the file is missing."""
   if not path.exists():
     return b""
   manifest.verify(path)
@@ -120,7 +121,7 @@ def _content(path: Path) -> bytes:
 
 
 def _first(path: Path, content: bytes, step: int) -> bytes:
-  """What a table has of rows up to a step; without any, nothing."""
+  """Returns the header and the rows up to a step; nothing without rows."""
   rows = _parse(path, content)[1:]
   count = sum(int(row[0]) <= step for row in rows)
   lines = content.split(b"\n")
@@ -128,7 +129,7 @@ def _first(path: Path, content: bytes, step: int) -> bytes:
 
 
 def record_tables(workdir: Path):
-  """Records the rows that were written, before a checkpoint that knows them.
+  """Records the checksums of the tables, before the checkpoint is written.
 
   Raises:
     UserError: as `manifest.record_rows`.
@@ -138,16 +139,16 @@ def record_tables(workdir: Path):
 
 
 def draw_history(workdir: Path, measure: str):
-  """Draws history.png from metrics.csv; nothing where it has no row yet.
+  """Draws history.png from metrics.csv, once that has a row.
 
-  Loss of training and validation by step, and accuracy where a task has it.
+  It shows the losses of both splits by step, and accuracy if the task has it.
 
   Args:
-    workdir: of the run.
-    measure: what the loss is in, as "nats a symbol".
+    workdir: the folder of the run.
+    measure: the unit of the loss, as "nats a symbol".
 
   Raises:
-    UserError: as `read_rows`, or it cannot be written.
+    UserError: as `read_rows`, or the picture cannot be written.
   """
   names = [f"{split}_loss" for split in _SPLITS]
   rows = read_rows(workdir / "metrics.csv", *names)
@@ -171,3 +172,36 @@ def draw_history(workdir: Path, measure: str):
     axes.legend()
     figures.grid(axes)
   figures.save(figure, workdir / "history.png")
+
+
+def metrics_row(
+  position: Position,
+  learning_rate: float,
+  training: dict[str, float],
+  validation: dict[str, float],
+) -> dict[str, Any]:
+  """Returns a row of metrics.csv."""
+  return {
+    "step": position.step,
+    "epoch": position.epoch,
+    "learning_rate": learning_rate,
+    "gradient_norm": training.pop("gradient_norm"),
+    **{f"train_{name}": value for name, value in training.items()},
+    **{f"validation_{name}": value for name, value in validation.items()},
+  }
+
+
+def metrics_line(
+  row: dict[str, Any], position: Position, loss_unit: str
+) -> str:
+  """Returns the row as one line of text."""
+  bits = row.get("validation_bits_per_symbol")
+  accuracy = row.get("validation_accuracy")
+  return (
+    f"step {row['step']}  epoch {row['epoch']}"
+    f"  train {row['train_loss']:.4f}"
+    f"  validation {row['validation_loss']:.4f} {loss_unit}"
+    + ("" if bits is None else f"  {bits:.3f} bits/symbol")
+    + ("" if accuracy is None else f"  accuracy {accuracy:.1%}")
+    + ("  best" if position.best_step == position.step else "")
+  )

@@ -14,7 +14,11 @@ def schedule(
   total_steps: int,
   rate: ArrayLike,
 ) -> optax.Schedule:
-  """Step -> learning rate. `plateau` is constant here: see train.py."""
+  """Returns the function step -> learning rate.
+
+  The `plateau` schedule is constant here: it lowers the state's scale instead,
+  in loop.record_evaluation.
+  """
   plan = config.schedule
   warmup = plan.warmup_steps
   after: dict[str, Callable[[], optax.Schedule]] = {
@@ -53,7 +57,9 @@ def schedule(
 def optimizer(
   config: Config, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Clipping, weight decay, then the update rule, of which AdamW's has its own.
+  """Returns clipping, weight decay and the update rule, chained.
+
+  AdamW applies weight decay after its rule, decoupled from the gradient.
 
   RMSprop divides by sqrt(mean square) + epsilon, epsilon outside the root, as
   Keras, PyTorch and char-rnn do. Adagrad is optax's: its sum of squares begins
@@ -93,3 +99,13 @@ def optimizer(
   if fields.dampened:
     parts.append(optax.scale(1 - fields.momentum))
   return optax.chain(*parts, rules[fields.name]())
+
+
+def average_weight(config: Config) -> float | None:
+  """Returns the initial weight of the averaged parameters; None: no average.
+
+  With `train.asgd`, averaging begins later, at 0.
+  """
+  if config.train.ema is not None:
+    return 1.0
+  return None if config.train.asgd is None else 0.0

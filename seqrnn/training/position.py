@@ -1,4 +1,4 @@
-"""Where a run is, and what follows from that alone."""
+"""The position of a run, and what is due there."""
 
 import math
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from seqrnn.config import Config
 
 @dataclass
 class Position:
-  """Where a run is: what a checkpoint holds beside arrays.
+  """The numbers that a checkpoint holds beside its arrays.
 
   Attributes:
-    step: updates made so far.
-    epoch: the running epoch, from 0.
-    batch: batches of it that are done.
+    step: the number of updates so far.
+    epoch: the current epoch, from 0.
+    batch: the number of batches done in this epoch.
     evaluated: the step of the last evaluation.
     best: the lowest validation loss.
-    best_step: its step.
-    waited: evaluations since then.
+    best_step: the step of the lowest validation loss.
+    waited: the number of evaluations since best_step.
     stalled: those of them since the plateau schedule last acted.
-    crc32: of the training data.
-    rollbacks: how often the run went back because a loss was not finite.
+    crc32: the checksum of the training data.
+    rollbacks: how often the run rolled back because a value was not finite.
   """
 
   step: int = 0
@@ -34,34 +34,41 @@ class Position:
   crc32: int = 0
   rollbacks: int = 0
 
-
-def reached_end(config: Config, position: Position) -> bool:
-  """Whether all epochs, or all steps, are done."""
-  limit = config.train.max_steps
-  return position.epoch >= config.train.epochs or (
-    limit is not None and position.step >= limit
-  )
-
-
-def out_of_patience(config: Config, position: Position) -> bool:
-  """Whether nothing has gained for as long as `train.patience` waits."""
-  patience = config.train.patience
-  return patience is not None and position.waited >= patience
+  def advance(self, batches: int) -> bool:
+    """Counts a step, in an epoch of so many batches; True where it ends one."""
+    self.step += 1
+    self.batch += 1
+    if self.batch < batches:
+      return False
+    self.epoch, self.batch = self.epoch + 1, 0
+    return True
 
 
 def limits_reached(config: Config, position: Position) -> list[str]:
-  """The limits by which nothing is left to train; none: training goes on."""
+  """Returns the fields whose limits end training here; [] to train on."""
   train = config.train
   limits = {
     "train.epochs": position.epoch >= train.epochs,
     "train.max_steps": position.step >= (train.max_steps or math.inf),
     "train.patience": out_of_patience(config, position),
   }
-  return [name for name, here in limits.items() if here]
+  return [name for name, reached in limits.items() if reached]
+
+
+def reached_end(config: Config, position: Position) -> bool:
+  """Returns whether all epochs, or all steps, are done."""
+  limits = limits_reached(config, position)
+  return "train.epochs" in limits or "train.max_steps" in limits
+
+
+def out_of_patience(config: Config, position: Position) -> bool:
+  """Returns whether `train.patience` evaluations brought no improvement."""
+  patience = config.train.patience
+  return patience is not None and position.waited >= patience
 
 
 def evaluation_due(config: Config, position: Position) -> bool:
-  """Whether an evaluation belongs here and has not been made."""
+  """Returns whether an evaluation belongs here that has not been made."""
   if position.evaluated == position.step:
     return False
   if reached_end(config, position):
@@ -69,3 +76,11 @@ def evaluation_due(config: Config, position: Position) -> bool:
   if config.train.eval_every is None:
     return position.batch == 0
   return position.step % config.train.eval_every == 0
+
+
+def save_due(config: Config, position: Position) -> bool:
+  """Returns whether a checkpoint is due here; an evaluation saves its own."""
+  every = config.checkpoint.every
+  if every is None or position.step % every:
+    return False
+  return not evaluation_due(config, position)

@@ -30,7 +30,7 @@ class Average(NamedTuple):
 
 
 class State(NamedTuple):
-  """All arrays of a run. The step makes the next one of it, in place.
+  """All arrays of a run; the step donates the old state to the new one.
 
   Attributes:
     step: updates made so far.
@@ -55,11 +55,11 @@ class State(NamedTuple):
 
   @property
   def eval_params(self) -> Params:
-    """The parameters that are evaluated, and that other modes read."""
+    """The parameters to evaluate: the average, if there is one."""
     return self.average.params if self.average else self.params
 
   def with_eval_params(self, params: Params) -> "State":
-    """The same, with these in the place of what is shown."""
+    """Returns the state with other parameters to evaluate."""
     if self.average:
       return self._replace(average=self.average._replace(params=params))
     return self._replace(params=params)
@@ -73,8 +73,8 @@ def make_step(
 ) -> Callable[..., tuple[State, jax.Array]]:
   """The jitted step: state, batch, rate -> state, mean loss.
 
-  `state` is used up. The learning rate is an argument, since as a constant it
-  would have each trial of a search compile a program of its own.
+  The step donates `state`. The learning rate is an argument: as a constant, it
+  would make every trial of a search compile its own program.
 
   Args:
     experiment: the task.
@@ -112,7 +112,7 @@ def make_step(
 
 
 def _averaged(average: Average, params: Params, decay: float) -> Average:
-  """The average with the newest parameters in it."""
+  """Returns the average, updated with the newest parameters."""
   begun = average.weight > 0
   weight = jnp.where(begun, decay * average.weight + 1, 0)
   share = 1 / jnp.maximum(weight, 1)
@@ -134,7 +134,7 @@ def make_state(
     experiment: the task.
     optimizer: of the step.
     seed: of the whole run.
-    batch: any one that will train; only its shapes matter.
+    batch: a training batch; only its shapes matter.
     mesh: of the devices.
     average: weight of the first parameters in it: 0 where it begins later;
       None: there is none.
@@ -166,7 +166,7 @@ def make_state(
 
 
 def _shardings(mesh: Mesh) -> Any:
-  """Where a State lives: the carry with its rows, all else on every device."""
+  """Returns the shardings of a State: the carry by rows, else replicated."""
   everywhere: Any = sharding.replicated(mesh)
   state = State(*[everywhere] * len(State._fields))
   return state._replace(carry=sharding.by_rows(mesh))
@@ -174,7 +174,7 @@ def _shardings(mesh: Mesh) -> Any:
 
 @jax.jit
 def all_finite(state: State) -> jax.Array:
-  """Whether parameters, and figures since the last evaluation, are finite."""
+  """Returns whether all parameters, and sums so far, are finite."""
   leaves = jax.tree.leaves((state.params, state.sums))
   return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
@@ -182,11 +182,11 @@ def all_finite(state: State) -> jax.Array:
 def pack(
   state: State, batch_size: int, mesh: Mesh
 ) -> tuple[Params, dict[str, list[jax.Array]]]:
-  """The two parts of a checkpoint: the parameters shown, and the other arrays.
+  """Returns the two parts of a checkpoint: eval_params, and the other arrays.
 
-  Sampling reads the first alone. The second names nothing, since the types of
-  an optimizer's state are optax's own affair. The carry has the rows of the
-  batch and no more, so that any number of devices can go on with it.
+  Sampling reads only the first. The second is a list without names, because
+  the types of an optimizer's state are internal to optax. The carry is cut to
+  the rows of the batch, so that any number of devices can resume with it.
   """
   carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
   rest = state.with_eval_params(())._replace(carry=carry)
@@ -196,7 +196,7 @@ def pack(
 def unpack(
   params: Params, rest: dict[str, list[jax.Array]], state: State, mesh: Mesh
 ) -> State:
-  """The state that `pack` made these two of; `state` gives the structure."""
+  """Returns the state that `pack` was given; `state` gives the structure."""
   structure = jax.tree.structure(state.with_eval_params(()))
   new = jax.tree.unflatten(structure, rest["leaves"])
   rows = [len(leaf) for leaf in jax.tree.leaves(state.carry)]

@@ -7,8 +7,9 @@ import pytest
 import experiments
 from seqrnn.data.segments import Segments
 from seqrnn.errors import Interrupted
+from seqrnn.runtime import signals
 from seqrnn.runtime.checkpoint import steps
-from seqrnn.training import fit, loop
+from seqrnn.training import fit
 from tests.conftest import tiny
 
 HUGE = {"train.batch_size": 3000, "data.window": 5000}
@@ -149,12 +150,12 @@ def test_a_signal_ends_a_run_while_its_first_step_is_compiled(
 
 def test_a_signal_that_came_before_is_not_lost():
   """As while a trial of a search is compiled."""
-  with loop.catch_signals() as caught:
+  with signals.catch_signals() as caught:
     signal.raise_signal(signal.SIGTERM)
-    with loop.catch_signals() as inner:
+    with signals.catch_signals() as inner:
       assert inner == caught == [signal.SIGTERM]
       inner.at_once = True
       with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-  with loop.catch_signals() as caught:
+  with signals.catch_signals() as caught:
     assert caught == []

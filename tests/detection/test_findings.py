@@ -8,7 +8,7 @@ from rich.console import Console
 
 from seqrnn.data import sessions as data
 from seqrnn.data.vocabulary import END, Vocabulary
-from seqrnn.detection import findings, pictures
+from seqrnn.detection import findings, pictures, printing
 from seqrnn.detection.conformal import Calibration
 from tests.conftest import tiny
 
@@ -49,7 +49,7 @@ def found(tmp_path):
 def test_lines_of_a_log_stand_below_each_other(found):
   file = io.StringIO()
   console = Console(file=file, width=80)
-  findings.show(console, found, found.most_anomalous())
+  printing.print_sessions(console, found, 9)
   shown = [line.rstrip() for line in file.getvalue().split("\n")]
   assert max(map(len, shown)) <= 80
   first = next(n for n, line in enumerate(shown) if "a.log:5" in line)
@@ -71,7 +71,7 @@ def test_short_sessions_come_after_those_that_have_a_rank(found):
     p=np.array([0.5, np.nan]),
   )
   file = io.StringIO()
-  findings.show(Console(file=file, width=80), short, short.most_anomalous())
+  printing.print_sessions(Console(file=file, width=80), short, 9)
   lines = [line for line in file.getvalue().split("\n") if ", line " in line]
   assert [line.split(",")[0] for line in lines] == ["a.log:1", "a.log:5"]
   assert "line 5: flagged for its length, 13.0 bits" in lines[1]

@@ -11,7 +11,7 @@ import experiments
 import run
 from seqrnn.data.encoding import NOT_UTF8, Document
 from seqrnn.data.vocabulary import Vocabulary, save
-from seqrnn.detection import follow
+from seqrnn.detection import calibration, follow
 from seqrnn.detection.conformal import Calibration
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
@@ -57,7 +57,8 @@ def followed(made, lines, limits=LIMITS):
   config, experiment, params = made
   out = Out()
   stdin = io.BytesIO(b"".join(line + b"\n" for line in lines))
-  follow.follow(experiment, params, config, limits, NORMAL, stdin, out)
+  follower = follow.Follower(experiment, params, limits, NORMAL)
+  follow.follow(follower, config, stdin, out)
   found = [json.loads(line) for line in out.getvalue().splitlines()]
   assert out.flushed == len(found)
   return found
@@ -374,7 +375,7 @@ def test_a_damaged_calibration_is_none(tmp_path):
     damaged[place] ^= 1 << place % 8
     path.write_bytes(damaged)
     try:
-      follow.read_normal(path)
+      calibration.read_events(path)
     except UserError as error:
       refused += 1
       assert str(error).startswith(

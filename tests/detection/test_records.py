@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from seqrnn.detection import follow, records
+from seqrnn.detection import calibration, records, thresholds
 from seqrnn.errors import UserError
 from seqrnn.reporting import alarms
 
@@ -115,7 +115,7 @@ def test_a_small_file_that_holds_too_much_is_refused(tmp_path, monkeypatch):
   path = folder / "calibration.npz"
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
     file.writestr("nll.npy", bytes(2**24))
-  message = refused(path, follow.read_normal, path)
+  message = refused(path, calibration.read_events, path)
   assert "holds too much for its size" in message
 
 
@@ -126,7 +126,7 @@ def test_a_small_file_that_holds_too_much_is_refused(tmp_path, monkeypatch):
 def test_thresholds_that_detection_did_not_write_are_refused(tmp_path, content):
   folder = folder_with(tmp_path, thresholds_json=content)
   path = folder / "thresholds.json"
-  refused(path, follow.read_thresholds, path, 7)
+  refused(path, thresholds.read, path, 7)
 
 
 def test_numbers_that_are_none_of_a_calibration_are_refused(tmp_path):
@@ -138,7 +138,7 @@ def test_numbers_that_are_none_of_a_calibration_are_refused(tmp_path):
     {"nll": np.ones(2)},
   ):
     np.savez(path, **arrays)
-    refused(path, follow.read_normal, path)
+    refused(path, calibration.read_events, path)
 
 
 def test_short_sessions_have_no_rank_in_the_page(tmp_path):

@@ -15,7 +15,7 @@ import run
 from seqrnn import config as configs
 from seqrnn import experiment
 from seqrnn.errors import UserError
-from seqrnn.modes import describe
+from seqrnn.models import anatomy, network
 from tests.conftest import Page, tiny
 
 MODES = "train, evaluate, describe, search, report"
@@ -177,7 +177,7 @@ def test_modes_follow_from_the_fields(tmp_path, fields, lacks):
 def test_describe_of_a_model_that_is_no_stack(tmp_path):
   """Of frames, by one layer, with parameters of names of its own."""
   config = tiny(tmp_path, {"model.cell": "gru"})
-  cell = describe.CELLS["gru"](config.model, hidden_size=5)
+  cell = network.CELLS["gru"](config.model, hidden_size=5)
   x = np.zeros((1, 1, 3), np.float32)
 
   def init(key):
@@ -193,9 +193,9 @@ def test_describe_of_a_model_that_is_no_stack(tmp_path):
     vocabularies={}, init=init, predict=predict, unit="number", decoder=None
   )
   batch = {"inputs": np.zeros((2, 4, 3), np.float32)}
-  model = describe.anatomy(task, config, batch)
+  model = anatomy.anatomy(task, config, batch)
   assert [(layer.inputs, layer.units) for layer in model.layers] == [(3, 5)]
   size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-  assert sum(part.parameters for part in describe.parts(model)) == size
-  said = str(describe.picture(model, config))
+  assert sum(part.parameters for part in anatomy.parts(model)) == size
+  said = str(anatomy.picture(model, config))
   assert "4 frames of 3 numbers" in said and "2 numbers at each of 4" in said

@@ -90,7 +90,7 @@ def wrap(module, name: str, before=None, after=None):
 
 def arm(*_):
   """Puts the places into the product, once its modules may be imported."""
-  from seqrnn.runtime import checkpoint
+  from seqrnn.runtime import checkpoint_writer, files
   from seqrnn.training import fit, loop
   from seqrnn.training.progress import Progress
 
@@ -147,7 +147,8 @@ def arm(*_):
   loop.add_row = torn
   wrap(loop, "save", before=lambda *_: at("save"))
 
-  wrap(checkpoint.Checkpoints, "_check_room", after=lambda *_: at("room"))
+  writer = checkpoint_writer.Checkpoints
+  wrap(writer, "_check_room", after=lambda *_: at("room"))
 
   def writing(checkpoints, *_):
     _seen["slow"] += 1
@@ -159,7 +160,7 @@ def arm(*_):
         time.sleep(0.0005)
       strike()
 
-  wrap(checkpoint.Checkpoints, "_finish", before=writing)
+  wrap(writer, "_finish", before=writing)
 
   def synced(path):
     if path.name != "manifest.json":
@@ -168,7 +169,7 @@ def arm(*_):
       os.truncate(path, path.stat().st_size // 2)
       strike()
 
-  wrap(checkpoint, "_sync", after=synced)
+  wrap(files, "sync", after=synced)
 
   def removing(path, *_):
     if Path(path).name.isdecimal() and here("remove"):

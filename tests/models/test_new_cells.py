@@ -7,9 +7,8 @@ import pytest
 
 from seqrnn import config as configs
 from seqrnn.errors import UserError
-from seqrnn.models import cells, layers, network
+from seqrnn.models import anatomy, cells, layers, network
 from seqrnn.models.cells import keep
-from seqrnn.modes import describe
 from tests.models.test_cells import close, normal, product, quick_jit
 from tests.models.test_layers import check_gradients, scan
 from tests.modes.test_describe import model_of, value
@@ -91,7 +90,7 @@ def test_values_and_gradients_equal_the_equations(cell, reverse, fused):
 @pytest.mark.usefixtures("registered")
 def test_describe_counts_what_it_has():
   model, *_ = model_of({"model.cell": "indrnn"})
-  parts = describe.parts(model)
+  parts = anatomy.parts(model)
   assert [part.parameters for part in parts] == list(map(value, parts))
   assert parts[1].parameters == 5 * 5 + 2 * 5
   # The first layer reads rows of a table, the second one has one product.

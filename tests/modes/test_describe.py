@@ -16,10 +16,11 @@ import run
 from configs import base
 from seqrnn import config as configs
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.models import diagram
+from seqrnn.models import anatomy, diagram
 from seqrnn.models.network import CELLS
 from seqrnn.modes import describe
 from seqrnn.runtime import figures, sharding
+from seqrnn.training import cost
 from tests.conftest import tiny
 
 SYMBOLS = {"symbols": Vocabulary("char", tuple("abcdefg"))}
@@ -56,7 +57,7 @@ def model_of(fields):
   notes = (88,) if config.task == "polyphony" else ()
   inputs = np.ones((3, 4, *notes), np.int32)
   batch = {"inputs": inputs, "reset": np.ones(3, bool)}
-  model = describe.anatomy(experiment, config, batch)
+  model = anatomy.anatomy(experiment, config, batch)
   return model, config, experiment
 
 
@@ -74,7 +75,7 @@ def value(part):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_formula_of_a_cell_gives_its_parameters(cell):
-  parts = describe.parts(model_of({"model.cell": cell})[0])
+  parts = anatomy.parts(model_of({"model.cell": cell})[0])
   names = [part.name for part in parts]
   assert names == ["layer 1", "layer 2", "head"]
   assert [part.parameters for part in parts] == list(map(value, parts))
@@ -85,7 +86,7 @@ def test_the_formula_of_a_cell_gives_its_parameters(cell):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_parts_are_the_whole(name):
   model, _, experiment = named(name)
-  parts = describe.parts(model)
+  parts = anatomy.parts(model)
   params = jax.eval_shape(experiment.init, jax.random.key(0))
   total = sum(leaf.size for leaf in jax.tree.leaves(params))
   assert sum(part.parameters for part in parts) == total
@@ -95,7 +96,7 @@ def test_the_parts_are_the_whole(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_picture_can_be_read(name):
   model, config, _ = named(name)
-  rows = describe.picture(model, config)
+  rows = anatomy.picture(model, config)
   assert "".join(str(len(row)) for row in rows) == MODELS[name][1]
 
   drawn = diagram.figure("a title", rows)
@@ -151,10 +152,10 @@ def test_the_estimate_is_near_to_what_is_measured(tmp_path):
   config = tiny(tmp_path, {"model.hidden_size": 64, "data.window": 32})
   experiment = experiments.build(config, None)
   batch = experiment.batches("train", 0)[0]
-  model = describe.anatomy(experiment, config, batch)
+  model = anatomy.anatomy(experiment, config, batch)
   mesh = sharding.mesh()
-  estimated = describe.estimate(model, experiment, config, batch, mesh)
-  measured, compiling = describe.measure(experiment, config, batch, mesh)
+  estimated = cost.estimate(model, experiment, config, batch, mesh)
+  measured, compiling = cost.measure(experiment, config, batch, mesh)
   assert estimated.state == measured.state
   assert 1 / 4 < estimated.passing / measured.passing < 4
   assert min(estimated.seconds, measured.seconds, compiling) > 0

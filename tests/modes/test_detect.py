@@ -19,7 +19,7 @@ from seqrnn import config as configs
 from seqrnn.data import sessions as data
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import BEGIN, END, PAD, save
-from seqrnn.detection import detector
+from seqrnn.detection import calibration, decision, detector, evaluation
 from seqrnn.detection.conformal import Calibration
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import detect
@@ -166,23 +166,23 @@ def test_events_are_told_with_their_place_and_what_is_likelier(home):
     assert float(row["p_value"]) == pytest.approx(p, rel=1e-3)
 
 
-def calibration(folder):
+def calibration_file(folder):
   return np.load(folder / "run/detect/calibration.npz")
 
 
 def found_as_high(folder, nats):
-  file = calibration(folder)
+  file = calibration_file(folder)
   return file["event_counts"][file["nll"].round(4) >= round(nats, 4)].sum()
 
 
 def found_events(folder):
-  return calibration(folder)["event_counts"].sum()
+  return calibration_file(folder)["event_counts"].sum()
 
 
 def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
   folder, config, found = home
   read = splits.reader(config)
-  file = calibration(folder)
+  file = calibration_file(folder)
   assert file["counts"].sum() == len(read("train")) + len(read("validation"))
   scores = np.repeat(file["score max"], file["counts"])
   expected = [by_itself(folder / "run", read("validation"))]
@@ -228,7 +228,9 @@ def test_labels_change_nothing_but_figures(home, again, tmp_path):
 @pytest.fixture
 def again(home, monkeypatch):
   """A function to the findings of the same run with other settings."""
-  monkeypatch.setattr(detect, "picture", lambda *_: None)  # They take long.
+  monkeypatch.setattr(
+    detect, "draw_pictures", lambda *_: None
+  )  # They take long.
   return lambda **changes: repeat(home, changes)
 
 
@@ -252,12 +254,14 @@ def test_rules(rule):
   combined = rng.exponential(2, 80)
   counts = rng.integers(1, 3, 80)
   short = np.arange(80) == 4
-  scored = detector.Scored(nll, rank, rank, bounds, {}, counts, short, 1.0)
-  normal = detector.Normal(
+  scored = detector.SessionScores(
+    nll, rank, rank, bounds, {}, counts, short, 1.0
+  )
+  normal = calibration.NormalScores(
     {"combined": Calibration(rng.exponential(1, 200))},
     Calibration(rng.exponential(1, 1000)),
   )
-  flags, odd = detector.decide(scored, combined, normal, settings)
+  flags, odd = decision.flag(scored, combined, normal, settings)
   p = normal.scores["combined"].p_values(combined)
   event_p = normal.events.p_values(nll.round(4))
   assert (
@@ -282,7 +286,7 @@ def test_short_sessions_change_no_flag_of_the_others(rule):
   rng = np.random.default_rng(0)
   settings = base.get_config().detect
   settings.update({"rule": rule, "budget": 30, "top_k": 3, "rate": 0.05})
-  normal = detector.Normal(
+  normal = calibration.NormalScores(
     {"combined": Calibration(rng.exponential(1, 999))},
     Calibration(rng.exponential(1, 999)),
   )
@@ -298,8 +302,10 @@ def test_short_sessions_change_no_flag_of_the_others(rule):
     sizes = np.where(which, 0, E)
     bounds = np.concatenate([[0], np.cumsum(sizes)])
     counts = np.where(which, 5, 1)
-    scored = detector.Scored(nll, rank, rank, bounds, {}, counts, which, 1.0)
-    found, odd = detector.decide(scored, scores, normal, settings)
+    scored = detector.SessionScores(
+      nll, rank, rank, bounds, {}, counts, which, 1.0
+    )
+    found, odd = decision.flag(scored, scores, normal, settings)
     assert found[which].all()
     return found[place], odd
 
@@ -317,8 +323,10 @@ def test_short_normal_sessions_have_no_part_in_a_calibration():
   nll, bounds = np.arange(5.0), np.array([0, 2, 3, 5])
   short, counts = np.array([False, True, False]), np.array([2, 9, 1])
   scores = {"max": np.array([1.0, np.inf, 4.0])}
-  part = detector.Scored(nll, nll, nll, bounds, scores, counts, short, 1.0)
-  found = detector.gathered([part, part])
+  part = detector.SessionScores(
+    nll, nll, nll, bounds, scores, counts, short, 1.0
+  )
+  found = calibration.calibration_arrays([part, part])
   assert found["score max"].tolist() == [1, 4] * 2
   assert found["counts"].tolist() == [2, 1] * 2
   assert found["nll"].tolist() == [0, 1, 3, 4] * 2
@@ -391,14 +399,14 @@ def test_a_detection_that_fails_leaves_the_older_result(
     raise MachineError("detect: cannot be written: No space left on device")
 
   # The calibration, with other folds, is new and is kept for the next time.
-  monkeypatch.setattr(detect, "picture", full)
+  monkeypatch.setattr(detect, "draw_pictures", full)
   with pytest.raises(MachineError, match="No space left on device"):
     again(events="none", short="flag")
   after = results(folder)
   kept = after.pop("calibration.new.npz")
   assert after == before
-  monkeypatch.setattr(detect, "picture", lambda *_: None)
-  monkeypatch.setattr(detector, "cross_fit", None)
+  monkeypatch.setattr(detect, "draw_pictures", lambda *_: None)
+  monkeypatch.setattr(calibration, "cross_fit", None)
   again(events="none", short="flag")
   after = results(folder)
   assert after["calibration.npz"] == kept != before["calibration.npz"]
@@ -555,15 +563,17 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path, head):
   config = tiny(tmp_path, {**FIELDS, **fields, "detect.scores": "max"})
   vocabularies = language_model.prepare(config)
   experiment = experiments.build(
-    detector.whole(config, vocabularies), vocabularies
+    detector.whole_sessions(config, vocabularies), vocabularies
   )
   params = experiment.init(jax.random.key(0))
   one = detector.Detector(config, experiment, params, 0, {})
   sessions = data.read(config, one.names, config.data.path)
   same = sessions.distinct()
   scored = one.score(sessions.take(same.first), same.counts)
-  normal = detector.normal_of(detector.gathered([scored]), config.detect)
-  found = detector.detect(one, normal, sessions)
+  normal = calibration.normal_scores(
+    calibration.calibration_arrays([scored]), config.detect
+  )
+  found = decision.find_anomalies(one, normal, sessions)
   for text, d in zip(texts, found.distinct.which, strict=True):
     said = found.targets[slice(*found.bounds[d : d + 2])]
     assert one.names.names(said) == [*text.split(), "<end>"]
@@ -598,7 +608,7 @@ def test_figures_are_of_the_sessions_that_have_a_label():
         labelled=labelled,
       ),
     )
-    return detect.tables(found, normal, settings)["combined"]
+    return evaluation.metrics_by_score(found, normal, settings)["combined"]
 
   every = np.ones(60, bool)
   mixed, alone = table(every, labelled), table(labelled, None)
@@ -610,9 +620,9 @@ def test_figures_are_of_the_sessions_that_have_a_label():
 
 def test_a_fold_that_was_trained_with_other_settings_is_not_used(tmp_path):
   config = tiny(tmp_path, FIELDS)
-  assert not detector._trained_otherwise(tmp_path, config)
+  assert not calibration._trained_otherwise(tmp_path, config)
   configs.save(config, tmp_path / "config.json")
   config.train.epochs += 1  # A limit: training resumes.
-  assert not detector._trained_otherwise(tmp_path, config)
+  assert not calibration._trained_otherwise(tmp_path, config)
   config.train.label_smoothing = 0.1
-  assert detector._trained_otherwise(tmp_path, config)
+  assert calibration._trained_otherwise(tmp_path, config)

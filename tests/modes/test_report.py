@@ -38,7 +38,7 @@ from seqrnn.reporting import (
   trials,
 )
 from seqrnn.reporting.novelty import novelty
-from seqrnn.runtime import checkpoint
+from seqrnn.runtime import checkpoint_writer
 from seqrnn.training.history import add_row
 from seqrnn.training.position import Position
 from tests.conftest import Page, tiny, write_text
@@ -98,7 +98,7 @@ def begun(folder, fields):
   params = drawn(experiment, 0.3)
   crc32 = experiment.facts("train")["crc32"]
   position = Position(step=7, best_step=7, crc32=crc32)
-  with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+  with checkpoint_writer.Checkpoints(workdir / "checkpoints") as checkpoints:
     rest = {"none": jnp.zeros(1)}
     checkpoints.save(7, params, rest, asdict(position), 7)
   for step in (3, 7):

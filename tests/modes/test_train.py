@@ -16,7 +16,7 @@ import pytest
 import experiments
 from seqrnn.data.segments import Segments
 from seqrnn.errors import Interrupted, MachineError, UserError
-from seqrnn.runtime import checkpoint, manifest
+from seqrnn.runtime import checkpoint_writer, manifest
 from seqrnn.runtime.checkpoint import steps
 from seqrnn.training import fit, history, loop
 from seqrnn.training.progress import Progress
@@ -560,7 +560,7 @@ def test_it_stops_where_the_workdir_is_removed_or_anothers(
   module, name = {
     "row": (loop, "record_evaluation"),
     "save": (loop, "save"),
-    "finish": (checkpoint.Checkpoints, "_finish"),
+    "finish": (checkpoint_writer.Checkpoints, "_finish"),
   }[place]
   original, calls = getattr(module, name), []
 

@@ -12,7 +12,6 @@ import pytest
 
 from seqrnn.errors import UserError
 from seqrnn.runtime.checkpoint import (
-  Checkpoints,
   Damaged,
   entries,
   read_position,
@@ -21,6 +20,7 @@ from seqrnn.runtime.checkpoint import (
   steps,
   verify,
 )
+from seqrnn.runtime.checkpoint_writer import Checkpoints
 
 
 def tree(seed):
@@ -107,7 +107,7 @@ def test_what_cannot_be_written_is_told_by_the_next_call(tmp_path, monkeypatch):
     def fail(*_):
       raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("seqrnn.runtime.checkpoint._contents", fail)
+    monkeypatch.setattr("seqrnn.runtime.checkpoint_writer.checksums", fail)
     checkpoints.save(1, tree(1), rest(1), {}, 1)
     with pytest.raises(UserError, match="cannot be written: .*No space left"):
       checkpoints.wait()

@@ -1,0 +1,155 @@
+"""How well a detection finds what labels mark; the content of report.json."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from seqrnn.config import Config
+from seqrnn.data import anomalies
+from seqrnn.data import sessions as data
+from seqrnn.detection import ranking
+from seqrnn.detection.calibration import COMBINED, NormalScores
+from seqrnn.detection.findings import Findings
+
+
+def evaluate(
+  found: Findings,
+  normal: NormalScores,
+  kinds: np.ndarray | None,
+  settings: Config,
+) -> dict[str, Any]:
+  """The metrics in report.json.
+
+  Args:
+    found: by the detection.
+    normal: scores of normal sessions.
+    kinds: kind of anomaly injected into each session; None: none.
+    settings: of `config.detect`.
+  """
+  by_kind = None if kinds is None else precision_by_kind(found, kinds)
+  labels = found.sessions.line_labels
+  return {
+    "figures": metrics_by_score(found, normal, settings),
+    "average_precision_by_kind": by_kind,
+    "events": None if labels is None else event_metrics(found, labels),
+  }
+
+
+def summary(found: Findings) -> dict[str, int]:
+  """Numbers of the sessions and events that were examined, and a checksum."""
+  sessions, distinct = found.sessions, found.distinct
+  return {
+    "sessions": len(distinct.which),
+    "distinct_sessions": len(found.p),
+    "events_scored": int(np.diff(found.bounds) @ distinct.counts),
+    "distinct_events_scored": len(found.nll),
+    "flagged_for_their_length": int(found.short[distinct.which].sum()),
+    "crc32": zlib.crc32(
+      sessions.bounds.tobytes(), zlib.crc32(sessions.ids.tobytes())
+    ),
+  }
+
+
+def metrics_by_score(
+  found: Findings, normal: NormalScores, settings: Config
+) -> dict[str, dict[str, Any]]:
+  """Metrics of each score at `detect.rate`, and of another `detect.rule`.
+
+  There are metrics only where both labels occur, and of labelled sessions.
+  """
+  which, labels = found.distinct.which, found.sessions.labels
+  some = found.sessions.with_label()
+
+  def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
+    metrics = {}
+    if labels is not None and 0 < labels[some].sum() < len(some):
+      index = which[some]
+      metrics = _session_metrics(scores, flags, labels[some], index, settings)
+    return {"flagged": int(flags[which].sum()), **metrics}
+
+  table = {}
+  if settings.rule != "rate":
+    table[f"rule {settings.rule}"] = row(found.scores[COMBINED], found.flags)
+  for name, scores in found.scores.items():
+    threshold = normal.scores[name].threshold(settings.rate)
+    # Short sessions that are always flagged score infinity, as the threshold
+    # does where nothing resolves the rate.
+    flags = (scores > threshold) | np.isposinf(scores)
+    table[name] = {"threshold": threshold, **row(scores, flags)}
+  return table
+
+
+def _session_metrics(
+  scores: np.ndarray,
+  flags: np.ndarray,
+  labels: np.ndarray,
+  which: np.ndarray,
+  settings: Config,
+) -> dict[str, Any]:
+  """Metrics over all sessions and over distinct ones.
+
+  Args:
+    scores: of the distinct sessions [D].
+    flags: of the distinct sessions [D].
+    labels: of the sessions.
+    which: of the D distinct sessions, the one that each session equals.
+    settings: of `config.detect`.
+  """
+  counts = ranking.tally(scores[which], flags[which], labels)
+  _, first = np.unique(2 * which + labels, return_index=True)
+  once = which[first]
+  rng = np.random.default_rng(settings.seed)
+  return {
+    **ranking.metrics(counts),
+    "intervals": ranking.intervals(counts, settings.bootstrap, rng),
+    "distinct": ranking.metrics(
+      ranking.tally(scores[once], flags[once], labels[first])
+    ),
+  }
+
+
+def precision_by_kind(
+  found: Findings, kinds: np.ndarray
+) -> dict[str, dict[str, float]]:
+  """Average precision of each score for each kind of injected anomaly.
+
+  Each kind is compared with the normal sessions alone.
+  """
+  which = found.distinct.which
+  table = {}
+  for name, scores in found.scores.items():
+    table[name] = {}
+    # Few sessions may not have every kind.
+    for kind in (kind for kind in anomalies.KINDS if kind in kinds):
+      some = (kinds == kind) | (kinds == "")
+      anomalous = kinds[some] != ""
+      flags = np.zeros(len(anomalous), bool)
+      counts = ranking.tally(scores[which][some], flags, anomalous)
+      table[name][kind] = ranking.metrics(counts)["average_precision"]
+  return table
+
+
+def event_metrics(
+  found: Findings, labels: np.ndarray
+) -> dict[str, float] | None:
+  """Metrics of surprisal for events; None unless both labels occur.
+
+  Args:
+    found: by the detection.
+    labels: of all events [events of the sessions].
+  """
+  which, sessions = found.distinct.which, found.sessions
+  starts, stops = found.bounds[which], found.bounds[which + 1]
+  index, _ = data.ranges(starts, stops)
+  first = sessions.bounds[:-1] + found.offsets[which]
+  place, _ = data.ranges(first, first + stops - starts)
+  # The end symbol is no event of a file and has no label.
+  known = place < np.repeat(sessions.bounds[1:], stops - starts)
+  if sessions.lines_labelled is not None:
+    known[known] = sessions.lines_labelled[place[known]]
+  index, labels = index[known], labels[place[known]]
+  if labels.all() or not labels.any():
+    return None
+  counts = ranking.tally(found.nll[index], found.event_flags[index], labels)
+  return ranking.metrics(counts)

@@ -1,0 +1,116 @@
+"""The sessions that a detection examines: read, labelled, made anomalous."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from seqrnn.config import Config
+from seqrnn.data import anomalies
+from seqrnn.data import sessions as data
+from seqrnn.data.encoding import kind_for
+from seqrnn.data.sessions import Sessions
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError
+
+
+def read_sessions(
+  config: Config, names: Vocabulary, read: Callable[[str], Pieces]
+) -> tuple[Sessions, np.ndarray | None]:
+  """The sessions to examine and the kind of anomaly injected into each.
+
+  Args:
+    config: of the run.
+    names: vocabulary of the events.
+    read: split -> its pieces.
+
+  Returns:
+    the sessions; the kind of each, "" for normal ones, or None where
+    `detect.inject` is off.
+
+  Raises:
+    UserError: a file cannot be read, or fields exclude each other.
+  """
+  settings = config.detect
+  if settings.path is None and settings.anomalous_path is not None:
+    raise UserError(
+      f"config.detect.anomalous_path={settings.anomalous_path!r}: needs"
+      " detect.path, the normal sessions beside them"
+    )
+  if settings.path is None:
+    sessions = data.of_pieces(read("test"), names, settings)
+  else:
+    sessions = data.read(config, names, settings.path)
+  if settings.anomalous_path is not None:
+    anomalous = data.read(
+      config, names, settings.anomalous_path, "detect.anomalous_path"
+    )
+    sessions = concatenate(
+      [set_label(sessions, False), set_label(anomalous, True)]
+    )
+  if settings.labels is not None:
+    sessions = data.with_labels(sessions, settings.labels, config)
+  if not settings.inject:
+    return sessions, None
+  if sessions.labels is not None:
+    raise UserError(
+      f"config.detect.inject={settings.inject}: the sessions have labels, of"
+      " anomalies of their own"
+    )
+  return inject(sessions, settings.inject, np.random.default_rng(settings.seed))
+
+
+def set_label(sessions: Sessions, label: bool) -> Sessions:
+  """The sessions, all with the same label."""
+  labels = np.full(len(sessions.bounds) - 1, label)
+  return sessions._replace(labels=labels, labelled=None)
+
+
+def concatenate(parts: list[Sessions]) -> Sessions:
+  """The sessions of several parts; fields that any part lacks become None."""
+  # The symbols of a part are listed after those of the parts before it.
+  counts = [len(part.symbols or ()) for part in parts]
+  shifts, dtype = np.cumsum([0, *counts[:-1]]), kind_for(sum(counts))
+
+  def field(name: str) -> Any:
+    values = [getattr(part, name) for part in parts]
+    if any(value is None for value in values):
+      return None
+    if name == "symbol":
+      values = [
+        np.add(value, shift, dtype=dtype, casting="unsafe")
+        for value, shift in zip(values, shifts, strict=True)
+      ]
+    if isinstance(values[0], list):
+      return [x for value in values for x in value]
+    return np.concatenate(values)
+
+  sizes = np.concatenate([np.diff(part.bounds) for part in parts])
+  fields = {name: field(name) for name in Sessions._fields}
+  fields["bounds"] = np.concatenate([[0], np.cumsum(sizes)])
+  return Sessions(**fields)
+
+
+def inject(
+  sessions: Sessions, share: float, rng: np.random.Generator
+) -> tuple[Sessions, np.ndarray]:
+  """Makes a share of the sessions anomalous, equally many in each kind.
+
+  Returns:
+    the sessions in random order, without those too short for their kind of
+    anomaly; the kind of each, "" for normal ones.
+  """
+  order = rng.permutation(len(sessions.bounds) - 1)
+  count = round(share * len(order))
+  normal = set_label(sessions.take(np.sort(order[count:])), False)
+  parts = [normal._replace(line_labels=np.zeros(len(normal.ids), bool))]
+  kinds = [np.full(len(normal.names), "")]
+  for number, kind in enumerate(anomalies.KINDS):
+    some = np.sort(order[:count][number :: len(anomalies.KINDS)])
+    if len(some):
+      parts.append(anomalies.inject(rng, sessions.take(some), kind))
+      kinds.append(np.full(len(parts[-1].names), kind))
+  mixed = concatenate(parts)
+  order = rng.permutation(len(mixed.names))
+  return mixed.take(order), np.concatenate(kinds)[order]

@@ -1,0 +1,131 @@
+"""A detection on a terminal: attainable rates, metrics, anomalous sessions."""
+
+import math
+import sys
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from seqrnn.config import Config
+from seqrnn.detection.calibration import COMBINED, NormalScores
+from seqrnn.detection.findings import Findings
+from seqrnn.inference.predictions import console_text, quoted
+
+# Metrics and their columns; the oracle's is the best F1 of any threshold.
+_COLUMNS = {
+  "precision": "P",
+  "recall": "R",
+  "f1": "F1",
+  "false_alarm_rate": "FPR",
+  "auroc": "AUROC",
+  "average_precision": "AP",
+  "oracle_f1": "oracle",
+}
+
+
+def print_rates(console: Console, normal: NormalScores, settings: Config):
+  """Prints the attainable rates; warns on stderr of rates below them."""
+  requested = {
+    "rate": (normal.scores[COMBINED], settings.rate, "sessions"),
+    "event_rate": (normal.events, settings.event_rate, "events"),
+  }
+  for name, (calibration, rate, what) in requested.items():
+    line = (
+      f"detect.{name}={rate:g}: {calibration.n:,} normal {what} resolve rates"
+      f" from {calibration.resolution:.2g}"
+    )
+    if what == "sessions":  # Events of one session are not independent.
+      low, high = calibration.interval(rate)
+      line += (
+        f"; that of new ones is {low:.2g} to {high:.2g} in 95 of 100 cases"
+      )
+    console.print(line)
+    if rate < calibration.resolution:
+      print(
+        f"detect.{name}={rate:g}: below {calibration.resolution:.2g}, so no"
+        f" {what[:-1]} can be flagged by it; it needs more normal {what}",
+        file=sys.stderr,
+      )
+
+
+def print_sessions(console: Console, found: Findings, most: int):
+  """Prints the most anomalous sessions with the events around the worst one.
+
+  Events that are lines of a log are printed on lines of their own, with their
+  bits, and are cut off at the width of the terminal.
+  """
+  console.print("\n[bold]anomalous sessions[/bold]\n")
+  per_line = found.names.unit == "log"
+  for d in found.most_anomalous()[:most].tolist():
+    start, stop = found.bounds[d : d + 2].tolist()
+    if start == stop:
+      continue
+    worst = int(found.nll[start:stop].argmax())
+    console.print(_headline(found, d, worst))
+    console.print(
+      Padding(_context(found, d, worst, per_line), (0, 0, 0, 2), expand=False),
+      no_wrap=per_line,
+      overflow="ellipsis",
+    )
+
+
+def _headline(found: Findings, d: int, worst: int) -> str:
+  """A session's name, how many equal it, and why it is listed."""
+  j, count = int(found.distinct.first[d]), int(found.distinct.counts[d])
+  name = console_text(found.sessions.names[j])
+  if found.flags[d]:
+    name = f"[bold]{name}[/bold]"
+  line = found.line(j, int(found.offsets[d]) + worst)
+  name += f", line {line}" if line is not None else ""
+  name += f", and {count - 1:,} like it" if count > 1 else ""
+  reason = "flagged for its length" if found.short[d] else f"p {found.p[d]:.2g}"
+  bits = found.nll[found.bounds[d] + worst] / math.log(2)
+  return f"{name}: {reason}, {bits:.1f} bits"
+
+
+def _context(found: Findings, d: int, worst: int, per_line: bool) -> str:
+  """The events around the worst one of a session; flagged ones in reverse."""
+  start, stop = found.bounds[d : d + 2].tolist()
+  before, after = (2, 1) if per_line else (6, 3)
+  first, last = max(worst - before, 0), min(worst + after + 1, stop - start)
+  names = found.events(int(found.distinct.first[d]), d, first, last)
+  events = ["..."] * (first > 0)
+  for n, name in enumerate(names, first):
+    text = quoted(name)
+    if found.event_flags[start + n] or n == worst:
+      text = f"[reverse]{text}[/reverse]"
+    bits = found.nll[start + n] / math.log(2)
+    events.append(f"{bits:5.1f} {text}" if per_line else text)
+  events += ["..."] * (last < stop - start)
+  return ("\n" if per_line else " ").join(events)
+
+
+def print_metrics(console: Console, metrics: dict[str, Any], rate: float):
+  """Prints the metrics of each score.
+
+  Args:
+    console: to print on.
+    metrics: as `evaluation.evaluate` returns them.
+    rate: false-alarm rate of the thresholds.
+  """
+  table = metrics["figures"]
+  keys = [key for key in _COLUMNS if key in table[COMBINED]]
+  title = f"beyond the threshold for a false-alarm rate of {rate:g}"
+  printed = Table(title=title, box=box.SIMPLE, pad_edge=False)
+  printed.add_column("score", no_wrap=True)
+  for name in ("flagged", *(_COLUMNS[key] for key in keys)):
+    printed.add_column(name, justify="right")
+  for name, row in table.items():
+    values = (f"{row[key]:.3f}" for key in keys)
+    printed.add_row(name, f"{row['flagged']:,}", *values)
+  console.print(printed)
+  by_kind = metrics["average_precision_by_kind"]
+  if by_kind is not None:
+    title = "average precision by kind of anomaly"
+    printed = Table("score", *by_kind[COMBINED], title=title, box=box.SIMPLE)
+    for name, row in by_kind.items():
+      printed.add_row(name, *(f"{value:.3f}" for value in row.values()))
+    console.print(printed)

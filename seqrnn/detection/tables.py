@@ -1,0 +1,169 @@
+"""Tables of a detection: a row per session, a row per event."""
+
+import csv
+import functools
+import gzip
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrnn.config import Config
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.detection.findings import Findings
+from seqrnn.errors import escaped
+from seqrnn.inference.scoring import UNRANKED, Scores
+from seqrnn.runtime import files
+
+
+@contextmanager
+def _table(
+  folder: Path, name: str, form: str, columns: list[str]
+) -> Iterator[Callable[[list[Any]], Any]]:
+  """Opens a table and gives a function that writes a row; None stays empty."""
+  kind, _, packed = form.partition(".")
+  with files.atomic_write(folder / f"{name}.{form}", "wb") as raw:
+    # Without the time, which would make equal tables different files.
+    file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    if kind == "csv":
+      writer = csv.writer(text, lineterminator="\n")
+      writer.writerow(columns)
+      yield writer.writerow
+    else:
+      encode = json.JSONEncoder(ensure_ascii=False).encode
+
+      def write(row):
+        cells = zip(columns, row, strict=True)
+        kept = {name: value for name, value in cells if value is not None}
+        text.write(encode(kept) + "\n")
+
+      yield write
+    text.flush()
+    text.detach()
+    if packed:
+      file.close()
+
+
+def _cells(values: np.ndarray) -> list[Any]:
+  """Numbers for a table, with as many digits as a float32 has.
+
+  NaN becomes an empty cell, and infinity, which JSON lacks, a string.
+  """
+  return [
+    float(f"{value:.6g}")
+    if math.isfinite(value)
+    else None
+    if math.isnan(value)
+    else "inf"
+    for value in values.tolist()
+  ]
+
+
+def write_sessions(found: Findings, folder: Path, form: str):
+  """Writes sessions.csv, or another `form`: a row per session, as read."""
+  sessions = found.sessions
+  alarms = found.first_alarms().tolist()
+  distinct = {
+    "events": np.diff(sessions.bounds)[found.distinct.first].tolist(),
+    "p_value": _cells(found.p),
+    "flag": found.flags.astype(int).tolist(),
+    "first_alarm": [None if alarm < 0 else alarm for alarm in alarms],
+  }
+  scores = {name: _cells(values) for name, values in found.scores.items()}
+  has_lines = sessions.lines is not None
+  columns = ["session", *distinct, *["line"] * has_lines, *scores]
+  columns += ["label"] * (sessions.labels is not None)
+  rows = list(zip(*distinct.values(), strict=True))
+  score_rows = list(zip(*scores.values(), strict=True))
+  with _table(folder, "sessions", form, columns) as write:
+    for j, d in enumerate(found.distinct.which.tolist()):
+      row = [sessions.names[j], *rows[d]]
+      if has_lines:
+        row.append(found.line(j, alarms[d]))
+      row += score_rows[d]
+      if sessions.labels is not None:
+        known = sessions.labelled is None or sessions.labelled[j]
+        row.append(int(sessions.labels[j]) if known else None)
+      write(row)
+
+
+def write_events(
+  found: Findings,
+  which: np.ndarray,
+  details: Scores,
+  folder: Path,
+  settings: Config,
+):
+  """Writes events.csv, or in the form `detect.format`: a row per event.
+
+  Args:
+    found: all findings.
+    which: the distinct sessions whose events are written, at least one.
+    details: entropy and likelier events of these sessions.
+    folder: of the table.
+    settings: of `config.detect`.
+  """
+  sessions = found.sessions
+  document = {d: n for n, d in enumerate(which.tolist())}
+
+  def columns(d: int) -> dict[str, list[Any]]:
+    return _event_columns(
+      found, d, details.document(document[d]), settings.top_k
+    )
+
+  @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
+  def rows(d: int) -> list[tuple[Any, ...]]:
+    return list(zip(*columns(d).values(), strict=True))
+
+  places: dict[str, Callable[[int, int], Any]] = {}
+  if sessions.lines is not None:
+    places["line"] = found.line
+  if sessions.timestamps is not None:
+    places["timestamp"] = found.timestamp
+  header = ["session", "position", *places, *columns(int(which[0]))]
+  with _table(folder, "events", settings.format, header) as write:
+    for j, d in enumerate(found.distinct.which.tolist()):
+      if d not in document:
+        continue
+      first = int(found.offsets[d])
+      targets = found.targets[slice(*found.bounds[d : d + 2])].tolist()
+      for place, (event, *row) in enumerate(rows(d), first):
+        where = [value(j, place) for value in places.values()]
+        if targets[place - first] == UNKNOWN:  # Equal sessions may differ here.
+          event = escaped(found.as_read(j, place) or event)
+        write([sessions.names[j], place, *where, event, *row])
+
+
+def _event_columns(
+  found: Findings, d: int, details: dict[str, np.ndarray], top_k: int
+) -> dict[str, list[Any]]:
+  """The columns of a distinct session's events that do not depend on place."""
+  part = slice(*found.bounds[d : d + 2])
+  nll, targets = found.nll[part], found.targets[part]
+  probability = np.exp(-nll)
+  near = found.rank[part] <= top_k
+  columns = {
+    "event": found.names.names(targets),
+    "nats": _cells(nll),
+    "bits": _cells(nll / math.log(2)),
+    "probability": _cells(probability),
+    "rank": [r if r != UNRANKED else None for r in found.rank[part].tolist()],
+    "in_top_k": near.astype(int).tolist(),
+    "lifted_probability": _cells(np.where(near, 1.0, probability)),
+    "entropy": _cells(details["entropy"]),
+    "unknown": (targets == UNKNOWN).astype(int).tolist(),
+    "p_value": _cells(found.event_p[part]),
+    "flag": found.event_flags[part].astype(int).tolist(),
+  }
+  if "ids" in details:
+    alternatives = zip(details["ids"].T, details["chances"].T, strict=True)
+    for k, (ids, chances) in enumerate(alternatives, 1):
+      columns[f"event_{k}"] = found.names.names(ids)
+      columns[f"probability_{k}"] = _cells(chances)
+  return columns

@@ -1,0 +1,131 @@
+"""Saving a training and restoring it: state and position as a checkpoint."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from seqrnn.config import Config
+from seqrnn.errors import MachineError, UserError
+from seqrnn.experiment import Batch, Experiment
+from seqrnn.runtime import checkpoint, sharding
+from seqrnn.runtime.checkpoint_writer import Checkpoints
+from seqrnn.training.position import Position
+from seqrnn.training.step import State, all_finite, pack, unpack
+
+
+class Training(NamedTuple):
+  """What stays the same from step to step.
+
+  Attributes:
+    experiment: the task.
+    config: the settings of the run.
+    workdir: the folder of the run.
+    mesh: the devices.
+    step: a function state, batch -> next state, mean loss.
+    start: a function that makes the state before the first step.
+    learning_rate: a function of the step, before the state's scale.
+    total_steps: the number of steps in all epochs.
+    crc32: the checksum of the training data.
+    checkpoints: the checkpoints of the run.
+    check: raises MachineError once another process owns the workdir.
+    should_stop: called with each row of metrics.csv; True ends training.
+    tensorboard: opens the TensorBoard writer, given the last step that counts.
+  """
+
+  experiment: Experiment
+  config: Config
+  workdir: Path
+  mesh: Mesh
+  step: Callable[[State, Batch], tuple[State, jax.Array]]
+  start: Callable[[], State]
+  learning_rate: optax.Schedule
+  total_steps: int
+  crc32: int
+  checkpoints: Checkpoints
+  check: Callable[[], None]
+  should_stop: Callable[[dict[str, Any]], bool] = lambda _: False
+  tensorboard: Callable[[int], AbstractContextManager[Callable[..., None]]] = (
+    lambda _: nullcontext(lambda *_: None)
+  )
+
+
+class Diverged(Exception):
+  """A loss, a gradient or a parameter is not finite.
+
+  Attributes:
+    step: the step at which this was seen.
+  """
+
+  def __init__(self, step: int):
+    super().__init__(step)
+    self.step = step
+
+
+def save(training: Training, state: State, position: Position):
+  """Starts writing a checkpoint in the background.
+
+  Raises:
+    Diverged: the state is not finite; nothing is written.
+  """
+  if not all_finite(state):
+    raise Diverged(position.step)
+  params, rest = pack(state, training.config.train.batch_size, training.mesh)
+  training.checkpoints.save(
+    position.step, params, rest, asdict(position), position.best_step
+  )
+
+
+def restore(training: Training) -> tuple[State, Position]:
+  """Returns the newest intact checkpoint, or the start where there is none.
+
+  Damaged checkpoints after it are removed, because training will write
+  checkpoints of these steps again.
+
+  Raises:
+    UserError: no checkpoint is intact (none is removed then), or the training
+      data have changed since the run began.
+  """
+  directory = training.workdir / "checkpoints"
+  step = 0  # No checkpoint has this step.
+  if sharding.is_first():
+    step = checkpoint.newest(directory)
+  step = sharding.broadcast(step)
+  if not step:
+    return training.start(), Position(crc32=training.crc32)
+  folder = directory / str(step)
+  # The config may describe arrays that are larger than any memory: compare
+  # their shapes with the checkpoint before any array is made.
+  checkpoint.check_shapes(folder, jax.eval_shape(training.start).params)
+  state = training.start()
+  training.checkpoints.delete_after(step)
+  config, mesh = training.config, training.mesh
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+    pack(state, config.train.batch_size, mesh),
+  )
+  params, rest = checkpoint.restore(folder, *shapes)
+  position = read_position(folder)
+  if position.crc32 != training.crc32:
+    raise MachineError(
+      f"{training.workdir}: the training data have changed since this run"
+      " began; name another --workdir"
+    )
+  return unpack(params, rest, state, mesh), position
+
+
+def read_position(folder: Path) -> Position:
+  """Returns the position stored in a checkpoint.
+
+  Raises:
+    UserError: the file holds other fields than a position.
+  """
+  try:
+    return Position(**checkpoint.read_position(folder))
+  except TypeError as error:
+    raise UserError(f"{folder / 'position'}: {error}") from None
