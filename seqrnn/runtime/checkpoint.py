@@ -23,6 +23,7 @@ import secrets
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -39,6 +40,8 @@ _MANIFEST = "manifest.json"
 Params = Any  # A tree of arrays.
 _TEMPORARY = "unfinished-"  # Before the step, in the name of a folder.
 _SMALL_FILES = 500_000  # Bytes beside the arrays: metadata, block by block.
+_SWEEPS = 10  # Of what is still written to a folder that was removed,
+_MOMENT = 0.05  # and seconds between two of them.
 _JSON_LIMIT = 2**23  # Bytes of a manifest or a position.
 _ZARR = {  # How Orbax has its arrays described, beside shape, type and blocks.
   "compressor": {"id": "zstd", "level": 1},
@@ -183,11 +186,14 @@ class Checkpoints:
     try:
       self._check()
     except MachineError:
-      for path in self.directory.glob(f"{temporary.name}*"):
-        shutil.rmtree(path, ignore_errors=True)
-      with suppress(OSError):  # Orbax has made them anew, and they are empty.
-        self.directory.rmdir()
-        self.directory.parent.rmdir()
+      # Orbax raises at the first write that fails; the others go on.
+      for _ in range(_SWEEPS):
+        for path in self.directory.glob(f"{temporary.name}*"):
+          shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # Orbax has made them anew, and they are empty.
+          self.directory.rmdir()
+          self.directory.parent.rmdir()
+        time.sleep(_MOMENT)
       raise
 
   def _check_room(self, *trees: Any):
