@@ -10,9 +10,12 @@ os.environ["XLA_FLAGS"] = (
   " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 
-# A cache of their own: else most of their time would go into compiling the
-# same few programs again.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="seqrnn-tests-")
+# A cache of their own, which the workers of pytest-xdist share: else most of
+# their time would go into compiling the same programs again.
+os.environ["XDG_CACHE_HOME"] = os.environ.get(
+  "SEQRNN_TESTS_CACHE"
+) or tempfile.mkdtemp(prefix="seqrnn-tests-")
+os.environ["SEQRNN_TESTS_CACHE"] = os.environ["XDG_CACHE_HOME"]
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA has much to say of caches.
@@ -35,7 +38,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_unconfigure():
-  shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+  if "PYTEST_XDIST_WORKER" not in os.environ:
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 TINY = {
