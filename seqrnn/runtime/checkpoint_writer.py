@@ -6,6 +6,7 @@ import secrets
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -26,6 +27,8 @@ from seqrnn.runtime.checkpoint import (
 )
 
 _TEMPORARY = "unfinished-"  # The beginning of an unfinished folder's name.
+_SWEEPS = 10  # Removals of what is still written to a removed folder,
+_SECONDS = 0.05  # and the time between two of them.
 _SMALL_FILES = 500_000  # Bytes of metadata beside the arrays, rounded up.
 
 
@@ -157,11 +160,15 @@ class Checkpoints:
     try:
       self._check()
     except MachineError:
-      for path in self.directory.glob(f"{temporary.name}*"):
-        shutil.rmtree(path, ignore_errors=True)
-      with suppress(OSError):  # Orbax made these folders again; they are empty.
-        self.directory.rmdir()
-        self.directory.parent.rmdir()
+      # Orbax raises at its first failed write; other writes continue, and make
+      # the folders again.
+      for _ in range(_SWEEPS):
+        for path in self.directory.glob(f"{temporary.name}*"):
+          shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # They are not there, or another run is.
+          self.directory.rmdir()
+          self.directory.parent.rmdir()
+        time.sleep(_SECONDS)
       raise
 
   def _check_room(self, *trees: Any):

@@ -208,7 +208,8 @@ def _read(path: Path) -> Sums | None:
       " later version of seqrnn wrote it"
     )
   try:
-    holds = found in range(1, FORMAT + 1) and record["sha256"] == _own(record)
+    holds = type(found) is int and found in range(1, FORMAT + 1)
+    holds = holds and record["sha256"] == _own(record)
     sums = [s for own in record["files"].values() for s in own]
     sums += record["rows"].values()
     holds = holds and all(

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime.checkpoint import (
   Damaged,
   entries,
@@ -194,3 +195,21 @@ def test_a_folder_that_orbax_would_not_find_again_is_refused(tmp_path, name):
   assert not list(tmp_path.iterdir())
   with Checkpoints(tmp_path / "a]" / "b[c" / "$x$*"):
     pass
+
+
+def test_writes_that_end_late_leave_nothing_in_a_removed_folder(tmp_path):
+  directory = tmp_path / "run" / "checkpoints"
+  late = directory / "unfinished-1-00000000.tmp" / "params" / "d"
+
+  def check():
+    raise MachineError("removed")
+
+  checkpoints = Checkpoints(directory, check=check)
+  shutil.rmtree(tmp_path / "run")
+  # As tensorstore does, whose other writes go on after one has failed.
+  writer = threading.Timer(0.1, late.mkdir, kwargs={"parents": True})
+  writer.start()
+  with pytest.raises(MachineError, match="removed"):
+    checkpoints._check_place(directory / "unfinished-1-00000000")
+  writer.join()
+  assert not (tmp_path / "run").exists()

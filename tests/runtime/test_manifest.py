@@ -106,6 +106,16 @@ def test_a_damaged_manifest_is_refused(folder):
       manifest.verify(folder / "config.json")
 
 
+@pytest.mark.parametrize("value", ["true", "1.0", "null", '"1"'])
+def test_a_format_is_a_whole_number(folder, value):
+  path = folder / manifest.NAME
+  text = path.read_text()
+  assert '"format": 1,' in text
+  path.write_text(text.replace('"format": 1,', f'"format": {value},'))
+  with pytest.raises(UserError, match="manifest.json: is damaged; restore"):
+    manifest.verify(folder / "config.json")
+
+
 def test_a_later_format_is_refused(folder):
   (folder / manifest.NAME).write_text('{"format": 2}')
   line = "manifest.json: format=2: this version reads formats up to 1"
