@@ -47,7 +47,7 @@ def main(jobs: list[list[tuple[int, list[str], str]]]):
 
 if __name__ == "__main__":
   sys.path[0] = str(ROOT)
-  from run import prepare
+  from seqrnn.runtime.launch import prepare
 
   prepare()
   main(json.loads(sys.argv[1]))
