@@ -1,7 +1,6 @@
 """evaluate: figures of a split equal a sum over its symbols."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +90,8 @@ from pathlib import Path
 from tests.conftest import tiny
 import jax
 import experiments
-from seqrnn import evaluate, sharding
+from seqrnn.inference.evaluation import evaluator
+from seqrnn.runtime import sharding
 fields = {
   "data.window": 64,
   "model.hidden_size": 128,
@@ -102,15 +102,13 @@ mesh = sharding.mesh()
 params = jax.device_put(
   experiment.init(jax.random.key(0)), sharding.replicated(mesh)
 )
-evaluate = evaluate.evaluator(experiment, mesh)
+evaluate = evaluator(experiment, mesh)
 figures = evaluate(params, experiment.batches("train", 0))
 print(mesh.size, figures["loss"] > 0)
 """
-  tests = Path(__file__).parents[1]
   done = subprocess.run(  # Not in this process, which would not go on.
     [sys.executable, "-c", script, str(tmp_path)],
-    cwd=tests,
-    env={**os.environ, "PYTHONPATH": str(tests.parent)},
+    cwd=Path(__file__).parents[2],
     capture_output=True,
     text=True,
     timeout=600,
