@@ -7,7 +7,6 @@ import re
 import jax
 import numpy as np
 import pytest
-import share
 from matplotlib import image
 
 import experiments
@@ -16,6 +15,7 @@ from seqrnn import config as configs
 from seqrnn import experiment
 from seqrnn.errors import UserError
 from seqrnn.models import anatomy, network
+from tests import share
 from tests.conftest import Page, tiny
 
 MODES = "train, evaluate, describe, search, report"

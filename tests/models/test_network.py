@@ -15,9 +15,9 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.models import network
 from seqrnn.models.products import Lookup, rows
-from seqrnn.modes.train import make_state, make_step
 from seqrnn.runtime import sharding
 from seqrnn.training.probe import probe
+from seqrnn.training.step import make_state, make_step
 from tests.conftest import tiny
 from tests.models.test_cells import EQUATIONS, close, count, normal, quick_jit
 from tests.models.test_layers import before, check_gradients, stack, two
