@@ -5,6 +5,7 @@ stream. The task makes inputs and targets of it.
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -218,8 +219,8 @@ def cut(
       sizes = np.diff(sequences.bounds)
       counts = Shape(length, step, minimum, full).count(sizes)
       most = int((counts if keep == "all" else np.minimum(counts, 1)).sum())
-      if not isinstance(split, str):  # Few numbers, to compile for few.
-        most = 1 << (max(most, 1) - 1).bit_length()
+      if not isinstance(split, str):  # Texts of any length compile few times.
+        most = next(size for n in count() if (size := 8**n) >= most)
       rows = min(train.batch_size, max(most, 1))
     if batches_per_epoch is not None:
       samples = batches_per_epoch * rows
