@@ -112,7 +112,7 @@ def sampling(H: int, streams: int):
     generate = generator(made.decoder, length=length)
 
     def run():
-      for chunk in generate(params, prime_BP, 1.0, 0):
+      for chunk in generate(params, prime_BP, 0, 1.0):
         assert len(chunk) == streams
 
     return run

@@ -5,6 +5,7 @@ stream. The task makes inputs and targets of it.
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -199,14 +200,14 @@ def _streams(config: Config, sequences: Sequences, request: Request) -> Batches:
   train = config.train
   # Rows are parts of the whole: a text given on its own is one stream.
   rows = train.batch_size if isinstance(request.split, str) else 1
-  count = None
+  steps = None
   if request.trains:
-    count = train.batches_per_epoch
+    steps = train.batches_per_epoch
     if train.samples_per_epoch is not None:
-      count = -(-train.samples_per_epoch // train.batch_size)
-  first = request.epoch * count if count else 0
+      steps = -(-train.samples_per_epoch // train.batch_size)
+  first = request.epoch * steps if steps else 0
   fitted = Rows(rows, config.data.window).fitted(sequences)
-  return streams(sequences, fitted, first, count)
+  return streams(sequences, fitted, first, steps)
 
 
 def _windows(
@@ -220,7 +221,7 @@ def _windows(
     # More rows than windows would be padding, or repeat windows.
     most = int(shape.count(np.diff(sequences.bounds)).sum())
     if not isinstance(request.split, str):  # Few sizes, to compile for few.
-      most = 1 << (max(most, 1) - 1).bit_length()
+      most = next(size for n in count() if (size := 8**n) >= most)
     rows = min(train.batch_size, max(most, 1))
   epoch = Epoch(buckets=None if request.ordered else data.buckets)
   if request.trains:
