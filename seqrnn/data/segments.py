@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.sequences import Sequences, as_read, checksum, encode, once
 from seqrnn.data.splits import Pieces, given, reader
 from seqrnn.data.streams import Rows, streams
