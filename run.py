@@ -39,11 +39,12 @@ def main(argv: list[str]) -> int:
   launch.open_streams()
   overrides, argv = command.split_overrides(argv)
   parsed = define()
-  if not _HELP.isdisjoint(argv):
-    print(f"{__doc__}{parsed.get_help(include_special_flags=False)}")
-    return 0
   joined, index = False, 0  # Whether this is one of several processes; which.
   try:
+    if not _HELP.isdisjoint(argv):
+      help = parsed.get_help(include_special_flags=False)
+      print(f"{__doc__}{help}", flush=True)
+      return 0
     distributed = parse(parsed, argv)
     config, workdir = command.resolve(parsed, overrides)
     devices = command.cpu_devices(config, parsed.mode)

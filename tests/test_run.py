@@ -670,6 +670,22 @@ def test_a_reader_that_goes_away_is_no_mistake(home):
     assert process.wait() == 141
 
 
+@pytest.mark.parametrize("flags", ["--help", "--workdir=lm --mode=describe"])
+def test_a_full_disk_behind_stdout_is_named(flags, home):
+  if not Path("/dev/full").exists():
+    pytest.skip("no /dev/full")
+  with open("/dev/full", "w") as full:
+    done = subprocess.run(
+      [sys.executable, str(ROOT / "run.py"), *flags.split()],
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      cwd=home,
+    )
+  assert done.returncode == 2
+  assert done.stderr == "error: stdout: No space left on device\n"
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 @pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--mode=x", 2)])
 def test_a_stream_may_be_closed(closed, flag, status):
