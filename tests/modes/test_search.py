@@ -126,7 +126,7 @@ def test_what_is_left_to_one_is_drawn():
     ("optimizer_epsilon", "log_uniform(1e-40, 1)", "above 0; in 32 bits it is"),
     ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of lstm"),
     ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
-    ("train_cpu_devices", "choice(1, 2)", "must be none: a process has the same"),
+    ("train_cpu_devices", "choice(1, 2)", "must be none: a process has"),
   ],
 )
 def test_a_wrong_space_is_refused_in_a_line(name, text, rule):
