@@ -1,12 +1,12 @@
-"""Trains recurrent networks on sequences of symbols, and uses them.
+"""Trains, evaluates and uses recurrent networks on sequences of symbols.
 
   python run.py --config=configs/brnn.py
   python run.py --config=configs/rnn.py --config.model.hidden_size=256
   python run.py --workdir=runs/rnn --mode=sample --config.sample.temperature=0.5
 
-Every field of configs/base.py is a flag, --config.GROUP.FIELD=VALUE, in any
-order on the line. --help=data explains the fields of the group data, --help=all
-those of all groups.
+Every field of configs/base.py is a flag, --config.GROUP.FIELD=VALUE. Flags may
+be in any order. --help=data explains the fields of the group data, --help=all
+explains all fields.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seqrnn import command
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.runtime import launch, processes
 
-# mode -> the module of seqrnn that does it, imported when it is asked for
+# Mode -> its module, which is imported only when the mode runs.
 MODES = {
   "train": "seqrnn.modes.train",
   "evaluate": "seqrnn.modes.evaluate",
@@ -37,15 +37,15 @@ _HELP = re.compile(r"-h|--?help(full|short)?(=.*)?", re.DOTALL)
 
 
 def main(argv: list[str]) -> int:
-  """Does one mode; the exit status."""
+  """Runs one mode; returns the exit status."""
   launch.open_streams()
   overrides, argv = command.split_overrides(argv)
   parsed = define()
-  joined, index = False, 0  # Whether this is one of several processes; which.
+  joined, index = False, 0  # Whether it is one of several processes; its index.
   try:
-    if asked := next(filter(None, map(_HELP.fullmatch, argv)), None):
+    if wanted := next(filter(None, map(_HELP.fullmatch, argv)), None):
       text = f"{__doc__}{parsed.get_help(include_special_flags=False)}"
-      text = command.help_of(asked[2][1:]) if asked[2] else text
+      text = command.help_text(wanted[2][1:]) if wanted[2] else text
       print(text, flush=True)
       return 0
     distributed = parse(parsed, argv)
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     module = "seqrnn.detection.follow" if parsed.follow else MODES[parsed.mode]
     importlib.import_module(module).run(experiments.build, config, workdir)
     sys.stdout.flush()
-    status, together = 0, True  # All processes end as this one does.
+    status, together = 0, True  # Every process has finished.
   except (Exception, KeyboardInterrupt) as error:
     ended = isinstance(error, Interrupted | KeyboardInterrupt | BrokenPipeError)
     if joined and not ended and processes.lost(error):
@@ -81,27 +81,27 @@ def main(argv: list[str]) -> int:
 
 
 def define() -> flags.FlagValues:
-  """The flags beside those of the config."""
+  """Defines the flags that are not fields of the config."""
   values = flags.FlagValues()
   modes = list(MODES)
   for name, help in (
     ("config", "A config: a .py file with get_config(), or JSON."),
     (
       "workdir",
-      "Where the run's files are. Default: runs/ and the name of the config,"
-      " with the fields that flags changed. Alone, it stands for the run's own"
-      " config. A report compares several, separated by commas.",
+      "The folder of the run. Default: runs/ and the name of the config, with"
+      " the fields that flags changed. Without --config, the config in this"
+      " folder is used. A report compares several folders, separated by commas.",
     ),
   ):
     flags.DEFINE_string(name, None, help, flag_values=values)
-  flags.DEFINE_enum("mode", "train", modes, "What to do.", flag_values=values)
+  flags.DEFINE_enum("mode", "train", modes, "The mode.", flag_values=values)
   for name, help in (
     (
       "follow",
-      "With --mode=detect: score events of standard input as they come, a"
-      " session and an event a line.",
+      "With --mode=detect: score events as they arrive on standard input. Each"
+      " line has a session and an event.",
     ),
-    ("debug", "Print the traceback of an error, too."),
+    ("debug", "Also print the traceback of an error."),
   ):
     flags.DEFINE_bool(name, False, help, flag_values=values)
   launch.define_distributed(values)
@@ -109,10 +109,10 @@ def define() -> flags.FlagValues:
 
 
 def parse(parsed: flags.FlagValues, argv: list[str]) -> bool:
-  """Parses the flags; whether they make this one of several processes.
+  """Parses the flags; returns whether this is one of several processes.
 
   Raises:
-    UserError: an argument is no flag, or flags exclude each other.
+    UserError: an argument is not a flag, or flags exclude each other.
     flags.Error: a flag is unknown or has a value of another type.
   """
   rest = parsed(argv)[1:]
@@ -120,7 +120,7 @@ def parse(parsed: flags.FlagValues, argv: list[str]) -> bool:
     raise UserError(f"{rest[0]!r}: not a flag; flags begin with --")
   distributed = launch.is_distributed(parsed)
   if parsed.follow and parsed.mode != "detect":
-    raise UserError(f"--follow: goes with --mode=detect, not {parsed.mode}")
+    raise UserError(f"--follow: needs --mode=detect, not {parsed.mode}")
   return distributed
 
 
@@ -128,5 +128,5 @@ if __name__ == "__main__":
   launch.take_huge_pages()
   launch.prepare()
   launch.end(main(sys.argv))
-elif __name__ == "__mp_main__":  # In a worker of a search.
+elif __name__ == "__mp_main__":  # This process is a worker of a search.
   launch.prepare()

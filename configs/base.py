@@ -14,11 +14,13 @@ from ml_collections.config_dict import placeholder
 
 from seqrnn.fields import (
   ABOVE_0,
+  ABOVE_0_BELOW_1,
   BELOW_1,
-  BETWEEN,
+  COUNT,
   FINITE,
   FOLD,
   FOLDS,
+  FRACTION,
   HEADER,
   NATURAL,
   NOT_EMPTY,
@@ -31,13 +33,11 @@ from seqrnn.fields import (
   SWITCH,
   TEMPERATURES,
   TEXT,
-  UNIT,
-  WHOLE,
   Condition,
   Field,
   choice,
+  integer,
   optional,
-  whole,
 )
 
 # Whether each cell has a forget gate, whose initial bias is a field.
@@ -159,7 +159,7 @@ DATA = _group(
     float, POSITIVE, "Seconds of silence that separate two sessions of a log."
   ),
   log_lines=optional(
-    int, WHOLE, "The number of lines in each session of a log."
+    int, COUNT, "The number of lines in each session of a log."
   ),
   errors=Field(
     "strict",
@@ -194,10 +194,10 @@ DATA = _group(
     True, SWITCH, "Add begin and end symbols to each document.", (_SYMBOLS,)
   ),
   min_count=Field(
-    1, WHOLE, "Rarer symbols of the training split are unknown.", (_SYMBOLS,)
+    1, COUNT, "Rarer symbols of the training split are unknown.", (_SYMBOLS,)
   ),
   vocabulary_size=optional(
-    int, WHOLE, "Keep so many of the most frequent symbols; all.", _SYMBOLS
+    int, COUNT, "Keep so many of the most frequent symbols; all.", _SYMBOLS
   ),
   mapping=Field(
     "many_to_many",
@@ -205,9 +205,9 @@ DATA = _group(
     "many_to_many: each symbol of a window predicts the next one. many_to_one:"
     " the window predicts the symbol after it.",
   ),
-  window=Field(64, WHOLE, "T: how many symbols back the gradient reaches."),
+  window=Field(64, COUNT, "T: how many symbols back the gradient reaches."),
   step=optional(
-    int, WHOLE, "Symbols from the start of a window to the next; the window."
+    int, COUNT, "Symbols from the start of a window to the next; the window."
   ),
   offset=Field(
     0,
@@ -223,7 +223,7 @@ DATA = _group(
   ),
   buckets=optional(
     int,
-    whole(1, 64, "1 to 64"),
+    integer(1, 64, "1 to 64"),
     "The number of lengths that batches may have, each of windows of similar"
     " length; all have the window's.",
   ),
@@ -260,11 +260,13 @@ MODEL = _group(
   hidden_size=Field(128, SIZE, "The units of a layer, in each direction."),
   parameters=optional(
     int,
-    WHOLE,
+    COUNT,
     "Instead of hidden_size: the run takes the largest one whose model has no"
     " more parameters than this.",
   ),
-  layers=Field(2, whole(1, 128, "1 to 128"), "The number of recurrent layers."),
+  layers=Field(
+    2, integer(1, 128, "1 to 128"), "The number of recurrent layers."
+  ),
   bidirectional=Field(
     False,
     SWITCH,
@@ -445,30 +447,32 @@ SCHEDULE = _group(
     "The factor of a decrease.",
     _schedule("exponential", "step", "plateau"),
   ),
-  after=Field(10, WHOLE, "Epochs.", _schedule("exponential")),
-  every=Field(5, WHOLE, "Epochs.", _schedule("step")),
-  final=Field(0.0, UNIT, "A share of the learning rate.", _schedule("cosine")),
-  patience=Field(2, WHOLE, "Evaluations.", _schedule("plateau")),
+  after=Field(10, COUNT, "Epochs.", _schedule("exponential")),
+  every=Field(5, COUNT, "Epochs.", _schedule("step")),
+  final=Field(
+    0.0, FRACTION, "A share of the learning rate.", _schedule("cosine")
+  ),
+  patience=Field(2, COUNT, "Evaluations.", _schedule("plateau")),
 )
 
 TRAIN = _group(
   "train",
-  batch_size=Field(64, WHOLE, "B, over all devices together."),
+  batch_size=Field(64, COUNT, "B, over all devices together."),
   cpu_devices=optional(
     int,
-    whole(1, 64, "1 to 64"),
+    integer(1, 64, "1 to 64"),
     "The devices that a process makes of its CPU; 2 where layers are small,"
     " else 1. JAX_NUM_CPU_DEVICES takes precedence.",
   ),
-  epochs=Field(10, WHOLE, "Epochs of training."),
+  epochs=Field(10, COUNT, "Epochs of training."),
   max_steps=optional(
-    int, WHOLE, "Stop after so many steps, whatever the epochs."
+    int, COUNT, "Stop after so many steps, whatever the epochs."
   ),
   batches_per_epoch=optional(
-    int, WHOLE, "Batches that make an epoch; all windows make one."
+    int, COUNT, "Batches that make an epoch; all windows make one."
   ),
   samples_per_epoch=optional(
-    int, WHOLE, "Instead of them, the windows that make an epoch."
+    int, COUNT, "Instead of them, the windows that make an epoch."
   ),
   class_weights=Field(
     "none",
@@ -476,9 +480,9 @@ TRAIN = _group(
     "balanced: all labels have the same total weight in training.",
     (_CLASSIFIES,),
   ),
-  eval_every=optional(int, WHOLE, "Steps between evaluations; an epoch."),
+  eval_every=optional(int, COUNT, "Steps between evaluations; an epoch."),
   patience=optional(
-    int, WHOLE, "Stop after so many evaluations without improvement."
+    int, COUNT, "Stop after so many evaluations without improvement."
   ),
   label_smoothing=Field(
     0.0,
@@ -488,13 +492,13 @@ TRAIN = _group(
   ),
   ema=optional(
     float,
-    BETWEEN,
+    ABOVE_0_BELOW_1,
     "Evaluate and keep an exponential mean of the parameters; those of n steps"
     " ago have weight ema^n.",
   ),
   asgd=optional(
     int,
-    WHOLE,
+    COUNT,
     "Evaluate and keep the mean of the parameters since the asgd-th evaluation"
     " without a better validation loss (NT-ASGD: Merity et al. 2017).",
   ),
@@ -505,14 +509,14 @@ TRAIN = _group(
     " the run. rollback: it continues from the last good checkpoint.",
   ),
   rollback_factor=Field(
-    0.5, BETWEEN, "The factor of the learning rate then.", (_ROLLBACK,)
+    0.5, ABOVE_0_BELOW_1, "The factor of the learning rate then.", (_ROLLBACK,)
   ),
   rollbacks=Field(
-    3, WHOLE, "The number of rollbacks before the run ends.", (_ROLLBACK,)
+    3, COUNT, "The number of rollbacks before the run ends.", (_ROLLBACK,)
   ),
   sample_length=Field(
     60,
-    whole(0, 10**4, "0 to 10,000"),
+    integer(0, 10**4, "0 to 10,000"),
     "Symbols of the sample that a terminal shows at each evaluation; 0: none.",
   ),
   tensorboard=Field(
@@ -526,9 +530,9 @@ TRAIN = _group(
 CHECKPOINT = _group(
   "checkpoint",
   keep=Field(
-    2, WHOLE, "The number of latest checkpoints kept, beside the best."
+    2, COUNT, "The number of latest checkpoints kept, beside the best."
   ),
-  every=optional(int, WHOLE, "Steps between checkpoints; at evaluations only."),
+  every=optional(int, COUNT, "Steps between checkpoints; at evaluations only."),
   step=optional(
     int, NATURAL, "The step of the checkpoint that a mode reads; the best."
   ),
@@ -561,14 +565,14 @@ PREDICT = _group(
     "What marks a gap in a text or file.",
     (_task("gap_model"),),
   ),
-  top_k=Field(5, WHOLE, "The number of predictions of a symbol."),
+  top_k=Field(5, COUNT, "The number of predictions of a symbol."),
   sequences=Field(
     3,
-    WHOLE,
+    COUNT,
     "How many sequences of a split are predicted, and of a file shown.",
   ),
   symbols=Field(
-    40, WHOLE, "How many symbols of each sequence the table shows."
+    40, COUNT, "How many symbols of each sequence the table shows."
   ),
 )
 
@@ -580,8 +584,8 @@ SAMPLE = _group(
     "One or several; 0 takes the most likely symbol.",
     _SAMPLES,
   ),
-  length=Field(500, WHOLE, "Symbols of a text.", _SAMPLES),
-  streams=Field(1, WHOLE, "Texts for a temperature.", _SAMPLES),
+  length=Field(500, COUNT, "Symbols of a text.", _SAMPLES),
+  streams=Field(1, COUNT, "Texts for a temperature.", _SAMPLES),
   prime=Field(
     "",
     TEXT,
@@ -590,7 +594,7 @@ SAMPLE = _group(
     _SAMPLES,
   ),
   top_k=optional(
-    int, WHOLE, "Draw from the k most likely symbols only.", *_SAMPLES_TEXT
+    int, COUNT, "Draw from the k most likely symbols only.", *_SAMPLES_TEXT
   ),
   top_p=optional(
     float,
@@ -601,7 +605,7 @@ SAMPLE = _group(
   seed=Field(0, SEED, "The seed of the draws.", _SAMPLES),
   tempo=Field(
     120,
-    whole(4, 10_000, "4 to 10,000"),  # The limits of MIDI.
+    integer(4, 10_000, "4 to 10,000"),  # The limits of MIDI.
     "Music: frames a minute.",
     (_task("polyphony"),),
   ),
@@ -658,7 +662,7 @@ DETECT = _group(
     " flagged, as DeepLog's programs do, outside the rule and its budget.",
   ),
   top_mean=Field(
-    5, WHOLE, "The number of largest surprisals whose mean is a score."
+    5, COUNT, "The number of largest surprisals whose mean is a score."
   ),
   scores=Field(
     "max,mean,count_vector",
@@ -685,22 +689,24 @@ DETECT = _group(
     " scores. bh: so that `false_share` of the flagged are normal (Benjamini &"
     " Hochberg 1995). topk: those with an event outside the top_k (DeepLog).",
   ),
-  rate=Field(0.005, BETWEEN, "The rate of false alarms of sessions."),
-  event_rate=Field(0.001, BETWEEN, "The rate of false alarms of events."),
+  rate=Field(0.005, ABOVE_0_BELOW_1, "The rate of false alarms of sessions."),
+  event_rate=Field(
+    0.001, ABOVE_0_BELOW_1, "The rate of false alarms of events."
+  ),
   budget=Field(
     100,
-    WHOLE,
+    COUNT,
     "Sessions flagged; equal ones are counted once.",
     (_DETECTS | {"detect.rule": ("budget",)},),
   ),
   false_share=Field(
     0.1,
-    BETWEEN,
+    ABOVE_0_BELOW_1,
     "The expected share of normal sessions among the flagged.",
     (_DETECTS | {"detect.rule": ("bh",)},),
   ),
   top_k=Field(
-    9, WHOLE, "An event that is not among so many most likely ones is a miss."
+    9, COUNT, "An event that is not among so many most likely ones is a miss."
   ),
   baselines=Field(True, SWITCH, "Compute the scores of the baselines, too."),
   events=Field(
@@ -722,7 +728,7 @@ DETECT = _group(
   ),
   followed=Field(
     100_000,
-    WHOLE,
+    COUNT,
     "--follow: the number of open sessions in memory. Beyond it, the session"
     " whose last event is oldest has ended.",
   ),
@@ -749,10 +755,10 @@ SEARCH = _group(
     "The largest hidden size of a trial.",
     ({"search.method": ("coarse",)},),
   ),
-  trials=Field(40, WHOLE, "No trial starts after so many."),
+  trials=Field(40, COUNT, "No trial starts after so many."),
   minutes=optional(float, POSITIVE, "No trial of this command starts later."),
   symbols=optional(
-    int, WHOLE, "No trial starts once all have trained on so many symbols."
+    int, COUNT, "No trial starts once all have trained on so many symbols."
   ),
   pruning=Field(
     "median",
@@ -763,7 +769,7 @@ SEARCH = _group(
   ),
   workers=optional(
     int,
-    whole(1, 1024, "1 to 1024"),
+    integer(1, 1024, "1 to 1024"),
     "Processes on this machine, each with its share of the cores; one for each"
     " core where layers are small and the method is not coarse, else one.",
   ),

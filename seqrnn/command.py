@@ -1,4 +1,4 @@
-"""The config and the workdir that a command line means."""
+"""Resolves a command line to a config and a workdir."""
 
 import copy
 import hashlib
@@ -18,13 +18,13 @@ from seqrnn.errors import UserError, visible
 from seqrnn.fields import Condition
 from seqrnn.runtime import files, launch
 
-# Fields that become part of the default workdir's name where a flag sets them.
+# Fields that a flag adds to the name of the default workdir.
 NAMING = (
   *IDENTITY,
   *(n for n in CHANGEABLE if n not in ("train.epochs", "train.max_steps")),
   "search.method",
 )
-# The project's own tasks. Another one may use any field.
+# The tasks of this project. A task of the user may use any field.
 _TASKS = {
   task
   for field in FIELDS.values()
@@ -34,18 +34,19 @@ _TASKS = {
 
 _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
-Overrides = list[tuple[str, str | bool]]  # Fields and the texts of their flags.
+Overrides = list[tuple[str, str | bool]]  # (field, text of its flag)
 
 
 def split_overrides(argv: list[str]) -> tuple[Overrides, list[str]]:
-  """The overrides --config.x=v of a command line, as (x, v), and the rest.
+  """Splits a command line into overrides (x, v) and other arguments.
 
-  --config.x v is the same; --config.x alone gives True, --noconfig.x False.
+  --config.x=v and --config.x v give (x, v), --config.x alone gives (x, True),
+  and --noconfig.x gives (x, False).
   """
   overrides, rest = [], []
-  left = list(reversed(argv))
-  while left:
-    argument = left.pop()
+  remaining = list(reversed(argv))
+  while remaining:
+    argument = remaining.pop()
     match = re.fullmatch(r"--?(no)?config\.([^=]+)(=.*)?", argument, re.DOTALL)
     if not match or (match[1] and match[3]):
       rest.append(argument)
@@ -53,8 +54,8 @@ def split_overrides(argv: list[str]) -> tuple[Overrides, list[str]]:
       overrides.append((match[2], match[3][1:]))
     elif match[1]:
       overrides.append((match[2], False))
-    elif left and not left[-1].startswith("--"):
-      overrides.append((match[2], left.pop()))
+    elif remaining and not remaining[-1].startswith("--"):
+      overrides.append((match[2], remaining.pop()))
     else:
       overrides.append((match[2], True))
   return overrides, rest
@@ -63,16 +64,16 @@ def split_overrides(argv: list[str]) -> tuple[Overrides, list[str]]:
 def resolve(
   parsed: flags.FlagValues, overrides: Overrides
 ) -> tuple[Config, Path]:
-  """The config and the workdir that the flags mean.
+  """Returns the config and the workdir that the flags name.
 
-  Fields that the flags set and that have no effect are reported on stderr.
+  Warns on stderr about fields that were set and have no effect.
 
   Raises:
     UserError: the flags name no config, or the workdir holds another run.
   """
   path, folder, beside = parsed.config, parsed.workdir, ""
   if folder and parsed.mode == "report" and not os.path.exists(folder):
-    folder, _, beside = folder.partition(",")  # The first of several runs.
+    folder, _, beside = folder.partition(",")  # Several runs are compared.
   if folder:
     files.check_links(folder)
   defaults = config_lib.defaults()
@@ -82,7 +83,9 @@ def resolve(
   elif folder:
     plain = config_lib.read_run(folder, defaults, record)
   else:
-    raise UserError("--config: name one, as in --config=configs/brnn.py")
+    raise UserError(
+      "--config: is missing; for example --config=configs/brnn.py"
+    )
   config = copy.deepcopy(plain)
   if beside:
     config.report.beside = beside
@@ -93,19 +96,19 @@ def resolve(
   else:
     workdir = Path("runs", run_name(Path(path).stem, plain, config))
     files.check_links(workdir)
-  starts = parsed.mode in ("train", "describe", "search")
-  new = starts and not (workdir / record).exists()
-  begun = plain
+  may_start = parsed.mode in ("train", "describe", "search")
+  new = may_start and not (workdir / record).exists()
+  recorded = plain
   if path and not new:
-    begun = config_lib.read_run(workdir, defaults, record)
+    recorded = config_lib.read_run(workdir, defaults, record)
   if parsed.mode not in ("train", "search") and not new:
-    # Without --config all but the model may differ, as other data.
-    config = config_lib.sized(config, begun)
-    _refuse_other(begun, config, workdir, IDENTITY if path else SHAPE)
+    # Without --config only the model is fixed; the data may be other files.
+    config = config_lib.sized(config, recorded)
+    _refuse_differences(recorded, config, workdir, IDENTITY if path else SHAPE)
   if config.train.cpu_devices is None:
-    config.train.cpu_devices = begun.train.cpu_devices
+    config.train.cpu_devices = recorded.train.cpu_devices
   given = {name for name, _ in overrides}
-  if path and path.endswith(".py"):  # A config in JSON has every field.
+  if path and path.endswith(".py"):  # A JSON config sets every field.
     given |= config_lib.changes(defaults, plain).keys()
   if not parsed.process_id:
     for line in unused(config, given, defaults):
@@ -114,7 +117,7 @@ def resolve(
 
 
 def _record(mode: str, folder: str | None) -> str:
-  """The file of a workdir that has the config which a mode reads.
+  """Returns the name of the file with the config that a mode reads.
 
   A search and a run of the same config may share a workdir; a report shows
   both.
@@ -131,7 +134,7 @@ def _record(mode: str, folder: str | None) -> str:
 
 
 def _apply(overrides: Overrides, config: Config):
-  """Sets fields from flags; hidden_size and parameters replace each other."""
+  """Sets fields from flags; hidden_size replaces the config's parameters."""
   for name, value in overrides:
     config_lib.override(config, name, value)
   given = dict(overrides)
@@ -147,47 +150,49 @@ def _apply(overrides: Overrides, config: Config):
     )
 
 
-def _refuse_other(
+def _refuse_differences(
   trained: Config, config: Config, workdir: Path, fixed: Iterable[str]
 ):
-  """Refuses a config whose fields with these prefixes are not the run's."""
+  """Refuses a config that differs from the run in fields of these prefixes."""
   found = config_lib.differences(trained, config, fixed)
   if found:
     raise UserError(
-      f"{workdir}: was trained otherwise, {'; '.join(found)}; --workdir alone"
-      " takes it as it is"
+      f"{workdir}: was trained with other settings, {'; '.join(found)};"
+      " --workdir alone uses the settings of the run"
     )
 
 
 def run_name(name: str, old: Config, new: Config) -> str:
-  """The default name of a run: the config's, with the fields flags changed."""
+  """Returns the default name of a run: the config and the changed fields."""
   parts = [name]
   for field, (_, value) in config_lib.changes(old, new, NAMING).items():
     parts.append(f"{field}={config_lib.text(value)}")
-  # A path separator, and what Orbax reads as a pattern.
+  # Replace path separators, and characters that Orbax reads as a pattern.
   name = re.sub(r"[/\\\[\]*?]", "_", "-".join(parts))
-  if len(name.encode()) > 200:  # Most file systems end at 255 bytes.
+  if len(name.encode()) > 200:  # Most file systems allow 255 bytes.
     digest = hashlib.sha256(name.encode()).hexdigest()
     name = f"{name[:100]}-{digest[:12]}"
   return name
 
 
 def cpu_devices(config: Config, mode: str = "train") -> int:
-  """The number of devices that JAX makes of the CPU; the run's, or by a rule.
+  """Chooses the number of CPU devices, and of a search's workers.
 
-  A step of small layers is too short to be distributed from core to core
-  within an operation, so two devices take half of the rows each. With large
-  layers or few rows two devices are slower than one. Results are rounded
-  differently with another number, so config.json keeps it. A search of small
-  layers has a worker on each core. Both fields are set in the config.
+  The operations of small layers are too short to be split over cores. Two
+  devices, each with half of the rows, are faster then; with large layers or few
+  rows they are slower. A search of small layers has a worker on each core. The
+  number of devices affects rounding, so config.json keeps it.
+
+  Returns:
+    train.cpu_devices. Both fields are set in the config if they are None.
   """
   model, train, search = config.model, config.train, config.search
   small = model.hidden_size <= 256
-  if model.parameters:  # The hidden size is found later, with JAX.
+  if model.parameters:  # The hidden size is computed later, with JAX.
     small = model.parameters <= model.layers * 4 * 256**2
   cores = launch.cores()
   if mode == "search":
-    if search.workers is None:  # Trials of coarse depend on earlier ones.
+    if search.workers is None:  # Trials of `coarse` depend on earlier trials.
       search.workers = cores if small and search.method != "coarse" else 1
     cores //= search.workers
   if train.cpu_devices is None:
@@ -199,12 +204,12 @@ def cpu_devices(config: Config, mode: str = "train") -> int:
 def unused(
   config: Config, given: Iterable[str], defaults: Config
 ) -> Iterator[str]:
-  """A line for each field that was set and has no effect in this config.
+  """Yields a warning for each field that was set and has no effect.
 
   Args:
-    config: of the run.
-    given: the fields that a user set.
-    defaults: fields that have their default are not reported.
+    config: the config of the run.
+    given: the fields that the user has set.
+    defaults: the defaults; a field with its default value is not reported.
   """
   fields, plain = config_lib.flat(config), config_lib.flat(defaults)
   for name in sorted(set(given)):
@@ -224,7 +229,7 @@ def unused(
 
 
 def _needs(conditions: Iterable[Condition]) -> str:
-  """What a field needs to have an effect, in words."""
+  """Returns the conditions of a field in words."""
   return "; or ".join(
     " and ".join(
       f"{name} {' or '.join(map(config_lib.text, values))}"
@@ -234,11 +239,11 @@ def _needs(conditions: Iterable[Condition]) -> str:
   )
 
 
-def help_of(wanted: str) -> str:
-  """The defaults, rules and meanings of fields.
+def help_text(wanted: str) -> str:
+  """Returns the defaults, rules and meanings of fields.
 
   Args:
-    wanted: a field, as `data.window`; a group of fields, as `data`; or `all`.
+    wanted: a field, such as `data.window`; a group, such as `data`; or `all`.
 
   Raises:
     UserError: there is no such field or group.
@@ -251,7 +256,7 @@ def help_of(wanted: str) -> str:
   if not names:
     groups = dict.fromkeys(name.partition(".")[0] for name in FIELDS)
     raise UserError(
-      f"--help={wanted}: must be all, a field as data.window, or one of"
+      f"--help={wanted}: must be all, a field such as data.window, or one of"
       f" {', '.join(groups)}"
     )
   parts = []
@@ -267,7 +272,7 @@ def help_of(wanted: str) -> str:
 
 
 def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
-  """Whether the fields have these values, or a search may choose them."""
+  """Returns whether the fields have these values, or a search chooses them."""
   return all(
     fields[name] in values
     or (name == "task" and fields[name] not in _TASKS)

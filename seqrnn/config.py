@@ -1,4 +1,4 @@
-"""Configs: read from files, overridden by flags, checked, compared, saved."""
+"""Reads, overrides, checks, compares and saves configs."""
 
 import copy
 import difflib
@@ -24,13 +24,12 @@ try:
 
   FIELDS: dict[str, Field] = base.FIELDS
   defaults = base.get_config
-except (ImportError, AttributeError):  # Another `configs` is before ours.
+except (ImportError, AttributeError):  # sys.path has another `configs` first.
   _base = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "base.py"))
   FIELDS, defaults = _base["FIELDS"], _base["get_config"]
 
-Config = Any  # A ConfigDict, whose fields no type checker knows.
+Config = Any  # A ConfigDict; type checkers do not know its fields.
 
-# The rule of each field.
 RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
 
 # Prefixes of fields that identify a run: fixed once training has started.
@@ -40,14 +39,14 @@ IDENTITY = (
   "data.",
   "model.",
   "train.batch_size",  # The position in the data counts batches.
-  "optimizer.name",  # These two determine the shape of the optimizer's state,
-  "optimizer.momentum",
-  "train.ema",  # and these whether there is a mean of the parameters.
+  "optimizer.name",  # The name and the momentum determine the shape of the
+  "optimizer.momentum",  # optimizer's state.
+  "train.ema",  # ema and asgd determine whether parameters are averaged.
   "train.asgd",
 )
-# Fields that the shapes of parameters and the vocabulary depend on.
+# Fields that determine the shapes of parameters and the vocabulary.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
-# All fields that training depends on; a search may choose their values.
+# All fields that affect training; a search may choose their values.
 TRAINING = (*IDENTITY, "optimizer.", "schedule.", "train.")
 # Fields of TRAINING that may change during a run, which records each change.
 CHANGEABLE = tuple(
@@ -60,14 +59,14 @@ CHANGEABLE = tuple(
 )
 # Fields of CHANGEABLE that only end a run.
 LIMITS = ("train.epochs", "train.max_steps", "train.patience")
-# Groups of fields that a checkpoint may depend on, of any version.
-_MEANING = ("task", "seed", "data", "model")
+# Groups of fields that a checkpoint of any version may depend on.
+_CHECKPOINT_GROUPS = ("task", "seed", "data", "model")
 _SPACE = "search.space."
-_LIMIT = 2**20  # Bytes of a config; a run writes about 2,000.
+_LIMIT = 2**20  # Bytes of a config; a run writes about 2,000 bytes.
 
 
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
-  """Every field by its dotted name."""
+  """Returns every field by its dotted name."""
   fields = {}
   for name, value in config.items():
     if isinstance(value, ConfigDict | dict):
@@ -78,7 +77,7 @@ def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
 
 
 def nested(fields: dict[str, Any]) -> dict[str, Any]:
-  """Fields by their dotted names, as nested dicts."""
+  """Inverts `flat`: returns the fields as nested dicts."""
   groups: dict[str, Any] = {}
   for name, value in fields.items():
     *parents, key = name.split(".")
@@ -90,17 +89,17 @@ def nested(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def locate(config: Config, name: str) -> tuple[Config, str]:
-  """The group and the key of a dotted name.
+  """Returns the group of a field and the field's key in the group.
 
   Raises:
-    UserError: there is no such field, or the name is a group's.
+    UserError: there is no such field, or the name is that of a group.
   """
   known = flat(config)
   if name not in known:
     inside = [field for field in known if field.startswith(f"{name}.")]
     if inside:
       raise UserError(
-        f"config.{name}: a group, name one of {', '.join(inside)}"
+        f"config.{name}: is a group; name a field, one of {', '.join(inside)}"
       )
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -116,9 +115,9 @@ def override(config: Config, name: str, given: str | bool):
   """Sets one field from a flag.
 
   Args:
-    config: is changed.
+    config: the config to change.
     name: the dotted name of the field.
-    given: the flag's text, or True or False where it has none.
+    given: the text of the flag, or True or False if the flag has no text.
 
   Raises:
     UserError: there is no such field, or the text is not of its type.
@@ -149,12 +148,12 @@ def _wrong_type(name: str, value: Any) -> UserError:
 
 
 def text(value: Any) -> str:
-  """A value as flags write it."""
+  """Returns a value as a flag has it."""
   return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def parse(config: Config, name: str, given: str) -> Any:
-  """The value of a field that `text` has written.
+  """Inverts `text`: returns the value of a field.
 
   Raises:
     ValueError: the text is not of its type, or there is no such field.
@@ -169,21 +168,21 @@ def parse(config: Config, name: str, given: str) -> Any:
 
 
 def read(path: str | os.PathLike, base: Config) -> Config:
-  """A config from a .py file with get_config(), or from JSON.
+  """Reads a config from a .py file with get_config(), or from JSON.
 
-  A field that it lacks has the value of the base.
+  A field that the file lacks has the value of `base`.
 
   Raises:
-    UserError: the file is missing or broken, or it has an unknown field or a
+    UserError: the file is missing or invalid, or it has an unknown field or a
       value of another type.
   """
   path = Path(path)
   fields = _get_config(path) if path.suffix == ".py" else read_json(path)
-  return _filled(path, flat(fields), base)
+  return _with_fields(path, flat(fields), base)
 
 
-def _filled(path: Path, fields: dict[str, Any], base: Config) -> Config:
-  """The base with the fields of a file."""
+def _with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
+  """Returns the base, overridden by the fields of a file."""
   config = copy.deepcopy(base)
   for name, value in fields.items():
     try:
@@ -196,53 +195,53 @@ def _filled(path: Path, fields: dict[str, Any], base: Config) -> Config:
 def read_run(
   workdir: str | os.PathLike, base: Config, name: str = "config.json"
 ) -> Config:
-  """The config of a run, from its workdir, written by any version.
+  """Reads the config of a run that any version has written.
 
-  A field that it lacks has the value of the base. A field that this
-  version does not know is left out, with a line on stderr, unless a checkpoint
-  may depend on it.
+  A field that the file lacks has the value of `base`. A field that this version
+  does not have is ignored, with a warning on stderr, unless a checkpoint may
+  depend on it.
 
   Args:
-    workdir: of the run.
+    workdir: the folder of the run.
     base: the defaults.
-    name: of the file.
+    name: the file name.
 
   Raises:
-    UserError: there is no such file, it is broken, or it has an unknown field
-      that a checkpoint may depend on.
+    UserError: the file is missing or invalid, or it has an unknown field that a
+      checkpoint may depend on.
   """
   path = Path(workdir) / name
   if not path.exists():
-    begin = "no run there; train it first"
+    missing = "has no run; train it first"
     if name != "config.json":
-      begin = "no search there; begin it with a --config"
-    raise UserError(f"--workdir={workdir}: {begin}")
+      missing = "has no search; start one with a --config"
+    raise UserError(f"--workdir={workdir}: {missing}")
   manifest.warn_if_missing(path)
   manifest.verify(path)
   fields = flat(read_json(path))
-  left_out = []
+  ignored = []
   for name in [name for name in fields if name not in RULES]:
     value = fields.pop(name)
     group, dot, _ = name.partition(".")
     if value is None or value is False:  # The feature is not used.
       continue
-    if not dot or group in _MEANING:
+    if not dot or group in _CHECKPOINT_GROUPS:
       raise UserError(
         f"{path}: config.{name}={value!r}: this version has no such field, and"
-        " the checkpoints may rest on it"
+        " the checkpoints may depend on it"
       )
-    left_out.append(name)
-  if left_out:
-    line = f"{path}: left out, for this version has none: {', '.join(left_out)}"
+    ignored.append(name)
+  if ignored:
+    line = f"{path}: ignored, unknown to this version: {', '.join(ignored)}"
     print(visible(line), file=sys.stderr)
-  return _filled(path, fields, base)
+  return _with_fields(path, fields, base)
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-  """The fields of a JSON config, as nested dicts.
+  """Reads the fields of a JSON config, as nested dicts.
 
   Raises:
-    UserError: the file is missing or holds no config.
+    UserError: the file is missing or is not a config.
   """
   try:
     fields = json.loads(files.read(path, _LIMIT).decode("utf-8"))
@@ -251,9 +250,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
   except (ValueError, RecursionError) as error:
     raise UserError(f"{path}: not JSON ({error})") from None
   if not isinstance(fields, dict):
-    raise UserError(f"{path}: not a config, which is a JSON object of fields")
+    raise UserError(f"{path}: not a config; must be a JSON object of fields")
   for name, value in fields.items():
-    if _too_deep(value, groups=3):  # As search.space.model has.
+    if _too_deep(value, groups=3):  # search.space.model has three groups.
       raise UserError(
         f"{path}: config.{name}: nested too deeply; a config has fields and"
         " groups of fields"
@@ -262,7 +261,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _too_deep(value: Any, groups: int) -> bool:
-  """Whether a value has more than fields in so many nested groups."""
+  """Returns whether a value nests more than `groups` groups of fields."""
   if isinstance(value, dict):
     inner = value.values()
     return not groups or any(_too_deep(part, groups - 1) for part in inner)
@@ -274,20 +273,20 @@ def _get_config(path: Path) -> Config:
   if not path.is_file():
     raise UserError(f"--config={path}: no such file")
   spec = importlib.util.spec_from_file_location(path.stem, path)
-  assert spec is not None and spec.loader is not None, "it ends in .py"
+  assert spec is not None and spec.loader is not None, "the name ends in .py"
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
     config = module.get_config()
   except Exception as error:  # The user's file may raise anything.
-    raise UserError(_fault(path, error)) from None
+    raise UserError(_located(path, error)) from None
   if not isinstance(config, ConfigDict):
     raise UserError(f"{path}: get_config() must return a ConfigDict")
   return config
 
 
-def _fault(path: Path, error: Exception) -> str:
-  """The line of a config that raised an error, and the error."""
+def _located(path: Path, error: Exception) -> str:
+  """Returns the message of an error, with the line of the config it is from."""
   name = os.path.abspath(path)
   frames = traceback.extract_tb(error.__traceback__)
   lines = [frame.lineno for frame in frames if frame.filename == name]
@@ -303,13 +302,13 @@ def _fault(path: Path, error: Exception) -> str:
 
 
 def save(config: Config, path: Path):
-  """Writes the config as JSON, whole or not at all."""
+  """Writes the config as JSON, atomically."""
   with files.atomic_write(path, "wb") as file:
     file.write(encoded(config))
 
 
 def encoded(config: Config) -> bytes:
-  """The config as JSON, without the empty fields of the search space."""
+  """Returns the config as JSON, without empty fields of the search space."""
   fields = {
     name: value
     for name, value in flat(config).items()
@@ -321,10 +320,10 @@ def encoded(config: Config) -> bytes:
 def changes(
   old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
 ) -> dict[str, tuple[Any, Any]]:
-  """The fields that differ, with both values, in order of their names."""
+  """Returns the fields that differ, with both values, sorted by name."""
   a, b = flat(old), flat(new)
   for name in a.keys() - b.keys():
-    if a[name] is False:  # As None: the feature is not used.
+    if a[name] is False:  # False, like None: the feature is not used.
       a[name] = None
   return {
     name: (a.get(name), b.get(name))
@@ -336,15 +335,15 @@ def changes(
 def differences(
   old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
 ) -> list[str]:
-  """The fields that differ, each as `name: old -> new`."""
+  """Returns the fields that differ, each as `name: old -> new`."""
   found = changes(old, new, prefixes).items()
   return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in found]
 
 
 def sized(config: Config, run: Config | dict[str, Any]) -> Config:
-  """The config with the hidden size that its run has for `model.parameters`.
+  """Returns the config with the hidden size that the run has computed.
 
-  It is unchanged where the run has another number of parameters.
+  The config is unchanged unless both have the same `model.parameters`.
   """
   fields = flat(run)
   wanted = config.model.parameters
@@ -358,12 +357,12 @@ def check(config: Config):
   """Refuses values that break a rule, and values that exclude each other.
 
   Raises:
-    UserError: names the first such field or fields, their values and the rule.
+    UserError: names the first field or conflict, the values and the rule.
   """
   fields = flat(config)
   for name, value in fields.items():
     if isinstance(value, float) and not abs(value) <= LARGEST:
-      raise UserError(f"config.{name}={value}: must be finite, in 32 bits")
+      raise UserError(f"config.{name}={value}: must be a finite 32-bit number")
     rule = broken(name, value) if name in RULES else None
     if rule is not None:
       raise UserError(f"config.{name}={value!r}: {rule}")
@@ -372,7 +371,7 @@ def check(config: Config):
 
 
 def broken(name: str, value: Any) -> str | None:
-  """The rule of a field that a value breaks, as it is or in 32 bits."""
+  """Returns the rule that a value breaks, also after rounding to float32."""
   holds, words = RULES[name]
   if not holds(value):
     return words
@@ -381,7 +380,12 @@ def broken(name: str, value: Any) -> str | None:
 
 
 def refuse_unless(config: Config, plain: dict[str, Any], why: str):
-  """Refuses other values than these, which a task requires.
+  """Refuses a config without the field values that a task requires.
+
+  Args:
+    config: the config.
+    plain: the required values by field.
+    why: the reason, for the message.
 
   Raises:
     UserError: a field has another value.

@@ -1,4 +1,4 @@
-"""Fields of the config whose values exclude each other."""
+"""Rules about several fields of the config, whose values may conflict."""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -11,9 +11,9 @@ class Conflict(NamedTuple):
   """Fields whose values may exclude each other.
 
   Attributes:
-    names: of the fields.
-    holds: a function of their values, in this order: whether they do.
-    rule: what is required, in words.
+    names: the names of the fields.
+    holds: a function of the values of these fields: whether they conflict.
+    rule: the rule in words, for the error.
   """
 
   names: tuple[str, ...]
@@ -21,13 +21,13 @@ class Conflict(NamedTuple):
   rule: str
 
 
-def _both(*names: str, rule: str) -> Conflict:
-  """Two fields of which only one may have a value other than None."""
+def _exclusive(*names: str, rule: str) -> Conflict:
+  """Makes the conflict of two fields of which at most one may be set."""
   return Conflict(names, lambda a, b: None not in (a, b), rule)
 
 
-def _with(name: str, value: Any, *others: str, rule: str) -> list[Conflict]:
-  """A value of a field with which none of the others may be set."""
+def _excludes(name: str, value: Any, *others: str, rule: str) -> list[Conflict]:
+  """Makes the conflicts of one value of a field with any value of others."""
   return [
     Conflict(
       (name, other),
@@ -38,7 +38,7 @@ def _with(name: str, value: Any, *others: str, rule: str) -> list[Conflict]:
   ]
 
 
-_CUTS = ("data.log_session", "data.log_gap", "data.log_lines")
+_LOG_CUTS = ("data.log_session", "data.log_gap", "data.log_lines")
 
 # The first conflict that holds is reported.
 CONFLICTS: list[Conflict] = [
@@ -46,11 +46,11 @@ CONFLICTS: list[Conflict] = [
     Conflict(
       (name, "data.window"),
       lambda rows, window: rows * window > 2**24,
-      "together they must not be more than 2**24 symbols",
+      "a batch must not have more than 2**24 symbols",
     )
     for name in ("train.batch_size", "sample.streams")
   ),
-  _both(
+  _exclusive(
     "train.batches_per_epoch",
     "train.samples_per_epoch",
     rule="set one of the two, or neither for all windows",
@@ -58,60 +58,60 @@ CONFLICTS: list[Conflict] = [
   Conflict(
     ("data.offset", "data.random_offset"),
     lambda offset, random: random and offset > 0,
-    "the offset is fixed or random, not both",
+    "the offset must be either fixed or random",
   ),
-  *_with(
+  *_excludes(
     "data.stateful",
     True,
     *("data.step", "data.offset", "data.random_offset"),
-    rule="streams have no step and no offset, they miss nothing",
+    rule="a stream reads every symbol, so it has no step and no offset",
   ),
-  *_with(
+  *_excludes(
     "data.stateful",
     True,
     "data.buckets",
-    rule="streams have no padding that buckets would save",
+    rule="streams have no padding, which buckets reduce",
   ),
   *(
     Conflict(
       ("data.unit", name),
       lambda unit, given, value=value: unit == "log" and given != value,
-      f"logs are read with {name}={value}",
+      f"a log must be read with {name}={value}",
     )
     for name, value in (("data.source", "files"), ("data.format", "text"))
   ),
   *(
-    _both(*pair, rule="give one way to cut a log into sessions")
-    for pair in combinations(_CUTS, 2)
+    _exclusive(*pair, rule="set only one way to cut a log into sessions")
+    for pair in combinations(_LOG_CUTS, 2)
   ),
   *(
     Conflict(
       ("data.unit", name),
       lambda unit, given: unit != "log" and given is not None,
-      "it is for logs, which data.unit=log reads",
+      "the field is only for logs, with data.unit=log",
     )
-    for name in ("data.log_header", *_CUTS)
+    for name in ("data.log_header", *_LOG_CUTS)
   ),
   Conflict(
     ("data.stateful", "data.repeats"),
     lambda stateful, repeats: stateful and repeats != "each",
-    "a stream reads all documents as they stand",
+    "a stream reads all documents in order and cannot weight them",
   ),
-  *_with(
+  *_excludes(
     "data.random_offset",
     True,
     "data.buckets",
-    rule="each epoch would have other lengths, to compile for",
+    rule="each epoch would have other lengths, and compile other programs",
   ),
   Conflict(
     ("data.validation_fraction", "data.test_fraction"),
     lambda validation, test: validation + test >= 1,
-    "together they must leave something to train on",
+    "their sum must be below 1, to leave a training split",
   ),
-  _both(
+  _exclusive(
     "detect.anomalous_path",
     "detect.labels",
-    rule="give one of the two, both say which sessions are anomalous",
+    rule="set one of the two; both mark anomalous sessions",
   ),
   Conflict(
     ("model.tied", "model.embedding_size"),
@@ -121,44 +121,44 @@ CONFLICTS: list[Conflict] = [
   Conflict(
     ("model.input_noise", "task"),
     lambda noise, task: noise > 0 and task != "polyphony",
-    "noise is added to frames of notes, which task='polyphony' has",
+    "noise is added to frames of notes, which only task='polyphony' reads",
   ),
   Conflict(
     ("model.heads", "task"),
     lambda heads, task: heads == "all" and task != "gap_model",
-    "only task='gap_model' has a head for each side",
+    "only task='gap_model' has several heads",
   ),
-  *_with(
+  *_excludes(
     "model.heads",
     "all",
     "model.tied",
-    rule="one embedding cannot be the softmax of three heads",
+    rule="one embedding cannot be the softmax kernel of three heads",
   ),
-  *_with(
+  *_excludes(
     "model.tied",
     True,
     "model.parameters",
-    rule="the hidden size of tied weights is that of the embedding",
+    rule="tied weights fix the hidden size to model.embedding_size",
   ),
   Conflict(
     ("model.embedding_dropout", "model.embedding_size"),
     lambda dropout, size: dropout > 0 and size is None,
-    "there must be an embedding to drop symbols from",
+    "dropout of embeddings needs an embedding",
   ),
-  _both(
+  _exclusive(
     "train.ema",
     "train.asgd",
-    rule="set one of the two, or neither to evaluate the newest parameters",
+    rule="set one of the two, or neither to evaluate parameters unaveraged",
   ),
   Conflict(
     ("train.patience", "train.asgd"),
     lambda patience, asgd: None not in (patience, asgd) and patience <= asgd,
-    "training must not end before the averaging begins",
+    "train.patience must be above train.asgd, or no parameters are averaged",
   ),
   Conflict(
     ("optimizer.nesterov", "optimizer.momentum"),
     lambda nesterov, momentum: nesterov and as_float32(momentum) == 0,
-    "Nesterov's is a form of momentum, which must be above 0",
+    "Nesterov's momentum must be above 0",
   ),
   Conflict(
     ("optimizer.nesterov", "optimizer.name"),
@@ -169,7 +169,7 @@ CONFLICTS: list[Conflict] = [
 
 
 def conflicts(fields: dict[str, Any]) -> Iterator[str]:
-  """A line for each conflict among the values of all fields."""
+  """Yields a message for each conflict among the values of all fields."""
   for names, holds, rule in CONFLICTS:
     values = [fields[name] for name in names]
     if holds(*values):

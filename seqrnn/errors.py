@@ -1,10 +1,10 @@
-"""Exceptions that end a run without being a bug, and text for terminals."""
+"""Exceptions that end a run and are no bug, and safe text for terminals."""
 
-_LINE = 2000  # Characters of a message.
+_LIMIT = 2000  # Characters of a message.
 
 
 class UserError(Exception):
-  """A user's mistake, in one line that names the field or file, value and rule.
+  """A user's mistake, in a line that names the field or file, value and rule.
 
   run.py prints the line and exits with status 2. Any other exception that
   reaches run.py is a bug of seqrnn and shows its traceback.
@@ -12,17 +12,17 @@ class UserError(Exception):
 
 
 class MachineError(UserError):
-  """The machine prevents the run: a full disk, a missing right, a held lock.
+  """The machine prevents the run, as a full disk or a held lock does.
 
   The config is valid, so the run can be resumed later.
   """
 
 
 class Interrupted(Exception):
-  """A signal ended the training; a checkpoint is on disk.
+  """A signal has ended the training, after a checkpoint was saved.
 
   Attributes:
-    status: the exit status, 128 + the signal.
+    status: the exit status, 128 + the number of the signal.
   """
 
   def __init__(self, message: str, status: int):
@@ -41,6 +41,6 @@ def escaped(text: str, keep: str = "") -> str:
 def visible(text: str) -> str:
   """Returns a message as one line of bounded length, safe for a terminal."""
   text = escaped(" ".join(text.splitlines()))
-  if len(text) > _LINE:  # The rule that was broken stands at the end.
-    text = f"{text[: _LINE // 2]}...{text[-_LINE // 2 :]}"
+  if len(text) > _LIMIT:  # Keep the end, which states the broken rule.
+    text = f"{text[: _LIMIT // 2]}...{text[-_LIMIT // 2 :]}"
   return text

@@ -1,7 +1,7 @@
-"""What a field of a config is: its default, its rule, its help, its effect.
+"""The types with which configs/base.py declares the fields of a config.
 
-`configs/base.py` declares every field with these; `seqrnn/config.py` reads,
-overrides and checks configs by what is declared there.
+A field has a default, a rule, a help text, and conditions under which it has an
+effect. seqrnn/config.py uses them to read, override and check configs.
 """
 
 import ctypes
@@ -9,16 +9,15 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-# Fields and the values that each of them must have.
+# Field -> the values that it must have for the condition to hold.
 Condition = dict[str, tuple[Any, ...]]
 
-# Of float32: its largest number, and the smallest that XLA does not flush to 0.
-LARGEST = (2 - 2**-23) * 2.0**127
-_SMALLEST = 2.0**-126
+LARGEST = (2 - 2**-23) * 2.0**127  # The largest float32.
+_SMALLEST = 2.0**-126  # The smallest float32 that XLA does not flush to 0.
 
 
 class Rule(NamedTuple):
-  """Whether a value is allowed, and the rule in words for an error."""
+  """A predicate for the values of a field, and its text for errors."""
 
   holds: Callable[[Any], bool]
   words: str
@@ -28,12 +27,12 @@ class Field(NamedTuple):
   """A field of the config.
 
   Attributes:
-    default: of a field that may be empty, None.
+    default: the default value; None if the field may be empty.
     rule: the values that the field may have.
-    help: what it means, in one or two sentences.
-    used: conditions; the field has an effect where one of them holds. None:
-      it always has, or it is refused where it has none.
-    optional: the type of a field that may be empty.
+    help: the meaning, in one or two sentences.
+    used: conditions; the field has an effect if one of them holds. Without
+      conditions it always has an effect, or other checks refuse it.
+    optional: the type of the values of a field that may be empty.
   """
 
   default: Any
@@ -44,16 +43,16 @@ class Field(NamedTuple):
 
   @property
   def kind(self) -> type:
-    """The type of its values."""
+    """The type of the values."""
     return self.optional or type(self.default)
 
   @property
   def type_rule(self) -> str:
-    """What its values must be, in words."""
+    """The type of the values, in words."""
     return f"must be {_KINDS[self.kind]}{', or none' if self.optional else ''}"
 
   def parse(self, text: str) -> Any:
-    """The value that the text of a flag means.
+    """Returns the value of a flag's text.
 
     Raises:
       ValueError: the text is not of the field's type.
@@ -63,7 +62,7 @@ class Field(NamedTuple):
     return _PARSERS[self.kind](text)
 
   def cast(self, value: Any) -> Any:
-    """The value of a file in the field's type; whole numbers may be floats.
+    """Returns a value from a file in the field's type; an int may be a float.
 
     Raises:
       TypeError: the value is of another type.
@@ -93,7 +92,7 @@ def _parse_int(text: str) -> int:
   try:
     return int(text)
   except ValueError:
-    number = float(text)  # 1e5 is a whole number too.
+    number = float(text)  # "1e5" is a whole number, too.
     if not number.is_integer():
       raise
     return int(number)
@@ -121,27 +120,27 @@ _KINDS = {
 
 
 def optional(kind: type, rule: Rule, help: str, *used: Condition) -> Field:
-  """A field that is empty by default; `none` empties it again."""
+  """Returns a field that is empty by default; the text `none` empties it."""
   either = Rule(lambda v: v is None or rule.holds(v), rule.words)
   return Field(None, either, help, used, kind)
 
 
 def choice(*names: str) -> Rule:
-  """One of these names."""
+  """Returns the rule of a value that is one of these names."""
   return Rule(
     lambda value: value in names, f"must be one of {', '.join(names)}"
   )
 
 
-def whole(low: int, high: int, words: str) -> Rule:
-  """A whole number of this range, which the words name."""
+def integer(low: int, high: int, words: str) -> Rule:
+  """Returns the rule of an integer from low to high; words name the range."""
   return Rule(
     lambda v: type(v) is int and low <= v <= high, f"must be from {words}"
   )
 
 
 def number(holds: Callable[[float], bool], words: str) -> Rule:
-  """A number that float32 can hold, with a condition of its own."""
+  """Returns the rule of a number that float32 can hold, with a condition."""
   return Rule(
     lambda v: type(v) in (int, float) and abs(v) <= LARGEST and holds(v),
     f"must be {words}",
@@ -154,14 +153,14 @@ SWITCH = Rule(lambda v: isinstance(v, bool), "must be true or false")
 FINITE = number(lambda _: True, "a finite number")
 POSITIVE = number(lambda v: v > 0, "above 0")
 NOT_NEGATIVE = number(lambda v: v >= 0, "at least 0")
-UNIT = number(lambda v: 0 <= v <= 1, "from 0 to 1")
+FRACTION = number(lambda v: 0 <= v <= 1, "from 0 to 1")
 BELOW_1 = number(lambda v: 0 <= v < 1, "from 0 to below 1")
 ABOVE_0 = number(lambda v: 0 < v <= 1, "above 0 and at most 1")
-BETWEEN = number(lambda v: 0 < v < 1, "above 0, below 1")
-WHOLE = whole(1, 2**31 - 1, "1 to 2**31 - 1")
-NATURAL = whole(0, 2**31 - 1, "0 to 2**31 - 1")
-SIZE = whole(1, 2**24, "1 to 2**24")
-SEED = whole(0, 2**32 - 1, "0 to 2**32 - 1")
+ABOVE_0_BELOW_1 = number(lambda v: 0 < v < 1, "above 0, below 1")
+COUNT = integer(1, 2**31 - 1, "1 to 2**31 - 1")
+NATURAL = integer(0, 2**31 - 1, "0 to 2**31 - 1")
+SIZE = integer(1, 2**24, "1 to 2**24")
+SEED = integer(0, 2**32 - 1, "0 to 2**32 - 1")
 SPLIT = choice("train", "validation", "test")
 
 
@@ -184,20 +183,20 @@ def _is_fold(value: Any) -> bool:
 
 
 def _are_temperatures(value: Any) -> bool:
-  # Logits divided by a number below 1e-30 may be infinite.
+  # Dividing logits by a number below 1e-30 may give infinity.
   rule = number(lambda v: v == 0 or v >= 1e-30, "")
   return isinstance(value, tuple) and value != () and all(map(rule[0], value))
 
 
 HEADER = Rule(
   _is_header,
-  "must have <Content>, and each field once, as '<Date> <Time> <Content>'",
+  "must have <Content>, and no field twice, as in '<Date> <Time> <Content>'",
 )
 ONE_GROUP = Rule(_has_one_group, "must be a regular expression with one group")
-FOLD = Rule(_is_fold, "must be a part and how many there are, as 2/5")
+FOLD = Rule(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(
   _are_temperatures,
-  "must be one or several numbers from 0, those above 0 at least 1e-30",
+  "must be numbers, each 0 or at least 1e-30",
 )
 FOLDS = Rule(
   lambda v: type(v) is int and (v == 0 or 2 <= v <= 1000),
@@ -206,7 +205,7 @@ FOLDS = Rule(
 
 
 def as_float32(value: Any) -> Any:
-  """A value as the arrays of a model hold it: numbers have 32 bits."""
+  """Returns a value with its floats rounded to float32."""
   if isinstance(value, tuple):
     return tuple(map(as_float32, value))
   if not isinstance(value, float):

@@ -142,7 +142,7 @@ def test_what_no_checkpoint_rests_on_is_left_out(
   assert config_lib.flat(found) == config_lib.flat(config)
   out, err = capsys.readouterr()
   assert out == "" and err == (
-    f"{tmp_path}/config.json: left out, for this version has none:"
+    f"{tmp_path}/config.json: ignored, unknown to this version:"
     f" {group}.new, {group}.old\n"
   )
 
@@ -262,7 +262,7 @@ def test_numbers_are_finite(config, value):
   for name in ("model.forget_bias", "optimizer.clip_norm"):
     group, key = config_lib.locate(config, name)
     group[key] = value
-    with pytest.raises(UserError, match=": must be finite"):
+    with pytest.raises(UserError, match=": must be a finite"):
       config_lib.check(config)
     group[key] = 1.0
   config.sample.temperature = (1.0, value)
@@ -302,7 +302,7 @@ def test_a_temperature_divides_logits_that_stay_finite(config):
   config_lib.check(config)
   for low in (1e-31, 1e-39, 1e-320):
     config.sample.temperature = (1.0, low)
-    with pytest.raises(UserError, match="those above 0 at least 1e-30"):
+    with pytest.raises(UserError, match="each 0 or at least 1e-30"):
       config_lib.check(config)
   config.sample.temperature = (1.0,)
   config.optimizer.update(name="sgd", nesterov=True, momentum=1e-40)

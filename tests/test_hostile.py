@@ -273,7 +273,7 @@ BOMB = BOMB.replace("k", "k" * 1000) + "}" * 400
 LINK = "is a link; a workdir must hold files and folders only"
 PIPE = "is a pipe, socket or device"
 SHAPES = "does not hold the model of config.json"
-DAMAGED = "none is intact, checkpoint 2 is damaged"
+DAMAGED = "no checkpoint is intact, checkpoint 2 is damaged"
 VOCABULARY = "vocabulary.json: "
 POSITION = "position/metadata: "
 BOTH = (SAMPLE, "--workdir=x")
@@ -332,7 +332,7 @@ REFUSED: list[tuple] = [
     "Is a directory",
     PREDICT,
   ),
-  ("checkpoints are file", no_checkpoint, "no checkpoint there"),
+  ("checkpoints are file", no_checkpoint, "has no checkpoint"),
   # What is too large to be read.
   ("sparse config", sparse("config.json"), "larger than 1,048,576", BOTH),
   ("sparse vocabulary", sparse("vocabulary.json"), "larger than 67,1", BOTH),
@@ -356,7 +356,7 @@ REFUSED: list[tuple] = [
   ("1e400", text("config.json", '{"seed": 1e400}'), "=inf: must be a w", BOTH),
   ("5000 digits", text("config.json", "[%s]" % ("9" * 5000)), "JSON", BOTH),
   ("4000 digits", field("model.dropout", 10**4000), "must be a number", BOTH),
-  ("NaN", field("model.forget_bias", float("nan")), "must be finite", BOTH),
+  ("NaN", field("model.forget_bias", float("nan")), "must be a finite", BOTH),
   ("path as task", field("task", "../../os"), "must be one of class", BOTH),
   ("list as task", field("task", ["os"]), "must be a text", BOTH),
   ("NUL in task", field("task", "os\0"), r"'os\x00': must be", BOTH),
@@ -424,7 +424,7 @@ REFUSED: list[tuple] = [
   (
     "manifest of types",
     manifest(lambda m: dict.fromkeys(m, {"a": [None]})),
-    "is not what was saved",
+    "differs from its checksum",
     BOTH,
   ),
   (
@@ -443,7 +443,7 @@ REFUSED: list[tuple] = [
   (
     "batch of no epoch",
     position(batch=10**6),
-    "saved at batch 1000000 of an epoch, which has 23",
+    "saved at batch 1000000 of an epoch, which now has 23",
     TRAIN,
   ),
   ("position is list", text(f"{LAST}/position/metadata", "[]"), POSITION),
@@ -451,15 +451,15 @@ REFUSED: list[tuple] = [
   ("best is list", position(best_step=[2]), "best_step=[2] is not"),
   ("best is path", position(best_step="../../x"), "='../../x' is not", BOTH),
   ("best is below 0", position(best_step=-1), "best_step=-1 is not"),
-  ("best is huge", position(best_step=10**400), "is not possible"),
+  ("best is huge", position(best_step=10**400), "is not valid"),
   ("best is NaN", position(best=float("nan")), "best=nan is not"),
-  ("epoch is text", position(epoch="1"), "epoch='1' is not possible"),
+  ("epoch is text", position(epoch="1"), "epoch='1' is not valid"),
   ("another step", position(step=2**31), "step=2147483648 is not"),
   ("unknown place", position(place=1), "argument 'place'", TRAIN),
   # Arrays.
   ("shape", array(shape=[2**40]), f"{SHAPES}: head.bias is {{", BOTH),
   ("axes", array(shape=[11, 1], chunks=[1, 1]), SHAPES, BOTH),
-  ("block", array(chunks=[2**40]), "larger than itself", BOTH),
+  ("block", array(chunks=[2**40]), "larger than the array", BOTH),
   ("object", array(dtype="|O"), SHAPES, BOTH),
   ("bytes", array(dtype="|V4"), SHAPES, BOTH),
   ("fields", array(dtype=[["a", "<f4", [2**40]]]), SHAPES, BOTH),
@@ -576,7 +576,7 @@ HARMLESS: list[tuple] = [
   (
     "fields of other versions",
     only(field(f"train.{ESCAPE}", 1), field("serve.port", 80)),
-    r"x/config.json: left out, for this version has none: train.\x1b]0;owned"
+    r"x/config.json: ignored, unknown to this version: train.\x1b]0;owned"
     r"\x07\x9b2J\u202e, serve.port" + "\n",
   ),
 ]
@@ -657,7 +657,7 @@ def test_a_run_of_an_older_version_is_sampled_and_goes_on(expected, capfd):
   assert capfd.readouterr() == (expected, "")
   assert main("--workdir=x --config.train.max_steps=3") == 0
   out, err = capfd.readouterr()
-  assert "going on from step 2" in out and err == ""
+  assert "resuming from step 2" in out and err == ""
 
 
 @pytest.mark.usefixtures("home")

@@ -54,7 +54,7 @@ LM, GAP = "--config=lm.json", "--config=gap.json"
 # A mistake, and what its line must say. Each breaks another rule.
 MISTAKES = [
   # The line itself.
-  ("", "--config: name one, as in --config=configs/brnn.py"),
+  ("", "--config: is missing; for example --config=configs/brnn.py"),
   (f"{LM} --mode=trian", "--mode=trian: value should be one of"),
   (f"{LM} --workdri=x", "Unknown command line flag 'workdri'"),
   (f"{LM} train", "'train': not a flag"),
@@ -87,7 +87,7 @@ MISTAKES = [
   ("--config=null.json", "config.model.hidden_size=None: must be a whole numb"),
   (
     "--config=group.json",
-    "group.json: config.model: a group, name one of model",
+    "group.json: config.model: is a group; name a field, one of model",
   ),
   (
     "--config=words.json",
@@ -96,7 +96,10 @@ MISTAKES = [
   # Fields and their types.
   (f"{LM} --config.model.hiden_size=8", "did you mean model.hidden_size?"),
   (f"{LM} --config.xyz=8", "config.xyz: no such field"),
-  (f"{LM} --config.model=8", "config.model: a group, name one of model."),
+  (
+    f"{LM} --config.model=8",
+    "config.model: is a group; name a field, one of model.",
+  ),
   (f"{LM} --config.seed=1.5", "config.seed='1.5': must be a whole number"),
   (f"{LM} --config.model.dropout=some", "must be a number"),
   (f"{LM} --config.data.stateful=maybe", "must be true or false"),
@@ -106,7 +109,7 @@ MISTAKES = [
   (f"{LM} --config.data.path", "config.data.path: needs a value"),
   (f"{LM} --noconfig.seed", "config.seed: needs a value"),
   # Values.
-  (f"{LM} --config.model.forget_bias=nan", "=nan: must be finite"),
+  (f"{LM} --config.model.forget_bias=nan", "=nan: must be a finite"),
   (f"{LM} --config.optimizer.learning_rate=0", "=0.0: must be above 0"),
   (f"{LM} --config.optimizer.weight_decay=-1", "=-1.0: must be at least 0"),
   (f"{LM} --config.train.epochs=0", "=0: must be from 1 to 2**31 - 1"),
@@ -162,15 +165,15 @@ MISTAKES = [
   ),
   (
     f"{LM} --config.data.random_offset --config.data.offset=1",
-    "the offset is fixed or random, not both",
+    "the offset must be either fixed or random",
   ),
   (
     f"{LM} --config.data.stateful --config.data.step=3",
-    "config.data.stateful=True, config.data.step=3: streams have no step",
+    "config.data.stateful=True, config.data.step=3: a stream reads every",
   ),
   (
     f"{LM} --config.data.test_fraction=0.9",
-    "together they must leave something",
+    "their sum must be below 1",
   ),
   (f"{LM} --config.model.tied", "tied weights need an embedding"),
   (
@@ -179,7 +182,7 @@ MISTAKES = [
   ),
   (
     f"{LM} --config.model.embedding_dropout=0.1",
-    "config.model.embedding_size=None: there must be an embedding to drop",
+    "model.embedding_size=None: dropout of embeddings needs an embedding",
   ),
   (
     f"{LM} --config.model.cell=gru --config.model.zoneout_cell=0.1",
@@ -199,11 +202,11 @@ MISTAKES = [
   ),
   (
     f"{LM} --config.train.asgd=5 --config.train.patience=5",
-    "training must not end before the averaging begins",
+    "train.patience must be above train.asgd",
   ),
   (
     f"{LM} --config.optimizer.name=sgd --config.optimizer.nesterov",
-    "config.optimizer.momentum=0.0: Nesterov's is a form of momentum",
+    "config.optimizer.momentum=0.0: Nesterov's momentum must",
   ),
   (
     f"{LM} --config.optimizer.nesterov --config.optimizer.momentum=0.9",
@@ -267,19 +270,19 @@ MISTAKES = [
     "--workdir=text.txt: must be a folder, is a file",
   ),
   (f"{LM} --workdir=text.txt/x", "text.txt/x: Not a directory"),
-  ("--workdir=no", "--workdir=no: no run there; train it first"),
-  (f"{LM} --mode=sample", "--workdir=runs/lm: no run there; train it first"),
+  ("--workdir=no", "--workdir=no: has no run; train it first"),
+  (f"{LM} --mode=sample", "--workdir=runs/lm: has no run; train it first"),
   (
     f"{LM} --workdir=lm --config.seed=1 --config.model.cell=gru",
     "holds another run, model.cell: 'lstm' -> 'gru'; seed: 0 -> 1;",
   ),
   (
     f"{LM} --workdir=lm --mode=sample --config.seed=1",
-    "lm: was trained otherwise, seed: 0 -> 1; --workdir alone takes it",
+    "lm: was trained with other settings, seed: 0 -> 1; --workdir alone uses",
   ),
   (
     "--workdir=lm --mode=sample --config.model.layers=2",
-    "lm: was trained otherwise, model.layers: 1 -> 2",
+    "lm: was trained with other settings, model.layers: 1 -> 2",
   ),
   (
     "--workdir=lm --config.data.path=lm.json",
@@ -289,19 +292,19 @@ MISTAKES = [
   ("--workdir=broken --mode=sample", "broken/config.json: not JSON ("),
   (f"{LM} --workdir=broken", "broken/config.json: not JSON ("),
   ("--workdir=letters --mode=sample", "letters/vocabulary.json: not JSON"),
-  ("--workdir=bare --mode=sample", "bare: no checkpoint there; train this run"),
+  ("--workdir=bare --mode=sample", "bare: has no checkpoint; train this run"),
   (
     "--workdir=lm --mode=sample --config.checkpoint.step=9",
     "config.checkpoint.step=9: no such checkpoint; there are 2",
   ),
   (
     "--workdir=damaged --mode=sample",
-    "damaged/checkpoints: none is intact, checkpoint 2",
+    "damaged/checkpoints: no checkpoint is intact, checkpoint 2",
   ),
   # The modes.
   (
     "--workdir=lm --mode=search",
-    "--workdir=lm: no search there; begin it with a --config",
+    "--workdir=lm: has no search; start one with a --config",
   ),
   (
     f"{LM} --mode=search --config.search.space.seed=3",
@@ -428,7 +431,9 @@ def test_what_the_machine_lacks_is_a_mistake_too(call, capfd, monkeypatch):
   assert call("--workdir=lm --mode=sample") == 2
   memory, platform = capfd.readouterr().err.splitlines()
   assert memory.startswith("error: out of memory: model.hidden_size")
-  assert platform.startswith("error: JAX_PLATFORMS=cuda: no such device here")
+  assert platform.startswith(
+    "error: JAX_PLATFORMS=cuda: no such device is available"
+  )
 
 
 def test_a_bug_shows_its_traceback(call, monkeypatch):
@@ -664,7 +669,7 @@ def test_a_damaged_checkpoint_is_one_line_in_a_process_too(home):
   done = start(str(ROOT / "run.py"), *shlex.split(line), cwd=home)
   assert (done.returncode, done.stdout) == (2, "")
   assert done.stderr.startswith(
-    "error: damaged/checkpoints: none is intact, checkpoint 2"
+    "error: damaged/checkpoints: no checkpoint is intact, checkpoint 2"
   )
   assert done.stderr.count("\n") == 1
 

@@ -70,7 +70,7 @@ def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
     if path.exists() and (corpus := _load(path, unit)):
       return corpus
     folder.mkdir(parents=True, exist_ok=True)
-    held = files.lock(path.with_suffix(".lock"), wait=True, waits=_say)
+    held = files.lock(path.with_suffix(".lock"), wait=True, on_wait=_say)
     assert held is not None, "it was waited for"
     with held:
       corpus = _load(path, unit) if path.exists() else None

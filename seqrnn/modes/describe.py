@@ -1,4 +1,4 @@
-"""describe: the parts of a model, its size and cost, its reach, its picture."""
+"""describe: prints a model's parts, size, cost and context; draws the model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,51 +15,50 @@ from seqrnn.training import cost
 
 
 def advice(parameters: int, symbols: int, unit: str) -> str:
-  """What the number of parameters means beside the size of the data."""
-  share = parameters / symbols
+  """Compares the number of parameters with the size of the training data."""
+  ratio = parameters / symbols
   facts = (
     f"{parameters:,} parameters, {symbols:,} {unit}s to train on:"
-    f" {share:.2g} parameters a {unit}."
+    f" {ratio:.2g} parameters a {unit}."
   )
-  if share < 0.1:
+  if ratio < 0.1:
     return (
-      f"{facts} The data are larger by an order of magnitude or more: the model"
-      " may be too small for what is in them. Raise model.hidden_size, or give"
-      " model.parameters, as far as time allows."
+      f"{facts} The data are larger by an order of magnitude or more, so the"
+      " model may underfit. Raise model.hidden_size or set model.parameters, as"
+      " far as the training time allows."
     )
-  if share > 10:
+  if ratio > 10:
     return (
-      f"{facts} The model is larger by an order of magnitude or more: it may"
-      " learn the data by heart. Watch the validation loss; get more data,"
-      " raise model.dropout, or lower model.hidden_size."
+      f"{facts} The model is larger by an order of magnitude or more, so it may"
+      " overfit. Watch the validation loss; add data, raise model.dropout, or"
+      " lower model.hidden_size."
     )
-  return f"{facts} Both are of about the same order of magnitude: go on."
+  return f"{facts} Both have about the same order of magnitude, as they should."
 
 
 def reach(model: Model, config: Config) -> str:
-  """How far from a prediction the model can learn what it rests on."""
+  """Explains over how many symbols gradients and states reach."""
   T, unit = config.data.window, model.unit
   if model.towers:
     return (
-      f"Gradients reach all of the window on both sides of a {unit},"
-      f" {T - 1} {unit}s (data.window). Neither they nor the states go over its"
-      " edges."
+      f"Gradients reach the whole window on both sides of a {unit}, {T - 1}"
+      f" {unit}s (data.window). Gradients and states do not cross its edges."
     )
   if model.merge:
     return (
-      f"Gradients reach all of the window, {T} {unit}s (data.window), which is"
-      " read from both ends."
+      f"Gradients reach the whole window, {T} {unit}s (data.window), which is"
+      " read in both directions."
     )
-  back = f"Gradients reach back to the beginning of the window, at most {T}"
+  back = f"Gradients reach back to the start of the window, at most {T}"
   if config.data.stateful:
     return (
-      f"{back} {unit}s (data.window). The state comes from the window before"
-      " (data.stateful): it may hold what is older, which no gradient teaches"
-      " it to keep for longer than a window."
+      f"{back} {unit}s (data.window). The state continues from the previous"
+      " window (data.stateful), so it may depend on older symbols, but gradients"
+      " do not reach them."
     )
   return (
-    f"{back} {unit}s (data.window), and so do states in training: each window"
-    " begins without one (data.stateful=False)."
+    f"{back} {unit}s (data.window). In training so do states, because each"
+    " window starts from the zero state (data.stateful=False)."
   )
 
 
@@ -76,10 +75,10 @@ def run(
 ) -> list[Part]:
   """Prints the parts and the cost of a model; writes model.svg and model.png.
 
-  The model may have been trained or not.
+  The model need not have been trained.
 
   Raises:
-    UserError: the config describes no model, or its data are missing.
+    UserError: the config is invalid for its task, or the data are missing.
   """
   config, experiment = budget.settle(build, config, workdir)
   batches = experiment.batches("train", 0)
@@ -101,13 +100,14 @@ def run(
   epoch = len(batches) * seconds
   duration = f"{epoch:,.0f} s" if epoch < 100 else f"{epoch / 60:,.0f} minutes"
   console.print(
-    f"An epoch has {len(batches):,} steps: {duration}, if all are as large."
+    f"An epoch has {len(batches):,} steps and takes {duration} if all batches"
+    " have the same size."
   )
   return found
 
 
 def _parts_table(model: Model, found: list[Part], size: int) -> Table:
-  table = Table("part", "output", "parameters", "how many", "where")
+  table = Table("part", "output", "parameters", "formula", "values")
   table.add_row("input", _shape(model.inputs))
   for part in found:
     values = ", ".join(f"{name}={n:,}" for name, n in part.values.items())
@@ -129,17 +129,17 @@ def _print_cost(
   config: Config,
   batch: Batch,
 ) -> float:
-  """Prints what a step takes; returns its seconds, measured where asked for."""
+  """Prints the memory and time of a step; returns its seconds."""
   mesh = sharding.mesh()
   table = Table("a step", "kept between steps", "within a step", "time")
-  table.caption = f"devices: {mesh.size}, the memory of each"
+  table.caption = f"memory is that of each of {mesh.size} devices"
 
   def add(name, step):
-    memory = _megabytes(step.state), _megabytes(step.passing)
+    memory = _megabytes(step.state), _megabytes(step.temporary)
     table.add_row(name, *memory, f"{1000 * step.seconds:,.1f} ms")
 
   step = cost.estimate(model, experiment, config, batch, mesh)
-  add("estimated, products alone", step)
+  add("estimated from products", step)
   if config.describe.measure:
     step, compiling = cost.measure(experiment, config, batch, mesh)
     add(f"measured, {cost.MEASURED_STEPS} steps", step)

@@ -1,6 +1,6 @@
-"""detect: which sessions are anomalous, and which of their events.
+"""detect: finds anomalous sessions and events, and evaluates the detection.
 
-Labels, where there are any, are used only to compute metrics.
+Labels, if there are any, are used only to compute metrics.
 """
 
 import time
@@ -31,8 +31,8 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
 from seqrnn.runtime import files, fileset, manifest
 
-_CURVES = 7  # Scores in the picture of curves, beside the combined one.
-# Files that each detection replaces, without the endings of their names.
+_CURVES = 7  # The number of single scores whose curves are drawn.
+# Files that each detection replaces, without their suffixes.
 _RESULTS = (
   *("sessions", "events", "report"),
   *("timeline", "scores", "session", "curves"),
@@ -61,10 +61,10 @@ def _run(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
   read = splits.reader(config)
-  refuse_parts(read("train"), config.data)
+  refuse_cut_sessions(read("train"), config.data)
   times = [time.perf_counter()]
   detector = load_detector(build, config, workdir, read("train"))
-  # Read before calibrating: wrong files are refused before folds are trained.
+  # Read sessions first, to refuse invalid files before the folds are trained.
   sessions, kinds = read_sessions(config, detector.names, read)
   times.append(time.perf_counter())
   normal = calibrate(build, workdir, detector, read, experiment.facts)
@@ -89,44 +89,52 @@ def _run(
     "distinct_events_per_second": len(found.nll) / found.seconds,
     "config": config_lib.nested(config_lib.flat(config)),
   }
-  with fileset.atomic_files(folder, NAME, _is_result) as new:
-    tables.write_sessions(found, new, settings.format)
-    write_events(found, detector, new)
-    record["seconds"]["writing"] = time.perf_counter() - times[-1]
-    thresholds.write_json(new / "thresholds.json", record["thresholds"])
-    thresholds.write_json(new / "report.json", record)
-    draw_pictures(found, normal, metrics["figures"], settings, new)
-    keep_calibration(folder, new)
-    kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
-    manifest.record_files(new, (*new.iterdir(), *kept))
+  _write_results(folder, found, detector, normal, record, times[-1])
   printing.print_sessions(console, found, settings.worst)
   printing.print_metrics(console, metrics, settings.rate)
   which = found.distinct.which
   short = int(found.short[which].sum())
   print(
     f"{folder}: {int(found.flags[which].sum()):,} of {len(which):,} sessions"
-    " flagged"
-    + (
-      f", {short:,} of them for their length alone, beside detect.rule"
-      if short
-      else ""
-    )
+    " flagged" + (f", {short:,} of them by detect.short=flag" if short else "")
   )
   return found
 
 
+def _write_results(
+  folder: Path,
+  found: Findings,
+  detector: Detector,
+  normal: NormalScores,
+  record: dict[str, Any],
+  start: float,
+):
+  """Writes all files of a detection; `start` is when writing began."""
+  settings = detector.config.detect
+  with fileset.atomic_files(folder, NAME, _is_result) as new:
+    tables.write_sessions(found, new, settings.format)
+    write_events(found, detector, new)
+    record["seconds"]["writing"] = time.perf_counter() - start
+    thresholds.write_json(new / "thresholds.json", record["thresholds"])
+    thresholds.write_json(new / "report.json", record)
+    draw_pictures(found, normal, record["figures"], settings, new)
+    keep_calibration(folder, new)
+    kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
+    manifest.record_files(new, (*new.iterdir(), *kept))
+
+
 def _is_result(name: str) -> bool:
-  """Whether a file belongs to the results of a detection."""
+  """Returns whether a file belongs to the results of a detection."""
   return name.partition(".")[0] in _RESULTS
 
 
 def write_events(found: Findings, detector: Detector, folder: Path):
   """Writes the events of the sessions that `detect.events` selects."""
   settings = detector.config.detect
-  some = np.diff(found.bounds) > 0
+  selected = np.diff(found.bounds) > 0
   if settings.events == "flagged":
-    some &= found.flags
-  which = np.flatnonzero(some)
+    selected &= found.flags
+  which = np.flatnonzero(selected)
   if settings.events == "none" or not len(which):
     return
   sessions = found.sessions.take(found.distinct.first[which])
@@ -141,7 +149,7 @@ def draw_pictures(
   settings: Config,
   folder: Path,
 ):
-  """Draws the findings, with curves of the scores of the highest precision."""
+  """Draws the findings, with curves of the scores of highest precision."""
   from seqrnn.detection import pictures  # Importing Matplotlib takes a second.
 
   if not len(found.nll):
@@ -161,32 +169,32 @@ def draw_pictures(
   )
 
 
-def refuse_parts(pieces: Pieces, settings: Config):
-  """Refuses parts of sessions: without an end, it could not be scored.
+def refuse_cut_sessions(pieces: Pieces, settings: Config):
+  """Refuses sessions without their ends, because the end is scored, too.
 
   Raises:
     UserError: `data.split` cuts sessions.
   """
   if not np.all(pieces.begins & pieces.ends):
     raise UserError(
-      f"data.split={settings.split!r}: holds out the ends of sessions here, and"
-      " --mode=detect reads whole ones; data.split=documents holds whole ones"
-      " out, and so does a path for each split"
+      f"data.split={settings.split!r}: cuts sessions, but --mode=detect scores"
+      " whole ones; train with data.split=documents, or with a path for each"
+      " split"
     )
 
 
 def check(experiment: Experiment, config: Config):
-  """Refuses a config with which nothing can be detected.
+  """Refuses a config that cannot detect anomalies.
 
   Raises:
-    UserError: names the field.
+    UserError: a field has a value that does not allow detection.
   """
   settings, step = config.detect, config.data.step
   require(experiment, "detect", config.task)
   if settings.head not in experiment.heads:
     raise UserError(
-      f"config.detect.head={settings.head!r}: task={config.task!r} has"
-      f" {', '.join(experiment.heads)}"
+      f"config.detect.head={settings.head!r}: task={config.task!r} has the"
+      f" heads {', '.join(experiment.heads)}"
     )
   combined_names(settings)
   if config.data.mapping == "many_to_one" and step != 1:
@@ -197,5 +205,6 @@ def check(experiment: Experiment, config: Config):
   if config.data.fold is not None and settings.folds:
     raise UserError(
       f"data.fold={config.data.fold!r}, config.detect.folds={settings.folds}:"
-      " the run is a fold itself; set detect.folds=0"
+      " this run was trained on a fold and has no further folds; set"
+      " detect.folds=0"
     )

@@ -1,4 +1,4 @@
-"""evaluate: loss, accuracy and what else a task counts of a split."""
+"""evaluate: computes the loss and the task's other metrics of a split."""
 
 import json
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def run(
 ) -> dict[str, float]:
   """Evaluates a checkpoint; prints a table and writes evaluation.json.
 
-  Where a task has labels, confusion.csv and confusion.png say which are taken
-  for which.
+  If the task has labels, also writes their confusion matrix, confusion.csv and
+  confusion.png.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   mesh = sharding.mesh()

@@ -1,7 +1,7 @@
-"""report: writes a page on what a run is, its training and what it learned.
+"""report: writes a page about a run's settings, training and predictions.
 
-report.html is one file, which opens anywhere and loads nothing from a network.
-With `report.beside`, comparison.html compares several runs instead.
+report.html is a single file and loads nothing from a network. With
+`report.beside`, comparison.html compares several runs instead.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ _PLAYGROUND = "playground.html"
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Path:
-  """Writes report.html, or comparison.html with other runs.
+  """Writes report.html, or comparison.html if `report.beside` names runs.
 
   Returns:
     the path of the page.
@@ -82,7 +82,7 @@ def run(
 
 
 def learned(subject: Subject, model: Subject | None) -> list[Element]:
-  """The sections of the run's task, and those of its language model."""
+  """Returns the sections of the run's task and of its language model."""
   experiment = subject.experiment
   if experiment.decoder is not None and not experiment.writes_text:
     return [music.pieces(subject)]
@@ -95,7 +95,7 @@ def learned(subject: Subject, model: Subject | None) -> list[Element]:
 
 
 def _playground(model: Subject, folder: Path) -> Element:
-  """Writes playground.html; a link to it, or the reason why there is none."""
+  """Writes playground.html; returns a link, or the reason why it is missing."""
   title = model.workdir.absolute().name
   try:
     content = playground.build(

@@ -1,4 +1,4 @@
-"""sample: symbols drawn one after the other, in one compiled scan."""
+"""sample: draws texts or music from a model, symbol by symbol."""
 
 import itertools
 import sys
@@ -19,7 +19,7 @@ from seqrnn.runtime.checkpoint import restore_params
 def write_music(
   experiment: Experiment, params: Params, config: Config, workdir: Path
 ) -> list[np.ndarray]:
-  """Samples music; each piece as a MIDI file and as a picture of it."""
+  """Samples music; writes each piece as a MIDI file and as a picture."""
   settings = config.sample
   made = sample_music(experiment, params, config)
   names = itertools.product(
@@ -52,7 +52,7 @@ def run(
     return write_music(experiment, params, config, workdir)
 
   def show(text: str):
-    # A file gets the symbols themselves; a terminal would obey some of them.
+    # On a terminal, control characters are escaped.
     text = escaped(text, keep="\n\t") if sys.stdout.isatty() else text
     print(text, end="", flush=True)
 

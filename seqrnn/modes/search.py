@@ -1,7 +1,7 @@
-"""search: many runs of a config, for which Optuna chooses some fields.
+"""search: trains many runs of a config, whose fields Optuna chooses.
 
-A trial is a run in a workdir of its own, trials/0007, that every mode can use.
-The workdir of the search holds:
+A trial is a run with its own workdir, such as trials/0007, which every mode can
+read. The workdir of the search has these files:
 
   search.json   the config       trials.log   Optuna's journal of all trials
   trials.csv    the trials       best.json    the config of the best trial
@@ -57,16 +57,16 @@ def run(
   """Starts or resumes a search, until a limit of `config.search`.
 
   Args:
-    build: config, vocabularies or None -> Experiment.
-    config: of the search.
-    workdir: where its files are.
+    build: a function config, vocabularies or None -> Experiment.
+    config: the config of the search.
+    workdir: the folder of the search.
 
   Returns:
     the values chosen for the best trial, by their names in `space.Space`.
 
   Raises:
-    UserError: the space is wrong, the workdir holds another search, or no trial
-      has finished.
+    UserError: the space is invalid, the workdir holds another search, or no
+      trial has finished.
     Interrupted: SIGINT or SIGTERM was received.
   """
   _begin(build, config, workdir)
@@ -74,7 +74,7 @@ def run(
   search = study.begin(build, config, workdir, deadline)
   count = config.search.workers or 1
   if jax.default_backend() != "cpu":
-    count = 1  # One process takes the memory of an accelerator.
+    count = 1  # JAX reserves the accelerator's memory for one process.
   display = Display(search)
   try:
     with display:
@@ -90,7 +90,7 @@ def run(
     raise Interrupted(
       f"stopped by {name}; repeat the command to resume", stop.status
     ) from None
-  from seqrnn.searching import pictures  # It takes a second to import.
+  from seqrnn.searching import pictures  # Importing it takes a second.
 
   with study.alone(workdir):
     write_results(search)
@@ -115,8 +115,8 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   """Writes search.json, or refuses a workdir that holds another search.
 
   Raises:
-    UserError: the space is wrong, a field differs, or no run of this config
-      could begin.
+    UserError: the space is invalid, a field differs, or a run of this config
+      would be refused.
   """
   space.parse(config)
   record = workdir / "search.json"
@@ -126,12 +126,12 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   with study.alone(workdir):
     if not record.exists():
       kept = copy.deepcopy(config)
-      kept.search.storage = kept.search.workers = None  # Of this machine.
+      kept.search.storage = kept.search.workers = None  # They may change.
       manifest.write(workdir, {record.name: config_lib.encoded(kept)})
     manifest.verify(record)
     old = config_lib.flat(config)  # Fields that an older version lacks.
     for name in config_lib.flat(config.search.space):
-      old[f"search.space.{name}"] = None  # Not searched unless recorded.
+      old[f"search.space.{name}"] = None  # Empty fields are not recorded.
     old |= config_lib.flat(config_lib.read_json(record))
   found = config_lib.differences(old, config, _FIXED)
   if found:

@@ -1,4 +1,4 @@
-"""train: trains a run, or resumes it, on all devices."""
+"""train: trains or resumes a run, on all devices."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,21 +1,19 @@
-"""Reads and verifies checkpoints: everything that a run has to resume.
+"""Reads and verifies the checkpoints that runtime/checkpoint_writer.py writes.
 
 A checkpoint is a folder named by its step:
 
   params/    the parameters, which sampling needs
-  rest/      the other arrays
-  position/  JSON: the place in the data, the best loss and the like
-  manifest.json   size and SHA-256 of each of its files
+  rest/      the other arrays of the training state
+  position/  JSON: the fields of training/position.py's Position
+  manifest.json   size and SHA-256 of each file of the checkpoint
 
-A folder that differs from its manifest is damaged, and none of it is used:
-Orbax itself loads flipped bits without an error. runtime/checkpoint_writer.py
-writes checkpoints.
+A checkpoint that differs from its manifest is damaged and is not used, because
+Orbax loads flipped bits without an error.
 
-The arrays are read with tensorstore, not with Orbax's reader: whoever made a
-hostile checkpoint has made its manifest, too, so a verified manifest proves
-nothing about the metadata, and tensorstore aborts the whole process over some
-metadata that Orbax would hand it. So shapes, sizes and blocks are compared
-with the model's before anything is opened or allocated.
+The arrays are read with tensorstore, not with Orbax. An attacker can make a
+manifest that matches a hostile checkpoint, and some metadata make tensorstore
+abort the process. Therefore shapes, sizes and chunks are compared with those of
+the model before an array is opened or allocated.
 """
 
 import errno
@@ -35,7 +33,7 @@ from seqrnn.runtime import files, manifest
 MANIFEST = "manifest.json"
 Params = Any  # A tree of arrays.
 _JSON_LIMIT = 2**23  # Bytes of a manifest or a position.
-_ZARR = {  # Orbax's metadata of an array, without shape, type and chunks.
+_ZARR = {  # The metadata of an Orbax array, without shape, dtype and chunks.
   "compressor": {"id": "zstd", "level": 1},
   "dimension_separator": ".",
   "fill_value": None,
@@ -43,8 +41,8 @@ _ZARR = {  # Orbax's metadata of an array, without shape, type and chunks.
   "order": "C",
   "zarr_format": 2,
 }
-_COPIES = 4  # Most copies of an array in a checkpoint; Orbax makes two.
-_OVERHEAD = 2**16  # Most bytes of metadata for an array.
+_COPIES = 4  # The maximum copies of an array; Orbax writes two.
+_OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
 
 
 class Damaged(Exception):
@@ -52,29 +50,30 @@ class Damaged(Exception):
 
 
 def first_line(error: Exception) -> str:
-  """Returns one line of an error's text, or the reason of a full disk."""
+  """Returns the first line of an error; for a full disk, only the reason."""
   text = str(error).strip() or type(error).__name__
-  full = os.strerror(errno.ENOSPC)  # Orbax hides it in many lines.
+  full = os.strerror(errno.ENOSPC)  # Orbax's text has it in a later line.
   return full if full in text else text.split("\n")[0][:200]
 
 
 def entries(folder: Path) -> list[tuple[str, os.DirEntry]]:
-  """Returns all files in a folder and below, sorted by relative name.
+  """Returns all files in a folder and its subfolders, by relative name.
 
   Raises:
-    Damaged: an entry is neither file nor folder: a link could lead anywhere.
+    Damaged: an entry is neither a file nor a folder; a link, for example,
+      could point outside of the checkpoint.
   """
   found = []
   for entry in files.walk(folder):
     name = os.path.relpath(entry.path, folder)
     if not entry.is_file(follow_symlinks=False):
-      raise Damaged(f"{name} is no file")
+      raise Damaged(f"{name} is not a file")
     found.append((name, entry))
   return sorted(found, key=lambda item: item[0])
 
 
 def checksums(folder: Path) -> dict[str, list]:
-  """Returns size and SHA-256 of every file but the manifest."""
+  """Returns the size and SHA-256 of every file except the manifest."""
   return {
     name: manifest.checksum(Path(entry.path))
     for name, entry in entries(folder)
@@ -107,7 +106,7 @@ def verify(folder: Path):
       found[name]
     ]
     if not same_size or saved[name] != manifest.checksum(folder / name):
-      raise Damaged(f"{name} is not what was saved")
+      raise Damaged(f"{name} differs from its checksum")
 
 
 def steps(directory: Path) -> list[int]:
@@ -115,13 +114,13 @@ def steps(directory: Path) -> list[int]:
   if not directory.is_dir():
     return []
   names = [p.name for p in directory.iterdir() if p.is_dir()]
-  # A folder "07" is none: its step would name another folder.
+  # "07" is not a checkpoint: its step would name the folder "7".
   found = (int(n) for n in names if n.isdecimal() and str(int(n)) == n)
   return sorted(step for step in found if step < 2**31)
 
 
 def find_damage(folder: Path) -> str | None:
-  """Returns what is damaged in a checkpoint; None if it is intact."""
+  """Returns a description of a checkpoint's damage; None if it is intact."""
   try:
     verify(folder)
   except Damaged as reason:
@@ -130,12 +129,12 @@ def find_damage(folder: Path) -> str | None:
 
 
 def newest(directory: Path) -> int:
-  """Returns the step of the newest intact checkpoint; 0 without any.
+  """Returns the step of the newest intact checkpoint; 0 if there is none.
 
-  Warns on stderr about damaged checkpoints after it.
+  Warns on stderr about newer, damaged checkpoints.
 
   Raises:
-    MachineError: there are checkpoints, and none is intact.
+    MachineError: there are checkpoints, and all are damaged.
   """
   warnings = []
   for step in reversed(steps(directory)):
@@ -148,8 +147,8 @@ def newest(directory: Path) -> int:
     warnings.append(f"checkpoint {step} is damaged: {reason}")
   if warnings:
     raise MachineError(
-      f"{directory}: none is intact, {'; '.join(warnings)}; name another"
-      " --workdir"
+      f"{directory}: no checkpoint is intact, {'; '.join(warnings)}; name"
+      " another --workdir"
     )
   return 0
 
@@ -162,7 +161,7 @@ def restore(
   Args:
     folder: a checkpoint that `verify` found intact.
     params: the expected shapes, with shardings.
-    rest: the expected shapes of the other arrays; None: these are not read.
+    rest: the expected shapes of the other arrays; None: do not read them.
 
   Raises:
     UserError: the arrays have other shapes.
@@ -185,19 +184,19 @@ def restore(
 
 
 def check_shapes(folder: Path, params: Params):
-  """Refuses a checkpoint that `restore` would refuse; reads no array.
+  """Compares the shapes of a checkpoint's parameters, without reading them.
 
   Raises:
-    UserError: its parameters have other shapes.
+    UserError: the parameters have other shapes.
   """
   _arrays(folder / "params", params)
 
 
 def _arrays(folder: Path, shapes: Any) -> Any:
-  """Opens the arrays in a part of a checkpoint, without reading them.
+  """Opens the arrays in one folder of a checkpoint, without reading them.
 
-  The expected shapes bound the memory that reading takes: the files may not
-  be much larger than the arrays, and no chunk larger than its array.
+  To bound the memory of reading, the files must not be much larger than the
+  expected arrays, and no chunk may be larger than its array.
 
   Raises:
     UserError: an array is missing, or has another shape.
@@ -211,8 +210,8 @@ def _arrays(folder: Path, shapes: Any) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     base = {"driver": "file", "path": f"{folder}/"}
     store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-    # Check the metadata before opening: tensorstore aborts the process over
-    # some invalid values.
+    # Check the metadata before opening the array: some invalid values make
+    # tensorstore abort the process.
     found = json.loads(ts.KvStore.open(store).result()[".zarray"])
     chunks = found.pop("chunks")
     expected = {**_ZARR, "dtype": shape.dtype.str, "shape": [*shape.shape]}
@@ -222,7 +221,7 @@ def _arrays(folder: Path, shapes: Any) -> Any:
       type(c) is int and 1 <= c <= n
       for c, n in zip(chunks, shape.shape, strict=True)
     ):
-      raise Damaged(f"{name} has blocks of {chunks}, larger than itself")
+      raise Damaged(f"{name} has chunks {chunks}, larger than the array")
     return ts.open({"driver": "zarr", "kvstore": store}, read=True).result()
 
   try:
@@ -239,7 +238,7 @@ def read_position(folder: Path) -> dict[str, Any]:
   """Returns the position in a checkpoint that `verify` found intact.
 
   Raises:
-    UserError: it is no JSON object of numbers, or has another step.
+    UserError: it is not a JSON object of numbers, or has another step.
   """
   path = folder / "position" / "metadata"
   position = files.read_json(path, _JSON_LIMIT)
@@ -251,9 +250,9 @@ def read_position(folder: Path) -> dict[str, Any]:
     else:
       holds = type(value) is int and 0 <= value < 2**32
     if not holds:
-      raise UserError(f"{path}: {name}={value!r} is not possible")
+      raise UserError(f"{path}: {name}={value!r} is not valid")
   if str(position.get("step", folder.name)) != folder.name:
-    raise UserError(f"{path}: step={position['step']} is not its folder's")
+    raise UserError(f"{path}: step={position['step']} is not the folder's name")
   return position
 
 
@@ -270,14 +269,13 @@ def restore_params(
   shapes: Params,
   sharding: jax.sharding.Sharding | None = None,
 ) -> Restored:
-  """Returns the parameters of one checkpoint, by default the best.
+  """Returns the parameters of a checkpoint, by default of the best.
 
   Args:
     workdir: the folder of the run.
-    step: the checkpoint's step; None: the best one, or the newest intact one
-      where the best is damaged, with a warning on stderr.
+    step: the step of the checkpoint, or None for `select`'s choice.
     shapes: the shapes of the parameters.
-    sharding: where the arrays go; None: to the first device.
+    sharding: the sharding of the arrays; None: all on the first device.
 
   Raises:
     UserError: there is no such checkpoint, or none is intact.
@@ -293,11 +291,14 @@ def restore_params(
 
 
 def select(directory: Path, step: int | None) -> int:
-  """Returns the step, or by default that of the best checkpoint; verifies it.
+  """Verifies a checkpoint and returns its step, by default the best one's.
+
+  If the best checkpoint is damaged, warns on stderr and selects the newest
+  intact one.
 
   Raises:
-    UserError: the checkpoint is missing or damaged; or no step is given, and
-      no checkpoint is intact.
+    UserError: the checkpoint of `step` is missing or damaged; or `step` is None
+      and no checkpoint is intact.
   """
   there = steps(directory)
   if step is not None:
@@ -314,7 +315,7 @@ def select(directory: Path, step: int | None) -> int:
   latest = newest(directory)
   if not latest:
     raise UserError(
-      f"{directory.parent}: no checkpoint there; train this run first"
+      f"{directory.parent}: has no checkpoint; train this run first"
     )
   best = read_position(directory / str(latest)).get("best_step")
   if best in there and best != latest:

@@ -26,18 +26,18 @@ from seqrnn.runtime.checkpoint import (
   steps,
 )
 
-_TEMPORARY = "unfinished-"  # The beginning of an unfinished folder's name.
-_SWEEPS = 10  # Removals of what is still written to a removed folder,
-_SECONDS = 0.05  # and the time between two of them.
-_SMALL_FILES = 500_000  # Bytes of metadata beside the arrays, rounded up.
+_TEMPORARY = "unfinished-"  # The prefix of an unfinished checkpoint's name.
+_REMOVALS = 10  # How often files written to a removed folder are removed,
+_REMOVAL_SECONDS = 0.05  # and the time between two removals.
+_METADATA_BYTES = 500_000  # The size of all files but the arrays, rounded up.
 
 
 class Checkpoints:
   """Writes the checkpoints of a run, and keeps the latest and the best.
 
-  A checkpoint is written under a temporary name, gets its manifest and is
-  renamed; only then are older ones removed. So the last finished checkpoint
-  survives, whenever the process is killed.
+  A checkpoint and its manifest are written under a temporary name, then the
+  folder is renamed, and then older checkpoints are removed. So the last
+  finished checkpoint survives if the process is killed.
   """
 
   def __init__(
@@ -46,7 +46,7 @@ class Checkpoints:
     keep: int = 1,
     check: Callable[[], None] = lambda: None,
   ):
-    """Removes checkpoints that a killed process has left unfinished.
+    """Removes the unfinished checkpoints of a killed process.
 
     Args:
       directory: the folder of the checkpoints.
@@ -70,12 +70,12 @@ class Checkpoints:
     if jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
       for folder in self.directory.glob(f"{_TEMPORARY}*"):
-        print(f"{folder}: was not finished; removed", file=sys.stderr)
+        print(f"{folder}: removed, it was not finished", file=sys.stderr)
         shutil.rmtree(folder)
 
   @cached_property
   def _writer(self) -> Any:
-    # Orbax takes a second to import, and the first steps do not need it.
+    # Importing Orbax takes a second, so the import waits for the first save.
     import orbax.checkpoint as ocp
 
     return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -88,32 +88,32 @@ class Checkpoints:
     position: dict[str, Any],
     best: int,
   ):
-    """Starts writing a checkpoint, unless it exists with this position.
+    """Starts writing a checkpoint, unless it exists with the same position.
 
     Args:
-      step: the name of the checkpoint.
+      step: the step, which names the checkpoint.
       params: the parameters.
       rest: the other arrays.
-      position: values that JSON can hold.
-      best: the step whose checkpoint is never removed.
+      position: a dict that JSON can represent.
+      best: the step of the best checkpoint, which is kept.
 
     Raises:
-      MachineError: the disk is full, the checkpoint before could not be
+      MachineError: the disk is full, the previous checkpoint could not be
         written, or another process owns the folder.
     """
     self.wait()
     self._check()
     folder = self.directory / str(step)
-    # A signal may have deferred an evaluation after its arrays were saved.
-    # Only the first process can know: it renames the folder, which another
-    # process may be too early to see.
-    there = folder.exists() and read_position(folder) == position
-    if sharding.broadcast(there):
+    # The checkpoint may exist without the evaluation of its step, if a signal
+    # discarded that evaluation. The first process decides for all, because it
+    # renames the folder, and another process may look before that.
+    exists = folder.exists() and read_position(folder) == position
+    if sharding.broadcast(exists):
       return
-    self._check_room(params, rest)
+    self._check_space(params, rest)
     from orbax.checkpoint import args
 
-    # A random name: no other run writes to the same temporary folder.
+    # The name is random, so that no other run writes to the same folder.
     token = sharding.broadcast(secrets.randbits(32))
     temporary = self.directory / f"{_TEMPORARY}{step}-{token:08x}"
     self._writer.save(
@@ -130,17 +130,17 @@ class Checkpoints:
     self._thread.start()
 
   def _finish(self, temporary: Path, folder: Path, best: int):
-    """Waits for the files of a checkpoint and moves it to its place."""
+    """Waits for the files of a checkpoint, and renames its folder."""
     try:
       try:
         self._writer.wait_until_finished()
       finally:
-        self._check_place(temporary)
+        self._check_owner(temporary)
       if jax.process_index() == 0:
         manifest = temporary / MANIFEST
         manifest.write_text(json.dumps(checksums(temporary), indent=1), "utf-8")
         files.sync(manifest)
-        self._check_place(temporary)
+        self._check_owner(temporary)
         if folder.exists():
           shutil.rmtree(folder)
         temporary.replace(folder)
@@ -151,8 +151,10 @@ class Checkpoints:
     except Exception as error:  # tensorstore raises bare Exceptions
       self._failed = error
 
-  def _check_place(self, temporary: Path):
-    """Removes the files that Orbax wrote to a folder removed meanwhile.
+  def _check_owner(self, temporary: Path):
+    """Checks that this process still owns the folder of the checkpoints.
+
+    Otherwise it removes the files that Orbax has written there.
 
     Raises:
       MachineError: the folder was removed, or another process owns it.
@@ -160,29 +162,30 @@ class Checkpoints:
     try:
       self._check()
     except MachineError:
-      # Orbax raises at its first failed write; other writes continue, and make
-      # the folders again.
-      for _ in range(_SWEEPS):
+      # Orbax raises an error at its first failed write. Its other writes
+      # continue and create the folders again.
+      for _ in range(_REMOVALS):
         for path in self.directory.glob(f"{temporary.name}*"):
           shutil.rmtree(path, ignore_errors=True)
-        with suppress(OSError):  # They are not there, or another run is.
+        with suppress(OSError):  # A folder is missing, or another run uses it.
           self.directory.rmdir()
           self.directory.parent.rmdir()
-        time.sleep(_SECONDS)
+        time.sleep(_REMOVAL_SECONDS)
       raise
 
-  def _check_room(self, *trees: Any):
+  def _check_space(self, *trees: Any):
     """Refuses a full disk, which Orbax reports late and in many lines."""
-    need = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _SMALL_FILES
+    need = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _METADATA_BYTES
     free = shutil.disk_usage(self.directory).free
     if free < need:
       raise MachineError(
         f"{self.directory}: no room for a checkpoint: {need / 1e6:.1f} MB are"
-        f" needed, {free / 1e6:.1f} MB are free; make room and go on"
+        f" needed, {free / 1e6:.1f} MB are free; free some space and repeat the"
+        " command to resume"
       )
 
   def delete_after(self, step: int):
-    """Removes the checkpoints after a step; every process calls it."""
+    """Removes the checkpoints after a step. Every process must call it."""
     self.wait()
     if jax.process_index() == 0:
       for later in steps(self.directory):
@@ -211,12 +214,12 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: type | None, *_):
-    if kind is KeyboardInterrupt:  # After a second Ctrl-C, do not wait.
+    if kind is KeyboardInterrupt:  # A second Ctrl-C does not wait.
       return
     try:
       self.wait()
       if "_writer" in vars(self):
         self._writer.close()
-    except Exception:  # Orbax raises the error of a failed save again.
-      if kind is None:  # Else it would hide the error that ended the run.
+    except Exception:  # Orbax raises the error of a failed save once more.
+      if kind is None:  # Otherwise it would hide the error that ended the run.
         raise

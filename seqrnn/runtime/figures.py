@@ -1,7 +1,7 @@
-"""Figures of matplotlib: one place that creates, labels and writes them.
+"""Creates, labels and writes all matplotlib figures.
 
-matplotlib takes a second to import, so it is imported on first use. No screen
-is needed: a figure made without pyplot is rendered by its own canvas.
+Importing matplotlib takes a second, so it is imported on first use. Figures are
+made without pyplot and need no display.
 """
 
 import io
@@ -20,12 +20,12 @@ _DPI = 110
 
 
 def create(width: float, height: float, title: str = "") -> "Figure":
-  """A new figure, whose layout keeps labels from overlapping.
+  """Returns a new figure, with a layout in which labels do not overlap.
 
   Args:
-    width: in inches.
-    height: in inches.
-    title: above all axes; it may be any text.
+    width: the width in inches.
+    height: the height in inches.
+    title: the title above all axes; any text is allowed.
   """
   from matplotlib.figure import Figure
 
@@ -36,11 +36,13 @@ def create(width: float, height: float, title: str = "") -> "Figure":
 
 
 def plain(text: str, limit: int | None = None) -> str:
-  """Any text as a label: a dollar sign would otherwise begin a formula.
+  """Returns untrusted text as a label, with control characters escaped.
+
+  Dollar signs are escaped, too, because they would start a formula.
 
   Args:
-    text: anyone may have written it; it is escaped.
-    limit: characters after which it is cut; None for no limit.
+    text: the text.
+    limit: the maximum number of characters; None: no limit.
   """
   return escaped(text)[:limit].replace("$", r"\$")
 
@@ -52,32 +54,31 @@ def grid(axes: "Axes", axis: Literal["x", "y", "both"] = "both"):
 
 
 def save(figure: "Figure", path: Path, dpi: int = _DPI):
-  """Writes a PNG file as a whole: an interrupted write leaves no part of it.
+  """Writes a PNG file atomically.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the file cannot be written.
   """
   with files.atomic_write(path, "wb") as file:
     figure.savefig(file, format="png", dpi=dpi)
 
 
 def save_svg(figure: "Figure", path: Path, title: str, description: str):
-  """Writes an SVG file that describes itself to readers of a screen.
+  """Writes an SVG file with a description for screen readers.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the file cannot be written.
   """
   with files.atomic_write(path) as file:
     file.write(svg(figure, title, description))
 
 
 def svg(figure: "Figure", title: str, description: str) -> str:
-  """A figure as SVG, with a title and a description in words."""
+  """Returns a figure as SVG, with a title and a description in words."""
   import matplotlib
 
   buffer = io.StringIO()
-  # Ids depend on the content alone, and there is no date, so that the same
-  # figure gives the same file.
+  # A fixed salt of the ids and no date: equal figures give equal files.
   with matplotlib.rc_context({"svg.hashsalt": "seqrnn"}):
     metadata = {"Title": title, "Date": None}
     figure.savefig(buffer, format="svg", metadata=metadata)

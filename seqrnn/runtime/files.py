@@ -1,7 +1,7 @@
 """Files of a workdir: bounded reads, atomic writes, and locks.
 
-Several processes may write to one folder: temporary files have random names,
-and files that belong together are written under a lock.
+Several processes may write to one folder. Therefore temporary files have random
+names, and files that belong together are written under a lock.
 """
 
 import gzip
@@ -22,28 +22,28 @@ from typing import IO, Any
 
 from seqrnn.errors import MachineError, UserError, visible
 
-TEMPORARY = ".tmp"  # How the name of an unfinished file ends.
-_ABANDONED = 3600.0  # Seconds after which nobody writes to a file any more.
+TEMPORARY = ".tmp"  # The suffix of an unfinished file.
+_ABANDONED_SECONDS = 3600.0  # The age at which an unfinished file is removed.
 
 
 def read(path: str | os.PathLike, limit: int) -> bytes:
   """Returns the content of an untrusted file.
 
   Raises:
-    OSError: it cannot be read.
-    UserError: the path is no regular file (a pipe would block), or the file
-      has more bytes than `limit`.
+    OSError: the file cannot be read.
+    UserError: the path is not a regular file (a pipe would block), or the file
+      has more than `limit` bytes.
   """
-  with _opened(path) as file:
+  with _open_regular(path) as file:
     content = file.read(limit + 1)
   if len(content) > limit:
     raise UserError(f"{path}: must not be larger than {limit:,} bytes")
   return content
 
 
-def _opened(path: str | os.PathLike) -> IO[bytes]:
-  def opener(name, how):
-    return os.open(name, how | os.O_NONBLOCK)
+def _open_regular(path: str | os.PathLike) -> IO[bytes]:
+  def opener(name, flags):
+    return os.open(name, flags | os.O_NONBLOCK)
 
   file = open(path, "rb", opener=opener)  # noqa: SIM115
   if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -56,8 +56,8 @@ def read_json(path: str | os.PathLike, limit: int) -> Any:
   """Returns the JSON value in an untrusted file.
 
   Raises:
-    OSError: it cannot be read.
-    UserError: as `read`, or it is not JSON.
+    OSError: the file cannot be read.
+    UserError: as `read`, or the content is not JSON.
   """
   try:
     return json.loads(read(path, limit))
@@ -68,12 +68,12 @@ def read_json(path: str | os.PathLike, limit: int) -> Any:
 
 
 class _Bounded(io.RawIOBase):
-  """The bytes of a file, packed or not, up to a limit."""
+  """The bytes of a file up to a limit, decompressed if it is named *.gz."""
 
   def __init__(self, path: str | os.PathLike, limit: int):
     super().__init__()
     self._path, self._limit, self._left = path, limit, limit
-    self._file = self._raw = _opened(path)
+    self._file = self._raw = _open_regular(path)
     if os.fspath(path).endswith(".gz"):
       self._file = gzip.GzipFile(fileobj=self._raw)
 
@@ -100,26 +100,26 @@ class _Bounded(io.RawIOBase):
 
 
 def open_unpacked(path: str | os.PathLike, limit: int) -> IO[bytes]:
-  """A file that anyone may have made, unpacked where its name ends in .gz.
+  """Opens an untrusted file, and decompresses it if its name ends in .gz.
 
-  Reading it raises UserError where it is damaged, or holds more bytes than
-  `limit` once unpacked.
+  Reading raises UserError if the file is damaged, or has more than `limit`
+  bytes after decompression.
 
   Raises:
-    OSError: it cannot be opened.
-    UserError: it is no file.
+    OSError: the file cannot be opened.
+    UserError: the path is not a regular file.
   """
   return io.BufferedReader(_Bounded(path, limit))
 
 
 def walk(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
-  """Yields every entry in a folder and below that is no folder."""
+  """Yields every entry of a folder and its subfolders that is not a folder."""
   queue = [os.fspath(folder)]
   while queue:
     try:
       with os.scandir(queue.pop()) as entries:
         found = list(entries)
-    except FileNotFoundError:  # A training removes old checkpoints.
+    except FileNotFoundError:  # A training has removed an old checkpoint.
       continue
     for entry in found:
       if entry.is_dir(follow_symlinks=False):
@@ -129,11 +129,12 @@ def walk(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
 
 
 def check_links(workdir: str | os.PathLike):
-  """Refuses a workdir that could lead out of itself; anyone may have made it.
+  """Refuses an untrusted workdir with entries that are not files or folders.
+
+  A link could point outside of the workdir, and reading a pipe could block.
 
   Raises:
-    UserError: it is a file, or something in it is neither file nor folder: a
-      link leads anywhere, and a pipe would keep us waiting.
+    UserError: the workdir is a file, or an entry is neither file nor folder.
   """
   if os.path.exists(workdir) and not os.path.isdir(workdir):
     raise UserError(f"--workdir={workdir}: must be a folder, is a file")
@@ -147,10 +148,10 @@ def check_links(workdir: str | os.PathLike):
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-  """Raises an OSError as a MachineError that names the file.
+  """Converts an OSError of its block to a MachineError that names the file.
 
   Raises:
-    MachineError: there is no room, or no right to write.
+    MachineError: the file cannot be written.
   """
   try:
     yield
@@ -161,14 +162,14 @@ def write_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-  """Opens a temporary file that replaces `path` once the block has ended.
+  """Opens a temporary file, which replaces `path` when the block ends.
 
   Args:
-    path: its place, where an older one stays until then.
+    path: the file to write; an older file stays until the block ends.
     mode: "w" for text, "wb" for bytes.
 
   Raises:
-    MachineError: as `writing`.
+    MachineError: as `write_errors`.
   """
   token = secrets.token_hex(8)  # Another process may write the same file.
   temporary = path.with_name(f".{path.name}.{token}{TEMPORARY}")
@@ -189,7 +190,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def sync(path: Path):
-  """Waits until a file, or the entries of a folder, are on the disk itself."""
+  """Flushes a file, or the entries of a folder, to the disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -198,29 +199,29 @@ def sync(path: Path):
 
 
 def remove_abandoned(folder: Path):
-  """Removes temporary files that killed processes left long ago."""
+  """Removes old temporary files of killed processes."""
   with suppress(OSError), os.scandir(folder) as entries:
     for entry in entries:
       if not entry.name.endswith(TEMPORARY):
         continue
       with suppress(OSError):
-        if time.time() - entry.stat().st_mtime > _ABANDONED:
+        if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
           os.unlink(entry.path)
 
 
 class Lock:
-  """A file that this process holds, until it is closed or the process dies.
+  """A locked file. Closing it or the end of the process releases the lock.
 
   Attributes:
-    path: of the file.
-    file: the file itself, open for reading and appending.
+    path: the path of the file.
+    file: the file, open for reading and appending.
   """
 
   def __init__(self, path: Path, file: IO[bytes]):
     self.path, self.file = path, file
 
   def in_place(self) -> bool:
-    """Returns whether the locked file is still the one at its path."""
+    """Returns whether the path still leads to the locked file."""
     try:
       return os.path.samestat(os.stat(self.path), os.fstat(self.file.fileno()))
     except FileNotFoundError:
@@ -234,8 +235,8 @@ class Lock:
     """
     if not self.in_place():
       raise MachineError(
-        f"{self.path}: was removed or replaced by another process; nothing more"
-        " is written there"
+        f"{self.path}: was removed or replaced by another process; this process"
+        " stops writing to the folder"
       )
 
   def __enter__(self) -> "Lock":
@@ -245,40 +246,40 @@ class Lock:
     self.close()
 
   def close(self):
-    """Frees the lock; the file stays."""
+    """Releases the lock; the file stays."""
     self.file.close()
 
 
 def lock(
-  path: Path, wait: bool = False, waits: Callable[[], Any] = lambda: None
+  path: Path, wait: bool = False, on_wait: Callable[[], Any] = lambda: None
 ) -> Lock | None:
-  """Locks a file, which is made where there is none.
+  """Locks a file, and creates it if it is missing.
 
-  Where a file system has no locks, that is reported on stderr, and the file
+  If the file system has no locks, a warning is printed on stderr, and the file
   counts as locked.
 
   Args:
-    path: of the file.
-    wait: until another process has freed it.
-    waits: called where that takes time.
+    path: the path of the file.
+    wait: whether to wait for another process that holds the lock.
+    on_wait: called before waiting.
 
   Returns:
-    None: another process holds it.
+    the lock; None if another process holds it.
 
   Raises:
     OSError: the file cannot be opened.
   """
-  import filelock  # It takes longer than all else here.
+  import filelock  # The import is slow, and most processes lock no file.
 
   while True:
     file = path.open("ab+", buffering=0)
     try:
       held = filelock.lock_descriptor(file.fileno(), blocking=False)
       if not held and wait:
-        waits()
+        on_wait()
         held = filelock.lock_descriptor(file.fileno())
-    except OSError as error:  # Some network file systems have none.
-      _no_locks(path.parent, error.strerror)
+    except OSError as error:  # Some network file systems have no locks.
+      _warn_of_no_locks(path.parent, error.strerror)
       return Lock(path, file)
     except BaseException:
       file.close()
@@ -292,22 +293,22 @@ def lock(
 
 
 @cache
-def _no_locks(folder: Path, reason: str):
-  """Says it once for a folder."""
-  print(f"{folder}: no lock ({reason})", file=sys.stderr)
+def _warn_of_no_locks(folder: Path, reason: str):
+  """Warns once for each folder."""
+  print(f"{folder}: the file system has no locks ({reason})", file=sys.stderr)
 
 
 @contextmanager
 def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
-  """Holds a lock file, which names its holder in one line.
+  """Holds a lock file, in which one line names the process that holds it.
 
   Args:
-    path: of the lock file.
-    doing: what its holder does to the folder of the file, as "trained".
-    wait: until another process has freed it.
+    path: the path of the lock file.
+    doing: the participle for the message "FOLDER: is being ... by process 1".
+    wait: whether to wait for another process that holds the lock.
 
   Raises:
-    MachineError: another process holds it, or it cannot be written.
+    MachineError: another process holds the lock, or the file cannot be written.
   """
   with write_errors(path):
     held = lock(path, wait)

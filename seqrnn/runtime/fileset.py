@@ -1,8 +1,9 @@
-"""Sets of files that a mode writes: all are there, or none is.
+"""Writes a set of files atomically: all files of the set, or none.
 
-They are written into a folder beside their places. Once they are complete, it
-gets another name, and this is what decides: a process that is killed before
-leaves the older set, and after it the next one to come finishes the move.
+A mode writes the files into a hidden folder, `.NAME.new`. When all are written,
+the folder is renamed to `.NAME.whole`, and its files are moved to their places.
+A process that is killed before the renaming leaves the old files; if it is
+killed after the renaming, the next process finishes the move.
 """
 
 import errno
@@ -17,11 +18,11 @@ from pathlib import Path
 from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime import files
 
-_STAGED = ".new"  # How the name of a folder with a set of files ends,
-_WHOLE = ".whole"  # and that of one whose files are complete.
-_SET = "set.json"  # In such a folder: what the set is.
-_LIMIT = 2**20  # Bytes of it.
-_MOMENT = 0.05  # Seconds between two looks at what another process does.
+_STAGED = ".new"  # The suffix of a folder whose set is being written,
+_COMPLETE = ".whole"  # and of a folder whose set is complete.
+_SET = "set.json"  # Lists the files of the set, and the old files to remove.
+_LIMIT = 2**20  # Bytes of set.json.
+_POLL_SECONDS = 0.05  # Between two checks of another process's move.
 
 
 @contextmanager
@@ -30,23 +31,23 @@ def atomic_files(
 ) -> Iterator[Path]:
   """Yields a folder for new files, which replace those in `folder` together.
 
-  Where the block fails, or the process is killed, the older files stay. Where
-  it is killed after the block, `settle` puts the rest of the set in its place.
-  The caller holds a lock.
+  If the block fails or the process is killed in it, the old files stay. If the
+  process is killed after the block, the next `finish_move` moves the files. The
+  caller must hold a lock.
 
   Args:
-    folder: where the files go.
-    name: of the set.
-    owned: whether a file of this name, in `folder`, is of an older set: it is
-      removed unless the new set has it.
+    folder: the folder of the files.
+    name: the name of the set.
+    owned: whether a file name of `folder` belongs to an older set; such a file
+      is removed unless the new set replaces it.
 
   Raises:
-    MachineError: as `writing`.
+    MachineError: as `files.write_errors`.
   """
   finish_move(folder, name)
   staged = folder / f".{name}{_STAGED}"
   with files.write_errors(folder):
-    shutil.rmtree(staged, ignore_errors=True)  # Of a process that was killed.
+    shutil.rmtree(staged, ignore_errors=True)  # A killed process may leave one.
     staged.mkdir(parents=True)
   try:
     yield staged
@@ -55,12 +56,12 @@ def atomic_files(
     gone = sorted(set(old) - set(new))
     with files.atomic_write(staged / _SET) as file:
       json.dump({"new": new, "gone": gone}, file)
-    for file in new:  # The move must not fail halfway.
+    for file in new:  # Check now, because the move must not fail halfway.
       if (folder / file).is_dir():
         reason = os.strerror(errno.EISDIR)
         raise MachineError(f"{folder / file}: cannot be written: {reason}")
     with files.write_errors(folder):
-      staged.replace(folder / f".{name}{_WHOLE}")
+      staged.replace(folder / f".{name}{_COMPLETE}")
   except BaseException:
     shutil.rmtree(staged, ignore_errors=True)
     raise
@@ -69,17 +70,15 @@ def atomic_files(
 
 @contextmanager
 def results(workdir: Path, mode: str, doing: str) -> Iterator[Path]:
-  """As `together`, for what a mode writes in a moment.
-
-  Another process that does the same is waited for.
+  """Like `atomic_files`, under a lock of the mode, for which it waits.
 
   Args:
-    workdir: where the files go.
-    mode: that writes them.
-    doing: as `files.locked` has it.
+    workdir: the folder of the files.
+    mode: the mode that writes the files.
+    doing: as in `files.locked`.
 
   Raises:
-    MachineError: as `files.writing`.
+    MachineError: as `files.write_errors`.
   """
   lock = workdir / f".{mode}.lock"
   with (
@@ -90,53 +89,53 @@ def results(workdir: Path, mode: str, doing: str) -> Iterator[Path]:
 
 
 def finish_move(folder: Path, name: str):
-  """Puts a complete set that `together` wrote in its place.
+  """Moves the files of a complete set to their places, if there is such a set.
 
-  The caller holds the lock of the set.
+  The caller must hold the lock of the set.
 
   Raises:
-    UserError: what stands there is no such set.
-    MachineError: as `writing`.
+    UserError: the folder does not hold a set of `atomic_files`.
+    MachineError: as `files.write_errors`.
   """
-  whole = folder / f".{name}{_WHOLE}"
-  if not whole.is_dir():
+  complete = folder / f".{name}{_COMPLETE}"
+  if not complete.is_dir():
     return
   with files.write_errors(folder):
-    if (whole / _SET).exists():
-      new, gone = _read_set(whole)
+    if (complete / _SET).exists():
+      new, gone = _read_set(complete)
       for file in gone:
         (folder / file).unlink(missing_ok=True)
       for file in new:
-        if (whole / file).exists():  # Or a process before this one moved it.
-          os.replace(whole / file, folder / file)
-      (whole / _SET).unlink()
-    whole.rmdir()
+        if (complete / file).exists():  # A killed process may have moved it.
+          os.replace(complete / file, folder / file)
+      (complete / _SET).unlink()
+    complete.rmdir()
 
 
-def _read_set(whole: Path) -> tuple[list[str], list[str]]:
-  """The names of the files of a set, and of those that it takes the place of.
+def _read_set(complete: Path) -> tuple[list[str], list[str]]:
+  """Returns the names of the new files, and of the old files to remove.
 
   Raises:
-    UserError: they are not as `together` writes them.
+    UserError: set.json is invalid.
   """
-  found = files.read_json(whole / _SET, _LIMIT)
+  found = files.read_json(complete / _SET, _LIMIT)
   try:
     new, gone = [list(found[part]) for part in ("new", "gone")]
-    holds = all(
+    valid = all(
       Path(name).name == name not in (_SET, "..") for name in new + gone
     )
   except (TypeError, KeyError):
-    holds = False
-  if not holds:
-    raise UserError(f"{whole}: is no complete set of files; remove it")
+    valid = False
+  if not valid:
+    raise UserError(f"{complete}: is no complete set of files; remove it")
   return new, gone
 
 
 def wait_for_move(folder: Path, name: str, path: Path):
-  """As `settle`, for a process that reads; `path` is the lock of the set."""
-  while (folder / f".{name}{_WHOLE}").is_dir():
+  """Like `finish_move`, for a reader; `path` is the lock of the set."""
+  while (folder / f".{name}{_COMPLETE}").is_dir():
     if held := files.lock(path):
       with held:
         finish_move(folder, name)
-    else:  # Its holder is about to do it.
-      time.sleep(_MOMENT)
+    else:  # The process that holds the lock is about to move the files.
+      time.sleep(_POLL_SECONDS)

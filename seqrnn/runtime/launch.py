@@ -1,4 +1,4 @@
-"""What a process sets up before a mode, and how it ends."""
+"""Sets up a process before a mode runs, and ends it with an exit status."""
 
 import ctypes
 import errno
@@ -20,15 +20,14 @@ from absl import flags
 from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.runtime import compiled
 
-_LONG = 0.2  # Seconds of a compilation after which memory is returned.
+_LONG = 0.2  # Memory is returned after a compilation of more seconds.
 
 
 def take_huge_pages():
-  """Restarts this process with its memory in huge pages.
+  """Restarts this process with huge memory pages.
 
-  XLA allocates the memory of a step anew at each step, and with pages of 4 kB
-  the page faults take a tenth of the time. glibc reads this setting once, when
-  a process starts.
+  XLA allocates memory at each step, and with pages of 4 kB page faults take a
+  tenth of the time. glibc reads the setting only when a process starts.
   """
   if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
@@ -36,12 +35,16 @@ def take_huge_pages():
 
 
 def prepare():
-  """Sets what must be set before JAX is imported."""
-  # Logs of libraries stay off the terminal; errors are raised as well.
+  """Configures logs, warnings and the compilation cache; call before JAX.
+
+  JAX reads its environment variables when it is imported.
+  """
+  # Errors that libraries log are also raised, so no log is needed.
   logging.disable(logging.ERROR)
   if not sys.warnoptions:
     warnings.simplefilter("ignore")
-  # XLA logs fatal errors only. JAX sets 1, also for the processes it starts.
+  # Level 3: XLA logs fatal errors only. JAX sets 1, and its child processes
+  # inherit that.
   if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   sys.unraisablehook = _handle_unraisable
@@ -51,9 +54,9 @@ def prepare():
 def _handle_unraisable(unraisable: Any):
   """Handles exceptions that Python cannot raise where they occur.
 
-  After a failed save tensorstore reports to an event loop that Orbax has
-  closed; this is ignored. Python drops a Ctrl-C that arrives in a callback, so
-  the signal is sent once more.
+  After a failed save, tensorstore reports to an event loop that Orbax has
+  closed; this error is ignored. Python drops a Ctrl-C that arrives in a
+  callback, so this function sends the signal again.
   """
   error = unraisable.exc_value
   if isinstance(error, KeyboardInterrupt):
@@ -65,10 +68,10 @@ def _handle_unraisable(unraisable: Any):
 
 
 def open_streams():
-  """Opens stdout and stderr where a process was started without them.
+  """Opens stdout and stderr if the process was started without them.
 
-  Otherwise the next file that is opened would receive what C++ prints. Symbols
-  that stdout cannot encode are escaped.
+  Otherwise the next opened file would get their descriptor, and the output of
+  C++ code. Symbols that stdout cannot encode are escaped.
   """
   for number, name in ((1, "stdout"), (2, "stderr")):
     if getattr(sys, name) is None:
@@ -82,7 +85,7 @@ def open_streams():
 
 
 def cores() -> int:
-  """The number of cores that this process may use."""
+  """Returns the number of cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
@@ -93,8 +96,8 @@ def settle_device(cpu_devices: int, inline: bool = False):
 
   Args:
     cpu_devices: the number of CPU devices, unless JAX_NUM_CPU_DEVICES is set.
-    inline: compute on the CPU in the calling thread. Work of microseconds
-      takes less time than its transfer to another thread.
+    inline: whether to compute on the CPU in the calling thread. Handing a
+      computation of microseconds to another thread would take longer.
   """
   import jax
 
@@ -107,9 +110,9 @@ def settle_device(cpu_devices: int, inline: bool = False):
 
 @cache
 def _return_memory():
-  """Returns the memory of a long compilation to the system when it ends.
+  """Registers a callback that returns memory after each long compilation.
 
-  Otherwise glibc keeps it beside the memory of the program's first run.
+  Otherwise glibc keeps the compiler's memory in addition to the program's.
   """
   import jax
 
@@ -141,8 +144,8 @@ def require_device():
     if not names:
       raise
     raise UserError(
-      f"JAX_PLATFORMS={names}: no such device here; without it, JAX takes what"
-      " there is"
+      f"JAX_PLATFORMS={names}: no such device is available; without the"
+      " variable, JAX chooses a device"
     ) from None
 
 
@@ -152,14 +155,14 @@ def define_distributed(values: flags.FlagValues):
     "distributed",
     None,
     ["auto"],
-    "This is one of several processes, as a TPU pod, SLURM or Open MPI start"
-    " them.",
+    "Run as one of several processes that a TPU pod, SLURM or Open MPI has"
+    " started.",
     flag_values=values,
   )
   flags.DEFINE_string(
     "coordinator",
     None,
-    "Or started by hand: host:port of process 0, the same in all.",
+    "For processes started by hand: host:port of process 0, the same in all.",
     flag_values=values,
   )
   flags.DEFINE_integer(
@@ -179,10 +182,10 @@ def define_distributed(values: flags.FlagValues):
 
 
 def is_distributed(parsed: flags.FlagValues) -> bool:
-  """Whether the flags make this one of several processes.
+  """Returns whether the flags make this process one of several.
 
   Raises:
-    UserError: the flags are incomplete, or the mode runs in one process.
+    UserError: a flag is missing or invalid, or the mode runs in one process.
   """
   by_hand = {
     name: parsed[name].value
@@ -194,8 +197,8 @@ def is_distributed(parsed: flags.FlagValues) -> bool:
       return False
   elif missing:
     raise UserError(
-      f"--{missing[0]}: --coordinator, --num_processes and --process_id go"
-      " together"
+      f"--{missing[0]}: is missing; --coordinator, --num_processes and"
+      " --process_id must be given together"
     )
   elif parsed.distributed:
     raise UserError(
@@ -204,8 +207,8 @@ def is_distributed(parsed: flags.FlagValues) -> bool:
     )
   elif not _is_address(parsed.coordinator):
     raise UserError(
-      f"--coordinator={parsed.coordinator}: must be host:port of process 0, a"
-      " known host and a port below 65536"
+      f"--coordinator={parsed.coordinator}: must be host:port of process 0,"
+      " with a known host and a port below 65536"
     )
   elif parsed.process_id >= parsed.num_processes:
     raise UserError(
@@ -214,14 +217,14 @@ def is_distributed(parsed: flags.FlagValues) -> bool:
     )
   if parsed.mode not in ("train", "evaluate"):
     raise UserError(
-      f"--mode={parsed.mode}: runs in one process; train and evaluate run in"
-      " several"
+      f"--mode={parsed.mode}: runs in one process; only train and evaluate run"
+      " in several"
     )
   return True
 
 
 def _is_address(address: str) -> bool:
-  """Whether host:port has a host that resolves and a valid port."""
+  """Returns whether host:port has a valid port and a host that resolves."""
   host, _, port = address.rpartition(":")
   if not (host and re.fullmatch(r"\d{1,5}", port) and 0 < int(port) < 2**16):
     return False
@@ -235,13 +238,16 @@ def _is_address(address: str) -> bool:
 def report(
   error: BaseException, first: bool = True, debug: bool = False
 ) -> int | None:
-  """Reports on stderr what ended a mode; the exit status, or None for a bug.
+  """Reports on stderr the exception that ended a mode.
 
   Args:
-    error: what ended it.
+    error: the exception.
     first: whether this is the first of several processes, which reports an
       interruption for all.
-    debug: print the traceback of a mistake, too.
+    debug: whether to print the traceback of a user's mistake.
+
+  Returns:
+    the exit status; None for a bug, which is not reported.
   """
   if isinstance(error, Interrupted):
     if first:
@@ -250,27 +256,25 @@ def report(
   if isinstance(error, KeyboardInterrupt):
     print("interrupted", file=sys.stderr)
     return 130
-  if isinstance(
-    error, BrokenPipeError
-  ):  # The reader has ended, as `head` does.
+  if isinstance(error, BrokenPipeError):  # A reader such as `head` has ended.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
-  line = mistake(error)
+  line = user_message(error)
   if line is None:
     return None
   if debug:
-    error.__suppress_context__ = False  # Print the cause, too.
+    error.__suppress_context__ = False  # So that the cause is printed, too.
     traceback.print_exception(error)
   print("error:", visible(line), file=sys.stderr)
   return 2
 
 
-def mistake(error: BaseException) -> str | None:
-  """The message for a user's mistake; None for a bug of the program."""
+def user_message(error: BaseException) -> str | None:
+  """Returns the message for a user's mistake; None for a bug."""
   if isinstance(error, UserError | flags.Error):
     return str(error)
   if isinstance(error, OSError):
-    # Whatever writes a file names it, so that a full disk without is stdout's.
+    # Code that writes a file names it, so an unnamed full disk is stdout's.
     name = error.filename
     if name is None and error.errno in (errno.ENOSPC, errno.EIO):
       name = "stdout"

@@ -1,13 +1,13 @@
-"""manifest.json: checksums of the files of a folder that are read again.
+"""manifest.json: checksums of the files of a workdir that modes read.
 
-  format   1; a file of a later format is refused
-  sha256   of the two other fields
-  files    name -> [[size, SHA-256], ...]: the file is one of these
+  format   1; a manifest of a later format is refused
+  sha256   the checksum of the fields `files` and `rows`
+  files    name -> [[size, SHA-256], ...]: the file matches one of these
   rows     name -> [size, SHA-256]: the table begins with these bytes
 
-A file may be one of two while it is replaced: the older one, or the new one.
-So whenever the process is killed, what is there is what the manifest says.
-Tables grow by rows; what stands behind the bytes recorded is not verified.
+While a file is replaced, the manifest has the checksums of the old and the new
+file, so that it is valid even if the process is killed. Tables grow by rows;
+the rows after the recorded bytes are not verified.
 """
 
 import hashlib
@@ -26,33 +26,37 @@ NAME = "manifest.json"
 FORMAT = 1
 _LIMIT = 2**20  # Bytes of a manifest.
 _CHUNK = 2**20
-_TRIES = 3  # At reading a file and its manifest while both are replaced.
-_MOMENT = 0.05  # Seconds between two of them.
-_warned: list[Path] = []  # The folder that was warned about, if one was.
+_TRIES = 3  # Attempts to verify a file that another process may be replacing.
+_RETRY_SECONDS = 0.05  # Between two attempts.
+_warned: list[Path] = []  # The first file without a manifest, once reported.
 
 Sums = dict[str, Any]
 
 
 def manifest_of(path: Path) -> Path:
-  """The manifest that a file is in: a search may lie where a run does."""
+  """Returns the path of a file's manifest.
+
+  search.json has its own manifest, because a search and a run may share a
+  workdir.
+  """
   return path.with_name(
     f"search-{NAME}" if path.name == "search.json" else NAME
   )
 
 
 def write(folder: Path, contents: dict[str, bytes]):
-  """Writes files, each whole or not at all, and their checksums.
+  """Writes files atomically, and records their checksums.
 
-  A file that has its content already is left as it is.
+  A file that already has the content is not written.
 
   Raises:
-    UserError: there is a manifest, which is none.
-    MachineError: they cannot be written.
+    UserError: the manifest is invalid.
+    MachineError: a file cannot be written.
   """
   [path] = {manifest_of(folder / name) for name in contents}
   record = _read(path) or {"files": {}, "rows": {}}
-  new = {name: [_sums(content)] for name, content in contents.items()}
-  old = {name: _present(folder / name) for name in contents}
+  new = {name: [_checksum(content)] for name, content in contents.items()}
+  old = {name: _checksums_of(folder / name) for name in contents}
   changed = [name for name in contents if old[name] != new[name]]
   both = {name: new[name] + old[name] for name in changed}
   _save(path, {**record, "files": {**record["files"], **new, **both}})
@@ -64,59 +68,61 @@ def write(folder: Path, contents: dict[str, bytes]):
 
 
 def record_files(folder: Path, paths: Iterable[Path]):
-  """Writes the manifest of files that are, or will be, in a folder.
+  """Writes the manifest of `folder`, for files that may yet be moved there.
 
   Raises:
     MachineError: the manifest cannot be written.
   """
-  found = {path.name: _present(path) for path in paths}
+  found = {path.name: _checksums_of(path) for path in paths}
   _save(folder / NAME, {"files": found, "rows": {}})
 
 
 def record_rows(folder: Path, tables: dict[str, bytes]):
-  """Records the checksums of tables; empty tables have none.
+  """Records the checksums of tables; empty tables get none.
 
   Raises:
-    UserError: there is a manifest, which is none.
-    MachineError: it cannot be written.
+    UserError: the manifest is invalid.
+    MachineError: the manifest cannot be written.
   """
   record = _read(folder / NAME)
-  if record is None:  # It was deleted on purpose.
+  if record is None:  # The user has deleted it.
     return
-  rows = {name: _sums(content) for name, content in tables.items() if content}
+  rows = {
+    name: _checksum(content) for name, content in tables.items() if content
+  }
   if rows != record["rows"]:
     _save(folder / NAME, {**record, "rows": rows})
 
 
 def verify(path: Path):
-  """Compares a file with the manifest beside it, if there is one.
+  """Compares a file with the manifest in its folder, if there is one.
 
   Raises:
     MachineError: the file differs from its checksum.
-    UserError: the manifest is none, or of a later version.
+    UserError: the manifest is invalid, or of a later version.
   """
   for tries in range(_TRIES):
     record = _read(manifest_of(path))
     if record is None or _matches(record, path):
       return
-    if tries < _TRIES - 1:  # Both may be replaced just now.
-      time.sleep(_MOMENT)
+    if tries < _TRIES - 1:  # Another process may be replacing the file.
+      time.sleep(_RETRY_SECONDS)
   name = manifest_of(path).name
   raise MachineError(
-    f"{path}: is not what {name} beside it records; restore it, or delete"
-    f" {name} if you have changed it on purpose"
+    f"{path}: differs from its checksum in {name}; restore the file, or delete"
+    f" {name} if you have changed the file on purpose"
   )
 
 
 def verify_all(folder: Path):
-  """As `verify`, of all files that the manifest of a folder names."""
+  """Verifies all files that the manifest of a folder names, as `verify`."""
   record = _read(folder / NAME)
   for name in {} if record is None else record["files"]:
     verify(folder / name)
 
 
 def warn_if_missing(path: Path):
-  """Warns on stderr, once a process, where a file has no manifest."""
+  """Warns on stderr that a file has no manifest, once in a process."""
   found = manifest_of(path)
   if not found.exists() and not _warned:
     _warned.append(path)
@@ -133,14 +139,15 @@ def _matches(record: Sums, path: Path) -> bool:
     try:
       with path.open("rb") as file:
         return _digest(file, size) == sha256
-    except FileNotFoundError:  # It was moved away, as messages advise.
+    except FileNotFoundError:  # The user has moved it, as messages advise.
       return True
   if path.name in record["files"]:
-    return any(found in record["files"][path.name] for found in _present(path))
-  return path.suffix == ".csv"  # A table that has no row yet.
+    recorded = record["files"][path.name]
+    return any(found in recorded for found in _checksums_of(path))
+  return path.suffix == ".csv"  # A table without rows has no checksum.
 
 
-def _sums(content: bytes) -> list:
+def _checksum(content: bytes) -> list:
   return [len(content), hashlib.sha256(content).hexdigest()]
 
 
@@ -151,8 +158,8 @@ def checksum(path: Path) -> list:
     return [size, _digest(file, size)]
 
 
-def _present(path: Path) -> list[list]:
-  """Returns [checksum] of a file, or [] where it is missing."""
+def _checksums_of(path: Path) -> list[list]:
+  """Returns [checksum(path)], or [] if the file is missing."""
   try:
     return [checksum(path)]
   except FileNotFoundError:
@@ -160,7 +167,7 @@ def _present(path: Path) -> list[list]:
 
 
 def _digest(file: IO[bytes], size: int) -> str | None:
-  """The SHA-256 of the first bytes of a file; None where it has fewer."""
+  """Returns the SHA-256 of the first `size` bytes; None if there are fewer."""
   digest = hashlib.sha256()
   while size:
     chunk = file.read(min(size, _CHUNK))
@@ -171,8 +178,8 @@ def _digest(file: IO[bytes], size: int) -> str | None:
   return digest.hexdigest()
 
 
-def _own(record: Sums) -> str:
-  """The checksum of a manifest itself."""
+def _manifest_sha256(record: Sums) -> str:
+  """Returns the checksum of the manifest's own fields."""
   parts = json.dumps([record["files"], record["rows"]], sort_keys=True)
   return hashlib.sha256(parts.encode()).hexdigest()
 
@@ -180,7 +187,7 @@ def _own(record: Sums) -> str:
 def _save(path: Path, record: Sums):
   content = {
     "format": FORMAT,
-    "sha256": _own(record),
+    "sha256": _manifest_sha256(record),
     "files": record["files"],
     "rows": record["rows"],
   }
@@ -189,38 +196,38 @@ def _save(path: Path, record: Sums):
 
 
 def _read(path: Path) -> Sums | None:
-  """A manifest; None where there is none.
+  """Reads a manifest; returns None if the file is missing.
 
   Raises:
-    UserError: it is none, or of a later version.
+    UserError: the manifest is invalid, or of a later version.
   """
   record: Any = None
   try:
     record = files.read_json(path, _LIMIT)
   except FileNotFoundError:
     return None
-  except UserError:  # Not JSON, which is told below.
+  except UserError:  # It is not JSON, which is reported below.
     pass
-  found = record.get("format") if isinstance(record, dict) else None
-  if type(found) is int and found > FORMAT:
+  version = record.get("format") if isinstance(record, dict) else None
+  if type(version) is int and version > FORMAT:
     raise UserError(
-      f"{path}: format={found}: this version reads formats up to {FORMAT}; a"
-      " later version of seqrnn wrote it"
+      f"{path}: format={version}: this version reads formats up to {FORMAT}; a"
+      " later version of seqrnn wrote the manifest"
     )
   try:
-    holds = type(found) is int and found in range(1, FORMAT + 1)
-    holds = holds and record["sha256"] == _own(record)
-    sums = [s for own in record["files"].values() for s in own]
+    valid = type(version) is int and version in range(1, FORMAT + 1)
+    valid = valid and record["sha256"] == _manifest_sha256(record)
+    sums = [s for file_sums in record["files"].values() for s in file_sums]
     sums += record["rows"].values()
-    holds = holds and all(
+    valid = valid and all(
       type(size) is int and size >= 0 and type(text) is str
       for size, text in sums
     )
   except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-    holds = False
-  if not holds:
+    valid = False
+  if not valid:
     raise MachineError(
-      f"{path}: is damaged; restore it, or delete it if the files beside it are"
-      " as you want them"
+      f"{path}: is damaged; restore it, or delete it if the files in its folder"
+      " are correct"
     )
   return record

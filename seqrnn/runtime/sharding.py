@@ -1,4 +1,4 @@
-"""Shardings: batches split over the devices, all else replicated."""
+"""Shardings: batches are split over the devices, all else is replicated."""
 
 from collections import deque
 from collections.abc import Callable
@@ -24,17 +24,17 @@ def mesh() -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """A copy on every device."""
+  """Returns the sharding with a copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-  """The first axis spread over the devices."""
+  """Returns the sharding that splits the first axis over the devices."""
   return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def padded_size(batch_size: int, mesh: Mesh) -> int:
-  """The batch size, rounded up to a multiple of the devices."""
+  """Returns the batch size, rounded up to a multiple of the devices."""
   return -(-batch_size // mesh.size) * mesh.size
 
 
@@ -52,11 +52,11 @@ def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, int]:
 
 @lru_cache(CACHED_FUNCTIONS)
 def carry_init(carry: Callable[[int], Any], mesh: Mesh) -> Callable[[int], Any]:
-  """A function batch size -> the initial carry, its rows over the devices.
+  """Returns a function batch size -> the initial carry, split by rows.
 
   Args:
-    carry: of the experiment.
-    mesh: of the devices.
+    carry: the experiment's function batch size -> initial carry.
+    mesh: the devices.
   """
   if not jax.tree.leaves(jax.eval_shape(lambda: carry(1))):
     return carry  # XLA would compile a program even for no arrays.
@@ -79,20 +79,20 @@ def put(batch: Any, batch_size: int, mesh: Mesh) -> Any:
 
   Args:
     batch: the rows of `local_rows`.
-    batch_size: B of the whole batch, which is padded to a multiple of the
-      number of devices.
-    mesh: of the devices.
+    batch_size: B, the number of rows of all processes; they are padded to a
+      multiple of the number of devices.
+    mesh: the devices.
   """
   count = padded_size(batch_size, mesh) // mesh.size * mesh.local_mesh.size
   padded = jax.tree.map(lambda x: pad_rows(x, count), batch)
-  if jax.process_count() == 1:  # The same, in less time.
+  if jax.process_count() == 1:  # Faster than the general call below.
     return jax.device_put(padded, by_rows(mesh))
   return jax.make_array_from_process_local_data(by_rows(mesh), padded)
 
 
 @partial(jax.jit, static_argnames=("count", "place"))
 def resize(tree: Any, count: int, place: NamedSharding) -> Any:
-  """Arrays with their first axis cut, or padded with zeros, to `count`."""
+  """Returns arrays with their first axis cut or zero-padded to `count`."""
 
   def one(x):
     x = x[:count]
@@ -103,29 +103,29 @@ def resize(tree: Any, count: int, place: NamedSharding) -> Any:
 
 
 class Agreement:
-  """Makes all processes act on the request of one, at the same step.
+  """Makes all processes act on the request of one process, at the same step.
 
-  Called once a step by each, with the number it wishes for or 0, it gives the
-  largest wish of two calls ago: no process waits for the others' answers.
+  Each process calls it once a step, with its request or 0. It returns the
+  largest request of two calls before, so that no process waits for another.
   """
 
   def __init__(self, mesh: Mesh):
     self._split = by_rows(mesh)
     self._devices = mesh.local_mesh.size
     self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
-    self._asked: deque[jax.Array] = deque()
+    self._pending: deque[jax.Array] = deque()
 
-  def __call__(self, wish: int) -> int:
+  def __call__(self, request: int) -> int:
     if jax.process_count() == 1:
-      return wish
-    wishes = np.full(self._devices, wish, np.int32)
-    wishes_D = jax.make_array_from_process_local_data(self._split, wishes)
-    self._asked.append(self._largest(wishes_D))
-    return int(self._asked.popleft()) if len(self._asked) > 2 else 0
+      return request
+    local = np.full(self._devices, request, np.int32)
+    requests = jax.make_array_from_process_local_data(self._split, local)
+    self._pending.append(self._largest(requests))
+    return int(self._pending.popleft()) if len(self._pending) > 2 else 0
 
 
 def is_first() -> bool:
-  """Returns whether this process prints and writes."""
+  """Returns whether this is the first process, which prints and writes."""
   return jax.process_index() == 0
 
 

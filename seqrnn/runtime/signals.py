@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, collected so that a program can end in order."""
+"""Collects SIGINT and SIGTERM, so that a run can save before it ends."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ class Signals(list[int]):
   """The numbers of the signals received so far.
 
   Attributes:
-    at_once: whether the next signal raises KeyboardInterrupt.
+    at_once: whether the next signal raises KeyboardInterrupt at once.
   """
 
   at_once = False

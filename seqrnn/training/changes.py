@@ -1,8 +1,8 @@
-"""Fields that a run has other values of than it began with, and since when.
+"""Records the training fields that change when a run is resumed.
 
-What a run is cannot change (`config.IDENTITY`). The other fields that training
-rests on can; settings.csv has a row for each change: the step after which it
-held, the field and both values.
+Fields that identify a run (`config.IDENTITY`) are fixed. The other training
+fields may change; settings.csv has a row for each change: the step after which
+the new value is used, the field, and both values.
 """
 
 import copy
@@ -21,13 +21,13 @@ _LIMIT = 2**24  # Bytes of settings.csv.
 
 
 class Change(NamedTuple):
-  """A row of settings.csv: a field that training has another value of.
+  """A row of settings.csv: a changed field.
 
   Attributes:
-    step: of the last update with the old value.
-    field: its dotted name.
+    step: the step of the last update with the old value.
+    field: the dotted name of the field.
     before: the old value.
-    after: the new one.
+    after: the new value.
   """
 
   step: int
@@ -40,7 +40,7 @@ class Settings(NamedTuple):
   """The fields that a run has been trained with.
 
   Attributes:
-    fields: those of config.json; as is asked where there is none.
+    fields: the fields of config.json, or of the given config if it is missing.
     changes: the rows of settings.csv.
   """
 
@@ -49,10 +49,10 @@ class Settings(NamedTuple):
 
 
 def read(workdir: Path, config: Config) -> list[Change]:
-  """The rows of settings.csv, in order; none where no field has changed.
+  """Returns the rows of settings.csv, in order; [] where it is missing.
 
   Raises:
-    UserError: it holds something else.
+    UserError: a row or the header is invalid.
   """
   path = workdir / "settings.csv"
   if not path.exists():
@@ -72,17 +72,17 @@ def read(workdir: Path, config: Config) -> list[Change]:
   except (ValueError, csv.Error) as error:
     columns = ", ".join(Change._fields)
     raise UserError(
-      f"{path}: must have the columns {columns}, and in them a step, a field"
-      f" and two values of it ({error}); move it away"
+      f"{path}: must have the columns {columns}, with a step, a field and two"
+      f" values of the field ({error}); move it away"
     ) from None
   return changes
 
 
 def write(workdir: Path, changes: list[Change]):
-  """Writes settings.csv, whole or not at all; no file where nothing changed.
+  """Writes settings.csv atomically; without changes, removes it.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the file cannot be written.
   """
   path = workdir / "settings.csv"
   if not changes:
@@ -99,31 +99,32 @@ def write(workdir: Path, changes: list[Change]):
   manifest.write(workdir, {path.name: text.getvalue().encode()})
 
 
-def _at(
+def _changes_at(
   step: int, trained: Settings, config: Config
 ) -> tuple[list[Change], list[Change]]:
-  """The changes before a step that a run is at, and those to make there.
+  """Returns the recorded changes before a step, and new changes at this step.
 
-  A change there or later has trained nothing that is left.
+  Changes recorded at this step or later are dropped: no update that the run
+  still has was made with their new values.
   """
   earlier = [change for change in trained.changes if change.step < step]
-  held = dict(trained.fields)
+  old = dict(trained.fields)
   for change in reversed(trained.changes):
     if change.step >= step:
-      held[change.field] = change.before
-  wanted = config_lib.flat(config)
+      old[change.field] = change.before
+  new = config_lib.flat(config)
   return earlier, [
-    Change(step, name, held[name], wanted[name])
+    Change(step, name, old[name], new[name])
     for name in sorted(config_lib.CHANGEABLE)
-    if held[name] != wanted[name]
+    if old[name] != new[name]
   ]
 
 
 def settings_of(workdir: Path, config: Config) -> Settings:
-  """What config.json and settings.csv of a run say.
+  """Reads the fields of config.json and the changes of settings.csv.
 
   Raises:
-    UserError: one of them is broken.
+    UserError: one of the two files is invalid.
   """
   path = workdir / "config.json"
   fields = config_lib.flat(config)
@@ -135,43 +136,42 @@ def settings_of(workdir: Path, config: Config) -> Settings:
 def apply_settings(
   workdir: Path, config: Config, position: Position, trained: Settings
 ) -> Config:
-  """Writes settings.csv where fields change at this step.
+  """Writes the fields that change at this step to settings.csv.
 
-  A field that training rests on is changed where a step will be trained with
-  the new value, and not otherwise.
+  A training field changes only if a step will be trained with its new value.
 
   Args:
-    workdir: of the run.
-    config: that is asked for.
-    position: where training goes on.
+    workdir: the folder of the run.
+    config: the config that the user asks for.
+    position: the position from which training resumes.
     trained: the fields so far.
 
   Returns:
-    what config.json is to say.
+    the config to write to config.json.
 
   Raises:
-    UserError: nothing is left to train, and one of them differs. (A limit that
-      is raised, and was not what ended the run, makes no difference.)
+    UserError: the run has finished, and a training field differs. A raised
+      limit is not refused if another limit has ended the run.
   """
-  earlier, new = _at(position.step, trained, config)
+  earlier, new = _changes_at(position.step, trained, config)
   limits = limits_reached(config, position)
   if limits:
     refused = [change for change in new if not _raised(change)]
     if refused:
-      told = "; ".join(
+      listed = "; ".join(
         f"{name}={config_lib.text(before)}, not {config_lib.text(after)}"
         for _, name, before, after in refused
       )
       raise UserError(
-        f"{workdir}: finished at step {position.step}, trained with {told}:"
-        " nothing is left to train with another value; raise"
-        f" {' and '.join(limits)}, or name another --workdir"
+        f"{workdir}: finished at step {position.step}, trained with {listed};"
+        f" to train with another value, raise {' and '.join(limits)}, or name"
+        " another --workdir"
       )
     config = copy.deepcopy(config)
     for _, name, before, after in new:
       print(
         f"{name} stays {config_lib.text(before)}, not {config_lib.text(after)}:"
-        f" nothing is left to train, by {' and '.join(limits)}"
+        f" {' and '.join(limits)} has ended the training"
       )
       group, key = config_lib.locate(config, name)
       group[key] = before
@@ -179,7 +179,8 @@ def apply_settings(
   for line in config_lib.differences(trained.fields, config):
     print(f"changed: {line}")
   if sharding.is_first():
-    # Before config.json: killed between the two, the run does the same again.
+    # settings.csv before config.json: if the process is killed in between, the
+    # repeated command finds the same changes.
     changes = [*earlier, *new] if position.step else []
     if changes != trained.changes:
       write(workdir, changes)
@@ -187,18 +188,17 @@ def apply_settings(
 
 
 def rewind(workdir: Path, config: Config, step: int):
-  """Brings settings.csv back to an earlier step, with the fields as they are.
+  """Rolls settings.csv back to an earlier step; the fields stay as they are.
 
-  A run that goes back passes over damaged checkpoints, so perhaps to one before
-  a change.
+  The checkpoint of this step may be older than a recorded change.
   """
   trained = Settings(config_lib.flat(config), read(workdir, config))
-  earlier, new = _at(step, trained, config)
+  earlier, new = _changes_at(step, trained, config)
   write(workdir, [*earlier, *new] if step else [])
 
 
 def _raised(change: Change) -> bool:
-  """Whether it is a limit that ends a run later, or as it ended."""
+  """Returns whether the change raises or removes a limit of training."""
   before, after = change.before, change.after
   return change.field in config_lib.LIMITS and (
     after is None or (before is not None and after > before)

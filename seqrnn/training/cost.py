@@ -23,16 +23,16 @@ MEASURED_STEPS = 3
 
 
 class Cost(NamedTuple):
-  """What a training step takes.
+  """The memory and the time of a training step.
 
   Attributes:
-    state: bytes of all that is kept from step to step, on each device.
-    passing: bytes that come and go within a step, on each device.
-    seconds: a step.
+    state: bytes of the training state, on each device.
+    temporary: bytes of the arrays that live only within a step, on each device.
+    seconds: the time of a step.
   """
 
   state: int
-  passing: int
+  temporary: int
   seconds: float
 
 
@@ -40,12 +40,12 @@ def _bytes(tree: Any) -> int:
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _start(
+def _initial(
   experiment: Experiment, config: Config, batch: Batch, mesh: Mesh
 ) -> tuple[Optimizer, Callable[[], Any]]:
-  """The optimizer, and what makes the state before the first step."""
+  """Returns the optimizer, and a function that makes the initial state."""
 
-  def optimizer(rate):  # As fast as with any schedule.
+  def optimizer(rate):  # The schedule does not change the time of a step.
     return optimizers.optimizer(config, optax.constant_schedule(rate))
 
   average = optimizers.average_weight(config)
@@ -56,15 +56,16 @@ def _start(
 def estimate(
   model: Model, experiment: Experiment, config: Config, batch: Batch, mesh: Mesh
 ) -> Cost:
-  """What a step should take, by counting arrays and products.
+  """Estimates a step's cost from the sizes of its arrays and matrix products.
 
-  The backward pass has two products for each one of the forward pass; all else
-  takes no time here. A product of the first layer's size is timed.
+  The backward pass has two products for each product of the forward pass.
+  Other operations count as free. The speed is that of a product of the first
+  layer's size, which is timed.
   """
   B, T, *_ = model.inputs
   _, N, V = model.outputs
   carry = jax.tree.leaves(jax.eval_shape(lambda: model.cell.initial_carry(1)))
-  # Of a gate: its input, its value and its gradient. Of a logit: itself, its
+  # A gate has an input, a value and a gradient; a logit has itself, its
   # probability and its gradient.
   arrays = 3 * model.cell.gate_count + len(carry)
   units = sum(layer.units for layer in model.layers)
@@ -72,22 +73,22 @@ def estimate(
     own["kernel"].size
     for name, own in model.params.items()
     if name.endswith("head")
-  ] or [model.width * V]  # Tied, or of another name.
+  ] or [model.width * V]  # The head is tied, or has another name.
   kept = B * T * arrays * units + 3 * B * N * V * len(heads)
   products = sum(layer.products for layer in model.layers)
   operations = 6 * B * (T * products + N * sum(heads))
-  _, start = _start(experiment, config, batch, mesh)
+  _, start = _initial(experiment, config, batch, mesh)
   H = model.layers[0].units if model.layers else model.width
   speed = mesh.size * _speed(sharding.padded_size(B, mesh) // mesh.size, H)
   return Cost(
     state=_bytes(jax.eval_shape(start)),
-    passing=_bytes(model.params) + 4 * kept // mesh.size,
+    temporary=_bytes(model.params) + 4 * kept // mesh.size,
     seconds=operations / speed,
   )
 
 
 def _speed(rows: int, H: int) -> float:
-  """Operations a second of products [rows, H] @ [H, H] on one device."""
+  """Returns operations a second of products [rows, H] @ [H, H] on a device."""
   once = 2 * rows * H * H
   count = 1 + 2**28 // once
   h_BH, R_HH = jnp.zeros((rows, H)), jnp.zeros((H, H))
@@ -103,11 +104,11 @@ def _speed(rows: int, H: int) -> float:
 def measure(
   experiment: Experiment, config: Config, batch: Batch, mesh: Mesh
 ) -> tuple[Cost, float]:
-  """What a step takes, and how many seconds compiling it.
+  """Measures a step's cost, and the seconds of its compilation.
 
-  The bytes within a step are those that XLA sets aside for it.
+  `temporary` is the memory that XLA allocates for the compiled step.
   """
-  optimizer, start = _start(experiment, config, batch, mesh)
+  optimizer, start = _initial(experiment, config, batch, mesh)
   step: Any = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
   state = start()
   size = _bytes(state)
@@ -115,11 +116,11 @@ def measure(
   times = [time.perf_counter()]
   rate = config.optimizer.learning_rate
   compiled = step.lower(state, rows, rate).compile()
-  for _ in range(1 + MEASURED_STEPS):  # The first one warms up.
+  for _ in range(1 + MEASURED_STEPS):  # The first step warms up.
     times.append(time.perf_counter())
     state, loss = compiled(state, rows, rate)
     loss.block_until_ready()
   times.append(time.perf_counter())
   compiling, _, *seconds = (b - a for a, b in itertools.pairwise(times))
-  passing = compiled.memory_analysis().temp_size_in_bytes
-  return Cost(size, passing, statistics.median(seconds)), compiling
+  temporary = compiled.memory_analysis().temp_size_in_bytes
+  return Cost(size, temporary, statistics.median(seconds)), compiling

@@ -1,4 +1,4 @@
-"""Trains a run, or resumes it: checks, files and messages around the loop."""
+"""Trains or resumes a run: its checks, files and messages around the loop."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,13 +38,13 @@ def check_owner(config: Config, workdir: Path) -> Config:
     the config, with the hidden size of the run in this workdir.
 
   Raises:
-    UserError: a field of the run's identity differs; all such are listed.
+    UserError: fields of `config.IDENTITY` differ; the error lists them.
   """
   path = workdir / "config.json"
   if not path.exists():
     return config
   manifest.verify(path)
-  # A field that the run is too old to know has not changed.
+  # A field that an older version did not write counts as unchanged.
   old = {
     **config_lib.flat(config),
     **config_lib.flat(config_lib.read_json(path)),
@@ -97,7 +97,7 @@ def print_summary(
       )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
-    # The model knows the reserved symbols, too, but no reserved labels.
+    # A model predicts reserved symbols, but no reserved labels.
     f"{len(v) if name == 'symbols' else len(v.symbols)} {name}, "
     for name, v in experiment.vocabularies.items()
   )
@@ -109,17 +109,17 @@ def print_summary(
 
 
 def write_record(config: Config, experiment: Experiment, workdir: Path):
-  """Writes config.json, and vocabulary.json where there is none.
+  """Writes config.json, and vocabulary.json if it is missing.
 
   Raises:
-    MachineError: they cannot be written.
+    MachineError: a file cannot be written.
   """
-  names = workdir / "vocabulary.json"
+  path = workdir / "vocabulary.json"
   vocabularies = vocabulary.encoded(experiment.vocabularies)
-  if names.exists():  # Perhaps in the format of an older version.
-    vocabularies = names.read_bytes()
+  if path.exists():  # Perhaps in the format of an older version.
+    vocabularies = path.read_bytes()
   contents = {
-    names.name: vocabularies,
+    path.name: vocabularies,
     "config.json": config_lib.encoded(config),
   }
   manifest.write(workdir, contents)
@@ -132,7 +132,7 @@ def make_training(
   checkpoints: Checkpoints,
   check: Callable[[], None],
 ) -> Training:
-  """Returns the step, the schedule and the rest that stays the same.
+  """Makes the jitted step, the schedule and the initial state.
 
   Args:
     experiment: the task.
@@ -168,7 +168,7 @@ def make_training(
 
 
 def _probe(training: Training, state: State):
-  """Refuses a model that leaks; see `probe`."""
+  """Refuses a model that leaks, as training/probe.py defines it."""
   experiment = training.experiment
   if experiment.forbidden is None:
     return
@@ -185,7 +185,7 @@ def _probe(training: Training, state: State):
 
 
 def resume(training: Training) -> Position:
-  """Trains from the newest checkpoint, or from the start, to the end.
+  """Restores the newest checkpoint, if there is one, and trains to the end.
 
   Returns:
     the last position.
@@ -194,8 +194,8 @@ def resume(training: Training) -> Position:
     UserError, Interrupted: as `fit`.
   """
   config, workdir = training.config, training.workdir
-  # Every process reads the settings before the first one writes them: all of
-  # them have to pass `restore`, which synchronizes them, in between.
+  # Read the settings before `restore`, which synchronizes the processes: the
+  # first process writes settings.csv after it.
   settings = changes.settings_of(workdir, config)
   state, position = restore(training)
   finished = not evaluation_due(config, position) and bool(
@@ -209,7 +209,7 @@ def resume(training: Training) -> Position:
     write_record(recorded, training.experiment, workdir)
   print_summary(training.experiment, config, state.params, training.mesh)
   if position.step and not finished:
-    print(f"going on from step {position.step}")
+    print(f"resuming from step {position.step}")
   return train_with_rollback(training, state, position)
 
 
@@ -233,8 +233,8 @@ def fit(
 
   Raises:
     UserError: the workdir holds another run or is in use, the data have
-      changed, the model leaks, its loss is not finite, or a finished run is
-      given other settings of training.
+      changed, the model leaks, its loss is not finite, or training settings
+      differ from those of a finished run.
     Interrupted: SIGINT or SIGTERM was received.
   """
   optional = {}

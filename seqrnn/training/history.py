@@ -1,4 +1,4 @@
-"""The tables that a run writes as it trains, and their picture."""
+"""metrics.csv and timing.csv, which a training appends to, and history.png."""
 
 import csv
 import math
@@ -12,7 +12,7 @@ from seqrnn.training.position import Position
 
 TABLES = ("metrics.csv", "timing.csv")
 _SPLITS = ("train", "validation")
-_LIMIT = 2**27  # Bytes of a table: a million evaluations.
+_LIMIT = 2**27  # Bytes of a table; a million evaluations fit.
 
 
 def add_row(path: Path, row: dict[str, Any]):
@@ -39,13 +39,13 @@ def add_row(path: Path, row: dict[str, Any]):
 
 
 def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
-  """Returns the rows of a table as dicts of the numbers' texts.
+  """Returns the rows of a table, each as a dict of column -> text.
 
-  An incomplete last row, as a killed run leaves it, is left out.
+  An incomplete last row, which a killed process may leave, is ignored.
 
   Args:
-    path: the file; where it is missing, there are no rows.
-    *columns: the columns that the table must have, if it has rows.
+    path: the file; if it is missing, there are no rows.
+    *columns: the columns that a table with rows must have.
 
   Raises:
     UserError: the file is no table of numbers, or lacks a column.
@@ -67,7 +67,7 @@ def _parse(path: Path, content: bytes) -> list[list[str]]:
   Raises:
     UserError: the file is no table of numbers.
   """
-  # These tables never quote a value.
+  # No value in these tables is quoted.
   lines = content.decode("utf-8", "replace").split("\n")[:-1]
   names, *rows = [line.split(",") for line in lines] or [[]]
   if lines and names[:1] != ["step"]:
@@ -75,7 +75,7 @@ def _parse(path: Path, content: bytes) -> list[list[str]]:
   if not all(name.isprintable() and '"' not in name for name in names):
     raise UserError(f"{path}: row 1 must be names of columns; move it away")
   for number, row in enumerate(rows, 2):
-    if len(row) != len(names) or not _numbers(row):
+    if len(row) != len(names) or not _is_numeric(row):
       raise UserError(
         f"{path}: row {number} must be {len(names)} numbers, the step first;"
         " move it away"
@@ -83,8 +83,8 @@ def _parse(path: Path, content: bytes) -> list[list[str]]:
   return [names, *rows]
 
 
-def _numbers(row: list[str]) -> bool:
-  """Returns whether a row holds finite numbers, and first an integer."""
+def _is_numeric(row: list[str]) -> bool:
+  """Returns whether a row is an integer followed by finite numbers."""
   try:
     int(row[0])
     return all(math.isfinite(float(value)) for value in row)
@@ -101,10 +101,11 @@ def cut_tables(workdir: Path, step: int):
   """
   found = {name: _content(workdir / name) for name in TABLES}
   kept = {
-    name: _first(workdir / name, content, step)
+    name: _rows_until(workdir / name, content, step)
     for name, content in found.items()
   }
-  # The manifest first: the rows kept begin the table before the cut and after.
+  # Write the manifest first: it records the first bytes of a table, which are
+  # the same before and after the cut.
   manifest.record_rows(workdir, kept)
   for name, content in kept.items():
     if content != found[name]:
@@ -113,15 +114,15 @@ def cut_tables(workdir: Path, step: int):
 
 
 def _content(path: Path) -> bytes:
-  """Returns the bytes of a table; none where the file is missing."""
+  """Returns the verified bytes of a table; b"" if the file is missing."""
   if not path.exists():
     return b""
   manifest.verify(path)
   return files.read(path, _LIMIT)
 
 
-def _first(path: Path, content: bytes, step: int) -> bytes:
-  """Returns the header and the rows up to a step; nothing without rows."""
+def _rows_until(path: Path, content: bytes, step: int) -> bytes:
+  """Returns the header and the rows up to a step; b"" if there is no row."""
   rows = _parse(path, content)[1:]
   count = sum(int(row[0]) <= step for row in rows)
   lines = content.split(b"\n")
@@ -139,13 +140,13 @@ def record_tables(workdir: Path):
 
 
 def draw_history(workdir: Path, measure: str):
-  """Draws history.png from metrics.csv, once that has a row.
+  """Draws history.png from metrics.csv, if metrics.csv has a row.
 
-  It shows the losses of both splits by step, and accuracy if the task has it.
+  It plots the loss of both splits by step, and accuracy if the task has it.
 
   Args:
     workdir: the folder of the run.
-    measure: the unit of the loss, as "nats a symbol".
+    measure: the unit of the loss, such as "nats a symbol".
 
   Raises:
     UserError: as `read_rows`, or the picture cannot be written.

@@ -1,16 +1,17 @@
-"""The training loop, and the way of one step from a flag to the kernel.
+"""The training loop, and the modules that a step passes, from flag to kernel.
 
 run.py turns flags into a config and calls modes/train.py, which calls `fit`:
 1. experiments/ builds the Experiment, pure functions: data, loss, prediction.
 2. training/fit.py resumes the newest checkpoint and calls `loop`, below.
 3. data/windows.py gives the next batch of symbol ids, inputs [B, T].
 4. runtime/sharding.py splits its rows over the devices of the mesh.
-5. training/step.py, jitted once: loss, gradients, optimizer update, sums.
-6. models/losses.py: cross-entropy of models/network.py: embedding, body, head.
-7. models/layers.py scans a cell over time, by the compiled models/scan.py.
-8. models/cells.py: gates(carry, z, u), with products from models/products.py.
-After the step, the loop evaluates (inference/evaluation.py), writes a row of
-metrics.csv and a checkpoint (training/saving.py) where the position says so.
+5. training/step.py, jitted once, computes loss, gradients, update and sums.
+6. models/losses.py computes the cross-entropy of models/network.py.
+7. models/layers.py scans a cell over time, with models/scan.py.
+8. models/cells.py computes the gates, with products of models/products.py.
+After a step, training/position.py decides whether the loop evaluates the model
+(inference/evaluation.py), and whether it writes a row of metrics.csv and a
+checkpoint (training/saving.py).
 """
 
 import math
@@ -51,18 +52,18 @@ from seqrnn.training.progress import Progress
 from seqrnn.training.saving import Diverged, Training, restore, save
 from seqrnn.training.step import State
 
-_DRAW_SECONDS = 10.0  # Least time between two drawings of history.png.
+_DRAW_SECONDS = 10.0  # The minimum time between two drawings of history.png.
 
 
 class Reporting(NamedTuple):
-  """What an evaluation calls; made once, as the loop starts.
+  """Functions that an evaluation calls; the loop makes them once.
 
   Attributes:
-    evaluate: a function params -> validation figures; None after a signal.
+    evaluate: a function params -> validation metrics; None after a signal.
     progress: the progress bar.
     excerpt: a function params -> the beginning of a sample.
     write_tensorboard: a function row, params, excerpt.
-    draw: draws history.png, unless it was drawn a moment ago.
+    draw: draws history.png, at most once in _DRAW_SECONDS.
   """
 
   evaluate: Callable[[Any], dict[str, float] | None]
@@ -75,8 +76,8 @@ class Reporting(NamedTuple):
 def loop(training: Training, state: State, position: Position, caught: Signals):
   """Trains until the last step, early stopping, or a signal.
 
-  `position` is updated in place. Everything that happens after a step follows
-  from the position alone, so a resumed run repeats it to the bit.
+  `position` is updated in place. It alone determines what the loop does after
+  a step, so a resumed run repeats an uninterrupted run bit for bit.
 
   Raises:
     Interrupted: a signal was received; a checkpoint is on disk.
@@ -101,25 +102,26 @@ def loop(training: Training, state: State, position: Position, caught: Signals):
       write_tensorboard,
       _drawer(training),
     )
-    enough = new_epoch = False
+    ended = new_epoch = False
     while True:
       if evaluation_due(config, position):
-        state, enough = evaluate_and_save(training, reporting, state, position)
+        state, ended = evaluate_and_save(training, reporting, state, position)
       stopped = signal_number()
-      if stopped or enough or reached_end(config, position):
+      if stopped or ended or reached_end(config, position):
         break
       if out_of_patience(config, position):
         break
-      if new_epoch:  # The epoch before is evaluated and saved by now.
+      if new_epoch:  # The previous epoch has been evaluated and saved.
         B, batches = epoch_batches(training, position)
-      # The first step may compile for minutes, with nothing to be saved yet.
+      # The first step may compile for minutes. There is nothing to save before
+      # it, so a signal ends the process at once.
       caught.at_once = position.step == first_step and jax.process_count() == 1
       rows: Any = batches[position.batch]
       state, loss = training.step(state, sharding.put(rows, B, training.mesh))
       caught.at_once = False
       symbols = float(rows["weights"].sum()) * jax.process_count()
-      earlier = progress.step(loss, symbols)
-      if earlier is not None and not math.isfinite(earlier):
+      finished_loss = progress.step(loss, symbols)
+      if finished_loss is not None and not math.isfinite(finished_loss):
         raise Diverged(position.step - 1)
       new_epoch = position.advance(len(batches))
       if save_due(config, position):
@@ -138,11 +140,11 @@ def epoch_batches(
   batches = training.experiment.batches("train", position.epoch)
   if position.batch >= len(batches):
     raise UserError(
-      f"{training.workdir}: was saved at batch {position.batch} of an epoch,"
-      f" which has {len(batches)}: train.samples_per_epoch and"
-      " train.batches_per_epoch must be what they were"
+      f"{training.workdir}: the checkpoint was saved at batch {position.batch}"
+      f" of an epoch, which now has {len(batches)} batches; set"
+      " train.samples_per_epoch and train.batches_per_epoch to their old values"
     )
-  B = batches.batch_size  # At most the config's.
+  B = batches.batch_size  # At most train.batch_size.
   return B, batches.rows(*sharding.local_rows(B, training.mesh))
 
 
@@ -162,14 +164,14 @@ def _agreed_signal(mesh: Mesh, caught: Signals) -> Callable[[], int]:
 def _validation(
   training: Training, stop: Callable[[], int]
 ) -> Callable[[Any], dict[str, float] | None]:
-  """Returns a function params -> figures of the validation split."""
+  """Returns a function params -> metrics of the validation split."""
   evaluate = evaluator(training.experiment, training.mesh)
   batches = training.experiment.batches("validation", 0)
   return lambda params: evaluate(params, batches, stop)
 
 
 def _drawer(training: Training) -> Callable[[], None]:
-  """Returns a function that draws history.png at most every few seconds."""
+  """Returns a function that draws history.png if _DRAW_SECONDS have passed."""
   drawn = time.monotonic()
 
   def draw():
@@ -185,9 +187,9 @@ def _drawer(training: Training) -> Callable[[], None]:
 def evaluate_and_save(
   training: Training, reporting: Reporting, state: State, position: Position
 ) -> tuple[State, bool]:
-  """Evaluates, writes a row and a checkpoint, and reports both.
+  """Evaluates the model, writes a row of metrics.csv, and saves a checkpoint.
 
-  A signal during the evaluation discards it: the resumed run repeats it.
+  A signal discards a running evaluation; the resumed run repeats it.
 
   Returns:
     the state after the evaluation, and whether `should_stop` ends training.
@@ -205,7 +207,7 @@ def evaluate_and_save(
     raise Diverged(position.step)
   sample = ""
   if sharding.is_first() and (progress.live or config.train.tensorboard):
-    # Every process has all parameters: this one works with its own copy.
+    # Parameters are replicated, so the first process needs no other process.
     params = jax.tree.map(lambda x: x.addressable_data(0), state.eval_params)
     sample = reporting.excerpt(params)
     reporting.write_tensorboard(row, params, sample)
@@ -252,8 +254,8 @@ def interrupted(
   if position.step:
     where = f"and saved at step {position.step}"
   return Interrupted(
-    f"stopped by {signal.Signals(number).name} {where}; the same command, or"
-    f" --workdir={training.workdir}, goes on from there",
+    f"stopped by {signal.Signals(number).name} {where}; repeat the command, or"
+    f" run --workdir={training.workdir}, to resume",
     status=128 + number,
   )
 
@@ -264,8 +266,8 @@ def train_with_rollback(
   """Runs the loop, and rolls back where a value is not finite.
 
   Raises:
-    UserError: a value is not finite, and `train.on_nonfinite` says to stop, or
-      rolling back has not helped.
+    UserError: a value is not finite, and `train.on_nonfinite` is "stop", or
+      all `train.rollbacks` have been made.
     Interrupted: as `loop`.
   """
   rollbacks = position.rollbacks
@@ -287,7 +289,7 @@ def train_with_rollback(
 def roll_back(
   training: Training, step: int, rollbacks: int
 ) -> tuple[State, Position]:
-  """Returns the last checkpoint, with a lower learning rate.
+  """Restores the last checkpoint and lowers the learning rate.
 
   Args:
     training: the run.
@@ -295,31 +297,32 @@ def roll_back(
     rollbacks: the number of rollbacks before this one.
 
   Raises:
-    UserError: rolling back is not allowed, or not once more.
+    UserError: `train.on_nonfinite` and `train.rollbacks` allow no rollback.
   """
   config, settings = training.config, training.config.train
-  wrong = (
+  reason = (
     f"config.optimizer.learning_rate={config.optimizer.learning_rate}: at step"
     f" {step} a loss, gradient or parameter is not finite"
   )
   if settings.on_nonfinite == "stop":
     raise UserError(
-      f"{wrong}; nothing of it was saved: lower it, set optimizer.clip_norm, or"
-      " let train.on_nonfinite=rollback lower it"
+      f"{reason}, and was not saved; lower the learning rate, or set"
+      " optimizer.clip_norm or train.on_nonfinite=rollback"
     )
   if rollbacks == settings.rollbacks:
     raise UserError(
-      f"{wrong}, after train.rollbacks={rollbacks} ways back; the last good"
-      " checkpoint stays"
+      f"{reason}, after train.rollbacks={rollbacks} rollbacks; the last"
+      " checkpoint is finite and is kept"
     )
   state, position = restore(training)
-  # The checkpoint does not know of the rollbacks since it was saved. Without
-  # them, the run would return to the same learning rate without end.
+  # The checkpoint's scale lacks the rollbacks since it was saved. Without
+  # them, every rollback would try the same learning rate again.
   factor = settings.rollback_factor ** (rollbacks + 1 - position.rollbacks)
   position.rollbacks = rollbacks + 1
   print(
-    f"step {step}: not finite; back to step {position.step} with the learning"
-    f" rate times {factor:g} ({position.rollbacks} of {settings.rollbacks})"
+    f"step {step}: a value is not finite; rolled back to step {position.step},"
+    f" learning rate times {factor:g} (rollback {position.rollbacks} of"
+    f" {settings.rollbacks})"
   )
   if sharding.is_first():
     cut_tables(training.workdir, position.evaluated)
@@ -360,8 +363,8 @@ def record_evaluation(
 ) -> State:
   """Updates position and state after an evaluation.
 
-  The best loss, the counters of early stopping and of the plateau schedule,
-  the weight average of `train.asgd`, and the sums since the last evaluation.
+  It updates the best loss and the counters of early stopping and of the plateau
+  schedule, starts the average of `train.asgd`, and clears the state's sums.
   """
   position.evaluated = position.step
   position.waited += 1
@@ -372,8 +375,8 @@ def record_evaluation(
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
   average, asgd = state.average, config.train.asgd
   if average and asgd is not None and position.waited >= asgd:
-    # Averaging begins here, once. (Merity et al. also begin where a loss is
-    # worse than the best before the last n, though one of these n was best.)
+    # Start averaging, once. Merity et al. also start after a loss worse than
+    # the best before the last n evaluations, even if one of those n was best.
     weight = jnp.maximum(average.weight, 1)
     state = state._replace(average=average._replace(weight=weight))
   plan = config.schedule

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, as `config` names them."""
+"""The optimizers and learning-rate schedules that the config names."""
 
 from collections.abc import Callable
 
@@ -16,15 +16,16 @@ def schedule(
 ) -> optax.Schedule:
   """Returns the function step -> learning rate.
 
-  The `plateau` schedule is constant here: it lowers the state's scale instead,
-  in loop.record_evaluation.
+  For `plateau` the function is constant: loop.record_evaluation lowers the
+  state's scale instead.
   """
   plan = config.schedule
   warmup = plan.warmup_steps
   after: dict[str, Callable[[], optax.Schedule]] = {
     "constant": lambda: optax.constant_schedule(rate),
     "plateau": lambda: optax.constant_schedule(rate),
-    # char-rnn decays at the end of epoch `after` and of each one since.
+    # As char-rnn: the rate decays at the end of epoch `after` and every later
+    # epoch.
     "exponential": lambda: optax.exponential_decay(
       rate,
       transition_steps=steps_per_epoch,
@@ -57,13 +58,13 @@ def schedule(
 def optimizer(
   config: Config, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Returns clipping, weight decay and the update rule, chained.
+  """Chains gradient clipping, weight decay and the update rule.
 
   AdamW applies weight decay after its rule, decoupled from the gradient.
 
   RMSprop divides by sqrt(mean square) + epsilon, epsilon outside the root, as
-  Keras, PyTorch and char-rnn do. Adagrad is optax's: its sum of squares begins
-  at 0.1, epsilon inside the root.
+  in Keras, PyTorch and char-rnn. Adagrad is optax's: its sum of squares starts
+  at 0.1, and epsilon is inside the root.
   """
   fields = config.optimizer
   rules = {
@@ -102,9 +103,9 @@ def optimizer(
 
 
 def average_weight(config: Config) -> float | None:
-  """Returns the initial weight of the averaged parameters; None: no average.
+  """Returns the average's initial weight; None if parameters are not averaged.
 
-  With `train.asgd`, averaging begins later, at 0.
+  With `train.asgd` the weight is 0 until averaging starts.
   """
   if config.train.ema is not None:
     return 1.0

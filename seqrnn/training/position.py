@@ -1,4 +1,4 @@
-"""The position of a run, and what is due there."""
+"""The position of a run, and whether an evaluation or a checkpoint is due."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ class Position:
     best: the lowest validation loss.
     best_step: the step of the lowest validation loss.
     waited: the number of evaluations since best_step.
-    stalled: those of them since the plateau schedule last acted.
+    stalled: like `waited`, but reset where the plateau schedule lowers the
+      learning rate.
     crc32: the checksum of the training data.
     rollbacks: how often the run rolled back because a value was not finite.
   """
@@ -35,7 +36,7 @@ class Position:
   rollbacks: int = 0
 
   def advance(self, batches: int) -> bool:
-    """Counts a step, in an epoch of so many batches; True where it ends one."""
+    """Counts a step; returns whether it ends an epoch of `batches` batches."""
     self.step += 1
     self.batch += 1
     if self.batch < batches:
@@ -45,7 +46,7 @@ class Position:
 
 
 def limits_reached(config: Config, position: Position) -> list[str]:
-  """Returns the fields whose limits end training here; [] to train on."""
+  """Returns the fields whose limits the position has reached."""
   train = config.train
   limits = {
     "train.epochs": position.epoch >= train.epochs,
@@ -56,7 +57,7 @@ def limits_reached(config: Config, position: Position) -> list[str]:
 
 
 def reached_end(config: Config, position: Position) -> bool:
-  """Returns whether all epochs, or all steps, are done."""
+  """Returns whether `train.epochs` or `train.max_steps` is reached."""
   limits = limits_reached(config, position)
   return "train.epochs" in limits or "train.max_steps" in limits
 
@@ -68,7 +69,7 @@ def out_of_patience(config: Config, position: Position) -> bool:
 
 
 def evaluation_due(config: Config, position: Position) -> bool:
-  """Returns whether an evaluation belongs here that has not been made."""
+  """Returns whether this step is to be evaluated and has not been yet."""
   if position.evaluated == position.step:
     return False
   if reached_end(config, position):
@@ -79,7 +80,7 @@ def evaluation_due(config: Config, position: Position) -> bool:
 
 
 def save_due(config: Config, position: Position) -> bool:
-  """Returns whether a checkpoint is due here; an evaluation saves its own."""
+  """Returns whether a checkpoint is due without an evaluation, which saves."""
   every = config.checkpoint.every
   if every is None or position.step % every:
     return False

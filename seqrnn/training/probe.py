@@ -33,8 +33,8 @@ def probe(
     state: the training state.
     batch: a batch of the shape that will train.
     forbidden_NT: for each output, the inputs that it must not depend on.
-    vocabulary_size: V; None: the inputs are notes of frames.
-    mesh: of the step.
+    vocabulary_size: V, or None if the inputs are frames of notes.
+    mesh: the devices of the step.
 
   Raises:
     UserError: the results differ, or are not finite.
@@ -46,7 +46,7 @@ def probe(
     copy = jax.tree.map(jnp.copy, state)
     rows = jax.tree.map(lambda x: x[own], batch)
     new, _ = step(copy, sharding.put(rows, B, mesh))
-    # The carry goes to later symbols, so it may depend on all inputs.
+    # Without the carry, which may depend on all inputs.
     return jax.device_get((new.params, new.optimizer, new.sums))
 
   for first, second in _pairs(batch, forbidden_NT, vocabulary_size):
@@ -59,14 +59,14 @@ def probe(
     if not all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other))):
       raise UserError(
         "the model leaks: a prediction depends on inputs it must not see, so"
-        " its loss would mean nothing; nothing was trained"
+        " its loss would be meaningless; the model was not trained"
       )
 
 
 def _pairs(
   batch: Batch, forbidden_NT: np.ndarray, vocabulary_size: int | None
 ) -> Iterator[tuple[Batch, Batch]]:
-  """Yields random batches in pairs that differ in forbidden inputs alone."""
+  """Yields pairs of random batches that differ only in forbidden inputs."""
   B, T, *notes = batch["inputs"].shape
   N = len(forbidden_NT)  # T for each head.
   rng = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def _pairs(
     return rng.integers(PAD + 1, vocabulary_size, like.shape, like.dtype)
 
   for first in range(0, N, B):
-    # The last pair probes its last output in all rows that are left.
+    # The surplus rows of the last pair repeat the last output.
     n_B = np.minimum(first + np.arange(B), N - 1)
     inputs_BT, other_BT = (symbols(batch["inputs"]) for _ in range(2))
     weights_BT = np.zeros((B, T), np.float32)

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar, or lines where there is none."""
+"""The progress of a training: a bar on a terminal, or lines in a file."""
 
 import math
 import time
@@ -19,22 +19,24 @@ from rich.text import Text
 
 from seqrnn.experiment import Experiment
 
-_LINE_SECONDS = 30.0  # Between two lines where the output is no terminal.
+_LINE_SECONDS = 30.0  # Between two lines where the output is not a terminal.
+_BAR_SECONDS = 0.2  # The minimum time between two updates of the bar.
 
 
 class Curve:
-  """A loss over all steps, as one line of text.
+  """The loss of all steps as a line of block characters.
 
-  It keeps means of as many steps each, of more and more.
+  Each block is the mean of equally many steps. When the line is full, adjacent
+  means are merged, so that each covers twice as many steps.
   """
 
-  _MARKS = "▁▂▃▄▅▆▇█"
-  _MOST = 32  # Marks; from half as many on.
+  _BLOCKS = "▁▂▃▄▅▆▇█"
+  _LENGTH = 32  # The maximum number of blocks.
 
   def __init__(self):
     self._means: list[float] = []
-    self._size = 1  # Steps of a mean.
-    self._sum, self._count = 0.0, 0  # Of the steps of the next one.
+    self._size = 1  # The number of steps in a mean.
+    self._sum, self._count = 0.0, 0  # Of the steps in the next mean.
 
   def add(self, loss: float):
     self._sum += loss
@@ -43,7 +45,7 @@ class Curve:
       return
     self._means.append(self._sum / self._size)
     self._sum, self._count = 0.0, 0
-    if len(self._means) == self._MOST:
+    if len(self._means) == self._LENGTH:
       pairs = zip(self._means[::2], self._means[1::2], strict=True)
       self._means = [(a + b) / 2 for a, b in pairs]
       self._size *= 2
@@ -53,12 +55,12 @@ class Curve:
     if not finite:
       return ""
     low, high = min(finite), max(finite)
-    scale = (len(self._MARKS) - 1) / max(high - low, 1e-9)
-    return "".join(self._MARKS[round((x - low) * scale)] for x in finite)
+    scale = (len(self._BLOCKS) - 1) / max(high - low, 1e-9)
+    return "".join(self._BLOCKS[round((x - low) * scale)] for x in finite)
 
 
 class _TwoLines(Bar):
-  """A bar, and the figures below it."""
+  """A bar, with loss and speed on a second line."""
 
   def get_renderables(self):
     yield from super().get_renderables()
@@ -67,11 +69,11 @@ class _TwoLines(Bar):
 
 
 class Progress:
-  """Loss and speed as steps are made.
+  """Shows loss and speed during training.
 
-  It reads the loss of the step before the last one, which is done by then:
-  the device always has one more step to work on. As a side effect no more
-  than two steps are ever under way, so a signal is answered soon.
+  It reads the loss of the step two before the newest, so the device always has
+  another step queued while the host waits. At most two steps are pending, so a
+  signal is handled within two steps.
   """
 
   def __init__(
@@ -86,7 +88,7 @@ class Progress:
       TextColumn("left"),
       console=self._console,
     )
-    self.best = best  # Validation loss; infinite before there is one.
+    self.best = best  # The lowest validation loss; infinite before the first.
     self._curve = Curve()
     self._task = self._bar.add_task(
       "training", total=total_steps, completed=done, figures=""
@@ -96,12 +98,12 @@ class Progress:
     self._done = done
     self._losses: deque[jax.Array] = deque()
     self._targets = 0.0
-    self._lap = self._told = time.monotonic()
-    self._shown = 0.0
+    self._lap_time = self._line_time = time.monotonic()
+    self._bar_time = 0.0
 
   @property
   def live(self) -> bool:
-    """Whether there is a bar, on a terminal."""
+    """Whether stdout is a terminal, which shows the bar."""
     return self._console.is_terminal
 
   def __enter__(self) -> "Progress":
@@ -115,10 +117,10 @@ class Progress:
       self._bar.stop()
 
   def step(self, loss: jax.Array, targets: float) -> float | None:
-    """Takes note of a step that was just started.
+    """Counts a step that was just dispatched.
 
     Returns:
-      the loss of the step before the last one; None where it is not known.
+      the loss of the step two before; None for the first two steps of a lap.
     """
     self._done += 1
     self._targets += targets
@@ -132,10 +134,10 @@ class Progress:
 
   def _show(self, finished: float):
     now = time.monotonic()
-    if now - self._shown < 0.2:
+    if now - self._bar_time < _BAR_SECONDS:
       return
-    self._shown = now
-    rate = self._targets / max(now - self._lap, 1e-9)
+    self._bar_time = now
+    rate = self._targets / max(now - self._lap_time, 1e-9)
     bits = ""
     if self._in_bits:
       bits = f"  {finished / math.log(2):.3f} bits/symbol"
@@ -144,18 +146,18 @@ class Progress:
       best = "" if self.best == math.inf else f"  best {self.best:.4f}"
       figures = f"{self._curve}  {figures}{best}"
       self._bar.update(self._task, completed=self._done, figures=figures)
-    elif now - self._told > _LINE_SECONDS:
-      self._told = now
+    elif now - self._line_time > _LINE_SECONDS:
+      self._line_time = now
       self.line(f"step {self._done} of {self._total}  {figures}")
 
   def lap(self) -> tuple[float, float]:
-    """Seconds and targets since the last lap; a new one begins."""
+    """Starts a new lap; returns the seconds and targets of the last one."""
     now = time.monotonic()
-    result = now - self._lap, self._targets
-    self._lap, self._targets = now, 0.0
+    result = now - self._lap_time, self._targets
+    self._lap_time, self._targets = now, 0.0
     self._losses.clear()
     return result
 
   def line(self, text: str):
-    """Prints a line, above the bar where there is one."""
+    """Prints a line; on a terminal, above the bar."""
     self._console.print(text, markup=False)

@@ -1,4 +1,4 @@
-"""Saving a training and restoring it: state and position as a checkpoint."""
+"""Saves and restores the state and the position of a training."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ from seqrnn.training.step import State, all_finite, pack, unpack
 
 
 class Training(NamedTuple):
-  """What stays the same from step to step.
+  """The parts of a training that stay the same from step to step.
 
   Attributes:
     experiment: the task.
@@ -29,13 +29,13 @@ class Training(NamedTuple):
     mesh: the devices.
     step: a function state, batch -> next state, mean loss.
     start: a function that makes the state before the first step.
-    learning_rate: a function of the step, before the state's scale.
+    learning_rate: a function of the step; the state's scale multiplies it.
     total_steps: the number of steps in all epochs.
     crc32: the checksum of the training data.
     checkpoints: the checkpoints of the run.
     check: raises MachineError once another process owns the workdir.
     should_stop: called with each row of metrics.csv; True ends training.
-    tensorboard: opens the TensorBoard writer, given the last step that counts.
+    tensorboard: opens the TensorBoard writer, given the last valid step.
   """
 
   experiment: Experiment
@@ -59,7 +59,7 @@ class Diverged(Exception):
   """A loss, a gradient or a parameter is not finite.
 
   Attributes:
-    step: the step at which this was seen.
+    step: the step at which the value was found.
   """
 
   def __init__(self, step: int):
@@ -82,25 +82,25 @@ def save(training: Training, state: State, position: Position):
 
 
 def restore(training: Training) -> tuple[State, Position]:
-  """Returns the newest intact checkpoint, or the start where there is none.
+  """Restores the newest intact checkpoint, or makes the initial state.
 
-  Damaged checkpoints after it are removed, because training will write
-  checkpoints of these steps again.
+  It removes newer, damaged checkpoints, because training will write checkpoints
+  of these steps again.
 
   Raises:
-    UserError: no checkpoint is intact (none is removed then), or the training
-      data have changed since the run began.
+    UserError: there are checkpoints and none is intact (none is removed), or
+      the training data have changed since the run began.
   """
   directory = training.workdir / "checkpoints"
-  step = 0  # No checkpoint has this step.
+  step = 0  # No checkpoint has step 0.
   if sharding.is_first():
     step = checkpoint.newest(directory)
   step = sharding.broadcast(step)
   if not step:
     return training.start(), Position(crc32=training.crc32)
   folder = directory / str(step)
-  # The config may describe arrays that are larger than any memory: compare
-  # their shapes with the checkpoint before any array is made.
+  # The config may describe arrays that exceed the memory: compare their shapes
+  # with the checkpoint before allocating them.
   checkpoint.check_shapes(folder, jax.eval_shape(training.start).params)
   state = training.start()
   training.checkpoints.delete_after(step)
@@ -123,7 +123,7 @@ def read_position(folder: Path) -> Position:
   """Returns the position stored in a checkpoint.
 
   Raises:
-    UserError: the file holds other fields than a position.
+    UserError: the file's fields are not those of a Position.
   """
   try:
     return Position(**checkpoint.read_position(folder))

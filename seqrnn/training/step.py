@@ -13,16 +13,17 @@ from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.inference import metrics
 from seqrnn.runtime import sharding
 
-# Of a learning rate, which may be traced: a schedule lowers this one.
+# A function of the base learning rate, which may be traced.
 Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
 
 
 class Average(NamedTuple):
-  """A weighted mean of the parameters after each update since it began.
+  """A weighted mean of the parameters after each update.
 
   Attributes:
-    params: the mean; the newest parameters until it begins.
-    weight: of all in it together, the newest having 1; 0 until it begins.
+    params: the mean; the newest parameters until averaging starts.
+    weight: the total weight, where the newest parameters have weight 1; 0
+      until averaging starts.
   """
 
   params: Params
@@ -33,15 +34,15 @@ class State(NamedTuple):
   """All arrays of a run; the step donates the old state to the new one.
 
   Attributes:
-    step: updates made so far.
-    key: of the whole run, as raw data; a step folds its number into it.
-    params: of the model.
+    step: the number of updates so far.
+    key: the run's random key, as raw data; each step folds its number into it.
+    params: the parameters of the model.
     optimizer: the optimizer's state.
-    carry: handed from batch to batch where `data.stateful`.
-    scale: of the learning rate; a plateau lowers it.
+    carry: the carry that `data.stateful` passes from batch to batch.
+    scale: the factor of the learning rate; plateaus and rollbacks lower it.
     sums: totals since the last evaluation, as metrics.add makes them.
-    average: of the parameters, which stands for them outside of training; ()
-      where they stand for themselves.
+    average: the averaged parameters, which are evaluated and saved instead of
+      `params`; () if parameters are not averaged.
   """
 
   step: jax.Array
@@ -55,11 +56,11 @@ class State(NamedTuple):
 
   @property
   def eval_params(self) -> Params:
-    """The parameters to evaluate: the average, if there is one."""
+    """The parameters to evaluate: the average if there is one, else params."""
     return self.average.params if self.average else self.params
 
   def with_eval_params(self, params: Params) -> "State":
-    """Returns the state with other parameters to evaluate."""
+    """Returns the state with its eval_params replaced."""
     if self.average:
       return self._replace(average=self.average._replace(params=params))
     return self._replace(params=params)
@@ -71,16 +72,16 @@ def make_step(
   mesh: Mesh,
   decay: float = 1.0,
 ) -> Callable[..., tuple[State, jax.Array]]:
-  """The jitted step: state, batch, rate -> state, mean loss.
+  """Returns the jitted step: state, batch, rate -> state, mean loss.
 
-  The step donates `state`. The learning rate is an argument: as a constant, it
-  would make every trial of a search compile its own program.
+  The step donates `state`. The learning rate is an argument: if it were a
+  constant, every trial of a search would compile its own program.
 
   Args:
     experiment: the task.
-    optimizer: of the parameters.
-    mesh: of the devices.
-    decay: of the weights in the average, where the state has one.
+    optimizer: a function of the learning rate.
+    mesh: the devices.
+    decay: the decay of the weights in the average, if the state has one.
   """
 
   def step(state, batch, rate):
@@ -113,8 +114,8 @@ def make_step(
 
 def _averaged(average: Average, params: Params, decay: float) -> Average:
   """Returns the average, updated with the newest parameters."""
-  begun = average.weight > 0
-  weight = jnp.where(begun, decay * average.weight + 1, 0)
+  started = average.weight > 0
+  weight = jnp.where(started, decay * average.weight + 1, 0)
   share = 1 / jnp.maximum(weight, 1)
   mean = optax.incremental_update(params, average.params, share)
   return Average(mean, weight)
@@ -128,22 +129,22 @@ def make_state(
   mesh: Mesh,
   average: float | None = None,
 ) -> State:
-  """The state before the first step.
+  """Returns the state before the first step.
 
   Args:
     experiment: the task.
-    optimizer: of the step.
-    seed: of the whole run.
-    batch: a training batch; only its shapes matter.
-    mesh: of the devices.
-    average: weight of the first parameters in it: 0 where it begins later;
-      None: there is none.
+    optimizer: the optimizer of the step.
+    seed: the seed of the run.
+    batch: a training batch, of which only the shapes are used.
+    mesh: the devices.
+    average: the initial weight of the average, 0 if averaging starts later;
+      None if parameters are not averaged.
   """
 
   def init(key):
     params = experiment.init(jax.random.fold_in(key, 0))
     rows = len(batch["inputs"])
-    # The totals' shapes do not depend on the rows.
+    # The shapes of the totals do not depend on the number of rows.
     _, (_, totals) = jax.eval_shape(
       lambda params: experiment.loss(
         params, experiment.carry(rows), batch, None
@@ -166,15 +167,15 @@ def make_state(
 
 
 def _shardings(mesh: Mesh) -> Any:
-  """Returns the shardings of a State: the carry by rows, else replicated."""
-  everywhere: Any = sharding.replicated(mesh)
-  state = State(*[everywhere] * len(State._fields))
+  """Returns the shardings of a State: all replicated but the carry's rows."""
+  replicated: Any = sharding.replicated(mesh)
+  state = State(*[replicated] * len(State._fields))
   return state._replace(carry=sharding.by_rows(mesh))
 
 
 @jax.jit
 def all_finite(state: State) -> jax.Array:
-  """Returns whether all parameters, and sums so far, are finite."""
+  """Returns whether all parameters and sums are finite."""
   leaves = jax.tree.leaves((state.params, state.sums))
   return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
@@ -184,9 +185,10 @@ def pack(
 ) -> tuple[Params, dict[str, list[jax.Array]]]:
   """Returns the two parts of a checkpoint: eval_params, and the other arrays.
 
-  Sampling reads only the first. The second is a list without names, because
-  the types of an optimizer's state are internal to optax. The carry is cut to
-  the rows of the batch, so that any number of devices can resume with it.
+  Sampling reads only the parameters. The other arrays form a list without
+  names, because the types of an optimizer's state are internal to optax. The
+  carry is cut to the rows of the batch, so that a run can resume on another
+  number of devices.
   """
   carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
   rest = state.with_eval_params(())._replace(carry=carry)
@@ -196,7 +198,7 @@ def pack(
 def unpack(
   params: Params, rest: dict[str, list[jax.Array]], state: State, mesh: Mesh
 ) -> State:
-  """Returns the state that `pack` was given; `state` gives the structure."""
+  """Inverts `pack`; `state` is any state of the same structure."""
   structure = jax.tree.structure(state.with_eval_params(()))
   new = jax.tree.unflatten(structure, rest["leaves"])
   rows = [len(leaf) for leaf in jax.tree.leaves(state.carry)]

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training, in `workdir/tensorboard`."""
+"""Writes metrics, samples and histograms for TensorBoard."""
 
 import os
 import re
@@ -27,14 +27,15 @@ Write = Callable[[dict[str, Any], Params, str], None]
 
 @contextmanager
 def open_writer(workdir: Path, step: int) -> Iterator[Write]:
-  """A function row of metrics.csv, parameters, sample -> None, that writes.
+  """Yields a function that writes a row of metrics.csv, params and a sample.
 
-  What an earlier training wrote of later steps than `step` is shown no more.
+  It writes to `workdir/tensorboard`. TensorBoard hides earlier records of steps
+  after `step`, because the resumed run repeats them.
   """
   with SummaryWriter(
     str(workdir / "tensorboard"),
     purge_step=step + 1,
-    # Or two of the same second would have one file.
+    # Otherwise two writers of the same second would share a file.
     filename_suffix=f".{os.getpid()}.{step}",
   ) as writer:
 
@@ -43,7 +44,7 @@ def open_writer(workdir: Path, step: int) -> Iterator[Write]:
         tag = re.sub("^(train|validation)_", r"\1/", name)
         if name != "step":
           writer.add_scalar(tag, value, row["step"])
-      if sample:  # Indented, Markdown leaves it as it is.
+      if sample:  # Indented, so that Markdown keeps it as code.
         writer.add_text("sample", textwrap.indent(sample, " " * 4), row["step"])
       for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         tag = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -259,7 +259,7 @@ def test_without_drain_templates_are_used_but_not_made(tmp_path, monkeypatch):
     ),
     (
       {"log_header": "<Content> <Content>"},
-      "must have <Content>, and each fie",
+      "must have <Content>, and no field",
     ),
     (
       {"log_session": r"blk_(\d+)"},
@@ -274,16 +274,16 @@ def test_without_drain_templates_are_used_but_not_made(tmp_path, monkeypatch):
     ),
     (
       {"log_gap": 1.0, "log_lines": 3},
-      "config.data.log_gap=1.0, config.data.log_lines=3: give one way to cut a",
+      "config.data.log_gap=1.0, config.data.log_lines=3: set only one way to",
     ),
     ({"log_gap": 0.0}, "config.data.log_gap=0.0: must be above 0"),
     (
       {"log_lines": 3, "unit": "word"},
-      "config.data.unit='word', config.data.log_lines=3: it is for logs, which",
+      "config.data.unit='word', config.data.log_lines=3: the field is only for",
     ),
     (
       {"format": "csv"},
-      "config.data.unit='log', config.data.format='csv': logs are read with",
+      "config.data.unit='log', config.data.format='csv': a log must be read",
     ),
   ],
 )

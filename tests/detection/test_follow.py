@@ -388,4 +388,4 @@ def test_a_damaged_calibration_is_none(tmp_path):
 
 def test_only_detection_follows(capsys):
   assert run.main(["run.py", "--config=configs/rnn.py", "--follow"]) == 2
-  assert "--follow: goes with --mode=detect" in capsys.readouterr().err
+  assert "--follow: needs --mode=detect" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_a_gap_model_samples_by_its_forward_head(tmp_path):
   ("settings", "rule"),
   [
     ({"temprature": 1.0}, "sample.temprature: no such field; did you mean"),
-    ({"temperature": -1.0}, "must be one or several numbers from 0"),
+    ({"temperature": -1.0}, "must be numbers, each 0 or at least"),
     ({"top_p": 1.5}, "above 0 and at most 1"),
   ],
 )
@@ -141,7 +141,7 @@ def test_an_unknown_task_is_named(tmp_path):
 
 
 def test_no_run_no_result(tmp_path):
-  with pytest.raises(UserError, match="nothing: no run there"):
+  with pytest.raises(UserError, match="nothing: has no run"):
     experiments.load(tmp_path / "nothing")
   broken = tmp_path / "broken"
   broken.mkdir()

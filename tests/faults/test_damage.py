@@ -99,7 +99,7 @@ def test_the_newest_intact_one_goes_on(trained, run, capfd):
     assert contents(run) == before
   assert call(config, run) == 0
   err = capfd.readouterr().err.splitlines()
-  assert err[0].endswith("unfinished-50: was not finished; removed")
+  assert err[0].endswith("unfinished-50: removed, it was not finished")
   told("\n".join(err[1:]), [40, 30], 20)
   assert steps(run) == STEPS
   assert_same_run(whole, run)
@@ -116,7 +116,8 @@ def test_where_all_are_damaged_nothing_is_touched(trained, run, capfd):
     assert call(config if not flags else None, run, *flags) == 2
     out, err = capfd.readouterr()
     assert err.count("\n") == 1, err
-    assert err.startswith(f"error: {run}/checkpoints: none is intact, ")
+    line = f"error: {run}/checkpoints: no checkpoint is intact, "
+    assert err.startswith(line)
     for step in STEPS:
       assert f"checkpoint {step} is damaged: " in err
     assert contents(run) == before
@@ -214,6 +215,6 @@ def test_other_files_of_the_workdir(trained, run, name, capfd):
     assert call(None, run, "--mode=sample") == 2
     out, err = capfd.readouterr()
     assert err.startswith("error: ") and err.count("\n") == 1
-    assert name in err or "no run there" in err
+    assert name in err or "has no run" in err
     assert contents(run) == before
     record(f"{name}: {hurt.__name__}", "one line, status 2")

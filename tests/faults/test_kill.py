@@ -101,7 +101,7 @@ def test_a_kill_at_every_place_of_a_training(whole, start):
     done = kill_at(start, config, folder / "places", place)
     told = done.err.splitlines()
     assert all(
-      line.endswith("was not finished; removed")
+      line.endswith("removed, it was not finished")
       or "is damaged" in line
       or line.endswith("is used instead")
       for line in told

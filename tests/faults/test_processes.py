@@ -68,7 +68,7 @@ def finish(start, config, workdir):
   first, second = (p.ended() for p in start.several(config, workdir))
   assert first.status == 0, first
   for line in first.err.splitlines():  # What a fault has left, if any did.
-    assert line.endswith("was not finished; removed"), first.err
+    assert line.endswith("removed, it was not finished"), first.err
   assert f"{workdir}: finished at step 24" in first.out
   assert second == (0, "", "")
 
@@ -230,7 +230,7 @@ def test_one_process_goes_on_with_what_two_began(config, one, start, devices):
   step = int(re.search(r"saved at step (\d+);", line)[1])
   single = start(config, workdir, devices=devices, fault="TERM steps 5")
   done = single.ended()
-  assert f"going on from step {step}\n" in done.out
+  assert f"resuming from step {step}\n" in done.out
   assert (done.status, steps(workdir)[-1]) == (143, step + 5)
   finish(start, config, workdir)
   assert_close_run(one, workdir)

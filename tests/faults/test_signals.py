@@ -50,8 +50,8 @@ def finish(start, whole, workdir, told=""):
 def check(done, workdir, name, step):
   assert done.status == STATUS[name], done
   line = (
-    rf"stopped by SIG{name} and saved at step (\d+); the same command, or"
-    rf" --workdir={workdir}, goes on from there\n"
+    rf"stopped by SIG{name} and saved at step (\d+); repeat the command, or"
+    rf" run --workdir={workdir}, to resume\n"
   )
   told = re.fullmatch(line, done.err)
   assert told, done.err

@@ -75,7 +75,7 @@ def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
   shape = jax.tree.map(lambda x: x.shape, found.params)
 
   status, shown = go(given, "--config.train.max_steps=2")  # It goes on.
-  assert status == 0 and "going on from step 1" in shown.out
+  assert status == 0 and "resuming from step 1" in shown.out
   assert "hidden_size" not in shown.out
   assert shape == jax.tree.map(
     lambda x: x.shape, experiments.load(workdir).params

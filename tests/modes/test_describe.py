@@ -134,8 +134,8 @@ def test_a_picture_can_be_read(name):
 
 def test_advice_is_by_order_of_magnitude():
   assert "hidden_size" not in describe.advice(3_000, 1_000, "symbol")
-  assert "too small" in describe.advice(50, 1_000, "symbol")
-  assert "by heart" in describe.advice(20_000, 1_000, "symbol")
+  assert "underfit" in describe.advice(50, 1_000, "symbol")
+  assert "overfit" in describe.advice(20_000, 1_000, "symbol")
 
 
 def test_reach():
@@ -144,7 +144,7 @@ def test_reach():
     for fields in ({}, {"data.stateful": True}, {"task": "gap_model"})
   ]
   assert "at most 4 symbols" in texts[0] and "stateful=False" in texts[0]
-  assert "from the window before" in texts[1]
+  assert "from the previous window" in texts[1]
   assert "both sides of a symbol, 3 symbols" in texts[2]
 
 
@@ -157,7 +157,7 @@ def test_the_estimate_is_near_to_what_is_measured(tmp_path):
   estimated = cost.estimate(model, experiment, config, batch, mesh)
   measured, compiling = cost.measure(experiment, config, batch, mesh)
   assert estimated.state == measured.state
-  assert 1 / 4 < estimated.passing / measured.passing < 4
+  assert 1 / 4 < estimated.temporary / measured.temporary < 4
   assert min(estimated.seconds, measured.seconds, compiling) > 0
 
 
@@ -169,7 +169,7 @@ def test_before_and_after_training(tmp_path, capsys):
   estimate = [*begin, "--mode=describe", "--config.describe.measure=false"]
 
   assert run.main(estimate) == 2
-  assert "no run there" in capsys.readouterr().err
+  assert "has no run" in capsys.readouterr().err
   assert run.main([*estimate, f"--config={path}"]) == 0
   before = capsys.readouterr().out
   assert "estimated" in before and "measured" not in before
@@ -187,4 +187,4 @@ def test_before_and_after_training(tmp_path, capsys):
   )
   other = f"--config={path}", "--config.model.hidden_size=9"
   assert run.main([*estimate, *other]) == 2
-  assert "was trained otherwise" in capsys.readouterr().err
+  assert "was trained with other settings" in capsys.readouterr().err

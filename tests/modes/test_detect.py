@@ -432,7 +432,7 @@ def test_results_that_were_changed_are_refused(home, again):
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"x")
     with pytest.raises(
-      MachineError, match=f"{name}: is not what manifest.json"
+      MachineError, match=f"{name}: differs from its checksum"
     ):
       alarms.sections(folder / "run")
     path.write_bytes(whole)
@@ -468,7 +468,7 @@ def test_a_rate_that_nothing_resolves_is_told(again, capsys):
 @pytest.mark.parametrize(
   "changes, message",
   [
-    ({"head": "joint"}, "config.detect.head='joint': .* has forward"),
+    ({"head": "joint"}, "config.detect.head='joint': .* has the heads forward"),
     ({"scores": "max,men"}, "config.detect.scores='max,men': must be some of"),
     ({"scores": "max,max"}, "config.detect.scores='max,max': .*, each once"),
     ({"inject": 0.1}, "config.detect.inject=0.1: the sessions have labels"),
@@ -490,7 +490,7 @@ def test_parts_of_sessions_are_refused(tmp_path, split):
   fields = {"data.split": split, "data.path": str(tmp_path / "few.txt")}
   config = tiny(tmp_path, {**FIELDS, **fields})
   save(tmp_path / "vocabulary.json", language_model.prepare(config))
-  with pytest.raises(UserError, match=f"^data.split='{split}': holds out the"):
+  with pytest.raises(UserError, match=f"^data.split='{split}': cuts sessions"):
     detect.run(experiments.build, config, tmp_path)
 
 

@@ -296,7 +296,7 @@ def test_runs_are_compared(runs, capsys):
   assert command.main(["run.py", *line]) == 0
   assert command.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   assert capsys.readouterr().err.splitlines() == [
-    "error: --workdir=nowhere: no run there; train it first"
+    "error: --workdir=nowhere: has no run; train it first"
   ]
 
 

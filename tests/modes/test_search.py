@@ -611,7 +611,7 @@ def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
   run_search(config, tmp_path / "parts")
   assert table(tmp_path / "parts") == rows
   log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
-  assert "going on from step 2\n" in log
+  assert "resuming from step 2\n" in log
 
   chosen = config_lib.read(tmp_path / "parts" / "best.json", base.get_config())
   again = fit.fit(experiments.build, chosen, tmp_path / "again")

@@ -439,7 +439,7 @@ def test_damaged_checkpoints_are_told_and_made_again(tmp_path, capsys):
   for step in steps(directory):
     (directory / str(step) / "manifest.json").unlink()
   before = contents(tmp_path / "run")
-  with pytest.raises(UserError, match="none is intact, checkpoint 8"):
+  with pytest.raises(UserError, match="no checkpoint is intact, checkpoint 8"):
     fit.fit(experiments.build, config, tmp_path / "run")
   after = contents(tmp_path / "run")
   lock = tmp_path / "run" / "lock"
@@ -500,9 +500,13 @@ def test_it_goes_back_and_on_with_a_lower_rate(tmp_path, monkeypatch, capsys):
   poisoned(monkeypatch, 0.3)
   result = fit.fit(experiments.build, config, tmp_path / "run")
   out = capsys.readouterr().out
-  assert "not finite; back to step 5 with the learning rate times 0.5 (1" in out
   assert (
-    "not finite; back to step 5 with the learning rate times 0.25 (2" in out
+    "not finite; rolled back to step 5, learning rate times 0.5 (rollback 1"
+    in out
+  )
+  assert (
+    "not finite; rolled back to step 5, learning rate times 0.25 (rollback 2"
+    in out
   )
   assert result["rollbacks"] == 2
   found = rows(tmp_path / "run")
@@ -520,7 +524,7 @@ def test_it_goes_back_to_the_start_where_nothing_was_saved(
   config = tiny(tmp_path, changes)
   assert fit.fit(experiments.build, config, tmp_path / "run")["step"] == 12
   poisoned(monkeypatch, 0)
-  with pytest.raises(UserError, match="after train.rollbacks=3 ways back"):
+  with pytest.raises(UserError, match="after train.rollbacks=3 rollbacks"):
     fit.fit(experiments.build, config, tmp_path / "other")
   assert steps(tmp_path / "other" / "checkpoints") == []
 
@@ -597,7 +601,7 @@ def test_what_a_run_has_written_is_verified(tmp_path):
     path.write_bytes(whole[:place] + b"8" + whole[place + 1 :])
     before = contents(workdir)
     with pytest.raises(
-      MachineError, match=f"{name}: is not what manifest.json"
+      MachineError, match=f"{name}: differs from its checksum"
     ):
       fit.fit(experiments.build, config, workdir)
     for own in ("lock", manifest.NAME):  # Both may be written before.
@@ -621,5 +625,5 @@ def test_a_run_of_a_version_without_manifests_gets_one(tmp_path):
   assert (workdir / "vocabulary.json").read_bytes() == names
   text = (workdir / "metrics.csv").read_text()
   (workdir / "metrics.csv").write_text(text.replace("2,", "3,", 1))
-  with pytest.raises(MachineError, match="metrics.csv: is not what manifest"):
+  with pytest.raises(MachineError, match="metrics.csv: differs from its"):
     history.read_rows(workdir / "metrics.csv")

@@ -124,7 +124,7 @@ def test_what_a_killed_process_left_is_told_and_removed(tmp_path, capsys):
     pass
   assert steps(tmp_path) == [1]
   assert [path.name for path in tmp_path.iterdir()] == ["1"]
-  assert capsys.readouterr().err.count("was not finished; removed") == 2
+  assert capsys.readouterr().err.count("removed, it was not finished") == 2
 
 
 def flip(path):
@@ -173,9 +173,10 @@ def test_the_newest_intact_one_stands_in_for_the_best(tmp_path, capsys):
   assert select(tmp_path, None) == 3
   metadata = os.path.join("position", "metadata")
   assert capsys.readouterr().err == (
-    f"checkpoint 4 is damaged: {metadata} is not what was saved\n"
+    f"checkpoint 4 is damaged: {metadata} differs from its checksum\n"
     "checkpoint 3 is used instead\n"
-    f"checkpoint 1, the best, is damaged: {metadata} is not what was saved\n"
+    f"checkpoint 1, the best, is damaged: {metadata} differs from its"
+    " checksum\n"
     "checkpoint 3 is used instead\n"
   )
   with pytest.raises(UserError, match="is damaged, .* there are 1, 2, 3, 4"):
@@ -183,7 +184,7 @@ def test_the_newest_intact_one_stands_in_for_the_best(tmp_path, capsys):
   for step in "123":
     shutil.rmtree(tmp_path / step)
   with pytest.raises(
-    UserError, match="none is intact, checkpoint 4 is damaged"
+    UserError, match="no checkpoint is intact, checkpoint 4 is damaged"
   ):
     select(tmp_path, None)
 
@@ -210,6 +211,6 @@ def test_writes_that_end_late_leave_nothing_in_a_removed_folder(tmp_path):
   writer = threading.Timer(0.1, late.mkdir, kwargs={"parents": True})
   writer.start()
   with pytest.raises(MachineError, match="removed"):
-    checkpoints._check_place(directory / "unfinished-1-00000000")
+    checkpoints._check_owner(directory / "unfinished-1-00000000")
   writer.join()
   assert not (tmp_path / "run").exists()

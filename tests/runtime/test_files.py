@@ -205,5 +205,5 @@ def test_without_locks_that_is_said_once(tmp_path, monkeypatch, capsys):
   for _ in range(2):
     with files.locked(tmp_path / "lock", "trained") as held:
       held.check()
-  line = f"{tmp_path}: no lock (No locks available)\n"
+  line = f"{tmp_path}: the file system has no locks (No locks available)\n"
   assert capsys.readouterr().err == line

@@ -22,12 +22,12 @@ def folder(tmp_path):
 def test_a_file_that_was_changed_is_refused(folder):
   manifest.verify(folder / "vocabulary.json")
   (folder / "vocabulary.json").write_text("ac")
-  line = "vocabulary.json: is not what manifest.json beside it records; restore"
+  line = "vocabulary.json: differs from its checksum in manifest.json; restore"
   with pytest.raises(MachineError, match=line):
     manifest.verify(folder / "vocabulary.json")
   manifest.verify(folder / "config.json")
   (folder / "other.json").write_text("{}")
-  with pytest.raises(MachineError, match="other.json: is not what"):
+  with pytest.raises(MachineError, match="other.json: differs from"):
     manifest.verify(folder / "other.json")
   os.unlink(folder / manifest.NAME)  # As the line advises.
   manifest.verify(folder / "vocabulary.json")
@@ -51,7 +51,7 @@ def test_a_table_may_grow(folder, content, holds):
   if holds:
     manifest.verify(folder / "metrics.csv")
   else:
-    with pytest.raises(MachineError, match="metrics.csv: is not what"):
+    with pytest.raises(MachineError, match="metrics.csv: differs from"):
       manifest.verify(folder / "metrics.csv")
   manifest.verify(folder / "timing.csv")
 

@@ -44,8 +44,8 @@ def test_a_finished_run_refuses_what_would_train_nothing(tmp_path, capsys):
     with pytest.raises(UserError) as caught:
       run(begin(tmp_path, **{"epochs": 1, **given}), workdir)
     assert str(caught.value) == (
-      f"{workdir}: finished at step 4, trained with {told}: nothing is left to"
-      " train with another value; raise train.epochs, or name another --workdir"
+      f"{workdir}: finished at step 4, trained with {told}; to train with"
+      " another value, raise train.epochs, or name another --workdir"
     )
     assert (workdir / "config.json").read_bytes() == record
   with pytest.raises(UserError, match="raise train.epochs and train.max_steps"):
@@ -80,7 +80,7 @@ def test_a_limit_that_is_raised_goes_on_or_changes_nothing(tmp_path, capsys):
   capsys.readouterr()
   assert run(config, workdir)["step"] == stopped
   assert (
-    "train.epochs stays 3, not 4: nothing is left to train, by train.patience\n"
+    "train.epochs stays 3, not 4: train.patience has ended the training\n"
   ) in capsys.readouterr().out
   assert experiments.load(workdir).config.train.epochs == 3
   assert not (workdir / "settings.csv").exists()

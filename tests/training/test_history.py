@@ -123,7 +123,7 @@ def test_a_row_that_was_changed_is_refused(run):
     lambda: cut_tables(run, 10),
     lambda: record_tables(run),
   ):
-    with pytest.raises(MachineError, match="metrics.csv: is not what manifest"):
+    with pytest.raises(MachineError, match="metrics.csv: differs from its"):
       use()
 
 
