@@ -4,9 +4,19 @@ import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # Also for the processes tests start.
-# Four devices on two busy cores may wait for each other longer than XLA likes.
+# XLA's own passes run as they do for users. Without LLVM's, and with the older
+# emitters, programs are compiled in a sixth of the time. test_optimized runs
+# the tests that depend on the compiler with all that users have.
 os.environ["XLA_FLAGS"] = (
-  "--xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
+  ""
+  if "SEQRNN_TESTS_OPTIMIZED" in os.environ
+  else "--xla_backend_optimization_level=0"
+  " --xla_cpu_use_fusion_emitters=false"
+  " --xla_cpu_parallel_codegen_split_count=1"
+)
+# Four devices on two busy cores may wait for each other longer than XLA likes.
+os.environ["XLA_FLAGS"] += (
+  " --xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
   " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 
@@ -35,6 +45,11 @@ from configs import base
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items):
+  """The longest come first: else a worker would be left with them alone."""
+  items.sort(key=lambda item: "test_optimized" not in item.nodeid)
 
 
 def pytest_unconfigure():
@@ -149,14 +164,6 @@ def browser():
   service = webdriver.ChromeService(programs[1])
   with webdriver.Chrome(options=options, service=service) as driver:
     yield driver
-
-
-@pytest.fixture(scope="module")
-def quick():
-  """Programs that run once need not be fast, but compiled soon."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
