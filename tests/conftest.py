@@ -30,6 +30,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA has much to say of caches.
 
+import gc
 import random
 import shutil
 from html.parser import HTMLParser
@@ -47,9 +48,17 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# Tracing makes so many objects that it is a tenth of the time otherwise.
+gc.set_threshold(100_000, 20, 100)
+
+
 def pytest_collection_modifyitems(items):
   """The longest come first: else a worker would be left with them alone."""
   items.sort(key=lambda item: "test_optimized" not in item.nodeid)
+
+
+def pytest_collection_finish():
+  gc.freeze()
 
 
 def pytest_unconfigure():
