@@ -3,6 +3,7 @@
 Each event keeps its place in what was read: its line, its time, its label.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import corpora, splits
+from seqrnn.data.columns import Column, Texts
 from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.labels import UNLABELLED, taken
-from seqrnn.data.reading import Source, lines, rows
+from seqrnn.data.reading import Source, files, lines, rows
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
@@ -42,7 +44,7 @@ class Sessions(NamedTuple):
   bounds: np.ndarray
   names: list[str]
   lines: np.ndarray | None = None
-  timestamps: list[str] | None = None
+  timestamps: Texts | None = None
   labels: np.ndarray | None = None
   line_labels: np.ndarray | None = None
   labelled: np.ndarray | None = None
@@ -62,13 +64,12 @@ class Sessions(NamedTuple):
     """Some of them, in the order of `index`."""
     starts, stops = self.bounds[index], self.bounds[index + 1]
     places, bounds = ranges(starts, stops)
-    times = self.timestamps
     return Sessions(
       self.ids[places],
       bounds,
       [self.names[j] for j in index.tolist()],
       None if self.lines is None else self.lines[places],
-      None if times is None else [times[i] for i in places.tolist()],
+      None if self.timestamps is None else self.timestamps.take(places),
       None if self.labels is None else self.labels[index],
       None if self.line_labels is None else self.line_labels[places],
       None if self.labelled is None else self.labelled[index],
@@ -145,13 +146,12 @@ def read(
   data = config.data
   corpus = corpora.read_files(field, path, data)
   if data.unit == "id":  # One a line that is not blank.
-    numbers = [
-      number
-      for source in corpora.files(field, path)
-      for number, line in enumerate(lines(source, data.errors), 1)
-      if line.strip()
-    ]
-    corpus = corpus._replace(lines=np.array(numbers, np.int64))
+    numbers = Column("<u8")
+    for source in files(field, path):
+      for number, line in enumerate(lines(source, data.errors), 1):
+        if line.strip():
+          numbers.append(number)
+    corpus = corpus._replace(lines=numbers.numbers().view(np.int64))
   return of_pieces(splits.whole(corpus), vocabulary, config.detect)
 
 
@@ -167,27 +167,30 @@ def of_pieces(
     UserError: as `labels.taken`.
   """
   corpus, document = pieces.corpus, pieces.document
-  places, bounds = ranges(pieces.starts, pieces.stops)
+  if np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
+    # Side by side, as all that is read; a list of places takes 8 bytes each.
+    places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
+    bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
+  else:
+    places, bounds = ranges(pieces.starts, pieces.stops)
   numbers = None
   if corpus.lines is not None:
     numbers = corpus.lines[places]
   elif isinstance(corpus.names, Names) and corpus.names.lines.all():
     numbers = np.repeat(corpus.names.lines[document], np.diff(bounds))
-  timestamps = None
-  if corpus.timestamps is not None:
-    timestamps = [corpus.timestamps[int(i)] for i in places]
+  times = corpus.timestamps
   found = (None, None, None, None)
   if corpus.tags is not None and settings is not None:
-    ids = corpus.tags.ids[places]
-    counts = np.bincount(ids, minlength=len(corpus.tags.symbols))
-    found = _marks(taken(corpus.tags.symbols, counts, settings)[ids], bounds)
+    counts = dataclasses.replace(pieces, corpus=corpus.tags).counts()
+    kinds = taken(corpus.tags.symbols, counts, settings)
+    found = _marks(kinds[corpus.tags.ids[places]], bounds)
   symbol = corpus.ids[places]
   return Sessions(
     vocabulary.encode(corpus.symbols)[symbol],
     bounds,
     [corpus.names[int(j)] for j in document],
     numbers,
-    timestamps,
+    None if times is None else times.take(places),
     *found,
     symbol,
     corpus.symbols,
@@ -209,23 +212,25 @@ def _marks(label_N: np.ndarray, bounds: np.ndarray) -> Marks:
 
 
 def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
-  """The same, with labels from a csv file of two columns: a session, its label.
+  """The sessions with labels from a csv file of two columns: session, label.
 
-  What it says of others is passed over.
+  Labels of other sessions are ignored.
 
   Raises:
-    UserError: it cannot be read, is not that, or lacks a session.
+    UserError: the file cannot be read, has other columns, or lacks a session.
   """
   given: dict[str, str] = {}
   lines = {}
+  names = set(sessions.names)
   for number, row in rows(Source(path, Path(path)), config.data.errors):
     if len(row) != 2 or None in row.values():
       raise UserError(
         f"{path}:{number}: must have two columns, a session and its label"
       )
     name, label = row.values()
-    lines[name, label] = number
-    given[name] = label
+    if name in names:
+      lines[name, label] = number
+      given[name] = label
   texts, counts = np.unique([label for _, label in lines], return_counts=True)
   kinds = taken(texts.tolist(), counts, config.detect)
   kind = dict(zip(texts.tolist(), kinds.tolist(), strict=True))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from seqrnn.data import sessions, splits
+from seqrnn.data.columns import Texts
 from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
@@ -85,8 +86,9 @@ def test_equal_sessions_are_found_and_taken(tmp_path):
   assert [found.symbols[n] for n in found.symbol[:9]] == [
     event for _, _, events in expected for event in events
   ][:9]
+  n = len(found.ids)
   few = found._replace(
-    timestamps=[str(n) for n in range(len(found.ids))],
+    timestamps=Texts(["", *map(str, range(n))], 1 + np.arange(n)),
     labels=np.arange(len(each)) % 2 == 0,
   ).take(index)
   assert [tuple(part.tolist()) for part in ids(few)] == [each[j] for j in index]
