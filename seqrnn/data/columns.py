@@ -9,6 +9,7 @@ import mmap
 import tempfile
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Texts(Sequence):
-  """Texts that repeat.
+  """Texts that repeat; an array of indices or a slice gives some of them.
 
   Attributes:
     symbols: the distinct texts.
@@ -89,12 +90,22 @@ class Texts(Sequence):
   def __len__(self) -> int:
     return len(self.ids)
 
-  def __getitem__(self, index):
-    return self.symbols[int(self.ids[index])]
+  def __getitem__(self, index) -> Any:
+    found = self.ids[index]
+    if found.ndim:
+      return Texts(self.symbols, found)
+    return self.symbols[int(found)]
 
-  def take(self, index: np.ndarray | slice) -> "Texts":
-    """Some of the texts, in the order of `index`."""
-    return Texts(self.symbols, self.ids[index])
+
+def concatenate(parts: Sequence[Texts]) -> Texts:
+  """The texts of several parts; a text of two parts has two ids."""
+  symbols = [symbol for part in parts for symbol in part.symbols]
+  shifts = np.cumsum([0, *(len(part.symbols) for part in parts)])
+  ids = [
+    np.add(part.ids, shift, dtype=kind_for(len(symbols)), casting="unsafe")
+    for part, shift in zip(parts, shifts, strict=False)
+  ]
+  return Texts(symbols, np.concatenate(ids))
 
 
 class Tokens:

@@ -291,17 +291,17 @@ def _corpus(events: Iterator[Event], unit: str) -> Corpus:
   corpus = Corpus(
     unit,
     symbol.symbols,
-    _narrow(symbol.take(order)),
+    _narrow(symbol[order]),
     np.searchsorted(session.ids[order], numbers),
     session.symbols,
     np.arange(len(session.symbols)),
     session.symbols,
     lines=lines.numbers().view(np.int64)[order],
-    timestamps=None if time.symbols == [""] else time.take(order),
+    timestamps=None if time.symbols == [""] else time[order],
   )
   if label.symbols == [""]:
     return corpus
-  ids = _narrow(label.take(order))
+  ids = _narrow(label[order])
   tags = corpus._replace(unit="id", symbols=label.symbols, ids=ids)
   return corpus._replace(tags=tags)
 

@@ -5,7 +5,7 @@ Each event keeps its place in what was read: its line, its time, its label.
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 
+_OF_EVENTS = (
+  "ids",
+  "lines",
+  "timestamps",
+  "line_labels",
+  "lines_labelled",
+  "as_read",
+)
 _NO_SYMBOL = ""  # Of no vocabulary, so it is the unknown one of each.
 
 
@@ -35,9 +43,7 @@ class Sessions(NamedTuple):
     line_labels: bool [events], likewise.
     labelled: bool [sessions], whether its label is known; None: all are.
     lines_labelled: bool [events], likewise.
-    symbol: unsigned [events], what was read: indices into `symbols`; None: it
-      is not known.
-    symbols: the distinct ones; None: likewise.
+    as_read: the events as they were read; None: unknown.
   """
 
   ids: np.ndarray
@@ -49,8 +55,7 @@ class Sessions(NamedTuple):
   line_labels: np.ndarray | None = None
   labelled: np.ndarray | None = None
   lines_labelled: np.ndarray | None = None
-  symbol: np.ndarray | None = None
-  symbols: list[str] | None = None
+  as_read: Texts | None = None
 
   def with_label(self) -> np.ndarray:
     """The places of the sessions whose label is known; none without labels."""
@@ -61,22 +66,15 @@ class Sessions(NamedTuple):
     return np.flatnonzero(self.labelled)
 
   def take(self, index: np.ndarray) -> "Sessions":
-    """Some of them, in the order of `index`."""
-    starts, stops = self.bounds[index], self.bounds[index + 1]
-    places, bounds = ranges(starts, stops)
-    return Sessions(
-      self.ids[places],
-      bounds,
-      [self.names[j] for j in index.tolist()],
-      None if self.lines is None else self.lines[places],
-      None if self.timestamps is None else self.timestamps.take(places),
-      None if self.labels is None else self.labels[index],
-      None if self.line_labels is None else self.line_labels[places],
-      None if self.labelled is None else self.labelled[index],
-      None if self.lines_labelled is None else self.lines_labelled[places],
-      None if self.symbol is None else self.symbol[places],
-      self.symbols,
-    )
+    """Some of the sessions, in the order of `index`."""
+    places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
+    some: dict[str, Any] = {"bounds": bounds}
+    some["names"] = [self.names[j] for j in index.tolist()]
+    for name in ("labels", "labelled", *_OF_EVENTS):
+      column = getattr(self, name)
+      if column is not None:
+        some[name] = column[places if name in _OF_EVENTS else index]
+    return self._replace(**some)
 
   def distinct(self) -> "Distinct":
     """Which sessions have the same events."""
@@ -178,37 +176,29 @@ def of_pieces(
     numbers = corpus.lines[places]
   elif isinstance(corpus.names, Names) and corpus.names.lines.all():
     numbers = np.repeat(corpus.names.lines[document], np.diff(bounds))
-  times = corpus.timestamps
-  found = (None, None, None, None)
-  if corpus.tags is not None and settings is not None:
-    counts = dataclasses.replace(pieces, corpus=corpus.tags).counts()
-    kinds = taken(corpus.tags.symbols, counts, settings)
-    found = _marks(kinds[corpus.tags.ids[places]], bounds)
-  symbol = corpus.ids[places]
-  return Sessions(
-    vocabulary.encode(corpus.symbols)[symbol],
+  sessions = Sessions(
+    vocabulary.encode(corpus.symbols)[corpus.ids[places]],
     bounds,
     [corpus.names[int(j)] for j in document],
     numbers,
-    None if times is None else times.take(places),
-    *found,
-    symbol,
-    corpus.symbols,
+    None if corpus.timestamps is None else corpus.timestamps[places],
+    as_read=Texts(corpus.symbols, corpus.ids[places]),
   )
-
-
-Marks = tuple[
-  np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None
-]
-
-
-def _marks(label_N: np.ndarray, bounds: np.ndarray) -> Marks:
-  """The fields of Sessions on labels, from what the events' ones are."""
-  highest = np.maximum.reduceat(label_N, bounds[:-1])
-  known, known_N = highest != UNLABELLED, label_N != UNLABELLED
-  if not known.any():
-    return None, None, None, None
-  return highest == 1, label_N == 1, known, known_N
+  if corpus.tags is None or settings is None:
+    return sessions
+  counts = dataclasses.replace(pieces, corpus=corpus.tags).counts()
+  kinds = taken(corpus.tags.symbols, counts, settings)
+  kind_N = kinds[corpus.tags.ids[places]]
+  # 1, anomalous, is the greatest; UNLABELLED the least.
+  kind_D = np.maximum.reduceat(kind_N, bounds[:-1])
+  if (kind_D == UNLABELLED).all():
+    return sessions
+  return sessions._replace(
+    labels=kind_D == 1,
+    line_labels=kind_N == 1,
+    labelled=kind_D != UNLABELLED,
+    lines_labelled=kind_N != UNLABELLED,
+  )
 
 
 def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data import columns
-from seqrnn.data.columns import Column, Texts, Tokens, in_order
+from seqrnn.data.columns import Column, Texts, Tokens, concatenate, in_order
 
 
 @settings(deadline=None, database=None, max_examples=200)
@@ -54,6 +54,7 @@ def test_texts_are_kept_once_each():
   assert len(tokens) == 5
   texts = tokens.texts()
   assert list(texts) == list("abcab") and texts.symbols == ["a", "b", "c"]
-  assert list(texts.take(np.array([4, 2]))) == ["b", "c"]
-  assert list(texts.take(slice(1, 3))) == ["b", "c"]
-  assert isinstance(texts, Texts)
+  assert list(texts[np.array([4, 2])]) == ["b", "c"]
+  assert list(texts[1:3]) == ["b", "c"]
+  both = concatenate([texts[3:], Texts(["x", "b"], np.array([1, 0, 1]))])
+  assert list(both) == ["a", "b", "b", "x", "b"]
