@@ -314,7 +314,7 @@ def test_a_table_has_an_event_a_row(tmp_path):
   found = sessions.read(config, known, config.data.path)
   assert found.names == ["x", "y"]
   assert found.ids.tolist() == [4, 5, UNKNOWN, 4]
-  read = [found.symbols[n] for n in found.symbol]
+  read = list(found.as_read)
   assert read == ["E1", "E 3", "E2", "E1"]
   assert found.bounds.tolist() == [0, 2, 4]
   assert found.lines.tolist() == [7, 10, 9, 11]
