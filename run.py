@@ -90,7 +90,7 @@ def define() -> flags.FlagValues:
       "workdir",
       "The folder of the run. Default: runs/ and the name of the config, with"
       " the fields that flags changed. Without --config, the config in this"
-      " folder is used. A report compares several folders, separated by commas.",
+      " folder is used. A report compares several, separated by commas.",
     ),
   ):
     flags.DEFINE_string(name, None, help, flag_values=values)

@@ -53,8 +53,8 @@ def reach(model: Model, config: Config) -> str:
   if config.data.stateful:
     return (
       f"{back} {unit}s (data.window). The state continues from the previous"
-      " window (data.stateful), so it may depend on older symbols, but gradients"
-      " do not reach them."
+      " window (data.stateful), so it may depend on older symbols, which no"
+      " gradient reaches."
     )
   return (
     f"{back} {unit}s (data.window). In training so do states, because each"
