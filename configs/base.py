@@ -1,10 +1,10 @@
-"""Every field of a run: its default, its rule, what it means, where it counts.
+"""Every field of a config: its default, rule, meaning and conditions.
 
-The other configs start from this one and override what differs; so does the
-command line: `--config.model.hidden_size=256`. A field made by `optional` is
-empty by default, and `none` empties it again. A field with conditions (the
-last arguments) has an effect only where one of them holds; a run that sets it
-elsewhere is warned.
+The other configs start from these defaults and override fields. So do flags,
+such as `--config.model.hidden_size=256`. A field made by `optional` is empty by
+default, and the flag value `none` empties it again. A field with conditions
+(its last arguments) has an effect only if one of them holds; otherwise setting
+it causes a warning.
 
 Letters: B batch rows, T window length in symbols, V vocabulary size.
 """
@@ -14,8 +14,8 @@ from ml_collections.config_dict import placeholder
 
 from seqrnn.fields import (
   ABOVE_0,
-  ABOVE_0_BELOW_1,
   BELOW_1,
+  BETWEEN_0_1,
   COUNT,
   FINITE,
   FOLD,
@@ -83,52 +83,54 @@ def _group(group: str, /, **fields: Field) -> dict[str, Field]:
 
 # Conditions. Tasks other than the project's own may use any field.
 _SYMBOLS = _task("classification", "gap_model", "language_model", "tagging")
-_SPLIT_HERE = _SYMBOLS | {
+_SPLITS = _SYMBOLS | {
   f"data.{split}_path": (None,) for split in ("train", "validation", "test")
 }
 _TABLE = {"data.format": ("csv", "jsonl")}
-_CLASSIFIES = _task("classification")
+_CLASSIFICATION = _task("classification")
 _TWO_WAYS = (_task("gap_model"), {"model.bidirectional": (True,)})
-_ONE_OUTPUT = (
-  _CLASSIFIES,
+_POOLED = (
+  _CLASSIFICATION,
   _task("language_model") | {"data.mapping": ("many_to_one",)},
 )
-_FORGETS = {"model.cell": tuple(name for name, has in CELLS.items() if has)}
+_FORGET_GATE = {"model.cell": tuple(name for name, has in CELLS.items() if has)}
 _ROLLBACK = {"train.on_nonfinite": ("rollback",)}
 _BOTH_HEADS = _task("gap_model") | {"model.heads": ("all",)}
-_SAMPLES = (_task("language_model", "polyphony"), _BOTH_HEADS)
-_SAMPLES_TEXT = (_task("language_model"), _BOTH_HEADS)
-_DETECTS = _task("gap_model", "language_model")
+_SAMPLED = (_task("language_model", "polyphony"), _BOTH_HEADS)
+_SAMPLED_TEXT = (_task("language_model"), _BOTH_HEADS)
+_DETECTION = _task("gap_model", "language_model")
 
 DATA = _group(
   "data",
   source=Field(
     "stdlib",
     TEXT,
-    "stdlib: the sources of the Python standard library, a module a document."
-    " opcodes: the opcodes of its functions, a function a document. packages:"
+    "stdlib: the sources of the Python standard library, a document a module."
+    " opcodes: the opcodes of its functions, a document a function. packages:"
     " the modules of its packages, labelled by package. topics: the topics of"
     " Python's help. names: surnames, labelled by language (extra `names`)."
-    " chords: four-part music made by rules. tinyshakespeare: downloaded once."
-    " files: your own, from data.path or from the three paths below it.",
+    " chords: synthetic four-part music. tinyshakespeare: downloaded once."
+    " files: your own files, in data.path, or in data.train_path,"
+    " data.validation_path and data.test_path.",
   ),
   path=optional(str, TEXT, "A file, a glob or a folder, split by data.split."),
   train_path=optional(
-    str, TEXT, "Instead of data.path, the training split of a corpus."
+    str, TEXT, "The training split, instead of splitting data.path."
   ),
-  validation_path=optional(str, TEXT, "Its validation split."),
-  test_path=optional(str, TEXT, "Its test split."),
+  validation_path=optional(str, TEXT, "The validation split."),
+  test_path=optional(str, TEXT, "The test split."),
   format=Field(
     "text",
     choice(
       *("text", "tab", "space", "csv", "jsonl", "folders", "files", "columns"),
       *("conllu", "spaces"),
     ),
-    "How files give labels; text: they give none. Classification: tab (label,"
-    " tab, text), space (label, space, text), csv, jsonl, folders (a folder a"
-    " label, a file a text), files (a file a label, a line a text). Tagging:"
-    " columns (a line has a word and its tag, a blank line ends a sentence),"
-    " conllu (word and UPOS), spaces (whether white space follows a symbol).",
+    "The format of labels in files. text: no labels. Classification: tab (a"
+    " line is label, tab, text), space (label, space, text), csv, jsonl,"
+    " folders (a folder for each label, a file for each text), files (a file"
+    " for each label, a line for each text). Tagging: columns (a line has a"
+    " word and its tag, a blank line ends a sentence), conllu (word and UPOS),"
+    " spaces (whether white space follows a symbol).",
   ),
   label_field=Field(
     "label", TEXT, "The column or key of the label.", (_TABLE,)
@@ -137,26 +139,28 @@ DATA = _group(
   unit=Field(
     "char",
     choice("char", "byte", "word", "id", "session", "log"),
-    "char; byte; word (separated by white space, a newline is a word); id (one"
-    " a line, a file a sequence); session (a sequence a line, ids separated by"
-    " spaces, or with data.format=csv a table of session and event); log (the"
-    " template of a line of a raw log, extra `logs`).",
+    "The symbol of a sequence. char; byte; word (separated by white space; a"
+    " newline is a word); id (a line is an id, a file a sequence); session (a"
+    " line is a sequence of ids separated by spaces; with data.format=csv, a"
+    " table of sessions and events); log (the template of a line of a raw log,"
+    " extra `logs`).",
     (_SYMBOLS,),
   ),
   log_header=optional(
     str,
     HEADER,
-    "The form of a line of a log, as '<Date> <Time> <Level> <Content>'; empty:"
-    " the whole line is content.",
+    "The format of a line of a log, such as '<Date> <Time> <Level> <Content>'."
+    " Empty: the whole line is the content.",
   ),
   log_session=optional(
     str,
     ONE_GROUP,
-    r"A regular expression whose group is the session of a line, as"
-    r" (blk_-?\d+). Empty, with the next two: a file is one session.",
+    r"A regular expression whose group is the session of a line, such as"
+    r" (blk_-?\d+). If it, data.log_gap and data.log_lines are empty, a file is"
+    r" one session.",
   ),
   log_gap=optional(
-    float, POSITIVE, "Seconds of silence that separate two sessions of a log."
+    float, POSITIVE, "Seconds without a line that separate sessions of a log."
   ),
   log_lines=optional(
     int, COUNT, "The number of lines in each session of a log."
@@ -164,40 +168,40 @@ DATA = _group(
   errors=Field(
     "strict",
     choice("strict", "replace", "latin-1"),
-    "Bytes that are not UTF-8: strict refuses them, replace reads each as"
-    " U+FFFD, latin-1 reads all files as Latin-1.",
+    "The handling of bytes that are not UTF-8. strict: refuse them. replace:"
+    " read each as U+FFFD. latin-1: read all files as Latin-1.",
     (_SYMBOLS,),
   ),
   split=Field(
     "auto",
     choice("auto", "documents", "last_documents", "tails", "stream_tails"),
-    "What is held out. documents: whole documents, chosen by a hash of their"
-    " names. last_documents: the last ones in order. tails: the end of every"
-    " document. stream_tails: the end of each of B equal parts of one text."
-    " auto: documents where there are at least 10, else tails.",
-    (_SPLIT_HERE,),
+    "The parts that validate and test. documents: whole documents, chosen by a"
+    " hash of their names. last_documents: the last documents in order. tails:"
+    " the end of every document. stream_tails: the end of each of B equal parts"
+    " of one text. auto: documents if there are at least 10, else tails.",
+    (_SPLITS,),
   ),
   validation_fraction=Field(
-    0.05, BELOW_1, "The share of all symbols to validate on.", (_SPLIT_HERE,)
+    0.05, BELOW_1, "The share of symbols in the validation split.", (_SPLITS,)
   ),
   test_fraction=Field(
-    0.05, BELOW_1, "The share of all symbols to test on.", (_SPLIT_HERE,)
+    0.05, BELOW_1, "The share of symbols in the test split.", (_SPLITS,)
   ),
   fold=optional(
     str,
     FOLD,
-    "As 2/5: the second of five parts of the training split is the test split,"
-    " and is not trained on.",
+    "A fold for cross-validation. 2/5: the second of five parts of the training"
+    " split becomes the test split.",
     _SYMBOLS,
   ),
   boundaries=Field(
     True, SWITCH, "Add begin and end symbols to each document.", (_SYMBOLS,)
   ),
   min_count=Field(
-    1, COUNT, "Rarer symbols of the training split are unknown.", (_SYMBOLS,)
+    1, COUNT, "Symbols with fewer occurrences are unknown.", (_SYMBOLS,)
   ),
   vocabulary_size=optional(
-    int, COUNT, "Keep so many of the most frequent symbols; all.", _SYMBOLS
+    int, COUNT, "The most frequent symbols to keep. Empty: all.", _SYMBOLS
   ),
   mapping=Field(
     "many_to_many",
@@ -205,45 +209,45 @@ DATA = _group(
     "many_to_many: each symbol of a window predicts the next one. many_to_one:"
     " the window predicts the symbol after it.",
   ),
-  window=Field(64, COUNT, "T: how many symbols back the gradient reaches."),
+  window=Field(64, COUNT, "T, the symbols of a window, which gradients reach."),
   step=optional(
-    int, COUNT, "Symbols from the start of a window to the next; the window."
+    int, COUNT, "Symbols between the starts of windows. Empty: data.window."
   ),
   offset=Field(
     0,
     NATURAL,
-    "Where the first training window of a document starts. The symbols before"
-    " it are not trained on.",
+    "The position of the first training window in a document. Earlier symbols"
+    " are not trained on.",
   ),
   random_offset=Field(
     False,
     SWITCH,
-    "Draw the offset of each document anew each epoch. The symbols before it"
-    " form a shorter window, so none is lost.",
+    "Draw a random offset for each document and epoch. The symbols before it"
+    " form a shorter window, so every symbol is trained on.",
   ),
   buckets=optional(
     int,
     integer(1, 64, "1 to 64"),
-    "The number of lengths that batches may have, each of windows of similar"
-    " length; all have the window's.",
+    "The number of different batch lengths; a batch has windows of similar"
+    " length. Empty: all batches have the length data.window.",
   ),
   repeats=Field(
     "each",
     choice("each", "weight"),
-    "each: every document by itself. weight: one copy of equal documents,"
-    " weighted by its count.",
+    "Equal documents. each: read every copy. weight: read one copy, weighted by"
+    " the number of copies.",
     (_SYMBOLS,),
   ),
   keep=Field(
     "all",
     choice("all", "first", "last"),
-    "The windows of a text longer than one that are classified.",
-    (_CLASSIFIES,),
+    "The windows to classify, of a text longer than data.window.",
+    (_CLASSIFICATION,),
   ),
   stateful=Field(
     False,
     SWITCH,
-    "Cut the split into B parallel streams and pass the carry from batch to"
+    "Read the split as B parallel streams, and pass the carry from batch to"
     " batch (truncated backpropagation through time).",
   ),
 )
@@ -257,16 +261,14 @@ MODEL = _group(
     ' "LSTM: A Search Space Odyssey" (Greff et al. 2017); gru_reset_before'
     " multiplies after the reset.",
   ),
-  hidden_size=Field(128, SIZE, "The units of a layer, in each direction."),
+  hidden_size=Field(128, SIZE, "The units of a layer in each direction."),
   parameters=optional(
     int,
     COUNT,
-    "Instead of hidden_size: the run takes the largest one whose model has no"
-    " more parameters than this.",
+    "A parameter budget instead of hidden_size: the run uses the largest hidden"
+    " size whose model has at most so many parameters.",
   ),
-  layers=Field(
-    2, integer(1, 128, "1 to 128"), "The number of recurrent layers."
-  ),
+  layers=Field(2, integer(1, 128, "1 to 128"), "The recurrent layers."),
   bidirectional=Field(
     False,
     SWITCH,
@@ -276,50 +278,51 @@ MODEL = _group(
   merge=Field(
     "concat",
     choice("concat", "sum", "mean"),
-    "How the outputs of the two directions are merged.",
+    "The operation that merges the outputs of both directions.",
     _TWO_WAYS,
   ),
   heads=Field(
     "joint",
     choice("joint", "all"),
-    "Gap model. joint: predict a symbol from both sides. all: from the past"
-    " alone and from the future alone, too, so that the model can sample.",
+    "The heads of a gap model. joint: predict a symbol from both sides. all:"
+    " predict it also from the past alone and from the future alone, so that"
+    " the model can sample.",
   ),
   embedding_size=optional(
-    int, SIZE, "The size of the embedding; ids go straight to the gates."
+    int, SIZE, "The size of the embedding. Empty: cells read one-hot symbols."
   ),
   pooling=Field(
     "last",
     choice("last", "mean", "max"),
-    "The one output of a sequence: the final state of each direction, or the"
-    " mean or maximum of the outputs at all symbols.",
-    _ONE_OUTPUT,
+    "The reduction to one output. last: the final state of each direction."
+    " mean, max: the mean or maximum of the outputs over time.",
+    _POOLED,
   ),
   letters=optional(
     int,
     SIZE,
-    "Units, in each direction, of an LSTM over the characters of a word, whose"
-    " states are concatenated to the word's embedding.",
+    "The units, in each direction, of an LSTM over the characters of a word."
+    " Its final states are concatenated to the embedding of the word.",
     _task("tagging"),
   ),
-  tied=Field(False, SWITCH, "The softmax uses the embedding's weights."),
+  tied=Field(False, SWITCH, "Use the embedding's weights in the softmax, too."),
   forget_bias=Field(
-    1.0, FINITE, "The initial bias of a forget gate.", (_FORGETS,)
+    1.0, FINITE, "The initial bias of a forget gate.", (_FORGET_GATE,)
   ),
   initial_scale=optional(
-    float, POSITIVE, "a of the initial values U(-a, a); 1/sqrt(fan in)."
+    float, POSITIVE, "a of initial values U(-a, a). Empty: 1/sqrt(fan in)."
   ),
   scan=Field(
     "fused",
     choice("fused", "plain"),
-    "fused: a scan with a backward pass of its own. plain: nn.scan. Values and"
-    " gradients are the same.",
+    "The scan over time. fused: a scan with its own backward pass. plain:"
+    " nn.scan. Both have the same values and gradients.",
   ),
   products=Field(
     "float32",
     choice("float32", "bfloat16"),
-    "The type that factors of matrix products are rounded to; states, sums and"
-    " parameters stay in float32.",
+    "The type to which the factors of matrix products are rounded. States, sums"
+    " and parameters are in float32.",
   ),
   dropout=Field(
     0.0, BELOW_1, "Dropout after the embedding and after each layer."
@@ -327,11 +330,11 @@ MODEL = _group(
   variational_dropout=Field(
     0.0,
     BELOW_1,
-    "Dropout at the same places, of the same units at all steps of a sequence"
-    " or window (Gal & Ghahramani 2016).",
+    "Dropout after the embedding and after each layer, with the same units at"
+    " all steps of a sequence or window (Gal & Ghahramani 2016).",
   ),
   recurrent_dropout=Field(
-    0.0, BELOW_1, "The same, of the state that the recurrent product reads."
+    0.0, BELOW_1, "Variational dropout of the state before its product."
   ),
   embedding_dropout=Field(
     0.0,
@@ -352,29 +355,31 @@ MODEL = _group(
     " 2017).",
   ),
   zoneout_cell=Field(
-    0.0, BELOW_1, "The same of the rest of the carry, as the LSTM's c."
+    0.0, BELOW_1, "Zoneout of the rest of the carry, such as the LSTM's c."
   ),
   activation_penalty=Field(
     0.0,
     NOT_NEGATIVE,
-    "The factor of the mean square of the last layer's outputs in the training"
-    " loss (AR: Merity et al. 2017).",
+    "The weight, in the training loss, of the mean square of the last layer's"
+    " outputs (AR: Merity et al. 2017).",
   ),
   change_penalty=Field(
     0.0,
     NOT_NEGATIVE,
-    "The factor of the mean square of their change from step to step (TAR).",
+    "The weight of the mean square of the change of these outputs from step to"
+    " step (TAR).",
   ),
   symbol_dropout=Field(
     0.0,
     BELOW_1,
     "The share of input symbols replaced by the unknown symbol in training, so"
-    " that the model learns what an unknown symbol or a gap means.",
+    " that the model learns to read unknown symbols and gaps.",
   ),
   input_noise=Field(
     0.0,
     NOT_NEGATIVE,
-    "Polyphony: the standard deviation of noise added in training.",
+    "The standard deviation of the noise added to frames in training"
+    " (polyphony).",
   ),
 )
 
@@ -389,24 +394,24 @@ OPTIMIZER = _group(
     2e-3, POSITIVE, "The learning rate, before the schedule's factor."
   ),
   decay=Field(
-    0.9, BELOW_1, "Of the mean squared gradient.", _optimizer("rmsprop")
+    0.9, BELOW_1, "The decay of the mean square.", _optimizer("rmsprop")
   ),
   momentum=Field(
     0.0, BELOW_1, "The momentum of updates.", _optimizer("sgd", "rmsprop")
   ),
-  nesterov=Field(False, SWITCH, "SGD: Nesterov's momentum."),
+  nesterov=Field(False, SWITCH, "Use Nesterov's momentum (SGD)."),
   dampened=Field(
     False,
     SWITCH,
-    "Multiply gradients by 1 - momentum, so that momentum leaves the size of"
-    " updates unchanged.",
+    "Multiply gradients by 1 - momentum, so that the momentum does not change"
+    " the size of updates.",
     _optimizer("sgd"),
   ),
   beta1=Field(
-    0.9, BELOW_1, "Decay of the mean gradient.", _optimizer("adam", "adamw")
+    0.9, BELOW_1, "The decay of the mean.", _optimizer("adam", "adamw")
   ),
   beta2=Field(
-    0.999, BELOW_1, "Decay of its mean square.", _optimizer("adam", "adamw")
+    0.999, BELOW_1, "The decay of the mean square.", _optimizer("adam", "adamw")
   ),
   epsilon=Field(
     1e-8,
@@ -417,14 +422,15 @@ OPTIMIZER = _group(
   weight_decay=Field(
     0.0,
     NOT_NEGATIVE,
-    "AdamW: times the learning rate, subtracted from the parameters (Loshchilov"
-    " & Hutter 2019). Others: the L2 penalty, added to clipped gradients.",
+    "AdamW: the decoupled weight decay, multiplied by the learning rate"
+    " (Loshchilov & Hutter 2019). Other optimizers: the L2 penalty, added to"
+    " the clipped gradients.",
   ),
   clip_norm=optional(
-    float, POSITIVE, "The largest norm of all gradients together."
+    float, POSITIVE, "The maximum global norm of the gradients."
   ),
   clip_value=optional(
-    float, POSITIVE, "The largest magnitude of a gradient's entry."
+    float, POSITIVE, "The maximum magnitude of each gradient entry."
   ),
 )
 
@@ -433,56 +439,54 @@ SCHEDULE = _group(
   name=Field(
     "constant",
     choice("constant", "exponential", "step", "cosine", "plateau"),
-    "exponential: times `factor` after each epoch from `after` on. step: times"
-    " `factor` every `every` epochs. cosine: to `final` times the learning rate"
-    " at the last step. plateau: times `factor` after `patience` evaluations"
+    "The schedule of the learning rate. exponential: multiply it by `factor`"
+    " after each epoch from `after` on. step: multiply it by `factor` every"
+    " `every` epochs. cosine: decay it to `final` times its value at the last"
+    " step. plateau: multiply it by `factor` after `patience` evaluations"
     " without a better validation loss.",
   ),
   warmup_steps=Field(
-    0, NATURAL, "Steps of a linear rise from 0 before any schedule."
+    0, NATURAL, "The steps of linear warmup before the schedule."
   ),
   factor=Field(
     0.5,
     ABOVE_0,
-    "The factor of a decrease.",
+    "The factor by which a schedule lowers the learning rate.",
     _schedule("exponential", "step", "plateau"),
   ),
-  after=Field(10, COUNT, "Epochs.", _schedule("exponential")),
-  every=Field(5, COUNT, "Epochs.", _schedule("step")),
-  final=Field(
-    0.0, FRACTION, "A share of the learning rate.", _schedule("cosine")
-  ),
-  patience=Field(2, COUNT, "Evaluations.", _schedule("plateau")),
+  after=Field(10, COUNT, "The first epoch of decay.", _schedule("exponential")),
+  every=Field(5, COUNT, "Epochs between decreases.", _schedule("step")),
+  final=Field(0.0, FRACTION, "The last rate as a share.", _schedule("cosine")),
+  patience=Field(2, COUNT, "Evaluations to wait.", _schedule("plateau")),
 )
 
 TRAIN = _group(
   "train",
-  batch_size=Field(64, COUNT, "B, over all devices together."),
+  batch_size=Field(64, COUNT, "B, the batch size of all devices together."),
   cpu_devices=optional(
     int,
     integer(1, 64, "1 to 64"),
-    "The devices that a process makes of its CPU; 2 where layers are small,"
-    " else 1. JAX_NUM_CPU_DEVICES takes precedence.",
+    "The number of CPU devices of a process. Empty: 2 if layers are small, else"
+    " 1. JAX_NUM_CPU_DEVICES takes precedence.",
   ),
-  epochs=Field(10, COUNT, "Epochs of training."),
-  max_steps=optional(
-    int, COUNT, "Stop after so many steps, whatever the epochs."
-  ),
+  epochs=Field(10, COUNT, "The maximum number of epochs."),
+  max_steps=optional(int, COUNT, "The maximum number of steps."),
   batches_per_epoch=optional(
-    int, COUNT, "Batches that make an epoch; all windows make one."
+    int, COUNT, "The number of batches of an epoch. Empty: all windows."
   ),
   samples_per_epoch=optional(
-    int, COUNT, "Instead of them, the windows that make an epoch."
+    int, COUNT, "The number of windows of an epoch. Empty: all windows."
   ),
   class_weights=Field(
     "none",
     choice("none", "balanced"),
-    "balanced: all labels have the same total weight in training.",
-    (_CLASSIFIES,),
+    "The weights of labels. balanced: all labels have the same total weight in"
+    " training.",
+    (_CLASSIFICATION,),
   ),
-  eval_every=optional(int, COUNT, "Steps between evaluations; an epoch."),
+  eval_every=optional(int, COUNT, "Steps between evaluations, or an epoch."),
   patience=optional(
-    int, COUNT, "Stop after so many evaluations without improvement."
+    int, COUNT, "Stop early after so many evaluations without improvement."
   ),
   label_smoothing=Field(
     0.0,
@@ -492,37 +496,39 @@ TRAIN = _group(
   ),
   ema=optional(
     float,
-    ABOVE_0_BELOW_1,
-    "Evaluate and keep an exponential mean of the parameters; those of n steps"
-    " ago have weight ema^n.",
+    BETWEEN_0_1,
+    "Evaluate and save an exponential moving average of the parameters, in"
+    " which those of n steps ago have weight ema^n.",
   ),
   asgd=optional(
     int,
     COUNT,
-    "Evaluate and keep the mean of the parameters since the asgd-th evaluation"
-    " without a better validation loss (NT-ASGD: Merity et al. 2017).",
+    "Evaluate and save the mean of the parameters, taken from the asgd-th"
+    " evaluation without a better validation loss on (NT-ASGD: Merity et al."
+    " 2017).",
   ),
   on_nonfinite=Field(
     "stop",
     choice("stop", "rollback"),
-    "What a loss, gradient or parameter that is not finite does. stop: it ends"
-    " the run. rollback: it continues from the last good checkpoint.",
+    "The response to a loss, gradient or parameter that is not finite. stop:"
+    " end the run. rollback: continue from the last checkpoint with a lower"
+    " learning rate.",
   ),
   rollback_factor=Field(
-    0.5, ABOVE_0_BELOW_1, "The factor of the learning rate then.", (_ROLLBACK,)
+    0.5, BETWEEN_0_1, "A rollback's factor of the learning rate.", (_ROLLBACK,)
   ),
   rollbacks=Field(
-    3, COUNT, "The number of rollbacks before the run ends.", (_ROLLBACK,)
+    3, COUNT, "The maximum number of rollbacks of a run.", (_ROLLBACK,)
   ),
   sample_length=Field(
     60,
     integer(0, 10**4, "0 to 10,000"),
-    "Symbols of the sample that a terminal shows at each evaluation; 0: none.",
+    "The symbols of the sample on a terminal at each evaluation; 0: none.",
   ),
   tensorboard=Field(
     False,
     SWITCH,
-    "Write figures, samples and histograms for TensorBoard at each evaluation"
+    "Write metrics, samples and histograms for TensorBoard at each evaluation"
     " (extra `tensorboard`).",
   ),
 )
@@ -530,11 +536,13 @@ TRAIN = _group(
 CHECKPOINT = _group(
   "checkpoint",
   keep=Field(
-    2, COUNT, "The number of latest checkpoints kept, beside the best."
+    2, COUNT, "The number of latest checkpoints to keep, besides the best."
   ),
-  every=optional(int, COUNT, "Steps between checkpoints; at evaluations only."),
+  every=optional(
+    int, COUNT, "Steps between checkpoints. Empty: only at evaluations."
+  ),
   step=optional(
-    int, NATURAL, "The step of the checkpoint that a mode reads; the best."
+    int, NATURAL, "The step of the checkpoint to read. Empty: the best."
   ),
 )
 
@@ -544,35 +552,33 @@ EVALUATE = _group(
 
 DESCRIBE = _group(
   "describe",
-  measure=Field(True, SWITCH, "Time three steps; else estimate only."),
+  measure=Field(True, SWITCH, "Also measure three steps."),
 )
 
 PREDICT = _group(
   "predict",
   split=Field("validation", SPLIT, "The split to predict."),
-  text=optional(
-    str, TEXT, "Instead of a split, a text typed on the command line."
-  ),
+  text=optional(str, TEXT, "A text to predict, instead of a split."),
   path=optional(
     str,
     TEXT,
-    "Instead of a split, a file, a glob or a folder in the form of data.format"
-    " and data.unit. Labels and tags may be missing.",
+    "A file, a glob or a folder to predict, instead of a split, with"
+    " data.format and data.unit. Labels and tags may be missing.",
   ),
   gap=Field(
     "_",
     NOT_EMPTY,
-    "What marks a gap in a text or file.",
+    "The text that marks a gap in predict.text or predict.path.",
     (_task("gap_model"),),
   ),
-  top_k=Field(5, COUNT, "The number of predictions of a symbol."),
+  top_k=Field(5, COUNT, "The number of most likely predictions to show."),
   sequences=Field(
     3,
     COUNT,
-    "How many sequences of a split are predicted, and of a file shown.",
+    "The number of sequences of a split to predict, and of a file to show.",
   ),
   symbols=Field(
-    40, COUNT, "How many symbols of each sequence the table shows."
+    40, COUNT, "The number of symbols of each sequence in the table."
   ),
 )
 
@@ -581,32 +587,34 @@ SAMPLE = _group(
   temperature=Field(
     (1.0,),
     TEMPERATURES,
-    "One or several; 0 takes the most likely symbol.",
-    _SAMPLES,
+    "One or several temperatures, by which logits are divided; 0 selects the"
+    " most likely symbol.",
+    _SAMPLED,
   ),
-  length=Field(500, COUNT, "Symbols of a text.", _SAMPLES),
-  streams=Field(1, COUNT, "Texts for a temperature.", _SAMPLES),
+  length=Field(500, COUNT, "The number of symbols of a text.", _SAMPLED),
+  streams=Field(1, COUNT, "The number of texts per temperature.", _SAMPLED),
   prime=Field(
     "",
     TEXT,
-    "A text to continue. Music: the number of a piece of the test split from 0,"
-    " or its first frames, as 3:16; else from silence.",
-    _SAMPLES,
+    "The text to continue. Music: the number of a piece of the test split, from"
+    " 0, or its first frames, such as 3:16. Empty: start without a text, or"
+    " from silence.",
+    _SAMPLED,
   ),
   top_k=optional(
-    int, COUNT, "Draw from the k most likely symbols only.", *_SAMPLES_TEXT
+    int, COUNT, "Draw only from the k most likely symbols.", *_SAMPLED_TEXT
   ),
   top_p=optional(
     float,
     ABOVE_0,
-    "Draw from the smallest set of this probability only.",
-    *_SAMPLES_TEXT,
+    "Draw only from the smallest set of symbols with this total probability.",
+    *_SAMPLED_TEXT,
   ),
-  seed=Field(0, SEED, "The seed of the draws.", _SAMPLES),
+  seed=Field(0, SEED, "The seed of the draws.", _SAMPLED),
   tempo=Field(
     120,
     integer(4, 10_000, "4 to 10,000"),  # The limits of MIDI.
-    "Music: frames a minute.",
+    "Frames a minute of music.",
     (_task("polyphony"),),
   ),
 )
@@ -616,99 +624,102 @@ DETECT = _group(
   path=optional(
     str,
     TEXT,
-    "Sessions to score, in the form of data.unit and data.format; the test"
+    "The sessions to score, with data.unit and data.format. Empty: the test"
     " split.",
   ),
   anomalous_path=optional(
-    str, TEXT, "Sessions known to be anomalous; detect.path has normal ones."
+    str, TEXT, "Anomalous sessions. Those of detect.path are then normal."
   ),
   labels=optional(
-    str, TEXT, "A csv file with the names and labels of the sessions."
+    str, TEXT, "A CSV file with the names and labels of the sessions."
   ),
   normal_labels=Field(
-    "0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,"
-    "legitimate",
+    "0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,legitimate",
     TEXT,
-    "Labels of normal sessions, separated by commas, in any case. Equal numbers"
-    " are one label.",
+    "The labels of normal sessions, separated by commas. Case is ignored, and"
+    " equal numbers are one label.",
   ),
   anomalous_labels=Field(
     "1,true,yes,anomaly,anomalous,abnormal,attack,positive,malicious",
     TEXT,
-    "Labels of anomalous sessions. A label in neither list is taken as"
+    "The labels of anomalous sessions. A label in neither list counts as"
     " anomalous, with a warning unless this list is empty.",
   ),
   inject=Field(
     0.0,
     BELOW_1,
-    "The share of the sessions that are made anomalous first, as a trial.",
+    "The share of sessions into which anomalies are injected, to evaluate the"
+    " detection.",
   ),
-  seed=Field(0, SEED, "The seed of inject and of the bootstrap."),
+  seed=Field(0, SEED, "The seed of detect.inject and of the bootstrap."),
   head=Field(
     "forward",
     TEXT,
-    "What an event's probability depends on: forward, the events before it; of"
-    " a gap model also backward, those after it, and joint, both.",
+    "The head that scores an event. forward: from the events before it. A gap"
+    " model has also backward, from the events after it, and joint, from both.",
   ),
   unknown=Field(
     20.0,
     NOT_NEGATIVE,
-    "The least surprisal, in nats, of an event unseen in training.",
+    "The minimum surprisal, in nats, of an event that training has not seen.",
   ),
   short=Field(
     "score",
     choice("score", "flag"),
-    "Sessions of at most data.window events. score: as the others. flag: always"
-    " flagged, as DeepLog's programs do, outside the rule and its budget.",
+    "Sessions of at most data.window events. score: score them like longer"
+    " sessions. flag: flag them in addition to detect.rule, as DeepLog's"
+    " programs do.",
   ),
   top_mean=Field(
-    5, COUNT, "The number of largest surprisals whose mean is a score."
+    5, COUNT, "The number of largest surprisals in the score top_mean."
   ),
   scores=Field(
     "max,mean,count_vector",
     TEXT,
-    "The scores of a session that are combined: max, mean, top_mean (of the"
-    " surprisals), misses (of top_k), unknown (events), or baselines.",
+    "The scores of a session to combine: max, mean and top_mean of surprisals,"
+    " misses of detect.top_k, the number of unknown events, or baselines.",
   ),
   combine=Field(
     "fisher",
     choice("min", "fisher"),
-    "min: the least p-value decides. fisher: the product of the p-values.",
+    "The combination of scores. min: the least p-value. fisher: the product of"
+    " the p-values.",
   ),
   folds=Field(
     5,
     FOLDS,
-    "Calibrate on so many parts of the training sessions, each scored by a"
-    " model trained on the others. 0: on the validation split.",
+    "The number of folds of the training sessions for calibration; each fold is"
+    " scored by a model trained on the other folds. 0: calibrate on the"
+    " validation split.",
   ),
   rule=Field(
     "rate",
     choice("rate", "events", "budget", "bh", "topk"),
-    "What is flagged. rate: sessions, at this rate of false alarms. events:"
-    " those with an event flagged at event_rate. budget: so many of the highest"
-    " scores. bh: so that `false_share` of the flagged are normal (Benjamini &"
-    " Hochberg 1995). topk: those with an event outside the top_k (DeepLog).",
+    "The rule that flags sessions. rate: by their score, at the false-alarm"
+    " rate detect.rate. events: if an event is flagged at detect.event_rate."
+    " budget: the detect.budget highest scores. bh: so that a share of"
+    " detect.false_share of the flagged sessions is normal (Benjamini &"
+    " Hochberg 1995). topk: if an event is not among the detect.top_k most"
+    " likely events (DeepLog).",
   ),
-  rate=Field(0.005, ABOVE_0_BELOW_1, "The rate of false alarms of sessions."),
-  event_rate=Field(
-    0.001, ABOVE_0_BELOW_1, "The rate of false alarms of events."
-  ),
+  rate=Field(0.005, BETWEEN_0_1, "The false-alarm rate of sessions."),
+  event_rate=Field(0.001, BETWEEN_0_1, "The false-alarm rate of events."),
   budget=Field(
     100,
     COUNT,
-    "Sessions flagged; equal ones are counted once.",
-    (_DETECTS | {"detect.rule": ("budget",)},),
+    "The number of sessions to flag; equal sessions count once.",
+    (_DETECTION | {"detect.rule": ("budget",)},),
   ),
   false_share=Field(
     0.1,
-    ABOVE_0_BELOW_1,
-    "The expected share of normal sessions among the flagged.",
-    (_DETECTS | {"detect.rule": ("bh",)},),
+    BETWEEN_0_1,
+    "The expected share of normal sessions among the flagged sessions.",
+    (_DETECTION | {"detect.rule": ("bh",)},),
   ),
   top_k=Field(
-    9, COUNT, "An event that is not among so many most likely ones is a miss."
+    9, COUNT, "An event that is not among the k most likely events is a miss."
   ),
-  baselines=Field(True, SWITCH, "Compute the scores of the baselines, too."),
+  baselines=Field(True, SWITCH, "Also compute the scores of the baselines."),
   events=Field(
     "flagged",
     choice("flagged", "all", "none"),
@@ -717,26 +728,26 @@ DETECT = _group(
   format=Field(
     "csv",
     choice("csv", "jsonl", "csv.gz", "jsonl.gz"),
-    "The form of the files of sessions and events.",
+    "The format of the files of sessions and events.",
   ),
   alternatives=Field(
-    3, NATURAL, "The number of likelier events written beside each event."
+    3, NATURAL, "The number of likelier events written with each event."
   ),
   worst=Field(20, NATURAL, "The number of sessions in the table."),
   bootstrap=Field(
-    200, NATURAL, "The number of draws for confidence intervals."
+    200, NATURAL, "The number of bootstrap samples for confidence intervals."
   ),
   followed=Field(
     100_000,
     COUNT,
-    "--follow: the number of open sessions in memory. Beyond it, the session"
-    " whose last event is oldest has ended.",
+    "The maximum number of open sessions of --follow. When it is exceeded, the"
+    " session whose last event is oldest ends.",
   ),
 )
 
 REPORT = _group(
   "report",
-  beside=Field("", TEXT, "Workdirs to compare with, separated by commas."),
+  beside=Field("", TEXT, "The workdirs to compare with, separated by commas."),
 )
 
 SEARCH = _group(
@@ -744,46 +755,49 @@ SEARCH = _group(
   method=Field(
     "tpe",
     choice("tpe", "random", "grid", "coarse"),
-    "tpe: Optuna's tree of Parzen estimators. random. grid: all combinations."
-    " coarse: the learning rate alone, 1 and then a tenth of it until the loss"
-    " stops improving, then three times and a third of the best (Greff et al."
-    " 2017).",
+    "The method that chooses values. tpe: Optuna's tree-structured Parzen"
+    " estimator. random. grid: all combinations. coarse: only the learning"
+    " rate, from 1 down by factors of ten until the loss stops improving, then"
+    " three times and a third of the best value (Greff et al. 2017).",
   ),
   coarse_size=Field(
     64,
     SIZE,
-    "The largest hidden size of a trial.",
+    "The maximum hidden size of a trial.",
     ({"search.method": ("coarse",)},),
   ),
-  trials=Field(40, COUNT, "No trial starts after so many."),
-  minutes=optional(float, POSITIVE, "No trial of this command starts later."),
+  trials=Field(40, COUNT, "The maximum number of trials."),
+  minutes=optional(float, POSITIVE, "Minutes after which no trial starts."),
   symbols=optional(
-    int, COUNT, "No trial starts once all have trained on so many symbols."
+    int, COUNT, "The training symbols after which no trial starts."
   ),
   pruning=Field(
     "median",
     choice("median", "hyperband", "none"),
-    "Which trials end early, at an evaluation. median: those behind the median"
-    " of earlier ones. hyperband: those behind two thirds, more often early.",
+    "The rule that ends trials early, at an evaluation. median: a trial worse"
+    " than the median of earlier trials. hyperband: a trial worse than two"
+    " thirds of them, with more checks early.",
     ({"search.method": ("tpe", "random", "grid")},),
   ),
   workers=optional(
     int,
     integer(1, 1024, "1 to 1024"),
-    "Processes on this machine, each with its share of the cores; one for each"
-    " core where layers are small and the method is not coarse, else one.",
+    "The number of processes on this machine, which share the cores. Empty: one"
+    " for each core if layers are small and the method is not coarse, else"
+    " one.",
   ),
   storage=optional(
     str,
     TEXT,
-    "A database as an SQLAlchemy URL, postgresql+psycopg://USER@HOST/NAME"
-    " (extra `postgres`); a file in the workdir, which machines may share.",
+    "A database as an SQLAlchemy URL, such as"
+    " postgresql+psycopg://USER@HOST/NAME (extra `postgres`). Empty: a file in"
+    " the workdir, which machines may share.",
   ),
 )
 
 TRAINING = {
   "task": Field("language_model", TEXT, "A module of experiments/."),
-  "seed": Field(0, SEED, "Of initial values, the order of windows, dropout."),
+  "seed": Field(0, SEED, "The seed of the initial values, the data, dropout."),
   **DATA,
   **MODEL,
   **OPTIMIZER,
@@ -792,9 +806,9 @@ TRAINING = {
 }
 
 _SPACE = (
-  "Its values in a search: log_uniform(low, high), uniform(low, high),"
-  " integer(low, high), one_minus_log_uniform(low, high) with the bounds of"
-  " 1 - value, choice(a, b, ...) or grid(a, b, ...)."
+  "The values of the field in a search: log_uniform(low, high), uniform(low,"
+  " high), integer(low, high), one_minus_log_uniform(low, high) with the bounds"
+  " of 1 - value, choice(a, b, ...) or grid(a, b, ...)."
 )
 FIELDS = {
   **TRAINING,

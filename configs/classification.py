@@ -1,15 +1,15 @@
-r"""Which package of the standard library 100 characters come from.
+r"""Classification: the package of the standard library of 100 characters.
 
 What: a bidirectional LSTM of 64 units reads a window of 100 characters; the
-maximum of its outputs over the window gives the label. The labels are the
-packages of the Python standard library with 12 modules or more; whole modules
-are held out.
-Source: ours; it needs no download.
-Expected: test 65.6 % of the windows right, macro F1 .44, after a minute on 2
-cores (Python 3.11.7, jax 0.10.1, seed 0).
+label is predicted from the maximum of its outputs over the window. The labels
+are the packages of the Python standard library with 12 modules or more; whole
+modules are held out.
+Source: this project. The recipe needs no download.
+Expected: test accuracy 65.6 %, macro F1 .44, after a minute on 2 cores (Python
+3.11.7, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/classification.py
-Then: python run.py --workdir=runs/classification --mode=evaluate, which draws
-  confusion.png as well
+Then: python run.py --workdir=runs/classification --mode=evaluate, which also
+  draws confusion.png
 """
 
 import ml_collections
@@ -18,13 +18,13 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "classification"
   data = config.data
   data.source = "packages"
   data.window = 100
-  data.boundaries = False  # Where a module begins would tell too much.
+  data.boundaries = False  # The start of a module would make the task easy.
   data.random_offset = True
   data.validation_fraction = 0.1
   data.test_fraction = 0.1

@@ -1,21 +1,21 @@
-r"""Odd sessions of events, found without labels, at a chosen false-alarm rate.
+r"""Anomaly detection: sessions flagged without labels, at a false-alarm rate.
 
-What: configs/sessions.py, where an event is an opcode of CPython and a session
-is one function of the standard library, trained for longer; then
---mode=detect makes a twentieth of the held-out sessions anomalous from a seed
-(events swapped, dropped, inserted, a run of another session, the end cut off),
-and says how well each kind is found, by the network and by baselines.
-Your own sessions, one a line, and those to look at:
+What: the model of configs/sessions.py, trained for longer. An event is an
+opcode of CPython, a session is a function of the standard library. Then
+--mode=detect injects anomalies into a twentieth of the held-out sessions
+(swapped, dropped and inserted events, events of another session, truncation),
+and evaluates the network and the baselines on each kind of anomaly.
+Your own sessions, one a line, and the sessions to score:
   --config.data.source=files --config.data.path=normal.txt
   --mode=detect --config.detect.path=new.txt --config.detect.inject=0
 Source: the task of Du et al. 2017 (DeepLog), with error rates by conformal
 prediction.
-Expected: after two to three minutes, with --config.detect.folds=0, average
-precision .522 of the combined score; of the best baseline, a Markov chain of
-order 5, .504. By kind: swap .22, drop .23, insert .40, foreign .46, truncate
-.41; the chain finds truncations better (.56), the network insertions and
-foreign runs (Python 3.11.7, jax 0.10.1, seed 0). The five folds of the default
-take as long as five trainings more.
+Expected: with --config.detect.folds=0, after two to three minutes, average
+precision .522 of the combined score, and .504 of the best baseline, a Markov
+chain of order 5. By kind: swap .22, drop .23, insert .40, foreign .46, truncate
+.41. The chain is better at truncations (.56), the network at insertions and
+foreign events (Python 3.11.7, jax 0.10.1, seed 0). The default, five folds,
+takes as long as five more trainings.
 Command: python run.py --config=configs/detect.py
   then: python run.py --config=configs/detect.py --mode=detect
 """
@@ -26,11 +26,11 @@ from configs import sessions
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = sessions.get_config()
   config.data.test_fraction = 0.2
   config.train.epochs = 20
   config.detect.inject = 0.05
-  # One odd event in a session of many changes no counts to speak of.
+  # Without count_vector: one anomalous event hardly changes a session's counts.
   config.detect.scores = "max,mean"
   return config

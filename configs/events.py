@@ -1,17 +1,16 @@
-r"""Event ids: what comes next in a session.
+r"""Event ids: an LSTM predicts the next event of a session.
 
-What: two LSTM layers of 128 units predict the next event of a session from
-those before it, begin and end among them. By default an event is an opcode of
-CPython and a session is one function of the standard library; whole modules
-are held out.
-Source: fluency03/sequence-rnn-py, which reads log events as ids. Its
+What: two LSTM layers of 128 units predict each event of a session, and its end,
+from all earlier events. By default an event is an opcode of CPython and a
+session is a function of the standard library; whole modules are held out.
+Source: fluency03/sequence-rnn-py, which reads log events as ids. For its
 many-to-one mapping:
   --config.data.mapping=many_to_one --config.data.window=10 --config.data.step=1
 Your own sessions, one a line, ids separated by spaces:
   --config.data.source=files --config.data.path=sessions.txt
-or one id a line, a file a session: --config.data.unit=id as well.
-Expected: test 1.84 bits an event, 59 % of them right; 2 minutes on 2 cores
-(Python 3.11.7's library, jax 0.10.1, seed 0).
+With --config.data.unit=id as well, a line is an id and a file is a session.
+Expected: test 1.84 bits an event, accuracy 59 %; 2 minutes on 2 cores (Python
+3.11.7's library, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/events.py
 """
 
@@ -21,7 +20,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = base.get_config()
   data = config.data
   data.source = "opcodes"

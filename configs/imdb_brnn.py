@@ -1,24 +1,24 @@
-r"""Keras's imdb_bidirectional_lstm: whether a film review is positive.
+r"""Keras's imdb_bidirectional_lstm: the sentiment of a film review.
 
-What: a bidirectional LSTM of 64 units reads the last 100 words of a review from
-an embedding of 128; its final states give the label.
+What: a bidirectional LSTM of 64 units reads the embeddings (size 128) of the
+last 100 words of a review; its final states give the label.
 Source: keras-team/keras, examples/imdb_bidirectional_lstm.py: 20,000 words,
-length 100, batches of 32, dropout 0.5, Adam, 4 epochs. It validates on the test
-set, and so does the command below: the best epoch is chosen there. Two
-differences: words are what white space separates, where Keras's are stripped of
-punctuation and in lower case, so strip yours first; and the softmax of two
-labels takes the place of a sigmoid.
-Expected: 82.4 % right after 4 epochs, of texts with all but letters, digits and
-apostrophes made spaces, in lower case; 77.3 % of texts as they are, in 2.4
-minutes on one of 2 busy cores (jax 0.10.1, seed 0). Keras's file claims .8146,
-of an older set.
+length 100, batches of 32, dropout 0.5, Adam, 4 epochs. Keras validates on the
+test set, and so does the command below, so the best epoch is chosen on the test
+set. Two differences: Keras's words are in lower case and without punctuation,
+while ours are separated by white space only, so preprocess your files; and a
+softmax of two labels replaces the sigmoid.
+Expected: accuracy 82.4 % after 4 epochs, on texts in lower case in which all
+but letters, digits and apostrophes are replaced by spaces; 77.3 % on raw texts,
+in 2.4 minutes on one of 2 busy cores (jax 0.10.1, seed 0). Keras's file states
+.8146, for an older version of the data.
 Command: python run.py --config=configs/imdb_brnn.py \
   --config.data.train_path=imdb/train.tsv \
   --config.data.validation_path=imdb/test.tsv \
   --config.data.test_path=imdb/test.tsv
-Each line is a label, a tab and a text; what stands between two tabs is skipped,
-and .xz and .gz are read as they are. The set of Maas et al. (2011) as it comes,
-a folder a label: --config.data.format=folders, with paths such as
+Each line is a label, a tab and a text; columns between two tabs are skipped.
+Files may be compressed (.xz, .gz). For the original files of Maas et al.
+(2011) set --config.data.format=folders, with paths such as
 'aclImdb/train/[np]*/*.txt'.
 """
 
@@ -28,7 +28,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "classification"
   data = config.data

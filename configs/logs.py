@@ -1,18 +1,18 @@
-r"""Raw logs: which sessions, and which of their lines, are odd.
+r"""Raw logs: finds anomalous sessions and lines of a log.
 
-What: Drain finds the templates of the lines that are trained on, and two LSTM
-layers of 64 units, as DeepLog has them, predict each event of a session from
-all before it, its end among them. A line that is of no template is the unknown
-event. The last sessions are held out, as time goes on. Equal ones stand in a
-batch once, with their number as weight. Training takes 240 steps, however long
-the log is: few, for who trains long on a log learns its anomalies, too.
+What: Drain extracts templates from the training lines; an event is a template.
+Two LSTM layers of 64 units, as in DeepLog, predict each event of a session, and
+its end, from all earlier events. A line without a template is the unknown
+event. The last sessions in time are held out. Equal sessions are read once,
+weighted by their number. Training takes only 240 steps for a log of any length,
+because a model that trains for long learns the anomalies of its log, too.
 Source: Du et al. 2017 (DeepLog) for the network, He et al. 2017 (Drain) for the
 templates; needs the extra `logs`.
 Expected: docs/detection.md.
-The log here is that of Debian's package manager, with a session a package.
+The log is that of Debian's package manager, where a session is a package.
 Command: python run.py --config=configs/logs.py
-Your own: data.path, what stands before the content of a line, and one way to
-cut it into sessions. Of the Hadoop file system, where a session is a block:
+Your own log: set data.path, the header of its lines, and one way to cut it into
+sessions. For the Hadoop file system, where a session is a block:
   data.path = "hdfs.log.xz"
   data.log_header = "<Date> <Time> <Pid> <Level> <Component>: <Content>"
   data.log_session = r"(blk_-?\d+)"
@@ -24,7 +24,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = base.get_config()
   data = config.data
   data.source = "files"
@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model.hidden_size = 64
   config.model.layers = 2
-  config.model.symbol_dropout = 0.01  # So that the unknown event means one.
+  config.model.symbol_dropout = 0.01  # Trains the unknown event, too.
 
   config.optimizer.learning_rate = 4e-3
   config.optimizer.clip_norm = 1.0

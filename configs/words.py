@@ -1,14 +1,15 @@
-r"""Words of Python's help: the next word after those before it.
+r"""Language model of words: an LSTM predicts the next word of Python's help.
 
-What: two LSTM layers of 200 units read 20 parallel streams of words, 20 a step,
-the carry handed on; the softmax over all words uses the embedding's weights.
+What: two LSTM layers of 200 units read 20 parallel streams, 20 words a step,
+and pass the carry from batch to batch. The softmax shares the weights of the
+embedding.
 Source: the small model of Zaremba et al. 2014 (2 layers of 200, windows and
-batches of 20), with tied weights (Press & Wolf 2017), dropout and Adam, since
-the text is small. Penn Treebank's three files, where you have them:
+batches of 20). Because the text is small, the recipe adds tied weights (Press &
+Wolf 2017), dropout and Adam. For the three files of the Penn Treebank:
   --config.data.source=files --config.data.train_path=ptb.train.txt \
   --config.data.validation_path=ptb.valid.txt \
   --config.data.test_path=ptb.test.txt
-Expected: test perplexity 296, 20.2 % right, after 44 s on 2 cores (Python
+Expected: test perplexity 296, accuracy 20.2 %, after 44 s on 2 cores (Python
 3.11.7's help, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/words.py
 """
@@ -19,7 +20,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The recipe."""
+  """Returns the config of this recipe."""
   config = base.get_config()
   data = config.data
   data.source = "topics"

@@ -129,7 +129,7 @@ MISTAKES = [
   (f"{LM} --config.schedule.factor=0", "=0.0: must be above 0 and at most 1"),
   (f"{LM} --config.schedule.final=2", "=2.0: must be from 0 to 1"),
   (f"{LM} --config.predict.gap=", "config.predict.gap='': must not be empty"),
-  (f"{LM} --config.sample.temperature=-1", "=(-1.0,): must be one or several"),
+  (f"{LM} --config.sample.temperature=-1", "=(-1.0,): must be numbers, each 0"),
   (
     f"{LM} --config.task=lm",
     "config.task='lm': must be one of classification, ",
@@ -213,7 +213,7 @@ MISTAKES = [
     "config.optimizer.name='adam': only sgd has Nesterov's momentum",
   ),
   (f"{LM} --config.model.bidirectional", "use task='gap_model'"),
-  (f"{LM} --config.model.heads=all", "only task='gap_model' has a head for"),
+  (f"{LM} --config.model.heads=all", "only task='gap_model' has several"),
   (
     f"{LM} --config.data.stateful --config.data.mapping=many_to_one",
     "only many_to_many hands its carry",
