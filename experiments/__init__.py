@@ -2,7 +2,9 @@
 
 import copy
 import html
+import importlib
 import os
+import pkgutil
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -11,13 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import (
-  classification,
-  gap_model,
-  language_model,
-  polyphony,
-  tagging,
-)
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
@@ -35,12 +30,15 @@ from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.training.history import read_rows
 
+_MODULES = (
+  importlib.import_module(f"{__name__}.{found.name}")
+  for found in pkgutil.iter_modules(__path__)
+)
+# The modules of this package that build an experiment, by name.
 TASKS: dict[str, ModuleType] = {
-  "classification": classification,
-  "gap_model": gap_model,
-  "language_model": language_model,
-  "polyphony": polyphony,
-  "tagging": tagging,
+  module.__name__.rpartition(".")[2]: module
+  for module in _MODULES
+  if hasattr(module, "build")
 }
 _FIRST = 20  # Symbols of a vocabulary that a table names.
 

@@ -33,6 +33,23 @@ class Decoder(NamedTuple):
   step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
 
 
+class Report(NamedTuple):
+  """What report.html says of a task.
+
+  Attributes:
+    about: the task in a sentence. `{word}` stands for what is read, `{count}`
+      for the number of labels.
+    sections: on what a model has learned, in the order of the page; names in
+      SECTIONS of seqrnn/modes/report.py.
+    target: the word for what is predicted; "": that for what is read where it
+      has a vocabulary, else the task's unit.
+  """
+
+  about: str = ""
+  sections: tuple[str, ...] = ()
+  target: str = ""
+
+
 class Experiment(NamedTuple):
   """A task: its data, its loss and how it decodes.
 
@@ -47,7 +64,6 @@ class Experiment(NamedTuple):
   Attributes:
     vocabularies: name -> Vocabulary; what the run keeps of its training split.
     init: key -> params.
-    carry: batch size -> the initial carry; () where batches share no state.
     loss: params, carry, batch, key -> mean loss over the weight of the batch,
       (carry, totals). Totals have `loss`, and any other figures by name. `key`
       is None in evaluation: nothing is random.
@@ -59,12 +75,15 @@ class Experiment(NamedTuple):
       document after the other; `named`, and they hold what the data themselves
       say, as objects: `read` [B, T] and `truth` [B, N], "" where it is nothing.
     predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers.
-    score: params, carry, batch -> carry, nll_BN in nats; None: cannot score.
-    decoder: None: cannot sample.
     forbidden: T -> bool_NT, the inputs s that output t must not depend on;
       None where no input is a target. The leak probe tests it. Of a model that
       trains several heads, those of one after those of the other; `heads` of a
       batch [B, heads] says how much each counts in the loss.
+    carry: batch size -> the initial carry; () where batches share no state.
+    score: params, carry, batch -> carry, nll_BN in nats; None: cannot score.
+    decoder: None: cannot sample.
+    writer: params -> the task of a language model that is a part of this one,
+      and its params; None: what the decoder writes is by the whole model.
     heads: name -> like `predict`, logits of `targets`: what detection may ask,
       `forward` of the past alone, and others; none: cannot detect.
     fills_gaps: whether `predict` at t reads both sides of t and not t.
@@ -81,14 +100,15 @@ class Experiment(NamedTuple):
 
   vocabularies: dict[str, Any]
   init: Callable[[jax.Array], Params]
-  carry: Callable[[int], Carry]
   loss: Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]
   facts: Callable[[str], dict[str, Any]]
   batches: Callable[..., Any]
   predict: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]]
-  score: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None
-  decoder: Decoder | None
   forbidden: Callable[[int], Any] | None
+  carry: Callable[[int], Carry] = lambda _: ()
+  score: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None = None
+  decoder: Decoder | None = None
+  writer: Callable[[Params], tuple["Experiment", Params]] | None = None
   heads: Mapping[str, Callable[..., tuple[Carry, jax.Array]]] = {}
   fills_gaps: bool = False
   unit: str = "symbol"

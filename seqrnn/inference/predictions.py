@@ -11,7 +11,13 @@ from rich.markup import escape
 
 from seqrnn.data.encoding import Document
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
+from seqrnn.data.vocabulary import (
+  PAD,
+  UNKNOWN,
+  Vocabulary,
+  joined,
+  printable,
+)
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
@@ -181,3 +187,14 @@ def console_text(text: str) -> str:
 def quoted(name: str) -> str:
   """Returns a symbol's name for a table; blanks are quoted to be visible."""
   return console_text(name if name.strip() else repr(name))
+
+
+def likely(names: Vocabulary, prediction: Prediction, n: int) -> str:
+  """The most likely symbols or labels of a target, each with its probability.
+
+  For a table.
+  """
+  each = zip(
+    names.names(prediction.ids[n]), prediction.probabilities[n], strict=True
+  )
+  return "  ".join(f"{quoted(name)} {chance:.3f}" for name, chance in each)
