@@ -234,7 +234,7 @@ def sessions(path: str | None):
 
   import experiments
   from configs import base
-  from seqrnn.data.encoding import Document
+  from seqrnn.data.documents import Document
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.inference.scoring import ROWS, event_scorer, scorer
   from seqrnn.runtime import sharding

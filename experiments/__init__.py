@@ -17,7 +17,7 @@ from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError

@@ -18,7 +18,7 @@ from experiments import parts
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.segments import Segments
+from seqrnn.data.segments import Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.data.windows import Batches
@@ -118,7 +118,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
 
 def label_ids(
-  segments: Segments, labels: Vocabulary, split: parts.Split
+  segments: Segments, labels: Vocabulary, split: Split
 ) -> np.ndarray:
   """The id of each document's label; UNKNOWN where there is none.
 
@@ -137,7 +137,7 @@ def label_ids(
   return labels.encode(found.symbols)[ids]
 
 
-def label_names(segments: Segments, split: parts.Split) -> np.ndarray:
+def label_names(segments: Segments, split: Split) -> np.ndarray:
   """The name of each document's label, objects; "" where there is none."""
   pieces = segments.pieces(split)
   found = pieces.corpus.labels
@@ -164,7 +164,7 @@ def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
 
 
 def batches(
-  segments: Segments, ids, importance, split: parts.Split, epoch: int, **how
+  segments: Segments, ids, importance, split: Split, epoch: int, **how
 ) -> Batches:
   """Batches of windows; the target is the label of the document.
 

@@ -5,20 +5,17 @@ The other arguments are those of the fields of `Experiment`. A carry of () stays
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
 from seqrnn.config import Config
-from seqrnn.data.encoding import Document
-from seqrnn.data.splits import Pieces
+from seqrnn.data.segments import Split
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import Carry, Totals
 from seqrnn.models import losses, network
 from seqrnn.models.scan import hold
-
-Split = str | Pieces | Sequence[Document]  # A split's name, or documents.
 
 
 class Objective(NamedTuple):

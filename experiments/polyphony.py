@@ -17,10 +17,10 @@ from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import music
 from seqrnn.data.music import Music
-from seqrnn.data.segments import cut, skipped
-from seqrnn.data.streams import fitted, streams
+from seqrnn.data.segments import Request, cut, skipped
+from seqrnn.data.streams import Rows, streams
 from seqrnn.data.vocabulary import PAD
-from seqrnn.data.windows import Batches
+from seqrnn.data.windows import Batches, Shape
 from seqrnn.experiment import Batch, Carry, Decoder, Experiment, Totals
 from seqrnn.models import losses, network
 
@@ -102,12 +102,11 @@ def batches(
     # A window longer than any piece would be padding.
     longest = int(np.diff(sequences.bounds).max())
     length = min(data.window + 1, longest)
-    made = cut(config, sequences, split, epoch, length=length, minimum=2)
+    shape = Shape(length, data.window)
+    made = cut(config, sequences, shape, Request(split, epoch))
   else:
-    rows, window = fitted(
-      sequences, config.train.batch_size, data.window, whole=True
-    )
-    made = streams(sequences, batch_size=rows, window=window, whole=True)
+    rows = Rows(config.train.batch_size, data.window, whole=True)
+    made = streams(sequences, rows.fitted(sequences))
   return made.map(partial(targets, frames))
 
 

@@ -30,7 +30,7 @@ from experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import splits
-from seqrnn.data.segments import Segments
+from seqrnn.data.segments import Segments, Split
 from seqrnn.data.sequences import Sequences, as_read, encode
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
@@ -131,7 +131,7 @@ def letters(
 
 
 def tag_ids(
-  segments: Segments, labels: Vocabulary, boundaries: bool, split: parts.Split
+  segments: Segments, labels: Vocabulary, boundaries: bool, split: Split
 ) -> Sequences | None:
   """The tags of the symbols, in the same places; None: they have none.
 
@@ -158,7 +158,7 @@ def stored(tags, split: str) -> np.ndarray:
 
 
 def columns(
-  segments: Segments, labels: Vocabulary, tags, characters, split: parts.Split
+  segments: Segments, labels: Vocabulary, tags, characters, split: Split
 ) -> dict[str, Callable[..., np.ndarray]]:
   """The arrays of a batch beside its symbols, as functions of rows.
 
@@ -200,7 +200,7 @@ def columns(
 
 
 def batches(
-  segments: Segments, beside, split: parts.Split, epoch: int, **how
+  segments: Segments, beside, split: Split, epoch: int, **how
 ) -> Batches:
   """Batches of windows; the targets are the tags of their symbols.
 

@@ -69,9 +69,9 @@ def choose_likely_symbol(
   before_BV = jnp.cumsum(chances_BV, axis=-1) - chances_BV
   outside_BV = (before_BV >= top_p) & (top_p < 1)
   sorted_BV = jnp.where(outside_BV, -jnp.inf, sorted_BV)
-  place_BV = jnp.argsort(order_BV, axis=-1)
-  scaled_BV = jnp.take_along_axis(sorted_BV, place_BV, axis=-1)
-  return _draw_symbol(noise_BV, scaled_BV, temperature)
+  noise_BV = jnp.take_along_axis(noise_BV, order_BV, axis=-1)
+  place_B1 = _draw_symbol(noise_BV, sorted_BV, temperature)[:, None]
+  return jnp.take_along_axis(order_BV, place_B1, axis=-1)[:, 0]
 
 
 def _scaled(logits_BV: jax.Array, temperature: jax.Array) -> jax.Array:
