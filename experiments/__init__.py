@@ -185,10 +185,10 @@ class Run(NamedTuple):
     )
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
-    """The most likely symbols beside those of a text, or labels.
+    """The most likely symbols or labels of a text beside its own, or numbers.
 
     Raises:
-      UserError: the task predicts neither.
+      UserError: the task cannot predict.
     """
     self._require("predict")
     documents = self._documents(text)

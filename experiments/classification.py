@@ -23,8 +23,13 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Carry, Experiment, Totals
-from seqrnn.inference.predictions import Prediction, console_text, likely
+from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
+from seqrnn.inference.predictions import (
+  Prediction,
+  console_text,
+  likely,
+  shortened,
+)
 from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
@@ -32,7 +37,6 @@ VOCABULARIES = ("symbols", "labels")
 # Fields that mean something for a text as a text, and what they must be.
 PLAIN = {"data.repeats": "each", "data.stateful": False}
 WHY = "each text is read by itself and has labels of its own"
-_TEXT = 60  # Characters of a text in a table.
 
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
@@ -113,6 +117,11 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     predict=partial(predict, model),
     forbidden=None,
     unit="label",
+    report=Report(
+      "It reads a text of {word}s and gives it one of {count} labels.",
+      ("decisions",),
+      target="text",
+    ),
     present=partial(present, config.predict, symbols.unit, labels),
   )
 
@@ -234,11 +243,8 @@ def present(
   """
   table = Table("text", "truth", "labels by probability")
   for p in found[: settings.sequences]:
-    text = p.text(unit)
-    if len(text) > _TEXT:
-      text = f"{text[:_TEXT]}..."
     truth = console_text(p.truth[0]) or "?"
-    table.add_row(console_text(text), truth, likely(labels, p, 0))
+    table.add_row(shortened(p.text(unit)), truth, likely(labels, p, 0))
   more = len(found) - settings.sequences
   if more > 0:
     table.caption = f"... {more:,} more in predictions.csv"

@@ -12,7 +12,6 @@ of what precedes the future alone.
 
 import copy
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +31,7 @@ from seqrnn.experiment import (
   Carry,
   Decoder,
   Experiment,
+  Report,
   Totals,
 )
 from seqrnn.models import layers, losses, network
@@ -65,7 +65,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   objective = parts.Objective(
     config.train.label_smoothing, cross_entropies if apart else None
   )
-  return Experiment(
+  experiment = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
     loss=partial(parts.loss, model, objective),
@@ -76,8 +76,13 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     forbidden=partial(forbidden, len(heads)),
     heads=heads,
     fills_gaps=True,
-    **(writer(config, vocabularies) if apart else {}),
+    unless="model.heads='all'",
+    report=Report(
+      "It predicts the {word} in a gap from the {word}s on both sides.",
+      ("gaps",),
+    ),
   )
+  return with_writer(experiment, config) if apart else experiment
 
 
 def towers(
@@ -129,20 +134,23 @@ def forbidden(heads: int, T: int) -> np.ndarray:
   return np.concatenate([itself, ~before, itself | before][:heads])
 
 
-def writer(
-  config: Config, vocabularies: dict[str, Vocabulary]
-) -> dict[str, Any]:
-  """The fields of a model whose forward tower, with its head, samples."""
+def with_writer(experiment: Experiment, config: Config) -> Experiment:
+  """The experiment of a model whose forward tower, with its head, samples."""
   config = copy.deepcopy(config)
   config.model.bidirectional = False
-  forward = language_model.build(config, vocabularies)
+  forward = language_model.build(config, experiment.vocabularies)
   decoder, own = forward.decoder, network.forward_params
   assert decoder is not None, "every language model has one"
   step = lambda params, *more: decoder.step(own(params), *more)
-  return {
-    "decoder": Decoder(decoder.start, step),
-    "writer": lambda params: (forward, own(params)),
-  }
+  about, sections, _ = experiment.report
+  return experiment._replace(
+    decoder=Decoder(decoder.start, step),
+    writer=lambda params: (forward, own(params)),
+    report=Report(
+      f"{about} Its forward head reads only the text before, so it can write.",
+      (*sections, *forward.report.sections),
+    ),
+  )
 
 
 def cross_entropies(

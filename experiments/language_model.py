@@ -17,7 +17,7 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Decoder, Experiment
+from seqrnn.experiment import Batch, Decoder, Experiment, Report
 from seqrnn.models import network
 
 VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
@@ -72,6 +72,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     decoder=decoder,
     forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
     heads={"forward": predict},
+    report=Report("It reads {word}s and predicts the next one.", ("writing",)),
   )
 
 

@@ -21,7 +21,7 @@ from seqrnn.data.segments import Request, cut, skipped
 from seqrnn.data.streams import Rows, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches, Shape
-from seqrnn.experiment import Batch, Carry, Decoder, Experiment, Totals
+from seqrnn.experiment import Batch, Carry, Decoder, Experiment, Report, Totals
 from seqrnn.models import losses, network
 
 VOCABULARIES = ()  # A note is its number.
@@ -74,6 +74,11 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     decoder=Decoder(model.initial_carry, partial(network.next_symbol, model)),
     forbidden=lambda T: ~np.tri(T, dtype=bool),
     unit="frame",
+    report=Report(
+      "It reads music and predicts for each of 88 notes whether it sounds in"
+      " the next frame.",
+      ("music",),
+    ),
   )
 
 

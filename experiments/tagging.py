@@ -36,7 +36,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Experiment, Totals
+from seqrnn.experiment import Batch, Experiment, Report, Totals
 from seqrnn.inference.predictions import (
   Prediction,
   console_text,
@@ -100,6 +100,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     predict=partial(predict, model),
     forbidden=None,
     unit="label",
+    report=Report(
+      "It gives each {word} of a text one of {count} tags.", ("decisions",)
+    ),
     present=partial(restored, labels)
     if data.format == "spaces"
     else partial(present, config.predict, symbols.unit, labels),
@@ -240,10 +243,10 @@ def restored(labels: Vocabulary, found: list[Prediction]) -> str:
   lines: dict[int, str] = {}
   for p in found:
     lines[p.document] = lines.get(p.document, "") + "".join(
-      console_text(p.read[place]) + " " * int(ids[0] == space)
+      p.read[place] + " " * int(ids[0] == space)
       for place, ids in zip(p.positions, p.ids, strict=True)
     )
-  return "restored: " + "\n".join(lines.values())
+  return "restored: " + "\n".join(map(console_text, lines.values()))
 
 
 def present(

@@ -74,7 +74,8 @@ class Experiment(NamedTuple):
       which one a row is of and where in all symbols it begins; `ordered`, one
       document after the other; `named`, and they hold what the data themselves
       say, as objects: `read` [B, T] and `truth` [B, N], "" where it is nothing.
-    predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers.
+    predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers;
+      None: cannot predict, and --mode=describe has no outputs to show.
     forbidden: T -> bool_NT, the inputs s that output t must not depend on;
       None where no input is a target. The leak probe tests it. Of a model that
       trains several heads, those of one after those of the other; `heads` of a
@@ -87,15 +88,19 @@ class Experiment(NamedTuple):
     heads: name -> like `predict`, logits of `targets`: what detection may ask,
       `forward` of the past alone, and others; none: cannot detect.
     fills_gaps: whether `predict` at t reads both sides of t and not t.
+    unless: the setting with which a task without a decoder has one, as messages
+      name it; "": there is none.
     unit: what a target is, each with its own loss, as a singular noun; a step
       counts them. Where there is a vocabulary of that name, `symbols` for
       `symbol` or `labels` for `label`, targets are ids of it and `predict`
       gives logits of them; labels are of what is read, a text is then read as
       it is, and nothing is asked about its end. A `frame` of notes is 0 or 1
       for each and is drawn each by itself. Any other word, `sequence` say, is
-      for a target that is a number, or several.
+      for a target that is a number, or several; one that is unknown is NaN.
     loss_unit: of the loss: `nats`, or what else it is, `squared error` say.
-    present: Predictions -> what shows labels on a console.
+    present: Predictions -> what --mode=predict shows on a console; None: the
+      tables that it has for symbols and for numbers.
+    report: what report.html says of the task.
   """
 
   vocabularies: dict[str, Any]
@@ -103,7 +108,7 @@ class Experiment(NamedTuple):
   loss: Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]
   facts: Callable[[str], dict[str, Any]]
   batches: Callable[..., Any]
-  predict: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]]
+  predict: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None
   forbidden: Callable[[int], Any] | None
   carry: Callable[[int], Carry] = lambda _: ()
   score: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None = None
@@ -111,9 +116,11 @@ class Experiment(NamedTuple):
   writer: Callable[[Params], tuple["Experiment", Params]] | None = None
   heads: Mapping[str, Callable[..., tuple[Carry, jax.Array]]] = {}
   fills_gaps: bool = False
+  unless: str = ""
   unit: str = "symbol"
   loss_unit: str = "nats"
   present: Callable[[Any], Any] | None = None
+  report: Report = Report()
 
   @property
   def names(self) -> Any:
@@ -125,7 +132,19 @@ class Experiment(NamedTuple):
   @property
   def labels(self) -> Any:
     """The vocabulary of the labels that it gives; None: it gives none."""
-    return None if self.unit == "symbol" else self.names
+    predicts = self.unit != "symbol" and self.predict is not None
+    return self.names if predicts else None
+
+  @property
+  def gives(self) -> str:
+    """What an output is.
+
+    `softmax` over the vocabulary `names`, `sigmoid` of each note, or `linear`,
+    a number.
+    """
+    if self.names is not None:
+      return "softmax"
+    return "sigmoid" if self.unit == "frame" else "linear"
 
   @property
   def reads(self) -> str:
@@ -160,8 +179,9 @@ MODES = (
   "report",
 )
 _WHY_NOT = {
-  "predict": "predicts {unit}s, which no table of symbols shows",
+  "predict": "has no labels, numbers or next symbols to predict for a text",
   "sample": "cannot write one symbol after the other",
+  "describe": "has no outputs to show",
   "detect": "says of no event how likely it is",
 }
 
@@ -169,8 +189,11 @@ _WHY_NOT = {
 def modes(experiment: Experiment) -> tuple[str, ...]:
   """The modes of run.py that a task has: what its fields can do."""
   lacks = {
-    "predict": experiment.names is None or experiment.reads != "symbol",
+    "predict": experiment.predict is None
+    or experiment.reads != "symbol"
+    or experiment.gives == "sigmoid",
     "sample": experiment.decoder is None,
+    "describe": experiment.predict is None,
     "detect": not experiment.heads,
   }
   return tuple(mode for mode in MODES if not lacks.get(mode))
@@ -198,9 +221,9 @@ def require(
   known = modes(experiment)
   if mode in known:
     return
-  why = why or _WHY_NOT[mode].format(unit=experiment.unit)
-  if mode == "sample" and experiment.fills_gaps:
-    why += " unless model.heads='all'"
+  why = why or _WHY_NOT[mode]
+  if mode == "sample" and experiment.unless:
+    why += f" unless {experiment.unless}"
   raise UserError(
     f"{where or f'--mode={mode}'}: task={task!r} {why}; its modes are"
     f" {', '.join(known)}"
