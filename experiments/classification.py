@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from experiments import parts
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.segments import Segments, Split
@@ -98,7 +98,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
-  configs.refuse_unless(config, PLAIN, WHY)
+  config_lib.refuse_unless(config, PLAIN, WHY)
   model = parts.sequence_model(config, vocabularies, pooled=True)
   segments = Segments(
     config, symbols, length=data.window, minimum=1, full=True, keep=data.keep

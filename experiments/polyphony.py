@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from experiments import parts
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import music
 from seqrnn.data.music import Music
@@ -51,7 +51,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     UserError: settings of a model of symbols.
   """
   why = "frames of notes go straight into a causal network"
-  configs.refuse_unless(config, _PLAIN, why)
+  config_lib.refuse_unless(config, _PLAIN, why)
   model = network.NoteModel(
     body=network.stack(config.model, None),
     notes=music.NOTES,

@@ -27,7 +27,7 @@ from experiments.classification import (
   warn_unseen,
 )
 from experiments.classification import VOCABULARIES as VOCABULARIES
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import splits
 from seqrnn.data.segments import Segments, Split
@@ -79,7 +79,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
-  configs.refuse_unless(config, PLAIN, WHY)
+  config_lib.refuse_unless(config, PLAIN, WHY)
   characters = None
   if config.model.letters is not None:
     characters = Vocabulary("char", tuple(sorted({*"".join(symbols.symbols)})))

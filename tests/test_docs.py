@@ -18,7 +18,7 @@ import experiments
 import run
 from configs import base
 from seqrnn import command
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data.corpora import from_text
 from seqrnn.models import cells, network
 from seqrnn.training import fit
@@ -118,8 +118,8 @@ def begun(tmp_path_factory):
   for path in (ROOT / "configs").glob("*.py"):
     workdir = folder / "runs" / path.stem
     workdir.mkdir(parents=True)
-    config = configs.read(path, base.get_config())
-    configs.save(config, workdir / "config.json")
+    config = config_lib.read(path, base.get_config())
+    config_lib.save(config, workdir / "config.json")
   return folder
 
 
@@ -184,7 +184,7 @@ def test_what_it_names_exists(page):
   text = page.read_text("utf-8")
   for path in re.findall(r"`([\w.]+/[\w./]+)`", text):
     assert (ROOT / path).exists(), path
-  fields = configs.flat(base.get_config())
+  fields = config_lib.flat(base.get_config())
   for name in re.findall(r"`(\w+\.[\w.]+)`", text):
     module, *path = name.split(".")
     if name not in fields and path[-1] not in OTHERS:
@@ -212,7 +212,7 @@ def test_a_cell_as_contributing_shows_it(tmp_path, monkeypatch):
   monkeypatch.setattr(cells, "Leaky", names["Leaky"], raising=False)
   monkeypatch.setitem(network.CELLS, name, eval(make, {"cells": cells}))
   rule = (lambda value: value == name, f"must be {name}")
-  monkeypatch.setitem(configs.RULES, "model.cell", rule)
+  monkeypatch.setitem(config_lib.RULES, "model.cell", rule)
   config = tiny(tmp_path, {"model.cell": name, "train.max_steps": 2})
   fit.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run")

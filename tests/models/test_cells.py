@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.models import network
 
 # Compiles faster: for equations, not for what XLA makes of them.
@@ -167,7 +167,7 @@ MAKE = {
 
 def test_every_cell_has_equations_and_may_be_named():
   assert EQUATIONS.keys() == network.CELLS.keys()
-  holds, words = configs.RULES["model.cell"]
+  holds, words = config_lib.RULES["model.cell"]
   assert words == f"must be one of {', '.join(EQUATIONS)}"
   assert all(map(holds, EQUATIONS))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.errors import UserError
 from seqrnn.models import anatomy, cells, layers, network
 from seqrnn.models.cells import keep
@@ -49,7 +49,7 @@ def registered(monkeypatch):
   make = lambda _, **shape: IndRNN(**shape)
   monkeypatch.setitem(network.CELLS, "indrnn", make)
   rule = (lambda value: value == "indrnn", "must be indrnn")
-  monkeypatch.setitem(configs.RULES, "model.cell", rule)
+  monkeypatch.setitem(config_lib.RULES, "model.cell", rule)
 
 
 @pytest.mark.usefixtures("x64")

@@ -28,7 +28,7 @@ from optuna.distributions import (
 import experiments
 import run
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import figures, files
@@ -45,7 +45,7 @@ def spaces(**texts):
   config = base.get_config()
   for name, text in texts.items():
     name = name.replace("_", ".", 1)
-    configs.override(config, f"search.space.{name}", text)
+    config_lib.override(config, f"search.space.{name}", text)
   return config
 
 
@@ -126,7 +126,7 @@ def test_what_is_left_to_one_is_drawn():
     ("optimizer_epsilon", "log_uniform(1e-40, 1)", "above 0; in 32 bits it is"),
     ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of lstm"),
     ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
-    ("train_cpu_devices", "choice(1, 2)", "a process has the same for all"),
+    ("train_cpu_devices", "choice(1, 2)", "must be none: a process has"),
   ],
 )
 def test_a_wrong_space_is_refused_in_a_line(name, text, rule):
@@ -160,7 +160,7 @@ def test_a_method_refuses_what_it_cannot_search():
     ),
     # The first one is the best; no gain is no improvement.
     ({1: 2, 0.1: 2, 3: 4, 0.333: 5}, [1, 0.1, 3, 0.333]),
-    (dict.fromkeys(study.LADDER), study.LADDER),
+    (dict.fromkeys(study.COARSE_RATES), study.COARSE_RATES),
   ],
 )
 def test_the_coarse_rule(losses, expected):
@@ -199,7 +199,7 @@ def objective(monkeypatch):
 
   def put(loss):
     def run(_, config, folder, should_stop):
-      configs.save(config, folder / "config.json")
+      config_lib.save(config, folder / "config.json")
       row = {"step": 1, "validation_loss": loss(config)}
       history.add_row(folder / "metrics.csv", row)
       should_stop(row)
@@ -303,7 +303,7 @@ def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
   rates = [r["optimizer.learning_rate"] for r in table(tmp_path / "s")]
   assert rates == ["1.0", "0.1", "0.01", "0.001", "0.03", "0.00333"]
   assert best == {"optimizer.learning_rate": 0.03}
-  chosen = configs.read(tmp_path / "s" / "best.json", base.get_config())
+  chosen = config_lib.read(tmp_path / "s" / "best.json", base.get_config())
   assert chosen.model.hidden_size == 64
   assert chosen.optimizer.learning_rate == 0.03
 
@@ -478,7 +478,7 @@ def test_without_memory_a_trial_is_given_up_in_the_end(tmp_path, objective):
 
   objective(loss)
   for _ in range(3):
-    with pytest.raises(MachineError, match="0000: out of memory; the same"):
+    with pytest.raises(MachineError, match="0000: out of memory; repeat the"):
       run_search(config, tmp_path / "s")
   run_search(config, tmp_path / "s")
   assert states(tmp_path / "s") == ["failed", "finished"]
@@ -490,13 +490,13 @@ import os, sys, time
 from pathlib import Path
 import experiments
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.modes import search
 from seqrnn.searching import pictures
 from seqrnn.training import fit, history
 
 def run(build, config, folder, should_stop):
-  configs.save(config, folder / "config.json")
+  config_lib.save(config, folder / "config.json")
   (workdir / f"{os.getpid()}.worker").touch()
   while len(list(workdir.glob("*.worker"))) < int(sys.argv[3]):
     time.sleep(0.02)
@@ -507,7 +507,7 @@ def run(build, config, folder, should_stop):
 
 fit.fit, pictures.draw = run, lambda *_: []
 workdir = Path(sys.argv[2])
-config = configs.read(sys.argv[1], base.get_config())
+config = config_lib.read(sys.argv[1], base.get_config())
 search.run(experiments.build, config, workdir)
 """
 
@@ -523,7 +523,7 @@ def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
       RATE: "log_uniform(1e-4, 1e-1)",
     },
   )
-  configs.save(config, tmp_path / "c.json")
+  config_lib.save(config, tmp_path / "c.json")
 
   def work(workdir, count):
     command = [sys.executable, "-c", WORKER, tmp_path / "c.json", workdir]
@@ -613,7 +613,7 @@ def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
   log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
   assert "going on from step 2\n" in log
 
-  chosen = configs.read(tmp_path / "parts" / "best.json", base.get_config())
+  chosen = config_lib.read(tmp_path / "parts" / "best.json", base.get_config())
   again = fit.fit(experiments.build, chosen, tmp_path / "again")
   assert again["best"] == float(rows[0]["loss"])
 
@@ -642,7 +642,7 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
       "search.pruning": "none",
     },
   )
-  configs.save(config, tmp_path / "c.json")
+  config_lib.save(config, tmp_path / "c.json")
   workdir = tmp_path / "s"
   process = subprocess.Popen(
     [sys.executable, str(Path(run.__file__)), f"--config={tmp_path / 'c.json'}"]
