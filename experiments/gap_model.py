@@ -26,17 +26,11 @@ from seqrnn.config import Config
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import (
-  Batch,
-  Carry,
-  Decoder,
-  Experiment,
-  Report,
-  Totals,
-)
+from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
 from seqrnn.models import layers, losses, network
 
 HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.
+_ABOUT = "It predicts the {word} in a gap from the {word}s on both sides."
 
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
@@ -77,10 +71,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     heads=heads,
     fills_gaps=True,
     unless="model.heads='all'",
-    report=Report(
-      "It predicts the {word} in a gap from the {word}s on both sides.",
-      ("gaps",),
-    ),
+    report=Report(_ABOUT, ("gaps",)),
   )
   return with_writer(experiment, config) if apart else experiment
 
@@ -142,13 +133,12 @@ def with_writer(experiment: Experiment, config: Config) -> Experiment:
   decoder, own = forward.decoder, network.forward_params
   assert decoder is not None, "every language model has one"
   step = lambda params, *more: decoder.step(own(params), *more)
-  about, sections, _ = experiment.report
   return experiment._replace(
-    decoder=Decoder(decoder.start, step),
+    decoder=decoder._replace(step=step),
     writer=lambda params: (forward, own(params)),
     report=Report(
-      f"{about} Its forward head reads only the text before, so it can write.",
-      (*sections, *forward.report.sections),
+      f"{_ABOUT} Its forward head reads only the text before, so it can write.",
+      ("gaps", *forward.report.sections),
     ),
   )
 

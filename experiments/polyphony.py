@@ -6,7 +6,6 @@ alike whatever its piece, as in the code of Bai et al. 2018. In evaluation each
 frame is predicted from all that come before it in its piece.
 """
 
-from collections.abc import Callable
 from functools import cache, partial
 
 import jax
@@ -16,7 +15,6 @@ from experiments import parts
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import music
-from seqrnn.data.music import Music
 from seqrnn.data.segments import Request, cut, skipped
 from seqrnn.data.streams import Rows, streams
 from seqrnn.data.vocabulary import PAD
@@ -82,9 +80,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
   )
 
 
-def facts(
-  config: Config, corpus: Callable[[], Music], split: str
-) -> dict[str, int]:
+def facts(config: Config, corpus, split: str) -> dict[str, int]:
   """How much music there is in a split, and a checksum of it."""
   pieces = corpus()[split]
   found = music.facts(pieces)
@@ -94,12 +90,16 @@ def facts(
 
 
 def batches(
-  config: Config,
-  corpus: Callable[[], Music],
-  split: str | list[np.ndarray],
-  epoch: int,
+  config: Config, corpus, split: str | list[np.ndarray], epoch: int
 ) -> Batches:
-  """Windows of the training split; else each piece with its whole past."""
+  """Windows of the training split; else each piece with its whole past.
+
+  Args:
+    config: of the run.
+    corpus: -> the pieces of each split.
+    split: its name, or pieces, each [frames, NOTES].
+    epoch: of training.
+  """
   data = config.data
   pieces = corpus()[split] if isinstance(split, str) else split
   sequences, frames = music.sequences(pieces)

@@ -17,15 +17,7 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
-from experiments import parts
-from experiments.classification import (
-  PLAIN,
-  WHY,
-  facts,
-  make,
-  predict,
-  warn_unseen,
-)
+from experiments import classification, parts
 from experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn import config as config_lib
 from seqrnn.config import Config
@@ -63,7 +55,7 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
       " tags, which task='tagging' needs: data.format=columns, conllu, spaces"
     )
   tags = _tags(pieces)
-  return make(config, pieces, tags.corpus.symbols, tags.counts())
+  return classification.make(config, pieces, tags.corpus.symbols, tags.counts())
 
 
 def _tags(pieces: Pieces) -> Pieces:
@@ -79,7 +71,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
-  config_lib.refuse_unless(config, PLAIN, WHY)
+  config_lib.refuse_unless(config, classification.PLAIN, classification.WHY)
   characters = None
   if config.model.letters is not None:
     characters = Vocabulary("char", tuple(sorted({*"".join(symbols.symbols)})))
@@ -95,9 +87,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     vocabularies=vocabularies,
     init=partial(network.init, model),
     loss=partial(parts.loss, model, objective),
-    facts=partial(facts, segments, partial(stored, tags)),
+    facts=partial(classification.facts, segments, partial(stored, tags)),
     batches=partial(batches, segments, beside),
-    predict=partial(predict, model),
+    predict=partial(classification.predict, model),
     forbidden=None,
     unit="label",
     report=Report(
@@ -150,7 +142,7 @@ def tag_ids(
   if isinstance(split, str):
     names = found.corpus.symbols
     some = np.flatnonzero(found.counts())
-    warn_unseen(labels, [names[i] for i in some], split)
+    classification.warn_unseen(labels, [names[i] for i in some], split)
   return encode(found, labels, boundaries)
 
 
@@ -174,17 +166,11 @@ def columns(
 
   Returns:
     names in a batch -> functions like `Sequences.gather`: `targets` and
-    `truth`; `spans`, where training has not seen all tags; `letters`, where
-    there are characters [B, T, _LETTERS].
+    `truth`, where there are tags; `spans`, where training has not seen all of
+    them; `letters`, where there are characters [B, T, _LETTERS].
   """
   pieces, true = segments.pieces(split), tags(split)
-  fill = lambda value, kind: (
-    lambda _, place_B, __, length: np.full((len(place_B), length), value, kind)
-  )
-  found: dict[str, Callable[..., np.ndarray]] = {
-    "targets": fill(UNKNOWN, np.int32),
-    "truth": fill("", object),
-  }
+  found: dict[str, Callable[..., np.ndarray]] = {}
   if true is not None:
     names = _tags(pieces).corpus.symbols
     found |= {"targets": true.gather, "truth": as_read(true, names)}
@@ -218,13 +204,17 @@ def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
   inputs_BT, place_B = batch["segment"], batch["place"]
   stop_B = place_B + (inputs_BT != PAD).sum(1)
   rows = batch["document"], place_B, stop_B, inputs_BT.shape[1]
-  named = ("document", "read") if "read" in batch else ()
-  return {
+  made = {
     "inputs": inputs_BT,
+    "targets": np.full_like(inputs_BT, UNKNOWN),
     "weights": (inputs_BT > END).astype(np.float32),  # Others have no tag.
-    **{name: batch[name] for name in ("reset", *named)},
-    **{n: f(*rows) for n, f in columns.items() if n != "truth" or named},
+    "reset": batch["reset"],
   }
+  if "read" in batch:
+    made |= {"document": batch["document"], "read": batch["read"]}
+    made["truth"] = np.full(inputs_BT.shape, "", object)
+  wanted = made.keys() | {"spans", "letters"}  # Truth takes long to look up.
+  return made | {n: f(*rows) for n, f in columns.items() if n in wanted}
 
 
 def figures(
