@@ -156,7 +156,6 @@ def checkout(tmp_path, monkeypatch):
   return tmp_path
 
 
-@pytest.mark.usefixtures("quick")
 def test_what_the_pages_say_works(checkout, monkeypatch, capsys):
   """Every command, in its order: one needs the runs of those before it."""
   for line in COMMANDS:

@@ -1,4 +1,4 @@
-"""The sessions that a detection examines: read, labelled, made anomalous."""
+"""Reads the sessions to examine, labels them, and injects anomalies."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import anomalies
+from seqrnn.data import anomalies, columns
 from seqrnn.data import sessions as data
-from seqrnn.data.columns import kind_for
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
@@ -26,7 +25,7 @@ def read_sessions(
     read: split -> its pieces.
 
   Returns:
-    the sessions; the kind of each, "" for normal ones, or None where
+    the sessions; the kind of each, "" for normal sessions, or None if
     `detect.inject` is off.
 
   Raises:
@@ -36,7 +35,7 @@ def read_sessions(
   if settings.path is None and settings.anomalous_path is not None:
     raise UserError(
       f"config.detect.anomalous_path={settings.anomalous_path!r}: needs"
-      " detect.path, the normal sessions beside them"
+      " detect.path, which names the normal sessions"
     )
   if settings.path is None:
     sessions = data.of_pieces(read("test"), names, settings)
@@ -55,8 +54,8 @@ def read_sessions(
     return sessions, None
   if sessions.labels is not None:
     raise UserError(
-      f"config.detect.inject={settings.inject}: the sessions have labels, of"
-      " anomalies of their own"
+      f"config.detect.inject={settings.inject}: must be 0, because the sessions"
+      " already have labels"
     )
   return inject(sessions, settings.inject, np.random.default_rng(settings.seed))
 
@@ -69,19 +68,13 @@ def set_label(sessions: Sessions, label: bool) -> Sessions:
 
 def concatenate(parts: list[Sessions]) -> Sessions:
   """The sessions of several parts; fields that any part lacks become None."""
-  # The symbols of a part are listed after those of the parts before it.
-  counts = [len(part.symbols or ()) for part in parts]
-  shifts, dtype = np.cumsum([0, *counts[:-1]]), kind_for(sum(counts))
 
   def field(name: str) -> Any:
     values = [getattr(part, name) for part in parts]
     if any(value is None for value in values):
       return None
-    if name == "symbol":
-      values = [
-        np.add(value, shift, dtype=dtype, casting="unsafe")
-        for value, shift in zip(values, shifts, strict=True)
-      ]
+    if isinstance(values[0], columns.Texts):
+      return columns.concatenate(values)
     if isinstance(values[0], list):
       return [x for value in values for x in value]
     return np.concatenate(values)
@@ -95,11 +88,11 @@ def concatenate(parts: list[Sessions]) -> Sessions:
 def inject(
   sessions: Sessions, share: float, rng: np.random.Generator
 ) -> tuple[Sessions, np.ndarray]:
-  """Makes a share of the sessions anomalous, equally many in each kind.
+  """Makes a share of the sessions anomalous, equally many of each kind.
 
   Returns:
-    the sessions in random order, without those too short for their kind of
-    anomaly; the kind of each, "" for normal ones.
+    the sessions in random order, without sessions that are too short for their
+    kind of anomaly; the kind of each, "" for normal sessions.
   """
   order = rng.permutation(len(sessions.bounds) - 1)
   count = round(share * len(order))

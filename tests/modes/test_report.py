@@ -43,8 +43,6 @@ from seqrnn.training.history import add_row
 from seqrnn.training.position import Position
 from tests.conftest import Page, tiny, write_text
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
 LABELLED = {"task": "classification", "data.format": "tab"}
 TASKS = {
