@@ -1,16 +1,16 @@
-"""A training step of seqrnn against PyTorch, Keras and flax: a Markdown table.
+"""Compares a training step of seqrnn with PyTorch, Keras and flax.
 
   pip install -e '.[bench]'
-  python benchmarks/compare.py                  # the whole grid
-  python benchmarks/compare.py 2x512 --rounds=9 # the cases that begin so
+  python benchmarks/compare.py                  # all cases
+  python benchmarks/compare.py 2x512 --rounds=9 # the cases with this prefix
 
-Every library runs in a process of its own, and all take turns: a round is a
-few steps of each, one after the other, so that what else the machine does
-touches all alike. A figure is the median of the rounds. All are in float32 but
-for two columns, which are not among the peers. The first line of each round
-measures a product of two 2048 x 2048 matrices: the ceiling. `of ceiling` is the
-time which the matrix products of seqrnn's own step would take there, as a share
-of its time.
+It prints a Markdown table. Each library runs in its own process. In a round the
+libraries measure a few steps in turn, so that other load on the machine affects
+all of them alike. A figure is the median of the rounds. All columns are in
+float32 except the two of bfloat16, which are not compared with other libraries.
+The ceiling is the speed of a product of two 2048 x 2048 matrices, measured in
+each round. `of ceiling` is the time that the matrix products of seqrnn's step
+would take at that speed, relative to the time of the step.
 """
 
 import argparse
@@ -43,12 +43,12 @@ CASES = {
 
 
 class Worker:
-  """A process with one library's step in it."""
+  """A process that runs the training step of one library."""
 
   def __init__(self, name: str, case: Case):
     script = Path(__file__).with_name("peers.py")
     added = {"PYTHONPATH": str(script.parent.parent)}
-    if name.startswith("seqrnn"):  # What run.py sets for itself.
+    if name.startswith("seqrnn"):  # run.py sets the same for itself.
       added["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     self._process = subprocess.Popen(
       [sys.executable, script, name, json.dumps(case._asdict())],
@@ -60,13 +60,13 @@ class Worker:
     )
 
   def run(self, steps: int) -> tuple[float, float, int]:
-    """Seconds a step, the last loss, kilobytes at most beside the imports."""
+    """Returns seconds a step, the loss, and peak kilobytes over imports."""
     assert self._process.stdin and self._process.stdout
     self._process.send_signal(signal.SIGCONT)
     self._process.stdin.write(f"{steps}\n")
     self._process.stdin.flush()
     seconds, loss, peak = json.loads(self._process.stdout.readline())
-    self._process.send_signal(signal.SIGSTOP)  # It may not spin meanwhile.
+    self._process.send_signal(signal.SIGSTOP)  # Its threads must not spin.
     return seconds / steps, loss, peak
 
   def end(self):
@@ -76,15 +76,15 @@ class Worker:
 
 
 def products(case: Case) -> float:
-  """FLOP of the matrix products in a step of seqrnn, forward and backward."""
+  """Returns the FLOP of a step's matrix products, forward and backward."""
   gates = {"lstm": 4, "gru": 3}[case.cell] * case.H
   directions = 1 if case.kind == "forward" else 2
   tokens = case.B * case.T
   flop = 0
   for layer in range(case.layers):
     flop += 6 * tokens * case.H * gates * directions
-    # Below the first layer: one product with the table of all symbols, if that
-    # is smaller, and none with each of the inputs.
+    # The first layer multiplies the table of all symbols instead of each input,
+    # if the table is smaller.
     rows = min(tokens, case.V) if layer == 0 else tokens
     flop += 6 * rows * case.H * gates * directions
   targets = case.B if case.kind == "one" else tokens
@@ -92,11 +92,11 @@ def products(case: Case) -> float:
 
 
 def measure(case: Case, names: list[str], rounds: int) -> dict[str, dict]:
-  """Of each name the seconds of each round, loss, peak; all take turns."""
+  """Measures the libraries in turn: seconds by round, loss, peak memory."""
   found: dict[str, dict] = {}
   workers: dict[str, Worker] = {}
   try:
-    for name in names:  # All compile at the same time.
+    for name in names:  # All processes compile at the same time.
       workers[name] = Worker(name, case)
     for name in names:
       try:
@@ -119,7 +119,7 @@ def measure(case: Case, names: list[str], rounds: int) -> dict[str, dict]:
 
 
 def row(name: str, case: Case, found: dict[str, dict]) -> str:
-  """A line of the table."""
+  """Returns a line of the table."""
   median = {n: statistics.median(f["times"]) for n, f in found.items()}
   rate = CEILING_FLOP / median["ceiling"]
   ours = median["seqrnn"]
@@ -153,7 +153,7 @@ def row(name: str, case: Case, found: dict[str, dict]) -> str:
 
 
 def main():
-  """Prints the table, a line as soon as it is measured."""
+  """Prints the table, line by line."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("filter", nargs="*", help="how the cases' names begin")
   parser.add_argument("--rounds", type=int, default=5)

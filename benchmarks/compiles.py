@@ -1,13 +1,12 @@
-"""How much of what a model writes is Python? The share that compiles.
+"""Measures the share of sampled code that is valid Python.
 
   python benchmarks/compiles.py runs/rnn
 
-Samples of a language model of the standard library, which go on from a prime
-that is then cut off, and pieces of its test split that are as long, are cut in
-the same way into blocks: a line that is not
-indented and the lines below it that are. The first block, whose head is cut
-off, and the last one, whose end is, are left out. `compile()` accepts a block
-or does not.
+The samples are of a language model of the standard library; their prime is
+removed. Samples, and pieces of the test split of the same length, are cut into
+blocks: a line without indentation and the indented lines below it. The first
+and the last block are incomplete and are left out. A block is valid if
+`compile()` accepts it.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from seqrnn.errors import UserError
 
 
 def blocks(text: str) -> list[str]:
-  """The whole blocks of a text."""
+  """Returns the complete blocks of a text."""
   found: list[list[str]] = []
   for line in text.split("\n"):
     if found and (not line.strip() or line[0].isspace()):
@@ -30,7 +29,7 @@ def blocks(text: str) -> list[str]:
 
 
 def compiles(block: str) -> bool:
-  """Whether it is Python."""
+  """Returns whether a block is valid Python."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
@@ -41,7 +40,7 @@ def compiles(block: str) -> bool:
 
 
 def main():
-  """Prints a table: what, blocks, lines a block, share that compiles."""
+  """Prints a table: source, blocks, lines a block, share of valid blocks."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("workdir")
   parser.add_argument("--texts", type=int, default=1024)

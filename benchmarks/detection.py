@@ -1,14 +1,13 @@
-"""Runs detection over seeds, and writes what was measured to docs/detection.md.
+"""Runs detection over seeds, and writes the results to docs/detection.md.
 
   python benchmarks/detection.py DATA                   # all cases, seeds 0-4
   python benchmarks/detection.py DATA --seeds=1 --only=hdfs,raw --cache=kept
 
-DATA is a folder with hdfs/ and hdfs_raw/, which docs/detection.md says where to
-get; the other cases need none. Each seed of a case is trained and detected with
-by run.py, in processes of their own. benchmarks/detection.json keeps the
-figures of all that ran, and docs/detection.md is made from it. The runs lie in
-the cache folder; there one that was stopped goes on, and one that has ended is
-not run again.
+DATA is a folder with hdfs/ and hdfs_raw/; docs/detection.md says where to get
+them. The other cases need no data. For each seed of a case, run.py trains and
+detects in its own processes. benchmarks/detection.json keeps the figures of all
+seeds, and docs/detection.md is made from it. The runs are in the cache folder;
+an interrupted run is resumed, and a finished run is not repeated.
 """
 
 import argparse
@@ -41,7 +40,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "detection.json"
 _PAGE = _ROOT / "docs" / "detection.md"
 RATES = (0.01, 0.005, 0.002, 0.001)
-_COMBINED = ("combined", "min")  # Come first.
+_COMBINED = ("combined", "min")  # The first rows of a table.
 _FIGURES = (
   "precision",
   "recall",
@@ -53,17 +52,17 @@ _FIGURES = (
 
 
 class Case(NamedTuple):
-  """What is run, and what is said of it.
+  """A data set, its training, its detections, and its section of the page.
 
   Attributes:
-    title: of its section.
-    about: its text.
-    config: of configs/.
-    fields: of training, over those of the config; {data} is the folder.
-    detect: name -> fields of a detection; they are done in this order.
-    tables: what its figures look like: record -> lines.
-    sessions: paths of the sessions looked at, a line each, where figures of
-      distinct ones are wanted, too.
+    title: the title of the section.
+    about: the text of the section.
+    config: the name of the config in configs/.
+    fields: fields of training that override the config; {data} is the folder.
+    detect: name -> fields of a detection, in the order of the runs.
+    tables: a function record -> lines, which makes the tables.
+    sessions: paths of the scored sessions, one a line, if figures over distinct
+      sessions are computed, too.
   """
 
   title: str
@@ -76,7 +75,7 @@ class Case(NamedTuple):
 
 
 def spread(values: Iterable[float], digits: int = 3) -> str:
-  """Mean ± standard deviation; that of equal values is not said."""
+  """Returns mean ± standard deviation; for equal values, only the mean."""
   values = list(values)
   mean = f"{statistics.mean(values):.{digits}f}"
   if len(set(values)) == 1:
@@ -93,8 +92,8 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
   ]
 
 
-def _of(runs: list[dict[str, Any]], *path: str, digits: int = 3) -> str:
-  """The spread over runs of a figure, which the keys lead to."""
+def _mean(runs: list[dict[str, Any]], *path: str, digits: int = 3) -> str:
+  """Returns the spread over runs of the figure at a path of keys."""
   values = []
   for run in runs:
     for key in path:
@@ -104,7 +103,7 @@ def _of(runs: list[dict[str, Any]], *path: str, digits: int = 3) -> str:
 
 
 def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
-  """Tables of scores by nominal rate; first of the combined one in full."""
+  """Makes tables by nominal rate, first of the combined score, then of all."""
   parts = [run["detect"]["default"] for run in runs]
   distinct = "distinct" in parts[0]["rates"]["combined"][str(RATES[0])]
   columns = ["nominal rate", "achieved", "95 % of calibrations"]
@@ -114,11 +113,12 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
   for rate in map(str, RATES):
     here = ("rates", "combined", rate)
     low, high = parts[0]["rate_95"][rate]
-    row = [rate, _of(parts, *here, "false_alarm_rate", digits=4)]
+    row = [rate, _mean(parts, *here, "false_alarm_rate", digits=4)]
     row.append(f"{low:.4f} to {high:.4f}")
     for inside in ((), ("distinct",))[: 1 + distinct]:
       row += [
-        _of(parts, *here, *inside, key) for key in ("precision", "recall", "f1")
+        _mean(parts, *here, *inside, key)
+        for key in ("precision", "recall", "f1")
       ]
     rows.append(row)
   lines = [
@@ -145,37 +145,37 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
   every = parts[0]["rates"]
   for name in sorted(every, key=lambda name: name not in _COMBINED):
     any_rate = ("rates", name, str(RATES[0]))
-    cells = [name, _of(parts, *any_rate, "average_precision")]
+    cells = [name, _mean(parts, *any_rate, "average_precision")]
     if distinct:
-      cells.append(_of(parts, *any_rate, "distinct", "average_precision"))
-    cells.append(_of(parts, *any_rate, "oracle_f1"))
+      cells.append(_mean(parts, *any_rate, "distinct", "average_precision"))
+    cells.append(_mean(parts, *any_rate, "oracle_f1"))
     for rate in every[name]:
       here = ("rates", name, rate)
-      false = _of(parts, *here, "false_alarm_rate", digits=4)
-      cells.append(f"{_of(parts, *here, 'f1')} ({false})")
+      false = _mean(parts, *here, "false_alarm_rate", digits=4)
+      cells.append(f"{_mean(parts, *here, 'f1')} ({false})")
     rows.append(cells)
   return lines + _table(columns, rows)
 
 
-def _of_rule(runs: list[dict[str, Any]]) -> list[str]:
-  """A table of what a rule of its own flags."""
+def _by_rule(runs: list[dict[str, Any]]) -> list[str]:
+  """Makes a table of the sessions that `detect.rule` flags."""
   columns = ("sessions", "P", "R", "F1", "false-alarm rate")
   rows = []
   for name, inside in (("all", ()), ("distinct", ("distinct",))):
     here = ("detect", "default", "figures", "rule topk", *inside)
-    row = [_of(runs, *here, key) for key in ("precision", "recall", "f1")]
-    rows.append([name, *row, _of(runs, *here, "false_alarm_rate", digits=4)])
+    row = [_mean(runs, *here, key) for key in ("precision", "recall", "f1")]
+    rows.append([name, *row, _mean(runs, *here, "false_alarm_rate", digits=4)])
   return _table(columns, rows)
 
 
 def _by_head(runs: list[dict[str, Any]]) -> list[str]:
-  """A table of average precision by the head that scores."""
+  """Makes a table of average precision by head."""
   columns = ("head", "AP of mean", "of max", "of top_mean")
   rows = []
   for head in runs[0]["detect"]:
     here = ("detect", head, "figures")
     row = [
-      _of(runs, *here, score, "average_precision")
+      _mean(runs, *here, score, "average_precision")
       for score in ("mean", "max", "top_mean")
     ]
     rows.append([head, *row])
@@ -183,13 +183,13 @@ def _by_head(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def _by_kind(runs: list[dict[str, Any]]) -> list[str]:
-  """A table of average precision by the kind of anomaly put in."""
+  """Makes a table of average precision by kind of injected anomaly."""
   here = ("detect", "default", "kinds")
   rows = []
   for score in runs[0]["detect"]["default"]["kinds"]:
-    row = [_of(runs, *here, score, kind) for kind in anomalies.KINDS]
+    row = [_mean(runs, *here, score, kind) for kind in anomalies.KINDS]
     every = ("detect", "default", "figures", score, "average_precision")
-    rows.append([score, *row, _of(runs, *every)])
+    rows.append([score, *row, _mean(runs, *every)])
   return _table(("score", *anomalies.KINDS, "all"), rows)
 
 
@@ -202,7 +202,7 @@ _HDFS = {
 _HDFS_TEST = {
   "detect.path": "{data}/hdfs/hdfs_test_normal.gz",
   "detect.anomalous_path": "{data}/hdfs/hdfs_test_abnormal",
-  # The seeds say how figures spread.
+  # The spread over the seeds measures the noise of the figures.
   "detect.bootstrap": 0,
   "detect.events": "none",
 }
@@ -270,7 +270,7 @@ CASES = {
     "configs/events.py",
     {**_DEEPLOG, "train.ema": 0.999},
     _DEEPLOG_DETECT,
-    _of_rule,
+    _by_rule,
   ),
   "deeplog_plain": Case(
     "HDFS, DeepLog's own protocol, Adam at its default",
@@ -286,7 +286,7 @@ CASES = {
       "schedule.name": "constant",
     },
     _DEEPLOG_DETECT,
-    _of_rule,
+    _by_rule,
   ),
   "raw": Case(
     "HDFS, raw lines",
@@ -350,7 +350,7 @@ CASES = {
 
 
 def flags(fields: dict[str, Any], data: str) -> list[str]:
-  """The flags of run.py."""
+  """Returns the flags of run.py."""
   return [
     f"--config.{name}={str(value).replace('{data}', data)}"
     for name, value in fields.items()
@@ -358,7 +358,7 @@ def flags(fields: dict[str, Any], data: str) -> list[str]:
 
 
 def commands(case: Case, data: str) -> dict[str, list[str]]:
-  """What run.py is given, by the name of what it does."""
+  """Returns the arguments of run.py by the name of the command."""
   train = [f"--config={case.config}", *flags(case.fields, data)]
   looks = {
     name: ["--mode=detect", *flags(fields, data)]
@@ -368,10 +368,10 @@ def commands(case: Case, data: str) -> dict[str, list[str]]:
 
 
 def run(given: list[str]) -> dict[str, float]:
-  """run.py, in a process of its own: its seconds.
+  """Runs run.py in its own process; returns the seconds.
 
   Raises:
-    SystemExit: it ended with another status than 0.
+    SystemExit: run.py ended with a status other than 0.
   """
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   began = time.perf_counter()
@@ -385,7 +385,7 @@ def run(given: list[str]) -> dict[str, float]:
 
 
 def _kept(figures: dict[str, Any]) -> dict[str, Any]:
-  """Of figures those that are told, as short as they can be."""
+  """Returns the figures that the page shows, rounded."""
   found = {key: round(figures[key], 6) for key in _FIGURES if key in figures}
   if "distinct" in figures:
     found["distinct"] = _kept(figures["distinct"])
@@ -393,19 +393,19 @@ def _kept(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digits(values: Iterable[float]) -> np.ndarray:
-  """As sessions.csv has them."""
+  """Rounds scores like sessions.csv."""
   return np.array([float(f"{value:.6g}") for value in values])
 
 
 def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
-  """Figures of each score at each nominal rate, of one run of detect.
+  """Computes the figures of each score at each nominal rate.
 
   Args:
-    workdir: what sessions.csv and the calibration are read of.
-    which: of the sessions, the distinct one that each is; None: not known.
+    workdir: the run with sessions.csv and the calibration.
+    which: the distinct session of each session; None if not known.
   """
   from seqrnn.detection import calibration as normals
-  from seqrnn.detection import ranking  # They import JAX.
+  from seqrnn.detection import ranking  # These imports import JAX.
 
   report = json.loads((workdir / "detect" / "report.json").read_text())
   settings = ConfigDict(report["config"]["detect"])
@@ -451,7 +451,7 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
 
 
 def equal(paths: Iterable[Path]) -> np.ndarray:
-  """Of the sessions of files, a line each, the distinct one that each is."""
+  """Returns the index of the distinct session of each line of the files."""
   index: dict[tuple[str, ...], int] = {}
   which = []
   for path in paths:
@@ -465,7 +465,7 @@ def equal(paths: Iterable[Path]) -> np.ndarray:
 
 
 def gather(case: Case, data: Path, workdir: Path) -> dict[str, Any]:
-  """What a detection that has just been done found."""
+  """Collects the results of the latest detection."""
   report = json.loads((workdir / "detect" / "report.json").read_text())
   found: dict[str, Any] = {
     "figures": {name: _kept(row) for name, row in report["figures"].items()},
@@ -482,10 +482,10 @@ def gather(case: Case, data: Path, workdir: Path) -> dict[str, Any]:
 
 
 def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
-  """Trains and detects once; what is done is kept in the workdir.
+  """Trains and detects with one seed, and skips finished commands.
 
   Raises:
-    SystemExit: run.py did.
+    SystemExit: run.py ended with a status other than 0.
   """
   done = workdir / "measured.json"
   record = json.loads(done.read_text()) if done.exists() else {"detect": {}}
@@ -583,7 +583,7 @@ def render(kept: dict[str, Any]) -> str:
       *textwrap.wrap(
         f"Seeds {', '.join(record['runs'])}; Python, jax, flax"
         f" {', '.join(record['versions'])}. Validation loss"
-        f" {_of(runs, 'train', 'validation_loss', digits=4)} nats per event."
+        f" {_mean(runs, 'train', 'validation_loss', digits=4)} nats per event."
         f" Seconds: {listed}.",
         80,
       ),
@@ -602,9 +602,9 @@ def render(kept: dict[str, Any]) -> str:
 
 
 def keep(name: str, record: dict[str, Any], seed: int):
-  """Puts what a seed gave beside the others, and tells of all.
+  """Adds the record of a seed, and writes docs/detection.md.
 
-  Seeds of other commands or versions go.
+  Records of other commands or versions are removed.
   """
   kept = json.loads(_KEPT.read_text()) if _KEPT.exists() else {}
   told = commands(CASES[name], "DATA").values()
@@ -627,7 +627,7 @@ def keep(name: str, record: dict[str, Any], seed: int):
 
 
 def main(argv: list[str] | None = None):
-  """Runs cases, one seed of all of them after the other."""
+  """Runs the cases, seed by seed."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("data", type=Path)
   parser.add_argument("--seeds", type=int, default=5)
@@ -644,7 +644,7 @@ def main(argv: list[str] | None = None):
     for seed in range(given.seeds):
       for name in names:
         case, data = CASES[name], given.data.resolve()
-        # Other commands are another run, not one that goes on.
+        # Other commands are another run and must not resume this one.
         settled = zlib.crc32(json.dumps(commands(case, "DATA")).encode())
         workdir = cache / f"{name}-{settled:08x}-{seed}"
         workdir.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""How long an event waits for its scores, as `--mode=detect --follow` has it.
+"""Measures the latency of `--mode=detect --follow` for an event.
 
   python benchmarks/follow.py [--events=20000]
 
-Events of the opcode sessions' test split, a thousand sessions mixed, are read
-as lines and written as lines by `follow` in this process, each as soon as the
-one before is done. An event's time is from its line being read to its own being
-written; of it, `model` is the step that reads an event and scores the next.
-The models are two LSTM layers, their values as they begin.
+`follow` runs in this process. It reads the events of a thousand interleaved
+opcode sessions from the test split as lines, and writes lines with their
+scores. The time of an event is from the read of its line to the write of its
+scores; `model` is the part of the model's step, which reads an event and scores
+the next one. The models are two LSTM layers with initial parameters.
 """
 
 import argparse
@@ -27,7 +27,7 @@ LIMITS = {
 
 
 class Pipe:
-  """Both ends of what is followed, and when a line went through each."""
+  """The input and the output of `follow`, with the time of each line."""
 
   def __init__(self, lines: list[bytes]):
     self._lines = iter(lines)
@@ -46,7 +46,7 @@ class Pipe:
 
 
 def lines(config, count: int) -> list[bytes]:
-  """Events of the test split, of many sessions in turns."""
+  """Yields events of the test split, interleaved over many sessions."""
   from seqrnn.data import splits
 
   pieces = splits.reader(config)("test")
@@ -83,7 +83,7 @@ def main():
 
 
 def measure(count: int):
-  """Prints the table, of so many events."""
+  """Prints the table for a number of events."""
   import jax  # What takes long to import comes after the arguments.
 
   import experiments

@@ -1,26 +1,26 @@
-"""Sampling and scoring of seqrnn against loops in PyTorch and Keras.
+"""Compares sampling and scoring of seqrnn with loops in PyTorch and Keras.
 
   pip install -e '.[bench]'
   python benchmarks/inference.py [--rounds=5] [--data=hdfs_unique.tsv.gz]
 
-sampling: two LSTM layers and a softmax over 65 symbols, one symbol after the
-other. seqrnn: `sample`, as the mode does it. PyTorch: a loop over nn.LSTM with
-one symbol a step, the state kept. Keras: `model.predict` on the last 40 symbols
-for each next one, as the program that seqrnn follows has it; few symbols, since
-each takes long.
+sampling: two LSTM layers and a softmax over 65 symbols, symbol by symbol.
+seqrnn: the function of the mode `sample`. PyTorch: a loop over nn.LSTM that
+keeps the state. Keras: `model.predict` on the last 40 symbols for each symbol,
+as in fluency03/sequence-rnn-py; it is slow, so it samples few symbols.
 
-scoring: the cross-entropy of one text of 100,000 symbols in windows of 100, 50
-in a batch. seqrnn: as the mode `evaluate` does it. PyTorch: the same batches.
-Keras: `model.predict` on them.
+scoring: the cross-entropy of a text of 100,000 symbols in windows of 100, 50
+windows a batch. seqrnn: the function of the mode `evaluate`. PyTorch: a loop
+over the same batches. Keras: `model.predict` on the same batches.
 
-All libraries run in one process for each size, in turns.
+For each size, all libraries run in one process and are measured in turn.
 
-sessions: the surprisal of every event of some 18,000 distinct sessions, from
-ids in memory to scores in memory, by `scoring.scorer` with two layers of 64;
-`plain`: in windows as long as the longest session, 64 rows a batch; `figures`:
-its rank and the entropy, too, as detection needs them. Effective counts each
-session as often as it comes. `--data`: a session a line, after a tab or several
-how often it comes; without it, sessions are drawn.
+sessions: the surprisal of every event of about 18,000 distinct sessions, from
+ids in memory to scores in memory, by `scoring.scorer` with two layers of 64
+units. `plain`: in windows as long as the longest session, 64 rows a batch.
+`figures`: also the rank and the entropy, which detection needs. Effective
+events count a session as often as it occurs. `--data`: a file with the number
+of occurrences, a tab and a session in each line; without it, sessions are
+random.
 """
 
 import argparse
@@ -43,7 +43,7 @@ V, WINDOW = 65, 40
 
 
 def experiment(H: int, window: int = WINDOW, products: str = "float32"):
-  """A language model and its parameters."""
+  """Returns a language model and its parameters."""
   import jax
 
   import experiments
@@ -58,14 +58,14 @@ def experiment(H: int, window: int = WINDOW, products: str = "float32"):
   names = tuple(f"w{n}" for n in range(V - 4))
   made = experiments.build(config, {"symbols": Vocabulary("word", names)})
   params = made.init(jax.random.key(0))
-  # No text ends: sampling would stop there.
+  # Without an end symbol, sampling does not stop early.
   bias_V = params["head"]["bias"]
   params["head"]["bias"] = bias_V.at[END].set(-1e9)
   return made, params
 
 
 def torch_model(H: int):
-  """The same model."""
+  """Returns the same model in PyTorch."""
   import torch
 
   class Model(torch.nn.Module):
@@ -84,7 +84,7 @@ def torch_model(H: int):
 
 
 def keras_model(H: int, sequences: bool):
-  """The same model, for the last symbol alone or for all of them."""
+  """Returns the same model in Keras, for the last symbol or for all."""
   import keras
 
   return keras.Sequential(
@@ -98,7 +98,7 @@ def keras_model(H: int, sequences: bool):
 
 
 def sampling(H: int, streams: int):
-  """Of each name how many symbols, a function that draws them."""
+  """Returns library -> number of symbols, function that samples them."""
   import torch
 
   from seqrnn.inference.sampler import generator
@@ -149,7 +149,7 @@ def sampling(H: int, streams: int):
 
 
 def scoring(H: int):
-  """Of each name how many symbols, a function that scores them."""
+  """Returns library -> number of symbols, function that scores them."""
   import jax
   import torch
 
@@ -210,7 +210,7 @@ def scoring(H: int):
 
 
 def read_sessions(path: str | None) -> list[tuple[list[str], int]]:
-  """Distinct sessions and how often each comes: of a file, or drawn."""
+  """Returns distinct sessions and their counts, from a file or random."""
   if path is None:
     rng = np.random.default_rng(0)
     sizes = np.minimum(rng.lognormal(3.2, 0.4, 18_000).astype(int) + 2, 298)
@@ -229,7 +229,7 @@ def read_sessions(path: str | None) -> list[tuple[list[str], int]]:
 
 
 def sessions(path: str | None):
-  """Of each way how many distinct and effective events, and a function."""
+  """Returns method -> distinct events, effective events, scoring function."""
   import jax
 
   import experiments
@@ -263,13 +263,13 @@ def sessions(path: str | None):
 
 
 def rates(work, rounds: int) -> dict[str, float]:
-  """Symbols a second of each library, the median of the rounds."""
+  """Returns symbols a second by library, the median of the rounds."""
   for _, once in work.values():
     once()
   found = {name: [] for name in work}
   for _ in range(rounds):
     for name, (count, once) in work.items():
-      time.sleep(0.5)  # The threads of the one before may still spin.
+      time.sleep(0.5)  # The threads of the previous library may still spin.
       begin = time.perf_counter()
       once()
       found[name].append(count / (time.perf_counter() - begin))

@@ -1,15 +1,15 @@
-"""How much memory does a corpus take that is larger than it?
+"""Measures the memory and the time of training on large corpora.
 
   python benchmarks/memory.py
 
-Texts of 1 MB, 100 MB and 1 GB in hundreds of distinct characters, of one to
-four bytes, are trained on for some steps: by run.py, in a fresh process and
-with a cache folder of its own, a first time, when the text is encoded, and a
-second time, when that is found. A table gives megabytes (10**6) of source a
-second for the encoding alone; seconds from the start of each process to its
-first figures, after five steps; the peaks of anonymous and of file-backed
-memory over both runs, MB; and how much anonymous memory it is more than for
-1 MB. Windows begin at every symbol, so there are as many of them.
+The texts have 1 MB, 100 MB and 1 GB, in hundreds of distinct characters of one
+to four bytes. run.py trains on each for a few steps, in a new process and with
+its own cache folder: a first time, when it encodes the text, and a second time,
+when it reads the cache. The table has megabytes (10**6 bytes) of text a second
+for the encoding; seconds from the start of each process to its first metrics,
+after five steps; the peaks of anonymous and of file-backed memory over both
+runs, in MB; and the anonymous memory in addition to that of the text of 1 MB.
+Windows start at every symbol, so there are as many windows as symbols.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _BLOCK = 2**20  # Characters made at once.
 
 
 def write(path: Path, size: int):
-  """Writes a text of about `size` bytes, the same one every time."""
+  """Writes a reproducible text of about `size` bytes."""
   letters = [*range(0x20, 0x7F), 0x0A]
   foreign = [
     *range(0xC0, 0x250),
@@ -47,7 +47,7 @@ def write(path: Path, size: int):
 
 
 def encoding_seconds(path: Path, unit: str) -> float:
-  """Seconds that encoding takes, to a file and without hashing."""
+  """Returns the seconds of encoding to a file, without hashing."""
   source = reading.Source(path.name, path)
   with tempfile.TemporaryFile() as ids, tempfile.TemporaryFile() as documents:
     start = time.perf_counter()
@@ -59,7 +59,7 @@ def encoding_seconds(path: Path, unit: str) -> float:
 def train(
   path: Path, unit: str, workdir: Path, cache: Path
 ) -> dict[str, float]:
-  """Trains in a process of its own: seconds to its figures, peaks in MB."""
+  """Trains in a new process; returns seconds to the metrics, peaks in MB."""
   fields = {
     "data.source": "files",
     "data.path": path,

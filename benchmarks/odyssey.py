@@ -1,12 +1,12 @@
 """The search of "LSTM: A Search Space Odyssey", for each of its nine cells.
 
   python benchmarks/odyssey.py --data=JSB_Chorales.mat --trials=20
-  python benchmarks/odyssey.py --summary   # of what the cache folder holds
+  python benchmarks/odyssey.py --summary   # of the searches in the cache folder
 
-A cell has a search of its own, of configs/odyssey.py; all draw the same trials,
-for they have the same seed. What was stopped goes on, and more trials come on
-top of those that are there. The summary takes as many trials a cell as all of
-them have, and writes the tables of docs/odyssey.md and docs/odyssey.png.
+Each cell has its own search of configs/odyssey.py; all searches have the same
+seed, so they draw the same trials. A search is resumed if it was stopped, or if
+--trials is raised. The summary uses equally many trials of each cell, and
+writes the tables of docs/odyssey.md and docs/odyssey.png.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT))
 _TEXT = _ROOT / "docs" / "odyssey.md"
 _PICTURE = _ROOT / "docs" / "odyssey.png"
-# What the summary writes stands between these two lines of the text.
+# The summary replaces the text between these two lines.
 _BEGIN, _END = "<!-- benchmarks/odyssey.py: -->\n", "<!-- :tables -->\n"
-_COIN = 88 * math.log(2)  # Loss of a coin for each key; more counts as this.
+_COIN = 88 * math.log(2)  # The loss of a coin toss for each key.
 CELLS = {
   "odyssey": "all there is",
   "odyssey_nig": "no input gate",
@@ -57,10 +57,10 @@ class Study(NamedTuple):
   """The search of a cell.
 
   Attributes:
-    workdir: of the search.
-    space: what was searched.
-    trials: as many as all cells have, which have a loss.
-    lost: how many others diverged before the first evaluation.
+    workdir: the folder of the search.
+    space: the search space.
+    trials: the first trials that have a loss; equally many for each cell.
+    lost: the number of trials that diverged before the first evaluation.
   """
 
   workdir: Path
@@ -69,16 +69,16 @@ class Study(NamedTuple):
   lost: int
 
   def best(self) -> list[FrozenTrial]:
-    """The best tenth by validation loss."""
+    """Returns the best tenth of the trials by validation loss."""
     count = round((len(self.trials) + self.lost) / 10)
     return sorted(self.trials, key=lambda t: t.value)[: max(count, 1)]
 
 
 def search(cell: str, data: Path, trials: int, cache: Path):
-  """Searches, or goes on searching, by run.py.
+  """Starts or resumes a search with run.py.
 
   Raises:
-    CalledProcessError: it ended with another status than 0.
+    CalledProcessError: run.py ended with a status other than 0.
   """
   subprocess.run(
     [
@@ -99,11 +99,11 @@ def search(cell: str, data: Path, trials: int, cache: Path):
 
 
 def read(workdir: Path, count: int) -> Study:
-  """The first trials of a search.
+  """Reads the first trials of a search.
 
-  One that diverged has the best loss before that, as one that ended has its
-  best; but for the variance it makes no difference how much worse than a coin
-  for each key it is.
+  The loss of a trial is its best loss, also if it diverged later. For the
+  analysis of variance, losses above that of a coin toss for each key count as
+  that loss.
   """
   from optuna.distributions import IntDistribution
   from optuna.trial import create_trial
@@ -137,13 +137,13 @@ def read(workdir: Path, count: int) -> Study:
 
 
 def rows(workdir: Path) -> list[dict[str, str]]:
-  """The trials of a search that have ended."""
+  """Returns the finished trials of a search."""
   with (workdir / "trials.csv").open(newline="") as file:
     return [r for r in csv.DictReader(file) if r["state"] != "running"]
 
 
 def tested(study: Study, trial: FrozenTrial) -> float:
-  """The test loss of a trial's best checkpoint."""
+  """Returns the test loss of a trial's best checkpoint."""
   import experiments
   from configs import base
   from seqrnn import config as config_lib
@@ -157,7 +157,7 @@ def tested(study: Study, trial: FrozenTrial) -> float:
 
 
 def table(columns: list[str], lines: list[list[str]]) -> str:
-  """In Markdown."""
+  """Returns a table in Markdown."""
   return "".join(
     f"| {' | '.join(line)} |\n"
     for line in (columns, ["---"] * len(columns), *lines)
@@ -223,7 +223,7 @@ def summary(cache: Path):
 
 
 def draw(studies: dict[str, Study], shares: dict[str, Any]):
-  """Losses by learning rate, and what explains them."""
+  """Draws the losses by learning rate, and the importance of each field."""
   from seqrnn.runtime import figures
 
   figure = figures.create(12, 5.5)

@@ -1,11 +1,12 @@
-"""Where the time of a layer goes: nn.scan, the fused scan, products alone.
+"""Compares the time of a layer with nn.scan, the fused scan, and its products.
 
   python benchmarks/parts.py [--hidden_size=512 --batch_size=128 --window=40]
       [--cell=lstm]
 
-Milliseconds of one layer whose input is as wide as itself, on one device, in
-turns; least and median of the rounds. `products` are the matrix products that
-a layer needs, in the shapes in which they come, without the loop around them.
+It prints the milliseconds of one layer, whose input has the size of its state,
+on one device: the minimum and the median of rounds in which the variants
+alternate. `products` are the matrix products of the layer alone, with the same
+shapes.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 
 
 def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
-  """Of each part a compiled function without arguments."""
+  """Returns variant -> compiled function without arguments."""
   import jax  # What takes long to import comes after the arguments.
   import jax.numpy as jnp
 

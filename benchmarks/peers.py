@@ -1,19 +1,19 @@
-"""One training step of one library, timed when asked: see compare.py.
+"""Runs and times the training step of one library, for compare.py.
 
 python benchmarks/peers.py LIBRARY CASE makes the step of a case, given in JSON,
-runs it until it is warm, and then reads numbers of steps from its standard
-input, a line each; it answers with the seconds that they took.
+and warms it up. Then it reads a number of steps from each line of its standard
+input, runs them, and prints the seconds.
 
-All libraries train the same model from the same ids with the same loss (mean
-cross-entropy over all targets), RMSprop and clipping by value, in float32 but
-for the two that say bfloat16:
+All libraries train the same model on the same ids with the same loss (mean
+cross-entropy over all targets), RMSprop and clipping by value, in float32
+except the two variants in bfloat16:
 
   embedding of width H -> layers x LSTM or GRU -> softmax over V symbols
 
-dropout, where there is any, is after the embedding and each layer. `towers` are
-a forward and a backward stack that meet below the softmax, where symbol t is
-predicted from the states at t - 1 and t + 1; `one` is a bidirectional layer
-whose two last states predict one symbol.
+Dropout, if any, is after the embedding and each layer. `towers` are a forward
+and a backward stack that meet below the softmax; symbol t is predicted from the
+states at t - 1 and t + 1. `one` is a bidirectional layer whose two final states
+predict one symbol.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from typing import NamedTuple
 import numpy as np
 
 RATE, DECAY, EPSILON, CLIP = 2e-3, 0.95, 1e-8, 5.0
-RESERVED = 4  # Ids that stand for no symbol.
+RESERVED = 4  # Reserved ids, which are not symbols.
 
 
 class Case(NamedTuple):
-  """A model, a batch and a window: see the module's docstring."""
+  """The sizes of a model, a batch and a window, as the module describes."""
 
   kind: str  # forward, towers or one
   cell: str  # lstm or gru
@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
 
 def refuse_missing(parser: argparse.ArgumentParser, *modules: str):
-  """Ends with a line and status 2 where another library is not installed."""
+  """Ends with a message and status 2 if a library is not installed."""
   missing = [name for name in modules if not importlib.util.find_spec(name)]
   if missing:
     parser.error(
@@ -55,7 +55,7 @@ def refuse_missing(parser: argparse.ArgumentParser, *modules: str):
 
 
 def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:
-  """Inputs_BT and targets_BN, the same ones for all libraries."""
+  """Returns inputs_BT and targets_BN, the same for all libraries."""
   rng = np.random.default_rng(0)
   shape = (case.B, case.T + 1)
   ids = rng.integers(RESERVED, case.V, shape).astype(np.int32)
@@ -65,7 +65,7 @@ def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def seqrnn(case: Case, products: str = "float32"):
-  """The step of seqrnn, as run.py makes it, batches put on the device too."""
+  """Makes the step of run.py, including the transfer of batches."""
   import experiments
   from configs import base
   from seqrnn import command
@@ -125,10 +125,10 @@ def seqrnn(case: Case, products: str = "float32"):
 
 
 def seqrnn_by_position(case: Case):
-  """The same without the token table: the embedding of each position, as is.
+  """Makes the step without the product of the table of all symbols.
 
-  PyTorch, Keras and flax multiply it with the first layer's kernel; seqrnn
-  multiplies the table of all symbols, once.
+  The embedding of each position is multiplied with the first layer's kernel, as
+  in PyTorch, Keras and flax; seqrnn multiplies the table of all symbols once.
   """
   from seqrnn.models import network, products
 
@@ -137,7 +137,7 @@ def seqrnn_by_position(case: Case):
 
 
 def flax(case: Case):
-  """nn.RNN over OptimizedLSTMCell or GRUCell, and optax, in one jit."""
+  """Makes a jitted step of nn.RNN over flax's cells, with optax."""
   import jax
   import jax.numpy as jnp
   import optax
@@ -204,9 +204,9 @@ def flax(case: Case):
 
 
 def pytorch(case: Case, threads: int, rounded: bool = False):
-  """nn.LSTM or nn.GRU, time-major, with the optimizer that is fastest here.
+  """Makes a step of nn.LSTM or nn.GRU, time-major, with the fastest optimizer.
 
-  `rounded`: by autocast, which takes bfloat16 for all of the layers.
+  `rounded`: with autocast, which computes all layers in bfloat16.
   """
   import torch
   from torch import nn
@@ -273,7 +273,7 @@ def pytorch(case: Case, threads: int, rounded: bool = False):
 
 
 def keras(case: Case, backend: str):
-  """Keras 3's own layers, and `train_on_batch`, which compiles them."""
+  """Makes a step of Keras 3's layers with `train_on_batch`."""
   os.environ["KERAS_BACKEND"] = backend
   import keras as K
 
@@ -302,7 +302,7 @@ def keras(case: Case, backend: str):
   else:
     shift = K.layers.ZeroPadding1D
     left = shift((1, 0))(K.layers.Cropping1D((0, 1))(tower(x)))
-    # It goes on in the order of its steps: turned round at the end.
+    # The outputs are in reverse order, and are flipped at the end.
     back = K.layers.Lambda(
       lambda y: K.ops.flip(y, 1), output_shape=(None, case.H)
     )(tower(x, True))
@@ -320,7 +320,7 @@ def keras(case: Case, backend: str):
 
 
 def ceiling(_: Case):
-  """A large product of matrices in float32: what the machine can do."""
+  """Makes a large matrix product in float32, which measures the ceiling."""
   import jax
   import jax.numpy as jnp
 
@@ -346,7 +346,7 @@ LIBRARIES = {
 
 
 def memory(field: str) -> int:
-  """Kilobytes of this process: VmRSS now, VmHWM at most."""
+  """Returns kilobytes of this process: VmRSS is current, VmHWM is the peak."""
   for line in Path("/proc/self/status").read_text().splitlines():
     if line.startswith(field):
       return int(line.split()[1])
@@ -354,13 +354,13 @@ def memory(field: str) -> int:
 
 
 def number(loss) -> float:
-  """The first number of an array, whosever it is."""
+  """Returns the first number of an array of any library."""
   loss = loss.detach() if hasattr(loss, "detach") else loss
   return float(np.asarray(loss).ravel()[0])
 
 
 def _import(name: str):
-  """Imports all that the library's step needs."""
+  """Imports the packages of a library's step."""
   if "Keras" in name:
     os.environ["KERAS_BACKEND"] = "jax" if "JAX" in name else "torch"
     modules = ["keras"]
@@ -375,17 +375,17 @@ def _import(name: str):
 
 
 def main():
-  """Answers with the seconds that the steps asked for take."""
+  """Runs as many steps as each line asks for; prints the seconds."""
   name, case = sys.argv[1], Case(**json.loads(sys.argv[2]))
   answers = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # What libraries print is no answer.
+  os.dup2(2, 1)  # Output of libraries must not mix with the results.
   _import(name)
   before = memory("VmRSS")
   run = LIBRARIES[name](case)
   for _ in range(3):
     loss = run()
   for line in sys.stdin:
-    number(run())  # Its data may have left the caches meanwhile.
+    number(run())  # Refills the CPU caches.
     start = time.perf_counter()
     for _ in range(int(line)):
       loss = run()

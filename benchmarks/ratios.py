@@ -1,13 +1,13 @@
-"""Ratios that guard speed, each with its bound: status 1 where one is broken.
+"""Checks two time ratios against their bounds; exits with 1 if one fails.
 
   python benchmarks/ratios.py
 
-fused: nn.scan's time over that of the fused scan, one layer's loss and
-gradients, at least the bound. stack: the time of a scan that stacks its outputs
-for 8 times the steps, over that of the steps: 8 where it is linear, 64 where
-XLA rewrites the whole stack at each step (jax-ml/jax#40101), at most the bound.
-In one process, in turns, the least of some rounds; another program that runs
-beside them spoils both.
+fused: the time of nn.scan over that of the fused scan, for loss and gradients
+of one layer; must be at least the bound. stack: for a scan that stacks its
+outputs, the time of 8 times as many steps over the time of the steps, per step;
+must be at most the bound. XLA may rewrite the whole stack at each step, which
+takes quadratic time (jax-ml/jax#40101). The parts run in one process in turn,
+and the minimum of the rounds counts. Run no other program at the same time.
 """
 
 import argparse
@@ -25,7 +25,7 @@ STEPS, LINEAR = 20_000, 32
 
 
 def least(parts: list[Callable[[], Any]], rounds: int) -> np.ndarray:
-  """The least seconds of each part."""
+  """Returns the minimum seconds of each part."""
   times = np.full((rounds, len(parts)), np.inf)
   for part in parts:
     part()
@@ -38,7 +38,7 @@ def least(parts: list[Callable[[], Any]], rounds: int) -> np.ndarray:
 
 
 def fused(name: str, rounds: int) -> float:
-  """nn.scan over the fused scan."""
+  """Returns the time of nn.scan over that of the fused scan."""
   made = works(name, 128, 32, 50)
   plain, own = least(
     [made["gradient, nn.scan"], made["gradient, fused"]], rounds
@@ -47,7 +47,7 @@ def fused(name: str, rounds: int) -> float:
 
 
 def stacked(rounds: int) -> float:
-  """A scan of 8 times the steps over one of the steps."""
+  """Returns the time of 8 times as many steps over that of the steps."""
   import jax
 
   def scan(steps: int) -> Callable[[], Any]:
@@ -65,7 +65,7 @@ def stacked(rounds: int) -> float:
 
 
 def main():
-  """Prints the table; the status says whether all bounds hold."""
+  """Prints the table; returns 1 if a bound is broken, else 0."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--rounds", type=int, default=30)
   given = parser.parse_args()

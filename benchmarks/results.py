@@ -3,13 +3,13 @@
   python benchmarks/results.py jsb --data=DATA            # seeds 0, 1, 2
   python benchmarks/results.py jsb --data=DATA --seeds=1 --cache=kept
 
-A recipe is a config of configs/ and the fields that a data set needs. DATA is
-a folder with the sets that you fetched; RESULTS.md says where from. Each seed
-is trained by run.py in a process of its own, and its best checkpoint by
-validation loss is evaluated. benchmarks/results.json keeps the figures of every
-seed, and RESULTS.md is made from it: a row is replaced when its recipe runs
-again. What is made of the data, and the runs, lie in the cache folder; there a
-run that was stopped goes on, and one that has ended is not run again.
+A recipe is a config of configs/ and the fields that a data set needs. DATA is a
+folder with the data sets; RESULTS.md says where to get them. For each seed,
+run.py trains in its own process and evaluates the checkpoint with the best
+validation loss. benchmarks/results.json keeps the figures of every seed, and
+RESULTS.md is made from it; running a recipe again replaces its row. The cache
+folder has preprocessed data and runs; an interrupted run is resumed, and a
+finished run is not repeated.
 """
 
 import argparse
@@ -36,19 +36,20 @@ _TABLE = _ROOT / "RESULTS.md"
 
 
 class Recipe(NamedTuple):
-  """What is run, and what its figure stands beside.
+  """A data set, its training, and the figures to compare with.
 
   Attributes:
     what: the data set and the split.
-    origin: where the data come from.
-    metric: what the figure is, in words.
-    figure: its name in evaluation.json.
-    published: by others, with its source.
-    baseline: a simple method, with its source.
-    config: of configs/.
-    fields: over those of the config; {data} and {made} are the two folders.
-    prepare: data, made -> makes files of those of the data set.
-    splits: that have a figure.
+    origin: the source of the data.
+    metric: the metric in words.
+    figure: the name of the metric in evaluation.json.
+    published: a published figure, with its source.
+    baseline: the figure of a simple method, with its source.
+    config: the name of the config in configs/.
+    fields: fields that override the config; {data} and {made} are the folders
+      of the data set and of the preprocessed files.
+    prepare: a function data, made, which preprocesses the data set.
+    splits: the splits to evaluate.
   """
 
   what: str
@@ -64,11 +65,11 @@ class Recipe(NamedTuple):
 
 
 def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
-  """The lines of a text, which may be compressed."""
+  """Returns the lines of a text, which may be compressed."""
   content = path.read_bytes()
   if path.suffix == ".xz":
     content = lzma.decompress(content)
-  # Not splitlines(): it breaks lines at U+0085, too.
+  # Not splitlines(), which also splits at U+0085.
   return content.decode(encoding).removesuffix("\n").split("\n")
 
 
@@ -78,21 +79,21 @@ def _write(path: Path, lines: Iterable[str]):
 
 
 def _hold_out(lines: list[str], made: Path, name: str):
-  """Every tenth line is for validation, the others for training."""
+  """Splits lines: every tenth line validates, the others train."""
   _write(made / f"{name}.validation", lines[9::10])
   kept = (line for n, line in enumerate(lines) if n % 10 != 9)
   _write(made / f"{name}.train", kept)
 
 
 def _ptb(data: Path, made: Path):
-  """Characters of the word files: a sentence a line, without outer spaces."""
+  """Strips the lines of the word files, for a model of characters."""
   for split in ("train", "valid", "test"):
     lines = _lines(data / "ptb" / f"ptb.{split}.txt.xz")
     _write(made / f"ptb.{split}", (line.strip() for line in lines))
 
 
 def _trec(data: Path, made: Path):
-  """Lower case; a tenth of the training questions for validation."""
+  """Makes lower case; splits off a tenth of the training questions."""
   train, test = (
     [line.lower() for line in _lines(data / "trec" / name, "latin-1")]
     for name in ("TREC.train.all", "TREC.test.all")
@@ -102,7 +103,7 @@ def _trec(data: Path, made: Path):
 
 
 def _imdb(data: Path, made: Path):
-  """Lower case, signs apart; a tenth of the reviews for validation."""
+  """Makes lower case, separates punctuation; splits off a tenth."""
 
   def words(line: str) -> str:
     label, _, text = line.split("\t")
@@ -132,11 +133,11 @@ _LABELLED = {  # Of one label a text, as far as the sets agree.
   "schedule.name": "cosine",
   "train.batch_size": 32,
   "train.ema": 0.995,
-  # So small a batch is not worth two, least of all on a busy machine.
+  # Two devices would be slower with so small a batch.
   "train.cpu_devices": 1,
 }
 
-# A published figure stands with its source; * is computed by this project.
+# Published figures have their source; * marks figures of this project.
 RECIPES = {
   "jsb": Recipe(
     what="JSB chorales; frames 2..T, every frame alike",
@@ -361,7 +362,7 @@ RECIPES = {
 
 
 def settings(recipe: Recipe, data: str, made: str) -> list[str]:
-  """The flags of run.py."""
+  """Returns the flags of run.py."""
   return [
     f"--config={recipe.config}",
     *(
@@ -372,10 +373,10 @@ def settings(recipe: Recipe, data: str, made: str) -> list[str]:
 
 
 def run(flags: list[str]):
-  """run.py, in a process of its own, which says what it does.
+  """Runs run.py in its own process, with its output.
 
   Raises:
-    SystemExit: it ended with another status than 0.
+    SystemExit: run.py ended with a status other than 0.
   """
   done = subprocess.run([sys.executable, "run.py", *flags], cwd=_ROOT)
   if done.returncode:
@@ -383,7 +384,7 @@ def run(flags: list[str]):
 
 
 def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
-  """Trains and evaluates once: figures, parameters, seconds."""
+  """Trains and evaluates one seed; returns figures, parameters, seconds."""
   import jax
 
   import experiments
@@ -412,7 +413,7 @@ def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> str:
-  """Mean ± standard deviation; of one value there is none."""
+  """Returns mean ± standard deviation; for one value, only the value."""
   if len(values) == 1:
     return f"{values[0]:.3f}"
   return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
@@ -450,7 +451,7 @@ _COLUMNS = (
 
 
 def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
-  """The line of a recipe in the table."""
+  """Returns the row of a recipe in the table."""
   runs = kept["runs"].values()
   figures = (
     spread([run[split] for run in runs]) if split in recipe.splits else "-"
@@ -472,7 +473,7 @@ def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
 
 
 def render(kept: dict[str, Any]) -> str:
-  """RESULTS.md, of what benchmarks/results.json holds."""
+  """Makes RESULTS.md from the records of benchmarks/results.json."""
   ran = {name: RECIPES[name] for name in RECIPES if name in kept}
   lines = [
     _HEAD,
@@ -501,7 +502,7 @@ def render(kept: dict[str, Any]) -> str:
 
 
 def keep(name: str, record: dict[str, Any], store: Path, table: Path):
-  """Puts a recipe's record in the place of its last one, and tells of all."""
+  """Replaces the record of a recipe, and writes RESULTS.md."""
   kept = json.loads(store.read_text()) if store.exists() else {}
   kept[name] = record
   _write(store, [json.dumps(kept, indent=2)])
@@ -510,7 +511,7 @@ def keep(name: str, record: dict[str, Any], store: Path, table: Path):
 
 
 def main(argv: list[str] | None = None):
-  """Runs a recipe; keeps what each seed gave as soon as it is there."""
+  """Runs a recipe, and saves the figures after each seed."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("name", choices=RECIPES)
   parser.add_argument("--data", type=Path, required=True)
@@ -540,7 +541,7 @@ def main(argv: list[str] | None = None):
       "runs": {},
     }
     flags = settings(recipe, str(given.data.resolve()), str(made))
-    # Other settings are another run, not one that goes on.
+    # Other settings are another run and must not resume this one.
     settled = zlib.crc32(" ".join(flags).encode())
     for seed in range(given.seeds):
       workdir = cache / "runs" / f"{given.name}-{settled:08x}-{seed}"

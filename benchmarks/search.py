@@ -1,13 +1,13 @@
-"""What a search costs: Markdown tables.
+"""Measures the cost of a search, in Markdown tables.
 
   python benchmarks/search.py                       # 15 minutes on 2 cores
   python benchmarks/search.py --parts workers pruning --trials=4 --steps=60
   python benchmarks/search.py --torch=PYTHON        # one with torch and optuna
 
-All is two layers of 64 units on the Python standard library. workers: trials a
-minute of two workers against one, and what a trial takes beyond its training.
-peer: the same trials, batches and steps in a plain script with Optuna and
-PyTorch. pruning: the time of the same trials with and without it.
+The model has two layers of 64 units and reads the Python standard library.
+workers: trials a minute of two workers and of one, and the overhead of a trial.
+peer: the same trials, batches and steps in a script with Optuna and PyTorch.
+pruning: the time of the same trials with and without pruning.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT))
 _FIELDS = {
   "data.stateful": False,
-  "data.validation_fraction": 0.01,  # An evaluation is not most of a trial.
+  "data.validation_fraction": 0.01,  # Evaluations are short.
   "model.hidden_size": 64,
   "model.embedding_size": 64,
   "model.dropout": 0.0,
@@ -41,7 +41,7 @@ _FIELDS = {
 
 
 def flags(given: Any, fields: dict[str, Any]) -> list[str]:
-  """Those of run.py, of a search of so many trials and steps."""
+  """Returns the flags of run.py for a number of trials and steps."""
   fields = {
     **_FIELDS,
     "train.max_steps": given.steps,
@@ -56,10 +56,10 @@ def flags(given: Any, fields: dict[str, Any]) -> list[str]:
 
 
 def search(given: Any, fields: dict[str, Any], workdir: Path) -> float:
-  """Searches by run.py; the seconds of the command.
+  """Searches with run.py; returns the seconds of the command.
 
   Raises:
-    CalledProcessError: it ended with another status than 0.
+    CalledProcessError: run.py ended with a status other than 0.
   """
   begin = time.monotonic()
   subprocess.run(
@@ -78,18 +78,18 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def best(workdir: Path) -> float:
-  """The lowest loss of a search."""
+  """Returns the lowest loss of a search."""
   return min(
     float(r["loss"]) for r in rows(workdir / "trials.csv") if r["loss"]
   )
 
 
 def overhead(workdir: Path) -> list[float]:
-  """Seconds of each trial but the first beyond its training.
+  """Returns the overhead of each trial but the first, in seconds.
 
-  From the end of one trial to that of the next, less what its evaluations and
-  the steps before them would take as they do from the second one on, when all
-  is compiled.
+  It is the time between the ends of two trials, less the time of the steps and
+  evaluations, for which the rate after the first evaluation is used, when all
+  programs are compiled.
   """
   ends = {}
   for line in (workdir / "trials.log").read_text().splitlines():
@@ -109,7 +109,7 @@ def overhead(workdir: Path) -> list[float]:
 
 
 def workers(given: Any, folder: Path):
-  """Two workers against one, in turns; the overhead of a trial."""
+  """Compares two workers with one, in turn; measures the overhead of trials."""
   print("| searches | trials a minute, 1 worker | 2 workers | ratio |")
   print("| --- | --- | --- | --- |")
   for turn in range(given.rounds):
@@ -125,7 +125,7 @@ def workers(given: Any, folder: Path):
     )
   print("\n| a worker's trial | seconds beyond its training, median (all) |")
   print("| --- | --- |")
-  # Evaluations enough to know the seconds of the steps between them.
+  # Enough evaluations to measure the steps between them.
   fields = {
     "search.workers": 1,
     "search.trials": max(given.trials // 3, 3),
@@ -147,7 +147,7 @@ def workers(given: Any, folder: Path):
 
 
 def peer(given: Any, folder: Path):
-  """The same trials in a plain script."""
+  """Runs the same trials in the script search_torch.py."""
   import experiments
   from configs import base
   from seqrnn import config as config_lib
@@ -195,7 +195,7 @@ def peer(given: Any, folder: Path):
 
 
 def pruning(given: Any, folder: Path):
-  """The same trials with and without median pruning, by one worker."""
+  """Runs the same trials with and without median pruning, in one worker."""
   print("\n| pruning | seconds | symbols | pruned | best validation loss |")
   print("| --- | --- | --- | --- | --- |")
   for name in ("none", "median"):
@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--torch", default=sys.executable)
   given = parser.parse_args(argv)
   with tempfile.TemporaryDirectory() as folder:
-    # What XLA compiles is kept: the first one would compile for all others.
+    # A shared cache: otherwise the first search would compile for all others.
     once = argparse.Namespace(**{**vars(given), "trials": 1})
     for count in (1, 2):
       fields = {"search.workers": count}

@@ -1,8 +1,8 @@
-"""The search of benchmarks/search.py as a plain script: Optuna and PyTorch.
+"""The search of benchmarks/search.py in a script with Optuna and PyTorch.
 
-  python benchmarks/search_torch.py FOLDER   # which search.py has made
+  python benchmarks/search_torch.py FOLDER   # a folder that search.py has made
 
-It prints the seconds of the whole script, less its imports, and the best loss.
+It prints the seconds of the script without its imports, and the best loss.
 """
 
 import json
@@ -38,7 +38,7 @@ class Model(nn.Module):
 
 
 def loss(model, batches, n):
-  """Sum over the symbols of a batch, and how many there are."""
+  """Returns the loss summed over a batch, and the number of symbols."""
   logits_BTV = model(batches["inputs"][n].long())
   nll = nn.functional.cross_entropy(
     logits_BTV.flatten(0, 1),

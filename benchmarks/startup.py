@@ -1,9 +1,9 @@
-"""From the command to the end of the first training step: a Markdown table.
+"""Measures the time from the command to the end of the first training step.
 
   python benchmarks/startup.py [--config=configs/rnn.py] [--rounds=5]
 
-Cold: nothing that XLA has compiled is kept. Warm: the same command before has
-left it in the cache. The workdir is new each time.
+Cold: the cache of compiled programs is empty. Warm: the same command has filled
+it. Each start has a new workdir. The result is a Markdown table.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# run.py, ended by the first step; it tells the time.
+# Runs run.py, prints the time after the first step, and ends.
 CHILD = """
 import os, sys, time
 import run
@@ -35,7 +35,7 @@ run.main(sys.argv)
 
 
 def seconds(config: str, cache: str) -> float:
-  """Of one start."""
+  """Returns the seconds of one start."""
   with tempfile.TemporaryDirectory() as workdir:
     begin = time.time()
     done = subprocess.run(
@@ -69,7 +69,7 @@ def main():
       with tempfile.TemporaryDirectory() as empty:
         found["cold"].append(seconds(given.config, empty))
       found["warm"].append(seconds(given.config, kept))
-  found["warm"] = found["warm"][1:]  # The first one filled the cache.
+  found["warm"] = found["warm"][1:]  # The first start has filled the cache.
   for name, times in found.items():
     print(f"| {name} | {min(times):.2f} | {statistics.median(times):.2f} |")
 

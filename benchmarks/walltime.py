@@ -1,13 +1,13 @@
-"""Wall time to a validation loss on tinyshakespeare: a Markdown table.
+"""Measures the wall time to a validation loss on tinyshakespeare.
 
   pip install -e '.[bench]'
   python benchmarks/walltime.py --data=input.txt [--loss=1.394] [--rounds=1]
 
-Both read char-rnn's split of the text, 50 streams of which the last 5 % are for
-validation, are evaluated after each epoch, and stop at the first one whose loss
-is no larger. PyTorch: nn.LSTM with char-rnn's own recipe, with as many threads
-as there are cores. seqrnn: run.py, and the recipe below. Time is that from the
-command to the end of that evaluation, in turns.
+PyTorch and seqrnn read char-rnn's split of the text: 50 streams, of which the
+last 5 % validate. They evaluate after each epoch, and stop when the loss is
+reached. PyTorch: nn.LSTM with char-rnn's recipe and a thread for each core.
+seqrnn: run.py with the recipe below. The time is from the command to the end of
+the last evaluation, in rounds that alternate. The result is a Markdown table.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from peers import refuse_missing
 ROOT = Path(__file__).resolve().parents[1]
 # An installation has no run.py.
 sys.path.insert(0, str(ROOT))
-EPOCHS = 50  # Of PyTorch, at most.
+EPOCHS = 50  # The maximum of PyTorch.
 RECIPE = {
   "model.layers": 1,
   "model.hidden_size": 256,
@@ -36,7 +36,7 @@ RECIPE = {
 
 
 def arguments(data: str, fields: dict) -> list[str]:
-  """Those of run.py."""
+  """Returns the arguments of run.py."""
   flags = {"data.source": "files", "data.path": data, **fields}
   return ["--config=configs/char_rnn.py"] + [
     f"--config.{name}={value}" for name, value in flags.items()
@@ -44,7 +44,7 @@ def arguments(data: str, fields: dict) -> list[str]:
 
 
 def losses(command: list[str]) -> Iterator[tuple[float, int]]:
-  """The validation losses that a command prints, one after each epoch."""
+  """Yields the validation losses that a command prints after each epoch."""
   child = subprocess.Popen(
     [sys.executable, *command],
     stdout=subprocess.PIPE,
@@ -64,7 +64,7 @@ def losses(command: list[str]) -> Iterator[tuple[float, int]]:
 
 
 def reach(command: list[str], goal: float) -> tuple[float, float, int]:
-  """Seconds to the goal, the loss there and after how many epochs."""
+  """Returns the seconds to the goal, the loss and the number of epochs."""
   begin, best, last = time.monotonic(), float("inf"), 0
   for loss, epoch in losses(command):
     best, last = min(best, loss), epoch
@@ -75,7 +75,7 @@ def reach(command: list[str], goal: float) -> tuple[float, float, int]:
 
 
 def char_rnn(data: str):
-  """char-rnn's recipe in PyTorch: a line after each epoch."""
+  """Trains char-rnn's recipe in PyTorch; prints a line after each epoch."""
   import torch
 
   import experiments
