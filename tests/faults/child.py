@@ -148,7 +148,7 @@ def arm(*_):
   wrap(loop, "save", before=lambda *_: at("save"))
 
   writer = checkpoint_writer.Checkpoints
-  wrap(writer, "_check_room", after=lambda *_: at("room"))
+  wrap(writer, "_check_space", after=lambda *_: at("room"))
 
   def writing(checkpoints, *_):
     _seen["slow"] += 1
