@@ -8,10 +8,9 @@ import jax
 
 from seqrnn.config import Config
 from seqrnn.experiment import Batch, Experiment, Params, shapes
-from seqrnn.models import diagram
-from seqrnn.models.cells import Cell
+from seqrnn.models import cells, diagram
+from seqrnn.models.cell import Cell
 from seqrnn.models.diagram import Box
-from seqrnn.models.network import CELLS
 
 _DEEP = 6  # The picture of a model with more layers leaves out the middle ones.
 
@@ -119,7 +118,7 @@ def _cells(
 def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
   """The model of an experiment, for batches like this one; none is made."""
   params = shapes(experiment)
-  cell = CELLS[config.model.cell](config.model, hidden_size=1)
+  cell = cells.make(config.model, hidden_size=1)
   layers, towers = [], False
   for place, own in _cells(params.get("body", params)):
     D, K = jax.tree.leaves(own["input_kernel"])[0].shape

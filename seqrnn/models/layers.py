@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqrnn.experiment import Carry
-from seqrnn.models.cells import Cell
+from seqrnn.models.cell import Cell
 from seqrnn.models.dropout import Dropout, kept
 from seqrnn.models.products import Lookup
 from seqrnn.models.scan import hold, parallel, scan

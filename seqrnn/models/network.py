@@ -12,39 +12,10 @@ from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
 from seqrnn.models import cells, layers, losses
+from seqrnn.models.cell import uniform
 from seqrnn.models.dropout import Dropout
 from seqrnn.models.products import Lookup, affine, rows
 
-
-def _remembers(kind: Callable[..., cells.Cell], **switches):
-  """A cell with a forget gate, for CELLS."""
-  return lambda model, **shape: kind(
-    forget_bias=model.forget_bias, **switches, **shape
-  )
-
-
-# name -> the fields of `config.model` -> a cell
-CELLS: dict[str, Callable[..., cells.Cell]] = {
-  "lstm": _remembers(cells.LSTM),
-  "gru": lambda _, **shape: cells.GRU(**shape),
-  "rnn_tanh": lambda _, **shape: cells.RNN(**shape),
-  "rnn_relu": lambda _, **shape: cells.RNN(activation=jax.nn.relu, **shape),
-  "odyssey": _remembers(cells.Odyssey),
-  "odyssey_nig": _remembers(cells.Odyssey, input_gate=False),
-  "odyssey_nfg": _remembers(cells.Odyssey, forget_gate=False),
-  "odyssey_nog": _remembers(cells.Odyssey, output_gate=False),
-  "odyssey_niaf": _remembers(cells.Odyssey, input_activation=False),
-  "odyssey_noaf": _remembers(cells.Odyssey, output_activation=False),
-  "odyssey_cifg": _remembers(cells.Odyssey, coupled=True),
-  "odyssey_np": _remembers(cells.Odyssey, peepholes=False),
-  "odyssey_fgr": _remembers(cells.Odyssey, gate_recurrence=True),
-  "layer_norm_lstm": _remembers(cells.LayerNormLSTM),
-  "slstm": _remembers(cells.SLSTM),
-  "gru_reset_before": lambda _, **shape: cells.ResetBeforeGRU(**shape),
-  "mgu": lambda _, **shape: cells.MGU(**shape),
-  "min_lstm": _remembers(cells.MinLSTM),
-  "min_gru": lambda _, **shape: cells.MinGRU(**shape),
-}
 _LOOP = 256  # Steps of a sampling loop, about; see sample.py.
 
 # `config.model.products` -> the type of the factors; None: as they are
@@ -138,12 +109,12 @@ class SequenceModel(nn.Module):
       if self.initial_scale is None:
         embedding_init = nn.initializers.normal(1.0)
       else:
-        embedding_init = cells.uniform(self.initial_scale)
+        embedding_init = uniform(self.initial_scale)
       self.embedding = nn.Embed(
         self.vocabulary_size,
         self.embedding_size,
         # As the softmax's kernel too, it must start small.
-        embedding_init=cells.uniform(0.1) if self.tied else embedding_init,
+        embedding_init=uniform(0.1) if self.tied else embedding_init,
       )
       self.drop = Dropout(self.dropout)
       self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
@@ -281,7 +252,7 @@ class Head(nn.Module):
   @nn.compact
   def __call__(self, y_NH: jax.Array) -> jax.Array:
     H = y_NH.shape[-1]
-    init = cells.uniform(self.initial_scale or H**-0.5)
+    init = uniform(self.initial_scale or H**-0.5)
     kernel_HV = self.param("kernel", init, (H, self.features))
     bias_V = self.param("bias", nn.initializers.zeros, (self.features,))
     return affine(y_NH, kernel_HV, bias_V, self.products)
@@ -293,7 +264,7 @@ def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
   Raises:
     UserError: a regulariser of what the cell does not have.
   """
-  cell = CELLS[model.cell](
+  cell = cells.make(
     model,
     hidden_size=model.hidden_size,
     initial_scale=model.initial_scale,

@@ -2,7 +2,7 @@
 
 The gradient that JAX derives for a scan adds h.T @ du to the gradient of the
 recurrent kernel R at every step, and keeps more than it needs. Here the scan
-keeps what the cell marks by `cells.keep`; the backward scan hands out du, the
+keeps what the cell marks by `cell.save`; the backward scan hands out du, the
 gradient of u = h @ R, for all steps; and R's gradient is one product after it:
 
   dR = sum over t of h[t-1].T @ du[t]
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqrnn.experiment import Carry
-from seqrnn.models.cells import KEPT, OUTSIDE, Cell, dropped
+from seqrnn.models.cell import OUTSIDE_GATES, SAVED, Cell, masked_state
 from seqrnn.models.products import kernel_gradient, step_dot, summed, turned
 
 
@@ -51,33 +51,33 @@ def hold(take: Any, new: Carry, old: Carry) -> Carry:
 
 
 def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
-  """A function params, carry, z_TBK, take, drop_BH -> last carry, h_TBH.
+  """A function params, carry, z_TBK, take, mask_BH -> last carry, h_TBH.
 
   It has no gradient with respect to `take`, which is as in `hold`, T before B,
-  nor to `drop_BH`, by which h is multiplied for the recurrent product.
+  nor to `mask_BH`, by which h is multiplied for the recurrent product.
 
   Args:
     cell: not bound to parameters.
     reverse: from the last step to the first.
   """
-  outside = {*OUTSIDE, cell.recurrent_bias} - {None}
+  outside = {*OUTSIDE_GATES, cell.recurrent_bias} - {None}
 
   @jax.custom_vjp
-  def run(params, carry, z_TBK, take, drop_BH=None):
+  def run(params, carry, z_TBK, take, mask_BH=None):
     def step(carry, inputs):
       z_BK, take = inputs
-      new = cell.apply({"params": params}, carry, z_BK, drop_BH)
+      new = cell.apply({"params": params}, carry, z_BK, mask_BH)
       carry = hold(take, new, carry)
       return carry, cell.hidden(carry)
 
     return lax.scan(step, carry, (z_TBK, take), reverse=reverse)
 
-  def forward(params, first, z_TBK, take, drop_BH):
+  def forward(params, first, z_TBK, take, mask_BH):
     own = {name: p for name, p in params.items() if name not in outside}
 
     @partial(
       jax.checkpoint,
-      policy=jax.checkpoint_policies.save_only_these_names(KEPT),
+      policy=jax.checkpoint_policies.save_only_these_names(SAVED),
       prevent_cse=False,  # A loop's body needs no guard against it.
     )
     def gates(own, carry, z_BK, u_BK):
@@ -86,7 +86,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
 
     def step(carry, inputs):
       z_BK, take = inputs
-      h_BH = dropped(cell.hidden(carry), drop_BH)
+      h_BH = masked_state(cell.hidden(carry), mask_BH)
       u_BK = cell.apply({"params": params}, h_BH, method="recurrent")
       if cell.additive:
         new, back = jax.vjp(
@@ -101,10 +101,10 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       return carry, (cell.hidden(carry), _unique(back))
 
     last, (h_TBH, back) = _loop(step, first, (z_TBK, take), reverse=reverse)
-    return (last, h_TBH), (params, first, h_TBH, take, drop_BH, back)
+    return (last, h_TBH), (params, first, h_TBH, take, mask_BH, back)
 
   def backward(saved, cotangents):
-    params, first, h_TBH, take, drop_BH, back = saved
+    params, first, h_TBH, take, mask_BH, back = saved
     own = params.keys() - outside
     dlast, dh_TBH = cotangents
     R_T = None
@@ -123,7 +123,7 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       _, dgates, *dinputs = back()(dnew)
       dcarry = add(hold(take, zeros, dcarry), dgates)
       if R_T is not None:
-        dh_BH = dropped(step_dot(dinputs[-1], R_T, cell.products), drop_BH)
+        dh_BH = masked_state(step_dot(dinputs[-1], R_T, cell.products), mask_BH)
         dcarry = add(dcarry, *spread(dh_BH))
       return dcarry, (dinputs, dnew if own else None)
 
@@ -144,8 +144,8 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
         before_TBH = jnp.concatenate([h_TBH[1:], edge_1BH])
       else:
         before_TBH = jnp.concatenate([edge_1BH, h_TBH[:-1]])
-      if drop_BH is not None:
-        before_TBH *= drop_BH[None]
+      if mask_BH is not None:
+        before_TBH *= mask_BH[None]
       dparams["recurrent_kernel"] = kernel_gradient(
         before_TBH, dinputs[-1], cell.products
       )

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn import config as configs
 from seqrnn.errors import UserError
-from seqrnn.models import anatomy, cells, layers, network
-from seqrnn.models.cells import keep
+from seqrnn.models import anatomy, cells, layers
+from seqrnn.models.cell import save
 from tests.models.test_cells import close, normal, product, quick_jit
 from tests.models.test_layers import check_gradients, scan
 from tests.modes.test_describe import model_of, value
@@ -28,7 +27,7 @@ class IndRNN(cells.Cell):
     self.own = self.param("own", init, (self.hidden_size,))
 
   def gates(self, carry, z_BK, u_BK):
-    return keep(jax.nn.relu(z_BK + u_BK + self.own[None] * carry))
+    return save(jax.nn.relu(z_BK + u_BK + self.own[None] * carry))
 
 
 class Split(IndRNN):
@@ -44,12 +43,9 @@ def equations(p, h, x):
 
 
 @pytest.fixture
-def registered(monkeypatch):
+def registered(registrations):  # noqa: ARG001
   """`model.cell=indrnn`."""
-  make = lambda _, **shape: IndRNN(**shape)
-  monkeypatch.setitem(network.CELLS, "indrnn", make)
-  rule = (lambda value: value == "indrnn", "must be indrnn")
-  monkeypatch.setitem(configs.RULES, "model.cell", rule)
+  cells.register("indrnn")(IndRNN)
 
 
 @pytest.mark.usefixtures("x64")
