@@ -56,7 +56,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     notes=music.NOTES,
     initial_scale=config.model.initial_scale,
     input_noise=config.model.input_noise,
-    products=network.PRODUCTS[config.model.products],
+    products=network.products(config.model),
   )
 
   @functools.cache

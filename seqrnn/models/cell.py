@@ -21,7 +21,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from seqrnn.experiment import Carry
-from seqrnn.models.products import Lookup, plus, product, rows, step_dot
+from seqrnn.models.products import Lookup, Products
 
 # `model.cell` -> the class, with the attributes that the name stands for.
 CELLS: dict[str, Callable[..., "Cell"]] = {}
@@ -119,15 +119,14 @@ class Cell(nn.Module):
       input kernel, which equals the product with a one-hot vector. None: the
       inputs are features x_BTD.
     initial_scale: kernels and biases start from U(-a, a); None: 1/sqrt(H).
-    products: the dtype that factors of matrix products are rounded to; None:
-      they are not rounded.
+    products: how products with parameters are computed.
     forget_bias: the initial bias of the forget gate, where the cell has one.
   """
 
   hidden_size: int
   vocabulary_size: int | None = None
   initial_scale: float | None = None
-  products: Any = None
+  products: Products = Products()
   forget_bias: float = 1.0
 
   gate_count = 1  # K = gate_count * H
@@ -157,8 +156,8 @@ class Cell(nn.Module):
         K,
         use_bias=False,
         kernel_init=uniform(scale),
-        dot_general=lambda x, kernel, *_, **__: product(
-          x, kernel, self.products
+        dot_general=lambda x, kernel, *_, **__: self.products.product(
+          x, kernel
         ),
       )
     else:
@@ -202,19 +201,23 @@ class Cell(nn.Module):
       x_TBD: features, or a Lookup of them; ids_TB where V is given.
     """
     if isinstance(x_TBD, Lookup):
-      return rows(self.shift(self.input_kernel(x_TBD.table_VD)), x_TBD.ids)
-    if self.vocabulary_size is not None:
-      return rows(self.shift(self.input_kernel.embedding), x_TBD)
-    return self.shift(self.input_kernel(x_TBD))
+      table_VK, ids = self.input_kernel(x_TBD.table_VD), x_TBD.ids
+    elif self.vocabulary_size is not None:
+      table_VK, ids = self.input_kernel.embedding, x_TBD
+    else:
+      return self.shift(self.input_kernel(x_TBD))
+    return self.products.rows(self.shift(table_VK), ids)
 
   def shift(self, x: jax.Array) -> jax.Array:
     """The input product, x_NK or x_TBK, plus the bias that is not recurrent."""
-    return x if self.recurrent_bias == "bias" else plus(x, self.bias)
+    if self.recurrent_bias == "bias":
+      return x
+    return self.products.add_bias(x, self.bias)
 
   def recurrent(self, h_BH: jax.Array) -> jax.Array:
     """The recurrent product u_BK, if there is one, plus `recurrent_bias`."""
     if self.recurrent_product:
-      u_BK = step_dot(h_BH, self.recurrent_kernel, self.products)
+      u_BK = self.products.step(h_BH, self.recurrent_kernel)
     else:
       K = self.gate_count * self.hidden_size
       u_BK = jnp.zeros((len(h_BH), K), h_BH.dtype)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqrnn.config import Config
+from seqrnn.models.arrays import align
 from seqrnn.models.cell import (
   CELLS,
   SIGMOID,
@@ -19,7 +20,6 @@ from seqrnn.models.cell import (
   save,
 )
 from seqrnn.models.odyssey import Odyssey as Odyssey  # Registers its names.
-from seqrnn.models.products import along, step_dot
 
 
 def make(model: Config, **shape: Any) -> Cell:
@@ -143,7 +143,7 @@ class LayerNormLSTM(LSTM):
     self.cell_bias = self.param("cell_bias", nn.initializers.zeros, (H,))
 
   def shift(self, x):
-    return super().shift(along(x, self.input_gain) * normalize(x))
+    return super().shift(align(self.input_gain, x) * normalize(x))
 
   def gates(self, carry, z_BK, u_BK):
     c, _ = carry
@@ -214,9 +214,9 @@ class ResetBeforeGRU(Cell):
     H, h_BH = self.hidden_size, masked_state(carry, mask_BH)
     rz_BK, n_BH = jnp.split(z_BK, [2 * H], axis=-1)
     R_rz, R_n = jnp.split(self.recurrent_kernel, [2 * H], axis=-1)
-    rz_BK += step_dot(h_BH, R_rz, self.products)
+    rz_BK += self.products.step(h_BH, R_rz)
     r, z = activate((SIGMOID, SIGMOID), rz_BK)
-    n = jnp.tanh(n_BH + step_dot(r * h_BH, R_n, self.products))
+    n = jnp.tanh(n_BH + self.products.step(r * h_BH, R_n))
     return (1 - z) * n + z * carry
 
 
@@ -243,8 +243,8 @@ class MGU(Cell):
     h_BH = masked_state(carry, mask_BH)
     f_BH, n_BH = jnp.split(z_BK, 2, axis=-1)
     R_f, R_n = jnp.split(self.recurrent_kernel, 2, axis=-1)
-    [f] = activate((SIGMOID,), f_BH + step_dot(h_BH, R_f, self.products))
-    n = jnp.tanh(n_BH + step_dot(f * h_BH, R_n, self.products))
+    [f] = activate((SIGMOID,), f_BH + self.products.step(h_BH, R_f))
+    n = jnp.tanh(n_BH + self.products.step(f * h_BH, R_n))
     return (1 - f) * carry + f * n
 
 

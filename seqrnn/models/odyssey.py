@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 
 from seqrnn.models.cell import SIGMOID, TANH, Cell, activate, register, save
-from seqrnn.models.products import step_dot
 
 
 @register("odyssey")
@@ -106,7 +105,7 @@ class Odyssey(Cell):
   def __call__(self, carry, z_BK, mask_BH=None):
     if self.gate_recurrence:
       ifo_B3H = jnp.concatenate(carry[2:], axis=-1)
-      u_B3H = step_dot(ifo_B3H, self.gate_kernel, self.products)
+      u_B3H = self.products.step(ifo_B3H, self.gate_kernel)
       i, f, o = jnp.split(u_B3H, 3, axis=-1)
       z_BK += jnp.concatenate([i, f, jnp.zeros_like(i), o], axis=-1)
     return super().__call__(carry, z_BK, mask_BH)

@@ -8,6 +8,7 @@ import pytest
 from seqrnn.errors import UserError
 from seqrnn.models import anatomy, cells, layers
 from seqrnn.models.cell import save
+from seqrnn.models.products import Products
 from tests.models.test_cells import close, normal, product, quick_jit
 from tests.models.test_layers import check_gradients, scan
 from tests.modes.test_describe import model_of, value
@@ -53,7 +54,8 @@ def registered(registrations):  # noqa: ARG001
 @pytest.mark.parametrize("reverse", [True, False])
 @pytest.mark.parametrize("cell", [IndRNN, Split])
 def test_values_and_gradients_equal_the_equations(cell, reverse, fused):
-  module = layers.Recurrent(cell(H), reverse=reverse, fused=fused)
+  own = cell(H, products=Products(plain=not fused))
+  module = layers.Recurrent(own, reverse=reverse)
   rng = np.random.default_rng(2)
   x, carry = rng.normal(size=(B, T, D)), rng.normal(size=(B, H))
   made = jax.eval_shape(module.init, jax.random.key(0), x, MASK, carry)
