@@ -5,12 +5,14 @@
   python run.py --workdir=runs/rnn --mode=sample --config.sample.temperature=0.5
 
 Every field of configs/base.py is a flag, --config.GROUP.FIELD=VALUE, in any
-order on the line.
+order on the line. --help=data explains the fields of the group data, --help=all
+those of all groups.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import traceback
 
@@ -31,7 +33,7 @@ MODES = {
   "detect": "seqrnn.modes.detect",
   "report": "seqrnn.modes.report",
 }
-_HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
+_HELP = re.compile(r"-h|--?help(full|short)?(=.*)?", re.DOTALL)
 
 
 def main(argv: list[str]) -> int:
@@ -39,11 +41,13 @@ def main(argv: list[str]) -> int:
   launch.open_streams()
   overrides, argv = command.split_overrides(argv)
   parsed = define()
-  if not _HELP.isdisjoint(argv):
-    print(f"{__doc__}{parsed.get_help(include_special_flags=False)}")
-    return 0
   joined, index = False, 0  # Whether this is one of several processes; which.
   try:
+    if asked := next(filter(None, map(_HELP.fullmatch, argv)), None):
+      text = f"{__doc__}{parsed.get_help(include_special_flags=False)}"
+      text = command.help_of(asked[2][1:]) if asked[2] else text
+      print(text, flush=True)
+      return 0
     distributed = parse(parsed, argv)
     config, workdir = command.resolve(parsed, overrides)
     devices = command.cpu_devices(config, parsed.mode)

@@ -112,7 +112,7 @@ def sampling(H: int, streams: int):
     generate = generator(made.decoder, length=length)
 
     def run():
-      for chunk in generate(params, prime_BP, 1.0, 0):
+      for chunk in generate(params, prime_BP, 0, 1.0):
         assert len(chunk) == streams
 
     return run
@@ -234,7 +234,7 @@ def sessions(path: str | None):
 
   import experiments
   from configs import base
-  from seqrnn.data.encoding import Document
+  from seqrnn.data.documents import Document
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.inference.scoring import ROWS, event_scorer, scorer
   from seqrnn.runtime import sharding

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqrnn.data import encoding
+from seqrnn.data import encoding, reading
 
 _ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = 2**20  # Characters made at once.
@@ -48,10 +48,10 @@ def write(path: Path, size: int):
 
 def encoding_seconds(path: Path, unit: str) -> float:
   """Seconds that encoding takes, to a file and without hashing."""
-  source = encoding.Source(path.name, path)
+  source = reading.Source(path.name, path)
   with tempfile.TemporaryFile() as ids, tempfile.TemporaryFile() as documents:
     start = time.perf_counter()
-    named = [(source.name, encoding.chunks(source))]
+    named = [(source.name, reading.chunks(source))]
     encoding.encode(named, unit, "strict", ids, documents)
     return time.perf_counter() - start
 

@@ -22,7 +22,7 @@ from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
@@ -67,8 +67,9 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
 class Run(NamedTuple):
   """A trained run.
 
-  What its methods compile is kept for the next call, whatever the length of a
-  text and the settings of a sample, but `top_k`, `top_p` and `streams`.
+  Its methods compile for the first text; later calls reuse the programs,
+  whatever the length of their text and the settings of their sample, except
+  `streams`. `detect` compiles anew.
 
   Attributes:
     workdir: where it lies.

@@ -16,7 +16,7 @@ from rich.table import Table
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.segments import Segments
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, Vocabulary

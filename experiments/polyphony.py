@@ -14,10 +14,10 @@ import numpy as np
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import music
-from seqrnn.data.segments import cut, skipped
-from seqrnn.data.streams import fitted, streams
+from seqrnn.data.segments import Request, cut, skipped
+from seqrnn.data.streams import Rows, streams
 from seqrnn.data.vocabulary import PAD
-from seqrnn.data.windows import Batches
+from seqrnn.data.windows import Batches, Shape
 from seqrnn.experiment import Batch, Decoder, Experiment
 from seqrnn.models import losses, network
 from seqrnn.models.scan import hold
@@ -77,12 +77,11 @@ def build(config: Config, vocabularies: dict) -> Experiment:
       # A window longer than any piece would be padding.
       longest = int(np.diff(sequences.bounds).max())
       length = min(data.window + 1, longest)
-      made = cut(config, sequences, split, epoch, length=length, minimum=2)
+      shape = Shape(length, data.window)
+      made = cut(config, sequences, shape, Request(split, epoch))
     else:
-      rows, window = fitted(
-        sequences, train.batch_size, data.window, whole=True
-      )
-      made = streams(sequences, batch_size=rows, window=window, whole=True)
+      rows = Rows(train.batch_size, data.window, whole=True)
+      made = streams(sequences, rows.fitted(sequences))
 
     def targets(batch: Batch) -> Batch:
       segment = batch["segment"]

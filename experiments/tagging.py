@@ -22,7 +22,7 @@ from experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import splits
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.segments import Segments
 from seqrnn.data.sequences import Sequences, as_read, encode
 from seqrnn.data.splits import Pieces

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ _TASKS = {
   for condition in field.used
   for task in condition.get("task", ())
 }
+
+_INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 Overrides = list[tuple[str, str | bool]]  # Fields and the texts of their flags.
 
@@ -161,7 +164,8 @@ def run_name(name: str, old: Config, new: Config) -> str:
   parts = [name]
   for field, (_, value) in config_lib.changes(old, new, NAMING).items():
     parts.append(f"{field}={config_lib.text(value)}")
-  name = re.sub(r"[/\\\[\]]", "_", "-".join(parts))
+  # A path separator, and what Orbax reads as a pattern.
+  name = re.sub(r"[/\\\[\]*?]", "_", "-".join(parts))
   if len(name.encode()) > 200:  # Most file systems end at 255 bytes.
     digest = hashlib.sha256(name.encode()).hexdigest()
     name = f"{name[:100]}-{digest[:12]}"
@@ -213,17 +217,53 @@ def unused(
       continue
     others = dict.fromkeys(other for way in conditions for other in way)
     have = ", ".join(f"{other}={fields[other]!r}" for other in others)
-    needs = "; or ".join(
-      " and ".join(
-        f"{other} {' or '.join(map(config_lib.text, values))}"
-        for other, values in way.items()
-      )
-      for way in conditions
-    )
     yield (
       f"config.{name}={fields[name]!r}: has no effect with {have}; it needs"
-      f" {needs}"
+      f" {_needs(conditions)}"
     )
+
+
+def _needs(conditions: Iterable[Condition]) -> str:
+  """What a field needs to have an effect, in words."""
+  return "; or ".join(
+    " and ".join(
+      f"{name} {' or '.join(map(config_lib.text, values))}"
+      for name, values in way.items()
+    )
+    for way in conditions
+  )
+
+
+def help_of(wanted: str) -> str:
+  """The defaults, rules and meanings of fields.
+
+  Args:
+    wanted: a field, as `data.window`; a group of fields, as `data`; or `all`.
+
+  Raises:
+    UserError: there is no such field or group.
+  """
+  names = [
+    name
+    for name in FIELDS
+    if wanted in ("all", name) or name.startswith(f"{wanted}.")
+  ]
+  if not names:
+    groups = dict.fromkeys(name.partition(".")[0] for name in FIELDS)
+    raise UserError(
+      f"--help={wanted}: must be all, a field as data.window, or one of"
+      f" {', '.join(groups)}"
+    )
+  parts = []
+  for name in names:
+    field = FIELDS[name]
+    rule = f"{field.rule.words}{', or none' if field.optional else ''}."
+    if field.used:
+      rule += f" It has an effect with {_needs(field.used)}."
+    parts.append(f"--config.{name}={config_lib.text(field.default)}")
+    for line in (field.help, rule[0].upper() + rule[1:]):
+      parts.append(textwrap.fill(line, 76, **_INDENT))
+  return "\n".join(parts)
 
 
 def _holds(condition: Condition, fields: dict[str, Any]) -> bool:

@@ -10,9 +10,9 @@ import pytest
 import experiments
 import run
 from seqrnn import config as configs
-from seqrnn.data import corpora, encoding, splits
+from seqrnn.data import corpora, reading, splits
 from seqrnn.data.corpora import from_text
-from seqrnn.data.encoding import NOT_UTF8
+from seqrnn.data.reading import NOT_UTF8
 from seqrnn.errors import UserError
 from tests.conftest import tiny
 
@@ -147,7 +147,7 @@ def test_a_text(here, name):
   # In chunks of three bytes, too; a long text only as it is.
   if len(content) < 2**16:
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(encoding, "CHUNK", 3)
+      patch.setattr(reading, "CHUNK", 3)
       assert outcome(lambda: documents(config.data)) == expected
 
 

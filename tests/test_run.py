@@ -609,6 +609,23 @@ assert "jax" not in sys.modules
   assert start("-c", script).returncode == 0
 
 
+def test_help_of_fields(capsys):
+  assert run.main(["run.py", "--help=all"]) == 0
+  every = capsys.readouterr().out
+  for name, field in config_lib.FIELDS.items():
+    value = config_lib.text(field.default)
+    assert f"--config.{name}={value}\n    " in every
+    assert field.help.split()[-1] in every
+  assert run.main(["run.py", "--help=model.forget_bias"]) == 0
+  assert capsys.readouterr().out.startswith("--config.model.forget_bias=1.0\n")
+  assert run.main(["run.py", "--mode=sample", "--help=sample"]) == 0
+  out = capsys.readouterr().out
+  names = re.findall(r"^--config\.([a-z_.]+)=", out, re.MULTILINE)
+  assert set(names) == {n for n in config_lib.FIELDS if n.startswith("sample.")}
+  assert run.main(["run.py", "--help=modle"]) == 2
+  assert capsys.readouterr().err.startswith("error: --help=modle: must be all,")
+
+
 # All that the modes print.
 LINES = [
   (
@@ -668,6 +685,22 @@ def test_a_reader_that_goes_away_is_no_mistake(home):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize("flags", ["--help", "--workdir=lm --mode=describe"])
+def test_a_full_disk_behind_stdout_is_named(flags, home):
+  if not Path("/dev/full").exists():
+    pytest.skip("no /dev/full")
+  with open("/dev/full", "w") as full:
+    done = subprocess.run(
+      [sys.executable, str(ROOT / "run.py"), *flags.split()],
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      cwd=home,
+    )
+  assert done.returncode == 2
+  assert done.stderr == "error: stdout: No space left on device\n"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

@@ -21,8 +21,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from seqrnn.data import encoding
-from seqrnn.data.encoding import Corpus, Encoded, Source
+from seqrnn.data import encoding, reading
+from seqrnn.data.documents import Corpus
+from seqrnn.data.encoding import Encoded
+from seqrnn.data.reading import Source
 from seqrnn.errors import MachineError
 from seqrnn.runtime import files
 
@@ -54,7 +56,7 @@ def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
   checked when it is opened.
 
   Raises:
-    UserError: as `encoding.chunks` and `encoding.encode`, or the folder cannot
+    UserError: as `reading.chunks` and `encoding.encode`, or the folder cannot
       be written to.
   """
   import platformdirs  # Pooch's own way to the folder, without requests.
@@ -88,7 +90,7 @@ def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
 
 def _digest(source: Source) -> str:
   digest = hashlib.sha256()
-  for chunk in encoding.chunks(source):
+  for chunk in reading.chunks(source):
     digest.update(chunk)
   return digest.hexdigest()
 
@@ -120,7 +122,7 @@ def _write(
       file.write(bytes(-file.tell() % 8))  # Numbers lie at multiples of 8.
       size_of_documents = documents.tell()
       documents.seek(0)
-      while chunk := documents.read(encoding.CHUNK):
+      while chunk := documents.read(reading.CHUNK):
         file.write(chunk)
       rest = json.dumps(encoded._asdict()).encode()
       file.write(rest)
@@ -163,7 +165,7 @@ def _checksum(file: BinaryIO, size: int) -> int:
   checksum = 0
   file.seek(0)
   while size:
-    chunk = file.read(min(size, encoding.CHUNK))
+    chunk = file.read(min(size, reading.CHUNK))
     checksum = zlib.crc32(chunk, checksum)
     size -= len(chunk)
   return checksum
@@ -174,12 +176,12 @@ def _watch(
 ) -> Iterator[bytes]:
   """The bytes of a source; not those of a file that was hashed otherwise."""
   found = hashlib.sha256()
-  for chunk in encoding.chunks(source):
+  for chunk in reading.chunks(source):
     found.update(chunk)
     yield chunk
     advance(len(chunk))
   if found.hexdigest() != digest:
-    raise encoding.changed(source)
+    raise reading.changed(source)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Columns: whole numbers that are collected one by one, as many as there are.
 
 A few are in memory. Many are written to a temporary file and mapped, so that
-what is read of them takes memory that the system can have back.
+the system can take back the memory of the part that was read.
 """
 
 import mmap
@@ -11,7 +11,7 @@ from array import array
 import numpy as np
 
 SMALL = 32 * 2**20  # Bytes of a file that stay in memory.
-_HELD = 2**16  # Numbers that are written together.
+_HELD = 2**16  # Numbers that are handled together.
 
 
 class Spool(tempfile.SpooledTemporaryFile):
@@ -25,7 +25,7 @@ class Spool(tempfile.SpooledTemporaryFile):
 
 
 def frozen(file: Spool, kind: str | np.dtype) -> np.ndarray:
-  """The numbers that a file holds; nothing more can be written."""
+  """The numbers in a file, which is closed."""
   with file:
     file.seek(0, 2)
     size = file.tell()
@@ -34,7 +34,9 @@ def frozen(file: Spool, kind: str | np.dtype) -> np.ndarray:
       mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
       return np.frombuffer(mapped, kind)
     file.seek(0)
-    return np.frombuffer(bytearray(file.read()), kind)
+    content = bytearray(size)
+    file.readinto(content)
+    return np.frombuffer(content, kind)
 
 
 class Column:
@@ -54,7 +56,7 @@ class Column:
     return self._count + len(self._held)
 
   def append(self, number: int):
-    """Takes one more."""
+    """Adds a number."""
     self._held.append(number)
     if len(self._held) == _HELD:
       self._write()
@@ -65,34 +67,57 @@ class Column:
     del self._held[:]
 
   def numbers(self) -> np.ndarray:
-    """All of them; none can follow."""
-    if self._held:
-      self._write()
+    """All numbers; none can be added any more."""
+    self._write()
     return frozen(self._file, self.kind)
 
 
 class Tokens:
-  """Texts as numbers, in the order that distinct ones come."""
+  """Texts as numbers, in the order of their first places.
+
+  Attributes:
+    ids: the number of each text.
+  """
 
   def __init__(self):
     self.ids = Column()
     self._index: dict[str, int] = {}
 
   def append(self, token: str):
-    """Takes one more."""
+    """Adds a text."""
     index = self._index
     self.ids.append(index.setdefault(token, len(index)))
 
   @property
   def distinct(self) -> list[str]:
-    """The distinct ones."""
+    """The distinct texts, by number."""
     return list(self._index)
 
 
+def kind_for(count: int) -> np.dtype:
+  """The smallest type that holds the numbers below `count`."""
+  return np.min_scalar_type(max(count - 1, 0)).newbyteorder("<")
+
+
 def in_order(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The distinct keys, in the order that they come, and which each one is."""
-  _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-  places = np.sort(first)
-  rank = np.empty(len(first), np.int64)
-  rank[np.argsort(first)] = np.arange(len(first))
-  return keys[places], rank[which]
+  """The distinct keys in the order of their first places, and each key's index.
+
+  np.unique with its indices takes some 90 bytes a key, this 13 to 30.
+  """
+  order = np.argsort(keys, kind="stable")
+  # Of equal keys, which stand together in `order`, the first.
+  is_new = np.ones(len(keys), bool)
+  for start in range(1, len(keys), _HELD):
+    some = keys[order[start - 1 : start + _HELD]]
+    is_new[start : start + _HELD] = some[1:] != some[:-1]
+  firsts = order[is_new]
+  is_first = np.zeros(len(keys), bool)
+  is_first[firsts] = True
+  rank = np.cumsum(is_first, dtype=np.uint32)[firsts] - 1
+  which = np.empty(len(keys), kind_for(len(firsts)))
+  count = 0
+  for start in range(0, len(keys), _HELD):
+    number = count + np.cumsum(is_new[start : start + _HELD])
+    which[order[start : start + _HELD]] = rank[number - 1]
+    count = number[-1]
+  return keys[is_first], which

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import encoding
-from seqrnn.data.columns import Column, Tokens
-from seqrnn.data.encoding import Corpus, Source, kind_for
-from seqrnn.data.labelled import rows
+from seqrnn.data import reading
+from seqrnn.data.columns import Column, Tokens, kind_for
+from seqrnn.data.documents import Corpus
+from seqrnn.data.reading import Source, rows
 from seqrnn.data.templates import TIME, masked
 from seqrnn.errors import UserError
 
@@ -85,7 +85,7 @@ def read(sources: list[Source], form: Form) -> Corpus:
 @functools.lru_cache(maxsize=2)  # Of a run, several parts read the same.
 def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
   found = (
-    events(encoding.lines(source, form.errors), source.name, form, len(sources))
+    events(reading.lines(source, form.errors), source.name, form, len(sources))
     for source in sources
   )
   return _corpus(itertools.chain.from_iterable(found), "log")

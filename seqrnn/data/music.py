@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data.corpora import SPLITS, reading
+from seqrnn.data.corpora import SPLITS, enough_memory
 from seqrnn.data.sequences import Sequences
 from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime import files
@@ -64,7 +64,7 @@ def read(data: Config) -> Music:
         for split, count in _PIECES.items()
       }
     case "files", str(path):
-      with reading(f"data.path={path!r}"):
+      with enough_memory(f"data.path={path!r}"):
         return _read(Path(os.path.expanduser(path)))
     case source, path:
       raise UserError(

@@ -1,32 +1,51 @@
-"""What a task reads: the segments of a split, in batches.
+"""Segments: what a task reads of a split, in batches.
 
-A segment is a run of symbols of one document: a window, or the next piece of a
+A segment is a run of symbols of one document: a window, or the next part of a
 stream. The task makes inputs and targets of it.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.sequences import Sequences, as_read, checksum, encode, once
 from seqrnn.data.splits import Pieces, given, reader
-from seqrnn.data.streams import fitted, streams
+from seqrnn.data.streams import Rows, streams
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.data.windows import Arrays, Batches, Shape, left_out, windows
+from seqrnn.data.windows import (
+  Arrays,
+  Batches,
+  Epoch,
+  Shape,
+  left_out,
+  windows,
+)
+
+Split = str | Pieces | Sequence[Document]  # A split's name, or documents.
+
+
+class Request(NamedTuple):
+  """The batches that are asked for, as `Segments.batches` has them."""
+
+  split: Split
+  epoch: int
+  batch_size: int | None = None
+  ordered: bool = False
+  placed: bool = False
+
+  @property
+  def trains(self) -> bool:
+    """Whether they are those of training: shuffled, `samples_per_epoch`, ..."""
+    named = isinstance(self.split, str) and self.split == "train"
+    return named and self.batch_size is None and not self.ordered
 
 
 class Segments:
-  """The documents of a run, encoded and cut. Nothing is read before it must.
-
-  Attributes:
-    length: symbols in a segment, targets included.
-    minimum: what is shorter has no target.
-    full: only whole windows, as the many-to-one mapping needs.
-    keep: as in `windows`.
-  """
+  """The documents of a run, encoded and cut; no file is read before it must."""
 
   def __init__(
     self,
@@ -38,15 +57,15 @@ class Segments:
     full: bool = False,
     keep: str = "all",
   ):
-    self.length, self.minimum = length, minimum
-    self.full, self.keep = full, keep
+    """`length` counts targets, too; for the other arguments see `Shape`."""
+    self._shape = Shape(length, config.data.window, minimum, full, keep)
     self._config = config
     self._vocabulary = vocabulary
     self._read = reader(config)
     self._sequences: dict[tuple[str, bool], Sequences] = {}
     self._checksums: dict[str, int] = {}
 
-  def pieces(self, split: str | Pieces | Sequence[Document]) -> Pieces:
+  def pieces(self, split: Split) -> Pieces:
     """The documents of a split, or documents given."""
     if isinstance(split, Pieces):
       return split
@@ -54,12 +73,11 @@ class Segments:
       return given(list(split), self._config.data.unit)
     return self._read(split)
 
-  def sequences(
-    self, split: str | Pieces | Sequence[Document], ordered: bool = False
-  ) -> Sequences:
-    """The same, encoded.
+  def sequences(self, split: Split, ordered: bool = False) -> Sequences:
+    """The documents, encoded.
 
-    Equal ones once where `data.repeats` says so, unless they must be ordered.
+    Equal documents are kept once where `data.repeats` says so, but never if
+    `ordered`.
     """
     each = ordered or self._config.data.repeats == "each"
     if not isinstance(split, str):
@@ -77,7 +95,7 @@ class Segments:
     return encode(pieces, self._vocabulary, self._config.data.boundaries)
 
   def facts(self, split: str) -> dict[str, Any]:
-    """How much there is, and a checksum of it."""
+    """The size and the checksum of a split, as `Experiment.facts`."""
     sequences = self.sequences(split)
     every = self.sequences(split, ordered=True)
     pieces = self._read(split)
@@ -90,7 +108,7 @@ class Segments:
       "crc32": self._checksums[split],
     }
     if split == "train":
-      facts |= skipped(self._config, every.bounds, self.minimum)
+      facts |= skipped(self._config, every.bounds, self._shape.minimum)
     if pieces.corpus.origin:
       facts["origin"] = pieces.corpus.origin
     if self._config.data.repeats == "weight":
@@ -100,7 +118,7 @@ class Segments:
 
   def batches(
     self,
-    split: str | Pieces | Sequence[Document],
+    split: Split,
     epoch: int,
     *,
     batch_size: int | None = None,
@@ -108,17 +126,17 @@ class Segments:
     placed: bool = False,
     named: bool = False,
   ) -> Batches:
-    """The batches of an epoch; only those of `train` are shuffled, to train.
+    """The batches of an epoch; those of `train` are shuffled, for training.
 
-    In evaluation windows of many-to-many do not overlap: every symbol counts
+    In evaluation, windows of many-to-many do not overlap: every symbol counts
     once.
 
     Args:
-      split: or documents given.
+      split: a split's name, or documents.
       epoch: of training.
       batch_size: None: that of training, or the number of windows where it is
-        less. A stream's rows stay as they are. Where it is given, batches hold
-        `document` and `place`, too.
+        less; the rows of a stream are not reduced. A given size also adds
+        `document` and `place` to the batches.
       ordered: one document after the other, whatever `data.buckets` and
         `data.repeats` say.
       placed: batches hold `document` and `place` in any case.
@@ -126,23 +144,12 @@ class Segments:
         vocabulary may lack.
 
     Returns:
-      batches of `segment`; `reset` [B]; and `weight` [B, 1], float32: how many
-      documents a row stands for.
+      batches of `segment`; `reset` [B]; and `weight` [B, 1], float32: the
+      number of documents that a row stands for.
     """
     sequences = self.sequences(split, ordered)
-    batches = cut(
-      self._config,
-      sequences,
-      split,
-      epoch,
-      length=self.length,
-      minimum=self.minimum,
-      full=self.full,
-      keep=self.keep,
-      batch_size=batch_size,
-      ordered=ordered,
-      placed=placed or named,
-    )
+    request = Request(split, epoch, batch_size, ordered, placed or named)
+    batches = cut(self._config, sequences, self._shape, request)
     if not named:
       return batches
     symbols = as_read(sequences, self.pieces(split).corpus.symbols)
@@ -157,7 +164,7 @@ class Segments:
 
 
 def skipped(config: Config, bounds: np.ndarray, minimum: int) -> dict[str, int]:
-  """How much `data.offset` keeps from training; nothing where it is 0."""
+  """The facts on what `data.offset` keeps from training; none where it is 0."""
   offset = config.data.offset
   if not offset:
     return {}
@@ -166,85 +173,62 @@ def skipped(config: Config, bounds: np.ndarray, minimum: int) -> dict[str, int]:
 
 
 def cut(
-  config: Config,
-  sequences: Sequences,
-  split: str | Pieces | Sequence[Document],
-  epoch: int,
-  *,
-  length: int,
-  minimum: int,
-  full: bool = False,
-  keep: str = "all",
-  batch_size: int | None = None,
-  ordered: bool = False,
-  placed: bool = False,
+  config: Config, sequences: Sequences, shape: Shape, request: Request
 ) -> Batches:
-  """The batches of `Segments.batches`, which has what the others are."""
-  data, train = config.data, config.train
-  training = (
-    isinstance(split, str)
-    and split == "train"
-    and batch_size is None
-    and not ordered
-  )
-  samples, batches_per_epoch = train.samples_per_epoch, train.batches_per_epoch
-  if data.stateful:
-    # Rows are parts of the whole: a text given on its own is one stream.
-    rows = train.batch_size if isinstance(split, str) else 1
-    steps = None
-    if training:
-      steps = batches_per_epoch
-      if samples is not None:
-        steps = -(-samples // train.batch_size)
-    rows, window = fitted(sequences, rows, data.window)
-    batches = streams(
-      sequences,
-      batch_size=rows,
-      window=window,
-      first=epoch * steps if steps else 0,
-      count=steps,
-    )
+  """The batches of `Segments.batches`, of windows or of streams.
+
+  `shape.step` is the step of evaluation; training takes `data.step`.
+  """
+  if config.data.stateful:
+    batches = _streams(config, sequences, request)
   else:
-    step = data.window if data.step is None else data.step
-    if not training and not full:
-      step = data.window
-    drawn = None
-    if training and data.random_offset:
-      drawn = np.random.default_rng((config.seed, epoch))
-    rows = batch_size
-    if rows is None:
-      # No more than there are windows: the others would be padding, or repeat
-      # them.
-      sizes = np.diff(sequences.bounds)
-      counts = Shape(length, step, minimum, full).count(sizes)
-      most = int((counts if keep == "all" else np.minimum(counts, 1)).sum())
-      if not isinstance(split, str):  # Few numbers, to compile for few.
-        most = 1 << (max(most, 1) - 1).bit_length()
-      rows = min(train.batch_size, max(most, 1))
-    if batches_per_epoch is not None:
-      samples = batches_per_epoch * rows
-    batches = windows(
-      sequences,
-      batch_size=rows,
-      length=length,
-      step=step,
-      offset=data.offset if training else 0,
-      drawn=drawn,
-      full=full,
-      minimum=minimum,
-      keep=keep,
-      order=(config.seed, epoch) if training else None,
-      samples=samples if training else None,
-      buckets=None if ordered else data.buckets,
-    )
+    batches = _windows(config, sequences, shape, request)
   counts = np.bincount(sequences.distinct).astype(np.float32)
 
   def finish(batch: Arrays) -> Arrays:
     batch["weight"] = counts[batch["document"], None]
     # Every window starts from the zero carry.
     batch.setdefault("reset", np.ones(len(batch["segment"]), bool))
-    if batch_size is None and not placed:
+    if request.batch_size is None and not request.placed:
       del batch["document"], batch["place"]
     return batch
 
   return batches.map(finish)
+
+
+def _streams(config: Config, sequences: Sequences, request: Request) -> Batches:
+  train = config.train
+  # Rows are parts of the whole: a text given on its own is one stream.
+  rows = train.batch_size if isinstance(request.split, str) else 1
+  steps = None
+  if request.trains:
+    steps = train.batches_per_epoch
+    if train.samples_per_epoch is not None:
+      steps = -(-train.samples_per_epoch // train.batch_size)
+  first = request.epoch * steps if steps else 0
+  fitted = Rows(rows, config.data.window).fitted(sequences)
+  return streams(sequences, fitted, first, steps)
+
+
+def _windows(
+  config: Config, sequences: Sequences, shape: Shape, request: Request
+) -> Batches:
+  data, train = config.data, config.train
+  if data.step is not None and (request.trains or shape.full):
+    shape = shape._replace(step=data.step)
+  rows = request.batch_size
+  if rows is None:
+    # More rows than windows would be padding, or repeat windows.
+    most = int(shape.count(np.diff(sequences.bounds)).sum())
+    if not isinstance(request.split, str):  # Few sizes, to compile for few.
+      most = next(size for n in count() if (size := 8**n) >= most)
+    rows = min(train.batch_size, max(most, 1))
+  epoch = Epoch(buckets=None if request.ordered else data.buckets)
+  if request.trains:
+    key = (config.seed, request.epoch)
+    samples = train.samples_per_epoch
+    if train.batches_per_epoch is not None:
+      samples = train.batches_per_epoch * rows
+    offset = np.random.default_rng(key) if data.random_offset else data.offset
+    epoch = epoch._replace(offset=offset, order=key, samples=samples)
+  return windows(sequences, shape, rows, epoch)

@@ -10,9 +10,9 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import corpora, splits
-from seqrnn.data.encoding import Corpus, Names, Source, lines
-from seqrnn.data.labelled import rows
+from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.labels import UNLABELLED, taken
+from seqrnn.data.reading import Source, lines, rows
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError

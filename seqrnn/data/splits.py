@@ -10,7 +10,7 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data import corpora
 from seqrnn.data.corpora import SPLITS
-from seqrnn.data.encoding import Corpus, Document, collect, digest
+from seqrnn.data.documents import Corpus, Document, collect, digest
 from seqrnn.errors import UserError
 
 # Below half a symbol of any corpus: 0.1 * 30 is 3.0000000000000004.

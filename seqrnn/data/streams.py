@@ -1,7 +1,9 @@
-"""Streams: batches whose rows go on from one batch to the next.
+"""Streams: batches whose rows continue in the next batch.
 
 Truncated backpropagation through time hands the carry on with them.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,80 +13,102 @@ from seqrnn.data.windows import Arrays, Batches
 from seqrnn.errors import UserError
 
 
-def fitted(
-  sequences: Sequences, batch_size: int, window: int, whole: bool = False
-) -> tuple[int, int]:
-  """The rows and the window of `streams`, less where they would be padding.
+class Rows(NamedTuple):
+  """How streams are laid out.
 
-  More rows than windows have pieces that are shorter than one. The rows stay,
-  for a carry is of each; those of whole documents need not.
+  Attributes:
+    batch_size: B, the rows; row b reads the b-th of B equal slices of all
+      symbols.
+    window: inputs of a segment.
+    whole: no slice ends within a document, so that each symbol is read after
+      all symbols before it; slices are then only about equal.
   """
-  inputs = np.maximum(np.diff(sequences.bounds) - 1, 0)
-  windows = int((-(-inputs // window)).sum())
-  if 0 < windows < batch_size:
-    longest = int(inputs.max())
-    if whole:
-      batch_size = windows
-    else:
-      longest = min(longest, -(-int(sequences.bounds[-1]) // batch_size))
-    window = min(window, longest)
-  return batch_size, window
+
+  batch_size: int
+  window: int
+  whole: bool = False
+
+  def fitted(self, sequences: Sequences) -> "Rows":
+    """Fewer rows or a shorter window where the rest would be padding.
+
+    More rows than windows have slices shorter than a window. The number of
+    rows is kept, for the carry has an entry for each, unless `whole`.
+    """
+    batch_size, window, whole = self
+    inputs = np.maximum(np.diff(sequences.bounds) - 1, 0)
+    windows = int((-(-inputs // window)).sum())
+    if 0 < windows < batch_size:
+      longest = int(inputs.max())
+      if whole:
+        batch_size = windows
+      else:
+        longest = min(longest, -(-int(sequences.bounds[-1]) // batch_size))
+      window = min(window, longest)
+    return Rows(batch_size, window, whole)
+
+
+class _Pieces(NamedTuple):
+  """The parts of documents in the slices, each read from the zero carry.
+
+  Attributes:
+    documents: int64 [pieces], the document of each.
+    starts: int64 [pieces], the place of its first symbol.
+    inputs: int64 [pieces], the number of its inputs.
+    slices: int64 [B + 1], the places where the slices begin and end.
+  """
+
+  documents: np.ndarray
+  starts: np.ndarray
+  inputs: np.ndarray
+  slices: np.ndarray
+
+
+def _pieces(bounds: np.ndarray, rows: Rows) -> _Pieces:
+  slices = np.arange(rows.batch_size + 1) * bounds[-1] // rows.batch_size
+  if rows.whole:
+    slices = bounds[np.searchsorted(bounds, slices)]
+  edges = np.unique(np.concatenate([bounds, slices]))
+  starts = edges[:-1]
+  documents = np.searchsorted(bounds, starts, side="right") - 1
+  # A document's last symbol is no input, for nothing follows it.
+  inputs = np.minimum(edges[1:], bounds[documents + 1] - 1) - starts
+  some = inputs > 0
+  if not some.any():
+    raise UserError(
+      "data.stateful=True: no document has the two symbols that an input and"
+      " its target need"
+    )
+  return _Pieces(documents[some], starts[some], inputs[some], slices)
 
 
 def streams(
-  sequences: Sequences,
-  *,
-  batch_size: int,
-  window: int,
-  whole: bool = False,
-  first: int = 0,
-  count: int | None = None,
+  sequences: Sequences, rows: Rows, first: int = 0, count: int | None = None
 ) -> Batches:
   """Batches of `segment`, int32 [B, window + 1], and `reset`, bool [B].
 
-  With them `document` and `place`, as `windows` has them.
+  They also hold `document` and `place`, as in `windows`.
 
-  Row b reads the b-th of B equal slices of all symbols. Where a document
-  begins, in a slice or with it, a piece begins: `reset` says to start from the
-  zero carry. A segment is `window` inputs and the symbol after them, which is
-  the first input of the next; a piece's last is padded at the right. Each
-  symbol but a document's first is the target of one input, also where a slice
-  ends within a document.
+  A piece begins where a document begins, in a slice or with it: `reset` is
+  True and the carry starts at zero. A segment is `window` inputs and the
+  symbol after them, which is the first input of the next segment; the last
+  segment of a piece is padded at the right. Each symbol but a document's first
+  is the target of one input, also where a slice ends within a document.
 
   Args:
     sequences: the encoded documents.
-    batch_size: B, the rows.
-    window: inputs of a segment.
-    whole: no slice ends within a document, so that each symbol is read with
-      all that comes before it; slices are then only about equal.
-    first: the batch to begin with, of all; beyond the last it goes round.
+    rows: how the streams are laid out.
+    first: the batch to begin with; after the last batch comes the first.
     count: batches of an epoch; None: all.
 
   Raises:
     UserError: no document has two symbols.
   """
-  bounds = sequences.bounds
-  slices = np.arange(batch_size + 1) * bounds[-1] // batch_size
-  if whole:
-    slices = bounds[np.searchsorted(bounds, slices)]
-  edges = np.unique(np.concatenate([bounds, slices]))
-  starts = edges[:-1]
-  documents = np.searchsorted(bounds, starts, side="right") - 1
-  ends = bounds[documents + 1]
-  # A document's last symbol is no input, for nothing follows it.
-  inputs = np.minimum(edges[1:], ends - 1) - starts
-  some = inputs > 0
-  starts, inputs, documents = starts[some], inputs[some], documents[some]
-  if not len(starts):
-    raise UserError(
-      "data.stateful=True: no document has the two symbols that an input and"
-      " its target need"
-    )
+  documents, starts, inputs, slices = _pieces(sequences.bounds, rows)
+  window = rows.window
   # Segments are numbered through all pieces, so those of a row are a range.
   numbers = np.concatenate([[0], np.cumsum(-(-inputs // window))])
-  begin_B, end_B = (
-    numbers[np.searchsorted(starts, edge)] for edge in (slices[:-1], slices[1:])
-  )
+  edges = numbers[np.searchsorted(starts, slices)]
+  begin_B, end_B = edges[:-1], edges[1:]
   total = int((end_B - begin_B).max())
 
   def make(i: int, start: int, stop: int) -> Arrays:
@@ -92,23 +116,21 @@ def streams(
     live_B = number_B < end_B[start:stop]
     number = number_B[live_B]
     piece = np.searchsorted(numbers, number, side="right") - 1
-    done = (number - numbers[piece]) * window
-    last = starts[piece] + inputs[piece] + 1  # After the last target.
-    segment = np.full((stop - start, window + 1), PAD, np.int32)
-    segment[live_B] = sequences.gather(
-      documents[piece], starts[piece] + done, last, window + 1
-    )
-    reset_B = np.ones(stop - start, bool)  # Rows that have ended, too.
-    reset_B[live_B] = done == 0
-    document_B, place_B = np.zeros((2, stop - start), np.int64)
-    document_B[live_B] = documents[piece]
-    place_B[live_B] = starts[piece] + done
-    return {
-      "segment": segment,
-      "reset": reset_B,
-      "document": document_B,
-      "place": place_B,
+    place = starts[piece] + (number - numbers[piece]) * window
+    batch = {
+      "segment": np.full((stop - start, window + 1), PAD, np.int32),
+      "reset": np.ones(stop - start, bool),  # Rows that have ended, too.
+      "document": np.zeros(stop - start, np.int64),
+      "place": np.zeros(stop - start, np.int64),
     }
+    last_stop = starts[piece] + inputs[piece] + 1  # After the last target.
+    batch["segment"][live_B] = sequences.gather(
+      documents[piece], place, last_stop, window + 1
+    )
+    batch["reset"][live_B] = place == starts[piece]
+    batch["document"][live_B] = documents[piece]
+    batch["place"][live_B] = place
+    return batch
 
   count = total if count is None else count
-  return Batches(count, batch_size, make, sequences.distinct)
+  return Batches(count, rows.batch_size, make, sequences.distinct)

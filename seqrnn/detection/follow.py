@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import logs, vocabulary
-from seqrnn.data.encoding import NOT_UTF8
+from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.detection import thresholds
 from seqrnn.detection.calibration import CALIBRATION, read_events

@@ -8,7 +8,7 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data import anomalies
 from seqrnn.data import sessions as data
-from seqrnn.data.encoding import kind_for
+from seqrnn.data.columns import kind_for
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary

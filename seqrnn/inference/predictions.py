@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.markup import escape
 
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
 from seqrnn.errors import escaped

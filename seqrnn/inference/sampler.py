@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -19,20 +19,12 @@ from seqrnn.experiment import Carry, Decoder, Experiment, Params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _CHUNK = 256  # Symbols drawn by one call at most: text appears as it is made.
-
-
 _NOISE = 2**20  # Numbers of noise at once, at most.
-
-
 _PRIME = 1024  # Symbols for which a prime has room, at least.
 
 
 def choose_symbol(
-  noise_BV: jax.Array,
-  logits_BV: jax.Array,
-  temperature: jax.Array,
-  top_k: int | None = None,
-  top_p: float | None = None,
+  noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
 ) -> jax.Array:
   """Draws symbol_B from softmax(logits / temperature).
 
@@ -41,33 +33,71 @@ def choose_symbol(
       to draw.
     logits_BV: of the model.
     temperature: 0 takes the most likely symbol.
-    top_k: draw from the k most likely symbols only.
-    top_p: draw from the smallest set of most likely symbols that together
-      have this probability, at this temperature (Holtzman et al. 2020).
   """
-  # Padding, begin and unknown are never drawn. `where` and not .at[].set: XLA's
-  # scatter is slow on a CPU, and this runs for every symbol.
+  return _draw_symbol(noise_BV, _scaled(logits_BV, temperature), temperature)
+
+
+def choose_likely_symbol(
+  noise_BV: jax.Array,
+  logits_BV: jax.Array,
+  temperature: jax.Array,
+  top_k: jax.Array,
+  top_p: jax.Array,
+) -> jax.Array:
+  """Draws symbol_B as `choose_symbol`, from the most likely symbols only.
+
+  Args:
+    noise_BV: as there.
+    logits_BV: as there.
+    temperature: as there.
+    top_k: how many symbols, 1 or more; symbols as likely as the last are
+      drawn from, too.
+    top_p: the probability that the symbols drawn from have together at least,
+      the fewest that have it at this temperature (Holtzman et al. 2020); 1 or
+      more leaves none out.
+  """
+  scaled_BV = _scaled(logits_BV, temperature)
+  V = scaled_BV.shape[-1]
+  order_BV = jnp.argsort(-scaled_BV, axis=-1)
+  sorted_BV = jnp.take_along_axis(scaled_BV, order_BV, axis=-1)
+  kth_B1 = jax.lax.dynamic_slice_in_dim(
+    sorted_BV, jnp.minimum(top_k, V) - 1, 1, axis=-1
+  )
+  sorted_BV = jnp.where(sorted_BV < kth_B1, -jnp.inf, sorted_BV)
+  chances_BV = jax.nn.softmax(sorted_BV, axis=-1)
+  # A symbol stays while those before it have less than top_p together.
+  before_BV = jnp.cumsum(chances_BV, axis=-1) - chances_BV
+  outside_BV = (before_BV >= top_p) & (top_p < 1)
+  sorted_BV = jnp.where(outside_BV, -jnp.inf, sorted_BV)
+  noise_BV = jnp.take_along_axis(noise_BV, order_BV, axis=-1)
+  place_B1 = _draw_symbol(noise_BV, sorted_BV, temperature)[:, None]
+  return jnp.take_along_axis(order_BV, place_B1, axis=-1)[:, 0]
+
+
+def _scaled(logits_BV: jax.Array, temperature: jax.Array) -> jax.Array:
+  """Returns logits / temperature; padding, begin and unknown are never drawn.
+
+  `where` and not .at[].set: XLA's scatter is slow on a CPU, and this runs for
+  every symbol.
+  """
   id_1V = jnp.arange(logits_BV.shape[-1])[None]
   never_1V = (id_1V == PAD) | (id_1V == BEGIN) | (id_1V == UNKNOWN)
   logits_BV = jnp.where(never_1V, -jnp.inf, logits_BV)
-  scaled_BV = logits_BV / jnp.where(temperature > 0, temperature, 1)
-  if top_k is not None and top_k < logits_BV.shape[-1]:
-    kth_B1 = jax.lax.top_k(scaled_BV, top_k)[0][:, -1:]
-    scaled_BV = jnp.where(scaled_BV < kth_B1, -jnp.inf, scaled_BV)
-  if top_p is not None and top_p < 1:
-    order_BV = jnp.argsort(-scaled_BV, axis=-1)
-    sorted_BV = jnp.take_along_axis(scaled_BV, order_BV, axis=-1)
-    chances_BV = jax.nn.softmax(sorted_BV, axis=-1)
-    # A symbol stays while those before it have less than top_p together.
-    outside_BV = jnp.cumsum(chances_BV, axis=-1) - chances_BV >= top_p
-    sorted_BV = jnp.where(outside_BV, -jnp.inf, sorted_BV)
-    place_BV = jnp.argsort(order_BV, axis=-1)
-    scaled_BV = jnp.take_along_axis(sorted_BV, place_BV, axis=-1)
+  return logits_BV / jnp.where(temperature > 0, temperature, 1)
+
+
+def _draw_symbol(
+  noise_BV: jax.Array, scaled_BV: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Returns the symbol_B of the largest sum of logit and noise.
+
+  The first maximum, without argmax: on a CPU, XLA's argmax takes as long as a
+  layer.
+  """
   noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
-  # The first maximum, without argmax: on a CPU, XLA's argmax takes as long as a
-  # layer.
   largest_B1 = jnp.max(noisy_BV, axis=-1, keepdims=True)
   V = noisy_BV.shape[-1]
+  id_1V = jnp.arange(V)[None]
   return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
 
 
@@ -123,14 +153,14 @@ def _drawer(
 ) -> Callable[..., Any]:
   """A jitted function that draws symbols, at most `chunk`; see `generator`.
 
-  It takes params, a state, seed, temperature, and the numbers of the first
-  symbol and of the one after the last. It gives the state after them and
+  It takes params, a state, seed, what `pick` draws by, and the numbers of the
+  first symbol and of the one after the last. It gives the state after them and
   symbols_BT, of which only those asked for were drawn. A state is carry,
   logits_BV and ended_B.
   """
 
   @jax.jit
-  def draw(params, state, seed, temperature, first, stop):
+  def draw(params, state, seed, settings, first, stop):
     _, logits_BV, _ = state
     key = jax.random.key(seed)
     many = _even(chunk, max(1, numbers // logits_BV.size))
@@ -147,7 +177,7 @@ def _drawer(
       def step(n, loop):
         (carry, logits_BV, ended_B), symbols_TB = loop
         noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
-        symbol_B = pick(noise_BV, logits_BV, temperature)
+        symbol_B = pick(noise_BV, logits_BV, *settings)
         shown_B = jnp.where(ended_B, PAD, symbol_B)
         ended_B |= symbol_B == END
         carry, logits_BV = decoder.step(params, carry, symbol_B)
@@ -174,12 +204,12 @@ def generator(
   noise: Callable[..., jax.Array] = jax.random.gumbel,
   pick: Callable[..., jax.Array] = choose_symbol,
 ) -> Callable[..., Iterator[np.ndarray]]:
-  """A function params, prime_BP, temperature, seed -> chunks of symbols.
+  """A function params, prime_BP, seed, *settings of `pick` -> chunks.
 
-  A chunk is int32 [B, n]; together they are `length` long. Where a stream has
-  drawn the end symbol, padding follows. What is drawn depends on the seed, not
-  on the chunks. It compiles twice, for the prime and for a chunk, whatever
-  their lengths; and once for one decoder and one `pick`.
+  A chunk of symbols is int32 [B, n]; together they are `length` long. Where a
+  stream has drawn the end symbol, padding follows. What is drawn depends on
+  the seed, not on the chunks. For a decoder and a `pick` it compiles twice,
+  for the prime and for a chunk, whatever their lengths and the settings.
 
   A symbol may be a frame of notes, with one axis more. These are 0 or 1, and
   so never the end symbol.
@@ -188,13 +218,13 @@ def generator(
     decoder: of the model.
     length: symbols to draw.
     noise: key, shape, type -> what `pick` draws with.
-    pick: noise_BV, logits_BV, temperature -> symbol_B.
+    pick: noise_BV, logits_BV, *settings -> symbol_B.
   """
   read = _reader(decoder)
   draw = _drawer(decoder, noise, pick, _CHUNK, _NOISE)
 
   def generate(
-    params: Params, prime_BP: np.ndarray, temperature: float, seed: int
+    params: Params, prime_BP: np.ndarray, seed: int, *settings: float
   ) -> Iterator[np.ndarray]:
     padded_BP = np.zeros(
       (len(prime_BP), _room(prime_BP.shape[1]), *prime_BP.shape[2:]), np.int32
@@ -206,7 +236,7 @@ def generator(
     for first in range(0, length, chunk):
       stop = min(first + chunk, length)
       state, symbols_BT = draw(
-        params, state, np.uint32(seed), temperature, first, stop
+        params, state, np.uint32(seed), settings, first, stop
       )
       yield np.asarray(symbols_BT)[:, : stop - first]
       if np.asarray(state[2]).all():
@@ -221,14 +251,6 @@ def _room(length: int) -> int:
   while size < length:
     size *= 4
   return size
-
-
-@lru_cache(CACHED_FUNCTIONS)
-def _chooser(
-  top_k: int | None, top_p: float | None
-) -> Callable[..., jax.Array]:
-  """`choose` with these settings, the same function each time."""
-  return partial(choose_symbol, top_k=top_k, top_p=top_p)
 
 
 def prime_ids(
@@ -270,8 +292,7 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
   generate, prime_BP, _ = _begin(experiment, config, length, streams=1)
 
   def excerpt(params: Params) -> str:
-    temperature = settings.temperature[0]
-    chunks = generate(params, prime_BP, temperature, settings.seed)
+    chunks = generate(params, prime_BP, settings.seed, settings.temperature[0])
     [ids] = np.concatenate([prime_BP, *chunks], axis=1)
     return experiment.vocabularies["symbols"].text(ids)
 
@@ -281,22 +302,21 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
 def _begin(
   experiment: Experiment, config: Config, length: int, streams: int
 ) -> tuple[Callable[..., Iterator[np.ndarray]], np.ndarray, list[str]]:
-  """The generator of texts, and what `prime_ids` gives for them."""
-  settings = config.sample
+  """What `prime_ids` gives, after a function that draws texts.
+
+  It takes params, prime_BP, seed, temperature and gives chunks of symbols.
+  """
+  settings, symbols = config.sample, experiment.vocabularies["symbols"]
   assert experiment.decoder is not None, "the caller has asked"
-  generate = generator(
-    experiment.decoder,
-    length=length,
-    pick=_chooser(settings.top_k, settings.top_p),
-  )
+  pick, limits = choose_symbol, ()
+  if (settings.top_k, settings.top_p) != (None, None):
+    pick = choose_likely_symbol
+    limits = settings.top_k or len(symbols), settings.top_p or 1.0
+  generate = generator(experiment.decoder, length=length, pick=pick)
   prime = prime_ids(
-    experiment.vocabularies["symbols"],
-    settings.prime,
-    config.data.boundaries,
-    streams,
-    settings.seed,
+    symbols, settings.prime, config.data.boundaries, streams, settings.seed
   )
-  return generate, *prime
+  return lambda *given: generate(*given, *limits), *prime
 
 
 def sample(
@@ -329,7 +349,7 @@ def sample(
       show(f"----- temperature {temperature:g}\n")
     ids_BT = prime_BP
     shown = 0  # Characters of the one stream that were shown.
-    for chunk_BT in generate(params, prime_BP, temperature, settings.seed):
+    for chunk_BT in generate(params, prime_BP, settings.seed, temperature):
       ids_BT = np.concatenate([ids_BT, chunk_BT], axis=1)
       if settings.streams == 1:
         # A byte that ends a chunk may be the first of a longer character.
@@ -391,6 +411,6 @@ def sample_music(
   shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
   made = []
   for temperature in settings.temperature:
-    chunks = generate(params, prime_BPV, temperature, settings.seed)
+    chunks = generate(params, prime_BPV, settings.seed, temperature)
     made += list(np.concatenate([shown_BPV, *chunks], axis=1))
   return made

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.models import losses

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.corpora import from_text, read_asked
-from seqrnn.data.encoding import Document
+from seqrnn.data.corpora import from_text, read_files
+from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
@@ -176,7 +176,7 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   elif settings.path is not None:
     labels = experiment.labels
     known = None if labels is None else set(labels.symbols)
-    found = read_asked("config.predict.path", settings.path, data, known)
+    found = read_files("config.predict.path", settings.path, data, known)
     if labels is not None:
       return splits.whole(found)
     documents = list(splits.whole(found).documents())

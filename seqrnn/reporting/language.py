@@ -88,7 +88,7 @@ def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
   temperatures = settings.temperature if several else _TEMPERATURES
   drawn = []
   for temperature in temperatures:
-    chunks = generate(subject.params, prime_BP, temperature, settings.seed)
+    chunks = generate(subject.params, prime_BP, settings.seed, temperature)
     ids_T = np.concatenate(list(chunks), axis=1)[0]
     drawn.append((temperature, ids_T[ids_T > END]))
   return drawn

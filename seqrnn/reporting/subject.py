@@ -13,7 +13,7 @@ from seqrnn import config as configs
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import SPLITS
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.data.windows import Batches

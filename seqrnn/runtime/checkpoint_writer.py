@@ -58,10 +58,10 @@ class Checkpoints:
       UserError: Orbax would read the folder's name as a pattern.
     """
     self.directory = directory.absolute()
-    if re.search(r"\\|\[[^/]*\]", str(self.directory)):
+    if re.search(r"[\\*?]|\[[^/]*\]", str(self.directory)):
       raise UserError(
-        f"{self.directory}: must have no backslash and no [...] in its name,"
-        " which Orbax takes for patterns; name another --workdir"
+        f"{self.directory}: must have no backslash, *, ? or [...] in its path,"
+        " which Orbax reads as a pattern; name another --workdir"
       )
     self._keep = keep
     self._check = check

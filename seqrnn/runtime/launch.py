@@ -1,6 +1,7 @@
 """What a process sets up before a mode, and how it ends."""
 
 import ctypes
+import errno
 import io
 import logging
 import os
@@ -269,9 +270,11 @@ def mistake(error: BaseException) -> str | None:
   if isinstance(error, UserError | flags.Error):
     return str(error)
   if isinstance(error, OSError):
-    return (
-      f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    )
+    # Whatever writes a file names it, so that a full disk without is stdout's.
+    name = error.filename
+    if name is None and error.errno in (errno.ENOSPC, errno.EIO):
+      name = "stdout"
+    return f"{name}: {error.strerror}" if name else str(error)
   if isinstance(error, MemoryError) or "Out of memory" in str(error):
     return (
       "out of memory: model.hidden_size, train.batch_size or data.window must"

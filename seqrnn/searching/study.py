@@ -1,9 +1,11 @@
 """The trials of a search: proposed, claimed, kept by Optuna."""
 
 import itertools
+import json
 import math
 import os
 import secrets
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ from seqrnn.runtime import files
 from seqrnn.searching import space
 
 LADDER = [float(f"1e-{power}") for power in range(8)]  # Of the coarse method.
+_SUM = "crc32"  # The key of a journal line's checksum.
 _NAME_LIMIT = 4096  # Bytes of a study's name.
 _ATTEMPTS = 3  # At going on from the same evaluation, by processes that died.
 
@@ -81,22 +84,36 @@ def rank(trial: FrozenTrial) -> tuple[int, float]:
 
 
 class _Journal(journal.JournalFileBackend):
-  """Optuna's, whose faults are told in a line."""
+  """Optuna's, with a checksum in each line and errors of one line.
+
+  Lines of an older version have no checksum; they come before all that do.
+  """
 
   def __init__(self, path: Path):
     super().__init__(str(path), _Lock(path))
     self._path = path
+    self._has_sums = False  # Whether a line read so far has a checksum.
 
   def append_logs(self, logs: list[dict[str, Any]]):
     with files.write_errors(self._path):
-      super().append_logs(logs)
+      super().append_logs([{**log, _SUM: _checksum(log)} for log in logs])
 
   def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-    found = super().read_logs(log_number_from)
     try:
-      yield from found
-    except ValueError as error:  # A line is not JSON, or not UTF-8.
+      for log in super().read_logs(log_number_from):
+        expected = log.pop(_SUM, None)
+        self._has_sums |= expected is not None
+        if self._has_sums and expected != _checksum(log):
+          raise ValueError(f"a line is not what its {_SUM} records")
+        yield log
+    except (ValueError, AttributeError, TypeError) as error:
+      # A line is not JSON, not UTF-8 or not an object, or was changed.
       raise _damaged(self._path, error) from None
+
+
+def _checksum(log: dict[str, Any]) -> int:
+  """The CRC-32 of a journal's line, whatever blanks it is written with."""
+  return zlib.crc32(json.dumps(log).encode())
 
 
 def _damaged(path: Path, error: Exception) -> MachineError:

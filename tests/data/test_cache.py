@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data import cache, corpora, encoding
-from seqrnn.data.encoding import UNITS, Source, encode_in_memory
+from seqrnn.data.encoding import UNITS, encode_in_memory
+from seqrnn.data.reading import Source
 from seqrnn.errors import UserError
 from tests.data.test_encoding import any_content, plain
 
@@ -166,15 +167,15 @@ def start(source, pause):
   code = f"""
 import time
 from pathlib import Path
-from seqrnn.data import cache, corpora, encoding
-cache.LARGE, encoding.CHUNK = 0, 64
-chunks = encoding.chunks
+from seqrnn.data import cache, corpora, encoding, reading
+cache.LARGE, reading.CHUNK = 0, 64
+chunks = reading.chunks
 def slow(source):
   for n, chunk in enumerate(chunks(source)):
     time.sleep({pause})
     yield chunk
-encoding.chunks = slow
-source = encoding.Source({source.name!r}, Path({str(source.content)!r}))
+reading.chunks = slow
+source = reading.Source({source.name!r}, Path({str(source.content)!r}))
 print("begun", flush=True)
 corpus = corpora.encode([source], "char", "strict")
 print(len(corpus.ids), flush=True)

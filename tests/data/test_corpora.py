@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import base
-from seqrnn.data import corpora, splits
+from seqrnn.data import corpora, embedded, splits
 from seqrnn.data.corpora import from_text
-from seqrnn.data.encoding import UNITS, Document
+from seqrnn.data.documents import Document
+from seqrnn.data.encoding import UNITS
 from seqrnn.errors import UserError
 
 
@@ -255,8 +256,8 @@ def library(tmp_path, monkeypatch):
   """A standard library of two modules and a package."""
 
   def forget():
-    corpora._stdlib.cache_clear()
-    corpora._opcodes.cache_clear()
+    embedded.stdlib.cache_clear()
+    embedded.opcodes.cache_clear()
 
   (tmp_path / "latin.py").write_bytes(b"# coding: latin-1\r\nname = '\xe9'\r\n")
   (tmp_path / "code.py").write_text(

@@ -8,24 +8,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqrnn.data import encoding
-from seqrnn.data.encoding import UNITS, Source, collect, encode_in_memory
+from seqrnn.data import encoding, reading
+from seqrnn.data.documents import collect
+from seqrnn.data.encoding import UNITS, encode_in_memory
+from seqrnn.data.reading import Source
 from seqrnn.data.splits import whole
 from seqrnn.errors import UserError
 
 examples = settings(deadline=None, database=None, max_examples=60)
 
 
-def encoded(contents, unit, errors="strict", chunk=encoding.CHUNK):
+def encoded(contents, unit, errors="strict", chunk=reading.CHUNK):
   """The corpus of some files as plain values, or what is said of them."""
-  before, encoding.CHUNK = encoding.CHUNK, chunk
+  before, reading.CHUNK = reading.CHUNK, chunk
   sources = [Source(f"f{i}", content) for i, content in enumerate(contents)]
   try:
     corpus = encode_in_memory(sources, unit, errors)
   except UserError as error:
     return str(error)
   finally:
-    encoding.CHUNK = before
+    reading.CHUNK = before
   return plain(corpus)
 
 
@@ -141,7 +143,7 @@ def test_ids_are_as_wide_as_they_must(count, monkeypatch):
   text = "".join(map(chr, codes)) * 2
   content = text.encode()
   for chunk in (10_007, 2**20):
-    monkeypatch.setattr(encoding, "CHUNK", chunk)
+    monkeypatch.setattr(reading, "CHUNK", chunk)
     corpus = encode_in_memory([Source("f", content)], "char", "strict")
     assert corpus.ids.dtype.itemsize == (
       1 if count <= 256 else 2 if count <= 65_536 else 4
@@ -182,7 +184,7 @@ def test_documents_are_collected_as_files_are_read(texts):
 
 
 def read(path, while_read=lambda: None):
-  for _ in encoding.chunks(Source(path.name, path)):
+  for _ in reading.chunks(Source(path.name, path)):
     while_read()
 
 
@@ -208,7 +210,7 @@ def test_a_file_that_changes_is_not_read(tmp_path):
 
 def test_a_pipe_and_a_device_are_no_files(tmp_path):
   os.mkfifo(tmp_path / "pipe")
-  for path in (tmp_path / "pipe", tmp_path, encoding.Path("/dev/zero")):
+  for path in (tmp_path / "pipe", tmp_path, reading.Path("/dev/zero")):
     with pytest.raises(UserError, match=rf"^{path}: not a regular file$"):
       read(path)
 

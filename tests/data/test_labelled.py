@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from seqrnn.data import columns, corpora, encoding, labelled, splits
+from seqrnn.data import columns, corpora, labelled, reading, splits
 from seqrnn.errors import UserError
 from tests.conftest import tiny
 
@@ -206,7 +206,7 @@ def test_what_is_asked_about_need_not_be_labelled(tmp_path, form):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
   data = tiny(tmp_path, {"data.format": form}).data
-  corpus = corpora.read_asked("x", str(tmp_path / "data"), data, {"a", "b"})
+  corpus = corpora.read_files("x", str(tmp_path / "data"), data, {"a", "b"})
   found = documents(corpus)
   own = [""] * len(found) if corpus.labels is None else labels(corpus)
   found = list(zip(own, found, strict=True))
@@ -219,7 +219,7 @@ def test_a_table_of_events_is_asked_about_by_its_sessions(tmp_path):
   (tmp_path / "f").write_text("session,event\nx,a\ny,b\nx,c d\n")
   fields = {"data.unit": "session", "data.format": "csv"}
   data = tiny(tmp_path, fields).data
-  corpus = corpora.read_asked("x", str(tmp_path / "f"), data)
+  corpus = corpora.read_files("x", str(tmp_path / "f"), data)
   assert list(corpus.names) == ["x", "y"]
   assert documents(corpus) == [["a", "c d"], ["b"]]
 
@@ -274,7 +274,7 @@ LARGE = {
 def test_what_is_packed_takes_no_memory_as_a_whole(tmp_path, monkeypatch, form):
   monkeypatch.setattr(columns, "SMALL", 2**12)
   monkeypatch.setattr(columns, "_HELD", 2**6)
-  monkeypatch.setattr(encoding, "CHUNK", 2**12)
+  monkeypatch.setattr(reading, "CHUNK", 2**12)
   head, line = LARGE[form]
   fields = {"data.format": form, "data.unit": "word"}
   if form == "table":
@@ -300,8 +300,8 @@ def test_what_is_packed_takes_no_memory_as_a_whole(tmp_path, monkeypatch, form):
 
 @pytest.mark.parametrize("form", ["tab", "csv", "jsonl"])
 def test_a_text_without_an_end_is_refused(tmp_path, monkeypatch, form):
-  monkeypatch.setattr(labelled, "LONGEST", 1000)
-  monkeypatch.setattr(encoding, "CHUNK", 100)
+  monkeypatch.setattr(reading, "LONGEST", 1000)
+  monkeypatch.setattr(reading, "CHUNK", 100)
   head, line = LARGE[form]
   content = (head + line.format("x" * 1200)).encode()
   with pytest.raises(UserError, match=r"^f.*(more than 1000 ch|field larger)"):
@@ -312,6 +312,6 @@ def test_memory_that_ends_names_what_is_read(tmp_path, monkeypatch):
   def fail(*_):
     raise MemoryError
 
-  monkeypatch.setitem(labelled._LABELLED, "jsonl", fail)
+  monkeypatch.setitem(labelled._FORMS, "jsonl", fail)
   with pytest.raises(UserError, match=r"^data\.path='.*/data': .* memory"):
     read(tmp_path, {"f": b"x"}, **{"data.format": "jsonl"})

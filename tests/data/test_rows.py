@@ -71,7 +71,7 @@ def test_rows_of_what_is_evaluated_or_given(tmp_path):
     length=9,
     minimum=2,
   )
-  for count, rows in ((1, 1), (3, 4), (8, 8), (9, 16), (40, 16)):
+  for count, rows in ((1, 1), (3, 8), (8, 8), (9, 16), (40, 16)):
     texts = [experiments.Document("x", "ab" * 3, "x")] * count
     assert segments.batches(texts, 0, ordered=True).batch_size == rows
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import experiments
-from seqrnn.data import cache, encoding, splits, vocabulary
+from seqrnn.data import cache, reading, splits, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import PAD
@@ -198,7 +198,7 @@ def test_a_mapped_corpus_trains_as_one_in_memory(
 def test_no_more_memory_for_more_text(tmp_path, monkeypatch):
   # All that a start needs, of a text that is in memory as pages of a file.
   monkeypatch.setattr(cache, "LARGE", 0)
-  monkeypatch.setattr(encoding, "CHUNK", 2**14)
+  monkeypatch.setattr(reading, "CHUNK", 2**14)
   monkeypatch.setattr(splits, "_CHUNK", 2**14)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 

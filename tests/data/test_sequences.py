@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data import sequences, splits
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 examples = settings(deadline=None, database=None, max_examples=100)

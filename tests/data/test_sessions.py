@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seqrnn.data import sessions, splits
-from seqrnn.data.encoding import NOT_UTF8
+from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError

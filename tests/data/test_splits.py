@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from configs import base
 from seqrnn.data import corpora, splits
 from seqrnn.data.corpora import SPLITS
-from seqrnn.data.encoding import Document, collect
+from seqrnn.data.documents import Document, collect
 from seqrnn.errors import UserError
 
 examples = settings(deadline=None, database=None, max_examples=60)

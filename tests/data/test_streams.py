@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data.sequences import Sequences
-from seqrnn.data.streams import streams
+from seqrnn.data.streams import Rows, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 
@@ -39,7 +39,7 @@ def test_every_symbol_but_a_first_is_a_target_once(sizes, B, T):
   ids, bounds = sequences.table, sequences.bounds
   firsts = set(ids[bounds[:-1][np.diff(bounds) > 0]].tolist())
   targets = []
-  for batch in streams(sequences, batch_size=B, window=T):
+  for batch in streams(sequences, Rows(B, T)):
     segment = batch["segment"]
     assert segment.dtype == np.int32 and segment.shape == (B, T + 1)
     for row in segment:
@@ -60,7 +60,7 @@ def test_whole_documents_are_read_from_their_beginning(sizes, B, T):
   assume(max(sizes, default=0) >= 2)
   sequences = make_sequences(sizes)
   read = [[] for _ in range(B)]
-  for batch in streams(sequences, batch_size=B, window=T, whole=True):
+  for batch in streams(sequences, Rows(B, T, whole=True)):
     for row, segment, reset in zip(
       read, batch["segment"].tolist(), batch["reset"], strict=True
     ):
@@ -82,7 +82,7 @@ def test_a_row_goes_on_where_it_stopped_or_is_reset(sizes, B, T):
   assume(max(sizes, default=0) >= 2)
   sequences = make_sequences(sizes)
   ids, bounds = sequences.table, sequences.bounds
-  batches = streams(sequences, batch_size=B, window=T)
+  batches = streams(sequences, Rows(B, T))
   slices = [b * len(ids) // B for b in range(B + 1)]
   pieces = {*bounds.tolist(), *slices}  # Where a piece may begin.
   for b in range(B):
@@ -114,7 +114,7 @@ def test_a_row_goes_on_where_it_stopped_or_is_reset(sizes, B, T):
 def test_one_by_hand():
   # Two documents of 6 and 4 symbols in two rows of 5: the first row's last
   # target is the second's first symbol.
-  batches = streams(make_sequences([6, 4]), batch_size=2, window=3)
+  batches = streams(make_sequences([6, 4]), Rows(2, 3))
   assert len(batches) == 2
   assert batches[0]["segment"].tolist() == [[4, 5, 6, 7], [10, 11, 12, 13]]
   assert batches[0]["reset"].tolist() == [True, True]
@@ -124,7 +124,7 @@ def test_one_by_hand():
 
 def test_equal_documents_are_a_row_each():
   # As stream_tails makes them: no row resets but at the start.
-  batches = streams(make_sequences([12] * 5), batch_size=5, window=4)
+  batches = streams(make_sequences([12] * 5), Rows(5, 4))
   assert [batch["reset"].all() for batch in batches] == [True, False, False]
   assert not any(batch["reset"].any() for batch in list(batches)[1:])
   assert np.array_equal(
@@ -136,8 +136,8 @@ def test_equal_documents_are_a_row_each():
 @given(st.integers(0, 30), st.integers(1, 30))
 def test_an_epoch_is_a_part_of_the_round(first, count):
   sequences = make_sequences([20, 7, 33])
-  round_ = streams(sequences, batch_size=3, window=4)
-  part = streams(sequences, batch_size=3, window=4, first=first, count=count)
+  round_ = streams(sequences, Rows(3, 4))
+  part = streams(sequences, Rows(3, 4), first=first, count=count)
   assert len(part) == count
   for i, batch in enumerate(part):
     expected = round_[(first + i) % len(round_)]
@@ -149,14 +149,14 @@ def test_an_epoch_is_a_part_of_the_round(first, count):
 @pytest.mark.parametrize("sizes", [[], [1], [0, 1, 1]])
 def test_documents_of_one_symbol_have_no_target(sizes):
   with pytest.raises(UserError, match="no document has the two symbols"):
-    streams(make_sequences(sizes), batch_size=2, window=3)
+    streams(make_sequences(sizes), Rows(2, 3))
 
 
 @examples
 @given(sizes, st.integers(1, 6), st.integers(1, 7), st.data())
 def test_rows_of_a_batch_are_parts_of_it(sizes, B, T, data):
   assume(max(sizes, default=0) >= 2)
-  batches = streams(make_sequences(sizes), batch_size=B, window=T, first=1)
+  batches = streams(make_sequences(sizes), Rows(B, T), first=1)
   start = data.draw(st.integers(0, B))
   stop = data.draw(st.integers(start, B))
   view = batches.rows(start, stop)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text, parse
-from seqrnn.data.encoding import Document
+from seqrnn.data.documents import Document
 from seqrnn.data.splits import given as pieces
 from seqrnn.data.vocabulary import (
   BEGIN,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from seqrnn.data.sequences import Sequences
 from seqrnn.data.shuffle import shuffle
 from seqrnn.data.vocabulary import PAD
-from seqrnn.data.windows import Batches, _lengths, left_out, windows
+from seqrnn.data.windows import Batches, Epoch, Shape, _lengths, left_out
+from seqrnn.data.windows import windows as windows_of
 from seqrnn.errors import UserError
 
 examples = settings(deadline=None, database=None, max_examples=200)
@@ -32,6 +33,13 @@ def make_sequences(sizes):
     bounds,
     np.arange(len(sizes)),
   )
+
+
+def windows(sequences, batch_size, drawn=None, **fields):
+  own = {name: fields.pop(name) for name in Shape._fields if name in fields}
+  if drawn is not None:
+    fields["offset"] = drawn
+  return windows_of(sequences, Shape(**own), batch_size, Epoch(**fields))
 
 
 def cut(sequences, length, step, offset, full, minimum):

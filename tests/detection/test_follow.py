@@ -9,7 +9,8 @@ import pytest
 
 import experiments
 import run
-from seqrnn.data.encoding import NOT_UTF8, Document
+from seqrnn.data.documents import Document
+from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.vocabulary import Vocabulary, save
 from seqrnn.detection import calibration, follow
 from seqrnn.detection.conformal import Calibration

@@ -44,6 +44,7 @@ FIELDS = {
   "stateful": {"data.stateful": True},
   "many to one": {"data.mapping": "many_to_one"},
   "buckets": {"data.buckets": 4, "data.window": 100},
+  "many windows": {"train.batch_size": 32},
   "classification": {"task": "classification", "data.format": "files"},
 }
 CALLS = [
@@ -86,6 +87,15 @@ def test_settings_of_a_sample_compile_nothing(runs):
       *({"length": length} for length in (1, 19, 256, 257, 600)),
     ):
       run.sample("abc", **{"length": 20, **settings})
+  assert not found
+
+
+def test_other_limits_of_a_sample_compile_nothing(runs):
+  run = runs("language model")
+  run.sample("ab", length=20, top_k=3)
+  with compilations() as found:
+    for settings in ({"top_k": 2}, {"top_p": 0.5}, {"top_k": 99, "top_p": 0.9}):
+      run.sample("ab", length=20, **settings)
   assert not found
 
 

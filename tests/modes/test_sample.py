@@ -16,8 +16,12 @@ from tests.conftest import tiny
 def draws(logits_V, n=20000, **settings):
   logits_BV = jnp.tile(jnp.asarray(logits_V), (n, 1))
   settings = {"temperature": 1.0, **settings}
+  choose = sampler.choose_symbol
+  if "top_k" in settings or "top_p" in settings:
+    choose = sampler.choose_likely_symbol
+    settings = {"top_k": logits_BV.shape[-1], "top_p": 1.0, **settings}
   noise_BV = jax.random.gumbel(jax.random.key(0), logits_BV.shape)
-  return np.asarray(sampler.choose_symbol(noise_BV, logits_BV, **settings))
+  return np.asarray(choose(noise_BV, logits_BV, **settings))
 
 
 def test_frequencies_follow_the_softmax_at_a_temperature():
@@ -46,6 +50,28 @@ def test_top_k_and_top_p_leave_the_most_likely_symbols():
   assert set(draws(logits, top_p=1e-6)) == {4}
   counts = np.bincount(draws(logits, top_p=0.69), minlength=8)
   assert counts[4] / counts.sum() == pytest.approx(4 / 7, abs=0.015)
+
+
+def test_limits_that_leave_nothing_out_change_nothing():
+  """Also where the sum of the probabilities is 1 before the last symbol."""
+  logits = np.random.default_rng(0).normal(size=200, scale=8)
+  all_symbols = draws(logits, n=500)
+  assert (draws(logits, n=500, top_k=200, top_p=1.0) == all_symbols).all()
+  noise_BV = jnp.zeros((1, 200)).at[0, int(logits[4:].argmin()) + 4].set(1e4)
+  drawn = sampler.choose_likely_symbol(
+    noise_BV, jnp.asarray(logits)[None], 1.0, 200, 1.0
+  )
+  assert int(drawn[0]) == int(noise_BV.argmax())
+
+
+def test_top_p_is_of_what_top_k_leaves():
+  logits = np.log(np.array([1e-9, 1e-9, 1e-9, 1e-9, 0.4, 0.3, 0.2, 0.1]))
+  # Of 0.4 and 0.3 the first has 0.571 of the probability.
+  assert set(draws(logits, top_k=2, top_p=0.57)) == {4}
+  assert set(draws(logits, top_k=2, top_p=0.58)) == {4, 5}
+  # As likely as the second: drawn, too.
+  tied = np.log(np.array([1e-9, 1e-9, 1e-9, 1e-9, 0.4, 0.3, 0.3]))
+  assert set(draws(tied, top_k=2)) == {4, 5, 6}
 
 
 def test_notes_are_struck_each_by_itself_at_a_temperature():
@@ -78,7 +104,7 @@ def test_streams_go_on_from_their_primes_and_end_for_good(monkeypatch):
   monkeypatch.setattr(sampler, "_CHUNK", 64)
   generate = sampler.generator(counting(80), length=200)
   prime_BP = np.array([[4, 5, 6], [40, 41, 60]])
-  chunks = list(generate({}, prime_BP, 1.0, 0))
+  chunks = list(generate({}, prime_BP, 0, 1.0))
   drawn = np.concatenate(chunks, axis=1)
   assert drawn[0].tolist()[: 80 - 7 + 1] == [*range(7, 80), END]
   assert drawn[1].tolist()[: 80 - 61 + 1] == [*range(61, 80), END]
@@ -97,14 +123,14 @@ def test_the_length_is_kept_whatever_the_chunks(monkeypatch):
     # Of noise for 1 to 14 steps at once.
     monkeypatch.setattr(sampler, "_NOISE", length)
     generate = sampler.generator(decoder, length=length)
-    chunks = list(generate({}, np.array([[4]]), 1.0, seed := 3))
+    chunks = list(generate({}, np.array([[4]]), seed := 3, 1.0))
     drawn = np.concatenate(chunks, axis=1)
     assert drawn.shape == (1, length)
     texts.append(drawn[0])
   for text in texts[:-1]:  # A longer text begins as a shorter one.
     np.testing.assert_array_equal(text, texts[-1][: len(text)])
   other = np.concatenate(
-    list(generate({}, np.array([[4]]), 1.0, seed + 1)), axis=1
+    list(generate({}, np.array([[4]]), seed + 1, 1.0)), axis=1
   )
   assert (other[0] != texts[-1]).any()
 

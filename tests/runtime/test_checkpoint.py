@@ -188,12 +188,12 @@ def test_the_newest_intact_one_stands_in_for_the_best(tmp_path, capsys):
     select(tmp_path, None)
 
 
-@pytest.mark.parametrize("name", ["a[b]c", "a\\b"])
+@pytest.mark.parametrize("name", ["a[b]c", "a\\b", "a*b", "a?b"])
 def test_a_folder_that_orbax_would_not_find_again_is_refused(tmp_path, name):
-  with pytest.raises(UserError, match="must have no backslash and no"):
+  with pytest.raises(UserError, match="must have no backslash, "):
     Checkpoints(tmp_path / name)
   assert not list(tmp_path.iterdir())
-  with Checkpoints(tmp_path / "a]" / "b[c" / "$x$*"):
+  with Checkpoints(tmp_path / "a]" / "b[c" / "$x$"):
     pass
 
 

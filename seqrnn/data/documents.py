@@ -1,0 +1,134 @@
+"""Documents: sequences of symbols, as objects or as a corpus of ids."""
+
+import bisect
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.data.columns import kind_for
+
+
+class Document(NamedTuple):
+  """A sequence of symbols; no window and no state crosses its ends.
+
+  Attributes:
+    name: for messages and tables.
+    symbols: a str is a sequence of characters, a list holds tokens.
+    group: documents of one group stay on one side of a split.
+    begins: False for a piece without the document's first symbol.
+    ends: False for a piece without the document's last symbol.
+  """
+
+  name: str
+  symbols: str | list[str]
+  group: str
+  begins: bool = True
+  ends: bool = True
+
+
+class Labels(NamedTuple):
+  """The labels of documents.
+
+  Attributes:
+    symbols: the distinct labels, in the order of their first documents.
+    ids: unsigned [documents]: indices into `symbols`.
+  """
+
+  symbols: list[str]
+  ids: np.ndarray
+
+
+class Corpus(NamedTuple):
+  """Documents as indices of symbols, one after the other.
+
+  It may be larger than memory: `ids`, `bounds` and the lines of `names` are
+  then mapped from a file, and no document is a Python object.
+
+  Attributes:
+    unit: what a symbol is, as `data.unit`.
+    symbols: the distinct symbols, in the order of their first places.
+    ids: of all documents, uint8, uint16 or uint32: indices into `symbols`.
+    bounds: int64 [documents + 1]; j is `ids[bounds[j] : bounds[j + 1]]`.
+    names: of the documents.
+    group: of each document, int64 [documents]: indices into `groups`.
+    groups: their names, or the `digest` of each; documents of one group stay on
+      one side of a split.
+    labels: the labels of the documents; None: none.
+    tags: a tag for each symbol, as documents of the same lengths; None: none.
+    lines: int64, the line of each of `ids` in its file; None: unknown.
+    timestamps: the time of each of `ids`, as it was written; None: none.
+    origin: the version of the package that the data come from; else empty.
+  """
+
+  unit: str
+  symbols: list[str]
+  ids: np.ndarray
+  bounds: np.ndarray
+  names: Sequence[str]
+  group: np.ndarray
+  groups: Sequence[str] | np.ndarray
+  labels: Labels | None = None
+  tags: "Corpus | None" = None
+  lines: np.ndarray | None = None
+  timestamps: Sequence[str] | None = None
+  origin: str = ""
+
+  def text(self, start: int, stop: int) -> str | list[str]:
+    """The symbols from one place in `ids` to another, as a Document has them.
+
+    They are Python objects, so this is for a text that a person reads.
+    """
+    found = [self.symbols[i] for i in self.ids[start:stop].tolist()]
+    return "".join(found) if self.unit in ("char", "byte") else found
+
+
+class Names(Sequence):
+  """Names of documents, made when they are indexed: `file` or `file:line`.
+
+  Attributes:
+    lines: int64 [documents], in its file, from 1; 0: the document is the file.
+  """
+
+  def __init__(self, files: list[tuple[str, int]], lines: np.ndarray):
+    """`files`: the name and the first document of each file."""
+    self._files = [name for name, _ in files]
+    self._firsts = [first for _, first in files]
+    self.lines = lines
+
+  def __len__(self) -> int:
+    return len(self.lines)
+
+  def __getitem__(self, index):
+    line = self.lines[index]
+    # Of several files that begin there, all but the last have no document.
+    file = self._files[bisect.bisect_right(self._firsts, index) - 1]
+    return f"{file}:{line}" if line else file
+
+
+def collect(documents: Sequence[Document], unit: str) -> Corpus:
+  """The corpus of documents that are Python objects already, so of few."""
+  index: dict[str, int] = {}
+  groups: dict[str, int] = {}
+  sizes = [len(document.symbols) for document in documents]
+  ids = [
+    index.setdefault(symbol, len(index))
+    for document in documents
+    for symbol in document.symbols
+  ]
+  group = [groups.setdefault(d.group, len(groups)) for d in documents]
+  return Corpus(
+    unit,
+    list(index),
+    np.array(ids, kind_for(len(index))),
+    np.cumsum([0, *sizes], dtype=np.int64),
+    [document.name for document in documents],
+    np.array(group, np.int64),
+    list(groups),
+  )
+
+
+def digest(group: bytes) -> int:
+  """The first 64 bits of the SHA-256: where a group stands in a split."""
+  return int.from_bytes(hashlib.sha256(group).digest()[:8])

@@ -1,0 +1,225 @@
+"""Reading: files or bytes as chunks, text, lines or the rows of a table.
+
+Content is read as it is: nothing is lowercased, stripped or left out. No file
+is in memory as a whole, and a packed file is read as it is unpacked.
+"""
+
+import codecs
+import csv
+import glob
+import gzip
+import io
+import itertools
+import lzma
+import math
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from seqrnn.errors import MachineError, UserError
+
+CHUNK = 2**20  # Bytes read at once; also the characters of a line of a log.
+LONGEST = 2**24  # Characters of a line, or of a field, that has a whole text.
+# How a user can read a file that has a wrong byte.
+NOT_UTF8 = (
+  "is not UTF-8; data.errors=latin-1 reads each byte as a character,"
+  " data.errors=replace puts U+FFFD there"
+)
+_PACKED = {".gz": gzip.open, ".xz": lzma.open}
+
+
+class Source(NamedTuple):
+  """Where bytes come from: a file, or memory. Messages have its name."""
+
+  name: str
+  content: Path | bytes
+
+
+def files(field: str, value: str) -> list[Source]:
+  """A file, the matches of a glob, or all files of a folder, ordered by name.
+
+  Names are relative to the folder, or to the part before the glob's first
+  wildcard, so that a split by names does not depend on where a corpus lies.
+
+  Raises:
+    UserError: there is no such file.
+  """
+  if not value:
+    raise UserError(f"{field}={value!r}: must not be empty")
+  path = Path(os.path.expanduser(value))
+  folder = os.path.isdir(path)
+  if folder:
+    root, found = path, set(_walk(path))
+  elif os.path.exists(path):
+    root, found = path.parent, {path}
+  else:
+    fixed = itertools.takewhile(lambda p: not set(p) & set("*?["), path.parts)
+    root = Path(*fixed)
+    matches = map(Path, glob.glob(str(path), recursive=True))
+    found = {match for match in matches if not match.is_dir()}
+  if not found:
+    missing = "no file in this folder" if folder else "no such file"
+    raise MachineError(f"{field}={value!r}: {missing}")
+  named = sorted((file.relative_to(root).as_posix(), file) for file in found)
+  return [Source(name, file) for name, file in named]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+  """The files in a folder and below, without hidden files and folders."""
+
+  def refuse(error: OSError):
+    raise MachineError(f"{error.filename}: cannot be read: {error.strerror}")
+
+  for parent, folders, names in os.walk(folder, onerror=refuse):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    yield from (Path(parent, n) for n in names if not n.startswith("."))
+
+
+def chunks(source: Source) -> Iterator[bytes]:
+  """The bytes of a source, at most CHUNK at once; no chunk is empty.
+
+  Files that end in .gz or .xz are unpacked.
+
+  Raises:
+    UserError: the file is not a regular one, cannot be read, or changes
+      meanwhile.
+  """
+  path = source.content
+  if isinstance(path, bytes):
+    yield from (path[i : i + CHUNK] for i in range(0, len(path), CHUNK))
+    return
+  try:
+    # Checked before it is opened: opening a pipe waits for its writer, and a
+    # device may have no end.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+      raise UserError(f"{path}: not a regular file")
+    with path.open("rb", buffering=0) as file:
+      before = os.fstat(file.fileno())
+      with _PACKED.get(path.suffix, nullcontext)(file) as content:
+        # At most its size: a file may grow as fast as it is read.
+        left = before.st_size if content is file else math.inf
+        while chunk := content.read(min(CHUNK, left)):
+          left -= len(chunk)
+          yield chunk
+      after = os.fstat(file.fileno())
+  except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise MachineError(f"{path}: cannot be read: {reason}") from None
+  if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    raise changed(source)
+
+
+def changed(source: Source) -> MachineError:
+  """The error for a file that changes while it is read."""
+  return MachineError(f"{source.content}: changed while it was read")
+
+
+def decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
+  """Text of bytes, with newlines as line ends and no byte order mark.
+
+  The text before a wrong byte is yielded before the error is raised. So the
+  first mistake in a file is the one reported, however the file is cut into
+  chunks.
+
+  Args:
+    name: for messages.
+    content: UTF-8, or what `errors` says.
+    errors: as `data.errors`.
+
+  Raises:
+    UserError: a byte is not UTF-8.
+  """
+  if errors == "latin-1":  # Every byte is a character.
+    decoder = codecs.getincrementaldecoder("latin-1")()
+  else:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
+  read = 0
+  held = ""  # A carriage return that a newline may follow.
+  begun = False
+  fault = None
+  for chunk in itertools.chain(content, [b""]):
+    last = not chunk
+    left, _ = decoder.getstate()  # The first bytes of a character.
+    try:
+      text = decoder.decode(chunk, last)
+    except UnicodeDecodeError as error:
+      text = (left + chunk)[: error.start].decode()
+      fault = UserError(
+        f"{name}: byte {read - len(left) + error.start} {NOT_UTF8}"
+      )
+    read += len(chunk)
+    if text and not begun:
+      text = text.removeprefix("\ufeff")
+      begun = True
+    text = held + text
+    held = "\r" if text.endswith("\r") and not (last or fault) else ""
+    yield text.removesuffix(held).replace("\r\n", "\n")
+    if fault:
+      raise fault
+
+
+def text(source: Source, errors: str) -> Iterator[str]:
+  """The text of a source, a chunk at a time.
+
+  Raises:
+    UserError: as `chunks` and `decode`.
+  """
+  return decode(source.name, chunks(source), errors)
+
+
+def lines(
+  source: Source, errors: str, longest: int | None = None
+) -> Iterator[str]:
+  """The lines of a source; only newlines end a line.
+
+  Args:
+    source: of which one line at a time is in memory.
+    errors: as `data.errors`.
+    longest: characters of a line at most; None: CHUNK.
+
+  Raises:
+    UserError: as `text`, or a line is longer.
+  """
+  longest = longest or CHUNK
+  held = ""
+  number = 1
+  for part in text(source, errors):
+    *whole, held = (held + part).split("\n")
+    yield from whole
+    number += len(whole)
+    if len(held) > longest:
+      raise UserError(
+        f"{source.name}: line {number}: has more than {longest} characters"
+      )
+  if held:
+    yield held
+
+
+def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, str]]]:
+  """The rows of a csv file below its header, each with its last line.
+
+  Raises:
+    UserError: the file cannot be read, or a row is not csv.
+  """
+  csv.field_size_limit(LONGEST)
+  ended = (
+    part
+    for line in lines(source, errors, LONGEST)
+    # Lines of a csv file may end with a carriage return alone.
+    for part in io.StringIO(f"{line}\n", newline="")
+  )
+  found = csv.DictReader(ended, strict=True)
+  try:
+    for row in found:
+      if None in row:
+        raise UserError(
+          f"{source.name}:{found.line_num}: has more columns than the header"
+        )
+      yield found.line_num, row
+  except csv.Error as error:
+    line = found.reader.line_num
+    raise UserError(f"{source.name}:{line}: {error}") from None
