@@ -1,4 +1,4 @@
-"""The cells that `model.cell` names, but for those of odyssey.py."""
+"""The cells that `model.cell` names; Odyssey has a module of its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -78,7 +78,7 @@ class GRU(Cell):
     n &= \tanh(x W_n + b_n + r \odot (h R_n + b'_n)) \\
     h' &= (1 - z) \odot n + z \odot h
 
-  The form of cuDNN and PyTorch: one recurrent product a step.
+  This is the form of cuDNN and PyTorch, with one recurrent product a step.
   """
 
   gate_count = 3
@@ -124,9 +124,9 @@ class LayerNormLSTM(LSTM):
     c' &= f \odot c + i \odot g \\
     h' &= o \odot \tanh(\alpha_c \odot N(c') + b_c)
 
-  N gives mean 0 and variance 1, over the 4H inputs of all gates or the H of
-  c', with 1e-5 added to the variance. The shifts of the first two N are one
-  with b.
+  N shifts and scales to mean 0 and variance 1, over the 4H inputs of all gates
+  or over the H units of c'; 1e-5 is added to the variance. The biases of the
+  first two N are part of b.
   """
 
   sigmoid_gates = ()
@@ -167,10 +167,10 @@ class SLSTM(LSTM):
     n' &= f \odot n + i \\
     h' &= \sigma(\tilde o) \odot c' / n'
 
-  The input gate is exp, the forget gate sigma; m keeps both in range and
-  cancels in h'. One head: R is not block-diagonal. The cell alone, without
-  the block around it. The carry is (c, h, n, m); m starts so low that the
-  first step forgets all of it, and so n is at least 1 ever after.
+  The activation of the input gate is exp, that of the forget gate sigma; m
+  keeps both in range and cancels in h'. There is one head, so R is not
+  block-diagonal, and no block around the cell. The carry is (c, h, n, m). m
+  starts so low that f is 0 in the first step, so n is at least 1 afterwards.
   """
 
   sigmoid_gates = ()
@@ -200,8 +200,8 @@ class ResetBeforeGRU(Cell):
     n &= \tanh(x W_n + (r \odot h) R_n + b_n) \\
     h' &= (1 - z) \odot n + z \odot h
 
-  The reset gate comes before the product, so a step has two, one after the
-  other.
+  The reset gate comes before the product with R_n, so a step has two products,
+  one after the other.
   """
 
   gate_count = 3
@@ -229,8 +229,8 @@ class MGU(Cell):
     n &= \tanh(x W_n + (f \odot h) R_n + b_n) \\
     h' &= (1 - f) \odot h + f \odot n
 
-  What its authors call the forget gate lets in what is new, so it has no bias
-  to remember by. Two products a step, as in ResetBeforeGRU.
+  The authors call f the forget gate, but f is the share of the new state, so
+  `forget_bias` does not apply. A step has two products, as in ResetBeforeGRU.
   """
 
   gate_count = 2
@@ -249,10 +249,10 @@ class MGU(Cell):
 
 
 class Linear(Cell):
-  """A cell whose step is linear: h' = a * h + b, with a and b of x alone.
+  """A cell whose step is h' = a * h + b, where a and b depend on x alone.
 
-  Two such steps are one of the same kind, so layers.Recurrent joins T of them
-  in log2(T) rounds (`scan.parallel`).
+  Two such steps together have the same form, so `scan.parallel` computes T
+  steps in log2(T) rounds.
   """
 
   recurrent_product = False
@@ -260,7 +260,7 @@ class Linear(Cell):
   path = "parallel"
 
   def terms(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The a and b of z_BK, or of z_TBK."""
+    """The factors a and the terms b, from z_BK or z_TBK."""
     raise NotImplementedError
 
   def __call__(self, carry, z_BK, mask_BH=None):
@@ -271,17 +271,17 @@ class Linear(Cell):
 
 @register("min_lstm")
 class MinLSTM(Linear):
-  r"""minLSTM (Feng et al. 2024), whose gates see the input alone.
+  r"""minLSTM (Feng et al. 2024), whose gates depend on the input alone.
 
   .. math::
     f &= \sigma(x W_f + b_f) \\
     i &= \sigma(x W_i + b_i) \\
     h' &= (f \odot h + i \odot (x W_g + b_g)) / (f + i)
 
-  The shares f / (f + i) and i / (f + i) are made from the logs of f and i, so
-  that they are right where both vanish. They are at most 1, and so are their
-  products: the scan needs no logs, nor a positive candidate as the authors'
-  own in logs does.
+  The shares f / (f + i) and i / (f + i) are computed from log f and log i, so
+  that they are exact where f and i underflow. The shares and their products are
+  at most 1, so the scan needs no logarithms. The authors' scan of logarithms
+  requires a positive candidate, this one does not.
   """
 
   gate_count = 3
@@ -296,7 +296,7 @@ class MinLSTM(Linear):
 
 @register("min_gru")
 class MinGRU(Linear):
-  r"""minGRU (Feng et al. 2024), whose gate sees the input alone.
+  r"""minGRU (Feng et al. 2024), whose gate depends on the input alone.
 
   .. math::
     z &= \sigma(x W_z + b_z) \\

@@ -15,7 +15,7 @@ from seqrnn.models.cell import SIGMOID, TANH, Cell, activate, register, save
 @register("odyssey_np", peepholes=False)
 @register("odyssey_fgr", gate_recurrence=True)
 class Odyssey(Cell):
-  r"""The LSTM of "A Search Space Odyssey" (Greff et al. 2015), by its parts.
+  r"""The LSTM of "LSTM: A Search Space Odyssey" (Greff et al. 2015).
 
   .. math::
     i &= \sigma(x W_i + h R_i + p_i \odot c + b_i) \\
@@ -25,12 +25,12 @@ class Odyssey(Cell):
     o &= \sigma(x W_o + h R_o + p_o \odot c' + b_o) \\
     h' &= o \odot \tanh(c')
 
-  The carry is (c, h). A forget gate's bias starts at `forget_bias`, and that
-  of i where f is 1 - i at its negative, which is the same f.
+  The carry is (c, h). The bias of f starts at `forget_bias`. Where f is 1 - i,
+  the bias of i starts at the negative of it, which gives the same f.
 
-  Full gate recurrence adds to the inputs of i, f and o these three gates of
-  the last step, side by side, times a matrix [3H, 3H]. The carry is then
-  (c, h, i, f, o), and a second product in the step means the plain path.
+  With full gate recurrence, the inputs of i, f and o include a product: these
+  three gates of the step before, side by side, times a matrix [3H, 3H]. The
+  carry is then (c, h, i, f, o). A step has two products, so the path is plain.
 
   Attributes:
     input_gate: False: i = 1 (NIG).
@@ -38,9 +38,9 @@ class Odyssey(Cell):
     output_gate: False: o = 1 (NOG).
     input_activation: False: no tanh in g (NIAF).
     output_activation: False: no tanh of c' (NOAF).
-    coupled: f = 1 - i, with no parameters of its own (CIFG).
-    peepholes: False: all p = 0 (NP), which is LSTM.
-    gate_recurrence: full gate recurrence (FGR); all three gates are there.
+    coupled: f = 1 - i, without parameters of f (CIFG).
+    peepholes: False: all p = 0 (NP), which equals `cells.LSTM`.
+    gate_recurrence: full gate recurrence (FGR), of all three gates.
   """
 
   input_gate: bool = True
@@ -54,7 +54,7 @@ class Odyssey(Cell):
 
   @property
   def names(self) -> str:
-    """The gates that have parameters, in their order; g is always there."""
+    """The names of g and of the gates that have parameters, in their order."""
     absent = {
       "i": not self.input_gate,
       "f": not self.forget_gate or self.coupled,
