@@ -1,4 +1,4 @@
-"""Pictures of a detection: surprisals in their order, scores, one session."""
+"""Pictures of a detection: timeline, scores, one session, ROC and PR curves."""
 
 import math
 from pathlib import Path
@@ -16,14 +16,14 @@ from seqrnn.detection.findings import Findings
 from seqrnn.runtime import figures
 
 _EVENTS = 2000  # Of a timeline.
-_ODDEST = 5  # Sessions that it has in any case.
-_FAR = 4  # Times the highest normal score, where the axis of scores ends.
-_STRIP = 40  # Events of a row of a strip.
+_WORST = 5  # Most anomalous sessions, which each timeline has.
+_FAR = 4  # The axis of scores ends at so many times the highest normal score.
+_COLUMNS = 40  # Events in a row of the picture of one session.
 _ROWS = 12
-_NARROW, _WIDE = 16, 110  # Characters of an event of it, and of a line.
-_CHARACTER = 0.075  # Inches of one.
-_APART = 60  # Up to so many sessions of a timeline have lines between them.
-_LABELS = {False: ("normal", "C0"), True: ("labelled odd", "C3")}
+_NARROW, _WIDE = 16, 110  # Characters of an event's name, and of a log line.
+_CHARACTER = 0.075  # Inches of a character.
+_APART = 60  # Sessions of a timeline, at most, that are separated by lines.
+_LABELS = {False: ("normal", "C0"), True: ("labelled anomalous", "C3")}
 
 
 def draw(
@@ -34,20 +34,20 @@ def draw(
   curves: dict[str, np.ndarray],
   folder: Path,
 ):
-  """Draws all that there is enough for.
+  """Draws the pictures; the curves only where both labels are known.
 
   Args:
-    found: of all sessions; some must have events.
+    found: of all sessions, at least one of which has events.
     calibration: the combined score of normal sessions.
     session: the threshold of that score.
-    event: that of an event's surprisal in nats.
-    curves: name -> score [D], what ROC and PR are drawn of.
-    folder: where.
+    event: the threshold of an event's surprisal in nats.
+    curves: name -> score [D], for the ROC and PR curves.
+    folder: of the pictures.
   """
   pictures = {
     "timeline": _timeline(found, event),
     "scores": _scores(found, calibration, session),
-    "session": _strip(found, event),
+    "session": _session(found, event),
   }
   labels, some = found.sessions.labels, found.sessions.with_label()
   if labels is not None and 0 < labels[some].sum() < len(some):
@@ -58,23 +58,23 @@ def draw(
     figures.save(figure, folder / f"{name}.png")
 
 
-def _oddest(found: Findings) -> int:
-  """The oddest of the distinct sessions that have an event."""
+def _worst(found: Findings) -> int:
+  """The most anomalous of the distinct sessions that have an event."""
   order = found.most_anomalous()
   return int(order[np.diff(found.bounds)[order] > 0][0])
 
 
 def _timeline(found: Findings, threshold: float) -> Figure:
-  """Surprisal of event after event, on a normal axis and a logarithmic one.
+  """Surprisal of event after event, on a linear and a logarithmic axis.
 
-  Of more sessions than there is room for, some from all over, and the oddest.
+  Of many sessions it has an even selection, and the most anomalous ones.
   """
   which = found.distinct.which
   ends = np.cumsum(np.diff(found.bounds)[which])
   count = min(len(which), _EVENTS * len(which) // ends[-1] + 1)
   chosen = np.linspace(0, len(which) - 1, count).astype(int)
-  oddest = found.distinct.first[found.most_anomalous()[:_ODDEST]]
-  chosen = np.union1d(chosen, oddest)
+  worst = found.distinct.first[found.most_anomalous()[:_WORST]]
+  chosen = np.union1d(chosen, worst)
   shown = which[chosen]
   places, bounds = ranges(found.bounds[shown], found.bounds[shown + 1])
   bits = found.nll[places] / math.log(2)
@@ -103,11 +103,11 @@ def _timeline(found: Findings, threshold: float) -> Figure:
       )
     axes.set_yscale(scale)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(LogFormatter())  # Within a decade.
+    axes.yaxis.set_minor_formatter(LogFormatter())  # Ticks within a decade.
     axes.set_ylabel("surprisal, bits")
     axes.margins(x=0.005)
     figures.grid(axes, "y")
-  # Above the axes, where no event is.
+  # Above the axes, where it covers no event.
   figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
   red = "; red: labelled" if found.sessions.labels is not None else ""
   figure.axes[-1].set_xlabel(f"event, of {len(chosen):,} sessions{red}")
@@ -117,62 +117,44 @@ def _timeline(found: Findings, threshold: float) -> Figure:
 def _scores(
   found: Findings, calibration: Calibration, threshold: float
 ) -> Figure:
-  """How the combined score is spread, and the share of each that is higher."""
-  which, labels = found.distinct.which, found.sessions.labels
-  scores = found.scores["combined"][which]
-  groups = {"looked at": (scores, "C0")}
-  if labels is not None:
-    some = found.sessions.with_label()
-    of_label = scores[some], labels[some]
-    groups = {
-      name: (of_label[0][of_label[1] == label], colour)
-      for label, (name, colour) in _LABELS.items()
-      if (of_label[1] == label).any()
-    }
-  counts = -np.diff(calibration.above)
-  # An unknown event may be so far out that nothing else would be seen.
+  """A histogram of the combined score, and the share of higher scores."""
+  scores = found.scores["combined"][found.distinct.which]
+  groups = _score_groups(found, scores)
+  # Without a limit, an unknown event could stretch the axis over all others.
   near = np.append(calibration.scores, threshold)
   most = _FAR * near[np.isfinite(near)].max(initial=1e-9)
   edges = np.linspace(0, min(scores.max(initial=most / _FAR), most), 61)
-  # The share of one session, and a little room below it.
-  sizes = [calibration.n, *(len(values) for values, _ in groups.values())]
-  lowest = 0.5 / max(sizes)
-  figure = figures.create(12, 4)
-  histogram, ecdf = figure.subplots(1, 2)
   inside = lambda x: np.minimum(x, edges[-1])
+  figure = figures.create(12, 4)
+  histogram, higher = figure.subplots(1, 2)
+  counts = -np.diff(calibration.above)
+  style = {"color": "black", "label": "calibration"}
   histogram.hist(
     inside(calibration.scores),
     edges,
     weights=counts / counts.sum(),
     histtype="step",
-    color="black",
-    label="calibration",
+    **style,
   )
+  shares = np.append(calibration.above[0], calibration.above[1:])
+  xs, shares = np.append(0, calibration.scores), shares / calibration.n
+  higher.step(xs, shares, where="post", **style)
   for name, (values, colour) in groups.items():
-    share = np.full(len(values), 1 / len(values))
-    histogram.hist(
-      inside(values), edges, weights=share, alpha=0.5, color=colour, label=name
-    )
-  histogram.set_yscale("log")
+    n, style = len(values), {"color": colour, "label": name}
+    weights = np.full(n, 1 / n)
+    histogram.hist(inside(values), edges, weights=weights, alpha=0.5, **style)
+    xs = np.append(0, np.sort(inside(values)))
+    higher.step(xs, 1 - np.arange(n + 1) / n, where="post", **style)
   histogram.set_ylabel("share of sessions")
-  ecdf.step(
-    np.append(0, calibration.scores),
-    np.append(calibration.above[0], calibration.above[1:]) / calibration.n,
-    where="post",
-    color="black",
-    label="calibration",
-  )
-  for name, (values, colour) in groups.items():
-    higher = 1 - np.arange(len(values) + 1) / len(values)
-    values = np.append(0, np.sort(inside(values)))
-    ecdf.step(values, higher, where="post", color=colour, label=name)
-  ecdf.set_yscale("log")
-  ecdf.set_ylabel("share of sessions with a higher score")
+  higher.set_ylabel("share of sessions with a higher score")
   beyond = ", or more at the right end" if scores.max() > edges[-1] else ""
-  for axes in (histogram, ecdf):
+  sizes = [calibration.n, *(len(values) for values, _ in groups.values())]
+  for axes in (histogram, higher):
     if math.isfinite(threshold):
       axes.axvline(threshold, color="C2", label="threshold")
-    axes.set(xlim=(0, edges[-1] * 1.01), ylim=(lowest, 1.5))
+    # The axis begins a little below the share of one session.
+    axes.set(xlim=(0, edges[-1] * 1.01), ylim=(0.5 / max(sizes), 1.5))
+    axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"combined score{beyond}")
     figures.grid(axes)
@@ -180,15 +162,30 @@ def _scores(
   return figure
 
 
+def _score_groups(
+  found: Findings, scores: np.ndarray
+) -> dict[str, tuple[np.ndarray, str]]:
+  """Name -> scores and colour: of each label, or of all without labels."""
+  if found.sessions.labels is None:
+    return {"sessions": (scores, "C0")}
+  some = found.sessions.with_label()
+  scores, labels = scores[some], found.sessions.labels[some]
+  return {
+    name: (scores[labels == label], colour)
+    for label, (name, colour) in _LABELS.items()
+    if (labels == label).any()
+  }
+
+
 def _curves(
   which: np.ndarray, labels: np.ndarray, curves: dict[str, np.ndarray]
 ) -> Figure:
-  """ROC, its false alarms on a logarithmic axis, and precision by recall.
+  """The ROC curve, on a logarithmic axis, and precision by recall.
 
   Args:
-    which: the distinct session that each one with a label is.
-    labels: of these.
-    curves: as in `pictures`.
+    which: for each session with a label, its distinct session.
+    labels: of these sessions.
+    curves: as in `draw`.
   """
   figure = figures.create(12, 5)
   roc, precision = figure.subplots(1, 2)
@@ -220,16 +217,16 @@ def _curves(
   return figure
 
 
-def _strip(found: Findings, threshold: float) -> Figure:
-  """The oddest session, event by event, coloured by its surprisal.
+def _session(found: Findings, threshold: float) -> Figure:
+  """The most anomalous session, event by event, coloured by its surprisal.
 
-  Lines of a log stand below each other, so that they can be read.
+  Of a log each row is a line; of other sessions a row has several events.
   """
-  d = _oddest(found)
+  d = _worst(found)
   j = int(found.distinct.first[d])
   start, stop = found.bounds[d : d + 2].tolist()
   listed = found.names.unit == "log"
-  most, columns = (_STRIP, 1) if listed else (_STRIP * _ROWS, _STRIP)
+  most, columns = (_COLUMNS, 1) if listed else (_COLUMNS * _ROWS, _COLUMNS)
   place = int(found.nll[start:stop].argmax())
   first = max(min(place - most // 2, stop - start - most), 0)
   last = min(stop - start, first + most)
@@ -266,20 +263,24 @@ def _strip(found: Findings, threshold: float) -> Figure:
       weight="bold" if found.event_flags[start + first + n] else "normal",
     )
   axes.set_xticks([])
-  places = [int(found.offsets[d]) + first + r * columns for r in range(rows)]
-  lines = [found.line(j, place) for place in places]
-  if not listed or lines[0] is None:
-    axes.set_yticks(range(rows), map(str, places))
-    axes.set_ylabel("position")
-  else:
-    # An end has no line.
-    axes.set_yticks(
-      range(rows), ["" if line is None else str(line) for line in lines]
-    )
-    axes.set_ylabel("line")
+  place = int(found.offsets[d]) + first
+  _label_rows(axes, found, j, range(place, place + rows * columns, columns))
   limit = f"; bold: above {threshold / math.log(2):.1f} bits"
   axes.set_title(
     figures.plain(found.sessions.names[j], 80)
     + (limit if math.isfinite(threshold) else "")
   )
   return figure
+
+
+def _label_rows(axes: Axes, found: Findings, j: int, places: range):
+  """Labels the rows with their lines of the log, or with their positions."""
+  lines = [found.line(j, place) for place in places]
+  if found.names.unit == "log" and lines[0] is not None:
+    # The end of a session has no line.
+    labels = ["" if line is None else str(line) for line in lines]
+    axes.set_ylabel("line")
+  else:
+    labels = list(map(str, places))
+    axes.set_ylabel("position")
+  axes.set_yticks(range(len(places)), labels)

@@ -1,14 +1,14 @@
-"""search: many runs of a config, some of whose fields Optuna chooses.
+"""search: many runs of a config, for which Optuna chooses some fields.
 
 A trial is a run in a workdir of its own, trials/0007, that every mode can use.
 The workdir of the search holds:
 
-  search.json   its config       trials.log   Optuna's journal of all trials
-  trials.csv    the trials       best.json    the config of the best one
+  search.json   the config       trials.log   Optuna's journal of all trials
+  trials.csv    the trials       best.json    the config of the best trial
 
-Processes share a search by these files alone, on one machine or several. Each
-holds a lock on its trial, which the system frees when it dies: then another
-one takes the trial up from its checkpoint.
+Processes on one machine or several share a search through these files. Each
+process holds a lock on its trial. The system frees the lock when the process
+dies; another process then resumes the trial from its checkpoint.
 """
 
 import copy
@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment
@@ -31,7 +31,7 @@ from seqrnn.runtime import manifest
 try:
   import optuna  # noqa: F401
 
-  metadata.version("scikit-learn")  # By which Optuna finds importances.
+  metadata.version("scikit-learn")  # For the importance of fields.
 except ImportError:
   raise UserError(
     "--mode=search needs the packages optuna and scikit-learn: pip install"
@@ -39,11 +39,11 @@ except ImportError:
   ) from None
 
 from seqrnn.searching import space, study, workers
-from seqrnn.searching.board import Board, write
+from seqrnn.searching.display import Display, write_results
 
-# What must not change within a search.
+# Fields that must not change within a search.
 _FIXED = (
-  *configs.TRAINING,
+  *config_lib.TRAINING,
   "search.method",
   "search.coarse_size",
   "search.pruning",
@@ -54,7 +54,7 @@ _FIXED = (
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> dict[str, Any]:
-  """Searches, or goes on searching, until a limit of `config.search`.
+  """Starts or resumes a search, until a limit of `config.search`.
 
   Args:
     build: config, vocabularies or None -> Experiment.
@@ -62,47 +62,47 @@ def run(
     workdir: where its files are.
 
   Returns:
-    what was chosen for the best trial, as `space.Space` names it.
+    the values chosen for the best trial, by their names in `space.Space`.
 
   Raises:
     UserError: the space is wrong, the workdir holds another search, or no trial
       has finished.
-    Interrupted: SIGINT or SIGTERM came.
+    Interrupted: SIGINT or SIGTERM was received.
   """
   _begin(build, config, workdir)
   deadline = time.time() + 60 * (config.search.minutes or math.inf)
   search = study.begin(build, config, workdir, deadline)
   count = config.search.workers or 1
   if jax.default_backend() != "cpu":
-    count = 1  # A second process would find no memory on it.
-  shown = Board(search)
+    count = 1  # One process takes the memory of an accelerator.
+  display = Display(search)
   try:
-    with shown:
+    with display:
       if count == 1:
-        workers.work(search, shown.show)
+        workers.train_trials(search, display.show)
       else:
-        workers.oversee(search, count, shown.show)
+        workers.run_workers(search, count, display.show)
   except Interrupted as stop:
-    shown.end()
+    display.end()
     if stop.status <= 128:
       raise
     name = signal.Signals(stop.status - 128).name
     raise Interrupted(
-      f"stopped by {name}; the same command goes on", stop.status
+      f"stopped by {name}; repeat the command to resume", stop.status
     ) from None
   from seqrnn.searching import pictures  # It takes a second to import.
 
   with study.alone(workdir):
-    write(search)
+    write_results(search)
     drawn = pictures.draw(search.trials(), search.space, workdir, search.folder)
-  shown.end()
+  display.end()
   best = search.best()
   if best is None:
-    errors = [t.user_attrs.get("error") for t in search.trials()]
+    errors = ["", *(t.user_attrs.get("error") for t in search.trials())]
     raise UserError(
-      f"{workdir}: no trial has finished; the last one: {(errors or [''])[-1]}"
+      f"{workdir}: no trial has finished; the last error: {errors[-1]}"
     )
-  state = "finished" if time.time() < deadline else "the minutes are over"
+  state = "finished" if time.time() < deadline else "search.minutes have passed"
   print(
     f"{workdir}: {state}; best validation loss {best.value:.4f} in trial"
     f" {best.number}; pictures: {', '.join(drawn)}\n"
@@ -121,19 +121,19 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   space.parse(config)
   record = workdir / "search.json"
   if not record.exists():
-    build(config, None)  # A corpus that is missing is better known now.
+    build(config, None)  # Report a missing corpus before any trial begins.
     workdir.mkdir(parents=True, exist_ok=True)
   with study.alone(workdir):
     if not record.exists():
       kept = copy.deepcopy(config)
-      kept.search.storage = kept.search.workers = None  # Of this machine alone.
-      manifest.write(workdir, {record.name: configs.encoded(kept)})
+      kept.search.storage = kept.search.workers = None  # Of this machine.
+      manifest.write(workdir, {record.name: config_lib.encoded(kept)})
     manifest.verify(record)
-    old = configs.flat(config)  # What it is too old to know has not changed.
-    for name in configs.flat(config.search.space):
-      old[f"search.space.{name}"] = None  # Those it leaves out were not chosen.
-    old |= configs.flat(configs.read_json(record))
-  found = configs.differences(old, config, _FIXED)
+    old = config_lib.flat(config)  # Fields that an older version lacks.
+    for name in config_lib.flat(config.search.space):
+      old[f"search.space.{name}"] = None  # Not searched unless recorded.
+    old |= config_lib.flat(config_lib.read_json(record))
+  found = config_lib.differences(old, config, _FIXED)
   if found:
     raise UserError(
       f"{workdir}: holds another search, {'; '.join(found)}; name another"

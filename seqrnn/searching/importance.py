@@ -18,25 +18,25 @@ def shares(
 ) -> dict[tuple[str, ...], float]:
   r"""The share of each field, and of each pair, in the variance of the loss.
 
-  A random forest learns the loss from the fields, and its trees are split over
-  the whole space (Hutter et al. 2014): the mean over all other fields, less its
-  own mean, is what a field does by itself, and what is left of that of two is
-  what they do together,
+  A random forest predicts the loss from the fields, and the variance of each
+  of its trees over the whole space is split (Hutter et al. 2014) into the
+  effect of each field and the interaction of each pair,
 
   .. math::
     V_i &= \operatorname{Var}_{x_i} E[f | x_i] \\
     V_{ij} &= \operatorname{Var}_{x_i, x_j} E[f | x_i, x_j] - V_i - V_j
 
-  each over Var f, and then the mean of all trees. The space is measured as the
-  search draws from it: on a logarithmic scale where that is so.
+  each divided by Var f; the result is the mean of all trees. Optuna's evaluator
+  has no pairs, and it measures the space on a linear scale; here the scale is
+  the one that the search draws from, which may be logarithmic.
 
   Args:
-    trials: finished ones.
-    space: what was searched.
+    trials: finished trials.
+    space: their search space.
 
   Returns:
-    the shares by (name,) and (name, name), the largest first; those of more
-    than two fields together are left out.
+    (name,) or (name, name) -> share, the largest first. Interactions of more
+    than two fields are left out.
   """
   from sklearn.ensemble import RandomForestRegressor  # It takes a second.
 
@@ -59,11 +59,11 @@ def shares(
 
 
 def _place(found: Any, value: Any) -> float:
-  """Where a value lies in what it was chosen from, from 0 to 1."""
+  """The place of a value in its distribution's range, from 0 to 1."""
   if isinstance(found, CategoricalDistribution):
     return (found.to_internal_repr(value) + 0.5) / len(found.choices)
   low, high = found.low, found.high
-  if isinstance(found, IntDistribution):  # Each has a part of its own.
+  if isinstance(found, IntDistribution):  # Each number has equal room.
     low, high = low - 0.5, high + 0.5
   if found.log:
     low, high, value = math.log(low), math.log(high), math.log(value)

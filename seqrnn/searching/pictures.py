@@ -1,4 +1,4 @@
-"""Pictures of a search: what was tried, how it went, what mattered."""
+"""Pictures of a search: losses, curves, fields, and their importance."""
 
 import math
 from collections.abc import Callable
@@ -35,12 +35,12 @@ def draw(
   workdir: Path,
   folder: Callable[[int], Path],
 ) -> list[str]:
-  """Draws all that there are trials enough for; their names.
+  """Draws the pictures that have enough trials; returns their file names.
 
   Args:
-    trials: all of them.
-    space: what is searched, by the names of the fields.
-    workdir: where the pictures go.
+    trials: all trials of the search.
+    space: the search space.
+    workdir: the folder of the pictures.
     folder: number of a trial -> its workdir.
   """
   trials = [trial for trial in trials if trial.value is not None]
@@ -71,7 +71,7 @@ def _colour(scale: ScalarMappable, trial: FrozenTrial) -> Any:
 
 
 def _scale(trials: list[FrozenTrial]) -> ScalarMappable:
-  """Colours of losses, by their ranks: far apart or not, they all differ."""
+  """Colours of losses by rank, so that close losses differ too."""
   losses = np.unique([_value(trial) for trial in trials])
   if len(losses) == 1:
     losses = np.append(losses, losses + 1e-9)
@@ -83,7 +83,7 @@ def _scale(trials: list[FrozenTrial]) -> ScalarMappable:
 
 
 def _bar(figure: Figure, axes: Axes, scale: ScalarMappable):
-  """What the colours mean."""
+  """Draws the colour bar."""
   norm: Any = scale.norm
   ticks = norm.inverse(np.linspace(0, 1, 5))
   bar = figure.colorbar(scale, ax=axes, label=_LOSS, ticks=ticks)
@@ -92,10 +92,10 @@ def _bar(figure: Figure, axes: Axes, scale: ScalarMappable):
 
 
 def _limit(axes: Axes, losses: list[float]) -> float:
-  """Leaves out what is far above the rest, as before a loss comes down.
+  """Limits the y axis where few losses are far above the others.
 
   Returns:
-    the loss from which it is left out.
+    the largest loss that is shown.
   """
   low, quarter = min(losses), float(np.quantile(losses, 0.75))
   high = min(max(losses), low + 4 * (quarter - low))
@@ -105,9 +105,9 @@ def _limit(axes: Axes, losses: list[float]) -> float:
 
 
 def _marks(axes: Axes, xs: list[float], trials: list[FrozenTrial]):
-  """A dot a trial: filled where it finished, hollow where it was pruned.
+  """Draws a dot for each trial, filled if it finished, hollow if pruned.
 
-  One that is far above the others is an arrow at the edge.
+  A trial outside the limits is an arrow at the upper edge.
   """
   high = _limit(axes, [_value(trial) for trial in trials])
   above = [i for i, t in enumerate(trials) if _value(t) > high]
@@ -183,13 +183,13 @@ def _curves(
 
 
 def _places(axes: Axes, found: Any, values: list[Any], way: str) -> list[float]:
-  """Where values lie on an axis, which gets their scale and names.
+  """Sets the scale and the ticks of an axis; returns the values' places.
 
   Args:
-    axes: whose axis `way` is, "x" or "y".
-    found: what the values were chosen from.
+    axes: that have the axis.
+    found: the distribution of the values.
     values: of one field.
-    way: the axis.
+    way: "x" or "y".
   """
   if isinstance(found, CategoricalDistribution):
     names = [figures.plain(str(choice)) for choice in found.choices]
@@ -226,32 +226,29 @@ def _parameters(trials: list[FrozenTrial], space: dict[str, Any]) -> Figure:
 def _parallel(
   trials: list[FrozenTrial], space: dict[str, Any]
 ) -> Figure | None:
-  """A line a trial through the values of all fields, coloured by its loss."""
+  """Each trial as a line through its values of all fields, coloured by loss."""
   if len(space) < 2:
     return None
   figure = figures.create(2.2 * len(space) + 2, 4)
   axes = figure.add_subplot()
   scale = _scale(trials)
   heights = []
-  for name, found in space.items():
+  for place, (name, found) in enumerate(space.items()):
     values = [trial.params[name] for trial in trials]
     if isinstance(found, CategoricalDistribution):
-      labels = [figures.plain(str(choice)) for choice in found.choices]
-      y = np.array([found.to_internal_repr(v) for v in values])
-      low, high = 0, max(len(labels) - 1, 1)
-      ticks = list(enumerate(labels))
+      turn: Any = found.to_internal_repr
+      ends = found.choices
+      low, high = 0, max(len(ends) - 1, 1)
+      labels = [figures.plain(str(choice)) for choice in ends]
     else:
-      low, high = found.low, found.high
       turn = math.log if found.log else float
-      middle = math.sqrt(low * high) if found.log else (low + high) / 2
-      ends = [low, middle, high]
-      ticks = [(turn(end), f"{end:.3g}") for end in ends]
-      y = np.array([turn(value) for value in values])
-      low, high = turn(low), turn(high)
-    place = len(heights)
-    heights.append((y - low) / (high - low))
-    for tick, label in ticks:
-      height = (tick - low) / (high - low)
+      low, high = turn(found.low), turn(found.high)
+      middle = (low + high) / 2
+      ends = [found.low, math.exp(middle) if found.log else middle, found.high]
+      labels = [f"{end:.3g}" for end in ends]
+    heights.append([(turn(value) - low) / (high - low) for value in values])
+    for end, label in zip(ends, labels, strict=True):
+      height = (turn(end) - low) / (high - low)
       axes.plot(place, height, "_", color="black")
       axes.annotate(
         label,
@@ -284,10 +281,7 @@ def _parallel(
 def _importance(
   finished: list[FrozenTrial], space: dict[str, Any]
 ) -> Figure | None:
-  """The shares of fields and pairs in the variance of the loss; the first two.
-
-  With few trials they say little.
-  """
+  """The shares of fields and pairs, and the losses by the first two fields."""
   losses = {_value(trial) for trial in finished}
   if len(finished) < 4 or len(losses) < 2 or len(space) < 2:
     return None

@@ -1,4 +1,4 @@
-"""What a search may choose: the fields of a config and their distributions."""
+"""The search space: fields of a config and their distributions."""
 
 import copy
 import re
@@ -10,12 +10,12 @@ from optuna.distributions import (
   IntDistribution,
 )
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 
-# Of Optuna's distributions, by the names of the fields, or by _REST and a name
-# where what is left to 1 is drawn.
+# Name of a field -> Optuna's distribution; under _REST + name the distribution
+# of 1 - the field.
 Space = dict[str, Any]
 _REST = "1 - "
 LEARNING_RATE = "optimizer.learning_rate"
@@ -26,13 +26,13 @@ _FORMS = (
 
 
 def parse(config: Config) -> Space:
-  """What `config.search.space` says.
+  """The search space that `config.search.space` describes.
 
   Raises:
-    UserError: a text that is none of the forms, a value that its field cannot
-      have, or a form that the method cannot use.
+    UserError: a text has none of the forms, a value breaks its field's rule,
+      or the method cannot use the form.
   """
-  texts = configs.flat(config.search.space)
+  texts = config_lib.flat(config.search.space)
   space, method = {}, config.search.method
   for name, text in texts.items():
     if text is None:
@@ -62,7 +62,7 @@ def _parse(config: Config, name: str, text: str) -> Any:
     raise UserError(f"config.search.space.{name}={text!r}: {rule}")
 
   if name == "train.cpu_devices":
-    refuse("a process has the same for all its trials")
+    refuse("must be none: a process has the same devices for all its trials")
   match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text, re.DOTALL)
   kinds = {
     "uniform": [float],
@@ -77,19 +77,19 @@ def _parse(config: Config, name: str, text: str) -> Any:
   values = []
   for part in match[2].split(","):
     try:
-      configs.override(trial, name, part.strip())
+      config_lib.override(trial, name, part.strip())
     except UserError as error:
       refuse(f"of which {error}")
-    value = configs.flat(trial)[name]
+    value = config_lib.flat(trial)[name]
     values.append(value)
     if form == "one_minus_log_uniform" and isinstance(value, int | float):
       value = 1 - value
-    rule = configs.broken(name, value)
+    rule = config_lib.broken(name, value)
     if rule is not None:
       refuse(f"of which {value!r} {rule}")
   if form in ("choice", "grid"):
     return CategoricalDistribution(values)
-  group, key = configs.locate(config, name)
+  group, key = config_lib.locate(config, name)
   kind = group.get_type(key)
   if kind not in kinds[form]:
     others = "choice(a, b, ...) or grid(a, b, ...)"
@@ -110,17 +110,17 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
   config = copy.deepcopy(config)
   model, search = config.model, config.search
   if "model.hidden_size" in values:
-    model.parameters = None  # The searched one takes its place.
+    model.parameters = None  # model.hidden_size replaces it.
   for name, value in values.items():
     if name.startswith(_REST):
       name, value = name.removeprefix(_REST), 1 - value
-    group, key = configs.locate(config, name)
+    group, key = config_lib.locate(config, name)
     group[key] = value
   if search.method == "coarse" and not model.tied:
     model.parameters = None
     model.hidden_size = min(model.hidden_size, search.coarse_size)
-  for name in configs.flat(search.space):  # The trial itself searches nothing.
-    group, key = configs.locate(search.space, name)
+  for name in config_lib.flat(search.space):  # A trial searches nothing.
+    group, key = config_lib.locate(search.space, name)
     group[key] = None
   search.storage = search.workers = None
   return config

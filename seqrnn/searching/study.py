@@ -1,4 +1,4 @@
-"""The trials of a search: proposed, claimed, kept by Optuna."""
+"""The trials of a search: Optuna's study, and which process trains which."""
 
 import itertools
 import json
@@ -27,22 +27,22 @@ from seqrnn.experiment import Experiment
 from seqrnn.runtime import files
 from seqrnn.searching import space
 
-LADDER = [float(f"1e-{power}") for power in range(8)]  # Of the coarse method.
+COARSE_RATES = [float(f"1e-{power}") for power in range(8)]
 _SUM = "crc32"  # The key of a journal line's checksum.
 _NAME_LIMIT = 4096  # Bytes of a study's name.
-_ATTEMPTS = 3  # At going on from the same evaluation, by processes that died.
+_ATTEMPTS = 3  # To resume from one evaluation, by processes that died.
 
 
 class Search(NamedTuple):
-  """What stays the same from trial to trial.
+  """What all trials share.
 
   Attributes:
     build: config, vocabularies or None -> Experiment.
-    config: that all trials share but for what is searched.
+    config: of the search; a trial replaces the fields that are searched.
     workdir: of the search.
-    space: what is searched.
+    space: the fields that are searched, and their distributions.
     study: Optuna's.
-    deadline: when no trial may begin any more, as time.time().
+    deadline: the time.time() from which no trial begins.
   """
 
   build: Callable[..., Experiment]
@@ -57,7 +57,7 @@ class Search(NamedTuple):
     return self.workdir / "trials" / f"{number:04}"
 
   def trials(self) -> list[FrozenTrial]:
-    """All trials, as they are now."""
+    """All trials in their present state."""
     return self.study.get_trials(deepcopy=False)
 
   def best(self) -> FrozenTrial | None:
@@ -66,18 +66,18 @@ class Search(NamedTuple):
     return min(done, key=rank, default=None)
 
   def most(self) -> int:
-    """How many trials there will be, at most."""
+    """The largest number of trials that the search can have."""
     settings = self.config.search
     most = settings.trials
     if settings.method == "grid":
       most = math.prod(len(found.choices) for found in self.space.values())
     elif settings.method == "coarse":
-      most = len(LADDER) + 2
+      most = len(COARSE_RATES) + 2
     return min(settings.trials, most)
 
 
 def rank(trial: FrozenTrial) -> tuple[int, float]:
-  """Its place among others: finished ones come first, by their losses."""
+  """A key to sort trials by: finished, pruned, failed; then by loss."""
   order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
   value = math.inf if trial.value is None else trial.value
   return order.index(trial.state), value
@@ -123,11 +123,11 @@ def _damaged(path: Path, error: Exception) -> MachineError:
   )
 
 
-class _Lock(journal.JournalFileOpenLock):  # Network file systems know it.
-  """What a process holds while it writes to the journal.
+class _Lock(journal.JournalFileOpenLock):  # Works on network file systems.
+  """The lock for writing to the journal.
 
-  It cuts off a line that another one could not end, as on a full disk: a line
-  after it would make the journal unreadable.
+  It removes an incomplete last line, which a process leaves on a full disk: a
+  line behind it would make the journal unreadable.
   """
 
   def __init__(self, path: Path):
@@ -151,11 +151,11 @@ def begin(
   workdir: Path,
   deadline: float,
 ) -> Search:
-  """The search of a workdir, whose study is made where there is none.
+  """Opens the search of a workdir; creates its study if there is none.
 
   Raises:
     UserError: the space is wrong, the database cannot be opened, or the trials
-      are in another place.
+      are stored elsewhere.
   """
   found = space.parse(config)
   optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -163,24 +163,24 @@ def begin(
   if (workdir / "trials").exists() and path.exists() != (url is None):
     place = path if path.exists() else "a database"
     raise UserError(  # The URL may hold a password.
-      f"config.search.storage: {workdir} has its trials in {place}; go on as it"
-      " began"
+      f"config.search.storage: {workdir} has its trials in {place}; give the"
+      " same storage as when the search began"
     )
   pruning = config.search.pruning
   if config.search.method == "coarse":
-    pruning = "none"  # It compares whole runs.
+    pruning = "none"  # The coarse method compares complete runs.
   pruner = {
     "median": optuna.pruners.MedianPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
     "none": optuna.pruners.NopPruner,
   }[pruning]()
   try:
-    # Two processes may not make the tables of a database at once.
+    # Two processes must not create the tables of a database at once.
     with alone(workdir) as file:
       name = file.read(_NAME_LIMIT).decode("utf-8", "replace")
       if not name:
-        # Its own: others may be in a database. It rests on no path, for
-        # machines may see the workdir in different places.
+        # A database may hold several studies. The name contains no path:
+        # machines may mount the workdir in different places.
         name = f"{workdir.name} {secrets.token_hex(8)}"
         if (workdir / "trials").exists():  # Of a version without such names.
           name = workdir.as_posix()
@@ -198,17 +198,17 @@ def begin(
   except Exception as error:
     if url is None and isinstance(error, OSError):
       raise
-    if url is None:  # A journal whose lines make no sense.
+    if url is None:  # The lines of the journal contradict each other.
       raise _damaged(path, error) from None
     raise UserError(
-      f"config.search.storage: cannot be opened ({type(error).__name__}); an"
-      " SQLAlchemy URL, as sqlite:////absolute/path.db"
+      f"config.search.storage: cannot be opened ({type(error).__name__}); must"
+      " be an SQLAlchemy URL, as sqlite:////absolute/path.db"
     ) from None
   return Search(build, config, workdir, found, study, deadline)
 
 
 def propose(search: Search, begun: list[FrozenTrial]) -> dict[str, Any] | None:
-  """What the next trial must have; None: there is none to begin now."""
+  """The fields that the next trial must have; None: none can begin now."""
   settings = search.config.search
   symbols = sum(trial.user_attrs.get("symbols", 0) for trial in begun)
   if len(begun) >= search.most() or symbols >= (settings.symbols or math.inf):
@@ -234,19 +234,19 @@ def propose(search: Search, begun: list[FrozenTrial]) -> dict[str, Any] | None:
 
 
 def next_rate(losses: dict[float, float]) -> float | None:
-  """The learning rate to try next by the coarse method; None: all are tried.
+  """The next learning rate of the coarse method; None if it has ended.
 
   Args:
-    losses: of the rates tried so far; infinite where training diverged.
+    losses: the loss of each rate tried; infinite where training diverged.
   """
   before = math.inf
-  for rate in LADDER:
+  for rate in COARSE_RATES:
     if rate not in losses:
       return rate
     if losses[rate] >= before and before < math.inf:
       break
     before = losses[rate]
-  best = min(LADDER, key=lambda rate: losses.get(rate, math.inf))
+  best = min(COARSE_RATES, key=lambda rate: losses.get(rate, math.inf))
   if losses[best] == math.inf:
     return None
   for rate in (float(f"{near:.3g}") for near in (3 * best, best / 3)):
@@ -256,35 +256,25 @@ def next_rate(losses: dict[float, float]) -> float | None:
 
 
 def claim(search: Search) -> tuple[Trial, files.Lock] | None:
-  """A trial of this process's own: one that a killed one left, or a new one.
+  """A trial for this process: one of a killed process, or a new one.
 
   Returns:
-    the trial, and the lock that is held until it is closed; None: there is
-    none to begin now.
+    the trial and its lock, to be held while it trains; None: no trial can
+    begin now.
   """
   with alone(search.workdir):
     trials = search.trials()
-    for left in trials:
-      if left.state != TrialState.RUNNING:
-        continue
-      lock = _lock(search.folder(left.number))
-      if lock is None:
-        continue
-      trial = Trial(search.study, left._trial_id)
-      reached, attempts = left.user_attrs.get("attempts", (0, 0))
-      if len(left.intermediate_values) > reached:
-        reached, attempts = len(left.intermediate_values), 0
-      if attempts == _ATTEMPTS:
-        trial.set_user_attr("error", f"killed {attempts} times in one place")
-        search.study.tell(trial, state=TrialState.FAIL)
-        lock.close()
-        continue
-      search.study.sampler = _sampler(search, left.number)
-      trial.set_user_attr("attempts", (reached, attempts + 1))
-      return _draw(search, trial), lock
+    for trial in trials:
+      if trial.state == TrialState.RUNNING:
+        lock = _lock(search.folder(trial.number))
+        if lock is not None:  # The process that trained it has died.
+          taken = _take_over(search, trial)
+          if taken is not None:
+            return taken, lock
+          lock.close()
     waiting = [t for t in trials if t.state == TrialState.WAITING]
     number = len(trials)
-    if waiting:  # A process was killed just after this line.
+    if waiting:  # A process died between enqueue_trial and ask.
       number = waiting[0].number
     elif (fixed := propose(search, trials)) is None:
       return None
@@ -293,25 +283,40 @@ def claim(search: Search) -> tuple[Trial, files.Lock] | None:
     search.study.sampler = _sampler(search, number)
     trial = search.study.ask()
     lock = _lock(search.folder(trial.number))
-    assert lock is not None, "no other process knows of it"
+    assert lock is not None, "no other process knows the trial"
     trial.set_user_attr("attempts", (0, 1))
     return _draw(search, trial), lock
 
 
+def _take_over(search: Search, left: FrozenTrial) -> Trial | None:
+  """The trial of a process that died, to be resumed; None: it fails now."""
+  trial = Trial(search.study, left._trial_id)
+  reached, attempts = left.user_attrs.get("attempts", (0, 0))
+  if len(left.intermediate_values) > reached:
+    reached, attempts = len(left.intermediate_values), 0
+  if attempts == _ATTEMPTS:
+    trial.set_user_attr("error", f"killed {attempts} times in one place")
+    search.study.tell(trial, state=TrialState.FAIL)
+    return None
+  search.study.sampler = _sampler(search, left.number)
+  trial.set_user_attr("attempts", (reached, attempts + 1))
+  return _draw(search, trial)
+
+
 def release(trial: Trial):
-  """Takes back the attempt at a trial that the machine was in the way of."""
+  """Does not count an attempt at a trial that the machine prevented."""
   reached, attempts = trial.user_attrs["attempts"]
   trial.set_user_attr("attempts", (reached, attempts - 1))
 
 
 def _lock(folder: Path) -> files.Lock | None:
-  """The lock by which a process holds a trial; None: another one does."""
+  """Locks a trial; None if another process holds the lock."""
   folder.mkdir(parents=True, exist_ok=True)
   return files.lock(folder / "worker")
 
 
 def _draw(search: Search, trial: Trial) -> Trial:
-  """The trial, with a value for all that is searched."""
+  """The trial, with a value for each field that is searched."""
   for name, found in search.space.items():
     if isinstance(found, CategoricalDistribution):
       trial.suggest_categorical(name, found.choices)
@@ -323,7 +328,7 @@ def _draw(search: Search, trial: Trial) -> Trial:
 
 
 def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
-  """What chooses trial `number`, the same whatever process asks."""
+  """The sampler of trial `number`, the same in each process."""
   words = np.random.SeedSequence((search.config.seed, number))
   seed = int(words.generate_state(1)[0])
   if search.config.search.method == "tpe":
@@ -333,12 +338,13 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
 
 @contextmanager
 def alone(workdir: Path) -> Iterator[IO[bytes]]:
-  """One process at a time chooses a trial, or writes what was found.
+  """Holds the lock of the search, to choose a trial or to write results.
 
-  It has the file search.lock, in which the name of the study stands.
+  Yields:
+    the file search.lock, which contains the name of the study.
   """
   held = files.lock(workdir / "search.lock", wait=True)
-  assert held is not None, "it was waited for"
+  assert held is not None, "lock() waits for it"
   with held:
     held.file.seek(0)
     yield held.file

@@ -8,28 +8,39 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from optuna.trial import Trial, TrialState
 
-from seqrnn import config as configs
-from seqrnn.config import Config
+from seqrnn import config as config_lib
 from seqrnn.errors import Interrupted, MachineError, UserError
-from seqrnn.experiment import Experiment
 from seqrnn.runtime import compiled, signals
-from seqrnn.searching import board, space, study
+from seqrnn.searching import display, space, study
 from seqrnn.searching.study import Search, alone
 from seqrnn.training import fit
 from seqrnn.training.history import read_rows
 
 _TIMES = ("seconds", "evaluation_seconds", "symbols")
-_STARTS = 8  # Of a worker that was killed.
+_STARTS = 8  # How often a worker is started, at most.
 
 
-def work(search: Search, show: Callable[[], None]):
-  """Trains trials until there is none to begin and none that may be left.
+class _Place(NamedTuple):
+  """A worker's place among the workers of this machine.
+
+  Attributes:
+    index: from 0.
+    count: the number of workers.
+    devices: the number of CPU devices of each.
+  """
+
+  index: int
+  count: int
+  devices: int
+
+
+def train_trials(search: Search, show: Callable[[], None]):
+  """Trains trials until none can begin and none is running elsewhere.
 
   Raises:
     Interrupted: a signal was caught.
@@ -51,144 +62,143 @@ def work(search: Search, show: Callable[[], None]):
 
 
 def run_trial(search: Search, trial: Trial, show: Callable[[], None]):
-  """Trains a trial and tells the study.
+  """Trains a trial and records its result in the study.
 
-  A loss that is not finite, or fields that do not go together, make it a
-  failed one.
+  A trial fails if its loss is not finite or its fields exclude each other.
 
   Raises:
-    Interrupted: as train.run; the trial goes on later.
-    MachineError: no field is wrong, and it goes on later, too.
+    Interrupted: as training; the trial can be resumed.
+    MachineError: the config is valid, and the trial can be resumed.
   """
   folder = search.folder(trial.number)
-  told = set(search.trials()[trial.number].intermediate_values)
+  reported = set(search.trials()[trial.number].intermediate_values)
   pruned = False
-  state, value = TrialState.FAIL, None
 
   def should_stop(row: dict[str, Any]) -> bool:
     nonlocal pruned
     count = len(read_rows(folder / "metrics.csv"))
-    if count not in told:
+    if count not in reported:
       trial.report(row["validation_loss"], count)
     show()
     pruned = trial.should_prune()
     return pruned
 
+  value = _train(search, trial, should_stop)
+  state = TrialState.FAIL if value is None else TrialState.COMPLETE
+  if pruned:
+    state, value = TrialState.PRUNED, None
+  timing = read_rows(folder / "timing.csv", *_TIMES)
+  for name, columns in (("seconds", _TIMES[:2]), ("symbols", _TIMES[2:])):
+    total = sum(float(row[column]) for row in timing for column in columns)
+    trial.set_user_attr(name, int(total) if name == "symbols" else total)
+  with alone(search.workdir):
+    search.study.tell(trial, value, state)
+    display.write_results(search)
+  show()
+  if list(search.space) != [space.LEARNING_RATE]:
+    jax.clear_caches()  # The programs of other trials differ.
+  compiled.prune()
+
+
+def _train(
+  search: Search, trial: Trial, should_stop: Callable[[dict[str, Any]], bool]
+) -> float | None:
+  """Trains a trial; its best validation loss, or None where it failed."""
+  folder = search.folder(trial.number)
   with (folder / "log.txt").open("a", encoding="utf-8") as log:
     try:
       config = space.trial_config(search.config, trial.params)
-      configs.check(config)
+      config_lib.check(config)
       with redirect_stdout(log), redirect_stderr(log):
-        value = fit.fit(search.build, config, folder, should_stop)["best"]
-      state = TrialState.COMPLETE
+        return fit.fit(search.build, config, folder, should_stop)["best"]
     except MachineError:
-      with suppress(OSError, MachineError):  # As long as the disk is full.
+      with suppress(OSError, MachineError):  # The disk may still be full.
         study.release(trial)
       raise
     except UserError as error:
       trial.set_user_attr("error", str(error))
+      return None
     except Exception as error:
       if not isinstance(error, MemoryError) and not _no_memory(error):
         raise
-      # It counts as an attempt: with less memory in use it may go through.
+      # It counts as an attempt: it may succeed when less memory is in use.
       raise MachineError(
-        f"{folder}: out of memory; the same command tries it again"
+        f"{folder}: out of memory; repeat the command to try it again"
       ) from None
-  if pruned:
-    state, value = TrialState.PRUNED, None
-  timing = read_rows(folder / "timing.csv", *_TIMES)
-  seconds = sum(
-    float(row["seconds"]) + float(row["evaluation_seconds"]) for row in timing
-  )
-  trial.set_user_attr("seconds", seconds)
-  trial.set_user_attr(
-    "symbols", sum(int(float(row["symbols"])) for row in timing)
-  )
-  with alone(search.workdir):
-    search.study.tell(trial, value, state)
-    board.write(search)
-  show()
-  if list(search.space) != [space.LEARNING_RATE]:
-    jax.clear_caches()  # Other trials have other programs.
-  compiled.prune()
 
 
 def _no_memory(error: Exception) -> bool:
   """Whether XLA had no memory for a program."""
-  jaxs = isinstance(error, jax.errors.JaxRuntimeError)
-  return jaxs and "Out of memory" in str(error)
+  raised_by_jax = isinstance(error, jax.errors.JaxRuntimeError)
+  return raised_by_jax and "Out of memory" in str(error)
 
 
-def oversee(search: Search, count: int, show: Callable[[], None]):
-  """Starts workers, and one anew where it was killed, until all have ended.
+def run_workers(search: Search, count: int, show: Callable[[], None]):
+  """Starts workers, restarts those that are killed, and waits for all.
 
   Raises:
-    Interrupted: a signal was caught, and all have ended.
-    UserError: one of them met a mistake.
+    Interrupted: a signal was caught, and all workers have ended.
+    UserError: a worker found a user's mistake.
   """
   context = multiprocessing.get_context("spawn")
   failures = context.SimpleQueue()
   starts = [0] * count
-  devices = jax.local_device_count()
+  given = search.build, search.config, search.workdir, search.deadline
 
-  def start(place: int) -> Any:
-    starts[place] += 1
+  def start(index: int) -> Any:
+    starts[index] += 1
+    place = _Place(index, count, jax.local_device_count())
     worker = context.Process(
-      target=_worker,
-      args=(*search[:3], search.deadline, devices, place, count, failures),
-      daemon=True,
+      target=_worker, args=(place, failures, given), daemon=True
     )
     worker.start()
     return worker
 
   with signals.catch_signals() as caught:
-    workers = [start(place) for place in range(count)]
+    workers = [start(index) for index in range(count)]
     while any(worker.exitcode is None for worker in workers):
       alive = [w.sentinel for w in workers if w.exitcode is None]
       multiprocessing.connection.wait(alive, timeout=1)
       show()
       ending = bool(caught) or any(w.exitcode in (1, 2) for w in workers)
-      for place, worker in enumerate(workers):
+      for index, worker in enumerate(workers):
         if worker.exitcode is None and ending:
           worker.terminate()
           worker.join()
-        elif worker.exitcode and not ending and starts[place] < _STARTS:
-          workers[place] = start(place)
+        elif worker.exitcode and not ending and starts[index] < _STARTS:
+          workers[index] = start(index)
   if not failures.empty():
     raise UserError(failures.get())
   if caught:
     raise Interrupted("", 128 + caught[0])
-  if any(worker.exitcode == 1 for worker in workers):  # A bug of ours.
+  if any(worker.exitcode == 1 for worker in workers):  # A bug.
     raise Interrupted("a worker has ended for the reason above", 1)
   if all(worker.exitcode for worker in workers):
     raise Interrupted(
-      f"each worker was killed {_STARTS} times; the same command goes on", 1
+      f"each worker was killed {_STARTS} times; repeat the command to resume", 1
     )
 
 
-def _worker(
-  build: Callable[..., Experiment],
-  config: Config,
-  workdir: Path,
-  deadline: float,
-  devices: int,
-  place: int,
-  count: int,
-  failures: Any,
-):
-  """A process that trains trials; it ends with the one that started it."""
+def _worker(place: _Place, failures: Any, given: tuple):
+  """Trains trials in a process that ends with its parent.
+
+  Args:
+    place: of the worker.
+    failures: a queue for the message of a user's mistake.
+    given: the arguments of `study.begin`.
+  """
   parent = multiprocessing.parent_process()
-  assert parent is not None, "it was started by one"
+  assert parent is not None, "another process starts it"
 
   def follow():
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
   threading.Thread(target=follow, daemon=True).start()
-  jax.config.update("jax_num_cpu_devices", devices)
-  _pin(place, count)
+  jax.config.update("jax_num_cpu_devices", place.devices)
+  _pin(place)
   try:
-    work(study.begin(build, config, workdir, deadline), lambda: None)
+    train_trials(study.begin(*given), lambda: None)
   except Interrupted as stop:
     sys.exit(stop.status)
   except KeyboardInterrupt:
@@ -198,23 +208,19 @@ def _worker(
     sys.exit(2)
 
 
-def _pin(place: int, count: int):
-  """Keeps this process on its share of the cores, where they can be told.
+def _pin(place: _Place):
+  """Restricts this process to its share of the cores, on Linux.
 
-  JAX is started before: how sums are rounded depends on the number of its
-  threads, which is that of the cores it sees, and a trial must be what its
-  config gives without a search.
-
-  Args:
-    place: of the worker, from 0.
-    count: of workers.
+  JAX is started first. The rounding of sums depends on the number of its
+  threads, which is the number of cores that it sees, and a trial must give
+  what its config gives without a search.
   """
   jax.devices()
   if sys.platform != "linux":
     return
   cores = sorted(os.sched_getaffinity(0))
-  share = max(len(cores) // count, 1)
-  first = place * share % len(cores)
+  share = max(len(cores) // place.count, 1)
+  first = place.index * share % len(cores)
   for thread in os.listdir("/proc/self/task"):
-    with suppress(ProcessLookupError):  # It has ended.
+    with suppress(ProcessLookupError):  # The thread has ended.
       os.sched_setaffinity(int(thread), cores[first : first + share])

@@ -75,7 +75,7 @@ def test_short_sessions_come_after_those_that_have_a_rank(found):
   lines = [line for line in file.getvalue().split("\n") if ", line " in line]
   assert [line.split(",")[0] for line in lines] == ["a.log:1", "a.log:5"]
   assert "line 5: flagged for its length, 13.0 bits" in lines[1]
-  assert pictures._oddest(short) == 0
+  assert pictures._worst(short) == 0
 
 
 @pytest.mark.parametrize("far", [900.0, np.inf])

@@ -126,7 +126,7 @@ def test_what_is_left_to_one_is_drawn():
     ("optimizer_epsilon", "log_uniform(1e-40, 1)", "above 0; in 32 bits it is"),
     ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of lstm"),
     ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
-    ("train_cpu_devices", "choice(1, 2)", "a process has the same for all"),
+    ("train_cpu_devices", "choice(1, 2)", "must be none: a process has"),
   ],
 )
 def test_a_wrong_space_is_refused_in_a_line(name, text, rule):
@@ -160,7 +160,7 @@ def test_a_method_refuses_what_it_cannot_search():
     ),
     # The first one is the best; no gain is no improvement.
     ({1: 2, 0.1: 2, 3: 4, 0.333: 5}, [1, 0.1, 3, 0.333]),
-    (dict.fromkeys(study.LADDER), study.LADDER),
+    (dict.fromkeys(study.COARSE_RATES), study.COARSE_RATES),
   ],
 )
 def test_the_coarse_rule(losses, expected):
@@ -478,7 +478,7 @@ def test_without_memory_a_trial_is_given_up_in_the_end(tmp_path, objective):
 
   objective(loss)
   for _ in range(3):
-    with pytest.raises(MachineError, match="0000: out of memory; the same"):
+    with pytest.raises(MachineError, match="0000: out of memory; repeat the"):
       run_search(config, tmp_path / "s")
   run_search(config, tmp_path / "s")
   assert states(tmp_path / "s") == ["failed", "finished"]

@@ -1,4 +1,4 @@
-"""What a search shows and writes of its trials."""
+"""The trials of a search: on the terminal, in trials.csv and best.json."""
 
 import csv
 import sys
@@ -15,7 +15,7 @@ from rich.table import Table
 from seqrnn.runtime import files, manifest
 from seqrnn.searching.study import Search, rank
 
-_SHOWN = 12  # Rows of the table.
+_ROWS = 12  # Of the table.
 _STATES = {
   TrialState.COMPLETE: "finished",
   TrialState.PRUNED: "pruned",
@@ -25,8 +25,8 @@ _STATES = {
 }
 
 
-class Board:
-  """What a person sees: a live table, or a line a trial without a terminal."""
+class Display:
+  """A live table on a terminal; elsewhere a line for each finished trial."""
 
   def __init__(self, search: Search):
     self._search = search
@@ -38,9 +38,9 @@ class Board:
       redirect_stdout=False,
       redirect_stderr=False,
     )
-    self._told = {t.number for t in search.trials() if t.state.is_finished()}
+    self._printed = {t.number for t in search.trials() if t.state.is_finished()}
 
-  def __enter__(self) -> "Board":
+  def __enter__(self) -> "Display":
     if self._console.is_terminal:
       self._live.start()
     return self
@@ -49,13 +49,13 @@ class Board:
     self._live.stop()
 
   def show(self):
-    """Brings it up to date."""
+    """Updates the table, or prints the trials that have finished."""
     if self._console.is_terminal:
       self._live.update(self.table(), refresh=True)
       return
     for trial in self._search.trials():
-      if trial.state.is_finished() and trial.number not in self._told:
-        self._told.add(trial.number)
+      if trial.state.is_finished() and trial.number not in self._printed:
+        self._printed.add(trial.number)
         values = "  ".join(
           f"{name}={_short(value)}" for name, value in trial.params.items()
         )
@@ -66,7 +66,7 @@ class Board:
         )
 
   def end(self):
-    """Prints the table for good."""
+    """Prints the table below the live one."""
     self._console.print(self.table())
 
   def table(self) -> Table:
@@ -84,7 +84,7 @@ class Board:
       wait = left * sum(seconds) / len(done) / len(running)
       wait = min(wait, search.deadline - time.time())
       title += f", about {max(wait, 0) / 60:.0f} min left"
-    # Four fields have room on 80 columns.
+    # Four searched fields fit into 80 columns.
     table = Table(
       title=escape(title), box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0)
     )
@@ -95,7 +95,7 @@ class Board:
         overflow="fold",
         min_width=9 if "." in name else None,
       )
-    ranked = sorted(done, key=rank)[: max(_SHOWN - len(running), 3)]
+    ranked = sorted(done, key=rank)[: max(_ROWS - len(running), 3)]
     for trial in running + ranked:
       reported = trial.intermediate_values
       loss = trial.value
@@ -116,7 +116,7 @@ def _short(value: Any) -> str:
   return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def write(search: Search):
+def write_results(search: Search):
   """Writes trials.csv and best.json."""
   with files.atomic_write(search.workdir / "trials.csv") as file:
     writer = csv.writer(file, lineterminator="\n")
