@@ -4,12 +4,15 @@ import inspect
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import cpu
+from seqrnn.runtime import sharding
+from seqrnn.training.step import make_state, make_step
 from tests.conftest import tiny
 
 SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
@@ -30,18 +33,22 @@ MODELS = {
 }
 
 
-def trace(tmp_path, fields):
-  """The program of the loss and its gradients, as text."""
-  fields = {"data.path": str(tmp_path), "data.window": T, **fields}
-  experiment = experiments.build(tiny(tmp_path, fields), SYMBOLS)
-  params = jax.eval_shape(experiment.init, jax.random.key(0))
-  batch = {
+def batch_of(B, T):
+  return {
     "inputs": np.ones((B, T), np.int32),
     "targets": np.ones((B, T), np.int32),
     "weights": np.ones((B, T), np.float32),
     "reset": np.ones(B, bool),
     "heads": np.ones((B, 3), np.float32),
   }
+
+
+def trace(tmp_path, fields):
+  """The program of the loss and its gradients, as text."""
+  fields = {"data.path": str(tmp_path), "data.window": T, **fields}
+  experiment = experiments.build(tiny(tmp_path, fields), SYMBOLS)
+  params = jax.eval_shape(experiment.init, jax.random.key(0))
+  batch = batch_of(B, T)
   loss = lambda p: experiment.loss(p, (), batch, jax.random.key(1))[0]
   return str(jax.make_jaxpr(jax.value_and_grad(loss))(params))
 
@@ -75,18 +82,41 @@ def test_the_other_models_call_all_of_it(tmp_path, called):
   assert set(called) == set(FUNCTIONS)
 
 
+def mesh_of(platform):
+  """A mesh of one device that this process does not have."""
+  device = AbstractDevice(platform, num_cores=None, platform=platform)
+  return AbstractMesh(
+    (1,), ("data",), axis_types=(AxisType.Auto,), abstract_device=device
+  )
+
+
+def marks(program):
+  """What a program has of the operations that only a CPU needs."""
+  names = ("optimization_barrier", "layout_constraint", "dynamic_update_slice")
+  return [name for name in names if name in program]
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_other_platforms_get_plain_jax(tmp_path, model):
   """The platform is the mesh's, not the one of this process."""
-  marks = ("optimization_barrier", "layout_constraint", "dynamic_update_slice")
   found = {}
   for platform in ("cpu", "tpu"):
-    device = AbstractDevice(platform, num_cores=None, platform=platform)
-    mesh = AbstractMesh(
-      (1,), ("data",), axis_types=(AxisType.Auto,), abstract_device=device
-    )
-    with jax.sharding.use_abstract_mesh(mesh):
-      program = trace(tmp_path, MODELS[model])
-    found[platform] = [mark for mark in marks if mark in program]
+    with jax.sharding.use_abstract_mesh(mesh_of(platform)):
+      found[platform] = marks(trace(tmp_path, MODELS[model]))
   assert found["tpu"] == []
   assert model in ("two products", "parallel") or found["cpu"]
+
+
+def test_a_training_step_is_traced_for_its_mesh(tmp_path):
+  experiment = experiments.build(
+    tiny(tmp_path, {"data.path": str(tmp_path)}), SYMBOLS
+  )
+  batch = batch_of(4, 8)
+  state = jax.eval_shape(
+    lambda: make_state(experiment, optax.sgd, 0, batch, sharding.mesh())
+  )
+  found = {}
+  for platform in ("cpu", "tpu"):
+    step = make_step(experiment, optax.sgd, mesh_of(platform))
+    found[platform] = marks(str(step.trace(state, batch, 0.1).jaxpr))
+  assert found["cpu"] and found["tpu"] == []
