@@ -109,11 +109,13 @@ def read(workdir: Path, count: int) -> Study:
   from optuna.trial import create_trial
 
   from configs import base
-  from seqrnn import config as configs
+  from seqrnn import config as config_lib
   from seqrnn.searching import space
   from seqrnn.training.history import read_rows
 
-  found = space.parse(configs.read(workdir / "search.json", base.get_config()))
+  found = space.parse(
+    config_lib.read(workdir / "search.json", base.get_config())
+  )
   trials = []
   for row in rows(workdir)[:count]:
     kept = read_rows(workdir / "trials" / f"{int(row['trial']):04}/metrics.csv")
@@ -144,11 +146,11 @@ def tested(study: Study, trial: FrozenTrial) -> float:
   """The test loss of a trial's best checkpoint."""
   import experiments
   from configs import base
-  from seqrnn import config as configs
+  from seqrnn import config as config_lib
   from seqrnn.modes import evaluate
 
   workdir = study.workdir / "trials" / f"{trial.user_attrs['number']:04}"
-  config = configs.read_run(workdir, base.get_config())
+  config = config_lib.read_run(workdir, base.get_config())
   config.evaluate.split = "test"
   with redirect_stdout(io.StringIO()):
     return evaluate.run(experiments.build, config, workdir)["loss"]

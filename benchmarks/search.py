@@ -150,11 +150,11 @@ def peer(given: Any, folder: Path):
   """The same trials in a plain script."""
   import experiments
   from configs import base
-  from seqrnn import config as configs
+  from seqrnn import config as config_lib
 
   workdir = folder / "peer"
   seconds = search(given, {}, workdir)
-  config = configs.read(workdir / "search.json", base.get_config())
+  config = config_lib.read(workdir / "search.json", base.get_config())
   experiment = experiments.build(config, None)
   for split in ("train", "validation"):
     batches = experiment.batches(split, 0)

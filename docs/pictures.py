@@ -14,7 +14,7 @@ import numpy as np
 
 import experiments
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import anatomy, diagram, network
 from seqrnn.runtime import figures
@@ -33,7 +33,7 @@ CURVES = {
 def model(name: str):
   """Draws the model of a config."""
   defaults = base.get_config()
-  config = configs.read(HERE.parent / "configs" / f"{name}.py", defaults)
+  config = config_lib.read(HERE.parent / "configs" / f"{name}.py", defaults)
   symbols = Vocabulary("char", tuple(string.printable))
   experiment = experiments.build(config, {"symbols": symbols})
   rows, window = config.train.batch_size, config.data.window

@@ -18,7 +18,7 @@ from experiments import (
   polyphony,
   tagging,
 )
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
@@ -157,9 +157,9 @@ class Run(NamedTuple):
   def _changed(self, group: str, settings: dict[str, Any]) -> Config:
     config = copy.deepcopy(self.config)
     for name, value in settings.items():
-      fields, key = configs.locate(config, f"{group}.{name}")
+      fields, key = config_lib.locate(config, f"{group}.{name}")
       fields[key] = value
-    configs.check(config)
+    config_lib.check(config)
     return config
 
   def score(self, text: str) -> np.ndarray:
@@ -228,9 +228,9 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
   """
   workdir = Path(workdir)
   files.check_links(workdir)
-  config = configs.read_run(workdir, configs.defaults())
+  config = config_lib.read_run(workdir, config_lib.defaults())
   config.checkpoint.step = step
-  configs.check(config)
+  config_lib.check(config)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   params, step = restore_params(
     workdir, config.checkpoint.step, shapes(experiment)

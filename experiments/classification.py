@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.documents import Document
@@ -93,7 +93,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """
   data, smoothing = config.data, config.train.label_smoothing
   symbols, labels = vocabularies["symbols"], vocabularies["labels"]
-  configs.refuse_unless(config, PLAIN, WHY)
+  config_lib.refuse_unless(config, PLAIN, WHY)
   model = network.sequence_model(
     config.model,
     network.stack(

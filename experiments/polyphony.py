@@ -11,7 +11,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import music
 from seqrnn.data.segments import Request, cut, skipped
@@ -50,7 +50,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
   """
   data, train = config.data, config.train
   why = "frames of notes go straight into a causal network"
-  configs.refuse_unless(config, _PLAIN, why)
+  config_lib.refuse_unless(config, _PLAIN, why)
   model = network.NoteModel(
     body=network.stack(config.model, None),
     notes=music.NOTES,

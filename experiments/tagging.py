@@ -19,7 +19,7 @@ from rich.table import Table
 
 from experiments.classification import PLAIN, WHY, make, tell_unseen
 from experiments.classification import VOCABULARIES as VOCABULARIES
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Document
@@ -67,7 +67,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """
   data, width = config.data, config.model.letters
   symbols, labels = vocabularies["symbols"], vocabularies["labels"]
-  configs.refuse_unless(config, PLAIN, WHY)
+  config_lib.refuse_unless(config, PLAIN, WHY)
   letters = None
   characters = Vocabulary("char", tuple(sorted({*"".join(symbols.symbols)})))
   if width is not None:

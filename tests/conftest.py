@@ -4,9 +4,19 @@ import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # Also for the processes tests start.
-# Four devices on two busy cores may wait for each other longer than XLA likes.
+# XLA's own passes run as they do for users. Without LLVM's, and with the older
+# emitters, programs are compiled in a sixth of the time. test_optimized runs
+# the tests that depend on the compiler with all that users have.
 os.environ["XLA_FLAGS"] = (
-  "--xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
+  ""
+  if "SEQRNN_TESTS_OPTIMIZED" in os.environ
+  else "--xla_backend_optimization_level=0"
+  " --xla_cpu_use_fusion_emitters=false"
+  " --xla_cpu_parallel_codegen_split_count=1"
+)
+# Four devices on two busy cores may wait for each other longer than XLA likes.
+os.environ["XLA_FLAGS"] += (
+  " --xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
   " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 
@@ -20,6 +30,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA has much to say of caches.
 
+import gc
 import random
 import shutil
 from html.parser import HTMLParser
@@ -35,6 +46,19 @@ from configs import base
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# Tracing makes so many objects that it is a tenth of the time otherwise.
+gc.set_threshold(100_000, 20, 100)
+
+
+def pytest_collection_modifyitems(items):
+  """The longest come first: else a worker would be left with them alone."""
+  items.sort(key=lambda item: "test_optimized" not in item.nodeid)
+
+
+def pytest_collection_finish():
+  gc.freeze()
 
 
 def pytest_unconfigure():
@@ -149,14 +173,6 @@ def browser():
   service = webdriver.ChromeService(programs[1])
   with webdriver.Chrome(options=options, service=service) as driver:
     yield driver
-
-
-@pytest.fixture(scope="module")
-def quick():
-  """Programs that run once need not be fast, but compiled soon."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import detection
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,10 +16,10 @@ def test_every_case_is_a_config():
   for case in detection.CASES.values():
     for look in case.detect.values():
       defaults = base.get_config()
-      config = configs.read(ROOT / case.config, defaults)
+      config = config_lib.read(ROOT / case.config, defaults)
       for name, value in {**case.fields, **look}.items():
-        configs.override(config, name, str(value))
-      configs.check(config)
+        config_lib.override(config, name, str(value))
+      config_lib.check(config)
 
 
 def test_the_page_is_made_of_what_is_kept():

@@ -18,7 +18,7 @@ import experiments
 import run
 from configs import base
 from seqrnn import command
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data.corpora import from_text
 from seqrnn.models import cells
 from seqrnn.training import fit
@@ -118,8 +118,8 @@ def begun(tmp_path_factory):
   for path in (ROOT / "configs").glob("*.py"):
     workdir = folder / "runs" / path.stem
     workdir.mkdir(parents=True)
-    config = configs.read(path, base.get_config())
-    configs.save(config, workdir / "config.json")
+    config = config_lib.read(path, base.get_config())
+    config_lib.save(config, workdir / "config.json")
   return folder
 
 
@@ -155,7 +155,6 @@ def checkout(tmp_path, monkeypatch):
   return tmp_path
 
 
-@pytest.mark.usefixtures("quick")
 def test_what_the_pages_say_works(checkout, monkeypatch, capsys):
   """Every command, in its order: one needs the runs of those before it."""
   for line in COMMANDS:
@@ -184,7 +183,7 @@ def test_what_it_names_exists(page):
   text = page.read_text("utf-8")
   for path in re.findall(r"`([\w.]+/[\w./]+)`", text):
     assert (ROOT / path).exists(), path
-  fields = configs.flat(base.get_config())
+  fields = config_lib.flat(base.get_config())
   for name in re.findall(r"`(\w+\.[\w.]+)`", text):
     module, *path = name.split(".")
     if name not in fields and path[-1] not in OTHERS:
@@ -214,7 +213,7 @@ def test_a_cell_as_contributing_shows_it(tmp_path):
   [guide] = re.findall(r"\*\*A cell\*\*(.*?)\n\*\*", GUIDE, re.DOTALL)
   assert re.findall(r"^\d\.", guide, re.M) == ["1.", "2."]  # 2: its test.
   config = tiny(tmp_path, {"model.cell": name, "train.max_steps": 2})
-  configs.check(config)
+  config_lib.check(config)
   fit.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run")
   layer = trained.params["body"]["layers_0"]["cell"]

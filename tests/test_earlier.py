@@ -12,7 +12,6 @@ import experiments
 import run
 from tests.earlier import make
 
-pytestmark = pytest.mark.usefixtures("quick")
 ARCHIVE = Path(__file__).parent / "earlier" / "runs.tar.xz"
 DETECTED = [name for name in make.RUNS if "detect.folds" in make.RUNS[name]]
 TOLERANCE = 1e-4  # Relative; another processor rounds differently.

@@ -24,7 +24,7 @@ import tensorstore
 import experiments
 import run
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.errors import UserError
 from seqrnn.runtime import checkpoint
 from seqrnn.runtime import manifest as manifests
@@ -621,16 +621,16 @@ def test_a_symbol_that_no_terminal_knows_is_printed(capfd):
 def test_no_type_of_any_field_goes_through():
   defaults = base.get_config()
   wrong = [None, True, -1, 1.5, "x", [], ["a"], {}, 10**30]
-  for name in configs.RULES:
+  for name in config_lib.RULES:
     for value in wrong:
       Path("x/config.json").write_text("{}")
       field(name, value)(Path("x"))
       try:
-        config = configs.read_run("x", defaults)
-        configs.check(config)
+        config = config_lib.read_run("x", defaults)
+        config_lib.check(config)
       except UserError:
         continue
-      assert configs.RULES[name][0](configs.flat(config)[name])
+      assert config_lib.RULES[name][0](config_lib.flat(config)[name])
 
 
 @pytest.mark.usefixtures("home")
@@ -639,16 +639,16 @@ def test_a_run_of_an_older_version_is_sampled_and_goes_on(expected, capfd):
   defaults = base.get_config()
   path = Path("x/config.json")
   fields = json.loads(path.read_text())
-  for name, value in configs.flat(defaults).items():
+  for name, value in config_lib.flat(defaults).items():
     *groups, key = name.split(".")
     group = fields
     for part in groups:
       group = group.setdefault(part, {})
-    known = configs.flat(configs.read_run("lm", defaults))[name] != value
+    known = config_lib.flat(config_lib.read_run("lm", defaults))[name] != value
     if not known or name == "train.cpu_devices":
       group.pop(key, None)  # The empty ones of search.space are not there.
   path.write_text(json.dumps(fields))
-  assert len(configs.flat(fields)) == 2 + len(TINY)
+  assert len(config_lib.flat(fields)) == 2 + len(TINY)
   name = f"{LAST}/position/metadata"
   found = json.loads(Path("x", name).read_text())
   old = {key: found[key] for key in ("step", "epoch", "batch", "crc32")}

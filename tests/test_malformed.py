@@ -9,7 +9,7 @@ import pytest
 
 import experiments
 import run
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data import corpora, reading, splits
 from seqrnn.data.corpora import from_text
 from seqrnn.data.reading import NOT_UTF8
@@ -341,7 +341,7 @@ def test_fields_that_do_not_fit_the_text(here, name):
   fields, expected = FIELDS[name]
   fields = {f"data.{field}": value for field, value in fields.items()}
   config = tiny(here, {"data.path": "text", **fields})
-  configs.check(config)
+  config_lib.check(config)
   assert outcome(lambda: make_batches(config)) == expected
 
 
@@ -378,7 +378,7 @@ LINES = {
 def test_a_command_line_ends_in_one_line(here, capsys, line):
   make_files(here)
   config = tiny(here, {"data.path": "a"})
-  configs.save(config, here / "run.json")
+  config_lib.save(config, here / "run.json")
   status = run.main(["run.py", "--config=run.json", *shlex.split(line)])
   assert status == 2
   assert capsys.readouterr().err == f"error: {LINES[line]}\n"

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import results
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,10 +84,10 @@ def test_an_unknown_recipe_is_refused(capsys):
 def test_every_recipe_is_a_config():
   for recipe in results.RECIPES.values():
     defaults = base.get_config()
-    config = configs.read(ROOT / recipe.config, defaults)
+    config = config_lib.read(ROOT / recipe.config, defaults)
     for name, value in recipe.fields.items():
-      configs.override(config, name, str(value))
-    configs.check(config)
+      config_lib.override(config, name, str(value))
+    config_lib.check(config)
 
 
 def test_characters_of_ptb(tmp_path):

@@ -16,115 +16,24 @@ from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Decoder, Experiment, Params
+from seqrnn.inference import choice
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-_CHUNK = 256  # Symbols drawn by one call at most: text appears as it is made.
-_NOISE = 2**20  # Numbers of noise at once, at most.
-_PRIME = 1024  # Symbols for which a prime has room, at least.
+_CHUNK = 256  # Symbols of one call, at most: text is printed while it grows.
+_NOISE = 2**20  # Random numbers drawn at once, at most.
+_PRIME = 1024  # The smallest length to which a prime is padded.
 
 
-def choose_symbol(
-  noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
-) -> jax.Array:
-  """Draws symbol_B from softmax(logits / temperature).
-
-  Args:
-    noise_BV: of the Gumbel distribution: adding it and taking the largest is
-      to draw.
-    logits_BV: of the model.
-    temperature: 0 takes the most likely symbol.
-  """
-  return _draw_symbol(noise_BV, _scaled(logits_BV, temperature), temperature)
-
-
-def choose_likely_symbol(
-  noise_BV: jax.Array,
-  logits_BV: jax.Array,
-  temperature: jax.Array,
-  top_k: jax.Array,
-  top_p: jax.Array,
-) -> jax.Array:
-  """Draws symbol_B as `choose_symbol`, from the most likely symbols only.
-
-  Args:
-    noise_BV: as there.
-    logits_BV: as there.
-    temperature: as there.
-    top_k: how many symbols, 1 or more; symbols as likely as the last are
-      drawn from, too.
-    top_p: the probability that the symbols drawn from have together at least,
-      the fewest that have it at this temperature (Holtzman et al. 2020); 1 or
-      more leaves none out.
-  """
-  scaled_BV = _scaled(logits_BV, temperature)
-  V = scaled_BV.shape[-1]
-  order_BV = jnp.argsort(-scaled_BV, axis=-1)
-  sorted_BV = jnp.take_along_axis(scaled_BV, order_BV, axis=-1)
-  kth_B1 = jax.lax.dynamic_slice_in_dim(
-    sorted_BV, jnp.minimum(top_k, V) - 1, 1, axis=-1
-  )
-  sorted_BV = jnp.where(sorted_BV < kth_B1, -jnp.inf, sorted_BV)
-  chances_BV = jax.nn.softmax(sorted_BV, axis=-1)
-  # A symbol stays while those before it have less than top_p together.
-  before_BV = jnp.cumsum(chances_BV, axis=-1) - chances_BV
-  outside_BV = (before_BV >= top_p) & (top_p < 1)
-  sorted_BV = jnp.where(outside_BV, -jnp.inf, sorted_BV)
-  noise_BV = jnp.take_along_axis(noise_BV, order_BV, axis=-1)
-  place_B1 = _draw_symbol(noise_BV, sorted_BV, temperature)[:, None]
-  return jnp.take_along_axis(order_BV, place_B1, axis=-1)[:, 0]
-
-
-def _scaled(logits_BV: jax.Array, temperature: jax.Array) -> jax.Array:
-  """Returns logits / temperature; padding, begin and unknown are never drawn.
-
-  `where` and not .at[].set: XLA's scatter is slow on a CPU, and this runs for
-  every symbol.
-  """
-  id_1V = jnp.arange(logits_BV.shape[-1])[None]
-  never_1V = (id_1V == PAD) | (id_1V == BEGIN) | (id_1V == UNKNOWN)
-  logits_BV = jnp.where(never_1V, -jnp.inf, logits_BV)
-  return logits_BV / jnp.where(temperature > 0, temperature, 1)
-
-
-def _draw_symbol(
-  noise_BV: jax.Array, scaled_BV: jax.Array, temperature: jax.Array
-) -> jax.Array:
-  """Returns the symbol_B of the largest sum of logit and noise.
-
-  The first maximum, without argmax: on a CPU, XLA's argmax takes as long as a
-  layer.
-  """
-  noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
-  largest_B1 = jnp.max(noisy_BV, axis=-1, keepdims=True)
-  V = noisy_BV.shape[-1]
-  id_1V = jnp.arange(V)[None]
-  return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
-
-
-def choose_notes(
-  noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
-) -> jax.Array:
-  """Draws a frame of notes, each by itself, from sigmoid(logits / temperature).
-
-  The noise is from 0 to 1. Temperature 0 takes the notes that are more likely
-  than not.
-  """
-  scaled_BV = logits_BV / jnp.where(temperature > 0, temperature, 1)
-  drawn_BV = noise_BV < jax.nn.sigmoid(scaled_BV)
-  notes_BV = jnp.where(temperature > 0, drawn_BV, logits_BV > 0)
-  return notes_BV.astype(jnp.int32)
-
-
-def _even(total: int, most: int) -> int:
-  """The size of equal parts of `total`, at most `most`; the last: the rest."""
-  return -(-total // -(-total // most))
+def _part_size(total: int, limit: int) -> int:
+  """The size of equal parts of `total`, at most `limit`, as few as possible."""
+  return -(-total // -(-total // limit))
 
 
 @lru_cache(CACHED_FUNCTIONS)
 def _reader(decoder: Decoder) -> Callable[..., tuple[Carry, jax.Array]]:
   """A jitted function params, prime_BP, length -> carry, logits_BV.
 
-  What stands in the prime from `length` on is not read.
+  It reads the first `length` symbols of the prime.
   """
 
   @jax.jit
@@ -147,37 +56,44 @@ def _reader(decoder: Decoder) -> Callable[..., tuple[Carry, jax.Array]]:
 def _drawer(
   decoder: Decoder,
   noise: Callable[..., jax.Array],
-  pick: Callable[..., jax.Array],
+  choose: Callable[..., jax.Array],
   chunk: int,
   numbers: int,
 ) -> Callable[..., Any]:
-  """A jitted function that draws symbols, at most `chunk`; see `generator`.
+  """A jitted function that draws the symbols from `first` to before `stop`.
 
-  It takes params, a state, seed, what `pick` draws by, and the numbers of the
-  first symbol and of the one after the last. It gives the state after them and
-  symbols_BT, of which only those asked for were drawn. A state is carry,
-  logits_BV and ended_B.
+  It maps params, state, seed, settings of `choose`, first, stop to the next
+  state and symbols_BT, whose first stop - first symbols are drawn. A state is
+  carry, logits_BV and ended_B.
+
+  Args:
+    decoder: as in `generator`.
+    noise: likewise.
+    choose: likewise.
+    chunk: the number of symbols, at most.
+    numbers: random numbers drawn at once, at most.
   """
 
   @jax.jit
   def draw(params, state, seed, settings, first, stop):
     _, logits_BV, _ = state
     key = jax.random.key(seed)
-    many = _even(chunk, max(1, numbers // logits_BV.size))
+    many = _part_size(chunk, max(1, numbers // logits_BV.size))
 
     def drawn(index):
       key_i = jax.random.fold_in(key, index)
       return noise(key_i, logits_BV.shape, logits_BV.dtype)
 
-    def some(part, loop):
-      # Noise for many steps at once: one by one, it takes longer than they do.
+    def draw_part(part, loop):
+      # The noise of many steps in one call: drawn for each step by itself, it
+      # takes longer than the step.
       begin = first + part * many
       noise_NBV = jax.vmap(drawn)(begin + jnp.arange(many))
 
       def step(n, loop):
         (carry, logits_BV, ended_B), symbols_TB = loop
         noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
-        symbol_B = pick(noise_BV, logits_BV, *settings)
+        symbol_B = choose(noise_BV, logits_BV, *settings)
         shown_B = jnp.where(ended_B, PAD, symbol_B)
         ended_B |= symbol_B == END
         carry, logits_BV = decoder.step(params, carry, symbol_B)
@@ -191,7 +107,9 @@ def _drawer(
     ended_B = state[2]
     symbols_TB = jnp.zeros((chunk, *ended_B.shape), jnp.int32)
     parts = (stop - first + many - 1) // many
-    state, symbols_TB = jax.lax.fori_loop(0, parts, some, (state, symbols_TB))
+    state, symbols_TB = jax.lax.fori_loop(
+      0, parts, draw_part, (state, symbols_TB)
+    )
     return state, symbols_TB.swapaxes(0, 1)
 
   return draw
@@ -202,26 +120,27 @@ def generator(
   *,
   length: int,
   noise: Callable[..., jax.Array] = jax.random.gumbel,
-  pick: Callable[..., jax.Array] = choose_symbol,
+  choose: Callable[..., jax.Array] = choice.choose_symbol,
 ) -> Callable[..., Iterator[np.ndarray]]:
-  """A function params, prime_BP, seed, *settings of `pick` -> chunks.
+  """A function params, prime_BP, seed, *settings of `choose` -> chunks.
 
-  A chunk of symbols is int32 [B, n]; together they are `length` long. Where a
-  stream has drawn the end symbol, padding follows. What is drawn depends on
-  the seed, not on the chunks. For a decoder and a `pick` it compiles twice,
-  for the prime and for a chunk, whatever their lengths and the settings.
+  A chunk of symbols is int32 [B, n]; all chunks together have `length`
+  symbols. After the end symbol a stream is padded. The symbols depend on the
+  seed and not on the size of the chunks. A decoder with a `choose` compiles
+  two programs, one for the prime and one for a chunk; other lengths and
+  settings reuse them.
 
-  A symbol may be a frame of notes, with one axis more. These are 0 or 1, and
-  so never the end symbol.
+  A symbol may be a frame of notes, with one more axis. Notes are 0 or 1, so
+  none is the end symbol.
 
   Args:
     decoder: of the model.
     length: symbols to draw.
-    noise: key, shape, type -> what `pick` draws with.
-    pick: noise_BV, logits_BV, *settings -> symbol_B.
+    noise: key, shape, type -> the random numbers that `choose` takes.
+    choose: noise_BV, logits_BV, *settings -> symbol_B.
   """
   read = _reader(decoder)
-  draw = _drawer(decoder, noise, pick, _CHUNK, _NOISE)
+  draw = _drawer(decoder, noise, choose, _CHUNK, _NOISE)
 
   def generate(
     params: Params, prime_BP: np.ndarray, seed: int, *settings: float
@@ -232,7 +151,7 @@ def generator(
     padded_BP[:, : prime_BP.shape[1]] = prime_BP
     carry, logits_BV = read(params, padded_BP, prime_BP.shape[1])
     state = carry, logits_BV, np.zeros(prime_BP[:, 0].shape, bool)
-    chunk = _even(length, _CHUNK)
+    chunk = _part_size(length, _CHUNK)
     for first in range(0, length, chunk):
       stop = min(first + chunk, length)
       state, symbols_BT = draw(
@@ -246,7 +165,7 @@ def generator(
 
 
 def _room(length: int) -> int:
-  """Symbols for which the prime has room: of few sizes, as it compiles anew."""
+  """The padded length of a prime: few lengths, as each compiles a program."""
   size = _PRIME
   while size < length:
     size *= 4
@@ -256,19 +175,19 @@ def _room(length: int) -> int:
 def prime_ids(
   symbols: Vocabulary, prime: str, boundaries: bool, streams: int, seed: int
 ) -> tuple[np.ndarray, list[str]]:
-  """The symbols [B, P] that a text starts from, and those that are unknown.
+  """The ids [B, P] that a text continues, and the prime's unknown symbols.
 
-  A model that knows where documents begin starts there. Another one needs a
-  symbol to start from: without a prime each stream draws its own.
+  With boundaries a text starts at the begin symbol. Otherwise, without a
+  prime, each stream starts from a random symbol.
 
   Raises:
-    UserError: the prime is not one sequence: sessions are lines.
+    UserError: the prime is not one sequence; each line is a session.
   """
   documents = from_text(prime, symbols.unit) if prime else []
   if prime and len(documents) != 1:
     raise UserError(
       f"config.sample.prime={prime!r}: has {len(documents)} sequences of"
-      f" data.unit={symbols.unit}; a sample has one to go on from"
+      f" data.unit={symbols.unit}; a sample continues one sequence"
     )
   tokens = documents[0].symbols if documents else ""
   ids = symbols.encode(tokens)
@@ -282,9 +201,9 @@ def prime_ids(
 
 
 def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
-  """A function params -> the beginning of what `sample` makes of them.
+  """A function params -> the first `train.sample_length` symbols of a sample.
 
-  It is of `train.sample_length` symbols, and empty where a task has no texts.
+  The excerpt is empty where a task writes no text.
   """
   settings, length = config.sample, config.train.sample_length
   if not length or not experiment.writes_text:
@@ -302,17 +221,17 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
 def _begin(
   experiment: Experiment, config: Config, length: int, streams: int
 ) -> tuple[Callable[..., Iterator[np.ndarray]], np.ndarray, list[str]]:
-  """What `prime_ids` gives, after a function that draws texts.
+  """A function that draws texts, and the result of `prime_ids`.
 
-  It takes params, prime_BP, seed, temperature and gives chunks of symbols.
+  The function maps params, prime_BP, seed, temperature to chunks of symbols.
   """
   settings, symbols = config.sample, experiment.vocabularies["symbols"]
-  assert experiment.decoder is not None, "the caller has asked"
-  pick, limits = choose_symbol, ()
+  assert experiment.decoder is not None, "the caller checks it"
+  choose, limits = choice.choose_symbol, ()
   if (settings.top_k, settings.top_p) != (None, None):
-    pick = choose_likely_symbol
+    choose = choice.choose_likely_symbol
     limits = settings.top_k or len(symbols), settings.top_p or 1.0
-  generate = generator(experiment.decoder, length=length, pick=pick)
+  generate = generator(experiment.decoder, length=length, choose=choose)
   prime = prime_ids(
     symbols, settings.prime, config.data.boundaries, streams, settings.seed
   )
@@ -331,7 +250,7 @@ def sample(
     experiment: with a decoder.
     params: of its model.
     config: of the run.
-    show: is given each piece of text as it is made.
+    show: is called with each piece of text once it is drawn.
   """
   settings = config.sample
   symbols = experiment.vocabularies["symbols"]
@@ -348,11 +267,11 @@ def sample(
     if len(settings.temperature) > 1:
       show(f"----- temperature {temperature:g}\n")
     ids_BT = prime_BP
-    shown = 0  # Characters of the one stream that were shown.
+    shown = 0  # Characters of the only stream that were shown.
     for chunk_BT in generate(params, prime_BP, settings.seed, temperature):
       ids_BT = np.concatenate([ids_BT, chunk_BT], axis=1)
       if settings.streams == 1:
-        # A byte that ends a chunk may be the first of a longer character.
+        # The last byte of a chunk may begin a character of several bytes.
         text = symbols.text(ids_BT[0]).rstrip("\ufffd")
         show(text[shown:])
         shown = max(shown, len(text))
@@ -367,7 +286,7 @@ def sample(
 
 
 def prime_frames(data: Config, prime: str) -> np.ndarray:
-  """The notes [frames, V] that music starts from; a silent frame without prime.
+  """The notes [frames, V] that music continues; without prime, a silent frame.
 
   Raises:
     UserError: there is no such piece in the test split.
@@ -387,18 +306,18 @@ def prime_frames(data: Config, prime: str) -> np.ndarray:
 def sample_music(
   experiment: Experiment, params: Params, config: Config
 ) -> list[np.ndarray]:
-  """The notes [frames, V] of `config.sample`, in the order that `sample` has.
+  """The notes [frames, V] of each piece, in the order of `sample`.
 
   Raises:
     UserError: no such prime, or settings that need symbols.
   """
   settings = config.sample
-  assert experiment.decoder is not None, "the caller has asked"
+  assert experiment.decoder is not None, "the caller checks it"
   for name in ("top_k", "top_p"):
     if settings[name] is not None:
       raise UserError(
         f"config.sample.{name}={settings[name]}: must be none for music, whose"
-        " notes are drawn each by itself"
+        " notes are drawn independently"
       )
   prime_PV = prime_frames(config.data, settings.prime)
   prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))
@@ -406,7 +325,7 @@ def sample_music(
     experiment.decoder,
     length=settings.length,
     noise=jax.random.uniform,
-    pick=choose_notes,
+    choose=choice.choose_notes,
   )
   shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
   made = []

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import SPLITS
@@ -150,7 +150,7 @@ def open_run(
       facts[split] = experiment.facts(split)
     except UserError as reason:
       missing.append(f"{split}: {reason}")
-  trained = configs.read_run(workdir, configs.defaults())
+  trained = config_lib.read_run(workdir, config_lib.defaults())
   position = read_position(workdir / "checkpoints" / str(step))
   return Subject(
     workdir,
@@ -180,7 +180,7 @@ def _other(
     facts: of the training split that is read; None if it cannot be read.
     crc32: checksum of the training split in training; None if unknown.
   """
-  own, old = configs.flat(config), configs.flat(trained)
+  own, old = config_lib.flat(config), config_lib.flat(trained)
   same = facts is not None and facts["crc32"] == crc32
   differing = [
     name

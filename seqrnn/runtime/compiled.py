@@ -1,7 +1,7 @@
-"""Programs that XLA has compiled, kept between processes, up to a limit.
+"""The cache of compiled programs that processes share, up to a limit.
 
-JAX has a limit of its own, but reads a file for each entry it has at each one
-it adds, which takes longer than many a compilation once there are a thousand.
+JAX's own limit reads a file of every entry whenever it adds one. With a
+thousand entries that takes longer than most compilations.
 """
 
 import hashlib
@@ -16,22 +16,21 @@ from pathlib import Path
 
 import platformdirs
 
-# Compiled functions that a module keeps of the experiments used last, so that
-# a second call with the same experiment compiles nothing. jax.jit knows a
-# function by its identity: what closes over an experiment's function must be
-# made once for it.
+# The size of each lru_cache of jitted functions. jax.jit identifies a function
+# by its identity, so a function that closes over an experiment is kept for
+# later calls with the same experiment.
 CACHED_FUNCTIONS = 16
-_LIMIT = 2 * 10**9  # Bytes of the cache of a machine.
-_LEFT = 0.75  # Of it, once it was exceeded.
-_UNUSED = 30 * 86400.0  # Seconds after which that of another machine goes.
+_LIMIT = 2 * 10**9  # Bytes of the cache of one kind of machine.
+_LEFT = 0.75  # The share of the limit that is kept when it is exceeded.
+_UNUSED = 30 * 86400.0  # Seconds after which an unused folder is removed.
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 
 
 def enable_cache():
-  """Has JAX keep what it compiles; call it before JAX is imported.
+  """Enables JAX's compilation cache; call it before JAX is imported.
 
-  The same program then starts in a third of the time. JAX's own variables take
-  precedence.
+  A program that was compiled before starts in a third of the time. JAX's
+  environment variables take precedence.
   """
   os.environ.setdefault(_DIRECTORY, str(_folder()))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
@@ -43,10 +42,10 @@ def _folder() -> Path:
 
 
 def prune(limit: int = _LIMIT):
-  """Removes what was not used for longest, where it is more than the limit.
+  """Removes the least recently used programs beyond the limit.
 
-  Other processes may use the cache meanwhile. A folder that the user has named
-  in JAX's variables is left alone.
+  Other processes may use the cache meanwhile. A folder that the user named in
+  JAX's environment variables is left unchanged.
   """
   folder = _folder()
   own = os.environ.get(_DIRECTORY) == str(folder)
@@ -54,7 +53,7 @@ def prune(limit: int = _LIMIT):
     return
   with suppress(OSError):
     _drop_oldest(folder, limit)
-    os.utime(folder)  # It is used.
+    os.utime(folder)  # The time of last use.
     for other in folder.parent.iterdir():
       if time.time() - other.stat().st_mtime > _UNUSED:
         shutil.rmtree(other, ignore_errors=True)
@@ -79,7 +78,7 @@ def _drop_oldest(folder: Path, limit: int):
 
 
 def _machine() -> str:
-  """A name for what compiled code rests on: compiler and processor."""
+  """A name of the compiler and the processor, on which programs depend."""
   try:
     text = Path("/proc/cpuinfo").read_text()
     facts = re.findall(r"^(?:model name|flags|Features)\s*: .*", text, re.M)

@@ -1,7 +1,7 @@
-"""Several processes, on one host or many: they join, agree and end together.
+"""Several processes, on one host or many: they start and end together.
 
-JAX's own runtime connects them. When one of them is lost, it ends the others
-from C++ and logs dozens of lines; here that becomes one.
+JAX's runtime connects them. When one process is lost, the runtime ends the
+others from C++ and logs dozens of lines; this module prints one line instead.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from seqrnn.errors import UserError
 
-_HEARTBEAT_SECONDS = 30  # Without a sign of life a process counts as lost.
+_HEARTBEAT_SECONDS = 30  # Without a heartbeat a process counts as lost.
 _DONE = b"\0done"
 _LOST = b"\0lost"
 _FATAL = b"distributed service detected fatal errors"
@@ -23,17 +23,17 @@ _SIGNS = re.compile(
   re.IGNORECASE,
 )
 _LINE = (
-  "error: another process of this run has ended or cannot be reached; start all"
-  " of them again with the same commands, they go on from the last checkpoint\n"
+  "error: another process of this run has ended or cannot be reached; repeat"
+  " the commands of all processes to resume from the last checkpoint\n"
 )
 
 
 def guard():
-  """Takes what C++ logs off the terminal; call it before JAX is imported.
+  """Keeps the logs of C++ off the terminal; call it before JAX is imported.
 
-  A second process reads it. Where this one ends without `leave`, the second
-  one tells why: in one line where a peer was lost, else in all that was
-  logged. It holds nothing and needs no care: it ends with this one.
+  A child process reads them. If this process ends without `leave`, the child
+  prints one line if another process was lost, or else the whole log. The child
+  holds no resources and ends with this process.
   """
   ends = os.pipe()
   stdout, stderr = os.dup(1), os.dup(2)
@@ -51,9 +51,9 @@ def guard():
 
 def _watch(source: int, stdout: int, stderr: int) -> NoReturn:
   for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.SIG_IGN)  # They mean the other process.
+    signal.signal(number, signal.SIG_IGN)  # Meant for the parent.
   for number in (0, 1, 2, stdout):
-    os.close(number)  # Or a pipe of it would stay open.
+    os.close(number)  # A copy would keep the pipe open.
   logged = b""
   while part := os.read(source, 1 << 16):
     logged = (logged + part)[-(1 << 16) :]
@@ -66,16 +66,16 @@ def _watch(source: int, stdout: int, stderr: int) -> NoReturn:
 
 
 def join(coordinator: str | None, count: int | None, index: int | None) -> int:
-  """Makes this process one of several; with None, as JAX detects them.
+  """Connects this process with the others; with None, as JAX detects them.
 
   Returns:
-    which one it is. All but the first print nothing but errors.
+    the index of the process. All but the first print errors only.
 
   Raises:
-    UserError: nothing is detected, or the first process cannot open the port.
+    UserError: JAX detects nothing, or the first process cannot open the port.
   """
   if coordinator is not None and index == 0:
-    try:  # Where another program has the port, JAX dies without a word.
+    try:  # JAX would abort if another program used the port.
       socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
     except OSError as error:
       raise UserError(
@@ -98,14 +98,14 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> int:
       f"--distributed=auto: no TPU pod, SLURM or Open MPI was found ({error});"
       " --coordinator, --num_processes and --process_id name the processes"
     ) from None
-  signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX would only note it.
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX only records it.
   if jax.process_index():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   return jax.process_index()
 
 
 def leave(status: int, together: bool) -> NoReturn:
-  """Ends this process; where all come to this, the others are awaited."""
+  """Ends this process; `together` waits until all processes get here."""
   import jax
 
   if together:
@@ -119,7 +119,7 @@ def leave(status: int, together: bool) -> NoReturn:
 def lost(error: BaseException | None) -> bool:
   """Whether an error means that another process was lost.
 
-  Of JAX's own errors alone: what others say may quote a name of the user's.
+  Only messages of JAX's own errors are searched: others may quote a file name.
   """
   import jax
 

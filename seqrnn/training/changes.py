@@ -11,7 +11,7 @@ import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.runtime import files, manifest, sharding
@@ -65,7 +65,9 @@ def read(workdir: Path, config: Config) -> list[Change]:
     if tuple(head) != Change._fields:
       raise ValueError(f"has the columns {', '.join(head)}")
     for step, name, *values in rows:
-      before, after = (configs.parse(config, name, value) for value in values)
+      before, after = (
+        config_lib.parse(config, name, value) for value in values
+      )
       changes.append(Change(int(step), name, before, after))
   except (ValueError, csv.Error) as error:
     columns = ", ".join(Change._fields)
@@ -91,7 +93,8 @@ def write(workdir: Path, changes: list[Change]):
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(Change._fields)
   writer.writerows(
-    (step, name, *map(configs.text, values)) for step, name, *values in changes
+    (step, name, *map(config_lib.text, values))
+    for step, name, *values in changes
   )
   manifest.write(workdir, {path.name: text.getvalue().encode()})
 
@@ -108,10 +111,10 @@ def _at(
   for change in reversed(trained.changes):
     if change.step >= step:
       held[change.field] = change.before
-  wanted = configs.flat(config)
+  wanted = config_lib.flat(config)
   return earlier, [
     Change(step, name, held[name], wanted[name])
-    for name in sorted(configs.CHANGEABLE)
+    for name in sorted(config_lib.CHANGEABLE)
     if held[name] != wanted[name]
   ]
 
@@ -123,9 +126,9 @@ def settings_of(workdir: Path, config: Config) -> Settings:
     UserError: one of them is broken.
   """
   path = workdir / "config.json"
-  fields = configs.flat(config)
+  fields = config_lib.flat(config)
   if path.exists():
-    fields |= configs.flat(configs.read_json(path))
+    fields |= config_lib.flat(config_lib.read_json(path))
   return Settings(fields, read(workdir, config))
 
 
@@ -156,7 +159,7 @@ def apply_settings(
     refused = [change for change in new if not _raised(change)]
     if refused:
       told = "; ".join(
-        f"{name}={configs.text(before)}, not {configs.text(after)}"
+        f"{name}={config_lib.text(before)}, not {config_lib.text(after)}"
         for _, name, before, after in refused
       )
       raise UserError(
@@ -167,13 +170,13 @@ def apply_settings(
     config = copy.deepcopy(config)
     for _, name, before, after in new:
       print(
-        f"{name} stays {configs.text(before)}, not {configs.text(after)}:"
+        f"{name} stays {config_lib.text(before)}, not {config_lib.text(after)}:"
         f" nothing is left to train, by {' and '.join(limits)}"
       )
-      group, key = configs.locate(config, name)
+      group, key = config_lib.locate(config, name)
       group[key] = before
     new = []
-  for line in configs.differences(trained.fields, config):
+  for line in config_lib.differences(trained.fields, config):
     print(f"changed: {line}")
   if sharding.is_first():
     # Before config.json: killed between the two, the run does the same again.
@@ -189,7 +192,7 @@ def rewind(workdir: Path, config: Config, step: int):
   A run that goes back passes over damaged checkpoints, so perhaps to one before
   a change.
   """
-  trained = Settings(configs.flat(config), read(workdir, config))
+  trained = Settings(config_lib.flat(config), read(workdir, config))
   earlier, new = _at(step, trained, config)
   write(workdir, [*earlier, *new] if step else [])
 
@@ -197,6 +200,6 @@ def rewind(workdir: Path, config: Config, step: int):
 def _raised(change: Change) -> bool:
   """Whether it is a limit that ends a run later, or as it ended."""
   before, after = change.before, change.after
-  return change.field in configs.LIMITS and (
+  return change.field in config_lib.LIMITS and (
     after is None or (before is not None and after > before)
   )

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
@@ -45,9 +45,12 @@ def check_owner(config: Config, workdir: Path) -> Config:
     return config
   manifest.verify(path)
   # A field that the run is too old to know has not changed.
-  old = {**configs.flat(config), **configs.flat(configs.read_json(path))}
-  config = configs.sized(config, old)
-  found = configs.differences(old, config, configs.IDENTITY)
+  old = {
+    **config_lib.flat(config),
+    **config_lib.flat(config_lib.read_json(path)),
+  }
+  config = config_lib.sized(config, old)
+  found = config_lib.differences(old, config, config_lib.IDENTITY)
   if found:
     raise UserError(
       f"{workdir}: holds another run, {'; '.join(found)}; name another"
@@ -115,7 +118,10 @@ def write_record(config: Config, experiment: Experiment, workdir: Path):
   vocabularies = vocabulary.encoded(experiment.vocabularies)
   if names.exists():  # Perhaps in the format of an older version.
     vocabularies = names.read_bytes()
-  contents = {names.name: vocabularies, "config.json": configs.encoded(config)}
+  contents = {
+    names.name: vocabularies,
+    "config.json": config_lib.encoded(config),
+  }
   manifest.write(workdir, contents)
 
 

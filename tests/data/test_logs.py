@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from experiments import language_model
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data import corpora, sessions, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.templates import BLANK, masked, matcher
@@ -34,7 +34,7 @@ def settings(folder, files, **fields):
   given = {f"data.{name}": value for name, value in fields.items()}
   given = {"data.unit": "log", "data.path": str(path), **given}
   config = tiny(folder, given)
-  configs.check(config)
+  config_lib.check(config)
   return config
 
 

@@ -11,7 +11,7 @@ from matplotlib import image
 
 import experiments
 import run
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn import experiment
 from seqrnn.errors import UserError
 from seqrnn.models import anatomy, cells
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     "optimizer.learning_rate": 0.01,
     "describe.measure": False,
   }
-  configs.save(tiny(folder, fields), folder / "config.json")
+  config_lib.save(tiny(folder, fields), folder / "config.json")
   return folder
 
 

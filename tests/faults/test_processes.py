@@ -26,8 +26,8 @@ from tests.faults.conftest import (
 )
 
 LOST = (
-  "error: another process of this run has ended or cannot be reached; start all"
-  " of them again with the same commands, they go on from the last checkpoint\n"
+  "error: another process of this run has ended or cannot be reached; repeat"
+  " the commands of all processes to resume from the last checkpoint\n"
 )
 FIELDS = {
   **STATEFUL,

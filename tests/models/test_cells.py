@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.models import cells
 
 # Compiles faster: for equations, not for what XLA makes of them.
@@ -161,7 +161,7 @@ MAKE = cells.CELLS  # name -> hidden size -> a cell
 
 def test_every_cell_has_equations_and_may_be_named():
   assert EQUATIONS.keys() == MAKE.keys()
-  rule = configs.RULES["model.cell"]
+  rule = config_lib.RULES["model.cell"]
   assert rule.words == f"must be one of {', '.join(sorted(EQUATIONS))}"
   assert all(map(rule.holds, EQUATIONS)) and not rule.holds("lstms")
 

@@ -10,8 +10,11 @@ from seqrnn.models.dropout import Dropout, keep_mask
 SHAPES = ((3, 64, 257), (50_001,), (200, 1, 250), (64, 800))
 
 
-@pytest.mark.parametrize("share", [0.5, 0.25, 0.9, 0.703, 0.01])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+  ("share", "shape"),
+  [*((0.703, shape) for shape in SHAPES)]
+  + [(share, SHAPES[0]) for share in (0.5, 0.25, 0.9, 0.01)],
+)
 def test_the_share_is_kept(share, shape):
   got = np.asarray(keep_mask(jax.random.key(0), share, shape))
   assert got.shape == shape and got.dtype == bool

@@ -14,7 +14,7 @@ from matplotlib.patches import FancyBboxPatch
 import experiments
 import run
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import anatomy, diagram
 from seqrnn.models.cells import CELLS
@@ -52,7 +52,7 @@ def model_of(fields):
   config = base.get_config()
   small = {"data.window": 4, "model.hidden_size": 5, "train.batch_size": 3}
   config.update_from_flattened_dict({**small, **fields})
-  configs.check(config)
+  config_lib.check(config)
   experiment = experiments.build(config, SYMBOLS)
   notes = (88,) if config.task == "polyphony" else ()
   inputs = np.ones((3, 4, *notes), np.int32)
@@ -164,7 +164,7 @@ def test_the_estimate_is_near_to_what_is_measured(tmp_path):
 def test_before_and_after_training(tmp_path, capsys):
   workdir = tmp_path / "run"
   path = tmp_path / "config.json"
-  configs.save(tiny(tmp_path, {"train.max_steps": 2}), path)
+  config_lib.save(tiny(tmp_path, {"train.max_steps": 2}), path)
   begin = ["run.py", f"--workdir={workdir}"]
   estimate = [*begin, "--mode=describe", "--config.describe.measure=false"]
 

@@ -15,7 +15,7 @@ import experiments
 from benchmarks import detection
 from configs import base
 from experiments import language_model
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data import sessions as data
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import BEGIN, END, PAD, save
@@ -190,7 +190,7 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
     held_out = splits.fold(read("train"), f"{k}/2", True)
     expected.append(by_itself(folder / f"run/folds/{k}-of-2", held_out))
     path = folder / f"run/folds/{k}-of-2/config.json"
-    part = splits.reader(configs.read(path, base.get_config()))("train")
+    part = splits.reader(config_lib.read(path, base.get_config()))("train")
     trained_on = {document.name for document in part.documents()}
     assert not trained_on & {document.name for document in held_out.documents()}
     assert len(part) + len(held_out) == len(read("train"))
@@ -621,7 +621,7 @@ def test_figures_are_of_the_sessions_that_have_a_label():
 def test_a_fold_that_was_trained_with_other_settings_is_not_used(tmp_path):
   config = tiny(tmp_path, FIELDS)
   assert not calibration._trained_otherwise(tmp_path, config)
-  configs.save(config, tmp_path / "config.json")
+  config_lib.save(config, tmp_path / "config.json")
   config.train.epochs += 1  # A limit: training resumes.
   assert not calibration._trained_otherwise(tmp_path, config)
   config.train.label_smoothing = 0.1

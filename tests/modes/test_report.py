@@ -20,7 +20,7 @@ import pytest
 import experiments
 import run as command
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
@@ -42,8 +42,6 @@ from seqrnn.runtime import checkpoint_writer
 from seqrnn.training.history import add_row
 from seqrnn.training.position import Position
 from tests.conftest import Page, tiny, write_text
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
 LABELLED = {"task": "classification", "data.format": "tab"}
@@ -94,7 +92,7 @@ def begun(folder, fields):
   workdir = folder / "run"
   workdir.mkdir()
   vocabulary.save(workdir / "vocabulary.json", experiment.vocabularies)
-  configs.save(config, workdir / "config.json")
+  config_lib.save(config, workdir / "config.json")
   params = drawn(experiment, 0.3)
   crc32 = experiment.facts("train")["crc32"]
   position = Position(step=7, best_step=7, crc32=crc32)
@@ -301,7 +299,7 @@ def test_runs_are_compared(runs, capsys):
 
 
 def test_a_study_has_a_page(tmp_path):
-  configs.save(base.get_config(), tmp_path / "search.json")
+  config_lib.save(base.get_config(), tmp_path / "search.json")
   (tmp_path / "trials.csv").write_text(
     "trial,state,loss,seconds,optimizer.learning_rate,error\n"
     "0,finished,2.5,1,0.001,\n1,failed,,1,9,<b>\n2,finished,1.25,1,0.01,\n"

@@ -9,16 +9,16 @@ import experiments
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder
-from seqrnn.inference import sampler
+from seqrnn.inference import choice, sampler
 from tests.conftest import tiny
 
 
 def draws(logits_V, n=20000, **settings):
   logits_BV = jnp.tile(jnp.asarray(logits_V), (n, 1))
   settings = {"temperature": 1.0, **settings}
-  choose = sampler.choose_symbol
+  choose = choice.choose_symbol
   if "top_k" in settings or "top_p" in settings:
-    choose = sampler.choose_likely_symbol
+    choose = choice.choose_likely_symbol
     settings = {"top_k": logits_BV.shape[-1], "top_p": 1.0, **settings}
   noise_BV = jax.random.gumbel(jax.random.key(0), logits_BV.shape)
   return np.asarray(choose(noise_BV, logits_BV, **settings))
@@ -58,7 +58,7 @@ def test_limits_that_leave_nothing_out_change_nothing():
   all_symbols = draws(logits, n=500)
   assert (draws(logits, n=500, top_k=200, top_p=1.0) == all_symbols).all()
   noise_BV = jnp.zeros((1, 200)).at[0, int(logits[4:].argmin()) + 4].set(1e4)
-  drawn = sampler.choose_likely_symbol(
+  drawn = choice.choose_likely_symbol(
     noise_BV, jnp.asarray(logits)[None], 1.0, 200, 1.0
   )
   assert int(drawn[0]) == int(noise_BV.argmax())
@@ -74,20 +74,20 @@ def test_top_p_is_of_what_top_k_leaves():
   assert set(draws(tied, top_k=2)) == {4, 5, 6}
 
 
-def test_notes_are_struck_each_by_itself_at_a_temperature():
+def test_notes_are_drawn_independently_at_a_temperature():
   logits = np.random.default_rng(0).normal(size=7, scale=2)
   logits_BV = jnp.tile(jnp.asarray(logits), (20000, 1))
   noise_BV = jax.random.uniform(jax.random.key(0), logits_BV.shape)
-  strike = lambda temperature: np.asarray(
-    sampler.choose_notes(noise_BV, logits_BV, temperature)
+  draw = lambda temperature: np.asarray(
+    choice.choose_notes(noise_BV, logits_BV, temperature)
   )
   for temperature in (0.5, 1.0, 2.0):
-    notes = strike(temperature)
+    notes = draw(temperature)
     expected = 1 / (1 + np.exp(-logits / temperature))
     np.testing.assert_allclose(notes.mean(0), expected, atol=0.015)
     covariance = np.cov(notes.T) - np.diag(expected * (1 - expected))
     assert np.abs(covariance).max() < 0.015
-  assert (strike(0.0) == (logits > 0)).all()
+  assert (draw(0.0) == (logits > 0)).all()
 
 
 def counting(vocabulary_size):

@@ -28,7 +28,7 @@ from optuna.distributions import (
 import experiments
 import run
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import figures, files
@@ -45,7 +45,7 @@ def spaces(**texts):
   config = base.get_config()
   for name, text in texts.items():
     name = name.replace("_", ".", 1)
-    configs.override(config, f"search.space.{name}", text)
+    config_lib.override(config, f"search.space.{name}", text)
   return config
 
 
@@ -199,7 +199,7 @@ def objective(monkeypatch):
 
   def put(loss):
     def run(_, config, folder, should_stop):
-      configs.save(config, folder / "config.json")
+      config_lib.save(config, folder / "config.json")
       row = {"step": 1, "validation_loss": loss(config)}
       history.add_row(folder / "metrics.csv", row)
       should_stop(row)
@@ -303,7 +303,7 @@ def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
   rates = [r["optimizer.learning_rate"] for r in table(tmp_path / "s")]
   assert rates == ["1.0", "0.1", "0.01", "0.001", "0.03", "0.00333"]
   assert best == {"optimizer.learning_rate": 0.03}
-  chosen = configs.read(tmp_path / "s" / "best.json", base.get_config())
+  chosen = config_lib.read(tmp_path / "s" / "best.json", base.get_config())
   assert chosen.model.hidden_size == 64
   assert chosen.optimizer.learning_rate == 0.03
 
@@ -490,13 +490,13 @@ import os, sys, time
 from pathlib import Path
 import experiments
 from configs import base
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.modes import search
 from seqrnn.searching import pictures
 from seqrnn.training import fit, history
 
 def run(build, config, folder, should_stop):
-  configs.save(config, folder / "config.json")
+  config_lib.save(config, folder / "config.json")
   (workdir / f"{os.getpid()}.worker").touch()
   while len(list(workdir.glob("*.worker"))) < int(sys.argv[3]):
     time.sleep(0.02)
@@ -507,7 +507,7 @@ def run(build, config, folder, should_stop):
 
 fit.fit, pictures.draw = run, lambda *_: []
 workdir = Path(sys.argv[2])
-config = configs.read(sys.argv[1], base.get_config())
+config = config_lib.read(sys.argv[1], base.get_config())
 search.run(experiments.build, config, workdir)
 """
 
@@ -523,7 +523,7 @@ def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
       RATE: "log_uniform(1e-4, 1e-1)",
     },
   )
-  configs.save(config, tmp_path / "c.json")
+  config_lib.save(config, tmp_path / "c.json")
 
   def work(workdir, count):
     command = [sys.executable, "-c", WORKER, tmp_path / "c.json", workdir]
@@ -613,7 +613,7 @@ def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
   log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
   assert "going on from step 2\n" in log
 
-  chosen = configs.read(tmp_path / "parts" / "best.json", base.get_config())
+  chosen = config_lib.read(tmp_path / "parts" / "best.json", base.get_config())
   again = fit.fit(experiments.build, chosen, tmp_path / "again")
   assert again["best"] == float(rows[0]["loss"])
 
@@ -642,7 +642,7 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
       "search.pruning": "none",
     },
   )
-  configs.save(config, tmp_path / "c.json")
+  config_lib.save(config, tmp_path / "c.json")
   workdir = tmp_path / "s"
   process = subprocess.Popen(
     [sys.executable, str(Path(run.__file__)), f"--config={tmp_path / 'c.json'}"]

@@ -9,7 +9,7 @@ import pytest
 
 import experiments
 from configs import base, rnn
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
@@ -179,7 +179,7 @@ def test_it_is_valid(tmp_path):
 
 def test_its_size(tmp_path):
   symbols = Vocabulary("char", tuple(map(chr, range(40, 240))))
-  made(tmp_path, configs.flat(rnn.get_config()), symbols)
+  made(tmp_path, config_lib.flat(rnn.get_config()), symbols)
   assert (tmp_path / "playground.html").stat().st_size < 2e6
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import experiments
 from seqrnn import command
-from seqrnn import config as configs
+from seqrnn import config as config_lib
 from seqrnn.errors import UserError
 from seqrnn.reporting import fields
 from seqrnn.training import changes, fit
@@ -157,7 +157,7 @@ def test_changes_follow_the_checkpoint_that_training_goes_on_from(tmp_path):
     assert changes.read(tmp_path, config) == expected
     # So it is where a run is begun anew there.
     changes.write(tmp_path, rows)
-    was = Settings(configs.flat(config), rows)
+    was = Settings(config_lib.flat(config), rows)
     position = Position(step=step)
     changes.apply_settings(tmp_path, config, position, was)
     assert changes.read(tmp_path, config) == expected
@@ -192,10 +192,12 @@ def test_another_table_is_named(tmp_path, content):
 def test_all_that_training_rests_on_is_fixed_named_or_recorded():
   shown = {"train.cpu_devices", "train.sample_length", "train.tensorboard"}
   far = {"train.epochs", "train.max_steps"}
-  for name in configs.RULES:
-    if name.startswith(configs.TRAINING):
-      fixed = name.startswith(configs.IDENTITY)
-      assert fixed + (name in configs.CHANGEABLE) + (name in shown) == 1, name
+  for name in config_lib.RULES:
+    if name.startswith(config_lib.TRAINING):
+      fixed = name.startswith(config_lib.IDENTITY)
+      assert fixed + (name in config_lib.CHANGEABLE) + (name in shown) == 1, (
+        name
+      )
       assert name.startswith(command.NAMING) != (name in shown | far), name
 
 
