@@ -1,8 +1,8 @@
-"""Encoded corpora on disk: encoded once, read where they lie ever after.
+"""Encoded corpora on disk: encoded once, then memory-mapped by every run.
 
-A file of the user's cache folder holds the ids, the documents, a JSON object
-of all else, and a footer with its sizes and the checksum of all before it. The
-file's name is a hash of what was encoded and how.
+A file of the user's cache folder holds the ids, the documents, a JSON object of
+the other fields, and a footer with the sizes of these parts and a checksum. The
+file's name is a hash of the sources and of the settings.
 """
 
 import hashlib
@@ -28,38 +28,38 @@ from seqrnn.data.reading import Source
 from seqrnn.errors import MachineError
 from seqrnn.runtime import files
 
-LARGE = 32 * 2**20  # Bytes from which on a corpus is kept here.
+LARGE = 32 * 2**20  # Bytes of the smallest corpus that is kept here.
 
-_VERSION = 1  # Of the format, and of what a unit means.
+_VERSION = 1  # Of the format, and of the symbols of each unit.
 _SIZES = struct.Struct("<8sQQ")  # Magic, bytes of documents and of JSON.
 _CHECKSUM = struct.Struct("<I")
 _MAGIC = b"seqrnn\0\1"
 
 
 def size(sources: Sequence[Source]) -> int:
-  """Bytes of sources; those of a file that is missing are none."""
+  """Bytes of sources, 0 for a file that is missing."""
   total = 0
   for source in sources:
     if isinstance(source.content, bytes):
       total += len(source.content)
     else:
-      with suppress(OSError):  # Told when it is read.
+      with suppress(OSError):  # Reported when it is read.
         total += source.content.stat().st_size
   return total
 
 
 def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
-  """The corpus of sources, memory-mapped; it is encoded where it never was.
+  """The corpus of sources, memory-mapped; it is encoded if it is not cached.
 
-  Processes that need the same one at once wait for the first. Nothing but
-  their time depends on that: a file gets its name when it is finished, and is
-  checked when it is opened.
+  Processes that need the same corpus at once wait for the first one. That only
+  saves time: a file gets its name when it is finished, and its checksum is
+  verified when it is opened.
 
   Raises:
     UserError: as `reading.chunks` and `encoding.encode`, or the folder cannot
       be written to.
   """
-  import platformdirs  # Pooch's own way to the folder, without requests.
+  import platformdirs  # Finds Pooch's folder without importing requests.
 
   folder = platformdirs.user_cache_path("seqrnn") / "corpora"
   digests = [_digest(source) for source in sources]
@@ -70,8 +70,8 @@ def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
     if path.exists() and (corpus := _load(path, unit)):
       return corpus
     folder.mkdir(parents=True, exist_ok=True)
-    held = files.lock(path.with_suffix(".lock"), wait=True, waits=_say)
-    assert held is not None, "it was waited for"
+    held = files.lock(path.with_suffix(".lock"), wait=True, waits=_report_wait)
+    assert held is not None, "`wait` returns with the lock"
     with held:
       corpus = _load(path, unit) if path.exists() else None
       if corpus is None:
@@ -84,7 +84,7 @@ def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
       " the environment variable XDG_CACHE_HOME names another place"
     ) from None
   if corpus is None:
-    raise MachineError(f"{path}: is damaged as soon as it is written")
+    raise MachineError(f"{path}: damaged right after it was written")
   return corpus
 
 
@@ -95,7 +95,7 @@ def _digest(source: Source) -> str:
   return digest.hexdigest()
 
 
-def _say():
+def _report_wait():
   print("waiting for a process that encodes this corpus", file=sys.stderr)
 
 
@@ -119,7 +119,7 @@ def _write(
         for source, digest in zip(sources, digests, strict=True)
       )
       encoded = encoding.encode(watched, unit, errors, file, documents)
-      file.write(bytes(-file.tell() % 8))  # Numbers lie at multiples of 8.
+      file.write(bytes(-file.tell() % 8))  # Aligns the documents.
       size_of_documents = documents.tell()
       documents.seek(0)
       while chunk := documents.read(reading.CHUNK):
@@ -127,7 +127,7 @@ def _write(
       rest = json.dumps(encoded._asdict()).encode()
       file.write(rest)
       file.write(_SIZES.pack(_MAGIC, size_of_documents, len(rest)))
-      # Read again, since ids may have been written twice.
+      # Of the file as it is, since a wider type rewrites the ids.
       file.write(_CHECKSUM.pack(_checksum(file, file.tell())))
       file.flush()
       os.fsync(file.fileno())
@@ -137,7 +137,7 @@ def _write(
 
 
 def _load(path: Path, unit: str) -> Corpus | None:
-  """The corpus in a file; None where that is not what was written."""
+  """The corpus in a file; None if the file is damaged."""
   with path.open("rb") as file:
     footer = os.fstat(file.fileno()).st_size - _SIZES.size - _CHECKSUM.size
     if footer > 0:
@@ -148,7 +148,7 @@ def _load(path: Path, unit: str) -> Corpus | None:
         file.read(_SIZES.size)
       )
     if footer <= 0 or not intact or magic != _MAGIC:
-      print(f"{path}: damaged, encoded anew", file=sys.stderr)
+      print(f"{path}: damaged, encoded again", file=sys.stderr)
       return None
     content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   place = footer - size_of_rest
@@ -161,7 +161,7 @@ def _load(path: Path, unit: str) -> Corpus | None:
 
 
 def _checksum(file: BinaryIO, size: int) -> int:
-  """The CRC-32 of a file's first bytes; it then stands behind them."""
+  """The CRC-32 of a file's first bytes, after which its position stands."""
   checksum = 0
   file.seek(0)
   while size:
@@ -174,7 +174,7 @@ def _checksum(file: BinaryIO, size: int) -> int:
 def _watch(
   source: Source, digest: str, advance: Callable[[int], None]
 ) -> Iterator[bytes]:
-  """The bytes of a source; not those of a file that was hashed otherwise."""
+  """The bytes of a source, which must have this digest."""
   found = hashlib.sha256()
   for chunk in reading.chunks(source):
     found.update(chunk)
@@ -186,7 +186,7 @@ def _watch(
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
-  """Shows how many bytes are done, where a person watches."""
+  """A progress bar of the bytes encoded, on a terminal."""
   from rich.console import Console
   from rich.progress import (
     BarColumn,

@@ -4,9 +4,12 @@ A few are in memory. Many are written to a temporary file and mapped, so that
 the system can take back the memory of the part that was read.
 """
 
+import dataclasses
 import mmap
 import tempfile
 from array import array
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,26 +75,57 @@ class Column:
     return frozen(self._file, self.kind)
 
 
-class Tokens:
-  """Texts as numbers, in the order of their first places.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Texts(Sequence):
+  """Texts that repeat; an array of indices or a slice gives some of them.
 
   Attributes:
-    ids: the number of each text.
+    symbols: the distinct texts.
+    ids: unsigned [texts]: indices into `symbols`.
   """
 
+  symbols: list[str]
+  ids: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def __getitem__(self, index) -> Any:
+    found = self.ids[index]
+    if found.ndim:
+      return Texts(self.symbols, found)
+    return self.symbols[int(found)]
+
+
+def concatenate(parts: Sequence[Texts]) -> Texts:
+  """The texts of several parts; a text of two parts has two ids."""
+  symbols = [symbol for part in parts for symbol in part.symbols]
+  shifts = np.cumsum([0, *(len(part.symbols) for part in parts)])
+  ids = [
+    np.add(part.ids, shift, dtype=kind_for(len(symbols)), casting="unsafe")
+    for part, shift in zip(parts, shifts, strict=False)
+  ]
+  return Texts(symbols, np.concatenate(ids))
+
+
+class Tokens:
+  """Texts that are collected one by one."""
+
   def __init__(self):
-    self.ids = Column()
+    self._ids = Column()
     self._index: dict[str, int] = {}
+
+  def __len__(self) -> int:
+    return len(self._ids)
 
   def append(self, token: str):
     """Adds a text."""
     index = self._index
-    self.ids.append(index.setdefault(token, len(index)))
+    self._ids.append(index.setdefault(token, len(index)))
 
-  @property
-  def distinct(self) -> list[str]:
-    """The distinct texts, by number."""
-    return list(self._index)
+  def texts(self) -> Texts:
+    """All texts, numbered by their first places; none can be added any more."""
+    return Texts(list(self._index), self._ids.numbers())
 
 
 def kind_for(count: int) -> np.dtype:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.data.columns import kind_for
+from seqrnn.data.columns import Texts, kind_for
 
 
 class Document(NamedTuple):
@@ -28,18 +28,6 @@ class Document(NamedTuple):
   ends: bool = True
 
 
-class Labels(NamedTuple):
-  """The labels of documents.
-
-  Attributes:
-    symbols: the distinct labels, in the order of their first documents.
-    ids: unsigned [documents]: indices into `symbols`.
-  """
-
-  symbols: list[str]
-  ids: np.ndarray
-
-
 class Corpus(NamedTuple):
   """Documents as indices of symbols, one after the other.
 
@@ -52,10 +40,10 @@ class Corpus(NamedTuple):
     ids: of all documents, uint8, uint16 or uint32: indices into `symbols`.
     bounds: int64 [documents + 1]; j is `ids[bounds[j] : bounds[j + 1]]`.
     names: of the documents.
-    group: of each document, int64 [documents]: indices into `groups`.
+    group: of each document, whole numbers [documents]: indices into `groups`.
     groups: their names, or the `digest` of each; documents of one group stay on
       one side of a split.
-    labels: the labels of the documents; None: none.
+    labels: the label of each document; None: none.
     tags: a tag for each symbol, as documents of the same lengths; None: none.
     lines: int64, the line of each of `ids` in its file; None: unknown.
     timestamps: the time of each of `ids`, as it was written; None: none.
@@ -69,10 +57,10 @@ class Corpus(NamedTuple):
   names: Sequence[str]
   group: np.ndarray
   groups: Sequence[str] | np.ndarray
-  labels: Labels | None = None
+  labels: Texts | None = None
   tags: "Corpus | None" = None
   lines: np.ndarray | None = None
-  timestamps: Sequence[str] | None = None
+  timestamps: Texts | None = None
   origin: str = ""
 
   def text(self, start: int, stop: int) -> str | list[str]:

@@ -137,7 +137,8 @@ class _Encoder:
     self._count = 0  # Ids written.
     self._bound = 0  # Where the last document ended.
     self._file.write(np.zeros(2, "<i8").data)
-    self._table = np.full(0x110000, -1, np.int32)  # The id of a code point.
+    codes = {"char": 0x110000, "byte": 0x100}.get(unit, 0)
+    self._table = np.full(codes, -1, np.int32)  # The id of a code point.
     self._index: dict[str, int] = {}  # The id of a token.
 
   def codes(self, codes: np.ndarray):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from seqrnn.config import Config
 from seqrnn.data import reading
 from seqrnn.data.columns import Column, Tokens, in_order
-from seqrnn.data.documents import Corpus, Labels
+from seqrnn.data.documents import Corpus
 from seqrnn.data.encoding import Place, encode_texts
 from seqrnn.data.reading import Source
 from seqrnn.errors import UserError
@@ -94,9 +94,9 @@ def with_labels(
     for one in found:
       if not (optional and one.label == "") and _is_empty(one.label):
         raise UserError(f"{one.name}: its label is empty")
-      if len(labels.ids) == TEXTS:
+      if len(labels) == TEXTS:
         raise UserError(
-          f"{one.name}: is one text more than {TEXTS:,}, the most"
+          f"{one.name}: a corpus of labelled texts has at most {TEXTS:,} texts"
         )
       labels.append(one.label)
       yield (one.file, one.line), content(one)
@@ -116,11 +116,12 @@ def with_labels(
   errors = "strict" if errors == "strict" else "replace"
   corpus = encode_texts(parts(), unit, errors)
   digests, group = in_order(groups.numbers())
-  corpus = corpus._replace(group=group, groups=digests)
-  if labels.distinct == [""]:
-    return corpus
-  found_labels = Labels(labels.distinct, labels.ids.numbers())
-  return corpus._replace(labels=found_labels)
+  given = labels.texts()
+  return corpus._replace(
+    group=group,
+    groups=digests,
+    labels=None if given.symbols == [""] else given,
+  )
 
 
 def _is_empty(text: str) -> bool:

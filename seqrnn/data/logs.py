@@ -17,7 +17,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import reading
-from seqrnn.data.columns import Column, Tokens, kind_for
+from seqrnn.data.columns import Column, Texts, Tokens, kind_for
 from seqrnn.data.documents import Corpus
 from seqrnn.data.reading import Source, rows
 from seqrnn.data.templates import TIME, masked
@@ -283,30 +283,29 @@ def _corpus(events: Iterator[Event], unit: str) -> Corpus:
       for column, value in zip(columns, values, strict=True):
         column.append(value)
       lines.append(event.line)
-  session_N, symbol_N, time_N, label_N = (
-    column.ids.numbers() for column in columns
-  )
-  names, symbols, times, labels = (column.distinct for column in columns)
-  line_N = lines.numbers().astype(np.int64)
+  session, symbol, time, label = (column.texts() for column in columns)
   order = slice(None)
-  if np.any(session_N[1:] < session_N[:-1]):
-    order = np.argsort(session_N, kind="stable")
+  if np.any(session.ids[1:] < session.ids[:-1]):
+    order = np.argsort(session.ids, kind="stable")
+  numbers = np.arange(len(session.symbols) + 1, dtype=session.ids.dtype)
   corpus = Corpus(
     unit,
-    symbols,
-    symbol_N[order].astype(kind_for(len(symbols))),
-    np.cumsum(np.append(0, np.bincount(session_N, minlength=len(names)))),
-    names,
-    np.arange(len(names)),
-    names,
-    lines=line_N[order],
-    # One number after the other: a list of all would be larger than the file.
-    timestamps=[times[i] for i in memoryview(time_N[order].data)],
+    symbol.symbols,
+    _narrow(symbol[order]),
+    np.searchsorted(session.ids[order], numbers),
+    session.symbols,
+    np.arange(len(session.symbols)),
+    session.symbols,
+    lines=lines.numbers().view(np.int64)[order],
+    timestamps=None if time.symbols == [""] else time[order],
   )
-  if times == [""]:
-    corpus = corpus._replace(timestamps=None)
-  if labels != [""]:
-    tags = label_N[order].astype(kind_for(len(labels)))
-    tags = corpus._replace(unit="id", symbols=labels, ids=tags)
-    corpus = corpus._replace(tags=tags)
-  return corpus
+  if label.symbols == [""]:
+    return corpus
+  ids = _narrow(label[order])
+  tags = corpus._replace(unit="id", symbols=label.symbols, ids=ids)
+  return corpus._replace(tags=tags)
+
+
+def _narrow(texts: Texts) -> np.ndarray:
+  """The ids, in the smallest type that holds them."""
+  return texts.ids.astype(kind_for(len(texts.symbols)))

@@ -24,6 +24,7 @@ from seqrnn.errors import MachineError, UserError
 
 CHUNK = 2**20  # Bytes read at once; also the characters of a line of a log.
 LONGEST = 2**24  # Characters of a line, or of a field, that has a whole text.
+LINES = 2**28  # Of a file; an event takes some 20 bytes, however short it is.
 # How a user can read a file that has a wrong byte.
 NOT_UTF8 = (
   "is not UTF-8; data.errors=latin-1 reads each byte as a character,"
@@ -182,15 +183,22 @@ def lines(
     longest: characters of a line at most; None: CHUNK.
 
   Raises:
-    UserError: as `text`, or a line is longer.
+    UserError: as `text`, a line is longer, or there are too many.
   """
   longest = longest or CHUNK
   held = ""
   number = 1
   for part in text(source, errors):
-    *whole, held = (held + part).split("\n")
-    yield from whole
-    number += len(whole)
+    part, start = held + part, 0
+    # One at a time: objects of all short lines take 15 times the part.
+    while (end := part.find("\n", start)) >= 0:
+      yield part[start:end]
+      start, number = end + 1, number + 1
+      if number > LINES:
+        raise UserError(
+          f"{source.name}: line {number}: a file has at most {LINES:,} lines"
+        )
+    held = part[start:]
     if len(held) > longest:
       raise UserError(
         f"{source.name}: line {number}: has more than {longest} characters"

@@ -1,7 +1,7 @@
 """Sequences: the documents of a split as ids of a vocabulary.
 
-They are looked up when a batch is made: no array of them is ever as long as
-the corpus.
+The ids are looked up when a batch is made: no array of them is as long as the
+corpus.
 """
 
 import hashlib
@@ -16,20 +16,20 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 
 class Sequences(NamedTuple):
-  """Documents one after the other, BEGIN and END between them.
+  """Documents one after the other, with BEGIN and END where they have them.
 
-  A place counts the symbols of all documents, BEGIN and END among them, which
-  are stored nowhere.
+  A place is an index into the symbols of all documents, counting BEGIN and END,
+  which are not stored.
 
   Attributes:
     ids: of the corpus, any unsigned type.
     table: the id in the vocabulary of each id of the corpus, int32.
-    shifts: int64 [documents]; what is at `place` is `ids[place + shift]`.
+    shifts: int64 [documents]; the symbol at `place` is `ids[place + shift]`.
     begins: bool [documents], whether BEGIN comes first.
     ends: bool [documents], whether END comes last.
     bounds: int64 [documents + 1]; j has the places bounds[j]..bounds[j + 1].
-    distinct: int64 [documents read]: which of these each one is; equal ones
-      may stand here once.
+    distinct: int64 [documents read]: the index here of each document that was
+      read; equal documents may be here once.
   """
 
   ids: np.ndarray
@@ -47,19 +47,21 @@ class Sequences(NamedTuple):
     stop_B: np.ndarray,
     length: int,
   ) -> np.ndarray:
-    """Rows of `length` ids, int32: from each place on, PAD from each stop on.
+    """Rows of ids, int32 [B, length], padded with PAD at the right.
 
-    A row's place and stop, and so all of it, are within its document.
+    Args:
+      document_B: the document of each row.
+      place_B: the place of its first symbol, in the document.
+      stop_B: the place after its last one, at most the document's end.
+      length: of the rows.
     """
-    begins_B1, ends_B1 = (
-      self.begins[document_B, None],
-      self.ends[document_B, None],
-    )
+    begins_B1 = self.begins[document_B, None]
+    ends_B1 = self.ends[document_B, None]
     first_B1 = self.bounds[document_B, None]
     last_B1 = self.bounds[document_B + 1, None] - 1
     place_BT = place_B[:, None] + np.arange(length)
     inside_BT = place_BT < stop_B[:, None]
-    # Where BEGIN, END or PAD stands, any symbol will do before they are put.
+    # BEGIN, END and PAD then replace a symbol of the document.
     stored_BT = np.clip(place_BT, first_B1 + begins_B1, last_B1 - ends_B1)
     ids_BT = self.table[self.ids[stored_BT + self.shifts[document_B, None]]]
     ids_BT[(place_BT == first_B1) & begins_B1] = BEGIN
@@ -71,7 +73,7 @@ class Sequences(NamedTuple):
 def encode(
   pieces: Pieces, vocabulary: Vocabulary, boundaries: bool
 ) -> Sequences:
-  """Pieces as ids; `boundaries` puts BEGIN and END where they do so."""
+  """Pieces as ids; `boundaries` adds BEGIN and END to whole documents."""
   begins, ends = pieces.begins & boundaries, pieces.ends & boundaries
   sizes = pieces.stops - pieces.starts + begins + ends
   bounds = np.concatenate([[0], np.cumsum(sizes)])
@@ -89,9 +91,9 @@ def encode(
 def as_read(
   sequences: Sequences, symbols: Sequence[str]
 ) -> Callable[..., np.ndarray]:
-  """Like `Sequences.gather`, but of the symbols of the corpus: objects.
+  """Like `Sequences.gather`, but returns the corpus's symbols as objects.
 
-  Where there is none, as at BEGIN, END and PAD, is an empty one.
+  BEGIN, END and PAD are empty symbols.
   """
   names = np.array(["", *symbols], object)
   own = sequences._replace(table=np.arange(len(symbols)) + UNKNOWN + 1)
@@ -99,7 +101,7 @@ def as_read(
 
 
 def once(sequences: Sequences) -> Sequences:
-  """Of equal documents the first alone."""
+  """The sequences with the first of equal documents only."""
   ids, table, shifts, begins, ends, bounds, _ = sequences
   index: dict[bytes, int] = {}
   first = []
@@ -108,7 +110,7 @@ def once(sequences: Sequences) -> Sequences:
   for j, (start, stop) in enumerate(
     zip(starts.tolist(), stops.tolist(), strict=True)
   ):
-    # In its place, for documents may be large.
+    # A digest, since documents may be large.
     digest = hashlib.blake2b(table[ids[start:stop]].data, digest_size=16)
     digest.update(begins[j].tobytes() + ends[j].tobytes())
     place = index.setdefault(digest.digest(), len(first))
@@ -124,8 +126,8 @@ def once(sequences: Sequences) -> Sequences:
 def checksum(
   pieces: Pieces, vocabulary: Vocabulary, sequences: Sequences
 ) -> int:
-  """A CRC-32 that differs where the sequences do, and only there."""
-  # The smallest type: there may be billions.
+  """A CRC-32 of the sequences, however the corpus numbers its symbols."""
+  # The smallest type, since there may be billions of ids.
   table = sequences.table.astype(np.min_scalar_type(len(vocabulary)))
   crc32 = 0
   for ids in pieces.chunks():

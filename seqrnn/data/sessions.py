@@ -3,20 +3,30 @@
 Each event keeps its place in what was read: its line, its time, its label.
 """
 
+import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import corpora, splits
+from seqrnn.data.columns import Column, Texts
 from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.labels import UNLABELLED, taken
-from seqrnn.data.reading import Source, lines, rows
+from seqrnn.data.reading import Source, files, lines, rows
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 
+_OF_EVENTS = (
+  "ids",
+  "lines",
+  "timestamps",
+  "line_labels",
+  "lines_labelled",
+  "as_read",
+)
 _NO_SYMBOL = ""  # Of no vocabulary, so it is the unknown one of each.
 
 
@@ -33,22 +43,19 @@ class Sessions(NamedTuple):
     line_labels: bool [events], likewise.
     labelled: bool [sessions], whether its label is known; None: all are.
     lines_labelled: bool [events], likewise.
-    symbol: unsigned [events], what was read: indices into `symbols`; None: it
-      is not known.
-    symbols: the distinct ones; None: likewise.
+    as_read: the events as they were read; None: unknown.
   """
 
   ids: np.ndarray
   bounds: np.ndarray
   names: list[str]
   lines: np.ndarray | None = None
-  timestamps: list[str] | None = None
+  timestamps: Texts | None = None
   labels: np.ndarray | None = None
   line_labels: np.ndarray | None = None
   labelled: np.ndarray | None = None
   lines_labelled: np.ndarray | None = None
-  symbol: np.ndarray | None = None
-  symbols: list[str] | None = None
+  as_read: Texts | None = None
 
   def with_label(self) -> np.ndarray:
     """The places of the sessions whose label is known; none without labels."""
@@ -59,23 +66,15 @@ class Sessions(NamedTuple):
     return np.flatnonzero(self.labelled)
 
   def take(self, index: np.ndarray) -> "Sessions":
-    """Some of them, in the order of `index`."""
-    starts, stops = self.bounds[index], self.bounds[index + 1]
-    places, bounds = ranges(starts, stops)
-    times = self.timestamps
-    return Sessions(
-      self.ids[places],
-      bounds,
-      [self.names[j] for j in index.tolist()],
-      None if self.lines is None else self.lines[places],
-      None if times is None else [times[i] for i in places.tolist()],
-      None if self.labels is None else self.labels[index],
-      None if self.line_labels is None else self.line_labels[places],
-      None if self.labelled is None else self.labelled[index],
-      None if self.lines_labelled is None else self.lines_labelled[places],
-      None if self.symbol is None else self.symbol[places],
-      self.symbols,
-    )
+    """Some of the sessions, in the order of `index`."""
+    places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
+    some: dict[str, Any] = {"bounds": bounds}
+    some["names"] = [self.names[j] for j in index.tolist()]
+    for name in ("labels", "labelled", *_OF_EVENTS):
+      column = getattr(self, name)
+      if column is not None:
+        some[name] = column[places if name in _OF_EVENTS else index]
+    return self._replace(**some)
 
   def distinct(self) -> "Distinct":
     """Which sessions have the same events."""
@@ -145,13 +144,12 @@ def read(
   data = config.data
   corpus = corpora.read_files(field, path, data)
   if data.unit == "id":  # One a line that is not blank.
-    numbers = [
-      number
-      for source in corpora.files(field, path)
-      for number, line in enumerate(lines(source, data.errors), 1)
-      if line.strip()
-    ]
-    corpus = corpus._replace(lines=np.array(numbers, np.int64))
+    numbers = Column("<u8")
+    for source in files(field, path):
+      for number, line in enumerate(lines(source, data.errors), 1):
+        if line.strip():
+          numbers.append(number)
+    corpus = corpus._replace(lines=numbers.numbers().view(np.int64))
   return of_pieces(splits.whole(corpus), vocabulary, config.detect)
 
 
@@ -167,65 +165,62 @@ def of_pieces(
     UserError: as `labels.taken`.
   """
   corpus, document = pieces.corpus, pieces.document
-  places, bounds = ranges(pieces.starts, pieces.stops)
+  if np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
+    # Side by side, as all that is read; a list of places takes 8 bytes each.
+    places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
+    bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
+  else:
+    places, bounds = ranges(pieces.starts, pieces.stops)
   numbers = None
   if corpus.lines is not None:
     numbers = corpus.lines[places]
   elif isinstance(corpus.names, Names) and corpus.names.lines.all():
     numbers = np.repeat(corpus.names.lines[document], np.diff(bounds))
-  timestamps = None
-  if corpus.timestamps is not None:
-    timestamps = [corpus.timestamps[int(i)] for i in places]
-  found = (None, None, None, None)
-  if corpus.tags is not None and settings is not None:
-    ids = corpus.tags.ids[places]
-    counts = np.bincount(ids, minlength=len(corpus.tags.symbols))
-    found = _marks(taken(corpus.tags.symbols, counts, settings)[ids], bounds)
-  symbol = corpus.ids[places]
-  return Sessions(
-    vocabulary.encode(corpus.symbols)[symbol],
+  sessions = Sessions(
+    vocabulary.encode(corpus.symbols)[corpus.ids[places]],
     bounds,
     [corpus.names[int(j)] for j in document],
     numbers,
-    timestamps,
-    *found,
-    symbol,
-    corpus.symbols,
+    None if corpus.timestamps is None else corpus.timestamps[places],
+    as_read=Texts(corpus.symbols, corpus.ids[places]),
+  )
+  if corpus.tags is None or settings is None:
+    return sessions
+  counts = dataclasses.replace(pieces, corpus=corpus.tags).counts()
+  kinds = taken(corpus.tags.symbols, counts, settings)
+  kind_N = kinds[corpus.tags.ids[places]]
+  # 1, anomalous, is the greatest; UNLABELLED the least.
+  kind_D = np.maximum.reduceat(kind_N, bounds[:-1])
+  if (kind_D == UNLABELLED).all():
+    return sessions
+  return sessions._replace(
+    labels=kind_D == 1,
+    line_labels=kind_N == 1,
+    labelled=kind_D != UNLABELLED,
+    lines_labelled=kind_N != UNLABELLED,
   )
 
 
-Marks = tuple[
-  np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None
-]
-
-
-def _marks(label_N: np.ndarray, bounds: np.ndarray) -> Marks:
-  """The fields of Sessions on labels, from what the events' ones are."""
-  highest = np.maximum.reduceat(label_N, bounds[:-1])
-  known, known_N = highest != UNLABELLED, label_N != UNLABELLED
-  if not known.any():
-    return None, None, None, None
-  return highest == 1, label_N == 1, known, known_N
-
-
 def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
-  """The same, with labels from a csv file of two columns: a session, its label.
+  """The sessions with labels from a csv file of two columns: session, label.
 
-  What it says of others is passed over.
+  Labels of other sessions are ignored.
 
   Raises:
-    UserError: it cannot be read, is not that, or lacks a session.
+    UserError: the file cannot be read, has other columns, or lacks a session.
   """
   given: dict[str, str] = {}
   lines = {}
+  names = set(sessions.names)
   for number, row in rows(Source(path, Path(path)), config.data.errors):
     if len(row) != 2 or None in row.values():
       raise UserError(
         f"{path}:{number}: must have two columns, a session and its label"
       )
     name, label = row.values()
-    lines[name, label] = number
-    given[name] = label
+    if name in names:
+      lines[name, label] = number
+      given[name] = label
   texts, counts = np.unique([label for _, label in lines], return_counts=True)
   kinds = taken(texts.tolist(), counts, config.detect)
   kind = dict(zip(texts.tolist(), kinds.tolist(), strict=True))

@@ -1,22 +1,22 @@
-"""A random order of n things in constant memory, since n may be billions."""
+"""A random order of n numbers in constant memory, since n may be billions."""
 
 import hashlib
 import math
 
 import numpy as np
 
-_ROUNDS = 16  # With fewer some orders of 6 things are rarer than others.
+_ROUNDS = 16  # With fewer, some orders of 6 numbers are rarer than others.
 
 
 def shuffle(places: np.ndarray, n: int, key: tuple[int, ...]) -> np.ndarray:
-  """Which of 0..n-1 stands at each of `places` in the order of a key; int64.
+  """The numbers of 0..n-1 at `places` of the random order of a key; int64.
 
   A Feistel network (Luby and Rackoff 1988) on pairs of numbers. A round adds a
-  hash of one half to the other, which can be undone, so no two pairs become
-  one. There are about n + sqrt(n) pairs; what falls beyond n goes through
-  again until it does not (cycle walking, Black and Rogaway 2002).
+  hash of one half to the other half. That can be undone, so that no two pairs
+  give the same pair. There are about n + sqrt(n) pairs; a result of n or more
+  goes through the network again (cycle walking, Black and Rogaway 2002).
 
-  It follows from `key` and n alone, whatever the machine or NumPy's version.
+  The order depends on `key` and n only, not on the machine or NumPy's version.
   """
   text = " ".join(map(str, key)).encode()
   keys = np.frombuffer(hashlib.shake_256(text).digest(8 * _ROUNDS), "<u8")
@@ -33,7 +33,7 @@ def _network(x: np.ndarray, sides: np.ndarray, keys: np.ndarray) -> np.ndarray:
   halves = [x % sides[0], x // sides[0]]
   for turn, key in enumerate(keys):
     here, there = turn % 2, 1 - turn % 2
-    # 32 bits of it, so that the sum is one of whole numbers, not modulo 2**64.
+    # 32 bits of the hash, so that the sum does not wrap at 2**64.
     hashed = _mix(halves[there] + key) >> 32
     halves[here] = (halves[here] + hashed) % sides[here]
   return halves[1] * sides[0] + halves[0]

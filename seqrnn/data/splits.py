@@ -1,4 +1,4 @@
-"""Splits: training, validation and test, made before anything is cut."""
+"""Splits: training, validation and test, made before windows are cut."""
 
 import dataclasses
 import functools
@@ -13,21 +13,22 @@ from seqrnn.data.corpora import SPLITS
 from seqrnn.data.documents import Corpus, Document, collect, digest
 from seqrnn.errors import UserError
 
-# Below half a symbol of any corpus: 0.1 * 30 is 3.0000000000000004.
+# Less than a symbol of any corpus, more than an error of floating point: for
+# example 0.1 * 30 is 3.0000000000000004.
 _ROUNDING = 1e-6
 
-_CHUNK = 2**20  # Symbols that are looked at together.
+_CHUNK = 2**20  # Symbols that are handled together.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pieces:
-  """Documents of a corpus, or parts of them: what a split consists of.
+  """Documents of a corpus, or parts of documents: what a split consists of.
 
   Attributes:
-    corpus: they are of.
-    document: int64 [pieces], which one.
-    starts: int64 [pieces], the first place in `corpus.ids`.
-    stops: int64 [pieces], the place after the last one.
+    corpus: of the documents.
+    document: int64 [pieces], the document of each piece.
+    starts: int64 [pieces], its first place in `corpus.ids`.
+    stops: int64 [pieces], the place after its last one.
     begins: bool [pieces], whether it has the document's first symbol.
     ends: bool [pieces], whether it has the document's last symbol.
   """
@@ -43,7 +44,7 @@ class Pieces:
     return len(self.document)
 
   def documents(self) -> Iterator[Document]:
-    """The pieces one by one, for who reads them as text."""
+    """The pieces one by one, as Python objects."""
     corpus = self.corpus
     for n in range(len(self)):
       j = int(self.document[n])
@@ -56,8 +57,8 @@ class Pieces:
       )
 
   def chunks(self) -> Iterator[np.ndarray]:
-    """All ids of the corpus that are in the pieces, in order, by the chunk."""
-    # Pieces that lie side by side are read as one.
+    """The ids of all pieces, in order, a chunk at a time."""
+    # Pieces that lie side by side are read as one piece.
     apart = np.flatnonzero(self.starts[1:] != self.stops[:-1])
     starts = self.starts[np.concatenate([[0], apart + 1])]
     stops = self.stops[np.concatenate([apart, [-1]])]
@@ -73,7 +74,7 @@ class Pieces:
       yield np.concatenate(found)
 
   def counts(self) -> np.ndarray:
-    """How often each of `corpus.symbols` is in the pieces, int64."""
+    """The frequency of each of `corpus.symbols` in the pieces, int64."""
     counts = np.zeros(len(self.corpus.symbols), np.int64)
     for ids in self.chunks():
       counts += np.bincount(ids, minlength=len(counts))
@@ -89,7 +90,7 @@ def whole(corpus: Corpus) -> Pieces:
 
 
 def given(documents: list[Document], unit: str) -> Pieces:
-  """Documents that come as such, and may be pieces."""
+  """The pieces that given documents are."""
   return dataclasses.replace(
     whole(collect(documents, unit)),
     begins=np.array([document.begins for document in documents], bool),
@@ -98,21 +99,21 @@ def given(documents: list[Document], unit: str) -> Pieces:
 
 
 def _select(corpus: Corpus, document: np.ndarray) -> Pieces:
-  """Some documents as a whole."""
+  """Some whole documents."""
   both = np.ones(len(document), bool)
   starts, stops = corpus.bounds[:-1][document], corpus.bounds[1:][document]
   return Pieces(corpus, document, starts, stops, both, both)
 
 
 def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
-  """One of several equal parts of a split, or all the others.
+  """One of several equal parts of a split, or all other parts.
 
-  Documents are dealt by a hash of their names, those of a group together.
+  Groups of documents are assigned to parts by a hash of their names.
 
   Args:
     pieces: of the split.
-    which: "2/5", the second of five parts.
-    held_out: the part, not the others.
+    which: "2/5" for the second of five parts.
+    held_out: whether to return the part, or all other parts.
 
   Raises:
     UserError: there are fewer groups than parts.
@@ -130,21 +131,15 @@ def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
   part = np.empty(len(some), np.int64)
   part[np.argsort(digests, kind="stable")] = np.arange(len(some)) % parts
   some = (part[group] == number - 1) == held_out
-  return Pieces(
-    corpus,
-    pieces.document[some],
-    pieces.starts[some],
-    pieces.stops[some],
-    pieces.begins[some],
-    pieces.ends[some],
-  )
+  names = ("document", "starts", "stops", "begins", "ends")
+  return Pieces(corpus, *(getattr(pieces, name)[some] for name in names))
 
 
 def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
-  """Documents, or pieces of them, by the name of their split.
+  """Documents, or pieces of documents, by the name of their split.
 
-  `batch_size` counts for `data.split=stream_tails` alone. A fraction of 0
-  gives an empty split; the training split never is.
+  Only `data.split=stream_tails` uses `batch_size`. A fraction of 0 gives an
+  empty split; the training split is never empty.
 
   Raises:
     UserError: impossible fractions, or a corpus too small for the split.
@@ -160,7 +155,7 @@ def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
     way = "documents" if len(corpus.groups) >= 10 else "tails"
   match way:
     case "documents":
-      # By a hash: a document that comes or goes moves no other one.
+      # By a hash: a new document moves no other document.
       order = np.argsort(_digests(corpus), kind="stable")
       return _whole(corpus, order, data)
     case "last_documents":
@@ -186,8 +181,8 @@ def _digests(corpus: Corpus) -> np.ndarray:
 
 
 def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
-  """Fills test, then validation, with groups; the rest is for training."""
-  # Sums of whole numbers, exact below 2**53.
+  """Fills test, then validation, with groups; training has the rest."""
+  # Sums of whole numbers, which float64 holds exactly below 2**53.
   sizes = np.bincount(corpus.group, np.diff(corpus.bounds))
   queue = iter(order)
   place = np.full(len(sizes), SPLITS.index("train"), np.uint8)
@@ -236,11 +231,11 @@ def _tails(corpus: Corpus, data: Config) -> Split:
 
 
 def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
-  """The split of char-rnn's loader, for results to compare with its own.
+  """The split of char-rnn's loader, for results that compare with its own.
 
-  The text is cut to whole batches of B streams times T symbols, and the ends
-  of each stream are held out. The parts of a split are equally long, so that
-  each is a row of `streams`; they neither begin nor end, for the same reason.
+  The text is cut to whole batches of B streams of T symbols, and the ends of
+  each stream are held out. All parts of a split have the same length and no
+  BEGIN or END, so that each part is a row of `streams`.
   """
   if len(corpus.names) != 1:
     raise UserError(
@@ -274,8 +269,8 @@ def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
 def reader(config: Config) -> Callable[[str], Pieces]:
   """A function from the name of a split to its pieces.
 
-  Nothing is read before the first call, and nothing twice; where each split
-  has its own path, only the one asked for.
+  A file is read at the first call that needs it, and once; where each split
+  has its own path, a call reads only the split that it names.
 
   Raises:
     UserError: when called, as `corpora.read` and `split`; an empty split.

@@ -46,7 +46,7 @@ def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
           continue
         if group is None:
           group = hashlib.sha256()
-          firsts.append(len(words.ids))
+          firsts.append(len(words))
           numbers.append(number)
         else:
           group.update(b" ")
@@ -58,23 +58,22 @@ def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
         group = None
     if group is not None:
       groups.append(int.from_bytes(group.digest()[:8]))
-  firsts.append(len(words.ids))
+  firsts.append(len(words))
   digests, group_D = in_order(groups.numbers())
+  word, tag = words.texts(), tags.texts()
   corpus = Corpus(
     "word",
-    words.distinct,
-    words.ids.numbers(),
+    word.symbols,
+    word.ids,
     firsts.numbers().view(np.int64),
     Names(files, numbers.numbers()),
     group_D,
     digests,
   )
-  if tags.distinct == [""]:
+  if tag.symbols == [""]:
     return corpus
   return corpus._replace(
-    tags=corpus._replace(
-      unit="id", symbols=tags.distinct, ids=tags.ids.numbers()
-    )
+    tags=corpus._replace(unit="id", symbols=tag.symbols, ids=tag.ids)
   )
 
 

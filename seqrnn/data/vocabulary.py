@@ -18,6 +18,7 @@ from seqrnn.runtime import files, manifest
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 _LIMIT = 2**26  # Bytes of a file: some five million words.
+_CACHED = 2**10  # Characters of a line whose template is kept in memory.
 RESERVED = ("<pad>", "<begin>", "<end>", "<unknown>")  # Names for display.
 
 
@@ -83,12 +84,13 @@ class Vocabulary:
       return lambda symbol: ids.get(symbol, UNKNOWN)
     match = templates.matcher(self.symbols)
 
-    @functools.lru_cache(maxsize=2**16)  # Most lines come again.
     def find(line: str) -> int:
       template = match(line)
       return UNKNOWN if template is None else template + len(RESERVED)
 
-    return find
+    # Most lines are frequent and short; all lines kept have some 16 MB.
+    cached = functools.lru_cache(maxsize=2**14)(find)
+    return lambda line: (cached if len(line) < _CACHED else find)(line)
 
   @functools.cached_property
   def _table(self) -> np.ndarray:

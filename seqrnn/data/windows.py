@@ -1,5 +1,6 @@
 """Windows: short segments of documents, each read from the zero carry."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,56 +14,47 @@ from seqrnn.errors import UserError
 Arrays = dict[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Batches(Sequence):
   """Batches that are made when they are indexed.
 
   A sequence of dicts of arrays: `batches[i]`, `batches[i:]`, `len(batches)`.
 
   Attributes:
+    length: the number of batches.
     batch_size: rows of each batch, the first axis of every array.
+    make: i, start, stop -> rows start..stop of batch i. A row is the same at
+      each call, whichever rows are asked for with it.
     distinct: int64 [documents]: the `document` of the rows that stands for
       each document; equal documents may share one. None: rows have none.
   """
 
-  def __init__(
-    self,
-    count: int,
-    batch_size: int,
-    make: Callable[[int, int, int], Arrays],
-    distinct: np.ndarray | None = None,
-  ):
-    """`make(i, start, stop)` returns rows start..stop of batch i.
-
-    A row is the same at each call, whichever rows are asked for with it.
-    """
-    self.batch_size = batch_size
-    self.distinct = distinct
-    self._count = count
-    self._make = make
+  length: int
+  batch_size: int
+  make: Callable[[int, int, int], Arrays]
+  distinct: np.ndarray | None = None
 
   def __len__(self) -> int:
-    return self._count
+    return self.length
 
   def __getitem__(self, index):
-    places = range(self._count)[index]
+    places = range(self.length)[index]
     if isinstance(places, range):
-      return Batches(
-        len(places),
-        self.batch_size,
-        lambda i, start, stop: self._make(places[i], start, stop),
-        self.distinct,
+      return dataclasses.replace(
+        self,
+        length=len(places),
+        make=lambda i, a, b: self.make(places[i], a, b),
       )
-    return self._make(places, 0, self.batch_size)
+    return self.make(places, 0, self.batch_size)
 
   def rows(self, start: int, stop: int) -> "Batches":
     """The batches with these rows only; other rows are never gathered."""
     if not 0 <= start <= stop <= self.batch_size:
       raise IndexError(f"rows {start}..{stop} of {self.batch_size}")
-    return Batches(
-      self._count,
-      stop - start,
-      lambda i, a, b: self._make(i, start + a, start + b),
-      self.distinct,
+    return dataclasses.replace(
+      self,
+      batch_size=stop - start,
+      make=lambda i, a, b: self.make(i, start + a, start + b),
     )
 
   def map(self, function: Callable[[Arrays], Arrays]) -> "Batches":
@@ -71,11 +63,8 @@ class Batches(Sequence):
     The function must be row-wise, for it may get some rows of a batch: a row
     of its result depends on that row of the batch alone.
     """
-    return Batches(
-      self._count,
-      self.batch_size,
-      lambda i, start, stop: function(self._make(i, start, stop)),
-      self.distinct,
+    return dataclasses.replace(
+      self, make=lambda *rows: function(self.make(*rows))
     )
 
 

@@ -96,11 +96,8 @@ class Findings(NamedTuple):
 
   def as_read(self, j: int, place: int) -> str | None:
     """The event at a place of session j as it was read, if known."""
-    index, symbol = self._index(j, place), self.sessions.symbol
-    symbols = self.sessions.symbols
-    if index is None or symbol is None or symbols is None:
-      return None
-    return symbols[int(symbol[index])]
+    index, events = self._index(j, place), self.sessions.as_read
+    return None if index is None or events is None else events[index]
 
   def timestamp(self, j: int, place: int) -> str | None:
     """The time of the event at a place of session j, if known."""

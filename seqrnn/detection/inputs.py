@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import anomalies
+from seqrnn.data import anomalies, columns
 from seqrnn.data import sessions as data
-from seqrnn.data.columns import kind_for
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
@@ -69,19 +68,13 @@ def set_label(sessions: Sessions, label: bool) -> Sessions:
 
 def concatenate(parts: list[Sessions]) -> Sessions:
   """The sessions of several parts; fields that any part lacks become None."""
-  # The symbols of a part are listed after those of the parts before it.
-  counts = [len(part.symbols or ()) for part in parts]
-  shifts, dtype = np.cumsum([0, *counts[:-1]]), kind_for(sum(counts))
 
   def field(name: str) -> Any:
     values = [getattr(part, name) for part in parts]
     if any(value is None for value in values):
       return None
-    if name == "symbol":
-      values = [
-        np.add(value, shift, dtype=dtype, casting="unsafe")
-        for value, shift in zip(values, shifts, strict=True)
-      ]
+    if isinstance(values[0], columns.Texts):
+      return columns.concatenate(values)
     if isinstance(values[0], list):
       return [x for value in values for x in value]
     return np.concatenate(values)

@@ -141,7 +141,7 @@ def test_a_damaged_entry_is_encoded_anew(folder, source, encodings, capsys):
     assert plain(read(source)) == expected
     assert entry.read_bytes() == intact
     assert len(encodings) == 1 + n
-    assert f"{entry}: damaged, encoded anew\n" in capsys.readouterr().err
+    assert f"{entry}: damaged, encoded again\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "replace"])

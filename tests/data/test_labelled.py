@@ -270,32 +270,67 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("form", LARGE)
-def test_what_is_packed_takes_no_memory_as_a_whole(tmp_path, monkeypatch, form):
+@pytest.fixture
+def peak(tmp_path, monkeypatch):
+  """The memory to read a packed file: form, text, times it is repeated."""
   monkeypatch.setattr(columns, "SMALL", 2**12)
   monkeypatch.setattr(columns, "_HELD", 2**6)
   monkeypatch.setattr(reading, "CHUNK", 2**12)
-  head, line = LARGE[form]
-  fields = {"data.format": form, "data.unit": "word"}
-  if form == "table":
-    fields = {"data.format": "csv", "data.unit": "session"}
   path = tmp_path / "data" / "a" / "f.gz"
   path.parent.mkdir(parents=True)
-  data = tiny(tmp_path, {"data.path": str(tmp_path / "data"), **fields}).data
 
-  def peak(count):
-    text = head + line.format("x y " * 100 if form != "columns" else "x" * 400)
+  def peak(form, text, count):
+    head, line = LARGE[form]
+    fields = {"data.format": form, "data.unit": "word"}
+    if form == "table":
+      fields = {"data.format": "csv", "data.unit": "session"}
+    data = tiny(tmp_path, {"data.path": str(tmp_path / "data"), **fields}).data
+    first = "x y " * 100 if form != "columns" else "x" * 400
     with gzip.open(path, "wt") as file:
-      file.write(text + line.format("x" * 400) * count)
+      file.write(head + line.format(first) + line.format(text) * count)
     tracemalloc.start()
     corpora.read(data)
     _, found = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return found
 
-  peak(10)  # What is imported or cached at first is not counted.
-  few, many = peak(100), peak(2000)
+  return peak
+
+
+@pytest.mark.parametrize("form", LARGE)
+def test_what_is_packed_takes_no_memory_as_a_whole(peak, form):
+  peak(form, "x" * 400, 10)  # What is imported or cached at first.
+  few, many = (peak(form, "x" * 400, count) for count in (100, 2000))
   assert many - few < 1900 * 400 / 3
+
+
+@pytest.mark.parametrize("form", [*{*LARGE} - {"folders"}])
+def test_short_rows_take_little_more_than_an_index_each(peak, form):
+  peak(form, "x", 10)
+  few, many = (peak(form, "x", count) for count in (1000, 9000))
+  assert many - few < 8000 * 20
+
+
+@pytest.mark.parametrize(
+  ("limit", "form", "rule"),
+  [
+    (
+      (labelled, "TEXTS"),
+      "csv",
+      "f:5: a corpus of labelled texts has at most 3 texts",
+    ),
+    ((reading, "LINES"), "csv", "f: line 4: a file has at most 3 lines"),
+    ((reading, "LINES"), "columns", "f: line 4: a file has at most 3 lines"),
+  ],
+)
+def test_more_rows_than_a_limit_are_refused(
+  tmp_path, monkeypatch, limit, form, rule
+):
+  monkeypatch.setattr(*limit, 3)
+  head, line = LARGE[form]
+  content = {"f": (head + line.format("x") * 4).encode()}
+  with pytest.raises(UserError, match=f"^{rule}$"):
+    read(tmp_path, content, **{"data.format": form, "data.unit": "word"})
 
 
 @pytest.mark.parametrize("form", ["tab", "csv", "jsonl"])

@@ -74,7 +74,9 @@ def test_lines_are_of_the_sessions_that_they_name(tmp_path, name):
   )
   assert read(config) == [(name, *found) for name, found in expected.items()]
   corpus = corpora.read(config.data)
-  assert corpus.timestamps == [times[line] for line in corpus.lines.tolist()]
+  assert list(corpus.timestamps) == [
+    times[line] for line in corpus.lines.tolist()
+  ]
 
 
 def test_a_session_is_of_one_file(tmp_path):
@@ -312,11 +314,11 @@ def test_a_table_has_an_event_a_row(tmp_path):
   found = sessions.read(config, known, config.data.path)
   assert found.names == ["x", "y"]
   assert found.ids.tolist() == [4, 5, UNKNOWN, 4]
-  read = [found.symbols[n] for n in found.symbol]
+  read = list(found.as_read)
   assert read == ["E1", "E 3", "E2", "E1"]
   assert found.bounds.tolist() == [0, 2, 4]
   assert found.lines.tolist() == [7, 10, 9, 11]
-  assert found.timestamps == ["10:00", "10:02", "10:01", ""]
+  assert list(found.timestamps) == ["10:00", "10:02", "10:01", ""]
   assert found.line_labels.tolist() == [False, False, False, True]
   assert found.labels.tolist() == [False, True]
   bare = "event,session\nE1,x\nE1,y\nE1,x\n"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from seqrnn.data import sessions, splits
+from seqrnn.data.columns import Texts
 from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
@@ -82,11 +83,13 @@ def test_equal_sessions_are_found_and_taken(tmp_path):
   assert [once[n] for n in distinct.which] == each
   assert distinct.counts.tolist() == [each.count(one) for one in once]
   index = np.array([7, 3, 3, 0])
-  assert [found.symbols[n] for n in found.symbol[:9]] == [
-    event for _, _, events in expected for event in events
-  ][:9]
+  assert (
+    list(found.as_read[:9])
+    == [event for _, _, events in expected for event in events][:9]
+  )
+  n = len(found.ids)
   few = found._replace(
-    timestamps=[str(n) for n in range(len(found.ids))],
+    timestamps=Texts(["", *map(str, range(n))], 1 + np.arange(n)),
     labels=np.arange(len(each)) % 2 == 0,
   ).take(index)
   assert [tuple(part.tolist()) for part in ids(few)] == [each[j] for j in index]
@@ -94,7 +97,7 @@ def test_equal_sessions_are_found_and_taken(tmp_path):
   assert few.timestamps[0] == str(found.bounds[7])
   assert few.labels.tolist() == [False, False, False, True]
   assert few.lines[-1] == found.lines[found.bounds[1] - 1]
-  assert few.symbols[few.symbol[0]] == expected[7][2][0]
+  assert few.as_read[0] == expected[7][2][0]
 
 
 def test_batches_have_the_events_between_begin_and_end(tmp_path):
