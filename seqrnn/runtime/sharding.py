@@ -41,9 +41,9 @@ def traced_for(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
   """
 
   @wraps(function)
-  def traced(*args):
+  def traced(*args, **named):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      return function(*args)
+      return function(*args, **named)
 
   return traced
 
