@@ -128,8 +128,8 @@ class Products(NamedTuple):
 
   Attributes:
     dtype: what factors are rounded to, as in `dot`.
-    plain: by JAX's own operations and gradients; else by the functions of this
-      module, whose values are the same.
+    plain: by JAX's own operations and gradients, which also round gradients of
+      factors to that dtype; else by the functions of this module.
   """
 
   dtype: Any = None
