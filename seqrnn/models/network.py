@@ -1,7 +1,8 @@
 """Models: from a config to a module, from parameters to outputs and losses."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +148,7 @@ def sequence_model(
 def init(
   model: SequenceModel | NoteModel,
   key: jax.Array,
-  inputs: jax.Array | None = None,
+  inputs: Any = None,
 ) -> Params:
   """New parameters; `inputs` is an example of inputs, by default one id."""
   more = {}
@@ -202,28 +203,48 @@ def forward_params(params: Params) -> Params:
 
 
 def next_symbol(
-  model: SequenceModel, params: Params, carry: Carry, symbol_B: jax.Array
+  model: SequenceModel | NoteModel,
+  params: Params,
+  carry: Carry,
+  symbol_B: jax.Array,
 ) -> tuple[Carry, jax.Array]:
-  """A decoder's step: the carry, and logits_BV of the next symbol."""
+  """A decoder's step: the carry, and logits_BV of the next symbol.
+
+  A symbol of music is a frame of notes, [B, V].
+  """
   carry, logits_B1V = apply(model, params, symbol_B[:, None], carry)
   return carry, logits_B1V[:, 0]
 
 
+class Objective(NamedTuple):
+  """The loss of a network of symbols.
+
+  Attributes:
+    smoothing: as in `losses.cross_entropy`.
+    figures: a function of the batch and of the arguments of
+      `losses.cross_entropy` with the results of the latter; None: the latter.
+  """
+
+  smoothing: float = 0.0
+  figures: Callable[..., tuple[jax.Array, Totals]] | None = None
+
+
 def loss(
   model: SequenceModel,
+  objective: Objective,
   params: Params,
   batch: Batch,
   carry: Carry,
   key: jax.Array | None,
-  label_smoothing: float,
-  figures: Callable[..., tuple[jax.Array, Totals]] = losses.cross_entropy,
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The mean loss of a batch, the last carry, and the totals.
 
   With a key the model trains: dropout is drawn from the key, and the loss, but
-  not the totals, includes smoothing and penalties. `figures` is a function like
-  losses.cross_entropy.
+  not the totals, includes smoothing and penalties.
   """
+  figures = losses.cross_entropy
+  if objective.figures is not None:
+    figures = partial(objective.figures, batch)
   ids_BT = batch["inputs"]
   target = (batch["targets"], batch["weights"])
   letters_BTL = batch.get("letters")
@@ -251,5 +272,5 @@ def loss(
       total_B1 = jnp.sum(penalty_BN * mask_BT, axis=1, keepdims=True)
       length_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
       penalty_BN = total_B1 / jnp.maximum(length_B1, 1)
-  mean, totals = figures(logits_BNV, *target, label_smoothing, penalty_BN)
+  mean, totals = figures(logits_BNV, *target, objective.smoothing, penalty_BN)
   return mean, (carry, totals)
