@@ -1,4 +1,4 @@
-"""The most likely symbols or labels beside the true ones; gaps filled."""
+"""Predictions of a model: likely symbols or labels, and filled gaps."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -16,7 +16,7 @@ from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-OPEN_GAP = ""  # The symbol to predict; it is in no vocabulary.
+OPEN_GAP = ""  # The symbol of a gap; no vocabulary has it.
 
 
 class Prediction(NamedTuple):
@@ -25,18 +25,19 @@ class Prediction(NamedTuple):
   N targets, T inputs, K most likely symbols.
 
   Attributes:
-    document: which of those that were read it is of.
+    document: index of the document.
     inputs: ids [T].
-    read: what was read, which the vocabulary may lack; "" where that is
-      nothing, as at the begin symbol or a gap [T].
+    read: symbols of the data, which may not be in the vocabulary; "" at the
+      begin symbol and at a gap [T].
     positions: of the targets in the row of outputs [N].
-    targets: true ids [N]; UNKNOWN where there is none.
-    truth: names of what the targets are in the data, which the vocabulary may
-      lack; "" where there is none [N].
-    surprisal: -log p(target), in nats [N]; of a symbol that the vocabulary
-      lacks, that of the unknown symbol; of such a label it is infinite.
+    targets: true ids [N]; UNKNOWN if the truth is unknown or not in the
+      vocabulary.
+    truth: names of the true symbols or labels of the data, which may not be in
+      the vocabulary; "" if the truth is unknown [N].
+    surprisal: -log p(target), in nats [N]. A symbol that is not in the
+      vocabulary has the surprisal of the unknown symbol, such a label infinity.
     ids: the most likely ids, best first [N, K].
-    probabilities: theirs [N, K].
+    probabilities: of these ids [N, K].
   """
 
   document: int
@@ -50,17 +51,17 @@ class Prediction(NamedTuple):
   probabilities: np.ndarray
 
   def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
-    """What was read from one input to another; a gap is U+FFFD."""
+    """The text of inputs `start` to `stop`, with U+FFFD for a gap."""
     pairs = zip(self.inputs[start:stop], self.read[start:stop], strict=True)
-    some = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
-    return joined(some, unit)
+    symbols = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
+    return joined(symbols, unit)
 
 
 @lru_cache(CACHED_FUNCTIONS)
 def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
-  """A jitted function params, carry, batch -> carry, what follows.
+  """A jitted function params, carry, batch -> carry, (ids, p, surprisal).
 
-  The ids that are most likely and their probabilities [B, N, K], and the
+  These are the most likely ids and their probabilities [B, N, K], and the
   surprisal of the targets [B, N].
   """
 
@@ -85,7 +86,7 @@ def predictions(
 ) -> Iterator[Prediction]:
   """Yields the predictions for the sequences of a split or of documents."""
   names = experiment.vocabularies["symbols"]
-  if experiment.labels is not None:  # The reserved ids are none.
+  if experiment.labels is not None:  # Reserved ids are not labels.
     names = experiment.labels
     k = min(k, len(names.symbols))
   rank = _ranker(experiment.predict, k)
@@ -123,10 +124,10 @@ def predictions(
 
 @lru_cache(CACHED_FUNCTIONS)
 def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
-  """A jitted function params, inputs_BT -> the likeliest ids, how likely."""
+  """A jitted function params, inputs_BT -> most likely ids, probabilities."""
 
   @jax.jit
-  def surest(params, inputs_BT):
+  def most_likely(params, inputs_BT):
     reset_B = jnp.ones(inputs_BT.shape[0], bool)
     batch = {"inputs": inputs_BT, "reset": reset_B}
     _, logits_BTV = predict(params, (), batch)
@@ -135,30 +136,30 @@ def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
     )
     return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
 
-  return surest
+  return most_likely
 
 
 def fill(
   experiment: Experiment, params: Params, documents: Pieces
 ) -> tuple[str, list[tuple[int, float]]]:
-  """Fills the unknown symbols of a text, the surest one first.
+  """Fills the unknown symbols of a text, the most probable symbol first.
 
-  Each symbol filled is then context for the others.
+  Each filled symbol is context for the remaining gaps.
 
   Returns:
-    the texts filled, a line each, and the ids put in with their probabilities,
-    in order.
+    the filled texts, a line each; the inserted ids with their probabilities, in
+    the order of the gaps.
   """
   symbols = experiment.vocabularies["symbols"]
-  surest = _chooser(experiment.predict)
+  most_likely = _chooser(experiment.predict)
   filled: dict[int, list[int]] = {}
-  put = []
+  inserted = []
   for batch in experiment.batches(documents, 0, ordered=True, named=True):
     inputs_BT = batch["inputs"].copy()
     gaps_BT = inputs_BT == UNKNOWN
     chances_BT = np.zeros(inputs_BT.shape)
     while (open_BT := inputs_BT == UNKNOWN).any():
-      best_BT, chance_BT = jax.device_get(surest(params, inputs_BT))
+      best_BT, chance_BT = jax.device_get(most_likely(params, inputs_BT))
       chance_BT = np.where(open_BT, chance_BT, -1)
       rows = np.flatnonzero(open_BT.any(1))
       places = chance_BT[rows].argmax(1)
@@ -167,17 +168,17 @@ def fill(
     for row, document in enumerate(batch["document"].tolist()):
       ids = inputs_BT[row]
       filled.setdefault(document, []).extend(ids[ids != PAD].tolist())
-    put += zip(
+    inserted += zip(
       inputs_BT[gaps_BT].tolist(), chances_BT[gaps_BT].tolist(), strict=True
     )
-  return "\n".join(map(symbols.text, filled.values())), put
+  return "\n".join(map(symbols.text, filled.values())), inserted
 
 
 def console_text(text: str) -> str:
-  """Returns untrusted text, escaped for rich's markup and the terminal."""
+  """Untrusted text, escaped for rich's markup and the terminal."""
   return escape(escaped(text, keep="\n\t"))
 
 
 def quoted(name: str) -> str:
-  """Returns a symbol's name for a table; blanks are quoted to be visible."""
+  """A symbol's name for a table, in which blanks are quoted to be visible."""
   return console_text(name if name.strip() else repr(name))
