@@ -1,5 +1,6 @@
-"""Predictions of a model: likely symbols or labels, and filled gaps."""
+"""The most likely symbols or labels, or numbers, of texts; gaps filled."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,33 +12,43 @@ from rich.markup import escape
 
 from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
+from seqrnn.data.vocabulary import (
+  PAD,
+  UNKNOWN,
+  Vocabulary,
+  joined,
+  printable,
+)
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-OPEN_GAP = ""  # The symbol of a gap; no vocabulary has it.
+OPEN_GAP = ""  # The symbol to predict; it is in no vocabulary.
+_LENGTH = 60  # Characters of a text in a table.
+_NONE = np.empty((0, 0))
 
 
 class Prediction(NamedTuple):
   """The predictions for a sequence: a window, or a part of a stream.
 
-  N targets, T inputs, K most likely symbols.
+  N targets, T inputs; K most likely symbols or labels, or V numbers.
 
   Attributes:
-    document: index of the document.
+    document: which of those that were read it is of.
     inputs: ids [T].
-    read: symbols of the data, which may not be in the vocabulary; "" at the
-      begin symbol and at a gap [T].
+    read: what was read, which the vocabulary may lack; "" where that is
+      nothing, as at the begin symbol or a gap [T].
     positions: of the targets in the row of outputs [N].
-    targets: true ids [N]; UNKNOWN if the truth is unknown or not in the
-      vocabulary.
-    truth: names of the true symbols or labels of the data, which may not be in
-      the vocabulary; "" if the truth is unknown [N].
-    surprisal: -log p(target), in nats [N]. A symbol that is not in the
-      vocabulary has the surprisal of the unknown symbol, such a label infinity.
+    targets: true ids [N], UNKNOWN where there is none; or true numbers [N] or
+      [N, V], NaN where there is none.
+    truth: names of what the targets are in the data, which the vocabulary may
+      lack, or the numbers as text; "" where there is none [N].
+    surprisal: -log p(target), in nats [N]; of a symbol that the vocabulary
+      lacks, that of the unknown symbol; of such a label it is infinite.
     ids: the most likely ids, best first [N, K].
-    probabilities: of these ids [N, K].
+    probabilities: theirs [N, K].
+    numbers: the outputs of a task that predicts numbers [N, V]; then the three
+      fields before are empty, else this one is.
   """
 
   document: int
@@ -46,22 +57,29 @@ class Prediction(NamedTuple):
   positions: np.ndarray
   targets: np.ndarray
   truth: list[str]
-  surprisal: np.ndarray
-  ids: np.ndarray
-  probabilities: np.ndarray
+  surprisal: np.ndarray = _NONE
+  ids: np.ndarray = _NONE
+  probabilities: np.ndarray = _NONE
+  numbers: np.ndarray = _NONE
 
   def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
-    """The text of inputs `start` to `stop`, with U+FFFD for a gap."""
+    """What was read from one input to another; a gap is U+FFFD."""
     pairs = zip(self.inputs[start:stop], self.read[start:stop], strict=True)
-    symbols = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
-    return joined(symbols, unit)
+    some = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
+    return joined(some, unit)
+
+  def source(self, unit: str, n: int) -> str:
+    """What a target is of: the text, where there is no other, or a symbol."""
+    if len(self.targets) == 1:
+      return self.text(unit)
+    return self.text(unit, self.positions[n], self.positions[n] + 1)
 
 
 @lru_cache(CACHED_FUNCTIONS)
 def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
-  """A jitted function params, carry, batch -> carry, (ids, p, surprisal).
+  """A jitted function params, carry, batch -> carry, what follows.
 
-  These are the most likely ids and their probabilities [B, N, K], and the
+  The ids that are most likely and their probabilities [B, N, K], and the
   surprisal of the targets [B, N].
   """
 
@@ -78,6 +96,18 @@ def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
   return rank
 
 
+@lru_cache(CACHED_FUNCTIONS)
+def _calculator(predict: Callable[..., Any]) -> Callable[..., Any]:
+  """A jitted function params, carry, batch -> carry, (outputs_BNV,)."""
+
+  @jax.jit
+  def calculate(params, carry, batch):
+    carry, outputs_BNV = predict(params, carry, batch)
+    return carry, (outputs_BNV,)
+
+  return calculate
+
+
 def predictions(
   experiment: Experiment,
   params: Params,
@@ -85,49 +115,57 @@ def predictions(
   k: int,
 ) -> Iterator[Prediction]:
   """Yields the predictions for the sequences of a split or of documents."""
-  names = experiment.vocabularies["symbols"]
-  if experiment.labels is not None:  # Reserved ids are not labels.
-    names = experiment.labels
-    k = min(k, len(names.symbols))
-  rank = _ranker(experiment.predict, k)
+  names, predict = experiment.names, experiment.predict
+  assert predict is not None, "the caller has asked"
+  if names is None:
+    answer = _calculator(predict)
+  elif experiment.labels is not None:  # The reserved ids are none.
+    answer = _ranker(predict, min(k, len(names.symbols)))
+  else:
+    answer = _ranker(predict, k)
   carry = None
   for batch in experiment.batches(split, 0, ordered=True, named=True):
-    read_BT, truth_BN = batch.pop("read"), batch.pop("truth")
+    read_BT, truth_BN = batch.pop("read"), batch.pop("truth", None)
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
-    carry, found = rank(params, carry, batch)
+    carry, found = answer(params, carry, batch)
     found = jax.device_get(found)
     for row, weights_N in enumerate(batch["weights"]):
       positions = np.flatnonzero(weights_N)
-      if len(positions):
-        ids_NK, chances_NK, nll_N = (x[row][positions] for x in found)
-        inputs = batch["inputs"][row]
-        targets = batch["targets"][row][positions]
-        own = truth_BN[row][positions]
-        yield Prediction(
-          int(batch["document"][row]),
-          inputs[inputs != PAD],
-          read_BT[row][inputs != PAD].tolist(),
-          positions,
-          targets,
-          [
-            printable(symbol, names.unit) if target == UNKNOWN else name
-            for target, name, symbol in zip(
-              targets, names.names(targets), own, strict=True
-            )
-          ],
-          nll_N,
-          ids_NK,
-          chances_NK,
-        )
+      if not len(positions):
+        continue
+      inputs = batch["inputs"][row]
+      targets = batch["targets"][row][positions]
+      answers = [x[row][positions] for x in found]
+      if names is None:
+        truth = [number_text(target) for target in targets]
+        said = {"numbers": answers[0]}
+      else:
+        truth = [
+          printable(symbol, names.unit) if target == UNKNOWN else name
+          for target, name, symbol in zip(
+            targets, names.names(targets), truth_BN[row][positions], strict=True
+          )
+        ]
+        fields = ("ids", "probabilities", "surprisal")
+        said = dict(zip(fields, answers, strict=True))
+      yield Prediction(
+        int(batch["document"][row]),
+        inputs[inputs != PAD],
+        read_BT[row][inputs != PAD].tolist(),
+        positions,
+        targets,
+        truth,
+        **said,
+      )
 
 
 @lru_cache(CACHED_FUNCTIONS)
 def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
-  """A jitted function params, inputs_BT -> most likely ids, probabilities."""
+  """A jitted function params, inputs_BT -> the likeliest ids, how likely."""
 
   @jax.jit
-  def most_likely(params, inputs_BT):
+  def surest(params, inputs_BT):
     reset_B = jnp.ones(inputs_BT.shape[0], bool)
     batch = {"inputs": inputs_BT, "reset": reset_B}
     _, logits_BTV = predict(params, (), batch)
@@ -136,30 +174,31 @@ def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
     )
     return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
 
-  return most_likely
+  return surest
 
 
 def fill(
   experiment: Experiment, params: Params, documents: Pieces
 ) -> tuple[str, list[tuple[int, float]]]:
-  """Fills the unknown symbols of a text, the most probable symbol first.
+  """Fills the unknown symbols of a text, the surest one first.
 
-  Each filled symbol is context for the remaining gaps.
+  Each symbol filled is then context for the others.
 
   Returns:
-    the filled texts, a line each; the inserted ids with their probabilities, in
-    the order of the gaps.
+    the texts filled, a line each, and the ids put in with their probabilities,
+    in order.
   """
   symbols = experiment.vocabularies["symbols"]
-  most_likely = _chooser(experiment.predict)
+  assert experiment.predict is not None, "the caller has asked"
+  surest = _chooser(experiment.predict)
   filled: dict[int, list[int]] = {}
-  inserted = []
+  put = []
   for batch in experiment.batches(documents, 0, ordered=True, named=True):
     inputs_BT = batch["inputs"].copy()
     gaps_BT = inputs_BT == UNKNOWN
     chances_BT = np.zeros(inputs_BT.shape)
     while (open_BT := inputs_BT == UNKNOWN).any():
-      best_BT, chance_BT = jax.device_get(most_likely(params, inputs_BT))
+      best_BT, chance_BT = jax.device_get(surest(params, inputs_BT))
       chance_BT = np.where(open_BT, chance_BT, -1)
       rows = np.flatnonzero(open_BT.any(1))
       places = chance_BT[rows].argmax(1)
@@ -168,17 +207,41 @@ def fill(
     for row, document in enumerate(batch["document"].tolist()):
       ids = inputs_BT[row]
       filled.setdefault(document, []).extend(ids[ids != PAD].tolist())
-    inserted += zip(
+    put += zip(
       inputs_BT[gaps_BT].tolist(), chances_BT[gaps_BT].tolist(), strict=True
     )
-  return "\n".join(map(symbols.text, filled.values())), inserted
+  return "\n".join(map(symbols.text, filled.values())), put
 
 
 def console_text(text: str) -> str:
-  """Untrusted text, escaped for rich's markup and the terminal."""
+  """Returns untrusted text, escaped for rich's markup and the terminal."""
   return escape(escaped(text, keep="\n\t"))
 
 
 def quoted(name: str) -> str:
-  """A symbol's name for a table, in which blanks are quoted to be visible."""
+  """Returns a symbol's name for a table; blanks are quoted to be visible."""
   return console_text(name if name.strip() else repr(name))
+
+
+def shortened(text: str) -> str:
+  """Returns the beginning of a text, for a table."""
+  return console_text(text if len(text) <= _LENGTH else f"{text[:_LENGTH]}...")
+
+
+def number_text(numbers: Any) -> str:
+  """A number, or several; "" where one is unknown."""
+  values = np.ravel(numbers).tolist()
+  if any(map(math.isnan, values)):
+    return ""
+  return " ".join(f"{value:.6g}" for value in values)
+
+
+def likely(names: Vocabulary, prediction: Prediction, n: int) -> str:
+  """The most likely symbols or labels of a target, each with its probability.
+
+  For a table.
+  """
+  each = zip(
+    names.names(prediction.ids[n]), prediction.probabilities[n], strict=True
+  )
+  return "  ".join(f"{quoted(name)} {chance:.3f}" for name, chance in each)
