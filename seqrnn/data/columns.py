@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 32 * 2**20  # Bytes of a file that stay in memory.
+SMALL = 4 * 2**20  # Bytes of a file that stay in memory.
 _HELD = 2**16  # Numbers that are handled together.
 
 
