@@ -96,6 +96,10 @@ class Texts(Sequence):
       return Texts(self.symbols, found)
     return self.symbols[int(found)]
 
+  def narrow(self) -> np.ndarray:
+    """The ids in the smallest type that holds them."""
+    return self.ids.astype(kind_for(len(self.symbols)))
+
 
 def concatenate(parts: Sequence[Texts]) -> Texts:
   """The texts of several parts; a text of two parts has two ids."""

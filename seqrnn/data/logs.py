@@ -17,7 +17,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import reading
-from seqrnn.data.columns import Column, Texts, Tokens, kind_for
+from seqrnn.data.columns import Column, Tokens
 from seqrnn.data.documents import Corpus
 from seqrnn.data.reading import Source, rows
 from seqrnn.data.templates import TIME, masked
@@ -292,7 +292,7 @@ def _corpus(events: Iterator[Event], unit: str) -> Corpus:
   corpus = Corpus(
     unit,
     symbol.symbols,
-    _narrow(symbol[order]),
+    symbol[order].narrow(),
     np.searchsorted(session.ids[order], numbers),
     session.symbols,
     np.arange(len(session.symbols)),
@@ -302,11 +302,6 @@ def _corpus(events: Iterator[Event], unit: str) -> Corpus:
   )
   if label.symbols == [""]:
     return corpus
-  ids = _narrow(label[order])
+  ids = label[order].narrow()
   tags = corpus._replace(unit="id", symbols=label.symbols, ids=ids)
   return corpus._replace(tags=tags)
-
-
-def _narrow(texts: Texts) -> np.ndarray:
-  """The ids, in the smallest type that holds them."""
-  return texts.ids.astype(kind_for(len(texts.symbols)))

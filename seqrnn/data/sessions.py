@@ -19,14 +19,6 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 
-_OF_EVENTS = (
-  "ids",
-  "lines",
-  "timestamps",
-  "line_labels",
-  "lines_labelled",
-  "as_read",
-)
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
 
@@ -70,10 +62,10 @@ class Sessions(NamedTuple):
     places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
     some: dict[str, Any] = {"bounds": bounds}
     some["names"] = [self.names[j] for j in index.tolist()]
-    for name in ("labels", "labelled", *_OF_EVENTS):
-      column = getattr(self, name)
-      if column is not None:
-        some[name] = column[places if name in _OF_EVENTS else index]
+    for name, column in self._asdict().items():
+      if name not in some and column is not None:
+        of_sessions = name in ("labels", "labelled")
+        some[name] = column[index if of_sessions else places]
     return self._replace(**some)
 
   def distinct(self) -> "Distinct":
