@@ -123,18 +123,18 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
     rows.append(row)
   lines = [
     *textwrap.wrap(
-      "The combined score, beyond the thresholds that"
-      f" {parts[0]['calibration']:,} normal sessions give:",
+      "Results of the combined score, with thresholds from"
+      f" {parts[0]['calibration']:,} normal sessions:",
       80,
     ),
     "",
     *_table(columns, rows),
     "",
     *textwrap.wrap(
-      "All scores, by the same calibration: F1 and, in brackets, the"
-      " false-alarm rate achieved at each nominal one. Average precision (AP)"
-      " and the best F1 of any threshold (oracle), which only labels can"
-      " choose, do not depend on it.",
+      "All scores with the same calibration: F1 and, in brackets, the achieved"
+      " false-alarm rate at each nominal rate. Average precision (AP) and the"
+      " best F1 of any threshold (oracle F1) do not depend on the calibration."
+      " Only labels can choose the threshold of the oracle.",
       80,
     ),
     "",
@@ -238,13 +238,14 @@ _RAW_DETECT = {"default": {"detect.labels": "{data}/hdfs_raw/labels.csv"}}
 CASES = {
   "hdfs": Case(
     "HDFS, no labels, no padding rule",
-    "Trained on the 4,855 normal sessions of DeepLog's own split, a tenth of"
-    " them for validation; looked at: all 570,204 others, of every length,"
-    " 16,838 of them anomalous. The network is a forward language model of 2"
-    " layers of 64 units; four fifths at a time, five more give the normal"
-    " scores of the rest. `combined` is the default, the product of the"
-    " p-values of max, mean and count_vector; `min` is the least of them. That"
-    " choice of the default was made by looking at this test set once.",
+    "Training uses the 4,855 normal sessions of DeepLog's own split, a tenth of"
+    " them for validation. The test set is all 570,204 other sessions, of every"
+    " length; 16,838 of them are anomalous. The network is a forward language"
+    " model of 2 layers of 64 units. Five more networks, each trained on four"
+    " fifths of the sessions, give the normal scores of the other fifth."
+    " `combined` is the default score, the product of the p-values of max, mean"
+    " and count_vector; `min` is the least of these p-values. The default was"
+    " chosen by looking at this test set once.",
     "configs/sessions.py",
     {
       **_HDFS,
@@ -258,13 +259,14 @@ CASES = {
   ),
   "deeplog": Case(
     "HDFS, DeepLog's own protocol",
-    "Windows of 10 events, the next one among the 9 most likely or the session"
-    " is flagged; one of at most 10 events is always flagged, as programs that"
-    " pad do. This is for comparison: no normal test session is so short, so"
-    " the rule alone gives P 1 and R .368. DeepLog's paper has F1 .960. Without"
-    " the mean of the parameters (`train.ema`) the same seeds gave F1 .959 ±"
-    " .031: that was known when the mean was tried, which was kept because its"
-    " validation loss is lower (seed 0: .1893, without it .1915).",
+    "The network reads windows of 10 events. A session is flagged if one of its"
+    " events is not among the 9 most likely next events. Sessions of at most 10"
+    " events are always flagged, as in programs that pad. This rule is only for"
+    " comparison: no normal test session is so short, so the rule alone gives P"
+    " 1 and R .368. DeepLog's paper has F1 .960. Without the mean of the"
+    " parameters (`train.ema`) the same seeds gave F1 .959 ± .031. These"
+    " figures were known when the mean was tried; the mean was kept because its"
+    " validation loss is lower (seed 0: .1893, without the mean .1915).",
     "configs/events.py",
     {**_DEEPLOG, "train.ema": 0.999},
     _DEEPLOG_DETECT,
@@ -272,10 +274,10 @@ CASES = {
   ),
   "deeplog_plain": Case(
     "HDFS, DeepLog's own protocol, Adam at its default",
-    "The same with a constant learning rate of 1e-3, no clipping and no mean of"
-    " the parameters, as other programs train it. Its validation loss is no"
-    " lower, so it was not chosen; it was run once figures of a recipe above"
-    " were known.",
+    "The same protocol with a constant learning rate of 1e-3, no clipping and"
+    " no mean of the parameters, as in other programs. The validation loss is"
+    " not lower, so this recipe was not chosen. It was run after figures of a"
+    " recipe above were known.",
     "configs/events.py",
     {
       **_DEEPLOG,
@@ -288,11 +290,12 @@ CASES = {
   ),
   "raw": Case(
     "HDFS, raw lines",
-    "222,579 raw lines; given are the header and the expression of a session."
-    " Trained on the earlier half of the sessions, anomalous ones among them,"
-    " and its last twentieth for validation; looked at: the later half, where"
-    " the label of one session in 42 is anomalous, so chance has an AP of .024."
-    " Labels are for the figures alone.",
+    "The log has 222,579 raw lines; the command gives the header and the"
+    " expression of a session. Training uses the earlier half of the sessions,"
+    " which includes anomalous sessions; its last twentieth is for validation."
+    " The test set is the later half, where one session in 42 is labelled"
+    " anomalous, so a random score has an AP of .024. Labels are used only to"
+    " compute precision and recall.",
     "configs/logs.py",
     _RAW,
     _RAW_DETECT,
@@ -300,22 +303,24 @@ CASES = {
   ),
   "raw_long": Case(
     "HDFS, raw lines, trained for longer",
-    "The same with 900 steps over each session by itself. The validation loss,"
-    " of sessions that hold anomalies themselves, is far lower, and what knows"
-    " the order of events so well has learned those of the anomalies, too: how"
-    " frequent events are (naive_bayes) tells more. The short training was"
-    " there first; this one replaced it for its validation loss, and made way"
-    " again when these figures were known.",
+    "The same data with 900 steps, and without merging equal sessions. The"
+    " validation sessions contain anomalies; their loss is far lower than in"
+    " the shorter training, because the network has also learned the order of"
+    " events in anomalous sessions. The frequency of events (naive_bayes) is"
+    " therefore a better score. The short training came first. The long"
+    " training replaced it because of its validation loss, and was withdrawn"
+    " when these figures were known.",
     "configs/logs.py",
     {**_RAW, "data.repeats": "each", "train.batches_per_epoch": 150},
     _RAW_DETECT,
     _by_rate,
   ),
   "opcodes": Case(
-    "Functions of the standard library, anomalies put in",
-    "Needs no data: `configs/detect.py` as it stands. A twentieth of the"
-    " held-out sessions are made anomalous, each in one way. Average precision"
-    " of one kind, as if the others were not there.",
+    "Functions of the standard library, injected anomalies",
+    "This case needs no data: it uses `configs/detect.py` unchanged. A"
+    " twentieth of the held-out sessions are made anomalous, each in one way."
+    " The table has the average precision of each kind of anomaly against"
+    " normal sessions alone.",
     "configs/detect.py",
     {},
     {"default": {}},
@@ -323,9 +328,9 @@ CASES = {
   ),
   "heads": Case(
     "Both directions against one",
-    "A gap model with three heads (`model.heads=all`), on the sessions of the"
-    " first case: one checkpoint scores an event by what is before it, after"
-    " it, or both.",
+    "A gap model with three heads (`model.heads=all`) on the sessions of the"
+    " first case. One checkpoint scores an event from the events before it, the"
+    " events after it, or both.",
     "configs/sessions.py",
     {
       **_HDFS,
@@ -503,37 +508,39 @@ def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
 _HEAD = """\
 # Detection, measured
 
-Made by `benchmarks/detection.py`; not to be edited. A case is trained and
-detected with by the commands below it, once with each of the seeds that are
-named. Figures are mean ± standard deviation over them (where the seed changes
-nothing, or there is one, the figure alone), of the best checkpoint by the loss
-of held-out sessions. Recipes were chosen by that loss too; what was not is
-said. Seconds are wall and, in brackets, CPU seconds of both cores together, on
-2 cores, or one, of a machine that was mostly busy with other work.
+`benchmarks/detection.py` writes this page; do not edit it. The commands below
+each case train and detect, once for each listed seed. Figures are mean ±
+standard deviation over the seeds; a figure without deviation is of one seed, or
+equal for all seeds. They are of the best checkpoint by the loss of held-out
+sessions. Recipes were also chosen by this loss, unless the text says otherwise.
+Seconds are wall time and, in brackets, CPU time of all cores, on 1 or 2 cores
+of a machine that was mostly busy with other work.
 
 DATA is a folder with `hdfs/` (DeepLog's sessions of the logs of Xu et al. 2009:
 `hdfs_train`, `hdfs_test_normal.gz` and `hdfs_test_abnormal`, as in
 wuyifan18/DeepLog) and `hdfs_raw/` (`hdfs.log.xz` and `labels.csv`, from
-EvoTestOps/LogLead). It is no part of this project.
+EvoTestOps/LogLead). The data are not part of this project.
 
     python benchmarks/detection.py DATA
 
-Where counts win, they win: `union` flags what has an event that never came, a
-length that never came, or event counts farther than .05 from those of all
-normal sessions. On HDFS it reaches F1 .988 in a second, above what networks
-have published there (see its oracle F1). But that .05 was chosen on HDFS, and
-on raw lines of the same file system, below, it finds little.
-"""
+Simple counts can be better than networks. `union` flags sessions with an event
+or a length that training does not have, or with event counts at a distance
+above .05 from those of every normal session. On HDFS it reaches F1 .988 in a
+second, more than published networks (see its oracle F1). But the value .05 was
+chosen on HDFS; on raw lines of the same file system, below, `union` finds few
+anomalies."""
 _TAIL = """\
 ## A log that is not HDFS
 
-`configs/logs.py` on the log of a package manager, trained for longer, as above:
-918 lines, 133 packages, each a session. Trained on 119 of them and looked at
-all, at a rate of .05, for 126 normal sessions resolve none below .008; three
-are flagged. The oddest one has a line of a form that no session trained on had,
-the 29 bits of an unknown event, and its colour in the picture says so:
+`configs/logs.py` on the log of a package manager, trained for longer, as above.
+The log has 918 lines of 133 packages; each package is a session. Training used
+119 sessions, and detection examined all. The rate is .05, because 126 normal
+sessions resolve no rate below .008. Three sessions are flagged. The most
+anomalous session has a line with a template that is not in the training
+sessions. Its surprisal, 29 bits, is that of an unknown event, and its colour in
+the picture is the strongest:
 
-![The oddest session: its lines, coloured by surprisal](detection_log.png)
+![The most anomalous session: lines coloured by surprisal](detection_log.png)
 
     python run.py --config=configs/logs.py --workdir=runs/logs \\
       --config.data.repeats=each --config.train.batches_per_epoch=150
@@ -556,7 +563,7 @@ def _seconds(runs: list[dict[str, Any]], *path: str) -> str:
 
 
 def render(kept: dict[str, Any]) -> str:
-  """docs/detection.md, of what benchmarks/detection.json holds."""
+  """The content of docs/detection.md, from the figures in detection.json."""
   lines = [_HEAD]
   for name in (name for name in CASES if name in kept):
     case, record = CASES[name], kept[name]
@@ -565,7 +572,7 @@ def render(kept: dict[str, Any]) -> str:
     for look in runs[0]["detect"]:
       which = "detect" if look == "default" else f"detect, {look}"
       seconds[which] = _seconds(runs, "detect", look)
-    told = "; ".join(f"{what} {value}" for what, value in seconds.items())
+    listed = "; ".join(f"{name} {value}" for name, value in seconds.items())
     lines += [
       f"## {case.title}",
       "",
@@ -576,8 +583,8 @@ def render(kept: dict[str, Any]) -> str:
       *textwrap.wrap(
         f"Seeds {', '.join(record['runs'])}; Python, jax, flax"
         f" {', '.join(record['versions'])}. Validation loss"
-        f" {_of(runs, 'train', 'validation_loss', digits=4)} nats an event."
-        f" Seconds: {told}.",
+        f" {_of(runs, 'train', 'validation_loss', digits=4)} nats per event."
+        f" Seconds: {listed}.",
         80,
       ),
       "",
