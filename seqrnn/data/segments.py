@@ -29,7 +29,7 @@ Split = str | Pieces | Sequence[Document]  # A split's name, or documents.
 
 
 class Request(NamedTuple):
-  """The batches that are asked for, as `Segments.batches` has them."""
+  """The arguments of `Segments.batches`."""
 
   split: Split
   epoch: int
@@ -39,13 +39,13 @@ class Request(NamedTuple):
 
   @property
   def trains(self) -> bool:
-    """Whether they are those of training: shuffled, `samples_per_epoch`, ..."""
+    """Whether the batches are those of training: shuffled, as many as set."""
     named = isinstance(self.split, str) and self.split == "train"
     return named and self.batch_size is None and not self.ordered
 
 
 class Segments:
-  """The documents of a run, encoded and cut; no file is read before it must."""
+  """The documents of a run, encoded and cut; a file is read when needed."""
 
   def __init__(
     self,
