@@ -158,7 +158,7 @@ def of_pieces(
     UserError: as `labels.kinds_of`.
   """
   corpus, document = pieces.corpus, pieces.document
-  if np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
+  if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
     # Side by side, as all that is read; a list of places takes 8 bytes each.
     places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
     bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
