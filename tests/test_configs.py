@@ -24,6 +24,9 @@ FORMS = {
 }
 
 
+SHARES = "data.validation_fraction", "data.test_fraction"
+
+
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_it_opens_with_a_card(path):
   card = ast.get_docstring(ast.parse(path.read_text("utf-8")))
@@ -46,10 +49,13 @@ def test_it_trains_two_steps(path, tmp_path, capfd):
   if config.data.source == "names":
     pytest.importorskip("faker")
   # Small where it may be: the cell, the task, the schedule stay its own.
-  flags = {"train.max_steps": 2, "train.batch_size": 256, "data.window": 16}
+  flags = {"train.max_steps": 2, "train.batch_size": 64, "data.window": 16}
+  flags |= dict.fromkeys(SHARES, 0.004)
   if config.data.min_count > 1:  # Too few come twice.
     flags["data.min_count"] = 1
-  if not config.model.tied:
+  if config.model.tied:  # It stays as large as it is.
+    flags["train.batch_size"] = 16
+  else:
     flags["model.hidden_size"] = 8
     if config.model.embedding_size is not None:
       flags["model.embedding_size"] = 8
@@ -58,6 +64,7 @@ def test_it_trains_two_steps(path, tmp_path, capfd):
     text.write_text("".join(random.Random(0).choices("abcde \n", k=3000)))
     flags |= {"data.source": "files", "data.path": text}
     flags |= {"train.batch_size": 4, "data.window": 8}
+    flags |= dict.fromkeys(SHARES, 0.2)
   if config.data.source == "files":  # The user's own.
     text = tmp_path / "text.txt"
     text.write_text(FORMS[config.data.format])

@@ -9,7 +9,6 @@ import string
 import sys
 import textwrap
 from pathlib import Path
-from types import ModuleType
 
 import jax
 import pytest
@@ -20,7 +19,9 @@ from configs import base
 from seqrnn import command
 from seqrnn import config as config_lib
 from seqrnn.data.corpora import from_text
+from seqrnn.errors import UserError
 from seqrnn.models import cells, network
+from seqrnn.modes import report
 from seqrnn.training import fit
 from tests.conftest import tiny
 
@@ -223,9 +224,15 @@ def test_a_cell_as_contributing_shows_it(tmp_path, monkeypatch):
 
 
 def test_a_task_as_contributing_shows_it(tmp_path, monkeypatch):
-  task = ModuleType("backwards")
-  exec(shown("from "), vars(task))
-  monkeypatch.setitem(experiments.TASKS, "backwards", task)
+  """A module is all that a new task takes."""
+  (tmp_path / "backwards.py").write_text(shown("from "))
+  path = [*experiments.__path__, str(tmp_path)]
+  monkeypatch.setattr(experiments, "__path__", path)
+  # What the import adds is taken away at the end.
+  monkeypatch.setattr(experiments, "backwards", None, raising=False)
+  monkeypatch.setitem(sys.modules, "experiments.backwards", None)
+  del sys.modules["experiments.backwards"]
+  monkeypatch.setattr(experiments, "TASKS", experiments.find_tasks())
   config = tiny(tmp_path, {"task": "backwards", "train.max_steps": 2})
   fit.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run").experiment
@@ -234,3 +241,9 @@ def test_a_task_as_contributing_shows_it(tmp_path, monkeypatch):
   names = trained.vocabularies["symbols"].names
   assert names(batch["inputs"][0][asked_T]) == ["<end>", *"cba"]
   assert names(batch["targets"][0][asked_T]) == [*"cba", "<begin>"]
+  report.run(experiments.build, config, tmp_path / "run")
+  page = (tmp_path / "run" / "report.html").read_text("utf-8")
+  assert "It reads characters and predicts the one before." in page
+  config.data.stateful = True
+  with pytest.raises(UserError, match="with task='backwards': each window is"):
+    experiments.build(config, trained.vocabularies)

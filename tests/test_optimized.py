@@ -23,9 +23,7 @@ SUBJECTS = {
   ],
   "equal bits": [
     f"{TRAIN}test_going_on_repeats_an_uninterrupted_run_to_the_bit[stateful]",
-    f"{TRAIN}test_devices_do_not_change_the_result",
     f"{NETWORK}test_probe_passes_what_does_not_leak[fields4]",
-    f"{NETWORK}test_probe_refuses_a_model_that_leaks",
   ],
 }
 # It is no worker, and has a cache of its own.

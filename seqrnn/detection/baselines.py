@@ -16,16 +16,18 @@ from seqrnn.data.vocabulary import BEGIN, END
 Score = Callable[[Sessions], np.ndarray]
 
 _BLOCK = 2**22  # Distances in memory at once.
-_STIDE = 6  # Events of a run (Forrest et al. 1996).
+_STIDE = 6  # Length of the n-grams (Forrest et al. 1996).
 
 
 class Chain:
-  """A Markov chain by Witten and Bell (1991), with begin and end symbols.
+  """A Markov chain with smoothing by Witten and Bell (1991).
+
+  Each session has begin symbols before it and an end symbol after it.
 
   p(x | c) = (n(cx) + t(c) p(x | c')) / (n(c) + t(c)), where n counts, t(c) is
   the number of distinct symbols that follow the context c in training, and c'
-  is c without its oldest symbol. Below the empty context the distribution is
-  uniform over the symbols seen and one for all unseen symbols.
+  is c without its oldest symbol. The empty context backs off to a uniform
+  distribution over the symbols of training and one symbol for all others.
   """
 
   def __init__(self, train: Sessions, order: int):
@@ -35,21 +37,22 @@ class Chain:
     self._kinds = len(np.unique(symbols[scored]))
     codes = _index(symbols, self._symbols)
     contexts, count = np.zeros(len(codes), np.int64), 1
-    # For each length of the context: the distinct runs of a context and a
-    # symbol; n of each run; n and t of each context. The last entry of the
-    # counts is 0, for a run or a context that is not in training.
+    # For each n from 1 on: the distinct n-grams, a context and a symbol each;
+    # n of each n-gram; n and t of each context. The last entry of the counts is
+    # 0, for an n-gram or a context that is not in training.
     self._tables = []
     for _ in range(order + 1):
-      runs, places = np.unique(self._run(contexts, codes), return_inverse=True)
-      n = np.bincount(places[scored], minlength=len(runs) + 1)
-      context = np.append(runs // (len(self._symbols) + 1), count)
+      numbers = self._gram(contexts, codes)
+      grams, places = np.unique(numbers, return_inverse=True)
+      n = np.bincount(places[scored], minlength=len(grams) + 1)
+      context = np.append(grams // (len(self._symbols) + 1), count)
       totals = np.bincount(context, n, minlength=count + 1)
       kinds = np.bincount(context, n > 0, minlength=count + 1)
-      self._tables.append((runs, n, totals, kinds))
-      contexts, count = _shifted(places), len(runs)
+      self._tables.append((grams, n, totals, kinds))
+      contexts, count = _shifted(places), len(grams)
 
   def probabilities(self, sessions: Sessions) -> np.ndarray:
-    """P of each event of each session, then of its end, float64."""
+    """P of each event and of the end of each session, float64."""
     symbols, scored = self._padded(sessions)
     p = np.full(len(symbols), 1 / (self._kinds + 1))
     for n, total, kinds in self._counts(symbols):
@@ -58,22 +61,22 @@ class Chain:
     return p[scored]
 
   def novel(self, sessions: Sessions) -> np.ndarray:
-    """Whether the run of order + 1 symbols ending at each place is new."""
+    """Whether the (order + 1)-gram that ends at each event is new, bool."""
     symbols, scored = self._padded(sessions)
     *_, (n, _, _) = self._counts(symbols)
     return n[scored] == 0
 
   def _counts(self, symbols: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """n(cx), n(c), t(c) at each place, by rising length of c."""
+    """Yields n(cx), n(c) and t(c) at each symbol, for c of length 0, 1, ..."""
     codes = _index(symbols, self._symbols)
     contexts = np.zeros(len(codes), np.int64)
-    for runs, n, totals, kinds in self._tables:
-      places = _index(self._run(contexts, codes), runs)
+    for grams, n, totals, kinds in self._tables:
+      places = _index(self._gram(contexts, codes), grams)
       yield n[places], totals[contexts], kinds[contexts]
       contexts = _shifted(places)
 
   def _padded(self, sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols with BEGIN before and END after sessions; which are scored."""
+    """Symbols with BEGIN before and END after sessions; bool: it is scored."""
     more = self._order + 1
     ends = (sessions.bounds + more * np.arange(len(sessions.bounds)))[1:] - 1
     symbols = np.full(len(sessions.ids) + more * len(ends), BEGIN)
@@ -84,13 +87,13 @@ class Chain:
     scored[places] = scored[ends] = True
     return symbols, scored
 
-  def _run(self, contexts: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """A number for a context and the symbol after it."""
+  def _gram(self, contexts: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The number of the n-gram of a context and the symbol after it."""
     return contexts * (len(self._symbols) + 1) + codes
 
 
 def _shifted(values: np.ndarray) -> np.ndarray:
-  """The value one place before each; 0 before the first."""
+  """The values moved one position to the right, with 0 at the first one."""
   return np.concatenate([[0], values[:-1]])
 
 
@@ -126,7 +129,7 @@ def markov(order: int) -> Callable[[Sessions], Score]:
 
 
 def stide(train: Sessions) -> Score:
-  """The share of runs of events, begin and end included, that are new."""
+  """The share of new n-grams, including those with begin or end symbols."""
   novel = lambda chain, test: chain.novel(test).astype(float)
   return _chain_mean(_STIDE - 1, novel)(train)
 
@@ -143,7 +146,7 @@ def unseen(train: Sessions) -> Score:
 
 
 def length(train: Sessions) -> Score:
-  """How many events a session is shorter or longer than all in training."""
+  """Number of events by which a length is outside the range of training."""
   sizes = np.diff(train.bounds)
   low, high = sizes.min(), sizes.max()
 
@@ -155,9 +158,9 @@ def length(train: Sessions) -> Score:
 
 
 def count_vector(train: Sessions) -> Score:
-  """Distance to the nearest session in training, by counts of each event.
+  """Distance of the event counts to those of the nearest training session.
 
-  sum |a - b| / sum (a + b), between 0 and 1 (Bray and Curtis 1957).
+  It is sum |a - b| / sum (a + b), between 0 and 1 (Bray and Curtis 1957).
   """
   known = np.unique(train.ids)
 
@@ -183,10 +186,10 @@ def count_vector(train: Sessions) -> Score:
 
 
 def union(train: Sessions) -> Score:
-  """`unseen`, `length` and `count_vector` together.
+  """The sum of (`unseen` > 0), (`length` > 0) and `count_vector`.
 
-  A session scores above 0.05 if it has a new event, a new length or new counts;
-  a distance of 0.05 between count vectors was chosen on HDFS.
+  A session scores above 0.05 if it has a new event, a new length or counts at a
+  distance above 0.05; this distance was chosen on HDFS.
   """
   event, size, counts = unseen(train), length(train), count_vector(train)
 
@@ -197,7 +200,7 @@ def union(train: Sessions) -> Score:
 
 
 def _once(fit: Callable[[Sessions], Score]) -> Callable[[Sessions], Score]:
-  """The same baseline; of equal sessions it scores only the first."""
+  """The same baseline, but it scores equal sessions once."""
 
   def fit_once(train: Sessions) -> Score:
     score = fit(train)

@@ -1,4 +1,4 @@
-"""How normal sessions score, each by a detector that has not seen it."""
+"""Scores of normal sessions, each by a detector that has not seen it."""
 
 import copy
 import json
@@ -32,8 +32,8 @@ from seqrnn.training import fit
 
 COMBINED = "combined"
 CALIBRATION = "calibration.npz"
-_NEW = "calibration.new.npz"  # Until there are results that depend on it.
-# Settings that invalidate a cached calibration, beside those of the run.
+_NEW = "calibration.new.npz"  # Its name until results that use it are written.
+# Settings that invalidate a cached calibration, in addition to training's.
 _SETTINGS = ("head", "unknown", "short", "top_mean", "top_k", "folds")
 
 
@@ -41,8 +41,8 @@ class NormalScores(NamedTuple):
   """Scores of normal sessions that the detector has not seen.
 
   Attributes:
-    scores: name -> the scores of sessions, COMBINED among them.
-    events: surprisal of their events.
+    scores: name of a score, or COMBINED -> scores of the sessions.
+    events: surprisal of the sessions' events.
   """
 
   scores: dict[str, Calibration]
@@ -101,7 +101,7 @@ def calibrate(
   names = {f"score {name}" for name in (*SCORES, *detector.fitted)} | {"counts"}
   for path in (folder / CALIBRATION, new):
     arrays = {}
-    with suppress(UserError):  # A missing or damaged file is made again.
+    with suppress(UserError):  # A missing or damaged file is written again.
       arrays = records.read_arrays(path)
     if str(arrays.pop("rests_on", "")) == depends_on and names <= set(arrays):
       if path != new:
@@ -119,10 +119,10 @@ def keep_calibration(folder: Path, results: Path):
 
   Args:
     folder: in which `calibrate` has written it.
-    results: folder of the new results, which will replace the older ones.
+    results: folder of the new results, which will replace the old ones.
 
   Raises:
-    MachineError: it cannot be moved.
+    MachineError: the file cannot be moved.
   """
   with files.write_errors(results / CALIBRATION):
     if (folder / _NEW).exists():
@@ -145,7 +145,9 @@ def _event_calibration(arrays: dict[str, np.ndarray]) -> Calibration:
 
 
 def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
-  """The arrays of calibration.npz, without sessions flagged for their length.
+  """The arrays of calibration.npz.
+
+  Sessions that are flagged for their length have no part in them.
 
   Args:
     parts: scores of normal sessions.
@@ -175,8 +177,8 @@ def normal_scores(
   counts = arrays["counts"]
   if not len(counts):
     raise UserError(
-      f"config.detect.short={settings.short!r}: all normal sessions are short,"
-      " with no more events than data.window, and none tells how others score"
+      f"config.detect.short={settings.short!r}: every normal session has at"
+      " most data.window events, so no session is left for calibration"
     )
   scores = {
     name.removeprefix("score "): array
@@ -200,13 +202,13 @@ def cross_fit(
 ) -> list[SessionScores]:
   """Scores normal sessions, each by a detector that has not seen it.
 
-  The run's own model scores those of the validation split. Those of the
-  training split are scored by `detect.folds` models, each trained without them
-  in folds/ of the workdir, once.
+  The run's own model scores the validation split. The training split has
+  `detect.folds` parts. Each part is scored by a model that is trained once, in
+  folds/ of the workdir, on all other parts.
   """
 
   def score(by: Detector, pieces: splits.Pieces) -> SessionScores:
-    # A fold has its own vocabulary; events outside it are unknown to it.
+    # Each fold has its own vocabulary, outside of which events are unknown.
     sessions = data.of_pieces(pieces, by.names)
     distinct = sessions.distinct()
     return by.score(sessions.take(distinct.first), distinct.counts)
@@ -215,16 +217,18 @@ def cross_fit(
   parts = [score(detector, read("validation"))]
   folds = config.detect.folds
   for k in range(1, folds + 1):
-    print(f"fold {k} of {folds}: a model that does not see a part of training")
+    print(
+      f"fold {k} of {folds}: a model trained on the other training sessions"
+    )
     fold = copy.deepcopy(config)
     fold.data.fold = f"{k}/{folds}"
     fold.checkpoint.step = None
     if fold.train.batches_per_epoch is fold.train.samples_per_epoch is None:
-      # Epochs of a fold are shorter; it trains for as many steps as the run.
+      # Epochs of a fold are shorter; the number of steps is that of the run.
       fold.train.epochs = round(config.train.epochs * folds / (folds - 1))
     folder = workdir / "folds" / f"{k}-of-{folds}"
     if _trained_otherwise(folder, fold):
-      print(f"{folder}: trained with other settings; trained again")
+      print(f"{folder}: was trained with other settings, and is trained again")
       shutil.rmtree(folder)
     fit.fit(build, fold, folder)
     seen, held_out = (

@@ -1,8 +1,8 @@
 """Error rates without labels: thresholds from scores of normal data.
 
-A score is flagged if few normal scores are as high. Their share is a p-value
-(split conformal: Vovk et al. 2005; for outliers Bates et al. 2023): of new
-normal data, at most a share `rate` has p <= rate, whatever the model.
+The p-value of a score is the share of normal scores that are at least as high
+(split conformal: Vovk et al. 2005; for outliers Bates et al. 2023). For every
+model, at most a share `rate` of new normal data has p <= rate.
 """
 
 import math
@@ -10,8 +10,8 @@ import math
 import numpy as np
 from scipy import stats
 
-_TAIL = 0.05  # Share of the normal scores to which the tail is fitted.
-_FEWEST = 10  # Scores in the tail, at least.
+_TAIL = 0.05  # The share of the normal scores that is the tail.
+_MIN_TAIL = 10  # Scores in the tail, at least.
 
 
 class Calibration:
@@ -24,7 +24,7 @@ class Calibration:
   """
 
   def __init__(self, scores: np.ndarray, counts: np.ndarray | None = None):
-    """`counts`: number of occurrences of each score; None: one each."""
+    """`counts`: number of occurrences of each score; None: 1 for each."""
     self.scores, inverse = np.unique(scores, return_inverse=True)
     counts = np.bincount(inverse, counts, minlength=len(self.scores))
     self.above = np.append(np.cumsum(counts[::-1])[::-1], 0.0)
@@ -37,18 +37,20 @@ class Calibration:
 
   def p_values(self, scores: np.ndarray) -> np.ndarray:
     """(1 + #{normal >= s}) / (n + 1) for each score s."""
-    return (1 + self._as_high(scores)) / (self.n + 1)
+    return (1 + self._count_at_least(scores)) / (self.n + 1)
 
   def own_p_values(self, scores: np.ndarray) -> np.ndarray:
-    """p-values of the normal scores themselves, each against the others."""
-    return self._as_high(scores) / self.n
+    """p-values of the normal scores, each against all other normal scores."""
+    return self._count_at_least(scores) / self.n
 
-  def _as_high(self, scores: np.ndarray) -> np.ndarray:
+  def _count_at_least(self, scores: np.ndarray) -> np.ndarray:
+    """#{normal >= s} for each score s."""
     return self.above[np.searchsorted(self.scores, scores)]
 
   def threshold(self, rate: float) -> float:
-    """The value that scores with p <= rate exceed; infinity where none can."""
-    most = math.floor(rate * (self.n + 1) * (1 + 1e-12)) - 1  # As high.
+    """Scores above it have p <= rate; infinity if no score can have that p."""
+    # The number of normal scores that may be at least as high.
+    most = math.floor(rate * (self.n + 1) * (1 + 1e-12)) - 1
     if most < 0:
       return math.inf
     if most >= self.n:
@@ -69,19 +71,20 @@ class Calibration:
     return float(low), float(high)
 
   def neg_log_p(self, scores: np.ndarray, own: bool = False) -> np.ndarray:
-    """-log p, extrapolated so that scores beyond all normal ones differ.
+    """-log p, extrapolated above the highest normal score.
 
-    There p decays exponentially, with the mean excess of the highest normal
-    scores over their lowest (peaks over a threshold: Pickands 1975).
+    The extrapolation makes scores above all normal scores differ. Its p decays
+    exponentially with the mean excess of the tail of the normal scores (peaks
+    over a threshold: Pickands 1975).
 
     Args:
       scores: to convert.
-      own: whether these are the normal scores, each against the others.
+      own: whether these are the normal scores, each against all others.
     """
     if not own:
       return self._excess(scores) - np.log(self.p_values(scores))
     neg_log_p = -np.log(self.own_p_values(scores))
-    if self.above[-2] == 1:  # The highest one is beyond all others.
+    if self.above[-2] == 1:  # The highest score is above all others.
       counts = -np.diff(self.above)
       others = Calibration(self.scores[:-1], counts[:-1])
       highest = scores == self.scores[-1]
@@ -101,7 +104,7 @@ class Calibration:
   def _scale(self, finite: np.ndarray) -> float:
     """Mean excess of the tail over the highest score below it."""
     counts = -np.diff(self.above)[: len(finite)]
-    wanted = max(_TAIL * self.n, _FEWEST)
+    wanted = max(_TAIL * self.n, _MIN_TAIL)
     inside = np.cumsum(counts[::-1])[::-1] <= wanted
     inside[-1] = True
     tail, weights = finite[inside], counts[inside]
@@ -122,11 +125,12 @@ def benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:
 def combine(neg_log_p: list[np.ndarray], how: str) -> np.ndarray:
   """Combines several -log p of the same items into one score.
 
-  The result is no -log p: it must be calibrated, too.
+  The result is not a -log p: it must be calibrated again.
 
   Args:
-    neg_log_p: of each score.
-    how: min, the least p-value; fisher, the product of all (Fisher 1925).
+    neg_log_p: -log p of each score.
+    how: min, the least p-value; fisher, the product of all p-values (Fisher
+      1925).
   """
   stacked = np.stack(neg_log_p)
   return stacked.max(axis=0) if how == "min" else stacked.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Which sessions and events are flagged, by `detect.rule`."""
+"""Flags anomalous sessions and events by `detect.rule`."""
 
 import numpy as np
 
@@ -17,10 +17,10 @@ def flag(
   normal: NormalScores,
   settings: Config,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Decides which sessions [D] and which events [N] are flagged.
+  """Returns whether each session [D] and each event [N] is flagged.
 
-  Sessions flagged for their length alone are flagged in addition: the rule
-  decides about the others as if there were no short ones.
+  The rule is applied to the sessions that are not flagged for their length, as
+  if there were no other sessions.
   """
   limit = normal.events.threshold(settings.event_rate)
   event_flags = round_scores(scored.nll) > limit
@@ -40,8 +40,8 @@ def flag(
       rejected = tested[benjamini_hochberg(tested, settings.false_share)]
       flags = p <= rejected.max(initial=0)
     case _:  # events, topk
-      which = np.repeat(np.arange(len(combined)), np.diff(scored.bounds))
-      flags = np.bincount(which, event_flags, minlength=len(combined)) > 0
+      session_N = np.repeat(np.arange(len(combined)), np.diff(scored.bounds))
+      flags = np.bincount(session_N, event_flags, minlength=len(combined)) > 0
   return flags | scored.short, event_flags
 
 
@@ -68,7 +68,7 @@ def find_anomalies(
     rank=scored.rank,
     targets=scored.targets,
     bounds=scored.bounds,
-    # The last events of a session are those that are scored.
+    # The scored events are the last events of a session.
     offsets=np.diff(once.bounds) + ends - sizes,
     event_p=normal.events.p_values(round_scores(scored.nll)),
     event_flags=event_flags,

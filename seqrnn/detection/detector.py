@@ -23,10 +23,10 @@ from seqrnn.runtime import sharding
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-# Scores of the network; the others are of baselines.
+# Names of the network's scores; all other scores are of baselines.
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")
-_LOGITS = 2**26  # Of a batch.
-_BUCKETS = 8  # Lengths to which sessions are padded.
+_LOGITS = 2**26  # Logits of a batch, at most.
+_BUCKETS = 8  # Number of lengths to which sessions are padded.
 
 
 class SessionScores(NamedTuple):
@@ -38,9 +38,9 @@ class SessionScores(NamedTuple):
     targets: ids of the events [N].
     bounds: int64 [D + 1]; session d has the events bounds[d] : bounds[d + 1].
     scores: name -> float64 [D], higher is more anomalous.
-    counts: number of sessions equal to each distinct one [D].
+    counts: number of sessions equal to each distinct session [D].
     short: whether a session is flagged for its length alone [D].
-    seconds: time that the network took.
+    seconds: run time of the network.
   """
 
   nll: np.ndarray
@@ -54,7 +54,7 @@ class SessionScores(NamedTuple):
 
 
 class Detector(NamedTuple):
-  """A model and baselines fitted to the same normal sessions.
+  """A model, and baselines that are fitted to the same normal sessions.
 
   Attributes:
     config: of the model's run.
@@ -87,7 +87,7 @@ class Detector(NamedTuple):
 
     Args:
       sessions: to score.
-      counts: number of sessions equal to each.
+      counts: number of sessions equal to each of them.
     """
     settings = self.config.detect
     began = time.perf_counter()
@@ -115,11 +115,11 @@ class Detector(NamedTuple):
 
 @lru_cache(CACHED_FUNCTIONS)
 def _event_scorer(head: Callable, top_k: int) -> Callable:
-  """A function for `scorer`: the figures and the id of each event."""
-  figures = scoring.event_scorer(head, top_k)
+  """A function for `scorer`: `target_scores` and the id of each event."""
+  target_scores = scoring.event_scorer(head, top_k)
 
   def score(params, carry, batch):
-    carry, values = figures(params, carry, batch)
+    carry, values = target_scores(params, carry, batch)
     return carry, {**values, "targets": batch["targets"]}
 
   return score
@@ -135,9 +135,9 @@ def round_scores(scores: np.ndarray) -> np.ndarray:
 
 
 def _sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-  """The sum over the events of each session [D]; 0 where there are none."""
-  which = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-  return np.bincount(which, values, minlength=len(bounds) - 1)
+  """The sum over the events of each session [D]; 0 without events."""
+  session_N = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+  return np.bincount(session_N, values, minlength=len(bounds) - 1)
 
 
 def _surprisal_scores(
@@ -148,15 +148,14 @@ def _surprisal_scores(
   All are 0 for a session without events.
   """
   sizes = np.diff(bounds)
-  which = np.repeat(np.arange(len(sizes)), sizes)
-  falling = nll[np.lexsort((-nll, which))]
+  session_N = np.repeat(np.arange(len(sizes)), sizes)
+  sorted_nll = nll[np.lexsort((-nll, session_N))]  # Falls in each session.
   place = np.arange(len(nll)) - np.repeat(bounds[:-1], sizes)
+  largest = lambda count: _sums(np.where(place < count, sorted_nll, 0), bounds)
   return {
-    "max": round_scores(_sums(np.where(place < 1, falling, 0), bounds)),
+    "max": round_scores(largest(1)),
     "mean": round_scores(_sums(nll, bounds) / np.maximum(sizes, 1)),
-    "top_mean": round_scores(
-      _sums(np.where(place < top, falling, 0), bounds) / np.clip(sizes, 1, top)
-    ),
+    "top_mean": round_scores(largest(top) / np.clip(sizes, 1, top)),
   }
 
 
@@ -188,10 +187,10 @@ def load_detector(
 def whole_sessions(
   config: Config, vocabularies: dict[str, Vocabulary]
 ) -> Config:
-  """A config that reads each session whole, however training cut it.
+  """The config with one window per session, whatever window training used.
 
-  The carry then runs from the begin to the end of a session. It is reset within
-  a session only where the logits of a batch would not fit in memory.
+  The carry then runs from the begin to the end of a session. Only a session
+  whose batch of logits would not fit in memory has several windows.
   """
   config = copy.deepcopy(config)
   settings = config.data

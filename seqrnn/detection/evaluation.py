@@ -1,4 +1,4 @@
-"""How well a detection finds what labels mark; the content of report.json."""
+"""Metrics of a detection against labels: the content of report.json."""
 
 import zlib
 from typing import Any
@@ -24,7 +24,7 @@ def evaluate(
   Args:
     found: by the detection.
     normal: scores of normal sessions.
-    kinds: kind of anomaly injected into each session; None: none.
+    kinds: kind of anomaly injected into each session; None if none is.
     settings: of `config.detect`.
   """
   by_kind = None if kinds is None else precision_by_kind(found, kinds)
@@ -37,7 +37,7 @@ def evaluate(
 
 
 def summary(found: Findings) -> dict[str, int]:
-  """Numbers of the sessions and events that were examined, and a checksum."""
+  """Numbers of the examined sessions and events, and their checksum."""
   sessions, distinct = found.sessions, found.distinct
   return {
     "sessions": len(distinct.which),
@@ -56,16 +56,17 @@ def metrics_by_score(
 ) -> dict[str, dict[str, Any]]:
   """Metrics of each score at `detect.rate`, and of another `detect.rule`.
 
-  There are metrics only where both labels occur, and of labelled sessions.
+  They are computed from the labelled sessions, and only if both labels occur.
   """
   which, labels = found.distinct.which, found.sessions.labels
-  some = found.sessions.with_label()
+  labelled = found.sessions.with_label()
 
   def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
     metrics = {}
-    if labels is not None and 0 < labels[some].sum() < len(some):
-      index = which[some]
-      metrics = _session_metrics(scores, flags, labels[some], index, settings)
+    if labels is not None and 0 < labels[labelled].sum() < len(labelled):
+      metrics = _session_metrics(
+        scores, flags, labels[labelled], which[labelled], settings
+      )
     return {"flagged": int(flags[which].sum()), **metrics}
 
   table = {}
@@ -73,8 +74,8 @@ def metrics_by_score(
     table[f"rule {settings.rule}"] = row(found.scores[COMBINED], found.flags)
   for name, scores in found.scores.items():
     threshold = normal.scores[name].threshold(settings.rate)
-    # Short sessions that are always flagged score infinity, as the threshold
-    # does where nothing resolves the rate.
+    # Sessions flagged for their length score infinity. So may the threshold be,
+    # if the normal sessions are too few for the rate.
     flags = (scores > threshold) | np.isposinf(scores)
     table[name] = {"threshold": threshold, **row(scores, flags)}
   return table
@@ -87,13 +88,13 @@ def _session_metrics(
   which: np.ndarray,
   settings: Config,
 ) -> dict[str, Any]:
-  """Metrics over all sessions and over distinct ones.
+  """Metrics over all sessions, and over distinct sessions.
 
   Args:
     scores: of the distinct sessions [D].
     flags: of the distinct sessions [D].
     labels: of the sessions.
-    which: of the D distinct sessions, the one that each session equals.
+    which: index of the distinct session that each session equals.
     settings: of `config.detect`.
   """
   counts = ranking.tally(scores[which], flags[which], labels)
@@ -114,13 +115,13 @@ def precision_by_kind(
 ) -> dict[str, dict[str, float]]:
   """Average precision of each score for each kind of injected anomaly.
 
-  Each kind is compared with the normal sessions alone.
+  The sessions of one kind are compared with the normal sessions alone.
   """
   which = found.distinct.which
   table = {}
   for name, scores in found.scores.items():
     table[name] = {}
-    # Few sessions may not have every kind.
+    # With few sessions, some kinds may not occur.
     for kind in (kind for kind in anomalies.KINDS if kind in kinds):
       some = (kinds == kind) | (kinds == "")
       anomalous = kinds[some] != ""
@@ -144,7 +145,7 @@ def event_metrics(
   index, _ = data.ranges(starts, stops)
   first = sessions.bounds[:-1] + found.offsets[which]
   place, _ = data.ranges(first, first + stops - starts)
-  # The end symbol is no event of a file and has no label.
+  # The end symbol is not an event of a file, so it has no label.
   known = place < np.repeat(sessions.bounds[1:], stops - starts)
   if sessions.lines_labelled is not None:
     known[known] = sessions.lines_labelled[place[known]]

@@ -1,4 +1,4 @@
-"""Findings: the scores and flags of the sessions that were examined."""
+"""Findings: the scores and flags of the examined sessions."""
 
 from typing import NamedTuple
 
@@ -7,31 +7,31 @@ import numpy as np
 from seqrnn.data.sessions import Distinct, Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 
-NAME = "detection"  # Of the set of files in detect/.
+NAME = "detection"  # Name of the set of files in detect/.
 LOCK = ".detect.lock"  # In the workdir, held while a detection runs.
 
 
 class Findings(NamedTuple):
   """Scores and flags of sessions; equal sessions are scored once.
 
-  There are D distinct sessions with N scored events, end symbols among them.
+  There are D distinct sessions with N scored events, including end symbols.
 
   Attributes:
-    sessions: all of them.
-    distinct: which of them are equal.
+    sessions: all examined sessions.
+    distinct: the distinct sessions among them.
     names: vocabulary of the events.
     nll: surprisal in nats [N].
     rank: 1 plus the number of likelier events [N]; UNRANKED for unknown events.
     targets: ids of the events [N].
-    bounds: int64 [D + 1]; d has the events bounds[d] : bounds[d + 1].
-    offsets: position in the session of its first scored event [D].
+    bounds: int64 [D + 1]; session d has the events bounds[d] : bounds[d + 1].
+    offsets: position in a session of its first scored event [D].
     event_p: p-values of the events [N].
     event_flags: whether an event is flagged [N].
     scores: name -> scores of the sessions [D]; higher is more anomalous.
-    p: p-values of the sessions [D]; NaN for short ones.
+    p: p-values of the sessions [D]; NaN for short sessions.
     flags: whether a session is flagged [D].
     short: whether a session is flagged for its length alone [D].
-    seconds: time that the network took.
+    seconds: run time of the network.
   """
 
   sessions: Sessions
@@ -51,29 +51,29 @@ class Findings(NamedTuple):
   seconds: float
 
   def most_anomalous(self) -> np.ndarray:
-    """The distinct sessions by falling score; short ones come last."""
+    """The distinct sessions by falling score; short sessions come last."""
     return np.lexsort((-self.scores["combined"], self.short))
 
   def first_alarms(self) -> np.ndarray:
     """The position of the first flagged event of each session [D]; -1: none."""
-    which = np.repeat(np.arange(len(self.p)), np.diff(self.bounds))
+    session_N = np.repeat(np.arange(len(self.p)), np.diff(self.bounds))
     flagged = np.flatnonzero(self.event_flags)
-    some, first = np.unique(which[flagged], return_index=True)
+    d, first = np.unique(session_N[flagged], return_index=True)
     alarms = np.full(len(self.p), -1)
-    alarms[some] = self.offsets[some] + flagged[first] - self.bounds[some]
+    alarms[d] = self.offsets[d] + flagged[first] - self.bounds[d]
     return alarms
 
   def events(self, j: int, d: int, first: int, stop: int) -> list[str]:
     """Names of scored events of session j for display.
 
-    Unknown events are marked by "? " and named as they were read, where that
-    is known.
+    An unknown event is displayed as "? " and the symbol of the file, if the
+    symbol is known.
 
     Args:
-      j: the session.
-      d: the distinct session that it equals.
-      first: the first of the scored events.
-      stop: one after the last.
+      j: index of the session.
+      d: index of the distinct session that equals session j.
+      first: index of the first event among the scored events.
+      stop: index after the last event.
     """
     start = int(self.bounds[d])
     targets = self.targets[start + first : start + stop].tolist()
@@ -90,16 +90,16 @@ class Findings(NamedTuple):
     return start + place if 0 <= place < stop - start else None
 
   def line(self, j: int, place: int) -> int | None:
-    """The line of the event at a place of session j, if known."""
+    """The line of the event at a position of session j, if known."""
     index, lines = self._index(j, place), self.sessions.lines
     return None if index is None or lines is None else int(lines[index])
 
   def as_read(self, j: int, place: int) -> str | None:
-    """The event at a place of session j as it was read, if known."""
+    """The event at a position of session j, as in the file, if known."""
     index, events = self._index(j, place), self.sessions.as_read
     return None if index is None or events is None else events[index]
 
   def timestamp(self, j: int, place: int) -> str | None:
-    """The time of the event at a place of session j, if known."""
+    """The time of the event at a position of session j, if known."""
     index, times = self._index(j, place), self.sessions.timestamps
     return None if index is None or times is None else times[index]

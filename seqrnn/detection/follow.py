@@ -1,8 +1,8 @@
 """detect --follow: scores each event of standard input as it arrives.
 
-The model's state after each open session is kept, so that no event is read
-twice. The end of a session is scored, too. The scores equal those of the
-forward head over whole sessions.
+The model's state after the last event of each open session is stored, so that
+the model reads each event once. The end of a session is also scored. The scores
+equal those that the forward head gives whole sessions.
 """
 
 import bisect
@@ -35,32 +35,32 @@ from seqrnn.inference import scoring
 from seqrnn.runtime import fileset, manifest
 from seqrnn.runtime.checkpoint import restore_params
 
-_LONGEST = 2**16  # Bytes of a line.
-_REPORTED = 10  # Skipped lines; further ones are only counted.
+_LONGEST = 2**16  # Bytes of a line, at most.
+_REPORTED = 10  # Skipped lines that are reported; all are counted.
 
 
 class SkippedLines:
-  """Warns on stderr about lines that are no events: the first, then a count.
+  """Warns on stderr about lines that are not events: the first, then a count.
 
   Attributes:
-    count: of the lines.
+    count: number of skipped lines.
   """
 
   def __init__(self):
     self.count = 0
 
   def add(self, number: int, fault: str):
-    """Counts a line; reports its number and fault if it is an early one."""
+    """Counts a line, and reports the number and fault of an early line."""
     self.count += 1
     if self.count <= _REPORTED:
-      self._print(f"line {number}: left out, {fault}")
+      self._print(f"line {number}: skipped, {fault}")
     if self.count == _REPORTED:
-      self._print("further lines that are left out are counted, not reported")
+      self._print("further skipped lines are only counted")
 
   def finish(self):
-    """Reports the count, unless each line has been reported."""
+    """Reports the count, unless each line was reported."""
     if self.count > _REPORTED:
-      self._print(f"{self.count:,} lines were left out")
+      self._print(f"{self.count:,} lines were skipped")
 
   def _print(self, text: str):
     try:
@@ -76,22 +76,22 @@ def stepper(
 ) -> tuple[np.ndarray, Callable[[np.ndarray, int], np.ndarray]]:
   """The state at the begin of a session, and a function state, event -> state.
 
-  A state is one vector, because each array that a compiled function takes or
-  returns costs as much time as a small layer. It holds the carry, the last two
-  events, and the last one's surprisal and rank; the model has yet to read the
-  last event. A float32 holds ids and ranks up to 2**24.
+  A state is one vector, because each argument and result of a compiled function
+  costs as much time as a small layer. It holds the carry, the last two events,
+  and the surprisal and rank of the last event, which the model has not read
+  yet. A float32 holds ids and ranks up to 2**24.
   """
-  none = jnp.zeros(2)
-  start_S, unravel = ravel_pytree((decoder.start(1), none, none))
+  zeros_2 = jnp.zeros(2)
+  start_S, unravel = ravel_pytree((decoder.start(1), zeros_2, zeros_2))
 
   @jax.jit
   def advance(params, state_S):
     carry, events_2, _ = unravel(state_S)
     before_1, event_1 = events_2.astype(jnp.int32).reshape(2, 1)
     carry, logits_1V = decoder.step(params, carry, before_1)
-    figures = scoring.target_scores(logits_1V, event_1)
+    scores = scoring.target_scores(logits_1V, event_1)
     scores_2 = jnp.concatenate(
-      [figures["nll"], figures["rank"].astype(jnp.float32)]
+      [scores["nll"], scores["rank"].astype(jnp.float32)]
     )
     shifted_2 = jnp.repeat(events_2[1:], 2)
     return ravel_pytree((carry, shifted_2, scores_2))[0]
@@ -112,7 +112,7 @@ def stepper(
 def lines(
   stdin: IO[bytes], errors: str, skipped: SkippedLines
 ) -> Iterator[str]:
-  """Lines as they arrive, without line ends; "" in place of skipped ones."""
+  """Lines as they arrive, without line ends; "" in place of a skipped line."""
   codec = ("latin-1",) if errors == "latin-1" else ("utf-8", errors)
   number = 0
   while line := stdin.readline(_LONGEST):
@@ -134,7 +134,7 @@ def parse(text: str) -> tuple[str, str | None, bool] | None:
   """The session and the event of a line, and whether it ends the session.
 
   A line is two words, two fields separated by a tab, or a JSON object with the
-  fields `session`, and `event` or a true `end`. Returns None for other lines.
+  field `session`, and `event` or a true `end`. Any other line gives None.
   """
   if not text.startswith("{"):
     pair = text.split("\t") if "\t" in text else text.split()
@@ -159,10 +159,10 @@ def events(
 ) -> Iterator[tuple[str, str | None, int]]:
   """Session, symbol and line of each event; the symbol None ends a session.
 
-  Lines are parsed as a log where data.unit is log, and by `parse` otherwise.
+  Lines are parsed as a log if data.unit is log, else by `parse`.
 
   Raises:
-    UserError: the input has ended, and no line had the form of the log.
+    UserError: the input has ended, and no line matched the format of the log.
   """
   texts = lines(stdin, data.errors, skipped)
   if data.unit == "log":
@@ -213,17 +213,17 @@ class Follower:
       float(limits["events"][name]) for name in ("above", "unknown", "top_k")
     )
     self._by_rank = limits["rule"] == "topk"
-    # Lists: NumPy is slower for a single number.
+    # Lists, because NumPy is slower for a single number.
     self._normal = normal.scores.tolist()
     self._p_values = normal.p_values(np.append(self._normal, np.inf)).tolist()
-    # Position and state of each open session, the one idle longest first.
+    # Position and state of each open session, the longest idle session first.
     self._open: dict[str, tuple[int, np.ndarray]] = {}
 
   def __contains__(self, session: str) -> bool:
     return session in self._open
 
   def idle(self, most: int = 0) -> list[str]:
-    """The open sessions beyond the `most` that had events last."""
+    """The open sessions, without the `most` sessions that are idle shortest."""
     return list(self._open)[: max(len(self._open) - most, 0)]
 
   def score(self, session: str, event: str, line: int) -> dict[str, Any]:
@@ -250,7 +250,7 @@ class Follower:
       nats = max(nats, self._floor)
     rounded = round(nats, 4)  # As `round_scores` does.
     place = bisect.bisect_left(self._normal, rounded)
-    near = rank <= self._top_k
+    in_top_k = rank <= self._top_k
     return {
       "session": session,
       "position": position,
@@ -260,10 +260,10 @@ class Follower:
       "bits": round(nats / math.log(2), 6),
       "probability": float(f"{math.exp(-nats):.6g}"),
       "rank": None if unknown else rank,
-      "in_top_k": near,
+      "in_top_k": in_top_k,
       "unknown": unknown,
       "p_value": round(self._p_values[place], 6),
-      "flag": not near if self._by_rank else rounded > self._above,
+      "flag": not in_top_k if self._by_rank else rounded > self._above,
     }
 
 
@@ -272,12 +272,12 @@ def follow(
 ):
   """Writes the scores of each event, a JSON object per line, as it arrives.
 
-  Lines that are no events are skipped with a warning on stderr. A session ends
-  where a line says so, where it has been idle longest of more than
-  `detect.followed`, and with the input.
+  Lines that are not events are skipped with a warning on stderr. A session ends
+  at a line that ends it, at the end of the input, or when more than
+  `detect.followed` sessions are open and it has been idle longest.
 
   Args:
-    follower: to score events.
+    follower: scores the events.
     config: of the run.
     stdin: read by `events`.
     stdout: flushed after each line.
@@ -285,9 +285,9 @@ def follow(
   Raises:
     UserError: as `events`.
   """
-  # Sessions cut by times or lines follow each other.
-  in_turn = config.data.log_gap or config.data.log_lines
-  most = 1 if in_turn else config.detect.followed
+  # Sessions that are cut by times or lines do not overlap.
+  consecutive = config.data.log_gap or config.data.log_lines
+  most = 1 if consecutive else config.detect.followed
 
   def write(row: dict[str, Any]):
     stdout.write(json.dumps(row) + "\n")
@@ -303,8 +303,7 @@ def follow(
       elif session in follower:
         write(follower.end(session))
       else:
-        fault = f"ends session {session!r}, of which no event is known"
-        skipped.add(line, fault)
+        skipped.add(line, f"ends session {session!r}, which is not open")
   finally:
     skipped.finish()
   for session in follower.idle():
@@ -320,15 +319,14 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   if "forward" not in experiment.heads or experiment.decoder is None:
-    unless = " unless model.heads='all'" if experiment.fills_gaps else ""
+    unless = f" unless {experiment.unless}" if experiment.unless else ""
     raise UserError(
-      f"--follow: task={config.task!r} does not say which event comes next"
-      f"{unless}"
+      f"--follow: task={config.task!r} does not predict the next event{unless}"
     )
   config_lib.refuse_unless(
     config,
     {"data.boundaries": True, "data.mapping": "many_to_many"},
-    "--follow scores each event of a session, from the first one on",
+    "--follow scores every event of a session, including the first event",
   )
   params, step = restore_params(
     workdir, config.checkpoint.step, shapes(experiment)

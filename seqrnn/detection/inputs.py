@@ -1,4 +1,4 @@
-"""The sessions that a detection examines: read, labelled, made anomalous."""
+"""Reads the sessions to examine, labels them, and injects anomalies."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ def read_sessions(
     read: split -> its pieces.
 
   Returns:
-    the sessions; the kind of each, "" for normal ones, or None where
+    the sessions; the kind of each, "" for normal sessions, or None if
     `detect.inject` is off.
 
   Raises:
@@ -35,7 +35,7 @@ def read_sessions(
   if settings.path is None and settings.anomalous_path is not None:
     raise UserError(
       f"config.detect.anomalous_path={settings.anomalous_path!r}: needs"
-      " detect.path, the normal sessions beside them"
+      " detect.path, which names the normal sessions"
     )
   if settings.path is None:
     sessions = data.of_pieces(read("test"), names, settings)
@@ -54,8 +54,8 @@ def read_sessions(
     return sessions, None
   if sessions.labels is not None:
     raise UserError(
-      f"config.detect.inject={settings.inject}: the sessions have labels, of"
-      " anomalies of their own"
+      f"config.detect.inject={settings.inject}: must be 0, because the sessions"
+      " already have labels"
     )
   return inject(sessions, settings.inject, np.random.default_rng(settings.seed))
 
@@ -88,11 +88,11 @@ def concatenate(parts: list[Sessions]) -> Sessions:
 def inject(
   sessions: Sessions, share: float, rng: np.random.Generator
 ) -> tuple[Sessions, np.ndarray]:
-  """Makes a share of the sessions anomalous, equally many in each kind.
+  """Makes a share of the sessions anomalous, equally many of each kind.
 
   Returns:
-    the sessions in random order, without those too short for their kind of
-    anomaly; the kind of each, "" for normal ones.
+    the sessions in random order, without sessions that are too short for their
+    kind of anomaly; the kind of each, "" for normal sessions.
   """
   order = rng.permutation(len(sessions.bounds) - 1)
   count = round(share * len(order))

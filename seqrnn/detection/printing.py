@@ -1,4 +1,4 @@
-"""A detection on a terminal: attainable rates, metrics, anomalous sessions."""
+"""Prints a detection: attainable rates, metrics, anomalous sessions."""
 
 import math
 import sys
@@ -14,7 +14,7 @@ from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.findings import Findings
 from seqrnn.inference.predictions import console_text, quoted
 
-# Metrics and their columns; the oracle's is the best F1 of any threshold.
+# Metrics and their columns; oracle F1 is the best F1 of any threshold.
 _COLUMNS = {
   "precision": "P",
   "recall": "R",
@@ -22,40 +22,38 @@ _COLUMNS = {
   "false_alarm_rate": "FPR",
   "auroc": "AUROC",
   "average_precision": "AP",
-  "oracle_f1": "oracle",
+  "oracle_f1": "oracle F1",
 }
 
 
 def print_rates(console: Console, normal: NormalScores, settings: Config):
-  """Prints the attainable rates; warns on stderr of rates below them."""
+  """Prints the attainable rates; warns on stderr about rates below them."""
   requested = {
-    "rate": (normal.scores[COMBINED], settings.rate, "sessions"),
-    "event_rate": (normal.events, settings.event_rate, "events"),
+    "rate": (normal.scores[COMBINED], settings.rate, "session"),
+    "event_rate": (normal.events, settings.event_rate, "event"),
   }
-  for name, (calibration, rate, what) in requested.items():
+  for name, (calibration, rate, item) in requested.items():
     line = (
-      f"detect.{name}={rate:g}: {calibration.n:,} normal {what} resolve rates"
+      f"detect.{name}={rate:g}: {calibration.n:,} normal {item}s resolve rates"
       f" from {calibration.resolution:.2g}"
     )
-    if what == "sessions":  # Events of one session are not independent.
+    if item == "session":  # Events of one session are not independent.
       low, high = calibration.interval(rate)
-      line += (
-        f"; that of new ones is {low:.2g} to {high:.2g} in 95 of 100 cases"
-      )
+      line += f"; 95% interval of the true rate: {low:.2g} to {high:.2g}"
     console.print(line)
     if rate < calibration.resolution:
       print(
-        f"detect.{name}={rate:g}: below {calibration.resolution:.2g}, so no"
-        f" {what[:-1]} can be flagged by it; it needs more normal {what}",
+        f"detect.{name}={rate:g}: below {calibration.resolution:.2g}, so this"
+        f" rate flags no {item}; it needs more normal {item}s",
         file=sys.stderr,
       )
 
 
 def print_sessions(console: Console, found: Findings, most: int):
-  """Prints the most anomalous sessions with the events around the worst one.
+  """Prints the most anomalous sessions, each around its worst event.
 
-  Events that are lines of a log are printed on lines of their own, with their
-  bits, and are cut off at the width of the terminal.
+  The worst event has the highest surprisal. Each event of a log is printed on
+  its own line, with its bits, and cut at the width of the terminal.
   """
   console.print("\n[bold]anomalous sessions[/bold]\n")
   per_line = found.names.unit == "log"
@@ -73,21 +71,21 @@ def print_sessions(console: Console, found: Findings, most: int):
 
 
 def _headline(found: Findings, d: int, worst: int) -> str:
-  """A session's name, how many equal it, and why it is listed."""
+  """A session's name, the number of equal sessions, p and bits."""
   j, count = int(found.distinct.first[d]), int(found.distinct.counts[d])
   name = console_text(found.sessions.names[j])
   if found.flags[d]:
     name = f"[bold]{name}[/bold]"
   line = found.line(j, int(found.offsets[d]) + worst)
   name += f", line {line}" if line is not None else ""
-  name += f", and {count - 1:,} like it" if count > 1 else ""
+  name += f", {count:,} equal sessions" if count > 1 else ""
   reason = "flagged for its length" if found.short[d] else f"p {found.p[d]:.2g}"
   bits = found.nll[found.bounds[d] + worst] / math.log(2)
   return f"{name}: {reason}, {bits:.1f} bits"
 
 
 def _context(found: Findings, d: int, worst: int, per_line: bool) -> str:
-  """The events around the worst one of a session; flagged ones in reverse."""
+  """The events around a session's worst event; flagged events in reverse."""
   start, stop = found.bounds[d : d + 2].tolist()
   before, after = (2, 1) if per_line else (6, 3)
   first, last = max(worst - before, 0), min(worst + after + 1, stop - start)
@@ -113,7 +111,7 @@ def print_metrics(console: Console, metrics: dict[str, Any], rate: float):
   """
   table = metrics["figures"]
   keys = [key for key in _COLUMNS if key in table[COMBINED]]
-  title = f"beyond the threshold for a false-alarm rate of {rate:g}"
+  title = f"metrics with the threshold for a false-alarm rate of {rate:g}"
   printed = Table(title=title, box=box.SIMPLE, pad_edge=False)
   printed.add_column("score", no_wrap=True)
   for name in ("flagged", *(_COLUMNS[key] for key in keys)):

@@ -8,7 +8,7 @@ import numpy as np
 class Tally(NamedTuple):
   """Counts of labelled items for each distinct pair of a score and a flag.
 
-  The pairs are sorted by score, the highest first.
+  The pairs are sorted by falling score.
 
   Attributes:
     scores: of each pair.
@@ -29,9 +29,9 @@ def tally(scores: np.ndarray, flags: np.ndarray, labels: np.ndarray) -> Tally:
   pair = 2 * place + flags
   anomalous = np.bincount(pair, labels, minlength=2 * len(distinct))
   normal = np.bincount(pair, ~labels, minlength=2 * len(distinct))
-  some = np.flatnonzero(anomalous + normal)
+  pairs = np.flatnonzero(anomalous + normal)
   return Tally(
-    -distinct[some // 2], some % 2 == 1, anomalous[some], normal[some]
+    -distinct[pairs // 2], pairs % 2 == 1, anomalous[pairs], normal[pairs]
   )
 
 
@@ -39,7 +39,7 @@ class Curve(NamedTuple):
   """Counts of flagged items for each possible threshold.
 
   Attributes:
-    scores: the distinct scores, the highest first.
+    scores: the distinct scores, in falling order.
     found: number of anomalous items with at least this score.
     false: number of normal items with at least this score.
   """
@@ -50,7 +50,7 @@ class Curve(NamedTuple):
 
 
 def curve(counts: Tally) -> Curve:
-  """The cumulative counts that ROC and precision-recall curves are made of."""
+  """The cumulative counts for ROC and precision-recall curves."""
   last = np.append(counts.scores[1:] != counts.scores[:-1], True)
   return Curve(
     counts.scores[last],
@@ -62,9 +62,9 @@ def curve(counts: Tally) -> Curve:
 def metrics(counts: Tally) -> dict[str, float]:
   """Metrics of the flags, and of the scores over all thresholds.
 
-  `oracle_f1` is the best F1 of any threshold, which only labels can choose.
-  scikit-learn, which computes most of these, is no base dependency; counts as
-  weights also make the bootstrap fast.
+  `oracle_f1` is the best F1 of any threshold; only labels can choose it.
+  scikit-learn has most of these metrics but is not a base dependency. Counts
+  instead of single items make the bootstrap fast.
   """
   flags = counts.flags
   tp, fp = counts.anomalous[flags].sum(), counts.normal[flags].sum()

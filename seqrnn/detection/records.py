@@ -1,4 +1,4 @@
-"""What detection has written, read again; anyone may have changed it."""
+"""Reads files that detection wrote, which may be damaged or edited."""
 
 import csv
 import gzip
@@ -17,11 +17,13 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 FORMS = ("csv", "jsonl", "csv.gz", "jsonl.gz")
-_LIMIT = 2**24  # Bytes of a JSON file, and of a line of a table.
-# A packed file may hold so many times its own size, beside _LIMIT: zeros, of
-# which a megabyte of a file could hold a gigabyte, shrink more than tables do.
+_LIMIT = 2**24  # Bytes of a JSON file, and of a line of a table, at most.
+# A compressed file may hold _LIMIT bytes and this multiple of its own size. No
+# table compresses better, but a megabyte of a malicious file, which holds only
+# zeros, could hold a gigabyte.
 _RATIO = 400
 _REMEDY = "run --mode=detect again"
+_TOO_LARGE = "is too large when decompressed"
 _FAULTS = (
   *(OSError, EOFError, zlib.error, csv.Error, RecursionError),
   *(ValueError, TypeError, KeyError, AttributeError, OverflowError),
@@ -30,10 +32,10 @@ _FAULTS = (
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-  """Names the file, and what to do, where its content is not as it was written.
+  """Turns an error of a damaged file into one with the file and the remedy.
 
   Raises:
-    UserError: in place of whatever a damaged file makes of reading it.
+    UserError: in place of any error that a damaged file causes.
   """
   try:
     yield
@@ -50,33 +52,33 @@ def read_object(path: Path) -> dict[str, Any]:
   """The object in a JSON file.
 
   Raises:
-    UserError: it is no such file.
+    UserError: the file cannot be read, or has no JSON object.
   """
   with reading(path):
     found = json.loads(files.read(path, _LIMIT))
     if not isinstance(found, dict):
-      raise ValueError("is no JSON object")
+      raise ValueError("is not a JSON object")
   return found
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-  """The arrays of a calibration, and the text that says what it rests on.
+  """The arrays of a calibration, and `rests_on`, its settings and checksums.
 
   Raises:
-    UserError: it is no such file, or its arrays do not belong together.
+    UserError: the file is damaged, or its arrays do not belong together.
   """
   with reading(path), path.open("rb") as file:
     try:
       with np.load(file, allow_pickle=False) as found:
         size = sum(info.file_size for info in found.zip.infolist())
         if size > _most(path):
-          raise ValueError("holds too much for its size")
+          raise ValueError(_TOO_LARGE)
         arrays = {name: found[name] for name in found.files}
-    except Exception as error:  # Of a damaged archive anything may come.
+    except Exception as error:  # A damaged archive may raise any exception.
       raise ValueError(str(error)) from None
     numbers = {name: x for name, x in arrays.items() if name != "rests_on"}
     if any(x.ndim != 1 or x.dtype.kind not in "fiu" for x in numbers.values()):
-      raise ValueError("has an array that is no list of numbers")
+      raise ValueError("has an array that is not a list of numbers")
     events = {len(arrays[name]) for name in ("nll", "event_counts")}
     sessions = {
       len(x)
@@ -89,16 +91,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def table(folder: Path, name: str) -> Path | None:
-  """The file that a table was written to, in one of its forms."""
+  """The file of a table in any of its formats; None if there is none."""
   paths = (folder / f"{name}.{form}" for form in FORMS)
   return next((path for path in paths if path.exists()), None)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-  """The rows of a table, as they are read: it may be larger than memory.
+  """Yields the rows of a table, which may be larger than memory.
 
   Raises:
-    UserError: it is no such table.
+    UserError: the table is damaged.
   """
   packed = path.suffix == ".gz"
   csv.field_size_limit(max(csv.field_size_limit(), _LIMIT))
@@ -109,15 +111,15 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
       return
     for line in lines:
       if not isinstance(row := json.loads(line), dict):
-        raise ValueError("a row is no object")
+        raise ValueError("a row is not a JSON object")
       yield row
 
 
 def number(path: Path, row: dict[str, Any], name: str) -> float:
-  """A number in a row of a table; infinity is one.
+  """A number in a row of a table, which may be infinite.
 
   Raises:
-    UserError: it is none.
+    UserError: the value is not a number.
   """
   with reading(path):
     try:
@@ -126,23 +128,23 @@ def number(path: Path, row: dict[str, Any], name: str) -> float:
       value = math.nan
     if math.isnan(value):
       raise ValueError(
-        f"{name}={row.get(name)!r} of session {row.get('session')!r} is no"
+        f"{name}={row.get(name)!r} of session {row.get('session')!r} is not a"
         " number"
       )
   return value
 
 
 def _most(path: Path) -> int:
-  """How many bytes a packed file may hold."""
+  """The maximal decompressed size of a file, in bytes."""
   return _LIMIT + _RATIO * path.stat().st_size
 
 
 def _lines(file: io.BufferedIOBase, most: float) -> Iterator[str]:
-  """The lines of a table, with what ends them; `most` bytes of all."""
+  """Yields the lines of a table with their line ends, `most` bytes in all."""
   while line := file.readline(_LIMIT + 1):
     most -= len(line)
     if len(line) > _LIMIT:
       raise ValueError(f"has a line of more than {_LIMIT:,} bytes")
     if most < 0:
-      raise ValueError("holds too much for its size")
+      raise ValueError(_TOO_LARGE)
     yield line.decode("utf-8", "backslashreplace")

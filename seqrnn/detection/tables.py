@@ -25,10 +25,10 @@ from seqrnn.runtime import files
 def _table(
   folder: Path, name: str, form: str, columns: list[str]
 ) -> Iterator[Callable[[list[Any]], Any]]:
-  """Opens a table and gives a function that writes a row; None stays empty."""
+  """Opens a table; yields a function that writes a row, None as no value."""
   kind, _, packed = form.partition(".")
   with files.atomic_write(folder / f"{name}.{form}", "wb") as raw:
-    # Without the time, which would make equal tables different files.
+    # Without a time stamp, equal tables are equal files.
     file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
     if kind == "csv":
@@ -51,9 +51,9 @@ def _table(
 
 
 def _cells(values: np.ndarray) -> list[Any]:
-  """Numbers for a table, with as many digits as a float32 has.
+  """Numbers for a table, with the digits of a float32.
 
-  NaN becomes an empty cell, and infinity, which JSON lacks, a string.
+  NaN becomes an empty cell. Infinity becomes a string, as JSON has no infinity.
   """
   return [
     float(f"{value:.6g}")
@@ -66,7 +66,7 @@ def _cells(values: np.ndarray) -> list[Any]:
 
 
 def write_sessions(found: Findings, folder: Path, form: str):
-  """Writes sessions.csv, or another `form`: a row per session, as read."""
+  """Writes sessions.csv, or another `form`: a row per session of the input."""
   sessions = found.sessions
   alarms = found.first_alarms().tolist()
   distinct = {
@@ -100,7 +100,7 @@ def write_events(
   folder: Path,
   settings: Config,
 ):
-  """Writes events.csv, or in the form `detect.format`: a row per event.
+  """Writes events.csv, or another `detect.format`: a row per event.
 
   Args:
     found: all findings.
@@ -143,19 +143,19 @@ def write_events(
 def _event_columns(
   found: Findings, d: int, details: dict[str, np.ndarray], top_k: int
 ) -> dict[str, list[Any]]:
-  """The columns of a distinct session's events that do not depend on place."""
+  """The columns of events that are the same in all equal sessions."""
   part = slice(*found.bounds[d : d + 2])
   nll, targets = found.nll[part], found.targets[part]
   probability = np.exp(-nll)
-  near = found.rank[part] <= top_k
+  in_top_k = found.rank[part] <= top_k
   columns = {
     "event": found.names.names(targets),
     "nats": _cells(nll),
     "bits": _cells(nll / math.log(2)),
     "probability": _cells(probability),
     "rank": [r if r != UNRANKED else None for r in found.rank[part].tolist()],
-    "in_top_k": near.astype(int).tolist(),
-    "lifted_probability": _cells(np.where(near, 1.0, probability)),
+    "in_top_k": in_top_k.astype(int).tolist(),
+    "lifted_probability": _cells(np.where(in_top_k, 1.0, probability)),
     "entropy": _cells(details["entropy"]),
     "unknown": (targets == UNKNOWN).astype(int).tolist(),
     "p_value": _cells(found.event_p[part]),

@@ -1,4 +1,4 @@
-"""thresholds.json: beyond which scores sessions and events are flagged."""
+"""thresholds.json: the scores above which sessions and events are flagged."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def content(normal: NormalScores, detector: Detector) -> dict[str, Any]:
 
 
 def write_json(path: Path, record: dict[str, Any]):
-  """Writes JSON, which has no infinity: infinite numbers become strings."""
+  """Writes JSON; infinite numbers, which JSON does not have, become strings."""
 
   def finite(value):
     if isinstance(value, dict):
@@ -63,8 +63,8 @@ def read(path: Path, step: int) -> dict[str, Any]:
     step: of the checkpoint that will score events.
 
   Raises:
-    UserError: the file is missing or damaged, or belongs to another checkpoint
-      or to a head that needs later events.
+    UserError: the file is missing or damaged, or is of another checkpoint, or
+      of a head that needs later events.
   """
   if not path.exists():
     raise UserError(
@@ -79,12 +79,12 @@ def read(path: Path, step: int) -> dict[str, Any]:
       raise ValueError("a field is missing")
   if head != "forward":
     raise UserError(
-      f"{path}: config.detect.head={head!r}: must be forward, for what comes"
-      " after an event is not there yet; run --mode=detect with it"
+      f"{path}: config.detect.head={head!r}: must be forward, because --follow"
+      " cannot read later events; run --mode=detect with forward"
     )
   if trained != step:
     raise UserError(
-      f"{path}: is of step {trained}, the checkpoint of step {step}; run"
+      f"{path}: is of step {trained}, but the checkpoint of step {step}; run"
       " --mode=detect again"
     )
   return record

@@ -21,6 +21,7 @@ def totals(
   """A function params, carry, batch -> carry, how often [truth, predicted]."""
 
   def count(params, carry, batch):
+    assert experiment.predict is not None, "there are labels"
     carry, logits_BNV = experiment.predict(params, carry, batch)
     V = logits_BNV.shape[-1]
     true_BNV = jax.nn.one_hot(batch["targets"], V)

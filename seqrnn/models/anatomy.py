@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -59,8 +60,7 @@ class Model(NamedTuple):
     inputs: the shape of a batch, [B, T] or [B, T, V].
     outputs: the shape of its outputs, [B, N, V].
     unit: of the inputs.
-    gives: what an output is: `softmax` over symbols or labels, `sigmoid` of
-      each note, or `linear`, a number.
+    gives: what an output is, as in Experiment.
   """
 
   params: Params
@@ -132,9 +132,10 @@ def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
     towers |= "tower" in place
   layers.sort(key=lambda layer: (layer.depth, layer.reverse))
   B, _, *features = batch["inputs"].shape
+  assert experiment.predict is not None, "the caller has asked"
+  predict, carry = experiment.predict, partial(experiment.carry, B)
   _, outputs_BNV = jax.eval_shape(
-    lambda params: experiment.predict(params, experiment.carry(B), batch),
-    params,
+    lambda params: predict(params, carry(), batch), params
   )
   V = outputs_BNV.shape[-1]
   width = sum(x.units for x in layers if x.depth == layers[-1].depth) or V
@@ -142,7 +143,6 @@ def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
     width, V = params["head"]["kernel"].shape
   elif "head_bias" in params:  # Tied.
     V, width = params["embedding"]["embedding"].shape
-  gives = "linear" if experiment.names is None else "softmax"
   return Model(
     params=params,
     cell=cell,
@@ -156,7 +156,7 @@ def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
     inputs=batch["inputs"].shape,
     outputs=(*outputs_BNV.shape[:-1], V),
     unit=experiment.reads,
-    gives="sigmoid" if experiment.unit == "frame" else gives,
+    gives=experiment.gives,
   )
 
 

@@ -408,7 +408,7 @@ def sequence_model(
 def init(
   model: SequenceModel | NoteModel,
   key: jax.Array,
-  inputs: jax.Array | None = None,
+  inputs: Any = None,
 ) -> Params:
   """New parameters; `inputs` is an example of the model's; None: an id."""
   more = {}
@@ -457,9 +457,15 @@ def forward_params(params: Params) -> Params:
 
 
 def next_symbol(
-  model: SequenceModel, params: Params, carry: Carry, symbol_B: jax.Array
+  model: SequenceModel | NoteModel,
+  params: Params,
+  carry: Carry,
+  symbol_B: jax.Array,
 ) -> tuple[Carry, jax.Array]:
-  """A decoder's step: the carry, and logits_BV of what follows a symbol."""
+  """A decoder's step: the carry, and logits_BV of what follows a symbol.
+
+  Of music, a symbol is a frame of notes, [B, V].
+  """
   carry, logits_B1V = apply(model, params, symbol_B[:, None], carry)
   return carry, logits_B1V[:, 0]
 

@@ -32,6 +32,8 @@ _LEAST = 0.05  # The strongest colour stands for at least so many nats.
 
 def sections(subject: Subject) -> list[Element]:
   """The sections on tags, occlusion, errors and confusion."""
+  if not subject.facts or subject.experiment.labels is None:
+    return []
   split = subject.splits[-1]
   found, read = [], 0
   for prediction in predictions(
@@ -232,13 +234,12 @@ def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
 def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   """Texts coloured by the weight of each position in a decision."""
   symbols = subject.symbols
-  labels = subject.experiment.labels
+  labels, predict = subject.experiment.labels, subject.experiment.predict
+  assert predict is not None, "there are labels"
   occlude = occluder(subject)
   batch = subject.experiment.batches(split, 0, ordered=True)[0]
   carry = subject.experiment.carry(len(batch["inputs"]))
-  _, logits_BNV = jax.jit(subject.experiment.predict)(
-    subject.params, carry, batch
-  )
+  _, logits_BNV = jax.jit(predict)(subject.params, carry, batch)
   best_BN = np.asarray(jnp.argmax(logits_BNV, axis=-1))
   wrong_BN = (best_BN != batch["targets"]) & (batch["weights"] > 0)
   counts_B = (batch["inputs"] > END).sum(1)

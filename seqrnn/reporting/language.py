@@ -23,6 +23,7 @@ from seqrnn.reporting.subject import (
   prediction_marks,
   shown,
   unit,
+  writer,
 )
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
@@ -35,8 +36,11 @@ _GRAM = 12  # The longest n-gram whose share is drawn.
 _TRAINING = 20_000_000  # Symbols of the training split that are searched.
 
 
-def sections(subject: Subject) -> list[Element]:
+def writing(run: Subject) -> list[Element]:
   """The sections on samples, surprisal, cells, memory and copies."""
+  subject = writer(run)
+  if subject is None:
+    return []
   drawn = draw(subject)
   made = [samples(subject, drawn)]
   if not subject.splits:
@@ -293,8 +297,10 @@ def _training_ids(subject: Subject) -> np.ndarray:
   return np.concatenate(chunks)
 
 
-def expectations(subject: Subject) -> Element:
-  """A text coloured by surprisal, with the symbols the gap model expected."""
+def gaps(subject: Subject) -> list[Element]:
+  """The section on a text coloured by surprisal between both sides."""
+  if not subject.facts:
+    return []
   symbols, split = subject.symbols, subject.splits[-1]
   texts = passages(subject.read(split), 1, _SHOWN, _SHOWN)
   marks: list[Mark] = []
@@ -323,7 +329,7 @@ def expectations(subject: Subject) -> Element:
     ]
     for bits, left, symbol, right, rather in worst[:10]
   ]
-  return section(
+  made = section(
     "What it expects in a gap",
     element(
       "p",
@@ -344,3 +350,4 @@ def expectations(subject: Subject) -> Element:
       "words",
     ),
   )
+  return [made]

@@ -31,7 +31,8 @@ def build(
     UserError: the page cannot run this model.
   """
   model = config.model
-  if config.task != "language_model" or config.data.mapping != "many_to_many":
+  writes = experiment.writes_text and config.data.mapping == "many_to_many"
+  if not writes or "layers_0" not in params["body"]:
     raise UserError(
       f"playground: task={config.task!r} with"
       f" data.mapping={config.data.mapping!r}: must be a language model of"

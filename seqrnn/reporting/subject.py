@@ -1,6 +1,5 @@
 """The subject of a report: a trained run, and texts of its data."""
 
-import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,6 @@ from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.inference.predictions import Prediction
-from seqrnn.models import network
 from seqrnn.reporting.page import Mark
 from seqrnn.runtime.checkpoint import read_position, restore_params
 
@@ -83,11 +81,10 @@ class Subject(NamedTuple):
   @property
   def target(self) -> str:
     """The word for what is predicted."""
-    if self.experiment.names is None:
-      return self.experiment.unit
-    if self.config.task == "classification":
-      return "text"
-    return unit(self.config)
+    if self.experiment.report.target:
+      return self.experiment.report.target
+    named = self.experiment.names is not None
+    return unit(self.config) if named else self.experiment.unit
 
   @property
   def word(self) -> str:
@@ -197,26 +194,15 @@ def _other(
   return ""
 
 
-def writer(
-  build: Callable[..., Experiment], subject: Subject
-) -> Subject | None:
-  """The language model of a run; None if it has none.
-
-  A gap model contains one if its forward tower has a head.
-  """
+def writer(subject: Subject) -> Subject | None:
+  """The language model of a run; None if it has none."""
   experiment = subject.experiment
   if not experiment.writes_text:
     return None
-  if not experiment.fills_gaps:
+  if experiment.writer is None:
     return subject
-  config = copy.deepcopy(subject.config)
-  config.task, config.model.heads = "language_model", "joint"
-  config.model.bidirectional = False
-  return subject._replace(
-    config=config,
-    experiment=build(config, experiment.vocabularies),
-    params=network.forward_params(subject.params),
-  )
+  inner, params = experiment.writer(subject.params)
+  return subject._replace(experiment=inner, params=params)
 
 
 def unit(config: Config) -> str:

@@ -20,17 +20,6 @@ _NOISE = (
   *("embedding_dropout", "zoneout_hidden", "zoneout_cell", "symbol_dropout"),
   "input_noise",
 )
-# The task in one sentence.
-_TASKS = {
-  "language_model": "It reads {word}s and predicts the next one.",
-  "gap_model": "It predicts the {word} in a gap from the {word}s on both"
-  " sides.",
-  "classification": "It reads a text of {word}s and gives it one of {count}"
-  " labels.",
-  "tagging": "It gives each {word} of a text one of {count} tags.",
-  "polyphony": "It reads music and predicts for each of 88 notes whether it"
-  " sounds in the next frame.",
-}
 
 Figures = dict[str, dict[str, float]]  # Split -> name -> value.
 
@@ -40,9 +29,8 @@ def lead(subject: Subject) -> list[Element]:
   config, model = subject.config, subject.config.model
   labels = subject.experiment.labels
   count = 0 if labels is None else len(labels.symbols)
-  what = _TASKS.get(config.task, "").format(word=subject.word, count=count)
-  if model.heads == "all":
-    what += " Its forward head reads only the text before, so it can write."
+  about = subject.experiment.report.about
+  what = about.format(word=subject.word, count=count)
   size = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
   layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
   read, caution = "", subject.caution

@@ -169,9 +169,7 @@ def test_a_line_may_end_a_session(tmp_path, capsys):
   ]
   assert [line["line"] for line in found] == [1, None, 4, None, 5, None]
   told_of = capsys.readouterr().err.splitlines()
-  assert told_of[0] == (
-    "line 3: left out, ends session 'x', of which no event is known"
-  )
+  assert told_of[0] == ("line 3: skipped, ends session 'x', which is not open")
   numbers = [line.partition(":")[0] for line in told_of]
   assert numbers == [f"line {n}" for n in (3, 6, 7, 8)]
 
@@ -216,7 +214,7 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
     ("job_3", 2, None, "<end>", False),
     ("job_14", 2, None, "<end>", False),
   ]
-  assert capsys.readouterr().err == f"line 4: left out, {NOT_UTF8}\n"
+  assert capsys.readouterr().err == f"line 4: skipped, {NOT_UTF8}\n"
 
 
 def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
@@ -270,7 +268,7 @@ def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
   numbers = [line.partition(":")[0] for line in told_of]
   assert numbers == [f"line {n}" for n in (1, 3, 4, 5, 7)]
   assert told_of[1].startswith(
-    "line 3: left out, '2024-02-31 10:00:01': is no time that data.log_gap"
+    "line 3: skipped, '2024-02-31 10:00:01': is no time that data.log_gap"
   )
 
 
@@ -315,8 +313,8 @@ def test_of_many_bad_lines_few_are_reported(tmp_path, capsys):
   assert told(found) == [("x", "a"), ("x", "<end>")]
   told_of = capsys.readouterr().err.splitlines()
   assert len(told_of) == 12
-  assert told_of[9].startswith("line 10: left out, must be a session and")
-  assert told_of[-1] == "5,000 lines were left out"
+  assert told_of[9].startswith("line 10: skipped, must be a session and")
+  assert told_of[-1] == "5,000 lines were skipped"
 
 
 def test_a_stderr_that_nobody_reads_ends_nothing(tmp_path, monkeypatch):
@@ -332,12 +330,12 @@ def test_a_stderr_that_nobody_reads_ends_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("fields", "limits", "rule"),
   [
-    ({"task": "gap_model"}, LIMITS, "next unless model.heads='all'"),
-    ({"data.boundaries": False}, LIMITS, "the first one on, it must be True"),
+    ({"task": "gap_model"}, LIMITS, "next event unless model.heads='all'"),
+    ({"data.boundaries": False}, LIMITS, "the first event, it must be True"),
     ({}, None, "no such file; --mode=detect without --follow"),
     ({}, {**LIMITS, "events": {}}, "must be as --mode=detect writes it"),
     ({}, {**LIMITS, "head": "joint"}, "detect.head='joint': must be forward"),
-    ({}, {**LIMITS, "step": 8}, "is of step 8, the checkpoint of step 7"),
+    ({}, {**LIMITS, "step": 8}, "is of step 8, but the checkpoint of step 7"),
     ({}, LIMITS, "calibration.npz: must be as --mode=detect writes it"),
     ({}, LIMITS, None),
   ],

@@ -458,11 +458,12 @@ def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
   assert named["combined"] != found["rates"]["combined"]
 
 
-def test_a_rate_that_nothing_resolves_is_told(again, capsys):
+def test_an_unattainable_rate_is_reported(again, capsys):
   found = again(rate=1e-4, events="none")
   assert not found.flags.any()
   error = capsys.readouterr().err
-  assert error.startswith("detect.rate=0.0001: below 0.0025, so no session can")
+  rule = "detect.rate=0.0001: below 0.0025, so this rate flags no session;"
+  assert error.startswith(rule)
 
 
 @pytest.mark.parametrize(
@@ -471,7 +472,7 @@ def test_a_rate_that_nothing_resolves_is_told(again, capsys):
     ({"head": "joint"}, "config.detect.head='joint': .* has forward"),
     ({"scores": "max,men"}, "config.detect.scores='max,men': must be some of"),
     ({"scores": "max,max"}, "config.detect.scores='max,max': .*, each once"),
-    ({"inject": 0.1}, "config.detect.inject=0.1: the sessions have labels"),
+    ({"inject": 0.1}, "config.detect.inject=0.1: must be 0, because"),
     ({"path": "none.txt"}, "detect.path='none.txt': no such file"),
     ({"path": None}, "config.detect.anomalous_path=.*: needs detect.path"),
   ],

@@ -235,8 +235,7 @@ def test_a_page_says_of_no_split_what_is_not_so(name, runs, pages):
 
 def texts(own):
   """All that the sections on a subject say."""
-  writes = subject.writer(experiments.build, own)
-  found = [*summary.lead(own), *report.learned(own, writes)]
+  found = [*summary.lead(own), *report.learned(own)]
   return " ".join(" ".join(part.itertext()) for part in found)
 
 
@@ -490,7 +489,7 @@ def test_a_text_is_read_as_the_decoder_does(name, runs):
 def test_a_gap_model_writes_as_its_forward_head_does(runs):
   config, workdir = runs("all heads")
   own = subject.open_run(experiments.build, config, workdir)
-  writer = subject.writer(experiments.build, own)
+  writer = subject.writer(own)
   assert writer is not None and writer.params.keys() == {"body", "head"}
   rng = np.random.default_rng(1)
   ids_BS = rng.integers(END + 1, len(own.symbols), (3, 7), np.int32)
