@@ -1,8 +1,8 @@
 """Relates single cells of a language model to simple properties of a text.
 
 Karpathy, Johnson & Li (2015), "Visualizing and understanding recurrent
-networks", found such cells by eye. Here the cell that explains a property best
-is chosen on one text and scored on another one.
+networks", found such cells by eye. This module chooses the cell that explains a
+property best on one text, and scores the cell on another text.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _QUOTES = "\"'`"
 _OPEN, _CLOSE = "([{", ")]}"
-_RARE = 0.01  # A property that varies in less of a text is ignored.
+_RARE = 0.01  # A property that differs from its mode less often is ignored.
 
 
 class Reading(NamedTuple):
@@ -98,7 +98,7 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
 
 @lru_cache(CACHED_FUNCTIONS)
 def _last(decoder: Decoder) -> Callable[[Params, np.ndarray], jax.Array]:
-  """`last_surprisal` of a decoder, jitted: XLA removes what it does not use."""
+  """`last_surprisal` of a decoder, jitted: XLA removes unused outputs."""
   scan = _scan(decoder, 1)
   return jax.jit(lambda params, ids_BS: scan(params, ids_BS)[0][:, -1])
 
@@ -221,7 +221,7 @@ class Finding(NamedTuple):
 def find(first: Text, second: Text) -> list[Finding]:
   """The best state for each property that both texts have, best first.
 
-  Each is chosen on the first text and scored on the second one.
+  Each state is chosen on the first text and scored on the second text.
   """
   found = []
   for name, values_M in first.values.items():

@@ -35,7 +35,7 @@ def build(
     raise UserError(
       f"playground: task={config.task!r} with"
       f" data.mapping={config.data.mapping!r}: must be a language model of"
-      " many_to_many, which writes one symbol after the other"
+      " many_to_many, which continues a text symbol by symbol"
     )
   if model.products != "float32":
     raise UserError(
