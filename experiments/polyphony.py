@@ -55,7 +55,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     notes=music.NOTES,
     initial_scale=config.model.initial_scale,
     input_noise=config.model.input_noise,
-    products=network.PRODUCTS[config.model.products],
+    products=network.products(config.model),
   )
   corpus = cache(partial(music.read, config.data))
   predict = partial(parts.predict, model)
