@@ -2,7 +2,9 @@
 
 import copy
 import html
+import importlib
 import os
+import pkgutil
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -11,13 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import (
-  classification,
-  gap_model,
-  language_model,
-  polyphony,
-  tagging,
-)
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
@@ -35,13 +30,16 @@ from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.training.history import read_rows
 
-TASKS: dict[str, ModuleType] = {
-  "classification": classification,
-  "gap_model": gap_model,
-  "language_model": language_model,
-  "polyphony": polyphony,
-  "tagging": tagging,
-}
+
+def find_tasks() -> dict[str, ModuleType]:
+  """The modules of this package that build an experiment, by name."""
+  names = [module.name for module in pkgutil.iter_modules(__path__)]
+  modules = (importlib.import_module(f"{__name__}.{name}") for name in names)
+  found = zip(names, modules, strict=True)
+  return {name: module for name, module in found if hasattr(module, "build")}
+
+
+TASKS = find_tasks()
 _FIRST = 20  # Symbols of a vocabulary that a table names.
 
 
@@ -162,6 +160,11 @@ class Run(NamedTuple):
     config_lib.check(config)
     return config
 
+  def _everywhere(self) -> tuple[jax.sharding.Mesh, Params]:
+    """All devices, and the parameters on each."""
+    mesh = sharding.mesh()
+    return mesh, jax.device_put(self.params, sharding.replicated(mesh))
+
   def score(self, text: str) -> np.ndarray:
     """Surprisal in nats of each symbol that the model predicts of a text.
 
@@ -172,25 +175,21 @@ class Run(NamedTuple):
       raise UserError(f"{self.workdir}: task={self.config.task!r} cannot score")
     documents = self._documents(text)
     experiment = self.experiment
-    if (
-      self.config.data.buckets is not None
-    ):  # Each text has a length of its own.
+    if self.config.data.buckets is not None:  # Texts have lengths of their own.
       made = experiment.batches
       experiment = experiment._replace(
         batches=lambda *split, **how: made(*split, **how).map(pad_time)
       )
-    mesh = sharding.mesh()
-    params = jax.device_put(self.params, sharding.replicated(mesh))
+    mesh, params = self._everywhere()
     scores = scorer(experiment, mesh)(params, documents)
-    return np.concatenate(
-      [scores.document(j) for j in range(len(scores.distinct))]
-    )
+    places = range(len(scores.distinct))
+    return np.concatenate([scores.document(j) for j in places])
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
-    """The most likely symbols beside those of a text, or labels.
+    """The most likely symbols or labels of a text beside its own, or numbers.
 
     Raises:
-      UserError: the task predicts neither.
+      UserError: the task cannot predict.
     """
     self._require("predict")
     documents = self._documents(text)
@@ -206,11 +205,9 @@ class Run(NamedTuple):
 
   def evaluate(self, split: str = "test") -> dict[str, float]:
     """The loss of a split, and what else the task counts."""
-    mesh = sharding.mesh()
-    params = jax.device_put(self.params, sharding.replicated(mesh))
-    figures = evaluator(self.experiment, mesh)(
-      params, self.experiment.batches(split, 0)
-    )
+    mesh, params = self._everywhere()
+    batches = self.experiment.batches(split, 0)
+    figures = evaluator(self.experiment, mesh)(params, batches)
     assert figures is not None, "nothing stops this evaluation"
     return figures
 

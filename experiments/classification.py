@@ -1,37 +1,42 @@
 """One label for each text: p(label | text).
 
-The network reads the text in one direction or both, and what `model.pooling`
-makes of its outputs gives the label. Nothing it reads is a target, so that
-`model.bidirectional` is legitimate.
+The network reads the text in one or both directions, `model.pooling` reduces
+its outputs to one vector, and the head predicts the label from this vector. No
+input is a target, so `model.bidirectional` is legitimate.
 """
 
-import functools
 import sys
 import zlib
-from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
 
+import jax
 import numpy as np
 from rich.table import Table
 
+from experiments import parts
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.documents import Document
-from seqrnn.data.segments import Segments
+from seqrnn.data.segments import Segments, Split
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, Vocabulary
+from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Experiment
-from seqrnn.inference.predictions import console_text
+from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
+from seqrnn.inference.predictions import (
+  Prediction,
+  console_text,
+  likely,
+  shortened,
+)
 from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
 
-# Fields that mean something for a text as a text, and what they must be.
+# Fields without a meaning for labelled texts, and the values they must have.
 PLAIN = {"data.repeats": "each", "data.stateful": False}
 WHY = "each text is read by itself and has labels of its own"
-_TEXT = 60  # Characters of a text in a table.
 
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
@@ -74,8 +79,8 @@ def make(
   }
 
 
-def tell_unseen(labels: Vocabulary, names: list[str], split: str):
-  """Says which of a split's labels the training split lacks."""
+def warn_unseen(labels: Vocabulary, names: list[str], split: str):
+  """Warns on stderr of labels of a split that the training split lacks."""
   unseen = labels.unknown(names)
   if unseen:
     print(
@@ -91,129 +96,156 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   Raises:
     UserError: settings of another kind of model.
   """
-  data, smoothing = config.data, config.train.label_smoothing
-  symbols, labels = vocabularies["symbols"], vocabularies["labels"]
+  data, symbols = config.data, vocabularies["symbols"]
+  labels = vocabularies["labels"]
   config_lib.refuse_unless(config, PLAIN, WHY)
-  model = network.sequence_model(
-    config.model,
-    network.stack(
-      config.model, len(symbols), bidirectional=config.model.bidirectional
-    ),
-    len(symbols),
-    pooled=True,
-    outputs=len(labels.symbols),
-  )
+  model = parts.sequence_model(config, vocabularies, pooled=True)
   segments = Segments(
     config, symbols, length=data.window, minimum=1, full=True, keep=data.keep
   )
-
-  @functools.cache
-  def label_ids(split: str) -> np.ndarray:
-    pieces = segments.pieces(split)
-    found = pieces.corpus.labels
-    if found is None:
-      raise UserError(f"the {split} split has no labels")
-    some = np.unique(found.ids[pieces.document])
-    tell_unseen(labels, [found.symbols[i] for i in some], split)
-    return labels.encode(found.symbols)[found.ids[pieces.document]]
-
-  def label_names(split: str | Pieces | Sequence[Document]) -> np.ndarray:
-    pieces = segments.pieces(split)
-    found = pieces.corpus.labels
-    if found is None:
-      return np.full(len(pieces), "", object)
-    return np.array(found.symbols, object)[found.ids[pieces.document]]
-
-  @functools.cache
-  def importance() -> np.ndarray:
-    """Of each id of a label, so that all labels of an epoch weigh the same."""
-    counts = np.zeros(len(labels))
-    for batch in segments.batches("train", 0, placed=True):
-      some = (batch["segment"] != PAD).any(1)
-      ids = label_ids("train")[batch["document"][some]]
-      counts += np.bincount(ids, minlength=len(labels))
-    known = np.maximum(counts, 1) * len(labels.symbols)
-    return (counts.sum() / known).astype(np.float32)
-
-  def batches(
-    split: str | Pieces | Sequence[Document], epoch: int, **how
-  ) -> Batches:
-    if isinstance(split, str):
-      label_D = label_ids(split)
-    else:  # Where none is known, none of the names is.
-      label_D = labels.encode(label_names(split).tolist())
-    name_D = label_names(split) if how.get("named") else None
-
-    def targets(batch: Batch) -> Batch:
-      inputs_BT = batch["segment"]
-      target_B = label_D[batch["document"]]
-      weight_B = (inputs_BT != PAD).any(1).astype(np.float32)
-      made = {
-        "inputs": inputs_BT,
-        "targets": target_B[:, None],
-        "weights": weight_B[:, None],
-        "reset": batch["reset"],
-      }
-      if split == "train" and config.train.class_weights == "balanced":
-        made["importance"] = importance()[target_B][:, None]
-      if name_D is not None:
-        made |= {name: batch[name] for name in ("document", "read")}
-        made["truth"] = name_D[batch["document"], None]
-      return made
-
-    return segments.batches(split, epoch, placed=True, **how).map(targets)
-
-  def predict(params, carry, batch):
-    ids_BT = batch["inputs"]
-    start = model.initial_carry(ids_BT.shape[0])
-    _, logits_B1C = network.apply(model, params, ids_BT, start)
-    return carry, losses.over_ids(logits_B1C)
-
-  def loss(params, carry, batch, key):
-    start = model.initial_carry(batch["inputs"].shape[0])
-    figures = functools.partial(
-      losses.label_cross_entropy, importance_BN=batch.get("importance")
-    )
-    loss, (_, totals) = network.loss(
-      model, params, batch, start, key, smoothing, figures
-    )
-    return loss, (carry, totals)
-
-  def facts(split: str) -> dict:
-    found = segments.facts(split)
-    crc32 = zlib.crc32(label_ids(split).data, found["crc32"])
-    return {**found, "crc32": crc32}
-
-  def present(found) -> Table:
-    table = Table("text", "truth", "labels by probability")
-    for p in found[: config.predict.sequences]:
-      likely = "  ".join(
-        f"{console_text(name)} {chance:.3f}"
-        for name, chance in zip(
-          labels.names(p.ids[0]), p.probabilities[0], strict=True
-        )
-      )
-      truth = console_text(p.truth[0]) or "?"
-      text = p.text(symbols.unit)
-      if len(text) > _TEXT:
-        text = f"{text[:_TEXT]}..."
-      table.add_row(console_text(text), truth, likely)
-    more = len(found) - config.predict.sequences
-    if more > 0:
-      table.caption = f"... {more:,} more in predictions.csv"
-    return table
-
+  ids = parts.once_a_split(partial(label_ids, segments, labels))
+  weigh = None
+  if config.train.class_weights == "balanced":
+    weigh = cache(partial(importance, segments, labels, ids))
+  objective = parts.Objective(config.train.label_smoothing, figures)
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: network.init(model, key),
-    carry=lambda _: (),
-    loss=loss,
-    facts=facts,
-    batches=batches,
-    predict=predict,
-    score=None,
-    decoder=None,
+    init=partial(network.init, model),
+    loss=partial(parts.loss, model, objective),
+    facts=partial(facts, segments, ids),
+    batches=partial(batches, segments, ids, weigh),
+    predict=partial(predict, model),
     forbidden=None,
     unit="label",
-    present=present,
+    report=Report(
+      "It reads a text of {word}s and gives it one of {count} labels.",
+      ("decisions",),
+      target="text",
+    ),
+    present=partial(present, config.predict, symbols.unit, labels),
   )
+
+
+def label_ids(
+  segments: Segments, labels: Vocabulary, split: Split
+) -> np.ndarray:
+  """The id of each document's label; UNKNOWN where there is none.
+
+  Raises:
+    UserError: a split has no labels.
+  """
+  pieces = segments.pieces(split)
+  found = pieces.corpus.labels
+  if found is None:
+    if isinstance(split, str):
+      raise UserError(f"the {split} split has no labels")
+    return np.full(len(pieces), UNKNOWN, np.int32)
+  ids = found.ids[pieces.document]
+  if isinstance(split, str):
+    warn_unseen(labels, [found.symbols[i] for i in np.unique(ids)], split)
+  return labels.encode(found.symbols)[ids]
+
+
+def label_names(segments: Segments, split: Split) -> np.ndarray:
+  """The name of each document's label, objects; "" where there is none."""
+  pieces = segments.pieces(split)
+  found = pieces.corpus.labels
+  if found is None:
+    return np.full(len(pieces), "", object)
+  return np.array(found.symbols, object)[found.ids[pieces.document]]
+
+
+def importance(segments: Segments, labels: Vocabulary, ids) -> np.ndarray:
+  """The weight of each id of a label with which all weigh the same, [V]."""
+  counts = np.zeros(len(labels))
+  for batch in segments.batches("train", 0, placed=True):
+    some = (batch["segment"] != PAD).any(1)
+    found = ids("train")[batch["document"][some]]
+    counts += np.bincount(found, minlength=len(labels))
+  known = np.maximum(counts, 1) * len(labels.symbols)
+  return (counts.sum() / known).astype(np.float32)
+
+
+def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
+  """The facts of the documents; the checksum includes the ids of labels."""
+  found = segments.facts(split)
+  return {**found, "crc32": zlib.crc32(ids(split).data, found["crc32"])}
+
+
+def batches(
+  segments: Segments, ids, importance, split: Split, epoch: int, **how
+) -> Batches:
+  """Batches of windows; the target is the label of the document.
+
+  Args:
+    segments: the documents.
+    ids: split -> as `label_ids`.
+    importance: -> as `importance`; None: all labels weigh the same.
+    split: as in Experiment, and so are the others.
+    epoch: of training.
+    **how: `named` and others.
+  """
+  names = label_names(segments, split) if how.get("named") else None
+  weigh = importance if split == "train" else None
+  make = partial(targets, ids(split), names, weigh)
+  return segments.batches(split, epoch, placed=True, **how).map(make)
+
+
+def targets(
+  label_D: np.ndarray, name_D: np.ndarray | None, weigh, batch: Batch
+) -> Batch:
+  """Inputs and targets of a batch of segments of D documents.
+
+  Args:
+    label_D: the id of the label of each.
+    name_D: its name; None: not asked for.
+    weigh: -> the importance of each id of a label; None: all weigh the same.
+    batch: has `document`.
+  """
+  inputs_BT, document_B = batch["segment"], batch["document"]
+  target_B1 = label_D[document_B, None]
+  made = {
+    "inputs": inputs_BT,
+    "targets": target_B1,
+    "weights": (inputs_BT != PAD).any(1, keepdims=True).astype(np.float32),
+    "reset": batch["reset"],
+  }
+  if weigh is not None:
+    made["importance"] = weigh()[target_B1]
+  if name_D is not None:
+    made |= {"document": document_B, "read": batch["read"]}
+    made["truth"] = name_D[document_B, None]
+  return made
+
+
+def predict(model, params, carry, batch) -> tuple[Carry, jax.Array]:
+  """The carry, and logits of the labels by their ids, [B, N, V]."""
+  carry, logits_BNC = parts.predict(model, params, carry, batch)
+  return carry, losses.over_ids(logits_BNC)
+
+
+def figures(batch: Batch, *terms: Any) -> tuple[jax.Array, Totals]:
+  """`losses.label_cross_entropy` of the terms, with the labels' importance."""
+  weigh = batch.get("importance")
+  return losses.label_cross_entropy(*terms, importance_BN=weigh)
+
+
+def present(
+  settings: Config, unit: str, labels: Vocabulary, found: list[Prediction]
+) -> Table:
+  """A table of texts with their labels.
+
+  Args:
+    settings: `config.predict`.
+    unit: of the texts.
+    labels: by id.
+    found: the predictions.
+  """
+  table = Table("text", "truth", "labels by probability")
+  for p in found[: settings.sequences]:
+    truth = console_text(p.truth[0]) or "?"
+    table.add_row(shortened(p.text(unit)), truth, likely(labels, p, 0))
+  more = len(found) - settings.sequences
+  if more > 0:
+    table.caption = f"... {more:,} more in predictions.csv"
+  return table

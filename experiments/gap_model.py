@@ -5,16 +5,19 @@ the symbol at t is predicted from the forward state at t-1 and the backward
 state at t+1. A deep bidirectional network would not do: its second layer at
 t-1 has read t through the backward half of the first.
 
-With `model.heads=all` each tower has a head of its own, too: of what follows
-the past alone, which makes the forward tower a language model that samples, and
-of what precedes the future alone.
+With `model.heads=all` each tower also has its own head. The forward head
+predicts from the past alone, which makes the forward tower a language model
+that samples; the backward head predicts from the future alone.
 """
 
+import copy
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from experiments import language_model, parts
 
 # The symbols are those of a language model.
 from experiments.language_model import VOCABULARIES as VOCABULARIES
@@ -23,10 +26,11 @@ from seqrnn.config import Config
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Decoder, Experiment, Totals
+from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
 from seqrnn.models import layers, losses, network
 
 HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.
+_ABOUT = "It predicts the {word} in a gap from the {word}s on both sides."
 
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
@@ -35,8 +39,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   Raises:
     UserError: settings of another kind of model.
   """
-  data = config.data
-  symbols = vocabularies["symbols"]
+  data, symbols = config.data, vocabularies["symbols"]
   if data.stateful:
     raise UserError(
       "data.stateful=True with task='gap_model': the backward tower has no"
@@ -48,112 +51,112 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       " symbol of a window, many_to_many"
     )
   apart = config.model.heads == "all"
-  body = layers.Bidirectional(
-    layers.Before(network.stack(config.model, len(symbols))),
-    layers.Before(
-      network.stack(config.model, len(symbols), reverse=True), reverse=True
-    ),
-    merge=config.model.merge,
-    apart=apart,
-  )
-  model = network.sequence_model(config.model, body, len(symbols), pooled=False)
+  model = towers(config.model, len(symbols), apart)
   segments = Segments(config, symbols, length=data.window, minimum=1)
-
-  def targets(batch: Batch) -> Batch:
-    segment_BT = batch.pop("segment")
-    # Begin and end are context: where they stand is no question. But from the
-    # past alone it is one where the end stands.
-    asked_BT = segment_BT > (BEGIN if apart else END)
-    made = {
-      "inputs": segment_BT,
-      "targets": segment_BT,
-      "weights": asked_BT * batch.pop("weight"),
-      **batch,
-    }
-    if "read" in batch:
-      made["truth"] = batch["read"]
-    if apart:
-      made["heads"] = np.ones((len(segment_BT), len(HEADS)), np.float32)
-    return made
-
-  def logits(params, batch):
-    ids_BT = batch["inputs"]
-    start = model.initial_carry(ids_BT.shape[0])
-    return network.apply(model, params, ids_BT, start)[1]
-
-  def by(head, params, carry, batch):
-    return carry, logits(params, batch)[head]
-
-  def predict(params, carry, batch):
-    found = logits(params, batch)
-    return carry, found["joint"] if apart else found
-
-  def loss(params, carry, batch, key):
-    start = model.initial_carry(batch["inputs"].shape[0])
-    figures = losses.cross_entropy
-    if apart:
-      figures = partial(cross_entropies, batch["heads"])
-    loss, (_, totals) = network.loss(
-      model, params, batch, start, key, config.train.label_smoothing, figures
-    )
-    return loss, (carry, totals)
-
-  def score(params, carry, batch):
-    _, logits_BTV = predict(params, carry, batch)
-    nll_BT = losses.surprisal(logits_BTV, batch["targets"])
-    return carry, nll_BT * batch["weights"]
-
-  def forbidden(T):
-    itself = np.eye(T, dtype=bool)
-    before = np.tri(T, k=-1, dtype=bool)
-    return np.concatenate([itself, ~before, itself | before][: len(heads)])
-
-  heads = {"joint": predict}
-  if apart:
-    heads = {name: partial(by, name) for name in HEADS}
-  return Experiment(
+  names = HEADS if apart else HEADS[:1]
+  heads = {name: partial(predict, model, name) for name in names}
+  make = partial(targets, apart=apart)
+  objective = parts.Objective(
+    config.train.label_smoothing, cross_entropies if apart else None
+  )
+  experiment = Experiment(
     vocabularies=vocabularies,
-    init=lambda key: network.init(model, key),
-    carry=lambda _: (),
-    loss=loss,
+    init=partial(network.init, model),
+    loss=partial(parts.loss, model, objective),
     facts=segments.facts,
-    batches=lambda *split, **how: segments.batches(*split, **how).map(targets),
-    predict=predict,
-    score=score,
-    decoder=ahead(config.model, len(symbols)) if apart else None,
-    forbidden=forbidden,
+    batches=lambda *split, **how: segments.batches(*split, **how).map(make),
+    predict=heads["joint"],
+    score=partial(parts.score, heads["joint"]),
+    forbidden=partial(forbidden, len(heads)),
     heads=heads,
     fills_gaps=True,
+    unless="model.heads='all'",
+    report=Report(_ABOUT, ("gaps",)),
   )
+  return with_writer(experiment, config) if apart else experiment
 
 
-def ahead(model: Config, vocabulary_size: int) -> Decoder:
-  """The forward tower and its head, which are a language model."""
-  V = vocabulary_size
-  body = network.stack(model, V)
-  forward = network.sequence_model(model, body, V, pooled=False)
+def towers(
+  model: Config, vocabulary_size: int, apart: bool
+) -> network.SequenceModel:
+  """The two towers; `apart`: with a head each, beside the joint one."""
+  forward = network.stack(model, vocabulary_size)
+  backward = network.stack(model, vocabulary_size, reverse=True)
+  body = layers.Bidirectional(
+    layers.Before(forward),
+    layers.Before(backward, reverse=True),
+    merge=model.merge,
+    apart=apart,
+  )
+  return network.sequence_model(model, body, vocabulary_size, pooled=False)
 
-  def step(params, carry, symbol_B):
-    own = network.forward_params(params)
-    return network.next_symbol(forward, own, carry, symbol_B)
 
-  return Decoder(forward.initial_carry, step)
+def targets(batch: Batch, *, apart: bool) -> Batch:
+  """Inputs and targets of a batch of segments: both are all its symbols.
+
+  BEGIN and END are context and no targets. With a head for each tower, END is a
+  target, too: the forward tower must predict the end of a document.
+  """
+  segment_BT = batch.pop("segment")
+  asked_BT = segment_BT > (BEGIN if apart else END)
+  made = {
+    "inputs": segment_BT,
+    "targets": segment_BT,
+    "weights": asked_BT * batch.pop("weight"),
+    **batch,
+  }
+  if "read" in batch:
+    made["truth"] = batch["read"]
+  if apart:
+    made["heads"] = np.ones((len(segment_BT), len(HEADS)), np.float32)
+  return made
+
+
+def predict(model, head: str, params, carry, batch) -> tuple[Carry, jax.Array]:
+  """The carry, and the logits_BTV of a head."""
+  carry, found = parts.predict(model, params, carry, batch)
+  return carry, found[head] if isinstance(found, dict) else found
+
+
+def forbidden(heads: int, T: int) -> np.ndarray:
+  """The inputs that the first `heads` of HEADS must not depend on."""
+  itself = np.eye(T, dtype=bool)
+  before = np.tri(T, k=-1, dtype=bool)
+  return np.concatenate([itself, ~before, itself | before][:heads])
+
+
+def with_writer(experiment: Experiment, config: Config) -> Experiment:
+  """The experiment of a model whose forward tower, with its head, samples."""
+  config = copy.deepcopy(config)
+  config.model.bidirectional = False
+  forward = language_model.build(config, experiment.vocabularies)
+  decoder, own = forward.decoder, network.forward_params
+  assert decoder is not None, "every language model has one"
+  step = lambda params, *more: decoder.step(own(params), *more)
+  return experiment._replace(
+    decoder=decoder._replace(step=step),
+    writer=lambda params: (forward, own(params)),
+    report=Report(
+      f"{_ABOUT} Its forward head reads only the text before, so it can write.",
+      ("gaps", *forward.report.sections),
+    ),
+  )
 
 
 def cross_entropies(
-  heads_BN: jax.Array,
+  batch: Batch,
   logits: dict[str, jax.Array],
   targets_BT: jax.Array,
   weights_BT: jax.Array,
   smoothing: float = 0.0,
   penalty_BT: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
-  """The mean of the cross-entropies of HEADS; the figures are the joint one's.
+  """The mean cross-entropy of HEADS; the figures are of the joint head.
 
   Args:
-    heads_BN: how much each head counts in a row.
+    batch: its `heads` [B, 3] say how much each head counts in a row.
     logits: of each head.
-    targets_BT: as in metrics.cross_entropy, and so are the others.
+    targets_BT: as in `losses.cross_entropy`.
     weights_BT: of all heads.
     smoothing: of all heads.
     penalty_BT: of both towers, so the joint head's; it counts whole.
@@ -166,7 +169,7 @@ def cross_entropies(
     loss, totals[name] = losses.cross_entropy(
       logits[name],
       targets_BT,
-      weights_BT * heads_BN[:, n, None],
+      weights_BT * batch["heads"][:, n, None],
       smoothing,
       whole,
     )

@@ -6,11 +6,12 @@ alike whatever its piece, as in the code of Bai et al. 2018. In evaluation each
 frame is predicted from all that come before it in its piece.
 """
 
-import functools
+from functools import cache, partial
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
+from experiments import parts
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import music
@@ -18,13 +19,12 @@ from seqrnn.data.segments import Request, cut, skipped
 from seqrnn.data.streams import Rows, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches, Shape
-from seqrnn.experiment import Batch, Decoder, Experiment
+from seqrnn.experiment import Batch, Carry, Decoder, Experiment, Report, Totals
 from seqrnn.models import losses, network
-from seqrnn.models.scan import hold
 
 VOCABULARIES = ()  # A note is its number.
 
-# Fields that mean something for symbols alone, and what they must be.
+# Fields with a meaning for symbols alone, and the values they must have.
 _PLAIN = {
   "data.mapping": "many_to_many",
   "model.bidirectional": False,
@@ -48,7 +48,6 @@ def build(config: Config, vocabularies: dict) -> Experiment:
   Raises:
     UserError: settings of a model of symbols.
   """
-  data, train = config.data, config.train
   why = "frames of notes go straight into a causal network"
   config_lib.refuse_unless(config, _PLAIN, why)
   model = network.NoteModel(
@@ -56,75 +55,83 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     notes=music.NOTES,
     initial_scale=config.model.initial_scale,
     input_noise=config.model.input_noise,
-    products=network.PRODUCTS[config.model.products],
+    products=network.products(config.model),
   )
-
-  @functools.cache
-  def corpus():
-    return music.read(data)
-
-  @functools.cache
-  def facts(split):
-    found = music.facts(corpus()[split])
-    if split == "train":
-      found |= skipped(config, music.bounds(corpus()[split]), minimum=2)
-    return found
-
-  def batches(split: str | list[np.ndarray], epoch: int) -> Batches:
-    pieces = corpus()[split] if isinstance(split, str) else split
-    sequences, frames = music.sequences(pieces)
-    if isinstance(split, str) and split == "train":
-      # A window longer than any piece would be padding.
-      longest = int(np.diff(sequences.bounds).max())
-      length = min(data.window + 1, longest)
-      shape = Shape(length, data.window)
-      made = cut(config, sequences, shape, Request(split, epoch))
-    else:
-      rows = Rows(train.batch_size, data.window, whole=True)
-      made = streams(sequences, rows.fitted(sequences))
-
-    def targets(batch: Batch) -> Batch:
-      segment = batch["segment"]
-      return {
-        "inputs": frames[segment[:, :-1]],
-        "targets": frames[segment[:, 1:]],
-        "weights": (segment[:, 1:] != PAD).astype(np.float32),
-        "reset": batch["reset"],
-      }
-
-    return made.map(targets)
-
-  def apply(params, carry, batch, key=None):
-    start = model.initial_carry(batch["inputs"].shape[0])
-    carry = hold(~batch["reset"], carry, start)
-    return network.apply(model, params, batch["inputs"], carry, key)
-
-  def loss(params, carry, batch, key):
-    carry, logits_BTV = apply(params, carry, batch, key)
-    loss, totals = losses.note_cross_entropy(
-      logits_BTV, batch["targets"], batch["weights"]
-    )
-    return loss, (carry, totals)
-
-  def score(params, carry, batch):
-    carry, logits_BTV = apply(params, carry, batch)
-    nll_BT = losses.note_surprisal(logits_BTV, batch["targets"])
-    return carry, nll_BT * batch["weights"]
-
-  def next_frame(params, carry, notes_BV):
-    carry, logits_B1V = network.apply(model, params, notes_BV[:, None], carry)
-    return carry, logits_B1V[:, 0]
-
+  corpus = cache(partial(music.read, config.data))
+  predict = partial(parts.predict, model)
+  example = np.zeros((1, 1, music.NOTES), np.float32)
   return Experiment(
     vocabularies=vocabularies,
-    init=lambda key: network.init(model, key, jnp.zeros((1, 1, music.NOTES))),
+    init=partial(network.init, model, inputs=example),
     carry=model.initial_carry,
-    loss=loss,
-    facts=facts,
-    batches=batches,
-    predict=apply,
-    score=score,
-    decoder=Decoder(model.initial_carry, next_frame),
+    loss=partial(loss, model),
+    facts=cache(partial(facts, config, corpus)),
+    batches=partial(batches, config, corpus),
+    predict=predict,
+    score=partial(parts.score, predict, surprisal=losses.note_surprisal),
+    decoder=Decoder(model.initial_carry, partial(network.next_symbol, model)),
     forbidden=lambda T: ~np.tri(T, dtype=bool),
     unit="frame",
+    report=Report(
+      "It reads music and predicts for each of 88 notes whether it sounds in"
+      " the next frame.",
+      ("music",),
+    ),
   )
+
+
+def facts(config: Config, corpus, split: str) -> dict[str, int]:
+  """The size of a split of music, and its checksum."""
+  pieces = corpus()[split]
+  found = music.facts(pieces)
+  if split == "train":
+    found |= skipped(config, music.bounds(pieces), minimum=2)
+  return found
+
+
+def batches(
+  config: Config, corpus, split: str | list[np.ndarray], epoch: int
+) -> Batches:
+  """Windows of the training split; else each piece with its whole past.
+
+  Args:
+    config: of the run.
+    corpus: -> the pieces of each split.
+    split: its name, or pieces, each [frames, NOTES].
+    epoch: of training.
+  """
+  data = config.data
+  pieces = corpus()[split] if isinstance(split, str) else split
+  sequences, frames = music.sequences(pieces)
+  if isinstance(split, str) and split == "train":
+    # A window longer than any piece would be padding.
+    longest = int(np.diff(sequences.bounds).max())
+    length = min(data.window + 1, longest)
+    shape = Shape(length, data.window)
+    made = cut(config, sequences, shape, Request(split, epoch))
+  else:
+    rows = Rows(config.train.batch_size, data.window, whole=True)
+    made = streams(sequences, rows.fitted(sequences))
+  return made.map(partial(targets, frames))
+
+
+def targets(frames: np.ndarray, batch: Batch) -> Batch:
+  """Inputs and targets of a batch of segments, which index the frames."""
+  segment = batch["segment"]
+  return {
+    "inputs": frames[segment[:, :-1]],
+    "targets": frames[segment[:, 1:]],
+    "weights": (segment[:, 1:] != PAD).astype(np.float32),
+    "reset": batch["reset"],
+  }
+
+
+def loss(
+  model, params, carry, batch, key
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """The loss in nats a frame."""
+  carry, logits_BTV = parts.predict(model, params, carry, batch, key)
+  mean, totals = losses.note_cross_entropy(
+    logits_BTV, batch["targets"], batch["weights"]
+  )
+  return mean, (carry, totals)

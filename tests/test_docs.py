@@ -9,7 +9,6 @@ import string
 import sys
 import textwrap
 from pathlib import Path
-from types import ModuleType
 
 import jax
 import pytest
@@ -20,7 +19,9 @@ from configs import base
 from seqrnn import command
 from seqrnn import config as config_lib
 from seqrnn.data.corpora import from_text
-from seqrnn.models import cells, network
+from seqrnn.errors import UserError
+from seqrnn.models import cells
+from seqrnn.modes import report
 from seqrnn.training import fit
 from tests.conftest import tiny
 
@@ -207,15 +208,16 @@ def shown(beginning):
   return textwrap.dedent(code)
 
 
-def test_a_cell_as_contributing_shows_it(tmp_path, monkeypatch):
-  names = dict(vars(cells))
-  exec(shown("class "), names)
-  [name, make] = re.findall(r'`"(\w+)": (lambda .*?)` in `CELLS`', GUIDE)[0]
-  monkeypatch.setattr(cells, "Leaky", names["Leaky"], raising=False)
-  monkeypatch.setitem(network.CELLS, name, eval(make, {"cells": cells}))
-  rule = (lambda value: value == name, f"must be {name}")
-  monkeypatch.setitem(config_lib.RULES, "model.cell", rule)
+@pytest.mark.usefixtures("registrations")
+def test_a_cell_as_contributing_shows_it(tmp_path):
+  """The class and its registration are all that the program needs."""
+  names, known = dict(vars(cells)), set(cells.CELLS)
+  exec(shown("@register"), names)
+  [name] = set(cells.CELLS) - known
+  [guide] = re.findall(r"\*\*A cell\*\*(.*?)\n\*\*", GUIDE, re.DOTALL)
+  assert re.findall(r"^\d\.", guide, re.M) == ["1.", "2."]  # 2: its test.
   config = tiny(tmp_path, {"model.cell": name, "train.max_steps": 2})
+  config_lib.check(config)
   fit.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run")
   layer = trained.params["body"]["layers_0"]["cell"]
@@ -226,9 +228,15 @@ def test_a_cell_as_contributing_shows_it(tmp_path, monkeypatch):
 
 
 def test_a_task_as_contributing_shows_it(tmp_path, monkeypatch):
-  task = ModuleType("backwards")
-  exec(shown("from "), vars(task))
-  monkeypatch.setitem(experiments.TASKS, "backwards", task)
+  """A module is all that a new task takes."""
+  (tmp_path / "backwards.py").write_text(shown("from "))
+  path = [*experiments.__path__, str(tmp_path)]
+  monkeypatch.setattr(experiments, "__path__", path)
+  # What the import adds is taken away at the end.
+  monkeypatch.setattr(experiments, "backwards", None, raising=False)
+  monkeypatch.setitem(sys.modules, "experiments.backwards", None)
+  del sys.modules["experiments.backwards"]
+  monkeypatch.setattr(experiments, "TASKS", experiments.find_tasks())
   config = tiny(tmp_path, {"task": "backwards", "train.max_steps": 2})
   fit.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run").experiment
@@ -237,3 +245,9 @@ def test_a_task_as_contributing_shows_it(tmp_path, monkeypatch):
   names = trained.vocabularies["symbols"].names
   assert names(batch["inputs"][0][asked_T]) == ["<end>", *"cba"]
   assert names(batch["targets"][0][asked_T]) == [*"cba", "<begin>"]
+  report.run(experiments.build, config, tmp_path / "run")
+  page = (tmp_path / "run" / "report.html").read_text("utf-8")
+  assert "It reads characters and predicts the one before." in page
+  config.data.stateful = True
+  with pytest.raises(UserError, match="with task='backwards': each window is"):
+    experiments.build(config, trained.vocabularies)

@@ -319,7 +319,7 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   if "forward" not in experiment.heads or experiment.decoder is None:
-    unless = " unless model.heads='all'" if experiment.fills_gaps else ""
+    unless = f" unless {experiment.unless}" if experiment.unless else ""
     raise UserError(
       f"--follow: task={config.task!r} does not predict the next event{unless}"
     )

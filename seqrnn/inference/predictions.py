@@ -1,5 +1,6 @@
-"""The most likely symbols or labels beside the true ones; gaps filled."""
+"""The most likely symbols or labels, or numbers, of texts; gaps filled."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,18 +12,26 @@ from rich.markup import escape
 
 from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
+from seqrnn.data.vocabulary import (
+  PAD,
+  UNKNOWN,
+  Vocabulary,
+  joined,
+  printable,
+)
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 OPEN_GAP = ""  # The symbol to predict; it is in no vocabulary.
+_LENGTH = 60  # Characters of a text in a table.
+_NONE = np.empty((0, 0))
 
 
 class Prediction(NamedTuple):
   """The predictions for a sequence: a window, or a part of a stream.
 
-  N targets, T inputs, K most likely symbols.
+  N targets, T inputs; K most likely symbols or labels, or V numbers.
 
   Attributes:
     document: which of those that were read it is of.
@@ -30,13 +39,16 @@ class Prediction(NamedTuple):
     read: what was read, which the vocabulary may lack; "" where that is
       nothing, as at the begin symbol or a gap [T].
     positions: of the targets in the row of outputs [N].
-    targets: true ids [N]; UNKNOWN where there is none.
+    targets: true ids [N], UNKNOWN where there is none; or true numbers [N] or
+      [N, V], NaN where there is none.
     truth: names of what the targets are in the data, which the vocabulary may
-      lack; "" where there is none [N].
+      lack, or the numbers as text; "" where there is none [N].
     surprisal: -log p(target), in nats [N]; of a symbol that the vocabulary
       lacks, that of the unknown symbol; of such a label it is infinite.
     ids: the most likely ids, best first [N, K].
     probabilities: theirs [N, K].
+    numbers: the outputs of a task that predicts numbers [N, V]; then the three
+      fields before are empty, else this one is.
   """
 
   document: int
@@ -45,15 +57,22 @@ class Prediction(NamedTuple):
   positions: np.ndarray
   targets: np.ndarray
   truth: list[str]
-  surprisal: np.ndarray
-  ids: np.ndarray
-  probabilities: np.ndarray
+  surprisal: np.ndarray = _NONE
+  ids: np.ndarray = _NONE
+  probabilities: np.ndarray = _NONE
+  numbers: np.ndarray = _NONE
 
   def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
     """What was read from one input to another; a gap is U+FFFD."""
     pairs = zip(self.inputs[start:stop], self.read[start:stop], strict=True)
     some = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
     return joined(some, unit)
+
+  def source(self, unit: str, n: int) -> str:
+    """What a target is of: the text, where there is no other, or a symbol."""
+    if len(self.targets) == 1:
+      return self.text(unit)
+    return self.text(unit, self.positions[n], self.positions[n] + 1)
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -77,6 +96,18 @@ def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
   return rank
 
 
+@lru_cache(CACHED_FUNCTIONS)
+def _calculator(predict: Callable[..., Any]) -> Callable[..., Any]:
+  """A jitted function params, carry, batch -> carry, (outputs_BNV,)."""
+
+  @jax.jit
+  def calculate(params, carry, batch):
+    carry, outputs_BNV = predict(params, carry, batch)
+    return carry, (outputs_BNV,)
+
+  return calculate
+
+
 def predictions(
   experiment: Experiment,
   params: Params,
@@ -84,41 +115,49 @@ def predictions(
   k: int,
 ) -> Iterator[Prediction]:
   """Yields the predictions for the sequences of a split or of documents."""
-  names = experiment.vocabularies["symbols"]
-  if experiment.labels is not None:  # The reserved ids are none.
-    names = experiment.labels
-    k = min(k, len(names.symbols))
-  rank = _ranker(experiment.predict, k)
+  names, predict = experiment.names, experiment.predict
+  assert predict is not None, "the caller has asked"
+  if names is None:
+    answer = _calculator(predict)
+  elif experiment.labels is not None:  # The reserved ids are none.
+    answer = _ranker(predict, min(k, len(names.symbols)))
+  else:
+    answer = _ranker(predict, k)
   carry = None
   for batch in experiment.batches(split, 0, ordered=True, named=True):
-    read_BT, truth_BN = batch.pop("read"), batch.pop("truth")
+    read_BT, truth_BN = batch.pop("read"), batch.pop("truth", None)
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
-    carry, found = rank(params, carry, batch)
+    carry, found = answer(params, carry, batch)
     found = jax.device_get(found)
     for row, weights_N in enumerate(batch["weights"]):
       positions = np.flatnonzero(weights_N)
-      if len(positions):
-        ids_NK, chances_NK, nll_N = (x[row][positions] for x in found)
-        inputs = batch["inputs"][row]
-        targets = batch["targets"][row][positions]
-        own = truth_BN[row][positions]
-        yield Prediction(
-          int(batch["document"][row]),
-          inputs[inputs != PAD],
-          read_BT[row][inputs != PAD].tolist(),
-          positions,
-          targets,
-          [
-            printable(symbol, names.unit) if target == UNKNOWN else name
-            for target, name, symbol in zip(
-              targets, names.names(targets), own, strict=True
-            )
-          ],
-          nll_N,
-          ids_NK,
-          chances_NK,
-        )
+      if not len(positions):
+        continue
+      inputs = batch["inputs"][row]
+      targets = batch["targets"][row][positions]
+      answers = [x[row][positions] for x in found]
+      if names is None:
+        truth = [number_text(target) for target in targets]
+        said = {"numbers": answers[0]}
+      else:
+        truth = [
+          printable(symbol, names.unit) if target == UNKNOWN else name
+          for target, name, symbol in zip(
+            targets, names.names(targets), truth_BN[row][positions], strict=True
+          )
+        ]
+        fields = ("ids", "probabilities", "surprisal")
+        said = dict(zip(fields, answers, strict=True))
+      yield Prediction(
+        int(batch["document"][row]),
+        inputs[inputs != PAD],
+        read_BT[row][inputs != PAD].tolist(),
+        positions,
+        targets,
+        truth,
+        **said,
+      )
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -150,6 +189,7 @@ def fill(
     in order.
   """
   symbols = experiment.vocabularies["symbols"]
+  assert experiment.predict is not None, "the caller has asked"
   surest = _chooser(experiment.predict)
   filled: dict[int, list[int]] = {}
   put = []
@@ -181,3 +221,27 @@ def console_text(text: str) -> str:
 def quoted(name: str) -> str:
   """Returns a symbol's name for a table; blanks are quoted to be visible."""
   return console_text(name if name.strip() else repr(name))
+
+
+def shortened(text: str) -> str:
+  """Returns the beginning of a text, for a table."""
+  return console_text(text if len(text) <= _LENGTH else f"{text[:_LENGTH]}...")
+
+
+def number_text(numbers: Any) -> str:
+  """A number, or several; "" where one is unknown."""
+  values = np.ravel(numbers).tolist()
+  if any(map(math.isnan, values)):
+    return ""
+  return " ".join(f"{value:.6g}" for value in values)
+
+
+def likely(names: Vocabulary, prediction: Prediction, n: int) -> str:
+  """The most likely symbols or labels of a target, each with its probability.
+
+  For a table.
+  """
+  each = zip(
+    names.names(prediction.ids[n]), prediction.probabilities[n], strict=True
+  )
+  return "  ".join(f"{quoted(name)} {chance:.3f}" for name, chance in each)

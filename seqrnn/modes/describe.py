@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config import Config
-from seqrnn.experiment import Batch, Experiment
+from seqrnn.experiment import Batch, Experiment, require
 from seqrnn.models import anatomy, budget, diagram
 from seqrnn.models.anatomy import Model, Part
 from seqrnn.runtime import fileset, sharding
@@ -82,6 +82,7 @@ def run(
     UserError: the config describes no model, or its data are missing.
   """
   config, experiment = budget.settle(build, config, workdir)
+  require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
   model = anatomy.anatomy(experiment, config, batches[0])
   found = anatomy.parts(model)

@@ -1,12 +1,13 @@
-"""predict: the most likely symbols or labels beside the true ones; gaps."""
+"""predict: the most likely symbols or labels, numbers, gaps filled."""
 
 import csv
 import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -23,8 +24,11 @@ from seqrnn.inference.predictions import (
   Prediction,
   console_text,
   fill,
+  likely,
+  number_text,
   predictions,
   quoted,
+  shortened,
 )
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
@@ -34,13 +38,17 @@ _SURPRISING = 10  # How many of them.
 _UNKNOWN = 20  # Unknown symbols that are named.
 
 
-def _ask(
-  experiment: Experiment, documents: list[Document], gap: str
-) -> list[Document]:
-  """Documents with the question in them: gaps, or what comes at the end."""
+def _ask(documents: list[Document], gap: str | None) -> list[Document]:
+  """Documents with the questions in them.
+
+  Args:
+    documents: of the user.
+    gap: the symbol in place of which each question stands; None: the question
+      is what comes at the end.
+  """
 
   def ask(tokens: str | list[str]) -> list[str]:
-    if not experiment.fills_gaps:
+    if gap is None:
       return [*tokens, OPEN_GAP]
     if isinstance(tokens, list):
       return [OPEN_GAP if token == gap else token for token in tokens]
@@ -48,13 +56,13 @@ def _ask(
     return [symbol for part in parts for symbol in (OPEN_GAP, *part)][1:]
 
   return [
-    document._replace(symbols=ask(document.symbols), ends=experiment.fills_gaps)
+    document._replace(symbols=ask(document.symbols), ends=gap is not None)
     for document in documents
   ]
 
 
-def _tell_unknown(symbols: Vocabulary, asked: Pieces, where: str):
-  """Says which symbols the vocabulary lacks, each once."""
+def _warn_unknown(symbols: Vocabulary, asked: Pieces, where: str):
+  """Warns on stderr of symbols that the vocabulary lacks, each once."""
   found = symbols.unknown(asked.corpus.symbols)
   unknown = [repr(symbol) for symbol in found if symbol != OPEN_GAP]
   if unknown:
@@ -71,22 +79,12 @@ def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
   console.print(f"[bold]{console_text(found.text(names.unit))}[/bold]")
   table = Table("position", "truth", "probability", "bits", "most likely")
   for n in range(min(limit, len(found.targets))):
-    likely = "  ".join(
-      f"{quoted(name)} {chance:.3f}"
-      for name, chance in zip(
-        names.names(found.ids[n]), found.probabilities[n], strict=True
-      )
-    )
-    if not found.truth[n]:
-      table.add_row(str(found.positions[n]), "?", "", "", likely)
-    else:
-      table.add_row(
-        str(found.positions[n]),
-        quoted(found.truth[n]),
-        f"{math.exp(-found.surprisal[n]):.4f}",
-        f"{found.surprisal[n] / math.log(2):.2f}",
-        likely,
-      )
+    truth, chance = "?", ("", "")
+    if found.truth[n]:
+      truth, surprisal = quoted(found.truth[n]), found.surprisal[n]
+      chance = f"{math.exp(-surprisal):.4f}", f"{surprisal / math.log(2):.2f}"
+    place = str(found.positions[n])
+    table.add_row(place, truth, *chance, likely(names, found, n))
   console.print(table)
   if len(found.targets) > limit:
     console.print(f"... {len(found.targets) - limit} more in predictions.csv")
@@ -124,41 +122,61 @@ def _show_surprising(
     console.print(table)
 
 
-def _write(
-  path: Path,
-  symbols: Vocabulary,
-  labels: Vocabulary | None,
-  found: list[Prediction],
-):
+def _numbers_table(
+  unit: str, found: list[Prediction], settings: Config
+) -> Table:
+  """A table of the first numbers, each beside what was read and the truth."""
+  table = Table("input", "truth", "prediction")
+  for p in found[: settings.sequences]:
+    for n in range(min(settings.symbols, len(p.targets))):
+      source = shortened(p.source(unit, n))
+      table.add_row(source, p.truth[n] or "?", number_text(p.numbers[n]))
+  return table
+
+
+def _write(path: Path, experiment: Experiment, found: list[Prediction]):
   """Writes predictions.csv: a row a target.
 
-  Where targets are labels, a row has what was labelled, too. Truth and
-  surprisal are empty where no truth is known. A label that training has not
-  seen is one, with a surprisal of inf.
+  Where targets are labels or numbers, a row has what was read of it, too. Truth
+  and surprisal are empty where no truth is known. A label that training has
+  not seen is one, with a surprisal of inf. Of several numbers a target, each
+  has columns of its own.
   """
-  names = symbols if labels is None else labels
-  labelled = labels is not None
-  what = "label" if labelled else "symbol"
-  likely = range(1, 1 + max(p.ids.shape[1] for p in found))
+  unit, names = experiment.vocabularies["symbols"].unit, experiment.names
+  several = max((p.ids.shape[1] + p.numbers.shape[1] for p in found), default=0)
+  answers = [f"_{k}" for k in range(1, 1 + several)]
+  if names is None:
+    answers = answers if several > 1 else [""]
+    head = [f"{part}{k}" for k in answers for part in ("truth", "prediction")]
+  else:
+    parts = ("symbol" if experiment.in_bits else "label", "probability")
+    head = ["truth", "surprisal_nats"]
+    head += [f"{part}{k}" for k in answers for part in parts]
   with files.atomic_write(path) as file:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-      ["sequence", "position"]
-      + ["input"] * labelled
-      + ["truth", "surprisal_nats"]
-      + [f"{part}_{k}" for k in likely for part in (what, "probability")]
-    )
+    source = [] if experiment.in_bits else ["input"]
+    writer.writerow(["sequence", "position", *source, *head])
     for sequence, p in enumerate(found):
-      one = len(p.targets) == 1
-      for n, truth in enumerate(p.truth):
-        place = (0, None) if one else (p.positions[n], p.positions[n] + 1)
-        best = zip(names.names(p.ids[n]), p.probabilities[n], strict=True)
-        writer.writerow(
-          [sequence, p.positions[n]]
-          + [p.text(symbols.unit, *place)] * labelled
-          + [truth, f"{p.surprisal[n]:.6g}" if truth else ""]
-          + [x for name, chance in best for x in (name, f"{chance:.6g}")]
-        )
+      for n, place in enumerate(p.positions):
+        source = [] if experiment.in_bits else [p.source(unit, n)]
+        cells = _numbers(p, n) if names is None else _likely(names, p, n)
+        writer.writerow([sequence, place, *source, *cells])
+
+
+def _numbers(p: Prediction, n: int) -> Iterator[str]:
+  """The cells of predictions.csv for a target: each truth and prediction."""
+  for truth, number in zip(np.ravel(p.targets[n]), p.numbers[n], strict=True):
+    yield from (number_text(truth), f"{number:.6g}")
+
+
+def _likely(names: Vocabulary, p: Prediction, n: int) -> Iterator[str]:
+  """The cells of predictions.csv for a target: truth and most likely names."""
+  truth = p.truth[n]
+  yield from (truth, f"{p.surprisal[n]:.6g}" if truth else "")
+  for name, chance in zip(
+    names.names(p.ids[n]), p.probabilities[n], strict=True
+  ):
+    yield from (name, f"{chance:.6g}")
 
 
 def _asked(experiment: Experiment, config: Config) -> Pieces | None:
@@ -177,13 +195,14 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
     labels = experiment.labels
     known = None if labels is None else set(labels.symbols)
     found = read_files("config.predict.path", settings.path, data, known)
-    if labels is not None:
+    if not experiment.in_bits:
       return splits.whole(found)
     documents = list(splits.whole(found).documents())
   else:
     return None
-  if experiment.labels is None:
-    documents = _ask(experiment, documents, settings.gap)
+  if experiment.in_bits:
+    gap = settings.gap if experiment.fills_gaps else None
+    documents = _ask(documents, gap)
   return splits.given(documents, data.unit)
 
 
@@ -193,13 +212,13 @@ def run(
   """Predicts; prints tables and writes predictions.csv.
 
   Raises:
-    UserError: the task does not predict symbols or labels, or text and path are
-      both given, or empty.
+    UserError: the task cannot predict, or text and path are both given, or
+      empty.
   """
   settings = config.predict
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   require(experiment, "predict", config.task)
-  names = experiment.vocabularies["symbols"]
+  symbols = experiment.vocabularies["symbols"]
   params, _ = restore_params(
     workdir, config.checkpoint.step, shapes(experiment)
   )
@@ -214,21 +233,23 @@ def run(
     every = predictions(experiment, params, settings.split, settings.top_k)
     found = list(itertools.islice(every, settings.sequences))
   else:
-    _tell_unknown(names, asked, settings.path or "text")
+    _warn_unknown(symbols, asked, settings.path or "text")
     found = list(predictions(experiment, params, asked, settings.top_k))
     if experiment.fills_gaps:
       text, put = fill(experiment, params, asked)
       if put:
         console.print(f"filled: [bold]{console_text(text)}[/bold]")
         for number, (symbol, chance) in enumerate(put, 1):
-          name = quoted(names.names([symbol])[0])
+          name = quoted(symbols.names([symbol])[0])
           console.print(f"  gap {number}: {name}  {chance:.3f}")
   if experiment.present is not None:
     console.print(experiment.present(found))
-  else:
+  elif experiment.in_bits:
     for prediction in found[: settings.sequences]:
-      _show(console, names, prediction, settings.symbols)
-    _show_surprising(console, names, found, experiment.fills_gaps)
+      _show(console, symbols, prediction, settings.symbols)
+    _show_surprising(console, symbols, found, experiment.fills_gaps)
+  else:
+    console.print(_numbers_table(symbols.unit, found, settings))
   with fileset.results(workdir, "predict", "written to") as folder:
-    _write(folder / "predictions.csv", names, experiment.labels, found)
+    _write(folder / "predictions.csv", experiment, found)
   return found

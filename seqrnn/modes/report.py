@@ -27,6 +27,13 @@ from seqrnn.reporting.page import Element, element
 from seqrnn.reporting.subject import Subject, open_run, writer
 from seqrnn.runtime import files, fileset
 
+# The sections that a task may name in its `report`.
+SECTIONS: dict[str, Callable[[Subject], list[Element]]] = {
+  "decisions": decisions.sections,
+  "gaps": language.gaps,
+  "music": music.pieces,
+  "writing": language.writing,
+}
 _PLAYGROUND = "playground.html"
 
 
@@ -55,11 +62,11 @@ def run(
   ]
   if (workdir / "config.json").exists():
     subject = open_run(build, config, workdir)
-    model = writer(build, subject)
+    model = writer(subject)
     figures, partial = summary.evaluate(subject)
     top = [*summary.lead(subject), summary.tiles(subject, figures)]
     sections = [
-      *learned(subject, model),
+      *learned(subject),
       *alarms.sections(workdir, subject.step),
       curves.curves(
         {workdir.name: workdir},
@@ -81,17 +88,10 @@ def run(
   return path
 
 
-def learned(subject: Subject, model: Subject | None) -> list[Element]:
-  """The sections of the run's task, and those of its language model."""
-  experiment = subject.experiment
-  if experiment.decoder is not None and not experiment.writes_text:
-    return [music.pieces(subject)]
-  if experiment.labels is not None:
-    return decisions.sections(subject) if subject.facts else []
-  sections = []
-  if experiment.fills_gaps and subject.facts:
-    sections.append(language.expectations(subject))
-  return sections + ([] if model is None else language.sections(model))
+def learned(subject: Subject) -> list[Element]:
+  """The sections of a page on what the model has learned."""
+  names = subject.experiment.report.sections
+  return [part for name in names for part in SECTIONS[name](subject)]
 
 
 def _playground(model: Subject, folder: Path) -> Element:

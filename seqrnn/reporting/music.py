@@ -11,8 +11,10 @@ from seqrnn.reporting.subject import Subject
 _FRAMES = 64  # Of each piece.
 
 
-def pieces(subject: Subject) -> Element:
-  """Piano rolls of sampled pieces, and of a piece of the data."""
+def pieces(subject: Subject) -> list[Element]:
+  """The section with piano rolls of sampled pieces and of one of the data."""
+  if subject.experiment.decoder is None:
+    return []
   config = copy.deepcopy(subject.config)
   config.sample.length, config.sample.streams = _FRAMES, 1
   if "test" not in subject.facts:  # A prime is read from the test split.
@@ -32,12 +34,12 @@ def pieces(subject: Subject) -> Element:
     piece = music.read(config.data)[split][0][:_FRAMES]
     rolls[f"A piece of the {split} split"] = piece
     last = f" The last one is of the {split} split, {subject.learned(split)}."
-  return section(
+  made = section(
     "What it plays",
     element(
       "p",
-      "Each bar is a note that sounds; time runs from left to right. Pieces"
-      " with a temperature were sampled frame by frame, starting from"
+      "Each bar is a note; time runs from left to right. Pieces with a"
+      " temperature were sampled frame by frame, and continue"
       f" {begun}.{last}",
     ),
     element(
@@ -49,3 +51,4 @@ def pieces(subject: Subject) -> Element:
       class_="grid",
     ),
   )
+  return [made]

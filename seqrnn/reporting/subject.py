@@ -1,6 +1,5 @@
 """The subject of a report: a trained run, and texts of its data."""
 
-import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +19,15 @@ from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.inference.predictions import Prediction
-from seqrnn.models import network
 from seqrnn.reporting.page import Mark
 from seqrnn.runtime.checkpoint import read_position, restore_params
 
-# About how many symbols are read of a split that has more.
+# Approximate number of symbols that are read of a large split.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
-# Fields that say where files are. If the checksum of the training split is the
-# same, the files are the same wherever they are.
+# Fields with the places of files. They may differ if the checksum of the
+# training split is the same.
 _PLACES = ("data.source", "data.path", "data.train_path")
-# Fields that change how texts are read, but not which texts.
+# Fields that change the windows and batches, but not the texts.
 _READING = (
   *("data.window", "data.step", "data.offset", "data.random_offset"),
   *("data.buckets", "data.repeats", "data.stateful"),
@@ -83,11 +81,10 @@ class Subject(NamedTuple):
   @property
   def target(self) -> str:
     """The word for what is predicted."""
-    if self.experiment.names is None:
-      return self.experiment.unit
-    if self.config.task == "classification":
-      return "text"
-    return unit(self.config)
+    if self.experiment.report.target:
+      return self.experiment.report.target
+    named = self.experiment.names is not None
+    return unit(self.config) if named else self.experiment.unit
 
   @property
   def word(self) -> str:
@@ -112,11 +109,11 @@ class Subject(NamedTuple):
 
   @property
   def caution(self) -> str:
-    """What a reader must know about the data; "" if nothing."""
+    """A warning about the data; "" if none is necessary."""
     if not self.facts:
       return (
-        "The data cannot be read here, so figures and texts of splits are left"
-        " out."
+        "The data cannot be read here, so this page has no metrics and no texts"
+        " of splits."
       )
     cautions = []
     if self.other:
@@ -197,26 +194,15 @@ def _other(
   return ""
 
 
-def writer(
-  build: Callable[..., Experiment], subject: Subject
-) -> Subject | None:
-  """The language model of a run; None if it has none.
-
-  A gap model contains one if its forward tower has a head.
-  """
+def writer(subject: Subject) -> Subject | None:
+  """The language model of a run; None if it has none."""
   experiment = subject.experiment
   if not experiment.writes_text:
     return None
-  if not experiment.fills_gaps:
+  if experiment.writer is None:
     return subject
-  config = copy.deepcopy(subject.config)
-  config.task, config.model.heads = "language_model", "joint"
-  config.model.bidirectional = False
-  return subject._replace(
-    config=config,
-    experiment=build(config, experiment.vocabularies),
-    params=network.forward_params(subject.params),
-  )
+  inner, params = experiment.writer(subject.params)
+  return subject._replace(experiment=inner, params=params)
 
 
 def unit(config: Config) -> str:
@@ -225,11 +211,6 @@ def unit(config: Config) -> str:
   return {"char": "character", "id": "event", "session": "event"}.get(
     name, name
   )
-
-
-def a(word: str) -> str:
-  """The word with its article."""
-  return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 class Passage(NamedTuple):

@@ -14,11 +14,13 @@ import run
 from seqrnn import config as config_lib
 from seqrnn import experiment
 from seqrnn.errors import UserError
-from seqrnn.models import anatomy, network
+from seqrnn.models import anatomy, cells
+from seqrnn.modes import predict
+from seqrnn.training import fit
 from tests import share
 from tests.conftest import Page, tiny
 
-MODES = "train, evaluate, describe, search, report"
+MODES = "train, evaluate, predict, describe, search, report"
 
 
 @pytest.fixture
@@ -128,7 +130,77 @@ def test_it_is_searched(folder, main):
   assert "best validation loss" in said.out and "nats" not in said.out
 
 
-@pytest.mark.parametrize("mode", ["predict", "sample", "detect"])
+def predicted(folder):
+  """The rows of predictions.csv."""
+  with (folder / "run" / "predictions.csv").open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def test_its_numbers_are_written_beside_the_true_ones(folder, main):
+  status, said = main("predict", "--config.predict.sequences=4")
+  assert status == 0, said.err
+  rows = predicted(folder)
+  names = ["sequence", "position", "input", "truth", "prediction"]
+  assert [list(row) for row in rows] == [names] * 4
+  loaded = experiments.load(folder / "run")
+  symbols = loaded.experiment.vocabularies["symbols"]
+  [batch, *_] = loaded.experiment.batches("validation", 0)
+  _, outputs_BN1 = loaded.experiment.predict(loaded.params, (), batch)
+  for n, row in enumerate(rows):
+    text = symbols.text(batch["inputs"][n])
+    assert row["input"] == text
+    truth = text.count(symbols.symbols[0]) / len(text)
+    assert float(row["truth"]) == pytest.approx(truth, rel=1e-5)
+    number = float(outputs_BN1[n, 0, 0])
+    assert float(row["prediction"]) == pytest.approx(number, rel=1e-4)
+    assert row["prediction"] in said.out
+  assert "bits" not in said.out and "probabilit" not in said.out
+
+
+def test_the_number_of_a_text_is_written(folder, main):
+  (folder / "f").write_text("abba")
+  for source in ("text=abba", f"path={folder / 'f'}"):
+    status, said = main("predict", f"--config.predict.{source}")
+    assert status == 0, said.err
+    [row] = predicted(folder)
+    assert row["input"] == "abba" and row["truth"] == "0.5"
+  [found] = experiments.load(folder / "run").predict("abba")
+  assert f"{found.numbers.item():.6g}" == row["prediction"]
+
+
+def test_several_numbers_have_columns_and_an_unknown_one_is_empty(
+  tmp_path, registered, capsys
+):
+  del registered
+  config = tiny(tmp_path, {"task": "share", "train.max_steps": 1})
+  fit.fit(experiments.build, config, tmp_path / "run")
+
+  def twice(config, vocabularies):
+    task = share.build(config, vocabularies)
+
+    def unknown(batch):
+      share_BN = batch["targets"]
+      return batch | {"targets": np.stack([share_BN, share_BN * np.nan], -1)}
+
+    def predict(params, carry, batch):
+      carry, outputs_BN1 = task.predict(params, carry, batch)
+      return carry, jax.numpy.concatenate([outputs_BN1, -outputs_BN1], -1)
+
+    made = lambda *which, **how: task.batches(*which, **how).map(unknown)
+    return task._replace(batches=made, predict=predict)
+
+  found = predict.run(twice, config, tmp_path / "run")
+  assert "?" in capsys.readouterr().out
+  for row, p in zip(predicted(tmp_path), found, strict=True):
+    assert list(row)[3:] == [
+      *("truth_1", "prediction_1", "truth_2", "prediction_2")
+    ]
+    assert float(row["truth_1"]) == pytest.approx(p.targets[0, 0], rel=1e-5)
+    assert row["truth_2"] == ""
+    assert float(row["prediction_2"]) == -float(row["prediction_1"])
+
+
+@pytest.mark.parametrize("mode", ["sample", "detect"])
 def test_what_it_lacks_is_refused_in_one_line(mode, main):
   status, said = main(mode)
   assert status == 2
@@ -137,12 +209,25 @@ def test_what_it_lacks_is_refused_in_one_line(mode, main):
   assert said.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("mode", ["predict", "describe"])
+def test_without_outputs_it_is_refused_in_one_line(mode, main, monkeypatch):
+  build = share.build
+  monkeypatch.setattr(
+    share, "build", lambda *given: build(*given)._replace(predict=None)
+  )
+  status, said = main(mode)
+  assert status == 2
+  assert said.err.startswith(f"error: --mode={mode}: task='share' ")
+  assert said.err.endswith("; its modes are train, evaluate, search, report\n")
+  assert said.err.count("\n") == 1
+  for other in ("evaluate", "report"):
+    assert main(other)[0] == 0
+
+
 def test_it_is_refused_from_python_too(folder, main):
   del main
   loaded = experiments.load(folder / "run")
   rule = f"run: task='share' .*; its modes are {MODES}"
-  with pytest.raises(UserError, match=rule):
-    loaded.predict("abc")
   with pytest.raises(UserError, match=rule):
     loaded.sample("abc")
   with pytest.raises(UserError, match="cannot score"):
@@ -177,7 +262,7 @@ def test_modes_follow_from_the_fields(tmp_path, fields, lacks):
 def test_describe_of_a_model_that_is_no_stack(tmp_path):
   """Of frames, by one layer, with parameters of names of its own."""
   config = tiny(tmp_path, {"model.cell": "gru"})
-  cell = network.CELLS["gru"](config.model, hidden_size=5)
+  cell = cells.make(config.model, hidden_size=5)
   x = np.zeros((1, 1, 3), np.float32)
 
   def init(key):

@@ -94,6 +94,11 @@ CASES = {
     "model.tied": True,
   },
 }
+# A task without a case of its own has one with the default fields.
+_tasks = {case.get("task", "language_model") for case in CASES.values()}
+CASES |= {
+  name: {"task": name} for name in sorted({*experiments.TASKS} - _tasks)
+}
 TURNS = [(2, 10), (8, 20), (1, 40), (4, 50)]  # Devices, and up to which step.
 
 

@@ -1,0 +1,75 @@
+"""Functions that several tasks bind to their network, `model`.
+
+The other arguments are those of the fields of `Experiment`. A carry of () stays
+(), and then every row starts from the zero carry.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from seqrnn.config import Config
+from seqrnn.data.segments import Split
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.experiment import Carry, Totals
+from seqrnn.models import losses, network
+from seqrnn.models.network import Objective as Objective
+from seqrnn.models.scan import hold
+
+
+def sequence_model(
+  config: Config, vocabularies: dict[str, Vocabulary], **more: Any
+) -> network.SequenceModel:
+  """A stack, of both directions where `model.bidirectional` is set, and a head.
+
+  Outputs are logits of the labels, where there is a vocabulary of them, else of
+  the symbols. `more` is `pooled` and `letters` of `network.sequence_model`.
+  """
+  model, V = config.model, len(vocabularies["symbols"])
+  if "labels" in vocabularies:
+    more["outputs"] = len(vocabularies["labels"].symbols)
+  body = network.stack(model, V, bidirectional=model.bidirectional)
+  return network.sequence_model(model, body, V, **more)
+
+
+def _start(model, carry, batch) -> Carry:
+  """The carry before a batch: zero in rows that start anew."""
+  zero = model.initial_carry(batch["inputs"].shape[0])
+  return hold(~batch["reset"], carry, zero) if jax.tree.leaves(carry) else zero
+
+
+def predict(model, params, carry, batch, key=None) -> tuple[Carry, Any]:
+  """The carry after a batch, and its logits; with a key, as in training."""
+  more = {"letters_BTL": batch["letters"]} if "letters" in batch else {}
+  start = _start(model, carry, batch)
+  last, logits = network.apply(
+    model, params, batch["inputs"], start, key, **more
+  )
+  return last if jax.tree.leaves(carry) else carry, logits
+
+
+def loss(
+  model, objective: Objective, params, carry, batch, key
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """The mean loss of a network of symbols, the carry and the totals."""
+  start = _start(model, carry, batch)
+  mean, (last, totals) = network.loss(
+    model, objective, params, batch, start, key
+  )
+  return mean, (last if jax.tree.leaves(carry) else carry, totals)
+
+
+def score(
+  predict, params, carry, batch, surprisal=losses.surprisal
+) -> tuple[Carry, jax.Array]:
+  """The carry, and the surprisal nll_BN by the logits of `predict`."""
+  carry, logits_BNV = predict(params, carry, batch)
+  return carry, surprisal(logits_BNV, batch["targets"]) * batch["weights"]
+
+
+def once_a_split(read: Callable[[Split], Any]) -> Callable[[Split], Any]:
+  """The same function, which keeps what it gives for the name of a split."""
+  kept = functools.cache(read)
+  return lambda split: kept(split) if isinstance(split, str) else read(split)
