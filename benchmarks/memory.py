@@ -51,7 +51,7 @@ def encoding_seconds(path: Path, unit: str) -> float:
   source = reading.Source(path.name, path)
   with tempfile.TemporaryFile() as ids, tempfile.TemporaryFile() as documents:
     start = time.perf_counter()
-    named = [(source.name, reading.chunks(source))]
+    named = [((source.name, 0), reading.chunks(source))]
     encoding.encode(named, unit, "strict", ids, documents)
     return time.perf_counter() - start
 

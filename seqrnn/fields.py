@@ -6,21 +6,47 @@ effect. seqrnn/config.py uses them to read, override and check configs.
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 # Field -> the values that it must have for the condition to hold.
-Condition = dict[str, tuple[Any, ...]]
+Condition = dict[str, Sequence[Any]]
 
 LARGEST = (2 - 2**-23) * 2.0**127  # The largest float32.
 _SMALLEST = 2.0**-126  # The smallest float32 that XLA does not flush to 0.
 
 
 class Rule(NamedTuple):
-  """A predicate for the values of a field, and its text for errors."""
+  """A predicate for the values of a field, and its text for errors.
+
+  Attributes:
+    holds: returns whether a value is allowed.
+    text: the rule in words, or a function that returns them.
+  """
 
   holds: Callable[[Any], bool]
-  words: str
+  text: str | Callable[[], str]
+
+  @property
+  def words(self) -> str:
+    """The rule in words."""
+    return self.text if isinstance(self.text, str) else self.text()
+
+
+class Registered(Sequence[str]):
+  """Names that are looked up in a register each time they are needed.
+
+  So a config can name what is registered in a module that takes long to import.
+  """
+
+  def __init__(self, find: Callable[[], list[str]]):
+    self._find = find
+
+  def __getitem__(self, index: Any) -> Any:
+    return self._find()[index]
+
+  def __len__(self) -> int:
+    return len(self._find())
 
 
 class Field(NamedTuple):
@@ -121,14 +147,19 @@ _KINDS = {
 
 def optional(kind: type, rule: Rule, help: str, *used: Condition) -> Field:
   """Returns a field that is empty by default; the text `none` empties it."""
-  either = Rule(lambda v: v is None or rule.holds(v), rule.words)
+  either = Rule(lambda v: v is None or rule.holds(v), rule.text)
   return Field(None, either, help, used, kind)
 
 
 def choice(*names: str) -> Rule:
   """Returns the rule of a value that is one of these names."""
+  return one_of(names)
+
+
+def one_of(names: Sequence[str]) -> Rule:
+  """Returns the same rule as `choice`, for names such as those of a register."""
   return Rule(
-    lambda value: value in names, f"must be one of {', '.join(names)}"
+    lambda value: value in names, lambda: f"must be one of {', '.join(names)}"
   )
 
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from seqrnn.data.sessions import Sessions
 
-_RUN = (2, 9)  # Events of a foreign run, from and below.
+_RUN = (2, 9)  # The length of a foreign run: the least, and one more than most.
 
-# The events of a session changed, with bool marks of what is odd; None: it is
-# too short for that. Beside it the events of any other session.
+# rng, the events of a session, those of any session -> the events changed, and
+# bool marks of the anomalous ones; None: the session is too short.
 Change = Callable[
   [np.random.Generator, np.ndarray, np.ndarray],
   tuple[np.ndarray, np.ndarray] | None,
@@ -17,7 +17,7 @@ Change = Callable[
 
 
 def _swap(rng, ids, _):
-  """Two neighbours that differ change places."""
+  """Swaps two different neighbours."""
   places = np.flatnonzero(ids[1:] != ids[:-1])
   if not len(places):
     return None
@@ -28,7 +28,7 @@ def _swap(rng, ids, _):
 
 
 def _drop(rng, ids, _):
-  """An event is missing, not the last one; the one after it is odd."""
+  """Drops an event that is not the last one, and marks the event after it."""
   if len(ids) < 2:
     return None
   place = rng.integers(len(ids) - 1)
@@ -36,19 +36,19 @@ def _drop(rng, ids, _):
 
 
 def _insert(rng, ids, other):
-  """One event more."""
+  """Inserts an event of the other session."""
   return _put(rng, ids, rng.choice(other, 1))
 
 
 def _foreign(rng, ids, other):
-  """A run of another session's events more."""
+  """Inserts a run of events of the other session."""
   size = min(int(rng.integers(*_RUN)), len(other))
   start = rng.integers(len(other) - size + 1)
   return _put(rng, ids, other[start : start + size])
 
 
 def _truncate(rng, ids, _):
-  """Its last events are missing; the last one left is odd."""
+  """Drops the last events, and marks the last event that is left."""
   if len(ids) < 2:
     return None
   size = rng.integers(1, len(ids))
@@ -77,13 +77,14 @@ KINDS: dict[str, Change] = {
 
 
 def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
-  """Each session with one anomaly of that kind; what is too short is left out.
+  """The sessions with an anomaly of a kind each, without those too short.
 
-  `line_labels` are True where it is odd. Lines and timestamps are gone.
+  `line_labels` mark the anomalous events. The result has no lines and no
+  timestamps.
   """
   parts = np.split(sessions.ids, sessions.bounds[1:-1])
   names = []
-  # Without a session, arrays of no events.
+  # Empty arrays, in case no session is long enough.
   changed, marks = [sessions.ids[:0]], [np.zeros(0, bool)]
   for name, ids in zip(sessions.names, parts, strict=True):
     other = parts[rng.integers(len(parts))]

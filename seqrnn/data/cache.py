@@ -117,7 +117,7 @@ def _write(
       _bar(size(sources)) as advance,
     ):
       watched = (
-        (source.name, _watch(source, digest, advance))
+        ((source.name, 0), _watch(source, digest, advance))
         for source, digest in zip(sources, digests, strict=True)
       )
       encoded = encoding.encode(watched, unit, errors, file, documents)
@@ -189,23 +189,17 @@ def _watch(
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
   """A progress bar of the bytes encoded, on a terminal."""
+  from rich import progress
   from rich.console import Console
-  from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-  )
 
   console = Console()
-  with Progress(
-    TextColumn("{task.description}"),
-    BarColumn(bar_width=24),
-    DownloadColumn(binary_units=True),
-    TimeRemainingColumn(),
+  with progress.Progress(
+    progress.TextColumn("{task.description}"),
+    progress.BarColumn(bar_width=24),
+    progress.DownloadColumn(binary_units=True),
+    progress.TimeRemainingColumn(),
     console=console,
     disable=not console.is_terminal,
-  ) as progress:
-    task = progress.add_task("encoding", total=total)
-    yield lambda size: progress.advance(task, size)
+  ) as bar:
+    task = bar.add_task("encoding", total=total)
+    yield lambda size: bar.advance(task, size)

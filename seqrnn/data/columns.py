@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 32 * 2**20  # Bytes of a file that stay in memory.
+SMALL = 4 * 2**20  # Bytes of a file that stay in memory.
 _HELD = 2**16  # Numbers that are handled together.
 
 
@@ -95,6 +95,10 @@ class Texts(Sequence):
     if found.ndim:
       return Texts(self.symbols, found)
     return self.symbols[int(found)]
+
+  def narrow(self) -> np.ndarray:
+    """The ids in the smallest type that holds them."""
+    return self.ids.astype(kind_for(len(self.symbols)))
 
 
 def concatenate(parts: Sequence[Texts]) -> Texts:

@@ -35,15 +35,14 @@ def read(data: Config, split: str | None = None) -> Corpus:
     UserError: fields that exclude each other, a file that is missing or not
       what `data.unit` says, a corpus without symbols.
   """
-  given = [
-    field
-    for field in ("path", *(f"{name}_path" for name in SPLITS))
-    if data[field] is not None
-  ]
-  if given and data.source != "files":
+  paths = ("path", *(f"{name}_path" for name in SPLITS))
+  given = [field for field in paths if data[field] is not None]
+  plain = data.format in ("text", "spaces")
+  of_files = given if plain else [*given, "format"]
+  if data.source != "files" and of_files:
     raise UserError(
-      f"data.{given[0]}={data[given[0]]!r}: is read with data.source=files"
-      f" only, not with data.source={data.source!r}"
+      f"data.{of_files[0]}={data[of_files[0]]!r}: is read with"
+      f" data.source=files only, not with data.source={data.source!r}"
     )
   if "path" in given and len(given) > 1:
     raise UserError(
@@ -55,14 +54,21 @@ def read(data: Config, split: str | None = None) -> Corpus:
       "data.path=None: data.source=files needs data.path, or data.train_path,"
       " data.validation_path and data.test_path"
     )
-  if data.format not in ("text", "spaces") and data.source != "files":
-    raise UserError(
-      f"data.format={data.format!r}: is read with data.source=files only, not"
-      f" with data.source={data.source!r}"
-    )
   field = "path" if split is None else f"{split}_path"
+  if (split or data.source == "files") and field not in given:
+    raise UserError(f"data.{field}=None: no path is given for what is asked")
+  if data.source == "files":
+    return read_files(f"data.{field}", data[field], data)
   with enough_memory(f"data.source={data.source!r}"):
-    return _read(field, split, given, data)
+    if data.source in embedded.CORPORA:
+      corpus = embedded.CORPORA[data.source](data.unit, data.errors)
+    elif data.source in CATALOGUE:
+      sources = [Source(data.source, _fetch(data.source))]
+      corpus = encode(sources, data.unit, data.errors)
+    else:
+      known = ", ".join((*embedded.CORPORA, "files", *CATALOGUE))
+      raise UserError(f"data.source={data.source!r}: must be one of {known}")
+    return _finished(f"data.source={data.source!r}", corpus, data)
 
 
 @contextmanager
@@ -78,25 +84,6 @@ def enough_memory(what: str) -> Iterator[None]:
     raise UserError(
       f"{what}: there is not enough memory to read it; read less of it"
     ) from None
-
-
-def _read(
-  field: str, split: str | None, given: list[str], data: Config
-) -> Corpus:
-  """Does what `read` does, without the checks of its fields."""
-  if (split or data.source == "files") and field not in given:
-    raise UserError(f"data.{field}=None: no path is given for what is asked")
-  if data.source == "files":
-    return read_files(f"data.{field}", data[field], data)
-  if data.source in embedded.CORPORA:
-    corpus = embedded.CORPORA[data.source](data.unit, data.errors)
-  elif data.source in CATALOGUE:
-    sources = [Source(data.source, _fetch(data.source))]
-    corpus = encode(sources, data.unit, data.errors)
-  else:
-    known = ", ".join((*embedded.CORPORA, "files", *CATALOGUE))
-    raise UserError(f"data.source={data.source!r}: must be one of {known}")
-  return _finished(f"data.source={data.source!r}", corpus, data)
 
 
 def read_files(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.data.columns import Texts, kind_for
+from seqrnn.data.columns import Texts, Tokens
 
 
 class Document(NamedTuple):
@@ -97,23 +97,20 @@ class Names(Sequence):
 
 def collect(documents: Sequence[Document], unit: str) -> Corpus:
   """The corpus of documents that are Python objects already, so of few."""
-  index: dict[str, int] = {}
-  groups: dict[str, int] = {}
-  sizes = [len(document.symbols) for document in documents]
-  ids = [
-    index.setdefault(symbol, len(index))
-    for document in documents
-    for symbol in document.symbols
-  ]
-  group = [groups.setdefault(d.group, len(groups)) for d in documents]
+  symbols, groups = Tokens(), Tokens()
+  for document in documents:
+    groups.append(document.group)
+    for symbol in document.symbols:
+      symbols.append(symbol)
+  symbol, group = symbols.texts(), groups.texts()
   return Corpus(
     unit,
-    list(index),
-    np.array(ids, kind_for(len(index))),
-    np.cumsum([0, *sizes], dtype=np.int64),
+    symbol.symbols,
+    symbol.narrow(),
+    np.cumsum([0, *(len(d.symbols) for d in documents)], dtype=np.int64),
     [document.name for document in documents],
-    np.array(group, np.int64),
-    list(groups),
+    group.ids,
+    group.symbols,
   )
 
 

@@ -21,8 +21,8 @@ UNITS = ("char", "byte", "word", "id", "session", "log")
 _LONGEST = 2**16  # Characters of a word or an id.
 _SHOWN = 20  # Characters of a token in a message.
 
-# The name of a file, or of a file and a line in it.
-Place = str | tuple[str, int]
+# The name of a file, and a line in it; 0: the whole file.
+Place = tuple[str, int]
 
 
 class Encoded(NamedTuple):
@@ -64,8 +64,7 @@ def encode(
     raise UserError(f"data.unit={unit!r}: must be one of {known}")
   encoder = _Encoder(unit, ids, documents)
   files: list[tuple[str, int]] = []
-  for place, content in texts:
-    file, line = (place, 0) if isinstance(place, str) else place
+  for (file, line), content in texts:
     name = f"{file}:{line}" if line else file
     if not (line and files and files[-1][0] == file):
       files.append((file, encoder.documents))
@@ -100,7 +99,7 @@ def encode_in_memory(
   Raises:
     UserError: as `reading.chunks` and `encode`.
   """
-  texts = ((source.name, chunks(source)) for source in sources)
+  texts = (((source.name, 0), chunks(source)) for source in sources)
   return encode_texts(texts, unit, errors)
 
 

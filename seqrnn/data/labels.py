@@ -1,4 +1,4 @@
-"""Labels of sessions and events: which ones are of anomalies."""
+"""Labels of sessions and events: normal, anomalous or none."""
 
 import math
 import sys
@@ -9,28 +9,28 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 
-UNLABELLED = -1  # Beside 0, normal, and 1, anomalous.
-_NONE = ("", "nan", "null", "none", "na", "n/a")  # As tables write no label.
-_SHOWN = 20  # Labels that a warning names.
-_TAKEN = {UNLABELLED: "no label", 0: "normal", 1: "anomalous"}
+UNLABELLED = -1  # The other kinds are 0, normal, and 1, anomalous.
+_NONE = ("", "nan", "null", "none", "na", "n/a")  # How tables write no label.
+_SHOWN = 20  # Labels in a warning.
+_KINDS = {UNLABELLED: "no label", 0: "normal", 1: "anomalous"}
 
 
-def taken(
+def kinds_of(
   labels: Sequence[str], counts: np.ndarray, settings: Config
 ) -> np.ndarray:
-  """What each label is: int8 of UNLABELLED, 0 and 1.
+  """The kind of each label: int8 of UNLABELLED, 0 and 1.
 
-  Says on stderr how labels are taken where one of them is in neither of
-  `detect.normal_labels` and `detect.anomalous_labels`.
+  Warns on stderr if a label is in neither of `detect.normal_labels` and
+  `detect.anomalous_labels`.
 
   Args:
-    labels: as they were written; case and outer blanks count for nothing, and
-      numbers that are equal are the same label.
-    counts: how often each one is there.
+    labels: as they were written; case and outer blanks are ignored, and equal
+      numbers are the same label.
+    counts: the frequency of each label.
     settings: the fields of `config.detect`.
 
   Raises:
-    UserError: a label is in both of the fields.
+    UserError: a label is in both fields.
   """
   normal, anomalous = (
     {_key(name) for name in settings[f"{kind}_labels"].split(",")}
@@ -48,7 +48,7 @@ def taken(
     [UNLABELLED if key == "" else int(key not in normal) for key in keys],
     np.int8,
   )
-  if anomalous == {""}:  # All that are not normal.
+  if anomalous == {""}:  # All labels that are not normal.
     return found
   other = [
     label
@@ -58,7 +58,7 @@ def taken(
   if other:
     order = sorted(range(len(labels)), key=lambda n: -counts[n])
     shown = ", ".join(
-      f"{labels[n]!r} {_TAKEN[int(found[n])]} ({int(counts[n]):,})"
+      f"{labels[n]!r} {_KINDS[int(found[n])]} ({int(counts[n]):,})"
       for n in order[:_SHOWN]
       if counts[n]
     )
@@ -73,7 +73,7 @@ def taken(
 
 
 def _key(label: str) -> str | float:
-  """A label as it is compared: a number as one, of others no case."""
+  """A label for comparison: a number, or a text without case."""
   text = label.strip().casefold()
   if text in _NONE:
     return ""

@@ -1,8 +1,8 @@
 """Logs: lines, or rows of a table, that are events of sessions.
 
-The events of a session are in the order of the file, whatever stands between
-them, and sessions in that of their first events. An event keeps its line, its
-time and its label.
+The events of a session are in the order of the file, also where events of other
+sessions are between them; sessions are in the order of their first events. An
+event keeps its line, its time and its label.
 """
 
 import functools
@@ -17,19 +17,19 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import reading
-from seqrnn.data.columns import Column, Texts, Tokens, kind_for
+from seqrnn.data.columns import Column, Tokens
 from seqrnn.data.documents import Corpus
 from seqrnn.data.reading import Source, rows
 from seqrnn.data.templates import TIME, masked
 from seqrnn.errors import UserError
 
-# What a line may begin with where no header says it.
+# The time at the start of a line, where no header names it.
 _START = re.compile(rf"{TIME.pattern}|\d{{10}}(?:\.\d+)?(?!\d)")
 _SHOWN = 60  # Characters of a line in a message.
-# Fields of a header that together are the time; one that is a label.
+# The fields of a header that together are the time, and the one of the label.
 _TIMES = {"Year", "Month", "Day", "Date", "Time", "Timestamp"}
 _LABEL = "Label"
-# Beside ISO 8601, with a year before all, which syslog's takes for its own.
+# Times beside ISO 8601. Each has a year in front, the year of syslog's times.
 _FORMATS = (
   "%Y %b %d %H:%M:%S",
   "2000 %y%m%d %H%M%S",
@@ -40,7 +40,7 @@ _FORMATS = (
 
 
 class Form(NamedTuple):
-  """How a log is read: the fields of `data` that say it."""
+  """The fields of `data` that say how a log is read."""
 
   errors: str
   log_header: str | None = None
@@ -50,7 +50,7 @@ class Form(NamedTuple):
 
 
 def form(data: Config) -> Form:
-  """That of a config."""
+  """The form that the fields of `data` give."""
   return Form(*(data[name] for name in Form._fields))
 
 
@@ -58,11 +58,11 @@ class Event(NamedTuple):
   """A line of a log, or a row of a table.
 
   Attributes:
-    sessions: that it is of; none: it is left out.
-    symbol: what happened; of a line, its masked content.
-    line: of the file, from 1.
-    timestamp: as it is written there; empty: none.
-    label: likewise.
+    sessions: the names of its sessions; none: the event is left out.
+    symbol: the event; of a line, its masked content.
+    line: in the file, from 1.
+    timestamp: as written; empty: none.
+    label: as written; empty: none.
   """
 
   sessions: list[str]
@@ -76,13 +76,13 @@ def read(sources: list[Source], form: Form) -> Corpus:
   """The corpus of logs; a symbol is a masked line.
 
   Raises:
-    UserError: a file has lines, and `data.log_header` or `data.log_session`
-      fits none; or a time is missing that `data.log_gap` needs.
+    UserError: `data.log_header` or `data.log_session` fits no line of a file
+      that has lines; or a time is missing that `data.log_gap` needs.
   """
   return _read(tuple(sources), tuple(map(_stamp, sources)), form)
 
 
-@functools.lru_cache(maxsize=2)  # Of a run, several parts read the same.
+@functools.lru_cache(maxsize=2)  # A run reads the same log several times.
 def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
   found = (
     events(reading.lines(source, form.errors), source.name, form, len(sources))
@@ -92,10 +92,10 @@ def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
 
 
 def _stamp(source: Source) -> tuple[int, int] | None:
-  """What differs where a file does."""
+  """The size and the time of a file, which tell its versions apart."""
   if isinstance(source.content, bytes):
     return None
-  with suppress(OSError):  # Told when it is read.
+  with suppress(OSError):  # Reported when it is read.
     status = source.content.stat()
     return status.st_size, status.st_mtime_ns
 
@@ -103,11 +103,11 @@ def _stamp(source: Source) -> tuple[int, int] | None:
 def read_table(sources: list[Source], data: Config) -> Corpus:
   """The corpus of csv files with the columns session and event.
 
-  It may have others: timestamp; line, which is one of the log they are from;
-  and the label that `data.label_field` names.
+  Further columns may be timestamp; line, the number of the line in a log; and
+  the label that `data.label_field` names.
 
   Raises:
-    UserError: a row has none of the two, or a line that is no number.
+    UserError: a row lacks a session or an event, or its line is no number.
   """
   found = (_table(source, data, len(sources)) for source in sources)
   return _corpus(itertools.chain.from_iterable(found), data.unit)
@@ -142,15 +142,15 @@ def events(
   sources: int = 1,
   leave_out: Callable[[int, str], None] | None = None,
 ) -> Iterator[Event]:
-  """The events of a log, as its lines come; blank ones are none.
+  """The events of a log, one for each line that is not blank.
 
   Args:
     texts: its lines.
     source: its name.
     form: how it is read.
-    sources: how many logs there are; the sessions of several are told apart.
-    leave_out: is given the number of a line without a time that
-      `data.log_gap` needs, and what is wrong with it; None: it is refused.
+    sources: the number of logs; with several, sessions have the log's name.
+    leave_out: called with the number and the fault of a line without the time
+      that `data.log_gap` needs; None: such a line is refused.
 
   Raises:
     UserError: as `read`.
@@ -176,7 +176,7 @@ def events(
         fault = (
           f"{timestamp!r}: is no time that data.log_gap knows: ISO 8601,"
           " syslog's, seconds since 1970 and others; data.log_header says where"
-          " they stand"
+          " the time is"
         )
         if leave_out is None:
           raise UserError(f"{source}:{number}: {fault}")
@@ -192,7 +192,7 @@ def events(
 
 
 class _Entry(NamedTuple):
-  """A line: its number, all of it, and what the header tells apart."""
+  """A line, and the fields that the header finds in it."""
 
   number: int
   line: str
@@ -219,7 +219,7 @@ def _entries(texts: Iterable[str], source: str, form: Form) -> Iterator[_Entry]:
       fields = found.groupdict()
       content, label = fields["Content"], fields.get(_LABEL, "")
       timestamp = " ".join(v for k, v in fields.items() if k in _TIMES)
-    # Else it goes on with what the line before says, and has its time.
+    # Else the line continues the line before, and has its time.
     entry = _Entry(number, line, content, timestamp, label)
     first = first or entry
     yield entry
@@ -228,7 +228,7 @@ def _entries(texts: Iterable[str], source: str, form: Form) -> Iterator[_Entry]:
 
 
 def _unfit(source: str, form: Form, field: str, entry: _Entry) -> UserError:
-  """What is said of an expression that no line fits."""
+  """The error for an expression that fits no line."""
   return UserError(
     f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
     f" line {entry.number} is {entry.line[:_SHOWN]!r}"
@@ -236,14 +236,15 @@ def _unfit(source: str, form: Form, field: str, entry: _Entry) -> UserError:
 
 
 def _name(source: str, name: str, sources: int) -> str:
-  """Of a session; what has the same one in another file is another session."""
+  """A session's name; sessions of different files are different."""
   return name if sources == 1 else f"{source}:{name}"
 
 
 def _pattern(header: str) -> re.Pattern:
-  """The expression that a header stands for.
+  """The regular expression of a header.
 
-  A field before white space is a word; another one goes up to what follows it.
+  A field before white space is a word; another field ends where the text that
+  follows it in the header begins.
   """
   parts = re.split(r"<(\w+)>", header)
   pattern = ""
@@ -257,9 +258,9 @@ def _pattern(header: str) -> re.Pattern:
   return re.compile(pattern)
 
 
-@functools.lru_cache(maxsize=2**10)  # Lines of one second stand together.
+@functools.lru_cache(maxsize=2**10)  # Neighbours often have the same second.
 def _seconds(timestamp: str) -> float | None:
-  """The seconds from some moment on to a time; None: it is none."""
+  """A time in seconds; None: it cannot be read."""
   if re.fullmatch(r"\d{10}(\.\d+)?", timestamp):
     return float(timestamp)
   found = None
@@ -291,7 +292,7 @@ def _corpus(events: Iterator[Event], unit: str) -> Corpus:
   corpus = Corpus(
     unit,
     symbol.symbols,
-    _narrow(symbol[order]),
+    symbol[order].narrow(),
     np.searchsorted(session.ids[order], numbers),
     session.symbols,
     np.arange(len(session.symbols)),
@@ -301,11 +302,6 @@ def _corpus(events: Iterator[Event], unit: str) -> Corpus:
   )
   if label.symbols == [""]:
     return corpus
-  ids = _narrow(label[order])
+  ids = label[order].narrow()
   tags = corpus._replace(unit="id", symbols=label.symbols, ids=ids)
   return corpus._replace(tags=tags)
-
-
-def _narrow(texts: Texts) -> np.ndarray:
-  """The ids, in the smallest type that holds them."""
-  return texts.ids.astype(kind_for(len(texts.symbols)))

@@ -1,4 +1,4 @@
-"""Music that was sampled: its notes, MIDI files and pictures."""
+"""Sampled music: its notes, MIDI files and pictures."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +9,16 @@ from seqrnn.data.music import LOWEST, NOTES
 from seqrnn.errors import UserError
 from seqrnn.runtime import figures, files
 
-_TICKS = 480  # Of a frame, in a MIDI file.
+_TICKS = 480  # Of a frame in a MIDI file.
 
 
 class Note(NamedTuple):
-  """A note that sounds from one frame on until another.
+  """A note that is held.
 
   Attributes:
-    start: the first frame.
-    stop: the one after the last.
-    number: MIDI's, 60 for the C in the middle.
+    start: its first frame.
+    stop: the frame after its last.
+    number: of MIDI, 60 for middle C.
   """
 
   start: int
@@ -27,7 +27,7 @@ class Note(NamedTuple):
 
 
 def held(notes_TV: np.ndarray) -> list[Note]:
-  """The notes of frames; one that goes on for several of them is one."""
+  """The notes of frames; a note in adjacent frames is one long note."""
   changes_VT = np.diff(notes_TV.T.astype(np.int8), prepend=0, append=0)
   key, start = np.nonzero(changes_VT == 1)
   _, stop = np.nonzero(changes_VT == -1)
@@ -49,7 +49,7 @@ def write(path: Path, notes_TV: np.ndarray, tempo: int):
   events = [
     (frame, kind, number)
     for start, stop, number in held(notes_TV)
-    # Those that end come first: a note may be struck where another ends.
+    # Ends come first: a note may be struck again in the frame where it ends.
     for frame, kind in ((stop, "note_off"), (start, "note_on"))
   ]
   track = mido.MidiTrack()
@@ -68,7 +68,7 @@ def write(path: Path, notes_TV: np.ndarray, tempo: int):
 
 
 def draw(path: Path, notes_TV: np.ndarray, given: int):
-  """Draws a piano roll; the first `given` frames are gray, the rest was drawn.
+  """Draws a piano roll, with the first `given` frames, the prompt, in gray.
 
   Raises:
     UserError: the file cannot be written.

@@ -25,13 +25,13 @@ LOWEST = 21  # MIDI number of the first one.
 # The splits of a corpus: pieces, each uint8 [frames, NOTES] of 0 and 1.
 Music = dict[str, list[np.ndarray]]
 
-# Bytes of a file, and of what is packed in it; Nottingham has 372 kB packed.
-# Numbers of JSON take some fifty times their bytes in memory.
+# Bytes of a file, also unpacked; Nottingham has 372 kB packed. Numbers of JSON
+# take some fifty times their bytes in memory.
 _LIMITS = {".mat": 2**29, ".json": 2**25}
 _PACKED = 15  # The type of an element of a MATLAB file that is compressed.
 _CHUNK = 2**20  # Bytes unpacked at once.
 _PIECES = {"train": 240, "validation": 30, "test": 30}  # Of data.source=chords.
-# Degrees of the scale, from 0, and those that may follow: a common table.
+# Degrees of the scale, from 0, and the degrees that may follow each.
 _FOLLOWING = {
   0: (1, 3, 4, 5),
   1: (4,),
@@ -40,14 +40,14 @@ _FOLLOWING = {
   5: (1, 3),
 }
 _SCALE = (0, 2, 4, 5, 7, 9, 11)  # Half tones above the key.
-_HOMES = (48, 57, 62, 67)  # Where bass, tenor, alto and soprano are at home.
+_HOMES = (48, 57, 62, 67)  # Typical notes of bass, tenor, alto and soprano.
 
 
 def read(data: Config) -> Music:
-  """The music of `data.source`, which brings its own splits.
+  """The music of `data.source`, which has its own splits.
 
   Raises:
-    UserError: another source, or a file that is missing or holds no music.
+    UserError: `data.source` has no music, or a file is missing or holds none.
   """
   for split in SPLITS:
     field = f"{split}_path"
@@ -74,9 +74,9 @@ def read(data: Config) -> Music:
 
 
 def sequences(pieces: list[np.ndarray]) -> tuple[Sequences, np.ndarray]:
-  """Pieces as ids, and the frame that each id stands for, uint8 [ids, NOTES].
+  """Pieces as ids, and the frame of each id, uint8 [ids, NOTES].
 
-  Every frame has an id of its own; that of PAD stands for silence.
+  Every frame has an id of its own; the frame of PAD is silence.
   """
   edges = bounds(pieces)
   places = np.arange(edges[-1])
@@ -97,12 +97,12 @@ def sequences(pieces: list[np.ndarray]) -> tuple[Sequences, np.ndarray]:
 
 
 def bounds(pieces: list[np.ndarray]) -> np.ndarray:
-  """Where each piece begins in all frames, and where the last one ends."""
+  """The first frame of each piece in all frames, and the end of the last."""
   return np.cumsum([0, *map(len, pieces)])
 
 
 def facts(pieces: list[np.ndarray]) -> dict[str, int]:
-  """How much there is, and a checksum of it."""
+  """The size of the music and a checksum, as `Experiment.facts`."""
   found, frames = sequences(pieces)
   return {
     "documents": len(pieces),
@@ -117,10 +117,10 @@ def _read(path: Path) -> Music:
   .mat: traindata, validdata and testdata, cells of arrays [frames, 88] of 0
   and 1 (Boulanger-Lewandowski et al. 2012, as Bai et al. 2018 have them).
   .json: train, valid and test, lists of pieces; a piece is a list of frames, a
-  frame one of MIDI numbers.
+  frame is a list of MIDI numbers.
 
   Raises:
-    UserError: it is missing, or not that.
+    UserError: the file is missing, or holds something else.
   """
   kinds: dict[str, tuple[Callable, Callable, str]] = {
     ".mat": (_load_mat, _from_cell, "data"),
@@ -139,7 +139,7 @@ def _read(path: Path) -> Music:
     splits = load(content)
   except (UserError, MemoryError):
     raise
-  except Exception as error:  # SciPy raises what it comes upon.
+  except Exception as error:  # SciPy raises any type for a damaged file.
     raise UserError(f"{path}: not {path.suffix[1:]} ({error})") from None
   music = {}
   for split, name in zip(SPLITS, ("train", "valid", "test"), strict=True):
@@ -170,7 +170,7 @@ def _load_mat(content: bytes) -> dict[str, Any]:
 
 
 def _unpacked(content: bytes) -> int:
-  """The bytes of a MATLAB file, unpacked; no more than a chunk is kept."""
+  """The size of a MATLAB file, unpacked a chunk at a time."""
   order = "<" if content[126:128] == b"IM" else ">"
   total, place = 0, 128  # The header.
   while place + 8 <= len(content) and total <= _LIMITS[".mat"]:
@@ -213,15 +213,15 @@ def _from_numbers(n: int, piece: Any) -> np.ndarray:
 
 
 def _chords(number: int) -> np.ndarray:
-  """A made-up piece: four voices in a major key, from tonic to tonic.
+  """A generated piece: four voices in a major key, from tonic to tonic.
 
-  Chords follow each other by a table and last 1, 2 or 4 frames; the bass has
-  the root, and the voices above it move as little as they can. The same
-  number gives the same piece on every machine.
+  Chords follow each other by a table and last 1, 2 or 4 frames. The bass has
+  the root, and the voices above it move as little as possible. A number gives
+  the same piece on every machine.
   """
   rng = random.Random(number)
 
-  def pick(options):  # Of Random's methods only random() never changes.
+  def pick(options):  # Only random() is the same in all versions of Python.
     return options[int(rng.random() * len(options))]
 
   key, degree, voices, frames = pick(range(12)), 0, _HOMES, []
@@ -245,6 +245,6 @@ def _chords(number: int) -> np.ndarray:
 
 
 def _near(pitch_class: int, before: int, home: int) -> int:
-  """A note of this name: near the one before, but not ever farther away."""
+  """The note of a pitch class nearest to the middle of `before` and `home`."""
   middle = (before + home) // 2
   return middle + (pitch_class - middle + 6) % 12 - 6

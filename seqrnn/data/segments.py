@@ -29,7 +29,7 @@ Split = str | Pieces | Sequence[Document]  # A split's name, or documents.
 
 
 class Request(NamedTuple):
-  """The batches that are asked for, as `Segments.batches` has them."""
+  """The arguments of `Segments.batches`."""
 
   split: Split
   epoch: int
@@ -39,13 +39,13 @@ class Request(NamedTuple):
 
   @property
   def trains(self) -> bool:
-    """Whether they are those of training: shuffled, `samples_per_epoch`, ..."""
+    """Whether the batches are those of training: shuffled, as many as set."""
     named = isinstance(self.split, str) and self.split == "train"
     return named and self.batch_size is None and not self.ordered
 
 
 class Segments:
-  """The documents of a run, encoded and cut; no file is read before it must."""
+  """The documents of a run, encoded and cut; a file is read when needed."""
 
   def __init__(
     self,
@@ -62,7 +62,7 @@ class Segments:
     self._config = config
     self._vocabulary = vocabulary
     self._read = reader(config)
-    self._sequences: dict[tuple[str, bool], Sequences] = {}
+    self._sequences: dict[tuple[Split, bool], Sequences] = {}
     self._checksums: dict[str, int] = {}
 
   def pieces(self, split: Split) -> Pieces:
@@ -79,20 +79,17 @@ class Segments:
     Equal documents are kept once where `data.repeats` says so, but never if
     `ordered`.
     """
-    each = ordered or self._config.data.repeats == "each"
-    if not isinstance(split, str):
-      encoded = self._encode(self.pieces(split))
-      return encoded if each else once(encoded)
-    if (split, each) not in self._sequences:
-      self._sequences[split, each] = (
-        self._encode(self._read(split))
-        if each
-        else once(self.sequences(split, ordered=True))
-      )
-    return self._sequences[split, each]
-
-  def _encode(self, pieces: Pieces) -> Sequences:
-    return encode(pieces, self._vocabulary, self._config.data.boundaries)
+    key = split, ordered or self._config.data.repeats == "each"
+    if isinstance(split, str) and key in self._sequences:
+      return self._sequences[key]
+    if key[1]:
+      boundaries = self._config.data.boundaries
+      found = encode(self.pieces(split), self._vocabulary, boundaries)
+    else:
+      found = once(self.sequences(split, ordered=True))
+    if isinstance(split, str):
+      self._sequences[key] = found
+    return found
 
   def facts(self, split: str) -> dict[str, Any]:
     """The size and the checksum of a split, as `Experiment.facts`."""

@@ -1,6 +1,6 @@
-"""Sessions: what detection reads, as ids of a vocabulary, flat.
+"""Sessions: the events that detection scores, as ids of a vocabulary.
 
-Each event keeps its place in what was read: its line, its time, its label.
+Each event keeps its line, its time and its label.
 """
 
 import dataclasses
@@ -13,21 +13,13 @@ from seqrnn.config import Config
 from seqrnn.data import corpora, splits
 from seqrnn.data.columns import Column, Texts
 from seqrnn.data.documents import Corpus, Names
-from seqrnn.data.labels import UNLABELLED, taken
+from seqrnn.data.labels import UNLABELLED, kinds_of
 from seqrnn.data.reading import Source, files, lines, rows
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 
-_OF_EVENTS = (
-  "ids",
-  "lines",
-  "timestamps",
-  "line_labels",
-  "lines_labelled",
-  "as_read",
-)
-_NO_SYMBOL = ""  # Of no vocabulary, so it is the unknown one of each.
+_NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
 
 class Sessions(NamedTuple):
@@ -37,12 +29,12 @@ class Sessions(NamedTuple):
     ids: int32 [events], of a vocabulary; without begin and end.
     bounds: int64 [sessions + 1]; j is ids[bounds[j] : bounds[j + 1]].
     names: of the sessions.
-    lines: int64 [events], of the file, from 1; None: it has none.
-    timestamps: of the events, as they were written; None: there are none.
-    labels: bool [sessions], whether it is an anomaly; None: nobody says.
-    line_labels: bool [events], likewise.
-    labelled: bool [sessions], whether its label is known; None: all are.
-    lines_labelled: bool [events], likewise.
+    lines: int64 [events], of the file, from 1; None: unknown.
+    timestamps: of the events, as they were written; None: unknown.
+    labels: bool [sessions], whether each is an anomaly; None: unknown.
+    line_labels: bool [events], whether each is an anomaly; None: unknown.
+    labelled: bool [sessions], whether a label is known; None: all labels are.
+    lines_labelled: bool [events], whether a label is known; None: all are.
     as_read: the events as they were read; None: unknown.
   """
 
@@ -58,7 +50,7 @@ class Sessions(NamedTuple):
   as_read: Texts | None = None
 
   def with_label(self) -> np.ndarray:
-    """The places of the sessions whose label is known; none without labels."""
+    """The indices of the sessions whose label is known."""
     if self.labels is None:
       return np.zeros(0, np.int64)
     if self.labelled is None:
@@ -70,18 +62,18 @@ class Sessions(NamedTuple):
     places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
     some: dict[str, Any] = {"bounds": bounds}
     some["names"] = [self.names[j] for j in index.tolist()]
-    for name in ("labels", "labelled", *_OF_EVENTS):
-      column = getattr(self, name)
-      if column is not None:
-        some[name] = column[places if name in _OF_EVENTS else index]
+    for name, column in self._asdict().items():
+      if name not in some and column is not None:
+        of_sessions = name in ("labels", "labelled")
+        some[name] = column[index if of_sessions else places]
     return self._replace(**some)
 
   def distinct(self) -> "Distinct":
-    """Which sessions have the same events."""
+    """The groups of sessions that have the same events."""
     index: dict[bytes, int] = {}
     content = self.ids.tobytes()
     edges = (self.bounds * self.ids.itemsize).tolist()
-    # A dictionary is faster here than sorting, as np.unique does.
+    # A dict is faster here than the sort of np.unique.
     which = np.array(
       [
         index.setdefault(content[start:stop], len(index))
@@ -93,7 +85,7 @@ class Sessions(NamedTuple):
     return Distinct(first, which, counts)
 
   def pieces(self, vocabulary: Vocabulary) -> Pieces:
-    """The same, as `experiment.batches` takes them."""
+    """The sessions as `experiment.batches` takes them."""
     group = np.arange(len(self.names))
     return splits.whole(
       Corpus(
@@ -109,12 +101,12 @@ class Sessions(NamedTuple):
 
 
 class Distinct(NamedTuple):
-  """Which sessions are equal.
+  """Groups of equal sessions.
 
   Attributes:
-    first: int64 [distinct], the first session of each, in order.
-    which: int64 [sessions], the place in `first` of each one's equal.
-    counts: int64 [distinct], how many there are of each.
+    first: int64 [groups], the first session of each, in order.
+    which: int64 [sessions], the group of each session.
+    counts: int64 [groups], the sessions in each group.
   """
 
   first: np.ndarray
@@ -125,7 +117,7 @@ class Distinct(NamedTuple):
 def ranges(
   starts: np.ndarray, stops: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """All whole numbers from each start to its stop, and where they are cut."""
+  """The numbers from each start to its stop, and the bounds of these ranges."""
   bounds = np.concatenate([[0], np.cumsum(stops - starts)])
   shifts = np.repeat(starts - bounds[:-1], stops - starts)
   return np.arange(bounds[-1]) + shifts, bounds
@@ -134,16 +126,16 @@ def ranges(
 def read(
   config: Config, vocabulary: Vocabulary, path: str, field: str = "detect.path"
 ) -> Sessions:
-  """The sessions of a file, a glob or a folder, of the form `config.data` says.
+  """The sessions of a file, a glob or a folder, read as `config.data` says.
 
-  No session joins files. Messages name the path by `field`.
+  No session is in two files. Messages name the path by `field`.
 
   Raises:
     UserError: as `corpora.read_files`.
   """
   data = config.data
   corpus = corpora.read_files(field, path, data)
-  if data.unit == "id":  # One a line that is not blank.
+  if data.unit == "id":  # Each line that is not blank has one.
     numbers = Column("<u8")
     for source in files(field, path):
       for number, line in enumerate(lines(source, data.errors), 1):
@@ -156,16 +148,17 @@ def read(
 def of_pieces(
   pieces: Pieces, vocabulary: Vocabulary, settings: Config | None = None
 ) -> Sessions:
-  """The sessions that whole documents are; settings are of `config.detect`.
+  """The sessions of whole documents.
 
-  Without settings no label is read. A session is anomalous where one of its
-  events is, and has no label where none has.
+  Labels are read with `settings` only, the fields of `config.detect`. A session
+  is anomalous if an event of it is anomalous, and unlabelled if no event of it
+  is labelled.
 
   Raises:
-    UserError: as `labels.taken`.
+    UserError: as `labels.kinds_of`.
   """
   corpus, document = pieces.corpus, pieces.document
-  if np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
+  if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
     # Side by side, as all that is read; a list of places takes 8 bytes each.
     places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
     bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
@@ -187,7 +180,7 @@ def of_pieces(
   if corpus.tags is None or settings is None:
     return sessions
   counts = dataclasses.replace(pieces, corpus=corpus.tags).counts()
-  kinds = taken(corpus.tags.symbols, counts, settings)
+  kinds = kinds_of(corpus.tags.symbols, counts, settings)
   kind_N = kinds[corpus.tags.ids[places]]
   # 1, anomalous, is the greatest; UNLABELLED the least.
   kind_D = np.maximum.reduceat(kind_N, bounds[:-1])
@@ -222,13 +215,13 @@ def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
       lines[name, label] = number
       given[name] = label
   texts, counts = np.unique([label for _, label in lines], return_counts=True)
-  kinds = taken(texts.tolist(), counts, config.detect)
+  kinds = kinds_of(texts.tolist(), counts, config.detect)
   kind = dict(zip(texts.tolist(), kinds.tolist(), strict=True))
   for (name, label), number in lines.items():
     if kind[label] != kind[given[name]]:
       raise UserError(
         f"{path}:{max(number, lines[name, given[name]])}: session {name!r} has"
-        " another label further up"
+        " another label in an earlier row"
       )
   missing = next((name for name in sessions.names if name not in given), None)
   if missing is not None:

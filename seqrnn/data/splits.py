@@ -214,19 +214,18 @@ def _tails(corpus: Corpus, data: Config) -> Split:
     for fraction in (data.validation_fraction, data.test_fraction)
   )
   edges = np.stack([0 * n, n - validation - test, n - test, n])
+  return _between(corpus, np.arange(len(n)), edges + corpus.bounds[:-1])
+
+
+def _between(corpus: Corpus, document: np.ndarray, edges: np.ndarray) -> Split:
+  """The parts of documents between edges, places in `corpus.ids` [4, parts]."""
   parts = {}
   for name, start, stop in zip(SPLITS, edges[:-1], edges[1:], strict=True):
-    document = np.flatnonzero(start < stop)
-    start, stop = start[document], stop[document]
-    first = corpus.bounds[document]
-    parts[name] = Pieces(
-      corpus,
-      document,
-      first + start,
-      first + stop,
-      start == 0,
-      stop == n[document],
-    )
+    some = start < stop
+    where, start, stop = document[some], start[some], stop[some]
+    begins = start == corpus.bounds[where]
+    ends = stop == corpus.bounds[where + 1]
+    parts[name] = Pieces(corpus, where, start, stop, begins, ends)
   return parts
 
 
@@ -254,16 +253,14 @@ def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
       f" train.batch_size={batch_size} streams of data.window={T}"
     )
   rows = np.arange(batch_size) * batches * T
-  edges = (0, train * T, (train + held_out) * T, batches * T)
-  parts = {}
-  for name, start, stop in zip(SPLITS, edges[:-1], edges[1:], strict=True):
-    here = rows if start < stop else rows[:0]
-    neither = np.zeros(len(here), bool)
-    document = np.zeros(len(here), np.int64)
-    parts[name] = Pieces(
-      corpus, document, here + start, here + stop, neither, neither
+  edges = np.array([0, train, train + held_out, batches])[:, None] * T + rows
+  parts = _between(corpus, 0 * rows, edges)
+  return {
+    name: dataclasses.replace(
+      part, begins=np.zeros(len(part), bool), ends=np.zeros(len(part), bool)
     )
-  return parts
+    for name, part in parts.items()
+  }
 
 
 def reader(config: Config) -> Callable[[str], Pieces]:

@@ -47,23 +47,13 @@ class Rows(NamedTuple):
     return Rows(batch_size, window, whole)
 
 
-class _Pieces(NamedTuple):
+def _pieces(bounds: np.ndarray, rows: Rows) -> tuple[np.ndarray, ...]:
   """The parts of documents in the slices, each read from the zero carry.
 
-  Attributes:
-    documents: int64 [pieces], the document of each.
-    starts: int64 [pieces], the place of its first symbol.
-    inputs: int64 [pieces], the number of its inputs.
-    slices: int64 [B + 1], the places where the slices begin and end.
+  Returns:
+    int64 [pieces]: the document of each, the place of its first symbol, the
+    number of its inputs; and [B + 1], where the slices begin and end.
   """
-
-  documents: np.ndarray
-  starts: np.ndarray
-  inputs: np.ndarray
-  slices: np.ndarray
-
-
-def _pieces(bounds: np.ndarray, rows: Rows) -> _Pieces:
   slices = np.arange(rows.batch_size + 1) * bounds[-1] // rows.batch_size
   if rows.whole:
     slices = bounds[np.searchsorted(bounds, slices)]
@@ -78,7 +68,7 @@ def _pieces(bounds: np.ndarray, rows: Rows) -> _Pieces:
       "data.stateful=True: no document has the two symbols that an input and"
       " its target need"
     )
-  return _Pieces(documents[some], starts[some], inputs[some], slices)
+  return documents[some], starts[some], inputs[some], slices
 
 
 def streams(

@@ -4,6 +4,7 @@ A file that is not of its form is refused with the file's name and the line.
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -39,7 +40,8 @@ def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
   for source in sources:
     files.append((source.name, len(numbers)))
     group = None  # The hash of the sentence so far.
-    for number, line in enumerate(lines(source, data.errors), 1):
+    ended = itertools.chain(lines(source, data.errors), [""])
+    for number, line in enumerate(ended, 1):
       if line.strip():
         found = columns(f"{source.name}:{number}", line, optional)
         if found is None:
@@ -56,8 +58,6 @@ def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
       elif group is not None:
         groups.append(int.from_bytes(group.digest()[:8]))
         group = None
-    if group is not None:
-      groups.append(int.from_bytes(group.digest()[:8]))
   firsts.append(len(words))
   digests, group_D = in_order(groups.numbers())
   word, tag = words.texts(), tags.texts()

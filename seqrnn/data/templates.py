@@ -1,8 +1,8 @@
-"""Templates of log lines: what stays the same where numbers and names change.
+"""Templates of log lines: the words that stay the same where values change.
 
-`masked` takes out of a line what is a value by its form; `mine` finds the
-templates of such lines with Drain (He et al. 2017), and `matcher` tells which
-one a line is of. Blanks of a template are single words.
+`masked` replaces values in a line that are known by their form, as numbers.
+`mine` finds the templates of masked lines with Drain (He et al. 2017), and
+`matcher` the template of a line. A blank of a template is a single word.
 """
 
 import re
@@ -13,7 +13,7 @@ from seqrnn.errors import UserError
 
 BLANK = "<*>"
 
-# Times as lines of logs begin with them.
+# A time, as lines of logs begin with one.
 TIME = re.compile(
   r"(?P<time>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
   r"|(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4})?)"
@@ -33,8 +33,8 @@ _REPEATED = re.compile(r"(?<!\S)(<\w+>),?(?: \1,?)+(?!\S)")
 def masked(line: str, names: re.Pattern | None = None) -> str:
   """The line with masks for times, addresses, hexadecimal and other numbers.
 
-  Several of the same mask, a list, are one. Before, what the group of `names`
-  finds becomes `<session>`.
+  A list of equal masks becomes one mask. The group of `names`, which finds the
+  names of sessions, becomes `<session>` first.
   """
   if names is not None:
     parts, end = [], 0
@@ -49,7 +49,7 @@ def masked(line: str, names: re.Pattern | None = None) -> str:
 
 
 def mine(lines: Iterable[str]) -> list[str]:
-  """The templates of masked lines, in the order they come.
+  """The templates of masked lines, in the order of their first lines.
 
   Raises:
     UserError: the package drain3 is missing.
@@ -61,8 +61,8 @@ def mine(lines: Iterable[str]) -> list[str]:
       "data.unit='log': needs the package drain3; pip install 'seqrnn[logs]'"
       " brings it"
     ) from None
-  # Masks leave little that varies, so lines must agree in more than is usual:
-  # in their first two words, and in half of all.
+  # Masked lines vary little, so lines of a template must agree in more words
+  # than by Drain's defaults: in the first two, and in half of all words.
   drain = Drain(depth=5, sim_th=0.5, param_str=BLANK)
   for line in lines:
     drain.add_log_message(line)
@@ -71,12 +71,12 @@ def mine(lines: Iterable[str]) -> list[str]:
 
 
 def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
-  """A function from a masked line to the place of its template.
+  """A function from a masked line to the index of its template; None: none.
 
-  Of several that fit, the one with the fewest blanks; then the first.
+  Of several templates that fit, the one with the fewest blanks; then the first.
   """
   places = {template: n for n, template in enumerate(templates)}
-  # Where the blanks are, of templates of so many words.
+  # By number of words, the positions of the blanks in templates.
   blanks: dict[int, dict[tuple[int, ...], None]] = defaultdict(dict)
   for template in templates:
     words = template.split(" ")
@@ -85,7 +85,7 @@ def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
   tried = {length: sorted(found, key=len) for length, found in blanks.items()}
 
   def match(line: str) -> int | None:
-    words = line.split()  # An empty line has none, and no template.
+    words = line.split()  # An empty line has no words, and no template.
     for blank in tried.get(len(words), ()):
       fitted = words.copy()
       for i in blank:

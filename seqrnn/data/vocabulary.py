@@ -26,19 +26,19 @@ RESERVED = ("<pad>", "<begin>", "<end>", "<unknown>")  # Names for display.
 class Vocabulary:
   """The symbols a model knows; the id of `symbols[i]` is i + 4.
 
-  Where the unit is `log`, they are templates, and a line is read as the one
-  that it is of.
+  The symbols of unit `log` are templates, and a line has the id of its
+  template.
 
   Attributes:
     unit: what a symbol is, as `data.unit`.
-    symbols: without the reserved ones, whose ids are below 4.
+    symbols: without the reserved symbols, whose ids are below 4.
   """
 
   unit: str
   symbols: tuple[str, ...]
 
   def __len__(self) -> int:
-    """How many ids there are, the reserved ones among them."""
+    """The number of ids, with the reserved ones."""
     return len(RESERVED) + len(self.symbols)
 
   def encode(self, symbols: str | Sequence[str]) -> np.ndarray:
@@ -50,17 +50,17 @@ class Vocabulary:
     return np.fromiter(map(self._id, symbols), np.int32, len(symbols))
 
   def unknown(self, symbols: str | Sequence[str]) -> list[str]:
-    """The distinct symbols that are not in it, in the order they come."""
+    """The distinct symbols that are not in it, in order."""
     return [s for s in dict.fromkeys(symbols) if self._id(s) == UNKNOWN]
 
   def names(self, ids: Iterable[int]) -> list[str]:
-    """Single symbols for display: what cannot be printed is escaped."""
+    """Single symbols for display, with escapes for control characters."""
     return [self._names[i] for i in ids]
 
   def text(self, ids: Iterable[int]) -> str:
-    """The ids as text, joined as the unit needs, reserved ones left out.
+    """The ids as text, joined as the unit needs, without reserved symbols.
 
-    UNKNOWN is shown, as U+FFFD or by its name. Bytes are read as UTF-8.
+    UNKNOWN is shown as U+FFFD or by its name. Bytes are decoded as UTF-8.
     """
     unknown = "\ufffd" if self.unit in ("char", "byte") else RESERVED[UNKNOWN]
     return joined(
@@ -94,7 +94,7 @@ class Vocabulary:
 
   @functools.cached_property
   def _table(self) -> np.ndarray:
-    """The id of each code point; the last entry stands for all above."""
+    """The id of each code point; the last entry is for all greater ones."""
     codes = {ord(s): i for s, i in self._ids.items() if len(s) == 1}
     table = np.full(max(codes, default=0) + 2, UNKNOWN, np.int32)
     table[list(codes)] = list(codes.values())
@@ -106,7 +106,7 @@ class Vocabulary:
 
 
 def joined(symbols: Iterable[str], unit: str) -> str:
-  """Symbols as text, joined as the unit needs. Bytes are read as UTF-8."""
+  """Symbols as text, joined as the unit needs. Bytes are decoded as UTF-8."""
   if unit == "char":
     return "".join(symbols)
   if unit == "byte":
@@ -121,7 +121,7 @@ def joined(symbols: Iterable[str], unit: str) -> str:
 
 
 def printable(symbol: str, unit: str) -> str:
-  """A symbol for display: what cannot be printed is escaped."""
+  """A symbol for display, with escapes for control characters."""
   if unit == "byte":
     plain = symbol.isascii() and symbol.isprintable()
     return symbol if plain else f"\\x{ord(symbol):02x}"
@@ -137,14 +137,20 @@ def make(
   min_count: int,
   size: int | None,
 ) -> Vocabulary:
-  """The vocabulary of symbols with their counts, the most frequent one first.
+  """The vocabulary of symbols with their counts, the most frequent first.
 
-  Ties go by symbol, so that nothing depends on the order of documents. `size`
-  keeps that many of the most frequent, `min_count` those as frequent; one that
-  never comes is left out. Of lines of logs, templates are mined.
+  Ties are ordered by symbol, so that the order of documents does not matter.
+  Unit `log` mines templates of the symbols, which are lines.
+
+  Args:
+    symbols: the distinct ones.
+    counts: the frequency of each; symbols of frequency 0 are left out.
+    unit: as `data.unit`.
+    min_count: the lowest frequency of a symbol that is kept.
+    size: the most symbols that are kept; None: all.
 
   Raises:
-    UserError: nothing is left; or, of logs, the package drain3 is missing.
+    UserError: no symbol is left; or the package drain3 is missing.
   """
   found = {s: n for s, n in zip(symbols, counts.tolist(), strict=True) if n}
   if unit == "log":
@@ -160,7 +166,7 @@ def make(
 
 
 def of_pieces(pieces: Pieces, data: Config) -> Vocabulary:
-  """The vocabulary of a split, as `config.data` wants it.
+  """The vocabulary of a split, by the fields of `config.data`.
 
   Raises:
     UserError: as `make`.
@@ -181,7 +187,7 @@ def _templates(found: dict[str, int]) -> dict[str, int]:
   counts = dict.fromkeys(mined, 0)
   for line, count in found.items():
     place = match(line)
-    assert place is not None, "a line fits the template that was made of it"
+    assert place is not None, "a line fits the template that was mined of it"
     counts[mined[place]] += count
   return {template: count for template, count in counts.items() if count}
 
@@ -199,11 +205,11 @@ def encoded(vocabularies: dict[str, Vocabulary]) -> bytes:
 
 
 def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
-  """Reads what `save` wrote.
+  """Reads the vocabularies that `save` wrote.
 
   Raises:
-    UserError: it is missing, or not that.
-    MachineError: it is not what was written.
+    UserError: the file is missing, or holds no vocabularies.
+    MachineError: the file has changed since it was written.
   """
   manifest.verify(Path(path))
   try:
@@ -222,7 +228,7 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
 
 
 def _fault(fields) -> str | None:
-  """What is wrong with a vocabulary in a file, which anyone may have made."""
+  """The fault of a vocabulary in a file, which may be made by hand."""
   if not isinstance(fields, dict) or set(fields) != {"unit", "symbols"}:
     return "must be an object of unit and symbols"
   unit, symbols = fields["unit"], fields["symbols"]

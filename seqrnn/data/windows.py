@@ -271,17 +271,17 @@ def _cuts(
 
 
 class _Table(NamedTuple):
-  """The windows by bucket: first the short ones, then document by document.
+  """The windows in rows: the short buckets first, then document by document.
 
-  A window's document is searched: a list of all windows would be as long as
-  the corpus where `step` is 1.
+  A row's document is found by binary search: a list of all windows would be as
+  long as the corpus where `step` is 1.
 
   Attributes:
     lengths: of the buckets.
     ends: the rows where the buckets end.
-    short: the documents whose last window is in a bucket of its length.
-    firsts_D: the row of each document's first window that is not in `short`.
-    counts_D: the number of a document's windows.
+    short: the documents of the first rows, whose last window is short.
+    firsts_D: the row of each document's first window after the short ones.
+    counts_D: the number of each document's windows.
   """
 
   lengths: np.ndarray
@@ -297,7 +297,7 @@ class _Table(NamedTuple):
   def find(
     self, position: np.ndarray, order: tuple[int, int] | None
   ) -> tuple[np.ndarray, np.ndarray]:
-    """The document and the number in it of the window at each position."""
+    """The windows at positions of an epoch: document, and number in it."""
     pass_, row = np.divmod(position, self.ends[-1])
     if order is not None:
       # Each bucket of each pass is shuffled by itself.

@@ -1,4 +1,4 @@
-"""Which labels are taken for which: counted, written and drawn."""
+"""Confusion of labels: counts them, writes the table, draws the picture."""
 
 import csv
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.experiment import Carry, Experiment
 from seqrnn.runtime import figures, files
 
-_NUMBERS = 30  # Labels up to which the picture has numbers.
+_NUMBERS = 30  # Labels, at most, of a picture with numbers.
 
 
 def totals(
   experiment: Experiment,
 ) -> Callable[..., tuple[Carry, jax.Array]]:
-  """A function params, carry, batch -> carry, how often [truth, predicted]."""
+  """A function params, carry, batch -> carry, counts [truth, predicted]."""
 
   def count(params, carry, batch):
     assert experiment.predict is not None, "there are labels"
@@ -33,12 +33,12 @@ def totals(
 
 
 def write(folder: Path, labels: Vocabulary, counts_VV: np.ndarray, title: str):
-  """Writes confusion.csv, a row a true label, and draws confusion.png.
+  """Writes confusion.csv, a row per true label, and draws confusion.png.
 
-  Labels that training has not seen share a row, where there are any.
+  All labels that training has not seen share one row.
 
   Raises:
-    UserError: they cannot be written.
+    UserError: a file cannot be written.
   """
   columns = np.arange(UNKNOWN + 1, len(labels))
   rows = columns
@@ -60,7 +60,7 @@ def _draw(
   columns: list[str],
   title: str,
 ):
-  """Shares of each row by colour, counts by number."""
+  """Draws the share of each cell in its row as colour, the count as number."""
   side = min(max(4.5, 2 + 0.38 * len(rows)), 60)  # Inches.
   figure = figures.create(side + 1, side, title)
   axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Figures of a split, summed over its batches."""
+"""Metrics of a split, summed over its batches."""
 
 from collections import deque
 from collections.abc import Callable
@@ -14,25 +14,25 @@ from seqrnn.inference import metrics
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-# Batches under way. From 32 on, XLA makes the next one wait on a thread that
-# CPU devices need to end those before: several of them would never end.
-_AHEAD = 8
+# Pending batches. With 32 or more, XLA blocks a thread until one is done, which
+# several CPU devices need to finish the batches: a deadlock.
+_PENDING = 8
 
 
 def evaluator(
   experiment: Experiment, mesh: Mesh
 ) -> Callable[..., dict[str, float] | None]:
-  """A function params, batches -> figures, compiled once an experiment.
+  """A function params, batches, stop -> metrics, compiled once per experiment.
 
-  Its third argument is asked before each batch: where it says true, the
-  evaluation ends at once and gives None.
+  The function calls `stop` before each batch; when the result is true, it
+  returns None.
   """
-  add_up = accumulator(_totals(experiment.loss), experiment, mesh)
+  accumulate = accumulator(_totals(experiment.loss), experiment, mesh)
 
   def evaluate(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
   ) -> dict[str, float] | None:
-    sums = add_up(params, batches, stop)
+    sums = accumulate(params, batches, stop)
     return None if sums is None else metrics.finish(sums, experiment.in_bits)
 
   return evaluate
@@ -42,7 +42,7 @@ def evaluator(
 def _totals(
   loss: Callable[..., Any],
 ) -> Callable[..., tuple[Carry, Totals]]:
-  """What `summed` takes, of an experiment's loss."""
+  """A loss as `accumulator` takes it: params, carry, batch -> carry, totals."""
   return lambda params, carry, batch: loss(params, carry, batch, None)[1]
 
 
@@ -50,9 +50,10 @@ def _totals(
 def _adder(
   totals: Callable[..., Any], mesh: Mesh
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-  """Jitted functions params, carry, batch -> sums of nothing, and `add`.
+  """Jitted functions that start and extend the sums of batches.
 
-  That is params, carry, sums, batch -> carry, sums.
+  They map params, carry, batch to sums that are zero, and params, carry, sums,
+  batch to carry, sums.
   """
   everywhere, batched = sharding.replicated(mesh), sharding.by_rows(mesh)
 
@@ -61,6 +62,7 @@ def _adder(
     return metrics.zeros(jax.eval_shape(totals, params, carry, batch)[1])
 
   @partial(jax.jit, out_shardings=(batched, everywhere))
+  @partial(sharding.traced_for, mesh)
   def add(params, carry, sums, batch):
     carry, found = totals(params, carry, batch)
     return carry, metrics.add(sums, found)
@@ -71,23 +73,23 @@ def _adder(
 def accumulator(
   totals: Callable[..., tuple[Carry, Any]], experiment: Experiment, mesh: Mesh
 ) -> Callable[..., Any]:
-  """A function params, batches, stop -> sums as metrics.add makes them.
+  """A function params, batches, stop -> sums as metrics.add returns them.
 
   Args:
-    totals: params, carry, batch -> carry, what is summed.
+    totals: params, carry, batch -> carry, the arrays to sum.
     experiment: the task.
     mesh: of the devices.
   """
   zeros, add = _adder(totals, mesh)
   start = sharding.carry_init(experiment.carry, mesh)
 
-  def add_up(
+  def accumulate(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
   ) -> Any:
     B = batches.batch_size
     sums = None
     carry = ()
-    under_way = deque()
+    pending = deque()
     for rows in batches.rows(*sharding.local_rows(B, mesh)):
       if stop():
         return None
@@ -96,10 +98,10 @@ def accumulator(
         carry = start(batch["inputs"].shape[0])
         sums = zeros(params, carry, batch)
       carry, sums = add(params, carry, sums, batch)
-      under_way.append(sums)
-      if len(under_way) > _AHEAD:
-        jax.block_until_ready(under_way.popleft())
+      pending.append(sums)
+      if len(pending) > _PENDING:
+        jax.block_until_ready(pending.popleft())
     assert sums is not None, "a split has at least one batch"
     return sums
 
-  return add_up
+  return accumulate

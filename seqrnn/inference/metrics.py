@@ -1,4 +1,4 @@
-"""Figures as (total, weight) pairs: summed on the device, divided once."""
+"""Metrics as (total, weight) pairs: summed on the device, divided once."""
 
 import math
 from typing import Any
@@ -9,15 +9,15 @@ import numpy as np
 
 
 def zeros(totals: Any) -> Any:
-  """Sums of nothing, for `add`; `totals` may be shapes only."""
+  """Sums that are zero, for `add`; only the shapes of `totals` are read."""
   return jax.tree.map(lambda x: jnp.zeros((2, *x.shape)), totals)
 
 
 def add(sums: Any, totals: Any) -> Any:
   """Adds a batch's totals to running sums.
 
-  A sum is [2, ...]: its value and the rounding error that the next addition
-  makes good (Kahan 1965). A plain float32 sum is off by a per cent after a
+  A sum is [2, ...]: the value, and its rounding error, which the next addition
+  corrects (Kahan 1965). A plain float32 sum is wrong by one per cent after a
   billion symbols.
   """
 
@@ -30,25 +30,24 @@ def add(sums: Any, totals: Any) -> Any:
 
 
 def finish(sums: dict, in_bits: bool = True) -> dict[str, float]:
-  """Divides totals by weights; nats a symbol also as bits and perplexity.
+  """Divides totals by weights; a loss in nats also gives bits and perplexity.
 
-  Totals of several classes give the mean of their figures, over the classes
-  that have weight. A ratio of nothing is 0, but there is no loss of nothing.
+  A metric with several classes is the mean over the classes that have weight.
+  Without any weight a metric is 0, but the loss is NaN.
 
   Args:
-    sums: as `add` makes them.
-    in_bits: whether the loss is one of symbols, as Experiment has it.
+    sums: as `add` returns them.
+    in_bits: `Experiment.in_bits`, whether the loss is in nats per symbol.
   """
-  figures = {}
+  values = {}
   for name, (total, weight) in jax.device_get(sums).items():
     total, weight = np.atleast_1d(total[0], weight[0])
-    some = weight != 0
-    ratios = np.divide(total[some], weight[some], dtype=np.float64)
-    figures[name] = float(ratios.mean()) if len(ratios) else 0.0
-    if name == "loss" and not len(ratios):
-      figures[name] = math.nan
-  if in_bits and "loss" in figures:
-    figures["bits_per_symbol"] = figures["loss"] / math.log(2)
-    # exp(710) is beyond a float; a loss that large is no perplexity anyway.
-    figures["perplexity"] = math.exp(min(figures["loss"], 700.0))
-  return figures
+    weighted = weight != 0
+    ratios = np.divide(total[weighted], weight[weighted], dtype=np.float64)
+    empty = math.nan if name == "loss" else 0.0
+    values[name] = float(ratios.mean()) if len(ratios) else empty
+  if in_bits and "loss" in values:
+    values["bits_per_symbol"] = values["loss"] / math.log(2)
+    # exp(710) overflows a float; only a diverged model has such a loss.
+    values["perplexity"] = math.exp(min(values["loss"], 700.0))
+  return values

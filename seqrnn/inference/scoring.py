@@ -1,4 +1,7 @@
-"""Scores of each symbol of many documents: the same ones once, side by side."""
+"""Scores of each symbol of many documents, in batches of similar length.
+
+Equal documents are scored once.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,21 +20,22 @@ from seqrnn.models import losses
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-# Rows that a device scores at once. What so few need fits a core's cache; many
-# batches on their way keep all cores busy.
+# Rows that a device scores at once. The arrays of so few rows fit in a core's
+# cache; several pending batches keep all cores busy.
 ROWS = 64
-_AHEAD = 8  # Batches on their way.
-_NARROW = 32  # The least length that `widened` gives.
-UNRANKED = np.int32(2**31 - 1)  # The rank of what is not among those ranked.
+_PENDING = 8  # Pending batches.
+_NARROW = 32  # The least length of a batch after `pad_time`.
+UNRANKED = np.int32(2**31 - 1)  # The rank of the unknown symbol.
 
 
 class Scores(NamedTuple):
-  """What is said of each target, document by document.
+  """The scores of each target, document by document.
 
   Attributes:
-    values: a tree of arrays [targets, ...], those of equal documents once.
-    bounds: int64 [distinct + 1]; n has values[bounds[n] : bounds[n + 1]].
-    distinct: int64 [documents]: which of them each document is.
+    values: a tree of arrays [targets, ...]; equal documents occur once.
+    bounds: int64 [distinct + 1]; distinct document n has the values bounds[n] :
+      bounds[n + 1].
+    distinct: int64 [documents]: index of the distinct document of each.
   """
 
   values: Any
@@ -48,20 +52,21 @@ class Scores(NamedTuple):
 def target_scores(
   logits_BNV: jax.Array, targets_BN: jax.Array, top_k: int = 0
 ) -> dict[str, jax.Array]:
-  """What logits say of each target; any number of axes before V.
+  """Scores each target by the logits, which may have any axes before V.
 
   Args:
     logits_BNV: of the model.
     targets_BN: the true symbols.
-    top_k: most likely symbols to name, which takes longer than all the rest.
+    top_k: number of most likely symbols to return; they take longer than all
+      other scores.
 
   Returns:
-    nll: -log p(target) in nats; of an unknown symbol, which training may never
-      have asked for, at least that of a guess, log V.
-    rank: 1 and how many symbols are more likely; of an unknown one NEVER.
+    nll: -log p(target) in nats. An unknown symbol, which may not be a target in
+      training, has at least the surprisal of a uniform guess, log V.
+    rank: 1 plus the number of likelier symbols; UNRANKED for unknown symbols.
     entropy: of the prediction, in nats.
-    ids, chances: where there is a top_k: the most likely symbols, best first,
-      and their probabilities [B, N, top_k].
+    ids, chances: with top_k > 0, the most likely symbols, best first, and their
+      probabilities [B, N, top_k].
   """
   V = logits_BNV.shape[-1]
   true_BN1 = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)
@@ -83,11 +88,11 @@ def target_scores(
 def event_scorer(
   head: Callable[..., tuple[Carry, jax.Array]], top_k: int = 0
 ) -> Callable[[Params, Carry, Batch], tuple[Carry, dict[str, jax.Array]]]:
-  """A function for `scorer`: the figures of each target by a head.
+  """A function for `scorer`: the `target_scores` of each target by a head.
 
   Args:
     head: of `Experiment.heads`.
-    top_k: as in `figures`.
+    top_k: as in `target_scores`.
   """
 
   def score(params, carry, batch):
@@ -100,14 +105,14 @@ def event_scorer(
 def pad_time(batch: Batch) -> Batch:
   """The batch with its time axis padded to a power of two.
 
-  What is called with texts of any lengths then compiles few programs. Padding
-  has no weight, and holds the carry still.
+  Texts of many lengths then need few compiled programs. Padding has weight 0,
+  and leaves the carry unchanged.
   """
   T = batch["inputs"].shape[1]
   width = max(_NARROW, 1 << (T - 1).bit_length())
 
   def one(x):
-    if T == 1 or x.ndim < 2 or x.shape[1] != T:  # One target a sequence.
+    if T == 1 or x.ndim < 2 or x.shape[1] != T:  # One target per sequence.
       return x
     return np.pad(x, [(0, 0), (0, width - T)] + [(0, 0)] * (x.ndim - 2))
 
@@ -117,43 +122,44 @@ def pad_time(batch: Batch) -> Batch:
 def scorer(
   experiment: Experiment, mesh: Mesh, score: Callable | None = None
 ) -> Callable[..., Scores]:
-  """A function params, split or documents -> Scores; compiled once a length.
+  """A function params, split or documents -> Scores; compiled once per length.
 
   Args:
     experiment: the task.
     mesh: of the devices, all of this process.
-    score: params, carry, batch -> carry, a tree of [B, N, ...]: all that comes
-      back from the devices; None: the task's own, surprisal in nats.
+    score: params, carry, batch -> carry, a tree of [B, N, ...]. Only this tree
+      is copied from the devices. None: the task's score, surprisal in nats.
   """
   score = score or experiment.score
-  assert score is not None, "a task that cannot score"
+  assert score is not None, "the task has no score"
   batched = sharding.by_rows(mesh)
-  one = jax.jit(score, out_shardings=(batched, batched))
+  score_batch = jax.jit(score, out_shardings=(batched, batched))
 
   def run(params: Params, split: str | list[Document]) -> Scores:
     batches = experiment.batches(split, 0, batch_size=ROWS * mesh.size)
     B = batches.batch_size
     start = sharding.carry_init(experiment.carry, mesh)
     carry = start(sharding.padded_size(B, mesh))
-    origins, parts, on_way = [], [], deque()
+    origins, parts, pending = [], [], deque()
 
     def fetch():
-      some_BN, values = on_way.popleft()
-      parts.append(jax.tree.map(lambda x: np.asarray(x)[:B][some_BN], values))
+      real_BN, values = pending.popleft()
+      parts.append(jax.tree.map(lambda x: np.asarray(x)[:B][real_BN], values))
 
     for batch in batches:
-      some_BN = batch["weights"] > 0
-      origin = batch.pop("document"), batch.pop("place"), some_BN.sum(axis=1)
+      real_BN = batch["weights"] > 0
+      origin = batch.pop("document"), batch.pop("place"), real_BN.sum(axis=1)
       origins.append(np.stack(origin))
-      batch["weights"] = some_BN.astype(np.float32)  # However many are equal.
-      carry, values = one(params, carry, sharding.put(batch, B, mesh))
-      on_way.append((some_BN, values))
-      if len(on_way) > _AHEAD:
+      # Without the counts of equal documents.
+      batch["weights"] = real_BN.astype(np.float32)
+      carry, values = score_batch(params, carry, sharding.put(batch, B, mesh))
+      pending.append((real_BN, values))
+      if len(pending) > _PENDING:
         fetch()
-    while on_way:
+    while pending:
       fetch()
 
-    # Batches come by length; rows of no target are of no document.
+    # Batches are sorted by length. Rows without a target have no document.
     document, place, sizes = np.concatenate(origins, axis=1)
     order = np.argsort(place, kind="stable")
     begins = (np.cumsum(sizes) - sizes)[order]

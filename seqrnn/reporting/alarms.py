@@ -1,4 +1,4 @@
-"""Section of a report on detected anomalies, from the files of detection."""
+"""Section of a report on anomalies, from the files of a detection."""
 
 import heapq
 import math
@@ -13,8 +13,8 @@ from seqrnn.reporting.page import Element, Mark, element, section
 from seqrnn.runtime import fileset, manifest
 
 _SESSIONS = 12  # Rows of the table.
-_SHOWN = 5  # Sessions whose events are shown.
-_AROUND = 8  # Events shown on each side of a flagged one.
+_SHOWN = 5  # Sessions with events in the report.
+_AROUND = 8  # Events on each side of a flagged event.
 _FIGURES = (
   "flagged",
   "auroc",
@@ -23,14 +23,14 @@ _FIGURES = (
   "recall",
   "f1",
 )
-_KEPT = 2000  # Events of a session kept in memory; fewer are shown.
+_KEPT = 2000  # Events of a session in memory, more than the page has.
 
 _PICTURES = {
-  "scores": "How high sessions score: a histogram, and the share of sessions"
+  "scores": "The scores of sessions: a histogram, and the share of sessions"
   " above each score, with the threshold",
-  "curves": "ROC and precision-recall curves, of labelled sessions",
-  "timeline": "The surprisal of each event, of evenly spaced sessions and of"
-  " the most anomalous ones, on a linear and on a logarithmic axis",
+  "curves": "ROC and precision-recall curves of the labelled sessions",
+  "timeline": "The surprisal of each event of evenly spaced sessions and of the"
+  " most anomalous sessions, on a linear and on a logarithmic axis",
   "session": "The most anomalous session, event by event",
 }
 
@@ -61,7 +61,7 @@ def _figures(folder: Path, step: int | None) -> list[Element]:
         [score, *(_short(row.get(name)) for name in names)]
         for score, row in table.items()
       ],
-      "Figures of each score",
+      "Metrics of each score",
     ),
   ]
 
@@ -72,12 +72,12 @@ def _short(value: Any) -> str:
   return f"{value:,}" if isinstance(value, int) else ""
 
 
-class _Near:
-  """Selects the events of a session that are shown, in one pass.
+class _Excerpt:
+  """Selects the events of a session for the page, in one pass.
 
   Attributes:
-    flagged: number -> row and bits of the events near flagged events.
-    best: likewise of the events near the most surprising one.
+    flagged: position -> row and bits of the events near flagged events.
+    best: the same for the events near the event of highest surprisal.
   """
 
   def __init__(self):
@@ -104,18 +104,18 @@ class _Near:
 
 
 def _context(folder: Path, names: list[str]) -> Element | None:
-  """The events of some sessions around those that were flagged."""
+  """The flagged events of some sessions, and the events around them."""
   path = records.table(folder, "events")
   if path is None:
     return None
-  found = {name: _Near() for name in names}
+  found = {name: _Excerpt() for name in names}
   for row in records.rows(path):
-    if (near := found.get(str(row.get("session")))) is not None:
-      near.add(row, records.number(path, row, "bits"))
+    if (excerpt := found.get(str(row.get("session")))) is not None:
+      excerpt.add(row, records.number(path, row, "bits"))
   marks: list[Mark] = []
   kinds = set()
-  for name, near in found.items():
-    events = near.flagged or near.best
+  for name, excerpt in found.items():
+    events = excerpt.flagged or excerpt.best
     if not events or page.full(marks):
       continue
     marks.append(Mark(f"{name}\n", name))
@@ -133,9 +133,9 @@ def _context(folder: Path, names: list[str]) -> Element | None:
         if row.get(f"event_{k}")
       ]
       if n > before + 1:
-        marks.append(Mark("\u2026 ", "events that are left out"))
+        marks.append(Mark("\u2026 ", "skipped events"))
       marks.append(Mark(f"{event} ", event, bits, likely))
-    marks.append(Mark("\n\n", "the end of what is shown"))
+    marks.append(Mark("\n\n", "the end of the excerpt"))
   if not marks:
     return None
   return page.marked(
@@ -164,7 +164,7 @@ def _sessions(folder: Path) -> list[Any]:
   ranked = heapq.nlargest(_SESSIONS, scored(), key=lambda item: item[:2])
   parts: list[Any] = []
   if short:
-    words = "Sessions flagged for their length alone, which have no score"
+    words = "Sessions flagged for their length alone, without a score"
     parts.append(element("p", f"{words}: {short:,}."))
   if not ranked:
     return parts
@@ -199,7 +199,7 @@ def sections(workdir: Path, step: int | None = None) -> list[Element]:
 
   Args:
     workdir: of the run.
-    step: of the checkpoint that the page shows; None if unknown.
+    step: of the checkpoint of the page; None if unknown.
 
   Raises:
     UserError: a file of the results is damaged.

@@ -1,7 +1,7 @@
 """Charts as SVG in the colours of the page, each with a description in words.
 
-They are as wide as a phone, so that their letters are never smaller than those
-of the page.
+A chart is as wide as a phone, so that its letters are never smaller than the
+letters of the page.
 """
 
 import math
@@ -15,7 +15,7 @@ from seqrnn.reporting.page import Element, element
 _WIDTH, _HEIGHT = 360, 220
 # The edges of the plot inside the picture.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, _WIDTH - 12, 10, _HEIGHT - 34
-_DOTS = 25  # A curve of at most so many points has a dot at each.
+_DOTS = 25  # A curve of at most this number of points has a dot at each.
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
 
@@ -93,7 +93,7 @@ class _Scale(NamedTuple):
 
 
 def _plot(label: str) -> Element:
-  """An empty chart, with its description for readers of a screen."""
+  """An empty chart, with its description for screen readers."""
   box = f"0 0 {_WIDTH} {_HEIGHT}"
   return element("svg", viewBox=box, role="img", aria_label=label)
 
@@ -121,7 +121,7 @@ def _describe(name: str, xs: Sequence[float], ys: Sequence[float], x: str):
 
 
 def _finite(series: Series) -> dict[str, tuple[list[float], list[float]]]:
-  """The finite points of each curve that has any."""
+  """The finite points of each curve that has finite points."""
   kept = {}
   for name, points in series.items():
     points_N2 = np.array(points, np.float64).T
@@ -150,13 +150,12 @@ def lines(
     x: name of the x axis.
     y: name of the y axis.
     zero: whether the y axis begins at 0.
-    mark: a value of x that has a meaning, and its name; the x axis is then
-      logarithmic.
+    mark: a value of x to mark, and its name; the x axis is then logarithmic.
   """
   curves = _finite(series)
   caption = element("figcaption", element("strong", title))
   if not curves:
-    caption.append(element("span", "No figures."))
+    caption.append(element("span", "No values."))
     return element("figure", caption)
   all_x = [value for xs, _ in curves.values() for value in xs]
   all_y = [value for _, ys in curves.values() for value in ys]
@@ -184,7 +183,7 @@ def lines(
 
 
 def _curve(path: list[tuple[float, float]], kind: str) -> list[Element]:
-  """A line through points, with dots where they are few."""
+  """A line through points, with dots if the points are few."""
   points = " ".join(f"{a:.1f},{b:.1f}" for a, b in path)
   dots = path if len(path) <= _DOTS else []
   return [

@@ -19,7 +19,7 @@ def write(workdirs: list[Path]) -> Path:
   """Writes comparison.html in the first of several workdirs.
 
   Raises:
-    UserError: one of them holds no run.
+    UserError: a workdir has no run.
   """
   names = [workdir.name for workdir in workdirs]
   if len(set(names)) < len(names):
@@ -37,7 +37,7 @@ def write(workdirs: list[Path]) -> Path:
     " · ".join(names),
     [
       element("p", "comparison", class_="eyebrow"),
-      element("h1", f"{len(runs)} runs side by side"),
+      element("h1", f"Comparison of {len(runs)} runs"),
       element("p", ", ".join(names)),
     ],
     [_best(runs, configs), curves(runs), settings(configs)],
@@ -59,7 +59,11 @@ def _best(runs: dict[str, Path], configs: dict[str, Config]) -> Element:
   )
   return section(
     "Best evaluation",
-    element("p", "Of each run, by validation loss.", _differing(runs, configs)),
+    element(
+      "p",
+      "The evaluation of each run with the lowest validation loss.",
+      _differing(runs, configs),
+    ),
     page.table(
       ["run", "task", "step", *(name.replace("_", " ") for name in figures)],
       [
@@ -84,7 +88,7 @@ def _differing(runs: dict[str, Path], configs: dict[str, Config]) -> str:
       differing.append(field)
   checksums = set()
   for path in runs.values():
-    with suppress(UserError):  # A damaged checkpoint hides no curve.
+    with suppress(UserError):  # A damaged checkpoint must not prevent the page.
       newest = str(checkpoint.newest(path / "checkpoints"))
       if newest != "0":
         position = checkpoint.read_position(path / "checkpoints" / newest)
@@ -94,6 +98,6 @@ def _differing(runs: dict[str, Path], configs: dict[str, Config]) -> str:
   if not differing:
     return ""
   return (
-    f" The runs differ in {', '.join(differing)}, so their losses do not"
-    " measure the same thing."
+    f" The runs differ in {', '.join(differing)}, so their losses are"
+    " not comparable."
   )

@@ -1,4 +1,4 @@
-"""Section of a report on the course of training, by step."""
+"""Section of a report on the metrics of training by step."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,7 @@ from seqrnn.reporting import charts
 from seqrnn.reporting.page import Element, element, section
 from seqrnn.training.history import read_rows
 
-# Figures between 0 and 1.
+# Metrics between 0 and 1.
 _SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1")
 _FIRST = ("loss", "bits_per_symbol", "perplexity", "accuracy")
 
@@ -15,13 +15,13 @@ Tables = dict[str, list[dict[str, str]]]  # Name of a run -> rows of its table.
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-  """Names of figures: loss, what is derived from it, accuracy, all others."""
+  """Sorts names of metrics: loss, bits, perplexity, accuracy, all others."""
   place = {name: n for n, name in enumerate(_FIRST)}
   return sorted(names, key=lambda name: place.get(name, len(_FIRST)))
 
 
 def validation_figures(row: dict[str, str]) -> list[str]:
-  """The figures that a row of metrics.csv has of the validation split."""
+  """Names of the validation metrics in a row of metrics.csv."""
   prefix = "validation_"
   return [name.removeprefix(prefix) for name in row if name.startswith(prefix)]
 
@@ -48,13 +48,13 @@ def curves(
     if name != "perplexity"
   )
   if not names:
-    words = "No evaluation has been made, so there is no curve."
+    words = "The run has no evaluation yet, so there is no curve."
     return section("Training", element("p", words))
   drawn = [_figure_chart(metrics, name, loss_unit) for name in ordered(names)]
   for tables, column, title, unit in (
-    (metrics, "learning_rate", "Learning rate", "of the step"),
-    (metrics, "gradient_norm", "Gradient norm", "of all gradients together"),
-    (timing, "symbols_per_second", "Speed", "symbols a second"),
+    (metrics, "learning_rate", "Learning rate", "at the step"),
+    (metrics, "gradient_norm", "Gradient norm", "of the whole gradient"),
+    (timing, "symbols_per_second", "Speed", "symbols per second"),
   ):
     series = _series(tables, column)
     drawn.append(charts.lines(title, series, "step", unit, zero=True))
@@ -82,7 +82,7 @@ def _series(tables: Tables, column: str) -> charts.Series:
 
 
 def _figure_chart(metrics: Tables, name: str, loss_unit: str) -> Element:
-  """Charts a figure: both splits of one run, or validation of several."""
+  """Charts a metric: both splits of one run, or validation of several runs."""
   title = name.replace("_", " ").capitalize()
   series = _series(metrics, f"validation_{name}")
   if len(metrics) == 1:

@@ -1,4 +1,4 @@
-"""Sections of a report on the decisions of a model with labels."""
+"""Sections of a report on the predictions of a model with labels."""
 
 import math
 from collections.abc import Callable
@@ -22,12 +22,12 @@ from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _LABELS = 30  # Most frequent labels, in the confusion table.
 _LIKELY = 5  # Most likely labels, for each symbol.
-_READ = 300_000  # Symbols in which errors are searched.
+_READ = 300_000  # Symbols that are searched for errors.
 _ERRORS = 12  # Rows of the table of errors.
-_CONTEXT = 12  # Symbols on each side of one in a table.
-_TEXT = 240  # Symbols of a text in a table.
+_CONTEXT = 12  # Symbols on each side of an error in the table.
+_TEXT = 240  # Symbols of a text in the table.
 _WEIGHED = 4  # Texts coloured by occlusion.
-_LEAST = 0.05  # The strongest colour stands for at least so many nats.
+_LEAST = 0.05  # Nats, at least, of the strongest colour.
 
 
 def sections(subject: Subject) -> list[Element]:
@@ -62,37 +62,38 @@ def _confused(subject: Subject, split: str) -> Element:
   )
   counts_VV = jax.device_get(count(params, subject.batches(split)))[0]
   counts_VV = counts_VV.astype(np.int64)
-  # The most frequent label of the training split comes first.
-  there = np.flatnonzero(counts_VV.any(0) | counts_VV.any(1))
-  columns = there[there > UNKNOWN][:_LABELS]
+  # Ids are sorted by frequency in the training split.
+  present = np.flatnonzero(counts_VV.any(0) | counts_VV.any(1))
+  columns = present[present > UNKNOWN][:_LABELS]
   rows = [i for i in [*columns, UNKNOWN] if counts_VV[i].any()]
   total_V = np.maximum(counts_VV.sum(1), 1)
 
-  def cell(truth, taken):
-    share, n = counts_VV[truth, taken] / total_V[truth], counts_VV[truth, taken]
-    kind = "p" if truth == taken else "n"
+  def cell(truth, best):
+    n = counts_VV[truth, best]
+    share = n / total_V[truth]
+    kind = "p" if truth == best else "n"
     level = math.ceil(4 * share) if n else 0
     return element("span", str(n) if n else "", class_=f"{kind}{level} count")
 
   body = [
-    [labels.names([truth])[0], *(cell(truth, taken) for taken in columns)]
+    [labels.names([truth])[0], *(cell(truth, best) for best in columns)]
     for truth in rows
   ]
   more = len(labels.symbols) - len(columns)
   return section(
-    "What is taken for what",
+    "Confusion of labels",
     element(
       "p",
       f"A row for each true label of the {split} split,"
       f" {subject.learned(split)}; a column for each predicted label. Orange"
-      " is right, blue is wrong; a stronger colour is a larger share of its"
-      " row.",
-      f" {more} labels that are rare or absent are left out." if more else "",
+      " cells are correct, blue cells are errors. A stronger colour is a larger"
+      " share of the row.",
+      f" {more} rare or absent labels are left out." if more else "",
     ),
     page.table(
       ["truth", *labels.names(columns)],
       body,
-      "How often each label is predicted for each true label",
+      "Counts of predicted labels by true label",
       "confusion",
     ),
   )
@@ -106,7 +107,7 @@ def _text(symbols: Vocabulary, ids: Any) -> str:
 def _errors(
   subject: Subject, found: list[Prediction], split: str, tags: bool
 ) -> Element:
-  """The errors to which the model gave the highest probability."""
+  """The wrong predictions with the highest probability."""
   symbols = subject.symbols
   labels = subject.experiment.labels
   wrong = [
@@ -118,7 +119,7 @@ def _errors(
   wrong.sort(key=lambda item: -item[0])
   total = sum(len(p.targets) for p in found)
   rows = []
-  for sure, p, n in wrong[:_ERRORS]:
+  for probability, p, n in wrong[:_ERRORS]:
     if tags:
       t = int(p.positions[n])
       context: list[Any] = [
@@ -131,18 +132,18 @@ def _errors(
     rows.append(
       [
         labels.names([p.ids[n][0]])[0],
-        f"{sure:.1%}",
+        f"{probability:.1%}",
         labels.names([p.targets[n]])[0],
         element("code", context),
       ]
     )
   return section(
-    "Its most confident errors",
+    "Most confident errors",
     element(
       "p",
-      f"{len(wrong):,} of {total:,} in the {split} split,"
-      f" {subject.learned(split)}, are wrong. These"
-      " are the errors with the highest probability.",
+      f"{len(wrong):,} of {total:,} predictions in the {split} split,"
+      f" {subject.learned(split)}, are wrong. The table has the wrong"
+      " predictions with the highest probability.",
     ),
     page.table(
       ["predicted", "probability", "truth", "text"],
@@ -165,18 +166,18 @@ def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
     if page.full(marks):
       break
   return section(
-    "What it tags",
+    "Tagged text",
     element(
       "p",
-      f"The beginning of the {split} split, {subject.learned(split)}. The"
-      " stronger the colour of a symbol, the less the model expected its true"
-      " tag; point at one to see what it expected.",
+      f"The beginning of the {split} split, {subject.learned(split)}. A"
+      " stronger colour is a higher surprisal of the true tag. Point at a"
+      " symbol to see the most likely tags.",
     ),
     page.marked(
       marks,
       math.log2(len(labels.symbols)),
-      f"A text of the {split} split, each symbol coloured by how little its tag"
-      " was expected",
+      f"A text of the {split} split, each symbol coloured by the surprisal of"
+      " its tag",
     ),
   )
 
@@ -186,12 +187,12 @@ class Weights(NamedTuple):
 
   Attributes:
     label: id of the predicted label.
-    sure: its probability.
-    nats: [T], by how much hiding each symbol lowers its log probability.
+    probability: of this label.
+    nats: [T], decrease of its log probability when a symbol is hidden.
   """
 
   label: int
-  sure: float
+  probability: float
   nats: np.ndarray
 
 
@@ -244,46 +245,45 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   wrong_BN = (best_BN != batch["targets"]) & (batch["weights"] > 0)
   counts_B = (batch["inputs"] > END).sum(1)
   rows = np.flatnonzero(counts_B >= min(4, counts_B.max()))
-  # Half of them are wrong decisions, if there are enough.
+  # Half of the texts have wrong decisions, if there are enough.
   order = sorted(rows, key=lambda b: not wrong_BN[b].any())
   chosen = order[: _WEIGHED // 2]
   chosen += [b for b in rows if b not in chosen][: _WEIGHED - len(chosen)]
   shows = []
   for b in chosen:
-    asked = np.flatnonzero(batch["weights"][b] > 0)
-    own = np.flatnonzero(wrong_BN[b])
-    n = int(own[0] if len(own) else asked[len(asked) // 2])
+    targets = np.flatnonzero(batch["weights"][b] > 0)
+    wrong = np.flatnonzero(wrong_BN[b])
+    n = int(wrong[0] if len(wrong) else targets[len(targets) // 2])
     weights = occlude(batch, int(b), n)
     inputs_T = batch["inputs"][b]
     scale = max(float(np.abs(weights.nats).max()), _LEAST)
-    truth, said = labels.names([batch["targets"][b, n], weights.label])
-    right = truth == said
-    what = f" for {named(symbols, inputs_T[n])!r}" if tags else ""
-    verdict = "which is right" if right else f"but it is {truth}"
+    truth, best = labels.names([batch["targets"][b, n], weights.label])
+    where = f" for {named(symbols, inputs_T[n])!r}" if tags else ""
+    verdict = "correct" if truth == best else f"truth: {truth}"
     shows.append(
       element(
         "div",
-        element("h3", f"{said}{what} at {weights.sure:.0%}, {verdict}"),
+        element("h3", f"{best}{where}: {weights.probability:.0%}, {verdict}"),
         page.tinted(
           [
             (shown(symbols, i), nats / scale)
             for i, nats in zip(inputs_T, weights.nats, strict=True)
             if i > END
           ],
-          f"A text coloured by what the decision {said} rests on",
+          f"A text coloured by the weight of each symbol for the label {best}",
         ),
         class_="cell",
       )
     )
   return section(
-    "What a decision rests on",
+    "Weight of each symbol",
     element(
       "p",
       f"Texts of the {split} split. Each symbol in turn is replaced by an"
       " unknown symbol and the decision is computed again (occlusion). Orange:"
-      " without the symbol, the label is less likely. Blue: without it, the"
-      " label is more likely. The strongest colour is the largest change in the"
-      " text.",
+      " without the symbol, the label is less likely. Blue: without the symbol,"
+      " the label is more likely. The strongest colour is the largest change in"
+      " the text.",
     ),
     element("div", shows, class_="pairs"),
   )

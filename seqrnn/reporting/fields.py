@@ -35,7 +35,7 @@ def settings(runs: dict[str, Config]) -> Element:
   words = (
     "Fields that differ between the runs."
     if several
-    else "Fields that differ from configs/base.py; all others are its defaults."
+    else "Fields that differ from the defaults in configs/base.py."
   )
   names = [*runs] if several else ["this run"]
   return section(
@@ -51,7 +51,7 @@ def settings(runs: dict[str, Config]) -> Element:
 
 
 def _breakable(name: str) -> Child:
-  """A dotted name, in which a line may break after each dot."""
+  """A dotted name that may be broken after each dot."""
   parts = re.findall(r"[^.]*\.|[^.]+", name)
   return [[part, element("wbr")] for part in parts]
 
@@ -66,7 +66,7 @@ def changed(workdir: Path, config: Config) -> list[Element]:
     return []
   return [
     section(
-      "Changed in training",
+      "Changed settings",
       element("p", "Fields, and the step after which each had its new value."),
       page.table(
         ["step", "field", "before", "after"],

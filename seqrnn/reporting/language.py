@@ -16,7 +16,6 @@ from seqrnn.reporting.page import Element, Mark, element, section
 from seqrnn.reporting.states import Source
 from seqrnn.reporting.subject import (
   Subject,
-  a,
   encoded,
   named,
   passages,
@@ -27,7 +26,7 @@ from seqrnn.reporting.subject import (
 )
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
-_DRAWN = 480  # Symbols of a sample.
+_DRAWN = 480  # Length of a sample.
 _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
@@ -99,14 +98,14 @@ def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
 
 
 def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Element:
-  """The samples."""
+  """Samples at several temperatures."""
   prime = subject.config.sample.prime
   return section(
-    "What it writes",
+    "Samples",
     element(
       "p",
-      "At a low temperature the model writes the most likely symbols; at a"
-      " high one it also writes less likely symbols.",
+      "At a low temperature the model draws mostly the most likely symbols; at"
+      " a high temperature it also draws less likely symbols.",
       f" All samples continue {prime!r}." if prime else "",
     ),
     element(
@@ -158,23 +157,23 @@ def surprises(subject: Subject, source: Source) -> Element:
     if marks and not marks[-1].text.endswith("\n"):
       marks.append(Mark("\n", "the end of a passage"))
   return section(
-    "What surprises it",
+    "Surprisal of a text",
     element(
       "p",
       f"The passage of the {split} split, {subject.learned(split)}, whose"
-      " loss is nearest to the mean. The stronger the colour of a symbol, the"
-      " less the model expected it after the symbols before.",
+      " loss is nearest to the mean. A stronger colour is a higher surprisal of"
+      " a symbol, given the symbols before it.",
     ),
     page.marked(
       marks,
       math.log2(len(symbols)),
-      f"A text of the {split} split, each symbol coloured by its surprise",
+      f"A text of the {split} split, each symbol coloured by surprisal",
     ),
   )
 
 
 def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
-  """How the loss falls as the model reads a longer context."""
+  """The loss by the length of the context that the model reads."""
   word = unit(subject.config)
   # The same symbols are predicted from longer and longer contexts.
   places = np.argwhere(source.ids[:, 1:] > PAD)
@@ -199,38 +198,36 @@ def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
   enough = next(
     n for n, b in zip(counts, bits, strict=True) if b < 1.02 * bits[-1]
   )
-  mark = (float(subject.trained.data.window), "window of training")
+  mark = (float(subject.trained.data.window), "training window")
   curve = charts.lines(
     "Loss by context",
     {"loss": (counts, bits.tolist())},
     f"{word}s of context",
-    f"bits {a(word)}, {source.split} split",
+    f"bits per {word}, {source.split} split",
     mark=mark,
   )
-  told = element(
+  text = element(
     "p",
     f"The model predicts {len(rows):,} {word}s of the {source.split} split,"
-    f" each from the last 1, 2, 4 ... {most} {word}s before it and an empty"
-    f" state. The loss is {bits[0]:.2f} bits {a(word)} with a context of one"
-    f" and {bits[-1]:.2f} with {most}; {enough} are enough to come within 2 %"
-    " of the latter.",
+    f" each from an empty state and the last 1, 2, 4 ... {most} {word}s"
+    f" before it. The loss is {bits[0]:.2f} bits per {word} with a context of 1"
+    f" and {bits[-1]:.2f} with a context of {most}. With a context of {enough},"
+    " the loss is within 2 % of the latter.",
   )
   return [
-    section(
-      "Does it use its memory?", element("div", told, curve, class_="beside")
-    )
+    section("Loss by context", element("div", text, curve, class_="beside"))
   ]
 
 
 def _line(text: str) -> str:
-  """A passage in one line, in which blanks can be counted."""
+  """A passage in one line, with visible line ends and double blanks."""
   return text.replace("\n", "\u21b5").replace("  ", "\u00b7\u00b7")
 
 
 def copies(
   subject: Subject, drawn: list[tuple[float, np.ndarray]], source: Source
 ) -> Element:
-  """How much of the samples is new, and what they copy from training."""
+  """New n-grams of the samples, and passages copied from training."""
   word, split = unit(subject.config), source.split
   known_S = _training_ids(subject)
   texts = {f"temperature {t:g}": ids_T for t, ids_T in drawn if len(ids_T)}
@@ -239,8 +236,8 @@ def copies(
     ids_S = source.ids[typical(source)[0]]
     texts[f"{split} split"] = ids_S[ids_S > END][:_DRAWN]
     measure = (
-      f" A text of the {split} split of the same length serves as a measure:"
-      " texts in the same language share n-grams without any copying."
+      f" A text of the {split} split of the same length is the baseline:"
+      " texts in the same language share n-grams without copying."
     )
   found = {
     name: novelty(ids_T, known_S, _GRAM) for name, ids_T in texts.items()
@@ -252,7 +249,7 @@ def copies(
     rows.append([name, f"{each.length} {word}s", passage])
   part = "all" if len(known_S) < _TRAINING else "the first"
   return section(
-    "Does it copy?",
+    "Passages copied from training",
     element(
       "div",
       element(
@@ -276,7 +273,7 @@ def copies(
           for name, each in found.items()
         },
         "n",
-        "share that is not in the training split",
+        "share of n-grams that are not in the training split",
         zero=True,
       ),
       class_="beside",
@@ -340,7 +337,7 @@ def gaps(subject: Subject) -> list[Element]:
     page.marked(
       marks,
       math.log2(len(symbols)),
-      f"A text of the {split} split, each symbol coloured by its surprise",
+      f"A text of the {split} split, each symbol coloured by surprisal",
     ),
     element("h3", "The most surprising symbols"),
     page.table(

@@ -38,8 +38,8 @@ def pieces(subject: Subject) -> list[Element]:
     "What it plays",
     element(
       "p",
-      "Each bar is a note that sounds; time runs from left to right. Pieces"
-      " with a temperature were sampled frame by frame, starting from"
+      "Each bar is a note; time runs from left to right. Pieces with a"
+      " temperature were sampled frame by frame, and continue"
       f" {begun}.{last}",
     ),
     element(

@@ -1,8 +1,8 @@
 """Relates single cells of a language model to simple properties of a text.
 
 Karpathy, Johnson & Li (2015), "Visualizing and understanding recurrent
-networks", found such cells by eye. Here the cell that explains a property best
-is chosen on one text and scored on another one.
+networks", found such cells by eye. This module chooses the cell that explains a
+property best on one text, and scores the cell on another text.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,14 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.experiment import Carry, Decoder, Params
-from seqrnn.models.cells import Cell
+from seqrnn.models import cells
+from seqrnn.models.cell import Cell
 from seqrnn.models.losses import surprisal
-from seqrnn.models.network import CELLS
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _QUOTES = "\"'`"
 _OPEN, _CLOSE = "([{", ")]}"
-_RARE = 0.01  # A property that varies in less of a text is ignored.
-
-# The gates of each cell in the order of its kernel; None is not a gate. Only
-# cells whose gates are sigmoid(z + h @ R) are listed: no peepholes, no norms.
-_GATES: dict[str, tuple[str | None, ...]] = {
-  "lstm": ("input", "forget", None, "output"),
-  "odyssey_np": ("input", "forget", None, "output"),
-  "gru": ("reset", "update", None),
-  "gru_reset_before": ("reset", "update", None),
-  "mgu": ("forget", None),
-}
+_RARE = 0.01  # A property that differs from its mode less often is ignored.
 
 
 class Reading(NamedTuple):
@@ -108,7 +98,7 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
 
 @lru_cache(CACHED_FUNCTIONS)
 def _last(decoder: Decoder) -> Callable[[Params, np.ndarray], jax.Array]:
-  """`last_surprisal` of a decoder, jitted: XLA removes what it does not use."""
+  """`last_surprisal` of a decoder, jitted: XLA removes unused outputs."""
   scan = _scan(decoder, 1)
   return jax.jit(lambda params, ids_BS: scan(params, ids_BS)[0][:, -1])
 
@@ -231,7 +221,7 @@ class Finding(NamedTuple):
 def find(first: Text, second: Text) -> list[Finding]:
   """The best state for each property that both texts have, best first.
 
-  Each is chosen on the first text and scored on the second one.
+  Each state is chosen on the first text and scored on the second text.
   """
   found = []
   for name, values_M in first.values.items():
@@ -280,11 +270,10 @@ def saturation(
     decoder: of its model; it must carry states.
     ids_BT: texts; PAD is not counted.
   """
-  names = _GATES.get(config.model.cell)
-  if names is None:
+  cell: Any = cells.make(config.model, hidden_size=config.model.hidden_size)
+  names = cell.sigmoid_gates
+  if not names:
     return []
-  H = config.model.hidden_size
-  cell: Any = CELLS[config.model.cell](config.model, hidden_size=H)
   shares = jax.device_get(_saturated(decoder, cell)(params, ids_BT))
   return [
     Saturation(depth, name, float(low), float(high))

@@ -1,4 +1,4 @@
-"""Measures how much of a text is new, and how much is in another text."""
+"""Compares a text with a known text: new n-grams and copied passages."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 class Novelty(NamedTuple):
-  """How much of a text is not in another one.
+  """The novelty of a text relative to a known text.
 
   Attributes:
     new: the share of its n-grams that are new, for n = 1, 2, ...
-    start: where the longest passage that is in both texts begins.
-    length: of that passage.
+    start: where the longest passage of both texts begins.
+    length: of this passage.
   """
 
   new: list[float]
@@ -20,7 +20,7 @@ class Novelty(NamedTuple):
 
 
 def novelty(text_T: np.ndarray, known_S: np.ndarray, most: int) -> Novelty:
-  """Compares a text with one that may be a thousand times as long.
+  """Compares a text with a known text, which may be far longer.
 
   The n-grams of the text are numbered. Each place of the known text that has
   the same n-gram gets its number; with growing n there are fewer such places,

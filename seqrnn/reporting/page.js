@@ -1,10 +1,10 @@
-// Shows what the model expected at a symbol of a text. A symbol is chosen with
-// the mouse, by a touch or with the arrow keys.
+// Shows the predictions for a symbol of a text. The mouse, a touch or the arrow
+// keys choose the symbol.
 for (const reading of document.querySelectorAll(".reading")) {
   const {names, symbols} = JSON.parse(
     reading.querySelector("script").textContent);
   const text = reading.querySelector(".text");
-  const said = reading.querySelector(".said");
+  const predicted = reading.querySelector(".predicted");
   const spans = [...text.children];
   let now = -1;
   const add = (parent, name, content, kind) => {
@@ -19,18 +19,18 @@ for (const reading of document.querySelectorAll(".reading")) {
     now = index;
     spans[now].classList.add("now");
     const [id, bits, likely] = symbols[now];
-    said.replaceChildren();
-    const head = add(said, "p");
+    predicted.replaceChildren();
+    const head = add(predicted, "p");
     add(head, "code", names[id]);
     if (bits === null) {
-      head.append(" was not asked for");
+      head.append(" was not predicted");
       return;
     }
     const chance = 100 * 2 ** -bits;
-    head.append(` had ${chance < 0.1 ? chance.toPrecision(1)
+    head.append(` had probability ${chance < 0.1 ? chance.toPrecision(1)
       : chance.toFixed(1)} %: ${bits.toFixed(2)} bits`);
     for (const [other, share] of likely) {
-      const bar = add(said, "div", undefined, "bar");
+      const bar = add(predicted, "div", undefined, "bar");
       add(bar, "b", names[other]);
       add(add(bar, "div", undefined, "track"), "i").style.width =
         `${100 * share}%`;

@@ -80,12 +80,12 @@ def table(
   label: str,
   class_: str | None = None,
 ) -> Element:
-  """A table, which scrolls on its own where it is wider than the page.
+  """A table, which has its own scroll bar if it is wider than the page.
 
   Args:
     head: the names of the columns.
     rows: their cells; the first cell of a row is its name.
-    label: describes the table to readers of a screen.
+    label: describes the table to screen readers.
     class_: its class in the style sheet.
   """
   body = [
@@ -138,12 +138,12 @@ def _picture(path: Path, description: str) -> Element:
 
 
 class Mark(NamedTuple):
-  """A symbol of a coloured text, and what the model expected in its place.
+  """A symbol of a coloured text, and the predictions in its place.
 
   Attributes:
-    text: the symbol as the text shows it.
-    name: the symbol as it is shown on its own.
-    bits: its surprisal; None where the model predicted nothing.
+    text: the symbol within the text.
+    name: the symbol on its own.
+    bits: its surprisal; None if the model did not predict it.
     likely: the most likely names and their probabilities, best first.
   """
 
@@ -154,7 +154,7 @@ class Mark(NamedTuple):
 
 
 def full(marks: Iterable[Mark]) -> bool:
-  """Whether a coloured text has reached the length at which it is cut."""
+  """Whether a coloured text has reached its maximal length."""
   return sum(len(mark.text) for mark in marks) >= _LONGEST
 
 
@@ -164,7 +164,7 @@ def marked(marks: list[Mark], guess: float, words: str) -> Element:
   Args:
     marks: its symbols; those beyond the maximal length are left out.
     guess: the surprisal under a uniform distribution, in bits.
-    words: describes the text to readers of a screen.
+    words: describes the text to screen readers.
   """
   names: dict[str, int] = {}
   index = lambda name: names.setdefault(text(name), len(names))
@@ -191,15 +191,15 @@ def marked(marks: list[Mark], guess: float, words: str) -> Element:
         "p",
         "expected",
         element("span", scale, class_="scale", aria_hidden="true"),
-        "surprising. Point at a symbol, touch it, or use the arrow keys.",
+        "surprising. Point at a symbol, touch a symbol, or use the arrow keys.",
         class_="muted",
       ),
       _text_card(spans, words),
     ),
     element(
       "div",
-      element("p", "What the model expected is shown here.", class_="muted"),
-      class_="said card",
+      element("p", "The predictions for a symbol appear here.", class_="muted"),
+      class_="predicted card",
       aria_live="polite",
     ),
     data({"names": list(names), "symbols": symbols}),
@@ -271,7 +271,7 @@ def write(path: Path, title: str, top: Child, sections: list[Element]):
     sections: made by `section`.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the file cannot be written.
   """
   links = [
     element("a", part[0].text, href=f"#{part.get('id')}") for part in sections
@@ -287,7 +287,7 @@ def write(path: Path, title: str, top: Child, sections: list[Element]):
         content="width=device-width, initial-scale=1",
       ),
       element("meta", name="color-scheme", content="light dark"),
-      # Forbids the browser to load anything, whatever the page contains.
+      # The browser then loads nothing, whatever the page contains.
       element(
         "meta",
         http_equiv="Content-Security-Policy",

@@ -1,4 +1,4 @@
-"""Sections of a report on the states of a language model: cells and gates."""
+"""Sections of a report on states of a language model: cells and gates."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -38,13 +38,13 @@ def cells(
   first: Source,
   second: Source,
 ) -> list[Element]:
-  """The cells whose states follow a simple property of the text.
+  """The cells whose states explain a simple property of the text.
 
   Args:
     subject: the run.
     read: reads texts with given parameters.
     first: the texts on which the cells are chosen.
-    second: the texts on which they are scored and shown.
+    second: the texts on which the cells are scored, and which are shown.
   """
   key = jax.random.key(subject.config.seed)
   fresh = jax.jit(subject.experiment.init)(key)
@@ -66,21 +66,21 @@ def cells(
   shows = [_cell(subject, second, values[each.name], each) for each in found]
   return [
     section(
-      "Cells with a meaning",
+      "Interpretable cells",
       element(
         "p",
-        "For each simple property of a text, the one cell of"
-        f" {second.reading.states.shape[-1]} whose state explains it best. It"
-        f" was chosen on the {first.split} split and scored on the"
-        f" {second.split} split. The score is the share of the property's"
+        "For each simple property of a text, the page shows the cell, out of"
+        f" {second.reading.states.shape[-1]}, whose state explains the property"
+        f" best. The cell was chosen on the {first.split} split and scored on"
+        f" the {second.split} split. The score is the share of the property's"
         " variance that a linear function of the state explains. The second"
         " bar is the best cell of the same network before training.",
       ),
       element("div", shows, class_="pairs"),
       element(
         "p",
-        "Blue is a low state, orange a high one. Karpathy, Johnson & Li (2015)"
-        " searched for such cells by eye.",
+        "Blue is a low state, orange a high state. Karpathy, Johnson & Li"
+        " (2015) found such cells by eye.",
         class_="muted",
       ),
     )
@@ -118,7 +118,7 @@ def _properties(
 ) -> dict[str, np.ndarray]:
   """The properties of texts at each of their symbols, [B, T] each."""
   if symbols.unit not in ("char", "byte"):
-    # The few long texts would otherwise outweigh all others.
+    # Without the logarithm, a few long texts would dominate.
     place_T = np.log(np.arange(ids_BT.shape[1]) + 1.0)
     return {"position, its logarithm": np.tile(place_T, (len(ids_BT), 1))}
   found: dict[str, np.ndarray] = {}
@@ -169,7 +169,7 @@ def _tinted_cell(
 
 
 def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
-  """How often gates are almost closed or almost open."""
+  """The saturation of gates."""
   found = neurons.saturation(
     subject.config, subject.params, decoder, source.ids
   )
@@ -198,9 +198,9 @@ def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
       "Gates",
       element(
         "p",
-        "How often a gate is almost closed (below .1, at the left) or almost"
-        " open (above .9, at the right), over all units of a layer and all"
-        " symbols. A cell whose forget gate stays open remembers.",
+        "Share of units and symbols at which a gate is almost closed (below .1,"
+        " at the left) or almost open (above .9, at the right). A cell whose"
+        " forget gate stays open keeps its state.",
       ),
       element("div", rows, class_="rows"),
     )

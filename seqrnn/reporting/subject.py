@@ -22,12 +22,12 @@ from seqrnn.inference.predictions import Prediction
 from seqrnn.reporting.page import Mark
 from seqrnn.runtime.checkpoint import read_position, restore_params
 
-# About how many symbols are read of a split that has more.
+# Approximate number of symbols that are read of a large split.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
-# Fields that say where files are. If the checksum of the training split is the
-# same, the files are the same wherever they are.
+# Fields with the places of files. They may differ if the checksum of the
+# training split is the same.
 _PLACES = ("data.source", "data.path", "data.train_path")
-# Fields that change how texts are read, but not which texts.
+# Fields that change the windows and batches, but not the texts.
 _READING = (
   *("data.window", "data.step", "data.offset", "data.random_offset"),
   *("data.buckets", "data.repeats", "data.stateful"),
@@ -109,11 +109,11 @@ class Subject(NamedTuple):
 
   @property
   def caution(self) -> str:
-    """What a reader must know about the data; "" if nothing."""
+    """A warning about the data; "" if none is necessary."""
     if not self.facts:
       return (
-        "The data cannot be read here, so figures and texts of splits are left"
-        " out."
+        "The data cannot be read here, so this page has no metrics and no texts"
+        " of splits."
       )
     cautions = []
     if self.other:
@@ -211,11 +211,6 @@ def unit(config: Config) -> str:
   return {"char": "character", "id": "event", "session": "event"}.get(
     name, name
   )
-
-
-def a(word: str) -> str:
-  """The word with its article."""
-  return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 class Passage(NamedTuple):

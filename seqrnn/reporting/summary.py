@@ -1,4 +1,4 @@
-"""Sections of a report on what the run is, and on its figures."""
+"""Sections of a report on the settings of a run and on its metrics."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from seqrnn.inference.evaluation import evaluator
 from seqrnn.reporting import charts, page
 from seqrnn.reporting.curves import ordered
 from seqrnn.reporting.page import Element, element, section
-from seqrnn.reporting.subject import Subject, a
+from seqrnn.reporting.subject import Subject
 from seqrnn.runtime import checkpoint, files, sharding
 from seqrnn.training.history import read_rows
 
@@ -53,10 +53,10 @@ def lead(subject: Subject) -> list[Element]:
 
 
 def tiles(subject: Subject, figures: Figures) -> Element:
-  """The most important figures, of the last split that was evaluated."""
+  """The most important metrics of the last evaluated split."""
   target = subject.target
   names = {
-    "bits_per_symbol": f"bits {a(target)}",
+    "bits_per_symbol": f"bits per {target}",
     "accuracy": f"accuracy of {target}s",
     "macro_f1": "macro F1",
     "f1": "F1",
@@ -77,7 +77,7 @@ def tiles(subject: Subject, figures: Figures) -> Element:
   if timing:
     speeds = sorted(float(row["symbols_per_second"]) for row in timing)
     speed = charts.number(speeds[len(speeds) // 2])
-    found.append((speed, f"{target}s a second in training"))
+    found.append((speed, f"{target}s per second in training"))
   return element(
     "div",
     [
@@ -91,7 +91,7 @@ def tiles(subject: Subject, figures: Figures) -> Element:
 
 
 def evaluate(subject: Subject) -> tuple[Figures, list[str]]:
-  """The figures of each split, and the splits that were read only in part."""
+  """The metrics of each split, and the splits that were read only in part."""
   experiment = subject.experiment
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
@@ -110,14 +110,14 @@ def evaluate(subject: Subject) -> tuple[Figures, list[str]]:
 
 
 def results(subject: Subject, figures: Figures, partial: list[str]) -> Element:
-  """The figures of every split, and the checkpoints that are kept."""
+  """The metrics of each split, and the checkpoints of the run."""
   parts: list[Any] = []
   if figures:
-    words = "These are figures of the checkpoint; its model has no randomness."
+    words = "Metrics of the checkpoint, evaluated deterministically."
     if "train" in figures and noisy(subject.trained):
       words += (
-        " The curve of the training split was measured with dropout and other"
-        " noise, so it has other figures."
+        " The training curve differs, because it was measured with dropout or"
+        " other noise."
       )
     if partial:
       words += f" Only a part of {' and '.join(partial)} was read."
@@ -138,14 +138,14 @@ def results(subject: Subject, figures: Figures, partial: list[str]) -> Element:
           ]
           for split, row in figures.items()
         ],
-        "Figures of each split",
+        "Metrics of each split",
       )
     )
-  return section("Figures", parts, _checkpoints(subject))
+  return section("Metrics", parts, _checkpoints(subject))
 
 
 def _checkpoints(subject: Subject) -> list[Element]:
-  """A table of the checkpoints that are kept."""
+  """A table of the checkpoints of the run."""
   directory = subject.workdir / "checkpoints"
   losses = {
     int(row["step"]): row["validation_loss"]
@@ -166,7 +166,7 @@ def _checkpoints(subject: Subject) -> list[Element]:
     )
   head = ["step", "validation loss", "size", "files", ""]
   return [
-    element("h3", "Checkpoints kept"),
+    element("h3", "Checkpoints"),
     page.table(head, rows, "Checkpoints"),
   ]
 

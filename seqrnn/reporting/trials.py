@@ -13,11 +13,11 @@ _TRIALS = 15  # Rows of the table.
 _LIMIT = 2**27  # Bytes of trials.csv.
 _LEFT_OUT = {"seconds", "symbols", "evaluations", "error"}  # Columns.
 _PICTURES = {
-  "search-history": "The loss of each trial, and the best so far",
+  "search-history": "The loss of each trial, and the lowest loss so far",
   "search-curves": "The validation loss of each trial by step, coloured by its"
-  " best",
-  "search-parameters": "Each field that was searched, against the loss",
-  "search-parallel": "Each trial as a line through its values of all fields,"
+  " lowest value",
+  "search-parameters": "The loss by the value of each searched field",
+  "search-parallel": "Each trial as a line through the values of its fields,"
   " coloured by its loss",
   "search-importance": "The share of each field in the variance of the loss,"
   " and the first two fields together",
@@ -28,7 +28,7 @@ def search(workdir: Path) -> Element:
   """The best trials of a search, and its pictures.
 
   Raises:
-    UserError: trials.csv is not as a search writes it.
+    UserError: trials.csv is damaged.
   """
   path = workdir / "trials.csv"
   parts = _table(path) if path.exists() else []
@@ -64,7 +64,7 @@ def _table(path: Path) -> list[Element]:
 
 
 def short(value: str) -> str:
-  """A number of a table with five digits; any other text as it is."""
+  """A number of a table with five digits; any other text unchanged."""
   try:
     return f"{float(value):.5g}"
   except ValueError:

@@ -227,7 +227,7 @@ def test_encoding_needs_no_more_for_more():
     chunk = ("abcdefg é" * 1000).encode()
     tracemalloc.start()
     encoding.encode(
-      [("f", (chunk for _ in range(count)))],
+      [(("f", 0), (chunk for _ in range(count)))],
       "char",
       "strict",
       Discarded(),

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -73,6 +74,17 @@ def test_tokens_as_one_by_one(known, text):
     assert vocab.unknown(text) == [
       token for token in dict.fromkeys(text) if token not in known
     ]
+
+
+def test_templates_of_long_lines_are_found_and_not_kept():
+  vocab = Vocabulary("log", ("a <*>", "b"))
+  assert vocab.encode(["a x", "b", "c", "a x"]).tolist() == [4, 5, UNKNOWN, 4]
+  tracemalloc.start()
+  for n in range(300):
+    assert vocab.encode([f"a {n}{'x' * 10_000}"]).tolist() == [4]
+  kept, _ = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert kept < 100_000
 
 
 def test_code_points_beyond_the_table_are_unknown():

@@ -60,20 +60,20 @@ TASKS = {
   },
 }
 WRITES = [
-  "What it writes",
-  "What surprises it",
-  "Cells with a meaning",
+  "Samples",
+  "Surprisal of a text",
+  "Interpretable cells",
   "Gates",
-  "Does it use its memory?",
-  "Does it copy?",
+  "Loss by context",
+  "Passages copied from training",
 ]
 SECTIONS = {
   "language model": WRITES,
-  "events": ["What it writes", "What surprises it", "Does it copy?"],
+  "events": ["Samples", "Surprisal of a text", "Passages copied from training"],
   "gap model": ["What it expects in a gap"],
   "all heads": ["What it expects in a gap", *WRITES],
-  "classification": ["What a decision rests on", "What is taken for what"],
-  "tagging": ["What it tags", "Its most confident errors"],
+  "classification": ["Weight of each symbol", "Confusion of labels"],
+  "tagging": ["Tagged text", "Most confident errors"],
   "polyphony": ["What it plays"],
 }
 
@@ -176,7 +176,7 @@ def pages(runs):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_a_page(name, pages):
   found = read(pages(name))
-  common = ["Training", "Figures", "Configuration"]
+  common = ["Training", "Metrics", "Configuration"]
   assert set(SECTIONS[name] + common) <= set(found.titles)
   assert found.titles[-3:] == common
   links = [attrs.get("href") for _, attrs in found.tags]
@@ -198,9 +198,9 @@ def test_a_page_without_data_says_why(runs, tmp_path):
   found = read(report.run(experiments.build, config, workdir))
   assert "no such file" in found.text
   assert found.titles == [
-    "What it writes",
+    "Samples",
     "Training",
-    "Figures",
+    "Metrics",
     "Configuration",
   ]
 
@@ -230,7 +230,7 @@ def test_a_page_says_of_no_split_what_is_not_so(name, runs, pages):
   told = texts(other)
   assert "The data of this page are not the run's own" in told
   assert "which it was not trained on" not in told
-  assert "which it was trained on" not in told and "Does it copy?" not in told
+  assert "which it was trained on" not in told and "copied" not in told
 
 
 def texts(own):
@@ -269,7 +269,7 @@ def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
   record = {"step": 3, "figures": {"combined": {"flagged": 1}}}
   (copy / "detect/report.json").write_text(json.dumps(record))
   text = read(report.run(experiments.build, config, copy)).text
-  assert "No evaluation has been made" in text
+  assert "has no evaluation yet" in text
   assert "run with the checkpoint of step 3, not with that of step 7" in text
   assert "not evaluated" in read(comparison.write([copy, workdir])).text
 
@@ -595,7 +595,7 @@ def test_a_position_weighs_what_the_decision_loses_without_it(name, runs):
   whole = batch["inputs"][1]
   best = chances(whole)
   assert found.label == best.argmax()
-  assert found.sure == pytest.approx(math.exp(best.max()), rel=1e-5)
+  assert found.probability == pytest.approx(math.exp(best.max()), rel=1e-5)
   assert abs(found.nats).max() > 0
   for t, i in enumerate(whole):
     hidden = whole.copy()
@@ -637,5 +637,7 @@ def test_a_browser_shows_it_without_a_fault(pages, tmp_path):
   # An error of the script, or a request, which the page forbids itself.
   assert "CONSOLE" not in done.stderr
   # The script has chosen a symbol and told what was expected there.
-  [said] = re.findall(r'class="said card"[^>]*>(.*?)</div></div>', done.stdout)
-  assert re.search(r"had [\d.]+ %: [\d.]+ bits", said)
+  [said] = re.findall(
+    r'class="predicted card"[^>]*>(.*?)</div></div>', done.stdout
+  )
+  assert re.search(r"had probability [\d.]+ %: [\d.]+ bits", said)
