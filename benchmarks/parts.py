@@ -23,7 +23,7 @@ def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
   import jax.numpy as jnp
 
   from seqrnn.models import cells, layers
-  from seqrnn.models.products import kernel_gradient, product
+  from seqrnn.models.products import Products, kernel_gradient, product
 
   cell = {"lstm": cells.LSTM, "gru": cells.GRU}[name](H)
   K = cell.gate_count * H
@@ -39,7 +39,8 @@ def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
   params = layers.Recurrent(cell).init(jax.random.key(0), x_BTD, mask, carry)
 
   def output(fused, params, x_BTD):
-    module = layers.Recurrent(cell, fused=fused)
+    by = cell if fused else cell.clone(products=Products(plain=True))
+    module = layers.Recurrent(by)
     return module.apply(params, x_BTD, mask, carry)[1]
 
   def loss(fused, params, x_BTD):

@@ -130,9 +130,9 @@ def seqrnn_by_position(case: Case):
   PyTorch, Keras and flax multiply it with the first layer's kernel; seqrnn
   multiplies the table of all symbols, once.
   """
-  from seqrnn.models import network, products
+  from seqrnn.models import products, sequence_model
 
-  network.Lookup = lambda table, ids: products.rows(table, ids)
+  sequence_model.Lookup = lambda table, ids: products.rows(table, ids)
   return seqrnn(case)
 
 

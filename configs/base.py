@@ -35,33 +35,26 @@ from seqrnn.fields import (
   WHOLE,
   Condition,
   Field,
+  Registered,
   choice,
+  one_of,
   optional,
   whole,
 )
 
-# Whether each cell has a forget gate, whose initial bias is a field.
-CELLS = {
-  "lstm": True,
-  "gru": False,
-  "rnn_tanh": False,
-  "rnn_relu": False,
-  "odyssey": True,
-  "odyssey_nig": True,
-  "odyssey_nfg": False,
-  "odyssey_nog": True,
-  "odyssey_niaf": True,
-  "odyssey_noaf": True,
-  "odyssey_cifg": True,
-  "odyssey_np": True,
-  "odyssey_fgr": True,
-  "layer_norm_lstm": True,
-  "slstm": True,
-  "gru_reset_before": False,
-  "mgu": False,
-  "min_lstm": True,
-  "min_gru": False,
-}
+
+def _cells() -> list[str]:
+  """The names of all cells; they are registered where the cells are."""
+  from seqrnn.models.cells import CELLS  # With JAX: not before it is needed.
+
+  return sorted(CELLS)
+
+
+def _cells_that_forget() -> list[str]:
+  """The names of the cells with a forget gate."""
+  from seqrnn.models.cells import CELLS
+
+  return [name for name in _cells() if CELLS[name](1).forget_place is not None]
 
 
 def _task(*names: str) -> Condition:
@@ -93,7 +86,7 @@ _ONE_OUTPUT = (
   _CLASSIFIES,
   _task("language_model") | {"data.mapping": ("many_to_one",)},
 )
-_FORGETS = {"model.cell": tuple(name for name, has in CELLS.items() if has)}
+_FORGETS = {"model.cell": Registered(_cells_that_forget)}
 _ROLLBACK = {"train.on_nonfinite": ("rollback",)}
 _BOTH_HEADS = _task("gap_model") | {"model.heads": ("all",)}
 _SAMPLES = (_task("language_model", "polyphony"), _BOTH_HEADS)
@@ -252,10 +245,9 @@ MODEL = _group(
   "model",
   cell=Field(
     "lstm",
-    choice(*CELLS),
-    "The recurrent cell. odyssey has peepholes, and its variants are those of"
-    ' "LSTM: A Search Space Odyssey" (Greff et al. 2017); gru_reset_before'
-    " multiplies after the reset.",
+    one_of(Registered(_cells)),
+    "The recurrent cell, by the name that its class is registered with in"
+    " seqrnn/models/cells.py or odyssey.py, which have the equations.",
   ),
   hidden_size=Field(128, SIZE, "The units of a layer, in each direction."),
   parameters=optional(
@@ -310,8 +302,9 @@ MODEL = _group(
   scan=Field(
     "fused",
     choice("fused", "plain"),
-    "fused: a scan with a backward pass of its own. plain: nn.scan. Values and"
-    " gradients are the same.",
+    "fused: a scan and products with gradients of their own, which take less"
+    " time. plain: nn.scan and JAX's own products. Values and gradients are the"
+    " same.",
   ),
   products=Field(
     "float32",

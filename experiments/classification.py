@@ -1,8 +1,8 @@
 """One label for each text: p(label | text).
 
-The network reads the text in one direction or both, and what `model.pooling`
-makes of its outputs gives the label. Nothing it reads is a target, so that
-`model.bidirectional` is legitimate.
+The network reads the text in one or both directions, `model.pooling` reduces
+its outputs to one vector, and the head predicts the label from this vector. No
+input is a target, so `model.bidirectional` is legitimate.
 """
 
 import sys
@@ -34,7 +34,7 @@ from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
 
-# Fields that mean something for a text as a text, and what they must be.
+# Fields without a meaning for labelled texts, and the values they must have.
 PLAIN = {"data.repeats": "each", "data.stateful": False}
 WHY = "each text is read by itself and has labels of its own"
 
@@ -167,7 +167,7 @@ def importance(segments: Segments, labels: Vocabulary, ids) -> np.ndarray:
 
 
 def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
-  """Those of the documents; the checksum is also of the labels' ids."""
+  """The facts of the documents; the checksum includes the ids of labels."""
   found = segments.facts(split)
   return {**found, "crc32": zlib.crc32(ids(split).data, found["crc32"])}
 

@@ -5,9 +5,9 @@ the symbol at t is predicted from the forward state at t-1 and the backward
 state at t+1. A deep bidirectional network would not do: its second layer at
 t-1 has read t through the backward half of the first.
 
-With `model.heads=all` each tower has a head of its own, too: of what follows
-the past alone, which makes the forward tower a language model that samples, and
-of what precedes the future alone.
+With `model.heads=all` each tower also has its own head. The forward head
+predicts from the past alone, which makes the forward tower a language model
+that samples; the backward head predicts from the future alone.
 """
 
 import copy
@@ -94,8 +94,8 @@ def towers(
 def targets(batch: Batch, *, apart: bool) -> Batch:
   """Inputs and targets of a batch of segments: both are all its symbols.
 
-  Begin and end are context: where they stand is no question. But from the past
-  alone, which a tower with its own head has, it is one where the end stands.
+  BEGIN and END are context and no targets. With a head for each tower, END is a
+  target, too: the forward tower must predict the end of a document.
   """
   segment_BT = batch.pop("segment")
   asked_BT = segment_BT > (BEGIN if apart else END)
@@ -119,7 +119,7 @@ def predict(model, head: str, params, carry, batch) -> tuple[Carry, jax.Array]:
 
 
 def forbidden(heads: int, T: int) -> np.ndarray:
-  """What the outputs of the first `heads` of HEADS must not depend on."""
+  """The inputs that the first `heads` of HEADS must not depend on."""
   itself = np.eye(T, dtype=bool)
   before = np.tri(T, k=-1, dtype=bool)
   return np.concatenate([itself, ~before, itself | before][:heads])
@@ -151,7 +151,7 @@ def cross_entropies(
   smoothing: float = 0.0,
   penalty_BT: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
-  """The mean of the cross-entropies of HEADS; the figures are the joint one's.
+  """The mean cross-entropy of HEADS; the figures are of the joint head.
 
   Args:
     batch: its `heads` [B, 3] say how much each head counts in a row.

@@ -6,7 +6,7 @@ The other arguments are those of the fields of `Experiment`. A carry of () stays
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -15,20 +15,8 @@ from seqrnn.data.segments import Split
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import Carry, Totals
 from seqrnn.models import losses, network
+from seqrnn.models.network import Objective as Objective
 from seqrnn.models.scan import hold
-
-
-class Objective(NamedTuple):
-  """The loss of a network of symbols.
-
-  Attributes:
-    smoothing: as in `losses.cross_entropy`.
-    figures: batch, and what `losses.cross_entropy` takes -> what it gives;
-      None: that function.
-  """
-
-  smoothing: float = 0.0
-  figures: Callable[..., tuple[jax.Array, Totals]] | None = None
 
 
 def sequence_model(
@@ -66,12 +54,9 @@ def loss(
   model, objective: Objective, params, carry, batch, key
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The mean loss of a network of symbols, the carry and the totals."""
-  figures = losses.cross_entropy
-  if objective.figures is not None:
-    figures = functools.partial(objective.figures, batch)
   start = _start(model, carry, batch)
   mean, (last, totals) = network.loss(
-    model, params, batch, start, key, objective.smoothing, figures
+    model, objective, params, batch, start, key
   )
   return mean, (last if jax.tree.leaves(carry) else carry, totals)
 

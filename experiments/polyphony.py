@@ -24,7 +24,7 @@ from seqrnn.models import losses, network
 
 VOCABULARIES = ()  # A note is its number.
 
-# Fields that mean something for symbols alone, and what they must be.
+# Fields with a meaning for symbols alone, and the values they must have.
 _PLAIN = {
   "data.mapping": "many_to_many",
   "model.bidirectional": False,
@@ -55,7 +55,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     notes=music.NOTES,
     initial_scale=config.model.initial_scale,
     input_noise=config.model.input_noise,
-    products=network.PRODUCTS[config.model.products],
+    products=network.products(config.model),
   )
   corpus = cache(partial(music.read, config.data))
   predict = partial(parts.predict, model)
@@ -81,7 +81,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
 
 
 def facts(config: Config, corpus, split: str) -> dict[str, int]:
-  """How much music there is in a split, and a checksum of it."""
+  """The size of a split of music, and its checksum."""
   pieces = corpus()[split]
   found = music.facts(pieces)
   if split == "train":

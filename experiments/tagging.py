@@ -1,8 +1,9 @@
 """One tag for each symbol of a text: p(tag at t | text).
 
-A deep bidirectional LSTM reads the text, the symbol at t with it: nothing it
-reads is a target. Beside a word's embedding may stand what an LSTM makes of its
-characters (`model.letters`), which also tells of words never seen.
+A deep bidirectional LSTM reads the text, including the symbol at t: no input is
+a target. With `model.letters` a second LSTM reads the characters of each word,
+and its features are appended to the embedding, so that words that training has
+not seen have features, too.
 """
 
 import dataclasses
@@ -258,10 +259,11 @@ def present(
 def counter(labels: Vocabulary) -> Callable[..., Totals]:
   """A function of ids targets_BT, best_BT, weights_BT -> precision, recall, F1.
 
-  A fourth argument is `spans_of` the true tags, where labels lack some of them.
+  A fourth argument is `spans_of` the true tags, if labels lack some of them.
 
-  Of spans, where all tags are O, B-type or I-type; of the rarer tag, where
-  there are two; else of nothing. A span that a window cuts counts as two.
+  They are of spans if all tags are O, B-type or I-type, of the rarer tag if
+  there are two tags; else there are none. A span that a window cuts counts as
+  two.
   """
   names = labels.symbols
   if all(map(_BIO.fullmatch, names)):
@@ -308,9 +310,10 @@ def ends_of_spans(spans_BT, weights_BT) -> tuple[jax.Array, ...]:
 
 
 def spans_of(labels: Vocabulary, names: Sequence[str]) -> np.ndarray:
-  """What each tag is to a span: -1, outside; else twice its type, plus begins.
+  """Codes of tags: -1 outside of spans; else 2 * type, + 1 if a span begins.
 
-  Tags that the labels lack have types of their own, so that they are missed.
+  Tags that the labels lack have types of their own, so that the spans of such
+  tags are never found.
   """
   types = {name[2:]: n for n, name in enumerate(labels.symbols)}
   found = []

@@ -373,11 +373,11 @@ def check(config: Config):
 
 def broken(name: str, value: Any) -> str | None:
   """The rule of a field that a value breaks, as it is or in 32 bits."""
-  holds, words = RULES[name]
-  if not holds(value):
-    return words
+  rule = RULES[name]
+  if not rule.holds(value):
+    return rule.words
   near = as_float32(value)
-  return None if holds(near) else f"{words}; in 32 bits it is {near}"
+  return None if rule.holds(near) else f"{rule.words}; in 32 bits it is {near}"
 
 
 def refuse_unless(config: Config, plain: dict[str, Any], why: str):

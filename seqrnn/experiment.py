@@ -22,7 +22,7 @@ Totals = dict[str, tuple[jax.Array, jax.Array]]  # name -> (total, weight)
 
 
 class Decoder(NamedTuple):
-  """How a model makes one symbol after another.
+  """How a model generates one symbol at a time.
 
   Attributes:
     start: batch size -> the carry before any symbol.
@@ -34,15 +34,15 @@ class Decoder(NamedTuple):
 
 
 class Report(NamedTuple):
-  """What report.html says of a task.
+  """What report.html says about a task.
 
   Attributes:
-    about: the task in a sentence. `{word}` stands for what is read, `{count}`
-      for the number of labels.
-    sections: on what a model has learned, in the order of the page; names in
-      SECTIONS of seqrnn/modes/report.py.
-    target: the word for what is predicted; "": that for what is read where it
-      has a vocabulary, else the task's unit.
+    about: a sentence on the task. `{word}` is replaced by the word for an
+      input, `{count}` by the number of labels.
+    sections: names of the sections on what the model has learned, in the order
+      of the page; SECTIONS in seqrnn/modes/report.py has them.
+    target: the word for a target; "": the word for an input if targets have a
+      vocabulary, else the unit.
   """
 
   about: str = ""
@@ -53,54 +53,53 @@ class Report(NamedTuple):
 class Experiment(NamedTuple):
   """A task: its data, its loss and how it decodes.
 
-  It knows nothing of optimizers, devices or the files of a run. A capability
-  is a field; one that is None is a mode that the task does not have (`modes`).
+  An experiment has no optimizer, no device and no file of a run. A capability
+  is a field; a task lacks the modes whose fields are None (`modes`).
 
-  A batch holds at least `inputs` [B, T], `targets` and `weights` [B, N], where
-  N is T, or 1 where a sequence has one target, and `reset` [B]: the rows whose
-  carry starts anew. A target of weight 0 counts for nothing. Inputs are ids of
-  the vocabulary `symbols`; without it they are frames, [B, T, V].
+  A batch has at least `inputs` [B, T], `targets` and `weights` [B, N], where N
+  is T, or 1 where a sequence has one target, and `reset` [B], true for the rows
+  whose carry starts at zero. A target of weight 0 is ignored. Inputs are ids of
+  the vocabulary `symbols`; a task without it reads frames, [B, T, V].
 
   Attributes:
-    vocabularies: name -> Vocabulary; what the run keeps of its training split.
+    vocabularies: name -> Vocabulary, made from the training split of the run.
     init: key -> params.
     loss: params, carry, batch, key -> mean loss over the weight of the batch,
-      (carry, totals). Totals have `loss`, and any other figures by name. `key`
-      is None in evaluation: nothing is random.
-    facts: split -> {"documents", "symbols", "crc32"}: how much data, which;
-      and their "origin", where they change with it.
-    batches: split or list of Documents, epoch -> Batches of numpy arrays. By
-      keyword: `batch_size`, and batches then hold `document` and `place` [B],
-      which one a row is of and where in all symbols it begins; `ordered`, one
-      document after the other; `named`, and they hold what the data themselves
-      say, as objects: `read` [B, T] and `truth` [B, N], "" where it is nothing.
-    predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers;
-      None: cannot predict, and --mode=describe has no outputs to show.
-    forbidden: T -> bool_NT, the inputs s that output t must not depend on;
-      None where no input is a target. The leak probe tests it. Of a model that
-      trains several heads, those of one after those of the other; `heads` of a
-      batch [B, heads] says how much each counts in the loss.
-    carry: batch size -> the initial carry; () where batches share no state.
+      (carry, totals). Totals have `loss`, and other figures by name. `key` is
+      None in evaluation, where nothing is random.
+    facts: split -> {"documents", "symbols", "crc32"}, the size and the checksum
+      of the data, and "origin" if the data depend on it.
+    batches: split or list of Documents, epoch -> Batches of numpy arrays. It
+      takes keywords: with `batch_size`, batches also have `document` and
+      `place` [B], the document of each row and its first position in all
+      symbols; `ordered` reads one document after another; with `named`, batches
+      also have `read` [B, T] and, unless targets are numbers, `truth` [B, N],
+      the strings of the data, "" where there is none.
+    predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers.
+      None: the task lacks --mode=predict and --mode=describe.
+    forbidden: T -> bool_NT, the inputs s that output t must not depend on; None
+      if no input is a target. The leak probe tests it. A model that trains
+      several heads has the rows of each head, one head after another; then
+      `heads` [B, heads] of a batch is the weight of each head in the loss.
+    carry: batch size -> the initial carry; () if batches share no state.
     score: params, carry, batch -> carry, nll_BN in nats; None: cannot score.
-    decoder: None: cannot sample.
-    writer: params -> the task of a language model that is a part of this one,
-      and its params; None: what the decoder writes is by the whole model.
-    heads: name -> like `predict`, logits of `targets`: what detection may ask,
-      `forward` of the past alone, and others; none: cannot detect.
+    decoder: generates symbols or frames; None: cannot sample.
+    writer: params -> the experiment and the params of a language model that is
+      a part of this model; None: the whole model is the language model.
+    heads: name -> a function like `predict` with logits of `targets`, for
+      detection; `forward` reads the past alone. Empty: cannot detect.
     fills_gaps: whether `predict` at t reads both sides of t and not t.
-    unless: the setting with which a task without a decoder has one, as messages
-      name it; "": there is none.
-    unit: what a target is, each with its own loss, as a singular noun; a step
-      counts them. Where there is a vocabulary of that name, `symbols` for
-      `symbol` or `labels` for `label`, targets are ids of it and `predict`
-      gives logits of them; labels are of what is read, a text is then read as
-      it is, and nothing is asked about its end. A `frame` of notes is 0 or 1
-      for each and is drawn each by itself. Any other word, `sequence` say, is
-      for a target that is a number, or several; one that is unknown is NaN.
-    loss_unit: of the loss: `nats`, or what else it is, `squared error` say.
-    present: Predictions -> what --mode=predict shows on a console; None: the
-      tables that it has for symbols and for numbers.
-    report: what report.html says of the task.
+    unless: the setting that gives this task a decoder, for messages; "": none.
+    unit: a singular noun for a target, which has a loss of its own. If there is
+      a vocabulary of that name (`symbols` for `symbol`, `labels` for `label`),
+      targets are its ids and outputs are logits of them. Labels belong to the
+      text that is read, so no question is added to its end. In a `frame`, each
+      note is 0 or 1 and is drawn independently. Any other word, for example
+      `sequence`, is for targets that are numbers; an unknown number is NaN.
+    loss_unit: `nats`, or the unit of another loss, for example `squared error`.
+    present: Predictions -> a renderable for the console of --mode=predict;
+      None: the mode's own tables of symbols or of numbers.
+    report: what report.html says about the task.
   """
 
   vocabularies: dict[str, Any]
@@ -124,23 +123,23 @@ class Experiment(NamedTuple):
 
   @property
   def names(self) -> Any:
-    """The vocabulary of what is predicted; None: frames or numbers are."""
+    """The vocabulary of the targets; None if they are frames or numbers."""
     if self.loss_unit != "nats":
       return None
     return self.vocabularies.get(f"{self.unit}s")
 
   @property
   def labels(self) -> Any:
-    """The vocabulary of the labels that it gives; None: it gives none."""
+    """The vocabulary of the predicted labels; None if none are predicted."""
     predicts = self.unit != "symbol" and self.predict is not None
     return self.names if predicts else None
 
   @property
   def gives(self) -> str:
-    """What an output is.
+    """The function of the outputs.
 
-    `softmax` over the vocabulary `names`, `sigmoid` of each note, or `linear`,
-    a number.
+    `softmax` over the vocabulary `names`, `sigmoid` of each note, or `linear`
+    for numbers.
     """
     if self.names is not None:
       return "softmax"
@@ -148,17 +147,17 @@ class Experiment(NamedTuple):
 
   @property
   def reads(self) -> str:
-    """What an input is, as a singular noun."""
+    """The singular noun for an input."""
     return "symbol" if "symbols" in self.vocabularies else "frame"
 
   @property
   def measure(self) -> str:
-    """What the loss is a mean of, as "nats a symbol"."""
+    """The unit of the mean loss, for example "nats a symbol"."""
     return f"{self.loss_unit} a {self.unit}"
 
   @property
   def in_bits(self) -> bool:
-    """Whether the loss is that of a choice of symbols, also shown in bits."""
+    """Whether targets are symbols, whose loss is also shown in bits."""
     return self.unit == "symbol" and self.names is not None
 
   @property

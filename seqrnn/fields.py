@@ -6,11 +6,11 @@ overrides and checks configs by what is declared there.
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 # Fields and the values that each of them must have.
-Condition = dict[str, tuple[Any, ...]]
+Condition = dict[str, Sequence[Any]]
 
 # Of float32: its largest number, and the smallest that XLA does not flush to 0.
 LARGEST = (2 - 2**-23) * 2.0**127
@@ -18,10 +18,36 @@ _SMALLEST = 2.0**-126
 
 
 class Rule(NamedTuple):
-  """Whether a value is allowed, and the rule in words for an error."""
+  """Whether a value is allowed, and the rule in words for an error.
+
+  Attributes:
+    holds: whether a value is allowed.
+    text: the rule in words, or a function that makes them.
+  """
 
   holds: Callable[[Any], bool]
-  words: str
+  text: str | Callable[[], str]
+
+  @property
+  def words(self) -> str:
+    """The rule in words."""
+    return self.text if isinstance(self.text, str) else self.text()
+
+
+class Registered(Sequence[str]):
+  """Names that are looked up in a register each time they are needed.
+
+  So a config can name what is registered in a module that takes long to import.
+  """
+
+  def __init__(self, find: Callable[[], list[str]]):
+    self._find = find
+
+  def __getitem__(self, index: Any) -> Any:
+    return self._find()[index]
+
+  def __len__(self) -> int:
+    return len(self._find())
 
 
 class Field(NamedTuple):
@@ -122,14 +148,19 @@ _KINDS = {
 
 def optional(kind: type, rule: Rule, help: str, *used: Condition) -> Field:
   """A field that is empty by default; `none` empties it again."""
-  either = Rule(lambda v: v is None or rule.holds(v), rule.words)
+  either = Rule(lambda v: v is None or rule.holds(v), rule.text)
   return Field(None, either, help, used, kind)
 
 
 def choice(*names: str) -> Rule:
   """One of these names."""
+  return one_of(names)
+
+
+def one_of(names: Sequence[str]) -> Rule:
+  """One of these names, which may be those of a register."""
   return Rule(
-    lambda value: value in names, f"must be one of {', '.join(names)}"
+    lambda value: value in names, lambda: f"must be one of {', '.join(names)}"
   )
 
 

@@ -176,6 +176,17 @@ def browser():
 
 
 @pytest.fixture
+def registrations():
+  """Cells that a test registers are removed after it."""
+  from seqrnn.models.cells import CELLS
+
+  known = dict(CELLS)
+  yield
+  CELLS.clear()
+  CELLS.update(known)
+
+
+@pytest.fixture
 def x64():
   """Double precision for the length of a test."""
   with jax.enable_x64(True):

@@ -41,7 +41,7 @@ def build(config, vocabularies):
     start = model.initial_carry(len(batch["inputs"]))
     return carry, network.apply(model, params, batch["inputs"], start)[1]
 
-  def errors(outputs_BN1, targets_BN, weights_BN, *_):
+  def errors(_batch, outputs_BN1, targets_BN, weights_BN, *_):
     error_BN = outputs_BN1[..., 0] - targets_BN
     squared = jnp.sum(error_BN**2 * weights_BN)
     absolute = jnp.sum(jnp.abs(error_BN) * weights_BN)
@@ -51,8 +51,9 @@ def build(config, vocabularies):
 
   def loss(params, carry, batch, key):
     start = model.initial_carry(len(batch["inputs"]))
+    objective = network.Objective(figures=errors)
     mean, (_, totals) = network.loss(
-      model, params, batch, start, key, 0.0, errors
+      model, objective, params, batch, start, key
     )
     return mean, (carry, totals)
 

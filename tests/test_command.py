@@ -11,7 +11,7 @@ from configs import base
 from seqrnn import command
 from seqrnn import config as config_lib
 from seqrnn.config import FIELDS
-from seqrnn.models import network
+from seqrnn.models import cells, network
 
 USED = {name: field.used for name, field in FIELDS.items() if field.used}
 PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -90,7 +90,7 @@ def test_a_config_of_the_project_sets_nothing_in_vain(path):
   assert list(command.unused(config, given, defaults)) == []
 
 
-@pytest.mark.parametrize("cell", network.CELLS)
+@pytest.mark.parametrize("cell", cells.CELLS)
 def test_the_cells_with_a_forget_bias_are_these(cell):
   config = base.get_config().model
   made = []

@@ -249,7 +249,7 @@ ANY = {str: "any", bool: True, float: -1.0}  # What some fields may hold.
 
 @pytest.mark.parametrize("name", config_lib.RULES)
 def test_every_rule_refuses_something(config, name):
-  holds, rule = config_lib.RULES[name]
+  holds, rule = config_lib.RULES[name].holds, config_lib.RULES[name].words
   group, key = config_lib.locate(config, name)
   kind = group.get_type(key)
   if kind in ANY and holds(ANY[kind]) and name != "predict.gap":
@@ -296,7 +296,7 @@ def test_a_rule_holds_in_32_bits_too(config, name, value, near):
   group[key] = value
   with pytest.raises(UserError) as caught:
     config_lib.check(config)
-  rule = config_lib.RULES[name][1]
+  rule = config_lib.RULES[name].words
   assert str(caught.value) == (
     f"config.{name}={value!r}: {rule}; in 32 bits it is {near}"
   )

@@ -20,7 +20,7 @@ from seqrnn import command
 from seqrnn import config as config_lib
 from seqrnn.data.corpora import from_text
 from seqrnn.errors import UserError
-from seqrnn.models import cells, network
+from seqrnn.models import cells
 from seqrnn.modes import report
 from seqrnn.training import fit
 from tests.conftest import tiny
@@ -205,15 +205,16 @@ def shown(beginning):
   return textwrap.dedent(code)
 
 
-def test_a_cell_as_contributing_shows_it(tmp_path, monkeypatch):
-  names = dict(vars(cells))
-  exec(shown("class "), names)
-  [name, make] = re.findall(r'`"(\w+)": (lambda .*?)` in `CELLS`', GUIDE)[0]
-  monkeypatch.setattr(cells, "Leaky", names["Leaky"], raising=False)
-  monkeypatch.setitem(network.CELLS, name, eval(make, {"cells": cells}))
-  rule = (lambda value: value == name, f"must be {name}")
-  monkeypatch.setitem(config_lib.RULES, "model.cell", rule)
+@pytest.mark.usefixtures("registrations")
+def test_a_cell_as_contributing_shows_it(tmp_path):
+  """The class and its registration are all that the program needs."""
+  names, known = dict(vars(cells)), set(cells.CELLS)
+  exec(shown("@register"), names)
+  [name] = set(cells.CELLS) - known
+  [guide] = re.findall(r"\*\*A cell\*\*(.*?)\n\*\*", GUIDE, re.DOTALL)
+  assert re.findall(r"^\d\.", guide, re.M) == ["1.", "2."]  # 2: its test.
   config = tiny(tmp_path, {"model.cell": name, "train.max_steps": 2})
+  config_lib.check(config)
   fit.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run")
   layer = trained.params["body"]["layers_0"]["cell"]

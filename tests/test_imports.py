@@ -29,7 +29,12 @@ ROOMS = (
   "run",
 )
 # Imports that run back up, as (module, room), each with its reason.
-EXCEPTIONS: dict[tuple[str, str], str] = {}
+EXCEPTIONS: dict[tuple[str, str], str] = {
+  ("configs.base", "seqrnn.models"): (
+    "the names of cells are where cells are, and are read when a config is"
+    " checked"
+  ),
+}
 PATHS = sorted(
   path.relative_to(ROOT)
   for pattern in (

@@ -62,6 +62,7 @@ def _adder(
     return metrics.zeros(jax.eval_shape(totals, params, carry, batch)[1])
 
   @partial(jax.jit, out_shardings=(batched, everywhere))
+  @partial(sharding.traced_for, mesh)
   def add(params, carry, sums, batch):
     carry, found = totals(params, carry, batch)
     return carry, metrics.add(sums, found)

@@ -1,4 +1,4 @@
-"""The anatomy of a model: its parts, their sizes, and its picture as boxes."""
+"""The parts of a model, their sizes, and its picture as boxes."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,11 @@ import jax
 
 from seqrnn.config import Config
 from seqrnn.experiment import Batch, Experiment, Params, shapes
-from seqrnn.models import diagram
-from seqrnn.models.cells import Cell
+from seqrnn.models import cells, diagram
+from seqrnn.models.cell import Cell
 from seqrnn.models.diagram import Box
-from seqrnn.models.network import CELLS
 
-_DEEP = 6  # The picture of a model with more layers leaves out the middle ones.
+_DEEP = 6  # With more layers, the picture leaves out those in the middle.
 
 
 class Layer(NamedTuple):
@@ -36,25 +35,25 @@ class Layer(NamedTuple):
 
   @property
   def products(self) -> int:
-    """Factors in the kernels that a step is multiplied with."""
+    """The number of multiplications in the products of one time step."""
     kernels = [
       leaf.size for leaf in jax.tree.leaves(self.params) if leaf.ndim > 1
     ]
-    # Rows of a table are read.
+    # A table is read by rows, without a product.
     table = "embedding" in self.params["input_kernel"]
     return sum(kernels) - table * _size(self.params["input_kernel"])
 
 
 class Model(NamedTuple):
-  """What a model is made of, as its parameters and its outputs show it.
+  """The parts of a model, found from its parameters and outputs.
 
   Attributes:
-    params: the shapes of all.
-    cell: of its layers, not bound to any.
-    layers: by depth, and the forward one first.
-    towers: whether two stacks meet below the head; else the two directions,
-      where there are two, meet in each layer.
-    merge: of the directions; None: there is one.
+    params: the shapes of all parameters.
+    cell: of its layers, not bound to parameters.
+    layers: by depth, the forward layer first.
+    towers: whether the two directions are stacks that meet below the head; else
+      they meet in each layer.
+    merge: how the directions are merged; None: there is one direction.
     width: how many numbers the head reads.
     symbols: V of the inputs.
     inputs: the shape of a batch, [B, T] or [B, T, V].
@@ -87,8 +86,8 @@ class Part(NamedTuple):
   Attributes:
     name: of the part.
     gives: the shape of its output.
-    parameters: how many it has.
-    formula: of their number; "" where it has none.
+    parameters: their number.
+    formula: of their number; "": there is none.
     values: of the letters in the formula.
   """
 
@@ -106,7 +105,7 @@ def _size(tree: Any) -> int:
 def _cells(
   tree: Any, place: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
-  """Where each cell stands in a tree of parameters, with its own ones."""
+  """The path of each cell in a tree of parameters, and its parameters."""
   if not isinstance(tree, Mapping):
     return
   if "cell" in tree:
@@ -117,14 +116,14 @@ def _cells(
 
 
 def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
-  """The model of an experiment, for batches like this one; none is made."""
+  """The parts of an experiment's model; only shapes are computed."""
   params = shapes(experiment)
-  cell = CELLS[config.model.cell](config.model, hidden_size=1)
+  cell = cells.make(config.model, hidden_size=1)
   layers, towers = [], False
   for place, own in _cells(params.get("body", params)):
     D, K = jax.tree.leaves(own["input_kernel"])[0].shape
     names = [name for name in place if name.startswith("layers_")]
-    depth = 1  # Of a model that is no stack.
+    depth = 1  # Of a layer outside of a stack.
     if names:
       depth += int(names[0].removeprefix("layers_"))
     H = K // cell.gate_count
@@ -252,7 +251,7 @@ def picture(model: Model, config: Config) -> diagram.Rows:
 
 
 def _box(layer: Layer, model: Model, fields: Config) -> Box:
-  """A layer, with an arrow where it is going."""
+  """The box of a layer, with an arrow in its direction."""
   name = _name(layer, model)
   noise = "recurrent_dropout", "weight_drop", "zoneout_hidden", "zoneout_cell"
   return Box(
@@ -266,7 +265,7 @@ def _box(layer: Layer, model: Model, fields: Config) -> Box:
 
 
 def _used(fields: Config, *names: str) -> list[str]:
-  """Those of the regularisers that are on, each in words."""
+  """The regularisers that are on, each in words."""
   return [
     f"{name.replace('_', ' ')} {fields[name]:g}"
     for name in names

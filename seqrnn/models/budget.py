@@ -1,4 +1,4 @@
-"""budget: the hidden size of a model that may have so many parameters."""
+"""The hidden size that a number of parameters allows."""
 
 import bisect
 import copy
@@ -19,10 +19,10 @@ def fit(
 ) -> Config:
   """The config with the largest hidden size that `model.parameters` allows.
 
-  Models are counted by their shapes; none is made.
+  Only shapes are computed, no parameters.
 
   Raises:
-    UserError: even one unit is too large.
+    UserError: a model of one unit has more parameters.
   """
   config = copy.deepcopy(config)
   budget = config.model.parameters
@@ -32,7 +32,7 @@ def fit(
     leaves = jax.tree.leaves(shapes(build(config, vocabularies)))
     return sum(leaf.size for leaf in leaves)
 
-  # A unit has a parameter at least, and a hidden size is at most 2**24.
+  # A unit has at least one parameter, and a hidden size is at most 2**24.
   sizes = range(1, min(budget, 2**24) + 1)
   size = bisect.bisect_right(sizes, budget, key=count)
   if not size:
@@ -47,9 +47,9 @@ def fit(
 def settle(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> tuple[Config, Experiment]:
-  """The config and the experiment of a run that has begun, or may begin.
+  """The config and the experiment of a run.
 
-  One that has begun has its vocabularies and its hidden size.
+  A run that has started keeps its vocabularies and its hidden size.
   """
   names = workdir / "vocabulary.json"
   known = vocabulary.load(names) if names.exists() else None

@@ -1,7 +1,7 @@
-"""Dropout, and where it keeps: as few random bits as the share needs.
+"""Dropout that draws as few random bits as its rate needs.
 
-Random bits are the larger part of what dropout costs on a CPU. JAX and flax
-draw 32 for every number; here one draw of 32 serves four numbers, or two.
+Most of the time that dropout takes on a CPU goes into random bits. JAX and Flax
+draw 32 bits for each number; here 32 bits serve four numbers, or two.
 """
 
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from flax import linen as nn
 from jax import lax
 
 
-def kept(
+def keep_mask(
   key: jax.Array, share: float, shape: Sequence[int], swap: bool = False
 ) -> jax.Array:
-  """True with probability `share`, each for itself, in an array of that shape.
+  """Independent draws, each True with probability `share`.
 
   Args:
     key: of jax.random.
-    share: between 0 and 1. A multiple of 1/256 is met exactly, others are
-      rounded to 1/65536.
-    shape: of at least one axis.
-    swap: give the same with the first two axes in turn.
+    share: from 0 to 1. A multiple of 1/256 is exact; others are rounded to a
+      multiple of 1/65536.
+    shape: of the result, before a swap; at least one axis.
+    swap: swap the first two axes of the result.
   """
   bits, dtype = (8, jnp.uint8) if share * 256 % 1 == 0 else (16, jnp.uint16)
-  at_once = 32 // bits
+  per_word = 32 // bits
   *front, last = shape
-  words = jax.random.bits(key, (*front, -(-last // at_once)), jnp.uint32)
-  if swap:  # The draw is a quarter, or half, of what is made of it.
+  words = jax.random.bits(key, (*front, -(-last // per_word)), jnp.uint32)
+  if swap:  # Here, where the array is a quarter or half of its later size.
     words, front = words.swapaxes(0, 1), [front[1], front[0]]
   numbers = lax.bitcast_convert_type(words, dtype).reshape(*front, -1)
   most = min(round(share * 2**bits), 2**bits - 1)  # It must fit the type.
@@ -36,11 +36,12 @@ def kept(
 
 
 class Dropout(nn.Module):
-  """Sets numbers to zero and divides the others by the share that stays.
+  """Sets numbers to zero and divides the rest by 1 - rate.
 
   Attributes:
-    rate: share that is set to zero, from 0 to below 1 (Srivastava et al. 2014).
-    broadcast_dims: axes along which all numbers share one fate.
+    rate: the share that is set to zero, from 0 to below 1 (Srivastava et al.
+      2014).
+    broadcast_dims: axes along which all numbers share one draw.
   """
 
   rate: float
@@ -49,12 +50,12 @@ class Dropout(nn.Module):
   def __call__(
     self, x: jax.Array, *, deterministic: bool, rng: jax.Array | None = None
   ) -> jax.Array:
-    """What is left of x.
+    """Applies dropout to x.
 
     Args:
       x: of any shape.
-      deterministic: leave it as it is.
-      rng: of jax.random; None: from "dropout".
+      deterministic: return x as it is.
+      rng: of jax.random; None: the module's "dropout".
     """
     if deterministic or not self.rate:
       return x
@@ -65,8 +66,8 @@ class Dropout(nn.Module):
     ]
     share = 1 - self.rate
     if x.ndim != 3:
-      return jnp.where(kept(key, share, shape), x / share, 0)
-    # What layers give, [B, T, H], has T first in memory. A draw in that order
-    # would make rows depend on how many there are.
-    kept_TBH = kept(key, share, shape, swap=True)
-    return jnp.where(kept_TBH, x.swapaxes(0, 1) / share, 0).swapaxes(0, 1)
+      return jnp.where(keep_mask(key, share, shape), x / share, 0)
+    # The outputs of layers, [B, T, H], have T first in memory. A draw in that
+    # order would make each row depend on the number of rows.
+    keep_TBH = keep_mask(key, share, shape, swap=True)
+    return jnp.where(keep_TBH, x.swapaxes(0, 1) / share, 0).swapaxes(0, 1)

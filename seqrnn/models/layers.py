@@ -1,10 +1,10 @@
 """Modules over whole sequences: the scan over time, two directions, a stack.
 
 A sequence module is called with x_BTD (or ids x_BT), mask_BT, a carry and
-`train`, and returns its last carry and y_BTH. The carry of a row is held still
-where the mask is false, so padding may stand at either end and a reversed scan
-needs no flipping. `summary` of a carry is y after the last step of each
-direction; `initial_carry` is the carry before the first step.
+`train`, and returns its last carry and y_BTH. Where the mask is false, a row
+keeps its carry, so padding may stand at either end and a reversed scan needs no
+flipping. `summary` of a carry is y after the last step of each direction;
+`initial_carry` is the carry before the first step.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqrnn.experiment import Carry
-from seqrnn.models.cells import Cell
-from seqrnn.models.dropout import Dropout, kept
+from seqrnn.models.cell import Cell
+from seqrnn.models.dropout import Dropout, keep_mask
 from seqrnn.models.products import Lookup
 from seqrnn.models.scan import hold, parallel, scan
 
@@ -23,28 +23,26 @@ from seqrnn.models.scan import hold, parallel, scan
 class Recurrent(nn.Module):
   """A cell scanned over time.
 
-  All that is random is drawn before the scan, batch-major, so that rows of
-  padding change nothing.
+  Random numbers are drawn before the scan and batch-major, so that rows of
+  padding do not change the draws of the other rows.
 
   Attributes:
     cell: one time step.
-    reverse: from the last position to the first; the output stands where its
+    reverse: from the last position to the first; an output stands where its
       input does.
-    fused: by the cell's own path, which computes the same in less time.
-    weight_drop: share of the recurrent kernel's entries set to zero in
-      training, the same ones for a whole batch (Wan et al. 2013; Merity et
+    weight_drop: the share of the recurrent kernel's entries that are zero in
+      training, the same entries for a whole batch (Wan et al. 2013; Merity et
       al. 2017).
-    recurrent_dropout: share of the state's units that the recurrent product
-      does not see in training, the same ones at all steps of a sequence (Gal &
-      Ghahramani 2016).
-    zoneout: share of h that a step leaves as it was in training, and of all
-      else in the carry; in evaluation each step takes the mean over what
-      training draws (Krueger et al. 2017).
+    recurrent_dropout: the share of the units of h that the recurrent product
+      reads as zero in training, the same units at all steps of a sequence (Gal
+      & Ghahramani 2016).
+    zoneout: the share of h, and of the rest of the carry, that a step leaves
+      unchanged in training; in evaluation a step takes the expected value
+      (Krueger et al. 2017).
   """
 
   cell: Cell
   reverse: bool = False
-  fused: bool = True
   weight_drop: float = 0.0
   recurrent_dropout: float = 0.0
   zoneout: tuple[float, float] = (0.0, 0.0)
@@ -59,30 +57,31 @@ class Recurrent(nn.Module):
     if self.is_initializing():
       carry, h_TBH = self._plain(self.cell, carry, inputs, None)
       return carry, h_TBH.swapaxes(0, 1)
-    drop_BH = None
+    mask_BH = None
     if train and self.recurrent_dropout:
       ones_BH = jnp.ones_like(self.cell.hidden(carry))
-      drop_BH = self.drop_state(ones_BH, deterministic=False)
+      mask_BH = self.drop_state(ones_BH, deterministic=False)
     cell, variables = self.cell.unbind()
     params = dict(variables["params"])
     if train and self.weight_drop:
       params["recurrent_kernel"] = self.drop_weights(
         params["recurrent_kernel"], deterministic=False
       )
-    if self.fused and cell.path == "fused":
+    path = "plain" if cell.products.plain else cell.path
+    if path == "fused":
       over_time = scan(cell, reverse=self.reverse)
-      carry, h_TBH = over_time(params, carry, *inputs, drop_BH)
-    elif self.fused and cell.path == "parallel":
+      carry, h_TBH = over_time(params, carry, *inputs, mask_BH)
+    elif path == "parallel":
       z_TBK, take = inputs
       terms = cell.terms(z_TBK)
       carry, h_TBH = parallel(terms, carry, take, reverse=self.reverse)
     else:
       cell = cell.bind({"params": params})
-      carry, h_TBH = self._plain(cell, carry, inputs, drop_BH)
+      carry, h_TBH = self._plain(cell, carry, inputs, mask_BH)
     return carry, h_TBH.swapaxes(0, 1)
 
   def _take(self, mask_BT, carry, train):
-    """Where the scan takes the new carry: `take` of seqrnn.scan.hold."""
+    """Where the scan takes the new carry, as `scan.hold` reads it."""
     mask_TB = mask_BT.T
     if not any(self.zoneout):
       return mask_TB
@@ -96,17 +95,17 @@ class Recurrent(nn.Module):
       if not train:
         return jnp.where(mask_TB, 1 - rate, 0).astype(leaf_BH.dtype)
       shape = (*mask_BT.shape, leaf_BH.shape[-1])
-      new_BTH = kept(self.make_rng("dropout"), 1 - rate, shape)
+      new_BTH = keep_mask(self.make_rng("dropout"), 1 - rate, shape)
       return (mask_BT[..., None] & new_BTH).swapaxes(0, 1)
 
     return jax.tree.map(one, places, carry)
 
-  def _plain(self, cell, carry, inputs, drop_BH):
-    """The definition of what a scan over time is."""
+  def _plain(self, cell, carry, inputs, mask_BH):
+    """nn.scan of the cell, which defines the values of every path."""
 
     def step(cell, carry, inputs):
       z_BK, take = inputs
-      carry = hold(take, cell(carry, z_BK, drop_BH), carry)
+      carry = hold(take, cell(carry, z_BK, mask_BH), carry)
       return carry, cell.hidden(carry)
 
     over_time = nn.scan(
@@ -139,8 +138,8 @@ class Bidirectional(nn.Module):
     forward: reads from the first position on.
     backward: reads from the last position on: its scans are reversed.
     merge: a name of MERGES.
-    apart: gives both of them beside their merge: {"joint", "forward",
-      "backward"}.
+    apart: returns a dict of the merge and of both outputs: "joint", "forward",
+      "backward".
   """
 
   forward: nn.Module
@@ -174,19 +173,19 @@ class Bidirectional(nn.Module):
 class Stack(nn.Module):
   """Sequence modules one above the other, with dropout after each.
 
-  In training, the variable "penalty" of "penalties" is what the last layer adds
-  to the loss of each position, [B, T].
+  In training, the variable "penalty" of "penalties" is the penalty that the
+  last layer adds to the loss of each position, [B, T].
 
   Attributes:
     layers: from the input up.
-    dropout: share of outputs set to zero in training (Zaremba et al. 2014:
+    dropout: the share of outputs set to zero in training (Zaremba et al. 2014:
       between layers and before the head, never along time).
-    variational_dropout: likewise, the same units at all steps of a sequence
+    variational_dropout: the same, of the same units at all steps of a sequence
       (Gal & Ghahramani 2016).
-    activation_penalty: factor of the mean over units of y², after dropout (AR:
-      Merity et al. 2017).
-    change_penalty: factor of that of (y - y')², before dropout, y' being the
-      output at the step before (TAR).
+    activation_penalty: the factor of the mean over units of y², after dropout
+      (AR: Merity et al. 2017).
+    change_penalty: the factor of the mean over units of (y - y')², before
+      dropout; y' is the output at the step before (TAR).
     reverse: whether the layers' scans are reversed.
   """
 
@@ -207,29 +206,30 @@ class Stack(nn.Module):
     y_BTH, carries = x_BTD, []
     for depth, layer in enumerate(self.layers):
       layer_carry, y_BTH = layer(x_BTD, mask_BT, carry[depth], train)
-      x_BTD = self._dropped(depth, y_BTH, train)
+      x_BTD = self._after_dropout(depth, y_BTH, train)
       carries.append(layer_carry)
     if train and (self.activation_penalty or self.change_penalty):
       penalty_BT = self._penalty(y_BTH, x_BTD, mask_BT)
       self.put_variable("penalties", "penalty", penalty_BT)
     return tuple(carries), x_BTD
 
-  def _dropped(self, depth, y_BTH, train):
-    """What is left of a layer's outputs."""
+  def _after_dropout(self, depth, y_BTH, train):
+    """Applies dropout to the outputs of a layer."""
     y_BTH = self.drop(y_BTH, deterministic=not train)
     if not (train and self.variational_dropout):
       return y_BTH
-    # A key of its own: the summary is dropped as the outputs are.
+    # The same key each time: the summary drops the units that outputs drop.
     key = jax.random.fold_in(self.units_key, depth)
     return self.drop_units(y_BTH, deterministic=False, rng=key)
 
-  def _penalty(self, y_BTH, dropped_BTH, mask_BT):
+  def _penalty(self, y_BTH, x_BTH, mask_BT):
+    """The penalties of each position; x is y after dropout."""
     changes_BT = jnp.mean((y_BTH[:, 1:] - y_BTH[:, :-1]) ** 2, axis=-1)
     changes_BT *= mask_BT[:, 1:] & mask_BT[:, :-1]
-    # That of two neighbours stands where the later one was read.
+    # The change between two positions counts for the one that is read later.
     sides = (0, 1) if self.reverse else (1, 0)
     changes_BT = jnp.pad(changes_BT, [(0, 0), sides])
-    sizes_BT = jnp.mean(dropped_BTH**2, axis=-1)
+    sizes_BT = jnp.mean(x_BTH**2, axis=-1)
     return self.activation_penalty * sizes_BT + self.change_penalty * changes_BT
 
   def initial_carry(self, batch_size: int) -> Carry:
@@ -237,14 +237,14 @@ class Stack(nn.Module):
 
   def summary(self, carry: Carry, train: bool = False) -> jax.Array:
     y_B1H = self.layers[-1].summary(carry[-1])[:, None]
-    return self._dropped(len(self.layers) - 1, y_B1H, train)[:, 0]
+    return self._after_dropout(len(self.layers) - 1, y_B1H, train)[:, 0]
 
 
 class Before(nn.Module):
   """A tower whose output at t is its state before it reads t.
 
-  Two of them, one reversed, read both sides of every position and not the
-  position itself: the towers of the gap model.
+  Two of these, one of them reversed, read both sides of every position but not
+  the position itself: the towers of the gap model.
 
   Attributes:
     tower: a causal stack, or a reversed one.
@@ -258,14 +258,14 @@ class Before(nn.Module):
     first_B1H = self.tower.summary(carry, train)[:, None]
     carry, y_BTH = self.tower(x_BTD, mask_BT, carry, train)
     name = "penalties", "penalty"
-    if self.tower.has_variable(*name):  # It moves with the output.
+    if self.tower.has_variable(*name):  # It stands where the output stands.
       penalty_BT = self.tower.get_variable(*name)
       nothing_B1 = jnp.zeros_like(penalty_BT[:, :1])
-      self.tower.put_variable(*name, self._moved(penalty_BT, nothing_B1))
-    return carry, self._moved(y_BTH, first_B1H)
+      self.tower.put_variable(*name, self._shifted(penalty_BT, nothing_B1))
+    return carry, self._shifted(y_BTH, first_B1H)
 
-  def _moved(self, y, first):
-    """What was at t, from where t has not been read yet."""
+  def _shifted(self, y, first):
+    """The values after the step before t, at each t."""
     if self.reverse:
       return jnp.concatenate([y[:, 1:], first], axis=1)
     return jnp.concatenate([first, y[:, :-1]], axis=1)

@@ -1,4 +1,4 @@
-"""Losses: cross-entropies of symbols, notes and labels, and their totals."""
+"""Cross-entropies of symbols, notes and labels, and the totals of figures."""
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +10,21 @@ from seqrnn.experiment import Totals
 
 def surprisal(logits_BNV: jax.Array, targets_BN: jax.Array) -> jax.Array:
   """-log p(target) in nats, [B, N]."""
-  return _parts(logits_BNV, targets_BN)[0]
+  return _surprisal_parts(logits_BNV, targets_BN)[0]
 
 
-def _parts(
+def _surprisal_parts(
   logits_BNV: jax.Array, targets_BN: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The surprisal, the target's logit, the highest logit: each [B, N].
+  """The surprisal, the target's logit and the highest logit, each [B, N].
 
-  The highest has no gradient.
+  The highest logit has no gradient.
   """
   logits_NV = logits_BNV.reshape(-1, logits_BNV.shape[-1])
-  logit_N = _picked(logits_NV, targets_BN.reshape(-1))
-  # The highest is no lower than the target's. XLA does not know that, so it
-  # reads both before it makes anything of all logits, and can then write that
-  # over them: with a large vocabulary, no array needs as much memory.
+  logit_N = _pick(logits_NV, targets_BN.reshape(-1))
+  # The maximum with the target's logit changes no value. But XLA must then read
+  # the target's logit before it computes exp, so it can write exp over the
+  # logits, which take the most memory with a large vocabulary.
   top_N = jnp.maximum(jnp.max(logits_NV, axis=-1), logit_N)
   top_N = jax.lax.stop_gradient(top_N)
   sum_N = jnp.sum(jnp.exp(logits_NV - top_N[:, None]), axis=-1)
@@ -34,28 +34,28 @@ def _parts(
 
 
 @jax.custom_vjp
-def _picked(x_NV: jax.Array, ids_N: jax.Array) -> jax.Array:
-  """Of each row the one with that id, [N]."""
+def _pick(x_NV: jax.Array, ids_N: jax.Array) -> jax.Array:
+  """The element of each row with that id, [N]."""
   return jnp.take_along_axis(x_NV, ids_N[:, None], axis=1, mode="clip")[:, 0]
 
 
-def _picked_backward(saved, d_N):
+def _pick_backward(saved, d_N):
   ids_N, V = saved
-  # JAX's own would be added in a pass of its own; this one is within the pass
-  # that makes the gradient of the sum over all symbols.
+  # JAX's own gradient takes one more pass over [N, V]. XLA fuses this one with
+  # the gradient of the sum over all symbols.
   own_NV = jnp.arange(V)[None] == ids_N[:, None]
   return jnp.where(own_NV, d_N[:, None], 0), None
 
 
-_picked.defvjp(
-  lambda x_NV, ids_N: (_picked(x_NV, ids_N), (ids_N, x_NV.shape[1])),
-  _picked_backward,
+_pick.defvjp(
+  lambda x_NV, ids_N: (_pick(x_NV, ids_N), (ids_N, x_NV.shape[1])),
+  _pick_backward,
 )
 
 
 def entropy(logits_BNV: jax.Array) -> jax.Array:
   """-sum of p log p in nats, [B, N]."""
-  # Not by log_softmax: of the V axis nothing is kept.
+  # Without log_softmax, whose gradient saves an array [B, N, V].
   above_BNV = logits_BNV - jnp.max(logits_BNV, axis=-1, keepdims=True)
   odds_BNV = jnp.exp(above_BNV)
   sum_BN = jnp.sum(odds_BNV, axis=-1)
@@ -69,24 +69,24 @@ def cross_entropy(
   smoothing: float = 0.0,
   penalty_BN: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
-  """Categorical cross-entropy in nats a target, and its totals.
+  """The categorical cross-entropy in nats a target, and the totals.
 
-  The mean is over the weight of the whole batch, so it does not depend on how
-  rows are spread over devices, nor on padding, which weighs nothing.
+  The mean is over the weight of the whole batch, so it depends neither on how
+  rows are split over devices nor on padding, whose weight is 0.
 
   Args:
     logits_BNV: of the model.
     targets_BN: the true symbols.
     weights_BN: of the targets.
-    smoothing: share of a target's weight that is spread over all symbols
-      (Szegedy et al. 2016). The totals know neither this nor the penalty.
-    penalty_BN: what is added to the loss of a target.
+    smoothing: the share of a target's weight that is spread over all symbols
+      (Szegedy et al. 2016). The totals include neither this nor the penalty.
+    penalty_BN: is added to the loss of each target.
   """
-  nll_BN, logit_BN, top_BN = _parts(logits_BNV, targets_BN)
-  # No symbol is more likely; argmax would take XLA longer than all the rest.
+  nll_BN, logit_BN, top_BN = _surprisal_parts(logits_BNV, targets_BN)
+  # Whether no symbol is more likely. XLA's argmax takes longer than the rest.
   hits_BN = logit_BN >= top_BN
-  # One sum over all devices. That of the weights alone would run before the
-  # network does, and who comes there first would wait for the others.
+  # One sum over all devices. A sum of the weights alone would run before the
+  # network, where a device that arrives early would block.
   terms = [nll_BN, hits_BN, jnp.ones_like(nll_BN)]
   if smoothing or penalty_BN is not None:
     loss_BN = nll_BN + smoothing * (logit_BN - jnp.mean(logits_BNV, axis=-1))
@@ -102,7 +102,7 @@ def cross_entropy(
 
 
 def note_surprisal(logits_BTV: jax.Array, notes_BTV: jax.Array) -> jax.Array:
-  """-log p(frame) in nats, [B, T]: the sum of its notes', each by itself."""
+  """-log p(frame) in nats, [B, T]: the sum over its notes, independent."""
   nll_BTV = optax.sigmoid_binary_cross_entropy(logits_BTV, notes_BTV)
   return jnp.sum(nll_BTV, axis=-1)
 
@@ -110,10 +110,9 @@ def note_surprisal(logits_BTV: jax.Array, notes_BTV: jax.Array) -> jax.Array:
 def note_cross_entropy(
   logits_BTV: jax.Array, notes_BTV: jax.Array, weights_BT: jax.Array
 ) -> tuple[jax.Array, Totals]:
-  """Binary cross-entropies in nats a frame, and their totals.
+  """The binary cross-entropy of notes, in nats a frame, and the totals.
 
-  The accuracy counts the notes that are found, of those that are there or are
-  thought to be: TP / (TP + FP + FN) (Bay et al. 2009).
+  The accuracy is TP / (TP + FP + FN), counted over notes (Bay et al. 2009).
   """
   true_BTV, found_BTV = notes_BTV > 0, logits_BTV > 0
   hits_BT = jnp.sum(true_BTV & found_BTV, axis=-1, dtype=jnp.float32)
@@ -128,7 +127,7 @@ def note_cross_entropy(
 
 
 def over_ids(logits_BNC: jax.Array) -> jax.Array:
-  """Logits of labels as those of ids, -inf for the reserved ones, [B, N, V]."""
+  """Logits of labels as logits of ids, [B, N, V]; reserved ids have -inf."""
   reserved = [(0, 0), (0, 0), (UNKNOWN + 1, 0)]
   return jnp.pad(logits_BNC, reserved, constant_values=-jnp.inf)
 
@@ -146,18 +145,18 @@ def label_cross_entropy(
   penalty_BN: jax.Array | None = None,
   importance_BN: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
-  """What `cross_entropy` gives, for labels, and their macro F1.
+  """`cross_entropy` for labels; the totals include macro F1.
 
-  A target that is UNKNOWN, a label never seen in training, is an error of its
-  own class; it has no part in the loss, which would be infinite.
+  A target that is UNKNOWN, a label never seen in training, counts as an error,
+  in a class of its own. The loss leaves it out, because it would be infinite.
 
   Args:
     logits_BNC: of the C labels; the reserved ids have none.
     targets_BN: ids of labels.
-    weights_BN: 0 for what counts for nothing.
+    weights_BN: of the targets.
     smoothing: as in `cross_entropy`.
     penalty_BN: as in `cross_entropy`.
-    importance_BN: of each target in the mean loss, not in the totals.
+    importance_BN: another factor of the weights, in the mean loss only.
   """
   label_BN = jnp.maximum(targets_BN - (UNKNOWN + 1), 0)
   known_BN = jnp.where(targets_BN > UNKNOWN, weights_BN, 0)

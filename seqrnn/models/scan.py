@@ -1,13 +1,14 @@
-"""A faster scan over time: the values of nn.scan, a backward pass of its own.
+"""Scans over time that equal nn.scan and take less time.
 
 The gradient that JAX derives for a scan adds h.T @ du to the gradient of the
-recurrent kernel R at every step, and keeps more than it needs. Here the scan
-keeps what the cell marks by `cells.keep`; the backward scan hands out du, the
-gradient of u = h @ R, for all steps; and R's gradient is one product after it:
+recurrent kernel R at every step, and saves more arrays than it needs. `scan`
+saves the arrays that the cell marks by `cell.save`. Its backward loop computes
+du, the gradient of u = h @ R, for all steps; the gradient of R is one product
+after the loop:
 
   dR = sum over t of h[t-1].T @ du[t]
 
-That holds for every cell whose `gates` have no product. Their derivative is
+This holds for every cell whose `gates` have no product; their derivative is
 JAX's own. A cell without a recurrent product has no R, and these parts are left
 out. `parallel` is for cells whose step is linear.
 """
@@ -21,19 +22,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqrnn.experiment import Carry
-from seqrnn.models.cells import KEPT, OUTSIDE, Cell, dropped
-from seqrnn.models.products import kernel_gradient, step_dot, summed, turned
+from seqrnn.models import cpu
+from seqrnn.models.cell import OUTSIDE_GATES, SAVED, Cell, masked_state
+from seqrnn.models.products import kernel_gradient, step_dot
 
 
 def hold(take: Any, new: Carry, old: Carry) -> Carry:
-  """The new carry where `take` is true, the old one elsewhere.
+  """The new carry where `take` is true, the old carry elsewhere.
 
   Args:
-    take: for each array of the carry, or for all of them, take_B or take_BH;
-      numbers are the share of the new one in a mean of the two. With T before
-      B where the carries have it.
-    new: where it is taken.
-    old: where it is not.
+    take: take_B or take_BH, for each array of the carry or for all of them;
+      numbers are the share of the new carry in a mean of both. T comes before B
+      where the carries have it.
+    new: the carry where `take` is true.
+    old: the carry where it is false.
   """
 
   def one(take, new, old):
@@ -51,67 +53,82 @@ def hold(take: Any, new: Carry, old: Carry) -> Carry:
 
 
 def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
-  """A function params, carry, z_TBK, take, drop_BH -> last carry, h_TBH.
+  """A function params, carry, z_TBK, take, mask_BH -> last carry, h_TBH.
 
-  It has no gradient with respect to `take`, which is as in `hold`, T before B,
-  nor to `drop_BH`, by which h is multiplied for the recurrent product.
+  It has no gradient with respect to `take`, which is as in `hold` with T before
+  B, nor to `mask_BH`, which multiplies h for the recurrent product.
 
   Args:
     cell: not bound to parameters.
     reverse: from the last step to the first.
   """
-  outside = {*OUTSIDE, cell.recurrent_bias} - {None}
 
   @jax.custom_vjp
-  def run(params, carry, z_TBK, take, drop_BH=None):
+  def run(params, carry, z_TBK, take, mask_BH=None):
     def step(carry, inputs):
       z_BK, take = inputs
-      new = cell.apply({"params": params}, carry, z_BK, drop_BH)
+      new = cell.apply({"params": params}, carry, z_BK, mask_BH)
       carry = hold(take, new, carry)
       return carry, cell.hidden(carry)
 
     return lax.scan(step, carry, (z_TBK, take), reverse=reverse)
 
-  def forward(params, first, z_TBK, take, drop_BH):
-    own = {name: p for name, p in params.items() if name not in outside}
+  run.defvjp(_forward(cell, reverse), _backward(cell, reverse))
+  return run
 
+
+def _own(cell: Cell, params: Any) -> dict[str, Any]:
+  """The parameters that only `gates` reads."""
+  outside = (*OUTSIDE_GATES, cell.recurrent_bias)
+  return {name: p for name, p in params.items() if name not in outside}
+
+
+def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
+  """The forward pass of `scan`; it saves the backward function of each step."""
+
+  def forward(params, first, z_TBK, take, mask_BH):
     @partial(
       jax.checkpoint,
-      policy=jax.checkpoint_policies.save_only_these_names(KEPT),
-      prevent_cse=False,  # A loop's body needs no guard against it.
+      policy=jax.checkpoint_policies.save_only_these_names(SAVED),
+      prevent_cse=False,  # The body of a loop needs no guard against it.
     )
     def gates(own, carry, z_BK, u_BK):
       variables = {"params": {**params, **own}}
       return cell.apply(variables, carry, z_BK, u_BK, method="gates")
 
+    def gates_of_sum(own, carry, a_BK):
+      return gates(own, carry, a_BK, jnp.zeros((), a_BK.dtype))
+
     def step(carry, inputs):
       z_BK, take = inputs
-      h_BH = dropped(cell.hidden(carry), drop_BH)
+      h_BH = masked_state(cell.hidden(carry), mask_BH)
       u_BK = cell.apply({"params": params}, h_BH, method="recurrent")
+      own = _own(cell, params)
       if cell.additive:
-        new, back = jax.vjp(
-          lambda own, carry, a: gates(own, carry, a, jnp.zeros((), a.dtype)),
-          own,
-          carry,
-          z_BK + u_BK,
-        )
+        new, back = jax.vjp(gates_of_sum, own, carry, z_BK + u_BK)
       else:
         new, back = jax.vjp(gates, own, carry, z_BK, u_BK)
       carry = hold(take, new, carry)
       return carry, (cell.hidden(carry), _unique(back))
 
-    last, (h_TBH, back) = _loop(step, first, (z_TBK, take), reverse=reverse)
-    return (last, h_TBH), (params, first, h_TBH, take, drop_BH, back)
+    last, (h_TBH, back) = cpu.loop(step, first, (z_TBK, take), reverse=reverse)
+    return (last, h_TBH), (params, first, h_TBH, take, mask_BH, back)
+
+  return forward
+
+
+def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
+  """The backward pass of `scan`."""
 
   def backward(saved, cotangents):
-    params, first, h_TBH, take, drop_BH, back = saved
-    own = params.keys() - outside
+    params, first, h_TBH, take, mask_BH, back = saved
+    own = _own(cell, params)
     dlast, dh_TBH = cotangents
     R_T = None
     if cell.recurrent_product:
-      # Left as R.T, XLA would read it across its rows at every step.
-      R_T = turned(params["recurrent_kernel"], cell.products)
-      R_T = lax.optimization_barrier(R_T)
+      R_T = cpu.transpose_before_loop(
+        params["recurrent_kernel"], cell.products.dtype
+      )
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
     add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
@@ -123,39 +140,37 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
       _, dgates, *dinputs = back()(dnew)
       dcarry = add(hold(take, zeros, dcarry), dgates)
       if R_T is not None:
-        dh_BH = dropped(step_dot(dinputs[-1], R_T, cell.products), drop_BH)
-        dcarry = add(dcarry, *spread(dh_BH))
+        dh_BH = step_dot(dinputs[-1], R_T, cell.products.dtype)
+        dcarry = add(dcarry, *spread(masked_state(dh_BH, mask_BH)))
       return dcarry, (dinputs, dnew if own else None)
 
-    dfirst, (dinputs, dnew) = _loop(
+    dfirst, (dinputs, dnew) = cpu.loop(
       step, dlast, (dh_TBH, take, back), reverse=not reverse
     )
-    if own:  # All steps together: in the loop, devices would wait for others.
+    dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
+    if own:  # For all steps at once: in the loop, devices would synchronise.
       down = jax.vmap(lambda back, dnew: back()(dnew)[0])(back, dnew)
-      down = jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
-    dparams = {
-      # None: no gradient by this way.
-      **dict.fromkeys(params.keys() & outside),
-      **(down if own else {}),
-    }
+      dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
     if cell.recurrent_product:
-      edge_1BH = cell.hidden(first)[None]
-      if reverse:
-        before_TBH = jnp.concatenate([h_TBH[1:], edge_1BH])
-      else:
-        before_TBH = jnp.concatenate([edge_1BH, h_TBH[:-1]])
-      if drop_BH is not None:
-        before_TBH *= drop_BH[None]
+      before_TBH = _before(cell.hidden(first), h_TBH, reverse)
+      if mask_BH is not None:
+        before_TBH *= mask_BH[None]
       dparams["recurrent_kernel"] = kernel_gradient(
-        before_TBH, dinputs[-1], cell.products
+        before_TBH, dinputs[-1], cell.products.dtype
       )
     if cell.recurrent_bias:
       size = len(params[cell.recurrent_bias])
-      dparams[cell.recurrent_bias] = summed(dinputs[-1][..., -size:])
+      dparams[cell.recurrent_bias] = cpu.sum_positions(dinputs[-1][..., -size:])
     return dparams, dfirst, dinputs[0], None, None
 
-  run.defvjp(forward, backward)
-  return run
+  return backward
+
+
+def _before(first_BH: jax.Array, h_TBH: jax.Array, reverse: bool) -> jax.Array:
+  """The state that each step starts from, [T, B, H]."""
+  if reverse:
+    return jnp.concatenate([h_TBH[1:], first_BH[None]])
+  return jnp.concatenate([first_BH[None], h_TBH[:-1]])
 
 
 def parallel(
@@ -169,7 +184,7 @@ def parallel(
 
   Args:
     terms: a_TBH, which is at most 1, and b_TBH.
-    h_BH: before the first step.
+    h_BH: the state before the first step.
     take: as in `hold`, T before B.
     reverse: from the last step to the first.
   """
@@ -185,54 +200,8 @@ def parallel(
   return h_TBH[0 if reverse else -1], h_TBH
 
 
-def _loop(
-  step: Callable[..., Any], carry: Any, inputs: Any, *, reverse: bool
-) -> tuple[Any, Any]:
-  """lax.scan(step, carry, inputs), in memory made for it alone.
-
-  On a CPU a scan begins its outputs as zeros. XLA makes those of all loops
-  before the first one, and copies them; they take memory all the time. All of
-  it is written over, so here it begins as columns of the first input, another
-  one for each output: nothing that is shared, or at hand any sooner.
-  """
-  if jax.default_backend() != "cpu":  # There nothing is written at first.
-    return lax.scan(step, carry, inputs, reverse=reverse)
-  first_TBX, *_ = jax.tree.leaves(inputs)
-  T, B, X = first_TBX.shape
-  step = jax.jit(step)  # Traced once for both of its uses.
-
-  def at(t):
-    return jax.tree.map(
-      lambda x: lax.dynamic_index_in_dim(x, t, keepdims=False), inputs
-    )
-
-  def memory(number, y):
-    if y.ndim == 2 and len(y) == B and y.dtype == first_TBX.dtype:
-      column_B1 = first_TBX[0, :, number % X, None]
-      return jnp.broadcast_to(column_B1, (T, *y.shape))
-    return jnp.zeros((T, *y.shape), y.dtype)
-
-  def body(count, state):
-    carry, outputs = state
-    t = T - 1 - count if reverse else count
-    carry, new = step(carry, at(t))
-    outputs = jax.tree.map(
-      lambda old, new: lax.dynamic_update_index_in_dim(old, new, t, 0),
-      outputs,
-      new,
-    )
-    return carry, outputs
-
-  _, shapes = jax.eval_shape(step, carry, at(0))
-  leaves, structure = jax.tree.flatten(shapes)
-  outputs = structure.unflatten(
-    [memory(number, leaf) for number, leaf in enumerate(leaves)]
-  )
-  return lax.fori_loop(0, T, body, (carry, outputs))
-
-
 def _unique(tree: Any) -> jax.tree_util.Partial:
-  """A function () -> tree, as a tree in which no array stands twice."""
+  """A function () -> tree, as a tree that holds each array only once."""
   leaves, structure = jax.tree.flatten(tree)
   ids = [id(leaf) for leaf in leaves]
   first = list(dict.fromkeys(ids))

@@ -16,24 +16,14 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.experiment import Carry, Decoder, Params
-from seqrnn.models.cells import Cell
+from seqrnn.models import cells
+from seqrnn.models.cell import Cell
 from seqrnn.models.losses import surprisal
-from seqrnn.models.network import CELLS
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _QUOTES = "\"'`"
 _OPEN, _CLOSE = "([{", ")]}"
 _RARE = 0.01  # A property that differs from its mode less often is ignored.
-
-# The gates of each cell in the order of its kernel; None is not a gate. Only
-# cells whose gates are sigmoid(z + h @ R) are listed: no peepholes, no norms.
-_GATES: dict[str, tuple[str | None, ...]] = {
-  "lstm": ("input", "forget", None, "output"),
-  "odyssey_np": ("input", "forget", None, "output"),
-  "gru": ("reset", "update", None),
-  "gru_reset_before": ("reset", "update", None),
-  "mgu": ("forget", None),
-}
 
 
 class Reading(NamedTuple):
@@ -280,11 +270,10 @@ def saturation(
     decoder: of its model; it must carry states.
     ids_BT: texts; PAD is not counted.
   """
-  names = _GATES.get(config.model.cell)
-  if names is None:
+  cell: Any = cells.make(config.model, hidden_size=config.model.hidden_size)
+  names = cell.sigmoid_gates
+  if not names:
     return []
-  H = config.model.hidden_size
-  cell: Any = CELLS[config.model.cell](config.model, hidden_size=H)
   shares = jax.device_get(_saturated(decoder, cell)(params, ids_BT))
   return [
     Saturation(depth, name, float(low), float(high))

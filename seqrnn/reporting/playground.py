@@ -16,7 +16,6 @@ from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import cells
-from seqrnn.models.network import CELLS
 
 _PAGE = Path(__file__).with_suffix(".html")
 _LIMIT = 2**25  # Parameters: a page of 90 MB.
@@ -72,7 +71,7 @@ def build(
 def _cell(model: Config) -> dict[str, Any]:
   """The settings of a cell that the page needs, besides its parameters."""
   shape = {"hidden_size": model.hidden_size}
-  cell = CELLS[model.cell](model, **shape)
+  cell = cells.make(model, **shape)
   if type(cell) is cells.LSTM:
     cell = cells.Odyssey(peepholes=False, **shape)
   known = (cells.Odyssey, cells.GRU, cells.RNN)

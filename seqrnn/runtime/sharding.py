@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import jax
@@ -31,6 +31,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_rows(mesh: Mesh) -> NamedSharding:
   """The first axis spread over the devices."""
   return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def traced_for(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function, to be traced by jax.jit for the devices of a mesh.
+
+  Models choose what is computed by the platform and the number of the mesh's
+  devices, which need not be those of this process.
+  """
+
+  @wraps(function)
+  def traced(*args, **named):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args, **named)
+
+  return traced
 
 
 def padded_size(batch_size: int, mesh: Mesh) -> int:

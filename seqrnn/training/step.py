@@ -108,6 +108,7 @@ def make_step(
     return new, loss
 
   out = (_shardings(mesh), sharding.replicated(mesh))
+  step = sharding.traced_for(mesh, step)
   return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 

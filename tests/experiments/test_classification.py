@@ -279,9 +279,11 @@ def test_a_new_task_is_a_module(tmp_path, monkeypatch):
 
     def loss(params, carry, batch, key):
       start = model.initial_carry(len(batch["inputs"]))
-      figures = losses.label_cross_entropy
+      objective = network.Objective(
+        figures=lambda _, *terms: losses.label_cross_entropy(*terms)
+      )
       loss, (_, totals) = network.loss(
-        model, params, batch, start, key, 0.0, figures
+        model, objective, params, batch, start, key
       )
       return loss, (carry, totals)
 

@@ -14,7 +14,7 @@ import run
 from seqrnn import config as config_lib
 from seqrnn import experiment
 from seqrnn.errors import UserError
-from seqrnn.models import anatomy, network
+from seqrnn.models import anatomy, cells
 from seqrnn.modes import predict
 from seqrnn.training import fit
 from tests import share
@@ -262,7 +262,7 @@ def test_modes_follow_from_the_fields(tmp_path, fields, lacks):
 def test_describe_of_a_model_that_is_no_stack(tmp_path):
   """Of frames, by one layer, with parameters of names of its own."""
   config = tiny(tmp_path, {"model.cell": "gru"})
-  cell = network.CELLS["gru"](config.model, hidden_size=5)
+  cell = cells.make(config.model, hidden_size=5)
   x = np.zeros((1, 1, 3), np.float32)
 
   def init(key):

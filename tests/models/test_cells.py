@@ -13,7 +13,7 @@ import pytest
 
 from configs import base
 from seqrnn import config as config_lib
-from seqrnn.models import network
+from seqrnn.models import cells
 
 # Compiles faster: for equations, not for what XLA makes of them.
 quick_jit = functools.partial(
@@ -156,20 +156,14 @@ EQUATIONS = {
   "min_lstm": min_lstm,
   "min_gru": min_gru,
 }
-# name -> hidden size -> a cell, as a config with that `model.cell` makes it
-MAKE = {
-  name: lambda size, make=make, **shape: make(
-    base.get_config().model, hidden_size=size, **shape
-  )
-  for name, make in network.CELLS.items()
-}
+MAKE = cells.CELLS  # name -> hidden size -> a cell
 
 
 def test_every_cell_has_equations_and_may_be_named():
-  assert EQUATIONS.keys() == network.CELLS.keys()
-  holds, words = config_lib.RULES["model.cell"]
-  assert words == f"must be one of {', '.join(EQUATIONS)}"
-  assert all(map(holds, EQUATIONS))
+  assert EQUATIONS.keys() == MAKE.keys()
+  rule = config_lib.RULES["model.cell"]
+  assert rule.words == f"must be one of {', '.join(sorted(EQUATIONS))}"
+  assert all(map(rule.holds, EQUATIONS)) and not rule.holds("lstms")
 
 
 def normal(rng, tree, scale=0.7):
@@ -311,8 +305,8 @@ FORGET = {
 @pytest.mark.parametrize("name", MAKE)
 def test_forget_bias_is_set(name):
   config = base.get_config().model
-  config.forget_bias = 2.5
-  cell = network.CELLS[name](config, hidden_size=4)
+  config.update(cell=name, forget_bias=2.5)
+  cell = cells.make(config, hidden_size=4)
   init = functools.partial(cell.init, method="inputs")
   params = init(jax.random.key(3), np.zeros((1, 1, 3), np.float32))["params"]
   place, parts, sign = FORGET.get(name, (0, cell.gate_count, None))

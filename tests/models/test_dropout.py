@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn.models.dropout import Dropout, kept
+from seqrnn.models.dropout import Dropout, keep_mask
 
 SHAPES = ((3, 64, 257), (50_001,), (200, 1, 250), (64, 800))
 
@@ -16,7 +16,7 @@ SHAPES = ((3, 64, 257), (50_001,), (200, 1, 250), (64, 800))
   + [(share, SHAPES[0]) for share in (0.5, 0.25, 0.9, 0.01)],
 )
 def test_the_share_is_kept(share, shape):
-  got = np.asarray(kept(jax.random.key(0), share, shape))
+  got = np.asarray(keep_mask(jax.random.key(0), share, shape))
   assert got.shape == shape and got.dtype == bool
   # Five standard deviations of a binomial share.
   spread = 5 * (share * (1 - share) / got.size) ** 0.5
@@ -29,21 +29,21 @@ def test_rows_do_not_depend_on_how_many_there_are():
     {}, x, deterministic=False, rng=jax.random.key(5)
   )
   np.testing.assert_array_equal(drop(x)[:4], drop(x[:4]))
-  got = kept(jax.random.key(5), 0.7, x.shape)
+  got = keep_mask(jax.random.key(5), 0.7, x.shape)
   np.testing.assert_array_equal(drop(x) != 0, got)
 
 
 def test_numbers_of_one_draw_are_independent():
-  got = np.asarray(kept(jax.random.key(1), 0.5, (4000, 32))).astype(float)
+  got = np.asarray(keep_mask(jax.random.key(1), 0.5, (4000, 32))).astype(float)
   correlation = np.corrcoef(got.T) - np.eye(32)
   assert np.abs(correlation).max() < 5 / 4000**0.5
-  other = np.asarray(kept(jax.random.key(2), 0.5, (4000, 32)))
+  other = np.asarray(keep_mask(jax.random.key(2), 0.5, (4000, 32)))
   assert 0.48 < np.mean(got == other) < 0.52
 
 
 @pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
 def test_extreme_shares_do_not_wrap_round(share):
-  got = np.asarray(kept(jax.random.key(0), share, (100, 100)))
+  got = np.asarray(keep_mask(jax.random.key(0), share, (100, 100)))
   assert abs(got.mean() - share) < 1e-3
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from seqrnn.models import layers
+from seqrnn.models.products import Products
 from tests.models.test_cells import EQUATIONS, MAKE, close, normal, quick_jit
 
 B, T, D, H, V = 3, 6, 4, 3, 7
@@ -510,7 +511,8 @@ def test_zoneout_keeps_units_and_evaluation_has_the_mean():
 
   params, x, carry = arrays(14, layers.Recurrent(MAKE["lstm"](H), **rates))
   for fused in (True, False):
-    module = layers.Recurrent(MAKE["lstm"](H), fused=fused, **rates)
+    cell = MAKE["lstm"](H, products=Products(plain=not fused))
+    module = layers.Recurrent(cell, **rates)
     with jax.enable_x64(True):
       found = apply(module, params, x, MASK, carry)
     close(found, scan(mean, params, x, MASK, carry))

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn import config as config_lib
 from seqrnn.errors import UserError
-from seqrnn.models import anatomy, cells, layers, network
-from seqrnn.models.cells import keep
+from seqrnn.models import anatomy, cells, layers
+from seqrnn.models.cell import save
+from seqrnn.models.products import Products
 from tests.models.test_cells import close, normal, product, quick_jit
 from tests.models.test_layers import check_gradients, scan
 from tests.modes.test_describe import model_of, value
@@ -28,7 +28,7 @@ class IndRNN(cells.Cell):
     self.own = self.param("own", init, (self.hidden_size,))
 
   def gates(self, carry, z_BK, u_BK):
-    return keep(jax.nn.relu(z_BK + u_BK + self.own[None] * carry))
+    return save(jax.nn.relu(z_BK + u_BK + self.own[None] * carry))
 
 
 class Split(IndRNN):
@@ -44,12 +44,9 @@ def equations(p, h, x):
 
 
 @pytest.fixture
-def registered(monkeypatch):
+def registered(registrations):  # noqa: ARG001
   """`model.cell=indrnn`."""
-  make = lambda _, **shape: IndRNN(**shape)
-  monkeypatch.setitem(network.CELLS, "indrnn", make)
-  rule = (lambda value: value == "indrnn", "must be indrnn")
-  monkeypatch.setitem(config_lib.RULES, "model.cell", rule)
+  cells.register("indrnn")(IndRNN)
 
 
 @pytest.mark.usefixtures("x64")
@@ -57,7 +54,8 @@ def registered(monkeypatch):
 @pytest.mark.parametrize("reverse", [True, False])
 @pytest.mark.parametrize("cell", [IndRNN, Split])
 def test_values_and_gradients_equal_the_equations(cell, reverse, fused):
-  module = layers.Recurrent(cell(H), reverse=reverse, fused=fused)
+  own = cell(H, products=Products(plain=not fused))
+  module = layers.Recurrent(own, reverse=reverse)
   rng = np.random.default_rng(2)
   x, carry = rng.normal(size=(B, T, D)), rng.normal(size=(B, H))
   made = jax.eval_shape(module.init, jax.random.key(0), x, MASK, carry)

@@ -7,8 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn.models import layers, products, scan
-from seqrnn.models.products import Lookup, plus, product, rows, step_dot
+from seqrnn.models import cpu, layers, products, scan
+from seqrnn.models.products import (
+  Lookup,
+  Products,
+  add_bias,
+  product,
+  rows,
+  step_dot,
+)
 from tests.models.test_cells import MAKE, close, normal, quick_jit
 
 B, T, D, H, V = 3, 6, 4, 5, 7
@@ -16,6 +23,12 @@ B, T, D, H, V = 3, 6, 4, 5, 7
 MASK = np.array(
   [[1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 0], [1] * 6, [0] * 6], bool
 )
+
+
+def plain_of(module):
+  """The layer by nn.scan and JAX's own products."""
+  products = module.cell.products._replace(plain=True)
+  return module.clone(cell=module.cell.clone(products=products))
 
 
 def draw(rng, module, x):
@@ -70,7 +83,7 @@ def test_equals_nn_scan(name, ids, reverse, settings, train):
   shape = (len(MASK), T)
   x = rng.integers(V, size=shape) if ids else rng.normal(size=(*shape, D))
   fused = layers.Recurrent(cell, reverse=reverse, **settings)
-  plain = fused.clone(fused=False)
+  plain = plain_of(fused)
   params, carry = draw(rng, plain, x)
   new = jax.eval_shape(plain.apply, {"params": params}, x, MASK, carry)
   weights = normal(rng, new)
@@ -96,16 +109,16 @@ def test_products_in_bfloat16(name):
   """Near those in float32 and not equal; all that is kept is float32."""
   rng = np.random.default_rng(10)
   x = rng.normal(size=(len(MASK), T, D)).astype(np.float32)
-  cell = MAKE[name](H, products=jnp.bfloat16)
+  cell = MAKE[name](H, products=Products(jnp.bfloat16))
   fused = layers.Recurrent(cell)
   params, carry = jax.tree.map(np.float32, draw(rng, fused, x))
   new = jax.eval_shape(fused.apply, {"params": params}, x, MASK, carry)
   weights = jax.tree.map(np.float32, normal(rng, new))
-  exact = layers.Recurrent(cell.clone(products=None))
+  exact = layers.Recurrent(cell.clone(products=Products()))
   of = lambda module: quick_jit(values_and_gradients(module, x, weights))(
     params, x, carry
   )
-  rounded, plain, expected = map(of, (fused, fused.clone(fused=False), exact))
+  rounded, plain, expected = map(of, (fused, plain_of(fused), exact))
   for leaf in jax.tree.leaves((rounded, plain)):
     assert leaf.dtype == jnp.float32
   size = lambda tree: sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(tree))
@@ -125,7 +138,7 @@ def test_one_step_and_no_batch():
     first = jax.tree.map(lambda a, n=rows_: a[:n], carry)
     new = [
       m.apply({"params": params}, x, mask, first)
-      for m in (module, module.clone(fused=False))
+      for m in (module, plain_of(module))
     ]
     close(*new, 1e-5)
 
@@ -167,12 +180,12 @@ def test_what_the_backward_pass_keeps(name, count):
   carry = module.initial_carry(B)
   params = module.init(jax.random.key(0), x, mask, carry)["params"]["cell"]
 
-  def kept(params):
-    run = scan.scan(cell, reverse=False)
+  def run(params):
+    over_time = scan.scan(cell, reverse=False)
     z_TBK = cell.apply({"params": params}, x.swapaxes(0, 1), method="inputs")
-    return run(params, carry, z_TBK, mask.T)
+    return over_time(params, carry, z_TBK, mask.T)
 
-  _, back = jax.vjp(kept, params)
+  _, back = jax.vjp(run, params)
   sizes = [leaf.size for leaf in jax.tree.leaves(back) if leaf.ndim == 3]
   # Beside them, the inputs x.
   assert sum(sizes) <= count * T * B * H + x.size
@@ -200,7 +213,8 @@ def test_a_step_back_has_one_product(name):
   x, mask = np.ones((B, T, D), np.float32), np.ones((B, T), bool)
   found = {}
   for fused in (True, False):
-    module = layers.Recurrent(cell, fused=fused)
+    module = layers.Recurrent(cell)
+    module = module if fused else plain_of(module)
     carry = module.initial_carry(B)
     params = module.init(jax.random.key(0), x, mask, carry)
 
@@ -271,12 +285,12 @@ def test_rows(V):
 def test_a_bias_and_its_gradient(shape):
   rng = np.random.default_rng(3)
   x, d, bias_K = normal(rng, [np.empty(s) for s in (shape, shape, (5,))])
-  new, back = jax.vjp(plus, x, bias_K)
+  new, back = jax.vjp(add_bias, x, bias_K)
   close(new, x + bias_K)
   close(back(d), (d, np.sum(d, axis=tuple(range(len(shape) - 1)))))
 
 
-@pytest.mark.parametrize("N", [5, products._MANY])
+@pytest.mark.parametrize("N", [5, cpu.BIAS_ROW])
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 @pytest.mark.usefixtures("x64")
 def test_a_bias_may_be_a_row_of_the_kernel(N, dtype):

@@ -17,7 +17,7 @@ from configs import base
 from seqrnn import config as config_lib
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import anatomy, diagram
-from seqrnn.models.network import CELLS
+from seqrnn.models.cells import CELLS
 from seqrnn.modes import describe
 from seqrnn.runtime import figures, sharding
 from seqrnn.training import cost

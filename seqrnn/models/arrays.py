@@ -1,0 +1,58 @@
+"""Array operations of all modules of this package, and the devices they use."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def platform() -> str:
+  """The platform that a traced function is for: "cpu", "cuda", "tpu", ...
+
+  It is the platform of the mesh in whose context the function is traced, which
+  need not be one of this process; without a mesh, the default backend's.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return getattr(device, "platform", None) or jax.default_backend()
+
+
+def device_count() -> int:
+  """The number of devices that a traced function is for; see `platform`."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return jax.device_count() if mesh.empty else mesh.size
+
+
+def dot(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
+  """The matrix product a @ b.
+
+  Args:
+    a: the first factor.
+    b: the second factor.
+    dtype: what both factors are rounded to; None: they are not rounded. The
+      sums have the wider dtype of the two factors as they are given.
+  """
+  if dtype is None:
+    return a @ b
+  return jnp.matmul(
+    a.astype(dtype),
+    b.astype(dtype),
+    preferred_element_type=jnp.promote_types(a.dtype, b.dtype),
+  )
+
+
+def align(vector_K: jax.Array, x: jax.Array) -> jax.Array:
+  """The vector as [..., 1, K], with as many axes as x."""
+  return vector_K.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def merge_positions(x_TBX: jax.Array) -> jax.Array:
+  """[T, B, ...] as [devices, T B / devices, ...].
+
+  XLA would gather all rows on every device to merge T with a B that is split
+  over the devices. Here the rows of a device stay on it.
+  """
+  T, B, *rest = x_TBX.shape
+  count = math.gcd(B, device_count())
+  parts = x_TBX.reshape(T, count, B // count, *rest).swapaxes(0, 1)
+  return parts.reshape(count, T * B // count, *rest)

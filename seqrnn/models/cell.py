@@ -1,0 +1,246 @@
+"""The base class of all cells, and the register of their names.
+
+A cell is one time step in three parts. `inputs` computes all that depends on
+the input alone, as one product for the whole sequence. `recurrent` computes the
+recurrent product h @ recurrent_kernel and adds its bias. `gates` computes the
+rest of a step, which has no product. `Cell.__call__`, one step, is `recurrent`
+and then `gates`; `layers.Recurrent` scans it over time.
+
+A cell whose step has another form sets `path`: "plain" where `__call__` has
+products of its own, "parallel" where the step is linear in the carry
+(`cells.Linear`), so that no scan is needed.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+from seqrnn.experiment import Carry
+from seqrnn.models.products import Lookup, Products
+
+# `model.cell` -> the class, with the attributes that the name stands for.
+CELLS: dict[str, Callable[..., "Cell"]] = {}
+Kind = TypeVar("Kind", bound=Callable[..., "Cell"])
+
+
+def register(name: str, **attributes: Any) -> Callable[[Kind], Kind]:
+  """A class decorator: `model.cell=name` is this class with these attributes.
+
+  The rule of `model.cell`, its warnings and every place that makes a cell read
+  this register, so a name is written nowhere else.
+  """
+  assert name not in CELLS, f"{name}: two cells have this name"
+
+  def add(kind: Kind) -> Kind:
+    CELLS[name] = partial(kind, **attributes)
+    return kind
+
+  return add
+
+
+def uniform(scale: float) -> Callable[..., jax.Array]:
+  """An initializer: U(-scale, scale)."""
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -scale, scale)
+
+  return init
+
+
+def masked_state(h_BH: jax.Array, mask_BH: jax.Array | None) -> jax.Array:
+  """The state that a recurrent product reads: h times the dropout mask."""
+  return h_BH if mask_BH is None else h_BH * mask_BH
+
+
+SAVED = "saved"  # The checkpoint name of arrays marked by `save`.
+# Parameters that `gates` does not read.
+OUTSIDE_GATES = ("input_kernel", "recurrent_kernel", "bias")
+SIGMOID, TANH = 0.5, 1.0  # Kinds of `activate`: the scales in its equation.
+
+
+def _activations(kinds: tuple[float, ...], a_BK: jax.Array) -> list[jax.Array]:
+  """The activation of each gate, [B, H], from one tanh over all gates.
+
+  sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh over [B, K] serves both kinds.
+  If the gates are split first, XLA computes each activation by itself, and some
+  of them twice.
+
+  Args:
+    kinds: SIGMOID or TANH for each gate.
+    a_BK: the inputs of all gates, side by side.
+  """
+  shape = (1, a_BK.shape[-1] // len(kinds))
+  scale_1K = jnp.concatenate(
+    [jnp.full(shape, kind, a_BK.dtype) for kind in kinds], axis=-1
+  )
+  parts = jnp.split(jnp.tanh(scale_1K * a_BK), len(kinds), axis=-1)
+  return [
+    save(kind * part_BH + (1 - kind))
+    for kind, part_BH in zip(kinds, parts, strict=True)
+  ]
+
+
+def _activations_jvp(kinds, primals, tangents):
+  # One slope for each gate. The slope of the one tanh would be another array
+  # [B, K] in the backward pass.
+  (a_BK,), (da_BK,) = primals, tangents
+  y = _activations(kinds, a_BK)
+  parts = jnp.split(da_BK, len(kinds), axis=-1)
+  slopes = [
+    y_BH * (1 - y_BH) if kind == SIGMOID else 1 - y_BH * y_BH
+    for kind, y_BH in zip(kinds, y, strict=True)
+  ]
+  return y, [s * part for s, part in zip(slopes, parts, strict=True)]
+
+
+activate = jax.custom_jvp(_activations, nondiff_argnums=(0,))
+activate.defjvp(_activations_jvp)
+
+
+def save(x: jax.Array) -> jax.Array:
+  """Marks an array that the fused scan saves for its backward pass.
+
+  The backward pass computes all other intermediate values again.
+  """
+  return checkpoint_name(x, SAVED)
+
+
+class Cell(nn.Module):
+  """The input product and the recurrent product, which all cells share.
+
+  Attributes:
+    hidden_size: H, the number of units.
+    vocabulary_size: V, where the inputs are ids: each id selects a row of the
+      input kernel, which equals the product with a one-hot vector. None: the
+      inputs are features x_BTD.
+    initial_scale: kernels and biases start from U(-a, a); None: 1/sqrt(H).
+    products: how products with parameters are computed.
+    forget_bias: the initial bias of the forget gate, where the cell has one.
+  """
+
+  hidden_size: int
+  vocabulary_size: int | None = None
+  initial_scale: float | None = None
+  products: Products = Products()
+  forget_bias: float = 1.0
+
+  gate_count = 1  # K = gate_count * H
+  # The place of the forget gate among the gates; None: there is none.
+  forget_place: ClassVar[Any] = None
+  # The names of the gates that are sigmoid(z + u), in their order; None: a part
+  # that is no such gate. (): the cell has none.
+  sigmoid_gates: ClassVar[Any] = ()
+  # The number of parameters of a layer with D inputs; D is V for ids.
+  formula: ClassVar[Any] = "HD + H² + H"
+  additive = True  # Whether `gates` reads z and u only as their sum.
+  # Whether h is multiplied by a recurrent kernel. If it is not, `recurrent`
+  # gives the bias alone, and `gates` computes all that depends on the carry.
+  recurrent_product: ClassVar[bool] = True
+  # The name of the bias that `recurrent` adds to its last outputs, or to all;
+  # None: `inputs` adds the bias, which takes one more pass over all of z.
+  recurrent_bias: ClassVar[Any] = "bias"
+  # How the cell is scanned: fused (scan.py), plain (nn.scan of `__call__`) or
+  # parallel (`cells.Linear`).
+  path: ClassVar[Any] = "fused"
+
+  def setup(self):
+    scale = self.initial_scale or self.hidden_size**-0.5
+    K = self.gate_count * self.hidden_size
+    if self.vocabulary_size is None:
+      self.input_kernel = nn.Dense(
+        K,
+        use_bias=False,
+        kernel_init=uniform(scale),
+        dot_general=lambda x, kernel, *_, **__: self.products.product(
+          x, kernel
+        ),
+      )
+    else:
+      self.input_kernel = nn.Embed(
+        self.vocabulary_size, K, embedding_init=uniform(scale)
+      )
+    if self.recurrent_product:
+      self.recurrent_kernel = self.param(
+        "recurrent_kernel", uniform(scale), (self.hidden_size, K)
+      )
+    self.bias = self.param("bias", self.initial_bias(uniform(scale)), (K,))
+    self.setup_gates(uniform(scale))
+
+  def initial_bias(
+    self, init: Callable[..., jax.Array], sign: float = 1.0
+  ) -> Callable[..., jax.Array]:
+    """The initializer of the bias.
+
+    Args:
+      init: of all biases but the forget gate's.
+      sign: of `forget_bias`, where the forget gate's starts.
+    """
+    if self.forget_place is None:
+      return init
+
+    def init_all(key, shape, dtype=jnp.float32):
+      parts = jnp.split(init(key, shape, dtype), self.gate_count)
+      place = self.forget_place
+      parts[place] = jnp.full_like(parts[place], sign * self.forget_bias)
+      return jnp.concatenate(parts)
+
+    return init_all
+
+  def setup_gates(self, init: Callable[..., jax.Array]):
+    """Makes the parameters that only `gates` reads, where a cell has any."""
+
+  def inputs(self, x_TBD: jax.Array | Lookup) -> jax.Array:
+    """All that depends on the input alone: z_TBK.
+
+    Args:
+      x_TBD: features, or a Lookup of them; ids_TB where V is given.
+    """
+    if isinstance(x_TBD, Lookup):
+      table_VK, ids = self.input_kernel(x_TBD.table_VD), x_TBD.ids
+    elif self.vocabulary_size is not None:
+      table_VK, ids = self.input_kernel.embedding, x_TBD
+    else:
+      return self.shift(self.input_kernel(x_TBD))
+    return self.products.rows(self.shift(table_VK), ids)
+
+  def shift(self, x: jax.Array) -> jax.Array:
+    """The input product, x_NK or x_TBK, plus the bias that is not recurrent."""
+    if self.recurrent_bias == "bias":
+      return x
+    return self.products.add_bias(x, self.bias)
+
+  def recurrent(self, h_BH: jax.Array) -> jax.Array:
+    """The recurrent product u_BK, if there is one, plus `recurrent_bias`."""
+    if self.recurrent_product:
+      u_BK = self.products.step(h_BH, self.recurrent_kernel)
+    else:
+      K = self.gate_count * self.hidden_size
+      u_BK = jnp.zeros((len(h_BH), K), h_BH.dtype)
+    if self.recurrent_bias is None:
+      return u_BK
+    bias = getattr(self, self.recurrent_bias)
+    return u_BK + jnp.pad(bias, (u_BK.shape[-1] - len(bias), 0))[None]
+
+  def gates(self, carry: Carry, z_BK: jax.Array, u_BK: jax.Array) -> Carry:
+    """The rest of a step; `u_BK` is the result of `recurrent`."""
+    raise NotImplementedError
+
+  def __call__(
+    self, carry: Carry, z_BK: jax.Array, mask_BH: jax.Array | None = None
+  ) -> Carry:
+    """One time step; the recurrent product reads h times `mask_BH`."""
+    u_BK = self.recurrent(masked_state(self.hidden(carry), mask_BH))
+    return self.gates(carry, z_BK, u_BK)
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    """The carry before the first step: zeros."""
+    return jnp.zeros((batch_size, self.hidden_size))
+
+  def hidden(self, carry: Carry) -> jax.Array:
+    """h_BH, which the layer above and the next step read."""
+    return carry
