@@ -46,7 +46,7 @@ def test_a_gap_model_samples_by_its_forward_head(tmp_path):
   fields = {"task": "gap_model", "model.heads": "all"}
   config = tiny(tmp_path, fields)
   experiment = experiments.build(config, None)
-  params = experiment.init(jax.random.key(0))
+  params = jax.jit(experiment.init)(jax.random.key(0))
   run = experiments.Run(tmp_path, config, experiment, params, 0)
   # No letter but one, whatever comes from the right.
   place = experiment.vocabularies["symbols"].encode("a")[0]

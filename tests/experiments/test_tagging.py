@@ -311,7 +311,7 @@ def test_regularisers_are_of_the_training_loss_alone(tmp_path, words):
     names = "model.activation_penalty", "model.change_penalty"
     fields = dict.fromkeys((*names, "train.label_smoothing"), share)
     experiment = experiments.build(tiny(tmp_path, {**words, **fields}), None)
-    params = experiment.init(jax.random.key(0))
+    params = jax.jit(experiment.init)(jax.random.key(0))
     batch = experiment.batches("train", 0)[0]
     one = jax.jit(experiment.loss)(params, (), batch, jax.random.key(1))
     losses.append(float(one[0]))

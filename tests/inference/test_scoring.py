@@ -45,8 +45,10 @@ def make(tmp_path, changes):
   config = tiny(tmp_path, {**SESSIONS, "data.path": path, **changes})
   experiment = experiments.build(config, None)
   key = jax.random.key(1)
-  params = experiment.init(key)
-  params = jax.tree.map(lambda x: x + jax.random.normal(key, x.shape), params)
+  params = jax.eval_shape(experiment.init, key)
+  rng = np.random.default_rng(1)
+  draw = lambda x: rng.normal(size=x.shape).astype(np.float32)
+  params = jax.tree.map(draw, params)
   return experiment, params, from_text("\n".join(lines), "session")
 
 

@@ -566,7 +566,7 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path, head):
   experiment = experiments.build(
     detector.whole_sessions(config, vocabularies), vocabularies
   )
-  params = experiment.init(jax.random.key(0))
+  params = jax.jit(experiment.init)(jax.random.key(0))
   one = detector.Detector(config, experiment, params, 0, {})
   sessions = data.read(config, one.names, config.data.path)
   same = sessions.distinct()

@@ -34,11 +34,12 @@ def test_figures_are_means_over_all_targets(tmp_path, changes):
   run = experiments.load(tmp_path / "run")
   # The same by hand: batch after batch, on one device, in float64.
   experiment = run.experiment
+  predict = jax.jit(experiment.predict)
   batches = experiment.batches("validation", 0)
   carry = experiment.carry(len(batches[0]["inputs"]))
   nll, hits, weight = 0.0, 0.0, 0.0
   for batch in batches:
-    carry, logits_BNV = experiment.predict(run.params, carry, batch)
+    carry, logits_BNV = predict(run.params, carry, batch)
     chances = np.asarray(jax.nn.log_softmax(logits_BNV), np.float64)
     targets, w = batch["targets"], batch["weights"].astype(np.float64)
     true = np.take_along_axis(chances, targets[..., None], -1)[..., 0]

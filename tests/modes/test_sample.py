@@ -147,7 +147,7 @@ def test_the_decoder_equals_the_model_on_the_whole_text(
     {"data.mapping": mapping, "model.bidirectional": bidirectional},
   )
   experiment = experiments.build(config, None)
-  params = experiment.init(jax.random.key(1))
+  params = jax.jit(experiment.init)(jax.random.key(1))
   T, V = config.data.window, len(experiment.vocabularies["symbols"])
   ids = np.random.default_rng(0).integers(4, V, (3, 2 * T), np.int32)
   step = jax.jit(experiment.decoder.step)
@@ -194,7 +194,7 @@ def test_several_temperatures_and_streams(tmp_path):
     },
   )
   experiment = experiments.build(config, None)
-  params = experiment.init(jax.random.key(1))
+  params = jax.jit(experiment.init)(jax.random.key(1))
   shown = []
   texts = sampler.sample(experiment, params, config, shown.append)
   assert len(texts) == 6
@@ -210,7 +210,7 @@ def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
   monkeypatch.setattr(sampler, "_CHUNK", 64)
   config = tiny(tmp_path, {"sample.length": 150, "data.boundaries": False})
   experiment = experiments.build(config, None)
-  params = experiment.init(jax.random.key(1))
+  params = jax.jit(experiment.init)(jax.random.key(1))
   head_bias = np.zeros(len(experiment.vocabularies["symbols"]), np.float32)
   head_bias[END] = -100  # It never ends by itself.
   params["head"]["bias"] = head_bias
