@@ -1,4 +1,4 @@
-"""The most likely symbols or labels, or numbers, of texts; gaps filled."""
+"""Predictions of a model: symbols, labels or numbers, and filled gaps."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,19 +12,13 @@ from rich.markup import escape
 
 from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import (
-  PAD,
-  UNKNOWN,
-  Vocabulary,
-  joined,
-  printable,
-)
+from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary, joined, printable
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-OPEN_GAP = ""  # The symbol to predict; it is in no vocabulary.
-_LENGTH = 60  # Characters of a text in a table.
+OPEN_GAP = ""  # The symbol of a gap; no vocabulary has it.
+_LENGTH = 60  # Characters of a text in a table, at most.
 _NONE = np.empty((0, 0))
 
 
@@ -34,21 +28,21 @@ class Prediction(NamedTuple):
   N targets, T inputs; K most likely symbols or labels, or V numbers.
 
   Attributes:
-    document: which of those that were read it is of.
+    document: index of the document.
     inputs: ids [T].
-    read: what was read, which the vocabulary may lack; "" where that is
-      nothing, as at the begin symbol or a gap [T].
+    read: symbols of the data, which may not be in the vocabulary; "" at the
+      begin symbol and at a gap [T].
     positions: of the targets in the row of outputs [N].
-    targets: true ids [N], UNKNOWN where there is none; or true numbers [N] or
-      [N, V], NaN where there is none.
-    truth: names of what the targets are in the data, which the vocabulary may
-      lack, or the numbers as text; "" where there is none [N].
-    surprisal: -log p(target), in nats [N]; of a symbol that the vocabulary
-      lacks, that of the unknown symbol; of such a label it is infinite.
+    targets: true ids [N], UNKNOWN for a truth that is unknown or not in the
+      vocabulary; or true numbers [N] or [N, V], NaN if they are unknown.
+    truth: true symbols or labels of the data, which may not be in the
+      vocabulary, or true numbers as text; "" if the truth is unknown [N].
+    surprisal: -log p(target), in nats [N]. A symbol that is not in the
+      vocabulary has the surprisal of the unknown symbol, such a label infinity.
     ids: the most likely ids, best first [N, K].
-    probabilities: theirs [N, K].
-    numbers: the outputs of a task that predicts numbers [N, V]; then the three
-      fields before are empty, else this one is.
+    probabilities: of these ids [N, K].
+    numbers: the outputs of a task that predicts numbers [N, V]. A task that
+      predicts numbers has no surprisal, ids and probabilities.
   """
 
   document: int
@@ -63,13 +57,13 @@ class Prediction(NamedTuple):
   numbers: np.ndarray = _NONE
 
   def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
-    """What was read from one input to another; a gap is U+FFFD."""
+    """The text of inputs `start` to `stop`, with U+FFFD for a gap."""
     pairs = zip(self.inputs[start:stop], self.read[start:stop], strict=True)
-    some = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
-    return joined(some, unit)
+    symbols = (symbol or "\ufffd" for i, symbol in pairs if i >= UNKNOWN)
+    return joined(symbols, unit)
 
   def source(self, unit: str, n: int) -> str:
-    """What a target is of: the text, where there is no other, or a symbol."""
+    """The symbol of target n, or the whole text if it has only one target."""
     if len(self.targets) == 1:
       return self.text(unit)
     return self.text(unit, self.positions[n], self.positions[n] + 1)
@@ -77,9 +71,9 @@ class Prediction(NamedTuple):
 
 @lru_cache(CACHED_FUNCTIONS)
 def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
-  """A jitted function params, carry, batch -> carry, what follows.
+  """A jitted function params, carry, batch -> carry, (ids, p, surprisal).
 
-  The ids that are most likely and their probabilities [B, N, K], and the
+  These are the most likely ids and their probabilities [B, N, K], and the
   surprisal of the targets [B, N].
   """
 
@@ -116,10 +110,10 @@ def predictions(
 ) -> Iterator[Prediction]:
   """Yields the predictions for the sequences of a split or of documents."""
   names, predict = experiment.names, experiment.predict
-  assert predict is not None, "the caller has asked"
+  assert predict is not None, "checked by the caller"
   if names is None:
     answer = _calculator(predict)
-  elif experiment.labels is not None:  # The reserved ids are none.
+  elif experiment.labels is not None:  # Reserved ids are not labels.
     answer = _ranker(predict, min(k, len(names.symbols)))
   else:
     answer = _ranker(predict, k)
@@ -139,7 +133,7 @@ def predictions(
       answers = [x[row][positions] for x in found]
       if names is None:
         truth = [number_text(target) for target in targets]
-        said = {"numbers": answers[0]}
+        fields = {"numbers": answers[0]}
       else:
         truth = [
           printable(symbol, names.unit) if target == UNKNOWN else name
@@ -147,8 +141,8 @@ def predictions(
             targets, names.names(targets), truth_BN[row][positions], strict=True
           )
         ]
-        fields = ("ids", "probabilities", "surprisal")
-        said = dict(zip(fields, answers, strict=True))
+        kinds = ("ids", "probabilities", "surprisal")
+        fields = dict(zip(kinds, answers, strict=True))
       yield Prediction(
         int(batch["document"][row]),
         inputs[inputs != PAD],
@@ -156,16 +150,16 @@ def predictions(
         positions,
         targets,
         truth,
-        **said,
+        **fields,
       )
 
 
 @lru_cache(CACHED_FUNCTIONS)
 def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
-  """A jitted function params, inputs_BT -> the likeliest ids, how likely."""
+  """A jitted function params, inputs_BT -> most likely ids, probabilities."""
 
   @jax.jit
-  def surest(params, inputs_BT):
+  def most_likely(params, inputs_BT):
     reset_B = jnp.ones(inputs_BT.shape[0], bool)
     batch = {"inputs": inputs_BT, "reset": reset_B}
     _, logits_BTV = predict(params, (), batch)
@@ -174,31 +168,31 @@ def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
     )
     return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
 
-  return surest
+  return most_likely
 
 
 def fill(
   experiment: Experiment, params: Params, documents: Pieces
 ) -> tuple[str, list[tuple[int, float]]]:
-  """Fills the unknown symbols of a text, the surest one first.
+  """Fills the unknown symbols of a text, the most probable symbol first.
 
-  Each symbol filled is then context for the others.
+  Each filled symbol is context for the remaining gaps.
 
   Returns:
-    the texts filled, a line each, and the ids put in with their probabilities,
-    in order.
+    the filled texts, a line each; the inserted ids with their probabilities, in
+    the order of the gaps.
   """
   symbols = experiment.vocabularies["symbols"]
-  assert experiment.predict is not None, "the caller has asked"
-  surest = _chooser(experiment.predict)
+  assert experiment.predict is not None, "checked by the caller"
+  most_likely = _chooser(experiment.predict)
   filled: dict[int, list[int]] = {}
-  put = []
+  inserted = []
   for batch in experiment.batches(documents, 0, ordered=True, named=True):
     inputs_BT = batch["inputs"].copy()
     gaps_BT = inputs_BT == UNKNOWN
     chances_BT = np.zeros(inputs_BT.shape)
     while (open_BT := inputs_BT == UNKNOWN).any():
-      best_BT, chance_BT = jax.device_get(surest(params, inputs_BT))
+      best_BT, chance_BT = jax.device_get(most_likely(params, inputs_BT))
       chance_BT = np.where(open_BT, chance_BT, -1)
       rows = np.flatnonzero(open_BT.any(1))
       places = chance_BT[rows].argmax(1)
@@ -207,29 +201,29 @@ def fill(
     for row, document in enumerate(batch["document"].tolist()):
       ids = inputs_BT[row]
       filled.setdefault(document, []).extend(ids[ids != PAD].tolist())
-    put += zip(
+    inserted += zip(
       inputs_BT[gaps_BT].tolist(), chances_BT[gaps_BT].tolist(), strict=True
     )
-  return "\n".join(map(symbols.text, filled.values())), put
+  return "\n".join(map(symbols.text, filled.values())), inserted
 
 
 def console_text(text: str) -> str:
-  """Returns untrusted text, escaped for rich's markup and the terminal."""
+  """Untrusted text, escaped for rich's markup and the terminal."""
   return escape(escaped(text, keep="\n\t"))
 
 
 def quoted(name: str) -> str:
-  """Returns a symbol's name for a table; blanks are quoted to be visible."""
+  """A symbol's name for a table, in which blanks are quoted to be visible."""
   return console_text(name if name.strip() else repr(name))
 
 
 def shortened(text: str) -> str:
-  """Returns the beginning of a text, for a table."""
+  """The beginning of a text, for a table."""
   return console_text(text if len(text) <= _LENGTH else f"{text[:_LENGTH]}...")
 
 
 def number_text(numbers: Any) -> str:
-  """A number, or several; "" where one is unknown."""
+  """Numbers as text; "" if any of them is unknown."""
   values = np.ravel(numbers).tolist()
   if any(map(math.isnan, values)):
     return ""
@@ -237,10 +231,7 @@ def number_text(numbers: Any) -> str:
 
 
 def likely(names: Vocabulary, prediction: Prediction, n: int) -> str:
-  """The most likely symbols or labels of a target, each with its probability.
-
-  For a table.
-  """
+  """The most likely symbols or labels of a target, with probabilities."""
   each = zip(
     names.names(prediction.ids[n]), prediction.probabilities[n], strict=True
   )

@@ -226,7 +226,7 @@ def _begin(
   The function maps params, prime_BP, seed, temperature to chunks of symbols.
   """
   settings, symbols = config.sample, experiment.vocabularies["symbols"]
-  assert experiment.decoder is not None, "the caller checks it"
+  assert experiment.decoder is not None, "checked by the caller"
   choose, limits = choice.choose_symbol, ()
   if (settings.top_k, settings.top_p) != (None, None):
     choose = choice.choose_likely_symbol
@@ -312,7 +312,7 @@ def sample_music(
     UserError: no such prime, or settings that need symbols.
   """
   settings = config.sample
-  assert experiment.decoder is not None, "the caller checks it"
+  assert experiment.decoder is not None, "checked by the caller"
   for name in ("top_k", "top_p"):
     if settings[name] is not None:
       raise UserError(

@@ -45,7 +45,7 @@ def writing(run: Subject) -> list[Element]:
   if not subject.splits:
     return made
   decoder = subject.experiment.decoder
-  assert decoder is not None, "the caller has asked"
+  assert decoder is not None, "checked by the caller"
   read = neurons.reader(decoder, _LIKELY)
   sources = _sources(subject, read)
   made.append(surprises(subject, sources[-1]))
@@ -82,7 +82,7 @@ def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
   """Samples at several temperatures: ids without the prime."""
   config, symbols = subject.config, subject.symbols
   settings, decoder = config.sample, subject.experiment.decoder
-  assert decoder is not None, "the caller has asked"
+  assert decoder is not None, "checked by the caller"
   generate = generator(decoder, length=_DRAWN)
   prime_BP, _ = prime_ids(
     symbols, settings.prime, config.data.boundaries, 1, settings.seed
@@ -295,7 +295,7 @@ def _training_ids(subject: Subject) -> np.ndarray:
 
 
 def gaps(subject: Subject) -> list[Element]:
-  """The section on a text coloured by surprisal between both sides."""
+  """A text coloured by surprisal, with the predictions of a gap model."""
   if not subject.facts:
     return []
   symbols, split = subject.symbols, subject.splits[-1]
@@ -309,8 +309,8 @@ def gaps(subject: Subject) -> list[Element]:
       if mark.bits is not None:
         left = "".join(m.text for m in own[max(t - 24, 0) : t])
         right = "".join(m.text for m in own[t + 1 : t + 25])
-        rather, _ = mark.likely[0]
-        worst.append((mark.bits, left, mark.text, right, rather))
+        best, _ = mark.likely[0]
+        worst.append((mark.bits, left, mark.text, right, best))
     marks += own
   worst.sort(key=lambda item: -item[0])
   rows = [
@@ -322,28 +322,28 @@ def gaps(subject: Subject) -> list[Element]:
         element("mark", symbol.replace("\n", "")),
         right.replace("\n", " "),
       ),
-      element("code", rather),
+      element("code", best),
     ]
-    for bits, left, symbol, right, rather in worst[:10]
+    for bits, left, symbol, right, best in worst[:10]
   ]
   made = section(
-    "What it expects in a gap",
+    "Predictions in gaps",
     element(
       "p",
-      f"A text of the {split} split, {subject.learned(split)}. The stronger"
-      " the colour of a symbol, the less the model expected it between the"
-      " symbols on both sides.",
+      f"A text of the {split} split, {subject.learned(split)}. A stronger"
+      " colour is a higher surprisal of a symbol, given the symbols on both"
+      " sides.",
     ),
     page.marked(
       marks,
       math.log2(len(symbols)),
       f"A text of the {split} split, each symbol coloured by surprisal",
     ),
-    element("h3", "The most surprising symbols"),
+    element("h3", "Symbols with the highest surprisal"),
     page.table(
-      ["bits", "in context", "it expected"],
+      ["bits", "in context", "predicted"],
       rows,
-      "The most surprising symbols",
+      "Symbols with the highest surprisal",
       "words",
     ),
   )

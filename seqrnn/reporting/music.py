@@ -12,7 +12,7 @@ _FRAMES = 64  # Of each piece.
 
 
 def pieces(subject: Subject) -> list[Element]:
-  """The section with piano rolls of sampled pieces and of one of the data."""
+  """Piano rolls of sampled pieces, and of a piece of the data."""
   if subject.experiment.decoder is None:
     return []
   config = copy.deepcopy(subject.config)
@@ -35,7 +35,7 @@ def pieces(subject: Subject) -> list[Element]:
     rolls[f"A piece of the {split} split"] = piece
     last = f" The last one is of the {split} split, {subject.learned(split)}."
   made = section(
-    "What it plays",
+    "Sampled music",
     element(
       "p",
       "Each bar is a note; time runs from left to right. Pieces with a"

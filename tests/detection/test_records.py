@@ -145,7 +145,7 @@ def test_short_sessions_have_no_rank_in_the_page(tmp_path):
   folder_with(tmp_path, sessions_csv=SESSIONS, events_csv=EVENTS)
   [made] = alarms.sections(tmp_path)
   text = " ".join(made.itertext())
-  assert "flagged for their length alone, which have no score: 1." in text
+  assert "flagged for their length alone, without a score: 1." in text
   assert "inf" not in text
   # Of many events those near the odd one.
   assert "e32 " in text and "e48 " in text

@@ -70,11 +70,11 @@ WRITES = [
 SECTIONS = {
   "language model": WRITES,
   "events": ["Samples", "Surprisal of a text", "Passages copied from training"],
-  "gap model": ["What it expects in a gap"],
-  "all heads": ["What it expects in a gap", *WRITES],
+  "gap model": ["Predictions in gaps"],
+  "all heads": ["Predictions in gaps", *WRITES],
   "classification": ["Weight of each symbol", "Confusion of labels"],
   "tagging": ["Tagged text", "Most confident errors"],
-  "polyphony": ["What it plays"],
+  "polyphony": ["Sampled music"],
 }
 
 
