@@ -30,9 +30,7 @@ def _excludes(name: str, value: Any, *others: str, rule: str) -> list[Conflict]:
   """Makes the conflicts of one value of a field with any value of others."""
   return [
     Conflict(
-      (name, other),
-      lambda v, o: v == value and o not in (None, False, 0),
-      rule,
+      (name, other), lambda v, o: v == value and o not in (None, False, 0), rule
     )
     for other in others
   ]

@@ -226,8 +226,7 @@ HEADER = Rule(
 ONE_GROUP = Rule(_has_one_group, "must be a regular expression with one group")
 FOLD = Rule(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(
-  _are_temperatures,
-  "must be numbers, each 0 or at least 1e-30",
+  _are_temperatures, "must be numbers, each 0 or at least 1e-30"
 )
 FOLDS = Rule(
   lambda v: type(v) is int and (v == 0 or 2 <= v <= 1000),

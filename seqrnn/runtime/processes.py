@@ -86,10 +86,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> int:
 
   try:
     jax.distributed.initialize(
-      coordinator,
-      count,
-      index,
-      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      coordinator, count, index, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
     )
   except ValueError as error:
     if coordinator is not None:

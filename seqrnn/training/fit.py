@@ -21,11 +21,7 @@ from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.training import changes, optimizers
 from seqrnn.training.history import cut_tables
 from seqrnn.training.loop import train_with_rollback
-from seqrnn.training.position import (
-  Position,
-  evaluation_due,
-  limits_reached,
-)
+from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
 from seqrnn.training.step import State, make_state, make_step
@@ -45,10 +41,7 @@ def check_owner(config: Config, workdir: Path) -> Config:
     return config
   manifest.verify(path)
   # A field that an older version did not write counts as unchanged.
-  old = {
-    **config_lib.flat(config),
-    **config_lib.flat(config_lib.read_json(path)),
-  }
+  old = config_lib.flat(config) | config_lib.flat(config_lib.read_json(path))
   config = config_lib.sized(config, old)
   found = config_lib.differences(old, config, config_lib.IDENTITY)
   if found:
@@ -115,13 +108,10 @@ def write_record(config: Config, experiment: Experiment, workdir: Path):
     MachineError: a file cannot be written.
   """
   path = workdir / "vocabulary.json"
-  vocabularies = vocabulary.encoded(experiment.vocabularies)
+  content = vocabulary.encoded(experiment.vocabularies)
   if path.exists():  # Perhaps in the format of an older version.
-    vocabularies = path.read_bytes()
-  contents = {
-    path.name: vocabularies,
-    "config.json": config_lib.encoded(config),
-  }
+    content = path.read_bytes()
+  contents = {path.name: content, "config.json": config_lib.encoded(config)}
   manifest.write(workdir, contents)
 
 

@@ -9,10 +9,7 @@ from seqrnn.config import Config
 
 
 def schedule(
-  config: Config,
-  steps_per_epoch: int,
-  total_steps: int,
-  rate: ArrayLike,
+  config: Config, steps_per_epoch: int, total_steps: int, rate: ArrayLike
 ) -> optax.Schedule:
   """Returns the function step -> learning rate.
 

@@ -12,9 +12,7 @@ from rich.progress import (
   TextColumn,
   TimeRemainingColumn,
 )
-from rich.progress import (
-  Progress as Bar,
-)
+from rich.progress import Progress as Bar
 from rich.text import Text
 
 from seqrnn.experiment import Experiment

@@ -67,10 +67,7 @@ class State(NamedTuple):
 
 
 def make_step(
-  experiment: Experiment,
-  optimizer: Optimizer,
-  mesh: Mesh,
-  decay: float = 1.0,
+  experiment: Experiment, optimizer: Optimizer, mesh: Mesh, decay: float = 1.0
 ) -> Callable[..., tuple[State, jax.Array]]:
   """Returns the jitted step: state, batch, rate -> state, mean loss.
 
