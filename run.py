@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     distributed = parse(parsed, argv)
     config, workdir = command.resolve(parsed, overrides)
     devices = command.cpu_devices(config, parsed.mode)
-    launch.settle_device(devices, inline=parsed.follow)
+    launch.configure_device(devices, inline=parsed.follow)
     if distributed:
       joined = True
       processes.guard()

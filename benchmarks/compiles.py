@@ -51,7 +51,7 @@ def main():
   )
   parser.add_argument("--seed", type=int, default=0)
   arguments = parser.parse_args()
-  import experiments  # It imports JAX.
+  import experiments  # This imports JAX.
   from seqrnn.data import splits
 
   try:

@@ -607,9 +607,9 @@ def keep(name: str, record: dict[str, Any], seed: int):
   Records of other commands or versions are removed.
   """
   kept = json.loads(_KEPT.read_text()) if _KEPT.exists() else {}
-  told = commands(CASES[name], "DATA").values()
+  given = commands(CASES[name], "DATA").values()
   case = {
-    "commands": [shlex.join(given) for given in told],
+    "commands": [shlex.join(command) for command in given],
     "versions": [
       platform.python_version(),
       *map(metadata.version, ("jax", "flax")),

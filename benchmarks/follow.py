@@ -19,7 +19,7 @@ import numpy as np
 # An installation has no run.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-_OPEN = 1000  # Sessions at once.
+_OPEN = 1000  # The number of open sessions.
 LIMITS = {
   "rule": "rate",
   "events": {"above": 10.0, "unknown": 20.0, "top_k": 9},
@@ -84,7 +84,7 @@ def main():
 
 def measure(count: int):
   """Prints the table for a number of events."""
-  import jax  # What takes long to import comes after the arguments.
+  import jax  # Import slow packages after the arguments are parsed.
 
   import experiments
   from configs import sessions
@@ -93,7 +93,7 @@ def measure(count: int):
   from seqrnn.runtime import launch
 
   config = sessions.get_config()
-  launch.settle_device(1, inline=True)  # As --follow has it.
+  launch.configure_device(1, inline=True)  # As with --follow.
   read = lines(config, count)
   vocabularies = experiments.TASKS[config.task].prepare(config)
   print("| ms an event | median | 90 % | 99 % | 99.9 % | events a second |")
@@ -107,7 +107,7 @@ def measure(count: int):
     normal = Calibration(np.linspace(0, 10, 10_000))
     follower = follow.Follower(experiment, params, LIMITS, normal)
     follow.follow(follower, config, pipe, pipe)
-    # The ends of the sessions come after all events.
+    # `follow` ends the sessions after all events.
     times = np.subtract(pipe.written[: len(read)], pipe.read[:-1])
     show(f"2x{size}, line to line", times)
     state_S, step = follow.stepper(experiment.decoder, params)

@@ -223,7 +223,7 @@ def read_sessions(path: str | None) -> list[tuple[list[str], int]]:
     ]
   with (gzip.open if path.endswith(".gz") else open)(path, "rt") as file:
     rows = [line.rstrip("\n").split("\t") for line in file]
-  if not rows[0][-1].split()[-1].isdigit():  # A heading.
+  if not rows[0][-1].split()[-1].isdigit():  # Skip a header.
     del rows[0]
   return [(row[0].split(), sum(map(int, row[1:])) or 1) for row in rows]
 
@@ -307,7 +307,7 @@ def main():
   H = given.hidden_size
   config = base.get_config()
   config.model.hidden_size = H
-  launch.settle_device(command.cpu_devices(config))
+  launch.configure_device(command.cpu_devices(config))
   torch.set_num_threads(2)
   for streams in (1, 64):
     show(f"sampling, 2x{H}, {streams} at once", sampling(H, streams), given)

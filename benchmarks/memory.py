@@ -25,7 +25,7 @@ import numpy as np
 from seqrnn.data import encoding, reading
 
 _ROOT = Path(__file__).resolve().parents[1]
-_BLOCK = 2**20  # Characters made at once.
+_BLOCK = 2**20  # The number of characters generated at once.
 
 
 def write(path: Path, size: int):
@@ -36,7 +36,7 @@ def write(path: Path, size: int):
     *range(0x4E00, 0x4E80),
     *range(0x1F600, 0x1F640),
   ]
-  # One in eight is no ASCII.
+  # One character in eight is not ASCII.
   codes = np.array(letters * 32 + foreign, "<u4")
   rng = np.random.default_rng(0)
   with path.open("wb") as file:

@@ -20,7 +20,7 @@ import numpy as np
 
 def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
   """Returns variant -> compiled function without arguments."""
-  import jax  # What takes long to import comes after the arguments.
+  import jax  # Import slow packages after the arguments are parsed.
   import jax.numpy as jnp
 
   from seqrnn.models import cells, layers
@@ -50,7 +50,7 @@ def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
   R = draw(H, K) / H**0.5
 
   def steps(h_BH, R):
-    # As a loop, so that R comes from where it comes from in the scan.
+    # A loop, so that R is read from the same memory as in the scan.
     once = lambda h, _: (jnp.tanh((h @ R)[:, :H]), None)
     return jax.lax.scan(once, h_BH, None, length=T)[0]
 

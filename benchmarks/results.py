@@ -118,7 +118,7 @@ def _imdb(data: Path, made: Path):
   _write(made / "imdb.test", test)
 
 
-_LABELLED = {  # Of one label a text, as far as the sets agree.
+_LABELLED = {  # Fields that all classification sets share.
   "task": "classification",
   "data.source": "files",
   "data.format": "space",

@@ -34,9 +34,10 @@ class Rule(NamedTuple):
 
 
 class Registered(Sequence[str]):
-  """Names that are looked up in a register each time they are needed.
+  """A sequence of names that is computed at each use.
 
-  So a config can name what is registered in a module that takes long to import.
+  A config can thus refer to names that a module registers, without importing
+  that module before they are needed.
   """
 
   def __init__(self, find: Callable[[], list[str]]):

@@ -745,8 +745,8 @@ from seqrnn.runtime import launch
 given = []
 ctypes.CDLL = lambda _: types.SimpleNamespace(malloc_trim=given.append)
 launch._LONG = 0
-launch.settle_device(1)
-launch.settle_device(1)
+launch.configure_device(1)
+launch.configure_device(1)
 import jax, numpy
 jax.jit(lambda x: jax.debug.callback(lambda: print(given)))(numpy.ones(3))
 launch._LONG = 1e9

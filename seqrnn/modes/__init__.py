@@ -1,1 +1,1 @@
-"""What a user can ask for: a module a mode."""
+"""The modes of run.py, one module each."""

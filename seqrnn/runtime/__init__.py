@@ -1,1 +1,1 @@
-"""Files, checkpoints, devices and processes of a run."""
+"""The files, checkpoints, devices and processes of a run."""

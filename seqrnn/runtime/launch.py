@@ -91,7 +91,7 @@ def cores() -> int:
   return os.cpu_count() or 1
 
 
-def settle_device(cpu_devices: int, inline: bool = False):
+def configure_device(cpu_devices: int, inline: bool = False):
   """Imports JAX and configures it before its backend starts.
 
   Args:

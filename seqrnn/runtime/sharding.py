@@ -34,10 +34,10 @@ def by_rows(mesh: Mesh) -> NamedSharding:
 
 
 def traced_for(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-  """The function, to be traced by jax.jit for the devices of a mesh.
+  """Returns a function that jax.jit traces for the devices of a mesh.
 
-  Models choose what is computed by the platform and the number of the mesh's
-  devices, which need not be those of this process.
+  Models choose their computation by the platform and the number of devices of
+  the mesh, which may differ from the devices of this process.
   """
 
   @wraps(function)

@@ -1,1 +1,1 @@
-"""The training loop and what it rests on."""
+"""The training loop, its step, checks, schedules and tables."""
