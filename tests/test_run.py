@@ -145,7 +145,7 @@ MISTAKES = [
   ),
   (
     f"{LM} --config.model.cell=ltsm",
-    "must be one of lstm, gru, rnn_tanh, rnn_r",
+    "must be one of gru, gru_reset_before, lay",
   ),
   (f"{LM} --config.model.merge=max", "must be one of concat, sum, mean"),
   (f"{LM} --config.optimizer.name=adm", "must be one of rmsprop, sgd, adagrad"),
