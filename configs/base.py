@@ -44,14 +44,14 @@ from seqrnn.fields import (
 
 
 def _cells() -> list[str]:
-  """The names of all cells; they are registered where the cells are."""
-  from seqrnn.models.cells import CELLS  # With JAX: not before it is needed.
+  """Returns the names of all registered cells."""
+  from seqrnn.models.cells import CELLS  # This imports JAX, so it is deferred.
 
   return sorted(CELLS)
 
 
-def _cells_that_forget() -> list[str]:
-  """The names of the cells with a forget gate."""
+def _cells_with_forget_gate() -> list[str]:
+  """Returns the names of the cells with a forget gate."""
   from seqrnn.models.cells import CELLS
 
   return [name for name in _cells() if CELLS[name](1).forget_place is not None]
@@ -86,7 +86,7 @@ _POOLED = (
   _CLASSIFICATION,
   _task("language_model") | {"data.mapping": ("many_to_one",)},
 )
-_FORGET_GATE = {"model.cell": Registered(_cells_that_forget)}
+_FORGET_GATE = {"model.cell": Registered(_cells_with_forget_gate)}
 _ROLLBACK = {"train.on_nonfinite": ("rollback",)}
 _BOTH_HEADS = _task("gap_model") | {"model.heads": ("all",)}
 _SAMPLED = (_task("language_model", "polyphony"), _BOTH_HEADS)
@@ -308,7 +308,7 @@ MODEL = _group(
     "fused",
     choice("fused", "plain"),
     "The scan over time. fused: a scan and products with their own gradients,"
-    " which take less time. plain: nn.scan and JAX's products. Both have the same"
+    " which are faster. plain: nn.scan and JAX's products. Both have the same"
     " values and gradients.",
   ),
   products=Field(

@@ -157,7 +157,7 @@ def choice(*names: str) -> Rule:
 
 
 def one_of(names: Sequence[str]) -> Rule:
-  """Returns the same rule as `choice`, for names such as those of a register."""
+  """Returns the rule of `choice`, for names that may be a register."""
   return Rule(
     lambda value: value in names, lambda: f"must be one of {', '.join(names)}"
   )
