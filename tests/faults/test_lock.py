@@ -37,7 +37,7 @@ def test_a_second_training_is_refused_until_the_first_is_dead(
 @pytest.mark.faults
 def test_a_second_process_is_refused_too(config, start):
   workdir = config.parent / "processes"
-  first = start(config, workdir, fault="STOP steps 7")
+  first = start(config, workdir, fault="STOP room 2")  # One is saved.
   first.until_struck()
   for mode in ("sample", "evaluate"):  # Reading is free.
     done = start(None, workdir, f"--mode={mode}").ended()
