@@ -124,7 +124,7 @@ def test_what_is_left_to_one_is_drawn():
     ("optimizer_momentum", "one_minus_log_uniform(0, 1)", "of which 1.0 must"),
     ("optimizer_beta2", "one_minus_log_uniform(1e-9, 1)", "in 32 bits it is 1"),
     ("optimizer_epsilon", "log_uniform(1e-40, 1)", "above 0; in 32 bits it is"),
-    ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of lstm"),
+    ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of gru"),
     ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
     ("train_cpu_devices", "choice(1, 2)", "must be none: a process has"),
   ],
