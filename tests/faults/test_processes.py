@@ -263,9 +263,9 @@ def test_two_processes_evaluate_as_one_does(config, one, start, capfd):
 ADDRESS = "--coordinator=127.0.0.1:9"
 MISTAKES = [
   ((ADDRESS, "--num_processes=2", "--process_id=2"), "--process_id=2: must be"),
-  ((ADDRESS, "--num_processes=2"), "--process_id: --coordinator, --num_"),
-  ((ADDRESS, "--process_id=0"), "--num_processes: --coordinator, --num_"),
-  (("--num_processes=2", "--process_id=0"), "--coordinator: --coordinator, -"),
+  ((ADDRESS, "--num_processes=2"), "--process_id: is missing; --coordinator"),
+  ((ADDRESS, "--process_id=0"), "--num_processes: is missing; --coordinator"),
+  (("--num_processes=2", "--process_id=0"), "--coordinator: is missing; --coordinator"),
   (
     ("--coordinator=here", "--num_processes=2", "--process_id=0"),
     "--coordinator=here: must be host:port",
