@@ -265,7 +265,7 @@ MISTAKES = [
   ((ADDRESS, "--num_processes=2", "--process_id=2"), "--process_id=2: must be"),
   ((ADDRESS, "--num_processes=2"), "--process_id: is missing; --coordinator"),
   ((ADDRESS, "--process_id=0"), "--num_processes: is missing; --coordinator"),
-  (("--num_processes=2", "--process_id=0"), "--coordinator: is missing; --coordinator"),
+  (("--num_processes=2", "--process_id=0"), "--coordinator: is missing; -"),
   (
     ("--coordinator=here", "--num_processes=2", "--process_id=0"),
     "--coordinator=here: must be host:port",
