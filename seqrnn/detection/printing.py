@@ -55,7 +55,7 @@ def print_sessions(console: Console, found: Findings, most: int):
   The worst event has the highest surprisal. Each event of a log is printed on
   its own line, with its bits, and cut at the width of the terminal.
   """
-  console.print("\n[bold]anomalous sessions[/bold]\n")
+  console.print("\n[bold]most anomalous sessions[/bold]\n")
   per_line = found.names.unit == "log"
   for d in found.most_anomalous()[:most].tolist():
     start, stop = found.bounds[d : d + 2].tolist()
