@@ -624,7 +624,7 @@ DETECT = _group(
     str, TEXT, "Anomalous sessions. Those of detect.path are then normal."
   ),
   labels=optional(
-    str, TEXT, "A CSV file with the names and labels of the sessions."
+    str, NOT_EMPTY, "A CSV file with the names and labels of the sessions."
   ),
   normal_labels=Field(
     "0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,legitimate",

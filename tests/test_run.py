@@ -59,6 +59,11 @@ MISTAKES = [
   (f"{LM} --workdri=x", "Unknown command line flag 'workdri'"),
   (f"{LM} train", "'train': not a flag"),
   (f"{LM} --workdir", "Missing value for flag --workdir"),
+  (f"{LM} --workdir=a\udcff", r"--workdir=a\udcff: must be UTF-8"),
+  (
+    "--workdir=lm --mode=detect --config.detect.labels=",
+    "config.detect.labels='': must not be empty",
+  ),
   # The config.
   ("--config=no.py", "--config=no.py: no such file"),
   ("'--config=no\nsuch.py'", "--config=no such.py: no such file"),
@@ -706,6 +711,15 @@ def test_a_full_disk_behind_stdout_is_named(flags, home):
     )
   assert done.returncode == 2
   assert done.stderr == "error: stdout: No space left on device\n"
+
+
+def test_a_full_disk_behind_stderr_changes_no_status():
+  if not Path("/dev/full").exists():
+    pytest.skip("no /dev/full")
+  with open("/dev/full", "w") as full:
+    command = [sys.executable, str(ROOT / "run.py"), "--help=no_group"]
+    done = subprocess.run(command, stderr=full, cwd=ROOT)
+  assert done.returncode == 2
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

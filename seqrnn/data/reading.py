@@ -100,6 +100,8 @@ def chunks(source: Source) -> Iterator[bytes]:
       raise UserError(f"{path}: not a regular file")
     with path.open("rb", buffering=0) as file:
       before = os.fstat(file.fileno())
+      if path.suffix in _PACKED and not before.st_size:
+        raise EOFError("it is empty, which no packed file is")
       with _PACKED.get(path.suffix, nullcontext)(file) as content:
         # At most its size: a file may grow as fast as it is read.
         left = before.st_size if content is file else math.inf
@@ -211,7 +213,8 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, str]]]:
   """The rows of a csv file below its header, each with its last line.
 
   Raises:
-    UserError: the file cannot be read, or a row is not csv.
+    UserError: the file cannot be read, a row is not csv, or two columns have
+      the same name.
   """
   csv.field_size_limit(LONGEST)
   ended = (
@@ -222,6 +225,10 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, str]]]:
   )
   found = csv.DictReader(ended, strict=True)
   try:
+    named = [name for name in found.fieldnames or () if name]
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice is not None:
+      raise UserError(f"{source.name}:1: has two columns {twice!r}")
     for row in found:
       if None in row:
         raise UserError(

@@ -4,6 +4,7 @@ Each event keeps its line, its time and its label.
 """
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -214,9 +215,10 @@ def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
     if name in names:
       lines[name, label] = number
       given[name] = label
-  texts, counts = np.unique([label for _, label in lines], return_counts=True)
-  kinds = kinds_of(texts.tolist(), counts, config.detect)
-  kind = dict(zip(texts.tolist(), kinds.tolist(), strict=True))
+  # Not np.unique: NumPy's texts lose the NUL characters at their ends.
+  counts = Counter(label for _, label in lines)
+  kinds = kinds_of(list(counts), np.array(list(counts.values())), config.detect)
+  kind = dict(zip(counts, kinds.tolist(), strict=True))
   for (name, label), number in lines.items():
     if kind[label] != kind[given[name]]:
       raise UserError(

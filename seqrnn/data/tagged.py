@@ -5,6 +5,7 @@ A file that is not of its form is refused with the file's name and the line.
 
 import hashlib
 import itertools
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -90,6 +91,10 @@ def _two_columns(name: str, line: str, optional: bool) -> tuple[str, str]:
   return columns[0], columns[1]
 
 
+# Ids of lines that are no word: 1-2 is two words in one, 8.1 an empty word.
+_PART = re.compile(r"\d+[-.]\d+")
+
+
 def _conllu(name: str, line: str, optional: bool) -> tuple[str, str] | None:
   """Word and UPOS; None where the line is a comment or part of a word."""
   if line.startswith("#"):
@@ -104,8 +109,13 @@ def _conllu(name: str, line: str, optional: bool) -> tuple[str, str] | None:
       f"{name}: has {len(columns)} columns; CoNLL-U has ten, with a word in the"
       f" second and its tag in the fourth{plain}"
     )
-  if not columns[0].isdecimal():  # 1-2 is two words in one, 8.1 an empty one.
+  if _PART.fullmatch(columns[0]):
     return None
+  if not columns[0].isdecimal():
+    raise UserError(
+      f"{name}: begins with {columns[0]!r}; a line of CoNLL-U begins with the"
+      " number of its word, as 1, 1-2 or 8.1"
+    )
   return columns[1], tag
 
 

@@ -134,8 +134,13 @@ def check_links(workdir: str | os.PathLike):
   A link could point outside of the workdir, and reading a pipe could block.
 
   Raises:
-    UserError: the workdir is a file, or an entry is neither file nor folder.
+    UserError: the path is not UTF-8, the workdir is a file, or an entry is
+      neither file nor folder.
   """
+  try:
+    os.fspath(workdir).encode()
+  except UnicodeEncodeError:
+    raise UserError(f"--workdir={workdir}: must be UTF-8") from None
   if os.path.exists(workdir) and not os.path.isdir(workdir):
     raise UserError(f"--workdir={workdir}: must be a folder, is a file")
   for entry in walk(workdir):

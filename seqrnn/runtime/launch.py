@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 import warnings
+from contextlib import suppress
 from functools import cache
 from typing import Any, NoReturn
 
@@ -262,10 +263,11 @@ def report(
   line = user_message(error)
   if line is None:
     return None
-  if debug:
-    error.__suppress_context__ = False  # So that the cause is printed, too.
-    traceback.print_exception(error)
-  print("error:", visible(line), file=sys.stderr)
+  with suppress(OSError):  # The disk behind stderr may be full.
+    if debug:
+      error.__suppress_context__ = False  # So that the cause is printed, too.
+      traceback.print_exception(error)
+    print("error:", visible(line), file=sys.stderr)
   return 2
 
 
@@ -289,6 +291,7 @@ def user_message(error: BaseException) -> str | None:
 
 def end(status: int) -> NoReturn:
   """Ends this process without waiting for its threads."""
-  sys.stdout.flush()
-  sys.stderr.flush()
+  for stream in (sys.stdout, sys.stderr):
+    with suppress(OSError):  # A mode has flushed its output, and reported this.
+      stream.flush()
   os._exit(status)

@@ -20,7 +20,7 @@ from seqrnn.runtime import files, manifest, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.training import changes, optimizers
 from seqrnn.training.history import cut_tables
-from seqrnn.training.loop import train_with_rollback
+from seqrnn.training.loop import epoch_batches, train_with_rollback
 from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
@@ -192,6 +192,10 @@ def resume(training: Training) -> Position:
     limits_reached(config, position)
   )
   if not finished:
+    if (
+      position.batch
+    ):  # Refuse another length of the epoch before recording it.
+      epoch_batches(training, position)
     _probe(training, state)
   recorded = changes.apply_settings(workdir, config, position, settings)
   if sharding.is_first():

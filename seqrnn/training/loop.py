@@ -142,7 +142,8 @@ def epoch_batches(
     raise UserError(
       f"{training.workdir}: the checkpoint was saved at batch {position.batch}"
       f" of an epoch, which now has {len(batches)} batches; set"
-      " train.samples_per_epoch and train.batches_per_epoch to their old values"
+      " train.samples_per_epoch and train.batches_per_epoch to their values in"
+      " config.json"
     )
   B = batches.batch_size  # At most train.batch_size.
   return B, batches.rows(*sharding.local_rows(B, training.mesh))

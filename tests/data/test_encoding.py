@@ -208,6 +208,13 @@ def test_a_file_that_changes_is_not_read(tmp_path):
     read(path)
 
 
+@pytest.mark.parametrize("name", ["f.gz", "f.xz"])
+def test_a_packed_file_without_a_byte_was_cut(tmp_path, name):
+  (tmp_path / name).touch()
+  with pytest.raises(UserError, match=rf"/{name}: cannot be read: it is empty"):
+    read(tmp_path / name)
+
+
 def test_a_pipe_and_a_device_are_no_files(tmp_path):
   os.mkfifo(tmp_path / "pipe")
   for path in (tmp_path / "pipe", tmp_path, reading.Path("/dev/zero")):

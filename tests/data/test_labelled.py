@@ -97,6 +97,11 @@ SENTENCES = {
     f"# text = In\n{TAGGED}\n1-2\tx\t_\t_{TAGGED[-12:]}\n\n# \n{TAGGED}\n",
     [["InADP"], ["InADP"]],
   ),
+  "conllu, no number": (
+    "conllu",
+    f"{TAGGED}\nx{TAGGED[1:]}\n",
+    "f:2: begins with 'x'; a line of CoNLL-U begins with",
+  ),
   "conllu, no tabs": ("conllu", "1 In in ADP\n", "f:1: has 1 columns; CoNLL-U"),
   "conllu, no tag": ("conllu", "1\tIn\t_\t" + "\t_" * 6, "f:1: has 10 columns"),
 }

@@ -96,6 +96,21 @@ def test_a_limit_that_is_raised_goes_on_or_changes_nothing(tmp_path, capsys):
   ]
 
 
+def test_another_length_of_an_epoch_is_refused_and_not_recorded(tmp_path):
+  workdir = tmp_path / "run"
+  run(begin(tmp_path, max_steps=3), workdir)  # Batch 3 of the first epoch.
+  record = (workdir / "config.json").read_bytes()
+  for field in ({"batches_per_epoch": 2}, {"samples_per_epoch": 8}):
+    config = begin(
+      tmp_path, max_steps=4, **{"batches_per_epoch": None, **field}
+    )
+    with pytest.raises(UserError, match="batch 3 of an epoch, which now has 2"):
+      run(config, workdir)
+    assert (workdir / "config.json").read_bytes() == record
+    assert not (workdir / "settings.csv").exists()
+  assert run(begin(tmp_path, max_steps=4), workdir)["step"] == 4
+
+
 def test_a_killed_run_has_the_same_changes(tmp_path, monkeypatch):
   fields = {"epochs": 3, "label_smoothing": 0.2}
   for name in ("whole", "parts"):
