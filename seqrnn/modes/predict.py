@@ -158,7 +158,9 @@ def _write(path: Path, experiment: Experiment, found: list[Prediction]):
     writer.writerow(["sequence", "position", *source, *head])
     for sequence, p in enumerate(found):
       for n, place in enumerate(p.positions):
-        source = [] if experiment.in_bits else [p.source(unit, n)]
+        source = []
+        if not experiment.in_bits:  # Readers of csv may end a text at a NUL.
+          source = [p.source(unit, n).replace("\0", r"\x00")]
         cells = _numbers(p, n) if names is None else _likely(names, p, n)
         writer.writerow([sequence, place, *source, *cells])
 

@@ -177,7 +177,7 @@ def test_predictions_give_the_accuracy_that_evaluation_gives(trained):
 
 
 def test_a_file_has_labels_or_none(trained, tmp_path, capsys):
-  (tmp_path / "f").write_text("low\taabbcc\nxyzzy\nnew\tb\u00e9\n")
+  (tmp_path / "f").write_text("low\taab\0cc\nxyzzy\nnew\tb\u00e9\n")
   config = trained.config.copy_and_resolve_references()
   config.predict.path = str(tmp_path / "f")
   config.predict.sequences = 2
@@ -185,14 +185,14 @@ def test_a_file_has_labels_or_none(trained, tmp_path, capsys):
   with (trained.workdir / "predictions.csv").open() as file:
     rows = list(csv.DictReader(file))
   assert [(row["truth"], row["input"]) for row in rows] == [
-    ("low", "aabbcc"),
+    ("low", r"aab\x00cc"),
     ("", "xyzzy"),
     ("new", "b\u00e9"),
   ]
   out, err = capsys.readouterr()
-  assert "aabbcc" in out and "b\u00e9" not in out
+  assert r"aab\x00cc" in out and "b\u00e9" not in out
   assert "1 more in predictions.csv" in out
-  assert err == f"{tmp_path / 'f'}: read as unknown: '\u00e9'\n"
+  assert err == f"{tmp_path / 'f'}: read as unknown: '\\x00' '\u00e9'\n"
 
 
 @pytest.mark.parametrize("buckets", [None, 3])
