@@ -106,7 +106,8 @@ def run(
   print(
     f"{workdir}: {state}; best validation loss {best.value:.4f} in trial"
     f" {best.number}; pictures: {', '.join(drawn)}\n"
-    f"python run.py --config={workdir / 'best.json'}"
+    f"train with its settings: python run.py --config={workdir / 'best.json'}"
+    f" --workdir={workdir / 'best'}"
   )
   return best.params
 
