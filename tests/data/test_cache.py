@@ -196,9 +196,8 @@ def test_a_killed_process_leaves_nothing_that_is_read(
   folder, source, encodings, monkeypatch
 ):
   process = start(source, 0.02)
-  deadline = time.monotonic() + 600
   while not list(folder.glob("*.tmp")):
-    assert time.monotonic() < deadline and process.poll() is None
+    assert process.poll() is None  # It ends once it has written the file.
     time.sleep(0.005)
   process.send_signal(signal.SIGKILL)
   process.communicate()

@@ -349,14 +349,18 @@ def test_colours_tell_losses_apart(losses):
   assert float(shown[-1].get_text()) == pytest.approx(max(losses))
 
 
+def random_rates(tmp_path, objective):
+  """The config of a search for the learning rate, whose loss is the rate."""
+  objective(lambda c: c.optimizer.learning_rate)
+  space = {RATE: "log_uniform(1e-4, 1e-1)"}
+  return small(tmp_path, {"search.method": "random", **space})
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_line_of_the_journal_that_was_cut_off_is_left_out(
   tmp_path, objective
 ):
-  config = small(
-    tmp_path, {"search.method": "random", RATE: "log_uniform(1e-4, 1e-1)"}
-  )
-  objective(lambda c: c.optimizer.learning_rate)
+  config = random_rates(tmp_path, objective)
   config.search.trials = 4
   run_search(config, tmp_path / "whole")
   config.search.trials = 2
@@ -372,10 +376,7 @@ def test_a_line_of_the_journal_that_was_cut_off_is_left_out(
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_damaged_journal_is_refused_in_a_line(tmp_path, objective):
-  config = small(
-    tmp_path, {"search.method": "random", RATE: "log_uniform(1e-4, 1e-1)"}
-  )
-  objective(lambda c: c.optimizer.learning_rate)
+  config = random_rates(tmp_path, objective)
   config.search.trials = 2
   run_search(config, tmp_path / "s")
   expected = table(tmp_path / "s")
@@ -401,10 +402,7 @@ def test_a_damaged_journal_is_refused_in_a_line(tmp_path, objective):
 def test_a_journal_without_checksums_is_continued_with_them(
   tmp_path, objective
 ):
-  config = small(
-    tmp_path, {"search.method": "random", RATE: "log_uniform(1e-4, 1e-1)"}
-  )
-  objective(lambda c: c.optimizer.learning_rate)
+  config = random_rates(tmp_path, objective)
   config.search.trials = 2
   run_search(config, tmp_path / "s")
   journal = tmp_path / "s" / "trials.log"
