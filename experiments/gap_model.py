@@ -56,7 +56,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   names = HEADS if apart else HEADS[:1]
   heads = {name: partial(predict, model, name) for name in names}
   make = partial(targets, apart=apart)
-  objective = parts.Objective(
+  objective = network.Objective(
     config.train.label_smoothing, cross_entropies if apart else None
   )
   experiment = Experiment(

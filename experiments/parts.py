@@ -15,7 +15,6 @@ from seqrnn.data.segments import Split
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import Carry, Totals
 from seqrnn.models import losses, network
-from seqrnn.models.network import Objective as Objective
 from seqrnn.models.scan import hold
 
 
@@ -51,7 +50,7 @@ def predict(model, params, carry, batch, key=None) -> tuple[Carry, Any]:
 
 
 def loss(
-  model, objective: Objective, params, carry, batch, key
+  model, objective: network.Objective, params, carry, batch, key
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The mean loss of a network of symbols, the carry and the totals."""
   start = _start(model, carry, batch)

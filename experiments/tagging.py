@@ -83,7 +83,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   tags = parts.once_a_split(partial(tag_ids, segments, labels, data.boundaries))
   beside = partial(columns, segments, labels, tags, characters)
   count = partial(figures, counter(labels))
-  objective = parts.Objective(config.train.label_smoothing, count)
+  objective = network.Objective(config.train.label_smoothing, count)
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),

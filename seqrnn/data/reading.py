@@ -15,6 +15,7 @@ import math
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -225,10 +226,13 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, str]]]:
   )
   found = csv.DictReader(ended, strict=True)
   try:
-    named = [name for name in found.fieldnames or () if name]
-    twice = next((name for name in named if named.count(name) > 1), None)
-    if twice is not None:
-      raise UserError(f"{source.name}:1: has two columns {twice!r}")
+    counts = Counter(name for name in found.fieldnames or () if name)
+    for name, count in counts.most_common(1):
+      if count > 1:
+        raise UserError(
+          f"{source.name}:{found.line_num}: has {count} columns {name!r}; names"
+          " of columns must differ"
+        )
     for row in found:
       if None in row:
         raise UserError(

@@ -230,7 +230,7 @@ def test_a_carry_is_kept_where_there_is_one(tmp_path):
   batch = {**whole, "targets": ids_BT, "weights": np.ones((2, 6), np.float32)}
   predict = lambda *_: ((), expected)
   _, nll_BT = parts.score(predict, params, (), batch)
-  mean, _ = parts.loss(model, parts.Objective(), params, (), batch, None)
+  mean, _ = parts.loss(model, network.Objective(), params, (), batch, None)
   assert float(mean) == pytest.approx(float(jnp.mean(nll_BT)), rel=1e-5)
 
 
