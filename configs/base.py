@@ -309,7 +309,8 @@ MODEL = _group(
     choice("fused", "plain"),
     "The scan over time. fused: a scan and products with their own gradients,"
     " which are faster. plain: nn.scan and JAX's products. Both have the same"
-    " values and gradients.",
+    " values and gradients. On a GPU, plain adds up the gradients of a table of"
+    " ids in no fixed order, so its results differ in the last bits.",
   ),
   products=Field(
     "float32",

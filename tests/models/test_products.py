@@ -6,11 +6,13 @@ The programs are exported for platforms that are not here.
 from pathlib import Path
 
 import jax
+import numpy as np
 import optax
 import pytest
 
 import experiments
 from seqrnn.inference import confusion
+from seqrnn.models.products import rows
 from seqrnn.training.step import make_state, make_step
 from tests import stablehlo
 from tests.conftest import tiny
@@ -94,3 +96,29 @@ def test_factors_are_rounded_as_the_config_says(
 def test_a_gpu_adds_in_the_same_order_each_time(model, tmp_path):
   step, _ = programs(tmp_path, MODELS[model], "cuda")
   assert stablehlo.unordered_sums(step) == []
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("V", [9, 600])
+def test_the_gradient_of_a_table_sums_the_rows_of_each_id(V, platform):
+  rng = np.random.default_rng(0)
+  table_VD = rng.normal(size=(V, 3)).astype(np.float32)
+  gradient = jax.jit(
+    lambda ids, d: jax.vjp(lambda table: rows(table, ids), table_VD)[1](d)[0]
+  )
+  for T, B, ids in [(5, 4, V), (1, 1, V), (16, 4, 1), (9, 8, 2)]:
+    ids_TB = rng.integers(0, ids, (T, B))
+    d_TBD = rng.normal(size=(T, B, 3)).astype(np.float32)
+    expected = np.zeros((V, 3))
+    np.add.at(expected, ids_TB, d_TBD)
+    with jax.sharding.use_abstract_mesh(stablehlo.mesh_of(platform, 2)):
+      found = gradient(ids_TB, d_TBD)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    program = stablehlo.program(platform, gradient, ids_TB, d_TBD)
+    assert platform != "cuda" or stablehlo.unordered_sums(program) == []
+
+
+def test_jax_adds_the_rows_of_a_table_in_any_order(tmp_path):
+  """So `unordered_sums` finds what a GPU may add in another order."""
+  step, _ = programs(tmp_path, MODELS["plain"], "cuda")
+  assert len(stablehlo.unordered_sums(step)) == 1
