@@ -79,7 +79,8 @@ def estimate(
   operations = 6 * B * (T * products + N * sum(heads))
   _, start = _initial(experiment, config, batch, mesh)
   H = model.layers[0].units if model.layers else model.width
-  speed = mesh.size * _speed(sharding.padded_size(B, mesh) // mesh.size, H)
+  rows = sharding.padded_size(B, mesh) // mesh.size
+  speed = mesh.size * _speed(rows, H, mesh.local_devices[0])
   return Cost(
     state=_bytes(jax.eval_shape(start)),
     temporary=_bytes(model.params) + 4 * kept // mesh.size,
@@ -87,11 +88,12 @@ def estimate(
   )
 
 
-def _speed(rows: int, H: int) -> float:
+def _speed(rows: int, H: int, device: Any) -> float:
   """Returns operations a second of products [rows, H] @ [H, H] on a device."""
   once = 2 * rows * H * H
   count = 1 + 2**28 // once
-  h_BH, R_HH = jnp.zeros((rows, H)), jnp.zeros((H, H))
+  h_BH = jnp.zeros((rows, H), device=device)
+  R_HH = jnp.zeros((H, H), device=device)
   repeat = jax.jit(
     lambda h, R: jax.lax.fori_loop(0, count, lambda _, h: h @ R, h)
   )
