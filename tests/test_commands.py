@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks"]
 SCRIPT = r"(-m docs\.\w+|[\w/]+\.py)"
 COMMAND = re.compile(rf"\bpython {SCRIPT}([^`#|\n\\]*)")
+PARTS = ("hlo", "peers", "programs", "search_torch")
 # Those of the extra `bench`, which tests do without.
 OPTIONAL = {"torch", "keras"}
 
@@ -59,9 +60,9 @@ def helped():
 
 def test_documents_name_all_benchmarks():
   scripts = {f"benchmarks/{p.name}" for p in ROOT.glob("benchmarks/*.py")}
-  # Two that others start.
-  started = {"benchmarks/peers.py", "benchmarks/search_torch.py"}
-  assert scripts - started <= set(COMMANDS) and "run.py" in COMMANDS
+  # Those that others start or import.
+  parts = {f"benchmarks/{name}.py" for name in PARTS}
+  assert scripts - parts <= set(COMMANDS) and "run.py" in COMMANDS
 
 
 @pytest.mark.parametrize("script", COMMANDS)
@@ -94,7 +95,7 @@ def test_all_that_a_script_imports_is_found():
       elif isinstance(node, ast.ImportFrom):
         names.add(str(node.module))
     roots = {name.partition(".")[0] for name in names}
-    if path.name not in ("peers.py", "search_torch.py"):
+    if path.stem not in ("peers", "search_torch"):
       wanted[str(path)] = sorted(roots - OPTIONAL)
   done = subprocess.run(
     [sys.executable, "-c", IMPORTS, json.dumps(wanted)],

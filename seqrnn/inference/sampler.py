@@ -72,10 +72,12 @@ def drawer(
   carry, logits_BV and ended_B.
 
   Args:
-    decoder, noise, choose: as in `generator`.
+    decoder: as in `generator`.
+    noise: likewise.
+    choose: likewise.
     chunk: the number of symbols, at most.
     numbers: random numbers drawn at once, at most.
-    mesh: the devices; None: `sharding.one_device`.
+    mesh: None: `sharding.one_device`.
   """
 
   @partial(sharding.jit, mesh=mesh)
@@ -108,12 +110,10 @@ def drawer(
 
       return jax.lax.fori_loop(0, jnp.minimum(stop - begin, many), step, loop)
 
-    ended_B = state[2]
-    symbols_TB = jnp.zeros((chunk, *ended_B.shape), jnp.int32)
+    symbols_TB = jnp.zeros((chunk, *state[2].shape), jnp.int32)
     parts = (stop - first + many - 1) // many
-    state, symbols_TB = jax.lax.fori_loop(
-      0, parts, draw_part, (state, symbols_TB)
-    )
+    loop = state, symbols_TB
+    state, symbols_TB = jax.lax.fori_loop(0, parts, draw_part, loop)
     return state, symbols_TB.swapaxes(0, 1)
 
   return draw

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from seqrnn.models import cpu
-from seqrnn.models.arrays import align, dot, merge_positions
+from seqrnn.models.arrays import TF32, align, dot, merge_positions, platform
 
 # Up to this number of rows, the gradient of a table is a product with one-hot
 # vectors, which takes less time than to add to the table row by row.
@@ -127,13 +127,21 @@ class Products(NamedTuple):
   """How a model computes its products and sums with parameters.
 
   Attributes:
-    dtype: what factors are rounded to, as in `dot`.
+    factors: their rounding, as `model.products` names it.
     plain: by JAX's own operations and gradients, which also round gradients of
       factors to that dtype; else by the functions of this module.
   """
 
-  dtype: Any = None
+  factors: str = "float32"
   plain: bool = False
+
+  @property
+  def dtype(self) -> Any:
+    """The `dtype` of `dot` on the platform that a function is traced for."""
+    tf32 = None if platform() == "cpu" else TF32
+    return {"float32": None, "tf32": tf32, "bfloat16": jnp.bfloat16}[
+      self.factors
+    ]
 
   def product(self, x: jax.Array, kernel_DK: jax.Array) -> jax.Array:
     """The product of all positions, x_TBD or x_ND, with a kernel."""

@@ -43,18 +43,21 @@ class Letters(nn.Module):
     body: the layers, a sequence module.
     vocabulary_size: the number of characters.
     size: of their embedding.
+    products: as in Cell.
   """
 
   body: Any
   vocabulary_size: int
   size: int
+  products: Products = Products()
 
   @nn.compact
   def __call__(self, ids_BTL: jax.Array, train: bool = False) -> jax.Array:
     """The features of each word, [B, T, H]; L characters a word."""
     B, T, L = ids_BTL.shape
     ids_NL = ids_BTL.reshape(B * T, L)
-    x_NLD = nn.Embed(self.vocabulary_size, self.size)(ids_NL)
+    embed = nn.Embed(self.vocabulary_size, self.size)
+    x_NLD = self.products.rows(embed.embedding, ids_NL)
     carry = self.body.initial_carry(B * T)
     carry, _ = self.body(x_NLD, ids_NL != PAD, carry, train)
     return self.body.summary(carry, train).reshape(B, T, -1)
