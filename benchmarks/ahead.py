@@ -7,9 +7,10 @@
 No program is executed. A row has the figures of a program for a target, read
 from what the target's compiler made of it. benchmarks/ahead.json keeps the rows
 and --write makes the tables of docs/accelerators.md from them. A program that
-does not compile is a row with its error. Without --again only programs that
-have no row, or a row with an error, are compiled. Compilation runs in a process
-of its own, so that a crash of a compiler is an error of one row.
+does not compile is a row with its error. A row that was made from the same
+sources is not made again, so that an interrupted command can be repeated.
+Compilation runs in a process of its own, so that a crash of a compiler is an
+error of one row.
 """
 
 import argparse
@@ -19,16 +20,18 @@ import os
 import platform
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hlo
-from ahead_page import PROGRAMS, TARGETS, line, write
+from ahead_page import CHANGES, PROGRAMS, TARGETS, line, write
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "ahead.json"
@@ -44,6 +47,8 @@ _ENVIRONMENT = {
   # There is no device to time kernels on.
   "XLA_FLAGS": "--xla_gpu_autotune_level=0",
 }
+# Those of which all programs are compiled for H100.
+_THREE = ("rnn", "brnn", "words")
 _UNROLLED = 16  # Time steps of a loop's body, at most.
 
 
@@ -151,6 +156,15 @@ def work(program: hlo.Program, steps: tuple[int, int]) -> dict[str, Any]:
   }
 
 
+def sources() -> str:
+  """Returns a checksum of what programs are made from."""
+  checksum = 0
+  for folder in ("configs", "experiments", "seqrnn"):
+    for path in sorted((_ROOT / folder).rglob("*.py")):
+      checksum = zlib.crc32(path.read_bytes(), checksum)
+  return f"{checksum:08x}"
+
+
 def versions(target: str) -> dict[str, str]:
   """Returns the versions of what compiles for a target."""
   backend = "libtpu" if target.startswith("v5e") else "jax-cuda13-plugin"
@@ -166,12 +180,13 @@ def run(jobs: Iterable[Job], store: Path, given: argparse.Namespace):
     store: the file of the rows.
     given: the arguments of the command.
   """
-  rows = read(store)
+  rows, made_from = read(store), sources()
   pool: ProcessPoolExecutor | None = None
   before = None
   for job in jobs:
     place = " ".join(_words(job))
-    if given.again or "error" in rows.get(place, {"error": ""}):
+    kept = rows.get(place, {"error": ""})
+    if given.again or "error" in kept or kept["sources"] != made_from:
       if pool is None or job.target != before:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(1, mp_context=context)
@@ -181,8 +196,10 @@ def run(jobs: Iterable[Job], store: Path, given: argparse.Namespace):
       except BrokenProcessPool:
         pool, row = None, {"error": "the compiler ended its process"}
       if row is None:
+        rows.pop(place, None)
         continue
-      rows[place] = {**row, "versions": versions(job.target)}
+      used = {"versions": versions(job.target), "sources": made_from}
+      rows[place] = {**row, **used}
       lines = json.dumps(rows, sort_keys=True).replace('}, "', '},\n"')
       store.write_text(f"{lines}\n")
     print(job.target, line(place, rows[place]), flush=True)
@@ -195,18 +212,39 @@ def read(store: Path) -> dict[str, Any]:
   return json.loads(store.read_text()) if store.exists() else {}
 
 
-def jobs(given: argparse.Namespace) -> list[Job]:
-  """Returns the programs that the arguments name."""
+def jobs(given: argparse.Namespace) -> Iterator[Job]:
+  """Yields the programs that the arguments name."""
+  if given.page:
+    yield from page_jobs()
+    return
   sets = [tuple(given.set)]
   if given.cells:
     sets = [(*given.set, f"model.cell={cell}") for cell in given.cells]
-  return [
-    Job(target, config, fields, program)
-    for target in given.targets
-    for config in given.configs
-    for fields in sets
-    for program in given.programs
-  ]
+  yield from _products(given.targets, given.configs, sets, given.programs)
+
+
+def _products(
+  targets: Iterable[str],
+  configs: Iterable[str],
+  sets: Iterable[tuple[str, ...]],
+  programs: Iterable[str],
+) -> Iterator[Job]:
+  yield from map(Job._make, product(targets, configs, sets, programs))
+
+
+def page_jobs() -> Iterator[Job]:
+  """Yields the programs of docs/accelerators.md."""
+  tpus, names = ["v5e:1x1", "v5e:2x2"], config_names()
+  cells = [(f"model.cell={cell}",) for cell in _cells()]
+  yield from _products(tpus, names, [()], PROGRAMS)
+  yield from _products(tpus, ["rnn"], cells, ["train"])
+  yield from _products(["h100:1"], names, [()], ["train"])
+  yield from _products(["h100:1"], ["rnn"], cells, ["train"])
+  yield from _products(["h100:1", "h100:4"], _THREE, [()], PROGRAMS)
+  for change in CHANGES:
+    for place in change.places:
+      target, config, *fields, program = place.split(" ")
+      yield Job(target, config, tuple(fields), program)
 
 
 def _names(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -239,9 +277,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   add("--configs", type=_names(config_names), default=config_names())
   add("--cells", type=_names(_cells), help="each instead of the config's own")
   add("--programs", type=_names(lambda: PROGRAMS), default=["train"])
+  add("--page", action="store_true", help="all programs of the page")
   add("--set", nargs="*", default=[], metavar="FIELD=VALUE")
   add("--store", type=Path, default=_KEPT)
-  add("--again", action="store_true", help="compile what has a row, too")
+  add("--again", action="store_true", help="compile what has a new row, too")
   add("--loops", action="store_true", help="print each loop")
   add("--texts", default="", help="a folder for the programs' texts")
   add("--write", action="store_true", help="make the tables of the page")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 TARGETS = {
   "v5e:1x1": "One TPU v5e chip",
@@ -19,6 +19,57 @@ PROGRAMS = (
   "sample",
   "sample_likely",
   "follow",
+)
+
+
+class Change(NamedTuple):
+  """A program that was compiled before its loops were made leaner.
+
+  Attributes:
+    target: of TARGETS.
+    fields: `field=value`, which replace values of configs/rnn.py.
+    program: of PROGRAMS.
+    rounded: the `model.products` that rounds as JAX did by default.
+    before: the figures of commit cb33566, as `figures` gives them.
+  """
+
+  target: str
+  fields: tuple[str, ...]
+  program: str
+  rounded: str
+  before: str
+
+  @property
+  def places(self) -> tuple[str, str]:
+    """The rows whose products are rounded as before, and exact."""
+    fields = *self.fields, f"model.products={self.rounded}"
+    rounded = self.target, "rnn", *fields, self.program
+    return " ".join(rounded), " ".join([*rounded[:-2], self.program])
+
+
+_LARGE = "model.hidden_size=512", "train.batch_size=128"
+_NORM = ("model.cell=layer_norm_lstm",)
+CHANGES = (
+  Change("h100:1", (), "train", "tf32", "2 x 10 + 2 x 5"),
+  Change(
+    "v5e:1x1", (), "train", "bfloat16", "28,010: 2 x 4 (5,997) + 2 x 5 (8,008)"
+  ),
+  Change(
+    "v5e:1x1",
+    _LARGE,
+    "train",
+    "bfloat16",
+    "87,857: 4 (16,616), 4 (17,149) + 5 (25,980), 5 (28,112)",
+  ),
+  Change(
+    "v5e:1x1",
+    _NORM,
+    "train",
+    "bfloat16",
+    "141,274: 2 x 13 (22,909) + 24 (46,487), 24 (48,969)",
+  ),
+  Change("h100:1", _NORM, "train", "tf32", "2 x 17 + 2 x 23"),
+  Change("h100:1", (), "sample_likely", "tf32", "18"),
 )
 _MARKS = "<!-- made by benchmarks/ahead.py -->", "<!-- end of the tables -->"
 _HEAD = (
@@ -56,6 +107,28 @@ def time_steps(row: dict[str, Any], backward: bool) -> str:
         else f"{loop['kernels'] / steps:.3g}"
       )
   return grouped(found)
+
+
+def figures(row: dict[str, Any]) -> str:
+  """Returns the figures of a time step, after the sum of the cycles if any."""
+  passes = [time_steps(row, backward) for backward in (False, True)]
+  cycles = sum(loop["cycles"] // loop["steps"] for loop in row["loops"])
+  text = " + ".join(found for found in passes if found != "-")
+  return f"{cycles:,}: {text}" if cycles else text
+
+
+def changes(rows: dict[str, Any]) -> str:
+  """Returns the table of CHANGES, as far as it has rows."""
+  lines = [
+    "| program | before | now, rounded as before | now, exact |",
+    "| --- | --- | --- | --- |",
+  ]
+  for change in CHANGES:
+    if all(place in rows for place in change.places):
+      rounded, exact = (figures(rows[place]) for place in change.places)
+      named = change.places[1]
+      lines.append(f"| {named} | {change.before} | {rounded} | {exact} |")
+  return "\n".join(lines)
 
 
 def line(place: str, row: dict[str, Any]) -> str:
@@ -101,7 +174,7 @@ def summary(rows: dict[str, Any]) -> str:
 
 def tables(rows: dict[str, Any]) -> str:
   """Returns the tables of the page."""
-  parts = [summary(rows)]
+  parts = [summary(rows), "## Before and after", changes(rows)]
   for target, name in TARGETS.items():
     own = {k: row for k, row in rows.items() if k.startswith(f"{target} ")}
     if not own:

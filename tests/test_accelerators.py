@@ -3,6 +3,11 @@
 What XLA makes of them is tested with `-m ahead`, where libtpu is installed.
 """
 
+import importlib
+import re
+import shlex
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -15,6 +20,7 @@ from seqrnn.runtime import sharding
 from tests import stablehlo
 from tests.conftest import tiny
 
+ROOT = Path(__file__).parents[1]
 PLATFORMS = ("cuda", "tpu")
 # More than a product with one-hot vectors takes.
 WORDS = [f"w{n}" for n in range(700)]
@@ -118,3 +124,22 @@ def test_the_reader_of_programs():
   inside, outside = program.collectives()
   assert inside == inner and outside == 1
   assert set(program.precisions()) == {"highest"}
+
+
+def test_commands_of_the_page(monkeypatch):
+  """They name targets, configs, cells and programs that there are."""
+  monkeypatch.syspath_prepend(ROOT / "benchmarks")
+  ahead = importlib.import_module("ahead")
+  page = (ROOT / "docs" / "accelerators.md").read_text("utf-8")
+  commands = re.findall(r"^ +python benchmarks/ahead.py (.*)$", page, re.M)
+  asked = [[*ahead.jobs(ahead.parse(shlex.split(line)))] for line in commands]
+  assert len(asked) == 2 and asked[0] == [
+    ("v5e:1x1", "rnn", (), "train"),
+    ("v5e:1x1", "brnn", (), "train"),
+  ]
+  made = {(target, name, fields) for target, name, fields, _ in asked[1]}
+  for name in ahead.config_names():
+    assert {(target, name, ()) for target in ("v5e:2x2", "h100:1")} <= made
+  for cell in CELLS:
+    field = (f"model.cell={cell}",)
+    assert {(target, "rnn", field) for target in ("v5e:2x2", "h100:1")} <= made
