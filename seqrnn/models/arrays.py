@@ -13,8 +13,9 @@ TF32 = "tf32"  # A `dtype` of `dot`, for all platforms but the CPU.
 def platform() -> str:
   """The platform that a traced function is for: "cpu", "cuda", "tpu", ...
 
-  It is the platform of the mesh in whose context the function is traced, which
-  need not be one of this process; without a mesh, the default backend's.
+  It is the platform of the mesh that `sharding.jit` traces for, which need not
+  be one of this process. Only a module that is applied by hand, outside of
+  `sharding.jit`, has no mesh: it is computed on the default backend.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return getattr(device, "platform", None) or jax.default_backend()

@@ -95,7 +95,7 @@ def _speed(rows: int, H: int, products: Products) -> float:
   once = 2 * rows * H * H
   count = 1 + 2**28 // once
   h_BH, R_HH = jnp.zeros((rows, H)), jnp.zeros((H, H))
-  repeat = jax.jit(
+  repeat = sharding.jit(
     lambda h, R: jax.lax.fori_loop(
       0, count, lambda _, h: products.product(h, R), h
     )
