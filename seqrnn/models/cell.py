@@ -21,6 +21,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from seqrnn.experiment import Carry
+from seqrnn.models.arrays import platform
 from seqrnn.models.products import Lookup, Products
 
 # `model.cell` -> the class, with the attributes that the name stands for.
@@ -78,11 +79,14 @@ def _activations(kinds: tuple[float, ...], a_BK: jax.Array) -> list[jax.Array]:
   scale_1K = jnp.concatenate(
     [jnp.full(shape, kind, a_BK.dtype) for kind in kinds], axis=-1
   )
-  parts = jnp.split(jnp.tanh(scale_1K * a_BK), len(kinds), axis=-1)
-  return [
-    save(kind * part_BH + (1 - kind))
+  y_BK = jnp.tanh(scale_1K * a_BK)
+  one_by_one = platform() == "cpu"  # Others save one array, before the split.
+  parts = jnp.split(y_BK if one_by_one else save(y_BK), len(kinds), axis=-1)
+  gates = [
+    kind * part_BH + (1 - kind)
     for kind, part_BH in zip(kinds, parts, strict=True)
   ]
+  return [save(gate_BH) for gate_BH in gates] if one_by_one else gates
 
 
 def _activations_jvp(kinds, primals, tangents):

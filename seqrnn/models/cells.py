@@ -1,6 +1,7 @@
 """The cells that `model.cell` names; Odyssey has a module of its own."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,11 +28,26 @@ def make(model: Config, **shape: Any) -> Cell:
   return CELLS[model.cell](forget_bias=model.forget_bias, **shape)
 
 
+@jax.custom_jvp
 def normalize(x: jax.Array) -> jax.Array:
   """Shifts and scales the last axis to mean 0 and variance 1."""
+  return _normalized(x)[0]
+
+
+def _normalized(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The result of `normalize`, and the factor that scales."""
   x = x - jnp.mean(x, axis=-1, keepdims=True)
   variance = jnp.mean(x * x, axis=-1, keepdims=True)
-  return x * jax.lax.rsqrt(variance + 1e-5)
+  scale = jax.lax.rsqrt(variance + 1e-5)
+  return save(x * scale), save(scale)
+
+
+@normalize.defjvp
+def _normalize_jvp(primals, tangents):
+  # JAX's own would need the sums over x once more in the backward pass.
+  (y, scale), (dx,) = _normalized(*primals), tangents
+  mean = partial(jnp.mean, axis=-1, keepdims=True)
+  return y, scale * (dx - mean(dx) - y * mean(y * dx))
 
 
 @register("lstm")

@@ -23,7 +23,9 @@ from jax import lax
 
 from seqrnn.experiment import Carry
 from seqrnn.models import cpu
+from seqrnn.models.arrays import platform
 from seqrnn.models.cell import OUTSIDE_GATES, SAVED, Cell, masked_state
+from seqrnn.models.loops import Before, loop, whole
 from seqrnn.models.products import kernel_gradient, step_dot
 
 
@@ -108,11 +110,16 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
         new, back = jax.vjp(gates_of_sum, own, carry, z_BK + u_BK)
       else:
         new, back = jax.vjp(gates, own, carry, z_BK, u_BK)
+      back = _without(back, _read_again(carry))
       carry = hold(take, new, carry)
-      return carry, (cell.hidden(carry), _unique(back))
+      return carry, (cell.hidden(carry), _read_again(carry), back)
 
-    last, (h_TBH, back) = cpu.loop(step, first, (z_TBK, take), reverse=reverse)
-    return (last, h_TBH), (params, first, h_TBH, take, mask_BH, back)
+    take = _over_units(take, cell.hidden_size)
+    last, (h_TBX, after, back) = loop(
+      step, first, (z_TBK, take), reverse=reverse
+    )
+    h_TBH = whole(h_TBX)
+    return (last, h_TBH), (params, first, h_TBH, take, mask_BH, after, back)
 
   return forward
 
@@ -121,7 +128,12 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
   """The backward pass of `scan`."""
 
   def backward(saved, cotangents):
-    params, first, h_TBH, take, mask_BH, back = saved
+    params, first, h_TBH, take, mask_BH, after, back = saved
+    before = jax.tree.map(
+      lambda first, after: Before(first, after, reverse),
+      _read_again(first),
+      after,
+    )
     own = _own(cell, params)
     dlast, dh_TBH = cotangents
     R_T = None
@@ -133,26 +145,30 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
     def step(dcarry, inputs):
-      dh_BH, take, back = inputs
+      dh_BH, take, back, old = inputs
       dcarry = add(dcarry, *spread(dh_BH))
       zeros = jax.tree.map(jnp.zeros_like, dcarry)
       dnew = hold(take, dcarry, zeros)
-      _, dgates, *dinputs = back()(dnew)
+      _, dgates, *dinputs = back(old)(dnew)
       dcarry = add(hold(take, zeros, dcarry), dgates)
       if R_T is not None:
         dh_BH = step_dot(dinputs[-1], R_T, cell.products.dtype)
         dcarry = add(dcarry, *spread(masked_state(dh_BH, mask_BH)))
       return dcarry, (dinputs, dnew if own else None)
 
-    dfirst, (dinputs, dnew) = cpu.loop(
-      step, dlast, (dh_TBH, take, back), reverse=not reverse
+    inputs = (dh_TBH, take, back, before)
+    dfirst, (dinputs, dnew) = loop(
+      step, dlast, inputs, reverse=not reverse, gate=cell.hidden_size
     )
+    dinputs = whole(dinputs)
     dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
     if own:  # For all steps at once: in the loop, devices would synchronise.
-      down = jax.vmap(lambda back, dnew: back()(dnew)[0])(back, dnew)
+      down = jax.vmap(lambda back, old, dnew: back(old)(dnew)[0])(
+        *whole((back, before, dnew))
+      )
       dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
     if cell.recurrent_product:
-      before_TBH = _before(cell.hidden(first), h_TBH, reverse)
+      before_TBH = Before(cell.hidden(first), h_TBH, reverse).whole()
       if mask_BH is not None:
         before_TBH *= mask_BH[None]
       dparams["recurrent_kernel"] = kernel_gradient(
@@ -166,11 +182,21 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
   return backward
 
 
-def _before(first_BH: jax.Array, h_TBH: jax.Array, reverse: bool) -> jax.Array:
-  """The state that each step starts from, [T, B, H]."""
-  if reverse:
-    return jnp.concatenate([h_TBH[1:], first_BH[None]])
-  return jnp.concatenate([first_BH[None], h_TBH[:-1]])
+def _read_again(carry: Carry) -> Carry:
+  """What the backward loop reads of the carry after the step before.
+
+  Nothing on a CPU: there, to copy an array takes longer than to save it twice.
+  """
+  return () if platform() == "cpu" else carry
+
+
+def _over_units(take: Any, H: int) -> Any:
+  """Masks take_TB as [T, B, H] on a TPU, where a step would spread them."""
+
+  def one(x):
+    return x if x.ndim == 3 else jnp.broadcast_to(x[..., None], (*x.shape, H))
+
+  return jax.tree.map(one, take) if platform() == "tpu" else take
 
 
 def parallel(
@@ -200,13 +226,23 @@ def parallel(
   return h_TBH[0 if reverse else -1], h_TBH
 
 
-def _unique(tree: Any) -> jax.tree_util.Partial:
-  """A function () -> tree, as a tree that holds each array only once."""
-  leaves, structure = jax.tree.flatten(tree)
-  ids = [id(leaf) for leaf in leaves]
-  first = list(dict.fromkeys(ids))
-  places = [first.index(i) for i in ids]
-  return jax.tree_util.Partial(
-    lambda *unique: structure.unflatten([unique[place] for place in places]),
-    *(leaves[ids.index(i)] for i in first),
-  )
+def _without(back: Any, carry: Carry) -> jax.tree_util.Partial:
+  """A function carry -> back, as a tree of the arrays that carry has not."""
+  leaves, structure = jax.tree.flatten(back)
+  known = [id(leaf) for leaf in jax.tree.leaves(carry)]
+  own = [leaf for leaf in leaves if id(leaf) not in known]
+
+  def restored(*arrays_and_carry):
+    *arrays, carry = arrays_and_carry
+    arrays, of_carry = iter(arrays), jax.tree.leaves(carry)
+    return structure.unflatten(
+      [
+        of_carry[place] if place is not None else next(arrays)
+        for place in places
+      ]
+    )
+
+  places = [
+    known.index(id(leaf)) if id(leaf) in known else None for leaf in leaves
+  ]
+  return jax.tree_util.Partial(restored, *own)
