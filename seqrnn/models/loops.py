@@ -1,0 +1,226 @@
+"""Loops over time, with arrays laid out for the compiler of each platform.
+
+On a GPU each array that a step writes costs a kernel, and so does each step's
+counter. There, the arrays of a step lie side by side in one array, and one pass
+of the loop makes several steps. On a TPU each operation of a step takes long,
+however small it is, and the compiler joins operations only if they read and
+write the same gates. There, arrays of several gates are read and written gate
+by gate. The layout changes no value.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from seqrnn.models import cpu
+from seqrnn.models.arrays import platform
+
+_UNROLL = {"gpu": 8}  # Steps of one pass. More than one makes a TPU slower.
+_static = {"static": True}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Columns:
+  """The part [T, B, start:stop] of an array that holds several.
+
+  The next loop reads its part itself, so it is not copied before the loop.
+  """
+
+  array_TBX: jax.Array
+  start: int = field(metadata=_static)
+  stop: int = field(metadata=_static)
+
+  def whole(self) -> jax.Array:
+    return self.array_TBX[..., self.start : self.stop]
+
+  def at(self, t: jax.Array, gate: int | None) -> jax.Array:
+    """The part of step t, read gate by gate if the size of one is given."""
+    size = self.stop - self.start
+    if gate and size % gate == 0:
+      size = gate
+    shape = (1, self.array_TBX.shape[1], size)
+    parts = [
+      lax.dynamic_slice(
+        self.array_TBX, (t, 0, start), shape, allow_negative_indices=False
+      )[0]
+      for start in range(self.start, self.stop, size)
+    ]
+    return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+@dataclass(frozen=True)
+class Before:
+  """The array before each step: `first_BX`, then `after` without its last.
+
+  Attributes:
+    first_BX: the array before the first step.
+    after: the array after each step, as `loop` returns it.
+    reverse: whether the steps were made from the last position to the first.
+  """
+
+  first_BX: jax.Array
+  after: Any
+  reverse: bool
+
+  def whole(self) -> jax.Array:
+    after_TBX, first_1BX = whole(self.after), self.first_BX[None]
+    if self.reverse:
+      return jnp.concatenate([after_TBX[1:], first_1BX])
+    return jnp.concatenate([first_1BX, after_TBX[:-1]])
+
+  def at(self, t: jax.Array, gate: int | None) -> jax.Array:
+    """The array before step t."""
+    t, first = (t + 1, length(self.after)) if self.reverse else (t - 1, -1)
+    # The first step reads some other row, which `where` leaves out.
+    return jnp.where(t == first, self.first_BX, _at(self.after, t, gate))
+
+
+def _is_part(x: Any) -> bool:
+  return isinstance(x, Columns | Before)
+
+
+def length(tree: Any) -> int:
+  """T, the number of steps."""
+  return len(jax.tree.leaves(tree)[0])
+
+
+def whole(tree: Any) -> Any:
+  """The arrays of all steps, [T, B, X], in place of Columns and Before."""
+  return jax.tree.map(
+    lambda x: x.whole() if _is_part(x) else x, tree, is_leaf=_is_part
+  )
+
+
+def _at(tree: Any, t: jax.Array, gate: int | None) -> Any:
+  """The arrays of step t."""
+
+  def one(x):
+    if not _is_part(x) and x.ndim == 3:
+      x = Columns(x, 0, x.shape[-1])
+    if _is_part(x):
+      return x.at(t, gate)
+    return lax.dynamic_index_in_dim(
+      x, t, keepdims=False, allow_negative_indices=False
+    )
+
+  return jax.tree.map(one, tree, is_leaf=_is_part)
+
+
+def loop(
+  step: Callable[..., Any],
+  carry: Any,
+  inputs: Any,
+  *,
+  reverse: bool,
+  gate: int | None = None,
+) -> tuple[Any, Any]:
+  """lax.scan(step, carry, inputs, reverse=reverse).
+
+  Args:
+    step: carry, inputs of one step -> carry, outputs.
+    carry: before the first step.
+    inputs: arrays [T, ...], Columns or Before.
+    reverse: from the last step to the first.
+    gate: the size of one of the gates, whose arrays a TPU reads and writes one
+      by one; None: it does not.
+
+  Returns:
+    the last carry, and the outputs of all steps, which may be Columns.
+  """
+  target, T = platform(), length(inputs)
+  step, restore = _once(step)
+  if target == "cpu":
+    carry, outputs = cpu.loop(step, carry, whole(inputs), reverse=reverse)
+    return carry, restore(outputs)
+  gate = gate if target == "tpu" else None
+  first = jnp.asarray(T - 1 if reverse else 0)
+  _, like = jax.eval_shape(lambda t: step(carry, _at(inputs, t, gate)), first)
+  write, read = _together(like) if target == "gpu" else _apart(gate)
+
+  def numbered(state, _):
+    t, carry = state
+    carry, outputs = step(carry, _at(inputs, t, gate))
+    if target == "gpu":
+      # Else the later steps of a pass compute the carry of the earlier again.
+      carry = lax.optimization_barrier(carry)
+    return (t - 1 if reverse else t + 1, carry), write(outputs)
+
+  (_, carry), outputs = lax.scan(
+    numbered,
+    (first, carry),
+    length=T,
+    reverse=reverse,
+    unroll=_UNROLL.get(target, 1),
+  )
+  return carry, restore(read(outputs))
+
+
+def _once(
+  step: Callable[..., Any],
+) -> tuple[Callable[..., Any], Callable[[list[Any]], Any]]:
+  """The step with a list of its outputs, each array once, and the inverse."""
+  form: Any = None
+
+  def once(carry, inputs):
+    nonlocal form
+    carry, outputs = step(carry, inputs)
+    leaves, structure = jax.tree.flatten(outputs)
+    unique = {id(leaf): leaf for leaf in leaves}
+    order = list(unique)
+    form = structure, [order.index(id(leaf)) for leaf in leaves]
+    return carry, list(unique.values())
+
+  def restore(unique):
+    structure, places = form
+    return structure.unflatten([unique[place] for place in places])
+
+  return once, restore
+
+
+def _together(leaves: list[Any]) -> tuple[Callable[..., Any], ...]:
+  """Functions: arrays of a step -> one array, and of all steps -> Columns.
+
+  Arrays of other shapes or types than the first stay as they are.
+  """
+  joined = [x.ndim == 2 and x.dtype == leaves[0].dtype for x in leaves]
+  sizes = [
+    x.shape[-1] if join else 0 for x, join in zip(leaves, joined, strict=True)
+  ]
+  stops = np.cumsum(sizes).tolist()
+
+  def write(arrays):
+    wide = [x for x, join in zip(arrays, joined, strict=True) if join]
+    rest = [x for x, join in zip(arrays, joined, strict=True) if not join]
+    return jnp.concatenate(wide, axis=-1), rest
+
+  def read(written):
+    wide_TBX, rest = written
+    rest = iter(rest)
+    return [
+      Columns(wide_TBX, stop - size, stop) if join else next(rest)
+      for join, size, stop in zip(joined, sizes, stops, strict=True)
+    ]
+
+  return write, read
+
+
+def _apart(gate: int | None) -> tuple[Callable[..., Any], ...]:
+  """Functions: arrays of a step -> their gates, and of all steps -> arrays."""
+
+  def gates(x):
+    several = gate and x.ndim == 2 and x.shape[-1] % gate == 0
+    return jnp.split(x, x.shape[-1] // gate, axis=-1) if several else [x]
+
+  def array(parts):
+    return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+  return (
+    lambda arrays: [gates(x) for x in arrays],
+    lambda written: [array(parts) for parts in written],
+  )
