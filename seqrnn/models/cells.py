@@ -1,7 +1,6 @@
 """The cells that `model.cell` names; Odyssey has a module of its own."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqrnn.config import Config
-from seqrnn.models.arrays import align
+from seqrnn.models.arrays import align, platform
 from seqrnn.models.cell import (
   CELLS,
   SIGMOID,
@@ -36,18 +35,24 @@ def normalize(x: jax.Array) -> jax.Array:
 
 def _normalized(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The result of `normalize`, and the factor that scales."""
-  x = x - jnp.mean(x, axis=-1, keepdims=True)
-  variance = jnp.mean(x * x, axis=-1, keepdims=True)
-  scale = jax.lax.rsqrt(variance + 1e-5)
+  x = x - _mean(x)
+  scale = jax.lax.rsqrt(_mean(x * x) + 1e-5)
   return save(x * scale), save(scale)
+
+
+def _mean(x: jax.Array) -> jax.Array:
+  """The mean over the last axis, which stays."""
+  total = jnp.sum(x, axis=-1, keepdims=True)
+  if platform() == "tpu":  # An operation on [B, 1] takes as long as on [B, H].
+    total = jnp.broadcast_to(total, x.shape)
+  return total / x.shape[-1]
 
 
 @normalize.defjvp
 def _normalize_jvp(primals, tangents):
   # JAX's own would need the sums over x once more in the backward pass.
   (y, scale), (dx,) = _normalized(*primals), tangents
-  mean = partial(jnp.mean, axis=-1, keepdims=True)
-  return y, scale * (dx - mean(dx) - y * mean(y * dx))
+  return y, scale * (dx - _mean(dx) - y * _mean(y * dx))
 
 
 @register("lstm")

@@ -110,7 +110,7 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
         new, back = jax.vjp(gates_of_sum, own, carry, z_BK + u_BK)
       else:
         new, back = jax.vjp(gates, own, carry, z_BK, u_BK)
-      back = _without(back, _read_again(carry))
+      back = _without(back, (own, _read_again(carry)))
       carry = hold(take, new, carry)
       return carry, (cell.hidden(carry), _read_again(carry), back)
 
@@ -149,7 +149,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
       dcarry = add(dcarry, *spread(dh_BH))
       zeros = jax.tree.map(jnp.zeros_like, dcarry)
       dnew = hold(take, dcarry, zeros)
-      _, dgates, *dinputs = back(old)(dnew)
+      _, dgates, *dinputs = back((own, old))(dnew)
       dcarry = add(hold(take, zeros, dcarry), dgates)
       if R_T is not None:
         dh_BH = step_dot(dinputs[-1], R_T, cell.products.dtype)
@@ -163,7 +163,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     dinputs = whole(dinputs)
     dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
     if own:  # For all steps at once: in the loop, devices would synchronise.
-      down = jax.vmap(lambda back, old, dnew: back(old)(dnew)[0])(
+      down = jax.vmap(lambda back, old, dnew: back((own, old))(dnew)[0])(
         *whole((back, before, dnew))
       )
       dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
