@@ -6,8 +6,8 @@ recurrent product h @ recurrent_kernel and adds its bias. `gates` computes the
 rest of a step, which has no product. `Cell.__call__`, one step, is `recurrent`
 and then `gates`; `layers.Recurrent` scans it over time.
 
-A cell whose step has another form sets `path`: "plain" where `__call__` has
-products of its own, "parallel" where the step is linear in the carry
+A cell whose step has another form sets `path`: "several" where `__call__` has
+several products (several.py), "parallel" where the step is linear in the carry
 (`cells.Linear`), so that no scan is needed.
 """
 
@@ -148,8 +148,8 @@ class Cell(nn.Module):
   # The name of the bias that `recurrent` adds to its last outputs, or to all;
   # None: `inputs` adds the bias, which takes one more pass over all of z.
   recurrent_bias: ClassVar[Any] = "bias"
-  # How the cell is scanned: fused (scan.py), plain (nn.scan of `__call__`) or
-  # parallel (`cells.Linear`).
+  # How the cell is scanned: fused (scan.py), several (several.py) or parallel
+  # (`cells.Linear`).
   path: ClassVar[Any] = "fused"
 
   def setup(self):

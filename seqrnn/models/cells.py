@@ -229,7 +229,7 @@ class ResetBeforeGRU(Cell):
   sigmoid_gates = "reset", "update", None
   formula = "3(HD + H² + H)"
   recurrent_bias = None
-  path = "plain"
+  path = "several"
 
   def __call__(self, carry, z_BK, mask_BH=None):
     H, h_BH = self.hidden_size, masked_state(carry, mask_BH)
@@ -258,7 +258,7 @@ class MGU(Cell):
   sigmoid_gates = "forget", None
   formula = "2(HD + H² + H)"
   recurrent_bias = None
-  path = "plain"
+  path = "several"
 
   def __call__(self, carry, z_BK, mask_BH=None):
     h_BH = masked_state(carry, mask_BH)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from seqrnn.experiment import Carry
 from seqrnn.models import cpu
 from seqrnn.models.arrays import platform
 
@@ -224,3 +225,42 @@ def _apart(gate: int | None) -> tuple[Callable[..., Any], ...]:
     lambda arrays: [gates(x) for x in arrays],
     lambda written: [array(parts) for parts in written],
   )
+
+
+def read_again(carry: Carry) -> Carry:
+  """What the backward loop reads of the carry after the step before.
+
+  Nothing on a CPU: there, to copy an array takes longer than to save it twice.
+  """
+  return () if platform() == "cpu" else carry
+
+
+def over_units(take: Any, H: int) -> Any:
+  """Masks take_TB as [T, B, H] on a TPU, where a step would spread them."""
+
+  def one(x):
+    return x if x.ndim == 3 else jnp.broadcast_to(x[..., None], (*x.shape, H))
+
+  return jax.tree.map(one, take) if platform() == "tpu" else take
+
+
+def without(back: Any, carry: Carry) -> jax.tree_util.Partial:
+  """A function carry -> back, as a tree of the arrays that carry has not."""
+  leaves, structure = jax.tree.flatten(back)
+  known = [id(leaf) for leaf in jax.tree.leaves(carry)]
+  own = [leaf for leaf in leaves if id(leaf) not in known]
+
+  def restored(*arrays_and_carry):
+    *arrays, carry = arrays_and_carry
+    arrays, of_carry = iter(arrays), jax.tree.leaves(carry)
+    return structure.unflatten(
+      [
+        of_carry[place] if place is not None else next(arrays)
+        for place in places
+      ]
+    )
+
+  places = [
+    known.index(id(leaf)) if id(leaf) in known else None for leaf in leaves
+  ]
+  return jax.tree_util.Partial(restored, *own)

@@ -23,9 +23,15 @@ from jax import lax
 
 from seqrnn.experiment import Carry
 from seqrnn.models import cpu
-from seqrnn.models.arrays import platform
 from seqrnn.models.cell import OUTSIDE_GATES, SAVED, Cell, masked_state
-from seqrnn.models.loops import Before, loop, whole
+from seqrnn.models.loops import (
+  Before,
+  loop,
+  over_units,
+  read_again,
+  whole,
+  without,
+)
 from seqrnn.models.products import kernel_gradient, step_dot
 
 
@@ -64,8 +70,14 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     cell: not bound to parameters.
     reverse: from the last step to the first.
   """
+  run = jax.custom_vjp(plain(cell, reverse))
+  run.defvjp(_forward(cell, reverse), _backward(cell, reverse))
+  return run
 
-  @jax.custom_vjp
+
+def plain(cell: Cell, reverse: bool) -> Callable[..., Any]:
+  """`scan` with JAX's own gradient."""
+
   def run(params, carry, z_TBK, take, mask_BH=None):
     def step(carry, inputs):
       z_BK, take = inputs
@@ -75,8 +87,12 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
 
     return lax.scan(step, carry, (z_TBK, take), reverse=reverse)
 
-  run.defvjp(_forward(cell, reverse), _backward(cell, reverse))
   return run
+
+
+def add(*trees: Any) -> Any:
+  """The sum of trees of arrays."""
+  return jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
 
 def _own(cell: Cell, params: Any) -> dict[str, Any]:
@@ -110,11 +126,11 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
         new, back = jax.vjp(gates_of_sum, own, carry, z_BK + u_BK)
       else:
         new, back = jax.vjp(gates, own, carry, z_BK, u_BK)
-      back = _without(back, (own, _read_again(carry)))
+      back = without(back, (own, read_again(carry)))
       carry = hold(take, new, carry)
-      return carry, (cell.hidden(carry), _read_again(carry), back)
+      return carry, (cell.hidden(carry), read_again(carry), back)
 
-    take = _over_units(take, cell.hidden_size)
+    take = over_units(take, cell.hidden_size)
     last, (h_TBX, after, back) = loop(
       step, first, (z_TBK, take), reverse=reverse
     )
@@ -131,7 +147,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     params, first, h_TBH, take, mask_BH, after, back = saved
     before = jax.tree.map(
       lambda first, after: Before(first, after, reverse),
-      _read_again(first),
+      read_again(first),
       after,
     )
     own = _own(cell, params)
@@ -142,7 +158,6 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
         params["recurrent_kernel"], cell.products.dtype
       )
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
-    add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
     def step(dcarry, inputs):
       dh_BH, take, back, old = inputs
@@ -182,23 +197,6 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
   return backward
 
 
-def _read_again(carry: Carry) -> Carry:
-  """What the backward loop reads of the carry after the step before.
-
-  Nothing on a CPU: there, to copy an array takes longer than to save it twice.
-  """
-  return () if platform() == "cpu" else carry
-
-
-def _over_units(take: Any, H: int) -> Any:
-  """Masks take_TB as [T, B, H] on a TPU, where a step would spread them."""
-
-  def one(x):
-    return x if x.ndim == 3 else jnp.broadcast_to(x[..., None], (*x.shape, H))
-
-  return jax.tree.map(one, take) if platform() == "tpu" else take
-
-
 def parallel(
   terms: tuple[jax.Array, jax.Array],
   h_BH: jax.Array,
@@ -224,25 +222,3 @@ def parallel(
   a_TBH, b_TBH = lax.associative_scan(join, (a_TBH, b_TBH), reverse=reverse)
   h_TBH = a_TBH * h_BH[None] + b_TBH
   return h_TBH[0 if reverse else -1], h_TBH
-
-
-def _without(back: Any, carry: Carry) -> jax.tree_util.Partial:
-  """A function carry -> back, as a tree of the arrays that carry has not."""
-  leaves, structure = jax.tree.flatten(back)
-  known = [id(leaf) for leaf in jax.tree.leaves(carry)]
-  own = [leaf for leaf in leaves if id(leaf) not in known]
-
-  def restored(*arrays_and_carry):
-    *arrays, carry = arrays_and_carry
-    arrays, of_carry = iter(arrays), jax.tree.leaves(carry)
-    return structure.unflatten(
-      [
-        of_carry[place] if place is not None else next(arrays)
-        for place in places
-      ]
-    )
-
-  places = [
-    known.index(id(leaf)) if id(leaf) in known else None for leaf in leaves
-  ]
-  return jax.tree_util.Partial(restored, *own)

@@ -60,7 +60,6 @@ CASES = [
   for ids in (False, True)
   for reverse in (False, True)
   if name in ("lstm", "gru") or ids == reverse == bool(n % 2)
-  if PATHS[name] != "plain"
 ]
 DROP, DROP_STATE = {"weight_drop": 0.4}, {"recurrent_dropout": 0.4}
 ZONEOUT, KEEP_H = {"zoneout": (0.3, 0.6)}, {"zoneout": (0.3, 0)}
@@ -109,7 +108,14 @@ def test_equals_nn_scan(name, ids, reverse, settings, train):
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 @pytest.mark.parametrize(
   ("name", "reverse"),
-  [("lstm", False), ("gru", True), ("slstm", False), ("layer_norm_lstm", True)],
+  [
+    ("lstm", False),
+    ("gru", True),
+    ("slstm", False),
+    ("layer_norm_lstm", True),
+    ("mgu", False),
+    ("odyssey_fgr", True),
+  ],
 )
 def test_layouts_of_other_platforms(name, reverse, platform):
   """The program for a GPU or a TPU, run here, has the values of nn.scan."""
