@@ -55,35 +55,8 @@ class Columns:
     return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
-@dataclass(frozen=True)
-class Before:
-  """The array before each step: `first_BX`, then `after` without its last.
-
-  Attributes:
-    first_BX: the array before the first step.
-    after: the array after each step, as `loop` returns it.
-    reverse: whether the steps were made from the last position to the first.
-  """
-
-  first_BX: jax.Array
-  after: Any
-  reverse: bool
-
-  def whole(self) -> jax.Array:
-    after_TBX, first_1BX = whole(self.after), self.first_BX[None]
-    if self.reverse:
-      return jnp.concatenate([after_TBX[1:], first_1BX])
-    return jnp.concatenate([first_1BX, after_TBX[:-1]])
-
-  def at(self, t: jax.Array, gate: int | None) -> jax.Array:
-    """The array before step t."""
-    t, first = (t + 1, length(self.after)) if self.reverse else (t - 1, -1)
-    # The first step reads some other row, which `where` leaves out.
-    return jnp.where(t == first, self.first_BX, _at(self.after, t, gate))
-
-
 def _is_part(x: Any) -> bool:
-  return isinstance(x, Columns | Before)
+  return isinstance(x, Columns)
 
 
 def length(tree: Any) -> int:
@@ -92,7 +65,7 @@ def length(tree: Any) -> int:
 
 
 def whole(tree: Any) -> Any:
-  """The arrays of all steps, [T, B, X], in place of Columns and Before."""
+  """The arrays of all steps, [T, B, X], in place of Columns."""
   return jax.tree.map(
     lambda x: x.whole() if _is_part(x) else x, tree, is_leaf=_is_part
   )
@@ -126,7 +99,7 @@ def loop(
   Args:
     step: carry, inputs of one step -> carry, outputs.
     carry: before the first step.
-    inputs: arrays [T, ...], Columns or Before.
+    inputs: arrays [T, ...], or Columns.
     reverse: from the last step to the first.
     gate: the size of one of the gates, whose arrays a TPU reads and writes one
       by one; None: it does not.
@@ -227,12 +200,37 @@ def _apart(gate: int | None) -> tuple[Callable[..., Any], ...]:
   )
 
 
+def before(first: Any, after: Any, reverse: bool) -> Any:
+  """The arrays before each step, given those before the first and after each.
+
+  Args:
+    first: a tree of arrays [B, X].
+    after: a tree of the same form, as `loop` returns it.
+    reverse: from the last step to the first.
+  """
+
+  def one(first_BX, after_TBX):
+    if reverse:
+      return jnp.concatenate([after_TBX[1:], first_BX[None]])
+    return jnp.concatenate([first_BX[None], after_TBX[:-1]])
+
+  return jax.tree.map(one, first, whole(after))
+
+
 def read_again(carry: Carry) -> Carry:
   """What the backward loop reads of the carry after the step before.
 
   Nothing on a CPU: there, to copy an array takes longer than to save it twice.
   """
   return () if platform() == "cpu" else carry
+
+
+def apart_from_product(carry: Carry) -> Carry:
+  """The carry, which a TPU then computes before the product that is added.
+
+  Merged with it, the product would read every array that the carry is made of.
+  """
+  return lax.optimization_barrier(carry) if platform() == "tpu" else carry
 
 
 def over_units(take: Any, H: int) -> Any:

@@ -25,7 +25,8 @@ from seqrnn.experiment import Carry
 from seqrnn.models import cpu
 from seqrnn.models.cell import OUTSIDE_GATES, SAVED, Cell, masked_state
 from seqrnn.models.loops import (
-  Before,
+  apart_from_product,
+  before,
   loop,
   over_units,
   read_again,
@@ -145,11 +146,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
 
   def backward(saved, cotangents):
     params, first, h_TBH, take, mask_BH, after, back = saved
-    before = jax.tree.map(
-      lambda first, after: Before(first, after, reverse),
-      read_again(first),
-      after,
-    )
+    old = before(read_again(first), after, reverse)
     own = _own(cell, params)
     dlast, dh_TBH = cotangents
     R_T = None
@@ -167,11 +164,12 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
       _, dgates, *dinputs = back((own, old))(dnew)
       dcarry = add(hold(take, zeros, dcarry), dgates)
       if R_T is not None:
+        dcarry = apart_from_product(dcarry)
         dh_BH = step_dot(dinputs[-1], R_T, cell.products.dtype)
         dcarry = add(dcarry, *spread(masked_state(dh_BH, mask_BH)))
       return dcarry, (dinputs, dnew if own else None)
 
-    inputs = (dh_TBH, take, back, before)
+    inputs = (dh_TBH, take, back, old)
     dfirst, (dinputs, dnew) = loop(
       step, dlast, inputs, reverse=not reverse, gate=cell.hidden_size
     )
@@ -179,11 +177,11 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
     if own:  # For all steps at once: in the loop, devices would synchronise.
       down = jax.vmap(lambda back, old, dnew: back((own, old))(dnew)[0])(
-        *whole((back, before, dnew))
+        *whole((back, old, dnew))
       )
       dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
     if cell.recurrent_product:
-      before_TBH = Before(cell.hidden(first), h_TBH, reverse).whole()
+      before_TBH = before(cell.hidden(first), h_TBH, reverse)
       if mask_BH is not None:
         before_TBH *= mask_BH[None]
       dparams["recurrent_kernel"] = kernel_gradient(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from seqrnn.models.cell import SAVED, Cell
 from seqrnn.models.loops import (
-  Before,
+  before,
   loop,
   over_units,
   read_again,
@@ -119,11 +119,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
 
   def backward(kept, cotangents):
     params, first, z_BK, take, mask_BH, after, saved = kept
-    before = jax.tree.map(
-      lambda first, after: Before(first, after, reverse),
-      read_again(first),
-      after,
-    )
+    old = before(read_again(first), after, reverse)
     kernels, own = _parts(cell, params)
     dlast, dh_TBH = cotangents
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
@@ -141,21 +137,19 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     dfirst, (dz_TBK, du, dnew) = loop(
       step,
       dlast,
-      (dh_TBH, take, saved, before),
+      (dh_TBH, take, saved, old),
       reverse=not reverse,
       gate=cell.hidden_size,
     )
     # What follows needs all steps.
-    saved, before, dz_TBK, du, dnew = whole((saved, before, dz_TBK, du, dnew))
+    saved, dz_TBK, du, dnew = whole((saved, dz_TBK, du, dnew))
     dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
     if own:
       down = jax.vmap(lambda saved, old, d: saved((params, old))[0](d)[0])(
-        saved, before, dnew
+        saved, old, dnew
       )
       dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
-    factors = jax.vmap(lambda saved, old: saved((params, old))[1])(
-      saved, before
-    )
+    factors = jax.vmap(lambda saved, old: saved((params, old))[1])(saved, old)
     dkernels = [
       kernel_gradient(x_TBD, du_TBK, cell.products.dtype)
       for x_TBD, du_TBK in zip(factors, du, strict=True)
