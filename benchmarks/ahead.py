@@ -1,15 +1,16 @@
-"""Compiles every program for TPUs and GPUs that need not be here.
+"""Compiles the programs of all configs for TPUs and GPUs that need not be here.
 
-  pip install -e '.[tpu]'     # TPU v5e; x86_64 Linux, no TPU needed
-  pip install -e '.[cuda13]'  # H100; 4.7 GB, no GPU needed
+  pip install -e '.[tpu]'     # for TPU v5e; x86_64 Linux, no TPU is needed
+  pip install -e '.[cuda13]'  # for H100; 4.7 GB, no GPU is needed
   python benchmarks/ahead.py --targets=v5e:1x1 --configs=rnn,brnn --loops
 
-Nothing is executed on a device. A row is the program of a config for a target,
-read from what XLA and libtpu made of it. benchmarks/ahead.json keeps the rows;
-docs/accelerators.md is renewed from it with --write. Rows that are there are
-not compiled again without --again, so that an interrupted run is resumed, and
-a program that fails is a row with its error. Each target is compiled in a
-process of its own, which a crash of a compiler ends alone.
+No program is executed. A row has the figures of a program for a target, read
+from what the target's compiler made of it. benchmarks/ahead.json keeps the rows
+and --write makes the tables of docs/accelerators.md from them. A program that
+does not compile is a row with its error. A row that was made from the same
+sources is not made again, so that an interrupted command can be repeated.
+Compilation runs in a process of its own, so that a crash of a compiler is an
+error of one row.
 """
 
 import argparse
@@ -19,18 +20,30 @@ import os
 import platform
 import tempfile
 import traceback
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from importlib import metadata
-from itertools import groupby
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hlo
+from ahead_page import CHANGES, PROGRAMS, TARGETS, line, write
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "ahead.json"
+_PAGE = _ROOT / "docs" / "accelerators.md"
+# What programs are made from.
+_SOURCES = (
+  "configs",
+  "experiments",
+  "seqrnn/inference",
+  "seqrnn/models",
+  "seqrnn/training",
+)
 _ENVIRONMENT = {
   "JAX_PLATFORMS": "cpu",
   "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -42,9 +55,25 @@ _ENVIRONMENT = {
   # There is no device to time kernels on.
   "XLA_FLAGS": "--xla_gpu_autotune_level=0",
 }
-TARGETS = ("v5e:1x1", "v5e:2x2", "h100:1", "h100:4")
-PROGRAMS = ("train", "evaluate", "score", "sample", "follow")
-Job = tuple[str, str, tuple[str, ...], str]  # As `compile_row` takes them.
+# Those of which all programs are compiled for H100.
+_THREE = ("rnn", "brnn", "words")
+_UNROLLED = 16  # Time steps of a loop's body, at most.
+
+
+class Job(NamedTuple):
+  """A program to compile.
+
+  Attributes:
+    target: of TARGETS.
+    config: the name of a config.
+    fields: `field=value`, which replace values of the config.
+    program: of PROGRAMS.
+  """
+
+  target: str
+  config: str
+  fields: tuple[str, ...]
+  program: str
 
 
 def config_names() -> list[str]:
@@ -65,16 +94,11 @@ def _experiment(name: str, fields: tuple[str, ...]) -> tuple[Any, Any]:
   return config, experiments.build(config, None)
 
 
-def compile_row(
-  target: str, name: str, fields: tuple[str, ...], program: str, texts: str
-) -> dict[str, Any] | None:
+def compile_row(job: Job, texts: str) -> dict[str, Any] | None:
   """Returns the row of a program; None: the task has no such program.
 
   Args:
-    target: of TARGETS.
-    name: of the config.
-    fields: `field=value`, which replace values of the config.
-    program: of PROGRAMS.
+    job: the program.
     texts: a folder for the program's text; "": none is written.
   """
   try:
@@ -82,21 +106,20 @@ def compile_row(
     import programs
 
     jax.clear_caches()
-    config, experiment = _experiment(name, fields)
-    mesh = programs.compile_mesh(target)
-    made = programs.PROGRAMS[program](config, experiment, mesh)
+    config, experiment = _experiment(job.config, job.fields)
+    mesh = programs.compile_mesh(job.target)
+    made = programs.PROGRAMS[job.program](config, experiment, mesh)
     if made is None:
       return None
     traced = made.function.trace(*made.args)
     compiled = traced.lower().compile()
     text = compiled.as_text()
     if texts:
-      file = "-".join([target.replace(":", "_"), name, *fields, program])
-      Path(texts, f"{file}.hlo").write_text(text)
+      Path(texts, f"{' '.join(_words(job))}.hlo").write_text(text)
     return {
       "products": programs.product_operations(traced.jaxpr.jaxpr),
-      **_memory(compiled.memory_analysis()),
-      **_work(hlo.Program(text), made.steps),
+      **memory(compiled.memory_analysis()),
+      **work(hlo.Program(text), made.steps),
     }
   except Exception as error:  # One failure is a row.
     traceback.print_exc()
@@ -104,7 +127,12 @@ def compile_row(
     return {"error": f"{type(error).__name__}: {first}"[:200]}
 
 
-def _memory(found: Any) -> dict[str, int]:
+def _words(job: Job) -> list[str]:
+  return [job.target, job.config, *job.fields, job.program]
+
+
+def memory(found: Any) -> dict[str, int]:
+  """Returns the bytes that a compiled program takes on each device."""
   return {
     "arguments": found.argument_size_in_bytes,
     "temporaries": found.temp_size_in_bytes,
@@ -112,129 +140,170 @@ def _memory(found: Any) -> dict[str, int]:
   }
 
 
-def _work(program: hlo.Program, steps: tuple[int, int]) -> dict[str, Any]:
-  """Returns what a row says of loops and collectives."""
-  inside, outside = program.collectives()
-  loops = [loop._asdict() for loop in program.loops()]
-  for loop in loops:
-    width = steps["letters" in loop["name"]]
-    trips = loop["trips"]
-    # A body may have several time steps, with `unroll`.
-    unrolled = width // trips if trips and width // trips <= 16 else 1
-    loop["steps"] = max(1, unrolled)
-  kernels = sum(count for _, count in program.launched(program.entry))
+def work(program: hlo.Program, steps: tuple[int, int]) -> dict[str, Any]:
+  """Returns what a row has of kernels, loops, collectives and precision.
+
+  Args:
+    program: the compiled program.
+    steps: as in programs.Program.
+  """
+  loops = []
+  for loop in program.loops():
+    width = steps["/letters/" in loop.name]
+    # A body has several time steps where the loop is unrolled.
+    in_body = width // loop.trips if loop.trips else 1
+    found = loop._asdict()
+    found["steps"] = in_body if 1 < in_body <= _UNROLLED else 1
+    loops.append(found)
   return {
     "loops": loops,
-    "kernels": kernels,
-    "collectives": [inside, outside],
+    "kernels": sum(count for _, count in program.launched(program.entry)),
+    "collectives": program.collectives(),
     "float_scatters": program.float_scatters(),
+    "precisions": program.precisions(),
   }
 
 
-def key(target: str, name: str, fields: tuple[str, ...], program: str) -> str:
-  """Returns the name of a row in the store."""
-  return " ".join([target, name, *fields, program])
+def sources() -> str:
+  """Returns a checksum of what programs are made from."""
+  checksum = 0
+  for folder in _SOURCES:
+    for path in sorted((_ROOT / folder).rglob("*.py")):
+      checksum = zlib.crc32(path.read_bytes(), checksum)
+  return f"{checksum:08x}"
 
 
 def versions(target: str) -> dict[str, str]:
-  """Returns the versions of what compiled for a target."""
+  """Returns the versions of what compiles for a target."""
   backend = "libtpu" if target.startswith("v5e") else "jax-cuda13-plugin"
   found = {name: metadata.version(name) for name in ("jax", backend)}
-  return {"python": platform.python_version(), **found}
+  return {"Python": platform.python_version(), **found}
 
 
-def run(jobs: list[Job], store: Path, again: bool, texts: str, loops: bool):
-  """Compiles the jobs that have no row, and keeps each row once it is made."""
-  kept = json.loads(store.read_text()) if store.exists() else {}
-  context = multiprocessing.get_context("spawn")
+def run(jobs: Iterable[Job], store: Path, given: argparse.Namespace):
+  """Compiles jobs that have no row; keeps and prints each row once it is made.
+
+  Args:
+    jobs: the programs.
+    store: the file of the rows.
+    given: the arguments of the command.
+  """
+  rows, made_from = read(store), sources()
   pool: ProcessPoolExecutor | None = None
   before = None
   for job in jobs:
-    place = key(*job)
-    if again or "error" in kept.get(place, {"error": ""}):
-      if pool is None or job[0] != before:
+    place = " ".join(_words(job))
+    kept = rows.get(place, {"error": ""})
+    if given.again or "error" in kept or kept["sources"] != made_from:
+      if pool is None or job.target != before:
+        context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(1, mp_context=context)
-        before = job[0]
+        before = job.target
       try:
-        row = pool.submit(compile_row, *job, texts).result()
+        row = pool.submit(compile_row, job, given.texts).result()
       except BrokenProcessPool:
         pool, row = None, {"error": "the compiler ended its process"}
-      if row is None:  # The task has no such program.
+      if row is None:
+        rows.pop(place, None)
         continue
-      kept[place] = {**row, "versions": versions(job[0])}
-      store.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    print(f"| {' | '.join(cells(place, kept[place]))} |", flush=True)
-    for loop in kept[place].get("loops", []) if loops else []:
+      used = {"versions": versions(job.target), "sources": made_from}
+      rows[place] = {**row, **used}
+      lines = json.dumps(rows, sort_keys=True).replace('}, "', '},\n"')
+      store.write_text(f"{lines}\n")
+    print(job.target, line(place, rows[place]), flush=True)
+    for loop in rows[place].get("loops", []) if given.loops else []:
       print(f"  {loop}")
 
 
-def grouped(values: list[str]) -> str:
-  """Returns values in their order, equal neighbours once with their number."""
-  groups = [(value, len([*same])) for value, same in groupby(values)]
-  return ", ".join(
-    f"{count} x {value}" if count > 1 else value for value, count in groups
-  )
+def read(store: Path) -> dict[str, Any]:
+  """Returns the rows of a file, by target, config, fields and program."""
+  return json.loads(store.read_text()) if store.exists() else {}
 
 
-def time_step(loop: dict[str, Any], tpu: bool) -> str:
-  """Returns the kernels, or the fusions and cycles, of one time step."""
-  if not tpu:
-    return f"{loop['kernels'] / loop['steps']:.3g}"
-  return f"{loop['fusions']} ({loop['cycles']:,})"
+def jobs(given: argparse.Namespace) -> Iterator[Job]:
+  """Yields the programs that the arguments name."""
+  if given.page:
+    yield from page_jobs()
+    return
+  sets = [tuple(given.set)]
+  if given.cells:
+    sets = [(*given.set, f"model.cell={cell}") for cell in given.cells]
+  yield from _products(given.targets, given.configs, sets, given.programs)
 
 
-def cells(place: str, row: dict[str, Any]) -> list[str]:
-  """Returns the cells of a row of the table."""
-  _, name = place.split(" ", 1)
-  if "error" in row:
-    return [name, row["error"]]
-  tpu = "libtpu" in row["versions"]
-  inside, outside = row["collectives"]
-  # The outer loop of a sample has one inner loop, whose body is a time step.
-  own = [loop for loop in row["loops"] if loop["kernels"]]
-  forward, backward = (
-    grouped(
-      [time_step(x, tpu) for x in own if ("transpose(" in x["name"]) == back]
-    )
-    for back in (False, True)
-  )
-  megabytes = (
-    f"{row[part] / 1e6:.1f}" for part in ("arguments", "temporaries", "peak")
-  )
-  return [
-    name,
-    *megabytes,
-    forward or "-",
-    backward or "-",
-    str(row["kernels"]),
-    f"{inside} + {outside}",
-    f"{row['products'] / 1e9:.2f}",
-  ]
+def _products(
+  targets: Iterable[str],
+  configs: Iterable[str],
+  sets: Iterable[tuple[str, ...]],
+  programs: Iterable[str],
+) -> Iterator[Job]:
+  yield from map(Job._make, product(targets, configs, sets, programs))
+
+
+def page_jobs() -> Iterator[Job]:
+  """Yields the programs of docs/accelerators.md."""
+  tpus, names = ["v5e:1x1", "v5e:2x2"], config_names()
+  cells = [(f"model.cell={cell}",) for cell in _cells()]
+  yield from _products(tpus, names, [()], PROGRAMS)
+  yield from _products(tpus, ["rnn"], cells, ["train"])
+  yield from _products(["h100:1"], names, [()], ["train"])
+  yield from _products(["h100:1"], ["rnn"], cells, ["train"])
+  yield from _products(["h100:1", "h100:4"], _THREE, [()], PROGRAMS)
+  for change in CHANGES:
+    for place in change.places:
+      target, config, *fields, program = place.split(" ")
+      yield Job(target, config, tuple(fields), program)
+
+
+def _names(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+  """Returns a function that splits an argument into names; `all`: all."""
+
+  def parse(text: str) -> list[str]:
+    names = list(known())
+    chosen = names if text == "all" else text.split(",")
+    if unknown := [name for name in chosen if name not in names]:
+      raise argparse.ArgumentTypeError(
+        f"{unknown[0]!r} is none of {', '.join(names)}"
+      )
+    return chosen
+
+  return parse
+
+
+def _cells() -> Iterable[str]:
+  from seqrnn.models.cells import CELLS  # This imports JAX.
+
+  return CELLS
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+  """Returns the arguments of the command."""
+  title, *_ = (__doc__ or "").split("\n")
+  parser = argparse.ArgumentParser(description=title)
+  add = parser.add_argument
+  add("--targets", type=_names(lambda: TARGETS), default=list(TARGETS))
+  add("--configs", type=_names(config_names), default=config_names())
+  add("--cells", type=_names(_cells), help="each instead of the config's own")
+  add("--programs", type=_names(lambda: PROGRAMS), default=["train"])
+  add("--page", action="store_true", help="all programs of the page")
+  add("--set", nargs="*", default=[], metavar="FIELD=VALUE")
+  add("--store", type=Path, default=_KEPT)
+  add("--again", action="store_true", help="compile what has a new row, too")
+  add("--loops", action="store_true", help="print each loop")
+  add("--texts", default="", help="a folder for the programs' texts")
+  add("--write", action="store_true", help="make the tables of the page")
+  return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None):
   """Compiles, keeps and prints rows."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  names = lambda text: text.split(",")
-  parser.add_argument("--targets", type=names, default=list(TARGETS))
-  parser.add_argument("--programs", type=names, default=["train"])
-  parser.add_argument("--configs", type=names, default=config_names())
-  parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
-  parser.add_argument("--store", type=Path, default=_KEPT)
-  parser.add_argument("--again", action="store_true")
-  parser.add_argument("--loops", action="store_true", help="print each loop")
-  parser.add_argument("--texts", default="", help="a folder for programs")
-  given = parser.parse_args(argv)
+  given = parse(argv)
   os.environ.update(_ENVIRONMENT)
   with tempfile.TemporaryDirectory() as folder:
     os.environ["XDG_CACHE_HOME"] = folder
-    jobs = [
-      (target, name, tuple(given.set), program)
-      for target in given.targets
-      for name in given.configs
-      for program in given.programs
-    ]
-    run(jobs, given.store, given.again, given.texts, given.loops)
+    run(jobs(given), given.store, given)
+  if given.write:
+    write(read(given.store), _PAGE)
 
 
 if __name__ == "__main__":

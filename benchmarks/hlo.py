@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{\s*$")
 _INSTRUCTION = re.compile(
-  r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$"
+  r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\("
 )
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -24,6 +24,7 @@ _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 _FLOAT = re.compile(r"\(?(?:f|bf)\d+\[")
+_PRECISION = re.compile(r"(?:operand_precision=\{|algorithm=)(\w+)")
 # Instructions that launch nothing: they name memory or run on the host.
 _FREE = {
   "after-all",
@@ -48,11 +49,13 @@ class Instruction(NamedTuple):
   """An instruction of a computation.
 
   Attributes:
+    name: of its result.
     shape: of its result, as text.
     operation: the opcode, for example `fusion`.
     line: the whole line.
   """
 
+  name: str
   shape: str
   operation: str
   line: str
@@ -72,8 +75,7 @@ class Loop(NamedTuple):
     fusions: the fusions among them.
     cycles: the TPU compiler's estimate; 0 for a GPU.
     collectives: instructions that wait for other devices.
-    operations: the launched instructions by opcode, those inside fusions left
-      out.
+    backward: whether the loop is of a backward pass.
   """
 
   name: str
@@ -83,12 +85,7 @@ class Loop(NamedTuple):
   fusions: int
   cycles: int
   collectives: int
-  operations: dict[str, int]
-
-  @property
-  def backward(self) -> bool:
-    """Whether the loop is of a backward pass."""
-    return "transpose(" in self.name
+  backward: bool
 
 
 class Program:
@@ -111,7 +108,8 @@ class Program:
       elif line.startswith("}"):
         name = None
       elif name and (found := _INSTRUCTION.match(line)):
-        self.computations[name].append(Instruction(found[2], found[3], line))
+        parts = found[1], found[2], found[3]
+        self.computations[name].append(Instruction(*parts, line))
 
   def trips(self, loop: Instruction) -> int | None:
     """The number of iterations of a `while`; None if it is not known."""
@@ -128,7 +126,8 @@ class Program:
       return None
     if "direction=LT" not in compared[0].line:
       return None
-    return int(re.search(r"constant\((-?\d+)\)", limits[0].line)[1])
+    limit = re.search(r"constant\((\d+)\)", limits[0].line)
+    return int(limit[1]) if limit else None
 
   def called(self, instruction: Instruction) -> list[str]:
     """The computations that run as parts of an instruction."""
@@ -171,21 +170,29 @@ class Program:
 
   def _loop(self, instruction: Instruction, depth: int) -> Loop:
     [body] = self.called(instruction)
+    trips = self.trips(instruction)
+    launched = [*self.launched(body)]
+    if trips is None:  # The condition is computed, and read by the host.
+      condition = re.search(r"condition=%?([\w.\-]+)", instruction.line)
+      launched += self.launched(condition[1]) if condition else []
     operations, cycles = Counter(), 0
-    for inner, count in self.launched(body):
+    for inner, count in launched:
       operations[inner.operation] += count
       estimate = _CYCLES.search(inner.line)
       cycles += count * int(estimate[1]) if estimate else 0
-    source = _SOURCE.search(instruction.line)
+    # XLA may make a loop anew, without its name.
+    named = [instruction, *(inner for inner, _ in launched)]
+    names = [found[1] for i in named if (found := _SOURCE.search(i.line))]
+    name = names[0] if names else ""
     return Loop(
-      name=source[1] if source else "",
-      trips=self.trips(instruction),
+      name=name,
+      trips=trips,
       depth=depth,
       kernels=sum(operations.values()),
       fusions=operations["fusion"],
       cycles=cycles,
       collectives=_waits(operations),
-      operations=dict(operations),
+      backward="transpose(" in name,
     )
 
   def collectives(self) -> tuple[int, int]:
@@ -224,6 +231,28 @@ class Program:
       for instructions in self.computations.values()
       for i in instructions
     )
+
+  def precisions(self) -> dict[str, int]:
+    """The number of matrix products by their precision.
+
+    `highest`: the factors are not rounded. `high`: three products of bfloat16
+    parts, on a TPU. An algorithm, for example `dot_tf32_tf32_f32`. Otherwise
+    the types of the factors; a TPU rounds f32 to bfloat16, a GPU to TF32.
+    """
+    found = Counter()
+    for instructions in self.computations.values():
+      types = {i.name: i.shape.partition("[")[0] for i in instructions}
+      for i in instructions:
+        if i.operation in ("dot", "convolution"):
+          given = _PRECISION.search(i.line)
+          _, _, inside = i.line.partition(f" {i.operation}(")
+          factors = re.findall(r"[\w.\-]+", inside)
+          names = {types[factor] for factor in factors[:2]}
+          found[given[1] if given else " ".join(sorted(names))] += 1
+        elif "__cublas" in i.line:
+          exact = '"HIGHEST","HIGHEST"' in i.line
+          found["highest" if exact else "cuBLAS"] += 1
+    return dict(found)
 
 
 def _waits(operations: Counter) -> int:

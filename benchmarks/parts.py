@@ -25,6 +25,7 @@ def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
 
   from seqrnn.models import cells, layers
   from seqrnn.models.products import Products, kernel_gradient, product
+  from seqrnn.runtime import sharding
 
   cell = {"lstm": cells.LSTM, "gru": cells.GRU}[name](H)
   K = cell.gate_count * H
@@ -74,7 +75,7 @@ def works(name: str, H: int, B: int, T: int) -> dict[str, Callable[[], Any]]:
   }
   made = {}
   for name, (function, *given) in parts.items():
-    compiled = jax.jit(function).lower(*given).compile()
+    compiled = sharding.jit(function).lower(*given).compile()
     made[name] = lambda compiled=compiled, given=given: jax.block_until_ready(
       compiled(*given)
     )

@@ -26,7 +26,15 @@ from configs import base
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data.corpora import CATALOGUE
+from seqrnn.data.music import NOTES
+from seqrnn.detection.follow import advancer
 from seqrnn.experiment import Experiment
+from seqrnn.experiment import shapes as parameter_shapes
+from seqrnn.inference import choice
+from seqrnn.inference.evaluation import adder, loss_totals
+from seqrnn.inference.predictions import calculator, ranker
+from seqrnn.inference.sampler import drawer
+from seqrnn.inference.scoring import ROWS, batch_scorer
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers
 from seqrnn.training.step import make_state, make_step
@@ -156,8 +164,10 @@ def product_operations(jaxpr: Any) -> int:
       depth = math.prod(shape[axis] for axis in contracted)
       total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
     times = equation.params.get("length", 1)
-    for inner in jax.core.jaxprs_in_params(equation.params):
-      total += times * product_operations(inner)
+    for inner in jax.tree.leaves([*equation.params.values()]):
+      inner = getattr(inner, "jaxpr", inner)  # Without its constants.
+      if hasattr(inner, "eqns"):
+        total += times * product_operations(inner)
   return total
 
 
@@ -172,6 +182,17 @@ def _widest(batches: Any) -> dict[str, Any]:
   """Returns the batch of the longest windows, of a config with buckets."""
   few = (batches[i] for i in range(min(len(batches), 100)))
   return max(few, key=lambda batch: batch["inputs"].shape[1])
+
+
+def _carry(experiment: Experiment, rows: int, mesh: Mesh) -> Any:
+  """Returns the shapes of the carry of a padded batch."""
+  count = sharding.padded_size(rows, mesh)
+  carry = jax.eval_shape(lambda: experiment.carry(count))
+  return shapes(carry, sharding.by_rows(mesh))
+
+
+def _params(experiment: Experiment, mesh: Mesh) -> Any:
+  return shapes(parameter_shapes(experiment), sharding.replicated(mesh))
 
 
 def training(config: Config, experiment: Experiment, mesh: Mesh) -> Program:
@@ -192,6 +213,100 @@ def training(config: Config, experiment: Experiment, mesh: Mesh) -> Program:
   return Program(step, (state, _placed(batch, mesh), rate), _steps(batch))
 
 
+def evaluating(config: Config, experiment: Experiment, mesh: Mesh) -> Program:
+  """Returns the function that adds the figures of a validation batch."""
+  del config
+  batch = _widest(experiment.batches("validation", 0))
+  zeros, add = adder(loss_totals(experiment.loss), mesh)
+  params = _params(experiment, mesh)
+  carry = _carry(experiment, len(batch["inputs"]), mesh)
+  placed = _placed(batch, mesh)
+  sums = shapes(
+    jax.eval_shape(zeros, params, carry, placed), sharding.replicated(mesh)
+  )
+  return Program(add, (params, carry, sums, placed), _steps(batch))
+
+
+def scoring(
+  config: Config, experiment: Experiment, mesh: Mesh
+) -> Program | None:
+  """Returns the function that scores the targets of a batch."""
+  del config
+  if experiment.score is None or experiment.reads != "symbol":
+    return None
+  size = ROWS * mesh.size
+  batch = _widest(experiment.batches("validation", 0, batch_size=size))
+  batch = {k: v for k, v in batch.items() if k not in ("document", "place")}
+  carry = _carry(experiment, len(batch["inputs"]), mesh)
+  args = _params(experiment, mesh), carry, _placed(batch, mesh)
+  return Program(batch_scorer(experiment.score, mesh), args, _steps(batch))
+
+
+def predicting(
+  config: Config, experiment: Experiment, mesh: Mesh
+) -> Program | None:
+  """Returns the function that ranks the symbols or labels of a batch."""
+  if experiment.predict is None or mesh.size > 1:  # It uses one device.
+    return None
+  batch = _widest(experiment.batches("validation", 0))
+  if experiment.names is None:
+    function = calculator(experiment.predict, mesh)
+  else:
+    function = ranker(experiment.predict, config.predict.top_k, mesh)
+  carry = _carry(experiment, len(batch["inputs"]), mesh)
+  args = _params(experiment, mesh), carry, _placed(batch, mesh)
+  return Program(function, args, _steps(batch))
+
+
+def sampling(
+  likely: bool, config: Config, experiment: Experiment, mesh: Mesh
+) -> Program | None:
+  """Returns the function that draws symbols, or frames of notes.
+
+  Args:
+    likely: draw with top_k and top_p; symbols only.
+    config: of the run.
+    experiment: of the run.
+    mesh: of one device, or there is no program.
+  """
+  decoder = experiment.decoder
+  music = not experiment.writes_text
+  if decoder is None or mesh.size > 1 or (music and likely):
+    return None
+  drawing: dict[str, Any] = {}
+  if music:
+    drawing = {"noise": jax.random.uniform, "choose": choice.choose_notes}
+  elif likely:
+    drawing = {"choose": choice.choose_likely_symbol}
+  params = parameter_shapes(experiment)
+  carry = jax.eval_shape(lambda: decoder.start(config.sample.streams))
+  notes = (NOTES,) if music else ()
+  integers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
+  symbol_B = integers(config.sample.streams, *notes)
+  _, logits_BV = jax.eval_shape(decoder.step, params, carry, symbol_B)
+  ended_B = jax.ShapeDtypeStruct(symbol_B.shape, bool)
+  number = jax.ShapeDtypeStruct((), jnp.float32)
+  settings = (number, integers(), number) if likely else (number,)
+  seed = jax.ShapeDtypeStruct((), jnp.uint32)
+  state = carry, logits_BV, ended_B
+  args = params, state, seed, settings, integers(), integers()
+  placed = shapes(args, sharding.replicated(mesh))
+  return Program(drawer(decoder, **drawing, mesh=mesh), placed)
+
+
+def following(
+  config: Config, experiment: Experiment, mesh: Mesh
+) -> Program | None:
+  """Returns the function that reads one event of one session."""
+  del config
+  decoder = experiment.decoder
+  if decoder is None or "forward" not in experiment.heads or mesh.size > 1:
+    return None
+  begin_S, advance = advancer(decoder, mesh)
+  place = sharding.replicated(mesh)
+  return Program(advance, (_params(experiment, mesh), shapes(begin_S, place)))
+
+
 def _steps(batch: dict[str, Any]) -> tuple[int, int]:
   letters = batch.get("letters")
   width = 0 if letters is None else letters.shape[-1]
@@ -200,4 +315,10 @@ def _steps(batch: dict[str, Any]) -> tuple[int, int]:
 
 PROGRAMS: dict[str, Callable[[Config, Experiment, Mesh], Program | None]] = {
   "train": training,
+  "evaluate": evaluating,
+  "score": scoring,
+  "predict": predicting,
+  "sample": partial(sampling, False),
+  "sample_likely": partial(sampling, True),
+  "follow": following,
 }

@@ -309,13 +309,16 @@ MODEL = _group(
     choice("fused", "plain"),
     "The scan over time. fused: a scan and products with their own gradients,"
     " which are faster. plain: nn.scan and JAX's products. Both have the same"
-    " values and gradients.",
+    " values and gradients. On a GPU, plain adds up the gradients of a table of"
+    " ids in no fixed order, so its results differ in the last bits.",
   ),
   products=Field(
     "float32",
-    choice("float32", "bfloat16"),
-    "The type to which the factors of matrix products are rounded. States, sums"
-    " and parameters are in float32.",
+    choice("float32", "tf32", "bfloat16"),
+    "The rounding of the factors of matrix products. float32: none, on every"
+    " platform. tf32: to TF32 on a GPU; a TPU multiplies three bfloat16 parts"
+    " of each, which is about as precise; none on a CPU. bfloat16: to bfloat16."
+    " States, sums and parameters are in float32.",
   ),
   dropout=Field(
     0.0, BELOW_1, "Dropout after the embedding and after each layer."

@@ -123,7 +123,8 @@ def letters(
   # The penalties are those of the words' outputs.
   shape.update(activation_penalty=0.0, change_penalty=0.0)
   body = network.stack(shape, len(characters), bidirectional=True)
-  return network.Letters(body, len(characters), width)
+  products = network.products(config.model)
+  return network.Letters(body, len(characters), width, products)
 
 
 def tag_ids(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from seqrnn.errors import UserError
+from seqrnn.runtime import sharding
 
 Params = Any  # A tree of arrays, as flax makes it.
 Carry = Any  # A tree of arrays [B, ...], or () where no state is kept.
@@ -231,4 +232,4 @@ def require(
 
 def shapes(experiment: Experiment) -> Params:
   """The parameters' shapes, without computing them."""
-  return jax.eval_shape(experiment.init, jax.random.key(0))
+  return jax.eval_shape(sharding.jit(experiment.init), jax.random.key(0))

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks"]
 SCRIPT = r"(-m docs\.\w+|[\w/]+\.py)"
 COMMAND = re.compile(rf"\bpython {SCRIPT}([^`#|\n\\]*)")
-PARTS = ("hlo", "peers", "programs", "search_torch")
+PARTS = ("ahead_page", "hlo", "peers", "programs", "search_torch")
 # Those of the extra `bench`, which tests do without.
 OPTIONAL = {"torch", "keras"}
 

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
@@ -32,7 +34,7 @@ from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Decoder, Experiment, Params, shapes
 from seqrnn.inference import scoring
-from seqrnn.runtime import fileset, manifest
+from seqrnn.runtime import fileset, manifest, sharding
 from seqrnn.runtime.checkpoint import restore_params
 
 _LONGEST = 2**16  # Bytes of a line, at most.
@@ -71,10 +73,10 @@ class SkippedLines:
         os.dup2(nowhere, sys.stderr.fileno())
 
 
-def stepper(
-  decoder: Decoder, params: Params
-) -> tuple[np.ndarray, Callable[[np.ndarray, int], np.ndarray]]:
-  """The state at the begin of a session, and a function state, event -> state.
+def advancer(
+  decoder: Decoder, mesh: Mesh
+) -> tuple[np.ndarray, Callable[[Params, np.ndarray], jax.Array]]:
+  """The state at the begin of a session; a jitted params, state -> state.
 
   A state is one vector, because each argument and result of a compiled function
   costs as much time as a small layer. It holds the carry, the last two events,
@@ -84,7 +86,7 @@ def stepper(
   zeros_2 = jnp.zeros(2)
   start_S, unravel = ravel_pytree((decoder.start(1), zeros_2, zeros_2))
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def advance(params, state_S):
     carry, events_2, _ = unravel(state_S)
     before_1, event_1 = events_2.astype(jnp.int32).reshape(2, 1)
@@ -96,15 +98,28 @@ def stepper(
     shifted_2 = jnp.repeat(events_2[1:], 2)
     return ravel_pytree((carry, shifted_2, scores_2))[0]
 
-  params = jax.device_put(params)
+  begin_S = np.array(start_S)
+  begin_S[-4] = BEGIN
+  return begin_S, advance
+
+
+def stepper(
+  decoder: Decoder, params: Params
+) -> tuple[np.ndarray, Callable[[np.ndarray, int], np.ndarray]]:
+  """The state at the begin of a session, and a function state, event -> state.
+
+  It computes on the CPU: to send one event to another device and to wait for
+  its scores takes longer than the step.
+  """
+  mesh = sharding.one_cpu()
+  params = jax.device_put(params, mesh.devices.item())
+  begin_S, advance = advancer(decoder, mesh)
 
   def step(state_S, event):
     state_S = state_S.copy()
     state_S[-3] = event
     return np.asarray(advance(params, state_S))
 
-  begin_S = np.array(start_S)
-  begin_S[-4] = BEGIN
   step(begin_S, UNKNOWN)  # Compiles before the first event arrives.
   return begin_S, step
 

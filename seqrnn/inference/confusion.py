@@ -10,6 +10,7 @@ import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.experiment import Carry, Experiment
+from seqrnn.models import arrays
 from seqrnn.runtime import figures, files
 
 _NUMBERS = 30  # Labels, at most, of a picture with numbers.
@@ -27,7 +28,9 @@ def totals(
     true_BNV = jax.nn.one_hot(batch["targets"], V)
     true_BNV *= batch["weights"][..., None]
     best_BNV = jax.nn.one_hot(jnp.argmax(logits_BNV, axis=-1), V)
-    return carry, jnp.einsum("bnv,bnw->vw", true_BNV, best_BNV)
+    return carry, jnp.einsum(
+      "bnv,bnw->vw", true_BNV, best_BNV, precision=arrays.precision()
+    )
 
   return count
 

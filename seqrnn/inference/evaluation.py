@@ -27,7 +27,7 @@ def evaluator(
   The function calls `stop` before each batch; when the result is true, it
   returns None.
   """
-  accumulate = accumulator(_totals(experiment.loss), experiment, mesh)
+  accumulate = accumulator(loss_totals(experiment.loss), experiment, mesh)
 
   def evaluate(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
@@ -39,7 +39,7 @@ def evaluator(
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _totals(
+def loss_totals(
   loss: Callable[..., Any],
 ) -> Callable[..., tuple[Carry, Totals]]:
   """A loss as `accumulator` takes it: params, carry, batch -> carry, totals."""
@@ -47,7 +47,7 @@ def _totals(
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _adder(
+def adder(
   totals: Callable[..., Any], mesh: Mesh
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
   """Jitted functions that start and extend the sums of batches.
@@ -57,12 +57,11 @@ def _adder(
   """
   everywhere, batched = sharding.replicated(mesh), sharding.by_rows(mesh)
 
-  @partial(jax.jit, out_shardings=everywhere)
+  @partial(sharding.jit, mesh=mesh, out_shardings=everywhere)
   def zeros(params, carry, batch):
     return metrics.zeros(jax.eval_shape(totals, params, carry, batch)[1])
 
-  @partial(jax.jit, out_shardings=(batched, everywhere))
-  @partial(sharding.traced_for, mesh)
+  @partial(sharding.jit, mesh=mesh, out_shardings=(batched, everywhere))
   def add(params, carry, sums, batch):
     carry, found = totals(params, carry, batch)
     return carry, metrics.add(sums, found)
@@ -80,7 +79,7 @@ def accumulator(
     experiment: the task.
     mesh: of the devices.
   """
-  zeros, add = _adder(totals, mesh)
+  zeros, add = adder(totals, mesh)
   start = sharding.carry_init(experiment.carry, mesh)
 
   def accumulate(

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from rich.markup import escape
 
 from seqrnn.data.documents import Document
@@ -15,6 +16,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary, joined, printable
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
+from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 OPEN_GAP = ""  # The symbol of a gap; no vocabulary has it.
@@ -70,14 +72,16 @@ class Prediction(NamedTuple):
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
+def ranker(
+  predict: Callable[..., Any], k: int, mesh: Mesh | None = None
+) -> Callable[..., Any]:
   """A jitted function params, carry, batch -> carry, (ids, p, surprisal).
 
   These are the most likely ids and their probabilities [B, N, K], and the
   surprisal of the targets [B, N].
   """
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def rank(params, carry, batch):
     carry, logits_BNV = predict(params, carry, batch)
     logs_BNV = jax.nn.log_softmax(logits_BNV)
@@ -91,10 +95,12 @@ def _ranker(predict: Callable[..., Any], k: int) -> Callable[..., Any]:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _calculator(predict: Callable[..., Any]) -> Callable[..., Any]:
+def calculator(
+  predict: Callable[..., Any], mesh: Mesh | None = None
+) -> Callable[..., Any]:
   """A jitted function params, carry, batch -> carry, (outputs_BNV,)."""
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def calculate(params, carry, batch):
     carry, outputs_BNV = predict(params, carry, batch)
     return carry, (outputs_BNV,)
@@ -112,11 +118,11 @@ def predictions(
   names, predict = experiment.names, experiment.predict
   assert predict is not None, "checked by the caller"
   if names is None:
-    answer = _calculator(predict)
+    answer = calculator(predict)
   elif experiment.labels is not None:  # Reserved ids are not labels.
-    answer = _ranker(predict, min(k, len(names.symbols)))
+    answer = ranker(predict, min(k, len(names.symbols)))
   else:
-    answer = _ranker(predict, k)
+    answer = ranker(predict, k)
   carry = None
   for batch in experiment.batches(split, 0, ordered=True, named=True):
     read_BT, truth_BN = batch.pop("read"), batch.pop("truth", None)
@@ -155,10 +161,12 @@ def predictions(
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _chooser(predict: Callable[..., Any]) -> Callable[..., Any]:
+def chooser(
+  predict: Callable[..., Any], mesh: Mesh | None = None
+) -> Callable[..., Any]:
   """A jitted function params, inputs_BT -> most likely ids, probabilities."""
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def most_likely(params, inputs_BT):
     reset_B = jnp.ones(inputs_BT.shape[0], bool)
     batch = {"inputs": inputs_BT, "reset": reset_B}
@@ -184,7 +192,7 @@ def fill(
   """
   symbols = experiment.vocabularies["symbols"]
   assert experiment.predict is not None, "checked by the caller"
-  most_likely = _chooser(experiment.predict)
+  most_likely = chooser(experiment.predict)
   filled: dict[int, list[int]] = {}
   inserted = []
   for batch in experiment.batches(documents, 0, ordered=True, named=True):

@@ -3,12 +3,13 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from seqrnn.config import Config
 from seqrnn.data import music
@@ -17,6 +18,7 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Decoder, Experiment, Params
 from seqrnn.inference import choice
+from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _CHUNK = 256  # Symbols of one call, at most: text is printed while it grows.
@@ -30,13 +32,15 @@ def _part_size(total: int, limit: int) -> int:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _reader(decoder: Decoder) -> Callable[..., tuple[Carry, jax.Array]]:
+def reader(
+  decoder: Decoder, mesh: Mesh | None = None
+) -> Callable[..., tuple[Carry, jax.Array]]:
   """A jitted function params, prime_BP, length -> carry, logits_BV.
 
   It reads the first `length` symbols of the prime.
   """
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def read(params, prime_BP, length):
     def step(t, state):
       carry, _ = state
@@ -53,12 +57,13 @@ def _reader(decoder: Decoder) -> Callable[..., tuple[Carry, jax.Array]]:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _drawer(
+def drawer(
   decoder: Decoder,
-  noise: Callable[..., jax.Array],
-  choose: Callable[..., jax.Array],
-  chunk: int,
-  numbers: int,
+  noise: Callable[..., jax.Array] = jax.random.gumbel,
+  choose: Callable[..., jax.Array] = choice.choose_symbol,
+  chunk: int = _CHUNK,
+  numbers: int = _NOISE,
+  mesh: Mesh | None = None,
 ) -> Callable[..., Any]:
   """A jitted function that draws the symbols from `first` to before `stop`.
 
@@ -72,9 +77,10 @@ def _drawer(
     choose: likewise.
     chunk: the number of symbols, at most.
     numbers: random numbers drawn at once, at most.
+    mesh: None: `sharding.one_device`.
   """
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def draw(params, state, seed, settings, first, stop):
     _, logits_BV, _ = state
     key = jax.random.key(seed)
@@ -104,12 +110,10 @@ def _drawer(
 
       return jax.lax.fori_loop(0, jnp.minimum(stop - begin, many), step, loop)
 
-    ended_B = state[2]
-    symbols_TB = jnp.zeros((chunk, *ended_B.shape), jnp.int32)
+    symbols_TB = jnp.zeros((chunk, *state[2].shape), jnp.int32)
     parts = (stop - first + many - 1) // many
-    state, symbols_TB = jax.lax.fori_loop(
-      0, parts, draw_part, (state, symbols_TB)
-    )
+    loop = state, symbols_TB
+    state, symbols_TB = jax.lax.fori_loop(0, parts, draw_part, loop)
     return state, symbols_TB.swapaxes(0, 1)
 
   return draw
@@ -139,8 +143,8 @@ def generator(
     noise: key, shape, type -> the random numbers that `choose` takes.
     choose: noise_BV, logits_BV, *settings -> symbol_B.
   """
-  read = _reader(decoder)
-  draw = _drawer(decoder, noise, choose, _CHUNK, _NOISE)
+  read = reader(decoder)
+  draw = drawer(decoder, noise, choose, _CHUNK, _NOISE)
 
   def generate(
     params: Params, prime_BP: np.ndarray, seed: int, *settings: float

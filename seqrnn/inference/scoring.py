@@ -119,6 +119,14 @@ def pad_time(batch: Batch) -> Batch:
   return {name: one(x) for name, x in batch.items()}
 
 
+@lru_cache(CACHED_FUNCTIONS)
+def batch_scorer(
+  score: Callable[..., tuple[Carry, Any]], mesh: Mesh
+) -> Callable[..., tuple[Carry, Any]]:
+  """`score` of `scorer`, jitted: params, carry, batch -> carry, a tree."""
+  return sharding.jit(score, mesh, out_shardings=sharding.by_rows(mesh))
+
+
 def scorer(
   experiment: Experiment, mesh: Mesh, score: Callable | None = None
 ) -> Callable[..., Scores]:
@@ -132,8 +140,7 @@ def scorer(
   """
   score = score or experiment.score
   assert score is not None, "the task has no score"
-  batched = sharding.by_rows(mesh)
-  score_batch = jax.jit(score, out_shardings=(batched, batched))
+  score_batch = batch_scorer(score, mesh)
 
   def run(params: Params, split: str | list[Document]) -> Scores:
     batches = experiment.batches(split, 0, batch_size=ROWS * mesh.size)

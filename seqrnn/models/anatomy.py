@@ -12,6 +12,7 @@ from seqrnn.experiment import Batch, Experiment, Params, shapes
 from seqrnn.models import cells, diagram
 from seqrnn.models.cell import Cell
 from seqrnn.models.diagram import Box
+from seqrnn.runtime import sharding
 
 _DEEP = 6  # With more layers, the picture leaves out those in the middle.
 
@@ -134,7 +135,7 @@ def anatomy(experiment: Experiment, config: Config, batch: Batch) -> Model:
   assert experiment.predict is not None, "the caller has asked"
   predict, carry = experiment.predict, partial(experiment.carry, B)
   _, outputs_BNV = jax.eval_shape(
-    lambda params: predict(params, carry(), batch), params
+    sharding.jit(lambda params: predict(params, carry(), batch)), params
   )
   V = outputs_BNV.shape[-1]
   width = sum(x.units for x in layers if x.depth == layers[-1].depth) or V

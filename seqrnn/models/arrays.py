@@ -5,13 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+TF32 = "tf32"  # A `dtype` of `dot`, for all platforms but the CPU.
 
 
 def platform() -> str:
   """The platform that a traced function is for: "cpu", "cuda", "tpu", ...
 
-  It is the platform of the mesh in whose context the function is traced, which
-  need not be one of this process; without a mesh, the default backend's.
+  It is the platform of the mesh that `sharding.jit` traces for, which need not
+  be one of this process. Only a module that is applied by hand, outside of
+  `sharding.jit`, has no mesh: it is computed on the default backend.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return getattr(device, "platform", None) or jax.default_backend()
@@ -29,16 +33,36 @@ def dot(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
   Args:
     a: the first factor.
     b: the second factor.
-    dtype: what both factors are rounded to; None: they are not rounded. The
-      sums have the wider dtype of the two factors as they are given.
+    dtype: what both factors are rounded to, or TF32; None: they are not rounded
+      on any platform. The sums have the wider dtype of the two factors as they
+      are given.
   """
-  if dtype is None:
-    return a @ b
+  if dtype in (None, TF32):
+    return jnp.matmul(a, b, precision=precision(dtype))
   return jnp.matmul(
     a.astype(dtype),
     b.astype(dtype),
     preferred_element_type=jnp.promote_types(a.dtype, b.dtype),
   )
+
+
+def precision(dtype: Any = None) -> Any:
+  """JAX's `precision` of products of factors that are not rounded.
+
+  JAX's default would round them to TF32 on a GPU and to bfloat16 on a TPU.
+
+  Args:
+    dtype: TF32: on a GPU factors are rounded to it. A TPU, which has no TF32,
+      multiplies three bfloat16 parts, which is about as precise.
+  """
+  if platform() == "cpu":
+    return None
+  if dtype is None:
+    return lax.Precision.HIGHEST
+  if platform() == "tpu":
+    return lax.Precision.HIGH
+  # XLA's kernels made by Triton take Precision.HIGH to be float32.
+  return lax.DotAlgorithmPreset.TF32_TF32_F32
 
 
 def align(vector_K: jax.Array, x: jax.Array) -> jax.Array:

@@ -20,8 +20,7 @@ from seqrnn.models.sequence_model import NoteModel, SequenceModel
 
 def products(model: Config) -> Products:
   """How a model computes its products, as `config.model` has it."""
-  dtype = {"float32": None, "bfloat16": jnp.bfloat16}[model.products]
-  return Products(dtype, plain=model.scan == "plain")
+  return Products(model.products, plain=model.scan == "plain")
 
 
 def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from seqrnn.models import cpu
-from seqrnn.models.arrays import align, dot, merge_positions
+from seqrnn.models.arrays import TF32, align, dot, merge_positions, platform
 
 # Up to this number of rows, the gradient of a table is a product with one-hot
-# vectors, which takes less time than to add to the table row by row.
+# vectors on a GPU or a TPU.
 _ONE_HOT = 512
 
 
@@ -102,7 +102,10 @@ add_bias.defvjp(
 
 @jax.custom_vjp
 def rows(table_VD: jax.Array, ids_TB: jax.Array) -> jax.Array:
-  """The rows table[ids], [T, B, D]; ids are never out of range."""
+  """The rows table[ids], [T, B, D]; ids are never out of range.
+
+  The gradient is computed where the rows are if B is split over devices.
+  """
   # A check of the range would take one more pass.
   return jnp.take(table_VD, ids_TB, axis=0, mode="clip")
 
@@ -113,27 +116,60 @@ def _rows_forward(table_VD, ids_TB):
 
 def _rows_backward(saved, d_TBD):
   ids_TB, V = saved
+  if platform() == "cpu" or (platform() == "tpu" and V > _ONE_HOT):
+    zeros_VD = jnp.zeros((V, d_TBD.shape[-1]), d_TBD.dtype)
+    return zeros_VD.at[ids_TB].add(d_TBD), None
+  # A GPU would add by atomic operations, in another order each time.
   if V <= _ONE_HOT:
     one_hot_TBV = jax.nn.one_hot(ids_TB, V, dtype=d_TBD.dtype)
     return kernel_gradient(one_hot_TBV, d_TBD), None
-  zeros_VD = jnp.zeros((V, d_TBD.shape[-1]), d_TBD.dtype)
-  return zeros_VD.at[ids_TB].add(d_TBD), None
+  sums = jax.vmap(partial(_sorted_sums, V))
+  return jnp.sum(sums(*map(merge_positions, (ids_TB, d_TBD))), axis=0), None
 
 
 rows.defvjp(_rows_forward, _rows_backward)
+
+
+def _sorted_sums(V: int, ids_N: jax.Array, d_ND: jax.Array) -> jax.Array:
+  """The sum of the rows of d that have each id, [V, D], without additions to V.
+
+  The rows are sorted by their ids. Round k then adds to each row the row 2^k
+  places before it, if it has the same id, so that the last row of an id becomes
+  the sum of all its rows.
+  """
+  N = len(ids_N)
+  order_N = jnp.argsort(ids_N)
+  ids_N, d_ND = ids_N[order_N], d_ND[order_N]
+  for k in range((N - 1).bit_length()):
+    same = ids_N[2**k :] == ids_N[: -(2**k)]
+    before = jnp.where(same[:, None], d_ND[: -(2**k)], 0)
+    d_ND += jnp.pad(before, ((2**k, 0), (0, 0)))
+  last_N = jnp.append(ids_N[1:] != ids_N[:-1], True)
+  # All rows but the last of an id go to distinct places beyond the table.
+  place_N = jnp.where(last_N, ids_N, V + jnp.arange(N))
+  zeros_VD = jnp.zeros((V, d_ND.shape[1]), d_ND.dtype)
+  return zeros_VD.at[place_N].set(d_ND, mode="drop", unique_indices=True)
 
 
 class Products(NamedTuple):
   """How a model computes its products and sums with parameters.
 
   Attributes:
-    dtype: what factors are rounded to, as in `dot`.
+    factors: their rounding, as `model.products` names it.
     plain: by JAX's own operations and gradients, which also round gradients of
       factors to that dtype; else by the functions of this module.
   """
 
-  dtype: Any = None
+  factors: str = "float32"
   plain: bool = False
+
+  @property
+  def dtype(self) -> Any:
+    """The `dtype` of `dot` on the platform that a function is traced for."""
+    tf32 = None if platform() == "cpu" else TF32
+    return {"float32": None, "tf32": tf32, "bfloat16": jnp.bfloat16}[
+      self.factors
+    ]
 
   def product(self, x: jax.Array, kernel_DK: jax.Array) -> jax.Array:
     """The product of all positions, x_TBD or x_ND, with a kernel."""

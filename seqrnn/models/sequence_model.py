@@ -43,20 +43,23 @@ class Letters(nn.Module):
     body: the layers, a sequence module.
     vocabulary_size: the number of characters.
     size: of their embedding.
+    products: as in Cell.
   """
 
   body: Any
   vocabulary_size: int
   size: int
+  products: Products = Products()
 
   @nn.compact
   def __call__(self, ids_BTL: jax.Array, train: bool = False) -> jax.Array:
     """The features of each word, [B, T, H]; L characters a word."""
     B, T, L = ids_BTL.shape
     ids_NL = ids_BTL.reshape(B * T, L)
-    x_NLD = nn.Embed(self.vocabulary_size, self.size)(ids_NL)
+    embed = nn.Embed(self.vocabulary_size, self.size)
+    x_LND = self.products.rows(embed.embedding, ids_NL.T)
     carry = self.body.initial_carry(B * T)
-    carry, _ = self.body(x_NLD, ids_NL != PAD, carry, train)
+    carry, _ = self.body(x_LND.swapaxes(0, 1), ids_NL != PAD, carry, train)
     return self.body.summary(carry, train).reshape(B, T, -1)
 
 
@@ -156,7 +159,7 @@ class SequenceModel(nn.Module):
         or self.letters is not None
         or (train and (self.dropout or self.variational_dropout))
       ):
-        x_BTD = self.products.rows(table_VD, ids_BT)
+        x_BTD = self.products.rows(table_VD, ids_BT.T).swapaxes(0, 1)
         if self.letters is not None:
           letters_BTH = self.letters(letters_BTL, train)
           x_BTD = jnp.concatenate([x_BTD, letters_BTH], axis=-1)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.experiment import Batch, Params
@@ -197,10 +198,12 @@ class Weights(NamedTuple):
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _chances(predict: Callable) -> Callable[[Params, Batch], jax.Array]:
+def chances_of(
+  predict: Callable, mesh: Mesh | None = None
+) -> Callable[[Params, Batch], jax.Array]:
   """A jitted function params, batch -> log probabilities of all labels."""
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def chances(params, batch):
     _, logits_BNV = predict(params, (), batch)
     return jax.nn.log_softmax(logits_BNV)
@@ -210,7 +213,7 @@ def _chances(predict: Callable) -> Callable[[Params, Batch], jax.Array]:
 
 def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
   """A function batch, row, n -> Weights of the decision for target n."""
-  chances = _chances(subject.experiment.predict)
+  chances = chances_of(subject.experiment.predict)
 
   def occlude(batch: Batch, row: int, n: int) -> Weights:
     T = batch["inputs"].shape[1]
@@ -240,7 +243,7 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   occlude = occluder(subject)
   batch = subject.experiment.batches(split, 0, ordered=True)[0]
   carry = subject.experiment.carry(len(batch["inputs"]))
-  _, logits_BNV = jax.jit(predict)(subject.params, carry, batch)
+  _, logits_BNV = sharding.jit(predict)(subject.params, carry, batch)
   best_BN = np.asarray(jnp.argmax(logits_BNV, axis=-1))
   wrong_BN = (best_BN != batch["targets"]) & (batch["weights"] > 0)
   counts_B = (batch["inputs"] > END).sum(1)

@@ -6,12 +6,13 @@ property best on one text, and scores the cell on another text.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD
@@ -19,6 +20,7 @@ from seqrnn.experiment import Carry, Decoder, Params
 from seqrnn.models import cells
 from seqrnn.models.cell import Cell
 from seqrnn.models.losses import surprisal
+from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _QUOTES = "\"'`"
@@ -55,13 +57,15 @@ def memories(carry: Carry) -> list[jax.Array]:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _scan(decoder: Decoder, k: int) -> Callable[[Params, Any], Any]:
+def scanner(
+  decoder: Decoder, k: int, mesh: Mesh | None = None
+) -> Callable[[Params, Any], Any]:
   """A jitted function params, ids_BS -> the arrays of a Reading, [B, S-1, ...].
 
   In place of probabilities it has their logarithms, before the ids.
   """
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def read(params, ids_BS):
     def step(carry, symbols):
       symbol_B, next_B = symbols
@@ -85,7 +89,7 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
 
   It is compiled once for a decoder and texts of one shape.
   """
-  scan = _scan(decoder, k)
+  scan = scanner(decoder, k)
 
   def read(params: Params, ids_BS: np.ndarray) -> Reading:
     nll_BT, log_p_BTK, ids_BTK, states_BTN = jax.device_get(
@@ -97,9 +101,11 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _last(decoder: Decoder) -> Callable[[Params, np.ndarray], jax.Array]:
+def last(
+  decoder: Decoder, mesh: Mesh | None = None
+) -> Callable[[Params, np.ndarray], jax.Array]:
   """`last_surprisal` of a decoder, jitted: XLA removes unused outputs."""
-  scan = _scan(decoder, 1)
+  scan = scanner(decoder, 1, mesh)
   return jax.jit(lambda params, ids_BS: scan(params, ids_BS)[0][:, -1])
 
 
@@ -110,7 +116,7 @@ def last_surprisal(
 
   Shorter rows are padded at the left.
   """
-  return np.asarray(_last(decoder)(params, ids_BS))
+  return np.asarray(last(decoder)(params, ids_BS))
 
 
 def properties(text: str) -> dict[str, np.ndarray]:
@@ -274,7 +280,7 @@ def saturation(
   names = cell.sigmoid_gates
   if not names:
     return []
-  shares = jax.device_get(_saturated(decoder, cell)(params, ids_BT))
+  shares = jax.device_get(saturated(decoder, cell)(params, ids_BT))
   return [
     Saturation(depth, name, float(low), float(high))
     for depth, shares_2G in enumerate(shares, 1)
@@ -284,17 +290,18 @@ def saturation(
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _saturated(
-  decoder: Decoder, cell: Cell
+def saturated(
+  decoder: Decoder, cell: Cell, mesh: Mesh | None = None
 ) -> Callable[[Params, np.ndarray], list[jax.Array]]:
   """A jitted function params, ids_BT -> shares [2, G] for each layer.
 
   Args:
     decoder: of the model.
     cell: of every layer, without parameters.
+    mesh: the devices; None: `sharding.one_device`.
   """
 
-  @jax.jit
+  @partial(sharding.jit, mesh=mesh)
   def count(params, ids_BT):
     def step(carry, symbol_B):
       new, _ = decoder.step(params, carry, symbol_B)

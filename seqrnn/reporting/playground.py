@@ -37,9 +37,9 @@ def build(
       f" data.mapping={config.data.mapping!r}: must be a language model of"
       " many_to_many, which continues a text symbol by symbol"
     )
-  if model.products != "float32":
+  if model.products == "bfloat16":
     raise UserError(
-      f"playground: model.products={model.products!r}: must be float32"
+      f"playground: model.products={model.products!r}: must be float32 or tf32"
     )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   if count > _LIMIT:

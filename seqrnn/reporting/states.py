@@ -12,6 +12,7 @@ from seqrnn.reporting import neurons, page
 from seqrnn.reporting.neurons import Finding, Reading
 from seqrnn.reporting.page import Element, element, section
 from seqrnn.reporting.subject import Passage, Subject, shown
+from seqrnn.runtime import sharding
 
 _CELL = 560  # Symbols of a text coloured by a cell.
 
@@ -47,7 +48,7 @@ def cells(
     second: the texts on which the cells are scored, and which are shown.
   """
   key = jax.random.key(subject.config.seed)
-  fresh = jax.jit(subject.experiment.init)(key)
+  fresh = sharding.jit(subject.experiment.init)(key)
   texts = []
   for source in (first, second):
     ids_BT = source.ids[:, :-1]

@@ -19,7 +19,23 @@ def mesh() -> Mesh:
 
   The devices of a process are adjacent, so its rows of a batch are, too.
   """
-  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  return _mesh(sorted(jax.devices(), key=lambda d: (d.process_index, d.id)))
+
+
+def one_device() -> Mesh:
+  """Returns a mesh of the first device of this process.
+
+  Sampling, predictions and reports compute on it.
+  """
+  return _mesh(jax.local_devices()[:1])
+
+
+def one_cpu() -> Mesh:
+  """Returns a mesh of one CPU device, whatever JAX's default backend is."""
+  return _mesh(jax.local_devices(backend="cpu")[:1])
+
+
+def _mesh(devices: list[Any]) -> Mesh:
   return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
@@ -33,19 +49,28 @@ def by_rows(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def traced_for(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns a function that jax.jit traces for the devices of a mesh.
+def jit(
+  function: Callable[..., Any], mesh: Mesh | None = None, **options: Any
+) -> Any:
+  """Returns jax.jit(function, **options), traced for the devices of a mesh.
 
   Models choose their computation by the platform and the number of devices of
-  the mesh, which may differ from the devices of this process.
+  the mesh. These devices need not exist: the result can be lowered and
+  compiled for them. The mesh places no array.
+
+  Args:
+    function: the function; it may call models.
+    mesh: the devices; None: `one_device`.
+    options: of jax.jit.
   """
+  devices = (mesh or one_device()).abstract_mesh
 
   @wraps(function)
   def traced(*args, **named):
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    with jax.sharding.use_abstract_mesh(devices):
       return function(*args, **named)
 
-  return traced
+  return jax.jit(traced, **options)
 
 
 def padded_size(batch_size: int, mesh: Mesh) -> int:

@@ -14,7 +14,9 @@ from jax.sharding import Mesh
 
 from seqrnn.config import Config
 from seqrnn.experiment import Batch, Experiment
+from seqrnn.models import network
 from seqrnn.models.anatomy import Model
+from seqrnn.models.products import Products
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers
 from seqrnn.training.step import Optimizer, make_state, make_step
@@ -79,7 +81,8 @@ def estimate(
   operations = 6 * B * (T * products + N * sum(heads))
   _, start = _initial(experiment, config, batch, mesh)
   H = model.layers[0].units if model.layers else model.width
-  speed = mesh.size * _speed(sharding.padded_size(B, mesh) // mesh.size, H)
+  rows = sharding.padded_size(B, mesh) // mesh.size
+  speed = mesh.size * _speed(rows, H, network.products(config.model))
   return Cost(
     state=_bytes(jax.eval_shape(start)),
     temporary=_bytes(model.params) + 4 * kept // mesh.size,
@@ -87,13 +90,15 @@ def estimate(
   )
 
 
-def _speed(rows: int, H: int) -> float:
+def _speed(rows: int, H: int, products: Products) -> float:
   """Returns operations a second of products [rows, H] @ [H, H] on a device."""
   once = 2 * rows * H * H
   count = 1 + 2**28 // once
   h_BH, R_HH = jnp.zeros((rows, H)), jnp.zeros((H, H))
-  repeat = jax.jit(
-    lambda h, R: jax.lax.fori_loop(0, count, lambda _, h: h @ R, h)
+  repeat = sharding.jit(
+    lambda h, R: jax.lax.fori_loop(
+      0, count, lambda _, h: products.product(h, R), h
+    )
   )
   repeat(h_BH, R_HH).block_until_ready()
   begin = time.perf_counter()

@@ -1,6 +1,7 @@
 """The leak probe: does a prediction depend on an input it must not see?"""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,8 @@ def probe(
   In each row, one output of one head has weight, and every input that this
   output must not depend on is changed. The loss, all gradients and so the new
   parameters must be equal bit for bit. The probe runs the compiled, sharded
-  step that will train; the given state is left unchanged.
+  step that will train; the given state is left unchanged. Where results differ,
+  both steps are repeated: a device that adds in no fixed order is not a leak.
 
   Args:
     step: state, batch -> state, loss.
@@ -37,7 +39,8 @@ def probe(
     mesh: the devices of the step.
 
   Raises:
-    UserError: the results differ, or are not finite.
+    UserError: the results differ, or are not finite, or the device does not
+      repeat a step bit for bit.
   """
   B = len(batch["inputs"])
   own = slice(*sharding.local_rows(B, mesh))
@@ -56,11 +59,22 @@ def probe(
         "the loss or a gradient of the first step is not finite: see"
         " model.initial_scale, optimizer.learning_rate, optimizer.epsilon"
       )
-    if not all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other))):
+    if not _equal(one, other):
+      if not (_equal(one, after(first)) and _equal(other, after(second))):
+        raise UserError(
+          "this device gives different results for two equal training steps,"
+          " so a run could not be resumed exactly, nor checked for leaks; on a"
+          " GPU, set XLA_FLAGS=--xla_gpu_deterministic_ops=true"
+        )
       raise UserError(
         "the model leaks: a prediction depends on inputs it must not see, so"
         " its loss would be meaningless; the model was not trained"
       )
+
+
+def _equal(one: Any, other: Any) -> bool:
+  """Returns whether two trees are equal bit for bit."""
+  return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
 def _pairs(

@@ -106,8 +106,7 @@ def make_step(
     return new, loss
 
   out = (_shardings(mesh), sharding.replicated(mesh))
-  step = sharding.traced_for(mesh, step)
-  return jax.jit(step, donate_argnums=0, out_shardings=out)
+  return sharding.jit(step, mesh, donate_argnums=0, out_shardings=out)
 
 
 def _averaged(average: Average, params: Params, decay: float) -> Average:
@@ -161,7 +160,8 @@ def make_state(
       average=() if average is None else Average(params, jnp.array(average)),
     )
 
-  return jax.jit(init, out_shardings=_shardings(mesh))(jax.random.key(seed))
+  start = sharding.jit(init, mesh, out_shardings=_shardings(mesh))
+  return start(jax.random.key(seed))
 
 
 def _shardings(mesh: Mesh) -> Any:

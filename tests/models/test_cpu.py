@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 import experiments
 from seqrnn.data.vocabulary import Vocabulary
@@ -14,6 +13,7 @@ from seqrnn.models import cpu
 from seqrnn.runtime import sharding
 from seqrnn.training.step import make_state, make_step
 from tests.conftest import tiny
+from tests.stablehlo import mesh_of
 
 SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
 FUNCTIONS = [
@@ -80,14 +80,6 @@ def test_the_other_models_call_all_of_it(tmp_path, called):
   for fields in MODELS.values():
     trace(tmp_path, fields)
   assert set(called) == set(FUNCTIONS)
-
-
-def mesh_of(platform):
-  """A mesh of one device that this process does not have."""
-  device = AbstractDevice(platform, num_cores=None, platform=platform)
-  return AbstractMesh(
-    (1,), ("data",), axis_types=(AxisType.Auto,), abstract_device=device
-  )
 
 
 def marks(program):

@@ -1,5 +1,6 @@
 """Whole models: their equations, what they may see, and the leak probe."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -377,7 +378,7 @@ def leaky(tmp_path):
   return good._replace(init=init, loss=loss)
 
 
-def prepare(experiment):
+def prepare(experiment, change=lambda step: step):
   """Step, state and batch on the 4 devices, as train.run makes them."""
   mesh = sharding.mesh()
   assert mesh.size == 4
@@ -389,7 +390,7 @@ def prepare(experiment):
   params = draw(experiment)
   experiment = experiment._replace(init=lambda _: params)
   state = make_state(experiment, optax.adam, 0, batch, mesh)
-  step = partial(make_step(experiment, optax.adam, mesh), rate=1e-3)
+  step = change(partial(make_step(experiment, optax.adam, mesh), rate=1e-3))
   return lambda forbidden: probe(step, state, batch, forbidden, V, mesh), state
 
 
@@ -431,6 +432,29 @@ def test_probe_refuses_a_model_that_leaks(tmp_path):
   experiment = leaky(tmp_path)
   check, _ = prepare(experiment)
   with pytest.raises(UserError, match="the model leaks"):
+    check(experiment.forbidden(T))
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+def test_probe_knows_a_device_that_does_not_repeat(tmp_path, wrong):
+  """One of its results has another last bit."""
+  results = itertools.count(1)
+
+  def noisy(step):
+    def changed(state, batch):
+      new, loss = step(state, batch)
+      if next(results) == wrong:
+        leaf, *others = jax.tree.leaves(new.params)
+        leaf = jnp.nextafter(leaf, jnp.inf)
+        structure = jax.tree.structure(new.params)
+        new = new._replace(params=structure.unflatten([leaf, *others]))
+      return new, loss
+
+    return changed
+
+  experiment = build(tmp_path)
+  check, _ = prepare(experiment, noisy)
+  with pytest.raises(UserError, match="two equal training steps"):
     check(experiment.forbidden(T))
 
 

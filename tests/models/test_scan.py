@@ -139,7 +139,7 @@ def test_products_in_bfloat16(name):
   """Near those in float32 and not equal; all that is kept is float32."""
   rng = np.random.default_rng(10)
   x = rng.normal(size=(len(MASK), T, D)).astype(np.float32)
-  cell = MAKE[name](H, products=Products(jnp.bfloat16))
+  cell = MAKE[name](H, products=Products("bfloat16"))
   fused = layers.Recurrent(cell)
   params, carry = jax.tree.map(np.float32, draw(rng, fused, x))
   new = jax.eval_shape(fused.apply, {"params": params}, x, MASK, carry)

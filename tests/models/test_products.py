@@ -1,0 +1,124 @@
+"""Matrix products on every platform, and sums in the same order each time.
+
+The programs are exported for platforms that are not here.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import experiments
+from seqrnn.inference import confusion
+from seqrnn.models.products import rows
+from seqrnn.training.step import make_state, make_step
+from tests import stablehlo
+from tests.conftest import tiny
+from tests.test_golden import FIELDS, write_data
+
+MODELS = {task: {"task": task, **fields} for task, fields in FIELDS.items()}
+MODELS["letters"] = {
+  "task": "tagging",
+  "data.format": "columns",
+  "data.unit": "word",
+  "model.embedding_size": 4,
+  "model.letters": 4,
+}
+MODELS["plain"] = {"task": "language_model", "model.scan": "plain"}
+MODELS["two products"] = {"task": "language_model", "model.cell": "mgu"}
+
+
+def programs(folder, fields, platform):
+  """The step, and all else that a model computes, for one device."""
+  path = write_data(fields["task"], folder / "data")
+  if fields.get("data.format") == "columns":
+    path = str(folder / "columns")
+    Path(path).write_text("one A\ntwo B\nten A\n\n" * 40)
+  config = tiny(folder, {"data.path": path, "train.batch_size": 4, **fields})
+  experiment = experiments.build(config, None)
+  batch = experiment.batches("train", 0)[0]
+  mesh = stablehlo.mesh_of(platform)
+  args = experiment, optax.sgd, 0, batch, mesh
+  state = jax.eval_shape(lambda: make_state(*args))
+  step = make_step(experiment, optax.sgd, mesh)
+
+  @jax.jit
+  def use(params, batch):
+    carry = experiment.carry(len(batch["inputs"]))
+    results = [experiment.loss(params, carry, batch, None)]
+    for head in (experiment.predict, *experiment.heads.values()):
+      results.append(head(params, carry, batch))
+    if experiment.labels is not None:
+      results.append(confusion.totals(experiment)(params, carry, batch))
+    if (decoder := experiment.decoder) is not None:
+      first = decoder.start(len(batch["inputs"])), batch["inputs"][:, 0]
+      results.append(decoder.step(params, *first))
+    return results
+
+  return [
+    stablehlo.program(platform, step, state, batch, 0.1),
+    stablehlo.program(platform, use, state.params, batch),
+  ]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("model", MODELS)
+def test_float32_is_exact_on_every_platform(model, platform, tmp_path):
+  for program in programs(tmp_path, MODELS[model], platform):
+    assert set(stablehlo.products(program)) == {"HIGHEST"}
+
+
+@pytest.mark.parametrize(
+  ("kind", "platform", "expected"),
+  [
+    ("tf32", "cuda", "tf32"),
+    ("tf32", "tpu", "HIGH"),
+    ("bfloat16", "cuda", "bf16"),
+    ("bfloat16", "tpu", "bf16"),
+    ("tf32", "cpu", "f32"),
+    ("float32", "cpu", "f32"),
+  ],
+)
+def test_factors_are_rounded_as_the_config_says(
+  kind, platform, expected, tmp_path
+):
+  fields = {**MODELS["language_model"], "model.products": kind}
+  step, use = programs(tmp_path, fields, platform)
+  found = set(stablehlo.products(step))
+  # The gradient of a table is a sum: a product with a factor of 0 or 1.
+  assert found == {expected, "f32" if platform == "cpu" else "HIGHEST"}
+  assert set(stablehlo.products(use)) == {expected}
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "plain"])
+def test_a_gpu_adds_in_the_same_order_each_time(model, tmp_path):
+  step, _ = programs(tmp_path, MODELS[model], "cuda")
+  assert stablehlo.unordered_sums(step) == []
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("V", [9, 600])
+def test_the_gradient_of_a_table_sums_the_rows_of_each_id(V, platform):
+  rng = np.random.default_rng(0)
+  table_VD = rng.normal(size=(V, 3)).astype(np.float32)
+  gradient = jax.jit(
+    lambda ids, d: jax.vjp(lambda table: rows(table, ids), table_VD)[1](d)[0]
+  )
+  for T, B, ids in [(5, 4, V), (1, 1, V), (16, 4, 1), (9, 8, 2)]:
+    ids_TB = rng.integers(0, ids, (T, B))
+    d_TBD = rng.normal(size=(T, B, 3)).astype(np.float32)
+    expected = np.zeros((V, 3))
+    np.add.at(expected, ids_TB, d_TBD)
+    with jax.sharding.use_abstract_mesh(stablehlo.mesh_of(platform, 2)):
+      found = gradient(ids_TB, d_TBD)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    program = stablehlo.program(platform, gradient, ids_TB, d_TBD)
+    assert platform != "cuda" or stablehlo.unordered_sums(program) == []
+
+
+def test_jax_adds_the_rows_of_a_table_in_any_order(tmp_path):
+  """So `unordered_sums` finds what a GPU may add in another order."""
+  step, _ = programs(tmp_path, MODELS["plain"], "cuda")
+  assert len(stablehlo.unordered_sums(step)) == 1

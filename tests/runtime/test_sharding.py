@@ -1,0 +1,211 @@
+"""Functions are traced for the devices of a mesh, not of the process."""
+
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+
+import experiments
+import run
+from seqrnn import config as config_lib
+from seqrnn.detection import follow
+from seqrnn.experiment import Decoder
+from seqrnn.inference import evaluation, predictions, sampler, scoring
+from seqrnn.models import arrays
+from seqrnn.reporting import decisions, neurons
+from tests.conftest import tiny
+
+B, V = 3, 9
+ABSENT = AbstractMesh(
+  (3,),
+  ("data",),
+  axis_types=(AxisType.Auto,),
+  abstract_device=AbstractDevice("none", num_cores=None, platform="tpu"),
+)
+INPUTS = np.ones((B, 5), np.int32)
+BATCH = {"inputs": INPUTS, "targets": INPUTS}
+
+
+@pytest.fixture
+def seen():
+  """Platform and number of devices, whenever the model is traced."""
+  return []
+
+
+@pytest.fixture
+def model(seen):
+  """A function params, carry, batch -> carry, logits, or totals."""
+
+  def model(params, carry, batch):
+    seen.append((arrays.platform(), arrays.device_count()))
+    return carry, jax.nn.one_hot(batch["inputs"], V) * params
+
+  return model
+
+
+@pytest.fixture
+def decoder(model):
+  def step(params, carry, symbol_B):
+    carry, logits_BV = model(params, carry, {"inputs": symbol_B})
+    return carry + 1, logits_BV
+
+  return Decoder(lambda rows: jnp.zeros((rows, 3)), step)
+
+
+STATE = jnp.zeros((B, 3)), jnp.zeros((B, V)), jnp.zeros(B, bool)
+MAKERS = {
+  "evaluation": lambda model, _: (
+    evaluation.adder(model, ABSENT)[1],
+    ((), jnp.zeros((2, B, 5, V)), BATCH),
+  ),
+  "scoring": lambda model, _: (
+    scoring.batch_scorer(model, ABSENT),
+    ((), BATCH),
+  ),
+  "ranker": lambda model, _: (
+    predictions.ranker(model, 3, ABSENT),
+    ((), BATCH),
+  ),
+  "calculator": lambda model, _: (
+    predictions.calculator(model, ABSENT),
+    ((), BATCH),
+  ),
+  "chooser": lambda model, _: (
+    predictions.chooser(model, ABSENT),
+    (INPUTS,),
+  ),
+  "chances": lambda model, _: (
+    decisions.chances_of(model, ABSENT),
+    (BATCH,),
+  ),
+  "reader": lambda _, decoder: (
+    sampler.reader(decoder, ABSENT),
+    (INPUTS, 5),
+  ),
+  "drawer": lambda _, decoder: (
+    sampler.drawer(decoder, mesh=ABSENT),
+    (STATE, np.uint32(0), (1.0,), 0, 5),
+  ),
+  "scanner": lambda _, decoder: (
+    neurons.scanner(decoder, 2, ABSENT),
+    (INPUTS,),
+  ),
+  "last": lambda _, decoder: (
+    neurons.last(decoder, ABSENT),
+    (INPUTS,),
+  ),
+  "follow": lambda _, decoder: (
+    follow.advancer(decoder, ABSENT)[1],
+    (follow.advancer(decoder, ABSENT)[0],),
+  ),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_function_is_traced_for_devices_that_are_not_there(
+  name, model, decoder, seen
+):
+  function, args = MAKERS[name](model, decoder)
+  function.trace(jnp.ones(()), *args)
+  assert set(seen) == {("tpu", 3)}
+
+
+def test_without_a_mesh_one_device_of_the_process_is_meant(
+  model, decoder, seen
+):
+  sampler.reader(decoder)(jnp.ones(()), INPUTS, 5)
+  predictions.ranker(model, 3)(jnp.ones(()), (), BATCH)
+  assert set(seen) == {("cpu", 1)}
+
+
+def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
+  """Whatever JAX's default is, and wherever the parameters are."""
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  other = jax.devices()[3]
+  places = []
+  make = follow.advancer
+
+  def advancer(*args):
+    begin_S, advance = make(*args)
+
+    def noted(*args):
+      state_S = advance(*args)
+      places.append(state_S.devices())
+      return state_S
+
+    return begin_S, noted
+
+  monkeypatch.setattr(follow, "advancer", advancer)
+  with jax.default_device(other):
+    params = jnp.ones(())
+    assert params.devices() == {other}
+    begin_S, step = follow.stepper(decoder, params)
+    step(begin_S, 4)
+  assert set(seen) == {("cpu", 1)}
+  assert places == [{jax.local_devices(backend="cpu")[0]}] * 2
+
+
+TASKS = {
+  "language model": {"sample.length": 5},
+  "rounded": {"model.products": "bfloat16", "sample.length": 5},
+  "gap model": {"task": "gap_model", "predict.text": "abc"},
+  "classification": {"task": "classification", "data.format": "tab"},
+  "tagging": {"task": "tagging", "data.format": "spaces"},
+  "polyphony": {
+    "task": "polyphony",
+    "data.source": "chords",
+    "data.window": 32,
+    "train.batch_size": 32,
+    "sample.length": 5,
+  },
+  "events": {"data.unit": "session"},
+}
+
+
+class OnlyMeshes:
+  """JAX, without what it knows of the process."""
+
+  def __getattr__(self, name):
+    assert name not in ("default_backend", "device_count"), "no mesh"
+    return getattr(jax, name)
+
+
+def fields_of(name, folder):
+  """The fields of a task, and data for it."""
+  fields = dict(TASKS[name])
+  lines = {
+    "classification": "".join(f"{'xy'[n % 2]}\ta b c {n}\n" for n in range(60)),
+    "events": "".join("a b c d a b\n" for _ in range(60)),
+  }
+  if name in lines:
+    (folder / "data.txt").write_text(lines[name])
+    fields["data.path"] = str(folder / "data.txt")
+  return {**fields, "train.max_steps": 2, "train.sample_length": 0}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_mode_asks_the_process(name, tmp_path, monkeypatch, capfd):
+  """A function outside of every mesh would be traced for the process."""
+  monkeypatch.setattr(arrays, "jax", OnlyMeshes())
+  config = tiny(tmp_path, fields_of(name, tmp_path))
+  config_lib.save(config, tmp_path / "config.json")
+  workdir = tmp_path / "run"
+  line = ["run.py", f"--workdir={workdir}"]
+  modes = ["train", "evaluate", "describe", "report"]
+  modes += {"events": ["detect"], "polyphony": []}.get(name, ["predict"])
+  modes += ["sample"] if "sample.length" in TASKS[name] else []
+  for mode in modes:
+    more = [f"--config={tmp_path / 'config.json'}"] if mode == "train" else []
+    assert run.main([*line, f"--mode={mode}", *more]) == 0, capfd.readouterr()
+  if name == "events":
+    monkeypatch.setattr(
+      follow.sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x a"))
+    )
+    capfd.readouterr()
+    config = config_lib.read_run(workdir, config_lib.defaults())
+    follow.run(experiments.build, config, workdir)
+    assert len(list(map(json.loads, capfd.readouterr().out.splitlines()))) == 2
