@@ -160,9 +160,12 @@ def _once(
 def _together(leaves: list[Any]) -> tuple[Callable[..., Any], ...]:
   """Functions: arrays of a step -> one array, and of all steps -> Columns.
 
-  Arrays of other shapes or types than the first stay as they are.
+  Arrays that are not [B, X], or of another type than the first, stay apart.
   """
-  joined = [x.ndim == 2 and x.dtype == leaves[0].dtype for x in leaves]
+  (B, *_), dtype = leaves[0].shape, leaves[0].dtype
+  joined = [
+    x.ndim == 2 and x.shape[0] == B and x.dtype == dtype for x in leaves
+  ]
   sizes = [
     x.shape[-1] if join else 0 for x, join in zip(leaves, joined, strict=True)
   ]

@@ -16,7 +16,7 @@ from seqrnn.models.products import (
   rows,
   step_dot,
 )
-from seqrnn.runtime.sharding import traced_for
+from seqrnn.runtime import sharding
 from tests.models.test_cells import MAKE, close, normal, quick_jit
 from tests.models.test_cpu import mesh_of
 
@@ -130,7 +130,8 @@ def test_layouts_of_other_platforms(name, reverse, platform):
     weights = normal(rng, new)
     for module, place in ((fused, platform), (plain_of(fused), "cpu")):
       run = values_and_gradients(module, x, weights, mask=mask)
-      results.append(quick_jit(traced_for(mesh_of(place), run))(*given))
+      run = sharding.jit(run, mesh_of(place), **quick_jit.keywords)
+      results.append(run(*given))
     close(*results, 1e-10)
 
 
