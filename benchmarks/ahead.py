@@ -36,6 +36,14 @@ from ahead_page import CHANGES, PROGRAMS, TARGETS, line, write
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "ahead.json"
 _PAGE = _ROOT / "docs" / "accelerators.md"
+# What programs are made from.
+_SOURCES = (
+  "configs",
+  "experiments",
+  "seqrnn/inference",
+  "seqrnn/models",
+  "seqrnn/training",
+)
 _ENVIRONMENT = {
   "JAX_PLATFORMS": "cpu",
   "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -159,7 +167,7 @@ def work(program: hlo.Program, steps: tuple[int, int]) -> dict[str, Any]:
 def sources() -> str:
   """Returns a checksum of what programs are made from."""
   checksum = 0
-  for folder in ("configs", "experiments", "seqrnn"):
+  for folder in _SOURCES:
     for path in sorted((_ROOT / folder).rglob("*.py")):
       checksum = zlib.crc32(path.read_bytes(), checksum)
   return f"{checksum:08x}"
