@@ -160,7 +160,9 @@ def summary(rows: dict[str, Any]) -> str:
       place for place, row in compiled.items() if row["collectives"][0]
     },
     "add floats in no fixed order": {
-      place for place, row in compiled.items() if row["float_scatters"]
+      place
+      for place, row in compiled.items()
+      if row["float_scatters"] and place.startswith("h100")
     },
     "round a factor of a product, with `model.products=float32`": rounded,
   }

@@ -778,9 +778,9 @@ SEARCH = _group(
   workers=optional(
     int,
     integer(1, 1024, "1 to 1024"),
-    "The number of processes on this machine, which share the cores. Empty: one"
-    " for each core if layers are small and the method is not coarse, else"
-    " one.",
+    "The number of processes on this machine, which share the cores and take"
+    " the GPUs in turn. Empty: one for each GPU; without GPUs, one for each"
+    " core if layers are small, else one. The method coarse has one.",
   ),
   storage=optional(
     str,

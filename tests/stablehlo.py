@@ -17,6 +17,7 @@ _SUM = re.compile(r"stablehlo\.(?:add|subtract|multiply)[^\n]*<(?:f|bf)\d+>")
 
 def mesh_of(platform: str, size: int = 1) -> AbstractMesh:
   """Returns a mesh of devices that this process does not have."""
+  platform = "gpu" if platform == "cuda" else platform  # As JAX names devices.
   device = AbstractDevice(platform, num_cores=None, platform=platform)
   return AbstractMesh(
     (size,), ("data",), axis_types=(AxisType.Auto,), abstract_device=device

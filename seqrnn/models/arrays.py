@@ -11,7 +11,7 @@ TF32 = "tf32"  # A `dtype` of `dot`, for all platforms but the CPU.
 
 
 def platform() -> str:
-  """The platform that a traced function is for: "cpu", "cuda", "tpu", ...
+  """The platform that a traced function is for: "cpu", "gpu", "tpu", ...
 
   It is the platform of the mesh that `sharding.jit` traces for, which need not
   be one of this process. Only a module that is applied by hand, outside of

@@ -6,8 +6,8 @@ recurrent product h @ recurrent_kernel and adds its bias. `gates` computes the
 rest of a step, which has no product. `Cell.__call__`, one step, is `recurrent`
 and then `gates`; `layers.Recurrent` scans it over time.
 
-A cell whose step has another form sets `path`: "plain" where `__call__` has
-products of its own, "parallel" where the step is linear in the carry
+A cell whose step has another form sets `path`: "several" where `__call__` has
+several products (several.py), "parallel" where the step is linear in the carry
 (`cells.Linear`), so that no scan is needed.
 """
 
@@ -21,6 +21,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from seqrnn.experiment import Carry
+from seqrnn.models.arrays import platform
 from seqrnn.models.products import Lookup, Products
 
 # `model.cell` -> the class, with the attributes that the name stands for.
@@ -78,11 +79,14 @@ def _activations(kinds: tuple[float, ...], a_BK: jax.Array) -> list[jax.Array]:
   scale_1K = jnp.concatenate(
     [jnp.full(shape, kind, a_BK.dtype) for kind in kinds], axis=-1
   )
-  parts = jnp.split(jnp.tanh(scale_1K * a_BK), len(kinds), axis=-1)
-  return [
-    save(kind * part_BH + (1 - kind))
+  y_BK = jnp.tanh(scale_1K * a_BK)
+  one_by_one = platform() == "cpu"  # Others save one array, before the split.
+  parts = jnp.split(y_BK if one_by_one else save(y_BK), len(kinds), axis=-1)
+  gates = [
+    kind * part_BH + (1 - kind)
     for kind, part_BH in zip(kinds, parts, strict=True)
   ]
+  return [save(gate_BH) for gate_BH in gates] if one_by_one else gates
 
 
 def _activations_jvp(kinds, primals, tangents):
@@ -144,8 +148,8 @@ class Cell(nn.Module):
   # The name of the bias that `recurrent` adds to its last outputs, or to all;
   # None: `inputs` adds the bias, which takes one more pass over all of z.
   recurrent_bias: ClassVar[Any] = "bias"
-  # How the cell is scanned: fused (scan.py), plain (nn.scan of `__call__`) or
-  # parallel (`cells.Linear`).
+  # How the cell is scanned: fused (scan.py), several (several.py) or parallel
+  # (`cells.Linear`).
   path: ClassVar[Any] = "fused"
 
   def setup(self):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqrnn.config import Config
-from seqrnn.models.arrays import align
+from seqrnn.models.arrays import align, platform
 from seqrnn.models.cell import (
   CELLS,
   SIGMOID,
@@ -27,11 +27,32 @@ def make(model: Config, **shape: Any) -> Cell:
   return CELLS[model.cell](forget_bias=model.forget_bias, **shape)
 
 
+@jax.custom_jvp
 def normalize(x: jax.Array) -> jax.Array:
   """Shifts and scales the last axis to mean 0 and variance 1."""
-  x = x - jnp.mean(x, axis=-1, keepdims=True)
-  variance = jnp.mean(x * x, axis=-1, keepdims=True)
-  return x * jax.lax.rsqrt(variance + 1e-5)
+  return _normalized(x)[0]
+
+
+def _normalized(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The result of `normalize`, and the factor that scales."""
+  x = x - _mean(x)
+  scale = jax.lax.rsqrt(_mean(x * x) + 1e-5)
+  return save(x * scale), save(scale)
+
+
+def _mean(x: jax.Array) -> jax.Array:
+  """The mean over the last axis, which stays."""
+  total = jnp.sum(x, axis=-1, keepdims=True)
+  if platform() == "tpu":  # An operation on [B, 1] takes as long as on [B, H].
+    total = jnp.broadcast_to(total, x.shape)
+  return total / x.shape[-1]
+
+
+@normalize.defjvp
+def _normalize_jvp(primals, tangents):
+  # JAX's own would need the sums over x once more in the backward pass.
+  (y, scale), (dx,) = _normalized(*primals), tangents
+  return y, scale * (dx - _mean(dx) - y * _mean(y * dx))
 
 
 @register("lstm")
@@ -208,7 +229,7 @@ class ResetBeforeGRU(Cell):
   sigmoid_gates = "reset", "update", None
   formula = "3(HD + H² + H)"
   recurrent_bias = None
-  path = "plain"
+  path = "several"
 
   def __call__(self, carry, z_BK, mask_BH=None):
     H, h_BH = self.hidden_size, masked_state(carry, mask_BH)
@@ -237,7 +258,7 @@ class MGU(Cell):
   sigmoid_gates = "forget", None
   formula = "2(HD + H² + H)"
   recurrent_bias = None
-  path = "plain"
+  path = "several"
 
   def __call__(self, carry, z_BK, mask_BH=None):
     h_BH = masked_state(carry, mask_BH)

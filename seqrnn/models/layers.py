@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqrnn.experiment import Carry
+from seqrnn.models import scan as fused
+from seqrnn.models import several
 from seqrnn.models.cell import Cell
 from seqrnn.models.dropout import Dropout, keep_mask
 from seqrnn.models.products import Lookup
-from seqrnn.models.scan import hold, parallel, scan
+from seqrnn.models.scan import hold, parallel
 
 
 class Recurrent(nn.Module):
@@ -68,7 +70,8 @@ class Recurrent(nn.Module):
         params["recurrent_kernel"], deterministic=False
       )
     path = "plain" if cell.products.plain else cell.path
-    if path == "fused":
+    if path in ("fused", "several"):
+      scan = {"fused": fused.scan, "several": several.scan}[path]
       over_time = scan(cell, reverse=self.reverse)
       carry, h_TBH = over_time(params, carry, *inputs, mask_BH)
     elif path == "parallel":

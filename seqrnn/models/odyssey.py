@@ -30,7 +30,7 @@ class Odyssey(Cell):
 
   With full gate recurrence, the inputs of i, f and o include a product: these
   three gates of the step before, side by side, times a matrix [3H, 3H]. The
-  carry is then (c, h, i, f, o). A step has two products, so the path is plain.
+  carry is then (c, h, i, f, o). A step has two products: the path is several.
 
   Attributes:
     input_gate: False: i = 1 (NIG).
@@ -81,7 +81,7 @@ class Odyssey(Cell):
 
   @property
   def path(self):
-    return "plain" if self.gate_recurrence else "fused"
+    return "several" if self.gate_recurrence else "fused"
 
   @property
   def forget_place(self):

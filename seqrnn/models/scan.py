@@ -24,6 +24,15 @@ from jax import lax
 from seqrnn.experiment import Carry
 from seqrnn.models import cpu
 from seqrnn.models.cell import OUTSIDE_GATES, SAVED, Cell, masked_state
+from seqrnn.models.loops import (
+  apart_from_product,
+  before,
+  loop,
+  over_units,
+  read_again,
+  whole,
+  without,
+)
 from seqrnn.models.products import kernel_gradient, step_dot
 
 
@@ -62,8 +71,14 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
     cell: not bound to parameters.
     reverse: from the last step to the first.
   """
+  run = jax.custom_vjp(plain(cell, reverse))
+  run.defvjp(_forward(cell, reverse), _backward(cell, reverse))
+  return run
 
-  @jax.custom_vjp
+
+def plain(cell: Cell, reverse: bool) -> Callable[..., Any]:
+  """`scan` with JAX's own gradient."""
+
   def run(params, carry, z_TBK, take, mask_BH=None):
     def step(carry, inputs):
       z_BK, take = inputs
@@ -73,8 +88,12 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
 
     return lax.scan(step, carry, (z_TBK, take), reverse=reverse)
 
-  run.defvjp(_forward(cell, reverse), _backward(cell, reverse))
   return run
+
+
+def add(*trees: Any) -> Any:
+  """The sum of trees of arrays."""
+  return jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
 
 def _own(cell: Cell, params: Any) -> dict[str, Any]:
@@ -108,11 +127,16 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
         new, back = jax.vjp(gates_of_sum, own, carry, z_BK + u_BK)
       else:
         new, back = jax.vjp(gates, own, carry, z_BK, u_BK)
+      back = without(back, (own, read_again(carry)))
       carry = hold(take, new, carry)
-      return carry, (cell.hidden(carry), _unique(back))
+      return carry, (cell.hidden(carry), read_again(carry), back)
 
-    last, (h_TBH, back) = cpu.loop(step, first, (z_TBK, take), reverse=reverse)
-    return (last, h_TBH), (params, first, h_TBH, take, mask_BH, back)
+    take = over_units(take, cell.hidden_size)
+    last, (h_TBX, after, back) = loop(
+      step, first, (z_TBK, take), reverse=reverse
+    )
+    h_TBH = whole(h_TBX)
+    return (last, h_TBH), (params, first, h_TBH, take, mask_BH, after, back)
 
   return forward
 
@@ -121,7 +145,8 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
   """The backward pass of `scan`."""
 
   def backward(saved, cotangents):
-    params, first, h_TBH, take, mask_BH, back = saved
+    params, first, h_TBH, take, mask_BH, after, back = saved
+    old = before(read_again(first), after, reverse)
     own = _own(cell, params)
     dlast, dh_TBH = cotangents
     R_T = None
@@ -130,29 +155,33 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
         params["recurrent_kernel"], cell.products.dtype
       )
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
-    add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
     def step(dcarry, inputs):
-      dh_BH, take, back = inputs
+      dh_BH, take, back, old = inputs
       dcarry = add(dcarry, *spread(dh_BH))
       zeros = jax.tree.map(jnp.zeros_like, dcarry)
       dnew = hold(take, dcarry, zeros)
-      _, dgates, *dinputs = back()(dnew)
+      _, dgates, *dinputs = back((own, old))(dnew)
       dcarry = add(hold(take, zeros, dcarry), dgates)
       if R_T is not None:
+        dcarry = apart_from_product(dcarry)
         dh_BH = step_dot(dinputs[-1], R_T, cell.products.dtype)
         dcarry = add(dcarry, *spread(masked_state(dh_BH, mask_BH)))
       return dcarry, (dinputs, dnew if own else None)
 
-    dfirst, (dinputs, dnew) = cpu.loop(
-      step, dlast, (dh_TBH, take, back), reverse=not reverse
+    inputs = (dh_TBH, take, back, old)
+    dfirst, (dinputs, dnew) = loop(
+      step, dlast, inputs, reverse=not reverse, gate=cell.hidden_size
     )
+    dinputs = whole(dinputs)
     dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
     if own:  # For all steps at once: in the loop, devices would synchronise.
-      down = jax.vmap(lambda back, dnew: back()(dnew)[0])(back, dnew)
+      down = jax.vmap(lambda back, old, dnew: back((own, old))(dnew)[0])(
+        *whole((back, old, dnew))
+      )
       dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
     if cell.recurrent_product:
-      before_TBH = _before(cell.hidden(first), h_TBH, reverse)
+      before_TBH = before(cell.hidden(first), h_TBH, reverse)
       if mask_BH is not None:
         before_TBH *= mask_BH[None]
       dparams["recurrent_kernel"] = kernel_gradient(
@@ -164,13 +193,6 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     return dparams, dfirst, dinputs[0], None, None
 
   return backward
-
-
-def _before(first_BH: jax.Array, h_TBH: jax.Array, reverse: bool) -> jax.Array:
-  """The state that each step starts from, [T, B, H]."""
-  if reverse:
-    return jnp.concatenate([h_TBH[1:], first_BH[None]])
-  return jnp.concatenate([first_BH[None], h_TBH[:-1]])
 
 
 def parallel(
@@ -198,15 +220,3 @@ def parallel(
   a_TBH, b_TBH = lax.associative_scan(join, (a_TBH, b_TBH), reverse=reverse)
   h_TBH = a_TBH * h_BH[None] + b_TBH
   return h_TBH[0 if reverse else -1], h_TBH
-
-
-def _unique(tree: Any) -> jax.tree_util.Partial:
-  """A function () -> tree, as a tree that holds each array only once."""
-  leaves, structure = jax.tree.flatten(tree)
-  ids = [id(leaf) for leaf in leaves]
-  first = list(dict.fromkeys(ids))
-  places = [first.index(i) for i in ids]
-  return jax.tree_util.Partial(
-    lambda *unique: structure.unflatten([unique[place] for place in places]),
-    *(leaves[ids.index(i)] for i in first),
-  )

@@ -16,7 +16,9 @@ from seqrnn.models.products import (
   rows,
   step_dot,
 )
+from seqrnn.runtime import sharding
 from tests.models.test_cells import MAKE, close, normal, quick_jit
+from tests.models.test_cpu import mesh_of
 
 B, T, D, H, V = 3, 6, 4, 5, 7
 # Padding at the end, on both sides, none; a row of nothing else.
@@ -31,18 +33,18 @@ def plain_of(module):
   return module.clone(cell=module.cell.clone(products=products))
 
 
-def draw(rng, module, x):
-  carry = jax.eval_shape(lambda: module.initial_carry(len(MASK)))
-  shapes = jax.eval_shape(module.init, jax.random.key(0), x, MASK, carry)
+def draw(rng, module, x, mask=MASK):
+  carry = jax.eval_shape(lambda: module.initial_carry(len(mask)))
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x, mask, carry)
   return normal(rng, shapes["params"]), normal(rng, carry)
 
 
-def values_and_gradients(module, x, weights, train=False):
+def values_and_gradients(module, x, weights, train=False, mask=MASK):
   """Of a sum that rests on all outputs and on the last carry, with weights."""
 
   def total(params, x, carry):
     rngs = {"dropout": jax.random.key(12)}
-    new = module.apply({"params": params}, x, MASK, carry, train, rngs=rngs)
+    new = module.apply({"params": params}, x, mask, carry, train, rngs=rngs)
     terms = jax.tree.map(lambda a, w: jnp.sum(a * w), new, weights)
     return sum(jax.tree.leaves(terms)), new
 
@@ -58,7 +60,6 @@ CASES = [
   for ids in (False, True)
   for reverse in (False, True)
   if name in ("lstm", "gru") or ids == reverse == bool(n % 2)
-  if PATHS[name] != "plain"
 ]
 DROP, DROP_STATE = {"weight_drop": 0.4}, {"recurrent_dropout": 0.4}
 ZONEOUT, KEEP_H = {"zoneout": (0.3, 0.6)}, {"zoneout": (0.3, 0)}
@@ -102,6 +103,36 @@ def test_equals_nn_scan(name, ids, reverse, settings, train):
     compare(np.float64, 1e-10)
   if name in ("lstm", "gru", "min_lstm") and not settings and ids == reverse:
     compare(np.float32, 1e-5)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize(
+  ("name", "reverse"),
+  [
+    ("lstm", False),
+    ("gru", True),
+    ("slstm", False),
+    ("layer_norm_lstm", True),
+    ("mgu", False),
+    ("odyssey_fgr", True),
+  ],
+)
+def test_layouts_of_other_platforms(name, reverse, platform):
+  """The program for a GPU or a TPU, run here, has the values of nn.scan."""
+  rng = np.random.default_rng(13)
+  T = 19  # For a GPU, two passes of eight steps, and three steps.
+  x, mask = rng.normal(size=(B, T, D)), rng.random((B, T)) < 0.8
+  fused = layers.Recurrent(MAKE[name](H), reverse=reverse)
+  params, carry = draw(rng, fused, x, mask)
+  new = jax.eval_shape(fused.apply, {"params": params}, x, mask, carry)
+  with jax.enable_x64(True):
+    given, results = (params, x, carry), []
+    weights = normal(rng, new)
+    for module, place in ((fused, platform), (plain_of(fused), "cpu")):
+      run = values_and_gradients(module, x, weights, mask=mask)
+      run = sharding.jit(run, mesh_of(place), **quick_jit.keywords)
+      results.append(run(*given))
+    close(*results, 1e-10)
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])

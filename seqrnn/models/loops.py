@@ -1,0 +1,267 @@
+"""Loops over time, with arrays laid out for the compiler of each platform.
+
+On a GPU each array that a step writes costs a kernel, and so does each step's
+counter. There, the arrays of a step lie side by side in one array, and one pass
+of the loop makes several steps. On a TPU each operation of a step takes long,
+however small it is, and the compiler joins operations only if they read and
+write the same gates. There, arrays of several gates are read and written gate
+by gate. The layout changes no value.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from seqrnn.experiment import Carry
+from seqrnn.models import cpu
+from seqrnn.models.arrays import platform
+
+_UNROLL = {"gpu": 8}  # Steps of one pass. More than one makes a TPU slower.
+_static = {"static": True}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Columns:
+  """The part [T, B, start:stop] of an array that holds several.
+
+  The next loop reads its part itself, so it is not copied before the loop.
+  """
+
+  array_TBX: jax.Array
+  start: int = field(metadata=_static)
+  stop: int = field(metadata=_static)
+
+  def whole(self) -> jax.Array:
+    return self.array_TBX[..., self.start : self.stop]
+
+  def at(self, t: jax.Array, gate: int | None) -> jax.Array:
+    """The part of step t, read gate by gate if the size of one is given."""
+    size = self.stop - self.start
+    if gate and size % gate == 0:
+      size = gate
+    shape = (1, self.array_TBX.shape[1], size)
+    parts = [
+      lax.dynamic_slice(
+        self.array_TBX, (t, 0, start), shape, allow_negative_indices=False
+      )[0]
+      for start in range(self.start, self.stop, size)
+    ]
+    return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def _is_part(x: Any) -> bool:
+  return isinstance(x, Columns)
+
+
+def length(tree: Any) -> int:
+  """T, the number of steps."""
+  return len(jax.tree.leaves(tree)[0])
+
+
+def whole(tree: Any) -> Any:
+  """The arrays of all steps, [T, B, X], in place of Columns."""
+  return jax.tree.map(
+    lambda x: x.whole() if _is_part(x) else x, tree, is_leaf=_is_part
+  )
+
+
+def _at(tree: Any, t: jax.Array, gate: int | None) -> Any:
+  """The arrays of step t."""
+
+  def one(x):
+    if not _is_part(x) and x.ndim == 3:
+      x = Columns(x, 0, x.shape[-1])
+    if _is_part(x):
+      return x.at(t, gate)
+    return lax.dynamic_index_in_dim(
+      x, t, keepdims=False, allow_negative_indices=False
+    )
+
+  return jax.tree.map(one, tree, is_leaf=_is_part)
+
+
+def loop(
+  step: Callable[..., Any],
+  carry: Any,
+  inputs: Any,
+  *,
+  reverse: bool,
+  gate: int | None = None,
+) -> tuple[Any, Any]:
+  """lax.scan(step, carry, inputs, reverse=reverse).
+
+  Args:
+    step: carry, inputs of one step -> carry, outputs.
+    carry: before the first step.
+    inputs: arrays [T, ...], or Columns.
+    reverse: from the last step to the first.
+    gate: the size of one of the gates, whose arrays a TPU reads and writes one
+      by one; None: it does not.
+
+  Returns:
+    the last carry, and the outputs of all steps, which may be Columns.
+  """
+  target, T = platform(), length(inputs)
+  step, restore = _once(step)
+  if target == "cpu":
+    carry, outputs = cpu.loop(step, carry, whole(inputs), reverse=reverse)
+    return carry, restore(outputs)
+  gate = gate if target == "tpu" else None
+  first = jnp.asarray(T - 1 if reverse else 0)
+  _, like = jax.eval_shape(lambda t: step(carry, _at(inputs, t, gate)), first)
+  write, read = _together(like) if target == "gpu" else _apart(gate)
+
+  def numbered(state, _):
+    t, carry = state
+    carry, outputs = step(carry, _at(inputs, t, gate))
+    if target == "gpu":
+      # Else the later steps of a pass compute the carry of the earlier again.
+      carry = lax.optimization_barrier(carry)
+    return (t - 1 if reverse else t + 1, carry), write(outputs)
+
+  (_, carry), outputs = lax.scan(
+    numbered,
+    (first, carry),
+    length=T,
+    reverse=reverse,
+    unroll=_UNROLL.get(target, 1),
+  )
+  return carry, restore(read(outputs))
+
+
+def _once(
+  step: Callable[..., Any],
+) -> tuple[Callable[..., Any], Callable[[list[Any]], Any]]:
+  """The step with a list of its outputs, each array once, and the inverse."""
+  form: Any = None
+
+  def once(carry, inputs):
+    nonlocal form
+    carry, outputs = step(carry, inputs)
+    leaves, structure = jax.tree.flatten(outputs)
+    unique = {id(leaf): leaf for leaf in leaves}
+    order = list(unique)
+    form = structure, [order.index(id(leaf)) for leaf in leaves]
+    return carry, list(unique.values())
+
+  def restore(unique):
+    structure, places = form
+    return structure.unflatten([unique[place] for place in places])
+
+  return once, restore
+
+
+def _together(leaves: list[Any]) -> tuple[Callable[..., Any], ...]:
+  """Functions: arrays of a step -> one array, and of all steps -> Columns.
+
+  Arrays that are not [B, X], or of another type than the first, stay apart.
+  """
+  (B, *_), dtype = leaves[0].shape, leaves[0].dtype
+  joined = [
+    x.ndim == 2 and x.shape[0] == B and x.dtype == dtype for x in leaves
+  ]
+  sizes = [
+    x.shape[-1] if join else 0 for x, join in zip(leaves, joined, strict=True)
+  ]
+  stops = np.cumsum(sizes).tolist()
+
+  def write(arrays):
+    wide = [x for x, join in zip(arrays, joined, strict=True) if join]
+    rest = [x for x, join in zip(arrays, joined, strict=True) if not join]
+    return jnp.concatenate(wide, axis=-1), rest
+
+  def read(written):
+    wide_TBX, rest = written
+    rest = iter(rest)
+    return [
+      Columns(wide_TBX, stop - size, stop) if join else next(rest)
+      for join, size, stop in zip(joined, sizes, stops, strict=True)
+    ]
+
+  return write, read
+
+
+def _apart(gate: int | None) -> tuple[Callable[..., Any], ...]:
+  """Functions: arrays of a step -> their gates, and of all steps -> arrays."""
+
+  def gates(x):
+    several = gate and x.ndim == 2 and x.shape[-1] % gate == 0
+    return jnp.split(x, x.shape[-1] // gate, axis=-1) if several else [x]
+
+  def array(parts):
+    return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+  return (
+    lambda arrays: [gates(x) for x in arrays],
+    lambda written: [array(parts) for parts in written],
+  )
+
+
+def before(first: Any, after: Any, reverse: bool) -> Any:
+  """The arrays before each step, given those before the first and after each.
+
+  Args:
+    first: a tree of arrays [B, X].
+    after: a tree of the same form, as `loop` returns it.
+    reverse: from the last step to the first.
+  """
+
+  def one(first_BX, after_TBX):
+    if reverse:
+      return jnp.concatenate([after_TBX[1:], first_BX[None]])
+    return jnp.concatenate([first_BX[None], after_TBX[:-1]])
+
+  return jax.tree.map(one, first, whole(after))
+
+
+def read_again(carry: Carry) -> Carry:
+  """What the backward loop reads of the carry after the step before.
+
+  Nothing on a CPU: there, to copy an array takes longer than to save it twice.
+  """
+  return () if platform() == "cpu" else carry
+
+
+def apart_from_product(carry: Carry) -> Carry:
+  """The carry, which a TPU then computes before the product that is added.
+
+  Merged with it, the product would read every array that the carry is made of.
+  """
+  return lax.optimization_barrier(carry) if platform() == "tpu" else carry
+
+
+def over_units(take: Any, H: int) -> Any:
+  """Masks take_TB as [T, B, H] on a TPU, where a step would spread them."""
+
+  def one(x):
+    return x if x.ndim == 3 else jnp.broadcast_to(x[..., None], (*x.shape, H))
+
+  return jax.tree.map(one, take) if platform() == "tpu" else take
+
+
+def without(back: Any, carry: Carry) -> jax.tree_util.Partial:
+  """A function carry -> back, as a tree of the arrays that carry has not."""
+  leaves, structure = jax.tree.flatten(back)
+  known = [id(leaf) for leaf in jax.tree.leaves(carry)]
+  own = [leaf for leaf in leaves if id(leaf) not in known]
+
+  def restored(*arrays_and_carry):
+    *arrays, carry = arrays_and_carry
+    arrays, of_carry = iter(arrays), jax.tree.leaves(carry)
+    return structure.unflatten(
+      [
+        of_carry[place] if place is not None else next(arrays)
+        for place in places
+      ]
+    )
+
+  places = [
+    known.index(id(leaf)) if id(leaf) in known else None for leaf in leaves
+  ]
+  return jax.tree_util.Partial(restored, *own)
