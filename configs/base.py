@@ -659,6 +659,12 @@ DETECT = _group(
     NOT_NEGATIVE,
     "The minimum surprisal, in nats, of an event that training has not seen.",
   ),
+  flag_unknown=Field(
+    True,
+    SWITCH,
+    "Flag every event that training has not seen, whatever its surprisal and"
+    " the threshold are.",
+  ),
   short=Field(
     "score",
     choice("score", "flag"),
