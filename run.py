@@ -19,8 +19,8 @@ import traceback
 from absl import flags
 
 from seqrnn import command
-from seqrnn.errors import Interrupted, UserError
-from seqrnn.runtime import launch, processes
+from seqrnn.errors import Interrupted, UserError, visible
+from seqrnn.runtime import devices, launch, processes
 
 # Mode -> its module, which is imported only when the mode runs.
 MODES = {
@@ -50,15 +50,18 @@ def main(argv: list[str]) -> int:
       return 0
     distributed = parse(parsed, argv)
     config, workdir = command.resolve(parsed, overrides)
-    devices = command.cpu_devices(config, parsed.mode)
-    launch.configure_device(devices, inline=parsed.follow)
+    count = command.cpu_devices(config, parsed.mode)
+    on_cpu = parsed.follow or command.gpu_workers(config, parsed.mode)
+    launch.configure_device(count, on_cpu, inline=parsed.follow)
     if distributed:
       joined = True
       processes.guard()
       index = processes.join(
         parsed.coordinator, parsed.num_processes, parsed.process_id
       )
-    launch.require_device()
+    for line in devices.start(named=parsed.mode == "train"):
+      if index == 0:
+        print(visible(line), file=sys.stderr)
     experiments = importlib.import_module("experiments")
     module = "seqrnn.detection.follow" if parsed.follow else MODES[parsed.mode]
     importlib.import_module(module).run(experiments.build, config, workdir)

@@ -283,12 +283,11 @@ def sampling(
   notes = (NOTES,) if music else ()
   integers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
   symbol_B = integers(config.sample.streams, *notes)
-  _, logits_BV = jax.eval_shape(decoder.step, params, carry, symbol_B)
   ended_B = jax.ShapeDtypeStruct(symbol_B.shape, bool)
   number = jax.ShapeDtypeStruct((), jnp.float32)
   settings = (number, integers(), number) if likely else (number,)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  state = carry, logits_BV, ended_B
+  state = carry, symbol_B, ended_B
   args = params, state, seed, settings, integers(), integers()
   placed = shapes(args, sharding.replicated(mesh))
   return Program(drawer(decoder, **drawing, mesh=mesh), placed)

@@ -665,6 +665,12 @@ DETECT = _group(
     NOT_NEGATIVE,
     "The minimum surprisal, in nats, of an event that training has not seen.",
   ),
+  flag_unknown=Field(
+    True,
+    SWITCH,
+    "Flag every event that training has not seen, whatever its surprisal and"
+    " the threshold are.",
+  ),
   short=Field(
     "score",
     choice("score", "flag"),
@@ -784,9 +790,9 @@ SEARCH = _group(
   workers=optional(
     int,
     integer(1, 1024, "1 to 1024"),
-    "The number of processes on this machine, which share the cores. Empty: one"
-    " for each core if layers are small and the method is not coarse, else"
-    " one.",
+    "The number of processes on this machine, which share the cores and take"
+    " the GPUs in turn. Empty: one for each GPU; without GPUs, one for each"
+    " core if layers are small, else one. The method coarse has one.",
   ),
   storage=optional(
     str,

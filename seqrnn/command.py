@@ -16,7 +16,7 @@ from seqrnn import config as config_lib
 from seqrnn.config import CHANGEABLE, FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.errors import UserError, visible
 from seqrnn.fields import Condition
-from seqrnn.runtime import files, launch
+from seqrnn.runtime import devices, files
 
 # Fields that a flag adds to the name of the default workdir.
 NAMING = (
@@ -180,8 +180,9 @@ def cpu_devices(config: Config, mode: str = "train") -> int:
 
   The operations of small layers are too short to be split over cores. Two
   devices, each with half of the rows, are faster then; with large layers or few
-  rows they are slower. A search of small layers has a worker on each core. The
-  number of devices affects rounding, so config.json keeps it.
+  rows they are slower. A search has a worker on each GPU; without GPUs, a
+  search of small layers has a worker on each core. The number of devices
+  affects rounding, so config.json keeps it.
 
   Returns:
     train.cpu_devices. Both fields are set in the config if they are None.
@@ -190,15 +191,25 @@ def cpu_devices(config: Config, mode: str = "train") -> int:
   small = model.hidden_size <= 256
   if model.parameters:  # The hidden size is computed later, with JAX.
     small = model.parameters <= model.layers * 4 * 256**2
-  cores = launch.cores()
+  cores = devices.cores()
   if mode == "search":
     if search.workers is None:  # Trials of `coarse` depend on earlier trials.
-      search.workers = cores if small and search.method != "coarse" else 1
+      several = len(devices.gpus()) or (cores if small else 1)
+      search.workers = several if search.method != "coarse" else 1
     cores //= search.workers
   if train.cpu_devices is None:
     few = train.batch_size < 16
     train.cpu_devices = 2 if small and not few and cores > 1 else 1
   return train.cpu_devices
+
+
+def gpu_workers(config: Config, mode: str) -> bool:
+  """Returns whether this process starts workers that compute on GPUs.
+
+  It must not use the GPUs then: JAX would reserve most of their memory for it.
+  """
+  several = mode == "search" and (config.search.workers or 1) > 1
+  return several and bool(devices.gpus())
 
 
 def unused(

@@ -17,7 +17,7 @@ from configs import base
 from seqrnn import command
 from seqrnn import config as config_lib
 from seqrnn.errors import Interrupted, UserError
-from seqrnn.runtime import launch, manifest
+from seqrnn.runtime import devices, launch, manifest
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -640,9 +640,10 @@ def test_help_of_fields(capsys):
 LINES = [
   (
     f"{LM} --workdir=chain",
-    r"""train: [\d,]+ symbols in \d+ documents
+    r"""devices: \d x cpu, \d+ cores?
+train: [\d,]+ symbols in \d+ documents
 validation: [\d,]+ symbols in \d+ documents
-language_model: [\d,]+ parameters, 11 symbols, \d cpu devices?
+language_model: [\d,]+ parameters, 11 symbols
 step 2  epoch 0  train .* validation .* bits/symbol  accuracy .*%  best
 chain: finished at step 2; best validation loss .* nats at step 2
 """,
@@ -800,7 +801,7 @@ except KeyboardInterrupt:
 def test_cpu_devices_by_the_rule(
   monkeypatch, hidden_size, batch_size, cores, expected
 ):
-  monkeypatch.setattr(launch, "cores", lambda: cores)
+  monkeypatch.setattr(devices, "cores", lambda: cores)
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.train.batch_size = batch_size
@@ -821,18 +822,18 @@ def test_cpu_devices_by_the_rule(
 def test_workers_of_a_search_share_the_cores(
   monkeypatch, hidden_size, method, workers, expected
 ):
-  monkeypatch.setattr(launch, "cores", lambda: 4)
+  monkeypatch.setattr(devices, "cores", lambda: 4)
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.search.method = method
   config.search.workers = workers
-  devices = command.cpu_devices(config, "search")
-  assert (config.search.workers, devices) == expected
+  count = command.cpu_devices(config, "search")
+  assert (config.search.workers, count) == expected
   assert command.cpu_devices(base.get_config()) == 2
 
 
 def test_cpu_devices_where_the_hidden_size_is_not_yet_known(monkeypatch):
-  monkeypatch.setattr(launch, "cores", lambda: 2)
+  monkeypatch.setattr(devices, "cores", lambda: 2)
   for parameters, expected in ((3 * 4 * 256**2, 2), (3 * 4 * 256**2 + 1, 1)):
     config = base.get_config()
     config.model.layers = 3

@@ -9,6 +9,7 @@ from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import benjamini_hochberg
 from seqrnn.detection.detector import Detector, SessionScores, round_scores
 from seqrnn.detection.findings import Findings
+from seqrnn.inference.scoring import UNRANKED
 
 
 def flag(
@@ -26,6 +27,8 @@ def flag(
   event_flags = round_scores(scored.nll) > limit
   if settings.rule == "topk":
     event_flags = scored.rank > settings.top_k
+  if settings.flag_unknown:
+    event_flags |= scored.rank == UNRANKED
   calibration, others = normal.scores[COMBINED], ~scored.short
   match settings.rule:
     case "rate":

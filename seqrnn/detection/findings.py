@@ -63,6 +63,21 @@ class Findings(NamedTuple):
     alarms[d] = self.offsets[d] + flagged[first] - self.bounds[d]
     return alarms
 
+  def oddest(self) -> np.ndarray:
+    """The position of the most surprising event of each session [D].
+
+    It is the last event where the end of the session is the most surprising,
+    and -1 in a session without events.
+    """
+    sizes = np.diff(self.bounds)
+    session_N = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.lexsort((-self.nll, session_N))  # Equal ones: the first.
+    places = np.full(len(sizes), -1)
+    d = np.flatnonzero(sizes)
+    places[d] = self.offsets[d] + order[self.bounds[d]] - self.bounds[d]
+    lengths = np.diff(self.sessions.bounds)[self.distinct.first]
+    return np.minimum(places, lengths - 1)
+
   def events(self, j: int, d: int, first: int, stop: int) -> list[str]:
     """Names of scored events of session j for display.
 

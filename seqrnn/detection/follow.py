@@ -228,6 +228,7 @@ class Follower:
       float(limits["events"][name]) for name in ("above", "unknown", "top_k")
     )
     self._by_rank = limits["rule"] == "topk"
+    self._flag_unknown = bool(limits["events"].get("flag_unknown"))
     # Lists, because NumPy is slower for a single number.
     self._normal = normal.scores.tolist()
     self._p_values = normal.p_values(np.append(self._normal, np.inf)).tolist()
@@ -266,6 +267,7 @@ class Follower:
     rounded = round(nats, 4)  # As `round_scores` does.
     place = bisect.bisect_left(self._normal, rounded)
     in_top_k = rank <= self._top_k
+    above = not in_top_k if self._by_rank else rounded > self._above
     return {
       "session": session,
       "position": position,
@@ -278,7 +280,7 @@ class Follower:
       "in_top_k": in_top_k,
       "unknown": unknown,
       "p_value": round(self._p_values[place], 6),
-      "flag": not in_top_k if self._by_rank else rounded > self._above,
+      "flag": above or (unknown and self._flag_unknown),
     }
 
 

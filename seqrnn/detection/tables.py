@@ -66,8 +66,11 @@ def _cells(values: np.ndarray) -> list[Any]:
 
 
 def write_sessions(found: Findings, folder: Path, form: str):
-  """Writes sessions.csv, or another `form`: a row per session of the input."""
-  sessions = found.sessions
+  """Writes sessions.csv, or another `form`: a row per session of the input.
+
+  Line and timestamp are those of the session's most surprising event.
+  """
+  sessions, oddest = found.sessions, found.oddest().tolist()
   alarms = found.first_alarms().tolist()
   distinct = {
     "events": np.diff(sessions.bounds)[found.distinct.first].tolist(),
@@ -76,21 +79,29 @@ def write_sessions(found: Findings, folder: Path, form: str):
     "first_alarm": [None if alarm < 0 else alarm for alarm in alarms],
   }
   scores = {name: _cells(values) for name, values in found.scores.items()}
-  has_lines = sessions.lines is not None
-  columns = ["session", *distinct, *["line"] * has_lines, *scores]
+  places = _places(found)
+  columns = ["session", *distinct, *places, *scores]
   columns += ["label"] * (sessions.labels is not None)
   rows = list(zip(*distinct.values(), strict=True))
   score_rows = list(zip(*scores.values(), strict=True))
   with _table(folder, "sessions", form, columns) as write:
     for j, d in enumerate(found.distinct.which.tolist()):
-      row = [sessions.names[j], *rows[d]]
-      if has_lines:
-        row.append(found.line(j, alarms[d]))
-      row += score_rows[d]
+      where = [value(j, oddest[d]) for value in places.values()]
+      row = [sessions.names[j], *rows[d], *where, *score_rows[d]]
       if sessions.labels is not None:
         known = sessions.labelled is None or sessions.labelled[j]
         row.append(int(sessions.labels[j]) if known else None)
       write(row)
+
+
+def _places(found: Findings) -> dict[str, Callable[[int, int], Any]]:
+  """The columns that say where an event is, each as a function of j, place."""
+  places: dict[str, Callable[[int, int], Any]] = {}
+  if found.sessions.lines is not None:
+    places["line"] = found.line
+  if found.sessions.timestamps is not None:
+    places["timestamp"] = found.timestamp
+  return places
 
 
 def write_events(
@@ -121,11 +132,7 @@ def write_events(
   def rows(d: int) -> list[tuple[Any, ...]]:
     return list(zip(*columns(d).values(), strict=True))
 
-  places: dict[str, Callable[[int, int], Any]] = {}
-  if sessions.lines is not None:
-    places["line"] = found.line
-  if sessions.timestamps is not None:
-    places["timestamp"] = found.timestamp
+  places = _places(found)
   header = ["session", "position", *places, *columns(int(which[0]))]
   with _table(folder, "events", settings.format, header) as write:
     for j, d in enumerate(found.distinct.which.tolist()):

@@ -36,6 +36,7 @@ def content(normal: NormalScores, detector: Detector) -> dict[str, Any]:
       "resolution": events.resolution,
       "above": events.threshold(settings.event_rate),
       "unknown": settings.unknown,
+      "flag_unknown": settings.flag_unknown,
       "top_k": settings.top_k,
     },
   }

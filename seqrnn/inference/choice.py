@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from seqrnn.data.vocabulary import BEGIN, PAD, UNKNOWN
+from seqrnn.models.arrays import platform
+
+_COMPARED = 1024  # Symbols, at most, of `_likely_by_comparing`.
 
 
 def choose_symbol(
@@ -36,24 +39,47 @@ def choose_likely_symbol(
     top_k: the number of symbols to draw from, at least 1; symbols as likely
       as the last of them are included.
     top_p: draw from the fewest symbols whose probabilities at this temperature
-      sum to this or more (Holtzman et al. 2020); 1 includes all.
+      sum to this or more (Holtzman et al. 2020); symbols as likely as the last
+      of them are included; 1 includes all.
   """
   scaled_BV = _scaled(logits_BV, temperature)
-  V = scaled_BV.shape[-1]
-  order_BV = jnp.argsort(-scaled_BV, axis=-1)
-  sorted_BV = jnp.take_along_axis(scaled_BV, order_BV, axis=-1)
-  kth_B1 = jax.lax.dynamic_slice_in_dim(
-    sorted_BV, jnp.minimum(top_k, V) - 1, 1, axis=-1
-  )
-  sorted_BV = jnp.where(sorted_BV < kth_B1, -jnp.inf, sorted_BV)
-  chances_BV = jax.nn.softmax(sorted_BV, axis=-1)
+  few = platform() != "cpu" and scaled_BV.shape[-1] <= _COMPARED
+  find = _likely_by_comparing if few else _likely_by_sorting
+  likely_BV = find(scaled_BV, top_k, top_p)
+  scaled_BV = jnp.where(likely_BV, scaled_BV, -jnp.inf)
+  return _draw_symbol(noise_BV, scaled_BV, temperature)
+
+
+def _likely_by_sorting(
+  scaled_BV: jax.Array, top_k: jax.Array, top_p: jax.Array
+) -> jax.Array:
+  """Returns whether a symbol is among those to draw from, [B, V]."""
+  sorted_BV = jnp.sort(scaled_BV, axis=-1, descending=True)
+  place = jnp.minimum(top_k, sorted_BV.shape[-1]) - 1
+  kth_B1 = jax.lax.dynamic_slice_in_dim(sorted_BV, place, 1, axis=-1)
+  kept_BV = jnp.where(sorted_BV < kth_B1, -jnp.inf, sorted_BV)
+  chances_BV = jax.nn.softmax(kept_BV, axis=-1)
   # A symbol stays while those before it have less than top_p together.
   before_BV = jnp.cumsum(chances_BV, axis=-1) - chances_BV
-  outside_BV = (before_BV >= top_p) & (top_p < 1)
-  sorted_BV = jnp.where(outside_BV, -jnp.inf, sorted_BV)
-  noise_BV = jnp.take_along_axis(noise_BV, order_BV, axis=-1)
-  place_B1 = _draw_symbol(noise_BV, sorted_BV, temperature)[:, None]
-  return jnp.take_along_axis(order_BV, place_B1, axis=-1)[:, 0]
+  inside_BV = (before_BV < top_p) | (top_p >= 1)
+  kept_BV = jnp.where(inside_BV, sorted_BV, jnp.inf)
+  last_B1 = jnp.min(kept_BV, axis=-1, keepdims=True)
+  return scaled_BV >= jnp.maximum(kth_B1, last_B1)
+
+
+def _likely_by_comparing(
+  scaled_BV: jax.Array, top_k: jax.Array, top_p: jax.Array
+) -> jax.Array:
+  """`_likely_by_sorting`, from comparisons of each symbol with each other.
+
+  A GPU needs two kernels to compare and to draw, and several more to sort.
+  """
+  likelier_BVV = scaled_BV[:, None] > scaled_BV[..., None]
+  likely_BV = jnp.sum(likelier_BVV, axis=-1) < top_k
+  kept_BV = jnp.where(likely_BV, scaled_BV, -jnp.inf)
+  chances_BV = jax.nn.softmax(kept_BV, axis=-1)
+  before_BV = jnp.sum(jnp.where(likelier_BVV, chances_BV[:, None], 0), axis=-1)
+  return likely_BV & ((before_BV < top_p) | (top_p >= 1))
 
 
 def _scaled(logits_BV: jax.Array, temperature: jax.Array) -> jax.Array:
@@ -73,10 +99,11 @@ def _draw_symbol(
 ) -> jax.Array:
   """Returns the symbol_B of the largest sum of logit and noise.
 
-  The first maximum, without argmax: on a CPU, XLA's argmax takes as long as a
-  layer.
+  The first maximum, on a CPU without argmax: XLA's takes as long as a layer.
   """
   noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
+  if platform() != "cpu":
+    return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
   largest_B1 = jnp.max(noisy_BV, axis=-1, keepdims=True)
   V = noisy_BV.shape[-1]
   id_1V = jnp.arange(V)[None]

@@ -32,26 +32,19 @@ def _part_size(total: int, limit: int) -> int:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def reader(
-  decoder: Decoder, mesh: Mesh | None = None
-) -> Callable[..., tuple[Carry, jax.Array]]:
-  """A jitted function params, prime_BP, length -> carry, logits_BV.
+def reader(decoder: Decoder, mesh: Mesh | None = None) -> Callable[..., Carry]:
+  """A jitted function params, prime_BP, length -> carry.
 
   It reads the first `length` symbols of the prime.
   """
 
   @partial(sharding.jit, mesh=mesh)
   def read(params, prime_BP, length):
-    def step(t, state):
-      carry, _ = state
+    def step(t, carry):
       symbol_B = jax.lax.dynamic_index_in_dim(prime_BP, t, 1, keepdims=False)
-      return decoder.step(params, carry, symbol_B)
+      return decoder.step(params, carry, symbol_B)[0]
 
-    carry = decoder.start(prime_BP.shape[0])
-    symbol_B = prime_BP[:, 0]
-    _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
-    state = carry, jnp.zeros(like.shape, like.dtype)
-    return jax.lax.fori_loop(0, length, step, state)
+    return jax.lax.fori_loop(0, length, step, decoder.start(len(prime_BP)))
 
   return read
 
@@ -69,7 +62,7 @@ def drawer(
 
   It maps params, state, seed, settings of `choose`, first, stop to the next
   state and symbols_BT, whose first stop - first symbols are drawn. A state is
-  carry, logits_BV and ended_B.
+  the carry before symbol_B, symbol_B, and ended_B.
 
   Args:
     decoder: as in `generator`.
@@ -82,13 +75,13 @@ def drawer(
 
   @partial(sharding.jit, mesh=mesh)
   def draw(params, state, seed, settings, first, stop):
-    _, logits_BV, _ = state
+    carry, symbol_B, ended_B = state
+    _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
     key = jax.random.key(seed)
-    many = _part_size(chunk, max(1, numbers // logits_BV.size))
+    many = _part_size(chunk, max(1, numbers // like.size))
 
     def drawn(index):
-      key_i = jax.random.fold_in(key, index)
-      return noise(key_i, logits_BV.shape, logits_BV.dtype)
+      return noise(jax.random.fold_in(key, index), like.shape, like.dtype)
 
     def draw_part(part, loop):
       # The noise of many steps in one call: drawn for each step by itself, it
@@ -97,24 +90,28 @@ def drawer(
       noise_NBV = jax.vmap(drawn)(begin + jnp.arange(many))
 
       def step(n, loop):
-        (carry, logits_BV, ended_B), symbols_TB = loop
+        carry, symbol_B, symbols_TB = loop
+        carry, logits_BV = decoder.step(params, carry, symbol_B)
         noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
         symbol_B = choose(noise_BV, logits_BV, *settings)
-        shown_B = jnp.where(ended_B, PAD, symbol_B)
-        ended_B |= symbol_B == END
-        carry, logits_BV = decoder.step(params, carry, symbol_B)
         symbols_TB = jax.lax.dynamic_update_index_in_dim(
-          symbols_TB, shown_B, part * many + n, 0
+          symbols_TB, symbol_B, part * many + n, 0
         )
-        return (carry, logits_BV, ended_B), symbols_TB
+        return carry, symbol_B, symbols_TB
 
       return jax.lax.fori_loop(0, jnp.minimum(stop - begin, many), step, loop)
 
-    symbols_TB = jnp.zeros((chunk, *state[2].shape), jnp.int32)
+    symbols_TB = jnp.zeros((chunk, *symbol_B.shape), jnp.int32)
     parts = (stop - first + many - 1) // many
-    loop = state, symbols_TB
-    state, symbols_TB = jax.lax.fori_loop(0, parts, draw_part, loop)
-    return state, symbols_TB.swapaxes(0, 1)
+    carry, symbol_B, symbols_TB = jax.lax.fori_loop(
+      0, parts, draw_part, (carry, symbol_B, symbols_TB)
+    )
+    # After the loop, in which this would be another kernel of a GPU.
+    t = jnp.arange(chunk).reshape(-1, *[1] * symbol_B.ndim)
+    end_B = jnp.min(jnp.where(symbols_TB == END, t, chunk), axis=0)
+    shown_TB = jnp.where(ended_B[None] | (t > end_B[None]), PAD, symbols_TB)
+    ended_B |= end_B < chunk
+    return (carry, symbol_B, ended_B), shown_TB.swapaxes(0, 1)
 
   return draw
 
@@ -153,8 +150,9 @@ def generator(
       (len(prime_BP), _room(prime_BP.shape[1]), *prime_BP.shape[2:]), np.int32
     )
     padded_BP[:, : prime_BP.shape[1]] = prime_BP
-    carry, logits_BV = read(params, padded_BP, prime_BP.shape[1])
-    state = carry, logits_BV, np.zeros(prime_BP[:, 0].shape, bool)
+    carry = read(params, padded_BP, prime_BP.shape[1] - 1)
+    last_B = padded_BP[:, prime_BP.shape[1] - 1]
+    state = carry, last_B, np.zeros(last_B.shape, bool)
     chunk = _part_size(length, _CHUNK)
     for first in range(0, length, chunk):
       stop = min(first + chunk, length)

@@ -10,7 +10,7 @@ from seqrnn.config import Config
 from seqrnn.experiment import Batch, Experiment, require
 from seqrnn.models import anatomy, budget, diagram
 from seqrnn.models.anatomy import Model, Part
-from seqrnn.runtime import fileset, sharding
+from seqrnn.runtime import devices, fileset, sharding
 from seqrnn.training import cost
 
 
@@ -133,7 +133,7 @@ def _print_cost(
   """Prints the memory and time of a step; returns its seconds."""
   mesh = sharding.mesh()
   table = Table("a step", "kept between steps", "within a step", "time")
-  table.caption = f"memory is that of each of {mesh.size} devices"
+  table.caption = f"memory is that of each device: {devices.words(mesh)}"
 
   def add(name, step):
     memory = _megabytes(step.state), _megabytes(step.temporary)

@@ -74,7 +74,7 @@ def run(
   search = study.begin(build, config, workdir, deadline)
   count = config.search.workers or 1
   if jax.default_backend() != "cpu":
-    count = 1  # JAX reserves the accelerator's memory for one process.
+    count = 1  # This process has reserved the accelerator's memory.
   display = Display(search)
   try:
     with display:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from seqrnn.errors import Interrupted, UserError, visible
-from seqrnn.runtime import compiled
+from seqrnn.runtime import compiled, devices
 
 _LONG = 0.2  # Memory is returned after a compilation of more seconds.
 
@@ -85,18 +85,14 @@ def open_streams():
     sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def cores() -> int:
-  """Returns the number of cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-def configure_device(cpu_devices: int, inline: bool = False):
+def configure_device(
+  cpu_devices: int, on_cpu: bool = False, inline: bool = False
+):
   """Imports JAX and configures it before its backend starts.
 
   Args:
     cpu_devices: the number of CPU devices, unless JAX_NUM_CPU_DEVICES is set.
+    on_cpu: whether JAX uses the CPU, and starts no other device.
     inline: whether to compute on the CPU in the calling thread. Handing a
       computation of microseconds to another thread would take longer.
   """
@@ -104,6 +100,8 @@ def configure_device(cpu_devices: int, inline: bool = False):
 
   if jax.config.values["jax_num_cpu_devices"] < 1:
     jax.config.update("jax_num_cpu_devices", cpu_devices)
+  if on_cpu:
+    jax.config.update("jax_platforms", "cpu")
   if inline:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
   _return_memory()
@@ -128,26 +126,6 @@ def _return_memory():
       trim(0)
 
   jax.monitoring.register_event_duration_secs_listener(on_duration)
-
-
-def require_device():
-  """Starts JAX's backend.
-
-  Raises:
-    UserError: the platform that the environment names is not available.
-  """
-  import jax
-
-  try:
-    jax.devices()
-  except (AssertionError, RuntimeError):
-    names = os.environ.get("JAX_PLATFORMS")
-    if not names:
-      raise
-    raise UserError(
-      f"JAX_PLATFORMS={names}: no such device is available; without the"
-      " variable, JAX chooses a device"
-    ) from None
 
 
 def define_distributed(values: flags.FlagValues):
@@ -281,7 +259,7 @@ def user_message(error: BaseException) -> str | None:
     if name is None and error.errno in (errno.ENOSPC, errno.EIO):
       name = "stdout"
     return f"{name}: {error.strerror}" if name else str(error)
-  if isinstance(error, MemoryError) or "Out of memory" in str(error):
+  if devices.out_of_memory(error):
     return (
       "out of memory: model.hidden_size, train.batch_size or data.window must"
       " be smaller"

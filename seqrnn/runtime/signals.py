@@ -16,6 +16,19 @@ class Signals(list[int]):
   at_once = False
 
 
+def reinstall():
+  """Installs Python's handlers again, where C code has replaced them.
+
+  libtpu handles SIGTERM from the start of its backend on, and Python does not
+  know of it: SIGTERM would end a run that wants to save.
+  """
+  if threading.current_thread() is threading.main_thread():
+    for number in (signal.SIGINT, signal.SIGTERM):
+      handler = signal.getsignal(number)
+      if handler is not None:  # None: set before Python started.
+        signal.signal(number, handler)
+
+
 @contextmanager
 def catch_signals() -> Iterator[Signals]:
   """Collects SIGINT and SIGTERM instead of ending the process.

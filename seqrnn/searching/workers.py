@@ -15,7 +15,8 @@ from optuna.trial import Trial, TrialState
 
 from seqrnn import config as config_lib
 from seqrnn.errors import Interrupted, MachineError, UserError
-from seqrnn.runtime import compiled, signals
+from seqrnn.runtime import compiled, devices, signals
+from seqrnn.runtime.launch import user_message
 from seqrnn.searching import display, space, study
 from seqrnn.searching.study import Search, alone
 from seqrnn.training import fit
@@ -64,7 +65,8 @@ def train_trials(search: Search, show: Callable[[], None]):
 def run_trial(search: Search, trial: Trial, show: Callable[[], None]):
   """Trains a trial and records its result in the study.
 
-  A trial fails if its loss is not finite or its fields exclude each other.
+  A trial fails if its loss is not finite, its fields exclude each other, or
+  the memory of a GPU or TPU is too small for it.
 
   Raises:
     Interrupted: as training; the trial can be resumed.
@@ -119,18 +121,16 @@ def _train(
       trial.set_user_attr("error", str(error))
       return None
     except Exception as error:
-      if not isinstance(error, MemoryError) and not _no_memory(error):
+      if not devices.out_of_memory(error):
         raise
+      if jax.default_backend() != "cpu" and not isinstance(error, MemoryError):
+        # No other process has the accelerator's memory: it is too small.
+        trial.set_user_attr("error", user_message(error))
+        return None
       # It counts as an attempt: it may succeed when less memory is in use.
       raise MachineError(
         f"{folder}: out of memory; repeat the command to try it again"
       ) from None
-
-
-def _no_memory(error: Exception) -> bool:
-  """Whether XLA had no memory for a program."""
-  raised_by_jax = isinstance(error, jax.errors.JaxRuntimeError)
-  return raised_by_jax and "Out of memory" in str(error)
 
 
 def run_workers(search: Search, count: int, show: Callable[[], None]):
@@ -196,8 +196,10 @@ def _worker(place: _Place, failures: Any, given: tuple):
 
   threading.Thread(target=follow, daemon=True).start()
   jax.config.update("jax_num_cpu_devices", place.devices)
-  _pin(place)
   try:
+    devices.take_gpu(place.index, place.count)
+    devices.start()
+    _pin(place)
     train_trials(study.begin(*given), lambda: None)
   except Interrupted as stop:
     sys.exit(stop.status)
@@ -211,11 +213,10 @@ def _worker(place: _Place, failures: Any, given: tuple):
 def _pin(place: _Place):
   """Restricts this process to its share of the cores, on Linux.
 
-  JAX is started first. The rounding of sums depends on the number of its
+  JAX must have started. The rounding of sums depends on the number of its
   threads, which is the number of cores that it sees, and a trial must give
   what its config gives without a search.
   """
-  jax.devices()
   if sys.platform != "linux":
     return
   cores = sorted(os.sched_getaffinity(0))

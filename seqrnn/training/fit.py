@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
@@ -16,7 +15,7 @@ from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import budget
-from seqrnn.runtime import files, manifest, sharding
+from seqrnn.runtime import devices, files, manifest, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.training import changes, optimizers
 from seqrnn.training.history import cut_tables
@@ -66,10 +65,8 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
     yield held.check
 
 
-def print_summary(
-  experiment: Experiment, config: Config, params: Params, mesh: Mesh
-):
-  """Prints the data, the model and the devices of the training."""
+def print_summary(experiment: Experiment, config: Config, params: Params):
+  """Prints the data and the model of the training."""
   for split in ("train", "validation"):
     facts = experiment.facts(split)
     origin = f" of {facts['origin']}" if "origin" in facts else ""
@@ -91,14 +88,10 @@ def print_summary(
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
     # A model predicts reserved symbols, but no reserved labels.
-    f"{len(v) if name == 'symbols' else len(v.symbols)} {name}, "
+    f", {len(v) if name == 'symbols' else len(v.symbols)} {name}"
     for name, v in experiment.vocabularies.items()
   )
-  device = mesh.devices.flat[0]
-  print(
-    f"{config.task}: {count:,} parameters, {names}{mesh.size}"
-    f" {device.platform} device{'s' if mesh.size > 1 else ''}"
-  )
+  print(f"{config.task}: {count:,} parameters{names}")
 
 
 def write_record(config: Config, experiment: Experiment, workdir: Path):
@@ -201,7 +194,7 @@ def resume(training: Training) -> Position:
   if sharding.is_first():
     cut_tables(workdir, position.evaluated)
     write_record(recorded, training.experiment, workdir)
-  print_summary(training.experiment, config, state.params, training.mesh)
+  print_summary(training.experiment, config, state.params)
   if position.step and not finished:
     print(f"resuming from step {position.step}")
   return train_with_rollback(training, state, position)
@@ -237,6 +230,7 @@ def fit(
 
     optional["tensorboard"] = partial(tensorboard.open_writer, workdir)
   config = check_owner(config, workdir)
+  print(f"devices: {devices.words(sharding.mesh())}")
   config, experiment = budget.settle(build, config, workdir)
   for split in ("train", "validation"):
     experiment.batches(split, 0)  # Refuses an empty split.

@@ -1,6 +1,7 @@
 """Findings: the table that a terminal shows of them."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from seqrnn.data import sessions as data
 from seqrnn.data.vocabulary import END, Vocabulary
-from seqrnn.detection import findings, pictures, printing
+from seqrnn.detection import findings, pictures, printing, tables
 from seqrnn.detection.conformal import Calibration
 from tests.conftest import tiny
 
@@ -44,6 +45,18 @@ def found(tmp_path):
     short=np.zeros(2, bool),
     seconds=1.0,
   )
+
+
+def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
+  """Flagged or not; where its end is the oddest, the last line is named."""
+  assert found.oddest().tolist() == [0, 0]
+  found = found._replace(nll=np.array([1.0, 1, 3, 2, 9]))
+  tables.write_sessions(found, tmp_path, "jsonl")
+  rows = (tmp_path / "sessions.jsonl").read_text("utf-8").splitlines()
+  told = [
+    (row["line"], row.get("first_alarm")) for row in map(json.loads, rows)
+  ]
+  assert told == [(2, None), (5, 0)]
 
 
 def test_lines_of_a_log_stand_below_each_other(found):

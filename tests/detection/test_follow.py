@@ -364,6 +364,18 @@ def test_a_run_is_followed_or_refused(
   assert told(found) == [("x", "a"), ("x", "<end>")]
 
 
+@pytest.mark.parametrize("rule", ["rate", "topk"])
+def test_an_event_never_seen_is_flagged_below_the_threshold(tmp_path, rule):
+  made = make(tmp_path, {})
+  flags = []
+  for fields in ({}, {"flag_unknown": False}, {"flag_unknown": True}):
+    events = {"above": 99.0, "unknown": 20.0, "top_k": 2**31, **fields}
+    limits = {**LIMITS, "rule": rule, "events": events}
+    rows = followed(made, [b"x a", b"x never"], limits)
+    flags.append([row["flag"] for row in rows])
+  assert flags == [[False] * 3, [False] * 3, [False, True, False]]
+
+
 def test_a_damaged_calibration_is_none(tmp_path):
   path = tmp_path / "calibration.npz"
   nll = np.random.default_rng(0).exponential(size=40)

@@ -189,6 +189,6 @@ if __name__ == "__main__":
   if "HEARTBEAT" in os.environ:
     run.processes._HEARTBEAT_SECONDS = int(os.environ["HEARTBEAT"])
   if "FAULT" in os.environ:
-    wrap(run.launch, "require_device", after=arm)
+    wrap(run.devices, "start", after=arm)
   run.launch.prepare()
   run.launch.end(run.main(sys.argv))

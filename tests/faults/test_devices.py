@@ -117,7 +117,7 @@ def compare(start, folder, fields, counts, turns):
   done = start.script("meshes.py", json.dumps(jobs), devices=8).ended()
   assert (done.status, done.err) == (0, ""), done
   for n in {*counts, *(n for n, _ in turns)}:
-    assert f", {n} cpu device" in done.out
+    assert f"devices: {n} x cpu, " in done.out
   reference = folder / "1"
   assert [row["step"] for row in rows(reference)] == [
     "10",

@@ -12,6 +12,7 @@ from tests.faults.conftest import (
   steps,
   write_config,
 )
+from tests.runtime.test_devices import PLUGIN
 
 FIELDS = {
   **STATEFUL,
@@ -81,6 +82,27 @@ def test_a_signal_loses_nothing(whole, start, name, place, step):
   check(done, workdir, name, steps(workdir)[-1] if step is None else step)
   finish(start, whole, workdir)
   record(f"SIG{name} at {place.split()[0]}", "saved, one line, same bits")
+
+
+@pytest.mark.faults
+def test_a_signal_under_a_backend_that_handles_it(whole, start):
+  """Libtpu does; what it does must neither end the run nor be told."""
+  config, folder, _ = whole
+  plugin = folder / "jax_plugins" / "grasping"
+  plugin.mkdir(parents=True)
+  (plugin / "__init__.py").write_text(PLUGIN)
+  path = {"PYTHONPATH": str(folder)}
+  for place, step in (("steps 7", 7), ("restore 1", None)):
+    workdir = folder / f"grasped-{place.replace(' ', '-')}"
+    process = start(config, workdir, fault=f"TERM {place}", environment=path)
+    done = process.ended()
+    assert process.struck
+    if step is None:
+      assert (done.status, done.err) == (-signal.SIGTERM, "")
+    else:
+      check(done, workdir, "TERM", step)
+    finish(start, whole, workdir)
+  record("SIGTERM under a backend's handler", "saved, one line, same bits")
 
 
 @pytest.mark.faults

@@ -31,7 +31,7 @@ MODELS["two products"] = {"task": "language_model", "model.cell": "mgu"}
 
 
 def programs(folder, fields, platform):
-  """The step, and all else that a model computes, for one device."""
+  """Functions of the step, and of all else that a model computes."""
   path = write_data(fields["task"], folder / "data")
   if fields.get("data.format") == "columns":
     path = str(folder / "columns")
@@ -57,17 +57,17 @@ def programs(folder, fields, platform):
       results.append(decoder.step(params, *first))
     return results
 
-  return [
-    stablehlo.program(platform, step, state, batch, 0.1),
-    stablehlo.program(platform, use, state.params, batch),
-  ]
+  return (
+    lambda: stablehlo.program(platform, step, state, batch, 0.1),
+    lambda: stablehlo.program(platform, use, state.params, batch),
+  )
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("model", MODELS)
-def test_float32_is_exact_on_every_platform(model, platform, tmp_path):
-  for program in programs(tmp_path, MODELS[model], platform):
-    assert set(stablehlo.products(program)) == {"HIGHEST"}
+def test_float32_is_exact_in_all_that_uses_a_model(model, tmp_path):
+  """tests/test_accelerators.py looks at the training steps."""
+  _, use = programs(tmp_path, MODELS[model], "tpu")
+  assert set(stablehlo.products(use())) == {"HIGHEST"}
 
 
 @pytest.mark.parametrize(
@@ -86,16 +86,10 @@ def test_factors_are_rounded_as_the_config_says(
 ):
   fields = {**MODELS["language_model"], "model.products": kind}
   step, use = programs(tmp_path, fields, platform)
-  found = set(stablehlo.products(step))
+  found = set(stablehlo.products(step()))
   # The gradient of a table is a sum: a product with a factor of 0 or 1.
   assert found == {expected, "f32" if platform == "cpu" else "HIGHEST"}
-  assert set(stablehlo.products(use)) == {expected}
-
-
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "plain"])
-def test_a_gpu_adds_in_the_same_order_each_time(model, tmp_path):
-  step, _ = programs(tmp_path, MODELS[model], "cuda")
-  assert stablehlo.unordered_sums(step) == []
+  assert set(stablehlo.products(use())) == {expected}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
@@ -121,4 +115,4 @@ def test_the_gradient_of_a_table_sums_the_rows_of_each_id(V, platform):
 def test_jax_adds_the_rows_of_a_table_in_any_order(tmp_path):
   """So `unordered_sums` finds what a GPU may add in another order."""
   step, _ = programs(tmp_path, MODELS["plain"], "cuda")
-  assert len(stablehlo.unordered_sums(step)) == 1
+  assert len(stablehlo.unordered_sums(step())) == 1

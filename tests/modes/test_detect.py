@@ -22,6 +22,7 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, save
 from seqrnn.detection import calibration, decision, detector, evaluation
 from seqrnn.detection.conformal import Calibration
 from seqrnn.errors import MachineError, UserError
+from seqrnn.inference.scoring import UNRANKED
 from seqrnn.modes import detect
 from seqrnn.reporting import alarms
 from seqrnn.runtime import files
@@ -240,6 +241,22 @@ def repeat(home, changes):
   for name, value in changes.items():
     config.detect[name] = value
   return detect.run(experiments.build, config, folder / "run")
+
+
+@pytest.mark.parametrize("by_default", [True, False])
+def test_an_event_never_seen_is_flagged_whatever_its_surprisal(by_default):
+  settings = base.get_config().detect
+  settings.flag_unknown = by_default
+  nll, rank = np.array([1.0, 20.0, 2.0]), np.array([1, UNRANKED, 3])
+  scored = detector.SessionScores(
+    nll, rank, rank, np.array([0, 2, 3]), {}, np.ones(2), np.zeros(2, bool), 1.0
+  )
+  # Calibration met unknown events itself: no surprisal is above the threshold.
+  normal = calibration.NormalScores(
+    {"combined": Calibration(np.zeros(9))}, Calibration(np.full(2000, 20.0))
+  )
+  _, odd = decision.flag(scored, np.zeros(2), normal, settings)
+  assert odd.tolist() == [False, by_default, False]
 
 
 @pytest.mark.parametrize("rule", ["rate", "events", "budget", "bh", "topk"])

@@ -11,6 +11,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder
 from seqrnn.inference import choice, sampler
 from tests.conftest import tiny
+from tests.stablehlo import mesh_of
 
 
 def draws(logits_V, n=20000, **settings):
@@ -72,6 +73,32 @@ def test_top_p_is_of_what_top_k_leaves():
   # As likely as the second: drawn, too.
   tied = np.log(np.array([1e-9, 1e-9, 1e-9, 1e-9, 0.4, 0.3, 0.3]))
   assert set(draws(tied, top_k=2)) == {4, 5, 6}
+
+
+def likely(scaled_V, top_k, top_p):
+  """Which symbols may be drawn, one by one."""
+  kept_V = np.array([np.sum(scaled_V > s) < top_k for s in scaled_V])
+  chances_V = np.where(kept_V, np.exp(scaled_V), 0)
+  chances_V /= chances_V.sum()
+  before_V = np.array([chances_V[scaled_V > s].sum() for s in scaled_V])
+  return kept_V & ((before_V < top_p) | (top_p >= 1))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_every_platform_draws_from_the_same_symbols(platform):
+  rng = np.random.default_rng(5)
+  choose = jax.jit(choice.choose_likely_symbol)
+  for top_k, top_p in [(40, 1.0), (7, 1.0), (40, 0.713), (9, 0.431), (1, 0.2)]:
+    # Some of them are equally likely.
+    logits_BV = rng.integers(-9, 9, (50, 40)) * np.float32(0.37)
+    noise_BV = rng.gumbel(size=logits_BV.shape).astype(np.float32)
+    with jax.sharding.use_abstract_mesh(mesh_of(platform)):
+      drawn_B = choose(noise_BV, logits_BV, 0.7, top_k, top_p)
+    scaled_BV = (logits_BV / np.float32(0.7)).astype(np.float64)
+    scaled_BV[:, [PAD, BEGIN, UNKNOWN]] = -np.inf
+    inside_BV = np.array([likely(s_V, top_k, top_p) for s_V in scaled_BV])
+    noisy_BV = np.where(inside_BV, scaled_BV + noise_BV, -np.inf)
+    np.testing.assert_array_equal(drawn_B, noisy_BV.argmax(axis=1))
 
 
 def test_notes_are_drawn_independently_at_a_temperature():

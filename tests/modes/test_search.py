@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import multiprocessing
 import os
 import pwd
 import re
@@ -11,9 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -32,7 +35,7 @@ from seqrnn import config as config_lib
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import figures, files
-from seqrnn.searching import pictures, space, study
+from seqrnn.searching import pictures, space, study, workers
 from seqrnn.training import fit, history
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
@@ -480,6 +483,79 @@ def test_without_memory_a_trial_is_given_up_in_the_end(tmp_path, objective):
       run_search(config, tmp_path / "s")
   run_search(config, tmp_path / "s")
   assert states(tmp_path / "s") == ["failed", "finished"]
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+  "text",
+  [
+    "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes",
+    "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm",
+  ],
+)
+def test_a_trial_too_large_for_its_device_fails_and_the_search_goes_on(
+  tmp_path, objective, monkeypatch, text
+):
+  """Unlike the memory of the machine, no other process has a device's."""
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+
+  def loss(config):
+    if config.optimizer.learning_rate == 0.2:
+      raise jax.errors.JaxRuntimeError(text)
+    return 1.0
+
+  objective(loss)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  run_search(config, tmp_path / "s")
+  assert states(tmp_path / "s") == ["failed", "finished"]
+  with (tmp_path / "s" / "trials.csv").open(newline="") as file:
+    error = next(csv.DictReader(file))["error"]
+  assert error.startswith("out of memory: model.hidden_size")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_memory_of_the_machine_may_pass_on_any_device(
+  tmp_path, objective, monkeypatch
+):
+  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2)"})
+
+  def loss(_):
+    raise MemoryError
+
+  objective(loss)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  with pytest.raises(MachineError, match="0000: out of memory; repeat the"):
+    run_search(config, tmp_path / "s")
+
+
+def test_a_worker_has_its_gpu_before_jax_starts(monkeypatch):
+  called = []
+
+  def note(name):
+    monkeypatch.setattr(
+      f"seqrnn.searching.workers.{name}",
+      lambda *args: called.append((name, *args)),
+    )
+
+  monkeypatch.setattr(
+    multiprocessing, "parent_process", lambda: SimpleNamespace(sentinel=0)
+  )
+  monkeypatch.setattr(
+    multiprocessing.connection, "wait", lambda _: threading.Event().wait()
+  )
+  for name in ("jax.config.update", "devices.take_gpu", "devices.start"):
+    note(name)
+  for name in ("_pin", "study.begin", "train_trials"):
+    note(name)
+  place = workers._Place(1, 2, 3)
+  workers._worker(place, None, ())
+  assert called[:4] == [
+    ("jax.config.update", "jax_num_cpu_devices", 3),
+    ("devices.take_gpu", 1, 2),
+    ("devices.start",),
+    ("_pin", place),
+  ]
+  assert called[-1][0] == "train_trials"
 
 
 # A worker, which in its first trial waits for the other ones.

@@ -56,7 +56,7 @@ def decoder(model):
   return Decoder(lambda rows: jnp.zeros((rows, 3)), step)
 
 
-STATE = jnp.zeros((B, 3)), jnp.zeros((B, V)), jnp.zeros(B, bool)
+STATE = jnp.zeros((B, 3)), jnp.zeros(B, jnp.int32), jnp.zeros(B, bool)
 MAKERS = {
   "evaluation": lambda model, _: (
     evaluation.adder(model, ABSENT)[1],
