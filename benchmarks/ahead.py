@@ -7,10 +7,10 @@
 No program is executed. A row has the figures of a program for a target, read
 from what the target's compiler made of it. benchmarks/ahead.json keeps the rows
 and --write makes the tables of docs/accelerators.md from them. A program that
-does not compile is a row with its error. A row that was made from the same
-sources is not made again, so that an interrupted command can be repeated.
-Compilation runs in a process of its own, so that a crash of a compiler is an
-error of one row.
+does not compile is a row with its error. A row is kept while its program and
+the compiler stay the same, so that an interrupted command can be repeated, and
+a change compiles only what it changes. Compilation runs in a process of its
+own, so that a crash of a compiler is an error of one row.
 """
 
 import argparse
@@ -36,14 +36,6 @@ from ahead_page import CHANGES, PROGRAMS, TARGETS, line, write
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "ahead.json"
 _PAGE = _ROOT / "docs" / "accelerators.md"
-# What programs are made from.
-_SOURCES = (
-  "configs",
-  "experiments",
-  "seqrnn/inference",
-  "seqrnn/models",
-  "seqrnn/training",
-)
 _ENVIRONMENT = {
   "JAX_PLATFORMS": "cpu",
   "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -55,6 +47,8 @@ _ENVIRONMENT = {
   # There is no device to time kernels on.
   "XLA_FLAGS": "--xla_gpu_autotune_level=0",
 }
+# The programs of every config on the page.
+_EVERY = ("train", "evaluate", "score", "sample", "follow")
 # Those of which all programs are compiled for H100.
 _THREE = ("rnn", "brnn", "words")
 _UNROLLED = 16  # Time steps of a loop's body, at most.
@@ -94,11 +88,14 @@ def _experiment(name: str, fields: tuple[str, ...]) -> tuple[Any, Any]:
   return config, experiments.build(config, None)
 
 
-def compile_row(job: Job, texts: str) -> dict[str, Any] | None:
+def compile_row(
+  job: Job, kept: dict[str, Any], texts: str
+) -> dict[str, Any] | None:
   """Returns the row of a program; None: the task has no such program.
 
   Args:
     job: the program.
+    kept: its last row; {} compiles it.
     texts: a folder for the program's text; "": none is written.
   """
   try:
@@ -112,11 +109,19 @@ def compile_row(job: Job, texts: str) -> dict[str, Any] | None:
     if made is None:
       return None
     traced = made.function.trace(*made.args)
-    compiled = traced.lower().compile()
+    lowered = traced.lower()
+    same = {
+      "checksum": zlib.crc32(lowered.as_text().encode()),
+      "versions": versions(job.target),
+    }
+    if same.items() <= kept.items():
+      return kept
+    compiled = lowered.compile()
     text = compiled.as_text()
     if texts:
       Path(texts, f"{' '.join(_words(job))}.hlo").write_text(text)
     return {
+      **same,
       "products": programs.product_operations(traced.jaxpr.jaxpr),
       **memory(compiled.memory_analysis()),
       **work(hlo.Program(text), made.steps),
@@ -164,15 +169,6 @@ def work(program: hlo.Program, steps: tuple[int, int]) -> dict[str, Any]:
   }
 
 
-def sources() -> str:
-  """Returns a checksum of what programs are made from."""
-  checksum = 0
-  for folder in _SOURCES:
-    for path in sorted((_ROOT / folder).rglob("*.py")):
-      checksum = zlib.crc32(path.read_bytes(), checksum)
-  return f"{checksum:08x}"
-
-
 def versions(target: str) -> dict[str, str]:
   """Returns the versions of what compiles for a target."""
   backend = "libtpu" if target.startswith("v5e") else "jax-cuda13-plugin"
@@ -181,35 +177,33 @@ def versions(target: str) -> dict[str, str]:
 
 
 def run(jobs: Iterable[Job], store: Path, given: argparse.Namespace):
-  """Compiles jobs that have no row; keeps and prints each row once it is made.
+  """Makes, keeps and prints rows.
 
   Args:
     jobs: the programs.
     store: the file of the rows.
     given: the arguments of the command.
   """
-  rows, made_from = read(store), sources()
+  rows = read(store)
   pool: ProcessPoolExecutor | None = None
   before = None
   for job in jobs:
     place = " ".join(_words(job))
-    kept = rows.get(place, {"error": ""})
-    if given.again or "error" in kept or kept["sources"] != made_from:
-      if pool is None or job.target != before:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(1, mp_context=context)
-        before = job.target
-      try:
-        row = pool.submit(compile_row, job, given.texts).result()
-      except BrokenProcessPool:
-        pool, row = None, {"error": "the compiler ended its process"}
-      if row is None:
-        rows.pop(place, None)
-        continue
-      used = {"versions": versions(job.target), "sources": made_from}
-      rows[place] = {**row, **used}
-      lines = json.dumps(rows, sort_keys=True).replace('}, "', '},\n"')
-      store.write_text(f"{lines}\n")
+    kept = {} if given.again else rows.get(place, {})
+    if pool is None or job.target != before:
+      context = multiprocessing.get_context("spawn")
+      pool = ProcessPoolExecutor(1, mp_context=context)
+      before = job.target
+    try:
+      row = pool.submit(compile_row, job, kept, given.texts).result()
+    except BrokenProcessPool:
+      pool, row = None, {"error": "the compiler ended its process"}
+    if row is None:
+      rows.pop(place, None)
+      continue
+    rows[place] = {"versions": versions(job.target), **row}
+    lines = json.dumps(rows, sort_keys=True).replace('}, "', '},\n"')
+    store.write_text(f"{lines}\n")
     print(job.target, line(place, rows[place]), flush=True)
     for loop in rows[place].get("loops", []) if given.loops else []:
       print(f"  {loop}")
@@ -244,7 +238,7 @@ def page_jobs() -> Iterator[Job]:
   """Yields the programs of docs/accelerators.md."""
   tpus, names = ["v5e:1x1", "v5e:2x2"], config_names()
   cells = [(f"model.cell={cell}",) for cell in _cells()]
-  yield from _products(tpus, names, [()], PROGRAMS)
+  yield from _products(tpus, names, [()], _EVERY)
   yield from _products(tpus, ["rnn"], cells, ["train"])
   yield from _products(["h100:1"], names, [()], ["train"])
   yield from _products(["h100:1"], ["rnn"], cells, ["train"])
@@ -288,7 +282,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   add("--page", action="store_true", help="all programs of the page")
   add("--set", nargs="*", default=[], metavar="FIELD=VALUE")
   add("--store", type=Path, default=_KEPT)
-  add("--again", action="store_true", help="compile what has a new row, too")
+  add("--again", action="store_true", help="keep no row")
   add("--loops", action="store_true", help="print each loop")
   add("--texts", default="", help="a folder for the programs' texts")
   add("--write", action="store_true", help="make the tables of the page")

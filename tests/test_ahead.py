@@ -23,7 +23,7 @@ class Bound(NamedTuple):
     config: its name.
     field: `field=value`, which replaces a value of the file; or "".
     megabytes: of the peak on each chip.
-    cycles: of a time step of all loops.
+    cycles: of a time step of all loops, on one chip.
   """
 
   config: str
@@ -33,10 +33,13 @@ class Bound(NamedTuple):
 
 
 BOUNDS = [
-  Bound("rnn", "", 25, 45_000),
-  Bound("brnn", "", 25, 40_000),
-  Bound("words", "", 100, 50_000),  # A wide vocabulary.
-  Bound("rnn", "model.cell=layer_norm_lstm", 40, 170_000),
+  Bound("rnn", "", 20, 20_000),
+  Bound("brnn", "", 20, 22_000),
+  Bound("words", "", 120, 28_000),  # A wide vocabulary.
+  Bound("rnn", "model.cell=layer_norm_lstm", 42, 90_000),
+  Bound("rnn", "model.cell=gru_reset_before", 20, 19_000),
+  Bound("rnn", "model.cell=mgu", 15, 14_000),
+  Bound("rnn", "model.cell=odyssey_fgr", 36, 80_000),
 ]
 
 
@@ -77,4 +80,5 @@ def test_the_step_of_a_config(step, bound, target):
   assert (inside, outside > 0) == (0, target != "v5e:1x1")
   loops = program.loops()
   assert {loop.backward for loop in loops} == {False, True}
-  assert 0 < sum(loop.cycles for loop in loops) < bound.cycles
+  if target == "v5e:1x1":
+    assert 0 < sum(loop.cycles for loop in loops) < bound.cycles
