@@ -135,8 +135,7 @@ DATA = _group(
     "The symbol of a sequence. char; byte; word (separated by white space; a"
     " newline is a word); id (a line is an id, a file a sequence); session (a"
     " line is a sequence of ids separated by spaces; with data.format=csv, a"
-    " table of sessions and events); log (the template of a line of a raw log,"
-    " extra `logs`).",
+    " table of sessions and events); log (the template of a line of a log).",
     (_SYMBOLS,),
   ),
   log_header=optional(
@@ -157,6 +156,13 @@ DATA = _group(
   ),
   log_lines=optional(
     int, COUNT, "The number of lines in each session of a log."
+  ),
+  log_codes=Field(
+    True,
+    SWITCH,
+    "Status codes in a log, such as 404 after 'HTTP/1.1' or 'status:', tell"
+    " events apart; False: they are values, as other numbers are.",
+    ({"data.unit": ("log",)},),
   ),
   errors=Field(
     "strict",

@@ -1,13 +1,12 @@
 r"""Raw logs: finds anomalous sessions and lines of a log.
 
-What: Drain extracts templates from the training lines; an event is a template.
+What: templates are mined from the training lines; an event is a template.
 Two LSTM layers of 64 units, as in DeepLog, predict each event of a session, and
 its end, from all earlier events. A line without a template is the unknown
 event. The last sessions in time are held out. Equal sessions are read once,
 weighted by their number. Training takes only 240 steps for a log of any length,
 because a model that trains for long learns the anomalies of its log, too.
-Source: Du et al. 2017 (DeepLog) for the network, He et al. 2017 (Drain) for the
-templates; needs the extra `logs`.
+Source: Du et al. 2017 (DeepLog).
 Expected: docs/detection.md.
 The log is that of Debian's package manager, where a session is a package.
 Command: python run.py --config=configs/logs.py

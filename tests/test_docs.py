@@ -145,7 +145,6 @@ def test_there_are_commands_and_no_other_ones_are_left_out():
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
   """A folder with small recipes, and with files as a user might have them."""
-  pytest.importorskip("drain3")
   (tmp_path / "configs").mkdir()
   for path in (ROOT / "configs").glob("*.py"):
     recipe = RECIPE.format(name=path.stem, fields=SMALL)

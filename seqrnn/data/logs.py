@@ -20,11 +20,15 @@ from seqrnn.data import reading
 from seqrnn.data.columns import Column, Tokens
 from seqrnn.data.documents import Corpus
 from seqrnn.data.reading import Source, rows
-from seqrnn.data.templates import TIME, masked
+from seqrnn.data.templates import masker
 from seqrnn.errors import UserError
 
 # The time at the start of a line, where no header names it.
-_START = re.compile(rf"{TIME.pattern}|\d{{10}}(?:\.\d+)?(?!\d)")
+_START = re.compile(
+  r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
+  r"|(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4})?"
+  r"|\d{10}(?:\.\d+)?(?!\d)"
+)
 _SHOWN = 60  # Characters of a line in a message.
 # The fields of a header that together are the time, and the one of the label.
 _TIMES = {"Year", "Month", "Day", "Date", "Time", "Timestamp"}
@@ -47,6 +51,7 @@ class Form(NamedTuple):
   log_session: str | None = None
   log_gap: float | None = None
   log_lines: int | None = None
+  log_codes: bool = True
 
 
 def form(data: Config) -> Form:
@@ -158,6 +163,7 @@ def events(
   names = None
   if form.log_session is not None:
     names = re.compile(form.log_session)
+  mask = masker(names, form.log_codes)
   begun, before, first, fits = 0, 0.0, None, False
   for count, entry in enumerate(_entries(texts, source, form)):
     number, line, content, timestamp, label = entry
@@ -186,7 +192,7 @@ def events(
         begun = number
       before = now
       of = [f"{source}:{begun}"]
-    yield Event(of, masked(content, names), number, timestamp, label)
+    yield Event(of, mask(content), number, timestamp, label)
   if names is not None and first and not fits:
     raise _unfit(source, form, "log_session", first)
 

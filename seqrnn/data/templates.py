@@ -1,73 +1,189 @@
-"""Templates of log lines: the words that stay the same where values change.
+r"""Templates of log lines: the words that stay the same where values change.
 
-`masked` replaces values in a line that are known by their form, as numbers.
-`mine` finds the templates of masked lines with Drain (He et al. 2017), and
-`matcher` the template of a line. A blank of a template is a single word.
+`masker` replaces values in a line that are known by their form, as numbers.
+`mine` finds the templates of masked lines, and `matcher` the template of a
+line. A blank of a template is a single word.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-
-from seqrnn.errors import UserError
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 
 BLANK = "<*>"
+VALUE = "<value>"
+SESSION = "<session>"
 
-# A time, as lines of logs begin with one.
-TIME = re.compile(
-  r"(?P<time>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
-  r"|(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4})?)"
+# A value within a word, of any of these forms.
+_VALUES = re.compile(
+  # A path or an address of the web.
+  r"(?<![\w.\\/)\]>-])(?:\.{0,2}/|[A-Za-z]:[\\/]|\\\\|[a-z][a-z0-9+.-]*://)"
+  r"[^\s,;\"'()\[\]<>{}|]*(?<![.:!?])"
+  # The name of a host.
+  r"|(?<![\w.-])(?:[\w-]+\.)+"
+  r"(?:com|net|org|edu|gov|(?<=\.\w\w\.)[a-z]{2}|(?<=\.\w{3}\.)[a-z]{2})"
+  r"(?![\w.-]*\w)"
+  # The address of a network card.
+  r"|(?<![\w:])(?:[0-9A-Fa-f]{2}:){5,}[0-9A-Fa-f]{2}(?![\w:])"
+  # Whatever has a digit: a number, a date, an identifier, a version.
+  r"|-?(?:[^\W\d]|[.@~$+%-](?=\w))*\d[\w.:@~$+%*-]*(?<![.:])"
+  # A value that another program has masked.
+  r"|<(?:time|address|hex|number)>"
 )
-_MASKS = re.compile(
-  rf"(?<!\w)(?:{TIME.pattern})(?!\w)"
-  r"|(?P<address>(?<![\w.])/?\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?(?![\w-]|\.\d)"
-  r"|(?<![\w:])[0-9A-Fa-f]{1,4}(?:::?[0-9A-Fa-f]{1,4}){3,7}(?![\w:]))"
-  r"|(?P<hex>0[xX][0-9A-Fa-f]+"
-  r"|(?<![^\W_])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![^\W_])"
-  r"|(?<![^\W_])(?=[A-Fa-f]*\d)(?=\d*[A-Fa-f])[0-9A-Fa-f]{8,}(?![^\W_]))"
-  r"|(?P<number>(?<!\w)-?\d(?:[\w.:+~-]*\w)?|(?:(?<=_)-)?\d+(?:\.\d+)*)"
+_ADJACENT = re.compile(rf"{VALUE}(?:[.,:;_@/+~-]*{VALUE})+")
+_LISTED = re.compile(r"(?<!\S)(<\w+>),?(?: \1,?)+(?!\S)")
+# The words of a date that may be before its numbers.
+_DATE = re.compile(
+  r"(?<![^\s\"'(\[])(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?"
+  r"(?:(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) )?"
+  rf"(?={VALUE})"
 )
-_REPEATED = re.compile(r"(?<!\S)(<\w+>),?(?: \1,?)+(?!\S)")
+# The end of a word that may be a status code, and a word that says it is one.
+_MAYBE_CODE = re.compile(r"(?<![^=:\"'(])([1-5]\d\d)(?=[\"',;)}\]]*$)")
+_CODE = re.compile(
+  rf"((?i:status|code|HTTP/{VALUE})\w*[\"']?[:= ]{{1,3}}[\"']?)<(\d+)>"
+)
+_MAYBE = re.compile(r"<([1-5]\d\d)>")
+
+_WORDS, _LINES = 2**16, 2**14  # Kept by a masker, of short ones.
+_SHORT = 2**8  # Characters.
 
 
-def masked(line: str, names: re.Pattern | None = None) -> str:
-  """The line with masks for times, addresses, hexadecimal and other numbers.
+class _Kept(dict):
+  """The results of a function for short texts, as many as `size`."""
 
-  A list of equal masks becomes one mask. The group of `names`, which finds the
-  names of sessions, becomes `<session>` first.
+  def __init__(self, function: Callable[[str], str], size: int):
+    super().__init__()
+    self._function, self._size = function, size
+
+  def __missing__(self, text: str) -> str:
+    found = self._function(text)
+    if len(text) < _SHORT:
+      if len(self) >= self._size:
+        self.clear()
+      self[text] = found
+    return found
+
+
+def _word(word: str) -> str:
+  """A word with masks, but `<404>` where it may end in a status code."""
+  code = _MAYBE_CODE.search(word)
+  if code is None:
+    return _ADJACENT.sub(VALUE, _VALUES.sub(VALUE, word))
+  before, after = word[: code.start()], word[code.end() :]
+  return f"{_word(before) if before else ''}<{code[1]}>{after}"
+
+
+def _line(line: str, codes: bool) -> str:
+  """A line of masked words, with dates, lists and status codes as one."""
+  if codes:
+    line = _CODE.sub(r"\1\2", line)
+  line = _ADJACENT.sub(VALUE, _MAYBE.sub(VALUE, line))
+  return _LISTED.sub(r"\1", _DATE.sub("", line))
+
+
+def masker(
+  names: re.Pattern | None = None, codes: bool = True
+) -> Callable[[str], str]:
+  """A function that replaces the values in a line by `<value>`.
+
+  A list of values becomes one.
+
+  Args:
+    names: the group of this expression, which finds the names of sessions,
+      becomes `<session>`.
+    codes: keeps status codes, such as 404 after `HTTP/1.1` or `status:`.
   """
-  if names is not None:
-    parts, end = [], 0
-    for found in names.finditer(line):
-      if found[1]:
-        start, stop = found.span(1)
-        parts += [line[end:start], "<session>"]
-        end = stop
-    line = "".join([*parts, line[end:]])
-  line = _MASKS.sub(lambda found: f"<{found.lastgroup}>", line)
-  return _REPEATED.sub(r"\1", " ".join(line.split()))
+  words = _Kept(_word, _WORDS)
+  lines = _Kept(lambda line: _line(line, codes), _LINES)
+
+  def mask(line: str) -> str:
+    if names is not None:
+      line = _without_names(line, names)
+    return lines[" ".join(map(words.__getitem__, line.split()))]
+
+  return mask
 
 
-def mine(lines: Iterable[str]) -> list[str]:
+def _without_names(line: str, names: re.Pattern) -> str:
+  """A line with `<session>` in place of the names of sessions."""
+  parts, end = [], 0
+  for found in names.finditer(line):
+    start, stop = found.span(1)
+    if start < stop:
+      parts += [line[end:start], SESSION]
+      end = stop
+  return "".join([*parts, line[end:]])
+
+
+def is_masked(template: str) -> bool:
+  """Whether no word has a value; one that an earlier version made may."""
+  return all(
+    _MAYBE.sub(r"\1", _word(word)) == word for word in template.split(" ")
+  )
+
+
+_FEW = 6  # Distinct words at a place that could be a blank.
+_MANY = 50  # Distinct words that always are one.
+_RARE = 10  # Lines of a word that is rare.
+
+_Rows = list[tuple[list[str], int]]
+
+
+def mine(lines: dict[str, int]) -> list[str]:
   """The templates of masked lines, in the order of their first lines.
 
-  Raises:
-    UserError: the package drain3 is missing.
+  Lines of as many words are divided by the place that has the fewest different
+  words, again and again. A place is a blank instead if words new to it are to
+  be expected, because it has many of them or at least half of several are rare.
+  A template has at most as many blanks as other words.
+
+  Args:
+    lines: the frequency of each.
   """
-  try:
-    from drain3.drain import Drain
-  except ImportError:
-    raise UserError(
-      "data.unit='log': needs the package drain3; pip install 'seqrnn[logs]'"
-      " brings it"
-    ) from None
-  # Masked lines vary little, so lines of a template must agree in more words
-  # than by Drain's defaults: in the first two, and in half of all words.
-  drain = Drain(depth=5, sim_th=0.5, param_str=BLANK)
-  for line in lines:
-    drain.add_log_message(line)
-  found = (" ".join(each.log_template_tokens) for each in drain.clusters)
-  return list(dict.fromkeys(found))
+  by_length: dict[int, _Rows] = defaultdict(list)
+  for line, count in lines.items():
+    words = line.split(" ")
+    by_length[len(words)].append((words, count))
+  templates = {}
+  parts = [(rows, range(n)) for n, rows in by_length.items()]
+  while parts:
+    rows, places = parts.pop()
+    counts = {i: _counts(rows, i) for i in places} if len(rows) > 1 else {}
+    counts = {i: found for i, found in counts.items() if len(found) > 1}
+    blanks = [i for i, found in counts.items() if _is_open(found)]
+    first = rows[0][0]
+    fixed = sum(
+      VALUE not in word for i, word in enumerate(first) if i not in blanks
+    )
+    if len(blanks) == len(counts) and len(blanks) <= fixed:
+      for words, _ in rows:
+        filled = [BLANK if i in counts else w for i, w in enumerate(words)]
+        templates[" ".join(words)] = " ".join(filled)
+      continue
+    if len(blanks) < len(counts):
+      left = [i for i in counts if i not in blanks]
+    else:
+      left = list(counts)
+    place = min(left, key=lambda i: len(counts[i]))
+    divided: dict[str, _Rows] = defaultdict(list)
+    for row in rows:
+      divided[row[0][place]].append(row)
+    parts += [(part, list(counts)) for part in divided.values()]
+  return list(dict.fromkeys(templates[line] for line in lines))
+
+
+def _counts(rows: _Rows, place: int) -> Counter[str]:
+  """The frequencies of the words at a place."""
+  counts: Counter[str] = Counter()
+  for words, count in rows:
+    counts[words[place]] += count
+  return counts
+
+
+def _is_open(counts: Counter[str]) -> bool:
+  """Whether other words than these are to be expected at their place."""
+  rare = sum(count < _RARE for count in counts.values())
+  return len(counts) >= _MANY or _FEW <= len(counts) <= 2 * rare
 
 
 def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:

@@ -150,7 +150,7 @@ def make(
     size: the most symbols that are kept; None: all.
 
   Raises:
-    UserError: no symbol is left; or the package drain3 is missing.
+    UserError: no symbol is left.
   """
   found = {s: n for s, n in zip(symbols, counts.tolist(), strict=True) if n}
   if unit == "log":
@@ -242,6 +242,13 @@ def _fault(fields) -> str | None:
     return "has no symbol"
   if len(set(symbols)) < len(symbols):
     return "has a symbol twice"
+  if unit == "log":
+    old = next((s for s in symbols if not templates.is_masked(s)), None)
+    if old is not None:
+      return (
+        f"has the template {old!r} of an earlier version, which masked other"
+        " values; train again in another --workdir"
+      )
   if unit in ("char", "byte") and any(
     len(s) != 1 or (unit == "byte" and s > "\xff") for s in symbols
   ):

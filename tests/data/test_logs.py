@@ -4,16 +4,25 @@ import itertools
 import lzma
 import random
 import re
-import sys
 from datetime import UTC, datetime
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments import language_model
 from seqrnn import config as config_lib
 from seqrnn.data import corpora, sessions, vocabulary
 from seqrnn.data.corpora import from_text
-from seqrnn.data.templates import BLANK, masked, matcher
+from seqrnn.data.templates import (
+  BLANK,
+  VALUE,
+  is_masked,
+  masker,
+  matcher,
+  mine,
+)
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from tests.conftest import tiny
@@ -137,23 +146,55 @@ def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
 @pytest.mark.parametrize(
   ("line", "expected"),
   [
-    ("from /10.250.1.2:50010.", "from <address>."),
-    ("mac 00:1b:44:11:3a:b7 up", "mac <address> up"),
-    ("at 2026-11-25T20:14:35.5Z ok", "at <time> ok"),
-    ("Sun Dec  4 04:47:44 2005 x", "<time> x"),
-    ("free 0x1fF, 3.5 of -12%", "free <hex>, <number> of <number>%"),
-    ("commit 9f86d081884c7d65 by me", "commit <hex> by me"),
-    ("id 123e4567-e89b-12d3-a456-426614174000!", "id <hex>!"),
+    ("from /10.250.1.2:50010.", "from <value>."),
+    ("mac 00:1b:44:11:3a:b7 up", "mac <value> up"),
+    ("mac FF:EB:AA:CD:EA:DC up", "mac <value> up"),
+    ("at 2026-11-25T20:14:35.5Z ok", "at <value> ok"),
+    ("on Sun Dec  4 04:47:44 2005 x", "on <value> x"),
+    ("May I read Dec pages", "May I read Dec pages"),
+    ("free 0x1fF, 3.5 of -12% (x=0a)", "free <value> of <value> (x=<value>)"),
+    ("commit 9f86d081884c7d65 by me", "commit <value> by me"),
+    ("id 123e4567-e89b-12d3-a456-426614174000!", "id <value>!"),
     ("abseiled deadbeef cafe", "abseiled deadbeef cafe"),
-    ("task_01_m_-5 eth0/-3", "task_<number>_m_<number> eth<number>/<number>"),
-    ("version 1:2.41-12+deb13u4", "version <number>"),
-    ("1.0.25.1-1 to 10.0.0.7", "<number> to <address>"),
-    ("read 1 2, 3 of  4 ", "read <number> of <number>"),
+    ("task_01_m_-5 eth0/-3 MSRA-39.corp.x:12", "<value>"),
+    ("version 1:2.41-12+deb13u4", "version <value>"),
+    ("read 1 2, 3 of  4 ", "read <value> of <value>"),
     ("blk_1 <- blk_-22 blk_3", "<session> <- <session>"),
+    (
+      "open /etc/passwd: C:\\a\\b.txt and/or ./x",
+      "open <value>: <value> and/or <value>",
+    ),
+    ("by http://a.org/b?c=d&e=%20.", "by <value>."),
+    ("for ns.example.com, b.c.com.mx", "for <value>"),
+    ("run org.apache.Tool in main.py", "run org.apache.Tool in main.py"),
+    ("a <number> of <hex>", "a <value> of <value>"),
+    (
+      'x "GET /a/b HTTP/1.1" 404 612',
+      'x "GET <value> HTTP/<value>" 404 <value>',
+    ),
+    (
+      "status: 500 len: 200 time: 0.1",
+      "status: 500 len: <value> time: <value>",
+    ),
+    ('{"statusCode":503,"n":503}', '{"statusCode":<value>,"n":<value>}'),
+    ("response_code=404, id=404", "response_code=404, id=<value>"),
+    (
+      "code 99 status 1.200 status: 600",
+      "code <value> status <value> status: <value>",
+    ),
   ],
 )
 def test_values_are_masked(line, expected):
-  assert masked(line, re.compile(r"(blk_-?\d+)")) == expected
+  mask = masker(re.compile(r"(blk_-?\d+)"))
+  assert mask(line) == mask(line) == mask(expected) == expected
+
+
+def test_status_codes_are_values_where_the_setting_says_so(tmp_path):
+  lines = '"GET / HTTP/1.1" 200\n"GET / HTTP/1.1" 404\nstatus=500\n'
+  for codes, expected in ((True, ["200", "404", "500"]), (False, [VALUE] * 3)):
+    config = settings(tmp_path, lines, log_codes=codes)
+    [(_, symbols, _)] = read(config)
+    assert [re.split("[ =]", symbol)[-1] for symbol in symbols] == expected
 
 
 def test_a_line_is_of_the_closest_template_that_it_fits():
@@ -192,7 +233,7 @@ def log_of_services(rng, count):
   """Sessions of a service, one after the other; those at the end fail."""
   lines = []
   for n in range(count):
-    user = rng.choice(("ann", "bob", "eve"))
+    user = "".join(rng.choices("abcdefg", k=3))
     lines.append(f"{n} login of {user}")
     lines += [f"{n} read {rng.randint(0, 9)} pages"] * rng.randint(1, 3)
     lines.append(f"{n} disk {'broken' if n > count * 0.9 else 'fine'}")
@@ -200,7 +241,6 @@ def log_of_services(rng, count):
 
 
 def test_templates_are_of_the_training_split_alone(tmp_path):
-  pytest.importorskip("drain3")
   config = settings(
     tmp_path,
     log_of_services(random.Random(3), 100),
@@ -211,7 +251,7 @@ def test_templates_are_of_the_training_split_alone(tmp_path):
   assert symbols.unit == "log"
   assert set(symbols.symbols) == {
     "<session> login of <*>",
-    "<session> read <number> pages",
+    "<session> read <value> pages",
     "<session> disk fine",
   }
   path = tmp_path / "vocabulary.json"
@@ -230,7 +270,7 @@ def test_templates_are_of_the_training_split_alone(tmp_path):
   assert found.lines[found.ids == UNKNOWN].tolist() == broken
   assert symbols.text(found.ids[:2]).split("\n") == [
     "<session> login of <*>",
-    "<session> read <number> pages",
+    "<session> read <value> pages",
   ]
   [document] = from_text("7 login of mallory\n7 jump", "log", config.data)
   assert symbols.unknown(document.symbols) == ["<session> jump"]
@@ -238,13 +278,66 @@ def test_templates_are_of_the_training_split_alone(tmp_path):
   assert document.symbols == ["login of mallory"]
 
 
-def test_without_drain_templates_are_used_but_not_made(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "drain3.drain", None)
-  with pytest.raises(UserError, match="needs the package drain3; pip install"):
-    language_model.prepare(settings(tmp_path, "a b\n" * 40, log_lines=2))
+# The lines of each event, with the number of each line.
+EVENTS = {
+  "user <*> logged in from <value>": [
+    (f"user {name} logged in from <value>", 500 if name == "root" else 3)
+    for name in ("root", "ann", "bob", "eve", "kim", "max", "<value>")
+  ],
+  "<*> <*> of the <value> th frame is late": [
+    (f"{a}{b} {b}{a} of the <value> th frame is late", 1000)
+    for a in "abcdefgh"
+    for b in "abcdefgh"
+  ],
+  # A few words, or frequent ones, or values alone: no place for any word.
+  **{
+    line: [(line, count)]
+    for line, count in (
+      *((f"vm {state} (event)", 2) for state in ("on", "off", "up", "down")),
+      *((f"package is {'x' * n}", 90) for n in range(1, 9)),
+      *((f"{'x' * n} <value>", 1) for n in range(1, 9)),
+      *((f"{'x' * n} {'y' * n}", 1) for n in range(1, 6)),
+    )
+  },
+}
+
+
+def test_a_place_for_any_word_is_a_blank():
+  lines = [line for event in EVENTS.values() for line in event]
+  mined = mine(dict(lines))
+  assert mined == list(EVENTS)
+  match = matcher(mined)
+  for number, event in enumerate(EVENTS.values()):
+    assert {match(line) for line, _ in event} == {number}
+  random.Random(4).shuffle(lines)
+  assert set(mine(dict(lines))) == set(EVENTS)
+
+
+@hypothesis.settings(deadline=None, database=None, max_examples=200)
+@given(st.lists(st.text("az1.:/<>-= 4H\\", max_size=12), max_size=12))
+def test_any_line_has_a_template_of_masked_words(texts):
+  for codes in (True, False):
+    mask = masker(re.compile("(z+)"), codes)
+    found = [mask(text) for text in texts]
+    assert found == [mask(line) for line in found]
+    mined = mine(dict.fromkeys(found, 1))
+    assert all(map(is_masked, mined))
+    match = matcher(mined)
+    assert all(match(line) is not None for line in found if line)
+
+
+def test_templates_of_an_earlier_version_are_refused_unless_they_fit(tmp_path):
+  path = tmp_path / "vocabulary.json"
   known = vocabulary.Vocabulary("log", ("a <*>", BLANK))
   encoded = known.encode(["a b", "b a", "b", ""])
   assert encoded.tolist() == [4, UNKNOWN, 5, UNKNOWN]
+  vocabulary.save(path, {"symbols": known})
+  assert vocabulary.load(path)["symbols"].symbols == known.symbols
+  for old in ("read <number> pages", "open /etc/passwd", "E4 404"):
+    known = vocabulary.Vocabulary("log", ("a <*>", old))
+    vocabulary.save(path, {"symbols": known})
+    with pytest.raises(UserError, match="train again in another --workdir$"):
+      vocabulary.load(path)
 
 
 @pytest.mark.parametrize(

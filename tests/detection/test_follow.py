@@ -194,7 +194,7 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
   tmp_path, capsys
 ):
   fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
-  symbols = Vocabulary("log", ("begin <session>", "read <number> B"))
+  symbols = Vocabulary("log", ("begin <session>", "read <value> B"))
   lines = [
     b"begin job_3",
     b"",
@@ -243,7 +243,7 @@ def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
 
 def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
   fields = {"data.unit": "log", "data.log_gap": 60.0}
-  symbols = Vocabulary("log", ("<time> begin", "<time> read"))
+  symbols = Vocabulary("log", ("<value> begin", "<time> read"))
   lines = [
     b"no time yet",
     b"2024-02-28 10:00:00 begin",
@@ -258,9 +258,9 @@ def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
   shown = [(line["session"], line["line"], line["event"]) for line in found]
   first, second = "standard input:2", "standard input:8"
   assert shown == [
-    (first, 2, "<time> begin"),
-    (first, 6, "<time> read"),
-    (second, 8, "<time> begin"),
+    (first, 2, "<value> begin"),
+    (first, 6, "<value> read"),
+    (second, 8, "<value> begin"),
     (first, None, "<end>"),
     (second, None, "<end>"),
   ]
