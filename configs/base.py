@@ -80,6 +80,7 @@ _SPLITS = _SYMBOLS | {
   f"data.{split}_path": (None,) for split in ("train", "validation", "test")
 }
 _TABLE = {"data.format": ("csv", "jsonl")}
+_JSON = {"data.log_format": ("auto", "json")}
 _CLASSIFICATION = _task("classification")
 _TWO_WAYS = (_task("gap_model"), {"model.bidirectional": (True,)})
 _POOLED = (
@@ -137,6 +138,29 @@ DATA = _group(
     " line is a sequence of ids separated by spaces; with data.format=csv, a"
     " table of sessions and events); log (the template of a line of a log).",
     (_SYMBOLS,),
+  ),
+  log_format=optional(
+    str,
+    choice("auto", "json", "access", "syslog5424", "syslog", "time", "plain"),
+    "The format of a line of a log. json: an object. access: a request, as"
+    " nginx and Apache log it. syslog5424, syslog: as RFC 5424 or RFC 3164"
+    " says. time: a time, then the content. plain: the whole line, or"
+    " data.log_header. auto: the one that fits the first lines. A line that"
+    " does not fit, as of a stack trace, is joined to the line before; colours"
+    " are removed. Empty: as data.log_header says, each line an event.",
+  ),
+  log_message=optional(
+    str, TEXT, "The key of the content in JSON lines, as 'body.text'.", _JSON
+  ),
+  log_time=optional(str, TEXT, "The key of the time in JSON lines.", _JSON),
+  log_level=optional(
+    str,
+    TEXT,
+    "The key of the level in JSON lines, which is then part of the event.",
+    _JSON,
+  ),
+  log_session_key=optional(
+    str, TEXT, "The key of the session in JSON lines.", _JSON
   ),
   log_header=optional(
     str,

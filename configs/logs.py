@@ -10,8 +10,9 @@ Source: Du et al. 2017 (DeepLog).
 Expected: docs/detection.md.
 The log is that of Debian's package manager, where a session is a package.
 Command: python run.py --config=configs/logs.py
-Your own log: set data.path, the header of its lines, and one way to cut it into
-sessions. For the Hadoop file system, where a session is a block:
+Your own log: set data.path, the format of its lines (data.log_format=auto finds
+it out) or their header, and one way to cut it into sessions. For the Hadoop
+file system, where a session is a block:
   data.path = "hdfs.log.xz"
   data.log_header = "<Date> <Time> <Pid> <Level> <Component>: <Content>"
   data.log_session = r"(blk_-?\d+)"

@@ -36,7 +36,12 @@ def _excludes(name: str, value: Any, *others: str, rule: str) -> list[Conflict]:
   ]
 
 
-_LOG_CUTS = ("data.log_session", "data.log_gap", "data.log_lines")
+_LOG_CUTS = (
+  "data.log_session",
+  "data.log_gap",
+  "data.log_lines",
+  "data.log_session_key",
+)
 
 # The first conflict that holds is reported.
 CONFLICTS: list[Conflict] = [
@@ -88,7 +93,12 @@ CONFLICTS: list[Conflict] = [
       lambda unit, given: unit != "log" and given is not None,
       "the field is only for logs, with data.unit=log",
     )
-    for name in ("data.log_header", *_LOG_CUTS)
+    for name in ("data.log_header", "data.log_format", *_LOG_CUTS)
+  ),
+  Conflict(
+    ("data.log_header", "data.log_format"),
+    lambda header, name: header is not None and name not in (None, "plain"),
+    "a header is itself the format of a line",
   ),
   Conflict(
     ("data.stateful", "data.repeats"),

@@ -4,6 +4,7 @@ What XLA makes of them is tested with `-m ahead`, where libtpu is installed.
 """
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from jax import export
 
 import experiments
-from benchmarks import hlo, programs
+from benchmarks import ahead_page, hlo, programs
 from seqrnn.models.cells import CELLS
 from seqrnn.runtime import sharding
 from tests import stablehlo
@@ -142,3 +143,11 @@ def test_commands_of_the_page(monkeypatch):
   for cell in CELLS:
     field = (f"model.cell={cell}",)
     assert {(target, "rnn", field) for target in ("v5e:2x2", "h100:1")} <= made
+
+
+def test_the_page_has_the_rows():
+  """Its tables are those of benchmarks/ahead.json."""
+  rows = json.loads((ROOT / "benchmarks" / "ahead.json").read_text("utf-8"))
+  page = (ROOT / "docs" / "accelerators.md").read_text("utf-8")
+  assert ahead_page.tables(rows) in page
+  assert not [place for place, row in rows.items() if "error" in row]

@@ -6,52 +6,23 @@ event keeps its line, its time and its label.
 """
 
 import functools
-import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import reading
-from seqrnn.data.columns import Column, Tokens
+from seqrnn.data import formats, reading
+from seqrnn.data.columns import Changes, Column, Texts, Tokens, grouped, taken
 from seqrnn.data.documents import Corpus
+from seqrnn.data.formats import Form, Parts
 from seqrnn.data.reading import Source, rows
 from seqrnn.data.templates import masker
 from seqrnn.errors import UserError
-
-# The time at the start of a line, where no header names it.
-_START = re.compile(
-  r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
-  r"|(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4})?"
-  r"|\d{10}(?:\.\d+)?(?!\d)"
-)
-_SHOWN = 60  # Characters of a line in a message.
-# The fields of a header that together are the time, and the one of the label.
-_TIMES = {"Year", "Month", "Day", "Date", "Time", "Timestamp"}
-_LABEL = "Label"
-# Times beside ISO 8601. Each has a year in front, the year of syslog's times.
-_FORMATS = (
-  "%Y %b %d %H:%M:%S",
-  "2000 %y%m%d %H%M%S",
-  "2000 %a %b %d %H:%M:%S %Y",
-  "2000 %d/%b/%Y:%H:%M:%S %z",
-  "2000 %Y/%m/%d %H:%M:%S",
-)
-
-
-class Form(NamedTuple):
-  """The fields of `data` that say how a log is read."""
-
-  errors: str
-  log_header: str | None = None
-  log_session: str | None = None
-  log_gap: float | None = None
-  log_lines: int | None = None
-  log_codes: bool = True
 
 
 def form(data: Config) -> Form:
@@ -89,11 +60,25 @@ def read(sources: list[Source], form: Form) -> Corpus:
 
 @functools.lru_cache(maxsize=2)  # A run reads the same log several times.
 def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
+  if form.log_format is not None and len(sources) > 1:
+    sources = tuple(sorted(sources, key=functools.partial(_age, form)))
   found = (
-    events(reading.lines(source, form.errors), source.name, form, len(sources))
+    events(_lines(source, form), source.name, form, len(sources))
     for source in sources
   )
-  return _corpus(itertools.chain.from_iterable(found), "log")
+  return _corpus(chain.from_iterable(found), "log")
+
+
+def _lines(source: Source, form: Form) -> Iterator[str]:
+  return reading.lines(source, form.errors, may_grow=True)
+
+
+def _age(form: Form, source: Source) -> float:
+  """The first time in a log, by which rotated files are ordered; else last."""
+  sample = islice(_lines(source, form), formats.SAMPLE)
+  entries = _entries(sample, source.name, form, is_stream=True)
+  times = (formats.seconds(entry.parts.times) for entry in entries)
+  return next((time for time in times if time is not None), math.inf)
 
 
 def _stamp(source: Source) -> tuple[int, int] | None:
@@ -115,7 +100,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
     UserError: a row lacks a session or an event, or its line is no number.
   """
   found = (_table(source, data, len(sources)) for source in sources)
-  return _corpus(itertools.chain.from_iterable(found), data.unit)
+  return _corpus(chain.from_iterable(found), data.unit)
 
 
 def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
@@ -149,13 +134,17 @@ def events(
 ) -> Iterator[Event]:
   """The events of a log, one for each line that is not blank.
 
+  With `data.log_format`, a line that does not fit belongs to the line before,
+  and is no event.
+
   Args:
     texts: its lines.
     source: its name.
     form: how it is read.
     sources: the number of logs; with several, sessions have the log's name.
     leave_out: called with the number and the fault of a line without the time
-      that `data.log_gap` needs; None: such a line is refused.
+      that `data.log_gap` needs; None: such a line is refused, and the lines of
+      no session are reported at the end.
 
   Raises:
     UserError: as `read`.
@@ -163,81 +152,121 @@ def events(
   names = None
   if form.log_session is not None:
     names = re.compile(form.log_session)
-  mask = masker(names, form.log_codes)
-  begun, before, first, fits = 0, 0.0, None, False
-  for count, entry in enumerate(_entries(texts, source, form)):
-    number, line, content, timestamp, label = entry
-    first = first or entry
-    of = [source]
-    if names is not None:
-      found = dict.fromkeys(match[1] for match in names.finditer(line))
+  named = names is not None or form.log_session_key is not None
+  mask, cut = masker(names, form.log_codes), _cutter(source, form)
+  first, count, alone = None, 0, 0
+  for entry in _entries(texts, source, form, leave_out is not None):
+    number, line, parts = entry
+    first, count = first or entry, count + 1
+    if named:
+      found = [parts.session]
+      if names is not None:
+        found = dict.fromkeys(match[1] for match in names.finditer(line))
       of = [_name(source, name, sources) for name in found if name]
-      fits = fits or bool(of)
-    elif form.log_lines is not None:
+      alone += not of
+    elif (session := cut(number, parts.times)) is not None:
+      of = [session]
+    else:
+      fault = (
+        f"{parts.timestamp!r}: is no time that data.log_gap knows: ISO 8601,"
+        " syslog's, seconds since 1970 and others; data.log_header says where"
+        " the time is"
+      )
+      if leave_out is None:
+        raise UserError(f"{source}:{number}: {fault}")
+      leave_out(number, fault)
+      continue
+    yield Event(of, mask(parts.content), number, parts.timestamp, parts.label)
+  if first and alone == count:
+    field = "log_session" if names else "log_session_key"
+    raise _unfit(source, form, field, [first])
+  if alone and leave_out is None:
+    formats.report(
+      f"{source}: {alone:,} of {count:,} lines belong to no session"
+    )
+
+
+def _cutter(
+  source: str, form: Form
+) -> Callable[[int, tuple[str, ...]], str | None]:
+  """A function from a line's number and times to its session; None: no time."""
+  begun, before, count = 0, 0.0, -1
+
+  def cut(number: int, times: tuple[str, ...]) -> str | None:
+    nonlocal begun, before, count
+    if form.log_lines is not None:
+      count += 1
       begun = begun if count % form.log_lines else number
-      of = [f"{source}:{begun}"]
     elif form.log_gap is not None:
-      now = _seconds(timestamp)
+      now = formats.seconds(times)
       if now is None:
-        fault = (
-          f"{timestamp!r}: is no time that data.log_gap knows: ISO 8601,"
-          " syslog's, seconds since 1970 and others; data.log_header says where"
-          " the time is"
-        )
-        if leave_out is None:
-          raise UserError(f"{source}:{number}: {fault}")
-        leave_out(number, fault)
-        continue
+        return None
       if not begun or now - before > form.log_gap:
         begun = number
       before = now
-      of = [f"{source}:{begun}"]
-    yield Event(of, mask(content), number, timestamp, label)
-  if names is not None and first and not fits:
-    raise _unfit(source, form, "log_session", first)
+    else:
+      return source
+    return f"{source}:{begun}"
+
+  return cut
 
 
 class _Entry(NamedTuple):
-  """A line, and the fields that the header finds in it."""
+  """A line and its parts."""
 
   number: int
   line: str
-  content: str
-  timestamp: str
-  label: str
+  parts: Parts
 
 
-def _entries(texts: Iterable[str], source: str, form: Form) -> Iterator[_Entry]:
-  """The lines that are not blank."""
-  header = None
-  if form.log_header is not None:
-    header = _pattern(form.log_header)
-  first, fits, timestamp = None, False, ""
-  for number, line in enumerate(texts, 1):
-    if not line.strip():
+def _entries(
+  texts: Iterable[str], source: str, form: Form, is_stream: bool
+) -> Iterator[_Entry]:
+  """The lines that are not blank, without those that belong to another one."""
+  numbered = ((n, line) for n, line in enumerate(texts, 1) if line.strip())
+  if form.log_format is not None:
+    numbered = ((n, formats.without_colours(line)) for n, line in numbered)
+  if form.log_format == "auto":
+    sample = list(islice(numbered, 1 if is_stream else formats.SAMPLE))
+    if sample:
+      found = [line for _, line in sample]
+      form = formats.detected(form, found, source, is_stream)
+    numbered = chain(sample, numbered)
+  parse = formats.parser(form)
+  fits, joined, last = False, 0, Parts("", "", ())
+  unfit: list[_Entry] = []
+  for number, line in numbered:
+    parts = parse(line)
+    if parts is None and fits and form.log_format is not None:
+      joined += 1
       continue
-    content, label = line, ""
-    if header is None:
-      begin = _START.match(line)
-      timestamp = begin[0] if begin else timestamp
-    elif found := header.fullmatch(line):
-      fits = True
-      fields = found.groupdict()
-      content, label = fields["Content"], fields.get(_LABEL, "")
-      timestamp = " ".join(v for k, v in fields.items() if k in _TIMES)
-    # Else the line continues the line before, and has its time.
-    entry = _Entry(number, line, content, timestamp, label)
-    first = first or entry
+    fits = fits or parts is not None
+    # A line without a time has the time of the line before.
+    if parts is None:
+      parts = Parts(line, last.timestamp, last.times)
+    elif parts.times:
+      last = parts
+    else:
+      parts = parts._replace(timestamp=last.timestamp, times=last.times)
+    entry = _Entry(number, line, parts)
+    if not fits and len(unfit) < 2:
+      unfit.append(entry)
     yield entry
-  if header is not None and first and not fits:
-    raise _unfit(source, form, "log_header", first)
+  if unfit and not fits:
+    field = "log_header" if form.log_header is not None else "log_format"
+    raise _unfit(source, form, field, unfit)
+  if joined and not is_stream:
+    formats.report(f"{source}: {joined:,} lines were joined to the line before")
 
 
-def _unfit(source: str, form: Form, field: str, entry: _Entry) -> UserError:
-  """The error for an expression that fits no line."""
+def _unfit(
+  source: str, form: Form, field: str, entries: list[_Entry]
+) -> UserError:
+  """The error for an expression or a format that fits no line."""
+  shown = (f"line {entry.number} is {entry.line[:60]!r}" for entry in entries)
   return UserError(
     f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
-    f" line {entry.number} is {entry.line[:_SHOWN]!r}"
+    f" {', '.join(shown)}"
   )
 
 
@@ -246,68 +275,33 @@ def _name(source: str, name: str, sources: int) -> str:
   return name if sources == 1 else f"{source}:{name}"
 
 
-def _pattern(header: str) -> re.Pattern:
-  """The regular expression of a header.
-
-  A field before white space is a word; another field ends where the text that
-  follows it in the header begins.
-  """
-  parts = re.split(r"<(\w+)>", header)
-  pattern = ""
-  for number, part in enumerate(parts):
-    if number % 2 == 0:
-      pattern += r"\s++".join(map(re.escape, re.split(r"\s+", part)))
-    elif parts[number + 1][:1].isspace():
-      pattern += rf"(?P<{part}>\S++)"
-    else:
-      pattern += rf"(?P<{part}>.*?)"
-  return re.compile(pattern)
-
-
-@functools.lru_cache(maxsize=2**10)  # Neighbours often have the same second.
-def _seconds(timestamp: str) -> float | None:
-  """A time in seconds; None: it cannot be read."""
-  if re.fullmatch(r"\d{10}(\.\d+)?", timestamp):
-    return float(timestamp)
-  found = None
-  with suppress(ValueError):
-    found = datetime.fromisoformat(timestamp)
-  for form in _FORMATS:
-    with suppress(ValueError):
-      found = found or datetime.strptime(f"2000 {timestamp}", form)
-  if found is None:
-    return None
-  return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
 def _corpus(events: Iterator[Event], unit: str) -> Corpus:
   """The events by their sessions."""
-  columns = [Tokens() for _ in range(4)]
-  lines = Column("<u8")
+  session, symbol, label = Tokens(), Tokens(), Tokens()
+  time, line = Changes(), Column("<u8")
   for event in events:
-    for session in event.sessions:
-      values = session, event.symbol, event.timestamp, event.label
-      for column, value in zip(columns, values, strict=True):
-        column.append(value)
-      lines.append(event.line)
-  session, symbol, time, label = (column.texts() for column in columns)
-  order = slice(None)
-  if np.any(session.ids[1:] < session.ids[:-1]):
-    order = np.argsort(session.ids, kind="stable")
-  numbers = np.arange(len(session.symbols) + 1, dtype=session.ids.dtype)
+    for name in event.sessions:
+      session.append(name)
+      symbol.append(event.symbol)
+      time.append(event.timestamp)
+      label.append(event.label)
+      line.append(event.line)
+  session, symbol, label = session.texts(), symbol.texts(), label.texts()
+  time = time.texts()
+  order, bounds = grouped(session.ids, len(session.symbols))
   corpus = Corpus(
     unit,
     symbol.symbols,
-    symbol[order].narrow(),
-    np.searchsorted(session.ids[order], numbers),
+    taken(symbol.narrow(), order),
+    bounds,
     session.symbols,
     np.arange(len(session.symbols)),
     session.symbols,
-    lines=lines.numbers().view(np.int64)[order],
-    timestamps=None if time.symbols == [""] else time[order],
+    lines=taken(line.numbers().view(np.int64), order),
+    timestamps=time and Texts(time.symbols, taken(time.ids, order)),
   )
   if label.symbols == [""]:
     return corpus
-  ids = label[order].narrow()
+  ids = taken(label.narrow(), order)
   tags = corpus._replace(unit="id", symbols=label.symbols, ids=ids)
   return corpus._replace(tags=tags)

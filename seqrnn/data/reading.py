@@ -81,10 +81,14 @@ def _walk(folder: Path) -> Iterator[Path]:
     yield from (Path(parent, n) for n in names if not n.startswith("."))
 
 
-def chunks(source: Source) -> Iterator[bytes]:
+def chunks(source: Source, may_grow: bool = False) -> Iterator[bytes]:
   """The bytes of a source, at most CHUNK at once; no chunk is empty.
 
   Files that end in .gz or .xz are unpacked.
+
+  Args:
+    source: read up to its size when reading begins.
+    may_grow: a file that is longer afterwards has not changed.
 
   Raises:
     UserError: the file is not a regular one, cannot be read, or changes
@@ -99,6 +103,8 @@ def chunks(source: Source) -> Iterator[bytes]:
     # device may have no end.
     if not stat.S_ISREG(os.stat(path).st_mode):
       raise UserError(f"{path}: not a regular file")
+    if path.suffix == ".zst":
+      raise UserError(f"{path}: cannot be unpacked; zstd -d {path} does")
     with path.open("rb", buffering=0) as file:
       before = os.fstat(file.fileno())
       if path.suffix in _PACKED and not before.st_size:
@@ -110,6 +116,8 @@ def chunks(source: Source) -> Iterator[bytes]:
           left -= len(chunk)
           yield chunk
       after = os.fstat(file.fileno())
+      if may_grow and content is file and after.st_size > before.st_size:
+        return
   except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
     reason = getattr(error, "strerror", None) or error
     raise MachineError(f"{path}: cannot be read: {reason}") from None
@@ -176,7 +184,10 @@ def text(source: Source, errors: str) -> Iterator[str]:
 
 
 def lines(
-  source: Source, errors: str, longest: int | None = None
+  source: Source,
+  errors: str,
+  longest: int | None = None,
+  may_grow: bool = False,
 ) -> Iterator[str]:
   """The lines of a source; only newlines end a line.
 
@@ -184,6 +195,7 @@ def lines(
     source: of which one line at a time is in memory.
     errors: as `data.errors`.
     longest: characters of a line at most; None: CHUNK.
+    may_grow: as of `chunks`.
 
   Raises:
     UserError: as `text`, a line is longer, or there are too many.
@@ -191,7 +203,8 @@ def lines(
   longest = longest or CHUNK
   held = ""
   number = 1
-  for part in text(source, errors):
+  content = chunks(source, may_grow)
+  for part in decode(source.name, content, errors):
     part, start = held + part, 0
     # One at a time: objects of all short lines take 15 times the part.
     while (end := part.find("\n", start)) >= 0:

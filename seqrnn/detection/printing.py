@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from seqrnn.config import Config
+from seqrnn.detection import incidents
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.findings import Findings
 from seqrnn.inference.predictions import console_text, quoted
@@ -99,6 +100,34 @@ def _context(found: Findings, d: int, worst: int, per_line: bool) -> str:
     events.append(f"{bits:5.1f} {text}" if per_line else text)
   events += ["..."] * (last < stop - start)
   return ("\n" if per_line else " ").join(events)
+
+
+def print_incidents(console: Console, found: Findings, most: int):
+  """Prints the flagged sessions, grouped by their most surprising event."""
+  grouped = incidents.group(found)
+  if not grouped or not most:
+    return
+  printed = Table(
+    title="flagged sessions by their most surprising event",
+    box=box.SIMPLE,
+    pad_edge=False,
+  )
+  for name in ("sessions", "p", "line"):
+    printed.add_column(name, justify="right", no_wrap=True)
+  printed.add_column("example", overflow="fold")
+  printed.add_column("event", ratio=1, no_wrap=True, overflow="ellipsis")
+  for one in grouped[:most]:
+    line = found.line(one.session, one.position)
+    printed.add_row(
+      f"{one.count:,}",
+      "" if math.isnan(one.p) else f"{one.p:.2g}",
+      "" if line is None else str(line),
+      console_text(found.sessions.names[one.session]),
+      quoted(one.event),
+    )
+  console.print(printed)
+  if len(grouped) > most:
+    console.print(f"{len(grouped) - most:,} further kinds: incidents.csv")
 
 
 def print_metrics(console: Console, metrics: dict[str, Any], rate: float):

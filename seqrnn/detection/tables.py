@@ -15,6 +15,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.detection import incidents
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import escaped
 from seqrnn.inference.scoring import UNRANKED, Scores
@@ -92,6 +93,22 @@ def write_sessions(found: Findings, folder: Path, form: str):
         known = sessions.labelled is None or sessions.labelled[j]
         row.append(int(sessions.labels[j]) if known else None)
       write(row)
+
+
+def write_incidents(found: Findings, folder: Path, form: str):
+  """Writes incidents.csv, or another `form`: a row per incident."""
+  places = _places(found)
+  columns = ["event", "sessions", "p_value", "example", *places]
+  with _table(
+    folder, "incidents", form, [*columns, "before", "after"]
+  ) as write:
+    for one in incidents.group(found):
+      j = one.session
+      where = [value(j, one.position) for value in places.values()]
+      [p] = _cells(np.array([one.p]))
+      example = found.sessions.names[j]
+      context = [" ".join(names) for names in (one.before, one.after)]
+      write([one.event, one.count, p, example, *where, *context])
 
 
 def _places(found: Findings) -> dict[str, Callable[[int, int], Any]]:

@@ -103,17 +103,23 @@ def drawer(
 
     symbols_TB = jnp.zeros((chunk, *symbol_B.shape), jnp.int32)
     parts = (stop - first + many - 1) // many
-    carry, symbol_B, symbols_TB = jax.lax.fori_loop(
-      0, parts, draw_part, (carry, symbol_B, symbols_TB)
-    )
+    loop = carry, symbol_B, symbols_TB
+    carry, symbol_B, symbols_TB = jax.lax.fori_loop(0, parts, draw_part, loop)
     # After the loop, in which this would be another kernel of a GPU.
-    t = jnp.arange(chunk).reshape(-1, *[1] * symbol_B.ndim)
-    end_B = jnp.min(jnp.where(symbols_TB == END, t, chunk), axis=0)
-    shown_TB = jnp.where(ended_B[None] | (t > end_B[None]), PAD, symbols_TB)
-    ended_B |= end_B < chunk
+    ended_B, shown_TB = _padded_after_end(ended_B, symbols_TB)
     return (carry, symbol_B, ended_B), shown_TB.swapaxes(0, 1)
 
   return draw
+
+
+def _padded_after_end(
+  ended_B: jax.Array, symbols_TB: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Whether each stream has ended, and its symbols, padded after their end."""
+  t = jnp.arange(len(symbols_TB)).reshape(-1, *[1] * ended_B.ndim)
+  end_B = jnp.min(jnp.where(symbols_TB == END, t, len(t)), axis=0)
+  shown_TB = jnp.where(ended_B[None] | (t > end_B[None]), PAD, symbols_TB)
+  return ended_B | (end_B < len(t)), shown_TB
 
 
 def generator(

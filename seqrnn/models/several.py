@@ -67,14 +67,12 @@ def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
   return run
 
 
-def _parts(cell: Cell, params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The parameters that a step multiplies by, and the others that it reads."""
+def _read(cell: Cell, params: Any) -> dict[str, Any]:
+  """The parameters that a step reads; `inputs` reads the others."""
   outside = (
-    ["input_kernel"] if cell.recurrent_bias else ["input_kernel", "bias"]
+    {"input_kernel"} if cell.recurrent_bias else {"input_kernel", "bias"}
   )
-  read = {name: p for name, p in params.items() if name not in outside}
-  kernels = {name: p for name, p in read.items() if name.endswith("_kernel")}
-  return kernels, {name: p for name, p in read.items() if name not in kernels}
+  return {name: p for name, p in params.items() if name not in outside}
 
 
 def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
@@ -85,7 +83,7 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
       lambda: _record(cell, None, params, first, z_TBK[0], mask_BH)[1].results
     )
     zeros = [jnp.zeros(u_BK.shape, u_BK.dtype) for u_BK in results]
-    _, own = _parts(cell, params)
+    own = _read(cell, params)
 
     @partial(
       jax.checkpoint,
@@ -120,7 +118,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
   def backward(kept, cotangents):
     params, first, z_BK, take, mask_BH, after, saved = kept
     old = before(read_again(first), after, reverse)
-    kernels, own = _parts(cell, params)
+    own = _read(cell, params)
     dlast, dh_TBH = cotangents
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
 
@@ -132,7 +130,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
       dnew = hold(take, dcarry, zeros)
       _, dcarry_of_new, dz_BK, du = back(dnew)
       dcarry = add(hold(take, zeros, dcarry), dcarry_of_new)
-      return dcarry, (dz_BK, du, dnew if own else None)
+      return dcarry, (dz_BK, du, dnew)
 
     dfirst, (dz_TBK, du, dnew) = loop(
       step,
@@ -144,22 +142,22 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     # What follows needs all steps.
     saved, dz_TBK, du, dnew = whole((saved, dz_TBK, du, dnew))
     dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
-    if own:
-      down = jax.vmap(lambda saved, old, d: saved((params, old))[0](d)[0])(
-        saved, old, dnew
-      )
-      dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
+    down = jax.vmap(lambda saved, old, d: saved((params, old))[0](d)[0])(
+      saved, old, dnew
+    )
+    down = jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
     factors = jax.vmap(lambda saved, old: saved((params, old))[1])(saved, old)
     dkernels = [
       kernel_gradient(x_TBD, du_TBK, cell.products.dtype)
       for x_TBD, du_TBK in zip(factors, du, strict=True)
     ]
 
-    def multiplied(kernels):
-      inputs = params | kernels, first, z_BK, mask_BH
+    def multiplied(own):
+      inputs = params | own, first, z_BK, mask_BH
       return _record(cell, None, *inputs)[1].kernels
 
-    _, to_params = jax.vjp(multiplied, kernels)
-    return dparams | to_params(dkernels)[0], dfirst, dz_TBK, None, None
+    _, to_params = jax.vjp(multiplied, own)
+    dparams |= add(down, *to_params(dkernels))
+    return dparams, dfirst, dz_TBK, None, None
 
   return backward

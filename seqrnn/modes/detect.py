@@ -34,7 +34,7 @@ from seqrnn.runtime import files, fileset, manifest
 _CURVES = 7  # The number of single scores whose curves are drawn.
 # Files that each detection replaces, without their suffixes.
 _RESULTS = (
-  *("sessions", "events", "report"),
+  *("sessions", "events", "incidents", "report"),
   *("timeline", "scores", "session", "curves"),
 )
 
@@ -91,6 +91,7 @@ def _run(
   }
   _write_results(folder, found, detector, normal, record, times[-1])
   printing.print_sessions(console, found, settings.worst)
+  printing.print_incidents(console, found, settings.worst)
   printing.print_metrics(console, metrics, settings.rate)
   which = found.distinct.which
   short = int(found.short[which].sum())
@@ -113,6 +114,7 @@ def _write_results(
   settings = detector.config.detect
   with fileset.atomic_files(folder, NAME, _is_result) as new:
     tables.write_sessions(found, new, settings.format)
+    tables.write_incidents(found, new, settings.format)
     write_events(found, detector, new)
     record["seconds"]["writing"] = time.perf_counter() - start
     thresholds.write_json(new / "thresholds.json", record["thresholds"])

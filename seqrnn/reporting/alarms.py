@@ -1,6 +1,7 @@
 """Section of a report on anomalies, from the files of a detection."""
 
 import heapq
+import itertools
 import math
 from collections import deque
 from pathlib import Path
@@ -12,7 +13,8 @@ from seqrnn.reporting import page
 from seqrnn.reporting.page import Element, Mark, element, section
 from seqrnn.runtime import fileset, manifest
 
-_SESSIONS = 12  # Rows of the table.
+_INCIDENTS = 20  # Rows of the first table.
+_SESSIONS = 12  # Rows of the second table.
 _SHOWN = 5  # Sessions with events in the report.
 _AROUND = 8  # Events on each side of a flagged event.
 _FIGURES = (
@@ -194,6 +196,52 @@ def _sessions(folder: Path) -> list[Any]:
   return parts
 
 
+def _incidents(folder: Path) -> list[Any]:
+  """The flagged sessions, grouped by their most surprising event."""
+  path = records.table(folder, "incidents")
+  if path is None:  # An earlier version has written the results.
+    return []
+  rows = list(itertools.islice(records.rows(path), _INCIDENTS + 1))
+  if not rows:
+    return [element("p", "No session is flagged.")]
+  places = [name for name in ("line", "timestamp") if name in rows[0]]
+  head = ["sessions", "p", "event", "example", *places]
+  parts = [
+    element("h3", "Flagged sessions by their most surprising event"),
+    page.table(
+      head,
+      [
+        [
+          row.get("sessions"),
+          _p_value(path, row),
+          _event(row),
+          row.get("example"),
+          *(row.get(name) for name in places),
+        ]
+        for row in rows[:_INCIDENTS]
+      ],
+      "Incidents",
+    ),
+  ]
+  if len(rows) > _INCIDENTS:
+    parts.append(element("p", f"More kinds are in {path.name}."))
+  return parts
+
+
+def _p_value(path: Path, row: dict[str, Any]) -> str:
+  """The p-value of an incident; nothing for short sessions, which have none."""
+  if row.get("p_value") in (None, ""):
+    return ""
+  return f"{records.number(path, row, 'p_value'):.2g}"
+
+
+def _event(row: dict[str, Any]) -> Element:
+  """An incident's event in bold, between the events around it."""
+  before, after = row.get("before") or "", row.get("after") or ""
+  bold = element("b", f" {row.get('event')} ")
+  return element("span", before, bold, after)
+
+
 def sections(workdir: Path, step: int | None = None) -> list[Element]:
   """The results of `--mode=detect` in a workdir; [] if it has none.
 
@@ -209,6 +257,6 @@ def sections(workdir: Path, step: int | None = None) -> list[Element]:
     return []
   fileset.wait_for_move(folder, NAME, workdir / LOCK)
   manifest.verify_all(folder)
-  parts = _sessions(folder) + _figures(folder, step)
+  parts = _incidents(folder) + _sessions(folder) + _figures(folder, step)
   parts += page.pictures(folder, _PICTURES)
   return [section("Anomalies", parts)]

@@ -72,7 +72,7 @@ def start(named: bool = False) -> list[str]:
       if names:
         raise UserError(
           f"JAX_PLATFORMS={names}: no such device is available; without the"
-          " variable, JAX chooses a device"
+          f" variable, JAX chooses a device{_quoted(error)}"
         ) from None
       if isinstance(error, AssertionError):
         raise
@@ -124,8 +124,12 @@ def _unused(lines: list[str]) -> Iterator[str]:
       reason = next((x for x in said if "may be present" not in x), "")
       yield (
         f"warning: {name} is there, but JAX computes on the CPU: pip install"
-        f" 'seqrnn[{extra}]'{'; JAX says: ' if reason else ''}{reason}"
+        f" 'seqrnn[{extra}]'{_quoted(reason)}"
       )
+
+
+def _quoted(reason: Any) -> str:
+  return f"; JAX says: {reason}" if str(reason) else ""
 
 
 def gpus() -> list[str]:

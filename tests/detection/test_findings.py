@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from seqrnn.data import sessions as data
-from seqrnn.data.vocabulary import END, Vocabulary
-from seqrnn.detection import findings, pictures, printing, tables
+from seqrnn.data.vocabulary import END, UNKNOWN, Vocabulary
+from seqrnn.detection import findings, incidents, pictures, printing, tables
 from seqrnn.detection.conformal import Calibration
 from tests.conftest import tiny
 
@@ -57,6 +57,40 @@ def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
     (row["line"], row.get("first_alarm")) for row in map(json.loads, rows)
   ]
   assert told == [(2, None), (5, 0)]
+
+
+def test_flagged_sessions_are_grouped_by_their_oddest_event(found):
+  kinds = np.array([0, 1, 1, 0, 2, 3])  # Of the oddest events of six sessions.
+  ids = np.repeat(kinds, 2) + UNKNOWN + 1
+  names = Vocabulary("session", tuple("abcd"))
+  bounds = np.arange(0, 13, 2)
+  sessions = data.Sessions(
+    ids.astype(np.int32), bounds, [f"s{n}" for n in range(6)]
+  )
+  p = np.array([0.04, 0.01, 0.02, 0.03, 0.5, np.nan])
+  grouped = incidents.group(
+    found._replace(
+      sessions=sessions,
+      distinct=data.Distinct(np.arange(6), kinds, np.array([1, 1, 4, 1, 1, 1])),
+      names=names,
+      targets=ids,
+      nll=np.tile([1.0, 8.0], 6),
+      bounds=bounds,
+      offsets=np.zeros(6, int),
+      scores={"combined": np.where(np.isnan(p), np.inf, -p)},
+      event_flags=np.zeros(12, bool),
+      flags=p != 0.5,
+      short=np.isnan(p),
+      p=p,
+    )
+  )
+  told = [(x.event, x.count, x.session, x.position, x.before) for x in grouped]
+  assert told == [
+    ("b", 5, 1, 1, ["b"]),
+    ("a", 2, 3, 1, ["a"]),
+    ("<short>", 1, 5, 1, ["d"]),
+  ]
+  assert [x.p for x in grouped[:2]] == [0.01, 0.03]
 
 
 def test_lines_of_a_log_stand_below_each_other(found):

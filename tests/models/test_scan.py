@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn.models import cpu, layers, products, scan
+from seqrnn.models import cells, cpu, layers, products, scan
 from seqrnn.models.products import (
   Lookup,
   Products,
@@ -103,6 +103,36 @@ def test_equals_nn_scan(name, ids, reverse, settings, train):
     compare(np.float64, 1e-10)
   if name in ("lstm", "gru", "min_lstm") and not settings and ids == reverse:
     compare(np.float32, 1e-5)
+
+
+class Mixed(cells.MGU):
+  """One product by JAX's own operator, one of a part of a kernel."""
+
+  def setup_gates(self, init):
+    self.gate_kernel = self.param("gate_kernel", init, (H, H))
+    self.gain = self.param("gain", init, (H,))
+
+  def __call__(self, carry, z_BK, mask_BH=None):
+    del mask_BH
+    a_BH, b_BH = jnp.split(z_BK, 2, axis=-1)
+    R_HH = self.recurrent_kernel[:, :H]
+    f = jnp.tanh(a_BH + carry @ self.gate_kernel + self.gain[None] * carry)
+    return f * jnp.tanh(b_BH + self.products.step(f * carry, R_HH))
+
+
+def test_a_cell_may_multiply_in_other_ways():
+  rng = np.random.default_rng(14)
+  x = rng.normal(size=(len(MASK), T, D))
+  fused = layers.Recurrent(Mixed(H))
+  params, carry = draw(rng, fused, x)
+  new = jax.eval_shape(fused.apply, {"params": params}, x, MASK, carry)
+  weights = normal(rng, new)
+  with jax.enable_x64(True):
+    results = [
+      quick_jit(values_and_gradients(module, x, weights))(params, x, carry)
+      for module in (fused, plain_of(fused))
+    ]
+    close(*results, 1e-10)
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])

@@ -395,7 +395,7 @@ def test_what_an_earlier_detection_has_written_goes(home, again):
   again(events="none")
   names = {path.name for path in where.iterdir()}
   assert names == {
-    *("sessions.csv", "report.json", "thresholds.json"),
+    *("sessions.csv", "incidents.csv", "report.json", "thresholds.json"),
     *("calibration.npz", "notes.txt", "manifest.json"),
   }
 

@@ -1,0 +1,276 @@
+r"""Formats of the lines of a log: which part is the time, which the content.
+
+A line is read by a header (`data.log_header`), by a named format
+(`data.log_format`), or, without both, as content with the time it begins with.
+"""
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from seqrnn.errors import UserError, visible
+
+_SHOWN = 60  # Characters of a line in a message.
+_DATES = (
+  r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?",
+  r"(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?"
+  r"(?: \d{4})?",
+  r"\d{10}(?:\.\d+|\d{3}|\d{6}|\d{9})?(?!\d)",
+  r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?",
+  r"\d\d?/\d\d?/\d{2,4},? \d\d?:\d\d:\d\d(?:[.,]\d+)?(?: [AP]M)?",
+  r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}",
+)
+_TIME = rf"(?P<Time>{'|'.join(_DATES)})"
+# The time at the start of a line, where no format names it.
+_START = re.compile(
+  r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
+  r"|(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4})?"
+  r"|\d{10}(?:\.\d+)?(?!\d)"
+)
+# The fields of a header that together are the time, and the one of the label.
+_TIMES = ("Year", "Month", "Day", "Date", "Time", "Timestamp")
+_LABEL = "Label"
+# Times beside ISO 8601. Each has a year in front, the year of syslog's times.
+_FORMATS = (
+  "%Y %b %d %H:%M:%S",
+  "2000 %y%m%d %H%M%S",
+  "2000 %a %b %d %H:%M:%S %Y",
+  "2000 %d/%b/%Y:%H:%M:%S %z",
+  "2000 %Y/%m/%d %H:%M:%S",
+  "2000 %m/%d/%Y %H:%M:%S",
+  "2000 %m/%d/%y %H:%M:%S",
+  "2000 %m/%d/%Y %I:%M:%S %p",
+  "2000 %Y-%m-%d-%H.%M.%S",
+  "2000 %Y%m%d-%H:%M:%S",
+  "2000 %Y%m%d %H:%M:%S",
+)
+# The formats with names, the most special first.
+_NAMED = {
+  # Of nginx and Apache: the request and its status are the content.
+  "access": r'\S+ \S+ .*?\[(?P<Time>[^\]]+)\] (?P<Content>"[^"]*" \d{3}).*',
+  # RFC 5424.
+  "syslog5424": r"<\d+>\d+ (?P<Time>\S+) \S+ (?P<Content>\S+ \S+ \S+ (?:-|\[.*?"
+  r"\])(?: .*)?)",
+  # RFC 3164, and what systems write to files.
+  "syslog": r"(?:<\d+>)?"
+  r"(?P<Time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+)"
+  r" \S+ (?P<Content>[^\s:\[]+(?:\[\d+\])?:(?: .*)?)",
+  "time": rf"[\[(]?{_TIME}[\])]?[,:;|]?\s*(?P<Content>.*)",
+}
+FORMATS = ("auto", "json", *_NAMED, "plain")
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# The start of a line that goes on with the line before, as a stack trace does.
+_TRACE = re.compile(r"\s|Caused by: |\.\.\. \d+ more|Traceback \(most recent ")
+# The keys of JSON lines that programs use, where no field names the key.
+_KEYS = {
+  "log_message": ("message", "msg", "MESSAGE", "log", "body", "Body", "event"),
+  "log_time": (
+    *("time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP"),
+    *("Timestamp", "date", "t"),
+  ),
+}
+SAMPLE = 100  # Lines that data.log_format=auto looks at.
+
+
+# A part of a second, which not all formats have.
+_FRACTION = re.compile(r"(?<=\d\d[:.]\d\d[:.]\d\d)(?:[.,]\d+|:\d{3,})(?= |$)")
+
+
+class Form(NamedTuple):
+  """The fields of `data` that say how a log is read."""
+
+  errors: str
+  log_header: str | None = None
+  log_session: str | None = None
+  log_gap: float | None = None
+  log_lines: int | None = None
+  log_codes: bool = True
+  log_format: str | None = None
+  log_message: str | None = None
+  log_time: str | None = None
+  log_level: str | None = None
+  log_session_key: str | None = None
+
+
+class Parts(NamedTuple):
+  """What a format finds in a line.
+
+  Attributes:
+    content: the part that the event is made of.
+    timestamp: as written.
+    times: what may be the whole time, the most likely first.
+    label: as written; empty: none.
+    session: the value of `data.log_session_key`; empty: none.
+  """
+
+  content: str
+  timestamp: str
+  times: tuple[str, ...]
+  label: str = ""
+  session: str = ""
+
+
+Parse = Callable[[str], Parts | None]
+
+
+def without_colours(line: str) -> str:
+  """A line without the codes by which terminals change colours."""
+  return _COLOUR.sub("", line) if "\x1b" in line else line
+
+
+def parser(form: Form) -> Parse:
+  """A function from a line to its parts; None: it does not fit the format."""
+  if form.log_header is not None:
+    return _by_pattern(_pattern(form.log_header))
+  if form.log_format == "json":
+    return _by_keys(form)
+  if form.log_format in _NAMED:
+    return _by_pattern(re.compile(_NAMED[form.log_format]))
+  trace = _TRACE if form.log_format == "plain" else None
+
+  def plain(line: str) -> Parts | None:
+    if trace and trace.match(line):
+      return None
+    begin = _START.match(line)
+    return Parts(line, begin[0], (begin[0],)) if begin else Parts(line, "", ())
+
+  return plain
+
+
+def _by_pattern(pattern: re.Pattern) -> Parse:
+  fields = pattern.groupindex
+  named = [name for name in fields if name in _TIMES]
+
+  def parse(line: str) -> Parts | None:
+    found = pattern.fullmatch(line)
+    if found is None:
+      return None
+    times = tuple(found[name] for name in named)
+    time = " ".join(times)
+    if len(times) > 1:  # Together, or each alone, as it is called.
+      alone = (found[name] for name in ("Timestamp", "Time") if name in fields)
+      times = (time, *alone)
+    label = found[_LABEL] if _LABEL in fields else ""
+    return Parts(found["Content"], time, times, label)
+
+  return parse
+
+
+def _by_keys(form: Form) -> Parse:
+  def find(fields: dict, name: str) -> str:
+    given = getattr(form, name)
+    for key in (given,) if given else _KEYS.get(name, ()):
+      value = fields.get(key)
+      if value is None and "." in key:  # The key of a key.
+        value = fields
+        for part in key.split("."):
+          value = value.get(part) if isinstance(value, dict) else None
+      if value is not None:
+        return value if isinstance(value, str) else json.dumps(value)
+    return ""
+
+  def parse(line: str) -> Parts | None:
+    try:
+      fields = json.loads(line)
+    except (ValueError, RecursionError):
+      return None
+    if not isinstance(fields, dict):
+      return None
+    content = find(fields, "log_message").rstrip("\n")
+    level, time = find(fields, "log_level"), find(fields, "log_time")
+    content = f"{level} {content}" if level else content
+    session = find(fields, "log_session_key")
+    return Parts(content, time, (time,), "", session) if content else None
+
+  return parse
+
+
+def detected(
+  form: Form, lines: Sequence[str], source: str, quiet: bool = False
+) -> Form:
+  """The form with the format that most lines of a sample fit.
+
+  It is reported unless `quiet`.
+
+  Raises:
+    UserError: no format fits half of the lines.
+  """
+
+  def unfit(name: str) -> list[str]:
+    parse = parser(form._replace(log_format=name))
+    return [
+      line for line in lines if parse(line) is None and not _TRACE.match(line)
+    ]
+
+  # Of formats that fit as many lines, the most special.
+  left, name = min(
+    ((unfit(name), name) for name in ("json", *_NAMED)),
+    key=lambda found: len(found[0]),
+  )
+  if len(left) > len(lines) / 2:
+    shown = " and ".join(repr(line[:_SHOWN]) for line in left[:2])
+    raise UserError(
+      f"{source}: data.log_format=auto: knows no format of lines such as"
+      f" {shown}; data.log_header describes a line, data.log_format=plain takes"
+      " it whole"
+    )
+  if not quiet:
+    report(
+      f"{source}: data.log_format=auto: {len(lines) - len(left)} of the first"
+      f" {len(lines)} lines are {name}; --config.data.log_format={name} says so"
+    )
+  return form._replace(log_format=name)
+
+
+def report(text: str):
+  """Prints a line on stderr."""
+  print(visible(text), file=sys.stderr)
+
+
+def _pattern(header: str) -> re.Pattern:
+  """The regular expression of a header.
+
+  A field before white space is a word; another field ends where the text that
+  follows it in the header begins.
+  """
+  parts = re.split(r"<(\w+)>", header)
+  pattern = ""
+  for number, part in enumerate(parts):
+    if number % 2 == 0:
+      pattern += r"\s++".join(map(re.escape, re.split(r"\s+", part)))
+    elif parts[number + 1][:1].isspace():
+      pattern += rf"(?P<{part}>\S++)"
+    else:
+      pattern += rf"(?P<{part}>.*?)"
+  return re.compile(pattern)
+
+
+@functools.lru_cache(maxsize=2**10)  # Neighbours often have the same second.
+def seconds(times: tuple[str, ...]) -> float | None:
+  """The first of several texts that is a time, in seconds; None: none is."""
+  return next(filter(lambda t: t is not None, map(_seconds, times)), None)
+
+
+def _seconds(timestamp: str) -> float | None:
+  if re.fullmatch(r"\d{10}(\.\d+)?", timestamp):
+    return float(timestamp)
+  if re.fullmatch(r"\d{13}|\d{16}|\d{19}", timestamp):
+    return int(timestamp) / 10 ** (len(timestamp) - 10)
+  found = None
+  with suppress(ValueError):
+    found = datetime.fromisoformat(timestamp)
+  whole = re.sub(
+    r"(\d\d[:.]\d\d[:.]\d\d)(?:[.,]\d+|:\d{3,})(?= |$)", r"\1", timestamp
+  )
+  whole = whole.replace(", ", " ")
+  for form in () if found else _FORMATS:
+    with suppress(ValueError):
+      found = found or datetime.strptime(f"2000 {whole}", form)
+  if found is None:
+    return None
+  return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
