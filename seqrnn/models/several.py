@@ -46,7 +46,7 @@ class _Record:
   def step(self, x_BD: jax.Array, kernel_DK: jax.Array) -> jax.Array:
     self.factors.append(x_BD)
     self.kernels.append(kernel_DK)
-    u_BK = self._products.step(x_BD, kernel_DK)
+    u_BK = self._products.step(x_BD, jax.lax.stop_gradient(kernel_DK))
     if self._zeros is not None:
       u_BK += self._zeros[len(self.results)]
     self.results.append(u_BK)
