@@ -9,12 +9,13 @@ import mmap
 import tempfile
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 SMALL = 4 * 2**20  # Bytes of a file that stay in memory.
 _HELD = 2**16  # Numbers that are handled together.
+_SORTED = 2**20  # Numbers that are sorted together.
 
 
 class Spool(tempfile.SpooledTemporaryFile):
@@ -80,7 +81,7 @@ class Texts(Sequence):
   """Texts that repeat; an array of indices or a slice gives some of them.
 
   Attributes:
-    symbols: the distinct texts.
+    symbols: the distinct texts, or `Stored` texts of which neighbours differ.
     ids: unsigned [texts]: indices into `symbols`.
   """
 
@@ -130,6 +131,88 @@ class Tokens:
   def texts(self) -> Texts:
     """All texts, numbered by their first places; none can be added any more."""
     return Texts(list(self._index), self._ids.numbers())
+
+
+class Stored(Sequence):
+  """Texts as bytes, made when they are indexed."""
+
+  def __init__(self, content: np.ndarray, ends: np.ndarray):
+    """`content`: all texts in UTF-8; `ends`: where each ends, after a 0."""
+    self._content, self._ends = content, ends
+
+  def __len__(self) -> int:
+    return len(self._ends) - 1
+
+  def __getitem__(self, index):
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    start, stop = self._ends[index : index + 2].tolist()
+    return self._content[start:stop].tobytes().decode("utf-8", "surrogatepass")
+
+
+class Changes:
+  """Texts that rarely repeat but after themselves, as times of a log do."""
+
+  def __init__(self):
+    self._ids, self._ends, self._content = Column(), Column("<u8"), Spool()
+    self._ends.append(0)
+    self._size, self._last = 0, None
+
+  def append(self, text: str):
+    """Adds a text."""
+    if text != self._last:
+      self._last = text
+      self._size += self._content.write(text.encode("utf-8", "surrogatepass"))
+      self._ends.append(self._size)
+    self._ids.append(len(self._ends) - 2)
+
+  def texts(self) -> Texts | None:
+    """All texts, None if all are empty; none can be added any more."""
+    if not self._size:
+      return None
+    symbols = Stored(frozen(self._content, "u1"), self._ends.numbers())
+    return Texts(cast("list[str]", symbols), self._ids.numbers())
+
+
+def grouped(
+  ids: np.ndarray, count: int
+) -> tuple[np.ndarray | slice, np.ndarray]:
+  """The order that brings equal ids together, stably, and where each begins.
+
+  np.argsort and np.bincount would hold 8 bytes for each of all ids.
+
+  Args:
+    ids: from 0.
+    count: of distinct ids.
+
+  Returns:
+    int64 or a slice of all; and int64 [count + 1].
+  """
+  bounds = np.zeros(count + 1, np.int64)
+  for start in range(0, len(ids), _SORTED):
+    some = ids[start : start + _SORTED]
+    bounds[1:] += np.bincount(some, minlength=count)
+  np.cumsum(bounds, out=bounds)
+  if not np.any(ids[1:] < ids[:-1]):
+    return slice(None), bounds
+  file, first = Spool(), 0
+  while first < count:
+    end = np.searchsorted(bounds, bounds[first] + _SORTED, "right") - 1
+    end = max(int(end), first + 1)
+    places = np.flatnonzero((first <= ids) & (ids < end))
+    file.write(places[np.argsort(ids[places], kind="stable")].data)
+    first = end
+  return frozen(file, np.dtype(np.int64)), bounds
+
+
+def taken(numbers: np.ndarray, order: np.ndarray | slice) -> np.ndarray:
+  """Numbers in another order; many are in a file, as those of a column."""
+  if isinstance(order, slice):
+    return numbers[order]
+  file = Spool()
+  for start in range(0, len(order), _HELD):
+    file.write(numbers[order[start : start + _HELD]].data)
+  return frozen(file, numbers.dtype)
 
 
 def kind_for(count: int) -> np.dtype:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from seqrnn.errors import UserError, visible
 
+_LONGEST = 2**12  # Characters of a line that a named format reads.
 _SHOWN = 60  # Characters of a line in a message.
 _DATES = (
   r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?",
@@ -130,7 +131,8 @@ def parser(form: Form) -> Parse:
   if form.log_format == "json":
     return _by_keys(form)
   if form.log_format in _NAMED:
-    return _by_pattern(re.compile(_NAMED[form.log_format]))
+    named = _by_pattern(re.compile(_NAMED[form.log_format]))
+    return lambda line: named(line[:_LONGEST])
   trace = _TRACE if form.log_format == "plain" else None
 
   def plain(line: str) -> Parts | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import formats, reading
-from seqrnn.data.columns import Column, Tokens
+from seqrnn.data.columns import Changes, Column, Texts, Tokens, grouped, taken
 from seqrnn.data.documents import Corpus
 from seqrnn.data.formats import Form, Parts
 from seqrnn.data.reading import Source, rows
@@ -277,32 +277,31 @@ def _name(source: str, name: str, sources: int) -> str:
 
 def _corpus(events: Iterator[Event], unit: str) -> Corpus:
   """The events by their sessions."""
-  columns = [Tokens() for _ in range(4)]
-  lines = Column("<u8")
+  session, symbol, label = Tokens(), Tokens(), Tokens()
+  time, line = Changes(), Column("<u8")
   for event in events:
-    for session in event.sessions:
-      values = session, event.symbol, event.timestamp, event.label
-      for column, value in zip(columns, values, strict=True):
-        column.append(value)
-      lines.append(event.line)
-  session, symbol, time, label = (column.texts() for column in columns)
-  order = slice(None)
-  if np.any(session.ids[1:] < session.ids[:-1]):
-    order = np.argsort(session.ids, kind="stable")
-  numbers = np.arange(len(session.symbols) + 1, dtype=session.ids.dtype)
+    for name in event.sessions:
+      session.append(name)
+      symbol.append(event.symbol)
+      time.append(event.timestamp)
+      label.append(event.label)
+      line.append(event.line)
+  session, symbol, label = session.texts(), symbol.texts(), label.texts()
+  time = time.texts()
+  order, bounds = grouped(session.ids, len(session.symbols))
   corpus = Corpus(
     unit,
     symbol.symbols,
-    symbol[order].narrow(),
-    np.searchsorted(session.ids[order], numbers),
+    taken(symbol.narrow(), order),
+    bounds,
     session.symbols,
     np.arange(len(session.symbols)),
     session.symbols,
-    lines=lines.numbers().view(np.int64)[order],
-    timestamps=None if time.symbols == [""] else time[order],
+    lines=taken(line.numbers().view(np.int64), order),
+    timestamps=time and Texts(time.symbols, taken(time.ids, order)),
   )
   if label.symbols == [""]:
     return corpus
-  ids = label[order].narrow()
+  ids = taken(label.narrow(), order)
   tags = corpus._replace(unit="id", symbols=label.symbols, ids=ids)
   return corpus._replace(tags=tags)

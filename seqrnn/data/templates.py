@@ -25,7 +25,7 @@ _VALUES = re.compile(
   # The address of a network card.
   r"|(?<![\w:])(?:[0-9A-Fa-f]{2}:){5,}[0-9A-Fa-f]{2}(?![\w:])"
   # Whatever has a digit: a number, a date, an identifier, a version.
-  r"|-?(?:[^\W\d]|[.@~$+%-](?=\w))*\d[\w.:@~$+%*-]*(?<![.:])"
+  r"|-?(?<![^\W\d])(?:[^\W\d]|[.@~$+%-](?=\w))*\d[\w.:@~$+%*-]*(?<![.:])"
   # A value that another program has masked.
   r"|<(?:time|address|hex|number)>"
 )
@@ -46,6 +46,7 @@ _MAYBE = re.compile(r"<([1-5]\d\d)>")
 
 _WORDS, _LINES = 2**16, 2**14  # Kept by a masker, of short ones.
 _SHORT = 2**8  # Characters.
+_LONG = 2**12  # Characters of a word that is a value, whatever is in it.
 
 
 class _Kept(dict):
@@ -66,6 +67,8 @@ class _Kept(dict):
 
 def _word(word: str) -> str:
   """A word with masks, but `<404>` where it may end in a status code."""
+  if len(word) > _LONG:
+    return VALUE
   code = _MAYBE_CODE.search(word)
   if code is None:
     return _ADJACENT.sub(VALUE, _VALUES.sub(VALUE, word))

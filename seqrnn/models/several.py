@@ -36,9 +36,19 @@ class _Record:
     results: the products.
   """
 
-  def __init__(self, products: Products, zeros: Sequence[jax.Array] | None):
-    """Records by `products`; zeros are added to the products in their order."""
-    self._products, self._zeros = products, zeros
+  def __init__(
+    self,
+    products: Products,
+    given: Sequence[tuple[jax.Array, jax.Array]] | None,
+  ):
+    """Records by `products`.
+
+    Args:
+      products: computes them.
+      given: in the order of the products, the second factor in place of a
+        kernel, which then has no gradient, and a zero that is added.
+    """
+    self._products, self._given = products, given
     self.factors: list[jax.Array] = []
     self.kernels: list[jax.Array] = []
     self.results: list[jax.Array] = []
@@ -46,16 +56,18 @@ class _Record:
   def step(self, x_BD: jax.Array, kernel_DK: jax.Array) -> jax.Array:
     self.factors.append(x_BD)
     self.kernels.append(kernel_DK)
-    u_BK = self._products.step(x_BD, jax.lax.stop_gradient(kernel_DK))
-    if self._zeros is not None:
-      u_BK += self._zeros[len(self.results)]
+    if self._given is None:
+      u_BK = self._products.step(x_BD, kernel_DK)
+    else:
+      kernel_DK, zero_BK = self._given[len(self.results)]
+      u_BK = self._products.step(x_BD, kernel_DK) + zero_BK
     self.results.append(u_BK)
     return u_BK
 
 
-def _record(cell: Cell, zeros: Any, params: Any, *inputs: Any) -> Any:
+def _record(cell: Cell, given: Any, params: Any, *inputs: Any) -> Any:
   """The carry after a step, and the record of its products."""
-  record = _Record(cell.products, zeros)
+  record = _Record(cell.products, given)
   new = cell.clone(products=record).apply({"params": params}, *inputs)
   return new, record
 
@@ -79,11 +91,9 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
   """The forward pass of `scan`."""
 
   def forward(params, first, z_TBK, take, mask_BH):
-    results = jax.eval_shape(
-      lambda: _record(cell, None, params, first, z_TBK[0], mask_BH)[1].results
-    )
-    zeros = [jnp.zeros(u_BK.shape, u_BK.dtype) for u_BK in results]
-    own = _read(cell, params)
+    _, record = _record(cell, None, params, first, z_TBK[0], mask_BH)
+    zeros = [jnp.zeros(u_BK.shape, u_BK.dtype) for u_BK in record.results]
+    own, kernels = _read(cell, params), record.kernels
 
     @partial(
       jax.checkpoint,
@@ -91,14 +101,15 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
       prevent_cse=False,  # The body of a loop needs no guard against it.
     )
     def one(own, carry, z_BK, zeros):
+      given = list(zip(kernels, zeros, strict=True))
       variables = {**params, **own}
-      new, record = _record(cell, zeros, variables, carry, z_BK, mask_BH)
+      new, record = _record(cell, given, variables, carry, z_BK, mask_BH)
       return new, record.factors
 
     def step(carry, inputs):
       z_BK, take = inputs
       new, back, factors = jax.vjp(one, own, carry, z_BK, zeros, has_aux=True)
-      saved = without((back, factors), (params, read_again(carry)))
+      saved = without((back, factors), (params, kernels, read_again(carry)))
       carry = hold(take, new, carry)
       return carry, (cell.hidden(carry), read_again(carry), saved)
 
@@ -119,12 +130,18 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     params, first, z_BK, take, mask_BH, after, saved = kept
     old = before(read_again(first), after, reverse)
     own = _read(cell, params)
+
+    def multiplied(own):
+      inputs = params | own, first, z_BK, mask_BH
+      return _record(cell, None, *inputs)[1].kernels
+
+    kernels, to_params = jax.vjp(multiplied, own)
     dlast, dh_TBH = cotangents
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
 
     def step(dcarry, inputs):
       dh_BH, take, saved, old = inputs
-      back, _ = saved((params, old))
+      back, _ = saved((params, kernels, old))
       dcarry = add(dcarry, *spread(dh_BH))
       zeros = jax.tree.map(jnp.zeros_like, dcarry)
       dnew = hold(take, dcarry, zeros)
@@ -142,21 +159,17 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     # What follows needs all steps.
     saved, dz_TBK, du, dnew = whole((saved, dz_TBK, du, dnew))
     dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
-    down = jax.vmap(lambda saved, old, d: saved((params, old))[0](d)[0])(
-      saved, old, dnew
-    )
+    down = jax.vmap(
+      lambda saved, old, d: saved((params, kernels, old))[0](d)[0]
+    )(saved, old, dnew)
     down = jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
-    factors = jax.vmap(lambda saved, old: saved((params, old))[1])(saved, old)
+    factors = jax.vmap(lambda saved, old: saved((params, kernels, old))[1])(
+      saved, old
+    )
     dkernels = [
       kernel_gradient(x_TBD, du_TBK, cell.products.dtype)
       for x_TBD, du_TBK in zip(factors, du, strict=True)
     ]
-
-    def multiplied(own):
-      inputs = params | own, first, z_BK, mask_BH
-      return _record(cell, None, *inputs)[1].kernels
-
-    _, to_params = jax.vjp(multiplied, own)
     dparams |= add(down, *to_params(dkernels))
     return dparams, dfirst, dz_TBK, None, None
 

@@ -147,8 +147,8 @@ def gpus() -> list[str]:
   visible_ones = os.environ.get(_VISIBLE)
   if not found or visible_ones is None:
     return found
-  # CUDA ignores what follows an invalid name.
-  valid = lambda name: name not in ("", "-1")
+  # CUDA ignores what follows an invalid name or number.
+  valid = lambda name: name.strip() in found or name[:4] in ("GPU-", "MIG-")
   return list(itertools.takewhile(valid, visible_ones.split(",")))
 
 

@@ -14,7 +14,7 @@ import jax
 from optuna.trial import Trial, TrialState
 
 from seqrnn import config as config_lib
-from seqrnn.errors import Interrupted, MachineError, UserError
+from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.runtime import compiled, devices, signals
 from seqrnn.runtime.launch import user_message
 from seqrnn.searching import display, space, study
@@ -198,7 +198,11 @@ def _worker(place: _Place, failures: Any, given: tuple):
   jax.config.update("jax_num_cpu_devices", place.devices)
   try:
     devices.take_gpu(place.index, place.count)
-    devices.start()
+    lines = devices.start()
+    # The parent starts no GPU, so it cannot say whether JAX uses them.
+    for line in lines if devices.gpus() else ():
+      worker = f"worker {place.index + 1} of {place.count}"
+      print(f"{worker}: {visible(line)}", file=sys.stderr)
     _pin(place)
     train_trials(study.begin(*given), lambda: None)
   except Interrupted as stop:

@@ -230,7 +230,6 @@ def fit(
 
     optional["tensorboard"] = partial(tensorboard.open_writer, workdir)
   config = check_owner(config, workdir)
-  print(f"devices: {devices.words(sharding.mesh())}")
   config, experiment = budget.settle(build, config, workdir)
   for split in ("train", "validation"):
     experiment.batches(split, 0)  # Refuses an empty split.
@@ -241,6 +240,7 @@ def fit(
       workdir / "checkpoints", config.checkpoint.keep, check
     ) as checkpoints,
   ):
+    print(f"devices: {devices.words(sharding.mesh())}")
     training = make_training(experiment, config, workdir, checkpoints, check)
     training = training._replace(should_stop=should_stop, **optional)
     position = resume(training)

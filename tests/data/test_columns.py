@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data import columns
-from seqrnn.data.columns import Column, Texts, Tokens, concatenate, in_order
+from seqrnn.data.columns import (
+  Changes,
+  Column,
+  Texts,
+  Tokens,
+  concatenate,
+  grouped,
+  in_order,
+  taken,
+)
 
 
 @settings(deadline=None, database=None, max_examples=200)
@@ -58,3 +67,64 @@ def test_texts_are_kept_once_each():
   assert list(texts[1:3]) == ["b", "c"]
   both = concatenate([texts[3:], Texts(["x", "b"], np.array([1, 0, 1]))])
   assert list(both) == ["a", "b", "b", "x", "b"]
+
+
+@settings(deadline=None, database=None, max_examples=100)
+@given(
+  st.lists(st.sampled_from(["", "a", "\ud800", "\u00e9\u4e16"])), st.data()
+)
+def test_changes_are_texts_in_any_order(texts, data):
+  changes = Changes()
+  for text in texts:
+    changes.append(text)
+  found = changes.texts()
+  if not any(texts):
+    assert found is None
+    return
+  assert list(found) == texts
+  changed = [b for a, b in zip([None, *texts], texts, strict=False) if a != b]
+  assert list(found.symbols) == changed
+  order = np.array(data.draw(st.permutations(range(len(texts)))), np.int64)
+  expected = [texts[i] for i in order]
+  assert list(found[order]) == expected
+  assert list(concatenate([found, found[order]])) == [*texts, *expected]
+
+
+def test_times_that_all_differ_take_little_memory():
+  count = 50_000
+  tracemalloc.start()
+  changes = Changes()
+  for n in range(count):
+    changes.append(f"2026-11-25 12:00:01.{n}" * 8)
+  found = changes.texts()
+  kept, _ = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert len(found) == count and kept < 3e6
+  assert found[count - 1] == f"2026-11-25 12:00:01.{count - 1}" * 8
+
+
+@settings(deadline=None, database=None, max_examples=200)
+@given(st.lists(st.integers(0, 9)), st.data())
+def test_equal_ids_come_together(keys, data):
+  index = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+  ids = np.array([index[key] for key in keys], np.uint32)
+  held, columns._SORTED = columns._SORTED, data.draw(st.integers(1, 7))
+  try:
+    order, bounds = grouped(ids, len(index))
+  finally:
+    columns._SORTED = held
+  expected = np.argsort(ids, kind="stable")
+  assert np.arange(len(ids))[order].tolist() == expected.tolist()
+  assert bounds.tolist() == [
+    np.searchsorted(np.sort(ids), n) for n in range(len(index) + 1)
+  ]
+
+
+def test_numbers_are_taken_in_another_order(monkeypatch):
+  monkeypatch.setattr(columns, "_HELD", 7)
+  numbers = np.arange(100, dtype=np.uint16) * 5
+  order = np.random.default_rng(0).permutation(100)
+  for some in (order, order[:0], slice(3, None)):
+    found = taken(numbers, some)
+    assert found.dtype == numbers.dtype
+    assert found.tolist() == numbers[some].tolist()

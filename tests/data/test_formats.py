@@ -250,3 +250,11 @@ def test_a_file_that_cannot_be_unpacked_is_refused(tmp_path):
   with pytest.raises(UserError, match=r"cannot be unpacked; zstd -d .*zst"):
     corpora.read(config.data)
   config_lib.check(config)
+
+
+@pytest.mark.parametrize("part", ["[", "a ", "<1>1 a b c d e [", '"['])
+def test_a_long_line_is_read_in_part(part):
+  """It would take minutes to look into it."""
+  for name in ("access", "syslog5424", "syslog", "time"):
+    parts = parser(Form("strict", log_format=name))(part * 100_000)
+    assert parts is None or len(parts.content) <= 4096

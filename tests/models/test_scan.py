@@ -165,6 +165,26 @@ def test_layouts_of_other_platforms(name, reverse, platform):
     close(*results, 1e-10)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["lstm", "mgu"])
+def test_gradients_of_gradients(name):
+  rng = np.random.default_rng(14)
+  x = rng.normal(size=(len(MASK), T, D))
+  fused = layers.Recurrent(MAKE[name](H))
+  given = *draw(rng, fused, x), x
+
+  def slopes(module):
+    total = lambda params, carry, x: jnp.sum(
+      module.apply({"params": params}, x, MASK, carry)[1] ** 2
+    )
+    size = lambda *args: sum(
+      jnp.sum(leaf**2) for leaf in jax.tree.leaves(jax.grad(total, 0)(*args))
+    )
+    return quick_jit(jax.grad(size, (0, 1, 2)))(*given)
+
+  close(slopes(fused), slopes(plain_of(fused)), 1e-10)
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_products_in_bfloat16(name):
   """Near those in float32 and not equal; all that is kept is float32."""

@@ -528,14 +528,16 @@ def test_the_memory_of_the_machine_may_pass_on_any_device(
     run_search(config, tmp_path / "s")
 
 
-def test_a_worker_has_its_gpu_before_jax_starts(monkeypatch):
+@pytest.mark.parametrize("gpus", [[], ["1"]])
+def test_a_worker_has_its_gpu_before_jax_starts(monkeypatch, capsys, gpus):
   called = []
 
   def note(name):
-    monkeypatch.setattr(
-      f"seqrnn.searching.workers.{name}",
-      lambda *args: called.append((name, *args)),
-    )
+    def noted(*args):
+      called.append((name, *args))
+      return ["warning: a GPU\nis"] if name == "devices.start" else None
+
+    monkeypatch.setattr(f"seqrnn.searching.workers.{name}", noted)
 
   monkeypatch.setattr(
     multiprocessing, "parent_process", lambda: SimpleNamespace(sentinel=0)
@@ -547,6 +549,7 @@ def test_a_worker_has_its_gpu_before_jax_starts(monkeypatch):
     note(name)
   for name in ("_pin", "study.begin", "train_trials"):
     note(name)
+  monkeypatch.setattr(workers.devices, "gpus", lambda: gpus)
   place = workers._Place(1, 2, 3)
   workers._worker(place, None, ())
   assert called[:4] == [
@@ -556,6 +559,9 @@ def test_a_worker_has_its_gpu_before_jax_starts(monkeypatch):
     ("_pin", place),
   ]
   assert called[-1][0] == "train_trials"
+  # Without GPUs, the parent has warned.
+  said = "worker 2 of 2: warning: a GPU is\n" if gpus else ""
+  assert capsys.readouterr() == ("", said)
 
 
 # A worker, which in its first trial waits for the other ones.

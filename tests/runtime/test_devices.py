@@ -213,8 +213,9 @@ def test_another_error_is_no_lack_of_memory(error):
   [
     (0, {}, []),
     (3, {}, ["0", "1", "2"]),
-    (3, {"CUDA_VISIBLE_DEVICES": "2,0"}, ["2", "0"]),
+    (3, {"CUDA_VISIBLE_DEVICES": "2, 0"}, ["2", " 0"]),
     (3, {"CUDA_VISIBLE_DEVICES": "GPU-a,-1,1"}, ["GPU-a"]),
+    (2, {"CUDA_VISIBLE_DEVICES": "1,2,0"}, ["1"]),
     (3, {"CUDA_VISIBLE_DEVICES": ""}, []),
     (3, {"CUDA_VISIBLE_DEVICES": "-1"}, []),
     (0, {"CUDA_VISIBLE_DEVICES": "0"}, []),
