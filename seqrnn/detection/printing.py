@@ -112,10 +112,10 @@ def print_incidents(console: Console, found: Findings, most: int):
     box=box.SIMPLE,
     pad_edge=False,
   )
-  for name in ("sessions", "p", "line"):
-    printed.add_column(name, justify="right", no_wrap=True)
-  printed.add_column("example", overflow="fold")
-  printed.add_column("event", ratio=1, no_wrap=True, overflow="ellipsis")
+  for name in ("sessions", "p", "line"):  # The widths are of usual numbers.
+    printed.add_column(name, justify="right", no_wrap=True, min_width=8)
+  printed.add_column("example", no_wrap=True, min_width=12, max_width=24)
+  printed.add_column("event", no_wrap=True, overflow="ellipsis")
   for one in grouped[:most]:
     line = found.line(one.session, one.position)
     printed.add_row(

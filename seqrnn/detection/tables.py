@@ -107,7 +107,7 @@ def write_incidents(found: Findings, folder: Path, form: str):
       where = [value(j, one.position) for value in places.values()]
       [p] = _cells(np.array([one.p]))
       example = found.sessions.names[j]
-      context = [" ".join(names) for names in (one.before, one.after)]
+      context = [" | ".join(names) for names in (one.before, one.after)]
       write([one.event, one.count, p, example, *where, *context])
 
 

@@ -205,22 +205,23 @@ def _incidents(folder: Path) -> list[Any]:
   if not rows:
     return [element("p", "No session is flagged.")]
   places = [name for name in ("line", "timestamp") if name in rows[0]]
-  head = ["sessions", "p", "event", "example", *places]
+  head = ["event", "sessions", "p", "example", *places]
   parts = [
     element("h3", "Flagged sessions by their most surprising event"),
     page.table(
       head,
       [
         [
+          row.get("event"),
           row.get("sessions"),
           _p_value(path, row),
-          _event(row),
           row.get("example"),
           *(row.get(name) for name in places),
         ]
         for row in rows[:_INCIDENTS]
       ],
       "Incidents",
+      class_="fields",
     ),
   ]
   if len(rows) > _INCIDENTS:
@@ -233,13 +234,6 @@ def _p_value(path: Path, row: dict[str, Any]) -> str:
   if row.get("p_value") in (None, ""):
     return ""
   return f"{records.number(path, row, 'p_value'):.2g}"
-
-
-def _event(row: dict[str, Any]) -> Element:
-  """An incident's event in bold, between the events around it."""
-  before, after = row.get("before") or "", row.get("after") or ""
-  bold = element("b", f" {row.get('event')} ")
-  return element("span", before, bold, after)
 
 
 def sections(workdir: Path, step: int | None = None) -> list[Element]:
