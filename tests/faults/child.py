@@ -22,6 +22,7 @@ Places, of which the second word of FAULT names one:
   rows        metrics.csv has its row, timing.csv does not
   timing      and half of a row of timing.csv is on disk
   save        both have it, the checkpoint is not begun
+  space       the one before is in its place, room is not yet looked for
   room        there is room for it, nothing is written
   orbax       Orbax is writing the arrays
   manifest    half of the manifest is on disk
@@ -149,6 +150,7 @@ def arm(*_):
   wrap(loop, "save", before=lambda *_: at("save"))
 
   writer = checkpoint_writer.Checkpoints
+  wrap(writer, "_check_space", before=lambda *_: at("space"))
   wrap(writer, "_check_space", after=lambda *_: at("room"))
 
   def writing(checkpoints, *_):

@@ -79,7 +79,7 @@ def finish(whole, disk, fault):
 def test_no_room_for_a_checkpoint(whole, disk, start):
   # How much is left rests on whether history.png has been drawn by then.
   line = "checkpoints: no room for a checkpoint: 0.5 MB are needed, 0."
-  fail(start, whole, disk, "save 3", 100_000, line)
+  fail(start, whole, disk, "space 3", 100_000, line)
   assert steps(disk / "run") == [5, 10]
   finish(whole, disk, "disk full before a checkpoint")
 
