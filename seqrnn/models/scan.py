@@ -96,6 +96,27 @@ def add(*trees: Any) -> Any:
   return jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
 
+def step_back(
+  back: Callable[..., Any], take: Any, dcarry: Carry
+) -> tuple[Carry, list[Any], Carry]:
+  """A step of a backward pass.
+
+  Args:
+    back: the backward function of the step, whose results are the gradients
+      of parameters, of the carry before the step, and of other inputs.
+    take: as in `hold`, of this step.
+    dcarry: the gradient of the carry after `hold`.
+
+  Returns:
+    the gradients of the carry before the step, of the other inputs, and of the
+    carry before `hold`.
+  """
+  zeros = jax.tree.map(jnp.zeros_like, dcarry)
+  dnew = hold(take, dcarry, zeros)
+  _, dgates, *dinputs = back(dnew)
+  return add(hold(take, zeros, dcarry), dgates), dinputs, dnew
+
+
 def _own(cell: Cell, params: Any) -> dict[str, Any]:
   """The parameters that only `gates` reads."""
   outside = (*OUTSIDE_GATES, cell.recurrent_bias)
@@ -159,10 +180,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     def step(dcarry, inputs):
       dh_BH, take, back, old = inputs
       dcarry = add(dcarry, *spread(dh_BH))
-      zeros = jax.tree.map(jnp.zeros_like, dcarry)
-      dnew = hold(take, dcarry, zeros)
-      _, dgates, *dinputs = back((own, old))(dnew)
-      dcarry = add(hold(take, zeros, dcarry), dgates)
+      dcarry, dinputs, dnew = step_back(back((own, old)), take, dcarry)
       if R_T is not None:
         dcarry = apart_from_product(dcarry)
         dh_BH = step_dot(dinputs[-1], R_T, cell.products.dtype)

@@ -24,7 +24,7 @@ from seqrnn.models.loops import (
   without,
 )
 from seqrnn.models.products import Products, kernel_gradient
-from seqrnn.models.scan import add, hold, plain
+from seqrnn.models.scan import add, hold, plain, step_back
 
 
 class _Record:
@@ -143,10 +143,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
       dh_BH, take, saved, old = inputs
       back, _ = saved((params, kernels, old))
       dcarry = add(dcarry, *spread(dh_BH))
-      zeros = jax.tree.map(jnp.zeros_like, dcarry)
-      dnew = hold(take, dcarry, zeros)
-      _, dcarry_of_new, dz_BK, du = back(dnew)
-      dcarry = add(hold(take, zeros, dcarry), dcarry_of_new)
+      dcarry, (dz_BK, du), dnew = step_back(back, take, dcarry)
       return dcarry, (dz_BK, du, dnew)
 
     dfirst, (dz_TBK, du, dnew) = loop(

@@ -185,9 +185,7 @@ def resume(training: Training) -> Position:
     limits_reached(config, position)
   )
   if not finished:
-    if (
-      position.batch
-    ):  # Refuse another length of the epoch before recording it.
+    if position.batch:  # Before another length of the epoch is recorded.
       epoch_batches(training, position)
     _probe(training, state)
   recorded = changes.apply_settings(workdir, config, position, settings)
