@@ -1,136 +1,138 @@
-"""Encoded corpora on disk: encoded once, then memory-mapped by every run.
+"""Large corpora on disk: made once, then memory-mapped by every run.
 
-A file of the user's cache folder holds the ids, the documents, a JSON object of
-the other fields, and a footer with the sizes of these parts and a checksum. The
-file's name is a hash of the sources and of the settings.
+A file of the user's cache folder holds a corpus, as `storage` lays it out. The
+file's name is a hash of the sources, of the settings and of the code that reads
+them.
 """
 
+import functools
 import hashlib
 import json
-import mmap
 import os
 import secrets
-import struct
 import sys
-import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-import numpy as np
-
-from seqrnn.data import encoding, reading
+from seqrnn.data import reading, storage
 from seqrnn.data.documents import Corpus
-from seqrnn.data.encoding import Encoded
 from seqrnn.data.reading import Source
-from seqrnn.errors import MachineError
+from seqrnn.data.storage import Made
+from seqrnn.errors import MachineError, visible
 from seqrnn.runtime import files
 
 LARGE = 32 * 2**20  # Bytes of the smallest corpus that is kept here.
 
-_VERSION = 1  # Of the format, and of the symbols of each unit.
-_SIZES = struct.Struct("<8sQQ")  # Magic, bytes of documents and of JSON.
-_CHECKSUM = struct.Struct("<I")
-_MAGIC = b"seqrnn\0\1"
+_UNPACKED = 10  # Bytes of a text that are packed to one.
 
 
 def size(sources: Sequence[Source]) -> int:
-  """Bytes of sources, 0 for a file that is missing."""
+  """Bytes of sources, estimated if packed; 0 for a file that is missing."""
   total = 0
   for source in sources:
     if isinstance(source.content, bytes):
       total += len(source.content)
     else:
+      packed = source.content.suffix in reading.PACKED
       with suppress(OSError):  # Reported when it is read.
-        total += source.content.stat().st_size
+        stored = source.content.stat().st_size
+        total += stored * (_UNPACKED if packed else 1)
   return total
 
 
-def open_corpus(sources: Sequence[Source], unit: str, errors: str) -> Corpus:
-  """The corpus of sources, memory-mapped; it is encoded if it is not cached.
+def open_corpus(
+  sources: Sequence[Source],
+  settings: Sequence[Any],
+  make: Callable[[list[Source], Path | None], Made],
+) -> Corpus:
+  """The corpus of sources; a large one is kept and memory-mapped.
 
   Processes that need the same corpus at once wait for the first one. That only
   saves time: a file gets its name when it is finished, and its checksum is
   verified when it is opened.
 
+  Args:
+    sources: of the corpus.
+    settings: all that `make` depends on beside the sources; JSON can hold it.
+    make: called with the sources and the folder of temporary files, None for
+      the system's; returns the corpus, and lines about it for stderr.
+
   Raises:
-    UserError: as `reading.chunks` and `encoding.encode`, or the folder cannot
-      be written to.
+    UserError: as `make`, or the folder cannot be written to.
   """
+  small = size(sources) < LARGE
+  made = make([*sources], None) if small else _kept(sources, settings, make)
+  corpus, lines = made
+  for line in lines:
+    print(visible(line), file=sys.stderr)
+  return corpus
+
+
+def _kept(
+  sources: Sequence[Source],
+  settings: Sequence[Any],
+  make: Callable[[list[Source], Path | None], Made],
+) -> Made:
   import platformdirs  # Finds Pooch's folder without importing requests.
 
   folder = platformdirs.user_cache_path("seqrnn") / "corpora"
-  digests = [_digest(source) for source in sources]
-  names = [source.name for source in sources]
-  key = json.dumps([_VERSION, unit, errors, names, digests]).encode()
+  known = [reading.with_version(source) for source in sources]
+  versions = [(source.name, source.version) for source in known]
+  key = json.dumps([_code(), settings, versions]).encode()
   path = folder / hashlib.sha256(key).hexdigest()
   try:
-    if path.exists() and (corpus := _load(path, unit)):
-      return corpus
+    if path.exists() and (made := _load(path)):
+      return made
     folder.mkdir(parents=True, exist_ok=True)
     held = files.lock(
       path.with_suffix(".lock"), wait=True, on_wait=_report_wait
     )
     assert held is not None, "`wait` returns with the lock"
     with held:
-      corpus = _load(path, unit) if path.exists() else None
-      if corpus is None:
+      made = _load(path) if path.exists() else None
+      if made is None:
         files.remove_abandoned(folder)
-        _write(path, sources, digests, unit, errors)
-        corpus = _load(path, unit)
+        _write(path, known, make)
+        made = _load(path)
   except OSError as error:
     raise MachineError(
-      f"{folder}: cannot keep the encoded corpus: {error.strerror};"
-      " the environment variable XDG_CACHE_HOME names another place"
+      f"{folder}: cannot keep the corpus: {error.strerror}; the environment"
+      " variable XDG_CACHE_HOME names another place, and TMPDIR one for"
+      " temporary files"
     ) from None
-  if corpus is None:
+  if made is None:
     raise MachineError(f"{path}: damaged right after it was written")
-  return corpus
+  return made
 
 
-def _digest(source: Source) -> str:
+@functools.cache
+def _code() -> str:
+  """The SHA-256 of the code that reads, so that no version is set by hand."""
   digest = hashlib.sha256()
-  for chunk in reading.chunks(source):
-    digest.update(chunk)
+  for path in sorted(Path(__file__).parent.glob("*.py")):
+    digest.update(path.read_bytes())
   return digest.hexdigest()
 
 
 def _report_wait():
-  print("waiting for a process that encodes this corpus", file=sys.stderr)
+  print("waiting for a process that reads the same corpus", file=sys.stderr)
 
 
 def _write(
   path: Path,
-  sources: Sequence[Source],
-  digests: list[str],
-  unit: str,
-  errors: str,
+  sources: list[Source],
+  make: Callable[[list[Source], Path | None], Made],
 ):
-  """Encodes sources to a file, whole or not at all."""
+  """Writes the corpus of sources to a file, whole or not at all."""
   temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
   try:
-    with (
-      temporary.open("x+b") as file,
-      tempfile.TemporaryFile(dir=path.parent) as documents,
-      _bar(size(sources)) as advance,
-    ):
-      watched = (
-        ((source.name, 0), _watch(source, digest, advance))
-        for source, digest in zip(sources, digests, strict=True)
-      )
-      encoded = encoding.encode(watched, unit, errors, file, documents)
-      file.write(bytes(-file.tell() % 8))  # Aligns the documents.
-      size_of_documents = documents.tell()
-      documents.seek(0)
-      while chunk := documents.read(reading.CHUNK):
-        file.write(chunk)
-      rest = json.dumps(encoded._asdict()).encode()
-      file.write(rest)
-      file.write(_SIZES.pack(_MAGIC, size_of_documents, len(rest)))
-      # Of the file as it is, since a wider type rewrites the ids.
-      file.write(_CHECKSUM.pack(_checksum(file, file.tell())))
+    with temporary.open("xb") as file:
+      with _bar(sources) as advance:
+        watched = [source._replace(advance=advance) for source in sources]
+        made = make(watched, path.parent)
+      storage.write(made, file)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -138,60 +140,22 @@ def _write(
     temporary.unlink(missing_ok=True)
 
 
-def _load(path: Path, unit: str) -> Corpus | None:
+def _load(path: Path) -> Made | None:
   """The corpus in a file; None if the file is damaged."""
   with path.open("rb") as file:
-    footer = os.fstat(file.fileno()).st_size - _SIZES.size - _CHECKSUM.size
-    if footer > 0:
-      checksum = _CHECKSUM.pack(_checksum(file, footer + _SIZES.size))
-      intact = checksum == file.read()
-      file.seek(footer)
-      magic, size_of_documents, size_of_rest = _SIZES.unpack(
-        file.read(_SIZES.size)
-      )
-    if footer <= 0 or not intact or magic != _MAGIC:
-      print(f"{path}: damaged, encoded again", file=sys.stderr)
-      return None
-    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-  place = footer - size_of_rest
-  encoded = Encoded(**json.loads(content[place:footer]))
-  place -= size_of_documents
-  documents = np.frombuffer(content, "<i8", size_of_documents // 8, place)
-  documents = documents.reshape(-1, 2)
-  ids = np.frombuffer(content, encoded.kind, documents[-1, 0])
-  return encoding.open_encoded(unit, encoded, ids, documents)
-
-
-def _checksum(file: BinaryIO, size: int) -> int:
-  """The CRC-32 of a file's first bytes, after which its position stands."""
-  checksum = 0
-  file.seek(0)
-  while size:
-    chunk = file.read(min(size, reading.CHUNK))
-    checksum = zlib.crc32(chunk, checksum)
-    size -= len(chunk)
-  return checksum
-
-
-def _watch(
-  source: Source, digest: str, advance: Callable[[int], None]
-) -> Iterator[bytes]:
-  """The bytes of a source, which must have this digest."""
-  found = hashlib.sha256()
-  for chunk in reading.chunks(source):
-    found.update(chunk)
-    yield chunk
-    advance(len(chunk))
-  if found.hexdigest() != digest:
-    raise reading.changed(source)
+    made = storage.read(file)
+  if made is None:
+    print(f"{path}: damaged, made again", file=sys.stderr)
+  return made
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], None]]:
-  """A progress bar of the bytes encoded, on a terminal."""
+def _bar(sources: list[Source]) -> Iterator[Callable[[int], None]]:
+  """A progress bar of the bytes that are read, on a terminal."""
   from rich import progress
   from rich.console import Console
 
+  total = sum(source.version.size for source in sources if source.version)
   console = Console()
   with progress.Progress(
     progress.TextColumn("{task.description}"),
@@ -201,5 +165,5 @@ def _bar(total: int) -> Iterator[Callable[[int], None]]:
     console=console,
     disable=not console.is_terminal,
   ) as bar:
-    task = bar.add_task("encoding", total=total)
+    task = bar.add_task("reading", total=total)
     yield lambda size: bar.advance(task, size)

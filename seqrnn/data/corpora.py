@@ -136,9 +136,11 @@ def encode(sources: list[Source], unit: str, errors: str) -> Corpus:
   Raises:
     UserError: as `cache.open_corpus`.
   """
-  if cache.size(sources) < cache.LARGE:
-    return encode_in_memory(sources, unit, errors)
-  return cache.open_corpus(sources, unit, errors)
+  return cache.open_corpus(
+    sources,
+    ["encoded", unit, errors],
+    lambda some, folder: (encode_in_memory(some, unit, errors, folder), []),
+  )
 
 
 def parse(

@@ -76,14 +76,15 @@ class Names(Sequence):
   """Names of documents, made when they are indexed: `file` or `file:line`.
 
   Attributes:
+    files: the name of each file.
+    firsts: int64, the first document of each file.
     lines: int64 [documents], in its file, from 1; 0: the document is the file.
   """
 
-  def __init__(self, files: list[tuple[str, int]], lines: np.ndarray):
-    """`files`: the name and the first document of each file."""
-    self._files = [name for name, _ in files]
-    self._firsts = [first for _, first in files]
-    self.lines = lines
+  def __init__(
+    self, files: Sequence[str], firsts: np.ndarray, lines: np.ndarray
+  ):
+    self.files, self.firsts, self.lines = files, firsts, lines
 
   def __len__(self) -> int:
     return len(self.lines)
@@ -91,8 +92,14 @@ class Names(Sequence):
   def __getitem__(self, index):
     line = self.lines[index]
     # Of several files that begin there, all but the last have no document.
-    file = self._files[bisect.bisect_right(self._firsts, index) - 1]
+    file = self.files[bisect.bisect_right(self.firsts, index) - 1]
     return f"{file}:{line}" if line else file
+
+
+def names_of(files: list[tuple[str, int]], lines: np.ndarray) -> Names:
+  """The names of documents, of the name and the first document of each file."""
+  names = [name for name, _ in files]
+  return Names(names, np.array([first for _, first in files], np.int64), lines)
 
 
 def collect(documents: Sequence[Document], unit: str) -> Corpus:

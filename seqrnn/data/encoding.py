@@ -6,14 +6,15 @@ Neither the bytes nor the ids of a corpus are ever in memory as a whole.
 import itertools
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from seqrnn.data import reading
 from seqrnn.data.columns import Spool, frozen, kind_for
-from seqrnn.data.documents import Corpus, Names
-from seqrnn.data.reading import Source, chunks, decode
+from seqrnn.data.documents import Corpus, names_of
+from seqrnn.data.reading import Source, decode
 from seqrnn.errors import UserError
 
 UNITS = ("char", "byte", "word", "id", "session", "log")
@@ -85,33 +86,45 @@ def open_encoded(
   unit: str, encoded: Encoded, ids: np.ndarray, documents: np.ndarray
 ) -> Corpus:
   """The corpus of what `encode` returned and wrote."""
-  names = Names(encoded.files, documents[1:, 1])
+  names = names_of(encoded.files, documents[1:, 1])
   group = np.arange(len(names), dtype=kind_for(len(names)))
   symbols, bounds = encoded.symbols, documents[:, 0]
   return Corpus(unit, symbols, ids, bounds, names, group, names)
 
 
 def encode_in_memory(
-  sources: Iterable[Source], unit: str, errors: str
+  sources: Iterable[Source],
+  unit: str,
+  errors: str,
+  folder: Path | None = None,
 ) -> Corpus:
   """The corpus of sources, which is not kept on disk for the next run.
 
   Raises:
     UserError: as `reading.chunks` and `encode`.
   """
-  texts = (((source.name, 0), chunks(source)) for source in sources)
-  return encode_texts(texts, unit, errors)
+  texts = (((source.name, 0), reading.chunks(source)) for source in sources)
+  return encode_texts(texts, unit, errors, folder)
 
 
 def encode_texts(
-  texts: Iterable[tuple[Place, Iterable[bytes]]], unit: str, errors: str
+  texts: Iterable[tuple[Place, Iterable[bytes]]],
+  unit: str,
+  errors: str,
+  folder: Path | None = None,
 ) -> Corpus:
   """The corpus of texts, as `encode` takes them.
+
+  Args:
+    texts: as of `encode`.
+    unit: as `data.unit`.
+    errors: as `data.errors`.
+    folder: of the temporary files; None: the system's.
 
   Raises:
     UserError: as `encode`.
   """
-  ids, documents = Spool(), Spool()
+  ids, documents = Spool(folder), Spool(folder)
   encoded = encode(texts, unit, errors, ids, documents)
   return open_encoded(
     unit,

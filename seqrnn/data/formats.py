@@ -7,13 +7,12 @@ A line is read by a header (`data.log_header`), by a named format
 import functools
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError
 
 _LONGEST = 2**12  # Characters of a line that a named format reads.
 _SHOWN = 60  # Characters of a line in a message.
@@ -193,11 +192,12 @@ def _by_keys(form: Form) -> Parse:
 
 
 def detected(
-  form: Form, lines: Sequence[str], source: str, quiet: bool = False
+  form: Form,
+  lines: Sequence[str],
+  source: str,
+  report: Callable[[str], None] | None,
 ) -> Form:
   """The form with the format that most lines of a sample fit.
-
-  It is reported unless `quiet`.
 
   Raises:
     UserError: no format fits half of the lines.
@@ -221,17 +221,12 @@ def detected(
       f" {shown}; data.log_header describes a line, data.log_format=plain takes"
       " it whole"
     )
-  if not quiet:
+  if report:
     report(
       f"{source}: data.log_format=auto: {len(lines) - len(left)} of the first"
       f" {len(lines)} lines are {name}; --config.data.log_format={name} says so"
     )
   return form._replace(log_format=name)
-
-
-def report(text: str):
-  """Prints a line on stderr."""
-  print(visible(text), file=sys.stderr)
 
 
 def _pattern(header: str) -> re.Pattern:

@@ -16,11 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import formats, reading
+from seqrnn.data import cache, formats, reading
 from seqrnn.data.columns import Changes, Column, Texts, Tokens, grouped, taken
 from seqrnn.data.documents import Corpus
 from seqrnn.data.formats import Form, Parts
 from seqrnn.data.reading import Source, rows
+from seqrnn.data.storage import Made
 from seqrnn.data.templates import masker
 from seqrnn.errors import UserError
 
@@ -60,13 +61,20 @@ def read(sources: list[Source], form: Form) -> Corpus:
 
 @functools.lru_cache(maxsize=2)  # A run reads the same log several times.
 def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
+  return cache.open_corpus(
+    sources, ["log", *form], lambda some, _: _parse(some, form)
+  )
+
+
+def _parse(sources: list[Source], form: Form) -> Made:
   if form.log_format is not None and len(sources) > 1:
-    sources = tuple(sorted(sources, key=functools.partial(_age, form)))
+    sources = sorted(sources, key=functools.partial(_age, form))
+  lines: list[str] = []
   found = (
-    events(_lines(source, form), source.name, form, len(sources))
+    events(_lines(source, form), source.name, form, len(sources), lines.append)
     for source in sources
   )
-  return _corpus(chain.from_iterable(found), "log")
+  return _corpus(chain.from_iterable(found), "log"), lines
 
 
 def _lines(source: Source, form: Form) -> Iterator[str]:
@@ -76,7 +84,7 @@ def _lines(source: Source, form: Form) -> Iterator[str]:
 def _age(form: Form, source: Source) -> float:
   """The first time in a log, by which rotated files are ordered; else last."""
   sample = islice(_lines(source, form), formats.SAMPLE)
-  entries = _entries(sample, source.name, form, is_stream=True)
+  entries = _entries(sample, source.name, form)
   times = (formats.seconds(entry.parts.times) for entry in entries)
   return next((time for time in times if time is not None), math.inf)
 
@@ -130,6 +138,7 @@ def events(
   source: str,
   form: Form,
   sources: int = 1,
+  report: Callable[[str], None] | None = None,
   leave_out: Callable[[int, str], None] | None = None,
 ) -> Iterator[Event]:
   """The events of a log, one for each line that is not blank.
@@ -142,9 +151,10 @@ def events(
     source: its name.
     form: how it is read.
     sources: the number of logs; with several, sessions have the log's name.
+    report: called with what a person should know of the log; None: it is a
+      stream.
     leave_out: called with the number and the fault of a line without the time
-      that `data.log_gap` needs; None: such a line is refused, and the lines of
-      no session are reported at the end.
+      that `data.log_gap` needs; None: such a line is refused.
 
   Raises:
     UserError: as `read`.
@@ -155,7 +165,7 @@ def events(
   named = names is not None or form.log_session_key is not None
   mask, cut = masker(names, form.log_codes), _cutter(source, form)
   first, count, alone = None, 0, 0
-  for entry in _entries(texts, source, form, leave_out is not None):
+  for entry in _entries(texts, source, form, report):
     number, line, parts = entry
     first, count = first or entry, count + 1
     if named:
@@ -180,10 +190,8 @@ def events(
   if first and alone == count:
     field = "log_session" if names else "log_session_key"
     raise _unfit(source, form, field, [first])
-  if alone and leave_out is None:
-    formats.report(
-      f"{source}: {alone:,} of {count:,} lines belong to no session"
-    )
+  if alone and report:
+    report(f"{source}: {alone:,} of {count:,} lines belong to no session")
 
 
 def _cutter(
@@ -220,17 +228,20 @@ class _Entry(NamedTuple):
 
 
 def _entries(
-  texts: Iterable[str], source: str, form: Form, is_stream: bool
+  texts: Iterable[str],
+  source: str,
+  form: Form,
+  report: Callable[[str], None] | None = None,
 ) -> Iterator[_Entry]:
   """The lines that are not blank, without those that belong to another one."""
   numbered = ((n, line) for n, line in enumerate(texts, 1) if line.strip())
   if form.log_format is not None:
     numbered = ((n, formats.without_colours(line)) for n, line in numbered)
   if form.log_format == "auto":
-    sample = list(islice(numbered, 1 if is_stream else formats.SAMPLE))
+    sample = list(islice(numbered, formats.SAMPLE))
     if sample:
       found = [line for _, line in sample]
-      form = formats.detected(form, found, source, is_stream)
+      form = formats.detected(form, found, source, report)
     numbered = chain(sample, numbered)
   parse = formats.parser(form)
   fits, joined, last = False, 0, Parts("", "", ())
@@ -255,8 +266,8 @@ def _entries(
   if unfit and not fits:
     field = "log_header" if form.log_header is not None else "log_format"
     raise _unfit(source, form, field, unfit)
-  if joined and not is_stream:
-    formats.report(f"{source}: {joined:,} lines were joined to the line before")
+  if joined and report:
+    report(f"{source}: {joined:,} lines were joined to the line before")
 
 
 def _unfit(

@@ -8,6 +8,8 @@ import codecs
 import csv
 import glob
 import gzip
+import hashlib
+import importlib
 import io
 import itertools
 import lzma
@@ -16,10 +18,10 @@ import os
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from seqrnn.errors import MachineError, UserError
 
@@ -31,14 +33,55 @@ NOT_UTF8 = (
   "is not UTF-8; data.errors=latin-1 reads each byte as a character,"
   " data.errors=replace puts U+FFFD there"
 )
-_PACKED = {".gz": gzip.open, ".xz": lzma.open}
+
+
+@contextmanager
+def _zstd(file: IO[bytes]) -> Iterator[IO[bytes]]:
+  """The unpacked bytes of a file."""
+  for name in ("compression.zstd", "backports.zstd"):  # Python 3.14 has one.
+    with suppress(ImportError):
+      zstd = importlib.import_module(name)
+      break
+  else:
+    raise OSError(
+      "it needs the package backports.zstd: pip install 'seqrnn[zstd]'"
+    )
+  try:
+    with zstd.ZstdFile(file) as content:
+      yield content
+  except zstd.ZstdError as error:
+    raise OSError(str(error)) from None
+
+
+PACKED: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _zstd}
+
+
+class Version(NamedTuple):
+  """The first bytes of a file, as they are stored.
+
+  Attributes:
+    size: their number.
+    digest: their SHA-256.
+  """
+
+  size: int
+  digest: str
 
 
 class Source(NamedTuple):
-  """Where bytes come from: a file, or memory. Messages have its name."""
+  """Where bytes come from: a file, or memory.
+
+  Attributes:
+    name: for messages.
+    content: the file, or the bytes.
+    version: the bytes of the file that are read; None: all, whatever they are.
+    advance: called with the number of bytes that were read of the file.
+  """
 
   name: str
   content: Path | bytes
+  version: Version | None = None
+  advance: Callable[[int], None] | None = None
 
 
 def files(field: str, value: str) -> list[Source]:
@@ -81,20 +124,64 @@ def _walk(folder: Path) -> Iterator[Path]:
     yield from (Path(parent, n) for n in names if not n.startswith("."))
 
 
-def chunks(source: Source, may_grow: bool = False) -> Iterator[bytes]:
+class _Stored(io.RawIOBase):
+  """The first bytes of a file, and their SHA-256.
+
+  Attributes:
+    digest: the SHA-256 of the bytes that were read, if a version is asked for.
+  """
+
+  def __init__(self, file: io.FileIO, size: float, source: Source):
+    super().__init__()
+    self.digest = hashlib.sha256()
+    self._file, self._left = file, size
+    self._hashed = source.version is not None
+    self._advance = source.advance
+
+  def readable(self) -> bool:
+    return True
+
+  def readinto(self, buffer: Any) -> int:
+    size = min(len(buffer), self._left)
+    count = self._file.readinto(memoryview(buffer)[: int(size)])
+    self._left -= count
+    if self._hashed:
+      self.digest.update(memoryview(buffer)[:count])
+    if self._advance:
+      self._advance(count)
+    return count
+
+
+def with_version(source: Source) -> Source:
+  """The source, of which its bytes of now are read.
+
+  Raises:
+    UserError: as `chunks`.
+  """
+  digest, size = hashlib.sha256(), 0
+  for chunk in chunks(source, may_grow=True, unpack=False):
+    digest.update(chunk)
+    size += len(chunk)
+  return source._replace(version=Version(size, digest.hexdigest()))
+
+
+def chunks(
+  source: Source, may_grow: bool = False, unpack: bool = True
+) -> Iterator[bytes]:
   """The bytes of a source, at most CHUNK at once; no chunk is empty.
 
-  Files that end in .gz or .xz are unpacked.
+  Files that end in .gz, .xz or .zst are unpacked.
 
   Args:
     source: read up to its size when reading begins.
     may_grow: a file that is longer afterwards has not changed.
+    unpack: False: the bytes of a packed file are not unpacked.
 
   Raises:
     UserError: the file is not a regular one, cannot be read, or changes
       meanwhile.
   """
-  path = source.content
+  path, version = source.content, source.version
   if isinstance(path, bytes):
     yield from (path[i : i + CHUNK] for i in range(0, len(path), CHUNK))
     return
@@ -103,20 +190,21 @@ def chunks(source: Source, may_grow: bool = False) -> Iterator[bytes]:
     # device may have no end.
     if not stat.S_ISREG(os.stat(path).st_mode):
       raise UserError(f"{path}: not a regular file")
-    if path.suffix == ".zst":
-      raise UserError(f"{path}: cannot be unpacked; zstd -d {path} does")
     with path.open("rb", buffering=0) as file:
       before = os.fstat(file.fileno())
-      if path.suffix in _PACKED and not before.st_size:
+      opened = PACKED.get(path.suffix) if unpack else None
+      if opened and not before.st_size:
         raise EOFError("it is empty, which no packed file is")
-      with _PACKED.get(path.suffix, nullcontext)(file) as content:
-        # At most its size: a file may grow as fast as it is read.
-        left = before.st_size if content is file else math.inf
-        while chunk := content.read(min(CHUNK, left)):
-          left -= len(chunk)
+      # At most its size: a file may grow as fast as it is read.
+      size = version.size if version else math.inf if opened else before.st_size
+      stored = _Stored(file, size, source)
+      with (opened or nullcontext)(stored) as content:
+        while chunk := content.read(CHUNK):
           yield chunk
       after = os.fstat(file.fileno())
-      if may_grow and content is file and after.st_size > before.st_size:
+      if version and stored.digest.hexdigest() != version.digest:
+        raise changed(source)
+      if may_grow and not opened and after.st_size > before.st_size:
         return
   except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
     reason = getattr(error, "strerror", None) or error

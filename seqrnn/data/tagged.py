@@ -12,7 +12,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.columns import Column, Tokens, in_order
-from seqrnn.data.documents import Corpus, Names
+from seqrnn.data.documents import Corpus, names_of
 from seqrnn.data.reading import Source, lines
 from seqrnn.errors import UserError
 
@@ -67,7 +67,7 @@ def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
     word.symbols,
     word.ids,
     firsts.numbers().view(np.int64),
-    Names(files, numbers.numbers()),
+    names_of(files, numbers.numbers()),
     group_D,
     digests,
   )

@@ -1,4 +1,4 @@
-"""The cache: encoded once, never half, never another one's."""
+"""The cache: a corpus is made once, never half, never another one's."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ from tests.data.test_encoding import any_content, plain
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """The folder of encoded corpora, which every corpus goes to."""
+  """The folder of kept corpora, which every corpus goes to."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(cache, "LARGE", 0)
   return tmp_path / "cache" / "seqrnn" / "corpora"
@@ -70,8 +70,9 @@ def test_a_mapped_corpus_is_one_in_memory(tmp_path_factory, contents, unit):
   with pytest.MonkeyPatch.context() as patch:
     folder = tmp_path_factory.mktemp("cache")
     patch.setenv("XDG_CACHE_HOME", str(folder))
-    first = outcome(cache.open_corpus)
-    assert first == outcome(cache.open_corpus) == outcome(encode_in_memory)
+    patch.setattr(cache, "LARGE", 0)
+    first = outcome(corpora.encode)
+    assert first == outcome(corpora.encode) == outcome(encode_in_memory)
     # What is refused leaves nothing.
     left = entries(folder / "seqrnn" / "corpora")
     assert len(left) == (not isinstance(first, str))
@@ -141,7 +142,7 @@ def test_a_damaged_entry_is_encoded_anew(folder, source, encodings, capsys):
     assert plain(read(source)) == expected
     assert entry.read_bytes() == intact
     assert len(encodings) == 1 + n
-    assert f"{entry}: damaged, encoded again\n" in capsys.readouterr().err
+    assert f"{entry}: damaged, made again\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "replace"])
@@ -151,7 +152,7 @@ def test_what_is_interrupted_is_not_there(folder, source, monkeypatch, step):
 
   with monkeypatch.context() as patch:
     if step == "write":
-      patch.setattr(cache, "_checksum", stop)
+      patch.setattr(cache.storage, "write", stop)
     else:
       patch.setattr(cache.os, step, stop)
     with pytest.raises(KeyboardInterrupt):
@@ -170,8 +171,8 @@ from pathlib import Path
 from seqrnn.data import cache, corpora, encoding, reading
 cache.LARGE, reading.CHUNK = 0, 64
 chunks = reading.chunks
-def slow(source):
-  for n, chunk in enumerate(chunks(source)):
+def slow(*given, **fields):
+  for n, chunk in enumerate(chunks(*given, **fields)):
     time.sleep({pause})
     yield chunk
 reading.chunks = slow
@@ -224,7 +225,7 @@ def test_of_two_that_need_it_one_waits(folder, source, encodings, capfd):
   out, err = process.communicate()
   assert (out, err) == (f"{len(corpus.ids)}\n", "")
   assert not encodings
-  assert "waiting for a process that encodes" in capfd.readouterr().err
+  assert "waiting for a process that reads" in capfd.readouterr().err
 
 
 def test_without_locks_each_encodes(folder, source, encodings, monkeypatch):
@@ -235,14 +236,13 @@ def test_without_locks_each_encodes(folder, source, encodings, monkeypatch):
 
   monkeypatch.setattr(fcntl, "flock", fail)
   together = threading.Barrier(2, timeout=600)
-  checksum = cache._checksum
+  write = cache.storage.write
 
-  def meet(file, size):
-    if file.name.endswith(".tmp"):
-      together.wait()
-    return checksum(file, size)
+  def meet(*given):
+    together.wait()
+    write(*given)
 
-  monkeypatch.setattr(cache, "_checksum", meet)
+  monkeypatch.setattr(cache.storage, "write", meet)
   found = []
   threads = [
     threading.Thread(target=lambda: found.append(plain(read(source))))
@@ -264,8 +264,9 @@ def test_a_full_disk_is_told_with_its_folder(folder, source, monkeypatch):
   with pytest.raises(UserError) as error:
     read(source)
   assert str(error.value) == (
-    f"{folder}: cannot keep the encoded corpus: No space left on device;"
-    " the environment variable XDG_CACHE_HOME names another place"
+    f"{folder}: cannot keep the corpus: No space left on device; the"
+    " environment variable XDG_CACHE_HOME names another place, and TMPDIR one"
+    " for temporary files"
   )
   assert not entries(folder) and not list(folder.glob("*.tmp"))
 
@@ -277,10 +278,10 @@ def test_a_folder_that_cannot_be_made_is_told(folder, source):
 
 
 def test_a_file_that_changes_after_it_is_hashed(folder, source, monkeypatch):
-  digest = cache._digest
+  with_version = cache.reading.with_version
 
   def change(source):
-    found = digest(source)
+    found = with_version(source)
     # As long as before, and as old.
     times = source.content.stat()
     content = bytearray(source.content.read_bytes())
@@ -289,7 +290,7 @@ def test_a_file_that_changes_after_it_is_hashed(folder, source, monkeypatch):
     os.utime(source.content, ns=(times.st_atime_ns, times.st_mtime_ns))
     return found
 
-  monkeypatch.setattr(cache, "_digest", change)
+  monkeypatch.setattr(cache.reading, "with_version", change)
   with pytest.raises(UserError, match=r"text\.txt: changed while it was read$"):
     read(source)
   assert not entries(folder) and not list(folder.glob("*.tmp"))
@@ -303,7 +304,7 @@ def test_a_person_sees_how_far_it_is(
     monkeypatch.setenv("FORCE_COLOR", "1")
   read(source)
   out = capsys.readouterr().out
-  assert ("encoding" in out) == terminal
+  assert ("reading" in out) == terminal
   read(source)  # Nothing to wait for.
   assert not capsys.readouterr().out
   assert entries(folder)

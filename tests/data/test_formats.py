@@ -3,17 +3,23 @@
 import gzip
 import json
 import lzma
+import sys
 import threading
 from datetime import UTC, datetime
 
 import pytest
 
-from seqrnn import config as config_lib
-from seqrnn.data import corpora, formats
+from seqrnn.data import corpora, formats, reading
 from seqrnn.data.formats import FORMATS, Form, parser, seconds
 from seqrnn.errors import UserError
 from tests.data.test_logs import read, settings
 
+if sys.version_info >= (3, 14):
+  from compression import zstd
+else:
+  from backports import zstd
+
+PACKERS = {"gz": gzip.compress, "xz": lzma.compress, "zst": zstd.compress}
 NOON = datetime(2026, 11, 25, 12, 0, 1, tzinfo=UTC).timestamp()
 
 # Of each format a line, its content, and its time where it has a year.
@@ -66,7 +72,7 @@ LINES = [
 
 
 @pytest.mark.parametrize(("name", "line", "content", "time"), LINES)
-def test_a_line_has_content_and_a_time(name, line, content, time, capfd):
+def test_a_line_has_content_and_a_time(name, line, content, time):
   parts = parser(Form("strict", log_format=name))(line)
   assert parts is not None and parts.content == content
   found = seconds(parts.times)
@@ -80,11 +86,13 @@ def test_a_line_has_content_and_a_time(name, line, content, time, capfd):
   form = Form("strict", log_format="auto")
   trace = ["\tat a.B.c(B.java:1)", "Caused by: a.E", "  in d"]
   sample = [line] * 20 + trace
-  assert formats.detected(form, sample, "a.log").log_format == name
-  assert capfd.readouterr().err == (
+  said: list[str] = []
+  found = formats.detected(form, sample, "a.log", said.append)
+  assert found.log_format == name
+  assert said == [
     f"a.log: data.log_format=auto: 23 of the first 23 lines are {name};"
-    f" --config.data.log_format={name} says so\n"
-  )
+    f" --config.data.log_format={name} says so"
+  ]
 
 
 def test_the_rule_knows_all_formats(tmp_path):
@@ -174,13 +182,22 @@ def test_rotated_files_are_in_the_order_of_time(tmp_path):
   assert [name for name, *_ in read(config)] == sorted(names)
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
-def test_a_packed_log_has_the_format_of_its_lines(tmp_path, pack):
-  suffix = {gzip: ".gz", lzma: ".xz"}[gzip if pack is gzip.compress else lzma]
-  path = tmp_path / f"b.log{suffix}"
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_packed_log_has_the_format_of_its_lines(tmp_path, suffix):
+  pack = PACKERS[suffix]
+  path = tmp_path / f"b.log.{suffix}"
   path.write_bytes(pack(b"2026-11-25 12:00:03 a\n"))
   config = settings(tmp_path, "", path=str(path), log_format="auto")
   assert read(config) == [(path.name, ["a"], [1])]
+  # Packed in two parts, as a program does that appends.
+  path.write_bytes(path.read_bytes() + pack(b"2026-11-25 12:00:03 b\n"))
+  assert read(config) == [(path.name, ["a", "b"], [1, 2])]
+  packed = path.read_bytes()
+  for damaged in (packed[:-2], b"x" + packed, b""):
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=rf"^{path}: cannot be read: ") as error:
+      read(config)
+    assert "\n" not in str(error.value)
 
 
 def test_a_log_that_grows_is_read_up_to_where_it_was(tmp_path):
@@ -245,11 +262,19 @@ def test_a_format_that_fits_no_line_is_refused(tmp_path, fields, message):
   assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_file_that_cannot_be_unpacked_is_refused(tmp_path):
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
   config = settings(tmp_path, {"a.log.zst": "a"})
-  with pytest.raises(UserError, match=r"cannot be unpacked; zstd -d .*zst"):
+
+  def fail(name):
+    raise ImportError(name)
+
+  monkeypatch.setattr(reading.importlib, "import_module", fail)
+  with pytest.raises(UserError) as error:
     corpora.read(config.data)
-  config_lib.check(config)
+  assert str(error.value) == (
+    f"{tmp_path / 'logs' / 'a.log.zst'}: cannot be read: it needs the package"
+    " backports.zstd: pip install 'seqrnn[zstd]'"
+  )
 
 
 @pytest.mark.parametrize("part", ["[", "a ", "<1>1 a b c d e [", '"['])
