@@ -695,6 +695,13 @@ DETECT = _group(
     "Flag every event that training has not seen, whatever its surprisal and"
     " the threshold are.",
   ),
+  idle=optional(
+    float,
+    NOT_NEGATIVE,
+    "The idle time, in seconds, or in lines of a log without times. A session"
+    " silent for less than it at the end of the log is open, so its end is not"
+    " scored. Empty: learned from the log. 0: every session is whole.",
+  ),
   short=Field(
     "score",
     choice("score", "flag"),

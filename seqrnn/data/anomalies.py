@@ -80,23 +80,26 @@ def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
   """The sessions with an anomaly of a kind each, without those too short.
 
   `line_labels` mark the anomalous events. The result has no lines and no
-  timestamps.
+  timestamps. A truncated session ends where it is truncated.
   """
   parts = np.split(sessions.ids, sessions.bounds[1:-1])
-  names = []
+  kept = []
   # Empty arrays, in case no session is long enough.
   changed, marks = [sessions.ids[:0]], [np.zeros(0, bool)]
-  for name, ids in zip(sessions.names, parts, strict=True):
+  for j, ids in enumerate(parts):
     other = parts[rng.integers(len(parts))]
     found = KINDS[kind](rng, ids, other)
     if found is not None:
-      names.append(name)
+      kept.append(j)
       changed.append(found[0])
       marks.append(found[1])
+  begins, ends = (cut[kept] for cut in sessions.whole)
   return Sessions(
     np.concatenate(changed),
     np.cumsum([*map(len, changed)]),
-    names,
-    labels=np.ones(len(names), bool),
+    [sessions.names[j] for j in kept],
+    begins=None if sessions.begins is None else begins,
+    ends=None if sessions.ends is None else ends | (kind == "truncate"),
+    labels=np.ones(len(kept), bool),
     line_labels=np.concatenate(marks),
   )

@@ -46,7 +46,7 @@ def frozen(file: Spool, kind: str | np.dtype) -> np.ndarray:
 
 
 class Column:
-  """Numbers of one kind, from 0.
+  """Numbers of one kind: whole ones from 0, or float64.
 
   Attributes:
     kind: of the numbers, as NumPy names it.
@@ -54,14 +54,14 @@ class Column:
 
   def __init__(self, kind: str = "<u4"):
     self.kind = np.dtype(kind)
-    self._held = array({4: "I", 8: "Q"}[self.kind.itemsize])
+    self._held = array({"u4": "I", "u8": "Q", "f8": "d"}[self.kind.str[1:]])
     self._file = Spool()
     self._count = 0
 
   def __len__(self) -> int:
     return self._count + len(self._held)
 
-  def append(self, number: int):
+  def append(self, number: float):
     """Adds a number."""
     self._held.append(number)
     if len(self._held) == _HELD:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from seqrnn.config import Config
 from seqrnn.data import cache, embedded, labelled, logs, tagged
 from seqrnn.data.documents import Corpus, Document
@@ -119,6 +121,36 @@ def _of_form(sources: list[Source], data: Config, known: Known) -> Corpus:
   if known is not None and data.format == "text" and data.source != "packages":
     return labelled.texts(sources, data.unit, data.errors)
   return encode(sources, data.unit, data.errors)
+
+
+def with_cuts(
+  corpus: Corpus, idle: float | None, trained: Corpus | None = None
+) -> Corpus:
+  """The corpus with the sessions that its log cuts, reported on stderr.
+
+  Args:
+    corpus: of a log; any other is returned as it is.
+    idle: the idle time; None: the learned one.
+    trained: the corpus whose idle time and first events are used where it is of
+      a log with the same clock; None: those of `corpus`.
+  """
+  cuts, known = corpus.cuts, trained and trained.cuts
+  if cuts is None:
+    return corpus
+  if trained and known and known.clock == cuts.clock:
+    index = {symbol: n for n, symbol in enumerate(trained.symbols)}
+    # A symbol that is not in training has the last entry.
+    same_V = np.array([index.get(s, len(index)) for s in corpus.symbols])
+    first_D, last_D = corpus.bounds[:-1], corpus.bounds[1:] - 1
+    cuts = cuts._replace(
+      idle=known.idle,
+      idle_D=np.append(known.idle_V, known.idle)[same_V[corpus.ids[last_D]]],
+      odd_D=np.append(known.inner_V, False)[same_V[corpus.ids[first_D]]],
+    )
+  if idle is not None:
+    cuts = cuts._replace(idle=idle, idle_D=np.full(len(cuts.after), idle))
+  cuts.report()
+  return corpus._replace(cuts=cuts)
 
 
 def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:

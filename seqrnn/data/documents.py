@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.data.columns import Texts, Tokens
+from seqrnn.data.cuts import Cuts
 
 
 class Document(NamedTuple):
@@ -47,6 +48,7 @@ class Corpus(NamedTuple):
     tags: a tag for each symbol, as documents of the same lengths; None: none.
     lines: int64, the line of each of `ids` in its file; None: unknown.
     timestamps: the time of each of `ids`, as it was written; None: none.
+    cuts: of a log, which documents its begin or its end cuts; None: none.
     origin: the version of the package that the data come from; else empty.
   """
 
@@ -61,6 +63,7 @@ class Corpus(NamedTuple):
   tags: "Corpus | None" = None
   lines: np.ndarray | None = None
   timestamps: Texts | None = None
+  cuts: Cuts | None = None
   origin: str = ""
 
   def text(self, start: int, stop: int) -> str | list[str]:

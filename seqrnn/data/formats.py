@@ -258,16 +258,18 @@ def _seconds(timestamp: str) -> float | None:
     return float(timestamp)
   if re.fullmatch(r"\d{13}|\d{16}|\d{19}", timestamp):
     return int(timestamp) / 10 ** (len(timestamp) - 10)
-  found = None
   with suppress(ValueError):
-    found = datetime.fromisoformat(timestamp)
-  whole = re.sub(
-    r"(\d\d[:.]\d\d[:.]\d\d)(?:[.,]\d+|:\d{3,})(?= |$)", r"\1", timestamp
-  )
-  whole = whole.replace(", ", " ")
-  for form in () if found else _FORMATS:
+    return _since_1970(datetime.fromisoformat(timestamp))
+  return _by_formats(_FRACTION.sub("", timestamp).replace(", ", " "))
+
+
+@functools.lru_cache(maxsize=2**10)  # Times of one second are one time here.
+def _by_formats(whole: str) -> float | None:
+  for form in _FORMATS:
     with suppress(ValueError):
-      found = found or datetime.strptime(f"2000 {whole}", form)
-  if found is None:
-    return None
-  return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+      return _since_1970(datetime.strptime(f"2000 {whole}", form))
+  return None
+
+
+def _since_1970(time: datetime) -> float:
+  return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

@@ -8,7 +8,7 @@ event keeps its line, its time and its label.
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import NamedTuple
@@ -18,6 +18,7 @@ import numpy as np
 from seqrnn.config import Config
 from seqrnn.data import cache, formats, reading
 from seqrnn.data.columns import Changes, Column, Texts, Tokens, grouped, taken
+from seqrnn.data.cuts import Clock
 from seqrnn.data.documents import Corpus
 from seqrnn.data.formats import Form, Parts
 from seqrnn.data.reading import Source, rows
@@ -40,6 +41,7 @@ class Event(NamedTuple):
     line: in the file, from 1.
     timestamp: as written; empty: none.
     label: as written; empty: none.
+    times: what may be the whole time, the most likely first.
   """
 
   sessions: list[str]
@@ -47,6 +49,7 @@ class Event(NamedTuple):
   line: int
   timestamp: str
   label: str
+  times: tuple[str, ...]
 
 
 def read(sources: list[Source], form: Form) -> Corpus:
@@ -74,7 +77,25 @@ def _parse(sources: list[Source], form: Form) -> Made:
     events(_lines(source, form), source.name, form, len(sources), lines.append)
     for source in sources
   )
-  return _corpus(chain.from_iterable(found), "log"), lines
+  clock = _clock(sources, form)
+  return _corpus(chain.from_iterable(found), "log", clock), lines
+
+
+def _clock(sources: Sequence[Source], form: Form) -> Clock | None:
+  """What finds the sessions that a log cuts; None: sessions are whole files."""
+  # Lines of several files are no clock.
+  clock = functools.partial(Clock, _of(sources), lines=len(sources) == 1)
+  if form.log_lines is not None:  # The last of these sessions is open.
+    return clock(1.0, times=False)
+  if form.log_gap is not None:
+    return clock(form.log_gap)
+  named = form.log_session is not None or form.log_session_key is not None
+  return clock() if named else None
+
+
+def _of(sources: Sequence[Source]) -> str:
+  """The name of files that are read together, for messages."""
+  return sources[0].name if len(sources) == 1 else f"{len(sources)} files"
 
 
 def _lines(source: Source, form: Form) -> Iterator[str]:
@@ -108,7 +129,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
     UserError: a row lacks a session or an event, or its line is no number.
   """
   found = (_table(source, data, len(sources)) for source in sources)
-  return _corpus(chain.from_iterable(found), data.unit)
+  return _corpus(chain.from_iterable(found), data.unit, Clock(_of(sources)))
 
 
 def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
@@ -124,12 +145,14 @@ def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
       raise UserError(
         f"{source.name}:{number}: line={line!r}: must be a whole number"
       )
+    timestamp = row.get("timestamp") or ""
     yield Event(
       [_name(source.name, row["session"], sources)],
       row["event"],
       int(line),
-      row.get("timestamp") or "",
+      timestamp,
       row.get(data.label_field) or "",
+      (timestamp,) if timestamp else (),
     )
 
 
@@ -186,7 +209,8 @@ def events(
         raise UserError(f"{source}:{number}: {fault}")
       leave_out(number, fault)
       continue
-    yield Event(of, mask(parts.content), number, parts.timestamp, parts.label)
+    symbol = mask(parts.content)
+    yield Event(of, symbol, number, parts.timestamp, parts.label, parts.times)
   if first and alone == count:
     field = "log_session" if names else "log_session_key"
     raise _unfit(source, form, field, [first])
@@ -286,30 +310,36 @@ def _name(source: str, name: str, sources: int) -> str:
   return name if sources == 1 else f"{source}:{name}"
 
 
-def _corpus(events: Iterator[Event], unit: str) -> Corpus:
-  """The events by their sessions."""
+def _corpus(events: Iterator[Event], unit: str, clock: Clock | None) -> Corpus:
+  """The events by their sessions; `clock` finds those that the log cuts."""
   session, symbol, label = Tokens(), Tokens(), Tokens()
   time, line = Changes(), Column("<u8")
   for event in events:
+    now = clock.read(event.times, event.line) if clock else 0.0
     for name in event.sessions:
       session.append(name)
       symbol.append(event.symbol)
       time.append(event.timestamp)
       label.append(event.label)
       line.append(event.line)
+      if clock:
+        clock.append(now)
   session, symbol, label = session.texts(), symbol.texts(), label.texts()
   time = time.texts()
   order, bounds = grouped(session.ids, len(session.symbols))
+  ids = taken(symbol.narrow(), order)
+  lines = taken(line.numbers().view(np.int64), order)
   corpus = Corpus(
     unit,
     symbol.symbols,
-    taken(symbol.narrow(), order),
+    ids,
     bounds,
     session.symbols,
     np.arange(len(session.symbols)),
     session.symbols,
-    lines=taken(line.numbers().view(np.int64), order),
+    lines=lines,
     timestamps=time and Texts(time.symbols, taken(time.ids, order)),
+    cuts=clock and clock.cuts(order, lines, ids, bounds, len(symbol.symbols)),
   )
   if label.symbols == [""]:
     return corpus

@@ -20,6 +20,8 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 
+# Fields with a value for each session, not for each event.
+_OF_SESSIONS = ("labels", "labelled", "begins", "ends")
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
 
@@ -37,6 +39,10 @@ class Sessions(NamedTuple):
     labelled: bool [sessions], whether a label is known; None: all labels are.
     lines_labelled: bool [events], whether a label is known; None: all are.
     as_read: the events as they were read; None: unknown.
+    begins: bool [sessions], False where the begin of its log cuts a session;
+      None: there is no log that can cut sessions.
+    ends: bool [sessions], False where the end of its log cuts a session; None:
+      there is no log that can cut sessions.
   """
 
   ids: np.ndarray
@@ -49,6 +55,8 @@ class Sessions(NamedTuple):
   labelled: np.ndarray | None = None
   lines_labelled: np.ndarray | None = None
   as_read: Texts | None = None
+  begins: np.ndarray | None = None
+  ends: np.ndarray | None = None
 
   def with_label(self) -> np.ndarray:
     """The indices of the sessions whose label is known."""
@@ -65,20 +73,31 @@ class Sessions(NamedTuple):
     some["names"] = [self.names[j] for j in index.tolist()]
     for name, column in self._asdict().items():
       if name not in some and column is not None:
-        of_sessions = name in ("labels", "labelled")
-        some[name] = column[index if of_sessions else places]
+        some[name] = column[index if name in _OF_SESSIONS else places]
     return self._replace(**some)
 
+  @property
+  def whole(self) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each session has its begin and its end, bool [sessions]."""
+    every = np.ones(len(self.bounds) - 1, bool)
+    return (
+      every if self.begins is None else self.begins,
+      every if self.ends is None else self.ends,
+    )
+
   def distinct(self) -> "Distinct":
-    """The groups of sessions that have the same events."""
-    index: dict[bytes, int] = {}
+    """The groups of sessions that have the same events, and are cut alike."""
+    index: dict[tuple[bytes, bool, bool], int] = {}
     content = self.ids.tobytes()
     edges = (self.bounds * self.ids.itemsize).tolist()
+    begins, ends = self.whole
     # A dict is faster here than the sort of np.unique.
     which = np.array(
       [
-        index.setdefault(content[start:stop], len(index))
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        index.setdefault((content[start:stop], *cut), len(index))
+        for start, stop, *cut in zip(
+          edges[:-1], edges[1:], begins.tolist(), ends.tolist(), strict=True
+        )
       ],
       np.int64,
     )
@@ -88,17 +107,17 @@ class Sessions(NamedTuple):
   def pieces(self, vocabulary: Vocabulary) -> Pieces:
     """The sessions as `experiment.batches` takes them."""
     group = np.arange(len(self.names))
-    return splits.whole(
-      Corpus(
-        vocabulary.unit,
-        [_NO_SYMBOL, *vocabulary.symbols],
-        (self.ids - UNKNOWN).astype(np.uint32),
-        self.bounds,
-        self.names,
-        group,
-        self.names,
-      )
+    corpus = Corpus(
+      vocabulary.unit,
+      [_NO_SYMBOL, *vocabulary.symbols],
+      (self.ids - UNKNOWN).astype(np.uint32),
+      self.bounds,
+      self.names,
+      group,
+      self.names,
     )
+    begins, ends = self.whole
+    return dataclasses.replace(splits.whole(corpus), begins=begins, ends=ends)
 
 
 class Distinct(NamedTuple):
@@ -125,17 +144,30 @@ def ranges(
 
 
 def read(
-  config: Config, vocabulary: Vocabulary, path: str, field: str = "detect.path"
+  config: Config,
+  vocabulary: Vocabulary,
+  path: str,
+  field: str = "detect.path",
+  trained: Corpus | None = None,
 ) -> Sessions:
   """The sessions of a file, a glob or a folder, read as `config.data` says.
 
-  No session is in two files. Messages name the path by `field`.
+  No session is in two files.
+
+  Args:
+    config: of the run.
+    vocabulary: of the events.
+    path: of the file, the glob or the folder.
+    field: the name of the path in messages.
+    trained: the corpus that the run was trained on; it decides which sessions
+      of a log are cut. None: the sessions themselves decide.
 
   Raises:
     UserError: as `corpora.read_files`.
   """
   data = config.data
   corpus = corpora.read_files(field, path, data)
+  corpus = corpora.with_cuts(corpus, config.detect.idle, trained)
   if data.unit == "id":  # Each line that is not blank has one.
     numbers = Column("<u8")
     for source in files(field, path):
@@ -177,6 +209,8 @@ def of_pieces(
     numbers,
     None if corpus.timestamps is None else corpus.timestamps[places],
     as_read=Texts(corpus.symbols, corpus.ids[places]),
+    begins=None if corpus.cuts is None else pieces.begins,
+    ends=None if corpus.cuts is None else pieces.ends,
   )
   if corpus.tags is None or settings is None:
     return sessions

@@ -29,8 +29,10 @@ class Pieces:
     document: int64 [pieces], the document of each piece.
     starts: int64 [pieces], its first place in `corpus.ids`.
     stops: int64 [pieces], the place after its last one.
-    begins: bool [pieces], whether it has the document's first symbol.
-    ends: bool [pieces], whether it has the document's last symbol.
+    begins: bool [pieces], whether it has the document's first symbol; no
+      document that the begin of its log cuts has one.
+    ends: bool [pieces], whether it has the document's last symbol; no document
+      that the end of its log cuts has one.
   """
 
   corpus: Corpus
@@ -42,6 +44,14 @@ class Pieces:
 
   def __len__(self) -> int:
     return len(self.document)
+
+  @property
+  def are_documents(self) -> bool:
+    """Whether each is all of a document that the corpus has."""
+    bounds = self.corpus.bounds
+    return np.array_equal(self.starts, bounds[self.document]) and (
+      np.array_equal(self.stops, bounds[self.document + 1])
+    )
 
   def documents(self) -> Iterator[Document]:
     """The pieces one by one, as Python objects."""
@@ -85,7 +95,7 @@ Split = dict[str, Pieces]
 
 
 def whole(corpus: Corpus) -> Pieces:
-  """All documents of a corpus."""
+  """All documents of a corpus, as far as its log has them."""
   return _select(corpus, np.arange(len(corpus.names)))
 
 
@@ -99,10 +109,21 @@ def given(documents: list[Document], unit: str) -> Pieces:
 
 
 def _select(corpus: Corpus, document: np.ndarray) -> Pieces:
-  """Some whole documents."""
-  both = np.ones(len(document), bool)
+  """Some documents, from their first symbol in the corpus to the last."""
   starts, stops = corpus.bounds[:-1][document], corpus.bounds[1:][document]
-  return Pieces(corpus, document, starts, stops, both, both)
+  return _pieces(corpus, document, starts, stops)
+
+
+def _pieces(
+  corpus: Corpus, document: np.ndarray, starts: np.ndarray, stops: np.ndarray
+) -> Pieces:
+  """Parts of documents, which the split or the log may cut."""
+  begins = starts == corpus.bounds[document]
+  ends = stops == corpus.bounds[document + 1]
+  if corpus.cuts is not None:
+    begins &= corpus.cuts.begun[document]
+    ends &= corpus.cuts.ended[document]
+  return Pieces(corpus, document, starts, stops, begins, ends)
 
 
 def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
@@ -222,10 +243,7 @@ def _between(corpus: Corpus, document: np.ndarray, edges: np.ndarray) -> Split:
   parts = {}
   for name, start, stop in zip(SPLITS, edges[:-1], edges[1:], strict=True):
     some = start < stop
-    where, start, stop = document[some], start[some], stop[some]
-    begins = start == corpus.bounds[where]
-    ends = stop == corpus.bounds[where + 1]
-    parts[name] = Pieces(corpus, where, start, stop, begins, ends)
+    parts[name] = _pieces(corpus, document[some], start[some], stop[some])
   return parts
 
 
@@ -263,20 +281,26 @@ def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
   }
 
 
-def reader(config: Config) -> Callable[[str], Pieces]:
+def reader(
+  config: Config, idle: float | None = None
+) -> Callable[[str], Pieces]:
   """A function from the name of a split to its pieces.
 
   A file is read at the first call that needs it, and once; where each split
-  has its own path, a call reads only the split that it names.
+  has its own path, a call reads only the split that it names. `idle` replaces
+  the idle time of sessions of logs.
 
   Raises:
     UserError: when called, as `corpora.read` and `split`; an empty split.
   """
   data = config.data
 
+  def corpus(name: str | None = None) -> Corpus:
+    return corpora.with_cuts(corpora.read(data, name), idle)
+
   @functools.cache
   def parts() -> Split:
-    return split(corpora.read(data), data, config.train.batch_size)
+    return split(corpus(), data, config.train.batch_size)
 
   @functools.cache
   def read(name: str) -> Pieces:
@@ -289,7 +313,7 @@ def reader(config: Config) -> Callable[[str], Pieces]:
   @functools.cache
   def unfolded(name: str) -> Pieces:
     if any(data[f"{other}_path"] is not None for other in SPLITS):
-      return whole(corpora.read(data, name))
+      return whole(corpus(name))
     pieces = parts()[name]
     if not len(pieces):
       field = f"{name}_fraction"

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from seqrnn.data.columns import Stored, Texts, stored
+from seqrnn.data.cuts import Cuts
 from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.reading import CHUNK
 
@@ -29,6 +30,7 @@ _CLASSES = {
   Corpus: Corpus._fields,
   Texts: ("symbols", "ids"),
   Names: ("files", "firsts", "lines"),
+  Cuts: Cuts._fields,
 }
 
 
@@ -82,7 +84,7 @@ class _Writer:
 
   def place(self, value: Any) -> Any:
     """Writes a value; returns what the JSON object has for it."""
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, (str, float)):
       return value
     if id(value) not in self._known:
       self._known[id(value)] = value, self._place(value)

@@ -34,7 +34,7 @@ COMBINED = "combined"
 CALIBRATION = "calibration.npz"
 _NEW = "calibration.new.npz"  # Its name until results that use it are written.
 # Settings that invalidate a cached calibration, in addition to training's.
-_SETTINGS = ("head", "unknown", "short", "top_mean", "top_k", "folds")
+_SETTINGS = ("head", "unknown", "idle", "short", "top_mean", "top_k", "folds")
 
 
 class NormalScores(NamedTuple):

@@ -37,13 +37,18 @@ def read_sessions(
       f"config.detect.anomalous_path={settings.anomalous_path!r}: needs"
       " detect.path, which names the normal sessions"
     )
+  trained = read("train").corpus
   if settings.path is None:
     sessions = data.of_pieces(read("test"), names, settings)
   else:
-    sessions = data.read(config, names, settings.path)
+    sessions = data.read(config, names, settings.path, trained=trained)
   if settings.anomalous_path is not None:
     anomalous = data.read(
-      config, names, settings.anomalous_path, "detect.anomalous_path"
+      config,
+      names,
+      settings.anomalous_path,
+      "detect.anomalous_path",
+      trained,
     )
     sessions = concatenate(
       [set_label(sessions, False), set_label(anomalous, True)]
@@ -79,6 +84,12 @@ def concatenate(parts: list[Sessions]) -> Sessions:
       return [x for value in values for x in value]
     return np.concatenate(values)
 
+  if any(part.ends is not None for part in parts):
+    both = [part.whole for part in parts]
+    parts = [
+      part._replace(begins=begins, ends=ends)
+      for part, (begins, ends) in zip(parts, both, strict=True)
+    ]
   sizes = np.concatenate([np.diff(part.bounds) for part in parts])
   fields = {name: field(name) for name in Sessions._fields}
   fields["bounds"] = np.concatenate([[0], np.cumsum(sizes)])

@@ -60,7 +60,7 @@ def _run(
   console = Console(highlight=False)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config)
-  read = splits.reader(config)
+  read = splits.reader(config, settings.idle)
   refuse_cut_sessions(read("train"), config.data)
   times = [time.perf_counter()]
   detector = load_detector(build, config, workdir, read("train"))
@@ -172,12 +172,12 @@ def draw_pictures(
 
 
 def refuse_cut_sessions(pieces: Pieces, settings: Config):
-  """Refuses sessions without their ends, because the end is scored, too.
+  """Refuses parts of sessions, because whole ones are scored.
 
   Raises:
     UserError: `data.split` cuts sessions.
   """
-  if not np.all(pieces.begins & pieces.ends):
+  if not pieces.are_documents:
     raise UserError(
       f"data.split={settings.split!r}: cuts sessions, but --mode=detect scores"
       " whole ones; train with data.split=documents, or with a path for each"

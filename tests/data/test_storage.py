@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from seqrnn.data import cache, corpora, logs, storage
 from seqrnn.data.columns import Changes, Stored, Tokens
+from seqrnn.data.cuts import Cuts
 from seqrnn.data.documents import Corpus, names_of
 from seqrnn.errors import UserError
 from tests.data.test_logs import HEADER, settings
@@ -19,12 +20,14 @@ def values(corpus):
   """The fields of a corpus as Python objects."""
   found = {}
   for name, value in corpus._asdict().items():
-    if isinstance(value, Corpus):
+    if isinstance(value, (Corpus, Cuts)):
       found[name] = values(value)
     elif isinstance(value, np.ndarray):
       found[name] = value.dtype.str, value.tolist()
+    elif value is None or isinstance(value, float):
+      found[name] = value
     else:
-      found[name] = value if value is None else list(value)
+      found[name] = list(value)
   return found
 
 
@@ -52,6 +55,9 @@ def test_a_corpus_is_as_it_was(tmp_path_factory, some, names, tagged, named):
     labels=collected(Tokens, names),
     lines=np.arange(n, dtype=np.int64),
     timestamps=collected(Changes, some),
+    cuts=Cuts("f", "lines", *np.ones((2, count)), 0.1, *np.zeros((4, count)))
+    if named
+    else None,
     origin="1.2",
   )
   if tagged:
@@ -69,7 +75,7 @@ def test_a_corpus_is_as_it_was(tmp_path_factory, some, names, tagged, named):
   assert [found.names[j] for j in range(count)] == list(corpus.names)
   # Each array is there once.
   bound = sum(map(len, map(str.encode, map(ascii, [*some, *names])))) * 10
-  assert path.stat().st_size < 2000 + bound + 50 * (n + count)
+  assert path.stat().st_size < 3000 + bound + 90 * (n + count)
 
 
 def test_many_texts_are_read_in_parts(monkeypatch):

@@ -1,0 +1,200 @@
+"""Sessions that the begin or the end of a log cuts."""
+
+import functools
+import itertools
+import math
+import random
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from seqrnn.data import cuts, sessions, splits, vocabulary
+from seqrnn.data.cuts import Clock
+from tests.data.test_logs import settings
+
+BY_SESSION = {"log_session": "(s[0-9]+)", "log_header": "<Time> <Content>"}
+
+
+def log(events):
+  """Lines of times in seconds, sessions and events."""
+  began = datetime(2026, 11, 27, tzinfo=UTC).timestamp()
+  return "\n".join(
+    f"{began + time:.3f} {event} {session}" for time, session, event in events
+  )
+
+
+def parts(config, name="train", idle=None):
+  """Whether each session begins, and ends, by its name."""
+  pieces = splits.reader(config, idle)(name)
+  names = [pieces.corpus.names[int(j)] for j in pieces.document]
+  both = zip(pieces.begins.tolist(), pieces.ends.tolist(), strict=True)
+  return dict(zip(names, both, strict=True))
+
+
+def two_kinds(count=300, step=10):
+  """A session is open, work, work, close: the last work after 500 seconds.
+
+  The log begins and ends amid sessions.
+  """
+  events = []
+  for j in range(count):
+    start = step * j
+    for after, event in (
+      (0, "open"), (1, "work"), (500, "work"), (501, "close"), (504, "close"),
+    ):  # fmt: skip
+      events.append((start + after, f"s{j}", event))
+  return sorted(e for e in events if 600 <= e[0] <= step * count)
+
+
+def test_sessions_amid_which_a_log_begins_or_ends_are_cut(tmp_path, capsys):
+  events = two_kinds()
+  whole = {"validation_fraction": 0, "test_fraction": 0}
+  config = settings(tmp_path, log(events), **BY_SESSION, **whole)
+  found = parts(config)
+  own = {
+    name: [(time, event) for time, of, event in events if of == name]
+    for name in found
+  }
+  for name, (begins, ends) in found.items():
+    assert begins == (own[name][0][1] == "open"), own[name]
+    assert ends == (own[name][-1][1] == "close"), own[name]
+  parts(config)
+  assert capsys.readouterr().err == (
+    "a.log: of 290 sessions, 50 open at its end, 50 cut at its begin"
+    " (idle time: 8.3 minutes, detect.idle=499)\n"
+  )
+  assert set(parts(config, idle=0.0).values()) == {(True, True)}
+  for name, (begins, ends) in parts(config, idle=20.0).items():
+    first, last = own[name][0], own[name][-1]
+    assert begins == (first[1] == "open" or first[0] >= events[0][0] + 20)
+    assert ends == (last[0] + 20 <= events[-1][0])
+
+
+def idle_times(found, ended, symbols, longest):
+  """The idle time after each symbol, by trying each silence that occurs."""
+  idle = []
+  for symbol in range(symbols):
+    ends = sum(
+      session[-1][1] == symbol
+      for session, done in zip(found, ended, strict=True)
+      if done
+    )
+    gaps = [
+      after - before
+      for session in found
+      for (before, event), (after, _) in zip(
+        session[:-1], session[1:], strict=True
+      )
+      if event == symbol
+    ]
+    for silence in sorted([0, *gaps]):
+      on = sum(gap > silence for gap in gaps)
+      if ends and on / (on + ends) <= 0.01:
+        idle.append(min(silence, longest))
+        break
+    else:
+      idle.append(longest)
+  return idle
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 2**20])
+def test_times_of_a_log_decide(monkeypatch, chunk):
+  monkeypatch.setattr(cuts, "_CHUNK", chunk)
+  rng = random.Random(chunk)
+  scale = (1, 10, 100, 1000)
+  found = []
+  for _ in range(400):
+    now = rng.randint(0, 5000)
+    found.append([])
+    while not found[-1] or rng.random() < 0.8:
+      symbol = rng.randrange(len(scale))
+      found[-1].append((now, symbol))
+      now += rng.randrange(scale[symbol])
+  clock = Clock("a.log")
+  for time, _ in sum(found, []):
+    assert clock.read((str(time + 10**9),), 1) == time + 10**9
+    clock.append(time + 10**9)
+  bounds = np.cumsum([0, *map(len, found)])
+  ids = np.array([symbol for _, symbol in sum(found, [])])
+  learned = clock.cuts(slice(None), ids, ids, bounds, len(scale))
+  begin = min(session[0][0] for session in found)
+  end = max(session[-1][0] for session in found)
+  longest = sorted(
+    max(b - a for (a, _), (b, _) in zip(s[:-1], s[1:], strict=True))
+    for s in found
+    if len(s) > 1
+  )
+  assert learned.idle == longest[math.ceil(0.99 * (len(longest) - 1))]
+  assert learned.before.tolist() == [s[0][0] - begin for s in found]
+  assert learned.after.tolist() == [end - s[-1][0] for s in found]
+  ended = [end - s[-1][0] >= learned.idle for s in found]
+  expected = idle_times(found, ended, len(scale), learned.idle)
+  assert learned.idle_V.tolist() == expected
+  assert len(set(expected)) > 2
+  for session, after, ended in zip(
+    found, learned.after, learned.ended.tolist(), strict=True
+  ):
+    assert ended == (after >= expected[session[-1][1]])
+
+
+@pytest.mark.parametrize(
+  ("fields", "expected"),
+  [
+    ({"log_lines": 2}, {"a.log:1": 1, "a.log:3": 1, "a.log:5": 0}),
+    ({"log_lines": 4}, {"a.log:1": 1, "a.log:5": 0}),
+    ({"log_gap": 5.0}, {"a.log:1": 1, "a.log:4": 0}),
+    ({}, {"a.log": 1}),  # A file is a session.
+    ({"log_session": "(s[0-9])"}, {"s1": 0, "s2": 1, "s3": 0}),
+  ],
+)
+def test_every_way_of_cutting_a_log_has_its_rule(tmp_path, fields, expected):
+  times = {1: "s1", 2: "s2", 4: "s1", 20: "s3", 21: "s1"}
+  content = log([(time, name, "event") for time, name in times.items()])
+  whole = {"validation_fraction": 0, "test_fraction": 0, "split": "documents"}
+  fields = {**fields, **whole, "log_header": "<Time> <Content>"}
+  found = parts(settings(tmp_path, content, **fields))
+  assert {name: ends for name, (_, ends) in found.items()} == {
+    name: bool(ends) for name, ends in expected.items()
+  }
+
+
+def test_another_log_is_read_as_the_log_of_training(tmp_path):
+  events = two_kinds()
+  whole = {"validation_fraction": 0, "test_fraction": 0}
+  config = settings(tmp_path, log(events), **BY_SESSION, **whole)
+  trained = splits.reader(config)("train").corpus
+  names = vocabulary.of_pieces(splits.reader(config)("train"), config.data)
+  # The end of it, from which nothing could be learned: a session a line.
+  few = {f"s{j}": word for j, word in enumerate(["open", "work", "close"])}
+  path = tmp_path / "new.log"
+  path.write_text(log([(9, name, word) for name, word in few.items()]))
+  read = functools.partial(sessions.read, config, names, str(path))
+  found = read(trained=trained)
+  assert found.begins.tolist() == [True, False, False]
+  assert found.ends.tolist() == [False, False, False]
+  assert read().ends.tolist() == read().begins.tolist() == [True] * 3
+
+
+def test_equal_sessions_that_are_cut_otherwise_are_distinct(tmp_path):
+  rng = np.random.default_rng(0)
+  events = sorted(
+    (100 * j + 5 * n, f"s{j}", f"e{n % 3}")
+    for j in range(40)
+    for n in range(1 if j in (7, 38) else rng.integers(2, 4))
+  )
+  config = settings(tmp_path, log(events), **BY_SESSION)
+  names = vocabulary.of_pieces(splits.reader(config)("train"), config.data)
+  config.detect.idle = 500
+  found = sessions.read(config, names, config.data.path)
+  which = found.distinct().which
+  for j, k in itertools.combinations(range(len(found.names)), 2):
+    same = found.take(np.array([j])), found.take(np.array([k]))
+    assert (which[j] == which[k]) == (
+      same[0].ids.tolist() == same[1].ids.tolist()
+      and same[0].ends.tolist() == same[1].ends.tolist()
+    )
+  assert which[7] != which[38]
+  pieces = found.take(np.array([38, 7])).pieces(names)
+  assert pieces.ends.tolist() == [False, True]
+  assert pieces.begins.all()
