@@ -111,6 +111,7 @@ class Clock:
     self._log, self._idle = log, idle
     self._lines, self._reads = lines, times
     self._begin, self._end, self._last = math.inf, -math.inf, 0
+    self._read, self._now = (), math.nan  # The times read last.
     self._times = Column("<f8")
 
   def read(self, times: tuple[str, ...], line: int) -> float:
@@ -121,11 +122,13 @@ class Clock:
       line: of the event.
     """
     self._last = line
-    now = formats.seconds(times) if self._reads else None
-    if now is None:
-      return math.nan
-    self._begin, self._end = min(self._begin, now), max(self._end, now)
-    return now
+    if times != self._read:
+      self._read, self._now = times, math.nan
+      now = formats.seconds(times) if self._reads else None
+      if now is not None:
+        self._begin, self._end = min(self._begin, now), max(self._end, now)
+        self._now = now
+    return self._now
 
   def append(self, now: float):
     """Adds an event of a session, by its time."""

@@ -49,6 +49,8 @@ _FORMATS = (
   "2000 %Y%m%d-%H:%M:%S",
   "2000 %Y%m%d %H:%M:%S",
 )
+# A time fits one of them at most; the latest that fitted is tried first.
+_recent = list(_FORMATS)
 # The formats with names, the most special first.
 _NAMED = {
   # Of nginx and Apache: the request and its status are the content.
@@ -265,9 +267,11 @@ def _seconds(timestamp: str) -> float | None:
 
 @functools.lru_cache(maxsize=2**10)  # Times of one second are one time here.
 def _by_formats(whole: str) -> float | None:
-  for form in _FORMATS:
+  for place, form in enumerate(_recent):
     with suppress(ValueError):
-      return _since_1970(datetime.strptime(f"2000 {whole}", form))
+      found = _since_1970(datetime.strptime(f"2000 {whole}", form))
+      _recent.insert(0, _recent.pop(place))
+      return found
   return None
 
 

@@ -3,6 +3,7 @@
 `fit = BASELINES[name]`, `score = fit(train)`, and `score(test)` is float64
 [sessions], higher for more anomalous sessions; equal sessions are scored once.
 No session may be empty. Events absent from training have no special treatment.
+A session that its log cuts is scored by the events that the log has of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ _STIDE = 6  # Length of the n-grams (Forrest et al. 1996).
 class Chain:
   """A Markov chain with smoothing by Witten and Bell (1991).
 
-  Each session has begin symbols before it and an end symbol after it.
+  Each session has begin symbols before it and an end symbol after it. Where its
+  log cuts it, its first event is not scored, or there is no end symbol.
 
   p(x | c) = (n(cx) + t(c) p(x | c')) / (n(c) + t(c)), where n counts, t(c) is
   the number of distinct symbols that follow the context c in training, and c'
@@ -84,7 +86,8 @@ class Chain:
     number = np.repeat(np.arange(len(ends)), np.diff(sessions.bounds))
     places = np.arange(len(number)) + number * more + self._order
     symbols[places], symbols[ends] = sessions.ids, END
-    scored[places] = scored[ends] = True
+    scored[places] = True
+    scored[places[sessions.bounds[:-1]]], scored[ends] = sessions.whole
     return symbols, scored
 
   def _gram(self, contexts: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -107,14 +110,20 @@ def _index(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _chain_mean(
   order: int, value: Callable[[Chain, Sessions], np.ndarray]
 ) -> Callable[[Sessions], Score]:
-  """A baseline: the mean of a chain's values over a session and its end."""
+  """A baseline: the mean of a chain's values over a session and its end.
+
+  It is 0 for a session of which nothing is scored.
+  """
 
   def fit(train: Sessions) -> Score:
     chain = Chain(train, order)
 
     def score(test: Sessions) -> np.ndarray:
-      bounds = test.bounds + np.arange(len(test.bounds))
-      return np.add.reduceat(value(chain, test), bounds[:-1]) / np.diff(bounds)
+      begins, ends = test.whole
+      sizes = np.diff(test.bounds) + begins + ends - 1
+      number = np.repeat(np.arange(len(sizes)), sizes)
+      sums = np.bincount(number, value(chain, test), minlength=len(sizes))
+      return sums / np.maximum(sizes, 1)
 
     return score
 
@@ -146,13 +155,17 @@ def unseen(train: Sessions) -> Score:
 
 
 def length(train: Sessions) -> Score:
-  """Number of events by which a length is outside the range of training."""
+  """Number of events by which a length is outside the range of training.
+
+  A session that its log cuts is never too short.
+  """
   sizes = np.diff(train.bounds)
-  low, high = sizes.min(), sizes.max()
+  low, high = sizes[_is_whole(train)].min(initial=sizes.max()), sizes.max()
 
   def score(test):
     size = np.diff(test.bounds)
-    return np.maximum(np.maximum(low - size, size - high), 0).astype(float)
+    short = np.where(_is_whole(test), low - size, 0)
+    return np.maximum(np.maximum(short, size - high), 0).astype(float)
 
   return score
 
@@ -160,7 +173,8 @@ def length(train: Sessions) -> Score:
 def count_vector(train: Sessions) -> Score:
   """Distance of the event counts to those of the nearest training session.
 
-  It is sum |a - b| / sum (a + b), between 0 and 1 (Bray and Curtis 1957).
+  It is sum |a - b| / sum (a + b), between 0 and 1 (Bray and Curtis 1957). For a
+  session that its log cuts, b counts no more events than a: min(a, b).
   """
   known = np.unique(train.ids)
 
@@ -172,17 +186,41 @@ def count_vector(train: Sessions) -> Score:
     return np.unique(counts.reshape(count, kinds), axis=0, return_inverse=True)
 
   normal, _ = vectors(train.take(train.distinct().first))
+  sizes = normal.sum(axis=1)
 
-  def score(test):
-    distinct, which = vectors(test)
+  def nearest(sessions, distance):
+    if not len(sessions.names):
+      return np.zeros(0)
+    distinct, which = vectors(sessions)
     rows = max(_BLOCK // len(normal), 1)
-    nearest = [
-      cdist(distinct[i : i + rows], normal, "braycurtis").min(axis=1)
+    found = [
+      distance(distinct[i : i + rows]).min(axis=1)
       for i in range(0, len(distinct), rows)
     ]
-    return np.concatenate(nearest)[which]
+    return np.concatenate(found)[which]
+
+  def to_whole(counts):
+    return cdist(counts, normal, "braycurtis")
+
+  def to_part(counts):
+    own = counts.sum(axis=1, keepdims=True)
+    common = (own + sizes - cdist(counts, normal, "cityblock")) / 2
+    return (own - common) / (own + common)
+
+  def score(test):
+    whole = _is_whole(test)
+    found = np.empty(len(whole))
+    for some, distance in ((whole, to_whole), (~whole, to_part)):
+      found[some] = nearest(test.take(np.flatnonzero(some)), distance)
+    return found
 
   return score
+
+
+def _is_whole(sessions: Sessions) -> np.ndarray:
+  """Whether its log cuts no part of each session."""
+  begins, ends = sessions.whole
+  return begins & ends
 
 
 def union(train: Sessions) -> Score:

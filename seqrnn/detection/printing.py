@@ -72,13 +72,16 @@ def print_sessions(console: Console, found: Findings, most: int):
 
 
 def _headline(found: Findings, d: int, worst: int) -> str:
-  """A session's name, the number of equal sessions, p and bits."""
+  """A session's name, how it is cut, equal sessions, p and bits."""
   j, count = int(found.distinct.first[d]), int(found.distinct.counts[d])
   name = console_text(found.sessions.names[j])
   if found.flags[d]:
     name = f"[bold]{name}[/bold]"
   line = found.line(j, int(found.offsets[d]) + worst)
   name += f", line {line}" if line is not None else ""
+  begins, ends = found.sessions.whole
+  name += "" if ends[j] else ", open"
+  name += "" if begins[j] else ", cut at its begin"
   name += f", {count:,} equal sessions" if count > 1 else ""
   reason = "flagged for its length" if found.short[d] else f"p {found.p[d]:.2g}"
   bits = found.nll[found.bounds[d] + worst] / math.log(2)

@@ -69,12 +69,19 @@ def _cells(values: np.ndarray) -> list[Any]:
 def write_sessions(found: Findings, folder: Path, form: str):
   """Writes sessions.csv, or another `form`: a row per session of the input.
 
-  Line and timestamp are those of the session's most surprising event.
+  Line and timestamp are those of the session's most surprising event. In a log,
+  1 in the column open or cut is a session that its end or its begin cuts.
   """
   sessions, oddest = found.sessions, found.oddest().tolist()
   alarms = found.first_alarms().tolist()
+  first = found.distinct.first
   distinct = {
-    "events": np.diff(sessions.bounds)[found.distinct.first].tolist(),
+    "events": np.diff(sessions.bounds)[first].tolist(),
+    **{
+      name: (1 - whole[first]).tolist()
+      for name, whole in (("open", sessions.ends), ("cut", sessions.begins))
+      if whole is not None
+    },
     "p_value": _cells(found.p),
     "flag": found.flags.astype(int).tolist(),
     "first_alarm": [None if alarm < 0 else alarm for alarm in alarms],

@@ -170,18 +170,23 @@ def _sessions(folder: Path) -> list[Any]:
     parts.append(element("p", f"{words}: {short:,}."))
   if not ranked:
     return parts
+  marks = [name for name in ("open", "cut") if name in ranked[0][2]]
   labelled = "label" in ranked[0][2]
   parts += [
     element("p", "The sessions with the highest scores, and their p-values."),
     page.table(
-      ["session", "events", "p", "score", "alarm"] + ["label"] * labelled,
+      ["session", "events", "p", "score", "alarm", *marks]
+      + ["label"] * labelled,
       [
         [
           row.get("session"),
           row.get("events"),
           f"{records.number(path, row, 'p_value'):.2g}",
           f"{score:.4g}",
-          "yes" if str(row.get("flag")) == "1" else "no",
+          *(
+            "yes" if str(row.get(name)) == "1" else "no"
+            for name in ("flag", *marks)
+          ),
         ]
         + ([row.get("label")] if labelled else [])
         for score, _, row in ranked

@@ -64,6 +64,8 @@ def test_sessions_amid_which_a_log_begins_or_ends_are_cut(tmp_path, capsys):
     "a.log: of 290 sessions, 50 open at its end, 50 cut at its begin"
     " (idle time: 8.3 minutes, detect.idle=499)\n"
   )
+  config.detect.idle = 1.0  # A field of detection changes no training data.
+  assert parts(config) == found
   assert set(parts(config, idle=0.0).values()) == {(True, True)}
   for name, (begins, ends) in parts(config, idle=20.0).items():
     first, last = own[name][0], own[name][-1]

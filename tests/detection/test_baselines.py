@@ -36,12 +36,13 @@ def padded(session, order):
 class Slow:
   """A chain by Witten and Bell, by its formula."""
 
-  def __init__(self, train, order):
+  def __init__(self, train, order, cuts=None):
     self.order = order
     self.follow = defaultdict(Counter)
-    for session in train:
+    for j, session in enumerate(train):
       symbols = padded(session, order)
-      for t in range(order, len(symbols)):
+      begins, ends = cuts[j] if cuts else (True, True)
+      for t in range(order + (not begins), len(symbols) - (not ends)):
         for size in range(order + 1):
           self.follow[tuple(symbols[t - size : t])][symbols[t]] += 1
 
@@ -171,3 +172,32 @@ def test_a_score_depends_on_nothing_beside_the_session(data, name):
   assert found.dtype == np.float64 and np.isfinite(found).all()
   assert (score(test.take(order)) == found[order]).all()
   assert (score(test.take(np.array([7]))) == found[7]).all()
+
+
+def cut(sessions, seed):
+  """The sessions, some of them cut at the begin, at the end, or at both."""
+  begins, ends = np.random.default_rng(seed).random((2, len(sessions.names)))
+  return sessions._replace(begins=begins < 0.7, ends=ends < 0.7)
+
+
+def test_what_a_log_cuts_is_not_scored(data):
+  train, test = (cut(part, seed) for seed, part in enumerate(data))
+  known = {x for session in lists(train) for x in session}
+  whole = [Counter(s) for s in lists(train)]
+  slow = Slow(lists(train), 2, list(zip(*train.whole, strict=True)))
+  mean, novel = (BASELINES[n](train)(test) for n in ("markov_2", "stide"))
+  counts = BASELINES["count_vector"](train)(test)
+  size = BASELINES["length"](train)(test)
+  longest = max(map(len, lists(train)))
+  for j, session in enumerate(lists(test)):
+    begins, ends = bool(test.begins[j]), bool(test.ends[j])
+    p = slow(session)[not begins : len(session) + ends]
+    assert mean[j] == pytest.approx(-np.mean(np.log(p)) if p else 0)
+    assert 0 <= novel[j] <= 1
+    if not (begins and ends):
+      own = Counter(x if x in known else None for x in session)
+      common = max((own & other).total() for other in whole)
+      distance = (own.total() - common) / (own.total() + common)
+      assert counts[j] == pytest.approx(distance)
+      assert size[j] == max(len(session) - longest, 0)
+  assert mean.min() == 0 and 0 < counts.max() <= 1

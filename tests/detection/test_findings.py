@@ -22,6 +22,7 @@ def found(tmp_path):
   (tmp_path / "a.log").write_text("\n".join([*LOG[:2], *LOG]))
   fields = {"unit": "log", "path": str(tmp_path / "a.log"), "log_lines": 2}
   config = tiny(tmp_path, {f"data.{name}": v for name, v in fields.items()})
+  config.detect.idle = 0.0  # Else the last session is open.
   names = Vocabulary("log", tuple(LOG[:2]))
   read = data.read(config, names, config.data.path)
   sessions = read.take(np.array([0, 2]))

@@ -1,10 +1,13 @@
 """detect: against one session after another; labels change no flag."""
 
+import contextlib
 import csv
 import gzip
+import io
 import json
 import math
 import random
+import re
 from types import SimpleNamespace
 
 import jax
@@ -85,8 +88,9 @@ def oracle(workdir):
   symbols = run.experiment.vocabularies["symbols"]
   predict = jax.jit(run.experiment.predict)
 
-  def surprisal(text):
-    ids = np.array([BEGIN, *symbols.encode(text.split()), END])
+  def surprisal(text, begins=True, ends=True):
+    ids = [BEGIN, *symbols.encode(text.split()), END]
+    ids = np.array(ids[not begins : len(ids) - (not ends)])
     inputs_1T = np.full((1, 20), PAD, np.int32)
     inputs_1T[0, : len(ids) - 1] = ids[:-1]
     batch = {"inputs": inputs_1T, "reset": np.ones(1, bool)}
@@ -241,6 +245,41 @@ def repeat(home, changes):
   for name, value in changes.items():
     config.detect[name] = value
   return detect.run(experiments.build, config, folder / "run")
+
+
+def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
+  folder, config, _ = home
+  texts = (folder / "good.txt").read_text().split("\n")
+  begins, ends = np.random.default_rng(0).random((2, len(texts))) < 0.7
+
+  def read(*args, **kwargs):
+    return whole(*args, **kwargs)._replace(begins=begins, ends=ends)
+
+  whole = data.read
+  monkeypatch.setattr(data, "read", read)
+  stdout = io.StringIO()
+  with contextlib.redirect_stdout(stdout):
+    found = again(anomalous_path=None)
+  monkeypatch.undo()
+  surprisal = oracle(folder / "run")
+  rows = table(folder / "run/detect/sessions.csv")
+  for j, d in enumerate(found.distinct.which.tolist()):
+    assert (int(rows[j]["open"]), int(rows[j]["cut"])) == (
+      not ends[j],
+      not begins[j],
+    )
+    nll = surprisal(texts[j], begins[j], ends[j])
+    scored = found.nll[slice(*found.bounds[d : d + 2])]
+    np.testing.assert_allclose(scored, nll, rtol=1e-3, atol=1e-3)
+    mean = nll.mean() if len(nll) else 0
+    assert found.scores["mean"][d] == pytest.approx(mean, rel=1e-3, abs=1e-3)
+    assert found.offsets[d] == (not begins[j]) or not len(nll)
+  shown = " ".join(stdout.getvalue().split())
+  for name, is_open in re.findall(r"(good.txt:\d+), line \d+(, open)?", shown):
+    assert bool(is_open) == (not ends[found.sessions.names.index(name)])
+  assert ", open" in shown and ", cut at its begin" in shown
+  [page] = alarms.sections(folder / "run")
+  assert {"open", "cut"} <= {head.text for head in page.iter("th")}
 
 
 @pytest.mark.parametrize("by_default", [True, False])
