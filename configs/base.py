@@ -141,16 +141,24 @@ DATA = _group(
   ),
   log_format=optional(
     str,
-    choice("auto", "json", "access", "syslog5424", "syslog", "time", "plain"),
+    choice(
+      *("auto", "json", "access", "syslog5424", "syslog", "cri", "logcat"),
+      *("klog", "time", "level", "plain"),
+    ),
     "The format of a line of a log. json: an object. access: a request, as"
     " nginx and Apache log it. syslog5424, syslog: as RFC 5424 or RFC 3164"
-    " says. time: a time, then the content. plain: the whole line, or"
-    " data.log_header. auto: the one that fits the first lines. A line that"
+    " says. cri: of Kubernetes. logcat: of Android. klog: of glog and klog."
+    " time: a time, then the content. level: a level, perhaps a time, then the"
+    " content. plain: the whole line, or data.log_header. auto: the one that"
+    " fits the first lines of the training, which the run keeps. A line that"
     " does not fit, as of a stack trace, is joined to the line before; colours"
     " are removed. Empty: as data.log_header says, each line an event.",
   ),
   log_message=optional(
-    str, TEXT, "The key of the content in JSON lines, as 'body.text'.", _JSON
+    str,
+    TEXT,
+    "The key of the content in JSON lines, as 'body.text', or an attribute.",
+    _JSON,
   ),
   log_time=optional(str, TEXT, "The key of the time in JSON lines.", _JSON),
   log_level=optional(

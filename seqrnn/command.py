@@ -103,7 +103,7 @@ def resolve(
     recorded = config_lib.read_run(workdir, defaults, record)
   if parsed.mode not in ("train", "search") and not new:
     # Without --config only the model is fixed; the data may be other files.
-    config = config_lib.sized(config, recorded)
+    config = config_lib.settled(config, recorded)
     _refuse_differences(recorded, config, workdir, IDENTITY if path else SHAPE)
   if config.train.cpu_devices is None:
     config.train.cpu_devices = recorded.train.cpu_devices

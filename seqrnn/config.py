@@ -340,16 +340,21 @@ def differences(
   return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in found]
 
 
-def sized(config: Config, run: Config | dict[str, Any]) -> Config:
-  """Returns the config with the hidden size that the run has computed.
+def settled(config: Config, run: Config | dict[str, Any]) -> Config:
+  """Returns the config with the values that the run has found for it.
 
-  The config is unchanged unless both have the same `model.parameters`.
+  These are the hidden size, if both have the same `model.parameters`, and the
+  format of a log, if the config has `auto`.
   """
-  fields = flat(run)
+  fields, found = flat(run), []
   wanted = config.model.parameters
   if wanted is not None and wanted == fields.get("model.parameters"):
-    config = copy.deepcopy(config)
-    _assign(config, "model.hidden_size", fields["model.hidden_size"])
+    found.append("model.hidden_size")
+  if config.data.log_format == "auto" and fields.get("data.log_format"):
+    found.append("data.log_format")
+  config = copy.deepcopy(config)
+  for name in found:
+    _assign(config, name, fields[name])
   return config
 
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from seqrnn.data import reading, storage
 from seqrnn.data.documents import Corpus
+from seqrnn.data.formats import report
 from seqrnn.data.reading import Source
 from seqrnn.data.storage import Made
-from seqrnn.errors import MachineError, visible
+from seqrnn.errors import MachineError
 from seqrnn.runtime import files
 
 LARGE = 32 * 2**20  # Bytes of the smallest corpus that is kept here.
@@ -66,7 +67,7 @@ def open_corpus(
   made = make([*sources], None) if small else _kept(sources, settings, make)
   corpus, lines = made
   for line in lines:
-    print(visible(line), file=sys.stderr)
+    report(line)
   return corpus
 
 

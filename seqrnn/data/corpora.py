@@ -1,5 +1,6 @@
 """Corpora: documents of symbols, from files or from a named source."""
 
+import copy
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import cache, embedded, labelled, logs, tagged
+from seqrnn.data import cache, embedded, entries, labelled, logs, tagged
 from seqrnn.data.documents import Corpus, Document
 from seqrnn.data.encoding import encode_in_memory
 from seqrnn.data.labelled import Known
@@ -173,6 +174,24 @@ def encode(sources: list[Source], unit: str, errors: str) -> Corpus:
     ["encoded", unit, errors],
     lambda some, folder: (encode_in_memory(some, unit, errors, folder), []),
   )
+
+
+def with_format(config: Config) -> Config:
+  """The config with the format of the training's log in place of `auto`.
+
+  It stays `auto` if files have different formats.
+
+  Raises:
+    UserError: as `entries.settled`, or there is no file.
+  """
+  data = config.data
+  field = "path" if data.path is not None else "train_path"
+  if data.unit != "log" or data.log_format != "auto" or data[field] is None:
+    return config
+  sources = files(f"data.{field}", data[field])
+  config = copy.deepcopy(config)
+  config.data.log_format = entries.settled(sources, logs.form(data)).log_format
+  return config
 
 
 def parse(

@@ -49,6 +49,7 @@ class Corpus(NamedTuple):
     lines: int64, the line of each of `ids` in its file; None: unknown.
     timestamps: the time of each of `ids`, as it was written; None: none.
     cuts: of a log, which documents its begin or its end cuts; None: none.
+    files: the name of the file of each of `ids`; None: there is one, or none.
     origin: the version of the package that the data come from; else empty.
   """
 
@@ -64,6 +65,7 @@ class Corpus(NamedTuple):
   lines: np.ndarray | None = None
   timestamps: Texts | None = None
   cuts: Cuts | None = None
+  files: Texts | None = None
   origin: str = ""
 
   def text(self, start: int, stop: int) -> str | list[str]:

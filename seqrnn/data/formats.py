@@ -7,12 +7,15 @@ A line is read by a header (`data.log_header`), by a named format
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from seqrnn.errors import UserError
+from seqrnn.data import objects
+from seqrnn.data.reading import CHUNK
+from seqrnn.errors import UserError, visible
 
 _LONGEST = 2**12  # Characters of a line that a named format reads.
 _SHOWN = 60  # Characters of a line in a message.
@@ -24,6 +27,7 @@ _DATES = (
   r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?",
   r"\d\d?/\d\d?/\d{2,4},? \d\d?:\d\d:\d\d(?:[.,]\d+)?(?: [AP]M)?",
   r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}",
+  r"\d\d[01]\d[0-3]\d [ 0-2]\d:?[0-5]\d:?[0-5]\d(?!\d)",
 )
 _TIME = rf"(?P<Time>{'|'.join(_DATES)})"
 # The time at the start of a line, where no format names it.
@@ -35,15 +39,20 @@ _START = re.compile(
 # The fields of a header that together are the time, and the one of the label.
 _TIMES = ("Year", "Month", "Day", "Date", "Time", "Timestamp")
 _LABEL = "Label"
+_BEFORE = "Before"  # Of a named format, what the content begins with.
 # Times beside ISO 8601. Each has a year in front, the year of syslog's times.
 _FORMATS = (
   "%Y %b %d %H:%M:%S",
+  "%Y %m-%d %H:%M:%S",
+  "%Y %m%d %H:%M:%S",
   "2000 %y%m%d %H%M%S",
+  "2000 %y%m%d %H:%M:%S",
   "2000 %a %b %d %H:%M:%S %Y",
   "2000 %d/%b/%Y:%H:%M:%S %z",
   "2000 %Y/%m/%d %H:%M:%S",
   "2000 %m/%d/%Y %H:%M:%S",
   "2000 %m/%d/%y %H:%M:%S",
+  "2000 %y/%m/%d %H:%M:%S",
   "2000 %m/%d/%Y %I:%M:%S %p",
   "2000 %Y-%m-%d-%H.%M.%S",
   "2000 %Y%m%d-%H:%M:%S",
@@ -62,9 +71,23 @@ _NAMED = {
   "syslog": r"(?:<\d+>)?"
   r"(?P<Time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+)"
   r" \S+ (?P<Content>[^\s:\[]+(?:\[\d+\])?:(?: .*)?)",
+  # Of Kubernetes and other users of containerd and CRI-O.
+  "cri": r"(?P<Time>\d{4}-\d\d-\d\dT\S+) std(?:out|err) [FP]\S* ?"
+  r"(?P<Content>.*)",
+  # Of Android; the number of a process and of a thread are left out.
+  "logcat": r"(?P<Time>\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,})"
+  r"(?:(?:\s+\S+)?\s+\d+\s+\d+)?\s+(?P<Content>[VDIWEFA][ /].*)",
+  # Of glog and klog, so of Kubernetes' own programs.
+  "klog": r"(?P<Before>[IWEF])(?P<Time>(?:\d{4})?\d{4} \d\d:\d\d:\d\d\.\d+)"
+  r"\s+\d+ (?P<Content>.*)",
   "time": rf"[\[(]?{_TIME}[\])]?[,:;|]?\s*(?P<Content>.*)",
+  # A level, then perhaps a thread in brackets and a time.
+  "level": r"[\[<(]?(?P<Before>TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|"
+  r"SEVERE|CRITICAL|FATAL)[\])>]?(?:[\s|:,-]+(?:\[[^\]]*\][\s|:,-]+)?"
+  rf"[\[(]?{_TIME}[\])]?)?[\s|:,-]+(?P<Content>.*)",
 }
 FORMATS = ("auto", "json", *_NAMED, "plain")
+_PARTIAL = re.compile(r"(\S+ (stdout|stderr) )([FP])\S*(?: |$)")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # The start of a line that goes on with the line before, as a stack trace does.
 _TRACE = re.compile(r"\s|Caused by: |\.\.\. \d+ more|Traceback \(most recent ")
@@ -73,7 +96,7 @@ _KEYS = {
   "log_message": ("message", "msg", "MESSAGE", "log", "body", "Body", "event"),
   "log_time": (
     *("time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP"),
-    *("Timestamp", "date", "t"),
+    *("Timestamp", "date", "t", "timeUnixNano", "observedTimeUnixNano"),
   ),
 }
 SAMPLE = 100  # Lines that data.log_format=auto looks at.
@@ -108,6 +131,7 @@ class Parts(NamedTuple):
     times: what may be the whole time, the most likely first.
     label: as written; empty: none.
     session: the value of `data.log_session_key`; empty: none.
+    record: the part of the line that these are parts of; empty: all of it.
   """
 
   content: str
@@ -115,9 +139,12 @@ class Parts(NamedTuple):
   times: tuple[str, ...]
   label: str = ""
   session: str = ""
+  record: str = ""
 
 
-Parse = Callable[[str], Parts | None]
+# A function from a line to the parts of each event in it; none: it does not fit
+# the format.
+Parse = Callable[[str], Sequence[Parts]]
 
 
 def without_colours(line: str) -> str:
@@ -126,80 +153,98 @@ def without_colours(line: str) -> str:
 
 
 def parser(form: Form) -> Parse:
-  """A function from a line to its parts; None: it does not fit the format."""
+  """The function that reads the lines of a form."""
   if form.log_header is not None:
     return _by_pattern(_pattern(form.log_header))
   if form.log_format == "json":
     return _by_keys(form)
   if form.log_format in _NAMED:
-    named = _by_pattern(re.compile(_NAMED[form.log_format]))
+    named = _by_pattern(re.compile(_NAMED[form.log_format]), _BEFORE)
     return lambda line: named(line[:_LONGEST])
   trace = _TRACE if form.log_format == "plain" else None
 
-  def plain(line: str) -> Parts | None:
+  def plain(line: str) -> Sequence[Parts]:
     if trace and trace.match(line):
-      return None
+      return ()
     begin = _START.match(line)
-    return Parts(line, begin[0], (begin[0],)) if begin else Parts(line, "", ())
+    times = (begin[0],) if begin else ()
+    return (Parts(line, "".join(times), times),)
 
   return plain
 
 
-def _by_pattern(pattern: re.Pattern) -> Parse:
+def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
+  """Reads lines by groups; the content has the group `before` in front."""
   fields = pattern.groupindex
   named = [name for name in fields if name in _TIMES]
 
-  def parse(line: str) -> Parts | None:
+  def parse(line: str) -> Sequence[Parts]:
     found = pattern.fullmatch(line)
     if found is None:
-      return None
-    times = tuple(found[name] for name in named)
+      return ()
+    times = tuple(found[name] for name in named if found[name] is not None)
     time = " ".join(times)
     if len(times) > 1:  # Together, or each alone, as it is called.
       alone = (found[name] for name in ("Timestamp", "Time") if name in fields)
       times = (time, *alone)
     label = found[_LABEL] if _LABEL in fields else ""
-    return Parts(found["Content"], time, times, label)
+    content = found["Content"]
+    if before in fields:
+      content = f"{found[before]} {content}"
+    return (Parts(content, time, times, label),)
 
   return parse
 
 
 def _by_keys(form: Form) -> Parse:
   def find(fields: dict, name: str) -> str:
-    given = getattr(form, name)
-    for key in (given,) if given else _KEYS.get(name, ()):
-      value = fields.get(key)
-      if value is None and "." in key:  # The key of a key.
-        value = fields
-        for part in key.split("."):
-          value = value.get(part) if isinstance(value, dict) else None
-      if value is not None:
-        return value if isinstance(value, str) else json.dumps(value)
+    if given := getattr(form, name):
+      return objects.found(fields, given) or ""
+    for key in _KEYS.get(name, ()):
+      value = objects.text(fields, key)
+      if value is not None and not (name == "log_time" and value == "0"):
+        return value
     return ""
 
-  def parse(line: str) -> Parts | None:
-    try:
-      fields = json.loads(line)
-    except (ValueError, RecursionError):
-      return None
-    if not isinstance(fields, dict):
-      return None
-    content = find(fields, "log_message").rstrip("\n")
-    level, time = find(fields, "log_level"), find(fields, "log_time")
-    content = f"{level} {content}" if level else content
-    session = find(fields, "log_session_key")
-    return Parts(content, time, (time,), "", session) if content else None
+  def parse(line: str) -> Sequence[Parts]:
+    found, parts = objects.records(line), []
+    for fields in found:
+      content = find(fields, "log_message").rstrip("\n")
+      level, time = find(fields, "log_level"), find(fields, "log_time")
+      if content:
+        content = f"{level} {content}" if level else content
+        session = find(fields, "log_session_key")
+        record = json.dumps(fields) if len(found) > 1 else ""
+        parts.append(Parts(content, time, (time,), "", session, record))
+    return parts
 
   return parse
 
 
-def detected(
-  form: Form,
-  lines: Sequence[str],
-  source: str,
-  report: Callable[[str], None] | None,
-) -> Form:
-  """The form with the format that most lines of a sample fit.
+def whole(numbered: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+  """The lines of the format `cri`, each with the parts that it was cut into.
+
+  A line has the number and the time of its first part.
+  """
+  held: dict[str, tuple[int, str]] = {}  # The parts so far, of each stream.
+  for number, line in numbered:
+    found = _PARTIAL.match(line)
+    if found is None:
+      yield number, line
+      continue
+    begin, stream, tag = found.groups()
+    text = line[found.end() :]
+    number, line = held.pop(stream, (number, f"{begin}F "))
+    line = f"{line}{text}"[:CHUNK]
+    if tag == "P":
+      held[stream] = number, line
+    else:
+      yield number, line
+  yield from sorted(held.values())
+
+
+def detected(form: Form, lines: Sequence[str], source: str) -> tuple[str, int]:
+  """The format that most lines of a sample fit, and how many do.
 
   Raises:
     UserError: no format fits half of the lines.
@@ -208,7 +253,7 @@ def detected(
   def unfit(name: str) -> list[str]:
     parse = parser(form._replace(log_format=name))
     return [
-      line for line in lines if parse(line) is None and not _TRACE.match(line)
+      line for line in lines if not parse(line) and not _TRACE.match(line)
     ]
 
   # Of formats that fit as many lines, the most special.
@@ -223,12 +268,12 @@ def detected(
       f" {shown}; data.log_header describes a line, data.log_format=plain takes"
       " it whole"
     )
-  if report:
-    report(
-      f"{source}: data.log_format=auto: {len(lines) - len(left)} of the first"
-      f" {len(lines)} lines are {name}; --config.data.log_format={name} says so"
-    )
-  return form._replace(log_format=name)
+  return name, len(lines) - len(left)
+
+
+def report(text: str):
+  """Prints a line on stderr."""
+  print(visible(text), file=sys.stderr)
 
 
 def _pattern(header: str) -> re.Pattern:

@@ -6,21 +6,20 @@ event keeps its line, its time and its label.
 """
 
 import functools
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import cache, formats, reading
+from seqrnn.data import cache, entries, formats, rotation
 from seqrnn.data.columns import Changes, Column, Texts, Tokens, grouped, taken
 from seqrnn.data.cuts import Clock
 from seqrnn.data.documents import Corpus
-from seqrnn.data.formats import Form, Parts
+from seqrnn.data.formats import Form
 from seqrnn.data.reading import Source, rows
 from seqrnn.data.storage import Made
 from seqrnn.data.templates import masker
@@ -42,6 +41,7 @@ class Event(NamedTuple):
     timestamp: as written; empty: none.
     label: as written; empty: none.
     times: what may be the whole time, the most likely first.
+    file: its name.
   """
 
   sessions: list[str]
@@ -50,10 +50,13 @@ class Event(NamedTuple):
   timestamp: str
   label: str
   times: tuple[str, ...]
+  file: str
 
 
 def read(sources: list[Source], form: Form) -> Corpus:
   """The corpus of logs; a symbol is a masked line.
+
+  Files that are rotated parts of one log have sessions in common.
 
   Raises:
     UserError: `data.log_header` or `data.log_session` fits no line of a file
@@ -64,21 +67,33 @@ def read(sources: list[Source], form: Form) -> Corpus:
 
 @functools.lru_cache(maxsize=2)  # A run reads the same log several times.
 def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
+  form = entries.settled(sources, form)
   return cache.open_corpus(
     sources, ["log", *form], lambda some, _: _parse(some, form)
   )
 
 
 def _parse(sources: list[Source], form: Form) -> Made:
-  if form.log_format is not None and len(sources) > 1:
-    sources = sorted(sources, key=functools.partial(_age, form))
-  lines: list[str] = []
+  """The corpus of logs, and lines about them for stderr."""
+  named = form.log_session is not None or form.log_session_key is not None
+  several, lines = len(sources) > 1, []
+  names = [source.name for source in sources]
+  log = dict(zip(names, rotation.logs(names) if named else names, strict=True))
+  logs = len(set(log.values()))
+  if several and (logs < len(sources) or form.log_format is not None):
+    sources = sorted(sources, key=lambda source: _age(source, form))
   found = (
-    events(_lines(source, form), source.name, form, len(sources), lines.append)
+    events(
+      entries.lines(source, form),
+      source.name,
+      form,
+      log[source.name] if logs > 1 else "",
+      lines.append,
+    )
     for source in sources
   )
   clock = _clock(sources, form)
-  return _corpus(chain.from_iterable(found), "log", clock), lines
+  return _corpus(chain.from_iterable(found), "log", clock, several), lines
 
 
 def _clock(sources: Sequence[Source], form: Form) -> Clock | None:
@@ -98,16 +113,9 @@ def _of(sources: Sequence[Source]) -> str:
   return sources[0].name if len(sources) == 1 else f"{len(sources)} files"
 
 
-def _lines(source: Source, form: Form) -> Iterator[str]:
-  return reading.lines(source, form.errors, may_grow=True)
-
-
-def _age(form: Form, source: Source) -> float:
-  """The first time in a log, by which rotated files are ordered; else last."""
-  sample = islice(_lines(source, form), formats.SAMPLE)
-  entries = _entries(sample, source.name, form)
-  times = (formats.seconds(entry.parts.times) for entry in entries)
-  return next((time for time in times if time is not None), math.inf)
+def _age(source: Source, form: Form) -> tuple[float, str, int]:
+  """What orders logs: the first time in them, or else their names."""
+  return entries.first_time(source, form), *rotation.order(source.name)
 
 
 def _stamp(source: Source) -> tuple[int, int] | None:
@@ -128,11 +136,13 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
   Raises:
     UserError: a row lacks a session or an event, or its line is no number.
   """
-  found = (_table(source, data, len(sources)) for source in sources)
-  return _corpus(chain.from_iterable(found), data.unit, Clock(_of(sources)))
+  several = len(sources) > 1
+  found = (_table(source, data, several) for source in sources)
+  clock = Clock(_of(sources))
+  return _corpus(chain.from_iterable(found), data.unit, clock, several)
 
 
-def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
+def _table(source: Source, data: Config, several: bool) -> Iterator[Event]:
   for number, row in rows(source, data.errors):
     for field in ("session", "event"):
       if not row.get(field):
@@ -147,12 +157,13 @@ def _table(source: Source, data: Config, sources: int) -> Iterator[Event]:
       )
     timestamp = row.get("timestamp") or ""
     yield Event(
-      [_name(source.name, row["session"], sources)],
+      [_name(source.name if several else "", row["session"])],
       row["event"],
       int(line),
       timestamp,
       row.get(data.label_field) or "",
       (timestamp,) if timestamp else (),
+      source.name,
     )
 
 
@@ -160,7 +171,7 @@ def events(
   texts: Iterable[str],
   source: str,
   form: Form,
-  sources: int = 1,
+  log: str = "",
   report: Callable[[str], None] | None = None,
   leave_out: Callable[[int, str], None] | None = None,
 ) -> Iterator[Event]:
@@ -173,7 +184,7 @@ def events(
     texts: its lines.
     source: its name.
     form: how it is read.
-    sources: the number of logs; with several, sessions have the log's name.
+    log: before the names of its sessions; empty: nothing.
     report: called with what a person should know of the log; None: it is a
       stream.
     leave_out: called with the number and the fault of a line without the time
@@ -188,14 +199,14 @@ def events(
   named = names is not None or form.log_session_key is not None
   mask, cut = masker(names, form.log_codes), _cutter(source, form)
   first, count, alone = None, 0, 0
-  for entry in _entries(texts, source, form, report):
+  for entry in entries.read(texts, source, form, report):
     number, line, parts = entry
     first, count = first or entry, count + 1
     if named:
       found = [parts.session]
       if names is not None:
         found = dict.fromkeys(match[1] for match in names.finditer(line))
-      of = [_name(source, name, sources) for name in found if name]
+      of = [_name(log, name) for name in found if name]
       alone += not of
     elif (session := cut(number, parts.times)) is not None:
       of = [session]
@@ -210,10 +221,12 @@ def events(
       leave_out(number, fault)
       continue
     symbol = mask(parts.content)
-    yield Event(of, symbol, number, parts.timestamp, parts.label, parts.times)
+    yield Event(
+      *(of, symbol, number, parts.timestamp, parts.label, parts.times, source)
+    )
   if first and alone == count:
     field = "log_session" if names else "log_session_key"
-    raise _unfit(source, form, field, [first])
+    raise entries.misfit(source, form, field, [first])
   if alone and report:
     report(f"{source}: {alone:,} of {count:,} lines belong to no session")
 
@@ -243,76 +256,23 @@ def _cutter(
   return cut
 
 
-class _Entry(NamedTuple):
-  """A line and its parts."""
-
-  number: int
-  line: str
-  parts: Parts
+def _name(log: str, name: str) -> str:
+  """A session's name; sessions of different logs are different."""
+  return f"{log}:{name}" if log else name
 
 
-def _entries(
-  texts: Iterable[str],
-  source: str,
-  form: Form,
-  report: Callable[[str], None] | None = None,
-) -> Iterator[_Entry]:
-  """The lines that are not blank, without those that belong to another one."""
-  numbered = ((n, line) for n, line in enumerate(texts, 1) if line.strip())
-  if form.log_format is not None:
-    numbered = ((n, formats.without_colours(line)) for n, line in numbered)
-  if form.log_format == "auto":
-    sample = list(islice(numbered, formats.SAMPLE))
-    if sample:
-      found = [line for _, line in sample]
-      form = formats.detected(form, found, source, report)
-    numbered = chain(sample, numbered)
-  parse = formats.parser(form)
-  fits, joined, last = False, 0, Parts("", "", ())
-  unfit: list[_Entry] = []
-  for number, line in numbered:
-    parts = parse(line)
-    if parts is None and fits and form.log_format is not None:
-      joined += 1
-      continue
-    fits = fits or parts is not None
-    # A line without a time has the time of the line before.
-    if parts is None:
-      parts = Parts(line, last.timestamp, last.times)
-    elif parts.times:
-      last = parts
-    else:
-      parts = parts._replace(timestamp=last.timestamp, times=last.times)
-    entry = _Entry(number, line, parts)
-    if not fits and len(unfit) < 2:
-      unfit.append(entry)
-    yield entry
-  if unfit and not fits:
-    field = "log_header" if form.log_header is not None else "log_format"
-    raise _unfit(source, form, field, unfit)
-  if joined and report:
-    report(f"{source}: {joined:,} lines were joined to the line before")
+def _corpus(
+  events: Iterator[Event], unit: str, clock: Clock | None, several: bool
+) -> Corpus:
+  """The events by their sessions.
 
-
-def _unfit(
-  source: str, form: Form, field: str, entries: list[_Entry]
-) -> UserError:
-  """The error for an expression or a format that fits no line."""
-  shown = (f"line {entry.number} is {entry.line[:60]!r}" for entry in entries)
-  return UserError(
-    f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
-    f" {', '.join(shown)}"
-  )
-
-
-def _name(source: str, name: str, sources: int) -> str:
-  """A session's name; sessions of different files are different."""
-  return name if sources == 1 else f"{source}:{name}"
-
-
-def _corpus(events: Iterator[Event], unit: str, clock: Clock | None) -> Corpus:
-  """The events by their sessions; `clock` finds those that the log cuts."""
-  session, symbol, label = Tokens(), Tokens(), Tokens()
+  Args:
+    events: in the order of the log.
+    unit: of the corpus.
+    clock: finds the sessions that the log cuts.
+    several: whether the events are of several files.
+  """
+  session, symbol, label, file = Tokens(), Tokens(), Tokens(), Tokens()
   time, line = Changes(), Column("<u8")
   for event in events:
     now = clock.read(event.times, event.line) if clock else 0.0
@@ -324,8 +284,10 @@ def _corpus(events: Iterator[Event], unit: str, clock: Clock | None) -> Corpus:
       line.append(event.line)
       if clock:
         clock.append(now)
+      if several:
+        file.append(event.file)
   session, symbol, label = session.texts(), symbol.texts(), label.texts()
-  time = time.texts()
+  time, file = time.texts(), file.texts()
   order, bounds = grouped(session.ids, len(session.symbols))
   ids = taken(symbol.narrow(), order)
   lines = taken(line.numbers().view(np.int64), order)
@@ -340,6 +302,7 @@ def _corpus(events: Iterator[Event], unit: str, clock: Clock | None) -> Corpus:
     lines=lines,
     timestamps=time and Texts(time.symbols, taken(time.ids, order)),
     cuts=clock and clock.cuts(order, lines, ids, bounds, len(symbol.symbols)),
+    files=Texts(file.symbols, taken(file.narrow(), order)) if several else None,
   )
   if label.symbols == [""]:
     return corpus

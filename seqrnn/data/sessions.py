@@ -43,6 +43,7 @@ class Sessions(NamedTuple):
       None: there is no log that can cut sessions.
     ends: bool [sessions], False where the end of its log cuts a session; None:
       there is no log that can cut sessions.
+    files: the name of the file of each event; None: there is one, or none.
   """
 
   ids: np.ndarray
@@ -57,6 +58,7 @@ class Sessions(NamedTuple):
   as_read: Texts | None = None
   begins: np.ndarray | None = None
   ends: np.ndarray | None = None
+  files: Texts | None = None
 
   def with_label(self) -> np.ndarray:
     """The indices of the sessions whose label is known."""
@@ -211,6 +213,7 @@ def of_pieces(
     as_read=Texts(corpus.symbols, corpus.ids[places]),
     begins=None if corpus.cuts is None else pieces.begins,
     ends=None if corpus.cuts is None else pieces.ends,
+    files=None if corpus.files is None else corpus.files[places],
   )
   if corpus.tags is None or settings is None:
     return sessions

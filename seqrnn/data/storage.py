@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from seqrnn.data import reading
 from seqrnn.data.columns import Stored, Texts, stored
 from seqrnn.data.cuts import Cuts
 from seqrnn.data.documents import Corpus, Names
-from seqrnn.data.reading import CHUNK
 
 # A corpus, and the lines about it for stderr.
 Made = tuple[Corpus, list[str]]
@@ -52,7 +52,7 @@ def read(file: BinaryIO) -> Made | None:
     return None
   checksum, left = 0, footer + _SIZE.size
   while left:
-    chunk = file.read(min(left, CHUNK))
+    chunk = file.read(min(left, reading.CHUNK))
     checksum = zlib.crc32(chunk, checksum)
     left -= len(chunk)
   if file.read() != _CHECKSUM.pack(checksum):
@@ -102,8 +102,8 @@ class _Writer:
   def _array(self, array: np.ndarray) -> list[Any]:
     self.write(bytes(-self._size % _ALIGNED))
     start = self._size
-    for first in range(0, len(array), CHUNK):
-      some = np.ascontiguousarray(array[first : first + CHUNK])
+    for first in range(0, len(array), reading.CHUNK):
+      some = np.ascontiguousarray(array[first : first + reading.CHUNK])
       self.write(some.view(np.uint8).data)
     return ["array", array.dtype.str, start, len(array)]
 

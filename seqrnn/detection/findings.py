@@ -109,6 +109,11 @@ class Findings(NamedTuple):
     index, lines = self._index(j, place), self.sessions.lines
     return None if index is None or lines is None else int(lines[index])
 
+  def file(self, j: int, place: int) -> str | None:
+    """The file of the event at a position of session j, if several are read."""
+    index, files = self._index(j, place), self.sessions.files
+    return None if index is None or files is None else files[index]
+
   def as_read(self, j: int, place: int) -> str | None:
     """The event at a position of session j, as in the file, if known."""
     index, events = self._index(j, place), self.sessions.as_read

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
-from seqrnn.data import logs, vocabulary
+from seqrnn.data import corpora, logs, vocabulary
 from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.detection import thresholds
@@ -334,6 +334,12 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     UserError: the model does not predict the next event, or thresholds are
       missing.
   """
+  config = corpora.with_format(config)  # Of a run of an earlier version.
+  if config.data.log_format == "auto":
+    raise UserError(
+      "--follow: data.log_format='auto': the files of the training have"
+      " different formats; --config.data.log_format names that of the input"
+    )
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   if "forward" not in experiment.heads or experiment.decoder is None:
     unless = f" unless {experiment.unless}" if experiment.unless else ""

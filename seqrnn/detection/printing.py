@@ -77,8 +77,8 @@ def _headline(found: Findings, d: int, worst: int) -> str:
   name = console_text(found.sessions.names[j])
   if found.flags[d]:
     name = f"[bold]{name}[/bold]"
-  line = found.line(j, int(found.offsets[d]) + worst)
-  name += f", line {line}" if line is not None else ""
+  where = _where(found, j, int(found.offsets[d]) + worst)
+  name += f", line {where}" if where else ""
   begins, ends = found.sessions.whole
   name += "" if ends[j] else ", open"
   name += "" if begins[j] else ", cut at its begin"
@@ -86,6 +86,14 @@ def _headline(found: Findings, d: int, worst: int) -> str:
   reason = "flagged for its length" if found.short[d] else f"p {found.p[d]:.2g}"
   bits = found.nll[found.bounds[d] + worst] / math.log(2)
   return f"{name}: {reason}, {bits:.1f} bits"
+
+
+def _where(found: Findings, j: int, place: int) -> str:
+  """The line of an event, with its file if there are several; "": unknown."""
+  line, file = found.line(j, place), found.file(j, place)
+  if line is None:
+    return ""
+  return console_text(f"{file}:{line}" if file else f"{line}")
 
 
 def _context(found: Findings, d: int, worst: int, per_line: bool) -> str:
@@ -120,11 +128,10 @@ def print_incidents(console: Console, found: Findings, most: int):
   printed.add_column("example", no_wrap=True, min_width=12, max_width=24)
   printed.add_column("event", no_wrap=True, overflow="ellipsis")
   for one in grouped[:most]:
-    line = found.line(one.session, one.position)
     printed.add_row(
       f"{one.count:,}",
       "" if math.isnan(one.p) else f"{one.p:.2g}",
-      "" if line is None else str(line),
+      _where(found, one.session, one.position),
       console_text(found.sessions.names[one.session]),
       quoted(one.event),
     )

@@ -121,6 +121,8 @@ def write_incidents(found: Findings, folder: Path, form: str):
 def _places(found: Findings) -> dict[str, Callable[[int, int], Any]]:
   """The columns that say where an event is, each as a function of j, place."""
   places: dict[str, Callable[[int, int], Any]] = {}
+  if found.sessions.files is not None:
+    places["file"] = found.file
   if found.sessions.lines is not None:
     places["line"] = found.line
   if found.sessions.timestamps is not None:

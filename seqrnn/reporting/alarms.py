@@ -209,7 +209,7 @@ def _incidents(folder: Path) -> list[Any]:
   rows = list(itertools.islice(records.rows(path), _INCIDENTS + 1))
   if not rows:
     return [element("p", "No session is flagged.")]
-  places = [name for name in ("line", "timestamp") if name in rows[0]]
+  places = [n for n in ("file", "line", "timestamp") if n in rows[0]]
   head = ["event", "sessions", "p", "example", *places]
   parts = [
     element("h3", "Flagged sessions by their most surprising event"),

@@ -11,7 +11,7 @@ import jax
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
-from seqrnn.data import vocabulary
+from seqrnn.data import corpora, vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import budget
@@ -30,18 +30,19 @@ def check_owner(config: Config, workdir: Path) -> Config:
   """Refuses a workdir that belongs to another run.
 
   Returns:
-    the config, with the hidden size of the run in this workdir.
+    the config, with what the run in this workdir has found for it; a new run
+    finds the format of its log.
 
   Raises:
     UserError: fields of `config.IDENTITY` differ; the error lists them.
   """
   path = workdir / "config.json"
   if not path.exists():
-    return config
+    return corpora.with_format(config)
   manifest.verify(path)
   # A field that an older version did not write counts as unchanged.
   old = config_lib.flat(config) | config_lib.flat(config_lib.read_json(path))
-  config = config_lib.sized(config, old)
+  config = config_lib.settled(config, old)
   found = config_lib.differences(old, config, config_lib.IDENTITY)
   if found:
     raise UserError(

@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from seqrnn import config as config_lib
 from seqrnn.data import corpora, formats, reading
 from seqrnn.data.formats import FORMATS, Form, parser, seconds
+from seqrnn.detection import follow
 from seqrnn.errors import UserError
+from seqrnn.training import fit
 from tests.data.test_logs import read, settings
 
 if sys.version_info >= (3, 14):
@@ -47,14 +50,71 @@ LINES = [
   ("syslog", "Nov 25 12:00:01 host kernel: [1.5] up", "kernel: [1.5] up", None),
   ("syslog", "2026-11-25T12:00:01+00:00 host cron: x", "cron: x", NOON),
   ("time", "2026-11-25 12:00:01,250 INFO a.b: on", "INFO a.b: on", NOON + 0.25),
-  ("time", "2026-11-25T13:00:01.5+01:00 stdout F x", "stdout F x", NOON + 0.5),
   ("time", "[Wed Nov 25 12:00:01 2026] [error] off", "[error] off", NOON),
   ("time", "2026/11/25 12:00:01 [warn] 12#1: *1 x", "[warn] 12#1: *1 x", NOON),
   ("time", "11/25/2026 12:00:01 PM on", "on", NOON),
   ("time", "11/25/26, 12:00:01 on", "on", NOON),
   ("time", f"{NOON:.0f} on", "on", NOON),
   ("time", f"{NOON:.0f}250: on", "on", NOON + 0.25),
+  (
+    "time",
+    "[Wed Nov 25 12:00:01.123456 2026] [core:error] x",
+    "[core:error] x",
+    NOON,
+  ),
+  ("time", "26/11/25 12:00:01 INFO a.B: on", "INFO a.B: on", NOON),
+  ("time", "261125 120001 148 INFO a.B: on", "148 INFO a.B: on", NOON),
+  ("time", "261125 12:00:01 [Note] on", "[Note] on", NOON),
+  ("time", "2026-11-25 12:00:01, Info   CBS  on", "Info   CBS  on", NOON),
+  (
+    "time",
+    "2026-11-25 12:00:01,250 - a.b - INFO - on",
+    "- a.b - INFO - on",
+    NOON + 0.25,
+  ),
+  (
+    "time",
+    "2026-11-25 12:00:01.250 UTC [7] LOG:  on",
+    "UTC [7] LOG:  on",
+    NOON + 0.25,
+  ),
+  ("level", "WARNING:a.b:on", "WARNING a.b:on", None),
+  (
+    "level",
+    "INFO  [main] 2026-11-25 12:00:01,250 A.java:10 - on",
+    "INFO A.java:10 - on",
+    NOON + 0.25,
+  ),
+  ("level", "[ERROR] 2026/11/25 12:00:01 on", "ERROR on", NOON),
+  ("cri", "2026-11-25T12:00:01.500000000Z stdout F on", "on", NOON + 0.5),
+  ("cri", "2026-11-25T13:00:01.5+01:00 stderr F ", "", NOON + 0.5),
+  (
+    "logcat",
+    "11-25 12:00:01.811  1702  2395 D Window: on",
+    "D Window: on",
+    None,
+  ),
+  (
+    "logcat",
+    "11-25 12:00:01.811  u0_a1 1702  2395 D Window: on",
+    "D Window: on",
+    None,
+  ),
+  (
+    "logcat",
+    "11-25 12:00:01.811 D/Window( 1702): on",
+    "D/Window( 1702): on",
+    None,
+  ),
+  ("klog", "E1125 12:00:01.123456   123 a.go:1] on", "E a.go:1] on", None),
+  (
+    "klog",
+    "I20261125 12:00:01.500000 123 a.cc:1] on",
+    "I a.cc:1] on",
+    NOON + 0.5,
+  ),
   ("json", json.dumps({"ts": NOON + 0.5, "msg": "on"}), "on", NOON + 0.5),
+  ("json", json.dumps({"MESSAGE": list("é on".encode())}), "é on", None),
   (
     "json",
     json.dumps({"__REALTIME_TIMESTAMP": f"{NOON:.0f}000250", "MESSAGE": "on"}),
@@ -73,12 +133,12 @@ LINES = [
 
 @pytest.mark.parametrize(("name", "line", "content", "time"), LINES)
 def test_a_line_has_content_and_a_time(name, line, content, time):
-  parts = parser(Form("strict", log_format=name))(line)
-  assert parts is not None and parts.content == content
+  [parts] = parser(Form("strict", log_format=name))(line)
+  assert parts.content == content
   found = seconds(parts.times)
   if time is None:
     year_2000 = datetime(2000, 11, 1, tzinfo=UTC).timestamp()
-    assert (found is None) == (name == "json")
+    assert (found is None) == (name in ("json", "level"))
     assert found is None or 0 < found - year_2000 < 30 * 86400
   else:
     assert found == pytest.approx(time, abs=1e-6)
@@ -86,13 +146,7 @@ def test_a_line_has_content_and_a_time(name, line, content, time):
   form = Form("strict", log_format="auto")
   trace = ["\tat a.B.c(B.java:1)", "Caused by: a.E", "  in d"]
   sample = [line] * 20 + trace
-  said: list[str] = []
-  found = formats.detected(form, sample, "a.log", said.append)
-  assert found.log_format == name
-  assert said == [
-    f"a.log: data.log_format=auto: 23 of the first 23 lines are {name};"
-    f" --config.data.log_format={name} says so"
-  ]
+  assert formats.detected(form, sample, "a.log") == (name, 23)
 
 
 def test_the_rule_knows_all_formats(tmp_path):
@@ -116,8 +170,8 @@ def test_the_rule_knows_all_formats(tmp_path):
   ],
 )
 def test_fields_of_a_time_are_it_together_or_alone(header, line):
-  parts = parser(Form("strict", log_header=header))(line)
-  assert parts is not None and parts.content == "on"
+  [parts] = parser(Form("strict", log_header=header))(line)
+  assert parts.content == "on"
   assert seconds(parts.times) == pytest.approx(NOON, abs=1)
 
 
@@ -163,6 +217,11 @@ def test_traces_are_joined_and_colours_removed(tmp_path, capfd):
   header = {"log_header": "<Time> <Content>", "log_format": "plain"}
   config = settings(tmp_path, "a b\nc\nd e\n", **header)
   assert read(config) == [("a.log", ["b", "e"], [1, 3])]
+  # A line without content is no event.
+  config = settings(
+    tmp_path, "2026-11-25 12:00:01 \n1600000000 a", **{"log_format": "time"}
+  )
+  assert read(config) == [("a.log", ["a"], [2])]
   # As before these settings.
   config = settings(tmp_path, "a b\n  c\nd\n")
   assert read(config)[0][2] == [1, 2, 3]
@@ -224,6 +283,119 @@ def test_a_log_that_grows_is_read_up_to_where_it_was(tmp_path):
   path.write_text(text)
 
 
+def otlp(*records):
+  """A line of OpenTelemetry's, of one resource."""
+  service = {"key": "service.name", "value": {"stringValue": "shop"}}
+  scope = {"scope": {"name": "cart"}, "logRecords": [*records]}
+  resource = {"resource": {"attributes": [service]}, "scopeLogs": [scope]}
+  return json.dumps({"resourceLogs": [resource, {}, 3]})
+
+
+def record(second, session, body):
+  """A record of OpenTelemetry's."""
+  attributes = {
+    "session.id": {"intValue": session},
+    "log.record.template": {"stringValue": f"{body} it"},
+    "all": {"arrayValue": {"values": [{"intValue": "1"}, {"boolValue": True}]}},
+  }
+  return {
+    "timeUnixNano": f"{NOON + second:.0f}000000000" if second else "0",
+    "observedTimeUnixNano": f"{NOON:.0f}500000000",
+    "severityText": "WARN",
+    "body": {"stringValue": f"{body} {session}"},
+    "attributes": [{"key": k, "value": v} for k, v in attributes.items()],
+  }
+
+
+def test_a_line_may_have_several_records(tmp_path):
+  lines = [
+    otlp(record(1, "7", "add"), record(2, "8", "pay"), {"body": None}),
+    json.dumps(record(0, "7", "pay")),
+    json.dumps({"body": "off", "attributes": {"session.id": 7}}),
+    json.dumps({"attributes": {"session": {"id": "7"}}, "Body": "on"}),
+  ]
+  fields = {"log_format": "auto", "log_session_key": "session.id"}
+  config = settings(tmp_path, "\n".join(lines), **fields)
+  assert read(config) == [
+    ("7", ["add <value>", "pay <value>", "off", "on"], [1, 2, 3, 4]),
+    ("8", ["pay <value>"], [1]),
+  ]
+  times = list(corpora.read(config.data).timestamps)
+  assert [seconds((time,)) for time in times[:2]] == [NOON + 1, NOON + 0.5]
+  for key, expected in {
+    "body.stringValue": "WARN add <value>",
+    "log.record.template": "WARN add it",
+    "attributes.log.record.template": "WARN add it",
+    "service.name": "WARN shop",
+    "all": 'WARN ["<value>", true]',
+  }.items():
+    given = {"log_message": key, "log_level": "severityText"}
+    config = settings(tmp_path, lines[0], **fields, **given)
+    assert read(config)[0][1] == [expected]
+  # An expression looks for sessions in each record alone.
+  fields = {"log_format": "json", "log_session": r"(pay|add) \d"}
+  config = settings(tmp_path, lines[0], **fields)
+  assert [name for name, *_ in read(config)] == ["add", "pay"]
+
+
+def test_a_line_that_was_cut_into_parts_is_one(tmp_path):
+  texts = [
+    "stdout P on",
+    "stderr F error",
+    "stdout P e",
+    "stdout F  day",
+    "stderr P:x never",
+    "stdout F",
+    "stdout P ended",
+  ]
+  lines = [f"2026-11-25T12:00:0{n}Z {text}" for n, text in enumerate(texts, 1)]
+  config = settings(tmp_path, "\n".join(lines), log_format="auto")
+  [(_, symbols, numbers)] = read(config)
+  assert symbols == ["error", "one day", "never", "ended"]
+  assert numbers == [2, 1, 5, 7]
+  times = list(corpora.read(config.data).timestamps)
+  assert [time[-2:] for time in times] == ["2Z", "1Z", "5Z", "7Z"]
+
+
+def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
+  line = "2026-11-25 12:00:01 on\n"
+  config = settings(tmp_path, {"a.log": line, "b.log": ""}, log_format="auto")
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  kept = fit.check_owner(config, workdir)
+  assert kept.data.log_format == "time" and config.data.log_format == "auto"
+  said = "a.log: data.log_format=auto: 1 of the first 1 lines are time\n"
+  assert capfd.readouterr().err == said
+  config_lib.save(kept, workdir / "config.json")
+  # Whatever the file has become, and nobody looks at it.
+  (tmp_path / "logs" / "a.log").write_text('{"msg": "on"}\n')
+  assert fit.check_owner(config, workdir) == kept
+  assert fit.check_owner(kept, workdir) == kept
+  assert not capfd.readouterr().err
+  config.data.log_format = "json"
+  with pytest.raises(UserError, match="data.log_format: 'time' -> 'json'"):
+    fit.check_owner(config, workdir)
+  # A run of an earlier version has `auto`.
+  config.data.log_format = "auto"
+  config_lib.save(config, workdir / "config.json")
+  assert fit.check_owner(config, workdir) == config
+  with pytest.raises(UserError, match="fits no line of a.log"):
+    corpora.read(kept.data)
+
+
+def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
+  files = {"a.log": "2026-11-25 12:00:01 on\n", "b.log": '{"msg": "off"}\n'}
+  config = settings(tmp_path, files, log_format="auto")
+  assert [symbols for _, symbols, _ in read(config)] == [["on"], ["off"]]
+  assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == [
+    "time",
+    "json",
+  ]
+  assert corpora.with_format(config).data.log_format == "auto"
+  with pytest.raises(UserError, match="^--follow: data.log_format='auto': the"):
+    follow.run(fit.check_owner, config, tmp_path)
+
+
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
@@ -277,9 +449,10 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
   )
 
 
-@pytest.mark.parametrize("part", ["[", "a ", "<1>1 a b c d e [", '"['])
+@pytest.mark.parametrize("part", ["[", "a ", "<1>1 a b c d e [", '"[', " ["])
 def test_a_long_line_is_read_in_part(part):
   """It would take minutes to look into it."""
-  for name in ("access", "syslog5424", "syslog", "time"):
-    parts = parser(Form("strict", log_format=name))(part * 100_000)
-    assert parts is None or len(parts.content) <= 4096
+  for name in set(FORMATS) - {"auto", "json", "plain"}:
+    for line in (part * 100_000, "INFO " + part * 100_000):
+      found = parser(Form("strict", log_format=name))(line)
+      assert all(len(parts.content) <= 4096 for parts in found)

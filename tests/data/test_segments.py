@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import experiments
-from seqrnn.data import cache, reading, splits, vocabulary
+from seqrnn.data import cache, columns, reading, splits, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.segments import Segments
 from seqrnn.data.vocabulary import PAD
@@ -200,6 +200,7 @@ def test_no_more_memory_for_more_text(tmp_path, monkeypatch):
   monkeypatch.setattr(cache, "LARGE", 0)
   monkeypatch.setattr(reading, "CHUNK", 2**14)
   monkeypatch.setattr(splits, "_CHUNK", 2**14)
+  monkeypatch.setattr(columns, "SMALL", 2**14)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
   def peak(size):

@@ -1,0 +1,138 @@
+"""Entries of logs: the parts of lines, and which lines are entries at all."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import NamedTuple
+
+from seqrnn.data import formats, reading
+from seqrnn.data.formats import Form, Parts
+from seqrnn.data.reading import Source
+from seqrnn.errors import UserError
+
+Report = Callable[[str], None]
+
+
+class Entry(NamedTuple):
+  """An entry of a log: a line, or a record in it, and its parts."""
+
+  number: int
+  text: str
+  parts: Parts
+
+
+def lines(source: Source, form: Form) -> Iterator[str]:
+  """The lines of a log, which may grow."""
+  return reading.lines(source, form.errors, may_grow=True)
+
+
+def settled(sources: Iterable[Source], form: Form) -> Form:
+  """The form with the format of the files in place of `auto`.
+
+  It stays `auto` if files have different formats. What is found is reported on
+  stderr.
+
+  Raises:
+    UserError: no format fits half of the first lines of a file.
+  """
+  if form.log_format != "auto":
+    return form
+  found: dict[str, str] = {}  # Of each format, what the first such file has.
+  for source in sources:
+    sample = [line for _, line in _sample(_numbered(lines(source, form), form))]
+    if sample:
+      name, count = formats.detected(form, sample, source.name)
+      found.setdefault(
+        name,
+        f"{source.name}: data.log_format=auto: {count} of the first"
+        f" {len(sample)} lines are {name}",
+      )
+  for line in found.values():
+    formats.report(line)
+  if len(found) != 1:
+    return form
+  return form._replace(log_format=next(iter(found)))
+
+
+def _numbered(texts: Iterable[str], form: Form) -> Iterator[tuple[int, str]]:
+  """The lines that are not blank, with their numbers."""
+  numbered = ((n, line) for n, line in enumerate(texts, 1) if line.strip())
+  if form.log_format is None:
+    return numbered
+  return ((n, formats.without_colours(line)) for n, line in numbered)
+
+
+def _sample(numbered: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
+  return list(islice(numbered, formats.SAMPLE))
+
+
+def read(
+  texts: Iterable[str], source: str, form: Form, report: Report | None = None
+) -> Iterator[Entry]:
+  """The entries of a log, without lines that belong to the line before.
+
+  A line without content is no entry either.
+
+  Args:
+    texts: its lines.
+    source: its name.
+    form: how it is read.
+    report: called with what a person should know of the log.
+
+  Raises:
+    UserError: a format or a header fits no line of a log that has lines.
+  """
+  numbered = _numbered(texts, form)
+  if form.log_format == "auto":  # One of several files of different formats.
+    sample = _sample(numbered)
+    if sample:
+      name, _ = formats.detected(form, [line for _, line in sample], source)
+      form = form._replace(log_format=name)
+    numbered = chain(sample, numbered)
+  if form.log_format == "cri":
+    numbered = formats.whole(numbered)
+  parse = formats.parser(form)
+  fits, joined, last = False, 0, Parts("", "", ())
+  unfit: list[Entry] = []
+  for number, line in numbered:
+    found = parse(line)
+    if not found and fits and form.log_format is not None:
+      joined += 1
+      continue
+    fits = fits or bool(found)
+    for parts in found or (Parts(line, "", ()),):
+      # An entry without a time has the time of the entry before.
+      if parts.times:
+        last = parts
+      else:
+        parts = parts._replace(timestamp=last.timestamp, times=last.times)
+      if not parts.content or parts.content.isspace():
+        continue
+      entry = Entry(number, parts.record or line, parts)
+      if not fits and len(unfit) < 2:
+        unfit.append(entry)
+      yield entry
+  if unfit and not fits:
+    field = "log_header" if form.log_header is not None else "log_format"
+    raise misfit(source, form, field, unfit)
+  if joined and report:
+    report(f"{source}: {joined:,} lines were joined to the line before")
+
+
+def misfit(
+  source: str, form: Form, field: str, entries: list[Entry]
+) -> UserError:
+  """The error for an expression or a format that fits no line."""
+  shown = (f"line {entry.number} is {entry.text[:60]!r}" for entry in entries)
+  return UserError(
+    f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
+    f" {', '.join(shown)}"
+  )
+
+
+def first_time(source: Source, form: Form) -> float:
+  """The first time in a log, in seconds; infinite: it has none at its begin."""
+  sample = islice(lines(source, form), formats.SAMPLE)
+  times = (entry.parts.times for entry in read(sample, source.name, form))
+  found = map(formats.seconds, times)
+  return next((time for time in found if time is not None), math.inf)
