@@ -341,20 +341,16 @@ def differences(
 
 
 def settled(config: Config, run: Config | dict[str, Any]) -> Config:
-  """Returns the config with the values that the run has found for it.
+  """Returns the config with the hidden size and log format of the run.
 
-  These are the hidden size, if both have the same `model.parameters`, and the
-  format of a log, if the config has `auto`.
+  The config must have the same `model.parameters`, or `data.log_format=auto`.
   """
-  fields, found = flat(run), []
+  fields, config = flat(run), copy.deepcopy(config)
   wanted = config.model.parameters
   if wanted is not None and wanted == fields.get("model.parameters"):
-    found.append("model.hidden_size")
+    _assign(config, "model.hidden_size", fields["model.hidden_size"])
   if config.data.log_format == "auto" and fields.get("data.log_format"):
-    found.append("data.log_format")
-  config = copy.deepcopy(config)
-  for name in found:
-    _assign(config, name, fields[name])
+    _assign(config, "data.log_format", fields["data.log_format"])
   return config
 
 

@@ -25,6 +25,11 @@ from seqrnn.data.storage import Made
 from seqrnn.data.templates import masker
 from seqrnn.errors import UserError
 
+_NO_TIME = (
+  "is no time that data.log_gap knows: ISO 8601, syslog's, seconds since 1970"
+  " and others; data.log_header says where the time is"
+)
+
 
 def form(data: Config) -> Form:
   """The form that the fields of `data` give."""
@@ -211,11 +216,7 @@ def events(
     elif (session := cut(number, parts.times)) is not None:
       of = [session]
     else:
-      fault = (
-        f"{parts.timestamp!r}: is no time that data.log_gap knows: ISO 8601,"
-        " syslog's, seconds since 1970 and others; data.log_header says where"
-        " the time is"
-      )
+      fault = f"{parts.timestamp!r}: {_NO_TIME}"
       if leave_out is None:
         raise UserError(f"{source}:{number}: {fault}")
       leave_out(number, fault)
