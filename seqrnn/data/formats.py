@@ -58,8 +58,8 @@ _FORMATS = (
   "2000 %Y%m%d-%H:%M:%S",
   "2000 %Y%m%d %H:%M:%S",
 )
-# A time fits one of them at most; the latest that fitted is tried first.
-_recent = list(_FORMATS)
+# The format of times of a shape, which is tried first.
+_known: dict[tuple[str, bool], str] = {}
 # The formats with names, the most special first.
 _NAMED = {
   # Of nginx and Apache: the request and its status are the content.
@@ -312,10 +312,14 @@ def _seconds(timestamp: str) -> float | None:
 
 @functools.lru_cache(maxsize=2**10)  # Times of one second are one time here.
 def _by_formats(whole: str) -> float | None:
-  for place, form in enumerate(_recent):
+  letters = re.sub("[A-Za-z]", "a", re.sub(r"\d", "0", whole))
+  # 11/06/26 begins with the month, 26/11/06 with the year.
+  shape = letters, "01" <= whole[:2] <= "12"
+  first = _known.get(shape)
+  for form in (first, *_FORMATS) if first else _FORMATS:
     with suppress(ValueError):
       found = _since_1970(datetime.strptime(f"2000 {whole}", form))
-      _recent.insert(0, _recent.pop(place))
+      _known[shape] = form
       return found
   return None
 

@@ -149,6 +149,22 @@ def test_a_line_has_content_and_a_time(name, line, content, time):
   assert formats.detected(form, sample, "a.log") == (name, 23)
 
 
+def test_a_time_does_not_depend_on_the_times_before():
+  texts = ["261125 12:00:01", "1125 12:00:01", "26/11/25 12:00:01"]
+  texts += ["11/25/26 12:00:01", "20261125 12:00:01", "11-25 12:00:01"]
+  found = {}
+  for order in (texts, texts[::-1], texts[::2]):
+    formats._known.clear()
+    for cached in (formats.seconds, formats._by_formats):
+      cached.cache_clear()
+    for text in order:
+      assert found.setdefault(text, seconds((text,))) == seconds((text,))
+  expected = datetime(2000, 11, 25, 12, 0, 1, tzinfo=UTC).timestamp()
+  assert [found[text] for text in texts] == [
+    *(NOON, expected, NOON, NOON, NOON, expected)
+  ]
+
+
 def test_the_rule_knows_all_formats(tmp_path):
   for name in FORMATS:
     settings(tmp_path, "a", log_format=name)
