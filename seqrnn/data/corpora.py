@@ -132,8 +132,8 @@ def with_cuts(
   Args:
     corpus: of a log; any other is returned as it is.
     idle: the idle time; None: the learned one.
-    trained: the corpus whose idle time and first events are used where it is of
-      a log with the same clock; None: those of `corpus`.
+    trained: the corpus whose idle times are used where it is of a log with the
+      same clock; None: those of `corpus`.
   """
   cuts, known = corpus.cuts, trained and trained.cuts
   if cuts is None:
@@ -145,11 +145,11 @@ def with_cuts(
     first_D, last_D = corpus.bounds[:-1], corpus.bounds[1:] - 1
     cuts = cuts._replace(
       idle=known.idle,
-      idle_D=np.append(known.idle_V, known.idle)[same_V[corpus.ids[last_D]]],
-      odd_D=np.append(known.inner_V, False)[same_V[corpus.ids[first_D]]],
+      first_D=np.append(known.first_V, 0)[same_V[corpus.ids[first_D]]],
+      last_D=np.append(known.last_V, known.idle)[same_V[corpus.ids[last_D]]],
     )
   if idle is not None:
-    cuts = cuts._replace(idle=idle, idle_D=np.full(len(cuts.after), idle))
+    cuts = cuts.with_idle(idle)
   cuts.report()
   return corpus._replace(cuts=cuts)
 

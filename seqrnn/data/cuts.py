@@ -1,9 +1,9 @@
 """Cuts: which sessions of a log its begin or its end cuts.
 
-A session is open if the log ends before the session has been silent for its
-idle time: further events may follow. A session is cut at its begin if its first
-event is less than the idle time after the begin of the log, and sessions that
-began later do not begin with such an event.
+A session is open if the log ends before the session has been silent for the
+idle time of its last event: further events may follow there. It is cut at its
+begin if its first event is in the idle time before such events after the begin
+of the log: earlier events may have been before the log.
 """
 
 import functools
@@ -19,7 +19,8 @@ from seqrnn.data.columns import Column, taken
 from seqrnn.errors import visible
 
 _CHUNK = 2**20  # Events that are handled together.
-_RARELY = 0.01  # The share of sessions that counts as practically none.
+_QUANTILE = 0.99  # Of the longest silences of sessions: the longest idle time.
+_KNOWN = 20  # Occurrences of an event that has an idle time of its own.
 _UNITS = {"days": 86400, "hours": 3600, "minutes": 60}  # In seconds.
 
 
@@ -31,35 +32,42 @@ class Cuts(NamedTuple):
   Attributes:
     log: its name, for messages.
     clock: "seconds" or "lines".
-    before: float64 [sessions], from the begin of the log to the first event.
-    after: float64 [sessions], from the last event to the end of the log.
-    idle: the longest idle time, that of the begin of a log.
-    idle_V: float64 [symbols], the idle time of sessions whose last event it is.
-    inner_V: bool [symbols], whether sessions have such an event, but do not
-      begin with it.
-    idle_D: float64 [sessions], the idle time of each session.
-    odd_D: bool [sessions], whether sessions do not begin with its first event.
+    idle: the longest idle time.
+    before_D: float64 [sessions], from the begin of the log to the first event.
+    after_D: float64 [sessions], from the last event to the end of the log.
+    first_V: float64 [symbols], the idle time before each symbol.
+    last_V: float64 [symbols], the idle time after each symbol.
+    first_D: float64 [sessions], the idle time before its first event.
+    last_D: float64 [sessions], the idle time after its last event.
   """
 
   log: str
   clock: str
-  before: np.ndarray
-  after: np.ndarray
   idle: float
-  idle_V: np.ndarray
-  inner_V: np.ndarray
-  idle_D: np.ndarray
-  odd_D: np.ndarray
+  before_D: np.ndarray
+  after_D: np.ndarray
+  first_V: np.ndarray
+  last_V: np.ndarray
+  first_D: np.ndarray
+  last_D: np.ndarray
 
   @property
   def begun(self) -> np.ndarray:
     """Whether each session began in the log, bool [sessions]."""
-    return ~(self.odd_D & (self.before < self.idle))
+    return self.before_D >= self.first_D
 
   @property
   def ended(self) -> np.ndarray:
     """Whether each session ended in the log, bool [sessions]."""
-    return self.after >= self.idle_D
+    return self.after_D >= self.last_D
+
+  def with_idle(self, idle: float) -> "Cuts":
+    """With one idle time after all events, and none before that is longer."""
+    return self._replace(
+      idle=idle,
+      first_D=np.minimum(self.first_D, idle),
+      last_D=np.full(len(self.last_D), idle),
+    )
 
   def report(self):
     """Prints on stderr how many sessions are cut, unless none is."""
@@ -73,7 +81,7 @@ class Cuts(NamedTuple):
     ]
     if parts:
       _report_once(
-        f"{self.log}: of {len(self.after):,} sessions, {', '.join(parts)}"
+        f"{self.log}: of {len(self.after_D):,} sessions, {', '.join(parts)}"
         f" (idle time: {self._duration()}, detect.idle={self.idle:.10g})"
       )
 
@@ -161,22 +169,25 @@ class Clock:
       return None
     first_D, last_D, gap_D = _extent(times, bounds)
     # A session without any time is whole.
-    before = np.nan_to_num(first_D - begin, nan=math.inf)
-    after = np.nan_to_num(end - last_D, nan=math.inf)
-    idle = self._idle
-    if idle is not None:
-      idle_V = np.full(symbols, idle)
-    else:
-      gaps = gap_D[np.diff(bounds) > 1]
-      idle = 0.0
-      if len(gaps):
-        idle = float(np.quantile(gaps, 1 - _RARELY, method="higher"))
-      idle_V = _idle_times(times, ids, bounds, after >= idle, (symbols, idle))
-    inner_V = _inner(ids, bounds, before >= idle, symbols)
+    before_D = np.nan_to_num(first_D - begin, nan=math.inf)
+    after_D = np.nan_to_num(end - last_D, nan=math.inf)
     first_D, last_D = ids[bounds[:-1]], ids[bounds[1:] - 1]
-    of_sessions = idle_V[last_D], inner_V[first_D]
+    idle, count = self._idle, functools.partial(np.bincount, minlength=symbols)
+    if idle is not None:
+      last_V = np.full(symbols, idle)
+    else:
+      gaps, idle = gap_D[np.diff(bounds) > 1], 0.0
+      if len(gaps):
+        idle = float(np.quantile(gaps, _QUANTILE, method="higher"))
+      ends_V = count(last_D[after_D >= idle])
+      last_V = _idle_times(_silences(times, ids, bounds, 0), ends_V, idle, idle)
+    first_V = np.zeros(symbols)
+    if self._reads:
+      begins_V = count(first_D[before_D >= idle])
+      first_V = _idle_times(_silences(times, ids, bounds, 1), begins_V, idle, 0)
+    of_sessions = first_V[first_D], last_V[last_D]
     return Cuts(
-      self._log, clock, before, after, idle, idle_V, inner_V, *of_sessions
+      self._log, clock, idle, before_D, after_D, first_V, last_V, *of_sessions
     )
 
 
@@ -210,64 +221,55 @@ def _extent(
   return first_D, last_D, gap_D
 
 
-def _idle_times(
-  times_N: np.ndarray,
-  ids: np.ndarray,
-  bounds: np.ndarray,
-  ended_D: np.ndarray,
-  shape: tuple[int, float],
-) -> np.ndarray:
-  """The idle time after each symbol, float64.
-
-  Of the sessions that were silent for as long after such an event, only
-  `_RARELY` went on. It is the longest idle time where no session ended so.
+def _silences(
+  times_N: np.ndarray, ids: np.ndarray, bounds: np.ndarray, side: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields the silences in some sessions, each with an event beside it.
 
   Args:
     times_N: of the events.
     ids: of the events.
     bounds: of the sessions.
-    ended_D: whether a session surely ended in the log.
-    shape: the number of symbols, and the longest idle time.
+    side: 0: the event before a silence; 1: the event after it.
   """
-  symbols, longest = shape
-  ends_V = np.bincount(ids[bounds[1:][ended_D] - 1], minlength=symbols)
-  # As many of the longest silences as are few beside the ends, and one.
-  most_V = np.where(ends_V, 1 + ends_V * _RARELY / (1 - _RARELY), 0).astype(int)
-  kept_ids, kept_gaps = ids[:0], np.zeros(0)
   for start, stop in _chunks(bounds):
     part = slice(bounds[start], bounds[stop])
-    gaps = np.diff(times_N[part], append=math.nan)
-    gaps[bounds[start + 1 : stop + 1] - 1 - bounds[start]] = math.nan
-    known = (most_V[ids[part]] > 0) & ~np.isnan(gaps)
-    some = np.concatenate([kept_ids, ids[part][known]])
-    gaps = np.concatenate([kept_gaps, gaps[known]])
+    gaps = np.diff(times_N[part])
+    inside = ~np.isnan(gaps)
+    inside[bounds[start + 1 : stop] - bounds[start] - 1] = False
+    yield ids[part][side : side + len(gaps)][inside], gaps[inside]
+
+
+def _idle_times(
+  silences: Iterator[tuple[np.ndarray, np.ndarray]],
+  ends_V: np.ndarray,
+  longest: float,
+  unknown: float,
+) -> np.ndarray:
+  """The idle time beside each symbol, float64.
+
+  Of the sessions that were silent for longer there, at most half went on; the
+  others ended. So the silence that counts is the one after as many longer
+  silences as there are ends.
+
+  Args:
+    silences: in sessions, each with the event beside it.
+    ends_V: the number of sessions that surely ended so.
+    longest: the longest idle time.
+    unknown: the idle time of an event that is too rare to have its own.
+  """
+  total_V, kept_ids, kept_gaps = ends_V.copy(), np.zeros(0, int), np.zeros(0)
+  for some, gaps in silences:
+    total_V += np.bincount(some, minlength=len(total_V))
+    some = np.concatenate([kept_ids, some])
+    gaps = np.concatenate([kept_gaps, gaps])
     order = np.lexsort((-gaps, some))
     some, gaps = some[order], gaps[order]
     rank = np.arange(len(some)) - np.searchsorted(some, some)
-    kept = rank < most_V[some]
+    kept = rank <= ends_V[some]
     kept_ids, kept_gaps = some[kept], gaps[kept]
-  idle_V = np.where(ends_V, 0, longest)
-  count_V = np.bincount(kept_ids, minlength=symbols)
-  full_V = (count_V == most_V) & (most_V > 0)
-  shortest = kept_gaps[np.cumsum(count_V)[full_V] - 1]
-  idle_V[full_V] = np.minimum(shortest, longest)
-  return idle_V
-
-
-def _inner(
-  ids: np.ndarray, bounds: np.ndarray, later_D: np.ndarray, symbols: int
-) -> np.ndarray:
-  """Whether each symbol is in sessions but practically never begins them.
-
-  Args:
-    ids: of the events.
-    bounds: of the sessions.
-    later_D: whether a session surely began in the log.
-    symbols: their number.
-  """
-  first_D = ids[bounds[:-1]]
-  begins_V = np.bincount(first_D[later_D], minlength=symbols)
-  others_V = -np.bincount(first_D, minlength=symbols)
-  for start in range(0, len(ids), _CHUNK):
-    others_V += np.bincount(ids[start : start + _CHUNK], minlength=symbols)
-  return begins_V < _RARELY * np.minimum(others_V, np.sum(later_D))
+  idle_V = np.zeros(len(total_V))
+  count_V = np.bincount(kept_ids, minlength=len(total_V))
+  is_full = count_V > ends_V
+  idle_V[is_full] = kept_gaps[np.cumsum(count_V)[is_full] - 1]
+  return np.where(total_V < _KNOWN, unknown, np.minimum(idle_V, longest))

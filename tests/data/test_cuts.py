@@ -73,71 +73,76 @@ def test_sessions_amid_which_a_log_begins_or_ends_are_cut(tmp_path, capsys):
     assert ends == (last[0] + 20 <= events[-1][0])
 
 
-def idle_times(found, ended, symbols, longest):
-  """The idle time after each symbol, by trying each silence that occurs."""
-  idle = []
-  for symbol in range(symbols):
-    ends = sum(
-      session[-1][1] == symbol
-      for session, done in zip(found, ended, strict=True)
-      if done
+def idle_times(silences, ends, longest, unknown):
+  """The idle time beside each symbol, by trying each silence that occurs."""
+  found = []
+  for symbol in range(len(SCALES)):
+    gaps = [gap for beside, gap in silences if beside == symbol]
+    ended = ends.count(symbol)
+    idle = min(
+      silence
+      for silence in [0, *gaps]
+      if sum(gap > silence for gap in gaps) <= ended
     )
-    gaps = [
-      after - before
-      for session in found
-      for (before, event), (after, _) in zip(
-        session[:-1], session[1:], strict=True
-      )
-      if event == symbol
-    ]
-    for silence in sorted([0, *gaps]):
-      on = sum(gap > silence for gap in gaps)
-      if ends and on / (on + ends) <= 0.01:
-        idle.append(min(silence, longest))
-        break
-    else:
-      idle.append(longest)
-  return idle
+    is_rare = len(gaps) + ended < 20
+    found.append(unknown if is_rare else min(idle, longest))
+  return found
+
+
+SCALES = (1, 10, 100, 1000, 9, 5000)  # Of the silence after each symbol.
+SHARES = (50, 50, 50, 50, 1)  # Of all symbols but the last one.
 
 
 @pytest.mark.parametrize("chunk", [1, 40, 2**20])
 def test_times_of_a_log_decide(monkeypatch, chunk):
   monkeypatch.setattr(cuts, "_CHUNK", chunk)
   rng = random.Random(chunk)
-  scale = (1, 10, 100, 1000)
   found = []
-  for _ in range(400):
-    now = rng.randint(0, 5000)
+  for n in range(402):
+    now = rng.randint(10**9, 10**9 + 5000)
     found.append([])
-    while not found[-1] or rng.random() < 0.8:
-      symbol = rng.randrange(len(scale))
+    is_last = n >= 400  # Two sessions of long silences.
+    while not found[-1] or rng.random() < (0.96 if is_last else 0.8):
+      [symbol] = [5] if is_last else rng.choices(range(5), SHARES)
       found[-1].append((now, symbol))
-      now += rng.randrange(scale[symbol])
+      now += rng.randrange(SCALES[symbol])
   clock = Clock("a.log")
   for time, _ in sum(found, []):
-    assert clock.read((str(time + 10**9),), 1) == time + 10**9
-    clock.append(time + 10**9)
+    assert clock.read((str(time),), 1) == time
+    clock.append(time)
   bounds = np.cumsum([0, *map(len, found)])
   ids = np.array([symbol for _, symbol in sum(found, [])])
-  learned = clock.cuts(slice(None), ids, ids, bounds, len(scale))
+  learned = clock.cuts(slice(None), ids, ids, bounds, len(SCALES))
+  silences = [
+    [(a, b[0] - a[0], b) for a, b in itertools.pairwise(session)]
+    for session in found
+  ]
+  longest = sorted(max(gap for _, gap, _ in s) for s in silences if s)
+  idle = longest[math.ceil(0.99 * (len(longest) - 1))]
   begin = min(session[0][0] for session in found)
   end = max(session[-1][0] for session in found)
-  longest = sorted(
-    max(b - a for (a, _), (b, _) in zip(s[:-1], s[1:], strict=True))
-    for s in found
-    if len(s) > 1
+  before = [session[0][0] - begin for session in found]
+  after = [end - session[-1][0] for session in found]
+  assert learned.idle == idle
+  assert learned.before_D.tolist() == before
+  assert learned.after_D.tolist() == after
+  silences = sum(silences, [])
+  last_V = idle_times(
+    [(a[1], gap) for a, gap, _ in silences],
+    [s[-1][1] for s, t in zip(found, after, strict=True) if t >= idle],
+    *(idle, idle),
   )
-  assert learned.idle == longest[math.ceil(0.99 * (len(longest) - 1))]
-  assert learned.before.tolist() == [s[0][0] - begin for s in found]
-  assert learned.after.tolist() == [end - s[-1][0] for s in found]
-  ended = [end - s[-1][0] >= learned.idle for s in found]
-  expected = idle_times(found, ended, len(scale), learned.idle)
-  assert learned.idle_V.tolist() == expected
-  assert len(set(expected)) > 2
-  for session, after, ended in zip(
-    found, learned.after, learned.ended.tolist(), strict=True
-  ):
-    assert ended == (after >= expected[session[-1][1]])
+  first_V = idle_times(
+    [(b[1], gap) for _, gap, b in silences],
+    [s[0][1] for s, t in zip(found, before, strict=True) if t >= idle],
+    *(idle, 0),
+  )
+  assert learned.last_V.tolist() == last_V and len(set(last_V)) > 4
+  assert learned.first_V.tolist() == first_V and len(set(first_V)) > 2
+  expected = [t >= last_V[s[-1][1]] for s, t in zip(found, after, strict=True)]
+  assert learned.ended.tolist() == expected
+  expected = [t >= first_V[s[0][1]] for s, t in zip(found, before, strict=True)]
+  assert learned.begun.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,7 @@ def test_another_log_is_read_as_the_log_of_training(tmp_path):
 def test_equal_sessions_that_are_cut_otherwise_are_distinct(tmp_path):
   rng = np.random.default_rng(0)
   events = sorted(
-    (100 * j + 5 * n, f"s{j}", f"e{n % 3}")
+    (100 * j + 5 * n, f"s{j}", ("open", "work", "close")[n])
     for j in range(40)
     for n in range(1 if j in (7, 38) else rng.integers(2, 4))
   )

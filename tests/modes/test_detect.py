@@ -259,7 +259,8 @@ def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
   monkeypatch.setattr(data, "read", read)
   stdout = io.StringIO()
   with contextlib.redirect_stdout(stdout):
-    found = again(anomalous_path=None)
+    found = again(anomalous_path=None, idle=7.0)
+  assert '"detect.idle": 7.0' in str(calibration_file(folder)["rests_on"])
   monkeypatch.undo()
   surprisal = oracle(folder / "run")
   rows = table(folder / "run/detect/sessions.csv")
