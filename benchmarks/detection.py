@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from seqrnn.data import anomalies
 from seqrnn.runtime import files
@@ -40,7 +39,6 @@ _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "detection.json"
 _PAGE = _ROOT / "docs" / "detection.md"
 RATES = (0.01, 0.005, 0.002, 0.001)
-_COMBINED = ("combined", "min")  # The first rows of a table.
 _FIGURES = (
   "precision",
   "recall",
@@ -143,7 +141,7 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
   columns[2:2] = ["AP, distinct"] * distinct
   rows = []
   every = parts[0]["rates"]
-  for name in sorted(every, key=lambda name: name not in _COMBINED):
+  for name in sorted(every, key=lambda name: name != "combined"):
     any_rate = ("rates", name, str(RATES[0]))
     cells = [name, _mean(parts, *any_rate, "average_precision")]
     if distinct:
@@ -392,11 +390,6 @@ def _kept(figures: dict[str, Any]) -> dict[str, Any]:
   return found
 
 
-def _digits(values: Iterable[float]) -> np.ndarray:
-  """Rounds scores like sessions.csv."""
-  return np.array([float(f"{value:.6g}") for value in values])
-
-
 def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
   """Computes the figures of each score at each nominal rate.
 
@@ -404,49 +397,38 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     workdir: the run with sessions.csv and the calibration.
     which: the distinct session of each session; None if not known.
   """
-  from seqrnn.detection import calibration as normals
-  from seqrnn.detection import ranking  # These imports import JAX.
+  from seqrnn.detection import conformal, ranking  # These imports import JAX.
 
   report = json.loads((workdir / "detect" / "report.json").read_text())
-  settings = ConfigDict(report["config"]["detect"])
   with (workdir / "detect" / "sessions.csv").open(newline="") as file:
     reader = csv.reader(file)
     columns = dict(zip(next(reader), zip(*reader, strict=True), strict=True))
   labels = np.array(columns["label"]) == "1"
-  with np.load(workdir / "detect" / "calibration.npz") as file:
-    arrays = {name: file[name] for name in file.files if name != "rests_on"}
-  for name in arrays:
-    if name.startswith("score "):
-      arrays[name] = _digits(arrays[name])
-  scores, calibrations = {}, {}
-  for name, how in ((normals.COMBINED, "fisher"), ("min", "min")):
-    settings.combine = how
-    normal = normals.normal_scores(arrays, settings)
-    calibrations[name] = normal.scores.pop(normals.COMBINED)
-    single = {each: np.array(columns[each], float) for each in normal.scores}
-    scores[name] = normal.combined(single, settings)
-    calibrations |= normal.scores
-    scores |= single
-  scores = {name: scores[name] for name in calibrations}
+  n = report["thresholds"]["sessions"]["calibration"]
   found = {}
-  for name, calibration in calibrations.items():
+  for name in report["figures"]:
+    if name not in columns:  # The figures of another rule than the rate.
+      continue
+    scores = np.array(columns[name], float)
+    # A score is -log p, rounded; the highest exceed the resolution of p.
+    p = np.maximum(np.exp(-scores), 1 / (n + 1))
+    p = np.round(p * (n + 1)) / (n + 1)
     found[name] = {}
     for rate in RATES:
-      flagged = scores[name] > calibration.threshold(rate)
-      cells = ranking.tally(scores[name], flagged, labels)
+      flagged = conformal.is_flagged(p, rate)
+      cells = ranking.tally(scores, flagged, labels)
       figures = _kept(ranking.metrics(cells))
       if which is not None:
         _, first = np.unique(2 * which + labels, return_index=True)
-        cells = ranking.tally(
-          scores[name][first], flagged[first], labels[first]
-        )
+        cells = ranking.tally(scores[first], flagged[first], labels[first])
         figures["distinct"] = _kept(ranking.metrics(cells))
       found[name][str(rate)] = figures
-  calibration = calibrations[normals.COMBINED]
   return {
     "rates": found,
-    "rate_95": {str(rate): calibration.interval(rate) for rate in RATES},
-    "calibration": calibration.n,
+    "rate_95": {str(rate): conformal.beta_interval(rate, n) for rate in RATES},
+    "calibration": n,
+    "left_out": report["calibration"]["left_out"],
+    "choice": report["calibration"]["scores"],
   }
 
 

@@ -720,24 +720,31 @@ DETECT = _group(
   top_mean=Field(
     5, COUNT, "The number of largest surprisals in the score top_mean."
   ),
-  scores=Field(
-    "max,mean,count_vector",
+  scores=optional(
+    str,
     TEXT,
     "The scores of a session to combine: max, mean and top_mean of surprisals,"
-    " misses of detect.top_k, the number of unknown events, or baselines.",
+    " misses of detect.top_k, the number of unknown events, or baselines."
+    " Empty: those that rank anomalies injected into normal sessions best.",
   ),
   combine=Field(
     "fisher",
     choice("min", "fisher"),
-    "The combination of scores. min: the least p-value. fisher: the product of"
-    " the p-values.",
+    "The combination of detect.scores. min: the least p-value. fisher: the"
+    " product of the p-values.",
   ),
   folds=Field(
     5,
     FOLDS,
-    "The number of folds of the training sessions for calibration; each fold is"
-    " scored by a model trained on the other folds. 0: calibrate on the"
-    " validation split.",
+    "The number of folds of the training sessions. Each fold calibrates a model"
+    " trained on the other folds; these models are the detector. 0: the run's"
+    " own model, calibrated on the validation split.",
+  ),
+  contamination=Field(
+    0.1,
+    BELOW_1,
+    "The largest share of sessions left out of the calibration as anomalous."
+    " They are left out only if their surprisals form a second mode.",
   ),
   rule=Field(
     "rate",

@@ -31,6 +31,4 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.test_fraction = 0.2
   config.train.epochs = 20
   config.detect.inject = 0.05
-  # Without count_vector: one anomalous event hardly changes a session's counts.
-  config.detect.scores = "max,mean"
   return config

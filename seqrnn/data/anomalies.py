@@ -6,7 +6,11 @@ import numpy as np
 
 from seqrnn.data.sessions import Sessions
 
-_RUN = (2, 9)  # The length of a foreign run: the least, and one more than most.
+# The least, and one more than the most.
+_RUN = (2, 9)  # Events of a foreign run.
+_SHUFFLED = (3, 21)  # Events that are shuffled.
+_REPEATED = (1, 7)  # Events that are repeated.
+_COPIES = (2, 6)
 
 # rng, the events of a session, those of any session -> the events changed, and
 # bool marks of the anomalous ones; None: the session is too short.
@@ -55,6 +59,40 @@ def _truncate(rng, ids, _):
   return ids[:size], _marks(size, size - 1, size)
 
 
+def _replace(rng, ids, other):
+  """Replaces a fifth to four fifths of the events by events of the other."""
+  size = min(int(len(ids) * rng.uniform(0.2, 0.8)), len(other))
+  if size < 2:
+    return None
+  start = rng.integers(len(other) - size + 1)
+  place = rng.integers(len(ids) - size + 1)
+  ids = np.concatenate(
+    [ids[:place], other[start : start + size], ids[place + size :]]
+  )
+  return ids, _marks(len(ids), place, place + size)
+
+
+def _shuffle(rng, ids, _):
+  """Shuffles a run of different events."""
+  size = int(rng.integers(*_SHUFFLED))
+  place = rng.integers(max(len(ids) - size, 0) + 1)
+  run = ids[place : place + size]
+  mixed = rng.permutation(run)
+  if np.array_equal(run, mixed):
+    return None
+  ids = np.concatenate([ids[:place], mixed, ids[place + size :]])
+  return ids, _marks(len(ids), place, place + len(run))
+
+
+def _repeat(rng, ids, _):
+  """Repeats a short run of events several times."""
+  size = min(int(rng.integers(*_REPEATED)), len(ids))
+  place = rng.integers(len(ids) - size + 1)
+  copies = np.tile(ids[place : place + size], rng.integers(*_COPIES))
+  ids = np.insert(ids, place, copies)
+  return ids, _marks(len(ids), place, place + len(copies))
+
+
 def _put(rng, ids, run):
   place = rng.integers(len(ids) + 1)
   ids = np.insert(ids, place, run)
@@ -74,6 +112,12 @@ KINDS: dict[str, Change] = {
   "foreign": _foreign,
   "truncate": _truncate,
 }
+# Further kinds, which are injected to choose among scores.
+FURTHER: dict[str, Change] = {
+  "replace": _replace,
+  "shuffle": _shuffle,
+  "repeat": _repeat,
+}
 
 
 def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
@@ -82,13 +126,14 @@ def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
   `line_labels` mark the anomalous events. The result has no lines and no
   timestamps. A truncated session ends where it is truncated.
   """
+  change = (KINDS | FURTHER)[kind]
   parts = np.split(sessions.ids, sessions.bounds[1:-1])
   kept = []
   # Empty arrays, in case no session is long enough.
   changed, marks = [sessions.ids[:0]], [np.zeros(0, bool)]
   for j, ids in enumerate(parts):
     other = parts[rng.integers(len(parts))]
-    found = KINDS[kind](rng, ids, other)
+    found = change(rng, ids, other)
     if found is not None:
       kept.append(j)
       changed.append(found[0])

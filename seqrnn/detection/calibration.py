@@ -1,9 +1,8 @@
-"""Scores of normal sessions, each by a detector that has not seen it."""
+"""Scores of normal sessions, each by a model that has not seen it."""
 
-import copy
 import json
 import os
-import shutil
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,105 +12,177 @@ import numpy as np
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
-from seqrnn.data import sessions as data
 from seqrnn.data import splits
-from seqrnn.detection import records
-from seqrnn.detection.conformal import Calibration, combine
+from seqrnn.detection import cleaning, folds, inputs, records
+from seqrnn.detection.choice import Choice, Combination, Judged, choose
+from seqrnn.detection.cleaning import Cleaning
+from seqrnn.detection.conformal import Calibration, CrossCalibration, combine
 from seqrnn.detection.detector import (
-  SCORES,
   Detector,
   SessionScores,
   combined_names,
+  fitted_names,
   load_detector,
   round_scores,
 )
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import files
-from seqrnn.training import fit
 
 COMBINED = "combined"
 CALIBRATION = "calibration.npz"
 _NEW = "calibration.new.npz"  # Its name until results that use it are written.
 # Settings that invalidate a cached calibration, in addition to training's.
-_SETTINGS = ("head", "unknown", "idle", "short", "top_mean", "top_k", "folds")
+_SETTINGS = (
+  *("head", "unknown", "idle", "short", "top_mean", "top_k", "folds", "seed"),
+)
+_INJECTED = 100  # Sessions of a model with each kind of anomaly.
 
 
 class NormalScores(NamedTuple):
-  """Scores of normal sessions that the detector has not seen.
+  """Scores of normal sessions by models that have not seen them.
 
   Attributes:
     scores: name of a score, or COMBINED -> scores of the sessions.
     events: surprisal of the sessions' events.
+    own: the combined score of the sessions as `neg_log_p` of each against the
+      other sessions of its model.
+    choice: the scores that are combined.
+    cleaning: the sessions that are left out.
+    left_out: number of sessions that are left out.
   """
 
-  scores: dict[str, Calibration]
-  events: Calibration
+  scores: dict[str, CrossCalibration]
+  events: CrossCalibration
+  own: Calibration
+  choice: Choice
+  cleaning: Cleaning
+  left_out: int
 
-  def combined(
-    self, scores: dict[str, np.ndarray], settings: Config, own: bool = False
-  ) -> np.ndarray:
-    """The combined score of sessions.
+  def record(self) -> dict[str, Any]:
+    """The content of report.json: what was left out, and the chosen scores."""
+    names, how = self.choice.combination
+    chosen = {
+      "names": list(names),
+      "combine": how,
+      "injected": {
+        "average_precision": self.choice.precision,
+        "standard": self.choice.standard,
+        "alone": self.choice.alone,
+      },
+    }
+    return {
+      "left_out": self.left_out,
+      "log_p_of_one_mode": self.cleaning.log_p,
+      "scores": chosen,
+    }
+
+  def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
+    """The combined score of sessions by each model [K, D].
 
     Args:
-      scores: name -> scores of the sessions.
-      settings: of `config.detect`.
-      own: whether these are the calibration sessions themselves.
+      scores: name -> scores of the sessions [K, D].
     """
-    neg_log_p = [
-      self.scores[name].neg_log_p(scores[name], own)
-      for name in combined_names(settings)
-    ]
-    return combine(neg_log_p, settings.combine)
+    names, how = self.choice.combination
+    return np.stack(
+      [
+        combine(
+          [self.scores[n].groups[k].neg_log_p(scores[n][k]) for n in names], how
+        )
+        for k in range(len(self.events.groups))
+      ]
+    )
 
 
 def calibrate(
   build: Callable[..., Experiment],
+  config: Config,
   workdir: Path,
-  detector: Detector,
   read: Callable[[str], splits.Pieces],
   facts: Callable[[str], dict[str, Any]],
-) -> NormalScores:
-  """Scores normal sessions, or reads the scores cached in detect/.
+) -> tuple[Detector, NormalScores]:
+  """The detector of a run, and its scores of normal sessions.
+
+  Folds are trained, and sessions scored, unless calibration.npz in detect/ is
+  of the same settings and data.
 
   Args:
     build: config, vocabularies or None -> Experiment.
+    config: of the run.
     workdir: of the run.
-    detector: of the run.
     read: split -> its pieces.
     facts: of the run's experiment.
 
   Raises:
     UserError: there are no normal sessions to score, or training fails.
   """
-  config = detector.config
+  folder = workdir / "detect"
+  folder.mkdir(exist_ok=True)
+  key = _key(config, workdir, facts)
+  arrays = _cached(folder, key)
+  steps = None if arrays is None else arrays["steps"].tolist()
+  members = folds.find(build, config, workdir, read, steps)
+  detector = load_detector(build, config, workdir, members)
+  if arrays is None or detector.steps != steps:
+    arrays = _score(detector)
+    with files.atomic_write(folder / _NEW, "wb") as file:
+      arrays_and_text: dict[str, Any] = {**arrays, "rests_on": key}
+      np.savez_compressed(file, **arrays_and_text)
+  return detector, normal_scores(arrays, config.detect)
+
+
+def _score(detector: Detector) -> dict[str, np.ndarray]:
+  """The arrays of calibration.npz, from the models' held-out sessions."""
+  rng = np.random.default_rng(detector.config.detect.seed)
+  held_out, injected, kinds = [], [], []
+  for k in range(len(detector.members)):
+    sessions, alone = detector.held_out(k), detector.alone(k)
+    distinct = sessions.distinct()
+    once = sessions.take(distinct.first)
+    held_out.append(alone.score(once, distinct.counts))
+    mixed, kind = inputs.inject_each(rng, sessions, _INJECTED)
+    injected.append(alone.score(mixed, np.ones(len(kind), np.int64)))
+    kinds.append(kind)
+  arrays = calibration_arrays(held_out)
+  for name, column in calibration_arrays(injected).items():
+    if name.startswith("score ") or name == "model":
+      arrays[f"injected {name}"] = column
+  long = [~part.short for part in injected]
+  pairs = zip(kinds, long, strict=True)
+  arrays["injected kind"] = np.concatenate([k[some] for k, some in pairs])
+  arrays["steps"] = np.array(detector.steps)
+  arrays["seen"] = np.asarray(detector.models.seen).astype(np.uint8).ravel()
+  return arrays
+
+
+def _key(
+  config: Config, workdir: Path, facts: Callable[[str], dict[str, Any]]
+) -> str:
+  """What the scores of normal sessions depend on, except the models."""
   settings, fields = config.detect, config_lib.flat(config)
-  depends_on = json.dumps(
+  return json.dumps(
     {
-      "step": detector.step,
-      "scores": list(detector.fitted),
+      "scores": sorted(fitted_names(settings)),
+      "vocabulary": zlib.crc32((workdir / folds.VOCABULARY).read_bytes()),
       **{split: facts(split)["crc32"] for split in ("train", "validation")},
       **{n: v for n, v in fields.items() if n.startswith(config_lib.TRAINING)},
       **{f"detect.{name}": settings[name] for name in _SETTINGS},
     }
   )
-  folder = workdir / "detect"
-  folder.mkdir(exist_ok=True)
+
+
+def _cached(folder: Path, key: str) -> dict[str, np.ndarray] | None:
+  """The arrays of calibration.npz, or of a newer file, if they have the key."""
   new = folder / _NEW
-  names = {f"score {name}" for name in (*SCORES, *detector.fitted)} | {"counts"}
   for path in (folder / CALIBRATION, new):
     arrays = {}
     with suppress(UserError):  # A missing or damaged file is written again.
       arrays = records.read_arrays(path)
-    if str(arrays.pop("rests_on", "")) == depends_on and names <= set(arrays):
+    if str(arrays.pop("rests_on", "")) == key:
       if path != new:
         new.unlink(missing_ok=True)
-      return normal_scores(arrays, settings)
-  arrays = calibration_arrays(cross_fit(build, workdir, detector, read))
-  with files.atomic_write(new, "wb") as file:
-    arrays_and_text: dict[str, Any] = {**arrays, "rests_on": depends_on}
-    np.savez_compressed(file, **arrays_and_text)
-  return normal_scores(arrays, settings)
+      return arrays
+  return None
 
 
 def keep_calibration(folder: Path, results: Path):
@@ -129,19 +200,33 @@ def keep_calibration(folder: Path, results: Path):
       os.replace(folder / _NEW, results / CALIBRATION)
 
 
-def read_events(path: Path) -> Calibration:
-  """Reads the surprisals of normal events from calibration.npz.
+def read_events(path: Path) -> tuple[CrossCalibration, np.ndarray]:
+  """Reads the surprisals of normal events, and `Ensemble.seen` [K, V].
 
   Raises:
     UserError: the file is missing or damaged.
   """
   arrays = records.read_arrays(path)
   with records.reading(path):
-    return _event_calibration(arrays)
+    events = _event_calibration(arrays)
+    return events, arrays["seen"].astype(bool).reshape(len(events.groups), -1)
 
 
-def _event_calibration(arrays: dict[str, np.ndarray]) -> Calibration:
-  return Calibration(round_scores(arrays["nll"]), arrays["event_counts"])
+def _event_calibration(arrays: dict[str, np.ndarray]) -> CrossCalibration:
+  return _by_model(
+    round_scores(arrays["nll"]),
+    arrays["event_counts"],
+    np.repeat(arrays["model"], arrays["sizes"]),
+    len(arrays["steps"]),
+  )
+
+
+def _by_model(
+  scores: np.ndarray, counts: np.ndarray, model: np.ndarray, models: int
+) -> CrossCalibration:
+  """The calibration of scores, each by the model of a number from 0."""
+  some = (model == k for k in range(models))
+  return CrossCalibration([Calibration(scores[s], counts[s]) for s in some])
 
 
 def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
@@ -150,16 +235,18 @@ def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
   Sessions that are flagged for their length have no part in them.
 
   Args:
-    parts: scores of normal sessions.
+    parts: scores of normal sessions by each model, K is 1.
   """
   arrays: dict[str, list[np.ndarray]] = {}
-  for part in parts:
+  for k, part in enumerate(parts):
     kept = ~part.short
     sizes = np.diff(part.bounds)
     kept_N = np.repeat(kept, sizes)
-    columns = {f"score {name}": x[kept] for name, x in part.scores.items()}
+    columns = {f"score {name}": x[0, kept] for name, x in part.scores.items()}
     columns["counts"] = part.counts[kept]
-    columns["nll"] = part.nll[kept_N]
+    columns["model"] = np.full(kept.sum(), k)
+    columns["sizes"] = sizes[kept]
+    columns["nll"] = part.member_nll[0, kept_N]
     columns["event_counts"] = np.repeat(part.counts, sizes)[kept_N]
     for name, column in columns.items():
       arrays.setdefault(name, []).append(column)
@@ -174,79 +261,92 @@ def normal_scores(
   Raises:
     UserError: there are no sessions.
   """
-  counts = arrays["counts"]
-  if not len(counts):
+  if not len(arrays["counts"]):
     raise UserError(
       f"config.detect.short={settings.short!r}: every normal session has at"
       " most data.window events, so no session is left for calibration"
     )
-  scores = {
-    name.removeprefix("score "): array
-    for name, array in arrays.items()
-    if name.startswith("score ")
+  cleaned = cleaning.clean(
+    arrays["score max"],
+    arrays["counts"],
+    arrays["model"],
+    # The surprisal of an unknown event is a setting, not a measurement.
+    arrays["score unknown"] == 0,
+    settings.contamination,
+  )
+  left_out = int(arrays["counts"][cleaned.left_out].sum())
+  arrays = _without(arrays, cleaned.left_out)
+  counts, model = arrays["counts"], arrays["model"]
+  count = len(arrays["steps"])
+  scores = _named(arrays, "score ")
+  by_name = {
+    name: _by_model(array, counts, model, count)
+    for name, array in scores.items()
   }
-  normal = NormalScores(
-    {name: Calibration(array, counts) for name, array in scores.items()},
+  judged = _judged(arrays, scores, by_name)
+  choice = Choice(
+    Combination(tuple(combined_names(settings)), settings.combine)
+  )
+  if settings.scores is None:
+    choice = choose(judged)
+  combined, own = np.zeros(len(counts)), np.zeros(len(counts))
+  for k, one in enumerate(judged):
+    names, how = choice.combination
+    combined[model == k] = combine([one.normal[name] for name in names], how)
+  by_name[COMBINED] = _by_model(combined, counts, model, count)
+  for k, group in enumerate(by_name[COMBINED].groups):
+    own[model == k] = group.neg_log_p(combined[model == k], own=True)
+  return NormalScores(
+    by_name,
     _event_calibration(arrays),
+    Calibration(own, counts),
+    choice,
+    cleaned,
+    left_out,
   )
-  combined = normal.combined(scores, settings, own=True)
-  normal.scores[COMBINED] = Calibration(combined, counts)
-  return normal
 
 
-def cross_fit(
-  build: Callable[..., Experiment],
-  workdir: Path,
-  detector: Detector,
-  read: Callable[[str], splits.Pieces],
-) -> list[SessionScores]:
-  """Scores normal sessions, each by a detector that has not seen it.
+def _without(
+  arrays: dict[str, np.ndarray], left_out: np.ndarray
+) -> dict[str, np.ndarray]:
+  """The arrays without some of the sessions and their events."""
+  events = np.repeat(left_out, arrays["sizes"])
+  found = {}
+  for name, array in arrays.items():
+    if name in ("nll", "event_counts"):
+      array = array[~events]
+    elif name in ("counts", "model", "sizes") or name.startswith("score "):
+      array = array[~left_out]
+    found[name] = array
+  return found
 
-  The run's own model scores the validation split. The training split has
-  `detect.folds` parts. Each part is scored by a model that is trained once, in
-  folds/ of the workdir, on all other parts.
-  """
 
-  def score(by: Detector, pieces: splits.Pieces) -> SessionScores:
-    # Each fold has its own vocabulary, outside of which events are unknown.
-    sessions = data.of_pieces(pieces, by.names)
-    distinct = sessions.distinct()
-    return by.score(sessions.take(distinct.first), distinct.counts)
+def _named(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+  """The arrays whose names start so, by the rest of their names."""
+  return {
+    name.removeprefix(start): array
+    for name, array in arrays.items()
+    if name.startswith(start)
+  }
 
-  config = detector.config
-  parts = [score(detector, read("validation"))]
-  folds = config.detect.folds
-  for k in range(1, folds + 1):
-    print(
-      f"fold {k} of {folds}: a model trained on the other training sessions"
+
+def _judged(
+  arrays: dict[str, np.ndarray],
+  scores: dict[str, np.ndarray],
+  by_name: dict[str, CrossCalibration],
+) -> list[Judged]:
+  """-log p of the normal and of the injected sessions by each model."""
+  injected = _named(arrays, "injected score ")
+  found = []
+  for k in range(len(by_name["max"].groups)):
+    own, other = arrays["model"] == k, arrays["injected model"] == k
+    groups = {name: by_name[name].groups[k] for name in scores}
+    found.append(
+      Judged(
+        {n: g.neg_log_p(scores[n][own], own=True) for n, g in groups.items()},
+        arrays["counts"][own],
+        {n: g.neg_log_p(injected[n][other]) for n, g in groups.items()},
+        arrays["injected kind"][other],
+      )
     )
-    fold = copy.deepcopy(config)
-    fold.data.fold = f"{k}/{folds}"
-    fold.checkpoint.step = None
-    if fold.train.batches_per_epoch is fold.train.samples_per_epoch is None:
-      # Epochs of a fold are shorter; the number of steps is that of the run.
-      fold.train.epochs = round(config.train.epochs * folds / (folds - 1))
-    folder = workdir / "folds" / f"{k}-of-{folds}"
-    if _trained_otherwise(folder, fold):
-      print(f"{folder}: was trained with other settings, and is trained again")
-      shutil.rmtree(folder)
-    fit.fit(build, fold, folder)
-    seen, held_out = (
-      splits.fold(read("train"), fold.data.fold, out) for out in (False, True)
-    )
-    parts.append(score(load_detector(build, fold, folder, seen), held_out))
-  return parts
-
-
-def _trained_otherwise(folder: Path, config: Config) -> bool:
-  """Whether the model in a folder was trained with other settings."""
-  path = folder / "config.json"
-  if not path.exists():
-    return False
-  trained = config_lib.flat(config_lib.read_json(path))
-  fields = config_lib.flat(config)
-  return any(
-    trained.get(name, fields[name]) != fields[name]
-    for name in config_lib.CHANGEABLE
-    if name not in config_lib.LIMITS
-  )
+  return found

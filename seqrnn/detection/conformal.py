@@ -3,9 +3,16 @@
 The p-value of a score is the share of normal scores that are at least as high
 (split conformal: Vovk et al. 2005; for outliers Bates et al. 2023). For every
 model, at most a share `rate` of new normal data has p <= rate.
+
+With several models, each with normal data of its own that it has not seen, a
+new score of each model is compared with the normal scores of that model alone,
+and the counts are added (cross-conformal: Vovk 2015). Then at most a share of
+about twice `rate` is guaranteed (Barber et al. 2021, for any models); the share
+is near `rate` where the models agree.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -30,45 +37,17 @@ class Calibration:
     self.above = np.append(np.cumsum(counts[::-1])[::-1], 0.0)
     self.n = int(self.above[0])
 
-  @property
-  def resolution(self) -> float:
-    """The smallest p-value, hence the smallest attainable rate."""
-    return 1 / (self.n + 1)
-
   def p_values(self, scores: np.ndarray) -> np.ndarray:
     """(1 + #{normal >= s}) / (n + 1) for each score s."""
-    return (1 + self._count_at_least(scores)) / (self.n + 1)
+    return (1 + self.count_at_least(scores)) / (self.n + 1)
 
   def own_p_values(self, scores: np.ndarray) -> np.ndarray:
     """p-values of the normal scores, each against all other normal scores."""
-    return self._count_at_least(scores) / self.n
+    return self.count_at_least(scores) / self.n
 
-  def _count_at_least(self, scores: np.ndarray) -> np.ndarray:
+  def count_at_least(self, scores: np.ndarray) -> np.ndarray:
     """#{normal >= s} for each score s."""
     return self.above[np.searchsorted(self.scores, scores)]
-
-  def threshold(self, rate: float) -> float:
-    """Scores above it have p <= rate; infinity if no score can have that p."""
-    # The number of normal scores that may be at least as high.
-    most = math.floor(rate * (self.n + 1) * (1 + 1e-12)) - 1
-    if most < 0:
-      return math.inf
-    if most >= self.n:
-      return -math.inf
-    return float(self.scores[np.argmax(self.above[1:] <= most)])
-
-  def interval(self, rate: float) -> tuple[float, float]:
-    """A 95% interval of the true false-alarm rate at a nominal rate.
-
-    The rate of a conformal threshold has a Beta distribution (Vovk 2012).
-    """
-    k = math.floor(rate * (self.n + 1) * (1 + 1e-12))
-    if k < 1:
-      return 0.0, 0.0
-    if k > self.n:
-      return 1.0, 1.0
-    low, high = stats.beta.ppf([0.025, 0.975], k, self.n + 1 - k)
-    return float(low), float(high)
 
   def neg_log_p(self, scores: np.ndarray, own: bool = False) -> np.ndarray:
     """-log p, extrapolated above the highest normal score.
@@ -82,16 +61,16 @@ class Calibration:
       own: whether these are the normal scores, each against all others.
     """
     if not own:
-      return self._excess(scores) - np.log(self.p_values(scores))
+      return self.excess(scores) - np.log(self.p_values(scores))
     neg_log_p = -np.log(self.own_p_values(scores))
     if self.above[-2] == 1:  # The highest score is above all others.
       counts = -np.diff(self.above)
       others = Calibration(self.scores[:-1], counts[:-1])
       highest = scores == self.scores[-1]
-      neg_log_p[highest] += others._excess(scores[highest])
+      neg_log_p[highest] += others.excess(scores[highest])
     return neg_log_p
 
-  def _excess(self, scores: np.ndarray) -> np.ndarray:
+  def excess(self, scores: np.ndarray) -> np.ndarray:
     """The excess over all normal scores, in units of the tail's mean excess."""
     finite = self.scores[np.isfinite(self.scores)]
     excess = np.zeros(len(scores))
@@ -111,6 +90,64 @@ class Calibration:
     below = finite[~inside][-1] if not inside.all() else tail[0]
     excess = np.average(tail - below, weights=weights)
     return float(excess) or float(np.std(finite)) or 1.0
+
+
+class CrossCalibration:
+  """Scores of normal data by K models; each scores data that it has not seen.
+
+  Attributes:
+    groups: the normal scores by each model.
+    n: number of all scores.
+  """
+
+  def __init__(self, groups: list[Calibration]):
+    self.groups = groups
+    self.n = sum(group.n for group in groups)
+
+  @property
+  def resolution(self) -> float:
+    """The smallest p-value, hence the smallest attainable rate."""
+    return 1 / (self.n + 1)
+
+  def p_values(self, scores_KD: np.ndarray) -> np.ndarray:
+    """(1 + sum over k of #{normal by k >= score by k}) / (n + 1), [D]."""
+    counts = [
+      group.count_at_least(scores_D)
+      for group, scores_D in zip(self.groups, scores_KD, strict=True)
+    ]
+    return (1 + np.sum(counts, axis=0)) / (self.n + 1)
+
+  def neg_log_p(self, scores_KD: np.ndarray) -> np.ndarray:
+    """-log p [D], extrapolated where every model's score is above its own.
+
+    The extrapolation is the mean of those of the models.
+    """
+    p_D = self.p_values(scores_KD)
+    pairs = zip(self.groups, scores_KD, strict=True)
+    excess_D = np.mean(
+      [group.excess(scores) for group, scores in pairs], axis=0
+    )
+    return np.where(p_D > self.resolution, 0, excess_D) - np.log(p_D)
+
+
+def is_flagged(p: Any, rate: float) -> Any:
+  """Whether p <= rate, whatever the rounding of both."""
+  return p <= rate * (1 + 1e-12)
+
+
+def beta_interval(rate: float, n: int) -> tuple[float, float]:
+  """A 95% interval of the true false-alarm rate at a nominal rate.
+
+  The rate of a conformal threshold of n scores has a Beta distribution (Vovk
+  2012).
+  """
+  k = math.floor(rate * (n + 1) * (1 + 1e-12))
+  if k < 1:
+    return 0.0, 0.0
+  if k > n:
+    return 1.0, 1.0
+  low, high = stats.beta.ppf([0.025, 0.975], k, n + 1 - k)
+  return float(low), float(high)
 
 
 def benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:

@@ -1,67 +1,84 @@
 """Flags anomalous sessions and events by `detect.rule`."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import END
 from seqrnn.detection.calibration import COMBINED, NormalScores
-from seqrnn.detection.conformal import benjamini_hochberg
+from seqrnn.detection.conformal import benjamini_hochberg, is_flagged
 from seqrnn.detection.detector import Detector, SessionScores, round_scores
 from seqrnn.detection.findings import Findings
 from seqrnn.inference.scoring import UNRANKED
 
 
-def flag(
-  scored: SessionScores,
-  combined: np.ndarray,
-  normal: NormalScores,
-  settings: Config,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns whether each session [D] and each event [N] is flagged.
+class Verdicts(NamedTuple):
+  """p-values and flags.
+
+  Attributes:
+    scores: name -> -log p of the sessions [D], as `neg_log_p`.
+    p: p-values of the sessions [D]; NaN for short sessions.
+    event_p: p-values of the events [N].
+    flags: whether a session is flagged [D].
+    event_flags: whether an event is flagged [N].
+  """
+
+  scores: dict[str, np.ndarray]
+  p: np.ndarray
+  event_p: np.ndarray
+  flags: np.ndarray
+  event_flags: np.ndarray
+
+
+def decide(
+  scored: SessionScores, normal: NormalScores, settings: Config
+) -> Verdicts:
+  """Compares sessions and events with normal ones, and flags some of them.
 
   The rule is applied to the sessions that are not flagged for their length, as
   if there were no other sessions.
   """
-  limit = normal.events.threshold(settings.event_rate)
-  event_flags = round_scores(scored.nll) > limit
+  short = scored.short
+  raw = {COMBINED: normal.combined(scored.scores), **scored.scores}
+  scores = {name: normal.scores[name].neg_log_p(s) for name, s in raw.items()}
+  scores[COMBINED][short] = np.inf
+  p = normal.scores[COMBINED].p_values(raw[COMBINED])
+  event_p = normal.events.p_values(round_scores(scored.member_nll))
+  event_flags = is_flagged(event_p, settings.event_rate)
   if settings.rule == "topk":
     event_flags = scored.rank > settings.top_k
   if settings.flag_unknown:
     event_flags |= scored.rank == UNRANKED
-  calibration, others = normal.scores[COMBINED], ~scored.short
   match settings.rule:
     case "rate":
-      flags = combined > calibration.threshold(settings.rate)
+      flags = is_flagged(p, settings.rate)
     case "budget":
-      flags = np.zeros(len(combined), bool)
-      order = np.argsort(-combined, kind="stable")
-      flags[order[others[order]][: settings.budget]] = True
+      flags = np.zeros(len(p), bool)
+      order = np.argsort(-scores[COMBINED], kind="stable")
+      flags[order[~short[order]][: settings.budget]] = True
     case "bh":
-      p = calibration.p_values(combined)
-      tested = np.repeat(p[others], scored.counts[others])
+      tested = np.repeat(p[~short], scored.counts[~short])
       rejected = tested[benjamini_hochberg(tested, settings.false_share)]
       flags = p <= rejected.max(initial=0)
     case _:  # events, topk
-      session_N = np.repeat(np.arange(len(combined)), np.diff(scored.bounds))
-      flags = np.bincount(session_N, event_flags, minlength=len(combined)) > 0
-  return flags | scored.short, event_flags
+      session_N = np.repeat(np.arange(len(p)), np.diff(scored.bounds))
+      flags = np.bincount(session_N, event_flags, minlength=len(p)) > 0
+  return Verdicts(
+    scores, np.where(short, np.nan, p), event_p, flags | short, event_flags
+  )
 
 
 def find_anomalies(
   detector: Detector, normal: NormalScores, sessions: Sessions
 ) -> Findings:
   """Scores sessions and flags the anomalous ones."""
-  settings = detector.config.detect
   distinct = sessions.distinct()
   once = sessions.take(distinct.first)
   scored = detector.score(once, distinct.counts)
-  combined = normal.combined(scored.scores, settings)
-  combined[scored.short] = np.inf
-  flags, event_flags = flag(scored, combined, normal, settings)
-  p = normal.scores[COMBINED].p_values(combined)
   sizes = np.diff(scored.bounds)
-  ends = np.zeros(len(flags), bool)
+  ends = np.zeros(len(sizes), bool)
   ends[sizes > 0] = scored.targets[scored.bounds[1:][sizes > 0] - 1] == END
   return Findings(
     sessions=sessions,
@@ -73,11 +90,7 @@ def find_anomalies(
     bounds=scored.bounds,
     # The scored events are the last events of a session.
     offsets=np.diff(once.bounds) + ends - sizes,
-    event_p=normal.events.p_values(round_scores(scored.nll)),
-    event_flags=event_flags,
-    scores={COMBINED: combined, **scored.scores},
-    p=np.where(scored.short, np.nan, p),
-    flags=flags,
     short=scored.short,
     seconds=scored.seconds,
+    **decide(scored, normal, detector.config.detect)._asdict(),
   )

@@ -1,50 +1,54 @@
-"""A detector: a trained model and fitted baselines that score sessions."""
+"""A detector: trained models and fitted baselines that score sessions."""
 
 import copy
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data import sessions as data
-from seqrnn.data import splits, vocabulary
+from seqrnn.data import vocabulary
 from seqrnn.data.sessions import Sessions
-from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.detection import baselines
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import RESERVED, Vocabulary
+from seqrnn.detection import baselines, choice, ensemble
+from seqrnn.detection.ensemble import Ensemble
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Experiment
 from seqrnn.inference import scoring
 from seqrnn.inference.scoring import Scores
 from seqrnn.runtime import sharding
-from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 # Names of the network's scores; all other scores are of baselines.
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")
-_LOGITS = 2**26  # Logits of a batch, at most.
+_LOGITS = 2**25  # Logits of a batch, at most.
 _BUCKETS = 8  # Number of lengths to which sessions are padded.
 
 
 class SessionScores(NamedTuple):
-  """Scores of D distinct sessions and of their N events.
+  """Scores of D distinct sessions and of their N events by K members.
 
   Attributes:
-    nll: surprisal in nats [N], at least `detect.unknown` for unknown events.
-    rank: 1 plus the number of likelier events [N]; UNRANKED for unknown events.
+    nll: surprisal in nats by the mean prediction of the members [N], at least
+      `detect.unknown` for unknown events.
+    rank: 1 plus the number of events that are likelier by this prediction [N];
+      UNRANKED for unknown events.
+    member_nll: surprisal in nats by each member [K, N].
     targets: ids of the events [N].
     bounds: int64 [D + 1]; session d has the events bounds[d] : bounds[d + 1].
-    scores: name -> float64 [D], higher is more anomalous.
+    scores: name -> float64 [K, D], higher is more anomalous.
     counts: number of sessions equal to each distinct session [D].
     short: whether a session is flagged for its length alone [D].
-    seconds: run time of the network.
+    seconds: run time of the networks.
   """
 
   nll: np.ndarray
   rank: np.ndarray
+  member_nll: np.ndarray
   targets: np.ndarray
   bounds: np.ndarray
   scores: dict[str, np.ndarray]
@@ -53,22 +57,40 @@ class SessionScores(NamedTuple):
   seconds: float
 
 
-class Detector(NamedTuple):
-  """A model, and baselines that are fitted to the same normal sessions.
+class Member(NamedTuple):
+  """A trained model of a detector, and its sessions.
 
   Attributes:
-    config: of the model's run.
+    folder: of its checkpoints.
+    step: of the checkpoint; None: the best one.
+    train: the sessions that it was trained on.
+    held_out: normal sessions that it has not seen.
+  """
+
+  folder: Path
+  step: int | None
+  train: Pieces
+  held_out: Pieces
+
+
+class Detector(NamedTuple):
+  """Models, and baselines that are fitted to the same normal sessions.
+
+  Attributes:
+    config: of the run.
     experiment: its task.
-    params: replicated over all devices.
-    step: of the checkpoint.
-    fitted: name of a baseline -> function sessions -> scores.
+    members: where the models come from.
+    steps: of their checkpoints.
+    models: the models.
+    fitted: for each model, name of a baseline -> function sessions -> scores.
   """
 
   config: Config
   experiment: Experiment
-  params: Params
-  step: int
-  fitted: dict[str, Callable[[Sessions], np.ndarray]]
+  members: list[Member]
+  steps: list[int]
+  models: Ensemble
+  fitted: list[dict[str, Callable[[Sessions], np.ndarray]]]
 
   @property
   def names(self) -> Vocabulary:
@@ -76,11 +98,30 @@ class Detector(NamedTuple):
     return self.experiment.vocabularies["symbols"]
 
   def score_events(self, sessions: Sessions, top_k: int) -> Scores:
-    """The `scoring.target_scores` of each event, with its id as `targets`."""
+    """The values of `ensemble.event_scorer` for each event."""
     head = self.experiment.heads[self.config.detect.head]
-    score = _event_scorer(head, top_k)
-    run = scoring.scorer(self.experiment, sharding.mesh(), score)
-    return run(self.params, sessions.pieces(self.names))
+    experiment, count = self.experiment, len(self.steps)
+    each = ensemble.carry_of(experiment.carry, count)
+    run = scoring.scorer(
+      experiment._replace(carry=each),
+      sharding.mesh(),
+      ensemble.event_scorer(head, top_k),
+    )
+    return run(self.models, sessions.pieces(self.names))
+
+  def held_out(self, k: int) -> Sessions:
+    """The held-out sessions of a member."""
+    return data.of_pieces(self.members[k].held_out, self.names)
+
+  def alone(self, k: int) -> "Detector":
+    """The detector that is one of the members."""
+    some = slice(k, k + 1)
+    return self._replace(
+      members=self.members[some],
+      steps=self.steps[some],
+      models=jax.tree.map(lambda x: x[some], self.models),
+      fitted=self.fitted[some],
+    )
 
   def score(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
     """All scores of distinct sessions.
@@ -93,36 +134,47 @@ class Detector(NamedTuple):
     began = time.perf_counter()
     events = self.score_events(sessions, 0)
     seconds = time.perf_counter() - began
-    bounds, rank = events.bounds, events.values["rank"]
-    unknown = rank == scoring.UNRANKED
-    nll = events.values["nll"].astype(np.float64)
-    nll = np.where(unknown, np.maximum(nll, settings.unknown), nll)
-    scores = {
-      **_surprisal_scores(nll, bounds, settings.top_mean),
-      "misses": _sums(rank > settings.top_k, bounds),
-      "unknown": _sums(unknown, bounds),
-    }
+    bounds, values = events.bounds, events.values
+    nll = _with_floor(values["nll"], values["rank"], settings.unknown)
+    ranks_KN = values["member_rank"].T
+    nlls_KN = _with_floor(values["member_nll"].T, ranks_KN, settings.unknown)
+    by_member = [
+      {
+        **_surprisal_scores(nll_N, bounds, settings.top_mean),
+        "misses": _sums(rank_N > settings.top_k, bounds),
+        "unknown": _sums(rank_N == scoring.UNRANKED, bounds),
+      }
+      for nll_N, rank_N in zip(nlls_KN, ranks_KN, strict=True)
+    ]
     short = np.zeros(len(counts), bool)
     if settings.short == "flag":
       short = np.diff(sessions.bounds) <= self.config.data.window
-      scores = {name: np.where(short, np.inf, s) for name, s in scores.items()}
-    scores |= {name: score(sessions) for name, score in self.fitted.items()}
-    targets = events.values["targets"]
+      by_member = [
+        {name: np.where(short, np.inf, s) for name, s in scores.items()}
+        for scores in by_member
+      ]
+    for scores, fitted in zip(by_member, self.fitted, strict=True):
+      scores |= {name: score(sessions) for name, score in fitted.items()}
     return SessionScores(
-      nll, rank, targets, bounds, scores, counts, short, seconds
+      nll=nll,
+      rank=values["rank"],
+      member_nll=nlls_KN,
+      targets=values["targets"],
+      bounds=bounds,
+      scores={
+        name: np.stack([scores[name] for scores in by_member])
+        for name in by_member[0]
+      },
+      counts=counts,
+      short=short,
+      seconds=seconds,
     )
 
 
-@lru_cache(CACHED_FUNCTIONS)
-def _event_scorer(head: Callable, top_k: int) -> Callable:
-  """A function for `scorer`: `target_scores` and the id of each event."""
-  target_scores = scoring.event_scorer(head, top_k)
-
-  def score(params, carry, batch):
-    carry, values = target_scores(params, carry, batch)
-    return carry, {**values, "targets": batch["targets"]}
-
-  return score
+def _with_floor(nll: np.ndarray, rank: np.ndarray, floor: float) -> np.ndarray:
+  """Surprisals, those of unknown events at least `detect.unknown`."""
+  nll = nll.astype(np.float64)
+  return np.where(rank == scoring.UNRANKED, np.maximum(nll, floor), nll)
 
 
 def round_scores(scores: np.ndarray) -> np.ndarray:
@@ -163,25 +215,45 @@ def load_detector(
   build: Callable[..., Experiment],
   config: Config,
   workdir: Path,
-  normal: splits.Pieces,
+  members: list[Member],
 ) -> Detector:
-  """Restores the model of a run and fits the baselines to normal sessions."""
+  """Restores the models and fits baselines to the sessions of each.
+
+  Args:
+    build: config, vocabularies or None -> Experiment.
+    config: of the run.
+    workdir: of the run, whose vocabulary the members have, too.
+    members: of the detector.
+  """
   vocabularies = vocabulary.load(workdir / "vocabulary.json")
   experiment = build(whole_sessions(config, vocabularies), vocabularies)
-  params, step = restore_params(
-    workdir,
-    config.checkpoint.step,
-    shapes(experiment),
-    sharding.replicated(sharding.mesh()),
+  names, settings = experiment.vocabularies["symbols"], config.detect
+  wanted = fitted_names(settings)
+  seen, fitted = [], []
+  for member in members:
+    sessions = data.of_pieces(member.train, names)
+    seen.append(seen_symbols(sessions, names))
+    fitted.append(
+      {
+        name: fit(sessions)
+        for name, fit in baselines.BASELINES.items()
+        if name in wanted
+      }
+    )
+  params, steps = ensemble.restore(
+    experiment, [(member.folder, member.step) for member in members]
   )
-  settings = config.detect
-  sessions = data.of_pieces(normal, experiment.vocabularies["symbols"])
-  fitted = {
-    name: fit(sessions)
-    for name, fit in baselines.BASELINES.items()
-    if settings.baselines or name in combined_names(settings)
-  }
-  return Detector(config, experiment, params, step, fitted)
+  place = sharding.replicated(sharding.mesh())
+  models = jax.device_put(Ensemble(params, np.stack(seen)), place)
+  return Detector(config, experiment, members, steps, models, fitted)
+
+
+def seen_symbols(sessions: Sessions, names: Vocabulary) -> np.ndarray:
+  """Whether each id is in the sessions or is reserved, bool [V]."""
+  seen = np.zeros(len(names), bool)
+  seen[: len(RESERVED)] = True
+  seen[sessions.ids] = True
+  return seen
 
 
 def whole_sessions(
@@ -204,11 +276,13 @@ def whole_sessions(
 
 
 def combined_names(settings: Config) -> list[str]:
-  """The names in `detect.scores`: the scores that are combined.
+  """The names in `detect.scores`, or those among which it is chosen.
 
   Raises:
     UserError: a name is unknown or occurs twice.
   """
+  if settings.scores is None:
+    return list(choice.CANDIDATES)
   names = [name.strip() for name in settings.scores.split(",")]
   known = (*SCORES, *baselines.BASELINES)
   for name in names:
@@ -218,3 +292,10 @@ def combined_names(settings: Config) -> list[str]:
         f" {', '.join(known)}, separated by commas, each once"
       )
   return names
+
+
+def fitted_names(settings: Config) -> set[str]:
+  """The names of the baselines that are fitted."""
+  if settings.baselines:
+    return set(baselines.BASELINES)
+  return set(combined_names(settings)) & set(baselines.BASELINES)

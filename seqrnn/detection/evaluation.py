@@ -10,6 +10,7 @@ from seqrnn.data import anomalies
 from seqrnn.data import sessions as data
 from seqrnn.detection import ranking
 from seqrnn.detection.calibration import COMBINED, NormalScores
+from seqrnn.detection.conformal import is_flagged
 from seqrnn.detection.findings import Findings
 
 
@@ -73,11 +74,11 @@ def metrics_by_score(
   if settings.rule != "rate":
     table[f"rule {settings.rule}"] = row(found.scores[COMBINED], found.flags)
   for name, scores in found.scores.items():
-    threshold = normal.scores[name].threshold(settings.rate)
-    # Sessions flagged for their length score infinity. So may the threshold be,
-    # if the normal sessions are too few for the rate.
-    flags = (scores > threshold) | np.isposinf(scores)
-    table[name] = {"threshold": threshold, **row(scores, flags)}
+    # The score is -log p, beyond the resolution of the p-values if it is the
+    # highest; of sessions that are flagged for their length it is infinity.
+    p = np.maximum(np.exp(-scores), normal.scores[name].resolution)
+    flags = is_flagged(p, settings.rate) | np.isposinf(scores)
+    table[name] = row(scores, flags)
   return table
 
 

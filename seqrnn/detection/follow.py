@@ -27,15 +27,15 @@ from seqrnn.config import Config
 from seqrnn.data import corpora, logs, vocabulary
 from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
-from seqrnn.detection import thresholds
+from seqrnn.detection import ensemble, thresholds
 from seqrnn.detection.calibration import CALIBRATION, read_events
-from seqrnn.detection.conformal import Calibration
+from seqrnn.detection.conformal import CrossCalibration, is_flagged
+from seqrnn.detection.ensemble import Ensemble
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.errors import UserError, visible
-from seqrnn.experiment import Decoder, Experiment, Params, shapes
+from seqrnn.experiment import Decoder, Experiment
 from seqrnn.inference import scoring
 from seqrnn.runtime import fileset, manifest, sharding
-from seqrnn.runtime.checkpoint import restore_params
 
 _LONGEST = 2**16  # Bytes of a line, at most.
 _REPORTED = 10  # Skipped lines that are reported; all are counted.
@@ -74,37 +74,55 @@ class SkippedLines:
 
 
 def advancer(
-  decoder: Decoder, mesh: Mesh
-) -> tuple[np.ndarray, Callable[[Params, np.ndarray], jax.Array]]:
-  """The state at the begin of a session; a jitted params, state -> state.
+  decoder: Decoder, count: int, mesh: Mesh
+) -> tuple[np.ndarray, Callable[[Ensemble, np.ndarray], jax.Array]]:
+  """The state at the begin of a session; a jitted models, state -> state.
 
   A state is one vector, because each argument and result of a compiled function
-  costs as much time as a small layer. It holds the carry, the last two events,
-  and the surprisal and rank of the last event, which the model has not read
-  yet. A float32 holds ids and ranks up to 2**24.
+  costs as much time as a small layer. It holds the carries of K models, the
+  last two events, the surprisal and rank of the last event by the mean
+  prediction of the models, and its surprisal by each of them. The models have
+  not read the last event yet. A float32 holds ids and ranks up to 2**24.
+
+  Args:
+    decoder: of the models.
+    count: K.
+    mesh: of one device.
   """
-  zeros_2 = jnp.zeros(2)
-  start_S, unravel = ravel_pytree((decoder.start(1), zeros_2, zeros_2))
+  one = decoder.start(1)
+  carries = jax.tree.map(lambda x: jnp.stack([x] * count), one)
+  parts = carries, jnp.zeros(2), jnp.zeros(2), jnp.zeros(count)
+  start_S, unravel = ravel_pytree(parts)
 
   @partial(sharding.jit, mesh=mesh)
-  def advance(params, state_S):
-    carry, events_2, _ = unravel(state_S)
-    before_1, event_1 = events_2.astype(jnp.int32).reshape(2, 1)
-    carry, logits_1V = decoder.step(params, carry, before_1)
-    scores = scoring.target_scores(logits_1V, event_1)
+  def advance(models, state_S):
+    carries, events_2, *_ = unravel(state_S)
+    events = events_2.astype(jnp.int32)
+
+    def step(params, seen_V, carry):
+      before_1, event_1 = jnp.where(seen_V[events], events, UNKNOWN).reshape(
+        2, 1
+      )
+      carry, logits_1V = decoder.step(params, carry, before_1)
+      scores = scoring.target_scores(logits_1V, event_1)
+      return carry, jax.nn.softmax(logits_1V), scores["nll"][0]
+
+    carries, chances_K1V, nll_K = jax.vmap(step)(*models, carries)
+    mean_1V = ensemble.mean_logits(chances_K1V.sum(axis=0), count)
+    scores = scoring.target_scores(mean_1V, events[1:])
     scores_2 = jnp.concatenate(
       [scores["nll"], scores["rank"].astype(jnp.float32)]
     )
     shifted_2 = jnp.repeat(events_2[1:], 2)
-    return ravel_pytree((carry, shifted_2, scores_2))[0]
+    return ravel_pytree((carries, shifted_2, scores_2, nll_K))[0]
 
   begin_S = np.array(start_S)
-  begin_S[-4] = BEGIN
+  begin_S[-4 - count] = BEGIN
   return begin_S, advance
 
 
 def stepper(
-  decoder: Decoder, params: Params
+  decoder: Decoder, models: Ensemble
 ) -> tuple[np.ndarray, Callable[[np.ndarray, int], np.ndarray]]:
   """The state at the begin of a session, and a function state, event -> state.
 
@@ -112,13 +130,14 @@ def stepper(
   its scores takes longer than the step.
   """
   mesh = sharding.one_cpu()
-  params = jax.device_put(params, mesh.devices.item())
-  begin_S, advance = advancer(decoder, mesh)
+  models = jax.device_put(models, mesh.devices.item())
+  count = len(models.seen)
+  begin_S, advance = advancer(decoder, count, mesh)
 
   def step(state_S, event):
     state_S = state_S.copy()
-    state_S[-3] = event
-    return np.asarray(advance(params, state_S))
+    state_S[-3 - count] = event
+    return np.asarray(advance(models, state_S))
 
   step(begin_S, UNKNOWN)  # Compiles before the first event arrives.
   return begin_S, step
@@ -209,29 +228,27 @@ class Follower:
   def __init__(
     self,
     experiment: Experiment,
-    params: Params,
-    limits: dict[str, Any],
-    normal: Calibration,
+    models: Ensemble,
+    limits: thresholds.Record,
+    normal: CrossCalibration,
   ):
-    """Compiles the model's step.
+    """Compiles the models' step.
 
     Args:
       experiment: with a decoder.
-      params: of its model.
+      models: of the detector.
       limits: content of thresholds.json.
       normal: surprisals of normal events.
     """
     assert experiment.decoder is not None, "checked by the caller"
     self._symbols = experiment.vocabularies["symbols"]
-    self._begin_S, self._step = stepper(experiment.decoder, params)
-    self._above, self._floor, self._top_k = (
-      float(limits["events"][name]) for name in ("above", "unknown", "top_k")
-    )
-    self._by_rank = limits["rule"] == "topk"
-    self._flag_unknown = bool(limits["events"].get("flag_unknown"))
+    self._begin_S, self._step = stepper(experiment.decoder, models)
+    self._limits, self._seen = limits, models.seen
     # Lists, because NumPy is slower for a single number.
-    self._normal = normal.scores.tolist()
-    self._p_values = normal.p_values(np.append(self._normal, np.inf)).tolist()
+    self._normal = [
+      (group.scores.tolist(), group.above.tolist()) for group in normal.groups
+    ]
+    self._n = normal.n
     # Position and state of each open session, the longest idle session first.
     self._open: dict[str, tuple[int, np.ndarray]] = {}
 
@@ -260,14 +277,15 @@ class Follower:
     position, state_S = self._open.pop(session, (0, self._begin_S))
     state_S = self._step(state_S, symbol)
     self._open[session] = position + 1, state_S
-    nats, rank = float(state_S[-2]), int(state_S[-1])
-    unknown = symbol == UNKNOWN
+    *_, nats, rank = state_S[: -len(self._normal)][-2:].tolist()
+    unknown, rank = symbol == UNKNOWN, int(rank)
     if unknown:
-      nats = max(nats, self._floor)
-    rounded = round(nats, 4)  # As `round_scores` does.
-    place = bisect.bisect_left(self._normal, rounded)
-    in_top_k = rank <= self._top_k
-    above = not in_top_k if self._by_rank else rounded > self._above
+      nats = max(nats, self._limits.unknown)
+    p = self._p_value(symbol, state_S[-len(self._normal) :].tolist())
+    in_top_k = rank <= self._limits.top_k
+    flag = is_flagged(p, self._limits.rate)
+    if self._limits.by_rank:
+      flag = not in_top_k
     return {
       "session": session,
       "position": position,
@@ -279,9 +297,22 @@ class Follower:
       "rank": None if unknown else rank,
       "in_top_k": in_top_k,
       "unknown": unknown,
-      "p_value": round(self._p_values[place], 6),
-      "flag": above or (unknown and self._flag_unknown),
+      "p_value": round(p, 6),
+      "flag": bool(flag) or (unknown and self._limits.flag_unknown),
     }
+
+  def _p_value(self, symbol: int, nlls: list[float]) -> float:
+    """The p-value of an event by its surprisals, one of each model."""
+    count = 1.0
+    groups = zip(
+      self._normal, nlls, self._seen[:, symbol].tolist(), strict=True
+    )
+    for (scores, above), nats, seen in groups:
+      if not seen or symbol == UNKNOWN:
+        nats = max(nats, self._limits.unknown)
+      # As `round_scores` does.
+      count += above[bisect.bisect_left(scores, round(nats, 4))]
+    return count / (self._n + 1)
 
 
 def follow(
@@ -351,15 +382,15 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     {"data.boundaries": True, "data.mapping": "many_to_many"},
     "--follow scores every event of a session, including the first event",
   )
-  params, step = restore_params(
-    workdir, config.checkpoint.step, shapes(experiment)
-  )
   folder = workdir / "detect"
   fileset.wait_for_move(folder, NAME, workdir / LOCK)
   for name in ("thresholds.json", CALIBRATION):
     if (folder / name).exists():
       manifest.verify(folder / name)
-  limits = thresholds.read(folder / "thresholds.json", step)
-  normal = read_events(folder / CALIBRATION)
-  follower = Follower(experiment, params, limits, normal)
+  limits = thresholds.read(folder / "thresholds.json")
+  normal, seen = read_events(folder / CALIBRATION)
+  models, _ = ensemble.restore(
+    experiment, [(workdir / name, step) for name, step in limits.members]
+  )
+  follower = Follower(experiment, Ensemble(models, seen), limits, normal)
   follow(follower, config, sys.stdin.buffer, sys.stdout)

@@ -29,8 +29,7 @@ _LABELS = {False: ("normal", "C0"), True: ("labelled anomalous", "C3")}
 def draw(
   found: Findings,
   calibration: Calibration,
-  session: float,
-  event: float,
+  threshold: float,
   curves: dict[str, np.ndarray],
   folder: Path,
 ):
@@ -39,15 +38,14 @@ def draw(
   Args:
     found: of all sessions, at least one of which has events.
     calibration: the combined score of normal sessions.
-    session: the threshold of that score.
-    event: the threshold of an event's surprisal in nats.
+    threshold: of that score.
     curves: name -> score [D], for the ROC and PR curves.
     folder: of the pictures.
   """
   pictures = {
-    "timeline": _timeline(found, event),
-    "scores": _scores(found, calibration, session),
-    "session": _session(found, event),
+    "timeline": _timeline(found),
+    "scores": _scores(found, calibration, threshold),
+    "session": _session(found),
   }
   labels, some = found.sessions.labels, found.sessions.with_label()
   if labels is not None and 0 < labels[some].sum() < len(some):
@@ -64,7 +62,7 @@ def _worst(found: Findings) -> int:
   return int(order[np.diff(found.bounds)[order] > 0][0])
 
 
-def _timeline(found: Findings, threshold: float) -> Figure:
+def _timeline(found: Findings) -> Figure:
   """Surprisal of event after event, on a linear and a logarithmic axis.
 
   Of many sessions it has an even selection, and the most anomalous ones.
@@ -79,6 +77,7 @@ def _timeline(found: Findings, threshold: float) -> Figure:
   places, bounds = ranges(found.bounds[shown], found.bounds[shown + 1])
   bits = found.nll[places] / math.log(2)
   flagged = np.repeat(found.flags[shown], np.diff(bounds))
+  events = found.event_flags[places]
   figure = figures.create(12, 6)
   for place, scale in enumerate(("linear", "log"), 1):
     axes = figure.add_subplot(2, 1, place)
@@ -86,21 +85,23 @@ def _timeline(found: Findings, threshold: float) -> Figure:
     if labels is not None:
       for j in np.flatnonzero(labels[chosen]).tolist():
         axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
-    for some, colour, name in (
-      (~flagged, "C0", "event"),
-      (flagged, "C1", "event of a flagged session"),
+    for some, marker, colour, name in (
+      (~flagged & ~events, ".", "C0", "event"),
+      (flagged & ~events, ".", "C1", "event of a flagged session"),
+      (events, "x", "C3", "flagged event"),
     ):
       if some.any():
         axes.plot(
-          np.flatnonzero(some), bits[some], ".", color=colour, ms=4, label=name
+          np.flatnonzero(some),
+          bits[some],
+          marker,
+          color=colour,
+          ms=4,
+          label=name,
         )
     if len(chosen) <= _APART:
       for edge in bounds[1:-1]:
         axes.axvline(edge - 0.5, color="0.7", lw=0.6, zorder=0)
-    if math.isfinite(threshold):
-      axes.axhline(
-        threshold / math.log(2), color="black", lw=0.8, label="threshold"
-      )
     axes.set_yscale(scale)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(LogFormatter())  # Ticks within a decade.
@@ -217,7 +218,7 @@ def _curves(
   return figure
 
 
-def _session(found: Findings, threshold: float) -> Figure:
+def _session(found: Findings) -> Figure:
   """The most anomalous session, event by event, coloured by its surprisal.
 
   Of a log each row is a line; of other sessions a row has several events.
@@ -265,10 +266,10 @@ def _session(found: Findings, threshold: float) -> Figure:
   axes.set_xticks([])
   place = int(found.offsets[d]) + first
   _label_rows(axes, found, j, range(place, place + rows * columns, columns))
-  limit = f"; bold: above {threshold / math.log(2):.1f} bits"
+  bold = found.event_flags[start + first : start + last].any()
   axes.set_title(
     figures.plain(found.sessions.names[j], 80)
-    + (limit if math.isfinite(threshold) else "")
+    + ("; bold: flagged events" if bold else "")
   )
   return figure
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from seqrnn.config import Config
 from seqrnn.detection import incidents
 from seqrnn.detection.calibration import COMBINED, NormalScores
+from seqrnn.detection.conformal import beta_interval
 from seqrnn.detection.findings import Findings
 from seqrnn.inference.predictions import console_text, quoted
 
@@ -39,7 +40,7 @@ def print_rates(console: Console, normal: NormalScores, settings: Config):
       f" from {calibration.resolution:.2g}"
     )
     if item == "session":  # Events of one session are not independent.
-      low, high = calibration.interval(rate)
+      low, high = beta_interval(rate, calibration.n)
       line += f"; 95% interval of the true rate: {low:.2g} to {high:.2g}"
     console.print(line)
     if rate < calibration.resolution:
@@ -48,6 +49,29 @@ def print_rates(console: Console, normal: NormalScores, settings: Config):
         f" rate flags no {item}; it needs more normal {item}s",
         file=sys.stderr,
       )
+
+
+def print_calibration(console: Console, normal: NormalScores, settings: Config):
+  """Prints what was left out of the calibration, and the chosen scores."""
+  if normal.left_out:
+    total = normal.left_out + normal.own.n
+    console.print(
+      f"calibration: {normal.left_out:,} of {total:,} sessions"
+      f" ({normal.left_out / total:.1%}) are left out, because their highest"
+      " surprisals form a second mode; detect.contamination=0 keeps them"
+    )
+  choice = normal.choice
+  names, how = choice.combination
+  words = " and ".join(names)
+  if len(names) > 1:
+    words += {"min": ", the least p-value", "fisher": ", their product"}[how]
+  why = "set by detect.scores"
+  if settings.scores is None:
+    why = (
+      f"average precision {choice.precision:.3f} on injected anomalies, the"
+      f" standard combination {choice.standard:.3f}"
+    )
+  console.print(f"combined score: {words} ({why})")
 
 
 def print_sessions(console: Console, found: Findings, most: int):

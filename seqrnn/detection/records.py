@@ -80,12 +80,16 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if any(x.ndim != 1 or x.dtype.kind not in "fiu" for x in numbers.values()):
       raise ValueError("has an array that is not a list of numbers")
     events = {len(arrays[name]) for name in ("nll", "event_counts")}
+    events.add(int(arrays["sizes"].sum()))
+    injected = {
+      len(x) for name, x in numbers.items() if name.startswith("injected ")
+    }
     sessions = {
       len(x)
       for name, x in numbers.items()
-      if name == "counts" or name.startswith("score ")
+      if name in ("counts", "model", "sizes") or name.startswith("score ")
     }
-    if len(events) > 1 or len(sessions) > 1:
+    if max(len(events), len(sessions), len(injected)) > 1:
       raise ValueError("has arrays of different lengths")
   return arrays
 

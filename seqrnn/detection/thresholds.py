@@ -1,40 +1,59 @@
-"""thresholds.json: the scores above which sessions and events are flagged."""
+"""thresholds.json: the models of a detection, and the rates of its flags."""
 
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqrnn.detection import records
 from seqrnn.detection.calibration import COMBINED, NormalScores
+from seqrnn.detection.conformal import beta_interval
 from seqrnn.detection.detector import Detector
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 
-def content(normal: NormalScores, detector: Detector) -> dict[str, Any]:
+class Record(NamedTuple):
+  """What `--follow` reads.
+
+  Attributes:
+    members: folder of each model in the workdir, and step of its checkpoint.
+    rate: false-alarm rate of events.
+    by_rank: whether an event is flagged by its rank.
+    unknown, flag_unknown, top_k: as in `config.detect`.
+  """
+
+  members: list[tuple[str, int]]
+  rate: float
+  by_rank: bool
+  unknown: float
+  flag_unknown: bool
+  top_k: int
+
+
+def content(
+  normal: NormalScores, detector: Detector, workdir: Path
+) -> dict[str, Any]:
   """The content of thresholds.json."""
   settings = detector.config.detect
   sessions, events = normal.scores[COMBINED], normal.events
   return {
     "head": settings.head,
-    "step": detector.step,
     "rule": settings.rule,
+    "members": [
+      {"folder": member.folder.relative_to(workdir).as_posix(), "step": step}
+      for member, step in zip(detector.members, detector.steps, strict=True)
+    ],
     "sessions": {
       "rate": settings.rate,
       "calibration": sessions.n,
       "resolution": sessions.resolution,
-      "rate_95": sessions.interval(settings.rate),
-      "above": {
-        name: calibration.threshold(settings.rate)
-        for name, calibration in normal.scores.items()
-      },
+      "rate_95": beta_interval(settings.rate, sessions.n),
     },
     "events": {
       "rate": settings.event_rate,
       "calibration": events.n,
       "resolution": events.resolution,
-      "above": events.threshold(settings.event_rate),
       "unknown": settings.unknown,
       "flag_unknown": settings.flag_unknown,
       "top_k": settings.top_k,
@@ -56,16 +75,12 @@ def write_json(path: Path, record: dict[str, Any]):
     file.write(json.dumps(finite(record), indent=2, allow_nan=False) + "\n")
 
 
-def read(path: Path, step: int) -> dict[str, Any]:
+def read(path: Path) -> Record:
   """Reads thresholds.json for `--follow`.
 
-  Args:
-    path: of the file.
-    step: of the checkpoint that will score events.
-
   Raises:
-    UserError: the file is missing or damaged, or is of another checkpoint, or
-      of a head that needs later events.
+    UserError: the file is missing or damaged, or is of a head that needs later
+      events.
   """
   if not path.exists():
     raise UserError(
@@ -74,18 +89,22 @@ def read(path: Path, step: int) -> dict[str, Any]:
     )
   record = records.read_object(path)
   with records.reading(path):
-    events, head, trained = record["events"], record["head"], record["step"]
-    numbers = [float(events[name]) for name in ("above", "unknown", "top_k")]
-    if "rule" not in record or math.isnan(sum(numbers)):
+    events, head = record["events"], record["head"]
+    found = Record(
+      [(str(m["folder"]), int(m["step"])) for m in record["members"]],
+      float(events["rate"]),
+      record["rule"] == "topk",
+      float(events["unknown"]),
+      bool(events["flag_unknown"]),
+      int(events["top_k"]),
+    )
+    if not found.members or math.isnan(found.rate + found.unknown):
       raise ValueError("a field is missing")
+    if any(".." in Path(folder).parts for folder, _ in found.members):
+      raise ValueError("a folder is not in the workdir")
   if head != "forward":
     raise UserError(
       f"{path}: config.detect.head={head!r}: must be forward, because --follow"
       " cannot read later events; run --mode=detect with forward"
     )
-  if trained != step:
-    raise UserError(
-      f"{path}: is of step {trained}, but the checkpoint of step {step}; run"
-      " --mode=detect again"
-    )
-  return record
+  return found

@@ -3,6 +3,7 @@
 Labels, if there are any, are used only to compute metrics.
 """
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from seqrnn.detection.calibration import (
   keep_calibration,
 )
 from seqrnn.detection.decision import find_anomalies
-from seqrnn.detection.detector import Detector, combined_names, load_detector
+from seqrnn.detection.detector import Detector, combined_names
 from seqrnn.detection.findings import LOCK, NAME, Findings
 from seqrnn.detection.inputs import read_sessions
 from seqrnn.errors import UserError
@@ -63,11 +64,12 @@ def _run(
   read = splits.reader(config, settings.idle)
   refuse_cut_sessions(read("train"), config.data)
   times = [time.perf_counter()]
-  detector = load_detector(build, config, workdir, read("train"))
   # Read sessions first, to refuse invalid files before the folds are trained.
-  sessions, kinds = read_sessions(config, detector.names, read)
+  names = experiment.vocabularies["symbols"]
+  sessions, kinds = read_sessions(config, names, read)
   times.append(time.perf_counter())
-  normal = calibrate(build, workdir, detector, read, experiment.facts)
+  detector, normal = calibrate(build, config, workdir, read, experiment.facts)
+  printing.print_calibration(console, normal, settings)
   printing.print_rates(console, normal, settings)
   times.append(time.perf_counter())
   found = find_anomalies(detector, normal, sessions)
@@ -77,13 +79,14 @@ def _run(
     zip(("reading", "calibration", "scoring"), np.diff(times), strict=True)
   )
   record = {
-    "step": detector.step,
+    "steps": detector.steps,
     "data": {
       "train": experiment.facts("train"),
       "validation": experiment.facts("validation"),
       "looked_at": evaluation.summary(found),
     },
-    "thresholds": thresholds.content(normal, detector),
+    "calibration": normal.record(),
+    "thresholds": thresholds.content(normal, detector, workdir),
     **metrics,
     "seconds": {**seconds, "scoring_by_the_network": found.seconds},
     "distinct_events_per_second": len(found.nll) / found.seconds,
@@ -160,12 +163,10 @@ def draw_pictures(
     (name for name in found.scores if name != COMBINED),
     key=lambda name: -table[name].get("average_precision", 0),
   )
-  calibration = normal.scores[COMBINED]
   pictures.draw(
     found,
-    calibration,
-    calibration.threshold(settings.rate),
-    normal.events.threshold(settings.event_rate),
+    normal.own,
+    -math.log(settings.rate),
     {name: found.scores[name] for name in (COMBINED, *best[:_CURVES])},
     folder,
   )

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from seqrnn.detection import ranking
-from seqrnn.detection.conformal import Calibration, benjamini_hochberg, combine
+from seqrnn.detection.conformal import (
+  Calibration,
+  CrossCalibration,
+  benjamini_hochberg,
+  beta_interval,
+  combine,
+  is_flagged,
+)
 
 SEEDS = range(5)
 
@@ -25,7 +32,7 @@ def test_p_values_count_what_scores_as_high(seed):
   calibration = Calibration(normal, counts)
   every = np.repeat(normal, counts)
   n = len(every)
-  assert calibration.n == n and calibration.resolution == 1 / (n + 1)
+  assert calibration.n == n
   p = [(1 + sum(c >= s for c in every)) / (n + 1) for s in scores]
   np.testing.assert_allclose(calibration.p_values(scores), p)
   # Of a normal one: against all others, as if it were new.
@@ -35,7 +42,7 @@ def test_p_values_count_what_scores_as_high(seed):
   ]
   np.testing.assert_allclose(calibration.own_p_values(normal), own)
   for rate in (1e-4, 1 / (n + 1), 3 / (n + 1), 0.05, 0.3, n / (n + 1), 0.9999):
-    flags = scores > calibration.threshold(rate)
+    flags = is_flagged(calibration.p_values(scores), rate)
     exact = [1 + sum(c >= s for c in every) for s in scores]
     assert flags.tolist() == [e <= rate * (n + 1) + 1e-9 for e in exact]
 
@@ -45,13 +52,15 @@ def test_new_normal_data_are_flagged_at_the_rate():
   n, rate = 199, 0.05
   rates, inside = [], []
   for _ in range(400):
-    calibration = Calibration(rng.exponential(size=n))
-    rates.append(math.exp(-calibration.threshold(rate)))  # The true one.
-    low, high = calibration.interval(rate)
+    scores = rng.exponential(size=n)
+    p = Calibration(scores).p_values(np.sort(scores))
+    lowest = np.sort(scores)[~is_flagged(p, rate)].max()
+    rates.append(math.exp(-lowest))  # The true one.
+    low, high = beta_interval(rate, n)
     inside.append(low <= rates[-1] <= high)
   assert np.mean(rates) == pytest.approx(rate, rel=0.05)
   assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
-  assert Calibration(np.arange(9.0)).interval(0.01) == (0, 0)
+  assert beta_interval(0.01, 9) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -94,9 +103,50 @@ def test_what_is_combined_is_flagged_at_the_rate(how):
       return combine(neg_log_p, how)
 
     calibration = Calibration(combined(normal, True))
-    flags = combined(new, False) > calibration.threshold(1 / (n + 1))
+    flags = is_flagged(calibration.p_values(combined(new, False)), 1 / (n + 1))
     rates.append(flags.mean())
   assert np.mean(rates) == pytest.approx(1 / (n + 1), rel=0.15)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_scores_of_several_models_are_compared_with_those_of_each(seed):
+  parts = [draw(seed + 10 * k, 20 + k) for k in range(3)]
+  cross = CrossCalibration([Calibration(s, c) for s, c, _ in parts])
+  scores_KD = np.stack([scores for *_, scores in parts])
+  every = [np.repeat(s, c) for s, c, _ in parts]
+  n = sum(map(len, every))
+  count = [
+    sum((own >= s).sum() for own, s in zip(every, column, strict=True))
+    for column in scores_KD.T
+  ]
+  p = cross.p_values(scores_KD)
+  np.testing.assert_allclose(p, (1 + np.array(count)) / (n + 1))
+  neg_log_p = cross.neg_log_p(scores_KD)
+  inside = np.array(count) > 0
+  np.testing.assert_allclose(neg_log_p[inside], -np.log(p[inside]))
+  assert neg_log_p[-1] == np.inf
+  # Above all scores of all models: extrapolated, in the order of the scores.
+  high = np.stack([own.max() + np.array([0.1, 1.0, 3.0]) for own in every])
+  assert (np.diff(cross.neg_log_p(high)) > 0).all()
+  assert cross.neg_log_p(high)[0] > -np.log(cross.resolution)
+
+
+def test_models_of_different_scales_flag_new_data_at_the_rate():
+  """Each model adds noise of its own to the score, and scales it."""
+  rng = np.random.default_rng(0)
+  rates = {0.01: [], 0.05: []}
+  for _ in range(60):
+    scales = rng.uniform(0.5, 3, 5)
+    noisy = lambda x, scale: scale * (x + rng.normal(0, 0.2, x.shape))
+    groups = [Calibration(noisy(rng.exponential(size=80), s)) for s in scales]
+    new = rng.exponential(size=500)
+    p = CrossCalibration(groups).p_values(
+      np.stack([noisy(new, s) for s in scales])
+    )
+    for rate, found in rates.items():
+      found.append((p <= rate).mean())
+  for rate, found in rates.items():
+    assert 0.7 * rate < np.mean(found) < 1.1 * rate
 
 
 def test_the_tail_of_an_exponential_is_found():

@@ -12,25 +12,29 @@ import run
 from seqrnn.data.documents import Document
 from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.vocabulary import Vocabulary, save
-from seqrnn.detection import calibration, follow
-from seqrnn.detection.conformal import Calibration
+from seqrnn.detection import calibration, follow, thresholds
+from seqrnn.detection.conformal import Calibration, CrossCalibration
+from seqrnn.detection.ensemble import Ensemble
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.inference import scoring
 from seqrnn.runtime import sharding
-from seqrnn.runtime.checkpoint import Restored
 from tests.conftest import tiny
 
 SYMBOLS = {"symbols": Vocabulary("session", tuple("abcdefg"))}
-LIMITS = {
+LIMITS = thresholds.Record(
+  [(".", 7), ("folds/2", 8)], 0.4, False, 20.0, True, 2
+)
+CONTENT = {
   "head": "forward",
-  "step": 7,
   "rule": "rate",
-  "events": {"above": 3.0, "unknown": 20.0, "top_k": 2},
+  "members": [{"folder": ".", "step": 7}, {"folder": "folds/2", "step": 8}],
+  "events": {"rate": 0.4, "unknown": 20.0, "flag_unknown": True, "top_k": 2},
 }
 
 
-NORMAL = Calibration(np.array([0.5, 1.0, 2.0, 4.0, 8.0]))
+NATS = np.array([[0.5, 1.0, 2.0, 4.0, 8.0], [0.2, 0.6, 1.5, 2.5, 9.0]])
+NORMAL = CrossCalibration([Calibration(nats) for nats in NATS])
 
 
 class Out(io.StringIO):
@@ -43,22 +47,24 @@ class Out(io.StringIO):
 
 
 def make(tmp_path, fields, symbols=SYMBOLS):
-  """Config, experiment and parameters, whose compiling takes no time."""
+  """Config, experiment and two models, whose compiling takes no time."""
   config = tiny(tmp_path, {"data.unit": "session", "data.window": 40, **fields})
   experiment = experiments.build(config, symbols)
   rng = np.random.default_rng(1)
   params = jax.tree.map(
-    lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes(experiment)
+    lambda x: rng.normal(size=(2, *x.shape)).astype(x.dtype), shapes(experiment)
   )
-  return config, experiment, params
+  seen = np.ones((2, len(symbols["symbols"])), bool)
+  seen[1, -1] = False  # The second model has not seen the event g.
+  return config, experiment, Ensemble(params, seen)
 
 
 def followed(made, lines, limits=LIMITS):
   """What is written of lines, the ends of sessions among it."""
-  config, experiment, params = made
+  config, experiment, models = made
   out = Out()
   stdin = io.BytesIO(b"".join(line + b"\n" for line in lines))
-  follower = follow.Follower(experiment, params, limits, NORMAL)
+  follower = follow.Follower(experiment, models, limits, NORMAL)
   follow.follow(follower, config, stdin, out)
   found = [json.loads(line) for line in out.getvalue().splitlines()]
   assert out.flushed == len(found)
@@ -74,7 +80,7 @@ def followed(made, lines, limits=LIMITS):
   ],
 )
 def test_scores_are_those_of_whole_sessions(tmp_path, fields):
-  made = config, experiment, params = make(tmp_path, fields)
+  made = config, experiment, models = make(tmp_path, fields)
   rng = np.random.default_rng(0)
   sessions = {
     f"s{n}": rng.choice(list("abcdefg?"), rng.integers(1, 30)).tolist()
@@ -88,8 +94,14 @@ def test_scores_are_those_of_whole_sessions(tmp_path, fields):
   found = followed(made, lines)
   score = scoring.event_scorer(experiment.heads["forward"])
   run = scoring.scorer(experiment, sharding.mesh(), score)
-  documents = [Document(name, events, "") for name, events in sessions.items()]
-  expected = run(params, documents)
+  by_model = []
+  for k, unread in enumerate(("", "g")):
+    documents = [
+      Document(name, ["?" if e in unread else e for e in events], "")
+      for name, events in sessions.items()
+    ]
+    one = jax.tree.map(lambda x, k=k: x[k], models.params)
+    by_model.append(run(one, documents))
   for j, (name, events) in enumerate(sessions.items()):
     own = [line for line in found if line["session"] == name]
     assert [line["event"] for line in own] == [*events, "<end>"]
@@ -97,21 +109,26 @@ def test_scores_are_those_of_whole_sessions(tmp_path, fields):
     assert own[-1]["line"] is None
     unknown = np.array([*events, "<end>"]) == "?"
     assert [line["unknown"] for line in own] == unknown.tolist()
-    said = expected.document(j)
-    nats = np.where(unknown, np.maximum(said["nll"], 20), said["nll"])
+    said = [expected.document(j) for expected in by_model]
+    unread = unknown | (np.array([*events, "<end>"]) == "g")
+    nlls = np.stack([one["nll"] for one in said])
+    mean = -np.log(np.exp(-nlls).mean(axis=0))
     written = np.array([line["nats"] for line in own])
-    np.testing.assert_allclose(written, nats, 1e-5, 1e-5)
+    # The second model gives g some probability, but has not learned it.
+    np.testing.assert_allclose(written[~unread], mean[~unread], 1e-4, 1e-4)
+    assert (written[unknown] == 20).all()
     np.testing.assert_allclose(
-      [line["probability"] for line in own], np.exp(-nats), 1e-4
+      [line["probability"] for line in own], np.exp(-written), 1e-4
     )
-    ranks = np.where(unknown, None, said["rank"]).tolist()
-    assert [line["rank"] for line in own] == ranks
-    p = [(1 + sum(NORMAL.scores >= round(x, 4))) / 6 for x in written]
-    np.testing.assert_allclose([line["p_value"] for line in own], p, 1e-5)
-    assert [line["in_top_k"] for line in own] == (said["rank"] <= 2).tolist()
-    assert [line["flag"] for line in own] == (nats > 3).tolist()
+    nlls[:, unknown], nlls[1, unread] = 20, 20
+    count = (NATS[:, :, None] >= nlls.round(4)[:, None]).sum(axis=(0, 1))
+    p = [line["p_value"] for line in own]
+    np.testing.assert_allclose(p, (1 + count) / 11, 1e-5)
+    assert [line["flag"] for line in own] == ((1 + count) / 11 <= 0.4).tolist()
+    ranks = [line["rank"] for line in own]
+    assert [rank is None for rank in ranks] == unknown.tolist()
   assert 0 < sum(line["flag"] for line in found) < len(found)
-  by_rank = followed(made, lines, {**LIMITS, "rule": "topk"})
+  by_rank = followed(made, lines, LIMITS._replace(by_rank=True))
   assert all(line["flag"] != line["in_top_k"] for line in by_rank)
 
 
@@ -327,32 +344,45 @@ def test_a_stderr_that_nobody_reads_ends_nothing(tmp_path, monkeypatch):
   assert told(found) == [("x", "a"), ("x", "<end>")]
 
 
+def arrays_of(models):
+  """The arrays of calibration.npz that following reads."""
+  return {
+    "nll": NATS.ravel(),
+    "event_counts": np.ones(10),
+    "sizes": np.full(2, 5),
+    "model": np.arange(2),
+    "steps": np.array([7, 8]),
+    "seen": models.seen.astype(np.uint8).ravel(),
+  }
+
+
 @pytest.mark.parametrize(
   ("fields", "limits", "rule"),
   [
-    ({"task": "gap_model"}, LIMITS, "next event unless model.heads='all'"),
-    ({"data.boundaries": False}, LIMITS, "the first event, it must be True"),
+    ({"task": "gap_model"}, CONTENT, "next event unless model.heads='all'"),
+    ({"data.boundaries": False}, CONTENT, "the first event, it must be True"),
     ({}, None, "no such file; --mode=detect without --follow"),
-    ({}, {**LIMITS, "events": {}}, "must be as --mode=detect writes it"),
-    ({}, {**LIMITS, "head": "joint"}, "detect.head='joint': must be forward"),
-    ({}, {**LIMITS, "step": 8}, "is of step 8, but the checkpoint of step 7"),
-    ({}, LIMITS, "calibration.npz: must be as --mode=detect writes it"),
-    ({}, LIMITS, None),
+    ({}, {**CONTENT, "events": {}}, "must be as --mode=detect writes it"),
+    ({}, {**CONTENT, "head": "joint"}, "detect.head='joint': must be forward"),
+    ({}, {**CONTENT, "members": [{"folder": "../x", "step": 1}]}, "not in the"),
+    ({}, CONTENT, "calibration.npz: must be as --mode=detect writes it"),
+    ({}, CONTENT, None),
   ],
 )
 def test_a_run_is_followed_or_refused(
   tmp_path, monkeypatch, capsys, fields, limits, rule
 ):
-  config, experiment, params = make(tmp_path, fields)
+  config, _, models = make(tmp_path, fields)
   save(tmp_path / "vocabulary.json", SYMBOLS)
   if limits:
     (tmp_path / "detect").mkdir()
     path = tmp_path / "detect" / "thresholds.json"
     path.write_text(json.dumps(limits))
   if not rule:
-    arrays = {"nll": NORMAL.scores, "event_counts": np.ones(5)}
-    np.savez(tmp_path / "detect" / "calibration.npz", **arrays)
-  monkeypatch.setattr(follow, "restore_params", lambda *_: Restored(params, 7))
+    np.savez(tmp_path / "detect" / "calibration.npz", **arrays_of(models))
+  monkeypatch.setattr(
+    follow.ensemble, "restore", lambda *_: (models.params, [7, 8])
+  )
   stdin = io.TextIOWrapper(io.BytesIO(b"x a"))
   monkeypatch.setattr(follow.sys, "stdin", stdin)
   if rule:
@@ -368,18 +398,20 @@ def test_a_run_is_followed_or_refused(
 def test_an_event_never_seen_is_flagged_below_the_threshold(tmp_path, rule):
   made = make(tmp_path, {})
   flags = []
-  for fields in ({}, {"flag_unknown": False}, {"flag_unknown": True}):
-    events = {"above": 99.0, "unknown": 20.0, "top_k": 2**31, **fields}
-    limits = {**LIMITS, "rule": rule, "events": events}
+  for flag_unknown in (False, True):
+    limits = LIMITS._replace(
+      rate=1e-9, top_k=2**31, flag_unknown=flag_unknown, by_rank=rule == "topk"
+    )
     rows = followed(made, [b"x a", b"x never"], limits)
     flags.append([row["flag"] for row in rows])
-  assert flags == [[False] * 3, [False] * 3, [False, True, False]]
+  assert flags == [[False] * 3, [False, True, False]]
 
 
 def test_a_damaged_calibration_is_none(tmp_path):
   path = tmp_path / "calibration.npz"
-  nll = np.random.default_rng(0).exponential(size=40)
-  np.savez_compressed(path, nll=nll, event_counts=np.ones(40))
+  nll = np.random.default_rng(0).exponential(size=10)
+  models = Ensemble({}, np.ones((2, 9), bool))
+  np.savez_compressed(path, **{**arrays_of(models), "nll": nll})
   content, refused = path.read_bytes(), 0
   for place in range(len(content)):
     damaged = bytearray(content)

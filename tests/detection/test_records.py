@@ -126,7 +126,7 @@ def test_a_small_file_that_holds_too_much_is_refused(tmp_path, monkeypatch):
 def test_thresholds_that_detection_did_not_write_are_refused(tmp_path, content):
   folder = folder_with(tmp_path, thresholds_json=content)
   path = folder / "thresholds.json"
-  refused(path, thresholds.read, path, 7)
+  refused(path, thresholds.read, path)
 
 
 def test_numbers_that_are_none_of_a_calibration_are_refused(tmp_path):

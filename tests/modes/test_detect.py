@@ -8,6 +8,7 @@ import json
 import math
 import random
 import re
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -21,9 +22,16 @@ from experiments import language_model
 from seqrnn import config as config_lib
 from seqrnn.data import sessions as data
 from seqrnn.data import splits
-from seqrnn.data.vocabulary import BEGIN, END, PAD, save
-from seqrnn.detection import calibration, decision, detector, evaluation
-from seqrnn.detection.conformal import Calibration
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, save
+from seqrnn.detection import (
+  calibration,
+  decision,
+  detector,
+  ensemble,
+  evaluation,
+  folds,
+)
+from seqrnn.detection.conformal import Calibration, CrossCalibration
 from seqrnn.errors import MachineError, UserError
 from seqrnn.inference.scoring import UNRANKED
 from seqrnn.modes import detect
@@ -79,26 +87,47 @@ def home(tmp_path_factory):
   config.detect.path = str(folder / "good.txt")
   config.detect.anomalous_path = str(folder / "bad.txt")
   found = detect.run(experiments.build, config, folder / "run")
+  shutil.copytree(folder / "run/detect", folder / "first")
   return folder, config, found
 
 
-def oracle(workdir):
-  """A function from the text of a session to the surprisals of its events."""
+def oracle(workdir, names=None):
+  """A function from the text of a session to the surprisals of its events.
+
+  Events that are not among the `names` are read as unknown, and are as
+  surprising as `detect.unknown`.
+  """
   run = experiments.load(workdir)
   symbols = run.experiment.vocabularies["symbols"]
   predict = jax.jit(run.experiment.predict)
 
   def surprisal(text, begins=True, ends=True):
-    ids = [BEGIN, *symbols.encode(text.split()), END]
+    events = [x if names is None or x in names else "?" for x in text.split()]
+    ids = [BEGIN, *symbols.encode(events), END]
     ids = np.array(ids[not begins : len(ids) - (not ends)])
     inputs_1T = np.full((1, 20), PAD, np.int32)
     inputs_1T[0, : len(ids) - 1] = ids[:-1]
     batch = {"inputs": inputs_1T, "reset": np.ones(1, bool)}
     logits_TV = np.asarray(predict(run.params, (), batch)[1][0], np.float64)
     chosen_T = logits_TV[np.arange(len(ids) - 1), ids[1:]]
-    return np.log(np.exp(logits_TV).sum(-1))[: len(ids) - 1] - chosen_T
+    nll_T = np.log(np.exp(logits_TV).sum(-1))[: len(ids) - 1] - chosen_T
+    return np.where(ids[1:] == UNKNOWN, 20, nll_T)
 
   return surprisal
+
+
+def members(folder, config):
+  """For each fold, its surprisal, and the texts that are held out."""
+  train = splits.reader(config)("train")
+  found = []
+  for k in (1, 2):
+    seen, held_out = (
+      splits.fold(train, f"{k}/2", out) for out in (False, True)
+    )
+    names = {x for document in seen.documents() for x in document.symbols}
+    texts = [" ".join(document.symbols) for document in held_out.documents()]
+    found.append((oracle(folder / f"run/folds/{k}-of-2", names), texts))
+  return found
 
 
 def table(path):
@@ -106,28 +135,40 @@ def table(path):
     return list(csv.DictReader(file))
 
 
-def test_sessions_have_the_scores_of_each_by_itself(home):
-  folder, config, found = home
-  surprisal = oracle(folder / "run")
+def test_p_values_are_shares_of_the_sessions_held_out_from_each_model(home):
+  folder, config, _ = home
   texts = [
     line
     for name in ("good.txt", "bad.txt")
     for line in (folder / name).read_text().split("\n")
   ]
-  rows = table(folder / "run/detect/sessions.csv")
+  rows = table(folder / "first/sessions.csv")
   assert len(rows) == len(texts)
-  for j in [*range(0, 300, 29), *range(300, 310)]:
-    row, events = rows[j], texts[j].split()
-    nll = surprisal(texts[j])
-    if "x" in events:
-      nll[events.index("x")] = config.detect.unknown
-    assert int(row["events"]) == len(events) == len(nll) - 1
-    mean_of_5 = np.sort(nll)[-5:].mean()
-    assert float(row["max"]) == pytest.approx(nll.max(), rel=1e-3, abs=1e-3)
-    assert float(row["mean"]) == pytest.approx(nll.mean(), rel=1e-3, abs=1e-3)
-    assert float(row["top_mean"]) == pytest.approx(mean_of_5, 1e-3, 1e-3)
-    assert int(row["label"]) == (j >= 300)
-    assert float(row["unknown"]) == events.count("x")
+  some = [*range(0, 300, 29), *range(300, 310)]
+  aggregates = {
+    "max": np.max,
+    "mean": np.mean,
+    "top_mean": lambda nll: np.sort(nll)[-5:].mean(),
+  }
+  for name, aggregate in aggregates.items():
+    count, total = np.zeros(len(some)), 0
+    for surprisal, held_out in members(folder, config):
+      value = {
+        text: np.round(aggregate(surprisal(text)), 4)
+        for text in {*held_out, *(texts[j] for j in some)}
+      }
+      normal = np.array([value[text] for text in held_out])
+      total += len(normal)
+      count += [(normal >= value[texts[j]]).sum() for j in some]
+    p = (1 + count) / (total + 1)
+    written = np.exp([-float(rows[j][name]) for j in some])
+    # Scores at the edge of rounding may change their places with one other.
+    lowest = p == 1 / (total + 1)
+    np.testing.assert_allclose(written[~lowest], p[~lowest], atol=3 / total)
+    assert (written[lowest] <= p[lowest] * 1.01).all() and lowest.any()
+  for j in some:
+    assert int(rows[j]["events"]) == len(texts[j].split())
+    assert int(rows[j]["label"]) == (j >= 300)
   # What an engineer would call odd is.
   odd = {t for t, row in zip(texts, rows, strict=True) if row["flag"] == "1"}
   assert {"a b a e", "d d d d", "a c d x e"} <= odd
@@ -140,7 +181,7 @@ def test_sessions_have_the_scores_of_each_by_itself(home):
 
 def test_events_are_told_with_their_place_and_what_is_likelier(home):
   folder, config, found = home
-  rows = table(folder / "run/detect/events.csv")
+  rows = table(folder / "first/events.csv")
   names = found.sessions.names
   flagged = found.flags[found.distinct.which]
   assert {row["session"] for row in rows} == {
@@ -167,55 +208,56 @@ def test_events_are_told_with_their_place_and_what_is_likelier(home):
     if row["rank"] == "1":
       assert row["event"] == row["event_1"]
     assert float(row["probability_1"]) >= float(row["probability_2"])
-    p = (1 + found_as_high(folder, nats)) / (found_events(folder) + 1)
-    assert float(row["p_value"]) == pytest.approx(p, rel=1e-3)
-
-
-def calibration_file(folder):
-  return np.load(folder / "run/detect/calibration.npz")
-
-
-def found_as_high(folder, nats):
-  file = calibration_file(folder)
-  return file["event_counts"][file["nll"].round(4) >= round(nats, 4)].sum()
-
-
-def found_events(folder):
-  return calibration_file(folder)["event_counts"].sum()
+  by_model = members(folder, config)
+  file = np.load(folder / "first/calibration.npz")
+  model = np.repeat(file["model"], file["sizes"])
+  normal = [
+    np.repeat(file["nll"], file["event_counts"] * (model == k)).round(4)
+    for k in range(2)
+  ]
+  total = sum(map(len, normal))
+  for text in ("a c d x e", "a b a e"):
+    nlls = [surprisal(text).round(4) for surprisal, _ in by_model]
+    name = "bad.txt:3" if "x" in text else "bad.txt:1"
+    own = [row for row in rows if row["session"] == name]
+    mean = -np.log(np.mean([np.exp(-nll) for nll in nlls], axis=0))
+    known = [row["event"] != "x" for row in own]
+    written = np.array([float(row["nats"]) for row in own])
+    np.testing.assert_allclose(written[known], mean[known], 1e-3, 1e-3)
+    p = [
+      (1 + sum((n >= x).sum() for n, x in zip(normal, pair, strict=True)))
+      / (total + 1)
+      for pair in zip(*nlls, strict=True)
+    ]
+    told = [float(row["p_value"]) for row in own]
+    np.testing.assert_allclose(told, p, atol=5 / total)
 
 
 def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
-  folder, config, found = home
+  folder, config, _ = home
   read = splits.reader(config)
-  file = calibration_file(folder)
-  assert file["counts"].sum() == len(read("train")) + len(read("validation"))
-  scores = np.repeat(file["score max"], file["counts"])
-  expected = [by_itself(folder / "run", read("validation"))]
-  for k in (1, 2):
-    held_out = splits.fold(read("train"), f"{k}/2", True)
-    expected.append(by_itself(folder / f"run/folds/{k}-of-2", held_out))
-    path = folder / f"run/folds/{k}-of-2/config.json"
-    part = splits.reader(config_lib.read(path, base.get_config()))("train")
+  file = np.load(folder / "first/calibration.npz")
+  assert file["counts"].sum() == len(read("train"))
+  for k, (surprisal, texts) in enumerate(members(folder, config)):
+    highest = {text: surprisal(text).max() for text in set(texts)}
+    own = file["model"] == k
+    scores = np.repeat(file["score max"][own], file["counts"][own])
+    expected = np.sort([highest[text] for text in texts])
+    np.testing.assert_allclose(np.sort(scores), expected, rtol=1e-3, atol=1e-3)
+    path = folder / f"run/folds/{k + 1}-of-2/config.json"
+    fold = config_lib.read(path, base.get_config())
+    part, held_out = (splits.reader(fold)(name) for name in ("train", "test"))
     trained_on = {document.name for document in part.documents()}
     assert not trained_on & {document.name for document in held_out.documents()}
     assert len(part) + len(held_out) == len(read("train"))
-  np.testing.assert_allclose(
-    np.sort(scores), np.sort(np.concatenate(expected)), rtol=1e-3, atol=1e-3
-  )
-
-
-def by_itself(workdir, pieces):
-  surprisal = oracle(workdir)
-  texts = [" ".join(document.symbols) for document in pieces.documents()]
-  highest = {text: surprisal(text).max() for text in set(texts)}
-  return np.array([highest[text] for text in texts])
+    assert len(held_out) == len(texts)
 
 
 def test_labels_change_nothing_but_figures(home, again, tmp_path):
   folder, _, found = home
   texts = [(folder / name).read_text() for name in ("good.txt", "bad.txt")]
   (tmp_path / "all.txt").write_text("\n".join(texts))
-  report = json.loads((folder / "run/detect/report.json").read_text())
+  report = json.loads((folder / "first/report.json").read_text())
   assert "f1" in report["figures"]["combined"]
   bare = again(path=str(tmp_path / "all.txt"), anomalous_path=None)
   for name in found.scores:
@@ -260,20 +302,20 @@ def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
   stdout = io.StringIO()
   with contextlib.redirect_stdout(stdout):
     found = again(anomalous_path=None, idle=7.0)
-  assert '"detect.idle": 7.0' in str(calibration_file(folder)["rests_on"])
+  with np.load(folder / "run/detect/calibration.npz") as file:
+    assert '"detect.idle": 7.0' in str(file["rests_on"])
   monkeypatch.undo()
-  surprisal = oracle(folder / "run")
+  by_model = [surprisal for surprisal, _ in members(folder, config)]
   rows = table(folder / "run/detect/sessions.csv")
   for j, d in enumerate(found.distinct.which.tolist()):
     assert (int(rows[j]["open"]), int(rows[j]["cut"])) == (
       not ends[j],
       not begins[j],
     )
-    nll = surprisal(texts[j], begins[j], ends[j])
+    nlls = [surprisal(texts[j], begins[j], ends[j]) for surprisal in by_model]
+    nll = -np.log(np.mean([np.exp(-nll) for nll in nlls], axis=0))
     scored = found.nll[slice(*found.bounds[d : d + 2])]
     np.testing.assert_allclose(scored, nll, rtol=1e-3, atol=1e-3)
-    mean = nll.mean() if len(nll) else 0
-    assert found.scores["mean"][d] == pytest.approx(mean, rel=1e-3, abs=1e-3)
     assert found.offsets[d] == (not begins[j]) or not len(nll)
   shown = " ".join(stdout.getvalue().split())
   for name, is_open in re.findall(r"(good.txt:\d+), line \d+(, open)?", shown):
@@ -283,19 +325,45 @@ def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
   assert {"open", "cut"} <= {head.text for head in page.iter("th")}
 
 
+def scores_of(nll, rank, bounds, scores, counts=None, short=None):
+  """What a model says of sessions; `scores` are the highest surprisals."""
+  count = len(scores)
+  return detector.SessionScores(
+    nll=nll,
+    rank=rank,
+    member_nll=nll[None],
+    targets=rank,
+    bounds=np.asarray(bounds),
+    scores={"max": scores[None], "unknown": np.zeros((1, count))},
+    counts=np.ones(count, int) if counts is None else counts,
+    short=np.zeros(count, bool) if short is None else short,
+    seconds=1.0,
+  )
+
+
+def normal_of(scores, nll, settings):
+  """Normal sessions with one event each, the last with the rest."""
+  sizes = np.ones(len(scores), int)
+  sizes[-1] += len(nll) - sizes.sum()
+  bounds = np.concatenate([[0], np.cumsum(sizes)])
+  part = scores_of(nll, np.ones(len(nll), int), bounds, scores)
+  arrays = calibration.calibration_arrays([part])
+  for name in ("score max", "score unknown", "kind", "model"):
+    arrays[f"injected {name}"] = np.zeros(0, int)
+  arrays["steps"] = np.array([1])
+  settings.update({"scores": "max", "contamination": 0.0})
+  return calibration.normal_scores(arrays, settings)
+
+
 @pytest.mark.parametrize("by_default", [True, False])
 def test_an_event_never_seen_is_flagged_whatever_its_surprisal(by_default):
   settings = base.get_config().detect
   settings.flag_unknown = by_default
   nll, rank = np.array([1.0, 20.0, 2.0]), np.array([1, UNRANKED, 3])
-  scored = detector.SessionScores(
-    nll, rank, rank, np.array([0, 2, 3]), {}, np.ones(2), np.zeros(2, bool), 1.0
-  )
+  scored = scores_of(nll, rank, [0, 2, 3], np.zeros(2))
   # Calibration met unknown events itself: no surprisal is above the threshold.
-  normal = calibration.NormalScores(
-    {"combined": Calibration(np.zeros(9))}, Calibration(np.full(2000, 20.0))
-  )
-  _, odd = decision.flag(scored, np.zeros(2), normal, settings)
+  normal = normal_of(np.zeros(9), np.full(2000, 20.0), settings)
+  odd = decision.decide(scored, normal, settings).event_flags
   assert odd.tolist() == [False, by_default, False]
 
 
@@ -311,26 +379,26 @@ def test_rules(rule):
   combined = rng.exponential(2, 80)
   counts = rng.integers(1, 3, 80)
   short = np.arange(80) == 4
-  scored = detector.SessionScores(
-    nll, rank, rank, bounds, {}, counts, short, 1.0
-  )
-  normal = calibration.NormalScores(
-    {"combined": Calibration(rng.exponential(1, 200))},
-    Calibration(rng.exponential(1, 1000)),
-  )
-  flags, odd = decision.flag(scored, combined, normal, settings)
-  p = normal.scores["combined"].p_values(combined)
-  event_p = normal.events.p_values(nll.round(4))
+  scored = scores_of(nll, rank, bounds, combined, counts, short)
+  own, own_nll = rng.exponential(1, 200), rng.exponential(1, 1000)
+  normal = normal_of(own, own_nll, settings)
+  found = decision.decide(scored, normal, settings)
+  flags, odd = found.flags, found.event_flags
+  p = (1 + (own >= combined[:, None]).sum(axis=1)) / 201
+  # Beyond all normal ones p is that of the highest, or the next.
+  assert (np.abs(found.p - p)[~short] < 1.01 / 201).all()
+  p = np.where(short, p, found.p)
+  event_p = (1 + (own_nll.round(4) >= nll.round(4)[:, None]).sum(axis=1)) / 1001
   assert (
     odd.tolist() == (rank > 3 if rule == "topk" else event_p <= 0.02).tolist()
   )
-  in_order = np.sort(np.repeat(p, counts))
+  in_order = np.sort(np.repeat(p[~short], counts[~short]))
   under = in_order <= 0.2 * np.arange(1, len(in_order) + 1) / len(in_order)
   for d in range(80):
     expected = {
       "rate": p[d] <= 0.1,
       "events": odd[bounds[d] : bounds[d + 1]].any(),
-      "budget": (combined > combined[d]).sum() < 7,
+      "budget": (combined[~short] > combined[d]).sum() < 7,
       "bh": p[d] <= in_order[under].max(),
       "topk": odd[bounds[d] : bounds[d + 1]].any(),
     }[rule]
@@ -343,10 +411,7 @@ def test_short_sessions_change_no_flag_of_the_others(rule):
   rng = np.random.default_rng(0)
   settings = base.get_config().detect
   settings.update({"rule": rule, "budget": 30, "top_k": 3, "rate": 0.05})
-  normal = calibration.NormalScores(
-    {"combined": Calibration(rng.exponential(1, 999))},
-    Calibration(rng.exponential(1, 999)),
-  )
+  normal = normal_of(rng.exponential(1, 999), rng.exponential(1, 999), settings)
   D, E = 1000, 3  # Sessions, the first 40 of them odd; events of each.
   combined = rng.exponential(1, D) + 9 * (np.arange(D) < 40)
   nll, rank = rng.exponential(1, D * E), rng.integers(1, 5, D * E)
@@ -359,12 +424,10 @@ def test_short_sessions_change_no_flag_of_the_others(rule):
     sizes = np.where(which, 0, E)
     bounds = np.concatenate([[0], np.cumsum(sizes)])
     counts = np.where(which, 5, 1)
-    scored = detector.SessionScores(
-      nll, rank, rank, bounds, {}, counts, which, 1.0
-    )
-    found, odd = decision.flag(scored, scores, normal, settings)
-    assert found[which].all()
-    return found[place], odd
+    scored = scores_of(nll, rank, bounds, scores, counts, which)
+    found = decision.decide(scored, normal, settings)
+    assert found.flags[which].all()
+    return found.flags[place], found.event_flags
 
   alone, beside = flags(0), flags(200)
   np.testing.assert_array_equal(alone[0], beside[0])
@@ -379,13 +442,12 @@ def test_short_sessions_change_no_flag_of_the_others(rule):
 def test_short_normal_sessions_have_no_part_in_a_calibration():
   nll, bounds = np.arange(5.0), np.array([0, 2, 3, 5])
   short, counts = np.array([False, True, False]), np.array([2, 9, 1])
-  scores = {"max": np.array([1.0, np.inf, 4.0])}
-  part = detector.SessionScores(
-    nll, nll, nll, bounds, scores, counts, short, 1.0
-  )
+  scores = np.array([1.0, np.inf, 4.0])
+  part = scores_of(nll, nll, bounds, scores, counts, short)
   found = calibration.calibration_arrays([part, part])
   assert found["score max"].tolist() == [1, 4] * 2
   assert found["counts"].tolist() == [2, 1] * 2
+  assert found["model"].tolist() == [0, 0, 1, 1]
   assert found["nll"].tolist() == [0, 1, 3, 4] * 2
   assert found["event_counts"].tolist() == [2, 2, 1, 1] * 2
 
@@ -463,7 +525,7 @@ def test_a_detection_that_fails_leaves_the_older_result(
   kept = after.pop("calibration.new.npz")
   assert after == before
   monkeypatch.setattr(detect, "draw_pictures", lambda *_: None)
-  monkeypatch.setattr(calibration, "cross_fit", None)
+  monkeypatch.setattr(calibration, "_score", None)
   again(events="none", short="flag")
   after = results(folder)
   assert after["calibration.npz"] == kept != before["calibration.npz"]
@@ -499,12 +561,11 @@ def test_results_that_were_changed_are_refused(home, again):
 def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
   folder, _, _ = home
   monkeypatch.setattr(detection, "RATES", (0.02, 0.05))
-  again(rate=0.05, combine="min")
+  again(rate=0.05)
   texts = [folder / "good.txt", folder / "bad.txt"]
   found = detection.by_rate(folder / "run", detection.equal(texts))
   report = json.loads((folder / "run/detect/report.json").read_text())
-  # What the default is called there is the product.
-  named = {**found["rates"], "combined": found["rates"]["min"]}
+  named = found["rates"]
   for name, row in report["figures"].items():
     for inside in ((), ("distinct",)):
       said, told = row, named[name]["0.05"]
@@ -512,14 +573,14 @@ def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
         said, told = said[key], told[key]
       for key in ("f1", "false_alarm_rate", "average_precision", "oracle_f1"):
         assert told[key] == pytest.approx(said[key], abs=1e-6), (name, key)
-  assert named["combined"] != found["rates"]["combined"]
+  assert found["calibration"] == report["thresholds"]["sessions"]["calibration"]
 
 
 def test_an_unattainable_rate_is_reported(again, capsys):
   found = again(rate=1e-4, events="none")
   assert not found.flags.any()
   error = capsys.readouterr().err
-  rule = "detect.rate=0.0001: below 0.0025, so this rate flags no session;"
+  rule = "detect.rate=0.0001: below 0.0031, so this rate flags no session;"
   assert error.startswith(rule)
 
 
@@ -624,13 +685,20 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path, head):
     detector.whole_sessions(config, vocabularies), vocabularies
   )
   params = jax.jit(experiment.init)(jax.random.key(0))
-  one = detector.Detector(config, experiment, params, 0, {})
+  seen = np.ones((1, len(vocabularies["symbols"])), bool)
+  models = ensemble.Ensemble(jax.tree.map(lambda x: x[None], params), seen)
+  one = detector.Detector(config, experiment, [], [0], models, [{}])
   sessions = data.read(config, one.names, config.data.path)
   same = sessions.distinct()
   scored = one.score(sessions.take(same.first), same.counts)
-  normal = calibration.normal_scores(
-    calibration.calibration_arrays([scored]), config.detect
-  )
+  arrays = calibration.calibration_arrays([scored])
+  for name in [name for name in arrays if name.startswith("score ")]:
+    arrays[f"injected {name}"] = np.zeros(0)
+  nothing = np.zeros(0, int)
+  arrays |= {"injected kind": nothing, "injected model": nothing}
+  arrays["steps"] = np.array([0])
+  config.detect.contamination = 0.0
+  normal = calibration.normal_scores(arrays, config.detect)
   found = decision.find_anomalies(one, normal, sessions)
   for text, d in zip(texts, found.distinct.which, strict=True):
     said = found.targets[slice(*found.bounds[d : d + 2])]
@@ -647,9 +715,8 @@ def test_figures_are_of_the_sessions_that_have_a_label():
   scores = {"combined": rng.exponential(1, 60)}
   labels = rng.random(60) < 0.3
   labelled = rng.random(60) < 0.7
-  normal = SimpleNamespace(
-    scores={"combined": Calibration(rng.exponential(1, 200))}
-  )
+  own = CrossCalibration([Calibration(rng.exponential(1, 200))])
+  normal = SimpleNamespace(scores={"combined": own})
 
   def table(some, labelled):
     number = int(some.sum())
@@ -678,9 +745,9 @@ def test_figures_are_of_the_sessions_that_have_a_label():
 
 def test_a_fold_that_was_trained_with_other_settings_is_not_used(tmp_path):
   config = tiny(tmp_path, FIELDS)
-  assert not calibration._trained_otherwise(tmp_path, config)
+  assert not folds._trained_otherwise(tmp_path, config)
   config_lib.save(config, tmp_path / "config.json")
   config.train.epochs += 1  # A limit: training resumes.
-  assert not calibration._trained_otherwise(tmp_path, config)
+  assert not folds._trained_otherwise(tmp_path, config)
   config.train.label_smoothing = 0.1
-  assert calibration._trained_otherwise(tmp_path, config)
+  assert folds._trained_otherwise(tmp_path, config)

@@ -1,0 +1,122 @@
+"""Leaves anomalous sessions out of the calibration, if they stand apart.
+
+A log without labels has anomalous sessions, also among those that calibrate:
+their scores are the highest, so new ones like them have no low p-value. Where
+the scores have a second mode, its sessions are left out. Training is unchanged.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+_LOG_P = -7.0  # The evidence for a second mode, at least: p is below 0.001.
+_MIDDLE, _HIGH = 0.5, 0.9  # Quantiles that put models on one scale.
+_EDGES = 300  # Candidates for each edge of a valley.
+_WIDTHS = (1, 2, 4)  # Of the interval above, in widths of the valley.
+
+
+class Cleaning(NamedTuple):
+  """The sessions that are left out.
+
+  Attributes:
+    left_out: bool [D], of the distinct sessions.
+    log_p: logarithm of the p-value of one mode; None: no valley was found.
+  """
+
+  left_out: np.ndarray
+  log_p: float | None
+
+
+def clean(
+  scores: np.ndarray,
+  counts: np.ndarray,
+  model: np.ndarray,
+  usable: np.ndarray,
+  contamination: float,
+) -> Cleaning:
+  """Finds the second mode of the scores, if there is a clear one.
+
+  Scores of different models are put on one scale by two of their quantiles. A
+  valley is an interval of the tail with k distinct sessions, below an interval
+  of w times its width with u. If the density did not rise, k would have at
+  least the binomial distribution of k + u draws of 1 / (1 + w). The valley with
+  the least p-value, times the number of pairs of intervals, is taken if this
+  p-value is below .001 and the sessions above it are at most the share
+  `contamination` of all.
+
+  Args:
+    scores: of distinct sessions [D].
+    counts: number of sessions equal to each [D].
+    model: number of the model of each, from 0 [D].
+    usable: whether a session has a score of the same kind as the others [D].
+    contamination: the largest share of the sessions above the valley.
+  """
+  none = np.zeros(len(scores), bool)
+  if not contamination or not usable.any():
+    return Cleaning(none, None)
+  scaled = np.full(len(scores), -np.inf)
+  for k in range(model.max() + 1):
+    some = usable & (model == k)
+    if some.any():
+      middle, high = _quantiles(scores[some], counts[some])
+      scaled[some] = (scores[some] - middle) / max(high - middle, 1e-9)
+  # Equal scores are one point, of as many distinct sessions.
+  points, place = np.unique(scaled[usable], return_inverse=True)
+  found = _valley(
+    points,
+    np.bincount(place),
+    np.bincount(place, counts[usable]),
+    contamination * counts.sum(),
+  )
+  if found is None:
+    return Cleaning(none, None)
+  low, log_p = found
+  return Cleaning((scaled > low) & (log_p < _LOG_P), log_p)
+
+
+def _quantiles(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  order = np.argsort(scores)
+  below = np.cumsum(counts[order])
+  wanted = np.array([_MIDDLE, _HIGH]) * below[-1]
+  return scores[order][np.searchsorted(below, wanted)]
+
+
+def _valley(
+  points: np.ndarray, distinct: np.ndarray, sessions: np.ndarray, most: float
+) -> tuple[float, float] | None:
+  """The lower edge of the clearest valley, and the logarithm of its p-value.
+
+  Args:
+    points: the distinct scores, rising.
+    distinct: number of distinct sessions at each.
+    sessions: number of sessions at each.
+    most: sessions above the valley, at most.
+  """
+  above = np.cumsum(sessions[::-1])[::-1]
+  below = np.append(0, np.cumsum(distinct))
+  lows = np.flatnonzero(above <= 2 * most)[:-1]
+  highs = np.flatnonzero(above <= most)
+  lows, highs = _some(lows), _some(highs)
+  pairs = np.stack(np.meshgrid(lows, highs, indexing="ij")).reshape(2, -1)
+  low, high = pairs[:, pairs[0] < pairs[1]]
+  if not len(low):
+    return None
+  width = points[high] - points[low]
+  inside = below[high] - below[low + 1]
+  log_p = np.zeros(len(low))
+  for times in _WIDTHS:
+    end = np.searchsorted(points, points[high] + times * width, side="right")
+    over = below[end] - below[high]
+    found = stats.binom.logcdf(inside, inside + over, 1 / (1 + times))
+    log_p = np.minimum(log_p, found)
+  best = int(np.argmin(log_p))
+  count = len(_WIDTHS) * len(lows) * len(highs)
+  return float(points[low[best]]), min(float(log_p[best]) + np.log(count), 0.0)
+
+
+def _some(places: np.ndarray) -> np.ndarray:
+  """At most `_EDGES` of the places, evenly spaced."""
+  if len(places) <= _EDGES:
+    return places
+  return places[np.linspace(0, len(places) - 1, _EDGES).astype(int)]

@@ -1,0 +1,102 @@
+"""The models of a detector: the run's own, or one for each fold."""
+
+import copy
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from seqrnn import config as config_lib
+from seqrnn.config import Config
+from seqrnn.data import splits
+from seqrnn.detection.detector import Member
+from seqrnn.experiment import Experiment
+from seqrnn.runtime import files
+from seqrnn.training import fit
+
+VOCABULARY = "vocabulary.json"
+
+
+def find(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  read: Callable[[str], splits.Pieces],
+  steps: list[int] | None,
+) -> list[Member]:
+  """The models of a detector; trains the folds that are not trained.
+
+  The training split has `detect.folds` parts. A model is trained, in folds/ of
+  the workdir, on all but one part. Without folds, the run's own model is the
+  detector, and the validation split is held out.
+
+  Args:
+    build: config, vocabularies or None -> Experiment.
+    config: of the run.
+    workdir: of the run.
+    read: split -> its pieces.
+    steps: of the checkpoints of folds that are trained; None: not known.
+
+  Raises:
+    UserError: training fails.
+  """
+  folds = config.detect.folds
+  if not folds:
+    step = config.checkpoint.step
+    return [Member(workdir, step, read("train"), read("validation"))]
+  folders = [workdir / "folds" / f"{k}-of-{folds}" for k in range(1, folds + 1)]
+  if steps is None or not all(
+    (folder / "checkpoints" / str(step)).is_dir()
+    for folder, step in zip(folders, steps, strict=True)
+  ):
+    for folder in folders:
+      _train(build, config, folder)
+    steps = [None] * folds  # The best ones.
+  members = []
+  for k, (folder, step) in enumerate(zip(folders, steps, strict=True), 1):
+    seen, held_out = (
+      splits.fold(read("train"), f"{k}/{folds}", out) for out in (False, True)
+    )
+    members.append(Member(folder, step, seen, held_out))
+  return members
+
+
+def _train(build: Callable[..., Experiment], config: Config, folder: Path):
+  """Trains the model of a fold, if it is not trained.
+
+  It has the vocabulary of the run, and as many epochs, of fewer batches.
+  """
+  k, folds = folder.name.split("-of-")
+  print(f"fold {k} of {folds}: a model trained on the other training sessions")
+  config = copy.deepcopy(config)
+  config.data.fold = f"{k}/{folds}"
+  config.checkpoint.step = None
+  for name in ("batches_per_epoch", "samples_per_epoch"):
+    if (count := config.train[name]) is not None:
+      config.train[name] = math.ceil(count * (1 - 1 / int(folds)))
+  vocabulary = (folder.parents[1] / VOCABULARY).read_bytes()
+  own = folder / VOCABULARY
+  other = own.exists() and own.read_bytes() != vocabulary
+  if other or _trained_otherwise(folder, config):
+    print(f"{folder}: was trained with other settings, and is trained again")
+    shutil.rmtree(folder)
+  if not own.exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.atomic_write(own, "wb") as file:
+      file.write(vocabulary)
+  fit.fit(build, config, folder)
+
+
+def _trained_otherwise(folder: Path, config: Config) -> bool:
+  """Whether the model in a folder was trained with other settings."""
+  path = folder / "config.json"
+  if not path.exists():
+    return False
+  trained = config_lib.flat(config_lib.read_json(path))
+  fields = config_lib.flat(config)
+  epochs = "train.epochs"
+  return trained.get(epochs, fields[epochs]) > fields[epochs] or any(
+    trained.get(name, fields[name]) != fields[name]
+    for name in config_lib.CHANGEABLE
+    if name not in config_lib.LIMITS
+  )

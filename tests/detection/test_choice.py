@@ -1,0 +1,59 @@
+"""The choice among scores: by average precision, as scikit-learn has it."""
+
+import numpy as np
+import pytest
+
+from seqrnn.detection import choice
+
+
+def judged(rng, good, n=300, kinds=2):
+  """A model for which the scores `good` find the anomalies, others do not."""
+  normal = {name: rng.exponential(size=n) for name in choice.CANDIDATES}
+  injected = {
+    name: rng.exponential(size=40 * kinds) + 4 * (name in good)
+    for name in choice.CANDIDATES
+  }
+  kind = np.repeat(np.arange(kinds), 40)
+  return choice.Judged(normal, np.ones(n), injected, kind)
+
+
+def test_the_score_that_finds_the_anomalies_is_chosen():
+  rng = np.random.default_rng(0)
+  models = [judged(rng, {"markov_5"}) for _ in range(3)]
+  found = choice.choose(models)
+  assert "markov_5" in found.combination.names
+  assert found.precision > found.standard + 0.02
+  assert max(found.alone, key=lambda name: found.alone[name]) == "markov_5"
+
+
+def test_without_a_better_one_it_is_the_standard():
+  rng = np.random.default_rng(0)
+  every = set(choice.STANDARD.names)
+  assert choice.choose([judged(rng, every)]).combination == choice.STANDARD
+  # Without any anomaly that could be told apart, too.
+  same = judged(rng, set())
+  zeros = {name: np.zeros(80) for name in choice.CANDIDATES}
+  none = same._replace(normal=zeros, counts=np.ones(80), injected=zeros)
+  assert choice.choose([none]).combination == choice.STANDARD
+
+
+def test_average_precision():
+  metrics = pytest.importorskip("sklearn.metrics")
+  rng = np.random.default_rng(0)
+  model = judged(rng, {"max"}, n=380, kinds=1)
+  # 40 anomalies beside 380 sessions, weighted as 5 % of all.
+  for name in ("max", "mean"):
+    combination = choice.Combination((name,), "fisher")
+    normal, injected = (
+      model.normal[name].round(1),
+      model.injected[name].round(1),
+    )
+    rounded = model._replace(normal={name: normal}, injected={name: injected})
+    scores = np.append(normal, injected)
+    labels = np.append(np.zeros(380), np.ones(40))
+    weights = np.append(np.full(380, 0.95 / 380), np.full(40, 0.05 / 40))
+    expected = metrics.average_precision_score(
+      labels, scores, sample_weight=weights
+    )
+    found = choice._precision(rounded, combination)
+    assert found == pytest.approx(expected)
