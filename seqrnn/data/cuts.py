@@ -18,7 +18,7 @@ from seqrnn.data import formats
 from seqrnn.data.columns import Column, taken
 from seqrnn.errors import visible
 
-_CHUNK = 2**20  # Events that are handled together.
+_CHUNK = 2**18  # Events that are handled together.
 _QUANTILE = 0.99  # Of the longest silences of sessions: the longest idle time.
 _KNOWN = 20  # Occurrences of an event that has an idle time of its own.
 _UNITS = {"days": 86400, "hours": 3600, "minutes": 60}  # In seconds.
