@@ -32,7 +32,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA has much to say of caches.
 
 import gc
 import random
+import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
+from seqrnn.models import arrays
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -184,6 +187,30 @@ def registrations():
   yield
   CELLS.clear()
   CELLS.update(known)
+
+
+# What applies models for a mode; tests call models and choice by hand, too.
+RUNS_MODELS = re.compile(r"seqrnn\.(?!models\.|runtime\.|inference\.choice)")
+
+
+class OnlyMeshes:
+  """JAX, which tells seqrnn nothing of the process, only of a mesh."""
+
+  def __getattr__(self, name):
+    if name in ("default_backend", "device_count"):
+      frame = sys._getframe()
+      while frame := frame.f_back:
+        module = frame.f_globals.get("__name__", "")
+        assert not RUNS_MODELS.match(module), f"{module}: no mesh"
+    return getattr(jax, name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_meshes():
+  """A function outside of every mesh would be traced for the process."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(arrays, "jax", OnlyMeshes())
+    yield
 
 
 @pytest.fixture

@@ -89,7 +89,8 @@ def test_a_split_is_predicted_and_written(trained, capsys):
 
 
 def test_a_language_model_says_what_comes_next(tmp_path, capsys):
-  config = tiny(tmp_path, {"train.max_steps": 2})
+  fields = {"train.max_steps": 2, "model.products": "bfloat16"}
+  config = tiny(tmp_path, fields)
   fit.fit(experiments.build, config, tmp_path / "run")
   capsys.readouterr()
   config.predict.text = "ab\u00e9"

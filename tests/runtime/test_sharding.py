@@ -1,23 +1,16 @@
 """Functions are traced for the devices of a mesh, not of the process."""
 
-import io
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-import experiments
-import run
-from seqrnn import config as config_lib
 from seqrnn.detection import follow
 from seqrnn.experiment import Decoder
 from seqrnn.inference import evaluation, predictions, sampler, scoring
 from seqrnn.models import arrays
 from seqrnn.reporting import decisions, neurons
-from tests.conftest import tiny
 
 B, V = 3, 9
 ABSENT = AbstractMesh(
@@ -147,65 +140,3 @@ def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
     step(begin_S, 4)
   assert set(seen) == {("cpu", 1)}
   assert places == [{jax.local_devices(backend="cpu")[0]}] * 2
-
-
-TASKS = {
-  "language model": {"sample.length": 5},
-  "rounded": {"model.products": "bfloat16", "sample.length": 5},
-  "gap model": {"task": "gap_model", "predict.text": "abc"},
-  "classification": {"task": "classification", "data.format": "tab"},
-  "tagging": {"task": "tagging", "data.format": "spaces"},
-  "polyphony": {
-    "task": "polyphony",
-    "data.source": "chords",
-    "data.window": 32,
-    "train.batch_size": 32,
-    "sample.length": 5,
-  },
-  "events": {"data.unit": "session"},
-}
-
-
-class OnlyMeshes:
-  """JAX, without what it knows of the process."""
-
-  def __getattr__(self, name):
-    assert name not in ("default_backend", "device_count"), "no mesh"
-    return getattr(jax, name)
-
-
-def fields_of(name, folder):
-  """The fields of a task, and data for it."""
-  fields = dict(TASKS[name])
-  lines = {
-    "classification": "".join(f"{'xy'[n % 2]}\ta b c {n}\n" for n in range(60)),
-    "events": "".join("a b c d a b\n" for _ in range(60)),
-  }
-  if name in lines:
-    (folder / "data.txt").write_text(lines[name])
-    fields["data.path"] = str(folder / "data.txt")
-  return {**fields, "train.max_steps": 2, "train.sample_length": 0}
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_no_mode_asks_the_process(name, tmp_path, monkeypatch, capfd):
-  """A function outside of every mesh would be traced for the process."""
-  monkeypatch.setattr(arrays, "jax", OnlyMeshes())
-  config = tiny(tmp_path, fields_of(name, tmp_path))
-  config_lib.save(config, tmp_path / "config.json")
-  workdir = tmp_path / "run"
-  line = ["run.py", f"--workdir={workdir}"]
-  modes = ["train", "evaluate", "describe", "report"]
-  modes += {"events": ["detect"], "polyphony": []}.get(name, ["predict"])
-  modes += ["sample"] if "sample.length" in TASKS[name] else []
-  for mode in modes:
-    more = [f"--config={tmp_path / 'config.json'}"] if mode == "train" else []
-    assert run.main([*line, f"--mode={mode}", *more]) == 0, capfd.readouterr()
-  if name == "events":
-    monkeypatch.setattr(
-      follow.sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x a"))
-    )
-    capfd.readouterr()
-    config = config_lib.read_run(workdir, config_lib.defaults())
-    follow.run(experiments.build, config, workdir)
-    assert len(list(map(json.loads, capfd.readouterr().out.splitlines()))) == 2
