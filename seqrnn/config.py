@@ -9,6 +9,8 @@ import runpy
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +96,19 @@ def locate(config: Config, name: str) -> tuple[Config, str]:
   Raises:
     UserError: there is no such field, or the name is that of a group.
   """
-  known = flat(config)
-  if name not in known:
-    inside = [field for field in known if field.startswith(f"{name}.")]
-    if inside:
-      raise UserError(
-        f"config.{name}: is a group; name a field, one of {', '.join(inside)}"
-      )
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"config.{name}: no such field{hint}")
   *path, key = name.split(".")
-  group = config
-  for part in path:
-    group = group[part]
-  return group, key
+  with suppress(KeyError, TypeError):
+    group = reduce(lambda group, part: group[part], path, config)
+    if not isinstance(group[key], ConfigDict):
+      return group, key
+  known = flat(config)
+  if inside := [field for field in known if field.startswith(f"{name}.")]:
+    raise UserError(
+      f"config.{name}: is a group; name a field, one of {', '.join(inside)}"
+    )
+  near = difflib.get_close_matches(name, known, n=1)
+  hint = f"; did you mean {near[0]}?" if near else ""
+  raise UserError(f"config.{name}: no such field{hint}")
 
 
 def override(config: Config, name: str, given: str | bool):
