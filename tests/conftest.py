@@ -45,6 +45,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from seqrnn.models import arrays
+from seqrnn.runtime import figures
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -211,6 +212,27 @@ def only_meshes():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(arrays, "jax", OnlyMeshes())
     yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unrendered():
+  """The parts of history.png are made and not drawn: a tenth of a training."""
+  save = figures.save
+
+  def save_others(figure, path, *args, **named):
+    if path.name != "history.png":
+      return save(figure, path, *args, **named)
+    path.write_bytes(b"")
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(figures, "save", save_others)
+    yield save
+
+
+@pytest.fixture
+def rendered(unrendered, monkeypatch):
+  """history.png is drawn, too."""
+  monkeypatch.setattr(figures, "save", unrendered)
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def main(folder, registered, capfd):
+def main(folder, registered, rendered, capfd):
   """A function mode -> status, what it says; trains where nothing is yet."""
-  del registered
+  del registered, rendered
   begin = ["run.py", f"--workdir={folder / 'run'}"]
 
   def call(mode, *more):
