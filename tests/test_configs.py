@@ -53,12 +53,11 @@ def test_it_trains_two_steps(path, tmp_path, capfd):
   flags |= dict.fromkeys(SHARES, 0.004)
   if config.data.min_count > 1:  # Too few come twice.
     flags["data.min_count"] = 1
-  if config.model.tied:  # It stays as large as it is.
+  if config.model.tied:  # A wide vocabulary.
     flags["train.batch_size"] = 16
-  else:
-    flags["model.hidden_size"] = 8
-    if config.model.embedding_size is not None:
-      flags["model.embedding_size"] = 8
+  flags["model.hidden_size"] = 8
+  if config.model.embedding_size is not None:
+    flags["model.embedding_size"] = 8
   if config.data.source in CATALOGUE:  # It would be fetched.
     text = tmp_path / "text.txt"
     text.write_text("".join(random.Random(0).choices("abcde \n", k=3000)))
