@@ -10,10 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-_LOG_P = -7.0  # The evidence for a second mode, at least: p is below 0.001.
-_MIDDLE, _HIGH = 0.5, 0.9  # Quantiles that put models on one scale.
+_LOG_P = -10.0  # The evidence for a second mode, at least: p is below 5e-5.
 _EDGES = 300  # Candidates for each edge of a valley.
-_WIDTHS = (1, 2, 4)  # Of the interval above, in widths of the valley.
 
 
 class Cleaning(NamedTuple):
@@ -37,13 +35,13 @@ def clean(
 ) -> Cleaning:
   """Finds the second mode of the scores, if there is a clear one.
 
-  Scores of different models are put on one scale by two of their quantiles. A
-  valley is an interval of the tail with k distinct sessions, below an interval
-  of w times its width with u. If the density did not rise, k would have at
-  least the binomial distribution of k + u draws of 1 / (1 + w). The valley with
-  the least p-value, times the number of pairs of intervals, is taken if this
-  p-value is below .001 and the sessions above it are at most the share
-  `contamination` of all.
+  Scores of different models are aligned by the quantile below which all of a
+  model's sessions stay. A valley is an interval of the tail with k distinct
+  sessions, below an interval of the same width with u. If the density did not
+  rise, k would have at least the binomial distribution of k + u draws of 1/2.
+  The valley with the least p-value, times the number of pairs of intervals, is
+  taken if this p-value is below 5e-5 and the sessions above it are at most the
+  share `contamination` of all.
 
   Args:
     scores: of distinct sessions [D].
@@ -55,14 +53,15 @@ def clean(
   none = np.zeros(len(scores), bool)
   if not contamination or not usable.any():
     return Cleaning(none, None)
-  scaled = np.full(len(scores), -np.inf)
+  aligned = np.full(len(scores), -np.inf)
   for k in range(model.max() + 1):
     some = usable & (model == k)
     if some.any():
-      middle, high = _quantiles(scores[some], counts[some])
-      scaled[some] = (scores[some] - middle) / max(high - middle, 1e-9)
+      aligned[some] = scores[some] - _quantile(
+        scores[some], counts[some], 1 - contamination
+      )
   # Equal scores are one point, of as many distinct sessions.
-  points, place = np.unique(scaled[usable], return_inverse=True)
+  points, place = np.unique(aligned[usable], return_inverse=True)
   found = _valley(
     points,
     np.bincount(place),
@@ -72,14 +71,13 @@ def clean(
   if found is None:
     return Cleaning(none, None)
   low, log_p = found
-  return Cleaning((scaled > low) & (log_p < _LOG_P), log_p)
+  return Cleaning((aligned > low) & (log_p < _LOG_P), log_p)
 
 
-def _quantiles(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _quantile(scores: np.ndarray, counts: np.ndarray, share: float) -> float:
   order = np.argsort(scores)
   below = np.cumsum(counts[order])
-  wanted = np.array([_MIDDLE, _HIGH]) * below[-1]
-  return scores[order][np.searchsorted(below, wanted)]
+  return scores[order][np.searchsorted(below, share * below[-1])]
 
 
 def _valley(
@@ -104,15 +102,12 @@ def _valley(
     return None
   width = points[high] - points[low]
   inside = below[high] - below[low + 1]
-  log_p = np.zeros(len(low))
-  for times in _WIDTHS:
-    end = np.searchsorted(points, points[high] + times * width, side="right")
-    over = below[end] - below[high]
-    found = stats.binom.logcdf(inside, inside + over, 1 / (1 + times))
-    log_p = np.minimum(log_p, found)
+  end = np.searchsorted(points, points[high] + width, side="right")
+  over = below[end] - below[high]
+  log_p = stats.binom.logcdf(inside, inside + over, 0.5)
   best = int(np.argmin(log_p))
-  count = len(_WIDTHS) * len(lows) * len(highs)
-  return float(points[low[best]]), min(float(log_p[best]) + np.log(count), 0.0)
+  corrected = float(log_p[best]) + np.log(len(lows) * len(highs))
+  return float(points[low[best]]), min(corrected, 0.0)
 
 
 def _some(places: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ def scores_of(rng, anomalies, models=5, n=400):
   """Scores by models of different scales; the last of each are anomalies."""
   parts, odd = [], []
   for _ in range(models):
-    scale, shift = rng.uniform(0.5, 2), rng.uniform(0, 3)
+    scale, shift = rng.uniform(0.8, 1.25), rng.uniform(0, 3)
     high = rng.normal(14, 2, anomalies)
     scores = np.append(rng.gamma(3, 0.5, n - anomalies), high)
     parts.append(shift + scale * scores)
