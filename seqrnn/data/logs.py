@@ -142,9 +142,15 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
     UserError: a row lacks a session or an event, or its line is no number.
   """
   several = len(sources) > 1
-  found = (_table(source, data, several) for source in sources)
-  clock = Clock(_of(sources))
-  return _corpus(chain.from_iterable(found), data.unit, clock, several)
+
+  def parse(sources: list[Source], _) -> Made:
+    found = (_table(source, data, several) for source in sources)
+    clock = Clock(_of(sources))
+    rows = chain.from_iterable(found)
+    return _corpus(rows, data.unit, clock, several), []
+
+  settings = ["table", data.unit, data.errors, data.label_field]
+  return cache.open_corpus(sources, settings, parse)
 
 
 def _table(source: Source, data: Config, several: bool) -> Iterator[Event]:

@@ -6,6 +6,7 @@ are written as {"stringValue": ...} and as [{"key": ..., "value": ...}, ...].
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 # The keys of the values of OpenTelemetry.
@@ -45,16 +46,16 @@ def _objects(fields: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def text(fields: dict[str, Any], key: str) -> str | None:
-  """The value of a key as text; None: there is none."""
-  value = _plain(fields.get(key))
-  if isinstance(value, str) or value is None:
-    return value
-  if key == "MESSAGE" and isinstance(value, list):  # Not UTF-8, in journald.
-    try:
-      return bytes(value).decode("utf-8", "replace")
-    except (TypeError, ValueError):
-      pass
-  return json.dumps(value)
+  """The value of a key as text; None: there is none, or it is too deep."""
+  with suppress(RecursionError):
+    value = _plain(fields.get(key))
+    if isinstance(value, str) or value is None:
+      return value
+    if key == "MESSAGE" and isinstance(value, list):  # Not UTF-8, in journald.
+      with suppress(TypeError, ValueError):
+        return bytes(value).decode("utf-8", "replace")
+    return json.dumps(value)
+  return None
 
 
 def found(fields: dict[str, Any], key: str) -> str | None:

@@ -101,6 +101,13 @@ def test_small_corpora_leave_nothing(folder, source, monkeypatch):
   assert len(entries(folder)) == 1
 
 
+def test_a_packed_corpus_is_as_large_as_its_text(tmp_path):
+  path = tmp_path / "a.log.zst"
+  path.write_bytes(b"a" * 100)
+  sources = [Source("a.log.zst", path), Source("b", b"b")]
+  assert cache.size(sources) == 1001
+
+
 def test_whatever_makes_another_corpus_is_another_entry(
   folder, source, encodings
 ):

@@ -6,11 +6,12 @@ import lzma
 import sys
 import threading
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from seqrnn import config as config_lib
-from seqrnn.data import corpora, formats, reading
+from seqrnn.data import corpora, formats, objects, reading
 from seqrnn.data.formats import FORMATS, Form, parser, seconds
 from seqrnn.detection import follow
 from seqrnn.errors import UserError
@@ -351,7 +352,23 @@ def test_a_line_may_have_several_records(tmp_path):
   # An expression looks for sessions in each record alone.
   fields = {"log_format": "json", "log_session": r"(pay|add) \d"}
   config = settings(tmp_path, lines[0], **fields)
-  assert [name for name, *_ in read(config)] == ["add", "pay"]
+  found = [(name, len(symbols)) for name, symbols, _ in read(config)]
+  assert found == [("add", 1), ("pay", 1)]
+
+
+@pytest.mark.parametrize(
+  ("begin", "end"),
+  [("[", "]"), ('{"arrayValue": {"values": [', "]}}"), ('{"a": ', "}")],
+)
+def test_a_deep_value_is_none_or_text(begin, end):
+  parse = parser(Form("strict", log_format="json", log_session_key="msg.a"))
+  for depth in (10, 100, 200, 300, 320, 400, 800, 990, 10_000):
+    line = f'{{"msg": {begin * depth}1{end * depth}}}'
+    assert all(parts.content for parts in parse(line))
+  value: Any = 1
+  for _ in range(3000):
+    value = {"arrayValue": [value]}
+  assert objects.text({"msg": value}, "msg") is None
 
 
 def test_a_line_that_was_cut_into_parts_is_one(tmp_path):

@@ -71,6 +71,8 @@ def test_a_corpus_is_as_it_was(tmp_path_factory, some, names, tagged, named):
   assert values(found) == values(corpus) and lines == ["a line"]
   assert isinstance(found.symbols, list)
   assert [found.names[j] for j in range(count)] == list(corpus.names)
+  arrays = [found.ids, found.bounds, found.lines]
+  assert all(array.flags.aligned for array in arrays)
   # Each array is there once.
   bound = sum(map(len, map(str.encode, map(ascii, [*some, *names])))) * 10
   assert path.stat().st_size < 3000 + bound + 90 * (n + count)
@@ -116,6 +118,20 @@ def test_a_log_is_parsed_once(tmp_path, large, monkeypatch, capfd):
     patch.setattr(logs, "_parse", None)
     with pytest.raises(TypeError):
       corpora.read(config.data)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_table_is_parsed_once(tmp_path, monkeypatch):
+  table = "session,event,label\nx,a,0\ny,b,1\nx,c,0\n"
+  fields = {"unit": "session", "format": "csv"}
+  config = settings(tmp_path, {"a.csv": table, "b.csv": table}, **fields)
+  first = corpora.read(config.data)
+  monkeypatch.setattr(logs, "_table", None)
+  assert values(corpora.read(config.data)) == values(first)
+  assert first.tags is not None and first.files is not None
+  config.data.label_field = "event"
+  with pytest.raises(TypeError):
+    corpora.read(config.data)
 
 
 @pytest.mark.usefixtures("large")

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from seqrnn.data import sessions as data
+from seqrnn.data.columns import Texts
 from seqrnn.data.vocabulary import END, UNKNOWN, Vocabulary
 from seqrnn.detection import findings, incidents, pictures, printing, tables
 from seqrnn.detection.conformal import Calibration
@@ -57,7 +58,12 @@ def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
   told = [
     (row["line"], row.get("first_alarm")) for row in map(json.loads, rows)
   ]
-  assert told == [(2, None), (5, 0)]
+  assert told == [(2, None), (5, 0)] and "file" not in rows[0]
+  files = Texts(["a.log.1", "a.log"], np.array([0, 1, 1, 1]))
+  sessions = found.sessions._replace(files=files[: len(found.sessions.ids)])
+  tables.write_sessions(found._replace(sessions=sessions), tmp_path, "jsonl")
+  rows = (tmp_path / "sessions.jsonl").read_text("utf-8").splitlines()
+  assert [json.loads(row)["file"] for row in rows] == ["a.log", "a.log"]
 
 
 def test_flagged_sessions_are_grouped_by_their_oddest_event(found):
