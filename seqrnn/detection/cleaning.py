@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-_LOG_P = -10.0  # The evidence for a second mode, at least: p is below 5e-5.
+_LOG_P = -4.0  # The evidence for a second mode: p is below 0.02.
+_WIDTH = 1.0  # Nats of a valley, at least: a factor of e in probability.
+_DEPTH = 0.2  # Sessions in a valley, at most, per session above it.
 _EDGES = 300  # Candidates for each edge of a valley.
 
 
@@ -39,12 +41,12 @@ def clean(
   model's sessions stay. A valley is an interval of the tail with k distinct
   sessions, below an interval of the same width with u. If the density did not
   rise, k would have at least the binomial distribution of k + u draws of 1/2.
-  The valley with the least p-value, times the number of pairs of intervals, is
-  taken if this p-value is below 5e-5 and the sessions above it are at most the
-  share `contamination` of all.
+  Of the valleys that are a nat wide, with k at most u / 5 and, above them, at
+  most the share `contamination` of the sessions, the one with the least p-value
+  is taken, if this p-value, times the number of intervals, is below .02.
 
   Args:
-    scores: of distinct sessions [D].
+    scores: surprisals of distinct sessions in nats [D].
     counts: number of sessions equal to each [D].
     model: number of the model of each, from 0 [D].
     usable: whether a session has a score of the same kind as the others [D].
@@ -105,6 +107,8 @@ def _valley(
   end = np.searchsorted(points, points[high] + width, side="right")
   over = below[end] - below[high]
   log_p = stats.binom.logcdf(inside, inside + over, 0.5)
+  clear = (width >= _WIDTH) & (inside <= _DEPTH * over)
+  log_p = np.where(clear, log_p, 0.0)
   best = int(np.argmin(log_p))
   corrected = float(log_p[best]) + np.log(len(lows) * len(highs))
   return float(points[low[best]]), min(corrected, 0.0)
