@@ -20,10 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 _OPEN = 1000  # The number of open sessions.
-LIMITS = {
-  "rule": "rate",
-  "events": {"above": 10.0, "unknown": 20.0, "top_k": 9},
-}
+FOLDS = 5
 
 
 class Pipe:
@@ -88,8 +85,9 @@ def measure(count: int):
 
   import experiments
   from configs import sessions
-  from seqrnn.detection import follow
-  from seqrnn.detection.conformal import Calibration
+  from seqrnn.detection import follow, thresholds
+  from seqrnn.detection.conformal import Calibration, CrossCalibration
+  from seqrnn.detection.ensemble import Ensemble
   from seqrnn.runtime import launch
 
   config = sessions.get_config()
@@ -102,15 +100,18 @@ def measure(count: int):
     config.model.hidden_size = size
     experiment = experiments.build(config, vocabularies)
     assert experiment.decoder is not None
-    params = experiment.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), FOLDS)
+    seen = np.ones((FOLDS, len(vocabularies["symbols"])), bool)
+    limits = thresholds.Record([], 0.001, False, 20.0, True, 9)
+    models = Ensemble(jax.vmap(experiment.init)(keys), seen)
     pipe = Pipe(read)
-    normal = Calibration(np.linspace(0, 10, 10_000))
-    follower = follow.Follower(experiment, params, LIMITS, normal)
+    normal = CrossCalibration([Calibration(np.linspace(0, 10, 2_000))] * FOLDS)
+    follower = follow.Follower(experiment, models, limits, normal)
     follow.follow(follower, config, pipe, pipe)
     # `follow` ends the sessions after all events.
     times = np.subtract(pipe.written[: len(read)], pipe.read[:-1])
     show(f"2x{size}, line to line", times)
-    state_S, step = follow.stepper(experiment.decoder, params)
+    state_S, step = follow.stepper(experiment.decoder, models)
     times = []
     for event in np.random.default_rng(0).integers(4, 40, count):
       begin = time.perf_counter()

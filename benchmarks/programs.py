@@ -27,6 +27,7 @@ from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data.corpora import CATALOGUE
 from seqrnn.data.music import NOTES
+from seqrnn.detection.ensemble import Ensemble
 from seqrnn.detection.follow import advancer
 from seqrnn.experiment import Experiment
 from seqrnn.experiment import shapes as parameter_shapes
@@ -41,6 +42,7 @@ from seqrnn.training.step import make_state, make_step
 
 _ROOT = Path(__file__).resolve().parents[1]
 _H100 = _ROOT / "benchmarks" / "h100.txtpb"
+_FOLDS = 5  # Models that follow a log.
 TARGETS = ("v5e:1x1", "v5e:2x2", "h100:1", "h100:4")
 # The vocabulary of a data set that is not here: characters of tinyshakespeare,
 # words of UD-EWT that occur twice, templates of a log.
@@ -301,9 +303,15 @@ def following(
   decoder = experiment.decoder
   if decoder is None or "forward" not in experiment.heads or mesh.size > 1:
     return None
-  begin_S, advance = advancer(decoder, mesh)
+  begin_S, advance = advancer(decoder, _FOLDS, mesh)
   place = sharding.replicated(mesh)
-  return Program(advance, (_params(experiment, mesh), shapes(begin_S, place)))
+  params = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((_FOLDS, *x.shape), x.dtype, sharding=place),
+    _params(experiment, mesh),
+  )
+  seen = np.ones((_FOLDS, len(experiment.vocabularies["symbols"])), bool)
+  models = Ensemble(params, shapes(seen, place))
+  return Program(advance, (models, shapes(begin_S, place)))
 
 
 def _steps(batch: dict[str, Any]) -> tuple[int, int]:

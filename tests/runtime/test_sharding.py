@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from seqrnn.detection import follow
+from seqrnn.detection.ensemble import Ensemble
 from seqrnn.experiment import Decoder
 from seqrnn.inference import evaluation, predictions, sampler, scoring
 from seqrnn.models import arrays
@@ -21,6 +22,7 @@ ABSENT = AbstractMesh(
 )
 INPUTS = np.ones((B, 5), np.int32)
 BATCH = {"inputs": INPUTS, "targets": INPUTS}
+MODELS = Ensemble(np.ones(2, np.float32), np.ones((2, V), bool))
 
 
 @pytest.fixture
@@ -92,8 +94,8 @@ MAKERS = {
     (INPUTS,),
   ),
   "follow": lambda _, decoder: (
-    follow.advancer(decoder, ABSENT)[1],
-    (follow.advancer(decoder, ABSENT)[0],),
+    follow.advancer(decoder, 2, ABSENT)[1],
+    (follow.advancer(decoder, 2, ABSENT)[0],),
   ),
 }
 
@@ -103,7 +105,8 @@ def test_a_function_is_traced_for_devices_that_are_not_there(
   name, model, decoder, seen
 ):
   function, args = MAKERS[name](model, decoder)
-  function.trace(jnp.ones(()), *args)
+  params = MODELS if name == "follow" else jnp.ones(())
+  function.trace(params, *args)
   assert set(seen) == {("tpu", 3)}
 
 
@@ -134,9 +137,9 @@ def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
 
   monkeypatch.setattr(follow, "advancer", advancer)
   with jax.default_device(other):
-    params = jnp.ones(())
-    assert params.devices() == {other}
-    begin_S, step = follow.stepper(decoder, params)
+    models = jax.tree.map(jnp.asarray, MODELS)
+    assert models.params.devices() == {other}
+    begin_S, step = follow.stepper(decoder, models)
     step(begin_S, 4)
   assert set(seen) == {("cpu", 1)}
   assert places == [{jax.local_devices(backend="cpu")[0]}] * 2
