@@ -787,7 +787,9 @@ DETECT = _group(
   alternatives=Field(
     3, NATURAL, "The number of likelier events written with each event."
   ),
-  worst=Field(20, NATURAL, "The number of sessions in the table."),
+  worst=Field(
+    5, NATURAL, "The number of sessions that are printed with their events."
+  ),
   bootstrap=Field(
     200, NATURAL, "The number of bootstrap samples for confidence intervals."
   ),

@@ -1,35 +1,16 @@
 """Flags anomalous sessions and events by `detect.rule`."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import END
+from seqrnn.detection import severity
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import benjamini_hochberg, is_flagged
 from seqrnn.detection.detector import Detector, SessionScores, round_scores
-from seqrnn.detection.findings import Findings
+from seqrnn.detection.findings import Findings, Verdicts
 from seqrnn.inference.scoring import UNRANKED
-
-
-class Verdicts(NamedTuple):
-  """p-values and flags.
-
-  Attributes:
-    scores: name -> -log p of the sessions [D], as `neg_log_p`.
-    p: p-values of the sessions [D]; NaN for short sessions.
-    event_p: p-values of the events [N].
-    flags: whether a session is flagged [D].
-    event_flags: whether an event is flagged [N].
-  """
-
-  scores: dict[str, np.ndarray]
-  p: np.ndarray
-  event_p: np.ndarray
-  flags: np.ndarray
-  event_flags: np.ndarray
 
 
 def decide(
@@ -74,10 +55,11 @@ def find_anomalies(
   detector: Detector, normal: NormalScores, sessions: Sessions
 ) -> Findings:
   """Scores sessions and flags the anomalous ones."""
-  distinct = sessions.distinct()
+  settings, distinct = detector.config.detect, sessions.distinct()
   once = sessions.take(distinct.first)
   scored = detector.score(once, distinct.counts)
   sizes = np.diff(scored.bounds)
+  verdicts = decide(scored, normal, settings)
   ends = np.zeros(len(sizes), bool)
   ends[sizes > 0] = scored.targets[scored.bounds[1:][sizes > 0] - 1] == END
   return Findings(
@@ -92,5 +74,8 @@ def find_anomalies(
     offsets=np.diff(once.bounds) + ends - sizes,
     short=scored.short,
     seconds=scored.seconds,
-    **decide(scored, normal, detector.config.detect)._asdict(),
+    alarms=severity.explain(
+      scored, verdicts, np.diff(once.bounds), normal, settings
+    ),
+    **verdicts._asdict(),
   )

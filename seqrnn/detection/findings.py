@@ -11,6 +11,43 @@ NAME = "detection"  # Name of the set of files in detect/.
 LOCK = ".detect.lock"  # In the workdir, held while a detection runs.
 
 
+class Verdicts(NamedTuple):
+  """p-values and flags.
+
+  Attributes:
+    scores: name -> -log p of the sessions [D], as `neg_log_p`.
+    p: p-values of the sessions [D]; NaN for short sessions.
+    event_p: p-values of the events [N].
+    flags: whether a session is flagged [D].
+    event_flags: whether an event is flagged [N].
+  """
+
+  scores: dict[str, np.ndarray]
+  p: np.ndarray
+  event_p: np.ndarray
+  flags: np.ndarray
+  event_flags: np.ndarray
+
+
+class Alarms(NamedTuple):
+  """What explains the alarms of D distinct sessions.
+
+  Attributes:
+    flagged_events: number of flagged events [D].
+    unknown_events: number of unknown events [D].
+    models: number of models that give a session a higher combined score than
+      all their normal sessions [D].
+    reasons: a key of `severity.WORDS` for each session; "": it is not flagged.
+    severity: an index of `severity.NAMES` for each session [D].
+  """
+
+  flagged_events: np.ndarray
+  unknown_events: np.ndarray
+  models: np.ndarray
+  reasons: list[str]
+  severity: np.ndarray
+
+
 class Findings(NamedTuple):
   """Scores and flags of sessions; equal sessions are scored once.
 
@@ -31,6 +68,7 @@ class Findings(NamedTuple):
     p: p-values of the sessions [D]; NaN for short sessions.
     flags: whether a session is flagged [D].
     short: whether a session is flagged for its length alone [D].
+    alarms: what explains the flags of the sessions.
     seconds: run time of the network.
   """
 
@@ -48,6 +86,7 @@ class Findings(NamedTuple):
   p: np.ndarray
   flags: np.ndarray
   short: np.ndarray
+  alarms: Alarms
   seconds: float
 
   def most_anomalous(self) -> np.ndarray:
@@ -67,12 +106,12 @@ class Findings(NamedTuple):
     """The position of the most surprising event of each session [D].
 
     It is the last event where the end of the session is the most surprising,
-    and -1 in a session without events.
+    the first where no event is scored, and -1 in a session without events.
     """
     sizes = np.diff(self.bounds)
     session_N = np.repeat(np.arange(len(sizes)), sizes)
     order = np.lexsort((-self.nll, session_N))  # Equal ones: the first.
-    places = np.full(len(sizes), -1)
+    places = np.zeros(len(sizes), int)
     d = np.flatnonzero(sizes)
     places[d] = self.offsets[d] + order[self.bounds[d]] - self.bounds[d]
     lengths = np.diff(self.sessions.bounds)[self.distinct.first]

@@ -1,4 +1,4 @@
-"""Incidents: flagged sessions grouped by their most surprising event."""
+"""Incidents: flagged sessions grouped by their surprising events."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,24 @@ import numpy as np
 from seqrnn.detection.findings import Findings
 
 _BEFORE, _AFTER = 3, 2  # Events around the most surprising one.
+# The kinds of events with at least this share of a session's highest surprisal
+# are its surprising ones.
+_SURPRISING = 0.5
+_COMMON = 0.5  # Sessions are alike if they have this share of kinds in common.
 
 
 class Incident(NamedTuple):
-  """Flagged sessions whose most surprising events are equal.
+  """Flagged sessions with like surprising events.
 
-  The other attributes are those of the example: the session of the group with
-  the highest score.
+  The other attributes are those of the example: of the sessions of the highest
+  severity, the one with the highest score.
 
   Attributes:
     event: the most surprising event; "<short>" if the sessions are flagged for
       their length, "<empty>" if they have no event.
     count: the number of flagged sessions, equal ones included.
+    severity: an index of `severity.NAMES`.
+    reason: a key of `severity.WORDS`.
     p: the p-value; NaN for short sessions.
     session: its index among the sessions.
     position: of the event in the session; -1 if there is none.
@@ -28,6 +34,8 @@ class Incident(NamedTuple):
 
   event: str
   count: int
+  severity: int
+  reason: str
   p: float
   session: int
   position: int
@@ -36,21 +44,60 @@ class Incident(NamedTuple):
 
 
 def group(found: Findings) -> list[Incident]:
-  """The incidents by rising p; short sessions come last."""
-  oddest = found.oddest().tolist()
-  incidents: dict[str, Incident] = {}
-  for d in found.most_anomalous().tolist():
-    if not found.flags[d]:
-      continue
-    j, count = int(found.distinct.first[d]), int(found.distinct.counts[d])
-    event, before, after = _context(found, d, j)
-    first = incidents.get(event)
-    if first is None:
-      p = float(found.p[d])
-      incidents[event] = Incident(event, count, p, j, oddest[d], before, after)
+  """The incidents by falling severity, rising p and falling count.
+
+  A session belongs to the first incident whose example has at least half of
+  all their surprising events in common with it.
+  """
+  order = found.most_anomalous()
+  order = order[np.argsort(-found.alarms.severity[order], kind="stable")]
+  groups: list[tuple[frozenset[str], list[int]]] = []
+  for d in order[found.flags[order]].tolist():
+    kinds = _surprising(found, d)
+    for first, members in groups:
+      if len(kinds & first) >= _COMMON * len(kinds | first):
+        members.append(d)
+        break
     else:
-      incidents[event] = first._replace(count=first.count + count)
-  return list(incidents.values())
+      groups.append((kinds, [d]))
+  oddest = found.oddest()
+  return sorted(
+    (_incident(found, members, oddest) for _, members in groups),
+    key=lambda one: (-one.severity, np.nan_to_num(one.p, nan=1), -one.count),
+  )
+
+
+def _surprising(found: Findings, d: int) -> frozenset[str]:
+  """The names of the surprising events of a session."""
+  if found.short[d]:
+    return frozenset(["<short>"])
+  start, stop = found.bounds[d : d + 2].tolist()
+  if start == stop:
+    return frozenset(["<empty>"])
+  nll = found.nll[start:stop]
+  names = found.events(int(found.distinct.first[d]), d, 0, stop - start)
+  some = np.flatnonzero(nll >= _SURPRISING * nll.max())
+  return frozenset(names[n] for n in some.tolist())
+
+
+def _incident(
+  found: Findings, members: list[int], oddest: np.ndarray
+) -> Incident:
+  """The incident of sessions, of which the first is the example."""
+  d = members[0]
+  j = int(found.distinct.first[d])
+  event, before, after = _context(found, d, j)
+  return Incident(
+    event,
+    int(found.distinct.counts[members].sum()),
+    int(found.alarms.severity[d]),
+    found.alarms.reasons[d],
+    float(found.p[d]),
+    j,
+    int(oddest[d]),
+    before,
+    after,
+  )
 
 
 def _context(

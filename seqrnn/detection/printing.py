@@ -2,15 +2,17 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
 from seqrnn.config import Config
-from seqrnn.detection import incidents
+from seqrnn.detection import incidents, severity
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import beta_interval
 from seqrnn.detection.findings import Findings
@@ -26,6 +28,9 @@ _COLUMNS = {
   "average_precision": "AP",
   "oracle_f1": "oracle F1",
 }
+
+
+_INCIDENTS = 10  # More are in incidents.csv.
 
 
 def print_rates(console: Console, normal: NormalScores, settings: Config):
@@ -101,15 +106,16 @@ def _headline(found: Findings, d: int, worst: int) -> str:
   name = console_text(found.sessions.names[j])
   if found.flags[d]:
     name = f"[bold]{name}[/bold]"
-  where = _where(found, j, int(found.offsets[d]) + worst)
+  last = int(np.diff(found.sessions.bounds[j : j + 2])[0]) - 1
+  # Where the end is the worst event, the line is that of the last event.
+  where = _where(found, j, min(int(found.offsets[d]) + worst, last))
   name += f", line {where}" if where else ""
   begins, ends = found.sessions.whole
   name += "" if ends[j] else ", open"
   name += "" if begins[j] else ", cut at its begin"
   name += f", {count:,} equal sessions" if count > 1 else ""
-  reason = "flagged for its length" if found.short[d] else f"p {found.p[d]:.2g}"
   bits = found.nll[found.bounds[d] + worst] / math.log(2)
-  return f"{name}: {reason}, {bits:.1f} bits"
+  return f"{name}: {_alarm(found, d)}, {bits:.1f} bits"
 
 
 def _where(found: Findings, j: int, place: int) -> str:
@@ -137,56 +143,94 @@ def _context(found: Findings, d: int, worst: int, per_line: bool) -> str:
   return ("\n" if per_line else " ").join(events)
 
 
-def print_incidents(console: Console, found: Findings, most: int):
-  """Prints the flagged sessions, grouped by their most surprising event."""
+def print_incidents(console: Console, found: Findings):
+  """Prints the first incidents, each with the event and place of its example.
+
+  The event is cut at the width of the terminal.
+  """
   grouped = incidents.group(found)
-  if not grouped or not most:
+  if not grouped:
     return
-  printed = Table(
-    title="flagged sessions by their most surprising event",
-    box=box.SIMPLE,
-    pad_edge=False,
-  )
-  for name in ("sessions", "p", "line"):  # The widths are of usual numbers.
-    printed.add_column(name, justify="right", no_wrap=True, min_width=8)
-  printed.add_column("example", no_wrap=True, min_width=12, max_width=24)
-  printed.add_column("event", no_wrap=True, overflow="ellipsis")
-  for one in grouped[:most]:
-    printed.add_row(
-      f"{one.count:,}",
-      "" if math.isnan(one.p) else f"{one.p:.2g}",
-      _where(found, one.session, one.position),
+  console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")
+  for one in grouped[:_INCIDENTS]:
+    d = int(found.distinct.which[one.session])
+    sessions = f"{one.count:,} sessions" if one.count > 1 else "1 session"
+    console.print(f"{_alarm(found, d)}, {sessions}")
+    place = [
       console_text(found.sessions.names[one.session]),
-      quoted(one.event),
+      f"line {where}"
+      if (where := _where(found, one.session, one.position))
+      else "",
+      console_text(found.timestamp(one.session, one.position) or ""),
+    ]
+    console.print(
+      Padding(", ".join(filter(None, place)), (0, 0, 0, 2), expand=False)
     )
-  console.print(printed)
-  if len(grouped) > most:
-    console.print(f"{len(grouped) - most:,} further kinds: incidents.csv")
+    console.print(
+      Padding(quoted(one.event), (0, 0, 0, 2), expand=False),
+      no_wrap=True,
+      overflow="ellipsis",
+    )
+  if len(grouped) > _INCIDENTS:
+    rest = len(grouped) - _INCIDENTS
+    console.print(f"{rest:,} further incidents: incidents.csv")
 
 
-def print_metrics(console: Console, metrics: dict[str, Any], rate: float):
-  """Prints the metrics of each score.
+def _alarm(found: Findings, d: int) -> str:
+  """Severity, reason and p-value of a session, as far as it has these."""
+  parts = []
+  if found.flags[d]:
+    name = severity.NAMES[found.alarms.severity[d]]
+    parts = [f"[bold]{name}[/bold]", severity.WORDS[found.alarms.reasons[d]]]
+  return ", ".join(parts + [f"p {found.p[d]:.2g}"] * (not found.short[d]))
+
+
+def print_metrics(
+  console: Console, metrics: dict[str, Any], names: Sequence[str], rate: float
+):
+  """Prints metrics, if there are labels.
 
   Args:
     console: to print on.
     metrics: as `evaluation.evaluate` returns them.
+    names: the scores that are combined; all scores are in report.json.
     rate: false-alarm rate of the thresholds.
   """
-  table = metrics["figures"]
+  table, by_kind = metrics["figures"], metrics["average_precision_by_kind"]
   keys = [key for key in _COLUMNS if key in table[COMBINED]]
+  if not keys:
+    return
+  shown = lambda name: name in (COMBINED, *names) or name.startswith("rule ")
   title = f"metrics with the threshold for a false-alarm rate of {rate:g}"
-  printed = Table(title=title, box=box.SIMPLE, pad_edge=False)
+  # With a blank on one side only, all columns fit in 80 characters.
+  printed = Table(title=title, box=box.SIMPLE, padding=(0, 0, 0, 1))
   printed.add_column("score", no_wrap=True)
   for name in ("flagged", *(_COLUMNS[key] for key in keys)):
-    printed.add_column(name, justify="right")
-  for name, row in table.items():
-    values = (f"{row[key]:.3f}" for key in keys)
-    printed.add_row(name, f"{row['flagged']:,}", *values)
+    printed.add_column(name, justify="right", no_wrap=True)
+  for name in filter(shown, table):
+    values = (f"{table[name][key]:.3f}" for key in keys)
+    printed.add_row(name, f"{table[name]['flagged']:,}", *values)
   console.print(printed)
-  by_kind = metrics["average_precision_by_kind"]
   if by_kind is not None:
     title = "average precision by kind of anomaly"
     printed = Table("score", *by_kind[COMBINED], title=title, box=box.SIMPLE)
-    for name, row in by_kind.items():
-      printed.add_row(name, *(f"{value:.3f}" for value in row.values()))
+    for name in filter(shown, by_kind):
+      values = by_kind[name].values()
+      printed.add_row(name, *(f"{value:.3f}" for value in values))
     console.print(printed)
+  console.print("The metrics of all scores are in report.json.")
+
+
+def summary(found: Findings) -> str:
+  """How many sessions are flagged, of each severity."""
+  which = found.distinct.which
+  counts = np.bincount(found.alarms.severity[which], minlength=4).tolist()
+  text = f"{len(which) - counts[0]:,} of {len(which):,} sessions flagged"
+  parts = [
+    f"{count:,} {name}"
+    for name, count in zip(severity.NAMES, counts, strict=True)
+    if name and count
+  ]
+  if short := int(found.short[which].sum()):
+    parts.append(f"{short:,} by detect.short=flag")
+  return text + f" ({', '.join(parts)})" * bool(parts)

@@ -15,7 +15,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.detection import incidents
+from seqrnn.detection import incidents, severity
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import escaped
 from seqrnn.inference.scoring import UNRANKED, Scores
@@ -69,11 +69,12 @@ def _cells(values: np.ndarray) -> list[Any]:
 def write_sessions(found: Findings, folder: Path, form: str):
   """Writes sessions.csv, or another `form`: a row per session of the input.
 
-  Line and timestamp are those of the session's most surprising event. In a log,
+  Line and timestamp are those of the session's most surprising event. The
+  columns severity and reason, of alarms alone, are as in `severity`. In a log,
   1 in the column open or cut is a session that its end or its begin cuts.
   """
   sessions, oddest = found.sessions, found.oddest().tolist()
-  alarms = found.first_alarms().tolist()
+  alarms, firsts = found.alarms, found.first_alarms().tolist()
   first = found.distinct.first
   distinct = {
     "events": np.diff(sessions.bounds)[first].tolist(),
@@ -84,7 +85,12 @@ def write_sessions(found: Findings, folder: Path, form: str):
     },
     "p_value": _cells(found.p),
     "flag": found.flags.astype(int).tolist(),
-    "first_alarm": [None if alarm < 0 else alarm for alarm in alarms],
+    "severity": [severity.NAMES[n] or None for n in alarms.severity.tolist()],
+    "reason": [name or None for name in alarms.reasons],
+    "models": alarms.models.tolist(),
+    "unknown_events": alarms.unknown_events.tolist(),
+    "flagged_events": alarms.flagged_events.tolist(),
+    "first_alarm": [None if first < 0 else first for first in firsts],
   }
   scores = {name: _cells(values) for name, values in found.scores.items()}
   places = _places(found)
@@ -105,7 +111,8 @@ def write_sessions(found: Findings, folder: Path, form: str):
 def write_incidents(found: Findings, folder: Path, form: str):
   """Writes incidents.csv, or another `form`: a row per incident."""
   places = _places(found)
-  columns = ["event", "sessions", "p_value", "example", *places]
+  columns = ["severity", "sessions", "p_value", "reason", "event"]
+  columns += ["example", *places]
   with _table(
     folder, "incidents", form, [*columns, "before", "after"]
   ) as write:
@@ -115,7 +122,9 @@ def write_incidents(found: Findings, folder: Path, form: str):
       [p] = _cells(np.array([one.p]))
       example = found.sessions.names[j]
       context = [" | ".join(names) for names in (one.before, one.after)]
-      write([one.event, one.count, p, example, *where, *context])
+      name = severity.NAMES[one.severity]
+      row = [name, one.count, p, one.reason, one.event]
+      write([*row, example, *where, *context])
 
 
 def _places(found: Findings) -> dict[str, Callable[[int, int], Any]]:

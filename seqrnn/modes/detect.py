@@ -93,15 +93,11 @@ def _run(
     "config": config_lib.nested(config_lib.flat(config)),
   }
   _write_results(folder, found, detector, normal, record, times[-1])
+  printing.print_incidents(console, found)
   printing.print_sessions(console, found, settings.worst)
-  printing.print_incidents(console, found, settings.worst)
-  printing.print_metrics(console, metrics, settings.rate)
-  which = found.distinct.which
-  short = int(found.short[which].sum())
-  print(
-    f"{folder}: {int(found.flags[which].sum()):,} of {len(which):,} sessions"
-    " flagged" + (f", {short:,} of them by detect.short=flag" if short else "")
-  )
+  names, _ = normal.choice.combination
+  printing.print_metrics(console, metrics, names, settings.rate)
+  print(f"{folder}: {printing.summary(found)}")
   return found
 
 

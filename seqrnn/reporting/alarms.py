@@ -7,7 +7,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from seqrnn.detection import records
+from seqrnn.detection import records, severity
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Element, Mark, element, section
@@ -37,26 +37,59 @@ _PICTURES = {
 }
 
 
-def _figures(folder: Path, step: int | None) -> list[Element]:
-  """The metrics of each score, from report.json."""
+def _basis(folder: Path, step: int | None) -> list[Element]:
+  """The basis of the flags, from report.json: calibration and scores."""
+  path = folder / "report.json"
+  if not path.exists():
+    return []
+  record = records.read_object(path)
+  parts = []
+  with records.reading(path):
+    if step is not None and record.get("step", step) != step:
+      words = f"Detection was run with the checkpoint of step {record['step']}"
+      parts.append(f"{words}, not with that of step {step:,}.")
+    if "calibration" in record:  # An earlier version has not written it.
+      parts += _calibration(record["calibration"])
+  return [element("p", text) for text in parts]
+
+
+def _calibration(record: dict[str, Any]) -> list[str]:
+  """What was left out of the calibration, and which scores are combined."""
+  scores = record["scores"]
+  names = " and ".join(scores["names"])
+  if len(scores["names"]) > 1:
+    how = {"min": "least", "fisher": "product"}[scores["combine"]]
+    names = f"the {how} of the p-values of {names}"
+  injected = scores["injected"]
+  words = f"The score of a session is {names}"
+  if isinstance(injected["average_precision"], float):
+    words += (
+      ". On anomalies injected into normal sessions its average precision is"
+      f" {injected['average_precision']:.3f}, that of the standard combination"
+      f" {injected['standard']:.3f}"
+    )
+  found = [f"{words}."]
+  if record["left_out"]:
+    found.append(
+      f"{record['left_out']:,} training sessions are left out of the"
+      " calibration, because their surprisals form a mode of their own."
+    )
+  return found
+
+
+def _figures(folder: Path) -> list[Element]:
+  """The metrics of each score, from report.json, if there were labels."""
   path = folder / "report.json"
   if not path.exists():
     return []
   record = records.read_object(path)
   with records.reading(path):
     table = {name: dict(row) for name, row in record["figures"].items()}
-  found = []
-  if step is not None and record.get("step") != step:
-    words = (
-      f"Detection was run with the checkpoint of step {record.get('step')}"
-    )
-    found.append(element("p", f"{words}, not with that of step {step:,}."))
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
-  if not names:
-    return found
+  if names in ([], ["flagged"]):
+    return []
   return [
-    *found,
-    element("h3", "Scores"),
+    element("h3", "Metrics"),
     page.table(
       ["score", *(name.replace("_", " ") for name in names)],
       [
@@ -175,7 +208,7 @@ def _sessions(folder: Path) -> list[Any]:
   parts += [
     element("p", "The sessions with the highest scores, and their p-values."),
     page.table(
-      ["session", "events", "p", "score", "alarm", *marks]
+      ["session", "events", "p", "score", "severity", "reason", *marks]
       + ["label"] * labelled,
       [
         [
@@ -183,10 +216,9 @@ def _sessions(folder: Path) -> list[Any]:
           row.get("events"),
           f"{records.number(path, row, 'p_value'):.2g}",
           f"{score:.4g}",
-          *(
-            "yes" if str(row.get(name)) == "1" else "no"
-            for name in ("flag", *marks)
-          ),
+          row.get("severity") or "flagged" * (str(row.get("flag")) == "1"),
+          _reason(row),
+          *("yes" if str(row.get(name)) == "1" else "no" for name in marks),
         ]
         + ([row.get("label")] if labelled else [])
         for score, _, row in ranked
@@ -202,7 +234,7 @@ def _sessions(folder: Path) -> list[Any]:
 
 
 def _incidents(folder: Path) -> list[Any]:
-  """The flagged sessions, grouped by their most surprising event."""
+  """The flagged sessions, grouped by their surprising events."""
   path = records.table(folder, "incidents")
   if path is None:  # An earlier version has written the results.
     return []
@@ -210,16 +242,23 @@ def _incidents(folder: Path) -> list[Any]:
   if not rows:
     return [element("p", "No session is flagged.")]
   places = [n for n in ("file", "line", "timestamp") if n in rows[0]]
-  head = ["event", "sessions", "p", "example", *places]
+  words = "Sessions with like surprising events are one incident. The most"
   parts = [
-    element("h3", "Flagged sessions by their most surprising event"),
+    element("h3", "Incidents"),
+    element(
+      "p",
+      f"{words} surprising event of its example is bold, among the events"
+      " before and after it.",
+    ),
     page.table(
-      head,
+      ["severity", "sessions", "p", "reason", "events", "example", *places],
       [
         [
-          row.get("event"),
+          row.get("severity"),
           row.get("sessions"),
           _p_value(path, row),
+          _reason(row),
+          _event(row),
           row.get("example"),
           *(row.get(name) for name in places),
         ]
@@ -230,8 +269,26 @@ def _incidents(folder: Path) -> list[Any]:
     ),
   ]
   if len(rows) > _INCIDENTS:
-    parts.append(element("p", f"More kinds are in {path.name}."))
+    parts.append(element("p", f"More incidents are in {path.name}."))
   return parts
+
+
+def _reason(row: dict[str, Any]) -> str:
+  """The reason of an alarm in words; as it is written, if it has none."""
+  name = str(row.get("reason") or "")
+  return severity.WORDS.get(name, name)
+
+
+def _event(row: dict[str, Any]) -> list[Element]:
+  """The event of an incident, between the events around it."""
+  around = [
+    str(row.get(name) or "").split(" | ") for name in ("before", "after")
+  ]
+  before, after = (
+    [element("div", text, class_="muted") for text in texts if text]
+    for texts in around
+  )
+  return [*before, element("strong", row.get("event")), *after]
 
 
 def _p_value(path: Path, row: dict[str, Any]) -> str:
@@ -256,6 +313,6 @@ def sections(workdir: Path, step: int | None = None) -> list[Element]:
     return []
   fileset.wait_for_move(folder, NAME, workdir / LOCK)
   manifest.verify_all(folder)
-  parts = _incidents(folder) + _sessions(folder) + _figures(folder, step)
-  parts += page.pictures(folder, _PICTURES)
+  parts = _incidents(folder) + _basis(folder, step) + _sessions(folder)
+  parts += page.pictures(folder, _PICTURES) + _figures(folder)
   return [section("Anomalies", parts)]

@@ -17,6 +17,11 @@ from tests.conftest import tiny
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
 
 
+def alarms(reasons, severities):
+  zeros = np.zeros(len(reasons), int)
+  return findings.Alarms(zeros, zeros, zeros, reasons, np.array(severities))
+
+
 @pytest.fixture
 def found(tmp_path):
   """Findings of two sessions of a log, the second with a line never seen."""
@@ -45,6 +50,7 @@ def found(tmp_path):
     p=np.array([0.5, 0.01]),
     flags=np.array([False, True]),
     short=np.zeros(2, bool),
+    alarms=alarms(["", "max"], [0, 2]),
     seconds=1.0,
   )
 
@@ -66,38 +72,76 @@ def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
   assert [json.loads(row)["file"] for row in rows] == ["a.log", "a.log"]
 
 
-def test_flagged_sessions_are_grouped_by_their_oddest_event(found):
-  kinds = np.array([0, 1, 1, 0, 2, 3])  # Of the oddest events of six sessions.
-  ids = np.repeat(kinds, 2) + UNKNOWN + 1
-  names = Vocabulary("session", tuple("abcd"))
-  bounds = np.arange(0, 13, 2)
-  sessions = data.Sessions(
-    ids.astype(np.int32), bounds, [f"s{n}" for n in range(6)]
-  )
-  p = np.array([0.04, 0.01, 0.02, 0.03, 0.5, np.nan])
+def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):
+  sessions = {  # Events with their nats, and p-values.
+    "n": ("a1 b8 c9", 0.04),  # Surprising: b and c.
+    "o": ("b9 d8 c2", 0.01),  # b and d: a third of three is common with n.
+    "p": ("b9 a9 d9 c1", 0.02),  # Two thirds of three are common with o.
+    "q": ("c9 b5 d1", 0.03),  # As n, whose most surprising event it has.
+    "r": ("d9", 0.5),  # Not flagged.
+    "s": ("d1 d1", np.nan),  # Short.
+    "t": ("a9", 0.04),  # Rarest last, but severe.
+  }
+  events = [text.split() for text, _ in sessions.values()]
+  flat = [event for one in events for event in one]
+  ids = np.array(["abcd".index(e[0]) for e in flat]) + UNKNOWN + 1
+  p = np.array([p for _, p in sessions.values()])
+  bounds = np.cumsum([0, *map(len, events)])
   grouped = incidents.group(
     found._replace(
-      sessions=sessions,
-      distinct=data.Distinct(np.arange(6), kinds, np.array([1, 1, 4, 1, 1, 1])),
-      names=names,
+      sessions=data.Sessions(ids.astype(np.int32), bounds, list(sessions)),
+      distinct=data.Distinct(
+        np.arange(7), np.arange(7), np.array([1, 1, 4, 1, 1, 1, 1])
+      ),
+      names=Vocabulary("session", tuple("abcd")),
       targets=ids,
-      nll=np.tile([1.0, 8.0], 6),
+      nll=np.array([float(e[1:]) for e in flat]),
       bounds=bounds,
-      offsets=np.zeros(6, int),
+      offsets=np.zeros(7, int),
       scores={"combined": np.where(np.isnan(p), np.inf, -p)},
-      event_flags=np.zeros(12, bool),
+      event_flags=np.zeros(len(ids), bool),
       flags=p != 0.5,
       short=np.isnan(p),
+      alarms=alarms(["mean"] * 7, [1, 2, 2, 1, 0, 1, 3]),
       p=p,
     )
   )
-  told = [(x.event, x.count, x.session, x.position, x.before) for x in grouped]
+  told = [(x.event, x.count, "nopqrst"[x.session], x.before) for x in grouped]
   assert told == [
-    ("b", 5, 1, 1, ["b"]),
-    ("a", 2, 3, 1, ["a"]),
-    ("<short>", 1, 5, 1, ["d"]),
+    ("a", 1, "t", []),
+    ("b", 5, "o", []),
+    ("c", 2, "q", []),
+    ("<short>", 1, "s", []),
   ]
-  assert [x.p for x in grouped[:2]] == [0.01, 0.03]
+  assert [x.p for x in grouped[:3]] == [0.04, 0.01, 0.03]
+  assert [x.severity for x in grouped] == [3, 2, 1, 1]
+
+
+def test_incidents_and_metrics_are_whole_in_80_columns(found):
+  file = io.StringIO()
+  printing.print_incidents(Console(file=file, width=80), found)
+  shown = [line.rstrip() for line in file.getvalue().split("\n")]
+  assert shown[3:-1] == [
+    "medium, one improbable event, p 0.01, 1 session",
+    "  a.log:5, line 5",
+    "  ? boom now",
+  ]
+  row = {"flagged": 123456, **dict.fromkeys(printing._COLUMNS, 0.5)}
+  metrics = {
+    "figures": {n: row for n in ("combined", "count_vector", "union")},
+    "average_precision_by_kind": None,
+  }
+  file = io.StringIO()
+  console = Console(file=file, width=80)
+  printing.print_metrics(console, metrics, ["count_vector"], 0.005)
+  assert "\u2026" not in file.getvalue() and "union" not in file.getvalue()
+  assert file.getvalue().count("0.500") == 2 * len(printing._COLUMNS)
+  for name in ("oracle F1", "123,456", "AUROC", "flagged"):
+    assert name in file.getvalue()
+  metrics["figures"] = {"combined": {"flagged": 3}}
+  file = io.StringIO()
+  printing.print_metrics(Console(file=file), metrics, ["max"], 0.005)
+  assert not file.getvalue()
 
 
 def test_lines_of_a_log_stand_below_each_other(found):
@@ -109,7 +153,7 @@ def test_lines_of_a_log_stand_below_each_other(found):
   first = next(n for n, line in enumerate(shown) if "a.log:5" in line)
   # What is unknown is told as it was read.
   assert shown[first : first + 3] == [
-    "a.log:5, line 5: p 0.01, 13.0 bits",
+    "a.log:5, line 5: medium, one improbable event, p 0.01, 13.0 bits",
     "   13.0 ? boom now",
     "    2.9 <end>",
   ]
@@ -123,12 +167,13 @@ def test_short_sessions_come_after_those_that_have_a_rank(found):
     short=np.array([False, True]),
     scores={"combined": np.array([1.0, np.inf])},
     p=np.array([0.5, np.nan]),
+    alarms=alarms(["", "short"], [0, 1]),
   )
   file = io.StringIO()
   printing.print_sessions(Console(file=file, width=80), short, 9)
   lines = [line for line in file.getvalue().split("\n") if ", line " in line]
   assert [line.split(",")[0] for line in lines] == ["a.log:1", "a.log:5"]
-  assert "line 5: flagged for its length, 13.0 bits" in lines[1]
+  assert "line 5: low, few events, 13.0 bits" in lines[1]
   assert pictures._worst(short) == 0
 
 

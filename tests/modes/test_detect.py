@@ -9,6 +9,7 @@ import math
 import random
 import re
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 
 import jax
@@ -289,6 +290,38 @@ def repeat(home, changes):
   return detect.run(experiments.build, config, folder / "run")
 
 
+def test_severity_follows_from_the_columns_of_a_session(home, again):
+  folder, config, _ = home
+  found = again(rate=0.06)
+  rows = table(folder / "run/detect/sessions.csv")
+  unknown, flagged = Counter(), Counter()
+  for row in table(folder / "run/detect/events.csv"):
+    unknown[row["session"]] += int(row["unknown"])
+    flagged[row["session"]] += int(row["flag"])
+  report = json.loads((folder / "run/detect/report.json").read_text())
+  combined = report["calibration"]["scores"]["names"]
+  told = set()
+  for row in rows:
+    if row["flag"] == "0":
+      assert row["severity"] == row["reason"] == ""
+      continue
+    assert row["line"]
+    assert int(row["unknown_events"]) == unknown[row["session"]]
+    assert int(row["flagged_events"]) == flagged[row["session"]]
+    signs = float(row["p_value"]) <= 0.006
+    signs = int(signs and int(row["models"]) == config.detect.folds)
+    signs += row["unknown_events"] != "0"
+    signs += int(row["flagged_events"]) >= max(int(row["events"]) / 4, 1)
+    assert row["severity"] == ("low", "medium", "high", "high")[signs]
+    scores = {name: float(row[name]) for name in combined}
+    assert scores[row["reason"]] == max(scores.values())
+    told.add(row["severity"])
+  assert told == {"low", "medium", "high"}
+  total = np.load(folder / "run/detect/calibration.npz")["counts"].sum()
+  lowest = np.isclose(found.p, 1 / (total + 1), rtol=0.05)
+  assert ((found.alarms.models == 2) == lowest).all() and lowest.any()
+
+
 def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
   folder, config, _ = home
   texts = (folder / "good.txt").read_text().split("\n")
@@ -318,6 +351,7 @@ def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
     np.testing.assert_allclose(scored, nll, rtol=1e-3, atol=1e-3)
     assert found.offsets[d] == (not begins[j]) or not len(nll)
   shown = " ".join(stdout.getvalue().split())
+  shown = shown.partition("most anomalous sessions")[2]
   for name, is_open in re.findall(r"(good.txt:\d+), line \d+(, open)?", shown):
     assert bool(is_open) == (not ends[found.sessions.names.index(name)])
   assert ", open" in shown and ", cut at its begin" in shown

@@ -323,12 +323,14 @@ def test_odd_sessions_are_shown(form, tmp_path):
   tables = {
     "incidents": [
       {
-        "event": f"kind {n}",
+        "severity": "high",
         "sessions": 3 + n,
         "p_value": "" if n == 21 else 0.001 * n,
+        "reason": "count_vector",
+        "event": f"kind {n}",
         "example": "x <i>",
         "line": 7000 + n,
-        "before": "a b",
+        "before": "a b | b",
         "after": "c",
       }
       for n in (0, *range(1, 21), 21)
@@ -371,9 +373,10 @@ def test_odd_sessions_are_shown(form, tmp_path):
         file.writelines(json.dumps(row) + "\n" for row in rows)
   page.write(tmp_path / "page.html", "odd", None, alarms.sections(tmp_path))
   found = read(tmp_path / "page.html")
-  assert "kind 030x <i>7000" in found.text  # The cells of a row.
+  row = "high30unusual counts of eventsa bbkind 0cx <i>7000"
+  assert row in found.text  # The cells of a row.
   assert "kind 19" in found.text and "kind 20" not in found.text
-  assert f"More kinds are in incidents.{form}." in found.text
+  assert f"More incidents are in incidents.{form}." in found.text
   order = re.findall(r"s<(\d)>", found.text)
   assert order[:3] == ["8", "0", "7"]
   assert "e12 " in found.text and "e11 " not in found.text
