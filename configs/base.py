@@ -734,7 +734,7 @@ DETECT = _group(
     " product of the p-values.",
   ),
   folds=Field(
-    5,
+    4,
     FOLDS,
     "The number of folds of the training sessions. Each fold calibrates a model"
     " trained on the other folds; these models are the detector. 0: the run's"

@@ -14,8 +14,8 @@ Expected: with --config.detect.folds=0, after two to three minutes, average
 precision .522 of the combined score, and .504 of the best baseline, a Markov
 chain of order 5. By kind: swap .22, drop .23, insert .40, foreign .46, truncate
 .41. The chain is better at truncations (.56), the network at insertions and
-foreign events (Python 3.11.7, jax 0.10.1, seed 0). The default, five folds,
-takes as long as five more trainings.
+foreign events (Python 3.11.7, jax 0.10.1, seed 0). The default, four folds,
+takes as long as three more trainings.
 Command: python run.py --config=configs/detect.py
   then: python run.py --config=configs/detect.py --mode=detect
 """

@@ -101,9 +101,16 @@ class Detector(NamedTuple):
     """The values of `ensemble.event_scorer` for each event."""
     head = self.experiment.heads[self.config.detect.head]
     experiment, count = self.experiment, len(self.steps)
-    each = ensemble.carry_of(experiment.carry, count)
+    batches = experiment.batches
+    whole = experiment._replace(
+      carry=ensemble.carry_of(experiment.carry, count),
+      # Few lengths, hence few programs to compile.
+      batches=lambda *split, **how: batches(*split, **how).map(
+        scoring.pad_time
+      ),
+    )
     run = scoring.scorer(
-      experiment._replace(carry=each),
+      whole,
       sharding.mesh(),
       ensemble.event_scorer(head, top_k),
     )
