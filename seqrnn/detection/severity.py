@@ -2,8 +2,9 @@
 
 A session has up to three signs, with these columns in sessions.csv:
 
-- `p_value` is at most a tenth of `detect.rate`, and every model gives the
-  session a higher score than all its normal sessions (`models`);
+- `p_value` is at most a fifth of `detect.rate`, and more than half of the
+  models give the session a higher score than all their normal sessions
+  (`models`): a minority may have anomalous sessions among these;
 - it has an unknown event (`unknown_events`);
 - at least a quarter of its `events` are flagged (`flagged_events`).
 
@@ -22,12 +23,12 @@ from seqrnn.inference.scoring import UNRANKED
 
 NAMES = ("", "low", "medium", "high")  # By severity; 0: no alarm.
 SHORT, EVENT = "short", "event"  # Reasons that are no scores.
-_TENTH, _QUARTER = 10, 4
+_FIFTH, _QUARTER = 5, 4
 
 # Reasons in words.
 WORDS = {
   "max": "one improbable event",
-  "mean": "improbable events on average",
+  "mean": "improbable events overall",
   "top_mean": "several improbable events",
   "misses": "many improbable events",
   "unknown": "unknown events",
@@ -68,8 +69,8 @@ def explain(
   unknown = count(scored.rank == UNRANKED)
   combined = normal.scores[COMBINED]
   models = combined.beyond(normal.combined(scored.scores))
-  far = is_flagged(_TENTH * verdicts.p, settings.rate)
-  agree = models == len(combined.groups)
+  far = is_flagged(_FIFTH * verdicts.p, settings.rate)
+  agree = 2 * models > len(combined.groups)
   much = (flagged > 0) & (_QUARTER * flagged >= lengths)
   signs = (far & agree).astype(int) + (unknown > 0) + much
   signs[scored.short] = 0

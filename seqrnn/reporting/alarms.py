@@ -169,7 +169,9 @@ def _context(folder: Path, names: list[str]) -> Element | None:
       ]
       if n > before + 1:
         marks.append(Mark("\u2026 ", "skipped events"))
-      marks.append(Mark(f"{event} ", event, bits, likely))
+      # Lines of a log are below each other.
+      end = "\n" if " " in event else " "
+      marks.append(Mark(event + end, event, bits, likely))
     marks.append(Mark("\n\n", "the end of the excerpt"))
   if not marks:
     return None
@@ -204,11 +206,13 @@ def _sessions(folder: Path) -> list[Any]:
   if not ranked:
     return parts
   marks = [name for name in ("open", "cut") if name in ranked[0][2]]
+  places = [name for name in ("file", "line") if name in ranked[0][2]]
   labelled = "label" in ranked[0][2]
   parts += [
     element("p", "The sessions with the highest scores, and their p-values."),
     page.table(
-      ["session", "events", "p", "score", "severity", "reason", *marks]
+      ["session", "events", "p", "score", "severity", "reason", *places]
+      + marks
       + ["label"] * labelled,
       [
         [
@@ -218,6 +222,7 @@ def _sessions(folder: Path) -> list[Any]:
           f"{score:.4g}",
           row.get("severity") or "flagged" * (str(row.get("flag")) == "1"),
           _reason(row),
+          *(row.get(name) for name in places),
           *("yes" if str(row.get(name)) == "1" else "no" for name in marks),
         ]
         + ([row.get("label")] if labelled else [])
@@ -241,7 +246,6 @@ def _incidents(folder: Path) -> list[Any]:
   rows = list(itertools.islice(records.rows(path), _INCIDENTS + 1))
   if not rows:
     return [element("p", "No session is flagged.")]
-  places = [n for n in ("file", "line", "timestamp") if n in rows[0]]
   words = "Sessions with like surprising events are one incident. The most"
   parts = [
     element("h3", "Incidents"),
@@ -251,26 +255,36 @@ def _incidents(folder: Path) -> list[Any]:
       " before and after it.",
     ),
     page.table(
-      ["severity", "sessions", "p", "reason", "events", "example", *places],
+      ["alarm", "events", "example"],
       [
-        [
-          row.get("severity"),
-          row.get("sessions"),
-          _p_value(path, row),
-          _reason(row),
-          _event(row),
-          row.get("example"),
-          *(row.get(name) for name in places),
-        ]
+        [_alarm(path, row), _event(row), _example(row)]
         for row in rows[:_INCIDENTS]
       ],
       "Incidents",
-      class_="fields",
+      class_="fields incidents",
     ),
   ]
   if len(rows) > _INCIDENTS:
     parts.append(element("p", f"More incidents are in {path.name}."))
   return parts
+
+
+def _alarm(path: Path, row: dict[str, Any]) -> list[Element]:
+  """The severity, the size, the reason and the p-value of an incident."""
+  count = str(row.get("sessions"))
+  sessions = f"{count} session" + "s" * (count != "1")
+  texts = sessions, _reason(row), _p_value(path, row)
+  lines = [element("div", text, class_="muted") for text in texts if text]
+  return [element("div", row.get("severity")), *lines]
+
+
+def _example(row: dict[str, Any]) -> list[Element]:
+  """The example of an incident, and its place."""
+  texts = [str(row.get("example"))]
+  for name, form in (("file", "{}"), ("line", "line {}"), ("timestamp", "{}")):
+    if row.get(name):
+      texts.append(form.format(row[name]))
+  return [element("div", text) for text in texts]
 
 
 def _reason(row: dict[str, Any]) -> str:
@@ -295,7 +309,7 @@ def _p_value(path: Path, row: dict[str, Any]) -> str:
   """The p-value of an incident; nothing for short sessions, which have none."""
   if row.get("p_value") in (None, ""):
     return ""
-  return f"{records.number(path, row, 'p_value'):.2g}"
+  return f"p {records.number(path, row, 'p_value'):.2g}"
 
 
 def sections(workdir: Path, step: int | None = None) -> list[Element]:

@@ -373,7 +373,7 @@ def test_odd_sessions_are_shown(form, tmp_path):
         file.writelines(json.dumps(row) + "\n" for row in rows)
   page.write(tmp_path / "page.html", "odd", None, alarms.sections(tmp_path))
   found = read(tmp_path / "page.html")
-  row = "high30unusual counts of eventsa bbkind 0cx <i>7000"
+  row = "high3 sessionsunusual counts of eventsp 0a bbkind 0cx <i>line 7000"
   assert row in found.text  # The cells of a row.
   assert "kind 19" in found.text and "kind 20" not in found.text
   assert f"More incidents are in incidents.{form}." in found.text
