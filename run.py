@@ -31,6 +31,7 @@ MODES = {
   "describe": "seqrnn.modes.describe",
   "search": "seqrnn.modes.search",
   "detect": "seqrnn.modes.detect",
+  "review": "seqrnn.modes.review",
   "report": "seqrnn.modes.report",
 }
 _HELP = re.compile(r"-h|--?help(full|short)?(=.*)?", re.DOTALL)

@@ -746,6 +746,9 @@ DETECT = _group(
     "The largest share of sessions left out of the calibration as anomalous."
     " They are left out only if their surprisals form a second mode.",
   ),
+  reviewed=Field(
+    50, COUNT, "The number of sessions that --mode=review asks about."
+  ),
   rule=Field(
     "rate",
     choice("rate", "events", "budget", "bh", "topk"),

@@ -176,6 +176,7 @@ MODES = (
   "describe",
   "search",
   "detect",
+  "review",
   "report",
 )
 _WHY_NOT = {
@@ -183,6 +184,7 @@ _WHY_NOT = {
   "sample": "cannot write one symbol after the other",
   "describe": "has no outputs to show",
   "detect": "says of no event how likely it is",
+  "review": "says of no event how likely it is",
 }
 
 
@@ -195,6 +197,7 @@ def modes(experiment: Experiment) -> tuple[str, ...]:
     "sample": experiment.decoder is None,
     "describe": experiment.predict is None,
     "detect": not experiment.heads,
+    "review": not experiment.heads,
   }
   return tuple(mode for mode in MODES if not lacks.get(mode))
 

@@ -5,6 +5,7 @@ Each event keeps its line, its time and its label.
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from seqrnn.errors import UserError
 
 # Fields with a value for each session, not for each event.
 _OF_SESSIONS = ("labels", "labelled", "begins", "ends")
+# Equal sessions have equal keys: the ids, and whether begin and end are there.
+Key = tuple[bytes, bool, bool]
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
 
@@ -87,20 +90,22 @@ class Sessions(NamedTuple):
       every if self.ends is None else self.ends,
     )
 
-  def distinct(self) -> "Distinct":
-    """The groups of sessions that have the same events, and are cut alike."""
-    index: dict[tuple[bytes, bool, bool], int] = {}
+  def session_keys(self) -> Iterator[Key]:
+    """The key of each session."""
     content = self.ids.tobytes()
     edges = (self.bounds * self.ids.itemsize).tolist()
-    begins, ends = self.whole
+    begins, ends = (cut.tolist() for cut in self.whole)
+    for start, stop, begin, end in zip(
+      edges[:-1], edges[1:], begins, ends, strict=True
+    ):
+      yield content[start:stop], begin, end
+
+  def distinct(self) -> "Distinct":
+    """The groups of sessions that have the same events, and are cut alike."""
+    index: dict[Key, int] = {}
     # A dict is faster here than the sort of np.unique.
     which = np.array(
-      [
-        index.setdefault((content[start:stop], *cut), len(index))
-        for start, stop, *cut in zip(
-          edges[:-1], edges[1:], begins.tolist(), ends.tolist(), strict=True
-        )
-      ],
+      [index.setdefault(key, len(index)) for key in self.session_keys()],
       np.int64,
     )
     _, first, counts = np.unique(which, return_index=True, return_counts=True)

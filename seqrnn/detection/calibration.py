@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +13,9 @@ import numpy as np
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import splits
-from seqrnn.detection import cleaning, folds, inputs, records
+from seqrnn.data.sessions import Sessions
+from seqrnn.detection import folds, inputs, records
 from seqrnn.detection.choice import Choice, Combination, Judged, choose
-from seqrnn.detection.cleaning import Cleaning
 from seqrnn.detection.conformal import Calibration, CrossCalibration, combine
 from seqrnn.detection.detector import (
   Detector,
@@ -25,6 +25,7 @@ from seqrnn.detection.detector import (
   load_detector,
   round_scores,
 )
+from seqrnn.detection.selection import Selection, select
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import files
@@ -48,16 +49,14 @@ class NormalScores(NamedTuple):
     own: the combined score of the sessions as `neg_log_p` of each against the
       other sessions of its model.
     choice: the scores that are combined.
-    cleaning: the sessions that are left out.
-    left_out: number of sessions that are left out.
+    selection: which rows of calibration.npz these sessions are.
   """
 
   scores: dict[str, CrossCalibration]
   events: CrossCalibration
   own: Calibration
   choice: Choice
-  cleaning: Cleaning
-  left_out: int
+  selection: Selection
 
   def record(self) -> dict[str, Any]:
     """The content of report.json: what was left out, and the chosen scores."""
@@ -71,11 +70,7 @@ class NormalScores(NamedTuple):
         "alone": self.choice.alone,
       },
     }
-    return {
-      "left_out": self.left_out,
-      "log_p_of_one_mode": self.cleaning.log_p,
-      "scores": chosen,
-    }
+    return {**self.selection.record(), "scores": chosen}
 
   def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
     """The combined score of sessions by each model [K, D].
@@ -100,8 +95,8 @@ def calibrate(
   workdir: Path,
   read: Callable[[str], splits.Pieces],
   facts: Callable[[str], dict[str, Any]],
-) -> tuple[Detector, NormalScores]:
-  """The detector of a run, and its scores of normal sessions.
+) -> tuple[Detector, dict[str, np.ndarray]]:
+  """The detector of a run, and the arrays of calibration.npz.
 
   Folds are trained, and sessions scored, unless calibration.npz in detect/ is
   of the same settings and data.
@@ -128,7 +123,7 @@ def calibrate(
     with files.atomic_write(folder / _NEW, "wb") as file:
       arrays_and_text: dict[str, Any] = {**arrays, "rests_on": key}
       np.savez_compressed(file, **arrays_and_text)
-  return detector, normal_scores(arrays, config.detect)
+  return detector, arrays
 
 
 def _score(detector: Detector) -> dict[str, np.ndarray]:
@@ -200,14 +195,25 @@ def keep_calibration(folder: Path, results: Path):
       os.replace(folder / _NEW, results / CALIBRATION)
 
 
-def read_events(path: Path) -> tuple[CrossCalibration, np.ndarray]:
+def read_events(
+  path: Path, left_out: Sequence[int] = ()
+) -> tuple[CrossCalibration, np.ndarray]:
   """Reads the surprisals of normal events, and `Ensemble.seen` [K, V].
+
+  Args:
+    path: of calibration.npz.
+    left_out: rows that do not calibrate.
 
   Raises:
     UserError: the file is missing or damaged.
   """
   arrays = records.read_arrays(path)
   with records.reading(path):
+    out = np.zeros(len(arrays["sizes"]), bool)
+    if not all(0 <= row < len(out) for row in left_out):
+      raise ValueError("lacks sessions that were left out")
+    out[list(left_out)] = True
+    arrays = _without(arrays, out)
     events = _event_calibration(arrays)
     return events, arrays["seen"].astype(bool).reshape(len(events.groups), -1)
 
@@ -227,6 +233,20 @@ def _by_model(
   """The calibration of scores, each by the model of a number from 0."""
   some = (model == k for k in range(models))
   return CrossCalibration([Calibration(scores[s], counts[s]) for s in some])
+
+
+def sessions_of(detector: Detector) -> Sessions:
+  """The sessions of the rows of calibration.npz.
+
+  They are distinct among those of a model; sessions of different models may be
+  equal.
+  """
+  found = []
+  for k in range(len(detector.members)):
+    sessions = detector.held_out(k)
+    once = sessions.take(sessions.distinct().first)
+    found.append(once.take(np.flatnonzero(~detector.short(once))))
+  return inputs.concatenate(found)
 
 
 def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
@@ -254,28 +274,27 @@ def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
 
 
 def normal_scores(
-  arrays: dict[str, np.ndarray], settings: Config
+  arrays: dict[str, np.ndarray],
+  settings: Config,
+  answers: np.ndarray | None = None,
 ) -> NormalScores:
   """The normal scores in the arrays of calibration.npz.
 
+  Args:
+    arrays: of calibration.npz.
+    settings: of `config.detect`.
+    answers: NORMAL, ANOMALOUS or UNANSWERED for each row; None: no answers.
+
   Raises:
-    UserError: there are no sessions.
+    UserError: there are no sessions, or none of a model is selected.
   """
   if not len(arrays["counts"]):
     raise UserError(
       f"config.detect.short={settings.short!r}: every normal session has at"
       " most data.window events, so no session is left for calibration"
     )
-  cleaned = cleaning.clean(
-    arrays["score max"],
-    arrays["counts"],
-    arrays["model"],
-    # The surprisal of an unknown event is a setting, not a measurement.
-    arrays["score unknown"] == 0,
-    settings.contamination,
-  )
-  left_out = int(arrays["counts"][cleaned.left_out].sum())
-  arrays = _without(arrays, cleaned.left_out)
+  selection = select(arrays, settings.contamination, answers)
+  arrays = _without(arrays, ~selection.kept)
   counts, model = arrays["counts"], arrays["model"]
   count = len(arrays["steps"])
   scores = _named(arrays, "score ")
@@ -301,8 +320,7 @@ def normal_scores(
     _event_calibration(arrays),
     Calibration(own, counts),
     choice,
-    cleaned,
-    left_out,
+    selection,
   )
 
 

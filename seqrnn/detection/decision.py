@@ -4,7 +4,6 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.sessions import Sessions
-from seqrnn.data.vocabulary import END
 from seqrnn.detection import severity
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import benjamini_hochberg, is_flagged
@@ -58,10 +57,7 @@ def find_anomalies(
   settings, distinct = detector.config.detect, sessions.distinct()
   once = sessions.take(distinct.first)
   scored = detector.score(once, distinct.counts)
-  sizes = np.diff(scored.bounds)
   verdicts = decide(scored, normal, settings)
-  ends = np.zeros(len(sizes), bool)
-  ends[sizes > 0] = scored.targets[scored.bounds[1:][sizes > 0] - 1] == END
   return Findings(
     sessions=sessions,
     distinct=distinct,
@@ -70,8 +66,7 @@ def find_anomalies(
     rank=scored.rank,
     targets=scored.targets,
     bounds=scored.bounds,
-    # The scored events are the last events of a session.
-    offsets=np.diff(once.bounds) + ends - sizes,
+    offsets=scored.offsets(once),
     short=scored.short,
     seconds=scored.seconds,
     alarms=severity.explain(

@@ -14,7 +14,7 @@ from seqrnn.data import sessions as data
 from seqrnn.data import vocabulary
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import RESERVED, Vocabulary
+from seqrnn.data.vocabulary import END, RESERVED, Vocabulary
 from seqrnn.detection import baselines, choice, ensemble
 from seqrnn.detection.ensemble import Ensemble
 from seqrnn.errors import UserError
@@ -55,6 +55,14 @@ class SessionScores(NamedTuple):
   counts: np.ndarray
   short: np.ndarray
   seconds: float
+
+  def offsets(self, sessions: Sessions) -> np.ndarray:
+    """The position in each of the sessions of its first scored event [D]."""
+    sizes = np.diff(self.bounds)
+    ends = np.zeros(len(sizes), bool)
+    ends[sizes > 0] = self.targets[self.bounds[1:][sizes > 0] - 1] == END
+    # The scored events are the last events of a session.
+    return np.diff(sessions.bounds) + ends - sizes
 
 
 class Member(NamedTuple):
@@ -120,6 +128,12 @@ class Detector(NamedTuple):
     """The held-out sessions of a member."""
     return data.of_pieces(self.members[k].held_out, self.names)
 
+  def short(self, sessions: Sessions) -> np.ndarray:
+    """Whether each session is flagged for its length alone, bool [D]."""
+    sizes = np.diff(sessions.bounds)
+    flagged = self.config.detect.short == "flag"
+    return flagged & (sizes <= self.config.data.window)
+
   def alone(self, k: int) -> "Detector":
     """The detector that is one of the members."""
     some = slice(k, k + 1)
@@ -153,9 +167,8 @@ class Detector(NamedTuple):
       }
       for nll_N, rank_N in zip(nlls_KN, ranks_KN, strict=True)
     ]
-    short = np.zeros(len(counts), bool)
-    if settings.short == "flag":
-      short = np.diff(sessions.bounds) <= self.config.data.window
+    short = self.short(sessions)
+    if short.any():
       by_member = [
         {name: np.where(short, np.inf, s) for name, s in scores.items()}
         for scores in by_member

@@ -388,7 +388,7 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     if (folder / name).exists():
       manifest.verify(folder / name)
   limits = thresholds.read(folder / "thresholds.json")
-  normal, seen = read_events(folder / CALIBRATION)
+  normal, seen = read_events(folder / CALIBRATION, limits.left_out)
   models, _ = ensemble.restore(
     experiment, [(workdir / name, step) for name, step in limits.members]
   )

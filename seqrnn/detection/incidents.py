@@ -86,7 +86,7 @@ def _incident(
   """The incident of sessions, of which the first is the example."""
   d = members[0]
   j = int(found.distinct.first[d])
-  event, before, after = _context(found, d, j)
+  event, before, after = context(found, d, j)
   return Incident(
     event,
     int(found.distinct.counts[members].sum()),
@@ -100,7 +100,7 @@ def _incident(
   )
 
 
-def _context(
+def context(
   found: Findings, d: int, j: int
 ) -> tuple[str, list[str], list[str]]:
   """The most surprising event of a session, and the events around it."""

@@ -16,6 +16,7 @@ from seqrnn.detection import incidents, severity
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import beta_interval
 from seqrnn.detection.findings import Findings
+from seqrnn.detection.selection import ANOMALOUS, NORMAL
 from seqrnn.inference.predictions import console_text, quoted
 
 # Metrics and their columns; oracle F1 is the best F1 of any threshold.
@@ -58,12 +59,19 @@ def print_rates(console: Console, normal: NormalScores, settings: Config):
 
 def print_calibration(console: Console, normal: NormalScores, settings: Config):
   """Prints what was left out of the calibration, and the chosen scores."""
-  if normal.left_out:
-    total = normal.left_out + normal.own.n
+  selection = normal.selection
+  total = int(selection.counts.sum())
+  normals, anomalies = map(selection.answered, (NORMAL, ANOMALOUS))
+  if normals or anomalies:
     console.print(
-      f"calibration: {normal.left_out:,} of {total:,} sessions"
-      f" ({normal.left_out / total:.1%}) are left out, because their highest"
-      " surprisals form a second mode; detect.contamination=0 keeps them"
+      f"calibration: of {total:,} sessions, {anomalies:,} are left out, because"
+      f" review.csv calls them anomalous, and {normals:,} stay as normal"
+    )
+  if cleaned := selection.cleaned:
+    console.print(
+      f"calibration: {cleaned:,} of {total:,} sessions ({cleaned / total:.1%})"
+      " are left out, because their highest surprisals form a second mode;"
+      " detect.contamination=0 keeps them"
     )
   choice = normal.choice
   names, how = choice.combination
@@ -80,24 +88,29 @@ def print_calibration(console: Console, normal: NormalScores, settings: Config):
 
 
 def print_sessions(console: Console, found: Findings, most: int):
-  """Prints the most anomalous sessions, each around its worst event.
+  """Prints the most anomalous sessions."""
+  console.print("\n[bold]most anomalous sessions[/bold]\n")
+  for d in found.most_anomalous()[:most].tolist():
+    print_session(console, found, d)
+
+
+def print_session(console: Console, found: Findings, d: int):
+  """Prints a distinct session around its worst event, if it has events.
 
   The worst event has the highest surprisal. Each event of a log is printed on
   its own line, with its bits, and cut at the width of the terminal.
   """
-  console.print("\n[bold]most anomalous sessions[/bold]\n")
+  start, stop = found.bounds[d : d + 2].tolist()
+  if start == stop:
+    return
   per_line = found.names.unit == "log"
-  for d in found.most_anomalous()[:most].tolist():
-    start, stop = found.bounds[d : d + 2].tolist()
-    if start == stop:
-      continue
-    worst = int(found.nll[start:stop].argmax())
-    console.print(_headline(found, d, worst))
-    console.print(
-      Padding(_context(found, d, worst, per_line), (0, 0, 0, 2), expand=False),
-      no_wrap=per_line,
-      overflow="ellipsis",
-    )
+  worst = int(found.nll[start:stop].argmax())
+  console.print(_headline(found, d, worst))
+  console.print(
+    Padding(_context(found, d, worst, per_line), (0, 0, 0, 2), expand=False),
+    no_wrap=per_line,
+    overflow="ellipsis",
+  )
 
 
 def _headline(found: Findings, d: int, worst: int) -> str:

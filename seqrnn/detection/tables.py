@@ -93,7 +93,7 @@ def write_sessions(found: Findings, folder: Path, form: str):
     "first_alarm": [None if first < 0 else first for first in firsts],
   }
   scores = {name: _cells(values) for name, values in found.scores.items()}
-  places = _places(found)
+  places = places_of(found)
   columns = ["session", *distinct, *places, *scores]
   columns += ["label"] * (sessions.labels is not None)
   rows = list(zip(*distinct.values(), strict=True))
@@ -110,7 +110,7 @@ def write_sessions(found: Findings, folder: Path, form: str):
 
 def write_incidents(found: Findings, folder: Path, form: str):
   """Writes incidents.csv, or another `form`: a row per incident."""
-  places = _places(found)
+  places = places_of(found)
   columns = ["severity", "sessions", "p_value", "reason", "event"]
   columns += ["example", *places]
   with _table(
@@ -127,7 +127,7 @@ def write_incidents(found: Findings, folder: Path, form: str):
       write([*row, example, *where, *context])
 
 
-def _places(found: Findings) -> dict[str, Callable[[int, int], Any]]:
+def places_of(found: Findings) -> dict[str, Callable[[int, int], Any]]:
   """The columns that say where an event is, each as a function of j, place."""
   places: dict[str, Callable[[int, int], Any]] = {}
   if found.sessions.files is not None:
@@ -167,7 +167,7 @@ def write_events(
   def rows(d: int) -> list[tuple[Any, ...]]:
     return list(zip(*columns(d).values(), strict=True))
 
-  places = _places(found)
+  places = places_of(found)
   header = ["session", "position", *places, *columns(int(which[0]))]
   with _table(folder, "events", settings.format, header) as write:
     for j, d in enumerate(found.distinct.which.tolist()):

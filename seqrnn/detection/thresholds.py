@@ -21,6 +21,7 @@ class Record(NamedTuple):
     rate: false-alarm rate of events.
     by_rank: whether an event is flagged by its rank.
     unknown, flag_unknown, top_k: as in `config.detect`.
+    left_out: rows of calibration.npz that do not calibrate.
   """
 
   members: list[tuple[str, int]]
@@ -29,6 +30,7 @@ class Record(NamedTuple):
   unknown: float
   flag_unknown: bool
   top_k: int
+  left_out: list[int] = []
 
 
 def content(
@@ -97,6 +99,7 @@ def read(path: Path) -> Record:
       float(events["unknown"]),
       bool(events["flag_unknown"]),
       int(events["top_k"]),
+      [int(row) for row in record.get("left_out", [])],  # Since reviews.
     )
     if not found.members or math.isnan(found.rate + found.unknown):
       raise ValueError("a field is missing")

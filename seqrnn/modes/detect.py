@@ -16,13 +16,21 @@ from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
-from seqrnn.detection import evaluation, printing, tables, thresholds
+from seqrnn.detection import (
+  answers,
+  evaluation,
+  printing,
+  tables,
+  thresholds,
+)
 from seqrnn.detection.calibration import (
   CALIBRATION,
   COMBINED,
   NormalScores,
   calibrate,
   keep_calibration,
+  normal_scores,
+  sessions_of,
 )
 from seqrnn.detection.decision import find_anomalies
 from seqrnn.detection.detector import Detector, combined_names
@@ -57,18 +65,17 @@ def _run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Findings:
   settings, folder = config.detect, workdir / "detect"
-  fileset.finish_move(folder, NAME)
   console = Console(highlight=False)
-  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  check(experiment, config)
-  read = splits.reader(config, settings.idle)
-  refuse_cut_sessions(read("train"), config.data)
+  experiment, read = prepare(build, config, workdir)
   times = [time.perf_counter()]
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
   sessions, kinds = read_sessions(config, names, read)
+  given = answers.read(workdir, names, read, config.data.errors)
   times.append(time.perf_counter())
-  detector, normal = calibrate(build, config, workdir, read, experiment.facts)
+  detector, arrays = calibrate(build, config, workdir, read, experiment.facts)
+  of_rows = given.of(sessions_of(detector)) if given.by_key else None
+  normal = normal_scores(arrays, settings, of_rows)
   printing.print_calibration(console, normal, settings)
   printing.print_rates(console, normal, settings)
   times.append(time.perf_counter())
@@ -101,6 +108,25 @@ def _run(
   return found
 
 
+def prepare(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  mode: str = "detect",
+) -> tuple[Experiment, Callable[[str], Pieces]]:
+  """The task of a run that can detect, and its splits.
+
+  Raises:
+    UserError: as `check` and `refuse_cut_sessions`.
+  """
+  fileset.finish_move(workdir / "detect", NAME)
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  check(experiment, config, mode)
+  read = splits.reader(config, config.detect.idle)
+  refuse_cut_sessions(read("train"), config.data)
+  return experiment, read
+
+
 def _write_results(
   folder: Path,
   found: Findings,
@@ -116,7 +142,10 @@ def _write_results(
     tables.write_incidents(found, new, settings.format)
     write_events(found, detector, new)
     record["seconds"]["writing"] = time.perf_counter() - start
-    thresholds.write_json(new / "thresholds.json", record["thresholds"])
+    left_out = np.flatnonzero(~normal.selection.kept).tolist()
+    thresholds.write_json(
+      new / "thresholds.json", {**record["thresholds"], "left_out": left_out}
+    )
     thresholds.write_json(new / "report.json", record)
     draw_pictures(found, normal, record["figures"], settings, new)
     keep_calibration(folder, new)
@@ -182,14 +211,14 @@ def refuse_cut_sessions(pieces: Pieces, settings: Config):
     )
 
 
-def check(experiment: Experiment, config: Config):
+def check(experiment: Experiment, config: Config, mode: str = "detect"):
   """Refuses a config that cannot detect anomalies.
 
   Raises:
     UserError: a field has a value that does not allow detection.
   """
   settings, step = config.detect, config.data.step
-  require(experiment, "detect", config.task)
+  require(experiment, mode, config.task)
   if settings.head not in experiment.heads:
     raise UserError(
       f"config.detect.head={settings.head!r}: task={config.task!r} has the"

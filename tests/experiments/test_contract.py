@@ -243,10 +243,13 @@ LACKS = [
   ({}, set()),
   ({"model.heads": "joint", "task": "gap_model"}, {"sample"}),
   ({"model.heads": "all", "task": "gap_model"}, set()),
-  ({"task": "polyphony", "data.source": "chords"}, {"predict", "detect"}),
+  (
+    {"task": "polyphony", "data.source": "chords"},
+    {"predict", "detect", "review"},
+  ),
   (
     {"task": "classification", "data.format": "files"},
-    {"sample", "detect"},
+    {"sample", "detect", "review"},
   ),
 ]
 
@@ -256,7 +259,7 @@ def test_modes_follow_from_the_fields(tmp_path, fields, lacks):
   task = experiments.build(tiny(tmp_path, fields), None)
   assert set(experiment.MODES) - set(experiment.modes(task)) == lacks
   bare = task._replace(decoder=None, heads={})
-  assert not {"sample", "detect"} & set(experiment.modes(bare))
+  assert not {"sample", "detect", "review"} & set(experiment.modes(bare))
 
 
 def test_describe_of_a_model_that_is_no_stack(tmp_path):

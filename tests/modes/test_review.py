@@ -1,0 +1,376 @@
+"""review: what is asked, and what answers change in a calibration."""
+
+import csv
+import json
+import random
+import re
+import shutil
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+import experiments
+from configs import base
+from seqrnn.data import splits, vocabulary
+from seqrnn.detection import answers, calibration, selection
+from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
+from seqrnn.errors import MachineError, UserError
+from seqrnn.modes import detect, review
+from seqrnn.runtime import files
+from seqrnn.training import fit
+from tests.conftest import tiny
+from tests.modes.test_detect import FIELDS, walk
+
+ODD = "d d d d"  # Some sessions in both folds.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A run, reviewed before any detection: no answer is known."""
+  folder = tmp_path_factory.mktemp("review")
+  rng = random.Random(0)
+  texts = [walk(rng) for _ in range(150)]
+  for place in (3, 40, 41, 100):
+    texts[place] = ODD
+  (folder / "log.txt").write_text("\n".join(texts))
+  fields = {
+    "data.path": str(folder / "log.txt"),
+    "detect.path": str(folder / "log.txt"),
+    "detect.scores": "max",
+    "detect.contamination": 0.0,
+    "detect.baselines": False,
+    "detect.reviewed": 30,
+    "detect.bootstrap": 0,
+    "detect.events": "none",
+  }
+  config = tiny(folder, {**FIELDS, **fields})
+  fit.fit(experiments.build, config, folder / "run")
+  review.run(experiments.build, config, folder / "run")
+  return folder, config
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+  """The workdir of a copy of the run, its config, and its training texts."""
+  # Models are trained, and sessions scored, once.
+  monkeypatch.setattr(fit, "fit", None)
+  monkeypatch.setattr(calibration, "_score", None)
+  monkeypatch.setattr(detect, "draw_pictures", lambda *_: None)
+  shutil.copytree(trained[0] / "run", tmp_path / "run")
+  config = trained[1].copy_and_resolve_references()
+  train = splits.reader(config)("train")
+  texts = {d.name: " ".join(d.symbols) for d in train.documents()}
+  return tmp_path / "run", config, texts
+
+
+def table(workdir):
+  with (workdir / "review.csv").open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def answer(workdir, words):
+  """Writes answers, by session, as a user does."""
+  lines = ["session,answer", *(f"{n},{word}" for n, word in words.items())]
+  (workdir / "review.csv").write_text("\n".join(lines))
+
+
+def arrays_of(workdir):
+  name = "calibration.npz"
+  path = workdir / "detect" / name
+  path = path if path.exists() else path.with_name("calibration.new.npz")
+  with np.load(path) as file:
+    return {name: file[name] for name in file.files if name != "rests_on"}
+
+
+def rows_of(config, texts):
+  """The text of each row of calibration.npz."""
+  train = splits.reader(config)("train")
+  found = []
+  for k in (1, 2):
+    names = [d.name for d in splits.fold(train, f"{k}/2", True).documents()]
+    found += dict.fromkeys((k, texts[name]) for name in names)
+  return found
+
+
+def shares_of(arrays):
+  """The share of a model's sessions whose score is at least that of a row."""
+  found = []
+  for k, score in zip(arrays["model"], arrays["score max"], strict=True):
+    own = arrays["model"] == k
+    scores, counts = arrays["score max"][own], arrays["counts"][own]
+    found.append(counts[scores >= score].sum() / counts.sum())
+  return np.array(found)
+
+
+def test_distinct_sessions_of_all_folds_are_asked_about(run):
+  workdir, config, texts = run
+  rows, arrays = rows_of(config, texts), arrays_of(workdir)
+  assert {k for k, text in rows if text == ODD} == {1, 2}
+  p = {}
+  for (_, text), share in zip(rows, shares_of(arrays), strict=True):
+    p[text] = min(p.get(text, 1), share)
+  asked = table(workdir)
+  counts = Counter(texts.values())
+  assert len(asked) == 30
+  for row in asked:
+    text = texts[row["session"]]
+    assert int(row["equal_sessions"]) == counts[text]
+    assert float(row["p_value"]) == pytest.approx(p[text], rel=1e-5)
+    assert int(row["line"]) == int(row["session"].partition(":")[2])
+    # The end of a session is an event, too.
+    assert row["event"] in (*text.split(), "<end>") and row["answer"] == ""
+    around = row["context"].replace(" | ", " ")
+    assert around in f"{text} <end>"
+  shown = [texts[row["session"]] for row in asked]
+  assert len(set(shown)) == 30 and ODD in shown
+  ranks = [p[text] for text in shown]
+  assert ranks == sorted(ranks)
+  assert max(ranks) <= min(p[text] for text in set(p) - set(shown))
+
+
+@pytest.mark.parametrize("contamination", [0.0, 0.2])
+def test_anomalous_sessions_calibrate_as_if_they_were_not_there(contamination):
+  settings = base.get_config().detect
+  settings.contamination, settings.scores = contamination, "max,mean"
+  rng = np.random.default_rng(0)
+  arrays: dict[str, Any] = {
+    "counts": rng.integers(1, 3, 300),
+    "model": np.repeat([0, 1], 150),
+    "sizes": rng.integers(0, 4, 300),
+    "steps": np.array([1, 1]),
+    "score max": rng.exponential(1, 300).round(2),
+    "score mean": rng.exponential(1, 300).round(2),
+    "score unknown": np.zeros(300),
+    "injected kind": np.arange(20) % 2,
+    "injected model": np.arange(20) // 10,
+    "injected score max": rng.exponential(2, 20),
+    "injected score mean": rng.exponential(2, 20),
+    "injected score unknown": np.zeros(20),
+  }
+  events = np.repeat(arrays["counts"], arrays["sizes"])
+  arrays |= {"nll": rng.exponential(1, len(events)), "event_counts": events}
+  # A second mode, in both models.
+  arrays["score max"][rng.permutation(300)[:40]] += 30
+  given = np.full(len(arrays["counts"]), UNANSWERED)
+  given[rng.random(len(given)) < 0.2] = ANOMALOUS
+  found = calibration.normal_scores(arrays, settings, given)
+  here = given != ANOMALOUS
+  without = dict(arrays)
+  for name in arrays:
+    if name in ("nll", "event_counts"):
+      without[name] = arrays[name][np.repeat(here, arrays["sizes"])]
+    elif name != "steps" and "injected" not in name:
+      without[name] = arrays[name][here]
+  expected = calibration.normal_scores(without, settings)
+  cleaned = expected.selection.cleaned
+  assert found.selection.cleaned == cleaned and bool(cleaned) == (
+    contamination > 0
+  )
+  pairs = [(found.events, expected.events)]
+  pairs += [(found.scores[n], expected.scores[n]) for n in expected.scores]
+  for one, other in pairs:
+    for group, same in zip(one.groups, other.groups, strict=True):
+      np.testing.assert_array_equal(group.scores, same.scores)
+      np.testing.assert_array_equal(group.above, same.above)
+  np.testing.assert_array_equal(found.own.scores, expected.own.scores)
+  # Whatever cleaning finds, those that are normal stay.
+  out = np.flatnonzero(~found.selection.kept & (given != ANOMALOUS))
+  given[out[::2]] = NORMAL
+  chosen = selection.select(arrays, contamination, given)
+  assert chosen.kept[out[::2]].all() and not chosen.kept[out[1::2]].any()
+  assert chosen.answered(NORMAL) == arrays["counts"][out[::2]].sum()
+
+
+def test_no_fold_is_left_without_sessions(run):
+  arrays = arrays_of(run[0])
+  with pytest.raises(UserError, match=r"^review.csv: every session of a fold"):
+    selection.select(arrays, 0.0, np.where(arrays["model"] == 1, ANOMALOUS, 0))
+
+
+def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
+  workdir, config, texts = run
+  named = {text: name for name, text in texts.items()}
+  usual = Counter(texts.values()).most_common(1)[0][0]
+  answer(workdir, {named[ODD]: "anomalous", named[usual]: " Normal"})
+  detect.run(experiments.build, config, workdir)
+  said = " ".join(capsys.readouterr().out.split())
+  odd, equal = (list(texts.values()).count(text) for text in (ODD, usual))
+  assert (
+    f"of {len(texts)} sessions, {odd} are left out, because review.csv calls"
+    f" them anomalous, and {equal} stay as normal" in said
+  )
+  report = json.loads((workdir / "detect/report.json").read_text())
+  record = report["calibration"]
+  assert (record["answered_anomalous"], record["left_out"]) == (odd, odd)
+  assert record["answered_normal"] == equal
+  assert report["thresholds"]["sessions"]["calibration"] == len(texts) - odd
+  arrays, rows = arrays_of(workdir), rows_of(config, texts)
+  out = np.array([text == ODD for _, text in rows])
+  assert arrays["counts"][out].sum() == odd
+  kept = ~np.repeat(out, arrays["sizes"])
+  model = np.repeat(arrays["model"], arrays["sizes"])
+  thresholds = json.loads((workdir / "detect/thresholds.json").read_text())
+  assert thresholds["left_out"] == np.flatnonzero(out).tolist()
+  events, _ = calibration.read_events(
+    workdir / "detect/calibration.npz", thresholds["left_out"]
+  )
+  for k, group in enumerate(events.groups):
+    some = kept & (model == k)
+    nll = np.repeat(arrays["nll"][some], arrays["event_counts"][some])
+    np.testing.assert_array_equal(group.scores, np.unique(nll.round(4)))
+    assert group.n == len(nll)
+  with pytest.raises(UserError, match="lacks sessions that were left out"):
+    calibration.read_events(workdir / "detect/calibration.npz", [len(out)])
+
+
+def test_answers_in_the_file_are_kept_and_not_asked_again(run, capsys):
+  workdir, config, texts = run
+  asked = table(workdir)
+  words = {asked[0]["session"]: "anomalous", asked[5]["session"]: "normal"}
+  with (workdir / "review.csv").open("w") as file:
+    writer = csv.DictWriter(file, [*asked[0], "note"], "")
+    writer.writeheader()
+    for row in asked:
+      writer.writerow({**row, "answer": words.get(row["session"], "")})
+  capsys.readouterr()
+  review.run(experiments.build, config, workdir)
+  said = capsys.readouterr().out
+  again = table(workdir)
+  assert {r["session"]: r["answer"] for r in again if r["answer"]} == words
+  counts = Counter(texts.values())
+  assert sum(row["answer"] == "" for row in again) == min(30, len(counts) - 2)
+  first, *_ = [row for row in again if row["answer"]]
+  assert first["context"] == asked[0]["context"] and "note" in first
+  odd, good = (counts[texts[name]] for name in words)
+  assert f"answers: {good} sessions are normal and {odd} anomalous" in said
+  assert f"{odd} of {len(texts)} sessions by their answers" in said
+  rows, shares = rows_of(config, texts), shares_of(arrays_of(workdir))
+  flagged = [
+    text == texts[asked[0]["session"]] and share <= 0.02
+    for (_, text), share in zip(rows, shares, strict=True)
+  ]
+  then = arrays_of(workdir)["counts"][flagged].sum()
+  assert then and re.search(
+    rf"rate=0.02 flags \d+ of {odd} calibration sessions that are anomalous;"
+    rf" without answers {then}\n",
+    said,
+  )
+  assert f"{workdir}/review.csv: write normal or anomalous, or nothing" in said
+
+
+def test_when_every_session_is_answered_none_is_asked_about(run, capsys):
+  workdir, config, texts = run
+  named = {text: name for name, text in texts.items()}
+  answer(workdir, dict.fromkeys(named.values(), "normal"))
+  capsys.readouterr()
+  review.run(experiments.build, config, workdir)
+  said = capsys.readouterr().out
+  assert f"answers: {len(texts)} sessions are normal and 0 anomalous" in said
+  assert "not answered" not in said
+  assert said.endswith("review.csv: --mode=detect uses these answers\n")
+
+
+def terminal(monkeypatch, keys, seen):
+  """A terminal on which the keys are typed; an exception is raised."""
+  left = iter(keys)
+
+  def typed(_):
+    seen()
+    key = next(left, EOFError())
+    if isinstance(key, BaseException):
+      raise key
+    return key
+
+  monkeypatch.setattr("builtins.input", typed)
+  for stream in (review.sys.stdin, review.sys.stdout):
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+
+
+@pytest.mark.parametrize("end", ["q", EOFError(), KeyboardInterrupt()])
+def test_a_dialogue(run, monkeypatch, capsys, end):
+  workdir, config, texts = run
+  asked = [row["session"] for row in table(workdir)]
+  keys = ["x", "", "b", "n", "a", "s", "A", "b", "b", "anomalous", end]
+  # After each key: the answers to the sessions, in order.
+  after = ["", "", "", "", "n", "na", "na", "na-a", "na-a", "na-a", "naaa"]
+  states = iter(after)
+
+  def seen():
+    words = [row["answer"] for row in table(workdir)]
+    state = next(states)
+    known = "".join(word[:1] or "-" for word in words).rstrip("-")
+    assert known == state
+
+  terminal(monkeypatch, keys, seen)
+  capsys.readouterr()
+  review.run(experiments.build, config, workdir)
+  assert next(states, None) is None
+  said = re.sub("\x1b.*?m", "", capsys.readouterr().out)  # Without styles.
+  for n, name in enumerate(asked[:5], 1):
+    assert re.search(rf"\n{n} of 30\n{name}[,:] ", said)
+  assert "6 of 30" not in said and "answered: anomalous" in said
+  counts = Counter(texts.values())
+  odd = sum(counts[texts[name]] for name in asked[1:4])
+  assert f"and {odd} anomalous, equal sessions included" in said
+  assert said.endswith("review.csv: --mode=detect uses these answers\n")
+  # The next dialogue begins with the first that has no answer.
+  terminal(monkeypatch, [], lambda: None)
+  review.run(experiments.build, config, workdir)
+  said = re.sub("\x1b.*?m", "", capsys.readouterr().out)
+  assert re.findall(r"\n1 of 30\n(\S+)[,:] ", said)[0] not in asked[:4]
+
+
+def test_a_killed_dialogue_loses_no_answer(run, monkeypatch):
+  workdir, config, _ = run
+
+  class Killed(BaseException):
+    pass
+
+  terminal(monkeypatch, ["a", "n", Killed()], lambda: None)
+  with pytest.raises(Killed):
+    review.run(experiments.build, config, workdir)
+  words = [row["answer"] for row in table(workdir)]
+  assert words == ["anomalous", "normal", *[""] * 28]
+
+
+def test_one_review_at_a_time(run):
+  workdir, config, _ = run
+  with (
+    files.locked(workdir / ".review.lock", "reviewed"),
+    pytest.raises(MachineError, match="run: is being reviewed by"),
+  ):
+    review.run(experiments.build, config, workdir)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ("session,p\nA,1", ":1: has no column 'answer'"),
+    ("name,answer\nA,", ":1: has no column 'session'"),
+    ("session,answer\nA,normal\nB,maybe", ":3: answer='maybe': must be normal"),
+    (
+      "session,answer\nlog.txt:999,",
+      ":2: session='log.txt:999': is no session",
+    ),
+    ("session,answer\nA,normal\nA,", ":3: session 'A' is also in line 2"),
+    ("session,answer\nA,normal\nB,anomalous", ":3: session 'B' equals 'A' of"),
+    ("session,answer\nA,normal,1", ":2: has more columns than the header"),
+    ('session,answer\n"A', ":2: unexpected end of data"),
+    (b"session,answer\n\xff,", ": byte 15 is not UTF-8"),
+  ],
+)
+def test_a_wrong_file_is_refused_with_its_line(run, content, message):
+  workdir, config, texts = run
+  first, second, *_ = (name for name, text in texts.items() if text == ODD)
+  if isinstance(content, str):
+    content = content.replace("A", first).replace("B", second).encode()
+  message = message.replace("'A'", repr(first)).replace("'B'", repr(second))
+  (workdir / "review.csv").write_bytes(content)
+  names = vocabulary.load(workdir / "vocabulary.json")["symbols"]
+  read = splits.reader(config)
+  with pytest.raises(UserError) as caught:
+    answers.read(workdir, names, read, config.data.errors)
+  said = str(caught.value)
+  assert said.startswith(f"{workdir}/review.csv{message}") and "\n" not in said
