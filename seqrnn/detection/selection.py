@@ -1,8 +1,10 @@
 """Which sessions calibrate: all but those that a person or cleaning leaves out.
 
-A person's answers come first. Sessions that are answered to be anomalous have
-no part in the cleaning, as if they were not there; those that are answered to
-be normal stay, whatever the cleaning finds.
+A person's answers overrule the cleaning: anomalous sessions are left out, and
+normal ones stay, whatever the cleaning finds. The answers do not change what it
+finds. Without the sessions that are known to be anomalous, a second mode may
+have too few sessions to be found: a first answer would then put the other
+sessions of the mode back into the calibration.
 """
 
 from typing import Any, NamedTuple
@@ -67,25 +69,23 @@ def select(
     answers: of the rows [R]; None: there are none.
 
   Raises:
-    UserError: the answers leave no session of a model.
+    UserError: no session of a model is left.
   """
   counts, model = arrays["counts"], arrays["model"]
   if answers is None:
     answers = np.full(len(counts), UNANSWERED)
-  kept = answers != ANOMALOUS
-  if len(np.unique(model[kept])) < len(np.unique(model)):
-    raise UserError(
-      "review.csv: every session of a fold is anomalous, so no session is left"
-      " for its calibration"
-    )
   cleaned = cleaning.clean(
-    arrays["score max"][kept],
-    counts[kept],
-    model[kept],
+    arrays["score max"],
+    counts,
+    model,
     # The surprisal of an unknown event is a setting, not a measurement.
-    arrays["score unknown"][kept] == 0,
+    arrays["score unknown"] == 0,
     contamination,
   )
-  kept[kept] = ~cleaned.left_out
-  kept |= answers == NORMAL
-  return Selection(kept, counts, answers, cleaned.log_p)
+  left_out = cleaned.left_out & (answers != NORMAL) | (answers == ANOMALOUS)
+  if len(np.unique(model[~left_out])) < len(np.unique(model)):
+    raise UserError(
+      f"review.csv, detect.contamination={contamination:g}: leave no session of"
+      " a fold for its calibration"
+    )
+  return Selection(~left_out, counts, answers, cleaned.log_p)
