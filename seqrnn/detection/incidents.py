@@ -30,6 +30,7 @@ class Incident(NamedTuple):
     position: of the event in the session; -1 if there is none.
     before: the names of the events just before it.
     after: the names of the events just after it.
+    members: the distinct sessions, the example first.
   """
 
   event: str
@@ -41,6 +42,7 @@ class Incident(NamedTuple):
   position: int
   before: list[str]
   after: list[str]
+  members: list[int]
 
 
 def group(found: Findings) -> list[Incident]:
@@ -97,6 +99,7 @@ def _incident(
     int(oddest[d]),
     before,
     after,
+    members,
   )
 
 

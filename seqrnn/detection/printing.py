@@ -12,10 +12,11 @@ from rich.padding import Padding
 from rich.table import Table
 
 from seqrnn.config import Config
-from seqrnn.detection import incidents, severity
+from seqrnn.detection import severity
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import beta_interval
 from seqrnn.detection.findings import Findings
+from seqrnn.detection.incidents import Incident
 from seqrnn.detection.selection import ANOMALOUS, NORMAL
 from seqrnn.inference.predictions import console_text, quoted
 
@@ -156,12 +157,11 @@ def _context(found: Findings, d: int, worst: int, per_line: bool) -> str:
   return ("\n" if per_line else " ").join(events)
 
 
-def print_incidents(console: Console, found: Findings):
+def print_incidents(console: Console, found: Findings, grouped: list[Incident]):
   """Prints the first incidents, each with the event and place of its example.
 
   The event is cut at the width of the terminal.
   """
-  grouped = incidents.group(found)
   if not grouped:
     return
   console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")

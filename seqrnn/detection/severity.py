@@ -2,9 +2,9 @@
 
 A session has up to three signs, with these columns in sessions.csv:
 
-- `p_value` is at most a fifth of `detect.rate`, and more than half of the
-  models give the session a higher score than all their normal sessions
-  (`models`): a minority may have anomalous sessions among these;
+- `p_value` is at most half of `detect.rate`, and at least half of the models
+  give the session a higher score than all their normal sessions (`models`); the
+  other models may have anomalous sessions among these;
 - it has an unknown event (`unknown_events`);
 - at least a quarter of its `events` are flagged (`flagged_events`).
 
@@ -23,7 +23,7 @@ from seqrnn.inference.scoring import UNRANKED
 
 NAMES = ("", "low", "medium", "high")  # By severity; 0: no alarm.
 SHORT, EVENT = "short", "event"  # Reasons that are no scores.
-_FIFTH, _QUARTER = 5, 4
+_HALF, _QUARTER = 2, 4
 
 # Reasons in words.
 WORDS = {
@@ -69,8 +69,8 @@ def explain(
   unknown = count(scored.rank == UNRANKED)
   combined = normal.scores[COMBINED]
   models = combined.beyond(normal.combined(scored.scores))
-  far = is_flagged(_FIFTH * verdicts.p, settings.rate)
-  agree = 2 * models > len(combined.groups)
+  far = is_flagged(_HALF * verdicts.p, settings.rate)
+  agree = _HALF * models >= len(combined.groups)
   much = (flagged > 0) & (_QUARTER * flagged >= lengths)
   signs = (far & agree).astype(int) + (unknown > 0) + much
   signs[scored.short] = 0

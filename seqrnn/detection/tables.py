@@ -15,8 +15,9 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.detection import incidents, severity
+from seqrnn.detection import severity
 from seqrnn.detection.findings import Findings
+from seqrnn.detection.incidents import Incident
 from seqrnn.errors import escaped
 from seqrnn.inference.scoring import UNRANKED, Scores
 from seqrnn.runtime import files
@@ -66,12 +67,15 @@ def _cells(values: np.ndarray) -> list[Any]:
   ]
 
 
-def write_sessions(found: Findings, folder: Path, form: str):
+def write_sessions(
+  found: Findings, grouped: list[Incident], folder: Path, form: str
+):
   """Writes sessions.csv, or another `form`: a row per session of the input.
 
   Line and timestamp are those of the session's most surprising event. The
-  columns severity and reason, of alarms alone, are as in `severity`. In a log,
-  1 in the column open or cut is a session that its end or its begin cuts.
+  columns severity and reason, of alarms alone, are as in `severity`; incident
+  is a row of incidents.csv, from 1. In a log, 1 in the column open or cut is a
+  session that its end or its begin cuts.
   """
   sessions, oddest = found.sessions, found.oddest().tolist()
   alarms, firsts = found.alarms, found.first_alarms().tolist()
@@ -86,6 +90,7 @@ def write_sessions(found: Findings, folder: Path, form: str):
     "p_value": _cells(found.p),
     "flag": found.flags.astype(int).tolist(),
     "severity": [severity.NAMES[n] or None for n in alarms.severity.tolist()],
+    "incident": _numbers(found, grouped),
     "reason": [name or None for name in alarms.reasons],
     "models": alarms.models.tolist(),
     "unknown_events": alarms.unknown_events.tolist(),
@@ -108,22 +113,33 @@ def write_sessions(found: Findings, folder: Path, form: str):
       write(row)
 
 
-def write_incidents(found: Findings, folder: Path, form: str):
+def _numbers(found: Findings, grouped: list[Incident]) -> list[int | None]:
+  """The number of the incident of each distinct session, from 1."""
+  numbers: list[int | None] = [None] * len(found.p)
+  for number, one in enumerate(grouped, 1):
+    for d in one.members:
+      numbers[d] = number
+  return numbers
+
+
+def write_incidents(
+  found: Findings, grouped: list[Incident], folder: Path, form: str
+):
   """Writes incidents.csv, or another `form`: a row per incident."""
   places = places_of(found)
-  columns = ["severity", "sessions", "p_value", "reason", "event"]
+  columns = ["incident", "severity", "sessions", "p_value", "reason", "event"]
   columns += ["example", *places]
   with _table(
     folder, "incidents", form, [*columns, "before", "after"]
   ) as write:
-    for one in incidents.group(found):
+    for number, one in enumerate(grouped, 1):
       j = one.session
       where = [value(j, one.position) for value in places.values()]
       [p] = _cells(np.array([one.p]))
       example = found.sessions.names[j]
       context = [" | ".join(names) for names in (one.before, one.after)]
       name = severity.NAMES[one.severity]
-      row = [name, one.count, p, one.reason, one.event]
+      row = [number, name, one.count, p, one.reason, one.event]
       write([*row, example, *where, *context])
 
 

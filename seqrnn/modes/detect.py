@@ -19,6 +19,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.detection import (
   answers,
   evaluation,
+  incidents,
   printing,
   tables,
   thresholds,
@@ -35,6 +36,7 @@ from seqrnn.detection.calibration import (
 from seqrnn.detection.decision import find_anomalies
 from seqrnn.detection.detector import Detector, combined_names
 from seqrnn.detection.findings import LOCK, NAME, Findings
+from seqrnn.detection.incidents import Incident
 from seqrnn.detection.inputs import read_sessions
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
@@ -99,8 +101,9 @@ def _run(
     "distinct_events_per_second": len(found.nll) / found.seconds,
     "config": config_lib.nested(config_lib.flat(config)),
   }
-  _write_results(folder, found, detector, normal, record, times[-1])
-  printing.print_incidents(console, found)
+  grouped = incidents.group(found)
+  _write_results(folder, found, grouped, detector, normal, record)
+  printing.print_incidents(console, found, grouped)
   printing.print_sessions(console, found, settings.worst)
   names, _ = normal.choice.combination
   printing.print_metrics(console, metrics, names, settings.rate)
@@ -130,16 +133,16 @@ def prepare(
 def _write_results(
   folder: Path,
   found: Findings,
+  grouped: list[Incident],
   detector: Detector,
   normal: NormalScores,
   record: dict[str, Any],
-  start: float,
 ):
-  """Writes all files of a detection; `start` is when writing began."""
-  settings = detector.config.detect
+  """Writes all files of a detection."""
+  settings, start = detector.config.detect, time.perf_counter()
   with fileset.atomic_files(folder, NAME, _is_result) as new:
-    tables.write_sessions(found, new, settings.format)
-    tables.write_incidents(found, new, settings.format)
+    tables.write_sessions(found, grouped, new, settings.format)
+    tables.write_incidents(found, grouped, new, settings.format)
     write_events(found, detector, new)
     record["seconds"]["writing"] = time.perf_counter() - start
     left_out = np.flatnonzero(~normal.selection.kept).tolist()

@@ -59,15 +59,18 @@ def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
   """Flagged or not; where its end is the oddest, the last line is named."""
   assert found.oddest().tolist() == [0, 0]
   found = found._replace(nll=np.array([1.0, 1, 3, 2, 9]))
-  tables.write_sessions(found, tmp_path, "jsonl")
+  tables.write_sessions(found, incidents.group(found), tmp_path, "jsonl")
   rows = (tmp_path / "sessions.jsonl").read_text("utf-8").splitlines()
   told = [
-    (row["line"], row.get("first_alarm")) for row in map(json.loads, rows)
+    tuple(map(row.get, ("line", "first_alarm", "incident")))
+    for row in map(json.loads, rows)
   ]
-  assert told == [(2, None), (5, 0)] and "file" not in rows[0]
+  assert told == [(2, None, None), (5, 0, 1)] and "file" not in rows[0]
   files = Texts(["a.log.1", "a.log"], np.array([0, 1, 1, 1]))
   sessions = found.sessions._replace(files=files[: len(found.sessions.ids)])
-  tables.write_sessions(found._replace(sessions=sessions), tmp_path, "jsonl")
+  tables.write_sessions(
+    found._replace(sessions=sessions), [], tmp_path, "jsonl"
+  )
   rows = (tmp_path / "sessions.jsonl").read_text("utf-8").splitlines()
   assert [json.loads(row)["file"] for row in rows] == ["a.log", "a.log"]
 
@@ -115,11 +118,13 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):
   ]
   assert [x.p for x in grouped[:3]] == [0.04, 0.01, 0.03]
   assert [x.severity for x in grouped] == [3, 2, 1, 1]
+  assert [x.members for x in grouped] == [[6], [1, 2], [3, 0], [5]]
 
 
 def test_incidents_and_metrics_are_whole_in_80_columns(found):
   file = io.StringIO()
-  printing.print_incidents(Console(file=file, width=80), found)
+  console = Console(file=file, width=80)
+  printing.print_incidents(console, found, incidents.group(found))
   shown = [line.rstrip() for line in file.getvalue().split("\n")]
   assert shown[3:-1] == [
     "medium, one improbable event, p 0.01, 1 session",
