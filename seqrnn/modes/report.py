@@ -66,8 +66,8 @@ def run(
     figures, partial = summary.evaluate(subject)
     top = [*summary.lead(subject), summary.tiles(subject, figures)]
     sections = [
-      *learned(subject),
       *alarms.sections(workdir, subject.step),
+      *learned(subject),
       curves.curves(
         {workdir.name: workdir},
         subject.experiment.loss_unit,
