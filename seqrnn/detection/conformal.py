@@ -12,6 +12,7 @@ is near `rate` where the models agree.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -109,13 +110,12 @@ class CrossCalibration:
     """The smallest p-value, hence the smallest attainable rate."""
     return 1 / (self.n + 1)
 
-  def p_values(self, scores_KD: np.ndarray) -> np.ndarray:
+  def p_values(self, scores_KD: Iterable[np.ndarray]) -> np.ndarray:
     """(1 + sum over k of #{normal by k >= score by k}) / (n + 1), [D]."""
-    counts = [
-      group.count_at_least(scores_D)
-      for group, scores_D in zip(self.groups, scores_KD, strict=True)
-    ]
-    return (1 + np.sum(counts, axis=0)) / (self.n + 1)
+    count_D = 1.0
+    for group, scores_D in zip(self.groups, scores_KD, strict=True):
+      count_D = count_D + group.count_at_least(scores_D)
+    return np.asarray(count_D) / (self.n + 1)
 
   def beyond(self, scores_KD: np.ndarray) -> np.ndarray:
     """The number of models whose score is above all their normal scores [D]."""

@@ -25,7 +25,7 @@ def decide(
   scores = {name: normal.scores[name].neg_log_p(s) for name, s in raw.items()}
   scores[COMBINED][short] = np.inf
   p = normal.scores[COMBINED].p_values(raw[COMBINED])
-  event_p = normal.events.p_values(round_scores(scored.member_nll))
+  event_p = normal.events.p_values(map(round_scores, scored.member_nll))
   event_flags = is_flagged(event_p, settings.event_rate)
   if settings.rule == "topk":
     event_flags = scored.rank > settings.top_k

@@ -193,7 +193,6 @@ class Detector(NamedTuple):
 
 def _with_floor(nll: np.ndarray, rank: np.ndarray, floor: float) -> np.ndarray:
   """Surprisals, those of unknown events at least `detect.unknown`."""
-  nll = nll.astype(np.float64)
   return np.where(rank == scoring.UNRANKED, np.maximum(nll, floor), nll)
 
 
@@ -203,7 +202,7 @@ def round_scores(scores: np.ndarray) -> np.ndarray:
   Equal sessions must have equal scores, because the score of one is often the
   threshold of another.
   """
-  return np.round(scores, 4)
+  return np.round(scores.astype(np.float64), 4)
 
 
 def _sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
