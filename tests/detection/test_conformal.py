@@ -159,7 +159,7 @@ def test_the_tail_of_an_exponential_is_found():
 
 
 @pytest.mark.parametrize(
-  "normal", [[2.0], [0.0, 0, 0], [np.inf, np.inf], [1, np.inf], [np.inf]]
+  "normal", [[], [2.0], [0.0, 0, 0], [np.inf, np.inf], [1, np.inf], [np.inf]]
 )
 def test_scores_without_a_spread_have_an_neg_log_p(normal):
   calibration = Calibration(np.array(normal, float))

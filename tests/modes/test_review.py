@@ -226,7 +226,8 @@ def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
   )
   for k, group in enumerate(events.groups):
     some = kept & (model == k)
-    nll = np.repeat(arrays["nll"][some], arrays["event_counts"][some])
+    nll = arrays["nll"].astype(float)[some]
+    nll = np.repeat(nll, arrays["event_counts"][some])
     np.testing.assert_array_equal(group.scores, np.unique(nll.round(4)))
     assert group.n == len(nll)
   with pytest.raises(UserError, match="lacks sessions that were left out"):
