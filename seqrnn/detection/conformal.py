@@ -120,7 +120,8 @@ class CrossCalibration:
   def beyond(self, scores_KD: np.ndarray) -> np.ndarray:
     """The number of models whose score is above all their normal scores [D]."""
     pairs = zip(self.groups, scores_KD, strict=True)
-    return np.sum([g.count_at_least(s) == 0 for g, s in pairs], axis=0)
+    above = [(g.n > 0) & (g.count_at_least(s) == 0) for g, s in pairs]
+    return np.sum(above, axis=0)
 
   def neg_log_p(self, scores_KD: np.ndarray) -> np.ndarray:
     """-log p [D], extrapolated where every model's score is above its own.
