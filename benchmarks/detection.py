@@ -533,23 +533,8 @@ second, more than published networks (see its oracle F1). But the value .05 was
 chosen on HDFS; on raw lines of the same file system, below, `union` finds few
 anomalies."""
 _TAIL = """\
-## A log that is not HDFS
-
-`configs/logs.py` on the log of a package manager, trained for longer, as above.
-The log has 918 lines of 133 packages; each package is a session. Training used
-119 sessions, and detection examined all. The rate is .05, because 126 normal
-sessions resolve no rate below .008. Three sessions are flagged. The most
-anomalous session has a line with a template that is not in the training
-sessions. Its surprisal, 29 bits, is that of an unknown event, and its colour in
-the picture is the strongest:
-
-![The most anomalous session: lines coloured by surprisal](detection_log.png)
-
-    python run.py --config=configs/logs.py --workdir=runs/logs \\
-      --config.data.repeats=each --config.train.batches_per_epoch=150
-    python run.py --workdir=runs/logs --mode=detect \\
-      --config.detect.path=/var/log/dpkg.log --config.detect.rate=0.05 \\
-      --config.detect.event_rate=0.01
+[alarms.md](alarms.md) has two logs more: one that is at hand, and one that is
+made with known anomalies.
 """
 
 
