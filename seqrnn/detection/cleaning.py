@@ -79,7 +79,7 @@ def clean(
 def _quantile(scores: np.ndarray, counts: np.ndarray, share: float) -> float:
   order = np.argsort(scores)
   below = np.cumsum(counts[order])
-  return scores[order][np.searchsorted(below, share * below[-1])]
+  return float(scores[order][np.searchsorted(below, share * below[-1])])
 
 
 def _valley(

@@ -64,7 +64,9 @@ class Calibration:
     if not own:
       return self.excess(scores) - np.log(self.p_values(scores))
     neg_log_p = -np.log(self.own_p_values(scores))
-    if len(self.scores) and self.above[-2] == 1:  # The highest score is above all others.
+    if (
+      len(self.scores) and self.above[-2] == 1
+    ):  # The highest score is above all others.
       counts = -np.diff(self.above)
       others = Calibration(self.scores[:-1], counts[:-1])
       highest = scores == self.scores[-1]

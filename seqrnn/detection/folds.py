@@ -45,15 +45,17 @@ def find(
     step = config.checkpoint.step
     return [Member(workdir, step, read("train"), read("validation"))]
   folders = [workdir / "folds" / f"{k}-of-{folds}" for k in range(1, folds + 1)]
-  if steps is None or not all(
+  chosen: list[int | None] = [None] * folds  # The best ones.
+  if steps and all(
     (folder / "checkpoints" / str(step)).is_dir()
     for folder, step in zip(folders, steps, strict=True)
   ):
+    chosen = [*steps]
+  else:
     for folder in folders:
       _train(build, config, folder)
-    steps = [None] * folds  # The best ones.
   members = []
-  for k, (folder, step) in enumerate(zip(folders, steps, strict=True), 1):
+  for k, (folder, step) in enumerate(zip(folders, chosen, strict=True), 1):
     seen, held_out = (
       splits.fold(read("train"), f"{k}/{folds}", out) for out in (False, True)
     )

@@ -107,7 +107,8 @@ def advancer(
       scores = scoring.target_scores(logits_1V, event_1)
       return carry, jax.nn.softmax(logits_1V), scores["nll"][0]
 
-    carries, chances_K1V, nll_K = jax.vmap(step)(*models, carries)
+    members = models.params, models.seen, carries
+    carries, chances_K1V, nll_K = jax.vmap(step)(*members)
     mean_1V = ensemble.mean_logits(chances_K1V.sum(axis=0), count)
     scores = scoring.target_scores(mean_1V, events[1:])
     scores_2 = jnp.concatenate(
