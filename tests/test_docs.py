@@ -47,7 +47,6 @@ LEFT_OUT = {
   "configs/ud_ewt.py": "reads files of the user's",
   "my/texts": "reads files of the user's",
   "ids.txt": "reads files of the user's",
-  "/var/log/dpkg.log": "reads files of the user's",
   "runs/dpkg": "reads files of the user's",
   "runs/shop": "reads a log that benchmarks/shop_log.py writes",
   "batches_per_epoch=150": "goes on with a run of the user's",
