@@ -22,6 +22,9 @@ _MOST = 3  # Scores of a combination.
 # By which a combination must be better than the standard one: real anomalies
 # differ from injected ones.
 _FACTOR = 1.2
+# The highest normal scores may be of anomalous sessions, and a score that ranks
+# them high must not suffer for it.
+_TRIMMED = 0.02
 _SHARE = 0.05  # Of the sessions that are anomalous, for the precision.
 
 
@@ -71,8 +74,12 @@ class Judged(NamedTuple):
 def choose(models: list[Judged]) -> Choice:
   """The combination that ranks injected anomalies best.
 
-  It is STANDARD unless another one is better by a factor.
+  It is STANDARD unless another one is better by a factor, or if no model can
+  judge: a model judges that has normal and injected sessions.
   """
+  models = [m for m in models if len(m.counts) and len(m.kinds)]
+  if not models:
+    return Choice(STANDARD)
   found = {
     combination: float(np.mean([_precision(m, combination) for m in models]))
     for combination in _combinations()
@@ -106,6 +113,7 @@ def _precision(model: Judged, combination: Combination) -> float:
     # Average precision is the mean, over the anomalies, of the precision at
     # the threshold that just flags each.
     true = _SHARE * Calibration(some).count_at_least(some) / len(some)
-    false = (1 - _SHARE) * normal.count_at_least(some) / normal.n
+    higher = normal.count_at_least(some) / normal.n
+    false = (1 - _SHARE) * np.maximum(higher - _TRIMMED, 0)
     found.append(np.mean(true / (true + false)))
   return float(np.mean(found))

@@ -10,7 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-_LOG_P = -4.0  # The evidence for a second mode: p is below 0.02.
+# The evidence for a second mode: at least twenty distinct sessions above an
+# empty valley. The least of 3,150 random sets with one mode, of seven densities
+# and 300 to 5,000 scores, was -6.9; a rare branch of normal sessions has more.
+_LOG_P = -14.0
 _WIDTH = 1.0  # Nats of a valley, at least: a factor of e in probability.
 _DEPTH = 0.2  # Sessions in a valley, at most, per session above it.
 _EDGES = 300  # Candidates for each edge of a valley.
@@ -37,13 +40,14 @@ def clean(
 ) -> Cleaning:
   """Finds the second mode of the scores, if there is a clear one.
 
-  Scores of different models are aligned by the quantile below which all of a
-  model's sessions stay. A valley is an interval of the tail with k distinct
-  sessions, below an interval of the same width with u. If the density did not
-  rise, k would have at least the binomial distribution of k + u draws of 1/2.
+  Scores of different models are aligned by a quantile that is in the first mode
+  of each: by chance, a model may have twice the share `contamination`. A valley
+  is an interval of the tail with k distinct sessions, below an interval of the
+  same width with u. If the density did not rise, k would have at least the
+  binomial distribution of k + u draws of 1/2.
   Of the valleys that are a nat wide, with k at most u / 5 and, above them, at
   most the share `contamination` of the sessions, the one with the least p-value
-  is taken, if this p-value, times the number of intervals, is below .02.
+  is taken, if the logarithm of this p-value is below -14.
 
   Args:
     scores: surprisals of distinct sessions in nats [D].
@@ -60,7 +64,7 @@ def clean(
     some = usable & (model == k)
     if some.any():
       aligned[some] = scores[some] - _quantile(
-        scores[some], counts[some], 1 - contamination
+        scores[some], counts[some], max(1 - 2 * contamination, 0.5)
       )
   # Equal scores are one point, of as many distinct sessions.
   points, place = np.unique(aligned[usable], return_inverse=True)
@@ -110,8 +114,7 @@ def _valley(
   clear = (width >= _WIDTH) & (inside <= _DEPTH * over)
   log_p = np.where(clear, log_p, 0.0)
   best = int(np.argmin(log_p))
-  corrected = float(log_p[best]) + np.log(len(lows) * len(highs))
-  return float(points[low[best]]), min(corrected, 0.0)
+  return float(points[low[best]]), float(log_p[best])
 
 
 def _some(places: np.ndarray) -> np.ndarray:

@@ -117,12 +117,15 @@ class Detector(NamedTuple):
         scoring.pad_time
       ),
     )
-    run = scoring.scorer(
-      whole,
-      sharding.mesh(),
-      ensemble.event_scorer(head, top_k),
-    )
-    return run(self.models, sessions.pieces(self.names))
+    score = ensemble.event_scorer(head, top_k)
+    rows_J = _rows(sessions, len(self.names))
+    parts = []
+    for rows in np.unique(rows_J).tolist():
+      run = scoring.scorer(whole, sharding.mesh(), score, rows)
+      some = np.flatnonzero(rows_J == rows)
+      pieces = sessions.take(some).pieces(self.names)
+      parts.append((some, run(self.models, pieces)))
+    return parts[0][1] if len(parts) == 1 else _joined(parts)
 
   def held_out(self, k: int) -> Sessions:
     """The held-out sessions of a member."""
@@ -189,6 +192,35 @@ class Detector(NamedTuple):
       short=short,
       seconds=seconds,
     )
+
+
+def _rows(sessions: Sessions, symbols: int) -> np.ndarray:
+  """For each session, the rows of a batch whose logits fit in memory.
+
+  They are powers of two: few shapes, hence few programs to compile.
+  """
+  padded = 2 ** np.ceil(np.log2(np.diff(sessions.bounds) + 2))
+  most = np.maximum(_LOGITS // (padded * symbols), 1)
+  return np.minimum(2 ** np.floor(np.log2(most)), scoring.ROWS).astype(int)
+
+
+def _joined(parts: list[tuple[np.ndarray, Scores]]) -> Scores:
+  """The scores of several parts of the sessions, in the order of all.
+
+  Args:
+    parts: indices of sessions, and their scores; each session is distinct.
+  """
+  sizes = np.zeros(sum(len(some) for some, _ in parts), np.int64)
+  for some, scores in parts:
+    sizes[some] = np.diff(scores.bounds)
+  bounds = np.concatenate([[0], np.cumsum(sizes)])
+  found = [data.ranges(bounds[some], bounds[some + 1])[0] for some, _ in parts]
+  order = np.argsort(np.concatenate(found))
+  values = jax.tree.map(
+    lambda *columns: np.concatenate(columns)[order],
+    *(scores.values for _, scores in parts),
+  )
+  return Scores(values, bounds, np.arange(len(sizes)))
 
 
 def _with_floor(nll: np.ndarray, rank: np.ndarray, floor: float) -> np.ndarray:
@@ -281,14 +313,13 @@ def whole_sessions(
   """The config with one window per session, whatever window training used.
 
   The carry then runs from the begin to the end of a session. Only a session
-  whose batch of logits would not fit in memory has several windows.
+  whose own logits would not fit in memory has several windows.
   """
   config = copy.deepcopy(config)
   settings = config.data
   settings.repeats = "each"  # The sessions are distinct already.
   if settings.mapping == "many_to_many":
-    rows = scoring.ROWS * sharding.mesh().size
-    longest = _LOGITS // (rows * len(vocabularies["symbols"]))
+    longest = _LOGITS // len(vocabularies["symbols"])
     settings.stateful, settings.buckets = False, _BUCKETS
     settings.window = max(settings.window, longest)
   return config

@@ -70,7 +70,7 @@ def explain(
   combined = normal.scores[COMBINED]
   models = combined.beyond(normal.combined(scored.scores))
   far = is_flagged(_HALF * verdicts.p, settings.rate)
-  agree = _HALF * models >= len(combined.groups)
+  agree = _HALF * models >= sum(group.n > 0 for group in combined.groups)
   much = (flagged > 0) & (_QUARTER * flagged >= lengths)
   signs = (far & agree).astype(int) + (unknown > 0) + much
   signs[scored.short] = 0

@@ -128,7 +128,10 @@ def batch_scorer(
 
 
 def scorer(
-  experiment: Experiment, mesh: Mesh, score: Callable | None = None
+  experiment: Experiment,
+  mesh: Mesh,
+  score: Callable | None = None,
+  rows: int = ROWS,
 ) -> Callable[..., Scores]:
   """A function params, split or documents -> Scores; compiled once per length.
 
@@ -137,13 +140,14 @@ def scorer(
     mesh: of the devices, all of this process.
     score: params, carry, batch -> carry, a tree of [B, N, ...]. Only this tree
       is copied from the devices. None: the task's score, surprisal in nats.
+    rows: sequences of a batch on each device.
   """
   score = score or experiment.score
   assert score is not None, "the task has no score"
   score_batch = batch_scorer(score, mesh)
 
   def run(params: Params, split: str | list[Document]) -> Scores:
-    batches = experiment.batches(split, 0, batch_size=ROWS * mesh.size)
+    batches = experiment.batches(split, 0, batch_size=rows * mesh.size)
     B = batches.batch_size
     start = sharding.carry_init(experiment.carry, mesh)
     carry = start(sharding.padded_size(B, mesh))

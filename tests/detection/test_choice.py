@@ -37,7 +37,26 @@ def test_without_a_better_one_it_is_the_standard():
   assert choice.choose([none]).combination == choice.STANDARD
 
 
-def test_average_precision():
+def test_the_highest_normal_scores_do_not_count(monkeypatch):
+  """They may be of anomalous sessions, which a good score ranks high."""
+  model = judged(np.random.default_rng(0), {"max"})
+  model.normal["max"][:5] = 99.0  # Of 300.
+  one = choice.Combination(("max",), "fisher")
+  found = choice._precision(model, one)
+  monkeypatch.setattr(choice, "_TRIMMED", 0.0)
+  assert found > choice._precision(model, one) + 0.2
+
+
+def test_without_a_model_that_can_judge_it_is_the_standard():
+  nothing = np.zeros(0)
+  assert choice.choose([]).combination == choice.STANDARD
+  none = choice.Judged({}, nothing, {}, nothing)
+  good = judged(np.random.default_rng(0), {"markov_5"})
+  assert choice.choose([good, none]) == choice.choose([good])
+
+
+def test_average_precision(monkeypatch):
+  monkeypatch.setattr(choice, "_TRIMMED", 0.0)
   metrics = pytest.importorskip("sklearn.metrics")
   rng = np.random.default_rng(0)
   model = judged(rng, {"max"}, n=380, kinds=1)
