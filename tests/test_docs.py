@@ -48,6 +48,7 @@ LEFT_OUT = {
   "my/texts": "reads files of the user's",
   "ids.txt": "reads files of the user's",
   "runs/dpkg": "reads files of the user's",
+  "app.jsonl": "reads files of the user's",
   "runs/shop": "reads a log that benchmarks/shop_log.py writes",
   "batches_per_epoch=150": "goes on with a run of the user's",
   "DATA/": "reads data sets that are no part of the project",

@@ -82,7 +82,7 @@ class Cuts(NamedTuple):
     if parts:
       _report_once(
         f"{self.log}: of {len(self.after_D):,} sessions, {', '.join(parts)}"
-        f" (idle time: {self._duration()}, detect.idle={self.idle:.10g})"
+        f" (idle time: {self._duration()}, detect.idle={self.idle:.6g})"
       )
 
   def _duration(self) -> str:

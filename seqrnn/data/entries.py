@@ -93,12 +93,16 @@ def read(
     numbered = formats.whole(numbered)
   parse = formats.parser(form)
   fits, joined, last = False, 0, Parts("", "", ())
+  count, strays, first = 0, 0, 0  # `strays` do not fit a header.
   unfit: list[Entry] = []
   for number, line in numbered:
     found = parse(line)
     if not found and fits and form.log_format is not None:
       joined += 1
       continue
+    count += 1
+    if not found:
+      first, strays = first or number, strays + 1
     fits = fits or bool(found)
     for parts in found or (Parts(line, "", ()),):
       # An entry without a time has the time of the entry before.
@@ -115,6 +119,11 @@ def read(
   if unfit and not fits:
     field = "log_header" if form.log_header is not None else "log_format"
     raise misfit(source, form, field, unfit)
+  if strays and form.log_header is not None and report:
+    report(
+      f"{source}: {strays:,} of {count:,} lines do not fit data.log_header"
+      f" and have no time, the first is line {first}"
+    )
   if joined and report:
     report(f"{source}: {joined:,} lines were joined to the line before")
 

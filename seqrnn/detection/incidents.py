@@ -49,22 +49,25 @@ def group(found: Findings) -> list[Incident]:
   """The incidents by falling severity, rising p and falling count.
 
   A session belongs to the first incident whose example has at least half of
-  all their surprising events in common with it.
+  all their surprising events, and its own most surprising one, in common with
+  it.
   """
   order = found.most_anomalous()
   order = order[np.argsort(-found.alarms.severity[order], kind="stable")]
-  groups: list[tuple[frozenset[str], list[int]]] = []
+  groups: list[tuple[str, frozenset[str], list[int]]] = []
   for d in order[found.flags[order]].tolist():
     kinds = _surprising(found, d)
-    for first, members in groups:
-      if len(kinds & first) >= _COMMON * len(kinds | first):
+    for event, first, members in groups:
+      alike = len(kinds & first) >= _COMMON * len(kinds | first)
+      if alike and event in kinds:
         members.append(d)
         break
     else:
-      groups.append((kinds, [d]))
+      event, _, _ = context(found, d, int(found.distinct.first[d]))
+      groups.append((event, kinds, [d]))
   oddest = found.oddest()
   return sorted(
-    (_incident(found, members, oddest) for _, members in groups),
+    (_incident(found, members, oddest) for *_, members in groups),
     key=lambda one: (-one.severity, np.nan_to_num(one.p, nan=1), -one.count),
   )
 

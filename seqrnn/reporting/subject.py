@@ -208,9 +208,8 @@ def writer(subject: Subject) -> Subject | None:
 def unit(config: Config) -> str:
   """The word for a symbol."""
   name: str = config.data.unit
-  return {"char": "character", "id": "event", "session": "event"}.get(
-    name, name
-  )
+  events = dict.fromkeys(("id", "session", "log"), "event")
+  return {"char": "character", **events}.get(name, name)
 
 
 class Passage(NamedTuple):

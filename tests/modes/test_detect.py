@@ -254,6 +254,19 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
     assert len(held_out) == len(texts)
 
 
+def test_sessions_whose_logits_fill_the_memory_are_scored_whole(
+  home, again, monkeypatch
+):
+  _, _, found = home
+  # A batch has one to 8 rows, by the length of its sessions.
+  monkeypatch.setattr(detector, "_LOGITS", 9 * 32)
+  few = again(events="none")
+  np.testing.assert_array_equal(few.bounds, found.bounds)
+  np.testing.assert_array_equal(few.targets, found.targets)
+  np.testing.assert_allclose(few.nll, found.nll, 1e-4, 1e-5)
+  np.testing.assert_array_equal(few.flags, found.flags)
+
+
 def test_labels_change_nothing_but_figures(home, again, tmp_path):
   folder, _, found = home
   texts = [(folder / name).read_text() for name in ("good.txt", "bad.txt")]
