@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.data import anomalies
+from seqrnn.detection.baselines import BASELINES
 from seqrnn.runtime import files
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -550,9 +551,46 @@ def _seconds(runs: list[dict[str, Any]], *path: str) -> str:
   return f"{wall:.0f} ({cpu:.0f})"
 
 
+def _best_baseline(figures: dict[str, dict[str, Any]]) -> str:
+  """The baseline of the highest average precision, and this precision."""
+  found = {
+    name: row["average_precision"]
+    for name, row in figures.items()
+    if name in BASELINES
+  }
+  name = max(found, key=lambda name: found[name])
+  return f"{found[name]:.3f} ({name})"
+
+
+def _verdict(kept: dict[str, Any]) -> list[str]:
+  """A table of the default detection, without labels, in each case."""
+  rows = []
+  for name in (name for name in ("hdfs", "raw", "opcodes") if name in kept):
+    runs = list(kept[name]["runs"].values())
+    parts = [run["detect"]["default"] for run in runs]
+    if "rates" in parts[0]:
+      cells = [
+        _mean(parts, "rates", "combined", rate, key, digits=digits)
+        for rate in ("0.005", "0.001")
+        for key, digits in (("f1", 3), ("false_alarm_rate", 4))
+      ]
+      figures = [
+        {score: rates["0.005"] for score, rates in part["rates"].items()}
+        for part in parts
+      ]
+    else:
+      cells, figures = [""] * 4, [part["figures"] for part in parts]
+    ap = _mean(figures, "combined", "average_precision")
+    rows.append([CASES[name].title, *cells, ap, _best_baseline(figures[0])])
+  columns = ["default, no labels", "F1 at .005", "false alarms", "F1 at .001"]
+  columns += ["false alarms", "AP", "AP of the best baseline"]
+  return ["## Verdict", "", *_table(columns, rows), ""] if rows else []
+
+
 def render(kept: dict[str, Any]) -> str:
   """The content of docs/detection.md, from the figures in detection.json."""
-  lines = [_HEAD]
+  title, _, head = _HEAD.partition("\n\n")
+  lines = [title, "", *_verdict(kept), "## How it was measured", "", head, ""]
   for name in (name for name in CASES if name in kept):
     case, record = CASES[name], kept[name]
     runs = list(record["runs"].values())
