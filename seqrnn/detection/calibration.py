@@ -303,14 +303,14 @@ def normal_scores(
     for name, array in scores.items()
   }
   judged = _judged(arrays, scores, by_name)
-  choice = Choice(
-    Combination(tuple(combined_names(settings)), settings.combine)
-  )
   if settings.scores is None:
     choice = choose(judged)
+  else:
+    given = tuple(combined_names(settings))
+    choice = Choice(Combination(given, settings.combine))
+  names, how = choice.combination
   combined, own = np.zeros(len(counts)), np.zeros(len(counts))
   for k, one in enumerate(judged):
-    names, how = choice.combination
     combined[model == k] = combine([one.normal[name] for name in names], how)
   by_name[COMBINED] = _by_model(combined, counts, model, count)
   for k, group in enumerate(by_name[COMBINED].groups):

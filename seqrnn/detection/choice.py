@@ -21,7 +21,7 @@ CANDIDATES = (
 _MOST = 3  # Scores of a combination.
 # By which a combination must be better than the standard one: real anomalies
 # differ from injected ones.
-_FACTOR = 1.2
+_FACTOR = 1.15
 # The highest normal scores may be of anomalous sessions, and a score that ranks
 # them high must not suffer for it.
 _TRIMMED = 0.02

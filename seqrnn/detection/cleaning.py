@@ -44,10 +44,10 @@ def clean(
   of each: by chance, a model may have twice the share `contamination`. A valley
   is an interval of the tail with k distinct sessions, below an interval of the
   same width with u. If the density did not rise, k would have at least the
-  binomial distribution of k + u draws of 1/2.
-  Of the valleys that are a nat wide, with k at most u / 5 and, above them, at
-  most the share `contamination` of the sessions, the one with the least p-value
-  is taken, if the logarithm of this p-value is below -14.
+  binomial distribution of k + u draws of 1/2. Of the valleys that are a nat
+  wide, with k at most u / 5 and, above them, at most the share `contamination`
+  of the sessions, the one with the least p-value is taken, if the logarithm of
+  this p-value is below -14.
 
   Args:
     scores: surprisals of distinct sessions in nats [D].
