@@ -1,6 +1,7 @@
 """benchmarks/shop_log.py: orders go wrong as their labels say."""
 
 import csv
+import re
 from collections import defaultdict
 
 from benchmarks import shop_log
@@ -33,3 +34,31 @@ def test_orders_go_wrong_as_their_labels_say(tmp_path):
   first = path.read_bytes()
   shop_log.main([str(path), "--orders=600"])
   assert path.read_bytes() == first
+
+
+def test_second_version_has_three_new_lines_and_another_order(tmp_path):
+  def read(version):
+    path = tmp_path / "shop.log"
+    shop_log.main([str(path), "--orders=300", f"--version={version}"])
+    orders = defaultdict(list)
+    for line in path.read_text().splitlines():
+      name, event = line.split(" ", 5)[4:]
+      orders[name].append(re.sub(r"\d+(\.\d+)*", "#", event))
+    # An order that is lost ends early.
+    return [events for events in orders.values() if events[-1] == "closed"]
+
+  first, second = read(1), read(2)
+  lines = [
+    {e for events in orders for e in events} for orders in (first, second)
+  ]
+  new = {line for line in lines[1] - lines[0] if "error" not in line}
+  assert new == {
+    "session opened in region #",
+    "carrier has sent its receipt",
+    "voucher redeemed",
+  }
+  for orders, early in ((first, True), (second, False)):
+    for events in orders:
+      if "parcel packed" in events[events.index("payment confirmed") :]:
+        place = events.index("item # reserved")
+        assert (place < events.index("payment confirmed")) == early

@@ -48,6 +48,7 @@ class NormalScores(NamedTuple):
     events: surprisal of the sessions' events.
     own: the combined score of the sessions as `neg_log_p` of each against the
       other sessions of its model.
+    as_new: the combined score that new sessions equal to them get.
     choice: the scores that are combined.
     selection: which rows of calibration.npz these sessions are.
   """
@@ -55,6 +56,7 @@ class NormalScores(NamedTuple):
   scores: dict[str, CrossCalibration]
   events: CrossCalibration
   own: Calibration
+  as_new: CrossCalibration
   choice: Choice
   selection: Selection
 
@@ -309,9 +311,12 @@ def normal_scores(
     given = tuple(combined_names(settings))
     choice = Choice(Combination(given, settings.combine))
   names, how = choice.combination
-  combined, own = np.zeros(len(counts)), np.zeros(len(counts))
+  combined, own, as_new = np.zeros((3, len(counts)))
   for k, one in enumerate(judged):
-    combined[model == k] = combine([one.normal[name] for name in names], how)
+    some = model == k
+    combined[some] = combine([one.normal[name] for name in names], how)
+    each = [by_name[n].groups[k].neg_log_p(scores[n][some]) for n in names]
+    as_new[some] = combine(each, how)
   by_name[COMBINED] = _by_model(combined, counts, model, count)
   for k, group in enumerate(by_name[COMBINED].groups):
     own[model == k] = group.neg_log_p(combined[model == k], own=True)
@@ -319,6 +324,7 @@ def normal_scores(
     by_name,
     _event_calibration(arrays),
     Calibration(own, counts),
+    _by_model(as_new, counts, model, count),
     choice,
     selection,
   )

@@ -746,6 +746,9 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path, head):
   arrays["steps"] = np.array([0])
   config.detect.contamination = 0.0
   normal = calibration.normal_scores(arrays, config.detect)
+  [as_new] = normal.as_new.groups
+  assert set(as_new.scores) == set(normal.combined(scored.scores)[0])
+  assert as_new.n == len(texts)
   found = decision.find_anomalies(one, normal, sessions)
   for text, d in zip(texts, found.distinct.which, strict=True):
     said = found.targets[slice(*found.bounds[d : d + 2])]
