@@ -22,11 +22,13 @@ from seqrnn.fields import (
   FOLDS,
   FRACTION,
   HEADER,
+  MASKED,
   NATURAL,
   NOT_EMPTY,
   NOT_NEGATIVE,
   ONE_GROUP,
   POSITIVE,
+  SECRETS,
   SEED,
   SIZE,
   SPLIT,
@@ -801,6 +803,13 @@ DETECT = _group(
     COUNT,
     "The maximum number of open sessions of --follow. When it is exceeded, the"
     " session whose last event is oldest ends.",
+  ),
+  redact=Field(
+    SECRETS,
+    MASKED,
+    "A regular expression of what is masked in alarms, tables and reports;"
+    " <secrets> in it stands for e-mail addresses, tokens and passwords. An"
+    " empty text: nothing is masked.",
   ),
 )
 

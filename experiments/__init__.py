@@ -19,6 +19,7 @@ from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import RESERVED
+from seqrnn.detection import redaction
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require, shapes
@@ -59,7 +60,11 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
   missing = set(task.VOCABULARIES) - set(made)
   if missing:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
-  return task.build(config, {name: made[name] for name in task.VOCABULARIES})
+  shown = redaction.masked_vocabulary
+  pattern = config.detect.redact
+  return task.build(
+    config, {name: shown(made[name], pattern) for name in task.VOCABULARIES}
+  )
 
 
 class Run(NamedTuple):

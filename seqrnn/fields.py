@@ -209,6 +209,17 @@ def _has_one_group(value: Any) -> bool:
     return False
 
 
+SECRETS = "<secrets>"  # In a pattern of detect.redact: all that is built in.
+
+
+def _masks(value: Any) -> bool:
+  """Whether it is empty or a regular expression that needs some text."""
+  try:
+    return value == "" or not re.search(value.replace(SECRETS, "(?:x)"), "")
+  except (re.error, AttributeError, TypeError, OverflowError, RecursionError):
+    return False
+
+
 def _is_fold(value: Any) -> bool:
   match = isinstance(value, str) and re.fullmatch(r"(\d{1,4})/(\d{1,4})", value)
   return bool(match) and 1 <= int(match[1]) <= int(match[2]) > 1
@@ -225,6 +236,11 @@ HEADER = Rule(
   "must have <Content>, and no field twice, as in '<Date> <Time> <Content>'",
 )
 ONE_GROUP = Rule(_has_one_group, "must be a regular expression with one group")
+MASKED = Rule(
+  _masks,
+  f"must be empty or a regular expression that matches no empty text; {SECRETS}"
+  " in it stands for e-mail addresses, tokens and passwords",
+)
 FOLD = Rule(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(
   _are_temperatures, "must be numbers, each 0 or at least 1e-30"

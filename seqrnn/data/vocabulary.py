@@ -32,10 +32,12 @@ class Vocabulary:
   Attributes:
     unit: what a symbol is, as `data.unit`.
     symbols: without the reserved symbols, whose ids are below 4.
+    mask: what is done to a symbol before it is shown.
   """
 
   unit: str
   symbols: tuple[str, ...]
+  mask: Callable[[str], str] = dataclasses.field(default=str, compare=False)
 
   def __len__(self) -> int:
     """The number of ids, with the reserved ones."""
@@ -65,7 +67,7 @@ class Vocabulary:
     unknown = "\ufffd" if self.unit in ("char", "byte") else RESERVED[UNKNOWN]
     return joined(
       (
-        unknown if i == UNKNOWN else self.symbols[i - len(RESERVED)]
+        unknown if i == UNKNOWN else self.mask(self.symbols[i - len(RESERVED)])
         for i in ids
         if i >= UNKNOWN
       ),
@@ -102,7 +104,9 @@ class Vocabulary:
 
   @functools.cached_property
   def _names(self) -> tuple[str, ...]:
-    return RESERVED + tuple(printable(s, self.unit) for s in self.symbols)
+    return RESERVED + tuple(
+      printable(self.mask(s), self.unit) for s in self.symbols
+    )
 
 
 def joined(symbols: Iterable[str], unit: str) -> str:
@@ -200,7 +204,10 @@ def save(path: str | os.PathLike, vocabularies: dict[str, Vocabulary]):
 
 def encoded(vocabularies: dict[str, Vocabulary]) -> bytes:
   """Vocabularies as JSON."""
-  content = {k: dataclasses.asdict(v) for k, v in vocabularies.items()}
+  content = {
+    name: {"unit": v.unit, "symbols": v.symbols}
+    for name, v in vocabularies.items()
+  }
   return json.dumps(content, indent=1).encode()
 
 

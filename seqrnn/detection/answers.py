@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn.config import Config
 from seqrnn.data import reading
 from seqrnn.data import sessions as data
 from seqrnn.data.sessions import Key, Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.detection import redaction
+from seqrnn.detection.redaction import Redaction
 from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
@@ -44,7 +47,7 @@ def read(
   workdir: Path,
   names: Vocabulary,
   pieces: Callable[[str], Pieces],
-  errors: str,
+  config: Config,
 ) -> Answers:
   """Reads review.csv, if there is one.
 
@@ -53,18 +56,18 @@ def read(
     names: vocabulary of the events.
     pieces: split -> its pieces; the answers are on sessions of training and
       validation.
-    errors: as `data.errors`.
+    config: of the run; names of sessions may be masked.
 
   Raises:
     UserError: the file is damaged, or has an unknown answer or session, or
       different answers for equal sessions.
   """
   path = workdir / NAME
-  answers = Answers([], {})
+  answers, source = Answers([], {}), reading.Source(str(path), path)
   if not path.exists():
     return answers
   lines: dict[str, int] = {}
-  for line, row in reading.rows(reading.Source(str(path), path), errors):
+  for line, row in reading.rows(source, config.data.errors):
     for column in ("session", "answer"):
       if column not in row:
         raise UserError(f"{path}:1: has no column {column!r}")
@@ -80,7 +83,8 @@ def read(
       )
     lines[row["session"]] = line
     answers.rows.append(row)
-  keys = _keys(set(lines), names, pieces)
+  masks = redaction.redaction(config.detect.redact)
+  keys = _keys(set(lines), names, pieces, masks)
   first: dict[Key, str] = {}
   for row in answers.rows:
     name, line = row["session"], lines[row["session"]]
@@ -102,15 +106,21 @@ def read(
 
 
 def _keys(
-  wanted: set[str], names: Vocabulary, pieces: Callable[[str], Pieces]
+  wanted: set[str],
+  names: Vocabulary,
+  pieces: Callable[[str], Pieces],
+  masks: Redaction | None,
 ) -> dict[str, Key]:
-  """The keys of sessions, by their names."""
+  """The keys of sessions, by their names as they are wanted."""
   found: dict[str, Key] = {}
   for split in ("train", "validation"):
     sessions = data.of_pieces(pieces(split), names)
-    some = [j for j, name in enumerate(sessions.names) if name in wanted]
-    some = sessions.take(np.array(some, np.int64))
-    for name, key in zip(some.names, some.session_keys(), strict=True):
+    some = {j: n for j, n in enumerate(sessions.names) if n in wanted}
+    if masks is not None:
+      masked = {j: masks.name(n) for j, n in enumerate(sessions.names)}
+      some |= {j: n for j, n in masked.items() if n in wanted}
+    keys = sessions.take(np.array(list(some), np.int64)).session_keys()
+    for name, key in zip(some.values(), keys, strict=True):
       found.setdefault(name, key)
   return found
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from seqrnn.config import Config
 from seqrnn.data.sessions import Sessions
-from seqrnn.detection import severity
+from seqrnn.detection import redaction, severity
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import benjamini_hochberg, is_flagged
 from seqrnn.detection.detector import Detector, SessionScores, round_scores
@@ -59,7 +59,7 @@ def find_anomalies(
   scored = detector.score(once, distinct.counts)
   verdicts = decide(scored, normal, settings)
   return Findings(
-    sessions=sessions,
+    sessions=redaction.masked_sessions(sessions, settings.redact),
     distinct=distinct,
     names=detector.names,
     nll=scored.nll,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from seqrnn.data.sessions import Distinct, Sessions
-from seqrnn.detection import incidents, tables
+from seqrnn.detection import incidents, redaction, tables
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import combine, is_flagged
 from seqrnn.detection.detector import Detector, round_scores
@@ -101,7 +101,7 @@ def find(
     event_p[model_N == k] = group.p_values(round_scores(nll[model_N == k]))
   every, none = np.arange(len(rows)), np.zeros(len(rows), int)
   return Findings(
-    sessions=once,
+    sessions=redaction.masked_sessions(once, settings.redact),
     distinct=Distinct(every, every, counts),
     names=detector.names,
     nll=nll,

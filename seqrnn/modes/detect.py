@@ -73,7 +73,7 @@ def _run(
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
   sessions, kinds = read_sessions(config, names, read)
-  given = answers.read(workdir, names, read, config.data.errors)
+  given = answers.read(workdir, names, read, config)
   times.append(time.perf_counter())
   detector, arrays = calibrate(build, config, workdir, read, experiment.facts)
   of_rows = given.of(sessions_of(detector)) if given.by_key else None

@@ -43,7 +43,7 @@ def run(
     with files.locked(workdir / LOCK, "searched for anomalies"):
       experiment, read = detect.prepare(build, config, workdir, "review")
       names = experiment.vocabularies["symbols"]
-      load = lambda: answers.read(workdir, names, read, config.data.errors)
+      load = lambda: answers.read(workdir, names, read, config)
       given = load()
       detector, arrays = calibrate(
         build, config, workdir, read, experiment.facts

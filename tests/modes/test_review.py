@@ -14,7 +14,7 @@ import pytest
 import experiments
 from configs import base
 from seqrnn.data import splits, vocabulary
-from seqrnn.detection import answers, calibration, selection
+from seqrnn.detection import answers, calibration, redaction, selection
 from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import detect, review
@@ -269,6 +269,28 @@ def test_answers_in_the_file_are_kept_and_not_asked_again(run, capsys):
   assert f"{workdir}/review.csv: write normal or anomalous, or nothing" in said
 
 
+def test_sessions_whose_names_are_masked_are_answered(run):
+  workdir, config, texts = run
+  config.detect.redact = r"log(?=\D)|(\d+)"
+  review.run(experiments.build, config, workdir)
+  masks = redaction.Redaction(config.detect.redact)
+  names = {masks.name(name): name for name in texts}
+  assert len(names) == len(texts) and not {*names} & {*texts}
+  asked = [row["session"] for row in table(workdir)]
+  assert {*asked} <= {*names}
+  first, second = asked[0], asked[5]  # A masked name and one that is not.
+  answer(workdir, {first: "anomalous", names[second]: "normal"})
+  detect.run(experiments.build, config, workdir)
+  report = json.loads((workdir / "detect/report.json").read_text())
+  counts = Counter(texts.values())
+  for name, word in ((first, "anomalous"), (second, "normal")):
+    expected = counts[texts[names[name]]]
+    assert report["calibration"][f"answered_{word}"] == expected
+  with (workdir / "detect/sessions.csv").open() as file:
+    shown = [row["session"] for row in csv.DictReader(file)]
+  assert len(shown) == 150 and not any("log." in name for name in shown)
+
+
 def test_when_every_session_is_answered_none_is_asked_about(run, capsys):
   workdir, config, texts = run
   named = {text: name for name, text in texts.items()}
@@ -380,6 +402,6 @@ def test_a_wrong_file_is_refused_with_its_line(run, content, message):
   names = vocabulary.load(workdir / "vocabulary.json")["symbols"]
   read = splits.reader(config)
   with pytest.raises(UserError) as caught:
-    answers.read(workdir, names, read, config.data.errors)
+    answers.read(workdir, names, read, config)
   said = str(caught.value)
   assert said.startswith(f"{workdir}/review.csv{message}") and "\n" not in said

@@ -1,0 +1,127 @@
+"""Redaction: secrets are masked where text of a log is shown."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import experiments
+from configs import base
+from seqrnn import config as config_lib
+from seqrnn.data.columns import Texts
+from seqrnn.data.sessions import Sessions
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, encoded
+from seqrnn.detection import redaction
+from seqrnn.detection.redaction import Redaction
+from seqrnn.errors import UserError
+
+SECRET = [
+  ("http://bob:hunter2@host.com/x", "hunter2"),
+  ("mail of jo.doe+x@mail.example.org.", "jo.doe+x@mail.example.org"),
+  ("GET /?token=abc&n=1", "abc"),
+  ('{"password": "two words", "n": 1}', "two words"),
+  ("db_password='x y' ok", "x y"),
+  ("SECRET_KEY: q1; next", "q1"),
+  ("Authorization: Bearer abcdefgh.1", "abcdefgh.1"),
+  ("key 0123456789abcdef0123456789abcdef,", "0123456789abcdef0123456789abcdef"),
+  ("AKIAABCDEFGHIJKLMNOP used", "AKIAABCDEFGHIJKLMNOP"),
+  ("by ghp_0123456789abcdefghij", "ghp_0123456789abcdefghij"),
+  ("eyJhbGciOi.eyJzdWIi.abc-def x", "eyJhbGciOi.eyJzdWIi.abc-def"),
+  (f"sent {'aB3x' * 12}== to", f"{'aB3x' * 12}=="),
+]
+PLAIN = [
+  "blk_-1608999687919862906",
+  "01234567890123456789012345678901234567890",
+  "/usr/lib/Python3/site-packages/foo/bar_bazQux/more/more/more",
+  "password=<value> of user <value>",
+  "10.250.19.102:54106 -> http://host:80/a?tokens=",
+  "52df8a0d-6c9c-4b34-a8c9-6e0f9ac6f5c2",
+]
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRET)
+def test_secrets_are_masked_and_nothing_beside_them(text, secret):
+  masks = Redaction("<secrets>")
+  assert masks.text(text) == text.replace(secret, "<masked>")
+  begin, end = text.split(secret)
+  name = masks.name(text)
+  assert name.startswith(f"{begin}<masked-") and name.endswith(f">{end}")
+  assert masks.text(masks.text(text)) == masks.text(text)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_values_that_are_no_secrets_are_kept(text):
+  assert Redaction("<secrets>").text(text) == text
+
+
+def test_names_that_differ_have_masks_that_differ():
+  masks = Redaction("<secrets>")
+  first, second, again = map(masks.name, ("a@b.cd", "x@b.cd", "a@b.cd"))
+  assert first == again != second
+
+
+def test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked():
+  masks = Redaction(r"<secrets>|customer (\d+) of (\w+)|card")
+  assert masks.text("customer 12 of Rome, a@b.cd, card 5") == (
+    "customer <masked> of <masked>, <masked>, <masked> 5"
+  )
+
+
+@pytest.mark.parametrize("unit", ["://a:", "secret_", "a.a", "aB3.", "eyJa.x@"])
+def test_time_is_linear_in_the_length_of_a_line(unit):
+  # At the square of the length this would take minutes.
+  Redaction("<secrets>").text(unit * 50_000)
+
+
+@pytest.mark.parametrize("pattern", ["(", "a*", "a|", "<secrets>|)"])
+def test_a_pattern_that_masks_nothing_or_is_none_is_refused(pattern):
+  config = base.get_config()
+  config.detect.redact = pattern
+  with pytest.raises(UserError, match="detect.redact") as error:
+    config_lib.check(config)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("pattern", ["", r"<secrets>|\bcard \d+"])
+def test_patterns_are_taken(pattern):
+  config = base.get_config()
+  config.detect.redact = pattern
+  config_lib.check(config)
+
+
+def test_templates_are_shown_with_masks_and_known_without():
+  line = "login with secret=abc"
+  plain = Vocabulary("log", (line, "closed"))
+  masked = redaction.masked_vocabulary(plain, "<secrets>")
+  ids = masked.encode(["login with secret=abc", "closed", "x"])
+  assert ids.tolist() == [4, 5, UNKNOWN]
+  assert masked.names([4, 5]) == [
+    "login with secret=<masked>",
+    "closed",
+  ]
+  assert masked.text([4, 5]) == "login with secret=<masked>\nclosed"
+  assert encoded({"symbols": masked}) == encoded({"symbols": plain})
+  assert json.loads(encoded({"s": masked}))["s"]["symbols"][0] == line
+  words = dataclasses.replace(plain, unit="word")
+  assert redaction.masked_vocabulary(words, "<secrets>") is words
+  config = base.get_config()
+  config.data.unit = "log"
+  for pattern, shown in (("<secrets>", masked), ("", plain)):
+    config.detect.redact = pattern
+    built = experiments.build(config, {"symbols": plain})
+    assert built.vocabularies["symbols"].names([4]) == shown.names([4])
+
+
+def test_names_and_lines_of_sessions_are_masked_but_not_changed():
+  as_read = Texts(["login a@b.cd", "x"], np.array([0, 1, 0]))
+  sessions = Sessions(
+    np.array([3, 4, 3]), np.array([0, 1, 3]), ["a@b.cd", "s"], as_read=as_read
+  )
+  found = redaction.masked_sessions(sessions, "<secrets>")
+  assert found.as_read is not None
+  assert [*found.as_read] == ["login <masked>", "x", "login <masked>"]
+  assert [*found.as_read[np.array([0])]] == ["login <masked>"]
+  assert found.names[0].startswith("<masked-") and found.names[1] == "s"
+  assert [*sessions.as_read] == ["login a@b.cd", "x", "login a@b.cd"]
+  assert redaction.masked_sessions(sessions, "") is sessions
