@@ -6,7 +6,7 @@ Programs rename a full log: `a.log` becomes `a.log.1`, `a.log-20261125`,
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from seqrnn.data.reading import PACKED
 
@@ -45,3 +45,10 @@ def logs(names: Sequence[str]) -> list[str]:
     log if counts[log] > 1 else name
     for log, name in zip(found, names, strict=True)
   ]
+
+
+def parts(log: str, names: Iterable[str]) -> list[str]:
+  """The files among some that were parts of a log, the oldest first."""
+  whole = _parts(log)[0]
+  found = (name for name in names if name != log and _parts(name)[0] == whole)
+  return sorted(found, key=order)

@@ -1,0 +1,392 @@
+"""Tails: the lines of a log that grows, from a position on.
+
+A log by name is read across its rotations. A position is a place in the content
+of the log: the file of the content is found again by its inode or, where the
+content was copied or packed, by the bytes before the place.
+"""
+
+import hashlib
+import os
+import select
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from seqrnn.data import rotation
+from seqrnn.data.reading import PACKED
+from seqrnn.errors import MachineError, visible
+
+LONGEST = 2**16  # Bytes of a line that are kept.
+_BYTES = 2**17  # Read at once, so about a thousand lines.
+_MARK = 512  # Bytes whose digest tells contents apart.
+_POLL = 0.05  # Seconds between two looks at a file that does not grow.
+_GRACE = 1.0  # Seconds for which writers may still write to a renamed file.
+_RETRY = 1.0  # Seconds before a file that cannot be read is tried again.
+
+
+class Position(NamedTuple):
+  """A place in the content of a log, between two lines.
+
+  Attributes:
+    part: the number of files before that of the place.
+    line: the number of lines before the place, in its file.
+    offset: the number of bytes before the place, in its file.
+    inode: of the file; 0: none has been opened.
+    changed: when the file was changed, in nanoseconds since 1970.
+    head: digest of the first bytes before the place.
+    tail: digest of the last bytes before the place.
+  """
+
+  part: int = 0
+  line: int = 0
+  offset: int = 0
+  inode: int = 0
+  changed: int = 0
+  head: str = ""
+  tail: str = ""
+
+
+class Chunk(NamedTuple):
+  """Lines that were read together.
+
+  Attributes:
+    lines: without their newlines; of a longer line, more than LONGEST bytes.
+    first: the number of the first line in its file, from 1.
+    part: as of `Position`, of the lines.
+    position: after the lines.
+  """
+
+  lines: list[bytes]
+  first: int
+  part: int
+  position: Position
+
+
+class _Lines:
+  """Cuts bytes into lines; a line may arrive in pieces.
+
+  Attributes:
+    size: the number of bytes after the last newline.
+  """
+
+  def __init__(self):
+    self.size, self._held = 0, b""
+
+  def add(self, data: bytes) -> list[bytes]:
+    """The lines that are complete now."""
+    *lines, rest = data.split(b"\n")
+    if lines:
+      lines[0], self._held, self.size = self._held + lines[0], b"", 0
+    self._held = (self._held + rest)[: LONGEST + 1]
+    self.size += len(rest)
+    return lines
+
+  def end(self) -> list[bytes]:
+    """The last line, if no newline ends it."""
+    lines = [self._held] if self.size else []
+    self.size, self._held = 0, b""
+    return lines
+
+
+class StreamTail:
+  """The lines of a pipe or a terminal, as they arrive.
+
+  Attributes:
+    position: after the lines that were read; `line` counts all lines.
+    ended: whether the input has ended.
+  """
+
+  def __init__(self, descriptor: int, position: Position | None = None):
+    self.position, self.ended = position or Position(), False
+    self._descriptor, self._lines = descriptor, _Lines()
+
+  def read(self, timeout: float) -> Chunk | None:
+    """What has arrived; None: nothing in so many seconds."""
+    if not select.select([self._descriptor], [], [], timeout)[0]:
+      return None
+    data = os.read(self._descriptor, _BYTES)
+    self.ended = not data
+    lines = self._lines.add(data) if data else self._lines.end()
+    first = self.position.line + 1
+    self.position = self.position._replace(line=first - 1 + len(lines))
+    return Chunk(lines, first, 0, self.position)
+
+  def close(self):
+    """Does nothing: the descriptor is not its own."""
+
+
+class _Part(NamedTuple):
+  """A file of a log."""
+
+  path: Path
+  inode: int
+  size: int
+  changed: int
+  packed: bool
+
+
+def _parts(path: Path) -> list[_Part]:
+  """The files of a log, the oldest first; the last one is `path` if it exists.
+
+  A packed file is left out while its unpacked content is there.
+
+  Raises:
+    OSError: there is no such folder, or `path` is no file.
+  """
+  names = rotation.parts(path.name, os.listdir(path.parent))
+  found = []
+  for file in (*(path.with_name(name) for name in names), path):
+    with suppress(FileNotFoundError):  # It was renamed meanwhile.
+      status = file.stat()
+      packed = file.suffix in PACKED and file != path
+      if stat.S_ISREG(status.st_mode):
+        found.append(
+          _Part(file, status.st_ino, status.st_size, status.st_mtime_ns, packed)
+        )
+      elif file == path:
+        raise OSError("not a regular file")
+  plain = {part.path for part in found}
+  return [
+    part
+    for part in found
+    if not (part.packed and part.path.with_suffix("") in plain)
+  ]
+
+
+class FileTail:
+  """The lines of a log by name, across its rotations.
+
+  A log is rotated by renaming its file, or by truncating it after a copy was
+  made; copies and renamed files lie beside it and may be packed. A renamed file
+  is read until the new file has content and the old one has been silent for a
+  second, because programs reopen their logs a moment later.
+
+  Attributes:
+    position: after the lines that were read.
+    ended: False, as a log may always grow.
+  """
+
+  ended = False
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    position: Position | None = None,
+    report: Callable[[str], None] | None = None,
+    grace: float = _GRACE,
+  ):
+    """Opens nothing; `read` does.
+
+    Args:
+      path: of the log, which need not exist yet.
+      position: where to begin; None: at the begin of the file.
+      report: called with what a person should know; None: prints on stderr.
+      grace: seconds for which a renamed file must be silent.
+    """
+    self.position = position or Position()
+    self._path, self._grace = Path(path), grace
+    self._report = report or _print
+    self._file: IO[bytes] | None = None
+    self._packed, self._open = False, ExitStack()
+    self._lines = _Lines()
+    self._silent = 0.0  # Since when the renamed file is silent; 0: it is not.
+    self._fault = ""  # Why nothing can be read, as reported.
+
+  def read(self, timeout: float) -> Chunk | None:
+    """What has been written; None: nothing in so many seconds.
+
+    A file that cannot be read is reported and tried again.
+
+    Raises:
+      MachineError: the first file cannot be read.
+    """
+    end = time.monotonic() + timeout
+    while True:
+      pause = _POLL
+      try:
+        if chunk := self._read():
+          self._fault = ""
+          return chunk
+      except OSError as error:
+        reason = error.strerror or error
+        fault = f"{self._path}: cannot be read: {reason}"
+        if not self.position.inode:
+          raise MachineError(fault) from None
+        if not isinstance(error, FileNotFoundError):  # It is being renamed.
+          self._wait(f"{fault}; it is tried again")
+          pause = _RETRY
+      left = end - time.monotonic()
+      if left <= 0:
+        return None
+      time.sleep(min(pause, left))
+
+  def close(self):
+    """Closes the file."""
+    self._open.close()
+    self._file = None
+
+  def _wait(self, fault: str):
+    """Reports a fault once."""
+    if fault != self._fault:
+      self._report(fault)
+    self._fault = fault
+
+  def _read(self) -> Chunk | None:
+    """What has been written.
+
+    Raises:
+      OSError: a file cannot be read.
+    """
+    if self._file is not None and self._replaced():
+      self.close()
+    if self._file is None and not self._find():
+      return None
+    assert self._file is not None
+    try:
+      while data := self._file.read(_BYTES):
+        self._silent = 0.0
+        if lines := self._lines.add(data):
+          return self._chunk(lines)
+    except Exception as error:  # Each way of packing has errors of its own.
+      if not self._packed:
+        raise
+      self._wait(f"{self._path}: the rest of a packed part: {error}")
+    if following := self._following():
+      if lines := self._lines.end():  # No newline ends the last line.
+        return self._chunk(lines)
+      self._enter(following, Position(self.position.part + 1))
+      return self._read()
+    return None
+
+  def _chunk(self, lines: list[bytes]) -> Chunk:
+    """The chunk of lines, after which a line may be held that is incomplete."""
+    assert self._file is not None
+    before, place = self.position, self._file.tell()
+    offset = place - self._lines.size
+    head, tail = _marks(self._file, offset)
+    self._file.seek(place)
+    self.position = before._replace(
+      line=before.line + len(lines),
+      offset=offset,
+      changed=os.fstat(self._file.fileno()).st_mtime_ns,
+      head=head,
+      tail=tail,
+    )
+    return Chunk(lines, before.line + 1, before.part, self.position)
+
+  def _enter(self, part: _Part, position: Position):
+    """Opens a file at a position in it."""
+    self.close()
+    self._file = self._open.enter_context(_opened(part))
+    self._file.seek(position.offset)
+    self.position = position._replace(inode=part.inode)
+    self._packed, self._silent = part.packed, 0.0
+    self._lines.end()
+
+  def _replaced(self) -> bool:
+    """Whether the open file has other content than what was read of it."""
+    assert self._file is not None
+    if self._packed:
+      return False
+    place, size = self._file.tell(), os.fstat(self._file.fileno()).st_size
+    if size <= place:
+      return size < place
+    marks = _marks(self._file, self.position.offset)
+    self._file.seek(place)
+    return marks != (self.position.head, self.position.tail)
+
+  def _find(self) -> bool:
+    """Opens the file of the position, or the next one if it is gone."""
+    parts, place = _parts(self._path), self.position
+    if not place.inode:
+      parts = [part for part in parts if part.path == self._path]
+    if not parts:
+      self._wait(f"{self._path}: no such file yet; waiting for it")
+    elif not place.inode:
+      self._enter(parts[0], place)
+    elif found := self._holder(parts):
+      self._enter(found, place)
+    else:
+      self._report(
+        f"{self._path}: the file that was read is truncated or gone, without a"
+        f" copy; lines after its line {place.line:,} may be lost"
+      )
+      later = [part for part in parts if part.changed >= place.changed]
+      self._enter((later or parts[-1:])[0], Position(place.part + 1))
+    return bool(parts)
+
+  def _holder(self, parts: list[_Part]) -> _Part | None:
+    """The file that has the content of the position."""
+    place = self.position
+    # The newest first, but packed ones last, as they are read to the place.
+    for part in sorted(
+      reversed(parts), key=lambda part: (part.inode != place.inode, part.packed)
+    ):
+      if not place.offset:  # Nothing of it has been read.
+        return part if part.inode == place.inode else None
+      with suppress(Exception), _opened(part) as file:  # A damaged packed file.
+        if _marks(file, place.offset) == (place.head, place.tail):
+          return part
+    return None
+
+  def _following(self) -> _Part | None:
+    """The file after the open one, once nobody writes to the open one."""
+    with suppress(FileNotFoundError):
+      if self._path.stat().st_ino == self.position.inode:
+        return None
+    parts, place = _parts(self._path), self.position
+    own = [part for part in parts if part.inode == place.inode]
+    if found := own[0] if own else self._holder(parts):
+      later = parts[parts.index(found) + 1 :]
+      if not later and not own:  # The newest file is a copy of the open one.
+        self._enter(found, place)
+    else:
+      later = [part for part in parts if part.changed >= place.changed]
+    if later and (later[0].path != self._path or self._is_silent(later[0])):
+      return later[0]
+    return None
+
+  def _is_silent(self, newest: _Part) -> bool:
+    """Whether the open file is silent since the newest file has content."""
+    if not newest.size:
+      return False
+    now = time.monotonic()
+    if not self._silent:  # It is read once more.
+      self._silent = now
+      return False
+    return now - self._silent >= self._grace
+
+
+@contextmanager
+def _opened(part: _Part) -> Iterator[IO[bytes]]:
+  """The unpacked bytes of a file.
+
+  Raises:
+    OSError: it cannot be read, or was renamed meanwhile.
+  """
+  with ExitStack() as stack:
+    file = stack.enter_context(part.path.open("rb", buffering=0))
+    if os.fstat(file.fileno()).st_ino != part.inode:
+      raise FileNotFoundError
+    if part.packed:
+      file = stack.enter_context(PACKED[part.path.suffix](file))
+    yield file
+
+
+def _marks(file: IO[bytes], offset: int) -> tuple[str, str]:
+  """Digests of the first and of the last bytes before a place."""
+  found = []
+  for start in (0, max(offset - _MARK, 0)):
+    file.seek(start)
+    data = file.read(min(_MARK, offset))
+    found.append(hashlib.blake2b(data, digest_size=8).hexdigest())
+  return found[0], found[1]
+
+
+def _print(text: str):
+  with suppress(OSError):
+    print(visible(text), file=sys.stderr, flush=True)
