@@ -804,6 +804,18 @@ DETECT = _group(
     "The maximum number of open sessions of --follow. When it is exceeded, the"
     " session whose last event is oldest ends.",
   ),
+  port=optional(
+    int,
+    integer(0, 65_535, "0 to 65,535"),
+    "The port at which --follow shows its figures to Prometheus (/metrics) and"
+    " to probes (/healthz). 0: any free one, which it names. Empty: none.",
+  ),
+  address=Field(
+    "127.0.0.1",
+    NOT_EMPTY,
+    "The address of detect.port; 0.0.0.0 lets other machines read the figures,"
+    " which have no password.",
+  ),
   redact=Field(
     SECRETS,
     MASKED,
