@@ -197,29 +197,6 @@ def keep_calibration(folder: Path, results: Path):
       os.replace(folder / _NEW, results / CALIBRATION)
 
 
-def read_events(
-  path: Path, left_out: Sequence[int] = ()
-) -> tuple[CrossCalibration, np.ndarray]:
-  """Reads the surprisals of normal events, and `Ensemble.seen` [K, V].
-
-  Args:
-    path: of calibration.npz.
-    left_out: rows that do not calibrate.
-
-  Raises:
-    UserError: the file is missing or damaged.
-  """
-  arrays = records.read_arrays(path)
-  with records.reading(path):
-    out = np.zeros(len(arrays["sizes"]), bool)
-    if not all(0 <= row < len(out) for row in left_out):
-      raise ValueError("lacks sessions that were left out")
-    out[list(left_out)] = True
-    arrays = _without(arrays, out)
-    events = _event_calibration(arrays)
-    return events, arrays["seen"].astype(bool).reshape(len(events.groups), -1)
-
-
 def _event_calibration(arrays: dict[str, np.ndarray]) -> CrossCalibration:
   return _by_model(
     round_scores(arrays["nll"]),
@@ -296,27 +273,36 @@ def normal_scores(
       " most data.window events, so no session is left for calibration"
     )
   selection = select(arrays, settings.contamination, answers)
-  arrays = _without(arrays, ~selection.kept)
-  counts, model = arrays["counts"], arrays["model"]
-  count = len(arrays["steps"])
-  scores = _named(arrays, "score ")
-  by_name = {
-    name: _by_model(array, counts, model, count)
-    for name, array in scores.items()
-  }
-  judged = _judged(arrays, scores, by_name)
+  kept = _without(arrays, ~selection.kept)
   if settings.scores is None:
-    choice = choose(judged)
+    choice = choose(_judged(kept, *_by_name(kept)))
   else:
     given = tuple(combined_names(settings))
     choice = Choice(Combination(given, settings.combine))
+  return of_choice(arrays, selection, choice)
+
+
+def of_choice(
+  arrays: dict[str, np.ndarray], selection: Selection, choice: Choice
+) -> NormalScores:
+  """The normal scores of the selected sessions, with chosen scores.
+
+  Args:
+    arrays: of calibration.npz.
+    selection: which rows calibrate.
+    choice: the scores that are combined.
+  """
+  arrays = _without(arrays, ~selection.kept)
+  counts, model = arrays["counts"], arrays["model"]
+  scores, by_name = _by_name(arrays)
   names, how = choice.combination
+  count = len(arrays["steps"])
   combined, own, as_new = np.zeros((3, len(counts)))
-  for k, one in enumerate(judged):
+  for k in range(count):
     some = model == k
-    combined[some] = combine([one.normal[name] for name in names], how)
-    each = [by_name[n].groups[k].neg_log_p(scores[n][some]) for n in names]
-    as_new[some] = combine(each, how)
+    groups = [(by_name[name].groups[k], scores[name][some]) for name in names]
+    for found, is_own in ((combined, True), (as_new, False)):
+      found[some] = combine([g.neg_log_p(s, is_own) for g, s in groups], how)
   by_name[COMBINED] = _by_model(combined, counts, model, count)
   for k, group in enumerate(by_name[COMBINED].groups):
     own[model == k] = group.neg_log_p(combined[model == k], own=True)
@@ -328,6 +314,18 @@ def normal_scores(
     choice,
     selection,
   )
+
+
+def _by_name(
+  arrays: dict[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, CrossCalibration]]:
+  """The scores of sessions by name, and their calibrations."""
+  scores = _named(arrays, "score ")
+  counts, model, count = arrays["counts"], arrays["model"], len(arrays["steps"])
+  return scores, {
+    name: _by_model(array, counts, model, count)
+    for name, array in scores.items()
+  }
 
 
 def _without(

@@ -61,11 +61,11 @@ def read_object(path: Path) -> dict[str, Any]:
   return found
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-  """The arrays of a calibration, and `rests_on`, its settings and checksums.
+def load(path: Path) -> dict[str, np.ndarray]:
+  """The arrays of an archive; each is a list of numbers, or a text.
 
   Raises:
-    UserError: the file is damaged, or its arrays do not belong together.
+    UserError: the file is damaged.
   """
   with reading(path), path.open("rb") as file:
     try:
@@ -76,17 +76,31 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         arrays = {name: found[name] for name in found.files}
     except Exception as error:  # A damaged archive may raise any exception.
       raise ValueError(str(error)) from None
-    numbers = {name: x for name, x in arrays.items() if name != "rests_on"}
-    if any(x.ndim != 1 or x.dtype.kind not in "fiu" for x in numbers.values()):
+    if any(
+      x.ndim != 1 or x.dtype.kind not in "bfiu"
+      for x in arrays.values()
+      if x.dtype.kind != "U" or x.ndim
+    ):
       raise ValueError("has an array that is not a list of numbers")
+  return arrays
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+  """The arrays of a calibration, and `rests_on`, its settings and checksums.
+
+  Raises:
+    UserError: the file is damaged, or its arrays do not belong together.
+  """
+  arrays = load(path)
+  with reading(path):
     events = {len(arrays[name]) for name in ("nll", "event_counts")}
     events.add(int(arrays["sizes"].sum()))
     injected = {
-      len(x) for name, x in numbers.items() if name.startswith("injected ")
+      len(x) for name, x in arrays.items() if name.startswith("injected ")
     }
     sessions = {
       len(x)
-      for name, x in numbers.items()
+      for name, x in arrays.items()
       if name in ("counts", "model", "sizes") or name.startswith("score ")
     }
     if max(len(events), len(sessions), len(injected)) > 1:

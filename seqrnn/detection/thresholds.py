@@ -7,30 +7,35 @@ from typing import Any, NamedTuple
 
 from seqrnn.detection import records
 from seqrnn.detection.calibration import COMBINED, NormalScores
+from seqrnn.detection.choice import Combination
 from seqrnn.detection.conformal import beta_interval
 from seqrnn.detection.detector import Detector
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 
+# Settings of `detect` that decide verdicts.
+_SETTINGS = (
+  *("head", "rule", "rate", "event_rate", "budget", "false_share", "top_k"),
+  *("unknown", "flag_unknown", "short", "top_mean", "idle", "scores"),
+  "combine",
+)
+
+
 class Record(NamedTuple):
-  """What `--follow` reads.
+  """What a deployed detector reads.
 
   Attributes:
     members: folder of each model in the workdir, and step of its checkpoint.
-    rate: false-alarm rate of events.
-    by_rank: whether an event is flagged by its rank.
-    unknown, flag_unknown, top_k: as in `config.detect`.
+    settings: of `config.detect`, those that decide verdicts.
+    combination: the scores that are combined.
     left_out: rows of calibration.npz that do not calibrate.
   """
 
   members: list[tuple[str, int]]
-  rate: float
-  by_rank: bool
-  unknown: float
-  flag_unknown: bool
-  top_k: int
-  left_out: list[int] = []
+  settings: dict[str, Any]
+  combination: Combination
+  left_out: list[int]
 
 
 def content(
@@ -39,9 +44,10 @@ def content(
   """The content of thresholds.json."""
   settings = detector.config.detect
   sessions, events = normal.scores[COMBINED], normal.events
+  names, how = normal.choice.combination
+  decisive = {name: settings[name] for name in _SETTINGS}
   return {
-    "head": settings.head,
-    "rule": settings.rule,
+    "settings": {**decisive, "scores": ",".join(names), "combine": how},
     "members": [
       {"folder": member.folder.relative_to(workdir).as_posix(), "step": step}
       for member, step in zip(detector.members, detector.steps, strict=True)
@@ -56,9 +62,6 @@ def content(
       "rate": settings.event_rate,
       "calibration": events.n,
       "resolution": events.resolution,
-      "unknown": settings.unknown,
-      "flag_unknown": settings.flag_unknown,
-      "top_k": settings.top_k,
     },
   }
 
@@ -78,36 +81,25 @@ def write_json(path: Path, record: dict[str, Any]):
 
 
 def read(path: Path) -> Record:
-  """Reads thresholds.json for `--follow`.
+  """Reads thresholds.json.
 
   Raises:
-    UserError: the file is missing or damaged, or is of a head that needs later
-      events.
+    UserError: the file is missing, damaged, or of an earlier version.
   """
   if not path.exists():
-    raise UserError(
-      f"--follow: {path}: no such file; --mode=detect without --follow writes"
-      " it"
-    )
+    raise UserError(f"{path}: no such file; --mode=detect writes it")
   record = records.read_object(path)
   with records.reading(path):
-    events, head = record["events"], record["head"]
+    settings = {name: record["settings"][name] for name in _SETTINGS}
+    names = tuple(str(name) for name in settings["scores"].split(","))
     found = Record(
       [(str(m["folder"]), int(m["step"])) for m in record["members"]],
-      float(events["rate"]),
-      record["rule"] == "topk",
-      float(events["unknown"]),
-      bool(events["flag_unknown"]),
-      int(events["top_k"]),
-      [int(row) for row in record.get("left_out", [])],  # Since reviews.
+      settings,
+      Combination(names, str(settings["combine"])),
+      [int(row) for row in record["left_out"]],
     )
-    if not found.members or math.isnan(found.rate + found.unknown):
-      raise ValueError("a field is missing")
+    if not found.members:
+      raise ValueError("there is no model")
     if any(".." in Path(folder).parts for folder, _ in found.members):
       raise ValueError("a folder is not in the workdir")
-  if head != "forward":
-    raise UserError(
-      f"{path}: config.detect.head={head!r}: must be forward, because --follow"
-      " cannot read later events; run --mode=detect with forward"
-    )
   return found

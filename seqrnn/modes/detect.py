@@ -18,6 +18,7 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
 from seqrnn.detection import (
   answers,
+  deployed,
   evaluation,
   incidents,
   printing,
@@ -45,7 +46,7 @@ from seqrnn.runtime import files, fileset, manifest
 _CURVES = 7  # The number of single scores whose curves are drawn.
 # Files that each detection replaces, without their suffixes.
 _RESULTS = (
-  *("sessions", "events", "incidents", "report"),
+  *("sessions", "events", "incidents", "report", "deployed"),
   *("timeline", "scores", "session", "curves"),
 )
 
@@ -102,7 +103,12 @@ def _run(
     "config": config_lib.nested(config_lib.flat(config)),
   }
   grouped = incidents.group(found)
-  _write_results(folder, found, grouped, detector, normal, record)
+  with fileset.atomic_files(folder, NAME, _is_result) as new:
+    _write_results(new, found, grouped, detector, normal, record)
+    deployed.write(new, detector, read("train"))
+    keep_calibration(folder, new)
+    kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
+    manifest.record_files(new, (*new.iterdir(), *kept))
   printing.print_incidents(console, found, grouped)
   printing.print_sessions(console, found, settings.worst)
   names, _ = normal.choice.combination
@@ -131,29 +137,25 @@ def prepare(
 
 
 def _write_results(
-  folder: Path,
+  new: Path,
   found: Findings,
   grouped: list[Incident],
   detector: Detector,
   normal: NormalScores,
   record: dict[str, Any],
 ):
-  """Writes all files of a detection."""
+  """Writes the results of a detection to a folder."""
   settings, start = detector.config.detect, time.perf_counter()
-  with fileset.atomic_files(folder, NAME, _is_result) as new:
-    tables.write_sessions(found, grouped, new, settings.format)
-    tables.write_incidents(found, grouped, new, settings.format)
-    write_events(found, detector, new)
-    record["seconds"]["writing"] = time.perf_counter() - start
-    left_out = np.flatnonzero(~normal.selection.kept).tolist()
-    thresholds.write_json(
-      new / "thresholds.json", {**record["thresholds"], "left_out": left_out}
-    )
-    thresholds.write_json(new / "report.json", record)
-    draw_pictures(found, normal, record["figures"], settings, new)
-    keep_calibration(folder, new)
-    kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
-    manifest.record_files(new, (*new.iterdir(), *kept))
+  tables.write_sessions(found, grouped, new, settings.format)
+  tables.write_incidents(found, grouped, new, settings.format)
+  write_events(found, detector, new)
+  record["seconds"]["writing"] = time.perf_counter() - start
+  left_out = np.flatnonzero(~normal.selection.kept).tolist()
+  thresholds.write_json(
+    new / "thresholds.json", {**record["thresholds"], "left_out": left_out}
+  )
+  thresholds.write_json(new / "report.json", record)
+  draw_pictures(found, normal, record["figures"], settings, new)
 
 
 def _is_result(name: str) -> bool:

@@ -1,0 +1,205 @@
+"""A detector as its last detection left it: it scores without the corpus.
+
+`write` stores in deployed.npz what a detection learned from the corpus beside
+the calibration: the sessions that baselines are fitted to, and the idle times.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seqrnn import config as config_lib
+from seqrnn.config import Config
+from seqrnn.data import corpora, vocabulary
+from seqrnn.data import sessions as data
+from seqrnn.data.cuts import Cuts
+from seqrnn.data.sessions import Sessions
+from seqrnn.data.splits import Pieces
+from seqrnn.detection import baselines, calibration, ensemble, inputs
+from seqrnn.detection import records, thresholds
+from seqrnn.detection.calibration import CALIBRATION, NormalScores
+from seqrnn.detection.choice import Choice
+from seqrnn.detection.detector import Detector, fitted_names, whole_sessions
+from seqrnn.detection.ensemble import Ensemble
+from seqrnn.detection.findings import LOCK, NAME
+from seqrnn.detection.selection import UNANSWERED, Selection
+from seqrnn.experiment import Experiment
+from seqrnn.runtime import fileset, manifest, sharding
+
+DEPLOYED = "deployed.npz"
+
+
+class IdleTimes(NamedTuple):
+  """After how much silence a session has ended, as in `data.cuts`.
+
+  Attributes:
+    clock: "seconds" or "lines"; empty: sessions end by no silence.
+    longest: the idle time after all other symbols.
+    first: symbol, as read -> the idle time before it; of other symbols 0.
+    last: symbol, as read -> the idle time after it.
+  """
+
+  clock: str = ""
+  longest: float = np.inf
+  first: dict[str, float] = {}
+  last: dict[str, float] = {}
+
+  def before(self, symbol: str) -> float:
+    """A session that begins sooner after the begin of a log may be cut."""
+    return self.first.get(symbol, 0.0)
+
+  def after(self, symbol: str) -> float:
+    """A session that is silent for longer after the symbol has ended."""
+    return self.last.get(symbol, self.longest)
+
+
+class Deployed(NamedTuple):
+  """What scores sessions as the last detection of a run does.
+
+  Attributes:
+    config: of the run, with the settings of `detect` that decide verdicts.
+    detector: its models and baselines; its members' sessions are not known.
+    normal: scores of normal sessions.
+    idle: when a session has ended.
+  """
+
+  config: Config
+  detector: Detector
+  normal: NormalScores
+  idle: IdleTimes
+
+
+def write(folder: Path, detector: Detector, trained: Pieces):
+  """Writes deployed.npz.
+
+  Args:
+    folder: of the file.
+    detector: whose baselines are fitted to the sessions of its members.
+    trained: the training split, whose log has the idle times.
+  """
+  sessions = inputs.concatenate(
+    [data.of_pieces(member.train, detector.names) for member in detector.members]
+  )
+  sizes = [len(member.train) for member in detector.members]
+  member = np.repeat(np.arange(len(sizes)), sizes)
+  distinct = sessions.distinct()
+  once = sessions.take(distinct.first)
+  begins, ends = once.whole
+  counts_KD = np.zeros((len(sizes), len(distinct.first)), np.int64)
+  np.add.at(counts_KD, (member, distinct.which), 1)
+  cuts = trained.corpus.cuts
+  idle = IdleTimes() if cuts is None else _idle_times(cuts, trained)
+  text = json.dumps(idle._asdict()).encode()
+  np.savez_compressed(
+    folder / DEPLOYED,
+    ids=once.ids,
+    sizes=np.diff(once.bounds),
+    begins=begins,
+    ends=ends,
+    counts=counts_KD.ravel(),
+    idle=np.frombuffer(text, np.uint8),
+  )
+
+
+def _idle_times(cuts: Cuts, trained: Pieces) -> IdleTimes:
+  """The idle times of a log, of the symbols that have their own."""
+  symbols = trained.corpus.symbols
+  first_V = np.minimum(cuts.first_V, cuts.idle)
+  return IdleTimes(
+    cuts.clock,
+    cuts.idle,
+    {symbols[v]: float(first_V[v]) for v in np.flatnonzero(first_V)},
+    {
+      symbols[v]: float(cuts.last_V[v])
+      for v in np.flatnonzero(cuts.last_V != cuts.idle)
+    },
+  )
+
+
+def restore(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Deployed:
+  """Reads a detector from its workdir alone.
+
+  Args:
+    build: config, vocabularies or None -> Experiment.
+    config: of the run. The settings of `detect` that decide verdicts are
+      replaced by those of the last detection.
+    workdir: of the run.
+
+  Raises:
+    UserError: there is no detection, a file is damaged, or the detection is of
+      an earlier version.
+  """
+  folder = workdir / "detect"
+  fileset.wait_for_move(folder, NAME, workdir / LOCK)
+  for name in ("thresholds.json", CALIBRATION, DEPLOYED):
+    if (folder / name).exists():
+      manifest.verify(folder / name)
+  record = thresholds.read(folder / "thresholds.json")
+  # An earlier version has not stored the format of the log.
+  config = copy.deepcopy(corpora.with_format(config))
+  for name, value in record.settings.items():
+    config.detect[name] = value
+  config_lib.check(config)
+  vocabularies = vocabulary.load(workdir / "vocabulary.json")
+  experiment = build(whole_sessions(config, vocabularies), vocabularies)
+  params, steps = ensemble.restore(
+    experiment, [(workdir / name, step) for name, step in record.members]
+  )
+  normal, seen = _read_calibration(folder / CALIBRATION, record)
+  trained, idle = _read_deployed(folder / DEPLOYED, len(steps))
+  config.detect.baselines = False  # Only those that are combined.
+  wanted = fitted_names(config.detect)
+  fitted = [
+    {name: baselines.BASELINES[name](sessions) for name in sorted(wanted)}
+    for sessions in trained
+  ]
+  place = sharding.replicated(sharding.mesh())
+  models = jax.device_put(Ensemble(params, seen), place)
+  detector = Detector(config, experiment, [], steps, models, fitted)
+  if config.detect.idle is not None and idle.clock:
+    idle = idle._replace(longest=config.detect.idle, last={})
+  return Deployed(config, detector, normal, idle)
+
+
+def _read_calibration(
+  path: Path, record: thresholds.Record
+) -> tuple[NormalScores, np.ndarray]:
+  """The normal scores that calibrate, and `Ensemble.seen`."""
+  arrays = records.read_arrays(path)
+  with records.reading(path):
+    kept = np.ones(len(arrays["sizes"]), bool)
+    if not all(0 <= row < len(kept) for row in record.left_out):
+      raise ValueError("lacks sessions that were left out")
+    kept[record.left_out] = False
+    answers = np.full(len(kept), UNANSWERED)
+    selection = Selection(kept, arrays["counts"], answers, None)
+    choice = Choice(record.combination)
+    normal = calibration.of_choice(arrays, selection, choice)
+    seen = arrays["seen"].astype(bool).reshape(len(arrays["steps"]), -1)
+    return normal, seen
+
+
+def _read_deployed(path: Path, models: int) -> tuple[list[Sessions], IdleTimes]:
+  """The sessions to which the baselines of each model are fitted."""
+  arrays = records.load(path)
+  with records.reading(path):
+    ids, sizes = arrays["ids"].astype(np.int32), arrays["sizes"]
+    bounds = np.concatenate([[0], np.cumsum(sizes)])
+    counts_KD = arrays["counts"].reshape(models, len(sizes))
+    if bounds[-1] != len(ids) or counts_KD.min(initial=0) < 0:
+      raise ValueError("has arrays of different lengths")
+    whole = {name: arrays[name].astype(bool) for name in ("begins", "ends")}
+    names = [""] * len(sizes)
+    once = Sessions(ids, bounds, names, **whole)
+    fields: dict[str, Any] = json.loads(arrays["idle"].tobytes())
+    return [
+      once.take(np.repeat(np.arange(len(sizes)), counts_D))
+      for counts_D in counts_KD
+    ], IdleTimes(**fields)
