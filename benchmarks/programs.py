@@ -28,7 +28,7 @@ from seqrnn.config import Config
 from seqrnn.data.corpora import CATALOGUE
 from seqrnn.data.music import NOTES
 from seqrnn.detection.ensemble import Ensemble
-from seqrnn.detection.follow import advancer
+from seqrnn.detection.stepping import advancer
 from seqrnn.experiment import Experiment
 from seqrnn.experiment import shapes as parameter_shapes
 from seqrnn.inference import choice

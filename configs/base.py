@@ -798,6 +798,18 @@ DETECT = _group(
   bootstrap=Field(
     200, NATURAL, "The number of bootstrap samples for confidence intervals."
   ),
+  follow=Field(
+    "alarms",
+    choice("alarms", "sessions", "events"),
+    "The lines of JSON that --follow writes. alarms: flagged sessions."
+    " sessions: also each session that has ended. events: also each event.",
+  ),
+  quiet=Field(
+    60.0,
+    NOT_NEGATIVE,
+    "Minutes of event time in which --follow counts further alarms of a kind,"
+    " but writes none that is not more severe.",
+  ),
   followed=Field(
     100_000,
     COUNT,

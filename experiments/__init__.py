@@ -8,7 +8,7 @@ import pkgutil
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,6 +30,9 @@ from seqrnn.inference.scoring import pad_time, scorer
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.training.history import read_rows
+
+if TYPE_CHECKING:
+  from seqrnn.detection.follower import Follower
 
 
 def find_tasks() -> dict[str, ModuleType]:
@@ -153,6 +156,21 @@ class Run(NamedTuple):
     config = self._changed("detect", settings)
     config.checkpoint.step = self.step
     return detect.run(build, config, self.workdir)
+
+  def follower(self, **settings: Any) -> "Follower":
+    """Judges sessions whose events arrive one by one, as the last detection.
+
+    Settings are fields of `config.detect`.
+
+    Raises:
+      UserError: no such setting, there is no detection, or the model does not
+        predict the next event.
+    """
+    from seqrnn.detection import deployed
+    from seqrnn.detection.follower import Follower
+
+    config = self._changed("detect", settings)
+    return Follower(deployed.restore(build, config, self.workdir))
 
   def _require(self, mode: str, why: str = ""):
     require(self.experiment, mode, self.config.task, str(self.workdir), why)

@@ -21,6 +21,8 @@ from seqrnn.errors import visible
 _CHUNK = 2**18  # Events that are handled together.
 _QUANTILE = 0.99  # Of the longest silences of sessions: the longest idle time.
 _KNOWN = 20  # Occurrences of an event that has an idle time of its own.
+_SURE = 20  # A session surely has ended if, of so many alike, one goes on.
+_PATIENCE = 10  # Idle times after which every session surely has ended.
 _UNITS = {"days": 86400, "hours": 3600, "minutes": 60}  # In seconds.
 
 
@@ -39,6 +41,8 @@ class Cuts(NamedTuple):
     last_V: float64 [symbols], the idle time after each symbol.
     first_D: float64 [sessions], the idle time before its first event.
     last_D: float64 [sessions], the idle time after its last event.
+    patience: the longest time after which a session surely has ended.
+    patience_V: float64 [symbols], this time after each symbol.
   """
 
   log: str
@@ -50,6 +54,8 @@ class Cuts(NamedTuple):
   last_V: np.ndarray
   first_D: np.ndarray
   last_D: np.ndarray
+  patience: float
+  patience_V: np.ndarray
 
   @property
   def begun(self) -> np.ndarray:
@@ -67,6 +73,8 @@ class Cuts(NamedTuple):
       idle=idle,
       first_D=np.minimum(self.first_D, idle),
       last_D=np.full(len(self.last_D), idle),
+      patience=idle,
+      patience_V=np.full(len(self.patience_V), idle),
     )
 
   def report(self):
@@ -174,20 +182,26 @@ class Clock:
     first_D, last_D = ids[bounds[:-1]], ids[bounds[1:] - 1]
     idle, count = self._idle, functools.partial(np.bincount, minlength=symbols)
     if idle is not None:
-      last_V = np.full(symbols, idle)
+      patience, last_V = idle, np.full(symbols, idle)
+      patience_V = last_V
     else:
-      gaps, idle = gap_D[np.diff(bounds) > 1], 0.0
+      gaps, idle, patience = gap_D[np.diff(bounds) > 1], 0.0, 0.0
       if len(gaps):
         idle = float(np.quantile(gaps, _QUANTILE, method="higher"))
+        patience = float(min(_PATIENCE * idle, np.fmax.reduce(gaps)))
       ends_V = count(last_D[after_D >= idle])
-      last_V = _idle_times(_silences(times, ids, bounds, 0), ends_V, idle, idle)
+      last_V, patience_V = (
+        _idle_times(_silences(times, ids, bounds, 0), n_V, most, most)
+        for n_V, most in ((ends_V, idle), (ends_V // _SURE, patience))
+      )
     first_V = np.zeros(symbols)
     if self._reads:
       begins_V = count(first_D[before_D >= idle])
       first_V = _idle_times(_silences(times, ids, bounds, 1), begins_V, idle, 0)
     of_sessions = first_V[first_D], last_V[last_D]
     return Cuts(
-      self._log, clock, idle, before_D, after_D, first_V, last_V, *of_sessions
+      *(self._log, clock, idle, before_D, after_D, first_V, last_V),
+      *(*of_sessions, patience, patience_V),
     )
 
 
@@ -250,11 +264,11 @@ def _idle_times(
 
   Of the sessions that were silent for longer there, at most half went on; the
   others ended. So the silence that counts is the one after as many longer
-  silences as there are ends.
+  silences as there are ends, or as a smaller number, of which fewer went on.
 
   Args:
     silences: in sessions, each with the event beside it.
-    ends_V: the number of sessions that surely ended so.
+    ends_V: the number of sessions that surely ended so, or a smaller one.
     longest: the longest idle time.
     unknown: the idle time of an event that is too rare to have its own.
   """

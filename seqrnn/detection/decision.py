@@ -46,7 +46,12 @@ def decide(
       session_N = np.repeat(np.arange(len(p)), np.diff(scored.bounds))
       flags = np.bincount(session_N, event_flags, minlength=len(p)) > 0
   return Verdicts(
-    scores, np.where(short, np.nan, p), event_p, flags | short, event_flags
+    scores,
+    np.where(short, np.nan, p),
+    event_p,
+    flags | short,
+    event_flags,
+    raw[COMBINED],
   )
 
 

@@ -15,19 +15,26 @@ import numpy as np
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
-from seqrnn.data import corpora, vocabulary
 from seqrnn.data import sessions as data
+from seqrnn.data import vocabulary
 from seqrnn.data.cuts import Cuts
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.splits import Pieces
-from seqrnn.detection import baselines, calibration, ensemble, inputs
-from seqrnn.detection import records, thresholds
+from seqrnn.detection import (
+  baselines,
+  calibration,
+  ensemble,
+  inputs,
+  records,
+  thresholds,
+)
 from seqrnn.detection.calibration import CALIBRATION, NormalScores
 from seqrnn.detection.choice import Choice
 from seqrnn.detection.detector import Detector, fitted_names, whole_sessions
 from seqrnn.detection.ensemble import Ensemble
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.detection.selection import UNANSWERED, Selection
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import fileset, manifest, sharding
 
@@ -35,7 +42,10 @@ DEPLOYED = "deployed.npz"
 
 
 class IdleTimes(NamedTuple):
-  """After how much silence a session has ended, as in `data.cuts`.
+  """After how much silence a session has ended: `patience` of `data.cuts`.
+
+  It is longer than the idle times, because a session that ends here too early
+  is cut in two, and its first part seems to lack its end.
 
   Attributes:
     clock: "seconds" or "lines"; empty: sessions end by no silence.
@@ -82,10 +92,11 @@ def write(folder: Path, detector: Detector, trained: Pieces):
     detector: whose baselines are fitted to the sessions of its members.
     trained: the training split, whose log has the idle times.
   """
+  trains = [member.train for member in detector.members]
   sessions = inputs.concatenate(
-    [data.of_pieces(member.train, detector.names) for member in detector.members]
+    [data.of_pieces(train, detector.names) for train in trains]
   )
-  sizes = [len(member.train) for member in detector.members]
+  sizes = list(map(len, trains))
   member = np.repeat(np.arange(len(sizes)), sizes)
   distinct = sessions.distinct()
   once = sessions.take(distinct.first)
@@ -112,11 +123,11 @@ def _idle_times(cuts: Cuts, trained: Pieces) -> IdleTimes:
   first_V = np.minimum(cuts.first_V, cuts.idle)
   return IdleTimes(
     cuts.clock,
-    cuts.idle,
+    cuts.patience,
     {symbols[v]: float(first_V[v]) for v in np.flatnonzero(first_V)},
     {
-      symbols[v]: float(cuts.last_V[v])
-      for v in np.flatnonzero(cuts.last_V != cuts.idle)
+      symbols[v]: float(cuts.patience_V[v])
+      for v in np.flatnonzero(cuts.patience_V != cuts.patience)
     },
   )
 
@@ -129,7 +140,7 @@ def restore(
   Args:
     build: config, vocabularies or None -> Experiment.
     config: of the run. The settings of `detect` that decide verdicts are
-      replaced by those of the last detection.
+      replaced by those of the last detection, except an idle time.
     workdir: of the run.
 
   Raises:
@@ -142,10 +153,12 @@ def restore(
     if (folder / name).exists():
       manifest.verify(folder / name)
   record = thresholds.read(folder / "thresholds.json")
-  # An earlier version has not stored the format of the log.
-  config = copy.deepcopy(corpora.with_format(config))
+  config = copy.deepcopy(config)
+  given_idle = config.detect.idle
   for name, value in record.settings.items():
     config.detect[name] = value
+  if given_idle is not None:
+    config.detect.idle = given_idle
   config_lib.check(config)
   vocabularies = vocabulary.load(workdir / "vocabulary.json")
   experiment = build(whole_sessions(config, vocabularies), vocabularies)
@@ -163,8 +176,9 @@ def restore(
   place = sharding.replicated(sharding.mesh())
   models = jax.device_put(Ensemble(params, seen), place)
   detector = Detector(config, experiment, [], steps, models, fitted)
-  if config.detect.idle is not None and idle.clock:
-    idle = idle._replace(longest=config.detect.idle, last={})
+  if given_idle is not None:
+    clock = idle.clock or "seconds"
+    idle = IdleTimes(clock, given_idle, idle.first)
   return Deployed(config, detector, normal, idle)
 
 
@@ -195,11 +209,41 @@ def _read_deployed(path: Path, models: int) -> tuple[list[Sessions], IdleTimes]:
     counts_KD = arrays["counts"].reshape(models, len(sizes))
     if bounds[-1] != len(ids) or counts_KD.min(initial=0) < 0:
       raise ValueError("has arrays of different lengths")
-    whole = {name: arrays[name].astype(bool) for name in ("begins", "ends")}
+    begins, ends = (arrays[name].astype(bool) for name in ("begins", "ends"))
     names = [""] * len(sizes)
-    once = Sessions(ids, bounds, names, **whole)
+    once = Sessions(ids, bounds, names, begins=begins, ends=ends)
     fields: dict[str, Any] = json.loads(arrays["idle"].tobytes())
     return [
       once.take(np.repeat(np.arange(len(sizes)), counts_D))
       for counts_D in counts_KD
     ], IdleTimes(**fields)
+
+
+def refuse_unfollowed(deployed: Deployed):
+  """Refuses a detector that cannot follow sessions.
+
+  Raises:
+    UserError: it reads later events, or its rule compares sessions.
+  """
+  config, experiment = deployed.config, deployed.detector.experiment
+  settings = config.detect
+  if "forward" not in experiment.heads or experiment.decoder is None:
+    unless = f" unless {experiment.unless}" if experiment.unless else ""
+    raise UserError(
+      f"--follow: task={config.task!r} does not predict the next event{unless}"
+    )
+  if settings.head != "forward":
+    raise UserError(
+      f"--follow: config.detect.head={settings.head!r}: must be forward,"
+      " because later events are not known; run --mode=detect with forward"
+    )
+  if settings.rule in ("budget", "bh"):
+    raise UserError(
+      f"--follow: config.detect.rule={settings.rule!r}: compares all sessions;"
+      " run --mode=detect with rate, events or topk"
+    )
+  config_lib.refuse_unless(
+    config,
+    {"data.boundaries": True, "data.mapping": "many_to_many"},
+    "--follow scores every event of a session, including the first event",
+  )

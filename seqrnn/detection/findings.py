@@ -20,6 +20,7 @@ class Verdicts(NamedTuple):
     event_p: p-values of the events [N].
     flags: whether a session is flagged [D].
     event_flags: whether an event is flagged [N].
+    combined_KD: the combined score of the sessions by each model [K, D].
   """
 
   scores: dict[str, np.ndarray]
@@ -27,6 +28,7 @@ class Verdicts(NamedTuple):
   event_p: np.ndarray
   flags: np.ndarray
   event_flags: np.ndarray
+  combined_KD: np.ndarray
 
 
 class Alarms(NamedTuple):
@@ -65,6 +67,7 @@ class Findings(NamedTuple):
     event_p: p-values of the events [N].
     event_flags: whether an event is flagged [N].
     scores: name -> scores of the sessions [D]; higher is more anomalous.
+    combined_KD: the combined score of the sessions by each model [K, D].
     p: p-values of the sessions [D]; NaN for short sessions.
     flags: whether a session is flagged [D].
     short: whether a session is flagged for its length alone [D].
@@ -83,6 +86,7 @@ class Findings(NamedTuple):
   event_p: np.ndarray
   event_flags: np.ndarray
   scores: dict[str, np.ndarray]
+  combined_KD: np.ndarray
   p: np.ndarray
   flags: np.ndarray
   short: np.ndarray

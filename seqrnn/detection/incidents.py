@@ -56,10 +56,9 @@ def group(found: Findings) -> list[Incident]:
   order = order[np.argsort(-found.alarms.severity[order], kind="stable")]
   groups: list[tuple[str, frozenset[str], list[int]]] = []
   for d in order[found.flags[order]].tolist():
-    kinds = _surprising(found, d)
+    kinds = surprising(found, d)
     for event, first, members in groups:
-      alike = len(kinds & first) >= _COMMON * len(kinds | first)
-      if alike and event in kinds:
+      if belongs(kinds, event, first):
         members.append(d)
         break
     else:
@@ -72,17 +71,41 @@ def group(found: Findings) -> list[Incident]:
   )
 
 
-def _surprising(found: Findings, d: int) -> frozenset[str]:
+def belongs(
+  surprising: frozenset[str], event: str, first: frozenset[str]
+) -> bool:
+  """Whether a session belongs to an incident.
+
+  Args:
+    surprising: the names of the session's surprising events.
+    event: the most surprising event of the incident's example.
+    first: the names of the surprising events of the example.
+  """
+  common = len(surprising & first) >= _COMMON * len(surprising | first)
+  return common and event in surprising
+
+
+def surprising(found: Findings, d: int) -> frozenset[str]:
   """The names of the surprising events of a session."""
   if found.short[d]:
     return frozenset(["<short>"])
   start, stop = found.bounds[d : d + 2].tolist()
   if start == stop:
     return frozenset(["<empty>"])
-  nll = found.nll[start:stop]
   names = found.events(int(found.distinct.first[d]), d, 0, stop - start)
-  some = np.flatnonzero(nll >= _SURPRISING * nll.max())
-  return frozenset(names[n] for n in some.tolist())
+  places = surprising_places(found.nll[start:stop])
+  return frozenset(names[n] for n in places)
+
+
+def surprising_places(nll: np.ndarray) -> list[int]:
+  """The indices of the surprising events of a session; none without events."""
+  highest = nll.max(initial=0)
+  return np.flatnonzero(nll >= _SURPRISING * highest).tolist()
+
+
+def around(worst: int, size: int) -> range:
+  """The indices of an event and of the events that are shown around it."""
+  return range(max(worst - _BEFORE, 0), min(worst + _AFTER + 1, size))
 
 
 def _incident(
@@ -114,7 +137,8 @@ def context(
   if start == stop:
     return "<short>" if found.short[d] else "<empty>", [], []
   worst = int(np.argmax(found.nll[start:stop]))
-  first = max(worst - _BEFORE, 0)
-  names = found.events(j, d, first, min(worst + _AFTER + 1, stop - start))
+  shown = around(worst, stop - start)
+  first = shown.start
+  names = found.events(j, d, first, shown.stop)
   event = "<short>" if found.short[d] else names[worst - first]
   return event, names[: worst - first], names[worst - first + 1 :]

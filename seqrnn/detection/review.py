@@ -112,6 +112,7 @@ def find(
     event_p=event_p,
     event_flags=is_flagged(event_p, settings.event_rate),
     scores={COMBINED: combined[rows]},
+    combined_KD=combined[None, rows],
     p=p[rows],
     flags=none > 0,  # Nothing suggests an answer.
     short=scored.short,

@@ -13,7 +13,6 @@ from seqrnn.detection.detector import Detector
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
-
 # Settings of `detect` that decide verdicts.
 _SETTINGS = (
   *("head", "rule", "rate", "event_rate", "budget", "false_share", "top_k"),

@@ -55,7 +55,9 @@ def test_a_corpus_is_as_it_was(tmp_path_factory, some, names, tagged, named):
     labels=collected(Tokens, names),
     lines=np.arange(n, dtype=np.int64),
     timestamps=collected(Changes, some),
-    cuts=Cuts("f", "lines", 0.1, *np.zeros((6, count))) if named else None,
+    cuts=Cuts("f", "lines", 0.1, *np.zeros((6, count)), 0.5, np.zeros(count))
+    if named
+    else None,
     origin="1.2",
   )
   if tagged:

@@ -1,40 +1,15 @@
-"""Following events: against whole sessions, and whatever a line may hold."""
+"""Following lines: what is written of them, whatever a line may hold."""
 
 import io
 import json
 
-import jax
-import numpy as np
 import pytest
 
-import experiments
-import run
-from seqrnn.data.documents import Document
 from seqrnn.data.reading import NOT_UTF8
-from seqrnn.data.vocabulary import Vocabulary, save
-from seqrnn.detection import calibration, follow, thresholds
-from seqrnn.detection.conformal import Calibration, CrossCalibration
-from seqrnn.detection.ensemble import Ensemble
-from seqrnn.errors import UserError
-from seqrnn.experiment import shapes
-from seqrnn.inference import scoring
-from seqrnn.runtime import sharding
-from tests.conftest import tiny
-
-SYMBOLS = {"symbols": Vocabulary("session", tuple("abcdefg"))}
-LIMITS = thresholds.Record(
-  [(".", 7), ("folds/2", 8)], 0.4, False, 20.0, True, 2
-)
-CONTENT = {
-  "head": "forward",
-  "rule": "rate",
-  "members": [{"folder": ".", "step": 7}, {"folder": "folds/2", "step": 8}],
-  "events": {"rate": 0.4, "unknown": 20.0, "flag_unknown": True, "top_k": 2},
-}
-
-
-NATS = np.array([[0.5, 1.0, 2.0, 4.0, 8.0], [0.2, 0.6, 1.5, 2.5, 9.0]])
-NORMAL = CrossCalibration([Calibration(nats) for nats in NATS])
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.detection import follow
+from seqrnn.detection.follower import Follower
+from tests.detection.test_follower import make
 
 
 class Out(io.StringIO):
@@ -46,121 +21,21 @@ class Out(io.StringIO):
     self.flushed += 1
 
 
-def make(tmp_path, fields, symbols=SYMBOLS):
-  """Config, experiment and two models, whose compiling takes no time."""
-  config = tiny(tmp_path, {"data.unit": "session", "data.window": 40, **fields})
-  experiment = experiments.build(config, symbols)
-  rng = np.random.default_rng(1)
-  params = jax.tree.map(
-    lambda x: rng.normal(size=(2, *x.shape)).astype(x.dtype), shapes(experiment)
-  )
-  seen = np.ones((2, len(symbols["symbols"])), bool)
-  seen[1, -1] = False  # The second model has not seen the event g.
-  return config, experiment, Ensemble(params, seen)
-
-
-def followed(made, lines, limits=LIMITS):
-  """What is written of lines, the ends of sessions among it."""
-  config, experiment, models = made
+def followed(made, lines):
+  """What is written of lines, the scores of events among it."""
+  config = made.config
+  config.detect.follow = "events"
   out = Out()
   stdin = io.BytesIO(b"".join(line + b"\n" for line in lines))
-  follower = follow.Follower(experiment, models, limits, NORMAL)
-  follow.follow(follower, config, stdin, out)
+  follow.follow(Follower(made), config, stdin, out)
   found = [json.loads(line) for line in out.getvalue().splitlines()]
   assert out.flushed == len(found)
-  return found
-
-
-@pytest.mark.parametrize(
-  "fields",
-  [
-    {"model.layers": 2},
-    {"model.cell": "gru", "model.embedding_size": 4},
-    {"task": "gap_model", "model.heads": "all"},
-  ],
-)
-def test_scores_are_those_of_whole_sessions(tmp_path, fields):
-  made = config, experiment, models = make(tmp_path, fields)
-  rng = np.random.default_rng(0)
-  sessions = {
-    f"s{n}": rng.choice(list("abcdefg?"), rng.integers(1, 30)).tolist()
-    for n in range(9)
-  }
-  order = rng.permutation(
-    np.repeat(list(sessions), [len(some) for some in sessions.values()])
-  )
-  left = {name: iter(events) for name, events in sessions.items()}
-  lines = [f"{name} {next(left[name])}".encode() for name in order]
-  found = followed(made, lines)
-  score = scoring.event_scorer(experiment.heads["forward"])
-  run = scoring.scorer(experiment, sharding.mesh(), score)
-  by_model = []
-  for k, unread in enumerate(("", "g")):
-    documents = [
-      Document(name, ["?" if e in unread else e for e in events], "")
-      for name, events in sessions.items()
-    ]
-    one = jax.tree.map(lambda x, k=k: x[k], models.params)
-    by_model.append(run(one, documents))
-  for j, (name, events) in enumerate(sessions.items()):
-    own = [line for line in found if line["session"] == name]
-    assert [line["event"] for line in own] == [*events, "<end>"]
-    assert [line["position"] for line in own] == list(range(len(own)))
-    assert own[-1]["line"] is None
-    unknown = np.array([*events, "<end>"]) == "?"
-    assert [line["unknown"] for line in own] == unknown.tolist()
-    said = [expected.document(j) for expected in by_model]
-    unread = unknown | (np.array([*events, "<end>"]) == "g")
-    nlls = np.stack([one["nll"] for one in said])
-    mean = -np.log(np.exp(-nlls).mean(axis=0))
-    written = np.array([line["nats"] for line in own])
-    # The second model gives g some probability, but has not learned it.
-    np.testing.assert_allclose(written[~unread], mean[~unread], 1e-4, 1e-4)
-    assert (written[unknown] == 20).all()
-    np.testing.assert_allclose(
-      [line["probability"] for line in own], np.exp(-written), 1e-4
-    )
-    nlls[:, unknown], nlls[1, unread] = 20, 20
-    count = (NATS[:, :, None] >= nlls.round(4)[:, None]).sum(axis=(0, 1))
-    p = [line["p_value"] for line in own]
-    np.testing.assert_allclose(p, (1 + count) / 11, 1e-5)
-    assert [line["flag"] for line in own] == ((1 + count) / 11 <= 0.4).tolist()
-    ranks = [line["rank"] for line in own]
-    assert [rank is None for rank in ranks] == unknown.tolist()
-  assert 0 < sum(line["flag"] for line in found) < len(found)
-  by_rank = followed(made, lines, LIMITS._replace(by_rank=True))
-  assert all(line["flag"] != line["in_top_k"] for line in by_rank)
+  return [row for row in found if row["type"] == "event"]
 
 
 def told(found):
   """Sessions and events as they were written."""
   return [(line["session"], line["event"]) for line in found]
-
-
-def test_the_sessions_that_wait_longest_have_ended(tmp_path):
-  made = make(tmp_path, {})
-  made[0].detect.followed = 2
-  lines = [b"x a", b"y b", b"x c", b"z a", b"y b", b"x c"]
-  found = followed(made, lines)
-  # z drives out y, which came before x; y drives out x, and x drives out z.
-  end = "<end>"
-  expected = ["xa", "yb", "xc", "za", "y", "yb", "x", "xc", "z", "y", "x"]
-  assert told(found) == [(word[0], word[1:] or end) for word in expected]
-  assert [line["position"] for line in found] == [
-    0,
-    0,
-    1,
-    0,
-    1,
-    0,
-    2,
-    0,
-    1,
-    1,
-    1,
-  ]
-  assert found[5]["nats"] == found[1]["nats"]
-  assert found[9]["nats"] == found[4]["nats"]
 
 
 def test_a_line_may_end_a_session(tmp_path, capsys):
@@ -182,9 +57,8 @@ def test_a_line_may_end_a_session(tmp_path, capsys):
     ("y", "b"),
     ("y", "<end>"),
     ("x", "c"),
-    ("x", "<end>"),
   ]
-  assert [line["line"] for line in found] == [1, None, 4, None, 5, None]
+  assert [line["line"] for line in found] == [1, None, 4, None, 5]
   told_of = capsys.readouterr().err.splitlines()
   assert told_of[0] == ("line 3: skipped, ends session 'x', which is not open")
   numbers = [line.partition(":")[0] for line in told_of]
@@ -195,15 +69,14 @@ def test_sessions_cut_by_lines_end_where_the_next_one_begins(tmp_path):
   fields = {"data.unit": "log", "data.log_lines": 2}
   symbols = Vocabulary("log", ("begin", "read"))
   lines = [b"begin", b"read", b"begin", b"read"]
-  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  found = followed(make(tmp_path, fields, symbols), lines)
   first, second = "standard input:1", "standard input:3"
   assert told(found) == [
     (first, "begin"),
     (first, "read"),
-    (second, "begin"),
     (first, "<end>"),
+    (second, "begin"),
     (second, "read"),
-    (second, "<end>"),
   ]
 
 
@@ -220,7 +93,7 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
     b"crash of job_3 and job_14",
     b"begin job_14",
   ]
-  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  found = followed(make(tmp_path, fields, symbols), lines)
   shown = ("session", "position", "line", "event", "unknown")
   crash = "crash of <session> and <session>"
   assert [tuple(line[name] for name in shown) for line in found] == [
@@ -228,8 +101,6 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
     ("job_3", 1, 5, crash, True),
     ("job_14", 0, 5, crash, True),
     ("job_14", 1, 6, "begin <session>", False),
-    ("job_3", 2, None, "<end>", False),
-    ("job_14", 2, None, "<end>", False),
   ]
   assert capsys.readouterr().err == f"line 4: skipped, {NOT_UTF8}\n"
 
@@ -251,7 +122,7 @@ def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
     b"long " + b"a" * 200_000,
     b"x c\r",
   ]
-  pairs = told(followed(made, lines))[:-3]
+  pairs = told(followed(made, lines))
   assert pairs == [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
   told_of = capsys.readouterr().err.splitlines()
   numbers = [line.partition(":")[0] for line in told_of]
@@ -271,15 +142,14 @@ def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
     b"Feb 30 10:00:00 begin",
     b"2024-02-28 10:05:00 begin",
   ]
-  found = followed(make(tmp_path, fields, {"symbols": symbols}), lines)
+  found = followed(make(tmp_path, fields, symbols), lines)
   shown = [(line["session"], line["line"], line["event"]) for line in found]
   first, second = "standard input:2", "standard input:8"
   assert shown == [
     (first, 2, "<value> begin"),
     (first, 6, "<value> read"),
-    (second, 8, "<value> begin"),
     (first, None, "<end>"),
-    (second, None, "<end>"),
+    (second, 8, "<value> begin"),
   ]
   told_of = capsys.readouterr().err.splitlines()
   numbers = [line.partition(":")[0] for line in told_of]
@@ -310,7 +180,7 @@ BAD = {
 def test_a_bad_line_does_not_end_following(tmp_path, capsys, name):
   made = make(tmp_path, {})
   found = followed(made, [b"x a", BAD[name], b"x b", BAD[name]])
-  assert told(found) == [("x", "a"), ("x", "b"), ("x", "<end>")]
+  assert told(found) == [("x", "a"), ("x", "b")]
   told_of = capsys.readouterr().err.splitlines()
   assert [line.partition(":")[0] for line in told_of] == ["line 2", "line 4"]
   for line in told_of:
@@ -321,13 +191,13 @@ def test_names_that_a_terminal_would_obey_are_written_out(tmp_path, capsys):
   lines = [b"\x1b[31m\ta", b'{"session": "\\ud800\\u0000", "event": "a"}']
   found = followed(make(tmp_path, {}), lines)
   sessions = ["\x1b[31m", "\ud800\0"]
-  assert told(found) == [(s, e) for e in ("a", "<end>") for s in sessions]
+  assert told(found) == [(session, "a") for session in sessions]
   assert capsys.readouterr().err == ""
 
 
 def test_of_many_bad_lines_few_are_reported(tmp_path, capsys):
   found = followed(make(tmp_path, {}), [b"bad"] * 5000 + [b"x a"])
-  assert told(found) == [("x", "a"), ("x", "<end>")]
+  assert told(found) == [("x", "a")]
   told_of = capsys.readouterr().err.splitlines()
   assert len(told_of) == 12
   assert told_of[9].startswith("line 10: skipped, must be a session and")
@@ -341,93 +211,4 @@ def test_a_stderr_that_nobody_reads_ends_nothing(tmp_path, monkeypatch):
 
   monkeypatch.setattr(follow.sys, "stderr", Closed())
   found = followed(make(tmp_path, {}), [b"bad", b"x a"])
-  assert told(found) == [("x", "a"), ("x", "<end>")]
-
-
-def arrays_of(models):
-  """The arrays of calibration.npz that following reads."""
-  return {
-    "nll": NATS.ravel(),
-    "event_counts": np.ones(10),
-    "sizes": np.full(2, 5),
-    "model": np.arange(2),
-    "steps": np.array([7, 8]),
-    "seen": models.seen.astype(np.uint8).ravel(),
-  }
-
-
-@pytest.mark.parametrize(
-  ("fields", "limits", "rule"),
-  [
-    ({"task": "gap_model"}, CONTENT, "next event unless model.heads='all'"),
-    ({"data.boundaries": False}, CONTENT, "the first event, it must be True"),
-    ({}, None, "no such file; --mode=detect without --follow"),
-    ({}, {**CONTENT, "events": {}}, "must be as --mode=detect writes it"),
-    ({}, {**CONTENT, "head": "joint"}, "detect.head='joint': must be forward"),
-    ({}, {**CONTENT, "members": [{"folder": "../x", "step": 1}]}, "not in the"),
-    ({}, CONTENT, "calibration.npz: must be as --mode=detect writes it"),
-    ({}, CONTENT, None),
-  ],
-)
-def test_a_run_is_followed_or_refused(
-  tmp_path, monkeypatch, capsys, fields, limits, rule
-):
-  config, _, models = make(tmp_path, fields)
-  save(tmp_path / "vocabulary.json", SYMBOLS)
-  if limits:
-    (tmp_path / "detect").mkdir()
-    path = tmp_path / "detect" / "thresholds.json"
-    path.write_text(json.dumps(limits))
-  if not rule:
-    np.savez(tmp_path / "detect" / "calibration.npz", **arrays_of(models))
-  monkeypatch.setattr(
-    follow.ensemble, "restore", lambda *_: (models.params, [7, 8])
-  )
-  stdin = io.TextIOWrapper(io.BytesIO(b"x a"))
-  monkeypatch.setattr(follow.sys, "stdin", stdin)
-  if rule:
-    with pytest.raises(UserError, match=rule):
-      follow.run(experiments.build, config, tmp_path)
-    return
-  follow.run(experiments.build, config, tmp_path)
-  found = map(json.loads, capsys.readouterr().out.splitlines())
-  assert told(found) == [("x", "a"), ("x", "<end>")]
-
-
-@pytest.mark.parametrize("rule", ["rate", "topk"])
-def test_an_event_never_seen_is_flagged_below_the_threshold(tmp_path, rule):
-  made = make(tmp_path, {})
-  flags = []
-  for flag_unknown in (False, True):
-    limits = LIMITS._replace(
-      rate=1e-9, top_k=2**31, flag_unknown=flag_unknown, by_rank=rule == "topk"
-    )
-    rows = followed(made, [b"x a", b"x never"], limits)
-    flags.append([row["flag"] for row in rows])
-  assert flags == [[False] * 3, [False, True, False]]
-
-
-def test_a_damaged_calibration_is_none(tmp_path):
-  path = tmp_path / "calibration.npz"
-  nll = np.random.default_rng(0).exponential(size=10)
-  models = Ensemble({}, np.ones((2, 9), bool))
-  np.savez_compressed(path, **{**arrays_of(models), "nll": nll})
-  content, refused = path.read_bytes(), 0
-  for place in range(len(content)):
-    damaged = bytearray(content)
-    damaged[place] ^= 1 << place % 8
-    path.write_bytes(damaged)
-    try:
-      calibration.read_events(path)
-    except UserError as error:
-      refused += 1
-      assert str(error).startswith(
-        f"{path}: must be as --mode=detect writes it ("
-      )
-      assert str(error).endswith("; run --mode=detect again")
-  assert refused > len(content) / 2
-
-
-def test_only_detection_follows(capsys):
-  assert run.main(["run.py", "--config=configs/rnn.py", "--follow"]) == 2
-  assert "--follow: needs --mode=detect" in capsys.readouterr().err
+  assert told(found) == [("x", "a")]

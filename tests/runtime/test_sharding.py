@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from seqrnn.detection import follow
+from seqrnn.detection import stepping
 from seqrnn.detection.ensemble import Ensemble
 from seqrnn.experiment import Decoder
 from seqrnn.inference import evaluation, predictions, sampler, scoring
@@ -94,8 +94,8 @@ MAKERS = {
     (INPUTS,),
   ),
   "follow": lambda _, decoder: (
-    follow.advancer(decoder, 2, ABSENT)[1],
-    (follow.advancer(decoder, 2, ABSENT)[0],),
+    stepping.advancer(decoder, 2, ABSENT)[1],
+    (stepping.advancer(decoder, 2, ABSENT)[0],),
   ),
 }
 
@@ -123,7 +123,7 @@ def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   other = jax.devices()[3]
   places = []
-  make = follow.advancer
+  make = stepping.advancer
 
   def advancer(*args):
     begin_S, advance = make(*args)
@@ -135,11 +135,11 @@ def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
 
     return begin_S, noted
 
-  monkeypatch.setattr(follow, "advancer", advancer)
+  monkeypatch.setattr(stepping, "advancer", advancer)
   with jax.default_device(other):
     models = jax.tree.map(jnp.asarray, MODELS)
     assert models.params.devices() == {other}
-    begin_S, step = follow.stepper(decoder, models)
-    step(begin_S, 4)
+    stepper = stepping.Stepper(decoder, models)
+    stepper.step(stepper.begin_S, 4)
   assert set(seen) == {("cpu", 1)}
   assert places == [{jax.local_devices(backend="cpu")[0]}] * 2

@@ -1,0 +1,165 @@
+"""Alarms of a follower: kinds of flagged sessions, counted and not repeated."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from seqrnn.detection import incidents, severity
+from seqrnn.detection.verdicts import Verdict
+
+_KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
+_SYMBOLS = 1000  # Events of an example that are kept.
+UNANSWERED, FALSE, TRUE = "", "false", "true"
+
+
+class Kind(NamedTuple):
+  """A kind of alarms: sessions with like surprising events.
+
+  Attributes:
+    number: from 1, in the order of first alarms.
+    event: the most surprising event of the example, its first session.
+    surprising: the names of the surprising events of the example.
+    count: number of alarms.
+    severity: of the last row that was written.
+    written: the event time of this row; None: unknown.
+    answer: FALSE, TRUE or UNANSWERED.
+    example: the row of the example.
+    symbols: the events of the example as read.
+  """
+
+  number: int
+  event: str
+  surprising: frozenset[str]
+  count: int
+  severity: int
+  written: float | None
+  answer: str
+  example: dict[str, Any]
+  symbols: list[str]
+
+
+class Alarms:
+  """Turns verdicts into rows to write.
+
+  A row is written for the first alarm of a kind, for one of higher severity,
+  and for the next one after `quiet` seconds of event time; without event time
+  for each.
+
+  Attributes:
+    kinds: by number; the one with the oldest alarm first.
+    count: number of rows that were written.
+  """
+
+  def __init__(self, quiet: float):
+    self.kinds: dict[int, Kind] = {}
+    self.count = 0
+    self._quiet = quiet
+    self._numbers = 0  # Of kinds.
+
+  def take(self, verdict: Verdict) -> dict[str, Any] | None:
+    """The row of an alarm; None: the verdict is none, or is not repeated."""
+    if not verdict.flag or not verdict.raised:
+      return None
+    kind = self._find(verdict)
+    kind = kind._replace(count=kind.count + 1)
+    self.kinds.pop(kind.number, None)
+    self.kinds[kind.number] = kind
+    if len(self.kinds) > _KINDS:
+      del self.kinds[next(iter(self.kinds))]
+    if kind.answer == FALSE or not self._is_due(kind, verdict):
+      return None
+    self.count += 1
+    row = {
+      "type": "alarm",
+      "number": self.count,
+      **_row(verdict),
+      "kind": kind.number,
+      "of_kind": kind.count,
+    }
+    if not kind.example:
+      kind = kind._replace(example=row)
+    self.kinds[kind.number] = kind._replace(
+      severity=verdict.severity, written=verdict.now
+    )
+    return row
+
+  def answer(self, number: int, answer: str):
+    """Notes a person's answer on a kind: FALSE makes it quiet."""
+    if number in self.kinds:
+      self.kinds[number] = self.kinds[number]._replace(answer=answer)
+
+  def _find(self, verdict: Verdict) -> Kind:
+    """The first kind to which a session belongs, or a new one."""
+    for number in sorted(self.kinds):
+      kind = self.kinds[number]
+      if incidents.belongs(verdict.surprising, kind.event, kind.surprising):
+        return kind
+    self._numbers += 1
+    return Kind(
+      number=self._numbers,
+      event=verdict.event,
+      surprising=verdict.surprising,
+      count=0,
+      severity=0,
+      written=None,
+      answer=UNANSWERED,
+      example={},
+      symbols=verdict.symbols[:_SYMBOLS],
+    )
+
+  def _is_due(self, kind: Kind, verdict: Verdict) -> bool:
+    now = verdict.now
+    if verdict.severity > kind.severity or now is None or kind.written is None:
+      return True
+    return not 0 <= now - kind.written < self._quiet
+
+  def state(self) -> dict[str, Any]:
+    """What `restore` takes, as JSON."""
+    kinds = [
+      {**kind._asdict(), "surprising": sorted(kind.surprising)}
+      for kind in self.kinds.values()
+    ]
+    return {"kinds": kinds, "count": self.count, "numbers": self._numbers}
+
+  def restore(self, state: dict[str, Any]):
+    """Sets kinds and counts as they were."""
+    self.count, self._numbers = state["count"], state["numbers"]
+    self.kinds = {
+      fields["number"]: Kind(
+        **{**fields, "surprising": frozenset(fields["surprising"])}
+      )
+      for fields in state["kinds"]
+    }
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+  """The fields of a verdict in a row of JSON; what is not known is left out."""
+  p = verdict.p
+  row = {
+    "session": verdict.session,
+    "ended": verdict.ended,
+    "severity": severity.NAMES[verdict.severity] or None,
+    "reason": severity.WORDS.get(verdict.reason),
+    "p_value": None if math.isnan(p) else float(f"{p:.6g}"),
+    "line": verdict.line,
+    "time": None if verdict.time is None else isoformat(verdict.time),
+    "file": verdict.file,
+    "event": verdict.event,
+    "before": verdict.before,
+    "after": verdict.after,
+    "events": verdict.events,
+    "unknown_events": verdict.unknown_events,
+    "flagged_events": verdict.flagged_events,
+  }
+  return {name: value for name, value in row.items() if value is not None}
+
+
+def session_row(verdict: Verdict) -> dict[str, Any]:
+  """The row of a final verdict, for `detect.follow=sessions`."""
+  return {"type": "session", "flag": verdict.flag, **_row(verdict)}
+
+
+def isoformat(seconds: float) -> str:
+  """An event time as ISO 8601, in the time zone of the log, or in UTC."""
+  time = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+  return time.isoformat(timespec="seconds" if seconds % 1 == 0 else "auto")

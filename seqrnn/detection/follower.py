@@ -1,0 +1,389 @@
+"""A follower: the verdicts on sessions whose events arrive one by one.
+
+It reads no input and writes no output. A session gets its final verdict when it
+has ended: by an event that says so, by silence in event time, or because more
+sessions are open than `detect.followed`. The final verdict is that of a
+detection which examines the session. Before, a running verdict says what is
+certain already: scores that events can only raise count as they are, all other
+scores count as the least anomalous ones.
+"""
+
+import json
+import math
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
+from seqrnn.detection.clock import EventClock
+from seqrnn.detection.deployed import Deployed, refuse_unfollowed
+from seqrnn.detection.open_sessions import OpenSession, Waiting
+from seqrnn.detection.running import Running
+from seqrnn.detection.stepping import Read, Stepper
+from seqrnn.detection.verdicts import Final, Verdict
+
+_LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
+_STATES = 2**28  # Bytes of models' states that are kept.
+_ENCODED = 2**16  # Symbols whose ids are kept.
+
+
+class Event(NamedTuple):
+  """An event of a session, or its end.
+
+  Attributes:
+    session: the name of the session.
+    symbol: an event, or the masked content of a line; None: the session ends.
+    time: in seconds; None: unknown.
+    line: of the input; None: unknown.
+    file: of the line; None: there is one input.
+  """
+
+  session: str
+  symbol: str | None
+  time: float | None = None
+  line: int | None = None
+  file: str | None = None
+
+
+class Outcome(NamedTuple):
+  """What events bring about.
+
+  Attributes:
+    verdicts: in the order of the events that cause them.
+    rows: of each event its scores, if they were asked for.
+    unknown: number of events that are not in the vocabulary.
+  """
+
+  verdicts: list[Verdict]
+  rows: list[dict[str, Any]]
+  unknown: int
+
+
+class Follower:
+  """Follows sessions; see the module."""
+
+  def __init__(self, deployed: Deployed):
+    """Compiles the step over one event.
+
+    Raises:
+      UserError: the detector reads later events, or its rule compares sessions.
+    """
+    settings = deployed.config.detect
+    decoder = deployed.detector.experiment.decoder
+    refuse_unfollowed(deployed)
+    assert decoder is not None
+    self.deployed = deployed
+    self._names = deployed.detector.names
+    self._models = len(deployed.detector.steps)
+    self._stepper = Stepper(decoder, deployed.detector.models)
+    self._running, self._final = Running(deployed), Final(deployed)
+    data = deployed.config.data
+    # Sessions that are cut by times or lines do not overlap.
+    self._consecutive = bool(data.log_gap or data.log_lines)
+    self._most = settings.followed
+    self._clock, self._line = EventClock(), 0
+    self._waiting = Waiting(deployed.idle)
+    self._encoded: dict[str, tuple[str, int]] = {}
+    self._with_state: dict[OpenSession, None] = {}  # The oldest first.
+    self._most_states = _STATES // self._stepper.begin_S.nbytes
+
+  def __contains__(self, session: str) -> bool:
+    return session in self._waiting.open
+
+  @property
+  def open_sessions(self) -> int:
+    """The number of open sessions."""
+    return len(self._waiting.open)
+
+  @property
+  def now(self) -> float | None:
+    """The event time; None: no event had a time."""
+    return self._clock.now if math.isfinite(self._clock.now) else None
+
+  def feed(
+    self,
+    session: str,
+    event: str,
+    time: float | None = None,
+    line: int | None = None,
+  ) -> list[Verdict]:
+    """Reads an event; returns the verdicts that it brings about."""
+    return self.feed_many([Event(session, event, time, line)]).verdicts
+
+  def end(self, session: str) -> list[Verdict]:
+    """The final verdict on an open session, whose end is known."""
+    return self.feed_many([Event(session, None)]).verdicts
+
+  def tick(self, time: float) -> list[Verdict]:
+    """Moves event time on without an event; returns final verdicts."""
+    pass_ = _Pass()
+    self._move_clock(time, pass_)
+    return self._finish(pass_, False).verdicts
+
+  def feed_many(self, events: Iterable[Event], rows: bool = False) -> Outcome:
+    """Reads events; the outcome is the same however they are cut into calls.
+
+    Args:
+      events: in their order.
+      rows: whether the scores of each event are returned.
+    """
+    pass_ = _Pass()
+    for event in events:
+      if event.time is not None and math.isfinite(event.time):
+        self._move_clock(event.time, pass_)
+      self._count_lines(event.line, pass_)
+      if event.symbol is None:
+        if session := self._waiting.open.get(event.session):
+          self._end(session, pass_, ends=True)
+      else:
+        self._append(event, pass_)
+    return self._finish(pass_, rows)
+
+  def _move_clock(self, time: float, pass_: "_Pass"):
+    back = self._clock.read(time)
+    if self.deployed.idle.clock != "seconds":
+      return
+    if back:
+      self._waiting.set_back(back)
+    self._end_silent(self._clock.now, pass_)
+
+  def _count_lines(self, line: int | None, pass_: "_Pass"):
+    """Where lines are the clock; lines of a rotated log begin at 1 again."""
+    if self.deployed.idle.clock == "lines":
+      self._line = max(self._line + 1, line or 0)
+      self._end_silent(self._line, pass_)
+
+  def _end_silent(self, now: float, pass_: "_Pass"):
+    for session in self._waiting.silent(now):
+      self._end(session, pass_, ends=True, dormant=True)
+
+  def _append(self, event: Event, pass_: "_Pass"):
+    """Adds an event to its session, which may be new."""
+    assert event.symbol is not None
+    waiting = self._waiting
+    symbol, id = self._encode(event.symbol)
+    session = waiting.open.get(event.session)
+    session = session or waiting.dormant.get(event.session)
+    if session is None:
+      if self._consecutive:
+        for before in list(waiting.open.values()):
+          self._end(before, pass_, ends=True)
+      begins = self._is_begin(symbol, event.time)
+      session = OpenSession(event.session, begins, self._models)
+    time = math.nan if event.time is None else event.time
+    session.append(symbol, id, time, event.line or 0)
+    if event.file is not None or session.files is not None:
+      files = session.files or [""] * (len(session.ids) - 1)
+      session.files = [*files, event.file or ""]
+    now = {"seconds": self._clock.now, "lines": self._line}
+    waiting.touch(session, now.get(self.deployed.idle.clock, 0))
+    place = len(session.ids) - 1
+    pass_.events.append((session, place, self.now))
+    pass_.touched.setdefault(session, place)
+    if len(session.ids) >= _LONGEST:
+      self._end(session, pass_, ends=False)
+    while len(waiting.open) > self._most:
+      self._end(next(iter(waiting.open.values())), pass_, ends=False)
+    while len(waiting.dormant) > self._most:
+      del waiting.dormant[next(iter(waiting.dormant))]
+
+  def _encode(self, symbol: str) -> tuple[str, int]:
+    """A symbol, one object for equal ones, and its id."""
+    found = self._encoded.get(symbol)
+    if found is None:
+      if len(self._encoded) >= _ENCODED:
+        self._encoded.clear()
+      found = symbol, int(self._names.encode([symbol])[0])
+      self._encoded[symbol] = found
+    return found
+
+  def _is_begin(self, symbol: str, time: float | None) -> bool:
+    """Whether an event may be the first of its session."""
+    if self.deployed.idle.clock != "seconds" or time is None:
+      return True
+    return time - self._clock.begin >= self.deployed.idle.before(symbol)
+
+  def _end(
+    self,
+    session: OpenSession,
+    pass_: "_Pass",
+    ends: bool,
+    dormant: bool = False,
+  ):
+    """Closes a session, whose verdict `_finish` computes."""
+    self._waiting.close(session, dormant)
+    pass_.events.append((session, -1, self.now))
+    pass_.ended.append((session, len(session.ids), ends))
+
+  def _finish(self, pass_: "_Pass", rows: bool) -> Outcome:
+    """The outcome of a call: all that the models compute is computed here."""
+    scores = self._read(pass_.touched)
+    finals = iter(zip(pass_.ended, self._final.judge(pass_.ended), strict=True))
+    verdicts, found_rows, unknown = [], [], 0
+    for session, place, now in pass_.events:
+      if place < 0:
+        (_, size, ends), verdict = next(finals)
+        raised = verdict.severity > session.severity
+        session.severity = max(session.severity, verdict.severity)
+        verdicts.append(verdict._replace(now=now, raised=raised))
+        if rows and ends and size == len(session.ids):
+          found_rows.append(self._end_row(session))
+        continue
+      unknown += session.ids[place] == UNKNOWN
+      first, read = scores[session]
+      if place < first:  # The first event of a session without its begin.
+        continue
+      nats, rank, nats_K = read[place - first]
+      self._running.read(session, place, nats_K)
+      if rows:
+        name = self._running.name(session, place)
+        found_rows.append(
+          self._running.row(session, place, name, nats_K, nats, rank)
+        )
+      verdict = self._running.judge(session, place, nats_K)
+      if verdict is not None:
+        verdicts.append(verdict._replace(now=now))
+    for session, _, _ in pass_.ended:
+      if self._waiting.open.get(session.name) is not session:
+        self._with_state.pop(session, None)
+        session.forget(self._models)
+    return Outcome(verdicts, found_rows, unknown)
+
+  def _read(
+    self, touched: dict[OpenSession, int]
+  ) -> dict[OpenSession, tuple[int, list[tuple[float, int, list[float]]]]]:
+    """The models read the events that they have not read.
+
+    Args:
+      touched: sessions, with the position of the first new event of each.
+
+    Returns:
+      of each session the position of the first event with scores, and for each
+      event from there surprisal, rank, and the surprisal by each model.
+    """
+    unread = []
+    for session in touched:
+      if session.state_S is None:
+        session.state_S = self._stepper.begin_S
+        if not session.begins:
+          session.state_S = self._stepper.cut_S(session.ids[0])
+          session.read, session.nats = 1, array("f", [0.0])
+      if len(session.ids) > session.read:
+        unread.append(session)
+    pairs = [(s.state_S, s.ids[s.read :]) for s in unread]
+    found = {session: (len(session.ids), []) for session in touched}
+    for session, (state_S, read) in zip(
+      unread, self._stepper.read(pairs), strict=True
+    ):
+      rows = list(self._rows(session, read))
+      session.state_S = state_S
+      session.nats.extend(nats for nats, _, _ in rows)
+      new = max(touched[session] - session.read, 0)
+      for place, (_, _, nats_K) in enumerate(rows[:new], session.read):
+        self._running.read(session, place, nats_K)
+      found[session] = session.read + new, rows[new:]
+      session.read = len(session.ids)
+      self._with_state.pop(session, None)
+      self._with_state[session] = None
+    while len(self._with_state) > self._most_states:
+      oldest = next(iter(self._with_state))
+      del self._with_state[oldest]
+      oldest.forget(self._models)
+    return found
+
+  def _rows(
+    self, session: OpenSession, read: Read
+  ) -> Iterator[tuple[float, int, list[float]]]:
+    """Surprisal, rank, and the surprisal by each model of events."""
+    ids = session.ids[session.read :]
+    least = self.deployed.config.detect.unknown
+    columns = (column.tolist() for column in read)
+    for id, nats, rank, nll_K in zip(ids, *columns, strict=True):
+      nats = max(nats, least) if id == UNKNOWN else nats
+      yield nats, int(rank), self._running.surprisals(id, nll_K)
+
+  def _end_row(self, session: OpenSession) -> dict[str, Any]:
+    """The scores of the end of a session."""
+    assert session.state_S is not None
+    [(_, read)] = self._stepper.read([(session.state_S, [END])])
+    nats_K = self._running.surprisals(END, read.member_nll[0].tolist())
+    return self._running.row(
+      session,
+      len(session.ids),
+      RESERVED[END],
+      nats_K,
+      float(read.nll[0]),
+      int(read.rank[0]),
+    )
+
+  def state(self) -> dict[str, np.ndarray]:
+    """All that `restore` needs, as arrays; the models' states are not in it."""
+    waiting = self._waiting
+    sessions = [*waiting.open.values(), *waiting.dormant.values()]
+    texts: dict[str, int] = {}
+    places = [
+      texts.setdefault(symbol, len(texts))
+      for session in sessions
+      for symbol in session.symbols
+    ]
+    facts = {
+      "names": [session.name for session in sessions],
+      "texts": list(texts),
+      "files": [session.files for session in sessions],
+      "open": len(waiting.open),
+      "clock": self._clock.state(),
+      "line": self._line,
+    }
+    column = lambda name: np.array([getattr(s, name) for s in sessions])
+    joined = lambda name, kind: np.concatenate(
+      [np.zeros(0, kind), *(getattr(session, name) for session in sessions)]
+    )
+    return {
+      "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
+      "symbols": np.array(places, np.uint32),
+      "sizes": np.array([len(session.ids) for session in sessions], np.int64),
+      "times": joined("times", np.float64),
+      "lines": joined("lines", np.int64),
+      **{name: column(name) for name in ("begins", "last", "severity")},
+    }
+
+  def restore(self, state: dict[str, np.ndarray]):
+    """Replaces all sessions by those of a state, also one of other models."""
+    facts = json.loads(state["facts"].tobytes())
+    self._clock.restore(facts["clock"])
+    self._line = facts["line"]
+    self._with_state.clear()
+    self._waiting = Waiting(self.deployed.idle)
+    encoded = [self._encode(text) for text in facts["texts"]]
+    bounds = np.concatenate([[0], np.cumsum(state["sizes"])]).tolist()
+    symbols = state["symbols"].tolist()
+    for n, name in enumerate(facts["names"]):
+      part = slice(bounds[n], bounds[n + 1])
+      session = OpenSession(name, bool(state["begins"][n]), self._models)
+      session.symbols = [encoded[place][0] for place in symbols[part]]
+      session.ids.extend(encoded[place][1] for place in symbols[part])
+      session.times.extend(state["times"][part].tolist())
+      session.lines.extend(state["lines"][part].tolist())
+      session.files = facts["files"][n]
+      session.severity = int(state["severity"][n])
+      self._waiting.put_back(
+        session, float(state["last"][n]), n < facts["open"]
+      )
+
+
+class _Pass:
+  """What happens in a call, before anything is computed.
+
+  Attributes:
+    events: sessions, the positions of their new events, -1 for an end, and the
+      event time.
+    touched: sessions, with the position of the first new event of each.
+    ended: of each end, as `Final.judge`.
+  """
+
+  def __init__(self):
+    self.events: list[tuple[OpenSession, int, float | None]] = []
+    self.touched: dict[OpenSession, int] = {}
+    self.ended: list[tuple[OpenSession, int, bool]] = []

@@ -1,0 +1,140 @@
+"""The sessions that a follower keeps, and when their silence ends them."""
+
+import heapq
+import math
+from array import array
+from collections.abc import Iterator
+
+import numpy as np
+
+from seqrnn.detection.deployed import IdleTimes
+
+
+class OpenSession:
+  """The events of a session so far.
+
+  Attributes:
+    name: of the session.
+    symbols: its events as read.
+    ids: of the vocabulary.
+    times: of the events, in seconds; NaN: unknown.
+    lines: of the events; 0: unknown.
+    files: of the events; None: there is one input.
+    begins: whether the first event is the begin of the session.
+    last: the event time when the last event arrived.
+    deadline: the event time after which its silence has ended it.
+    waits: the earliest time in the heap of deadlines at which it is looked at.
+    severity: of the verdicts so far.
+    state_S: of the models after the first `read` events; None: not computed.
+    read: number of events that the models have read.
+    nats: surprisal of the events that they have read.
+    highest_K: the highest surprisal by each model.
+    unknown_K: the number of events that each model has not seen in training.
+    unknown: the number of events that are not in the vocabulary.
+  """
+
+  __slots__ = (
+    *("name", "symbols", "ids", "times", "lines", "files", "begins", "last"),
+    *("deadline", "waits", "severity", "state_S", "read", "nats"),
+    *("highest_K", "unknown_K", "unknown"),
+  )
+
+  def __init__(self, name: str, begins: bool, models: int):
+    self.name, self.begins = name, begins
+    self.symbols: list[str] = []
+    self.ids, self.times, self.lines = array("i"), array("d"), array("q")
+    self.files: list[str] | None = None
+    self.last, self.deadline, self.waits = -math.inf, math.inf, math.inf
+    self.severity = 0
+    self.forget(models)
+
+  def forget(self, models: int):
+    """Forgets what the models have computed."""
+    self.state_S: np.ndarray | None = None
+    self.read, self.nats = 0, array("f")
+    self.highest_K, self.unknown_K = [0.0] * models, [0] * models
+    self.unknown = 0
+
+  def append(self, symbol: str, id: int, time: float, line: int):
+    """Adds an event."""
+    self.symbols.append(symbol)
+    self.ids.append(id)
+    self.times.append(time)
+    self.lines.append(line)
+
+
+class Waiting:
+  """Open sessions, the longest idle first, and sessions that may go on.
+
+  A session that silence has ended is dormant until the longest idle time is
+  over: a later event wakes it up, so that the session is not cut in two.
+
+  Attributes:
+    open: by name.
+    dormant: by name.
+  """
+
+  def __init__(self, idle: IdleTimes):
+    self.open: dict[str, OpenSession] = {}
+    self.dormant: dict[str, OpenSession] = {}
+    self._idle = idle
+    self._heap: list[tuple[float, int, OpenSession]] = []
+    self._number = 0  # Orders equal deadlines.
+
+  def touch(self, session: OpenSession, now: float):
+    """Notes an event of a session at a time."""
+    self.open.pop(session.name, None)
+    self.dormant.pop(session.name, None)
+    self.open[session.name] = session
+    session.last = now
+    if self._idle.clock:
+      session.deadline = now + self._idle.after(session.symbols[-1])
+      if session.deadline < session.waits:
+        self._wait(session, session.deadline)
+
+  def put_back(self, session: OpenSession, last: float, is_open: bool):
+    """Adds a session of a stored state, in the order of these."""
+    self.touch(session, last)
+    if not is_open:
+      self.close(session, dormant=True)
+
+  def close(self, session: OpenSession, dormant: bool = False):
+    """Removes a session from the open ones."""
+    del self.open[session.name]
+    session.waits = math.inf
+    if dormant and session.last + self._idle.longest > session.deadline:
+      self.dormant[session.name] = session
+      self._wait(session, session.last + self._idle.longest)
+
+  def silent(self, now: float) -> Iterator[OpenSession]:
+    """Yields the sessions that silence has ended, which the caller closes."""
+    while self._heap and self._heap[0][0] < now:
+      time, _, session = heapq.heappop(self._heap)
+      if session.waits != time:
+        continue  # It was looked at, or will be, at another time.
+      session.waits = math.inf
+      if self.dormant.get(session.name) is session:
+        del self.dormant[session.name]
+      elif self.open.get(session.name) is not session:
+        continue
+      elif session.deadline < now:
+        yield session
+      else:
+        self._wait(session, session.deadline)
+
+  def set_back(self, seconds: float):
+    """Moves all times, because the clock was set back."""
+    self._heap.clear()
+    for session in (*self.open.values(), *self.dormant.values()):
+      session.last -= seconds
+      session.deadline -= seconds
+      is_open = session.name in self.open
+      until = session.last + self._idle.longest
+      self._wait(session, session.deadline if is_open else until)
+
+  def _wait(self, session: OpenSession, until: float):
+    """Looks at a session when a time is over."""
+    session.waits = until
+    if until < math.inf:
+      self._number += 1
+      heapq.heappush(self._heap, (until, self._number, session))
