@@ -165,7 +165,7 @@ def restore(
   params, steps = ensemble.restore(
     experiment, [(workdir / name, step) for name, step in record.members]
   )
-  normal, seen = _read_calibration(folder / CALIBRATION, record)
+  normal, seen = read_calibration(folder / CALIBRATION, record)
   trained, idle = _read_deployed(folder / DEPLOYED, len(steps))
   config.detect.baselines = False  # Only those that are combined.
   wanted = fitted_names(config.detect)
@@ -182,7 +182,7 @@ def restore(
   return Deployed(config, detector, normal, idle)
 
 
-def _read_calibration(
+def read_calibration(
   path: Path, record: thresholds.Record
 ) -> tuple[NormalScores, np.ndarray]:
   """The normal scores that calibrate, and `Ensemble.seen`."""

@@ -118,7 +118,12 @@ class Detector(NamedTuple):
       ),
     )
     score = ensemble.event_scorer(head, top_k)
+    begins, ends = sessions.whole
+    sizes = np.diff(sessions.bounds) + begins + ends - 1
+    if not sizes.any():  # No batch can be made of them.
+      return _nothing(len(sizes), count)
     rows_J = _rows(sessions, len(self.names))
+    rows_J[sizes == 0] = rows_J[sizes > 0].min()
     parts = []
     for rows in np.unique(rows_J).tolist():
       run = scoring.scorer(whole, sharding.mesh(), score, rows)
@@ -192,6 +197,18 @@ class Detector(NamedTuple):
       short=short,
       seconds=seconds,
     )
+
+
+def _nothing(sessions: int, members: int) -> Scores:
+  """The scores of sessions without events to score."""
+  by_member = np.zeros((0, members), np.float32)
+  values = {
+    **dict.fromkeys(("nll", "entropy"), np.zeros(0, np.float32)),
+    **dict.fromkeys(("rank", "targets"), np.zeros(0, np.int32)),
+    **dict.fromkeys(("member_nll", "member_rank"), by_member),
+  }
+  bounds = np.zeros(sessions + 1, np.int64)
+  return Scores(values, bounds, np.arange(sessions))
 
 
 def _rows(sessions: Sessions, symbols: int) -> np.ndarray:

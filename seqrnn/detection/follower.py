@@ -249,6 +249,10 @@ class Follower:
       if self._waiting.open.get(session.name) is not session:
         self._with_state.pop(session, None)
         session.forget(self._models)
+    while len(self._with_state) > self._most_states:
+      oldest = next(iter(self._with_state))
+      del self._with_state[oldest]
+      oldest.forget(self._models)
     return Outcome(verdicts, found_rows, unknown)
 
   def _read(
@@ -287,10 +291,6 @@ class Follower:
       session.read = len(session.ids)
       self._with_state.pop(session, None)
       self._with_state[session] = None
-    while len(self._with_state) > self._most_states:
-      oldest = next(iter(self._with_state))
-      del self._with_state[oldest]
-      oldest.forget(self._models)
     return found
 
   def _rows(

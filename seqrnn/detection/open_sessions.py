@@ -3,7 +3,6 @@
 import heapq
 import math
 from array import array
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -106,8 +105,9 @@ class Waiting:
       self.dormant[session.name] = session
       self._wait(session, session.last + self._idle.longest)
 
-  def silent(self, now: float) -> Iterator[OpenSession]:
-    """Yields the sessions that silence has ended, which the caller closes."""
+  def silent(self, now: float) -> list[OpenSession]:
+    """The sessions that silence has ended, which the caller closes."""
+    ended: list[OpenSession] = []
     while self._heap and self._heap[0][0] < now:
       time, _, session = heapq.heappop(self._heap)
       if session.waits != time:
@@ -118,9 +118,11 @@ class Waiting:
       elif self.open.get(session.name) is not session:
         continue
       elif session.deadline < now:
-        yield session
+        ended.append(session)
       else:
         self._wait(session, session.deadline)
+    # An order that does not depend on what the heap was before.
+    return sorted(ended, key=lambda session: (session.deadline, session.name))
 
   def set_back(self, seconds: float):
     """Moves all times, because the clock was set back."""

@@ -47,6 +47,7 @@ def found(tmp_path):
     event_p=np.ones(5),
     event_flags=nll > 5,
     scores={"combined": np.array([1.0, 9])},
+    combined_KD=np.array([[1.0, 9]]),
     p=np.array([0.5, 0.01]),
     flags=np.array([False, True]),
     short=np.zeros(2, bool),

@@ -58,15 +58,19 @@ def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
   )
   seen = np.ones((2, len(symbols)), bool)
   seen[1, -1] = False  # The second model has not seen the last event.
-  texts = ["".join(rng.choice(list("abcdefg"), n)) for n in range(1, 40)]
-  train = sessions_of(texts)
+  train, normal = (
+    sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
+  )
   if symbols is not SYMBOLS:
-    train = train._replace(ids=train.ids % len(symbols))
+    train, normal = (
+      part._replace(ids=np.minimum(part.ids, len(symbols) - 1))
+      for part in (train, normal)
+    )
   fitted = [{"count_vector": baselines.BASELINES["count_vector"](train)}] * 2
   detector = Detector(
     config, experiment, [], [1, 2], Ensemble(params, seen), fitted
   )
-  scored = detector.score(train, np.ones(len(texts), np.int64))
+  scored = detector.score(normal, np.ones(200, np.int64))
   by_name = {
     name: CrossCalibration([Calibration(row) for row in scores])
     for name, scores in scored.scores.items()
@@ -79,6 +83,7 @@ def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
     by_name,
     events,
     Calibration(nothing),
+    CrossCalibration([]),
     Choice(combination),
     Selection(nothing, nothing, nothing, None),
   )
@@ -122,10 +127,14 @@ def plain(verdict):
   return [None if x != x else x for x in verdict]
 
 
+MIN = Combination(("max", "top_mean", "mean"), "min")
+
+
 @pytest.mark.parametrize(
   "fields",
   [
     {},
+    {"detect.combine": "min"},
     {"detect.rule": "events", "detect.event_rate": 0.05},
     {"detect.rule": "topk", "detect.top_k": 6, "model.cell": "gru"},
     {"detect.short": "flag", "data.window": 8, "detect.rate": 0.1},
@@ -133,9 +142,11 @@ def plain(verdict):
   ],
 )
 def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
-  made = make(tmp_path, {"detect.rate": 0.05, **fields})
+  decisive = "detect.combine" in fields
+  fields = {"detect.rate": 0.05, **fields}
+  made = make(tmp_path, fields, combination=MIN if decisive else NAMES)
   rng = np.random.default_rng(0)
-  texts = random_texts(rng, 60) + random_texts(rng, 60, "abcdefg")
+  texts = random_texts(rng, 60) + random_texts(rng, 60, "abcde")
   found = find_anomalies(made.detector, made.normal, sessions_of(texts))
   events = interleaved(rng, list(enumerate(texts)))
   verdicts = fed(Follower(made), events, rng)
@@ -167,7 +178,7 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
     assert verdict.scores_K == tuple(found.combined_KD[:, d])
   # A running verdict is below the final one, and comes before it.
   running = [verdict for verdict in verdicts if not verdict.ended]
-  assert running or fields.get("detect.short")
+  assert running or not decisive
   for verdict in running:
     last = final[verdict.session]
     assert last.flag and verdict.severity <= last.severity
@@ -240,7 +251,7 @@ def test_events_have_the_scores_of_whole_sessions(tmp_path):
 
 
 def test_a_state_goes_on_as_if_nothing_had_stopped(tmp_path, monkeypatch):
-  made = make(tmp_path, {"detect.rate": 0.1})
+  made = make(tmp_path, {"detect.rate": 0.1}, combination=MIN)
   rng = np.random.default_rng(5)
   texts = random_texts(rng, 40)
   events = interleaved(rng, list(enumerate(texts)))
@@ -313,6 +324,19 @@ def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(tmp_path):
     sessions_of(["bc", "c", "b"], begins=[False, True, True]),
   )
   assert [v.p for v in found] == batch.p[batch.distinct.which].tolist()
+
+
+def test_a_session_of_which_nothing_is_scored_has_a_verdict(tmp_path):
+  """Its begin and its end are cut, and it has one event."""
+  made = make(tmp_path, {"detect.followed": 1})
+  cut = sessions_of(["b", "b", "cd"], [False] * 3, [False] * 3)
+  batch = find_anomalies(made.detector, made.normal, cut)
+  alone = cut.take(np.array([0]))
+  assert find_anomalies(made.detector, made.normal, alone).p == batch.p[:1]
+  follower = Follower(made)
+  assert follower.feed("x", "b", 100.0) == []
+  [verdict] = follower.feed("y", "b", 101.0)
+  assert (verdict.p, verdict.event) == (batch.p[0], "<empty>")
 
 
 def test_one_wrong_time_ends_no_session(tmp_path):

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from seqrnn.detection import calibration, records, thresholds
+from seqrnn.detection import records, thresholds
 from seqrnn.errors import UserError
 from seqrnn.reporting import alarms
 
@@ -115,7 +115,7 @@ def test_a_small_file_that_holds_too_much_is_refused(tmp_path, monkeypatch):
   path = folder / "calibration.npz"
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
     file.writestr("nll.npy", bytes(2**24))
-  message = refused(path, calibration.read_events, path)
+  message = refused(path, records.read_arrays, path)
   assert "is too large when decompressed" in message
 
 
@@ -138,7 +138,7 @@ def test_numbers_that_are_none_of_a_calibration_are_refused(tmp_path):
     {"nll": np.ones(2)},
   ):
     np.savez(path, **arrays)
-    refused(path, calibration.read_events, path)
+    refused(path, records.read_arrays, path)
 
 
 def test_short_sessions_have_no_rank_in_the_page(tmp_path):

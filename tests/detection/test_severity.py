@@ -51,6 +51,7 @@ def test_severity_counts_signs():
     event_p=np.ones(8 * D),
     flags=(p < 0.5) | short,
     event_flags=(place < flagged[:, None]).ravel(),
+    combined_KD=np.zeros((1, D)),
   )
   lengths = np.full(D, 8)
   found = severity.explain(scored, verdicts, lengths, normal, settings)

@@ -545,7 +545,7 @@ def test_what_an_earlier_detection_has_written_goes(home, again):
   names = {path.name for path in where.iterdir()}
   assert names == {
     *("sessions.csv", "incidents.csv", "report.json", "thresholds.json"),
-    *("calibration.npz", "notes.txt", "manifest.json"),
+    *("calibration.npz", "deployed.npz", "notes.txt", "manifest.json"),
   }
 
 

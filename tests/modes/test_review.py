@@ -14,8 +14,16 @@ import pytest
 import experiments
 from configs import base
 from seqrnn.data import splits, vocabulary
-from seqrnn.detection import answers, calibration, redaction, selection
+from seqrnn.detection import (
+  answers,
+  calibration,
+  deployed,
+  redaction,
+  selection,
+)
+from seqrnn.detection.choice import STANDARD
 from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
+from seqrnn.detection.thresholds import Record
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
@@ -221,9 +229,7 @@ def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
   model = np.repeat(arrays["model"], arrays["sizes"])
   thresholds = json.loads((workdir / "detect/thresholds.json").read_text())
   assert thresholds["left_out"] == np.flatnonzero(out).tolist()
-  events, _ = calibration.read_events(
-    workdir / "detect/calibration.npz", thresholds["left_out"]
-  )
+  events = deployed.restore(experiments.build, config, workdir).normal.events
   for k, group in enumerate(events.groups):
     some = kept & (model == k)
     nll = arrays["nll"].astype(float)[some]
@@ -231,7 +237,8 @@ def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
     np.testing.assert_array_equal(group.scores, np.unique(nll.round(4)))
     assert group.n == len(nll)
   with pytest.raises(UserError, match="lacks sessions that were left out"):
-    calibration.read_events(workdir / "detect/calibration.npz", [len(out)])
+    path = workdir / "detect/calibration.npz"
+    deployed.read_calibration(path, Record([], {}, STANDARD, [len(out)]))
 
 
 def test_answers_in_the_file_are_kept_and_not_asked_again(run, capsys):
