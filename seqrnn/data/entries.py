@@ -1,5 +1,6 @@
 """Entries of logs: the parts of lines, and which lines are entries at all."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -13,12 +14,44 @@ from seqrnn.errors import UserError
 Report = Callable[[str], None]
 
 
+_NO_PARTS = Parts("", "", ())
+
+
 class Entry(NamedTuple):
   """An entry of a log: a line, or a record in it, and its parts."""
 
   number: int
   text: str
   parts: Parts
+
+
+@dataclasses.dataclass
+class Seen:
+  """What was read of a log, or of a part of it.
+
+  Attributes:
+    fits: whether a line fits the format.
+    count: number of lines with entries.
+    joined: number of lines that belong to the line before.
+    strays: number of lines that do not fit.
+    first_stray: the first of them; 0: there is none.
+    unfit: the first entries before a line that fits.
+    last: the last parts with a time.
+    first: the first entry.
+    entries: number of entries.
+    alone: number of entries that belong to no session.
+  """
+
+  fits: bool = False
+  count: int = 0
+  joined: int = 0
+  strays: int = 0
+  first_stray: int = 0
+  unfit: list[Entry] = dataclasses.field(default_factory=list)
+  last: Parts = _NO_PARTS
+  first: Entry | None = None
+  entries: int = 0
+  alone: int = 0
 
 
 def lines(source: Source, form: Form) -> Iterator[str]:
@@ -67,7 +100,11 @@ def _sample(numbered: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
 
 
 def read(
-  texts: Iterable[str], source: str, form: Form, report: Report | None = None
+  texts: Iterable[str],
+  source: str,
+  form: Form,
+  report: Report | None = None,
+  seen: Seen | None = None,
 ) -> Iterator[Entry]:
   """The entries of a log, without lines that belong to the line before.
 
@@ -78,6 +115,8 @@ def read(
     source: its name.
     form: how it is read.
     report: called with what a person should know of the log.
+    seen: counts what is read, entry by entry, of a part of a log, which may
+      have no line that fits; None: the whole log is read.
 
   Raises:
     UserError: a format or a header fits no line of a log that has lines.
@@ -91,41 +130,67 @@ def read(
     numbered = chain(sample, numbered)
   if form.log_format == "cri":
     numbered = formats.whole(numbered)
-  parse = formats.parser(form)
-  fits, joined, last = False, 0, Parts("", "", ())
-  count, strays, first = 0, 0, 0  # `strays` do not fit a header.
-  unfit: list[Entry] = []
+  parse, found, whole = formats.parser(form), seen or Seen(), seen is None
+  yield from _entries(numbered, parse, form.log_format is not None, found)
+  if whole:
+    check(found, source, form)
+    summarize(found, source, form, report)
+
+
+def _entries(
+  numbered: Iterable[tuple[int, str]],
+  parse: formats.Parse,
+  joins: bool,
+  seen: Seen,
+) -> Iterator[Entry]:
+  """The entries of lines; `joins`: a line may belong to the line before."""
   for number, line in numbered:
     found = parse(line)
-    if not found and fits and form.log_format is not None:
-      joined += 1
+    if not found and seen.fits and joins:
+      seen.joined += 1
       continue
-    count += 1
+    seen.count += 1
     if not found:
-      first, strays = first or number, strays + 1
-    fits = fits or bool(found)
+      seen.first_stray, seen.strays = (
+        seen.first_stray or number,
+        seen.strays + 1,
+      )
+    seen.fits = seen.fits or bool(found)
     for parts in found or (Parts(line, "", ()),):
       # An entry without a time has the time of the entry before.
       if parts.times:
-        last = parts
+        seen.last = parts
       else:
+        last = seen.last
         parts = parts._replace(timestamp=last.timestamp, times=last.times)
       if not parts.content or parts.content.isspace():
         continue
       entry = Entry(number, parts.record or line, parts)
-      if not fits and len(unfit) < 2:
-        unfit.append(entry)
+      if not seen.fits and len(seen.unfit) < 2:
+        seen.unfit.append(entry)
       yield entry
-  if unfit and not fits:
+
+
+def check(seen: Seen, source: str, form: Form):
+  """Refuses a log of which no line fits the format.
+
+  Raises:
+    UserError: as `read`.
+  """
+  if seen.unfit and not seen.fits:
     field = "log_header" if form.log_header is not None else "log_format"
-    raise misfit(source, form, field, unfit)
-  if strays and form.log_header is not None and report:
+    raise misfit(source, form, field, seen.unfit)
+
+
+def summarize(seen: Seen, source: str, form: Form, report: Report | None):
+  """Reports the lines of a log that are not as the others are."""
+  if report and seen.strays and form.log_header is not None:
     report(
-      f"{source}: {strays:,} of {count:,} lines do not fit data.log_header"
-      f" and have no time, the first is line {first}"
+      f"{source}: {seen.strays:,} of {seen.count:,} lines do not fit"
+      f" data.log_header and have no time, the first is line {seen.first_stray}"
     )
-  if joined and report:
-    report(f"{source}: {joined:,} lines were joined to the line before")
+  if report and seen.joined:
+    report(f"{source}: {seen.joined:,} lines were joined to the line before")
 
 
 def misfit(

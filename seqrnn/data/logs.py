@@ -19,6 +19,7 @@ from seqrnn.data import cache, entries, formats, rotation
 from seqrnn.data.columns import Changes, Column, Texts, Tokens, grouped, taken
 from seqrnn.data.cuts import Clock
 from seqrnn.data.documents import Corpus
+from seqrnn.data.entries import Seen
 from seqrnn.data.formats import Form
 from seqrnn.data.reading import Source, rows
 from seqrnn.data.storage import Made
@@ -88,12 +89,9 @@ def _parse(sources: list[Source], form: Form) -> Made:
   if several and (logs < len(sources) or form.log_format is not None):
     sources = sorted(sources, key=lambda source: _age(source, form))
   found = (
-    events(
-      entries.lines(source, form),
-      source.name,
-      form,
-      log[source.name] if logs > 1 else "",
-      lines.append,
+    _of_log(
+      log[source.name] if named and logs > 1 else "",
+      events(entries.lines(source, form), source.name, form, lines.append),
     )
     for source in sources
   )
@@ -182,9 +180,9 @@ def events(
   texts: Iterable[str],
   source: str,
   form: Form,
-  log: str = "",
   report: Callable[[str], None] | None = None,
   leave_out: Callable[[int, str], None] | None = None,
+  seen: Seen | None = None,
 ) -> Iterator[Event]:
   """The events of a log, one for each line that is not blank.
 
@@ -195,11 +193,11 @@ def events(
     texts: its lines.
     source: its name.
     form: how it is read.
-    log: before the names of its sessions; empty: nothing.
     report: called with what a person should know of the log; None: it is a
       stream.
     leave_out: called with the number and the fault of a line without the time
       that `data.log_gap` needs; None: such a line is refused.
+    seen: as of `entries.read`.
 
   Raises:
     UserError: as `read`.
@@ -209,16 +207,16 @@ def events(
     names = re.compile(form.log_session)
   named = names is not None or form.log_session_key is not None
   mask, cut = masker(names, form.log_codes), _cutter(source, form)
-  first, count, alone = None, 0, 0
-  for entry in entries.read(texts, source, form, report):
+  found, whole = seen or Seen(), seen is None
+  for entry in entries.read(texts, source, form, report, seen):
     number, line, parts = entry
-    first, count = first or entry, count + 1
+    found.first, found.entries = found.first or entry, found.entries + 1
     if named:
-      found = [parts.session]
+      of = [parts.session]
       if names is not None:
-        found = dict.fromkeys(match[1] for match in names.finditer(line))
-      of = [_name(log, name) for name in found if name]
-      alone += not of
+        of = dict.fromkeys(match[1] for match in names.finditer(line))
+      of = [name for name in of if name]
+      found.alone += not of
     elif (session := cut(number, parts.times)) is not None:
       of = [session]
     else:
@@ -231,11 +229,39 @@ def events(
     yield Event(
       *(of, symbol, number, parts.timestamp, parts.label, parts.times, source)
     )
-  if first and alone == count:
-    field = "log_session" if names else "log_session_key"
-    raise entries.misfit(source, form, field, [first])
-  if alone and report:
-    report(f"{source}: {alone:,} of {count:,} lines belong to no session")
+  if whole:
+    check(found, source, form)
+    summarize(found, source, report)
+
+
+def check(seen: Seen, source: str, form: Form):
+  """Refuses a log of which no line belongs to a session.
+
+  Raises:
+    UserError: as `read`.
+  """
+  if seen.first and seen.alone == seen.entries:
+    named = form.log_session is not None
+    field = "log_session" if named else "log_session_key"
+    raise entries.misfit(source, form, field, [seen.first])
+
+
+def summarize(seen: Seen, source: str, report: Callable[[str], None] | None):
+  """Reports the lines of a log that belong to no session."""
+  if seen.alone and report:
+    report(
+      f"{source}: {seen.alone:,} of {seen.entries:,} lines belong to no session"
+    )
+
+
+def _of_log(log: str, events: Iterator[Event]) -> Iterator[Event]:
+  """The events, whose sessions are named after their log unless it is empty."""
+  if not log:
+    return events
+  return (
+    event._replace(sessions=[_name(log, name) for name in event.sessions])
+    for event in events
+  )
 
 
 def _cutter(
