@@ -42,10 +42,7 @@ DEPLOYED = "deployed.npz"
 
 
 class IdleTimes(NamedTuple):
-  """After how much silence a session has ended: `patience` of `data.cuts`.
-
-  It is longer than the idle times, because a session that ends here too early
-  is cut in two, and its first part seems to lack its end.
+  """After how much silence a session has ended.
 
   Attributes:
     clock: "seconds" or "lines"; empty: sessions end by no silence.
@@ -75,13 +72,17 @@ class Deployed(NamedTuple):
     config: of the run, with the settings of `detect` that decide verdicts.
     detector: its models and baselines; its members' sessions are not known.
     normal: scores of normal sessions.
-    idle: when a session has ended.
+    idle: when a session that is followed has ended: `patience` of `data.cuts`.
+      It is longer than the idle times, because a session that ends here too
+      early is cut in two, and its first part seems to lack its end.
+    cut: when a log that is examined at once cuts a session.
   """
 
   config: Config
   detector: Detector
   normal: NormalScores
   idle: IdleTimes
+  cut: IdleTimes = IdleTimes()
 
 
 def write(folder: Path, detector: Detector, trained: Pieces):
@@ -104,8 +105,11 @@ def write(folder: Path, detector: Detector, trained: Pieces):
   counts_KD = np.zeros((len(sizes), len(distinct.first)), np.int64)
   np.add.at(counts_KD, (member, distinct.which), 1)
   cuts = trained.corpus.cuts
-  idle = IdleTimes() if cuts is None else _idle_times(cuts, trained)
-  text = json.dumps(idle._asdict()).encode()
+  idle = cut = IdleTimes()
+  if cuts is not None:
+    idle = _idle_times(cuts, trained, cuts.patience, cuts.patience_V)
+    cut = _idle_times(cuts, trained, cuts.idle, cuts.last_V)
+  text = json.dumps([idle._asdict(), cut._asdict()]).encode()
   np.savez_compressed(
     folder / DEPLOYED,
     ids=once.ids,
@@ -117,18 +121,17 @@ def write(folder: Path, detector: Detector, trained: Pieces):
   )
 
 
-def _idle_times(cuts: Cuts, trained: Pieces) -> IdleTimes:
+def _idle_times(
+  cuts: Cuts, trained: Pieces, longest: float, last_V: np.ndarray
+) -> IdleTimes:
   """The idle times of a log, of the symbols that have their own."""
   symbols = trained.corpus.symbols
   first_V = np.minimum(cuts.first_V, cuts.idle)
   return IdleTimes(
     cuts.clock,
-    cuts.patience,
+    longest,
     {symbols[v]: float(first_V[v]) for v in np.flatnonzero(first_V)},
-    {
-      symbols[v]: float(cuts.patience_V[v])
-      for v in np.flatnonzero(cuts.patience_V != cuts.patience)
-    },
+    {symbols[v]: float(last_V[v]) for v in np.flatnonzero(last_V != longest)},
   )
 
 
@@ -166,7 +169,7 @@ def restore(
     experiment, [(workdir / name, step) for name, step in record.members]
   )
   normal, seen = read_calibration(folder / CALIBRATION, record)
-  trained, idle = _read_deployed(folder / DEPLOYED, len(steps))
+  trained, (idle, cut) = _read_deployed(folder / DEPLOYED, len(steps))
   config.detect.baselines = False  # Only those that are combined.
   wanted = fitted_names(config.detect)
   fitted = [
@@ -178,8 +181,10 @@ def restore(
   detector = Detector(config, experiment, [], steps, models, fitted)
   if given_idle is not None:
     clock = idle.clock or "seconds"
+    first = {s: min(time, given_idle) for s, time in cut.first.items()}
+    cut = IdleTimes(cut.clock, given_idle, first)
     idle = IdleTimes(clock, given_idle, idle.first)
-  return Deployed(config, detector, normal, idle)
+  return Deployed(config, detector, normal, idle, cut)
 
 
 def read_calibration(
@@ -200,8 +205,10 @@ def read_calibration(
     return normal, seen
 
 
-def _read_deployed(path: Path, models: int) -> tuple[list[Sessions], IdleTimes]:
-  """The sessions to which the baselines of each model are fitted."""
+def _read_deployed(
+  path: Path, models: int
+) -> tuple[list[Sessions], list[IdleTimes]]:
+  """The sessions to which the baselines of each model are fitted, and times."""
   arrays = records.load(path)
   with records.reading(path):
     ids, sizes = arrays["ids"].astype(np.int32), arrays["sizes"]
@@ -212,11 +219,12 @@ def _read_deployed(path: Path, models: int) -> tuple[list[Sessions], IdleTimes]:
     begins, ends = (arrays[name].astype(bool) for name in ("begins", "ends"))
     names = [""] * len(sizes)
     once = Sessions(ids, bounds, names, begins=begins, ends=ends)
-    fields: dict[str, Any] = json.loads(arrays["idle"].tobytes())
+    times: list[dict[str, Any]] = json.loads(arrays["idle"].tobytes())
+    idle, cut = (IdleTimes(**fields) for fields in times)
     return [
       once.take(np.repeat(np.arange(len(sizes)), counts_D))
       for counts_D in counts_KD
-    ], IdleTimes(**fields)
+    ], [idle, cut]
 
 
 def refuse_unfollowed(deployed: Deployed):
