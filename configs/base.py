@@ -798,6 +798,19 @@ DETECT = _group(
   bootstrap=Field(
     200, NATURAL, "The number of bootstrap samples for confidence intervals."
   ),
+  engine=Field(
+    "local",
+    choice("local", "spark"),
+    "What searches detect.path. local: this process. spark: Apache Spark, with"
+    " the models and the settings of the last detection (extra `spark`).",
+  ),
+  output=optional(
+    str,
+    NOT_EMPTY,
+    "The folder of the tables that Spark writes, as Spark names it. Empty:"
+    " detect-spark in the workdir.",
+    _DETECTION | {"detect.engine": ("spark",)},
+  ),
   follow=Field(
     "alarms",
     choice("alarms", "sessions", "events"),

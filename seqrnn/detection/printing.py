@@ -238,12 +238,23 @@ def summary(found: Findings) -> str:
   """How many sessions are flagged, of each severity."""
   which = found.distinct.which
   counts = np.bincount(found.alarms.severity[which], minlength=4).tolist()
-  text = f"{len(which) - counts[0]:,} of {len(which):,} sessions flagged"
+  return summary_of(counts, int(found.short[which].sum()))
+
+
+def summary_of(counts: list[int], short: int) -> str:
+  """How many sessions are flagged.
+
+  Args:
+    counts: number of sessions of each severity.
+    short: number of sessions that are flagged for their length alone.
+  """
+  total = sum(counts)
+  text = f"{total - counts[0]:,} of {total:,} sessions flagged"
   parts = [
     f"{count:,} {name}"
     for name, count in zip(severity.NAMES, counts, strict=True)
     if name and count
   ]
-  if short := int(found.short[which].sum()):
+  if short:
     parts.append(f"{short:,} by detect.short=flag")
   return text + f" ({', '.join(parts)})" * bool(parts)

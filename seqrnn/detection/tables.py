@@ -78,25 +78,8 @@ def write_sessions(
   session that its end or its begin cuts.
   """
   sessions, oddest = found.sessions, found.oddest().tolist()
-  alarms, firsts = found.alarms, found.first_alarms().tolist()
-  first = found.distinct.first
-  distinct = {
-    "events": np.diff(sessions.bounds)[first].tolist(),
-    **{
-      name: (1 - whole[first]).tolist()
-      for name, whole in (("open", sessions.ends), ("cut", sessions.begins))
-      if whole is not None
-    },
-    "p_value": _cells(found.p),
-    "flag": found.flags.astype(int).tolist(),
-    "severity": [severity.NAMES[n] or None for n in alarms.severity.tolist()],
-    "incident": _numbers(found, grouped),
-    "reason": [name or None for name in alarms.reasons],
-    "models": alarms.models.tolist(),
-    "unknown_events": alarms.unknown_events.tolist(),
-    "flagged_events": alarms.flagged_events.tolist(),
-    "first_alarm": [None if first < 0 else first for first in firsts],
-  }
+  distinct = verdict_columns(found) | {"p_value": _cells(found.p)}
+  distinct["incident"] = _numbers(found, grouped)
   scores = {name: _cells(values) for name, values in found.scores.items()}
   places = places_of(found)
   columns = ["session", *distinct, *places, *scores]
@@ -113,6 +96,35 @@ def write_sessions(
       write(row)
 
 
+def verdict_columns(found: Findings) -> dict[str, list[Any]]:
+  """The columns of sessions.csv that are the same for equal sessions.
+
+  The values are those of the distinct sessions. The incidents are not known
+  yet.
+  """
+  sessions, alarms = found.sessions, found.alarms
+  first = found.distinct.first
+  return {
+    "events": np.diff(sessions.bounds)[first].tolist(),
+    **{
+      name: (1 - whole[first]).tolist()
+      for name, whole in (("open", sessions.ends), ("cut", sessions.begins))
+      if whole is not None
+    },
+    "p_value": found.p.tolist(),
+    "flag": found.flags.astype(int).tolist(),
+    "severity": [severity.NAMES[n] or None for n in alarms.severity.tolist()],
+    "incident": [None] * len(found.p),
+    "reason": [name or None for name in alarms.reasons],
+    "models": alarms.models.tolist(),
+    "unknown_events": alarms.unknown_events.tolist(),
+    "flagged_events": alarms.flagged_events.tolist(),
+    "first_alarm": [
+      None if n < 0 else n for n in found.first_alarms().tolist()
+    ],
+  }
+
+
 def _numbers(found: Findings, grouped: list[Incident]) -> list[int | None]:
   """The number of the incident of each distinct session, from 1."""
   numbers: list[int | None] = [None] * len(found.p)
@@ -126,21 +138,30 @@ def write_incidents(
   found: Findings, grouped: list[Incident], folder: Path, form: str
 ):
   """Writes incidents.csv, or another `form`: a row per incident."""
+  columns, rows = incident_rows(found, grouped)
+  with _table(folder, "incidents", form, columns) as write:
+    for row in rows:
+      write(row)
+
+
+def incident_rows(
+  found: Findings, grouped: list[Incident]
+) -> tuple[list[str], list[list[Any]]]:
+  """The columns and the rows of incidents.csv."""
   places = places_of(found)
   columns = ["incident", "severity", "sessions", "p_value", "reason", "event"]
-  columns += ["example", *places]
-  with _table(
-    folder, "incidents", form, [*columns, "before", "after"]
-  ) as write:
-    for number, one in enumerate(grouped, 1):
-      j = one.session
-      where = [value(j, one.position) for value in places.values()]
-      [p] = _cells(np.array([one.p]))
-      example = found.sessions.names[j]
-      context = [" | ".join(names) for names in (one.before, one.after)]
-      name = severity.NAMES[one.severity]
-      row = [number, name, one.count, p, one.reason, one.event]
-      write([*row, example, *where, *context])
+  columns += ["example", *places, "before", "after"]
+  rows = []
+  for number, one in enumerate(grouped, 1):
+    j = one.session
+    where = [value(j, one.position) for value in places.values()]
+    [p] = _cells(np.array([one.p]))
+    example = found.sessions.names[j]
+    context = [" | ".join(names) for names in (one.before, one.after)]
+    name = severity.NAMES[one.severity]
+    row = [number, name, one.count, p, one.reason, one.event]
+    rows.append([*row, example, *where, *context])
+  return columns, rows
 
 
 def places_of(found: Findings) -> dict[str, Callable[[int, int], Any]]:

@@ -53,15 +53,38 @@ _RESULTS = (
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Findings:
+) -> Findings | None:
   """Finds anomalous sessions and writes them, with a report, to detect/.
+
+  With `detect.engine=spark` tables are written, and the findings are those on
+  the flagged sessions; None: there is none.
 
   Raises:
     UserError: the task cannot detect, fields exclude each other, or reading or
       training fails.
   """
+  if config.detect.engine == "spark":
+    return _on_spark(build, config, workdir)
   with files.locked(workdir / LOCK, "searched for anomalies"):
     return _run(build, config, workdir)
+
+
+def _on_spark(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Findings | None:
+  """Finds anomalous sessions with Spark.
+
+  Raises:
+    UserError: PySpark is not installed, or as `spark.run`.
+  """
+  try:
+    from seqrnn.detection import spark
+  except ModuleNotFoundError as error:
+    raise UserError(
+      f"config.detect.engine='spark': there is no {error.name}; it needs pip"
+      " install 'seqrnn[spark]', and Java 17 or newer"
+    ) from None
+  return spark.run(build, config, workdir)
 
 
 def _run(
