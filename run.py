@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
       if index == 0:
         print(visible(line), file=sys.stderr)
     experiments = importlib.import_module("experiments")
-    module = "seqrnn.detection.follow" if parsed.follow else MODES[parsed.mode]
+    module = "seqrnn.following.follow" if parsed.follow else MODES[parsed.mode]
     importlib.import_module(module).run(experiments.build, config, workdir)
     sys.stdout.flush()
     status, together = 0, True  # Every process has finished.

@@ -1,4 +1,4 @@
-"""Measures the warnings of `seqrnn.detection.drift`.
+"""Measures the warnings of `seqrnn.following.drift`.
 
   python benchmarks/drift.py FOLDER [--runs=200]
 
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import shop_log
 from seqrnn.detection.conformal import Calibration, combine
-from seqrnn.detection.drift import Drift
+from seqrnn.following.drift import Drift
 
 _MODELS, _CALIBRATION, _NEW, _LATER = 4, 1_000, 30_000, 3_000
 _FLAGS = [

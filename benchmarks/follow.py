@@ -85,9 +85,10 @@ def measure(count: int):
 
   import experiments
   from configs import sessions
-  from seqrnn.detection import follow, thresholds
+  from seqrnn.detection import thresholds
   from seqrnn.detection.conformal import Calibration, CrossCalibration
   from seqrnn.detection.ensemble import Ensemble
+  from seqrnn.following import follow
   from seqrnn.runtime import launch
 
   config = sessions.get_config()

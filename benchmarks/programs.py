@@ -28,9 +28,9 @@ from seqrnn.config import Config
 from seqrnn.data.corpora import CATALOGUE
 from seqrnn.data.music import NOTES
 from seqrnn.detection.ensemble import Ensemble
-from seqrnn.detection.stepping import advancer
 from seqrnn.experiment import Experiment
 from seqrnn.experiment import shapes as parameter_shapes
+from seqrnn.following.stepping import advancer
 from seqrnn.inference import choice
 from seqrnn.inference.evaluation import adder, loss_totals
 from seqrnn.inference.predictions import calculator, ranker

@@ -32,7 +32,7 @@ from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.training.history import read_rows
 
 if TYPE_CHECKING:
-  from seqrnn.detection.follower import Follower
+  from seqrnn.following.follower import Follower
 
 
 def find_tasks() -> dict[str, ModuleType]:
@@ -167,7 +167,7 @@ class Run(NamedTuple):
         predict the next event.
     """
     from seqrnn.detection import deployed
-    from seqrnn.detection.follower import Follower
+    from seqrnn.following.follower import Follower
 
     config = self._changed("detect", settings)
     return Follower(deployed.restore(build, config, self.workdir))

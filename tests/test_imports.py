@@ -21,6 +21,7 @@ ROOMS = (
   "seqrnn.inference",
   "seqrnn.training",
   "seqrnn.detection",
+  "seqrnn.following",
   "seqrnn.searching",
   "seqrnn.reporting",
   "seqrnn.modes",

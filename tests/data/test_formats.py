@@ -13,8 +13,8 @@ import pytest
 from seqrnn import config as config_lib
 from seqrnn.data import corpora, formats, objects, reading
 from seqrnn.data.formats import FORMATS, Form, parser, seconds
-from seqrnn.detection import follow
 from seqrnn.errors import UserError
+from seqrnn.following import follow
 from seqrnn.training import fit
 from tests.data.test_logs import read, settings
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from seqrnn.detection import stepping
 from seqrnn.detection.ensemble import Ensemble
 from seqrnn.experiment import Decoder
+from seqrnn.following import stepping
 from seqrnn.inference import evaluation, predictions, sampler, scoring
 from seqrnn.models import arrays
 from seqrnn.reporting import decisions, neurons

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from seqrnn.detection import incidents, severity
-from seqrnn.detection.verdicts import Verdict
+from seqrnn.following.verdicts import Verdict
 
 _KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
 _SYMBOLS = 1000  # Events of an example that are kept.

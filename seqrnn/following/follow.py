@@ -12,10 +12,10 @@ from seqrnn.config import Config
 from seqrnn.data import corpora, formats, logs
 from seqrnn.data.reading import NOT_UTF8
 from seqrnn.detection import deployed
-from seqrnn.detection.alarms import Alarms, session_row
-from seqrnn.detection.follower import Event, Follower
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
+from seqrnn.following.alarms import Alarms, session_row
+from seqrnn.following.follower import Event, Follower
 
 _LONGEST = 2**16  # Bytes of a line, at most.
 _REPORTED = 10  # Skipped lines that are reported; all are counted.

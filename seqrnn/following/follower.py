@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
-from seqrnn.detection.clock import EventClock
 from seqrnn.detection.deployed import Deployed, refuse_unfollowed
-from seqrnn.detection.open_sessions import OpenSession, Waiting
-from seqrnn.detection.running import Running
-from seqrnn.detection.stepping import Read, Stepper
-from seqrnn.detection.verdicts import Final, Verdict
+from seqrnn.following.clock import EventClock
+from seqrnn.following.open_sessions import OpenSession, Waiting
+from seqrnn.following.running import Running
+from seqrnn.following.stepping import Read, Stepper
+from seqrnn.following.verdicts import Final, Verdict
 
 _LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
 _STATES = 2**28  # Bytes of models' states that are kept.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seqrnn.detection import drift
-from seqrnn.detection.drift import Drift
+from seqrnn.following import drift
+from seqrnn.following.drift import Drift
 
 
 def calibration(rng, ties=False):

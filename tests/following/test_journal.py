@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
-from seqrnn.detection import journal
-from seqrnn.detection.journal import ALARMS, Journal, State
 from seqrnn.errors import MachineError, UserError
+from seqrnn.following import journal
+from seqrnn.following.journal import ALARMS, Journal, State
 from seqrnn.runtime import files
 
 

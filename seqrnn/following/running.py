@@ -14,8 +14,8 @@ from seqrnn.detection.calibration import COMBINED
 from seqrnn.detection.conformal import combine, is_flagged
 from seqrnn.detection.deployed import Deployed
 from seqrnn.detection.detector import round_scores
-from seqrnn.detection.open_sessions import OpenSession
-from seqrnn.detection.verdicts import Verdict, event_name, place_of
+from seqrnn.following.open_sessions import OpenSession
+from seqrnn.following.verdicts import Verdict, event_name, place_of
 
 _ROUNDING = 1e-4  # By which a running score is below the final one, at least.
 

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from configs import base
 from seqrnn.config import Config
-from seqrnn.detection import health
 from seqrnn.errors import UserError
+from seqrnn.following import health
 
 DEPLOYED = SimpleNamespace(
   detector=SimpleNamespace(steps=[40, 50]),

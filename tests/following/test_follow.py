@@ -7,9 +7,9 @@ import pytest
 
 from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.detection import follow
-from seqrnn.detection.follower import Follower
-from tests.detection.test_follower import make
+from seqrnn.following import follow
+from seqrnn.following.follower import Follower
+from tests.following.test_follower import make
 
 
 class Out(io.StringIO):

@@ -11,7 +11,7 @@ import experiments
 from seqrnn.data.columns import Texts
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.detection import alarms, baselines, incidents, stepping
+from seqrnn.detection import baselines, incidents
 from seqrnn.detection.calibration import NormalScores
 from seqrnn.detection.choice import Choice, Combination
 from seqrnn.detection.conformal import Calibration, CrossCalibration
@@ -19,10 +19,11 @@ from seqrnn.detection.decision import find_anomalies
 from seqrnn.detection.deployed import Deployed, IdleTimes, refuse_unfollowed
 from seqrnn.detection.detector import Detector, round_scores, whole_sessions
 from seqrnn.detection.ensemble import Ensemble
-from seqrnn.detection.follower import Event, Follower
 from seqrnn.detection.selection import Selection
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
+from seqrnn.following import alarms, stepping
+from seqrnn.following.follower import Event, Follower
 from tests.conftest import tiny
 
 SYMBOLS = Vocabulary("session", tuple("abcdefg"))
@@ -258,7 +259,7 @@ def test_a_state_goes_on_as_if_nothing_had_stopped(tmp_path, monkeypatch):
   events = [e._replace(time=100.0 + 3 * n) for n, e in enumerate(events)]
   expected = fed(Follower(made), events, rng)
   # Few states of models are kept: the others are computed again.
-  monkeypatch.setattr("seqrnn.detection.follower._STATES", 2000)
+  monkeypatch.setattr("seqrnn.following.follower._STATES", 2000)
   follower, found = Follower(made), []
   for place in range(0, len(events), 50):
     found += follower.feed_many(events[place : place + 50]).verdicts
@@ -370,7 +371,7 @@ def test_without_a_clock_no_silence_ends_a_session(tmp_path):
 
 
 def test_a_session_of_many_events_is_judged_in_parts(tmp_path, monkeypatch):
-  monkeypatch.setattr("seqrnn.detection.follower._LONGEST", 20)
+  monkeypatch.setattr("seqrnn.following.follower._LONGEST", 20)
   follower = Follower(make(tmp_path, {}))
   events = [Event("x", "b")] * 50
   ended = [v for v in follower.feed_many(events).verdicts if v.ended]

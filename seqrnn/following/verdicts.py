@@ -13,7 +13,7 @@ from seqrnn.detection import incidents
 from seqrnn.detection.decision import find_anomalies
 from seqrnn.detection.deployed import Deployed
 from seqrnn.detection.findings import Findings
-from seqrnn.detection.open_sessions import OpenSession
+from seqrnn.following.open_sessions import OpenSession
 
 _KEPT = 2**15  # Final verdicts on distinct sessions that are kept.
 _KEPT_LENGTH = 2**9  # Events of a session whose verdict is kept.

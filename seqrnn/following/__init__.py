@@ -1,0 +1,1 @@
+"""Follows logs: verdicts on sessions as their events arrive."""
