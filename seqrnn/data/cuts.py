@@ -21,7 +21,7 @@ from seqrnn.errors import visible
 _CHUNK = 2**18  # Events that are handled together.
 _QUANTILE = 0.99  # Of the longest silences of sessions: the longest idle time.
 _KNOWN = 20  # Occurrences of an event that has an idle time of its own.
-_SURE = 20  # A session surely has ended if, of so many alike, one goes on.
+_SURE = 200  # A session surely has ended if, of so many alike, one goes on.
 _PATIENCE = 10  # Idle times after which every session surely has ended.
 _UNITS = {"days": 86400, "hours": 3600, "minutes": 60}  # In seconds.
 

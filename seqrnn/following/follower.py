@@ -82,7 +82,9 @@ class Follower:
     data = deployed.config.data
     # Sessions that are cut by times or lines do not overlap.
     self._consecutive = bool(data.log_gap or data.log_lines)
-    self._most = settings.followed
+    self._most, self._unknown = settings.followed, settings.unknown
+    self._by_time = deployed.idle.clock == "seconds"
+    self._by_line = deployed.idle.clock == "lines"
     self._clock, self._line = EventClock(), 0
     self._waiting = Waiting(deployed.idle)
     self._encoded: dict[str, tuple[str, int]] = {}
@@ -143,7 +145,7 @@ class Follower:
 
   def _move_clock(self, time: float, pass_: "_Pass"):
     back = self._clock.read(time)
-    if self.deployed.idle.clock != "seconds":
+    if not self._by_time:
       return
     if back:
       self._waiting.set_back(back)
@@ -151,7 +153,7 @@ class Follower:
 
   def _count_lines(self, line: int | None, pass_: "_Pass"):
     """Where lines are the clock; lines of a rotated log begin at 1 again."""
-    if self.deployed.idle.clock == "lines":
+    if self._by_line:
       self._line = max(self._line + 1, line or 0)
       self._end_silent(self._line, pass_)
 
@@ -177,8 +179,7 @@ class Follower:
     if event.file is not None or session.files is not None:
       files = session.files or [""] * (len(session.ids) - 1)
       session.files = [*files, event.file or ""]
-    now = {"seconds": self._clock.now, "lines": self._line}
-    waiting.touch(session, now.get(self.deployed.idle.clock, 0))
+    waiting.touch(session, self._clock.now if self._by_time else self._line)
     place = len(session.ids) - 1
     pass_.events.append((session, place, self.now))
     pass_.touched.setdefault(session, place)
@@ -201,7 +202,7 @@ class Follower:
 
   def _is_begin(self, symbol: str, time: float | None) -> bool:
     """Whether an event may be the first of its session."""
-    if self.deployed.idle.clock != "seconds" or time is None:
+    if not self._by_time or time is None:
       return True
     return time - self._clock.begin >= self.deployed.idle.before(symbol)
 
@@ -298,7 +299,7 @@ class Follower:
   ) -> Iterator[tuple[float, int, list[float]]]:
     """Surprisal, rank, and the surprisal by each model of events."""
     ids = session.ids[session.read :]
-    least = self.deployed.config.detect.unknown
+    least = self._unknown
     columns = (column.tolist() for column in read)
     for id, nats, rank, nll_K in zip(ids, *columns, strict=True):
       nats = max(nats, least) if id == UNKNOWN else nats

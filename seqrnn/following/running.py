@@ -3,6 +3,7 @@
 import bisect
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +32,15 @@ class Running:
     self._settings = deployed.config.detect
     self._normal = deployed.normal
     self._names = deployed.detector.names
-    seen = np.asarray(deployed.detector.models.seen)
-    self._seen_VK = seen.T.tolist()
+    seen = np.asarray(deployed.detector.models.seen).copy()
+    seen[:, UNKNOWN] = False
+    # Of the events that some model has not seen, which models these are.
+    self._unseen = {
+      v: (~seen[:, v]).tolist()
+      for v in np.flatnonzero(~seen.all(axis=0)).tolist()
+    }
+    self._unknown = self._settings.unknown
+    self._by_rate = self._settings.rule == "rate"
     # Lists, because NumPy is slower for a single number.
     self._events = [
       (group.scores.tolist(), group.above.tolist())
@@ -44,11 +52,11 @@ class Running:
 
   def surprisals(self, id: int, nll_K: Sequence[float]) -> list[float]:
     """The surprisals of an event, those of unseen ones at least a minimum."""
-    least = self._settings.unknown
-    return [
-      nats if seen and id != UNKNOWN else max(nats, least)
-      for nats, seen in zip(nll_K, self._seen_VK[id], strict=True)
-    ]
+    if id not in self._unseen:
+      return [*nll_K]
+    pairs = zip(nll_K, self._unseen[id], strict=True)
+    least = self._unknown
+    return [max(nats, least) if unseen else nats for nats, unseen in pairs]
 
   def p_value(self, nats_K: Sequence[float]) -> float:
     """The p-value of an event."""
@@ -60,20 +68,18 @@ class Running:
 
   def read(self, session: OpenSession, place: int, nats_K: Sequence[float]):
     """Notes the surprisals of an event by each model."""
+    session.highest_K = list(map(max, session.highest_K, nats_K))
     id = session.ids[place]
-    for k, nats in enumerate(nats_K):
-      if nats > session.highest_K[k]:
-        session.highest_K[k] = nats
-      if id == UNKNOWN or not self._seen_VK[id][k]:
-        session.unknown_K[k] += 1
-    session.unknown += id == UNKNOWN
+    if id in self._unseen:
+      for k, unseen in enumerate(self._unseen[id]):
+        session.unknown_K[k] += unseen
+      session.unknown += id == UNKNOWN
 
   def judge(
     self, session: OpenSession, place: int, nats_K: Sequence[float]
   ) -> Verdict | None:
     """The verdict after an event that `read` has noted, if it rises."""
-    unknown = any(session.unknown_K)
-    if not unknown and session.severity == 0 and self._cannot(session, nats_K):
+    if not any(session.unknown_K) and self._cannot(session, nats_K):
       return None
     highest = tuple(round(h - _ROUNDING, 4) for h in session.highest_K)
     p, models = self._bound(highest, tuple(session.unknown_K))
@@ -98,12 +104,11 @@ class Running:
 
   def _cannot(self, session: OpenSession, nats_K: Sequence[float]) -> bool:
     """Whether no bound has to be computed, for a session without unknowns."""
+    if self._by_rate:
+      return any(map(operator.lt, session.highest_K, self._least_K))
     if self._settings.rule == "topk":
       return True
-    if self._settings.rule == "events":
-      return not is_flagged(self.p_value(nats_K), self._settings.event_rate)
-    pairs = zip(session.highest_K, self._least_K, strict=True)
-    return any(highest < least for highest, least in pairs)
+    return not is_flagged(self.p_value(nats_K), self._settings.event_rate)
 
   def _lowest(self, highest_KD: np.ndarray, unknown_KD: np.ndarray):
     """The lowest final scores, by name [K, D]."""

@@ -169,6 +169,8 @@ class Stepper:
   def __init__(self, decoder: Decoder, models: Ensemble):
     """Compiles the step over one event."""
     mesh = sharding.one_cpu()
+    # By way of NumPy: the type of an array keeps the mesh it was once on.
+    models = jax.tree.map(np.asarray, models)
     self._models = jax.device_put(models, mesh.devices.item())
     self._count, symbols = models.seen.shape
     self.begin_S, self._one = advancer(decoder, self._count, mesh)

@@ -96,6 +96,8 @@ SHARES = (50, 50, 50, 50, 1)  # Of all symbols but the last one.
 @pytest.mark.parametrize("chunk", [1, 40, 2**20])
 def test_times_of_a_log_decide(monkeypatch, chunk):
   monkeypatch.setattr(cuts, "_CHUNK", chunk)
+  monkeypatch.setattr(cuts, "_SURE", 7)
+  monkeypatch.setattr(cuts, "_PATIENCE", 2)
   rng = random.Random(chunk)
   found = []
   for n in range(402):
@@ -127,11 +129,14 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
   assert learned.before_D.tolist() == before
   assert learned.after_D.tolist() == after
   silences = sum(silences, [])
-  last_V = idle_times(
-    [(a[1], gap) for a, gap, _ in silences],
-    [s[-1][1] for s, t in zip(found, after, strict=True) if t >= idle],
-    *(idle, idle),
-  )
+  after_symbol = [(a[1], gap) for a, gap, _ in silences]
+  ends = [s[-1][1] for s, t in zip(found, after, strict=True) if t >= idle]
+  last_V = idle_times(after_symbol, ends, idle, idle)
+  patience = min(2 * idle, longest[-1])
+  assert learned.patience == patience > idle
+  some = [n for n in range(len(SCALES)) for _ in range(ends.count(n) // 7)]
+  expected = idle_times(after_symbol, some, patience, patience)
+  assert learned.patience_V.tolist() == expected and len(set(expected)) > 3
   first_V = idle_times(
     [(b[1], gap) for _, gap, b in silences],
     [s[0][1] for s, t in zip(found, before, strict=True) if t >= idle],
