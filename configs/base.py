@@ -823,6 +823,18 @@ DETECT = _group(
     "Minutes of event time in which --follow counts further alarms of a kind,"
     " but writes none that is not more severe.",
   ),
+  input=optional(
+    str,
+    NOT_EMPTY,
+    "The log that --follow reads, by its name, across its rotations, from its"
+    " begin or from where it was stopped. Empty: standard input.",
+  ),
+  state=optional(
+    str,
+    NOT_EMPTY,
+    "The folder of the state of --follow: open sessions, the position in the"
+    " input, and alarms.jsonl. Empty: the folder follow in the workdir.",
+  ),
   followed=Field(
     100_000,
     COUNT,

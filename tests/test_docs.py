@@ -1,7 +1,6 @@
 """The documentation: its commands work, what it names exists."""
 
 import importlib
-import io
 import os
 import re
 import shlex
@@ -167,9 +166,9 @@ def test_what_the_pages_say_works(checkout, monkeypatch, capsys):
     if not any(part in line for part in LEFT_OUT)
   ]
   for argv in dict.fromkeys(lines):  # Each once, however often it is named.
-    log = io.BytesIO((checkout / "hdfs.log").read_bytes())
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(log))
-    status = run.main(list(argv))
+    with (checkout / "hdfs.log").open() as log:
+      monkeypatch.setattr(sys, "stdin", log)
+      status = run.main(list(argv))
     assert status == 0, f"{argv}: {capsys.readouterr().err}"
   text = README.read_text("utf-8")
   [code] = re.findall(r"^From Python:\n\n((?: {4}.*\n)+)", text, re.M)

@@ -27,9 +27,10 @@ class Entry(NamedTuple):
 
 @dataclasses.dataclass
 class Seen:
-  """What was read of a log, or of a part of it.
+  """What was read of a log, or of a part of it; the next part goes on with it.
 
   Attributes:
+    number: of the last line.
     fits: whether a line fits the format.
     count: number of lines with entries.
     joined: number of lines that belong to the line before.
@@ -40,8 +41,13 @@ class Seen:
     first: the first entry.
     entries: number of entries.
     alone: number of entries that belong to no session.
+    held: as of `formats.whole`.
+    session: the name of the last session that times or lines cut.
+    time: of the last line of such a session, in seconds.
+    cut: number of lines of sessions that lines cut.
   """
 
+  number: int = 0
   fits: bool = False
   count: int = 0
   joined: int = 0
@@ -52,6 +58,10 @@ class Seen:
   first: Entry | None = None
   entries: int = 0
   alone: int = 0
+  held: dict[str, tuple[int, str]] | None = None
+  session: str = ""
+  time: float = 0.0
+  cut: int = 0
 
 
 def lines(source: Source, form: Form) -> Iterator[str]:
@@ -72,7 +82,8 @@ def settled(sources: Iterable[Source], form: Form) -> Form:
     return form
   found: dict[str, str] = {}  # Of each format, what the first such file has.
   for source in sources:
-    sample = [line for _, line in _sample(_numbered(lines(source, form), form))]
+    numbered = _numbered(lines(source, form), form, Seen())
+    sample = [line for _, line in _sample(numbered)]
     if sample:
       name, count = formats.detected(form, sample, source.name)
       found.setdefault(
@@ -87,12 +98,16 @@ def settled(sources: Iterable[Source], form: Form) -> Form:
   return form._replace(log_format=next(iter(found)))
 
 
-def _numbered(texts: Iterable[str], form: Form) -> Iterator[tuple[int, str]]:
+def _numbered(
+  texts: Iterable[str], form: Form, seen: Seen
+) -> Iterator[tuple[int, str]]:
   """The lines that are not blank, with their numbers."""
-  numbered = ((n, line) for n, line in enumerate(texts, 1) if line.strip())
-  if form.log_format is None:
-    return numbered
-  return ((n, formats.without_colours(line)) for n, line in numbered)
+  for number, line in enumerate(texts, seen.number + 1):
+    seen.number = number
+    if line.strip():
+      if form.log_format is not None:
+        line = formats.without_colours(line)
+      yield number, line
 
 
 def _sample(numbered: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -115,13 +130,14 @@ def read(
     source: its name.
     form: how it is read.
     report: called with what a person should know of the log.
-    seen: counts what is read, entry by entry, of a part of a log, which may
-      have no line that fits; None: the whole log is read.
+    seen: of the parts of the log before, to which this one is added entry by
+      entry; a part may have no line that fits. None: the whole log is read.
 
   Raises:
     UserError: a format or a header fits no line of a log that has lines.
   """
-  numbered = _numbered(texts, form)
+  found, whole = seen or Seen(), seen is None
+  numbered = _numbered(texts, form, found)
   if form.log_format == "auto":  # One of several files of different formats.
     sample = _sample(numbered)
     if sample:
@@ -129,8 +145,8 @@ def read(
       form = form._replace(log_format=name)
     numbered = chain(sample, numbered)
   if form.log_format == "cri":
-    numbered = formats.whole(numbered)
-  parse, found, whole = formats.parser(form), seen or Seen(), seen is None
+    numbered = formats.whole(numbered, found.held)
+  parse = formats.parser(form)
   yield from _entries(numbered, parse, form.log_format is not None, found)
   if whole:
     check(found, source, form)

@@ -221,12 +221,21 @@ def _by_keys(form: Form) -> Parse:
   return parse
 
 
-def whole(numbered: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+def whole(
+  numbered: Iterable[tuple[int, str]],
+  held: dict[str, tuple[int, str]] | None = None,
+) -> Iterator[tuple[int, str]]:
   """The lines of the format `cri`, each with the parts that it was cut into.
 
   A line has the number and the time of its first part.
+
+  Args:
+    numbered: lines, with their numbers.
+    held: the parts so far, of each stream, of lines that may go on later; None:
+      no lines follow.
   """
-  held: dict[str, tuple[int, str]] = {}  # The parts so far, of each stream.
+  ends = held is None
+  held = {} if held is None else held
   for number, line in numbered:
     found = _PARTIAL.match(line)
     if found is None:
@@ -240,7 +249,8 @@ def whole(numbered: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
       held[stream] = number, line
     else:
       yield number, line
-  yield from sorted(held.values())
+  if ends:
+    yield from sorted(held.values())
 
 
 def detected(form: Form, lines: Sequence[str], source: str) -> tuple[str, int]:

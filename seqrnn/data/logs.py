@@ -206,8 +206,9 @@ def events(
   if form.log_session is not None:
     names = re.compile(form.log_session)
   named = names is not None or form.log_session_key is not None
-  mask, cut = masker(names, form.log_codes), _cutter(source, form)
   found, whole = seen or Seen(), seen is None
+  mask = _masker(form.log_session, form.log_codes)
+  cut = _cutter(source, form, found)
   for entry in entries.read(texts, source, form, report, seen):
     number, line, parts = entry
     found.first, found.entries = found.first or entry, found.entries + 1
@@ -264,27 +265,32 @@ def _of_log(log: str, events: Iterator[Event]) -> Iterator[Event]:
   )
 
 
+@functools.lru_cache(maxsize=2)  # It keeps words that come again.
+def _masker(names: str | None, codes: bool) -> Callable[[str], str]:
+  """The masker of an expression that finds names of sessions."""
+  return masker(None if names is None else re.compile(names), codes)
+
+
 def _cutter(
-  source: str, form: Form
+  source: str, form: Form, seen: Seen
 ) -> Callable[[int, tuple[str, ...]], str | None]:
   """A function from a line's number and times to its session; None: no time."""
-  begun, before, count = 0, 0.0, -1
 
   def cut(number: int, times: tuple[str, ...]) -> str | None:
-    nonlocal begun, before, count
     if form.log_lines is not None:
-      count += 1
-      begun = begun if count % form.log_lines else number
+      begins = seen.cut % form.log_lines == 0
+      seen.cut += 1
     elif form.log_gap is not None:
       now = formats.seconds(times)
       if now is None:
         return None
-      if not begun or now - before > form.log_gap:
-        begun = number
-      before = now
+      begins = now - seen.time > form.log_gap
+      seen.time = now
     else:
       return source
-    return f"{source}:{begun}"
+    if begins or not seen.session:
+      seen.session = f"{source}:{number}"
+    return seen.session
 
   return cut
 

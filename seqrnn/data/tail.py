@@ -5,11 +5,13 @@ of the log: the file of the content is found again by its inode or, where the
 content was copied or packed, by the bytes before the place.
 """
 
+import array
+import fcntl
 import hashlib
 import os
 import select
 import stat
-import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,7 +20,7 @@ from typing import IO, NamedTuple
 
 from seqrnn.data import rotation
 from seqrnn.data.reading import PACKED
-from seqrnn.errors import MachineError, visible
+from seqrnn.errors import MachineError
 
 LONGEST = 2**16  # Bytes of a line that are kept.
 _BYTES = 2**17  # Read at once, so about a thousand lines.
@@ -115,6 +117,13 @@ class StreamTail:
     self.position = self.position._replace(line=first - 1 + len(lines))
     return Chunk(lines, first, 0, self.position)
 
+  def behind(self) -> int:
+    """The number of bytes that wait, as far as the system says."""
+    waiting = array.array("i", [0])
+    with suppress(OSError):
+      fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
+    return waiting[0]
+
   def close(self):
     """Does nothing: the descriptor is not its own."""
 
@@ -160,10 +169,9 @@ def _parts(path: Path) -> list[_Part]:
 class FileTail:
   """The lines of a log by name, across its rotations.
 
-  A log is rotated by renaming its file, or by truncating it after a copy was
-  made; copies and renamed files lie beside it and may be packed. A renamed file
-  is read until the new file has content and the old one has been silent for a
-  second, because programs reopen their logs a moment later.
+  Its file is renamed, or truncated after a copy was made; such files lie beside
+  it and may be packed. A renamed file is read until the new file has content
+  and the old one has been silent for a second: programs reopen logs later.
 
   Attributes:
     position: after the lines that were read.
@@ -175,24 +183,23 @@ class FileTail:
   def __init__(
     self,
     path: str | os.PathLike,
+    report: Callable[[str], None],
     position: Position | None = None,
-    report: Callable[[str], None] | None = None,
     grace: float = _GRACE,
   ):
     """Opens nothing; `read` does.
 
     Args:
       path: of the log, which need not exist yet.
+      report: called with what a person should know.
       position: where to begin; None: at the begin of the file.
-      report: called with what a person should know; None: prints on stderr.
       grace: seconds for which a renamed file must be silent.
     """
     self.position = position or Position()
     self._path, self._grace = Path(path), grace
-    self._report = report or _print
+    self._report = report
     self._file: IO[bytes] | None = None
-    self._packed, self._open = False, ExitStack()
-    self._lines = _Lines()
+    self._packed, self._open, self._lines = False, ExitStack(), _Lines()
     self._silent = 0.0  # Since when the renamed file is silent; 0: it is not.
     self._fault = ""  # Why nothing can be read, as reported.
 
@@ -223,6 +230,12 @@ class FileTail:
       if left <= 0:
         return None
       time.sleep(min(pause, left))
+
+  def behind(self) -> int:
+    """The number of bytes of the open file that wait."""
+    if self._file is None or self._packed:
+      return 0
+    return max(os.fstat(self._file.fileno()).st_size - self._file.tell(), 0)
 
   def close(self):
     """Closes the file."""
@@ -385,8 +398,3 @@ def _marks(file: IO[bytes], offset: int) -> tuple[str, str]:
     data = file.read(min(_MARK, offset))
     found.append(hashlib.blake2b(data, digest_size=8).hexdigest())
   return found[0], found[1]
-
-
-def _print(text: str):
-  with suppress(OSError):
-    print(visible(text), file=sys.stderr, flush=True)

@@ -167,7 +167,7 @@ class Drift:
     """Goes on from a state; returns False if it is of another calibration."""
     if state["key"] != self._key:
       return False
-    k, cells, new = state["new"]
+    k, cells, new = np.array(state["new"], np.int64)
     self._counts = self._own.copy()
     self._counts[k, cells] += new
     self.sessions = state["sessions"]

@@ -1,187 +1,351 @@
-"""detect --follow: judges the sessions of a log as its lines arrive."""
+"""detect --follow: judges the sessions of a log as its lines arrive.
 
+Lines become events, events are written to the journal, the follower reads them,
+and its alarms are written: first to alarms.jsonl, then on stdout. Each step
+takes what has arrived at once. After a restart the events of the journal are
+read again, so that no verdict depends on when the process was stopped.
+"""
+
+import gc
 import json
-import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import corpora, formats, logs
-from seqrnn.data.reading import NOT_UTF8
+from seqrnn.data import corpora
+from seqrnn.data.tail import Chunk, FileTail, Position, StreamTail
 from seqrnn.detection import deployed
-from seqrnn.errors import UserError, visible
+from seqrnn.detection.deployed import Deployed
+from seqrnn.detection.redaction import redaction
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.following.alarms import Alarms, session_row
+from seqrnn.following import alarms, health
+from seqrnn.following.alarms import Alarms
+from seqrnn.following.drift import Drift
 from seqrnn.following.follower import Event, Follower
+from seqrnn.following.journal import Journal, State
+from seqrnn.following.lines import Parser, report
+from seqrnn.following.verdicts import Verdict
+from seqrnn.runtime import signals
 
-_LONGEST = 2**16  # Bytes of a line, at most.
-_REPORTED = 10  # Skipped lines that are reported; all are counted.
+_WAIT = 0.2  # Seconds without input, after which the rest is looked after.
+_TOGETHER = 2**12  # Events of the journal that are judged together.
+_LOOK = 1.0  # Seconds between two looks for a new detection.
 
 
-class SkippedLines:
-  """Warns on stderr about lines that are not events: the first, then a count.
+class Model:
+  """What a detection has decided, and what follows with it.
 
   Attributes:
-    count: number of skipped lines.
+    deployed: the detection.
+    follower: its sessions.
+    drift: whether new sessions are like those of the calibration.
   """
 
-  def __init__(self):
-    self.count = 0
+  def __init__(self, made: Deployed):
+    """Compiles the models.
 
-  def add(self, number: int, fault: str):
-    """Counts a line, and reports the number and fault of an early line."""
-    self.count += 1
-    if self.count <= _REPORTED:
-      self._print(f"line {number}: skipped, {fault}")
-    if self.count == _REPORTED:
-      self._print("further skipped lines are only counted")
+    Raises:
+      UserError: as `Follower`.
+    """
+    self.deployed, self.follower = made, Follower(made)
+    groups = [(g.scores, -np.diff(g.above)) for g in made.normal.as_new.groups]
+    self.drift = Drift(groups, made.config.detect.seed)
+    self._masks = redaction(made.config.detect.redact)
 
-  def finish(self):
-    """Reports the count, unless each line was reported."""
-    if self.count > _REPORTED:
-      self._print(f"{self.count:,} lines were skipped")
-
-  def _print(self, text: str):
-    try:
-      print(visible(text), file=sys.stderr, flush=True)
-    except OSError:  # stderr is closed; events are still scored.
-      with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stderr.fileno())
-
-
-def lines(
-  stdin: IO[bytes], errors: str, skipped: SkippedLines
-) -> Iterator[str]:
-  """Lines as they arrive, without line ends; "" in place of a skipped line."""
-  codec = ("latin-1",) if errors == "latin-1" else ("utf-8", errors)
-  number = 0
-  while line := stdin.readline(_LONGEST):
-    number += 1
-    text, fault = "", f"has more than {_LONGEST:,} bytes"
-    if len(line) < _LONGEST or line.endswith(b"\n"):
-      try:
-        text, fault = line.rstrip(b"\r\n").decode(*codec), ""
-      except UnicodeDecodeError:
-        fault = NOT_UTF8
-    while len(line) == _LONGEST and not line.endswith(b"\n"):
-      line = stdin.readline(_LONGEST)
-    if fault:
-      skipped.add(number, fault)
-    yield text
+  def masked(self, row: dict[str, Any]) -> dict[str, Any]:
+    """A row to show, in which secrets are masked."""
+    if self._masks is None:
+      return row
+    row = {**row, "session": self._masks.name(row["session"])}
+    for name in ("event", "before", "after"):
+      texts = row.get(name)
+      if isinstance(texts, str):
+        row[name] = self._masks.text(texts)
+      elif texts:
+        row[name] = [self._masks.text(text) for text in texts]
+    return row
 
 
-def parse(text: str) -> tuple[str, str | None, bool] | None:
-  """The session and the event of a line, and whether it ends the session.
+class Service:
+  """Follows an input, with a state that outlives the process."""
 
-  A line is two words, two fields separated by a tab, or a JSON object with the
-  field `session`, and `event` or a true `end`. Any other line gives None.
-  """
-  if not text.startswith("{"):
-    pair = text.split("\t") if "\t" in text else text.split()
-    return (pair[0], pair[1], False) if len(pair) == 2 and all(pair) else None
-  try:
-    fields = json.loads(text)
-  except (ValueError, RecursionError):
-    return None
-  session, event = fields.get("session"), fields.get("event")
-  ends = fields.get("end", False)
-  # bool is a subclass of int, but names neither a session nor an event.
-  if not isinstance(ends, bool) or type(session) not in (str, int):
-    return None
-  if type(event) not in (str, int) and (event is not None or not ends):
-    return None
-  session, event = str(session), None if event is None else str(event)
-  return (session, event, ends) if session and event != "" else None
+  def __init__(
+    self,
+    restore: Callable[[], Deployed],
+    workdir: Path,
+    journal: Journal,
+    write: Callable[[str], Any],
+  ):
+    """Restores the detection, and nothing of the state.
 
+    Args:
+      restore: reads the detection as it is now.
+      workdir: of the run.
+      journal: of the state.
+      write: writes lines of JSON.
 
-def events(
-  stdin: IO[bytes], data: Config, skipped: SkippedLines
-) -> Iterator[Event]:
-  """The events of lines as they arrive.
+    Raises:
+      UserError: as `deployed.restore` and `Follower`.
+    """
+    self._restore, self._workdir = restore, workdir
+    self._journal, self._write = journal, write
+    self._record = workdir / "detect" / "thresholds.json"
+    self._version, self._looked = self._stamp(), time.monotonic()
+    self._model = Model(restore())
+    self.config = self._model.deployed.config
+    settings = self.config.detect
+    self._input = settings.input or "standard input"
+    self._parser = Parser(self.config.data, self._input)
+    self._alarms = Alarms(60 * settings.quiet)
+    self._ended = 0  # Sessions that got their final verdict.
+    self._position = Position()
+    self.health = health.Health(self._model.deployed, self.config)
+    gc.freeze()  # What is here now stays.
 
-  Lines are parsed as a log if data.unit is log, else by `parse`.
+  def recover(self):
+    """Goes on where the process before was stopped.
 
-  Raises:
-    UserError: the input has ended, and no line matched the format of the log.
-  """
-  texts = lines(stdin, data.errors, skipped)
-  if data.unit == "log":
-    form = logs.form(data)
-    name, leave_out = "standard input", skipped.add
-    for event in logs.events(texts, name, form, leave_out=leave_out):
-      time = formats.seconds(event.times)
-      for session in event.sessions:
-        yield Event(session, event.symbol, time, event.line)
-    return
-  for number, text in enumerate(texts, 1):
-    if parsed := parse(text):
-      session, symbol, ends = parsed
-      if symbol is not None:
-        yield Event(session, symbol, None, number)
-      if ends:
-        yield Event(session, None, None, number)
-    elif text.strip():
-      skipped.add(
-        number,
-        "must be a session and an event: two words, or two fields with a tab"
-        ' between, or {"session": ..., "event": ...}, or {"session": ...,'
-        ' "end": true}',
+    Raises:
+      UserError: the state is of another input, or is damaged.
+    """
+    state, records = self._journal.recover()
+    if state:
+      self._restore_state(state)
+    rows, events = [], []
+    for record in records:
+      self._position = Position(*record["position"])
+      self._parser.restore(record["parser"])
+      events += [Event(*event) for event in record["events"]]
+      if len(events) >= _TOGETHER:
+        rows += self._judge(events, again=True)
+        events = []
+    rows += self._judge(events, again=True)
+    self.snapshot()
+    self._show(rows)
+    if self._model.drift.change:
+      self.health.drifted(self._model.drift.change.text(str(self._workdir)))
+
+  def _restore_state(self, state: State):
+    facts = state.facts
+    if facts["input"] != self._input:
+      raise UserError(
+        f"config.detect.input={self._input!r}: the state is of"
+        f" {facts['input']!r}; config.detect.state names another folder"
       )
+    self._position = Position(*facts["position"])
+    self._parser.restore(facts["parser"])
+    self._alarms.restore(facts["alarms"])
+    self._model.follower.restore(state.arrays)
+    self._model.drift.restore(facts["drift"])
+    self._ended = facts["ended"]
+
+  def snapshot(self):
+    """Writes the whole state."""
+    facts = {
+      "input": self._input,
+      "position": self._position,
+      "parser": self._parser.state(),
+      "alarms": self._alarms.state(),
+      "drift": self._model.drift.state(),
+      "ended": self._ended,
+    }
+    self._journal.snapshot(State(self._model.follower.state(), facts))
+
+  def source(self) -> FileTail | StreamTail:
+    """The input, from the position of the state on.
+
+    Raises:
+      UserError: there is no standard input.
+    """
+    if path := self.config.detect.input:
+      return FileTail(Path(path).expanduser(), report, self._position)
+    if sys.stdin is None:
+      raise UserError(
+        "--follow: there is no standard input; config.detect.input names a file"
+      )
+    return StreamTail(sys.stdin.fileno(), self._position)
+
+  def follow(
+    self,
+    source: FileTail | StreamTail,
+    stopped: Callable[[], bool],
+    reload: Callable[[], bool],
+  ):
+    """Follows the input until it ends.
+
+    Args:
+      source: as `source` gives it.
+      stopped: whether a signal asks for the end.
+      reload: whether a signal asks for the new detection, once.
+
+    Raises:
+      UserError: the input has ended and had no event.
+    """
+    while not (source.ended or stopped()):
+      self._look_after(source.behind())
+      if reload() or self._is_new():
+        self.reload()
+      if chunk := source.read(_WAIT):
+        self._look_after(source.behind() + sum(map(len, chunk.lines)))
+        self._take(chunk)
+      if self._journal.is_due:
+        self.snapshot()
+    self.snapshot()
+    if source.ended:
+      self._parser.finish()
+
+  def _take(self, chunk: Chunk):
+    """Judges the events of lines that have arrived."""
+    begin, skipped = time.perf_counter(), self._parser.skipped.count
+    events = self._parser.events(chunk)
+    self._skip_ends(events)
+    self._position = chunk.position
+    if events:
+      self._journal.append(
+        {
+          "position": chunk.position,
+          "parser": self._parser.state(),
+          "events": events,
+        }
+      )
+      self._show(self._judge(events))
+    self.health.took(
+      lines=len(chunk.lines),
+      events=sum(event.symbol is not None for event in events),
+      skipped=self._parser.skipped.count - skipped,
+      seconds=time.perf_counter() - begin,
+    )
+
+  def _skip_ends(self, events: list[Event]):
+    """Reports ends of sessions that are not open."""
+    is_open: dict[str, bool] = {}
+    for session, symbol, _, line, _ in events:
+      ends = symbol is None and session != ""
+      if ends and not is_open.get(session, session in self._model.follower):
+        fault = f"ends session {session!r}, which is not open"
+        self._parser.skipped.add(line or 0, fault)
+      is_open[session] = not ends
+
+  def _judge(
+    self, events: list[Event], again: bool = False
+  ) -> list[dict[str, Any]]:
+    """The rows to write on stdout.
+
+    Args:
+      events: that are in the journal.
+      again: whether the process before may have judged them: then only alarms
+        are rows that it has not written.
+    """
+    wanted, model = self.config.detect.follow, self._model
+    outcome = model.follower.feed_many(
+      events, rows=wanted == "events" and not again
+    )
+    self.health.took(unknown=0 if again else outcome.unknown)
+    rows = [{"type": "event", **row} for row in outcome.rows]
+    found = []
+    for verdict in outcome.verdicts:
+      if verdict.ended:
+        self._note_end(verdict, again)
+        if wanted == "sessions" and not again:
+          rows.append(alarms.session_row(verdict))
+      if row := self._alarms.take(verdict):
+        found.append(model.masked(row))
+    new = self._journal.write_alarms(found)
+    for row in new:
+      self.health.alarm(row)
+    return [*map(model.masked, rows), *new]
+
+  def _note_end(self, verdict: Verdict, again: bool):
+    """Takes a final verdict for the figures, and for the drift."""
+    if not again:
+      self.health.verdict(verdict)
+    self._ended += 1
+    if not verdict.scores_K:
+      return
+    change = self._model.drift.take(
+      np.array(verdict.scores_K), self._ended, verdict.time
+    )
+    if change and not again:
+      text = change.text(str(self._workdir))
+      report(text)
+      self.health.drifted(text)
+
+  def _show(self, rows: list[dict[str, Any]]):
+    if rows:
+      self._write("".join(f"{json.dumps(row)}\n" for row in rows))
+
+  def _look_after(self, behind: int):
+    """Tells the figures where the follower is."""
+    now, follower = self._model.follower.now, self._model.follower
+    lag = None if now is None else time.time() - now
+    self.health.at(lag, behind, follower.open_sessions)
+    self.health.failing(self._journal.fault or None)
+    if line := self.health.minute():
+      report(line)
+
+  def _stamp(self) -> tuple[int, int] | None:
+    """What tells a new detection from the one before."""
+    try:
+      status = self._record.stat()
+    except OSError:  # It is being replaced.
+      return None
+    return status.st_ino, status.st_mtime_ns
+
+  def _is_new(self) -> bool:
+    """Whether there is a detection that was not looked at."""
+    now = time.monotonic()
+    if now - self._looked < _LOOK:
+      return False
+    self._looked = now
+    return self._stamp() not in (None, self._version)
+
+  def reload(self):
+    """Takes up a new detection; an invalid one is reported."""
+    self._version = self._stamp()
+    try:
+      model = Model(self._restore())
+    except UserError as error:
+      report(f"the detection before is kept: {error}")
+      return
+    before = self._model
+    model.follower.restore(before.follower.state())
+    model.drift.restore(before.drift.state())
+    self._model = model
+    self.health.model(model.deployed, self.config)
+    self.snapshot()
+    steps = ", ".join(map(str, model.deployed.detector.steps))
+    report(f"a new detection is taken up: models of steps {steps}")
 
 
-def follow(
-  follower: Follower, config: Config, stdin: IO[bytes], stdout: IO[str]
-):
-  """Writes rows of JSON as lines arrive.
-
-  Lines that are not events are skipped with a warning on stderr.
-
-  Args:
-    follower: judges the sessions.
-    config: of the run.
-    stdin: read by `events`.
-    stdout: flushed after each line.
-
-  Raises:
-    UserError: as `events`.
-  """
-  alarms = Alarms(60 * config.detect.quiet)
-  wanted = config.detect.follow
-
-  def write(row: dict[str, Any]):
-    stdout.write(json.dumps(row) + "\n")
-    stdout.flush()
-
-  skipped = SkippedLines()
+@contextmanager
+def _hangups() -> Iterator[Callable[[], bool]]:
+  """A function that says, once, whether SIGHUP was received."""
+  received = []
+  if threading.current_thread() is not threading.main_thread():
+    yield lambda: False
+    return
+  before = signal.signal(signal.SIGHUP, lambda *_: received.append(1))
   try:
-    for event in events(stdin, config.data, skipped):
-      if event.symbol is None and event.session not in follower:
-        skipped.add(
-          event.line or 0,
-          f"ends session {event.session!r}, which is not open",
-        )
-      found = follower.feed_many([event], rows=wanted == "events")
-      for row in found.rows:
-        write({"type": "event", **row})
-      for verdict in found.verdicts:
-        if wanted == "sessions" and verdict.ended:
-          write(session_row(verdict))
-        if row := alarms.take(verdict):
-          write(row)
+    yield lambda: bool(received and received.pop())
   finally:
-    skipped.finish()
+    signal.signal(signal.SIGHUP, before)
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
-  """Judges the sessions of standard input until it ends.
+  """Judges the sessions of the input until it ends, or SIGTERM or SIGINT comes.
 
   Raises:
-    UserError: the model does not predict the next event, or there is no
-      detection.
+    UserError: the model does not predict the next event, there is no detection,
+      or the state cannot be used.
   """
   config = corpora.with_format(config)  # Of a run of an earlier version.
   if config.data.log_format == "auto":
@@ -189,5 +353,24 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
       "--follow: data.log_format='auto': the files of the training have"
       " different formats; --config.data.log_format names that of the input"
     )
-  follower = Follower(deployed.restore(build, config, workdir))
-  follow(follower, follower.deployed.config, sys.stdin.buffer, sys.stdout)
+  folder = Path(config.detect.state or workdir / "follow").expanduser()
+
+  def write(text: str):
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+  def restore() -> Deployed:
+    return deployed.restore(build, config, workdir)
+
+  with ExitStack() as stack:
+    service = Service(
+      restore, workdir, stack.enter_context(Journal(folder, report)), write
+    )
+    received = stack.enter_context(signals.catch_signals())
+    hangup = stack.enter_context(_hangups())
+    if server := health.serve(service.health, service.config):
+      stack.callback(server.close)
+    service.recover()
+    source = service.source()
+    stack.callback(source.close)
+    service.follow(source, lambda: bool(received), hangup)

@@ -79,6 +79,7 @@ class Journal:
     self._unwritten: list[dict[str, Any]] = []  # Alarms.
     # Alarms in alarms.jsonl that records may bring about again.
     self._written: Counter[tuple] = Counter()
+    self._is_damaged = False  # Then input that is read again may, too.
 
   def __enter__(self) -> "Journal":
     return self
@@ -151,10 +152,10 @@ class Journal:
               f"{path}: line {count}: damaged, or lines before it are missing;"
               " the records from it on are not used"
             )
+            self._is_damaged = True
             return
           self.sequence += 1
           yield record
-    self._written.clear()
 
   def append(self, record: dict[str, Any]):
     """Adds a record to the journal, in one write."""
@@ -202,6 +203,8 @@ class Journal:
   def snapshot(self, state: State) -> bool:
     """Writes the whole state and begins a journal; False: it is impossible."""
     self._begun = time.monotonic()
+    if not self._is_damaged:
+      self._written.clear()
     number = self._generation + 1
     own = {
       "sequence": self.sequence,

@@ -50,6 +50,10 @@ class Log:
       self.lines.append(text.encode())
       self._file.write(self.lines[-1] + b"\n")
 
+  def append(self, lines):
+    """Writes lines."""
+    self._file.write(b"".join(line + b"\n" for line in lines))
+
   def begin_line(self, read):
     """Writes half a line; it is read at a wrong moment."""
     self._file.write(b"half")
@@ -73,7 +77,7 @@ class Log:
     self.path.rename(f"{self.path}.1")
     if self._draw.random() < 0.7:
       self.path.touch()
-    if self._draw.random() < 0.5:
+    if self._draw.random() < 0.5 and self.lines:
       self.write()  # Of the old file.
     self._file.close()
     self._file = self.path.open("ab", buffering=0)
@@ -100,7 +104,7 @@ def test_every_line_is_read_once(tmp_path, rotation, seed):
   log = Log(tmp_path / "app.log", draw)
 
   def start(position):
-    return FileTail(log.path, position, reported.append, grace=0)
+    return FileTail(log.path, reported.append, position, grace=0)
 
   def read():
     while chunk := source.read(0) or source.read(0):
@@ -139,7 +143,7 @@ def test_every_line_is_read_once(tmp_path, rotation, seed):
 def test_lines_have_the_numbers_of_their_file(tmp_path, seed):
   draw = random.Random(seed)
   log = Log(tmp_path / "app.log", draw)
-  source = FileTail(log.path, grace=0)
+  source = FileTail(log.path, print, grace=0)
   of_part = {}
   for _ in range(60):
     log.write()
@@ -167,7 +171,7 @@ def test_a_renamed_file_is_read_until_it_is_silent(tmp_path, monkeypatch):
   now, path = [1.0], tmp_path / "app.log"
   monkeypatch.setattr(tail.time, "monotonic", lambda: now[0])
   path.write_bytes(b"1\n")
-  source = FileTail(path, grace=10)
+  source = FileTail(path, print, grace=10)
   assert lines_of(source) == [b"1"]
   with path.open("ab", buffering=0) as old:
     path.rename(tmp_path / "app.log.1")
@@ -186,7 +190,7 @@ def test_a_renamed_file_is_read_until_it_is_silent(tmp_path, monkeypatch):
 def test_a_copy_in_place_of_the_file_is_no_new_file(tmp_path):
   path, reported = tmp_path / "app.log", []
   path.write_bytes(b"1\n")
-  source = FileTail(path, report=reported.append, grace=0)
+  source = FileTail(path, reported.append, grace=0)
   assert lines_of(source) == [b"1"]
   (tmp_path / "new").write_bytes(b"1\n2\n")  # As an editor does.
   (tmp_path / "new").rename(path)
@@ -197,7 +201,7 @@ def test_a_copy_in_place_of_the_file_is_no_new_file(tmp_path):
 def test_a_last_line_without_a_newline_ends_with_its_file(tmp_path):
   path = tmp_path / "app.log"
   path.write_bytes(b"1\n2")
-  source = FileTail(path, grace=0)
+  source = FileTail(path, print, grace=0)
   assert lines_of(source) == [b"1"]
   path.rename(tmp_path / "app.log.1")
   path.write_bytes(b"3\n")
@@ -208,7 +212,7 @@ def test_a_last_line_without_a_newline_ends_with_its_file(tmp_path):
 def test_lines_that_may_be_lost_are_reported(tmp_path, how):
   path, reported = tmp_path / "app.log", []
   path.write_bytes(b"1\n2\n")
-  source = FileTail(path, report=reported.append)
+  source = FileTail(path, reported.append)
   assert lines_of(source) == [b"1", b"2"]
   source.close()
   match how:
@@ -224,7 +228,7 @@ def test_lines_that_may_be_lost_are_reported(tmp_path, how):
   # The content between may have been packed and deleted, too.
   (tmp_path / "app.log.1").write_bytes(b"0\n")
   os.utime(tmp_path / "app.log.1", (1, 1))
-  again = FileTail(path, source.position, reported.append, grace=0)
+  again = FileTail(path, reported.append, source.position, grace=0)
   assert lines_of(again) == ([] if how == "truncated" else [b"3", b"4", b"5"])
   assert reported == [
     f"{path}: the file that was read is truncated or gone, without a copy;"
@@ -235,7 +239,7 @@ def test_lines_that_may_be_lost_are_reported(tmp_path, how):
 def test_a_file_that_grew_again_between_two_looks_is_noticed(tmp_path):
   path, reported = tmp_path / "app.log", []
   path.write_bytes(b"1\n")
-  source = FileTail(path, report=reported.append, grace=0)
+  source = FileTail(path, reported.append, grace=0)
   assert lines_of(source) == [b"1"]
   shutil.copy(path, tmp_path / "app.log.1")
   path.write_bytes(b"2\n3\n4\n")
@@ -246,14 +250,14 @@ def test_a_file_that_grew_again_between_two_looks_is_noticed(tmp_path):
 def test_a_part_that_is_being_packed_is_read_once(tmp_path):
   path = tmp_path / "app.log"
   path.write_bytes(b"1\n")
-  source = FileTail(path, grace=0)
+  source = FileTail(path, print, grace=0)
   assert lines_of(source) == [b"1"]
   source.close()
   path.rename(tmp_path / "app.log.2")
   (tmp_path / "app.log.1").write_bytes(b"2\n")
   (tmp_path / "app.log.1.gz").write_bytes(gzip.compress(b"2\n"))
   path.write_bytes(b"3\n")
-  again = FileTail(path, source.position, grace=0)
+  again = FileTail(path, print, source.position, grace=0)
   assert lines_of(again) == [b"2", b"3"]
 
 
@@ -265,7 +269,7 @@ def test_the_name_may_be_a_link_to_the_newest_file(tmp_path):
   first.write_bytes(b"1\n")
   path = tmp_path / "app.log"
   path.symlink_to(first.name)
-  source = FileTail(path, grace=0)
+  source = FileTail(path, print, grace=0)
   assert lines_of(source) == [b"1"]
   with first.open("ab") as file:
     file.write(b"2\n")
@@ -278,12 +282,12 @@ def test_the_name_may_be_a_link_to_the_newest_file(tmp_path):
 def test_newer_parts_are_read_although_the_read_one_is_gone(tmp_path):
   path, reported = tmp_path / "app.log", []
   path.write_bytes(b"1\n")
-  source = FileTail(path, report=reported.append)
+  source = FileTail(path, reported.append)
   assert lines_of(source) == [b"1"]
   path.unlink()
   (tmp_path / "app.log-20261126").write_bytes(b"2\n")
   path.write_bytes(b"3\n")
-  again = FileTail(path, source.position, reported.append, grace=0)
+  again = FileTail(path, reported.append, source.position, grace=0)
   assert lines_of(again) == [b"2", b"3"]
   assert len(reported) == 1
 
@@ -291,14 +295,14 @@ def test_newer_parts_are_read_although_the_read_one_is_gone(tmp_path):
 def test_a_damaged_packed_file_is_reported(tmp_path):
   path, reported = tmp_path / "app.log", []
   path.write_bytes(b"".join(b"%d\n" % n for n in range(40_000)))
-  source = FileTail(path, report=reported.append, grace=0)
+  source = FileTail(path, reported.append, grace=0)
   chunk = source.read(0)
   source.close()
   packed = gzip.compress(path.read_bytes())
   (tmp_path / "app.log.1.gz").write_bytes(packed[: len(packed) * 3 // 4])
   path.unlink()
   path.write_bytes(b"next\n")
-  again = FileTail(path, chunk.position, reported.append, grace=0)
+  again = FileTail(path, reported.append, chunk.position, grace=0)
   assert lines_of(again)[-1] == b"next"
   assert reported[0].startswith(f"{path}: the rest of a packed part: ")
   assert len(reported) == 1
@@ -306,7 +310,7 @@ def test_a_damaged_packed_file_is_reported(tmp_path):
 
 def test_a_log_may_begin_later(tmp_path):
   path, reported = tmp_path / "app.log", []
-  source = FileTail(path, report=reported.append)
+  source = FileTail(path, reported.append)
   assert source.read(0.1) is None
   assert reported == [f"{path}: no such file yet; waiting for it"]
   path.write_bytes(b"1\n")
@@ -324,13 +328,13 @@ def test_a_log_may_begin_later(tmp_path):
 def test_what_is_no_log_is_refused(tmp_path, name, fault):
   os.mkfifo(tmp_path / "pipe")
   with pytest.raises(MachineError, match=f": cannot be read: {fault}$"):
-    FileTail(tmp_path / name).read(0)
+    FileTail(tmp_path / name, print).read(0)
 
 
 def test_a_line_without_an_end_takes_no_memory(tmp_path):
   path = tmp_path / "app.log"
   path.write_bytes(b"x" * 3_000_000)
-  source = FileTail(path)
+  source = FileTail(path, print)
   assert source.read(0) is None
   assert len(source._lines._held) == tail.LONGEST + 1
   with path.open("ab") as file:

@@ -2,35 +2,53 @@
 
 import io
 import json
+import random
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from seqrnn.data.reading import NOT_UTF8
+from seqrnn.data.tail import Chunk, FileTail, Position, StreamTail
 from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError
 from seqrnn.following import follow
-from seqrnn.following.follower import Follower
+from seqrnn.following import lines as lines_lib
+from seqrnn.following.journal import ALARMS, Journal
+from tests.data.test_tail import Log
 from tests.following.test_follower import make
+from tests.following.test_journal import Killed, Kills
 
 
-class Out(io.StringIO):
-  """Counts how often it is flushed."""
-
-  flushed = 0
-
-  def flush(self):
-    self.flushed += 1
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """A detection whose models are compiled once."""
+  fields = {"detect.rate": 0.1, "detect.quiet": 0.0}
+  return make(tmp_path_factory.mktemp("made"), fields)
 
 
-def followed(made, lines):
-  """What is written of lines, the scores of events among it."""
-  config = made.config
-  config.detect.follow = "events"
-  out = Out()
-  stdin = io.BytesIO(b"".join(line + b"\n" for line in lines))
-  follow.follow(Follower(made), config, stdin, out)
-  found = [json.loads(line) for line in out.getvalue().splitlines()]
-  assert out.flushed == len(found)
-  return [row for row in found if row["type"] == "event"]
+def service(made, folder, write, report=print):
+  """A service that follows with a state in a folder."""
+  return follow.Service(
+    lambda: made, folder, Journal(folder / "state", report), write
+  )
+
+
+def followed(made, lines, wanted="events"):
+  """The rows of a kind that are written of lines on standard input."""
+  made.config.detect.follow = wanted
+  with tempfile.TemporaryDirectory() as folder:
+    path, written = Path(folder) / "lines", []
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    with path.open("rb") as file:
+      running = service(made, Path(folder), written.append)
+      running.recover()
+      source = StreamTail(file.fileno())
+      running.follow(source, lambda: False, lambda: False)
+      running._journal.close()
+  found = [json.loads(line) for line in "".join(written).splitlines()]
+  return [row for row in found if row["type"] == wanted.removesuffix("s")]
 
 
 def told(found):
@@ -38,8 +56,7 @@ def told(found):
   return [(line["session"], line["event"]) for line in found]
 
 
-def test_a_line_may_end_a_session(tmp_path, capsys):
-  made = make(tmp_path, {})
+def test_a_line_may_end_a_session(made, capsys):
   lines = [
     b"x a",
     b'{"session": "x", "end": true}',
@@ -60,9 +77,9 @@ def test_a_line_may_end_a_session(tmp_path, capsys):
   ]
   assert [line["line"] for line in found] == [1, None, 4, None, 5]
   told_of = capsys.readouterr().err.splitlines()
-  assert told_of[0] == ("line 3: skipped, ends session 'x', which is not open")
+  assert "line 3: skipped, ends session 'x', which is not open" in told_of
   numbers = [line.partition(":")[0] for line in told_of]
-  assert numbers == [f"line {n}" for n in (3, 6, 7, 8)]
+  assert sorted(numbers) == [f"line {n}" for n in (3, 6, 7, 8)]
 
 
 def test_sessions_cut_by_lines_end_where_the_next_one_begins(tmp_path):
@@ -105,8 +122,7 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
   assert capsys.readouterr().err == f"line 4: skipped, {NOT_UTF8}\n"
 
 
-def test_lines_come_in_several_forms_and_others_are_told(tmp_path, capsys):
-  made = make(tmp_path, {})
+def test_lines_come_in_several_forms_and_others_are_told(made, capsys):
   lines = [
     b"x a",
     b"one",
@@ -177,8 +193,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_line_does_not_end_following(tmp_path, capsys, name):
-  made = make(tmp_path, {})
+def test_a_bad_line_does_not_end_following(made, capsys, name):
   found = followed(made, [b"x a", BAD[name], b"x b", BAD[name]])
   assert told(found) == [("x", "a"), ("x", "b")]
   told_of = capsys.readouterr().err.splitlines()
@@ -187,16 +202,16 @@ def test_a_bad_line_does_not_end_following(tmp_path, capsys, name):
     assert line.isprintable() and len(line) < 2100
 
 
-def test_names_that_a_terminal_would_obey_are_written_out(tmp_path, capsys):
+def test_names_that_a_terminal_would_obey_are_written_out(made, capsys):
   lines = [b"\x1b[31m\ta", b'{"session": "\\ud800\\u0000", "event": "a"}']
-  found = followed(make(tmp_path, {}), lines)
+  found = followed(made, lines)
   sessions = ["\x1b[31m", "\ud800\0"]
   assert told(found) == [(session, "a") for session in sessions]
   assert capsys.readouterr().err == ""
 
 
-def test_of_many_bad_lines_few_are_reported(tmp_path, capsys):
-  found = followed(make(tmp_path, {}), [b"bad"] * 5000 + [b"x a"])
+def test_of_many_bad_lines_few_are_reported(made, capsys):
+  found = followed(made, [b"bad"] * 5000 + [b"x a"])
   assert told(found) == [("x", "a")]
   told_of = capsys.readouterr().err.splitlines()
   assert len(told_of) == 12
@@ -204,11 +219,230 @@ def test_of_many_bad_lines_few_are_reported(tmp_path, capsys):
   assert told_of[-1] == "5,000 lines were skipped"
 
 
-def test_a_stderr_that_nobody_reads_ends_nothing(tmp_path, monkeypatch):
+def test_a_stderr_that_nobody_reads_ends_nothing(made, monkeypatch):
   class Closed(io.StringIO):
     def write(self, _):
       raise BrokenPipeError
 
-  monkeypatch.setattr(follow.sys, "stderr", Closed())
-  found = followed(make(tmp_path, {}), [b"bad", b"x a"])
+  monkeypatch.setattr(lines_lib.sys, "stderr", Closed())
+  found = followed(made, [b"bad", b"x a"])
   assert told(found) == [("x", "a")]
+
+
+def lines_of(draw, count):
+  """Lines of sessions that interleave, each with a line that ends it."""
+  waiting = {}
+  for number in range(count):
+    while len(waiting) < 5:
+      name = f"s{number}-{len(waiting)}"
+      size = draw.randint(2, 12)
+      waiting[name] = draw.choices("abcdefg?", [6, 6, 6, 6, 6, 2, 1, 1], k=size)
+    name = draw.choice(list(waiting))
+    if waiting[name]:
+      yield f"{name} {waiting[name].pop()}".encode()
+    else:
+      del waiting[name]
+      yield json.dumps({"session": name, "end": True}).encode()
+
+
+def alarms_in(folder):
+  """The alarms of a state, without the numbers of their lines."""
+  rows = (folder / "state" / ALARMS).read_text().splitlines()
+  return [{**json.loads(row), "line": None} for row in rows]
+
+
+class Driver:
+  """Writes and rotates a log between two looks of a follower."""
+
+  def __init__(self, path, lines, draw, killer):
+    self.log, self._lines, self._draw = Log(path, draw), lines, draw
+    self._calls = self._idle = 0
+    self._killer = killer
+
+  def __call__(self):
+    with self._killer.paused():
+      return self._write()
+
+  def _write(self):
+    self._calls += 1
+    # Before the first line is read, there is no position in the log.
+    may = self._calls > 9 and self.log.path.stat().st_size
+    if may and self._draw.random() < 0.1:
+      getattr(self.log, self._draw.choice(("rename", "copy")))()
+    some = [self._lines.pop(0) for _ in range(min(5, len(self._lines)))]
+    self.log.append(some)
+    self._idle = 0 if some else self._idle + 1
+    return self._idle > 9
+
+
+def run_on(made, folder, path, stopped, written):
+  """Follows a log until it is stopped."""
+  made.config.detect.input = str(path)
+  running = service(made, folder, written.append)
+  try:
+    running.recover()
+    source = running.source()
+    try:
+      running.follow(source, stopped, lambda: False)
+    finally:
+      source.close()
+  finally:
+    running._journal.close()
+
+
+@pytest.fixture
+def quick(monkeypatch, made, not_synced):  # noqa: ARG001
+  """Nothing waits, and the input is a name."""
+  monkeypatch.setattr(follow, "_WAIT", 0.0)
+  monkeypatch.setattr(follow, "FileTail", partial(FileTail, grace=0))
+  made.config.detect.follow = "alarms"
+  yield
+  made.config.detect.input = None
+
+
+def test_kills_and_rotations_neither_lose_nor_repeat_an_alarm(
+  made, tmp_path, monkeypatch, quick
+):
+  """At any write of one process after the other."""
+  del quick
+  draw, written, kills = random.Random(1), [], 0
+  lines = list(lines_of(draw, 500))
+  whole = tmp_path / "whole.log"
+  whole.write_bytes(b"\n".join(lines) + b"\n")
+  looks = iter([False] * 9 + [True] * 9)
+  run_on(made, tmp_path / "whole", whole, lambda: next(looks), [])
+  expected = alarms_in(tmp_path / "whole")
+  killer = Kills(monkeypatch, draw, most=40)
+  driver = Driver(tmp_path / "app.log", lines, draw, killer)
+  while True:
+    killer.arm()
+    try:
+      run_on(made, tmp_path / "killed", driver.log.path, driver, written)
+      break
+    except Killed:
+      kills += 1
+    finally:
+      killer.disarm()
+  driver.log.close()
+  assert kills >= 6 and len(expected) > 6
+  assert alarms_in(tmp_path / "killed") == expected
+  rows = [row for text in written for row in text.splitlines()]
+  numbers = [json.loads(row)["number"] for row in rows]
+  # A row that is in alarms.jsonl is not written again.
+  assert len(numbers) == len(set(numbers)) >= len(expected) - kills
+
+
+class Lines:
+  """An input that is one line at each look; calls functions between lines."""
+
+  def __init__(self, *lines):
+    self._lines, self.position, self.ended = [*lines], Position(), False
+
+  def behind(self):
+    return 0
+
+  def read(self, _):
+    while self._lines and callable(self._lines[0]):
+      self._lines.pop(0)()
+    self.ended = len(self._lines) < 2
+    if not self._lines:
+      return None
+    number = self.position.line + 1
+    self.position = self.position._replace(line=number)
+    return Chunk([self._lines.pop(0)], number, 0, self.position)
+
+
+def judged(running, source, written):
+  """The ended sessions that are written, with the number of their events."""
+  running.recover()
+  running.follow(source, lambda: False, lambda: False)
+  running._journal.close()
+  rows = map(json.loads, "".join(written).splitlines())
+  return [(r["session"], r["events"]) for r in rows if r["type"] == "session"]
+
+
+END = b'{"session": "x", "end": true}'
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_new_detection_takes_up_the_open_sessions(
+  made, tmp_path, capsys, monkeypatch, valid
+):
+  made.config.detect.follow = "sessions"
+  monkeypatch.setattr(follow, "_LOOK", 0.0)
+  record, written, restored = tmp_path / "detect/thresholds.json", [], []
+  record.parent.mkdir()
+  record.write_text("1")
+
+  def restore():
+    if restored and not valid:
+      raise UserError("thresholds.json: must be as --mode=detect writes it")
+    restored.append(made)
+    return made
+
+  def change():
+    record.unlink()
+    record.write_text("22")
+
+  journal = Journal(tmp_path / "state", print)
+  running = follow.Service(restore, tmp_path, journal, written.append)
+  first = running._model
+  source = Lines(b"x a", b"x b", change, b"x c", END, END)
+  assert judged(running, source, written) == [("x", 3)]
+  told_of = capsys.readouterr().err.splitlines()[0]
+  assert len(restored) == 1 + valid and (running._model is first) != valid
+  assert told_of == (
+    "a new detection is taken up: models of steps 1, 2"
+    if valid
+    else "the detection before is kept: thresholds.json: must be as"
+    " --mode=detect writes it"
+  )
+
+
+def test_a_restart_goes_on_with_open_sessions_and_lines(made, tmp_path, capsys):
+  made.config.detect.follow = "sessions"
+  written = []
+  first = service(made, tmp_path, written.append)
+  assert judged(first, Lines(b"x a", b"x b", b"y a"), written) == []
+  again = service(made, tmp_path, written.append)
+  again.recover()
+  assert again._position.line == 3
+  again._journal.close()
+  again = service(made, tmp_path, written.append)
+  assert judged(again, Lines(b"x c", END), written) == [("x", 3)]
+  made.config.detect.input = "other.log"
+  other = service(made, tmp_path, written.append)
+  made.config.detect.input = None
+  with pytest.raises(UserError) as caught:
+    other.recover()
+  other._journal.close()
+  assert str(caught.value) == (
+    "config.detect.input='other.log': the state is of 'standard input';"
+    " config.detect.state names another folder"
+  )
+  assert capsys.readouterr().err == ""
+
+
+def test_secrets_are_masked_in_alarms(made):
+  name = "https://u:hunter2@example.org/"
+  lines = [f"{name} {event}".encode() for event in "ab?c?"]
+  for wanted in ("alarms", "events"):
+    rows = followed(made, lines, wanted)
+    assert rows
+    for row in rows:
+      assert "hunter2" not in json.dumps(row)
+      assert row["session"].startswith("https://u:<masked-")
+
+
+def test_a_form_that_no_line_has_is_reported(tmp_path, capsys):
+  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
+  made = make(tmp_path, fields, Vocabulary("log", ("begin", "read")))
+  with pytest.raises(UserError) as caught:
+    followed(made, [b"begin"] * 1200)
+  fault = (
+    "data.log_session='(job_\\\\d+)': fits no line of standard input; line 1 is"
+    " 'begin'"
+  )
+  assert str(caught.value) == fault
+  told_of = capsys.readouterr().err
+  assert told_of == f"no event in 1,200 lines: {fault}\n"

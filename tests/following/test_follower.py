@@ -90,6 +90,7 @@ def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
   )
   combined = normal.combined(scored.scores)
   by_name["combined"] = CrossCalibration([Calibration(row) for row in combined])
+  normal = normal._replace(as_new=by_name["combined"])
   return Deployed(config, detector, normal, idle)
 
 

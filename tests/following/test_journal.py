@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -20,10 +21,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def not_synced(monkeypatch):
-  """What nothing but the loss of power shows takes no time."""
-  for name in ("fsync", "fdatasync"):
-    monkeypatch.setattr(os, name, lambda _: None)
+def quick(not_synced):
+  """Nothing waits for the disk."""
 
 
 class Sum:
@@ -86,17 +85,23 @@ def expected(numbers):
 class Kills:
   """Kills at a random call of what changes files."""
 
-  def __init__(self, monkeypatch, draw):
-    self._draw, self._left = draw, None
+  def __init__(self, monkeypatch, draw, most=60):
+    self._draw, self._most, self._left = draw, most, None
     for name in ("write", "replace", "unlink", "open", "fdatasync", "fsync"):
       call = getattr(os, name)
       monkeypatch.setattr(os, name, self._killing(name, call))
 
   def arm(self):
-    self._left = self._draw.randint(1, 60)
+    self._left = self._draw.randint(1, self._most)
 
   def disarm(self):
     self._left = None
+
+  @contextmanager
+  def paused(self):
+    left, self._left = self._left, None
+    yield
+    self._left = left
 
   def _killing(self, name, call):
     def maybe(*args, **named):
@@ -313,6 +318,7 @@ def test_another_model_repeats_no_alarm_of_a_session(written):
   assert found[0]["number"] == len(before) + 1
   for _ in records:
     pass
+  opened.snapshot(State({}, {}))
   again = [{"number": 1, "session": before[-1]["session"]}]
   assert opened.write_alarms(again)  # Another session of the same name.
   opened.close()

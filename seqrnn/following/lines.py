@@ -1,0 +1,204 @@
+"""Lines that arrive, as events of sessions."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from seqrnn.config import Config
+from seqrnn.data import entries, formats, logs
+from seqrnn.data.entries import Seen
+from seqrnn.data.formats import Parts
+from seqrnn.data.reading import NOT_UTF8
+from seqrnn.data.tail import LONGEST, Chunk
+from seqrnn.errors import UserError, visible
+from seqrnn.following.follower import Event
+
+_REPORTED = 10  # Skipped lines that are reported; all are counted.
+_TRIED = 1000  # Lines without an event, after which this is reported.
+_MARK = b"\xef\xbb\xbf"  # What some programs begin a file with.
+_FORM = (
+  "must be a session and an event: two words, or two fields with a tab between,"
+  ' or {"session": ..., "event": ...}, or {"session": ..., "end": true}'
+)
+
+
+def report(text: str):
+  """Prints a line on stderr, if anybody reads it."""
+  with suppress(OSError):
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+class SkippedLines:
+  """Reports lines that are not events: the first ones, then their number.
+
+  Attributes:
+    count: number of skipped lines.
+  """
+
+  def __init__(self):
+    self.count = 0
+
+  def add(self, number: int, fault: str):
+    """Counts a line, and reports the number and fault of an early line."""
+    self.count += 1
+    if self.count <= _REPORTED:
+      report(f"line {number}: skipped, {fault}")
+    if self.count == _REPORTED:
+      report("further skipped lines are only counted")
+
+  def finish(self):
+    """Reports the count, unless each line was reported."""
+    if self.count > _REPORTED:
+      report(f"{self.count:,} lines were skipped")
+
+
+class Parser:
+  """Makes events of the lines of an input.
+
+  Lines are parsed as a log if data.unit is log, else by `parse`. The end of a
+  session that has no name only moves event time on.
+
+  Attributes:
+    skipped: lines that are not events.
+  """
+
+  def __init__(self, data: Config, name: str):
+    """Begins before the first line.
+
+    Args:
+      data: of the config.
+      name: of the input.
+    """
+    self.skipped = SkippedLines()
+    self._name, self._form = name, logs.form(data)
+    self._is_log = data.unit == "log"
+    codec = ("utf-8", data.errors)
+    self._codec = ("latin-1",) if data.errors == "latin-1" else codec
+    self._seen = Seen(held={})
+    self._lines, self._has_events = 0, False  # Lines before the first event.
+
+  def events(self, chunk: Chunk) -> list[Event]:
+    """The events of lines."""
+    numbered = enumerate(chunk.lines, chunk.first)
+    texts = (self._decode(number, line) for number, line in numbered)
+    self._seen.number = chunk.first - 1
+    found = self._log_events if self._is_log else self._pairs
+    events = list(found(texts, chunk))
+    if not self._has_events:
+      self._check(chunk, events)
+    return events
+
+  def _check(self, chunk: Chunk, events: list[Event]):
+    """Reports an input without events, as its lines may have another form."""
+    self._has_events = any(event.session for event in events)
+    before = self._lines
+    self._lines += len(chunk.lines)
+    if before < _TRIED <= self._lines and not self._has_events:
+      try:
+        self.finish()
+      except UserError as error:
+        report(f"no event in {self._lines:,} lines: {error}")
+
+  def finish(self):
+    """Reports what the input has shown so far.
+
+    Raises:
+      UserError: it is a log, and no line fits its form.
+    """
+    self.skipped.finish()
+    if not self._has_events:
+      entries.check(self._seen, self._name, self._form)
+      logs.check(self._seen, self._name, self._form)
+
+  def _decode(self, number: int, line: bytes) -> str:
+    """The text of a line; empty if the line is skipped."""
+    if number == 1:
+      line = line.removeprefix(_MARK)
+    if len(line) > LONGEST:
+      self.skipped.add(number, f"has more than {LONGEST:,} bytes")
+      return ""
+    try:
+      return line.rstrip(b"\r").decode(*self._codec)
+    except UnicodeDecodeError:
+      self.skipped.add(number, NOT_UTF8)
+      return ""
+
+  def _log_events(self, texts: Iterator[str], chunk: Chunk) -> Iterator[Event]:
+    # Sessions that lines or times cut are named by their first line.
+    source = f"{self._name}+{chunk.part}" if chunk.part else self._name
+    for event in logs.events(
+      texts,
+      source,
+      self._form,
+      leave_out=self.skipped.add,
+      seen=self._seen,
+    ):
+      time = formats.seconds(event.times)
+      for session in event.sessions:
+        yield Event(session, event.symbol, time, event.line)
+      if not event.sessions and time is not None:
+        yield Event("", None, time, event.line)
+
+  def _pairs(self, texts: Iterator[str], chunk: Chunk) -> Iterator[Event]:
+    for number, text in enumerate(texts, chunk.first):
+      if parsed := parse(text):
+        session, symbol, ends = parsed
+        if symbol is not None:
+          yield Event(session, symbol, None, number)
+        if ends:
+          yield Event(session, None, None, number)
+      elif text.strip():
+        self.skipped.add(number, _FORM)
+
+  def state(self) -> dict[str, Any]:
+    """What `restore` takes, as JSON."""
+    seen, last = self._seen, self._seen.last
+    return {
+      "fits": seen.fits,
+      "last": [last.timestamp, last.times],
+      "held": seen.held,
+      "cut": [seen.session, seen.time, seen.cut],
+    }
+
+  def restore(self, state: dict[str, Any]):
+    """Goes on after the lines of a state, which had events."""
+    self._has_events = True
+    timestamp, times = state["last"]
+    session, time, cut = state["cut"]
+    held = {
+      name: (number, text) for name, (number, text) in state["held"].items()
+    }
+    self._seen = Seen(
+      fits=state["fits"],
+      last=Parts("", timestamp, tuple(times)),
+      held=held,
+      session=session,
+      time=time,
+      cut=cut,
+    )
+
+
+def parse(text: str) -> tuple[str, str | None, bool] | None:
+  """The session and the event of a line, and whether it ends the session.
+
+  A line is two words, two fields separated by a tab, or a JSON object with the
+  field `session`, and `event` or a true `end`. Any other line gives None.
+  """
+  if not text.startswith("{"):
+    pair = text.split("\t") if "\t" in text else text.split()
+    return (pair[0], pair[1], False) if len(pair) == 2 and all(pair) else None
+  try:
+    fields = json.loads(text)
+  except (ValueError, RecursionError):
+    return None
+  session, event = fields.get("session"), fields.get("event")
+  ends = fields.get("end", False)
+  # bool is a subclass of int, but names neither a session nor an event.
+  if not isinstance(ends, bool) or type(session) not in (str, int):
+    return None
+  if type(event) not in (str, int) and (event is not None or not ends):
+    return None
+  session, event = str(session), None if event is None else str(event)
+  return (session, event, ends) if session and event != "" else None
