@@ -25,13 +25,14 @@ from seqrnn.detection.detector import (
   load_detector,
   round_scores,
 )
-from seqrnn.detection.selection import Selection, select
+from seqrnn.detection.selection import UNANSWERED, Selection, select
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import files
 
 COMBINED = "combined"
 CALIBRATION = "calibration.npz"
+FALSE_ALARMS = "false_alarms.npz"  # Rows that calibrate one detection alone.
 _NEW = "calibration.new.npz"  # Its name until results that use it are written.
 # Settings that invalidate a cached calibration, in addition to training's.
 _SETTINGS = (
@@ -231,14 +232,15 @@ def sessions_of(detector: Detector) -> Sessions:
 def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
   """The arrays of calibration.npz.
 
-  Sessions that are flagged for their length have no part in them.
+  Sessions that are flagged for their length, and those whose count is 0, have
+  no part in them.
 
   Args:
     parts: scores of normal sessions by each model, K is 1.
   """
   arrays: dict[str, list[np.ndarray]] = {}
   for k, part in enumerate(parts):
-    kept = ~part.short
+    kept = ~part.short & (part.counts > 0)
     sizes = np.diff(part.bounds)
     kept_N = np.repeat(kept, sizes)
     columns = {f"score {name}": x[0, kept] for name, x in part.scores.items()}
@@ -256,6 +258,7 @@ def normal_scores(
   arrays: dict[str, np.ndarray],
   settings: Config,
   answers: np.ndarray | None = None,
+  further: dict[str, np.ndarray] | None = None,
 ) -> NormalScores:
   """The normal scores in the arrays of calibration.npz.
 
@@ -263,6 +266,7 @@ def normal_scores(
     arrays: of calibration.npz.
     settings: of `config.detect`.
     answers: NORMAL, ANOMALOUS or UNANSWERED for each row; None: no answers.
+    further: arrays of sessions that are normal; None: there are none.
 
   Raises:
     UserError: there are no sessions, or none of a model is selected.
@@ -273,6 +277,8 @@ def normal_scores(
       " most data.window events, so no session is left for calibration"
     )
   selection = select(arrays, settings.contamination, answers)
+  if further:
+    arrays, selection = joined(arrays, further, selection)
   kept = _without(arrays, ~selection.kept)
   if settings.scores is None:
     choice = choose(_judged(kept, *_by_name(kept)))
@@ -280,6 +286,24 @@ def normal_scores(
     given = tuple(combined_names(settings))
     choice = Choice(Combination(given, settings.combine))
   return of_choice(arrays, selection, choice)
+
+
+def joined(
+  arrays: dict[str, np.ndarray],
+  further: dict[str, np.ndarray],
+  selection: Selection,
+) -> tuple[dict[str, np.ndarray], Selection]:
+  """The arrays and the selection with further sessions, which calibrate."""
+  count = len(further["counts"])
+  together = {
+    name: np.concatenate([arrays[name], column])
+    for name, column in further.items()
+  }
+  return {**arrays, **together}, selection._replace(
+    kept=np.append(selection.kept, np.ones(count, bool)),
+    counts=together["counts"],
+    answers=np.append(selection.answers, np.full(count, UNANSWERED)),
+  )
 
 
 def of_choice(

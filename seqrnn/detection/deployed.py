@@ -28,7 +28,7 @@ from seqrnn.detection import (
   records,
   thresholds,
 )
-from seqrnn.detection.calibration import CALIBRATION, NormalScores
+from seqrnn.detection.calibration import CALIBRATION, FALSE_ALARMS, NormalScores
 from seqrnn.detection.choice import Choice
 from seqrnn.detection.detector import Detector, fitted_names, whole_sessions
 from seqrnn.detection.ensemble import Ensemble
@@ -152,7 +152,7 @@ def restore(
   """
   folder = workdir / "detect"
   fileset.wait_for_move(folder, NAME, workdir / LOCK)
-  for name in ("thresholds.json", CALIBRATION, DEPLOYED):
+  for name in ("thresholds.json", CALIBRATION, DEPLOYED, FALSE_ALARMS):
     if (folder / name).exists():
       manifest.verify(folder / name)
   record = thresholds.read(folder / "thresholds.json")
@@ -199,6 +199,9 @@ def read_calibration(
     kept[record.left_out] = False
     answers = np.full(len(kept), UNANSWERED)
     selection = Selection(kept, arrays["counts"], answers, None)
+    if (path.parent / FALSE_ALARMS).exists():
+      further = records.read_arrays(path.parent / FALSE_ALARMS)
+      arrays, selection = calibration.joined(arrays, further, selection)
     choice = Choice(record.combination)
     normal = calibration.of_choice(arrays, selection, choice)
     seen = arrays["seen"].astype(bool).reshape(len(arrays["steps"]), -1)

@@ -157,6 +157,24 @@ def _context(found: Findings, d: int, worst: int, per_line: bool) -> str:
   return ("\n" if per_line else " ").join(events)
 
 
+def print_kind(console: Console, row: dict[str, Any]):
+  """Prints a kind of alarms, a row of alarms.csv."""
+  place = [f"line {row['line']}"] if "line" in row else []
+  place += [str(row[name]) for name in ("file", "time") if name in row]
+  console.print(
+    f"[bold]{row['count']:,} alarms, {row['severity']}[/bold]:"
+    f" {console_text(', '.join([str(row['session']), *place]))}"
+  )
+  for name in row["context"].split(" | "):
+    text = quoted(name)
+    text = f"[reverse]{text}[/reverse]" if name == row["event"] else text
+    console.print(
+      Padding(text, (0, 0, 0, 2), expand=False),
+      no_wrap=True,
+      overflow="ellipsis",
+    )
+
+
 def print_incidents(console: Console, found: Findings, grouped: list[Incident]):
   """Prints the first incidents, each with the event and place of its example.
 

@@ -24,7 +24,9 @@ class Kind(NamedTuple):
     written: the event time of this row; None: unknown.
     answer: FALSE, TRUE or UNANSWERED.
     example: the row of the example.
+    session: the name of the example.
     symbols: the events of the example as read.
+    whole: whether these are all, because the example has ended.
   """
 
   number: int
@@ -35,7 +37,9 @@ class Kind(NamedTuple):
   written: float | None
   answer: str
   example: dict[str, Any]
+  session: str
   symbols: list[str]
+  whole: bool
 
 
 class Alarms:
@@ -48,16 +52,23 @@ class Alarms:
   Attributes:
     kinds: by number; the one with the oldest alarm first.
     count: number of rows that were written.
+    sessions: number of sessions that have ended.
   """
 
   def __init__(self, quiet: float):
     self.kinds: dict[int, Kind] = {}
-    self.count = 0
+    self.count = self.sessions = 0
     self._quiet = quiet
     self._numbers = 0  # Of kinds.
+    self._incomplete: dict[str, int] = {}  # Examples that have not ended.
 
   def take(self, verdict: Verdict) -> dict[str, Any] | None:
     """The row of an alarm; None: the verdict is none, or is not repeated."""
+    if verdict.ended:
+      self.sessions += 1
+      number = self._incomplete.pop(verdict.session, 0)
+      if kind := self.kinds.get(number):
+        self.kinds[number] = kind._replace(**_events(verdict))
     if not verdict.flag or not verdict.raised:
       return None
     kind = self._find(verdict)
@@ -65,7 +76,7 @@ class Alarms:
     self.kinds.pop(kind.number, None)
     self.kinds[kind.number] = kind
     if len(self.kinds) > _KINDS:
-      del self.kinds[next(iter(self.kinds))]
+      self._forget()
     if kind.answer == FALSE or not self._is_due(kind, verdict):
       return None
     self.count += 1
@@ -95,6 +106,8 @@ class Alarms:
       if incidents.belongs(verdict.surprising, kind.event, kind.surprising):
         return kind
     self._numbers += 1
+    if not verdict.ended:
+      self._incomplete[verdict.session] = self._numbers
     return Kind(
       number=self._numbers,
       event=verdict.event,
@@ -104,8 +117,17 @@ class Alarms:
       written=None,
       answer=UNANSWERED,
       example={},
-      symbols=verdict.symbols[:_SYMBOLS],
+      session=verdict.session,
+      **_events(verdict),
     )
+
+  def _forget(self):
+    """Forgets the kind that is unseen for longest, if any without an answer."""
+    open_kinds = (n for n, kind in self.kinds.items() if not kind.answer)
+    number = next(open_kinds, next(iter(self.kinds)))
+    kind = self.kinds.pop(number)
+    if self._incomplete.get(kind.session) == number:
+      del self._incomplete[kind.session]
 
   def _is_due(self, kind: Kind, verdict: Verdict) -> bool:
     now = verdict.now
@@ -119,17 +141,32 @@ class Alarms:
       {**kind._asdict(), "surprising": sorted(kind.surprising)}
       for kind in self.kinds.values()
     ]
-    return {"kinds": kinds, "count": self.count, "numbers": self._numbers}
+    return {
+      "kinds": kinds,
+      "count": self.count,
+      "sessions": self.sessions,
+      "numbers": self._numbers,
+      "incomplete": self._incomplete,
+    }
 
   def restore(self, state: dict[str, Any]):
     """Sets kinds and counts as they were."""
     self.count, self._numbers = state["count"], state["numbers"]
+    self.sessions = state["sessions"]
+    self._incomplete = dict(state["incomplete"])
     self.kinds = {
       fields["number"]: Kind(
         **{**fields, "surprising": frozenset(fields["surprising"])}
       )
       for fields in state["kinds"]
     }
+
+
+def _events(verdict: Verdict) -> dict[str, Any]:
+  """The fields of a kind whose example is the session of a verdict."""
+  symbols = verdict.symbols
+  whole = verdict.ended and len(symbols) <= _SYMBOLS
+  return {"symbols": symbols[:_SYMBOLS], "whole": whole}
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

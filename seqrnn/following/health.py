@@ -54,6 +54,7 @@ class Health:
 
   Attributes:
     alarms: (kind, severity) -> number of alarms.
+    quiet: number of kinds whose alarms are not written, as they are false.
   """
 
   def __init__(
@@ -74,7 +75,7 @@ class Health:
     self.alarms: Counter[tuple[str, str]] = Counter()
     self.p_values, self.latency = Histogram(_P), Histogram(_SECONDS)
     self.lag_seconds: float | None = None
-    self.lag_bytes = self.open_sessions = 0
+    self.lag_bytes = self.open_sessions = self.quiet = 0
     self.drift: str | None = None
     self.reason: str | None = None
     self._moved = self._said = clock()
@@ -217,6 +218,7 @@ class Health:
       ("lag_seconds", "Wall clock minus the time of the last event.", lag),
       ("input_lag_bytes", "Bytes of the input that wait.", self.lag_bytes),
       ("open_sessions", "Sessions that have not ended.", self.open_sessions),
+      ("quiet_kinds", "Kinds of alarms that are false.", self.quiet),
       ("drift", "1: the model no longer fits.", int(bool(self.drift))),
     ):
       yield core.GaugeMetricFamily(f"seqrnn_{name}", help, value)

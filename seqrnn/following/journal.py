@@ -300,6 +300,24 @@ class Journal:
     return [int(number) for number in found if number.isdecimal()]
 
 
+def read_facts(folder: Path) -> dict[str, Any] | None:
+  """The facts of the newest intact snapshot, also of a running follower.
+
+  None: there is none. The arrays are not read.
+  """
+  paths = folder.glob(f"snapshot-*{_SUFFIXES['snapshot']}")
+  number = lambda path: int(path.stem.removeprefix("snapshot-"))
+  for path in sorted(paths, key=number, reverse=True):
+    # It may have been removed, or be damaged in any way.
+    with (
+      suppress(Exception),
+      path.open("rb") as file,
+      np.load(file, allow_pickle=False) as found,
+    ):
+      return json.loads(found[_FACTS].tobytes())
+  return None
+
+
 def _key(row: dict[str, Any]) -> tuple:
   """What two rows of one alarm have in common, also with another model."""
   return tuple(row.get(name) for name in ("session", "ended", "severity"))

@@ -28,11 +28,11 @@ from seqrnn.detection import (
 from seqrnn.detection.calibration import (
   CALIBRATION,
   COMBINED,
+  FALSE_ALARMS,
   NormalScores,
   calibrate,
   keep_calibration,
   normal_scores,
-  sessions_of,
 )
 from seqrnn.detection.decision import find_anomalies
 from seqrnn.detection.detector import Detector, combined_names
@@ -41,12 +41,13 @@ from seqrnn.detection.incidents import Incident
 from seqrnn.detection.inputs import read_sessions
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
+from seqrnn.following import feedback
 from seqrnn.runtime import files, fileset, manifest
 
 _CURVES = 7  # The number of single scores whose curves are drawn.
 # Files that each detection replaces, without their suffixes.
 _RESULTS = (
-  *("sessions", "events", "incidents", "report", "deployed"),
+  *("sessions", "events", "incidents", "report", "deployed", "false_alarms"),
   *("timeline", "scores", "session", "curves"),
 )
 
@@ -98,10 +99,13 @@ def _run(
   names = experiment.vocabularies["symbols"]
   sessions, kinds = read_sessions(config, names, read)
   given = answers.read(workdir, names, read, config)
+  examples = feedback.update(config, workdir)
   times.append(time.perf_counter())
   detector, arrays = calibrate(build, config, workdir, read, experiment.facts)
-  of_rows = given.of(sessions_of(detector)) if given.by_key else None
-  normal = normal_scores(arrays, settings, of_rows)
+  told = feedback.collect(examples, given, detector, arrays)
+  normal = normal_scores(arrays, settings, told.answers, told.rows)
+  if told.kinds:
+    console.print(told.text())
   printing.print_calibration(console, normal, settings)
   printing.print_rates(console, normal, settings)
   times.append(time.perf_counter())
@@ -129,6 +133,8 @@ def _run(
   with fileset.atomic_files(folder, NAME, _is_result) as new:
     _write_results(new, found, grouped, detector, normal, record)
     deployed.write(new, detector, read("train"))
+    if told.rows:
+      np.savez_compressed(new / FALSE_ALARMS, **told.rows)
     keep_calibration(folder, new)
     kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
     manifest.record_files(new, (*new.iterdir(), *kept))

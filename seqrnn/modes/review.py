@@ -8,38 +8,39 @@ from rich.console import Console
 
 from seqrnn.config import Config
 from seqrnn.detection import answers, printing, review
-from seqrnn.detection.answers import WORDS
 from seqrnn.detection.calibration import (
   NormalScores,
   calibrate,
   normal_scores,
   sessions_of,
 )
-from seqrnn.detection.findings import LOCK, Findings
+from seqrnn.detection.findings import LOCK
 from seqrnn.errors import visible
 from seqrnn.experiment import Experiment
+from seqrnn.following import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files
 
 _LOCK = ".review.lock"  # In the workdir, held while sessions are reviewed.
-_KEYS = {
-  **{"n": "normal", "a": "anomalous", "s": "skip", "b": "back", "q": "quit"},
-}
-_PROMPT = "[n]ormal, [a]nomalous, [s]kip, [b]ack, [q]uit: "
+_SESSIONS = {"n": "normal", "a": "anomalous"}
+_ALARMS = {"f": "false", "t": "true"}
+_COMMON = {"s": "skip", "b": "back", "q": "quit"}
 
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> NormalScores:
-  """Asks about sessions, and shows what the answers change.
+  """Asks about alarms and sessions, and shows what the answers change.
 
   On a terminal it is a dialogue. Elsewhere the questions are written to
-  review.csv, and the answers that it has are read.
+  alarms.csv and review.csv, and the answers that these have are read.
 
   Raises:
-    UserError: the task cannot detect, review.csv is damaged, or training fails.
+    UserError: the task cannot detect, a file is damaged, or training fails.
   """
+  on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
   with files.locked(workdir / _LOCK, "reviewed"):
+    goes_on = ask_about_alarms(config, workdir, on_terminal)
     with files.locked(workdir / LOCK, "searched for anomalies"):
       experiment, read = detect.prepare(build, config, workdir, "review")
       names = experiment.vocabularies["symbols"]
@@ -53,14 +54,19 @@ def run(
     worst = review.rank(normal, arrays, sessions, settings.reviewed)
     rows = [row for row in given.rows if row["answer"]]
     save = lambda: answers.write(workdir, rows)
-    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if len(worst):
       found = review.find(detector, normal, arrays, sessions, worst)
       rows = [*review.questions(found), *rows]
-      if on_terminal:
-        ask(found, rows, save)
-      else:
+      if not on_terminal:
         save()
+      elif goes_on:
+        ask(
+          len(worst),
+          lambda console, d: printing.print_session(console, found, d),
+          rows,
+          save,
+          _SESSIONS,
+        )
     after = normal_scores(arrays, settings, load().of(sessions))
     before = normal_scores(arrays, settings)
     for line in review.changes(arrays, before, after, settings.rate):
@@ -80,39 +86,80 @@ def _next_step(workdir: Path, count: int, on_terminal: bool) -> str:
   )
 
 
-def ask(found: Findings, rows: list[dict], save: Callable[[], None]):
-  """Asks about each session, until the user quits or the input ends.
+def ask_about_alarms(config: Config, workdir: Path, on_terminal: bool) -> bool:
+  """Asks about kinds of a follower's alarms; returns False if the user quits.
+
+  Raises:
+    UserError: as `feedback.update`.
+  """
+  examples = feedback.update(config, workdir)
+  if not examples:
+    return True
+  rows = [one.row for one in examples]
+  save = lambda: feedback.write(workdir, rows)
+  path, count = workdir / feedback.NAME, sum(not row["answer"] for row in rows)
+  if on_terminal:
+    show = lambda console, d: printing.print_kind(console, rows[d])
+    return ask(min(count, config.detect.reviewed), show, rows, save, _ALARMS)
+  save()
+  print(
+    visible(
+      f"{path}: write false or true, or nothing, in the column answer of"
+      f" {count:,} kinds of alarms; a follower reads it at once, and"
+      " --mode=detect uses it"
+    )
+  )
+  return True
+
+
+def ask(
+  count: int,
+  show: Callable[[Console, int], None],
+  rows: list[dict],
+  save: Callable[[], None],
+  words: dict[str, str],
+) -> bool:
+  """Asks until all is answered, the user quits or the input ends.
 
   Args:
-    found: the sessions.
-    rows: of review.csv, those of the sessions first; answers are put there.
+    count: number of questions.
+    show: prints what a question is about.
+    rows: of the file of the answers, the questions first; answers are put here.
     save: called after each answer.
+    words: key -> answer.
+
+  Returns:
+    False if the user has quit.
   """
   console, d = Console(highlight=False), 0
   try:
-    while d < len(found.p):
-      console.print(f"\n[bold]{d + 1} of {len(found.p)}[/bold]")
-      printing.print_session(console, found, d)
+    while d < count:
+      console.print(f"\n[bold]{d + 1} of {count}[/bold]")
+      show(console, d)
       if rows[d]["answer"]:
         console.print(f"answered: {rows[d]['answer']}")
-      match _key():
+      match _key(words | _COMMON):
         case "quit":
-          return
+          return False
         case "back":
           d = max(d - 1, 0)
         case word:
-          rows[d]["answer"] = word if word in WORDS else ""  # "": skipped.
+          known = word in words.values()
+          rows[d]["answer"] = word if known else ""  # "": skipped.
           save()
           d += 1
   except (EOFError, KeyboardInterrupt):  # Ctrl-D, Ctrl-C.
     print()
+    return False
+  return True
 
 
-def _key() -> str:
+def _key(words: dict[str, str]) -> str:
   """Reads one of the words of the keys."""
+  prompt = ", ".join(f"[{key}]{word[1:]}" for key, word in words.items())
   while True:
-    key = input(_PROMPT).strip().lower()
-    if key in _KEYS.values():
+    key = input(f"{prompt}: ").strip().lower()
+    if key in words.values():
       return key
-    if key in _KEYS:
-      return _KEYS[key]
+    if key in words:
+      return words[key]

@@ -105,7 +105,7 @@ def test_restored_drift_goes_on_as_if_it_had_not_stopped():
   expected = [whole.take(x, n, float(n)) for n, x in enumerate(scores)]
   found = []
   for n, scores_K in enumerate(scores):
-    if n % 70 == 5:
+    if n % 70 == 0:
       second = Drift(groups, 0)
       assert second.restore(json.loads(json.dumps(first.state())))
       first = second

@@ -13,10 +13,12 @@ import pytest
 
 import experiments
 from configs import base
+from seqrnn.data import sessions as data
 from seqrnn.data import splits, vocabulary
 from seqrnn.detection import (
   answers,
   calibration,
+  decision,
   deployed,
   redaction,
   selection,
@@ -25,10 +27,12 @@ from seqrnn.detection.choice import STANDARD
 from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.detection.thresholds import Record
 from seqrnn.errors import MachineError, UserError
+from seqrnn.following import alarms, feedback
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
 from seqrnn.training import fit
 from tests.conftest import tiny
+from tests.following.test_feedback import save, verdict
 from tests.modes.test_detect import FIELDS, walk
 
 ODD = "d d d d"  # Some sessions in both folds.
@@ -412,3 +416,97 @@ def test_a_wrong_file_is_refused_with_its_line(run, content, message):
     answers.read(workdir, names, read, config)
   said = str(caught.value)
   assert said.startswith(f"{workdir}/review.csv{message}") and "\n" not in said
+
+
+STRANGE = ["e", "b", "e", "b", "e", "b"]  # In no session that a model has seen.
+
+
+def raise_alarms(workdir):
+  """A follower's state: of 12 sessions 3 of a kind, and one that is ODD."""
+  found = alarms.Alarms(0)
+  for n in range(3):
+    found.take(verdict(f"strange-{n}", STRANGE))
+  found.take(verdict("odd", ODD.split(), event="odd"))
+  for n in range(8):
+    found.take(verdict(f"usual-{n}", ["a"], flag=False))
+  save(workdir, found)
+
+
+def test_answers_to_alarms_change_the_calibration(run, capsys):
+  workdir, config, texts = run
+  raise_alarms(workdir)
+  capsys.readouterr()
+  review.run(experiments.build, config, workdir)
+  path, said = workdir / "alarms.csv", capsys.readouterr().out
+  assert said.startswith(f"{path}: write false or true, or nothing, in the")
+  assert " of 2 kinds of alarms; a follower" in said
+  words = {"strange-0": "false", "odd": "true"}
+  with path.open(newline="") as file:
+    rows = [
+      {**row, "answer": words[row["session"]]} for row in csv.DictReader(file)
+    ]
+  feedback.write(workdir, rows)
+  found = detect.run(experiments.build, config, workdir)
+  said = " ".join(capsys.readouterr().out.split())
+  odd = list(texts.values()).count(ODD)
+  joined = round(len(texts) * 3 / 12)
+  assert (
+    "calibration: 1 kinds of alarms are false by alarms.csv and join it as"
+    f" {joined} sessions; 1 are true" in said
+  )
+  report = json.loads((workdir / "detect/report.json").read_text())
+  assert report["calibration"]["answered_anomalous"] == odd
+  count = report["thresholds"]["sessions"]["calibration"]
+  assert count == len(texts) - odd + joined
+  # calibration.npz is as before; a follower has the same sessions.
+  assert arrays_of(workdir)["counts"].sum() == len(texts)
+  restored = deployed.restore(experiments.build, config, workdir)
+  again = restored.normal.scores["combined"]
+  strange = data.Sessions(
+    restored.detector.names.encode(STRANGE),
+    np.array([0, len(STRANGE)]),
+    ["new"],
+  )
+  made = decision.find_anomalies(restored.detector, restored.normal, strange)
+  # The session is as unlikely as a sixth of the calibration at most.
+  assert again.n == count and made.p[0] >= (joined + 1) / (count + 1)
+  assert not found.flags.all() and not made.flags.any()
+  # Without the answers it is flagged again.
+  path.unlink()
+  (workdir / "alarms.json").unlink()
+  shutil.rmtree(workdir / "follow")
+  detect.run(experiments.build, config, workdir)
+  restored = deployed.restore(experiments.build, config, workdir)
+  made = decision.find_anomalies(restored.detector, restored.normal, strange)
+  assert made.flags.all() and not (workdir / "detect/false_alarms.npz").exists()
+
+
+def test_alarms_and_reviewed_sessions_with_other_answers_are_refused(run):
+  workdir, config, texts = run
+  raise_alarms(workdir)
+  rows = [one.row for one in feedback.update(config, workdir)]
+  feedback.write(workdir, [{**row, "answer": "true"} for row in rows])
+  answer(workdir, {{t: n for n, t in texts.items()}[ODD]: "normal"})
+  with pytest.raises(UserError, match=r"^alarms.csv: kind 2 is true, but a"):
+    detect.run(experiments.build, config, workdir)
+
+
+def test_alarms_are_asked_about_first(run, monkeypatch, capsys):
+  workdir, config, _ = run
+  raise_alarms(workdir)
+  terminal(monkeypatch, ["f", "b", "t", "s", "n", "q"], lambda: None)
+  capsys.readouterr()
+  review.run(experiments.build, config, workdir)
+  said = re.sub("\x1b.*?m", "", capsys.readouterr().out)
+  place = ", line 7, 2027-01-15T08:00:00"
+  first, second, again, *_ = re.findall(r"\n(\d) of 2\n(.*)\n", said)
+  assert first == again == ("1", f"3 alarms, medium: strange-0{place}")
+  assert second == ("2", f"1 alarms, medium: odd{place}")
+  assert "\n1 of 30\n" in said and "\n2 of 30\n" in said
+  told = feedback.read(workdir, "strict")
+  assert told == {(1, "strange-0"): "true", (2, "odd"): ""}
+  # Quitting at an alarm asks about nothing else.
+  terminal(monkeypatch, ["q"], lambda: None)
+  review.run(experiments.build, config, workdir)
+  said = capsys.readouterr().out
+  assert "1 of 1" in said and "of 30" not in said
