@@ -27,8 +27,8 @@ from seqrnn.detection.deployed import Deployed
 from seqrnn.detection.redaction import redaction
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.following import alarms, health
-from seqrnn.following.alarms import Alarms
+from seqrnn.following import alarms, feedback, health
+from seqrnn.following.alarms import FALSE, Alarms
 from seqrnn.following.drift import Drift
 from seqrnn.following.follower import Event, Follower
 from seqrnn.following.journal import Journal, State
@@ -38,7 +38,7 @@ from seqrnn.runtime import signals
 
 _WAIT = 0.2  # Seconds without input, after which the rest is looked after.
 _TOGETHER = 2**12  # Events of the journal that are judged together.
-_LOOK = 1.0  # Seconds between two looks for a new detection.
+_LOOK = 1.0  # Seconds between two looks for answers and a new detection.
 
 
 class Model:
@@ -48,6 +48,7 @@ class Model:
     deployed: the detection.
     follower: its sessions.
     drift: whether new sessions are like those of the calibration.
+    masks: of what is shown; None: nothing is masked.
   """
 
   def __init__(self, made: Deployed):
@@ -59,19 +60,19 @@ class Model:
     self.deployed, self.follower = made, Follower(made)
     groups = [(g.scores, -np.diff(g.above)) for g in made.normal.as_new.groups]
     self.drift = Drift(groups, made.config.detect.seed)
-    self._masks = redaction(made.config.detect.redact)
+    self.masks = redaction(made.config.detect.redact)
 
   def masked(self, row: dict[str, Any]) -> dict[str, Any]:
     """A row to show, in which secrets are masked."""
-    if self._masks is None:
+    if self.masks is None:
       return row
-    row = {**row, "session": self._masks.name(row["session"])}
+    row = {**row, "session": self.masks.name(row["session"])}
     for name in ("event", "before", "after"):
       texts = row.get(name)
       if isinstance(texts, str):
-        row[name] = self._masks.text(texts)
+        row[name] = self.masks.text(texts)
       elif texts:
-        row[name] = [self._masks.text(text) for text in texts]
+        row[name] = [self.masks.text(text) for text in texts]
     return row
 
 
@@ -108,6 +109,7 @@ class Service:
     self._alarms = Alarms(60 * settings.quiet)
     self._ended = 0  # Sessions that got their final verdict.
     self._position = Position()
+    self._inbox = feedback.Inbox(workdir, self.config.data.errors)
     self.health = health.Health(self._model.deployed, self.config)
     gc.freeze()  # What is here now stays.
 
@@ -192,7 +194,11 @@ class Service:
     """
     while not (source.ended or stopped()):
       self._look_after(source.behind())
-      if reload() or self._is_new():
+      is_time = time.monotonic() - self._looked >= _LOOK
+      if is_time:
+        self._looked = time.monotonic()
+        self._read_answers()
+      if reload() or (is_time and self._is_new()):
         self.reload()
       if chunk := source.read(_WAIT):
         self._look_after(source.behind() + sum(map(len, chunk.lines)))
@@ -292,6 +298,22 @@ class Service:
     if line := self.health.minute():
       report(line)
 
+  def _read_answers(self):
+    """Takes answers to alarms, if there are new ones; no alarm is between."""
+    try:
+      told = self._inbox.poll()
+    except UserError as error:
+      report(f"the answers before are kept: {error}")
+      return
+    if told is None:
+      return
+    masks = self._model.masks
+    for kind in feedback.apply(self._alarms, told, masks):
+      report(feedback.said(kind, masks))
+    quiet = [kind.answer == FALSE for kind in self._alarms.kinds.values()]
+    self.health.quiet = sum(quiet)
+    self.snapshot()
+
   def _stamp(self) -> tuple[int, int] | None:
     """What tells a new detection from the one before."""
     try:
@@ -302,10 +324,6 @@ class Service:
 
   def _is_new(self) -> bool:
     """Whether there is a detection that was not looked at."""
-    now = time.monotonic()
-    if now - self._looked < _LOOK:
-      return False
-    self._looked = now
     return self._stamp() not in (None, self._version)
 
   def reload(self):
@@ -321,6 +339,8 @@ class Service:
     model.drift.restore(before.drift.state())
     self._model = model
     self.health.model(model.deployed, self.config)
+    if model.drift.change:  # The calibration is the one before.
+      self.health.drifted(model.drift.change.text(str(self._workdir)))
     self.snapshot()
     steps = ", ".join(map(str, model.deployed.detector.steps))
     report(f"a new detection is taken up: models of steps {steps}")

@@ -446,3 +446,46 @@ def test_a_form_that_no_line_has_is_reported(tmp_path, capsys):
   assert str(caught.value) == fault
   told_of = capsys.readouterr().err
   assert told_of == f"no event in 1,200 lines: {fault}\n"
+
+
+def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
+  made, tmp_path, capsys, monkeypatch
+):
+  made.config.detect.follow = "alarms"
+  monkeypatch.setattr(follow, "_LOOK", 0.0)
+  path, written = tmp_path / "alarms.csv", []
+  lines = lambda name: [f"{name} {event}".encode() for event in "ab?c?"]
+  first = service(made, tmp_path, written.append)
+  source = Lines(
+    *lines("x"),
+    lambda: path.write_text("kind,session,answer\n1,x,false\n"),
+    *lines("y"),
+    lambda: path.write_text("kind,session,answer\n1,x,maybe\n"),
+    *(b"u a", b"u b"),
+  )
+  judged(first, source, written)
+  rows = [json.loads(row) for row in "".join(written).splitlines()]
+  assert rows and {row["session"] for row in rows} == {"x"}
+  assert {row["kind"] for row in rows} == {1} and first.health.quiet == 1
+  said, wrong = capsys.readouterr().err.splitlines()
+  assert said == (
+    f"alarms of kind 1 (? ?) are false by alarms.csv: {len(rows)} so far, and"
+    " none is written from now on"
+  )
+  assert wrong == (
+    f"the answers before are kept: {path}:2: answer='maybe': must be false,"
+    " true or empty"
+  )
+  # A restart knows it without saying so; no answer makes it heard.
+  path.write_text("kind,session,answer\n1,x,false\n")
+  again = service(made, tmp_path, written.append)
+  judged(again, Lines(*lines("z"), path.unlink, *lines("v")), written)
+  assert capsys.readouterr().err == "" and again.health.quiet == 1
+  rows = [json.loads(row) for row in "".join(written).splitlines()]
+  assert {row["session"] for row in rows} == {"x"}
+  path.write_text("kind,session,answer\n1,x,\n")
+  again = service(made, tmp_path, written.append)
+  judged(again, Lines(*lines("w")), written)
+  rows = [json.loads(row) for row in "".join(written).splitlines()]
+  assert {row["session"] for row in rows} == {"x", "w"}
+  assert again.health.quiet == 0
