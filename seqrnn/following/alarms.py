@@ -19,7 +19,7 @@ class Kind(NamedTuple):
     number: from 1, in the order of first alarms.
     event: the most surprising event of the example, its first session.
     surprising: the names of the surprising events of the example.
-    count: number of alarms.
+    count: number of sessions with an alarm.
     severity: of the last row that was written.
     written: the event time of this row; None: unknown.
     answer: FALSE, TRUE or UNANSWERED.
@@ -72,7 +72,7 @@ class Alarms:
     if not verdict.flag or not verdict.raised:
       return None
     kind = self._find(verdict)
-    kind = kind._replace(count=kind.count + 1)
+    kind = kind._replace(count=kind.count + (not verdict.again))
     self.kinds.pop(kind.number, None)
     self.kinds[kind.number] = kind
     if len(self.kinds) > _KINDS:

@@ -224,11 +224,12 @@ class Follower:
     finals = iter(zip(pass_.ended, self._final.judge(pass_.ended), strict=True))
     verdicts, found_rows, unknown = [], [], 0
     for session, place, now in pass_.events:
+      again = session.severity > 0
       if place < 0:
         (_, size, ends), verdict = next(finals)
         raised = verdict.severity > session.severity
         session.severity = max(session.severity, verdict.severity)
-        verdicts.append(verdict._replace(now=now, raised=raised))
+        verdicts.append(verdict._replace(now=now, raised=raised, again=again))
         if rows and ends and size == len(session.ids):
           found_rows.append(self._end_row(session))
         continue
@@ -245,7 +246,7 @@ class Follower:
         )
       verdict = self._running.judge(session, place, nats_K)
       if verdict is not None:
-        verdicts.append(verdict._replace(now=now))
+        verdicts.append(verdict._replace(now=now, again=again))
     for session, _, _ in pass_.ended:
       if self._waiting.open.get(session.name) is not session:
         self._with_state.pop(session, None)

@@ -42,6 +42,7 @@ class Verdict(NamedTuple):
     scores_K: the combined score by each model [K]; empty: it is running.
     now: the event time when it was reached, in seconds; None: unknown.
     raised: whether its severity is above that of the session's verdicts before.
+    again: whether a verdict before has flagged the session.
   """
 
   session: str
@@ -66,6 +67,7 @@ class Verdict(NamedTuple):
   scores_K: tuple[float, ...]
   now: float | None = None
   raised: bool = True
+  again: bool = False
 
 
 class _Core(NamedTuple):

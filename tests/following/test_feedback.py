@@ -169,6 +169,9 @@ def test_the_events_of_an_example_are_whole_when_it_has_ended():
     kind = one.kinds[1]
     assert kind.symbols == ["a", "odd", "c"] and kind.whole
     assert one.sessions == 2 and kind.count == 1
+  # A more severe alarm of a session that had one is not counted again.
+  found.take(verdict("s1", ["a"], event="odd", severity=3, again=True))
+  assert found.kinds[1].count == 1
   long = ["a"] * 2000
   found.take(verdict("s5", long, event="long"))
   assert len(found.kinds[2].symbols) == 1000 and not found.kinds[2].whole

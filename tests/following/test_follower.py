@@ -426,7 +426,9 @@ def verdict_of(follower, name, text, time):
   """The final verdict on a session."""
   follower.feed_many([Event(name, symbol, time) for symbol in text])
   [found] = [v for v in follower.end(name) if v.ended]
-  return found._replace(flag=True, severity=1, now=time, raised=True)
+  return found._replace(
+    flag=True, severity=1, now=time, raised=True, again=False
+  )
 
 
 def test_a_kind_of_alarms_is_counted_and_not_repeated(tmp_path):
