@@ -1,0 +1,284 @@
+"""Following a log: whatever happens, each alarm is written once."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+
+import pytest
+
+from benchmarks import shop_log
+from seqrnn.detection import deployed
+from seqrnn.following import follow, journal
+from seqrnn.following.journal import ALARMS, Journal
+from tests.data.test_tail import Log
+from tests.faults.conftest import call, record
+from tests.faults.test_disk import disk  # noqa: F401
+
+KILLS = 25
+TRAINED = [
+  "--config.data.log_header=<Date> <Time> <Level> <Content>",
+  r"--config.data.log_session=(order-\d+)",
+  "--config.data.test_fraction=0.2",
+  "--config.model.hidden_size=16",
+  "--config.model.layers=1",
+  "--config.train.epochs=2",
+  "--config.train.cpu_devices=1",
+]
+DETECTED = [
+  "--mode=detect",
+  "--config.detect.folds=2",
+  "--config.detect.rate=0.02",
+  "--config.detect.quiet=0",
+]
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+  """A run with a detection, and the lines of another day of the shop."""
+  folder = tmp_path_factory.mktemp("shop")
+  shop_log.main([str(folder / "train.log"), "--orders=800"])
+  shop_log.main([str(folder / "day.log"), "--orders=1500", "--seed=1"])
+  workdir = folder / "run"
+  source = f"--config.data.path={folder / 'train.log'}"
+  config = str(follow.Path(__file__).parents[2] / "configs" / "logs.py")
+  assert call(config, workdir, source, *TRAINED) == 0
+  assert call(None, workdir, *DETECTED) == 0
+  return workdir, (folder / "day.log").read_bytes().splitlines()
+
+
+def rows_of(folder):
+  rows = map(json.loads, (folder / ALARMS).read_text().splitlines())
+  return [{**row, "line": None} for row in rows]
+
+
+class Input:
+  """Lines that are read at once, or in portions of so many."""
+
+  def __init__(self, lines, portion=1000, between=lambda: None):
+    self._lines, self._portion, self._between = lines, portion, between
+    self.position, self.ended = follow.Position(), False
+
+  def behind(self):
+    return 0
+
+  def read(self, _):
+    self._between()
+    begin = self.position.line
+    some = self._lines[begin : begin + self._portion]
+    self.position = self.position._replace(line=begin + len(some))
+    self.ended = self.position.line == len(self._lines)
+    return follow.Chunk(some, begin + 1, 0, self.position)
+
+
+def followed(shop, folder, lines, reported=None, changes=None, **how):
+  """Follows lines in this process; the service, its state in a folder."""
+  made = shop if isinstance(shop, deployed.Deployed) else restored(shop[0])
+  for name, value in (changes or {}).items():
+    made.config.detect[name] = value
+  report = print if reported is None else reported.append
+  with Journal(folder, report) as kept:
+    running = follow.Service(lambda: made, folder, kept, lambda _: None)
+    running.recover()
+    source = Input(lines, **how)
+    source.position = running._position
+    running.follow(source, lambda: False, lambda: False)
+  return running
+
+
+def restored(workdir):
+  import experiments
+
+  run = experiments.load(workdir)
+  return deployed.restore(experiments.build, run.config, workdir)
+
+
+@pytest.fixture(scope="module")
+def expected(shop, tmp_path_factory):
+  """The alarms of a follower that nothing stops."""
+  folder = tmp_path_factory.mktemp("whole")
+  followed(shop, folder, shop[1])
+  found = rows_of(folder)
+  assert len(found) > 15
+  return found
+
+
+class Writer(threading.Thread):
+  """Writes lines to a log in small portions, and rotates it."""
+
+  def __init__(self, log, lines, draw):
+    super().__init__(daemon=True)
+    self._log, self._lines, self._draw = log, lines, draw
+
+  def run(self):
+    for place in range(0, len(self._lines), 20):
+      if self._draw.random() < 0.08 and self._log.path.stat().st_size:
+        kind = self._draw.choice(("rename", "copy", "pack"))
+        getattr(self._log, kind)()
+        fault = {"rename": "renaming", "copy": "truncation", "pack": "packing"}
+        record(
+          f"following: {fault[kind]} of the log", "no line lost or repeated"
+        )
+      self._log.append(self._lines[place : place + 20])
+      time.sleep(0.02)
+
+
+def position(state):
+  """The position of the newest snapshot."""
+  numbers = [int(path.stem.split("-")[1]) for path in state.glob("*.npz")]
+  path = state / f"snapshot-{max(numbers)}.npz"
+  return follow.Position(*journal._load(path).facts["position"])
+
+
+def test_kills_at_random_moments(shop, expected, start, tmp_path):
+  workdir, lines = shop
+  draw, state = random.Random(0), tmp_path / "state"
+  log = Log(tmp_path / "app.log", draw)
+  flags = [
+    *("--mode=detect", "--follow", f"--config.detect.input={log.path}"),
+    f"--config.detect.state={state}",
+  ]
+  begun = 0
+
+  def starts():
+    return start(None, workdir, *flags)
+
+  def records():
+    return sum(path.stat().st_size for path in state.glob("journal-*"))
+
+  for kill in range(KILLS):
+    process = starts()
+    stop = len(lines) * (kill + 1) // (KILLS + 1)
+    writer = Writer(log, lines[begun:stop], draw)
+    begun = stop
+    if kill % 5 == 4:  # While it starts, and the log goes on.
+      writer.start()
+      time.sleep(draw.uniform(0, 3))
+    else:
+      process.until(lambda: any(state.glob("journal-*")))
+      before = records()
+      writer.start()
+      process.until(lambda before=before: records() != before)
+      time.sleep(draw.uniform(0, 0.5))
+    process.send(signal.SIGKILL)
+    assert process.ended().status == -signal.SIGKILL
+    assert not process.ended().err.replace("drift:", "").count("lost")
+    writer.join()
+    record("following: kill -9", "no alarm lost or repeated")
+  log.append(lines[begun:])
+  process = starts()
+  size = log.path.stat().st_size
+  while True:
+    process.until(lambda: any(state.glob("journal-*")))
+    time.sleep(4)
+    process.send(signal.SIGTERM)
+    done = process.ended()
+    assert done.status == 0, done
+    if position(state).offset == size:
+      break
+    process = starts()
+  log.close()
+  assert rows_of(state) == expected
+  record("following: SIGTERM", "status 0, state is whole")
+
+
+def test_a_full_disk(shop, expected, disk, tmp_path):  # noqa: F811
+  workdir, lines = shop
+  reported, seen, filler = [], [], disk / "filler"
+
+  def fill():
+    seen.append(len(reported))
+    if len(seen) == 4:
+      free = shutil.disk_usage(disk).free
+      with filler.open("wb") as file:
+        file.write(bytes(free))
+    if len(seen) == 8:
+      shutil.copytree(disk / "state", tmp_path / "killed")
+      filler.unlink()
+
+  made = restored(workdir)
+  followed(made, disk / "state", lines, reported, portion=800, between=fill)
+  assert [line.split(": ")[1] for line in reported] == [
+    "the state cannot be written",
+    "the state is written again",
+  ]
+  assert rows_of(disk / "state") == expected
+  record("following: disk full", "one line, no alarm lost or repeated")
+  # Killed while the disk was full, it reads the lines again.
+  followed(made, tmp_path / "killed", lines)
+  assert rows_of(tmp_path / "killed") == expected
+  record("following: kill while the disk is full", "no alarm lost or repeated")
+
+
+def test_broken_lines(shop, expected, tmp_path, capsys):
+  _, lines = shop
+  draw, mixed = random.Random(1), []
+  broken = [
+    lambda line: line[: draw.randrange(len(line))] + b"\xff",
+    lambda _: draw.randbytes(draw.randrange(1, 200)).replace(b"\n", b""),
+    lambda _: b"x" * (2**16 + draw.randrange(1, 9)),
+    lambda _: b"",
+    lambda _: b"\0" * draw.randrange(1, 99),
+  ]
+  count = 0
+  for line in lines:
+    if draw.random() < 0.05:
+      mixed.append(draw.choice(broken)(line))
+      count += 1
+    mixed.append(line)
+  followed(shop, tmp_path, mixed)
+  assert rows_of(tmp_path) == expected
+  told_of = capsys.readouterr().err.splitlines()
+  assert sum("skipped, " in line for line in told_of) == 10
+  for _ in range(count):
+    record("following: a broken line", "skipped, same alarms")
+
+
+@pytest.mark.parametrize("years", [-30, 10])
+def test_a_clock_that_jumps(shop, expected, tmp_path, years):
+  """Single wrong times end no session and change no alarm but its time."""
+  _, lines = shop
+  draw = random.Random(2)
+  wrong, jumped = [], 0
+  for line in lines:
+    if draw.random() < 0.01 and (not wrong or wrong[-1][:4] == b"2026"):
+      line = b"%d" % (2026 + years) + line[4:]
+      jumped += 1
+    wrong.append(line)
+  followed(shop, tmp_path, wrong)
+
+  def plain(rows):
+    return [{**row, "time": None} for row in rows]
+
+  assert plain(rows_of(tmp_path)) == plain(expected)
+  for _ in range(jumped):
+    record(f"following: a time {years:+} years off", "same alarms")
+
+
+def test_a_flood_of_new_sessions(shop, tmp_path):
+  """Memory is bounded: detect.followed sessions are open."""
+  _, lines = shop
+
+  def resident():
+    pages = int(follow.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+  form = "2026-03-02 10:00:00 INFO shop: order-{:07} customer checked"
+  flood = [form.format(10**6 + n).encode() for n in range(100_000)]
+  used = []
+  running = followed(
+    shop,
+    tmp_path,
+    flood,
+    changes={"followed": 1000},
+    between=lambda: used.append(resident()),
+  )
+  assert running._model.follower.open_sessions == 1000
+  assert max(used) - used[len(used) // 3] < 30e6
+  for _ in range(len(flood) // 10_000):
+    record("following: 10,000 new sessions at once", "memory is bounded")
