@@ -8,6 +8,8 @@ import numpy as np
 
 from seqrnn.detection.deployed import IdleTimes
 
+_STALE = 1000  # Entries of a heap of sessions that are no longer kept.
+
 
 class OpenSession:
   """The events of a session so far.
@@ -140,3 +142,12 @@ class Waiting:
     if until < math.inf:
       self._number += 1
       heapq.heappush(self._heap, (until, self._number, session))
+    if len(self._heap) > 2 * (len(self.open) + len(self.dormant)) + _STALE:
+      self._heap = [entry for entry in self._heap if self._is_awaited(*entry)]
+      heapq.heapify(self._heap)
+
+  def _is_awaited(self, until: float, _: int, session: OpenSession) -> bool:
+    """Whether an entry of the heap is that of a session that is kept."""
+    kept = session is self.open.get(session.name)
+    kept = kept or session is self.dormant.get(session.name)
+    return kept and session.waits == until
