@@ -145,7 +145,7 @@ class Run(NamedTuple):
     draw = sample if self.experiment.writes_text else sample_music
     return draw(self.experiment, self.params, config)
 
-  def detect(self, **settings: Any) -> Findings:
+  def detect(self, **settings: Any) -> Findings | None:
     """What --mode=detect finds and writes; settings are of `config.detect`.
 
     Raises:

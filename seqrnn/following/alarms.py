@@ -69,10 +69,11 @@ class Alarms:
       number = self._incomplete.pop(verdict.session, 0)
       if kind := self.kinds.get(number):
         self.kinds[number] = kind._replace(**_events(verdict))
-    if not verdict.flag or not verdict.raised:
+    if not verdict.flag or not verdict.raised or _is_cut(verdict):
       return None
     kind = self._find(verdict)
-    kind = kind._replace(count=kind.count + (not verdict.again))
+    if not (verdict.again and kind.count):  # The session was not counted here.
+      kind = kind._replace(count=kind.count + 1)
     self.kinds.pop(kind.number, None)
     self.kinds[kind.number] = kind
     if len(self.kinds) > _KINDS:
@@ -167,6 +168,11 @@ def _events(verdict: Verdict) -> dict[str, Any]:
   symbols = verdict.symbols
   whole = verdict.ended and len(symbols) <= _SYMBOLS
   return {"symbols": symbols[:_SYMBOLS], "whole": whole}
+
+
+def _is_cut(verdict: Verdict) -> bool:
+  """Whether a session may seem anomalous because its begin was not read."""
+  return not verdict.begins and not verdict.unknown_events
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

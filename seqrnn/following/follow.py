@@ -275,7 +275,7 @@ class Service:
     if not again:
       self.health.verdict(verdict)
     self._ended += 1
-    if not verdict.scores_K:
+    if not (verdict.scores_K and verdict.begins):
       return
     change = self._model.drift.take(
       np.array(verdict.scores_K), self._ended, verdict.time

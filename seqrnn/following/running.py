@@ -189,6 +189,7 @@ class Running:
       flagged_events=0,
       symbols=session.symbols[:size],
       scores_K=(),
+      begins=session.begins,
     )
 
   def _reason(self, unknown: int) -> str:

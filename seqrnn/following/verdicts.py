@@ -40,6 +40,8 @@ class Verdict(NamedTuple):
     unknown_events, flagged_events: numbers of events.
     symbols: all its events as read.
     scores_K: the combined score by each model [K]; empty: it is running.
+    begins: whether its first event is the begin of the session. If not, its
+      scores are those of a session that began with this event.
     now: the event time when it was reached, in seconds; None: unknown.
     raised: whether its severity is above that of the session's verdicts before.
     again: whether a verdict before has flagged the session.
@@ -65,6 +67,7 @@ class Verdict(NamedTuple):
   flagged_events: int
   symbols: list[str]
   scores_K: tuple[float, ...]
+  begins: bool
   now: float | None = None
   raised: bool = True
   again: bool = False
@@ -182,6 +185,7 @@ class Final:
       flagged_events=core.flagged_events,
       symbols=session.symbols[:size],
       scores_K=core.scores_K,
+      begins=session.begins,
     )
 
 

@@ -21,7 +21,13 @@ def verdict(session, symbols, ended=True, event=None, **fields):
   event = event or symbols[-1]
   fields = {
     **{"p": 0.001, "flag": True, "severity": 2, "reason": "max", "now": None},
-    **{"models": 4, "unknown_events": 0, "flagged_events": 1, "scores_K": ()},
+    **{
+      "models": 4,
+      "unknown_events": 0,
+      "flagged_events": 1,
+      "scores_K": (),
+      "begins": True,
+    },
     **{"line": 7, "time": 1.8e9, "file": None, "position": 0},
     **fields,
   }

@@ -447,6 +447,10 @@ def test_a_kind_of_alarms_is_counted_and_not_repeated(tmp_path):
   # More severe ones are written at once, and others have their own kind.
   high = taken.take(one._replace(now=62.0, severity=3))
   assert (high["number"], high["of_kind"], high["severity"]) == (3, 4, "high")
+  # Without its begin, a session seems anomalous if it has no unknown event.
+  cut = one._replace(begins=False, now=9e8)
+  assert taken.take(cut)["kind"] == 1
+  assert taken.take(cut._replace(now=9e9, unknown_events=0)) is None
   other = one._replace(surprising=frozenset("q"), event="q", now=62.0)
   assert taken.take(other)["kind"] == 2
   stored = alarms.Alarms(quiet=60.0)
@@ -454,7 +458,7 @@ def test_a_kind_of_alarms_is_counted_and_not_repeated(tmp_path):
   assert stored.state() == taken.state() and stored.kinds == taken.kinds
   stored.answer(1, alarms.FALSE)
   assert stored.take(one._replace(now=9e9, severity=3)) is None
-  assert stored.kinds[1].count == 5
+  assert stored.kinds[1].count == 6
   # Without event time nothing is quiet.
   assert taken.take(other._replace(now=None)) is not None
 
