@@ -19,6 +19,7 @@ import traceback
 from absl import flags
 
 from seqrnn import command
+from seqrnn.detection import engine
 from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.runtime import devices, launch, processes
 
@@ -64,8 +65,12 @@ def main(argv: list[str]) -> int:
       if index == 0:
         print(visible(line), file=sys.stderr)
     experiments = importlib.import_module("experiments")
-    module = "seqrnn.following.follow" if parsed.follow else MODES[parsed.mode]
-    importlib.import_module(module).run(experiments.build, config, workdir)
+    name = "seqrnn.following.follow" if parsed.follow else MODES[parsed.mode]
+    if parsed.follow and config.detect.engine == "spark":
+      module = engine.of_spark("seqrnn.following.spark_stream")
+    else:
+      module = importlib.import_module(name)
+    module.run(experiments.build, config, workdir)
     sys.stdout.flush()
     status, together = 0, True  # Every process has finished.
   except (Exception, KeyboardInterrupt) as error:

@@ -19,6 +19,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.detection import (
   answers,
   deployed,
+  engine,
   evaluation,
   incidents,
   printing,
@@ -65,27 +66,10 @@ def run(
       training fails.
   """
   if config.detect.engine == "spark":
-    return _on_spark(build, config, workdir)
+    spark = engine.of_spark("seqrnn.detection.spark")
+    return spark.run(build, config, workdir)
   with files.locked(workdir / LOCK, "searched for anomalies"):
     return _run(build, config, workdir)
-
-
-def _on_spark(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Findings | None:
-  """Finds anomalous sessions with Spark.
-
-  Raises:
-    UserError: PySpark is not installed, or as `spark.run`.
-  """
-  try:
-    from seqrnn.detection import spark
-  except ModuleNotFoundError as error:
-    raise UserError(
-      f"config.detect.engine='spark': there is no {error.name}; it needs pip"
-      " install 'seqrnn[spark]', and Java 17 or newer"
-    ) from None
-  return spark.run(build, config, workdir)
 
 
 def _run(

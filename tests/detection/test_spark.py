@@ -38,6 +38,7 @@ from seqrnn.detection import (  # noqa: E402
   spark_score,
   spark_session,
 )
+from seqrnn.following import spark_stream  # noqa: E402
 
 SESSION = r"(order-\d+)"
 RUN = {
@@ -330,6 +331,77 @@ def test_sessions_are_not_cut_by_batches(monkeypatch):
     found = [table["session"].to_pylist() for table in tables]
     assert sum(found, []) == names
     assert sum(len(set(some)) for some in found) == 7
+
+
+def equal_verdicts(rows, one):
+  """Holds ended sessions of a stream against those of one machine.
+
+  Returns the number of those that one machine has examined as they are.
+  """
+  last = {}
+  for row in rows:  # A session that went on has several verdicts.
+    last[row["session"]] = max(last.get(row["session"], row), row, key=len_of)
+  begins, _ = one.sessions.whole
+  which, sizes = one.distinct.which, np.diff(one.sessions.bounds)
+  place = {name: j for j, name in enumerate(one.sessions.names)}
+  same = 0
+  for name, row in last.items():
+    j = place[name]
+    d = which[j]
+    if row["events"] == sizes[j] and one.sessions.whole[1][j]:
+      same += 1
+      assert row["cut"] == (not begins[j]), row
+      assert (row["flag"], row["p_value"]) == (one.flags[d], one.p[d]), row
+      for score, values in one.scores.items():
+        if score in row:
+          assert row[score] == pytest.approx(values[d], abs=1e-5)
+  return same
+
+
+def len_of(row):
+  return row["events"]
+
+
+def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
+  config, workdir, one = trained
+  deployed = spark.restore(experiments.build, config, workdir)
+  (tmp_path / "logs").mkdir()
+  # The second query goes on with the state of the first one.
+  for names in (["app.log.2"], ["app.log.1", "app.log"]):
+    for name in names:
+      shutil.copy(shop / "logs" / name, tmp_path / "logs")
+    query = spark_stream.start(
+      session,
+      deployed,
+      str(tmp_path / "logs"),
+      str(tmp_path / "out"),
+      {"availableNow": True},
+    )
+    query.awaitTermination()
+  frame = session.read.parquet(str(tmp_path / "out/sessions"))
+  rows = [row.asDict() for row in frame.collect()]
+  same = equal_verdicts(rows, one)
+  assert 0.7 * len(one.sessions.names) < same <= len(rows)
+
+
+def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
+  config, workdir, folder = tables
+  settings = config.copy_and_resolve_references()
+  settings.detect.path = str(folder / "b.csv")
+  one = detect.run(experiments.build, settings, workdir)
+  deployed = spark.restore(experiments.build, settings, workdir)
+  (tmp_path / "in").mkdir()
+  shutil.copy(folder / "b.csv", tmp_path / "in")
+  frame = session.readStream.csv(
+    str(tmp_path / "in"),
+    "session string, event string, time string",
+    header=True,
+  )
+  found = spark_stream.detect(session, frame.coalesce(1), deployed)
+  writer = found.writeStream.format("memory").queryName("found")
+  writer.trigger(availableNow=True).start().awaitTermination()
+  rows = [row.asDict() for row in session.table("found").collect()]
+  assert equal_verdicts(rows, one) > 100
 
 
 def test_without_java_one_line_says_so(monkeypatch):
