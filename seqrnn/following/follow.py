@@ -8,12 +8,10 @@ read again, so that no verdict depends on when the process was stopped.
 
 import gc
 import json
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +110,10 @@ class Service:
     self._inbox = feedback.Inbox(workdir, self.config.data.errors)
     self.health = health.Health(self._model.deployed, self.config)
     gc.freeze()  # What is here now stays.
+
+  def warm(self):
+    """Compiles what most events need, before the first one arrives."""
+    self._model.follower.warm()
 
   def recover(self):
     """Goes on where the process before was stopped.
@@ -331,6 +333,7 @@ class Service:
     self._version = self._stamp()
     try:
       model = Model(self._restore())
+      model.follower.warm()
     except UserError as error:
       report(f"the detection before is kept: {error}")
       return
@@ -344,20 +347,6 @@ class Service:
     self.snapshot()
     steps = ", ".join(map(str, model.deployed.detector.steps))
     report(f"a new detection is taken up: models of steps {steps}")
-
-
-@contextmanager
-def _hangups() -> Iterator[Callable[[], bool]]:
-  """A function that says, once, whether SIGHUP was received."""
-  received = []
-  if threading.current_thread() is not threading.main_thread():
-    yield lambda: False
-    return
-  before = signal.signal(signal.SIGHUP, lambda *_: received.append(1))
-  try:
-    yield lambda: bool(received and received.pop())
-  finally:
-    signal.signal(signal.SIGHUP, before)
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
@@ -387,9 +376,10 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
       restore, workdir, stack.enter_context(Journal(folder, report)), write
     )
     received = stack.enter_context(signals.catch_signals())
-    hangup = stack.enter_context(_hangups())
+    hangup = stack.enter_context(signals.catch_hangups())
     if server := health.serve(service.health, service.config):
       stack.callback(server.close)
+    service.warm()
     service.recover()
     source = service.source()
     stack.callback(source.close)

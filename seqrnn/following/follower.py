@@ -91,6 +91,11 @@ class Follower:
     self._with_state: dict[OpenSession, None] = {}  # The oldest first.
     self._most_states = _STATES // self._stepper.begin_S.nbytes
 
+  def warm(self):
+    """Compiles all that most events need, so that none has to wait for it."""
+    self._stepper.warm()
+    self._final.warm()
+
   def __contains__(self, session: str) -> bool:
     return session in self._waiting.open
 

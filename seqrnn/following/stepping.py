@@ -191,6 +191,11 @@ class Stepper:
     state_S[-3 - self._count] = event
     return np.asarray(self._one(self._models, state_S))
 
+  def warm(self):
+    """Compiles what `read` needs for most numbers of sessions and events."""
+    for count, width in ((9, 1), (8, 8), (9, 8), (8, 64), (9, 64)):
+      self.read([(self.begin_S, [UNKNOWN] * width)] * count)
+
   def read(
     self, sessions: Sequence[tuple[np.ndarray, Sequence[int]]]
   ) -> list[tuple[np.ndarray, Read]]:

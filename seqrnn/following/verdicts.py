@@ -107,6 +107,11 @@ class Final:
     self._names = deployed.detector.names
     self._kept: OrderedDict[Key, _Core] = OrderedDict()
 
+  def warm(self):
+    """Compiles what sessions of at most a hundred events need."""
+    for length in (30, 60, 100):
+      self._score([(np.full(length, UNKNOWN, np.int32).tobytes(), True, True)])
+
   def judge(
     self, ended: Sequence[tuple[OpenSession, int, bool]]
   ) -> list[Verdict]:
