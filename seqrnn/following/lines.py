@@ -143,12 +143,8 @@ class Parser:
 
   def _pairs(self, texts: Iterator[str], chunk: Chunk) -> Iterator[Event]:
     for number, text in enumerate(texts, chunk.first):
-      if parsed := parse(text):
-        session, symbol, ends = parsed
-        if symbol is not None:
-          yield Event(session, symbol, None, number)
-        if ends:
-          yield Event(session, None, None, number)
+      if found := parse(text, number):
+        yield from found
       elif text.strip():
         self.skipped.add(number, _FORM)
 
@@ -180,25 +176,31 @@ class Parser:
     )
 
 
-def parse(text: str) -> tuple[str, str | None, bool] | None:
-  """The session and the event of a line, and whether it ends the session.
+def parse(text: str, number: int) -> list[Event]:
+  """The event of a line, and the end of its session if the line says so.
 
   A line is two words, two fields separated by a tab, or a JSON object with the
-  field `session`, and `event` or a true `end`. Any other line gives None.
+  field `session`, and `event` or a true `end`, and perhaps `timestamp`. Any
+  other line has no event.
   """
   if not text.startswith("{"):
     pair = text.split("\t") if "\t" in text else text.split()
-    return (pair[0], pair[1], False) if len(pair) == 2 and all(pair) else None
+    is_event = len(pair) == 2 and all(pair)
+    return [Event(*pair, line=number)] if is_event else []
   try:
     fields = json.loads(text)
   except (ValueError, RecursionError):
-    return None
+    return []
   session, event = fields.get("session"), fields.get("event")
   ends = fields.get("end", False)
   # bool is a subclass of int, but names neither a session nor an event.
   if not isinstance(ends, bool) or type(session) not in (str, int):
-    return None
+    return []
   if type(event) not in (str, int) and (event is not None or not ends):
-    return None
-  session, event = str(session), None if event is None else str(event)
-  return (session, event, ends) if session and event != "" else None
+    return []
+  if session == "" or event == "":
+    return []
+  time = formats.seconds((str(fields.get("timestamp", "")),))
+  end = Event(str(session), None, time, number)
+  events = [] if event is None else [end._replace(symbol=str(event))]
+  return [*events, end] if ends else events

@@ -15,6 +15,7 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.following import follow
 from seqrnn.following import lines as lines_lib
+from seqrnn.following.follower import Event
 from seqrnn.following.journal import ALARMS, Journal
 from tests.data.test_tail import Log
 from tests.following.test_follower import make
@@ -80,6 +81,21 @@ def test_a_line_may_end_a_session(made, capsys):
   assert "line 3: skipped, ends session 'x', which is not open" in told_of
   numbers = [line.partition(":")[0] for line in told_of]
   assert sorted(numbers) == [f"line {n}" for n in (3, 6, 7, 8)]
+
+
+def test_a_line_may_have_a_time():
+  for stamp, time in (
+    ('"2017-03-10T00:05:43Z"', 1489104343.0),
+    ("1489104343.5", 1489104343.5),
+    ('"soon"', None),
+    ("null", None),
+    ('["2017-03-10"]', None),
+  ):
+    line = f'{{"session": 7, "event": "a", "timestamp": {stamp}, "end": true}}'
+    assert lines_lib.parse(line, 3) == [
+      Event("7", "a", time, 3),
+      Event("7", None, time, 3),
+    ]
 
 
 def test_sessions_cut_by_lines_end_where_the_next_one_begins(tmp_path):
