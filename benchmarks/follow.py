@@ -1,17 +1,29 @@
-"""Measures the latency of `--mode=detect --follow` for an event.
+r"""Measures `--mode=detect --follow` on the log of benchmarks/shop_log.py.
 
-  python benchmarks/follow.py [--events=20000]
+  python benchmarks/follow.py --workdir=runs/shop
+  python benchmarks/follow.py --workdir=runs/shop --open=100000
+  nice python benchmarks/follow.py --workdir=runs/shop --replay=10000000
 
-`follow` runs in this process. It reads the events of a thousand interleaved
-opcode sessions from the test split as lines, and writes lines with their
-scores. The time of an event is from the read of its line to the write of its
-scores; `model` is the part of the model's step, which reads an event and scores
-the next one. The models are two LSTM layers with initial parameters.
+The workdir is that of a detection, made as docs/alarms.md says. Lines of new
+orders are followed in this process with all that the command does: they are
+parsed, written to the journal in a temporary folder, and judged; the rows are
+written nowhere. Without a further flag the table has the time from a line to
+its rows for lines that come one at a time, and lines a second for chunks; a
+thousand sessions are open. --open measures the state of so many open sessions.
+--replay follows so many events in chunks of a thousand, and prints the speed
+and the memory of each tenth, and whether the counts are right.
 """
 
 import argparse
+import datetime
+import heapq
+import os
+import random
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,106 +31,207 @@ import numpy as np
 # An installation has no run.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-_OPEN = 1000  # The number of open sessions.
-FOLDS = 5
+from benchmarks import shop_log
+
+_START = datetime.datetime(2026, 6, 1)
+_PAUSE = 40.0  # Mean seconds between two lines of an order.
 
 
-class Pipe:
-  """The input and the output of `follow`, with the time of each line."""
-
-  def __init__(self, lines: list[bytes]):
-    self._lines = iter(lines)
-    self.read, self.written = [], []
-
-  def readline(self, _: int) -> bytes:
-    line = next(self._lines, b"")
-    self.read.append(time.perf_counter())
-    return line
-
-  def write(self, line: str):
-    del line
-
-  def flush(self):
-    self.written.append(time.perf_counter())
-
-
-def lines(config, count: int) -> list[bytes]:
-  """Yields events of the test split, interleaved over many sessions."""
-  from seqrnn.data import splits
-
-  pieces = splits.reader(config)("test")
-  rng = np.random.default_rng(0)
-  left = rng.permutation(len(pieces.starts)).tolist()
-  waiting, found = [], []
-  while len(found) < count:
-    while len(waiting) < _OPEN:
-      j = left.pop() if left else int(rng.integers(len(pieces.starts)))
-      events = pieces.corpus.text(pieces.starts[j], pieces.stops[j])
-      waiting.append((f"{j}-{len(found)}-{len(waiting)}", iter(events)))
-    place = int(rng.integers(_OPEN))
-    name, events = waiting[place]
-    event = next(events, None)
-    if event is None:
-      del waiting[place]
-    else:
-      found.append(f"{name}\t{event}\n".encode())
-  return found
+def lines(open_sessions: int, bad: float = 0.03) -> Iterator[bytes]:
+  """The lines of a shop with so many open orders, without end."""
+  rng, number, clock = random.Random(0), 0, 0.0
+  between = 12 * _PAUSE / open_sessions
+  waiting: list[tuple[float, int, list[str]]] = []
+  kinds = ("unpaid", "retries", "lost", "error")
+  while True:
+    kind = rng.choice(kinds) if rng.random() < bad else "normal"
+    events = shop_log.order(rng, kind, ["stock server does not answer"])
+    heapq.heappush(waiting, (clock, number, events[::-1]))
+    number += 1
+    clock += rng.expovariate(1 / between)
+    while waiting and waiting[0][0] <= clock:
+      seconds, own, events = heapq.heappop(waiting)
+      moment = _START + datetime.timedelta(seconds=int(seconds))
+      text = f"{moment} INFO shop: order-{own:08} {events.pop()}"
+      yield text.encode()
+      if events:
+        later = seconds + rng.expovariate(1 / _PAUSE)
+        heapq.heappush(waiting, (later, own, events))
 
 
-def show(name: str, times: np.ndarray):
-  """Prints a line of the table, in milliseconds."""
-  figures = [f"{x:.3f}" for x in np.percentile(1e3 * times, [50, 90, 99, 99.9])]
-  print(f"| {name} | {' | '.join(figures)} | {1 / times.mean():,.0f} |")
+def begins(orders: int, size: int = 8) -> Iterator[bytes]:
+  """The first lines of so many orders, in a minute."""
+  rng = random.Random(0)
+  found = [shop_log.order(rng, "normal", [])[:size] for _ in range(orders)]
+  for place in range(size):
+    for number, events in enumerate(found):
+      moment = _START + datetime.timedelta(seconds=place)
+      text = (
+        f"{moment} INFO shop: order-{number:08} {events[place % len(events)]}"
+      )
+      yield text.encode()
+
+
+class Input:
+  """Chunks of lines, and when each was asked for.
+
+  Attributes:
+    asked: the times at which a chunk was asked for.
+  """
+
+  def __init__(self, position, found: Iterator[bytes], count: int, size: int):
+    self.position, self.ended, self.asked = position, False, []
+    self._lines, self._left, self._size = found, count, size
+
+  def behind(self) -> int:
+    return 0
+
+  def read(self, _: float):
+    from seqrnn.data.tail import Chunk
+
+    some = list(islice(self._lines, min(self._size, self._left)))
+    self._left -= len(some)
+    self.ended = self._left <= 0
+    first = self.position.line + 1
+    self.position = self.position._replace(line=first - 1 + len(some))
+    self.asked.append(time.perf_counter())
+    return Chunk(some, first, 0, self.position)
+
+
+class Following:
+  """A service whose state is in a temporary folder."""
+
+  def __init__(self, workdir: Path, folder: str, **changes):
+    import experiments
+    from seqrnn.detection import deployed
+    from seqrnn.following import follow, journal
+    from seqrnn.following.lines import report
+
+    run = experiments.load(workdir)
+    made = deployed.restore(experiments.build, run.config, workdir)
+    for name, value in changes.items():
+      made.config.detect[name] = value
+    self.folder, self.models = Path(folder), len(made.detector.steps)
+    self.journal = journal.Journal(self.folder, report)
+    self.service = follow.Service(
+      lambda: made, workdir, self.journal, self._count
+    )
+    self.rows = 0
+    self.service.recover()
+
+  def _count(self, text: str):
+    self.rows += text.count("\n")
+
+  def follow(self, found: Iterator[bytes], count: int, size: int) -> np.ndarray:
+    """Follows lines; the seconds that each chunk took."""
+    source = Input(self.service._position, found, count, size)
+    self.service.follow(source, lambda: False, lambda: False)
+    return np.diff([*source.asked, time.perf_counter()])
+
+  def close(self):
+    self.journal.close()
+
+
+def latency(workdir: Path, count: int):
+  """Prints the time of lines that come one at a time, and of chunks."""
+  print(
+    "| lines in a chunk | ms a chunk, median | 90 % | 99 % | 99.9 % |", end=""
+  )
+  print(" lines a second |\n| --- | --- | --- | --- | --- | --- |")
+  for size in (1, 10, 100, 1000):
+    with tempfile.TemporaryDirectory() as folder:
+      following, found = Following(workdir, folder), lines(1000)
+      following.follow(found, 20_000, 1000)  # Distinct sessions become known.
+      # The last chunk's time has the snapshot at the end.
+      times = following.follow(found, count, size)[:-1]
+      following.close()
+    shown = np.percentile(1e3 * times, [50, 90, 99, 99.9])
+    figures = " | ".join(f"{x:.3f}" for x in shown)
+    print(f"| {size:,} | {figures} | {size * len(times) / times.sum():,.0f} |")
+
+
+def state(workdir: Path, count: int):
+  """Prints size and seconds of the state of so many open sessions."""
+  with tempfile.TemporaryDirectory() as folder:
+    following = Following(workdir, folder, followed=count)
+    following.follow(begins(count), 8 * count, 5000)
+    begin = time.perf_counter()
+    following.service.snapshot()
+    wrote = time.perf_counter() - begin
+    size = max(
+      path.stat().st_size for path in Path(folder).glob("snapshot-*.npz")
+    )
+    opened = following.service._model.follower.open_sessions
+    following.close()
+    begin = time.perf_counter()
+    again = Following(workdir, folder, followed=count)
+    loaded = time.perf_counter() - begin - _start(workdir)
+    assert again.service._model.follower.open_sessions == opened
+    again.close()
+  print(
+    f"{opened:,} open sessions: {size / 1e6:.1f} MB, written in {wrote:.2f} s,"
+    f" loaded and written in {loaded:.2f} s"
+  )
+
+
+def _start(workdir: Path) -> float:
+  """Seconds to begin without a state."""
+  begin = time.perf_counter()
+  with tempfile.TemporaryDirectory() as folder:
+    Following(workdir, folder).close()
+  return time.perf_counter() - begin
+
+
+def replay(workdir: Path, count: int):
+  """Prints speed and memory of each tenth of so many events."""
+  print("| events | events a second | MB resident | open sessions | alarms |")
+  print("| --- | --- | --- | --- | --- |")
+  with tempfile.TemporaryDirectory() as folder:
+    following, found = Following(workdir, folder), lines(1000)
+    health = following.service.health
+    for _ in range(10):
+      begin = time.perf_counter()
+      following.follow(found, count // 10, 1000)
+      speed = count // 10 / (time.perf_counter() - begin)
+      opened = following.service._model.follower.open_sessions
+      print(
+        f"| {health.events:,} | {speed:,.0f} | {_resident() / 1e6:,.0f} |"
+        f" {opened:,} | {following.rows:,} |",
+        flush=True,
+      )
+    written = (Path(folder) / "alarms.jsonl").read_text().count("\n")
+    begun = following.service._ended + opened
+    print(f"events counted: {health.events:,} of {count:,}")
+    print(f"rows written: {following.rows:,}, in alarms.jsonl: {written:,}")
+    print(
+      f"sessions ended: {following.service._ended:,}, ended or open: {begun:,}"
+    )
+    following.close()
+
+
+def _resident() -> int:
+  pages = int(Path("/proc/self/statm").read_text().split()[1])
+  return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def main():
-  """Prints the table."""
+  """Measures what the flags ask for."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--workdir", type=Path, required=True)
   parser.add_argument("--events", type=int, default=20_000)
+  parser.add_argument("--open", type=int)
+  parser.add_argument("--replay", type=int)
   given = parser.parse_args()
-  measure(given.events)
-
-
-def measure(count: int):
-  """Prints the table for a number of events."""
-  import jax  # Import slow packages after the arguments are parsed.
-
-  import experiments
-  from configs import sessions
-  from seqrnn.detection import thresholds
-  from seqrnn.detection.conformal import Calibration, CrossCalibration
-  from seqrnn.detection.ensemble import Ensemble
-  from seqrnn.following import follow
   from seqrnn.runtime import launch
 
-  config = sessions.get_config()
-  launch.configure_device(1, inline=True)  # As with --follow.
-  read = lines(config, count)
-  vocabularies = experiments.TASKS[config.task].prepare(config)
-  print("| ms an event | median | 90 % | 99 % | 99.9 % | events a second |")
-  print("| --- | --- | --- | --- | --- | --- |")
-  for size in (64, 256):
-    config.model.hidden_size = size
-    experiment = experiments.build(config, vocabularies)
-    assert experiment.decoder is not None
-    keys = jax.random.split(jax.random.key(0), FOLDS)
-    seen = np.ones((FOLDS, len(vocabularies["symbols"])), bool)
-    limits = thresholds.Record([], 0.001, False, 20.0, True, 9)
-    models = Ensemble(jax.vmap(experiment.init)(keys), seen)
-    pipe = Pipe(read)
-    normal = CrossCalibration([Calibration(np.linspace(0, 10, 2_000))] * FOLDS)
-    follower = follow.Follower(experiment, models, limits, normal)
-    follow.follow(follower, config, pipe, pipe)
-    # `follow` ends the sessions after all events.
-    times = np.subtract(pipe.written[: len(read)], pipe.read[:-1])
-    show(f"2x{size}, line to line", times)
-    state_S, step = follow.stepper(experiment.decoder, models)
-    times = []
-    for event in np.random.default_rng(0).integers(4, 40, count):
-      begin = time.perf_counter()
-      state_S = step(state_S, event)
-      times.append(time.perf_counter() - begin)
-    show(f"2x{size}, model", np.array(times))
+  launch.prepare()
+  launch.configure_device(1, on_cpu=True, inline=True)  # As with --follow.
+  if given.open:
+    state(given.workdir, given.open)
+  elif given.replay:
+    replay(given.workdir, given.replay)
+  else:
+    latency(given.workdir, given.events)
 
 
 if __name__ == "__main__":
