@@ -10,7 +10,7 @@ parsed, written to the journal in a temporary folder, and judged; the rows are
 written nowhere. Without a further flag the table has the time from a line to
 its rows for lines that come one at a time, and lines a second for chunks; a
 thousand sessions are open. --open measures the state of so many open sessions.
---replay follows so many events in chunks of a thousand, and prints the speed
+--replay follows so many events in chunks of 2,000, and prints the speed
 and the memory of each tenth, and whether the counts are right.
 """
 
@@ -191,7 +191,7 @@ def replay(workdir: Path, count: int):
     health = following.service.health
     for _ in range(10):
       begin = time.perf_counter()
-      following.follow(found, count // 10, 1000)
+      following.follow(found, count // 10, 2000)
       speed = count // 10 / (time.perf_counter() - begin)
       opened = following.service._model.follower.open_sessions
       print(

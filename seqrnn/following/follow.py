@@ -372,11 +372,10 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     return deployed.restore(build, config, workdir)
 
   with ExitStack() as stack:
-    service = Service(
-      restore, workdir, stack.enter_context(Journal(folder, report)), write
-    )
     received = stack.enter_context(signals.catch_signals())
     hangup = stack.enter_context(signals.catch_hangups())
+    journal = stack.enter_context(Journal(folder, report))
+    service = Service(restore, workdir, journal, write)
     if server := health.serve(service.health, service.config):
       stack.callback(server.close)
     service.warm()

@@ -1,0 +1,35 @@
+"""Files of deploy/: they name what exists."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace as Some
+
+import pytest
+
+from seqrnn import config as config_lib
+from seqrnn.following.health import Health
+from tests.conftest import tiny
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+FILES = sorted(DEPLOY.iterdir())
+
+
+def test_metrics_exist(tmp_path):
+  steps, events = Some(steps=[1]), Some(events=Some(n=1))
+  health = Health(Some(detector=steps, normal=events), tiny(tmp_path))
+  health.alarm({"kind": 1, "severity": "high", "session": "x"})
+  names = {
+    sample.name for family in health.collect() for sample in family.samples
+  }
+  used = re.findall(r"seqrnn_\w+", (DEPLOY / "alerts.yml").read_text())
+  assert used and set(used) <= names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_fields_and_files_exist(path):
+  text = path.read_text()
+  known = config_lib.flat(tiny(path.parent, {"data.source": "stdlib"}))
+  for name in re.findall(r"--config\.([\w.]+)=", text):
+    assert name in known
+  for name in re.findall(r"(?<=deploy/)\w[\w.]+|(?<=- \./)[\w.]+", text):
+    assert (DEPLOY / name).exists()
