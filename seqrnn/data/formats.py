@@ -152,6 +152,7 @@ def without_colours(line: str) -> str:
   return _COLOUR.sub("", line) if "\x1b" in line else line
 
 
+@functools.lru_cache(maxsize=2**3)  # A follower reads a line at a time.
 def parser(form: Form) -> Parse:
   """The function that reads the lines of a form."""
   if form.log_header is not None:
