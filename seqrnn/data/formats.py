@@ -100,6 +100,8 @@ _KEYS = {
   ),
 }
 SAMPLE = 100  # Lines that data.log_format=auto looks at.
+# Of the years 1 to 9999, in seconds since 1970.
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
 
 
 # A part of a second, which not all formats have.
@@ -336,4 +338,12 @@ def _by_formats(whole: str) -> float | None:
 
 
 def _since_1970(time: datetime) -> float:
-  return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+  """A time in seconds.
+
+  Raises:
+    ValueError: in UTC its year has not four digits.
+  """
+  found = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+  if not _FIRST <= found <= _LAST:
+    raise ValueError
+  return found

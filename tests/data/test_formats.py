@@ -15,6 +15,7 @@ from seqrnn.data import corpora, formats, objects, reading
 from seqrnn.data.formats import FORMATS, Form, parser, seconds
 from seqrnn.errors import UserError
 from seqrnn.following import follow
+from seqrnn.following.alarms import isoformat
 from seqrnn.training import fit
 from tests.data.test_logs import read, settings
 
@@ -148,6 +149,14 @@ def test_a_line_has_content_and_a_time(name, line, content, time):
   trace = ["\tat a.B.c(B.java:1)", "Caused by: a.E", "  in d"]
   sample = [line] * 20 + trace
   assert formats.detected(form, sample, "a.log") == (name, 23)
+
+
+def test_a_time_has_a_year_that_can_be_written():
+  """Else an alarm with it cannot be written."""
+  for text in ("0001-01-01 00:00:00+10:00", "9999-12-31 23:59:59-10:00"):
+    assert seconds((text,)) is None
+  for text in ("0001-01-01T00:00:00", "9999-12-31T23:59:59"):
+    assert isoformat(seconds((text,))) == text
 
 
 def test_a_time_does_not_depend_on_the_times_before():
