@@ -7,7 +7,6 @@ content was copied or packed, by the bytes before the place.
 
 import array
 import fcntl
-import hashlib
 import os
 import select
 import stat
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from seqrnn.data import rotation
+from seqrnn.data.marks import Ends, marks
 from seqrnn.data.reading import PACKED
 from seqrnn.errors import MachineError
 
 LONGEST = 2**16  # Bytes of a line that are kept.
 _BYTES = 2**17  # Read at once, so about a thousand lines.
-_MARK = 512  # Bytes whose digest tells contents apart.
 _POLL = 0.05  # Seconds between two looks at a file that does not grow.
 _GRACE = 1.0  # Seconds for which writers may still write to a renamed file.
 _RETRY = 1.0  # Seconds before a file that cannot be read is tried again.
@@ -200,6 +199,7 @@ class FileTail:
     self._report = report
     self._file: IO[bytes] | None = None
     self._packed, self._open, self._lines = False, ExitStack(), _Lines()
+    self._ends: Ends
     self._silent = 0.0  # Since when the renamed file is silent; 0: it is not.
     self._fault = ""  # Why nothing can be read, as reported.
 
@@ -262,6 +262,7 @@ class FileTail:
     try:
       while data := self._file.read(_BYTES):
         self._silent = 0.0
+        self._ends.add(data)
         if lines := self._lines.add(data):
           return self._chunk(lines)
     except Exception as error:  # Each way of packing has errors of its own.
@@ -278,10 +279,9 @@ class FileTail:
   def _chunk(self, lines: list[bytes]) -> Chunk:
     """The chunk of lines, after which a line may be held that is incomplete."""
     assert self._file is not None
-    before, place = self.position, self._file.tell()
-    offset = place - self._lines.size
-    head, tail = _marks(self._file, offset)
-    self._file.seek(place)
+    before, rest = self.position, self._lines.size
+    offset = self._file.tell() - rest
+    head, tail = self._ends.marks(offset, rest)
     self.position = before._replace(
       line=before.line + len(lines),
       offset=offset,
@@ -295,7 +295,7 @@ class FileTail:
     """Opens a file at a position in it."""
     self.close()
     self._file = self._open.enter_context(_opened(part))
-    self._file.seek(position.offset)
+    self._ends = Ends(self._file, position.offset)
     self.position = position._replace(inode=part.inode)
     self._packed, self._silent = part.packed, 0.0
     self._lines.end()
@@ -308,9 +308,9 @@ class FileTail:
     place, size = self._file.tell(), os.fstat(self._file.fileno()).st_size
     if size <= place:
       return size < place
-    marks = _marks(self._file, self.position.offset)
+    found = marks(self._file, self.position.offset)
     self._file.seek(place)
-    return marks != (self.position.head, self.position.tail)
+    return found != (self.position.head, self.position.tail)
 
   def _find(self) -> bool:
     """Opens the file of the position, or the next one if it is gone."""
@@ -342,7 +342,7 @@ class FileTail:
       if not place.offset:  # Nothing of it has been read.
         return part if part.inode == place.inode else None
       with suppress(Exception), _opened(part) as file:  # A damaged packed file.
-        if _marks(file, place.offset) == (place.head, place.tail):
+        if marks(file, place.offset) == (place.head, place.tail):
           return part
     return None
 
@@ -388,13 +388,3 @@ def _opened(part: _Part) -> Iterator[IO[bytes]]:
     if part.packed:
       file = stack.enter_context(PACKED[part.path.suffix](file))
     yield file
-
-
-def _marks(file: IO[bytes], offset: int) -> tuple[str, str]:
-  """Digests of the first and of the last bytes before a place."""
-  found = []
-  for start in (0, max(offset - _MARK, 0)):
-    file.seek(start)
-    data = file.read(min(_MARK, offset))
-    found.append(hashlib.blake2b(data, digest_size=8).hexdigest())
-  return found[0], found[1]

@@ -308,6 +308,30 @@ def test_a_damaged_packed_file_is_reported(tmp_path):
   assert len(reported) == 1
 
 
+def test_a_packed_part_is_unpacked_few_times(tmp_path, monkeypatch):
+  """To unpack it for each chunk anew would take the square of its size."""
+  begun = []
+
+  class Counting(gzip.GzipFile):
+    def seek(self, offset, whence=0):
+      begun.append((offset, whence) == (0, 0))
+      return super().seek(offset, whence)
+
+  monkeypatch.setitem(tail.PACKED, ".gz", lambda file: Counting(fileobj=file))
+  path = tmp_path / "a.log"
+  path.write_bytes(b"first\n")
+  reader = FileTail(path, print)
+  position = reader.read(0).position
+  lines = b"".join(b"%d\n" % n for n in range(300_000))
+  (tmp_path / "a.log.1.gz").write_bytes(gzip.compress(b"first\n" + lines, 1))
+  path.write_bytes(b"last\n")
+  reader, found = FileTail(path, print, position, grace=0.0), []
+  while chunk := reader.read(0.1):
+    found += chunk.lines
+  assert found == [*lines.split(), b"last"]
+  assert sum(begun) < 5
+
+
 def test_a_log_may_begin_later(tmp_path):
   path, reported = tmp_path / "app.log", []
   source = FileTail(path, reported.append)
