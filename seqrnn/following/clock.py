@@ -1,4 +1,4 @@
-"""Event time: the time of a log, whatever the time of the machine is."""
+"""Event time: the time of a log, or its lines, whatever the machine's is."""
 
 import math
 from typing import Any
@@ -52,3 +52,41 @@ class EventClock:
     """Sets the clock as it was."""
     self.now, self.begin = float(state["now"]), float(state["begin"])
     self._leaps = [float(time) for time in state["leaps"]]
+
+
+class LineClock:
+  """Counts lines; a line may have events of several sessions.
+
+  Attributes:
+    now: number of lines.
+  """
+
+  def __init__(self):
+    self.now = 0
+    self._last: tuple[int | None, str | None] = None, None
+
+  def read(self, line: int | None, file: str | None) -> bool:
+    """Reads the line of an event; whether it is another than the last one.
+
+    Args:
+      line: its number; those of a rotated log begin at 1 again. None: unknown.
+      file: that has the line.
+    """
+    if line is not None and (line, file) == self._last:
+      return False
+    before = self._last[0] or 0
+    self._last = line, file
+    if line is None:
+      self.now += 1
+    else:
+      self.now += line - before if line > before else line
+    return True
+
+  def state(self) -> list[Any]:
+    """What `restore` takes."""
+    return [self.now, *self._last]
+
+  def restore(self, state: list[Any]):
+    """Sets the clock as it was."""
+    self.now, *last = state
+    self._last = last[0], last[1]

@@ -18,7 +18,7 @@ import numpy as np
 
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
 from seqrnn.detection.deployed import Deployed, refuse_unfollowed
-from seqrnn.following.clock import EventClock
+from seqrnn.following.clock import EventClock, LineClock
 from seqrnn.following.open_sessions import OpenSession, Waiting
 from seqrnn.following.running import Running
 from seqrnn.following.stepping import Read, Stepper
@@ -85,7 +85,7 @@ class Follower:
     self._most, self._unknown = settings.followed, settings.unknown
     self._by_time = deployed.idle.clock == "seconds"
     self._by_line = deployed.idle.clock == "lines"
-    self._clock, self._line = EventClock(), 0
+    self._clock, self._lines = EventClock(), LineClock()
     self._waiting = Waiting(deployed.idle)
     self._encoded: dict[str, tuple[str, int]] = {}
     self._with_state: dict[OpenSession, None] = {}  # The oldest first.
@@ -138,9 +138,11 @@ class Follower:
     """
     pass_ = _Pass()
     for event in events:
-      if event.time is not None and math.isfinite(event.time):
-        self._move_clock(event.time, pass_)
-      self._count_lines(event.line, pass_)
+      if self._lines.read(event.line, event.file):
+        if event.time is not None and math.isfinite(event.time):
+          self._move_clock(event.time, pass_)
+        if self._by_line:
+          self._end_silent(self._lines.now, pass_)
       if event.symbol is None:
         if session := self._waiting.open.get(event.session):
           self._end(session, pass_, ends=True)
@@ -155,12 +157,6 @@ class Follower:
     if back:
       self._waiting.set_back(back)
     self._end_silent(self._clock.now, pass_)
-
-  def _count_lines(self, line: int | None, pass_: "_Pass"):
-    """Where lines are the clock; lines of a rotated log begin at 1 again."""
-    if self._by_line:
-      self._line = max(self._line + 1, line or 0)
-      self._end_silent(self._line, pass_)
 
   def _end_silent(self, now: float, pass_: "_Pass"):
     for session in self._waiting.silent(now):
@@ -184,7 +180,9 @@ class Follower:
     if event.file is not None or session.files is not None:
       files = session.files or [""] * (len(session.ids) - 1)
       session.files = [*files, event.file or ""]
-    waiting.touch(session, self._clock.now if self._by_time else self._line)
+    waiting.touch(
+      session, self._clock.now if self._by_time else self._lines.now
+    )
     place = len(session.ids) - 1
     pass_.events.append((session, place, self.now))
     pass_.touched.setdefault(session, place)
@@ -225,6 +223,9 @@ class Follower:
 
   def _finish(self, pass_: "_Pass", rows: bool) -> Outcome:
     """The outcome of a call: all that the models compute is computed here."""
+    if rows:  # The scores of an end need the state of the models.
+      for session, size, _ in pass_.ended:
+        pass_.touched.setdefault(session, size)
     scores = self._read(pass_.touched)
     finals = iter(zip(pass_.ended, self._final.judge(pass_.ended), strict=True))
     verdicts, found_rows, unknown = [], [], 0
@@ -341,7 +342,7 @@ class Follower:
       "files": [session.files for session in sessions],
       "open": len(waiting.open),
       "clock": self._clock.state(),
-      "line": self._line,
+      "lines": self._lines.state(),
     }
     column = lambda name: np.array([getattr(s, name) for s in sessions])
     joined = lambda name, kind: np.concatenate(
@@ -360,7 +361,7 @@ class Follower:
     """Replaces all sessions by those of a state, also one of other models."""
     facts = json.loads(state["facts"].tobytes())
     self._clock.restore(facts["clock"])
-    self._line = facts["line"]
+    self._lines.restore(facts["lines"])
     self._with_state.clear()
     self._waiting = Waiting(self.deployed.idle)
     encoded = [self._encode(text) for text in facts["texts"]]

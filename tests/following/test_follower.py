@@ -371,6 +371,39 @@ def test_without_a_clock_no_silence_ends_a_session(tmp_path):
   assert [v.session for v in follower.feed("z", "b", line=1)] == []  # Rotated.
 
 
+def test_a_line_of_several_sessions_is_one_line(tmp_path):
+  day = 86400.0
+  follower = Follower(make(tmp_path, {}))
+  follower.feed("x", "c", 1000.0, 1)
+  wrong = [Event(name, "b", 1000 + day, 2) for name in "uvwyz"]
+  assert follower.feed_many(wrong[:2]).verdicts == []
+  state = follower.state()
+  follower.restore(state)
+  assert follower.feed_many(wrong[2:]).verdicts == []
+  assert follower.now == 1000.0
+  follower = Follower(make(tmp_path, {}, idle=IdleTimes("lines", 3.0)))
+  follower.feed("x", "b", line=1)
+  many = [Event(name, "b", None, 2) for name in "uvwyz"]
+  assert follower.feed_many(many).verdicts == []
+  assert follower.feed("y", "b", line=4) == []
+  ended = follower.feed("y", "b", line=5)
+  assert [v.session for v in ended] == ["x"]
+
+
+def test_the_end_of_a_session_of_a_state_has_scores(tmp_path):
+  made = make(tmp_path, {})
+  follower, expected = Follower(made), Follower(made)
+  for one in (follower, expected):
+    one.feed_many([Event("x", "a"), Event("x", "c")])
+  state = follower.state()
+  follower = Follower(made)
+  follower.restore(state)
+  [row] = follower.feed_many([Event("x", None)], rows=True).rows
+  [other] = expected.feed_many([Event("x", None)], rows=True).rows
+  assert row["event"] == "<end>"
+  assert row["nats"] == pytest.approx(other["nats"], rel=1e-4)
+
+
 def test_a_session_of_many_events_is_judged_in_parts(tmp_path, monkeypatch):
   monkeypatch.setattr("seqrnn.following.follower._LONGEST", 20)
   follower = Follower(make(tmp_path, {}))
