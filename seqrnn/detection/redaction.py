@@ -32,7 +32,7 @@ _PATTERNS = (
   r"\b(?i:bearer|basic) +([\w.~+/=-]{8,})",
   r"(?i:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key)"
   rf"(?:[_-]\w{{1,32}})?[\"']?\s*[=:]\s*{_VALUE}",
-  r"\beyJ[\w-]+\.[\w-]+\.[\w-]*",  # A JSON web token.
+  rf"{_WORD}eyJ[\w-]+\.[\w-]+\.[\w-]*",  # A JSON web token.
   r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
   r"\b(?:gh[a-z]|github_pat|glpat|sk|pk|xox[a-z])[_-][\w-]{16,}",
   # Long hexadecimal numbers, and what looks like base64.
@@ -69,7 +69,7 @@ def _masked(match: re.Match, mask: Callable[[str], str]) -> str:
 
 
 def _code(text: str) -> str:
-  digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
+  digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
   return f"{MASK[:-1]}-{digest.hexdigest()[:8]}>"
 
 

@@ -61,6 +61,11 @@ def test_names_that_differ_have_masks_that_differ():
   assert first == again != second
 
 
+def test_a_name_may_have_half_of_a_surrogate_pair():
+  found = Redaction("<secrets>").name("token=\ud800")
+  assert found.startswith("token=<masked-")
+
+
 def test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked():
   masks = Redaction(r"<secrets>|customer (\d+) of (\w+)|card")
   assert masks.text("customer 12 of Rome, a@b.cd, card 5") == (
@@ -68,7 +73,9 @@ def test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked():
   )
 
 
-@pytest.mark.parametrize("unit", ["://a:", "secret_", "a.a", "aB3.", "eyJa.x@"])
+@pytest.mark.parametrize(
+  "unit", ["://a:", "secret_", "a.a", "aB3.", "eyJa.x@", "-eyJ"]
+)
 def test_time_is_linear_in_the_length_of_a_line(unit):
   # At the square of the length this would take minutes.
   Redaction("<secrets>").text(unit * 50_000)
