@@ -12,6 +12,7 @@ are not masked, for when the follower has forgotten them.
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -90,11 +91,11 @@ def read(workdir: Path, errors: str) -> Told:
       raise UserError(
         f"{path}:{line}: answer={word!r}: must be false, true or empty"
       )
-    if not (row["kind"] or "").strip().isdecimal():
+    if not re.fullmatch(r"\s*\d{1,9}\s*", row["kind"] or ""):
       raise UserError(
         f"{path}:{line}: kind={row['kind']!r}: must be a number of a kind"
       )
-    key = int(row["kind"]), row["session"]
+    key = int(row["kind"]), row["session"] or ""
     if found.setdefault(key, word) != word:
       raise UserError(
         f"{path}:{line}: kind {key[0]} of session {key[1]!r} has another answer"

@@ -145,7 +145,7 @@ class Journal:
       with path.open("rb") as file:
         for count, line in enumerate(file, 1):
           record = _parse(line)
-          if record is None and not file.peek(1):
+          if record is None and not line.endswith(b"\n"):
             break  # The process was killed while it wrote the last line.
           if record is None or record["sequence"] != self.sequence + 1:
             self._report(
@@ -285,8 +285,9 @@ class Journal:
       if rest:
         file.truncate(size - len(rest))
     for line in lines:
-      with suppress(ValueError, TypeError, KeyError):  # A person edited it.
+      with suppress(Exception):  # A person edited it.
         row = json.loads(line)
+        hash(_key(row))
         found.append({**row, "number": int(row["number"])})
     return found
 

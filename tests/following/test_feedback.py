@@ -133,6 +133,10 @@ def test_an_inbox_gives_answers_when_the_file_changes(tmp_path):
     ("kind,session,answer\n1,s,no", "alarms.csv:2: answer='no': must be false"),
     ("kind,session,answer\nx,s,true", "alarms.csv:2: kind='x': must be a numb"),
     (
+      f"kind,session,answer\n{'9' * 5000},s,true",
+      f"alarms.csv:2: kind='{'9' * 5000}': must be a number of a kind",
+    ),
+    (
       "kind,session,answer\n1,s,true\n1,s,false",
       "alarms.csv:3: kind 1 of session 's' has another answer above",
     ),

@@ -198,6 +198,27 @@ def test_a_damaged_record_is_reported_and_read_again(written):
   assert line.startswith(f"{path}: line 4: damaged")
 
 
+def test_the_last_record_may_be_damaged(written):
+  folder, numbers = written
+  path = newest(folder, "journal")
+  path.write_bytes(path.read_bytes().replace(b'"numbers"', b'"nmubers"'))
+  *head, last = path.read_bytes().splitlines(True)
+  path.write_bytes(b"".join(head).replace(b"nmubers", b"numbers") + last)
+  [line] = resume(folder, numbers)
+  assert line.startswith(f"{path}: line {len(head) + 1}: damaged")
+
+
+@pytest.mark.parametrize(
+  "line", [b"[]", b'{"number": 1e999}', b'{"number": 1, "session": []}']
+)
+def test_a_line_of_alarms_that_a_person_wrote_is_left_out(written, line):
+  folder, numbers = written
+  with (folder / ALARMS).open("ab") as file:
+    file.write(line + b"\n")
+  opened, _, _ = start(folder, [])
+  opened.close()
+
+
 def test_a_damaged_snapshot_has_one_before_it(written):
   folder, numbers = written
   path = newest(folder, "snapshot")
