@@ -304,7 +304,7 @@ class Service:
     """Takes answers to alarms, if there are new ones; no alarm is between."""
     try:
       told = self._inbox.poll()
-    except UserError as error:
+    except (UserError, OSError) as error:
       report(f"the answers before are kept: {error}")
       return
     if told is None:
@@ -334,7 +334,7 @@ class Service:
     try:
       model = Model(self._restore())
       model.follower.warm()
-    except UserError as error:
+    except Exception as error:  # As files that are damaged may raise any.
       report(f"the detection before is kept: {error}")
       return
     before = self._model
