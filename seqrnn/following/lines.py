@@ -186,7 +186,7 @@ def parse(text: str, number: int) -> list[Event]:
   if not text.startswith("{"):
     pair = text.split("\t") if "\t" in text else text.split()
     is_event = len(pair) == 2 and all(pair)
-    return [Event(*pair, line=number)] if is_event else []
+    return [Event(pair[0], pair[1], line=number)] if is_event else []
   try:
     fields = json.loads(text)
   except (ValueError, RecursionError):
