@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # Last parts of names that are of no module here.
-OTHERS = ("csv", "gz", "jit", "json", "npz", "xz")
+OTHERS = ("csv", "gz", "jit", "json", "jsonl", "npz", "xz")
 LINE = re.compile(r'( {4,})?(?:[^`"]*(?:&&|\|) )?(python run\.py .*)')
 ROW = re.compile(r"\[`(--config=\S+)`\]\(")  # Of the table of tasks.
 
@@ -122,7 +122,7 @@ def begun(tmp_path_factory):
     workdir.mkdir(parents=True)
     config = config_lib.read(path, base.get_config())
     config_lib.save(config, workdir / "config.json")
-  for name in ("dpkg", "shop"):  # Runs of docs/alarms.md.
+  for name in ("dpkg", "shop", "shop-2"):  # Of docs/alarms.md and others.
     (folder / "runs" / name).symlink_to(folder / "runs" / "logs")
   return folder
 
