@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # Last parts of names that are of no module here.
-OTHERS = ("csv", "gz", "jit", "json", "jsonl", "npz", "xz")
+OTHERS = ("csv", "gz", "jit", "json", "jsonl", "npz", "xz", "yaml", "yml")
 LINE = re.compile(r'( {4,})?(?:[^`"]*(?:&&|\|) )?(python run\.py .*)')
 ROW = re.compile(r"\[`(--config=\S+)`\]\(")  # Of the table of tasks.
 
