@@ -70,7 +70,7 @@ def run(
   output = settings.output or default_output(workdir)
   with spark_session.reporting(), spark_session.opened() as session:
     events = spark_read.read(session, config.data, settings.path)
-    found = _scored(session, events, deployed).persist()
+    found = scored(session, events, deployed).persist()
     counts, short = _counts(found)
     if not sum(counts):
       raise UserError(
@@ -118,7 +118,7 @@ def detect(
   """
   _refuse_rule(deployed.config.detect)
   events = spark_read.of_table(frame, deployed.config.data)
-  return _scored(session, events, deployed)
+  return scored(session, events, deployed)
 
 
 def restore(
@@ -179,7 +179,7 @@ def ship(session: SparkSession, deployed: Deployed) -> Shipped:
   return Shipped(key, session.sparkContext.broadcast(content))
 
 
-def _scored(
+def scored(
   session: SparkSession, events: Events, deployed: Deployed
 ) -> DataFrame:
   """The rows of `spark_score.score`."""

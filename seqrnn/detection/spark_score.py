@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pyspark import cloudpickle
 
 from seqrnn.data.columns import Texts
-from seqrnn.data.sessions import Sessions
+from seqrnn.data.sessions import Sessions, ranges
 from seqrnn.detection import tables
 from seqrnn.detection.calibration import COMBINED
 from seqrnn.detection.decision import find_anomalies
@@ -264,13 +264,7 @@ def verdicts(found: Findings, columns: pa.Schema) -> pa.RecordBatch:
   sessions, which = found.sessions, found.distinct.which
   distinct = {**tables.verdict_columns(found), **found.scores}
   places = sessions.bounds[:-1] + found.oddest()[which]
-  of_sessions: dict[str, Any] = {
-    "session": sessions.names,
-    "content": [
-      _content(sessions, j) if flag else None
-      for j, flag in enumerate(found.flags[which].tolist())
-    ],
-  }
+  of_sessions: dict[str, Any] = {"session": sessions.names}
   if sessions.lines is not None:
     of_sessions["line"] = sessions.lines[places]
   for name, texts in (
@@ -281,7 +275,9 @@ def verdicts(found: Findings, columns: pa.Schema) -> pa.RecordBatch:
       of_sessions[name] = [text or None for text in texts[places]]
   arrays = []
   for name, kind in zip(columns.names, columns.types, strict=True):
-    if name in of_sessions:
+    if name == "content":
+      array = _content(sessions, found.flags[which])
+    elif name in of_sessions:
       array = pa.array(of_sessions[name], kind)
     elif name in distinct:
       values = pa.array(distinct[name], kind, from_pandas=name == "p_value")
@@ -292,9 +288,10 @@ def verdicts(found: Findings, columns: pa.Schema) -> pa.RecordBatch:
   return pa.RecordBatch.from_arrays(arrays, schema=columns)
 
 
-def _content(sessions: Sessions, j: int) -> list[dict[str, Any]]:
-  """The events of a session."""
-  some = slice(*sessions.bounds[j : j + 2].tolist())
+def _content(sessions: Sessions, flags: np.ndarray) -> pa.Array:
+  """The events of the flagged sessions, by the type `_CONTENT`."""
+  starts, stops = sessions.bounds[:-1], sessions.bounds[1:]
+  places, _ = ranges(starts[flags], stops[flags])
   columns = {
     "symbol": sessions.as_read,
     "id": sessions.ids,
@@ -302,14 +299,21 @@ def _content(sessions: Sessions, j: int) -> list[dict[str, Any]]:
     "timestamp": sessions.timestamps,
     "file": sessions.files,
   }
-  kept = {
-    name: column[some].tolist()
-    if isinstance(column, np.ndarray)
-    else list(column[some])
-    for name, column in columns.items()
-    if column is not None
-  }
-  return [
-    dict(zip(kept, row, strict=True))
-    for row in zip(*kept.values(), strict=True)
-  ]
+  arrays = []
+  for field in _CONTENT.value_type:
+    column = columns[field.name]
+    if column is None:
+      array = pa.nulls(len(places), field.type)
+    elif isinstance(column, np.ndarray):
+      array = pa.array(column[places], field.type)
+    else:  # Few are distinct, and each may have to be masked.
+      ids, index = np.unique(column.ids[places], return_inverse=True)
+      texts = pa.array([column.symbols[n] for n in ids.tolist()], pa.string())
+      array = texts.take(pa.array(index))
+    arrays.append(array)
+  sizes = np.where(flags, stops - starts, 0)
+  return pa.ListArray.from_arrays(
+    pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32()),
+    pa.StructArray.from_arrays(arrays, fields=list(_CONTENT.value_type)),
+    mask=pa.array(~flags),
+  )
