@@ -801,8 +801,9 @@ DETECT = _group(
   engine=Field(
     "local",
     choice("local", "spark"),
-    "What searches detect.path. local: this process. spark: Apache Spark, with"
-    " the models and the settings of the last detection (extra `spark`).",
+    "What examines detect.path. local: this process. spark: Apache Spark, with"
+    " the models and the settings of the last detection (extra `spark`); it"
+    " also reads Parquet, and the table table:NAME of Spark's catalog.",
   ),
   output=optional(
     str,

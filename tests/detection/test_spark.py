@@ -72,7 +72,7 @@ def session():
     "spark.ui.showConsoleProgress": False,
     "spark.log.level": "OFF",
     "spark.task.maxFailures": 1,
-    "spark.sql.files.maxPartitionBytes": 20_000,
+    "spark.sql.files.maxPartitionBytes": 8000,
     "spark.sql.files.openCostInBytes": 1000,
     "spark.sql.shuffle.partitions": 3,
     "spark.sql.adaptive.enabled": False,
@@ -93,8 +93,9 @@ def shop(tmp_path_factory):
   every = (folder / "all.log").read_text().splitlines()
   for line in every[len(every) // 10 : -len(every) // 5]:
     lines.append(line)
-    if rng.random() < 0.1:
-      lines += ["", "  at shop.Order(Order.java:7)", "Caused by: caf\u00e9"]
+    if rng.random() < 0.3:
+      name = line.split()[4]
+      lines += ["", f"  at shop.Order({name})", f"Caused by: caf\u00e9 {name}"]
   logs = folder / "logs"
   logs.mkdir()
   third = len(lines) // 3
