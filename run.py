@@ -19,9 +19,9 @@ import traceback
 from absl import flags
 
 from seqrnn import command
-from seqrnn.detection import engine
 from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.runtime import devices, launch, processes
+from seqrnn.spark import engine
 
 # Mode -> its module, which is imported only when the mode runs.
 MODES = {
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     experiments = importlib.import_module("experiments")
     name = "seqrnn.following.follow" if parsed.follow else MODES[parsed.mode]
     if parsed.follow and config.detect.engine == "spark":
-      module = engine.of_spark("seqrnn.following.spark_stream")
+      module = engine.of_spark("seqrnn.spark.stream")
     else:
       module = importlib.import_module(name)
     module.run(experiments.build, config, workdir)

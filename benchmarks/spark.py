@@ -68,9 +68,9 @@ def session_of(master: str, folder: Path, workers: int):
   """A session of Spark on the cluster."""
   from pyspark.sql import SparkSession
 
-  from seqrnn.detection import spark_session
+  from seqrnn.spark.session import use_this_python
 
-  spark_session.use_this_python()
+  use_this_python()
   builder = SparkSession.builder.master(master).appName("benchmark")
   for name, value in {
     "spark.driver.memory": "1g",
@@ -98,11 +98,11 @@ def session_of(master: str, folder: Path, workers: int):
 
 def examine(session, deployed, log: Path, output: Path) -> tuple[int, float]:
   """Examines a log; returns the number of events, and the seconds."""
-  from seqrnn.detection import spark, spark_read
+  from seqrnn.spark import batch, read
 
   begun = time.perf_counter()
-  events = spark_read.read(session, deployed.config.data, str(log))
-  found = spark.scored(session, events, deployed)
+  events = read.read(session, deployed.config.data, str(log))
+  found = batch.scored(session, events, deployed)
   found.write.mode("overwrite").parquet(str(output))
   seconds = time.perf_counter() - begun
   count = session.read.parquet(str(output)).agg({"events": "sum"}).first()[0]
@@ -231,10 +231,10 @@ def main():
     mix(given.log, given.log.with_suffix(".mixed"))
     given.log = given.log.with_suffix(".mixed")
   import experiments
-  from seqrnn.detection import spark
+  from seqrnn.spark import batch
 
   run = experiments.load(given.workdir)
-  deployed = spark.restore(experiments.build, run.config, given.workdir)
+  deployed = batch.restore(experiments.build, run.config, given.workdir)
   if given.one:
     events, seconds = on_one_machine(deployed, given.log, run.config)
     show("one machine", events, seconds["all"], seconds)

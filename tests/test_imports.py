@@ -22,6 +22,7 @@ ROOMS = (
   "seqrnn.training",
   "seqrnn.detection",
   "seqrnn.following",
+  "seqrnn.spark",
   "seqrnn.searching",
   "seqrnn.reporting",
   "seqrnn.modes",

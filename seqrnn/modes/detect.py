@@ -19,7 +19,6 @@ from seqrnn.data.splits import Pieces
 from seqrnn.detection import (
   answers,
   deployed,
-  engine,
   evaluation,
   incidents,
   printing,
@@ -44,6 +43,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
 from seqrnn.following import feedback
 from seqrnn.runtime import files, fileset, manifest
+from seqrnn.spark import engine
 
 _CURVES = 7  # The number of single scores whose curves are drawn.
 # Files that each detection replaces, without their suffixes.
@@ -66,8 +66,8 @@ def run(
       training fails.
   """
   if config.detect.engine == "spark":
-    spark = engine.of_spark("seqrnn.detection.spark")
-    return spark.run(build, config, workdir)
+    batch = engine.of_spark("seqrnn.spark.batch")
+    return batch.run(build, config, workdir)
   with files.locked(workdir / LOCK, "searched for anomalies"):
     return _run(build, config, workdir)
 

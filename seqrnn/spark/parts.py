@@ -9,8 +9,8 @@ from typing import Any
 from seqrnn.data import entries, formats, logs, rotation
 from seqrnn.data.entries import Entry, Seen
 from seqrnn.data.formats import Form, Parts
-from seqrnn.detection.spark_parse import Part, Plan
-from seqrnn.detection.spark_score import Span
+from seqrnn.spark.parse import Part, Plan
+from seqrnn.spark.score import Span
 
 # What is known of a part when all parts of its file are read.
 BLOCKS = (

@@ -2,7 +2,7 @@
 
 The events of a session wait in Spark's keyed state. Silence ends a session, by
 the times by which `follower` ends it, in event time; then its events are scored
-as those of a log that is examined at once (`spark_score`). The state is kept
+as those of a log that is examined at once (`score`). The state is kept
 until the longest such time is over: if events arrive meanwhile, the session
 goes on, and has another verdict later.
 """
@@ -26,19 +26,24 @@ from pyspark.sql.streaming.stateful_processor import StatefulProcessor
 
 from seqrnn.config import Config
 from seqrnn.data import logs
-from seqrnn.detection import (
-  spark,
-  spark_parse,
-  spark_parts,
-  spark_read,
-  spark_score,
-  spark_session,
-)
 from seqrnn.detection.deployed import Deployed, IdleTimes
-from seqrnn.detection.spark_parse import Plan
-from seqrnn.detection.spark_score import Shipped
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
+from seqrnn.spark import batch
+from seqrnn.spark.parse import SCHEMA, Plan, parse
+from seqrnn.spark.parts import named
+from seqrnn.spark.read import lines as lines_of
+from seqrnn.spark.read import table_rows
+from seqrnn.spark.score import (
+  EVENTS,
+  Shipped,
+  find,
+  restored,
+  schema,
+  sessions_of,
+  verdicts,
+)
+from seqrnn.spark.session import opened, reporting
 
 _STORE = "spark.sql.streaming.stateStore.providerClass"
 _ROCKS_DB = (
@@ -142,21 +147,20 @@ def detect(
     session: of Spark, whose workers have this package.
     frame: a stream with the columns session, event, timestamp (or time), and
       perhaps line and file.
-    deployed: the detector, of `spark.restore`.
+    deployed: the detector, of `batch.restore`.
     begin: of the log, in seconds since 1970, where it may cut sessions.
 
   Raises:
     UserError: a column is missing, or silence ends no session of the run.
   """
-  rows = spark_read.table_rows(frame)
+  rows = table_rows(frame)
   data = deployed.config.data
   plan = Plan(logs.form(data), {}, table="rows", masked=data.unit == "log")
   return _ended(session, _parsed(rows, plan), deployed, begin)
 
 
 def _parsed(rows: DataFrame, plan: Plan) -> DataFrame:
-  parse = partial(spark_parse.parse, plan=plan)
-  parsed = rows.mapInArrow(parse, spark_parse.SCHEMA)
+  parsed = rows.mapInArrow(partial(parse, plan=plan), SCHEMA)
   return parsed.where(col("part").isNull())
 
 
@@ -181,10 +185,10 @@ def _ended(
     outputMode="Append",
     timeMode="EventTime",
   )
-  shipped = spark.ship(session, deployed)
+  shipped = batch.ship(session, deployed)
   return ended.mapInArrow(
     partial(score, shipped=shipped),
-    from_arrow_schema(spark_score.schema(deployed.detector)),
+    from_arrow_schema(schema(deployed.detector)),
   )
 
 
@@ -193,10 +197,10 @@ def score(
 ) -> Iterator[pa.RecordBatch]:
   """Scores ended sessions, which are rows of `_ENDED`."""
   held, count = [], 0
-  for batch in batches:
-    held.append(batch)
-    count += len(batch.column("events").flatten())
-    if count >= spark_score.EVENTS:
+  for some in batches:
+    held.append(some)
+    count += len(some.column("events").flatten())
+    if count >= EVENTS:
       yield _verdicts(held, shipped)
       held, count = [], 0
   if count:
@@ -204,19 +208,19 @@ def score(
 
 
 def _verdicts(batches: list[pa.RecordBatch], shipped: Shipped):
-  deployed = spark_score.restored(shipped)
+  deployed = restored(shipped)
   [rows] = pa.Table.from_batches(batches).combine_chunks().to_batches()
   events = rows.column("events")
   flat = zip(_NAMES, events.flatten().flatten(), strict=True)
   columns: dict[str, Any] = dict(flat)
   bounds = events.offsets.to_numpy() - events.offsets[0].as_py()
-  sessions = spark_score.sessions_of(
+  sessions = sessions_of(
     deployed, rows.column("session").to_pylist(), bounds, columns
   )
   begins = rows.column("begins").to_numpy(zero_copy_only=False)
   sessions = sessions._replace(begins=begins, ends=begins | True)
-  found = spark_score.find(deployed, sessions)
-  return spark_score.verdicts(found, spark_score.schema(deployed.detector))
+  found = find(deployed, sessions)
+  return verdicts(found, schema(deployed.detector))
 
 
 def start(
@@ -241,7 +245,7 @@ def start(
   """
   data = deployed.config.data
   form = logs.form(data)
-  if data.unit != "log" or not spark_parts.named(form):
+  if data.unit != "log" or not named(form):
     raise UserError(
       f"data.unit={data.unit!r}: --follow with engine=spark reads logs whose"
       " lines have the name of a session (data.log_session,"
@@ -255,7 +259,7 @@ def start(
   begin = -math.inf
   if deployed.idle.first:
     begin = _begin(session, deployed, path, f"{output}/begin")
-  lines = spark_read.lines(session.readStream, path)
+  lines = lines_of(session.readStream, path)
   plan = Plan(form, {}, alone=True)
   found = _ended(session, _parsed(lines, plan), deployed, begin)
   writer = found.writeStream.format("parquet").outputMode("append")
@@ -274,7 +278,7 @@ def _begin(
     return begin
   except (AnalysisException, ValueError):
     plan = Plan(logs.form(deployed.config.data), {}, alone=True)
-    events = _parsed(spark_read.lines(session.read, path), plan)
+    events = _parsed(lines_of(session.read, path), plan)
     [(begin,)] = events.agg(functions.min("time")).collect()
   begin = -math.inf if begin is None else begin
   frame = session.createDataFrame([(begin,)], with_begin).coalesce(1)
@@ -288,10 +292,10 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   Raises:
     UserError: as `start`, or there is no Spark, no detection or no file.
   """
-  spark.refuse(config.detect)
-  deployed = spark.restore(build, config, workdir)
-  output = config.detect.output or spark.default_output(workdir)
-  with spark_session.reporting(), spark_session.opened() as session:
+  batch.refuse(config.detect)
+  deployed = batch.restore(build, config, workdir)
+  output = config.detect.output or batch.default_output(workdir)
+  with reporting(), opened() as session:
     query = start(session, deployed, config.detect.path, output)
     try:
       query.awaitTermination()

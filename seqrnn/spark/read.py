@@ -14,10 +14,10 @@ from pyspark.sql.functions import col, lit, when
 
 from seqrnn.config import Config
 from seqrnn.data import logs
-from seqrnn.detection import spark_parse, spark_parts
-from seqrnn.detection.spark_parse import Plan, path_of
-from seqrnn.detection.spark_score import Span
 from seqrnn.errors import UserError
+from seqrnn.spark import parts
+from seqrnn.spark.parse import SCHEMA, Plan, parse, path_of
+from seqrnn.spark.score import Span
 
 TABLE = "table:"  # Before the name of a table of Spark's catalog.
 _TIMES = ("timestamp", "time")  # Columns of a table that may have the time.
@@ -73,7 +73,7 @@ def read(session: SparkSession, data: Config, path: str) -> Events:
   if is_log:
     frame = _text(session.read, path)
     # A line may be cut, or a session may begin, anywhere before a part.
-    whole = not spark_parts.named(form) or form.log_format in ("auto", "cri")
+    whole = not parts.named(form) or form.log_format in ("auto", "cri")
     plan = Plan(form, _names(frame, path), whole)
     line = col("value").cast("binary").alias("value")
     return _of_files(_positions(frame, [line], whole), plan)
@@ -98,7 +98,7 @@ def _text(reader: Any, path: str) -> DataFrame:
 
 
 def lines(reader: Any, path: str) -> DataFrame:
-  """What `spark_parse.parse` reads of the lines of files, which may stream."""
+  """What `parse` reads of the lines of files, which may stream."""
   return _text(reader, path).select(
     col("value").cast("binary").alias("value"),
     col("_metadata.file_path").alias("file"),
@@ -210,9 +210,7 @@ def of_table(frame: DataFrame, data: Config) -> Events:
       " which orders the events of a session"
     )
   plan = Plan(logs.form(data), {}, table="rows", masked=data.unit == "log")
-  parsed = rows.mapInArrow(
-    partial(spark_parse.parse, plan=plan), spark_parse.SCHEMA
-  )
+  parsed = rows.mapInArrow(partial(parse, plan=plan), SCHEMA)
   events = parsed.where(col("part").isNull())
   span = Span()
   if set(_TIMES) & set(frame.columns):
@@ -223,7 +221,7 @@ def of_table(frame: DataFrame, data: Config) -> Events:
 
 
 def table_rows(frame: DataFrame) -> DataFrame:
-  """What `spark_parse.parse` reads of a table of events, which may stream.
+  """What `parse` reads of a table of events, which may stream.
 
   Raises:
     UserError: there is no session or no event.
@@ -237,15 +235,13 @@ def table_rows(frame: DataFrame) -> DataFrame:
 
 def _of_files(rows: DataFrame, plan: Plan) -> Events:
   """The events of files, which are parsed once, and kept by Spark."""
-  parsed = rows.mapInArrow(
-    partial(spark_parse.parse, plan=plan), spark_parse.SCHEMA
-  ).persist()
+  parsed = rows.mapInArrow(partial(parse, plan=plan), SCHEMA).persist()
   texts = parsed.where(col("part").isNotNull()).select("part").collect()
-  whole = spark_parts.by_file(text for (text,) in texts)
-  spark_parts.check(whole, plan)
-  names = spark_parts.by_age(whole, plan)
+  whole = parts.by_file(text for (text,) in texts)
+  parts.check(whole, plan)
+  names = parts.by_age(whole, plan)
   blocks = rows.sparkSession.createDataFrame(
-    spark_parts.blocks(whole, names, plan), spark_parts.BLOCKS
+    parts.blocks(whole, names, plan), parts.BLOCKS
   )
   joined = parsed.where(col("part").isNull()).join(
     functions.broadcast(blocks), ["file", "start"]
@@ -262,5 +258,5 @@ def _of_files(rows: DataFrame, plan: Plan) -> Events:
       for time in ("time", "timestamp")
     ),
   )
-  order, span = ["rank", "start", "place"], spark_parts.span(whole, names, plan)
+  order, span = ["rank", "start", "place"], parts.span(whole, names, plan)
   return Events(events, order, span, names, parsed)

@@ -32,13 +32,8 @@ if shutil.which("java") is None:
 
 from pyspark.sql import SparkSession  # noqa: E402
 
-from seqrnn.detection import (  # noqa: E402
-  spark,
-  spark_read,
-  spark_score,
-  spark_session,
-)
-from seqrnn.following import spark_stream  # noqa: E402
+from seqrnn.spark import batch, read, score, stream  # noqa: E402
+from seqrnn.spark import session as spark_session  # noqa: E402
 
 SESSION = r"(order-\d+)"
 RUN = {
@@ -168,7 +163,7 @@ def test_events_are_those_of_one_machine(session, shop, fields, capsys):
   path = str(shop / "logs/app.log.2" if "log_gap" in fields else shop / "logs")
   corpus = corpora.read_files("data.path", path, data)
   said = capsys.readouterr().err
-  found = spark_read.read(session, data, path)
+  found = read.read(session, data, path)
   assert sorted(capsys.readouterr().err.splitlines()) == sorted(
     line for line in said.splitlines() if "auto" not in line
   )
@@ -269,7 +264,7 @@ def test_verdicts_of_a_frame(session, tables):
   frame = session.read.csv(str(folder / "b.csv"), header=True)
   frame = frame.repartition(4, "event").withColumnRenamed("timestamp", "time")
   deployed = deployment.restore(experiments.build, settings, workdir)
-  rows = spark.detect(session, frame, deployed).collect()
+  rows = batch.detect(session, frame, deployed).collect()
   which = one.distinct.which
   assert {
     row["session"]: (row["flag"], row["p_value"]) for row in rows
@@ -302,7 +297,7 @@ def test_a_mistake_is_one_line(session, tmp_path, content, message):
     path.write_bytes(content)
   data = tiny(tmp_path, {"data.unit": "session", "data.format": "csv"}).data
   with pytest.raises(UserError) as error, spark_session.reporting():
-    spark_read.read(session, data, str(path))
+    read.read(session, data, str(path))
   text = str(error.value)
   assert "\n" not in text and message in text
 
@@ -314,7 +309,7 @@ def test_bytes_that_are_not_utf_8_are_named(session, tmp_path):
   data = tiny(tmp_path, fields).data
   named = pytest.raises(UserError, match=r"bad.log: line 1 .* is not UTF-8")
   with named, spark_session.reporting():
-    spark_read.read(session, data, str(path))
+    read.read(session, data, str(path))
 
 
 def test_sessions_are_not_cut_by_batches(monkeypatch):
@@ -323,12 +318,12 @@ def test_sessions_are_not_cut_by_batches(monkeypatch):
   rng = random.Random(0)
   names = [name for name in "abcdefg" for _ in range(rng.randint(1, 30))]
   for size in range(1, 60):
-    monkeypatch.setattr(spark_score, "EVENTS", rng.randint(1, 50))
+    monkeypatch.setattr(score, "EVENTS", rng.randint(1, 50))
     batches = [
       pa.RecordBatch.from_pydict({"session": names[n : n + size]})
       for n in range(0, len(names), size)
     ]
-    tables = spark_score._whole_sessions(iter(batches))
+    tables = score._whole_sessions(iter(batches))
     found = [table["session"].to_pylist() for table in tables]
     assert sum(found, []) == names
     assert sum(len(set(some)) for some in found) == 7
@@ -365,13 +360,13 @@ def len_of(row):
 
 def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
   config, workdir, one = trained
-  deployed = spark.restore(experiments.build, config, workdir)
+  deployed = batch.restore(experiments.build, config, workdir)
   (tmp_path / "logs").mkdir()
   # The second query goes on with the state of the first one.
   for names in (["app.log.2"], ["app.log.1", "app.log"]):
     for name in names:
       shutil.copy(shop / "logs" / name, tmp_path / "logs")
-    query = spark_stream.start(
+    query = stream.start(
       session,
       deployed,
       str(tmp_path / "logs"),
@@ -390,7 +385,7 @@ def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
   settings = config.copy_and_resolve_references()
   settings.detect.path = str(folder / "b.csv")
   one = detect.run(experiments.build, settings, workdir)
-  deployed = spark.restore(experiments.build, settings, workdir)
+  deployed = batch.restore(experiments.build, settings, workdir)
   (tmp_path / "in").mkdir()
   shutil.copy(folder / "b.csv", tmp_path / "in")
   frame = session.readStream.csv(
@@ -398,7 +393,7 @@ def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
     "session string, event string, time string",
     header=True,
   )
-  found = spark_stream.detect(session, frame.coalesce(1), deployed)
+  found = stream.detect(session, frame.coalesce(1), deployed)
   writer = found.writeStream.format("memory").queryName("found")
   writer.trigger(availableNow=True).start().awaitTermination()
   rows = [row.asDict() for row in session.table("found").collect()]

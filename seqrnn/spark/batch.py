@@ -1,8 +1,8 @@
 """detect on Apache Spark: a log that is too large for one machine.
 
 Spark reads the lines, brings sessions together and keeps what it needs for
-that; its Python workers parse the lines (`spark_parse`) and score the sessions
-(`spark_score`) with the detector of the last detection.
+that; its Python workers parse the lines (`parse`) and score the sessions
+(`score`) with the detector of the last detection.
 """
 
 # The extra `spark` may not be installed.
@@ -24,24 +24,18 @@ from seqrnn.data import formats
 from seqrnn.data.columns import Tokens
 from seqrnn.data.sessions import Sessions
 from seqrnn.detection import deployed as deployment
-from seqrnn.detection import (
-  incidents,
-  printing,
-  severity,
-  spark_read,
-  spark_score,
-  spark_session,
-  tables,
-)
+from seqrnn.detection import incidents, printing, severity, tables
 from seqrnn.detection.calibration import COMBINED
 from seqrnn.detection.decision import find_anomalies
 from seqrnn.detection.deployed import Deployed
 from seqrnn.detection.findings import Findings
 from seqrnn.detection.incidents import Incident
-from seqrnn.detection.spark_read import Events
-from seqrnn.detection.spark_score import Shipped, Span
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
+from seqrnn.spark.read import Events, of_table
+from seqrnn.spark.read import read as read_events
+from seqrnn.spark.score import Shipped, Span, pack, schema, score
+from seqrnn.spark.session import opened, reporting
 
 _GROUPED = 2**20  # Events of flagged sessions that are grouped to incidents.
 _RULES = ("rate", "events", "topk")  # They judge each session by itself.
@@ -68,8 +62,8 @@ def run(
   refuse(settings)
   deployed = restore(build, config, workdir)
   output = settings.output or default_output(workdir)
-  with spark_session.reporting(), spark_session.opened() as session:
-    events = spark_read.read(session, config.data, settings.path)
+  with reporting(), opened() as session:
+    events = read_events(session, config.data, settings.path)
     found = scored(session, events, deployed).persist()
     counts, short = _counts(found)
     if not sum(counts):
@@ -117,7 +111,7 @@ def detect(
     of flagged sessions.
   """
   _refuse_rule(deployed.config.detect)
-  events = spark_read.of_table(frame, deployed.config.data)
+  events = of_table(frame, deployed.config.data)
   return scored(session, events, deployed)
 
 
@@ -174,7 +168,7 @@ def default_output(workdir: Path) -> str:
 
 def ship(session: SparkSession, deployed: Deployed) -> Shipped:
   """Sends a detector to the workers."""
-  content = spark_score.pack(deployed)
+  content = pack(deployed)
   key = hashlib.sha256(content).hexdigest()
   return Shipped(key, session.sparkContext.broadcast(content))
 
@@ -182,7 +176,7 @@ def ship(session: SparkSession, deployed: Deployed) -> Shipped:
 def scored(
   session: SparkSession, events: Events, deployed: Deployed
 ) -> DataFrame:
-  """The rows of `spark_score.score`."""
+  """The rows of `score.score`."""
   span, clock = events.span, deployed.cut.clock
   if span.clock and span.clock != clock:
     formats.report(
@@ -190,12 +184,12 @@ def scored(
       " session is taken as cut by the begin or the end of the log"
     )
     span = Span()
-  columns = spark_score.schema(deployed.detector)
+  columns = schema(deployed.detector)
   names = ["session", "symbol", "file", "line", "time", "timestamp"]
   together = events.frame.repartition("session")
   together = together.sortWithinPartitions("session", *events.order)
   return together.select(*names).mapInArrow(
-    partial(spark_score.score, shipped=ship(session, deployed), span=span),
+    partial(score, shipped=ship(session, deployed), span=span),
     from_arrow_schema(columns),
   )
 

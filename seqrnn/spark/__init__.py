@@ -1,0 +1,1 @@
+"""Detection on Apache Spark (extra `spark`): logs of many machines."""
