@@ -29,7 +29,7 @@ _FACTS = "facts_of_journal"  # The array of a snapshot with JSON.
 _SECONDS = 60.0  # Between snapshots, at least,
 _BYTES = 2**26  # unless the journal is longer.
 _RETRY = 5.0  # Seconds between snapshots while nothing can be written.
-_END = 2**24  # Bytes of the end of alarms.jsonl that are read.
+_END = 2**24  # Bytes of the end of alarms.jsonl that are read at first.
 _FULL = "No space left on device"
 
 
@@ -106,7 +106,7 @@ class Journal:
     own: dict[str, Any] = {"sequence": 0, "alarms": 0, "unwritten": []}
     own = state.facts.pop(_FACTS) if state else own
     with files.write_errors(self._folder / ALARMS):
-      rows = self._read_alarms()
+      rows = self._read_alarms(own["alarms"])
     last = max((row["number"] for row in rows), default=0)
     self.sequence = own["sequence"]
     self.alarms = max(last, own["alarms"])
@@ -269,26 +269,29 @@ class Journal:
       os.close(descriptor)
     self._unwritten = []
 
-  def _read_alarms(self) -> list[dict[str, Any]]:
-    """The last alarms in alarms.jsonl; cuts an incomplete line off it.
+  def _read_alarms(self, after: int) -> list[dict[str, Any]]:
+    """The alarms after a number, and the last ones before, in alarms.jsonl.
+
+    An incomplete last line is cut off the file.
 
     Raises:
       OSError: the file cannot be changed.
     """
-    path, found = self._folder / ALARMS, []
+    path, found, most = self._folder / ALARMS, [], _END
     if not path.exists():
       return []
     with path.open("r+b") as file:
       size = file.seek(0, os.SEEK_END)
-      file.seek(max(size - _END, 0))
-      *lines, rest = file.read().split(b"\n")
+      while True:
+        start = max(size - most, 0)
+        file.seek(start)
+        *lines, rest = file.read().split(b"\n")
+        found = list(_rows(lines))
+        if not start or any(row["number"] <= after for row in found):
+          break
+        most *= 2
       if rest:
         file.truncate(size - len(rest))
-    for line in lines:
-      with suppress(Exception):  # A person edited it.
-        row = json.loads(line)
-        hash(_key(row))
-        found.append({**row, "number": int(row["number"])})
     return found
 
   def _path(self, kind: str, generation: int) -> Path:
@@ -317,6 +320,15 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     ):
       return json.loads(found[_FACTS].tobytes())
   return None
+
+
+def _rows(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+  """The alarms in lines of alarms.jsonl."""
+  for line in lines:
+    with suppress(Exception):  # The first line is cut, or a person edited it.
+      row = json.loads(line)
+      hash(_key(row))
+      yield {**row, "number": int(row["number"])}
 
 
 def _key(row: dict[str, Any]) -> tuple:

@@ -198,6 +198,12 @@ def test_a_damaged_record_is_reported_and_read_again(written):
   assert line.startswith(f"{path}: line 4: damaged")
 
 
+def test_many_alarms_may_come_after_a_snapshot(written, monkeypatch):
+  folder, numbers = written
+  monkeypatch.setattr(journal, "_END", 1)
+  assert resume(folder, numbers) == []
+
+
 def test_the_last_record_may_be_damaged(written):
   folder, numbers = written
   path = newest(folder, "journal")
