@@ -106,10 +106,18 @@ class StreamTail:
     self._descriptor, self._lines = descriptor, _Lines()
 
   def read(self, timeout: float) -> Chunk | None:
-    """What has arrived; None: nothing in so many seconds."""
-    if not select.select([self._descriptor], [], [], timeout)[0]:
-      return None
-    data = os.read(self._descriptor, _BYTES)
+    """What has arrived; None: nothing in so many seconds.
+
+    Raises:
+      MachineError: it cannot be read, as a terminal that is gone.
+    """
+    try:
+      if not select.select([self._descriptor], [], [], timeout)[0]:
+        return None
+      data = os.read(self._descriptor, _BYTES)
+    except OSError as error:
+      reason = error.strerror
+      raise MachineError(f"standard input: cannot be read: {reason}") from None
     self.ended = not data
     lines = self._lines.add(data) if data else self._lines.end()
     first = self.position.line + 1

@@ -368,6 +368,14 @@ def test_a_line_without_an_end_takes_no_memory(tmp_path):
   assert chunk.position.offset == 3_000_007
 
 
+def test_standard_input_that_cannot_be_read_is_refused():
+  descriptor = os.open(os.devnull, os.O_WRONLY)
+  message = "standard input: cannot be read: Bad file descriptor"
+  with pytest.raises(MachineError, match=message):
+    StreamTail(descriptor).read(0)
+  os.close(descriptor)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_standard_input_is_read_as_it_arrives(seed):
   draw = random.Random(seed)
