@@ -151,9 +151,11 @@ class Follower:
     return self._finish(pass_, rows)
 
   def _move_clock(self, time: float, pass_: "_Pass"):
-    back = self._clock.read(time)
+    begins, back = self.now is None, self._clock.read(time)
     if not self._by_time:
       return
+    if begins:
+      self._waiting.begin(self._clock.now)
     if back:
       self._waiting.set_back(back)
     self._end_silent(self._clock.now, pass_)
@@ -207,7 +209,8 @@ class Follower:
     """Whether an event may be the first of its session."""
     if not self._by_time or time is None:
       return True
-    return time - self._clock.begin >= self.deployed.idle.before(symbol)
+    after = max(time - self._clock.begin, 0.0)  # It may be out of order.
+    return after >= self.deployed.idle.before(symbol)
 
   def _end(
     self,

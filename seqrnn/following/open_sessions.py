@@ -93,6 +93,11 @@ class Waiting:
       if session.deadline < session.waits:
         self._wait(session, session.deadline)
 
+  def begin(self, now: float):
+    """Gives sessions, none of which has a time, the first one."""
+    for session in [*self.open.values()]:
+      self.touch(session, now)
+
   def put_back(self, session: OpenSession, last: float, is_open: bool):
     """Adds a session of a stored state, in the order of these."""
     self.touch(session, last)

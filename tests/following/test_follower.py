@@ -326,6 +326,17 @@ def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(tmp_path):
     sessions_of(["bc", "c", "b"], begins=[False, True, True]),
   )
   assert [v.p for v in found] == batch.p[batch.distinct.which].tolist()
+  # An event out of order has the earliest time of the log.
+  follower.feed("w", "c", 99.9)
+  [verdict] = follower.end("w")
+  assert verdict.begins
+
+
+def test_sessions_before_the_first_time_are_not_silent(tmp_path):
+  follower = Follower(make(tmp_path, {}))
+  follower.feed("x", "c")
+  assert follower.feed("y", "c", 100.0) == follower.feed("y", "c", 120.0) == []
+  assert [v.session for v in follower.feed("y", "c", 121.0)] == ["x"]
 
 
 def test_a_session_of_which_nothing_is_scored_has_a_verdict(tmp_path):
