@@ -186,27 +186,36 @@ def replay(workdir: Path, count: int):
   """Prints speed and memory of each tenth of so many events."""
   print("| events | events a second | MB resident | open sessions | alarms |")
   print("| --- | --- | --- | --- | --- |")
+  begun = [0]
   with tempfile.TemporaryDirectory() as folder:
-    following, found = Following(workdir, folder), lines(1000)
-    health = following.service.health
+    following, found = Following(workdir, folder), _counted(lines(1000), begun)
+    service = following.service
     for _ in range(10):
       begin = time.perf_counter()
       following.follow(found, count // 10, 2000)
       speed = count // 10 / (time.perf_counter() - begin)
-      opened = following.service._model.follower.open_sessions
+      opened = service._model.follower.open_sessions
       print(
-        f"| {health.events:,} | {speed:,.0f} | {_resident() / 1e6:,.0f} |"
-        f" {opened:,} | {following.rows:,} |",
+        f"| {service.health.events:,} | {speed:,.0f} |"
+        f" {_resident() / 1e6:,.0f} | {opened:,} | {following.rows:,} |",
         flush=True,
       )
     written = (Path(folder) / "alarms.jsonl").read_text().count("\n")
-    begun = following.service._ended + opened
-    print(f"events counted: {health.events:,} of {count:,}")
-    print(f"rows written: {following.rows:,}, in alarms.jsonl: {written:,}")
-    print(
-      f"sessions ended: {following.service._ended:,}, ended or open: {begun:,}"
-    )
     following.close()
+  again = service._ended + opened - begun[0]
+  print(
+    f"{service.health.events:,} of {count:,} events; {following.rows:,} alarms"
+    f" shown, {written:,} in alarms.jsonl; {begun[0]:,} orders: {opened:,} are"
+    f" open, {service._ended:,} final verdicts, {again:,} on orders that went"
+    " on after a silence"
+  )
+
+
+def _counted(found: Iterator[bytes], begun: list[int]) -> Iterator[bytes]:
+  """The lines; `begun` has the number of orders in them."""
+  for line in found:
+    begun[0] = max(begun[0], int(line.split(b"order-")[1][:8]) + 1)
+    yield line
 
 
 def _resident() -> int:
