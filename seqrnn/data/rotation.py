@@ -4,9 +4,14 @@ Programs rename a full log: `a.log` becomes `a.log.1`, `a.log-20261125`,
 `a-2026-11-25.log` or `a.log.2026-11-25-12`, and may pack it.
 """
 
+import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, NamedTuple
 
 from seqrnn.data.reading import PACKED
 
@@ -16,6 +21,7 @@ _DATE = re.compile(
 # Not the end of an address of a host, as 10.0.0.1.
 _NUMBER = re.compile(r"(?<!\.\d)(?<!\.\d\d)(?<!\.\d\d\d)\.(\d{1,4})$")
 _LAST = "9"  # After the digits of any date.
+_LISTS = 100  # Of the files of a log, at most, while they are renamed.
 
 
 def _parts(name: str) -> tuple[str, str, int]:
@@ -52,3 +58,68 @@ def parts(log: str, names: Iterable[str]) -> list[str]:
   whole = _parts(log)[0]
   found = (name for name in names if name != log and _parts(name)[0] == whole)
   return sorted(found, key=order)
+
+
+class Part(NamedTuple):
+  """A file of a log."""
+
+  path: Path
+  inode: int
+  size: int
+  changed: int
+  packed: bool
+
+
+def files(path: Path) -> list[Part]:
+  """The files of a log, the oldest first; the last one is `path` if it exists.
+
+  They are listed until two lists are equal: a file that is renamed meanwhile
+  may be in no list.
+
+  Raises:
+    OSError: there is no such folder, or `path` is no file.
+  """
+  found = _listed(path)
+  for _ in range(_LISTS):
+    before, found = found, _listed(path)
+    if [part[:2] for part in before] == [part[:2] for part in found]:
+      break
+  return found
+
+
+def _listed(path: Path) -> list[Part]:
+  """The files of a log; no packed file whose unpacked content is there."""
+  names = parts(path.name, os.listdir(path.parent))
+  found = []
+  for file in (*(path.with_name(name) for name in names), path):
+    with suppress(FileNotFoundError):  # It was renamed meanwhile.
+      status = file.stat()
+      packed = file.suffix in PACKED and file != path
+      if stat.S_ISREG(status.st_mode):
+        found.append(
+          Part(file, status.st_ino, status.st_size, status.st_mtime_ns, packed)
+        )
+      elif file == path:
+        raise OSError("not a regular file")
+  plain = {part.path for part in found}
+  return [
+    part
+    for part in found
+    if not (part.packed and part.path.with_suffix("") in plain)
+  ]
+
+
+@contextmanager
+def opened(part: Part) -> Iterator[IO[bytes]]:
+  """The unpacked bytes of a file.
+
+  Raises:
+    OSError: it cannot be read, or was renamed meanwhile.
+  """
+  with ExitStack() as stack:
+    file = stack.enter_context(part.path.open("rb", buffering=0))
+    if os.fstat(file.fileno()).st_ino != part.inode:
+      raise FileNotFoundError
+    if part.packed:
+      file = stack.enter_context(PACKED[part.path.suffix](file))
+    yield file

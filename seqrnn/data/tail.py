@@ -9,17 +9,16 @@ import array
 import fcntl
 import os
 import select
-import stat
 import termios
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from seqrnn.data import rotation
 from seqrnn.data.marks import Ends, marks
-from seqrnn.data.reading import PACKED
+from seqrnn.data.rotation import Part
 from seqrnn.errors import MachineError
 
 LONGEST = 2**16  # Bytes of a line that are kept.
@@ -133,44 +132,6 @@ class StreamTail:
 
   def close(self):
     """Does nothing: the descriptor is not its own."""
-
-
-class _Part(NamedTuple):
-  """A file of a log."""
-
-  path: Path
-  inode: int
-  size: int
-  changed: int
-  packed: bool
-
-
-def _parts(path: Path) -> list[_Part]:
-  """The files of a log, the oldest first; the last one is `path` if it exists.
-
-  A packed file is left out while its unpacked content is there.
-
-  Raises:
-    OSError: there is no such folder, or `path` is no file.
-  """
-  names = rotation.parts(path.name, os.listdir(path.parent))
-  found = []
-  for file in (*(path.with_name(name) for name in names), path):
-    with suppress(FileNotFoundError):  # It was renamed meanwhile.
-      status = file.stat()
-      packed = file.suffix in PACKED and file != path
-      if stat.S_ISREG(status.st_mode):
-        found.append(
-          _Part(file, status.st_ino, status.st_size, status.st_mtime_ns, packed)
-        )
-      elif file == path:
-        raise OSError("not a regular file")
-  plain = {part.path for part in found}
-  return [
-    part
-    for part in found
-    if not (part.packed and part.path.with_suffix("") in plain)
-  ]
 
 
 class FileTail:
@@ -299,10 +260,10 @@ class FileTail:
     )
     return Chunk(lines, before.line + 1, before.part, self.position)
 
-  def _enter(self, part: _Part, position: Position):
+  def _enter(self, part: Part, position: Position):
     """Opens a file at a position in it."""
     self.close()
-    self._file = self._open.enter_context(_opened(part))
+    self._file = self._open.enter_context(rotation.opened(part))
     self._ends = Ends(self._file, position.offset)
     self.position = position._replace(inode=part.inode)
     self._packed, self._silent = part.packed, 0.0
@@ -322,7 +283,7 @@ class FileTail:
 
   def _find(self) -> bool:
     """Opens the file of the position, or the next one if it is gone."""
-    parts, place = _parts(self._path), self.position
+    parts, place = rotation.files(self._path), self.position
     if not place.inode:
       parts = [part for part in parts if part.path == self._path]
     if not parts:
@@ -340,7 +301,7 @@ class FileTail:
       self._enter((later or parts[-1:])[0], Position(place.part + 1))
     return bool(parts)
 
-  def _holder(self, parts: list[_Part]) -> _Part | None:
+  def _holder(self, parts: list[Part]) -> Part | None:
     """The file that has the content of the position."""
     place = self.position
     # The newest first, but packed ones last, as they are read to the place.
@@ -349,17 +310,22 @@ class FileTail:
     ):
       if not place.offset:  # Nothing of it has been read.
         return part if part.inode == place.inode else None
-      with suppress(Exception), _opened(part) as file:  # A damaged packed file.
-        if marks(file, place.offset) == (place.head, place.tail):
-          return part
+      try:
+        with rotation.opened(part) as file:
+          if marks(file, place.offset) == (place.head, place.tail):
+            return part
+      except FileNotFoundError:  # It was renamed since it was listed.
+        raise
+      except Exception:  # A packed file may be damaged.
+        continue
     return None
 
-  def _following(self) -> _Part | None:
+  def _following(self) -> Part | None:
     """The file after the open one, once nobody writes to the open one."""
     with suppress(FileNotFoundError):
       if self._path.stat().st_ino == self.position.inode:
         return None
-    parts, place = _parts(self._path), self.position
+    parts, place = rotation.files(self._path), self.position
     own = [part for part in parts if part.inode == place.inode]
     if found := own[0] if own else self._holder(parts):
       later = parts[parts.index(found) + 1 :]
@@ -371,7 +337,7 @@ class FileTail:
       return later[0]
     return None
 
-  def _is_silent(self, newest: _Part) -> bool:
+  def _is_silent(self, newest: Part) -> bool:
     """Whether the open file is silent since the newest file has content."""
     if not newest.size:
       return False
@@ -380,19 +346,3 @@ class FileTail:
       self._silent = now
       return False
     return now - self._silent >= self._grace
-
-
-@contextmanager
-def _opened(part: _Part) -> Iterator[IO[bytes]]:
-  """The unpacked bytes of a file.
-
-  Raises:
-    OSError: it cannot be read, or was renamed meanwhile.
-  """
-  with ExitStack() as stack:
-    file = stack.enter_context(part.path.open("rb", buffering=0))
-    if os.fstat(file.fileno()).st_ino != part.inode:
-      raise FileNotFoundError
-    if part.packed:
-      file = stack.enter_context(PACKED[part.path.suffix](file))
-    yield file

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from seqrnn.data import tail
+from seqrnn.data import rotation, tail
 from seqrnn.data.tail import FileTail, Position, StreamTail
 from seqrnn.errors import MachineError
 
@@ -317,7 +317,7 @@ def test_a_packed_part_is_unpacked_few_times(tmp_path, monkeypatch):
       begun.append((offset, whence) == (0, 0))
       return super().seek(offset, whence)
 
-  monkeypatch.setitem(tail.PACKED, ".gz", lambda file: Counting(fileobj=file))
+  monkeypatch.setitem(rotation.PACKED, ".gz", lambda file: Counting(fileobj=file))
   path = tmp_path / "a.log"
   path.write_bytes(b"first\n")
   reader = FileTail(path, print)
@@ -397,3 +397,50 @@ def test_standard_input_is_read_as_it_arrives(seed):
       assert chunk.position.line == 7 + len(found)
   os.close(reading)
   assert found == lines
+
+
+def test_files_that_are_renamed_while_they_are_listed(tmp_path, monkeypatch):
+  """Between the listing and the look at a file, it is another one."""
+  path, reported = tmp_path / "app.log", []
+  path.write_bytes(b"1\n")
+  source = FileTail(path, reported.append, grace=0)
+  assert lines_of(source) == [b"1"]
+  source.close()
+  path.rename(tmp_path / "app.log.1")
+  path.write_bytes(b"3\n")
+  listdir, times = os.listdir, []
+
+  def rotate(folder):
+    names = listdir(folder)
+    if not times:
+      times.append(1)
+      (tmp_path / "app.log.1").rename(tmp_path / "app.log.2")
+    return names
+
+  monkeypatch.setattr(os, "listdir", rotate)
+  again = FileTail(path, reported.append, source.position, grace=0)
+  assert lines_of(again) == [b"3"]
+  assert reported == []
+
+
+def test_a_file_that_is_renamed_before_it_is_opened(tmp_path, monkeypatch):
+  path, reported = tmp_path / "app.log", []
+  path.write_bytes(b"1\n2\n")
+  source = FileTail(path, reported.append, grace=0)
+  position = source.read(0).position
+  source.close()
+  path.rename(tmp_path / "app.log.1")
+  path.write_bytes(b"3\n")
+  opened, times = rotation.opened, []
+
+  def rename(part):
+    if not times:
+      times.append(1)
+      (tmp_path / "app.log.1").rename(tmp_path / "app.log.2")
+    return opened(part)
+
+  monkeypatch.setattr(rotation, "opened", rename)
+  again = FileTail(path, reported.append, position, grace=0)
+  assert again.read(0) is None
+  assert lines_of(again) == [b"3"]
+  assert reported == []
