@@ -145,12 +145,18 @@ class Service:
         f"config.detect.input={self._input!r}: the state is of"
         f" {facts['input']!r}; config.detect.state names another folder"
       )
-    self._position = Position(*facts["position"])
-    self._parser.restore(facts["parser"])
-    self._alarms.restore(facts["alarms"])
-    self._model.follower.restore(state.arrays)
-    self._model.drift.restore(facts["drift"])
-    self._ended = facts["ended"]
+    try:
+      self._position = Position(*facts["position"])
+      self._parser.restore(facts["parser"])
+      self._alarms.restore(facts["alarms"])
+      self._model.follower.restore(state.arrays)
+      self._model.drift.restore(facts["drift"])
+      self._ended = facts["ended"]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+      raise UserError(
+        f"{self._journal.folder}: the state is of another version of seqrnn"
+        f" ({error!r}); move the folder away to begin without it"
+      ) from None
 
   def snapshot(self):
     """Writes the whole state."""

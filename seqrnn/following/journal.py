@@ -53,6 +53,7 @@ class Journal:
   written. If the process is killed before, the input has to be read again.
 
   Attributes:
+    folder: of the state.
     sequence: number of records so far.
     alarms: number of alarms so far.
     fault: why nothing can be written; empty: it can.
@@ -66,7 +67,7 @@ class Journal:
         cannot be written.
     """
     self.sequence, self.alarms, self.fault = 0, 0, ""
-    self._folder, self._report = folder, report
+    self.folder, self._report = folder, report
     self._open = ExitStack()
     with files.write_errors(folder):
       folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ class Journal:
     state, generation = self._newest()
     own: dict[str, Any] = {"sequence": 0, "alarms": 0, "unwritten": []}
     own = state.facts.pop(_FACTS) if state else own
-    with files.write_errors(self._folder / ALARMS):
+    with files.write_errors(self.folder / ALARMS):
       rows = self._read_alarms(own["alarms"])
     last = max((row["number"] for row in rows), default=0)
     self.sequence = own["sequence"]
@@ -131,7 +132,7 @@ class Journal:
       return state, generation
     if faults:
       raise UserError(
-        f"{faults[0]}, and no other snapshot is intact; remove {self._folder}"
+        f"{faults[0]}, and no other snapshot is intact; remove {self.folder}"
         " to begin without a state"
       )
     return None, 0
@@ -220,13 +221,13 @@ class Journal:
       self._close_journal()
       flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
       self._journal = os.open(self._path("journal", number), flags, 0o666)
-      files.sync(self._folder)
+      files.sync(self.folder)
       self._write_alarms()
     except (OSError, UserError) as error:
       self._fail(error)
       return False
     if self.fault:
-      self._report(f"{self._folder}: the state is written again")
+      self._report(f"{self.folder}: the state is written again")
     self.fault, self._size, self._generation = "", 0, number
     for kind in _SUFFIXES:
       for old in self._generations(kind):
@@ -244,7 +245,7 @@ class Journal:
     fault = str(getattr(error, "strerror", None) or error)
     if not self.fault:
       self._report(
-        f"{self._folder}: the state cannot be written: {fault}; following goes"
+        f"{self.folder}: the state cannot be written: {fault}; following goes"
         f" on, and writing is tried again every {_RETRY:.0f} seconds"
       )
     self.fault = fault
@@ -260,7 +261,7 @@ class Journal:
     assert self._journal is not None
     os.fdatasync(self._journal)
     flags = os.O_WRONLY | os.O_CREAT
-    descriptor = os.open(self._folder / ALARMS, flags, 0o666)
+    descriptor = os.open(self.folder / ALARMS, flags, 0o666)
     try:
       lines = [f"{json.dumps(row)}\n".encode() for row in self._unwritten]
       _write(descriptor, b"".join(lines))
@@ -277,7 +278,7 @@ class Journal:
     Raises:
       OSError: the file cannot be changed.
     """
-    path, found, most = self._folder / ALARMS, [], _END
+    path, found, most = self.folder / ALARMS, [], _END
     if not path.exists():
       return []
     with path.open("r+b") as file:
@@ -295,11 +296,11 @@ class Journal:
     return found
 
   def _path(self, kind: str, generation: int) -> Path:
-    return self._folder / f"{kind}-{generation}{_SUFFIXES[kind]}"
+    return self.folder / f"{kind}-{generation}{_SUFFIXES[kind]}"
 
   def _generations(self, kind: str) -> list[int]:
     """The generations that have a file of a kind."""
-    paths = self._folder.glob(f"{kind}-*{_SUFFIXES[kind]}")
+    paths = self.folder.glob(f"{kind}-*{_SUFFIXES[kind]}")
     found = (path.stem.removeprefix(f"{kind}-") for path in paths)
     return [int(number) for number in found if number.isdecimal()]
 

@@ -317,7 +317,9 @@ def test_a_packed_part_is_unpacked_few_times(tmp_path, monkeypatch):
       begun.append((offset, whence) == (0, 0))
       return super().seek(offset, whence)
 
-  monkeypatch.setitem(rotation.PACKED, ".gz", lambda file: Counting(fileobj=file))
+  monkeypatch.setitem(
+    rotation.PACKED, ".gz", lambda file: Counting(fileobj=file)
+  )
   path = tmp_path / "a.log"
   path.write_bytes(b"first\n")
   reader = FileTail(path, print)

@@ -505,3 +505,18 @@ def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
   rows = [json.loads(row) for row in "".join(written).splitlines()]
   assert {row["session"] for row in rows} == {"x", "w"}
   assert again.health.quiet == 0
+
+
+def test_a_state_of_another_version_is_refused(made, tmp_path, monkeypatch):
+  written = []
+  first = service(made, tmp_path, written.append)
+  assert judged(first, Lines(b"x a"), written) == []
+  again = service(made, tmp_path, written.append)
+  monkeypatch.setattr(again._parser, "restore", lambda state: state["new"])
+  with pytest.raises(UserError) as caught:
+    again.recover()
+  again._journal.close()
+  assert str(caught.value) == (
+    f"{tmp_path / 'state'}: the state is of another version of seqrnn"
+    " (KeyError('new')); move the folder away to begin without it"
+  )
