@@ -68,10 +68,8 @@ class Journal:
     """
     self.sequence, self.alarms, self.fault = 0, 0, ""
     self.folder, self._report = folder, report
-    self._open = ExitStack()
-    with files.write_errors(folder):
-      folder.mkdir(parents=True, exist_ok=True)
-    self._open.enter_context(files.locked(folder / ".lock", "followed"))
+    self._open, self._held = ExitStack(), None
+    self._lock()
     self._generation = max(
       [0, *self._generations("snapshot"), *self._generations("journal")]
     )
@@ -92,6 +90,21 @@ class Journal:
     """Releases the folder; takes no snapshot."""
     self._close_journal()
     self._open.close()
+
+  def _lock(self):
+    """Locks the folder, also one that was removed meanwhile.
+
+    Raises:
+      MachineError: as `__init__`.
+    """
+    if self._held and self._held.in_place():
+      return
+    self._held = None
+    self._open.close()
+    with files.write_errors(self.folder):
+      self.folder.mkdir(parents=True, exist_ok=True)
+    lock = files.locked(self.folder / ".lock", "followed")
+    self._held = self._open.enter_context(lock)
 
   def recover(self) -> tuple[State | None, Iterator[dict[str, Any]]]:
     """The newest intact snapshot, and the records after it.
@@ -216,6 +229,7 @@ class Journal:
     facts = json.dumps({**state.facts, _FACTS: own}).encode()
     arrays: Any = {_FACTS: np.frombuffer(facts, np.uint8), **state.arrays}
     try:
+      self._lock()
       with files.atomic_write(self._path("snapshot", number), "wb") as file:
         np.savez(file, **arrays)
       self._close_journal()

@@ -290,6 +290,30 @@ class Full:
     return self._atomic(path, mode)
 
 
+def test_a_folder_that_is_removed_is_written_and_locked_again(tmp_path):
+  folder, reported, numbers = tmp_path / "state", [], list(range(60))
+  opened, follower, place = start(folder, reported)
+  follow(opened, follower, place, numbers[:30], random.Random(0))
+  for another in (True, False):
+    shutil.rmtree(folder)
+    if another:
+      taken = Journal(folder, reported.append)
+    assert opened.snapshot(follower.state(30)) != another
+    if another:
+      taken.close()
+  with pytest.raises(MachineError, match="is being followed by process"):
+    Journal(folder, reported.append)
+  opened.close()
+  opened, follower, place = start(folder, reported)
+  assert (follower.read, place, opened.alarms) == (
+    numbers[:30],
+    30,
+    len(expected(numbers[:30])),
+  )
+  opened.close()
+  assert len(reported) == 2
+
+
 @pytest.mark.parametrize("refused", [b"", b'{"type"'])
 def test_a_full_disk_is_reported_once_and_loses_nothing(
   tmp_path, monkeypatch, refused
