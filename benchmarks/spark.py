@@ -9,7 +9,8 @@ counts. Each engine reads the log, scores its sessions and writes their table.
 What is learned from the training is there before.
 
 The parts of the time are Spark's own metrics of the tasks, added over workers,
-and the time of the Python workers as Spark measures it.
+and the time of the Python workers as Spark measures it. On a machine that does
+other work, too, compare the CPU seconds of a worker, its Python included.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 # An installation has no run.py.
@@ -58,10 +59,21 @@ def program(name: str, folder: Path, cores: str, *arguments: str):
       command, env=env, stdout=log, stderr=log, start_new_session=True
     )
   try:
-    yield
+    yield started.pid
   finally:
     os.killpg(started.pid, signal.SIGTERM)
     started.wait()
+
+
+def cpu_seconds(session: int) -> float:
+  """The CPU time of the processes that a program has started, and its own."""
+  ticks = 0
+  for path in Path("/proc").glob("[0-9]*/stat"):
+    with suppress(OSError):
+      fields = path.read_text().rpartition(")")[2].split()
+      if int(fields[3]) == session:
+        ticks += sum(map(int, fields[11:15]))
+  return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def session_of(master: str, folder: Path, workers: int):
@@ -154,20 +166,26 @@ def on_spark(
     cores = f"0-{os.cpu_count() - 1}"
     stack.enter_context(program(_MASTER, folder, cores, *master))
     url = f"spark://127.0.0.1:{port}"
+    pids = []
     for core in range(workers):
       own = ["--cores", "1", "--memory", "1g", "--webui-port", "0"]
       own += ["--work-dir", str(folder / f"work-{core}"), url]
-      stack.enter_context(program(_WORKER, folder, str(core), *own))
+      pinned = program(_WORKER, folder, str(core), *own)
+      pids.append(stack.enter_context(pinned))
     session = session_of(url, events, workers)
     try:
       seconds = []
       for _ in range(2):
-        since = time.time()
+        since, before = time.time(), list(map(cpu_seconds, pids))
         count, took = examine(session, deployed, log, folder / "sessions")
         seconds.append(took)
+        used = [cpu_seconds(pid) for pid in pids]
     finally:
       session.stop()
-    return count, seconds, parts(events, since)
+    found = parts(events, since)
+    for core in range(workers):
+      found[f"worker {core}, CPU"] = used[core] - before[core]
+    return count, seconds, found
 
 
 def on_one_machine(deployed, log: Path, config) -> tuple[int, dict]:
@@ -179,6 +197,7 @@ def on_one_machine(deployed, log: Path, config) -> tuple[int, dict]:
   cache.LARGE = sys.maxsize  # Nothing is kept: the log is parsed each time.
   for _ in range(2):
     logs._read.cache_clear()
+    cpu = time.process_time()
     times = [time.perf_counter()]
     read = sessions.read(config, deployed.detector.names, str(log))
     times.append(time.perf_counter())
@@ -192,6 +211,7 @@ def on_one_machine(deployed, log: Path, config) -> tuple[int, dict]:
   return len(read.ids), {
     "all": sum(seconds),
     **dict(zip(names, seconds, strict=True)),
+    "CPU": time.process_time() - cpu,
     "scoring, network": found.seconds,
     "distinct sessions": len(found.p),
   }
