@@ -66,7 +66,7 @@ def print_calibration(console: Console, normal: NormalScores, settings: Config):
   if normals or anomalies:
     console.print(
       f"calibration: of {total:,} sessions, {anomalies:,} are left out, because"
-      f" review.csv calls them anomalous, and {normals:,} stay as normal"
+      f" answers call them anomalous, and {normals:,} stay as normal"
     )
   if cleaned := selection.cleaned:
     console.print(

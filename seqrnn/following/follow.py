@@ -143,7 +143,8 @@ class Service:
     if facts["input"] != self._input:
       raise UserError(
         f"config.detect.input={self._input!r}: the state is of"
-        f" {facts['input']!r}; config.detect.state names another folder"
+        f" {facts['input']!r}; set config.detect.state to another folder, or"
+        " remove the state"
       )
     try:
       self._position = Position(*facts["position"])

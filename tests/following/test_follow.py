@@ -434,7 +434,7 @@ def test_a_restart_goes_on_with_open_sessions_and_lines(made, tmp_path, capsys):
   other._journal.close()
   assert str(caught.value) == (
     "config.detect.input='other.log': the state is of 'standard input';"
-    " config.detect.state names another folder"
+    " set config.detect.state to another folder, or remove the state"
   )
   assert capsys.readouterr().err == ""
 

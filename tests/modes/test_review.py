@@ -218,7 +218,7 @@ def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
   said = " ".join(capsys.readouterr().out.split())
   odd, equal = (list(texts.values()).count(text) for text in (ODD, usual))
   assert (
-    f"of {len(texts)} sessions, {odd} are left out, because review.csv calls"
+    f"of {len(texts)} sessions, {odd} are left out, because answers call"
     f" them anomalous, and {equal} stay as normal" in said
   )
   report = json.loads((workdir / "detect/report.json").read_text())
