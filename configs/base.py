@@ -828,13 +828,13 @@ DETECT = _group(
     str,
     NOT_EMPTY,
     "The log that --follow reads, by its name, across its rotations, from its"
-    " begin or from where it was stopped. Empty: standard input.",
+    " begin or from where it was stopped. Without it, standard input.",
   ),
   state=optional(
     str,
     NOT_EMPTY,
     "The folder of the state of --follow: open sessions, the position in the"
-    " input, and alarms.jsonl. Empty: the folder follow in the workdir.",
+    " input, and alarms.jsonl. Without it, the folder follow in the workdir.",
   ),
   followed=Field(
     100_000,

@@ -22,6 +22,7 @@ _CHUNK = 2**18  # Events that are handled together.
 _QUANTILE = 0.99  # Of the longest silences of sessions: the longest idle time.
 _KNOWN = 20  # Occurrences of an event that has an idle time of its own.
 _SURE = 200  # A session surely has ended if, of so many alike, one goes on.
+_MARGIN = 2.0  # New sessions have longer silences than those of training.
 _PATIENCE = 10  # Idle times after which every session surely has ended.
 _UNITS = {"days": 86400, "hours": 3600, "minutes": 60}  # In seconds.
 
@@ -188,12 +189,13 @@ class Clock:
       gaps, idle, patience = gap_D[np.diff(bounds) > 1], 0.0, 0.0
       if len(gaps):
         idle = float(np.quantile(gaps, _QUANTILE, method="higher"))
-        patience = float(min(_PATIENCE * idle, np.fmax.reduce(gaps)))
+        patience = float(min(_PATIENCE * idle, _MARGIN * np.fmax.reduce(gaps)))
       ends_V = count(last_D[after_D >= idle])
-      last_V, patience_V = (
+      last_V, silence_V = (
         _idle_times(_silences(times, ids, bounds, 0), n_V, most, most)
-        for n_V, most in ((ends_V, idle), (ends_V // _SURE, patience))
+        for n_V, most in ((ends_V, idle), (ends_V // _SURE, patience / _MARGIN))
       )
+      patience_V = _MARGIN * silence_V
     first_V = np.zeros(symbols)
     if self._reads:
       begins_V = count(first_D[before_D >= idle])

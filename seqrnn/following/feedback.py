@@ -256,9 +256,10 @@ class Feedback(NamedTuple):
     """What the answers to alarms change, in a line."""
     joined = int(self.rows["counts"].sum()) if self.rows else 0
     return (
-      f"calibration: {self.kinds[FALSE]:,} kinds of alarms are false by {NAME}"
-      f" and join it as {joined:,} sessions; {self.kinds[TRUE]:,} are true, and"
-      " sessions equal to their examples are left out"
+      f"calibration: kinds of alarms that are false by {NAME}:"
+      f" {self.kinds[FALSE]:,}, which join it as {joined:,} sessions; that are"
+      f" true: {self.kinds[TRUE]:,}, and sessions equal to their examples are"
+      " left out"
     )
 
 

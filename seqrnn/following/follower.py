@@ -125,9 +125,9 @@ class Follower:
 
   def tick(self, time: float) -> list[Verdict]:
     """Moves event time on without an event; returns final verdicts."""
-    pass_ = _Pass()
-    self._move_clock(time, pass_)
-    return self._finish(pass_, False).verdicts
+    call = _Call()
+    self._move_clock(time, call)
+    return self._finish(call, False).verdicts
 
   def feed_many(self, events: Iterable[Event], rows: bool = False) -> Outcome:
     """Reads events; the outcome is the same however they are cut into calls.
@@ -136,21 +136,21 @@ class Follower:
       events: in their order.
       rows: whether the scores of each event are returned.
     """
-    pass_ = _Pass()
+    call = _Call()
     for event in events:
       if self._lines.read(event.line, event.file):
         if event.time is not None and math.isfinite(event.time):
-          self._move_clock(event.time, pass_)
+          self._move_clock(event.time, call)
         if self._by_line:
-          self._end_silent(self._lines.now, pass_)
+          self._end_silent(self._lines.now, call)
       if event.symbol is None:
         if session := self._waiting.open.get(event.session):
-          self._end(session, pass_, ends=True)
+          self._end(session, call, ends=True)
       else:
-        self._append(event, pass_)
-    return self._finish(pass_, rows)
+        self._append(event, call)
+    return self._finish(call, rows)
 
-  def _move_clock(self, time: float, pass_: "_Pass"):
+  def _move_clock(self, time: float, call: "_Call"):
     begins, back = self.now is None, self._clock.read(time)
     if not self._by_time:
       return
@@ -158,13 +158,13 @@ class Follower:
       self._waiting.begin(self._clock.now)
     if back:
       self._waiting.set_back(back)
-    self._end_silent(self._clock.now, pass_)
+    self._end_silent(self._clock.now, call)
 
-  def _end_silent(self, now: float, pass_: "_Pass"):
+  def _end_silent(self, now: float, call: "_Call"):
     for session in self._waiting.silent(now):
-      self._end(session, pass_, ends=True, dormant=True)
+      self._end(session, call, ends=True, dormant=True)
 
-  def _append(self, event: Event, pass_: "_Pass"):
+  def _append(self, event: Event, call: "_Call"):
     """Adds an event to its session, which may be new."""
     assert event.symbol is not None
     waiting = self._waiting
@@ -174,24 +174,24 @@ class Follower:
     if session is None:
       if self._consecutive:
         for before in list(waiting.open.values()):
-          self._end(before, pass_, ends=True)
+          self._end(before, call, ends=True)
       begins = self._is_begin(symbol, event.time)
       session = OpenSession(event.session, begins, self._models)
     time = math.nan if event.time is None else event.time
     session.append(symbol, id, time, event.line or 0)
     if event.file is not None or session.files is not None:
-      files = session.files or [""] * (len(session.ids) - 1)
-      session.files = [*files, event.file or ""]
+      session.files = session.files or [""] * (len(session.ids) - 1)
+      session.files.append(event.file or "")
     waiting.touch(
       session, self._clock.now if self._by_time else self._lines.now
     )
     place = len(session.ids) - 1
-    pass_.events.append((session, place, self.now))
-    pass_.touched.setdefault(session, place)
+    call.events.append((session, place, self.now))
+    call.touched.setdefault(session, place)
     if len(session.ids) >= _LONGEST:
-      self._end(session, pass_, ends=False)
+      self._end(session, call, ends=False)
     while len(waiting.open) > self._most:
-      self._end(next(iter(waiting.open.values())), pass_, ends=False)
+      self._end(next(iter(waiting.open.values())), call, ends=False)
     while len(waiting.dormant) > self._most:
       del waiting.dormant[next(iter(waiting.dormant))]
 
@@ -215,24 +215,24 @@ class Follower:
   def _end(
     self,
     session: OpenSession,
-    pass_: "_Pass",
+    call: "_Call",
     ends: bool,
     dormant: bool = False,
   ):
     """Closes a session, whose verdict `_finish` computes."""
     self._waiting.close(session, dormant)
-    pass_.events.append((session, -1, self.now))
-    pass_.ended.append((session, len(session.ids), ends))
+    call.events.append((session, -1, self.now))
+    call.ended.append((session, len(session.ids), ends))
 
-  def _finish(self, pass_: "_Pass", rows: bool) -> Outcome:
+  def _finish(self, call: "_Call", rows: bool) -> Outcome:
     """The outcome of a call: all that the models compute is computed here."""
     if rows:  # The scores of an end need the state of the models.
-      for session, size, _ in pass_.ended:
-        pass_.touched.setdefault(session, size)
-    scores = self._read(pass_.touched)
-    finals = iter(zip(pass_.ended, self._final.judge(pass_.ended), strict=True))
+      for session, size, _ in call.ended:
+        call.touched.setdefault(session, size)
+    scores = self._read(call.touched)
+    finals = iter(zip(call.ended, self._final.judge(call.ended), strict=True))
     verdicts, found_rows, unknown = [], [], 0
-    for session, place, now in pass_.events:
+    for session, place, now in call.events:
       again = session.severity > 0
       if place < 0:
         (_, size, ends), verdict = next(finals)
@@ -256,7 +256,7 @@ class Follower:
       verdict = self._running.judge(session, place, nats_K)
       if verdict is not None:
         verdicts.append(verdict._replace(now=now, again=again))
-    for session, _, _ in pass_.ended:
+    for session, _, _ in call.ended:
       if self._waiting.open.get(session.name) is not session:
         self._with_state.pop(session, None)
         session.forget(self._models)
@@ -384,7 +384,7 @@ class Follower:
       )
 
 
-class _Pass:
+class _Call:
   """What happens in a call, before anything is computed.
 
   Attributes:

@@ -67,8 +67,8 @@ class OpenSession:
 class Waiting:
   """Open sessions, the longest idle first, and sessions that may go on.
 
-  A session that silence has ended is dormant until the longest idle time is
-  over: a later event wakes it up, so that the session is not cut in two.
+  A session that silence has ended is dormant until twice the longest idle time
+  is over: a later event wakes it up, so that the session is not cut in two.
 
   Attributes:
     open: by name.
@@ -108,9 +108,9 @@ class Waiting:
     """Removes a session from the open ones."""
     del self.open[session.name]
     session.waits = math.inf
-    if dormant and session.last + self._idle.longest > session.deadline:
+    if dormant:
       self.dormant[session.name] = session
-      self._wait(session, session.last + self._idle.longest)
+      self._wait(session, self._forgotten(session))
 
   def silent(self, now: float) -> list[OpenSession]:
     """The sessions that silence has ended, which the caller closes."""
@@ -138,8 +138,12 @@ class Waiting:
       session.last -= seconds
       session.deadline -= seconds
       is_open = session.name in self.open
-      until = session.last + self._idle.longest
-      self._wait(session, session.deadline if is_open else until)
+      until = session.deadline if is_open else self._forgotten(session)
+      self._wait(session, until)
+
+  def _forgotten(self, session: OpenSession) -> float:
+    """The time when a dormant session does not wake up any more."""
+    return session.last + 2 * self._idle.longest
 
   def _wait(self, session: OpenSession, until: float):
     """Looks at a session when a time is over."""

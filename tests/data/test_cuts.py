@@ -97,7 +97,7 @@ SHARES = (50, 50, 50, 50, 1)  # Of all symbols but the last one.
 def test_times_of_a_log_decide(monkeypatch, chunk):
   monkeypatch.setattr(cuts, "_CHUNK", chunk)
   monkeypatch.setattr(cuts, "_SURE", 7)
-  monkeypatch.setattr(cuts, "_PATIENCE", 2)
+  monkeypatch.setattr(cuts, "_PATIENCE", 3)
   rng = random.Random(chunk)
   found = []
   for n in range(402):
@@ -132,10 +132,11 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
   after_symbol = [(a[1], gap) for a, gap, _ in silences]
   ends = [s[-1][1] for s, t in zip(found, after, strict=True) if t >= idle]
   last_V = idle_times(after_symbol, ends, idle, idle)
-  patience = min(2 * idle, longest[-1])
+  patience = min(3 * idle, 2 * longest[-1])
   assert learned.patience == patience > idle
   some = [n for n in range(len(SCALES)) for _ in range(ends.count(n) // 7)]
-  expected = idle_times(after_symbol, some, patience, patience)
+  expected = idle_times(after_symbol, some, patience / 2, patience / 2)
+  expected = [2 * silence for silence in expected]
   assert learned.patience_V.tolist() == expected and len(set(expected)) > 3
   first_V = idle_times(
     [(b[1], gap) for _, gap, b in silences],

@@ -283,14 +283,14 @@ def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(tmp_path):
   assert feed("x", "c", 1020.0) == []
   assert feed("z", "b", 1020.5) == [("y", 2)]
   assert feed("z", "b", 1041.0) == [("x", 2)]
-  # It is not cut in two until the longest idle time is over.
+  # It is not cut in two until twice the longest idle time is over.
   assert feed("x", "b", 1069.0) == []
   assert feed("x", "a", 1070.0) == []
   assert [v.session for v in follower.tick(1071.0)] == ["x"]
   assert follower.open_sessions == 1
-  assert feed("x", "c", 1125.0) == [("z", 2)]
+  assert feed("x", "c", 1170.5) == [("z", 2)]
   [last] = follower.end("x")
-  assert (last.events, last.now) == (1, 1125.0)
+  assert (last.events, last.now) == (1, 1170.5)
   assert follower.end("x") == []
 
 

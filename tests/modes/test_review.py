@@ -451,8 +451,8 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
   odd = list(texts.values()).count(ODD)
   joined = round(len(texts) * 3 / 12)
   assert (
-    "calibration: 1 kinds of alarms are false by alarms.csv and join it as"
-    f" {joined} sessions; 1 are true" in said
+    "calibration: kinds of alarms that are false by alarms.csv: 1, which join"
+    f" it as {joined} sessions; that are true: 1, and" in said
   )
   report = json.loads((workdir / "detect/report.json").read_text())
   assert report["calibration"]["answered_anomalous"] == odd
