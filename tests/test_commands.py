@@ -22,7 +22,7 @@ SCRIPT = r"(-m docs\.\w+|[\w/]+\.py)"
 COMMAND = re.compile(rf"\bpython {SCRIPT}([^`#|\n\\]*)")
 PARTS = ("ahead_page", "hlo", "peers", "programs", "search_torch")
 # Those of the extra `bench`, which tests do without.
-OPTIONAL = {"torch", "keras"}
+OPTIONAL = {"torch", "keras", "pyspark"}
 
 
 def commands():
