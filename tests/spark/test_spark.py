@@ -377,7 +377,8 @@ def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
   frame = session.read.parquet(str(tmp_path / "out/sessions"))
   rows = [row.asDict() for row in frame.collect()]
   same = equal_verdicts(rows, one)
-  assert 0.7 * len(one.sessions.names) < same <= len(rows)
+  # The other sessions are open: the log ends before their silence is over.
+  assert 0.4 * len(one.sessions.names) < same <= len(rows)
 
 
 def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
