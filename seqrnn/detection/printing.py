@@ -161,8 +161,9 @@ def print_kind(console: Console, row: dict[str, Any]):
   """Prints a kind of alarms, a row of alarms.csv."""
   place = [f"line {row['line']}"] if "line" in row else []
   place += [str(row[name]) for name in ("file", "time") if name in row]
+  plural = "s" * (row["count"] != 1)
   console.print(
-    f"[bold]{row['count']:,} alarms, {row['severity']}[/bold]:"
+    f"[bold]{row['count']:,} alarm{plural}, {row['severity']}[/bold]:"
     f" {console_text(', '.join([str(row['session']), *place]))}"
   )
   for name in row["context"].split(" | "):

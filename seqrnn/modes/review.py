@@ -100,7 +100,10 @@ def ask_about_alarms(config: Config, workdir: Path, on_terminal: bool) -> bool:
   path, count = workdir / feedback.NAME, sum(not row["answer"] for row in rows)
   if on_terminal:
     show = lambda console, d: printing.print_kind(console, rows[d])
-    return ask(min(count, config.detect.reviewed), show, rows, save, _ALARMS)
+    most = min(count, config.detect.reviewed)
+    goes_on = ask(most, show, rows, save, _ALARMS)
+    print(visible(f"{path}: a follower and --mode=detect use these answers"))
+    return goes_on
   save()
   print(
     visible(

@@ -501,8 +501,10 @@ def test_alarms_are_asked_about_first(run, monkeypatch, capsys):
   place = ", line 7, 2027-01-15T08:00:00"
   first, second, again, *_ = re.findall(r"\n(\d) of 2\n(.*)\n", said)
   assert first == again == ("1", f"3 alarms, medium: strange-0{place}")
-  assert second == ("2", f"1 alarms, medium: odd{place}")
+  assert second == ("2", f"1 alarm, medium: odd{place}")
   assert "\n1 of 30\n" in said and "\n2 of 30\n" in said
+  rule = "alarms.csv: a follower and --mode=detect use these answers"
+  assert rule in said.replace("\n", " ").replace("  ", " ")
   told = feedback.read(workdir, "strict")
   assert told == {(1, "strange-0"): "true", (2, "odd"): ""}
   # Quitting at an alarm asks about nothing else.
