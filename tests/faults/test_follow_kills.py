@@ -31,7 +31,7 @@ TRAINED = [
 DETECTED = [
   "--mode=detect",
   "--config.detect.folds=2",
-  "--config.detect.rate=0.02",
+  "--config.detect.rate=0.2",
   "--config.detect.quiet=0",
 ]
 
