@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from seqrnn.data.windows import Batches
@@ -14,8 +15,7 @@ from seqrnn.inference import metrics
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-# Pending batches. With 32 or more, XLA blocks a thread until one is done, which
-# several CPU devices need to finish the batches: a deadlock.
+# Pending batches; more would take memory and no less time.
 _PENDING = 8
 
 
@@ -53,18 +53,23 @@ def adder(
   """Jitted functions that start and extend the sums of batches.
 
   They map params, carry, batch to sums that are zero, and params, carry, sums,
-  batch to carry, sums.
+  batch to carry, sums. Each device has sums of its own rows, because a sum over
+  all devices would make them wait for each other at each batch.
   """
-  everywhere, batched = sharding.replicated(mesh), sharding.by_rows(mesh)
+  by_rows = sharding.by_rows(mesh)
 
-  @partial(sharding.jit, mesh=mesh, out_shardings=everywhere)
+  @partial(sharding.jit, mesh=mesh, out_shardings=by_rows)
   def zeros(params, carry, batch):
-    return metrics.zeros(jax.eval_shape(totals, params, carry, batch)[1])
+    sums = metrics.zeros(jax.eval_shape(totals, params, carry, batch)[1])
+    return jax.tree.map(lambda x: jnp.stack([x] * mesh.size), sums)
 
-  @partial(sharding.jit, mesh=mesh, out_shardings=(batched, everywhere))
+  @partial(sharding.jit, mesh=mesh, out_shardings=by_rows)
+  @partial(sharding.each_device, mesh=mesh)
   def add(params, carry, sums, batch):
     carry, found = totals(params, carry, batch)
-    return carry, metrics.add(sums, found)
+    own = jax.tree.map(lambda x: x[0], sums)
+    new = metrics.add(own, found)
+    return carry, jax.tree.map(lambda x: x[None], new)
 
   return zeros, add
 
@@ -101,6 +106,6 @@ def accumulator(
       if len(pending) > _PENDING:
         jax.block_until_ready(pending.popleft())
     assert sums is not None, "a split has at least one batch"
-    return sums
+    return sharding.sum_devices(sums, mesh)
 
   return accumulate

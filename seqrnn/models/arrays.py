@@ -22,9 +22,14 @@ def platform() -> str:
 
 
 def device_count() -> int:
-  """The number of devices that a traced function is for; see `platform`."""
+  """The number of devices that a traced function is for; see `platform`.
+
+  It is one for a function that each device calls with its own rows.
+  """
   mesh = jax.sharding.get_abstract_mesh()
-  return jax.device_count() if mesh.empty else mesh.size
+  if mesh.empty:
+    return jax.device_count()
+  return math.prod(mesh.shape[name] for name in mesh.auto_axes)
 
 
 def dot(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:

@@ -73,6 +73,37 @@ def jit(
   return jax.jit(traced, **options)
 
 
+def each_device(function: Callable[..., Any], mesh: Mesh) -> Any:
+  """Returns the function params, *arrays -> arrays of each device's own rows.
+
+  Each device calls it with all of `params` and with its rows of the other
+  trees. The rows of the results stand side by side.
+  """
+  own = PartitionSpec("data")
+
+  def call(params, *trees):
+    return jax.shard_map(
+      function,
+      mesh=mesh.abstract_mesh,
+      in_specs=(PartitionSpec(), *[own] * len(trees)),
+      out_specs=own,
+      check_vma=False,  # Scans start from constants, which it refuses.
+    )(params, *trees)
+
+  return call
+
+
+@partial(jax.jit, static_argnames="mesh")
+def sum_devices(tree: Any, mesh: Mesh) -> Any:
+  """Returns the sums of arrays [devices, ...] over the devices, on all."""
+  return jax.tree.map(
+    lambda x: jax.lax.with_sharding_constraint(
+      jnp.sum(x, axis=0), replicated(mesh)
+    ),
+    tree,
+  )
+
+
 def padded_size(batch_size: int, mesh: Mesh) -> int:
   """Returns the batch size, rounded up to a multiple of the devices."""
   return -(-batch_size // mesh.size) * mesh.size

@@ -12,6 +12,7 @@ from seqrnn.following import stepping
 from seqrnn.inference import evaluation, predictions, sampler, scoring
 from seqrnn.models import arrays
 from seqrnn.reporting import decisions, neurons
+from seqrnn.runtime import sharding
 
 B, V = 3, 9
 ABSENT = AbstractMesh(
@@ -55,7 +56,7 @@ STATE = jnp.zeros((B, 3)), jnp.zeros(B, jnp.int32), jnp.zeros(B, bool)
 MAKERS = {
   "evaluation": lambda model, _: (
     evaluation.adder(model, ABSENT)[1],
-    ((), jnp.zeros((2, B, 5, V)), BATCH),
+    ((), jnp.zeros((3, 2, B // 3, 5, V)), BATCH),
   ),
   "scoring": lambda model, _: (
     scoring.batch_scorer(model, ABSENT),
@@ -107,7 +108,30 @@ def test_a_function_is_traced_for_devices_that_are_not_there(
   function, args = MAKERS[name](model, decoder)
   params = MODELS if name == "follow" else jnp.ones(())
   function.trace(params, *args)
-  assert set(seen) == {("tpu", 3)}
+  # Each device evaluates its own rows; it is told of no other device.
+  assert set(seen) == {("tpu", 1 if name == "evaluation" else 3)}
+
+
+def test_devices_do_not_wait_for_each_other_in_an_evaluation(model):
+  """Each sums its own rows, and the sums are added at the end."""
+
+  def totals(params, carry, batch):
+    carry, y_BTV = model(params, carry, batch)
+    return carry, jnp.sum(y_BTV, axis=(0, 1))
+
+  mesh = sharding.mesh()
+  rows = 2 * mesh.size
+  batch = {"inputs": np.arange(5 * rows, dtype=np.int32).reshape(rows, 5) % V}
+  zeros, add = evaluation.adder(totals, mesh)
+  params = jnp.float32(2)
+  sums = zeros(params, (), batch)
+  compiled = add.lower(params, (), sums, batch).compile().as_text()
+  assert "all-reduce" not in compiled and "all-gather" not in compiled
+  for _ in range(2):
+    _, sums = add(params, (), sums, batch)
+  value_V, _ = sharding.sum_devices(sums, mesh)
+  counts_V = np.bincount(batch["inputs"].ravel(), minlength=V)
+  np.testing.assert_array_equal(value_V, 2 * 2 * counts_V)
 
 
 def test_without_a_mesh_one_device_of_the_process_is_meant(
