@@ -1,16 +1,19 @@
 r"""Language model of words: an LSTM predicts the next word of Python's help.
 
-What: two LSTM layers of 200 units read 20 parallel streams, 20 words a step,
-and pass the carry from batch to batch. The softmax shares the weights of the
+What: an LSTM layer of 200 units reads 20 parallel streams, 20 words a step, and
+passes the carry from batch to batch. The softmax shares the weights of the
 embedding.
 Source: the small model of Zaremba et al. 2014 (2 layers of 200, windows and
-batches of 20). Because the text is small, the recipe adds tied weights (Press &
-Wolf 2017), dropout and Adam. For the three files of the Penn Treebank:
+batches of 20). Because the text is small, the recipe has one layer, and adds
+tied weights (Press & Wolf 2017), dropout, Adam and averaged parameters. For the
+three files of the Penn Treebank:
   --config.data.source=files --config.data.train_path=ptb.train.txt \
   --config.data.validation_path=ptb.valid.txt \
   --config.data.test_path=ptb.test.txt
-Expected: test perplexity 296, accuracy 20.2 %, after 44 s on 2 cores (Python
-3.11.7's help, jax 0.10.1, seed 0).
+Expected: test perplexity 95, accuracy 28.8 %, after 37 s on one core (Python
+3.11.7's help, jax 0.10.1, seed 0). Validation perplexity is 210: topics quote
+each other, and 88 % of the lines of the test split, 43 % of those of the
+validation split, also stand in the training split.
 Command: python run.py --config=configs/words.py
 """
 
@@ -29,15 +32,16 @@ def get_config() -> ml_collections.ConfigDict:
   data.stateful = True
 
   config.model.hidden_size = 200
-  config.model.layers = 2
+  config.model.layers = 1
   config.model.embedding_size = 200
   config.model.tied = True
   config.model.dropout = 0.3
 
-  config.optimizer.learning_rate = 4e-3
+  config.optimizer.learning_rate = 1e-2
   config.optimizer.clip_norm = 1.0
   config.schedule.name = "cosine"
 
   config.train.batch_size = 20
   config.train.epochs = 4
+  config.train.ema = 0.99
   return config
