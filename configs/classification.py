@@ -5,7 +5,7 @@ label is predicted from the maximum of its outputs over the window. The labels
 are the packages of the Python standard library with 12 modules or more; whole
 modules are held out.
 Source: this project. The recipe needs no download.
-Expected: test accuracy 65.6 %, macro F1 .44, after a minute on 2 cores (Python
+Expected: test accuracy 71.6 %, macro F1 .54, after a minute on one core (Python
 3.11.7, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/classification.py
 Then: python run.py --workdir=runs/classification --mode=evaluate, which also
@@ -35,10 +35,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.pooling = "max"
   config.model.dropout = 0.2
 
-  config.optimizer.learning_rate = 4e-3
+  config.optimizer.learning_rate = 1e-2
   config.optimizer.clip_norm = 1.0
   config.schedule.name = "cosine"
 
+  config.train.batch_size = 32
   config.train.epochs = 3
-  config.train.eval_every = 300
+  config.train.ema = 0.995
+  config.train.eval_every = 600
   return config
