@@ -31,11 +31,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hlo
-from ahead_page import CHANGES, PROGRAMS, TARGETS, line, write
+from ahead_page import CHANGES, PROGRAMS, TARGETS, line, tables
+from pages import put
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "ahead.json"
 _PAGE = _ROOT / "docs" / "accelerators.md"
+_MARKS = "<!-- made by benchmarks/ahead.py -->", "<!-- end of the tables -->"
 _ENVIRONMENT = {
   "JAX_PLATFORMS": "cpu",
   "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -297,7 +299,7 @@ def main(argv: list[str] | None = None):
     os.environ["XDG_CACHE_HOME"] = folder
     run(jobs(given), given.store, given)
   if given.write:
-    write(read(given.store), _PAGE)
+    put(_PAGE, _MARKS, tables(read(given.store)))
 
 
 if __name__ == "__main__":

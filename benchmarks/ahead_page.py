@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from itertools import groupby, zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 
 TARGETS = {
@@ -71,7 +70,6 @@ CHANGES = (
   Change("h100:1", _NORM, "train", "tf32", "2 x 17 + 2 x 23"),
   Change("h100:1", (), "sample_likely", "tf32", "18"),
 )
-_MARKS = "<!-- made by benchmarks/ahead.py -->", "<!-- end of the tables -->"
 _HEAD = (
   "config",
   "program",
@@ -205,13 +203,3 @@ def _order(words: list[str]) -> tuple[Any, ...]:
   """Configs as they are come first, in the order of PROGRAMS."""
   _, config, *fields, program = words
   return len(fields), fields, config, PROGRAMS.index(program)
-
-
-def write(rows: dict[str, Any], page: Path):
-  """Replaces the tables of the page."""
-  begin, end = _MARKS
-  text = page.read_text("utf-8")
-  head, _, rest = text.partition(begin)
-  _, _, tail = rest.partition(end)
-  made = f"{head}{begin}\n\n{tables(rows)}\n\n{end}{tail}"
-  page.write_text(made, "utf-8")

@@ -4,30 +4,34 @@
   python benchmarks/compare.py                  # all cases
   python benchmarks/compare.py 2x512 --rounds=9 # the cases with this prefix
 
-It prints a Markdown table. Each library runs in its own process. In a round the
-libraries measure a few steps in turn, so that other load on the machine affects
-all of them alike. A figure is the median of the rounds. All columns are in
-float32 except the two of bfloat16, which are not compared with other libraries.
-The ceiling is the speed of a product of two 2048 x 2048 matrices, measured in
-each round. `of ceiling` is the time that the matrix products of seqrnn's step
-would take at that speed, relative to the time of the step.
+It prints Markdown tables. Each library runs in its own process, which is
+stopped while others are measured. In a round the libraries measure a few steps
+in turn, so that other load on the machine affects all of them alike. A figure
+is the median of the rounds; in brackets is the time relative to seqrnn's in the
+same type, float32 or bfloat16 (PyTorch: autocast). PyTorch has the better of
+one and two threads. The speed of a product of two 2048 x 2048 matrices is
+measured in each round; `products` is the time that the matrix products of
+seqrnn's step would take at that speed, relative to the time of the step.
 """
 
 import argparse
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from pages import machine, versions
 from peers import CEILING_FLOP, LIBRARIES, Case, refuse_missing
+from speed_page import slower, training
 
 # In a round, at most. XLA deadlocks with 32 pending steps of several devices.
 _STEPS = 25
+_SHORT = 0.1  # Seconds of a step whose time varies by chance.
+_SECONDS = 0.4  # Of a library in a round, if a step is no longer.
 SHAPES = {
   "1x64": ("forward", 1, 64, 32, 40, 0.0),
   "2x128": ("forward", 2, 128, 50, 50, 0.0),
@@ -93,9 +97,18 @@ def products(case: Case) -> float:
   return flop + 6 * targets * case.H * directions * case.V
 
 
-def measure(case: Case, names: list[str], rounds: int) -> dict[str, dict]:
-  """Measures the libraries in turn: seconds by round, loss, peak memory."""
-  found: dict[str, dict] = {}
+def _look(worker: Worker) -> float:
+  """Returns the seconds of a step, of several looks if it is short."""
+  seconds = worker.run(1)[0]
+  if seconds < _SHORT:
+    seconds = min(seconds, *(worker.run(3)[0] for _ in range(3)))
+  return seconds
+
+
+def measure(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
+  """Measures libraries in turn; returns a row of speed_page."""
+  times: dict[str, list[float]] = {}
+  peaks: dict[str, float] = {}
   workers: dict[str, Worker] = {}
   try:
     for name in names:  # All processes compile at the same time.
@@ -106,61 +119,32 @@ def measure(case: Case, names: list[str], rounds: int) -> dict[str, dict]:
       except (json.JSONDecodeError, BrokenPipeError):
         print(f"  {name}: does not run here", file=sys.stderr)
         workers.pop(name).end()
-    for name, worker in workers.items():
-      steps = max(2, min(_STEPS, round(1 / worker.run(1)[0])))
-      found[name] = {"steps": steps, "times": []}
+    first = {name: _look(worker) for name, worker in workers.items()}
+    for name in slower(first):
+      workers.pop(name).end()
     for _ in range(rounds):
       for name, worker in workers.items():
-        seconds, loss, peak = worker.run(found[name]["steps"])
-        found[name]["times"].append(seconds)
-        found[name].update(loss=loss, peak=peak)
+        steps = max(1, min(_STEPS, round(_SECONDS / first[name])))
+        seconds, _, peak = worker.run(steps)
+        times.setdefault(name, []).append(float(f"{seconds:.4g}"))
+        peaks[name] = round(peak / 1024)
   finally:
     for worker in workers.values():
       worker.end()
-  return found
-
-
-def row(name: str, case: Case, found: dict[str, dict]) -> str:
-  """Returns a line of the table."""
-  median = {n: statistics.median(f["times"]) for n, f in found.items()}
-  rate = CEILING_FLOP / median["ceiling"]
-  ours = median["seqrnn"]
-  cells = [
-    name,
-    f"{ours * 1e3:.1f}",
-    f"{case.B * case.T / ours:,.0f}",
-    f"{products(case) / rate / ours:.0%}",
-  ]
-  others = {n: t for n, t in median.items() if n not in ("seqrnn", "ceiling")}
-  cells += [
-    f"{others[n] * 1e3:.1f} ({others[n] / ours:.2f}x)" if n in others else "-"
-    for n in LIBRARIES
-    if n not in ("seqrnn", "ceiling")
-  ]
-  peers = {
-    n: t
-    for n, t in others.items()
-    if not n.startswith("seqrnn") and "bfloat16" not in n
-  }
-  if peers:
-    pairs = [
-      min(found[n]["times"][i] for n in peers) / found["seqrnn"]["times"][i]
-      for i in range(len(found["seqrnn"]["times"]))
-    ]
-    best = min(peers.values()) / ours
-    cells.append(f"{best:.2f}x ({min(pairs):.2f}-{max(pairs):.2f})")
-  else:
-    cells.append("-")
-  return "| " + " | ".join(cells) + " |"
+  row = {"symbols": case.B * case.T, "seconds": times, "peak": peaks}
+  if "ceiling" in times:
+    rate = CEILING_FLOP / statistics.median(times.pop("ceiling"))
+    row["products"] = products(case) / rate
+    del peaks["ceiling"]
+  return row
 
 
 def main():
-  """Prints the table, line by line."""
+  """Prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("filter", nargs="*", help="how the cases' names begin")
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--only", help="libraries, by parts, with commas")
-  parser.add_argument("--json", help="append what was measured to this file")
   given = parser.parse_args()
   refuse_missing(parser, "keras", "torch")
   chosen = [
@@ -175,39 +159,12 @@ def main():
     or not given.only
     or any(part in n for part in given.only.split(","))
   ]
-  versions = ", ".join(
-    f"{n} {metadata.version(n)}"
-    for n in ("jax", "flax", "optax", "torch", "keras", "numpy")
-  )
-  print(
-    f"{_processor()}, {os.cpu_count()} cores, Python"
-    f" {platform.python_version()}, {versions}; {given.rounds} rounds\n"
-  )
-  heads = ["case", "seqrnn ms", "symbols/s", "of ceiling"]
-  heads += [f"{n} ms" for n in LIBRARIES if n not in ("seqrnn", "ceiling")]
-  heads.append("best peer (rounds)")
-  print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)
-  peaks = []
+  print(f"{machine()}; {versions()}; {given.rounds} rounds\n", flush=True)
+  rows = {}
   for name in chosen:
-    found = measure(CASES[name], names, given.rounds)
-    print(row(name, CASES[name], found), flush=True)
-    peaks.append((name, {n: f["peak"] for n, f in found.items()}))
-    if given.json:
-      with open(given.json, "a") as file:
-        print(json.dumps({"case": name, **found}), file=file)
-  names.remove("ceiling")
-  print("\nPeak memory in MB, less that after the imports:\n")
-  print(f"| case | {' | '.join(names)} |\n|{' --- |' * (1 + len(names))}")
-  for case, peak in peaks:
-    cells = [f"{peak[n] / 1024:.0f}" if n in peak else "-" for n in names]
-    print(f"| {case} | {' | '.join(cells)} |")
-
-
-def _processor() -> str:
-  for line in Path("/proc/cpuinfo").read_text().splitlines():
-    if line.startswith("model name"):
-      return line.partition(":")[2].strip()
-  return platform.machine()
+    print(f"  {name}", file=sys.stderr)
+    rows[name] = measure(CASES[name], names, given.rounds)
+  print(training(rows))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@
 
 sampling: two LSTM layers and a softmax over 65 symbols, symbol by symbol.
 seqrnn: the function of the mode `sample`. PyTorch: a loop over nn.LSTM that
-keeps the state. Keras: `model.predict` on the last 40 symbols for each symbol,
-as in fluency03/sequence-rnn-py; it is slow, so it samples few symbols.
+keeps the state, with the better of one and two threads; in bfloat16 with
+autocast. Keras: `model.predict` on the last 40 symbols for each symbol, as in
+fluency03/sequence-rnn-py; it is slow, so it samples few symbols.
 
-scoring: the cross-entropy of a text of 100,000 symbols in windows of 100, 50
-windows a batch. seqrnn: the function of the mode `evaluate`. PyTorch: a loop
-over the same batches. Keras: `model.predict` on the same batches.
+scoring: the cross-entropy of a text in windows of 100, 50 windows a batch.
+seqrnn: the function of the mode `evaluate`. PyTorch: a loop over the same
+batches. Keras: `model.predict` on the same batches.
 
 For each size, all libraries run in one process and are measured in turn.
 
@@ -25,14 +26,17 @@ random.
 
 import argparse
 import gzip
+import json
 import os
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import speed_page
 from peers import refuse_missing
 
 # An installation has no run.py.
@@ -40,6 +44,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 V, WINDOW = 65, 40
+SIZES = ("128", "512")
+# By library, the number of symbols and the function that processes them.
+Work = dict[str, tuple[int, Callable[[], Any]]]
 
 
 def experiment(H: int, window: int = WINDOW, products: str = "float32"):
@@ -97,13 +104,32 @@ def keras_model(H: int, sequences: bool):
   )
 
 
-def sampling(H: int, streams: int):
-  """Returns library -> number of symbols, function that samples them."""
+def pytorch(count: int, once: Callable[[], Any]) -> Work:
+  """Returns a function in each type and with each number of threads."""
+  import torch
+
+  def run(threads: int, rounded: bool):
+    torch.set_num_threads(threads)
+    with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+      once()
+
+  return {
+    f"PyTorch{', bfloat16' * rounded}, {threads} thread{'s' * (threads > 1)}": (
+      count,
+      lambda threads=threads, rounded=rounded: run(threads, rounded),
+    )
+    for rounded in (False, True)
+    for threads in (1, 2)
+  }
+
+
+def sampling(H: int, streams: int) -> Work:
+  """Returns the work of sampling."""
   import torch
 
   from seqrnn.inference.sampler import generator
 
-  length = 6400 if H < 200 else 640
+  length = 6400 // min(streams, 4) if H < 200 else 640
   prime_BP = np.full((streams, 1), 5, np.int32)
 
   def ours(products):
@@ -143,13 +169,13 @@ def sampling(H: int, streams: int):
   return {
     "seqrnn": (length * streams, ours("float32")),
     "seqrnn, bfloat16": (length * streams, ours("bfloat16")),
-    "PyTorch": (steps * streams, lambda: loop(steps)),
-    "Keras": (10 * streams, lambda: windows(10)),
+    **pytorch(steps * streams, lambda: loop(steps)),
+    "Keras on JAX": (10 * streams, lambda: windows(10)),
   }
 
 
-def scoring(H: int):
-  """Returns library -> number of symbols, function that scores them."""
+def scoring(H: int) -> Work:
+  """Returns the work of scoring."""
   import jax
   import torch
 
@@ -157,7 +183,7 @@ def scoring(H: int):
   from seqrnn.inference.evaluation import evaluator
   from seqrnn.runtime import sharding
 
-  T, B, N = 100, 50, 20
+  T, B, N = 100, 50, 20 if H < 200 else 6
   rng = np.random.default_rng(0)
   ids_NBT = rng.integers(4, V, (N, B, T + 1)).astype(np.int32)
 
@@ -204,8 +230,8 @@ def scoring(H: int):
   return {
     "seqrnn": (count, ours("float32")),
     "seqrnn, bfloat16": (count, ours("bfloat16")),
-    "PyTorch": (count, theirs),
-    "Keras": (count, predict),
+    **pytorch(count, theirs),
+    "Keras on JAX": (count, predict),
   }
 
 
@@ -229,7 +255,7 @@ def read_sessions(path: str | None) -> list[tuple[list[str], int]]:
 
 
 def sessions(path: str | None):
-  """Returns method -> distinct events, effective events, scoring function."""
+  """Returns distinct events, effective events, and functions that score."""
   import jax
 
   import experiments
@@ -262,64 +288,82 @@ def sessions(path: str | None):
   return sum(sizes), effective, work
 
 
-def rates(work, rounds: int) -> dict[str, float]:
-  """Returns symbols a second by library, the median of the rounds."""
-  for _, once in work.values():
-    once()
-  found = {name: [] for name in work}
+def measure(work: Work, rounds: int) -> speed_page.Row:
+  """Measures in turn; returns a row, with the seconds of one symbol."""
+  first = {name: _seconds(*made) for name, made in work.items()}
+  left_out = speed_page.slower(first)
+  found = {name: [] for name in work if name not in left_out}
   for _ in range(rounds):
-    for name, (count, once) in work.items():
-      time.sleep(0.5)  # The threads of the previous library may still spin.
-      begin = time.perf_counter()
-      once()
-      found[name].append(count / (time.perf_counter() - begin))
-  return {name: statistics.median(values) for name, values in found.items()}
+    for name, seconds in found.items():
+      seconds.append(_seconds(*work[name]))
+  return {"symbols": 1, "seconds": found}
 
 
-def main():
-  """Prints the table."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--hidden_size", type=int, help="only this one")
-  parser.add_argument("--data", help="sessions, one a line")
-  given = parser.parse_args()
-  refuse_missing(parser, "keras", "torch")
-  if given.hidden_size is None:
-    print("| symbols a second | seqrnn | seqrnn, bfloat16 | PyTorch | Keras |")
-    print("| --- | --- | --- | --- | --- |", flush=True)
-    for H in (128, 512):
-      subprocess.run(
-        [sys.executable, *sys.orig_argv[1:], f"--hidden_size={H}"], check=True
-      )
-    distinct, effective, work = sessions(given.data)
-    work = {name: (distinct, once) for name, once in work.items()}
-    print("| events a second | distinct | effective |")
-    print("| --- | --- | --- |")
-    for name, rate in rates(work, given.rounds).items():
-      print(f"| {name} | {rate:,.0f} | {rate * effective / distinct:,.0f} |")
-    return
-  import torch
+def _seconds(count: int, once: Callable[[], Any]) -> float:
+  """Returns the seconds of a symbol."""
+  time.sleep(0.3)  # The threads of the previous library may still spin.
+  begin = time.perf_counter()
+  once()
+  return float(f"{(time.perf_counter() - begin) / count:.4g}")
 
+
+def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
+  """Returns the rows of a hidden size."""
   from configs import base
   from seqrnn import command
   from seqrnn.runtime import launch
 
-  H = given.hidden_size
   config = base.get_config()
   config.model.hidden_size = H
   launch.configure_device(command.cpu_devices(config))
-  torch.set_num_threads(2)
-  for streams in (1, 64):
-    show(f"sampling, 2x{H}, {streams} at once", sampling(H, streams), given)
-  show(f"scoring, 2x{H}", scoring(H), given)
+  found = {
+    f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)
+    for streams in (1, 64)
+  }
+  return {**found, f"scoring, 2x{H}": measure(scoring(H), rounds)}
 
 
-def show(name: str, work, given: argparse.Namespace):
-  """Prints a line of the table."""
-  found = rates(work, given.rounds)
-  ours = found.pop("seqrnn")
-  cells = [f"{rate:,.0f} ({ours / rate:.1f}x)" for rate in found.values()]
-  print(f"| {name} | {ours:,.0f} | {' | '.join(cells)} |", flush=True)
+def session_rows(data: str | None, rounds: int) -> dict[str, speed_page.Row]:
+  """Returns the rows of sessions."""
+  distinct, effective, work = sessions(data)
+  row = measure({n: (distinct, once) for n, once in work.items()}, rounds)
+  return {
+    name: {
+      "symbols": 1,
+      "seconds": {speed_page.OURS: seconds},
+      "repeats": effective / distinct,
+    }
+    for name, seconds in row["seconds"].items()
+  }
+
+
+def rows(part: str, rounds: int, data: str | None = None) -> dict[str, Any]:
+  """Measures one of SIZES, or sessions, in a new process."""
+  command = [sys.executable, __file__, f"--part={part}", f"--rounds={rounds}"]
+  command += [f"--data={data}"] * bool(data)
+  done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+  """Prints the tables."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--data", help="sessions, one a line")
+  parser.add_argument("--part", choices=(*SIZES, "sessions"), help="as JSON")
+  given = parser.parse_args()
+  refuse_missing(parser, "keras", "torch")
+  if given.part == "sessions":
+    print(json.dumps(session_rows(given.data, given.rounds)))
+  elif given.part:
+    print(json.dumps(size_rows(int(given.part), given.rounds)))
+  else:
+    found: dict[str, Any] = {}
+    for size in SIZES:
+      found |= rows(size, given.rounds)
+    print(speed_page.inference(found), flush=True)
+    scored = rows("sessions", given.rounds, given.data)
+    print(f"\n{speed_page.sessions(scored)}")
 
 
 if __name__ == "__main__":

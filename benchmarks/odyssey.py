@@ -21,6 +21,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pages import put, table
 from results import spread
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ sys.path.insert(0, str(_ROOT))
 _TEXT = _ROOT / "docs" / "odyssey.md"
 _PICTURE = _ROOT / "docs" / "odyssey.png"
 # The summary replaces the text between these two lines.
-_BEGIN, _END = "<!-- benchmarks/odyssey.py: -->\n", "<!-- :tables -->\n"
+_MARKS = "<!-- benchmarks/odyssey.py: -->", "<!-- :tables -->"
 _COIN = 88 * math.log(2)  # The loss of a coin toss for each key.
 CELLS = {
   "odyssey": "all there is",
@@ -156,17 +157,8 @@ def tested(study: Study, trial: FrozenTrial) -> float:
     return evaluate.run(experiments.build, config, workdir)["loss"]
 
 
-def table(columns: list[str], lines: list[list[str]]) -> str:
-  """Returns a table in Markdown."""
-  return "".join(
-    f"| {' | '.join(line)} |\n"
-    for line in (columns, ["---"] * len(columns), *lines)
-  )
-
-
 def summary(cache: Path):
   """Writes the tables and the picture."""
-  from seqrnn.runtime import files
   from seqrnn.searching import importance
 
   found = {cell: cache / cell for cell in CELLS}
@@ -199,26 +191,20 @@ def summary(cache: Path):
       [cell, *(f"{found_shares[name,]:.0%}" for name in _FIELDS)]
       + [f"{sum(pairs.values()):.0%}", f"{names} {pairs[largest]:.0%}"]
     )
-  text = _TEXT.read_text("utf-8")
-  before, after = text.split(_BEGIN)[0], text.split(_END)[1]
-  with files.atomic_write(_TEXT) as file:
-    file.write(
-      before
-      + _BEGIN
-      + f"\n{count} trials a cell; the best {len(best)} of each:\n\n"
-      + table(
-        ["cell", "", "validation", "test", "learning rate of the best one"]
-        + ["hidden size", "input noise", "momentum", "diverged at once"],
-        losses,
-      )
-      + "\nShares in the variance of the validation loss:\n\n"
-      + table(
-        ["cell", *_FIELDS.values(), "all pairs", "the largest one"], explained
-      )
-      + "\n"
-      + _END
-      + after
+  put(
+    _TEXT,
+    _MARKS,
+    f"{count} trials a cell; the best {len(best)} of each:\n\n"
+    + table(
+      ["cell", "", "validation", "test", "learning rate of the best one"]
+      + ["hidden size", "input noise", "momentum", "diverged at once"],
+      losses,
     )
+    + "\n\nShares in the variance of the validation loss:\n\n"
+    + table(
+      ["cell", *_FIELDS.values(), "all pairs", "the largest one"], explained
+    ),
+  )
   draw(studies, shares)
 
 

@@ -20,7 +20,16 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks"]
 SCRIPT = r"(-m docs\.\w+|[\w/]+\.py)"
 COMMAND = re.compile(rf"\bpython {SCRIPT}([^`#|\n\\]*)")
-PARTS = ("ahead_page", "hlo", "peers", "programs", "search_torch")
+PARTS = (
+  "ahead_page",
+  "hlo",
+  "pages",
+  "peers",
+  "programs",
+  "search_torch",
+  "speed_chart",
+  "speed_page",
+)
 # Those of the extra `bench`, which tests do without.
 OPTIONAL = {"torch", "keras", "pyspark"}
 

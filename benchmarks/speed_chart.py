@@ -1,0 +1,107 @@
+"""The chart docs/speed.png and its sentence in README.md."""
+
+import statistics
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from speed_page import OURS, TYPES, Ratio, ratio
+
+_ONE, _MANY = "sampling, 2x128, 1 at once", "sampling, 2x512, 64 at once"
+# What the chart has, from top to bottom: part, case, type, label.
+BARS = (
+  ("training", "2x128 lstm V65", "float32", "train LSTM 2x128"),
+  ("training", "2x512 lstm V65", "float32", "train LSTM 2x512"),
+  ("training", "2x512 lstm V65", "bfloat16", "train LSTM 2x512, bfloat16"),
+  ("training", "2x128 lstm V10000", "float32", "train 2x128, 10,000 symbols"),
+  ("training", "2x512 gru V65", "float32", "train GRU 2x512"),
+  ("training", "towers 2x512 lstm V65", "float32", "train two towers 2x512"),
+  ("inference", _ONE, "float32", "sample a text, 2x128"),
+  ("inference", _MANY, "float32", "sample 64 texts, 2x512"),
+  ("inference", "scoring, 2x512", "float32", "score a text, 2x512"),
+)
+_COLOURS = {"float32": "tab:blue", "bfloat16": "tab:orange"}
+
+
+def bars(records: dict[str, Any]) -> list[tuple[str, str, Ratio]]:
+  """Returns label, type and ratio of the bars that were measured."""
+  found = []
+  for part, case, products, label in BARS:
+    row = records.get(part, {}).get("rows", {}).get(case)
+    measured = ratio(row, products) if row else None
+    if measured:
+      found.append((label, products, measured))
+  return found
+
+
+def draw(machine: str, records: dict[str, Any], path: Path):
+  """Draws how many times as long the best other library takes."""
+  from matplotlib.ticker import NullLocator
+
+  from seqrnn.runtime import figures
+
+  found = bars(records)
+  drawn = figures.create(7.27, 0.9 + 0.36 * len(found))  # 800 pixels.
+  axes = drawn.add_subplot()
+  low = min(bar.least for *_, bar in found)
+  high = max(bar.most for *_, bar in found)
+  for y, (_, products, bar) in enumerate(found):
+    # From 1 to the ratio: to the left where the other library is faster.
+    axes.barh(y, bar.median - 1, left=1, height=0.6, color=_COLOURS[products])
+    axes.plot([bar.least, bar.most], [y, y], color="black", linewidth=1)
+    text = f"{bar.median:.{1 if bar.median > 10 else 2}f}x {bar.peer}"
+    weight = "bold" if bar.median < 1 else "normal"
+    at = 1.04 * max(bar.most, 1)
+    axes.text(at, y, text, va="center", fontsize=9, weight=weight)
+  axes.axvline(1, color="black", linewidth=1)
+  ticks = [t for t in (0.5, 1, 2, 3, 5, 10, 20, 30, 50) if low < t < 1.5 * high]
+  axes.set(
+    xscale="log",
+    xlim=(min(0.9, 0.95 * low), 2.5 * high),  # The right has room for words.
+    xlabel=f"time of the fastest other library, {OURS} = 1 (right of 1: {OURS}"
+    " is faster)",
+    yticks=range(len(found)),
+    yticklabels=[label for label, *_ in found],
+  )
+  axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
+  axes.xaxis.set_minor_locator(NullLocator())
+  axes.tick_params(axis="y", length=0)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.invert_yaxis()
+  figures.grid(axes, "x")
+  axes.set_title(machine, fontsize=10)
+  figures.save(drawn, path)
+
+
+def sentence(machine: str, records: dict[str, Any]) -> str:
+  """Returns what the figures are in words, and the chart."""
+  parts, slower = [], []
+  for part, what in (
+    ("training", "for a training step"),
+    ("inference", "for sampling and scoring"),
+  ):
+    found = []
+    for products in TYPES:
+      rows = records.get(part, {}).get("rows", {})
+      ratios = {case: ratio(row, products) for case, row in rows.items()}
+      values = {case: made.median for case, made in ratios.items() if made}
+      slower += [f"{n} in {products}" for n, x in values.items() if x < 1]
+      if values:
+        least, most = min(values.values()), max(values.values())
+        middle = statistics.median(values.values())
+        found.append(
+          f"{least:.2f} to {most:.3g} times in {products} (median {middle:.2f})"
+        )
+    if found:
+      parts.append(f"{what} {' and '.join(found)}")
+  text = (
+    f"On {machine}, the fastest of PyTorch, Keras on JAX and flax takes, as a"
+    f" multiple of {OURS}'s time in the same type, {'; '.join(parts)}."
+    f" {OURS} is slower in {len(slower)} cases"
+  )
+  text += f": {'; '.join(slower)}." if slower else "."
+  described = "; ".join(
+    f"{label} {bar.median:.3g}" for label, _, bar in bars(records)
+  )
+  chart = f"![Time of the fastest other library, {OURS} = 1: {described}]"
+  return f"{fill(text, 80)}\n\n{chart}(docs/speed.png)"

@@ -1,0 +1,235 @@
+"""The tables and the chart of speed, from the figures of all.py.
+
+A part has rows by case. A row has `seconds`, by library the seconds of every
+round for `symbols` symbols. The name of a library may be followed by its type
+and its number of threads: "PyTorch, bfloat16, 1 thread".
+"""
+
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pages import table
+
+OURS = "seqrnn"
+TYPES = ("float32", "bfloat16")
+# Load of other programs, in cores, above which a part is marked.
+QUIET = 0.1
+_SLOWER = 1.5  # A number of threads that is slower by this is left out.
+Row = dict[str, Any]
+
+
+class Ratio(NamedTuple):
+  """The time of the best other library relative to seqrnn's.
+
+  Attributes:
+    peer: the library.
+    median: the ratio of the medians.
+    least: the smallest ratio of a round, whichever library is best in it.
+    most: the largest.
+  """
+
+  peer: str
+  median: float
+  least: float
+  most: float
+
+
+def variants(row: Row, products: str) -> dict[str, str]:
+  """Returns the names of the libraries in a type, with their best threads."""
+  found: dict[str, str] = {}
+  for name, times in row["seconds"].items():
+    words = name.split(", ")
+    if ("bfloat16" in words) != (products == "bfloat16"):
+      continue
+    kept = [w for w in words if w != "bfloat16" and "thread" not in w]
+    library = ", ".join(kept)
+    best = row["seconds"].get(found.get(library), times)
+    if statistics.median(times) <= statistics.median(best):
+      found[library] = name
+  return found
+
+
+def series(row: Row, products: str) -> dict[str, list[float]]:
+  """Returns the seconds of the libraries in a type, with their best threads."""
+  found = variants(row, products)
+  return {library: row["seconds"][name] for library, name in found.items()}
+
+
+def slower(seconds: dict[str, float]) -> list[str]:
+  """Returns the libraries that are faster with another number of threads."""
+  found = []
+  for name, own in seconds.items():
+    library, _, threads = name.rpartition(", ")
+    if "thread" in threads:
+      same = [s for n, s in seconds.items() if n.rpartition(", ")[0] == library]
+      found += [name] * (own > _SLOWER * min(same))
+  return found
+
+
+def ratio(row: Row, products: str) -> Ratio | None:
+  """Returns the ratio to the best peer in the same type, if there is one."""
+  found = series(row, products)
+  peers = {n: times for n, times in found.items() if not n.startswith(OURS)}
+  if not peers or OURS not in found:
+    return None
+  best = min(peers, key=lambda name: statistics.median(peers[name]))
+  pairs = [
+    min(theirs) / ours
+    for ours, *theirs in zip(found[OURS], *peers.values(), strict=True)
+  ]
+  medians = [statistics.median(found[name]) for name in (best, OURS)]
+  return Ratio(best, medians[0] / medians[1], min(pairs), max(pairs))
+
+
+def short(value: float) -> str:
+  """Returns a number with three digits, or without a fraction."""
+  return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def milliseconds(row: Row, seconds: float) -> str:
+  del row
+  return short(1e3 * seconds)
+
+
+def rate(row: Row, seconds: float) -> str:
+  return f"{row['symbols'] / seconds:,.0f}"
+
+
+def comparison(
+  rows: dict[str, Row],
+  products: str,
+  head: str,
+  show: Callable[[Row, float], str],
+) -> str:
+  """Returns a table of all libraries in a type.
+
+  Args:
+    rows: the figures by case.
+    products: of TYPES.
+    head: the head of the first column.
+    show: what a cell has of a row and its seconds.
+  """
+  rows = {case: row for case, row in rows.items() if ratio(row, products)}
+  every = [name for row in rows.values() for name in variants(row, products)]
+  others = [name for name in dict.fromkeys(every) if name != OURS]
+  heads = [head, OURS, *others, "best peer (rounds)"]
+  lines = [
+    [case, *_cells(row, products, others, show)] for case, row in rows.items()
+  ]
+  # The ceiling is that of products in float32.
+  if products == "float32" and all("products" in r for r in rows.values()):
+    heads.append("products")
+    for line, row in zip(lines, rows.values(), strict=True):
+      middle = statistics.median(series(row, products)[OURS])
+      line.append(f"{row['products'] / middle:.0%}")
+  if all("peak" in row for row in rows.values()):
+    heads.append("MB, in this order")
+    for line, row in zip(lines, rows.values(), strict=True):
+      names = variants(row, products)
+      chosen = [row["peak"].get(names.get(n), "-") for n in (OURS, *others)]
+      line.append(" / ".join(map(str, chosen)))
+  return table(heads, lines)
+
+
+def _cells(
+  row: Row, products: str, others: list[str], show: Callable[[Row, float], str]
+) -> list[str]:
+  """Returns the cells of the libraries, and of the ratio to the best peer."""
+  found = {n: statistics.median(t) for n, t in series(row, products).items()}
+  best = ratio(row, products)
+  assert best
+  cells = [show(row, found[OURS])]
+  for name in others:
+    cell = "-"
+    if name in found:
+      cell = f"{show(row, found[name])} ({found[name] / found[OURS]:.2f}x)"
+      if found[name] < found[OURS] and not name.startswith(OURS):
+        cell = f"**{cell}**"
+    cells.append(cell)
+  shown = f"{best.median:.2f}x ({best.least:.2f}-{best.most:.2f})"
+  return [*cells, f"**{shown}**" if best.median < 1 else shown]
+
+
+def training(rows: dict[str, Row]) -> str:
+  """Returns the tables of training steps."""
+  return "\n\n".join(
+    [
+      comparison(rows, products, f"ms a step, {products}", milliseconds)
+      for products in TYPES
+    ]
+  )
+
+
+def inference(rows: dict[str, Row]) -> str:
+  """Returns the tables of sampling and scoring."""
+  return "\n\n".join(
+    comparison(rows, products, f"symbols a second, {products}", rate)
+    for products in TYPES
+  )
+
+
+def sessions(rows: dict[str, Row]) -> str:
+  """Returns the table of scored sessions."""
+  lines = []
+  for name, row in rows.items():
+    rates = [row["symbols"] / t for t in row["seconds"][OURS]]
+    middle = statistics.median(rates)
+    repeated = middle * row["repeats"]
+    spread = f"({min(rates):,.0f}-{max(rates):,.0f})"
+    lines.append([name, f"{middle:,.0f} {spread}", f"{repeated:,.0f}"])
+  return table(["events a second", "distinct (rounds)", "effective"], lines)
+
+
+# Other parts have the tables that a script prints.
+TABLES = {"training": training, "inference": inference, "sessions": sessions}
+TITLES = {
+  "training": "A training step",
+  "inference": "Sampling and scoring",
+  "sessions": "Sessions of events",
+  "startup": "Start-up time",
+  "search": "A search",
+  "follow": "A followed log",
+}
+
+
+def about(record: dict[str, Any]) -> str:
+  """Returns when and how a part was measured, bold if others disturbed it."""
+  kept = record["about"]
+  load = (
+    f"other programs used {kept['others']:.2f} cores, and the load average"
+    f" before it was {kept['load']:.1f}"
+  )
+  if kept["others"] > QUIET:
+    load = f"**disturbed: {load}**"
+  rounds = f"{kept['rounds']} rounds, " if kept["rounds"] > 1 else ""
+  return f"Commit {kept['commit']}, {kept['date']}; {rounds}{load}."
+
+
+def part(name: str, record: dict[str, Any]) -> str:
+  """Returns the tables of a part."""
+  make = TABLES.get(name)
+  return make(record["rows"]) if make else record["text"]
+
+
+def tables(machines: dict[str, Any]) -> str:
+  """Returns the tables of all machines."""
+  parts = []
+  for machine, records in machines.items():
+    used = sorted({r["about"]["versions"] for r in records.values()})
+    parts.append(f"## {machine}\n\n{'; '.join(used)}.")
+    for name, title in TITLES.items():
+      if name in records:
+        record = records[name]
+        parts += [f"### {title}", about(record), part(name, record)]
+  return "\n\n".join(parts)
+
+
+def newest(machines: dict[str, Any]) -> str | None:
+  """Returns the machine whose training was measured last, if there is one."""
+  dated = {
+    name: records["training"]["about"]["date"]
+    for name, records in machines.items()
+    if "training" in records
+  }
+  return max(dated, key=lambda name: dated[name], default=None)

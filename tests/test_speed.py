@@ -1,0 +1,144 @@
+"""benchmarks/all.py: the tables and the chart are made from the figures."""
+
+import importlib
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = (
+  "seqrnn",
+  "seqrnn, no token table",
+  "seqrnn, bfloat16",
+  "PyTorch, 1 thread",
+  "PyTorch, 2 threads",
+  "PyTorch, bfloat16, 1 thread",
+  "PyTorch, bfloat16, 2 threads",
+  "flax nn.RNN",
+)
+
+
+@pytest.fixture(scope="module")
+def scripts():
+  """The modules, which find each other as in a script's own process."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT / "benchmarks")
+    names = ("all", "speed_page", "speed_chart")
+    yield [importlib.import_module(f"benchmarks.{name}") for name in names]
+
+
+def figures(rng: random.Random, faster: float = 1.0):
+  """A row whose other libraries take `faster` times as long, or so."""
+  seconds = {
+    name: [
+      rng.uniform(1, 1.2) * (1 if name.startswith("seqrnn") else faster)
+      for _ in range(3)
+    ]
+    for name in LIBRARIES
+  }
+  peak = {name: rng.randrange(100, 200) for name in LIBRARIES}
+  return {"symbols": 7, "products": 0.5, "seconds": seconds, "peak": peak}
+
+
+def machine(rng: random.Random, chart) -> dict:
+  """The figures of a machine, as all.py keeps them."""
+  about = {
+    "commit": "abc",
+    "date": "2026-01-01",
+    "versions": "Python 3",
+    "rounds": 3,
+    "load": 0.1,
+    "others": 0.0,
+  }
+  records = {}
+  for part, case, *_ in chart.BARS:
+    made = records.setdefault(part, {"about": {**about}, "rows": {}})
+    made["rows"][case] = figures(rng, rng.uniform(0.5, 20))
+  records["startup"] = {"about": {**about}, "text": "| start |\n| --- |"}
+  return records
+
+
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_a_ratio_is_to_the_best_library_of_the_same_type(scripts, products):
+  row = figures(random.Random(1), 1.5)
+  mark = ", bfloat16" * (products == "bfloat16")
+  ours = np.array(row["seconds"][f"seqrnn{mark}"])
+  torch = [
+    np.array(row["seconds"][f"PyTorch{mark}, {threads}"])
+    for threads in ("1 thread", "2 threads")
+  ]
+  theirs = {"PyTorch": min(torch, key=np.median)}
+  if not mark:
+    theirs["flax nn.RNN"] = np.array(row["seconds"]["flax nn.RNN"])
+  best = min(theirs, key=lambda name: np.median(theirs[name]))
+  pairs = np.min([*theirs.values()], axis=0) / ours
+  found = scripts[1].ratio(row, products)
+  assert found.peer == best
+  np.testing.assert_allclose(
+    found[1:],
+    [np.median(theirs[best]) / np.median(ours), pairs.min(), pairs.max()],
+  )
+
+
+def test_a_faster_library_is_bold(scripts):
+  page, rng = scripts[1], random.Random(2)
+  rows = {"slow": figures(rng, 2.0), "fast": figures(rng, 0.5)}
+  table = page.comparison(rows, "float32", "ms", page.milliseconds)
+  slow, fast = table.splitlines()[2:]
+  assert slow.startswith("| slow |") and "**" not in slow
+  bold = re.findall(r"\*\*[\d.]+ \((0\.\d+)x\)\*\*", fast)
+  assert len(bold) == 2 and max(map(float, bold)) < 1
+  assert fast.count("**") == 6  # Both libraries, and the ratio to the best.
+
+
+def test_only_slow_numbers_of_threads_are_left_out(scripts):
+  seconds = {
+    "PyTorch, 1 thread": 3.0,
+    "PyTorch, 2 threads": 1.0,
+    "PyTorch, bfloat16, 1 thread": 1.2,
+    "PyTorch, bfloat16, 2 threads": 1.0,
+    "seqrnn": 9.0,
+    "seqrnn, bfloat16": 1.0,
+  }
+  assert scripts[1].slower(seconds) == ["PyTorch, 1 thread"]
+
+
+def test_pages_and_chart_are_written_again(scripts, tmp_path, monkeypatch):
+  run, page, chart = scripts
+  records = machine(random.Random(3), chart)
+  records["training"]["about"]["others"] = 0.5
+  for name in ("_PAGE", "_README"):
+    monkeypatch.setattr(run, name, tmp_path / f"{name}.md")
+    begin, end = run._MARKS
+    (tmp_path / f"{name}.md").write_text(f"head\n{begin}\nold\n{end}\ntail\n")
+  monkeypatch.setattr(run, "_CHART", tmp_path / "speed.png")
+  store = tmp_path / "speed.json"
+  monkeypatch.setattr(run, "machine", lambda: "A machine")
+  for name, record in records.items():
+    run.keep(name, record, store)
+  run.keep("startup", records["startup"] | {"text": "| new |"}, store)
+  run.write(run.read(store))
+  text, sentence = (
+    (tmp_path / name).read_text() for name in ("_PAGE.md", "_README.md")
+  )
+  assert re.findall(r"^##? .*", text, re.M) == ["## A machine"]
+  assert text.startswith("head\n") and text.endswith("\ntail\n")
+  assert "old" not in text and "| new |" in text and "| start |" not in text
+  assert text.count("**disturbed: ") == 1
+  for part in ("training", "inference"):
+    assert page.part(part, records[part]) in text
+  assert "On A machine, " in sentence and "(docs/speed.png)" in sentence
+  assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_pages_have_the_figures(scripts):
+  run, page, chart = scripts
+  machines = run.read(run._KEPT)
+  assert page.tables(machines) in run._PAGE.read_text("utf-8")
+  name = page.newest(machines)
+  sentence = chart.sentence(name, machines[name])
+  assert sentence in run._README.read_text("utf-8")
+  assert run._CHART.exists()
