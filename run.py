@@ -11,10 +11,17 @@ explains all fields.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
 import sys
 import traceback
+
+if __name__ == "__main__":
+  from seqrnn.runtime import pages
+
+  pages.take_huge_pages()  # Before the imports, which the restart repeats.
+  gc.disable()  # Collections during the imports find nothing.
 
 from absl import flags
 
@@ -70,6 +77,8 @@ def main(argv: list[str]) -> int:
       module = engine.of_spark("seqrnn.spark.stream")
     else:
       module = importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
     module.run(experiments.build, config, workdir)
     sys.stdout.flush()
     status, together = 0, True  # Every process has finished.
@@ -134,7 +143,6 @@ def parse(parsed: flags.FlagValues, argv: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-  launch.take_huge_pages()
   launch.prepare()
   launch.end(main(sys.argv))
 elif __name__ == "__mp_main__":  # This process is a worker of a search.

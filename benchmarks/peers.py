@@ -73,7 +73,7 @@ def seqrnn(case: Case, products: str = "float32"):
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.runtime import launch, sharding
   from seqrnn.training import optimizers
-  from seqrnn.training.step import make_state, make_step
+  from seqrnn.training.step import make_start, make_step
 
   config = base.get_config()
   config.task = "gap_model" if case.kind == "towers" else "language_model"
@@ -114,7 +114,7 @@ def seqrnn(case: Case, products: str = "float32"):
       config, optimizers.schedule(config, 1000, 1000, rate)
     )
 
-  state = make_state(experiment, optimizer, 0, batch, mesh)
+  state = make_start(experiment, optimizer, batch, mesh)(0)
   step = make_step(experiment, optimizer, mesh)
 
   def once():

@@ -38,7 +38,7 @@ from seqrnn.inference.sampler import drawer
 from seqrnn.inference.scoring import ROWS, batch_scorer
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers
-from seqrnn.training.step import make_state, make_step
+from seqrnn.training.step import make_start, make_step, state_shapes
 
 _ROOT = Path(__file__).resolve().parents[1]
 _H100 = _ROOT / "benchmarks" / "h100.txtpb"
@@ -205,11 +205,8 @@ def training(config: Config, experiment: Experiment, mesh: Mesh) -> Program:
   schedule = partial(optimizers.schedule, config, len(batches), total)
   optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
   average = optimizers.average_weight(config)
-  args = experiment, optimizer, config.seed, batch, mesh, average
-  state = shapes(
-    jax.eval_shape(partial(make_state, *args)), sharding.replicated(mesh)
-  )
-  state = state._replace(carry=shapes(state.carry, sharding.by_rows(mesh)))
+  start = make_start(experiment, optimizer, batch, mesh, average)
+  state = state_shapes(start, mesh)
   step = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
   rate = jax.ShapeDtypeStruct((), jnp.float32)
   return Program(step, (state, _placed(batch, mesh), rate), _steps(batch))

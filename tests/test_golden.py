@@ -24,7 +24,7 @@ import pytest
 import experiments
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers
-from seqrnn.training.step import make_state, make_step
+from seqrnn.training.step import make_start, make_step
 from tests.conftest import tiny
 
 STEPS = 10
@@ -76,7 +76,7 @@ def ten_steps(task: str, folder: Path) -> list[float]:
   optimizer = lambda rate: optimizers.optimizer(
     config, optax.constant_schedule(rate)
   )
-  state = make_state(experiment, optimizer, 0, batches[0], mesh)
+  state = make_start(experiment, optimizer, batches[0], mesh)(0)
   step = partial(make_step(experiment, optimizer, mesh), rate=RATE)
   losses = []
   for n in range(STEPS):

@@ -17,7 +17,7 @@ from configs import base
 from seqrnn import command
 from seqrnn import config as config_lib
 from seqrnn.errors import Interrupted, UserError
-from seqrnn.runtime import devices, launch, manifest
+from seqrnn.runtime import devices, manifest, pages
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -867,6 +867,6 @@ def test_huge_pages_are_asked_for_once(monkeypatch, given):
   if given is not None:
     monkeypatch.setenv("GLIBC_TUNABLES", given)
   for _ in range(2):
-    launch.take_huge_pages()
+    pages.take_huge_pages()
   expected = [] if given is not None else [(sys.executable, sys.orig_argv)]
   assert started == (expected if sys.platform == "linux" else [])

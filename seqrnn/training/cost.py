@@ -3,12 +3,11 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -19,7 +18,12 @@ from seqrnn.models.anatomy import Model
 from seqrnn.models.products import Products
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers
-from seqrnn.training.step import Optimizer, make_state, make_step
+from seqrnn.training.step import (
+  Optimizer,
+  make_start,
+  make_step,
+  state_shapes,
+)
 
 MEASURED_STEPS = 3
 
@@ -44,15 +48,14 @@ def _bytes(tree: Any) -> int:
 
 def _initial(
   experiment: Experiment, config: Config, batch: Batch, mesh: Mesh
-) -> tuple[Optimizer, Callable[[], Any]]:
+) -> tuple[Optimizer, Any]:
   """Returns the optimizer, and a function that makes the initial state."""
 
   def optimizer(rate):  # The schedule does not change the time of a step.
     return optimizers.optimizer(config, optax.constant_schedule(rate))
 
   average = optimizers.average_weight(config)
-  args = experiment, optimizer, config.seed, batch, mesh, average
-  return optimizer, partial(make_state, *args)
+  return optimizer, make_start(experiment, optimizer, batch, mesh, average)
 
 
 def estimate(
@@ -84,7 +87,7 @@ def estimate(
   rows = sharding.padded_size(B, mesh) // mesh.size
   speed = mesh.size * _speed(rows, H, network.products(config.model))
   return Cost(
-    state=_bytes(jax.eval_shape(start)),
+    state=_bytes(state_shapes(start, mesh)),
     temporary=_bytes(model.params) + 4 * kept // mesh.size,
     seconds=operations / speed,
   )
@@ -115,7 +118,7 @@ def measure(
   """
   optimizer, start = _initial(experiment, config, batch, mesh)
   step: Any = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
-  state = start()
+  state = start(np.uint32(config.seed))
   size = _bytes(state)
   rows = sharding.put(batch, len(batch["inputs"]), mesh)
   times = [time.perf_counter()]

@@ -23,7 +23,7 @@ from seqrnn.training.loop import epoch_batches, train_with_rollback
 from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
-from seqrnn.training.step import State, make_state, make_step
+from seqrnn.training.step import State, make_start, make_step, state_shapes
 
 
 def check_owner(config: Config, workdir: Path) -> Config:
@@ -135,14 +135,21 @@ def make_training(
   optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
   step = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
   average = optimizers.average_weight(config)
-  args = experiment, optimizer, config.seed, batches[0], mesh, average
+  start = make_start(experiment, optimizer, batches[0], mesh, average)
+
+  def compile_step():
+    rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
+    batch = sharding.put(rows, batches.batch_size, mesh)
+    step.lower(state_shapes(start, mesh), batch, rate=rate).compile()
+
   return Training(
     experiment=experiment,
     config=config,
     workdir=workdir,
     mesh=mesh,
     step=partial(step, rate=rate),
-    start=partial(make_state, *args),
+    start=start,
+    compile_step=compile_step,
     learning_rate=schedule(rate),
     total_steps=total_steps,
     crc32=experiment.facts("train")["crc32"],

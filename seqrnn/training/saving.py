@@ -1,12 +1,14 @@
 """Saves and restores the state and the position of a training."""
 
+import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -16,7 +18,13 @@ from seqrnn.experiment import Batch, Experiment
 from seqrnn.runtime import checkpoint, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.training.position import Position
-from seqrnn.training.step import State, all_finite, pack, unpack
+from seqrnn.training.step import (
+  State,
+  all_finite,
+  pack,
+  state_shapes,
+  unpack,
+)
 
 
 class Training(NamedTuple):
@@ -28,7 +36,8 @@ class Training(NamedTuple):
     workdir: the folder of the run.
     mesh: the devices.
     step: a function state, batch -> next state, mean loss.
-    start: a function that makes the state before the first step.
+    start: a jitted function of the seed: the state before the first step.
+    compile_step: compiles the step.
     learning_rate: a function of the step; the state's scale multiplies it.
     total_steps: the number of steps in all epochs.
     crc32: the checksum of the training data.
@@ -43,7 +52,8 @@ class Training(NamedTuple):
   workdir: Path
   mesh: Mesh
   step: Callable[[State, Batch], tuple[State, jax.Array]]
-  start: Callable[[], State]
+  start: Any
+  compile_step: Callable[[], None]
   learning_rate: optax.Schedule
   total_steps: int
   crc32: int
@@ -97,26 +107,50 @@ def restore(training: Training) -> tuple[State, Position]:
     step = checkpoint.newest(directory)
   step = sharding.broadcast(step)
   if not step:
-    return training.start(), Position(crc32=training.crc32)
+    return _begin(training), Position(crc32=training.crc32)
   folder = directory / str(step)
   # The config may describe arrays that exceed the memory: compare their shapes
   # with the checkpoint before allocating them.
-  checkpoint.check_shapes(folder, jax.eval_shape(training.start).params)
-  state = training.start()
+  mesh = training.mesh
+  shapes = state_shapes(training.start, mesh)
+  checkpoint.check_shapes(folder, shapes.params)
   training.checkpoints.delete_after(step)
-  config, mesh = training.config, training.mesh
-  shapes = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-    pack(state, config.train.batch_size, mesh),
+  packed = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding.replicated(mesh)
+    ),
+    jax.eval_shape(
+      lambda state: pack(state, training.config.train.batch_size, mesh), shapes
+    ),
   )
-  params, rest = checkpoint.restore(folder, *shapes)
+  params, rest = checkpoint.restore(folder, *packed)
   position = read_position(folder)
   if position.crc32 != training.crc32:
     raise MachineError(
       f"{training.workdir}: the training data have changed since this run"
       " began; name another --workdir"
     )
-  return unpack(params, rest, state, mesh), position
+  return unpack(params, rest, shapes, mesh), position
+
+
+def _begin(training: Training) -> State:
+  """Compiles the step, and returns the initial state.
+
+  A thread compiles the program of the initial state while this one traces the
+  step.
+  """
+  seed = np.uint32(training.config.seed)
+  lowered = training.start.lower(seed)
+
+  def compile_start():
+    with suppress(Exception):  # The call below raises it again.
+      lowered.compile()
+
+  thread = threading.Thread(target=compile_start, daemon=True)
+  thread.start()
+  training.compile_step()
+  thread.join()
+  return training.start(seed)
 
 
 def read_position(folder: Path) -> Position:

@@ -129,6 +129,7 @@ def test_a_signal_ends_a_run_while_its_first_step_is_compiled(
         compiled.append("and nobody has heard it")
       return step(state, batch, rate)
 
+    compiling.lower = step.lower
     return compiling
 
   monkeypatch.setattr(fit, "make_step", make_step)

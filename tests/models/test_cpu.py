@@ -11,7 +11,7 @@ import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import cpu
 from seqrnn.runtime import sharding
-from seqrnn.training.step import make_state, make_step
+from seqrnn.training.step import make_start, make_step, state_shapes
 from tests.conftest import tiny
 from tests.stablehlo import mesh_of
 
@@ -104,9 +104,8 @@ def test_a_training_step_is_traced_for_its_mesh(tmp_path):
     tiny(tmp_path, {"data.path": str(tmp_path)}), SYMBOLS
   )
   batch = batch_of(4, 8)
-  state = jax.eval_shape(
-    lambda: make_state(experiment, optax.sgd, 0, batch, sharding.mesh())
-  )
+  mesh = sharding.mesh()
+  state = state_shapes(make_start(experiment, optax.sgd, batch, mesh), mesh)
   found = {}
   for platform in ("cpu", "tpu"):
     step = make_step(experiment, optax.sgd, mesh_of(platform))

@@ -18,7 +18,7 @@ from seqrnn.models import network
 from seqrnn.models.products import Lookup, rows
 from seqrnn.runtime import sharding
 from seqrnn.training.probe import probe
-from seqrnn.training.step import make_state, make_step
+from seqrnn.training.step import make_start, make_step
 from tests.conftest import tiny
 from tests.models.test_cells import EQUATIONS, close, count, normal, quick_jit
 from tests.models.test_layers import before, check_gradients, stack, two
@@ -389,7 +389,7 @@ def prepare(experiment, change=lambda step: step):
     batch["heads"] = np.ones((B, len(experiment.heads)), np.float32)
   params = draw(experiment)
   experiment = experiment._replace(init=lambda _: params)
-  state = make_state(experiment, optax.adam, 0, batch, mesh)
+  state = make_start(experiment, optax.adam, batch, mesh)(0)
   step = change(partial(make_step(experiment, optax.adam, mesh), rate=1e-3))
   return lambda forbidden: probe(step, state, batch, forbidden, V, mesh), state
 

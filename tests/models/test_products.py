@@ -13,7 +13,7 @@ import pytest
 import experiments
 from seqrnn.inference import confusion
 from seqrnn.models.products import rows
-from seqrnn.training.step import make_state, make_step
+from seqrnn.training.step import make_start, make_step, state_shapes
 from tests import stablehlo
 from tests.conftest import tiny
 from tests.test_golden import FIELDS, write_data
@@ -40,8 +40,7 @@ def programs(folder, fields, platform):
   experiment = experiments.build(config, None)
   batch = experiment.batches("train", 0)[0]
   mesh = stablehlo.mesh_of(platform)
-  args = experiment, optax.sgd, 0, batch, mesh
-  state = jax.eval_shape(lambda: make_state(*args))
+  state = state_shapes(make_start(experiment, optax.sgd, batch, mesh), mesh)
   step = make_step(experiment, optax.sgd, mesh)
 
   @jax.jit

@@ -288,6 +288,7 @@ def test_the_mean_of_parameters_is_what_is_evaluated_and_kept(
       seen.append((int(state.step), jax.device_get(state.params)))
       return step(state, batch, rate)
 
+    watched.lower = step.lower
     return watched
 
   monkeypatch.setattr(fit, "make_step", make_step)
@@ -479,6 +480,7 @@ def poisoned(monkeypatch, learning_rate):
       nan = jax.tree.map(lambda x: x * jnp.nan, (new.params, loss))
       return new._replace(params=nan[0]), nan[1]
 
+    poison.lower = step.lower
     return poison
 
   monkeypatch.setattr(fit, "make_step", make_step)
