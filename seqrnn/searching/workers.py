@@ -14,6 +14,7 @@ import jax
 from optuna.trial import Trial, TrialState
 
 from seqrnn import config as config_lib
+from seqrnn.config import Config
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.runtime import compiled, devices, signals
 from seqrnn.runtime.launch import user_message
@@ -46,6 +47,7 @@ def train_trials(search: Search, show: Callable[[], None]):
   Raises:
     Interrupted: a signal was caught.
   """
+  search = search._replace(build=_keep_last(search.build))
   with signals.catch_signals() as caught:
     while time.time() < search.deadline:
       if caught:
@@ -60,6 +62,19 @@ def train_trials(search: Search, show: Callable[[], None]):
         time.sleep(1)
       else:
         return
+
+
+def _keep_last(build: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns `build`, which gives trials of equal programs one experiment."""
+  last: list[Any] = []
+
+  def kept(config: Config, vocabularies: dict[str, Any] | None) -> Any:
+    key = fit.without_rate(config), vocabularies
+    if not last or last[0] != key:
+      last[:] = key, build(config, vocabularies)
+    return last[1]
+
+  return kept
 
 
 def run_trial(search: Search, trial: Trial, show: Callable[[], None]):

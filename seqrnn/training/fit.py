@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
@@ -24,6 +25,8 @@ from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
 from seqrnn.training.step import State, make_start, make_step, state_shapes
+
+_last: list[Any] = []  # The key and the results of the last call of _programs.
 
 
 def check_owner(config: Config, workdir: Path) -> Config:
@@ -109,6 +112,34 @@ def write_record(config: Config, experiment: Experiment, workdir: Path):
   manifest.write(workdir, contents)
 
 
+def without_rate(config: Config) -> frozenset[tuple[str, Any]]:
+  """Returns all fields but the learning rate, which no program contains."""
+  fields = config_lib.flat(config) | {"optimizer.learning_rate": None}
+  return frozenset(fields.items())
+
+
+def _programs(
+  experiment: Experiment, config: Config, schedule: partial, mesh: Mesh
+) -> tuple[Any, Any]:
+  """Returns the jitted functions of `make_step` and `make_start`.
+
+  The last ones are kept: trials that differ only in the learning rate have the
+  same experiment, and trace and load their programs once.
+  """
+  lengths = schedule.args[1:]
+  key = experiment.loss, mesh, lengths, without_rate(config)
+  if not _last or _last[0] != key:
+    optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
+    average = optimizers.average_weight(config)
+    batch = experiment.batches("train", 0)[0]
+    _last[:] = (
+      key,
+      make_step(experiment, optimizer, mesh, config.train.ema or 1.0),
+      make_start(experiment, optimizer, batch, mesh, average),
+    )
+  return _last[1], _last[2]
+
+
 def make_training(
   experiment: Experiment,
   config: Config,
@@ -132,10 +163,7 @@ def make_training(
     total_steps = min(total_steps, config.train.max_steps)
   rate = config.optimizer.learning_rate
   schedule = partial(optimizers.schedule, config, len(batches), total_steps)
-  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  step = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
-  average = optimizers.average_weight(config)
-  start = make_start(experiment, optimizer, batches[0], mesh, average)
+  step, start = _programs(experiment, config, schedule, mesh)
 
   def compile_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]

@@ -17,6 +17,7 @@ import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -752,3 +753,28 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
   assert 2 <= len(workers) <= 3
   fields = json.loads((workdir / "search.json").read_text())
   assert fields["search"]["workers"] is None
+
+
+def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
+  built, made, original = [], [], fit.make_step
+
+  def build(config, vocabularies):
+    built.append(config.model.hidden_size)
+    return experiments.build(config, vocabularies)
+
+  def make_step(*args):
+    made.append(original(*args))
+    return made[-1]
+
+  monkeypatch.setattr(fit, "make_step", make_step)
+  kept, steps = workers._keep_last(build), []
+  for rate, size in ((0.1, 4), (0.2, 4), (0.2, 5), (0.2, 5)):
+    config = tiny(tmp_path, {"optimizer.learning_rate": rate})
+    config.model.hidden_size = size
+    training: Any = fit.make_training
+    training = training(kept(config, None), config, tmp_path, None, None)
+    assert training.step.keywords == {"rate": rate}
+    assert float(training.learning_rate(0)) == pytest.approx(rate)
+    steps.append(training.step.func)
+  assert built == [4, 5]
+  assert steps == [made[0]] * 2 + [made[1]] * 2
