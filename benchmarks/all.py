@@ -167,7 +167,7 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
     for after, before in zip(processor_seconds(), (every, own), strict=True)
   )
   record["about"] = {
-    "commit": commit(),
+    "commit": given.commit,
     "date": datetime.date.today().isoformat(),
     "versions": versions(),
     "rounds": given.rounds,
@@ -234,14 +234,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None):
   """Measures, keeps and prints the parts."""
   given = parse(argv)
+  given.commit = commit()  # Before the figures change a file.
   wait()
   failed = []
   for name in given.only:
     try:
       record = measure(name, given)
-    except subprocess.CalledProcessError as error:
+    except (subprocess.CalledProcessError, ValueError, OSError) as error:
       failed.append(name)
-      print(f"{name}: {error}", file=sys.stderr)
+      print(f"{name}: {error!r}", file=sys.stderr)
       continue
     if given.store:
       keep(name, record, given.store)
