@@ -7,7 +7,8 @@ the same split.
 Source: faker's lists, for the task of PyTorch's tutorial on names. The files of
 that tutorial work, too: --config.data.source=files --config.data.format=files
 --config.data.path=names/*.txt
-Expected: test accuracy 70 %, macro F1 .50 (faker 40.63.0, jax 0.10.1, seed 0).
+Expected: test accuracy 75.3 %, macro F1 .57, after 34 s on one core (faker
+40.63.0, jax 0.10.1, seed 0).
 Command: pip install -e '.[names]' && python run.py --config=configs/names.py
 Then: python run.py --workdir=runs/names --mode=predict \
   --config.predict.text=Yamamoto
@@ -35,9 +36,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.embedding_size = 32
   config.model.dropout = 0.3
 
-  config.optimizer.learning_rate = 2e-3
+  config.optimizer.learning_rate = 6e-3
   config.optimizer.clip_norm = 1.0
   config.schedule.name = "cosine"
 
-  config.train.epochs = 6
+  config.train.batch_size = 32
+  config.train.epochs = 5
+  config.train.ema = 0.995
   return config
