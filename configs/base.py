@@ -207,11 +207,21 @@ DATA = _group(
   ),
   split=Field(
     "auto",
-    choice("auto", "documents", "last_documents", "tails", "stream_tails"),
+    choice(
+      "auto",
+      "documents",
+      "last_documents",
+      "shared_lines",
+      "tails",
+      "stream_tails",
+    ),
     "The parts that validate and test. documents: whole documents, chosen by a"
-    " hash of their names. last_documents: the last documents in order. tails:"
-    " the end of every document. stream_tails: the end of each of B equal parts"
-    " of one text. auto: documents if there are at least 10, else tails.",
+    " hash of their names. last_documents: the last documents in order."
+    " shared_lines: as documents, but those that have a line of 40 characters"
+    " or more in common stay together, and the largest such group trains."
+    " tails: the end of every document. stream_tails: the end of each of B"
+    " equal parts of one text. auto: documents if there are at least 10, else"
+    " tails.",
     (_SPLITS,),
   ),
   validation_fraction=Field(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from seqrnn.config import Config
 from seqrnn.data import corpora
@@ -18,6 +20,10 @@ from seqrnn.errors import UserError
 _ROUNDING = 1e-6
 
 _CHUNK = 2**20  # Symbols that are handled together.
+
+# Characters of a line that is not there twice by chance. Of the topics of
+# Python's help, shorter ones join almost all.
+_LONG_LINE = 40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,6 +187,12 @@ def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
       return _whole(corpus, order, data)
     case "last_documents":
       return _whole(corpus, reversed(range(len(corpus.groups))), data)
+    case "shared_lines":
+      corpus = _joined(corpus)
+      sizes = np.bincount(corpus.group, np.diff(corpus.bounds))
+      order = np.argsort(_digests(corpus), kind="stable")
+      # The largest group comes last, so that it trains.
+      return _whole(corpus, sorted(order, key=sizes.argmax().__eq__), data)
     case "tails":
       return _tails(corpus, data)
     case "stream_tails":
@@ -188,8 +200,36 @@ def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
     case _:
       raise UserError(
         f"data.split={way!r}: must be one of auto, documents, last_documents,"
-        " tails, stream_tails"
+        " shared_lines, tails, stream_tails"
       )
+
+
+def _joined(corpus: Corpus) -> Corpus:
+  """The corpus with groups joined whose documents have a long line in common.
+
+  A group has the digest of the first that it consists of.
+  """
+  index: dict[str, int] = {}
+  pairs = []
+  for document, group in enumerate(corpus.group.tolist()):
+    text = corpus.text(*corpus.bounds[document : document + 2].tolist())
+    text = text if isinstance(text, str) else " ".join(text)
+    lines = {" ".join(line.split()) for line in text.split("\n")}
+    pairs += [
+      (group, len(corpus.groups) + index.setdefault(line, len(index)))
+      for line in lines
+      if len(line) >= _LONG_LINE
+    ]
+  # A graph of groups and lines, with an edge for a line of a group.
+  size = len(corpus.groups) + len(index)
+  ends = np.array(pairs, np.int64).reshape(-1, 2).T
+  graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), (size, size))
+  _, component = connected_components(graph, directed=False)
+  _, firsts, joined = np.unique(
+    component[: len(corpus.groups)], return_index=True, return_inverse=True
+  )
+  digests = _digests(corpus)[firsts]
+  return corpus._replace(group=joined[corpus.group], groups=digests)
 
 
 def _digests(corpus: Corpus) -> np.ndarray:

@@ -119,6 +119,45 @@ def test_names_that_are_not_utf8_are_hashed_too():
   assert split(documents, fields("documents"), 4)["test"]
 
 
+@pytest.mark.parametrize("unit", ["char", "word"])
+def test_documents_that_share_a_long_line_are_on_one_side(unit):
+  random = np.random.default_rng(0)
+  pool = [" ".join(map(str, random.integers(1e9, size=5))) for _ in range(300)]
+  texts = []
+  for n in range(60):
+    # Chains: most have a line of the one before; a short line is everywhere.
+    lines = ["See also:", *random.choice(pool[5 * n : 5 * n + 6], 4)]
+    texts.append("\n".join(lines))
+  documents = [
+    Document(
+      f"{n}", text if unit == "char" else re.findall(r"\S+|\n", text), f"{n}"
+    )
+    for n, text in enumerate(texts)
+  ]
+  parts = split(documents, fields("shared_lines"), 4, unit)
+  found = [
+    {line for d in parts[name] for line in texts[int(d.name)].split("\n")[1:]}
+    for name in SPLITS
+  ]
+  assert all(found)
+  assert len(set.union(*found)) == sum(map(len, found))
+  whole = split(documents, fields("documents"), 4, unit)
+  names = [{d.name for d in whole[name]} for name in SPLITS]
+  assert names != [{d.name for d in parts[name]} for name in SPLITS]
+
+
+@pytest.mark.parametrize("word, joined", [("which", True), ("that", False)])
+def test_the_largest_group_that_shares_lines_trains(word, joined):
+  line = f"A line {word} most of the documents have.\n"  # 40 or 39 characters.
+  documents = [
+    Document(f"{n}", line * (n % 5 > 0) + f"This is document {n}.", f"{n}")
+    for n in range(100)
+  ]
+  parts = split(documents, fields("shared_lines", 0.02, 0.02), 4)
+  held_out = {int(d.name) % 5 for d in parts["validation"] + parts["test"]}
+  assert (held_out == {0}) == joined
+
+
 @examples
 @given(sizes, fractions, fractions)
 def test_every_tail_is_held_out(sizes, validation, test):
