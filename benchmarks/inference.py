@@ -300,8 +300,9 @@ def measure(work: Work, rounds: int) -> speed_page.Row:
 
 
 def _seconds(count: int, once: Callable[[], Any]) -> float:
-  """Returns the seconds of a symbol."""
+  """Returns the seconds of a symbol, after one that is not measured."""
   time.sleep(0.3)  # The threads of the previous library may still spin.
+  once()  # See compare.py about pages.
   begin = time.perf_counter()
   once()
   return float(f"{(time.perf_counter() - begin) / count:.4g}")
@@ -341,7 +342,14 @@ def rows(part: str, rounds: int, data: str | None = None) -> dict[str, Any]:
   """Measures one of SIZES, or sessions, in a new process."""
   command = [sys.executable, __file__, f"--part={part}", f"--rounds={rounds}"]
   command += [f"--data={data}"] * bool(data)
-  done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+  done = subprocess.run(
+    command,
+    check=True,
+    stdout=subprocess.PIPE,
+    text=True,
+    # run.py sets the same for itself.
+    env={**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+  )
   return json.loads(done.stdout.splitlines()[-1])
 
 
