@@ -6,11 +6,11 @@
 
 No program is executed. A row has the figures of a program for a target, read
 from what the target's compiler made of it. benchmarks/ahead.json keeps the rows
-and --write makes the tables of docs/accelerators.md from them. A program that
-does not compile is a row with its error. A row is kept while its program and
-the compiler stay the same, so that an interrupted command can be repeated, and
-a change compiles only what it changes. Compilation runs in a process of its
-own, so that a crash of a compiler is an error of one row.
+and --write makes the tables of docs/results/accelerators.md from them. A
+program that does not compile is a row with its error. A row is kept while its
+program and the compiler stay the same, so that an interrupted command can be
+repeated, and a change compiles only what it changes. Compilation runs in a
+process of its own, so that a crash of a compiler is an error of one row.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from pages import put
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "ahead.json"
-_PAGE = _ROOT / "docs" / "accelerators.md"
+_PAGE = _ROOT / "docs" / "results" / "accelerators.md"
 _MARKS = "<!-- made by benchmarks/ahead.py -->", "<!-- end of the tables -->"
 _ENVIRONMENT = {
   "JAX_PLATFORMS": "cpu",
@@ -237,7 +237,7 @@ def _products(
 
 
 def page_jobs() -> Iterator[Job]:
-  """Yields the programs of docs/accelerators.md."""
+  """Yields the programs of docs/results/accelerators.md."""
   tpus, names = ["v5e:1x1", "v5e:2x2"], config_names()
   cells = [(f"model.cell={cell}",) for cell in _cells()]
   yield from _products(tpus, names, [()], _EVERY)

@@ -1,4 +1,4 @@
-"""The tables of docs/accelerators.md, from the rows of ahead.py."""
+"""The tables of docs/results/accelerators.md, from the rows of ahead.py."""
 
 from collections.abc import Iterable
 from itertools import groupby, zip_longest

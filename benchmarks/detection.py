@@ -1,13 +1,14 @@
-"""Runs detection over seeds, and writes the results to docs/detection.md.
+"""Runs detection over seeds; writes docs/results/detection.md.
 
   python benchmarks/detection.py DATA                   # all cases, seeds 0-4
   python benchmarks/detection.py DATA --seeds=1 --only=hdfs,raw --cache=kept
 
-DATA is a folder with hdfs/ and hdfs_raw/; docs/detection.md says where to get
-them. The other cases need no data. For each seed of a case, run.py trains and
-detects in its own processes. benchmarks/detection.json keeps the figures of all
-seeds, and docs/detection.md is made from it. The runs are in the cache folder;
-an interrupted run is resumed, and a finished run is not repeated.
+DATA is a folder with hdfs/ and hdfs_raw/; docs/results/detection.md says where
+to get them. The other cases need no data. For each seed of a case, run.py
+trains and detects in its own processes. benchmarks/detection.json keeps the
+figures of all seeds, and docs/results/detection.md is made from it. The runs
+are in the cache folder; an interrupted run is resumed, and a finished run is
+not repeated.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from seqrnn.runtime import files
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "detection.json"
-_PAGE = _ROOT / "docs" / "detection.md"
+_PAGE = _ROOT / "docs" / "results" / "detection.md"
 RATES = (0.01, 0.005, 0.002, 0.001)
 _FIGURES = (
   "precision",
@@ -534,8 +535,8 @@ second, more than published networks (see its oracle F1). But the value .05 was
 chosen on HDFS; on raw lines of the same file system, below, `union` finds few
 anomalies."""
 _TAIL = """\
-[alarms.md](alarms.md) has two logs more: one that is at hand, and one that is
-made with known anomalies.
+[Find anomalous sessions](../howto/detect.md) has two more logs: one that Debian
+machines have, and one that is made with known anomalies.
 """
 
 
@@ -588,7 +589,7 @@ def _verdict(kept: dict[str, Any]) -> list[str]:
 
 
 def render(kept: dict[str, Any]) -> str:
-  """The content of docs/detection.md, from the figures in detection.json."""
+  """The content of the page, from the figures in detection.json."""
   title, _, head = _HEAD.partition("\n\n")
   lines = [title, "", *_verdict(kept), "## How it was measured", "", head, ""]
   for name in (name for name in CASES if name in kept):
@@ -628,7 +629,7 @@ def render(kept: dict[str, Any]) -> str:
 
 
 def keep(name: str, record: dict[str, Any], seed: int):
-  """Adds the record of a seed, and writes docs/detection.md.
+  """Adds the record of a seed, and writes docs/results/detection.md.
 
   Records of other commands or versions are removed.
   """

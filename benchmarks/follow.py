@@ -4,14 +4,14 @@ r"""Measures `--mode=detect --follow` on the log of benchmarks/shop_log.py.
   python benchmarks/follow.py --workdir=runs/shop --open=100000
   nice python benchmarks/follow.py --workdir=runs/shop --replay=10000000
 
-The workdir is that of a detection, made as docs/alarms.md says. Lines of new
-orders are followed in this process with all that the command does: they are
+The workdir is that of a detection, made as docs/howto/detect.md says. Lines of
+new orders are followed in this process with all that the command does: they are
 parsed, written to the journal in a temporary folder, and judged; the rows are
 written nowhere. Without a further flag the table has the time from a line to
 its rows for lines that come one at a time, and lines a second for chunks; a
 thousand sessions are open. --open measures the state of so many open sessions.
---replay follows so many events in chunks of 2,000, and prints the speed
-and the memory of each tenth, and whether the counts are right.
+--replay follows so many events in chunks of 2,000, and prints the speed and the
+memory of each tenth, and whether the counts are right.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 Each cell has its own search of configs/odyssey.py; all searches have the same
 seed, so they draw the same trials. A search is resumed if it was stopped, or if
 --trials is raised. The summary uses equally many trials of each cell, and
-writes the tables of docs/odyssey.md and docs/odyssey.png.
+writes the tables of docs/results/odyssey.md and docs/results/odyssey.png.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[1]
 # An installation has no run.py.
 sys.path.insert(0, str(_ROOT))
-_TEXT = _ROOT / "docs" / "odyssey.md"
-_PICTURE = _ROOT / "docs" / "odyssey.png"
+_TEXT = _ROOT / "docs" / "results" / "odyssey.md"
+_PICTURE = _ROOT / "docs" / "results" / "odyssey.png"
 # The summary replaces the text between these two lines.
 _MARKS = "<!-- benchmarks/odyssey.py: -->", "<!-- :tables -->"
 _COIN = 88 * math.log(2)  # The loss of a coin toss for each key.

@@ -1,11 +1,11 @@
-"""Draws the metrics of a follower: docs/operating.png.
+"""Draws the metrics of a follower: docs/howto/operate.png.
 
-  python benchmarks/operating.py WORKDIR docs/operating.png
+  python benchmarks/operating.py WORKDIR docs/howto/operate.png
 
 WORKDIR is of a run on the log of benchmarks/shop_log.py, with a detection, as
-docs/alarms.md trains it. A log of the shop grows by an hour in six seconds. It
-is followed, and /metrics is read twice a second. After 8 hours the follower is
-stopped for an hour, and after 16 the shop has a new version.
+docs/howto/detect.md trains it. A log of the shop grows by an hour in six
+seconds. It is followed, and /metrics is read twice a second. After 8 hours the
+follower is stopped for an hour, and after 16 the shop has a new version.
 """
 
 import argparse

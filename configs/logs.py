@@ -7,7 +7,7 @@ event. The last sessions in time are held out. Equal sessions are read once,
 weighted by their number. Training takes only 240 steps for a log of any length,
 because a model that trains for long learns the anomalies of its log, too.
 Source: Du et al. 2017 (DeepLog).
-Expected: docs/detection.md.
+Expected: docs/results/detection.md.
 The log is that of Debian's package manager, where a session is a package.
 Command: python run.py --config=configs/logs.py
 Your own log: set data.path, the format of its lines (data.log_format=auto finds

@@ -11,7 +11,7 @@ Source: Greff et al. 2017, with their ranges and with gradients scaled by
 frames of 4 pieces, about 240 frames, so the range of the learning rate is 240
 times theirs, 1e-6..1e-2. They train on one piece at a time for up to 150
 epochs, with 200 trials a cell.
-Expected: see docs/odyssey.md; a trial takes 8 seconds on one core.
+Expected: see docs/results/odyssey.md; a trial takes 8 seconds on one core.
 Command: python run.py --config=configs/odyssey.py --mode=search
 """
 

@@ -45,7 +45,7 @@ def model(name: str):
   title = f"configs/{name}.py"
   boxes = anatomy.picture(made, config)
   drawn = diagram.figure(title, boxes)
-  path = HERE / f"{name}.svg"
+  path = HERE / "explanation" / f"{name}.svg"
   figures.save_svg(drawn, path, title, diagram.text(title, boxes))
 
 
@@ -98,7 +98,9 @@ def gradients():
   figures.grid(axes)
   axes.legend(loc="upper right", bbox_to_anchor=(1, 0.93))  # Below the curve.
   title = "Gradients of a new layer's last output, by distance of the input"
-  figures.save_svg(drawn, HERE / "gradients.svg", title, "; ".join(said))
+  figures.save_svg(
+    drawn, HERE / "explanation" / "gradients.svg", title, "; ".join(said)
+  )
 
 
 if __name__ == "__main__":

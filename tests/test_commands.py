@@ -17,7 +17,11 @@ import pytest
 from benchmarks import peers
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks"]
+DOCUMENTS = [
+  *ROOT.glob("*.md"),
+  *ROOT.glob("docs/**/*.md"),
+  ROOT / "benchmarks",
+]
 SCRIPT = r"(-m docs\.\w+|[\w/]+\.py)"
 COMMAND = re.compile(rf"\bpython {SCRIPT}([^`#|\n\\]*)")
 PARTS = (

@@ -1,4 +1,4 @@
-"""docs/detection.md: what is kept of the runs, and nothing else."""
+"""docs/results/detection.md: what is kept of the runs, and nothing else."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_every_case_is_a_config():
 
 def test_the_page_is_made_of_what_is_kept():
   kept = json.loads((ROOT / "benchmarks/detection.json").read_text())
-  page = (ROOT / "docs/detection.md").read_text()
+  page = (ROOT / "docs/results/detection.md").read_text()
   assert detection.render(kept) == page
   for name in kept:
     assert f"## {detection.CASES[name].title}\n" in page

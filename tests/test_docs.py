@@ -26,7 +26,8 @@ from tests.conftest import tiny
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Last parts of names that are of no module here.
 OTHERS = ("csv", "gz", "jit", "json", "jsonl", "npz", "xz", "yaml", "yml")
 LINE = re.compile(r'( {4,})?(?:[^`"]*(?:&&|\|) )?(python run\.py .*)')
@@ -122,7 +123,7 @@ def begun(tmp_path_factory):
     workdir.mkdir(parents=True)
     config = config_lib.read(path, base.get_config())
     config_lib.save(config, workdir / "config.json")
-  for name in ("dpkg", "shop", "shop-2"):  # Of docs/alarms.md and others.
+  for name in ("dpkg", "shop", "shop-2"):  # Of docs/howto/detect.md and others.
     (folder / "runs" / name).symlink_to(folder / "runs" / "logs")
   return folder
 
@@ -175,7 +176,7 @@ def test_what_the_pages_say_works(checkout, monkeypatch, capsys):
   exec(textwrap.dedent(code), {})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_somewhere(page):
   for target in re.findall(
     r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")
@@ -184,7 +185,7 @@ def test_links_lead_somewhere(page):
       assert os.path.exists(page.parent / target), target
 
 
-@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES[1:], ids=NAMES[1:])
 def test_what_it_names_exists(page):
   text = page.read_text("utf-8")
   for path in re.findall(r"`([\w.]+/[\w./]+)`", text):
