@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-import run
 from configs import base
-from seqrnn import command
+from seqrnn import command, program
 from seqrnn import config as config_lib
 from seqrnn.config import FIELDS
 from seqrnn.models import cells, network
@@ -115,7 +114,7 @@ def resolved(tmp_path, monkeypatch, capfd):
   )
 
   def resolve(*flags):
-    assert run.main(["run.py", *flags]) == 0
+    assert program.main(["run.py", *flags]) == 0
     return capfd.readouterr().err
 
   return resolve
@@ -135,7 +134,7 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
     "warning: config.optimizer.momentum",
     "",
   ]
-  parsed = run.define()
+  parsed = program.define()
   parsed(["run.py", "--config=own.py", "--process_id=1"])
   command.resolve(parsed, [])
   assert capfd.readouterr().err == ""  # The first of several reports it.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import run
 from configs import base
 from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.data.corpora import CATALOGUE
 
 PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -72,7 +72,7 @@ def test_it_trains_two_steps(path, tmp_path, capfd):
   workdir = tmp_path / "run"
   line = [f"--config.{name}={value}" for name, value in flags.items()]
   argv = ["run.py", f"--config={path}", f"--workdir={workdir}", *line]
-  status = run.main(argv)
+  status = program.main(argv)
   assert status == 0, capfd.readouterr().err
   with (workdir / "metrics.csv").open() as file:
     rows = list(csv.DictReader(file))

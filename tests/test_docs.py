@@ -13,9 +13,8 @@ import jax
 import pytest
 
 import experiments
-import run
 from configs import base
-from seqrnn import command
+from seqrnn import command, program
 from seqrnn import config as config_lib
 from seqrnn.data.corpora import from_text
 from seqrnn.errors import UserError
@@ -134,7 +133,7 @@ def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   overrides, argv = command.split_overrides(
     shlex.split(line, comments=True)[1:]
   )
-  parsed = run.define()
+  parsed = program.define()
   assert parsed(argv)[1:] == []
   command.resolve(parsed, overrides)
 
@@ -169,7 +168,7 @@ def test_what_the_pages_say_works(checkout, monkeypatch, capsys):
   for argv in dict.fromkeys(lines):  # Each once, however often it is named.
     with (checkout / "hdfs.log").open() as log:
       monkeypatch.setattr(sys, "stdin", log)
-      status = run.main(list(argv))
+      status = program.main(list(argv))
     assert status == 0, f"{argv}: {capsys.readouterr().err}"
   text = README.read_text("utf-8")
   [code] = re.findall(r"^From Python:\n\n((?: {4}.*\n)+)", text, re.M)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import experiments
-import run
+from seqrnn import program
 from tests.earlier import make
 
 ARCHIVE = Path(__file__).parent / "earlier" / "runs.tar.xz"
@@ -39,7 +39,7 @@ def test_its_sessions_are_scored_by_new_folds(
   """Its folds have vocabularies of their own, and are trained again."""
   monkeypatch.chdir(home)
   workdir = shutil.copytree(Path("runs", name), Path("runs", f"{name}-detect"))
-  status = run.main(["run.py", f"--workdir={workdir}", "--mode=detect"])
+  status = program.main(["run.py", f"--workdir={workdir}", "--mode=detect"])
   assert status == 0, capfd.readouterr().err
   assert "is trained again" in capfd.readouterr().out
   assert make.flags(workdir).keys() == expected[name]["sessions"].keys()
@@ -55,7 +55,7 @@ def test_a_run_evaluates_samples_and_resumes(
   assert found.get("sample") == expected[name].get("sample")
 
   flags = ["--mode=train", f"--config.train.max_steps={make.STEPS}"]
-  status = run.main(["run.py", f"--workdir=runs/{name}", *flags])
+  status = program.main(["run.py", f"--workdir=runs/{name}", *flags])
   assert status == 0, capfd.readouterr().err
   row = {k: float(v) for k, v in make.last_row(Path("runs", name)).items()}
   before = {k: float(v) for k, v in expected[name]["resumed"].items()}

@@ -22,9 +22,9 @@ import pytest
 import tensorstore
 
 import experiments
-import run
 from configs import base
 from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.errors import UserError
 from seqrnn.runtime import checkpoint
 from seqrnn.runtime import manifest as manifests
@@ -36,7 +36,7 @@ SAMPLE = "--workdir=x --mode=sample --config.sample.length=8"
 
 
 def main(line: str) -> int:
-  return run.main(["run.py", *shlex.split(line)])
+  return program.main(["run.py", *shlex.split(line)])
 
 
 @pytest.fixture(scope="module")

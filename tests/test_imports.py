@@ -28,6 +28,8 @@ ROOMS = (
   "seqrnn.modes",
   "configs",
   "experiments",
+  "seqrnn.program",
+  "seqrnn.__main__",
   "run",
 )
 # Imports that run back up, as (module, room), each with its reason.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import experiments
-import run
 from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.data import corpora, reading, splits
 from seqrnn.data.corpora import from_text
 from seqrnn.data.reading import NOT_UTF8
@@ -379,6 +379,6 @@ def test_a_command_line_ends_in_one_line(here, capsys, line):
   make_files(here)
   config = tiny(here, {"data.path": "a"})
   config_lib.save(config, here / "run.json")
-  status = run.main(["run.py", "--config=run.json", *shlex.split(line)])
+  status = program.main(["run.py", "--config=run.json", *shlex.split(line)])
   assert status == 2
   assert capsys.readouterr().err == f"error: {LINES[line]}\n"

@@ -12,9 +12,8 @@ from pathlib import Path
 import jax
 import pytest
 
-import run
 from configs import base
-from seqrnn import command
+from seqrnn import command, program
 from seqrnn import config as config_lib
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.runtime import devices, manifest, pages
@@ -343,7 +342,7 @@ MISTAKES = [
 
 
 def main(line: str) -> int:
-  return run.main(["run.py", *shlex.split(line)])
+  return program.main(["run.py", *shlex.split(line)])
 
 
 def edit(workdir: Path, group: str, **fields):
@@ -607,32 +606,33 @@ def test_help_imports_nothing_heavy():
     "--config:",
     "--mode:",
     "--workdir:",
-    *run.MODES,
+    *program.MODES,
   ):
     assert text in done.stdout
   script = """
-import run, sys
+import sys
+from seqrnn import program
 for argv in (["--help"], ["--config=configs/rnn.py", "--config.seed=x"]):
-  run.main(["run.py", *argv])
+  program.main(["run.py", *argv])
 assert "jax" not in sys.modules
 """
   assert start("-c", script).returncode == 0
 
 
 def test_help_of_fields(capsys):
-  assert run.main(["run.py", "--help=all"]) == 0
+  assert program.main(["run.py", "--help=all"]) == 0
   every = capsys.readouterr().out
   for name, field in config_lib.FIELDS.items():
     value = config_lib.text(field.default)
     assert f"--config.{name}={value}\n    " in every
     assert field.help.split()[-1] in every
-  assert run.main(["run.py", "--help=model.forget_bias"]) == 0
+  assert program.main(["run.py", "--help=model.forget_bias"]) == 0
   assert capsys.readouterr().out.startswith("--config.model.forget_bias=1.0\n")
-  assert run.main(["run.py", "--mode=sample", "--help=sample"]) == 0
+  assert program.main(["run.py", "--mode=sample", "--help=sample"]) == 0
   out = capsys.readouterr().out
   names = re.findall(r"^--config\.([a-z_.]+)=", out, re.MULTILINE)
   assert set(names) == {n for n in config_lib.FIELDS if n.startswith("sample.")}
-  assert run.main(["run.py", "--help=modle"]) == 2
+  assert program.main(["run.py", "--help=modle"]) == 2
   assert capsys.readouterr().err.startswith("error: --help=modle: must be all,")
 
 
@@ -851,7 +851,7 @@ def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   flags.append(f"--mode={mode}")
 
   def resolved(overrides):
-    parsed = run.define()
+    parsed = program.define()
     parsed(["run.py", *flags])
     return command.cpu_devices(command.resolve(parsed, overrides)[0])
 
@@ -870,3 +870,27 @@ def test_huge_pages_are_asked_for_once(monkeypatch, given):
     pages.take_huge_pages()
   expected = [] if given is not None else [(sys.executable, sys.orig_argv)]
   assert started == (expected if sys.platform == "linux" else [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+@pytest.mark.parametrize("program", ["run.py", "seqrnn/__main__.py"])
+def test_a_program_starts_again_before_it_imports_anything(program):
+  """And passes on what was typed, also that to Python itself."""
+  code = f"""
+import os, runpy, sys
+def execv(path, argv):
+  print(path == sys.executable, argv[1:] == sys.orig_argv[1:])
+  print("absl" in sys.modules, os.environ["GLIBC_TUNABLES"])
+  sys.exit()
+os.execv = execv
+del os.environ["GLIBC_TUNABLES"]
+runpy.run_path({program!r}, run_name="__main__")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code, "--config=x"],
+    env={**os.environ, "GLIBC_TUNABLES": ""},
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+  )
+  assert done.stdout == "True True\nFalse glibc.malloc.hugetlb=1\n", done

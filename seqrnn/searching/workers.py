@@ -16,8 +16,7 @@ from optuna.trial import Trial, TrialState
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
-from seqrnn.runtime import compiled, devices, signals
-from seqrnn.runtime.launch import user_message
+from seqrnn.runtime import compiled, devices, launch, signals
 from seqrnn.searching import display, space, study
 from seqrnn.searching.study import Search, alone
 from seqrnn.training import fit
@@ -140,7 +139,7 @@ def _train(
         raise
       if jax.default_backend() != "cpu" and not isinstance(error, MemoryError):
         # No other process has the accelerator's memory: it is too small.
-        trial.set_user_attr("error", user_message(error))
+        trial.set_user_attr("error", launch.user_message(error))
         return None
       # It counts as an attempt: it may succeed when less memory is in use.
       raise MachineError(
@@ -202,6 +201,7 @@ def _worker(place: _Place, failures: Any, given: tuple):
     failures: a queue for the message of a user's mistake.
     given: the arguments of `study.begin`.
   """
+  launch.prepare()
   parent = multiprocessing.parent_process()
   assert parent is not None, "another process starts it"
 

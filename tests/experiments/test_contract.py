@@ -10,9 +10,8 @@ import pytest
 from matplotlib import image
 
 import experiments
-import run
 from seqrnn import config as config_lib
-from seqrnn import experiment
+from seqrnn import experiment, program
 from seqrnn.errors import UserError
 from seqrnn.models import anatomy, cells
 from seqrnn.modes import predict
@@ -50,7 +49,7 @@ def main(folder, registered, rendered, capfd):
   begin = ["run.py", f"--workdir={folder / 'run'}"]
 
   def call(mode, *more):
-    status = run.main([*begin, f"--mode={mode}", *more])
+    status = program.main([*begin, f"--mode={mode}", *more])
     return status, capfd.readouterr()
 
   if not (folder / "run").exists():
@@ -235,7 +234,7 @@ def test_it_is_refused_from_python_too(folder, main):
 
 
 def test_the_modes_are_those_of_run_py():
-  assert tuple(run.MODES) == experiment.MODES
+  assert tuple(program.MODES) == experiment.MODES
 
 
 # Fields of a task -> the modes that it lacks.

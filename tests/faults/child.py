@@ -186,11 +186,11 @@ def arm(*_):
 
 if __name__ == "__main__":
   sys.path[0] = str(ROOT)
-  import run
+  from seqrnn import program
 
   if "HEARTBEAT" in os.environ:
-    run.processes._HEARTBEAT_SECONDS = int(os.environ["HEARTBEAT"])
+    program.processes._HEARTBEAT_SECONDS = int(os.environ["HEARTBEAT"])
   if "FAULT" in os.environ:
-    wrap(run.devices, "start", after=arm)
-  run.launch.prepare()
-  run.launch.end(run.main(sys.argv))
+    wrap(program.devices, "start", after=arm)
+  program.launch.prepare()
+  program.launch.end(program.main(sys.argv))

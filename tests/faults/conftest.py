@@ -20,8 +20,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-import run
 from configs import base
+from seqrnn import program
 from seqrnn.runtime import checkpoint, sharding
 from tests.conftest import TINY, write_text
 
@@ -254,7 +254,7 @@ def free_port() -> int:
 def call(config: Path | None, workdir: Path, *flags: str) -> int:
   """The same in this process, which has four devices; the exit status."""
   named = [] if config is None else [f"--config={config}"]
-  return run.main(["run.py", *named, f"--workdir={workdir}", *flags])
+  return program.main(["run.py", *named, f"--workdir={workdir}", *flags])
 
 
 def use_devices(monkeypatch, count: int):

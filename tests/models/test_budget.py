@@ -6,7 +6,7 @@ import jax
 import pytest
 
 import experiments
-import run
+from seqrnn import program
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
 from seqrnn.models import budget
@@ -61,7 +61,7 @@ def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
 
   def go(*flags):
     argv = ["run.py", f"--config={base}", f"--workdir={workdir}", *flags]
-    status = run.main(argv)
+    status = program.main(argv)
     return status, capfd.readouterr()
 
   given = "--config.model.parameters=2_000"
@@ -88,5 +88,5 @@ def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
 
   # A hidden size among the flags takes the place of the run's own budget.
   argv = ["run.py", f"--workdir={workdir}", "--config.model.hidden_size=4"]
-  assert run.main(argv) == 2
+  assert program.main(argv) == 2
   assert "model.parameters: 2000 -> None" in capfd.readouterr().err

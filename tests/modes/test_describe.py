@@ -12,9 +12,9 @@ import pytest
 from matplotlib.patches import FancyBboxPatch
 
 import experiments
-import run
 from configs import base
 from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import anatomy, diagram
 from seqrnn.models.cells import CELLS
@@ -168,23 +168,23 @@ def test_before_and_after_training(tmp_path, capsys):
   begin = ["run.py", f"--workdir={workdir}"]
   estimate = [*begin, "--mode=describe", "--config.describe.measure=false"]
 
-  assert run.main(estimate) == 2
+  assert program.main(estimate) == 2
   assert "has no run" in capsys.readouterr().err
-  assert run.main([*estimate, f"--config={path}"]) == 0
+  assert program.main([*estimate, f"--config={path}"]) == 0
   before = capsys.readouterr().out
   assert "estimated" in before and "measured" not in before
   written = {path.name for path in workdir.iterdir()}
   assert written == {"model.png", "model.svg", ".describe.lock"}
 
-  assert run.main([*begin, f"--config={path}"]) == 0
+  assert program.main([*begin, f"--config={path}"]) == 0
   with (workdir / "metrics.csv").open() as file:
     assert [row["step"] for row in csv.DictReader(file)] == ["2"]
   capsys.readouterr()
-  assert run.main(estimate) == 0
+  assert program.main(estimate) == 0
   assert (
     capsys.readouterr().out.split("estimated")[0]
     == before.split("estimated")[0]
   )
   other = f"--config={path}", "--config.model.hidden_size=9"
-  assert run.main([*estimate, *other]) == 2
+  assert program.main([*estimate, *other]) == 2
   assert "was trained with other settings" in capsys.readouterr().err

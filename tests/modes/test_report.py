@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import experiments
-import run as command
 from configs import base
 from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
@@ -290,8 +290,8 @@ def test_runs_are_compared(runs, capsys):
   assert "data.stateful" in found.text and "gap_model" in found.text
   assert "model.hidden_size" not in found.text  # The same in both.
   line = [f"--workdir={one},{other}", "--mode=report"]
-  assert command.main(["run.py", *line]) == 0
-  assert command.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
+  assert program.main(["run.py", *line]) == 0
+  assert program.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   assert capsys.readouterr().err.splitlines() == [
     "error: --workdir=nowhere: has no run; train it first"
   ]
@@ -305,7 +305,7 @@ def test_a_study_has_a_page(tmp_path):
   )
   (tmp_path / "search-history.png").write_bytes(b"PNG")
   line = [f"--workdir={tmp_path}", "--mode=report"]
-  assert command.main(["run.py", *line]) == 0
+  assert program.main(["run.py", *line]) == 0
   found = read(tmp_path / "report.html")
   assert found.text.index("1.25") < found.text.index("2.5")
   assert "3 trials, 2 of them with a validation loss" in found.text

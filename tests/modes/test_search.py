@@ -30,7 +30,6 @@ from optuna.distributions import (
 )
 
 import experiments
-import run
 from configs import base
 from seqrnn import config as config_lib
 from seqrnn.errors import MachineError, UserError
@@ -41,6 +40,7 @@ from seqrnn.training import fit, history
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
 
+ROOT = Path(__file__).parents[2]
 RATE = "search.space.optimizer.learning_rate"
 
 
@@ -611,7 +611,7 @@ def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
     workers = [
       subprocess.Popen(
         [*command, str(count)],
-        cwd=Path(run.__file__).parent,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -726,8 +726,9 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
   config_lib.save(config, tmp_path / "c.json")
   workdir = tmp_path / "s"
   process = subprocess.Popen(
-    [sys.executable, str(Path(run.__file__)), f"--config={tmp_path / 'c.json'}"]
+    [sys.executable, "-m", "seqrnn", f"--config={tmp_path / 'c.json'}"]
     + ["--mode=search", f"--workdir={workdir}", "--config.search.workers=2"],
+    cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -12,9 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-import run
 from configs import base
-from seqrnn import command
+from seqrnn import command, program
 from seqrnn import config as config_lib
 from seqrnn.errors import UserError
 from seqrnn.runtime import devices, launch, sharding
@@ -171,7 +170,7 @@ def test_lines_on_devices_go_to_stderr(tmp_path, monkeypatch, capfd):
   monkeypatch.setattr("seqrnn.modes.describe.run", lambda *_: None)
   line = ["run.py", "--config=configs/rnn.py", "--mode=describe"]
   monkeypatch.chdir(ROOT)
-  assert run.main([*line, f"--workdir={tmp_path / 'x'}"]) == 0
+  assert program.main([*line, f"--workdir={tmp_path / 'x'}"]) == 0
   assert capfd.readouterr() == ("", "warning: a GPU is\n")
 
 
@@ -375,7 +374,7 @@ def test_what_runs_on_the_cpu_alone(
   config = base.get_config()
   config_lib.save(config, tmp_path / "config.json")
   with pytest.raises(Enough):
-    run.main(
+    program.main(
       [
         "run.py",
         f"--config={tmp_path / 'config.json'}",
