@@ -1,1 +1,1 @@
-"""The modes of run.py, one module each."""
+"""The modes, one module each. The first line of each explains the mode."""
