@@ -30,6 +30,7 @@ sys.path.insert(0, str(_ROOT))
 _FIELDS = {
   "data.stateful": False,
   "data.validation_fraction": 0.01,  # Evaluations are short.
+  "model.layers": 2,
   "model.hidden_size": 64,
   "model.embedding_size": 64,
   "model.dropout": 0.0,
