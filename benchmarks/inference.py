@@ -316,7 +316,7 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
 
   config = base.get_config()
   config.model.hidden_size = H
-  launch.configure_device(command.cpu_devices(config))
+  launch.configure_device(*command.share_cores(config))
   found = {
     f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)
     for streams in (1, 64)

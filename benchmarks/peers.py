@@ -97,7 +97,7 @@ def seqrnn(case: Case, products: str = "float32"):
       "optimizer.clip_value": CLIP,
     }
   )
-  launch.configure_device(command.cpu_devices(config))
+  launch.configure_device(*command.share_cores(config))
   names = tuple(f"w{n}" for n in range(case.V - RESERVED))
   experiment = experiments.build(config, {"symbols": Vocabulary("word", names)})
   inputs, targets = tokens(case)

@@ -515,6 +515,13 @@ TRAIN = _group(
     "The number of CPU devices of a process. Empty: 2 if layers are small, else"
     " 1. JAX_NUM_CPU_DEVICES takes precedence.",
   ),
+  cpu_threads=optional(
+    int,
+    integer(1, 1024, "1 to 1024"),
+    "The number of threads that a process computes with on a CPU. Empty: one"
+    " for each core; several workers of a search divide the cores. PJRT_NPROC"
+    " takes precedence.",
+  ),
   epochs=Field(10, COUNT, "The maximum number of epochs."),
   max_steps=optional(int, COUNT, "The maximum number of steps."),
   batches_per_epoch=optional(

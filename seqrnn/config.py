@@ -50,14 +50,14 @@ IDENTITY = (
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
 # All fields that affect training; a search may choose their values.
 TRAINING = (*IDENTITY, "optimizer.", "schedule.", "train.")
+CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
 # Fields of TRAINING that may change during a run, which records each change.
 CHANGEABLE = tuple(
   name
   for name in RULES
   if name.startswith(TRAINING)
   and not name.startswith(IDENTITY)
-  and name
-  not in ("train.cpu_devices", "train.sample_length", "train.tensorboard")
+  and name not in (*CPU, "train.sample_length", "train.tensorboard")
 )
 # Fields of CHANGEABLE that only end a run.
 LIMITS = ("train.epochs", "train.max_steps", "train.patience")

@@ -53,9 +53,9 @@ def main(argv: list[str]) -> int:
       return 0
     distributed = parse(parsed, argv)
     config, workdir = command.resolve(parsed, overrides)
-    count = command.cpu_devices(config, parsed.mode)
+    counts = command.share_cores(config, parsed.mode)
     on_cpu = parsed.follow or command.gpu_workers(config, parsed.mode)
-    launch.configure_device(count, on_cpu, inline=parsed.follow)
+    launch.configure_device(*counts, on_cpu=on_cpu, inline=parsed.follow)
     if distributed:
       joined = True
       processes.guard()

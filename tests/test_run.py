@@ -805,18 +805,18 @@ def test_cpu_devices_by_the_rule(
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.train.batch_size = batch_size
-  assert command.cpu_devices(config) == expected
+  assert command.share_cores(config) == (expected, None)
   assert config.train.cpu_devices == expected
 
 
 @pytest.mark.parametrize(
   ("hidden_size", "method", "workers", "expected"),
   [
-    (256, "tpe", None, (4, 1)),
-    (257, "tpe", None, (1, 1)),
-    (256, "coarse", None, (1, 2)),
-    (256, "tpe", 2, (2, 2)),
-    (256, "tpe", 9, (9, 1)),
+    (256, "tpe", None, (4, 1, 1)),
+    (257, "tpe", None, (1, 1, None)),
+    (256, "coarse", None, (1, 2, None)),
+    (256, "tpe", 2, (2, 2, 2)),
+    (256, "tpe", 9, (9, 1, 1)),
   ],
 )
 def test_workers_of_a_search_share_the_cores(
@@ -827,9 +827,11 @@ def test_workers_of_a_search_share_the_cores(
   config.model.hidden_size = hidden_size
   config.search.method = method
   config.search.workers = workers
-  count = command.cpu_devices(config, "search")
-  assert (config.search.workers, count) == expected
-  assert command.cpu_devices(base.get_config()) == 2
+  counts = command.share_cores(config, "search")
+  assert (config.search.workers, *counts) == expected
+  for given in (1, 3):
+    config.train.cpu_threads = given
+    assert command.share_cores(config, "search") == (expected[1], given)
 
 
 def test_cpu_devices_where_the_hidden_size_is_not_yet_known(monkeypatch):
@@ -838,14 +840,14 @@ def test_cpu_devices_where_the_hidden_size_is_not_yet_known(monkeypatch):
     config = base.get_config()
     config.model.layers = 3
     config.model.parameters = parameters
-    assert command.cpu_devices(config) == expected
+    assert command.share_cores(config) == (expected, None)
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
 def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   (tmp_path / "c.py").write_text(BASE + "  return c\n")
   config = base.get_config()
-  config.train.cpu_devices = 3
+  config.train.cpu_devices, config.train.cpu_threads = 3, 5
   config_lib.save(config, tmp_path / "config.json")
   flags = [f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path}"]
   flags.append(f"--mode={mode}")
@@ -853,10 +855,11 @@ def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   def resolved(overrides):
     parsed = program.define()
     parsed(["run.py", *flags])
-    return command.cpu_devices(command.resolve(parsed, overrides)[0])
+    return command.share_cores(command.resolve(parsed, overrides)[0])
 
-  assert resolved([]) == 3
-  assert resolved([("train.cpu_devices", "1")]) == 1
+  assert resolved([]) == (3, 5)
+  assert resolved([("train.cpu_devices", "1")]) == (1, 5)
+  assert resolved([("train.cpu_threads", "1")]) == (3, 1)
 
 
 @pytest.mark.parametrize("given", [None, "", "glibc.malloc.check=1"])

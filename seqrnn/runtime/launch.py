@@ -75,12 +75,18 @@ def open_streams():
 
 
 def configure_device(
-  cpu_devices: int, on_cpu: bool = False, inline: bool = False
+  cpu_devices: int,
+  cpu_threads: int | None = None,
+  on_cpu: bool = False,
+  inline: bool = False,
 ):
   """Imports JAX and configures it before its backend starts.
 
   Args:
     cpu_devices: the number of CPU devices, unless JAX_NUM_CPU_DEVICES is set.
+    cpu_threads: the number of XLA's threads, unless PJRT_NPROC is set; None:
+      one for each core. XLA splits some sums between them, so it affects
+      rounding. Child processes inherit it.
     on_cpu: whether JAX uses the CPU, and starts no other device.
     inline: whether to compute on the CPU in the calling thread. Handing a
       computation of microseconds to another thread would take longer.
@@ -89,6 +95,8 @@ def configure_device(
 
   if jax.config.values["jax_num_cpu_devices"] < 1:
     jax.config.update("jax_num_cpu_devices", cpu_devices)
+  if cpu_threads is not None:
+    os.environ.setdefault("PJRT_NPROC", str(cpu_threads))
   if on_cpu:
     jax.config.update("jax_platforms", "cpu")
   if inline:

@@ -61,8 +61,8 @@ def _parse(config: Config, name: str, text: str) -> Any:
   def refuse(rule: str) -> NoReturn:
     raise UserError(f"config.search.space.{name}={text!r}: {rule}")
 
-  if name == "train.cpu_devices":
-    refuse("must be none: a process has the same devices for all its trials")
+  if name in config_lib.CPU:
+    refuse("must be none: a process has one value for all its trials")
   match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text, re.DOTALL)
   kinds = {
     "uniform": [float],

@@ -23,6 +23,7 @@ from seqrnn.training import fit
 from seqrnn.training.history import read_rows
 
 _TIMES = ("seconds", "evaluation_seconds", "symbols")
+_PAUSE = 0.2  # Seconds between two looks at the trials of other processes.
 _STARTS = 8  # How often a worker is started, at most.
 
 
@@ -58,7 +59,7 @@ def train_trials(search: Search, show: Callable[[], None]):
           run_trial(search, trial, show)
       elif any(trial.state == TrialState.RUNNING for trial in search.trials()):
         show()
-        time.sleep(1)
+        time.sleep(_PAUSE)
       else:
         return
 
@@ -211,36 +212,31 @@ def _worker(place: _Place, failures: Any, given: tuple):
 
   threading.Thread(target=follow, daemon=True).start()
   jax.config.update("jax_num_cpu_devices", place.devices)
+  status = 0
   try:
+    _pin(place)  # Threads that JAX starts inherit it.
     devices.take_gpu(place.index, place.count)
     lines = devices.start()
     # The parent starts no GPU, so it cannot say whether JAX uses them.
     for line in lines if devices.gpus() else ():
       worker = f"worker {place.index + 1} of {place.count}"
       print(f"{worker}: {visible(line)}", file=sys.stderr)
-    _pin(place)
     train_trials(study.begin(*given), lambda: None)
   except Interrupted as stop:
-    sys.exit(stop.status)
+    status = stop.status
   except KeyboardInterrupt:
-    sys.exit(130)
+    status = 130
   except (UserError, OSError) as error:
     failures.put(str(error))
-    sys.exit(2)
+    status = 2
+  launch.end(status)  # Otherwise JAX takes half a second to end.
 
 
 def _pin(place: _Place):
-  """Restricts this process to its share of the cores, on Linux.
-
-  JAX must have started. The rounding of sums depends on the number of its
-  threads, which is the number of cores that it sees, and a trial must give
-  what its config gives without a search.
-  """
-  if sys.platform != "linux":
+  """Restricts this thread and its later ones to a share of the cores."""
+  if not hasattr(os, "sched_setaffinity"):
     return
   cores = sorted(os.sched_getaffinity(0))
   share = max(len(cores) // place.count, 1)
   first = place.index * share % len(cores)
-  for thread in os.listdir("/proc/self/task"):
-    with suppress(ProcessLookupError):  # The thread has ended.
-      os.sched_setaffinity(int(thread), cores[first : first + share])
+  os.sched_setaffinity(0, cores[first : first + share])

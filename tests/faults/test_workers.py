@@ -25,6 +25,7 @@ PLAN = {
   "train.max_steps": 12,
   "train.eval_every": 2,
   "train.cpu_devices": 1,
+  "train.cpu_threads": 1,
   "search.method": "random",
   "search.trials": TRIALS,
   "search.pruning": "none",

@@ -131,6 +131,7 @@ def test_what_is_left_to_one_is_drawn():
     ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of gru"),
     ("model_cell", "uniform(gru, lstm)", "the field has choice(a, b, ...)"),
     ("train_cpu_devices", "choice(1, 2)", "must be none: a process has"),
+    ("train_cpu_threads", "choice(1, 2)", "must be none: a process has"),
   ],
 )
 def test_a_wrong_space_is_refused_in_a_line(name, text, rule):
@@ -548,18 +549,19 @@ def test_a_worker_has_its_gpu_before_jax_starts(monkeypatch, capsys, gpus):
   )
   for name in ("jax.config.update", "devices.take_gpu", "devices.start"):
     note(name)
-  for name in ("_pin", "study.begin", "train_trials"):
+  for name in ("_pin", "study.begin", "train_trials", "launch.end"):
     note(name)
   monkeypatch.setattr(workers.devices, "gpus", lambda: gpus)
   place = workers._Place(1, 2, 3)
   workers._worker(place, None, ())
   assert called[:4] == [
     ("jax.config.update", "jax_num_cpu_devices", 3),
+    ("_pin", place),
     ("devices.take_gpu", 1, 2),
     ("devices.start",),
-    ("_pin", place),
   ]
-  assert called[-1][0] == "train_trials"
+  assert called[-2][0] == "train_trials"
+  assert called[-1] == ("launch.end", 0)
   # Without GPUs, the parent has warned.
   said = "worker 2 of 2: warning: a GPU is\n" if gpus else ""
   assert capsys.readouterr() == ("", said)
@@ -737,14 +739,15 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
   while not (first / "metrics.csv").exists():
     assert process.poll() is None, process.communicate()
     time.sleep(0.02)
-  worker = int((first / "lock").read_text().split()[1])
+  killed = (first / "lock").read_text()
+  worker = int(killed.split()[1])
   assert worker != process.pid
   os.kill(worker, signal.SIGKILL)
   out, err = process.communicate()
   assert (process.returncode, err) == (0, ""), err
   assert states(workdir) == ["finished"] * 3
   assert out.count("trial 0  finished") == 1
-  workers = set()
+  workers = {killed}
   for number in range(3):
     folder = workdir / "trials" / f"{number:04}"
     workers.add((folder / "lock").read_text())

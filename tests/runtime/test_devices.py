@@ -288,7 +288,8 @@ def test_a_search_whose_workers_have_gpus_leaves_them_to_those(
   config = base.get_config()
   config.model.hidden_size = 512
   config.search.workers, config.search.method = workers, method
-  command.cpu_devices(config, mode)
+  command.share_cores(config, mode)
+  assert (config.train.cpu_threads is None) == (gpus > 0)
   on_cpu = command.gpu_workers(config, mode)
   assert (config.search.workers, on_cpu) == expected
 
@@ -314,6 +315,35 @@ print(jax.devices())
 """
   done = python(code, JAX_PLATFORMS="cuda")
   assert done.stdout == "[]\n[CpuDevice(id=0)]\n", done
+
+
+@pytest.mark.skipif(devices.cores() < 2, reason="needs two cores")
+def test_the_threads_of_a_process_are_those_of_its_config():
+  """Two threads sum the rows of a product in two parts, and round otherwise."""
+  code = """
+import sys
+import numpy as np
+from seqrnn.runtime import launch
+launch.configure_device(1, *map(int, sys.argv[1:]))
+import jax
+a, b = np.random.default_rng(0).normal(size=(2, 4096, 64)).astype("f")
+print(np.asarray(jax.jit(lambda a, b: a.T @ b)(a, b)).tobytes().hex())
+"""
+  one, two, given = (
+    subprocess.run(
+      [sys.executable, "-c", code, *threads],
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+      env={**os.environ, **environment},
+    ).stdout
+    for threads, environment in (
+      (["1"], {}),
+      (["2"], {}),
+      ([], {"PJRT_NPROC": "1"}),
+    )
+  )
+  assert one and one == given != two
 
 
 PLUGIN = """
@@ -366,7 +396,7 @@ def test_what_runs_on_the_cpu_alone(
   class Enough(Exception):
     pass
 
-  def configure(_, on_cpu, inline):
+  def configure(*_, on_cpu, inline):
     given.append((on_cpu, inline))
     raise Enough
 

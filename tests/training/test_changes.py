@@ -205,7 +205,7 @@ def test_another_table_is_named(tmp_path, content):
 
 
 def test_all_that_training_rests_on_is_fixed_named_or_recorded():
-  shown = {"train.cpu_devices", "train.sample_length", "train.tensorboard"}
+  shown = {*config_lib.CPU, "train.sample_length", "train.tensorboard"}
   far = {"train.epochs", "train.max_steps"}
   for name in config_lib.RULES:
     if name.startswith(config_lib.TRAINING):
