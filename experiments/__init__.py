@@ -29,6 +29,7 @@ from seqrnn.inference.sampler import sample, sample_music
 from seqrnn.inference.scoring import pad_time, scorer
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.table import Table
 from seqrnn.training.history import read_rows
 
 if TYPE_CHECKING:
@@ -125,6 +126,26 @@ class Run(NamedTuple):
             if name.startswith("validation_"):
               facts[name.replace("_", " ")] = f"{float(value):.4f}"
     return facts
+
+  @property
+  def metrics(self) -> Table:
+    """The rows of metrics.csv: a row for each evaluation of the training.
+
+    Columns are `step`, `epoch`, `learning_rate`, `gradient_norm`, and the
+    figures of both splits, such as `train_loss` and `validation_loss` in nats,
+    or in the unit of the task's loss. Without an evaluation there is no row.
+
+    Example:
+      >>> run.metrics["validation_loss"].min()
+      1.2431
+      >>> run.metrics.to_pandas().plot("step", "validation_loss")
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    rows = read_rows(self.workdir / "metrics.csv")
+    names = list(rows[0]) if rows else ["step"]
+    return Table.of_text(names, [list(row.values()) for row in rows])
 
   def sample(
     self, prime: str = "", **settings: Any

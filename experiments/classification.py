@@ -122,7 +122,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       ("decisions",),
       target="text",
     ),
-    present=partial(present, config.predict, symbols.unit, labels),
+    present=partial(present, config.predict, symbols.unit),
   )
 
 
@@ -230,21 +230,18 @@ def figures(batch: Batch, *terms: Any) -> tuple[jax.Array, Totals]:
   return losses.label_cross_entropy(*terms, importance_BN=weigh)
 
 
-def present(
-  settings: Config, unit: str, labels: Vocabulary, found: list[Prediction]
-) -> Table:
+def present(settings: Config, unit: str, found: list[Prediction]) -> Table:
   """A table of texts with their labels.
 
   Args:
     settings: `config.predict`.
     unit: of the texts.
-    labels: by id.
     found: the predictions.
   """
   table = Table("text", "truth", "labels by probability")
   for p in found[: settings.sequences]:
     truth = console_text(p.truth[0]) or "?"
-    table.add_row(shortened(p.text(unit)), truth, likely(labels, p, 0))
+    table.add_row(shortened(p.text(unit)), truth, likely(p, 0))
   more = len(found) - settings.sequences
   if more > 0:
     table.caption = f"... {more:,} more in predictions.csv"

@@ -96,9 +96,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     report=Report(
       "It gives each {word} of a text one of {count} tags.", ("decisions",)
     ),
-    present=partial(restored, labels)
+    present=restored
     if data.format == "spaces"
-    else partial(present, config.predict, symbols.unit, labels),
+    else partial(present, config.predict, symbols.unit),
   )
 
 
@@ -229,21 +229,18 @@ def figures(
   return loss, totals | count(*target)
 
 
-def restored(labels: Vocabulary, found: list[Prediction]) -> str:
+def restored(found: list[Prediction]) -> str:
   """The texts with the spaces that their symbols are tagged with."""
-  space = labels.encode(["space"])[0]
   lines: dict[int, str] = {}
   for p in found:
     lines[p.document] = lines.get(p.document, "") + "".join(
-      p.read[place] + " " * int(ids[0] == space)
-      for place, ids in zip(p.positions, p.ids, strict=True)
+      p.read[place] + " " * (best == "space")
+      for place, best in zip(p.positions, p.best, strict=True)
     )
   return "restored: " + "\n".join(map(console_text, lines.values()))
 
 
-def present(
-  settings: Config, unit: str, labels: Vocabulary, found: list[Prediction]
-) -> Group:
+def present(settings: Config, unit: str, found: list[Prediction]) -> Group:
   """Tables of symbols with their tags; see `classification.present`."""
   tables = []
   for p in found[: settings.sequences]:
@@ -252,7 +249,7 @@ def present(
       tables[-1].add_row(
         quoted(printable(p.read[place], unit)),
         quoted(p.truth[n]) if p.truth[n] else "?",
-        likely(labels, p, n),
+        likely(p, n),
       )
   return Group(*tables)
 

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 # From the lowest to the highest; a room imports from itself and those before.
 ROOMS = (
   "seqrnn.errors",
+  "seqrnn.table",
   "seqrnn.runtime",
   "seqrnn.fields",
   "seqrnn.conflicts",

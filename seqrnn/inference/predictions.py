@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary, joined, printable
+from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import sharding
@@ -21,13 +21,20 @@ from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 OPEN_GAP = ""  # The symbol of a gap; no vocabulary has it.
 _LENGTH = 60  # Characters of a text in a table, at most.
+_TARGETS = 8  # Targets that the text of a Prediction has, at most.
 _NONE = np.empty((0, 0))
 
 
 class Prediction(NamedTuple):
   """The predictions for a sequence: a window, or a part of a stream.
 
-  N targets, T inputs; K most likely symbols or labels, or V numbers.
+  N targets, T inputs; K most likely symbols or labels, or V numbers. Symbols
+  and labels are strings; a control character is escaped.
+
+  Example:
+    >>> [found] = run.predict("import os", top_k=2)
+    >>> found.likely[-1], found.probabilities[-1]
+    (['s', 'p'], array([0.93, 0.02], dtype=float32))
 
   Attributes:
     document: index of the document.
@@ -41,10 +48,11 @@ class Prediction(NamedTuple):
       vocabulary, or true numbers as text; "" if the truth is unknown [N].
     surprisal: -log p(target), in nats [N]. A symbol that is not in the
       vocabulary has the surprisal of the unknown symbol, such a label infinity.
-    ids: the most likely ids, best first [N, K].
-    probabilities: of these ids [N, K].
+    ids: the ids of `likely` [N, K].
+    probabilities: of `likely`, from 0 to 1 [N, K].
     numbers: the outputs of a task that predicts numbers [N, V]. A task that
-      predicts numbers has no surprisal, ids and probabilities.
+      predicts numbers has no surprisal, ids, probabilities and likely.
+    likely: the most likely symbols or labels of each target, best first [N, K].
   """
 
   document: int
@@ -57,6 +65,28 @@ class Prediction(NamedTuple):
   ids: np.ndarray = _NONE
   probabilities: np.ndarray = _NONE
   numbers: np.ndarray = _NONE
+  likely: list[list[str]] = []
+
+  @property
+  def best(self) -> list[str]:
+    """The most likely symbol or label of each target [N]."""
+    return [names[0] for names in self.likely]
+
+  def __repr__(self) -> str:
+    """The targets, each with its truth and the most likely answers."""
+    answers = [
+      " ".join(
+        f"{name!r} {chance:.3f}" for name, chance in zip(*pair, strict=True)
+      )
+      for pair in zip(self.likely, self.probabilities, strict=True)
+    ] or [number_text(row) for row in self.numbers]
+    parts = [
+      f"{truth!r}: {answer}" if truth else answer
+      for truth, answer in zip(self.truth, answers, strict=True)
+    ]
+    more = len(parts) - _TARGETS
+    rest = [f"{more} more"] if more > 0 else []
+    return f"Prediction({'; '.join(parts[:_TARGETS] + rest)})"
 
   def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
     """The text of inputs `start` to `stop`, with U+FFFD for a gap."""
@@ -148,7 +178,8 @@ def predictions(
           )
         ]
         kinds = ("ids", "probabilities", "surprisal")
-        fields = dict(zip(kinds, answers, strict=True))
+        likely = [names.names(ids_K) for ids_K in answers[0]]
+        fields = dict(zip(kinds, answers, strict=True), likely=likely)
       yield Prediction(
         int(batch["document"][row]),
         inputs[inputs != PAD],
@@ -238,9 +269,7 @@ def number_text(numbers: Any) -> str:
   return " ".join(f"{value:.6g}" for value in values)
 
 
-def likely(names: Vocabulary, prediction: Prediction, n: int) -> str:
+def likely(prediction: Prediction, n: int) -> str:
   """The most likely symbols or labels of a target, with probabilities."""
-  each = zip(
-    names.names(prediction.ids[n]), prediction.probabilities[n], strict=True
-  )
+  each = zip(prediction.likely[n], prediction.probabilities[n], strict=True)
   return "  ".join(f"{quoted(name)} {chance:.3f}" for name, chance in each)

@@ -84,7 +84,7 @@ def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
       truth, surprisal = quoted(found.truth[n]), found.surprisal[n]
       chance = f"{math.exp(-surprisal):.4f}", f"{surprisal / math.log(2):.2f}"
     place = str(found.positions[n])
-    table.add_row(place, truth, *chance, likely(names, found, n))
+    table.add_row(place, truth, *chance, likely(found, n))
   console.print(table)
   if len(found.targets) > limit:
     console.print(f"... {len(found.targets) - limit} more in predictions.csv")
@@ -116,7 +116,7 @@ def _show_surprising(
       f"{surprisal / math.log(2):.2f}",
       quoted(symbol),
       context.replace("\n", "\\n"),
-      quoted(names.names([p.ids[n][0]])[0]),
+      quoted(p.best[n]),
     )
   if known:
     console.print(table)
@@ -161,7 +161,7 @@ def _write(path: Path, experiment: Experiment, found: list[Prediction]):
         source = []
         if not experiment.in_bits:  # Readers of csv may end a text at a NUL.
           source = [p.source(unit, n).replace("\0", r"\x00")]
-        cells = _numbers(p, n) if names is None else _likely(names, p, n)
+        cells = _numbers(p, n) if names is None else _likely(p, n)
         writer.writerow([sequence, place, *source, *cells])
 
 
@@ -171,13 +171,11 @@ def _numbers(p: Prediction, n: int) -> Iterator[str]:
     yield from (number_text(truth), f"{number:.6g}")
 
 
-def _likely(names: Vocabulary, p: Prediction, n: int) -> Iterator[str]:
+def _likely(p: Prediction, n: int) -> Iterator[str]:
   """The cells of predictions.csv for a target: truth and most likely names."""
   truth = p.truth[n]
   yield from (truth, f"{p.surprisal[n]:.6g}" if truth else "")
-  for name, chance in zip(
-    names.names(p.ids[n]), p.probabilities[n], strict=True
-  ):
+  for name, chance in zip(p.likely[n], p.probabilities[n], strict=True):
     yield from (name, f"{chance:.6g}")
 
 

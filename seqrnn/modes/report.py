@@ -50,7 +50,8 @@ def run(
   """
   if config.report.beside:
     others = [Path(part) for part in config.report.beside.split(",")]
-    path = comparison.write([workdir, *others])
+    path, table = comparison.write([workdir, *others])
+    print(table)
     print(path)
     return path
   model = None

@@ -7,74 +7,63 @@ from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.reporting import page
-from seqrnn.reporting.curves import curves, ordered, validation_figures
+from seqrnn.reporting.curves import curves
 from seqrnn.reporting.fields import settings
+from seqrnn.reporting.gathering import gather
 from seqrnn.reporting.page import Element, element, section
-from seqrnn.reporting.trials import short
-from seqrnn.runtime import checkpoint, files
-from seqrnn.training.history import read_rows
+from seqrnn.runtime import checkpoint
+from seqrnn.table import Table
 
 
-def write(workdirs: list[Path]) -> Path:
+def write(workdirs: list[Path]) -> tuple[Path, Table]:
   """Writes comparison.html in the first of several workdirs.
+
+  Returns:
+    the path of the page, and its table of the best evaluations.
 
   Raises:
     UserError: a workdir has no run.
   """
-  names = [workdir.name for workdir in workdirs]
-  if len(set(names)) < len(names):
-    names = [str(workdir) for workdir in workdirs]
-  runs = dict(zip(names, workdirs, strict=True))
+  table = gather(workdirs)
+  runs = dict(zip(table["run"], workdirs, strict=True))
   base = config_lib.defaults()
-  for workdir in workdirs:
-    files.check_links(workdir)
   configs = {
     name: config_lib.read_run(path, base) for name, path in runs.items()
   }
   path = workdirs[0] / "comparison.html"
   page.write(
     path,
-    " · ".join(names),
+    " · ".join(runs),
     [
       element("p", "comparison", class_="eyebrow"),
       element("h1", f"Comparison of {len(runs)} runs"),
-      element("p", ", ".join(names)),
+      element("p", ", ".join(runs)),
     ],
-    [_best(runs, configs), curves(runs), settings(configs)],
+    [_best(table, _differing(runs, configs)), curves(runs), settings(configs)],
   )
-  return path
+  return path, table
 
 
-def _best(runs: dict[str, Path], configs: dict[str, Config]) -> Element:
+def _best(table: Table, differing: str) -> Element:
   """The evaluation of each run that has the lowest validation loss."""
-  best = {}
-  for name, workdir in runs.items():
-    rows = read_rows(workdir / "metrics.csv", "validation_loss")
-    loss = lambda row: float(row["validation_loss"])
-    best[name] = min(rows, key=loss) if rows else {}
-  figures = ordered(
-    dict.fromkeys(
-      name for row in best.values() for name in validation_figures(row)
-    )
-  )
+  cells = table.cells()
+  step = table.names.index("step")
+  for row in cells:
+    row[step] = row[step] or "not evaluated"
   return section(
     "Best evaluation",
     element(
       "p",
-      "The evaluation of each run with the lowest validation loss.",
-      _differing(runs, configs),
+      "The evaluation of each run with the lowest validation loss, and the"
+      " fields that differ. The test split is that of --mode=evaluate.",
+      differing,
     ),
     page.table(
-      ["run", "task", "step", *(name.replace("_", " ") for name in figures)],
       [
-        [
-          name,
-          configs[name].task.replace("_", " "),
-          row.get("step", "not evaluated"),
-          *(short(row.get(f"validation_{figure}", "")) for figure in figures),
-        ]
-        for name, row in best.items()
+        name.replace("_", " ") if "." not in name else name
+        for name in table.names
       ],
+      cells,
       "The best evaluation of each run",
     ),
   )

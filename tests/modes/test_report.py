@@ -271,26 +271,29 @@ def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
   text = read(report.run(experiments.build, config, copy)).text
   assert "has no evaluation yet" in text
   assert "run with the checkpoint of step 3, not with that of step 7" in text
-  assert "not evaluated" in read(comparison.write([copy, workdir])).text
+  assert "not evaluated" in read(comparison.write([copy, workdir])[0]).text
 
 
 def test_losses_of_different_things_are_not_compared(runs, tmp_path):
   (_, one), (_, other) = runs("language model"), runs("events")
   apart = "The runs differ in data.unit, the training data, so their"
-  assert apart in read(comparison.write([one, other])).text
+  assert apart in read(comparison.write([one, other])[0]).text
   same = shutil.copytree(one, tmp_path / "same")
-  assert "The runs differ" not in read(comparison.write([one, same])).text
+  assert "The runs differ" not in read(comparison.write([one, same])[0]).text
 
 
 def test_runs_are_compared(runs, capsys):
   (_, one), (_, other) = runs("language model"), runs("gap model")
-  path = comparison.write([one, other])
+  path, table = comparison.write([one, other])
   found = read(path)
   assert path == one / "comparison.html"
   assert "data.stateful" in found.text and "gap_model" in found.text
   assert "model.hidden_size" not in found.text  # The same in both.
   line = [f"--workdir={one},{other}", "--mode=report"]
   assert program.main(["run.py", *line]) == 0
+  assert repr(table) in capsys.readouterr().out
+  for row in table.cells():
+    assert all(cell in found.text for cell in row)
   assert program.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   assert capsys.readouterr().err.splitlines() == [
     "error: --workdir=nowhere: has no run; train it first"

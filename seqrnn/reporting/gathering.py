@@ -1,0 +1,149 @@
+"""Gathers several runs in a table: fields that differ, and their figures."""
+
+import glob
+import os
+import sys
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqrnn import config as config_lib
+from seqrnn.errors import UserError, visible
+from seqrnn.reporting.curves import ordered, validation_figures
+from seqrnn.runtime import files
+from seqrnn.table import Table
+from seqrnn.training.history import read_rows
+
+SPLITS = ("train", "validation", "test")
+_LIMIT = 2**20  # Bytes of evaluation.json.
+
+
+def find(
+  paths: Iterable[str | os.PathLike],
+) -> tuple[list[Path], frozenset[Path]]:
+  """Finds the workdirs that paths and patterns name.
+
+  A pattern, such as `runs/*`, may also match folders that have no run.
+
+  Returns:
+    the workdirs, each once, and those among them that only patterns name.
+
+  Raises:
+    UserError: a pattern matches no run.
+  """
+  named, matched = {}, {}
+  for given in paths:
+    path = os.fspath(given)
+    if not glob.has_magic(path):
+      named[Path(path)] = None
+      continue
+    folders = map(Path, sorted(glob.glob(path)))
+    found = [x for x in folders if (x / "config.json").exists()]
+    if not found:
+      raise UserError(f"{path}: matches no folder with a run")
+    matched |= dict.fromkeys(found)
+  return list(named | matched), frozenset(matched.keys() - named.keys())
+
+
+def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads a run's fields, and its figures of the best evaluation.
+
+  Returns:
+    the fields by their dotted names; and `step`, then SPLIT_FIGURE of each
+    split. The figures are those of the lowest validation loss, and of
+    evaluation.json if that is of the same step. Before the first evaluation
+    there are none.
+
+  Raises:
+    UserError: there is no run, or a file of it is damaged.
+  """
+  files.check_links(workdir)
+  config = config_lib.read_run(workdir, config_lib.defaults())
+  rows = read_rows(workdir / "metrics.csv", "validation_loss")
+  if not rows:
+    return config_lib.flat(config), {}
+  best = min(rows, key=lambda row: float(row["validation_loss"]))
+  step = int(best["step"])
+  figures: dict[str, Any] = {"step": step}
+  names = ordered(validation_figures(best))
+  evaluated = _evaluation(workdir / "evaluation.json", step)
+  for name in names:
+    for split in SPLITS:
+      column = f"{split}_{name}"
+      if column in best:
+        figures[column] = float(best[column])
+      elif split == evaluated.get("split") and name in evaluated:
+        figures[column] = evaluated[name]
+  return config_lib.flat(config), figures
+
+
+def _evaluation(path: Path, step: int) -> dict[str, Any]:
+  """The content of evaluation.json; {} if it is missing or of another step.
+
+  Raises:
+    UserError: the file is not as --mode=evaluate writes it.
+  """
+  if not path.exists():
+    return {}
+  found = files.read_json(path, _LIMIT)
+  if not isinstance(found, dict):
+    raise UserError(f"{path}: must be an object; evaluate the run again")
+  return found if found.get("step") == step else {}
+
+
+def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
+  """A table with a row for each run.
+
+  Its columns are `run`, the name; the fields that differ between the runs, of
+  those that training depends on; and `step` and the figures of `read`.
+
+  Args:
+    workdirs: of the runs.
+    optional: workdirs that are left out if they cannot be read, with a warning
+      on stderr.
+
+  Raises:
+    UserError: as `read`.
+  """
+  found = {}
+  for workdir in workdirs:
+    try:
+      found[workdir] = read(workdir)
+    except (UserError, OSError) as error:
+      if workdir not in optional:
+        raise
+      print(f"warning: left out, {visible(str(error))}", file=sys.stderr)
+  if not found:
+    raise UserError(f"{workdirs[0]}: no run can be read")
+  runs = list(found.values())
+  names = [workdir.absolute().name for workdir in found]
+  if len(set(names)) < len(names):
+    names = list(map(str, found))
+  prefixes = (*config_lib.IDENTITY, *config_lib.CHANGEABLE)
+  fields = [
+    field
+    for field in dict.fromkeys(name for own, _ in runs for name in own)
+    if field.startswith(prefixes)
+    and any(own.get(field) != runs[0][0].get(field) for own, _ in runs)
+  ]
+  rows = [
+    {
+      "run": name,
+      **{field: own.get(field) for field in fields},
+      "step": figures.get("step"),
+      **figures,
+    }
+    for name, (own, figures) in zip(names, runs, strict=True)
+  ]
+  table = Table.of_rows(rows)
+  order = ["run", *fields, "step"]
+  for name in ordered(_figures(table)):
+    columns = [f"{split}_{name}" for split in SPLITS]
+    order += [column for column in columns if column in table]
+  return Table({name: table[name] for name in order})
+
+
+def _figures(rows: Table) -> list[str]:
+  """The names of the figures in a table, without their splits."""
+  parts = [name.partition("_") for name in rows.names]
+  return list(dict.fromkeys(x for split, _, x in parts if split in SPLITS))
