@@ -23,9 +23,9 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from configs import base
+from seqrnn import catalogue
 from seqrnn import config as config_lib
 from seqrnn.config import Config
-from seqrnn.data.corpora import CATALOGUE
 from seqrnn.data.music import NOTES
 from seqrnn.detection.ensemble import Ensemble
 from seqrnn.experiment import Experiment
@@ -101,7 +101,7 @@ def read_config(name: str, fields: dict[str, Any], folder: Path) -> Config:
   """
   path = _ROOT / "configs" / f"{name}.py"
   config = config_lib.read(path, base.get_config())
-  if config.data.source in (*CATALOGUE, "files"):
+  if config.data.source in (*catalogue.sets(), "files"):
     text = folder / f"{name}.txt"
     if not text.exists():
       text.write_text(_text(config, _SIZES[name]), "utf-8")

@@ -12,6 +12,7 @@ Letters: B batch rows, T window length in symbols, V vocabulary size.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from seqrnn import catalogue
 from seqrnn.fields import (
   ABOVE_0,
   BELOW_1,
@@ -50,6 +51,12 @@ def _cells() -> list[str]:
   from seqrnn.models.cells import CELLS  # This imports JAX, so it is deferred.
 
   return sorted(CELLS)
+
+
+def _sources() -> list[str]:
+  """Returns the names of all sources of data."""
+  built_in = ("stdlib", "opcodes", "packages", "topics", "names", "chords")
+  return [*built_in, "files", *catalogue.sets()]
 
 
 def _cells_with_forget_gate() -> list[str]:
@@ -100,14 +107,15 @@ DATA = _group(
   "data",
   source=Field(
     "stdlib",
-    TEXT,
+    one_of(Registered(_sources)),
     "stdlib: the sources of the Python standard library, a document a module."
     " opcodes: the opcodes of its functions, a document a function. packages:"
     " the modules of its packages, labelled by package. topics: the topics of"
     " Python's help. names: surnames, labelled by language (extra `names`)."
-    " chords: synthetic four-part music. tinyshakespeare: downloaded once."
-    " files: your own files, in data.path, or in data.train_path,"
-    " data.validation_path and data.test_path.",
+    " chords: synthetic four-part music. files: your own files, in data.path,"
+    " or in data.train_path, data.validation_path and data.test_path. The other"
+    " sources are public data sets, downloaded once, with formats and splits of"
+    " their own; docs/howto/data.md lists them with their terms.",
   ),
   path=optional(str, TEXT, "A file, a glob or a folder, split by data.split."),
   train_path=optional(

@@ -7,6 +7,7 @@ by their number. By default an event is an opcode of CPython and a session is a
 function of the standard library.
 Source: the network of Du et al. 2017 (DeepLog), which reads windows of 10
 events; here the state is carried through the session.
+DeepLog's sessions of the Hadoop file system: --config.data.source=hdfs
 Your own sessions, one a line, ids separated by spaces:
   --config.data.source=files --config.data.path=sessions.txt
 Expected: test 2.59 bits an event, accuracy 48 %, after a minute of CPU time.

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import flags
 
+from seqrnn import catalogue
 from seqrnn import config as config_lib
 from seqrnn.config import CHANGEABLE, FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.errors import UserError, visible
@@ -90,11 +91,16 @@ def resolve(
   if beside:
     config.report.beside = beside
   _apply(overrides, config)
+  flags_only = copy.deepcopy(config)
+  given = {name for name, _ in overrides}
+  if path and path.endswith(".py"):  # A JSON config sets every field.
+    given |= config_lib.changes(defaults, plain).keys()
+  catalogue.complete(config, given, dict(overrides))
   config_lib.check(config)
   if folder:
     workdir = Path(folder)
   else:
-    workdir = Path("runs", run_name(Path(path).stem, plain, config))
+    workdir = Path("runs", run_name(Path(path).stem, plain, flags_only))
     files.check_links(workdir)
   may_start = parsed.mode in ("train", "describe", "search")
   new = may_start and not (workdir / record).exists()
@@ -108,9 +114,6 @@ def resolve(
   for name in ("cpu_devices", "cpu_threads"):
     if config.train[name] is None:
       config.train[name] = recorded.train[name]
-  given = {name for name, _ in overrides}
-  if path and path.endswith(".py"):  # A JSON config sets every field.
-    given |= config_lib.changes(defaults, plain).keys()
   if not parsed.process_id:
     for line in unused(config, given, defaults):
       print("warning:", visible(line), file=sys.stderr)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from seqrnn import catalogue
 from seqrnn.fields import as_float32
 
 
@@ -34,6 +35,15 @@ def _excludes(name: str, value: Any, *others: str, rule: str) -> list[Conflict]:
     )
     for other in others
   ]
+
+
+def _has_logs(source: str) -> bool:
+  known = catalogue.sets().get(source)
+  return (
+    source == "files"
+    or known is not None
+    and (known.fields.get("unit") == "log")
+  )
 
 
 _LOG_CUTS = (
@@ -75,13 +85,15 @@ CONFLICTS: list[Conflict] = [
     "data.buckets",
     rule="streams have no padding, which buckets reduce",
   ),
-  *(
-    Conflict(
-      ("data.unit", name),
-      lambda unit, given, value=value: unit == "log" and given != value,
-      f"a log must be read with {name}={value}",
-    )
-    for name, value in (("data.source", "files"), ("data.format", "text"))
+  Conflict(
+    ("data.unit", "data.source"),
+    lambda unit, source: unit == "log" and not _has_logs(source),
+    "a log must be read with data.source=files, or a public log (loghub_...)",
+  ),
+  Conflict(
+    ("data.unit", "data.format"),
+    lambda unit, given: unit == "log" and given != "text",
+    "a log must be read with data.format=text",
   ),
   *(
     _exclusive(*pair, rule="set only one way to cut a log into sessions")

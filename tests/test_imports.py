@@ -11,6 +11,7 @@ ROOMS = (
   "seqrnn.errors",
   "seqrnn.table",
   "seqrnn.runtime",
+  "seqrnn.catalogue",
   "seqrnn.fields",
   "seqrnn.conflicts",
   "configs.base",

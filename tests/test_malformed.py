@@ -274,11 +274,6 @@ FIELDS = {
     {"path": None, "train_path": "text", "validation_path": "empty"},
     "data.validation_path='empty': the corpus is empty, it has no symbols",
   ),
-  "no such source": (
-    {"path": None, "source": "web"},
-    "data.source='web': must be one of stdlib, opcodes, packages, topics,"
-    " names, files, tinyshakespeare",
-  ),
   "opcodes are no characters": (
     {"path": None, "source": "opcodes"},
     "data.unit='char': data.source=opcodes has unit session or id",

@@ -1,15 +1,23 @@
 """Corpora: documents of symbols, from files or from a named source."""
 
 import copy
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from seqrnn.config import Config
-from seqrnn.data import cache, embedded, entries, labelled, logs, tagged
+from seqrnn import catalogue
+from seqrnn.config import RULES, Config
+from seqrnn.data import (
+  cache,
+  embedded,
+  entries,
+  labelled,
+  logs,
+  prepared,
+  tagged,
+)
 from seqrnn.data.documents import Corpus, Document
 from seqrnn.data.encoding import encode_in_memory
 from seqrnn.data.labelled import Known
@@ -21,15 +29,6 @@ SPLITS = ("train", "validation", "test")
 # Formats whose texts are single lines, or sentences that can be.
 _LINES = ("tab", "space", "files", "columns", "conllu")
 
-# Named data sets: the address each is downloaded from, and its SHA-256.
-CATALOGUE = {
-  "tinyshakespeare": (
-    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/"
-    "tinyshakespeare/input.txt",
-    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-  ),
-}
-
 
 def read(data: Config, split: str | None = None) -> Corpus:
   """The corpus of `data.source`: all of it, or of a split with a path.
@@ -40,13 +39,16 @@ def read(data: Config, split: str | None = None) -> Corpus:
   """
   paths = ("path", *(f"{name}_path" for name in SPLITS))
   given = [field for field in paths if data[field] is not None]
-  plain = data.format in ("text", "spaces")
+  known = catalogue.sets().get(data.source)
+  plain = known or data.format in ("text", "spaces")
   of_files = given if plain else [*given, "format"]
   if data.source != "files" and of_files:
     raise UserError(
       f"data.{of_files[0]}={data[of_files[0]]!r}: is read with"
       f" data.source=files only, not with data.source={data.source!r}"
     )
+  if known:
+    return _read_set(known, data, split)
   if "path" in given and len(given) > 1:
     raise UserError(
       f"data.path={data.path!r}, data.{given[1]}={data[given[1]]!r}: give one"
@@ -65,13 +67,62 @@ def read(data: Config, split: str | None = None) -> Corpus:
   with enough_memory(f"data.source={data.source!r}"):
     if data.source in embedded.CORPORA:
       corpus = embedded.CORPORA[data.source](data.unit, data.errors)
-    elif data.source in CATALOGUE:
-      sources = [Source(data.source, _fetch(data.source))]
-      corpus = encode(sources, data.unit, data.errors)
+    elif data.source == "chords":
+      raise _music(data.source)
     else:
-      known = ", ".join((*embedded.CORPORA, "files", *CATALOGUE))
-      raise UserError(f"data.source={data.source!r}: must be one of {known}")
+      words = RULES["data.source"].words
+      raise UserError(f"data.source={data.source!r}: {words}")
     return _finished(f"data.source={data.source!r}", corpus, data)
+
+
+def _music(source: str) -> UserError:
+  return UserError(
+    f"data.source={source!r}: is music, which only task='polyphony' reads"
+  )
+
+
+def _read_set(
+  known: catalogue.DataSet, data: Config, split: str | None
+) -> Corpus:
+  """A split of a public set; None: the files that `data.split` splits."""
+  if known.is_music:
+    raise _music(known.name)
+  form = known.fields.get("format", "text")
+  forms = ("text", "spaces") if form == "text" else (form,)
+  units = (known.fields.get("unit", data.unit),)
+  for field, needed in (("format", forms), ("unit", units)):
+    if data[field] not in needed:
+      raise UserError(
+        f"data.{field}={data[field]!r}: data.source={known.name!r} is read with"
+        f" data.{field}={needed[0]}"
+      )
+  part = split or ("all" if "all" in known.files else "train")
+  what = f"data.source={known.name!r}"
+  with enough_memory(what):
+    sources = prepared.sources(known.name, part)
+    return _finished(what, _of_form(sources, data, None), data)
+
+
+def separate(data: Config) -> set[str]:
+  """The splits that have files of their own; `data.split` makes the others."""
+  known = catalogue.sets().get(data.source)
+  if known is None:
+    given = any(data[f"{name}_path"] is not None for name in SPLITS)
+    return set(SPLITS) if given else set()
+  found = {name for name in SPLITS if known.has(name)}
+  return found if "validation" in found else found - {"train"}
+
+
+def anomalous(data: Config) -> str | None:
+  """The file of anomalous sessions that a public set has; None: it has none.
+
+  Raises:
+    MachineError: as `catalogue.fetch`.
+  """
+  known = catalogue.sets().get(data.source)
+  if known is None or "anomalous" not in known.files:
+    return None
+  return str(catalogue.fetch(known.name, "anomalous")[0])
 
 
 @contextmanager
@@ -186,9 +237,14 @@ def with_format(config: Config) -> Config:
   """
   data = config.data
   field = "path" if data.path is not None else "train_path"
-  if data.unit != "log" or data.log_format != "auto" or data[field] is None:
+  if data.unit != "log" or data.log_format != "auto":
     return config
-  sources = files(f"data.{field}", data[field])
+  if data.source in catalogue.sets():
+    sources = prepared.sources(data.source, "all")
+  elif data[field] is None:
+    return config
+  else:
+    sources = files(f"data.{field}", data[field])
   config = copy.deepcopy(config)
   config.data.log_format = entries.settled(sources, logs.form(data)).log_format
   return config
@@ -249,24 +305,3 @@ def from_text(
       f"text: character {error.start} is half of a surrogate pair"
     ) from None
   return parse(content, unit, "text", "strict", data)
-
-
-def _fetch(name: str) -> Path:
-  """The file of a named set, downloaded once and kept in the user's cache."""
-  import pooch  # Imports requests, which only this needs.
-
-  url, sha256 = CATALOGUE[name]
-  address = urllib.parse.urlsplit(url)
-  loopback = (address.scheme, address.hostname) == ("http", "127.0.0.1")
-  if address.scheme != "https" and not loopback:
-    raise UserError(f"{url}: a data set is fetched by https only")
-  pooch.get_logger().setLevel("WARNING")
-  try:
-    folder = pooch.os_cache("seqrnn")
-    return Path(pooch.retrieve(url, f"sha256:{sha256}", name, folder))
-  except (OSError, ValueError) as error:  # ValueError: another SHA-256.
-    reason = " ".join(str(error).split())
-    raise UserError(
-      f"data.source={name!r}: cannot be fetched ({reason});"
-      " data.source=files with data.path=<your copy> works, too"
-    ) from None

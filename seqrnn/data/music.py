@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrnn import catalogue
 from seqrnn.config import Config
 from seqrnn.data.corpora import SPLITS, enough_memory
 from seqrnn.data.sequences import Sequences
@@ -56,6 +57,7 @@ def read(data: Config) -> Music:
         f"data.{field}={data[field]!r}: music is one file with all splits in"
         " it, data.path"
       )
+  sets = catalogue.sets()
   match data.source, data.path:
     case "chords", None:
       numbers = itertools.count()
@@ -66,10 +68,16 @@ def read(data: Config) -> Music:
     case "files", str(path):
       with enough_memory(f"data.path={path!r}"):
         return _read(Path(os.path.expanduser(path)))
+    case str(name), None if name in sets:
+      if not sets[name].is_music:
+        raise UserError(f"data.source={name!r}: has symbols, no music")
+      return _read(catalogue.fetch(name, "all")[0])
     case source, path:
+      named = [name for name, known in sets.items() if known.is_music]
       raise UserError(
-        f"data.source={source!r}, data.path={path!r}: music is chords, which"
-        " has no path, or files with the path of a .mat or .json file"
+        f"data.source={source!r}, data.path={path!r}: music is chords or"
+        f" {', '.join(named)}, which has no path, or files with the path of a"
+        " .mat or .json file"
       )
 
 

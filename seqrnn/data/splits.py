@@ -1,5 +1,6 @@
 """Splits: training, validation and test, made before windows are cut."""
 
+import copy
 import dataclasses
 import functools
 import math
@@ -338,9 +339,14 @@ def reader(
   def corpus(name: str | None = None) -> Corpus:
     return corpora.with_cuts(corpora.read(data, name), idle)
 
+  separate = corpora.separate(data)
+
   @functools.cache
   def parts() -> Split:
-    return split(corpus(), data, config.train.batch_size)
+    own = copy.deepcopy(data)
+    if "test" in separate:
+      own.test_fraction = 0.0
+    return split(corpus(), own, config.train.batch_size)
 
   @functools.cache
   def read(name: str) -> Pieces:
@@ -352,7 +358,7 @@ def reader(
 
   @functools.cache
   def unfolded(name: str) -> Pieces:
-    if any(data[f"{other}_path"] is not None for other in SPLITS):
+    if name in separate:
       return whole(corpus(name))
     pieces = parts()[name]
     if not len(pieces):

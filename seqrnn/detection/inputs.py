@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from seqrnn.config import Config
-from seqrnn.data import anomalies, columns
+from seqrnn.data import anomalies, columns, corpora
 from seqrnn.data import sessions as data
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.splits import Pieces
@@ -38,15 +38,17 @@ def read_sessions(
       " detect.path, which names the normal sessions"
     )
   trained = read("train").corpus
+  anomalous_path = settings.anomalous_path
   if settings.path is None:
+    anomalous_path = corpora.anomalous(config.data)
     sessions = data.of_pieces(read("test"), names, settings)
   else:
     sessions = data.read(config, names, settings.path, trained=trained)
-  if settings.anomalous_path is not None:
+  if anomalous_path is not None:
     anomalous = data.read(
       config,
       names,
-      settings.anomalous_path,
+      anomalous_path,
       "detect.anomalous_path",
       trained,
     )

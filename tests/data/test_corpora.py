@@ -2,16 +2,12 @@
 
 import dis
 import glob
-import hashlib
-import http.server
 import os
 import re
 import sysconfig
-import threading
 import tokenize
 from pathlib import Path
 
-import pooch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -328,112 +324,3 @@ def test_this_python_has_a_library():
   # A second reading costs nothing.
   data = fields(source="stdlib")
   assert corpora.read(data) is corpora.read(data)
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-  """Stands in for the network: a list of the requests it answers."""
-  content = b"First Citizen:\nSpeak, speak.\n"
-  requests = []
-
-  class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-      requests.append(self.path)
-      self.send_response(200)
-      self.send_header("Content-Length", str(len(content)))
-      self.end_headers()
-      self.wfile.write(content)
-
-    def log_message(self, *_):
-      pass
-
-  monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-  monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
-  with http.server.HTTPServer(("127.0.0.1", 0), Handler) as httpd:
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-    thread.start()
-    url = f"http://127.0.0.1:{httpd.server_port}/input.txt"
-    good = (url, hashlib.sha256(content).hexdigest())
-    monkeypatch.setitem(corpora.CATALOGUE, "tinyshakespeare", good)
-    yield requests
-    httpd.shutdown()
-    thread.join()
-
-
-def test_a_named_set_is_fetched_once_and_silently(
-  server, tmp_path, monkeypatch
-):
-  told = []
-  logger = pooch.get_logger()
-  logger.setLevel("INFO")  # As pooch has it.
-  monkeypatch.setattr(logger, "handle", told.append)
-  data = fields(source="tinyshakespeare")
-  documents = read(data)
-  assert [tuple(d)[:2] for d in documents] == [
-    ("tinyshakespeare", "First Citizen:\nSpeak, speak.\n")
-  ]
-  assert read(data) == documents
-  assert server == ["/input.txt"]
-  assert list((tmp_path / "seqrnn").iterdir())
-  assert not told
-
-
-def refused(reason):
-  with pytest.raises(UserError, match=reason) as error:
-    read(fields(source="tinyshakespeare"))
-  message = str(error.value)
-  assert message.startswith("data.source='tinyshakespeare': cannot be fetched")
-  assert "data.source=files with data.path=<your copy>" in message
-  assert "\n" not in message
-
-
-def test_a_changed_set_is_refused_and_not_kept(server, tmp_path, monkeypatch):
-  url, _ = corpora.CATALOGUE["tinyshakespeare"]
-  changed = (url, "0" * 64)
-  monkeypatch.setitem(corpora.CATALOGUE, "tinyshakespeare", changed)
-  refused("does not match the known hash")
-  assert server and not list((tmp_path / "seqrnn").iterdir())
-
-
-def test_without_network_a_set_comes_from_the_cache(server, monkeypatch):
-  documents = read(fields(source="tinyshakespeare"))
-  _, sha256 = corpora.CATALOGUE["tinyshakespeare"]
-  # The discard port: nobody listens.
-  gone = ("http://127.0.0.1:9/input.txt", sha256)
-  monkeypatch.setitem(corpora.CATALOGUE, "tinyshakespeare", gone)
-  assert read(fields(source="tinyshakespeare")) == documents
-  assert len(server) == 1
-  monkeypatch.setattr(pooch, "os_cache", lambda name: f"/dev/null/{name}")
-  refused("Not a directory|Errno")
-
-
-def test_a_reason_of_many_lines_is_told_in_one(server, monkeypatch):
-  def fail(*_, **__):
-    assert not server
-    raise ConnectionError("unreachable:\n  no route\n")
-
-  monkeypatch.setattr(pooch, "retrieve", fail)
-  refused(r"fetched \(unreachable: no route\);")
-
-
-def test_without_network_and_cache_a_copy_will_do(
-  server, tmp_path, monkeypatch
-):
-  _, sha256 = corpora.CATALOGUE["tinyshakespeare"]
-  gone = ("http://127.0.0.1:9/input.txt", sha256)
-  monkeypatch.setitem(corpora.CATALOGUE, "tinyshakespeare", gone)
-  refused("Connection refused")
-  assert not server and not list(tmp_path.glob("seqrnn/*"))
-
-
-@pytest.mark.parametrize("url", ["http://example.org/x", "ftp://127.0.0.1/x"])
-def test_sets_come_by_https_only(url, monkeypatch):
-  monkeypatch.setitem(corpora.CATALOGUE, "tinyshakespeare", (url, "0" * 64))
-  with pytest.raises(UserError, match="by https only"):
-    read(fields(source="tinyshakespeare"))
-
-
-def test_the_catalogue_is_checked_and_encrypted():
-  for url, sha256 in corpora.CATALOGUE.values():
-    assert url.startswith("https://")
-    assert re.fullmatch("[0-9a-f]{64}", sha256)

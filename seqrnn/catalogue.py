@@ -1,0 +1,205 @@
+"""Public data sets by name: where their files are, and how they are read.
+
+catalogue.toml lists them. A file is fetched once, verified, and kept in the
+user's cache folder; a file that the user puts there is as good.
+"""
+
+import functools
+import hashlib
+import sys
+import tomllib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqrnn.errors import MachineError, visible
+from seqrnn.runtime import files
+
+_LIST = Path(__file__).with_suffix(".toml")
+HOST = "https://raw.githubusercontent.com"
+
+# Fields that say which files are read, and how: those of the user's own files.
+_READING = (
+  *("path", "train_path", "validation_path", "test_path", "format"),
+  *("log_format", "log_header", "log_session", "log_session_key"),
+  *("log_gap", "log_lines"),
+)
+
+
+class File(NamedTuple):
+  """A file of a set.
+
+  Attributes:
+    path: in the repository, or its name.
+    size: in bytes.
+    checksum: SHA-256, or another algorithm, a colon and its checksum.
+  """
+
+  path: str
+  size: int
+  checksum: str
+
+  @property
+  def name(self) -> str:
+    """The last part of the path."""
+    return self.path.rpartition("/")[2]
+
+
+class DataSet(NamedTuple):
+  """A public data set; catalogue.toml explains the attributes."""
+
+  name: str
+  folder: str
+  what: str
+  terms: str
+  cite: str
+  files: dict[str, list[File]]
+  repository: str = ""
+  commit: str = ""
+  page: str = ""
+  fields: dict[str, str] = {}
+  read: str = ""
+  lines: tuple[str, ...] = ()
+  every: int = 0
+
+  def has(self, split: str) -> bool:
+    """Whether a split is that of the publication, or made of `train`."""
+    held_out = split == "validation" and self.every > 0
+    return split in self.files or held_out
+
+  @property
+  def is_music(self) -> bool:
+    """Whether its files have frames of notes, not symbols."""
+    files = (file for some in self.files.values() for file in some)
+    return all(file.name.endswith(".mat") for file in files)
+
+  def url(self, file: File) -> str:
+    """The address of a file of a set with a repository."""
+    return f"{HOST}/{self.repository}/{self.commit}/{file.path}"
+
+
+@functools.cache
+def sets() -> dict[str, DataSet]:
+  """All sets by their names."""
+  entries = tomllib.loads(_LIST.read_text("utf-8"))
+  found = {}
+  for name, entry in entries.items():
+    folder = name if "files" in entry else entry["of"]
+    if "of" in entry:
+      entry = {**entries[entry["of"]], **entry}
+      del entry["of"]
+    entry["files"] = {
+      split: [File(*row) for row in rows]
+      for split, rows in entry["files"].items()
+    }
+    found[name] = DataSet(name, folder, **entry)
+  return found
+
+
+def complete(config: Any, given: Collection[str], flags: Collection[str]):
+  """Sets the fields of `data` that its set needs.
+
+  A set named by a flag replaces the files of the config, and their format.
+  A set named by the config leaves the fields that the config sets.
+
+  Args:
+    config: of which `data` is changed.
+    given: the fields that a flag or the config sets, by their dotted names.
+    flags: those of them that a flag sets.
+  """
+  found = sets().get(config.data.source)
+  if found is None:
+    return
+  needed: dict[str, Any] = dict(found.fields)
+  if "data.source" in flags:
+    given = flags
+    needed = dict.fromkeys(_READING) | {"format": "text"} | needed
+  for field, value in needed.items():
+    if f"data.{field}" not in given:
+      config.data[field] = value
+
+
+def fetch(name: str, split: str) -> list[Path]:
+  """The files of a split of a set, each fetched once and verified.
+
+  Processes that need a file at once wait for the one that fetches it. A file
+  that is there is only read, so that the cache may be read-only.
+
+  Raises:
+    MachineError: a file cannot be fetched, or the user must put it there.
+  """
+  import platformdirs  # Finds the cache without importing what fetches.
+
+  found = sets()[name]
+  folder = platformdirs.user_cache_path("seqrnn") / "sets" / found.folder
+  paths = [folder / file.name for file in found.files[split]]
+  for file, path in zip(found.files[split], paths, strict=True):
+    if _is_valid(path, file):
+      continue
+    if found.page:
+      state = "is not the published file" if path.exists() else "is missing"
+      raise MachineError(
+        f"data.source={name!r}: {path} {state}; it is not fetched, get it from"
+        f" {found.page} and put it there (terms: {found.terms})"
+      )
+    with _locked(folder):
+      if not _is_valid(path, file):
+        _announce(name)
+        _download(found, file, path)
+  return paths
+
+
+def _is_valid(path: Path, file: File) -> bool:
+  """Whether a file of the cache is that of the set."""
+  algorithm, _, checksum = f"sha256:{file.checksum}".rpartition(":")
+  try:
+    with path.open("rb") as content:
+      found = hashlib.file_digest(content, algorithm.rpartition(":")[2])
+  except OSError:
+    return False
+  return found.hexdigest() == checksum
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+  """Holds the lock of a folder, and removes what a killed process left."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    held = files.lock(folder / "lock", wait=True)
+    assert held is not None, "`wait` returns with the lock"
+    with held:
+      for unfinished in folder.glob("tmp*"):  # As pooch names them.
+        unfinished.unlink()
+      yield
+  except OSError as error:
+    raise MachineError(
+      f"{folder}: cannot be written: {error.strerror or error}; the environment"
+      " variable XDG_CACHE_HOME names another place"
+    ) from None
+
+
+@functools.cache
+def _announce(name: str):
+  found = sets()[name]
+  line = (
+    f"data.source={found.name}: fetching from {found.repository}; terms:"
+    f" {found.terms}; cite {found.cite}"
+  )
+  print(visible(line), file=sys.stderr)
+
+
+def _download(found: DataSet, file: File, path: Path):
+  import pooch  # Imports requests, which only this needs.
+
+  url = found.url(file)
+  known = file.checksum if ":" in file.checksum else f"sha256:{file.checksum}"
+  pooch.get_logger().setLevel("WARNING")
+  try:
+    pooch.retrieve(url, known, path.name, path.parent)
+  except (OSError, ValueError) as error:  # ValueError: another checksum.
+    reason = " ".join(str(error).split())
+    raise MachineError(
+      f"data.source={found.name!r}: {url} cannot be fetched ({reason}); get it"
+      f" on another machine and put it at {path}"
+    ) from None

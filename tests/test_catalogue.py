@@ -1,0 +1,511 @@
+"""The catalogue: sets are fetched once, verified, and read as they should be.
+
+No test needs the network: small sets are served from the loopback address.
+"""
+
+import csv
+import gc
+import hashlib
+import http.server
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+
+from configs import base
+from docs import data_sets
+from seqrnn import catalogue, command, program
+from seqrnn import config as config_lib
+from seqrnn.data import corpora, music, prepared, splits
+from seqrnn.data.vocabulary import make
+from seqrnn.detection import inputs
+from seqrnn.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PLAY = b"First Citizen:\nSpeak, speak.\n"
+QUESTIONS = "".join(f"{n % 6} What Is {n} \x85 \xe9 ?\n" for n in range(34))
+NEWS = [
+  ["3", 'Fears for "T N"', "Unions,\\say\u2028"],
+  ["4", "Space", "A race"],
+]
+
+
+def news(rows) -> bytes:
+  content = io.StringIO()
+  csv.writer(content, quoting=csv.QUOTE_ALL).writerows(rows)
+  return content.getvalue().encode()
+
+
+def reviews(texts) -> bytes:
+  content = io.BytesIO()
+  with tarfile.open(fileobj=content, mode="w:gz") as archive:
+    for name, text in texts.items():
+      entry = tarfile.TarInfo(f"aclImdb/{name}")
+      entry.size = len(text.encode())
+      archive.addfile(entry, io.BytesIO(text.encode()))
+  return content.getvalue()
+
+
+REVIEWS = reviews(
+  {
+    "train/unsup/0_0.txt": "never read",
+    "test/neg/0_1.txt": "Bad.",
+    "train/pos/2_9.txt": "It's GOOD!",
+    "train/neg/10_1.txt": "late",
+    "train/neg/9_3.txt": "a<br />b\u2028c\td",
+  }
+)
+SESSIONS = "".join(f"{n} {n} {n % 7}\n" for n in range(40)).encode()
+# Of a set: the keys of its entry, and the content of its files by split.
+SETS = {
+  "play": ({}, {"all": PLAY}),
+  "lines": (
+    {"read": "utf-8", "lines": ["strip"]},
+    {"train": b" a b \n c\n", "validation": b"x", "test": b" y \n"},
+  ),
+  "questions": (
+    {
+      "fields": {"format": "space", "unit": "word"},
+      "read": "latin-1",
+      "lines": ["lower"],
+      "every": 10,
+    },
+    {"train": QUESTIONS.encode("latin-1"), "test": b"0 WHO ?\n"},
+  ),
+  "news": (
+    {"fields": {"format": "tab"}, "read": "news", "lines": ["words"]},
+    {"train": news(NEWS), "test": news(NEWS[:1])},
+  ),
+  "reviews": (
+    {
+      "page": "https://films.invalid",
+      "fields": {"format": "tab"},
+      "read": "reviews",
+      "lines": ["words"],
+    },
+    {"train": REVIEWS, "test": REVIEWS},
+  ),
+  "sessions": (
+    {"fields": {"unit": "session"}},
+    {"train": SESSIONS, "test": b"1 1 1\n3 3 3\n", "anomalous": b"1 2\n9 9\n"},
+  ),
+}
+FILE = {"reviews": "films.tar.gz"}
+
+
+def entry(name: str) -> str:
+  """A set as catalogue.toml has it."""
+  keys, parts = SETS[name]
+  known = {"what": name, "terms": "free", "cite": "Doe 1999"} | keys
+  if "page" not in known:
+    known |= {"repository": "owner/name", "commit": COMMIT}
+  lines = [f"[{name}]"]
+  for key, value in known.items():
+    if isinstance(value, dict):
+      inside = ", ".join(f"{k} = {v!r}" for k, v in value.items())
+      value = f"{{ {inside} }}"
+      lines.append(f"{key} = {value}")
+    else:
+      lines.append(f"{key} = {value!r}")
+  lines.append(f"[{name}.files]")
+  for split, content in parts.items():
+    path = FILE.get(name, f"data/{name}.{split}")
+    checksum = hashlib.sha256(content).hexdigest()
+    lines.append(f"{split} = [[{path!r}, {len(content)}, {checksum!r}]]")
+  return "\n".join(lines)
+
+
+class Server:
+  """Stands in for the network.
+
+  Attributes:
+    content: of each path; a path that is missing is not found.
+    cut: paths whose answer ends in the middle.
+    requests: the paths that were asked for.
+    url: of the server.
+  """
+
+  def __init__(self):
+    self.content: dict[str, bytes] = {}
+    self.cut: set[str] = set()
+    self.requests: list[str] = []
+    self.url = ""
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+  """A catalogue of SETS, its server, and a cache of its own."""
+  served = Server()
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+      served.requests.append(self.path)
+      content = served.content.get(self.path)
+      self.send_response(200 if content is not None else 404)
+      content = content or b""
+      self.send_header("Content-Length", str(len(content)))
+      self.end_headers()
+      half = len(content) // 2 if self.path in served.cut else None
+      self.wfile.write(content[:half])
+
+    def log_message(self, *_):
+      pass
+
+  for name, (_, parts) in SETS.items():
+    for split, content in parts.items():
+      path = f"/owner/name/{COMMIT}/data/{name}.{split}"
+      served.content[path] = content
+  listed = tmp_path / "catalogue.toml"
+  listed.write_text("\n".join(map(entry, SETS)), "utf-8")
+  monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setattr(catalogue, "_LIST", listed)
+  catalogue.sets.cache_clear()
+  catalogue._announce.cache_clear()
+  prepared._lines.cache_clear()
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+    thread.start()
+    served.url = f"http://127.0.0.1:{httpd.server_port}"
+    monkeypatch.setattr(catalogue, "HOST", served.url)
+    yield served
+    httpd.shutdown()
+    thread.join()
+  with warnings.catch_warnings():
+    # Pooch leaves the connection of a failed download to the collector.
+    warnings.simplefilter("ignore", ResourceWarning)
+    gc.collect()
+  monkeypatch.undo()
+  catalogue.sets.cache_clear()
+
+
+def config_of(name: str, **fields):
+  config = base.get_config()
+  config.data.source = name
+  for field, value in fields.items():
+    config_lib.override(config, field, str(value))
+  given = {"data.source", *fields}
+  catalogue.complete(config, given, given)
+  config_lib.check(config)
+  return config
+
+
+def texts(config, split):
+  pieces = splits.reader(config)(split)
+  labels = pieces.corpus.labels
+  return [
+    (labels and labels[int(j)], document.symbols)
+    for j, document in zip(pieces.document, pieces.documents(), strict=True)
+  ]
+
+
+def folder(tmp_path, name="play"):
+  return tmp_path / "cache" / "seqrnn" / "sets" / name
+
+
+def refused(reason, name="play"):
+  with pytest.raises(UserError, match=reason) as error:
+    corpora.read(config_of(name).data)
+  message = str(error.value)
+  assert "\n" not in message
+  return message
+
+
+def test_a_set_is_fetched_once_and_its_terms_are_printed(
+  served, tmp_path, monkeypatch, capfd
+):
+  logged = []
+  logger = pooch.get_logger()
+  logger.setLevel("INFO")  # As pooch has it.
+  monkeypatch.setattr(logger, "handle", logged.append)
+  place = folder(tmp_path)
+  place.mkdir(parents=True)
+  (place / "tmpleft").write_bytes(b"of a killed process")
+  for _ in range(2):
+    (document,) = splits.whole(corpora.read(config_of("play").data)).documents()
+    assert document[:2] == ("play.all", PLAY.decode())
+  assert served.requests == [f"/owner/name/{COMMIT}/data/play.all"]
+  assert {path.name for path in place.iterdir()} == {"lock", "play.all"}
+  assert not logged
+  assert capfd.readouterr().err == (
+    "data.source=play: fetching from owner/name; terms: free; cite Doe 1999\n"
+  )
+
+
+def test_a_file_with_another_checksum_is_refused_and_not_kept(served, tmp_path):
+  served.content[f"/owner/name/{COMMIT}/data/play.all"] = b"other"
+  refused("cannot be fetched .*does not match the known hash")
+  assert {path.name for path in folder(tmp_path).iterdir()} == {"lock"}
+
+
+def test_a_damaged_file_is_fetched_again(served, tmp_path):
+  folder(tmp_path).mkdir(parents=True)
+  (folder(tmp_path) / "play.all").write_bytes(PLAY[:-1])
+  corpora.read(config_of("play").data)
+  assert len(served.requests) == 1
+  assert (folder(tmp_path) / "play.all").read_bytes() == PLAY
+
+
+def test_a_missing_file_is_told_with_where_to_get_and_put_it(served, tmp_path):
+  served.content.clear()
+  message = refused("404")
+  assert message.startswith("data.source='play': http://127.0.0.1:")
+  assert f"/owner/name/{COMMIT}/data/play.all cannot be fetched" in message
+  assert message.endswith(
+    f"get it on another machine and put it at {folder(tmp_path) / 'play.all'}"
+  )
+
+
+def test_an_interrupted_download_is_not_kept_and_starts_again(served, tmp_path):
+  path = f"/owner/name/{COMMIT}/data/play.all"
+  served.cut.add(path)
+  refused("cannot be fetched")
+  assert {path.name for path in folder(tmp_path).iterdir()} == {"lock"}
+  served.cut.clear()
+  corpora.read(config_of("play").data)
+  assert served.requests == [path, path]
+
+
+def test_without_network_a_copy_in_the_cache_is_read(
+  served, tmp_path, monkeypatch
+):
+  # The discard port: nobody listens.
+  monkeypatch.setattr(catalogue, "HOST", "http://127.0.0.1:9")
+  refused("Connection refused")
+  (folder(tmp_path) / "play.all").write_bytes(PLAY)
+  corpus = corpora.read(config_of("play").data)
+  assert corpus.text(0, len(corpus.ids)) == PLAY.decode()
+  assert not served.requests
+
+
+def test_a_reason_of_many_lines_is_told_in_one(served, monkeypatch):
+  def fail(*_, **__):
+    assert not served.requests
+    raise ConnectionError("unreachable:\n  no route\n")
+
+  monkeypatch.setattr(pooch, "retrieve", fail)
+  refused(r"fetched \(unreachable: no route\);")
+
+
+def test_a_read_only_cache_is_read_and_a_missing_one_told(
+  served, tmp_path, monkeypatch
+):
+  corpora.read(config_of("play").data)
+
+  def fail(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+  monkeypatch.setattr(Path, "mkdir", fail)
+  monkeypatch.setattr(catalogue.files, "lock", fail)
+  corpora.read(config_of("play").data)
+  (folder(tmp_path) / "play.all").unlink()
+  message = refused("cannot be written: Permission denied; the environment")
+  assert message.startswith(f"{folder(tmp_path)}: ")
+  assert len(served.requests) == 1
+
+
+def test_processes_that_need_a_file_at_once_fetch_it_once(served, tmp_path):
+  script = (
+    "import sys; from pathlib import Path; from seqrnn import catalogue;"
+    "catalogue._LIST, catalogue.HOST = Path(sys.argv[1]), sys.argv[2];"
+    "print(catalogue.fetch('play', 'all')[0].read_bytes())"
+  )
+  arguments = [str(tmp_path / "catalogue.toml"), served.url]
+  started = [
+    subprocess.Popen(
+      [sys.executable, "-c", script, *arguments],
+      cwd=ROOT,
+      env={**os.environ, "PYTHONPATH": str(ROOT)},
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for _ in range(2)
+  ]
+  assert [one.communicate()[0] for one in started] == [f"{PLAY}\n"] * 2
+  assert len(served.requests) == 1
+
+
+def test_a_set_that_the_user_must_get(served, tmp_path):
+  place = folder(tmp_path, "reviews") / "films.tar.gz"
+  message = refused("is missing", "reviews")
+  assert message == (
+    f"data.source='reviews': {place} is missing; it is not fetched, get it from"
+    " https://films.invalid and put it there (terms: free)"
+  )
+  place.parent.mkdir(parents=True)
+  place.write_bytes(REVIEWS[:-1])
+  refused("is not the published file", "reviews")
+  place.write_bytes(REVIEWS)
+  config = config_of("reviews", **{"data.unit": "word"})
+  corpus = corpora.read(config.data, "train")
+  assert list(corpus.names) == [f"films.tar.gz:{n}" for n in (1, 2, 3)]
+  assert list(corpus.labels) == ["0", "0", "1"]
+  found = [corpus.text(*corpus.bounds[j : j + 2]) for j in range(3)]
+  assert found == [["a", "b", "c", "d"], ["late"], ["it's", "good", "!"]]
+  assert texts(config, "test") == [("0", ["bad", "."])]
+  assert not served.requests
+
+
+def test_lines_are_prepared_and_splits_are_those_of_the_set(served):
+  config = config_of("lines")
+  found = {split: texts(config, split) for split in corpora.SPLITS}
+  assert found == {
+    "train": [(None, "a b\nc\n")],
+    "validation": [(None, "x\n")],
+    "test": [(None, "y\n")],
+  }
+  assert len(served.requests) == 3
+
+
+def test_every_tenth_line_validates(served):
+  config = config_of("questions")
+  assert config.data.format == "space"
+  # Only newlines end a line, not U+0085.
+  lines = [
+    (str(n % 6), f"what is {n} \x85 \xe9 ?".split(" ")) for n in range(34)
+  ]
+  held = [lines[9], lines[19], lines[29]]
+
+  def bare(found):  # U+0085 is white space.
+    return [(label, [s for s in text if s != "\x85"]) for label, text in found]
+
+  assert texts(config, "validation") == bare(held)
+  assert texts(config, "train") == bare([x for x in lines if x not in held])
+  assert texts(config, "test") == [("0", ["who", "?"])]
+  assert served.requests
+
+
+def test_news_have_a_title_and_a_description(served):
+  config = config_of("news", **{"data.unit": "word"})
+  assert texts(config, "test") == [
+    ("Business", [*["fears", "for"], *'"tn"', "unions", ",", "say"])
+  ]
+  labels = {label for label, _ in texts(config, "train")}
+  assert labels <= {"Business", "Sci/Tech"}
+  assert served.requests
+
+
+def test_training_is_split_where_a_set_has_no_validation(served):
+  config = config_of("sessions", **{"data.validation_fraction": 0.2})
+  train, held, test = (texts(config, split) for split in corpora.SPLITS)
+  # All of the file: the test split is another file.
+  assert len(train) + len(held) == 40 and 6 <= len(held) <= 10
+  assert [symbols for _, symbols in test] == [["1"] * 3, ["3"] * 3]
+  assert len(served.requests) == 2
+
+
+def test_a_detection_examines_the_anomalous_sessions_of_a_set(served):
+  config = config_of("sessions")
+  read = splits.reader(config)
+  corpus = read("train").corpus
+  counts = read("train").counts()
+  names = make(corpus.symbols, counts, "session", 1, None)
+  found, _ = inputs.read_sessions(config, names, read)
+  assert found.labels is not None
+  assert found.labels.tolist() == [False, False, True, True]
+  assert np.diff(found.bounds).tolist() == [3, 3, 2, 2]
+  assert len(served.requests) == 3
+
+
+def test_the_fields_of_a_set_are_checked(served):
+  for fields, message in (
+    (
+      {"data.format": "tab"},
+      "data.format='tab': data.source='questions' is read with"
+      " data.format=space",
+    ),
+    (
+      {"data.unit": "char"},
+      "data.unit='char': data.source='questions' is read with data.unit=word",
+    ),
+    (
+      {"data.path": "mine.txt"},
+      "data.path='mine.txt': is read with data.source=files only, not with"
+      " data.source='questions'",
+    ),
+  ):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+      corpora.read(config_of("questions", **fields).data, "train")
+  assert not served.requests
+
+
+def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  Path("mine.py").write_text(
+    "from configs import base\n\n"
+    "def get_config():\n"
+    "  config = base.get_config()\n"
+    "  config.data.source = 'files'\n"
+    "  config.data.path = 'mine.txt'\n"
+    "  config.data.unit = 'log'\n"
+    "  config.data.log_header = '<Content>'\n"
+    "  return config\n"
+  )
+  flags = ["--config.data.source=sessions", "--config.data.window=9"]
+  overrides, argv = command.split_overrides(["run.py", *flags])
+  parsed = program.define()
+  parsed([*argv, "--config=mine.py"])
+  config, workdir = command.resolve(parsed, overrides)
+  data = config.data
+  assert (data.path, data.unit, data.log_header) == (None, "session", None)
+  assert "source=sessions" in workdir.name and "unit" not in workdir.name
+  assert not served.requests
+
+
+def test_music_is_read_by_its_task_only(monkeypatch):
+  jsb = config_of("jsb", task="polyphony").data
+  with pytest.raises(UserError, match="'jsb': is music, which only task='pol"):
+    corpora.read(jsb)
+  with pytest.raises(UserError, match="source='ptb': has symbols, no music"):
+    music.read(config_of("ptb").data)
+  found = []
+  monkeypatch.setattr(catalogue, "fetch", lambda *a: [Path(f"{a[0]}.mat")])
+  monkeypatch.setattr(music, "_read", found.append)
+  music.read(jsb)
+  assert found == [Path("jsb.mat")]
+
+
+def test_the_page_has_the_table_of_the_catalogue():
+  """`python docs/data_sets.py` renews it."""
+  text = data_sets.PAGE.read_text("utf-8")
+  assert data_sets.table() in text
+  assert data_sets.page(text) == text
+
+
+def test_the_catalogue_is_sound():
+  sets = catalogue.sets()
+  assert len(sets) > 25
+  for name, found in sets.items():
+    assert re.fullmatch("[a-z0-9_]+", name)
+    assert found.what and found.terms and found.cite
+    assert bool(found.page) != bool(found.repository)
+    if found.repository:
+      assert re.fullmatch("[0-9a-f]{40}", found.commit)
+      for files in found.files.values():
+        assert found.url(files[0]).startswith("https://raw.githubusercontent")
+    if found.read:
+      assert found.read in prepared.READERS
+    assert set(found.lines) <= prepared.LINES.keys()
+    assert not found.lines or found.read
+    assert found.files.keys() in (
+      {"all"},
+      {"train", "test"},
+      {"train", "validation", "test"},
+      {"train", "test", "anomalous"},
+    )
+    for file in (file for some in found.files.values() for file in some):
+      assert file.size > 0
+      assert re.fullmatch("[0-9a-f]{64}|md5:[0-9a-f]{32}", file.checksum)
+    names = [file.name for some in found.files.values() for file in some]
+    assert len({*names}) == len(names) or found.page
+    config_of(name)  # Its fields are fields, and do not conflict.
