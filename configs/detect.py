@@ -29,6 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the config of this recipe."""
   config = sessions.get_config()
   config.data.test_fraction = 0.2
-  config.train.epochs = 20
+  config.model.dropout = 0.2
+  config.train.epochs = 16
   config.detect.inject = 0.05
   return config

@@ -27,14 +27,15 @@ def get_config() -> ml_collections.ConfigDict:
   data.unit = "session"
   data.window = 64
 
-  config.model.hidden_size = 128
-  config.model.layers = 2
-  config.model.dropout = 0.1
+  config.model.hidden_size = 224
+  config.model.layers = 1
+  config.model.dropout = 0.2
 
-  config.optimizer.learning_rate = 4e-3
+  config.optimizer.learning_rate = 8e-3
   config.optimizer.clip_norm = 1.0
   config.schedule.name = "cosine"
 
   config.train.batch_size = 16
-  config.train.epochs = 10
+  config.train.epochs = 7
+  config.train.ema = 0.995
   return config

@@ -31,13 +31,15 @@ def get_config() -> ml_collections.ConfigDict:
   data.buckets = 6
   data.repeats = "weight"
 
-  config.model.hidden_size = 64
-  config.model.layers = 2
+  config.model.hidden_size = 128
+  config.model.layers = 1
+  config.model.dropout = 0.1
 
-  config.optimizer.learning_rate = 4e-3
+  config.optimizer.learning_rate = 2e-2
   config.optimizer.clip_norm = 1.0
   config.schedule.name = "cosine"
 
   config.train.batch_size = 32
-  config.train.epochs = 6
+  config.train.epochs = 8
+  config.train.ema = 0.99
   return config

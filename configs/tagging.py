@@ -26,6 +26,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.source = "topics"
   data.format = "spaces"
   data.window = 64
+  data.split = "shared_lines"  # Topics quote each other.
+  data.validation_fraction = 0.1
+  data.test_fraction = 0.1
   data.random_offset = True
 
   config.model.bidirectional = True

@@ -25,20 +25,24 @@ def get_config() -> ml_collections.ConfigDict:
   data = config.data
   data.source = "topics"
   data.unit = "word"
+  data.min_count = 2
   data.window = 20
+  data.split = "shared_lines"  # Topics quote each other.
+  data.validation_fraction = 0.1
+  data.test_fraction = 0.1
   data.stateful = True
 
   config.model.hidden_size = 200
   config.model.layers = 1
   config.model.embedding_size = 200
   config.model.tied = True
-  config.model.dropout = 0.3
+  config.model.dropout = 0.6
 
   config.optimizer.learning_rate = 1e-2
   config.optimizer.clip_norm = 1.0
   config.schedule.name = "cosine"
 
   config.train.batch_size = 20
-  config.train.epochs = 4
+  config.train.epochs = 6
   config.train.ema = 0.99
   return config
