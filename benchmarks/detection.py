@@ -223,14 +223,21 @@ _HDFS_TEST = {
   "detect.events": "none",
 }
 
+# The network and the rate of these cases; the configs have others by now.
+_NETWORK = {
+  "model.layers": 2,
+  "model.hidden_size": 64,
+  "model.dropout": 0.0,
+  "optimizer.learning_rate": 4e-3,
+  "train.ema": "none",
+}
 _DEEPLOG = {
   **_HDFS,
+  **_NETWORK,
   "data.boundaries": False,
   "data.mapping": "many_to_one",
   "data.window": 10,
   "data.step": 1,
-  "model.hidden_size": 64,
-  "model.dropout": 0.0,
   "train.batch_size": 256,
   "train.epochs": 40,
 }
@@ -265,6 +272,7 @@ CASES = {
     "configs/sessions.py",
     {
       **_HDFS,
+      **_NETWORK,
       "data.repeats": "each",
       "model.symbol_dropout": 0.01,
       "train.epochs": 20,
@@ -355,6 +363,7 @@ CASES = {
     "configs/sessions.py",
     {
       **_HDFS,
+      **_NETWORK,
       "task": "gap_model",
       "data.repeats": "each",
       "model.heads": "all",
