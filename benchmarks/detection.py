@@ -349,7 +349,10 @@ CASES = {
     "This case needs no data: it uses `configs/detect.py` unchanged. A"
     " twentieth of the held-out sessions are made anomalous, each in one way."
     " The table has the average precision of each kind of anomaly against"
-    " normal sessions alone.",
+    " normal sessions alone. The recipe was chosen by the validation loss. With"
+    " the network and rate of the cases of HDFS, trained for 20 epochs, the"
+    " combined score has .409 instead of .487 without folds, and max .440"
+    " instead of .543.",
     "configs/detect.py",
     {},
     {"default": {}},

@@ -1,18 +1,21 @@
 r"""Many short sessions: an LSTM predicts each event from the whole session.
 
-What: two LSTM layers of 64 units, as in DeepLog, predict each event of a
-session, and its end, from all earlier events. A batch has sessions of similar
-length, so that there is little padding. Equal sessions are read once, weighted
-by their number. By default an event is an opcode of CPython and a session is a
-function of the standard library.
-Source: the network of Du et al. 2017 (DeepLog), which reads windows of 10
-events; here the state is carried through the session.
+What: an LSTM layer of 128 units predicts each event of a session, and its end,
+from all earlier events. A batch has sessions of similar length, so that there
+is little padding. Equal sessions are read once, weighted by their number. By
+default an event is an opcode of CPython and a session is a function of the
+standard library.
+Source: the task of Du et al. 2017 (DeepLog), whose network has two layers of 64
+units and reads windows of 10 events; here the state is carried through the
+session. With --config.model.layers=2 --config.model.hidden_size=64 and a rate
+of .004, without dropout and mean of the parameters, the validation loss was
+1.70 instead of 1.22 nats.
 DeepLog's sessions of the Hadoop file system: --config.data.source=hdfs
 Your own sessions, one a line, ids separated by spaces:
   --config.data.source=files --config.data.path=sessions.txt
-Expected: test 2.59 bits an event, accuracy 48 %, after a minute of CPU time.
-configs/events.py, larger and trained for longer, reaches 1.84 (Python 3.11.7's
-library, jax 0.10.1, seed 0).
+Expected: test 1.85 bits an event, accuracy 59 %, after 25 s on one core (Python
+3.11.7's library, jax 0.10.1, seed 0). configs/events.py, larger and trained for
+longer, reaches 1.78.
 Command: python run.py --config=configs/sessions.py
 """
 

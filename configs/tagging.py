@@ -1,13 +1,13 @@
 r"""Tagging: restores the spaces of a text without spaces.
 
-What: a bidirectional LSTM layer of 128 units reads the topics of Python's help
+What: a bidirectional LSTM layer of 112 units reads the topics of Python's help
 without their white space. The tag of a character is whether white space
-followed it. Whole topics are held out.
+followed it. Topics that quote each other are in one split.
 Source: this project. The recipe needs no download. For other texts:
-  --config.data.source=files --config.data.path=my/texts
-Expected: test accuracy 98.8 % over characters, F1 of the spaces .96, after 20 s
-on one core (Python 3.11.7's topics, jax 0.10.1, seed 0). Topics quote each
-other: 88 % of the lines of the test split also stand in the training split.
+  --config.data.source=files --config.data.path=my/texts \
+  --config.data.split=auto
+Expected: test accuracy 98.4 % over characters, F1 of the spaces .955, after
+12 s on one core (Python 3.11.7's topics, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/tagging.py
 Then: python run.py --workdir=runs/tagging --mode=predict \
   --config.predict.text=tobeornottobe
@@ -33,14 +33,14 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.model.bidirectional = True
   config.model.layers = 1
-  config.model.hidden_size = 128
-  config.model.dropout = 0.2
+  config.model.hidden_size = 112
+  config.model.dropout = 0.4
 
   config.optimizer.learning_rate = 1e-2
   config.optimizer.clip_norm = 1.0
   config.schedule.name = "cosine"
 
   config.train.batch_size = 16
-  config.train.epochs = 3
+  config.train.epochs = 4
   config.train.ema = 0.99
   return config
