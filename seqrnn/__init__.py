@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from experiments import Run as Run
+  from seqrnn.calls import Detection as Detection
+  from seqrnn.calls import Given
+  from seqrnn.calls import Study as Study
   from seqrnn.errors import Interrupted as Interrupted
   from seqrnn.errors import UserError as UserError
   from seqrnn.inference.predictions import Prediction as Prediction
@@ -17,21 +20,28 @@ if TYPE_CHECKING:
 
 # Class -> its module, which is imported when the class is used.
 _CLASSES = {
+  "Detection": "seqrnn.calls",
   "Interrupted": "seqrnn.errors",
   "Prediction": "seqrnn.inference.predictions",
   "Run": "experiments",
+  "Study": "seqrnn.calls",
   "Table": "seqrnn.table",
   "UserError": "seqrnn.errors",
 }
 
 __all__ = [
+  "Detection",
   "Interrupted",
   "Prediction",
   "Run",
+  "Study",
   "Table",
   "UserError",
+  "detect",
   "load",
   "runs",
+  "search",
+  "train",
 ]
 
 
@@ -51,6 +61,126 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> "Run":
       does not have a field of the run's config.
   """
   return _experiments().load(workdir, step)
+
+
+def train(
+  config: "Given" = None,
+  workdir: str | os.PathLike[str] | None = None,
+  *,
+  verbose: bool = True,
+  **settings: Any,
+) -> "Run":
+  """Trains or resumes a run, as `--mode=train` does.
+
+  The same call resumes a run that was stopped; that of a finished run loads it.
+
+  Example:
+    >>> run = seqrnn.train("configs/rnn.py", **{"train.epochs": 1})
+    >>> run.metrics["validation_loss"][-1]
+    1.3912
+
+  Args:
+    config: a config as for `--config`, or a ConfigDict; None: that of the run
+      in the workdir.
+    workdir: the folder of the run; None: `runs/`, then the name of the config
+      and of the settings.
+    verbose: whether to print the progress; warnings are printed on stderr.
+    **settings: fields of the config, by their dotted names.
+
+  Returns:
+    the run, with the checkpoint of the lowest validation loss.
+
+  Raises:
+    UserError: a setting is not valid, the workdir holds another run or is in
+      use, or training fails; the message is one line.
+    Interrupted: SIGINT (Ctrl-C, or a notebook's stop button) or SIGTERM was
+      received; a checkpoint was saved.
+
+  JAX starts once in a process: its number of CPU devices is that of the first
+  training, and affects the speed.
+  """
+  from seqrnn import calls
+
+  tasks = _experiments()
+  _, _, folder = calls.call(
+    tasks.build, "train", config, workdir, settings, verbose
+  )
+  return tasks.load(folder)
+
+
+def search(
+  config: "Given" = None,
+  workdir: str | os.PathLike[str] | None = None,
+  *,
+  verbose: bool = True,
+  **settings: Any,
+) -> "Study":
+  """Searches hyperparameters, as `--mode=search` does.
+
+  In a script, call it below `if __name__ == "__main__":`, because the workers
+  (`search.workers`) import the script. With a GPU or TPU, this process trains
+  one trial after the other; on the command line, each GPU has a worker.
+
+  Example:
+    >>> study = seqrnn.search("configs/rnn.py", **{"search.trials": 10})
+    >>> study.trials.to_pandas().sort_values("loss")
+    >>> study.best
+    {'optimizer.learning_rate': 0.0131}
+
+  Args:
+    config: as of `train`.
+    workdir: as of `train`.
+    verbose: as of `train`.
+    **settings: as of `train`.
+
+  Returns:
+    the trials, and the values of the best one.
+
+  Raises:
+    UserError: a setting is not valid, the packages optuna and scikit-learn are
+      missing, the workdir holds another search, or no trial has finished.
+    Interrupted: as `train`; the same call resumes the search.
+  """
+  from seqrnn import calls
+
+  best, _, folder = calls.call(
+    _experiments().build, "search", config, workdir, settings, verbose
+  )
+  return calls.study(folder, best)
+
+
+def detect(
+  config: "Given" = None,
+  workdir: str | os.PathLike[str] | None = None,
+  *,
+  verbose: bool = True,
+  **settings: Any,
+) -> "Detection":
+  """Finds anomalous sessions with a trained run, as `--mode=detect` does.
+
+  Example:
+    >>> found = seqrnn.detect(workdir="runs/logs", **{"detect.rate": 0.001})
+    >>> found.incidents.to_pandas()[["severity", "sessions", "event"]]
+
+  Args:
+    config: as of `train`.
+    workdir: the folder of the run; None: as of `train`.
+    verbose: as of `train`.
+    **settings: as of `train`.
+
+  Returns:
+    the tables of the detection, p-values from 0 to 1 and surprisals in nats.
+
+  Raises:
+    UserError: a setting is not valid, there is no run, its task cannot detect,
+      or a detection of the run is in progress.
+  """
+  from seqrnn import calls
+
+  found, resolved, folder = calls.call(
+    _experiments().build, "detect", config, workdir, settings, verbose
+  )
+  return calls.Detection(folder, found, resolved.detect.engine == "spark")
 
 
 def runs(*paths: str | os.PathLike[str]) -> "Table":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from seqrnn import catalogue
 from seqrnn import config as config_lib
@@ -79,7 +80,10 @@ def resolve(
     files.check_links(folder)
   defaults = config_lib.defaults()
   record = _record(parsed.mode, folder)
-  if path:
+  if isinstance(path, ConfigDict):  # From Python.
+    fields = config_lib.flat(path)
+    plain = config_lib.with_fields(Path("ConfigDict"), fields, defaults)
+  elif path:
     plain = config_lib.read(path, defaults)
   elif folder:
     plain = config_lib.read_run(folder, defaults, record)
@@ -93,7 +97,8 @@ def resolve(
   _apply(overrides, config)
   flags_only = copy.deepcopy(config)
   given = {name for name, _ in overrides}
-  if path and path.endswith(".py"):  # A JSON config sets every field.
+  # JSON sets every field.
+  if isinstance(path, ConfigDict) or (path and path.endswith(".py")):
     given |= config_lib.changes(defaults, plain).keys()
   catalogue.complete(config, given, dict(overrides))
   config_lib.check(config)

@@ -178,10 +178,10 @@ def read(path: str | os.PathLike, base: Config) -> Config:
   """
   path = Path(path)
   fields = _get_config(path) if path.suffix == ".py" else read_json(path)
-  return _with_fields(path, flat(fields), base)
+  return with_fields(path, flat(fields), base)
 
 
-def _with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
+def with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
   """Returns the base, overridden by the fields of a file."""
   config = copy.deepcopy(base)
   for name, value in fields.items():
@@ -234,7 +234,7 @@ def read_run(
   if ignored:
     line = f"{path}: ignored, unknown to this version: {', '.join(ignored)}"
     print(visible(line), file=sys.stderr)
-  return _with_fields(path, fields, base)
+  return with_fields(path, fields, base)
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:

@@ -10,6 +10,10 @@ class UserError(Exception):
   reaches run.py is a bug of seqrnn and shows its traceback.
   """
 
+  def _render_traceback_(self) -> list[str]:
+    """What IPython and notebooks show in place of a traceback."""
+    return [f"error: {visible(str(self))}"]
+
 
 class MachineError(UserError):
   """The machine prevents the run, as a full disk or a held lock does.
@@ -28,6 +32,10 @@ class Interrupted(Exception):
   def __init__(self, message: str, status: int):
     super().__init__(message)
     self.status = status
+
+  def _render_traceback_(self) -> list[str]:
+    """What IPython and notebooks show in place of a traceback."""
+    return [str(self)]
 
 
 def escaped(text: str, keep: str = "") -> str:

@@ -134,8 +134,8 @@ class Table:
 
   def __repr__(self) -> str:
     """The rows as text, in columns."""
-    cells = [list(self.names), *self._shown()]
-    cells = [[_short(cell) for cell in row] for row in cells]
+    rows = [[_short(cell) for cell in row] for row in self._shown()]
+    cells = [list(self.names), *rows]
     columns = [
       [cell.rjust(max(map(len, column))) for cell in column]
       for column in zip(*cells, strict=True)

@@ -28,6 +28,7 @@ ROOMS = (
   "seqrnn.searching",
   "seqrnn.reporting",
   "seqrnn.modes",
+  "seqrnn.calls",
   "configs",
   "experiments",
   "seqrnn.program",

@@ -2,17 +2,28 @@
 
 import csv
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import experiments
 import seqrnn
+from seqrnn import calls
+from seqrnn import config as config_lib
+from seqrnn.runtime import files, launch
+from seqrnn.searching import pictures
 from seqrnn.training import fit
 from tests.conftest import tiny
 
@@ -136,3 +147,147 @@ def test_runs_that_are_broken_or_missing(
     seqrnn.runs("runs/a")
   with pytest.raises(seqrnn.UserError, match="no run can be read"):
     seqrnn.runs("runs/b*")
+
+
+def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  config = seqrnn.load(trained / "runs" / "a").config
+  config_lib.save(config, tmp_path / "mine.json")
+  handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+  environment = dict(os.environ)
+  made = {"optimizer.learning_rate": 0.25, "data.path": Path(config.data.path)}
+  run = seqrnn.train("mine.json", **made, verbose=False)
+  assert capsys.readouterr() == ("", "")
+  assert run.workdir == Path("runs/mine-optimizer.learning_rate=0.25")
+  assert run.config.optimizer.learning_rate == 0.25 and len(run.metrics) == 2
+  # The same call loads it; another one goes on; without a config, too.
+  again = seqrnn.train("mine.json", **made)
+  assert "finished at step 2" in capsys.readouterr().out
+  assert again.step == run.step and again.workdir == run.workdir
+  more = seqrnn.train(workdir=run.workdir, **{"train.max_steps": 3})
+  assert more.metrics["step"].tolist() == [1, 2, 3]
+  # A ConfigDict is left as it is, and trains the same.
+  before = config.to_json()
+  other = seqrnn.train(config, "other", **{"optimizer.learning_rate": 0.25})
+  assert config.to_json() == before
+  assert list(other.metrics) == list(more.metrics)[:2]
+  assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == (
+    handlers
+  )
+  assert dict(os.environ) == environment
+
+
+@pytest.mark.parametrize(
+  ("given", "settings", "rule"),
+  [
+    ({}, {}, "--config: is missing"),
+    ({"config": "gone.py"}, {}, "gone.py: no such file"),
+    ({"config": ConfigDict()}, {}, "workdir: is missing; a ConfigDict"),
+    (
+      {"config": ConfigDict({"modle": 1}), "workdir": "x"},
+      {},
+      "ConfigDict: config.modle: no such field",
+    ),
+    ({"workdir": "gone"}, {}, "--workdir=gone: has no run; train it first"),
+    ({"workdir": "run"}, {"model.units": 3}, "config.model.units: no such"),
+    (
+      {"workdir": "run"},
+      {"train.epochs": "ten"},
+      "config.train.epochs='ten': must be a whole number",
+    ),
+    (
+      {"workdir": "run"},
+      {"model.hidden_size": 9},
+      "run: holds another run, model.hidden_size: 8 -> 9",
+    ),
+    ({"workdir": "file"}, {}, "--workdir=file: must be a folder"),
+  ],
+)
+def test_a_mistake_is_one_line(
+  given, settings, rule, trained, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "run").symlink_to(trained / "runs" / "a")
+  (tmp_path / "file").touch()
+  with pytest.raises(seqrnn.UserError) as failed:
+    seqrnn.train(**given, **settings)
+  message = str(failed.value)
+  assert rule in message and "\n" not in message
+  assert failed.value._render_traceback_() == [f"error: {message}"]
+
+
+def test_errors_of_the_machine_are_one_line(trained, monkeypatch):
+  def full(*_):
+    raise OSError(28, "No space left on device", "metrics.csv")
+
+  monkeypatch.setattr("seqrnn.modes.train.fit", full)
+  with pytest.raises(seqrnn.UserError, match="^metrics.csv: No space left"):
+    seqrnn.train(workdir=trained / "runs" / "a", verbose=False)
+
+
+def test_two_trainings_of_one_workdir(trained):
+  workdir = trained / "runs" / "a"
+  with files.locked(workdir / "lock", "trained"):  # As another thread would.
+    with pytest.raises(seqrnn.UserError, match="is being trained by process"):
+      seqrnn.train(workdir=workdir, verbose=False)
+    loads = [partial(seqrnn.load, workdir) for _ in range(4)]
+    with ThreadPoolExecutor() as pool:  # Loads need no lock.
+      found = list(pool.map(lambda load: load(), loads))
+  assert len({run.step for run in found}) == 1
+
+
+def test_devices_that_jax_has_started_stay(trained, monkeypatch, capsys):
+  """The config has what it was trained with."""
+  configured = []
+  monkeypatch.setattr(
+    launch, "configure_device", lambda *counts: configured.append(counts)
+  )
+  config = seqrnn.load(trained / "runs" / "a").config
+  config.train.cpu_devices = 2
+  with calls._started(config, "train"):
+    pass
+  assert config.train.cpu_devices == 4 == jax.local_device_count()
+  assert "train.cpu_devices=2: this process has started JAX with 4" in (
+    capsys.readouterr().err
+  )
+  # Only the workers of a search have few threads.
+  config.search.workers = 2
+  config.train.cpu_threads = 1
+  monkeypatch.delenv("PJRT_NPROC", raising=False)
+  with calls._started(config, "search"):
+    assert os.environ["PJRT_NPROC"] == "1"
+  assert "PJRT_NPROC" not in os.environ
+  assert configured == [(2, None), (4, None)]
+
+
+def test_a_script_that_workers_import_is_explained(monkeypatch):
+  process = multiprocessing.current_process()
+  monkeypatch.setattr(process, "_inheriting", True, raising=False)
+  with pytest.raises(SystemExit, match="below `if __name__ == "):
+    seqrnn.train("configs/rnn.py")
+
+
+def test_a_search_from_python(trained, monkeypatch, tmp_path, capsys):
+  pytest.importorskip("optuna")
+  monkeypatch.setattr(pictures, "draw", lambda *_: [])
+  config = seqrnn.load(trained / "runs" / "a").config
+  config.search.update(
+    {"workers": 1, "trials": 2, "method": "grid", "pruning": "none"}
+  )
+  space = config.search.space
+  space.optimizer.learning_rate = "grid(0.1, 0.5)"
+  study = seqrnn.search(config, tmp_path / "search", verbose=False)
+  assert capsys.readouterr().out == ""
+  trials = study.trials
+  assert trials["state"].tolist() == ["finished"] * 2
+  assert sorted(trials["optimizer.learning_rate"]) == [0.1, 0.5]
+  place = trials["loss"].argmin()
+  assert study.best == {
+    "optimizer.learning_rate": trials["optimizer.learning_rate"][place]
+  }
+  assert "<table>" in study._repr_html_() and "best=" in repr(study)
+  best = seqrnn.load(study.workdir / "trials" / f"{place:04}")
+  loss = best.metrics["validation_loss"].min()
+  assert loss == pytest.approx(trials["loss"][place], rel=1e-6)
+  found = seqrnn.runs(study.workdir / "trials" / "*")
+  np.testing.assert_allclose(found["validation_loss"], trials["loss"], 1e-6)

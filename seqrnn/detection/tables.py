@@ -18,9 +18,55 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.detection import severity
 from seqrnn.detection.findings import Findings
 from seqrnn.detection.incidents import Incident
-from seqrnn.errors import escaped
+from seqrnn.errors import UserError, escaped
 from seqrnn.inference.scoring import UNRANKED, Scores
-from seqrnn.runtime import files
+from seqrnn.runtime import files, manifest
+from seqrnn.table import Table, read_csv
+
+# Columns of text, whatever it looks like; `event_1` and so on are text, too.
+_TEXT = {
+  *("session", "severity", "reason", "file", "timestamp", "event", "example"),
+  *("before", "after"),
+}
+_LIMIT = 2**32  # Bytes of a table after decompression.
+
+
+def read(folder: Path, name: str) -> Table:
+  """The table of that name which the last detection wrote, in any format.
+
+  If it wrote none, the table is empty.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  for form in ("csv", "csv.gz", "jsonl", "jsonl.gz"):
+    path = folder / f"{name}.{form}"
+    if not path.exists():
+      continue
+    manifest.verify(path)
+    with files.open_unpacked(path, _LIMIT) as file:
+      content = file.read().decode("utf-8", "surrogateescape")
+    if form.startswith("csv"):
+      head = content.partition("\n")[0].split(",")
+      return read_csv(path, content, set(filter(_is_text, head)))
+    try:
+      rows = [json.loads(line) for line in content.split("\n") if line]
+    except ValueError as error:
+      raise UserError(f"{path}: must be a table ({error})") from None
+    return Table.of_rows([_with_infinity(row) for row in rows])
+  return Table({})
+
+
+def _is_text(name: str) -> bool:
+  return name.rstrip("_0123456789") in _TEXT
+
+
+def _with_infinity(row: dict[str, Any]) -> dict[str, Any]:
+  """A row of JSON, which has no infinity, with its numbers."""
+  return {
+    name: math.inf if value == "inf" and not _is_text(name) else value
+    for name, value in row.items()
+  }
 
 
 @contextmanager

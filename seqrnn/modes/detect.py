@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
@@ -43,6 +42,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
 from seqrnn.following import feedback
 from seqrnn.runtime import files, fileset, manifest
+from seqrnn.runtime.console import console as make_console
 from seqrnn.spark import engine
 
 _CURVES = 7  # The number of single scores whose curves are drawn.
@@ -76,7 +76,7 @@ def _run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Findings:
   settings, folder = config.detect, workdir / "detect"
-  console = Console(highlight=False)
+  console = make_console()
   experiment, read = prepare(build, config, workdir)
   times = [time.perf_counter()]
   # Read sessions first, to refuse invalid files before the folds are trained.

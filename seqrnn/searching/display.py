@@ -7,12 +7,12 @@ from typing import Any
 
 from optuna.trial import TrialState
 from rich import box
-from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from seqrnn.runtime import files, manifest
+from seqrnn.runtime.console import console
 from seqrnn.searching.study import Search, rank
 
 _ROWS = 12  # Of the table.
@@ -30,7 +30,7 @@ class Display:
 
   def __init__(self, search: Search):
     self._search = search
-    self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    self._console = console(file=sys.stdout, soft_wrap=True)
     self._live = Live(
       console=self._console,
       auto_refresh=False,

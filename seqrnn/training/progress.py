@@ -5,7 +5,6 @@ import time
 from collections import deque
 
 import jax
-from rich.console import Console
 from rich.progress import (
   BarColumn,
   MofNCompleteColumn,
@@ -16,6 +15,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from seqrnn.experiment import Experiment
+from seqrnn.runtime.console import console
 
 _LINE_SECONDS = 30.0  # Between two lines where the output is not a terminal.
 _BAR_SECONDS = 0.2  # The minimum time between two updates of the bar.
@@ -77,7 +77,7 @@ class Progress:
   def __init__(
     self, total_steps: int, done: int, experiment: Experiment, best: float
   ):
-    self._console = Console(soft_wrap=True, highlight=False)
+    self._console = console(soft_wrap=True)
     self._bar = _TwoLines(
       TextColumn("{task.description}"),
       BarColumn(),

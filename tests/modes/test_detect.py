@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import experiments
+import seqrnn
 from benchmarks import detection
 from configs import base
 from experiments import language_model
@@ -31,6 +32,7 @@ from seqrnn.detection import (
   ensemble,
   evaluation,
   folds,
+  tables,
 )
 from seqrnn.detection.conformal import Calibration, CrossCalibration
 from seqrnn.errors import MachineError, UserError
@@ -648,6 +650,44 @@ def test_what_cannot_be_is_refused_before_folds_are_trained(
   with pytest.raises(UserError, match=f"^{message}"):
     again(**changes, folds=3)
   assert not (home[0] / "run/folds/1-of-3").exists()
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl.gz"])
+def test_a_detection_from_python(form, home, capsys):
+  folder, config, found = home
+  settings = {"path": config.detect.path, "format": form}
+  settings["anomalous_path"] = config.detect.anomalous_path
+  settings = {f"detect.{name}": value for name, value in settings.items()}
+  one = seqrnn.detect(workdir=folder / "run", verbose=False, **settings)
+  assert capsys.readouterr().out == ""
+  which = found.distinct.which
+  assert f"{found.flags[which].sum()} of {len(which)} sessions" in repr(one)
+  for name in ("sessions", "incidents", "events"):
+    rows, got = table(folder / f"first/{name}.csv"), getattr(one, name)
+    assert set(got.names) == set(rows[0]) and len(got) == len(rows)
+    for row, expected in zip(got, rows, strict=True):
+      for key, text in expected.items():
+        value = row[key]
+        if value is None or value != value:
+          assert text == "", key
+        elif isinstance(value, str):
+          assert text == value, key
+        else:
+          assert float(text) == value, key
+  np.testing.assert_allclose(one.sessions["p_value"], found.p[which], 1e-5)
+  assert one.report["config"]["detect"]["format"] == form
+
+
+def test_tables_of_an_earlier_or_no_detection(tmp_path):
+  assert len(tables.read(tmp_path, "events")) == 0
+  (tmp_path / "sessions.jsonl").write_text('{"session": "1"}\n{')
+  with pytest.raises(UserError, match="sessions.jsonl: must be a table"):
+    tables.read(tmp_path, "sessions")
+  content = '{"session": "1", "combined": "inf"}\n{"session": "inf"}\n'
+  (tmp_path / "sessions.jsonl").write_text(content)
+  found = tables.read(tmp_path, "sessions")
+  assert found["session"].tolist() == ["1", "inf"]
+  assert found["combined"][0] == np.inf and np.isnan(found["combined"][1])
 
 
 @pytest.mark.parametrize("split", ["auto", "tails"])

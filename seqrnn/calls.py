@@ -1,0 +1,230 @@
+"""Runs a mode from Python, with the settings of the command line."""
+
+import importlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from seqrnn import command
+from seqrnn import config as config_lib
+from seqrnn.config import FIELDS, Config
+from seqrnn.detection import printing, tables
+from seqrnn.detection.findings import Findings
+from seqrnn.errors import UserError, visible
+from seqrnn.experiment import Experiment
+from seqrnn.runtime import devices, files, launch
+from seqrnn.table import Table, read_csv
+
+Given = str | os.PathLike[str] | ConfigDict | None  # What names a config.
+
+_THREADS = "PJRT_NPROC"  # The number of XLA's threads, for JAX.
+_LIMIT = 2**27  # Bytes of a table or a report.
+
+
+@dataclass(frozen=True)
+class Study:
+  """The result of a search.
+
+  Attributes:
+    workdir: the folder of the search. The workdir of trial 7 is trials/0007.
+    trials: a row for each trial: `trial`, its number; `state`; `loss`, the
+      lowest validation loss in the unit of the task's loss; `evaluations`;
+      `symbols`; `seconds`; the fields that are searched; and `error`.
+    best: the values of these fields in the best trial.
+  """
+
+  workdir: Path
+  trials: Table = field(repr=False)
+  best: dict[str, Any]
+
+  def _repr_html_(self) -> str:
+    return self.trials._repr_html_()
+
+
+@dataclass(frozen=True)
+class Detection:
+  """The result of a detection; its tables are read when they are asked for.
+
+  Attributes:
+    workdir: the folder of the run; the tables are in its folder `detect`.
+    findings: scores and flags as arrays; of Spark's detection those of the
+      flagged sessions, or None if there are none.
+    by_spark: whether Spark has written the tables, as folders of files, which
+      are not read here.
+  """
+
+  workdir: Path
+  findings: Findings | None
+  by_spark: bool = False
+
+  @property
+  def sessions(self) -> Table:
+    """A row for each session, as in sessions.csv."""
+    return self._table("sessions")
+
+  @property
+  def incidents(self) -> Table:
+    """A row for each group of similar alarms, as in incidents.csv."""
+    return self._table("incidents")
+
+  @property
+  def events(self) -> Table:
+    """A row for each event of the flagged sessions, as in events.csv.
+
+    `detect.events` selects the sessions. Without an event there is no row.
+    """
+    return self._table("events")
+
+  @property
+  def report(self) -> dict[str, Any]:
+    """The content of report.json: data, thresholds, and metrics of labels."""
+    return files.read_json(self.workdir / "detect" / "report.json", _LIMIT)
+
+  def _table(self, name: str) -> Table:
+    if self.by_spark:
+      raise UserError(
+        "config.detect.engine='spark': its tables are folders; read them with"
+        " Spark"
+      )
+    return tables.read(self.workdir / "detect", name)
+
+  def __repr__(self) -> str:
+    summary = "no session flagged"
+    if self.findings is not None:
+      summary = printing.summary(self.findings)
+    return f"Detection({self.workdir}: {summary})"
+
+
+def call(
+  build: Callable[..., Experiment],
+  mode: str,
+  config: Given,
+  workdir: str | os.PathLike[str] | None,
+  settings: Mapping[str, Any],
+  verbose: bool,
+) -> tuple[Any, Config, Path]:
+  """Runs a mode as the command line does.
+
+  Args:
+    build: a function config, vocabularies or None -> Experiment.
+    mode: the name of the mode.
+    config: as --config; or a ConfigDict, which has no name for a workdir.
+    workdir: as --workdir.
+    settings: fields that override those of the config, by their names.
+    verbose: whether the mode prints to stdout.
+
+  Returns:
+    what the mode returns, and the config and the workdir it has used.
+
+  Raises:
+    UserError: as on the command line, in one line.
+    Interrupted: SIGINT or SIGTERM was received.
+  """
+  if getattr(multiprocessing.current_process(), "_inheriting", False):
+    sys.exit(
+      "error: a worker of a search imports this script; put the calls of seqrnn"
+      ' below `if __name__ == "__main__":`'
+    )
+  try:
+    resolved, folder = _resolve(mode, config, workdir, settings)
+    with _started(resolved, mode), _output(verbose):
+      module = importlib.import_module(f"seqrnn.modes.{mode}")
+      return module.run(build, resolved, folder), resolved, folder
+  except Exception as error:
+    known = isinstance(error, UserError)
+    line = None if known else launch.user_message(error)
+    if line is None:
+      raise
+    raise UserError(line) from error
+
+
+def _resolve(
+  mode: str,
+  config: Given,
+  workdir: str | os.PathLike[str] | None,
+  settings: Mapping[str, Any],
+) -> tuple[Config, Path]:
+  """Returns the config and the workdir, as the command line resolves them."""
+  if isinstance(config, ConfigDict) and workdir is None:
+    raise UserError("workdir: is missing; a ConfigDict has no name for one")
+  if config is not None and not isinstance(config, ConfigDict):
+    config = os.fspath(config)
+  request: Any = SimpleNamespace(
+    config=config,
+    workdir=None if workdir is None else os.fspath(workdir),
+    mode=mode,
+    process_id=None,
+  )
+  overrides: command.Overrides = [
+    (name, config_lib.text(value)) for name, value in settings.items()
+  ]
+  return command.resolve(request, overrides)
+
+
+@contextmanager
+def _started(config: Config, mode: str) -> Iterator[None]:
+  """Starts JAX, unless this process has, and leaves its environment as it is.
+
+  The config gets the number of CPU devices that JAX has.
+  """
+  import jax
+
+  asked = config.train.cpu_devices
+  count, threads = command.share_cores(config, mode)
+  several = mode == "search" and config.search.workers > 1
+  before = os.environ.get(_THREADS)
+  try:
+    with suppress(RuntimeError):  # JAX has started, and keeps its devices.
+      launch.configure_device(count, None if several else threads)
+    for line in devices.start(named=mode == "train"):
+      print(visible(line), file=sys.stderr)
+    if several and threads is not None:  # Of the workers, not of this process.
+      os.environ.setdefault(_THREADS, str(threads))
+    if jax.default_backend() == "cpu":
+      config.train.cpu_devices = jax.local_device_count()
+      if asked not in (None, config.train.cpu_devices):
+        print(
+          f"warning: config.train.cpu_devices={asked}: this process has started"
+          f" JAX with {config.train.cpu_devices}; results may differ in"
+          " rounding",
+          file=sys.stderr,
+        )
+    yield
+  finally:
+    if before is None:
+      os.environ.pop(_THREADS, None)
+
+
+@contextmanager
+def _output(verbose: bool) -> Iterator[None]:
+  """Discards stdout unless `verbose`; warnings on stderr stay."""
+  if verbose:
+    yield
+    return
+  with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    yield
+
+
+def study(workdir: Path, best: dict[str, Any]) -> Study:
+  """The result of a search in a workdir.
+
+  Raises:
+    UserError: trials.csv is damaged.
+  """
+  path = workdir / "trials.csv"
+  found = read_csv(
+    path, files.read(path, _LIMIT).decode("utf-8", "replace"), FIELDS
+  )
+  columns = {name: found[name].tolist() for name in found.names}
+  for name in FIELDS.keys() & columns.keys():
+    parse = FIELDS[name].parse
+    columns[name] = [x if x is None else parse(x) for x in columns[name]]
+  return Study(workdir, Table(columns), best)
