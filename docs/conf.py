@@ -1,10 +1,17 @@
-"""Settings of Sphinx: python -m sphinx -W docs docs/_build/html."""
+"""Settings of Sphinx: python -m sphinx -E -W docs docs/_build/html."""
 
+import logging
+import os
+import shutil
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+# Where the tutorials run: a folder with links to what a clone has, so that they
+# find no run of the user's and leave none.
+SCRATCH = ROOT / "docs" / "_build" / "tutorials"
+LINKED = ("run.py", "configs", "experiments", "seqrnn", "benchmarks")
 
 project = "seqrnn"
 copyright = "The seqrnn authors"
@@ -12,12 +19,15 @@ html_title = "seqrnn"
 html_theme = "furo"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 extensions = [
   "myst_nb",
   "sphinx.ext.autodoc",
   "sphinx.ext.linkcode",
   "sphinx.ext.napoleon",
+  "docs.api",
   "docs.sources",
   "docs.mathml",
 ]
@@ -31,9 +41,54 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # The signature has them.
-napoleon_custom_sections = [("Returns", "params_style")]
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_execution_show_tb = True
+
+# A kernel warns that it talks to this process without encryption, and fails
+# when it passes on the output of processes at its end. It tells processes that
+# their output is a terminal. A failing %%bash ends the build.
+KERNEL = """
+c = get_config()
+c.IPKernelApp.log_level = "ERROR"
+c.IPKernelApp.capture_fd_output = False
+c.IPKernelApp.exec_lines = [
+  "import os; del os.environ['FORCE_COLOR'], os.environ['CLICOLOR_FORCE']",
+]
+c.ScriptMagics.script_paths = {"bash": "bash -eo pipefail"}
+"""
+logging.getLogger("traitlets").setLevel(logging.WARNING)
+
+
+def prepare(_app):
+  """Makes the folder of the tutorials, and their environment."""
+  shutil.rmtree(SCRATCH, ignore_errors=True)
+  SCRATCH.mkdir(parents=True)
+  for name in LINKED:
+    (SCRATCH / name).symlink_to(ROOT / name)
+  os.environ["SEQRNN_TUTORIALS"] = str(SCRATCH)
+  # The python of a tutorial's commands is this one; its figures are the CPU's.
+  paths = str(Path(sys.executable).parent), os.environ["PATH"]
+  os.environ["PATH"] = os.pathsep.join(paths)
+  os.environ.update(JAX_PLATFORMS="cpu", COLUMNS="80")
+  profile = SCRATCH / "ipython" / "profile_default"
+  profile.mkdir(parents=True)
+  os.environ["IPYTHONDIR"] = str(profile.parent)
+  (profile / "ipython_kernel_config.py").write_text(KERNEL)
+
+
+def publish(app, error):
+  """Copies the reports and playgrounds of the tutorials into the site."""
+  if error or app.builder.format != "html":
+    return
+  for page in SCRATCH.glob("runs/*/*.html"):
+    target = app.outdir / page.relative_to(SCRATCH)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(page, target)
+
+
+def setup(app):
+  app.connect("builder-inited", prepare)
+  app.connect("build-finished", publish)

@@ -1,20 +1,20 @@
 """Equations as MathML, which a browser draws without a script or a network."""
 
 from docutils import nodes
-from docutils.utils.math import latex2mathml, pick_math_environment
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 
 
 def _inline(writer, node: nodes.math):
-  writer.body.append(latex2mathml.tex2mathml(node.astext()))
+  writer.body.append(tex2mathml(node.astext()))
   raise nodes.SkipNode
 
 
 def _block(writer, node: nodes.math_block):
   text = node.astext()
-  environment = pick_math_environment(text)
-  text = rf"\begin{{{environment}}}{text}\end{{{environment}}}"
-  writer.body.append(latex2mathml.tex2mathml(text, as_block=True))
+  if r"\\" in text and r"\begin" not in text:
+    text = rf"\begin{{aligned}}{text}\end{{aligned}}"
+  writer.body.append(tex2mathml(text, as_block=True))
   raise nodes.SkipNode
 
 

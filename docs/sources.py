@@ -83,6 +83,8 @@ def place(app: Sphinx, domain: str, info: dict[str, str]) -> str | None:
     line = inspect.getsourcelines(found)[1]
   except TypeError:  # An attribute.
     return None
+  if not path.is_relative_to(ROOT):
+    return None
   page = shown(app, path.relative_to(ROOT).as_posix())
   return f"{app.builder.get_relative_uri(app.env.docname, page)}#L-{line}"
 

@@ -250,11 +250,11 @@ def unused(
     have = ", ".join(f"{other}={fields[other]!r}" for other in others)
     yield (
       f"config.{name}={fields[name]!r}: has no effect with {have}; it needs"
-      f" {_needs(conditions)}"
+      f" {needs(conditions)}"
     )
 
 
-def _needs(conditions: Iterable[Condition]) -> str:
+def needs(conditions: Iterable[Condition]) -> str:
   """Returns the conditions of a field in words."""
   return "; or ".join(
     " and ".join(
@@ -290,7 +290,7 @@ def help_text(wanted: str) -> str:
     field = FIELDS[name]
     rule = f"{field.rule.words}{', or none' if field.optional else ''}."
     if field.used:
-      rule += f" It has an effect with {_needs(field.used)}."
+      rule += f" It has an effect with {needs(field.used)}."
     parts.append(f"--config.{name}={config_lib.text(field.default)}")
     for line in (field.help, rule[0].upper() + rule[1:]):
       parts.append(textwrap.fill(line, 76, **_INDENT))

@@ -1,0 +1,37 @@
+"""What autodoc leaves out of the Python API, and what it adds to cells."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from sphinx.application import Sphinx
+
+from seqrnn.models.cells import CELLS
+
+
+def skip(_app, _what, _name, member: Any, *_) -> bool | None:
+  """Skips fields, which the docstrings of their classes explain."""
+  field = type(member).__name__ == "_tuplegetter"
+  return True if field or isinstance(member, jnp.ufunc) else None
+
+
+def signature(_app, _what, _name, member: Any, *_) -> tuple[str, None] | None:
+  """Leaves out the signature of modules: all fields of all their parents."""
+  module = isinstance(member, type) and issubclass(member, nn.Module)
+  return ("", None) if module else None
+
+
+def names(_app, _what, _name, member: Any, _options, lines: list[str]):
+  """Adds to a cell the names that it is registered with, and its formula."""
+  found = [name for name, cell in CELLS.items() if cell.func is member]
+  if found:
+    listed = ", ".join(f"``{name}``" for name in found)
+    size = f"A layer has {member.formula} parameters."
+    lines[1:1] = ["", f"``model.cell``: {listed}. {size}"]
+
+
+def setup(app: Sphinx):
+  app.connect("autodoc-skip-member", skip)
+  app.connect("autodoc-process-signature", signature)
+  app.connect("autodoc-process-docstring", names)
+  return {"parallel_read_safe": True, "parallel_write_safe": True}

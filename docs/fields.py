@@ -1,0 +1,170 @@
+"""Makes pages of the reference from the code: python -m docs.fields.
+
+docs/reference/fields.md is made from configs/base.py, and
+docs/reference/command.md from the flags and the modes. A test compares them.
+"""
+
+import argparse
+import ast
+import re
+import textwrap
+from itertools import groupby
+from pathlib import Path
+
+from configs import base
+from seqrnn import command, program
+from seqrnn import config as config_lib
+from seqrnn.fields import Field
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+_SPACES = "search.space."
+_SPACE = base.FIELDS[f"{_SPACES}seed"]
+_ABSL = ("?", "help", "helpshort", "helpfull", "helpxml")
+HEAD = """\
+---
+tocdepth: 2
+---
+
+# Fields
+
+All settings are fields of a config. This page is made from
+[configs/base.py](../../configs/base.py), the only place where a field is
+declared; `python run.py --help=data` prints the part on a group, `--help=all`
+everything. A flag sets a field: `--config.data.window=100`. A field whose
+default is `none` may be empty, and the value `none` empties it again.
+
+B is the number of rows of a batch, T the length of a window in symbols, V the
+size of the vocabulary.
+"""
+SPACE = (
+  "Each field of the run and of the groups {groups} has a field of its name"
+  " here, such as `search.space.model.dropout`. Default: `none`."
+)
+ABOUT = {
+  "data": "What is read, and how it is cut.",
+  "model": "The network.",
+  "optimizer": "How parameters change.",
+  "schedule": "The learning rate by step.",
+  "train": "Batches, limits and evaluations of a training.",
+  "checkpoint": "What is kept, and which one is read.",
+  "evaluate": "`--mode=evaluate`.",
+  "describe": "`--mode=describe`.",
+  "predict": "`--mode=predict`.",
+  "sample": "`--mode=sample`.",
+  "detect": "`--mode=detect`, `--follow` and `--mode=review`.",
+  "report": "`--mode=report`.",
+  "search": "`--mode=search`.",
+}
+
+
+def group(name: str) -> str:
+  """The group of a field; "" if it has none."""
+  return name.rpartition(".")[0]
+
+
+def plain(text: str) -> str:
+  """Escapes what Markdown would not show as it is; marks names of fields."""
+  text = re.sub(r"([<*\[$|\\])", r"\\\1", text)
+  return re.sub(
+    r"\b[a-z]+\.\w+\b",
+    lambda found: f"`{found[0]}`" if found[0] in base.FIELDS else found[0],
+    text,
+  )
+
+
+def meaning(help: str) -> str:
+  """A help text; its values, as in "text. a: this. b: that.", are a list."""
+  names = r"[a-z0-9_-]+(?:, [a-z0-9_-]+)*"
+  first, *values = re.split(rf"(?:^|(?<=\. ))({names}): ", help)
+  lines = [wrapped(plain(first))] if first else []
+  items = []
+  for given, about in zip(values[::2], values[1::2], strict=True):
+    marked = ", ".join(f"`{name}`" for name in given.split(", "))
+    items.append(wrapped(f"- {marked}: {plain(about.strip())}", "  "))
+  return "\n\n".join([*lines, *(["\n".join(items)] if items else [])])
+
+
+def wrapped(text: str, indent: str = "") -> str:
+  return textwrap.fill(
+    text,
+    80,
+    subsequent_indent=indent,
+    break_on_hyphens=False,
+    break_long_words=False,
+  )
+
+
+def section(name: str, field: Field) -> str:
+  """A field: its meaning, default, rule and conditions."""
+  default = config_lib.text(field.default)
+  rule = f"{field.rule.words}{', or none' if field.optional else ''}"
+  facts = f"Default: `{default}`. {plain(rule[0].upper() + rule[1:])}."
+  if field.used:
+    facts += f" Has an effect with {plain(command.needs(field.used))}."
+  parts = (f"### {name}", meaning(field.help), wrapped(facts))
+  return "\n\n".join(parts)
+
+
+def fields_page() -> str:
+  """The content of fields.md."""
+  fields = {n: f for n, f in base.FIELDS.items() if not n.startswith(_SPACES)}
+  parts = [HEAD.strip()]
+  for name, names in groupby(fields, group):
+    parts += [f"## {name}", ABOUT[name]] if name else ["## The run"]
+    parts += [section(one, fields[one]) for one in names]
+  found = filter(None, map(group, base.TRAINING))
+  groups = ", ".join(f"`{name}`" for name in dict.fromkeys(found))
+  about = wrapped(SPACE.format(groups=groups))
+  parts += ["## search.space", about, wrapped(plain(_SPACE.help))]
+  return "\n\n".join(parts) + "\n"
+
+
+COMMAND = """\
+# Command line
+
+```text
+run.py --config=CONFIG --mode=MODE --config.GROUP.FIELD=VALUE
+```
+
+Flags may be in any order. `--config` names a config: a file of
+[configs/](../../configs), one of your own, or a `config.json` of a run. Any
+[field](fields.md) is a flag. With `--workdir` and no `--config`, the config is
+that of the run in this folder. Without `--workdir`, the folder is `runs/` and
+the name of the config, with the fields that flags changed.
+
+A mistake of yours ends with one line on stderr and status 2: the flag or file,
+its value and the rule. A run that Ctrl-C or SIGTERM stops saves a checkpoint
+and ends with status 130 or 143.
+"""
+
+
+def command_page() -> str:
+  """The content of command.md."""
+  rows = ["| mode | what it does |", "| --- | --- |"]
+  for mode, module in program.MODES.items():
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    about = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    line = about.partition("\n")[0].partition(": ")[2].rstrip(".")
+    link = f"[{mode}](files.md#{mode})" if mode != "review" else mode
+    rows.append(f"| {link} | {line} |")
+  flags = ["| flag | meaning |", "| --- | --- |"]
+  defined = program.define()
+  for name in defined:
+    flag = defined[name]
+    if flag.help and name not in _ABSL:
+      about = re.sub(r"^<.*?>: ", "", " ".join(flag.help.split()))
+      flags.append(f"| `--{name}` | {plain(about)} |")
+  parts = [COMMAND.strip(), "## Modes", "\n".join(rows), "## Flags"]
+  return "\n\n".join([*parts, "\n".join(flags)]) + "\n"
+
+
+def main():
+  """Writes both pages."""
+  argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+  (REFERENCE / "fields.md").write_text(fields_page(), "utf-8")
+  (REFERENCE / "command.md").write_text(command_page(), "utf-8")
+
+
+if __name__ == "__main__":
+  main()
