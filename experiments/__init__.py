@@ -72,18 +72,18 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
 
 
 class Run(NamedTuple):
-  """A trained run.
+  """A trained run, as `seqrnn.load` and `seqrnn.train` return it.
 
   Its methods compile for the first text; later calls reuse the programs,
   whatever the length of their text and the settings of their sample, except
   `streams`. `detect` compiles anew.
 
   Attributes:
-    workdir: where it lies.
-    config: as it was trained.
+    workdir: its folder.
+    config: the fields of the config, as it was trained.
     experiment: its task.
-    params: of the checkpoint.
-    step: of the checkpoint.
+    params: the parameters of the checkpoint, a tree of arrays.
+    step: the number of updates before the checkpoint.
   """
 
   workdir: Path
@@ -150,9 +150,20 @@ class Run(NamedTuple):
   def sample(
     self, prime: str = "", **settings: Any
   ) -> list[str] | list[np.ndarray]:
-    """Texts drawn from the model; settings are fields of `config.sample`.
+    r"""Draws texts, or pieces of music, from the model.
 
-    Of music the notes, 0 or 1, each piece [frames, 88].
+    Example:
+      >>> run.sample("import ", temperature=0.5, length=20, streams=2)
+      ['import os\nimport sys\nimp', 'import re\n\nfrom . imp']
+
+    Args:
+      prime: the beginning of each text.
+      **settings: fields of `config.sample`, such as temperature, length (in
+        symbols), streams (the number of texts), top_k, top_p and seed.
+
+    Returns:
+      the texts, which begin with `prime`; of music the notes of each piece, 0
+      or 1 [frames, 88].
 
     Raises:
       UserError: no such setting, a value out of its range, or a task that
@@ -167,7 +178,15 @@ class Run(NamedTuple):
     return draw(self.experiment, self.params, config)
 
   def detect(self, **settings: Any) -> Findings | None:
-    """What --mode=detect finds and writes; settings are of `config.detect`.
+    """Finds anomalous sessions with this checkpoint, as `--mode=detect` does.
+
+    `seqrnn.detect` also returns the tables.
+
+    Args:
+      **settings: fields of `config.detect`.
+
+    Returns:
+      scores and flags as arrays; None if Spark has flagged no session.
 
     Raises:
       UserError: no such setting, or as that mode.
@@ -181,7 +200,8 @@ class Run(NamedTuple):
   def follower(self, **settings: Any) -> "Follower":
     """Judges sessions whose events arrive one by one, as the last detection.
 
-    Settings are fields of `config.detect`.
+    Args:
+      **settings: fields of `config.detect`.
 
     Raises:
       UserError: no such setting, there is no detection, or the model does not
@@ -210,10 +230,21 @@ class Run(NamedTuple):
     return mesh, jax.device_put(self.params, sharding.replicated(mesh))
 
   def score(self, text: str) -> np.ndarray:
-    """Surprisal in nats of each symbol that the model predicts of a text.
+    """The surprisal of each symbol of a text.
+
+    Example:
+      >>> run.score("import os").round(1)
+      array([4.1, 0.9, 0. , 0.1, 0. , 0. , 0.1, 2.3, 0.6, 1.2], dtype=float32)
+
+    Args:
+      text: in the format of the run's data.
+
+    Returns:
+      -log p of each symbol that the model predicts, in nats [symbols]; the end
+      of a document is a symbol, too.
 
     Raises:
-      UserError: a task that cannot score.
+      UserError: the task cannot score.
     """
     if self.experiment.score is None:
       raise UserError(f"{self.workdir}: task={self.config.task!r} cannot score")
@@ -230,7 +261,20 @@ class Run(NamedTuple):
     return np.concatenate([scores.document(j) for j in places])
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
-    """The most likely symbols or labels of a text beside its own, or numbers.
+    """The most likely symbols or labels of a text, or its numbers.
+
+    Example:
+      >>> [found] = run.predict("import os", top_k=2)
+      >>> found.likely[5], found.probabilities[5]
+      (['t', 's'], array([0.93, 0.02], dtype=float32))
+
+    Args:
+      text: in the format of the run's data.
+      top_k: the number of symbols or labels for each target.
+
+    Returns:
+      a Prediction for each sequence of the text: a window, a line, or a part of
+      a stream. Each target has names, probabilities and its surprisal.
 
     Raises:
       UserError: the task cannot predict.
@@ -248,7 +292,21 @@ class Run(NamedTuple):
     return from_text(text, unit, self.config.data)
 
   def evaluate(self, split: str = "test") -> dict[str, float]:
-    """The loss of a split, and what else the task counts."""
+    """The loss of a split, and the other figures of the task.
+
+    Example:
+      >>> run.evaluate("validation")["bits_per_symbol"]
+      1.7934
+
+    Args:
+      split: train, validation or test.
+
+    Returns:
+      figure -> value; `loss` in nats, or in the unit of the task's loss.
+
+    Raises:
+      UserError: the data cannot be read.
+    """
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, 0)
     figures = evaluator(self.experiment, mesh)(params, batches)
