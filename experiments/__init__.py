@@ -129,7 +129,7 @@ class Run(NamedTuple):
 
   @property
   def metrics(self) -> Table:
-    """The rows of metrics.csv: a row for each evaluation of the training.
+    """The rows of metrics.csv, one for each evaluation of the training.
 
     Columns are `step`, `epoch`, `learning_rate`, `gradient_norm`, and the
     figures of both splits, such as `train_loss` and `validation_loss` in nats,

@@ -73,6 +73,8 @@ def train(
   """Trains or resumes a run, as `--mode=train` does.
 
   The same call resumes a run that was stopped; that of a finished run loads it.
+  JAX starts once in a process: its number of CPU devices is that of the first
+  training, and affects the speed.
 
   Example:
     >>> run = seqrnn.train("configs/rnn.py", **{"train.epochs": 1})
@@ -95,9 +97,6 @@ def train(
       use, or training fails; the message is one line.
     Interrupted: SIGINT (Ctrl-C, or a notebook's stop button) or SIGTERM was
       received; a checkpoint was saved.
-
-  JAX starts once in a process: its number of CPU devices is that of the first
-  training, and affects the speed.
   """
   from seqrnn import calls
 
