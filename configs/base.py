@@ -17,6 +17,7 @@ from seqrnn.fields import (
   ABOVE_0,
   BELOW_1,
   BETWEEN_0_1,
+  COLUMN,
   COUNT,
   FINITE,
   FOLD,
@@ -89,6 +90,7 @@ _SPLITS = _SYMBOLS | {
   f"data.{split}_path": (None,) for split in ("train", "validation", "test")
 }
 _TABLE = {"data.format": ("csv", "jsonl")}
+_COLUMNS = {"data.format": ("columns", "conllu")}
 _JSON = {"data.log_format": ("auto", "json")}
 _CLASSIFICATION = _task("classification")
 _TWO_WAYS = (_task("gap_model"), {"model.bidirectional": (True,)})
@@ -127,14 +129,37 @@ DATA = _group(
     "text",
     choice(
       *("text", "tab", "space", "csv", "jsonl", "folders", "files", "columns"),
-      *("conllu", "spaces"),
+      *("parallel", "conllu", "spaces"),
     ),
     "The format of labels in files. text: no labels. Classification: tab (a"
     " line is label, tab, text), space (label, space, text), csv, jsonl,"
     " folders (a folder for each label, a file for each text), files (a file"
     " for each label, a line for each text). Tagging: columns (a line has a"
     " word and its tag, a blank line ends a sentence), conllu (word and UPOS),"
-    " spaces (whether white space follows a symbol).",
+    " parallel (a line is a sentence; data.tags_file has its tags), spaces"
+    " (whether white space follows a symbol).",
+  ),
+  word_column=optional(
+    str,
+    COLUMN,
+    "The column of the word: its number, from 1, or from the end, -1; or its"
+    " name, as FORM in CoNLL-U. Empty: the first; in CoNLL-U FORM.",
+    _COLUMNS,
+  ),
+  tag_column=optional(
+    str,
+    COLUMN,
+    "The column of the tag, as data.word_column. Empty: the last; in CoNLL-U"
+    " UPOS. If both are empty, a line of data.format=columns has two columns.",
+    _COLUMNS,
+  ),
+  tags_file=optional(
+    str,
+    NOT_EMPTY,
+    "The file of tags of each file of sentences, relative to its folder. A *"
+    " stands for the name of that file without its last suffix: '*.tags' is"
+    " train.tags for train.words.",
+    {"data.format": ("parallel",)},
   ),
   label_field=Field(
     "label", TEXT, "The column or key of the label.", (_TABLE,)

@@ -53,7 +53,8 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   if pieces.corpus.tags is None:
     raise UserError(
       f"data.source={data.source!r}, data.format={data.format!r}: gives no"
-      " tags, which task='tagging' needs: data.format=columns, conllu, spaces"
+      " tags, which task='tagging' needs: data.format=columns, parallel,"
+      " conllu, spaces"
     )
   tags = _tags(pieces)
   return classification.make(config, pieces, tags.corpus.symbols, tags.counts())

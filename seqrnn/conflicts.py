@@ -95,6 +95,16 @@ CONFLICTS: list[Conflict] = [
     lambda unit, given: unit == "log" and given != "text",
     "a log must be read with data.format=text",
   ),
+  Conflict(
+    ("data.format", "data.tags_file"),
+    lambda given, tags: given == "parallel" and tags is None,
+    "parallel files need the name of the file with the tags, as '*.tags'",
+  ),
+  Conflict(
+    ("data.word_column", "data.tag_column"),
+    lambda word, tag: word is not None and word == tag,
+    "a word and its tag stand in different columns",
+  ),
   *(
     _exclusive(*pair, rule="set only one way to cut a log into sessions")
     for pair in combinations(_LOG_CUTS, 2)

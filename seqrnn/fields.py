@@ -231,6 +231,10 @@ def _are_temperatures(value: Any) -> bool:
   return isinstance(value, tuple) and value != () and all(map(rule[0], value))
 
 
+COLUMN = Rule(
+  lambda v: isinstance(v, str) and v.strip("-0") != "",
+  "must be the number of a column, from 1 or -1, or its name",
+)
 HEADER = Rule(
   _is_header,
   "must have <Content>, and no field twice, as in '<Date> <Time> <Content>'",

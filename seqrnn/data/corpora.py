@@ -27,7 +27,7 @@ from seqrnn.errors import UserError
 SPLITS = ("train", "validation", "test")
 
 # Formats whose texts are single lines, or sentences that can be.
-_LINES = ("tab", "space", "files", "columns", "conllu")
+_LINES = ("tab", "space", "files", "columns", "parallel", "conllu")
 
 
 def read(data: Config, split: str | None = None) -> Corpus:

@@ -3,22 +3,38 @@
 A file that is not of its form is refused with the file's name and the line.
 """
 
+import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
 from seqrnn.config import Config
+from seqrnn.data import reading
 from seqrnn.data.columns import Column, Tokens, in_order
 from seqrnn.data.documents import Corpus, names_of
 from seqrnn.data.reading import Source, lines
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
+
+# A sentence: its words and tags, after the number of its first line.
+Sentences = Iterator[tuple[int, list[tuple[str, str]]]]
+# A function of a line and its place; None: the line has no word.
+Parse = Callable[[str, str], tuple[str, str] | None]
+
+_PLUS = "# global.columns ="  # Begins a file whose columns have names.
+_CONLLU = [
+  *("ID", "FORM", "LEMMA", "UPOS", "XPOS"),
+  *("FEATS", "HEAD", "DEPREL", "DEPS", "MISC"),
+]
+# Ids of lines that are no word: 1-2 is two words in one, 8.1 an empty word.
+_PART = re.compile(r"\d+[-.]\d+")
 
 
 def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
-  """The corpus of sentences: lines of a word and its tag, then a blank line.
+  """The corpus of sentences of words, each with its tag.
 
   Equal sentences stay on one side of a split.
 
@@ -34,31 +50,22 @@ def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
     raise UserError(
       f"data.unit={data.unit!r}: data.format={data.format} has unit word"
     )
-  columns = FORMS[data.format]
   words, tags = Tokens(), Tokens()
   groups, firsts, numbers = Column("<u8"), Column("<u8"), Column()
   files = []
+  beside = {_tags_of(source, data) for source in sources}
   for source in sources:
+    if source.content in beside:  # Tags, which a glob or a folder has, too.
+      continue
     files.append((source.name, len(numbers)))
-    group = None  # The hash of the sentence so far.
-    ended = itertools.chain(lines(source, data.errors), [""])
-    for number, line in enumerate(ended, 1):
-      if line.strip():
-        found = columns(f"{source.name}:{number}", line, optional)
-        if found is None:
-          continue
-        if group is None:
-          group = hashlib.sha256()
-          firsts.append(len(words))
-          numbers.append(number)
-        else:
-          group.update(b" ")
-        group.update(found[0].encode())
-        words.append(found[0])
-        tags.append(found[1])
-      elif group is not None:
-        groups.append(int.from_bytes(group.digest()[:8]))
-        group = None
+    for number, sentence in FORMS[data.format](source, data, optional):
+      firsts.append(len(words))
+      numbers.append(number)
+      for word, tag in sentence:
+        words.append(word)
+        tags.append(tag)
+      text = " ".join(word for word, _ in sentence).encode()
+      groups.append(int.from_bytes(hashlib.sha256(text).digest()[:8]))
   firsts.append(len(words))
   digests, group_D = in_order(groups.numbers())
   word, tag = words.texts(), tags.texts()
@@ -78,50 +85,174 @@ def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
   )
 
 
-def _two_columns(name: str, line: str, optional: bool) -> tuple[str, str]:
-  columns = line.split()
-  if optional and len(columns) == 1:
-    return columns[0], ""
-  if len(columns) != 2:
-    plain = "; data.format=text reads a sentence a line" if optional else ""
-    raise UserError(
-      f"{name}: has {len(columns)} columns; data.format=columns has two, a word"
-      f" and its tag{plain}"
-    )
-  return columns[0], columns[1]
+def _word_a_line(
+  form: Callable[[str, str, Config, bool], Parse],
+  source: Source,
+  data: Config,
+  optional: bool,
+) -> Sentences:
+  """The sentences of a file with a word on each line, ended by blank lines."""
+  found = lines(source, data.errors)
+  head = next(found, "")
+  parse = form(source.name, head, data, optional)
+  start, sentence = 0, []
+  for number, line in enumerate(itertools.chain([head], found, [""]), 1):
+    if line.strip():
+      pair = parse(f"{source.name}:{number}", line)
+      if pair is not None:
+        start = start if sentence else number
+        sentence.append(pair)
+    elif sentence:
+      yield start, sentence
+      sentence = []
 
 
-# Ids of lines that are no word: 1-2 is two words in one, 8.1 an empty word.
-_PART = re.compile(r"\d+[-.]\d+")
+def _columns(name: str, head: str, data: Config, optional: bool) -> Parse:
+  """Reads columns between white space: two, or the two that fields choose."""
+  plain = "; data.format=text reads a sentence a line" if optional else ""
+
+  def two(place: str, line: str) -> tuple[str, str]:
+    columns = line.split()
+    if optional and len(columns) == 1:
+      return columns[0], ""
+    if len(columns) != 2:
+      raise UserError(
+        f"{place}: has {len(columns)} columns; data.format=columns has two, a"
+        " word and its tag, unless data.word_column and data.tag_column choose"
+        f" two of more{plain}"
+      )
+    return columns[0], columns[1]
+
+  if data.word_column is None and data.tag_column is None:
+    return two
+  names = head.removeprefix(_PLUS).split() if head.startswith(_PLUS) else []
+  word_number = _number(name, data, "word_column", names, "1")
+  tag_number = _number(name, data, "tag_column", names, "-1")
+
+  def chosen(place: str, line: str) -> tuple[str, str] | None:
+    if names and line.startswith("#"):  # A comment of CoNLL-U Plus.
+      return None
+    columns = line.split()
+    word, tag = _get(columns, word_number), _get(columns, tag_number)
+    if len(columns) == 1:  # A word that is its own tag.
+      tag = ""
+    if word == "" or (tag == "" and not optional):
+      raise UserError(
+        f"{place}: has {len(columns)} columns, too few for"
+        f" data.word_column={data.word_column or 1},"
+        f" data.tag_column={data.tag_column or -1}{plain}"
+      )
+    return word, tag
+
+  return chosen
 
 
-def _conllu(name: str, line: str, optional: bool) -> tuple[str, str] | None:
-  """Word and UPOS; None where the line is a comment or part of a word."""
-  if line.startswith("#"):
+def _number(
+  name: str, data: Config, field: str, names: list[str], default: str
+) -> int:
+  """The number of a column, from 1 or from the last, -1.
+
+  Raises:
+    UserError: no column has this name.
+  """
+  value = data[field] or default
+  if value.removeprefix("-").isdecimal():
+    return int(value)
+  if value in names:
+    return names.index(value) + 1
+  known = f"columns are {', '.join(names)}"
+  if not names:
+    known = f"its columns have no names, as a first line {_PLUS!r} gives them"
+  raise UserError(f"{name}: data.{field}={value!r}: {known}")
+
+
+def _get(columns: list[str], number: int) -> str:
+  """A column; empty if there are too few."""
+  if abs(number) > len(columns):
+    return ""
+  return columns[number - 1 if number > 0 else number]
+
+
+def _conllu(name: str, head: str, data: Config, optional: bool) -> Parse:  # noqa: ARG001
+  """Reads CoNLL-U: the form and UPOS, or the columns that fields choose."""
+  plain = "; data.format=text reads a sentence a line" if optional else ""
+  word_number = _number(name, data, "word_column", _CONLLU, "FORM")
+  tag_number = _number(name, data, "tag_column", _CONLLU, "UPOS")
+
+  def parse(place: str, line: str) -> tuple[str, str] | None:
+    if line.startswith("#"):
+      return None
+    columns = line.split("\t")
+    word, tag = _get(columns, word_number), _get(columns, tag_number)
+    if optional and tag == "_":  # CoNLL-U's mark of a missing value.
+      tag = ""
+    if len(columns) != 10 or not word or not (tag or optional):
+      raise UserError(
+        f"{place}: has {len(columns)} columns; CoNLL-U has ten, with a word in"
+        f" {data.word_column or 'FORM'} and its tag in"
+        f" {data.tag_column or 'UPOS'}{plain}"
+      )
+    if _PART.fullmatch(columns[0]):
+      return None
+    if not columns[0].isdecimal():
+      raise UserError(
+        f"{place}: begins with {columns[0]!r}; a line of CoNLL-U begins with"
+        " the number of its word, as 1, 1-2 or 8.1"
+      )
+    return word, tag
+
+  return parse
+
+
+def _tags_of(source: Source, data: Config) -> Path | None:
+  """The file with the tags of a file of sentences; None: it has none."""
+  path = source.content
+  if data.format != "parallel" or not isinstance(path, Path):
     return None
-  columns = line.split("\t")
-  tag = columns[3] if len(columns) > 3 else ""
-  if optional and tag == "_":  # CoNLL-U's mark of a missing value.
-    tag = ""
-  if len(columns) != 10 or not columns[1] or not (tag or optional):
-    plain = "; data.format=text reads a sentence a line" if optional else ""
-    raise UserError(
-      f"{name}: has {len(columns)} columns; CoNLL-U has ten, with a word in the"
-      f" second and its tag in the fourth{plain}"
-    )
-  if _PART.fullmatch(columns[0]):
-    return None
-  if not columns[0].isdecimal():
-    raise UserError(
-      f"{name}: begins with {columns[0]!r}; a line of CoNLL-U begins with the"
-      " number of its word, as 1, 1-2 or 8.1"
-    )
-  return columns[1], tag
+  name = path.stem if path.suffix in reading.PACKED else path.name
+  stem = name.rpartition(".")[0] or name
+  return path.parent / data.tags_file.replace("*", stem)
 
 
-FORMS: dict[str, Callable[[str, str, bool], tuple[str, str] | None]] = {
-  "columns": _two_columns,
-  "conllu": _conllu,
+def _parallel(source: Source, data: Config, optional: bool) -> Sentences:
+  """A sentence on each line, and its tags on the same line of another file.
+
+  Raises:
+    UserError: there is no such file, or a line has not a tag for each word.
+  """
+  path = _tags_of(source, data)
+  if optional and (path is None or not path.exists()):
+    for number, line in enumerate(lines(source, data.errors), 1):
+      if line.strip():
+        yield number, [(word, "") for word in line.split()]
+    return
+  assert path is not None, "only a file is read to train"
+  if not path.exists():
+    raise MachineError(
+      f"{path}: no such file; data.tags_file={data.tags_file!r} names the tags"
+      f" of {source.name}"
+    )
+  pairs = itertools.zip_longest(
+    lines(source, data.errors),
+    lines(Source(path.name, path), data.errors),
+    fillvalue="",
+  )
+  for number, pair in enumerate(pairs, 1):
+    words, tags = pair[0].split(), pair[1].split()
+    if len(words) != len(tags):
+      raise UserError(
+        f"{path.name}:{number}: has {len(tags)} tags, where"
+        f" {source.name}:{number} has {len(words)} words"
+      )
+    if words:
+      yield number, list(zip(words, tags, strict=True))
+
+
+# By `data.format`.
+FORMS: dict[str, Callable[[Source, Config, bool], Sentences]] = {
+  "columns": functools.partial(_word_a_line, _columns),
+  "conllu": functools.partial(_word_a_line, _conllu),
+  "parallel": _parallel,
 }
 
 

@@ -107,6 +107,143 @@ SENTENCES = {
 }
 
 
+PLUS = "# global.columns = ID FORM NER\n# text = a\n1 a X\n2 # Y\n\n1 c X"
+MORE = "1\ta\tb\tADP\tIN" + "\t_" * 4 + "\tM\n"
+# Of a line that has more than two columns, the two that are chosen.
+CHOSEN = {
+  "by number": ("columns", "2", "3", "1 a X z\n2 b Y\n", [["aX", "bY"]]),
+  "only the tag": ("columns", None, "2", "a X y z\n", [["aX"]]),
+  "only the word": ("columns", "2", None, "X a y Z\n", [["aZ"]]),
+  "from the end": ("columns", "1", "-1", "a p X\nb Y\n", [["aX", "bY"]]),
+  "by name": ("columns", "FORM", "NER", PLUS, [["aX", "#Y"], ["cX"]]),
+  "CoNLL-U": ("conllu", None, "XPOS", f"# x\n{MORE}", [["aIN"]]),
+  "CoNLL-U by number": ("conllu", "3", "10", MORE, [["bM"]]),
+  "no such name": (
+    *("columns", "FORM", "POS", PLUS),
+    "f: data.tag_column='POS': columns are ID, FORM, NER",
+  ),
+  "no names": (
+    *("columns", "1", "POS", "a X\n"),
+    "f: data.tag_column='POS': its columns have no names, as a first line",
+  ),
+  "too few": (
+    "columns",
+    "2",
+    "4",
+    "1 a b X\n1 a X\n",
+    "f:2: has 3 columns, to",
+  ),
+  "only a word": (
+    "columns",
+    "1",
+    "-1",
+    "a X\nb\n",
+    "f:2: has 1 columns, too f",
+  ),
+  "CoNLL-U, too few": (
+    "conllu",
+    "11",
+    None,
+    MORE,
+    "f:1: has 10 columns; CoNLL",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_columns_are_chosen(tmp_path, name):
+  form, word, tag, content, expected = CHOSEN[name]
+  fields = {"data.word_column": word, "data.tag_column": tag}
+  fields |= {"data.format": form, "data.unit": "word"}
+  try:
+    corpus = read(tmp_path, {"f": content.encode()}, **fields)
+  except UserError as error:
+    assert str(error).startswith(expected)
+    return
+  assert sentences(corpus) == expected
+  # Files without tags are read to predict.
+  (tmp_path / "g").write_text("a\n\nb\n")
+  data = tiny(tmp_path, fields).data
+  if form == "columns" and word is None:
+    path = str(tmp_path / "g")
+    found = corpora.read_files("predict.path", path, data, ())
+    assert found.tags is None and found.symbols == ["a", "b"]
+
+
+# Of parallel files: content by name, and the sentences or the line.
+PARALLEL = {
+  "literal": (
+    "seq.out",
+    {"a/seq.in": "x y\n\nz\n", "a/seq.out": "X Y\n\nZ\n", "b/seq.in": "w"},
+    "b/seq.out: no such file; data.tags_file='seq.out' names the tags of b/seq",
+  ),
+  "all of a folder": (
+    "*.tags",
+    {
+      "a.words": "x y\n\nz\n",
+      "a.tags": "X Y\n\nZ",
+      "b.txt": "w",
+      "b.tags": "W",
+    },
+    [["xX", "yY"], ["zZ"], ["wW"]],
+  ),
+  "a tag too few": (
+    "*.tags",
+    {"a.words": "x\nx y\n", "a.tags": "X\nX\n"},
+    "a.tags:2: has 1 tags, where a.words:2 has 2 words",
+  ),
+  "a line too few": (
+    "*.tags",
+    {"a.words": "x\n\ny\n", "a.tags": "X\n"},
+    "a.tags:3: has 0 tags, where a.words:3 has 1 words",
+  ),
+  "a line too many": (
+    "*.tags",
+    {"a.words": "x\n", "a.tags": "X\nY Z\n"},
+    "a.tags:2: has 2 tags, where a.words:2 has 0 words",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+def test_parallel_files(tmp_path, name):
+  tags_file, contents, expected = PARALLEL[name]
+  fields = {"data.format": "parallel", "data.tags_file": tags_file}
+  fields["data.unit"] = "word"
+  contents = {file: text.encode() for file, text in contents.items()}
+  try:
+    corpus = read(tmp_path, contents, **fields)
+  except UserError as error:
+    assert expected in str(error) and "\n" not in str(error)
+    return
+  assert sentences(corpus) == expected
+
+
+def test_sentences_without_a_file_of_tags_are_predicted(tmp_path):
+  fields = {"data.format": "parallel", "data.tags_file": "*.tags"}
+  data = tiny(tmp_path, {**fields, "data.unit": "word"}).data
+  path = tmp_path / "new.words"
+  path.write_text("x y\n\nz\n")
+  corpus = corpora.read_files("predict.path", str(path), data, ())
+  assert corpus.tags is None and list(corpus.names) == [
+    "new.words:1",
+    "new.words:3",
+  ]
+  (tmp_path / "new.tags").write_text("X Y\n\nZ\n")
+  corpus = corpora.read_files("predict.path", str(path), data, ())
+  assert sentences(corpus) == [["xX", "yY"], ["zZ"]]
+
+
+def sentences(corpus):
+  """Each word with its tag."""
+  assert corpus.tags is not None
+  edges = zip(corpus.bounds[:-1], corpus.bounds[1:], strict=True)
+  return [
+    [a + b for a, b in zip(corpus.text(*e), corpus.tags.text(*e), strict=True)]
+    for e in edges
+  ]
+
+
 @pytest.mark.parametrize("name", SENTENCES)
 def test_a_form_of_tags(tmp_path, name):
   form, content, expected = SENTENCES[name]
