@@ -74,32 +74,27 @@ def draw(machine: str, records: dict[str, Any], path: Path):
 
 
 def sentence(machine: str, records: dict[str, Any]) -> str:
-  """Returns what the figures are in words, and the chart."""
-  parts, slower = [], []
+  """Returns what the figures are in one sentence, and the chart."""
+  parts, every = [], []
   for part, what in (
-    ("training", "for a training step"),
-    ("inference", "for sampling and scoring"),
+    ("training", "a training step"),
+    ("inference", "sampling and scoring"),
   ):
-    found = []
-    for products in TYPES:
-      rows = records.get(part, {}).get("rows", {})
-      ratios = {case: ratio(row, products) for case, row in rows.items()}
-      values = {case: made.median for case, made in ratios.items() if made}
-      slower += [f"{n} in {products}" for n, x in values.items() if x < 1]
-      if values:
-        least, most = min(values.values()), max(values.values())
-        middle = statistics.median(values.values())
-        found.append(
-          f"{least:.2f} to {most:.3g} times in {products} (median {middle:.2f})"
-        )
+    rows = records.get(part, {}).get("rows", {}).values()
+    made = [ratio(row, products) for row in rows for products in TYPES]
+    found = [one.median for one in made if one]
+    every += found
     if found:
-      parts.append(f"{what} {' and '.join(found)}")
+      parts.append(
+        f"{min(found):.2f} to {max(found):.3g} times as long for {what} (median"
+        f" {statistics.median(found):.2f})"
+      )
+  slower = sum(one < 1 for one in every)
   text = (
-    f"On {machine}, the fastest of PyTorch, Keras on JAX and flax takes, as a"
-    f" multiple of {OURS}'s time in the same type, {'; '.join(parts)}."
-    f" {OURS} is slower in {len(slower)} cases"
+    f"On {machine}, the fastest of PyTorch, Keras on JAX and flax takes"
+    f" {' and '.join(parts)}; {OURS} is slower in {slower} of"
+    f" {len(every)} [cases](benchmarks/README.md)."
   )
-  text += f": {'; '.join(slower)}." if slower else "."
   described = "; ".join(
     f"{label} {bar.median:.3g}" for label, _, bar in bars(records)
   )
