@@ -5,14 +5,13 @@ docs/reference/command.md from the flags and the modes. A test compares them.
 """
 
 import argparse
-import ast
 import re
 import textwrap
 from itertools import groupby
 from pathlib import Path
 
 from configs import base
-from seqrnn import command, program
+from seqrnn import command, help, program
 from seqrnn import config as config_lib
 from seqrnn.fields import Field
 
@@ -124,14 +123,31 @@ COMMAND = """\
 # Command line
 
 ```text
-run.py --config=CONFIG --mode=MODE --config.GROUP.FIELD=VALUE
+seqrnn --config=CONFIG --mode=MODE --config.GROUP.FIELD=VALUE
 ```
 
-Flags may be in any order. `--config` names a config: a file of
-[configs/](../../configs), one of your own, or a `config.json` of a run. Any
-[field](fields.md) is a flag. With `--workdir` and no `--config`, the config is
+In a clone, `python run.py` is the same as `seqrnn`. Flags may be in any order.
+`--config` names a config: `brnn` is a file of [configs/](../../configs), in the
+current folder or in the project; a path is one of your own, or a `config.json`
+of a run. Any [field](fields.md) is a flag. `--model.hidden_size=256` is the
+same as `--config.model.hidden_size=256`, and so is `--hidden_size=256`, because
+only one group has this field. With `--workdir` and no `--config`, the config is
 that of the run in this folder. Without `--workdir`, the folder is `runs/` and
-the name of the config, with the fields that flags changed.
+the name of the config, with the fields that flags changed, as
+`runs/rnn-hidden_size=256`; a field that several groups have is named with its
+group.
+
+`--help` lists modes, configs and flags, `--help=model` the fields of a group.
+`--mode=config` prints the resolved config, which `--config` reads, and on
+stderr the fields that differ from the defaults. `--version` prints what a bug
+report needs. Choices may be written in any case.
+
+A script completes modes, configs, flags and choices in bash or zsh:
+
+```text
+seqrnn --completion=bash > ~/.local/share/bash-completion/completions/seqrnn
+seqrnn --completion=zsh > _seqrnn  # in a folder of $fpath
+```
 
 A mistake of yours ends with one line on stderr and status 2: the flag or file,
 its value and the rule. A run that Ctrl-C or SIGTERM stops saves a checkpoint
@@ -142,11 +158,9 @@ and ends with status 130 or 143.
 def command_page() -> str:
   """The content of command.md."""
   rows = ["| mode | what it does |", "| --- | --- |"]
-  for mode, module in program.MODES.items():
-    path = ROOT / f"{module.replace('.', '/')}.py"
-    about = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-    line = about.partition("\n")[0].partition(": ")[2].rstrip(".")
-    link = f"[{mode}](files.md#{mode})" if mode != "review" else mode
+  for mode, line in help.mode_lines().items():
+    writes = mode not in ("config", "review")
+    link = f"[{mode}](files.md#{mode})" if writes else mode
     rows.append(f"| {link} | {line} |")
   flags = ["| flag | meaning |", "| --- | --- |"]
   defined = program.define()

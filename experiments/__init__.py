@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from seqrnn import config as config_lib
+from seqrnn import suggestions
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
@@ -57,8 +58,10 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
       the corpus.
   """
   if config.task not in TASKS:
-    names = ", ".join(TASKS)
-    raise UserError(f"config.task={config.task!r}: must be one of {names}")
+    raise UserError(
+      f"config.task={config.task!r}: must be one of {', '.join(TASKS)}"
+      f"{suggestions.hint(config.task, TASKS)}"
+    )
   task = TASKS[config.task]
   made = task.prepare(config) if vocabularies is None else vocabularies
   missing = set(task.VOCABULARIES) - set(made)

@@ -20,6 +20,7 @@ from seqrnn.detection import printing, tables
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
+from seqrnn.overrides import Override
 from seqrnn.runtime import devices, files, launch
 from seqrnn.table import Table, read_csv
 
@@ -163,8 +164,9 @@ def _resolve(
     mode=mode,
     process_id=None,
   )
-  overrides: command.Overrides = [
-    (name, config_lib.text(value)) for name, value in settings.items()
+  overrides = [
+    Override(name, name, config_lib.text(value))
+    for name, value in settings.items()
   ]
   return command.resolve(request, overrides)
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import sys
-import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,40 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from seqrnn import catalogue
+from seqrnn import catalogue, recipes
 from seqrnn import config as config_lib
 from seqrnn.config import CHANGEABLE, FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.errors import UserError, visible
 from seqrnn.fields import Condition
+from seqrnn.overrides import Override, as_typed, refuse_unknown
 from seqrnn.runtime import devices, files
 
+# The modes; each is a module of seqrnn/modes.
+MODES = (
+  "train",
+  "evaluate",
+  "predict",
+  "sample",
+  "describe",
+  "search",
+  "detect",
+  "review",
+  "report",
+  "config",
+)
 # Fields that a flag adds to the name of the default workdir.
 NAMING = (
   *IDENTITY,
   *(n for n in CHANGEABLE if n not in ("train.epochs", "train.max_steps")),
   "search.method",
 )
+_NAMED = [name for name in FIELDS if name.startswith(NAMING)]
+_LAST = Counter(name.rpartition(".")[2] for name in _NAMED)
+# Field -> its label in a name: the last part, unless several fields have it.
+_LABELS = {
+  name: last if _LAST[last := name.rpartition(".")[2]] == 1 else name
+  for name in _NAMED
+}
 # The tasks of this project. A task of the user may use any field.
 _TASKS = {
   task
@@ -34,37 +55,9 @@ _TASKS = {
   for task in condition.get("task", ())
 }
 
-_INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
-
-Overrides = list[tuple[str, str | bool]]  # (field, text of its flag)
-
-
-def split_overrides(argv: list[str]) -> tuple[Overrides, list[str]]:
-  """Splits a command line into overrides (x, v) and other arguments.
-
-  --config.x=v and --config.x v give (x, v), --config.x alone gives (x, True),
-  and --noconfig.x gives (x, False).
-  """
-  overrides, rest = [], []
-  remaining = list(reversed(argv))
-  while remaining:
-    argument = remaining.pop()
-    match = re.fullmatch(r"--?(no)?config\.([^=]+)(=.*)?", argument, re.DOTALL)
-    if not match or (match[1] and match[3]):
-      rest.append(argument)
-    elif match[3]:
-      overrides.append((match[2], match[3][1:]))
-    elif match[1]:
-      overrides.append((match[2], False))
-    elif remaining and not remaining[-1].startswith("--"):
-      overrides.append((match[2], remaining.pop()))
-    else:
-      overrides.append((match[2], True))
-  return overrides, rest
-
 
 def resolve(
-  parsed: flags.FlagValues, overrides: Overrides
+  parsed: flags.FlagValues, overrides: list[Override]
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir that the flags name.
 
@@ -73,56 +66,75 @@ def resolve(
   Raises:
     UserError: the flags name no config, or the workdir holds another run.
   """
-  path, folder, beside = parsed.config, parsed.workdir, ""
+  refuse_unknown(overrides, parsed)
+  folder, beside = parsed.workdir, ""
   if folder and parsed.mode == "report" and not os.path.exists(folder):
     folder, _, beside = folder.partition(",")  # Several runs are compared.
   if folder:
     files.check_links(folder)
   defaults = config_lib.defaults()
   record = _record(parsed.mode, folder)
-  if isinstance(path, ConfigDict):  # From Python.
-    fields = config_lib.flat(path)
-    plain = config_lib.with_fields(Path("ConfigDict"), fields, defaults)
-  elif path:
-    plain = config_lib.read(path, defaults)
-  elif folder:
-    plain = config_lib.read_run(folder, defaults, record)
-  else:
-    raise UserError(
-      "--config: is missing; for example --config=configs/brnn.py"
-    )
+  path, plain = _base(parsed.config, folder, record)
   config = copy.deepcopy(plain)
   if beside:
     config.report.beside = beside
   _apply(overrides, config)
   flags_only = copy.deepcopy(config)
-  given = {name for name, _ in overrides}
+  by_flags = {override.field for override in overrides if override.field}
+  given = set(by_flags)
   # JSON sets every field.
-  if isinstance(path, ConfigDict) or (path and path.endswith(".py")):
+  if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
     given |= config_lib.changes(defaults, plain).keys()
-  catalogue.complete(config, given, dict(overrides))
+  catalogue.complete(config, given, by_flags)
   config_lib.check(config)
   if folder:
     workdir = Path(folder)
   else:
-    workdir = Path("runs", run_name(Path(path).stem, plain, flags_only))
+    workdir = _default_workdir(path.stem, plain, flags_only)
     files.check_links(workdir)
-  may_start = parsed.mode in ("train", "describe", "search")
+  may_start = parsed.mode in ("train", "describe", "search", "config")
   new = may_start and not (workdir / record).exists()
   recorded = plain
-  if path and not new:
+  if parsed.config and not new:
     recorded = config_lib.read_run(workdir, defaults, record)
-  if parsed.mode not in ("train", "search") and not new:
+  if parsed.mode not in ("train", "search", "config") and not new:
     # Without --config only the model is fixed; the data may be other files.
     config = config_lib.settled(config, recorded)
-    _refuse_differences(recorded, config, workdir, IDENTITY if path else SHAPE)
+    _refuse_differences(
+      recorded, config, workdir, IDENTITY if parsed.config else SHAPE
+    )
   for name in ("cpu_devices", "cpu_threads"):
     if config.train[name] is None:
       config.train[name] = recorded.train[name]
   if not parsed.process_id:
     for line in unused(config, given, defaults):
+      line = as_typed(line, overrides)
       print("warning:", visible(line), file=sys.stderr)
   return config, workdir
+
+
+def _base(given: Any, folder: str | None, record: str) -> tuple[Path, Config]:
+  """Returns the config that flags override, and the file that it is from.
+
+  Args:
+    given: the value of --config, or a ConfigDict from Python.
+    folder: the workdir.
+    record: the name of the file in the workdir with the config of the run.
+  """
+  defaults = config_lib.defaults()
+  if isinstance(given, ConfigDict):
+    path, fields = Path("ConfigDict"), config_lib.flat(given)
+    return path, config_lib.with_fields(path, fields, defaults)
+  if given:
+    path = recipes.find(given)
+    return path, config_lib.read(path, defaults)
+  if folder:
+    path = Path(folder, record)
+    return path, config_lib.read_run(folder, defaults, record)
+  raise UserError(
+    "--config: is missing; for example --config=brnn; the configs are"
+    f" {', '.join(recipes.names())}"
+  )
 
 
 def _record(mode: str, folder: str | None) -> str:
@@ -142,11 +154,11 @@ def _record(mode: str, folder: str | None) -> str:
   return "search.json" if only_search else "config.json"
 
 
-def _apply(overrides: Overrides, config: Config):
+def _apply(overrides: list[Override], config: Config):
   """Sets fields from flags; hidden_size replaces the config's parameters."""
-  for name, value in overrides:
-    config_lib.override(config, name, value)
-  given = dict(overrides)
+  for _, field, value in overrides:
+    config_lib.override(config, field or "", value)
+  given = {override.field for override in overrides}
   model = config.model
   if "model.hidden_size" not in given:
     return
@@ -171,11 +183,30 @@ def _refuse_differences(
     )
 
 
-def run_name(name: str, old: Config, new: Config) -> str:
-  """Returns the default name of a run: the config and the changed fields."""
+def _default_workdir(name: str, old: Config, new: Config) -> Path:
+  """Returns the workdir of a config and the fields that flags changed.
+
+  Earlier versions put the groups of all fields in the name.
+  """
+  workdir = Path("runs", run_name(name, old, new))
+  earlier = Path("runs", run_name(name, old, new, groups=True))
+  return earlier if earlier.exists() and not workdir.exists() else workdir
+
+
+def run_name(name: str, old: Config, new: Config, groups: bool = False) -> str:
+  """Returns the default name of a run: the config and the changed fields.
+
+  Args:
+    name: of the config.
+    old: the config without flags.
+    new: the config with flags.
+    groups: whether each field has its group. Otherwise only a field whose last
+      part is that of another field has it.
+  """
   parts = [name]
   for field, (_, value) in config_lib.changes(old, new, NAMING).items():
-    parts.append(f"{field}={config_lib.text(value)}")
+    label = field if groups else _LABELS[field]
+    parts.append(f"{label}={config_lib.text(value)}")
   # Replace path separators, and characters that Orbax reads as a pattern.
   name = re.sub(r"[/\\\[\]*?]", "_", "-".join(parts))
   if len(name.encode()) > 200:  # Most file systems allow 255 bytes.
@@ -263,38 +294,6 @@ def needs(conditions: Iterable[Condition]) -> str:
     )
     for way in conditions
   )
-
-
-def help_text(wanted: str) -> str:
-  """Returns the defaults, rules and meanings of fields.
-
-  Args:
-    wanted: a field, such as `data.window`; a group, such as `data`; or `all`.
-
-  Raises:
-    UserError: there is no such field or group.
-  """
-  names = [
-    name
-    for name in FIELDS
-    if wanted in ("all", name) or name.startswith(f"{wanted}.")
-  ]
-  if not names:
-    groups = dict.fromkeys(name.partition(".")[0] for name in FIELDS)
-    raise UserError(
-      f"--help={wanted}: must be all, a field such as data.window, or one of"
-      f" {', '.join(groups)}"
-    )
-  parts = []
-  for name in names:
-    field = FIELDS[name]
-    rule = f"{field.rule.words}{', or none' if field.optional else ''}."
-    if field.used:
-      rule += f" It has an effect with {needs(field.used)}."
-    parts.append(f"--config.{name}={config_lib.text(field.default)}")
-    for line in (field.help, rule[0].upper() + rule[1:]):
-      parts.append(textwrap.fill(line, 76, **_INDENT))
-  return "\n".join(parts)
 
 
 def _holds(condition: Condition, fields: dict[str, Any]) -> bool:

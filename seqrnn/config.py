@@ -1,13 +1,9 @@
 """Reads, overrides, checks, compares and saves configs."""
 
 import copy
-import difflib
-import importlib.util
 import json
 import os
-import runpy
 import sys
-import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import reduce
@@ -16,19 +12,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from seqrnn import recipes, suggestions
 from seqrnn.conflicts import conflicts
 from seqrnn.errors import UserError, visible
-from seqrnn.fields import LARGEST, Field, Rule, as_float32
+from seqrnn.fields import LARGEST, Rule, as_float32
+from seqrnn.recipes import FIELDS as FIELDS
+from seqrnn.recipes import defaults as defaults
 from seqrnn.runtime import files, manifest
-
-try:
-  from configs import base
-
-  FIELDS: dict[str, Field] = base.FIELDS
-  defaults = base.get_config
-except (ImportError, AttributeError):  # sys.path has another `configs` first.
-  _base = runpy.run_path(str(Path(__file__).parents[1] / "configs" / "base.py"))
-  FIELDS, defaults = _base["FIELDS"], _base["get_config"]
 
 Config = Any  # A ConfigDict; type checkers do not know its fields.
 
@@ -101,14 +91,7 @@ def locate(config: Config, name: str) -> tuple[Config, str]:
     group = reduce(lambda group, part: group[part], path, config)
     if not isinstance(group[key], ConfigDict):
       return group, key
-  known = flat(config)
-  if inside := [field for field in known if field.startswith(f"{name}.")]:
-    raise UserError(
-      f"config.{name}: is a group; name a field, one of {', '.join(inside)}"
-    )
-  near = difflib.get_close_matches(name, known, n=1)
-  hint = f"; did you mean {near[0]}?" if near else ""
-  raise UserError(f"config.{name}: no such field{hint}")
+  raise UserError(recipes.no_such_field(name))
 
 
 def override(config: Config, name: str, given: str | bool):
@@ -131,7 +114,7 @@ def override(config: Config, name: str, given: str | bool):
   try:
     group[key] = FIELDS[name].parse(given)
   except ValueError:
-    raise _wrong_type(name, given) from None
+    raise UserError(recipes.wrong_type(name, given)) from None
 
 
 def _assign(config: Config, name: str, value: Any):
@@ -140,11 +123,7 @@ def _assign(config: Config, name: str, value: Any):
   try:
     group[key] = FIELDS[name].cast(value)
   except (TypeError, OverflowError):
-    raise _wrong_type(name, value) from None
-
-
-def _wrong_type(name: str, value: Any) -> UserError:
-  return UserError(f"config.{name}={value!r}: {FIELDS[name].type_rule}")
+    raise UserError(recipes.wrong_type(name, value)) from None
 
 
 def text(value: Any) -> str:
@@ -177,7 +156,7 @@ def read(path: str | os.PathLike, base: Config) -> Config:
       value of another type.
   """
   path = Path(path)
-  fields = _get_config(path) if path.suffix == ".py" else read_json(path)
+  fields = recipes.load(path) if path.suffix == ".py" else read_json(path)
   return with_fields(path, flat(fields), base)
 
 
@@ -269,38 +248,6 @@ def _too_deep(value: Any, groups: int) -> bool:
   return any(isinstance(part, list | dict) for part in parts)
 
 
-def _get_config(path: Path) -> Config:
-  if not path.is_file():
-    raise UserError(f"--config={path}: no such file")
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  assert spec is not None and spec.loader is not None, "the name ends in .py"
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    config = module.get_config()
-  except Exception as error:  # The user's file may raise anything.
-    raise UserError(_located(path, error)) from None
-  if not isinstance(config, ConfigDict):
-    raise UserError(f"{path}: get_config() must return a ConfigDict")
-  return config
-
-
-def _located(path: Path, error: Exception) -> str:
-  """Returns the message of an error, with the line of the config it is from."""
-  name = os.path.abspath(path)
-  frames = traceback.extract_tb(error.__traceback__)
-  lines = [frame.lineno for frame in frames if frame.filename == name]
-  if isinstance(error, SyntaxError) and error.filename == name:
-    lines.append(error.lineno)
-  where = f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)
-  kind = type(error).__name__
-  while error.args and isinstance(error.args[0], Exception):
-    error = error.args[0]  # ml_collections wraps errors.
-  reason = str(error.args[0] if error.args else error)
-  reason = reason.partition(". Other fields present")[0]
-  return f"{where}: {kind}: {' '.join(reason.split())}"
-
-
 def save(config: Config, path: Path):
   """Writes the config as JSON, atomically."""
   with files.atomic_write(path, "wb") as file:
@@ -375,7 +322,7 @@ def broken(name: str, value: Any) -> str | None:
   """Returns the rule that a value breaks, also after rounding to float32."""
   rule = RULES[name]
   if not rule.holds(value):
-    return rule.words
+    return rule.words + suggestions.hint(str(value), rule.names)
   near = as_float32(value)
   return None if rule.holds(near) else f"{rule.words}; in 32 bits it is {near}"
 

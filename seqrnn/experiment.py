@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from seqrnn.command import MODES
 from seqrnn.errors import UserError
 from seqrnn.runtime import sharding
 
@@ -167,18 +168,6 @@ class Experiment(NamedTuple):
     return self.decoder is not None and self.in_bits
 
 
-# Those that `lacks` in `modes` does not name, every task has.
-MODES = (
-  "train",
-  "evaluate",
-  "predict",
-  "sample",
-  "describe",
-  "search",
-  "detect",
-  "review",
-  "report",
-)
 _WHY_NOT = {
   "predict": "has no labels, numbers or next symbols to predict for a text",
   "sample": "cannot write one symbol after the other",
@@ -189,7 +178,7 @@ _WHY_NOT = {
 
 
 def modes(experiment: Experiment) -> tuple[str, ...]:
-  """The modes of run.py that a task has: what its fields can do."""
+  """The modes that a task has: those that its fields allow."""
   lacks = {
     "predict": experiment.predict is None
     or experiment.reads != "symbol"
@@ -216,7 +205,7 @@ def require(
     mode: the mode.
     task: its name.
     where: what the message begins with; empty: the flag of the mode.
-    why: what the task cannot do; empty: in the words of run.py's modes.
+    why: what the task cannot do; empty: the reason for the mode.
 
   Raises:
     UserError: says why, and which modes there are.

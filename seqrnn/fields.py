@@ -22,10 +22,12 @@ class Rule(NamedTuple):
   Attributes:
     holds: returns whether a value is allowed.
     text: the rule in words, or a function that returns them.
+    names: the values, if the field is a choice of names.
   """
 
   holds: Callable[[Any], bool]
   text: str | Callable[[], str]
+  names: Sequence[str] = ()
 
   @property
   def words(self) -> str:
@@ -86,16 +88,27 @@ class Field(NamedTuple):
     """
     if self.optional and text.lower() == "none":
       return None
-    return _PARSERS[self.kind](text)
+    return self._named(_PARSERS[self.kind](text))
 
   def cast(self, value: Any) -> Any:
     """Returns a value from a file in the field's type; an int may be a float.
+
+    Names of a choice may be in any case.
 
     Raises:
       TypeError: the value is of another type.
       OverflowError: a whole number is too large for a float.
     """
-    return None if self.optional and value is None else _cast(value, self.kind)
+    if self.optional and value is None:
+      return None
+    return self._named(_cast(value, self.kind))
+
+  def _named(self, value: Any) -> Any:
+    """Returns the name of a choice that differs from a text by case only."""
+    if value == self.default or not isinstance(value, str):
+      return value
+    names = self.rule.names
+    return next((n for n in names if n.lower() == value.lower()), value)
 
 
 def _cast(value: Any, kind: type) -> Any:
@@ -148,7 +161,7 @@ _KINDS = {
 
 def optional(kind: type, rule: Rule, help: str, *used: Condition) -> Field:
   """Returns a field that is empty by default; the text `none` empties it."""
-  either = Rule(lambda v: v is None or rule.holds(v), rule.text)
+  either = Rule(lambda v: v is None or rule.holds(v), rule.text, rule.names)
   return Field(None, either, help, used, kind)
 
 
@@ -160,7 +173,9 @@ def choice(*names: str) -> Rule:
 def one_of(names: Sequence[str]) -> Rule:
   """Returns the rule of `choice`, for names that may be a register."""
   return Rule(
-    lambda value: value in names, lambda: f"must be one of {', '.join(names)}"
+    lambda value: value in names,
+    lambda: f"must be one of {', '.join(names)}",
+    names,
   )
 
 

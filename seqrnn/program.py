@@ -1,13 +1,4 @@
-"""Trains, evaluates and uses recurrent networks on sequences of symbols.
-
-  python run.py --config=configs/brnn.py
-  python run.py --config=configs/rnn.py --config.model.hidden_size=256
-  python run.py --workdir=runs/rnn --mode=sample --config.sample.temperature=0.5
-
-Every field of configs/base.py is a flag, --config.GROUP.FIELD=VALUE. Flags may
-be in any order. --help=data explains the fields of the group data, --help=all
-explains all fields.
-"""
+"""The command line: flags -> config -> one mode."""
 
 from __future__ import annotations
 
@@ -16,43 +7,42 @@ import importlib
 import re
 import sys
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 from absl import flags
 
-from seqrnn import command
+from seqrnn import command, completion, help, recipes, suggestions
+from seqrnn.config import Config
 from seqrnn.errors import Interrupted, UserError, visible
+from seqrnn.overrides import as_typed, split
 from seqrnn.runtime import devices, launch, processes
 from seqrnn.spark import engine
 
-# Mode -> its module, which is imported only when the mode runs.
-MODES = {
-  "train": "seqrnn.modes.train",
-  "evaluate": "seqrnn.modes.evaluate",
-  "predict": "seqrnn.modes.predict",
-  "sample": "seqrnn.modes.sample",
-  "describe": "seqrnn.modes.describe",
-  "search": "seqrnn.modes.search",
-  "detect": "seqrnn.modes.detect",
-  "review": "seqrnn.modes.review",
-  "report": "seqrnn.modes.report",
-}
-_HELP = re.compile(r"-h|--?help(full|short)?(=.*)?", re.DOTALL)
+# Flags that ask for lines instead of a mode.
+_ASKED = re.compile(
+  r"-h|--?(help(?:full|short)?|version|completion)(?:=(.*))?", re.DOTALL
+)
 
 
 def main(argv: list[str]) -> int:
   """Runs one mode; returns the exit status."""
   launch.open_streams()
-  overrides, argv = command.split_overrides(argv)
   parsed = define()
+  overrides, arguments = split(argv, parsed)
   joined, index = False, 0  # Whether it is one of several processes; its index.
   try:
-    if wanted := next(filter(None, map(_HELP.fullmatch, argv)), None):
-      text = f"{__doc__}{parsed.get_help(include_special_flags=False)}"
-      text = command.help_text(wanted[2][1:]) if wanted[2] else text
-      print(text, flush=True)
+    if lines := information(argv, arguments, parsed):
+      for line in lines:
+        print(line, flush=True)
       return 0
-    distributed = parse(parsed, argv)
+    distributed = parse(parsed, arguments)
+    launch.refuse_windows()
     config, workdir = command.resolve(parsed, overrides)
+    if parsed.mode == "config":  # It needs neither a device nor the tasks.
+      _module(parsed, config).run(None, config, workdir)
+      return 0
     counts = command.share_cores(config, parsed.mode)
     on_cpu = parsed.follow or command.gpu_workers(config, parsed.mode)
     launch.configure_device(*counts, on_cpu=on_cpu, inline=parsed.follow)
@@ -66,11 +56,7 @@ def main(argv: list[str]) -> int:
       if index == 0:
         print(visible(line), file=sys.stderr)
     experiments = importlib.import_module("experiments")
-    name = "seqrnn.following.follow" if parsed.follow else MODES[parsed.mode]
-    if parsed.follow and config.detect.engine == "spark":
-      module = engine.of_spark("seqrnn.spark.stream")
-    else:
-      module = importlib.import_module(name)
+    module = _module(parsed, config)
     gc.freeze()
     gc.enable()
     module.run(experiments.build, config, workdir)
@@ -80,6 +66,8 @@ def main(argv: list[str]) -> int:
     ended = isinstance(error, Interrupted | KeyboardInterrupt | BrokenPipeError)
     if joined and not ended and processes.lost(error):
       processes.end_lost()
+    if isinstance(error, UserError):
+      error.args = (as_typed(str(error), overrides),)
     status = launch.report(error, index == 0, bool(parsed["debug"].value))
     together = isinstance(error, Interrupted)
     if status is None:
@@ -92,45 +80,107 @@ def main(argv: list[str]) -> int:
   return status
 
 
+def _module(parsed: flags.FlagValues, config: Config) -> ModuleType:
+  """Imports the module of a mode, which may take seconds."""
+  if parsed.follow and config.detect.engine == "spark":
+    return engine.of_spark("seqrnn.spark.stream")
+  name = "following.follow" if parsed.follow else f"modes.{parsed.mode}"
+  return importlib.import_module(f"seqrnn.{name}")
+
+
+def information(
+  argv: list[str], arguments: list[str], parsed: flags.FlagValues
+) -> Iterator[str] | list[str]:
+  """Returns the lines to print instead of running a mode, if any.
+
+  Args:
+    argv: the command line; without arguments, it asks for help.
+    arguments: the part of it that sets no fields.
+    parsed: the flags.
+
+  Raises:
+    UserError: there is no such field or shell.
+  """
+  asked = next(filter(None, map(_ASKED.fullmatch, arguments)), None)
+  name, value = asked.groups() if asked else (None, None)
+  if name == "version":
+    return help.version()
+  if name == "completion":
+    return [completion.script(value or "", parsed)]
+  if value is not None:
+    return [help.of_fields(value)]
+  if asked or len(argv) < 2:
+    run_py = Path(argv[0]).name == "run.py"
+    return [help.overview("python run.py" if run_py else "seqrnn", parsed)]
+  return []
+
+
 def define() -> flags.FlagValues:
   """Defines the flags that are not fields of the config."""
   values = flags.FlagValues()
-  modes = list(MODES)
-  for name, help in (
-    ("config", "A config: a .py file with get_config(), or JSON."),
+  for name, default, text in (
+    (
+      "config",
+      None,
+      "The name of a config, a .py file with get_config(), or JSON.",
+    ),
+    ("mode", "train", "What to do. Default: train."),
     (
       "workdir",
+      None,
       "The folder of the run. Default: runs/ and the name of the config, with"
       " the fields that flags changed. Without --config, the config in this"
       " folder is used. A report compares several, separated by commas.",
     ),
+    (
+      "completion",
+      None,
+      "Print a script that completes command lines in a shell, bash or zsh.",
+    ),
   ):
-    flags.DEFINE_string(name, None, help, flag_values=values)
-  flags.DEFINE_enum("mode", "train", modes, "The mode.", flag_values=values)
-  for name, help in (
+    flags.DEFINE_string(name, default, text, flag_values=values)
+  for name, text in (
     (
       "follow",
       "With --mode=detect: score events as they arrive on standard input. Each"
       " line has a session and an event.",
     ),
     ("debug", "Also print the traceback of an error."),
+    ("version", "Print the versions, the cache folder and the devices."),
   ):
-    flags.DEFINE_bool(name, False, help, flag_values=values)
+    flags.DEFINE_bool(name, False, text, flag_values=values)
   launch.define_distributed(values)
   return values
 
 
-def parse(parsed: flags.FlagValues, argv: list[str]) -> bool:
+def parse(parsed: flags.FlagValues, arguments: list[str]) -> bool:
   """Parses the flags; returns whether this is one of several processes.
 
   Raises:
     UserError: an argument is not a flag, or flags exclude each other.
-    flags.Error: a flag is unknown or has a value of another type.
+    flags.Error: a flag has a value of another type.
   """
-  rest = parsed(argv)[1:]
-  if rest:
-    raise UserError(f"{rest[0]!r}: not a flag; flags begin with --")
+  if rest := parsed(arguments)[1:]:
+    hint = _meant(rest[0])
+    raise UserError(f"{rest[0]!r}: not a flag; flags begin with --{hint}")
+  for name in ("config", "mode", "workdir"):
+    if parsed[name].value == "":
+      raise UserError(f"--{name}=: must not be empty")
+  if parsed.mode.lower() not in command.MODES:
+    hint = suggestions.hint(parsed.mode, command.MODES)
+    raise UserError(
+      f"--mode={parsed.mode}: must be one of {', '.join(command.MODES)}{hint}"
+    )
+  parsed.mode = parsed.mode.lower()
   distributed = launch.is_distributed(parsed)
   if parsed.follow and parsed.mode != "detect":
     raise UserError(f"--follow: needs --mode=detect, not {parsed.mode}")
   return distributed
+
+
+def _meant(argument: str) -> str:
+  """Returns a hint for an argument that is no flag, if there is one."""
+  for flag, values in (("mode", command.MODES), ("config", recipes.names())):
+    if argument in values:
+      return f"; did you mean --{flag}={argument}?"
+  return ""

@@ -23,7 +23,7 @@ import pytest
 
 from configs import base
 from docs import data_sets
-from seqrnn import catalogue, command, program
+from seqrnn import catalogue, command, overrides, program
 from seqrnn import config as config_lib
 from seqrnn.data import corpora, music, prepared, splits
 from seqrnn.data.vocabulary import make
@@ -452,10 +452,10 @@ def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
     "  return config\n"
   )
   flags = ["--config.data.source=sessions", "--config.data.window=9"]
-  overrides, argv = command.split_overrides(["run.py", *flags])
   parsed = program.define()
+  given, argv = overrides.split(["run.py", *flags], parsed)
   parsed([*argv, "--config=mine.py"])
-  config, workdir = command.resolve(parsed, overrides)
+  config, workdir = command.resolve(parsed, given)
   data = config.data
   assert (data.path, data.unit, data.log_header) == (None, "session", None)
   assert "source=sessions" in workdir.name and "unit" not in workdir.name

@@ -45,7 +45,7 @@ def test_each_field_is_reported_without_and_not_with_what_it_needs(name):
   config = base.get_config()
   group, key = config_lib.locate(config, name)
   kind, default = group.get_type(key), config_lib.flat(config)[name]
-  holds, _ = config_lib.RULES[name]
+  holds = config_lib.RULES[name].holds
   others = {
     bool: [not default],
     int: [1, 2, 100],
@@ -131,7 +131,7 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
   err = resolved("--config=own.py", *flags).split("\n")
   assert [text.split("=")[0] for text in err] == [
     "warning: config.model.pooling",
-    "warning: config.optimizer.momentum",
+    "warning: --config.optimizer.momentum",
     "",
   ]
   parsed = program.define()
@@ -143,5 +143,57 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
   config_lib.save(config, tmp_path / "own.json")
   assert resolved("--config=own.json") == ""
   err = resolved("--config=own.json", *flags)
+  line = line.replace("config", "--config")
   assert err.startswith(line.format("optimizer.momentum=0.5"))
   assert err.count("\n") == 1
+
+
+def changed(**fields):
+  """The defaults with other values; _ stands for the dot of a name."""
+  config = base.get_config()
+  for name, value in fields.items():
+    config_lib.override(config, name.replace("_", ".", 1), value)
+  return config
+
+
+@pytest.mark.parametrize(
+  ("fields", "expected"),
+  [
+    ({}, "rnn"),
+    ({"model_hidden_size": "256"}, "rnn-hidden_size=256"),
+    ({"optimizer_name": "sgd"}, "rnn-optimizer.name=sgd"),
+    (
+      {"schedule_name": "step", "train_ema": ".5"},
+      "rnn-schedule.name=step-ema=0.5",
+    ),
+    ({"train_epochs": "3", "sample_seed": "3"}, "rnn"),
+    ({"seed": "3", "search_method": "grid"}, "rnn-method=grid-seed=3"),
+    ({"data_path": "a/[b]*"}, "rnn-path=a__b__"),
+  ],
+)
+def test_a_name_has_the_last_parts_of_changed_fields(fields, expected):
+  name = command.run_name("rnn", base.get_config(), changed(**fields))
+  assert sorted(name.split("-")) == sorted(expected.split("-"))
+
+
+def test_fields_never_share_a_label():
+  labels = command._LABELS
+  assert len(set(labels.values())) == len(labels)
+  assert {name for name in FIELDS if name.startswith(command.NAMING)} == set(
+    labels
+  )
+
+
+def test_a_workdir_under_its_old_name_is_found(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = changed(model_hidden_size="256", optimizer_name="sgd")
+  found = lambda: str(
+    command._default_workdir("rnn", base.get_config(), config)
+  )
+  new = "runs/rnn-hidden_size=256-optimizer.name=sgd"
+  old = tmp_path / "runs/rnn-model.hidden_size=256-optimizer.name=sgd"
+  assert found() == new
+  old.mkdir(parents=True)
+  assert found() == str(old.relative_to(tmp_path))
+  (tmp_path / new).mkdir()
+  assert found() == new

@@ -232,7 +232,7 @@ def test_every_field_has_a_rule(config):
 @pytest.mark.parametrize("name", config_lib.RULES)
 def test_a_rule_holds_without_the_types_of_the_base(config, name):
   """As where a value comes from a search, which has no types."""
-  holds, _ = config_lib.RULES[name]
+  holds = config_lib.RULES[name].holds
   value = config_lib.flat(config)[name]
   group, key = config_lib.locate(config, name)
   kinds = (str, bool, int, float, tuple)

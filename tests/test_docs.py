@@ -21,6 +21,7 @@ from seqrnn.data.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.models import cells
 from seqrnn.modes import report
+from seqrnn.overrides import split
 from seqrnn.training import fit
 from tests.conftest import tiny
 
@@ -139,10 +140,9 @@ def begun(tmp_path_factory):
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   monkeypatch.chdir(begun)
-  overrides, argv = command.split_overrides(
-    shlex.split(line, comments=True)[1:]
-  )
   parsed = program.define()
+  given = shlex.split(line, comments=True)[1:]
+  overrides, argv = split(given, parsed)
   assert parsed(argv)[1:] == []
   command.resolve(parsed, overrides)
 

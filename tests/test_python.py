@@ -158,7 +158,7 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
   made = {"optimizer.learning_rate": 0.25, "data.path": Path(config.data.path)}
   run = seqrnn.train("mine.json", **made, verbose=False)
   assert capsys.readouterr() == ("", "")
-  assert run.workdir == Path("runs/mine-optimizer.learning_rate=0.25")
+  assert run.workdir == Path("runs/mine-learning_rate=0.25")
   assert run.config.optimizer.learning_rate == 0.25 and len(run.metrics) == 2
   # The same call loads it; another one goes on; without a config, too.
   again = seqrnn.train("mine.json", **made)

@@ -63,10 +63,11 @@ def test_the_command_has_what_a_checkout_has(programs, tmp_path):
   assert place.startswith(str(programs.parent))  # Not the one of the tests.
   assert Path(place, "py.typed").exists()
   assert list(Path(place).glob("reporting/*.css"))
+  assert list(Path(place).glob("*.toml"))
   write_text(tmp_path)
   fields = {**TINY, "data.path": "corpus", "describe.measure": False}
   flags = [f"--config.{name}={value}" for name, value in fields.items()]
-  line = [f"--config={place}/../configs/rnn.py", "--mode=describe", *flags]
+  line = ["--config=rnn", "--mode=describe", *flags]
   out = run(programs / "seqrnn", *line, cwd=tmp_path)
   assert "parameters" in out
   line = [programs / "python", "-m", "seqrnn", "--help"]

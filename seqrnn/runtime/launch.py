@@ -74,6 +74,19 @@ def open_streams():
     sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def refuse_windows():
+  """Refuses to run on Windows, which lacks locks and signals that runs need.
+
+  Raises:
+    UserError: this is Windows.
+  """
+  if sys.platform == "win32":
+    raise UserError(
+      "Windows: seqrnn needs functions of Linux or macOS; it runs in WSL, the"
+      " Windows Subsystem for Linux, which `wsl --install` installs"
+    )
+
+
 def configure_device(
   cpu_devices: int,
   cpu_threads: int | None = None,
@@ -249,7 +262,7 @@ def report(
 def user_message(error: BaseException) -> str | None:
   """Returns the message for a user's mistake; None for a bug."""
   if isinstance(error, UserError | flags.Error):
-    return str(error)
+    return str(error).removeprefix("flag ")  # absl's begin so.
   if isinstance(error, OSError):
     # Code that writes a file names it, so an unnamed full disk is stdout's.
     name = error.filename

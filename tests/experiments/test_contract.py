@@ -10,8 +10,8 @@ import pytest
 from matplotlib import image
 
 import experiments
+from seqrnn import command, experiment, program
 from seqrnn import config as config_lib
-from seqrnn import experiment, program
 from seqrnn.errors import UserError
 from seqrnn.models import anatomy, cells
 from seqrnn.modes import predict
@@ -19,7 +19,7 @@ from seqrnn.training import fit
 from tests import share
 from tests.conftest import Page, tiny
 
-MODES = "train, evaluate, predict, describe, search, report"
+MODES = "train, evaluate, predict, describe, search, report, config"
 
 
 @pytest.fixture
@@ -217,7 +217,9 @@ def test_without_outputs_it_is_refused_in_one_line(mode, main, monkeypatch):
   status, said = main(mode)
   assert status == 2
   assert said.err.startswith(f"error: --mode={mode}: task='share' ")
-  assert said.err.endswith("; its modes are train, evaluate, search, report\n")
+  assert said.err.endswith(
+    "; its modes are train, evaluate, search, report, config\n"
+  )
   assert said.err.count("\n") == 1
   for other in ("evaluate", "report"):
     assert main(other)[0] == 0
@@ -231,10 +233,6 @@ def test_it_is_refused_from_python_too(folder, main):
     loaded.sample("abc")
   with pytest.raises(UserError, match="cannot score"):
     loaded.score("abc")
-
-
-def test_the_modes_are_those_of_run_py():
-  assert tuple(program.MODES) == experiment.MODES
 
 
 # Fields of a task -> the modes that it lacks.
@@ -256,7 +254,7 @@ LACKS = [
 @pytest.mark.parametrize(("fields", "lacks"), LACKS)
 def test_modes_follow_from_the_fields(tmp_path, fields, lacks):
   task = experiments.build(tiny(tmp_path, fields), None)
-  assert set(experiment.MODES) - set(experiment.modes(task)) == lacks
+  assert set(command.MODES) - set(experiment.modes(task)) == lacks
   bare = task._replace(decoder=None, heads={})
   assert not {"sample", "detect", "review"} & set(experiment.modes(bare))
 

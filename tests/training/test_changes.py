@@ -231,4 +231,4 @@ def test_a_sweep_has_a_workdir_for_each_value(tmp_path):
       other = begin(tmp_path, **{name.removeprefix("train."): value})
       names.add(command.run_name("c", config, other))
   assert len(names) == 1 + len(list(itertools.chain(*values.values())))
-  assert all(re.fullmatch(r"c(-train\.\w+=[\w.]+)?", name) for name in names)
+  assert all(re.fullmatch(r"c(-[\w.]+=[\w.]+)?", name) for name in names)

@@ -1,0 +1,23 @@
+"""config: prints the resolved config, as JSON, and its changed fields."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from seqrnn import config as config_lib
+from seqrnn.config import Config
+from seqrnn.errors import visible
+
+
+def run(_build: Callable[..., Any], config: Config, workdir: Path):
+  """Prints the config on stdout, and what differs on stderr.
+
+  The output is a file for --config. The differences are those from the
+  defaults, each as `field: default -> value`.
+  """
+  print(config_lib.encoded(config).decode(), end="", flush=True)
+  changed = config_lib.differences(config_lib.defaults(), config)
+  head = f"{workdir}: {len(changed)} fields differ from the defaults"
+  for line in (head, *(f"  {line}" for line in changed)):
+    print(visible(line), file=sys.stderr)

@@ -1,0 +1,166 @@
+"""The config files of the project and of the user: finds and runs them."""
+
+import importlib.util
+import os
+import runpy
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from seqrnn import suggestions
+from seqrnn.errors import UserError
+from seqrnn.fields import Field
+
+FOLDER = Path(__file__).parents[1] / "configs"
+
+try:
+  from configs import base
+
+  FIELDS: dict[str, Field] = base.FIELDS
+  defaults = base.get_config
+except (ImportError, AttributeError):  # sys.path has another `configs` first.
+  _base = runpy.run_path(str(FOLDER / "base.py"))
+  FIELDS, defaults = _base["FIELDS"], _base["get_config"]
+
+
+def names() -> list[str]:
+  """Returns the names of the configs in ./configs and in the project.
+
+  `base` has only the defaults of all others.
+  """
+  folders = Path("configs"), FOLDER
+  stems = {p.stem for folder in folders for p in folder.glob("[!_]*.py")}
+  return sorted(stems - {"base"})
+
+
+def find(given: str) -> Path:
+  """Returns the file of the config that --config names.
+
+  Args:
+    given: a name, such as brnn, or a path. `configs/brnn.py` is found in the
+      project if it is not in the current folder.
+
+  Raises:
+    UserError: there is no such config.
+  """
+  path = Path(given)
+  named = path.name == given and not path.suffix
+  own = path.with_suffix(".py") if named else path
+  if named:
+    places = Path("configs") / own, FOLDER / own, path
+  else:
+    places = path, FOLDER / path.name if path.parent.name == "configs" else path
+  for place in places:
+    if place.is_file():
+      return place
+  if path.is_dir():
+    is_run = (path / "config.json").exists()
+    hint = f"; --workdir={given} uses this run" if is_run else ""
+    raise UserError(f"--config={given}: is a folder, must be a file{hint}")
+  known = names()
+  raise UserError(
+    f"--config={given}: no such {'config' if named else 'file'}; the configs"
+    f" are {', '.join(known)}{suggestions.hint(path.stem, known)}"
+  )
+
+
+def load(path: Path) -> ConfigDict:
+  """Returns the config that get_config() of a .py file makes.
+
+  Raises:
+    UserError: the file raises an exception, or makes no config.
+  """
+  if not path.is_file():
+    raise UserError(f"--config={path}: no such file")
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  assert spec is not None and spec.loader is not None, "the name ends in .py"
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config()
+  except (
+    Exception,
+    SystemExit,
+  ) as error:  # It may raise anything.
+    raise UserError(_located(path, error)) from None
+  if not isinstance(config, ConfigDict):
+    raise UserError(f"{path}: get_config() must return a ConfigDict")
+  return config
+
+
+def _located(path: Path, error: BaseException) -> str:
+  """Returns the message of an error, with the line of the config it is from."""
+  name = os.path.abspath(path)
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == name]
+  if isinstance(error, SyntaxError) and error.filename == name:
+    lines.append(error.lineno)
+  where = f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)
+  if rule := _broken_rule(error):
+    return f"{where}: {rule}"
+  kind = type(error).__name__
+  while error.args and isinstance(error.args[0], Exception):
+    error = error.args[0]  # ml_collections wraps errors.
+  reason = str(error.args[0] if error.args else error)
+  return f"{where}: {kind}: {' '.join(reason.split())}"
+
+
+def _broken_rule(error: BaseException) -> str | None:
+  """Returns the message for a field that a ConfigDict has refused.
+
+  ml_collections says neither the group of the field nor its rule. None: the
+  error is another one.
+  """
+  groups = {_signature(group): name for name, group in _groups(defaults())}
+  for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+    names = frame.f_locals
+    group, key = names.get("self"), names.get("key", names.get("attribute"))
+    if not isinstance(group, ConfigDict) or not isinstance(key, str):
+      continue
+    prefix = groups.get(_signature(group))
+    if prefix is None:
+      return None
+    name = f"{prefix}.{key}" if prefix else key
+    if isinstance(error, TypeError) and name in FIELDS:
+      return wrong_type(name, names.get("value"))
+    return None if name in FIELDS else no_such_field(name)
+  return None
+
+
+def _groups(config: ConfigDict, prefix: str = ""):
+  """Yields a config and the groups in it, each with its dotted name."""
+  yield prefix, config
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from _groups(value, f"{prefix}.{name}" if prefix else name)
+
+
+def _signature(group: ConfigDict) -> frozenset[Any]:
+  """Returns what tells a group from others: its fields and their types."""
+  return frozenset((name, group.get_type(name)) for name in group)
+
+
+def groups_of_fields() -> list[str]:
+  """Returns the groups of fields, without a search's space."""
+  return list(dict.fromkeys(n.partition(".")[0] for n in FIELDS if "." in n))
+
+
+def no_such_field(name: str) -> str:
+  """Returns the message for the name of a group or of nothing."""
+  if inside := [field for field in FIELDS if field.startswith(f"{name}.")]:
+    return (
+      f"config.{name}: is a group; name a field, one of {', '.join(inside)}"
+    )
+  near = " or ".join(suggestions.fields(name, FIELDS))
+  first, groups = name.partition(".")[0], groups_of_fields()
+  if not near and first not in groups:
+    near = suggestions.near(first, groups)
+  hint = f"; did you mean {near}?" if near else ""
+  return f"config.{name}: no such field{hint}"
+
+
+def wrong_type(name: str, value: Any) -> str:
+  """Returns the message for a value that is not of its field's type."""
+  return f"config.{name}={value!r}: {FIELDS[name].type_rule}"

@@ -1,0 +1,158 @@
+"""Configs are found by name, and a mistake in one is a line."""
+
+from pathlib import Path
+
+import pytest
+
+from seqrnn import config as config_lib
+from seqrnn import recipes
+from seqrnn.errors import UserError
+
+PROJECT = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+  """A folder with configs of the user's, which is the current one."""
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "runs" / "x").mkdir(parents=True)
+  for name in ("configs/own.py", "configs/rnn.py", "words", "odd.txt"):
+    (tmp_path / name).write_text("")
+  (tmp_path / "runs" / "x" / "config.json").write_text("{}")
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+@pytest.mark.parametrize(
+  ("given", "expected"),
+  [
+    ("brnn", PROJECT / "brnn.py"),
+    ("base", PROJECT / "base.py"),
+    ("configs/brnn.py", PROJECT / "brnn.py"),
+    ("./configs/brnn.py", PROJECT / "brnn.py"),
+    ("rnn", Path("configs/rnn.py")),  # The user's own is the first.
+    ("own", Path("configs/own.py")),
+    ("configs/own.py", Path("configs/own.py")),
+    ("words", PROJECT / "words.py"),  # A name, and a file with this name.
+    ("./words", Path("words")),
+    ("odd.txt", Path("odd.txt")),
+    ("runs/x/config.json", Path("runs/x/config.json")),
+  ],
+)
+def test_a_name_or_a_path_leads_to_a_file(here, given, expected):
+  del here
+  found = recipes.find(given)
+  assert found.resolve() == expected.resolve()
+
+
+@pytest.mark.parametrize(
+  ("given", "begin", "end"),
+  [
+    ("brn", "no such config; the configs are brnn, ", "did you mean brnn?"),
+    ("configs/brn.py", "no such file; the configs", "did you mean brnn?"),
+    ("BRNN", "no such config; the configs", "did you mean brnn?"),
+    ("on", "no such config; ", "did you mean own?"),
+    ("brnn.py", "no such file; ", "did you mean brnn?"),
+    ("runs/x", "is a folder, must be a file", "--workdir=runs/x uses this run"),
+    ("runs", "is a folder, must be a file", "file"),
+    ("\u00fc\ud800", "no such config; ", "words"),
+    ("a/b/c", "no such file; ", "words"),
+  ],
+)
+def test_a_wrong_name_lists_those_there_are(here, given, begin, end):
+  del here
+  with pytest.raises(UserError) as caught:
+    recipes.find(given)
+  message = str(caught.value)
+  assert message.startswith(f"--config={given}: {begin}")
+  assert message.endswith(end) and "base" not in message
+
+
+CONFIG = """from configs import base
+
+def get_config():
+  c = base.get_config()
+  {line}
+  return c
+"""
+
+
+@pytest.mark.parametrize(
+  ("line", "expected"),
+  [
+    ("c.model.hiden_size = 3", "model.hiden_size: {no} model.hidden_size?"),
+    ("c.model.units", "model.units: {no} model.hidden_size?"),
+    ("c.model['units']", "model.units: {no} model.hidden_size?"),
+    ("c.train.lr = 3", "train.lr: {no} optimizer.learning_rate?"),
+    ("c.lr = 3", "lr: {no} optimizer.learning_rate?"),
+    ("c.modle.cell = 'gru'", "modle: {no} model?"),
+    (
+      "c.update({'model': {'units': 3}})",
+      "model.units: {no} model.hidden_size?",
+    ),
+    (
+      "c.update_from_flattened_dict({'model.units': 3})",
+      "model.units: {no} model.hidden_size?",
+    ),
+    (
+      "c.search.space.model.droput = 'x'",
+      "search.space.model.droput: {no} search.space.model.dropout?",
+    ),
+    (
+      "c.model.hidden_size = 'a'",
+      "model.hidden_size='a': must be a whole number",
+    ),
+    (
+      "c.train.max_steps = 'a'",
+      "train.max_steps='a': must be a whole number, or",
+    ),
+    ("c.model = 3", "model: is a group; name a field, one of model.cell, "),
+  ],
+)
+def test_a_mistake_in_a_config_is_named_as_on_the_command_line(
+  line, expected, tmp_path
+):
+  path = tmp_path / "c.py"
+  path.write_text(CONFIG.format(line=line))
+  with pytest.raises(UserError) as caught:
+    recipes.load(path)
+  expected = expected.format(no="no such field; did you mean")
+  assert str(caught.value).startswith(f"{path}:5: config.{expected}")
+
+
+@pytest.mark.parametrize(
+  ("line", "expected"),
+  [
+    ("1 / 0", "ZeroDivisionError: division by zero"),
+    ("raise SystemExit(3)", "SystemExit: 3"),
+    ("raise KeyError('x')", "KeyError: x"),
+    ("import nothing", "ModuleNotFoundError: No module named 'nothing'"),
+    ("{}.x", "AttributeError: 'dict' object has no attribute 'x'"),
+    ("base.ConfigDict().x", "AttributeError: 'x'"),
+    ("raise ValueError()", "ValueError: "),
+  ],
+)
+def test_any_other_error_has_its_line(line, expected, tmp_path):
+  path = tmp_path / "c.py"
+  path.write_text(CONFIG.format(line=line))
+  with pytest.raises(UserError) as caught:
+    recipes.load(path)
+  assert str(caught.value) == f"{path}:5: {expected}"
+
+
+def test_choices_may_be_in_any_case(tmp_path):
+  path = tmp_path / "c.py"
+  path.write_text(CONFIG.format(line="c.optimizer.name = 'AdamW'"))
+  config = config_lib.read(path, config_lib.defaults())
+  assert config.optimizer.name == "adamw"
+  config_lib.override(config, "model.cell", "LSTM")
+  config_lib.override(config, "data.log_format", "AUTO")
+  config_lib.override(config, "data.log_format", "None")
+  assert (config.model.cell, config.data.log_format) == ("lstm", None)
+  config_lib.override(config, "model.merge", "conct")
+  with pytest.raises(UserError) as caught:
+    config_lib.check(config)
+  assert str(caught.value) == (
+    "config.model.merge='conct': must be one of concat, sum, mean; did you mean"
+    " concat?"
+  )
