@@ -1,12 +1,13 @@
 """The search of "LSTM: A Search Space Odyssey", for each of its nine cells.
 
-  python benchmarks/odyssey.py --data=JSB_Chorales.mat --trials=20
+  python benchmarks/odyssey.py --trials=20
   python benchmarks/odyssey.py --summary   # of the searches in the cache folder
 
-Each cell has its own search of configs/odyssey.py; all searches have the same
-seed, so they draw the same trials. A search is resumed if it was stopped, or if
---trials is raised. The summary uses equally many trials of each cell, and
-writes the tables of docs/results/odyssey.md and docs/results/odyssey.png.
+Each cell has its own search of configs/odyssey.py on the JSB chorales, which
+are downloaded. All searches have the same seed, so they draw the same trials. A
+search is resumed if it was stopped, or if --trials is raised. The summary uses
+equally many trials of each cell, and writes the tables of
+docs/results/odyssey.md and docs/results/odyssey.png.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Study(NamedTuple):
     return sorted(self.trials, key=lambda t: t.value)[: max(count, 1)]
 
 
-def search(cell: str, data: Path, trials: int, cache: Path):
+def search(cell: str, trials: int, cache: Path):
   """Starts or resumes a search with run.py.
 
   Raises:
@@ -91,8 +92,7 @@ def search(cell: str, data: Path, trials: int, cache: Path):
       f"--config.model.cell={cell}",
       f"--config.search.trials={trials}",
       "--config.search.workers=1",
-      "--config.data.source=files",
-      f"--config.data.path={data.resolve()}",
+      "--config.data.source=jsb",
     ],
     cwd=_ROOT,
     check=True,
@@ -256,19 +256,14 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
 def main(argv: list[str] | None = None):
   """Searches for all cells in turn, then summarises."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  parser.add_argument("--data", type=Path)
   parser.add_argument("--trials", type=int, default=20)
   parser.add_argument("--cache", type=Path, default=_ROOT / "runs" / "odyssey")
   parser.add_argument("--summary", action="store_true")
   given = parser.parse_args(argv)
   cache = given.cache.resolve()
   if not given.summary:
-    if given.data is None:
-      parser.error("--data: name JSB_Chorales.mat")
-    if not given.data.is_file():
-      parser.error(f"--data={given.data}: no such file")
     for cell in CELLS:
-      search(cell, given.data, given.trials, cache)
+      search(cell, given.trials, cache)
   for cell in CELLS:
     if not (cache / cell / "trials.csv").exists():
       parser.error(f"--cache={given.cache}: has no search of {cell}")

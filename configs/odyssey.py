@@ -5,7 +5,7 @@ trained by SGD with Nesterov's momentum; a random search draws the learning
 rate, hidden size, momentum and input noise. benchmarks/odyssey.py runs the
 search for all nine cells of the paper and compares them. By default the music
 is synthetic. For Bach's chorales:
-  --config.data.source=files --config.data.path=JSB_Chorales.mat
+  --config.data.source=jsb
 Source: Greff et al. 2017, with their ranges and with gradients scaled by
 1 - momentum. Their gradients are sums over a piece. Ours are means over the
 frames of 4 pieces, about 240 frames, so the range of the learning rate is 240

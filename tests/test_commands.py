@@ -125,9 +125,7 @@ def test_all_that_a_script_imports_is_found():
   ("script", "arguments", "expected"),
   [
     ("detection", ["gone"], "DATA=gone: no such folder"),
-    ("results", ["jsb", "--data=gone"], "--data=gone: no such folder"),
     ("templates", ["gone"], "DATA=gone: has no folder loghub2k"),
-    ("odyssey", ["--data=gone"], "--data=gone: no such file"),
     ("odyssey", ["--summary", "--cache=gone"], "--cache=gone: has no search"),
   ],
 )
