@@ -77,17 +77,18 @@ def train(
   training, and affects the speed.
 
   Example:
-    >>> run = seqrnn.train("configs/rnn.py", **{"train.epochs": 1})
+    >>> run = seqrnn.train("rnn", hidden_size=256, epochs=1)
     >>> run.metrics["validation_loss"][-1]
     1.3912
 
   Args:
-    config: a config as for `--config`, or a ConfigDict; None: that of the run
-      in the workdir.
+    config: the name or the path of a config, as for `--config`, or a
+      ConfigDict; None: that of the run in the workdir.
     workdir: the folder of the run; None: `runs/`, then the name of the config
       and of the settings.
     verbose: whether to print the progress; warnings are printed on stderr.
-    **settings: fields of the config, by their dotted names.
+    **settings: fields of the config, such as `hidden_size=256`; where several
+      groups have a field, by its dotted name, `**{"optimizer.name": "adam"}`.
 
   Returns:
     the run, with the checkpoint of the lowest validation loss.
@@ -121,7 +122,7 @@ def search(
   one trial after the other; on the command line, each GPU has a worker.
 
   Example:
-    >>> study = seqrnn.search("configs/rnn.py", **{"search.trials": 10})
+    >>> study = seqrnn.search("rnn", trials=10)
     >>> study.trials.to_pandas().sort_values("loss")
     >>> study.best
     {'optimizer.learning_rate': 0.0131}

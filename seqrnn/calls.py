@@ -13,14 +13,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn import command
+from seqrnn import command, recipes
 from seqrnn import config as config_lib
 from seqrnn.config import FIELDS, Config
 from seqrnn.detection import printing, tables
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
-from seqrnn.overrides import Override
+from seqrnn.overrides import Override, find_field
 from seqrnn.runtime import devices, files, launch
 from seqrnn.table import Table, read_csv
 
@@ -119,7 +119,8 @@ def call(
     mode: the name of the mode.
     config: as --config; or a ConfigDict, which has no name for a workdir.
     workdir: as --workdir.
-    settings: fields that override those of the config, by their names.
+    settings: fields that override those of the config, by their names; the
+      last part is enough if only one group has it.
     verbose: whether the mode prints to stdout.
 
   Returns:
@@ -164,10 +165,12 @@ def _resolve(
     mode=mode,
     process_id=None,
   )
-  overrides = [
-    Override(name, name, config_lib.text(value))
-    for name, value in settings.items()
-  ]
+  overrides = []
+  for name, value in settings.items():
+    chosen = find_field(name)
+    if chosen is None:
+      raise UserError(recipes.no_such_field(name))
+    overrides.append(Override(name, chosen, config_lib.text(value)))
   return command.resolve(request, overrides)
 
 

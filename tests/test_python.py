@@ -155,7 +155,7 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
   config_lib.save(config, tmp_path / "mine.json")
   handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
   environment = dict(os.environ)
-  made = {"optimizer.learning_rate": 0.25, "data.path": Path(config.data.path)}
+  made = {"learning_rate": 0.25, "data.path": Path(config.data.path)}
   run = seqrnn.train("mine.json", **made, verbose=False)
   assert capsys.readouterr() == ("", "")
   assert run.workdir == Path("runs/mine-learning_rate=0.25")
@@ -182,14 +182,19 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
   [
     ({}, {}, "--config: is missing"),
     ({"config": "gone.py"}, {}, "gone.py: no such file"),
+    ({"config": "rn"}, {}, "--config=rn: no such config; the configs are brnn"),
     ({"config": ConfigDict()}, {}, "workdir: is missing; a ConfigDict"),
     (
       {"config": ConfigDict({"modle": 1}), "workdir": "x"},
       {},
-      "ConfigDict: config.modle: no such field",
+      "ConfigDict: config.modle: no such field; did you mean model?",
     ),
     ({"workdir": "gone"}, {}, "--workdir=gone: has no run; train it first"),
-    ({"workdir": "run"}, {"model.units": 3}, "config.model.units: no such"),
+    (
+      {"workdir": "run"},
+      {"lr": 3},
+      "config.lr: no such field; did you mean optimizer.learning_rate?",
+    ),
     (
       {"workdir": "run"},
       {"train.epochs": "ten"},
