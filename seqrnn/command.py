@@ -69,7 +69,9 @@ def resolve(
   refuse_unknown(overrides, parsed)
   folder, beside = parsed.workdir, ""
   if folder and parsed.mode == "report" and not os.path.exists(folder):
-    folder, _, beside = folder.partition(",")  # Several runs are compared.
+    # Several runs are compared.
+    runs = [x for part in folder.split(",") for x in files.matching_runs(part)]
+    folder, _, beside = ",".join(runs).partition(",")
   if folder:
     files.check_links(folder)
   defaults = config_lib.defaults()

@@ -130,7 +130,8 @@ def define() -> flags.FlagValues:
       None,
       "The folder of the run. Default: runs/ and the name of the config, with"
       " the fields that flags changed. Without --config, the config in this"
-      " folder is used. A report compares several, separated by commas.",
+      " folder is used. A report compares several, separated by commas; in"
+      " quotation marks, runs/* matches all runs in runs.",
     ),
     (
       "completion",

@@ -1,6 +1,5 @@
 """Gathers several runs in a table: fields that differ, and their figures."""
 
-import glob
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
@@ -34,15 +33,10 @@ def find(
   named, matched = {}, {}
   for given in paths:
     path = os.fspath(given)
-    if not glob.has_magic(path):
-      named[Path(path)] = None
-      continue
-    folders = map(Path, sorted(glob.glob(path)))
-    found = [x for x in folders if (x / "config.json").exists()]
-    if not found:
-      raise UserError(f"{path}: matches no folder with a run")
-    matched |= dict.fromkeys(found)
-  return list(named | matched), frozenset(matched.keys() - named.keys())
+    found = files.matching_runs(path)
+    (named if found == [path] else matched).update(dict.fromkeys(found))
+  workdirs = dict.fromkeys(map(Path, named | matched))
+  return list(workdirs), frozenset(map(Path, matched.keys() - named.keys()))
 
 
 def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,6 +4,7 @@ Several processes may write to one folder. Therefore temporary files have random
 names, and files that belong together are written under a lock.
 """
 
+import glob
 import gzip
 import io
 import json
@@ -126,6 +127,26 @@ def walk(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
         queue.append(entry.path)
       else:
         yield entry
+
+
+def matching_runs(path: str) -> list[str]:
+  """Returns the workdirs of runs that a pattern such as `runs/*` matches.
+
+  A path that is no pattern is returned as it is.
+
+  Raises:
+    UserError: the pattern matches no run.
+  """
+  if not glob.has_magic(path) or os.path.exists(path):
+    return [path]
+  found = [
+    folder
+    for folder in sorted(glob.glob(path))
+    if os.path.exists(os.path.join(folder, "config.json"))
+  ]
+  if not found:
+    raise UserError(f"{path}: matches no folder with a run")
+  return found
 
 
 def check_links(workdir: str | os.PathLike):

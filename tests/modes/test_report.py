@@ -294,6 +294,9 @@ def test_runs_are_compared(runs, capsys):
   assert repr(table) in capsys.readouterr().out
   for row in table.cells():
     assert all(cell in found.text for cell in row)
+  pattern = f"{one},{other.parent}/r?n"
+  assert program.main(["run.py", f"--workdir={pattern}", line[1]]) == 0
+  assert repr(table) in capsys.readouterr().out
   assert program.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   assert capsys.readouterr().err.splitlines() == [
     "error: --workdir=nowhere: has no run; train it first"
