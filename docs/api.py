@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from sphinx.application import Sphinx
 
@@ -12,7 +11,8 @@ from seqrnn.models.cells import CELLS
 def skip(_app, _what, _name, member: Any, *_) -> bool | None:
   """Skips fields, which the docstrings of their classes explain."""
   field = type(member).__name__ == "_tuplegetter"
-  return True if field or isinstance(member, jnp.ufunc) else None
+  foreign = str(getattr(member, "__module__", "")).startswith("jax")
+  return True if field or foreign else None
 
 
 def signature(_app, _what, _name, member: Any, *_) -> tuple[str, None] | None:

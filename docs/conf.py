@@ -39,25 +39,23 @@ html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
+napoleon_use_ivar = True
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
 autodoc_typehints = "none"  # The signature has them.
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600  # Seconds of a cell, on a busy machine.
 nb_execution_show_tb = True
+nb_merge_streams = True
 
 # A kernel warns that it talks to this process without encryption, and fails
-# when it passes on the output of processes at its end. It tells processes that
-# their output is a terminal. A failing %%bash ends the build.
+# when it passes on the output of processes at its end.
 KERNEL = """
 c = get_config()
 c.IPKernelApp.log_level = "ERROR"
 c.IPKernelApp.capture_fd_output = False
-c.IPKernelApp.exec_lines = [
-  "import os; del os.environ['FORCE_COLOR'], os.environ['CLICOLOR_FORCE']",
-]
-c.ScriptMagics.script_paths = {"bash": "bash -eo pipefail"}
 """
 logging.getLogger("traitlets").setLevel(logging.WARNING)
 
@@ -74,9 +72,10 @@ def prepare(_app):
   os.environ["PATH"] = os.pathsep.join(paths)
   os.environ.update(JAX_PLATFORMS="cpu", COLUMNS="80")
   profile = SCRATCH / "ipython" / "profile_default"
-  profile.mkdir(parents=True)
+  (profile / "startup").mkdir(parents=True)
   os.environ["IPYTHONDIR"] = str(profile.parent)
   (profile / "ipython_kernel_config.py").write_text(KERNEL)
+  shutil.copy(ROOT / "docs" / "bash.py", profile / "startup")
 
 
 def publish(app, error):

@@ -65,6 +65,7 @@ def group(name: str) -> str:
 def plain(text: str) -> str:
   """Escapes what Markdown would not show as it is; marks names of fields."""
   text = re.sub(r"([<*\[$|\\])", r"\\\1", text)
+  text = re.sub(r"\bdocs/(\S+\.md)", r"[docs/\1](../\1)", text)
   return re.sub(
     r"\b[a-z]+\.\w+\b",
     lambda found: f"`{found[0]}`" if found[0] in base.FIELDS else found[0],

@@ -1,12 +1,21 @@
 """Equations as MathML, which a browser draws without a script or a network."""
 
+import re
+
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 
 
+def _mathml(text: str, **how) -> str:
+  made = tex2mathml(text, **how)
+  # A prime is upright where it is part of a name.
+  prime = '<mo lspace="0" rspace="0">\N{PRIME}</mo>'
+  return re.sub(r"<mi>(\w)'</mi>", rf"<mrow><mi>\1</mi>{prime}</mrow>", made)
+
+
 def _inline(writer, node: nodes.math):
-  writer.body.append(tex2mathml(node.astext()))
+  writer.body.append(_mathml(node.astext()))
   raise nodes.SkipNode
 
 
@@ -14,7 +23,7 @@ def _block(writer, node: nodes.math_block):
   text = node.astext()
   if r"\\" in text and r"\begin" not in text:
     text = rf"\begin{{aligned}}{text}\end{{aligned}}"
-  writer.body.append(tex2mathml(text, as_block=True))
+  writer.body.append(_mathml(text, as_block=True))
   raise nodes.SkipNode
 
 
