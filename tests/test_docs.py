@@ -31,7 +31,19 @@ PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Last parts of names that are of no module here.
 OTHERS = (
-  *("csv", "gz", "html", "jit", "json", "jsonl", "log", "mid", "npz", "png"),
+  *(
+    "csv",
+    "gz",
+    "html",
+    "jit",
+    "json",
+    "jsonl",
+    "lock",
+    "log",
+    "mid",
+    "npz",
+    "png",
+  ),
   *("py", "svg", "xz", "yaml", "yml"),
 )
 MADE = ("runs/", "trials/")  # Folders that commands make.
@@ -182,8 +194,31 @@ def test_what_the_pages_say_works(checkout, capsys):
   [code] = re.findall(r"^## Python\n\n((?: {4}.*\n|\n)+)", text, re.M)
   exec(textwrap.dedent(code), {})
   exec("\n".join(blocks("howto/python.md")), {})
+  check_files(checkout / "runs")
   (checkout / "live.log").write_text((checkout / "shop.log").read_text())
   exec("\n".join(blocks("howto/operate.md")), {})
+
+
+def check_files(runs):
+  """The reference names all files of runs, and all columns of their tables."""
+  page = (ROOT / "docs/reference/files.md").read_text("utf-8")
+  known = set(re.findall(r"`([\w.-]+)/?`", page))
+  # Of several; those of folders that a mode or a library keeps for itself.
+  several = re.compile(r"(event|symbol|label|probability)_\d+|search-\w+\.png")
+  own = ("checkpoints", "trials", "folds", "follow")
+  found = set()
+  for path in runs.glob("*/**/*"):
+    folders = path.relative_to(runs).parts[1:-1]
+    if path.is_dir() or any(name in own for name in folders):
+      continue
+    found |= {path.name} if path.name[0] != "." else set()
+    if path.suffix == ".csv":
+      columns = path.read_text("utf-8").partition("\n")[0].split(",")
+      if columns[0] not in ("truth", "trial"):  # Columns are labels, fields.
+        found |= set(columns)
+  assert {
+    name for name in found - known if not several.fullmatch(name)
+  } == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
