@@ -1,23 +1,27 @@
 """Trains or resumes a run: its checks, files and messages around the loop."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import corpora, vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import budget
 from seqrnn.runtime import devices, files, manifest, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
+from seqrnn.runtime.signals import catch_signals
 from seqrnn.training import changes, optimizers
 from seqrnn.training.history import cut_tables
 from seqrnn.training.loop import epoch_batches, train_with_rollback
@@ -165,10 +169,10 @@ def make_training(
   schedule = partial(optimizers.schedule, config, len(batches), total_steps)
   step, start = _programs(experiment, config, schedule, mesh)
 
-  def compile_step():
+  def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
     batch = sharding.put(rows, batches.batch_size, mesh)
-    step.lower(state_shapes(start, mesh), batch, rate=rate).compile()
+    return step.lower(state_shapes(start, mesh), batch, rate=rate)
 
   return Training(
     experiment=experiment,
@@ -177,13 +181,56 @@ def make_training(
     mesh=mesh,
     step=partial(step, rate=rate),
     start=start,
-    compile_step=compile_step,
+    lower_step=lower_step,
     learning_rate=schedule(rate),
     total_steps=total_steps,
     crc32=experiment.facts("train")["crc32"],
     checkpoints=checkpoints,
     check=check,
   )
+
+
+def _begin(training: Training) -> State:
+  """Compiles the programs, and returns the initial state.
+
+  Raises:
+    Interrupted: a signal was received; there is nothing to save.
+  """
+  if jax.process_count() > 1:  # One process must not end without the others.
+    _compile(training)
+    return training.initial()
+  with catch_signals() as caught:
+    caught.at_once = True
+    try:
+      _compile(training)
+    except KeyboardInterrupt:
+      name = signal.Signals(caught[-1]).name
+      raise Interrupted(  # The workdir may have no config.json yet.
+        f"stopped by {name} before the first step; repeat the command",
+        128 + caught[-1],
+      ) from None
+  return training.initial()
+
+
+def _compile(training: Training):
+  """Compiles the initial state, and the step, which is traced meanwhile.
+
+  Threads compile: Python handles signals in this one, but not in a compiler.
+  """
+
+  def start(lowered: Any) -> threading.Thread:
+    def run():
+      with suppress(Exception):  # The program's first call raises it again.
+        lowered.compile()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+  initial = start(training.start.lower(np.uint32(training.config.seed)))
+  step = start(training.lower_step())
+  initial.join()
+  step.join()
 
 
 def _probe(training: Training, state: State):
@@ -216,7 +263,7 @@ def resume(training: Training) -> Position:
   # Read the settings before `restore`, which synchronizes the processes: the
   # first process writes settings.csv after it.
   settings = changes.settings_of(workdir, config)
-  state, position = restore(training)
+  state, position = restore(training, partial(_begin, training))
   finished = not evaluation_due(config, position) and bool(
     limits_reached(config, position)
   )

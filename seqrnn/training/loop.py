@@ -316,7 +316,7 @@ def roll_back(
       f"{reason}, after train.rollbacks={rollbacks} rollbacks; the last"
       " checkpoint is finite and is kept"
     )
-  state, position = restore(training)
+  state, position = restore(training, training.initial)
   # The checkpoint's scale lacks the rollbacks since it was saved. Without
   # them, every rollback would try the same learning rate again.
   factor = settings.rollback_factor ** (rollbacks + 1 - position.rollbacks)

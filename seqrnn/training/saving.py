@@ -1,8 +1,7 @@
 """Saves and restores the state and the position of a training."""
 
-import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +36,7 @@ class Training(NamedTuple):
     mesh: the devices.
     step: a function state, batch -> next state, mean loss.
     start: a jitted function of the seed: the state before the first step.
-    compile_step: compiles the step.
+    lower_step: traces the step; the result can be compiled.
     learning_rate: a function of the step; the state's scale multiplies it.
     total_steps: the number of steps in all epochs.
     crc32: the checksum of the training data.
@@ -53,7 +52,7 @@ class Training(NamedTuple):
   mesh: Mesh
   step: Callable[[State, Batch], tuple[State, jax.Array]]
   start: Any
-  compile_step: Callable[[], None]
+  lower_step: Callable[[], jax.stages.Lowered]
   learning_rate: optax.Schedule
   total_steps: int
   crc32: int
@@ -63,6 +62,10 @@ class Training(NamedTuple):
   tensorboard: Callable[[int], AbstractContextManager[Callable[..., None]]] = (
     lambda _: nullcontext(lambda *_: None)
   )
+
+  def initial(self) -> State:
+    """Returns the state before the first step."""
+    return self.start(np.uint32(self.config.seed))
 
 
 class Diverged(Exception):
@@ -91,11 +94,17 @@ def save(training: Training, state: State, position: Position):
   )
 
 
-def restore(training: Training) -> tuple[State, Position]:
-  """Restores the newest intact checkpoint, or makes the initial state.
+def restore(
+  training: Training, initial: Callable[[], State]
+) -> tuple[State, Position]:
+  """Restores the newest intact checkpoint.
 
   It removes newer, damaged checkpoints, because training will write checkpoints
   of these steps again.
+
+  Args:
+    training: the run.
+    initial: makes the state if there is no checkpoint.
 
   Raises:
     UserError: there are checkpoints and none is intact (none is removed), or
@@ -107,7 +116,7 @@ def restore(training: Training) -> tuple[State, Position]:
     step = checkpoint.newest(directory)
   step = sharding.broadcast(step)
   if not step:
-    return _begin(training), Position(crc32=training.crc32)
+    return initial(), Position(crc32=training.crc32)
   folder = directory / str(step)
   # The config may describe arrays that exceed the memory: compare their shapes
   # with the checkpoint before allocating them.
@@ -131,26 +140,6 @@ def restore(training: Training) -> tuple[State, Position]:
       " began; name another --workdir"
     )
   return unpack(params, rest, shapes, mesh), position
-
-
-def _begin(training: Training) -> State:
-  """Compiles the step, and returns the initial state.
-
-  A thread compiles the program of the initial state while this one traces the
-  step.
-  """
-  seed = np.uint32(training.config.seed)
-  lowered = training.start.lower(seed)
-
-  def compile_start():
-    with suppress(Exception):  # The call below raises it again.
-      lowered.compile()
-
-  thread = threading.Thread(target=compile_start, daemon=True)
-  thread.start()
-  training.compile_step()
-  thread.join()
-  return training.start(seed)
 
 
 def read_position(folder: Path) -> Position:

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -372,6 +373,28 @@ def test_another_learning_rate_has_the_same_program(tmp_path, own_cache, name):
   assert programs() == compiled
   losses = [rows(tmp_path / run)[-1]["train_loss"] for run in ("one", "other")]
   assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch, name):
+  """However long it takes."""
+  ended, calls = threading.Event(), []
+
+  def compile_for_ever(_):
+    calls.append(1)
+    if len(calls) == 2:  # The step, after the initial state.
+      os.kill(os.getpid(), signal.Signals[name])
+    ended.wait()
+
+  monkeypatch.setattr(jax.stages.Lowered, "compile", compile_for_ever)
+  before = signal.getsignal(signal.SIGTERM)
+  line = f"^stopped by {name} before the first step; repeat the command$"
+  with pytest.raises(Interrupted, match=line) as caught:
+    fit.fit(experiments.build, tiny(tmp_path), tmp_path / "r")
+  ended.set()
+  assert caught.value.status == 128 + signal.Signals[name]
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert not (tmp_path / "r" / "config.json").exists()
 
 
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
