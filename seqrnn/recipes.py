@@ -53,7 +53,7 @@ def find(given: str) -> Path:
   else:
     places = path, FOLDER / path.name if path.parent.name == "configs" else path
   for place in places:
-    if place.is_file():
+    if place.exists() and not place.is_dir():  # A pipe is refused later.
       return place
   if path.is_dir():
     is_run = (path / "config.json").exists()
