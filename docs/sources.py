@@ -8,7 +8,6 @@ repository.
 
 import html
 import inspect
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,16 +110,11 @@ def _content(path: Path) -> str:
 
 
 def _listing(folder: Path) -> str:
-  """Returns the names of the files in a folder that git knows."""
-  done = subprocess.run(
-    ["git", "ls-files", "."],
-    cwd=folder,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  names = "".join(f"<li>{html.escape(n)}</li>" for n in done.stdout.split("\n"))
-  return f"<ul>{names}</ul>"
+  """Returns the names of the files in a folder."""
+  paths = sorted(p for p in folder.iterdir() if p.name[0] not in "._")
+  names = (f"{p.name}/" if p.is_dir() else p.name for p in paths)
+  items = "".join(f"<li>{html.escape(name)}</li>" for name in names)
+  return f"<ul>{items}</ul>"
 
 
 def setup(app: Sphinx):
