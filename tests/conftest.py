@@ -214,6 +214,13 @@ def only_meshes():
     yield
 
 
+@pytest.fixture(autouse=True)
+def own_threads():
+  """A search sets the number of XLA's threads for processes that it starts."""
+  yield
+  os.environ.pop("PJRT_NPROC", None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def unrendered():
   """The parts of history.png are made and not drawn: a tenth of a training."""
