@@ -134,8 +134,8 @@ def _base(given: Any, folder: str | None, record: str) -> tuple[Path, Config]:
     path = Path(folder, record)
     return path, config_lib.read_run(folder, defaults, record)
   raise UserError(
-    "--config: is missing; for example --config=brnn; the configs are"
-    f" {', '.join(recipes.names())}"
+    "--config: is missing, and so is --workdir, the folder of a run; for"
+    f" example --config=brnn; the configs are {', '.join(recipes.names())}"
   )
 
 

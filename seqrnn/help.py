@@ -152,7 +152,7 @@ def _explained(name: str, shown: str) -> str:
   texts = field.help, rule[0].upper() + rule[1:]
   lines = [textwrap.fill(text, 76, **_INDENT) for text in texts]
   return "\n".join(
-    [f"--config.{shown}={config_lib.text(field.default)}", *lines]
+    [f"--config.{shown}={config_lib.text(field.default)}  (default)", *lines]
   )
 
 

@@ -143,8 +143,8 @@ def define() -> flags.FlagValues:
   for name, text in (
     (
       "follow",
-      "With --mode=detect: score events as they arrive on standard input. Each"
-      " line has a session and an event.",
+      "With --mode=detect: examine lines as they arrive on standard input, in"
+      " the format of the training data.",
     ),
     ("debug", "Also print the traceback of an error."),
     ("version", "Print the versions, the cache folder and the devices."),

@@ -130,7 +130,7 @@ def test_commands_of_the_page(monkeypatch):
   """They name targets, configs, cells and programs that there are."""
   monkeypatch.syspath_prepend(ROOT / "benchmarks")
   ahead = importlib.import_module("ahead")
-  page = (ROOT / "docs" / "accelerators.md").read_text("utf-8")
+  page = (ROOT / "docs" / "results" / "accelerators.md").read_text("utf-8")
   commands = re.findall(r"^ +python benchmarks/ahead.py (.*)$", page, re.M)
   asked = [[*ahead.jobs(ahead.parse(shlex.split(line)))] for line in commands]
   assert len(asked) == 2 and asked[0] == [
@@ -148,6 +148,6 @@ def test_commands_of_the_page(monkeypatch):
 def test_the_page_has_the_rows():
   """Its tables are those of benchmarks/ahead.json."""
   rows = json.loads((ROOT / "benchmarks" / "ahead.json").read_text("utf-8"))
-  page = (ROOT / "docs" / "accelerators.md").read_text("utf-8")
+  page = (ROOT / "docs" / "results" / "accelerators.md").read_text("utf-8")
   assert ahead_page.tables(rows) in page
   assert not [place for place, row in rows.items() if "error" in row]

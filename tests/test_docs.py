@@ -144,7 +144,12 @@ def begun(tmp_path_factory):
     config = config_lib.read(path, base.get_config())
     config_lib.save(config, workdir / "config.json")
   (folder / "runs" / "mine").symlink_to(folder / "runs" / "rnn")
-  for name in ("dpkg", "shop", "shop-2"):  # Of docs/howto/detect.md and others.
+  for name in (
+    "app",
+    "dpkg",
+    "shop",
+    "shop-2",
+  ):  # Of docs/howto/detect.md and others.
     (folder / "runs" / name).symlink_to(folder / "runs" / "logs")
   return folder
 

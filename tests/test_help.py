@@ -104,13 +104,17 @@ def test_help_of_fields(capsys):
     if name.startswith("search.space."):
       name = "search.space.FIELD"  # One help for all.
     value = config_lib.text(field.default)
-    assert f"--config.{name}={value}\n    " in every
+    assert f"--config.{name}={value}  (default)\n    " in every
     assert field.help.split()[-1] in every
   assert every.count("search.space") == 1
   assert program.main(["run.py", "--help=model.forget_bias"]) == 0
-  assert capsys.readouterr().out.startswith("--config.model.forget_bias=1.0\n")
+  assert capsys.readouterr().out.startswith(
+    "--config.model.forget_bias=1.0  (default)\n"
+  )
   assert program.main(["run.py", "--help=forget-bias"]) == 0
-  assert capsys.readouterr().out.startswith("--config.model.forget_bias=1.0\n")
+  assert capsys.readouterr().out.startswith(
+    "--config.model.forget_bias=1.0  (default)\n"
+  )
   assert program.main(["run.py", "--mode=sample", "--help=sample"]) == 0
   out = capsys.readouterr().out
   names = re.findall(r"^--config\.([a-z_.]+)=", out, re.MULTILINE)

@@ -56,7 +56,7 @@ MISTAKES = [
   # The line itself.
   (
     "--mode=train",
-    "--config: is missing; for example --config=brnn; the confi",
+    "--config: is missing, and so is --workdir, the folder of a",
   ),
   ("--config=", "--config=: must not be empty"),
   ("--workdir= --mode=evaluate", "--workdir=: must not be empty"),

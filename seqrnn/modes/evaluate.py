@@ -1,7 +1,9 @@
 """evaluate: computes the loss and the task's other metrics of a split."""
 
 import json
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -9,13 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from seqrnn import config as config_lib
 from seqrnn.config import Config
 from seqrnn.data import vocabulary
+from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.inference import confusion, metrics
 from seqrnn.inference.evaluation import accumulator
 from seqrnn.runtime import files, fileset, sharding
-from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.runtime.checkpoint import read_position, restore_params
 
 
 def run(
@@ -57,6 +61,12 @@ def run(
   for name, value in figures.items():
     table.add_row(name.replace("_", " "), f"{value:.4f}")
   Console().print(table)
+  if _changed(experiment, config, workdir, restored.step):
+    print(
+      f"warning: {visible(str(workdir))}: the training data have changed since"
+      " this run began, so the split is not the one that was held out",
+      file=sys.stderr,
+    )
   facts = experiment.facts(split)
   record = {"split": split, "step": restored.step, **facts, **figures}
   with fileset.results(workdir, "evaluate", "evaluated") as folder:
@@ -66,3 +76,17 @@ def run(
       counts_VV = jax.device_get(counts_VV)[0]
       confusion.write(folder, labels, counts_VV, workdir.name)
   return figures
+
+
+def _changed(
+  experiment: Experiment, config: Config, workdir: Path, step: int
+) -> bool:
+  """Whether files that the run was trained on have other content now."""
+  own = config_lib.flat(config)
+  old = config_lib.flat(config_lib.read_run(workdir, config_lib.defaults()))
+  if any(own[name] != old[name] for name in own if name.startswith("data.")):
+    return False  # The user has named other data.
+  trained = read_position(workdir / "checkpoints" / str(step)).get("crc32")
+  with suppress(UserError):  # Only the split that is evaluated may be here.
+    return trained not in (None, experiment.facts("train")["crc32"])
+  return False

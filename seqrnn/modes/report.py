@@ -86,6 +86,8 @@ def run(
       top.append(_playground(model, folder))
     page.write(folder / path.name, workdir.name, top, sections)
   print(path)
+  if (workdir / _PLAYGROUND).exists():
+    print(workdir / _PLAYGROUND)
   return path
 
 

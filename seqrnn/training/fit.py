@@ -77,10 +77,11 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
   """Prints the data and the model of the training."""
   for split in ("train", "validation"):
     facts = experiment.facts(split)
+    plural = "s" * (facts["documents"] != 1)
     origin = f" of {facts['origin']}" if "origin" in facts else ""
     print(
       f"{split}: {facts['symbols']:,} {experiment.reads}s in"
-      f" {facts['documents']:,} documents{origin}"
+      f" {facts['documents']:,} document{plural}{origin}"
       + (
         f", {facts['distinct_documents']:,} of them distinct"
         if "distinct_documents" in facts

@@ -178,7 +178,6 @@ def test_tags_stand_beside_the_symbols_of_a_window():
 
 
 def test_spaces_are_put_after_the_symbols_with_that_tag():
-  labels = Vocabulary("id", ("none", "space"))
   said = lambda document, text, best: Prediction(
     document,
     np.arange(len(text)) + 4,
@@ -186,11 +185,11 @@ def test_spaces_are_put_after_the_symbols_with_that_tag():
     np.arange(len(text)),
     np.full(len(text), UNKNOWN),
     [""] * len(text),
-    ids=np.array(best)[:, None],
+    likely=[["space"] if tag else ["none"] for tag in best],
   )
-  found = [said(0, "ab", [4, 5]), said(0, "c", [4]), said(1, "[b]d", [4] * 4)]
+  found = [said(0, "ab", [0, 1]), said(0, "c", [0]), said(1, "[b]d", [0] * 4)]
   # Markup of the text is escaped.
-  assert tagging.restored(labels, found) == "restored: ab c\n\\[b]d"
+  assert tagging.restored(found) == "restored: ab c\n\\[b]d"
 
 
 def test_frames_are_looked_up_by_the_places_of_a_segment():

@@ -120,6 +120,13 @@ class Process:
     return self._told.with_suffix(".slow").exists()
 
   @property
+  def stopped(self) -> bool:
+    """Whether no thread of it runs, because it has stopped itself."""
+    threads = Path(f"/proc/{self.number}/task").iterdir()
+    states = [(t / "stat").read_text().rsplit(")", 1)[1][1] for t in threads]
+    return set(states) == {"T"}
+
+  @property
   def runs(self) -> bool:
     return self._popen.poll() is None
 

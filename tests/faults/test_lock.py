@@ -18,7 +18,7 @@ def test_a_second_training_is_refused_until_the_first_is_dead(
 ):
   workdir = config.parent / "run"
   first = start(config, workdir, fault="STOP steps 7")
-  first.until_struck()
+  first.until(lambda: first.struck and first.stopped)
   before = contents(workdir)
   assert call(config, workdir) == 2
   _, err = capfd.readouterr()
@@ -38,7 +38,7 @@ def test_a_second_training_is_refused_until_the_first_is_dead(
 def test_a_second_process_is_refused_too(config, start):
   workdir = config.parent / "processes"
   first = start(config, workdir, fault="STOP room 2")  # One is saved.
-  first.until_struck()
+  first.until(lambda: first.struck and first.stopped)
   for mode in ("sample", "evaluate"):  # Reading is free.
     done = start(None, workdir, f"--mode={mode}").ended()
     assert (done.status, done.err) == (0, ""), done

@@ -26,7 +26,7 @@ from tests.conftest import tiny
   ],
   ids=["windows", "stateful", "many_to_one", "gap_model", "heads"],
 )
-def test_figures_are_means_over_all_targets(tmp_path, changes):
+def test_figures_are_means_over_all_targets(tmp_path, changes, capsys):
   config = tiny(tmp_path, {**changes, "train.max_steps": 3})
   fit.fit(experiments.build, config, tmp_path / "run")
   config.evaluate.split = "validation"
@@ -55,6 +55,12 @@ def test_figures_are_means_over_all_targets(tmp_path, changes):
   assert record["split"] == "validation" and record["step"] == 3
   assert record["loss"] == figures["loss"]
   assert run.evaluate("validation")["loss"] == figures["loss"]
+  assert "have changed" not in capsys.readouterr().err
+  if not changes:
+    for text in Path(config.data.path).iterdir():
+      text.write_text(text.read_text()[::-1])
+    evaluate.run(experiments.build, config, tmp_path / "run")
+    assert "training data have changed" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("rendered")
