@@ -117,7 +117,7 @@ def as_typed(message: str, overrides: Iterable[Override]) -> str:
   Messages name a field and its value, `config.GROUP.FIELD=VALUE`, wherever the
   value is from.
   """
-  for override in overrides:
+  for override in reversed(list(overrides)):  # The last of a name counts.
     if override.field is None:
       continue
     values = [override.value]

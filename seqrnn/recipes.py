@@ -94,8 +94,12 @@ def _located(path: Path, error: BaseException) -> str:
   """Returns the message of an error, with the line of the config it is from."""
   name = os.path.abspath(path)
   frames = traceback.extract_tb(error.__traceback__)
-  lines = [frame.lineno for frame in frames if frame.filename == name]
-  if isinstance(error, SyntaxError) and error.filename == name:
+  lines = [x.lineno for x in frames if os.path.abspath(x.filename) == name]
+  if (
+    isinstance(error, SyntaxError)
+    and error.filename
+    and os.path.abspath(error.filename) == name
+  ):
     lines.append(error.lineno)
   where = f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)
   if rule := _broken_rule(error):

@@ -134,12 +134,11 @@ class Table:
 
   def __repr__(self) -> str:
     """The rows as text, in columns."""
-    rows = [[_short(cell) for cell in row] for row in self._shown()]
-    cells = [list(self.names), *rows]
-    columns = [
-      [cell.rjust(max(map(len, column))) for cell in column]
-      for column in zip(*cells, strict=True)
-    ]
+    shown = zip(*self._shown(), strict=True) if len(self) else self.names
+    columns = []
+    for name, column in zip(self.names, shown, strict=True):
+      cells = [name, *(_short(list(column)) if len(self) else ())]
+      columns.append([cell.rjust(max(map(len, cells))) for cell in cells])
     blocks = []
     for column in columns:
       if (
@@ -203,9 +202,12 @@ def _cell(value: Any) -> str:
   return escaped(str(value))
 
 
-def _short(text: str) -> str:
-  """A cell of limited length; its end tells values apart, such as paths."""
-  return text if len(text) <= _WIDTH else f"\u2026{text[1 - _WIDTH :]}"
+def _short(column: list[str]) -> list[str]:
+  """Cells of limited length, unless that makes different ones equal."""
+  short = [
+    x if len(x) <= _WIDTH else f"\u2026{x[1 - _WIDTH :]}" for x in column
+  ]
+  return short if len(set(short)) == len(set(column)) else column
 
 
 def read_csv(path: Path, content: str, text: Container[str] = ()) -> Table:

@@ -2,17 +2,20 @@
 
 import os
 import tempfile
+from importlib import metadata
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # Also for the processes tests start.
 # XLA's own passes run as they do for users. Without LLVM's, and with the older
-# emitters, programs are compiled in a sixth of the time. test_optimized runs
-# the tests that depend on the compiler with all that users have.
+# emitters, which jaxlib 0.12 no longer has, programs are compiled in a sixth of
+# the time. test_optimized runs the tests that depend on the compiler with all
+# that users have.
 os.environ["XLA_FLAGS"] = (
   ""
   if "SEQRNN_TESTS_OPTIMIZED" in os.environ
   else "--xla_backend_optimization_level=0"
-  " --xla_cpu_use_fusion_emitters=false"
   " --xla_cpu_parallel_codegen_split_count=1"
+  + " --xla_cpu_use_fusion_emitters=false"
+  * (tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12))
 )
 # Four devices on two busy cores may wait for each other longer than XLA likes.
 os.environ["XLA_FLAGS"] += (

@@ -162,7 +162,7 @@ MISTAKES = [
   (f"{LM} --config.sample.temperature=-1", "=-1: must be numbers, each 0"),
   (
     f"{LM} --config.task=lm",
-    "--config.task=lm: must be one of classification, ",
+    "--config.task=lm: must be one of ",
   ),
   (f"{LM} --config.data.unit=letter", "must be one of char, byte, word, id"),
   (

@@ -103,8 +103,7 @@ def _names() -> tuple[list[Labelled], str]:
     from faker.providers import person
   except ImportError:
     raise UserError(
-      "data.source='names': needs the package faker; pip install"
-      " 'seqrnn[names]' brings it"
+      "data.source='names': needs the package faker: pip install faker"
     ) from None
   languages: dict[str, set[str]] = {}
   for found in pkgutil.iter_modules(person.__path__):

@@ -44,7 +44,7 @@ def write(path: Path, notes_TV: np.ndarray, tempo: int):
     import mido
   except ImportError:
     raise UserError(
-      f"{path}: a MIDI file needs the package mido: pip install 'seqrnn[midi]'"
+      f"{path}: a MIDI file needs the package mido: pip install mido"
     ) from None
   events = [
     (frame, kind, number)

@@ -44,7 +44,7 @@ def _zstd(file: IO[bytes]) -> Iterator[IO[bytes]]:
       break
   else:
     raise OSError(
-      "it needs the package backports.zstd: pip install 'seqrnn[zstd]'"
+      "it needs the package backports.zstd: pip install backports.zstd"
     )
   try:
     with zstd.ZstdFile(file) as content:

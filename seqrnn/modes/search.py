@@ -35,7 +35,7 @@ try:
 except ImportError:
   raise UserError(
     "--mode=search needs the packages optuna and scikit-learn: pip install"
-    " 'seqrnn[search]'"
+    " optuna scikit-learn"
   ) from None
 
 from seqrnn.searching import space, study, workers

@@ -124,7 +124,7 @@ def _unused(lines: list[str]) -> Iterator[str]:
       reason = next((x for x in said if "may be present" not in x), "")
       yield (
         f"warning: {name} is there, but JAX computes on the CPU: pip install"
-        f" 'seqrnn[{extra}]'{_quoted(reason)}"
+        f" 'jax[{extra}]'{_quoted(reason)}"
       )
 
 

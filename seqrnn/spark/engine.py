@@ -19,5 +19,5 @@ def of_spark(module: str) -> ModuleType:
       raise
     raise UserError(
       f"config.detect.engine='spark': there is no {error.name}; it needs pip"
-      " install 'seqrnn[spark]', and Java 17 or newer"
+      " install pyspark pyarrow, and Java 17 or newer"
     ) from None

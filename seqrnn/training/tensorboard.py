@@ -19,7 +19,7 @@ try:
 except ImportError:
   raise UserError(
     "train.tensorboard=True: needs the package tensorboardX: pip install"
-    " 'seqrnn[tensorboard]'"
+    " tensorboardX"
   ) from None
 
 Write = Callable[[dict[str, Any], Params, str], None]

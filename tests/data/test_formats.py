@@ -487,7 +487,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
     corpora.read(config.data)
   assert str(error.value) == (
     f"{tmp_path / 'logs' / 'a.log.zst'}: cannot be read: it needs the package"
-    " backports.zstd: pip install 'seqrnn[zstd]'"
+    " backports.zstd: pip install backports.zstd"
   )
 
 

@@ -54,11 +54,11 @@ def pci(vendor, device):
 
 GPU = (
   "warning: an NVIDIA GPU is there, but JAX computes on the CPU: pip install"
-  " 'seqrnn[cuda13]'"
+  " 'jax[cuda13]'"
 )
 TPU = (
   "warning: a Google TPU is there, but JAX computes on the CPU: pip install"
-  " 'seqrnn[tpu]'"
+  " 'jax[tpu]'"
 )
 
 
