@@ -89,6 +89,6 @@ def test_without_mido_it_is_named(tmp_path, monkeypatch):
     return original(name, *rest)
 
   monkeypatch.setattr(builtins, "__import__", fail)
-  with pytest.raises(UserError, match=r"mido: pip install 'seqrnn\[midi\]'"):
+  with pytest.raises(UserError, match=r"mido: pip install mido"):
     midi.write(tmp_path / "music.mid", random_notes(0, 3), 120)
   assert not list(tmp_path.iterdir())
