@@ -134,10 +134,11 @@ class Table:
 
   def __repr__(self) -> str:
     """The rows as text, in columns."""
-    shown = zip(*self._shown(), strict=True) if len(self) else self.names
+    none: list[tuple[str, ...]] = [()] * len(self.names)
+    shown = zip(*self._shown(), strict=True) if len(self) else none
     columns = []
     for name, column in zip(self.names, shown, strict=True):
-      cells = [name, *(_short(list(column)) if len(self) else ())]
+      cells = [name, *_short(list(column))]
       columns.append([cell.rjust(max(map(len, cells))) for cell in cells])
     blocks = []
     for column in columns:

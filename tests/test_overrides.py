@@ -120,3 +120,9 @@ def test_an_unknown_flag_is_named_as_typed(typed, expected):
 def test_a_message_names_a_flag_as_typed(typed, message, expected):
   overrides, _ = split([typed], FLAGS)
   assert as_typed(message, overrides) == expected
+
+
+def test_the_last_flag_of_a_name_is_the_one_that_a_message_has():
+  overrides, _ = split(["--seed=3", "--seed"], FLAGS)
+  found = as_typed("config.seed: needs a value", overrides)
+  assert found == "--seed: needs a value"

@@ -133,11 +133,12 @@ def test_a_mistake_in_a_config_is_named_as_on_the_command_line(
   ],
 )
 def test_any_other_error_has_its_line(line, expected, tmp_path):
-  path = tmp_path / "c.py"
-  path.write_text(CONFIG.format(line=line))
-  with pytest.raises(UserError) as caught:
-    recipes.load(path)
-  assert str(caught.value) == f"{path}:5: {expected}"
+  (tmp_path / "c.py").write_text(CONFIG.format(line=line))
+  (tmp_path / "folder").mkdir()
+  for path in (tmp_path / "c.py", tmp_path / "folder" / ".." / "c.py"):
+    with pytest.raises(UserError) as caught:
+      recipes.load(path)
+    assert str(caught.value) == f"{path}:5: {expected}"
 
 
 def test_choices_may_be_in_any_case(tmp_path):

@@ -68,6 +68,8 @@ def test_a_table_shows_its_rows():
   assert first.split() == ["run", "loss"]
   assert second.split() == [r"<i>\x1b[31m", "0.12346"]
   assert third.split()[0].endswith("bbb") and len(third) < 40
+  runs = [f"runs/rnn-units={n}-{'s' * 30}" for n in range(3)]
+  assert all(run in repr(Table({"run": runs})) for run in runs)  # Told apart.
   rows = ElementTree.fromstring(table._repr_html_()).findall(".//tr")
   assert [cell.text for cell in rows[1]] == [r"<i>\x1b[31m", "0.12346"]
   long = Table({"n": range(1000), "step": [float(n) for n in range(1000)]})
