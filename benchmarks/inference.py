@@ -311,8 +311,8 @@ def _seconds(count: int, once: Callable[[], Any]) -> float:
 def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   """Returns the rows of a hidden size."""
   from configs import base
-  from seqrnn import command
   from seqrnn.runtime import launch
+  from seqrnn.settings import command
 
   config = base.get_config()
   config.model.hidden_size = H

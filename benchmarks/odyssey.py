@@ -110,8 +110,8 @@ def read(workdir: Path, count: int) -> Study:
   from optuna.trial import create_trial
 
   from configs import base
-  from seqrnn import config as config_lib
   from seqrnn.searching import space
+  from seqrnn.settings import config as config_lib
   from seqrnn.training.history import read_rows
 
   found = space.parse(
@@ -147,8 +147,8 @@ def tested(study: Study, trial: FrozenTrial) -> float:
   """Returns the test loss of a trial's best checkpoint."""
   import experiments
   from configs import base
-  from seqrnn import config as config_lib
   from seqrnn.modes import evaluate
+  from seqrnn.settings import config as config_lib
 
   workdir = study.workdir / "trials" / f"{trial.user_attrs['number']:04}"
   config = config_lib.read_run(workdir, base.get_config())

@@ -24,8 +24,6 @@ from jax.sharding import AxisType, Mesh
 
 from configs import base
 from seqrnn import catalogue
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data.music import NOTES
 from seqrnn.detection.ensemble import Ensemble
 from seqrnn.experiment import Experiment
@@ -37,6 +35,8 @@ from seqrnn.inference.predictions import calculator, ranker
 from seqrnn.inference.sampler import drawer
 from seqrnn.inference.scoring import ROWS, batch_scorer
 from seqrnn.runtime import sharding
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.training import optimizers
 from seqrnn.training.step import make_start, make_step, state_shapes
 

@@ -151,7 +151,7 @@ def peer(given: Any, folder: Path):
   """Runs the same trials in the script search_torch.py."""
   import experiments
   from configs import base
-  from seqrnn import config as config_lib
+  from seqrnn.settings import config as config_lib
 
   workdir = folder / "peer"
   seconds = search(given, {}, workdir)

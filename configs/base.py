@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from seqrnn import catalogue
-from seqrnn.fields import (
+from seqrnn.settings.fields import (
   ABOVE_0,
   BELOW_1,
   BETWEEN_0_1,

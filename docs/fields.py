@@ -11,9 +11,10 @@ from itertools import groupby
 from pathlib import Path
 
 from configs import base
-from seqrnn import command, help, program
-from seqrnn import config as config_lib
-from seqrnn.fields import Field
+from seqrnn import program
+from seqrnn.settings import command, help
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.fields import Field
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"

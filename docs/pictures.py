@@ -14,10 +14,10 @@ import numpy as np
 
 import experiments
 from configs import base
-from seqrnn import config as config_lib
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import anatomy, diagram, network
 from seqrnn.runtime import figures
+from seqrnn.settings import config as config_lib
 
 HERE = Path(__file__).parent
 T, ROWS = 101, 16

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from seqrnn import config as config_lib
-from seqrnn import suggestions
-from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.documents import Document
@@ -30,6 +27,9 @@ from seqrnn.inference.sampler import sample, sample_music
 from seqrnn.inference.scoring import pad_time, scorer
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.settings import config as config_lib
+from seqrnn.settings import suggestions
+from seqrnn.settings.config import Config
 from seqrnn.table import Table
 from seqrnn.training.history import read_rows
 

@@ -15,8 +15,6 @@ import numpy as np
 from rich.table import Table
 
 from experiments import parts
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.segments import Segments, Split
 from seqrnn.data.splits import Pieces
@@ -31,6 +29,8 @@ from seqrnn.inference.predictions import (
   shortened,
 )
 from seqrnn.models import losses, network
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 VOCABULARIES = ("symbols", "labels")
 

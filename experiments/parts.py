@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 
-from seqrnn.config import Config
 from seqrnn.data.segments import Split
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import Carry, Totals
 from seqrnn.models import losses, network
 from seqrnn.models.scan import hold
+from seqrnn.settings.config import Config
 
 
 def sequence_model(

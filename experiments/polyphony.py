@@ -12,8 +12,6 @@ import jax
 import numpy as np
 
 from experiments import parts
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import music
 from seqrnn.data.segments import Request, cut, skipped
 from seqrnn.data.streams import Rows, streams
@@ -21,6 +19,8 @@ from seqrnn.data.vocabulary import PAD
 from seqrnn.data.windows import Batches, Shape
 from seqrnn.experiment import Batch, Carry, Decoder, Experiment, Report, Totals
 from seqrnn.models import losses, network
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 VOCABULARIES = ()  # A note is its number.
 

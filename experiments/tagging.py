@@ -20,8 +20,6 @@ from rich.table import Table
 
 from experiments import classification, parts
 from experiments.classification import VOCABULARIES as VOCABULARIES
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import splits
 from seqrnn.data.segments import Segments, Split
 from seqrnn.data.sequences import Sequences, as_read, encode
@@ -37,6 +35,8 @@ from seqrnn.inference.predictions import (
   quoted,
 )
 from seqrnn.models import losses, network
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 _LETTERS = 20  # Characters of a word that are read.
 _BIO = re.compile(r"O|[BI]-.+")

@@ -13,15 +13,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn import command, recipes
-from seqrnn import config as config_lib
-from seqrnn.config import FIELDS, Config
 from seqrnn.detection import printing, tables
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
-from seqrnn.overrides import Override, find_field
 from seqrnn.runtime import devices, files, launch
+from seqrnn.settings import command, recipes
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import FIELDS, Config
+from seqrnn.settings.overrides import Override, find_field
 from seqrnn.table import Table, read_csv
 
 Given = str | os.PathLike[str] | ConfigDict | None  # What names a config.

@@ -13,11 +13,11 @@ from types import ModuleType
 
 from absl import flags
 
-from seqrnn import command, completion, help, recipes, suggestions
-from seqrnn.config import Config
 from seqrnn.errors import Interrupted, UserError, visible
-from seqrnn.overrides import as_typed, split
 from seqrnn.runtime import devices, launch, processes
+from seqrnn.settings import command, completion, help, recipes, suggestions
+from seqrnn.settings.config import Config
+from seqrnn.settings.overrides import as_typed, split
 from seqrnn.spark import engine
 
 # Flags that ask for lines instead of a mode.

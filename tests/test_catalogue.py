@@ -23,12 +23,13 @@ import pytest
 
 from configs import base
 from docs import data_sets
-from seqrnn import catalogue, command, overrides, program
-from seqrnn import config as config_lib
+from seqrnn import catalogue, program
 from seqrnn.data import corpora, music, prepared, splits
 from seqrnn.data.vocabulary import make
 from seqrnn.detection import inputs
 from seqrnn.errors import UserError
+from seqrnn.settings import command, overrides
+from seqrnn.settings import config as config_lib
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,8 +6,8 @@ from types import SimpleNamespace as Some
 
 import pytest
 
-from seqrnn import config as config_lib
 from seqrnn.following.health import Health
+from seqrnn.settings import config as config_lib
 from tests.conftest import tiny
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import detection
 from configs import base
-from seqrnn import config as config_lib
+from seqrnn.settings import config as config_lib
 
 ROOT = Path(__file__).resolve().parents[1]
 

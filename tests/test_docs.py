@@ -15,13 +15,14 @@ import pytest
 import experiments
 from configs import base
 from docs import fields
-from seqrnn import command, program
-from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.data.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.models import cells
 from seqrnn.modes import report
-from seqrnn.overrides import split
+from seqrnn.settings import command
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.overrides import split
 from seqrnn.training import fit
 from tests.conftest import tiny
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import experiments
-from seqrnn import config as config_lib
 from seqrnn import program
 from seqrnn.data import corpora, reading, splits
 from seqrnn.data.corpora import from_text
 from seqrnn.data.reading import NOT_UTF8
 from seqrnn.errors import UserError
+from seqrnn.settings import config as config_lib
 from tests.conftest import tiny
 
 TOLD = NOT_UTF8.removeprefix("is not UTF-8; ")

@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 import experiments
 import seqrnn
 from seqrnn import calls
-from seqrnn import config as config_lib
 from seqrnn.runtime import files, launch
 from seqrnn.searching import pictures
+from seqrnn.settings import config as config_lib
 from seqrnn.training import fit
 from tests.conftest import tiny
 

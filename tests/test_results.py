@@ -11,7 +11,7 @@ import pytest
 from benchmarks import results
 from configs import base
 from seqrnn import catalogue
-from seqrnn import config as config_lib
+from seqrnn.settings import config as config_lib
 
 ROOT = Path(__file__).resolve().parents[1]
 

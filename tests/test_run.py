@@ -13,11 +13,12 @@ import jax
 import pytest
 
 from configs import base
-from seqrnn import command, program
-from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.errors import Interrupted, UserError
-from seqrnn.overrides import Override
 from seqrnn.runtime import devices, manifest, pages
+from seqrnn.settings import command
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.overrides import Override
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn import catalogue
-from seqrnn.config import RULES, Config
 from seqrnn.data import (
   cache,
   embedded,
@@ -23,6 +22,7 @@ from seqrnn.data.encoding import encode_in_memory
 from seqrnn.data.labelled import Known
 from seqrnn.data.reading import Source, files
 from seqrnn.errors import UserError
+from seqrnn.settings.config import RULES, Config
 
 SPLITS = ("train", "validation", "test")
 

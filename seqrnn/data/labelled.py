@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
-from seqrnn.config import Config
 from seqrnn.data import reading
 from seqrnn.data.columns import Column, Tokens, in_order
 from seqrnn.data.documents import Corpus
 from seqrnn.data.encoding import Place, encode_texts
 from seqrnn.data.reading import Source
 from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 
 TEXTS = 2**25  # Of a corpus; each takes some 20 bytes, however short it is.
 

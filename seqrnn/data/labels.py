@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 
 UNLABELLED = -1  # The other kinds are 0, normal, and 1, anomalous.
 _NONE = ("", "nan", "null", "none", "na", "n/a")  # How tables write no label.

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import cache, entries, formats, rotation
 from seqrnn.data.columns import Changes, Column, Texts, Tokens, grouped, taken
 from seqrnn.data.cuts import Clock
@@ -25,6 +24,7 @@ from seqrnn.data.reading import Source, rows
 from seqrnn.data.storage import Made
 from seqrnn.data.templates import masker
 from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 
 _NO_TIME = (
   "is no time that data.log_gap knows: ISO 8601, syslog's, seconds since 1970"

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from seqrnn import catalogue
-from seqrnn.config import Config
 from seqrnn.data.corpora import SPLITS, enough_memory
 from seqrnn.data.sequences import Sequences
 from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime import files
+from seqrnn.settings.config import Config
 
 NOTES = 88  # The keys of a piano.
 LOWEST = 21  # MIDI number of the first one.

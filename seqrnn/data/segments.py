@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data.documents import Document
 from seqrnn.data.sequences import Sequences, as_read, checksum, encode, once
 from seqrnn.data.splits import Pieces, given, reader
@@ -24,6 +23,7 @@ from seqrnn.data.windows import (
   left_out,
   windows,
 )
+from seqrnn.settings.config import Config
 
 Split = str | Pieces | Sequence[Document]  # A split's name, or documents.
 

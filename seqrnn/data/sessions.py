@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import corpora, splits
 from seqrnn.data.columns import Column, Texts
 from seqrnn.data.documents import Corpus, Names
@@ -20,6 +19,7 @@ from seqrnn.data.reading import Source, files, lines, rows
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 
 # Fields with a value for each session, not for each event.
 _OF_SESSIONS = ("labels", "labelled", "begins", "ends")

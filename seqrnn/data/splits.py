@@ -10,11 +10,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from seqrnn.config import Config
 from seqrnn.data import corpora
 from seqrnn.data.corpora import SPLITS
 from seqrnn.data.documents import Corpus, Document, collect, digest
 from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 
 # Less than a symbol of any corpus, more than an error of floating point: for
 # example 0.1 * 30 is 3.0000000000000004.

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import reading
 from seqrnn.data.columns import Column, Tokens, in_order
 from seqrnn.data.documents import Corpus, names_of
 from seqrnn.data.reading import Source, lines
 from seqrnn.errors import MachineError, UserError
+from seqrnn.settings.config import Config
 
 # A sentence: its words and tags, after the number of its first line.
 Sentences = Iterator[tuple[int, list[tuple[str, str]]]]

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import reading
 from seqrnn.data import sessions as data
 from seqrnn.data.sessions import Key, Sessions
@@ -19,6 +18,7 @@ from seqrnn.detection.redaction import Redaction
 from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
+from seqrnn.settings.config import Config
 
 NAME = "review.csv"
 WORDS = {"normal": NORMAL, "anomalous": ANOMALOUS, "": UNANSWERED}

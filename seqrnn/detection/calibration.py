@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import splits
 from seqrnn.data.sessions import Sessions
 from seqrnn.detection import folds, inputs, records
@@ -29,6 +27,8 @@ from seqrnn.detection.selection import UNANSWERED, Selection, select
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import files
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 COMBINED = "combined"
 CALIBRATION = "calibration.npz"

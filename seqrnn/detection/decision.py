@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data.sessions import Sessions
 from seqrnn.detection import redaction, severity
 from seqrnn.detection.calibration import COMBINED, NormalScores
@@ -10,6 +9,7 @@ from seqrnn.detection.conformal import benjamini_hochberg, is_flagged
 from seqrnn.detection.detector import Detector, SessionScores, round_scores
 from seqrnn.detection.findings import Findings, Verdicts
 from seqrnn.inference.scoring import UNRANKED
+from seqrnn.settings.config import Config
 
 
 def decide(

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import sessions as data
 from seqrnn.data import vocabulary
 from seqrnn.data.cuts import Cuts
@@ -37,6 +35,8 @@ from seqrnn.detection.selection import UNANSWERED, Selection
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import fileset, manifest, sharding
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 DEPLOYED = "deployed.npz"
 

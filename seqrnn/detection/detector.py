@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import sessions as data
 from seqrnn.data import vocabulary
 from seqrnn.data.sessions import Sessions
@@ -22,6 +21,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.inference import scoring
 from seqrnn.inference.scoring import Scores
 from seqrnn.runtime import sharding
+from seqrnn.settings.config import Config
 
 # Names of the network's scores; all other scores are of baselines.
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")

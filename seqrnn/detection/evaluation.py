@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import anomalies
 from seqrnn.data import sessions as data
 from seqrnn.detection import ranking
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import is_flagged
 from seqrnn.detection.findings import Findings
+from seqrnn.settings.config import Config
 
 
 def evaluate(

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import splits
 from seqrnn.detection.detector import Member
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import files
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.training import fit
 
 VOCABULARY = "vocabulary.json"

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import anomalies, columns, corpora
 from seqrnn.data import sessions as data
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 
 
 def read_sessions(

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from seqrnn.config import Config
 from seqrnn.detection import severity
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import beta_interval
@@ -19,6 +18,7 @@ from seqrnn.detection.findings import Findings
 from seqrnn.detection.incidents import Incident
 from seqrnn.detection.selection import ANOMALOUS, NORMAL
 from seqrnn.inference.predictions import console_text, quoted
+from seqrnn.settings.config import Config
 
 # Metrics and their columns; oracle F1 is the best F1 of any threshold.
 _COLUMNS = {

@@ -20,7 +20,7 @@ from typing import Any
 from seqrnn.data.columns import Texts
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.fields import SECRETS
+from seqrnn.settings.fields import SECRETS
 
 MASK = "<masked>"
 _VALUE = r"""(?:"([^"<]+)"|'([^'<]+)'|([^\s"',;&<]+))"""

@@ -14,12 +14,12 @@ for a session's length alone (`detect.short`) is low.
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.detection.calibration import COMBINED, NormalScores
 from seqrnn.detection.conformal import is_flagged
 from seqrnn.detection.detector import SessionScores
 from seqrnn.detection.findings import Alarms, Verdicts
 from seqrnn.inference.scoring import UNRANKED
+from seqrnn.settings.config import Config
 
 NAMES = ("", "low", "medium", "high")  # By severity; 0: no alarm.
 SHORT, EVENT = "short", "event"  # Reasons that are no scores.

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.detection import severity
 from seqrnn.detection.findings import Findings
@@ -21,6 +20,7 @@ from seqrnn.detection.incidents import Incident
 from seqrnn.errors import UserError, escaped
 from seqrnn.inference.scoring import UNRANKED, Scores
 from seqrnn.runtime import files, manifest
+from seqrnn.settings.config import Config
 from seqrnn.table import Table, read_csv
 
 # Columns of text, whatever it looks like; `event_1` and so on are text, too.

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import reading
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import Vocabulary
@@ -33,6 +32,7 @@ from seqrnn.errors import UserError
 from seqrnn.following import journal
 from seqrnn.following.alarms import FALSE, TRUE, UNANSWERED, Alarms, Kind
 from seqrnn.runtime import files
+from seqrnn.settings.config import Config
 
 NAME = "alarms.csv"
 EXAMPLES = "alarms.json"

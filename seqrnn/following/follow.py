@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import corpora
 from seqrnn.data.tail import Chunk, FileTail, Position, StreamTail
 from seqrnn.detection import deployed
@@ -33,6 +32,7 @@ from seqrnn.following.journal import Journal, State
 from seqrnn.following.lines import Parser, report
 from seqrnn.following.verdicts import Verdict
 from seqrnn.runtime import signals
+from seqrnn.settings.config import Config
 
 _WAIT = 0.2  # Seconds without input, after which the rest is looked after.
 _TOGETHER = 2**12  # Events of the journal that are judged together.

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from seqrnn.config import Config
 from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 
 _MINUTE = 60.0
 _KINDS = 100  # Kinds of alarms with figures of their own.

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from seqrnn.config import Config
 from seqrnn.data import entries, formats, logs
 from seqrnn.data.entries import Seen
 from seqrnn.data.formats import Parts
@@ -14,6 +13,7 @@ from seqrnn.data.reading import NOT_UTF8
 from seqrnn.data.tail import LONGEST, Chunk
 from seqrnn.errors import UserError, visible
 from seqrnn.following.follower import Event
+from seqrnn.settings.config import Config
 
 _REPORTED = 10  # Skipped lines that are reported; all are counted.
 _TRIED = 1000  # Lines without an event, after which this is reported.

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from seqrnn.config import Config
 from seqrnn.data import music
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
@@ -20,6 +19,7 @@ from seqrnn.experiment import Carry, Decoder, Experiment, Params
 from seqrnn.inference import choice
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
+from seqrnn.settings.config import Config
 
 _CHUNK = 256  # Symbols of one call, at most: text is printed while it grows.
 _NOISE = 2**20  # Random numbers drawn at once, at most.

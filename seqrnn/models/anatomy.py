@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from seqrnn.config import Config
 from seqrnn.experiment import Batch, Experiment, Params, shapes
 from seqrnn.models import cells, diagram
 from seqrnn.models.cell import Cell
 from seqrnn.models.diagram import Box
 from seqrnn.runtime import sharding
+from seqrnn.settings.config import Config
 
 _DEEP = 6  # With more layers, the picture leaves out those in the middle.
 

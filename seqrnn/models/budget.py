@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 
-from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, shapes
+from seqrnn.settings.config import Config
 
 
 def fit(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqrnn.config import Config
 from seqrnn.models.arrays import align, platform
 from seqrnn.models.cell import (
   CELLS,
@@ -20,6 +19,7 @@ from seqrnn.models.cell import (
   save,
 )
 from seqrnn.models.odyssey import Odyssey as Odyssey  # Registers its names.
+from seqrnn.settings.config import Config
 
 
 def make(model: Config, **shape: Any) -> Cell:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqrnn.config import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
@@ -16,6 +15,7 @@ from seqrnn.models import cells, layers, losses
 from seqrnn.models.products import Products
 from seqrnn.models.sequence_model import Letters as Letters
 from seqrnn.models.sequence_model import NoteModel, SequenceModel
+from seqrnn.settings.config import Config
 
 
 def products(model: Config) -> Products:

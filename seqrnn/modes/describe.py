@@ -6,11 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from seqrnn.config import Config
 from seqrnn.experiment import Batch, Experiment, require
 from seqrnn.models import anatomy, budget, diagram
 from seqrnn.models.anatomy import Model, Part
 from seqrnn.runtime import devices, fileset, sharding
+from seqrnn.settings.config import Config
 from seqrnn.training import cost
 
 

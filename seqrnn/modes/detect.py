@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
 from seqrnn.detection import (
@@ -43,6 +41,8 @@ from seqrnn.experiment import Experiment, require
 from seqrnn.following import feedback
 from seqrnn.runtime import files, fileset, manifest
 from seqrnn.runtime.console import console as make_console
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.spark import engine
 
 _CURVES = 7  # The number of single scores whose curves are drawn.

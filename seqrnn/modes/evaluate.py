@@ -11,8 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, shapes
@@ -20,6 +18,8 @@ from seqrnn.inference import confusion, metrics
 from seqrnn.inference.evaluation import accumulator
 from seqrnn.runtime import files, fileset, sharding
 from seqrnn.runtime.checkpoint import read_position, restore_params
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 
 def run(

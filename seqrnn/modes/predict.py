@@ -11,7 +11,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import from_text, read_files
 from seqrnn.data.documents import Document
@@ -32,6 +31,7 @@ from seqrnn.inference.predictions import (
 )
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.settings.config import Config
 
 _CONTEXT = 24  # Symbols shown on each side of a surprising one.
 _SURPRISING = 10  # How many of them.

@@ -7,7 +7,6 @@ report.html is a single file and loads nothing from a network. With
 from collections.abc import Callable
 from pathlib import Path
 
-from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.reporting import (
@@ -26,6 +25,7 @@ from seqrnn.reporting import (
 from seqrnn.reporting.page import Element, element
 from seqrnn.reporting.subject import Subject, open_run, writer
 from seqrnn.runtime import files, fileset
+from seqrnn.settings.config import Config
 
 # The sections that a task may name in its `report`.
 SECTIONS: dict[str, Callable[[Subject], list[Element]]] = {

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from seqrnn.config import Config
 from seqrnn.detection import answers, printing, review
 from seqrnn.detection.calibration import (
   NormalScores,
@@ -20,6 +19,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.following import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files
+from seqrnn.settings.config import Config
 
 _LOCK = ".review.lock"  # In the workdir, held while sessions are reviewed.
 _SESSIONS = {"n": "normal", "a": "anomalous"}

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.data import midi, vocabulary
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params, require, shapes
 from seqrnn.inference.sampler import sample, sample_music
 from seqrnn.runtime import fileset
 from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.settings.config import Config
 
 
 def write_music(

@@ -22,11 +22,11 @@ from typing import Any
 
 import jax
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import manifest
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 try:
   import optuna  # noqa: F401

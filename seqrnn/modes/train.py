@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seqrnn.config import Config
 from seqrnn.experiment import Experiment
+from seqrnn.settings.config import Config
 from seqrnn.training.fit import fit
 
 

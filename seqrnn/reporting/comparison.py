@@ -3,8 +3,6 @@
 from contextlib import suppress
 from pathlib import Path
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.reporting import page
 from seqrnn.reporting.curves import curves
@@ -12,6 +10,8 @@ from seqrnn.reporting.fields import settings
 from seqrnn.reporting.gathering import gather
 from seqrnn.reporting.page import Element, element, section
 from seqrnn.runtime import checkpoint
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.table import Table
 
 

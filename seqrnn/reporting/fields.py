@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Child, Element, element, section
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.training import changes
 
 

@@ -6,10 +6,10 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqrnn import config as config_lib
 from seqrnn.errors import UserError, visible
 from seqrnn.reporting.curves import ordered, validation_figures
 from seqrnn.runtime import files
+from seqrnn.settings import config as config_lib
 from seqrnn.table import Table
 from seqrnn.training.history import read_rows
 

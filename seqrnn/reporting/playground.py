@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import cells
+from seqrnn.settings.config import Config
 
 _PAGE = Path(__file__).with_suffix(".html")
 _LIMIT = 2**25  # Parameters: a page of 90 MB.

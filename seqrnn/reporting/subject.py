@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import SPLITS
 from seqrnn.data.documents import Document
@@ -21,6 +19,8 @@ from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.inference.predictions import Prediction
 from seqrnn.reporting.page import Mark
 from seqrnn.runtime.checkpoint import read_position, restore_params
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 # Approximate number of symbols that are read of a large split.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}

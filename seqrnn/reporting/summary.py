@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 
-from seqrnn.config import Config
 from seqrnn.data.corpora import SPLITS
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.reporting import charts, page
@@ -12,6 +11,7 @@ from seqrnn.reporting.curves import ordered
 from seqrnn.reporting.page import Element, element, section
 from seqrnn.reporting.subject import Subject
 from seqrnn.runtime import checkpoint, files, sharding
+from seqrnn.settings.config import Config
 from seqrnn.training.history import read_rows
 
 # Fields of the model that make it random in training.

@@ -10,9 +10,9 @@ from optuna.distributions import (
   IntDistribution,
 )
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.errors import UserError
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 
 # Name of a field -> Optuna's distribution; under _REST + name the distribution
 # of 1 - the field.

@@ -21,11 +21,11 @@ from optuna.distributions import (
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from seqrnn.config import Config
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import files
 from seqrnn.searching import space
+from seqrnn.settings.config import Config
 
 COARSE_RATES = [float(f"1e-{power}") for power in range(8)]
 _SUM = "crc32"  # The key of a journal line's checksum.

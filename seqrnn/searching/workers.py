@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import jax
 from optuna.trial import Trial, TrialState
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.runtime import compiled, devices, launch, signals
 from seqrnn.searching import display, space, study
 from seqrnn.searching.study import Search, alone
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.training import fit
 from seqrnn.training.history import read_rows
 

@@ -19,7 +19,6 @@ from pyspark.sql.functions import col
 from pyspark.sql.pandas.types import from_arrow_schema
 from rich.console import Console
 
-from seqrnn.config import Config
 from seqrnn.data import formats
 from seqrnn.data.columns import Tokens
 from seqrnn.data.sessions import Sessions
@@ -32,6 +31,7 @@ from seqrnn.detection.findings import Findings
 from seqrnn.detection.incidents import Incident
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
+from seqrnn.settings.config import Config
 from seqrnn.spark.read import Events, of_table
 from seqrnn.spark.read import read as read_events
 from seqrnn.spark.score import Shipped, Span, pack, schema, score

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from pyspark.sql import Column, DataFrame, SparkSession, functions
 from pyspark.sql.functions import col, lit, when
 
-from seqrnn.config import Config
 from seqrnn.data import logs
 from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 from seqrnn.spark import parts
 from seqrnn.spark.parse import SCHEMA, Plan, parse, path_of
 from seqrnn.spark.score import Span

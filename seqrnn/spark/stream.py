@@ -24,11 +24,11 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.stateful_processor import StatefulProcessor
 
-from seqrnn.config import Config
 from seqrnn.data import logs
 from seqrnn.detection.deployed import Deployed, IdleTimes
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
+from seqrnn.settings.config import Config
 from seqrnn.spark import batch
 from seqrnn.spark.parse import SCHEMA, Plan, parse
 from seqrnn.spark.parts import named

@@ -11,10 +11,10 @@ import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.runtime import files, manifest, sharding
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.training.position import Position, limits_reached
 
 _LIMIT = 2**24  # Bytes of settings.csv.

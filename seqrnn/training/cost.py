@@ -11,12 +11,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from seqrnn.config import Config
 from seqrnn.experiment import Batch, Experiment
 from seqrnn.models import network
 from seqrnn.models.anatomy import Model
 from seqrnn.models.products import Products
 from seqrnn.runtime import sharding
+from seqrnn.settings.config import Config
 from seqrnn.training import optimizers
 from seqrnn.training.step import (
   Optimizer,

@@ -13,8 +13,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from seqrnn import config as config_lib
-from seqrnn.config import Config
 from seqrnn.data import corpora, vocabulary
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment, Params
@@ -22,6 +20,8 @@ from seqrnn.models import budget
 from seqrnn.runtime import devices, files, manifest, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.runtime.signals import catch_signals
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.training import changes, optimizers
 from seqrnn.training.history import cut_tables
 from seqrnn.training.loop import epoch_batches, train_with_rollback

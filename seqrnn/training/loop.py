@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from seqrnn.config import Config
 from seqrnn.data.windows import Batches
 from seqrnn.errors import Interrupted, UserError, escaped
 from seqrnn.inference import metrics
@@ -33,6 +32,7 @@ from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.sampler import excerpts
 from seqrnn.runtime import sharding
 from seqrnn.runtime.signals import Signals, catch_signals
+from seqrnn.settings.config import Config
 from seqrnn.training import changes
 from seqrnn.training.history import (
   add_row,

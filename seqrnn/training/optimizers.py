@@ -5,7 +5,7 @@ from collections.abc import Callable
 import optax
 from jax.typing import ArrayLike
 
-from seqrnn.config import Config
+from seqrnn.settings.config import Config
 
 
 def schedule(

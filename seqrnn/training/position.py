@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from seqrnn.config import Config
+from seqrnn.settings.config import Config
 
 
 @dataclass

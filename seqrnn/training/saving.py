@@ -11,11 +11,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from seqrnn.config import Config
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Batch, Experiment
 from seqrnn.runtime import checkpoint, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
+from seqrnn.settings.config import Config
 from seqrnn.training.position import Position
 from seqrnn.training.step import (
   State,

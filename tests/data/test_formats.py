@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from seqrnn import config as config_lib
 from seqrnn.data import corpora, formats, objects, reading
 from seqrnn.data.formats import FORMATS, Form, parser, seconds
 from seqrnn.errors import UserError
 from seqrnn.following import follow
 from seqrnn.following.alarms import isoformat
+from seqrnn.settings import config as config_lib
 from seqrnn.training import fit
 from tests.data.test_logs import read, settings
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import language_model
-from seqrnn import config as config_lib
 from seqrnn.data import corpora, sessions, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.templates import (
@@ -25,6 +24,7 @@ from seqrnn.data.templates import (
 )
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
+from seqrnn.settings import config as config_lib
 from tests.conftest import tiny
 
 HEADER = "<Date> <Time> <Pid> <Component>: <Content>"

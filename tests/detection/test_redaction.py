@@ -8,13 +8,13 @@ import pytest
 
 import experiments
 from configs import base
-from seqrnn import config as config_lib
 from seqrnn.data.columns import Texts
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, encoded
 from seqrnn.detection import redaction
 from seqrnn.detection.redaction import Redaction
 from seqrnn.errors import UserError
+from seqrnn.settings import config as config_lib
 
 SECRET = [
   ("http://bob:hunter2@host.com/x", "hunter2"),

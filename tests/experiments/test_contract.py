@@ -10,11 +10,12 @@ import pytest
 from matplotlib import image
 
 import experiments
-from seqrnn import command, experiment, program
-from seqrnn import config as config_lib
+from seqrnn import experiment, program
 from seqrnn.errors import UserError
 from seqrnn.models import anatomy, cells
 from seqrnn.modes import predict
+from seqrnn.settings import command
+from seqrnn.settings import config as config_lib
 from seqrnn.training import fit
 from tests import share
 from tests.conftest import Page, tiny

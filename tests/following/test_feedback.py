@@ -7,13 +7,13 @@ import math
 import pytest
 
 from configs import base
-from seqrnn.config import Config
 from seqrnn.detection.redaction import Redaction
 from seqrnn.errors import UserError
 from seqrnn.following import alarms, feedback
 from seqrnn.following.alarms import FALSE, TRUE, Alarms
 from seqrnn.following.journal import Journal, State
 from seqrnn.following.verdicts import Verdict
+from seqrnn.settings.config import Config
 
 
 def verdict(session, symbols, ended=True, event=None, **fields):

@@ -12,9 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from configs import base
-from seqrnn.config import Config
 from seqrnn.errors import UserError
 from seqrnn.following import health
+from seqrnn.settings.config import Config
 
 DEPLOYED = SimpleNamespace(
   detector=SimpleNamespace(steps=[40, 50]),

@@ -13,13 +13,13 @@ from matplotlib.patches import FancyBboxPatch
 
 import experiments
 from configs import base
-from seqrnn import config as config_lib
 from seqrnn import program
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import anatomy, diagram
 from seqrnn.models.cells import CELLS
 from seqrnn.modes import describe
 from seqrnn.runtime import figures, sharding
+from seqrnn.settings import config as config_lib
 from seqrnn.training import cost
 from tests.conftest import tiny
 

@@ -21,7 +21,6 @@ import seqrnn
 from benchmarks import detection
 from configs import base
 from experiments import language_model
-from seqrnn import config as config_lib
 from seqrnn.data import sessions as data
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, save
@@ -40,6 +39,7 @@ from seqrnn.inference.scoring import UNRANKED
 from seqrnn.modes import detect
 from seqrnn.reporting import alarms
 from seqrnn.runtime import files
+from seqrnn.settings import config as config_lib
 from seqrnn.training import fit
 from tests.conftest import tiny
 

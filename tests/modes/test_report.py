@@ -19,7 +19,6 @@ import pytest
 
 import experiments
 from configs import base
-from seqrnn import config as config_lib
 from seqrnn import program
 from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN
@@ -39,6 +38,7 @@ from seqrnn.reporting import (
 )
 from seqrnn.reporting.novelty import novelty
 from seqrnn.runtime import checkpoint_writer
+from seqrnn.settings import config as config_lib
 from seqrnn.training.history import add_row
 from seqrnn.training.position import Position
 from tests.conftest import Page, tiny, write_text

@@ -31,11 +31,11 @@ from optuna.distributions import (
 
 import experiments
 from configs import base
-from seqrnn import config as config_lib
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import figures, files
 from seqrnn.searching import pictures, space, study, workers
+from seqrnn.settings import config as config_lib
 from seqrnn.training import fit, history
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
@@ -573,7 +573,7 @@ import os, sys, time
 from pathlib import Path
 import experiments
 from configs import base
-from seqrnn import config as config_lib
+from seqrnn.settings import config as config_lib
 from seqrnn.modes import search
 from seqrnn.searching import pictures
 from seqrnn.training import fit, history

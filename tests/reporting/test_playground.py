@@ -9,12 +9,12 @@ import pytest
 
 import experiments
 from configs import base, rnn
-from seqrnn import config as config_lib
 from seqrnn.data.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.reporting import playground
+from seqrnn.settings import config as config_lib
 from tests.conftest import Page
 
 SYMBOLS = Vocabulary("char", (*"abcde \n", "\u00fc", "\U0001f600"))

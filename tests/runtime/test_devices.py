@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from configs import base
-from seqrnn import command, program
-from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.errors import UserError
 from seqrnn.runtime import devices, launch, sharding
+from seqrnn.settings import command
+from seqrnn.settings import config as config_lib
 
 ROOT = Path(__file__).parents[2]
 

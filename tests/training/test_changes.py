@@ -6,10 +6,10 @@ import re
 import pytest
 
 import experiments
-from seqrnn import command
-from seqrnn import config as config_lib
 from seqrnn.errors import UserError
 from seqrnn.reporting import fields
+from seqrnn.settings import command
+from seqrnn.settings import config as config_lib
 from seqrnn.training import changes, fit
 from seqrnn.training.changes import Change, Settings
 from seqrnn.training.position import Position

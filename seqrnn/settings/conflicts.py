@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from seqrnn import catalogue
-from seqrnn.fields import as_float32
+from seqrnn.settings.fields import as_float32
 
 
 class Conflict(NamedTuple):

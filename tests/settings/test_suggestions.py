@@ -5,8 +5,8 @@ import string
 
 import pytest
 
-from seqrnn import suggestions
-from seqrnn.config import FIELDS
+from seqrnn.settings import suggestions
+from seqrnn.settings.config import FIELDS
 
 KNOWN = [name for name in FIELDS if not name.startswith("search.space.")]
 

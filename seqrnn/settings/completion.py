@@ -5,10 +5,10 @@ A script has all names in it, so that a completion starts no Python.
 
 from collections.abc import Iterable, Iterator
 
-from seqrnn import recipes
-from seqrnn.command import MODES
-from seqrnn.config import FIELDS
 from seqrnn.errors import UserError
+from seqrnn.settings import recipes
+from seqrnn.settings.command import MODES
+from seqrnn.settings.config import FIELDS
 
 _BASH = """\
 # seqrnn --completion=bash > ~/.local/share/bash-completion/completions/seqrnn

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from configs import base
-from seqrnn import command, program
-from seqrnn import config as config_lib
-from seqrnn.config import FIELDS
+from seqrnn import program
 from seqrnn.models import cells, network
+from seqrnn.settings import command
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import FIELDS
 
 USED = {name: field.used for name, field in FIELDS.items() if field.used}
-PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+PATHS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
 
 def found(given, **fields):

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from seqrnn import recipes, suggestions
 from seqrnn.errors import UserError
-from seqrnn.recipes import FIELDS
+from seqrnn.settings import recipes, suggestions
+from seqrnn.settings.recipes import FIELDS
 
 # Flags that are handled before all others, by absl or by the program.
 _SPECIAL = ("flagfile", "undefok", "h", "help", "helpfull", "helpshort")

@@ -12,13 +12,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn import recipes, suggestions
-from seqrnn.conflicts import conflicts
 from seqrnn.errors import UserError, visible
-from seqrnn.fields import LARGEST, Rule, as_float32
-from seqrnn.recipes import FIELDS as FIELDS
-from seqrnn.recipes import defaults as defaults
 from seqrnn.runtime import files, manifest
+from seqrnn.settings import recipes, suggestions
+from seqrnn.settings.conflicts import conflicts
+from seqrnn.settings.fields import LARGEST, Rule, as_float32
+from seqrnn.settings.recipes import FIELDS as FIELDS
+from seqrnn.settings.recipes import defaults as defaults
 
 Config = Any  # A ConfigDict; type checkers do not know its fields.
 

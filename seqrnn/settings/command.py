@@ -13,13 +13,14 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from seqrnn import catalogue, recipes
-from seqrnn import config as config_lib
-from seqrnn.config import CHANGEABLE, FIELDS, IDENTITY, SHAPE, Config
+from seqrnn import catalogue
 from seqrnn.errors import UserError, visible
-from seqrnn.fields import Condition
-from seqrnn.overrides import Override, as_typed, refuse_unknown
 from seqrnn.runtime import devices, files
+from seqrnn.settings import config as config_lib
+from seqrnn.settings import recipes
+from seqrnn.settings.config import CHANGEABLE, FIELDS, IDENTITY, SHAPE, Config
+from seqrnn.settings.fields import Condition
+from seqrnn.settings.overrides import Override, as_typed, refuse_unknown
 
 # The modes; each is a module of seqrnn/modes.
 MODES = (

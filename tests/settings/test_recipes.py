@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from seqrnn import config as config_lib
-from seqrnn import recipes
 from seqrnn.errors import UserError
+from seqrnn.settings import config as config_lib
+from seqrnn.settings import recipes
 
-PROJECT = Path(__file__).parents[1] / "configs"
+PROJECT = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from seqrnn.errors import UserError
-from seqrnn.overrides import Override, as_typed, refuse_unknown, split
+from seqrnn.settings.overrides import Override, as_typed, refuse_unknown, split
 
 FLAGS = ["config", "workdir", "mode", "debug"]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from absl import flags
 
-from seqrnn import config as config_lib
-from seqrnn import recipes, suggestions
-from seqrnn.command import MODES, needs
-from seqrnn.config import FIELDS
 from seqrnn.errors import UserError
-from seqrnn.overrides import find_field
 from seqrnn.runtime import devices
+from seqrnn.settings import config as config_lib
+from seqrnn.settings import recipes, suggestions
+from seqrnn.settings.command import MODES, needs
+from seqrnn.settings.config import FIELDS
+from seqrnn.settings.overrides import find_field
 
 _USAGE = """\
 Trains, evaluates and uses recurrent networks on sequences of symbols.
@@ -75,7 +75,7 @@ def _own(parsed: flags.FlagValues) -> Iterator[str]:
 
 def mode_lines() -> dict[str, str]:
   """Returns the modes, each with the first line of its module."""
-  folder = Path(__file__).parent / "modes"
+  folder = Path(__file__).parents[1] / "modes"
   lines = {mode: _first_line(folder / f"{mode}.py") for mode in MODES}
   return {
     mode: line.removeprefix(f"{mode}: ").rstrip(".")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from configs import base
-from seqrnn import command
-from seqrnn import config as config_lib
 from seqrnn.errors import UserError
+from seqrnn.settings import command
+from seqrnn.settings import config as config_lib
 
 
 @pytest.fixture
@@ -209,8 +209,10 @@ def test_a_file_that_is_wrong_is_named(config, tmp_path, text):
 def test_a_package_of_the_users_with_the_same_name_may_be_first(tmp_path, file):
   (tmp_path / "configs").mkdir()
   (tmp_path / "configs" / file).write_text("")
-  code = "from seqrnn import config; print(config.defaults().data.window)"
-  root = Path(config_lib.__file__).parents[1]
+  code = (
+    "from seqrnn.settings import config; print(config.defaults().data.window)"
+  )
+  root = Path(config_lib.__file__).parents[2]
   done = subprocess.run(
     [sys.executable, "-c", code],
     cwd=tmp_path,

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from seqrnn import command, help, program, recipes
-from seqrnn import config as config_lib
+from seqrnn import program
 from seqrnn.modes import config as config_mode
+from seqrnn.settings import command, help, recipes
+from seqrnn.settings import config as config_lib
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # What takes a second and more to import.
 HEAVY = {
   "jax",
@@ -37,7 +38,7 @@ def test_help_imports_nothing_heavy():
   lines = done.stderr.splitlines()
   # Each line has two times and a name; run.py starts itself once more.
   names = [line.rpartition("|")[2].strip() for line in lines]
-  assert "seqrnn.config" in names
+  assert "seqrnn.settings.config" in names
   assert not {name.partition(".")[0] for name in names} & HEAVY
   script = """
 import sys

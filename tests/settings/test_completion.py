@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from seqrnn import completion, program
+from seqrnn import program
+from seqrnn.settings import completion
 
 FLAGS = list(program.define())
 BASH = shutil.which("bash")

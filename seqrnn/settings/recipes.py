@@ -9,11 +9,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn import suggestions
 from seqrnn.errors import UserError
-from seqrnn.fields import Field
+from seqrnn.settings import suggestions
+from seqrnn.settings.fields import Field
 
-FOLDER = Path(__file__).parents[1] / "configs"
+FOLDER = Path(__file__).parents[2] / "configs"
 
 try:
   from configs import base

@@ -1,0 +1,1 @@
+"""The settings: fields, configs, flags, and the command line's words."""
