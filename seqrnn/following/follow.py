@@ -134,6 +134,13 @@ class Service:
         events = []
     rows += self._judge(events, again=True)
     self.snapshot()
+    if self._position != Position():
+      report(
+        f"{self._journal.folder}: goes on after line {self._position.line:,} of"
+        f" {self._input}, with the open sessions and the alarms of earlier"
+        " input; to start afresh, remove this folder or name another one by"
+        " detect.state"
+      )
     self._show(rows)
     if self._model.drift.change:
       self.health.drifted(self._model.drift.change.text(str(self._workdir)))

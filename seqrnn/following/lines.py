@@ -18,6 +18,12 @@ from seqrnn.settings.config import Config
 _REPORTED = 10  # Skipped lines that are reported; all are counted.
 _TRIED = 1000  # Lines without an event, after which this is reported.
 _MARK = b"\xef\xbb\xbf"  # What some programs begin a file with.
+# The first bytes of packed files, and the programs that unpack them.
+_PACKED = {
+  b"\x1f\x8b\x08": "zcat",
+  b"\xfd7zXZ": "xzcat",
+  b"\x28\xb5\x2f\xfd": "zstdcat",
+}
 _FORM = (
   "must be a session and an event: two words, or two fields with a tab between,"
   ' or {"session": ..., "event": ...}, or {"session": ..., "end": true}'
@@ -78,9 +84,17 @@ class Parser:
     self._codec = ("latin-1",) if data.errors == "latin-1" else codec
     self._seen = Seen(held={})
     self._lines, self._has_events = 0, False  # Lines before the first event.
+    self._begun = False
 
   def events(self, chunk: Chunk) -> list[Event]:
-    """The events of lines."""
+    """The events of lines.
+
+    Raises:
+      UserError: they begin as a packed file does.
+    """
+    if chunk.lines and not self._begun:
+      self._begun = True
+      _refuse_packed(chunk.lines[0], self._name)
     numbered = enumerate(chunk.lines, chunk.first)
     texts = (self._decode(number, line) for number, line in numbered)
     self._seen.number = chunk.first - 1
@@ -174,6 +188,16 @@ class Parser:
       time=time,
       cut=cut,
     )
+
+
+def _refuse_packed(line: bytes, name: str):
+  for begin, program in _PACKED.items():
+    if line.startswith(begin):
+      raise UserError(
+        f"{name}: is packed, and --follow reads lines as they are;"
+        f" `{program} FILE | ... --mode=detect --follow` unpacks it, and"
+        " detect.path=FILE without --follow examines a packed file"
+      )
 
 
 def parse(text: str, number: int) -> list[Event]:

@@ -19,6 +19,7 @@ from seqrnn.runtime import devices, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes
 from seqrnn.settings.config import CHANGEABLE, FIELDS, IDENTITY, SHAPE, Config
+from seqrnn.settings.conflicts import ConflictError, conflicts
 from seqrnn.settings.fields import Condition
 from seqrnn.settings.overrides import Override, as_typed, refuse_unknown
 
@@ -35,6 +36,7 @@ MODES = (
   "report",
   "config",
 )
+_STARTS = ("train", "describe", "search", "config")  # They need no run.
 # Fields that a flag adds to the name of the default workdir.
 NAMING = (
   *IDENTITY,
@@ -77,7 +79,7 @@ def resolve(
     files.check_links(folder)
   defaults = config_lib.defaults()
   record = _record(parsed.mode, folder)
-  path, plain = _base(parsed.config, folder, record)
+  path, plain = _base(parsed, folder, record)
   config = copy.deepcopy(plain)
   if beside:
     config.report.beside = beside
@@ -89,17 +91,17 @@ def resolve(
   if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
     given |= config_lib.changes(defaults, plain).keys()
   catalogue.complete(config, given, by_flags)
-  config_lib.check(config)
+  _check(config, by_flags, path)
   if folder:
     workdir = Path(folder)
   else:
     workdir = _default_workdir(path.stem, plain, flags_only)
     files.check_links(workdir)
-  may_start = parsed.mode in ("train", "describe", "search", "config")
+  may_start = parsed.mode in _STARTS
   new = may_start and not (workdir / record).exists()
   recorded = plain
   if parsed.config and not new:
-    recorded = config_lib.read_run(workdir, defaults, record)
+    recorded = _read_run(workdir, defaults, record, "the command")
   if parsed.mode not in ("train", "search", "config") and not new:
     # Without --config only the model is fixed; the data may be other files.
     config = config_lib.settled(config, recorded)
@@ -116,28 +118,87 @@ def resolve(
   return config, workdir
 
 
-def _base(given: Any, folder: str | None, record: str) -> tuple[Path, Config]:
+def _base(
+  parsed: flags.FlagValues, folder: str | None, record: str
+) -> tuple[Path, Config]:
   """Returns the config that flags override, and the file that it is from.
 
   Args:
-    given: the value of --config, or a ConfigDict from Python.
+    parsed: the flags; --config may be a ConfigDict from Python.
     folder: the workdir.
     record: the name of the file in the workdir with the config of the run.
   """
-  defaults = config_lib.defaults()
+  defaults, given = config_lib.defaults(), parsed.config
+  if not (given or folder):
+    raise UserError(_nothing_named(parsed.mode))
   if isinstance(given, ConfigDict):
     path, fields = Path("ConfigDict"), config_lib.flat(given)
     return path, config_lib.with_fields(path, fields, defaults)
   if given:
     path = recipes.find(given)
     return path, config_lib.read(path, defaults)
-  if folder:
-    path = Path(folder, record)
-    return path, config_lib.read_run(folder, defaults, record)
-  raise UserError(
-    "--config: is missing, and so is --workdir, the folder of a run; for"
-    f" example --config=brnn; the configs are {', '.join(recipes.names())}"
+  assert folder is not None, "one of the two is given"
+  how = f"--config=NAME --workdir={folder}"
+  return Path(folder, record), _read_run(folder, defaults, record, how)
+
+
+def _read_run(
+  folder: str | Path, defaults: Config, record: str, how: str
+) -> Config:
+  """Returns the config of a run; `how` are the flags that train it."""
+  if record == "config.json" and not Path(folder, record).exists():
+    raise UserError(
+      f"--workdir={folder}: has no run; train it first: {how} without --mode"
+    )
+  return config_lib.read_run(folder, defaults, record)
+
+
+def _nothing_named(mode: str) -> str:
+  """Returns the error of a command with neither a config nor a workdir."""
+  if mode in _STARTS:
+    return (
+      "--config: is missing, and so is --workdir, the folder of a run; for"
+      f" example --config=brnn; the configs are {', '.join(recipes.names())}"
+    )
+  name = "logs" if mode in ("detect", "review") else "rnn"
+  return (
+    f"--workdir: is missing, the folder of the run for --mode={mode}; train a"
+    f" run first, for example with --config={name} --workdir=runs/{name}, then"
+    f" --workdir=runs/{name} --mode={mode}"
   )
+
+
+def _check(config: Config, by_flags: set[str], path: Path):
+  """Refuses a config, with flags that unset fields which exclude others.
+
+  Args:
+    config: the fields.
+    by_flags: those that flags set; the file set the others.
+    path: the file.
+
+  Raises:
+    UserError: as `config_lib.check`.
+  """
+  try:
+    config_lib.check(config)
+  except ConflictError as error:
+    raise UserError(f"{error}{_unset(config, by_flags, path)}") from None
+
+
+def _unset(config: Config, by_flags: set[str], path: Path) -> str:
+  """Returns the flags that unset fields of a file which exclude those set."""
+  names = {
+    name
+    for names, _ in conflicts(config_lib.flat(config))
+    if by_flags.intersection(names)
+    for name in names
+    if name not in by_flags and FIELDS[name].optional
+  }
+  if not names or path.suffix != ".py":
+    return ""
+  unset = " ".join(f"--config.{name}=none" for name in sorted(names))
+  unsets = "unsets it" if len(names) == 1 else "unset them"
+  return f"; {path} sets {' and '.join(sorted(names))}; {unset} {unsets}"
 
 
 def _record(mode: str, folder: str | None) -> str:

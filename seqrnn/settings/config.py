@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files, manifest
 from seqrnn.settings import recipes, suggestions
-from seqrnn.settings.conflicts import conflicts
+from seqrnn.settings.conflicts import ConflictError, conflicts
 from seqrnn.settings.fields import LARGEST, Rule, as_float32
 from seqrnn.settings.recipes import FIELDS as FIELDS
 from seqrnn.settings.recipes import defaults as defaults
@@ -314,15 +314,16 @@ def check(config: Config):
     rule = broken(name, value) if name in RULES else None
     if rule is not None:
       raise UserError(f"config.{name}={value!r}: {rule}")
-  for line in conflicts(fields):
-    raise UserError(line)
+  for _, line in conflicts(fields):
+    raise ConflictError(line)
 
 
 def broken(name: str, value: Any) -> str | None:
   """Returns the rule that a value breaks, also after rounding to float32."""
   rule = RULES[name]
   if not rule.holds(value):
-    return rule.words + suggestions.hint(str(value), rule.names)
+    hint = suggestions.hint(str(value), rule.names)
+    return rule.words + rule.fault(value) + hint
   near = as_float32(value)
   return None if rule.holds(near) else f"{rule.words}; in 32 bits it is {near}"
 

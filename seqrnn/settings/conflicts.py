@@ -5,6 +5,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from seqrnn import catalogue
+from seqrnn.errors import UserError
 from seqrnn.settings.fields import as_float32
 
 
@@ -198,11 +199,17 @@ CONFLICTS: list[Conflict] = [
 ]
 
 
-def conflicts(fields: dict[str, Any]) -> Iterator[str]:
-  """Yields a message for each conflict among the values of all fields."""
+class ConflictError(UserError):
+  """Fields have values that exclude each other."""
+
+
+def conflicts(
+  fields: dict[str, Any],
+) -> Iterator[tuple[tuple[str, ...], str]]:
+  """Yields the names and a message of each conflict among all fields."""
   for names, holds, rule in CONFLICTS:
     values = [fields[name] for name in names]
     if holds(*values):
       given = zip(names, values, strict=True)
       listed = ", ".join(f"config.{name}={value!r}" for name, value in given)
-      yield f"{listed}: {rule}"
+      yield names, f"{listed}: {rule}"

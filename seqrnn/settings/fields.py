@@ -23,11 +23,13 @@ class Rule(NamedTuple):
     holds: returns whether a value is allowed.
     text: the rule in words, or a function that returns them.
     names: the values, if the field is a choice of names.
+    fault: returns why a value is not allowed, in words that follow the rule.
   """
 
   holds: Callable[[Any], bool]
   text: str | Callable[[], str]
   names: Sequence[str] = ()
+  fault: Callable[[Any], str] = lambda _: ""
 
   @property
   def words(self) -> str:
@@ -161,7 +163,7 @@ _KINDS = {
 
 def optional(kind: type, rule: Rule, help: str, *used: Condition) -> Field:
   """Returns a field that is empty by default; the text `none` empties it."""
-  either = Rule(lambda v: v is None or rule.holds(v), rule.text, rule.names)
+  either = rule._replace(holds=lambda v: v is None or rule.holds(v))
   return Field(None, either, help, used, kind)
 
 
@@ -224,6 +226,25 @@ def _has_one_group(value: Any) -> bool:
     return False
 
 
+def _fault_of(pattern: Any) -> str:
+  """What Python says of a text that is no regular expression, else ""."""
+  try:
+    re.compile(pattern.replace(SECRETS, "(?:x)"))
+  except (re.error, OverflowError, RecursionError) as error:
+    return f"; Python reads it with an error: {error}"
+  except (AttributeError, TypeError):
+    pass
+  return ""
+
+
+def _groups_of(pattern: Any) -> str:
+  """As `_fault_of`, or the number of groups."""
+  fault = _fault_of(pattern)
+  if fault or not isinstance(pattern, str):
+    return fault
+  return f"; it has {re.compile(pattern).groups or 'none'}"
+
+
 SECRETS = "<secrets>"  # In a pattern of detect.redact: all that is built in.
 
 
@@ -254,11 +275,16 @@ HEADER = Rule(
   _is_header,
   "must have <Content>, and no field twice, as in '<Date> <Time> <Content>'",
 )
-ONE_GROUP = Rule(_has_one_group, "must be a regular expression with one group")
+ONE_GROUP = Rule(
+  _has_one_group,
+  "must be a regular expression with one group",
+  fault=_groups_of,
+)
 MASKED = Rule(
   _masks,
   f"must be empty or a regular expression that matches no empty text; {SECRETS}"
   " in it stands for e-mail addresses, tokens and passwords",
+  fault=_fault_of,
 )
 FOLD = Rule(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(

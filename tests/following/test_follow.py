@@ -1,7 +1,9 @@
 """Following lines: what is written of them, whatever a line may hold."""
 
+import gzip
 import io
 import json
+import lzma
 import random
 import tempfile
 from functools import partial
@@ -436,7 +438,23 @@ def test_a_restart_goes_on_with_open_sessions_and_lines(made, tmp_path, capsys):
     "config.detect.input='other.log': the state is of 'standard input';"
     " set config.detect.state to another folder, or remove the state"
   )
-  assert capsys.readouterr().err == ""
+  resumed, *others = capsys.readouterr().err.splitlines()
+  assert resumed == (
+    f"{tmp_path / 'state'}: goes on after line 3 of standard input, with the"
+    " open sessions and the alarms of earlier input; to start afresh, remove"
+    " this folder or name another one by detect.state"
+  )
+  assert others == [resumed]
+
+
+@pytest.mark.parametrize(
+  ("pack", "program"), [(gzip.compress, "zcat"), (lzma.compress, "xzcat")]
+)
+def test_a_packed_input_is_refused_with_what_unpacks_it(made, pack, program):
+  with pytest.raises(UserError) as caught:
+    followed(made, [pack(b"x a\nx b\n")])
+  assert str(caught.value).startswith("standard input: is packed")
+  assert f"`{program} FILE | " in str(caught.value)
 
 
 def test_secrets_are_masked_in_alarms(made):
@@ -492,11 +510,11 @@ def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
     f"the answers before are kept: {path}:2: answer='maybe': must be false,"
     " true or empty"
   )
-  # A restart knows it without saying so; no answer makes it heard.
+  # A restart knows it without repeating it; no answer makes it heard.
   path.write_text("kind,session,answer\n1,x,false\n")
   again = service(made, tmp_path, written.append)
   judged(again, Lines(*lines("z"), path.unlink, *lines("v")), written)
-  assert capsys.readouterr().err == "" and again.health.quiet == 1
+  assert "of kind 1" not in capsys.readouterr().err and again.health.quiet == 1
   rows = [json.loads(row) for row in "".join(written).splitlines()]
   assert {row["session"] for row in rows} == {"x"}
   path.write_text("kind,session,answer\n1,x,\n")

@@ -149,6 +149,64 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
   assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (
+      "--config=logs --config.data.log_session_key=id"
+      " --config.data.log_format=json",
+      "logs.py sets data.log_header and data.log_session;"
+      " --config.data.log_header=none --config.data.log_session=none unset"
+      " them",
+    ),
+    (
+      "--config=logs --config.data.log_format=auto",
+      "logs.py sets data.log_header; --config.data.log_header=none unsets it",
+    ),
+    (
+      "--config=rnn --config.data.offset=1 --config.data.random_offset=true",
+      "the offset must be either fixed or random",
+    ),
+    (
+      "--config=logs --config.data.log_session=((a",
+      "must be a regular expression with one group; Python reads it with an"
+      " error: missing ), unterminated subpattern at position 1",
+    ),
+    (
+      "--config=logs --config.data.log_session=a",
+      "with one group; it has none",
+    ),
+    (
+      "--config=logs --config.detect.redact=[a",
+      "; Python reads it with an error: unterminated character set at"
+      " position 0",
+    ),
+    (
+      "--mode=detect",
+      "--workdir: is missing, the folder of the run for --mode=detect; train a"
+      " run first, for example with --config=logs --workdir=runs/logs, then"
+      " --workdir=runs/logs --mode=detect",
+    ),
+    (
+      "--mode=detect --config=logs",
+      "--workdir=runs/logs: has no run; train it first: the command without"
+      " --mode",
+    ),
+    (
+      "--mode=detect --workdir=no",
+      "--workdir=no: has no run; train it first: --config=NAME --workdir=no"
+      " without --mode",
+    ),
+  ],
+)
+def test_a_refusal_says_what_to_type(
+  tmp_path, monkeypatch, capfd, flags, message
+):
+  monkeypatch.chdir(tmp_path)
+  assert program.main(["run.py", *flags.split()]) == 2
+  assert capfd.readouterr().err.endswith(message + "\n")
+
+
 def changed(**fields):
   """The defaults with other values; _ stands for the dot of a name."""
   config = base.get_config()

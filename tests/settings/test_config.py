@@ -262,6 +262,7 @@ def test_every_rule_refuses_something(config, name):
   group[key] = value
   with pytest.raises(UserError) as caught:
     config_lib.check(config)
+  rule += config_lib.RULES[name].fault(value)
   assert str(caught.value).endswith(f": {rule}")
   assert str(caught.value).startswith(f"config.{name}=")
 
