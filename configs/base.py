@@ -270,6 +270,35 @@ DATA = _group(
     " split becomes the test split.",
     _SYMBOLS,
   ),
+  lowercase=Field(
+    False,
+    SWITCH,
+    "Read texts in lower case: those of training, and those to predict, to"
+    " continue or to examine.",
+    (_SYMBOLS | {"data.unit": ("char", "word")},),
+  ),
+  punctuation=Field(
+    False,
+    SWITCH,
+    "Punctuation marks and other signs are words of their own; equal ones in a"
+    " row are one word. An apostrophe or hyphen between letters or digits stays"
+    " in its word, as does a point, comma or colon between digits.",
+    (_SYMBOLS | {"data.unit": ("word",)},),
+  ),
+  min_length=optional(
+    int,
+    COUNT,
+    "The minimum symbols of a document, as of a text, sentence or session, in"
+    " the splits; shorter ones are left out. Whatever you predict or examine by"
+    " its own path is never left out.",
+    _SYMBOLS,
+  ),
+  max_length=optional(
+    int,
+    COUNT,
+    "The maximum symbols of a document in the splits; see data.min_length.",
+    _SYMBOLS,
+  ),
   boundaries=Field(
     True, SWITCH, "Add begin and end symbols to each document.", (_SYMBOLS,)
   ),

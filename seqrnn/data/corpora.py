@@ -15,6 +15,7 @@ from seqrnn.data import (
   labelled,
   logs,
   prepared,
+  spelling,
   tagged,
 )
 from seqrnn.data.documents import Corpus, Document
@@ -206,7 +207,12 @@ def with_cuts(
 
 
 def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
-  """What a corpus of any source needs: tags for `spaces`, and a symbol."""
+  """A corpus of any source in the spelling of `data`, with tags of `spaces`.
+
+  Raises:
+    UserError: it has no symbol.
+  """
+  corpus = spelling.spell(corpus, data)
   if data.format == "spaces":
     corpus = tagged.spaces(corpus)
   if not len(corpus.ids):
@@ -259,9 +265,9 @@ def parse(
 ) -> list[Document]:
   """The documents with symbols in bytes, or in a small file.
 
-  The other fields of `data` say their form, without labels: a line is a text
-  or a sentence where it is one in the run's files. Without `data` the content
-  is one text, or lines of a log without a header.
+  The other fields of `data` say their form, without labels, and their spelling:
+  a line is a text or a sentence where it is one in the run's files. Without
+  `data` the content is one text, or lines of a log without a header.
 
   Raises:
     UserError: as `encoding.encode`; or the file cannot be read.
@@ -274,8 +280,10 @@ def parse(
     corpus = labelled.texts(sources, unit, errors)
   else:
     corpus = encode_in_memory(sources, unit, errors)
-  if data is not None and data.format == "spaces":
-    corpus = tagged.spaces(corpus)
+  if data is not None:
+    corpus = spelling.spell(corpus, data)
+    if data.format == "spaces":
+      corpus = tagged.spaces(corpus)
   return [
     Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()), name)
     for j, name in enumerate(corpus.names)

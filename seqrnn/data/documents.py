@@ -1,7 +1,9 @@
 """Documents: sequences of symbols, as objects or as a corpus of ids."""
 
 import bisect
+import functools
 import hashlib
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +11,8 @@ import numpy as np
 
 from seqrnn.data.columns import Texts, Tokens
 from seqrnn.data.cuts import Cuts
+from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
 
 
 class Document(NamedTuple):
@@ -129,3 +133,39 @@ def collect(documents: Sequence[Document], unit: str) -> Corpus:
 def digest(group: bytes) -> int:
   """The first 64 bits of the SHA-256: where a group stands in a split."""
   return int.from_bytes(hashlib.sha256(group).digest()[:8])
+
+
+def of_good_length(sizes: np.ndarray, data: Config, split: str) -> np.ndarray:
+  """Which documents have from `data.min_length` to `data.max_length` symbols.
+
+  How many have not is reported on stderr, once for a split.
+
+  Args:
+    sizes: the number of symbols of each document.
+    data: the fields.
+    split: its name.
+
+  Raises:
+    UserError: there are documents, but all are left out.
+  """
+  low, high = data.min_length, data.max_length
+  short = sizes < (low or 0)
+  long = sizes > (np.inf if high is None else high)
+  if low is None and high is None:
+    return ~short
+  limits = f"data.min_length={low}, data.max_length={high}"
+  if len(sizes) and np.all(short | long):
+    raise UserError(
+      f"{limits}: leave out all {len(sizes):,} documents of the {split} split"
+    )
+  _report(
+    f"{split} split: {limits} leave out {short.sum():,} shorter and"
+    f" {long.sum():,} longer of {len(sizes):,} documents"
+  )
+  return ~(short | long)
+
+
+@functools.cache
+def _report(line: str):
+  """Reports a line on stderr, once: a run reads a split several times."""
+  print(line, file=sys.stderr)

@@ -1,6 +1,6 @@
 """Reading: files or bytes as chunks, text, lines or the rows of a table.
 
-Content is read as it is: nothing is lowercased, stripped or left out. No file
+Content is read as it is (spelling.py changes symbols later). No file
 is in memory as a whole, and a packed file is read as it is unpacked.
 """
 

@@ -12,7 +12,13 @@ from scipy.sparse.csgraph import connected_components
 
 from seqrnn.data import corpora
 from seqrnn.data.corpora import SPLITS
-from seqrnn.data.documents import Corpus, Document, collect, digest
+from seqrnn.data.documents import (
+  Corpus,
+  Document,
+  collect,
+  digest,
+  of_good_length,
+)
 from seqrnn.errors import UserError
 from seqrnn.settings.config import Config
 
@@ -133,6 +139,12 @@ def _pieces(
   return Pieces(corpus, document, starts, stops, begins, ends)
 
 
+def _some(pieces: Pieces, kept: np.ndarray) -> Pieces:
+  """Some of the pieces."""
+  names = ("document", "starts", "stops", "begins", "ends")
+  return Pieces(pieces.corpus, *(getattr(pieces, n)[kept] for n in names))
+
+
 def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
   """One of several equal parts of a split, or all other parts.
 
@@ -158,9 +170,7 @@ def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
   digests = _digests(corpus)[some]
   part = np.empty(len(some), np.int64)
   part[np.argsort(digests, kind="stable")] = np.arange(len(some)) % parts
-  some = (part[group] == number - 1) == held_out
-  names = ("document", "starts", "stops", "begins", "ends")
-  return Pieces(corpus, *(getattr(pieces, name)[some] for name in names))
+  return _some(pieces, (part[group] == number - 1) == held_out)
 
 
 def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
@@ -348,6 +358,10 @@ def reader(
       own.test_fraction = 0.0
     return split(corpus(), own, config.train.batch_size)
 
+  def of_length(pieces: Pieces, name: str) -> Pieces:
+    sizes = np.diff(pieces.corpus.bounds)[pieces.document]
+    return _some(pieces, of_good_length(sizes, data, name))
+
   @functools.cache
   def read(name: str) -> Pieces:
     if name not in SPLITS:
@@ -359,8 +373,8 @@ def reader(
   @functools.cache
   def unfolded(name: str) -> Pieces:
     if name in separate:
-      return whole(corpus(name))
-    pieces = parts()[name]
+      return of_length(whole(corpus(name)), name)
+    pieces = of_length(parts()[name], name)
     if not len(pieces):
       field = f"{name}_fraction"
       raise UserError(

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from seqrnn.data import music
 from seqrnn.data.corpora import from_text
+from seqrnn.data.spelling import spelled
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Decoder, Experiment, Params
@@ -181,12 +182,12 @@ def _room(length: int) -> int:
 
 
 def prime_ids(
-  symbols: Vocabulary, prime: str, boundaries: bool, streams: int, seed: int
+  symbols: Vocabulary, prime: str, data: Config, streams: int, seed: int
 ) -> tuple[np.ndarray, list[str]]:
   """The ids [B, P] that a text continues, and the prime's unknown symbols.
 
-  With boundaries a text starts at the begin symbol. Otherwise, without a
-  prime, each stream starts from a random symbol.
+  With `data.boundaries` a text starts at the begin symbol. Otherwise, without
+  a prime, each stream starts from a random symbol.
 
   Raises:
     UserError: the prime is not one sequence; each line is a session.
@@ -197,9 +198,9 @@ def prime_ids(
       f"config.sample.prime={prime!r}: has {len(documents)} sequences of"
       f" data.unit={symbols.unit}; a sample continues one sequence"
     )
-  tokens = documents[0].symbols if documents else ""
+  tokens = spelled(documents[0].symbols if documents else "", data)
   ids = symbols.encode(tokens)
-  if boundaries:
+  if data.boundaries:
     ids = np.concatenate([np.array([BEGIN], np.int32), ids])
   if len(ids):
     return np.tile(ids, (streams, 1)), symbols.unknown(tokens)
@@ -241,7 +242,7 @@ def _begin(
     limits = settings.top_k or len(symbols), settings.top_p or 1.0
   generate = generator(experiment.decoder, length=length, choose=choose)
   prime = prime_ids(
-    symbols, settings.prime, config.data.boundaries, streams, settings.seed
+    symbols, settings.prime, config.data, streams, settings.seed
   )
   return lambda *given: generate(*given, *limits), *prime
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import from_text, read_files
 from seqrnn.data.documents import Document
+from seqrnn.data.spelling import spelled
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
@@ -59,6 +60,23 @@ def _ask(documents: list[Document], gap: str | None) -> list[Document]:
     document._replace(symbols=ask(document.symbols), ends=gap is not None)
     for document in documents
   ]
+
+
+def _gap(gap: str, data: Config) -> str:
+  """The mark of a gap in the spelling of the texts.
+
+  Raises:
+    UserError: it has become several words.
+  """
+  if data.unit != "word":
+    return spelled(gap, data)
+  words = spelled([gap], data)
+  if len(words) > 1:
+    raise UserError(
+      f"config.predict.gap={gap!r}: data.punctuation=True separates it into"
+      f" {' '.join(words)}; it must be one word"
+    )
+  return words[0]
 
 
 def _warn_unknown(symbols: Vocabulary, asked: Pieces, where: str):
@@ -201,7 +219,7 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   else:
     return None
   if experiment.in_bits:
-    gap = settings.gap if experiment.fills_gaps else None
+    gap = _gap(settings.gap, data) if experiment.fills_gaps else None
     documents = _ask(documents, gap)
   return splits.given(documents, data.unit)
 

@@ -85,7 +85,7 @@ def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
   assert decoder is not None, "checked by the caller"
   generate = generator(decoder, length=_DRAWN)
   prime_BP, _ = prime_ids(
-    symbols, settings.prime, config.data.boundaries, 1, settings.seed
+    symbols, settings.prime, config.data, 1, settings.seed
   )
   several = len(settings.temperature) > 1
   temperatures = settings.temperature if several else _TEMPERATURES

@@ -55,6 +55,8 @@ def build(
       f" {model.hidden_size}, parameters: {count:,}, symbols: {len(symbols)}"
     ),
     "unit": symbols.unit,
+    "lowercase": config.data.lowercase,
+    "punctuation": config.data.punctuation,
     "symbols": symbols.symbols,
     "boundaries": config.data.boundaries,
     "prime": config.sample.prime,

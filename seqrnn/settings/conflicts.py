@@ -97,6 +97,26 @@ CONFLICTS: list[Conflict] = [
     "a log must be read with data.format=text",
   ),
   Conflict(
+    ("data.lowercase", "data.unit"),
+    lambda lower, unit: lower and unit not in ("char", "word"),
+    "only characters and words have a lower case",
+  ),
+  Conflict(
+    ("data.punctuation", "data.unit"),
+    lambda apart, unit: apart and unit != "word",
+    "only words are separated from punctuation",
+  ),
+  Conflict(
+    ("data.punctuation", "data.format"),
+    lambda apart, given: apart and given in ("columns", "conllu", "parallel"),
+    "each word of the file has a tag, so a word cannot be separated",
+  ),
+  Conflict(
+    ("data.min_length", "data.max_length"),
+    lambda low, high: None not in (low, high) and low > high,
+    "the minimum must not exceed the maximum",
+  ),
+  Conflict(
     ("data.format", "data.tags_file"),
     lambda given, tags: given == "parallel" and tags is None,
     "parallel files need the name of the file with the tags, as '*.tags'",

@@ -14,7 +14,7 @@ ALIASES = {
     "data.validation_fraction": "val_frac val_fraction val_split"
     " validation_split",
     "data.test_fraction": "test_frac test_split",
-    "data.window": "block_size bptt context context_length max_length max_len"
+    "data.window": "block_size bptt context context_length max_len"
     " maxlen n_steps seq_len seq_length sentence_length sequence_length"
     " time_steps timesteps unroll window_size",
     "model.bidirectional": "bidir birnn",

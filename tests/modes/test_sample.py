@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import experiments
+from configs import base
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder
@@ -194,19 +195,24 @@ def test_the_decoder_equals_the_model_on_the_whole_text(
 
 def test_primes():
   symbols = Vocabulary("char", ("a", "b", "c"))
-  ids, unknown = sampler.prime_ids(symbols, "abz", True, 2, 0)
+  begun, bare = (base.get_config().data for _ in range(2))
+  bare.boundaries = False
+  ids, unknown = sampler.prime_ids(symbols, "abz", begun, 2, 0)
   assert ids.tolist() == [[BEGIN, 4, 5, UNKNOWN]] * 2
   assert unknown == ["z"]
-  ids, unknown = sampler.prime_ids(symbols, "ab", False, 1, 0)
+  ids, unknown = sampler.prime_ids(symbols, "ab", bare, 1, 0)
+  assert ids.tolist() == [[4, 5]] and not unknown
+  bare.lowercase = True
+  ids, unknown = sampler.prime_ids(symbols, "aB", bare, 1, 0)
   assert ids.tolist() == [[4, 5]] and not unknown
   with pytest.raises(
     UserError, match=r"^config\.sample\.prime='a\\nb': has 2 s"
   ):
     events = Vocabulary("session", ("a", "b"))
-    sampler.prime_ids(events, "a\nb", True, 1, 0)
-  ids, _ = sampler.prime_ids(symbols, "", True, 1, 0)
+    sampler.prime_ids(events, "a\nb", begun, 1, 0)
+  ids, _ = sampler.prime_ids(symbols, "", begun, 1, 0)
   assert ids.tolist() == [[BEGIN]]
-  ids, _ = sampler.prime_ids(symbols, "", False, 200, 0)
+  ids, _ = sampler.prime_ids(symbols, "", bare, 200, 0)
   assert set(ids[:, 0]) == {4, 5, 6}
 
 

@@ -17,6 +17,7 @@ from seqrnn.reporting import playground
 from seqrnn.settings import config as config_lib
 from tests.conftest import Page
 
+SPELLED = "A,a B's... 3.1,x -- \u03a3\nA"
 SYMBOLS = Vocabulary("char", (*"abcde \n", "\u00fc", "\U0001f600"))
 # These use all that the page knows of cells.
 RUNS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "odyssey", "odyssey_nfg")
@@ -144,6 +145,7 @@ def test_it_writes_on_from_what_is_typed(tmp_path, browser):
 @pytest.mark.parametrize(
   "unit, symbols, text",
   [
+    ("spelled", ("a", ",", "b's", "...", "3.1", "\u03c3"), SPELLED),
     ("word", ("a", "\n", "</script>", "\u2028MODEL"), "a a \n </script>  b\na"),
     ("session", ("a", "E1", "</script>"), "a E1 </script>"),
     ("byte", tuple(map(chr, range(256))), "a\n\u00fc\U0001f600"),
@@ -152,18 +154,23 @@ def test_it_writes_on_from_what_is_typed(tmp_path, browser):
 def test_its_symbols_are_those_of_the_vocabulary(
   tmp_path, browser, unit, symbols, text
 ):
+  data = base.get_config().data
+  if unit == "spelled":
+    unit, data.lowercase, data.punctuation = "word", True, True
+  data.unit = unit
   symbols = Vocabulary(unit, symbols)
-  made(tmp_path, {"sample.prime": text}, symbols)
+  fields = {f"data.{name}": value for name, value in data.items()}
+  made(tmp_path, {"sample.prime": text, **fields}, symbols)
   browser.get((tmp_path / "playground.html").as_uri())
   read = "return written.flatMap((token) => token.ids)"
-  [document] = from_text(text, unit)
+  [document] = from_text(text, unit, data)
   ids = symbols.encode(document.symbols).tolist()
   assert browser.execute_script(read) == ids
   browser.find_element("id", "write").click()
   wait(browser, "left === 0 && bits.length === written.length")
   ids = browser.execute_script(read)
   text = browser.find_element("id", "text").get_property("value")
-  [document] = from_text(text.replace("\u240d", "\r"), unit)
+  [document] = from_text(text.replace("\u240d", "\r"), unit, data)
   assert symbols.encode(document.symbols).tolist() == ids
   assert browser.get_log("browser") == []
 
