@@ -12,8 +12,8 @@ from pathlib import Path
 
 from configs import base
 from seqrnn import program
-from seqrnn.settings import command, help
 from seqrnn.settings import config as config_lib
+from seqrnn.settings import help
 from seqrnn.settings.fields import Field
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +102,7 @@ def section(name: str, field: Field) -> str:
   rule = f"{field.rule.words}{', or none' if field.optional else ''}"
   facts = f"Default: `{default}`. {plain(rule[0].upper() + rule[1:])}."
   if field.used:
-    facts += f" Has an effect with {plain(command.needs(field.used))}."
+    facts += f" Has an effect with {plain(warned.needs(field.used))}."
   parts = (f"### {name}", meaning(field.help), wrapped(facts))
   return "\n\n".join(parts)
 
@@ -128,7 +128,8 @@ COMMAND = """\
 seqrnn --config=CONFIG --mode=MODE --config.GROUP.FIELD=VALUE
 ```
 
-In a clone, `python run.py` is the same as `seqrnn`. Flags may be in any order.
+In a clone, `python run.py` is the same as `seqrnn`. Flags may be in any order;
+of two flags for one field the last one counts, and a warning says so.
 `--config` names a config: `brnn` is a file of [configs/](../../configs), in the
 current folder or in the project; a path is one of your own, or a `config.json`
 of a run. Any [field](fields.md) is a flag. `--model.hidden_size=256` is the
@@ -139,7 +140,8 @@ the name of the config, with the fields that flags changed, as
 `runs/rnn-hidden_size=256`; a field that several groups have is named with its
 group.
 
-`--help` lists modes, configs and flags, `--help=model` the fields of a group.
+`--help` lists modes, configs and flags, `--help=model` or `--help model` the
+fields of a group.
 `--mode=config` prints the resolved config, which `--config` reads, and on
 stderr the fields that differ from the defaults. `--version` prints what a bug
 report needs. Choices may be written in any case.

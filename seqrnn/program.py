@@ -101,8 +101,14 @@ def information(
   Raises:
     UserError: there is no such field or shell.
   """
-  asked = next(filter(None, map(_ASKED.fullmatch, arguments)), None)
+  asked, following = None, []
+  for index, argument in enumerate(arguments):
+    if asked := _ASKED.fullmatch(argument):
+      following = arguments[index + 1 : index + 2]
+      break
   name, value = asked.groups() if asked else (None, None)
+  if value is None and following and not following[0].startswith("-"):
+    [value] = following  # `--help model` is --help=model.
   if name == "version":
     return help.version()
   if name == "completion":

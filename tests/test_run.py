@@ -36,6 +36,7 @@ FILES = {
   "no_get.py": b"seed = 3\n",
   "syntax.py": b"def get_config():\n  return (\n",
   "import.py": b"import seqrnn.nothing\n",
+  "twice.json": b'{"seed": 3, "model": {"layers": 1, "layers": 2}}',
   "key.py": (BASE + "  c.model.hiden_size = 3\n  return c\n").encode(),
   "type.py": (BASE + "  c.model.hidden_size = 'a'\n  return c\n").encode(),
   "dict.py": b"def get_config():\n  return {'seed': 3}\n",
@@ -58,6 +59,15 @@ MISTAKES = [
   (
     "--mode=train",
     "--config: is missing, and so is --workdir, the folder of a",
+  ),
+  (
+    "--mode=detect",
+    "--workdir: is missing, the folder of the run for --mode=detect",
+  ),
+  (f"{LM} --process_id=x", "--process_id=x: must be a whole number"),
+  (
+    f"{LM} --workdir=/proc/x",
+    "--workdir=/proc/x: this folder cannot be made: No such file",
   ),
   ("--config=", "--config=: must not be empty"),
   ("--workdir= --mode=evaluate", "--workdir=: must not be empty"),
@@ -83,7 +93,7 @@ MISTAKES = [
   ("'--config=no\nsuch.py'", "--config=no such.py: no such file"),
   ("--config=no.json", "--config=no.json: no such file; the configs are brnn"),
   ("--config=corpus", "--config=corpus: is a folder, must be a file"),
-  ("--config=no_get.py", "no_get.py: AttributeError: "),
+  ("--config=no_get.py", "no_get.py: must define get_config()"),
   ("--config=syntax.py", "syntax.py:2: SyntaxError: '(' was never closed"),
   ("--config=import.py", "import.py:1: ModuleNotFoundError: No module named"),
   (
@@ -100,6 +110,7 @@ MISTAKES = [
     "config.modle.cell: no such field; did you mean model.cel",
   ),
   ("--config=broken.json", "broken.json: not JSON ("),
+  ("--config=twice.json", "twice.json: 'layers' is given twice in one object"),
   ("--config=list.json", "list.json: not a config"),
   ("--config=latin.json", "latin.json: not JSON ('utf-8' codec"),
   (

@@ -9,7 +9,7 @@ from rich.table import Table
 from seqrnn.experiment import Batch, Experiment, require
 from seqrnn.models import anatomy, budget, diagram
 from seqrnn.models.anatomy import Model, Part
-from seqrnn.runtime import devices, fileset, sharding
+from seqrnn.runtime import devices, files, fileset, sharding
 from seqrnn.settings.config import Config
 from seqrnn.training import cost
 
@@ -91,7 +91,7 @@ def run(
   console.print(advice(size, experiment.facts("train")["symbols"], model.unit))
   console.print(reach(model, config))
 
-  workdir.mkdir(parents=True, exist_ok=True)
+  files.make_workdir(workdir)
   title = f"{config.task}: {size:,} parameters"
   with fileset.results(workdir, "describe", "described") as folder:
     diagram.write(folder, title, anatomy.picture(model, config))

@@ -24,7 +24,7 @@ import jax
 
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import manifest
+from seqrnn.runtime import files, manifest
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 
@@ -123,7 +123,7 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   record = workdir / "search.json"
   if not record.exists():
     build(config, None)  # Report a missing corpus before any trial begins.
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_workdir(workdir)
   with study.alone(workdir):
     if not record.exists():
       kept = copy.deepcopy(config)

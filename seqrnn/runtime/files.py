@@ -172,6 +172,21 @@ def check_links(workdir: str | os.PathLike):
       )
 
 
+def make_workdir(workdir: Path):
+  """Makes the folder of a run, if it is missing.
+
+  Raises:
+    MachineError: it cannot be made.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    reason = error.strerror or error
+    raise MachineError(
+      f"--workdir={workdir}: this folder cannot be made: {reason}"
+    ) from None
+
+
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
   """Converts an OSError of its block to a MachineError that names the file.

@@ -261,8 +261,11 @@ def report(
 
 def user_message(error: BaseException) -> str | None:
   """Returns the message for a user's mistake; None for a bug."""
-  if isinstance(error, UserError | flags.Error):
-    return str(error).removeprefix("flag ")  # absl's begin so.
+  if isinstance(error, UserError):
+    return str(error)
+  if isinstance(error, flags.Error):
+    line = str(error).removeprefix("flag ")
+    return re.sub("invalid literal for int.*", "must be a whole number", line)
   if isinstance(error, OSError):
     # Code that writes a file names it, so an unnamed full disk is stdout's.
     name = error.filename

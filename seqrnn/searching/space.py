@@ -2,6 +2,7 @@
 
 import copy
 import re
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from optuna.distributions import (
@@ -75,7 +76,15 @@ def _parse(config: Config, name: str, text: str) -> Any:
   form = match[1]
   trial = copy.deepcopy(config)
   values = []
-  for part in match[2].split(","):
+  if not match[2].strip():
+    refuse(f"{form}() has no values; {_FORMS}")
+  parts = match[2].split(",")
+  if form in kinds:
+    with suppress(ValueError):  # Not numbers: the field's rule says more.
+      bounds = [float(part) for part in parts]
+      if len(bounds) != 2 or bounds[0] >= bounds[1]:
+        refuse(f"must be {form}(low, high), low below high")
+  for part in parts:
     try:
       config_lib.override(trial, name, part.strip())
     except UserError as error:

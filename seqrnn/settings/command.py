@@ -4,24 +4,21 @@ import copy
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from seqrnn import catalogue
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError
 from seqrnn.runtime import devices, files
 from seqrnn.settings import config as config_lib
-from seqrnn.settings import recipes
+from seqrnn.settings import recipes, warned
 from seqrnn.settings.config import CHANGEABLE, FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.settings.conflicts import ConflictError, conflicts
-from seqrnn.settings.fields import Condition
-from seqrnn.settings.overrides import Override, as_typed, refuse_unknown
+from seqrnn.settings.overrides import Override, refuse_unknown
 
 # The modes; each is a module of seqrnn/modes.
 MODES = (
@@ -49,13 +46,6 @@ _LAST = Counter(name.rpartition(".")[2] for name in _NAMED)
 _LABELS = {
   name: last if _LAST[last := name.rpartition(".")[2]] == 1 else name
   for name in _NAMED
-}
-# The tasks of this project. A task of the user may use any field.
-_TASKS = {
-  task
-  for field in FIELDS.values()
-  for condition in field.used
-  for task in condition.get("task", ())
 }
 
 
@@ -112,9 +102,15 @@ def resolve(
     if config.train[name] is None:
       config.train[name] = recorded.train[name]
   if not parsed.process_id:
-    for line in unused(config, given, defaults):
-      line = as_typed(line, overrides)
-      print("warning:", visible(line), file=sys.stderr)
+    # A field that names the workdir of a config has an effect in any mode.
+    named = NAMING if parsed.config else ()
+    read = [name for name in by_flags if not name.startswith(tuple(named))]
+    warned.report(
+      overrides,
+      warned.repeated(parsed, overrides),
+      warned.unused(config, given, defaults),
+      warned.unread(config, read, parsed.mode),
+    )
   return config, workdir
 
 
@@ -160,9 +156,13 @@ def _nothing_named(mode: str) -> str:
       "--config: is missing, and so is --workdir, the folder of a run; for"
       f" example --config=brnn; the configs are {', '.join(recipes.names())}"
     )
+  missing = f"--workdir: is missing, the folder of the run for --mode={mode}"
+  if found := sorted(Path("runs").glob("*/config.json")):
+    listed = ", ".join(str(path.parent) for path in found[:5])
+    return f"{missing}; the runs here are {listed}{', ...' * (len(found) > 5)}"
   name = "logs" if mode in ("detect", "review") else "rnn"
   return (
-    f"--workdir: is missing, the folder of the run for --mode={mode}; train a"
+    f"{missing}; train a"
     f" run first, for example with --config={name} --workdir=runs/{name}, then"
     f" --workdir=runs/{name} --mode={mode}"
   )
@@ -320,51 +320,3 @@ def gpu_workers(config: Config, mode: str) -> bool:
   """
   several = mode == "search" and (config.search.workers or 1) > 1
   return several and bool(devices.gpus())
-
-
-def unused(
-  config: Config, given: Iterable[str], defaults: Config
-) -> Iterator[str]:
-  """Yields a warning for each field that was set and has no effect.
-
-  Args:
-    config: the config of the run.
-    given: the fields that the user has set.
-    defaults: the defaults; a field with its default value is not reported.
-  """
-  fields, plain = config_lib.flat(config), config_lib.flat(defaults)
-  for name in sorted(set(given)):
-    conditions = FIELDS[name].used
-    if (
-      not conditions
-      or fields[name] == plain[name]
-      or any(_holds(condition, fields) for condition in conditions)
-    ):
-      continue
-    others = dict.fromkeys(other for way in conditions for other in way)
-    have = ", ".join(f"{other}={fields[other]!r}" for other in others)
-    yield (
-      f"config.{name}={fields[name]!r}: has no effect with {have}; it needs"
-      f" {needs(conditions)}"
-    )
-
-
-def needs(conditions: Iterable[Condition]) -> str:
-  """Returns the conditions of a field in words."""
-  return "; or ".join(
-    " and ".join(
-      f"{name} {' or '.join(map(config_lib.text, values))}"
-      for name, values in way.items()
-    )
-    for way in conditions
-  )
-
-
-def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
-  """Returns whether the fields have these values, or a search chooses them."""
-  return all(
-    fields[name] in values
-    or (name == "task" and fields[name] not in _TASKS)
-    or fields.get(f"search.space.{name}") is not None
-    for name, values in condition.items()
-  )

@@ -4,9 +4,10 @@ import copy
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,8 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     UserError: the file is missing or is not a config.
   """
   try:
-    fields = json.loads(files.read(path, _LIMIT).decode("utf-8"))
+    text = files.read(path, _LIMIT).decode("utf-8")
+    fields = json.loads(text, object_pairs_hook=partial(_object, path))
   except OSError as error:
     raise UserError(f"{path}: {error.strerror or error}") from None
   except (ValueError, RecursionError) as error:
@@ -236,6 +238,15 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         f"{path}: config.{name}: nested too deeply; a config has fields and"
         " groups of fields"
       )
+  return fields
+
+
+def _object(path: Any, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns an object of a JSON file, which must have each key once."""
+  fields = dict(pairs)
+  if len(fields) < len(pairs):
+    twice = next(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
+    raise UserError(f"{path}: {twice!r} is given twice in one object")
   return fields
 
 

@@ -15,9 +15,10 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import devices
 from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes, suggestions
-from seqrnn.settings.command import MODES, needs
+from seqrnn.settings.command import MODES
 from seqrnn.settings.config import FIELDS
 from seqrnn.settings.overrides import find_field
+from seqrnn.settings.warned import needs
 
 _USAGE = """\
 Trains, evaluates and uses recurrent networks on sequences of symbols.

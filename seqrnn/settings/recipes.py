@@ -79,11 +79,12 @@ def load(path: Path) -> ConfigDict:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+      raise UserError(f"{path}: must define get_config()")
     config = module.get_config()
-  except (
-    Exception,
-    SystemExit,
-  ) as error:  # It may raise anything.
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:  # It may raise anything.
     raise UserError(_located(path, error)) from None
   if not isinstance(config, ConfigDict):
     raise UserError(f"{path}: get_config() must return a ConfigDict")

@@ -315,7 +315,7 @@ def fit(
   config, experiment = budget.settle(build, config, workdir)
   for split in ("train", "validation"):
     experiment.batches(split, 0)  # Refuses an empty split.
-  workdir.mkdir(parents=True, exist_ok=True)
+  files.make_workdir(workdir)
   with (
     locked(workdir) as check,
     Checkpoints(

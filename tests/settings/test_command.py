@@ -9,7 +9,7 @@ import pytest
 from configs import base
 from seqrnn import program
 from seqrnn.models import cells, network
-from seqrnn.settings import command
+from seqrnn.settings import command, warned
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS
 
@@ -21,7 +21,7 @@ def found(given, **fields):
   """The lines about the fields given, beside others that a config has."""
   config = base.get_config()
   config.update_from_flattened_dict({**fields, **given})
-  return list(command.unused(config, given, base.get_config()))
+  return list(warned.unused(config, given, base.get_config()))
 
 
 def test_a_line_names_the_field_its_value_and_why():
@@ -71,7 +71,7 @@ def test_each_field_is_reported_without_and_not_with_what_it_needs(name):
   assert line.startswith(f"config.{name}={wrong!r}: has no effect with ")
   # A field that no user has set, or that has its default, is no mistake.
   config.update_from_flattened_dict({**without, name: wrong})
-  assert list(command.unused(config, (), base.get_config())) == []
+  assert list(warned.unused(config, (), base.get_config())) == []
   assert found({name: default}, **without) == []
 
 
@@ -87,7 +87,7 @@ def test_a_config_of_the_project_sets_nothing_in_vain(path):
   defaults = base.get_config()
   config = config_lib.read(path, defaults)
   given = config_lib.changes(defaults, config)
-  assert list(command.unused(config, given, defaults)) == []
+  assert list(warned.unused(config, given, defaults)) == []
 
 
 @pytest.mark.parametrize("cell", cells.CELLS)
@@ -205,6 +205,43 @@ def test_a_refusal_says_what_to_type(
   monkeypatch.chdir(tmp_path)
   assert program.main(["run.py", *flags.split()]) == 2
   assert capfd.readouterr().err.endswith(message + "\n")
+
+
+def test_flags_that_a_mode_does_not_read_and_repeated_flags_are_reported(
+  tmp_path, monkeypatch, capfd
+):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr("seqrnn.modes.sample.run", lambda *_: None)
+  run = tmp_path / "runs" / "a"
+  run.mkdir(parents=True)
+  config_lib.save(base.get_config(), run / "config.json")
+  flags = ["--workdir=runs/a", "--mode=sample"]
+
+  def err(*more):
+    assert program.main(["run.py", *flags, *more]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    return [line for line in lines if "manifest" not in line]
+
+  assert err("--sample.seed=1", "--data.path=x", "--epochs=2") == []
+  assert err("--seed=1", "--learning_rate=2.") == [
+    "warning: --learning_rate=2.: has no effect with --mode=sample; the modes"
+    " train, search, describe, detect use it",
+    "warning: --seed=1: has no effect with --mode=sample; the modes train,"
+    " search, describe, detect, report use it; did you mean"
+    " config.sample.seed?",
+  ]
+  # It names the workdir of the config.
+  config_lib.save(base.get_config(), tmp_path / "a.json")
+  assert err("--config=a.json", "--seed=0") == []
+  assert err("--streams=1", "--sample.streams=2", "--workdir=runs/a") == [
+    "warning: --sample.streams=2: is given 2 times; the last one counts",
+    "warning: --workdir=runs/a: is given 2 times; the last one counts",
+  ]
+  assert program.main(["run.py", "--mode=evaluate"]) == 2
+  assert capfd.readouterr().err == (
+    "error: --workdir: is missing, the folder of the run for --mode=evaluate;"
+    " the runs here are runs/a\n"
+  )
 
 
 def changed(**fields):

@@ -116,6 +116,9 @@ def test_help_of_fields(capsys):
   assert capsys.readouterr().out.startswith(
     "--config.model.forget_bias=1.0  (default)\n"
   )
+  for argv in (["--help", "model.forget_bias"], ["-h", "forget_bias"]):
+    assert program.main(["run.py", *argv]) == 0
+    assert capsys.readouterr().out.startswith("--config.model.forget_bias=1")
   assert program.main(["run.py", "--mode=sample", "--help=sample"]) == 0
   out = capsys.readouterr().out
   names = re.findall(r"^--config\.([a-z_.]+)=", out, re.MULTILINE)

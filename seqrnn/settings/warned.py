@@ -1,0 +1,123 @@
+"""Warnings about settings that have no effect, and about repeated flags."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from absl import flags
+
+from seqrnn.errors import visible
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import FIELDS, Config
+from seqrnn.settings.fields import Condition
+from seqrnn.settings.overrides import Override, as_typed
+
+# Groups of fields that only some of the other modes read. Train and search read
+# or record all fields.
+_READERS = {
+  "seed": ("describe", "detect", "report"),
+  "optimizer": ("describe", "detect"),
+  "schedule": ("describe", "detect"),
+  "evaluate": ("evaluate",),
+  "describe": ("describe",),
+  "predict": ("predict",),
+  "sample": ("sample", "report"),
+  "report": ("report",),
+  "search": (),
+}
+# The tasks of this project. A task of the user may use any field.
+_TASKS = {
+  task
+  for field in FIELDS.values()
+  for condition in field.used
+  for task in condition.get("task", ())
+}
+
+
+def report(overrides: list[Override], *warnings: Iterable[str]):
+  """Prints warnings on stderr, with the flags as they were typed."""
+  for lines in warnings:
+    for line in lines:
+      line = as_typed(line, overrides)
+      print("warning:", visible(line), file=sys.stderr)
+
+
+def repeated(
+  parsed: flags.FlagValues, overrides: list[Override]
+) -> Iterator[str]:
+  """Yields a warning for each flag that is given more than once."""
+  counts = Counter(override.field for override in overrides)
+  last = {override.field: override.typed for override in overrides}
+  for field, count in counts.items():
+    if count > 1:
+      yield f"{last[field]}: is given {count} times; the last one counts"
+  for name in ("config", "mode", "workdir"):
+    if isinstance(parsed, flags.FlagValues) and parsed[name].present > 1:
+      count, typed = parsed[name].present, f"--{name}={parsed[name].value}"
+      yield f"{typed}: is given {count} times; the last one counts"
+
+
+def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
+  """Yields a warning for each flag whose field the mode does not read."""
+  if mode in ("train", "search", "config"):
+    return
+  for name in sorted(by_flags):
+    readers = _READERS.get(name.partition(".")[0])
+    if readers is None or mode in readers:
+      continue
+    own = f"{mode}.{name.rpartition('.')[2]}"
+    hint = f"; did you mean config.{own}?" if own in FIELDS else ""
+    modes = ", ".join(("train", "search", *readers))
+    yield (
+      f"config.{name}={config_lib.flat(config)[name]!r}: has no effect with"
+      f" --mode={mode}; the modes {modes} use it{hint}"
+    )
+
+
+def unused(
+  config: Config, given: Iterable[str], defaults: Config
+) -> Iterator[str]:
+  """Yields a warning for each field that was set and has no effect.
+
+  Args:
+    config: the config of the run.
+    given: the fields that the user has set.
+    defaults: the defaults; a field with its default value is not reported.
+  """
+  fields, plain = config_lib.flat(config), config_lib.flat(defaults)
+  for name in sorted(set(given)):
+    conditions = FIELDS[name].used
+    if (
+      not conditions
+      or fields[name] == plain[name]
+      or any(_holds(condition, fields) for condition in conditions)
+    ):
+      continue
+    others = dict.fromkeys(other for way in conditions for other in way)
+    have = ", ".join(f"{other}={fields[other]!r}" for other in others)
+    yield (
+      f"config.{name}={fields[name]!r}: has no effect with {have}; it needs"
+      f" {needs(conditions)}"
+    )
+
+
+def needs(conditions: Iterable[Condition]) -> str:
+  """Returns the conditions of a field in words."""
+  return "; or ".join(
+    " and ".join(
+      f"{name} {' or '.join(map(config_lib.text, values))}"
+      for name, values in way.items()
+    )
+    for way in conditions
+  )
+
+
+def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
+  """Returns whether the fields have these values, or a search chooses them."""
+  return all(
+    fields[name] in values
+    or (name == "task" and fields[name] not in _TASKS)
+    or fields.get(f"search.space.{name}") is not None
+    for name, values in condition.items()
+  )
