@@ -150,6 +150,16 @@ def fetch(name: str, split: str) -> list[Path]:
   return paths
 
 
+def _by_hand(found: DataSet, folder: Path) -> str:
+  """Returns what a user without a network can do, for an error."""
+  every = [file for files in found.files.values() for file in files]
+  needed = [file for file in every if not _is_valid(folder / file.name, file)]
+  wrong = [file.name for file in needed if (folder / file.name).exists()]
+  urls = " and ".join(dict.fromkeys(found.url(file) for file in needed))
+  stands = f"; not the published file there: {', '.join(wrong)}" * bool(wrong)
+  return f"get {urls} on another machine and put it in {folder}{stands}"
+
+
 def _is_valid(path: Path, file: File) -> bool:
   """Whether a file of the cache is that of the set."""
   algorithm, _, checksum = f"sha256:{file.checksum}".rpartition(":")
@@ -198,8 +208,23 @@ def _download(found: DataSet, file: File, path: Path):
   try:
     pooch.retrieve(url, known, path.name, path.parent)
   except (OSError, ValueError) as error:  # ValueError: another checksum.
-    reason = " ".join(str(error).split())
     raise MachineError(
-      f"data.source={found.name!r}: {url} cannot be fetched ({reason}); get it"
-      f" on another machine and put it at {path}"
+      f"data.source={found.name!r}: {url} cannot be fetched ({_reason(error)});"
+      f" {_by_hand(found, path.parent)}"
     ) from None
+
+
+def _reason(error: BaseException) -> str:
+  """Returns why a file cannot be fetched, in a few words.
+
+  The error of the system is the last cause that requests and urllib3 wrap.
+  """
+  if isinstance(error, ValueError):
+    return "the content has another checksum"
+  response = getattr(error, "response", None)
+  if response is not None:
+    return f"{response.status_code} {response.reason}"
+  while error.__cause__ or error.__context__:
+    error = error.__cause__ or error.__context__ or error
+  reason = getattr(error, "strerror", None) or error
+  return " ".join(str(reason).split())[:80]

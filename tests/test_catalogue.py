@@ -245,7 +245,7 @@ def test_a_set_is_fetched_once_and_its_terms_are_printed(
 
 def test_a_file_with_another_checksum_is_refused_and_not_kept(served, tmp_path):
   served.content[f"/owner/name/{COMMIT}/data/play.all"] = b"other"
-  refused("cannot be fetched .*does not match the known hash")
+  refused("cannot be fetched .the content has another checksum")
   assert {path.name for path in folder(tmp_path).iterdir()} == {"lock"}
 
 
@@ -259,11 +259,28 @@ def test_a_damaged_file_is_fetched_again(served, tmp_path):
 
 def test_a_missing_file_is_told_with_where_to_get_and_put_it(served, tmp_path):
   served.content.clear()
-  message = refused("404")
+  message = refused("cannot be fetched .404 Not Found.; ")
   assert message.startswith("data.source='play': http://127.0.0.1:")
   assert f"/owner/name/{COMMIT}/data/play.all cannot be fetched" in message
   assert message.endswith(
-    f"get it on another machine and put it at {folder(tmp_path) / 'play.all'}"
+    f"get {served.url}/owner/name/{COMMIT}/data/play.all on another machine and"
+    f" put it in {folder(tmp_path)}"
+  )
+
+
+def test_all_files_that_are_missing_or_wrong_are_named(served, tmp_path):
+  content = dict(served.content)
+  served.content.clear()
+  place = folder(tmp_path, "lines")
+  place.mkdir(parents=True)
+  path = f"/owner/name/{COMMIT}/data/lines."
+  (place / "lines.validation").write_bytes(content[f"{path}validation"])
+  (place / "lines.test").write_bytes(b"<html>")
+  urls = f"{served.url}{path}train and {served.url}{path}test"
+  message = refused("404", "lines")
+  assert message.endswith(
+    f"get {urls} on another machine and put it in {place}; not the published"
+    " file there: lines.test"
   )
 
 
@@ -282,7 +299,7 @@ def test_without_network_a_copy_in_the_cache_is_read(
 ):
   # The discard port: nobody listens.
   monkeypatch.setattr(catalogue, "HOST", "http://127.0.0.1:9")
-  refused("Connection refused")
+  refused("cannot be fetched .Connection refused.; get http")
   (folder(tmp_path) / "play.all").write_bytes(PLAY)
   corpus = corpora.read(config_of("play").data)
   assert corpus.text(0, len(corpus.ids)) == PLAY.decode()
