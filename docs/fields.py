@@ -13,7 +13,7 @@ from pathlib import Path
 from configs import base
 from seqrnn import program
 from seqrnn.settings import config as config_lib
-from seqrnn.settings import help
+from seqrnn.settings import help, warned
 from seqrnn.settings.fields import Field
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,6 +20,7 @@ ROOMS = (
   "seqrnn.settings.recipes",
   "seqrnn.settings.config",
   "seqrnn.settings.overrides",
+  "seqrnn.settings.warned",
   "seqrnn.settings.command",
   "seqrnn.experiment",
   "seqrnn.data",

@@ -298,7 +298,8 @@ FIELDS = {
   ),
   "less than a symbol": (
     {"validation_fraction": 0.01},
-    "data.validation_fraction=0.01: leaves no symbol for the validation split",
+    "data.validation_fraction=0.01: leaves no symbol for the validation split,"
+    " which needs a document of 100 symbols; the longest has 60",
   ),
   "all symbols rare": (
     {"min_count": 99},
@@ -364,7 +365,8 @@ LINES = {
   "--config.data.path=": "--config.data.path=: must not be empty",
   "--config.data.path=pipe": "pipe: not a regular file",
   "--config.data.path=a --config.data.unit=id": (
-    "data.validation_fraction=0.1: leaves no symbol for the validation split"
+    "data.validation_fraction=0.1: leaves no symbol for the validation split,"
+    " which needs a document of 10 symbols; the longest has 1"
   ),
 }
 

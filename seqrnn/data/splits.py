@@ -332,6 +332,19 @@ def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
   }
 
 
+def _least(corpus: Corpus, config: Config, fraction: float) -> str:
+  """Returns how many symbols a document must have, to end an error."""
+  if not fraction:
+    return ""
+  unit = 1  # The symbols that are held out together.
+  if config.data.split == "stream_tails":
+    unit = config.train.batch_size * config.data.window
+  return (
+    f", which needs a document of {math.ceil(unit / fraction - _ROUNDING):,}"
+    f" symbols; the longest has {np.diff(corpus.bounds).max(initial=0):,}"
+  )
+
+
 def reader(
   config: Config, idle: float | None = None
 ) -> Callable[[str], Pieces]:
@@ -379,6 +392,7 @@ def reader(
       field = f"{name}_fraction"
       raise UserError(
         f"data.{field}={data[field]}: leaves no symbol for the {name} split"
+        + _least(pieces.corpus, config, data[field])
       )
     return pieces
 

@@ -105,12 +105,7 @@ def resolve(
     # A field that names the workdir of a config has an effect in any mode.
     named = NAMING if parsed.config else ()
     read = [name for name in by_flags if not name.startswith(tuple(named))]
-    warned.report(
-      overrides,
-      warned.repeated(parsed, overrides),
-      warned.unused(config, given, defaults),
-      warned.unread(config, read, parsed.mode),
-    )
+    warned.report(parsed, overrides, config, given, read)
   return config, workdir
 
 

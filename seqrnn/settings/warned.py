@@ -35,12 +35,28 @@ _TASKS = {
 }
 
 
-def report(overrides: list[Override], *warnings: Iterable[str]):
-  """Prints warnings on stderr, with the flags as they were typed."""
-  for lines in warnings:
-    for line in lines:
-      line = as_typed(line, overrides)
-      print("warning:", visible(line), file=sys.stderr)
+def report(
+  parsed: flags.FlagValues,
+  overrides: list[Override],
+  config: Config,
+  given: Iterable[str],
+  by_flags: Iterable[str],
+):
+  """Prints the warnings on stderr, with the flags as they were typed.
+
+  Args:
+    parsed: the flags that are no fields.
+    overrides: the flags that are fields.
+    config: the config of the run.
+    given: the fields that the user has set.
+    by_flags: those of them that only the mode needs.
+  """
+  for line in (
+    *repeated(parsed, overrides),
+    *unused(config, given, config_lib.defaults()),
+    *unread(config, by_flags, parsed.mode),
+  ):
+    print("warning:", visible(as_typed(line, overrides)), file=sys.stderr)
 
 
 def repeated(
