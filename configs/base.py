@@ -947,6 +947,16 @@ REPORT = _group(
   beside=Field("", TEXT, "The workdirs to compare with, separated by commas."),
 )
 
+EXPORT = _group(
+  "export",
+  format=Field(
+    "safetensors",
+    choice("safetensors"),
+    "The format of --mode=export (extra `export`). safetensors: tensors with"
+    " the names and the order of gates of PyTorch.",
+  ),
+)
+
 SEARCH = _group(
   "search",
   method=Field(
@@ -1016,6 +1026,7 @@ FIELDS = {
   **SAMPLE,
   **DETECT,
   **REPORT,
+  **EXPORT,
   **SEARCH,
   **{f"search.space.{name}": optional(str, TEXT, _SPACE) for name in TRAINING},
 }

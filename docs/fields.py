@@ -54,6 +54,7 @@ ABOUT = {
   "sample": "`--mode=sample`.",
   "detect": "`--mode=detect`, `--follow` and `--mode=review`.",
   "report": "`--mode=report`.",
+  "export": "`--mode=export`.",
   "search": "`--mode=search`.",
 }
 

@@ -38,6 +38,7 @@ __all__ = [
   "Table",
   "UserError",
   "detect",
+  "from_torch",
   "load",
   "runs",
   "search",
@@ -181,6 +182,48 @@ def detect(
     _experiments().build, "detect", config, workdir, settings, verbose
   )
   return calls.Detection(folder, found, resolved.detect.engine == "spark")
+
+
+def from_torch(
+  weights: "str | os.PathLike[str] | dict[str, Any]",
+  vocabulary: "str | os.PathLike[str] | list[str] | dict[str, Any]",
+  workdir: str | os.PathLike[str],
+  config: "Given" = None,
+  **settings: Any,
+) -> "Run":
+  """Makes a run of a PyTorch model: embedding, LSTM, GRU or RNN, and head.
+
+  The run has all modes, but it is not trained further. The sizes of the model
+  are those of the tensors; names of modules may be any. The embedding may be
+  missing (one-hot symbols), the head may be tied to it.
+
+  Example:
+    >>> run = seqrnn.from_torch("char-rnn.pt", "chars.json", "runs/char-rnn")
+    >>> run.sample("To be", temperature=0.8, length=200)
+
+  Args:
+    weights: a state dict, or its file: .safetensors, or what torch.save wrote.
+    vocabulary: the symbols: a list in the order of their ids, a dict of symbol
+      and id, or what an export has in vocabulary.json; or a file of it, in
+      JSON. If there are as many symbols as the model reads, the reserved
+      symbols of seqrnn are added, with probability 0.
+    workdir: the folder of the run, which must not hold one.
+    config: as of `train`, for the task and the data; that of an export is in
+      its config.json.
+    **settings: as of `train`.
+
+  Raises:
+    UserError: a file cannot be read, the tensors are not those of such a model,
+      or a setting differs from them.
+  """
+  from pathlib import Path
+
+  tasks = _experiments()
+  from seqrnn.exporting.from_torch import make_run
+
+  folder = Path(workdir)
+  make_run(tasks.build, weights, vocabulary, folder, config, settings)
+  return tasks.load(folder)
 
 
 def runs(*paths: str | os.PathLike[str]) -> "Table":

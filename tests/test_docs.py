@@ -41,11 +41,12 @@ OTHERS = (
     "jsonl",
     "lock",
     "log",
+    "md",
     "mid",
     "npz",
     "png",
   ),
-  *("py", "svg", "xz", "yaml", "yml"),
+  *("onnx", "py", "safetensors", "svg", "xz", "yaml", "yml"),
 )
 MADE = ("runs/", "trials/")  # Folders that commands make.
 LINE = re.compile(r'( {4,})?(?:[^`"]*(?:&&|\|) )?(python run\.py .*)')

@@ -32,6 +32,7 @@ ROOMS = (
   "seqrnn.spark",
   "seqrnn.searching",
   "seqrnn.reporting",
+  "seqrnn.exporting",
   "seqrnn.modes",
   "seqrnn.calls",
   "configs",

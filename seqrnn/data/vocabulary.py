@@ -226,15 +226,15 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
   if not isinstance(content, dict):
     raise UserError(f"{path}: must be an object of named vocabularies")
   for name, fields in content.items():
-    if fault := _fault(fields):
-      raise UserError(f"{path}: vocabulary {name!r} {fault}")
+    if reason := fault(fields):
+      raise UserError(f"{path}: vocabulary {name!r} {reason}")
   return {
     name: Vocabulary(fields["unit"], tuple(fields["symbols"]))
     for name, fields in content.items()
   }
 
 
-def _fault(fields) -> str | None:
+def fault(fields) -> str | None:
   """The fault of a vocabulary in a file, which may be made by hand."""
   if not isinstance(fields, dict) or set(fields) != {"unit", "symbols"}:
     return "must be an object of unit and symbols"

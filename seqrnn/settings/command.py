@@ -31,6 +31,7 @@ MODES = (
   "detect",
   "review",
   "report",
+  "export",
   "config",
 )
 _STARTS = ("train", "describe", "search", "config")  # They need no run.

@@ -131,8 +131,8 @@ def test_help_of_fields(capsys):
     ("modle", "did you mean model?"),
     ("lr", "did you mean optimizer.learning_rate?"),
     ("name", "did you mean optimizer.name or schedule.name?"),
-    ("", "report, search"),
-    ("\u00fc", "report, search"),
+    ("", "export, search"),
+    ("\u00fc", "export, search"),
   ],
 )
 def test_help_of_nothing(wanted, ending, capsys):

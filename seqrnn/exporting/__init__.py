@@ -1,0 +1,1 @@
+"""Trained models as files of PyTorch and ONNX, and back."""

@@ -1,0 +1,61 @@
+"""export: writes a trained model for PyTorch or ONNX, and its model card."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from seqrnn.data import vocabulary
+from seqrnn.experiment import Experiment, shapes
+from seqrnn.exporting import card, network, operators, torch_names
+from seqrnn.runtime import files, fileset
+from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.settings.config import Config
+
+_CARD = "MODEL_CARD.md"
+# Format -> its module, and whether it has a cell.
+FORMATS = {"safetensors": (torch_names, operators.in_torch)}
+
+
+def run(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Path:
+  """Writes the files of an export into WORKDIR/export.
+
+  A file of another format stays if it is of the same checkpoint.
+
+  Returns:
+    the path of the model.
+
+  Raises:
+    UserError: the format has no place for a part of the model, or its package
+      is missing.
+  """
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  params, config.checkpoint.step = restore_params(
+    workdir, config.checkpoint.step, shapes(experiment)
+  )
+  module, has = FORMATS[config.export.format]
+  parts = network.parts(experiment, config, params, has)
+  folder = workdir / "export"
+  settings = card.encoded_config(config)
+  record = folder / "config.json"
+  same = record.exists() and record.read_bytes() == settings
+  older = lambda name: not same and name.startswith("model.")
+  contents = {
+    "config.json": settings,
+    "vocabulary.json": vocabulary.encoded(experiment.vocabularies),
+  }
+  about = {"task": config.task, "step": str(config.checkpoint.step)}
+  folder.mkdir(parents=True, exist_ok=True)
+  with (
+    files.locked(folder / ".export.lock", "written to", wait=True),
+    fileset.atomic_files(folder, "export", older) as new,
+  ):
+    module.write(parts, new, about)
+    use = module.use(parts)
+    text = card.card(parts, experiment, config, workdir, use)
+    contents[_CARD] = text.encode()
+    for name, content in contents.items():
+      (new / name).write_bytes(content)
+  for name in (module.FILE, _CARD):
+    print(folder / name)
+  return folder / module.FILE

@@ -1,0 +1,96 @@
+"""Models of all kinds with large random parameters, which tests share."""
+
+import functools
+
+import jax
+import numpy as np
+
+import experiments
+from configs import base
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.experiment import shapes
+from seqrnn.runtime.checkpoint_writer import Checkpoints
+from seqrnn.training.fit import write_record
+
+SYMBOLS = Vocabulary("char", tuple("abcde \n"))
+LABELS = Vocabulary("id", ("x", "y", "z"))
+LABELLED = ("classification", "tagging")
+BOTH = {"model.bidirectional": True}
+MODELS = {
+  "lstm": {},
+  "gru": {"model.cell": "gru", "model.embedding_size": 3},
+  "tied": {"model.embedding_size": 5, "model.tied": True},
+  "relu": {"model.cell": "rnn_relu", "model.layers": 1},
+  "gap": {"task": "gap_model", "model.embedding_size": 3},
+  "heads": {"task": "gap_model", "model.heads": "all", "model.merge": "sum"},
+  "tied gap": {
+    "task": "gap_model",
+    "model.cell": "gru",
+    "model.embedding_size": 10,
+    "model.tied": True,
+  },
+  "classifier": {"task": "classification", **BOTH},
+  "mean": {
+    "task": "classification",
+    "model.pooling": "mean",
+    "model.merge": "mean",
+    **BOTH,
+  },
+  "max": {"task": "classification", "model.pooling": "max"},
+  "tagger": {"task": "tagging", "model.cell": "gru", **BOTH},
+  "many to one": {"data.mapping": "many_to_one", "model.merge": "sum", **BOTH},
+  "music": {"task": "polyphony", "model.layers": 1},
+}
+
+
+@functools.cache
+def made(name, **more):
+  """The experiment, the config and the parameters of a model."""
+  config = base.get_config()
+  config.model.hidden_size = 5
+  fields = {
+    **MODELS[name],
+    **{k.replace("__", "."): v for k, v in more.items()},
+  }
+  config.update_from_flattened_dict(fields)
+  vocabularies = {"symbols": SYMBOLS}
+  if config.task in LABELLED:
+    vocabularies["labels"] = LABELS
+  if config.task == "polyphony":
+    vocabularies = {}
+  experiment = experiments.build(config, vocabularies)
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda x: rng.normal(size=x.shape, scale=0.6).astype(x.dtype),
+    shapes(experiment),
+  )
+  return experiment, config, params
+
+
+def inputs_of(experiment, lengths, width):
+  """Random ids [B, T] padded at the end, or frames [B, T, 88]."""
+  rng = np.random.default_rng(2)
+  T = max(lengths)
+  if experiment.reads != "symbol":
+    return rng.integers(0, 2, (len(lengths), T, width)).astype(np.int32)
+  ids_BT = rng.integers(1, width, (len(lengths), T)).astype(np.int32)
+  ids_BT[np.arange(T)[None] >= np.array(lengths)[:, None]] = 0
+  return ids_BT
+
+
+def predict(experiment, params, inputs):
+  """The outputs of `Experiment.predict`, without the reserved labels."""
+  batch = {"inputs": inputs, "reset": np.ones(len(inputs), bool)}
+  _, outputs = jax.jit(experiment.predict)(params, (), batch)
+  return np.asarray(outputs)[..., 4 if experiment.labels is not None else 0 :]
+
+
+def write_run(workdir, name, **more):
+  """A run of a model, as training writes it."""
+  experiment, config, params = made(name, **more)
+  with Checkpoints(workdir / "checkpoints") as checkpoints:
+    position = {"step": 7, "best_step": 7}
+    rest = {"leaves": [np.zeros(1)]}
+    checkpoints.save(7, jax.tree.map(np.asarray, params), rest, position, 7)
+  write_record(config, experiment, workdir)
+  return experiment, config, params
