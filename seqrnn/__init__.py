@@ -61,7 +61,10 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> "Run":
     UserError: nothing was trained there, a file is damaged, or this version
       does not have a field of the run's config.
   """
-  return _experiments().load(workdir, step)
+  from seqrnn import calls
+
+  with calls.errors_of_python():
+    return _experiments().load(workdir, step)
 
 
 def train(
@@ -240,9 +243,10 @@ def runs(*paths: str | os.PathLike[str]) -> "Table":
     >>> seqrnn.runs("runs/rnn*").to_pandas().sort_values("validation_loss")
 
   Args:
-    *paths: workdirs, and patterns of workdirs such as `runs/*`; without a path,
-      `runs/*`. A run that only a pattern names and that cannot be read is left
-      out, with a warning on stderr.
+    *paths: workdirs, and patterns of workdirs such as `runs/*`; the workdir of
+      a search stands for its trials; without a path, `runs/*`. A run that only
+      a pattern names and that cannot be read is left out, with a warning on
+      stderr.
 
   Raises:
     UserError: a path has no run, or a pattern matches none.

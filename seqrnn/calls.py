@@ -3,12 +3,13 @@
 import importlib
 import multiprocessing
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import NoneType, SimpleNamespace
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -27,6 +28,8 @@ from seqrnn.table import Table, read_csv
 Given = str | os.PathLike[str] | ConfigDict | None  # What names a config.
 
 _THREADS = "PJRT_NPROC"  # The number of XLA's threads, for JAX.
+# The dashes of a flag that stands for an argument, not in a command to type.
+_FLAG = re.compile(r"^--|(?<![\w-])--(?=config\.)|(?<=another )--(?=workdir)")
 _LIMIT = 2**27  # Bytes of a table or a report.
 
 
@@ -135,17 +138,31 @@ def call(
       "error: a worker of a search imports this script; put the calls of seqrnn"
       ' below `if __name__ == "__main__":`'
     )
-  try:
+  with errors_of_python():
     resolved, folder = _resolve(mode, config, workdir, settings)
     with _started(resolved, mode), _output(verbose):
       module = importlib.import_module(f"seqrnn.modes.{mode}")
       return module.run(build, resolved, folder), resolved, folder
+
+
+@contextmanager
+def errors_of_python() -> Iterator[None]:
+  """Makes errors name arguments, which the command line has as flags.
+
+  Raises:
+    UserError: for every error that the command line prints in a line.
+  """
+  try:
+    yield
   except Exception as error:
-    known = isinstance(error, UserError)
-    line = None if known else launch.user_message(error)
+    line = launch.user_message(error)
     if line is None:
       raise
-    raise UserError(line) from error
+    line = _FLAG.sub("", line)
+    if not isinstance(error, UserError):
+      raise UserError(line) from error
+    error.args = (line,)
+    raise
 
 
 def _resolve(
@@ -157,6 +174,14 @@ def _resolve(
   """Returns the config and the workdir, as the command line resolves them."""
   if isinstance(config, ConfigDict) and workdir is None:
     raise UserError("workdir: is missing; a ConfigDict has no name for one")
+  path = str, os.PathLike, NoneType
+  if not isinstance(config, (*path, ConfigDict)):
+    raise UserError(
+      f"config: is a {type(config).__name__}; must be the name or the path of a"
+      " config, or a ConfigDict; fields are keyword arguments, as epochs=3"
+    )
+  if not isinstance(workdir, path):
+    raise UserError(f"workdir={workdir!r}: must be the path of a folder")
   if config is not None and not isinstance(config, ConfigDict):
     config = os.fspath(config)
   request: Any = SimpleNamespace(

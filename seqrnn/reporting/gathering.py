@@ -1,5 +1,6 @@
 """Gathers several runs in a table: fields that differ, and their figures."""
 
+import glob
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
@@ -22,7 +23,8 @@ def find(
 ) -> tuple[list[Path], frozenset[Path]]:
   """Finds the workdirs that paths and patterns name.
 
-  A pattern, such as `runs/*`, may also match folders that have no run.
+  A pattern, such as `runs/*`, may also match folders that have no run. The
+  workdir of a search stands for those of its trials.
 
   Returns:
     the workdirs, each once, and those among them that only patterns name.
@@ -34,9 +36,19 @@ def find(
   for given in paths:
     path = os.fspath(given)
     found = files.matching_runs(path)
+    if found == [path] and _is_search(path):
+      found = files.matching_runs(
+        os.path.join(glob.escape(path), "trials", "*")
+      )
     (named if found == [path] else matched).update(dict.fromkeys(found))
   workdirs = dict.fromkeys(map(Path, named | matched))
   return list(workdirs), frozenset(map(Path, matched.keys() - named.keys()))
+
+
+def _is_search(path: str) -> bool:
+  """Whether a folder has a search, and no run of its own."""
+  names = "config.json", "search.json"
+  return [os.path.exists(os.path.join(path, x)) for x in names] == [False, True]
 
 
 def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,11 +18,12 @@ from seqrnn.runtime import compiled, devices, launch, signals
 from seqrnn.searching import display, space, study
 from seqrnn.searching.study import Search, alone
 from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 from seqrnn.training import fit
 from seqrnn.training.history import read_rows
 
 _TIMES = ("seconds", "evaluation_seconds", "symbols")
+# Gives trials of equal programs one experiment.
+_share = fit.keep_last(lambda config, names: (fit.without_rate(config), names))
 _PAUSE = 0.2  # Seconds between two looks at the trials of other processes.
 _STARTS = 8  # How often a worker is started, at most.
 
@@ -47,7 +48,7 @@ def train_trials(search: Search, show: Callable[[], None]):
   Raises:
     Interrupted: a signal was caught.
   """
-  search = search._replace(build=_keep_last(search.build))
+  search = search._replace(build=_share(search.build))
   with signals.catch_signals() as caught:
     while time.time() < search.deadline:
       if caught:
@@ -62,19 +63,6 @@ def train_trials(search: Search, show: Callable[[], None]):
         time.sleep(_PAUSE)
       else:
         return
-
-
-def _keep_last(build: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns `build`, which gives trials of equal programs one experiment."""
-  last: list[Any] = []
-
-  def kept(config: Config, vocabularies: dict[str, Any] | None) -> Any:
-    key = fit.without_rate(config), vocabularies
-    if not last or last[0] != key:
-      last[:] = key, build(config, vocabularies)
-    return last[1]
-
-  return kept
 
 
 def run_trial(search: Search, trial: Trial, show: Callable[[], None]):

@@ -1,6 +1,8 @@
 """Trains or resumes a run: its checks, files and messages around the loop."""
 
+import math
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,8 +31,6 @@ from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
 from seqrnn.training.step import State, make_start, make_step, state_shapes
-
-_last: list[Any] = []  # The key and the results of the last call of _programs.
 
 
 def check_owner(config: Config, workdir: Path) -> Config:
@@ -123,6 +123,35 @@ def without_rate(config: Config) -> frozenset[tuple[str, Any]]:
   return frozenset(fields.items())
 
 
+def keep_last(key: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns a decorator: a call with the key of the last one has its result.
+
+  Args:
+    key: a function of the arguments, which the result depends on.
+  """
+
+  def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    last: list[Any] = []
+
+    def kept(*args: Any) -> Any:
+      found = key(*args)
+      if not last or last[0] != found:
+        last[:] = found, function(*args)
+      return last[1]
+
+    return kept
+
+  return decorate
+
+
+@keep_last(
+  lambda experiment, config, schedule, mesh: (
+    experiment.loss,
+    mesh,
+    schedule.args[1:],
+    without_rate(config),
+  )
+)
 def _programs(
   experiment: Experiment, config: Config, schedule: partial, mesh: Mesh
 ) -> tuple[Any, Any]:
@@ -131,18 +160,13 @@ def _programs(
   The last ones are kept: trials that differ only in the learning rate have the
   same experiment, and trace and load their programs once.
   """
-  lengths = schedule.args[1:]
-  key = experiment.loss, mesh, lengths, without_rate(config)
-  if not _last or _last[0] != key:
-    optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-    average = optimizers.average_weight(config)
-    batch = experiment.batches("train", 0)[0]
-    _last[:] = (
-      key,
-      make_step(experiment, optimizer, mesh, config.train.ema or 1.0),
-      make_start(experiment, optimizer, batch, mesh, average),
-    )
-  return _last[1], _last[2]
+  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
+  average = optimizers.average_weight(config)
+  batch = experiment.batches("train", 0)[0]
+  return (
+    make_step(experiment, optimizer, mesh, config.train.ema or 1.0),
+    make_start(experiment, optimizer, batch, mesh, average),
+  )
 
 
 def make_training(
@@ -279,7 +303,33 @@ def resume(training: Training) -> Position:
   print_summary(training.experiment, config, state.params)
   if position.step and not finished:
     print(f"resuming from step {position.step}")
+    _warn_of_decay(training, settings, position)
   return train_with_rollback(training, state, position)
+
+
+def _warn_of_decay(
+  training: Training, settings: changes.Settings, position: Position
+):
+  """Warns if a run resumes whose schedule had reached its end."""
+  config, fields = training.config, settings.fields
+  ended = position.epoch >= fields["train.epochs"] or position.step >= (
+    fields["train.max_steps"] or math.inf
+  )
+  decays = ("cosine", "exponential", "step")
+  if not ended or config.schedule.name not in decays:
+    return
+  last, rate = position.step - 1, config.optimizer.learning_rate
+  batches = len(training.experiment.batches("train", 0))
+  shorter = optimizers.schedule(config, batches, position.step, rate)
+  before: Any = shorter(last)
+  after: Any = training.learning_rate(position.step)
+  if sharding.is_first():
+    print(
+      f"warning: schedule.name={config.schedule.name!r}: the learning rate had"
+      f" decayed to {float(before):.3g} and is {float(after):.3g} now; for one"
+      " schedule over all epochs, train again in another --workdir",
+      file=sys.stderr,
+    )
 
 
 def fit(

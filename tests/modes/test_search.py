@@ -774,7 +774,7 @@ def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
     return made[-1]
 
   monkeypatch.setattr(fit, "make_step", make_step)
-  kept, steps = workers._keep_last(build), []
+  kept, steps = workers._share(build), []
   for rate, size in ((0.1, 4), (0.2, 4), (0.2, 5), (0.2, 5)):
     config = tiny(tmp_path, {"optimizer.learning_rate": rate})
     config.model.hidden_size = size

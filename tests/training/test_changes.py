@@ -1,7 +1,10 @@
 """Settings of training that change: recorded, or refused by a finished run."""
 
 import itertools
+import math
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from seqrnn.errors import UserError
 from seqrnn.reporting import fields
 from seqrnn.settings import command
 from seqrnn.settings import config as config_lib
-from seqrnn.training import changes, fit
+from seqrnn.training import changes, fit, optimizers
 from seqrnn.training.changes import Change, Settings
 from seqrnn.training.position import Position
 from seqrnn.training.progress import Progress
@@ -68,6 +71,41 @@ def test_a_finished_run_refuses_what_would_train_nothing(tmp_path, capsys):
     run(begin(tmp_path, epochs=2), workdir)
   with pytest.raises(UserError, match=r"train\.epochs=2, not 1"):
     run(begin(tmp_path, epochs=1, label_smoothing=0.4), workdir)
+
+
+def _cosine(part):
+  return 0.01 * (0.99 * (1 + math.cos(math.pi * part)) / 2 + 0.01)
+
+
+@pytest.mark.parametrize(
+  ("name", "rates"),
+  [
+    ("cosine", (_cosine(0.9), _cosine(0.5))),
+    ("step", (0.01, 0.001)),
+    ("constant", None),
+  ],
+)
+def test_a_run_whose_schedule_has_ended_warns(name, rates, tmp_path, capsys):
+  config = begin(tmp_path, epochs=2)
+  config.optimizer.learning_rate = 0.01
+  config.schedule.update(name=name, every=1, factor=0.1, final=0.01)
+  training: Any = SimpleNamespace(
+    config=config,
+    experiment=SimpleNamespace(batches=lambda *_: range(10)),
+    learning_rate=optimizers.schedule(config, 10, 20, 0.01),
+  )
+  settings = Settings({"train.epochs": 1, "train.max_steps": None}, [])
+  fit._warn_of_decay(training, settings, Position(step=9, epoch=0))
+  assert capsys.readouterr().err == ""
+  fit._warn_of_decay(training, settings, Position(step=10, epoch=1))
+  err = capsys.readouterr().err
+  if rates is None:
+    assert err == ""
+    return
+  assert err.startswith(f"warning: schedule.name={name!r}: the learning rate")
+  found = re.search(r"had decayed to (\S+) and is (\S+) now", err)
+  assert found is not None
+  assert [*map(float, found.groups())] == pytest.approx(rates, rel=0.01)
 
 
 def test_a_limit_that_is_raised_goes_on_or_changes_nothing(tmp_path, capsys):
