@@ -147,7 +147,8 @@ fields of a group.
 stderr the fields that differ from the defaults. `--version` prints what a bug
 report needs. Choices may be written in any case.
 
-A script completes modes, configs, flags and choices in bash or zsh:
+A script completes modes, configs, flags and choices in bash or zsh (tried with
+bash 5.2 and zsh 5.9):
 
 ```text
 seqrnn --completion=bash > ~/.local/share/bash-completion/completions/seqrnn

@@ -1,5 +1,8 @@
 """What a shell completes a command line to."""
 
+import os
+import pty
+import select
 import shutil
 import subprocess
 
@@ -65,6 +68,54 @@ def test_bash_completes_files_and_whole_words(complete, tmp_path):
   # In a shell in which = breaks no words.
   assert complete("seqrnn --mode=tr", " \n") == ["--mode=train"]
   assert complete("seqrnn --model.hid", " \n") == ["--model.hidden_size="]
+
+
+ZSH = shutil.which("zsh")
+START = """
+fpath=({folder} $fpath)
+autoload -U compinit
+compinit -u -d {folder}/dump
+print ready
+"""
+
+
+@pytest.mark.skipif(ZSH is None, reason="no zsh")
+def test_zsh_completes(tmp_path):
+  """In a terminal, as zsh completes nowhere else."""
+  assert ZSH is not None
+  (tmp_path / "_seqrnn").write_text(completion.script("zsh", FLAGS))
+  (tmp_path / ".zshrc").write_text(START.format(folder=tmp_path))
+  (tmp_path / "mine.json").touch()
+  environment = os.environ | {"ZDOTDIR": str(tmp_path), "TERM": "dumb"}
+  here, there = pty.openpty()
+  ends = dict.fromkeys(("stdin", "stdout", "stderr"), there)
+  shell = subprocess.Popen(
+    [ZSH, "-i"], cwd=tmp_path, env=environment, start_new_session=True, **ends
+  )
+
+  def wait_for(text):
+    seen = ""
+    while text not in seen:
+      assert select.select([here], [], [], 20)[0], seen
+      seen += os.read(here, 65536).decode(errors="replace")
+
+  try:
+    wait_for("ready")
+    for line, text in (
+      ("--config=br", "--config=brnn "),
+      ("--config=mi", "--config=mine.json "),
+      ("--mode=de", "describe  detect"),
+      ("--config=rnn --model.hid", "--model.hidden_size="),
+      ("--schedule.name=st", "--schedule.name=step "),
+    ):
+      os.write(here, f"seqrnn {line}\t".encode())
+      wait_for(text)
+      os.write(here, b"\x15")  # Ctrl-U deletes the line.
+  finally:
+    shell.kill()
+    shell.wait()
+    os.close(here)
+    os.close(there)
 
 
 @pytest.mark.parametrize("shell", completion.SCRIPTS)
