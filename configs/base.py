@@ -104,6 +104,7 @@ _BOTH_HEADS = _task("gap_model") | {"model.heads": ("all",)}
 _SAMPLED = (_task("language_model", "polyphony"), _BOTH_HEADS)
 _SAMPLED_TEXT = (_task("language_model"), _BOTH_HEADS)
 _DETECTION = _task("gap_model", "language_model")
+_STATES = {"embed.of": ("texts", "symbols")}
 
 DATA = _group(
   "data",
@@ -734,6 +735,43 @@ SAMPLE = _group(
   ),
 )
 
+EMBED = _group(
+  "embed",
+  of=Field(
+    "texts",
+    choice("texts", "symbols", "vocabulary"),
+    "What has a vector. texts: each text or session, pooled over its symbols."
+    " symbols: each symbol of a text, in its context. vocabulary: each symbol"
+    " of the vocabulary, its embedding.",
+  ),
+  split=Field("test", SPLIT, "The split to read.", (_STATES,)),
+  path=optional(
+    str,
+    TEXT,
+    "A file, a glob or a folder to read, instead of a split, as predict.path.",
+    _STATES,
+  ),
+  layer=optional(
+    int,
+    COUNT,
+    "The layer whose states are written, from 1. Empty: the last.",
+    _STATES,
+  ),
+  pooling=Field(
+    "mean",
+    choice("last", "mean", "max"),
+    "The vector of a text. last: the state after the last step of each"
+    " direction. mean, max: over the symbols.",
+    ({"embed.of": ("texts",)},),
+  ),
+  format=Field(
+    "npz",
+    choice("npz", "parquet"),
+    "npz: an array of vectors, and a table in CSV with what each row is."
+    " parquet: one table of both (needs pyarrow).",
+  ),
+)
+
 DETECT = _group(
   "detect",
   path=optional(
@@ -1024,6 +1062,7 @@ FIELDS = {
   **DESCRIBE,
   **PREDICT,
   **SAMPLE,
+  **EMBED,
   **DETECT,
   **REPORT,
   **EXPORT,

@@ -52,6 +52,7 @@ ABOUT = {
   "describe": "`--mode=describe`.",
   "predict": "`--mode=predict`.",
   "sample": "`--mode=sample`.",
+  "embed": "`--mode=embed`.",
   "detect": "`--mode=detect`, `--follow` and `--mode=review`.",
   "report": "`--mode=report`.",
   "export": "`--mode=export`.",

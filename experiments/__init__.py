@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from seqrnn.data import vocabulary
+from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import RESERVED
@@ -21,6 +21,7 @@ from seqrnn.detection import redaction
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require, shapes
+from seqrnn.inference import states
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.inference.sampler import sample, sample_music
@@ -285,6 +286,55 @@ class Run(NamedTuple):
     self._require("predict")
     documents = self._documents(text)
     return list(predictions(self.experiment, self.params, documents, top_k))
+
+  def states(
+    self,
+    text: str,
+    of: str = "symbols",
+    *,
+    layer: int | None = None,
+    pooling: str = "mean",
+  ) -> np.ndarray:
+    """The states of a layer as it reads a text, both directions concatenated.
+
+    Example:
+      >>> run.states("import os").shape
+      (9, 128)
+      >>> run.states("import os", of="texts").shape
+      (1, 128)
+
+    Args:
+      text: in the format of the run's data.
+      of: `symbols`: the state after each symbol that the model reads; `texts`:
+        a vector of each document, such as a line of a run on lines.
+      layer: its number, from 1; None: the last.
+      pooling: of `texts`: `mean`, `max`, or `last`, the state after the last
+        step of each direction.
+
+    Returns:
+      float32 [symbols or documents, D].
+
+    Raises:
+      UserError: the task has no states, the model no such layer, or the text no
+        symbol.
+    """
+    self._require("embed")
+    settings = {"of": of, "layer": layer, "pooling": pooling}
+    self._changed("embed", settings)  # Checks the values.
+    if of == "vocabulary":
+      return states.embedding(self.params)
+    data = self.config.data
+    pieces = splits.given(self._documents(text), data.unit)
+    if not len(pieces.corpus.ids):
+      raise UserError(f"text={text!r}: no symbol there")
+    pieces = states.whole(self.experiment, pieces, data.boundaries)
+    reading = states.Reading(self.experiment, self.params, pieces, layer)
+    blocks = (
+      states.texts(reading, pooling)
+      if of == "texts"
+      else states.symbols(reading, data.boundaries)
+    )
+    return np.concatenate([block.vectors for block in blocks])
 
   def _documents(self, text: str) -> list[Document]:
     if self.experiment.reads != "symbol":

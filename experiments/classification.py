@@ -213,7 +213,7 @@ def targets(
   if weigh is not None:
     made["importance"] = weigh()[target_B1]
   if name_D is not None:
-    made |= {"document": document_B, "read": batch["read"]}
+    made |= {name: batch[name] for name in ("document", "place", "read")}
     made["truth"] = name_D[document_B, None]
   return made
 

@@ -214,7 +214,7 @@ def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
     "reset": batch["reset"],
   }
   if "read" in batch:
-    made |= {"document": batch["document"], "read": batch["read"]}
+    made |= {name: batch[name] for name in ("document", "place", "read")}
     made["truth"] = np.full(inputs_BT.shape, "", object)
   wanted = made.keys() | {"spans", "letters"}  # Truth takes long to look up.
   return made | {n: f(*rows) for n, f in columns.items() if n in wanted}

@@ -71,14 +71,14 @@ class Experiment(NamedTuple):
       None in evaluation, where nothing is random.
     facts: split -> {"documents", "symbols", "crc32"}, the size and the checksum
       of the data, and "origin" if the data depend on it.
-    batches: split or list of Documents, epoch -> Batches of numpy arrays. It
-      takes keywords: with `batch_size`, batches also have `document` and
-      `place` [B], the document of each row and its first position in all
+    batches: split, Pieces or list of Documents, epoch -> Batches of numpy
+      arrays. It takes keywords: with `batch_size`, batches also have `document`
+      and `place` [B], the document of each row and its first position in all
       symbols; `ordered` reads one document after another; with `named`, batches
-      also have `read` [B, T] and, unless targets are numbers, `truth` [B, N],
-      the strings of the data, "" where there is none.
+      also have `document` and `place`, `read` [B, T] and, unless targets are
+      numbers, `truth` [B, N], the strings of the data, "" where there is none.
     predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers.
-      None: the task lacks --mode=predict and --mode=describe.
+      None: the task lacks --mode=predict, --mode=describe and --mode=embed.
     forbidden: T -> bool_NT, the inputs s that output t must not depend on; None
       if no input is a target. The leak probe tests it. A model that trains
       several heads has the rows of each head, one head after another; then
@@ -171,6 +171,7 @@ class Experiment(NamedTuple):
 _WHY_NOT = {
   "predict": "has no labels, numbers or next symbols to predict for a text",
   "sample": "cannot write one symbol after the other",
+  "embed": "reads no text whose states could be written",
   "describe": "has no outputs to show",
   "detect": "says of no event how likely it is",
   "review": "says of no event how likely it is",
@@ -184,6 +185,7 @@ def modes(experiment: Experiment) -> tuple[str, ...]:
     or experiment.reads != "symbol"
     or experiment.gives == "sigmoid",
     "sample": experiment.decoder is None,
+    "embed": experiment.predict is None or experiment.reads != "symbol",
     "describe": experiment.predict is None,
     "detect": not experiment.heads,
     "review": not experiment.heads,

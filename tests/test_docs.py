@@ -44,6 +44,7 @@ OTHERS = (
     "md",
     "mid",
     "npz",
+    "parquet",
     "png",
   ),
   *("onnx", "py", "safetensors", "svg", "xz", "yaml", "yml"),
@@ -201,6 +202,7 @@ def test_what_the_pages_say_works(checkout, capsys):
   [code] = re.findall(r"^## Python\n\n((?: {4}.*\n|\n)+)", text, re.M)
   exec(textwrap.dedent(code), {})
   exec("\n".join(blocks("howto/python.md")), {})
+  exec("\n".join(blocks("howto/embeddings.md")), {})
   check_files(checkout / "runs")
   (checkout / "live.log").write_text((checkout / "shop.log").read_text())
   exec("\n".join(blocks("howto/operate.md")), {})

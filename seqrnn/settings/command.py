@@ -26,6 +26,7 @@ MODES = (
   "evaluate",
   "predict",
   "sample",
+  "embed",
   "describe",
   "search",
   "detect",

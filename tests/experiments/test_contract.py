@@ -20,7 +20,7 @@ from seqrnn.training import fit
 from tests import share
 from tests.conftest import Page, tiny
 
-MODES = "train, evaluate, predict, describe, search, report, config"
+MODES = "train, evaluate, predict, embed, describe, search, report, config"
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ LACKS = [
   ({"model.heads": "all", "task": "gap_model"}, set()),
   (
     {"task": "polyphony", "data.source": "chords"},
-    {"predict", "detect", "review"},
+    {"predict", "embed", "detect", "review"},
   ),
   (
     {"task": "classification", "data.format": "files"},

@@ -64,6 +64,7 @@ def test_each_field_is_reported_without_and_not_with_what_it_needs(name):
     "optimizer.name": "sgd" if name.endswith("epsilon") else "adagrad",
     "model.cell": "gru",
     "search.method": "coarse" if name == "search.pruning" else "tpe",
+    "embed.of": "vocabulary",
   }
   if name == "sample.tempo":
     without["task"] = "language_model"

@@ -1,0 +1,149 @@
+"""embed: files of vectors and of what they are, written in pieces."""
+
+import csv
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn import program
+from seqrnn.data.vocabulary import RESERVED
+from seqrnn.errors import UserError
+from seqrnn.modes import embed
+from seqrnn.modes.embed import Vectors
+from seqrnn.training import fit
+from tests.conftest import tiny
+
+TEXT = 'ab "c"\n\u00e9, e\nabcab'
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A run of labelled lines, two letters of which are quoted in CSV."""
+  folder = tmp_path_factory.mktemp("embed")
+  for label in ("x", "y"):
+    (folder / "texts").mkdir(exist_ok=True)
+    lines = [f"{letter}{label}, b\n" for letter in "abcdefgh\0"]
+    (folder / "texts" / label).write_text("".join(lines))
+  fields = {
+    "task": "classification",
+    "data.format": "files",
+    "data.path": str(folder / "texts"),
+    "data.test_fraction": 0.3,
+    "data.split": "documents",
+    "model.embedding_size": 4,
+    "train.max_steps": 1,
+  }
+  fit.fit(experiments.build, tiny(folder, fields), folder / "run")
+  (folder / "given").write_text(TEXT)
+  return experiments.load(folder / "run")
+
+
+def embedded(run, format="files", **settings):
+  """The arrays and the rows of a table, as a reader of both finds them."""
+  config = run.config.copy_and_resolve_references()
+  config.data.format = format
+  config.embed.update(settings)
+  path = embed.run(experiments.build, config, run.workdir)
+  with path.with_suffix(".csv").open(newline="") as file:
+    rows = list(csv.DictReader(file))
+  with np.load(path) as found:
+    assert list(found) == ["vectors"]
+    assert found["vectors"].dtype == np.float32
+    return found["vectors"], rows
+
+
+def test_texts_of_a_split_have_names_and_labels(run, capsys):
+  vectors, rows = embedded(run)
+  named = run.experiment.batches("test", 0, ordered=True, named=True)
+  texts = [
+    "".join(batch["read"][n])
+    for batch in named
+    for n in np.flatnonzero(batch["weights"])
+  ]
+  assert [row["label"] for row in rows] == [text[1] for text in texts]
+  assert [row["text"] for row in rows] == [str(n) for n in range(len(rows))]
+  assert [int(row["symbols"]) for row in rows] == [len(t) + 2 for t in texts]
+  assert all(row["name"].startswith(row["label"]) for row in rows)
+  expected = run.states("\n".join(texts), of="texts")
+  np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
+  out = capsys.readouterr().out.splitlines()
+  assert out[0].endswith(f"states.npz: {len(texts)} vectors of 8 numbers")
+  assert out[1].endswith("states.csv")
+
+
+def test_symbols_of_a_file_without_labels(run):
+  path = str(run.workdir.parent / "given")
+  vectors, rows = embedded(run, "text", of="symbols", path=path)
+  lines = TEXT.split("\n")
+  assert [row["symbol"] for row in rows] == list("".join(lines))
+  assert [int(row["position"]) for row in rows] == [
+    n for line in lines for n in range(len(line))
+  ]
+  assert [int(row["text"]) for row in rows] == [0] * 6 + [1] * 4 + [2] * 5
+  assert list(rows[0]) == ["text", "name", "position", "symbol"]
+  np.testing.assert_allclose(vectors, run.states(TEXT), rtol=1e-5, atol=1e-6)
+
+
+def test_the_vocabulary(run):
+  vectors, rows = embedded(run, of="vocabulary")
+  table = run.params["embedding"]["embedding"]
+  np.testing.assert_array_equal(vectors, table)
+  names = run.experiment.vocabularies["symbols"].names(range(len(table)))
+  assert [row["symbol"] for row in rows] == names
+  assert names[: len(RESERVED)] == list(RESERVED)
+
+
+def test_a_table_of_parquet_replaces_both_files(run, monkeypatch):
+  arrow = pytest.importorskip("pyarrow.parquet")
+  vectors, rows = embedded(run)
+  monkeypatch.setattr(embed, "_NUMBERS", 10)
+  run.config.embed.format = "parquet"
+  path = embed.run(experiments.build, run.config, run.workdir)
+  run.config.embed.format = "npz"
+  assert not path.with_suffix(".npz").exists()
+  table = arrow.read_table(path)
+  assert arrow.ParquetFile(path).num_row_groups >= 1
+  found = table.to_pydict()
+  np.testing.assert_array_equal(np.array(found.pop("vector")), vectors)
+  for n, row in enumerate(rows):
+    assert {k: str(v[n]) for k, v in found.items()} == row
+
+
+def test_a_package_that_is_missing_is_one_line(run, monkeypatch, capfd):
+  monkeypatch.setitem(sys.modules, "pyarrow", None)
+  flags = [f"--workdir={run.workdir}", "--mode=embed", "--embed.format=parquet"]
+  assert program.main(["run.py", *flags]) == 2
+  assert capfd.readouterr().err == (
+    "error: --embed.format=parquet: there is no pyarrow; it needs pip install"
+    " pyarrow\n"
+  )
+
+
+def test_a_file_that_is_missing_is_refused(run):
+  with pytest.raises(UserError, match=r"config\.embed\.path='/none'"):
+    embedded(run, path="/none")
+
+
+@pytest.mark.parametrize("format", ["npz", "parquet"])
+def test_memory_does_not_grow_with_the_input(tmp_path, format, monkeypatch):
+  if format == "parquet":
+    pytest.importorskip("pyarrow.parquet")
+  monkeypatch.setattr(embed, "_NUMBERS", 1000)
+  write = getattr(embed, f"_write_{format}")
+
+  def blocks(count):
+    for n in range(count):
+      yield np.full((100, 64), n, np.float32), {"text": [n] * 100}
+
+  def peak(count):
+    tracemalloc.start()
+    write(tmp_path / f"v.{format}", Vectors(100 * count, blocks(count)))
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+  peak(2)  # Imports take memory, too.
+  assert peak(200) < 2 * peak(20)
