@@ -20,7 +20,7 @@ from seqrnn.training import fit
 from tests import share
 from tests.conftest import Page, tiny
 
-MODES = "train, evaluate, predict, embed, describe, search, report, config"
+MODES = "train, evaluate, predict, embed, describe, search, report, export, config"
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_without_outputs_it_is_refused_in_one_line(mode, main, monkeypatch):
   assert status == 2
   assert said.err.startswith(f"error: --mode={mode}: task='share' ")
   assert said.err.endswith(
-    "; its modes are train, evaluate, search, report, config\n"
+    "; its modes are train, evaluate, search, report, export, config\n"
   )
   assert said.err.count("\n") == 1
   for other in ("evaluate", "report"):
