@@ -1,15 +1,20 @@
 """The models of a detector: the run's own, or one for each fold."""
 
 import copy
+import io
 import math
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from seqrnn.data import splits
 from seqrnn.detection.detector import Member
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import files
+from seqrnn.runtime.console import console as make_console
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training import fit
@@ -69,7 +74,6 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
   It has the vocabulary of the run, and as many epochs, of fewer batches.
   """
   k, folds = folder.name.split("-of-")
-  print(f"fold {k} of {folds}: a model trained on the other training sessions")
   config = copy.deepcopy(config)
   config.data.fold = f"{k}/{folds}"
   config.checkpoint.step = None
@@ -86,7 +90,31 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
     with files.atomic_write(own, "wb") as file:
       file.write(vocabulary)
-  fit.fit(build, config, folder)
+  _fit(build, config, folder, f"fold {k} of {folds}")
+
+
+def _fit(
+  build: Callable[..., Experiment], config: Config, folder: Path, name: str
+):
+  """Trains the model of a fold, and prints a line about it."""
+  # Of the stdout of now, which the training does not have.
+  console, total = make_console(file=sys.stdout), config.train.epochs
+
+  def evaluated(row: dict[str, Any]) -> bool:
+    loss = row["validation_loss"]
+    status.update(f"{name}: epoch {row['epoch']} of {total}, loss {loss:.4f}")
+    return False
+
+  with (
+    console.status(f"{name}: training") as status,
+    redirect_stdout(io.StringIO()),
+  ):
+    found = fit.fit(build, config, folder, evaluated)
+  console.print(
+    f"{name}: a model of the other training sessions, validation loss"
+    f" {found['best']:.4f} at step {found['best_step']} of {found['step']}",
+    soft_wrap=True,
+  )
 
 
 def _trained_otherwise(folder: Path, config: Config) -> bool:

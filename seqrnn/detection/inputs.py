@@ -67,6 +67,37 @@ def read_sessions(
   return inject(sessions, settings.inject, np.random.default_rng(settings.seed))
 
 
+def examined(config: Config, read: Callable[[str], Pieces], count: int) -> str:
+  """Which sessions are examined, in words.
+
+  Args:
+    config: of the run.
+    read: split -> its pieces.
+    count: number of the sessions.
+  """
+  data, settings = config.data, config.detect
+  if settings.path is not None:
+    paths = [f"detect.path={settings.path}"]
+    if settings.anomalous_path is not None:
+      paths.append(f"detect.anomalous_path={settings.anomalous_path}")
+    return f"all {count:,} sessions of {' and '.join(paths)}"
+  if "test" in corpora.separate(data):
+    field = "source" if data.test_path is None else "test_path"
+    words = f"the {count:,} sessions of the test split (data.{field}"
+    return f"{words}={data[field]}); detect.path examines others"
+  pieces = read("test")
+  total, field = len(pieces.corpus.names), "test_fraction"
+  if data.fold is not None:
+    field = "fold"
+    total = len(pieces) + len(read("train"))
+  last = data.split == "last_documents" and data.fold is None
+  which = "the last " if last else ""
+  return (
+    f"{which}{len(pieces):,} of {total:,} sessions"
+    f" (data.{field}={data[field]}); detect.path examines others"
+  )
+
+
 def set_label(sessions: Sessions, label: bool) -> Sessions:
   """The sessions, all with the same label."""
   labels = np.full(len(sessions.bounds) - 1, label)

@@ -25,7 +25,16 @@ from seqrnn.table import Table, read_csv
 
 # Columns of text, whatever it looks like; `event_1` and so on are text, too.
 _TEXT = {
-  *("session", "severity", "reason", "file", "timestamp", "event", "example"),
+  *(
+    "session",
+    "severity",
+    "reason",
+    "score",
+    "file",
+    "timestamp",
+    "event",
+    "example",
+  ),
   *("before", "after"),
 }
 _LIMIT = 2**32  # Bytes of a table after decompression.
@@ -119,9 +128,9 @@ def write_sessions(
   """Writes sessions.csv, or another `form`: a row per session of the input.
 
   Line and timestamp are those of the session's most surprising event. The
-  columns severity and reason, of alarms alone, are as in `severity`; incident
-  is a row of incidents.csv, from 1. In a log, 1 in the column open or cut is a
-  session that its end or its begin cuts.
+  columns severity, reason and score, of alarms alone, are as in `severity`, the
+  reason in words; incident is a row of incidents.csv, from 1. In a log, 1 in
+  the column open or cut is a session that its end or its begin cuts.
   """
   sessions, oddest = found.sessions, found.oddest().tolist()
   distinct = verdict_columns(found) | {"p_value": _cells(found.p)}
@@ -161,7 +170,8 @@ def verdict_columns(found: Findings) -> dict[str, list[Any]]:
     "flag": found.flags.astype(int).tolist(),
     "severity": [severity.NAMES[n] or None for n in alarms.severity.tolist()],
     "incident": [None] * len(found.p),
-    "reason": [name or None for name in alarms.reasons],
+    "reason": [severity.WORDS.get(name) for name in alarms.reasons],
+    "score": [name or None for name in alarms.reasons],
     "models": alarms.models.tolist(),
     "unknown_events": alarms.unknown_events.tolist(),
     "flagged_events": alarms.flagged_events.tolist(),
@@ -195,8 +205,8 @@ def incident_rows(
 ) -> tuple[list[str], list[list[Any]]]:
   """The columns and the rows of incidents.csv."""
   places = places_of(found)
-  columns = ["incident", "severity", "sessions", "p_value", "reason", "event"]
-  columns += ["example", *places, "before", "after"]
+  columns = ["incident", "severity", "sessions", "p_value", "reason", "score"]
+  columns += ["event", "example", *places, "before", "after"]
   rows = []
   for number, one in enumerate(grouped, 1):
     j = one.session
@@ -205,7 +215,8 @@ def incident_rows(
     example = found.sessions.names[j]
     context = [" | ".join(names) for names in (one.before, one.after)]
     name = severity.NAMES[one.severity]
-    row = [number, name, one.count, p, one.reason, one.event]
+    reason = severity.WORDS[one.reason]
+    row = [number, name, one.count, p, reason, one.reason, one.event]
     rows.append([*row, example, *where, *context])
   return columns, rows
 

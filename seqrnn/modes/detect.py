@@ -35,10 +35,11 @@ from seqrnn.detection.decision import find_anomalies
 from seqrnn.detection.detector import Detector, combined_names
 from seqrnn.detection.findings import LOCK, NAME, Findings
 from seqrnn.detection.incidents import Incident
-from seqrnn.detection.inputs import read_sessions
+from seqrnn.detection.inputs import examined, read_sessions
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
 from seqrnn.following import feedback
+from seqrnn.inference.predictions import console_text
 from seqrnn.runtime import files, fileset, manifest
 from seqrnn.runtime.console import console as make_console
 from seqrnn.settings import config as config_lib
@@ -82,6 +83,8 @@ def _run(
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
   sessions, kinds = read_sessions(config, names, read)
+  which = examined(config, read, len(sessions.names))
+  console.print(f"examined: {console_text(which)}", soft_wrap=True)
   given = answers.read(workdir, names, read, config)
   examples = feedback.update(config, workdir)
   times.append(time.perf_counter())
@@ -104,7 +107,7 @@ def _run(
     "data": {
       "train": experiment.facts("train"),
       "validation": experiment.facts("validation"),
-      "looked_at": evaluation.summary(found),
+      "looked_at": {"which": which, **evaluation.summary(found)},
     },
     "calibration": normal.record(),
     "thresholds": thresholds.content(normal, detector, workdir),

@@ -48,6 +48,9 @@ def _basis(folder: Path, step: int | None) -> list[Element]:
     if step is not None and record.get("step", step) != step:
       words = f"Detection was run with the checkpoint of step {record['step']}"
       parts.append(f"{words}, not with that of step {step:,}.")
+    looked_at = record.get("data", {}).get("looked_at", {})
+    if which := looked_at.get("which"):
+      parts.append(f"Examined: {which}.")
     if "calibration" in record:  # An earlier version has not written it.
       parts += _calibration(record["calibration"])
   return [element("p", text) for text in parts]

@@ -41,8 +41,8 @@ _GROUPED = 2**20  # Events of flagged sessions that are grouped to incidents.
 _RULES = ("rate", "events", "topk")  # They judge each session by itself.
 _INCIDENTS = (
   "incident int, severity string, sessions bigint, p_value double,"
-  " reason string, event string, example string, file string, line bigint,"
-  " timestamp string, before string, after string"
+  " reason string, score string, event string, example string, file string,"
+  " line bigint, timestamp string, before string, after string"
 )
 
 
@@ -196,11 +196,11 @@ def scored(
 
 def _counts(found: DataFrame) -> tuple[list[int], int]:
   """The number of sessions of each severity, and of short ones."""
-  rows = found.groupBy("severity", "reason").count().collect()
+  rows = found.groupBy("severity", "score").count().collect()
   counts, short = [0] * len(severity.NAMES), 0
   for row in rows:
     counts[severity.NAMES.index(row["severity"] or "")] += row["count"]
-    short += row["count"] * (row["reason"] == severity.SHORT)
+    short += row["count"] * (row["score"] == severity.SHORT)
   return counts, short
 
 

@@ -42,6 +42,7 @@ _VERDICT = {
   "severity": pa.string(),
   "incident": pa.int32(),
   "reason": pa.string(),
+  "score": pa.string(),
   "models": pa.int32(),
   "unknown_events": pa.int32(),
   "flagged_events": pa.int32(),

@@ -1,6 +1,7 @@
 """detect: against one session after another; labels change no flag."""
 
 import contextlib
+import copy
 import csv
 import gzip
 import io
@@ -31,6 +32,8 @@ from seqrnn.detection import (
   ensemble,
   evaluation,
   folds,
+  inputs,
+  severity,
   tables,
 )
 from seqrnn.detection.conformal import Calibration, CrossCalibration
@@ -89,7 +92,11 @@ def home(tmp_path_factory):
   fit.fit(experiments.build, config, folder / "run")
   config.detect.path = str(folder / "good.txt")
   config.detect.anomalous_path = str(folder / "bad.txt")
-  found = detect.run(experiments.build, config, folder / "run")
+  with contextlib.redirect_stdout(io.StringIO()) as out:
+    found = detect.run(experiments.build, config, folder / "run")
+  # Of each training a line, whatever it prints itself.
+  of_folds = [line for line in out.getvalue().splitlines() if "loss" in line]
+  assert [line[:11] for line in of_folds] == ["fold 1 of 2", "fold 2 of 2"]
   shutil.copytree(folder / "run/detect", folder / "first")
   return folder, config, found
 
@@ -318,7 +325,7 @@ def test_severity_follows_from_the_columns_of_a_session(home, again):
   told = set()
   for row in rows:
     if row["flag"] == "0":
-      assert row["severity"] == row["reason"] == ""
+      assert row["severity"] == row["reason"] == row["score"] == ""
       continue
     assert row["line"]
     assert int(row["unknown_events"]) == unknown[row["session"]]
@@ -329,7 +336,8 @@ def test_severity_follows_from_the_columns_of_a_session(home, again):
     signs += int(row["flagged_events"]) >= max(int(row["events"]) / 4, 1)
     assert row["severity"] == ("low", "medium", "high", "high")[signs]
     scores = {name: float(row[name]) for name in combined}
-    assert scores[row["reason"]] == max(scores.values())
+    assert scores[row["score"]] == max(scores.values())
+    assert row["reason"] == severity.WORDS[row["score"]]
     told.add(row["severity"])
   assert told == {"low", "medium", "high"}
   total = np.load(folder / "run/detect/calibration.npz")["counts"].sum()
@@ -631,6 +639,36 @@ def test_an_unattainable_rate_is_reported(again, capsys):
   error = capsys.readouterr().err
   rule = "detect.rate=0.0001: below 0.0031, so this rate flags no session;"
   assert error.startswith(rule)
+
+
+def test_the_examined_sessions_are_named(home, again, capsys):
+  folder, config, _ = home
+  again(events="none")
+  paths = "detect.path={}, detect.anomalous_path={}".format(
+    folder / "good.txt", folder / "bad.txt"
+  )
+  words = f"all 310 sessions of {paths.replace(',', ' and')}"
+  assert capsys.readouterr().out.splitlines()[0] == f"examined: {words}"
+  shown = [one.text for one in alarms._basis(folder / "run/detect", None)]
+  assert f"Examined: {words}." in shown
+  config = copy.deepcopy(config)
+  config.detect.path = config.detect.anomalous_path = None
+  config.data.test_fraction = 0.1
+  told = {}
+  for split, fold in (("last_documents", None), ("documents", "1/2")):
+    config.data.split, config.data.fold = split, fold
+    read = splits.reader(config)
+    told[split] = inputs.examined(config, read, 0), len(read("test"))
+  count = told["last_documents"][1]
+  assert told["last_documents"][0] == (
+    f"the last {count} of 400 sessions (data.test_fraction=0.1); detect.path"
+    " examines others"
+  )
+  train = len(splits.reader(config)("train"))
+  count = told["documents"][1]
+  assert told["documents"][0].startswith(
+    f"{count} of {train + count} sessions (data.fold=1/2);"
+  )
 
 
 @pytest.mark.parametrize(
