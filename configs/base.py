@@ -600,6 +600,13 @@ TRAIN = _group(
     " training.",
     (_CLASSIFICATION,),
   ),
+  start_from=optional(
+    str,
+    NOT_EMPTY,
+    "The workdir of a trained run with the same cell. The new run starts from"
+    " the parts of its best checkpoint that fit, and prints them. Empty: from"
+    " random values.",
+  ),
   eval_every=optional(int, COUNT, "Steps between evaluations, or an epoch."),
   patience=optional(
     int, COUNT, "Stop early after so many evaluations without improvement."

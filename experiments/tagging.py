@@ -76,7 +76,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   config_lib.refuse_unless(config, classification.PLAIN, classification.WHY)
   characters = None
   if config.model.letters is not None:
-    characters = Vocabulary("char", tuple(sorted({*"".join(symbols.symbols)})))
+    characters = symbols.characters()
   model = parts.sequence_model(
     config, vocabularies, pooled=False, letters=letters(config, characters)
   )

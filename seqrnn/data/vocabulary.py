@@ -55,6 +55,15 @@ class Vocabulary:
     """The distinct symbols that are not in it, in order."""
     return [s for s in dict.fromkeys(symbols) if self._id(s) == UNKNOWN]
 
+  def ids_of(self, other: "Vocabulary") -> np.ndarray:
+    """The id here of each id of another vocabulary; -1: there is none."""
+    known = [self._ids.get(symbol, -1) for symbol in other.symbols]
+    return np.array([*range(len(RESERVED)), *known], np.int32)
+
+  def characters(self) -> "Vocabulary":
+    """The characters of its symbols."""
+    return Vocabulary("char", tuple(sorted({*"".join(self.symbols)})))
+
   def names(self, ids: Iterable[int]) -> list[str]:
     """Single symbols for display, with escapes for control characters."""
     return [self._names[i] for i in ids]

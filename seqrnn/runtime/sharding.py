@@ -161,6 +161,16 @@ def put(batch: Any, batch_size: int, mesh: Mesh) -> Any:
   return jax.make_array_from_process_local_data(by_rows(mesh), padded)
 
 
+def put_all(tree: Any, mesh: Mesh) -> Any:
+  """Puts a copy of NumPy arrays, equal in all processes, on every device."""
+  return jax.tree.map(
+    lambda x: jax.make_array_from_callback(
+      x.shape, replicated(mesh), lambda index: np.array(x[index])
+    ),
+    tree,
+  )
+
+
 @partial(jax.jit, static_argnames=("count", "place"))
 def resize(tree: Any, count: int, place: NamedSharding) -> Any:
   """Returns arrays with their first axis cut or zero-padded to `count`."""

@@ -18,12 +18,15 @@ from seqrnn.runtime import compiled, devices, launch, signals
 from seqrnn.searching import display, space, study
 from seqrnn.searching.study import Search, alone
 from seqrnn.settings import config as config_lib
-from seqrnn.training import fit
+from seqrnn.training import fit, programs
 from seqrnn.training.history import read_rows
 
 _TIMES = ("seconds", "evaluation_seconds", "symbols")
-# Gives trials of equal programs one experiment.
-_share = fit.keep_last(lambda config, names: (fit.without_rate(config), names))
+# Gives trials of equal programs one experiment; those that start from a run
+# have one without vocabularies, too.
+_share = programs.keep_last(
+  lambda config, names: (programs.without_rate(config), names), count=2
+)
 _PAUSE = 0.2  # Seconds between two looks at the trials of other processes.
 _STARTS = 8  # How often a worker is started, at most.
 

@@ -34,6 +34,7 @@ IDENTITY = (
   "train.batch_size",  # The position in the data counts batches.
   "optimizer.name",  # The name and the momentum determine the shape of the
   "optimizer.momentum",  # optimizer's state.
+  "train.start_from",
   "train.ema",  # ema and asgd determine whether parameters are averaged.
   "train.asgd",
 )

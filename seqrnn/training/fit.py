@@ -13,24 +13,22 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from seqrnn.data import corpora, vocabulary
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment, Params
-from seqrnn.models import budget
 from seqrnn.runtime import devices, files, manifest, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.runtime.signals import catch_signals
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
-from seqrnn.training import changes, optimizers
+from seqrnn.training import changes, optimizers, programs, transfer
 from seqrnn.training.history import cut_tables
 from seqrnn.training.loop import epoch_batches, train_with_rollback
 from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
-from seqrnn.training.step import State, make_start, make_step, state_shapes
+from seqrnn.training.step import State, state_shapes
 
 
 def check_owner(config: Config, workdir: Path) -> Config:
@@ -103,8 +101,13 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
   print(f"{config.task}: {count:,} parameters{names}")
 
 
-def write_record(config: Config, experiment: Experiment, workdir: Path):
-  """Writes config.json, and vocabulary.json if it is missing.
+def write_record(
+  config: Config,
+  experiment: Experiment,
+  workdir: Path,
+  origin: transfer.Record | None = None,
+):
+  """Writes config.json, start.json, and vocabulary.json if it is missing.
 
   Raises:
     MachineError: a file cannot be written.
@@ -114,59 +117,9 @@ def write_record(config: Config, experiment: Experiment, workdir: Path):
   if path.exists():  # Perhaps in the format of an older version.
     content = path.read_bytes()
   contents = {path.name: content, "config.json": config_lib.encoded(config)}
+  if origin is not None:
+    contents = {transfer.RECORD: transfer.encoded(origin)} | contents
   manifest.write(workdir, contents)
-
-
-def without_rate(config: Config) -> frozenset[tuple[str, Any]]:
-  """Returns all fields but the learning rate, which no program contains."""
-  fields = config_lib.flat(config) | {"optimizer.learning_rate": None}
-  return frozenset(fields.items())
-
-
-def keep_last(key: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns a decorator: a call with the key of the last one has its result.
-
-  Args:
-    key: a function of the arguments, which the result depends on.
-  """
-
-  def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-    last: list[Any] = []
-
-    def kept(*args: Any) -> Any:
-      found = key(*args)
-      if not last or last[0] != found:
-        last[:] = found, function(*args)
-      return last[1]
-
-    return kept
-
-  return decorate
-
-
-@keep_last(
-  lambda experiment, config, schedule, mesh: (
-    experiment.loss,
-    mesh,
-    schedule.args[1:],
-    without_rate(config),
-  )
-)
-def _programs(
-  experiment: Experiment, config: Config, schedule: partial, mesh: Mesh
-) -> tuple[Any, Any]:
-  """Returns the jitted functions of `make_step` and `make_start`.
-
-  The last ones are kept: trials that differ only in the learning rate have the
-  same experiment, and trace and load their programs once.
-  """
-  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  average = optimizers.average_weight(config)
-  batch = experiment.batches("train", 0)[0]
-  return (
-    make_step(experiment, optimizer, mesh, config.train.ema or 1.0),
-    make_start(experiment, optimizer, batch, mesh, average),
-  )
 
 
 def make_training(
@@ -192,7 +145,7 @@ def make_training(
     total_steps = min(total_steps, config.train.max_steps)
   rate = config.optimizer.learning_rate
   schedule = partial(optimizers.schedule, config, len(batches), total_steps)
-  step, start = _programs(experiment, config, schedule, mesh)
+  step, start = programs.programs(experiment, config, schedule, mesh)
 
   def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
@@ -299,8 +252,10 @@ def resume(training: Training) -> Position:
   recorded = changes.apply_settings(workdir, config, position, settings)
   if sharding.is_first():
     cut_tables(workdir, position.evaluated)
-    write_record(recorded, training.experiment, workdir)
+    write_record(recorded, training.experiment, workdir, training.origin)
   print_summary(training.experiment, config, state.params)
+  if training.origin is not None:
+    print("\n".join(training.origin.lines()))
   if position.step and not finished:
     print(f"resuming from step {position.step}")
     _warn_of_decay(training, settings, position)
@@ -362,7 +317,8 @@ def fit(
 
     optional["tensorboard"] = partial(tensorboard.open_writer, workdir)
   config = check_owner(config, workdir)
-  config, experiment = budget.settle(build, config, workdir)
+  start = transfer.settle(build, config, workdir)
+  config, experiment = start.config, start.experiment
   for split in ("train", "validation"):
     experiment.batches(split, 0)  # Refuses an empty split.
   files.make_workdir(workdir)
@@ -374,7 +330,12 @@ def fit(
   ):
     print(f"devices: {devices.words(sharding.mesh())}")
     training = make_training(experiment, config, workdir, checkpoints, check)
-    training = training._replace(should_stop=should_stop, **optional)
+    training = training._replace(
+      should_stop=should_stop,
+      origin=start.record,
+      values=start.values,
+      **optional,
+    )
     position = resume(training)
   print(
     f"{workdir}: finished at step {position.step}; best validation loss"

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from seqrnn.errors import MachineError, UserError
-from seqrnn.experiment import Batch, Experiment
+from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.runtime import checkpoint, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.settings.config import Config
@@ -24,6 +24,7 @@ from seqrnn.training.step import (
   state_shapes,
   unpack,
 )
+from seqrnn.training.transfer import Record
 
 
 class Training(NamedTuple):
@@ -44,6 +45,9 @@ class Training(NamedTuple):
     check: raises MachineError once another process owns the workdir.
     should_stop: called with each row of metrics.csv; True ends training.
     tensorboard: opens the TensorBoard writer, given the last valid step.
+    values: functions that replace new parameters, as trees of NumPy arrays,
+      before the first step, one after the other; a checkpoint needs none.
+    origin: the run that it has started from; None: from nothing.
   """
 
   experiment: Experiment
@@ -62,10 +66,21 @@ class Training(NamedTuple):
   tensorboard: Callable[[int], AbstractContextManager[Callable[..., None]]] = (
     lambda _: nullcontext(lambda *_: None)
   )
+  values: tuple[Callable[[Params], Params], ...] = ()
+  origin: Record | None = None
 
   def initial(self) -> State:
     """Returns the state before the first step."""
-    return self.start(np.uint32(self.config.seed))
+    state = self.start(np.uint32(self.config.seed))
+    if not self.values:
+      return state
+    params = jax.tree.map(lambda x: np.array(x), state.params)
+    for replaced in self.values:
+      params = replaced(params)
+    state = state._replace(params=sharding.put_all(params, self.mesh))
+    if state.average:  # With arrays of its own: the step donates all.
+      state = state.with_eval_params(sharding.put_all(params, self.mesh))
+    return state
 
 
 class Diverged(Exception):

@@ -1,0 +1,394 @@
+"""The parts of a trained run that a new run starts from (`train.start_from`).
+
+A part is taken if all of its arrays fit. Rows of symbols and of labels are
+found by name; those that the trained run lacks start at the mean of those that
+it has, with a little noise. A layer is taken if those below it are, too. Where
+it reads more than the trained layer did, such as the other direction, its
+kernel has zeros, so it computes at first what the trained layer has computed.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seqrnn.data import vocabulary
+from seqrnn.data.vocabulary import RESERVED, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.models import budget
+from seqrnn.runtime import checkpoint, files, manifest
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
+from seqrnn.training.places import Place, places
+
+RECORD = "start.json"
+_LIMIT = 2**20  # Bytes of a record.
+_NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
+# Fields of which one differs where nothing fits.
+_SIZES = ("data.unit", "model.embedding_size", "model.hidden_size")
+
+Build = Callable[..., Experiment]
+Arrays = dict[Place, dict[str, Any]]  # Of each part, by their names.
+
+
+class Source(NamedTuple):
+  """A trained run.
+
+  Attributes:
+    workdir: its folder, as `train.start_from` has it.
+    step: of its checkpoint.
+    sha256: of the manifest of the checkpoint, which has those of its files.
+    config: of the run.
+    experiment: of the run.
+    params: of the checkpoint.
+  """
+
+  workdir: str
+  step: int
+  sha256: str
+  config: Config
+  experiment: Experiment
+  params: Params
+
+
+class Record(NamedTuple):
+  """What a run has started from: the content of start.json.
+
+  Attributes:
+    workdir: of the trained run, as `train.start_from` had it.
+    step: of its checkpoint.
+    sha256: as in Source.
+    taken: the parts of the model that were taken.
+    new: its other parts.
+    left: the parts of the trained run that were not taken.
+  """
+
+  workdir: str
+  step: int
+  sha256: str
+  taken: list[str]
+  new: list[str]
+  left: list[str]
+
+  def lines(self) -> Iterator[str]:
+    """Returns lines for the console."""
+    yield f"started from {self.workdir}, step {self.step}"
+    for name in ("taken", "new", "left"):
+      yield f"  {name}: {', '.join(getattr(self, name)) or 'nothing'}"
+
+
+class Start(NamedTuple):
+  """How a run starts.
+
+  Attributes:
+    config: of the run, as `budget.settle` returns it.
+    experiment: of the run.
+    record: what it has started from; None: from nothing.
+    values: as in Training.
+  """
+
+  config: Config
+  experiment: Experiment
+  record: Record | None
+  values: tuple[Callable[[Params], Params], ...]
+
+
+def settle(build: Build, config: Config, workdir: Path) -> Start:
+  """Settles a run, as `budget.settle`, and how it starts.
+
+  Raises:
+    UserError: `train.start_from` names no run of which a part fits, or the
+      workdir has a run that started from nothing.
+  """
+  source = find(build, config, workdir)
+  made = widened(build, source)
+  config, experiment = budget.settle(made, config, workdir)
+  if source is not None:
+    return transfer(source, experiment, config)
+  record, asked = read(workdir), config.train.start_from
+  if record is None and asked is not None:
+    raise UserError(
+      f"config.train.start_from={asked!r}: {workdir} has a run that started"
+      " from nothing; name another --workdir"
+    )
+  return Start(config, experiment, record, ())
+
+
+def find(build: Build, config: Config, workdir: Path) -> Source | None:
+  """Reads the run that a new run starts from.
+
+  Returns:
+    None if the run starts from nothing, or if it has a checkpoint.
+
+  Raises:
+    UserError: there is no such run, or it has no checkpoint or another cell.
+  """
+  start = config.train.start_from
+  if start is None or checkpoint.steps(workdir / "checkpoints"):
+    return None
+  field, folder = f"config.train.start_from={start!r}", Path(start)
+  if not (folder / "config.json").exists():
+    raise UserError(f"{field}: has no run; train it first")
+  if not checkpoint.steps(folder / "checkpoints"):
+    raise UserError(f"{field}: has no checkpoint; train this run first")
+  files.check_links(folder)
+  old = config_lib.read_run(folder, config_lib.defaults())
+  if old.model.cell != config.model.cell:
+    raise UserError(
+      f"{field}: has model.cell={old.model.cell!r}, and this run has"
+      f" {config.model.cell!r}; the cells must be the same"
+    )
+  experiment = build(old, vocabulary.load(folder / "vocabulary.json"))
+  params, step = checkpoint.restore_params(folder, None, shapes(experiment))
+  sums = folder / "checkpoints" / str(step) / checkpoint.MANIFEST
+  sha256 = hashlib.sha256(sums.read_bytes()).hexdigest()
+  params = jax.device_get(params)
+  return Source(start, step, sha256, old, experiment, params)
+
+
+def widened(build: Build, source: Source | None) -> Build:
+  """Returns a `build` that may add symbols of the source to new vocabularies.
+
+  A run has the symbols of its own training split. If it predicts labels, it has
+  the other symbols of the source, too, because the source can read them.
+  """
+  if source is None:
+    return build
+  old = source.experiment.vocabularies.get("symbols")
+
+  def made(config: Config, known: dict[str, Vocabulary] | None) -> Experiment:
+    experiment = build(config, known)
+    own = experiment.vocabularies.get("symbols")
+    if known is not None or not (own and old) or own.unit != old.unit:
+      return experiment
+    more = own.unknown(old.symbols)
+    size, found = len(own.symbols), len(old.symbols) - len(more)
+    line = (
+      f"{source.workdir} knows {found:,} of the {size:,} symbols of the"
+      f" training split, {found / size:.1%}"
+    )
+    if experiment.unit == "symbol" or not more:
+      print(line)
+      return experiment
+    print(f"{line}; its {len(more):,} others are added to the vocabulary")
+    wider = dataclasses.replace(own, symbols=(*own.symbols, *more))
+    return build(config, {**experiment.vocabularies, "symbols": wider})
+
+  return made
+
+
+def transfer(source: Source, experiment: Experiment, config: Config) -> Start:
+  """Finds the parts of a trained run that a new run takes.
+
+  Raises:
+    UserError: no part fits.
+  """
+  old = _arrays(source.experiment, source.params)
+  new = _arrays(experiment, shapes(experiment))
+  rows = _rows(source.experiment, experiment)
+  same_task = source.config.task == config.task
+  taken: list[Place] = []
+  for part in sorted(new, key=_from_the_input):
+    if (
+      part in old
+      and (same_task or _is_common(part))
+      and _below(part, new) <= {*taken}
+      and _part_fits(part, old[part], new, rows)
+    ):
+      taken.append(part)
+  if not taken:
+    raise UserError(_no_part(source, config))
+
+  def values(params: Params) -> Params:
+    made = _arrays(experiment, params)
+    rng = np.random.default_rng((config.seed, 1))
+    for part in taken:
+      for name, fresh in made[part].items():
+        place = dataclasses.replace(part, array=name)
+        made[part][name] = _moved(place, old[part][name], fresh, rows, rng)
+    named = _named_places(experiment, params)
+    return jax.tree.map(lambda p: made[p.whole][p.array], named)
+
+  record = Record(
+    source.workdir,
+    source.step,
+    source.sha256,
+    [str(part) for part in taken],
+    [str(part) for part in sorted({*new} - {*taken}, key=_from_the_input)],
+    [str(part) for part in sorted({*old} - {*taken}, key=_from_the_input)],
+  )
+  return Start(config, experiment, record, (values,))
+
+
+def _named_places(experiment: Experiment, params: Params) -> Any:
+  """The places of arrays; heads of symbols are named by what they read."""
+  found = places(params)
+  if experiment.unit != "symbol":
+    return found
+  backward = any(p.direction == "backward" for p in jax.tree.leaves(found))
+  own = "window head" if backward else "forward head"
+  names = {
+    "head": "joint head" if experiment.fills_gaps else own,
+    "forward_head": "forward head",
+    "backward_head": "backward head",
+  }
+  return jax.tree.map(
+    lambda p: dataclasses.replace(p, part=names.get(p.part, p.part)), found
+  )
+
+
+def _arrays(experiment: Experiment, params: Params) -> Arrays:
+  found: Arrays = {}
+  named = jax.tree.leaves(_named_places(experiment, params))
+  for place, array in zip(named, jax.tree.leaves(params), strict=True):
+    found.setdefault(place.whole, {})[place.array] = array
+  return found
+
+
+def _from_the_input(part: Place) -> tuple[Any, ...]:
+  return _is_output(part), part.depth, part.direction == "backward", part.part
+
+
+def _is_output(part: Place) -> bool:
+  return not part.depth and not part.is_input
+
+
+def _is_common(part: Place) -> bool:
+  """Whether a part has the same meaning in every task."""
+  return not _is_output(part) or part.part.endswith(" head")
+
+
+def _below(part: Place, parts: Arrays) -> set[Place]:
+  """The parts that a part needs below it."""
+  if part.is_input:
+    return set()
+  if part.depth == 1:
+    return {p for p in parts if p.part == "embedding"}
+  if part.depth:
+    return {dataclasses.replace(part, depth=part.depth - 1)}
+  ways = {part.part.removesuffix(" head")} & {"forward", "backward"}
+  return {p for p in parts if p.depth and (not ways or p.direction in ways)}
+
+
+def _rows(source: Experiment, own: Experiment) -> dict[str, np.ndarray | None]:
+  """The row in the source of each symbol, character and label; -1: it is new.
+
+  None: the source has none of them. A task without such names has no entry.
+  """
+  pairs = {
+    n: (v, source.vocabularies.get(n)) for n, v in own.vocabularies.items()
+  }
+  new, old = pairs.get("symbols", (None, None))
+  if new is not None and old is not None:
+    pairs["letters"] = new.characters(), old.characters()
+  found: dict[str, np.ndarray | None] = dict.fromkeys(pairs)
+  for name, (new, old) in pairs.items():
+    if old is not None and old.unit == new.unit:
+      rows = old.ids_of(new)
+      if (rows[len(RESERVED) :] >= 0).any():
+        found[name] = rows
+  labels = found.get("labels")
+  if labels is not None:  # The head has no reserved labels.
+    found["labels"] = np.maximum(labels[len(RESERVED) :] - len(RESERVED), -1)
+  return found
+
+
+def _named_axis(place: Place) -> tuple[str, int]:
+  """What the rows of an array stand for, and their axis; "": for no names."""
+  if place.part == "embedding" or place.array == "input_kernel/embedding":
+    return "symbols", 0
+  if place.part == "letters" and place.array.endswith("Embed_0/embedding"):
+    return "letters", 0
+  if place.part == "head":
+    return "labels", -1
+  return ("symbols", -1) if place.part.endswith(" head") else ("", 0)
+
+
+def _part_fits(
+  part: Place, old: dict[str, Any], new: Arrays, rows: dict[str, Any]
+) -> bool:
+  letters = any(p.part == "letters" for p in new)
+
+  def fits(name: str, array: Any) -> bool:
+    shape, given = [*array.shape], [*old[name].shape]
+    if len(shape) != len(given):
+      return False
+    kind, axis = _named_axis(dataclasses.replace(part, array=name))
+    if kind in rows:
+      del shape[axis], given[axis]
+      return shape == given and rows[kind] is not None
+    more = shape[0] - given[0]
+    if name == "input_kernel/kernel" and more > 0:
+      return shape[1:] == given[1:] and (
+        letters if part.depth == 1 else more == given[0]
+      )
+    return shape == given
+
+  own = new[part]
+  return old.keys() == own.keys() and all(fits(*item) for item in own.items())
+
+
+def _moved(
+  place: Place,
+  old: np.ndarray,
+  fresh: np.ndarray,
+  rows: dict[str, Any],
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """The values of a new array, from those of the source."""
+  kind, axis = _named_axis(place)
+  if kind in rows:
+    old = np.moveaxis(old, axis, 0)
+    known = rows[kind] >= 0
+    made = old[rows[kind]]
+    trained = old if kind == "labels" else old[len(RESERVED) :]
+    spread = _NOISE * trained.std(0, keepdims=True)
+    noise = spread * rng.standard_normal(made.shape)
+    made[~known] = (trained.mean(0, keepdims=True) + noise)[~known]
+    return np.moveaxis(made, 0, axis).astype(fresh.dtype)
+  if old.shape == fresh.shape:
+    return old
+  made = np.zeros_like(fresh)
+  # Both directions of the layer below stand side by side, the forward first.
+  last = place.depth > 1 and place.direction == "backward"
+  made[slice(-len(old), None) if last else slice(len(old))] = old
+  return made
+
+
+def _no_part(source: Source, config: Config) -> str:
+  fields, old = config_lib.flat(config), config_lib.flat(source.config)
+  differ = [
+    f"{name}={old[name]!r}, not {fields[name]!r}"
+    for name in _SIZES
+    if old[name] != fields[name]
+  ]
+  why = f"it has {'; '.join(differ)}" if differ else "it reads other symbols"
+  return f"config.train.start_from={source.workdir!r}: no part fits: {why}"
+
+
+def encoded(record: Record) -> bytes:
+  """Returns the content of start.json."""
+  return (json.dumps(record._asdict(), indent=1) + "\n").encode()
+
+
+def read(workdir: Path) -> Record | None:
+  """Reads what a run has started from; None: from nothing.
+
+  Raises:
+    UserError: start.json is no such record.
+  """
+  path = workdir / RECORD
+  if not path.exists():
+    return None
+  manifest.verify(path)
+  try:
+    return Record(**files.read_json(path, _LIMIT))
+  except TypeError:
+    names = ", ".join(Record._fields)
+    raise UserError(f"{path}: must be an object with {names}") from None

@@ -1,0 +1,258 @@
+"""A run that starts from another one: what it takes, and that it resumes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data.vocabulary import RESERVED
+from seqrnn.errors import UserError
+from seqrnn.models import network
+from seqrnn.training import fit, transfer
+from tests.conftest import tiny
+from tests.modes.test_train import Crash, assert_same_run, crash_at
+
+WORDS = ["ab", "ba", "cab", "abba", "bad", "dab", "ace", "dace", "fade", "deaf"]
+
+
+def texts(folder: Path, words, seed=0) -> Path:
+  """A table of labelled texts: whether the first word comes early."""
+  folder.mkdir(parents=True, exist_ok=True)
+  rng = np.random.default_rng(seed)
+  lines = []
+  for _ in range(60):
+    chosen = rng.choice(words, 8)
+    lines.append(f"{'xy'[int(chosen[0] > 'b')]}\t{' '.join(chosen)}")
+  path = folder / "texts.tsv"
+  path.write_text("\n".join(lines) + "\n", "utf-8")
+  return path
+
+
+COMMON = {
+  "data.unit": "word",
+  "model.embedding_size": 6,
+  "data.split": "documents",
+  "train.max_steps": 3,
+}
+
+
+def config_of(tmp_path, task, words=WORDS, **fields) -> Any:
+  labelled = task == "classification"
+  path = texts(tmp_path / f"{len(words)}", words)
+  chosen = {
+    "task": task,
+    "data.path": str(path),
+    "data.format": "tab",
+    "model.layers": 2,
+    **COMMON,
+    **({"model.bidirectional": True} if labelled else {}),
+  }
+  return tiny(tmp_path, chosen | fields)
+
+
+def params_of(workdir):
+  return experiments.load(workdir).params
+
+
+def assert_equal(a, b):
+  same = jax.tree.map(np.array_equal, a, b)
+  assert all(jax.tree.leaves(same))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A language model and a gap model with all heads, of the same words."""
+  folder = tmp_path_factory.mktemp("trained")
+  config = config_of(folder, "language_model")
+  fit.fit(experiments.build, config, folder / "lm")
+  config = config_of(folder, "gap_model", **{"model.heads": "all"})
+  fit.fit(experiments.build, config, folder / "gap")
+  return folder
+
+
+CLASSIFIER = {
+  "train.max_steps": 4,
+  "train.ema": 0.9,
+  "train.eval_every": 2,
+  "model.dropout": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def classifier(trained, tmp_path_factory):
+  """A classifier that has started from the gap model."""
+  folder = tmp_path_factory.mktemp("classifier")
+  config = config_of(folder, "classification", **CLASSIFIER)
+  config.train.start_from = str(trained / "gap")
+  fit.fit(experiments.build, config, folder / "run")
+  return folder / "run"
+
+
+def start(
+  trained, name, tmp_path, task="classification", words=WORDS, **fields
+):
+  """The start of a run from one of `trained`, and its initial parameters."""
+  config = config_of(tmp_path, task, words, **fields)
+  config.train.start_from = str(trained / name)
+  found = transfer.settle(experiments.build, config, tmp_path / "run")
+  fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
+  [values] = found.values
+  return found, fresh, values(fresh)
+
+
+def test_a_classifier_takes_the_tower_of_a_language_model(trained, tmp_path):
+  found, fresh, made = start(trained, "lm", tmp_path)
+  old = params_of(trained / "lm")
+  layers = "layer 1 forward", "layer 2 forward"
+  assert found.record.taken == ["embedding", *layers]
+  assert found.record.new == ["layer 1 backward", "layer 2 backward", "head"]
+  assert found.record.left == ["forward head"]
+  for new in ("layers_0", "layers_1"):
+    assert_equal(made["body"][new]["backward"], fresh["body"][new]["backward"])
+  assert_equal(made["head"], fresh["head"])
+  # The forward half of the layers' outputs is what the tower computes.
+  tower: Any = network.stack(found.config.model, None)
+  both: Any = network.stack(found.config.model, None, bidirectional=True)
+  ids = np.random.default_rng(0).integers(0, 14, (3, 5))
+  x = np.asarray(old["embedding"]["embedding"])[ids]
+  x = jnp.asarray(x)
+  mask = jnp.ones((3, 5), bool)
+  _, one = tower.apply({"params": old["body"]}, x, mask, tower.initial_carry(3))
+  _, two = both.apply({"params": made["body"]}, x, mask, both.initial_carry(3))
+  np.testing.assert_allclose(two[..., :8], one, atol=1e-6)
+
+
+def test_a_classifier_takes_both_towers_of_a_gap_model(trained, tmp_path):
+  found, _, made = start(trained, "gap", tmp_path)
+  old = params_of(trained / "gap")["body"]
+  assert found.record.new == ["head"]
+  for way in ("forward", "backward"):
+    cell = made["body"]["layers_0"][way]["cell"]
+    assert_equal(cell, old[way]["tower"]["layers_0"]["cell"])
+  kernels = [
+    made["body"]["layers_1"][way]["cell"]["input_kernel"]["kernel"]
+    for way in ("forward", "backward")
+  ]
+  own = [
+    old[way]["tower"]["layers_1"]["cell"]["input_kernel"]["kernel"]
+    for way in ("forward", "backward")
+  ]
+  zeros = np.zeros_like(own[0])
+  assert_equal(kernels[0], np.concatenate([own[0], zeros]))
+  assert_equal(kernels[1], np.concatenate([zeros, own[1]]))
+
+
+def test_heads_of_symbols_go_where_they_read_the_same(trained, tmp_path):
+  found, _, made = start(trained, "gap", tmp_path, "language_model")
+  old = params_of(trained / "gap")
+  assert_equal(made["head"], old["forward_head"])
+  assert "joint head" in found.record.left
+  assert not found.record.new
+  (tmp_path / "b").mkdir()
+  fields = {"model.heads": "all"}
+  found, fresh, made = start(
+    trained, "lm", tmp_path / "b", "gap_model", **fields
+  )
+  assert_equal(made["forward_head"], params_of(trained / "lm")["head"])
+  assert_equal(made["backward_head"], fresh["backward_head"])
+  assert "joint head" in found.record.new
+
+
+def test_rows_are_found_by_their_symbols(trained, tmp_path, capsys):
+  words = [*WORDS[:3], "new", "more"]
+  found, _, made = start(trained, "lm", tmp_path, words=words)
+  assert "knows 3 of the 5 symbols of the training split, 60.0%; its" in (
+    capsys.readouterr().out
+  )
+  own = found.experiment.vocabularies["symbols"]
+  old = experiments.load(trained / "lm").experiment.vocabularies["symbols"]
+  # The classifier can read all that the language model can.
+  assert {*own.symbols} == {*words, *WORDS}
+  table = params_of(trained / "lm")["embedding"]["embedding"]
+  rows = made["embedding"]["embedding"]
+  for symbol in WORDS:
+    assert_equal(rows[own.encode([symbol])], table[old.encode([symbol])])
+  assert_equal(rows[: len(RESERVED)], table[: len(RESERVED)])
+  mean, spread = table[4:].mean(0), table[4:].std(0)
+  for row in rows[own.encode(["new", "more"])]:
+    assert (np.abs(row - mean) < 0.5 * spread).all()
+    assert (row != mean).all()
+  assert not np.array_equal(*rows[own.encode(["new", "more"])])
+  # A language model has only the symbols of its own training split.
+  (tmp_path / "b").mkdir()
+  task = "language_model"
+  found, _, made = start(trained, "lm", tmp_path / "b", task, words)
+  own = found.experiment.vocabularies["symbols"]
+  assert {*own.symbols} == {*words}
+  ids = own.encode(words[:3]), old.encode(words[:3])
+  kernel = params_of(trained / "lm")["head"]["kernel"]
+  assert_equal(made["head"]["kernel"][:, ids[0]], kernel[:, ids[1]])
+
+
+def test_a_killed_run_resumes_without_the_run_it_started_from(
+  trained, classifier, tmp_path, monkeypatch
+):
+  shutil.copytree(trained / "gap", tmp_path / "gap")
+  config = config_of(tmp_path, "classification", **CLASSIFIER)
+  config.train.start_from = str(tmp_path / "gap")
+  with monkeypatch.context() as patch:
+    crash_at(patch, 3)
+    with pytest.raises(Crash):
+      fit.fit(experiments.build, config, tmp_path / "killed")
+  shutil.rmtree(tmp_path / "gap")
+  fit.fit(experiments.build, config, tmp_path / "killed")
+  assert_same_run(classifier, tmp_path / "killed", 4)
+  record = json.loads((tmp_path / "killed" / "start.json").read_text())
+  assert record["workdir"] == str(tmp_path / "gap")
+  assert record["new"] == ["head"]
+  assert len(record["sha256"]) == 64
+
+
+def test_labels_are_found_by_name(classifier, tmp_path):
+  old = experiments.load(classifier)
+  config = config_of(tmp_path, "classification")
+  path = Path(config.data.path)
+  path.write_text(path.read_text().replace("x\t", "z\t"))
+  config.train.start_from = str(classifier)
+  found = transfer.settle(experiments.build, config, tmp_path / "new")
+  fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
+  made = found.values[0](fresh)["head"]
+  names = found.experiment.vocabularies["labels"].symbols
+  assert {*names} == {"y", "z"}
+  was = old.experiment.vocabularies["labels"].symbols.index("y")
+  kernel = old.params["head"]["kernel"]
+  y, z = (made["kernel"][:, names.index(name)] for name in "yz")
+  assert_equal(y, kernel[:, was])
+  assert not np.isin(z, kernel).any()
+
+
+def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
+  def refused(words, start_from=trained / "lm", **fields):
+    config = config_of(tmp_path, **{"task": "classification", **fields})
+    config.train.start_from = str(start_from)
+    with pytest.raises(UserError) as error:
+      transfer.settle(experiments.build, config, tmp_path / "run")
+    assert words in str(error.value)
+    assert str(error.value).startswith("config.train.start_from=")
+
+  refused(
+    "has model.cell='lstm', and this run has 'gru'", **{"model.cell": "gru"}
+  )
+  sizes = {"model.hidden_size": 9, "model.embedding_size": 7}
+  refused("no part fits: it has model.embedding_size=6, not 7;", **sizes)
+  refused(
+    "no part fits: it has data.unit='word', not 'char'", **{"data.unit": "char"}
+  )
+  refused("has no run", tmp_path / "nothing")
+  (tmp_path / "empty").mkdir()
+  shutil.copy(trained / "lm" / "config.json", tmp_path / "empty")
+  refused("has no checkpoint", tmp_path / "empty")
+  shutil.copytree(trained / "lm", tmp_path / "run")
+  task = {"task": "language_model", "model.bidirectional": False}
+  refused("has a run that started from nothing", **task)
