@@ -36,7 +36,7 @@ from seqrnn.modes import search
 from seqrnn.runtime import figures, files
 from seqrnn.searching import pictures, space, study, workers
 from seqrnn.settings import config as config_lib
-from seqrnn.training import fit, history
+from seqrnn.training import fit, history, programs
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
 
@@ -763,7 +763,7 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
 
 
 def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
-  built, made, original = [], [], fit.make_step
+  built, made, original = [], [], programs.make_step
 
   def build(config, vocabularies):
     built.append(config.model.hidden_size)
@@ -773,7 +773,7 @@ def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
     made.append(original(*args))
     return made[-1]
 
-  monkeypatch.setattr(fit, "make_step", make_step)
+  monkeypatch.setattr(programs, "make_step", make_step)
   kept, steps = workers._share(build), []
   for rate, size in ((0.1, 4), (0.2, 4), (0.2, 5), (0.2, 5)):
     config = tiny(tmp_path, {"optimizer.learning_rate": rate})
