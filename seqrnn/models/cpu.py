@@ -98,6 +98,18 @@ def transpose_before_loop(x_RC: jax.Array, dtype: Any = None) -> jax.Array:
   return lax.optimization_barrier(x_CR) if platform() == "cpu" else x_CR
 
 
+def transpose_weights(table_VD: jax.Array, dtype: Any = None) -> jax.Array:
+  """table.T, as a kernel of products with that dtype.
+
+  XLA merges the transpose of a kernel's gradient into the gradient's product,
+  and then cannot run this product of rounded factors. The barrier, which its
+  gradient has too, keeps them apart.
+  """
+  if dtype is None or platform() != "cpu":
+    return table_VD.T
+  return lax.optimization_barrier(table_VD.T)
+
+
 def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> jax.Array:
   """dot(a, b, dtype), for the body of a loop in which b does not change.
 

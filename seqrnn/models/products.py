@@ -191,6 +191,12 @@ class Products(NamedTuple):
     """x_NK or x_TBK plus the bias."""
     return x + align(bias_K, x) if self.plain else add_bias(x, bias_K)
 
+  def transpose(self, table_VD: jax.Array) -> jax.Array:
+    """table.T, as a kernel."""
+    if self.plain:
+      return table_VD.T
+    return cpu.transpose_weights(table_VD, self.dtype)
+
   def rows(self, table_VD: jax.Array, ids: jax.Array) -> jax.Array:
     """The rows table[ids]."""
     if self.plain:

@@ -181,7 +181,7 @@ class SequenceModel(nn.Module):
     return carry, _flat(self._tied if self.tied else self.head, y_BTH)
 
   def _tied(self, y_NH):
-    table_HV = self.embedding.embedding.T
+    table_HV = self.products.transpose(self.embedding.embedding)
     return self.products.affine(y_NH, table_HV, self.head_bias)
 
   def initial_carry(self, batch_size: int) -> Carry:

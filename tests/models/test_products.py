@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
 
 import experiments
 from seqrnn.inference import confusion
-from seqrnn.models.products import rows
+from seqrnn.models.products import Products, rows
 from seqrnn.training.step import make_start, make_step, state_shapes
 from tests import stablehlo
 from tests.conftest import tiny
@@ -115,3 +116,28 @@ def test_jax_adds_the_rows_of_a_table_in_any_order(tmp_path):
   """So `unordered_sums` finds what a GPU may add in another order."""
   step, _ = programs(tmp_path, MODELS["plain"], "cuda")
   assert len(stablehlo.unordered_sums(step())) == 1
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("N", [40, 512])
+def test_tied_weights_have_rounded_gradients(N, plain):
+  """XLA cannot run every product of rounded factors on a CPU."""
+  rng = np.random.default_rng(0)
+  y_NH = rng.normal(size=(N, 64)).astype(np.float32)
+  table_VH = rng.normal(size=(200, 64)).astype(np.float32)
+  d_NV = rng.normal(size=(N, 200)).astype(np.float32)
+  products = Products("bfloat16", plain)
+
+  @jax.jit
+  def gradients(y_NH, table_VH, bias_V):
+    def logits(y_NH, table_VH, bias_V):
+      return products.affine(y_NH, products.transpose(table_VH), bias_V)
+
+    return jax.vjp(logits, y_NH, table_VH, bias_V)[1](d_NV)
+
+  # Over several devices, cpu.transpose keeps to XLA's own layouts.
+  with jax.set_mesh(jax.make_mesh((1,), ("data",), (AxisType.Auto,))):
+    got = gradients(y_NH, table_VH, np.zeros(200, np.float32))
+  expected = d_NV @ table_VH, d_NV.T @ y_NH, d_NV.sum(0)
+  for one, exact in zip(got, expected, strict=True):
+    np.testing.assert_allclose(one, exact, atol=0.02 * np.abs(exact).max())
