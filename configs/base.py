@@ -410,6 +410,22 @@ MODEL = _group(
     " Its final states are concatenated to the embedding of the word.",
     _task("tagging"),
   ),
+  crf=Field(
+    False,
+    SWITCH,
+    "A linear-chain CRF over the tags (Lample et al. 2016): the loss is that of"
+    " all tags of a text together, predictions are the most likely sequence,"
+    " and probabilities are its marginals.",
+    (_task("tagging"),),
+  ),
+  crf_constraints=Field(
+    True,
+    SWITCH,
+    "Never predict a sequence that BIO, BIOES or BILOU forbids, such as I-PER"
+    " after O, if all tags follow one of them. False is for IOB1, whose spans"
+    " may begin with I.",
+    (_task("tagging") | {"model.crf": (True,)},),
+  ),
   tied=Field(False, SWITCH, "Use the embedding's weights in the softmax, too."),
   forget_bias=Field(
     1.0, FINITE, "The initial bias of a forget gate.", (_FORGET_GATE,)

@@ -3,12 +3,14 @@
 A deep bidirectional LSTM reads the text, including the symbol at t: no input is
 a target. With `model.letters` a second LSTM reads the characters of each word,
 and its features are appended to the embedding, so that words that training has
-not seen have features, too.
+not seen have features, too. With `model.crf` the tags are a chain: the loss is
+-log p(all tags | text), predictions are the most likely sequence, and
+probabilities are its marginals.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,19 +29,22 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
 from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Experiment, Report, Totals
+from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
+from seqrnn.inference import spans
 from seqrnn.inference.predictions import (
   Prediction,
   console_text,
   likely,
   quoted,
 )
-from seqrnn.models import losses, network
+from seqrnn.models import crf, losses, network
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 
 _LETTERS = 20  # Characters of a word that are read.
-_BIO = re.compile(r"O|[BI]-.+")
+_NEVER = -1000.0  # The log of the probability of a tag that rules forbid.
+# Bool [C, C], [C], [C]: which tags may follow each other, begin and end a text.
+Rules = tuple[np.ndarray, ...]
 
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
@@ -81,11 +86,18 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     config, vocabularies, pooled=False, letters=letters(config, characters)
   )
   segments = Segments(config, symbols, length=data.window, minimum=1)
-  tags = parts.once_a_split(partial(tag_ids, segments, labels, data.boundaries))
+  rules = None
+  if config.model.crf and config.model.crf_constraints:
+    rules = spans.allowed(labels)
+  tags = parts.once_a_split(
+    partial(tag_ids, segments, labels, data.boundaries, rules)
+  )
   beside = partial(columns, segments, labels, tags, characters)
-  count = partial(figures, counter(labels))
-  objective = network.Objective(config.train.label_smoothing, count)
-  return Experiment(
+  marked, count = spans.counter(labels)
+  objective = network.Objective(
+    config.train.label_smoothing, partial(figures, count)
+  )
+  made = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
     loss=partial(parts.loss, model, objective),
@@ -97,10 +109,103 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     report=Report(
       "It gives each {word} of a text one of {count} tags.", ("decisions",)
     ),
+    spans=marked,
     present=restored
     if data.format == "spaces"
     else partial(present, config.predict, symbols.unit),
   )
+  if not config.model.crf:
+    return made
+  decide = partial(decode, model, rules)
+  return made._replace(
+    init=partial(init, model, len(labels.symbols)),
+    loss=partial(loss, model, count, rules),
+    batches=partial(batches, segments, partial(with_edges, segments, beside)),
+    predict=partial(predict, decide),
+    decode=decide,
+  )
+
+
+def init(model, C: int, key: jax.Array) -> Params:
+  """New parameters, with those of the CRF of C tags."""
+  return {**network.init(model, key), "crf": crf.init(C)}
+
+
+def loss(
+  model, count, rules: Rules | None, *given: Any
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """Like `parts.loss`; the mean is -log p(all tags of a row) a tag."""
+  params, *_ = given
+  how = partial(chain_figures, count, rules, params["crf"])
+  return parts.loss(model, network.Objective(figures=how), *given)
+
+
+def chain_figures(
+  count,
+  rules: Rules | None,
+  chain: Params,
+  batch: Batch,
+  logits_BTC: jax.Array,
+  *terms: Any,
+) -> tuple[jax.Array, Totals]:
+  """Like `figures`, of the CRF with the parameters `chain`.
+
+  A tag that training has not seen counts as an error. The loss sums over the
+  tags in its place. `rules` restrict predictions, not the loss, which would be
+  infinite for a text that breaks them.
+  """
+  targets_BT, weights_BT, *more = terms
+  mask_BT, edges_B2 = weights_BT > 0, _edges(batch)
+  label_BT = targets_BT - (UNKNOWN + 1)
+  nll_B = crf.surprisal(
+    crf.Chain(**chain), logits_BTC, label_BT, mask_BT, edges_B2
+  )
+  known_BT = jnp.where(targets_BT > UNKNOWN, weights_BT, 0)
+  total, weight = jnp.sum(nll_B), jnp.sum(known_BT)
+  own = _ruled(chain, rules)
+  best_BT = crf.viterbi(own, logits_BTC, mask_BT, edges_B2) + UNKNOWN + 1
+  V = logits_BTC.shape[-1] + UNKNOWN + 1
+  totals = {"loss": (total, weight)}
+  totals |= losses.hits(targets_BT, best_BT, weights_BT, V)
+  totals |= count(batch, best_BT)
+  if more and more[1] is not None:  # Penalties; there is no smoothing.
+    total += jnp.sum(more[1] * known_BT)
+  return total / jnp.where(weight > 0, weight, 1), totals
+
+
+def _edges(batch: Batch) -> jax.Array:
+  return jnp.stack([batch["begins"], batch["ends"]], axis=1)
+
+
+def _ruled(chain: Params, rules: Rules | None) -> crf.Chain:
+  """The scores of the CRF, -inf where the rules forbid a tag."""
+  own = crf.Chain(**chain)
+  if rules is None:
+    return own
+  kept = [
+    jnp.where(jnp.asarray(rule), score, -jnp.inf)
+    for rule, score in zip(rules, own, strict=True)
+  ]
+  return crf.Chain(*kept)
+
+
+def decode(
+  model, rules: Rules | None, params, carry, batch
+) -> tuple[Carry, tuple[jax.Array, jax.Array]]:
+  """The carry, log marginals by ids [B, T, V], and the best ids [B, T]."""
+  carry, logits_BTC = parts.predict(model, params, carry, batch)
+  given = logits_BTC, batch["inputs"] > END, _edges(batch)
+  chain = _ruled(params["crf"], rules)
+  # Forbidden tags have probability 0, but rank above the reserved ids.
+  log_p_BTC = jnp.maximum(crf.marginals(chain, *given), _NEVER)
+  best_BT = crf.viterbi(chain, *given) + UNKNOWN + 1
+  return carry, (losses.over_ids(log_p_BTC), best_BT)
+
+
+def predict(decide, params, carry, batch) -> tuple[Carry, jax.Array]:
+  """The carry and the log marginals that `decide` gives."""
+  carry, (log_p_BTV, _) = decide(params, carry, batch)
+  return carry, log_p_BTV
 
 
 def letters(
@@ -129,7 +234,11 @@ def letters(
 
 
 def tag_ids(
-  segments: Segments, labels: Vocabulary, boundaries: bool, split: Split
+  segments: Segments,
+  labels: Vocabulary,
+  boundaries: bool,
+  rules: Rules | None,
+  split: Split,
 ) -> Sequences | None:
   """The tags of the symbols, in the same places; None: they have none.
 
@@ -146,7 +255,29 @@ def tag_ids(
     names = found.corpus.symbols
     some = np.flatnonzero(found.counts())
     classification.warn_unseen(labels, [names[i] for i in some], split)
-  return encode(found, labels, boundaries)
+  sequences = encode(found, labels, boundaries)
+  if rules is not None and split == "train":
+    _warn_of_breaks(rules[0], labels, sequences)
+  return sequences
+
+
+def _warn_of_breaks(
+  allowed_CC: np.ndarray, labels: Vocabulary, sequences: Sequences
+):
+  """Warns on stderr if tags follow each other against the rules."""
+  label_N = sequences.table[sequences.ids] - (UNKNOWN + 1)
+  first_N = np.zeros(len(label_N), bool)
+  first_N[sequences.bounds[:-1] + sequences.begins + sequences.shifts] = True
+  broken_N = ~allowed_CC[label_N[:-1], label_N[1:]] & ~first_N[1:]
+  places = np.flatnonzero(broken_N)
+  if len(places):
+    a, b = labels.names(label_N[places[0] : places[0] + 2] + UNKNOWN + 1)
+    print(
+      f"train split: {len(places):,} of {len(label_N):,} tags follow another"
+      f" against their scheme, such as {b!r} after {a!r}; the CRF never"
+      " predicts that, unless model.crf_constraints=False",
+      file=sys.stderr,
+    )
 
 
 def stored(tags, split: str) -> np.ndarray:
@@ -177,9 +308,9 @@ def columns(
   if true is not None:
     names = _tags(pieces).corpus.symbols
     found |= {"targets": true.gather, "truth": as_read(true, names)}
-    if labels.unknown(names):
-      spans = true._replace(table=spans_of(labels, names))
-      found["spans"] = spans.gather
+    if labels.unknown(names) and spans.scheme(labels.symbols):
+      own = true._replace(table=spans.codes(labels, names))
+      found["spans"] = own.gather
   if characters is not None:  # Words never seen have characters, too.
     words = pieces.corpus.symbols
     table = np.zeros((len(words) + UNKNOWN + 1, _LETTERS), np.int32)
@@ -202,6 +333,18 @@ def batches(
   return segments.batches(split, epoch, placed=True, **how).map(make)
 
 
+def with_edges(
+  segments: Segments, beside, split: Split
+) -> dict[str, Callable[..., np.ndarray]]:
+  """As `columns`, with whether rows have the edges of their documents, [B]."""
+  every = segments.sequences(split)
+  first, last = every.bounds[:-1] + every.begins, every.bounds[1:] - every.ends
+  return beside(split) | {
+    "begins": lambda document, place, *_: place <= first[document],
+    "ends": lambda document, _, stop, __: stop >= last[document],
+  }
+
+
 def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
   """Inputs, targets and other columns of a batch of segments."""
   inputs_BT, place_B = batch["segment"], batch["place"]
@@ -216,18 +359,17 @@ def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
   if "read" in batch:
     made |= {name: batch[name] for name in ("document", "place", "read")}
     made["truth"] = np.full(inputs_BT.shape, "", object)
-  wanted = made.keys() | {"spans", "letters"}  # Truth takes long to look up.
+  # Truth takes long to look up.
+  wanted = made.keys() | {"spans", "letters", "begins", "ends"}
   return made | {n: f(*rows) for n, f in columns.items() if n in wanted}
 
 
 def figures(
   count, batch: Batch, logits_BTC: jax.Array, *terms: Any
 ) -> tuple[jax.Array, Totals]:
-  """`losses.label_cross_entropy`, and what `count` of `counter` gives."""
+  """`losses.label_cross_entropy`, and what `count` of `spans.counter` gives."""
   loss, totals = losses.label_cross_entropy(logits_BTC, *terms)
-  best_BT = losses.best_ids(logits_BTC)
-  target = batch["targets"], best_BT, batch["weights"], batch.get("spans")
-  return loss, totals | count(*target)
+  return loss, totals | count(batch, losses.best_ids(logits_BTC))
 
 
 def restored(found: list[Prediction]) -> str:
@@ -253,86 +395,3 @@ def present(settings: Config, unit: str, found: list[Prediction]) -> Group:
         likely(p, n),
       )
   return Group(*tables)
-
-
-def counter(labels: Vocabulary) -> Callable[..., Totals]:
-  """A function of ids targets_BT, best_BT, weights_BT -> precision, recall, F1.
-
-  A fourth argument is `spans_of` the true tags, if labels lack some of them.
-
-  They are of spans if all tags are O, B-type or I-type, of the rarer tag if
-  there are two tags; else there are none. A span that a window cuts counts as
-  two.
-  """
-  names = labels.symbols
-  if all(map(_BIO.fullmatch, names)):
-    # An unknown tag is a span that begins, of a type that none is.
-    return partial(count_spans, spans_of(labels, ["O", "O", "O", "", *names]))
-  if len(names) > 2:
-    return lambda *_: {}
-  return partial(count_tag, len(labels) - 1)  # The most frequent comes first.
-
-
-def count_tag(
-  wanted: int, targets_BT, best_BT, weights_BT, _spans_BT=None
-) -> Totals:
-  """Precision, recall and F1 of the tag with the id `wanted`."""
-  true_BT, found_BT = targets_BT == wanted, best_BT == wanted
-  return ratios(true_BT, found_BT, true_BT & found_BT, weights_BT)
-
-
-def count_spans(
-  span_V: np.ndarray, targets_BT, best_BT, weights_BT, spans_BT=None
-) -> Totals:
-  """Precision, recall and F1 of spans; span_V is `spans_of` all ids."""
-  by_id_V = jnp.asarray(span_V)
-  true = by_id_V[targets_BT] if spans_BT is None else spans_BT
-  true_BT, start_BT, type_BT = ends_of_spans(true, weights_BT)
-  found_BT, other_BT, own_BT = ends_of_spans(by_id_V[best_BT], weights_BT)
-  same_BT = (start_BT == other_BT) & (type_BT == own_BT)
-  return ratios(true_BT, found_BT, true_BT & found_BT & same_BT, weights_BT)
-
-
-def ends_of_spans(spans_BT, weights_BT) -> tuple[jax.Array, ...]:
-  """Where spans end, where each began, and its type; of `spans_of` tags."""
-  outside_BT = (spans_BT < 0) | (weights_BT == 0)
-  type_BT = jnp.where(outside_BT, -2, spans_BT // 2)
-  other_BT = type_BT != jnp.roll(type_BT, 1, axis=1)
-  first_1T = jnp.arange(spans_BT.shape[1])[None] == 0
-  starts_BT = (spans_BT % 2 == 1) | other_BT | first_1T
-  starts_BT &= ~outside_BT
-  after_BT = jnp.roll(starts_BT | outside_BT, -1, axis=1)
-  last_1T = jnp.roll(first_1T, -1, axis=1)
-  ends_BT = ~outside_BT & (after_BT | last_1T)
-  place_BT = jnp.where(starts_BT, jnp.arange(spans_BT.shape[1])[None], -1)
-  return ends_BT, jax.lax.cummax(place_BT, axis=1), type_BT
-
-
-def spans_of(labels: Vocabulary, names: Sequence[str]) -> np.ndarray:
-  """Codes of tags: -1 outside of spans; else 2 * type, + 1 if a span begins.
-
-  Tags that the labels lack have types of their own, so that the spans of such
-  tags are never found.
-  """
-  types = {name[2:]: n for n, name in enumerate(labels.symbols)}
-  found = []
-  for name in names:
-    if name == "O":
-      found.append(-1)
-      continue
-    bio = _BIO.fullmatch(name) is not None
-    kind = name[2:] if bio else f" {name}"
-    place = types.setdefault(kind, len(types) + len(labels.symbols))
-    found.append(2 * place + (not bio or name[0] == "B"))
-  return np.array(found, np.int32)
-
-
-def ratios(true_BT, found_BT, both_BT, weights_BT) -> Totals:
-  """Precision, recall and F1 as totals."""
-  terms_3BT = jnp.stack([true_BT, found_BT, both_BT])
-  true, found, both = jnp.sum(terms_3BT * weights_BT[None], axis=(1, 2))
-  return {
-    "precision": (both, found),
-    "recall": (both, true),
-    "f1": (2 * both, true + found),
-  }

@@ -52,6 +52,19 @@ class Report(NamedTuple):
   target: str = ""
 
 
+class Spans(NamedTuple):
+  """Spans of several targets, which --mode=evaluate counts by type.
+
+  Attributes:
+    types: their names.
+    count: batch, best_BN -> the numbers of true, predicted and correct spans
+      [3, types + 1]; the last column is of types that training has not seen.
+  """
+
+  types: list[str]
+  count: Callable[[Batch, jax.Array], jax.Array]
+
+
 class Experiment(NamedTuple):
   """A task: its data, its loss and how it decodes.
 
@@ -79,6 +92,9 @@ class Experiment(NamedTuple):
       numbers, `truth` [B, N], the strings of the data, "" where there is none.
     predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers.
       None: the task lacks --mode=predict, --mode=describe and --mode=embed.
+    decode: params, carry, batch -> carry, (outputs_BNV, best_BN): the outputs
+      of `predict`, and the ids of the most likely sequence of targets. None: of
+      each target, the most likely one.
     forbidden: T -> bool_NT, the inputs s that output t must not depend on; None
       if no input is a target. The leak probe tests it. A model that trains
       several heads has the rows of each head, one head after another; then
@@ -99,6 +115,7 @@ class Experiment(NamedTuple):
       note is 0 or 1 and is drawn independently. Any other word, for example
       `sequence`, is for targets that are numbers; an unknown number is NaN.
     loss_unit: `nats`, or the unit of another loss, for example `squared error`.
+    spans: the spans of targets; None: there are none.
     present: Predictions -> a renderable for the console of --mode=predict;
       None: the mode's own tables of symbols or of numbers.
     report: what report.html says about the task.
@@ -120,6 +137,8 @@ class Experiment(NamedTuple):
   unless: str = ""
   unit: str = "symbol"
   loss_unit: str = "nats"
+  decode: Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]] | None = None
+  spans: Spans | None = None
   present: Callable[[Any], Any] | None = None
   report: Report = Report()
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.experiment import Carry, Experiment
+from seqrnn.inference.predictions import decider
 from seqrnn.models import arrays
 from seqrnn.runtime import figures, files
 
@@ -20,14 +21,14 @@ def totals(
   experiment: Experiment,
 ) -> Callable[..., tuple[Carry, jax.Array]]:
   """A function params, carry, batch -> carry, counts [truth, predicted]."""
+  decide = decider(experiment)
 
   def count(params, carry, batch):
-    assert experiment.predict is not None, "there are labels"
-    carry, logits_BNV = experiment.predict(params, carry, batch)
+    carry, (logits_BNV, best_BN) = decide(params, carry, batch)
     V = logits_BNV.shape[-1]
     true_BNV = jax.nn.one_hot(batch["targets"], V)
     true_BNV *= batch["weights"][..., None]
-    best_BNV = jax.nn.one_hot(jnp.argmax(logits_BNV, axis=-1), V)
+    best_BNV = jax.nn.one_hot(best_BN, V)
     return carry, jnp.einsum(
       "bnv,bnw->vw", true_BNV, best_BNV, precision=arrays.precision()
     )

@@ -15,7 +15,7 @@ from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
 from seqrnn.errors import escaped
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Carry, Experiment, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
@@ -53,6 +53,7 @@ class Prediction(NamedTuple):
     numbers: the outputs of a task that predicts numbers [N, V]. A task that
       predicts numbers has no surprisal, ids, probabilities and likely.
     likely: the most likely symbols or labels of each target, best first [N, K].
+      With `model.crf`, first that of the most likely sequence.
   """
 
   document: int
@@ -101,21 +102,50 @@ class Prediction(NamedTuple):
     return self.text(unit, self.positions[n], self.positions[n] + 1)
 
 
+def decider(
+  experiment: Experiment,
+) -> Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]]:
+  """A function params, carry, batch -> carry, (outputs_BNV, best ids_BN)."""
+  if experiment.decode is not None:
+    return experiment.decode
+
+  def decide(params, carry, batch):
+    assert experiment.predict is not None, "there are labels"
+    carry, logits_BNV = experiment.predict(params, carry, batch)
+    return carry, (logits_BNV, jnp.argmax(logits_BNV, axis=-1))
+
+  return decide
+
+
 @lru_cache(CACHED_FUNCTIONS)
 def ranker(
-  predict: Callable[..., Any], k: int, mesh: Mesh | None = None
+  predict: Callable[..., Any],
+  k: int,
+  mesh: Mesh | None = None,
+  decode: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
   """A jitted function params, carry, batch -> carry, (ids, p, surprisal).
 
   These are the most likely ids and their probabilities [B, N, K], and the
-  surprisal of the targets [B, N].
+  surprisal of the targets [B, N]. With `Experiment.decode`, the first id is
+  that of the most likely sequence.
   """
 
   @partial(sharding.jit, mesh=mesh)
   def rank(params, carry, batch):
-    carry, logits_BNV = predict(params, carry, batch)
+    if decode is None:
+      carry, logits_BNV = predict(params, carry, batch)
+    else:
+      carry, (logits_BNV, best_BN) = decode(params, carry, batch)
     logs_BNV = jax.nn.log_softmax(logits_BNV)
-    logs_BNK, ids_BNK = jax.lax.top_k(logs_BNV, min(k, logs_BNV.shape[-1]))
+    V = logs_BNV.shape[-1]
+    if decode is None:
+      logs_BNK, ids_BNK = jax.lax.top_k(logs_BNV, min(k, V))
+    else:
+      first_BNV = jax.nn.one_hot(best_BN, V, dtype=bool)
+      ranks_BNV = jnp.where(first_BNV, 1, logs_BNV)  # Logs are at most 0.
+      _, ids_BNK = jax.lax.top_k(ranks_BNV, min(k, V))
+      logs_BNK = jnp.take_along_axis(logs_BNV, ids_BNK, axis=-1)
     true_BN1 = jnp.take_along_axis(
       logs_BNV, batch["targets"][..., None], axis=-1
     )
@@ -150,7 +180,8 @@ def predictions(
   if names is None:
     answer = calculator(predict)
   elif experiment.labels is not None:  # Reserved ids are not labels.
-    answer = ranker(predict, min(k, len(names.symbols)))
+    most = min(k, len(names.symbols))
+    answer = ranker(predict, most, decode=experiment.decode)
   else:
     answer = ranker(predict, k)
   carry = None

@@ -171,7 +171,8 @@ def parts(model: Model) -> list[Part]:
   V = model.outputs[-1]
   found = []
   for name in sorted(
-    model.params, key=lambda name: ("head" in name, name == "body")
+    model.params,
+    key=lambda name: (name == "crf", "head" in name, name == "body"),
   ):
     own = model.params[name]
     if name == "embedding":
@@ -191,6 +192,9 @@ def parts(model: Model) -> list[Part]:
     elif name == "head_bias":
       title = "head, tied to the embedding"
       found.append(Part(title, model.outputs, _size(own), "V", {"V": V}))
+    elif name == "crf":
+      title = "CRF"
+      found.append(Part(title, model.outputs, _size(own), "V² + 2V", {"V": V}))
     else:
       found.append(Part(name, (), _size(own), "", {}))
   return found
@@ -244,7 +248,12 @@ def picture(model: Model, config: Config) -> diagram.Rows:
     "linear": (f"linear, {model.width:,} to {V:,}", "numbers"),
   }[model.gives]
   tied = ("weights of the embedding",) if "head_bias" in model.params else ()
-  rows.append([Box(("head", kind, *tied), 0.93)])
+  if "crf" in model.params:
+    scores = f"linear, {model.width:,} to {V:,}"
+    rows.append([Box(("head", scores, *tied), 0.93)])
+    rows.append([Box(("CRF", f"{V:,} by {V:,} transitions"), 0.93)])
+  else:
+    rows.append([Box(("head", kind, *tied), 0.93)])
   where = "for the sequence" if model.pooled else f"at each of {N} places"
   result = result.removesuffix("s") if V == 1 else result
   rows.append([Box(("output", f"{V:,} {result} {where}"))])

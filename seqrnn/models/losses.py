@@ -165,12 +165,21 @@ def label_cross_entropy(
     known_BN *= importance_BN
   loss, _ = cross_entropy(logits_BNC, label_BN, known_BN, smoothing, penalty_BN)
   V = logits_BNC.shape[-1] + UNKNOWN + 1
+  best_BN = best_ids(logits_BNC)
+  return loss, totals | hits(targets_BN, best_BN, weights_BN, V)
+
+
+def hits(
+  targets_BN: jax.Array, best_BN: jax.Array, weights_BN: jax.Array, V: int
+) -> Totals:
+  """The accuracy and the macro F1 of ids below V."""
   true_BNV = jax.nn.one_hot(targets_BN, V)
-  best_BNV = jax.nn.one_hot(best_ids(logits_BNC), V)
+  best_BNV = jax.nn.one_hot(best_BN, V)
   terms_3BNV = jnp.stack([true_BNV * best_BNV, true_BNV, best_BNV])
   hits_V, true_V, best_V = jnp.sum(
     terms_3BNV * weights_BN[None, ..., None], axis=(1, 2)
   )
-  totals["accuracy"] = (jnp.sum(hits_V), jnp.sum(true_V))
-  totals["macro_f1"] = (2 * hits_V, true_V + best_V)
-  return loss, totals
+  return {
+    "accuracy": (jnp.sum(hits_V), jnp.sum(true_V)),
+    "macro_f1": (2 * hits_V, true_V + best_V),
+  }

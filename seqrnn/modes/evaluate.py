@@ -14,12 +14,15 @@ from rich.table import Table
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, shapes
-from seqrnn.inference import confusion, metrics
+from seqrnn.inference import confusion, metrics, spans
 from seqrnn.inference.evaluation import accumulator
+from seqrnn.inference.predictions import quoted
 from seqrnn.runtime import files, fileset, sharding
 from seqrnn.runtime.checkpoint import read_position, restore_params
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
+
+_TYPES = 20  # Types of spans, at most, that are printed.
 
 
 def run(
@@ -28,7 +31,7 @@ def run(
   """Evaluates a checkpoint; prints a table and writes evaluation.json.
 
   If the task has labels, also writes their confusion matrix, confusion.csv and
-  confusion.png.
+  confusion.png. If the labels mark spans, also writes spans.csv.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   mesh = sharding.mesh()
@@ -40,27 +43,28 @@ def run(
   )
   split = config.evaluate.split
   labels = experiment.labels
-  count = confusion.totals(experiment)
+  count, by_type = confusion.totals(experiment), spans.totals(experiment)
 
   def totals(params, carry, batch):
     after, found = experiment.loss(params, carry, batch, None)[1]
     if labels is None:
-      return after, (found, ())
-    return after, (found, count(params, carry, batch)[1])
+      return after, (found, (), ())
+    own = count(params, carry, batch)[1], by_type(params, carry, batch)[1]
+    return after, (found, *own)
 
-  sums, counts_VV = accumulator(totals, experiment, mesh)(
+  sums, counts_VV, counts_3K = accumulator(totals, experiment, mesh)(
     restored.params, experiment.batches(split, 0)
   )
   figures = metrics.finish(sums, experiment.in_bits)
   if jax.process_index():
     return figures
   title = f"{workdir}, step {restored.step}: {split} split"
-  table = Table(title=escape(title))
-  table.add_column("figure")
-  table.add_column("value", justify="right")
-  for name, value in figures.items():
-    table.add_row(name.replace("_", " "), f"{value:.4f}")
-  Console().print(table)
+  Console().print(_figures_table(title, figures))
+  rows = []
+  if experiment.spans is not None:
+    counts_3K = jax.device_get(counts_3K)[0]
+    rows = spans.table(experiment.spans.types, counts_3K)
+    Console().print(_spans_table(rows))
   if _changed(experiment, config, workdir, restored.step):
     print(
       f"warning: {visible(str(workdir))}: the training data have changed since"
@@ -75,7 +79,26 @@ def run(
     if labels is not None:
       counts_VV = jax.device_get(counts_VV)[0]
       confusion.write(folder, labels, counts_VV, workdir.name)
+    if rows:
+      spans.write(folder, rows)
   return figures
+
+
+def _figures_table(title: str, figures: dict[str, float]) -> Table:
+  table = Table(title=escape(title))
+  table.add_column("figure")
+  table.add_column("value", justify="right")
+  for name, value in figures.items():
+    table.add_row(name.replace("_", " "), f"{value:.4f}")
+  return table
+
+
+def _spans_table(rows: list) -> Table:
+  table = Table(*spans.COLUMNS, title="spans")
+  for row in rows[: 1 + _TYPES]:
+    cells = (f"{x:.4f}" if isinstance(x, float) else f"{x:,}" for x in row[1:])
+    table.add_row(quoted(row[0]), *cells)
+  return table
 
 
 def _changed(

@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,7 +13,7 @@ from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.experiment import Batch, Params
 from seqrnn.inference import confusion
 from seqrnn.inference.evaluation import accumulator
-from seqrnn.inference.predictions import Prediction, predictions
+from seqrnn.inference.predictions import Prediction, decider, predictions
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Element, Mark, element, section
 from seqrnn.reporting.subject import Subject, named, prediction_marks, shown
@@ -238,13 +237,12 @@ def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
 def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   """Texts coloured by the weight of each position in a decision."""
   symbols = subject.symbols
-  labels, predict = subject.experiment.labels, subject.experiment.predict
-  assert predict is not None, "there are labels"
+  labels = subject.experiment.labels
   occlude = occluder(subject)
   batch = subject.experiment.batches(split, 0, ordered=True)[0]
   carry = subject.experiment.carry(len(batch["inputs"]))
-  _, logits_BNV = sharding.jit(predict)(subject.params, carry, batch)
-  best_BN = np.asarray(jnp.argmax(logits_BNV, axis=-1))
+  decide = sharding.jit(decider(subject.experiment))
+  _, (_, best_BN) = jax.device_get(decide(subject.params, carry, batch))
   wrong_BN = (best_BN != batch["targets"]) & (batch["weights"] > 0)
   counts_B = (batch["inputs"] > END).sum(1)
   rows = np.flatnonzero(counts_B >= min(4, counts_B.max()))

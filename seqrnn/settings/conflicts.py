@@ -186,6 +186,12 @@ CONFLICTS: list[Conflict] = [
     rule="one embedding cannot be the softmax kernel of three heads",
   ),
   *_excludes(
+    "model.crf",
+    True,
+    "train.label_smoothing",
+    rule="a CRF has no loss of a single tag that could be smoothed",
+  ),
+  *_excludes(
     "model.tied",
     True,
     "model.parameters",

@@ -1,6 +1,7 @@
 """Tagging: spans, spaces, words by their characters, and what is shown."""
 
 import csv
+import itertools
 import random
 
 import jax
@@ -8,71 +9,14 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments import tagging
 from seqrnn.data.corpora import from_text
-from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.inference import metrics
 from seqrnn.modes import evaluate, predict
+from seqrnn.runtime import sharding
 from seqrnn.training import fit
 from tests.conftest import tiny
-
-
-def spans(tags):
-  """(first, last, type) of each span; an unseen tag is one of its own."""
-  found = []
-  for t, tag in enumerate(tags):
-    if tag == "O":
-      continue
-    kind, _, name = tag.partition("-")
-    goes_on = kind == "I" and found and found[-1][1:] == (t - 1, name)
-    if goes_on:
-      found[-1] = (found[-1][0], t, name)
-    else:
-      found.append((t, t, name))
-  return found
-
-
-def test_spans_are_counted_as_a_loop_does():
-  names = ("O", "B-x", "I-x", "B-y", "I-y")
-  tag_of = {UNKNOWN: "B-?"} | dict(enumerate(names, 4))
-  rng = np.random.default_rng(0)
-  count = tagging.counter(Vocabulary("id", names))
-  targets = rng.choice([UNKNOWN, *range(4, 9)], (200, 6), p=[0.05] + [0.19] * 5)
-  best = np.where(
-    rng.random((200, 6)) < 0.7, targets, rng.integers(4, 9, (200, 6))
-  )
-  best = np.maximum(best, 4)
-  lengths = rng.integers(0, 7, (200, 1))
-  weights = (np.arange(6) < lengths).astype(np.float32)
-  totals = count(targets, best, weights)
-  both = true = found = 0
-  for row in range(200):
-    T = int(lengths[row, 0])
-    a, b = (
-      spans([tag_of[i] for i in ids[row, :T].tolist()])
-      for ids in (targets, best)
-    )
-    both += len(set(a) & set(b))
-    true += len(a)
-    found += len(b)
-  assert 50 < both < min(true, found)
-  assert [float(x) for x in totals["precision"]] == [both, found]
-  assert [float(x) for x in totals["recall"]] == [both, true]
-  assert [float(x) for x in totals["f1"]] == [2 * both, true + found]
-
-
-def test_of_two_tags_the_rarer_is_looked_for_and_of_many_none():
-  count = tagging.counter(Vocabulary("id", ("none", "space")))
-  targets = np.array([[5, 5, 4, 4, 5]])
-  best = np.array([[5, 4, 5, 4, 5]])
-  totals = count(targets, best, np.array([[1, 1, 1, 1, 0]], np.float32))
-  assert [float(x) for x in totals["f1"]] == [2, 4]
-  assert tagging.counter(Vocabulary("id", ("A", "B", "C")))() == {}
-  nothing = np.zeros((1, 5), np.float32)
-  sums = metrics.zeros(totals)
-  figures = metrics.finish(metrics.add(sums, count(targets, best, nothing)))
-  assert figures == {"precision": 0, "recall": 0, "f1": 0}
+from tests.inference.test_spans import bio as spans
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +151,65 @@ def predicted(run, **settings):
   for row in rows:
     found.setdefault(row["sequence"], []).append(row)
   return list(found.values())
+
+
+@pytest.fixture(scope="module")
+def chained(tagger, tmp_path_factory):
+  """Like `tagger`, with a CRF, and windows that cut its sentences."""
+  config = tagger.config.copy_and_resolve_references()
+  config.model.crf, config.data.window, config.train.epochs = True, 6, 1
+  folder = tmp_path_factory.mktemp("chain")
+  fit.fit(experiments.build, config, folder / "run")
+  return experiments.load(folder / "run")
+
+
+def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):
+  rows = predicted(chained, split="test", sequences=10**6, top_k=6)
+  right = total = moved = 0
+  for sequence in rows:
+    tags = [row["label_1"] for row in sequence]
+    for before, tag in itertools.pairwise(tags):
+      assert tag[0] != "I" or before[1:] == tag[1:]
+    right += sum(row["truth"] == row["label_1"] for row in sequence)
+    total += len(sequence)
+    for row in sequence:  # Probabilities are marginals.
+      shares = [float(row[f"probability_{n}"]) for n in range(1, 6)]
+      assert sum(shares) == pytest.approx(1, abs=1e-4)
+      moved += shares[0] < max(shares)
+  figures = evaluate.run(experiments.build, chained.config, chained.workdir)
+  assert figures["accuracy"] == pytest.approx(right / total, rel=1e-6)
+  assert 0 < moved < total / 2  # The best sequence is not of the best tags.
+  with (chained.workdir / "spans.csv").open() as file:
+    table = {row["type"]: row for row in csv.DictReader(file)}
+  assert table.keys() == {"all", "P", "Q", "<unknown>"}
+  assert float(table["all"]["f1"]) == pytest.approx(figures["f1"], abs=1e-6)
+
+
+def test_a_chain_knows_where_its_sentences_begin_and_end(chained):
+  experiment = chained.experiment
+  documents = {}
+  for batch in experiment.batches("train", 0, ordered=True, named=True):
+    for row, document in enumerate(batch["document"].tolist()):
+      if batch["weights"][row].any():
+        edges = bool(batch["begins"][row]), bool(batch["ends"][row])
+        documents.setdefault(document, []).append(edges)
+  assert {len(edges) for edges in documents.values()} >= {1, 2}
+  for edges in documents.values():
+    firsts, lasts = zip(*edges, strict=True)
+    assert firsts == (True, *[False] * (len(edges) - 1))
+    assert lasts[-1] and not any(lasts[:-1])
+
+
+def test_a_chain_on_four_devices_has_the_loss_of_one(chained):
+  loss, params = chained.experiment.loss, jax.device_get(chained.params)
+  batch = chained.experiment.batches("train", 0)[0]
+  mesh = sharding.mesh()
+  assert mesh.size == len(batch["inputs"]) == 4
+  placed = sharding.put(batch, 4, mesh)
+  alone = jax.jit(loss)(params, (), batch, None)
+  split = sharding.jit(lambda *x: loss(*x, None), mesh)(params, (), placed)
+  for a, b in zip(*map(jax.tree.leaves, (alone, split)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 def test_predictions_give_the_figures_that_evaluation_gives(tagger):
