@@ -1,14 +1,15 @@
 """Runs detection over seeds; writes docs/results/detection.md.
 
-  python benchmarks/detection.py DATA                   # all cases, seeds 0-4
-  python benchmarks/detection.py DATA --seeds=1 --only=hdfs,raw --cache=kept
+  python benchmarks/detection.py --only=hdfs,opcodes    # seeds 0-4
+  python benchmarks/detection.py DATA --seeds=1 --cache=kept
 
 DATA is a folder with hdfs/ and hdfs_raw/; docs/results/detection.md says where
-to get them. The other cases need no data. For each seed of a case, run.py
-trains and detects in its own processes. benchmarks/detection.json keeps the
-figures of all seeds, and docs/results/detection.md is made from it. The runs
-are in the cache folder; an interrupted run is resumed, and a finished run is
-not repeated.
+to get them. Without DATA, hdfs/ is made from the data set of the catalogue,
+which is downloaded, and the cases of hdfs_raw/ are left out. For each seed of a
+case, run.py trains and detects in its own processes. benchmarks/detection.json
+keeps the figures of all seeds, and docs/results/detection.md is made from it.
+The runs are in the cache folder; an interrupted run is resumed, and a finished
+run is not repeated.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn import catalogue
 from seqrnn.data import anomalies
 from seqrnn.detection.baselines import BASELINES
 from seqrnn.runtime import files
@@ -536,7 +538,8 @@ of a machine that was mostly busy with other work.
 DATA is a folder with `hdfs/` (DeepLog's sessions of the logs of Xu et al. 2009:
 `hdfs_train`, `hdfs_test_normal.gz` and `hdfs_test_abnormal`, as in
 wuyifan18/DeepLog) and `hdfs_raw/` (`hdfs.log.xz` and `labels.csv`, from
-EvoTestOps/LogLead). The data are not part of this project.
+EvoTestOps/LogLead). The data are not part of this project. Without DATA the
+cases of `hdfs/` use `data.source=hdfs`, which is downloaded.
 
     python benchmarks/detection.py DATA
 
@@ -665,24 +668,45 @@ def keep(name: str, record: dict[str, Any], seed: int):
     file.write(render(kept))
 
 
+def fetch(folder: Path, name: str = "hdfs"):
+  """Makes the folder DATA with hdfs/, from a data set of the catalogue."""
+  place = folder / "hdfs"
+  place.mkdir(parents=True, exist_ok=True)
+  for split in catalogue.sets()[name].files:
+    for path in catalogue.fetch(name, split):
+      content = path.read_bytes()
+      if split == "test":  # As the commands name it.
+        (place / f"{path.name}.gz").write_bytes(gzip.compress(content, 1))
+      else:
+        (place / path.name).write_bytes(content)
+
+
 def main(argv: list[str] | None = None):
   """Runs the cases, seed by seed."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  parser.add_argument("data", type=Path)
+  parser.add_argument("data", type=Path, nargs="?")
   parser.add_argument("--seeds", type=int, default=5)
-  parser.add_argument("--only", default=",".join(CASES))
+  parser.add_argument("--only")
   parser.add_argument("--cache", type=Path)
   given = parser.parse_args(argv)
-  if not given.data.is_dir():
+  if given.data and not given.data.is_dir():
     parser.error(f"DATA={given.data}: no such folder")
-  names = given.only.split(",")
+  raw = [] if given.data else ["raw", "raw_long"]
+  without = [name for name in CASES if name not in raw]
+  names = (given.only or ",".join(without)).split(",")
+  if missing := set(raw) & set(names):
+    parser.error(f"DATA: is missing, which {', '.join(sorted(missing))} need")
   if unknown := set(names) - set(CASES):
     parser.error(f"--only={given.only}: knows no {', '.join(sorted(unknown))}")
   with tempfile.TemporaryDirectory() as temporary:
     cache = (given.cache or Path(temporary)).resolve()
+    data = given.data.resolve() if given.data else cache / "data"
+    used = [str(commands(CASES[name], "DATA")) for name in names]
+    if not given.data and any("DATA/" in line for line in used):
+      fetch(data)
     for seed in range(given.seeds):
       for name in names:
-        case, data = CASES[name], given.data.resolve()
+        case = CASES[name]
         # Other commands are another run and must not resume this one.
         settled = zlib.crc32(json.dumps(commands(case, "DATA")).encode())
         workdir = cache / f"{name}-{settled:08x}-{seed}"

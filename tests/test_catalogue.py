@@ -5,6 +5,7 @@ No test needs the network: small sets are served from the loopback address.
 
 import csv
 import gc
+import gzip
 import hashlib
 import http.server
 import io
@@ -21,6 +22,7 @@ import numpy as np
 import pooch
 import pytest
 
+from benchmarks import detection
 from configs import base
 from docs import data_sets
 from seqrnn import catalogue, program
@@ -266,6 +268,16 @@ def test_a_missing_file_is_told_with_where_to_get_and_put_it(served, tmp_path):
     f"get {served.url}/owner/name/{COMMIT}/data/play.all on another machine and"
     f" put it in {folder(tmp_path)}"
   )
+
+
+def test_a_benchmark_has_its_data_from_the_catalogue(served, tmp_path):
+  detection.fetch(tmp_path, "sessions")
+  place = tmp_path / "hdfs"
+  assert (place / "sessions.train").read_bytes() == SESSIONS
+  assert (place / "sessions.anomalous").read_bytes() == b"1 2\n9 9\n"
+  with gzip.open(place / "sessions.test.gz") as file:
+    assert file.read() == b"1 1 1\n3 3 3\n"
+  assert len(served.requests) == 3
 
 
 def test_all_files_that_are_missing_or_wrong_are_named(served, tmp_path):
