@@ -1012,9 +1012,10 @@ EXPORT = _group(
   "export",
   format=Field(
     "safetensors",
-    choice("safetensors"),
+    choice("safetensors", "onnx"),
     "The format of --mode=export (extra `export`). safetensors: tensors with"
-    " the names and the order of gates of PyTorch.",
+    " the names and the order of gates of PyTorch. onnx: a graph, which runs"
+    " without JAX.",
   ),
 )
 

@@ -109,8 +109,10 @@ def parts(
     bodies = {STACK: body}
   cell = cells.make(model, hidden_size=model.hidden_size)
   stacks = {name: _layers(cell, own, model) for name, own in bodies.items()}
+  first = next(iter(stacks.values()))[0][0]
   frames = experiment.reads != "symbol"
-  pooled = _pooled(experiment, stacks, frames)
+  features = [first.input_KD.shape[1]] if frames else []
+  pooled = _pooled(experiment, params, features)
   return Network(
     embedding_VD=None if embedding is None else np.asarray(embedding),
     stacks=stacks,
@@ -158,19 +160,14 @@ def _layers(cell: Cell, stack: Params, model: Config) -> list[list[Operator]]:
   return made
 
 
-def _pooled(experiment: Experiment, stacks: dict, frames: bool) -> bool:
+def _pooled(
+  experiment: Experiment, params: Params, features: list[int]
+) -> bool:
   """Whether a sequence has one output, by the shape that `predict` gives."""
   length = 4
-  shape = (1, length)
-  if frames:
-    first = next(iter(stacks.values()))[0][0]
-    shape = (1, length, first.input_KD.shape[1])
-  batch = {"inputs": np.ones(shape, np.int32), "reset": np.ones(1, bool)}
+  inputs = np.ones((1, length, *features), np.int32)
+  batch = {"inputs": inputs, "reset": np.ones(1, bool)}
   predict = experiment.predict
   assert predict is not None, "every task that has a head predicts"
-
-  @sharding.jit
-  def outputs(key):
-    return predict(experiment.init(key), (), batch)[1]
-
-  return jax.eval_shape(outputs, jax.random.key(0)).shape[1] != length
+  outputs = sharding.jit(lambda params: predict(params, (), batch)[1])
+  return jax.eval_shape(outputs, params).shape[1] != length

@@ -5,14 +5,23 @@ from pathlib import Path
 
 from seqrnn.data import vocabulary
 from seqrnn.experiment import Experiment, shapes
-from seqrnn.exporting import card, network, operators, torch_names
+from seqrnn.exporting import (
+  card,
+  network,
+  onnx_graph,
+  operators,
+  torch_names,
+)
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.settings.config import Config
 
 _CARD = "MODEL_CARD.md"
 # Format -> its module, and whether it has a cell.
-FORMATS = {"safetensors": (torch_names, operators.in_torch)}
+FORMATS = {
+  "safetensors": (torch_names, operators.in_torch),
+  "onnx": (onnx_graph, operators.in_onnx),
+}
 
 
 def run(

@@ -16,30 +16,41 @@ SYMBOLS = Vocabulary("char", tuple("abcde \n"))
 LABELS = Vocabulary("id", ("x", "y", "z"))
 LABELLED = ("classification", "tagging")
 BOTH = {"model.bidirectional": True}
+DEEP = {"model.layers": 2}
 MODELS = {
-  "lstm": {},
+  "lstm": DEEP,
   "gru": {"model.cell": "gru", "model.embedding_size": 3},
   "tied": {"model.embedding_size": 5, "model.tied": True},
-  "relu": {"model.cell": "rnn_relu", "model.layers": 1},
-  "gap": {"task": "gap_model", "model.embedding_size": 3},
-  "heads": {"task": "gap_model", "model.heads": "all", "model.merge": "sum"},
+  "relu": {"model.cell": "rnn_relu"},
+  "heads": {
+    "task": "gap_model",
+    "model.heads": "all",
+    "model.merge": "sum",
+    **DEEP,
+  },
   "tied gap": {
     "task": "gap_model",
     "model.cell": "gru",
     "model.embedding_size": 10,
     "model.tied": True,
   },
-  "classifier": {"task": "classification", **BOTH},
+  "classifier": {"task": "classification", **BOTH, **DEEP},
   "mean": {
     "task": "classification",
     "model.pooling": "mean",
-    "model.merge": "mean",
+    "model.merge": "sum",
     **BOTH,
   },
   "max": {"task": "classification", "model.pooling": "max"},
-  "tagger": {"task": "tagging", "model.cell": "gru", **BOTH},
+  "tagger": {
+    "task": "tagging",
+    "model.cell": "gru",
+    "model.merge": "mean",
+    **BOTH,
+    **DEEP,
+  },
   "many to one": {"data.mapping": "many_to_one", "model.merge": "sum", **BOTH},
-  "music": {"task": "polyphony", "model.layers": 1},
+  "music": {"task": "polyphony"},
 }
 
 
@@ -47,7 +58,7 @@ MODELS = {
 def made(name, **more):
   """The experiment, the config and the parameters of a model."""
   config = base.get_config()
-  config.model.hidden_size = 5
+  config.model.hidden_size, config.model.layers = 5, 1
   fields = {
     **MODELS[name],
     **{k.replace("__", "."): v for k, v in more.items()},

@@ -1,0 +1,367 @@
+"""A model as a graph of ONNX, with its operators LSTM, GRU and RNN.
+
+In names, W is the axis of directions. The recurrent operators read time first.
+Padding is id 0 at the end of a row; its length is the number of other ids.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrnn.data.vocabulary import PAD
+from seqrnn.errors import UserError
+from seqrnn.exporting.network import Network
+from seqrnn.exporting.operators import Operator
+
+FILE = "model.onnx"
+_OPSET, _IR = 17, 8  # Of 2022, which every runtime of today reads.
+# ONNX's order of gates, by their places in that of torch.nn.
+_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+_LEAST = -3.4e38
+_END = 2**31 - 1
+_OUTPUTS = {"softmax": "log_probabilities", "sigmoid": "log_odds"}
+
+
+def write(network: Network, folder: Path, about: dict[str, str]):
+  """Writes the graph of a network.
+
+  Args:
+    network: the parts.
+    folder: of the file.
+    about: entries of the file's metadata.
+
+  Raises:
+    UserError: onnx is missing.
+  """
+  try:
+    import onnx
+    from onnx import helper
+  except ImportError:
+    raise UserError(
+      "config.export.format='onnx': needs the package onnx; pip install"
+      " 'seqrnn[export]'"
+    ) from None
+  graph = Graph(onnx)
+  outputs = build(graph, network)
+  inputs = [graph.value(*own) for own in inputs_of(network)]
+  values = [graph.value(name, np.float32, outputs[name]) for name in outputs]
+  model = helper.make_model(
+    helper.make_graph(graph.nodes, "model", inputs, values, graph.constants),
+    opset_imports=[helper.make_opsetid("", _OPSET)],
+    ir_version=_IR,
+    producer_name="seqrnn",
+  )
+  helper.set_model_props(model, about)
+  (folder / FILE).write_bytes(model.SerializeToString())
+
+
+class Graph:
+  """The nodes and the constants of a graph, as they are added."""
+
+  def __init__(self, onnx: Any):
+    self._onnx = onnx
+    self.nodes, self.constants = [], []
+
+  def value(self, name: str, dtype: Any, shape: list[Any]) -> Any:
+    """An input or an output of the graph."""
+    make = self._onnx.helper.make_tensor_value_info
+    return make(name, self.type_of(dtype), shape)
+
+  def type_of(self, dtype: Any) -> int:
+    """ONNX's number of a type."""
+    return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+  def constant(self, value: Any, dtype: Any = np.int64) -> str:
+    """A constant; returns its name."""
+    name = f"constant_{len(self.constants)}"
+    array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
+    self.constants.append(self._onnx.numpy_helper.from_array(array, name))
+    return name
+
+  def weight(self, value: Any) -> str:
+    """A constant in float32; returns its name."""
+    return self.constant(value, np.float32)
+
+  def add(
+    self, kind: str, *inputs: str, name: str = "", outputs: int = 1, **options
+  ) -> Any:
+    """A node; returns the name of its output, or a list of several.
+
+    Args:
+      kind: the operator.
+      *inputs: names; "" is an input that is left out.
+      name: of its only output; "": any.
+      outputs: their number.
+      **options: the attributes.
+    """
+    stem = f"{kind.lower()}_{len(self.nodes)}"
+    names = [name or f"{stem}_{n}" for n in range(outputs)]
+    node = self._onnx.helper.make_node(kind, inputs, names, stem, **options)
+    self.nodes.append(node)
+    return names[0] if outputs == 1 else names
+
+
+def inputs_of(network: Network) -> list[tuple[str, Any, list[Any]]]:
+  """Name, dtype and shape of each input."""
+  found: list[tuple[str, Any, list[Any]]] = [
+    ("ids", np.int64, ["batch", "length"])
+  ]
+  if network.frames:
+    found = [("frames", np.float32, ["batch", "length", network.inputs])]
+  for name in _carries(network):
+    found.append((name, np.float32, _carry_shape(network)))
+  return found
+
+
+def _carries(network: Network) -> tuple[str, ...]:
+  """The names of the inputs of the carry."""
+  if not network.carries:
+    return ()
+  return ("h", "c") if network.first.kind == "LSTM" else ("h",)
+
+
+def _carry_shape(network: Network) -> list[Any]:
+  [layers] = network.stacks.values()
+  return [len(layers), "batch", network.first.hidden_size]
+
+
+def build(graph: Graph, network: Network) -> dict[str, list[Any]]:
+  """Adds all nodes; returns the shape of each output by its name."""
+  lengths_B, x_TBD = "", "frames"
+  if network.frames:
+    x_TBD = graph.add("Transpose", "frames", perm=[1, 0, 2])
+  else:
+    x_TBD, lengths_B = _read(graph, network)
+  tops, states = {}, {}
+  for name, layers in network.stacks.items():
+    reverse = name.startswith("backward")
+    tops[name], states[name] = _stack(
+      graph, network, layers, x_TBD, lengths_B, reverse
+    )
+  shape: list[Any] = ["batch", "length"]
+  [top, *others] = tops.values()
+  if others:  # Towers, whose outputs at t have not read t.
+    ahead, back = _before(graph, top, False), _before(graph, others[0], True)
+    features = {
+      "head": _merge(graph, network, [ahead, back]),
+      "forward_head": ahead,
+      "backward_head": back,
+    }
+  elif network.pooling != "none":
+    [state] = states.values()
+    features = {"head": _pool(graph, network, top, state, lengths_B)}
+    shape = ["batch"]
+  else:
+    features = {"head": top}
+  made = {}
+  for name in network.heads:
+    output = _head(graph, network, name, features[name])
+    made[output] = [*shape, len(network.heads[name][0])]
+  if network.carries:
+    made |= {
+      f"next_{name}": _carry_shape(network) for name in _carries(network)
+    }
+  return made
+
+
+def _read(graph: Graph, network: Network) -> tuple[str, str]:
+  """The features of ids, time first, and the lengths of rows."""
+  ids_TB = graph.add("Transpose", "ids", perm=[1, 0])
+  pad = graph.add("Equal", "ids", graph.constant(PAD))
+  int32 = graph.type_of(np.int32)
+  read = graph.add("Cast", graph.add("Not", pad), to=int32)
+  lengths_B = graph.add("ReduceSum", read, graph.constant([1]), keepdims=0)
+  if network.embedding_VD is not None:
+    table = graph.weight(network.embedding_VD)
+    return graph.add("Gather", table, ids_TB), lengths_B
+  depth, values = graph.constant(network.inputs), graph.weight(np.arange(2))
+  return graph.add("OneHot", ids_TB, depth, values), lengths_B
+
+
+def _stack(
+  graph: Graph,
+  network: Network,
+  layers: list[list[Operator]],
+  x_TBD: str,
+  lengths_B: str,
+  reverse: bool,
+) -> tuple[str, str]:
+  """The outputs [T, B, H] of layers, and the last states [ways, B, H].
+
+  Args:
+    graph: to add to.
+    network: the parts.
+    layers: of a stack.
+    x_TBD: what they read.
+    lengths_B: of the rows; "": all are whole.
+    reverse: whether the only direction is the backward one.
+  """
+  last = {name: [] for name in _carries(network)}
+  state = ""
+  for depth, ways in enumerate(layers):
+    starts = [
+      graph.add("Gather", name, graph.constant([depth]), axis=0)
+      for name in last
+    ]
+    y_TWBH, *states = _recurrent(
+      graph, ways, [x_TBD, lengths_B, *starts], reverse
+    )
+    for name, own in zip(last, states, strict=False):
+      last[name].append(own)
+    state = states[0]
+    x_TBD = _joined(graph, network, y_TWBH, len(ways), axis=1)
+  for name, own in last.items():
+    after = graph.add("Concat", *own, axis=0)
+    if lengths_B:  # onnxruntime gives zeros for a row without symbols.
+      some_B = graph.add("Greater", lengths_B, graph.constant(0, np.int32))
+      some_1B1 = graph.add("Unsqueeze", some_B, graph.constant([0, 2]))
+      graph.add("Where", some_1B1, after, name, name=f"next_{name}")
+    else:
+      graph.add("Identity", after, name=f"next_{name}")
+  return x_TBD, state
+
+
+def _recurrent(
+  graph: Graph, ways: list[Operator], inputs: list[str], reverse: bool
+) -> list[str]:
+  """The operator of a layer: its outputs y [T, ways, B, H], h and c.
+
+  Args:
+    graph: to add to.
+    ways: the directions.
+    inputs: names of x, of lengths, and of the carry if there is one.
+    reverse: as of `_stack`.
+  """
+  first = ways[0]
+
+  def arranged(array_K):
+    parts = np.split(array_K, len(_ORDER[first.kind]))
+    return np.concatenate([parts[n] for n in _ORDER[first.kind]])
+
+  weights = [
+    graph.weight(np.stack(arrays))
+    for arrays in (
+      [arranged(way.input_KD) for way in ways],
+      [arranged(way.recurrent_KH) for way in ways],
+      [
+        np.concatenate(
+          [arranged(way.input_bias_K), arranged(way.recurrent_bias_K)]
+        )
+        for way in ways
+      ],
+    )
+  ]
+  x_TBD, lengths_B, *starts = inputs
+  own = [x_TBD, *weights, lengths_B, *starts]
+  names = [name for way in ways for name in way.activations]
+  linear = float(names.count("Affine"))
+  options: dict[str, Any] = {"hidden_size": first.hidden_size}
+  options["direction"] = "reverse" if reverse else "forward"
+  if len(ways) > 1:
+    options["direction"] = "bidirectional"
+  options["activations"] = names
+  if linear:
+    options["activation_alpha"] = [1.0] * int(linear)
+    options["activation_beta"] = [0.0] * int(linear)
+  if first.kind == "GRU":
+    options["linear_before_reset"] = int(first.reset_after)
+  sides = [way.peepholes for way in ways if way.peepholes is not None]
+  if sides:  # ONNX has them in the order i, o, f.
+    own += [""] * (7 - len(own))
+    iof = [np.concatenate(side[[0, 2, 1]]) for side in sides]
+    own.append(graph.weight(np.stack(iof)))
+  outputs = 3 if first.kind == "LSTM" else 2
+  return graph.add(first.kind, *own, outputs=outputs, **options)
+
+
+def _joined(
+  graph: Graph, network: Network, y: str, ways: int, axis: int
+) -> str:
+  """An array without its axis of directions, which are merged."""
+  if ways == 1:
+    return graph.add("Squeeze", y, graph.constant([axis]))
+  if network.merge == "sum":
+    return graph.add("ReduceSum", y, graph.constant([axis]), keepdims=0)
+  if network.merge == "mean":
+    return graph.add("ReduceMean", y, axes=[axis], keepdims=0)
+  order = [0, 2, 1, 3] if axis else [1, 0, 2]
+  shape = graph.constant([*[0] * (axis + 1), -1])
+  return graph.add("Reshape", graph.add("Transpose", y, perm=order), shape)
+
+
+def _merge(graph: Graph, network: Network, both: list[str]) -> str:
+  """The outputs of two towers, merged."""
+  if network.merge == "concat":
+    return graph.add("Concat", *both, axis=-1)
+  return graph.add("Sum" if network.merge == "sum" else "Mean", *both)
+
+
+def _before(graph: Graph, y_TBH: str, reverse: bool) -> str:
+  """The outputs after the step before, zeros where there is none."""
+  pads = [0, 0, 0, 1, 0, 0] if reverse else [1, 0, 0, 0, 0, 0]
+  wide = graph.add("Pad", y_TBH, graph.constant(pads))
+  ends = (1, _END) if reverse else (0, -1)
+  cut = [graph.constant([end]) for end in (*ends, 0)]
+  return graph.add("Slice", wide, *cut)
+
+
+def _pool(
+  graph: Graph, network: Network, y_TBH: str, state_WBH: str, lengths_B: str
+) -> str:
+  """The features [B, H] of whole rows; outputs of padding are zero."""
+  if network.pooling == "last":
+    ways = len(next(iter(network.stacks.values()))[-1])
+    return _joined(graph, network, state_WBH, ways, axis=0)
+  if network.pooling == "mean":
+    total = graph.add("ReduceSum", y_TBH, graph.constant([0]), keepdims=0)
+    one = graph.constant(1, np.int32)
+    count = graph.add("Max", lengths_B, one)
+    count = graph.add("Cast", count, to=graph.type_of(np.float32))
+    return graph.add(
+      "Div", total, graph.add("Unsqueeze", count, graph.constant([1]))
+    )
+  ids_TB = graph.add("Transpose", "ids", perm=[1, 0])
+  pad = graph.add("Equal", ids_TB, graph.constant(PAD))
+  pad = graph.add("Unsqueeze", pad, graph.constant([2]))
+  shown = graph.add("Where", pad, graph.weight(_LEAST), y_TBH)
+  return graph.add("ReduceMax", shown, axes=[0], keepdims=0)
+
+
+def _head(graph: Graph, network: Network, name: str, y: str) -> str:
+  """The outputs of a head, batch first; returns their name."""
+  weight, bias = network.heads[name]
+  matrix = graph.weight(weight.T)
+  logits = graph.add("MatMul", y, matrix)
+  logits = graph.add("Add", logits, graph.weight(bias))
+  if network.pooling == "none":
+    logits = graph.add("Transpose", logits, perm=[1, 0, 2])
+  output = _OUTPUTS.get(network.gives, "numbers")
+  if name != "head":
+    output = f"{name.removesuffix('_head')}_{output}"
+  last = "LogSoftmax" if network.gives == "softmax" else "Identity"
+  options = {"axis": -1} if network.gives == "softmax" else {}
+  return graph.add(last, logits, name=output, **options)
+
+
+def use(network: Network) -> list[str]:
+  """Lines of a model card on how to use the file."""
+  inputs = [
+    f"`{name}` {np.dtype(dtype).name} {shape}"
+    for name, dtype, shape in inputs_of(network)
+  ]
+  lines = [f"`{FILE}` reads {', '.join(inputs)}."]
+  if not network.frames:
+    lines.append("Id 0 is padding, and may stand at the end of a row only.")
+  if network.carries:
+    names = _carries(network)
+    lines.append(
+      f"{', '.join(names)}: zeros before the first symbol; then"
+      f" {', '.join(f'next_{name}' for name in names)} of the call before."
+    )
+  first = _OUTPUTS.get(network.gives, "numbers")
+  lines.append(
+    f"`{first}` are the outputs"
+    + (", in nats." if network.gives == "softmax" else ".")
+  )
+  return lines

@@ -1,0 +1,165 @@
+"""Exports to ONNX: the same outputs from onnxruntime, for any batch."""
+
+import jax
+import numpy as np
+import pytest
+
+import seqrnn
+from seqrnn import program
+from seqrnn.exporting import network, onnx_graph, operators
+from tests.exporting.models import (
+  MODELS,
+  SYMBOLS,
+  inputs_of,
+  made,
+  predict,
+  write_run,
+)
+from tests.test_docs import blocks
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+CELLS = sorted(operators.names(operators.in_onnx))
+
+
+def session(folder, experiment, config, params):
+  """An inference session of the model's file, which is a valid one."""
+  parts = network.parts(experiment, config, params, operators.in_onnx)
+  onnx_graph.write(parts, folder, {"task": config.task})
+  path = folder / onnx_graph.FILE
+  onnx.checker.check_model(str(path), full_check=True)
+  return onnxruntime.InferenceSession(
+    str(path), providers=["CPUExecutionProvider"]
+  )
+
+
+def carry_of(found, batch):
+  """Zeros for the inputs of the carry."""
+  names = [own for own in found.get_inputs() if own.name in ("h", "c")]
+  return {
+    own.name: np.zeros((own.shape[0], batch, own.shape[2]), np.float32)
+    for own in names
+  }
+
+
+def logs(logits):
+  return np.asarray(jax.nn.log_softmax(logits))
+
+
+LENGTHS = 7, 3, 1, 5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_onnxruntime_gives_the_same_outputs(tmp_path, name):
+  experiment, config, params = made(name)
+  found = session(tmp_path, experiment, config, params)
+  music = experiment.reads != "symbol"
+  inputs = inputs_of(experiment, LENGTHS, 88 if music else len(SYMBOLS))
+  expected = predict(experiment, params, inputs)
+  key, dtype = ("frames", np.float32) if music else ("ids", np.int64)
+  expected = expected if music else logs(expected)
+  for rows in ([0, 1, 2, 3], [1], [3, 2]):  # Each as long as its longest row.
+    T = max(LENGTHS[row] for row in rows)
+    given = {key: inputs[rows, :T].astype(dtype)}
+    got = found.run(None, given | carry_of(found, len(rows)))[0]
+    got = got.reshape(len(rows), -1, got.shape[-1])
+    for n, row in enumerate(rows):
+      stop = min(LENGTHS[row], got.shape[1])
+      wanted = expected[row, :stop]
+      np.testing.assert_allclose(got[n, :stop], wanted, atol=1e-4)
+
+
+def test_a_carry_goes_from_call_to_call(tmp_path):
+  experiment, config, params = made("lstm")
+  found = session(tmp_path, experiment, config, params)
+  ids = inputs_of(experiment, LENGTHS, len(SYMBOLS)).astype(np.int64)
+  start = carry_of(found, len(ids))
+  [whole, *last] = found.run(None, {"ids": ids, **start})
+  [first, h, c] = found.run(None, {"ids": ids[:, :3], **start})
+  [second, *end] = found.run(None, {"ids": ids[:, 3:], "h": h, "c": c})
+  np.testing.assert_allclose(first[0], whole[0, :3], atol=1e-6)
+  np.testing.assert_allclose(second[3, :2], whole[3, 3:5], atol=1e-6)
+  # Rows 1 and 2 have ended in the first call: their state stays.
+  for own, other in zip(last, end, strict=True):
+    np.testing.assert_allclose(own, other, atol=1e-6)
+
+
+def test_heads_of_towers_are_outputs(tmp_path):
+  experiment, config, params = made("heads")
+  found = session(tmp_path, experiment, config, params)
+  ids = inputs_of(experiment, LENGTHS, len(SYMBOLS))
+  batch = {"inputs": ids, "reset": np.ones(len(ids), bool)}
+  for name in ("forward", "backward"):
+    [got] = found.run(
+      [f"{name}_log_probabilities"], {"ids": ids.astype(np.int64)}
+    )
+    _, logits = jax.jit(experiment.heads[name])(params, (), batch)
+    for row, stop in enumerate(LENGTHS):
+      wanted = logs(logits)[row, :stop]
+      np.testing.assert_allclose(got[row, :stop], wanted, atol=1e-4)
+
+
+def test_every_cell_is_its_operator(tmp_path):
+  known = {name: made("relu", model__cell=name) for name in CELLS}
+  ids = inputs_of(known["lstm"][0], LENGTHS, len(SYMBOLS))
+  batch = {"inputs": ids, "reset": np.ones(len(ids), bool)}
+
+  @jax.jit  # One program takes less time than one for each.
+  def all_logits(params):
+    return {
+      name: jax.nn.log_softmax(known[name][0].predict(own, (), batch)[1])
+      for name, own in params.items()
+    }
+
+  expected = all_logits(
+    {name: params for name, (_, _, params) in known.items()}
+  )
+  for name, own in known.items():
+    found = session(tmp_path, *own)
+    given = {"ids": ids.astype(np.int64), **carry_of(found, len(ids))}
+    got = found.run(None, given)[0]
+    for row, stop in enumerate(LENGTHS):
+      wanted = expected[name][row, :stop]
+      np.testing.assert_allclose(
+        got[row, :stop], wanted, atol=1e-4, err_msg=name
+      )
+
+
+def guided(word, workdir, name):
+  """The names of the guide's code about a model, which has run."""
+  write_run(workdir, name)
+  argv = ["run.py", f"--workdir={workdir}", "--mode=export"]
+  assert program.main([*argv, "--config.export.format=onnx"]) == 0
+  [code] = [block for block in blocks("howto/export.md") if word in block]
+  names = {}
+  exec(code, names)
+  return names
+
+
+def test_the_guide_writes_and_scores(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  workdir = tmp_path / "runs" / "rnn"
+  names = guided("Temperature", workdir, "lstm")
+  text = names["text"]
+  assert text.startswith("import ") and len(text) == len("import ") + 200
+  assert set(text[7:]) <= set(SYMBOLS.symbols)
+  text = text[:60]  # In one window.
+  ids = np.array([[1, *SYMBOLS.encode(text), 2]])
+  carry = {n: np.zeros_like(own) for n, own in names["carry"].items()}
+  logs = names["model"].run(None, {"ids": ids[:, :-1], **carry})[0][0]
+  nats = -logs[np.arange(len(logs)), ids[0, 1:]]
+  expected = seqrnn.load(workdir).score(text)
+  np.testing.assert_allclose(nats, expected, atol=1e-4)
+  assert "onnx" in (workdir / "export" / "MODEL_CARD.md").read_text()
+
+
+def test_the_guide_classifies(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  workdir = tmp_path / "runs" / "names"
+  names = guided("labels", workdir, "classifier")
+  run = seqrnn.load(workdir)
+  for text, own in zip(names["texts"], names["logs"], strict=True):
+    [found] = run.predict(text, top_k=3)
+    np.testing.assert_allclose(
+      np.exp(own)[found.ids[0] - 4], found.probabilities[0], atol=1e-4
+    )
