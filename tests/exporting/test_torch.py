@@ -269,7 +269,7 @@ def test_wrong_words_are_refused(tmp_path):
   refused("no.json: No such file", tmp_path / "no.json")
   refused("no.pt: no such file", weights=tmp_path / "no.pt")
   refused("config.model.layers=2: the tensors have 1", layers=2)
-  refused("no such field", layer=2)
+  refused("no such field", depths=2)
   broken = tmp_path / "broken.safetensors"
   broken.write_bytes(b"no tensors at all")
   refused("broken.safetensors: cannot be read", weights=broken)
