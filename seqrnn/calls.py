@@ -18,7 +18,7 @@ from seqrnn.detection import printing, tables
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import devices, files, launch
+from seqrnn.runtime import compiled, devices, files, launch
 from seqrnn.settings import command, recipes
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS, Config
@@ -214,6 +214,7 @@ def _started(config: Config, mode: str) -> Iterator[None]:
   try:
     with suppress(RuntimeError):  # JAX has started, and keeps its devices.
       launch.configure_device(count, None if several else threads)
+    compiled.enable_in_process()
     for line in devices.start(named=mode == "train"):
       print(visible(line), file=sys.stderr)
     if several and threads is not None:  # Of the workers, not of this process.

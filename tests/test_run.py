@@ -737,6 +737,20 @@ def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
   assert place.startswith(expected), done
 
 
+def test_python_has_the_same_cache(tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+  code = """
+import jax
+from seqrnn.runtime import compiled
+compiled.enable_in_process()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.jit(lambda x: x + 1)(1)
+"""
+  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+  assert list(tmp_path.glob("seqrnn/compiled/jaxlib-*/*"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a function of glibc")
 def test_memory_of_a_compilation_is_given_back_before_the_first_run():
   code = """

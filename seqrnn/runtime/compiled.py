@@ -37,6 +37,15 @@ def enable_cache():
   prune()
 
 
+def enable_in_process():
+  """Enables the cache in a process of the user's, unless JAX has one."""
+  import jax
+
+  if jax.config.values["jax_compilation_cache_dir"] is None:
+    jax.config.update("jax_compilation_cache_dir", str(_folder()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
+
+
 def _folder() -> Path:
   return platformdirs.user_cache_path("seqrnn") / "compiled" / _machine()
 
