@@ -16,6 +16,7 @@ from seqrnn.reporting import (
   decisions,
   fields,
   language,
+  linear_probe,
   music,
   page,
   playground,
@@ -69,6 +70,7 @@ def run(
     sections = [
       *alarms.sections(workdir, subject.step),
       *learned(subject),
+      *linear_probe.sections(subject),
       curves.curves(
         {workdir.name: workdir},
         subject.experiment.loss_unit,

@@ -20,7 +20,9 @@ from seqrnn.training import fit
 from tests import share
 from tests.conftest import Page, tiny
 
-MODES = "train, evaluate, predict, embed, describe, search, report, export, config"
+MODES = (
+  "train, evaluate, predict, embed, describe, search, report, export, config"
+)
 
 
 @pytest.fixture

@@ -72,7 +72,11 @@ SECTIONS = {
   "events": ["Samples", "Surprisal of a text", "Passages copied from training"],
   "gap model": ["Predictions in gaps"],
   "all heads": ["Predictions in gaps", *WRITES],
-  "classification": ["Weight of each symbol", "Confusion of labels"],
+  "classification": [
+    "Weight of each symbol",
+    "Confusion of labels",
+    "Linear probe",
+  ],
   "tagging": ["Tagged text", "Most confident errors"],
   "polyphony": ["Sampled music"],
 }
