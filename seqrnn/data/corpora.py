@@ -256,6 +256,20 @@ def with_format(config: Config) -> Config:
   return config
 
 
+def describe_format(config: Config):
+  """Reports on stderr how a log is read, if its format is the user's own.
+
+  Raises:
+    UserError: there is no file, or it cannot be read.
+  """
+  data = config.data
+  field = "path" if data.path is not None else "train_path"
+  given = data.log_header is not None or data.log_format is not None
+  if data.unit == "log" and given and data.log_format != "auto" and data[field]:
+    source, *_ = files(f"data.{field}", data[field])
+    entries.describe(source, logs.form(data))
+
+
 def parse(
   content: bytes | Path,
   unit: str,

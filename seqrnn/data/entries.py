@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 from seqrnn.data import formats, reading
@@ -14,6 +15,9 @@ from seqrnn.errors import UserError
 Report = Callable[[str], None]
 
 
+_BEGIN = 30  # Characters of a content in a report.
+_BACKWARDS = 0.1  # The share of times before the previous one that is doubtful.
+_YEAR = 366 * 86400.0  # Seconds.
 _NO_PARTS = Parts("", "", ())
 
 
@@ -83,19 +87,64 @@ def settled(sources: Iterable[Source], form: Form) -> Form:
   found: dict[str, str] = {}  # Of each format, what the first such file has.
   for source in sources:
     numbered = _numbered(lines(source, form), form, Seen())
-    sample = [line for _, line in _sample(numbered)]
+    sample = _sample(numbered)
     if sample:
-      name, count = formats.detected(form, sample, source.name)
+      texts = [line for _, line in sample]
+      name, count = formats.detected(form, texts, source.name)
       found.setdefault(
         name,
         f"{source.name}: data.log_format=auto: {count} of the first"
-        f" {len(sample)} lines are {name}",
+        f" {len(sample)} lines are {name}"
+        + _reading(sample, form._replace(log_format=name))[1],
       )
   for line in found.values():
     formats.report(line)
   if len(found) != 1:
     return form
   return form._replace(log_format=next(iter(found)))
+
+
+def describe(source: Source, form: Form):
+  """Reports on stderr how the first lines of a log are read by a given format.
+
+  A format may fit by chance, and take another part of a line for the time.
+  """
+  sample = _sample(_numbered(lines(source, form), form, Seen()))
+  header = form.log_header is not None
+  field, value = "log_format", form.log_format
+  if header:
+    field, value = "log_header", form.log_header
+  count, words = _reading(sample, form)
+  if count:
+    formats.report(
+      f"{source.name}: data.{field}={value!r}: fits {count} of the first"
+      f" {len(sample)} lines{words}"
+    )
+
+
+def _reading(sample: list[tuple[int, str]], form: Form) -> tuple[int, str]:
+  """How many lines fit, and how the first of them is read, with doubts."""
+  parse = formats.parser(form)
+  found = [(number, parse(line)) for number, line in sample]
+  fits = [(number, parts[0]) for number, parts in found if parts]
+  if not fits:
+    return 0, ""
+  number, parts = fits[0]
+  words = f"; line {number}: "
+  words += f"time {parts.timestamp!r}, " if parts.timestamp else "no time, "
+  content = parts.content
+  shown = content[:_BEGIN] + "..." * (len(content) > _BEGIN)
+  words += f"content {shown!r}"
+  known = [formats.seconds(parts.times) for _, parts in fits if parts.times]
+  times = [one for one in known if one is not None]
+  back = sum(b < a for a, b in pairwise(times))
+  if len(times) < len(known):
+    words += f"; {len(known) - len(times)} times are none that seqrnn reads"
+  if back > max(len(times) * _BACKWARDS, 1):
+    words += f"; {back} times are before the one of the line before"
+  if times and max(times) > time.time() + _YEAR:
+    words += "; a time is more than a year ahead"
+  return len(fits), words
 
 
 def _numbered(

@@ -43,6 +43,8 @@ def check_owner(config: Config, workdir: Path) -> Config:
   """
   path = workdir / "config.json"
   if not path.exists():
+    if config.data.fold is None and sharding.is_first():
+      corpora.describe_format(config)
     return corpora.with_format(config)
   manifest.verify(path)
   # A field that an older version did not write counts as unchanged.

@@ -406,7 +406,10 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   workdir.mkdir()
   kept = fit.check_owner(config, workdir)
   assert kept.data.log_format == "time" and config.data.log_format == "auto"
-  said = "a.log: data.log_format=auto: 1 of the first 1 lines are time\n"
+  said = (
+    "a.log: data.log_format=auto: 1 of the first 1 lines are time; line 1: time"
+    " '2026-11-25 12:00:01', content 'on'\n"
+  )
   assert capfd.readouterr().err == said
   config_lib.save(kept, workdir / "config.json")
   # Whatever the file has become, and nobody looks at it.
@@ -425,14 +428,45 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
     corpora.read(kept.data)
 
 
+@pytest.mark.parametrize(
+  ("lines", "words"),
+  [
+    (
+      ["Dec 10 06:55:46 host sshd[24]: Invalid user webmaster from 1.2.3.4"],
+      "; line 1: time 'Dec 10', content '06:55:46 host sshd[24]: Invali...'; 1"
+      " times are none that seqrnn reads",
+    ),
+    (
+      [f"2025-01-0{9 - n % 5} 12:00:00 on" for n in range(20)],
+      "fits 20 of the first 20 lines; line 1: time '2025-01-09 12:00:00',"
+      " content 'on'; 16 times are before the one of the line before",
+    ),
+    (
+      ["bad", *["9025-01-01 12:00:00 on"] * 2],
+      "fits 2 of the first 3 lines; line 2: time '9025-01-01 12:00:00', content"
+      " 'on'; a time is more than a year ahead",
+    ),
+    ([f"2025-01-0{n} 12:00:00 on" for n in (1, 2, 1, 3)], "content 'on'"),
+  ],
+)
+def test_a_header_that_fits_by_chance_is_shown(tmp_path, capfd, lines, words):
+  header = {"log_header": "<Date> <Time> <Content>"}
+  config = settings(tmp_path, "\n".join(lines), **header)
+  fit.check_owner(config, tmp_path / "run")
+  told = capfd.readouterr().err
+  assert told.startswith("a.log: data.log_header='<Date> <Time> <Content>': fi")
+  assert told.endswith(f"{words}\n") and told.count("\n") == 1
+
+
 def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
   files = {"a.log": "2026-11-25 12:00:01 on\n", "b.log": '{"msg": "off"}\n'}
   config = settings(tmp_path, files, log_format="auto")
   assert [symbols for _, symbols, _ in read(config)] == [["on"], ["off"]]
-  assert [line.split()[-1] for line in capfd.readouterr().err.splitlines()] == [
-    "time",
-    "json",
+  told = [
+    line.partition(";")[0].split()[-1]
+    for line in capfd.readouterr().err.splitlines()
   ]
+  assert told == ["time", "json"]
   assert corpora.with_format(config).data.log_format == "auto"
   with pytest.raises(UserError, match="^--follow: data.log_format='auto': the"):
     follow.run(fit.check_owner, config, tmp_path)
