@@ -280,7 +280,7 @@ FIELDS = {
   ),
   "too few documents": (
     {"split": "documents"},
-    "data.split='documents': 1 documents are too few to hold whole ones out;"
+    "data.split='documents': 1 document is too few to hold whole ones out;"
     " data.split=tails holds out the end of each",
   ),
   "streams of several": (

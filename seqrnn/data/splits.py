@@ -268,10 +268,11 @@ def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
       place[group] = SPLITS.index(name)
       missing -= sizes[group]
   if not np.any(place == SPLITS.index("train")):
-    raise UserError(
-      f"data.split={data.split!r}: {len(sizes)} documents are too few to hold"
-      " whole ones out; data.split=tails holds out the end of each"
-    )
+    are = f"{len(sizes)} documents are" if len(sizes) > 1 else "1 document is"
+    words = f"data.split={data.split!r}: {are} too few to hold whole ones out; "
+    if corpus.unit != "log":
+      raise UserError(words + "data.split=tails holds out the end of each")
+    raise UserError(words + "data.log_session or data.log_lines cuts a log")
   places = place[corpus.group]
   return {
     name: _select(corpus, np.flatnonzero(places == number))

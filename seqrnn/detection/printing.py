@@ -46,11 +46,14 @@ def print_rates(console: Console, normal: NormalScores, settings: Config):
       f"detect.{name}={rate:g}: {calibration.n:,} normal {item}s resolve rates"
       f" from {calibration.resolution:.2g}"
     )
-    if item == "session":  # Events of one session are not independent.
+    attained = rate >= calibration.resolution
+    if (
+      item == "session" and attained
+    ):  # Events of one session are not independent.
       low, high = beta_interval(rate, calibration.n)
       line += f"; 95% interval of the true rate: {low:.2g} to {high:.2g}"
     console.print(line)
-    if rate < calibration.resolution:
+    if not attained:
       print(
         f"detect.{name}={rate:g}: below {calibration.resolution:.2g}, so this"
         f" rate flags no {item}; it needs more normal {item}s",

@@ -212,7 +212,8 @@ def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
     f" each from an empty state and the last 1, 2, 4 ... {most} {word}s"
     f" before it. The loss is {bits[0]:.2f} bits per {word} with a context of 1"
     f" and {bits[-1]:.2f} with a context of {most}. With a context of {enough},"
-    " the loss is within 2 % of the latter.",
+    " the loss is within 2 % of the latter. At the begin of a text the loss is"
+    " high for the same reason: nothing is known yet of what follows.",
   )
   return [
     section("Loss by context", element("div", text, curve, class_="beside"))

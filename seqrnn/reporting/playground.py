@@ -52,7 +52,9 @@ def build(
     "title": title,
     "about": (
       f"layers: {model.layers}, cell: {model.cell}, units of a layer:"
-      f" {model.hidden_size}, parameters: {count:,}, symbols: {len(symbols)}"
+      f" {model.hidden_size}, parameters: {count:,}, symbols: {len(symbols)}."
+      " Unlikely symbols are orange; so are the first ones of a text, because"
+      " the model has read little before them."
     ),
     "unit": symbols.unit,
     "lowercase": config.data.lowercase,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import language_model
-from seqrnn.data import corpora, sessions, vocabulary
+from seqrnn.data import corpora, sessions, splits, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.templates import (
   BLANK,
@@ -394,6 +394,17 @@ def test_a_mistake_is_told_in_one_line(tmp_path, fields, message):
   with pytest.raises(UserError) as error:
     read(settings(tmp_path, "\n12 hello\n13 you\n", **fields))
   assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_log_of_one_session_is_refused_with_what_cuts_it(tmp_path):
+  config = settings(tmp_path, "2026-01-01 12:00:00 on\n" * 9)
+  config.data.split = "last_documents"
+  rule = (
+    "^data.split='last_documents': 1 document is too few to hold whole ones"
+    " out; data.log_session or data.log_lines cuts a log"
+  )
+  with pytest.raises(UserError, match=rule):
+    splits.reader(config)("train")
 
 
 def test_a_line_without_an_end_is_refused(tmp_path):

@@ -242,7 +242,7 @@ def test_stream_tails_are_those_of_char_rnn(rows, T, n, validation, test):
     (
       [9],
       fields("documents"),
-      "data.split='documents': 1 documents are too few to hold whole ones out;"
+      "data.split='documents': 1 document is too few to hold whole ones out;"
       " data.split=tails",
     ),
     ([9, 9], fields("last_documents", 0.3, 0.3), "2 documents are too few"),
