@@ -10,9 +10,8 @@ def start() -> NoReturn:
   """Runs the command line of this process, and ends the process."""
   from seqrnn.runtime import pages
 
-  handler = signal.getsignal(signal.SIGINT)
-  if handler is signal.default_int_handler:
-    # Ctrl-C during the imports ends the process without a traceback.
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until the mode begins, Ctrl-C ends the process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
   pages.take_huge_pages()  # Before the imports, which the restart repeats.
   gc.disable()  # Collections during the imports find nothing.
@@ -21,7 +20,6 @@ def start() -> NoReturn:
   from seqrnn.runtime import launch
 
   launch.prepare()
-  signal.signal(signal.SIGINT, handler)
   launch.end(program.main(sys.argv))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -59,6 +60,8 @@ def main(argv: list[str]) -> int:
     module = _module(parsed, config)
     gc.freeze()
     gc.enable()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # As start() sets it.
+      signal.signal(signal.SIGINT, signal.default_int_handler)
     module.run(experiments.build, config, workdir)
     sys.stdout.flush()
     status, together = 0, True  # Every process has finished.
