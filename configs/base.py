@@ -410,6 +410,15 @@ MODEL = _group(
     " Its final states are concatenated to the embedding of the word.",
     _task("tagging"),
   ),
+  affixes=optional(
+    int,
+    integer(1, 8, "1 to 8"),
+    "The longest prefix and suffix, in characters, of which a word has"
+    " features, instead of model.letters. The features of all its affixes and"
+    " of its shape, such as Xx-0, are summed and concatenated to the embedding"
+    " of the word. It is several times faster than an LSTM over characters.",
+    _task("tagging"),
+  ),
   crf=Field(
     False,
     SWITCH,

@@ -3,13 +3,13 @@
 A deep bidirectional LSTM reads the text, including the symbol at t: no input is
 a target. With `model.letters` a second LSTM reads the characters of each word,
 and its features are appended to the embedding, so that words that training has
-not seen have features, too. With `model.crf` the tags are a chain: the loss is
+not seen have features, too. With `model.affixes` the features are those of its
+prefixes, suffixes and shape. With `model.crf` the tags are a chain: the loss is
 -log p(all tags | text), predictions are the most likely sequence, and
 probabilities are its marginals.
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,12 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from rich.console import Group
 from rich.table import Table
 
 from experiments import classification, parts
 from experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn.data import splits
+from seqrnn.data.affixes import affix_vocabulary, affixes, characters
 from seqrnn.data.segments import Segments, Split
 from seqrnn.data.sequences import Sequences, as_read, encode
 from seqrnn.data.splits import Pieces
@@ -41,7 +43,6 @@ from seqrnn.models import crf, losses, network
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 
-_LETTERS = 20  # Characters of a word that are read.
 _NEVER = -1000.0  # The log of the probability of a tag that rules forbid.
 # Bool [C, C], [C], [C]: which tags may follow each other, begin and end a text.
 Rules = tuple[np.ndarray, ...]
@@ -79,11 +80,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
   config_lib.refuse_unless(config, classification.PLAIN, classification.WHY)
-  characters = None
-  if config.model.letters is not None:
-    characters = symbols.characters()
+  letters, spell = spelling(config, symbols)
   model = parts.sequence_model(
-    config, vocabularies, pooled=False, letters=letters(config, characters)
+    config, vocabularies, pooled=False, letters=letters
   )
   segments = Segments(config, symbols, length=data.window, minimum=1)
   rules = None
@@ -92,7 +91,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   tags = parts.once_a_split(
     partial(tag_ids, segments, labels, data.boundaries, rules)
   )
-  beside = partial(columns, segments, labels, tags, characters)
+  beside = partial(columns, segments, labels, tags, spell)
   marked, count = spans.counter(labels)
   objective = network.Objective(
     config.train.label_smoothing, partial(figures, count)
@@ -208,29 +207,41 @@ def predict(decide, params, carry, batch) -> tuple[Carry, jax.Array]:
   return carry, log_p_BTV
 
 
-def letters(
-  config: Config, characters: Vocabulary | None
-) -> network.Letters | None:
-  """The LSTM that reads a word's characters; None: none does.
+def spelling(
+  config: Config, symbols: Vocabulary
+) -> tuple[nn.Module | None, Callable[..., np.ndarray] | None]:
+  """The module that reads the spelling of words, and a function words -> ids.
+
+  Both are None if words are read by their ids alone.
 
   Raises:
     UserError: there are no words, or no embedding beside which it stands.
   """
-  width = config.model.letters
-  if characters is None:
-    return None
-  if config.model.embedding_size is None or config.data.unit != "word":
+  model = config.model
+  names = [name for name in ("letters", "affixes") if model[name] is not None]
+  if not names:
+    return None, None
+  if model.embedding_size is None or config.data.unit != "word":
     raise UserError(
-      f"model.letters={width}: needs data.unit=word and model.embedding_size,"
-      " beside which it stands"
+      f"model.{names[0]}={model[names[0]]}: needs data.unit=word and"
+      " model.embedding_size, beside which it stands"
     )
-  shape = config.model.copy_and_resolve_references()
+  products = network.products(model)
+  if model.letters is None:
+    longest = model.affixes
+    known = affix_vocabulary(symbols.symbols, longest)
+    count = 2 * longest + 1
+    own = network.Affixes(len(known), model.embedding_size, count, products)
+    return own, partial(affixes, known, longest)
+  characters_known = symbols.characters()
+  shape = model.copy_and_resolve_references()
+  width = model.letters
   shape.update(hidden_size=width, embedding_size=width, layers=1)
   # The penalties are those of the words' outputs.
   shape.update(activation_penalty=0.0, change_penalty=0.0)
-  body = network.stack(shape, len(characters), bidirectional=True)
-  products = network.products(config.model)
-  return network.Letters(body, len(characters), width, products)
+  body = network.stack(shape, len(characters_known), bidirectional=True)
+  own = network.Letters(body, len(characters_known), width, products)
+  return own, partial(characters, characters_known)
 
 
 def tag_ids(
@@ -257,27 +268,8 @@ def tag_ids(
     classification.warn_unseen(labels, [names[i] for i in some], split)
   sequences = encode(found, labels, boundaries)
   if rules is not None and split == "train":
-    _warn_of_breaks(rules[0], labels, sequences)
+    spans.warn_of_breaks(rules[0], labels, sequences)
   return sequences
-
-
-def _warn_of_breaks(
-  allowed_CC: np.ndarray, labels: Vocabulary, sequences: Sequences
-):
-  """Warns on stderr if tags follow each other against the rules."""
-  label_N = sequences.table[sequences.ids] - (UNKNOWN + 1)
-  first_N = np.zeros(len(label_N), bool)
-  first_N[sequences.bounds[:-1] + sequences.begins + sequences.shifts] = True
-  broken_N = ~allowed_CC[label_N[:-1], label_N[1:]] & ~first_N[1:]
-  places = np.flatnonzero(broken_N)
-  if len(places):
-    a, b = labels.names(label_N[places[0] : places[0] + 2] + UNKNOWN + 1)
-    print(
-      f"train split: {len(places):,} of {len(label_N):,} tags follow another"
-      f" against their scheme, such as {b!r} after {a!r}; the CRF never"
-      " predicts that, unless model.crf_constraints=False",
-      file=sys.stderr,
-    )
 
 
 def stored(tags, split: str) -> np.ndarray:
@@ -287,7 +279,7 @@ def stored(tags, split: str) -> np.ndarray:
 
 
 def columns(
-  segments: Segments, labels: Vocabulary, tags, characters, split: Split
+  segments: Segments, labels: Vocabulary, tags, spell, split: Split
 ) -> dict[str, Callable[..., np.ndarray]]:
   """The arrays of a batch beside its symbols, as functions of rows.
 
@@ -295,13 +287,13 @@ def columns(
     segments: the documents.
     labels: the tags by id.
     tags: split -> as `tag_ids`.
-    characters: by id; None: words are read by their ids alone.
+    spell: words -> ids; None: words are read by their ids alone.
     split: or documents.
 
   Returns:
     names in a batch -> functions like `Sequences.gather`: `targets` and
     `truth`, where there are tags; `spans`, where training has not seen all of
-    them; `letters`, where there are characters [B, T, _LETTERS].
+    them; `letters`, the ids that `spell` gives [B, T, ...], where it is given.
   """
   pieces, true = segments.pieces(split), tags(split)
   found: dict[str, Callable[..., np.ndarray]] = {}
@@ -311,11 +303,9 @@ def columns(
     if labels.unknown(names) and spans.scheme(labels.symbols):
       own = true._replace(table=spans.codes(labels, names))
       found["spans"] = own.gather
-  if characters is not None:  # Words never seen have characters, too.
+  if spell is not None:  # Words never seen have a spelling, too.
     words = pieces.corpus.symbols
-    table = np.zeros((len(words) + UNKNOWN + 1, _LETTERS), np.int32)
-    for n, word in enumerate(words, UNKNOWN + 1):
-      table[n, : len(word)] = characters.encode(word[:_LETTERS])
+    table = np.pad(spell(words), [(UNKNOWN + 1, 0), (0, 0)])
     own = segments.sequences(split)
     own = own._replace(table=np.arange(len(words)) + UNKNOWN + 1)
     found["letters"] = lambda *rows: table[own.gather(*rows)]

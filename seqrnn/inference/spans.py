@@ -9,6 +9,7 @@ BILOU is BIOES with L for E and U for S.
 
 import csv
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.sequences import Sequences
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.experiment import Batch, Carry, Experiment, Spans, Totals
 from seqrnn.inference.predictions import decider
 from seqrnn.runtime import files
@@ -101,6 +103,25 @@ def allowed(labels: Vocabulary) -> tuple[np.ndarray, ...] | None:
   same_CC = kind_C[:, None] == kind_C[None]
   within_CC = same_CC & opens_C[:, None] & inside_C[None]
   return within_CC | (closes_C[:, None] & ~inside_C[None]), ~inside_C, closes_C
+
+
+def warn_of_breaks(
+  allowed_CC: np.ndarray, labels: Vocabulary, sequences: Sequences
+):
+  """Warns on stderr if tags follow each other against the rules."""
+  label_N = sequences.table[sequences.ids] - (UNKNOWN + 1)
+  first_N = np.zeros(len(label_N), bool)
+  first_N[sequences.bounds[:-1] + sequences.begins + sequences.shifts] = True
+  broken_N = ~allowed_CC[label_N[:-1], label_N[1:]] & ~first_N[1:]
+  places = np.flatnonzero(broken_N)
+  if len(places):
+    a, b = labels.names(label_N[places[0] : places[0] + 2] + UNKNOWN + 1)
+    print(
+      f"train split: {len(places):,} of {len(label_N):,} tags follow another"
+      f" against their scheme, such as {b!r} after {a!r}; the CRF never"
+      " predicts that, unless model.crf_constraints=False",
+      file=sys.stderr,
+    )
 
 
 def _found(code_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, ...]:

@@ -192,6 +192,10 @@ def parts(model: Model) -> list[Part]:
     elif name == "head_bias":
       title = "head, tied to the embedding"
       found.append(Part(title, model.outputs, _size(own), "V", {"V": V}))
+    elif "affixes" in own:
+      values = dict(zip("AD", own["affixes"].shape, strict=True))
+      gives = (B, T, values["D"])
+      found.append(Part("affixes", gives, _size(own), "AD", values))
     elif name == "crf":
       title = "CRF"
       found.append(Part(title, model.outputs, _size(own), "V² + 2V", {"V": V}))

@@ -13,6 +13,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
 from seqrnn.models import cells, layers, losses
 from seqrnn.models.products import Products
+from seqrnn.models.sequence_model import Affixes as Affixes
 from seqrnn.models.sequence_model import Letters as Letters
 from seqrnn.models.sequence_model import NoteModel, SequenceModel
 from seqrnn.settings.config import Config

@@ -63,6 +63,35 @@ class Letters(nn.Module):
     return self.body.summary(carry, train).reshape(B, T, -1)
 
 
+class Affixes(nn.Module):
+  """Features of each word: the sum of those of its affixes and its shape.
+
+  Attributes:
+    vocabulary_size: the number of affixes and shapes.
+    size: D, of the features.
+    count: the number of ids of a word.
+    products: as in Cell.
+  """
+
+  vocabulary_size: int
+  size: int
+  count: int
+  products: Products = Products()
+
+  @nn.compact
+  def __call__(self, ids_BTA: jax.Array, train: bool = False) -> jax.Array:  # noqa: ARG002
+    """The features of each word, [B, T, D]; A ids a word."""
+    init = nn.initializers.normal(self.count**-0.5)
+    table_VD = self.param("affixes", init, (self.vocabulary_size, self.size))
+    B, T, A = ids_BTA.shape
+    ids_NB = ids_BTA.transpose(2, 1, 0).reshape(A * T, B)
+    features_NBD = self.products.rows(table_VD, ids_NB)
+    # An affix that training has not seen has no feature, as an absent one.
+    features_NBD *= (ids_NB > UNKNOWN)[..., None]
+    features_ATBD = features_NBD.reshape(A, T, B, self.size)
+    return jnp.sum(features_ATBD, axis=0).swapaxes(0, 1)
+
+
 class SequenceModel(nn.Module):
   """embed -> layers -> head.
 
@@ -83,7 +112,8 @@ class SequenceModel(nn.Module):
       the same symbols for a whole batch (Merity et al. 2017).
     products: as in Cell.
     outputs: V of the outputs; None: V of the inputs.
-    letters: Letters, whose features are concatenated to the embedding; or None.
+    letters: Letters or Affixes, whose features are concatenated to the
+      embedding; or None.
 
   If the body returns its directions separately, each has a head of its own, and
   the logits are a dict with their names.

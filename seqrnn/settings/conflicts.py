@@ -185,6 +185,11 @@ CONFLICTS: list[Conflict] = [
     "model.tied",
     rule="one embedding cannot be the softmax kernel of three heads",
   ),
+  _exclusive(
+    "model.letters",
+    "model.affixes",
+    rule="words are read by their characters or by their affixes",
+  ),
   *_excludes(
     "model.crf",
     True,

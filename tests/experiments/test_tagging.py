@@ -77,7 +77,10 @@ def write(path, rng, count):
   return str(path)
 
 
-def test_characters_tell_of_words_never_seen(tmp_path, capsys):
+@pytest.mark.parametrize(
+  "spelling", [{"model.letters": 6}, {"model.affixes": 2}], ids=str
+)
+def test_the_spelling_tells_of_words_never_seen(tmp_path, capsys, spelling):
   rng = random.Random(2)
   fields = {f"data.{s}_path": None for s in ("train", "validation", "test")}
   for name in fields:
@@ -88,7 +91,7 @@ def test_characters_tell_of_words_never_seen(tmp_path, capsys):
     "data.format": "columns",
     "data.unit": "word",
     "model.embedding_size": 4,
-    "model.letters": 6,
+    **spelling,
     "model.symbol_dropout": 0.5,
     "optimizer.learning_rate": 0.03,
     "train.epochs": 3,
