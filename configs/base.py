@@ -57,7 +57,7 @@ def _cells() -> list[str]:
 def _sources() -> list[str]:
   """Returns the names of all sources of data."""
   built_in = ("stdlib", "opcodes", "packages", "topics", "names", "chords")
-  return [*built_in, "files", *catalogue.sets()]
+  return [*built_in, "formal", "files", *catalogue.sets()]
 
 
 def _cells_with_forget_gate() -> list[str]:
@@ -115,10 +115,26 @@ DATA = _group(
     " opcodes: the opcodes of its functions, a document a function. packages:"
     " the modules of its packages, labelled by package. topics: the topics of"
     " Python's help. names: surnames, labelled by language (extra `names`)."
-    " chords: synthetic four-part music. files: your own files, in data.path,"
-    " or in data.train_path, data.validation_path and data.test_path. The other"
-    " sources are public data sets, downloaded once, with formats and splits of"
-    " their own; docs/howto/data.md lists them with their terms.",
+    " chords: synthetic four-part music. formal: strings of a formal"
+    " language, data.language, with answers as labels or tags. files: your own"
+    " files, in data.path, or in data.train_path, data.validation_path and"
+    " data.test_path. The other sources are public data sets, downloaded once,"
+    " with formats and splits of their own; docs/howto/data.md lists them with"
+    " their terms.",
+  ),
+  language=Field(
+    "parity",
+    choice(
+      *("parity", "even_pairs", "cycle_navigation", "modular_arithmetic"),
+      *("reverse_string", "stack_manipulation", "duplicate_string"),
+      *("odds_first", "bucket_sort"),
+    ),
+    "The formal language of data.source=formal (Delétang et al. 2023). parity,"
+    " even_pairs, cycle_navigation, modular_arithmetic: strings with a label,"
+    " for classification. The others are for tagging: each answer is the tag of"
+    " a blank after the string. Training and validation have strings of 1 to 40"
+    " symbols, the test has 41 to 100.",
+    ({"data.source": ("formal",)},),
   ),
   path=optional(str, TEXT, "A file, a glob or a folder, split by data.split."),
   train_path=optional(

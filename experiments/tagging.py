@@ -63,7 +63,9 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
       " conllu, spaces"
     )
   tags = _tags(pieces)
-  return classification.make(config, pieces, tags.corpus.symbols, tags.counts())
+  names = tags.corpus.symbols
+  counts = tags.counts() * [name != "" for name in names]
+  return classification.make(config, pieces, names, counts)
 
 
 def _tags(pieces: Pieces) -> Pieces:
@@ -253,6 +255,8 @@ def tag_ids(
 ) -> Sequences | None:
   """The tags of the symbols, in the same places; None: they have none.
 
+  The tag of a symbol that has none in a split is PAD.
+
   Raises:
     UserError: a split has no tags.
   """
@@ -262,11 +266,13 @@ def tag_ids(
       raise UserError(f"the {split} split has no tags")
     return None
   found = _tags(pieces)
+  sequences = encode(found, labels, boundaries)
   if isinstance(split, str):
     names = found.corpus.symbols
-    some = np.flatnonzero(found.counts())
-    classification.warn_unseen(labels, [names[i] for i in some], split)
-  sequences = encode(found, labels, boundaries)
+    some = [names[i] for i in np.flatnonzero(found.counts()) if names[i]]
+    classification.warn_unseen(labels, some, split)
+    missing_V = np.array([name == "" for name in names])
+    sequences.table[missing_V] = PAD
   if rules is not None and split == "train":
     spans.warn_of_breaks(rules[0], labels, sequences)
   return sequences
@@ -300,7 +306,8 @@ def columns(
   if true is not None:
     names = _tags(pieces).corpus.symbols
     found |= {"targets": true.gather, "truth": as_read(true, names)}
-    if labels.unknown(names) and spans.scheme(labels.symbols):
+    unseen = labels.unknown([name for name in names if name])
+    if unseen and spans.scheme(labels.symbols):
       own = true._replace(table=spans.codes(labels, names))
       found["spans"] = own.gather
   if spell is not None:  # Words never seen have a spelling, too.
@@ -351,7 +358,9 @@ def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
     made["truth"] = np.full(inputs_BT.shape, "", object)
   # Truth takes long to look up.
   wanted = made.keys() | {"spans", "letters", "begins", "ends"}
-  return made | {n: f(*rows) for n, f in columns.items() if n in wanted}
+  made |= {n: f(*rows) for n, f in columns.items() if n in wanted}
+  made["weights"] *= made["targets"] != PAD
+  return made
 
 
 def figures(

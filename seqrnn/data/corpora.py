@@ -12,6 +12,7 @@ from seqrnn.data import (
   cache,
   embedded,
   entries,
+  formal,
   labelled,
   logs,
   prepared,
@@ -50,6 +51,8 @@ def read(data: Config, split: str | None = None) -> Corpus:
     )
   if known:
     return _read_set(known, data, split)
+  if data.source == "formal":
+    return formal.read(data, split or "train")
   if "path" in given and len(given) > 1:
     raise UserError(
       f"data.path={data.path!r}, data.{given[1]}={data[given[1]]!r}: give one"
@@ -106,6 +109,8 @@ def _read_set(
 
 def separate(data: Config) -> set[str]:
   """The splits that have files of their own; `data.split` makes the others."""
+  if data.source == "formal":
+    return set(SPLITS)
   known = catalogue.sets().get(data.source)
   if known is None:
     given = any(data[f"{name}_path"] is not None for name in SPLITS)
@@ -290,7 +295,9 @@ def parse(
   if unit == "log":
     form = logs.Form(errors) if data is None else logs.form(data)
     corpus = logs.read(sources, form._replace(errors=errors))
-  elif data is not None and (data.format in _LINES or data.source == "names"):
+  elif data is not None and (
+    data.format in _LINES or data.source in ("names", "formal")
+  ):
     corpus = labelled.texts(sources, unit, errors)
   else:
     corpus = encode_in_memory(sources, unit, errors)

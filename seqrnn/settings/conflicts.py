@@ -203,6 +203,11 @@ CONFLICTS: list[Conflict] = [
     rule="tied weights fix the hidden size to model.embedding_size",
   ),
   Conflict(
+    ("model.crf", "data.source"),
+    lambda crf, source: crf and source == "formal",
+    "a CRF needs a tag for each symbol, and only the blanks have one",
+  ),
+  Conflict(
     ("model.embedding_dropout", "model.embedding_size"),
     lambda dropout, size: dropout > 0 and size is None,
     "dropout of embeddings needs an embedding",
