@@ -63,9 +63,8 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
       " conllu, spaces"
     )
   tags = _tags(pieces)
-  names = tags.corpus.symbols
-  counts = tags.counts() * [name != "" for name in names]
-  return classification.make(config, pieces, names, counts)
+  counts = tags.counts() * [name != "" for name in tags.corpus.symbols]
+  return classification.make(config, pieces, tags.corpus.symbols, counts)
 
 
 def _tags(pieces: Pieces) -> Pieces:
@@ -253,9 +252,7 @@ def tag_ids(
   rules: Rules | None,
   split: Split,
 ) -> Sequences | None:
-  """The tags of the symbols, in the same places; None: they have none.
-
-  The tag of a symbol that has none in a split is PAD.
+  """The tags of the symbols, PAD for none; None: the documents have none.
 
   Raises:
     UserError: a split has no tags.
@@ -271,8 +268,7 @@ def tag_ids(
     names = found.corpus.symbols
     some = [names[i] for i in np.flatnonzero(found.counts()) if names[i]]
     classification.warn_unseen(labels, some, split)
-    missing_V = np.array([name == "" for name in names])
-    sequences.table[missing_V] = PAD
+    sequences.table[[name == "" for name in names]] = PAD
   if rules is not None and split == "train":
     spans.warn_of_breaks(rules[0], labels, sequences)
   return sequences
@@ -306,8 +302,7 @@ def columns(
   if true is not None:
     names = _tags(pieces).corpus.symbols
     found |= {"targets": true.gather, "truth": as_read(true, names)}
-    unseen = labels.unknown([name for name in names if name])
-    if unseen and spans.scheme(labels.symbols):
+    if labels.unknown([*filter(None, names)]) and spans.scheme(labels.symbols):
       own = true._replace(table=spans.codes(labels, names))
       found["spans"] = own.gather
   if spell is not None:  # Words never seen have a spelling, too.
@@ -355,8 +350,7 @@ def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
   }
   if "read" in batch:
     made |= {name: batch[name] for name in ("document", "place", "read")}
-    made["truth"] = np.full(inputs_BT.shape, "", object)
-  # Truth takes long to look up.
+    made["truth"] = np.full(inputs_BT.shape, "", object)  # Slow to look up.
   wanted = made.keys() | {"spans", "letters", "begins", "ends"}
   made |= {n: f(*rows) for n, f in columns.items() if n in wanted}
   made["weights"] *= made["targets"] != PAD
