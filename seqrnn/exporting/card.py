@@ -12,6 +12,7 @@ from seqrnn.exporting.network import Network
 from seqrnn.runtime import files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import TRAINING, Config
+from seqrnn.training import transfer
 from seqrnn.training.history import read_rows
 
 _LIMIT = 2**20  # Bytes of evaluation.json.
@@ -69,7 +70,7 @@ def card(
     f" {count:,} numbers in the file. It was trained with seqrnn; these are the"
     f" parameters of step {step}.",
     "",
-    *_section("Data", _data(config)),
+    *_section("Data", _data(config, workdir)),
     *_section("Vocabulary", _vocabularies(experiment)),
     *_section("Figures", _figures(workdir, step)),
     *_section("Use", use),
@@ -87,17 +88,25 @@ def _section(title: str, points: list[str]) -> list[str]:
   return [f"## {title}", "", *(f"- {point}" for point in points), ""]
 
 
-def _data(config: Config) -> list[str]:
-  data = config.data
-  found = catalogue.sets().get(data.source)
-  if found is not None:
-    return [
-      f"`{data.source}`: {found.what}; unit: {data.unit}",
+def _data(config: Config, workdir: Path) -> list[str]:
+  source, unit = config.data.source, config.data.unit
+  found = catalogue.sets().get(source)
+  if found is None:
+    about = _BUILT_IN.get(source, "terms: not known to this program")
+    points = [f"`{source}`: {about}; unit: {unit}"]
+  else:
+    points = [
+      f"`{source}`: {found.what}; unit: {unit}",
       f"terms: {found.terms}",
       f"cite: {found.cite}",
     ]
-  about = _BUILT_IN.get(data.source, "")
-  return [f"`{data.source}`: {about}", f"unit: {data.unit}"]
+  start = transfer.read(workdir)
+  if start is not None:
+    points.append(
+      f"it was not trained from nothing: {', '.join(start.taken)} are from"
+      f" {start.workdir}, step {start.step}"
+    )
+  return points
 
 
 def _vocabularies(experiment: Experiment) -> list[str]:

@@ -141,6 +141,11 @@ def _refuse(config: Config, has: Callable[[Cell], bool]):
         f"{where} model.{field}={model[field]}: must be 0; no layer of the"
         " format takes the expected value of a state"
       )
+  if model.crf:
+    raise UserError(
+      f"{where} model.crf=True: must be False; no format has an operator for"
+      " a chain of tags"
+    )
   if model.letters is not None:
     raise UserError(
       f"{where} model.letters={model.letters}: must be empty; an exported file"

@@ -122,8 +122,9 @@ def restore(
     initial: makes the state if there is no checkpoint.
 
   Raises:
-    UserError: there are checkpoints and none is intact (none is removed), or
-      the training data have changed since the run began.
+    UserError: there are checkpoints and none is intact (none is removed), the
+      training data have changed since the run began, or the run was made of a
+      PyTorch model.
   """
   directory = training.workdir / "checkpoints"
   step = 0  # No checkpoint has step 0.
@@ -133,6 +134,12 @@ def restore(
   if not step:
     return initial(), Position(crc32=training.crc32)
   folder = directory / str(step)
+  if "crc32" not in checkpoint.read_position(folder):
+    raise UserError(
+      f"{training.workdir}: has a model that seqrnn did not train, without the"
+      " state of an optimizer; start a new run from it, with"
+      f" --config.train.start_from={training.workdir}"
+    )
   # The config may describe arrays that exceed the memory: compare their shapes
   # with the checkpoint before allocating them.
   mesh = training.mesh

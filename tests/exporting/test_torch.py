@@ -13,6 +13,7 @@ from seqrnn import program
 from seqrnn.errors import UserError
 from seqrnn.exporting import network, operators
 from seqrnn.modes import export
+from tests.conftest import write_text
 from tests.exporting.models import (
   MODELS,
   SYMBOLS,
@@ -182,7 +183,10 @@ def test_a_char_rnn_becomes_a_run(tmp_path, kind):
   ids = {symbol: i for i, symbol in enumerate(symbols)}
   vocabulary = tmp_path / "chars.json"
   vocabulary.write_text(json.dumps(ids if kind == "tied" else symbols))
-  run = seqrnn.from_torch(state, vocabulary, tmp_path / "run")
+  data = {"data.source": "files", "data.path": str(write_text(tmp_path))}
+  run = seqrnn.from_torch(
+    state, vocabulary, tmp_path / "run", window=16, batch_size=4, **data
+  )
   assert run.config.model.tied == (kind == "tied")
 
   text = "hello world"
@@ -194,6 +198,8 @@ def test_a_char_rnn_becomes_a_run(tmp_path, kind):
   expected = [-logs[n, ids[s]] for n, s in enumerate(text[1:])]
   np.testing.assert_allclose(run.score(text), expected, rtol=1e-4, atol=1e-5)
   assert set(run.sample(length=50)[0]) <= set(symbols)
+  with pytest.raises(UserError, match="start a new run from it"):
+    seqrnn.train(workdir=tmp_path / "run", verbose=False)
 
 
 REFUSED = {
@@ -201,6 +207,7 @@ REFUSED = {
     "model.cell": "slstm"
   },
   "model.zoneout_cell=0.1: must be 0": {"model.zoneout_cell": 0.1},
+  "model.crf=True: must be False": {"task": "tagging", "model.crf": True},
   "model.letters=4: must be empty": {"task": "tagging", "model.letters": 4},
 }
 
