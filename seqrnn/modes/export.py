@@ -42,6 +42,7 @@ def run(
   params, config.checkpoint.step = restore_params(
     workdir, config.checkpoint.step, shapes(experiment)
   )
+  config.train.cpu_devices = config.train.cpu_threads = None  # Of this machine.
   module, has = FORMATS[config.export.format]
   parts = network.parts(experiment, config, params, has)
   folder = workdir / "export"
