@@ -201,24 +201,6 @@ class Run(NamedTuple):
     config.checkpoint.step = self.step
     return detect.run(build, config, self.workdir)
 
-  def export(self, format: str = "safetensors") -> Path:
-    """Writes this checkpoint for PyTorch or ONNX, as `--mode=export` does.
-
-    Args:
-      format: safetensors or onnx.
-
-    Returns:
-      the path of the file; its folder has the vocabulary and a model card, too.
-
-    Raises:
-      UserError: as that mode.
-    """
-    from seqrnn.modes import export
-
-    config = self._changed("export", {"format": format})
-    config.checkpoint.step = self.step
-    return export.run(build, config, self.workdir)
-
   def follower(self, **settings: Any) -> "Follower":
     """Judges sessions whose events arrive one by one, as the last detection.
 

@@ -9,6 +9,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from pathlib import Path
+
   from experiments import Run as Run
   from seqrnn.calls import Detection as Detection
   from seqrnn.calls import Given
@@ -38,6 +40,7 @@ __all__ = [
   "Table",
   "UserError",
   "detect",
+  "export",
   "from_torch",
   "load",
   "runs",
@@ -185,6 +188,38 @@ def detect(
     _experiments().build, "detect", config, workdir, settings, verbose
   )
   return calls.Detection(folder, found, resolved.detect.engine == "spark")
+
+
+def export(
+  workdir: str | os.PathLike[str],
+  format: str = "safetensors",
+  **settings: Any,
+) -> "Path":
+  """Writes a trained run for PyTorch or ONNX, as `--mode=export` does.
+
+  Example:
+    >>> seqrnn.export("runs/rnn", "onnx")
+    PosixPath('runs/rnn/export/model.onnx')
+
+  Args:
+    workdir: the folder of the run.
+    format: safetensors or onnx.
+    **settings: as of `train`.
+
+  Returns:
+    the path of the file; its folder has the vocabulary and a model card, too.
+
+  Raises:
+    UserError: there is no run, the format has no place for a part of the model,
+      or a package is missing.
+  """
+  from seqrnn import calls
+
+  settings = {"export.format": format, **settings}
+  path, _, _ = calls.call(
+    _experiments().build, "export", None, workdir, settings, verbose=False
+  )
+  return path
 
 
 def from_torch(

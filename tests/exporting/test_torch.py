@@ -231,12 +231,12 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
   workdir = tmp_path / "run"
   write_run(workdir, "relu")
   with pytest.raises(UserError, match=r"pip install 'seqrnn\[export\]'"):
-    seqrnn.load(workdir).export()
+    seqrnn.export(workdir)
   assert sorted(path.name for path in (workdir / "export").iterdir()) == [
     ".export.lock"
   ]
   with pytest.raises(UserError, match="must be one of safetensors, onnx"):
-    seqrnn.load(workdir).export("keras")
+    seqrnn.export(workdir, "keras")
 
 
 def test_a_part_of_its_own_is_refused():
