@@ -257,7 +257,8 @@ def with_format(config: Config) -> Config:
   else:
     sources = files(f"data.{field}", data[field])
   config = copy.deepcopy(config)
-  config.data.log_format = entries.settled(sources, logs.form(data)).log_format
+  form = entries.settled(sources, logs.form(data), config.detect.redact)
+  config.data.log_format = form.log_format
   return config
 
 
@@ -272,7 +273,7 @@ def describe_format(config: Config):
   given = data.log_header is not None or data.log_format is not None
   if data.unit == "log" and given and data.log_format != "auto" and data[field]:
     source, *_ = files(f"data.{field}", data[field])
-    entries.describe(source, logs.form(data))
+    entries.describe(source, logs.form(data), config.detect.redact)
 
 
 def parse(

@@ -10,12 +10,14 @@ from typing import NamedTuple
 from seqrnn.data import formats, reading
 from seqrnn.data.formats import Form, Parts
 from seqrnn.data.reading import Source
+from seqrnn.data.secrets import SECRETS, excerpt
 from seqrnn.errors import UserError
 
 Report = Callable[[str], None]
 
 
 _BEGIN = 30  # Characters of a content in a report.
+_TEXT = 60  # Characters of a line in an error.
 _BACKWARDS = 0.1  # The share of times before the previous one that is doubtful.
 _YEAR = 366 * 86400.0  # Seconds.
 _NO_PARTS = Parts("", "", ())
@@ -73,11 +75,13 @@ def lines(source: Source, form: Form) -> Iterator[str]:
   return reading.lines(source, form.errors, may_grow=True)
 
 
-def settled(sources: Iterable[Source], form: Form) -> Form:
+def settled(
+  sources: Iterable[Source], form: Form, redact: str = SECRETS
+) -> Form:
   """The form with the format of the files in place of `auto`.
 
   It stays `auto` if files have different formats. What is found is reported on
-  stderr.
+  stderr, with the masks of `redact`, as `detect.redact`.
 
   Raises:
     UserError: no format fits half of the first lines of a file.
@@ -95,7 +99,7 @@ def settled(sources: Iterable[Source], form: Form) -> Form:
         name,
         f"{source.name}: data.log_format=auto: {count} of the first"
         f" {len(sample)} lines are {name}"
-        + _reading(sample, form._replace(log_format=name))[1],
+        + _reading(sample, form._replace(log_format=name), redact)[1],
       )
   for line in found.values():
     formats.report(line)
@@ -104,17 +108,18 @@ def settled(sources: Iterable[Source], form: Form) -> Form:
   return form._replace(log_format=next(iter(found)))
 
 
-def describe(source: Source, form: Form):
+def describe(source: Source, form: Form, redact: str):
   """Reports on stderr how the first lines of a log are read by a given format.
 
   A format may fit by chance, and take another part of a line for the time.
+  `redact` is as `detect.redact`: the report has its masks.
   """
   sample = _sample(_numbered(lines(source, form), form, Seen()))
   header = form.log_header is not None
   field, value = "log_format", form.log_format
   if header:
     field, value = "log_header", form.log_header
-  count, words = _reading(sample, form)
+  count, words = _reading(sample, form, redact)
   if count:
     formats.report(
       f"{source.name}: data.{field}={value!r}: fits {count} of the first"
@@ -122,7 +127,9 @@ def describe(source: Source, form: Form):
     )
 
 
-def _reading(sample: list[tuple[int, str]], form: Form) -> tuple[int, str]:
+def _reading(
+  sample: list[tuple[int, str]], form: Form, redact: str
+) -> tuple[int, str]:
   """How many lines fit, and how the first of them is read, with doubts."""
   parse = formats.parser(form)
   found = [(number, parse(line)) for number, line in sample]
@@ -131,10 +138,9 @@ def _reading(sample: list[tuple[int, str]], form: Form) -> tuple[int, str]:
     return 0, ""
   number, parts = fits[0]
   words = f"; line {number}: "
-  words += f"time {parts.timestamp!r}, " if parts.timestamp else "no time, "
-  content = parts.content
-  shown = content[:_BEGIN] + "..." * (len(content) > _BEGIN)
-  words += f"content {shown!r}"
+  when, content = parts.timestamp, excerpt(parts.content, _BEGIN, redact)
+  words += f"time {excerpt(when, _TEXT, redact)!r}, " if when else "no time, "
+  words += f"content {content!r}"
   known = [formats.seconds(parts.times) for _, parts in fits if parts.times]
   times = [one for one in known if one is not None]
   back = sum(b < a for a, b in pairwise(times))
@@ -262,7 +268,10 @@ def misfit(
   source: str, form: Form, field: str, entries: list[Entry]
 ) -> UserError:
   """The error for an expression or a format that fits no line."""
-  shown = (f"line {entry.number} is {entry.text[:60]!r}" for entry in entries)
+  shown = (
+    f"line {entry.number} is {excerpt(entry.text, _TEXT)!r}"
+    for entry in entries
+  )
   return UserError(
     f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
     f" {', '.join(shown)}"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from seqrnn.data import objects
 from seqrnn.data.reading import CHUNK
+from seqrnn.data.secrets import excerpt
 from seqrnn.errors import UserError, visible
 
 _LONGEST = 2**12  # Characters of a line that a named format reads.
@@ -275,7 +276,7 @@ def detected(form: Form, lines: Sequence[str], source: str) -> tuple[str, int]:
     key=lambda found: len(found[0]),
   )
   if len(left) > len(lines) / 2:
-    shown = " and ".join(repr(line[:_SHOWN]) for line in left[:2])
+    shown = " and ".join(repr(excerpt(line, _SHOWN)) for line in left[:2])
     raise UserError(
       f"{source}: data.log_format=auto: knows no format of lines such as"
       f" {shown}; data.log_header describes a line, data.log_format=plain takes"

@@ -10,11 +10,10 @@ import numpy as np
 
 from seqrnn.data import reading
 from seqrnn.data import sessions as data
+from seqrnn.data.secrets import Redaction, redaction
 from seqrnn.data.sessions import Key, Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.detection import redaction
-from seqrnn.detection.redaction import Redaction
 from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
@@ -83,7 +82,7 @@ def read(
       )
     lines[row["session"]] = line
     answers.rows.append(row)
-  masks = redaction.redaction(config.detect.redact)
+  masks = redaction(config.detect.redact)
   keys = _keys(set(lines), names, pieces, masks)
   first: dict[Key, str] = {}
   for row in answers.rows:

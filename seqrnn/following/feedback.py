@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.data import reading
+from seqrnn.data.secrets import Redaction, redaction
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.detection import calibration, records, redaction
+from seqrnn.detection import calibration, records
 from seqrnn.detection.answers import Answers
 from seqrnn.detection.detector import Detector
-from seqrnn.detection.redaction import Redaction
 from seqrnn.detection.selection import ANOMALOUS, NORMAL
 from seqrnn.errors import UserError
 from seqrnn.following import journal
@@ -181,7 +181,7 @@ def update(config: Config, workdir: Path) -> list[Example]:
         example = Example(**fields)
         found[example.key] = example
   facts = journal.read_facts(state_folder(config, workdir))
-  masks = redaction.redaction(config.detect.redact)
+  masks = redaction(config.detect.redact)
   if facts is not None:
     alarms = Alarms(0.0)
     alarms.restore(facts["alarms"])

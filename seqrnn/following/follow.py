@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from seqrnn.data import corpora
+from seqrnn.data.secrets import redaction
 from seqrnn.data.tail import Chunk, FileTail, Position, StreamTail
 from seqrnn.detection import deployed
 from seqrnn.detection.deployed import Deployed
-from seqrnn.detection.redaction import redaction
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.following import alarms, feedback, health

@@ -11,9 +11,9 @@ import numpy as np
 
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import read_files
+from seqrnn.data.secrets import Redaction, redaction
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, printable
-from seqrnn.detection import redaction
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, Params, require, shapes
 from seqrnn.inference import states
@@ -86,7 +86,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Vectors:
   boundaries = config.data.boundaries
   pieces = states.whole(experiment, _pieces(experiment, config), boundaries)
   reading = Reading(experiment, params, pieces, settings.layer)
-  masks = redaction.redaction(config.detect.redact)
+  masks = redaction(config.detect.redact)
   # Others do not name people or addresses in a log.
   logs = masks if config.data.unit in ("log", "session") else None
   if settings.of == "texts":
@@ -128,7 +128,7 @@ class _Describer(NamedTuple):
 
   pieces: Pieces
   names: Vocabulary
-  masks: redaction.Redaction | None
+  masks: Redaction | None
 
   def columns(self, block: Block) -> Columns:
     """The columns of the table for the rows of a block."""

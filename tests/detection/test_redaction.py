@@ -8,13 +8,16 @@ import pytest
 
 import experiments
 from configs import base
+from seqrnn.data import corpora
 from seqrnn.data.columns import Texts
+from seqrnn.data.secrets import Redaction
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, encoded
 from seqrnn.detection import redaction
-from seqrnn.detection.redaction import Redaction
 from seqrnn.errors import UserError
 from seqrnn.settings import config as config_lib
+from seqrnn.training import fit
+from tests.data.test_logs import settings
 
 SECRET = [
   ("http://bob:hunter2@host.com/x", "hunter2"),
@@ -132,3 +135,36 @@ def test_names_and_lines_of_sessions_are_masked_but_not_changed():
   assert found.names[0].startswith("<masked-") and found.names[1] == "s"
   assert [*sessions.as_read] == ["login a@b.cd", "x", "login a@b.cd"]
   assert redaction.masked_sessions(sessions, "") is sessions
+
+
+@pytest.mark.parametrize(
+  ("fields", "redact", "shown"),
+  [
+    ({"log_format": "auto"}, "<secrets>", "'password=<masked> of bob'"),
+    ({"log_format": "time"}, "<secrets>", "'password=<masked> of bob'"),
+    # A header may take another part of the line for the time.
+    ({"log_header": "<Date> <Time> <Content>"}, "<secrets>", "'of bob'"),
+    ({"log_format": "auto"}, r"<secrets>|of (\w+)", "<masked> of <masked>'"),
+    ({"log_format": "auto"}, "", "'password=abcdefghijklmnopqrstu...'"),
+  ],
+)
+def test_the_first_line_of_a_log_is_shown_with_masks(
+  tmp_path, capfd, fields, redact, shown
+):
+  secret = "abcdefghijklmnopqrstuvwxyz"
+  line = f"2026-11-25T12:00:01Z password={secret} of bob\n"
+  config = settings(tmp_path, line, **fields)
+  config.detect.redact = redact
+  fit.check_owner(config, tmp_path / "run")
+  told = capfd.readouterr().err
+  assert shown in told and told.count("\n") == 1
+  assert (secret[:9] in told) == (not redact)
+
+
+@pytest.mark.parametrize("log_format", ["auto", "syslog"])
+def test_an_error_shows_no_secret(tmp_path, log_format):
+  config = settings(tmp_path, "password=hunter2\n", log_format=log_format)
+  with pytest.raises(UserError, match="'password=<masked>'") as error:
+    fit.check_owner(config, tmp_path / "run")
+    corpora.read(config.data)
+  assert "hunter2" not in str(error.value)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from configs import base
-from seqrnn.detection.redaction import Redaction
+from seqrnn.data.secrets import Redaction
 from seqrnn.errors import UserError
 from seqrnn.following import alarms, feedback
 from seqrnn.following.alarms import FALSE, TRUE, Alarms

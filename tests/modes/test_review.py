@@ -15,12 +15,12 @@ import experiments
 from configs import base
 from seqrnn.data import sessions as data
 from seqrnn.data import splits, vocabulary
+from seqrnn.data.secrets import Redaction
 from seqrnn.detection import (
   answers,
   calibration,
   decision,
   deployed,
-  redaction,
   selection,
 )
 from seqrnn.detection.choice import STANDARD
@@ -284,7 +284,7 @@ def test_sessions_whose_names_are_masked_are_answered(run):
   workdir, config, texts = run
   config.detect.redact = r"log(?=\D)|(\d+)"
   review.run(experiments.build, config, workdir)
-  masks = redaction.Redaction(config.detect.redact)
+  masks = Redaction(config.detect.redact)
   names = {masks.name(name): name for name in texts}
   assert len(names) == len(texts) and not {*names} & {*texts}
   asked = [row["session"] for row in table(workdir)]
