@@ -29,6 +29,7 @@ from seqrnn.settings.fields import (
   NOT_EMPTY,
   NOT_NEGATIVE,
   ONE_GROUP,
+  PARTS,
   POSITIVE,
   SECRETS,
   SEED,
@@ -576,6 +577,12 @@ OPTIMIZER = _group(
     " (Loshchilov & Hutter 2019). Other optimizers: the L2 penalty, added to"
     " the clipped gradients.",
   ),
+  layer_decay=Field(
+    1.0,
+    ABOVE_0,
+    "The learning rate of a layer as a share of that of the layer above it, or"
+    " of the head (ULMFiT: Howard & Ruder 2018, 1/2.6).",
+  ),
   clip_norm=optional(
     float, POSITIVE, "The maximum global norm of the gradients."
   ),
@@ -588,12 +595,12 @@ SCHEDULE = _group(
   "schedule",
   name=Field(
     "constant",
-    choice("constant", "exponential", "step", "cosine", "plateau"),
+    choice("constant", "exponential", "step", "cosine", "linear", "plateau"),
     "The schedule of the learning rate. exponential: multiply it by `factor`"
     " after each epoch from `after` on. step: multiply it by `factor` every"
-    " `every` epochs. cosine: decay it to `final` times its value at the last"
-    " step. plateau: multiply it by `factor` after `patience` evaluations"
-    " without a better validation loss.",
+    " `every` epochs. cosine, linear: lower it to `final` times its value until"
+    " the last step. plateau: multiply it by `factor` after `patience`"
+    " evaluations without a better validation loss.",
   ),
   warmup_steps=Field(
     0, NATURAL, "The steps of linear warmup before the schedule."
@@ -606,7 +613,12 @@ SCHEDULE = _group(
   ),
   after=Field(10, COUNT, "The first epoch of decay.", _schedule("exponential")),
   every=Field(5, COUNT, "Epochs between decreases.", _schedule("step")),
-  final=Field(0.0, FRACTION, "The last rate as a share.", _schedule("cosine")),
+  final=Field(
+    0.0,
+    FRACTION,
+    "The last rate as a share.",
+    _schedule("cosine", "linear"),
+  ),
   patience=Field(2, COUNT, "Evaluations to wait.", _schedule("plateau")),
 )
 
@@ -647,6 +659,21 @@ TRAIN = _group(
     "The workdir of a trained run with the same cell. The new run starts from"
     " the parts of its best checkpoint that fit, and prints them. Empty: from"
     " random values.",
+  ),
+  freeze=optional(
+    str,
+    PARTS,
+    "The parts of the model that do not learn, separated by commas: embedding,"
+    " letters, layer1 (the layer that reads the input, in each direction),"
+    " layer2 and so on, layers (all), head, or taken (what train.start_from has"
+    " given).",
+  ),
+  unfreeze_every=optional(
+    float,
+    POSITIVE,
+    "The epochs after which a frozen part begins to learn: first the head, then"
+    " the layers from the last to the first, each so many epochs after the one"
+    " before, then the embedding. Empty: frozen parts never learn.",
   ),
   eval_every=optional(int, COUNT, "Steps between evaluations, or an epoch."),
   patience=optional(

@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn.experiment import Batch, Experiment, require
-from seqrnn.models import anatomy, budget, diagram
+from seqrnn.models import anatomy, diagram
 from seqrnn.models.anatomy import Model, Part
 from seqrnn.runtime import devices, files, fileset, sharding
 from seqrnn.settings.config import Config
-from seqrnn.training import cost
+from seqrnn.training import cost, transfer
 
 
 def advice(parameters: int, symbols: int, unit: str) -> str:
@@ -80,7 +80,8 @@ def run(
   Raises:
     UserError: the config is invalid for its task, or the data are missing.
   """
-  config, experiment = budget.settle(build, config, workdir)
+  start = transfer.settle(build, config, workdir)
+  config, experiment = start.config, start.experiment
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
   model = anatomy.anatomy(experiment, config, batches[0])
@@ -88,6 +89,8 @@ def run(
   size = sum(part.parameters for part in found)
   console = Console(highlight=False)
   console.print(_parts_table(model, found, size))
+  if start.record is not None:
+    print("\n".join(start.record.lines()))
   console.print(advice(size, experiment.facts("train")["symbols"], model.unit))
   console.print(reach(model, config))
 

@@ -12,6 +12,7 @@ from seqrnn.reporting.page import Element, element, section
 from seqrnn.reporting.subject import Subject
 from seqrnn.runtime import checkpoint, files, sharding
 from seqrnn.settings.config import Config
+from seqrnn.training import transfer
 from seqrnn.training.history import read_rows
 
 # Fields of the model that make it random in training.
@@ -33,20 +34,26 @@ def lead(subject: Subject) -> list[Element]:
   what = about.format(word=subject.word, count=count)
   size = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
   layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
-  read, caution = "", subject.caution
+  read, began, caution = "", "", subject.caution
+  start = transfer.read(subject.workdir)
   if "train" in subject.facts:
     facts = subject.facts["train"]
     origin = f" ({facts['origin']})" if "origin" in facts else ""
     which = "The training split here" if subject.other else "Its training split"
     read = f" {which} has {facts['symbols']:,} {subject.word}s{origin}."
+  if start is not None:
+    began = (
+      f" It started from parts of {start.workdir}, step {start.step:,}:"
+      f" {', '.join(start.taken)}."
+    )
   return [
     element("p", config.task.replace("_", " "), class_="eyebrow"),
     element("h1", subject.workdir.name),
     element(
       "p",
       f"{what} {layers} of {model.hidden_size} units ({model.cell}),"
-      f" {size:,} parameters.{read} This page shows the checkpoint of step"
-      f" {subject.step:,}.",
+      f" {size:,} parameters.{read}{began} This page shows the checkpoint of"
+      f" step {subject.step:,}.",
     ),
     *([element("p", element("strong", caution))] if caution else []),
   ]

@@ -212,6 +212,11 @@ CONFLICTS: list[Conflict] = [
     lambda dropout, size: dropout > 0 and size is None,
     "dropout of embeddings needs an embedding",
   ),
+  Conflict(
+    ("train.freeze", "train.unfreeze_every"),
+    lambda parts, every: parts is None and every is not None,
+    "no part is frozen",
+  ),
   _exclusive(
     "train.ema",
     "train.asgd",

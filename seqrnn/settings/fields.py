@@ -256,6 +256,9 @@ def _masks(value: Any) -> bool:
     return False
 
 
+_PART = re.compile(r"embedding|letters|layers|layer[1-9]\d{0,2}|head|taken")
+
+
 def _is_fold(value: Any) -> bool:
   match = isinstance(value, str) and re.fullmatch(r"(\d{1,4})/(\d{1,4})", value)
   return bool(match) and 1 <= int(match[1]) <= int(match[2]) > 1
@@ -285,6 +288,11 @@ MASKED = Rule(
   f"must be empty or a regular expression that matches no empty text; {SECRETS}"
   " in it stands for e-mail addresses, tokens and passwords",
   fault=_fault_of,
+)
+PARTS = Rule(
+  lambda v: isinstance(v, str) and all(map(_PART.fullmatch, v.split(","))),
+  "must be embedding, letters, layers, layer1, layer2 and so on, head or taken,"
+  " separated by commas",
 )
 FOLD = Rule(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(

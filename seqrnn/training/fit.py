@@ -130,6 +130,7 @@ def make_training(
   workdir: Path,
   checkpoints: Checkpoints,
   check: Callable[[], None],
+  origin: transfer.Record | None = None,
 ) -> Training:
   """Makes the jitted step, the schedule and the initial state.
 
@@ -139,6 +140,7 @@ def make_training(
     workdir: the folder of the run.
     checkpoints: the checkpoints of the run.
     check: raises MachineError once another process owns the workdir.
+    origin: the run that it has started from; None: from nothing.
   """
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
@@ -147,7 +149,7 @@ def make_training(
     total_steps = min(total_steps, config.train.max_steps)
   rate = config.optimizer.learning_rate
   schedule = partial(optimizers.schedule, config, len(batches), total_steps)
-  step, start = programs.programs(experiment, config, schedule, mesh)
+  step, start = programs.programs(experiment, config, schedule, mesh, origin)
 
   def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
@@ -167,6 +169,7 @@ def make_training(
     crc32=experiment.facts("train")["crc32"],
     checkpoints=checkpoints,
     check=check,
+    origin=origin,
   )
 
 
@@ -272,7 +275,7 @@ def _warn_of_decay(
   ended = position.epoch >= fields["train.epochs"] or position.step >= (
     fields["train.max_steps"] or math.inf
   )
-  decays = ("cosine", "exponential", "step")
+  decays = ("cosine", "linear", "exponential", "step")
   if not ended or config.schedule.name not in decays:
     return
   last, rate = position.step - 1, config.optimizer.learning_rate
@@ -331,12 +334,11 @@ def fit(
     ) as checkpoints,
   ):
     print(f"devices: {devices.words(sharding.mesh())}")
-    training = make_training(experiment, config, workdir, checkpoints, check)
+    training = make_training(
+      experiment, config, workdir, checkpoints, check, start.record
+    )
     training = training._replace(
-      should_stop=should_stop,
-      origin=start.record,
-      values=start.values,
-      **optional,
+      should_stop=should_stop, values=start.values, **optional
     )
     position = resume(training)
   print(

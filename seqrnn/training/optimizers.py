@@ -36,6 +36,9 @@ def schedule(
       decay_rate=plan.factor,
       staircase=True,
     ),
+    "linear": lambda: optax.linear_schedule(
+      rate, plan.final * rate, max(total_steps - warmup, 1)
+    ),
     "cosine": lambda: optax.cosine_decay_schedule(
       rate, max(total_steps - warmup, 1), alpha=plan.final
     ),

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import optax
 from jax.sharding import Mesh
 
 from seqrnn.experiment import Experiment
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
-from seqrnn.training import optimizers
+from seqrnn.training import optimizers, rates
 from seqrnn.training.step import make_start, make_step
+from seqrnn.training.transfer import Record
 
 
 def without_rate(config: Config) -> frozenset[tuple[str, Any]]:
@@ -45,15 +47,20 @@ def keep_last(key: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
 
 
 @keep_last(
-  lambda experiment, config, schedule, mesh: (
+  lambda experiment, config, schedule, mesh, record: (
     experiment.loss,
     mesh,
     schedule.args[1:],
     without_rate(config),
+    record,
   )
 )
 def programs(
-  experiment: Experiment, config: Config, schedule: partial, mesh: Mesh
+  experiment: Experiment,
+  config: Config,
+  schedule: partial,
+  mesh: Mesh,
+  record: Record | None,
 ) -> tuple[Any, Any]:
   """Returns the jitted functions of `make_step` and `make_start`.
 
@@ -61,6 +68,11 @@ def programs(
   same experiment, and trace and load their programs once.
   """
   optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
+  shares = rates.shares(experiment, config, schedule.args[1], record)
+  if shares is not None:
+    whole, scale = optimizer, shares.scale()
+    optimizer = lambda rate: optax.chain(whole(rate), scale)
+    experiment = shares.frozen(experiment)
   average = optimizers.average_weight(config)
   batch = experiment.batches("train", 0)[0]
   return (

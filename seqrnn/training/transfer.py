@@ -212,7 +212,7 @@ def transfer(source: Source, experiment: Experiment, config: Config) -> Start:
       for name, fresh in made[part].items():
         place = dataclasses.replace(part, array=name)
         made[part][name] = _moved(place, old[part][name], fresh, rows, rng)
-    named = _named_places(experiment, params)
+    named = named_places(experiment, params)
     return jax.tree.map(lambda p: made[p.whole][p.array], named)
 
   record = Record(
@@ -226,7 +226,7 @@ def transfer(source: Source, experiment: Experiment, config: Config) -> Start:
   return Start(config, experiment, record, (values,))
 
 
-def _named_places(experiment: Experiment, params: Params) -> Any:
+def named_places(experiment: Experiment, params: Params) -> Any:
   """The places of arrays; heads of symbols are named by what they read."""
   found = places(params)
   if experiment.unit != "symbol":
@@ -245,7 +245,7 @@ def _named_places(experiment: Experiment, params: Params) -> Any:
 
 def _arrays(experiment: Experiment, params: Params) -> Arrays:
   found: Arrays = {}
-  named = jax.tree.leaves(_named_places(experiment, params))
+  named = jax.tree.leaves(named_places(experiment, params))
   for place, array in zip(named, jax.tree.leaves(params), strict=True):
     found.setdefault(place.whole, {})[place.array] = array
   return found

@@ -251,6 +251,12 @@ def test_cosine():
   assert (np.diff(found) < 0).all()
 
 
+def test_linear_after_warmup_is_a_slanted_triangle():
+  found = rates(21, total=20, name="linear", final=0.2, warmup_steps=4)
+  close(found[:5], RATE * np.array([0.25, 0.5, 0.75, 1, 1]), 1e-6)
+  close(found[[4, 12, 20]], RATE * np.array([1, 0.6, 0.2]), 1e-6)
+
+
 def test_warmup_rises_to_the_rate_and_is_never_zero():
   found = rates(12, name="constant", warmup_steps=5)
   expected = RATE * np.minimum(np.arange(1, 13) / 5, 1)

@@ -14,6 +14,9 @@ import experiments
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.models import network
+from seqrnn.modes import describe
+from seqrnn.reporting import summary
+from seqrnn.reporting.subject import open_run
 from seqrnn.training import fit, transfer
 from tests.conftest import tiny
 from tests.modes.test_train import Crash, assert_same_run, crash_at
@@ -76,10 +79,14 @@ def trained(tmp_path_factory):
   return folder
 
 
+# An epoch has 12 steps.
 CLASSIFIER = {
-  "train.max_steps": 4,
-  "train.ema": 0.9,
-  "train.eval_every": 2,
+  "train.max_steps": 12,
+  "train.eval_every": 3,
+  "train.freeze": "taken",
+  "train.unfreeze_every": 0.25,
+  "optimizer.layer_decay": 0.5,
+  "checkpoint.keep": 9,
   "model.dropout": 0.2,
 }
 
@@ -202,16 +209,58 @@ def test_a_killed_run_resumes_without_the_run_it_started_from(
   config = config_of(tmp_path, "classification", **CLASSIFIER)
   config.train.start_from = str(tmp_path / "gap")
   with monkeypatch.context() as patch:
-    crash_at(patch, 3)
+    crash_at(patch, 5)
     with pytest.raises(Crash):
       fit.fit(experiments.build, config, tmp_path / "killed")
   shutil.rmtree(tmp_path / "gap")
   fit.fit(experiments.build, config, tmp_path / "killed")
-  assert_same_run(classifier, tmp_path / "killed", 4)
+  assert_same_run(classifier, tmp_path / "killed", 12)
   record = json.loads((tmp_path / "killed" / "start.json").read_text())
   assert record["workdir"] == str(tmp_path / "gap")
   assert record["new"] == ["head"]
   assert len(record["sha256"]) == 64
+
+
+def test_frozen_parts_learn_one_after_the_other(trained, classifier):
+  old = params_of(trained / "gap")
+
+  def learned(step):
+    """The parts that differ from those of the gap model."""
+    new = experiments.load(classifier, step).params
+    table = new["embedding"]["embedding"]
+    found = {"embedding"} - {
+      "embedding" * np.array_equal(table, old["embedding"]["embedding"])
+    }
+    for layer in ("layers_0", "layers_1"):
+      for way in ("forward", "backward"):
+        kernels = (
+          body[layer][way]["cell"]["recurrent_kernel"]
+          if way in body[layer]
+          else body[way]["tower"][layer]["cell"]["recurrent_kernel"]
+          for body in (new["body"], old["body"] | {layer: {}})
+        )
+        if not np.array_equal(*kernels):
+          found.add(layer)
+    return found
+
+  assert learned(3) == set()
+  assert learned(6) == {"layers_1"}
+  assert learned(9) == {"layers_1", "layers_0"}
+  assert learned(12) == {"layers_1", "layers_0", "embedding"}
+
+
+def test_reports_say_where_a_run_came_from(classifier, tmp_path, capsys):
+  config = config_of(tmp_path, "classification", **CLASSIFIER)
+  config.train.start_from = str(classifier)
+  config.describe.measure = False
+  describe.run(experiments.build, config, tmp_path / "new")
+  assert f"started from {classifier}, step" in capsys.readouterr().out
+  config = experiments.load(classifier).config
+  subject = open_run(experiments.build, config, classifier)
+  lead = summary.lead(subject)
+  page = " ".join(" ".join(part.itertext()) for part in lead)
+  assert "started from parts of" in page
+  assert "embedding, layer 1 forward, layer 1 backward" in page
 
 
 def test_labels_are_found_by_name(classifier, tmp_path):

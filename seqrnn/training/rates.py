@@ -1,0 +1,145 @@
+"""The shares of the learning rate at which the parts of a model learn.
+
+Frozen parts (`train.freeze`) do not learn, or not before they are unfrozen, the
+upper ones first. With `optimizer.layer_decay` each layer learns at a share of
+the rate of the one above it (ULMFiT: Howard & Ruder 2018).
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.settings.config import Config
+from seqrnn.training.places import Place
+from seqrnn.training.transfer import Record, named_places
+
+
+class Shares(NamedTuple):
+  """How each array of a model learns, as trees like its parameters.
+
+  Attributes:
+    factor: of the updates.
+    start: the first step that changes an array; -1: none does.
+    unfreezes: whether frozen arrays learn later.
+  """
+
+  factor: Any
+  start: Any
+  unfreezes: bool
+
+  def frozen(self, experiment: Experiment) -> Experiment:
+    """Returns the experiment; arrays that never learn get no gradients."""
+
+    def loss(params: Params, *more: Any) -> Any:
+      held = jax.tree.map(
+        lambda start, x: jax.lax.stop_gradient(x) if start < 0 else x,
+        self.start,
+        params,
+      )
+      return experiment.loss(held, *more)
+
+    return experiment._replace(loss=loss)
+
+  def scale(self) -> optax.GradientTransformation:
+    """Returns the last part of an optimizer, which scales the updates.
+
+    Moments of frozen arrays are kept, so that those of Adam are those of the
+    gradients once the arrays learn.
+    """
+
+    def scaled(updates, count):
+      def one(factor, start, update):
+        if start < 0:
+          return jnp.zeros_like(update)
+        share = jnp.where(count >= start, factor, 0.0) if start else factor
+        return share * update
+
+      return jax.tree.map(one, self.factor, self.start, updates)
+
+    if not self.unfreezes:
+      return optax.stateless(lambda updates, _: scaled(updates, 0))
+
+    def init(params):
+      del params
+      return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+      del params
+      count = optax.safe_increment(state.count)
+      return scaled(updates, state.count), optax.ScaleByScheduleState(count)
+
+    return optax.GradientTransformation(init, update)
+
+
+def shares(
+  experiment: Experiment,
+  config: Config,
+  steps_per_epoch: int,
+  record: Record | None,
+) -> Shares | None:
+  """Returns how the parts of a run's model learn; None: all at the same rate.
+
+  Args:
+    experiment: of the run.
+    config: of the run.
+    steps_per_epoch: of the run.
+    record: what it has started from.
+
+  Raises:
+    UserError: a part to freeze does not exist, or no part learns.
+  """
+  decay, every = config.optimizer.layer_decay, config.train.unfreeze_every
+  if config.train.freeze is None and decay == 1:
+    return None
+  tree = named_places(experiment, shapes(experiment))
+  parts = {place.whole for place in jax.tree.leaves(tree)}
+  layers = max(part.depth for part in parts)
+  frozen = _frozen(config.train.freeze, parts, record)
+  levels = sorted({part.level(layers) for part in frozen})
+  if frozen == parts and every is None:
+    raise UserError(
+      f"config.train.freeze={config.train.freeze!r}: no part is left that"
+      " learns; set train.unfreeze_every, or freeze fewer parts"
+    )
+
+  def start(place: Place) -> int:
+    if place.whole not in frozen:
+      return 0
+    if every is None:
+      return -1
+    nth = 1 + levels.index(place.level(layers))
+    return max(round(nth * every * steps_per_epoch), 1)
+
+  return Shares(
+    factor=jax.tree.map(lambda place: decay ** place.level(layers), tree),
+    start=jax.tree.map(start, tree),
+    unfreezes=bool(frozen) and every is not None,
+  )
+
+
+def _frozen(
+  given: str | None, parts: Iterable[Place], record: Record | None
+) -> set[Place]:
+  """The parts that `train.freeze` names."""
+  field, found = f"config.train.freeze={given!r}", set()
+  for name in given.split(",") if given else ():
+    if name == "taken":
+      if record is None:
+        raise UserError(
+          f"{field}: the run takes no part of another one; set train.start_from"
+        )
+      named = {part for part in parts if str(part) in record.taken}
+    else:
+      named = {part for part in parts if name in part.names}
+    if not named:
+      known = sorted({name for part in parts for name in part.names})
+      raise UserError(
+        f"{field}: the model has no {name}; it has {', '.join(known)}"
+      )
+    found |= named
+  return found

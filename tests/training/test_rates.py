@@ -1,0 +1,118 @@
+"""Parts of a model that do not learn, or at lower rates."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.errors import UserError
+from seqrnn.experiment import shapes
+from seqrnn.runtime import sharding
+from seqrnn.settings import config as config_lib
+from seqrnn.training import rates
+from seqrnn.training.transfer import Record
+from tests.conftest import tiny
+
+RECORD = Record("runs/lm", 1, "", ["embedding", "layer 1 forward"], [], [])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+  """The config and the experiment of a language model of two layers."""
+  fields = {"model.layers": 2, "model.embedding_size": 3}
+  config: Any = tiny(tmp_path_factory.mktemp("model"), fields)
+  return config, experiments.build(config, None)
+
+
+def shares(model, record=RECORD, **fields):
+  config, experiment = model
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(fields)
+  config_lib.check(config)
+  return rates.shares(experiment, config, 10, record)
+
+
+def updates(model, shares, steps):
+  """What is left of updates of 1 at each step, by parts."""
+  ones = jax.tree.map(lambda x: jnp.ones(x.shape), shapes(model[1]))
+  rule, found = shares.scale(), []
+  state = rule.init(ones)
+  for _ in range(steps):
+    left, state = rule.update(ones, state)
+    parts = {
+      "embedding": left["embedding"],
+      "layer1": left["body"]["layers_0"],
+      "layer2": left["body"]["layers_1"],
+      "head": left["head"],
+    }
+    for name, tree in parts.items():
+      [parts[name]] = {
+        float(x)
+        for x in np.concatenate(
+          [np.unique(leaf) for leaf in jax.tree.leaves(tree)]
+        )
+      }
+    found.append(parts)
+  return found
+
+
+def test_rates_fall_towards_the_input(model):
+  [found] = updates(model, shares(model, **{"optimizer.layer_decay": 0.5}), 1)
+  assert found == {"head": 1, "layer2": 0.5, "layer1": 0.25, "embedding": 0.125}
+
+
+def test_frozen_parts_begin_to_learn_from_the_head_down(model):
+  every = {"train.freeze": "layers,embedding", "train.unfreeze_every": 0.2}
+  found = updates(model, shares(model, **every), 8)
+  first = {
+    name: [step[name] for step in found].index(1)
+    for name in ("head", "layer2", "layer1", "embedding")
+  }
+  assert first == {"head": 0, "layer2": 2, "layer1": 4, "embedding": 6}
+  assert all(x in (0, 1) for step in found for x in step.values())
+
+
+def test_frozen_parts_get_no_gradients_and_do_not_change(model):
+  config, experiment = model
+  found = shares(
+    model, **{"train.freeze": "layer2,taken", "optimizer.layer_decay": 0.5}
+  )
+  [left] = updates(model, found, 1)
+  assert left == {"head": 1, "layer2": 0, "layer1": 0, "embedding": 0}
+  batch = experiment.batches("train", 0)[0]
+  params = experiment.init(jax.random.key(0))
+  gradient = jax.value_and_grad(found.frozen(experiment).loss, has_aux=True)
+  _, grads = sharding.jit(gradient)(params, (), batch, jax.random.key(1))
+  assert not any(np.any(x) for x in jax.tree.leaves(grads["body"]))
+  assert not np.any(grads["embedding"]["embedding"])
+  assert np.any(grads["head"]["kernel"])
+
+
+def test_without_these_fields_nothing_is_scaled(model):
+  assert shares(model) is None
+
+
+@pytest.mark.parametrize(
+  ("fields", "words"),
+  [
+    (
+      {"train.freeze": "layer3"},
+      "the model has no layer3; it has embedding, head,",
+    ),
+    ({"train.freeze": "layers,embedding,head"}, "no part is left that learns"),
+    ({"train.freeze": "taken"}, "set train.start_from"),
+    (
+      {"train.freeze": "layer 1"},
+      "must be embedding, letters, layers, layer1,",
+    ),
+    ({"train.unfreeze_every": 1.0}, "no part is frozen"),
+  ],
+)
+def test_mistakes_are_refused_in_a_line(model, fields, words):
+  with pytest.raises(UserError) as error:
+    shares(model, None, **fields)
+  assert words in str(error.value)
+  assert "config.train." in str(error.value)
