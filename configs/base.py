@@ -143,6 +143,14 @@ DATA = _group(
   ),
   validation_path=optional(str, TEXT, "The validation split."),
   test_path=optional(str, TEXT, "The test split."),
+  pretrain_path=optional(
+    str,
+    TEXT,
+    "Texts without labels: a file, a glob or a folder. A language model, or a"
+    " gap model if the network is bidirectional, is trained on them first, and"
+    " the run starts from it.",
+    _task("classification", "tagging"),
+  ),
   format=Field(
     "text",
     choice(
@@ -659,6 +667,19 @@ TRAIN = _group(
     "The workdir of a trained run with the same cell. The new run starts from"
     " the parts of its best checkpoint that fit, and prints them. Empty: from"
     " random values.",
+  ),
+  pretrain_epochs=Field(
+    5, COUNT, "The maximum number of epochs on data.pretrain_path."
+  ),
+  pretrain_rate=optional(
+    float,
+    POSITIVE,
+    "The learning rate on data.pretrain_path. Empty: optimizer.learning_rate.",
+  ),
+  pretrain_window=optional(
+    int,
+    COUNT,
+    "The window on data.pretrain_path. Empty: data.window.",
   ),
   freeze=optional(
     str,

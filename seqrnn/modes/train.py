@@ -7,6 +7,7 @@ from typing import Any
 from seqrnn.experiment import Experiment
 from seqrnn.settings.config import Config
 from seqrnn.training.fit import fit
+from seqrnn.training.pretraining import pretrain
 
 
 def run(
@@ -14,10 +15,14 @@ def run(
 ) -> dict[str, Any]:
   """Trains until the epochs are done or the validation loss stops improving.
 
+  With `data.pretrain_path` another run comes first, on this text.
+
   Returns:
     the fields of the last Position.
 
   Raises:
     UserError, Interrupted: as `fit`.
   """
+  if config.data.pretrain_path is not None:
+    pretrain(build, config, workdir)
   return fit(build, config, workdir)

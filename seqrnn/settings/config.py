@@ -35,6 +35,7 @@ IDENTITY = (
   "optimizer.name",  # The name and the momentum determine the shape of the
   "optimizer.momentum",  # optimizer's state.
   "train.start_from",
+  "train.pretrain_",
   "train.freeze",  # With train.unfreeze_every the optimizer has a counter.
   "train.unfreeze_every",
   "train.ema",  # ema and asgd determine whether parameters are averaged.

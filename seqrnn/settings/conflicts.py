@@ -213,6 +213,27 @@ CONFLICTS: list[Conflict] = [
     "dropout of embeddings needs an embedding",
   ),
   Conflict(
+    ("data.pretrain_path", "task"),
+    lambda path, task: (
+      path is not None and task in ("language_model", "gap_model", "polyphony")
+    ),
+    "pretraining is for tasks with labels; train this task on the text, and set"
+    " train.start_from",
+  ),
+  _exclusive(
+    "data.pretrain_path",
+    "model.parameters",
+    rule="set model.hidden_size, which both models have",
+  ),
+  *(
+    Conflict(
+      ("data.pretrain_path", name),
+      lambda path, given: path is None and given is not None,
+      "there is no text to pretrain on",
+    )
+    for name in ("train.pretrain_rate", "train.pretrain_window")
+  ),
+  Conflict(
     ("train.freeze", "train.unfreeze_every"),
     lambda parts, every: parts is None and every is not None,
     "no part is frozen",

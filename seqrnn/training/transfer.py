@@ -120,6 +120,11 @@ def settle(build: Build, config: Config, workdir: Path) -> Start:
   return Start(config, experiment, record, ())
 
 
+def pretrained(workdir: Path) -> Path:
+  """Returns the folder of the run on `data.pretrain_path`."""
+  return workdir / "pretrained"
+
+
 def find(build: Build, config: Config, workdir: Path) -> Source | None:
   """Reads the run that a new run starts from.
 
@@ -130,6 +135,10 @@ def find(build: Build, config: Config, workdir: Path) -> Source | None:
     UserError: there is no such run, or it has no checkpoint or another cell.
   """
   start = config.train.start_from
+  if config.data.pretrain_path is not None:  # It is that run that starts there.
+    start = str(pretrained(workdir))
+    if not checkpoint.steps(pretrained(workdir) / "checkpoints"):
+      return None  # It is described before it is trained.
   if start is None or checkpoint.steps(workdir / "checkpoints"):
     return None
   field, folder = f"config.train.start_from={start!r}", Path(start)
