@@ -45,6 +45,8 @@ class Recipe(NamedTuple):
     config: the name of the config in configs/.
     fields: fields that override the config.
     splits: the splits to evaluate.
+    pretrained: the text that the model has learned from before, in words, with
+      its source; "": it starts from nothing.
   """
 
   what: str
@@ -56,6 +58,7 @@ class Recipe(NamedTuple):
   config: str
   fields: dict[str, Any]
   splits: tuple[str, ...] = ("validation", "test")
+  pretrained: str = ""
 
 
 _LABELLED = {  # Fields that all classification sets share.
@@ -303,14 +306,38 @@ def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
     figures = json.loads((workdir / "evaluation.json").read_text())
     found[split] = figures[recipe.figure]
     found["step"] = figures["step"]
-  with (workdir / "timing.csv").open(newline="") as file:
-    found["seconds"] = sum(
-      float(row["seconds"]) + float(row["evaluation_seconds"])
-      for row in csv.DictReader(file)
-    )
+  check_start(recipe, workdir)
+  found["seconds"] = 0.0
+  for path in workdir.glob("**/timing.csv"):  # That of `pretrained`, too.
+    with path.open(newline="") as file:
+      found["seconds"] += sum(
+        float(row["seconds"]) + float(row["evaluation_seconds"])
+        for row in csv.DictReader(file)
+      )
   params = experiments.load(workdir).params
   found["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
   return found
+
+
+def check_start(recipe: Recipe, workdir: Path):
+  """Refuses a row that does not say whether its runs start from nothing.
+
+  Raises:
+    SystemExit: `pretrained` of the recipe says another thing than start.json.
+  """
+  from seqrnn.training import started
+
+  record = started.read(workdir)
+  if record is not None and not recipe.pretrained:
+    raise SystemExit(
+      f"{workdir}: started from {record.workdir}, not from nothing; the recipe"
+      " must have `pretrained`"
+    )
+  if record is None and recipe.pretrained:
+    raise SystemExit(
+      f"{workdir}: started from nothing, but the recipe has"
+      f" pretrained={recipe.pretrained!r}"
+    )
 
 
 def spread(values: list[float]) -> str:
@@ -359,9 +386,12 @@ def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
     spread([run[split] for run in runs]) if split in recipe.splits else "-"
     for split in ("test", "validation")
   )
+  what = recipe.what
+  if recipe.pretrained:
+    what += f"; **pretrained** on {recipe.pretrained}"
   cells = (
     name,
-    recipe.what,
+    what,
     recipe.metric,
     *figures,
     recipe.published,

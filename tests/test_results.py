@@ -12,6 +12,7 @@ from benchmarks import results
 from configs import base
 from seqrnn import catalogue
 from seqrnn.settings import config as config_lib
+from seqrnn.training import started
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,6 +62,24 @@ def test_a_recipe_takes_the_place_of_its_last_row(tmp_path):
   assert "1,234,567" in after[name] and "0, 1, 2" in after[name]
   assert new["command"] in table.read_text()
   assert json.loads(store.read_text())[name] == new
+
+
+def test_a_row_says_what_its_model_has_learned_from_before(tmp_path):
+  plain = results.RECIPES["sst2"]
+  pretrained = plain._replace(pretrained="the reviews of IMDB")
+  results.check_start(plain, tmp_path)
+  with pytest.raises(SystemExit, match="started from nothing, but"):
+    results.check_start(pretrained, tmp_path)
+  began = started.Record("runs/lm", 1, "", ["embedding"], [], [])
+  (tmp_path / started.RECORD).write_bytes(started.encoded(began))
+  results.check_start(pretrained, tmp_path)
+  with pytest.raises(
+    SystemExit, match="started from runs/lm, not from nothing"
+  ):
+    results.check_start(plain, tmp_path)
+  kept = record(random.Random(0), ["test", "validation"], 1)
+  assert "**pretrained** on the reviews" in results.row("a", pretrained, kept)
+  assert "pretrained" not in results.row("a", plain, kept)
 
 
 def test_what_did_not_run_has_no_row(tmp_path):

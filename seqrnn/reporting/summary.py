@@ -12,7 +12,7 @@ from seqrnn.reporting.page import Element, element, section
 from seqrnn.reporting.subject import Subject
 from seqrnn.runtime import checkpoint, files, sharding
 from seqrnn.settings.config import Config
-from seqrnn.training import transfer
+from seqrnn.training import started
 from seqrnn.training.history import read_rows
 
 # Fields of the model that make it random in training.
@@ -35,7 +35,7 @@ def lead(subject: Subject) -> list[Element]:
   size = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
   layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
   read, began, caution = "", "", subject.caution
-  start = transfer.read(subject.workdir)
+  start = started.read(subject.workdir)
   if "train" in subject.facts:
     facts = subject.facts["train"]
     origin = f" ({facts['origin']})" if "origin" in facts else ""

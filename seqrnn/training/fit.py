@@ -22,7 +22,7 @@ from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.runtime.signals import catch_signals
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
-from seqrnn.training import changes, optimizers, programs, transfer
+from seqrnn.training import changes, optimizers, programs, started, transfer
 from seqrnn.training.history import cut_tables
 from seqrnn.training.loop import epoch_batches, train_with_rollback
 from seqrnn.training.position import Position, evaluation_due, limits_reached
@@ -107,7 +107,7 @@ def write_record(
   config: Config,
   experiment: Experiment,
   workdir: Path,
-  origin: transfer.Record | None = None,
+  origin: started.Record | None = None,
 ):
   """Writes config.json, start.json, and vocabulary.json if it is missing.
 
@@ -120,7 +120,7 @@ def write_record(
     content = path.read_bytes()
   contents = {path.name: content, "config.json": config_lib.encoded(config)}
   if origin is not None:
-    contents = {transfer.RECORD: transfer.encoded(origin)} | contents
+    contents = {started.RECORD: started.encoded(origin)} | contents
   manifest.write(workdir, contents)
 
 
@@ -130,7 +130,7 @@ def make_training(
   workdir: Path,
   checkpoints: Checkpoints,
   check: Callable[[], None],
-  origin: transfer.Record | None = None,
+  origin: started.Record | None = None,
 ) -> Training:
   """Makes the jitted step, the schedule and the initial state.
 

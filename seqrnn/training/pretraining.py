@@ -15,7 +15,7 @@ from seqrnn.runtime import checkpoint, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training.fit import check_owner, fit
-from seqrnn.training.transfer import pretrained
+from seqrnn.training.started import pretrained
 
 # Fields that belong to the labelled data or to the run on them.
 _LABELLED = (

@@ -12,8 +12,8 @@ from seqrnn.experiment import Experiment
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training import optimizers, rates
+from seqrnn.training.started import Record
 from seqrnn.training.step import make_start, make_step
-from seqrnn.training.transfer import Record
 
 
 def without_rate(config: Config) -> frozenset[tuple[str, Any]]:

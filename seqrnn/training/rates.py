@@ -16,7 +16,8 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.settings.config import Config
 from seqrnn.training.places import Place
-from seqrnn.training.transfer import Record, named_places
+from seqrnn.training.started import Record
+from seqrnn.training.transfer import named_places
 
 
 class Shares(NamedTuple):

@@ -17,6 +17,7 @@ from seqrnn.runtime import checkpoint, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.settings.config import Config
 from seqrnn.training.position import Position
+from seqrnn.training.started import Record
 from seqrnn.training.step import (
   State,
   all_finite,
@@ -24,7 +25,6 @@ from seqrnn.training.step import (
   state_shapes,
   unpack,
 )
-from seqrnn.training.transfer import Record
 
 
 class Training(NamedTuple):

@@ -9,8 +9,7 @@ kernel has zeros, so it computes at first what the trained layer has computed.
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +21,12 @@ from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import budget
-from seqrnn.runtime import checkpoint, files, manifest
+from seqrnn.runtime import checkpoint, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training.places import Place, places
+from seqrnn.training.started import Record, pretrained, read
 
-RECORD = "start.json"
-_LIMIT = 2**20  # Bytes of a record.
 _NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
 # Fields of which one differs where nothing fits.
 _SIZES = ("data.unit", "model.embedding_size", "model.hidden_size")
@@ -55,32 +53,6 @@ class Source(NamedTuple):
   config: Config
   experiment: Experiment
   params: Params
-
-
-class Record(NamedTuple):
-  """What a run has started from: the content of start.json.
-
-  Attributes:
-    workdir: of the trained run, as `train.start_from` had it.
-    step: of its checkpoint.
-    sha256: as in Source.
-    taken: the parts of the model that were taken.
-    new: its other parts.
-    left: the parts of the trained run that were not taken.
-  """
-
-  workdir: str
-  step: int
-  sha256: str
-  taken: list[str]
-  new: list[str]
-  left: list[str]
-
-  def lines(self) -> Iterator[str]:
-    """Returns lines for the console."""
-    yield f"started from {self.workdir}, step {self.step}"
-    for name in ("taken", "new", "left"):
-      yield f"  {name}: {', '.join(getattr(self, name)) or 'nothing'}"
 
 
 class Start(NamedTuple):
@@ -118,11 +90,6 @@ def settle(build: Build, config: Config, workdir: Path) -> Start:
       " from nothing; name another --workdir"
     )
   return Start(config, experiment, record, ())
-
-
-def pretrained(workdir: Path) -> Path:
-  """Returns the folder of the run on `data.pretrain_path`."""
-  return workdir / "pretrained"
 
 
 def find(build: Build, config: Config, workdir: Path) -> Source | None:
@@ -379,25 +346,3 @@ def _no_part(source: Source, config: Config) -> str:
   ]
   why = f"it has {'; '.join(differ)}" if differ else "it reads other symbols"
   return f"config.train.start_from={source.workdir!r}: no part fits: {why}"
-
-
-def encoded(record: Record) -> bytes:
-  """Returns the content of start.json."""
-  return (json.dumps(record._asdict(), indent=1) + "\n").encode()
-
-
-def read(workdir: Path) -> Record | None:
-  """Reads what a run has started from; None: from nothing.
-
-  Raises:
-    UserError: start.json is no such record.
-  """
-  path = workdir / RECORD
-  if not path.exists():
-    return None
-  manifest.verify(path)
-  try:
-    return Record(**files.read_json(path, _LIMIT))
-  except TypeError:
-    names = ", ".join(Record._fields)
-    raise UserError(f"{path}: must be an object with {names}") from None

@@ -13,7 +13,7 @@ from seqrnn.experiment import shapes
 from seqrnn.runtime import sharding
 from seqrnn.settings import config as config_lib
 from seqrnn.training import rates
-from seqrnn.training.transfer import Record
+from seqrnn.training.started import Record
 from tests.conftest import tiny
 
 RECORD = Record("runs/lm", 1, "", ["embedding", "layer 1 forward"], [], [])
