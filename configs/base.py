@@ -105,6 +105,8 @@ _BOTH_HEADS = _task("gap_model") | {"model.heads": ("all",)}
 _SAMPLED = (_task("language_model", "polyphony"), _BOTH_HEADS)
 _SAMPLED_TEXT = (_task("language_model"), _BOTH_HEADS)
 _DETECTION = _task("gap_model", "language_model")
+_NEXT_SYMBOL = _task("language_model") | {"data.mapping": ("many_to_many",)}
+_DYNAMIC = _NEXT_SYMBOL | {"evaluate.dynamic": (True,)}
 _STATES = {"embed.of": ("texts", "symbols")}
 
 DATA = _group(
@@ -420,6 +422,14 @@ MODEL = _group(
   ),
   embedding_size=optional(
     int, SIZE, "The size of the embedding. Empty: cells read one-hot symbols."
+  ),
+  embedding_path=optional(
+    str,
+    NOT_EMPTY,
+    "A file of vectors that the embedding starts from, as text of GloVe,"
+    " word2vec or fastText: a line has a symbol and model.embedding_size"
+    " numbers; may be gzipped.",
+    _SYMBOLS,
   ),
   pooling=Field(
     "last",
@@ -759,7 +769,35 @@ CHECKPOINT = _group(
 )
 
 EVALUATE = _group(
-  "evaluate", split=Field("test", SPLIT, "The split to evaluate.")
+  "evaluate",
+  split=Field("test", SPLIT, "The split to evaluate."),
+  dynamic=Field(
+    False,
+    SWITCH,
+    "Also evaluate with parameters that follow the text (dynamic evaluation,"
+    " Krause et al. 2018): each segment is scored, and then learned from.",
+    (_NEXT_SYMBOL,),
+  ),
+  dynamic_window=Field(
+    20,
+    COUNT,
+    "The symbols of a segment of dynamic evaluation.",
+    (_DYNAMIC,),
+  ),
+  dynamic_rate=optional(
+    float,
+    NOT_NEGATIVE,
+    "The rate of a step of dynamic evaluation. Empty: chosen on the validation"
+    " split.",
+    _DYNAMIC,
+  ),
+  dynamic_decay=optional(
+    float,
+    FRACTION,
+    "The decay of the parameters towards the trained ones at each step. Empty:"
+    " chosen on the validation split.",
+    _DYNAMIC,
+  ),
 )
 
 DESCRIBE = _group(

@@ -14,7 +14,8 @@ from rich.table import Table
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, shapes
-from seqrnn.inference import confusion, metrics, spans
+from seqrnn.inference import confusion, dynamic, metrics, spans
+from seqrnn.inference.dynamic import Followed
 from seqrnn.inference.evaluation import accumulator
 from seqrnn.inference.predictions import quoted
 from seqrnn.runtime import files, fileset, sharding
@@ -34,6 +35,8 @@ def run(
   confusion.png. If the labels mark spans, also writes spans.csv.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  if config.evaluate.dynamic:
+    dynamic.require(experiment, config.task)
   mesh = sharding.mesh()
   restored = restore_params(
     workdir,
@@ -60,6 +63,11 @@ def run(
     return figures
   title = f"{workdir}, step {restored.step}: {split} split"
   Console().print(_figures_table(title, figures))
+  more = {}
+  if config.evaluate.dynamic:
+    found = dynamic.evaluate(build, config, experiment, restored.params)
+    Console().print(_dynamic_table(found))
+    more = {"dynamic_evaluation": found.record()}
   rows = []
   if experiment.spans is not None:
     counts_3K = jax.device_get(counts_3K)[0]
@@ -72,7 +80,7 @@ def run(
       file=sys.stderr,
     )
   facts = experiment.facts(split)
-  record = {"split": split, "step": restored.step, **facts, **figures}
+  record = {"split": split, "step": restored.step, **facts, **figures, **more}
   with fileset.results(workdir, "evaluate", "evaluated") as folder:
     with files.atomic_write(folder / "evaluation.json") as file:
       file.write(json.dumps(record, indent=2) + "\n")
@@ -90,6 +98,18 @@ def _figures_table(title: str, figures: dict[str, float]) -> Table:
   table.add_column("value", justify="right")
   for name, value in figures.items():
     table.add_row(name.replace("_", " "), f"{value:.4f}")
+  return table
+
+
+def _dynamic_table(found: Followed) -> Table:
+  rate, decay = found.rule
+  table = Table(title=f"dynamic evaluation, rate {rate:g}, decay {decay:g}")
+  table.add_column("figure")
+  for name in ("static", "dynamic"):
+    table.add_column(name, justify="right")
+  for name, value in found.dynamic.items():
+    both = f"{found.static[name]:.4f}", f"{value:.4f}"
+    table.add_row(name.replace("_", " "), *both)
   return table
 
 

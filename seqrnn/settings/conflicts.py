@@ -208,6 +208,11 @@ CONFLICTS: list[Conflict] = [
     "a CRF needs a tag for each symbol, and only the blanks have one",
   ),
   Conflict(
+    ("model.embedding_path", "model.embedding_size"),
+    lambda path, size: path is not None and size is None,
+    "the embedding must have the size of the vectors",
+  ),
+  Conflict(
     ("model.embedding_dropout", "model.embedding_size"),
     lambda dropout, size: dropout > 0 and size is None,
     "dropout of embeddings needs an embedding",

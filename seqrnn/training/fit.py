@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqrnn.data import corpora, vocabulary
+from seqrnn.data import corpora, vectors, vocabulary
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import devices, files, manifest, sharding
+from seqrnn.runtime.checkpoint import steps
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.runtime.signals import catch_signals
 from seqrnn.settings import config as config_lib
@@ -292,6 +293,18 @@ def _warn_of_decay(
     )
 
 
+def _own_vectors(
+  experiment: Experiment, config: Config, workdir: Path
+) -> list[Callable[[Params], Params]]:
+  """How a new run gets the vectors of `model.embedding_path`."""
+  if config.model.embedding_path is None or steps(workdir / "checkpoints"):
+    return []  # A checkpoint has them.
+  names = experiment.vocabularies["symbols"]
+  first = workdir if sharding.is_first() else None
+  table_VD = vectors.of_run(config, names, first).table(config.seed)
+  return [lambda params: {**params, "embedding": {"embedding": table_VD}}]
+
+
 def fit(
   build: Callable[..., Experiment],
   config: Config,
@@ -338,7 +351,9 @@ def fit(
       experiment, config, workdir, checkpoints, check, start.record
     )
     training = training._replace(
-      should_stop=should_stop, values=start.values, **optional
+      should_stop=should_stop,
+      values=(*start.values, *_own_vectors(experiment, config, workdir)),
+      **optional,
     )
     position = resume(training)
   print(
