@@ -71,16 +71,16 @@ class Followed(NamedTuple):
     }
 
 
-def require(experiment: Experiment, task: str):
-  """Refuses a task that does not predict each next symbol.
+def require(experiment: Experiment, config: Config):
+  """Refuses `evaluate.dynamic` if a task does not predict each next symbol.
 
   Raises:
     UserError: says why.
   """
   causal = experiment.forbidden is not None and not experiment.fills_gaps
-  if not (experiment.in_bits and causal):
+  if config.evaluate.dynamic and not (experiment.in_bits and causal):
     raise UserError(
-      f"config.evaluate.dynamic=True: task={task!r} does not predict each"
+      f"config.evaluate.dynamic=True: task={config.task!r} does not predict each"
       " symbol from those before it, as task='language_model' does with"
       " data.mapping='many_to_many'"
     )

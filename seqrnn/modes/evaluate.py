@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError, visible
-from seqrnn.experiment import Experiment, shapes
+from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.inference import confusion, dynamic, metrics, spans
 from seqrnn.inference.dynamic import Followed
 from seqrnn.inference.evaluation import accumulator
@@ -35,8 +36,7 @@ def run(
   confusion.png. If the labels mark spans, also writes spans.csv.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  if config.evaluate.dynamic:
-    dynamic.require(experiment, config.task)
+  dynamic.require(experiment, config)
   mesh = sharding.mesh()
   restored = restore_params(
     workdir,
@@ -63,11 +63,7 @@ def run(
     return figures
   title = f"{workdir}, step {restored.step}: {split} split"
   Console().print(_figures_table(title, figures))
-  more = {}
-  if config.evaluate.dynamic:
-    found = dynamic.evaluate(build, config, experiment, restored.params)
-    Console().print(_dynamic_table(found))
-    more = {"dynamic_evaluation": found.record()}
+  more = _dynamic(build, config, experiment, restored.params)
   rows = []
   if experiment.spans is not None:
     counts_3K = jax.device_get(counts_3K)[0]
@@ -99,6 +95,24 @@ def _figures_table(title: str, figures: dict[str, float]) -> Table:
   for name, value in figures.items():
     table.add_row(name.replace("_", " "), f"{value:.4f}")
   return table
+
+
+def _dynamic(
+  build: Callable[..., Experiment],
+  config: Config,
+  experiment: Experiment,
+  params: Params,
+) -> dict[str, Any]:
+  """Evaluates with parameters that follow the text, if the config says so.
+
+  Returns:
+    what evaluation.json has of it.
+  """
+  if not config.evaluate.dynamic:
+    return {}
+  found = dynamic.evaluate(build, config, experiment, params)
+  Console().print(_dynamic_table(found))
+  return {"dynamic_evaluation": found.record()}
 
 
 def _dynamic_table(found: Followed) -> Table:
