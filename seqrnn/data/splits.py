@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from seqrnn.data import corpora
 from seqrnn.data.corpora import SPLITS
@@ -16,9 +14,9 @@ from seqrnn.data.documents import (
   Corpus,
   Document,
   collect,
-  digest,
   of_good_length,
 )
+from seqrnn.data.groups import digests, joined
 from seqrnn.errors import UserError
 from seqrnn.settings.config import Config
 
@@ -27,10 +25,6 @@ from seqrnn.settings.config import Config
 _ROUNDING = 1e-6
 
 _CHUNK = 2**20  # Symbols that are handled together.
-
-# Characters of a line that is not there twice by chance. Of the topics of
-# Python's help, shorter ones join almost all.
-_LONG_LINE = 40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,9 +161,9 @@ def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
       f"data.fold={which!r}: {len(some)} documents are too few for {parts}"
       " parts of the training split"
     )
-  digests = _digests(corpus)[some]
+  order = np.argsort(digests(corpus)[some], kind="stable")
   part = np.empty(len(some), np.int64)
-  part[np.argsort(digests, kind="stable")] = np.arange(len(some)) % parts
+  part[order] = np.arange(len(some)) % parts
   return _some(pieces, (part[group] == number - 1) == held_out)
 
 
@@ -194,14 +188,14 @@ def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
   match way:
     case "documents":
       # By a hash: a new document moves no other document.
-      order = np.argsort(_digests(corpus), kind="stable")
+      order = np.argsort(digests(corpus), kind="stable")
       return _whole(corpus, order, data)
     case "last_documents":
       return _whole(corpus, reversed(range(len(corpus.groups))), data)
     case "shared_lines":
-      corpus = _joined(corpus)
+      corpus = joined(corpus)
       sizes = np.bincount(corpus.group, np.diff(corpus.bounds))
-      order = np.argsort(_digests(corpus), kind="stable")
+      order = np.argsort(digests(corpus), kind="stable")
       # The largest group comes last, so that it trains.
       return _whole(corpus, sorted(order, key=sizes.argmax().__eq__), data)
     case "tails":
@@ -213,43 +207,6 @@ def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
         f"data.split={way!r}: must be one of auto, documents, last_documents,"
         " shared_lines, tails, stream_tails"
       )
-
-
-def _joined(corpus: Corpus) -> Corpus:
-  """The corpus with groups joined whose documents have a long line in common.
-
-  A group has the digest of the first that it consists of.
-  """
-  index: dict[str, int] = {}
-  pairs = []
-  for document, group in enumerate(corpus.group.tolist()):
-    text = corpus.text(*corpus.bounds[document : document + 2].tolist())
-    text = text if isinstance(text, str) else " ".join(text)
-    lines = {" ".join(line.split()) for line in text.split("\n")}
-    pairs += [
-      (group, len(corpus.groups) + index.setdefault(line, len(index)))
-      for line in lines
-      if len(line) >= _LONG_LINE
-    ]
-  # A graph of groups and lines, with an edge for a line of a group.
-  size = len(corpus.groups) + len(index)
-  ends = np.array(pairs, np.int64).reshape(-1, 2).T
-  graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), (size, size))
-  _, component = connected_components(graph, directed=False)
-  _, firsts, joined = np.unique(
-    component[: len(corpus.groups)], return_index=True, return_inverse=True
-  )
-  digests = _digests(corpus)[firsts]
-  return corpus._replace(group=joined[corpus.group], groups=digests)
-
-
-def _digests(corpus: Corpus) -> np.ndarray:
-  """The digest of each group's name, uint64."""
-  if isinstance(corpus.groups, np.ndarray):
-    return corpus.groups
-  # A file's name that is not UTF-8 has lone surrogates.
-  names = (name.encode("utf-8", "surrogateescape") for name in corpus.groups)
-  return np.fromiter(map(digest, names), np.uint64, len(corpus.groups))
 
 
 def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
@@ -272,7 +229,9 @@ def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
     words = f"data.split={data.split!r}: {are} too few to hold whole ones out; "
     if corpus.unit != "log":
       raise UserError(words + "data.split=tails holds out the end of each")
-    raise UserError(words + "data.log_session or data.log_lines cuts a log")
+    raise UserError(
+      f"{words}data.log_session, data.log_gap or data.log_lines cuts a log"
+    )
   places = place[corpus.group]
   return {
     name: _select(corpus, np.flatnonzero(places == number))

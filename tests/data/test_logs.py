@@ -401,7 +401,7 @@ def test_a_log_of_one_session_is_refused_with_what_cuts_it(tmp_path):
   config.data.split = "last_documents"
   rule = (
     "^data.split='last_documents': 1 document is too few to hold whole ones"
-    " out; data.log_session or data.log_lines cuts a log"
+    " out; data.log_session, data.log_gap or data.log_lines cuts a log"
   )
   with pytest.raises(UserError, match=rule):
     splits.reader(config)("train")
