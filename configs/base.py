@@ -706,7 +706,17 @@ TRAIN = _group(
     " the layers from the last to the first, each so many epochs after the one"
     " before, then the embedding. Empty: frozen parts never learn.",
   ),
-  eval_every=optional(int, COUNT, "Steps between evaluations, or an epoch."),
+  eval_every=optional(
+    int, COUNT, "Steps between evaluations. Empty: an epoch."
+  ),
+  adapt_to_length=Field(
+    False,
+    SWITCH,
+    "Limit fields to the length of the training: train.eval_every to an epoch,"
+    " schedule.warmup_steps to a tenth of all steps, and train.ema to an"
+    " average over a fifth of them, 1 / (1 - ema) steps. A line names what is"
+    " limited.",
+  ),
   patience=optional(
     int, COUNT, "Stop early after so many evaluations without improvement."
   ),

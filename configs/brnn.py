@@ -38,4 +38,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.epochs = 2
   config.train.ema = 0.995
   config.train.eval_every = 2000
+  config.train.adapt_to_length = True
   return config

@@ -34,6 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.epochs = 2
   config.train.ema = 0.995
   config.train.eval_every = 1000
+  config.train.adapt_to_length = True
 
   config.search.space.optimizer.learning_rate = "log_uniform(1e-4, 1e-1)"
   return config

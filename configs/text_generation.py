@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.samples_per_epoch = 100_000
   config.train.epochs = 10
   config.train.ema = 0.999
+  config.train.adapt_to_length = True
 
   config.sample.temperature = (0.2, 0.5, 1.0, 1.2)
   config.sample.length = 400

@@ -23,7 +23,14 @@ from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.runtime.signals import catch_signals
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
-from seqrnn.training import changes, optimizers, programs, started, transfer
+from seqrnn.training import (
+  changes,
+  length,
+  optimizers,
+  programs,
+  started,
+  transfer,
+)
 from seqrnn.training.history import cut_tables
 from seqrnn.training.loop import epoch_batches, train_with_rollback
 from seqrnn.training.position import Position, evaluation_due, limits_reached
@@ -148,9 +155,10 @@ def make_training(
   total_steps = config.train.epochs * len(batches)
   if config.train.max_steps is not None:
     total_steps = min(total_steps, config.train.max_steps)
+  own = length.adapted(config, len(batches), total_steps)
   rate = config.optimizer.learning_rate
-  schedule = partial(optimizers.schedule, config, len(batches), total_steps)
-  step, start = programs.programs(experiment, config, schedule, mesh, origin)
+  schedule = partial(optimizers.schedule, own, len(batches), total_steps)
+  step, start = programs.programs(experiment, own, schedule, mesh, origin)
 
   def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
@@ -160,6 +168,7 @@ def make_training(
   return Training(
     experiment=experiment,
     config=config,
+    adapted=own,
     workdir=workdir,
     mesh=mesh,
     step=partial(step, rate=rate),
@@ -248,7 +257,7 @@ def resume(training: Training) -> Position:
   # first process writes settings.csv after it.
   settings = changes.settings_of(workdir, config)
   state, position = restore(training, partial(_begin, training))
-  finished = not evaluation_due(config, position) and bool(
+  finished = not evaluation_due(training.adapted, position) and bool(
     limits_reached(config, position)
   )
   if not finished:
@@ -262,6 +271,9 @@ def resume(training: Training) -> Position:
   print_summary(training.experiment, config, state.params)
   if training.origin is not None:
     print("\n".join(training.origin.lines()))
+  total = training.total_steps
+  for line in length.lines(config, training.adapted, total):
+    print(line)
   if position.step and not finished:
     print(f"resuming from step {position.step}")
     _warn_of_decay(training, settings, position)
@@ -356,6 +368,9 @@ def fit(
       **optional,
     )
     position = resume(training)
+    batches = len(experiment.batches("train", 0))
+  for line in length.advice(config, position, batches):
+    print(line)
   print(
     f"{workdir}: finished at step {position.step}; best validation loss"
     f" {position.best:.4f} {experiment.loss_unit} at step"

@@ -33,6 +33,7 @@ class Training(NamedTuple):
   Attributes:
     experiment: the task.
     config: the settings of the run.
+    adapted: these settings, limited to the length of the training.
     workdir: the folder of the run.
     mesh: the devices.
     step: a function state, batch -> next state, mean loss.
@@ -52,6 +53,7 @@ class Training(NamedTuple):
 
   experiment: Experiment
   config: Config
+  adapted: Config
   workdir: Path
   mesh: Mesh
   step: Callable[[State, Batch], tuple[State, jax.Array]]

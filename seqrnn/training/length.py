@@ -1,0 +1,71 @@
+"""Adapts evaluations, warm-up and averaging to a training of few steps.
+
+The fields of a recipe are for its data. With a small text of the user's, a
+training may end before the first evaluation is due, the learning rate be warm,
+or the first random parameters have left the average.
+"""
+
+import copy
+import math
+
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
+from seqrnn.training.position import Position, limits_reached
+
+_WARMUP = 0.1  # The largest share of the steps.
+_AVERAGED = 0.2  # The largest share that an average reaches back.
+_FEW = 1000  # Steps; fewer are mentioned at the end.
+_EPOCHS = 40  # The most that are advised.
+
+
+def adapted(config: Config, steps_per_epoch: int, total_steps: int) -> Config:
+  """Returns the config with what `train.adapt_to_length` limits.
+
+  Args:
+    config: the settings of the run.
+    steps_per_epoch: the number of batches of an epoch.
+    total_steps: the number of steps of the training.
+  """
+  if not config.train.adapt_to_length:
+    return config
+  config = copy.deepcopy(config)
+  train, schedule = config.train, config.schedule
+  if train.eval_every is not None:
+    train.eval_every = min(train.eval_every, steps_per_epoch)
+  schedule.warmup_steps = min(schedule.warmup_steps, int(_WARMUP * total_steps))
+  if train.ema is not None:  # It reaches back 1 / (1 - ema) steps.
+    reach = max(_AVERAGED * total_steps, 2)
+    train.ema = min(train.ema, round(1 - 1 / reach, 4))
+  return config
+
+
+def lines(config: Config, own: Config, total_steps: int) -> list[str]:
+  """Returns a line with the fields that are limited, if there are any."""
+  limited = [
+    f"{name}={config_lib.text(new)}, not {config_lib.text(old)}"
+    for name, (old, new) in config_lib.changes(config, own).items()
+  ]
+  if not limited:
+    return []
+  return [
+    f"train.adapt_to_length: for {total_steps:,} steps {'; '.join(limited)}"
+  ]
+
+
+def advice(
+  config: Config, position: Position, steps_per_epoch: int
+) -> list[str]:
+  """Returns a line if a training had few epochs and steps, and still gained."""
+  ended = limits_reached(config, position) == ["train.epochs"]
+  epochs = min(math.ceil(_FEW / steps_per_epoch), _EPOCHS)
+  if (
+    not ended
+    or position.step >= _FEW
+    or position.best_step < position.step
+    or epochs <= config.train.epochs
+  ):
+    return []
+  return [
+    f"only {position.step:,} steps, and the loss still fell;"
+    f" --config.train.epochs={epochs}, in another --workdir, trains longer"
+  ]

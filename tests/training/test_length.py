@@ -1,0 +1,83 @@
+"""Fields that the length of a training limits, and advice after a short one."""
+
+from typing import Any
+
+import pytest
+
+import experiments
+from configs import base, brnn, rnn, text_generation
+from seqrnn.settings import config as config_lib
+from seqrnn.training import fit, length
+from seqrnn.training.position import Position
+from tests.conftest import tiny
+from tests.modes.test_train import rows
+
+RECIPES = {"rnn": rnn, "brnn": brnn, "text_generation": text_generation}
+
+
+def limited(config, steps_per_epoch, total_steps):
+  own = length.adapted(config, steps_per_epoch, total_steps)
+  changes = config_lib.changes(config, own)
+  return {name: new for name, (_, new) in changes.items()}
+
+
+def test_a_short_training_is_evaluated_each_epoch():
+  config: Any = rnn.get_config()
+  assert limited(config, 36, 288) == {
+    "train.eval_every": 36,
+    "schedule.warmup_steps": 28,
+    "train.ema": 0.9826,
+  }
+  assert limited(config, 1, 2) == {
+    "train.eval_every": 1,
+    "schedule.warmup_steps": 0,
+    "train.ema": 0.5,
+  }
+  config.train.adapt_to_length = False
+  assert limited(config, 36, 288) == {}
+  assert limited(base.get_config(), 1, 1) == {}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_corpus_of_a_recipe_limits_nothing(name):
+  config: Any = RECIPES[name].get_config()
+  config_lib.check(config)
+  batches = len(experiments.build(config, None).batches("train", 0))
+  assert limited(config, batches, batches * config.train.epochs) == {}
+
+
+def test_a_short_training_ends_with_advice():
+  config: Any = rnn.get_config()
+  config.train.epochs = 8
+  ended = Position(step=288, epoch=8, best_step=288)
+  [line] = length.advice(config, ended, 36)
+  assert line.startswith("only 288 steps") and "epochs=28," in line
+  assert length.advice(config, ended, 1)[0].count("train.epochs=40,")
+  for other in (
+    Position(step=1000, epoch=8, best_step=1000),  # Enough.
+    Position(step=288, epoch=8, best_step=36),  # Overfitting.
+    Position(step=288, epoch=7, best_step=288),  # It was stopped.
+  ):
+    assert length.advice(config, other, 36) == []
+  config.train.epochs = 40
+  assert length.advice(config, Position(288, 40, best_step=288), 7) == []
+
+
+def test_a_run_keeps_the_fields_of_its_config(tmp_path, capsys):
+  fields = {
+    "train.adapt_to_length": True,
+    "train.batches_per_epoch": 2,
+    "train.eval_every": 100,
+    "train.epochs": 3,
+  }
+  config: Any = tiny(tmp_path, fields)
+  fit.fit(experiments.build, config, tmp_path / "run")
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["2", "4", "6"]
+  out = capsys.readouterr().out
+  assert "for 6 steps " in out and "train.eval_every=2, not 100" in out
+  config.train.epochs = 4
+  fit.fit(experiments.build, config, tmp_path / "run")
+  found = [row["step"] for row in rows(tmp_path / "run")]
+  assert found == ["2", "4", "6", "8"]
+  recorded = config_lib.read_json(tmp_path / "run" / "config.json")
+  assert recorded["train"]["eval_every"] == 100
