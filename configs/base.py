@@ -20,6 +20,7 @@ from seqrnn.settings.fields import (
   COLUMN,
   COUNT,
   FINITE,
+  FITTED,
   FOLD,
   FOLDS,
   FRACTION,
@@ -657,6 +658,15 @@ TRAIN = _group(
     " takes precedence.",
   ),
   epochs=Field(10, COUNT, "The maximum number of epochs."),
+  fit_to_data=optional(
+    str,
+    FITTED,
+    "Fields that the size of the training split changes: all, or some of"
+    " train.batch_size, train.epochs and model.dropout, separated by commas. A"
+    " small set has smaller batches, more epochs and more dropout than the"
+    " config says, a large one what it says."
+    " Fields that a flag sets are kept. Empty: none.",
+  ),
   max_steps=optional(int, COUNT, "The maximum number of steps."),
   batches_per_epoch=optional(
     int, COUNT, "The number of batches of an epoch. Empty: all windows."

@@ -83,6 +83,7 @@ def resolve(
   if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
     given |= config_lib.changes(defaults, plain).keys()
   catalogue.complete(config, given, by_flags)
+  config_lib.keep_fields(config, by_flags)
   _check(config, by_flags, path)
   if folder:
     workdir = Path(folder)

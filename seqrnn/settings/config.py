@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from functools import partial, reduce
 from pathlib import Path
@@ -45,6 +45,8 @@ IDENTITY = (
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
 # All fields that affect training; a search may choose their values.
 TRAINING = (*IDENTITY, "optimizer.", "schedule.", "train.")
+# Fields that `train.fit_to_data` may change.
+FITTED = ("train.batch_size", "train.epochs", "model.dropout")
 CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
 # Fields of TRAINING that may change during a run, which records each change.
 CHANGEABLE = tuple(
@@ -303,17 +305,35 @@ def differences(
 
 
 def settled(config: Config, run: Config | dict[str, Any]) -> Config:
-  """Returns the config with the hidden size and log format of the run.
+  """Returns the config with what the run has found for its fields.
 
-  The config must have the same `model.parameters`, or `data.log_format=auto`.
+  That is the hidden size for the same `model.parameters`, the log format for
+  `data.log_format=auto`, and the fields that `train.fit_to_data` names.
   """
   fields, config = flat(run), copy.deepcopy(config)
   wanted = config.model.parameters
   if wanted is not None and wanted == fields.get("model.parameters"):
     _assign(config, "model.hidden_size", fields["model.hidden_size"])
+  kept = [name for name in fitted_names(config) if name in fitted_names(run)]
+  for name in kept:
+    _assign(config, name, fields[name])
   if config.data.log_format == "auto" and fields.get("data.log_format"):
     _assign(config, "data.log_format", fields["data.log_format"])
   return config
+
+
+def fitted_names(config: Config | dict[str, Any]) -> list[str]:
+  """Returns the names of the fields that the size of the data changes."""
+  given = flat(config).get("train.fit_to_data") or ""
+  names = [part.strip() for part in given.split(",")]
+  return [name for name in FITTED if "all" in names or name in names]
+
+
+def keep_fields(config: Config, kept: Collection[str]):
+  """Takes fields from those that the size of the data changes."""
+  if names := fitted_names(config):
+    left = [name for name in names if name not in kept]
+    config.train.fit_to_data = ",".join(left) or None
 
 
 def check(config: Config):

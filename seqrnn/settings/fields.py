@@ -274,6 +274,15 @@ COLUMN = Rule(
   lambda v: isinstance(v, str) and v.strip("-0") != "",
   "must be the number of a column, from 1 or -1, or its name",
 )
+FITTED = Rule(
+  lambda v: (
+    isinstance(v, str)
+    and {part.strip() for part in v.split(",")}
+    <= {"all", "train.batch_size", "train.epochs", "model.dropout"}
+  ),
+  "must be all, or some of train.batch_size, train.epochs, model.dropout,"
+  " separated by commas",
+)
 HEADER = Rule(
   _is_header,
   "must have <Content>, and no field twice, as in '<Date> <Time> <Content>'",

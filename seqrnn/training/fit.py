@@ -25,10 +25,16 @@ from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training import (
   changes,
+<<<<<<< HEAD
   length,
   optimizers,
   programs,
   started,
+=======
+  fit_size,
+  optimizers,
+  programs,
+>>>>>>> e9333ba (train: fit_to_data, batch size, epochs and dropout of small sets; formal languages: results)
   transfer,
 )
 from seqrnn.training.history import cut_tables
@@ -349,6 +355,9 @@ def fit(
   config = check_owner(config, workdir)
   start = transfer.settle(build, config, workdir)
   config, experiment = start.config, start.experiment
+  if config.train.fit_to_data and not (workdir / "config.json").exists():
+    config = fit_size.fitted(config, experiment)
+    experiment = build(config, experiment.vocabularies)
   for split in ("train", "validation"):
     experiment.batches(split, 0)  # Refuses an empty split.
   files.make_workdir(workdir)

@@ -1,0 +1,66 @@
+"""Fits the settings of a training to the size of its data.
+
+A config made for a large set trains a small one for too few steps, because an
+epoch has few batches. The rule gives small sets smaller batches, more epochs
+and more dropout. A large set has what the config says. The learning rate stays:
+on a tenth of TREC, half of it for a quarter of the batch lost accuracy.
+"""
+
+import copy
+import math
+
+from seqrnn.experiment import Experiment
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
+
+_BATCHES = 40  # The fewest batches of an epoch, if they have _ROWS or more.
+_ROWS = 8
+_STEPS = 1000  # The fewest steps of a training, in at most _EPOCHS.
+_EPOCHS = 40
+_DROPOUT = 0.05  # For each time that a window is read,
+_MOST_DROPOUT = 0.5  # up to this.
+
+
+def fitted(config: Config, experiment: Experiment) -> Config:
+  """The config with the fields that `train.fit_to_data` names changed.
+
+  A line for each that is changed is printed.
+  """
+  fields = config_lib.flat(config)
+  names = [  # A search chooses its own values.
+    name
+    for name in config_lib.fitted_names(config)
+    if fields[f"search.space.{name}"] is None
+  ]
+  epoch = experiment.batches("train", 0)
+  windows = len(epoch) * epoch.batch_size  # At most a batch too many.
+  made = copy.deepcopy(config)
+
+  def put(name: str, value: float, why: str):
+    fields, key = config_lib.locate(made, name)
+    if name in names and fields[key] != value:
+      print(f"train.fit_to_data: {name}={value} (was {fields[key]}): {why}")
+      fields[key] = value
+
+  rows = 2 ** int(math.log2(max(windows / _BATCHES, _ROWS)))
+  put(
+    "train.batch_size",
+    min(rows, config.train.batch_size),
+    f"{windows:,} windows of training, for {_BATCHES} batches an epoch",
+  )
+  batches = -(-windows // made.train.batch_size)
+  epochs = min(-(-_STEPS // batches), _EPOCHS)
+  put(
+    "train.epochs",
+    max(epochs, config.train.epochs),
+    f"an epoch has {batches:,} batches, for {_STEPS:,} steps",
+  )
+  epochs = made.train.epochs
+  if epochs > config.train.epochs:
+    dropout = round(min(_DROPOUT * epochs, _MOST_DROPOUT), 2)
+    put(
+      "model.dropout",
+      max(dropout, config.model.dropout),
+      f"each window is read {epochs} times",
+    )
+  return made

@@ -1,0 +1,80 @@
+"""Settings that the size of the data changes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from configs import base
+from seqrnn.errors import UserError
+from seqrnn.settings import config as config_lib
+from seqrnn.training import fit_size
+
+
+def config_of(given="all", **fields):
+  config = base.get_config()
+  config.train.fit_to_data = given
+  config.update_from_flattened_dict(
+    {"train.epochs": 3, "train.batch_size": 32, **fields}
+  )
+  return config
+
+
+def fitted(config, windows):
+  """The fields that change for a number of windows."""
+  B = config.train.batch_size
+  batches = SimpleNamespace(batch_size=min(B, windows))
+
+  class Epoch(SimpleNamespace):
+    def __len__(self):
+      return -(-windows // self.batch_size)
+
+  batches = Epoch(batch_size=min(B, windows))
+  experiment = SimpleNamespace(batches=lambda *_: batches)
+  made = fit_size.fitted(config, experiment)  # pyright: ignore
+  return {n: b for n, (_, b) in config_lib.changes(config, made).items()}
+
+
+def test_a_small_set_is_read_more_often(capsys):
+  found = fitted(config_of(), 544)
+  assert found == {
+    "train.batch_size": 8,
+    "train.epochs": 15,
+    "model.dropout": 0.5,
+  }
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 3
+  assert lines[0] == (
+    "train.fit_to_data: train.batch_size=8 (was 32): 544 windows of training,"
+    " for 40 batches an epoch"
+  )
+
+
+def test_a_large_set_has_what_the_config_says(capsys):
+  assert fitted(config_of(), 32 * 1000) == {}
+  assert capsys.readouterr().out == ""
+
+
+def test_nothing_falls_below_the_config():
+  config = config_of(**{"train.epochs": 100, "model.dropout": 0.6})
+  assert fitted(config, 544) == {"train.batch_size": 8}
+  assert fitted(config_of(**{"train.batch_size": 4}), 10**6) == {}
+
+
+def test_other_fields_are_kept():
+  assert fitted(config_of("train.epochs"), 544) == {"train.epochs": 40}
+  assert fitted(config_of(None), 544) == {}
+
+
+def test_a_run_keeps_what_it_has_found():
+  config, run = config_of(), config_of()
+  run.train.batch_size, run.train.epochs = 8, 15
+  found = config_lib.settled(config, run)
+  assert config_lib.changes(run, found) == {}
+  config.train.fit_to_data = "train.epochs"  # A flag sets the batch size.
+  assert config_lib.settled(config, run).train.batch_size == 32
+
+
+def test_a_wrong_name_is_refused():
+  config = config_of("epochs")
+  with pytest.raises(UserError, match="fit_to_data='epochs': must be all, or"):
+    config_lib.check(config)
