@@ -25,16 +25,11 @@ from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training import (
   changes,
-<<<<<<< HEAD
+  fit_size,
   length,
   optimizers,
   programs,
   started,
-=======
-  fit_size,
-  optimizers,
-  programs,
->>>>>>> e9333ba (train: fit_to_data, batch size, epochs and dropout of small sets; formal languages: results)
   transfer,
 )
 from seqrnn.training.history import cut_tables
