@@ -349,10 +349,7 @@ def fit(
     optional["tensorboard"] = partial(tensorboard.open_writer, workdir)
   config = check_owner(config, workdir)
   start = transfer.settle(build, config, workdir)
-  config, experiment = start.config, start.experiment
-  if config.train.fit_to_data and not (workdir / "config.json").exists():
-    config = fit_size.fitted(config, experiment)
-    experiment = build(config, experiment.vocabularies)
+  config, experiment = fit_size.settle(build, start, workdir)
   for split in ("train", "validation"):
     experiment.batches(split, 0)  # Refuses an empty split.
   files.make_workdir(workdir)

@@ -8,10 +8,13 @@ on a tenth of TREC, half of it for a quarter of the batch lost accuracy.
 
 import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 from seqrnn.experiment import Experiment
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
+from seqrnn.training.transfer import Start
 
 _BATCHES = 40  # The fewest batches of an epoch, if they have _ROWS or more.
 _ROWS = 8
@@ -19,6 +22,17 @@ _STEPS = 1000  # The fewest steps of a training, in at most _EPOCHS.
 _EPOCHS = 40
 _DROPOUT = 0.05  # For each time that a window is read,
 _MOST_DROPOUT = 0.5  # up to this.
+
+
+def settle(
+  build: Callable[..., Experiment], start: Start, workdir: Path
+) -> tuple[Config, Experiment]:
+  """The config and the experiment of a run; one that has started keeps them."""
+  config, experiment = start.config, start.experiment
+  if not config.train.fit_to_data or (workdir / "config.json").exists():
+    return config, experiment
+  config = fitted(config, experiment)
+  return config, build(config, experiment.vocabularies)
 
 
 def fitted(config: Config, experiment: Experiment) -> Config:
