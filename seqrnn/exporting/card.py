@@ -65,7 +65,8 @@ def card(
   lines = [
     f"# {workdir.absolute().name}",
     "",
-    f"A model of the task {config.task.replace('_', ' ')}: {len(layers)} layers"
+    f"A model of the task {config.task.replace('_', ' ')}: {len(layers)}"
+    f" layer{'s' * (len(layers) > 1)}"
     f" of {model.hidden_size} units ({model.cell}) that read in {way},"
     f" {count:,} numbers in the file. It was trained with seqrnn; these are the"
     f" parameters of step {step}.",

@@ -61,7 +61,12 @@ def run(
     fileset.atomic_files(folder, "export", older) as new,
   ):
     module.write(parts, new, about)
-    use = module.use(parts)
+    use = [
+      line
+      for other, _ in FORMATS.values()
+      if other is module or (same and (folder / other.FILE).exists())
+      for line in other.use(parts)
+    ]
     text = card.card(parts, experiment, config, workdir, use)
     contents[_CARD] = text.encode()
     for name, content in contents.items():

@@ -158,6 +158,8 @@ def test_the_guide_writes_and_scores(tmp_path, monkeypatch):
   pytest.importorskip("safetensors")
   seqrnn.export(workdir)
   assert (folder / "model.onnx").exists()
+  card = (folder / "MODEL_CARD.md").read_text()
+  assert "`model.onnx` reads" in card and "`model.safetensors` has" in card
   (folder / "config.json").write_text("{}")  # Of another checkpoint.
   seqrnn.export(workdir)
   assert not (folder / "model.onnx").exists()
