@@ -226,6 +226,11 @@ CONFLICTS: list[Conflict] = [
     " train.start_from",
   ),
   _exclusive(
+    "train.start_from",
+    "model.embedding_path",
+    rule="set one of the two; both give values to the embedding",
+  ),
+  _exclusive(
     "data.pretrain_path",
     "model.parameters",
     rule="set model.hidden_size, which both models have",

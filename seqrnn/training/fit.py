@@ -365,7 +365,9 @@ def fit(
     )
     training = training._replace(
       should_stop=should_stop,
-      values=(*start.values, *_own_vectors(experiment, config, workdir)),
+      # A run that starts from another one has the embedding of that one, which
+      # may have started from the vectors (data.pretrain_path).
+      values=start.values or _own_vectors(experiment, config, workdir),
       **optional,
     )
     position = resume(training)
