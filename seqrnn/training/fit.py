@@ -309,7 +309,11 @@ def _warn_of_decay(
 def _own_vectors(
   experiment: Experiment, config: Config, workdir: Path
 ) -> list[Callable[[Params], Params]]:
-  """How a new run gets the vectors of `model.embedding_path`."""
+  """How a new run gets the vectors of `model.embedding_path`.
+
+  With `data.pretrain_path` the pretraining gets them, and the run what they
+  have become.
+  """
   if config.model.embedding_path is None or steps(workdir / "checkpoints"):
     return []  # A checkpoint has them.
   names = experiment.vocabularies["symbols"]
@@ -365,8 +369,6 @@ def fit(
     )
     training = training._replace(
       should_stop=should_stop,
-      # A run that starts from another one has the embedding of that one, which
-      # may have started from the vectors (data.pretrain_path).
       values=start.values or _own_vectors(experiment, config, workdir),
       **optional,
     )
