@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -57,6 +58,10 @@ def find(
   ):
     chosen = [*steps]
   else:
+    print(
+      f"detect.folds={folds}: trains {folds} models, each without one of"
+      f" {folds} parts of the training sessions"
+    )
     for folder in folders:
       _train(build, config, folder)
   members = []
@@ -93,6 +98,20 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
   _fit(build, config, folder, f"fold {k} of {folds}")
 
 
+class _Steps(io.StringIO):
+  """The stdout of a training, of which only the lines of steps are printed."""
+
+  def __init__(self, report: Callable[[str], None]):
+    super().__init__()
+    self._report = report
+
+  def write(self, text: str) -> int:
+    for line in text.splitlines():
+      if found := re.match(r"step [\d,]+ of [\d,]+", line):
+        self._report(found[0])
+    return len(text)
+
+
 def _fit(
   build: Callable[..., Experiment], config: Config, folder: Path, name: str
 ):
@@ -105,9 +124,13 @@ def _fit(
     status.update(f"{name}: epoch {row['epoch']} of {total}, loss {loss:.4f}")
     return False
 
+  def stepped(steps: str):
+    if not console.is_terminal:  # A terminal has the status.
+      console.print(f"{name}: {steps}", soft_wrap=True)
+
   with (
     console.status(f"{name}: training") as status,
-    redirect_stdout(io.StringIO()),
+    redirect_stdout(_Steps(stepped)),
   ):
     found = fit.fit(build, config, folder, evaluated)
   console.print(

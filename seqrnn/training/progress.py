@@ -94,8 +94,11 @@ class Progress:
     self._total = total_steps
     self._unit, self._in_bits = experiment.unit, experiment.in_bits
     self._done = done
-    self._losses: deque[jax.Array] = deque()
+    self._pending: deque[tuple[jax.Array, float]] = deque()
     self._targets = 0.0
+    # The rate is of finished steps, without the first one, which may compile.
+    self._started = False
+    self._finished, self._rate_time = 0.0, time.monotonic()
     self._lap_time = self._line_time = time.monotonic()
     self._bar_time = 0.0
 
@@ -122,12 +125,17 @@ class Progress:
     """
     self._done += 1
     self._targets += targets
-    self._losses.append(loss)
-    if len(self._losses) < 3:
+    self._pending.append((loss, targets))
+    if len(self._pending) < 3:
       return None
-    finished = float(self._losses.popleft())
+    oldest, targets = self._pending.popleft()
+    finished = float(oldest)
     self._curve.add(finished)
-    self._show(finished)
+    if self._started:
+      self._finished += targets
+      self._show(finished)
+    else:
+      self._started, self._rate_time = True, time.monotonic()
     return finished
 
   def _show(self, finished: float):
@@ -135,7 +143,7 @@ class Progress:
     if now - self._bar_time < _BAR_SECONDS:
       return
     self._bar_time = now
-    rate = self._targets / max(now - self._lap_time, 1e-9)
+    rate = self._finished / max(now - self._rate_time, 1e-9)
     bits = ""
     if self._in_bits:
       bits = f"  {finished / math.log(2):.3f} bits/symbol"
@@ -153,7 +161,8 @@ class Progress:
     now = time.monotonic()
     result = now - self._lap_time, self._targets
     self._lap_time, self._targets = now, 0.0
-    self._losses.clear()
+    self._rate_time, self._finished = now, 0.0
+    self._pending.clear()
     return result
 
   def line(self, text: str):

@@ -92,11 +92,20 @@ def home(tmp_path_factory):
   fit.fit(experiments.build, config, folder / "run")
   config.detect.path = str(folder / "good.txt")
   config.detect.anomalous_path = str(folder / "bad.txt")
-  with contextlib.redirect_stdout(io.StringIO()) as out:
-    found = detect.run(experiments.build, config, folder / "run")
-  # Of each training a line, whatever it prints itself.
-  of_folds = [line for line in out.getvalue().splitlines() if "loss" in line]
-  assert [line[:11] for line in of_folds] == ["fold 1 of 2", "fold 2 of 2"]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr("seqrnn.training.progress._LINE_SECONDS", -1.0)
+    patch.setattr("seqrnn.training.progress._BAR_SECONDS", -1.0)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+      found = detect.run(experiments.build, config, folder / "run")
+  # Of each training, its steps and a line at the end.
+  lines = out.getvalue().splitlines()
+  assert lines[1].startswith("detect.folds=2: trains 2 models")
+  of_folds = [line for line in lines if line.startswith("fold ")]
+  last = [line[:11] for line in of_folds if "loss" in line]
+  assert last == ["fold 1 of 2", "fold 2 of 2"]
+  steps = re.compile(r"fold [12] of 2: step \d+ of \d+")
+  shown = [line for line in of_folds if steps.fullmatch(line)]
+  assert len(shown) == len(of_folds) - 2 > 2
   shutil.copytree(folder / "run/detect", folder / "first")
   return folder, config, found
 

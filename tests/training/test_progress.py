@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import struct
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 
 import experiments
 from seqrnn.errors import escaped
-from seqrnn.training import fit, loop
-from seqrnn.training.progress import Curve
+from seqrnn.training import fit, loop, progress
+from seqrnn.training.progress import Curve, Progress
 from tests.conftest import tiny
 from tests.modes.test_train import Crash, assert_same_run, crash_at, rows
 
@@ -32,6 +33,21 @@ def test_the_curve_has_means_of_as_many_steps_each(count):
   share = (means - means.min()) / max(np.ptp(means), 1e-9)
   expected = "".join("▁▂▃▄▅▆▇█"[round(7 * x)] for x in share)
   assert str(curve) == expected and 1 <= len(expected) < 32
+
+
+def test_the_rate_is_without_the_compilation(monkeypatch, capsys):
+  clock = iter([0.0] * 2 + [*range(600, 700, 40)])  # Seconds; 600: compiled.
+  time = SimpleNamespace(monotonic=lambda: float(next(clock)))
+  monkeypatch.setattr(progress, "time", time)
+  shown = Progress(
+    9, 0, SimpleNamespace(unit="event", in_bits=False), float("inf")
+  )
+  losses = [shown.step(np.float32(1.5), 800.0) for _ in range(5)]
+  assert losses == [None, None, 1.5, 1.5, 1.5]
+  assert capsys.readouterr().out == (
+    "step 4 of 9  loss 1.5000  20 events/s\n"
+    "step 5 of 9  loss 1.5000  20 events/s\n"
+  )
 
 
 @pytest.fixture(scope="module")
