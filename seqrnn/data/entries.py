@@ -47,6 +47,7 @@ class Seen:
     first: the first entry.
     entries: number of entries.
     alone: number of entries that belong to no session.
+    first_alone: the first of them.
     held: as of `formats.whole`.
     session: the name of the last session that times or lines cut.
     time: of the last line of such a session, in seconds.
@@ -64,6 +65,7 @@ class Seen:
   first: Entry | None = None
   entries: int = 0
   alone: int = 0
+  first_alone: Entry | None = None
   held: dict[str, tuple[int, str]] | None = None
   session: str = ""
   time: float = 0.0
@@ -141,11 +143,20 @@ def _reading(
   when, content = parts.timestamp, excerpt(parts.content, _BEGIN, redact)
   words += f"time {excerpt(when, _TEXT, redact)!r}, " if when else "no time, "
   words += f"content {content!r}"
-  known = [formats.seconds(parts.times) for _, parts in fits if parts.times]
-  times = [one for one in known if one is not None]
+  known = [
+    (number, formats.seconds(parts.times))
+    for number, parts in fits
+    if parts.times
+  ]
+  times = [one for _, one in known if one is not None]
   back = sum(b < a for a, b in pairwise(times))
-  if len(times) < len(known):
-    words += f"; {len(known) - len(times)} times are none that seqrnn reads"
+  if none := [number for number, one in known if one is None]:
+    fields = formats.time_fields(form.log_header or "") or "the time"
+    words += f"; in {len(none)} of these lines {fields} is not a time"
+    if times:
+      line = excerpt(dict(sample)[none[0]], _TEXT, redact)
+      words += ": other formats are mixed in"
+      words += f"; the first is line {none[0]}: {line!r}"
   if back > max(len(times) * _BACKWARDS, 1):
     words += f"; {back} times are before the one of the line before"
   if times and max(times) > time.time() + _YEAR:
@@ -268,14 +279,16 @@ def misfit(
   source: str, form: Form, field: str, entries: list[Entry]
 ) -> UserError:
   """The error for an expression or a format that fits no line."""
-  shown = (
-    f"line {entry.number} is {excerpt(entry.text, _TEXT)!r}"
-    for entry in entries
-  )
+  lines = (f"line {one.number} is {shown(one.text)!r}" for one in entries)
   return UserError(
     f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
-    f" {', '.join(shown)}"
+    f" {', '.join(lines)}"
   )
+
+
+def shown(text: str) -> str:
+  """The begin of a line for a message, with masks."""
+  return excerpt(text, _TEXT)
 
 
 def first_time(source: Source, form: Form) -> float:

@@ -177,6 +177,12 @@ def parser(form: Form) -> Parse:
   return plain
 
 
+def time_fields(header: str) -> str:
+  """The fields of a header that are the time of a line, as they stand in it."""
+  fields = (f"<{name}>" for name in _TIMES)
+  return " ".join(sorted(filter(header.__contains__, fields), key=header.index))
+
+
 def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
   """Reads lines by groups; the content has the group `before` in front."""
   fields = pattern.groupindex

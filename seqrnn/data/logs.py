@@ -217,7 +217,9 @@ def events(
       if names is not None:
         of = dict.fromkeys(match[1] for match in names.finditer(line))
       of = [name for name in of if name]
-      found.alone += not of
+      if not of:
+        found.alone += 1
+        found.first_alone = found.first_alone or entry
     elif (session := cut(number, parts.times)) is not None:
       of = [session]
     else:
@@ -250,8 +252,13 @@ def check(seen: Seen, source: str, form: Form):
 def summarize(seen: Seen, source: str, report: Callable[[str], None] | None):
   """Reports the lines of a log that belong to no session."""
   if seen.alone and report:
+    first = ""
+    if seen.first_alone:  # Of a log that Spark has read: not known.
+      number, text, _ = seen.first_alone
+      first = f"; the first is line {number}: {entries.shown(text)!r}"
     report(
       f"{source}: {seen.alone:,} of {seen.entries:,} lines belong to no session"
+      f"{first}"
     )
 
 

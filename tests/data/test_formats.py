@@ -221,7 +221,10 @@ def test_json_lines_have_the_keys_that_fields_name(tmp_path, capfd):
     ("7", ["INFO on", "on"], [1, 3]),
     ("b", ["WARN off <value>"], [2]),
   ]
-  assert "a.log: 1 of 4 lines belong to no session\n" in capfd.readouterr().err
+  assert (
+    "a.log: 1 of 4 lines belong to no session; the first is line 4:"
+    """ '{"m": {"text": "idle"}, "lv": "INFO"}'\n"""
+  ) in capfd.readouterr().err
   corpus = corpora.read(config.data)
   assert list(corpus.timestamps) == ["2026-11-25T12:00:01", "", "x"]
 
@@ -433,8 +436,13 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   [
     (
       ["Dec 10 06:55:46 host sshd[24]: Invalid user webmaster from 1.2.3.4"],
-      "; line 1: time 'Dec 10', content '06:55:46 host sshd[24]: Invali...'; 1"
-      " times are none that seqrnn reads",
+      "; line 1: time 'Dec 10', content '06:55:46 host sshd[24]: Invali...';"
+      " in 1 of these lines <Date> <Time> is not a time",
+    ),
+    (
+      ["2025-01-09 12:00:00 on", *["Dec 10 bob@example.com off"] * 2],
+      "content 'on'; in 2 of these lines <Date> <Time> is not a time: other"
+      " formats are mixed in; the first is line 2: 'Dec 10 <masked> off'",
     ),
     (
       [f"2025-01-0{9 - n % 5} 12:00:00 on" for n in range(20)],

@@ -109,7 +109,8 @@ def test_a_log_is_parsed_once(tmp_path, large, monkeypatch, capfd):
   said = capfd.readouterr().err
   assert said == (
     "a.log: 1 of 301 lines do not fit data.log_header and have no time, the"
-    " first is line 1\na.log: 1 of 301 lines belong to no session\n"
+    " first is line 1\na.log: 1 of 301 lines belong to no session; the first is"
+    " line 1: 'no session'\n"
   )
   with monkeypatch.context() as patch:
     patch.setattr(logs, "_parse", None)
