@@ -6,8 +6,8 @@ concatenated with the sum of the features of its prefixes and suffixes, of at
 most four characters, and of its shape. Words that occur once in the training
 split are unknown, so that the model learns to tag unknown words.
 Source: the CRF is that of Lample et al. 2016; the features are this project's.
-Expected: test accuracy 94.7 % (jax 0.10.1, seeds 0, 1, 2; RESULTS.md), after 95 s on
-one core. Choosing the most frequent tag of each word has 86.2 %.
+Expected: test accuracy 94.7 % (jax 0.10.1, seeds 0, 1, 2; RESULTS.md), after
+95 s on one core. Choosing the most frequent tag of each word has 86.2 %.
 The treebank is downloaded once (18 MB, CC BY-SA 4.0). For another one, in
 CoNLL-U:
   --config.data.source=files --config.data.train_path=train.conllu \
