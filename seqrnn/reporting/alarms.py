@@ -75,7 +75,8 @@ def _calibration(record: dict[str, Any]) -> list[str]:
   if record["left_out"]:
     found.append(
       f"{record['left_out']:,} training sessions are left out of the"
-      " calibration, because their surprisals form a mode of their own."
+      " calibration, because their highest surprisals form a second mode, far"
+      " above those of the other sessions."
     )
   return found
 
@@ -212,9 +213,13 @@ def _sessions(folder: Path) -> list[Any]:
   places = [name for name in ("file", "line") if name in ranked[0][2]]
   labelled = "label" in ranked[0][2]
   parts += [
-    element("p", "The sessions with the highest scores, and their p-values."),
+    element(
+      "p",
+      "The sessions with the highest scores. The p-value is the share of normal"
+      " sessions that are at least as anomalous.",
+    ),
     page.table(
-      ["session", "events", "p", "score", "severity", "reason", *places]
+      ["session", "events", "p-value", "score", "severity", "reason", *places]
       + marks
       + ["label"] * labelled,
       [
@@ -255,7 +260,9 @@ def _incidents(folder: Path) -> list[Any]:
     element(
       "p",
       f"{words} surprising event of its example is bold, among the events"
-      " before and after it.",
+      " before and after it. The p-value (p) of a session is the share of"
+      " normal sessions that are at least as anomalous. These normal sessions,"
+      " which detection compares with, are the calibration.",
     ),
     page.table(
       ["alarm", "events", "example"],

@@ -51,7 +51,7 @@ def _best(table: Table, differing: str) -> Element:
   for row in cells:
     row[step] = row[step] or "not evaluated"
   return section(
-    "Best evaluation",
+    "Best evaluation of each run",
     element(
       "p",
       "The evaluation of each run with the lowest validation loss, and the"
@@ -64,7 +64,7 @@ def _best(table: Table, differing: str) -> Element:
         for name in table.names
       ],
       cells,
-      "The best evaluation of each run",
+      "The best evaluation of each run, and the fields that differ",
     ),
   )
 

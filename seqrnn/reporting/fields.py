@@ -30,8 +30,9 @@ def settings(runs: dict[str, Config]) -> Element:
     for field in sorted(fields)
     if differs(field)
   ]
+  title = "Fields that differ" if several else "Configuration"
   if not rows:
-    return section("Configuration", element("p", "No field differs."))
+    return section(title, element("p", "No field differs."))
   words = (
     "Fields that differ between the runs."
     if several
@@ -39,12 +40,12 @@ def settings(runs: dict[str, Config]) -> Element:
   )
   names = [*runs] if several else ["this run"]
   return section(
-    "Configuration",
+    title,
     element("p", words),
     page.table(
       ["field", *names, *(["default"] if base is not None else [])],
       rows,
-      "Fields of the configuration",
+      words.removesuffix("."),
       "fields",
     ),
   )

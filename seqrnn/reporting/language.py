@@ -36,7 +36,7 @@ _TRAINING = 20_000_000  # Symbols of the training split that are searched.
 
 
 def writing(run: Subject) -> list[Element]:
-  """The sections on samples, surprisal, cells, memory and copies."""
+  """The sections on samples, surprisal, units, memory and copies."""
   subject = writer(run)
   if subject is None:
     return []
@@ -50,7 +50,7 @@ def writing(run: Subject) -> list[Element]:
   sources = _sources(subject, read)
   made.append(surprises(subject, sources[-1]))
   if sources[-1].reading.states.shape[-1]:
-    made += states.cells(subject, read, *sources) if len(sources) > 1 else []
+    made += states.units(subject, read, *sources) if len(sources) > 1 else []
     made += states.gates(subject, decoder, sources[-1])
   made += memory(subject, decoder, sources[-1])
   if "train" in subject.facts and not subject.other:
@@ -209,9 +209,10 @@ def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
   text = element(
     "p",
     f"The model predicts {len(rows):,} {word}s of the {source.split} split,"
-    f" each from an empty state and the last 1, 2, 4 ... {most} {word}s"
-    f" before it. The loss is {bits[0]:.2f} bits per {word} with a context of 1"
-    f" and {bits[-1]:.2f} with a context of {most}. With a context of {enough},"
+    f" each from an empty state and the last {', '.join(map(str, counts))}"
+    f" {word}s before it. The loss is {bits[0]:.2f} bits per {word} with a"
+    f" context of 1 and {bits[-1]:.2f} with a context of {most}. With a context"
+    f" of {enough},"
     " the loss is within 2 % of the latter. At the begin of a text the loss is"
     " high for the same reason: nothing is known yet of what follows.",
   )

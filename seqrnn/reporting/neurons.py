@@ -1,8 +1,8 @@
-"""Relates single cells of a language model to simple properties of a text.
+"""Relates single units of a language model to simple properties of a text.
 
 Karpathy, Johnson & Li (2015), "Visualizing and understanding recurrent
-networks", found such cells by eye. This module chooses the cell that explains a
-property best on one text, and scores the cell on another text.
+networks", found such units by eye, and called them cells. This module chooses
+the unit that explains a property best on one text, and scores it on another.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,7 @@ from seqrnn.settings.config import Config
 _QUOTES = "\"'`"
 _OPEN, _CLOSE = "([{", ")]}"
 _RARE = 0.01  # A property that differs from its mode less often is ignored.
+CLEAR = 0.1  # The least share of its variance that a unit explains.
 
 
 class Reading(NamedTuple):
@@ -222,6 +223,11 @@ class Finding(NamedTuple):
   state: int
   share: float
   untrained: float
+
+  @property
+  def clear(self) -> bool:
+    """Whether the state says enough of the property to be shown."""
+    return self.share >= CLEAR
 
 
 def find(first: Text, second: Text) -> list[Finding]:

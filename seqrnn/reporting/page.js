@@ -49,3 +49,12 @@ for (const reading of document.querySelectorAll(".reading")) {
     spans[now].scrollIntoView({block: "nearest"});
   });
 }
+
+// A table that is wider than the page says so.
+const mark = () => {
+  for (const box of document.querySelectorAll(".scroll")) {
+    box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+  }
+};
+addEventListener("resize", mark);
+mark();

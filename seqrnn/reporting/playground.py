@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import cells
@@ -52,7 +53,9 @@ def build(
     "title": title,
     "about": (
       f"layers: {model.layers}, cell: {model.cell}, units of a layer:"
-      f" {model.hidden_size}, parameters: {count:,}, symbols: {len(symbols)}."
+      f" {model.hidden_size}, parameters: {count:,}, symbols:"
+      f" {len(symbols.symbols)}, besides {len(RESERVED)} reserved ones"
+      " (padding, begin, end, unknown)."
       " Unlikely symbols are orange; so are the first ones of a text, because"
       " the model has read little before them."
     ),

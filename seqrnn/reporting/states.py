@@ -1,4 +1,4 @@
-"""Sections of a report on states of a language model: cells and gates."""
+"""Sections of a report on states of a language model: units and gates."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from seqrnn.reporting.page import Element, element, section
 from seqrnn.reporting.subject import Passage, Subject, shown
 from seqrnn.runtime import sharding
 
-_CELL = 560  # Symbols of a text coloured by a cell.
+_PASSAGE = 560  # Symbols of a text coloured by a unit.
 
 
 class Source(NamedTuple):
@@ -33,19 +33,19 @@ class Source(NamedTuple):
   reading: Reading
 
 
-def cells(
+def units(
   subject: Subject,
   read: Callable[[Params, np.ndarray], Reading],
   first: Source,
   second: Source,
 ) -> list[Element]:
-  """The cells whose states explain a simple property of the text.
+  """The units whose states explain a simple property of the text.
 
   Args:
     subject: the run.
     read: reads texts with given parameters.
-    first: the texts on which the cells are chosen.
-    second: the texts on which the cells are scored, and which are shown.
+    first: the texts on which the units are chosen.
+    second: the texts on which the units are scored, and which are shown.
   """
   key = jax.random.key(subject.config.seed)
   fresh = sharding.jit(subject.experiment.init)(key)
@@ -64,46 +64,54 @@ def cells(
   found = neurons.find(*texts)
   if not found:
     return []
-  shows = [_cell(subject, second, values[each.name], each) for each in found]
+  shows = [
+    _unit(subject, second, values[each.name], each)
+    for each in found
+    if each.clear
+  ]
+  weak = [each.name for each in found if not each.clear]
   return [
     section(
-      "Interpretable cells",
+      "Interpretable units",
       element(
         "p",
-        "For each simple property of a text, the page shows the cell, out of"
+        "For each simple property of a text, the page shows the unit, out of"
         f" {second.reading.states.shape[-1]}, whose state explains the property"
-        f" best. The cell was chosen on the {first.split} split and scored on"
+        f" best. The unit was chosen on the {first.split} split and scored on"
         f" the {second.split} split. The score is the share of the property's"
         " variance that a linear function of the state explains. The second"
-        " bar is the best cell of the same network before training.",
+        " bar is the best unit of the same network before training.",
+        f" No unit explains {neurons.CLEAR:.0%} of: {', '.join(weak)}."
+        if weak
+        else None,
       ),
       element("div", shows, class_="pairs"),
       element(
         "p",
         "Blue is a low state, orange a high state. Karpathy, Johnson & Li"
-        " (2015) found such cells by eye.",
+        " (2015) found such units by eye; they call them cells.",
         class_="muted",
       ),
     )
   ]
 
 
-def _cell(
+def _unit(
   subject: Subject, source: Source, values_BT: np.ndarray, finding: Finding
 ) -> Element:
-  """The scores of a cell, and a text coloured by its state."""
-  layer, cell = divmod(finding.state, subject.config.model.hidden_size)
-  name = f"layer {layer + 1}, cell {cell}"
+  """The scores of a unit, and a text coloured by its state."""
+  layer, unit = divmod(finding.state, subject.config.model.hidden_size)
+  name = f"layer {layer + 1}, unit {unit}"
   return element(
     "div",
     element("h3", f"{finding.name.capitalize()}: {name}"),
     page.bars(
       [
-        ("this cell", finding.share, ""),
+        ("this unit", finding.share, ""),
         ("untrained", finding.untrained, "base"),
       ]
     ),
-    _tinted_cell(
+    _tinted_passage(
       subject,
       source.ids[:, :-1],
       source.reading.states[..., finding.state],
@@ -133,7 +141,7 @@ def _properties(
   return found
 
 
-def _tinted_cell(
+def _tinted_passage(
   subject: Subject,
   ids_BT: np.ndarray,
   state_BT: np.ndarray,
@@ -150,15 +158,15 @@ def _tinted_cell(
   for b, ids_T in enumerate(ids_BT):
     breaks = [t + 1 for t, i in enumerate(ids_T) if names[i].endswith("\n")]
     for start in [0, *breaks]:
-      part = np.s_[b, start : start + _CELL]
+      part = np.s_[b, start : start + _PASSAGE]
       values = value_BT[part][some_BT[part]]
-      if not len(values) or (len(values) < _CELL - 2 and start):
+      if not len(values) or (len(values) < _PASSAGE - 2 and start):
         break
       spread = values.var() / (1 + values.max())
       if spread > best:
         best, chosen = float(spread), (b, start)
   b, start = chosen
-  part = slice(start, start + _CELL)
+  part = slice(start, start + _PASSAGE)
   return page.tinted(
     [
       (names[i], (state - middle) / wide)
@@ -200,7 +208,7 @@ def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
       element(
         "p",
         "Share of units and symbols at which a gate is almost closed (below .1,"
-        " at the left) or almost open (above .9, at the right). A cell whose"
+        " at the left) or almost open (above .9, at the right). A unit whose"
         " forget gate stays open keeps its state.",
       ),
       element("div", rows, class_="rows"),

@@ -62,7 +62,7 @@ TASKS = {
 WRITES = [
   "Samples",
   "Surprisal of a text",
-  "Interpretable cells",
+  "Interpretable units",
   "Gates",
   "Loss by context",
   "Passages copied from training",
@@ -292,6 +292,8 @@ def test_runs_are_compared(runs, capsys):
   found = read(path)
   assert path == one / "comparison.html"
   assert "data.stateful" in found.text and "gap_model" in found.text
+  parts = ["Best evaluation of each run", "Training", "Fields that differ"]
+  assert found.titles[-3:] == parts
   assert "model.hidden_size" not in found.text  # The same in both.
   line = [f"--workdir={one},{other}", "--mode=report"]
   assert program.main(["run.py", *line]) == 0
@@ -465,7 +467,7 @@ def test_properties_of_a_text():
   assert ends.tolist() == blanks
 
 
-def test_a_cell_is_chosen_on_one_text_and_scored_on_another():
+def test_a_unit_is_chosen_on_one_text_and_scored_on_another():
   rng = np.random.default_rng(0)
   values = [rng.integers(0, 5, 400).astype(float) for _ in range(2)]
   noise = rng.normal(size=(2, 400, 6))
@@ -481,7 +483,9 @@ def test_a_cell_is_chosen_on_one_text_and_scored_on_another():
   assert (found.name, found.state) == ("p", 2)
   r = np.corrcoef(trained[1, :, 2], values[1])[0, 1]
   assert found.share == pytest.approx(r**2)
-  assert found.untrained < 0.05
+  assert found.untrained < 0.05 and found.clear
+  [weak] = neurons.find(second._replace(trained=noise[1]), first)
+  assert weak.share < 0.1 and not weak.clear
 
 
 @pytest.mark.parametrize("name", ["language model", "events"])
@@ -669,3 +673,5 @@ def test_a_browser_shows_it_without_a_fault(pages, tmp_path):
     r'class="predicted card"[^>]*>(.*?)</div></div>', done.stdout
   )
   assert re.search(r"had probability [\d.]+ %: [\d.]+ bits", said)
+  # On a phone, the table of metrics says that it is wider than its box.
+  assert 'class="scroll wide"' in done.stdout
