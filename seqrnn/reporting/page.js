@@ -53,7 +53,7 @@ for (const reading of document.querySelectorAll(".reading")) {
 // A table that is wider than the page says so.
 const mark = () => {
   for (const box of document.querySelectorAll(".scroll")) {
-    box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+    box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 9);
   }
 };
 addEventListener("resize", mark);

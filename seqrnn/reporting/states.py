@@ -73,18 +73,7 @@ def units(
   return [
     section(
       "Interpretable units",
-      element(
-        "p",
-        "For each simple property of a text, the page shows the unit, out of"
-        f" {second.reading.states.shape[-1]}, whose state explains the property"
-        f" best. The unit was chosen on the {first.split} split and scored on"
-        f" the {second.split} split. The score is the share of the property's"
-        " variance that a linear function of the state explains. The second"
-        " bar is the best unit of the same network before training.",
-        f" No unit explains {neurons.CLEAR:.0%} of: {', '.join(weak)}."
-        if weak
-        else None,
-      ),
+      _method(first, second, weak),
       element("div", shows, class_="pairs"),
       element(
         "p",
@@ -94,6 +83,21 @@ def units(
       ),
     )
   ]
+
+
+def _method(first: Source, second: Source, weak: list[str]) -> Element:
+  """How units were chosen, and the properties that no unit explains."""
+  words = (
+    "For each simple property of a text, the page shows the unit, out of"
+    f" {second.reading.states.shape[-1]}, whose state explains the property"
+    f" best. The unit was chosen on the {first.split} split and scored on the"
+    f" {second.split} split. The score is the share of the property's variance"
+    " that a linear function of the state explains. The second bar is the best"
+    " unit of the same network before training."
+  )
+  if weak:
+    words += f" No unit explains {neurons.CLEAR:.0%} of: {', '.join(weak)}."
+  return element("p", words)
 
 
 def _unit(
