@@ -922,7 +922,7 @@ EMBED = _group(
     "npz",
     choice("npz", "parquet"),
     "npz: an array of vectors, and a table in CSV with what each row is."
-    " parquet: one table of both (needs pyarrow).",
+    " parquet: one table of both (extra `parquet`).",
   ),
 )
 

@@ -201,7 +201,7 @@ def _pyarrow() -> Any:
   except ImportError:
     raise UserError(
       "config.embed.format='parquet': there is no pyarrow; it needs pip install"
-      " pyarrow"
+      " pyarrow (extra parquet)"
     ) from None
   return pyarrow
 

@@ -118,7 +118,7 @@ def test_a_package_that_is_missing_is_one_line(run, monkeypatch, capfd):
   assert program.main(["run.py", *flags]) == 2
   assert capfd.readouterr().err == (
     "error: --embed.format=parquet: there is no pyarrow; it needs pip install"
-    " pyarrow\n"
+    " pyarrow (extra parquet)\n"
   )
 
 
