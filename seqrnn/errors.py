@@ -46,6 +46,11 @@ def escaped(text: str, keep: str = "") -> str:
   )
 
 
+def counted(count: int, noun: str) -> str:
+  """Returns a count of things that have a regular plural."""
+  return f"{count:,} {noun}" + "s" * (count != 1)
+
+
 def visible(text: str) -> str:
   """Returns a message as one line of bounded length, safe for a terminal."""
   text = escaped(" ".join(text.splitlines()))

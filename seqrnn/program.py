@@ -9,7 +9,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 from absl import flags
@@ -119,8 +118,7 @@ def information(
   if value is not None:
     return [help.of_fields(value)]
   if asked or len(argv) < 2:
-    run_py = Path(argv[0]).name == "run.py"
-    return [help.overview("python run.py" if run_py else "seqrnn", parsed)]
+    return [help.overview(command.program(argv[0]), parsed)]
   return []
 
 

@@ -221,7 +221,10 @@ def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
   if data.format == "spaces":
     corpus = tagged.spaces(corpus)
   if not len(corpus.ids):
-    raise UserError(f"{value}: the corpus is empty, it has no symbols")
+    empty = "the corpus is empty, it has no symbols"
+    if corpus.unit == "log":
+      empty = "the log is empty, it has no lines"
+    raise UserError(f"{value}: {empty}")
   return corpus
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from seqrnn.data import formats
 from seqrnn.data.columns import Column, taken
-from seqrnn.errors import visible
+from seqrnn.errors import counted, visible
 
 _CHUNK = 2**18  # Events that are handled together.
 _QUANTILE = 0.99  # Of the longest silences of sessions: the longest idle time.
@@ -90,7 +90,8 @@ class Cuts(NamedTuple):
     ]
     if parts:
       _report_once(
-        f"{self.log}: of {len(self.after_D):,} sessions, {', '.join(parts)}"
+        f"{self.log}: of {counted(len(self.after_D), 'session')},"
+        f" {', '.join(parts)}"
         f" (idle time: {self._duration()}, detect.idle={self.idle:.6g})"
       )
 
@@ -99,7 +100,8 @@ class Cuts(NamedTuple):
     for name, seconds in units:
       if self.idle >= 2 * seconds:
         return f"{self.idle / seconds:.1f} {name}"
-    return f"{self.idle:.4g} {self.clock}"
+    clock = self.clock if self.idle != 1 else self.clock.removesuffix("s")
+    return f"{self.idle:.4g} {clock}"
 
 
 @functools.lru_cache(maxsize=2**8)  # Parts of a run read the same log.

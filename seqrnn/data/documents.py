@@ -11,7 +11,7 @@ import numpy as np
 
 from seqrnn.data.columns import Texts, Tokens
 from seqrnn.data.cuts import Cuts
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, counted
 from seqrnn.settings.config import Config
 
 
@@ -135,6 +135,11 @@ def digest(group: bytes) -> int:
   return int.from_bytes(hashlib.sha256(group).digest()[:8])
 
 
+def nouns(unit: str) -> tuple[str, str]:
+  """What messages call a symbol and a document of a corpus of this unit."""
+  return ("event", "session") if unit == "log" else ("symbol", "document")
+
+
 def of_good_length(sizes: np.ndarray, data: Config, split: str) -> np.ndarray:
   """Which documents have from `data.min_length` to `data.max_length` symbols.
 
@@ -154,13 +159,12 @@ def of_good_length(sizes: np.ndarray, data: Config, split: str) -> np.ndarray:
   if low is None and high is None:
     return ~short
   limits = f"data.min_length={low}, data.max_length={high}"
+  documents = counted(len(sizes), nouns(data.unit)[1])
   if len(sizes) and np.all(short | long):
-    raise UserError(
-      f"{limits}: leave out all {len(sizes):,} documents of the {split} split"
-    )
+    raise UserError(f"{limits}: leave out all {documents} of the {split} split")
   _report(
     f"{split} split: {limits} leave out {short.sum():,} shorter and"
-    f" {long.sum():,} longer of {len(sizes):,} documents"
+    f" {long.sum():,} longer of {documents}"
   )
   return ~(short | long)
 

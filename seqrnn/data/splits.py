@@ -14,10 +14,11 @@ from seqrnn.data.documents import (
   Corpus,
   Document,
   collect,
+  nouns,
   of_good_length,
 )
 from seqrnn.data.groups import digests, joined
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, counted
 from seqrnn.settings.config import Config
 
 # Less than a symbol of any corpus, more than an error of floating point: for
@@ -158,8 +159,8 @@ def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
   some, group = np.unique(group, return_inverse=True)
   if len(some) < parts:
     raise UserError(
-      f"data.fold={which!r}: {len(some)} documents are too few for {parts}"
-      " parts of the training split"
+      f"data.fold={which!r}: {counted(len(some), nouns(corpus.unit)[1])}: too"
+      f" few for {parts} parts of the training split"
     )
   order = np.argsort(digests(corpus)[some], kind="stable")
   part = np.empty(len(some), np.int64)
@@ -225,18 +226,26 @@ def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
       place[group] = SPLITS.index(name)
       missing -= sizes[group]
   if not np.any(place == SPLITS.index("train")):
-    are = f"{len(sizes)} documents are" if len(sizes) > 1 else "1 document is"
-    words = f"data.split={data.split!r}: {are} too few to hold whole ones out; "
-    if corpus.unit != "log":
-      raise UserError(words + "data.split=tails holds out the end of each")
-    raise UserError(
-      f"{words}data.log_session, data.log_gap or data.log_lines cuts a log"
-    )
+    raise UserError(_too_few(corpus.unit, len(sizes), data))
   places = place[corpus.group]
   return {
     name: _select(corpus, np.flatnonzero(places == number))
     for number, name in enumerate(SPLITS)
   }
+
+
+def _too_few(unit: str, count: int, data: Config) -> str:
+  """The error for a corpus that has no document to hold out."""
+  documents = counted(count, nouns(unit)[1])
+  field = f"data.split={data.split!r}"
+  if unit != "log":
+    are = f"{documents} {'is' if count == 1 else 'are'} too few"
+    rule = "data.split=tails holds out the end of each"
+    return f"{field}: {are} to hold whole ones out; {rule}"
+  words = f"{field}: the log has {documents}, too few to hold whole ones out; "
+  if data.log_session is None:
+    return f"{words}data.log_session, data.log_gap or data.log_lines cuts a log"
+  return f"{words}does data.log_session={data.log_session!r} match too much?"
 
 
 def _tails(corpus: Corpus, data: Config) -> Split:
@@ -299,9 +308,10 @@ def _least(corpus: Corpus, config: Config, fraction: float) -> str:
   unit = 1  # The symbols that are held out together.
   if config.data.split == "stream_tails":
     unit = config.train.batch_size * config.data.window
+  symbol, document = nouns(corpus.unit)
   return (
-    f", which needs a document of {math.ceil(unit / fraction - _ROUNDING):,}"
-    f" symbols; the longest has {np.diff(corpus.bounds).max(initial=0):,}"
+    f", which needs a {document} of {math.ceil(unit / fraction - _ROUNDING):,}"
+    f" {symbol}s; the longest has {np.diff(corpus.bounds).max(initial=0):,}"
   )
 
 
@@ -351,8 +361,8 @@ def reader(
     if not len(pieces):
       field = f"{name}_fraction"
       raise UserError(
-        f"data.{field}={data[field]}: leaves no symbol for the {name} split"
-        + _least(pieces.corpus, config, data[field])
+        f"data.{field}={data[field]}: leaves no {nouns(data.unit)[0]} for the"
+        f" {name} split" + _least(pieces.corpus, config, data[field])
       )
     return pieces
 

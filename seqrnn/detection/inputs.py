@@ -10,7 +10,7 @@ from seqrnn.data import sessions as data
 from seqrnn.data.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, counted
 from seqrnn.settings.config import Config
 
 
@@ -80,10 +80,10 @@ def examined(config: Config, read: Callable[[str], Pieces], count: int) -> str:
     paths = [f"detect.path={settings.path}"]
     if settings.anomalous_path is not None:
       paths.append(f"detect.anomalous_path={settings.anomalous_path}")
-    return f"all {count:,} sessions of {' and '.join(paths)}"
+    return f"all {counted(count, 'session')} of {' and '.join(paths)}"
   if "test" in corpora.separate(data):
     field = "source" if data.test_path is None else "test_path"
-    words = f"the {count:,} sessions of the test split (data.{field}"
+    words = f"the {counted(count, 'session')} of the test split (data.{field}"
     return f"{words}={data[field]}); detect.path examines others"
   pieces = read("test")
   total, field = len(pieces.corpus.names), "test_fraction"
@@ -93,7 +93,7 @@ def examined(config: Config, read: Callable[[str], Pieces], count: int) -> str:
   last = data.split == "last_documents" and data.fold is None
   which = "the last " if last else ""
   return (
-    f"{which}{len(pieces):,} of {total:,} sessions"
+    f"{which}{len(pieces):,} of {counted(total, 'session')}"
     f" (data.{field}={data[field]}); detect.path examines others"
   )
 

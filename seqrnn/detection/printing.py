@@ -17,6 +17,7 @@ from seqrnn.detection.conformal import beta_interval
 from seqrnn.detection.findings import Findings
 from seqrnn.detection.incidents import Incident
 from seqrnn.detection.selection import ANOMALOUS, NORMAL
+from seqrnn.errors import counted
 from seqrnn.inference.predictions import console_text, quoted
 from seqrnn.settings.config import Config
 
@@ -189,7 +190,7 @@ def print_incidents(console: Console, found: Findings, grouped: list[Incident]):
   console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")
   for one in grouped[:_INCIDENTS]:
     d = int(found.distinct.which[one.session])
-    sessions = f"{one.count:,} sessions" if one.count > 1 else "1 session"
+    sessions = counted(one.count, "session")
     console.print(f"{_alarm(found, d)}, {sessions}")
     place = [
       console_text(found.sessions.names[one.session]),
@@ -271,7 +272,7 @@ def summary_of(counts: list[int], short: int) -> str:
     short: number of sessions that are flagged for their length alone.
   """
   total = sum(counts)
-  text = f"{total - counts[0]:,} of {total:,} sessions flagged"
+  text = f"{total - counts[0]:,} of {counted(total, 'session')} flagged"
   parts = [
     f"{count:,} {name}"
     for name, count in zip(severity.NAMES, counts, strict=True)

@@ -255,6 +255,11 @@ def _default_workdir(name: str, old: Config, new: Config) -> Path:
   return earlier if earlier.exists() and not workdir.exists() else workdir
 
 
+def program(path: str) -> str:
+  """How a program with this path, argv[0], is called on a command line."""
+  return "python run.py" if Path(path).name == "run.py" else "seqrnn"
+
+
 def run_name(name: str, old: Config, new: Config, groups: bool = False) -> str:
   """Returns the default name of a run: the config and the changed fields.
 

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from seqrnn.data import corpora, vectors, vocabulary
-from seqrnn.errors import Interrupted, UserError
+from seqrnn.data.documents import nouns
+from seqrnn.errors import Interrupted, UserError, counted
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import devices, files, manifest, sharding
 from seqrnn.runtime.checkpoint import steps
@@ -84,13 +85,15 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
 
 def print_summary(experiment: Experiment, config: Config, params: Params):
   """Prints the data and the model of the training."""
+  symbol, document = nouns(config.data.unit)
+  if "symbols" not in experiment.vocabularies:
+    symbol = experiment.reads
   for split in ("train", "validation"):
     facts = experiment.facts(split)
-    plural = "s" * (facts["documents"] != 1)
+    documents = counted(facts["documents"], document)
     origin = f" of {facts['origin']}" if "origin" in facts else ""
     print(
-      f"{split}: {facts['symbols']:,} {experiment.reads}s in"
-      f" {facts['documents']:,} document{plural}{origin}"
+      f"{split}: {counted(facts['symbols'], symbol)} in {documents}{origin}"
       + (
         f", {facts['distinct_documents']:,} of them distinct"
         if "distinct_documents" in facts
@@ -100,8 +103,8 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
     if facts.get("left_out_symbols"):
       print(
         f"{split}: data.offset={config.data.offset} leaves out"
-        f" {facts['left_out_symbols']:,} {experiment.reads}s, among them"
-        f" {facts['left_out_documents']:,} whole documents"
+        f" {counted(facts['left_out_symbols'], symbol)}, among them"
+        f" {facts['left_out_documents']:,} whole {document}s"
       )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(

@@ -17,6 +17,7 @@ checkpoint (training/saving.py).
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.sampler import excerpts
 from seqrnn.runtime import sharding
 from seqrnn.runtime.signals import Signals, catch_signals
+from seqrnn.settings import command
 from seqrnn.settings.config import Config
 from seqrnn.training import changes
 from seqrnn.training.history import (
@@ -252,12 +254,12 @@ def interrupted(
   training: Training, position: Position, number: int
 ) -> Interrupted:
   """Returns the exception for a signal; the position is on disk."""
-  where = "before the first step"
+  where, program = "before the first step", command.program(sys.argv[0])
   if position.step:
     where = f"and saved at step {position.step}"
   return Interrupted(
     f"stopped by {signal.Signals(number).name} {where}; repeat the command, or"
-    f" run --workdir={training.workdir}, to resume",
+    f" run `{program} --workdir={training.workdir}`, to resume",
     status=128 + number,
   )
 

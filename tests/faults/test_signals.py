@@ -52,7 +52,7 @@ def check(done, workdir, name, step):
   assert done.status == STATUS[name], done
   line = (
     rf"stopped by SIG{name} and saved at step (\d+); repeat the command, or"
-    rf" run --workdir={workdir}, to resume\n"
+    rf" run `seqrnn --workdir={workdir}`, to resume\n"
   )
   told = re.fullmatch(line, done.err)
   assert told, done.err
