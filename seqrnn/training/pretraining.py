@@ -27,6 +27,7 @@ _LABELLED = (
   *("train.freeze", "train.unfreeze_every", "optimizer.layer_decay"),
   *("train.max_steps", "train.batches_per_epoch", "train.samples_per_epoch"),
   *("train.class_weights", "train.eval_every", "train.patience"),
+  "train.fit_to_data",  # It would change train.pretrain_epochs.
   *("train.asgd", "train.label_smoothing", "model.bidirectional"),
 )
 
