@@ -19,7 +19,7 @@ from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import compiled, devices, files, launch
-from seqrnn.settings import command, recipes
+from seqrnn.settings import command, recipes, suggestions
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS, Config
 from seqrnn.settings.overrides import Override, find_field
@@ -194,9 +194,21 @@ def _resolve(
   for name, value in settings.items():
     chosen = find_field(name)
     if chosen is None:
-      raise UserError(recipes.no_such_field(name))
+      raise UserError(_no_field(name, value))
     overrides.append(Override(name, chosen, config_lib.text(value)))
   return command.resolve(request, overrides)
+
+
+def _no_field(name: str, value: Any) -> str:
+  """The message for the name of no field, or of several fields."""
+  same = suggestions.with_last_part(name, FIELDS)
+  if len(same) < 2:
+    return recipes.no_such_field(name)
+  return (
+    f"{name}={value!r}: several groups have this field, {', '.join(same)};"
+    f' name one, in Python **{{"{same[0]}": {value!r}}}, on the command line'
+    f" --{same[0]}={config_lib.text(value)}"
+  )
 
 
 @contextmanager

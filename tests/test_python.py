@@ -95,6 +95,12 @@ def test_predictions_are_decoded(trained):
   assert repr(shares).startswith("Prediction('a': 0.25 4; 'b': ")
 
 
+def test_a_temperature_is_named_as_it_was_given(trained):
+  run = seqrnn.load(trained / "runs" / "a")
+  with pytest.raises(seqrnn.UserError, match="temperature=-1.0: must be"):
+    run.sample(temperature=-1)
+
+
 def test_runs_are_gathered(trained, monkeypatch, capsys):
   monkeypatch.chdir(trained)
   table = seqrnn.runs()
@@ -197,6 +203,13 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
       {"workdir": "run"},
       {"lr": 3},
       "config.lr: no such field; did you mean optimizer.learning_rate?",
+    ),
+    (
+      {"workdir": "run"},
+      {"name": "sgd"},
+      "name='sgd': several groups have this field, optimizer.name,"
+      " schedule.name; name one, in Python **{\"optimizer.name\": 'sgd'}, on"
+      " the command line --optimizer.name=sgd",
     ),
     (
       {"workdir": "run"},

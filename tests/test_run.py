@@ -124,7 +124,7 @@ MISTAKES = [
   ),
   (
     "--config=words.json",
-    "config.sample.temperature=('hot',): must be numbers",
+    "config.sample.temperature='hot': must be numbers",
   ),
   # Fields and their types.
   (
@@ -340,7 +340,8 @@ MISTAKES = [
   ("--workdir=bare --mode=sample", "bare: has no checkpoint; train this run"),
   (
     "--workdir=lm --mode=sample --config.checkpoint.step=9",
-    "config.checkpoint.step=9: no such checkpoint; there are 2",
+    "config.checkpoint.step=9: no such checkpoint; the run has checkpoints"
+    " at the steps 2",
   ),
   (
     "--workdir=damaged --mode=sample",
@@ -628,7 +629,7 @@ LINES = [
     r"""devices: \d x cpu, \d+ cores?
 train: [\d,]+ symbols in \d+ documents
 validation: [\d,]+ symbols in \d+ documents
-language_model: [\d,]+ parameters, 11 symbols
+language_model: [\d,]+ parameters, 7 symbols and 4 special ones
 step 2  epoch 0  train .* validation .* bits/symbol  accuracy .*%  best
 chain: finished at step 2; best validation loss .* nats at step 2
 """,

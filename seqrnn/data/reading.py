@@ -30,8 +30,8 @@ LONGEST = 2**24  # Characters of a line, or of a field, that has a whole text.
 LINES = 2**28  # Of a file; an event takes some 20 bytes, however short it is.
 # How a user can read a file that has a wrong byte.
 NOT_UTF8 = (
-  "is not UTF-8; data.errors=latin-1 reads each byte as a character,"
-  " data.errors=replace puts U+FFFD there"
+  "is not UTF-8; is it a file of text? data.errors=latin-1 reads each byte as"
+  " a character, data.errors=replace puts U+FFFD there"
 )
 
 

@@ -34,8 +34,8 @@ try:
   metadata.version("scikit-learn")  # For the importance of fields.
 except ImportError:
   raise UserError(
-    "--mode=search needs the packages optuna and scikit-learn: pip install"
-    " optuna scikit-learn"
+    "--mode=search needs the packages optuna and scikit-learn: pip install -e"
+    " '.[search]'"
   ) from None
 
 from seqrnn.searching import space, study, workers

@@ -303,14 +303,13 @@ def select(directory: Path, step: int | None) -> int:
   there = steps(directory)
   if step is not None:
     listed = ", ".join(map(str, there)) or "none"
+    saved = f"the run has checkpoints at the steps {listed}"
     if step not in there:
       raise UserError(
-        f"config.checkpoint.step={step}: no such checkpoint; there are {listed}"
+        f"config.checkpoint.step={step}: no such checkpoint; {saved}"
       )
     if reason := find_damage(directory / str(step)):
-      raise UserError(
-        f"{directory / str(step)}: is damaged, {reason}; there are {listed}"
-      )
+      raise UserError(f"{directory / str(step)}: is damaged, {reason}; {saved}")
     return step
   latest = newest(directory)
   if not latest:

@@ -348,7 +348,10 @@ def check(config: Config):
       raise UserError(f"config.{name}={value}: must be a finite 32-bit number")
     rule = broken(name, value) if name in RULES else None
     if rule is not None:
-      raise UserError(f"config.{name}={value!r}: {rule}")
+      shown = repr(value)
+      if isinstance(value, tuple) and len(value) == 1:
+        shown = repr(value[0])  # As a user gives one temperature.
+      raise UserError(f"config.{name}={shown}: {rule}")
   for _, line in conflicts(fields):
     raise ConflictError(line)
 

@@ -124,6 +124,8 @@ def as_typed(message: str, overrides: Iterable[Override]) -> str:
     with suppress(ValueError):
       if isinstance(override.value, str):
         values.append(FIELDS[override.field].parse(override.value))
+        if isinstance(values[-1], tuple) and len(values[-1]) == 1:
+          values += values[-1]
     named = re.escape(override.field)
     pattern = "|".join(re.escape(repr(value)) for value in values)
     message = re.sub(

@@ -50,6 +50,9 @@ ALIASES = {
   for name in names.split()
 }
 _SPACE = "search.space."
+_OF_DATA = ("data.", "model.", "optimizer.", "schedule.", "train.")
+# Groups that a mode of a trained run reads.
+_OF_MODES = ("evaluate", "predict", "sample", "embed", "detect", "report")
 
 
 def near(wrong: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -92,5 +95,7 @@ def fields(wrong: str, known: Iterable[str]) -> list[str]:
   meant = last if last in parts | aliases else near(last, parts | aliases, 0.75)
   if meant in parts:
     same = with_last_part(meant, known)
+    if group in _OF_MODES:  # Training's own fields are less likely.
+      same.sort(key=lambda field: field.startswith(_OF_DATA))
     return [f"{group}.{meant}"] if f"{group}.{meant}" in same else same
   return [ALIASES[meant]] if meant in aliases else []

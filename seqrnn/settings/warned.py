@@ -67,7 +67,12 @@ def repeated(
   last = {override.field: override.typed for override in overrides}
   for field, count in counts.items():
     if count > 1:
-      yield f"{last[field]}: is given {count} times; the last one counts"
+      typed = [x.typed for x in overrides if x.field == field]
+      others = list(dict.fromkeys(x for x in typed if x != last[field]))
+      beside = f", as {' and '.join(others)} before" if others else ""
+      yield (
+        f"{last[field]}: is given {count} times{beside}; the last one counts"
+      )
   for name in ("config", "mode", "workdir"):
     if isinstance(parsed, flags.FlagValues) and parsed[name].present > 1:
       count, typed = parsed[name].present, f"--{name}={parsed[name].value}"

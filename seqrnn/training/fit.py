@@ -40,6 +40,8 @@ from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
 from seqrnn.training.step import State, state_shapes
 
+_PATIENCE = 5.0  # Seconds until a user at a terminal is told of the compiler.
+
 
 def check_owner(config: Config, workdir: Path) -> Config:
   """Refuses a workdir that belongs to another run.
@@ -109,7 +111,8 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
     # A model predicts reserved symbols, but no reserved labels.
-    f", {len(v) if name == 'symbols' else len(v.symbols)} {name}"
+    f", {len(v.symbols)} {name}"
+    + f" and {len(v) - len(v.symbols)} special ones" * (name == "symbols")
     for name, v in experiment.vocabularies.items()
   )
   print(f"{config.task}: {count:,} parameters{names}")
@@ -227,6 +230,9 @@ def _compile(training: Training):
   initial = start(training.start.lower(np.uint32(training.config.seed)))
   step = start(training.lower_step())
   initial.join()
+  step.join(_PATIENCE)
+  if step.is_alive() and sharding.is_first() and sys.stdout.isatty():
+    print("compiling the training step ...")
   step.join()
 
 

@@ -47,6 +47,7 @@ from seqrnn.training.history import (
 from seqrnn.training.position import (
   Position,
   evaluation_due,
+  limits_reached,
   out_of_patience,
   reached_end,
   save_due,
@@ -254,6 +255,13 @@ def interrupted(
   training: Training, position: Position, number: int
 ) -> Interrupted:
   """Returns the exception for a signal; the position is on disk."""
+  due = evaluation_due(training.adapted, position)
+  if not due and limits_reached(training.config, position):
+    return Interrupted(
+      f"{training.workdir}: finished at step {position.step}; the training had"
+      f" ended before {signal.Signals(number).name}",
+      status=128 + number,
+    )
   where, program = "before the first step", command.program(sys.argv[0])
   if position.step:
     where = f"and saved at step {position.step}"

@@ -98,7 +98,7 @@ def test_a_run_tells_what_it_is(copy):
 def test_a_checkpoint_is_chosen(folder):
   assert experiments.load(folder, 1).step == 1
   assert experiments.load(folder).step in (1, 2)
-  with pytest.raises(UserError, match="no such checkpoint; there are 1, 2"):
+  with pytest.raises(UserError, match="checkpoints at the steps 1, 2"):
     experiments.load(folder, 7)
 
 

@@ -235,7 +235,8 @@ def test_flags_that_a_mode_does_not_read_and_repeated_flags_are_reported(
   config_lib.save(base.get_config(), tmp_path / "a.json")
   assert err("--config=a.json", "--seed=0") == []
   assert err("--streams=1", "--sample.streams=2", "--workdir=runs/a") == [
-    "warning: --sample.streams=2: is given 2 times; the last one counts",
+    "warning: --sample.streams=2: is given 2 times, as --streams=1 before; the"
+    " last one counts",
     "warning: --workdir=runs/a: is given 2 times; the last one counts",
   ]
   assert program.main(["run.py", "--mode=evaluate"]) == 2

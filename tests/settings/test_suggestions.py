@@ -33,6 +33,7 @@ def test_an_alias_leads_to_a_field_and_is_the_name_of_none():
     ("model.hiden_size", ["model.hidden_size"]),
     ("name", ["optimizer.name", "schedule.name"]),
     ("optimizer.nam", ["optimizer.name"]),
+    ("sample.step", ["checkpoint.step", "data.step"]),
     ("Seed", ["seed"]),
     ("search.space.train.lr", ["search.space.optimizer.learning_rate"]),
     ("search.space.model.droput", ["search.space.model.dropout"]),

@@ -1,5 +1,7 @@
 """Fields that the length of a training limits, and advice after a short one."""
 
+import signal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 import experiments
 from configs import base, brnn, rnn, text_generation
 from seqrnn.settings import config as config_lib
-from seqrnn.training import fit, length
+from seqrnn.training import fit, length, loop
 from seqrnn.training.position import Position
 from tests.conftest import tiny
 from tests.modes.test_train import rows
@@ -61,6 +63,17 @@ def test_a_short_training_ends_with_advice():
     assert length.advice(config, other, 36) == []
   config.train.epochs = 40
   assert length.advice(config, Position(288, 40, best_step=288), 7) == []
+
+
+def test_a_signal_after_the_last_step_says_that_the_run_has_finished():
+  config: Any = rnn.get_config()
+  parts: Any = SimpleNamespace(config=config, adapted=config, workdir="run")
+  ended = Position(step=9, epoch=2, evaluated=9)
+  message = str(loop.interrupted(parts, ended, signal.SIGINT))
+  assert message.startswith("run: finished at step 9; ")
+  ended.evaluated = 8  # The repeated command evaluates.
+  message = str(loop.interrupted(parts, ended, signal.SIGINT))
+  assert "stopped by SIGINT and saved at step 9; repeat" in message
 
 
 def test_a_run_keeps_the_fields_of_its_config(tmp_path, capsys):
