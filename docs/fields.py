@@ -138,9 +138,10 @@ of a run. Any [field](fields.md) is a flag. `--model.hidden_size=256` is the
 same as `--config.model.hidden_size=256`, and so is `--hidden_size=256`, because
 only one group has this field. With `--workdir` and no `--config`, the config is
 that of the run in this folder. Without `--workdir`, the folder is `runs/` and
-the name of the config, with the fields that flags changed, as
-`runs/rnn-hidden_size=256`; a field that several groups have is named with its
-group.
+the name of the config, with the fields of the training that flags changed, as
+`runs/rnn-hidden_size=256`. A field is named with its group if another field of
+a training has the same name, as `runs/rnn-optimizer.name=sgd`; fields of other
+modes do not count, so `data.path` is `path`.
 
 `--help` lists modes, configs and flags, `--help=model` or `--help model` the
 fields of a group.
@@ -183,8 +184,10 @@ def command_page() -> str:
 def main():
   """Writes both pages."""
   argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-  (REFERENCE / "fields.md").write_text(fields_page(), "utf-8")
-  (REFERENCE / "command.md").write_text(command_page(), "utf-8")
+  pages = {"fields.md": fields_page(), "command.md": command_page()}
+  for name, content in pages.items():
+    (REFERENCE / name).write_text(content, "utf-8")
+    print(REFERENCE / name)
 
 
 if __name__ == "__main__":

@@ -264,15 +264,15 @@ def from_torch(
   return tasks.load(folder)
 
 
-def runs(*paths: str | os.PathLike[str]) -> "Table":
+def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "Table":
   """Gathers runs in a table, a row for each.
 
   Its columns are `run`, the name; the fields of the config that differ between
-  the runs, by their dotted names; `step`, of the evaluation with the lowest
-  validation loss; and the figures of that evaluation: `train_loss`,
-  `validation_loss` and so on, and `test_loss` and so on if `--mode=evaluate`
-  has evaluated that checkpoint. `--mode=report` of several workdirs prints the
-  same table.
+  the runs, by their dotted names; `state`: finished, running or stopped at a
+  step; `step`, of the evaluation with the lowest validation loss; and the
+  figures of that evaluation: `train_loss`, `validation_loss`, accuracies and so
+  on, and `test_loss` and so on if `--mode=evaluate` has evaluated that
+  checkpoint. `--mode=report` of several workdirs prints this table, with bits.
 
   Example:
     >>> seqrnn.runs("runs/rnn*").to_pandas().sort_values("validation_loss")
@@ -282,13 +282,15 @@ def runs(*paths: str | os.PathLike[str]) -> "Table":
       a search stands for its trials; without a path, `runs/*`. A run that only
       a pattern names and that cannot be read is left out, with a warning on
       stderr.
+    bits: whether to add what follows from the loss, bits and perplexity.
 
   Raises:
     UserError: a path has no run, or a pattern matches none.
   """
   from seqrnn.reporting import gathering
 
-  return gathering.gather(*gathering.find(paths or ("runs/*",)))
+  table = gathering.gather(*gathering.find(paths or ("runs/*",)))
+  return table if bits else gathering.without_derived(table)
 
 
 def _experiments() -> Any:

@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import math
+import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -205,10 +206,23 @@ def _cell(value: Any) -> str:
 
 def _short(column: list[str]) -> list[str]:
   """Cells of limited length, unless that makes different ones equal."""
+  column = without_shared(column)
   short = [
     x if len(x) <= _WIDTH else f"\u2026{x[1 - _WIDTH :]}" for x in column
   ]
   return short if len(set(short)) == len(set(column)) else column
+
+
+def without_shared(names: list[str]) -> list[str]:
+  """Names without the beginning that all share, if one of them is long.
+
+  The beginning ends in a hyphen or a slash.
+  """
+  shared = os.path.commonprefix(names)
+  cut = max(shared.rfind("-"), shared.rfind("/")) + 1
+  if not cut or len(set(names)) < 2 or max(map(len, names)) <= _WIDTH:
+    return names
+  return [f"\u2026{name[cut:]}" for name in names]
 
 
 def read_csv(path: Path, content: str, text: Container[str] = ()) -> Table:

@@ -108,6 +108,10 @@ def test_runs_are_gathered(trained, monkeypatch, capsys):
   varied = [name for name in table.names if "." in name]
   assert varied == ["optimizer.learning_rate"]
   assert table["optimizer.learning_rate"][2] == 0.5
+  assert table["state"].tolist() == ["finished"] * 3
+  assert "validation_perplexity" not in table
+  more = seqrnn.runs(bits=True).names
+  assert more.index("validation_perplexity") > more.index("validation_accuracy")
   for row in table:
     rows = list(seqrnn.load(Path("runs", row["run"])).metrics)
     best = min(rows, key=lambda one: one["validation_loss"])
@@ -144,6 +148,12 @@ def test_runs_that_are_broken_or_missing(
   Path("runs/c/evaluation.json").write_text("[1]")
   table = seqrnn.runs("runs/*")
   assert table["run"].tolist() == ["a", "c"] and np.isnan(table["step"][1])
+  assert table["state"].tolist() == ["finished", "finished"]
+  shutil.copytree("runs/c", "more/c")
+  shutil.rmtree("more/c/checkpoints")
+  with files.locked(Path("more/c/lock"), "trained"):
+    assert seqrnn.runs("more/c")["state"][0] == "running"
+  assert seqrnn.runs("more/c")["state"][0] == "stopped at step 0"
   [line] = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
   assert line.startswith("warning: left out, runs/b/config.json: ")
   with pytest.raises(seqrnn.UserError, match="runs/b/config.json"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from seqrnn.errors import UserError
-from seqrnn.table import Table, read_csv
+from seqrnn.table import Table, read_csv, without_shared
 
 
 def test_a_column_has_the_type_of_its_values():
@@ -69,7 +69,8 @@ def test_a_table_shows_its_rows():
   assert second.split() == [r"<i>\x1b[31m", "0.12346"]
   assert third.split()[0].endswith("bbb") and len(third) < 40
   runs = [f"runs/rnn-units={n}-{'s' * 30}" for n in range(3)]
-  assert all(run in repr(Table({"run": runs})) for run in runs)  # Told apart.
+  shown = repr(Table({"run": runs}))  # Told apart.
+  assert all(run.removeprefix("runs/rnn-") in shown for run in runs)
   rows = ElementTree.fromstring(table._repr_html_()).findall(".//tr")
   assert [cell.text for cell in rows[1]] == [r"<i>\x1b[31m", "0.12346"]
   long = Table({"n": range(1000), "step": [float(n) for n in range(1000)]})
@@ -91,3 +92,13 @@ def test_pandas_is_used_where_it_is_installed(monkeypatch):
     table.to_pandas()
   monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=dict))
   assert list(table.to_pandas()["step"]) == [1, 2]
+
+
+def test_long_names_are_shown_without_what_they_share():
+  long = [f"rnn-path=my.txt-source=files-size={n}" for n in (128, 256)]
+  assert without_shared(long) == ["\u2026size=128", "\u2026size=256"]
+  assert without_shared(["a-1", "a-2"]) == ["a-1", "a-2"]
+  assert without_shared(["a" * 30, "b" * 30]) == ["a" * 30, "b" * 30]
+  assert without_shared(long[:1]) == long[:1]
+  shown = repr(Table({"run": long, "loss": [1.5, 2.5]})).splitlines()
+  assert shown[1].split() == ["\u2026size=128", "1.5"]

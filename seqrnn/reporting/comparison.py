@@ -12,7 +12,7 @@ from seqrnn.reporting.page import Element, element, section
 from seqrnn.runtime import checkpoint
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
-from seqrnn.table import Table
+from seqrnn.table import Table, without_shared
 
 
 def write(workdirs: list[Path]) -> tuple[Path, Table]:
@@ -25,7 +25,8 @@ def write(workdirs: list[Path]) -> tuple[Path, Table]:
     UserError: a workdir has no run.
   """
   table = gather(workdirs)
-  runs = dict(zip(table["run"], workdirs, strict=True))
+  labels = without_shared(table["run"].tolist())
+  runs = dict(zip(labels, workdirs, strict=True))
   base = config_lib.defaults()
   configs = {
     name: config_lib.read_run(path, base) for name, path in runs.items()
@@ -39,16 +40,21 @@ def write(workdirs: list[Path]) -> tuple[Path, Table]:
       element("h1", f"Comparison of {len(runs)} runs"),
       element("p", ", ".join(runs)),
     ],
-    [_best(table, _differing(runs, configs)), curves(runs), settings(configs)],
+    [
+      _best(table, labels, _differing(runs, configs)),
+      curves(runs),
+      settings(configs),
+    ],
   )
   return path, table
 
 
-def _best(table: Table, differing: str) -> Element:
+def _best(table: Table, labels: list[str], differing: str) -> Element:
   """The evaluation of each run that has the lowest validation loss."""
   cells = table.cells()
   step = table.names.index("step")
-  for row in cells:
+  for row, label in zip(cells, labels, strict=True):
+    row[0] = label
     row[step] = row[step] or "not evaluated"
   return section(
     "Best evaluation of each run",

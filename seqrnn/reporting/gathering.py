@@ -4,17 +4,21 @@ import glob
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from seqrnn.errors import UserError, visible
 from seqrnn.reporting.curves import ordered, validation_figures
-from seqrnn.runtime import files
+from seqrnn.runtime import checkpoint, files
 from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
 from seqrnn.table import Table
 from seqrnn.training.history import read_rows
+from seqrnn.training.position import Position, limits_reached
 
 SPLITS = ("train", "validation", "test")
+_DERIVED = ("bits_per_symbol", "perplexity")  # They follow from the loss.
 _LIMIT = 2**20  # Bytes of evaluation.json.
 
 
@@ -55,10 +59,10 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
   """Reads a run's fields, and its figures of the best evaluation.
 
   Returns:
-    the fields by their dotted names; and `step`, then SPLIT_FIGURE of each
-    split. The figures are those of the lowest validation loss, and of
+    the fields by their dotted names; and `state`, `step`, then SPLIT_FIGURE
+    of each split. The figures are those of the lowest validation loss, and of
     evaluation.json if that is of the same step. Before the first evaluation
-    there are none.
+    there is only the state.
 
   Raises:
     UserError: there is no run, or a file of it is damaged.
@@ -66,11 +70,12 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
   files.check_links(workdir)
   config = config_lib.read_run(workdir, config_lib.defaults())
   rows = read_rows(workdir / "metrics.csv", "validation_loss")
+  state = _state(workdir, config)
   if not rows:
-    return config_lib.flat(config), {}
+    return config_lib.flat(config), {"state": state}
   best = min(rows, key=lambda row: float(row["validation_loss"]))
   step = int(best["step"])
-  figures: dict[str, Any] = {"step": step}
+  figures: dict[str, Any] = {"state": state, "step": step}
   names = ordered(validation_figures(best))
   evaluated = _evaluation(workdir / "evaluation.json", step)
   for name in names:
@@ -81,6 +86,25 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
       elif split == evaluated.get("split") and name in evaluated:
         figures[column] = evaluated[name]
   return config_lib.flat(config), figures
+
+
+def _state(workdir: Path, config: Config) -> str:
+  """Whether a run has finished, is running, or where it was stopped."""
+  saved = checkpoint.steps(workdir / "checkpoints")
+  step = saved[-1] if saved else 0
+  with suppress(UserError, OSError, TypeError):  # A damaged checkpoint.
+    folder = workdir / "checkpoints" / str(step)
+    position = Position(**checkpoint.read_position(folder))
+    if limits_reached(config, position):
+      return "finished"
+  path = workdir / "lock"
+  with suppress(OSError):  # The folder may be read-only.
+    if path.exists():
+      held = files.lock(path)
+      if held is None:
+        return "running"
+      held.close()
+  return f"stopped at step {step}"
 
 
 def _evaluation(path: Path, step: int) -> dict[str, Any]:
@@ -101,7 +125,8 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
   """A table with a row for each run.
 
   Its columns are `run`, the name; the fields that differ between the runs, of
-  those that training depends on; and `step` and the figures of `read`.
+  those that training depends on; and `state`, `step` and the figures of `read`,
+  with those that follow from the loss last.
 
   Args:
     workdirs: of the runs.
@@ -136,17 +161,26 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
     {
       "run": name,
       **{field: own.get(field) for field in fields},
+      "state": figures.get("state"),
       "step": figures.get("step"),
       **figures,
     }
     for name, (own, figures) in zip(names, runs, strict=True)
   ]
   table = Table.of_rows(rows)
-  order = ["run", *fields, "step"]
-  for name in ordered(_figures(table)):
+  order = ["run", *fields, "state", "step"]
+  names = ordered(_figures(table))
+  for name in sorted(names, key=lambda name: name in _DERIVED):
     columns = [f"{split}_{name}" for split in SPLITS]
     order += [column for column in columns if column in table]
   return Table({name: table[name] for name in order})
+
+
+def without_derived(table: Table) -> Table:
+  """The table without the figures that follow from the loss."""
+  return Table(
+    {n: table[n] for n in table.names if n.partition("_")[2] not in _DERIVED}
+  )
 
 
 def _figures(rows: Table) -> list[str]:
