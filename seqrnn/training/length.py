@@ -55,11 +55,15 @@ def lines(config: Config, own: Config, total_steps: int) -> list[str]:
 def advice(
   config: Config, position: Position, steps_per_epoch: int
 ) -> list[str]:
-  """Returns a line if a training had few epochs and steps, and still gained."""
+  """Returns a line if a training had few epochs and steps, and still gained.
+
+  A long training on a log would learn the anomalies of the log, too.
+  """
   ended = limits_reached(config, position) == ["train.epochs"]
   epochs = min(math.ceil(_FEW / steps_per_epoch), _EPOCHS)
   if (
     not ended
+    or config.data.unit == "log"
     or position.step >= _FEW
     or position.best_step < position.step
     or epochs <= config.train.epochs

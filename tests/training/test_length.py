@@ -61,7 +61,9 @@ def test_a_short_training_ends_with_advice():
     Position(step=288, epoch=7, best_step=288),  # It was stopped.
   ):
     assert length.advice(config, other, 36) == []
-  config.train.epochs = 40
+  config.data.unit = "log"  # Its anomalies must not be learned.
+  assert length.advice(config, ended, 36) == []
+  config.data.unit, config.train.epochs = "char", 40
   assert length.advice(config, Position(288, 40, best_step=288), 7) == []
 
 
