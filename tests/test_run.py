@@ -124,7 +124,7 @@ MISTAKES = [
   ),
   (
     "--config=words.json",
-    "config.sample.temperature='hot': must be numbers",
+    "config.sample.temperature=('hot',): must be numbers",
   ),
   # Fields and their types.
   (
