@@ -8,6 +8,10 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+# Level 3: fatal errors only. XLA logs programs that it loads from a cache as
+# errors. It reads this when JAX is imported, which sets 1 if this is not set.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 if TYPE_CHECKING:
   from pathlib import Path
 
