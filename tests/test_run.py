@@ -192,7 +192,7 @@ MISTAKES = [
   (f"{LM} --config.model.merge=max", "must be one of concat, sum, mean"),
   (f"{LM} --config.optimizer.name=adm", "must be one of rmsprop, sgd, adagrad"),
   (
-    f"{LM} --config.schedule.name=linear",
+    f"{LM} --config.schedule.name=staircase",
     "must be one of constant, exponential",
   ),
   (
