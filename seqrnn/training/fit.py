@@ -111,7 +111,7 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
     # A model predicts reserved symbols, but no reserved labels.
-    f", {len(v.symbols)} {name}"
+    f", {len(v.symbols)} {f'{symbol}s' if name == 'symbols' else name}"
     + f" and {len(v) - len(v.symbols)} special ones" * (name == "symbols")
     for name, v in experiment.vocabularies.items()
   )

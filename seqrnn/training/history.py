@@ -193,16 +193,16 @@ def metrics_row(
 
 
 def metrics_line(
-  row: dict[str, Any], position: Position, loss_unit: str
+  row: dict[str, Any], position: Position, loss_unit: str, unit: str
 ) -> str:
-  """Returns the row as one line of text."""
+  """Returns the row as one line of text; `unit` is the noun for a target."""
   bits = row.get("validation_bits_per_symbol")
   accuracy = row.get("validation_accuracy")
   return (
     f"step {row['step']}  epoch {row['epoch']}"
     f"  train {row['train_loss']:.4f}"
     f"  validation {row['validation_loss']:.4f} {loss_unit}"
-    + ("" if bits is None else f"  {bits:.3f} bits/symbol")
+    + ("" if bits is None else f"  {bits:.3f} bits/{unit}")
     + ("" if accuracy is None else f"  accuracy {accuracy:.1%}")
     + ("  best" if position.best_step == position.step else "")
   )

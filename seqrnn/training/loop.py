@@ -16,8 +16,6 @@ checkpoint (training/saving.py).
 """
 
 import math
-import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,14 +24,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from seqrnn.data.documents import nouns
 from seqrnn.data.windows import Batches
-from seqrnn.errors import Interrupted, UserError, escaped
+from seqrnn.errors import UserError, escaped
 from seqrnn.inference import metrics
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.sampler import excerpts
 from seqrnn.runtime import sharding
 from seqrnn.runtime.signals import Signals, catch_signals
-from seqrnn.settings import command
 from seqrnn.settings.config import Config
 from seqrnn.training import changes
 from seqrnn.training.history import (
@@ -47,13 +45,18 @@ from seqrnn.training.history import (
 from seqrnn.training.position import (
   Position,
   evaluation_due,
-  limits_reached,
   out_of_patience,
   reached_end,
   save_due,
 )
 from seqrnn.training.progress import Progress
-from seqrnn.training.saving import Diverged, Training, restore, save
+from seqrnn.training.saving import (
+  Diverged,
+  Training,
+  interrupted,
+  restore,
+  save,
+)
 from seqrnn.training.step import State
 
 _DRAW_SECONDS = 10.0  # The minimum time between two drawings of history.png.
@@ -95,7 +98,11 @@ def loop(training: Training, state: State, position: Position, caught: Signals):
   signal_number = _agreed_signal(training.mesh, caught)
   with (
     Progress(
-      training.total_steps, position.step, experiment, position.best
+      training.total_steps,
+      position.step,
+      _unit(training),
+      experiment.in_bits,
+      position.best,
     ) as progress,
     training.tensorboard(position.evaluated) as write_tensorboard,
   ):
@@ -131,6 +138,12 @@ def loop(training: Training, state: State, position: Position, caught: Signals):
       if save_due(training.adapted, position):
         save(training, state, position)
   finish(training, state, position, stopped)
+
+
+def _unit(training: Training) -> str:
+  """The noun for a target in messages."""
+  unit = training.experiment.unit
+  return nouns(training.config.data.unit)[0] if unit == "symbol" else unit
 
 
 def epoch_batches(
@@ -222,7 +235,9 @@ def evaluate_and_save(
     write_rows(training, row, symbols, seconds, evaluation_seconds)
   save(training, state, position)
   progress.best = position.best
-  progress.line(metrics_line(row, position, experiment.loss_unit))
+  progress.line(
+    metrics_line(row, position, experiment.loss_unit, _unit(training))
+  )
   if sample and progress.live:
     progress.line(f"  sample: {escaped(sample)}")
   reporting.draw()
@@ -249,27 +264,6 @@ def finish(training: Training, state: State, position: Position, stopped: int):
     draw_history(training.workdir, training.experiment.measure)
   if stopped:
     raise interrupted(training, position, stopped)
-
-
-def interrupted(
-  training: Training, position: Position, number: int
-) -> Interrupted:
-  """Returns the exception for a signal; the position is on disk."""
-  due = evaluation_due(training.adapted, position)
-  if not due and limits_reached(training.config, position):
-    return Interrupted(
-      f"{training.workdir}: finished at step {position.step}; the training had"
-      f" ended before {signal.Signals(number).name}",
-      status=128 + number,
-    )
-  where, program = "before the first step", command.program(sys.argv[0])
-  if position.step:
-    where = f"and saved at step {position.step}"
-  return Interrupted(
-    f"stopped by {signal.Signals(number).name} {where}; repeat the command, or"
-    f" run `{program} --workdir={training.workdir}`, to resume",
-    status=128 + number,
-  )
 
 
 def train_with_rollback(

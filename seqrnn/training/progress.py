@@ -14,7 +14,6 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from seqrnn.experiment import Experiment
 from seqrnn.runtime.console import console
 
 _LINE_SECONDS = 30.0  # Between two lines where the output is not a terminal.
@@ -75,8 +74,17 @@ class Progress:
   """
 
   def __init__(
-    self, total_steps: int, done: int, experiment: Experiment, best: float
+    self, total_steps: int, done: int, unit: str, in_bits: bool, best: float
   ):
+    """Begins.
+
+    Args:
+      total_steps: of the training.
+      done: number of steps that are done.
+      unit: the noun for a target.
+      in_bits: whether the loss has bits.
+      best: the lowest validation loss.
+    """
     self._console = console(soft_wrap=True)
     self._bar = _TwoLines(
       TextColumn("{task.description}"),
@@ -92,7 +100,7 @@ class Progress:
       "training", total=total_steps, completed=done, figures=""
     )
     self._total = total_steps
-    self._unit, self._in_bits = experiment.unit, experiment.in_bits
+    self._unit, self._in_bits = unit, in_bits
     self._done = done
     self._pending: deque[tuple[jax.Array, float]] = deque()
     self._targets = 0.0
@@ -146,7 +154,7 @@ class Progress:
     rate = self._finished / max(now - self._rate_time, 1e-9)
     bits = ""
     if self._in_bits:
-      bits = f"  {finished / math.log(2):.3f} bits/symbol"
+      bits = f"  {finished / math.log(2):.3f} bits/{self._unit}"
     figures = f"loss {finished:.4f}{bits}  {rate:,.0f} {self._unit}s/s"
     if self.live:
       best = "" if self.best == math.inf else f"  best {self.best:.4f}"

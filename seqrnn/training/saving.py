@@ -1,5 +1,7 @@
 """Saves and restores the state and the position of a training."""
 
+import signal
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -11,12 +13,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.runtime import checkpoint, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
+from seqrnn.settings import command
 from seqrnn.settings.config import Config
-from seqrnn.training.position import Position
+from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.started import Record
 from seqrnn.training.step import (
   State,
@@ -176,3 +179,24 @@ def read_position(folder: Path) -> Position:
     return Position(**checkpoint.read_position(folder))
   except TypeError as error:
     raise UserError(f"{folder / 'position'}: {error}") from None
+
+
+def interrupted(
+  training: Training, position: Position, number: int
+) -> Interrupted:
+  """Returns the exception for a signal; the position is on disk."""
+  due = evaluation_due(training.adapted, position)
+  if not due and limits_reached(training.config, position):
+    return Interrupted(
+      f"{training.workdir}: finished at step {position.step}; the training had"
+      f" ended before {signal.Signals(number).name}",
+      status=128 + number,
+    )
+  where, program = "before the first step", command.program(sys.argv[0])
+  if position.step:
+    where = f"and saved at step {position.step}"
+  return Interrupted(
+    f"stopped by {signal.Signals(number).name} {where}; repeat the command, or"
+    f" run `{program} --workdir={training.workdir}`, to resume",
+    status=128 + number,
+  )

@@ -39,9 +39,7 @@ def test_the_rate_is_without_the_compilation(monkeypatch, capsys):
   clock = iter([0.0] * 2 + [*range(600, 700, 40)])  # Seconds; 600: compiled.
   time = SimpleNamespace(monotonic=lambda: float(next(clock)))
   monkeypatch.setattr(progress, "time", time)
-  shown = Progress(
-    9, 0, SimpleNamespace(unit="event", in_bits=False), float("inf")
-  )
+  shown = Progress(9, 0, "event", False, float("inf"))
   losses = [shown.step(np.float32(1.5), 800.0) for _ in range(5)]
   assert losses == [None, None, 1.5, 1.5, 1.5]
   assert capsys.readouterr().out == (
