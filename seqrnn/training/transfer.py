@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from seqrnn.data import vocabulary
+from seqrnn.data.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
@@ -167,7 +168,7 @@ def transfer(source: Source, experiment: Experiment, config: Config) -> Start:
   """
   old = _arrays(source.experiment, source.params)
   new = _arrays(experiment, shapes(experiment))
-  rows = _rows(source.experiment, experiment)
+  rows = _rows(source, experiment, config)
   same_task = source.config.task == config.task
   taken: list[Place] = []
   for part in sorted(new, key=_from_the_input):
@@ -252,17 +253,23 @@ def _below(part: Place, parts: Arrays) -> set[Place]:
   return {p for p in parts if p.depth and (not ways or p.direction in ways)}
 
 
-def _rows(source: Experiment, own: Experiment) -> dict[str, np.ndarray | None]:
-  """The row in the source of each symbol, character and label; -1: it is new.
+def _rows(
+  source: Source, own: Experiment, config: Config
+) -> dict[str, np.ndarray | None]:
+  """The row in the source of each symbol, character, affix and label.
 
-  None: the source has none of them. A task without such names has no entry.
+  -1: it is new. None: the source has none of them. A task without such names
+  has no entry.
   """
-  pairs = {
-    n: (v, source.vocabularies.get(n)) for n, v in own.vocabularies.items()
-  }
+  known = source.experiment.vocabularies
+  pairs = {n: (v, known.get(n)) for n, v in own.vocabularies.items()}
   new, old = pairs.get("symbols", (None, None))
   if new is not None and old is not None:
     pairs["letters"] = new.characters(), old.characters()
+    sizes = config.model.affixes, source.config.model.affixes
+    if None not in sizes:
+      new, old = map(affix_vocabulary, (new.symbols, old.symbols), sizes)
+      pairs["affixes"] = new, old
   found: dict[str, np.ndarray | None] = dict.fromkeys(pairs)
   for name, (new, old) in pairs.items():
     if old is not None and old.unit == new.unit:
@@ -281,6 +288,8 @@ def _named_axis(place: Place) -> tuple[str, int]:
     return "symbols", 0
   if place.part == "letters" and place.array.endswith("Embed_0/embedding"):
     return "letters", 0
+  if place.part == "letters" and place.array == "affixes":
+    return "affixes", 0
   if place.part == "head":
     return "labels", -1
   return ("symbols", -1) if place.part.endswith(" head") else ("", 0)
@@ -307,7 +316,14 @@ def _part_fits(
     return shape == given
 
   own = new[part]
+  if part.part == "crf" and not _in_order(rows["labels"]):
+    return False  # Both axes of its transitions are tags.
   return old.keys() == own.keys() and all(fits(*item) for item in own.items())
+
+
+def _in_order(rows: np.ndarray | None) -> bool:
+  """Whether each row is at its place in the source."""
+  return rows is not None and np.array_equal(rows, np.arange(len(rows)))
 
 
 def _moved(

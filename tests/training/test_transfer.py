@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import experiments
+from seqrnn.data.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.models import network
@@ -279,6 +280,57 @@ def test_labels_are_found_by_name(classifier, tmp_path):
   y, z = (made["kernel"][:, names.index(name)] for name in "yz")
   assert_equal(y, kernel[:, was])
   assert not np.isin(z, kernel).any()
+
+
+def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
+  def config_with(name, tags):
+    words = [*WORDS, name, f"{name}s", f"{name}ing"]
+    folder = tmp_path / name
+    folder.mkdir()
+    rows = [f"{w} {tags[n % 2]}" for n, w in enumerate(words)]
+    path = folder / "words.txt"
+    path.write_text("\n\n".join(rows * 9) + "\n", "utf-8")
+    fields = {
+      "task": "tagging",
+      "data.path": str(path),
+      "data.format": "columns",
+      "model.affixes": 2,
+      "model.crf": True,
+    }
+    return tiny(tmp_path, COMMON | fields)
+
+  first, second = config_with("zebra", "AB"), config_with("ebony", "AB")
+  workdir = tmp_path / "first"
+  fit.fit(experiments.build, first, workdir)
+  old = params_of(workdir)
+  second.train.start_from = str(workdir)
+  found = transfer.settle(experiments.build, second, tmp_path / "second")
+  made = found.values[0](
+    jax.device_get(found.experiment.init(jax.random.key(0)))
+  )
+  assert {"letters", "crf"} <= {*found.record.taken}
+  assert_equal(made["crf"], old["crf"])
+  rows = [
+    {
+      affix: row
+      for affix, row in zip(
+        affix_vocabulary(run.vocabularies["symbols"].symbols, 2).symbols,
+        np.asarray(params["letters"]["affixes"])[len(RESERVED) :],
+        strict=True,
+      )
+    }
+    for run, params in (
+      (experiments.load(workdir).experiment, old),
+      (found.experiment, made),
+    )
+  ]
+  common = rows[0].keys() & rows[1].keys()
+  assert len(common) > 3 and [*rows[0]] != [*rows[1]]
+  assert all(np.array_equal(rows[0][name], rows[1][name]) for name in common)
+  other = config_with("third", "AC")
+  other.train.start_from = str(workdir)
+  record = transfer.settle(experiments.build, other, tmp_path / "third").record
+  assert record is not None and "crf" in record.new
 
 
 def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
