@@ -133,13 +133,14 @@ def _header(parts: list[bytes]) -> int | None:
   return None
 
 
-def _numbers(parts: list[bytes]) -> list[float] | None:
-  """Finite numbers; None if a part is none."""
+def _numbers(parts: list[bytes]) -> np.ndarray | None:
+  """Finite numbers of float32; None if a part is none."""
   try:
-    values = [float(part) for part in parts]
+    values = np.array([float(part) for part in parts])
   except ValueError:
     return None
-  return values if np.isfinite(values).all() else None
+  fits = np.abs(values) <= np.finfo(np.float32).max  # False for nan, too.
+  return values if fits.all() else None
 
 
 def _shown(word: bytes) -> str:

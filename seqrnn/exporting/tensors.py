@@ -188,9 +188,11 @@ def _layers(
       K, H = own["weight_hh"].shape if own["weight_hh"].ndim == 2 else (0, 1)
       zeros = np.zeros(K, np.float32)
       own = {"bias_ih": zeros, "bias_hh": zeros, **own}
-      whole = own["weight_ih"].ndim == 2 and {
-        len(tensor) for tensor in own.values()
-      } == {K}
+      whole = all(
+        tensor.ndim == (2 if name.startswith("weight") else 1)
+        and len(tensor) == K
+        for name, tensor in own.items()
+      )
       if not whole or not H:
         raise UserError(f"{source}: {name}: shapes differ from torch.nn's")
       made[-1].append(own)
@@ -201,7 +203,11 @@ def _heads(
   source: str, rest: Tensors
 ) -> tuple[np.ndarray | None, dict[str, tuple[np.ndarray, np.ndarray]]]:
   """The embedding, which has no bias, and the heads, which have one."""
-  biases = {name[:-4] for name in rest if name.endswith("bias")}
+  biases = {
+    name[:-4]
+    for name, tensor in rest.items()
+    if name.endswith("bias") and tensor.ndim == 1
+  }
   matrices = {
     name[:-6]
     for name, tensor in rest.items()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from seqrnn.data.corpora import SPLITS
+from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import checkpoint, files
 from seqrnn.settings import config as config_lib
@@ -17,6 +18,7 @@ from seqrnn.settings.config import Config
 from seqrnn.training.fit import check_owner, fit
 from seqrnn.training.started import pretrained
 
+_FIELD = "data.pretrain_path="  # It is data.path of the first run.
 # Fields that belong to the labelled data or to the run on them.
 _LABELLED = (
   *("data.pretrain_path", *(f"data.{split}_path" for split in SPLITS)),
@@ -46,7 +48,14 @@ def pretrain(build: Callable[..., Experiment], config: Config, workdir: Path):
     experiment.batches(split, 0)
   files.make_workdir(workdir)
   print(f"pretraining on {config.data.pretrain_path}")
-  fit(build, config_of(config), pretrained(workdir))
+  try:
+    fit(build, config_of(config), pretrained(workdir))
+  except UserError as error:
+    raise UserError(str(error).replace("data.path=", _FIELD, 1)) from None
+  except Interrupted as stop:  # The workdir has no run of its own yet.
+    saved = str(stop).partition("; repeat the command")[0]
+    line = f"{saved}, of the pretraining; repeat the command to resume"
+    raise Interrupted(line, stop.status) from None
   print(f"training on {config.data.path or config.data.source}")
 
 

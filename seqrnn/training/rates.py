@@ -114,7 +114,8 @@ def shares(
     if every is None:
       return -1
     nth = 1 + levels.index(place.level(layers))
-    return max(round(nth * every * steps_per_epoch), 1)
+    step = min(nth * every * steps_per_epoch, 2**31 - 1)  # Counts are int32.
+    return max(round(step), 1)
 
   return Shares(
     factor=jax.tree.map(lambda place: decay ** place.level(layers), tree),

@@ -19,7 +19,7 @@ import numpy as np
 from seqrnn.data import vocabulary
 from seqrnn.data.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import budget
 from seqrnn.runtime import checkpoint, files
@@ -122,7 +122,10 @@ def find(build: Build, config: Config, workdir: Path) -> Source | None:
       f" {config.model.cell!r}; the cells must be the same"
     )
   experiment = build(old, vocabulary.load(folder / "vocabulary.json"))
-  params, step = checkpoint.restore_params(folder, None, shapes(experiment))
+  try:
+    params, step = checkpoint.restore_params(folder, None, shapes(experiment))
+  except MachineError:
+    raise UserError(f"{field}: no checkpoint is intact") from None
   sums = folder / "checkpoints" / str(step) / checkpoint.MANIFEST
   sha256 = hashlib.sha256(sums.read_bytes()).hexdigest()
   params = jax.device_get(params)
@@ -316,14 +319,9 @@ def _part_fits(
     return shape == given
 
   own = new[part]
-  if part.part == "crf" and not _in_order(rows["labels"]):
-    return False  # Both axes of its transitions are tags.
+  if part.part == "crf":
+    return rows["labels"] is not None
   return old.keys() == own.keys() and all(fits(*item) for item in own.items())
-
-
-def _in_order(rows: np.ndarray | None) -> bool:
-  """Whether each row is at its place in the source."""
-  return rows is not None and np.array_equal(rows, np.arange(len(rows)))
 
 
 def _moved(
@@ -334,6 +332,10 @@ def _moved(
   rng: np.random.Generator,
 ) -> np.ndarray:
   """The values of a new array, from those of the source."""
+  if place.part == "crf":  # All axes are tags. New ones score 0 at first.
+    at = np.ix_(*[rows["labels"]] * old.ndim)
+    known = np.minimum.reduce(np.broadcast_arrays(*at)) >= 0
+    return np.where(known, old[at], 0).astype(fresh.dtype)
   kind, axis = _named_axis(place)
   if kind in rows:
     old = np.moveaxis(old, axis, 0)

@@ -65,6 +65,7 @@ def test_rows_that_are_missing_are_like_those_that_were_found():
     ([*LINES, "more 1 2"], ":6: has 2 numbers; .*embedding_size=3"),
     ([*LINES, ""], ":6: has 0 numbers"),
     (["the 1 two 3"], ":1: is not a word and 3 finite numbers$"),
+    (["the 1 1e39 3"], ":1: is not a word and 3 finite numbers$"),
     (["the 1 nan 3"], ":1: is not a word and 3 finite numbers$"),
     ([*LINES, "the 1 2 3"], ":6: 'the' has a vector in line 1, too$"),
     (["other 1 2 3"], "embedding_path='.*': has none of the 5 symbols"),

@@ -261,6 +261,8 @@ BROKEN = {
   "an LSTM with projections": tensors(**{"r.weight_hr_l0": (1, 2)}),
   "r.weight_*_l1: is missing": tensors(**{"r.weight_ih_l1": (8, 2)}),
   "shapes differ from torch.nn's": tensors(**{"r.weight_ih_l0": (7, 3)}),
+  "r.weight_*_l0: shapes differ": tensors(**{"r.bias_ih_l0": ()}),
+  "has d.bias, d.weight beside": tensors(**{"d.bias": ()}),
   "must have 4, 3 or 1 rows": tensors(
     **{"r.weight_ih_l0": (4, 3), "r.weight_hh_l0": (4, 2)}
   ),

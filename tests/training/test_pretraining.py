@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import experiments
-from seqrnn.errors import UserError
+from seqrnn.errors import Interrupted, UserError
 from seqrnn.modes import search, train
 from seqrnn.settings import config as config_lib
 from seqrnn.training import pretraining
@@ -55,6 +55,20 @@ def test_the_text_comes_first(tmp_path, capsys):
     assert (killed / "config.json").exists() == (step == 2)
   train.run(experiments.build, config, killed)
   assert_same_run(tmp_path / "whole", killed, 3)
+
+
+def test_errors_and_signals_of_the_text_name_it(tmp_path, monkeypatch):
+  config = config_with_text(tmp_path)
+  config.data.pretrain_path = str(tmp_path / "none")
+  with pytest.raises(UserError, match="^data.pretrain_path=.*none"):
+    train.run(experiments.build, config, tmp_path / "run")
+
+  def stopped(*_):
+    raise Interrupted("stopped by SIGTERM; repeat the command, or run X", 143)
+
+  monkeypatch.setattr(pretraining, "fit", stopped)
+  with pytest.raises(Interrupted, match="repeat the command to resume$"):
+    train.run(experiments.build, config, tmp_path / "run")
 
 
 def test_the_pretraining_of_two_directions_is_a_gap_model(tmp_path):

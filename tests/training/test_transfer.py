@@ -1,5 +1,6 @@
 """A run that starts from another one: what it takes, and that it resumes."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -327,10 +328,23 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   common = rows[0].keys() & rows[1].keys()
   assert len(common) > 3 and [*rows[0]] != [*rows[1]]
   assert all(np.array_equal(rows[0][name], rows[1][name]) for name in common)
-  other = config_with("third", "AC")
+  # Tags in another order, of which one is new.
+  other = config_with("third", "CA")
   other.train.start_from = str(workdir)
-  record = transfer.settle(experiments.build, other, tmp_path / "third").record
-  assert record is not None and "crf" in record.new
+  found = transfer.settle(experiments.build, other, tmp_path / "third")
+  fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
+  crf = found.values[0](fresh)["crf"]
+  own, known = (
+    [*experiment.vocabularies["labels"].symbols]
+    for experiment in (found.experiment, experiments.load(workdir).experiment)
+  )
+  for row, column in itertools.product(range(2), repeat=2):
+    names = own[row], own[column]
+    expected = 0.0
+    if "C" not in names:
+      at = tuple(map(known.index, names))
+      expected = np.asarray(old["crf"]["transitions"])[at]
+    assert crf["transitions"][row, column] == expected
 
 
 def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
