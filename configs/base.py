@@ -800,13 +800,13 @@ EVALUATE = _group(
   ),
   dynamic_window=Field(
     20,
-    COUNT,
+    integer(1, 10_000, "1 to 10000"),
     "The symbols of a segment of dynamic evaluation.",
     (_DYNAMIC,),
   ),
   dynamic_rate=optional(
     float,
-    NOT_NEGATIVE,
+    FRACTION,
     "The rate of a step of dynamic evaluation. Empty: chosen on the validation"
     " split.",
     _DYNAMIC,

@@ -49,6 +49,11 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   pieces = splits.reader(config)("train")
   found = pieces.corpus.labels
   if found is None:
+    if data.source == "formal":
+      raise UserError(
+        f"data.language={data.language!r}: has several answers; task='tagging'"
+        " learns them"
+      )
     raise UserError(
       f"data.source={data.source!r}, data.format={data.format!r}: gives no"
       " labels, which task='classification' needs: data.format=tab, space, csv,"

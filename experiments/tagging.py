@@ -57,6 +57,11 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   data = config.data
   pieces = splits.reader(config)("train")
   if pieces.corpus.tags is None:
+    if data.source == "formal":
+      raise UserError(
+        f"data.language={data.language!r}: has one answer, the label of the"
+        " string; task='classification' learns it"
+      )
     raise UserError(
       f"data.source={data.source!r}, data.format={data.format!r}: gives no"
       " tags, which task='tagging' needs: data.format=columns, parallel,"

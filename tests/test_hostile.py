@@ -280,9 +280,16 @@ BOTH = (SAMPLE, "--workdir=x")
 TRAIN = ("--workdir=x --config.train.max_steps=3",)
 PREDICT = ("--workdir=x --mode=predict",)
 
+
 # A name, what is done, what the line says; the commands: sampling where none
+def twice(workdir: Path):
+  path = workdir / "config.json"
+  path.write_text('{"seed": "x",' + path.read_text()[1:])
+
+
 # is said.
 REFUSED: list[tuple] = [
+  ("a field twice", twice, "x/config.json: 'seed' is given twice"),
   # What leads out of the workdir, or keeps waiting.
   ("file is link", link("vocabulary.json", "secret"), LINK, BOTH),
   ("config is link", link("config.json", "lm.json"), LINK, BOTH),
@@ -538,17 +545,11 @@ def more_names(workdir: Path):
   path.write_text(json.dumps({ESCAPE: fields["symbols"], **fields}))
 
 
-def twice(workdir: Path):
-  path = workdir / "config.json"
-  path.write_text('{"seed": "x",' + path.read_text()[1:])
-
-
 # What changes nothing, and what is told on stderr.
 HARMLESS: list[tuple] = [
   ("nothing", lambda _: None, ""),
   ("code", code, ""),
   ("folders that are no steps", names, ""),
-  ("the last of two values counts", twice, ""),
   ("another vocabulary", more_names, ""),
   (
     "what Orbax alone reads",

@@ -70,7 +70,7 @@ def make_run(
   config_lib.check(resolved)
   experiment = build(resolved, known)
   params = _params(parts, experiment, source)
-  workdir.mkdir(parents=True, exist_ok=True)
+  files.make_workdir(workdir)
   with (
     locked(workdir) as check,
     Checkpoints(workdir / "checkpoints", check=check) as checkpoints,

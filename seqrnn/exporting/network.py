@@ -146,11 +146,12 @@ def _refuse(config: Config, has: Callable[[Cell], bool]):
       f"{where} model.crf=True: must be False; no format has an operator for"
       " a chain of tags"
     )
-  if model.letters is not None:
-    raise UserError(
-      f"{where} model.letters={model.letters}: must be empty; an exported file"
-      " does not read the characters of words"
-    )
+  for field in ("letters", "affixes"):
+    if model[field] is not None:
+      raise UserError(
+        f"{where} model.{field}={model[field]}: must be empty; an exported file"
+        " does not read the characters of words"
+      )
 
 
 def _layers(cell: Cell, stack: Params, model: Config) -> list[list[Operator]]:

@@ -111,8 +111,9 @@ def test_wrong_bytes_are_replaced_or_told_with_their_place(content):
   except UnicodeDecodeError as error:
     told = encoded([b"fine", content], "char")
     assert told == (
-      f"f1: byte {error.start} is not UTF-8; data.errors=latin-1 reads each"
-      " byte as a character, data.errors=replace puts U+FFFD there"
+      f"f1: byte {error.start} is not UTF-8; is it a file of text?"
+      " data.errors=latin-1 reads each byte as a character,"
+      " data.errors=replace puts U+FFFD there"
     )
 
 

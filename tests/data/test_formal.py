@@ -7,7 +7,7 @@ import pytest
 
 import experiments
 from configs import base
-from experiments import tagging
+from experiments import classification, tagging
 from seqrnn.data import corpora, formal, splits
 from seqrnn.errors import UserError
 from seqrnn.settings import config as config_lib
@@ -126,3 +126,17 @@ def test_other_units_are_refused():
   config.data.update(source="formal", unit="word")
   with pytest.raises(UserError, match=r"^data\.unit='word': data\.source=form"):
     splits.reader(config)("train")
+
+
+@pytest.mark.parametrize(
+  ("task", "language", "other"),
+  [
+    (classification, "reverse_string", "tagging"),
+    (tagging, "parity", "classification"),
+  ],
+)
+def test_a_task_that_does_not_fit_is_refused(task, language, other):
+  config = base.get_config()
+  config.data.update(source="formal", language=language)
+  with pytest.raises(UserError, match=f"{language}.*task='{other}'"):
+    task.prepare(config)

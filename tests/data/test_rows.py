@@ -9,7 +9,7 @@ from seqrnn.data.segments import Segments
 from seqrnn.errors import Interrupted
 from seqrnn.runtime import signals
 from seqrnn.runtime.checkpoint import steps
-from seqrnn.training import fit
+from seqrnn.training import fit, programs
 from tests.conftest import tiny, write_text
 
 HUGE = {"train.batch_size": 3000, "data.window": 5000}
@@ -118,7 +118,7 @@ def test_a_carry_of_more_rows_goes_on(tmp_path):
 def test_a_signal_ends_a_run_while_its_first_step_is_compiled(
   tmp_path, monkeypatch, number
 ):
-  original, compiled = fit.make_step, []
+  original, compiled = programs.make_step, []
 
   def make_step(*args):
     step = original(*args)
@@ -132,7 +132,7 @@ def test_a_signal_ends_a_run_while_its_first_step_is_compiled(
     compiling.lower = step.lower
     return compiling
 
-  monkeypatch.setattr(fit, "make_step", make_step)
+  monkeypatch.setattr(programs, "make_step", make_step)
   monkeypatch.setattr(fit, "probe", lambda *_: compiled.append("probe"))
   config = tiny(tmp_path, {"train.batches_per_epoch": 2, "train.epochs": 1})
   workdir = tmp_path / "run"

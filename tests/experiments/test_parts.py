@@ -124,13 +124,15 @@ def test_the_loss_of_three_heads_is_their_mean():
 
 
 def test_a_label_is_that_of_the_document():
-  batch = {**segments(), "document": np.array([2, 0, 1, 0])}
+  place, document = np.array([0, 0, 0, 3]), np.array([2, 0, 1, 0])
+  batch = {**segments(), "document": document, "place": place}
   made = classification.targets(
     np.array([7, 4, UNKNOWN]), np.array(["a", "b", ""], object), None, batch
   )
   assert made["targets"].tolist() == [[UNKNOWN], [7], [4], [7]]
   assert made["truth"].tolist() == [[""], ["a"], ["b"], ["a"]]
   assert made["weights"].tolist() == [[1], [1], [1], [0]]
+  assert made["place"].tolist() == place.tolist()
   weigh = lambda: np.arange(9) / 2
   made = classification.targets(np.array([7, 4, 5]), None, weigh, batch)
   assert made["importance"].tolist() == [[2.5], [3.5], [2], [3.5]]

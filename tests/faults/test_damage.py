@@ -91,9 +91,12 @@ def test_the_newest_intact_one_goes_on(trained, run, capfd):
   shutil.rmtree(run / "checkpoints" / "30")
   (run / "checkpoints" / "30").mkdir()
   (run / "checkpoints" / "unfinished-50").mkdir()
-  for line in ("--mode=sample", "--mode=evaluate"):
+  for line in (
+    ("--mode=sample", "--config.sample.length=5"),
+    ("--mode=evaluate",),
+  ):
     before = contents(run)
-    assert call(None, run, line, "--config.sample.length=5") == 0
+    assert call(None, run, *line) == 0
     told(capfd.readouterr().err, [40, 30], 20)
     (run / "evaluation.json").unlink(missing_ok=True)
     assert contents(run) == before
@@ -195,8 +198,11 @@ def test_a_damaged_best_one(tmp_path, capfd):
   assert checkpoint.select(run / "checkpoints", None) == best < newest
   flip(run / "checkpoints" / str(best) / "manifest.json")
   capfd.readouterr()
-  for line in ("--mode=sample", "--mode=evaluate"):
-    assert call(None, run, line, "--config.sample.length=1") == 0
+  for line in (
+    ("--mode=sample", "--config.sample.length=1"),
+    ("--mode=evaluate",),
+  ):
+    assert call(None, run, *line) == 0
     told(capfd.readouterr().err, [best], newest)
   assert call(config, run) == 0
   assert capfd.readouterr().err == ""

@@ -20,7 +20,7 @@ from seqrnn.data.segments import Segments
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.runtime import checkpoint_writer, manifest
 from seqrnn.runtime.checkpoint import steps
-from seqrnn.training import fit, history, loop
+from seqrnn.training import fit, history, loop, programs
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
 
@@ -280,7 +280,7 @@ def test_the_mean_of_parameters_is_what_is_evaluated_and_kept(
       "optimizer.learning_rate": 30.0,  # The validation loss goes up and down.
     },
   )
-  original, seen = fit.make_step, []
+  original, seen = programs.make_step, []
 
   def make_step(*args):
     step = original(*args)
@@ -292,7 +292,7 @@ def test_the_mean_of_parameters_is_what_is_evaluated_and_kept(
     watched.lower = step.lower
     return watched
 
-  monkeypatch.setattr(fit, "make_step", make_step)
+  monkeypatch.setattr(programs, "make_step", make_step)
   fit.fit(experiments.build, config, tmp_path / "run")
   newest = dict(seen)  # The last of each step: the probe came before.
   losses = [float(row["validation_loss"]) for row in rows(tmp_path / "run")]
@@ -490,7 +490,7 @@ NAN_AT = 7  # The number of the update whose loss is not finite.
 
 def poisoned(monkeypatch, learning_rate):
   """Loss and gradient are not finite at NAN_AT where the rate is higher."""
-  original = fit.make_step
+  original = programs.make_step
 
   def make_step(*args):
     step = original(*args)
@@ -506,7 +506,7 @@ def poisoned(monkeypatch, learning_rate):
     poison.lower = step.lower
     return poison
 
-  monkeypatch.setattr(fit, "make_step", make_step)
+  monkeypatch.setattr(programs, "make_step", make_step)
 
 
 @pytest.mark.parametrize("every", [None, 2])

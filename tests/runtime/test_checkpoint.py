@@ -180,7 +180,7 @@ def test_the_newest_intact_one_stands_in_for_the_best(tmp_path, capsys):
     " checksum\n"
     "checkpoint 3 is used instead\n"
   )
-  with pytest.raises(UserError, match="is damaged, .* there are 1, 2, 3, 4"):
+  with pytest.raises(UserError, match="is damaged, .* at the steps 1, 2, 3, 4"):
     select(tmp_path, 4)
   for step in "123":
     shutil.rmtree(tmp_path / step)
