@@ -88,7 +88,8 @@ def read(path: str, names: Vocabulary, size: int) -> Found:
       raise _wrong_size(path, number, len(parts) - 1, size)
     # A few words of GloVe have spaces.
     word, numbers = b" ".join(parts[:-size]), parts[-size:]
-    if number <= 2 and len(parts) > size + 1 and _numbers(parts[1:-size]):
+    more = parts[1:-size]
+    if more and _numbers(more) is not None:
       raise _wrong_size(path, number, len(parts) - 1, size)
     i = ids.get(word)
     if i is None:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.settings.config import Config
 from seqrnn.training.fit import fit
 from seqrnn.training.pretraining import pretrain
+from seqrnn.training.started import pretrained
 
 
 def run(
@@ -21,8 +23,14 @@ def run(
     the fields of the last Position.
 
   Raises:
-    UserError, Interrupted: as `fit`.
+    UserError: as `fit`, or the workdir has the first part of another training.
+    Interrupted: as `fit`.
   """
   if config.data.pretrain_path is not None:
     pretrain(build, config, workdir)
+  elif pretrained(workdir).exists() and not (workdir / "config.json").exists():
+    raise UserError(
+      f"--workdir={workdir}: holds the first part of a training with"
+      " data.pretrain_path; set this field, too, or name another --workdir"
+    )
   return fit(build, config, workdir)

@@ -15,6 +15,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.runtime import checkpoint, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
+from seqrnn.training import rates
 from seqrnn.training.fit import check_owner, fit
 from seqrnn.training.started import pretrained
 
@@ -46,6 +47,8 @@ def pretrain(build: Callable[..., Experiment], config: Config, workdir: Path):
   experiment = build(config, None)  # Its mistakes are reported before an epoch.
   for split in SPLITS[:2]:
     experiment.batches(split, 0)
+  if "taken" not in (config.train.freeze or ""):  # Not known before it ends.
+    rates.shares(experiment, config, 1, None)
   files.make_workdir(workdir)
   print(f"pretraining on {config.data.pretrain_path}")
   try:

@@ -62,6 +62,8 @@ def test_rows_that_are_missing_are_like_those_that_were_found():
   [
     (["5 4", *LINES], ":1: has 4 numbers; .*embedding_size=3 must be"),
     (["the 1 2 3 4", *LINES], ":1: has 4 numbers; .*embedding_size=3"),
+    (["the 1 2 3 4 5", *LINES], ":1: has 5 numbers; .*embedding_size=3"),
+    ([*LINES, "more 1 2 3 4"], ":6: has 4 numbers; .*embedding_size=3"),
     ([*LINES, "more 1 2"], ":6: has 2 numbers; .*embedding_size=3"),
     ([*LINES, ""], ":6: has 0 numbers"),
     (["the 1 two 3"], ":1: is not a word and 3 finite numbers$"),

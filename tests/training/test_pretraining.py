@@ -48,6 +48,11 @@ def test_the_text_comes_first(tmp_path, capsys):
   # Killed in the first part, and then in the second one.
   killed = tmp_path / "killed"
   for step in (5, 2):
+    if step == 2:
+      other = config.copy_and_resolve_references()
+      other.data.pretrain_path = None
+      with pytest.raises(UserError, match="set this field, too"):
+        train.run(experiments.build, other, killed)
     with pytest.MonkeyPatch.context() as patch:
       crash_at(patch, step)
       with pytest.raises(Crash):
@@ -58,6 +63,10 @@ def test_the_text_comes_first(tmp_path, capsys):
 
 
 def test_errors_and_signals_of_the_text_name_it(tmp_path, monkeypatch):
+  config = config_with_text(tmp_path, **{"train.freeze": "layer9"})
+  with pytest.raises(UserError, match="the model has no layer9"):
+    train.run(experiments.build, config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
   config = config_with_text(tmp_path)
   config.data.pretrain_path = str(tmp_path / "none")
   with pytest.raises(UserError, match="^data.pretrain_path=.*none"):
