@@ -72,6 +72,8 @@ class _Bounded(io.RawIOBase):
   """The bytes of a file up to a limit, decompressed if it is named *.gz."""
 
   def __init__(self, path: str | os.PathLike, limit: int):
+    # First: Python 3.13 also closes an object whose file cannot be opened.
+    self._raw = self._file = io.BytesIO()
     super().__init__()
     self._path, self._limit, self._left = path, limit, limit
     self._file = self._raw = _open_regular(path)
