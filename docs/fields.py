@@ -1,6 +1,6 @@
 """Makes pages of the reference from the code: python -m docs.fields.
 
-docs/reference/fields.md is made from configs/base.py, and
+docs/reference/fields.md is made from seqrnn/settings/groups/, and
 docs/reference/command.md from the flags and the modes. A test compares them.
 """
 
@@ -29,10 +29,11 @@ tocdepth: 2
 # Fields
 
 All settings are fields of a config. This page is made from
-[configs/base.py](../../configs/base.py), the only place where a field is
-declared; `python run.py --help=data` prints the part on a group, `--help=all`
-everything. A flag sets a field: `--config.data.window=100`. A field whose
-default is `none` may be empty, and the value `none` empties it again.
+[seqrnn/settings/groups/](../../seqrnn/settings/groups), the only place where a
+field is declared; `python run.py --help=data` prints the part on a group,
+`--help=all` everything. A flag sets a field: `--config.data.window=100`. A
+field whose default is `none` may be empty, and the value `none` empties it
+again.
 
 B is the number of rows of a batch, T the length of a window in symbols, V the
 size of the vocabulary.

@@ -1,4 +1,4 @@
-"""The types with which configs/base.py declares the fields of a config.
+"""The types with which seqrnn/settings/groups/ declares the fields of a config.
 
 A field has a default, a rule, a help text, and conditions under which it has an
 effect. seqrnn/settings/config.py uses them to read, override and check configs.

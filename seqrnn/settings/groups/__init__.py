@@ -1,0 +1,1 @@
+"""The groups of fields that configs/base.py has."""

@@ -1,0 +1,180 @@
+"""The modes that use a trained model, but for detection."""
+
+from seqrnn.settings.fields import (
+  ABOVE_0,
+  COUNT,
+  FRACTION,
+  NOT_EMPTY,
+  SEED,
+  SPLIT,
+  SWITCH,
+  TEMPERATURES,
+  TEXT,
+  Field,
+  choice,
+  integer,
+  optional,
+)
+from seqrnn.settings.groups.conditions import (
+  DYNAMIC,
+  NEXT_SYMBOL,
+  SAMPLED,
+  SAMPLED_TEXT,
+  STATES,
+  group,
+  task,
+)
+
+EVALUATE = group(
+  "evaluate",
+  split=Field("test", SPLIT, "The split to evaluate."),
+  dynamic=Field(
+    False,
+    SWITCH,
+    "Also evaluate with parameters that follow the text (dynamic evaluation,"
+    " Krause et al. 2018): each segment is scored, and then learned from.",
+    (NEXT_SYMBOL,),
+  ),
+  dynamic_window=Field(
+    20,
+    integer(1, 10_000, "1 to 10000"),
+    "The symbols of a segment of dynamic evaluation.",
+    (DYNAMIC,),
+  ),
+  dynamic_rate=optional(
+    float,
+    FRACTION,
+    "The rate of a step of dynamic evaluation. Empty: chosen on the validation"
+    " split.",
+    DYNAMIC,
+  ),
+  dynamic_decay=optional(
+    float,
+    FRACTION,
+    "The decay of the parameters towards the trained ones at each step. Empty:"
+    " chosen on the validation split.",
+    DYNAMIC,
+  ),
+)
+
+DESCRIBE = group(
+  "describe",
+  measure=Field(True, SWITCH, "Also measure three steps."),
+)
+
+PREDICT = group(
+  "predict",
+  split=Field("validation", SPLIT, "The split to predict."),
+  text=optional(str, TEXT, "A text to predict, instead of a split."),
+  path=optional(
+    str,
+    TEXT,
+    "A file, a glob or a folder to predict, instead of a split, with"
+    " data.format and data.unit. Labels and tags may be missing.",
+  ),
+  gap=Field(
+    "_",
+    NOT_EMPTY,
+    "The text that marks a gap in predict.text or predict.path.",
+    (task("gap_model"),),
+  ),
+  top_k=Field(5, COUNT, "The number of most likely predictions to show."),
+  sequences=Field(
+    3,
+    COUNT,
+    "The number of sequences of a split to predict, and of a file to show.",
+  ),
+  symbols=Field(
+    40, COUNT, "The number of symbols of each sequence in the table."
+  ),
+)
+
+SAMPLE = group(
+  "sample",
+  temperature=Field(
+    (1.0,),
+    TEMPERATURES,
+    "One or several temperatures, by which logits are divided; 0 selects the"
+    " most likely symbol.",
+    SAMPLED,
+  ),
+  length=Field(500, COUNT, "The number of symbols of a text.", SAMPLED),
+  streams=Field(1, COUNT, "The number of texts per temperature.", SAMPLED),
+  prime=Field(
+    "",
+    TEXT,
+    "The text to continue. Music: the number of a piece of the test split, from"
+    " 0, or its first frames, such as 3:16. Empty: start without a text, or"
+    " from silence.",
+    SAMPLED,
+  ),
+  top_k=optional(
+    int, COUNT, "Draw only from the k most likely symbols.", *SAMPLED_TEXT
+  ),
+  top_p=optional(
+    float,
+    ABOVE_0,
+    "Draw only from the smallest set of symbols with this total probability.",
+    *SAMPLED_TEXT,
+  ),
+  seed=Field(0, SEED, "The seed of the draws.", SAMPLED),
+  tempo=Field(
+    120,
+    integer(4, 10_000, "4 to 10,000"),  # The limits of MIDI.
+    "Frames a minute of music.",
+    (task("polyphony"),),
+  ),
+)
+
+EMBED = group(
+  "embed",
+  of=Field(
+    "texts",
+    choice("texts", "symbols", "vocabulary"),
+    "What has a vector. texts: each text or session, pooled over its symbols."
+    " symbols: each symbol of a text, in its context. vocabulary: each symbol"
+    " of the vocabulary, its embedding.",
+  ),
+  split=Field("test", SPLIT, "The split to read.", (STATES,)),
+  path=optional(
+    str,
+    TEXT,
+    "A file, a glob or a folder to read, instead of a split, as predict.path.",
+    STATES,
+  ),
+  layer=optional(
+    int,
+    COUNT,
+    "The layer whose states are written, from 1. Empty: the last.",
+    STATES,
+  ),
+  pooling=Field(
+    "mean",
+    choice("last", "mean", "max"),
+    "The vector of a text. last: the state after the last step of each"
+    " direction. mean, max: over the symbols.",
+    ({"embed.of": ("texts",)},),
+  ),
+  format=Field(
+    "npz",
+    choice("npz", "parquet"),
+    "npz: an array of vectors, and a table in CSV with what each row is."
+    " parquet: one table of both (extra `parquet`).",
+  ),
+)
+
+REPORT = group(
+  "report",
+  beside=Field("", TEXT, "The workdirs to compare with, separated by commas."),
+)
+
+EXPORT = group(
+  "export",
+  format=Field(
+    "safetensors",
+    choice("safetensors", "onnx"),
+    "The format of --mode=export (extra `export`). safetensors: tensors with"
+    " the names and the order of gates of PyTorch. onnx: a graph, which runs"
+    " without JAX.",
+  ),
+)
