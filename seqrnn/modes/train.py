@@ -7,7 +7,9 @@ from typing import Any
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.settings.config import Config
+from seqrnn.training import length
 from seqrnn.training.fit import fit
+from seqrnn.training.position import Position
 from seqrnn.training.pretraining import pretrain
 from seqrnn.training.started import pretrained
 
@@ -33,4 +35,7 @@ def run(
       f"--workdir={workdir}: holds the first part of a training with"
       " data.pretrain_path; set this field, too, or name another --workdir"
     )
-  return fit(build, config, workdir)
+  position = fit(build, config, workdir)
+  for line in length.advice(config, Position(**position)):
+    print(line)
+  return position

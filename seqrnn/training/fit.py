@@ -382,17 +382,9 @@ def fit(
       **optional,
     )
     position = resume(training)
-  _print_end(training, position)
-  return asdict(position)
-
-
-def _print_end(training: Training, position: Position):
-  batches = len(training.experiment.batches("train", 0))
-  if not started.is_pretrained(training.workdir):
-    for line in length.advice(training.config, position, batches):
-      print(line)
   print(
-    f"{training.workdir}: finished at step {position.step}; best validation"
-    f" loss {position.best:.4f} {training.experiment.loss_unit} at step"
+    f"{workdir}: finished at step {position.step}; best validation loss"
+    f" {position.best:.4f} {experiment.loss_unit} at step"
     f" {position.best_step}"
   )
+  return asdict(position)

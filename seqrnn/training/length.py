@@ -52,22 +52,21 @@ def lines(config: Config, own: Config, total_steps: int) -> list[str]:
   ]
 
 
-def advice(
-  config: Config, position: Position, steps_per_epoch: int
-) -> list[str]:
+def advice(config: Config, position: Position) -> list[str]:
   """Returns a line if a training had few epochs and steps, and still gained.
 
   A long training on a log would learn the anomalies of the log, too.
   """
   ended = limits_reached(config, position) == ["train.epochs"]
-  epochs = min(math.ceil(_FEW / steps_per_epoch), _EPOCHS)
   if (
     not ended
     or config.data.unit == "log"
     or position.step >= _FEW
     or position.best_step < position.step
-    or epochs <= config.train.epochs
   ):
+    return []
+  epochs = min(math.ceil(_FEW / position.step * position.epoch), _EPOCHS)
+  if epochs <= position.epoch:
     return []
   return [
     f"only {position.step:,} steps, and the loss still fell;"

@@ -43,11 +43,6 @@ def pretrained(workdir: Path) -> Path:
   return workdir / "pretrained"
 
 
-def is_pretrained(workdir: Path) -> bool:
-  """Whether a folder is that of `pretrained`."""
-  return workdir.name == "pretrained"
-
-
 def encoded(record: Record) -> bytes:
   """Returns the content of start.json."""
   return (json.dumps(record._asdict(), indent=1) + "\n").encode()

@@ -54,19 +54,21 @@ def test_a_short_training_ends_with_advice():
   config: Any = rnn.get_config()
   config.train.epochs = 8
   ended = Position(step=288, epoch=8, best_step=288)
-  [line] = length.advice(config, ended, 36)
+  [line] = length.advice(config, ended)
   assert line.startswith("only 288 steps") and "epochs=28," in line
-  assert length.advice(config, ended, 1)[0].count("train.epochs=40,")
+  assert length.advice(config, Position(8, 8, best_step=8))[0].count(
+    "train.epochs=40,"
+  )
   for other in (
     Position(step=1000, epoch=8, best_step=1000),  # Enough.
     Position(step=288, epoch=8, best_step=36),  # Overfitting.
     Position(step=288, epoch=7, best_step=288),  # It was stopped.
   ):
-    assert length.advice(config, other, 36) == []
+    assert length.advice(config, other) == []
   config.data.unit = "log"  # Its anomalies must not be learned.
-  assert length.advice(config, ended, 36) == []
+  assert length.advice(config, ended) == []
   config.data.unit, config.train.epochs = "char", 40
-  assert length.advice(config, Position(288, 40, best_step=288), 7) == []
+  assert length.advice(config, Position(288, 40, best_step=288)) == []
 
 
 def test_a_signal_after_the_last_step_says_that_the_run_has_finished():
