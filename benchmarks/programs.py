@@ -274,9 +274,9 @@ def sampling(
     return None
   drawing: dict[str, Any] = {}
   if music:
-    drawing = {"noise": jax.random.uniform, "choose": choice.choose_notes}
+    drawing = {"how": choice.NOTES}
   elif likely:
-    drawing = {"choose": choice.choose_likely_symbol}
+    drawing = {"how": choice.LIKELY_SYMBOL}
   params = parameter_shapes(experiment)
   carry = jax.eval_shape(lambda: decoder.start(config.sample.streams))
   notes = (NOTES,) if music else ()
@@ -286,8 +286,8 @@ def sampling(
   number = jax.ShapeDtypeStruct((), jnp.float32)
   settings = (number, integers(), number) if likely else (number,)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  state = carry, symbol_B, ended_B
-  args = params, state, seed, settings, integers(), integers()
+  state = carry, symbol_B, ended_B, ()
+  args = params, state, seed, (settings, ()), integers(), integers()
   placed = shapes(args, sharding.replicated(mesh))
   return Program(drawer(decoder, **drawing, mesh=mesh), placed)
 

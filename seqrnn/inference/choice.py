@@ -1,5 +1,8 @@
 """How a symbol, or a frame of notes, is drawn from logits."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -122,3 +125,20 @@ def choose_notes(
   drawn_BV = noise_BV < jax.nn.sigmoid(scaled_BV)
   notes_BV = jnp.where(temperature > 0, drawn_BV, logits_BV > 0)
   return notes_BV.astype(jnp.int32)
+
+
+class Choice(NamedTuple):
+  """How what comes next is drawn.
+
+  Attributes:
+    noise: key, shape, type -> random numbers.
+    choose: noise_BV, logits_BV, *settings -> symbol_B, or notes_BV.
+  """
+
+  noise: Callable[..., jax.Array]
+  choose: Callable[..., jax.Array]
+
+
+SYMBOL = Choice(jax.random.gumbel, choose_symbol)
+LIKELY_SYMBOL = Choice(jax.random.gumbel, choose_likely_symbol)
+NOTES = Choice(jax.random.uniform, choose_notes)

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from seqrnn.data.spelling import spelled
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Decoder, Experiment, Params
-from seqrnn.inference import choice
+from seqrnn.inference import choice, processors
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.settings.config import Config
@@ -53,36 +53,31 @@ def reader(decoder: Decoder, mesh: Mesh | None = None) -> Callable[..., Carry]:
 @lru_cache(CACHED_FUNCTIONS)
 def drawer(
   decoder: Decoder,
-  noise: Callable[..., jax.Array] = jax.random.gumbel,
-  choose: Callable[..., jax.Array] = choice.choose_symbol,
+  how: choice.Choice = choice.SYMBOL,
+  applied: tuple[processors.Processor, ...] = (),
   chunk: int = _CHUNK,
   numbers: int = _NOISE,
   mesh: Mesh | None = None,
 ) -> Callable[..., Any]:
   """A jitted function that draws the symbols from `first` to before `stop`.
 
-  It maps params, state, seed, settings of `choose`, first, stop to the next
-  state and symbols_BT, whose first stop - first symbols are drawn. A state is
-  the carry before symbol_B, symbol_B, and ended_B.
-
-  Args:
-    decoder: as in `generator`.
-    noise: likewise.
-    choose: likewise.
-    chunk: the number of symbols, at most.
-    numbers: random numbers drawn at once, at most.
-    mesh: None: `sharding.one_device`.
+  It maps params, state, seed, (settings of `how`, arrays of the processors),
+  first, stop to the next state and symbols_BT, whose first stop - first symbols
+  are drawn. A state is the carry before symbol_B, symbol_B, ended_B, and the
+  memories of the processors. A call draws at most `chunk` symbols, and at most
+  `numbers` random numbers at once.
   """
 
   @partial(sharding.jit, mesh=mesh)
-  def draw(params, state, seed, settings, first, stop):
-    carry, symbol_B, ended_B = state
+  def draw(params, state, seed, given, first, stop):
+    carry, symbol_B, ended_B, memories = state
+    settings, arrays = given
     _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
     key = jax.random.key(seed)
     many = _part_size(chunk, max(1, numbers // like.size))
 
     def drawn(index):
-      return noise(jax.random.fold_in(key, index), like.shape, like.dtype)
+      return how.noise(jax.random.fold_in(key, index), like.shape, like.dtype)
 
     def draw_part(part, loop):
       # The noise of many steps in one call: drawn for each step by itself, it
@@ -91,24 +86,29 @@ def drawer(
       noise_NBV = jax.vmap(drawn)(begin + jnp.arange(many))
 
       def step(n, loop):
-        carry, symbol_B, symbols_TB = loop
+        carry, symbol_B, memories, symbols_TB = loop
+        t = begin + n
         carry, logits_BV = decoder.step(params, carry, symbol_B)
         noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
-        symbol_B = choose(noise_BV, logits_BV, *settings)
+        logits_BV = processors.apply(applied, arrays, memories, logits_BV, t)
+        symbol_B = how.choose(noise_BV, logits_BV, *settings)
+        memories = processors.advance(applied, arrays, memories, symbol_B, t)
         symbols_TB = jax.lax.dynamic_update_index_in_dim(
-          symbols_TB, symbol_B, part * many + n, 0
+          symbols_TB, symbol_B, t - first, 0
         )
-        return carry, symbol_B, symbols_TB
+        return carry, symbol_B, memories, symbols_TB
 
       return jax.lax.fori_loop(0, jnp.minimum(stop - begin, many), step, loop)
 
     symbols_TB = jnp.zeros((chunk, *symbol_B.shape), jnp.int32)
     parts = (stop - first + many - 1) // many
-    loop = carry, symbol_B, symbols_TB
-    carry, symbol_B, symbols_TB = jax.lax.fori_loop(0, parts, draw_part, loop)
+    loop = carry, symbol_B, memories, symbols_TB
+    carry, symbol_B, memories, symbols_TB = jax.lax.fori_loop(
+      0, parts, draw_part, loop
+    )
     # After the loop, in which this would be another kernel of a GPU.
     ended_B, shown_TB = _padded_after_end(ended_B, symbols_TB)
-    return (carry, symbol_B, ended_B), shown_TB.swapaxes(0, 1)
+    return (carry, symbol_B, ended_B, memories), shown_TB.swapaxes(0, 1)
 
   return draw
 
@@ -127,10 +127,10 @@ def generator(
   decoder: Decoder,
   *,
   length: int,
-  noise: Callable[..., jax.Array] = jax.random.gumbel,
-  choose: Callable[..., jax.Array] = choice.choose_symbol,
+  how: choice.Choice = choice.SYMBOL,
+  applied: Sequence[processors.Applied] = (),
 ) -> Callable[..., Iterator[np.ndarray]]:
-  """A function params, prime_BP, seed, *settings of `choose` -> chunks.
+  """A function params, prime_BP, seed, *settings of `how` -> chunks.
 
   A chunk of symbols is int32 [B, n]; all chunks together have `length`
   symbols. After the end symbol a stream is padded. The symbols depend on the
@@ -144,27 +144,26 @@ def generator(
   Args:
     decoder: of the model.
     length: symbols to draw.
-    noise: key, shape, type -> the random numbers that `choose` takes.
-    choose: noise_BV, logits_BV, *settings -> symbol_B.
+    how: a symbol, or a frame of notes, is drawn.
+    applied: processors of the logits, in their order.
   """
   read = reader(decoder)
-  draw = drawer(decoder, noise, choose, _CHUNK, _NOISE)
+  functions = tuple(one.processor for one in applied)
+  arrays = tuple(one.arrays for one in applied)
+  draw = drawer(decoder, how, functions, _CHUNK, _NOISE)
 
   def generate(
     params: Params, prime_BP: np.ndarray, seed: int, *settings: float
   ) -> Iterator[np.ndarray]:
-    padded_BP = np.zeros(
-      (len(prime_BP), _room(prime_BP.shape[1]), *prime_BP.shape[2:]), np.int32
-    )
-    padded_BP[:, : prime_BP.shape[1]] = prime_BP
-    carry = read(params, padded_BP, prime_BP.shape[1] - 1)
-    last_B = padded_BP[:, prime_BP.shape[1] - 1]
-    state = carry, last_B, np.zeros(last_B.shape, bool)
+    carry = read(params, padded_prime(prime_BP), prime_BP.shape[1] - 1)
+    last_B = prime_BP[:, -1].astype(np.int32)
+    memories = tuple(one.start(prime_BP) for one in applied)
+    state = carry, last_B, np.zeros(last_B.shape, bool), memories
     chunk = _part_size(length, _CHUNK)
     for first in range(0, length, chunk):
       stop = min(first + chunk, length)
       state, symbols_BT = draw(
-        params, state, np.uint32(seed), settings, first, stop
+        params, state, np.uint32(seed), (settings, arrays), first, stop
       )
       yield np.asarray(symbols_BT)[:, : stop - first]
       if np.asarray(state[2]).all():
@@ -173,12 +172,14 @@ def generator(
   return generate
 
 
-def _room(length: int) -> int:
-  """The padded length of a prime: few lengths, as each compiles a program."""
+def padded_prime(prime_BP: np.ndarray) -> np.ndarray:
+  """A prime, padded to one of few lengths, as each compiles a program."""
   size = _PRIME
-  while size < length:
+  while size < prime_BP.shape[1]:
     size *= 4
-  return size
+  padded_BP = np.zeros((len(prime_BP), size, *prime_BP.shape[2:]), np.int32)
+  padded_BP[:, : prime_BP.shape[1]] = prime_BP
+  return padded_BP
 
 
 def prime_ids(
@@ -236,11 +237,11 @@ def _begin(
   """
   settings, symbols = config.sample, experiment.vocabularies["symbols"]
   assert experiment.decoder is not None, "checked by the caller"
-  choose, limits = choice.choose_symbol, ()
+  how, limits = choice.SYMBOL, ()
   if (settings.top_k, settings.top_p) != (None, None):
-    choose = choice.choose_likely_symbol
+    how = choice.LIKELY_SYMBOL
     limits = settings.top_k or len(symbols), settings.top_p or 1.0
-  generate = generator(experiment.decoder, length=length, choose=choose)
+  generate = generator(experiment.decoder, length=length, how=how)
   prime = prime_ids(
     symbols, settings.prime, config.data, streams, settings.seed
   )
@@ -333,8 +334,7 @@ def sample_music(
   generate = generator(
     experiment.decoder,
     length=settings.length,
-    noise=jax.random.uniform,
-    choose=choice.choose_notes,
+    how=choice.NOTES,
   )
   shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
   made = []

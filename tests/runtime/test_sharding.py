@@ -55,7 +55,7 @@ def decoder(model):
   return Decoder(lambda rows: jnp.zeros((rows, 3)), step)
 
 
-STATE = jnp.zeros((B, 3)), jnp.zeros(B, jnp.int32), jnp.zeros(B, bool)
+STATE = jnp.zeros((B, 3)), jnp.zeros(B, jnp.int32), jnp.zeros(B, bool), ()
 MAKERS = {
   "evaluation": lambda model, _: (
     evaluation.adder(model, ABSENT)[1],
@@ -87,7 +87,7 @@ MAKERS = {
   ),
   "drawer": lambda _, decoder: (
     sampler.drawer(decoder, mesh=ABSENT),
-    (STATE, np.uint32(0), (1.0,), 0, 5),
+    (STATE, np.uint32(0), ((1.0,), ()), 0, 5),
   ),
   "scanner": lambda _, decoder: (
     neurons.scanner(decoder, 2, ABSENT),
