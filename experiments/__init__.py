@@ -24,8 +24,9 @@ from seqrnn.experiment import Experiment, Params, require, shapes
 from seqrnn.inference import states
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.predictions import Prediction, predictions
-from seqrnn.inference.sampler import sample, sample_music
+from seqrnn.inference.sampler import sample_music
 from seqrnn.inference.scoring import pad_time, scorer
+from seqrnn.inference.texts import sample
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.settings import config as config_lib

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from seqrnn.data.vocabulary import PAD
 from seqrnn.experiment import Decoder, Params
 from seqrnn.inference import processors
-from seqrnn.inference.sampler import padded_prime, reader
+from seqrnn.inference.primes import padded_prime
+from seqrnn.inference.sampler import reader
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 

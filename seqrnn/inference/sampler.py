@@ -1,7 +1,5 @@
-"""Text and music, drawn symbol by symbol in a compiled scan."""
+"""Symbols and frames of notes, drawn one by one in a compiled loop."""
 
-import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -11,20 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from seqrnn.data import music
-from seqrnn.data.corpora import from_text
-from seqrnn.data.spelling import spelled
-from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import END, PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Decoder, Experiment, Params
 from seqrnn.inference import choice, processors
+from seqrnn.inference.primes import padded_prime, prime_frames
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.settings.config import Config
 
 _CHUNK = 256  # Symbols of one call, at most: text is printed while it grows.
 _NOISE = 2**20  # Random numbers drawn at once, at most.
-_PRIME = 1024  # The smallest length to which a prime is padded.
 
 
 def _part_size(total: int, limit: int) -> int:
@@ -170,147 +165,6 @@ def generator(
         return
 
   return generate
-
-
-def padded_prime(prime_BP: np.ndarray) -> np.ndarray:
-  """A prime, padded to one of few lengths, as each compiles a program."""
-  size = _PRIME
-  while size < prime_BP.shape[1]:
-    size *= 4
-  padded_BP = np.zeros((len(prime_BP), size, *prime_BP.shape[2:]), np.int32)
-  padded_BP[:, : prime_BP.shape[1]] = prime_BP
-  return padded_BP
-
-
-def prime_ids(
-  symbols: Vocabulary, prime: str, data: Config, streams: int, seed: int
-) -> tuple[np.ndarray, list[str]]:
-  """The ids [B, P] that a text continues, and the prime's unknown symbols.
-
-  With `data.boundaries` a text starts at the begin symbol. Otherwise, without
-  a prime, each stream starts from a random symbol.
-
-  Raises:
-    UserError: the prime is not one sequence; each line is a session.
-  """
-  documents = from_text(prime, symbols.unit) if prime else []
-  if prime and len(documents) != 1:
-    raise UserError(
-      f"config.sample.prime={prime!r}: has {len(documents)} sequences of"
-      f" data.unit={symbols.unit}; a sample continues one sequence"
-    )
-  tokens = spelled(documents[0].symbols if documents else "", data)
-  ids = symbols.encode(tokens)
-  if data.boundaries:
-    ids = np.concatenate([np.array([BEGIN], np.int32), ids])
-  if len(ids):
-    return np.tile(ids, (streams, 1)), symbols.unknown(tokens)
-  rng = np.random.default_rng(seed)
-  drawn = rng.integers(UNKNOWN + 1, len(symbols), (streams, 1), np.int32)
-  return drawn, []
-
-
-def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
-  """A function params -> the first `train.sample_length` symbols of a sample.
-
-  The excerpt is empty where a task writes no text.
-  """
-  settings, length = config.sample, config.train.sample_length
-  if not length or not experiment.writes_text:
-    return lambda _: ""
-  generate, prime_BP, _ = _begin(experiment, config, length, streams=1)
-
-  def excerpt(params: Params) -> str:
-    chunks = generate(params, prime_BP, settings.seed, settings.temperature[0])
-    [ids] = np.concatenate([prime_BP, *chunks], axis=1)
-    return experiment.vocabularies["symbols"].text(ids)
-
-  return excerpt
-
-
-def _begin(
-  experiment: Experiment, config: Config, length: int, streams: int
-) -> tuple[Callable[..., Iterator[np.ndarray]], np.ndarray, list[str]]:
-  """A function that draws texts, and the result of `prime_ids`.
-
-  The function maps params, prime_BP, seed, temperature to chunks of symbols.
-  """
-  settings, symbols = config.sample, experiment.vocabularies["symbols"]
-  assert experiment.decoder is not None, "checked by the caller"
-  how, limits = choice.SYMBOL, ()
-  if (settings.top_k, settings.top_p) != (None, None):
-    how = choice.LIKELY_SYMBOL
-    limits = settings.top_k or len(symbols), settings.top_p or 1.0
-  generate = generator(experiment.decoder, length=length, how=how)
-  prime = prime_ids(
-    symbols, settings.prime, config.data, streams, settings.seed
-  )
-  return lambda *given: generate(*given, *limits), *prime
-
-
-def sample(
-  experiment: Experiment,
-  params: Params,
-  config: Config,
-  show: Callable[[str], None] = lambda _: None,
-) -> list[str]:
-  """The texts of `config.sample`, temperature by temperature, prime included.
-
-  Args:
-    experiment: with a decoder.
-    params: of its model.
-    config: of the run.
-    show: is called with each piece of text once it is drawn.
-  """
-  settings = config.sample
-  symbols = experiment.vocabularies["symbols"]
-  generate, prime_BP, unknown = _begin(
-    experiment, config, settings.length, settings.streams
-  )
-  if unknown:
-    print(
-      f"sample.prime: read as unknown: {' '.join(map(repr, unknown))}",
-      file=sys.stderr,
-    )
-  texts = []
-  for temperature in settings.temperature:
-    if len(settings.temperature) > 1:
-      show(f"----- temperature {temperature:g}\n")
-    ids_BT = prime_BP
-    shown = 0  # Characters of the only stream that were shown.
-    for chunk_BT in generate(params, prime_BP, settings.seed, temperature):
-      ids_BT = np.concatenate([ids_BT, chunk_BT], axis=1)
-      if settings.streams == 1:
-        # The last byte of a chunk may begin a character of several bytes.
-        text = symbols.text(ids_BT[0]).rstrip("\ufffd")
-        show(text[shown:])
-        shown = max(shown, len(text))
-    made = [symbols.text(ids) for ids in ids_BT]
-    if settings.streams == 1:
-      show(made[0][shown:] + "\n")
-    else:
-      for number, text in enumerate(made, 1):
-        show(f"----- stream {number}\n{text}\n")
-    texts += made
-  return texts
-
-
-def prime_frames(data: Config, prime: str) -> np.ndarray:
-  """The notes [frames, V] that music continues; without prime, a silent frame.
-
-  Raises:
-    UserError: there is no such piece in the test split.
-  """
-  if not prime:
-    return np.zeros((1, music.NOTES), np.uint8)
-  pieces = music.read(data)["test"]
-  match = re.fullmatch(r"([0-9]{1,9})(?::([1-9][0-9]{0,8}))?", prime)
-  if not match or int(match[1]) >= len(pieces):
-    raise UserError(
-      f"config.sample.prime={prime!r}: must be a piece of the test split, 0 to"
-      f" {len(pieces) - 1}, or the first frames of one, as 3:16"
-    )
-  return pieces[int(match[1])][: int(match[2]) if match[2] else None]
 
 
 def sample_music(

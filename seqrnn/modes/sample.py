@@ -10,7 +10,8 @@ import numpy as np
 from seqrnn.data import midi, vocabulary
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.inference.sampler import sample, sample_music
+from seqrnn.inference.sampler import sample_music
+from seqrnn.inference.texts import sample
 from seqrnn.runtime import fileset
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.settings.config import Config

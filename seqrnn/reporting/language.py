@@ -8,7 +8,8 @@ import numpy as np
 from seqrnn.data.vocabulary import BEGIN, END, PAD
 from seqrnn.experiment import Decoder, Params
 from seqrnn.inference.predictions import predictions
-from seqrnn.inference.sampler import generator, prime_ids
+from seqrnn.inference.primes import prime_ids
+from seqrnn.inference.sampler import generator
 from seqrnn.reporting import charts, neurons, page, states
 from seqrnn.reporting.neurons import Reading
 from seqrnn.reporting.novelty import novelty

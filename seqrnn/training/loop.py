@@ -29,7 +29,7 @@ from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError, escaped
 from seqrnn.inference import metrics
 from seqrnn.inference.evaluation import evaluator
-from seqrnn.inference.sampler import excerpts
+from seqrnn.inference.texts import excerpts
 from seqrnn.runtime import sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.settings.config import Config

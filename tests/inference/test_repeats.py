@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import experiments
-from seqrnn.inference import sampler, scoring
+from seqrnn.inference import primes, scoring
 from seqrnn.reporting import neurons
 from tests.conftest import tiny
 
@@ -150,7 +150,7 @@ def test_a_prime_of_any_length_is_read_to_its_end(runs, monkeypatch):
   for length in (1, 7, 8):
     texts = []
     for room in (length, 8, 64):
-      monkeypatch.setattr(sampler, "_PRIME", room)
+      monkeypatch.setattr(primes, "_PRIME", room)
       texts += run.sample(TEXT[:length], length=30, temperature=1.0)
     assert len(set(texts)) == 1 and texts[0].startswith(TEXT[:length])
 

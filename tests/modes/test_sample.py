@@ -10,7 +10,8 @@ from configs import base
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder
-from seqrnn.inference import choice, sampler
+from seqrnn.inference import choice, primes, sampler
+from seqrnn.inference import texts as drawing
 from tests.conftest import tiny
 from tests.stablehlo import mesh_of
 
@@ -197,22 +198,22 @@ def test_primes():
   symbols = Vocabulary("char", ("a", "b", "c"))
   begun, bare = (base.get_config().data for _ in range(2))
   bare.boundaries = False
-  ids, unknown = sampler.prime_ids(symbols, "abz", begun, 2, 0)
+  ids, unknown = primes.prime_ids(symbols, "abz", begun, 2, 0)
   assert ids.tolist() == [[BEGIN, 4, 5, UNKNOWN]] * 2
   assert unknown == ["z"]
-  ids, unknown = sampler.prime_ids(symbols, "ab", bare, 1, 0)
+  ids, unknown = primes.prime_ids(symbols, "ab", bare, 1, 0)
   assert ids.tolist() == [[4, 5]] and not unknown
   bare.lowercase = True
-  ids, unknown = sampler.prime_ids(symbols, "aB", bare, 1, 0)
+  ids, unknown = primes.prime_ids(symbols, "aB", bare, 1, 0)
   assert ids.tolist() == [[4, 5]] and not unknown
   with pytest.raises(
     UserError, match=r"^config\.sample\.prime='a\\nb': has 2 s"
   ):
     events = Vocabulary("session", ("a", "b"))
-    sampler.prime_ids(events, "a\nb", begun, 1, 0)
-  ids, _ = sampler.prime_ids(symbols, "", begun, 1, 0)
+    primes.prime_ids(events, "a\nb", begun, 1, 0)
+  ids, _ = primes.prime_ids(symbols, "", begun, 1, 0)
   assert ids.tolist() == [[BEGIN]]
-  ids, _ = sampler.prime_ids(symbols, "", bare, 200, 0)
+  ids, _ = primes.prime_ids(symbols, "", bare, 200, 0)
   assert set(ids[:, 0]) == {4, 5, 6}
 
 
@@ -229,14 +230,14 @@ def test_several_temperatures_and_streams(tmp_path):
   experiment = experiments.build(config, None)
   params = jax.jit(experiment.init)(jax.random.key(1))
   shown = []
-  texts = sampler.sample(experiment, params, config, shown.append)
+  texts = drawing.sample(experiment, params, config, shown.append)
   assert len(texts) == 6
   assert all(text.startswith("ab") for text in texts)
   assert len(set(texts[:3])) == 1  # Greedy: the streams are alike.
   assert len(set(texts[3:])) == 3
   assert "temperature 0\n" in "".join(shown)
   assert all(text in "".join(shown) for text in texts)
-  assert sampler.sample(experiment, params, config) == texts
+  assert drawing.sample(experiment, params, config) == texts
 
 
 def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
@@ -248,6 +249,6 @@ def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
   head_bias[END] = -100  # It never ends by itself.
   params["head"]["bias"] = head_bias
   shown = []
-  texts = sampler.sample(experiment, params, config, shown.append)
+  texts = drawing.sample(experiment, params, config, shown.append)
   assert "".join(shown) == texts[0] + "\n"
   assert len(texts[0]) == 151 and len(shown) == 4

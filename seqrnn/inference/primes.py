@@ -1,0 +1,70 @@
+"""Primes: the symbols or frames that a sample continues."""
+
+import re
+
+import numpy as np
+
+from seqrnn.data import music
+from seqrnn.data.corpora import from_text
+from seqrnn.data.spelling import spelled
+from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.settings.config import Config
+
+_PRIME = 1024  # The smallest length to which a prime is padded.
+
+
+def padded_prime(prime_BP: np.ndarray) -> np.ndarray:
+  """A prime, padded to one of few lengths, as each compiles a program."""
+  size = _PRIME
+  while size < prime_BP.shape[1]:
+    size *= 4
+  padded_BP = np.zeros((len(prime_BP), size, *prime_BP.shape[2:]), np.int32)
+  padded_BP[:, : prime_BP.shape[1]] = prime_BP
+  return padded_BP
+
+
+def prime_ids(
+  symbols: Vocabulary, prime: str, data: Config, streams: int, seed: int
+) -> tuple[np.ndarray, list[str]]:
+  """The ids [B, P] that a text continues, and the prime's unknown symbols.
+
+  With `data.boundaries` a text starts at the begin symbol. Otherwise, without
+  a prime, each stream starts from a random symbol.
+
+  Raises:
+    UserError: the prime is not one sequence; each line is a session.
+  """
+  documents = from_text(prime, symbols.unit) if prime else []
+  if prime and len(documents) != 1:
+    raise UserError(
+      f"config.sample.prime={prime!r}: has {len(documents)} sequences of"
+      f" data.unit={symbols.unit}; a sample continues one sequence"
+    )
+  tokens = spelled(documents[0].symbols if documents else "", data)
+  ids = symbols.encode(tokens)
+  if data.boundaries:
+    ids = np.concatenate([np.array([BEGIN], np.int32), ids])
+  if len(ids):
+    return np.tile(ids, (streams, 1)), symbols.unknown(tokens)
+  rng = np.random.default_rng(seed)
+  drawn = rng.integers(UNKNOWN + 1, len(symbols), (streams, 1), np.int32)
+  return drawn, []
+
+
+def prime_frames(data: Config, prime: str) -> np.ndarray:
+  """The notes [frames, V] that music continues; without prime, a silent frame.
+
+  Raises:
+    UserError: there is no such piece in the test split.
+  """
+  if not prime:
+    return np.zeros((1, music.NOTES), np.uint8)
+  pieces = music.read(data)["test"]
+  match = re.fullmatch(r"([0-9]{1,9})(?::([1-9][0-9]{0,8}))?", prime)
+  if not match or int(match[1]) >= len(pieces):
+    raise UserError(
+      f"config.sample.prime={prime!r}: must be a piece of the test split, 0 to"
+      f" {len(pieces) - 1}, or the first frames of one, as 3:16"
+    )
+  return pieces[int(match[1])][: int(match[2]) if match[2] else None]
