@@ -1,12 +1,14 @@
 """Texts that a model draws, with the settings of `config.sample`."""
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from seqrnn.experiment import Experiment, Params
-from seqrnn.inference import choice, processors
+from seqrnn.inference import choice
+from seqrnn.inference.patterns import constraint as patterns
 from seqrnn.inference.primes import prime_ids
 from seqrnn.inference.sampler import generator
 from seqrnn.settings.config import Config
@@ -20,6 +22,8 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
   settings, length = config.sample, config.train.sample_length
   if not length or not experiment.writes_text:
     return lambda _: ""
+  config = copy.deepcopy(config)
+  config.sample.pattern = None  # It may need more symbols.
   generate, prime_BP, _ = _begin(experiment, config, length, streams=1)
 
   def excerpt(params: Params) -> str:
@@ -43,15 +47,20 @@ def _begin(
   if (settings.top_k, settings.top_p) != (None, None):
     how = choice.LIKELY_SYMBOL
     limits = settings.top_k or len(symbols), settings.top_p or 1.0
-  # In the order in which they change the logits.
-  applied: list[processors.Applied] = []
-  generate = generator(
-    experiment.decoder, length=length, how=how, applied=applied
-  )
+  decoder = experiment.decoder
+
+  def generate(
+    params: Params, prime_BP: np.ndarray, seed: int, temperature: float
+  ) -> Iterator[np.ndarray]:
+    # In the order in which they change the logits.
+    applied = patterns.applied(config, symbols, temperature, length)
+    draw = generator(decoder, length=length, how=how, applied=applied)
+    return draw(params, prime_BP, seed, temperature, *limits)
+
   prime = prime_ids(
     symbols, settings.prime, config.data, streams, settings.seed
   )
-  return lambda *given: generate(*given, *limits), *prime
+  return generate, *prime
 
 
 def sample(
@@ -83,6 +92,8 @@ def sample(
     if len(settings.temperature) > 1:
       show(f"----- temperature {temperature:g}\n")
     ids_BT = prime_BP
+    if settings.pattern is not None and not settings.prime:
+      ids_BT = prime_BP[:, :0]  # A random first symbol is no part of a match.
     shown = 0  # Characters of the only stream that were shown.
     for chunk_BT in generate(params, prime_BP, settings.seed, temperature):
       ids_BT = np.concatenate([ids_BT, chunk_BT], axis=1)

@@ -117,6 +117,13 @@ SAMPLE = group(
     "Draw only from the smallest set of symbols with this total probability.",
     *SAMPLED_TEXT,
   ),
+  pattern=optional(
+    str,
+    TEXT,
+    "A regular expression, which each text matches as a whole. It is about the"
+    " symbols that are drawn, without sample.prime.",
+    *SAMPLED_TEXT,
+  ),
   seed=Field(0, SEED, "The seed of the draws.", SAMPLED),
   tempo=Field(
     120,

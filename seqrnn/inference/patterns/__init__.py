@@ -1,0 +1,1 @@
+"""Patterns: samples that match a regular expression or a JSON schema."""

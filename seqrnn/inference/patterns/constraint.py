@@ -1,0 +1,123 @@
+r"""The logits processor that keeps a sample within a pattern.
+
+At each symbol the probabilities are renormalized over what the pattern allows
+(locally). This is not the model's distribution over texts, conditioned on a
+match: a text \(x\) has the probability \(p(x) / \prod_t Z_t\), where \(Z_t\) is
+the probability that the model gives to all allowed symbols at step t. It is
+larger than under the condition where the model's own way leaves the pattern
+soon.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn.data.vocabulary import END, RESERVED, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.inference.patterns.automaton import PatternError
+from seqrnn.inference.patterns.table import (
+  NEVER,
+  START,
+  Table,
+  compile_pattern,
+)
+from seqrnn.inference.processors import Applied, Processor
+from seqrnn.settings.config import Config
+
+
+class Arrays(NamedTuple):
+  """The values of a constraint.
+
+  Attributes:
+    next_SV: of a table.
+    need_SV: of a table.
+    length: the most symbols of a text.
+    temperature: of the sample.
+  """
+
+  next_SV: Any
+  need_SV: Any
+  length: Any
+  temperature: Any
+
+
+def applied(
+  config: Config, vocabulary: Vocabulary, temperature: float, length: int
+) -> list[Applied]:
+  """The constraint of `sample.pattern` as a processor; none: [].
+
+  Args:
+    config: of the run.
+    vocabulary: of the symbols.
+    temperature: of the sample.
+    length: the most symbols of a text.
+
+  Raises:
+    UserError: the pattern is faulty or does not fit.
+  """
+  pattern = config.sample.pattern
+  if pattern is None:
+    return []
+  try:
+    table = compile_pattern(pattern, vocabulary, length)
+  except PatternError as error:
+    raise UserError(f"config.sample.pattern={pattern!r}: {error}") from None
+  return [constraint(table, length, temperature, config.data.boundaries)]
+
+
+def constraint(
+  table: Table, length: int, temperature: float, boundaries: bool
+) -> Applied:
+  """The processor of a table.
+
+  Args:
+    table: of the pattern.
+    length: the most symbols of a text.
+    temperature: of the sample.
+    boundaries: the model has learned the end symbol, which then has its own
+      probability after a match. Without, a sample ends where the model would
+      leave the pattern: the end symbol has the probability of all symbols that
+      are not allowed.
+  """
+  return Applied(
+    _processor(boundaries),
+    Arrays(
+      table.next_SV, table.need_SV, np.int32(length), np.float32(temperature)
+    ),
+    lambda prime_BP: np.full(len(prime_BP), START, np.int32),
+  )
+
+
+@functools.cache
+def _processor(boundaries: bool) -> Processor:
+  def apply(arrays: Arrays, state_B, logits_BV, t):
+    # Of states, few rows; not allowed: NEVER, also for an endless length.
+    need_BV = arrays.need_SV[state_B]
+    left = jnp.minimum(arrays.length - t, NEVER)
+    allowed_BV = need_BV < left.astype(need_BV.dtype)
+    if not boundaries:
+      logits_BV = _with_end(logits_BV, allowed_BV, arrays.temperature)
+    return jnp.where(allowed_BV, logits_BV, -jnp.inf)
+
+  def advance(arrays: Arrays, state_B, symbol_B, t):
+    del t
+    return arrays.next_SV[state_B, symbol_B].astype(jnp.int32)
+
+  return Processor(apply, advance)
+
+
+def _with_end(
+  logits_BV: jax.Array, allowed_BV: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """The end symbol has the probability of the symbols not allowed."""
+  temperature = jnp.where(temperature > 0, temperature, 1)
+  id_1V = jnp.arange(logits_BV.shape[-1])[None]
+  left_BV = ~allowed_BV & (id_1V >= len(RESERVED))
+  most_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
+  chances_BV = jnp.exp((logits_BV - most_B1) / temperature)
+  chance_B1 = jnp.sum(jnp.where(left_BV, chances_BV, 0), -1, keepdims=True)
+  end_B1 = most_B1 + temperature * jnp.log(chance_B1)
+  return jnp.where(id_1V == END, end_B1, logits_BV)
