@@ -1,0 +1,209 @@
+"""Word vectors of the reviews of IMDB's training split, without their labels.
+
+  python benchmarks/vectors.py runs/vectors
+  python benchmarks/vectors.py runs/vectors --texts=train.tsv.xz
+
+Texts are cut into words as SST-2 has them, and a sentence that is in SST-2 is
+left out. A word has two vectors: one of the words near it, one of the reviews
+that it is in. Each is a truncated singular value decomposition of positive
+pointwise mutual information (Levy & Goldberg 2014), of length 1. --texts names
+a table whose last column has the reviews, if the archive is not at hand.
+
+The folder gets vectors.txt, words.txt, and `start`, a run whose embedding is
+these vectors. A classifier that starts from it reads all of these words, also
+those that its training split lacks; the rest of that run learns nothing.
+"""
+
+import argparse
+import lzma
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+import seqrnn
+from seqrnn import catalogue
+from seqrnn.data import prepared
+from seqrnn.runtime import files
+
+MIN_COUNT = 3
+CONTEXTS = 20_000  # The most frequent words, that others are near to.
+WINDOW = 5  # On either side; a word at distance k counts 1/k.
+SIZE = 300  # Of each of the two vectors.
+_CLITIC = "s|re|ve|ll|d|m"
+_WORDS = re.compile(
+  rf"n't|'(?:{_CLITIC})\b|\.\.\.|--|[^\W_]+(?:[-'.,:][^\W_]+)*|[^\s\w]"
+)
+_BRACKETS = {"(": "-lrb-", ")": "-rrb-"}
+
+
+def words(text: str) -> list[str]:
+  """The words of a text, in the Penn Treebank's manner, in lower case."""
+  text = text.lower().replace("<br />", " ").replace("’", "'")
+  text = re.sub(r"n't\b", " n't", text.replace("`", "'"))
+  text = re.sub(rf"'({_CLITIC})\b", r" '\1", text)
+  quote = rf"(?<![a-z0-9])'(?!(?:{_CLITIC})\b)|'(?![a-z0-9])"
+  found = _WORDS.finditer(re.sub(quote, " ' ", text))
+  return [_BRACKETS.get(word[0], word[0]) for word in found]
+
+
+def plain(sentence: list[str]) -> str:
+  """A sentence without its punctuation."""
+  return " ".join(word for word in sentence if re.search(r"\w", word))
+
+
+def without(text: list[str], known: set[str]) -> tuple[list[str], int]:
+  """The words of a text without the known sentences of four words or more."""
+  kept, sentence, left_out = [], [], 0
+  for n, word in enumerate(text, 1):
+    sentence.append(word)
+    if word in {".", "!", "?", "..."} or n == len(text):
+      same = plain(sentence)
+      if same in known and same.count(" ") >= 3:
+        left_out += 1
+      else:
+        kept += sentence
+      sentence = []
+  return kept, left_out
+
+
+def reviews(table: Path | None) -> list[str]:
+  """The texts of the training split of IMDB."""
+  if table is None:
+    (path,) = catalogue.fetch("imdb", "train")
+    lines = prepared.READERS["reviews"](path, "train")
+  else:
+    with lzma.open(table) as file:
+      lines = file.read().decode().removesuffix("\n").split("\n")
+  return sorted(line.rpartition("\t")[2] for line in lines)
+
+
+def sentences() -> set[str]:
+  """The sentences of all splits of SST-2, without their punctuation."""
+  return {
+    plain(line.split()[1:])
+    for split in ("train", "validation", "test")
+    for source in prepared.sources("sst2", split)
+    for line in bytes(source.content).decode().split("\n")
+  }
+
+
+def counts(texts: list[np.ndarray], size: int) -> tuple[sparse.csr_array, ...]:
+  """How often a word is near another one, and whether it is in a text.
+
+  Args:
+    texts: the ids of the words of each text; -1: one without a vector.
+    size: the number of words, the most frequent ones first.
+
+  Returns:
+    [size, CONTEXTS] and [size, texts].
+  """
+  gap = np.full(WINDOW, -1)  # So that no word is near one of another text.
+  ids = np.concatenate([part for text in texts for part in (text, gap)])
+  place = np.repeat(np.arange(len(texts)), [len(t) + WINDOW for t in texts])
+  columns = min(size, CONTEXTS)
+  near = sparse.csr_array((size, columns))
+  for distance in range(1, WINDOW + 1):
+    left, right = ids[:-distance], ids[distance:]
+    for word, context in (left, right), (right, left):
+      used = (word >= 0) & (context >= 0) & (context < columns)
+      pairs = word[used], context[used]
+      weights = np.full(used.sum(), 1 / distance)
+      near += sparse.csr_array((weights, pairs), shape=(size, columns))
+  used = ids >= 0
+  shape = size, len(texts)
+  pairs = ids[used], place[used]
+  within = sparse.csr_array((np.ones(used.sum()), pairs), shape=shape)
+  within.data[:] = 1
+  return near, within
+
+
+def information(counted: sparse.csr_array, power: float) -> sparse.csr_array:
+  """Positive pointwise mutual information, contexts to a power."""
+  cells = counted.tocoo()
+  row, column = counted.sum(1), counted.sum(0) ** power
+  value = np.log(cells.data * column.sum() / row[cells.row])
+  value -= np.log(column[cells.col])
+  pairs = cells.row[value > 0], cells.col[value > 0]
+  return sparse.csr_array((value[value > 0], pairs), shape=counted.shape)
+
+
+def factors(matrix: sparse.csr_array, size: int) -> np.ndarray:
+  """Rows of the first factor, scaled by the roots of the singular values.
+
+  The range is found by random projection (Halko et al. 2011).
+  """
+  rng = np.random.default_rng(0)
+  _, columns = matrix.shape
+  basis = rng.standard_normal((columns, size + 10))
+  for _ in range(5):
+    basis, _ = np.linalg.qr(matrix @ basis)
+    basis, _ = np.linalg.qr(matrix.T @ basis)
+  left, values, _ = np.linalg.svd(matrix @ basis, full_matrices=False)
+  return (left * np.sqrt(values))[:, :size]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+  """Vectors of length 1; zeros stay zeros."""
+  length = np.linalg.norm(vectors, axis=1, keepdims=True)
+  return vectors / np.where(length > 0, length, 1)
+
+
+def write(folder: Path, names: list[str], vectors: np.ndarray):
+  """Writes the vectors, and the run that has them."""
+  folder.mkdir(parents=True, exist_ok=True)
+  with files.atomic_write(folder / "vectors.txt") as file:
+    for name, row in zip(names, vectors, strict=True):
+      file.write(f"{name} {' '.join(f'{value:.4f}' for value in row)}\n")
+  path = folder / "words.txt"
+  path.write_text(" ".join(names) + "\n", "utf-8")
+  seqrnn.train(
+    "base",
+    folder / "start",
+    verbose=False,
+    **{
+      "data.source": "files",
+      "data.train_path": str(path),
+      "data.validation_path": str(path),
+      "data.unit": "word",
+      "model.layers": 1,
+      "model.hidden_size": 8,
+      "model.embedding_path": str(folder / "vectors.txt"),
+      "model.embedding_size": 2 * SIZE,
+      "train.freeze": "embedding",
+      "train.max_steps": 1,
+    },
+  )
+
+
+def main(argv: list[str] | None = None):
+  """Makes the vectors."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("folder", type=Path)
+  parser.add_argument("--texts", type=Path)
+  given = parser.parse_args(argv)
+  known, texts, left_out = sentences(), [], 0
+  for review in reviews(given.texts):
+    text, number = without(words(review), known)
+    texts.append(text)
+    left_out += number
+  common = Counter(word for text in texts for word in text).most_common()
+  names = [word for word, count in common if count >= MIN_COUNT]
+  ids = {word: i for i, word in enumerate(names)}
+  near, within = counts(
+    [np.array([ids.get(word, -1) for word in text]) for text in texts],
+    len(names),
+  )
+  parts = [information(near, 0.75), information(within, 1.0)]
+  vectors = np.hstack([unit(factors(part, SIZE)) for part in parts])
+  write(given.folder, names, vectors * (0.25 / vectors.std()))
+  print(
+    f"{given.folder}: {len(names):,} words of {len(texts):,} reviews;"
+    f" {left_out:,} sentences of SST-2 left out"
+  )
+
+
+if __name__ == "__main__":
+  main()
