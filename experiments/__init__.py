@@ -1,11 +1,9 @@
 """The tasks, one module each, and runs that were trained."""
 
 import copy
-import html
 import importlib
 import os
 import pkgutil
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,16 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import described
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import from_text
 from seqrnn.data.documents import Document
-from seqrnn.data.vocabulary import RESERVED
 from seqrnn.detection import redaction
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.inference import states
+from seqrnn.inference import infill, states
 from seqrnn.inference.evaluation import evaluator
+from seqrnn.inference.infill import Filling
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.inference.sampler import sample_music
 from seqrnn.inference.scoring import pad_time, scorer
@@ -48,7 +47,6 @@ def find_tasks() -> dict[str, ModuleType]:
 
 
 TASKS = find_tasks()
-_FIRST = 20  # Symbols of a vocabulary that a table names.
 
 
 def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
@@ -98,39 +96,11 @@ class Run(NamedTuple):
   step: int
 
   def __repr__(self) -> str:
-    facts = [f"{name} {value}" for name, value in self._facts().items()]
-    return f"Run({self.workdir}: {', '.join(facts)})"
+    return described.line(self)
 
   def _repr_html_(self) -> str:
     """A table, as notebooks show it."""
-    facts = self._facts()
-    for name, v in self.experiment.vocabularies.items():
-      first = " ".join(v.names(range(len(RESERVED), len(v)))[:_FIRST])
-      facts[name] += f": {first}" + " \u2026" * (len(v.symbols) > _FIRST)
-    rows = "".join(
-      f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-      for name, value in facts.items()
-    )
-    caption = html.escape(str(self.workdir))
-    return f"<table><caption>{caption}</caption>{rows}</table>"
-
-  def _facts(self) -> dict[str, str]:
-    """What is asked first, by name."""
-    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    facts = {
-      "task": self.config.task,
-      "step": f"{self.step:,}",
-      "parameters": f"{count:,}",
-    }
-    for name, v in self.experiment.vocabularies.items():
-      facts[name] = f"{len(v.symbols):,}"
-    with suppress(UserError):  # A table that is damaged takes nothing away.
-      for row in read_rows(self.workdir / "metrics.csv"):
-        if int(row["step"]) == self.step:
-          for name, value in row.items():
-            if name.startswith("validation_"):
-              facts[name.replace("_", " ")] = f"{float(value):.4f}"
-    return facts
+    return described.table(self)
 
   @property
   def metrics(self) -> Table:
@@ -287,6 +257,28 @@ class Run(NamedTuple):
     self._require("predict")
     documents = self._documents(text)
     return list(predictions(self.experiment, self.params, documents, top_k))
+
+  def fill(self, text: str, **settings: Any) -> list[Filling]:
+    """The best fillings of a text's gaps.
+
+    Example:
+      >>> best, *others = run.fill("def f(_{3,20}):")
+      >>> best.text, best.gaps, round(best.score, 2)
+      ('def f(self):', ['self'], -16.43)
+
+    Args:
+      text: `_{5}` in it is a gap of 5 symbols, `_{3,20}` a gap of 3 to 20; for
+        a gap model, `_` is a gap of one symbol.
+      **settings: fields of `config.predict`, such as top_k, candidates, sweeps,
+        seed, and gap, the mark of a gap in place of `_`.
+
+    Raises:
+      UserError: the task cannot fill gaps, or not these.
+    """
+    self._require("predict")
+    config = self._changed("predict", {"text": text, **settings})
+    question, _ = infill.parse(self.experiment, config)
+    return infill.fill(self.experiment, self.params, question, config).found
 
   def states(
     self,

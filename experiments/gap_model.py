@@ -23,9 +23,16 @@ from experiments import language_model, parts
 from experiments.language_model import VOCABULARIES as VOCABULARIES
 from experiments.language_model import prepare as prepare
 from seqrnn.data.segments import Segments
-from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
+from seqrnn.experiment import (
+  Batch,
+  Carry,
+  Experiment,
+  Filler,
+  Report,
+  Totals,
+)
 from seqrnn.models import layers, losses, network
 from seqrnn.settings.config import Config
 
@@ -70,6 +77,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     forbidden=partial(forbidden, len(heads)),
     heads=heads,
     fills_gaps=True,
+    filler=Filler(partial(following, model), partial(between, model)),
     unless="model.heads='all'",
     report=Report(_ABOUT, ("gaps",)),
   )
@@ -116,6 +124,38 @@ def predict(model, head: str, params, carry, batch) -> tuple[Carry, jax.Array]:
   """The carry, and the logits_BTV of a head."""
   carry, found = parts.predict(model, params, carry, batch)
   return carry, found[head] if isinstance(found, dict) else found
+
+
+def following(model, params, ids_BT) -> Carry:
+  """The carry of `Filler`: y_TBH of the backward tower, t, forward carry."""
+
+  def read(net, ids_BT):
+    backward = net.body.backward
+    carry = backward.initial_carry(len(ids_BT))
+    _, y_BTH = backward(net.embedded(ids_BT), ids_BT != PAD, carry)
+    start = jnp.zeros((), jnp.int32)
+    return (
+      y_BTH.swapaxes(0, 1),
+      start,
+      net.body.forward.initial_carry(len(ids_BT)),
+    )
+
+  return model.apply({"params": params}, ids_BT, method=read)
+
+
+def between(model, params, carry, symbol_B) -> tuple[Carry, jax.Array]:
+  """The step of `Filler`: the carry, and logits_BV of the joint head."""
+
+  def step(net, carry, symbol_B):
+    after_TBH, t, ahead = carry
+    ids_B1, tower = symbol_B[:, None], net.body.forward.tower
+    ahead, _ = tower(net.embedded(ids_B1), ids_B1 != PAD, ahead)
+    after_BH = jax.lax.dynamic_index_in_dim(after_TBH, t, keepdims=False)
+    merge = layers.MERGES[net.body.merge]
+    y_B1H = merge(tower.summary(ahead), after_BH)[:, None]
+    return (after_TBH, t + 1, ahead), net.joint(y_B1H)[:, 0]
+
+  return model.apply({"params": params}, carry, symbol_B, method=step)
 
 
 def forbidden(heads: int, T: int) -> np.ndarray:

@@ -35,6 +35,21 @@ class Decoder(NamedTuple):
   step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
 
 
+class Filler(NamedTuple):
+  """How a model of both sides draws one position after another.
+
+  Attributes:
+    start: params, ids_BT -> the carry before the first position. It holds what
+      follows each position of ids_BT.
+    step: params, carry, symbol_B before the position -> carry, logits_BV of the
+      position, from the symbols given to `step` so far and from the symbols of
+      ids_BT that follow it. The symbol before the first position is PAD.
+  """
+
+  start: Callable[[Params, jax.Array], Carry]
+  step: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
+
+
 class Report(NamedTuple):
   """What report.html says about a task.
 
@@ -107,6 +122,7 @@ class Experiment(NamedTuple):
     heads: name -> a function like `predict` with logits of `targets`, for
       detection; `forward` reads the past alone. Empty: cannot detect.
     fills_gaps: whether `predict` at t reads both sides of t and not t.
+    filler: draws the symbols of gaps from both sides; None: cannot.
     unless: the setting that gives this task a decoder, for messages; "": none.
     unit: a singular noun for a target, which has a loss of its own. If there is
       a vocabulary of that name (`symbols` for `symbol`, `labels` for `label`),
@@ -134,6 +150,7 @@ class Experiment(NamedTuple):
   writer: Callable[[Params], tuple["Experiment", Params]] | None = None
   heads: Mapping[str, Callable[..., tuple[Carry, jax.Array]]] = {}
   fills_gaps: bool = False
+  filler: Filler | None = None
   unless: str = ""
   unit: str = "symbol"
   loss_unit: str = "nats"

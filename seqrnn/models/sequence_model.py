@@ -208,7 +208,18 @@ class SequenceModel(nn.Module):
         "forward": _flat(self.forward_head, y_BTH["forward"]),
         "backward": _flat(self.backward_head, y_BTH["backward"]),
       }
-    return carry, _flat(self._tied if self.tied else self.head, y_BTH)
+    return carry, self.joint(y_BTH)
+
+  def embedded(self, ids_BT: jax.Array) -> jax.Array:
+    """What the layers read of ids outside of training."""
+    if self.embedding_size is None:
+      return ids_BT
+    table_VD = self.embedding.embedding
+    return self.products.rows(table_VD, ids_BT.T).swapaxes(0, 1)
+
+  def joint(self, y_BTH: jax.Array) -> jax.Array:
+    """The logits_BTV of what the layers, or both towers, return."""
+    return _flat(self._tied if self.tied else self.head, y_BTH)
 
   def _tied(self, y_NH):
     table_HV = self.products.transpose(self.embedding.embedding)

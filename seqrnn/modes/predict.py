@@ -14,11 +14,11 @@ from rich.table import Table
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.corpora import from_text, read_files
 from seqrnn.data.documents import Document
-from seqrnn.data.spelling import spelled
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, require, shapes
+from seqrnn.experiment import Experiment, Params, require, shapes
+from seqrnn.inference import infill
 from seqrnn.inference.predictions import (
   OPEN_GAP,
   Prediction,
@@ -62,27 +62,13 @@ def _ask(documents: list[Document], gap: str | None) -> list[Document]:
   ]
 
 
-def _gap(gap: str, data: Config) -> str:
-  """The mark of a gap in the spelling of the texts.
-
-  Raises:
-    UserError: it has become several words.
-  """
-  if data.unit != "word":
-    return spelled(gap, data)
-  words = spelled([gap], data)
-  if len(words) > 1:
-    raise UserError(
-      f"config.predict.gap={gap!r}: data.punctuation=True separates it into"
-      f" {' '.join(words)}; it must be one word"
-    )
-  return words[0]
-
-
 def _warn_unknown(symbols: Vocabulary, asked: Pieces, where: str):
   """Warns on stderr of symbols that the vocabulary lacks, each once."""
   found = symbols.unknown(asked.corpus.symbols)
-  unknown = [repr(symbol) for symbol in found if symbol != OPEN_GAP]
+  _report_unknown([repr(one) for one in found if one != OPEN_GAP], where)
+
+
+def _report_unknown(unknown: list[str], where: str):
   if unknown:
     more = len(unknown) - _UNKNOWN
     rest = f" and {more:,} more" if more > 0 else ""
@@ -219,19 +205,61 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   else:
     return None
   if experiment.in_bits:
-    gap = _gap(settings.gap, data) if experiment.fills_gaps else None
+    gap = infill.spelled_mark(config) if experiment.fills_gaps else None
     documents = _ask(documents, gap)
   return splits.given(documents, data.unit)
 
 
+def _show_fillings(
+  console: Console, fillings: infill.Fillings, log_p: str
+) -> None:
+  """Prints the best filling, and a table of all of them."""
+  best, *_ = fillings.found
+  console.print(f"filled: [bold]{console_text(best.text)}[/bold]")
+  gaps = [f"gap {k}" for k in range(1, 1 + len(best.gaps))]
+  table = Table(log_p, "probability", *gaps)
+  for found in fillings.found:
+    chance = "" if found.probability is None else f"{found.probability:.3f}"
+    texts = [quoted(gap.replace("\n", "\\n")) for gap in found.gaps]
+    table.add_row(f"{found.score:.2f}", chance, *texts)
+  console.print(table)
+  console.print(fillings.how)
+
+
+def _write_fillings(path: Path, found: list[infill.Filling]):
+  """Writes predictions.csv: a row a filling, the best first."""
+  with files.atomic_write(path) as file:
+    writer = csv.writer(file, lineterminator="\n")
+    gaps = [f"gap_{k}" for k in range(1, 1 + len(found[0].gaps))]
+    writer.writerow(["filling", "score_nats", "probability", *gaps, "text"])
+    for number, (text, gaps, score, chance) in enumerate(found):
+      cells = f"{score:.6g}", "" if chance is None else f"{chance:.6g}"
+      texts = [one.replace("\0", r"\x00") for one in (*gaps, text)]
+      writer.writerow([number, *cells, *texts])
+
+
+def _fill(
+  experiment: Experiment, params: Params, config: Config, workdir: Path
+) -> list[infill.Filling]:
+  """Fills the gaps with lengths of `predict.text`."""
+  question, unknown = infill.parse(experiment, config)
+  _report_unknown([repr(symbol) for symbol in unknown], "text")
+  fillings = infill.fill(experiment, params, question, config)
+  log_p = "pseudo log p" if experiment.fills_gaps else "log p"
+  _show_fillings(Console(highlight=False), fillings, log_p)
+  with fileset.results(workdir, "predict", "written to") as folder:
+    _write_fillings(folder / "predictions.csv", fillings.found)
+  return fillings.found
+
+
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
-) -> list[Prediction]:
-  """Predicts; prints tables and writes predictions.csv.
+) -> list[Prediction] | list[infill.Filling]:
+  """Predicts, or fills gaps; prints tables and writes predictions.csv.
 
   Raises:
     UserError: the task cannot predict, or text and path are both given, or
-      empty.
+      empty; or it cannot fill the gaps.
   """
   settings = config.predict
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
@@ -246,6 +274,8 @@ def run(
       f"config.predict.text={settings.text!r},"
       f" config.predict.path={settings.path!r}: give one of the two"
     )
+  if infill.is_asked(config):
+    return _fill(experiment, params, config, workdir)
   asked = _asked(experiment, config)
   if asked is None:
     every = predictions(experiment, params, settings.split, settings.top_k)

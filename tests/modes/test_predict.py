@@ -122,3 +122,25 @@ def test_each_line_of_sessions_is_a_sequence(tmp_path, capsys):
   [filled] = capsys.readouterr().out.partition("filled: ")[2].split("gap 1")[:1]
   lines = [line.split() for line in filled.strip().splitlines()]
   assert [lines[0], lines[2]] == [["a", "b"], ["a", "c"]]
+
+
+def test_gaps_with_lengths_are_filled(trained, capsys):
+  config = trained.config
+  config.predict.text = "abc_{2,4}gh_bcd"
+  config.predict.candidates, config.predict.sweeps = 64, 2
+  found = predict.run(experiments.build, config, trained.workdir)
+  out = capsys.readouterr().out
+  assert "filled: abcdefghabcd" in out and "pseudo log p" in out
+  assert "approximate: from " in out
+  with (trained.workdir / "predictions.csv").open(newline="") as file:
+    [first, *others] = csv.DictReader(file)
+  assert first["filling"] == "0" and first["text"] == "abcdefghabcd"
+  assert (first["gap_1"], first["gap_2"]) == ("def", "a")
+  assert first["probability"] == "" and len(others) == 4
+  scores = [float(row["score_nats"]) for row in (first, *others)]
+  np.testing.assert_allclose(scores, [one.score for one in found], rtol=1e-4)
+  config.predict.text = None
+  assert trained.fill("abc_{2,4}gh_bcd", candidates=64, sweeps=2) == found
+  [best] = trained.fill("abcd_fgh", top_k=1)
+  [_, _, _, _, target, *_] = trained.predict("abcd_fgh")[0].likely
+  assert best.gaps == [target[0]] == ["e"]

@@ -16,6 +16,7 @@ from seqrnn.settings.fields import (
   optional,
 )
 from seqrnn.settings.groups.conditions import (
+  DETECTION,
   DYNAMIC,
   NEXT_SYMBOL,
   SAMPLED,
@@ -75,9 +76,24 @@ PREDICT = group(
   gap=Field(
     "_",
     NOT_EMPTY,
-    "The text that marks a gap in predict.text or predict.path.",
+    "The text that marks a gap of one symbol in predict.text or predict.path."
+    " In predict.text, a gap may have a length (_{5}) or a range (_{3,20}); a"
+    " language model fills only these.",
+    (DETECTION,),
+  ),
+  candidates=Field(
+    512,
+    integer(1, 10_000_000, "1 to 10,000,000"),
+    "The number of fillings that are drawn for gaps with lengths.",
+    (DETECTION,),
+  ),
+  sweeps=Field(
+    10,
+    integer(1, 10_000, "1 to 10,000"),
+    "The number of times that a gap model draws each symbol of the gaps anew.",
     (task("gap_model"),),
   ),
+  seed=Field(0, SEED, "The seed of the fillings that are drawn.", (DETECTION,)),
   top_k=Field(5, COUNT, "The number of most likely predictions to show."),
   sequences=Field(
     3,
