@@ -42,5 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train.batch_size = 16
   config.train.epochs = 4
+  config.train.fit_to_data = "all"  # A small set has more, smaller steps.
+  config.train.adapt_to_length = True
   config.train.ema = 0.99
   return config

@@ -48,6 +48,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train.batch_size = 32
   config.train.epochs = 6
+  config.train.fit_to_data = "all"  # A small set has more, smaller steps.
+  config.train.adapt_to_length = True
   config.train.ema = 0.995
   # Two devices would be slower with so small a batch.
   config.train.cpu_devices = 1

@@ -11,7 +11,7 @@ from seqrnn.models import anatomy, diagram
 from seqrnn.models.anatomy import Model, Part
 from seqrnn.runtime import devices, files, fileset, sharding
 from seqrnn.settings.config import Config
-from seqrnn.training import cost, transfer
+from seqrnn.training import cost, fit_size, rates, transfer
 
 
 def advice(parameters: int, symbols: int, unit: str) -> str:
@@ -81,7 +81,7 @@ def run(
     UserError: the config is invalid for its task, or the data are missing.
   """
   start = transfer.settle(build, config, workdir)
-  config, experiment = start.config, start.experiment
+  config, experiment = fit_size.settle(build, start, workdir)
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
   model = anatomy.anatomy(experiment, config, batches[0])
@@ -91,6 +91,12 @@ def run(
   console.print(_parts_table(model, found, size))
   if start.record is not None:
     print("\n".join(start.record.lines()))
+  learns = rates.shares(experiment, config, len(batches), start.record)
+  if learns is not None and (held := learns.held(experiment)):
+    print(
+      f"{held:,} of them {'start later' if learns.unfreezes else 'are frozen'}"
+      f" (train.freeze={config.train.freeze})"
+    )
   console.print(advice(size, experiment.facts("train")["symbols"], model.unit))
   console.print(reach(model, config))
 

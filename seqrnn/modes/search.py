@@ -27,6 +27,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.runtime import files, manifest
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
+from seqrnn.training import transfer
 
 try:
   import optuna  # noqa: F401
@@ -127,7 +128,9 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   space.parse(config)
   record = workdir / "search.json"
   if not record.exists():
-    build(config, None)  # Report a missing corpus before any trial begins.
+    build(config, None)  # Report a missing corpus before any trial begins,
+    if config.search.space.model.cell is None:
+      transfer.find(build, config, workdir)  # or a run to start from.
     files.make_workdir(workdir)
   with study.alone(workdir):
     if not record.exists():

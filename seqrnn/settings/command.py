@@ -108,7 +108,7 @@ def resolve(
     # A field that names the workdir of a config has an effect in any mode.
     named = NAMING if parsed.config else ()
     read = [name for name in by_flags if not name.startswith(tuple(named))]
-    warned.report(parsed, overrides, config, given, read)
+    warned.report(parsed, overrides, config, plain, given, read)
   return config, workdir
 
 

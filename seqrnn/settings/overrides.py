@@ -101,7 +101,7 @@ def _rule(override: Override, flag_names: Iterable[str]) -> str:
     )
   near = [f"config.{field}" for field in suggestions.fields(name, FIELDS)]
   if "." not in given:
-    flag = suggestions.near(name, flag_names, 0.8)
+    flag = suggestions.near(name, flag_names, 0.75)
     near = [flag] if flag else near
   ending = f"={value}" if isinstance(value, str) else ""
   listed = " or ".join(f"--{name}{ending}" for name in near)

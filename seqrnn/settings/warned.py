@@ -39,8 +39,9 @@ def report(
   parsed: flags.FlagValues,
   overrides: list[Override],
   config: Config,
+  plain: Config,
   given: Iterable[str],
-  by_flags: Iterable[str],
+  read: Iterable[str],
 ):
   """Prints the warnings on stderr, with the flags as they were typed.
 
@@ -48,13 +49,18 @@ def report(
     parsed: the flags that are no fields.
     overrides: the flags that are fields.
     config: the config of the run.
+    plain: the same without flags.
     given: the fields that the user has set.
-    by_flags: those of them that only the mode needs.
+    read: those of flags that only the mode needs.
   """
+  defaults = config_lib.defaults()
+  by_flags = {x.field for x in overrides if x.field}
+  # What only flags make useless in a config is no mistake.
+  vain = useless(plain, set(given) - by_flags, defaults)
   for line in (
     *repeated(parsed, overrides),
-    *unused(config, given, config_lib.defaults()),
-    *unread(config, by_flags, parsed.mode),
+    *unused(config, by_flags.union(vain), defaults),
+    *unread(config, read, parsed.mode),
   ):
     print("warning:", visible(as_typed(line, overrides)), file=sys.stderr)
 
@@ -106,21 +112,29 @@ def unused(
     given: the fields that the user has set.
     defaults: the defaults; a field with its default value is not reported.
   """
-  fields, plain = config_lib.flat(config), config_lib.flat(defaults)
-  for name in sorted(set(given)):
+  fields = config_lib.flat(config)
+  for name in useless(config, given, defaults):
     conditions = FIELDS[name].used
-    if (
-      not conditions
-      or fields[name] == plain[name]
-      or any(_holds(condition, fields) for condition in conditions)
-    ):
-      continue
     others = dict.fromkeys(other for way in conditions for other in way)
     have = ", ".join(f"{other}={fields[other]!r}" for other in others)
     yield (
       f"config.{name}={fields[name]!r}: has no effect with {have}; it needs"
       f" {needs(conditions)}"
     )
+
+
+def useless(
+  config: Config, given: Iterable[str], defaults: Config
+) -> list[str]:
+  """Returns the fields, of those given, that `unused` reports."""
+  fields, plain = config_lib.flat(config), config_lib.flat(defaults)
+  return [
+    name
+    for name in sorted(set(given))
+    if FIELDS[name].used
+    and fields[name] != plain[name]
+    and not any(_holds(condition, fields) for condition in FIELDS[name].used)
+  ]
 
 
 def needs(conditions: Iterable[Condition]) -> str:

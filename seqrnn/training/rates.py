@@ -33,6 +33,13 @@ class Shares(NamedTuple):
   start: Any
   unfreezes: bool
 
+  def held(self, experiment: Experiment) -> int:
+    """Returns the number of parameters that do not learn from the start."""
+    sizes = jax.tree.map(
+      lambda start, x: x.size * (start != 0), self.start, shapes(experiment)
+    )
+    return sum(jax.tree.leaves(sizes))
+
   def frozen(self, experiment: Experiment) -> Experiment:
     """Returns the experiment; arrays that never learn get no gradients."""
 

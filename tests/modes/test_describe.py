@@ -188,3 +188,19 @@ def test_before_and_after_training(tmp_path, capsys):
   other = f"--config={path}", "--config.model.hidden_size=9"
   assert program.main([*estimate, *other]) == 2
   assert "was trained with other settings" in capsys.readouterr().err
+
+
+def test_parts_that_do_not_learn_and_fields_that_the_data_change(
+  tmp_path, capsys
+):
+  fields = {"train.freeze": "layer1", "train.fit_to_data": "train.epochs"}
+  path = tmp_path / "config.json"
+  config_lib.save(tiny(tmp_path, fields), path)
+  flags = ["run.py", f"--config={path}", f"--workdir={tmp_path / 'run'}"]
+  flags += ["--mode=describe", "--config.describe.measure=false"]
+  assert program.main(flags) == 0
+  out = capsys.readouterr().out
+  assert re.search(r"^640 of them are frozen", out, re.M), out
+  assert "train.fit_to_data: train.epochs=" in out
+  assert program.main([*flags, "--config.train.unfreeze_every=1"]) == 0
+  assert "640 of them start later" in capsys.readouterr().out

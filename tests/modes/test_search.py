@@ -785,3 +785,12 @@ def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
     steps.append(training.step.func)
   assert built == [4, 5]
   assert steps == [made[0]] * 2 + [made[1]] * 2
+
+
+def test_a_run_to_start_from_is_refused_before_any_trial(tmp_path):
+  config = tiny(tmp_path, {"train.start_from": str(tmp_path / "absent")})
+  config.search.space.model.dropout = "uniform(0, 0.5)"
+  folder = tmp_path / "search"
+  with pytest.raises(UserError, match=r"absent': has no run; train it first"):
+    search.run(experiments.build, config, folder)
+  assert not folder.exists()

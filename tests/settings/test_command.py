@@ -136,6 +136,12 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
     "warning: --config.optimizer.momentum",
     "",
   ]
+  # What only a flag makes useless in a config is not reported.
+  text = (tmp_path / "own.py").read_text()
+  text = text.replace("  c.model", "  c.task = 'classification'\n  c.model", 1)
+  (tmp_path / "labels.py").write_text(text)
+  assert resolved("--config=labels.py") == ""
+  assert resolved("--config=labels.py", "--config.task=tagging") == ""
   parsed = program.define()
   parsed(["run.py", "--config=own.py", "--process_id=1"])
   command.resolve(parsed, [])

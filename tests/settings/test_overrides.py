@@ -69,6 +69,7 @@ def test_other_arguments_are_left(argument):
     ),
     ("--workdri=x", "no such flag; did you mean --workdir=x?"),
     ("--Mode=x", "no such flag; did you mean --mode=x?"),
+    ("--mdoe=x", "no such flag; did you mean --mode=x?"),
     (
       "--model=lstm",
       "is a group of fields, which --help=model lists; a flag sets one field,"
