@@ -19,6 +19,7 @@ from seqrnn.models import cells
 from seqrnn.settings.config import Config
 
 _PAGE = Path(__file__).with_suffix(".html")
+_PATTERN = _PAGE.with_name("playground_pattern.js")
 _LIMIT = 2**25  # Parameters: a page of 90 MB.
 
 
@@ -66,13 +67,16 @@ def build(
     "boundaries": config.data.boundaries,
     "prime": config.sample.prime,
     "temperature": config.sample.temperature[0],
+    "share": config.sample.top_p or 1.0,
     "zoneout": [model.zoneout_hidden, model.zoneout_cell],
     "cell": _cell(model),
     **_weights(params, model),
   }
   # "</script" ends a script in HTML even inside of a string.
   text = json.dumps(content).replace("<", "\\u003c")
-  return _PAGE.read_text("utf-8").replace("MODEL", text, 1)
+  page = _PAGE.read_text("utf-8")
+  page = page.replace("PATTERN", _PATTERN.read_text("utf-8"), 1)
+  return page.replace("MODEL", text, 1)
 
 
 def _cell(model: Config) -> dict[str, Any]:
