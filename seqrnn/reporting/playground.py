@@ -66,6 +66,7 @@ def build(
     "symbols": symbols.symbols,
     "boundaries": config.data.boundaries,
     "prime": config.sample.prime,
+    "pattern": config.sample.pattern or "",
     "temperature": config.sample.temperature[0],
     "share": config.sample.top_p or 1.0,
     "zoneout": [model.zoneout_hidden, model.zoneout_cell],

@@ -228,7 +228,13 @@ def test_its_chances(tmp_path, browser, boundaries):
 
 PATTERNS = {
   "char": (r"[a-c]+ (\n|de?)*", "a{7}|b*", "(a|b)*a(a|b){3}", r"\W{0,3}."),
-  "byte": (r"[a-\u00fc]{2,5}", r".{3}\w*", "\U0001f600+|e", "[^a]{1,4}"),
+  "byte": (
+    "\u00e9|\u00eabb",
+    r"[a-\u00fc]{2,5}",
+    r".{3}\w*",
+    "\U0001f600+|e",
+    "[^a]{1,4}",
+  ),
   "word": ("a( ab)*", r"(a\n?)+ab", r"(\w+ ){3}b\.", r"[^\n]*"),
 }
 
@@ -264,11 +270,13 @@ def test_all_its_texts_match(tmp_path, browser, unit, boundaries):
 
 
 def test_a_pattern_that_is_typed(tmp_path, browser):
-  *_, path = made(tmp_path, {"sample.prime": "ab", "sample.top_p": 0.97})
+  fields = {"sample.prime": "ab", "sample.top_p": 0.97, "sample.pattern": "e"}
+  *_, path = made(tmp_path, fields)
   browser.get(path.as_uri())
   find = lambda name: browser.find_element("id", name)
   assert find("percent").text == "0.97"
-  find("pattern").send_keys("e(dd){2")
+  assert "(2 states)" in find("states").text
+  find("pattern").send_keys("(dd){2")
   assert "character 6: { begins a count" in find("states").text
   assert find("pattern").get_dom_attribute("aria-invalid") == "true"
   assert not find("write").is_enabled()
