@@ -22,6 +22,7 @@ from seqrnn.experiment import Experiment, Params, require, shapes
 from seqrnn.inference import infill, states
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.infill import Filling
+from seqrnn.inference.patterns.likelihood import log_prob
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.inference.sampler import sample_music
 from seqrnn.inference.scoring import pad_time, scorer
@@ -234,6 +235,46 @@ class Run(NamedTuple):
     scores = scorer(experiment, mesh)(params, documents)
     places = range(len(scores.distinct))
     return np.concatenate([scores.document(j) for j in places])
+
+  def log_prob(
+    self,
+    text: str,
+    pattern: str | None = None,
+    schema: str | None = None,
+    prime: str = "",
+  ) -> float:
+    r"""The log-probability of a whole text, in nats.
+
+    Example:
+      >>> run.log_prob("import os\n", prime="\n")
+      -9.2
+      >>> run.log_prob("import os\n", pattern=r"import \w+\n", prime="\n")
+      -4.1
+      >>> run.log_prob("os", pattern=r"import \w+\n", prime="\n")
+      -inf
+
+    Args:
+      text: in the format of the run's data.
+      pattern: as `config.sample.pattern`: the probability that a sample under
+        this pattern, at temperature 1 and of any length, is the text.
+      schema: as `config.sample.schema`, in place of a pattern.
+      prime: what stands before the text.
+
+    Returns:
+      the log-probability; -inf if the text does not match. The end of the text
+      is counted if the model has learned it (`data.boundaries`), or if there is
+      a pattern.
+
+    Raises:
+      UserError: the task cannot sample, a pattern that does not fit, or no
+        prime in a run without `data.boundaries`.
+    """
+    self._require("sample", "cannot sample")
+    given = {"pattern": pattern, "schema": schema, "prime": prime}
+    config = self._changed("sample", {**given, "resample": 1})
+    if not self.experiment.writes_text:
+      raise UserError(f"{self.workdir}: task={config.task!r} writes no text")
+    return log_prob(self.experiment, self.params, config, text)
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
     """The most likely symbols or labels of a text, or its numbers.

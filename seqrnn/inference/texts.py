@@ -9,6 +9,7 @@ import numpy as np
 from seqrnn.experiment import Experiment, Params
 from seqrnn.inference import choice
 from seqrnn.inference.patterns import constraint as patterns
+from seqrnn.inference.patterns.resampling import resampled
 from seqrnn.inference.primes import prime_ids
 from seqrnn.inference.sampler import generator
 from seqrnn.settings.config import Config
@@ -23,7 +24,8 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
   if not length or not experiment.writes_text:
     return lambda _: ""
   config = copy.deepcopy(config)
-  config.sample.pattern = None  # It may need more symbols.
+  # They may need more symbols.
+  config.sample.update(pattern=None, schema=None, resample=1)
   generate, prime_BP, _ = _begin(experiment, config, length, streams=1)
 
   def excerpt(params: Params) -> str:
@@ -55,6 +57,8 @@ def _begin(
     # In the order in which they change the logits.
     applied = patterns.applied(config, symbols, temperature, length)
     draw = generator(decoder, length=length, how=how, applied=applied)
+    if settings.resample > 1:
+      draw = resampled(draw, decoder, applied[-1], settings.resample)
     return draw(params, prime_BP, seed, temperature, *limits)
 
   prime = prime_ids(
@@ -92,7 +96,7 @@ def sample(
     if len(settings.temperature) > 1:
       show(f"----- temperature {temperature:g}\n")
     ids_BT = prime_BP
-    if settings.pattern is not None and not settings.prime:
+    if (settings.pattern or settings.schema) and not settings.prime:
       ids_BT = prime_BP[:, :0]  # A random first symbol is no part of a match.
     shown = 0  # Characters of the only stream that were shown.
     for chunk_BT in generate(params, prime_BP, settings.seed, temperature):

@@ -164,6 +164,29 @@ CONFLICTS: list[Conflict] = [
     "detect.labels",
     rule="set one of the two; both mark anomalous sessions",
   ),
+  _exclusive(
+    "sample.pattern",
+    "sample.schema",
+    rule="set one of the two; a schema is made a pattern",
+  ),
+  Conflict(
+    ("sample.resample", "sample.pattern", "sample.schema"),
+    lambda count, pattern, schema: count > 1 and pattern is schema is None,
+    "candidates are weighed by a pattern or a schema",
+  ),
+  *(
+    Conflict(
+      ("sample.resample", name),
+      lambda count, limit: count > 1 and limit is not None,
+      "the weights of candidates are of draws from all symbols",
+    )
+    for name in ("sample.top_k", "sample.top_p")
+  ),
+  Conflict(
+    ("sample.streams", "sample.resample", "data.window"),
+    lambda streams, count, window: streams * count * window > 2**24,
+    "the candidates must not have more than 2**24 symbols in their windows",
+  ),
   Conflict(
     ("model.tied", "model.embedding_size"),
     lambda tied, size: tied and size is None,

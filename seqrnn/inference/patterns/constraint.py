@@ -17,6 +17,7 @@ import numpy as np
 
 from seqrnn.data.vocabulary import END, RESERVED, Vocabulary
 from seqrnn.errors import UserError
+from seqrnn.inference.patterns import schema
 from seqrnn.inference.patterns.automaton import PatternError
 from seqrnn.inference.patterns.table import (
   NEVER,
@@ -36,18 +37,20 @@ class Arrays(NamedTuple):
     need_SV: of a table.
     length: the most symbols of a text.
     temperature: of the sample.
+    boundaries: whether the model has learned the end symbol.
   """
 
   next_SV: Any
   need_SV: Any
   length: Any
   temperature: Any
+  boundaries: Any
 
 
 def applied(
   config: Config, vocabulary: Vocabulary, temperature: float, length: int
 ) -> list[Applied]:
-  """The constraint of `sample.pattern` as a processor; none: [].
+  """The constraint of `sample.pattern` or `sample.schema`; neither: [].
 
   Args:
     config: of the run.
@@ -58,13 +61,18 @@ def applied(
   Raises:
     UserError: the pattern is faulty or does not fit.
   """
-  pattern = config.sample.pattern
+  settings = config.sample
+  name, pattern = "pattern", settings.pattern
+  if settings.schema is not None:
+    name, pattern = "schema", schema.pattern_of(settings.schema)
   if pattern is None:
     return []
   try:
     table = compile_pattern(pattern, vocabulary, length)
   except PatternError as error:
-    raise UserError(f"config.sample.pattern={pattern!r}: {error}") from None
+    raise UserError(
+      f"config.sample.{name}={settings[name]!r}: {error}"
+    ) from None
   return [constraint(table, length, temperature, config.data.boundaries)]
 
 
@@ -85,7 +93,11 @@ def constraint(
   return Applied(
     _processor(boundaries),
     Arrays(
-      table.next_SV, table.need_SV, np.int32(length), np.float32(temperature)
+      table.next_SV,
+      table.need_SV,
+      np.int32(length),
+      np.float32(temperature),
+      np.bool_(boundaries),
     ),
     lambda prime_BP: np.full(len(prime_BP), START, np.int32),
   )

@@ -140,6 +140,20 @@ SAMPLE = group(
     " symbols that are drawn, without sample.prime.",
     *SAMPLED_TEXT,
   ),
+  schema=optional(
+    str,
+    TEXT,
+    "A file with a JSON schema; each text, without sample.prime, is valid JSON"
+    " of it.",
+    *SAMPLED_TEXT,
+  ),
+  resample=Field(
+    1,
+    integer(1, 10_000, "1 to 10,000"),
+    "The candidates of each text under a pattern, of which one is kept. Many:"
+    " texts have nearly the model's own probabilities, given that they match.",
+    SAMPLED_TEXT,
+  ),
   seed=Field(0, SEED, "The seed of the draws.", SAMPLED),
   tempo=Field(
     120,

@@ -1,0 +1,168 @@
+"""The distribution of samples under a pattern, against enumerations."""
+
+import itertools
+import re
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+import experiments
+from seqrnn.data.vocabulary import BEGIN, END, RESERVED, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.inference import sampler
+from seqrnn.inference.patterns.constraint import constraint
+from seqrnn.inference.patterns.resampling import resampled
+from seqrnn.inference.patterns.table import compile_pattern
+from tests.conftest import tiny
+
+LETTERS = "abc"
+SYMBOLS = Vocabulary("char", tuple(LETTERS))
+PATTERN = "(a|b)*c?a|cb+|b"
+LENGTH = 4
+SAMPLES = 2000
+
+
+class Oracle:
+  """Probabilities of a model by enumeration, in Python's own terms."""
+
+  def __init__(self, experiment, params, boundaries, length=LENGTH):
+    self.boundaries, self.length = boundaries, length
+    self.matches = {
+      text
+      for n in range(length + 1)
+      for text in map("".join, itertools.product(LETTERS, repeat=n))
+      if re.fullmatch(PATTERN, text)
+    }
+    self.prefixes = {m[:n] for m in self.matches for n in range(len(m) + 1)}
+    texts = [*map("".join, itertools.product(LETTERS, repeat=length))]
+    ids_BT = np.stack([SYMBOLS.encode(text) for text in texts])
+    carry = experiment.decoder.start(len(texts))
+    symbol_B = np.full(len(texts), BEGIN)
+    self.next = {}  # The model's probabilities after a text.
+    for n in range(length):
+      carry, logits_BV = experiment.decoder.step(params, carry, symbol_B)
+      logits_BV = np.array(logits_BV, np.float64)
+      logits_BV[:, [i for i in range(len(RESERVED)) if i != END]] = -np.inf
+      if not boundaries:
+        logits_BV[:, END] = -np.inf
+      p_BV = np.exp(logits_BV - logits_BV.max(axis=1, keepdims=True))
+      p_BV /= p_BV.sum(axis=1, keepdims=True)
+      for text, p_V in zip(texts, p_BV, strict=True):
+        ways = dict(zip(LETTERS, p_V[len(RESERVED) :], strict=True))
+        self.next[text[:n]] = ways | {"": p_V[END]}
+      symbol_B = ids_BT[:, n]
+
+  def ways(self, text):
+    """What may follow a text, "" for its end, with the probabilities."""
+    found = {
+      c: p
+      for c, p in self.next[text].items()
+      if c and text + c in self.prefixes
+    }
+    if text in self.matches:
+      end = 1 - sum(found.values())
+      found[""] = self.next[text][""] if self.boundaries else end
+    return found
+
+  def of(self, local):
+    """Text -> probability: renormalized at each symbol, or given a match."""
+    found = {}
+    for match in self.matches:
+      p, end = 1.0, [""] * (len(match) < self.length)
+      for n, symbol in enumerate([*match, *end]):
+        ways = self.ways(match[:n])
+        p *= ways[symbol] / (sum(ways.values()) if local else 1)
+      found[match] = p
+    total = sum(found.values())
+    assert not local or total == pytest.approx(1)
+    return {match: p / total for match, p in found.items()}
+
+
+@pytest.fixture(params=[True, False], ids=["boundaries", "none"])
+def case(request, tmp_path):
+  config = tiny(tmp_path, {"data.boundaries": request.param})
+  experiment = experiments.build(config, {"symbols": SYMBOLS})
+  params = jax.jit(experiment.init)(jax.random.key(5))
+  params = jax.tree.map(lambda leaf: 3 * leaf, params)  # Far from uniform.
+  return experiment, params, request.param
+
+
+def p_value(found, expected):
+  """Of the chi-square test; rare texts are counted together."""
+  found = [found.count(text) for text in expected]
+  chances = np.array([*expected.values()]) * sum(found)
+  rare = chances < 5
+  fold = lambda values: [*np.array(values)[~rare], np.array(values)[rare].sum()]
+  found, chances = fold(found), fold(chances)
+  if not chances[-1]:
+    del found[-1], chances[-1]
+  return stats.chisquare(found, chances).pvalue
+
+
+def drawn(experiment, params, one, count=1):
+  draw = sampler.generator(
+    experiment.decoder, length=LENGTH, applied=[one] if one else ()
+  )
+  if count > 1:
+    draw = resampled(draw, experiment.decoder, one, count)
+  prime_BP = np.full((SAMPLES, 1), BEGIN, np.int32)
+  ids_BT = np.concatenate([*draw(params, prime_BP, 7, 1.0)], axis=1)
+  return [SYMBOLS.text(ids) for ids in ids_BT], ids_BT
+
+
+def test_samples_follow_the_distribution(case):
+  experiment, params, boundaries = case
+  oracle = Oracle(*case)
+  table = compile_pattern(PATTERN, SYMBOLS, LENGTH)
+  one = constraint(table, LENGTH, 1.0, boundaries)
+  local, given = oracle.of(local=True), oracle.of(local=False)
+  found, _ = drawn(experiment, params, one)
+  assert p_value(found, local) > 0.01
+  assert p_value(found, given) < 1e-9  # They differ.
+  found, _ = drawn(experiment, params, one, 64)
+  assert p_value(found, given) > 0.01
+  assert p_value(found, local) < 1e-9
+
+
+def test_the_probability_of_a_text(case, tmp_path):
+  experiment, params, boundaries = case
+  config = tiny(tmp_path, {"data.boundaries": boundaries})
+  run = experiments.Run(tmp_path, config, experiment, params, 0)
+  if not boundaries:
+    with pytest.raises(UserError, match="^prime='': must not be empty"):
+      run.log_prob("ab")
+    return
+  oracle = Oracle(*case, length=6)  # No prefix of 3 letters needs more.
+  local = oracle.of(local=True)
+  for text in ("a", "b", "aa", "aca", "cbb"):
+    assert run.log_prob(text, PATTERN) == pytest.approx(np.log(local[text]))
+  raw = run.log_prob("aca")
+  assert raw == pytest.approx(-run.score("aca").sum())
+  for text in ("ab", "", "c", "xa"):
+    assert run.log_prob(text, PATTERN) == -np.inf
+  # A prime is no part of the match.
+  after = run.log_prob("a", PATTERN, prime="cc")
+  assert after < 0 and after != pytest.approx(np.log(local["a"]))
+
+
+def test_resampling_agrees_with_rejection(case):
+  experiment, params, boundaries = case
+  oracle = Oracle(*case)
+  if not boundaries:
+    params["head"]["bias"] = params["head"]["bias"].at[END].set(-1e9)
+  _, ids_BT = drawn(experiment, params, None)
+  kept = []
+  for ids in ids_BT:
+    text = SYMBOLS.text(ids)
+    if not boundaries:  # It ends where it leaves the pattern.
+      size = max(n for n in range(LENGTH + 1) if text[:n] in oracle.prefixes)
+      text = text[:size]
+    elif END not in ids and text not in oracle.matches:
+      continue
+    if text in oracle.matches:
+      kept.append(text)
+  given = oracle.of(local=False)
+  assert len(kept) > 300
+  assert p_value(kept, given) > 0.01

@@ -1,0 +1,135 @@
+"""JSON schemas as patterns: what they write is valid, and what is refused."""
+
+import json
+import random
+import re
+
+import pytest
+
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.inference.patterns import schema
+from seqrnn.inference.patterns.table import END, ENDED, START, compile_pattern
+
+jsonschema = pytest.importorskip("jsonschema")
+SYMBOLS = Vocabulary("char", tuple(map(chr, [*range(9, 127), 233])))
+NESTED = {
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "type": "object",
+  "title": "A person",
+  "properties": {
+    "name": {"type": "string", "minLength": 1, "maxLength": 4},
+    "age": {"type": ["integer", "null"]},
+    "tags": {
+      "type": "array",
+      "items": {"enum": ['a"b', "\u00e9", 1.5, None, [1, {"x": 2}]]},
+      "minItems": 1,
+      "maxItems": 3,
+    },
+    "pair": {
+      "type": "array",
+      "prefixItems": [{"type": "boolean"}, {"const": "x"}],
+    },
+    "friend": {"$ref": "#"},
+  },
+  "required": ["age", "tags"],
+}
+TREE = {
+  "$defs": {
+    "tree": {
+      "anyOf": [
+        {"type": "number"},
+        {"type": "string", "pattern": "^[a-c]{2}$"},
+        {"type": "string", "format": "date"},
+        {"type": "string", "format": "date-time"},
+        {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2},
+      ]
+    }
+  },
+  "type": "object",
+  "additionalProperties": {"$ref": "#/$defs/tree"},
+}
+
+
+def write(tmp_path, content):
+  path = tmp_path / "schema.json"
+  path.write_text(json.dumps(content), "utf-8")
+  return str(path)
+
+
+def walk(table, rng, length):
+  """A random match: any allowed symbol with the same probability."""
+  state, text = START, ""
+  while True:
+    left = length - len(text)
+    ways = (table.need_SV[state] < left).nonzero()[0]
+    if not left or not len(ways):
+      return text
+    symbol = int(rng.choice(ways))
+    state = table.next_SV[state, symbol]
+    if symbol == END:
+      assert state == ENDED
+      return text
+    text += SYMBOLS.text([symbol])
+
+
+@pytest.mark.parametrize("content", [NESTED, TREE])
+def test_all_texts_are_valid(tmp_path, content):
+  pattern = schema.pattern_of(write(tmp_path, content))
+  table = compile_pattern(pattern, SYMBOLS, 80)
+  checker = jsonschema.FormatChecker()
+  made = jsonschema.Draft202012Validator(content, format_checker=checker)
+  rng = random.Random(3)
+  found = [walk(table, rng, 80) for _ in range(300)]
+  for text in found:
+    assert re.fullmatch(pattern, text)
+    made.validate(json.loads(text))
+  assert len(set(found)) > 100
+  if content is NESTED:
+    values = [json.loads(text) for text in found]
+    for name in NESTED["properties"]:
+      assert any(name in value for value in values), name
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ([], "# must be an object with a type"),
+    ({}, "# has type=None, which must be one of array, boolean, integer"),
+    (
+      {"type": "integer", "minimum": 3},
+      "# has minimum, which is not supported",
+    ),
+    ({"type": "object"}, "# is an object, and needs properties"),
+    ({"$ref": "#"}, "# refers to itself without end"),
+    ({"$ref": "#/a"}, "# has $ref='#/a', which is not there"),
+    ({"$ref": "b.json"}, "# has $ref='b.json', which must begin with #/"),
+    ({"enum": []}, "# has enum, which must be a list that is not empty"),
+    (
+      {"type": "array", "items": {"type": "string", "pattern": "a.*"}},
+      "#/items/pattern can match '\"', which JSON must escape",
+    ),
+    ({"type": "string", "pattern": "(?=a)"}, "#/pattern: (?= at position 0"),
+    ({"type": "string", "format": "email"}, "# has format='email', which must"),
+    (
+      {"type": "object", "properties": {}, "required": ["a"]},
+      "# requires 'a', which is no property",
+    ),
+    (
+      {"type": "string", "minLength": 3, "maxLength": 2},
+      "# has minLength=3 above maxLength=2",
+    ),
+  ],
+)
+def test_what_is_refused(tmp_path, content, message):
+  path = write(tmp_path, content)
+  with pytest.raises(UserError) as caught:
+    schema.pattern_of(path)
+  assert str(caught.value).startswith(
+    f"config.sample.schema={path!r}: {message}"
+  )
+
+
+def test_no_file(tmp_path):
+  with pytest.raises(UserError, match="cannot be read: No such file"):
+    schema.pattern_of(str(tmp_path / "none.json"))
