@@ -237,43 +237,31 @@ class Run(NamedTuple):
     return np.concatenate([scores.document(j) for j in places])
 
   def log_prob(
-    self,
-    text: str,
-    pattern: str | None = None,
-    schema: str | None = None,
-    prime: str = "",
+    self, text: str, prime: str = "", **pattern: str | None
   ) -> float:
-    r"""The log-probability of a whole text, in nats.
+    r"""The log-probability of a whole text after a prime, in nats.
 
     Example:
       >>> run.log_prob("import os\n", prime="\n")
       -9.2
-      >>> run.log_prob("import os\n", pattern=r"import \w+\n", prime="\n")
+      >>> run.log_prob("import os\n", prime="\n", pattern=r"import \w+\n")
       -4.1
-      >>> run.log_prob("os", pattern=r"import \w+\n", prime="\n")
-      -inf
 
     Args:
-      text: in the format of the run's data.
-      pattern: as `config.sample.pattern`: the probability that a sample under
-        this pattern, at temperature 1 and of any length, is the text.
-      schema: as `config.sample.schema`, in place of a pattern.
+      text: in the format of the run's data. Its end is counted if the model has
+        learned it (`data.boundaries`), or if there is a pattern.
       prime: what stands before the text.
-
-    Returns:
-      the log-probability; -inf if the text does not match. The end of the text
-      is counted if the model has learned it (`data.boundaries`), or if there is
-      a pattern.
+      **pattern: `pattern` or `schema`, as fields of `config.sample`, for the
+        probability that a sample under it, at temperature 1 and of any length,
+        is the text; -inf if the text does not match.
 
     Raises:
       UserError: the task cannot sample, a pattern that does not fit, or no
         prime in a run without `data.boundaries`.
     """
     self._require("sample", "cannot sample")
-    given = {"pattern": pattern, "schema": schema, "prime": prime}
-    config = self._changed("sample", {**given, "resample": 1})
-    if not self.experiment.writes_text:
-      raise UserError(f"{self.workdir}: task={config.task!r} writes no text")
+    given = {"pattern": None, "schema": None, **pattern, "resample": 1}
+    config = self._changed("sample", {"prime": prime, **given})
     return log_prob(self.experiment, self.params, config, text)
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
@@ -363,12 +351,7 @@ class Run(NamedTuple):
       raise UserError(f"text={text!r}: no symbol there")
     pieces = states.whole(self.experiment, pieces, data.boundaries)
     reading = states.Reading(self.experiment, self.params, pieces, layer)
-    blocks = (
-      states.texts(reading, pooling)
-      if of == "texts"
-      else states.symbols(reading, data.boundaries)
-    )
-    return np.concatenate([block.vectors for block in blocks])
+    return states.vectors(reading, of, pooling, data.boundaries)
 
   def _documents(self, text: str) -> list[Document]:
     if self.experiment.reads != "symbol":

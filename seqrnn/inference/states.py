@@ -341,6 +341,16 @@ def _block(
   return Block(every, np.arange(first, last), lengths)
 
 
+def vectors(
+  reading: Reading, of: str, pooling: str, boundaries: bool
+) -> np.ndarray:
+  """The vectors of all `texts`, or of all symbols, in their order."""
+  blocks = (
+    texts(reading, pooling) if of == "texts" else symbols(reading, boundaries)
+  )
+  return np.concatenate([block.vectors for block in blocks])
+
+
 def embedding(params: Params) -> np.ndarray:
   """The embedding of each symbol of the vocabulary, [V, D].
 

@@ -32,11 +32,14 @@ def log_prob(
     -inf if the text does not match.
 
   Raises:
-    UserError: the text is not one sequence, or it has no symbol before it.
+    UserError: the text is not one sequence, it has no symbol before it, or the
+      task writes music.
   """
   data, settings = config.data, config.sample
-  symbols = experiment.vocabularies["symbols"]
   assert experiment.decoder is not None, "checked by the caller"
+  if not experiment.writes_text:
+    raise UserError(f"task={config.task!r}: writes no text")
+  symbols = experiment.vocabularies["symbols"]
   if not (data.boundaries or settings.prime):
     raise UserError(
       "prime='': must not be empty for a run with data.boundaries=false, whose"

@@ -137,13 +137,15 @@ def test_the_probability_of_a_text(case, tmp_path):
   oracle = Oracle(*case, length=6)  # No prefix of 3 letters needs more.
   local = oracle.of(local=True)
   for text in ("a", "b", "aa", "aca", "cbb"):
-    assert run.log_prob(text, PATTERN) == pytest.approx(np.log(local[text]))
+    assert run.log_prob(text, pattern=PATTERN) == pytest.approx(
+      np.log(local[text])
+    )
   raw = run.log_prob("aca")
   assert raw == pytest.approx(-run.score("aca").sum())
   for text in ("ab", "", "c", "xa"):
-    assert run.log_prob(text, PATTERN) == -np.inf
+    assert run.log_prob(text, pattern=PATTERN) == -np.inf
   # A prime is no part of the match.
-  after = run.log_prob("a", PATTERN, prime="cc")
+  after = run.log_prob("a", "cc", pattern=PATTERN)
   assert after < 0 and after != pytest.approx(np.log(local["a"]))
 
 
