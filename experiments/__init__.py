@@ -25,7 +25,7 @@ from seqrnn.inference.infill import Filling
 from seqrnn.inference.patterns.likelihood import log_prob
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.inference.sampler import sample_music
-from seqrnn.inference.scoring import pad_time, scorer
+from seqrnn.inference.scoring import in_few_lengths, scorer
 from seqrnn.inference.texts import sample
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.checkpoint import restore_params
@@ -224,26 +224,20 @@ class Run(NamedTuple):
     """
     if self.experiment.score is None:
       raise UserError(f"{self.workdir}: task={self.config.task!r} cannot score")
-    documents = self._documents(text)
     experiment = self.experiment
     if self.config.data.buckets is not None:  # Texts have lengths of their own.
-      made = experiment.batches
-      experiment = experiment._replace(
-        batches=lambda *split, **how: made(*split, **how).map(pad_time)
-      )
+      experiment = in_few_lengths(experiment)
     mesh, params = self._everywhere()
-    scores = scorer(experiment, mesh)(params, documents)
+    scores = scorer(experiment, mesh)(params, self._documents(text))
     places = range(len(scores.distinct))
     return np.concatenate([scores.document(j) for j in places])
 
   def log_prob(
     self, text: str, prime: str = "", **pattern: str | None
   ) -> float:
-    r"""The log-probability of a whole text after a prime, in nats.
+    r"""The log-probability of a whole text, in nats; -inf for no match.
 
     Example:
-      >>> run.log_prob("import os\n", prime="\n")
-      -9.2
       >>> run.log_prob("import os\n", prime="\n", pattern=r"import \w+\n")
       -4.1
 
@@ -251,16 +245,14 @@ class Run(NamedTuple):
       text: in the format of the run's data. Its end is counted if the model has
         learned it (`data.boundaries`), or if there is a pattern.
       prime: what stands before the text.
-      **pattern: `pattern` or `schema`, as fields of `config.sample`, for the
-        probability that a sample under it, at temperature 1 and of any length,
-        is the text; -inf if the text does not match.
+      **pattern: `pattern` or `schema` of `config.sample`: the probability that
+        a sample under it, at temperature 1 and of any length, is the text.
 
     Raises:
-      UserError: the task cannot sample, a pattern that does not fit, or no
-        prime in a run without `data.boundaries`.
+      UserError: as `sample`, or no prime in a run without `data.boundaries`.
     """
     self._require("sample", "cannot sample")
-    given = {"pattern": None, "schema": None, **pattern, "resample": 1}
+    given = {"pattern": None, "schema": None, "resample": 1, **pattern}
     config = self._changed("sample", {"prime": prime, **given})
     return log_prob(self.experiment, self.params, config, text)
 

@@ -102,6 +102,14 @@ def event_scorer(
   return score
 
 
+def in_few_lengths(experiment: Experiment) -> Experiment:
+  """The experiment, with batches of few lengths, as each compiles a program."""
+  made = experiment.batches
+  return experiment._replace(
+    batches=lambda *split, **how: made(*split, **how).map(pad_time)
+  )
+
+
 def pad_time(batch: Batch) -> Batch:
   """The batch with its time axis padded to a power of two.
 
