@@ -33,11 +33,16 @@ CLASSES = r"\d \D \w \W \s \S \. \n \- \\ \x61 \u00e9 [ab] [^a] [a-c1] [^\n-]"
 CLASSES = [*CLASSES.split(), r"[\w.-]", "[]a]", "[^]\\n]", ".", *"abb1 ]}"]
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+  *_, path = made(tmp_path_factory.mktemp("page"), {"model.hidden_size": 2})
+  return path.as_uri()
+
+
 @pytest.fixture
-def engine(browser, tmp_path):
+def engine(browser, page):
   """A page that has a model, and so the functions of patterns."""
-  *_, path = made(tmp_path, {"model.hidden_size": 2})
-  browser.get(path.as_uri())
+  browser.get(page)
   return browser.execute_script
 
 
