@@ -339,12 +339,13 @@ def test_a_pattern_that_is_typed(tmp_path, browser):
   ],
 )
 def test_other_patterns_are_refused(engine, source, told):
-  news = engine(
+  news, disabled = engine(
     """
     $("pattern").value = arguments[0];
     compile();
-    return $("states").textContent;
+    return [$("states").textContent, $("write").disabled];
     """,
     source,
   )
   assert told in news
+  assert disabled
