@@ -26,35 +26,71 @@ def choose_symbol(
   return _draw_symbol(noise_BV, _scaled(logits_BV, temperature), temperature)
 
 
+class Limits(NamedTuple):
+  """Which symbols `choose_likely_symbol` may draw.
+
+  A limit that is None is not compiled. The limits hold one after another, in
+  this order, which is that of Hugging Face's transformers: each one sees the
+  probabilities, at the temperature, of the symbols that those before it leave.
+  Symbols as likely as the last one that a limit keeps are kept, too.
+
+  Attributes:
+    top_k: the number of most likely symbols, at least 1.
+    top_p: the fewest most likely symbols whose probabilities sum to this or
+      more (Holtzman et al. 2020); 1 includes all. Without top_k it is unused.
+    min_p: symbols with at least this part of the probability of the most likely
+      one (Nguyen et al. 2024).
+    typical: the fewest symbols whose probabilities sum to this or more, taken
+      in the order of abs(-log p - H), where H is the entropy (locally typical
+      sampling, Meister et al. 2023); 1 includes all.
+  """
+
+  top_k: jax.Array | int | None = None
+  top_p: jax.Array | float = 1.0
+  min_p: jax.Array | float | None = None
+  typical: jax.Array | float | None = None
+
+
 def choose_likely_symbol(
   noise_BV: jax.Array,
   logits_BV: jax.Array,
   temperature: jax.Array,
-  top_k: jax.Array,
-  top_p: jax.Array,
+  limits: Limits,
 ) -> jax.Array:
-  """Draws symbol_B as `choose_symbol`, from the most likely symbols only.
-
-  Args:
-    noise_BV: as there.
-    logits_BV: as there.
-    temperature: as there.
-    top_k: the number of symbols to draw from, at least 1; symbols as likely
-      as the last of them are included.
-    top_p: draw from the fewest symbols whose probabilities at this temperature
-      sum to this or more (Holtzman et al. 2020); symbols as likely as the last
-      of them are included; 1 includes all.
-  """
+  """Draws symbol_B as `choose_symbol`, from the symbols within limits only."""
   scaled_BV = _scaled(logits_BV, temperature)
-  few = platform() != "cpu" and scaled_BV.shape[-1] <= _COMPARED
-  find = _likely_by_comparing if few else _likely_by_sorting
-  likely_BV = find(scaled_BV, top_k, top_p)
-  scaled_BV = jnp.where(likely_BV, scaled_BV, -jnp.inf)
+  if limits.top_k is not None:
+    few = platform() != "cpu" and scaled_BV.shape[-1] <= _COMPARED
+    find = _likely_by_comparing if few else _likely_by_sorting
+    likely_BV = find(scaled_BV, limits.top_k, limits.top_p)
+    scaled_BV = jnp.where(likely_BV, scaled_BV, -jnp.inf)
+  if limits.min_p is not None:
+    largest_B1 = jnp.max(scaled_BV, axis=-1, keepdims=True)
+    least_B1 = largest_B1 + jnp.log(limits.min_p)
+    scaled_BV = jnp.where(scaled_BV >= least_B1, scaled_BV, -jnp.inf)
+  if limits.typical is not None:
+    typical_BV = _typical(scaled_BV, limits.typical)
+    scaled_BV = jnp.where(typical_BV, scaled_BV, -jnp.inf)
   return _draw_symbol(noise_BV, scaled_BV, temperature)
 
 
+def _typical(scaled_BV: jax.Array, mass: jax.Array | float) -> jax.Array:
+  """Returns whether a symbol is in the typical set, [B, V]."""
+  log_p_BV = jax.nn.log_softmax(scaled_BV, axis=-1)
+  p_BV = jnp.exp(log_p_BV)
+  # A symbol that is not allowed has p = 0, and 0 log 0 is 0.
+  terms_BV = jnp.where(p_BV > 0, -p_BV * log_p_BV, 0)
+  entropy_B1 = jnp.sum(terms_BV, axis=-1, keepdims=True)
+  distance_BV = jnp.abs(-log_p_BV - entropy_B1)
+  sorted_BV, p_BV = jax.lax.sort((distance_BV, p_BV), dimension=-1, num_keys=1)
+  # A symbol stays while those before it have less than the mass together.
+  inside_BV = (jnp.cumsum(p_BV, axis=-1) - p_BV < mass) | (mass >= 1)
+  kept_BV = jnp.where(inside_BV, sorted_BV, -jnp.inf)
+  return distance_BV <= jnp.max(kept_BV, axis=-1, keepdims=True)
+
+
 def _likely_by_sorting(
-  scaled_BV: jax.Array, top_k: jax.Array, top_p: jax.Array
+  scaled_BV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float
 ) -> jax.Array:
   """Returns whether a symbol is among those to draw from, [B, V]."""
   sorted_BV = jnp.sort(scaled_BV, axis=-1, descending=True)
@@ -71,7 +107,7 @@ def _likely_by_sorting(
 
 
 def _likely_by_comparing(
-  scaled_BV: jax.Array, top_k: jax.Array, top_p: jax.Array
+  scaled_BV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float
 ) -> jax.Array:
   """`_likely_by_sorting`, from comparisons of each symbol with each other.
 
@@ -91,10 +127,15 @@ def _scaled(logits_BV: jax.Array, temperature: jax.Array) -> jax.Array:
   `where` and not .at[].set: XLA's scatter is slow on a CPU, and this runs for
   every symbol.
   """
-  id_1V = jnp.arange(logits_BV.shape[-1])[None]
-  never_1V = (id_1V == PAD) | (id_1V == BEGIN) | (id_1V == UNKNOWN)
+  never_1V = never_drawn(logits_BV.shape[-1])
   logits_BV = jnp.where(never_1V, -jnp.inf, logits_BV)
   return logits_BV / jnp.where(temperature > 0, temperature, 1)
+
+
+def never_drawn(V: int) -> jax.Array:
+  """Whether a symbol is padding, begin or unknown, [1, V]."""
+  id_1V = jnp.arange(V)[None]
+  return (id_1V == PAD) | (id_1V == BEGIN) | (id_1V == UNKNOWN)
 
 
 def _draw_symbol(

@@ -1,6 +1,8 @@
 """Primes: the symbols or frames that a sample continues."""
 
+import json
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from seqrnn.data.corpora import from_text
 from seqrnn.data.spelling import spelled
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
+from seqrnn.runtime import files
 from seqrnn.settings.config import Config
 
 _PRIME = 1024  # The smallest length to which a prime is padded.
@@ -24,8 +27,56 @@ def padded_prime(prime_BP: np.ndarray) -> np.ndarray:
   return padded_BP
 
 
+_LIMIT = 2**28  # Bytes of a file of prompts.
+
+
+def prompts(path: str) -> list[tuple[str, str]]:
+  """The lines of `sample.prompts`: their places, for errors, and their texts.
+
+  Empty lines are prompts, too, but for JSON lines.
+
+  Raises:
+    UserError: the file cannot be read, or has no prompt.
+  """
+  name = f"config.sample.prompts={path!r}"
+  try:
+    text = files.read(path, _LIMIT).decode("utf-8-sig")
+  except OSError as error:
+    raise UserError(f"{name}: cannot be read: {error.strerror}") from None
+  except UnicodeDecodeError as error:
+    raise UserError(f"{name}: byte {error.start} is not UTF-8") from None
+  lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+  found = [(f"{path}:{n}: prime", s) for n, s in enumerate(lines, 1)]
+  if path.endswith(".jsonl"):
+    found = [(where, _of_json(where, s)) for where, s in found if s.strip()]
+  if not text or not found:
+    raise UserError(f"{name}: must have at least one prompt")
+  return found
+
+
+def _of_json(where: str, line: str) -> str:
+  try:
+    value = json.loads(line)
+  except (ValueError, RecursionError):
+    value = None
+  if not isinstance(value, dict) or not isinstance(value.get("prime"), str):
+    raise UserError(f"{where}: must be a text in a JSON object")
+  return value["prime"]
+
+
+def aligned(rows: Sequence[np.ndarray]) -> np.ndarray:
+  """Ids [B, P] of primes of several lengths, padded at the start."""
+  P = max(map(len, rows))
+  return np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
+
+
 def prime_ids(
-  symbols: Vocabulary, prime: str, data: Config, streams: int, seed: int
+  symbols: Vocabulary,
+  prime: str,
+  data: Config,
+  streams: int,
+  seed: int,
+  where: str = "config.sample.prime",
 ) -> tuple[np.ndarray, list[str]]:
   """The ids [B, P] that a text continues, and the prime's unknown symbols.
 
@@ -38,7 +89,7 @@ def prime_ids(
   documents = from_text(prime, symbols.unit) if prime else []
   if prime and len(documents) != 1:
     raise UserError(
-      f"config.sample.prime={prime!r}: has {len(documents)} sequences of"
+      f"{where}={prime!r}: has {len(documents)} sequences of"
       f" data.unit={symbols.unit}; a sample continues one sequence"
     )
   tokens = spelled(documents[0].symbols if documents else "", data)

@@ -31,8 +31,8 @@ class Applied(NamedTuple):
   Attributes:
     processor: its functions.
     arrays: a tree of arrays, the same for all streams.
-    start: prime_BP -> the memory before the first symbol, a tree of arrays
-      [B, ...].
+    start: prime_BP, padded at the start -> the memory before the first symbol,
+      a tree of arrays [B, ...].
   """
 
   processor: Processor

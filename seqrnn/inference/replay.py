@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 from seqrnn.data.vocabulary import PAD
 from seqrnn.experiment import Decoder, Params
 from seqrnn.inference import processors
-from seqrnn.inference.primes import padded_prime
-from seqrnn.inference.sampler import reader
+from seqrnn.inference.sampler import read
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
@@ -69,7 +68,7 @@ def log_probabilities(
   Args:
     decoder: of the model.
     params: of the model.
-    prime_BP: the symbols before, at least one.
+    prime_BP: the symbols before, at least one; padded at the start.
     symbols_BT: padded at the end.
     applied: processors of the logits.
 
@@ -77,7 +76,7 @@ def log_probabilities(
     of the model; of the logits after the processors, which are those of the
     sampler at temperature 1.
   """
-  carry = reader(decoder)(params, padded_prime(prime_BP), prime_BP.shape[1] - 1)
+  carry = read(decoder, params, prime_BP)
   memories = tuple(one.start(prime_BP) for one in applied)
   replay = replayer(decoder, tuple(one.processor for one in applied))
   T = symbols_BT.shape[1]

@@ -17,6 +17,8 @@ from seqrnn.inference.primes import padded_prime, prime_frames
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.settings.config import Config
+from seqrnn.settings.groups.conditions import SAMPLED_TEXT
+from seqrnn.settings.groups.modes import SAMPLE
 
 _CHUNK = 256  # Symbols of one call, at most: text is printed while it grows.
 _NOISE = 2**20  # Random numbers drawn at once, at most.
@@ -28,21 +30,40 @@ def _part_size(total: int, limit: int) -> int:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def reader(decoder: Decoder, mesh: Mesh | None = None) -> Callable[..., Carry]:
+def reader(
+  decoder: Decoder, mesh: Mesh | None = None, aligned: bool = False
+) -> Callable[..., Carry]:
   """A jitted function params, prime_BP, length -> carry.
 
-  It reads the first `length` symbols of the prime.
+  It reads the first `length` symbols of the prime. With `aligned`, it skips
+  padding at the start, so that primes of several lengths end at one place.
   """
 
   @partial(sharding.jit, mesh=mesh)
   def read(params, prime_BP, length):
     def step(t, carry):
       symbol_B = jax.lax.dynamic_index_in_dim(prime_BP, t, 1, keepdims=False)
-      return decoder.step(params, carry, symbol_B)[0]
+      after = decoder.step(params, carry, symbol_B)[0]
+      if not aligned:
+        return after
+
+      def skip(old, new):
+        axes = range(1, new.ndim)
+        return jnp.where(jnp.expand_dims(symbol_B == PAD, axes), old, new)
+
+      return jax.tree.map(skip, carry, after)
 
     return jax.lax.fori_loop(0, length, step, decoder.start(len(prime_BP)))
 
   return read
+
+
+def read(decoder: Decoder, params: Params, prime_BP: np.ndarray) -> Carry:
+  """The carry before the last symbol of a prime, padded at the start."""
+  aligned = prime_BP.ndim == 2 and bool((prime_BP == PAD).any())
+  return reader(decoder, None, aligned)(
+    params, padded_prime(prime_BP), prime_BP.shape[1] - 1
+  )
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -133,6 +154,8 @@ def generator(
   two programs, one for the prime and one for a chunk; other lengths and
   settings reuse them.
 
+  Shorter primes are padded at the start, which is not read.
+
   A symbol may be a frame of notes, with one more axis. Notes are 0 or 1, so
   none is the end symbol.
 
@@ -142,15 +165,14 @@ def generator(
     how: a symbol, or a frame of notes, is drawn.
     applied: processors of the logits, in their order.
   """
-  read = reader(decoder)
   functions = tuple(one.processor for one in applied)
   arrays = tuple(one.arrays for one in applied)
   draw = drawer(decoder, how, functions, _CHUNK, _NOISE)
 
   def generate(
-    params: Params, prime_BP: np.ndarray, seed: int, *settings: float
+    params: Params, prime_BP: np.ndarray, seed: int, *settings: Any
   ) -> Iterator[np.ndarray]:
-    carry = read(params, padded_prime(prime_BP), prime_BP.shape[1] - 1)
+    carry = read(decoder, params, prime_BP)
     last_B = prime_BP[:, -1].astype(np.int32)
     memories = tuple(one.start(prime_BP) for one in applied)
     state = carry, last_B, np.zeros(last_B.shape, bool), memories
@@ -177,11 +199,12 @@ def sample_music(
   """
   settings = config.sample
   assert experiment.decoder is not None, "checked by the caller"
-  for name in ("top_k", "top_p"):
-    if settings[name] is not None:
+  for name, field in SAMPLE.items():
+    value = settings[name.removeprefix("sample.")]
+    if field.used == SAMPLED_TEXT and value != field.default:
       raise UserError(
-        f"config.sample.{name}={settings[name]}: must be none for music, whose"
-        " notes are drawn independently"
+        f"config.{name}={value}: must be {str(field.default).lower()} for"
+        " music, whose notes are drawn independently"
       )
   prime_PV = prime_frames(config.data, settings.prime)
   prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))

@@ -1,18 +1,66 @@
 """Texts that a model draws, with the settings of `config.sample`."""
 
 import copy
+import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn.data.vocabulary import PAD, Vocabulary
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
-from seqrnn.inference import choice
+from seqrnn.inference import beam, choice, penalties, processors
 from seqrnn.inference.patterns import constraint as patterns
 from seqrnn.inference.patterns.resampling import resampled
-from seqrnn.inference.primes import prime_ids
+from seqrnn.inference.primes import aligned, prime_ids, prompts
+from seqrnn.inference.replay import log_probabilities
 from seqrnn.inference.sampler import generator
+from seqrnn.inference.stopping import collect, ending, pieces
 from seqrnn.settings.config import Config
+from seqrnn.settings.fields import texts as parse_texts
+
+_ROWS = 64  # Texts of a file of prompts that are drawn together.
+_UNKNOWN = 20  # Unknown symbols that are named.
+
+
+class Sample(NamedTuple):
+  """A text that was drawn, as a line of samples.jsonl.
+
+  Attributes:
+    prime: what it continues.
+    text: the whole text, with the prime as the model reads it.
+    log_prob: the log-probability of the drawn symbols under the model at
+      temperature 1, in nats; None unless it was asked for.
+    log_prob_pattern: the same with the pattern or schema and other settings
+      that change logits; None without one.
+    symbols: the number of drawn symbols; the end symbol, or the symbols of the
+      stop text, are among them.
+    temperature: at which it was drawn.
+    seed: of the draws.
+    ended: `end`, at the end symbol; `stop`, at a stop text; or `length`.
+  """
+
+  prime: str
+  text: str
+  log_prob: float | None
+  log_prob_pattern: float | None
+  symbols: int
+  temperature: float
+  seed: int
+  ended: str
+
+
+def fields(settings: dict[str, Any]) -> dict[str, Any]:
+  """Values of fields, of which one temperature or stop texts may be simpler."""
+  temperature, stop = settings.get("temperature"), settings.get("stop")
+  if isinstance(temperature, int | float):
+    settings = {**settings, "temperature": (float(temperature),)}
+  if isinstance(stop, list | tuple):
+    settings = {**settings, "stop": json.dumps(stop)}
+  return settings
 
 
 def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
@@ -25,92 +73,305 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
     return lambda _: ""
   config = copy.deepcopy(config)
   # They may need more symbols.
-  config.sample.update(pattern=None, schema=None, resample=1)
-  generate, prime_BP, _ = _begin(experiment, config, length, streams=1)
+  config.sample.update(pattern=None, schema=None, resample=1, min_length=0)
+  generate = _begin(experiment, config, length)
+  symbols = experiment.vocabularies["symbols"]
+  prime_BP, _ = prime_ids(
+    symbols, settings.prime, config.data, 1, settings.seed
+  )
 
   def excerpt(params: Params) -> str:
     chunks = generate(params, prime_BP, settings.seed, settings.temperature[0])
     [ids] = np.concatenate([prime_BP, *chunks], axis=1)
-    return experiment.vocabularies["symbols"].text(ids)
+    return symbols.text(ids)
 
   return excerpt
 
 
 def _begin(
-  experiment: Experiment, config: Config, length: int, streams: int
-) -> tuple[Callable[..., Iterator[np.ndarray]], np.ndarray, list[str]]:
-  """A function that draws texts, and the result of `prime_ids`.
-
-  The function maps params, prime_BP, seed, temperature to chunks of symbols.
-  """
+  experiment: Experiment, config: Config, length: int
+) -> Callable[..., Iterator[np.ndarray]]:
+  """A function params, prime_BP, seed, temperature -> chunks of symbols."""
   settings, symbols = config.sample, experiment.vocabularies["symbols"]
   assert experiment.decoder is not None, "checked by the caller"
-  how, limits = choice.SYMBOL, ()
+  how, more = choice.SYMBOL, ()
+  limits = choice.Limits(min_p=settings.min_p, typical=settings.typical)
   if (settings.top_k, settings.top_p) != (None, None):
-    how = choice.LIKELY_SYMBOL
-    limits = settings.top_k or len(symbols), settings.top_p or 1.0
+    top_k, top_p = settings.top_k or len(symbols), settings.top_p or 1.0
+    limits = limits._replace(top_k=top_k, top_p=top_p)
+  if limits != choice.Limits():
+    how, more = choice.LIKELY_SYMBOL, (limits,)
   decoder = experiment.decoder
 
   def generate(
     params: Params, prime_BP: np.ndarray, seed: int, temperature: float
   ) -> Iterator[np.ndarray]:
-    # In the order in which they change the logits.
-    applied = patterns.applied(config, symbols, temperature, length)
+    applied = _applied(config, symbols, temperature, length)
     draw = generator(decoder, length=length, how=how, applied=applied)
-    if settings.resample > 1:
+    if settings.resample > 1:  # The pattern is the only processor.
       draw = resampled(draw, decoder, applied[-1], settings.resample)
-    return draw(params, prime_BP, seed, temperature, *limits)
+    return draw(params, prime_BP, seed, temperature, *more)
 
-  prime = prime_ids(
-    symbols, settings.prime, config.data, streams, settings.seed
+  return generate
+
+
+def _applied(
+  config: Config, symbols: Vocabulary, temperature: float, length: int
+) -> list[processors.Applied]:
+  """The processors of `config.sample`, in the order of their use.
+
+  This is the order of Hugging Face's transformers, but for no_repeat, which
+  comes last, as it yields where the others leave no other symbol.
+  """
+  settings = config.sample
+  applied: list[processors.Applied] = []
+  if settings.repetition_penalty is not None:
+    penalty = settings.repetition_penalty
+    applied.append(penalties.repetition_penalty(penalty, len(symbols)))
+  if settings.min_length:
+    applied.append(penalties.min_length(settings.min_length))
+  applied += patterns.applied(config, symbols, temperature, length)
+  if settings.no_repeat is not None:
+    applied.append(penalties.no_repeat(settings.no_repeat, length))
+  return applied
+
+
+class Writing(NamedTuple):
+  """What draws the texts of a config, and what they continue.
+
+  Attributes:
+    experiment: with a decoder.
+    params: of its model.
+    config: of the run.
+    generate: draws symbols, as `_begin` returns it.
+    primes: the texts to continue.
+    rows: their ids.
+  """
+
+  experiment: Experiment
+  params: Params
+  config: Config
+  generate: Callable[..., Iterator[np.ndarray]]
+  primes: list[str]
+  rows: list[np.ndarray]
+
+  @property
+  def symbols(self) -> Vocabulary:
+    return self.experiment.vocabularies["symbols"]
+
+  @property
+  def stops(self) -> list[str]:
+    stop = self.config.sample.stop
+    return [] if stop is None else parse_texts(stop)
+
+  @property
+  def patterned(self) -> bool:
+    settings = self.config.sample
+    return (settings.pattern, settings.schema) != (None, None)
+
+  @property
+  def applied(self) -> list[processors.Applied]:
+    """The processors of the logits at temperature 1."""
+    return _applied(self.config, self.symbols, 1.0, self.config.sample.length)
+
+  def shown(self, n: int) -> np.ndarray:
+    """The ids of a prime that are a part of its text."""
+    # A random first symbol is no part of a match.
+    hidden = self.patterned and not self.primes[n]
+    return self.rows[n][:0] if hidden else self.rows[n]
+
+
+def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
+  """What draws the texts of `config.sample`; warns of unknown symbols.
+
+  Raises:
+    UserError: the primes cannot be read.
+  """
+  settings, data = config.sample, config.data
+  symbols = experiment.vocabularies["symbols"]
+  generate = _begin(experiment, config, settings.length)
+  if settings.prompts is None:
+    streams = settings.streams if settings.beam is None else 1
+    prime_BP, unknown = prime_ids(
+      symbols, settings.prime, data, streams, settings.seed
+    )
+    _warn(unknown, "sample.prime")
+    primes, rows = [settings.prime] * streams, list(prime_BP)
+  else:
+    primes, rows, unknown = [], [], {}
+    for n, (where, prime) in enumerate(prompts(settings.prompts)):
+      [ids], strange = prime_ids(
+        symbols, prime, data, 1, settings.seed + n, where
+      )
+      primes.append(prime)
+      rows.append(ids)
+      unknown |= dict.fromkeys(strange)
+    _warn([*unknown], "sample.prompts")
+  return Writing(experiment, params, config, generate, primes, rows)
+
+
+def _warn(unknown: list[str], where: str):
+  if unknown:
+    more = len(unknown) - _UNKNOWN
+    print(
+      f"{where}: read as unknown: {' '.join(map(repr, unknown[:_UNKNOWN]))}"
+      + (f" and {more:,} more" if more > 0 else ""),
+      file=sys.stderr,
+    )
+
+
+def stream(writing: Writing, temperature: float) -> Iterator[str]:
+  """Pieces of the first text, as they are drawn; joined they are the text."""
+  prime_BP = writing.rows[0][None]
+  seed = writing.config.sample.seed
+  chunks = writing.generate(writing.params, prime_BP, seed, temperature)
+  return pieces(writing.symbols, writing.shown(0), chunks, writing.stops)
+
+
+def stream_of(
+  experiment: Experiment, params: Params, config: Config
+) -> Iterator[str]:
+  """The pieces of the only text of `config.sample`.
+
+  Raises:
+    UserError: the task writes no text, or the settings ask for another number
+      of texts, or for one that is known only when all is drawn.
+  """
+  settings = config.sample
+  if not experiment.writes_text:
+    raise UserError(f"task={config.task!r}: writes no text, which has pieces")
+  allowed = {
+    "temperature": len(settings.temperature) == 1,
+    "streams": settings.streams == 1,
+    "prompts": settings.prompts is None,
+    "beam": settings.beam is None,
+    "best_of": settings.best_of == 1,
+    "resample": settings.resample == 1,
+  }
+  for name, holds in allowed.items():
+    if not holds:
+      raise UserError(
+        f"config.sample.{name}={settings[name]!r}: a stream is one text, each"
+        " of whose symbols is drawn once"
+      )
+  return stream(begin(experiment, params, config), settings.temperature[0])
+
+
+def draw(
+  writing: Writing, temperature: float, scored: bool = False
+) -> Iterator[Sample]:
+  """The texts at a temperature.
+
+  Args:
+    writing: what to draw.
+    temperature: at which it is drawn.
+    scored: with log-probabilities.
+  """
+  settings, count = writing.config.sample, len(writing.rows)
+  size = count
+  if settings.prompts is not None:
+    size = min(count, max(1, _ROWS // settings.best_of))
+  for first in range(0, count, size):
+    # The last group is filled up: another number of rows would compile.
+    chosen = [min(n, count - 1) for n in range(first, first + size)]
+    seed = settings.seed
+    if first:  # Other groups have other draws.
+      [seed] = np.random.SeedSequence((seed, first)).generate_state(1)
+    found = _group(writing, chosen, seed, temperature, scored)
+    for made in itertools.islice(found, count - first):
+      yield from made
+
+
+def _group(
+  writing: Writing,
+  chosen: list[int],
+  seed: int,
+  temperature: float,
+  scored: bool,
+) -> Iterator[list[Sample]]:
+  """The texts of each of the chosen primes."""
+  settings, symbols = writing.config.sample, writing.symbols
+  prime_BP = aligned([writing.rows[n] for n in chosen])
+  decoder, params = writing.experiment.decoder, writing.params
+  assert decoder is not None, "checked by the caller"
+  if settings.beam is None:
+    many = settings.best_of
+    prime_NP = np.repeat(prime_BP, many, axis=0)
+    chunks = writing.generate(params, prime_NP, seed, temperature)
+    shown = [writing.shown(n) for n in chosen for _ in range(many)]
+    drawn_NT = collect(symbols, shown, chunks, writing.stops)
+    there_N = np.ones(len(drawn_NT), bool)
+  else:
+    many = settings.streams
+    prime_NP = np.repeat(prime_BP, many, axis=0)
+    drawn_BWT, score_BW = beam.search(
+      decoder, params, prime_BP, settings.length, settings.beam, writing.applied
+    )
+    drawn_NT = drawn_BWT[:, :many].reshape(len(prime_NP), -1)
+    there_N = score_BW[:, :many].ravel() > -np.inf
+  made = []
+  for n, drawn_T in enumerate(drawn_NT):
+    first = chosen[n // many]
+    text, size, ended = ending(
+      symbols, writing.shown(first), drawn_T, writing.stops
+    )
+    if ended == "end" and not writing.config.data.boundaries:
+      size -= 1  # The model has learned no end, so it has no probability.
+    prime = writing.primes[first]
+    made.append(
+      Sample(prime, text, None, None, size, temperature, settings.seed, ended)
+    )
+  if scored or settings.best_of > 1:
+    made = _scored(writing, prime_NP, drawn_NT, made)
+  for first in range(0, len(made), many):
+    row = range(first, first + many)
+    texts = [made[n] for n in row if there_N[n]]
+    yield [max(texts, key=_per_symbol)] if settings.best_of > 1 else texts
+
+
+def _per_symbol(one: Sample) -> float:
+  assert one.log_prob is not None, "it is scored"
+  return one.log_prob / max(one.symbols, 1)
+
+
+def _scored(
+  writing: Writing,
+  prime_NP: np.ndarray,
+  drawn_NT: np.ndarray,
+  made: list[Sample],
+) -> list[Sample]:
+  """Texts with their log-probabilities."""
+  decoder = writing.experiment.decoder
+  assert decoder is not None, "checked by the caller"
+  size_N1 = np.array([one.symbols for one in made])[:, None]
+  counted_NT = np.arange(drawn_NT.shape[1]) < size_N1
+  found = log_probabilities(
+    decoder,
+    writing.params,
+    prime_NP,
+    np.where(counted_NT, drawn_NT, PAD),
+    writing.applied,
   )
-  return generate, *prime
+  model_N, after_N = (x.sum(axis=1, dtype=np.float64).tolist() for x in found)
+  if not writing.patterned:
+    after_N = [None] * len(made)
+  return [
+    one._replace(log_prob=model, log_prob_pattern=after)
+    for one, model, after in zip(made, model_N, after_N, strict=True)
+  ]
 
 
-def sample(
-  experiment: Experiment,
-  params: Params,
-  config: Config,
-  show: Callable[[str], None] = lambda _: None,
-) -> list[str]:
+def sample(experiment: Experiment, params: Params, config: Config) -> list[str]:
   """The texts of `config.sample`, temperature by temperature, prime included.
 
   Args:
     experiment: with a decoder.
     params: of its model.
     config: of the run.
-    show: is called with each piece of text once it is drawn.
   """
-  settings = config.sample
-  symbols = experiment.vocabularies["symbols"]
-  generate, prime_BP, unknown = _begin(
-    experiment, config, settings.length, settings.streams
-  )
-  if unknown:
-    print(
-      f"sample.prime: read as unknown: {' '.join(map(repr, unknown))}",
-      file=sys.stderr,
-    )
-  texts = []
-  for temperature in settings.temperature:
-    if len(settings.temperature) > 1:
-      show(f"----- temperature {temperature:g}\n")
-    ids_BT = prime_BP
-    if (settings.pattern or settings.schema) and not settings.prime:
-      ids_BT = prime_BP[:, :0]  # A random first symbol is no part of a match.
-    shown = 0  # Characters of the only stream that were shown.
-    for chunk_BT in generate(params, prime_BP, settings.seed, temperature):
-      ids_BT = np.concatenate([ids_BT, chunk_BT], axis=1)
-      if settings.streams == 1:
-        # The last byte of a chunk may begin a character of several bytes.
-        text = symbols.text(ids_BT[0]).rstrip("\ufffd")
-        show(text[shown:])
-        shown = max(shown, len(text))
-    made = [symbols.text(ids) for ids in ids_BT]
-    if settings.streams == 1:
-      show(made[0][shown:] + "\n")
-    else:
-      for number, text in enumerate(made, 1):
-        show(f"----- stream {number}\n{text}\n")
-    texts += made
-  return texts
+  writing = begin(experiment, params, config)
+  return [
+    one.text
+    for temperature in config.sample.temperature
+    for one in draw(writing, temperature)
+  ]

@@ -1,17 +1,20 @@
 """sample: draws texts or music from a model, symbol by symbol."""
 
 import itertools
+import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seqrnn.data import midi, vocabulary
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params, require, shapes
+from seqrnn.inference import texts
 from seqrnn.inference.sampler import sample_music
-from seqrnn.inference.texts import sample
 from seqrnn.runtime import fileset
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.settings.config import Config
@@ -36,6 +39,65 @@ def write_music(
   return made
 
 
+def write_texts(
+  writing: texts.Writing, workdir: Path, show: Callable[[str], None]
+) -> list[str]:
+  """Shows the texts of a config as they are drawn; returns them.
+
+  With `sample.prompts` or `sample.format=jsonl` it writes samples.jsonl, too.
+  """
+  settings = writing.config.sample
+  if settings.prompts is None and settings.format == "text":
+    return _show(writing, show)
+  with (
+    fileset.results(workdir, "sample", "written to") as folder,
+    (folder / "samples.jsonl").open("w", encoding="utf-8") as file,
+  ):
+    return _show(writing, show, file.write)
+
+
+def _show(
+  writing: texts.Writing,
+  show: Callable[[str], None],
+  keep: Callable[[str], Any] | None = None,
+) -> list[str]:
+  """Shows texts, and keeps each as a JSON line if asked for."""
+  settings, made = writing.config.sample, []
+  plain = settings.format == "text"
+  alone = plain and keep is None and settings.streams == 1
+  kind = "stream" if settings.prompts is None else "prompt"
+  for temperature in settings.temperature:
+    if plain and len(settings.temperature) > 1:
+      show(f"----- temperature {temperature:g}\n")
+    if alone and settings.beam is None and settings.best_of == 1:
+      text = ""
+      for piece in texts.stream(writing, temperature):
+        show(piece)
+        text += piece
+      show("\n")
+      made.append(text)
+      continue
+    found = texts.draw(writing, temperature, scored=keep is not None)
+    for number, one in enumerate(found, 1):
+      line = _line(one)
+      if keep is not None:
+        keep(line)
+      title = "" if alone else f"----- {kind} {number}\n"
+      show(f"{title}{one.text}\n" if plain else line)
+      made.append(one.text)
+  return made
+
+
+def _line(one: texts.Sample) -> str:
+  """A line of samples.jsonl; a number that is not finite is null."""
+  fields = {
+    name: None if isinstance(v, float) and not math.isfinite(v) else v
+    for name, v in one._asdict().items()
+    if v is not None
+  }
+  return json.dumps(fields) + "\n"
+
+
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> list[str] | list[np.ndarray]:
@@ -57,4 +119,5 @@ def run(
     text = escaped(text, keep="\n\t") if sys.stdout.isatty() else text
     print(text, end="", flush=True)
 
-  return sample(experiment, params, config, show)
+  writing = texts.begin(experiment, params, config)
+  return write_texts(writing, workdir, show)

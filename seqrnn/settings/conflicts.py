@@ -54,6 +54,8 @@ _LOG_CUTS = (
   "data.log_session_key",
 )
 
+_LIMITS = ("top_k", "top_p", "min_p", "typical")
+
 # The first conflict that holds is reported.
 CONFLICTS: list[Conflict] = [
   *(
@@ -63,6 +65,51 @@ CONFLICTS: list[Conflict] = [
       "a batch must not have more than 2**24 symbols",
     )
     for name in ("train.batch_size", "sample.streams")
+  ),
+  Conflict(
+    ("sample.prompts", "sample.prime"),
+    lambda prompts, prime: prompts is not None and prime != "",
+    "set one of the two; each has texts to continue",
+  ),
+  Conflict(
+    ("sample.prompts", "sample.streams"),
+    lambda prompts, streams: prompts is not None and streams > 1,
+    "each prompt has one sample",
+  ),
+  Conflict(
+    ("sample.min_length", "sample.length"),
+    lambda low, high: low > high,
+    "the minimum must not exceed the length",
+  ),
+  *(
+    Conflict(
+      ("sample.min_length", name),
+      lambda low, pattern: low > 0 and pattern is not None,
+      "the pattern says how long a text is",
+    )
+    for name in ("sample.pattern", "sample.schema")
+  ),
+  Conflict(
+    ("sample.beam", "sample.streams"),
+    lambda beam, streams: beam is not None and streams > beam,
+    "the texts are among those of the beam, which must be as wide",
+  ),
+  Conflict(
+    ("sample.beam", "sample.temperature"),
+    lambda beam, temperature: beam is not None and temperature != (1.0,),
+    "a beam search draws nothing; its temperature must be 1",
+  ),
+  Conflict(
+    ("sample.beam", "sample.best_of"),
+    lambda beam, best_of: beam is not None and best_of > 1,
+    "a beam search draws nothing",
+  ),
+  *(
+    _exclusive("sample.beam", f"sample.{name}", rule=rule)
+    for name, rule in (
+      *((n, "a beam search draws nothing") for n in _LIMITS),
+      ("stop", "the beams end at the end symbol only"),
+    )
   ),
   _exclusive(
     "train.batches_per_epoch",
@@ -180,12 +227,23 @@ CONFLICTS: list[Conflict] = [
       lambda count, limit: count > 1 and limit is not None,
       "the weights of candidates are of draws from all symbols",
     )
-    for name in ("sample.top_k", "sample.top_p")
+    for name in (
+      *(f"sample.{name}" for name in _LIMITS),
+      *("sample.repetition_penalty", "sample.no_repeat", "sample.beam"),
+    )
   ),
   Conflict(
-    ("sample.streams", "sample.resample", "data.window"),
-    lambda streams, count, window: streams * count * window > 2**24,
-    "the candidates must not have more than 2**24 symbols in their windows",
+    ("sample.resample", "sample.best_of"),
+    lambda count, best_of: count > 1 and best_of > 1,
+    "set one of the two; each keeps one of several candidates",
+  ),
+  *(
+    Conflict(
+      ("sample.streams", name, "data.window"),
+      lambda streams, count, window: streams * count * window > 2**24,
+      "the candidates must not have more than 2**24 symbols in their windows",
+    )
+    for name in ("sample.resample", "sample.best_of")
   ),
   Conflict(
     ("model.tied", "model.embedding_size"),

@@ -4,7 +4,9 @@ A field has a default, a rule, a help text, and conditions under which it has an
 effect. seqrnn/settings/config.py uses them to read, override and check configs.
 """
 
+import contextlib
 import ctypes
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -207,6 +209,7 @@ BELOW_1 = number(lambda v: 0 <= v < 1, "from 0 to below 1")
 ABOVE_0 = number(lambda v: 0 < v <= 1, "above 0 and at most 1")
 BETWEEN_0_1 = number(lambda v: 0 < v < 1, "above 0, below 1")
 COUNT = integer(1, 2**31 - 1, "1 to 2**31 - 1")
+PENALTY = number(lambda v: 0.01 <= v <= 100, "from 0.01 to 100")
 NATURAL = integer(0, 2**31 - 1, "0 to 2**31 - 1")
 SIZE = integer(1, 2**24, "1 to 2**24")
 SEED = integer(0, 2**32 - 1, "0 to 2**32 - 1")
@@ -270,6 +273,15 @@ def _are_temperatures(value: Any) -> bool:
   return isinstance(value, tuple) and value != () and all(map(rule[0], value))
 
 
+def texts(value: str) -> list[str]:
+  """The texts of a JSON list; any other value is one text."""
+  with contextlib.suppress(ValueError, RecursionError):
+    found = json.loads(value)
+    if isinstance(found, list) and all(isinstance(t, str) for t in found):
+      return found
+  return [value]
+
+
 COLUMN = Rule(
   lambda v: isinstance(v, str) and v.strip("-0") != "",
   "must be the number of a column, from 1 or -1, or its name",
@@ -306,6 +318,10 @@ PARTS = Rule(
 FOLD = Rule(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(
   _are_temperatures, "must be numbers, each 0 or at least 1e-30"
+)
+STOPS = Rule(
+  lambda v: isinstance(v, str) and v != "" and all(texts(v)) and texts(v) != [],
+  "must be a text, or a JSON list of texts, none of them empty",
 )
 FOLDS = Rule(
   lambda v: type(v) is int and (v == 0 or 2 <= v <= 1000),

@@ -12,19 +12,24 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder
 from seqrnn.inference import choice, primes, sampler
 from seqrnn.inference import texts as drawing
+from seqrnn.modes.sample import write_texts
 from tests.conftest import tiny
 from tests.stablehlo import mesh_of
 
 
 def draws(logits_V, n=20000, **settings):
   logits_BV = jnp.tile(jnp.asarray(logits_V), (n, 1))
-  settings = {"temperature": 1.0, **settings}
-  choose = choice.choose_symbol
-  if "top_k" in settings or "top_p" in settings:
-    choose = choice.choose_likely_symbol
-    settings = {"top_k": logits_BV.shape[-1], "top_p": 1.0, **settings}
+  temperature = settings.pop("temperature", 1.0)
   noise_BV = jax.random.gumbel(jax.random.key(0), logits_BV.shape)
-  return np.asarray(choose(noise_BV, logits_BV, **settings))
+  if not settings:
+    drawn = choice.choose_symbol(noise_BV, logits_BV, temperature)
+  else:
+    settings = {"top_k": logits_BV.shape[-1], **settings}
+    limits = choice.Limits(**settings)
+    drawn = choice.choose_likely_symbol(
+      noise_BV, logits_BV, temperature, limits
+    )
+  return np.asarray(drawn)
 
 
 def test_frequencies_follow_the_softmax_at_a_temperature():
@@ -62,7 +67,7 @@ def test_limits_that_leave_nothing_out_change_nothing():
   assert (draws(logits, n=500, top_k=200, top_p=1.0) == all_symbols).all()
   noise_BV = jnp.zeros((1, 200)).at[0, int(logits[4:].argmin()) + 4].set(1e4)
   drawn = choice.choose_likely_symbol(
-    noise_BV, jnp.asarray(logits)[None], 1.0, 200, 1.0
+    noise_BV, jnp.asarray(logits)[None], 1.0, choice.Limits(200, 1.0, 1e-38, 1)
   )
   assert int(drawn[0]) == int(noise_BV.argmax())
 
@@ -77,30 +82,57 @@ def test_top_p_is_of_what_top_k_leaves():
   assert set(draws(tied, top_k=2)) == {4, 5, 6}
 
 
-def likely(scaled_V, top_k, top_p):
+def likely(scaled_V, top_k, top_p, min_p=0.0, typical=1.0):
   """Which symbols may be drawn, one by one."""
   kept_V = np.array([np.sum(scaled_V > s) < top_k for s in scaled_V])
   chances_V = np.where(kept_V, np.exp(scaled_V), 0)
   chances_V /= chances_V.sum()
   before_V = np.array([chances_V[scaled_V > s].sum() for s in scaled_V])
-  return kept_V & ((before_V < top_p) | (top_p >= 1))
+  kept_V &= (before_V < top_p) | (top_p >= 1)
+  chances_V = np.where(kept_V, chances_V, 0)
+  kept_V &= chances_V >= min_p * chances_V.max() * (1 - 1e-6)
+  chances_V = np.where(kept_V, chances_V, 0)
+  chances_V /= chances_V.sum()
+  kept_V &= chances_V > 0
+  log_p_V = np.full(len(kept_V), -np.inf)
+  log_p_V[kept_V] = np.log(chances_V[kept_V])
+  entropy = -(chances_V[kept_V] * log_p_V[kept_V]).sum()
+  # Symbols that are equally likely are equally far from the entropy.
+  far_V = np.abs(-log_p_V - entropy).round(5)
+  before_V = np.array([chances_V[far_V < far].sum() for far in far_V])
+  return kept_V & ((before_V < typical) | (typical >= 1))
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_every_platform_draws_from_the_same_symbols(platform):
   rng = np.random.default_rng(5)
   choose = jax.jit(choice.choose_likely_symbol)
-  for top_k, top_p in [(40, 1.0), (7, 1.0), (40, 0.713), (9, 0.431), (1, 0.2)]:
+  for given in [
+    *((40, 1.0), (7, 1.0), (40, 0.713), (9, 0.431), (1, 0.2)),
+    *((40, 1.0, 0.05), (40, 0.9, 0.3), (9, 0.8, 1.0), (40, 1.0, 1e-30)),
+    *((40, 1.0, 1e-30, 0.613), (40, 1.0, 0.02, 0.237), (9, 0.951, 0.1, 0.413)),
+    *((40, 1.0, 1e-30, 1e-9), (40, 1.0, 1e-30, 1.0)),
+  ]:
+    limits = choice.Limits(*given)
     # Some of them are equally likely.
     logits_BV = rng.integers(-9, 9, (50, 40)) * np.float32(0.37)
     noise_BV = rng.gumbel(size=logits_BV.shape).astype(np.float32)
     with jax.sharding.use_abstract_mesh(mesh_of(platform)):
-      drawn_B = choose(noise_BV, logits_BV, 0.7, top_k, top_p)
+      drawn_B = choose(noise_BV, logits_BV, 0.7, limits)
     scaled_BV = (logits_BV / np.float32(0.7)).astype(np.float64)
     scaled_BV[:, [PAD, BEGIN, UNKNOWN]] = -np.inf
-    inside_BV = np.array([likely(s_V, top_k, top_p) for s_V in scaled_BV])
+    inside_BV = np.array([likely(s_V, *given) for s_V in scaled_BV])
     noisy_BV = np.where(inside_BV, scaled_BV + noise_BV, -np.inf)
     np.testing.assert_array_equal(drawn_B, noisy_BV.argmax(axis=1))
+
+
+def test_typical_symbols_may_leave_out_the_most_likely_one():
+  # H is 1.55; -log p is 1.05, 1.61 (four times) and 2.3.
+  logits = np.log(np.array([1e-9] * 4 + [0.35, 0.2, 0.2, 0.05, 0.2]))
+  assert set(draws(logits, typical=0.3)) == {5, 6, 8}
+  assert set(draws(logits, typical=0.61)) == {4, 5, 6, 8}
+  assert set(draws(logits, typical=1e-9, min_p=1.0)) == {4}
+  assert set(draws(logits, min_p=0.5)) == {4, 5, 6, 8}
 
 
 def test_notes_are_drawn_independently_at_a_temperature():
@@ -230,7 +262,8 @@ def test_several_temperatures_and_streams(tmp_path):
   experiment = experiments.build(config, None)
   params = jax.jit(experiment.init)(jax.random.key(1))
   shown = []
-  texts = drawing.sample(experiment, params, config, shown.append)
+  writing = drawing.begin(experiment, params, config)
+  texts = write_texts(writing, tmp_path, shown.append)
   assert len(texts) == 6
   assert all(text.startswith("ab") for text in texts)
   assert len(set(texts[:3])) == 1  # Greedy: the streams are alike.
@@ -249,6 +282,8 @@ def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
   head_bias[END] = -100  # It never ends by itself.
   params["head"]["bias"] = head_bias
   shown = []
-  texts = drawing.sample(experiment, params, config, shown.append)
+  writing = drawing.begin(experiment, params, config)
+  texts = write_texts(writing, tmp_path, shown.append)
   assert "".join(shown) == texts[0] + "\n"
   assert len(texts[0]) == 151 and len(shown) == 4
+  assert not (tmp_path / "samples.jsonl").exists()

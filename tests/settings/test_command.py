@@ -53,7 +53,8 @@ def test_each_field_is_reported_without_and_not_with_what_it_needs(name):
     float: [0.25, 0.5],
     tuple: [(0.5,)],
     str: ["word", "replace", "last", "2/5", "weight", "tails", "sum", "max"]
-    + ["balanced", "train", "even_pairs", "none", "x"],
+    + ["balanced", "train", "even_pairs", "none", "x"]
+    + ["jsonl"],
   }
   value = next(v for v in others[kind] if holds(v) and v != default)
   for way in USED[name]:

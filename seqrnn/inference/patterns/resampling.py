@@ -17,9 +17,8 @@ import numpy as np
 
 from seqrnn.data.vocabulary import END, PAD, RESERVED
 from seqrnn.experiment import Decoder, Params
-from seqrnn.inference.primes import padded_prime
 from seqrnn.inference.processors import Applied, Processor
-from seqrnn.inference.sampler import reader
+from seqrnn.inference.sampler import read
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
@@ -62,7 +61,7 @@ def log_masses(
   N, T = drawn_NT.shape
   width = max(32, 1 << (T - 1).bit_length())  # Few lengths: each compiles.
   drawn_NT = np.pad(drawn_NT, [(0, 0), (0, width - T)])
-  carry = reader(decoder)(params, padded_prime(prime_NP), prime_NP.shape[1] - 1)
+  carry = read(decoder, params, prime_NP)
   state = carry, prime_NP[:, -1], one.start(prime_NP), np.zeros(N, np.float32)
   weigh = _weigher(decoder, one.processor)
   return np.asarray(weigh(params, state, one.arrays, drawn_NT))

@@ -4,9 +4,12 @@ from seqrnn.settings.fields import (
   ABOVE_0,
   COUNT,
   FRACTION,
+  NATURAL,
   NOT_EMPTY,
+  PENALTY,
   SEED,
   SPLIT,
+  STOPS,
   SWITCH,
   TEMPERATURES,
   TEXT,
@@ -124,13 +127,34 @@ SAMPLE = group(
     " from silence.",
     SAMPLED,
   ),
+  prompts=optional(
+    str,
+    NOT_EMPTY,
+    "A file with a text to continue on each line, instead of sample.prime; if"
+    " its name ends in .jsonl, each line is a JSON object with the text as"
+    " `prime`. Each has one sample, and samples.jsonl has all.",
+    *SAMPLED_TEXT,
+  ),
+  format=Field(
+    "text",
+    choice("text", "jsonl"),
+    "How samples are printed: as text, or as JSON lines with log-probabilities,"
+    " which are also written to samples.jsonl.",
+    SAMPLED_TEXT,
+  ),
   top_k=optional(
-    int, COUNT, "Draw only from the k most likely symbols.", *SAMPLED_TEXT
+    int,
+    COUNT,
+    "Draw only from the k most likely symbols. Limits hold one after another,"
+    " at the temperature: top_k, top_p, min_p, typical, as in Hugging Face's"
+    " transformers. Symbols as likely as the last one kept are kept, too.",
+    *SAMPLED_TEXT,
   ),
   top_p=optional(
     float,
     ABOVE_0,
-    "Draw only from the smallest set of symbols with this total probability.",
+    "Draw only from the smallest set of symbols with this total probability"
+    " (Holtzman et al. 2020).",
     *SAMPLED_TEXT,
   ),
   pattern=optional(
@@ -152,6 +176,62 @@ SAMPLE = group(
     integer(1, 10_000, "1 to 10,000"),
     "The candidates of each text under a pattern, of which one is kept. Many:"
     " texts have nearly the model's own probabilities, given that they match.",
+    SAMPLED_TEXT,
+  ),
+  min_p=optional(
+    float,
+    ABOVE_0,
+    "Draw only symbols with p >= min_p * max p (Nguyen et al. 2024).",
+    *SAMPLED_TEXT,
+  ),
+  typical=optional(
+    float,
+    ABOVE_0,
+    "Draw only from the smallest set of symbols with this total probability,"
+    " taken in the order of |-log p - H|, where H is the entropy (locally"
+    " typical sampling, Meister et al. 2023).",
+    *SAMPLED_TEXT,
+  ),
+  repetition_penalty=optional(
+    float,
+    PENALTY,
+    "Divide positive logits of symbols that are in the prime or the sample by"
+    " this number, and multiply negative ones (Keskar et al. 2019).",
+    *SAMPLED_TEXT,
+  ),
+  no_repeat=optional(
+    int,
+    COUNT,
+    "Draw no n-gram of this many symbols twice, those of the prime included,"
+    " unless no other symbol is allowed.",
+    *SAMPLED_TEXT,
+  ),
+  min_length=Field(
+    0,
+    NATURAL,
+    "The end symbol is not drawn before this many symbols.",
+    SAMPLED_TEXT,
+  ),
+  stop=optional(
+    str,
+    STOPS,
+    "A text, or a JSON list of texts, with which a sample ends: the first one"
+    " that is complete, in what is drawn. It is not part of the sample.",
+    *SAMPLED_TEXT,
+  ),
+  beam=optional(
+    int,
+    integer(1, 1024, "1 to 1024"),
+    "Search instead of drawing: keep this many beginnings, the most likely"
+    " ones, symbol by symbol, and return the sample.streams most likely texts,"
+    " by the sum of log-probabilities.",
+    *SAMPLED_TEXT,
+  ),
+  best_of=Field(
+    1,
+    integer(1, 10_000, "1 to 10000"),
+    "Draw this many samples for each text, and keep the one with the largest"
+    " log-probability per symbol under the model at temperature 1.",
     SAMPLED_TEXT,
   ),
   seed=Field(0, SEED, "The seed of the draws.", SAMPLED),

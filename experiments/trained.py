@@ -1,0 +1,352 @@
+"""A trained run, with what it can do as methods."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import described
+from seqrnn.data import splits
+from seqrnn.data.corpora import from_text
+from seqrnn.data.documents import Document
+from seqrnn.detection.findings import Findings
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment, Params, require
+from seqrnn.inference import infill, states, texts
+from seqrnn.inference.evaluation import evaluator
+from seqrnn.inference.infill import Filling
+from seqrnn.inference.patterns.likelihood import log_prob
+from seqrnn.inference.predictions import Prediction, predictions
+from seqrnn.inference.sampler import sample_music
+from seqrnn.inference.scoring import in_few_lengths, scorer
+from seqrnn.runtime import sharding
+from seqrnn.settings import config as config_lib
+from seqrnn.settings.config import Config
+from seqrnn.table import Table
+from seqrnn.training.history import read_rows
+
+if TYPE_CHECKING:
+  from seqrnn.following.follower import Follower
+
+
+class Run(NamedTuple):
+  """A trained run, as `seqrnn.load` and `seqrnn.train` return it.
+
+  Its methods compile for the first text; later calls reuse the programs,
+  whatever the length of their text and the settings of their sample, except
+  `streams`. `detect` compiles anew.
+
+  Attributes:
+    workdir: its folder.
+    config: the fields of the config, as it was trained.
+    experiment: its task.
+    params: the parameters of the checkpoint, a tree of arrays.
+    step: the number of updates before the checkpoint.
+  """
+
+  workdir: Path
+  config: Config
+  experiment: Experiment
+  params: Params
+  step: int
+
+  def __repr__(self) -> str:
+    return described.line(self)
+
+  def _repr_html_(self) -> str:
+    """A table, as notebooks show it."""
+    return described.table(self)
+
+  @property
+  def metrics(self) -> Table:
+    """The rows of metrics.csv, one for each evaluation of the training.
+
+    Columns are `step`, `epoch`, `learning_rate`, `gradient_norm`, and the
+    figures of both splits, such as `train_loss` and `validation_loss` in nats,
+    or in the unit of the task's loss. Without an evaluation there is no row.
+
+    Example:
+      >>> run.metrics["validation_loss"].min()
+      1.2431
+      >>> run.metrics.to_pandas().plot("step", "validation_loss")
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    rows = read_rows(self.workdir / "metrics.csv")
+    names = list(rows[0]) if rows else ["step"]
+    return Table.of_text(names, [list(row.values()) for row in rows])
+
+  def sample(
+    self, prime: str = "", **settings: Any
+  ) -> list[str] | list[np.ndarray]:
+    r"""Draws texts, or pieces of music, from the model.
+
+    Example:
+      >>> run.sample("import ", temperature=0.5, length=20, streams=2)
+      ['import os\nimport sys\nimp', 'import re\n\nfrom . imp']
+
+    Args:
+      prime: the beginning of each text.
+      **settings: fields of `config.sample`, such as temperature, length (in
+        symbols), streams (the number of texts), top_p, stop (a text or a list
+        of texts) and seed.
+
+    Returns:
+      the texts, which begin with `prime`; of music the notes of each piece, 0
+      or 1 [frames, 88].
+
+    Raises:
+      UserError: no such setting, a value out of its range, or a task that
+        cannot sample.
+    """
+    draw = texts.sample if self.experiment.writes_text else sample_music
+    return draw(self.experiment, self.params, self._sampled(prime, settings))
+
+  def stream(self, prime: str = "", **settings: Any) -> Iterator[str]:
+    r"""Draws one text as `sample` does: its pieces, as soon as they are drawn.
+
+    A text of `stop` is in no piece.
+
+    Example:
+      >>> for piece in run.stream("import ", length=2000, stop="\n\n"):
+      ...   print(piece, end="")
+
+    Raises:
+      UserError: as `sample`; or the settings ask for several texts, or for one
+        that is known only when all is drawn.
+    """
+    config = self._sampled(prime, settings)
+    return texts.stream_of(self.experiment, self.params, config)
+
+  def _sampled(self, prime: str, settings: dict[str, Any]) -> Config:
+    self._require("sample", "cannot sample")
+    fields = texts.fields({"prime": prime, **settings})
+    return self._changed("sample", fields)
+
+  def detect(self, **settings: Any) -> Findings | None:
+    """Finds anomalous sessions with this checkpoint, as `--mode=detect` does.
+
+    `seqrnn.detect` also returns the tables.
+
+    Args:
+      **settings: fields of `config.detect`.
+
+    Returns:
+      scores and flags as arrays; None if Spark has flagged no session.
+
+    Raises:
+      UserError: no such setting, or as that mode.
+    """
+    import experiments
+    from seqrnn.modes import detect  # With all that training takes.
+
+    config = self._changed("detect", settings)
+    config.checkpoint.step = self.step
+    return detect.run(experiments.build, config, self.workdir)
+
+  def follower(self, **settings: Any) -> "Follower":
+    """Judges sessions whose events arrive one by one, as the last detection.
+
+    Args:
+      **settings: fields of `config.detect`.
+
+    Raises:
+      UserError: no such setting, there is no detection, or the model does not
+        predict the next event.
+    """
+    import experiments
+    from seqrnn.detection import deployed
+    from seqrnn.following.follower import Follower
+
+    config = self._changed("detect", settings)
+    return Follower(deployed.restore(experiments.build, config, self.workdir))
+
+  def _require(self, mode: str, why: str = ""):
+    require(self.experiment, mode, self.config.task, str(self.workdir), why)
+
+  def _changed(self, group: str, settings: dict[str, Any]) -> Config:
+    config = copy.deepcopy(self.config)
+    for name, value in settings.items():
+      fields, key = config_lib.locate(config, f"{group}.{name}")
+      fields[key] = value
+    config_lib.check(config)
+    return config
+
+  def _everywhere(self) -> tuple[jax.sharding.Mesh, Params]:
+    """All devices, and the parameters on each."""
+    mesh = sharding.mesh()
+    return mesh, jax.device_put(self.params, sharding.replicated(mesh))
+
+  def score(self, text: str) -> np.ndarray:
+    """The surprisal of each symbol of a text.
+
+    Example:
+      >>> run.score("import os").round(1)
+      array([4.1, 0.9, 0. , 0.1, 0. , 0. , 0.1, 2.3, 0.6, 1.2], dtype=float32)
+
+    Args:
+      text: in the format of the run's data.
+
+    Returns:
+      -log p of each symbol that the model predicts, in nats [symbols]; the end
+      of a document is a symbol, too.
+
+    Raises:
+      UserError: the task cannot score.
+    """
+    if self.experiment.score is None:
+      raise UserError(f"{self.workdir}: task={self.config.task!r} cannot score")
+    experiment = self.experiment
+    if self.config.data.buckets is not None:  # Texts have lengths of their own.
+      experiment = in_few_lengths(experiment)
+    mesh, params = self._everywhere()
+    scores = scorer(experiment, mesh)(params, self._documents(text))
+    places = range(len(scores.distinct))
+    return np.concatenate([scores.document(j) for j in places])
+
+  def log_prob(
+    self, text: str, prime: str = "", **pattern: str | None
+  ) -> float:
+    r"""The log-probability of a whole text, in nats; -inf for no match.
+
+    Example:
+      >>> run.log_prob("import os\n", prime="\n", pattern=r"import \w+\n")
+      -4.1
+
+    Args:
+      text: in the format of the run's data. Its end is counted if the model has
+        learned it (`data.boundaries`), or if there is a pattern.
+      prime: what stands before the text.
+      **pattern: `pattern` or `schema` of `config.sample`: the probability that
+        a sample under it, at temperature 1 and of any length, is the text.
+
+    Raises:
+      UserError: as `sample`, or no prime in a run without `data.boundaries`.
+    """
+    self._require("sample", "cannot sample")
+    given = {"pattern": None, "schema": None, "resample": 1, **pattern}
+    config = self._changed("sample", {"prime": prime, **given})
+    return log_prob(self.experiment, self.params, config, text)
+
+  def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
+    """The most likely symbols or labels of a text, or its numbers.
+
+    Example:
+      >>> [found] = run.predict("import os", top_k=2)
+      >>> found.likely[5], found.probabilities[5]
+      (['t', 's'], array([0.93, 0.02], dtype=float32))
+
+    Args:
+      text: in the format of the run's data.
+      top_k: the number of symbols or labels for each target.
+
+    Returns:
+      a Prediction for each sequence of the text: a window, a line, or a part of
+      a stream. Each target has names, probabilities and its surprisal.
+
+    Raises:
+      UserError: the task cannot predict.
+    """
+    self._require("predict")
+    documents = self._documents(text)
+    return list(predictions(self.experiment, self.params, documents, top_k))
+
+  def fill(self, text: str, **settings: Any) -> list[Filling]:
+    """The best fillings of a text's gaps.
+
+    Example:
+      >>> best, *others = run.fill("def f(_{3,20}):")
+      >>> best.text, best.gaps, round(best.score, 2)
+      ('def f(self):', ['self'], -16.43)
+
+    Args:
+      text: `_{5}` in it is a gap of 5 symbols, `_{3,20}` a gap of 3 to 20; for
+        a gap model, `_` is a gap of one symbol.
+      **settings: fields of `config.predict`, such as top_k, candidates, sweeps,
+        seed, and gap, the mark of a gap in place of `_`.
+
+    Raises:
+      UserError: the task cannot fill gaps, or not these.
+    """
+    self._require("predict")
+    config = self._changed("predict", {"text": text, **settings})
+    question, _ = infill.parse(self.experiment, config)
+    return infill.fill(self.experiment, self.params, question, config).found
+
+  def states(
+    self,
+    text: str,
+    of: str = "symbols",
+    *,
+    layer: int | None = None,
+    pooling: str = "mean",
+  ) -> np.ndarray:
+    """The states of a layer as it reads a text, both directions concatenated.
+
+    Example:
+      >>> run.states("import os").shape
+      (9, 128)
+      >>> run.states("import os", of="texts").shape
+      (1, 128)
+
+    Args:
+      text: in the format of the run's data.
+      of: `symbols`: the state after each symbol that the model reads; `texts`:
+        a vector of each document, such as a line of a run on lines.
+      layer: its number, from 1; None: the last.
+      pooling: of `texts`: `mean`, `max`, or `last`, the state after the last
+        step of each direction.
+
+    Returns:
+      float32 [symbols or documents, D].
+
+    Raises:
+      UserError: the task has no states, the model no such layer, or the text no
+        symbol.
+    """
+    self._require("embed")
+    settings = {"of": of, "layer": layer, "pooling": pooling}
+    self._changed("embed", settings)  # Checks the values.
+    if of == "vocabulary":
+      return states.embedding(self.params)
+    data = self.config.data
+    pieces = splits.given(self._documents(text), data.unit)
+    if not len(pieces.corpus.ids):
+      raise UserError(f"text={text!r}: no symbol there")
+    pieces = states.whole(self.experiment, pieces, data.boundaries)
+    reading = states.Reading(self.experiment, self.params, pieces, layer)
+    return states.vectors(reading, of, pooling, data.boundaries)
+
+  def _documents(self, text: str) -> list[Document]:
+    if self.experiment.reads != "symbol":
+      raise UserError(
+        f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
+      )
+    unit = self.experiment.vocabularies["symbols"].unit
+    return from_text(text, unit, self.config.data)
+
+  def evaluate(self, split: str = "test") -> dict[str, float]:
+    """The loss of a split, and the other figures of the task.
+
+    Example:
+      >>> run.evaluate("validation")["bits_per_symbol"]
+      1.7934
+
+    Args:
+      split: train, validation or test.
+
+    Returns:
+      figure -> value; `loss` in nats, or in the unit of the task's loss.
+
+    Raises:
+      UserError: the data cannot be read.
+    """
+    mesh, params = self._everywhere()
+    batches = self.experiment.batches(split, 0)
+    figures = evaluator(self.experiment, mesh)(params, batches)
+    assert figures is not None, "nothing stops this evaluation"
+    return figures

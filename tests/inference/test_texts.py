@@ -1,0 +1,290 @@
+"""Texts drawn with the settings of config.sample: ends, prompts, choices."""
+
+import itertools
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data.vocabulary import BEGIN, END
+from seqrnn.errors import UserError
+from seqrnn.inference import sampler, texts
+from seqrnn.modes.sample import write_texts
+from tests.conftest import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A run that was not trained, whose texts differ and have no end."""
+  folder = tmp_path_factory.mktemp("texts")
+  config = tiny(folder)
+  experiment = experiments.build(config, None)
+  params = jax.jit(experiment.init)(jax.random.key(1))
+  rng = np.random.default_rng(0)
+  draw = lambda x: x + rng.normal(size=x.shape, scale=0.3).astype(x.dtype)
+  params = jax.tree.map(draw, params)
+  params["head"]["bias"] = params["head"]["bias"].at[END].set(-100)
+  return experiments.Run(folder, config, experiment, params, 0)
+
+
+def drawn(run, prime="", scored=True, **settings):
+  config = run._sampled(prime, settings)
+  writing = texts.begin(run.experiment, run.params, config)
+  return [
+    one
+    for temperature in config.sample.temperature
+    for one in texts.draw(writing, temperature, scored)
+  ]
+
+
+def ending_at(run, bias):
+  params = jax.tree.map(lambda x: x, run.params)
+  params["head"]["bias"] = params["head"]["bias"].at[END].set(bias)
+  return run._replace(params=params)
+
+
+def log_p(run, text, count, ended=False):
+  """The sum of the last symbols' log-probabilities, step by step."""
+  ids_T = [BEGIN, *run.experiment.vocabularies["symbols"].encode(text)]
+  ids_T += [END] * ended
+  decoder = run.experiment.decoder
+  carry, total = decoder.start(1), 0.0
+  step = jax.jit(decoder.step)
+  for t, (before, symbol) in enumerate(itertools.pairwise(ids_T)):
+    carry, logits_BV = step(run.params, carry, np.array([before]))
+    if t >= len(ids_T) - 1 - count:
+      total += float(jax.nn.log_softmax(logits_BV[0])[symbol])
+  return total
+
+
+@pytest.mark.parametrize("chunk", [3, 256])
+def test_a_stop_text_may_cross_chunks(run, monkeypatch, chunk):
+  whole = run.sample("ab", length=60)[0]
+  monkeypatch.setattr(sampler, "_CHUNK", chunk)
+  stop = whole[20:25]
+  place = whole.index(stop, 2)
+  assert run.sample("ab", length=60, stop=stop) == [whole[:place]]
+  shown = [*run.stream("ab", length=60, stop=[stop, "zz"])]
+  assert "".join(shown) == whole[:place]
+  [one] = drawn(run, "ab", length=60, stop=stop)
+  assert (one.ended, one.symbols) == ("stop", place + 5 - 2)
+  expected = log_p(run, whole[: place + 5], one.symbols)
+  assert one.log_prob == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_chunk_is_drawn_after_all_streams_have_stopped(run, monkeypatch):
+  monkeypatch.setattr(sampler, "_CHUNK", 8)
+  config = run._sampled("", {"length": 800, "streams": 3, "stop": '["a", "b"]'})
+  writing = texts.begin(run.experiment, run.params, config)
+  chunks = []
+
+  def generate(*given):
+    for chunk in writing.generate(*given):
+      chunks.append(chunk)
+      yield chunk
+
+  found = [*texts.draw(writing._replace(generate=generate), 1.0)]
+  assert {one.ended for one in found} == {"stop"} and len(chunks) < 10
+  assert not any(set("ab") & set(one.text) for one in found)
+
+
+def test_the_end_is_held_back(run):
+  eager = ending_at(run, 3.0)
+  short = drawn(eager, length=40, streams=8)
+  assert {one.ended for one in short} == {"end"}
+  assert min(one.symbols for one in short) < 9
+  for one in short:
+    assert len(one.text) == one.symbols - 1
+    expected = log_p(eager, one.text, one.symbols, ended=True)
+    assert one.log_prob == pytest.approx(expected, rel=1e-4)
+  long = drawn(eager, length=40, streams=8, min_length=9)
+  assert all(len(one.text) >= 9 for one in long)
+
+
+def test_repeats_are_not_drawn(run):
+  [one] = drawn(run, "abab", length=800, no_repeat=3, temperature=0)
+  grams = [one.text[n : n + 3] for n in range(len(one.text) - 2)]
+  assert len({*grams}) == len(grams) > 20
+  # The end, of e**-100, is left.
+  assert one.ended == "end" and {one.text[-2:] + s for s in "abcde \n"} <= {
+    *grams
+  }
+  loop = run.sample("abab", length=60, temperature=0)[0]
+  penalised = run.sample(
+    "abab", length=60, temperature=0, repetition_penalty=1.5
+  )[0]
+  assert len({*penalised}) > len({*loop})
+
+
+def test_the_best_of_several_is_kept(run):
+  every = drawn(run, "ab", length=9, streams=4)
+  [best] = drawn(run, "ab", length=9, best_of=4)
+  assert best == max(every, key=lambda one: one.log_prob)
+  assert run.sample("ab", length=9, best_of=4) == [best.text]
+  eager = ending_at(run, 1.0)
+  every = drawn(eager, "ab", length=9, streams=6)
+  found = drawn(eager, "ab", length=9, best_of=3, streams=2)
+  for n, one in enumerate(found):
+    assert one == max(
+      every[3 * n : 3 * n + 3], key=lambda one: one.log_prob / one.symbols
+    )
+
+
+def test_a_beam_finds_the_most_likely_text(run):
+  found = drawn(run, "ab", length=12, beam=16, streams=3)
+  scores = [one.log_prob for one in found]
+  assert scores == sorted(scores, reverse=True)
+  assert len({one.text for one in found}) == 3
+  greedy = drawn(run, "ab", length=12, temperature=0)[0]
+  assert scores[0] >= greedy.log_prob - 1e-4
+  for one in found:
+    assert one.log_prob == pytest.approx(log_p(run, one.text, 12), rel=1e-4)
+  [one] = drawn(run, "ab", length=12, beam=1)
+  assert one.text == greedy.text
+  # Of one symbol, or the end, there are no more.
+  every = run.sample("ab", length=1, beam=100, streams=100)
+  assert sorted(every) == sorted(["ab", *(f"ab{s}" for s in "abcde \n")])
+
+
+def test_a_pattern_holds_for_a_beam_and_for_prompts(run, tmp_path):
+  prompts = tmp_path / "primes.txt"
+  prompts.write_text("ab\ncde\n")
+  every = drawn(run, length=9, pattern="[ab]{3}", beam=16, streams=16)
+  assert {one.text for one in every} == {
+    "".join(text) for text in itertools.product("ab", repeat=3)
+  }
+  chances = [np.exp(one.log_prob_pattern) for one in every]
+  assert sum(chances) == pytest.approx(1, rel=1e-4)
+  assert chances == sorted(chances, reverse=True)
+  given = {"length": 9, "pattern": "[ab]+", "prompts": str(prompts)}
+  for more in ({"no_repeat": 2}, {"best_of": 3}, {"beam": 2}):
+    first, second = drawn(run, **given, **more)
+    assert re.fullmatch("ab[ab]+", first.text)
+    assert re.fullmatch("cde[ab]+", second.text)
+    assert first.log_prob_pattern >= first.log_prob - 1e-4
+
+
+def test_prompts_are_continued_together(run, tmp_path, monkeypatch, capsys):
+  primes = ["a", "", "abcde abc", "b", "zb"]
+  plain, lines = tmp_path / "primes.txt", tmp_path / "primes.jsonl"
+  plain.write_text("\n".join(primes) + "\n")
+  lines.write_text("\n\n".join(json.dumps({"prime": p}) for p in primes))
+  for rows in (64, 2):
+    monkeypatch.setattr(texts, "_ROWS", rows)
+    found = drawn(run, length=20, temperature=0, prompts=str(plain))
+    assert [one.prime for one in found] == primes
+    for one in found:
+      [alone] = drawn(run, one.prime, length=20, temperature=0)
+      assert one.text == alone.text
+      assert one.log_prob == pytest.approx(alone.log_prob, rel=1e-4)
+    assert "sample.prompts: read as unknown: 'z'" in capsys.readouterr().err
+    settings = {"length": 20, "no_repeat": 2, "repetition_penalty": 1.3}
+    for more in ({"beam": 3}, {"temperature": 0}):
+      several = run.sample(prompts=str(lines), **settings, **more)
+      for text, prime in zip(several, primes, strict=True):
+        assert [text] == run.sample(prime, **settings, **more)
+  twice = tmp_path / "twice.txt"
+  twice.write_text("a\n" * 5)
+  made = run.sample(prompts=str(twice), length=20)
+  assert len({*made}) == 5  # Groups of two have draws of their own.
+
+
+def test_json_lines_say_how_each_text_was_made(run, tmp_path):
+  prompts = tmp_path / "primes.txt"
+  prompts.write_text("ab\r\nb")
+  given = {"length": 5, "seed": 3, "temperature": (0.5, 1.0)}
+  for how in ("text", "jsonl"):
+    config = run._sampled("", {**given, "prompts": str(prompts), "format": how})
+    writing = texts.begin(run.experiment, run.params, config)
+    shown = []
+    made = write_texts(writing, tmp_path, shown.append)
+    content = (tmp_path / "samples.jsonl").read_text()
+    rows = [json.loads(line) for line in content.splitlines()]
+    assert [row["text"] for row in rows] == made
+    assert [row["prime"] for row in rows] == ["ab", "b"] * 2
+    for row in rows:
+      assert list(row) == [
+        *("prime", "text", "log_prob", "symbols"),
+        *("temperature", "seed", "ended"),
+      ]
+      expected = log_p(run, row["text"], 5)
+      assert row["log_prob"] == pytest.approx(expected, rel=1e-4)
+      assert (row["symbols"], row["seed"]) == (5, 3)
+      assert row["ended"] == "length"
+    assert [row["temperature"] for row in rows] == [0.5, 0.5, 1, 1]
+    if how == "jsonl":
+      assert "".join(shown) == content
+    else:
+      assert "".join(shown).startswith("----- temperature 0.5\n----- prompt 1")
+
+
+def test_a_stream_is_the_text(run, monkeypatch):
+  monkeypatch.setattr(sampler, "_CHUNK", 16)
+  shown = [*run.stream("ab", length=50, temperature=0.7, top_k=3)]
+  assert len(shown) == 4
+  assert ["".join(shown)] == run.sample(
+    "ab", length=50, temperature=0.7, top_k=3
+  )
+  for name, value in (
+    *(("streams", 2), ("temperature", (0.5, 1.0)), ("beam", 2)),
+    *(("best_of", 2), ("prompts", "x.txt")),
+  ):
+    with pytest.raises(UserError, match=rf"config\.sample\.{name}=.*one text"):
+      run.stream(**{name: value})
+
+
+@pytest.mark.parametrize(
+  ("content", "rule"),
+  [
+    (b"", "must have at least one prompt"),
+    (b"a\xff\n", "byte 1 is not UTF-8"),
+    (None, "cannot be read: No such file or directory"),
+  ],
+)
+def test_a_file_of_prompts_that_is_none(run, tmp_path, content, rule):
+  path = tmp_path / "primes.txt"
+  if content is not None:
+    path.write_bytes(content)
+  with pytest.raises(UserError) as caught:
+    run.sample(prompts=str(path))
+  assert str(caught.value) == f"config.sample.prompts={str(path)!r}: {rule}"
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"text": "a"}', '{"prime": 1}'])
+def test_a_json_line_without_a_prime(run, tmp_path, line):
+  path = tmp_path / "primes.jsonl"
+  path.write_text(f'{{"prime": "a"}}\n{line}\n')
+  with pytest.raises(UserError) as caught:
+    run.sample(prompts=str(path))
+  assert (
+    str(caught.value) == f"{path}:2: prime: must be a text in a JSON object"
+  )
+
+
+@pytest.mark.parametrize(
+  ("settings", "rule"),
+  [
+    (
+      {"stop": ""},
+      "must be a text, or a JSON list of texts, none of them empty",
+    ),
+    ({"stop": ["a", ""]}, "none of them empty"),
+    ({"stop": []}, "none of them empty"),
+    ({"beam": 2, "streams": 3}, "the texts are among those of the beam"),
+    ({"beam": 2, "temperature": 0}, "its temperature must be 1"),
+    ({"beam": 2, "typical": 0.5}, "a beam search draws nothing"),
+    ({"beam": 2, "best_of": 2}, "a beam search draws nothing"),
+    ({"beam": 2, "stop": "a"}, "the beams end at the end symbol only"),
+    ({"min_length": 9, "length": 8}, "the minimum must not exceed the length"),
+    ({"prompts": "x", "prime": "a"}, "set one of the two"),
+    ({"prompts": "x", "streams": 2}, "each prompt has one sample"),
+    ({"min_p": 0.0}, "must be above 0 and at most 1"),
+    ({"repetition_penalty": 0.0}, "must be from 0.01 to 100"),
+  ],
+)
+def test_settings_that_exclude_each_other(run, settings, rule):
+  with pytest.raises(UserError, match=rule):
+    run.sample(**settings)
