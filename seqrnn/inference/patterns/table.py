@@ -92,7 +92,7 @@ def _table(pattern: str, vocabulary: Vocabulary) -> Table:
   kept = _reached(next_SV, need_S < NEVER, start)
   place_S = np.full(len(next_SV) + 1, DEAD, np.int16)  # Also of state -1.
   place_S[kept] = np.arange(START, START + len(kept))
-  size = max(64, 1 << (START + len(kept) - 1).bit_length())  # Few programs.
+  size = max(256, 1 << (START + len(kept) - 1).bit_length())  # Few programs.
   shape = size, len(vocabulary)
   table = Table(
     np.full(shape, DEAD, np.int16),
