@@ -9,6 +9,10 @@ keeps the state, with the better of one and two threads; in bfloat16 with
 autocast. Keras: `model.predict` on the last 40 symbols for each symbol, as in
 fluency03/sequence-rnn-py; it is slow, so it samples few symbols.
 
+sampling under a pattern: the same, where each symbol must fit an automaton of
+200 states; `no pattern` is the row above, measured in turn. PyTorch: the loop
+with the same table, from which it takes a mask and the next state.
+
 scoring: the cross-entropy of a text in windows of 100, 50 windows a batch.
 seqrnn: the function of the mode `evaluate`. PyTorch: a loop over the same
 batches. Keras: `model.predict` on the same batches.
@@ -37,105 +41,43 @@ from typing import Any
 
 import numpy as np
 import speed_page
+from inference_models import (
+  NAMES,
+  WINDOW,
+  V,
+  Work,
+  experiment,
+  keras_model,
+  pytorch,
+  torch_model,
+)
 from peers import refuse_missing
 
 # An installation has no run.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-V, WINDOW = 65, 40
+PATTERN = "([a-zA-Z0-8]{100}[a-m]{50}[n-zA-C0-4]{50})*"  # 200 states.
 SIZES = ("128", "512")
-# By library, the number of symbols and the function that processes them.
-Work = dict[str, tuple[int, Callable[[], Any]]]
 
 
-def experiment(H: int, window: int = WINDOW, products: str = "float32"):
-  """Returns a language model and its parameters."""
-  import jax
-
-  import experiments
-  from configs import base
-  from seqrnn.data.vocabulary import END, Vocabulary
-
-  config = base.get_config()
-  config.model.products = products
-  config.model.hidden_size = H
-  config.model.embedding_size = H
-  config.data.window = window
-  names = tuple(f"w{n}" for n in range(V - 4))
-  made = experiments.build(config, {"symbols": Vocabulary("word", names)})
-  params = made.init(jax.random.key(0))
-  # Without an end symbol, sampling does not stop early.
-  bias_V = params["head"]["bias"]
-  params["head"]["bias"] = bias_V.at[END].set(-1e9)
-  return made, params
-
-
-def torch_model(H: int):
-  """Returns the same model in PyTorch."""
-  import torch
-
-  class Model(torch.nn.Module):
-    def __init__(self):
-      super().__init__()
-      self.embedding = torch.nn.Embedding(V, H)
-      self.lstm = torch.nn.LSTM(H, H, 2, batch_first=True)
-      self.head = torch.nn.Linear(H, V)
-
-    def forward(self, ids_BT, state=None):
-      """Logits_BTV and the state."""
-      y, state = self.lstm(self.embedding(ids_BT), state)
-      return self.head(y), state
-
-  return Model().eval()
-
-
-def keras_model(H: int, sequences: bool):
-  """Returns the same model in Keras, for the last symbol or for all."""
-  import keras
-
-  return keras.Sequential(
-    [
-      keras.layers.Embedding(V, H),
-      keras.layers.LSTM(H, return_sequences=True),
-      keras.layers.LSTM(H, return_sequences=sequences),
-      keras.layers.Dense(V),
-    ]
-  )
-
-
-def pytorch(count: int, once: Callable[[], Any]) -> Work:
-  """Returns a function in each type and with each number of threads."""
-  import torch
-
-  def run(threads: int, rounded: bool):
-    torch.set_num_threads(threads)
-    with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
-      once()
-
-  return {
-    f"PyTorch{', bfloat16' * rounded}, {threads} thread{'s' * (threads > 1)}": (
-      count,
-      lambda threads=threads, rounded=rounded: run(threads, rounded),
-    )
-    for rounded in (False, True)
-    for threads in (1, 2)
-  }
-
-
-def sampling(H: int, streams: int) -> Work:
-  """Returns the work of sampling."""
-  import torch
-
+def sampling(H: int, streams: int, pattern: str | None = None) -> Work:
+  """Returns the work of sampling; with a pattern, without Keras."""
+  from seqrnn.inference.patterns.constraint import constraint
+  from seqrnn.inference.patterns.table import compile_pattern
   from seqrnn.inference.sampler import generator
 
   length = 6400 // min(streams, 4) if H < 200 else 640
   prime_BP = np.full((streams, 1), 5, np.int32)
 
-  def ours(products):
+  def ours(products, pattern=pattern):
     made, params = experiment(H, products=products)
     assert made.decoder is not None
-    generate = generator(made.decoder, length=length)
+    applied = []
+    if pattern:
+      table = compile_pattern(pattern, made.vocabularies["symbols"])
+      applied = [constraint(table, 2**30, 1.0, boundaries=True)]
+    generate = generator(made.decoder, length=length, applied=applied)
 
     def run():
       for chunk in generate(params, prime_BP, 0, 1.0):
@@ -143,10 +85,34 @@ def sampling(H: int, streams: int) -> Work:
 
     return run
 
+  steps = 400 if H < 200 else 40
+  found = {
+    "seqrnn": (length * streams, ours("float32")),
+    "seqrnn, bfloat16": (length * streams, ours("bfloat16")),
+  }
+  if pattern:
+    plain = (length * streams, ours("float32", None))
+    found["seqrnn, no pattern"] = plain
+  found |= pytorch(steps * streams, torch_sampling(H, streams, steps, pattern))
+  if not pattern:
+    keras = keras_sampling(H, streams, 10)
+    found["Keras on JAX"] = 10 * streams, keras
+  return found
+
+
+def torch_sampling(
+  H: int, streams: int, count: int, pattern: str | None
+) -> Callable[[], Any]:
+  """Returns a loop in PyTorch."""
+  import torch
+
+  from seqrnn.data.vocabulary import Vocabulary
+  from seqrnn.inference.patterns.table import NEVER, START, compile_pattern
+
   model = torch_model(H)
 
   @torch.inference_mode()
-  def loop(count):
+  def plain():
     ids_B1 = torch.full((streams, 1), 5)
     state = None
     for _ in range(count):
@@ -154,9 +120,30 @@ def sampling(H: int, streams: int) -> Work:
       chances_BV = torch.softmax(logits_B1V[:, 0], -1)
       ids_B1 = torch.multinomial(chances_BV, 1)
 
+  if not pattern:
+    return plain
+  table = compile_pattern(pattern, Vocabulary("char", NAMES))
+  next_SV = torch.from_numpy(table.next_SV.astype(np.int64))
+  banned_SV = torch.from_numpy(table.need_SV == NEVER)
+
+  @torch.inference_mode()
+  def constrained():
+    ids_B1 = torch.full((streams, 1), 5)
+    state, place_B = None, torch.full((streams,), START)
+    for _ in range(count):
+      logits_B1V, state = model(ids_B1, state)
+      logits_BV = logits_B1V[:, 0].masked_fill(banned_SV[place_B], -torch.inf)
+      ids_B1 = torch.multinomial(torch.softmax(logits_BV, -1), 1)
+      place_B = next_SV[place_B, ids_B1[:, 0]]
+
+  return constrained
+
+
+def keras_sampling(H: int, streams: int, count: int) -> Callable[[], Any]:
+  """Returns a loop of `predict` on the last symbols."""
   last = keras_model(H, sequences=False)
 
-  def windows(count):
+  def windows():
     rng = np.random.default_rng(0)
     ids_BT = np.full((streams, WINDOW), 5, np.int32)
     for _ in range(count):
@@ -165,13 +152,7 @@ def sampling(H: int, streams: int) -> Work:
       new_B1 = np.argmax(logits_BV + noise_BV, -1)[:, None]
       ids_BT = np.concatenate([ids_BT[:, 1:], new_B1], 1)
 
-  steps = 400 if H < 200 else 40
-  return {
-    "seqrnn": (length * streams, ours("float32")),
-    "seqrnn, bfloat16": (length * streams, ours("bfloat16")),
-    **pytorch(steps * streams, lambda: loop(steps)),
-    "Keras on JAX": (10 * streams, lambda: windows(10)),
-  }
+  return windows
 
 
 def scoring(H: int) -> Work:
@@ -321,6 +302,10 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
     f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)
     for streams in (1, 64)
   }
+  if H < 200:
+    for streams in (1, 64):
+      name = f"sampling under a pattern, 2x{H}, {streams} at once"
+      found[name] = measure(sampling(H, streams, PATTERN), rounds)
   return {**found, f"scoring, 2x{H}": measure(scoring(H), rounds)}
 
 

@@ -89,7 +89,7 @@ class Drawn(NamedTuple):
 
   Attributes:
     name: of the pattern.
-    states: of its table, padded.
+    states: of its table, without the one after an end symbol.
     texts: all that were drawn.
     wrong: those that do not match.
     seconds: of the draws, after one that compiles.
@@ -129,7 +129,7 @@ def draw(run: Any, samples: int, length: int) -> Iterator[Drawn]:
   import jsonschema
 
   from seqrnn.inference.patterns import schema
-  from seqrnn.inference.patterns.table import compile_pattern
+  from seqrnn.inference.patterns.table import NEVER, compile_pattern
 
   streams = min(samples, STREAMS)
   with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,8 @@ def draw(run: Any, samples: int, length: int) -> Iterator[Drawn]:
         for text in texts
         if not fits(text) or check and not check.is_valid(json.loads(text))
       ]
-      yield Drawn(name, len(table.next_SV), texts, wrong, seconds)
+      states = int((table.need_SV < NEVER).any(axis=1).sum()) - 1
+      yield Drawn(name, states, texts, wrong, seconds)
 
 
 def main():
