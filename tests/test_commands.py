@@ -27,6 +27,7 @@ COMMAND = re.compile(rf"\bpython {SCRIPT}([^`#|\n\\]*)")
 PARTS = (
   "ahead_page",
   "hlo",
+  "inference_models",
   "pages",
   "peers",
   "programs",
