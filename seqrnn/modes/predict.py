@@ -18,7 +18,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.inference import infill
+from seqrnn.inference import infill, infill_question
 from seqrnn.inference.predictions import (
   OPEN_GAP,
   Prediction,
@@ -205,7 +205,9 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   else:
     return None
   if experiment.in_bits:
-    gap = infill.spelled_mark(config) if experiment.fills_gaps else None
+    gap = (
+      infill_question.spelled_mark(config) if experiment.fills_gaps else None
+    )
     documents = _ask(documents, gap)
   return splits.given(documents, data.unit)
 
@@ -242,7 +244,7 @@ def _fill(
   experiment: Experiment, params: Params, config: Config, workdir: Path
 ) -> list[infill.Filling]:
   """Fills the gaps with lengths of `predict.text`."""
-  question, unknown = infill.parse(experiment, config)
+  question, unknown = infill_question.parse(experiment, config)
   _report_unknown([repr(symbol) for symbol in unknown], "text")
   fillings = infill.fill(experiment, params, question, config)
   log_p = "pseudo log p" if experiment.fills_gaps else "log p"
@@ -274,7 +276,7 @@ def run(
       f"config.predict.text={settings.text!r},"
       f" config.predict.path={settings.path!r}: give one of the two"
     )
-  if infill.is_asked(config):
+  if infill_question.is_asked(config):
     return _fill(experiment, params, config, workdir)
   asked = _asked(experiment, config)
   if asked is None:

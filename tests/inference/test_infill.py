@@ -1,6 +1,7 @@
 """Filled gaps, against the enumeration of all fillings."""
 
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -9,14 +10,15 @@ from scipy import stats
 from scipy.special import log_softmax, softmax
 
 import experiments
-from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
+from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.inference import infill
+from seqrnn.inference import infill, infill_question
+from seqrnn.inference.infill_form import form
 from seqrnn.inference.infill_rows import OPEN
 from tests.conftest import tiny
 
 LEFT, RIGHT = "ab", "ca"
-V = 4  # Symbols of the corpus.
+PATTERN = "[ab]*c[cd]*|d.d"
 
 
 def made(folder, fields=None, scale=2):
@@ -44,7 +46,7 @@ def found(model, text, **settings):
   config, experiment, params = model
   config = config.copy_and_resolve_references()
   config.predict.update({"text": text, **settings})
-  question, _ = infill.parse(experiment, config)
+  question, _ = infill_question.parse(experiment, config)
   return infill.fill(experiment, params, question, config)
 
 
@@ -64,6 +66,15 @@ def rows(model, texts, last=()):
   """The ids of texts, after BEGIN."""
   encode = model[1].vocabularies["symbols"].encode
   return np.stack([[BEGIN, *encode(text), *last] for text in texts])
+
+
+def matching(pattern, fillings):
+  """Those that match a pattern."""
+  return {
+    filling: value
+    for filling, value in fillings.items()
+    if re.fullmatch(pattern or ".*", filling)
+  }
 
 
 def exact(model, lengths):
@@ -99,15 +110,20 @@ def test_a_language_model_tries_all_fillings_where_they_are_few(language_model):
   assert one.probability == pytest.approx(max(softmax([*single.values()])))
 
 
-def test_drawn_fillings_have_the_probabilities_of_the_model(language_model):
+@pytest.mark.parametrize("pattern", [None, PATTERN])
+def test_drawn_fillings_have_the_probabilities_of_the_model(
+  language_model, pattern
+):
   config, experiment, params = language_model
-  scores = exact(language_model, [0, 1, 2])
+  longest = 3 if pattern else 2
+  scores = matching(pattern, exact(language_model, range(longest + 1)))
   config = config.copy_and_resolve_references()
-  config.predict.text = f"{LEFT}_{{0,2}}{RIGHT}"
+  config.predict.text = f"{LEFT}_{{0,{longest}}}{RIGHT}"
+  config.predict.pattern = pattern
   config.predict.candidates = 20_000
-  question, _ = infill.parse(experiment, config)
+  question, _ = infill_question.parse(experiment, config)
   left_P, *rest = question.parts
-  reader = infill.forward_reader(experiment, params, left_P)
+  reader = infill.forward_reader(experiment, params, left_P, question.form)
   after = question._replace(parts=[left_P[:0], *rest])
   candidates = infill.drawn(reader, after, config)
   names = np.array(
@@ -201,9 +217,10 @@ def test_a_gap_model_fills_one_symbol_exactly(gap_model):
   )
 
 
-def stationary(model, n):
+def stationary(model, n, pattern):
   """The distribution of fillings after many sweeps, by power iteration."""
-  fillings = ["".join(some) for some in itertools.product("abcd", repeat=n)]
+  every = ["".join(some) for some in itertools.product("abcd", repeat=n)]
+  fillings = [one for one in every if re.fullmatch(pattern or ".*", one)]
   index = {filling: row for row, filling in enumerate(fillings)}
   texts = [LEFT + filling + RIGHT for filling in fillings]
   log_p_NTV = log_p(model, rows(model, texts, last=[END]))
@@ -216,7 +233,10 @@ def stationary(model, n):
     step = np.zeros_like(sweep)
     for row, filling in enumerate(fillings):
       for symbol, chance in zip(symbols, chances_NV[row], strict=True):
-        step[row, index[filling[:k] + symbol + filling[k + 1 :]]] = chance
+        other = filling[:k] + symbol + filling[k + 1 :]
+        if other in index:
+          step[row, index[other]] = chance
+    step /= step.sum(1, keepdims=True)
     sweep = sweep @ step
   chances = np.full(len(fillings), 1 / len(fillings))
   for _ in range(100):
@@ -224,16 +244,19 @@ def stationary(model, n):
   return dict(zip(fillings, chances, strict=True))
 
 
-def test_sweeps_tend_to_the_stationary_distribution(gap_model):
+@pytest.mark.parametrize("pattern", [None, PATTERN])
+def test_sweeps_tend_to_the_stationary_distribution(gap_model, pattern):
   config, experiment, params = gap_model
-  expected = stationary(gap_model, 3)
+  expected = stationary(gap_model, 3, pattern)
   config = config.copy_and_resolve_references()
   config.predict.text = f"{LEFT}_{{3}}{RIGHT}"
-  question, _ = infill.parse(experiment, config)
-  fixed_NT = question.rows(np.full((2000, 1), 3))
-  reader = infill.both_sides_reader(experiment, params)
+  config.predict.pattern = pattern
+  question, _ = infill_question.parse(experiment, config)
+  layout = question.layout(np.full((2000, 1), 3))
+  fixed_NT = layout.fixed_NT
+  reader = infill.both_sides_reader(experiment, params, question.form)
   rng = np.random.default_rng(0)
-  *_, last_NT = infill.gibbs(reader, fixed_NT, 6, rng)
+  *_, last_NT = infill.gibbs(reader, layout, 10, rng)
   np.testing.assert_array_equal(
     last_NT[fixed_NT != OPEN], fixed_NT[fixed_NT != OPEN]
   )
@@ -254,8 +277,11 @@ def test_sweeps_tend_to_the_stationary_distribution(gap_model):
     ("a_{0}b", {}, "{0} must be the length of a gap"),
     ("a_{1,2,3}b", {}, "{1,2,3} must be"),
     ("a_{3,}b", {}, "{3,} must be"),
-    ("a_{501}b_{500}", {}, "gaps have up to 1,001 symbols; all gaps together"),
+    ("a_{501}b_{500}", {}, "gaps may have more than 1,000 symbols together"),
     ("ab", {}, "has no gap; _{5} is one"),
+    ("a_{2}", {"pattern": "a("}, "config.predict.pattern='a(': "),
+    ("a_{2,3}", {"pattern": "a+b{4}"}, "matches no text of 2 to 3 symbols"),
+    ("a_{1}", {"pattern": "ab"}, "matches no text of 1 symbol, as the gap"),
     ("ab{5}", {"gap": "ab{"}, "has no gap; ab{{5} is one"),
     (
       "a_{9}b",
@@ -288,3 +314,43 @@ def test_another_mark_leaves_the_usual_one_to_the_text(language_model):
   # No text of the corpus has the four characters of `_{2}`.
   assert fillings.found[0].text[:5] == "a" + 4 * "\ufffd"
   assert len(fillings.found[0].gaps[0]) == 2
+
+
+@pytest.mark.parametrize(
+  ("vocabulary", "pattern"),
+  [
+    (Vocabulary("char", ("a", "b", "1")), r"a*(b1)?|1\w"),
+    (Vocabulary("word", ("ab", "b", "\n", "1")), r"(ab ?)*(\n?1)?"),
+    (Vocabulary("char", ("a", "b")), None),
+  ],
+)
+def test_a_form_has_all_fillings_that_match(vocabulary, pattern):
+  made = form(pattern, vocabulary, 4)
+  ids = range(UNKNOWN + 1, len(vocabulary))
+  for n in range(5):
+    matches = [
+      some
+      for some in itertools.product(ids, repeat=n)
+      if pattern is None or re.fullmatch(pattern, vocabulary.text(some))
+    ]
+    assert [*map(tuple, made.fillings(n).tolist())] == matches
+    assert made.count([n]) == len(matches)
+    assert made.count([0, n, 4]) >= len(matches)
+
+
+def test_a_pattern_holds_for_each_gap(language_model, gap_model):
+  pattern = "a[bd]*c|bb"
+  for model in (language_model, gap_model):
+    [*fillings], how = found(
+      model, "a_{2,6}b_{2,3}c", pattern=pattern, candidates=30, sweeps=3
+    )
+    assert how.startswith("approximate")
+    for one in fillings:
+      assert all(re.fullmatch(pattern, gap) for gap in one.gaps), one
+    assert len({len(gap) for one in fillings for gap in one.gaps}) > 1
+  [*fillings], how = found(language_model, "ab_{1}", pattern="[bc]", top_k=9)
+  assert sorted(one.gaps[0] for one in fillings) == ["b", "c"]
+  [*others], how = found(gap_model, "ab_", pattern="[bc]", top_k=9)
+  assert how == "exact: from all 2 fillings"
+  for several in (fillings, others):
+    assert sum(one.probability for one in several) == pytest.approx(1)

@@ -84,6 +84,13 @@ PREDICT = group(
     " language model fills only these.",
     (DETECTION,),
   ),
+  pattern=optional(
+    str,
+    TEXT,
+    "A regular expression, which each filling of a gap in predict.text matches"
+    " as a whole.",
+    DETECTION,
+  ),
   candidates=Field(
     512,
     integer(1, 10_000_000, "1 to 10,000,000"),
