@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import counted
@@ -181,21 +181,42 @@ def _every(rows: Reader, question: Question) -> Candidates:
 
 
 def drawn(rows: Reader, question: Question, config: Config) -> Candidates:
-  """Fillings that a language model draws, with their importance weights."""
-  N = config.predict.candidates
+  """Fillings that a language model draws, with their importance weights.
+
+  The weight of a row is the probability of the text after a gap, and of what is
+  not drawn from the model's own distribution. Before the next gap, rows are
+  drawn anew with their weights (sequential Monte Carlo, Gordon et al. 1993).
+  """
+  N, (parts, gaps, form) = config.predict.candidates, question
   rng = np.random.default_rng(config.predict.seed)
   lengths_NK = question.lengths(N, rng)
-  layout = question.layout(lengths_NK)
-  ids_NT = rows.draw(layout, None, rng)
-  score_N, drawn_N = rows.log_p(layout, ids_NT)
-  weight_N = score_N - drawn_N
-  # p(all fillings, text) is the mean weight times the number of combinations of
-  # lengths, and no less than that of the fillings found.
+  ids_NT, score_N = np.zeros((N, 0), np.int32), np.zeros(N)
+  weight_N, total = np.zeros(N), 0.0
+  for k, lengths in enumerate(gaps, 1):
+    pick_N = _resampled(weight_N, rng)
+    lengths_NK[:, : k - 1] = lengths_NK[pick_N, : k - 1]
+    before_NT, before_N = ids_NT[pick_N], score_N[pick_N]
+    begun = Question(parts[: k + 1], gaps[:k], form)
+    layout = begun.layout(lengths_NK[:, :k]).begun(before_NT)
+    ids_NT = rows.draw(layout, None, rng)
+    score_N, drawn_N = rows.log_p(layout, ids_NT)
+    weight_N = score_N - before_N - drawn_N
+    # p(all fillings, text) is the product of the mean weights, each times the
+    # number of lengths.
+    total += logsumexp(weight_N) - np.log(N) + np.log(len(lengths))
+  # It is no less than that of the fillings found.
   _, _, first_N = _distinct(ids_NT, lengths_NK)
-  total = logsumexp(weight_N) - np.log(N) + np.log(question.combinations)
   log_p_N = score_N - max(total, logsumexp(score_N[first_N]))
   how = _WEIGHTED.format(counted(N, "filling"))
   return Candidates(ids_NT, lengths_NK, score_N, weight_N, log_p_N, how)
+
+
+def _resampled(weight_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """The rows drawn with their weights, at equal distances [N]."""
+  N = len(weight_N)
+  places_N = (rng.random() + np.arange(N)) / N
+  ends_N = np.cumsum(softmax(weight_N))
+  return np.searchsorted(ends_N / ends_N[-1], places_N)
 
 
 @lru_cache(CACHED_FUNCTIONS)

@@ -22,7 +22,7 @@ from seqrnn.inference.sampler import drawer
 
 OPEN = -1
 _NARROW = 32  # The least width of rows; each width compiles.
-_POSITIONS = 2**17  # Positions of the rows of a program, at most.
+_POSITIONS = 2**15  # Positions of the rows of a program, at most.
 _LOGITS = 2**22  # Logits of a step of all these rows, at most.
 _STATES = 2**27  # States of these positions, at most.
 
@@ -40,6 +40,12 @@ class Layout(NamedTuple):
   left_NT: np.ndarray
   first_NT: np.ndarray
 
+  def begun(self, ids_NT: np.ndarray) -> "Layout":
+    """The layout with the symbols of rows that are filled up to some gap."""
+    fixed_NT, T = self.fixed_NT.copy(), ids_NT.shape[1]
+    fixed_NT[:, :T] = np.where(ids_NT == PAD, fixed_NT[:, :T], ids_NT)
+    return self._replace(fixed_NT=fixed_NT)
+
 
 class Question(NamedTuple):
   """A text with K gaps.
@@ -53,11 +59,6 @@ class Question(NamedTuple):
   parts: list[np.ndarray]
   gaps: list[list[int]]
   form: Form
-
-  @property
-  def combinations(self) -> float:
-    """The number of combinations of lengths."""
-    return float(np.prod([float(len(lengths)) for lengths in self.gaps]))
 
   @property
   def count(self) -> float:

@@ -14,7 +14,7 @@ from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.inference import infill, infill_question
 from seqrnn.inference.infill_form import form
-from seqrnn.inference.infill_rows import OPEN
+from seqrnn.inference.infill_rows import OPEN, given
 from tests.conftest import tiny
 
 LEFT, RIGHT = "ab", "ca"
@@ -146,6 +146,48 @@ def test_drawn_fillings_have_the_probabilities_of_the_model(
   estimated = dict(zip(names, np.exp(candidates.log_p_N), strict=True))
   for filling, chance in zip(scores, expected / 2000, strict=True):
     assert estimated[filling] == pytest.approx(chance, rel=0.1)
+
+
+def test_an_estimate_accounts_for_what_was_not_found(language_model):
+  scores = exact(language_model, [4, 5])
+  chances = softmax([*scores.values()])
+  fillings = found(
+    language_model, f"{LEFT}_{{4,5}}{RIGHT}", candidates=500, top_k=10_000
+  )
+  shares = {one.gaps[0]: one.probability for one in fillings.found}
+  ratios = [
+    shares[filling] / chance
+    for filling, chance in zip(scores, chances, strict=True)
+    if filling in shares
+  ]
+  assert sum(shares.values()) < 0.8
+  np.testing.assert_allclose(ratios, 1, rtol=0.2)
+
+
+def test_fillings_of_several_gaps_have_their_probabilities(language_model):
+  config, experiment, params = language_model
+  config = config.copy_and_resolve_references()
+  config.predict.text, config.predict.candidates = "a_{1,2}b_{0,1}d", 20_000
+  question, _ = infill_question.parse(experiment, config)
+  left_P, *rest = question.parts
+  reader = infill.forward_reader(experiment, params, left_P, question.form)
+  after = question._replace(parts=[left_P[:0], *rest])
+  _, ids_NT, lengths_NK = after.every()
+  log_p_N, _ = reader.log_p(given(ids_NT), ids_NT)
+  keys = [tuple(row) for row in np.column_stack([ids_NT, lengths_NK]).tolist()]
+  expected = dict(zip(keys, softmax(log_p_N), strict=True))
+  candidates = infill.drawn(reader, after, config)
+  rows_NT = np.column_stack([candidates.ids_NT, candidates.lengths_NK])
+  shares = dict.fromkeys(keys, 0.0)
+  weights = softmax(candidates.weight_N)
+  for key, weight, log_p in zip(
+    map(tuple, rows_NT.tolist()), weights, candidates.log_p_N, strict=True
+  ):
+    shares[key] += weight
+    assert np.exp(log_p) == pytest.approx(expected[key], rel=0.1)
+  assert shares.keys() == expected.keys()
+  for key, chance in expected.items():
+    assert shares[key] == pytest.approx(chance, rel=0.25, abs=2e-3), key
 
 
 def test_several_gaps_of_a_language_model(language_model):
