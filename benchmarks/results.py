@@ -304,6 +304,35 @@ RECIPES = {
       "train.epochs": 12,
     },
   ),
+  "ptb_words": Recipe(
+    what="PTB words",
+    source="ptb_words",
+    metric="perplexity of a word",
+    figure="perplexity",
+    published="2 layers of 200: 115.9 (TensorFlow's ptb_word_lm); of 650: 82.7"
+    " (Zaremba et al. 2014)",
+    baseline="-",
+    config="configs/base.py",
+    fields={
+      "data.window": 35,
+      "data.stateful": True,
+      "model.layers": 1,
+      "model.hidden_size": 400,
+      "model.embedding_size": 400,
+      "model.tied": True,
+      "model.dropout": 0.45,
+      "model.symbol_dropout": 0.05,
+      "model.products": "bfloat16",
+      "optimizer.learning_rate": 3e-3,
+      "optimizer.clip_norm": 1.0,
+      "schedule.name": "cosine",
+      "schedule.warmup_steps": 200,
+      "train.batch_size": 32,
+      "train.ema": 0.998,
+      "train.epochs": 10,
+      "train.cpu_devices": 1,
+    },
+  ),
 }
 
 
