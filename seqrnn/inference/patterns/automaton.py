@@ -21,7 +21,9 @@ from seqrnn.inference.patterns import syntax
 
 STATES = 10_000  # Of an automaton, at most.
 _NODES = 40_000  # Of the graph from which it is made, at most.
-_WORK = 4_000_000  # Nodes that are visited to make it, at most: seconds.
+_WORK = 2_000_000  # Nodes that are visited to make it, at most: seconds.
+# Of UTF-8 with 1 to 4 bytes: the least code point, and the first byte's bits.
+_LEADS = (0, 0), (0x80, 0xC0), (0x800, 0xE0), (0x10000, 0xF0)
 
 
 class PatternError(Exception):
@@ -156,12 +158,15 @@ class _Graph:
       found = one.findall(self.texts)
       if not found and item[0] is _parser.LITERAL:
         self.missing.append(chr(item[1]))
+      spelled = [(frozenset(found), None)]
       if self.encoded:
-        found = [c.encode().decode("latin-1") for c in found]
-      self._spelled[key] = _shared(frozenset(found))
+        points = "".join(found).encode("utf-32-le")
+        spelled = _utf8(np.frombuffer(points, "<u4").astype(np.int64))
+      self._spelled[key] = spelled
     return self._spelled[key]
 
   def _read(self, spelled: Any, to: int) -> int:
+    # Pairs of a set of first characters, and what may follow them, or None.
     ways = [
       self._add([self._read(rest, to) if rest else to], firsts)
       for firsts, rest in spelled
@@ -169,18 +174,29 @@ class _Graph:
     return ways[0] if len(ways) == 1 else self._add(ways)
 
 
-@functools.lru_cache(2**12)
-def _shared(texts: frozenset[str]) -> list[tuple[frozenset[str], Any]]:
-  """Pairs of first characters and the rest of the texts, if there is one."""
-  rests: dict[str, set[str]] = {}
-  for text in texts:
-    rests.setdefault(text[0], set()).add(text[1:])
-  firsts: dict[frozenset[str], set[str]] = {}
-  for first, rest in rests.items():
-    firsts.setdefault(frozenset(rest - {""}), set()).add(first)
+def _utf8(points_N: np.ndarray) -> Any:
+  """Code points in order as bytes, in the form that `_Graph._read` takes."""
+  found = []
+  for more, (low, lead) in enumerate(_LEADS):
+    high = _LEADS[more + 1][0] if more < 3 else sys.maxunicode + 1
+    some_N = points_N[(points_N >= low) & (points_N < high)]
+    found += _bytes(some_N, more, lead)
+  return found
+
+
+def _bytes(points_N: np.ndarray, more: int, lead: int) -> Any:
+  """Pairs of the first bytes, from `lead` on, and what may follow them."""
+  firsts_N = points_N >> 6 * more
+  firsts, begins = np.unique(firsts_N, return_index=True)
+  alike: dict[bytes, tuple[np.ndarray, set[str]]] = {}
+  rests = np.split(points_N & (1 << 6 * more) - 1, begins[1:])
+  for first, rest_N in zip(firsts.tolist(), rests, strict=False):
+    alike.setdefault(rest_N.tobytes(), (rest_N, set()))[1].add(
+      chr(lead + first)
+    )
   return [
-    (frozenset(first), _shared(rest) if rest else None)
-    for rest, first in firsts.items()
+    (frozenset(some), _bytes(rest_N, more - 1, 0x80) if more else None)
+    for rest_N, some in alike.values()
   ]
 
 

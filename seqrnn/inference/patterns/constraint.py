@@ -90,15 +90,16 @@ def constraint(
       leave the pattern: the end symbol has the probability of all symbols that
       are not allowed.
   """
+  arrays = Arrays(
+    table.next_SV,
+    table.need_SV,
+    np.int32(length),
+    np.float32(temperature),
+    np.bool_(boundaries),
+  )
   return Applied(
     _processor(boundaries),
-    Arrays(
-      table.next_SV,
-      table.need_SV,
-      np.int32(length),
-      np.float32(temperature),
-      np.bool_(boundaries),
-    ),
+    jax.device_put(arrays),  # Once, and not for each chunk.
     lambda prime_BP: np.full(len(prime_BP), START, np.int32),
   )
 

@@ -120,7 +120,10 @@ def _over_symbols(made: Automaton, vocabulary: Vocabulary) -> np.ndarray:
   spaced = vocabulary.unit not in ("char", "byte")
   S, V = len(made.next_SC), len(vocabulary.symbols)
   if (S << spaced) * V * 4 > _BYTES:
-    raise TooLarge
+    raise PatternError(
+      f"its table of {S << spaced:,} states and {V:,} symbols has more than"
+      f" {_BYTES >> 20} MB"
+    )
   symbols = vocabulary.symbols
   bare_SV = _followed(made, symbols, np.arange(S))
   if not spaced:
@@ -213,4 +216,4 @@ def _too_large(pattern: str, vocabulary: Vocabulary) -> str:
     except PatternError:
       break
   part = "" if len(parts) == 1 else f" at its part {parts[high - 1]!r}"
-  return f"it needs more than {STATES:,} states, or too much memory,{part}"
+  return f"its automaton needs more than {STATES:,} states{part}"

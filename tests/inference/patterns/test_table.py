@@ -123,10 +123,18 @@ def test_symbols_of_words_are_joined_as_text():
 )
 def test_a_pattern_that_is_too_large_is_refused(pattern, part):
   with pytest.raises(
-    PatternError, match="^it needs more than 10,000 stat"
+    PatternError, match="^its automaton needs more than 10"
   ) as e:
     compile_pattern(pattern, Vocabulary("char", tuple("ab")))
   assert part in str(e.value)
+
+
+def test_a_table_that_is_too_large_is_refused():
+  words = Vocabulary("word", tuple(f"w{n}" for n in range(20_000)))
+  with pytest.raises(
+    PatternError, match="^its table of .* has more than 128 MB"
+  ):
+    compile_pattern("(w[0-9]+ ){900}w1", words)
 
 
 def test_a_log_has_no_texts():
