@@ -56,12 +56,11 @@ def prompts(path: str) -> list[tuple[str, str]]:
 
 def _of_json(where: str, line: str) -> str:
   try:
-    value = json.loads(line)
-  except (ValueError, RecursionError):
-    value = None
-  if not isinstance(value, dict) or not isinstance(value.get("prime"), str):
-    raise UserError(f"{where}: must be a text in a JSON object")
-  return value["prime"]
+    prime = json.loads(line)["prime"]
+    prime.encode()  # Half of a surrogate pair is no text.
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    raise UserError(f"{where}: must be a text in a JSON object") from None
+  return prime
 
 
 def aligned(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -22,7 +22,7 @@ from seqrnn.inference.stopping import collect, ending, pieces
 from seqrnn.settings.config import Config
 from seqrnn.settings.fields import texts as parse_texts
 
-_ROWS = 64  # Texts of a file of prompts that are drawn together.
+_ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
 _UNKNOWN = 20  # Unknown symbols that are named.
 
 
@@ -270,7 +270,8 @@ def draw(
   settings, count = writing.config.sample, len(writing.rows)
   size = count
   if settings.prompts is not None:
-    size = min(count, max(1, _ROWS // settings.best_of))
+    each = settings.best_of * settings.resample * (settings.beam or 1)
+    size = min(count, max(1, _ROWS // each))
   for first in range(0, count, size):
     # The last group is filled up: another number of rows would compile.
     chosen = [min(n, count - 1) for n in range(first, first + size)]

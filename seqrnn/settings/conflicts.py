@@ -100,6 +100,11 @@ CONFLICTS: list[Conflict] = [
     "a beam search draws nothing; its temperature must be 1",
   ),
   Conflict(
+    ("sample.beam", "sample.length"),
+    lambda beam, length: beam is not None and beam * length > 2**24,
+    "a beam must not have more than 2**24 symbols",
+  ),
+  Conflict(
     ("sample.beam", "sample.best_of"),
     lambda beam, best_of: beam is not None and best_of > 1,
     "a beam search draws nothing",

@@ -253,7 +253,9 @@ def test_a_file_of_prompts_that_is_none(run, tmp_path, content, rule):
   assert str(caught.value) == f"config.sample.prompts={str(path)!r}: {rule}"
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"text": "a"}', '{"prime": 1}'])
+@pytest.mark.parametrize(
+  "line", ["{", "[]", '{"text": "a"}', '{"prime": 1}', '{"prime": "\\ud800"}']
+)
 def test_a_json_line_without_a_prime(run, tmp_path, line):
   path = tmp_path / "primes.jsonl"
   path.write_text(f'{{"prime": "a"}}\n{line}\n')
@@ -277,6 +279,7 @@ def test_a_json_line_without_a_prime(run, tmp_path, line):
     ({"beam": 2, "temperature": 0}, "its temperature must be 1"),
     ({"beam": 2, "typical": 0.5}, "a beam search draws nothing"),
     ({"beam": 2, "best_of": 2}, "a beam search draws nothing"),
+    ({"beam": 1024, "length": 2**15}, "must not have more than"),
     ({"beam": 2, "stop": "a"}, "the beams end at the end symbol only"),
     ({"min_length": 9, "length": 8}, "the minimum must not exceed the length"),
     ({"prompts": "x", "prime": "a"}, "set one of the two"),
