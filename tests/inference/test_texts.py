@@ -5,12 +5,14 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from seqrnn.data.vocabulary import BEGIN, END
+from seqrnn.data.vocabulary import BEGIN, END, PAD
 from seqrnn.errors import UserError
+from seqrnn.experiment import Decoder
 from seqrnn.inference import sampler, texts
 from seqrnn.modes.sample import write_texts
 from tests.conftest import tiny
@@ -124,13 +126,13 @@ def test_the_best_of_several_is_kept(run):
   [best] = drawn(run, "ab", length=9, best_of=4)
   assert best == max(every, key=lambda one: one.log_prob)
   assert run.sample("ab", length=9, best_of=4) == [best.text]
-  eager = ending_at(run, 1.0)
+  eager, by_sum = ending_at(run, 2.0), lambda one: one.log_prob
+  by_symbol = lambda one: one.log_prob / one.symbols
   every = drawn(eager, "ab", length=9, streams=4)
   found = drawn(eager, "ab", length=9, best_of=2, streams=2)
-  for n, one in enumerate(found):
-    assert one == max(
-      every[2 * n : 2 * n + 2], key=lambda one: one.log_prob / one.symbols
-    )
+  pairs = [every[:2], every[2:]]
+  assert found == [max(pair, key=by_symbol) for pair in pairs]
+  assert found != [max(pair, key=by_sum) for pair in pairs]
 
 
 def test_a_beam_finds_the_most_likely_text(run):
@@ -166,6 +168,20 @@ def test_a_pattern_holds_for_a_beam_and_for_prompts(run, tmp_path):
   assert first.log_prob_pattern >= first.log_prob - 1e-4
 
 
+def test_an_end_that_was_not_learned_is_not_counted(run):
+  bare = run._replace(config=run._changed("data", {"boundaries": False}))
+  [one] = drawn(bare, "ab", length=9, pattern="[cd]{3}")
+  assert (one.symbols, one.ended) == (3, "end")
+
+
+def test_the_start_of_shorter_primes_is_not_read():
+  step = lambda params, carry_B, symbol_B: (10 * carry_B + symbol_B, carry_B)
+  decoder = Decoder(lambda B: jnp.ones(B), step)
+  prime_BP = np.array([[PAD, PAD, 4, 5], [6, 7, 8, 9], [PAD, PAD, PAD, 7]])
+  carry_B = sampler.read(decoder, {}, prime_BP)
+  np.testing.assert_array_equal(carry_B, [14, 1678, 1])
+
+
 def test_prompts_are_continued_together(run, tmp_path, monkeypatch, capsys):
   primes = ["a", "", "abcde abc", "b", "zb"]
   plain, lines = tmp_path / "primes.txt", tmp_path / "primes.jsonl"
@@ -184,6 +200,7 @@ def test_prompts_are_continued_together(run, tmp_path, monkeypatch, capsys):
   several = run.sample(prompts=str(lines), length=20, **settings)
   for text, prime in zip(several, primes, strict=True):
     assert [text] == run.sample(prime, length=20, **settings)
+  monkeypatch.setattr(texts, "_ROWS", 2)
   twice = tmp_path / "twice.txt"
   twice.write_text("a\n" * 5)
   made = run.sample(prompts=str(twice), length=20)
