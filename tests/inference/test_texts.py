@@ -175,7 +175,7 @@ def test_an_end_that_was_not_learned_is_not_counted(run):
 
 
 def test_the_start_of_shorter_primes_is_not_read():
-  step = lambda params, carry_B, symbol_B: (10 * carry_B + symbol_B, carry_B)
+  step = lambda _, carry_B, symbol_B: (10 * carry_B + symbol_B, carry_B)
   decoder = Decoder(lambda B: jnp.ones(B), step)
   prime_BP = np.array([[PAD] * 2 + [4, 5], [6, 7, 8, 9], [PAD] * 3 + [7]])
   carry_B = sampler.read(decoder, {}, prime_BP)
