@@ -1,7 +1,8 @@
 """Makes the pictures of the documentation: python -m docs.pictures.
 
 Two models as `--mode=describe` draws them, for a vocabulary of 100 characters,
-and how gradients fade on their way back through time.
+and how gradients fade on their way back through time. With `--run=WORKDIR`, a
+run of configs/rnn.py: how a pattern leads a sample.
 """
 
 import argparse
@@ -11,16 +12,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.patches import Rectangle
 
 import experiments
 from configs import base
-from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.vocabulary import BEGIN, Vocabulary
+from seqrnn.inference.patterns.table import NEVER, START, compile_pattern
 from seqrnn.models import anatomy, diagram, network
 from seqrnn.runtime import figures
 from seqrnn.settings import config as config_lib
 
 HERE = Path(__file__).parent
 T, ROWS = 101, 16
+PATTERN = r"def [a-z_]{3,12}\(self(, [a-z]+)?\):"
 # Fields of a layer, and the dashes of its curve.
 CURVES = {
   "rnn_tanh": ({"model.cell": "rnn_tanh"}, (1, 1)),
@@ -103,8 +107,67 @@ def gradients():
   )
 
 
+def led(run: experiments.Run) -> tuple[str, np.ndarray, np.ndarray]:
+  """A sample under PATTERN, symbol by symbol.
+
+  Returns:
+    the text; the model's probability of each symbol [T, V]; whether the pattern
+    allows it.
+  """
+  symbols = run.experiment.vocabularies["symbols"]
+  decoder = run.experiment.decoder
+  assert decoder is not None
+  [text] = run.sample(pattern=PATTERN, length=len(PATTERN))
+  table = compile_pattern(PATTERN, symbols)
+  carry, symbol_B, state = decoder.start(1), np.array([BEGIN]), START
+  chances, allowed = [], []
+  for id in symbols.encode(str(text)):
+    carry, logits_BV = decoder.step(run.params, carry, symbol_B)
+    chances.append(np.asarray(jax.nn.softmax(logits_BV))[0])
+    allowed.append(table.need_SV[state] < NEVER)
+    symbol_B, state = np.array([id]), int(table.next_SV[state, id])
+  return str(text), np.array(chances), np.array(allowed)
+
+
+def pattern(run: experiments.Run):
+  """Draws what the model would write, and what a pattern lets it write."""
+  symbols = run.experiment.vocabularies["symbols"]
+  text, chance_TV, allowed_TV = led(run)
+  ids = symbols.encode(text)
+  # Symbols that are written, then those that the model would have preferred.
+  rows = np.array([*dict.fromkeys([*ids, *chance_TV.argmax(1)])])
+  chance_RT, allowed_RT = chance_TV[:, rows].T, allowed_TV[:, rows].T
+  width = max(6.5, 0.22 * len(text) + 1)
+  drawn = figures.create(width, 0.17 * len(rows) + 1)
+  axes = drawn.add_subplot()
+  colors = np.ones((*chance_RT.shape, 4))
+  depth_RT = np.sqrt(chance_RT)[..., None]  # Small chances are seen, too.
+  blue, grey = np.array([0.1, 0.35, 0.75]), np.array([0.55, 0.55, 0.55])
+  colors[..., :3] = 1 - depth_RT * (
+    1 - np.where(allowed_RT[..., None], blue, grey)
+  )
+  axes.imshow(colors, aspect="auto", interpolation="nearest")
+  place = {row: y for y, row in enumerate(rows)}
+  for t, id in enumerate(ids):
+    y = place[id]
+    axes.add_patch(Rectangle((t - 0.5, y - 0.5), 1, 1, fill=False, lw=1.2))
+  mono = {"family": "monospace", "size": 8}
+  axes.set_xticks(range(len(text)), list(text.replace(" ", "\u2423")), **mono)
+  names = [name.replace(" ", "\u2423") for name in symbols.names(rows)]
+  axes.set_yticks(range(len(rows)), names, **mono)
+  axes.tick_params(length=0)
+  axes.set_xlabel("the sample; a frame is the symbol that was drawn")
+  figures.save(drawn, HERE / "howto" / "pattern.png")
+  mass_T = np.where(allowed_TV, chance_TV, 0).sum(1)
+  print(f"{text}: the model alone gives what is allowed {np.prod(mass_T):.2e}")
+
+
 if __name__ == "__main__":
-  argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--run", help="the workdir of a run of configs/rnn.py")
+  given = parser.parse_args()
+  if given.run:
+    pattern(experiments.load(given.run))
   model("rnn")
   model("brnn")
   gradients()

@@ -310,14 +310,14 @@ def _group(
     )
     drawn_NT = drawn_BWT[:, :many].reshape(len(prime_NP), -1)
     there_N = score_BW[:, :many].ravel() > -np.inf
-  made = []
+  made, bounded = [], writing.config.data.boundaries
   for n, drawn_T in enumerate(drawn_NT):
     first = chosen[n // many]
     text, size, ended = ending(
       symbols, writing.shown(first), drawn_T, writing.stops
     )
-    if ended == "end" and not writing.config.data.boundaries:
-      size -= 1  # The model has learned no end, so it has no probability.
+    if ended == "end" and (writing.patterned or not bounded):
+      size -= 1  # The model's own end has no probability, or another one.
     prime = writing.primes[first]
     made.append(
       Sample(prime, text, None, None, size, temperature, settings.seed, ended)
@@ -345,15 +345,21 @@ def _scored(
   decoder = writing.experiment.decoder
   assert decoder is not None, "checked by the caller"
   size_N1 = np.array([one.symbols for one in made])[:, None]
-  counted_NT = np.arange(drawn_NT.shape[1]) < size_N1
+  end_N1 = np.array([one.ended == "end" for one in made])[:, None]
+  place_1T = np.arange(drawn_NT.shape[1])[None]
+  counted_NT = place_1T < size_N1
+  # The sampler's probability has that of the end of a match.
+  known_NT = place_1T < size_N1 + (end_N1 & writing.patterned)
   found = log_probabilities(
     decoder,
     writing.params,
     prime_NP,
-    np.where(counted_NT, drawn_NT, PAD),
+    np.where(known_NT, drawn_NT, PAD),
     writing.applied,
   )
-  model_N, after_N = (x.sum(axis=1, dtype=np.float64).tolist() for x in found)
+  model_NT, after_NT = (np.asarray(x, np.float64) for x in found)
+  model_N = np.where(counted_NT, model_NT, 0).sum(axis=1).tolist()
+  after_N = after_NT.sum(axis=1).tolist()
   if not writing.patterned:
     after_N = [None] * len(made)
   return [

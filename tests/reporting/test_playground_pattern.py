@@ -212,8 +212,8 @@ def test_its_chances(tmp_path, browser, boundaries):
     if "b" in word:
       t = temperature or 1
       outside = logits[len(RESERVED) :][~inside[len(RESERVED) :]]
+      outside = np.append(outside, logits[END] if boundaries else -np.inf)
       end = t * np.log(np.exp(outside / t).sum())
-      end = logits[END] if boundaries else end
     logits = np.where(inside, logits, -np.inf)
     logits[END] = end
     # A symbol is drawn by any noise if it is likely.
@@ -221,8 +221,7 @@ def test_its_chances(tmp_path, browser, boundaries):
       jnp.eye(V) * 1e6,
       jnp.tile(jnp.array(logits, jnp.float32), (V, 1)),
       jnp.float32(temperature),
-      jnp.int32(V),
-      jnp.float32(share),
+      choice.Limits(V, share),
     ) == jnp.arange(V)
     scaled = np.where(likely_V, logits, -np.inf) / (temperature or 1e-6)
     expected = jax.nn.softmax(scaled - scaled.max())

@@ -1,5 +1,9 @@
 r"""The logits processor that keeps a sample within a pattern.
 
+After a match, a sample ends where the model would leave the pattern: the end
+symbol has the probability of all symbols that are not allowed, and its own one,
+if the model has learned it.
+
 At each symbol the probabilities are renormalized over what the pattern allows
 (locally). This is not the model's distribution over texts, conditioned on a
 match: a text \(x\) has the probability \(p(x) / \prod_t Z_t\), where \(Z_t\) is
@@ -8,7 +12,6 @@ larger than under the condition where the model's own way leaves the pattern
 soon.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -85,10 +88,7 @@ def constraint(
     table: of the pattern.
     length: the most symbols of a text.
     temperature: of the sample.
-    boundaries: the model has learned the end symbol, which then has its own
-      probability after a match. Without, a sample ends where the model would
-      leave the pattern: the end symbol has the probability of all symbols that
-      are not allowed.
+    boundaries: the model has learned the end symbol.
   """
   arrays = Arrays(
     table.next_SV,
@@ -98,39 +98,44 @@ def constraint(
     np.bool_(boundaries),
   )
   return Applied(
-    _processor(boundaries),
+    _PROCESSOR,
     jax.device_put(arrays),  # Once, and not for each chunk.
     lambda prime_BP: np.full(len(prime_BP), START, np.int32),
   )
 
 
-@functools.cache
-def _processor(boundaries: bool) -> Processor:
-  def apply(arrays: Arrays, state_B, logits_BV, t):
-    # Of states, few rows; not allowed: NEVER, also for an endless length.
-    need_BV = arrays.need_SV[state_B]
-    left = jnp.minimum(arrays.length - t, NEVER)
-    allowed_BV = need_BV < left.astype(need_BV.dtype)
-    if not boundaries:
-      logits_BV = _with_end(logits_BV, allowed_BV, arrays.temperature)
-    return jnp.where(allowed_BV, logits_BV, -jnp.inf)
+def _apply(
+  arrays: Arrays, state_B: jax.Array, logits_BV: jax.Array, t: jax.Array
+) -> jax.Array:
+  # Of states, few rows; not allowed: NEVER, also for an endless length.
+  need_BV = arrays.need_SV[state_B]
+  left = jnp.minimum(arrays.length - t, NEVER)
+  allowed_BV = need_BV < left.astype(need_BV.dtype)
+  logits_BV = _with_end(logits_BV, allowed_BV, arrays)
+  return jnp.where(allowed_BV, logits_BV, -jnp.inf)
 
-  def advance(arrays: Arrays, state_B, symbol_B, t):
-    del t
-    return arrays.next_SV[state_B, symbol_B].astype(jnp.int32)
 
-  return Processor(apply, advance)
+def _advance(
+  arrays: Arrays, state_B: jax.Array, symbol_B: jax.Array, t: jax.Array
+) -> jax.Array:
+  del t
+  return arrays.next_SV[state_B, symbol_B].astype(jnp.int32)
+
+
+_PROCESSOR = Processor(_apply, _advance)
 
 
 def _with_end(
-  logits_BV: jax.Array, allowed_BV: jax.Array, temperature: jax.Array
+  logits_BV: jax.Array, allowed_BV: jax.Array, arrays: Arrays
 ) -> jax.Array:
-  """The end symbol has the probability of the symbols not allowed."""
-  temperature = jnp.where(temperature > 0, temperature, 1)
+  """The end symbol has the probability of all that leaves the pattern."""
+  temperature = jnp.where(arrays.temperature > 0, arrays.temperature, 1)
   id_1V = jnp.arange(logits_BV.shape[-1])[None]
+  end_1V = id_1V == END
   left_BV = ~allowed_BV & (id_1V >= len(RESERVED))
+  left_BV |= end_1V & arrays.boundaries
   most_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
   chances_BV = jnp.exp((logits_BV - most_B1) / temperature)
   chance_B1 = jnp.sum(jnp.where(left_BV, chances_BV, 0), -1, keepdims=True)
   end_B1 = most_B1 + temperature * jnp.log(chance_B1)
-  return jnp.where(id_1V == END, end_B1, logits_BV)
+  return jnp.where(end_1V, end_B1, logits_BV)

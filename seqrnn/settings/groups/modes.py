@@ -168,7 +168,8 @@ SAMPLE = group(
     str,
     TEXT,
     "A regular expression, which each text matches as a whole. It is about the"
-    " symbols that are drawn, without sample.prime.",
+    " symbols that are drawn, without sample.prime. After a match, a text ends"
+    " where the model would leave the pattern.",
     *SAMPLED_TEXT,
   ),
   schema=optional(

@@ -28,7 +28,7 @@ class Oracle:
   """Probabilities of a model by enumeration, in Python's own terms."""
 
   def __init__(self, experiment, params, boundaries, length=LENGTH):
-    self.boundaries, self.length = boundaries, length
+    self.length = length
     self.matches = {
       text
       for n in range(length + 1)
@@ -61,9 +61,8 @@ class Oracle:
       for c, p in self.next[text].items()
       if c and text + c in self.prefixes
     }
-    if text in self.matches:
-      end = 1 - sum(found.values())
-      found[""] = self.next[text][""] if self.boundaries else end
+    if text in self.matches:  # Or it leaves the pattern.
+      found[""] = 1 - sum(found.values())
     return found
 
   def of(self, local):
@@ -157,12 +156,9 @@ def test_resampling_agrees_with_rejection(case):
   _, ids_BT = drawn(experiment, params, None)
   kept = []
   for ids in ids_BT:
-    text = SYMBOLS.text(ids)
-    if not boundaries:  # It ends where it leaves the pattern.
-      size = max(n for n in range(LENGTH + 1) if text[:n] in oracle.prefixes)
-      text = text[:size]
-    elif END not in ids and text not in oracle.matches:
-      continue
+    text = SYMBOLS.text(ids)  # It ends where it leaves the pattern.
+    size = max(n for n in range(LENGTH + 1) if text[:n] in oracle.prefixes)
+    text = text[:size]
     if text in oracle.matches:
       kept.append(text)
   given = oracle.of(local=False)
