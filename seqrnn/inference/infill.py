@@ -172,7 +172,7 @@ def _forward(
 
 
 def _every(rows: Reader, question: Question) -> Candidates:
-  """All fillings, with their exact probabilities."""
+  """All fillings; by the scores of a language model, their probabilities."""
   layout, ids_NT, lengths_NK = question.every()
   score_N, _ = rows.log_p(layout, ids_NT)
   log_p_N = score_N - logsumexp(score_N)
@@ -246,6 +246,8 @@ def _between(
   rows = both_sides_reader(experiment, params, question.form)
   if question.gaps == [[1]]:
     return _one_symbol(experiment, rows, question, config)
+  if question.count <= config.predict.candidates:
+    return _every(rows, question)._replace(log_p_N=None)
   rng = np.random.default_rng(config.predict.seed)
   lengths_NK = question.lengths(config.predict.candidates, rng)
   layout = question.layout(lengths_NK)

@@ -77,13 +77,14 @@ def parse(experiment: Experiment, config: Config) -> tuple[Question, list[str]]:
       " the text, set another predict.gap"
     )
   symbols: Vocabulary = experiment.vocabularies["symbols"]
+  sessions = symbols.unit == "session" and len(text.strip().splitlines())
   gaps, parts, unknown = [], [], []
   for n, part in enumerate(re.split(_braces(mark), text)):
     if n % 2:  # What the braces have.
       gaps.append(_lengths(part, what))
       continue
     documents = from_text(part, symbols.unit)
-    if len(documents) > 1:
+    if len(documents) > 1 or sessions > 1:
       raise UserError(
         f"{what}: gaps are filled in one sequence, not in several"
       )

@@ -351,6 +351,41 @@ def test_models_that_cannot_fill_are_refused(language_model):
     found((other, experiment, params), "_{2}a")
 
 
+def test_a_gap_is_filled_in_one_session(tmp_path):
+  (tmp_path / "f").write_text("a b c\n" * 50)
+  fields = {"data.path": str(tmp_path / "f"), "data.unit": "session"}
+  config = tiny(tmp_path, fields)
+  experiment = experiments.build(config, None)
+  for text in ("a _{2}\nb c", "a b\n_{2}", "a\nb _{1}"):
+    config.predict.text = text
+    with pytest.raises(UserError, match="in one sequence, not in several"):
+      infill_question.parse(experiment, config)
+  config.predict.text = "a _{2} z b\n"
+  question, unknown = infill_question.parse(experiment, config)
+  symbols = experiment.vocabularies["symbols"]
+  assert [symbols.text(part) for part in question.parts] == [
+    "a",
+    "<unknown> b",
+  ]
+  assert (question.gaps, unknown) == ([[2]], ["z"])
+
+
+def test_a_gap_model_compares_all_fillings_where_they_are_few(gap_model):
+  fillings = found(gap_model, "ab_{0,2}ca", candidates=21, top_k=30)
+  assert fillings.how == "exact: from all 21 fillings"
+  scores = {}
+  for n in range(3):
+    for some in map("".join, itertools.product("abcd", repeat=n)):
+      ids_1T = rows(gap_model, [f"ab{some}ca"], last=[END])
+      each_1T = taken(log_p(gap_model, ids_1T), ids_1T)[ids_1T > UNKNOWN]
+      scores[some] = each_1T.sum()
+  best = sorted(scores, key=lambda some: -scores[some])
+  assert [one.gaps[0] for one in fillings.found] == best
+  for one in fillings.found:
+    assert one.score == pytest.approx(scores[one.gaps[0]], abs=1e-4)
+    assert one.probability is None
+
+
 def test_another_mark_leaves_the_usual_one_to_the_text(language_model):
   fillings = found(language_model, "a_{2}?{2}c", gap="?", top_k=1)
   # No text of the corpus has the four characters of `_{2}`.
