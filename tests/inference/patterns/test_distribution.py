@@ -24,6 +24,10 @@ LENGTH = 4
 SAMPLES = 1000
 
 
+def temperature(boundaries):
+  return 1.0 if boundaries else 0.7
+
+
 class Oracle:
   """Probabilities of a model by enumeration, in Python's own terms."""
 
@@ -43,7 +47,7 @@ class Oracle:
     self.next = {}  # The model's probabilities after a text.
     for n in range(length):
       carry, logits_BV = experiment.decoder.step(params, carry, symbol_B)
-      logits_BV = np.array(logits_BV, np.float64)
+      logits_BV = np.array(logits_BV, np.float64) / temperature(boundaries)
       logits_BV[:, [i for i in range(len(RESERVED)) if i != END]] = -np.inf
       if not boundaries:
         logits_BV[:, END] = -np.inf
@@ -100,14 +104,16 @@ def p_value(found, expected):
   return stats.chisquare(found, chances).pvalue
 
 
-def drawn(experiment, params, one, count=1):
+def drawn(experiment, params, boundaries, one, count=1):
   draw = sampler.generator(
     experiment.decoder, length=LENGTH, applied=[one] if one else ()
   )
   if count > 1:
     draw = resampled(draw, experiment.decoder, one, count)
   prime_BP = np.full((SAMPLES, 1), BEGIN, np.int32)
-  ids_BT = np.concatenate([*draw(params, prime_BP, 7, 1.0)], axis=1)
+  ids_BT = np.concatenate(
+    [*draw(params, prime_BP, 7, temperature(boundaries))], axis=1
+  )
   return [SYMBOLS.text(ids) for ids in ids_BT], ids_BT
 
 
@@ -115,12 +121,12 @@ def test_samples_follow_the_distribution(case):
   experiment, params, boundaries = case
   oracle = Oracle(*case)
   table = compile_pattern(PATTERN, SYMBOLS, LENGTH)
-  one = constraint(table, LENGTH, 1.0, boundaries)
+  one = constraint(table, LENGTH, temperature(boundaries), boundaries)
   local, given = oracle.of(local=True), oracle.of(local=False)
-  found, _ = drawn(experiment, params, one)
+  found, _ = drawn(*case, one)
   assert p_value(found, local) > 0.01
   assert p_value(found, given) < 1e-9  # They differ.
-  found, _ = drawn(experiment, params, one, 64)
+  found, _ = drawn(*case, one, 64)
   assert p_value(found, given) > 0.01
   assert p_value(found, local) < 1e-9
 
@@ -153,7 +159,7 @@ def test_resampling_agrees_with_rejection(case):
   oracle = Oracle(*case)
   if not boundaries:
     params["head"]["bias"] = params["head"]["bias"].at[END].set(-1e9)
-  _, ids_BT = drawn(experiment, params, None)
+  _, ids_BT = drawn(experiment, params, boundaries, None)
   kept = []
   for ids in ids_BT:
     text = SYMBOLS.text(ids)  # It ends where it leaves the pattern.
