@@ -77,7 +77,7 @@ def _automaton(pattern: str, vocabulary: Vocabulary) -> Automaton:
   return automaton(pattern, _letters(vocabulary), vocabulary.unit == "byte")
 
 
-@functools.lru_cache(8)
+@functools.lru_cache(4)  # Of large vocabularies, some 100 MB each.
 def _table(pattern: str, vocabulary: Vocabulary) -> Table:
   if vocabulary.unit == "log":
     raise PatternError("the symbols of data.unit=log are templates, not texts")
