@@ -40,10 +40,20 @@ _FORMATS = {
 _NOTES = {"title", "description", "default", "examples", "deprecated"} | {
   *("$schema", "$id", "$comment", "$defs", "definitions")
 }
+_TYPES: dict[str, tuple[type, ...]] = {
+  "string": (str,),
+  "integer": (int,),
+  "number": (int, float),
+  "boolean": (bool,),
+  "null": (type(None),),
+  "array": (list,),
+  "object": (dict,),
+}
 _WHOLE = "$ref", "const", "enum", "anyOf"  # They need no type beside them.
 # The keywords of each kind of schema, besides those that say nothing.
 _KEYWORDS = {
   **{name: {name} for name in _WHOLE},
+  **{name: {name, "type"} for name in ("const", "enum")},
   **{name: {"type"} for name in _PLAIN},
   "string": {"type", "minLength", "maxLength", "pattern", "format"},
   "array": {"type", "items", "prefixItems", "minItems", "maxItems"},
@@ -69,7 +79,7 @@ def pattern_of(path: str) -> str:
     ) from None
   try:
     return _Writer(schema).pattern(schema, "#")
-  except (_Fault, RecursionError) as fault:
+  except (_Fault, RecursionError, ValueError) as fault:  # Or NaN.
     raise UserError(f"config.sample.schema={path!r}: {fault}") from None
 
 
@@ -109,8 +119,8 @@ class _Writer:
       return _PLAIN[kind]
     makers: dict[str, Callable[[dict, str], str | None]] = {
       "$ref": self._reference,
-      "const": lambda schema, _: _value(schema["const"]),
-      "enum": self._enum,
+      "const": lambda *given: _values([schema["const"]], *given),
+      "enum": lambda *given: _values(_list(schema, "enum", place), *given),
       "anyOf": self._any_of,
       "string": _string,
       "array": self._array,
@@ -134,9 +144,6 @@ class _Writer:
     made = self._schema(found, name)
     self.open.pop()
     return made
-
-  def _enum(self, schema: dict, place: str) -> str:
-    return _group("|".join(map(_value, _list(schema, "enum", place))))
 
   def _any_of(self, schema: dict, place: str) -> str | None:
     ways = _list(schema, "anyOf", place)
@@ -181,7 +188,7 @@ class _Writer:
       return rf"\{{(?:{pair}(?:{_COMMA}{pair})*)?\}}"
     if not isinstance(given, dict) or not isinstance(required, list):
       raise _Fault(f"{place} has properties or required of another type")
-    if missing := [name for name in required if name not in given]:
+    if missing := [name for name in required if name not in [*given]]:
       raise _Fault(f"{place} requires {missing[0]!r}, which is no property")
     pairs: list[tuple[str, bool]] = []
     for name, value in given.items():
@@ -215,7 +222,20 @@ def _either(ways) -> str | None:
 
 
 def _value(value: Any) -> str:
-  return re.escape(json.dumps(value, ensure_ascii=False))
+  return re.escape(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _values(values: list, schema: dict, place: str) -> str:
+  """The values that are of the schema's type, if it has one."""
+  types = schema.get("type", [*_TYPES])
+  types = types if isinstance(types, list) else [types]
+  kinds = [_TYPES[name] for name in map(str, types) if name in _TYPES]
+  kept = [
+    value for value in values if any(type(value) in kind for kind in kinds)
+  ]
+  if not kept:
+    raise _Fault(f"{place} has no value of its type")
+  return _group("|".join(map(_value, kept)))
 
 
 def _list(schema: dict, name: str, place: str) -> list:

@@ -28,7 +28,7 @@ NESTED = {
     },
     "pair": {
       "type": "array",
-      "prefixItems": [{"type": "boolean"}, {"const": "x"}],
+      "prefixItems": [{"type": "boolean"}, {"const": "x", "type": "string"}],
     },
     "friend": {"$ref": "#"},
   },
@@ -104,6 +104,7 @@ def test_all_texts_are_valid(tmp_path, content):
     ({"$ref": "#"}, "# refers to itself without end"),
     ({"$ref": "#/a"}, "# has $ref='#/a', which is not there"),
     ({"$ref": "b.json"}, "# has $ref='b.json', which must begin with #/"),
+    ({"type": "integer", "enum": ["1", 1.5]}, "# has no value of its type"),
     ({"enum": []}, "# has enum, which must be a list that is not empty"),
     (
       {"type": "array", "items": {"type": "string", "pattern": "a.*"}},
