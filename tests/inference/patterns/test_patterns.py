@@ -9,6 +9,7 @@ import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.inference import texts
+from seqrnn.settings.config import check
 from tests.conftest import tiny
 
 VOCABULARIES = {
@@ -98,3 +99,21 @@ def test_the_excerpts_of_a_training_have_no_pattern(tmp_path):
   experiment = experiments.build(config, {"symbols": VOCABULARIES["char"]})
   params = jax.jit(experiment.init)(jax.random.key(1))
   assert set(texts.excerpts(experiment, config)(params)) - {"a"}
+
+
+@pytest.mark.parametrize(
+  ("settings", "rule"),
+  [
+    ({"pattern": "a", "schema": "b.json"}, "set one of the two; a schema"),
+    ({"resample": 2}, "candidates are weighed by a pattern"),
+    ({"resample": 2, "pattern": "a", "top_k": 2}, "draws from all symbols"),
+    (
+      {"resample": 9999, "pattern": "a", "streams": 999},
+      "the candidates must not have more than",
+    ),
+  ],
+)
+def test_fields_that_exclude_each_other(tmp_path, settings, rule):
+  fields = {f"sample.{name}": value for name, value in settings.items()}
+  with pytest.raises(UserError, match=rule):
+    check(tiny(tmp_path, {**fields, "data.window": 8}))
