@@ -11,7 +11,14 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from seqrnn.detection.ensemble import Ensemble
 from seqrnn.experiment import Decoder
 from seqrnn.following import stepping
-from seqrnn.inference import evaluation, predictions, sampler, scoring
+from seqrnn.inference import (
+  beam,
+  evaluation,
+  predictions,
+  replay,
+  sampler,
+  scoring,
+)
 from seqrnn.models import arrays
 from seqrnn.reporting import decisions, neurons
 from seqrnn.runtime import sharding
@@ -88,6 +95,14 @@ MAKERS = {
   "drawer": lambda _, decoder: (
     sampler.drawer(decoder, mesh=ABSENT),
     (STATE, np.uint32(0), ((1.0,), ()), 0, 5),
+  ),
+  "searcher": lambda _, decoder: (
+    beam.searcher(decoder, 2, 32, mesh=ABSENT),
+    ((*STATE[:2], ()), (), 5),
+  ),
+  "replayer": lambda _, decoder: (
+    replay.replayer(decoder, mesh=ABSENT),
+    ((*STATE[:2], ()), (), INPUTS),
   ),
   "scanner": lambda _, decoder: (
     neurons.scanner(decoder, 2, ABSENT),
