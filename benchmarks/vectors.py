@@ -1,17 +1,22 @@
-"""Word vectors of the reviews of IMDB's training split, without their labels.
+"""Word vectors of the texts of a training split.
 
-  python benchmarks/vectors.py runs/vectors
+  python benchmarks/vectors.py runs/vectors              # of IMDB, no labels
   python benchmarks/vectors.py runs/vectors --texts=train.tsv.xz
+  python benchmarks/vectors.py runs/words/sst2 --labelled=sst2
 
-Texts are cut into words as SST-2 has them, and a sentence that is in SST-2 is
-left out. A word has two vectors: one of the words near it, one of the reviews
-that it is in. Each is a truncated singular value decomposition of positive
-pointwise mutual information (Levy & Goldberg 2014), of length 1. --texts names
-a table whose last column has the reviews, if the archive is not at hand.
+A word has two vectors: one of the words near it, one of the texts that it is
+in. Each is a truncated singular value decomposition of positive pointwise
+mutual information (Levy & Goldberg 2014), of length 1. The folder gets them as
+vectors.txt.
 
-The folder gets vectors.txt, words.txt, and `start`, a run whose embedding is
+The reviews of IMDB are cut into words as SST-2 has them, and a sentence that is
+in SST-2 is left out. --texts names a table whose last column has the reviews,
+if the archive is not at hand. `start` in the folder is a run whose embedding is
 these vectors. A classifier that starts from it reads all of these words, also
 those that its training split lacks; the rest of that run learns nothing.
+
+Of a labelled set, a vector has the log-count ratio of each label, too (Wang &
+Manning 2012); of two labels, that of the second.
 """
 
 import argparse
@@ -19,6 +24,7 @@ import lzma
 import re
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -31,7 +37,8 @@ from seqrnn.runtime import files
 MIN_COUNT = 3
 CONTEXTS = 20_000  # The most frequent words, that others are near to.
 WINDOW = 5  # On either side; a word at distance k counts 1/k.
-SIZE = 300  # Of each of the two vectors.
+SIZE = 300  # Of each of the two vectors of a word of the reviews,
+SHORT = 100  # and of a labelled set.
 _CLITIC = "s|re|ve|ll|d|m"
 _WORDS = re.compile(
   rf"n't|'(?:{_CLITIC})\b|\.\.\.|--|[^\W_]+(?:[-'.,:][^\W_]+)*|[^\s\w]"
@@ -145,20 +152,76 @@ def factors(matrix: sparse.csr_array, size: int) -> np.ndarray:
   return (left * np.sqrt(values))[:, :size]
 
 
+def ratios(within: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
+  """Log-count ratios of a label against the rest, [words, labels].
+
+  Args:
+    within: whether a word is in a text.
+    labels: of the texts, from 0.
+  """
+  ones_TK = np.eye(labels.max() + 1)[labels]
+  own = within @ ones_TK + 1
+  rest = within @ (1 - ones_TK) + 1
+  found = np.log(own / own.sum(0)) - np.log(rest / rest.sum(0))
+  return found if found.shape[1] > 2 else found[:, 1:]
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
   """Vectors of length 1; zeros stay zeros."""
   length = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.where(length > 0, length, 1)
 
 
-def write(folder: Path, names: list[str], vectors: np.ndarray):
-  """Writes the vectors, and the run that has them."""
-  folder.mkdir(parents=True, exist_ok=True)
-  with files.atomic_write(folder / "vectors.txt") as file:
+class Texts(NamedTuple):
+  """Texts as ids.
+
+  Attributes:
+    names: the words, the most frequent ones first.
+    ids: of the words of each text; -1: a rarer word.
+  """
+
+  names: list[str]
+  ids: list[np.ndarray]
+
+  @classmethod
+  def of(cls, texts: list[list[str]], minimum: int) -> "Texts":
+    """Finds the words that occur `minimum` times."""
+    common = Counter(word for text in texts for word in text).most_common()
+    names = [word for word, count in common if count >= minimum]
+    ids = {word: i for i, word in enumerate(names)}
+    return cls(
+      names,
+      [np.array([ids.get(word, -1) for word in text], int) for text in texts],
+    )
+
+
+def both(near: sparse.csr_array, within: sparse.csr_array, size: int):
+  """The two vectors of each word, side by side, [words, 2 size]."""
+  parts = [information(near, 0.75), information(within, 1.0)]
+  vectors = np.hstack([unit(factors(part, size)) for part in parts])
+  return vectors / vectors.std()
+
+
+def write(path: Path, names: list[str], vectors: np.ndarray):
+  """Writes vectors as text."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.atomic_write(path) as file:
     for name, row in zip(names, vectors, strict=True):
       file.write(f"{name} {' '.join(f'{value:.4f}' for value in row)}\n")
-  path = folder / "words.txt"
-  path.write_text(" ".join(names) + "\n", "utf-8")
+
+
+def of_reviews(folder: Path, table: Path | None) -> str:
+  """Vectors of IMDB's training split, and a run that has them."""
+  known, texts, left_out = sentences(), [], 0
+  for review in reviews(table):
+    text, number = without(words(review), known)
+    texts.append(text)
+    left_out += number
+  found = Texts.of(texts, MIN_COUNT)
+  near, within = counts(found.ids, len(found.names))
+  vectors, path = folder / "vectors.txt", folder / "words.txt"
+  write(vectors, found.names, 0.25 * both(near, within, SIZE))
+  path.write_text(" ".join(found.names) + "\n", "utf-8")
   seqrnn.train(
     "base",
     folder / "start",
@@ -170,39 +233,47 @@ def write(folder: Path, names: list[str], vectors: np.ndarray):
       "data.unit": "word",
       "model.layers": 1,
       "model.hidden_size": 8,
-      "model.embedding_path": str(folder / "vectors.txt"),
+      "model.embedding_path": str(vectors),
       "model.embedding_size": 2 * SIZE,
       "train.freeze": "embedding",
       "train.max_steps": 1,
     },
   )
+  return (
+    f"{len(found.names):,} words of {len(texts):,} reviews; {left_out:,}"
+    " sentences of SST-2 left out"
+  )
+
+
+def of_labelled(folder: Path, name: str) -> str:
+  """Vectors of the training split of a labelled set."""
+  lines = [
+    line.split()
+    for source in prepared.sources(name, "train")
+    for line in bytes(source.content).decode().removesuffix("\n").split("\n")
+  ]
+  found = Texts.of([line[1:] for line in lines], 1)
+  near, within = counts(found.ids, len(found.names))
+  labels = np.unique([line[0] for line in lines], return_inverse=True)[1]
+  ratio = ratios(within, labels)
+  vectors = [ratio / ratio.std(), 0.5 * both(near, within, SHORT)]
+  write(folder / "vectors.txt", found.names, np.hstack(vectors))
+  return f"{len(found.names):,} words of {len(lines):,} texts"
 
 
 def main(argv: list[str] | None = None):
   """Makes the vectors."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  title, *_ = (__doc__ or "").split("\n")
+  parser = argparse.ArgumentParser(description=title)
   parser.add_argument("folder", type=Path)
   parser.add_argument("--texts", type=Path)
+  parser.add_argument("--labelled", choices=("sst2", "trec"))
   given = parser.parse_args(argv)
-  known, texts, left_out = sentences(), [], 0
-  for review in reviews(given.texts):
-    text, number = without(words(review), known)
-    texts.append(text)
-    left_out += number
-  common = Counter(word for text in texts for word in text).most_common()
-  names = [word for word, count in common if count >= MIN_COUNT]
-  ids = {word: i for i, word in enumerate(names)}
-  near, within = counts(
-    [np.array([ids.get(word, -1) for word in text]) for text in texts],
-    len(names),
-  )
-  parts = [information(near, 0.75), information(within, 1.0)]
-  vectors = np.hstack([unit(factors(part, SIZE)) for part in parts])
-  write(given.folder, names, vectors * (0.25 / vectors.std()))
-  print(
-    f"{given.folder}: {len(names):,} words of {len(texts):,} reviews;"
-    f" {left_out:,} sentences of SST-2 left out"
-  )
+  if given.labelled:
+    found = of_labelled(given.folder, given.labelled)
+  else:
+    found = of_reviews(given.folder, given.texts)
+  print(f"{given.folder}: {found}")
 
 
 if __name__ == "__main__":

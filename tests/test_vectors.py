@@ -54,3 +54,17 @@ def test_factors_are_those_of_the_singular_values():
   np.testing.assert_allclose(
     found @ found.T, expected @ left[:, :5].T, atol=1e-5
   )
+
+
+def test_ratios_of_labels():
+  rng = np.random.default_rng(1)
+  within = rng.integers(0, 2, (7, 12))
+  for count in (2, 3):
+    labels = np.arange(12) % count
+    found = vectors.ratios(vectors.sparse.csr_array(within), labels)
+    for label in range(1, count):
+      own = within[:, labels == label].sum(1) + 1
+      rest = within[:, labels != label].sum(1) + 1
+      expected = np.log(own / own.sum() / (rest / rest.sum()))
+      np.testing.assert_allclose(found[:, label - (count == 2)], expected)
+    assert found.shape == (7, 1 if count == 2 else 3)
