@@ -24,6 +24,7 @@ from seqrnn.inference.sampler import sample_music
 from seqrnn.inference.scoring import in_few_lengths, scorer
 from seqrnn.runtime import sharding
 from seqrnn.settings import config as config_lib
+from seqrnn.settings import recipes
 from seqrnn.settings.config import Config
 from seqrnn.table import Table
 from seqrnn.training.history import read_rows
@@ -172,7 +173,11 @@ class Run(NamedTuple):
     config = copy.deepcopy(self.config)
     for name, value in settings.items():
       fields, key = config_lib.locate(config, f"{group}.{name}")
-      fields[key] = value
+      try:
+        fields[key] = value
+      except TypeError:
+        wrong = recipes.wrong_type(f"{group}.{name}", value)
+        raise UserError(wrong) from None
     config_lib.check(config)
     return config
 
@@ -209,7 +214,12 @@ class Run(NamedTuple):
     return np.concatenate([scores.document(j) for j in places])
 
   def log_prob(
-    self, text: str, prime: str = "", **pattern: str | None
+    self,
+    text: str,
+    prime: str = "",
+    *,
+    pattern: str | None = None,
+    schema: str | None = None,
   ) -> float:
     r"""The log-probability of a whole text, in nats; -inf for no match.
 
@@ -221,15 +231,16 @@ class Run(NamedTuple):
       text: in the format of the run's data. Its end is counted if the model has
         learned it (`data.boundaries`), or if there is a pattern.
       prime: what stands before the text.
-      **pattern: `pattern` or `schema` of `config.sample`: the probability that
-        a sample under it, at temperature 1 and of any length, is the text.
+      pattern: as `config.sample.pattern`: the probability that a sample under
+        it, at temperature 1 and of any length, is the text.
+      schema: as `config.sample.schema`, likewise.
 
     Raises:
       UserError: as `sample`, or no prime in a run without `data.boundaries`.
     """
     self._require("sample", "cannot sample")
-    given = {"pattern": None, "schema": None, "resample": 1, **pattern}
-    config = self._changed("sample", {"prime": prime, **given})
+    given = {"prime": prime, "pattern": pattern, "schema": schema}
+    config = self._changed("sample", {**given, "resample": 1})
     return log_prob(self.experiment, self.params, config, text)
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:

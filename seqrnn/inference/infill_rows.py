@@ -4,6 +4,7 @@ A row holds the ids of the text, OPEN at each symbol of a gap, and padding.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -63,7 +64,8 @@ class Question(NamedTuple):
   @property
   def count(self) -> float:
     """The number of fillings."""
-    return float(np.prod([self.form.count(lengths) for lengths in self.gaps]))
+    counts = [self.form.count(lengths) for lengths in self.gaps]
+    return math.prod(counts)  # It may be infinite.
 
   def lengths(self, rows: int, rng: np.random.Generator) -> np.ndarray:
     """Random lengths of the gaps, each as often as the others [rows, K]."""

@@ -203,7 +203,7 @@ def sample_music(
     value = settings[name.removeprefix("sample.")]
     if field.used == SAMPLED_TEXT and value != field.default:
       raise UserError(
-        f"config.{name}={value}: must be {str(field.default).lower()} for"
+        f"config.{name}={value!r}: must be {str(field.default).lower()} for"
         " music, whose notes are drawn independently"
       )
   prime_PV = prime_frames(config.data, settings.prime)

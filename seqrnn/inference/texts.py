@@ -59,7 +59,9 @@ def fields(settings: dict[str, Any]) -> dict[str, Any]:
   if isinstance(temperature, int | float):
     settings = {**settings, "temperature": (float(temperature),)}
   if isinstance(stop, list | tuple):
-    settings = {**settings, "stop": json.dumps(stop)}
+    # The rule of the field refuses null.
+    listed = json.dumps(stop, default=lambda _: None)
+    settings = {**settings, "stop": listed}
   return settings
 
 

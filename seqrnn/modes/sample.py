@@ -15,7 +15,7 @@ from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params, require, shapes
 from seqrnn.inference import texts
 from seqrnn.inference.sampler import sample_music
-from seqrnn.runtime import fileset
+from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.settings.config import Config
 
@@ -51,9 +51,14 @@ def write_texts(
     return _show(writing, show)
   with (
     fileset.results(workdir, "sample", "written to") as folder,
-    (folder / "samples.jsonl").open("w", encoding="utf-8") as file,
+    (folder / "samples.jsonl").open("wb", buffering=0) as file,
   ):
-    return _show(writing, show, file.write)
+
+    def keep(line: str):
+      with files.write_errors(workdir / "samples.jsonl"):
+        file.write(line.encode())
+
+    return _show(writing, show, keep)
 
 
 def _show(

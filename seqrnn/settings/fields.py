@@ -277,7 +277,7 @@ def texts(value: str) -> list[str]:
   """The texts of a JSON list; any other value is one text."""
   with contextlib.suppress(ValueError, RecursionError):
     found = json.loads(value)
-    if isinstance(found, list) and all(isinstance(t, str) for t in found):
+    if isinstance(found, list):
       return found
   return [value]
 
@@ -320,7 +320,11 @@ TEMPERATURES = Rule(
   _are_temperatures, "must be numbers, each 0 or at least 1e-30"
 )
 STOPS = Rule(
-  lambda v: isinstance(v, str) and v != "" and all(texts(v)) and texts(v) != [],
+  lambda v: (
+    isinstance(v, str)
+    and texts(v) != []
+    and all(isinstance(t, str) and t != "" for t in texts(v))
+  ),
   "must be a text, or a JSON list of texts, none of them empty",
 )
 FOLDS = Rule(

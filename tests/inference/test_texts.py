@@ -1,5 +1,6 @@
 """Texts drawn with the settings of config.sample: ends, prompts, choices."""
 
+import contextlib
 import itertools
 import json
 import re
@@ -11,10 +12,11 @@ import pytest
 
 import experiments
 from seqrnn.data.vocabulary import BEGIN, END, PAD
-from seqrnn.errors import UserError
+from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Decoder
 from seqrnn.inference import sampler, texts
 from seqrnn.modes.sample import write_texts
+from seqrnn.runtime import fileset
 from tests.conftest import tiny
 
 
@@ -290,6 +292,10 @@ def test_a_json_line_without_a_prime(run, tmp_path, line):
     ),
     ({"stop": ["a", ""]}, "none of them empty"),
     ({"stop": []}, "none of them empty"),
+    ({"stop": ["a", 1]}, "none of them empty"),
+    ({"stop": [b"a"]}, "none of them empty"),
+    ({"pattern": 5}, "sample.pattern=5: must be a text, or none"),
+    ({"prime": None}, "sample.prime=None: must be a text"),
     ({"beam": 2, "streams": 3}, "the texts are among those of the beam"),
     ({"beam": 2, "temperature": 0}, "its temperature must be 1"),
     ({"beam": 2, "typical": 0.5}, "a beam search draws nothing"),
@@ -306,3 +312,13 @@ def test_a_json_line_without_a_prime(run, tmp_path, line):
 def test_settings_that_exclude_each_other(run, settings, rule):
   with pytest.raises(UserError, match=rule):
     run.sample(**settings)
+
+
+def test_a_full_disk_is_one_of_samples_jsonl(run, tmp_path, monkeypatch):
+  (tmp_path / "samples.jsonl").symlink_to("/dev/full")
+  folder = lambda *_: contextlib.nullcontext(tmp_path)
+  monkeypatch.setattr(fileset, "results", folder)
+  config = run._sampled("", {"length": 5, "format": "jsonl"})
+  writing = texts.begin(run.experiment, run.params, config)
+  with pytest.raises(MachineError, match="samples.jsonl: cannot be written"):
+    write_texts(writing, tmp_path, lambda _: None)

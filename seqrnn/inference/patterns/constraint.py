@@ -134,8 +134,8 @@ def _with_end(
   end_1V = id_1V == END
   left_BV = ~allowed_BV & (id_1V >= len(RESERVED))
   left_BV |= end_1V & arrays.boundaries
-  most_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
-  chances_BV = jnp.exp((logits_BV - most_B1) / temperature)
-  chance_B1 = jnp.sum(jnp.where(left_BV, chances_BV, 0), -1, keepdims=True)
-  end_B1 = most_B1 + temperature * jnp.log(chance_B1)
+  # The largest of them is 1 before they are summed: of no likelier symbol, as
+  # one that is never drawn, the sum would be 0.
+  left_BV = jnp.where(left_BV, logits_BV / temperature, -jnp.inf)
+  end_B1 = temperature * jax.nn.logsumexp(left_BV, -1, keepdims=True)
   return jnp.where(end_1V, end_B1, logits_BV)

@@ -41,7 +41,7 @@ EVALUATE = group(
   ),
   dynamic_window=Field(
     20,
-    integer(1, 10_000, "1 to 10000"),
+    integer(1, 10_000, "1 to 10,000"),
     "The symbols of a segment of dynamic evaluation.",
     (DYNAMIC,),
   ),
@@ -237,7 +237,7 @@ SAMPLE = group(
   ),
   best_of=Field(
     1,
-    integer(1, 10_000, "1 to 10000"),
+    integer(1, 10_000, "1 to 10,000"),
     "Draw this many samples for each text, and keep the one with the largest"
     " log-probability per symbol under the model at temperature 1.",
     SAMPLED_TEXT,

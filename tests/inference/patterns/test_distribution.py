@@ -170,3 +170,18 @@ def test_resampling_agrees_with_rejection(case):
   given = oracle.of(local=False)
   assert len(kept) > 100
   assert p_value(kept, given) > 0.01
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.01])
+def test_a_likely_symbol_that_is_never_drawn_hides_no_end(temperature):
+  vocabulary = Vocabulary("char", ("a", "b"))
+  table = compile_pattern("a", vocabulary)
+  one = constraint(table, 9, temperature, boundaries=False)
+  state_B = one.processor.advance(
+    one.arrays, one.start(np.ones((1, 1))), np.array([4]), 0
+  )
+  logits_BV = np.array([[0, 0, 0, 500, -5, -5]], np.float32)  # Unknown.
+  [after_V] = one.processor.apply(one.arrays, state_B, logits_BV, 1)
+  assert np.flatnonzero(after_V > -np.inf).tolist() == [END]
+  end = -5 + temperature * np.log(2)
+  np.testing.assert_allclose(after_V[END], end, rtol=1e-6)
