@@ -77,6 +77,18 @@ CONFLICTS: list[Conflict] = [
     "each prompt has one sample",
   ),
   Conflict(
+    ("sample.no_repeat", "sample.length", "sample.streams", "sample.best_of"),
+    lambda n, length, streams, many: (
+      n is not None and length * streams * many > 2**24
+    ),
+    "repeats are found among at most 2**24 symbols of all texts",
+  ),
+  Conflict(
+    ("predict.pattern", "predict.text"),
+    lambda pattern, text: pattern is not None and text is None,
+    "a pattern is of the gaps in predict.text",
+  ),
+  Conflict(
     ("sample.min_length", "sample.length"),
     lambda low, high: low > high,
     "the minimum must not exceed the length",

@@ -303,6 +303,7 @@ def test_a_json_line_without_a_prime(run, tmp_path, line):
     ({"beam": 1024, "length": 2**15}, "must not have more than"),
     ({"beam": 2, "stop": "a"}, "the beams end at the end symbol only"),
     ({"min_length": 9, "length": 8}, "the minimum must not exceed the length"),
+    ({"no_repeat": 2, "length": 2**30}, "at most 2\\*\\*24 symbols"),
     ({"prompts": "x", "prime": "a"}, "set one of the two"),
     ({"prompts": "x", "streams": 2}, "each prompt has one sample"),
     ({"min_p": 0.0}, "must be above 0 and at most 1"),
@@ -322,3 +323,8 @@ def test_a_full_disk_is_one_of_samples_jsonl(run, tmp_path, monkeypatch):
   writing = texts.begin(run.experiment, run.params, config)
   with pytest.raises(MachineError, match="samples.jsonl: cannot be written"):
     write_texts(writing, tmp_path, lambda _: None)
+
+
+def test_a_pattern_of_gaps_needs_a_text(run):
+  with pytest.raises(UserError, match="a pattern is of the gaps in predict"):
+    run._changed("predict", {"pattern": "a"})
