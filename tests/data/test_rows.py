@@ -5,6 +5,7 @@ import signal
 import pytest
 
 import experiments
+from seqrnn.data.documents import Document
 from seqrnn.data.segments import Segments
 from seqrnn.errors import Interrupted
 from seqrnn.runtime import signals
@@ -72,7 +73,7 @@ def test_rows_of_what_is_evaluated_or_given(tmp_path):
     minimum=2,
   )
   for count, rows in ((1, 1), (3, 8), (8, 8), (9, 16), (40, 16)):
-    texts = [experiments.Document("x", "ab" * 3, "x")] * count
+    texts = [Document("x", "ab" * 3, "x")] * count
     assert segments.batches(texts, 0, ordered=True).batch_size == rows
 
 
