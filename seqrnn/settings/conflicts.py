@@ -125,8 +125,15 @@ CONFLICTS: list[Conflict] = [
     _exclusive("sample.beam", f"sample.{name}", rule=rule)
     for name, rule in (
       *((n, "a beam search draws nothing") for n in _LIMITS),
-      ("stop", "the beams end at the end symbol only"),
+      (
+        "stop",
+        "a beam does not look for texts; a pattern such as '.*\\n' ends it",
+      ),
     )
+  ),
+  *(
+    _exclusive("sample.stop", f"sample.{name}", rule="a match ends by itself")
+    for name in ("pattern", "schema")
   ),
   _exclusive(
     "train.batches_per_epoch",
@@ -236,7 +243,7 @@ CONFLICTS: list[Conflict] = [
   Conflict(
     ("sample.resample", "sample.pattern", "sample.schema"),
     lambda count, pattern, schema: count > 1 and pattern is schema is None,
-    "candidates are weighed by a pattern or a schema",
+    "candidates are weighed by a pattern or a schema; set one of the two",
   ),
   *(
     Conflict(

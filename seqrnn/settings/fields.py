@@ -276,7 +276,7 @@ def _are_temperatures(value: Any) -> bool:
 def texts(value: str) -> list[str]:
   """The texts of a JSON list; any other value is one text."""
   with contextlib.suppress(ValueError, RecursionError):
-    found = json.loads(value)
+    found = json.loads(value, strict=False)  # Also with a newline itself.
     if isinstance(found, list):
       return found
   return [value]
@@ -324,8 +324,10 @@ STOPS = Rule(
     isinstance(v, str)
     and texts(v) != []
     and all(isinstance(t, str) and t != "" for t in texts(v))
+    and not (v.startswith('["') and texts(v) == [v])  # A broken list.
   ),
-  "must be a text, or a JSON list of texts, none of them empty",
+  'must be a text, or a JSON list of texts, such as ["\\n"], none of them'
+  " empty",
 )
 FOLDS = Rule(
   lambda v: type(v) is int and (v == 0 or 2 <= v <= 1000),

@@ -80,7 +80,8 @@ def pattern_of(path: str) -> str:
   try:
     return _Writer(schema).pattern(schema, "#")
   except (_Fault, RecursionError, ValueError) as fault:  # Or NaN.
-    raise UserError(f"config.sample.schema={path!r}: {fault}") from None
+    where = " (# is the whole schema)" if str(fault).startswith("# ") else ""
+    raise UserError(f"config.sample.schema={path!r}: {fault}{where}") from None
 
 
 class _Writer:
@@ -104,14 +105,18 @@ class _Writer:
     kinds = whole[:1] or (types if isinstance(types, list) else [types])
     kinds = [str(kind) for kind in kinds]
     if not kinds or not all(kind in _KEYWORDS for kind in kinds):
+      has = "no type" if types is None else f"type={types!r}"
       raise _Fault(
-        f"{place} has type={types!r}, which must be one of"
+        f"{place} has {has}, which must be one of"
         f" {', '.join(sorted({*_KEYWORDS} - {*_WHOLE}))}"
       )
     known = _NOTES.union(*(_KEYWORDS[kind] for kind in kinds))
     for keyword in schema:
       if keyword not in known:
-        raise _Fault(f"{place} has {keyword}, which is not supported there")
+        raise _Fault(
+          f"{place} has {keyword}, which is not supported for"
+          f" {' or '.join(kinds)}"
+        )
     return _either(self._of_kind(kind, schema, place) for kind in kinds)
 
   def _of_kind(self, kind: str, schema: dict, place: str) -> str | None:

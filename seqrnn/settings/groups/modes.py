@@ -224,7 +224,8 @@ SAMPLE = group(
     str,
     STOPS,
     "A text, or a JSON list of texts, with which a sample ends: the first one"
-    " that is complete, in what is drawn. It is not part of the sample.",
+    " that is complete, in what is drawn. It is not part of the sample. A list"
+    ' has escapes: ["\\n"] is a newline, and \\n alone a backslash and an n.',
     *SAMPLED_TEXT,
   ),
   beam=optional(

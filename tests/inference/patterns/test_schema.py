@@ -95,7 +95,7 @@ def test_all_texts_are_valid(tmp_path, content):
   ("content", "message"),
   [
     ([], "# must be an object with a type"),
-    ({}, "# has type=None, which must be one of array, boolean, integer"),
+    ({}, "# has no type, which must be one of array, boolean, integer"),
     (
       {"type": "integer", "minimum": 3},
       "# has minimum, which is not supported",
