@@ -104,6 +104,27 @@ _QUESTIONS = {  # Fields that all recipes of TREC share.
   "train.epochs": 14,
   "train.label_smoothing": 0.1,
 }
+_TREC = Recipe(
+  what="TREC questions, 6 classes; every tenth of training for validation",
+  source="trec",
+  metric="accuracy",
+  figure="accuracy",
+  published="-",
+  baseline="logistic regression of words and pairs: 0.890*",
+  config="configs/base.py",
+  fields=_QUESTIONS,
+)
+_SST2 = Recipe(
+  what="SST-2, whole sentences, 2 classes",
+  source="sst2",
+  metric="accuracy",
+  figure="accuracy",
+  published="2-layer LSTM 0.863, with GloVe and labelled phrases (Tai et al."
+  " 2015)",
+  baseline="logistic regression of words and pairs: 0.810*",
+  config="configs/base.py",
+  fields=_SENTENCES,
+)
 _VECTORS = (
   "IMDB's training texts, without their labels: word vectors, made in 75 s"
   " (Maas et al. 2011)"
@@ -161,14 +182,7 @@ RECIPES = {
       "train.cpu_devices": 1,
     },
   ),
-  "trec": Recipe(
-    what="TREC questions, 6 classes; every tenth of training for validation",
-    source="trec",
-    metric="accuracy",
-    figure="accuracy",
-    published="-",
-    baseline="logistic regression of words and pairs: 0.890*",
-    config="configs/base.py",
+  "trec": _TREC._replace(
     fields={
       **_QUESTIONS,
       "data.min_count": 1,
@@ -187,14 +201,7 @@ RECIPES = {
       " 0.837, 0.535 nats, and those that learn: 0.851, 0.478",
     ),
   ),
-  "trec_vectors": Recipe(
-    what="TREC questions, 6 classes; every tenth of training for validation",
-    source="trec",
-    metric="accuracy",
-    figure="accuracy",
-    published="-",
-    baseline="logistic regression of words and pairs: 0.890*",
-    config="configs/base.py",
+  "trec_vectors": _TREC._replace(
     fields={
       **_QUESTIONS,
       "data.min_count": 2,
@@ -207,16 +214,9 @@ RECIPES = {
     pretrained=_VECTORS,
     prepare="python benchmarks/vectors.py runs/vectors",
   ),
-  "sst2": Recipe(
+  "sst2": _SST2._replace(
     what="SST-2, whole sentences, 2 classes; from word vectors and log-count"
     " ratios of its own training split",
-    source="sst2",
-    metric="accuracy",
-    figure="accuracy",
-    published="2-layer LSTM 0.863, with GloVe and labelled phrases (Tai et al."
-    " 2015)",
-    baseline="logistic regression of words and pairs: 0.810*",
-    config="configs/base.py",
     fields={
       **_SENTENCES,
       "data.min_count": 2,
@@ -241,15 +241,7 @@ RECIPES = {
       " 0.815, 0.422",
     ),
   ),
-  "sst2_vectors": Recipe(
-    what="SST-2, whole sentences, 2 classes",
-    source="sst2",
-    metric="accuracy",
-    figure="accuracy",
-    published="2-layer LSTM 0.863, with GloVe and labelled phrases (Tai et al."
-    " 2015)",
-    baseline="logistic regression of words and pairs: 0.810*",
-    config="configs/base.py",
+  "sst2_vectors": _SST2._replace(
     fields={
       **_SENTENCES,
       "model.embedding_size": 600,

@@ -15,9 +15,7 @@ from seqrnn.inference import processors
 from seqrnn.inference.choice import never_drawn
 from seqrnn.inference.sampler import read
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-
-_SHORT = 32  # Symbols of the shortest result, which is padded to few lengths.
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -123,7 +121,7 @@ def search(
     symbols [B, W, length], padded after the end symbol, best ones first; their
     scores_BW, -inf where there are fewer than W.
   """
-  room = max(_SHORT, 1 << (length - 1).bit_length())
+  room = padded_length(length)
   state = (
     read(decoder, params, prime_BP),
     prime_BP[:, -1].astype(np.int32),

@@ -20,9 +20,9 @@ from seqrnn.inference.patterns.table import START
 from seqrnn.inference.processors import Processor
 from seqrnn.inference.replay import replayer
 from seqrnn.inference.sampler import drawer
+from seqrnn.runtime.compiled import padded_length
 
 OPEN = -1
-_NARROW = 32  # The least width of rows; each width compiles.
 _POSITIONS = 2**15  # Positions of the rows of a program, at most.
 _LOGITS = 2**22  # Logits of a step of all these rows, at most.
 _STATES = 2**27  # States of these positions, at most.
@@ -180,7 +180,7 @@ class Reader(NamedTuple):
   ) -> Iterator[tuple[Layout, np.ndarray]]:
     """Blocks of rows [B, W] of a few sizes, as each compiles a program."""
     (N, T), (S, V) = ids_NT.shape, self.form.next_SV.shape
-    W = max(_NARROW, 1 << (T - 1).bit_length())
+    W = padded_length(T)
     B = min(1 << (N - 1).bit_length(), _LOGITS // V, _STATES // (S * W))
     B = max(min(B, _POSITIONS // W), 1)
     for first in range(0, N, B):

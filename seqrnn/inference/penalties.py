@@ -6,8 +6,8 @@ import numpy as np
 from seqrnn.data.vocabulary import END, PAD
 from seqrnn.inference.choice import never_drawn
 from seqrnn.inference.processors import Applied, Processor
+from seqrnn.runtime.compiled import padded_length
 
-_SHORT = 32  # Symbols of the shortest history, which is padded to few lengths.
 _NONE = -1  # The place of a symbol that is not drawn yet.
 
 
@@ -84,7 +84,7 @@ def no_repeat(n: int, length: int) -> Applied:
 
   def start(prime_BP: np.ndarray) -> tuple[np.ndarray, ...]:
     P = prime_BP.shape[1]
-    L = max(_SHORT, 1 << (P + length - 1).bit_length())
+    L = padded_length(P + length)
     history_BL = np.full((len(prime_BP), L), _NONE, np.int32)
     common_BL = np.zeros_like(history_BL)
     for place in range(P):

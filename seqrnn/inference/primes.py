@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from seqrnn.runtime import files
 from seqrnn.settings.config import Config
 
 _PRIME = 1024  # The smallest length to which a prime is padded.
+_UNKNOWN = 20  # Unknown symbols that are named.
 
 
 def padded_prime(prime_BP: np.ndarray) -> np.ndarray:
@@ -118,3 +120,15 @@ def prime_frames(data: Config, prime: str) -> np.ndarray:
       f" {len(pieces) - 1}, or the first frames of one, as 3:16"
     )
   return pieces[int(match[1])][: int(match[2]) if match[2] else None]
+
+
+def report_unknown(unknown: list[str], where: str):
+  """Prints a line on stderr with the symbols that a model does not know."""
+  if unknown:
+    more = len(unknown) - _UNKNOWN
+    rest = f" and {more:,} more" if more > 0 else ""
+    print(
+      f"{where}: read as unknown: {' '.join(map(repr, unknown[:_UNKNOWN]))}"
+      f"{rest}",
+      file=sys.stderr,
+    )

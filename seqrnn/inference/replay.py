@@ -13,7 +13,7 @@ from seqrnn.experiment import Decoder, Params
 from seqrnn.inference import processors
 from seqrnn.inference.sampler import read
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -80,8 +80,7 @@ def log_probabilities(
   memories = tuple(one.start(prime_BP) for one in applied)
   replay = replayer(decoder, tuple(one.processor for one in applied))
   T = symbols_BT.shape[1]
-  width = max(32, 1 << (T - 1).bit_length())  # Few lengths: each compiles.
-  padded_BT = np.pad(symbols_BT, [(0, 0), (0, width - T)])
+  padded_BT = np.pad(symbols_BT, [(0, 0), (0, padded_length(T) - T)])
   found = replay(
     params,
     (carry, prime_BP[:, -1], memories),

@@ -18,13 +18,12 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.models import losses
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
 
 # Rows that a device scores at once. The arrays of so few rows fit in a core's
 # cache; several pending batches keep all cores busy.
 ROWS = 64
 _PENDING = 8  # Pending batches.
-_NARROW = 32  # The least length of a batch after `pad_time`.
 UNRANKED = np.int32(2**31 - 1)  # The rank of the unknown symbol.
 
 
@@ -117,7 +116,7 @@ def pad_time(batch: Batch) -> Batch:
   and leaves the carry unchanged.
   """
   T = batch["inputs"].shape[1]
-  width = max(_NARROW, 1 << (T - 1).bit_length())
+  width = padded_length(T)
 
   def one(x):
     if T == 1 or x.ndim < 2 or x.shape[1] != T:  # One target per sequence.

@@ -3,7 +3,6 @@
 import copy
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +14,12 @@ from seqrnn.experiment import Experiment, Params
 from seqrnn.inference import beam, choice, penalties, processors
 from seqrnn.inference.patterns import constraint as patterns
 from seqrnn.inference.patterns.resampling import resampled
-from seqrnn.inference.primes import aligned, prime_ids, prompts
+from seqrnn.inference.primes import (
+  aligned,
+  prime_ids,
+  prompts,
+  report_unknown,
+)
 from seqrnn.inference.replay import log_probabilities
 from seqrnn.inference.sampler import generator
 from seqrnn.inference.stopping import collect, ending, pieces
@@ -23,7 +27,6 @@ from seqrnn.settings.config import Config
 from seqrnn.settings.fields import texts as parse_texts
 
 _ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
-_UNKNOWN = 20  # Unknown symbols that are named.
 
 
 class Sample(NamedTuple):
@@ -197,7 +200,7 @@ def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
     prime_BP, unknown = prime_ids(
       symbols, settings.prime, data, streams, settings.seed
     )
-    _warn(unknown, "sample.prime")
+    report_unknown(unknown, "sample.prime")
     primes, rows = [settings.prime] * streams, list(prime_BP)
   else:
     primes, rows, unknown = [], [], {}
@@ -208,18 +211,8 @@ def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
       primes.append(prime)
       rows.append(ids)
       unknown |= dict.fromkeys(strange)
-    _warn([*unknown], "sample.prompts")
+    report_unknown([*unknown], "sample.prompts")
   return Writing(experiment, params, config, generate, primes, rows)
-
-
-def _warn(unknown: list[str], where: str):
-  if unknown:
-    more = len(unknown) - _UNKNOWN
-    print(
-      f"{where}: read as unknown: {' '.join(map(repr, unknown[:_UNKNOWN]))}"
-      + (f" and {more:,} more" if more > 0 else ""),
-      file=sys.stderr,
-    )
 
 
 def stream(writing: Writing, temperature: float) -> Iterator[str]:

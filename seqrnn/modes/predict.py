@@ -3,7 +3,6 @@
 import csv
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,13 +29,13 @@ from seqrnn.inference.predictions import (
   quoted,
   shortened,
 )
+from seqrnn.inference.primes import report_unknown
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.settings.config import Config
 
 _CONTEXT = 24  # Symbols shown on each side of a surprising one.
 _SURPRISING = 10  # How many of them.
-_UNKNOWN = 20  # Unknown symbols that are named.
 
 
 def _ask(documents: list[Document], gap: str | None) -> list[Document]:
@@ -65,17 +64,7 @@ def _ask(documents: list[Document], gap: str | None) -> list[Document]:
 def _warn_unknown(symbols: Vocabulary, asked: Pieces, where: str):
   """Warns on stderr of symbols that the vocabulary lacks, each once."""
   found = symbols.unknown(asked.corpus.symbols)
-  _report_unknown([repr(one) for one in found if one != OPEN_GAP], where)
-
-
-def _report_unknown(unknown: list[str], where: str):
-  if unknown:
-    more = len(unknown) - _UNKNOWN
-    rest = f" and {more:,} more" if more > 0 else ""
-    print(
-      f"{where}: read as unknown: {' '.join(unknown[:_UNKNOWN])}{rest}",
-      file=sys.stderr,
-    )
+  report_unknown([one for one in found if one != OPEN_GAP], where)
 
 
 def _show(console: Console, names: Vocabulary, found: Prediction, limit: int):
@@ -245,7 +234,7 @@ def _fill(
 ) -> list[infill.Filling]:
   """Fills the gaps with lengths of `predict.text`."""
   question, unknown = infill_question.parse(experiment, config)
-  _report_unknown([repr(symbol) for symbol in unknown], "text")
+  report_unknown(unknown, "text")
   fillings = infill.fill(experiment, params, question, config)
   log_p = "pseudo log p" if experiment.fills_gaps else "log p"
   _show_fillings(Console(highlight=False), fillings, log_p)

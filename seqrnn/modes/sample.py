@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -49,27 +48,26 @@ def write_texts(
   settings = writing.config.sample
   if settings.prompts is None and settings.format == "text":
     return _show(writing, show)
+  lines: list[str] = []
+  made = _show(writing, show, lines)
+  # After all is drawn: another process waits for the time of writing only.
   with (
     fileset.results(workdir, "sample", "written to") as folder,
-    (folder / "samples.jsonl").open("wb", buffering=0) as file,
+    files.write_errors(workdir / "samples.jsonl"),
   ):
-
-    def keep(line: str):
-      with files.write_errors(workdir / "samples.jsonl"):
-        file.write(line.encode())
-
-    return _show(writing, show, keep)
+    (folder / "samples.jsonl").write_text("".join(lines), "utf-8")
+  return made
 
 
 def _show(
   writing: texts.Writing,
   show: Callable[[str], None],
-  keep: Callable[[str], Any] | None = None,
+  lines: list[str] | None = None,
 ) -> list[str]:
-  """Shows texts, and keeps each as a JSON line if asked for."""
+  """Shows texts, and appends each as a JSON line if asked for."""
   settings, made = writing.config.sample, []
   plain = settings.format == "text"
-  alone = plain and keep is None and settings.streams == 1
+  alone = plain and lines is None and settings.streams == 1
   kind = "stream" if settings.prompts is None else "prompt"
   for temperature in settings.temperature:
     if plain and len(settings.temperature) > 1:
@@ -82,11 +80,11 @@ def _show(
       show("\n")
       made.append(text)
       continue
-    found = texts.draw(writing, temperature, scored=keep is not None)
+    found = texts.draw(writing, temperature, scored=lines is not None)
     for number, one in enumerate(found, 1):
       line = _line(one)
-      if keep is not None:
-        keep(line)
+      if lines is not None:
+        lines.append(line)
       title = "" if alone else f"----- {kind} {number}\n"
       show(f"{title}{one.text}\n" if plain else line)
       made.append(one.text)

@@ -128,9 +128,10 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   space.parse(config)
   record = workdir / "search.json"
   if not record.exists():
-    build(config, None)  # Report a missing corpus before any trial begins,
+    # Report a missing corpus, or a run to start from, before any trial begins.
+    build(config, None)
     if config.search.space.model.cell is None:
-      transfer.find(build, config, workdir)  # or a run to start from.
+      transfer.find(build, config, workdir)
     files.make_workdir(workdir)
   with study.alone(workdir):
     if not record.exists():

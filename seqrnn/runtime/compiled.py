@@ -20,10 +20,16 @@ import platformdirs
 # by its identity, so a function that closes over an experiment is kept for
 # later calls with the same experiment.
 CACHED_FUNCTIONS = 16
+_NARROW = 32  # The least padded length.
 _LIMIT = 2 * 10**9  # Bytes of the cache of one kind of machine.
 _LEFT = 0.75  # The share of the limit that is kept when it is exceeded.
 _UNUSED = 30 * 86400.0  # Seconds after which an unused folder is removed.
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
+
+
+def padded_length(length: int) -> int:
+  """A power of two, at least 32: of few lengths, few programs are compiled."""
+  return max(_NARROW, 1 << (length - 1).bit_length())
 
 
 def enable_cache():

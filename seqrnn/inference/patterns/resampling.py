@@ -20,7 +20,7 @@ from seqrnn.experiment import Decoder, Params
 from seqrnn.inference.processors import Applied, Processor
 from seqrnn.inference.sampler import read
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
 
 Draw = Callable[..., Iterator[np.ndarray]]
 
@@ -59,8 +59,7 @@ def log_masses(
 ) -> np.ndarray:
   """The sum of log Z_t of texts that were drawn under a constraint [N]."""
   N, T = drawn_NT.shape
-  width = max(32, 1 << (T - 1).bit_length())  # Few lengths: each compiles.
-  drawn_NT = np.pad(drawn_NT, [(0, 0), (0, width - T)])
+  drawn_NT = np.pad(drawn_NT, [(0, 0), (0, padded_length(T) - T)])
   carry = read(decoder, params, prime_NP)
   state = carry, prime_NP[:, -1], one.start(prime_NP), np.zeros(N, np.float32)
   weigh = _weigher(decoder, one.processor)
