@@ -1,5 +1,6 @@
 """RESULTS.md: rows from figures, and a row in the place of the last one."""
 
+import importlib
 import json
 import random
 import re
@@ -8,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import results
 from configs import base
 from seqrnn import catalogue
 from seqrnn.settings import config as config_lib
@@ -17,9 +17,17 @@ from seqrnn.training import started
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="module")
+def results():
+  """The script, which finds its recipes as in its own process."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT / "benchmarks")
+    yield importlib.import_module("benchmarks.results")
+
+
 def record(rng: random.Random, splits, seeds: int) -> dict:
   """What a recipe may have given."""
-  figures = (*splits, "seconds")
+  figures = (*splits, "dynamic", "seconds")
   return {
     "command": f"python run.py --config.seed={rng.random()}",
     "versions": ["3.1", "0.2", "0.3"],
@@ -40,7 +48,7 @@ def rows(table: Path) -> dict[str, list[str]]:
   return {first: rest for first, *rest in cells[2:]}
 
 
-def test_a_recipe_takes_the_place_of_its_last_row(tmp_path):
+def test_a_recipe_takes_the_place_of_its_last_row(results, tmp_path):
   store, table = tmp_path / "kept.json", tmp_path / "RESULTS.md"
   rng = random.Random(0)
   names = list(results.RECIPES)
@@ -64,7 +72,7 @@ def test_a_recipe_takes_the_place_of_its_last_row(tmp_path):
   assert json.loads(store.read_text())[name] == new
 
 
-def test_a_row_says_what_its_model_has_learned_from_before(tmp_path):
+def test_a_row_says_what_its_model_has_learned_from_before(results, tmp_path):
   plain = results.RECIPES["sst2"]
   pretrained = plain._replace(pretrained="the reviews of IMDB")
   results.check_start(plain, tmp_path)
@@ -82,7 +90,17 @@ def test_a_row_says_what_its_model_has_learned_from_before(tmp_path):
   assert "pretrained" not in results.row("a", plain, kept)
 
 
-def test_what_did_not_run_has_no_row(tmp_path):
+def test_a_row_has_dynamic_evaluation_beside_the_test(results):
+  plain = results.RECIPES["ptb"]._replace(dynamic=False)
+  kept = record(random.Random(0), plain.splits, 2)
+  values = [run["dynamic"] for run in kept["runs"].values()]
+  expected = f"; dynamic evaluation {results.spread(values)} |"
+  followed = results.row("a", plain._replace(dynamic=True), kept)
+  assert expected in followed
+  assert results.row("a", plain, kept) == followed.replace(expected[:-2], "")
+
+
+def test_what_did_not_run_has_no_row(results, tmp_path):
   store, table = tmp_path / "kept.json", tmp_path / "RESULTS.md"
   splits = results.RECIPES["char_rnn"].splits
   results.keep("char_rnn", record(random.Random(1), splits, 1), store, table)
@@ -93,14 +111,14 @@ def test_what_did_not_run_has_no_row(tmp_path):
   assert set(rest[1].split(", ")) == set(results.RECIPES) - {"char_rnn"}
 
 
-def test_an_unknown_recipe_is_refused(capsys):
+def test_an_unknown_recipe_is_refused(results, capsys):
   with pytest.raises(SystemExit) as refused:
     results.main(["chess"])
   assert refused.value.code == 2
   assert "'chess'" in capsys.readouterr().err
 
 
-def test_every_recipe_is_a_config():
+def test_every_recipe_is_a_config(results):
   for recipe in results.RECIPES.values():
     defaults = base.get_config()
     config = config_lib.read(ROOT / recipe.config, defaults)
@@ -114,6 +132,6 @@ def test_every_recipe_is_a_config():
       assert known.has(split) or "all" in known.files
 
 
-def test_the_table_is_made_of_the_figures_that_are_kept():
+def test_the_table_is_made_of_the_figures_that_are_kept(results):
   kept = json.loads(results._KEPT.read_text("utf-8"))
   assert results._TABLE.read_text("utf-8") == results.render(kept)
