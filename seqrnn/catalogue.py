@@ -34,16 +34,18 @@ class File(NamedTuple):
     path: in the repository, or its name.
     size: in bytes.
     checksum: SHA-256, or another algorithm, a colon and its checksum.
+    kept_as: its name in the cache, if it is not the last part of the path.
   """
 
   path: str
   size: int
   checksum: str
+  kept_as: str = ""
 
   @property
   def name(self) -> str:
-    """The last part of the path."""
-    return self.path.rpartition("/")[2]
+    """Its name in the cache."""
+    return self.kept_as or self.path.rpartition("/")[2]
 
 
 class DataSet(NamedTuple):
@@ -155,7 +157,12 @@ def _by_hand(found: DataSet, folder: Path) -> str:
   every = [file for files in found.files.values() for file in files]
   needed = [file for file in every if not _is_valid(folder / file.name, file)]
   wrong = [file.name for file in needed if (folder / file.name).exists()]
-  urls = " and ".join(dict.fromkeys(found.url(file) for file in needed))
+  urls = " and ".join(
+    dict.fromkeys(
+      found.url(file) + f" (as {file.kept_as})" * bool(file.kept_as)
+      for file in needed
+    )
+  )
   stands = f"; not the published file there: {', '.join(wrong)}" * bool(wrong)
   return f"get {urls} on another machine and put it in {folder}{stands}"
 

@@ -296,6 +296,37 @@ def test_all_files_that_are_missing_or_wrong_are_named(served, tmp_path):
   )
 
 
+def test_files_of_one_name_are_kept_under_names_of_their_own(served, tmp_path):
+  pairs = {"in": b"play it\n", "out": b"O B-song\n"}
+  with catalogue._LIST.open("a") as listed:
+    fields = 'format = "parallel", tags_file = "*.out", unit = "word"'
+    listed.write(
+      f'\n[slots]\nwhat = "slots"\nrepository = "owner/name"\ncommit ='
+      f' "{COMMIT}"\nterms = "free"\ncite = "Doe"\nfields = {{ {fields} }}\n'
+      "[slots.files]\n"
+    )
+    for split in ("train", "test"):
+      rows = [
+        [f"data/{split}/seq.{part}", 1, hashlib.sha256(content).hexdigest()]
+        + [f"{split}.{part}"]
+        for part, content in pairs.items()
+      ]
+      listed.write(f"{split} = {rows}\n")
+      served.content |= {
+        f"/owner/name/{COMMIT}/data/{split}/seq.{part}": content
+        for part, content in pairs.items()
+      }
+  catalogue.sets.cache_clear()
+  place = folder(tmp_path, "slots")
+  held = served.content.pop(f"/owner/name/{COMMIT}/data/train/seq.out")
+  message = refused("404", "slots")
+  assert "/data/train/seq.out (as train.out) and http" in message
+  served.content[f"/owner/name/{COMMIT}/data/train/seq.out"] = held
+  corpus = corpora.read(config_of("slots").data)
+  assert (place / "train.in").read_bytes() == pairs["in"]
+  assert corpus.tags.symbols == ["O", "B-song"]
+
+
 def test_an_interrupted_download_is_not_kept_and_starts_again(served, tmp_path):
   path = f"/owner/name/{COMMIT}/data/play.all"
   served.cut.add(path)
