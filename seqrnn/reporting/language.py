@@ -10,11 +10,10 @@ from seqrnn.experiment import Decoder, Params
 from seqrnn.inference.predictions import predictions
 from seqrnn.inference.primes import prime_ids
 from seqrnn.inference.sampler import generator
-from seqrnn.reporting import charts, neurons, page, states
+from seqrnn.reporting import charts, neurons, page, units
 from seqrnn.reporting.neurons import Reading
 from seqrnn.reporting.novelty import novelty
 from seqrnn.reporting.page import Element, Mark, element, section
-from seqrnn.reporting.states import Source
 from seqrnn.reporting.subject import (
   Subject,
   encoded,
@@ -25,6 +24,7 @@ from seqrnn.reporting.subject import (
   unit,
   writer,
 )
+from seqrnn.reporting.units import Source
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.
@@ -51,8 +51,9 @@ def writing(run: Subject) -> list[Element]:
   sources = _sources(subject, read)
   made.append(surprises(subject, sources[-1]))
   if sources[-1].reading.states.shape[-1]:
-    made += states.units(subject, read, *sources) if len(sources) > 1 else []
-    made += states.gates(subject, decoder, sources[-1])
+    if len(sources) > 1:
+      made += units.interpretable(subject, read, *sources)
+    made += units.gates(subject, decoder, sources[-1])
   made += memory(subject, decoder, sources[-1])
   if "train" in subject.facts and not subject.other:
     made.append(copies(subject, drawn, sources[-1]))

@@ -1,4 +1,4 @@
-"""Sections of a report on states of a language model: units and gates."""
+"""Sections of a report on the units of a language model and their gates."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Source(NamedTuple):
   reading: Reading
 
 
-def units(
+def interpretable(
   subject: Subject,
   read: Callable[[Params, np.ndarray], Reading],
   first: Source,
