@@ -49,10 +49,10 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   pieces = splits.reader(config)("train")
   found = pieces.corpus.labels
   if found is None:
-    if data.source == "formal":
+    if pieces.corpus.tags is not None:
       raise UserError(
-        f"data.language={data.language!r}: has several answers; task='tagging'"
-        " learns them"
+        f"task={config.task!r}: the texts have tags and no labels;"
+        " task='tagging' learns tags"
       )
     raise UserError(
       f"data.source={data.source!r}, data.format={data.format!r}: gives no"

@@ -57,10 +57,10 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   data = config.data
   pieces = splits.reader(config)("train")
   if pieces.corpus.tags is None:
-    if data.source == "formal":
+    if pieces.corpus.labels is not None:
       raise UserError(
-        f"data.language={data.language!r}: has one answer, the label of the"
-        " string; task='classification' learns it"
+        f"task={config.task!r}: the texts have labels and no tags;"
+        " task='classification' learns labels"
       )
     raise UserError(
       f"data.source={data.source!r}, data.format={data.format!r}: gives no"

@@ -138,5 +138,5 @@ def test_other_units_are_refused():
 def test_a_task_that_does_not_fit_is_refused(task, language, other):
   config = base.get_config()
   config.data.update(source="formal", language=language)
-  with pytest.raises(UserError, match=f"{language}.*task='{other}'"):
+  with pytest.raises(UserError, match=f"; task='{other}' learns"):
     task.prepare(config)

@@ -237,6 +237,7 @@ def test_a_document_is_read_whole(config):
   ("changes", "rule"),
   [
     ({"data.format": "text"}, "gives no labels, which task='classification'"),
+    ({"data.format": "spaces"}, "have tags and no labels; task='tagging'"),
     ({"data.stateful": True}, "data.stateful=True with task='classification'"),
     ({"data.repeats": "weight"}, "data.repeats='weight' with task='class"),
     (

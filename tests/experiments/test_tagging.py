@@ -331,6 +331,7 @@ def test_regularisers_are_of_the_training_loss_alone(tmp_path, words):
   ("changes", "rule"),
   [
     ({"data.format": "text"}, "gives no tags, which task='tagging' needs"),
+    ({"data.format": "files"}, "have labels and no tags; task='classific"),
     ({"data.stateful": True}, "data.stateful=True with task='tagging'"),
     ({"data.repeats": "weight"}, "data.repeats='weight' with task='tagging'"),
     ({"model.letters": 4}, "model.letters=4: needs data.unit=word"),
