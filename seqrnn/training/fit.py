@@ -206,8 +206,9 @@ def _begin(training: Training) -> State:
     except KeyboardInterrupt:
       name = signal.Signals(caught[-1]).name
       raise Interrupted(  # The workdir may have no config.json yet.
-        f"stopped by {name} before the first step; repeat the command",
+        f"stopped by {name} before the first step",
         128 + caught[-1],
+        "repeat the command",
       ) from None
   return training.initial()
 

@@ -56,9 +56,8 @@ def pretrain(build: Callable[..., Experiment], config: Config, workdir: Path):
   except UserError as error:
     raise UserError(str(error).replace("data.path=", _FIELD, 1)) from None
   except Interrupted as stop:  # The workdir has no run of its own yet.
-    saved = str(stop).partition("; repeat the command")[0]
-    line = f"{saved}, of the pretraining; repeat the command to resume"
-    raise Interrupted(line, stop.status) from None
+    event, how = f"pretraining: {stop.event}", "repeat the command to resume"
+    raise Interrupted(event, stop.status, how) from None
   print(f"training on {config.data.path or config.data.source}")
 
 

@@ -196,7 +196,8 @@ def interrupted(
   if position.step:
     where = f"and saved at step {position.step}"
   return Interrupted(
-    f"stopped by {signal.Signals(number).name} {where}; repeat the command, or"
-    f" run `{program} --workdir={training.workdir}`, to resume",
-    status=128 + number,
+    f"stopped by {signal.Signals(number).name} {where}",
+    128 + number,
+    f"repeat the command, or run `{program} --workdir={training.workdir}`, to"
+    " resume",
   )

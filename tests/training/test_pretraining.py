@@ -73,10 +73,11 @@ def test_errors_and_signals_of_the_text_name_it(tmp_path, monkeypatch):
     train.run(experiments.build, config, tmp_path / "run")
 
   def stopped(*_):
-    raise Interrupted("stopped by SIGTERM; repeat the command, or run X", 143)
+    raise Interrupted("stopped by SIGTERM", 143, "repeat it, or run X")
 
   monkeypatch.setattr(pretraining, "fit", stopped)
-  with pytest.raises(Interrupted, match="repeat the command to resume$"):
+  line = "^pretraining: stopped by SIGTERM; repeat the command to resume$"
+  with pytest.raises(Interrupted, match=line):
     train.run(experiments.build, config, tmp_path / "run")
 
 
