@@ -5,6 +5,7 @@ import itertools
 import random
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -213,6 +214,36 @@ def test_a_chain_on_four_devices_has_the_loss_of_one(chained):
   split = sharding.jit(lambda *x: loss(*x, None), mesh)(params, (), placed)
   for a, b in zip(*map(jax.tree.leaves, (alone, split)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_chain_with_products_in_bfloat16(chained):
+  """Near that in float32 and not equal: the scores are summed in float32."""
+  config = chained.config.copy_and_resolve_references()
+  config.model.products = "bfloat16"
+  exact = chained.experiment
+  rounded = experiments.build(config, exact.vocabularies)
+  batch, params = exact.batches("train", 0)[0], chained.params
+  some = batch["weights"] > 0
+
+  def values(experiment):
+    """The loss, its gradients, the marginals, and the best tags."""
+
+    def of(params):
+      loss, slopes = jax.value_and_grad(experiment.loss, has_aux=True)(
+        params, (), batch, None
+      )
+      _, (log_p, best) = experiment.decode(params, (), batch)
+      return (loss[0], slopes, jnp.exp(log_p[some])), best
+
+    return jax.jit(of)(params)
+
+  (found, tags), (expected, true) = values(rounded), values(exact)
+  size = lambda tree: sum(float((x**2).sum()) for x in jax.tree.leaves(tree))
+  for a, b in zip(found, expected, strict=True):
+    assert {leaf.dtype for leaf in jax.tree.leaves(a)} == {np.dtype("float32")}
+    assert 0 < size(jax.tree.map(lambda x, y: x - y, a, b)) < 1e-5 * size(b)
+  assert some.sum() > 9
+  np.testing.assert_array_equal(tags[some], true[some])
 
 
 def test_predictions_give_the_figures_that_evaluation_gives(tagger):
