@@ -104,7 +104,7 @@ def _data(config: Config, workdir: Path) -> list[str]:
   start = transfer.read(workdir)
   if start is not None:
     points.append(
-      f"it was not trained from nothing: {', '.join(start.taken)} are from"
+      f"it was not trained from nothing: {', '.join(start.parts)} are from"
       f" {start.workdir}, step {start.step}"
     )
   return points

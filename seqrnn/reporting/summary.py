@@ -44,7 +44,7 @@ def lead(subject: Subject) -> list[Element]:
   if start is not None:
     began = (
       f" It started from parts of {start.workdir}, step {start.step:,}:"
-      f" {', '.join(start.taken)}."
+      f" {', '.join(start.parts)}."
     )
   return [
     element("p", config.task.replace("_", " "), class_="eyebrow"),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from seqrnn.errors import UserError
@@ -17,7 +18,7 @@ from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.settings.config import Config
 from seqrnn.training.places import Place
 from seqrnn.training.started import Record
-from seqrnn.training.transfer import named_places
+from seqrnn.training.transfer import named_places, rows_to_learn
 
 
 class Shares(NamedTuple):
@@ -25,7 +26,8 @@ class Shares(NamedTuple):
 
   Attributes:
     factor: of the updates.
-    start: the first step that changes an array; -1: none does.
+    start: the first step that changes an array; -1: none does. An array of
+      steps, broadcast, where new rows of a frozen part learn from the start.
     unfreezes: whether frozen arrays learn later.
   """
 
@@ -36,20 +38,23 @@ class Shares(NamedTuple):
   def held(self, experiment: Experiment) -> int:
     """Returns the number of parameters that do not learn from the start."""
     sizes = jax.tree.map(
-      lambda start, x: x.size * (start != 0), self.start, shapes(experiment)
+      lambda start, x: np.count_nonzero(np.broadcast_to(start, x.shape)),
+      self.start,
+      shapes(experiment),
     )
     return sum(jax.tree.leaves(sizes))
 
   def frozen(self, experiment: Experiment) -> Experiment:
     """Returns the experiment; arrays that never learn get no gradients."""
 
+    def held(start, x):
+      never = np.less(start, 0)
+      if never.all():
+        return jax.lax.stop_gradient(x)
+      return jnp.where(never, jax.lax.stop_gradient(x), x) if never.any() else x
+
     def loss(params: Params, *more: Any) -> Any:
-      held = jax.tree.map(
-        lambda start, x: jax.lax.stop_gradient(x) if start < 0 else x,
-        self.start,
-        params,
-      )
-      return experiment.loss(held, *more)
+      return experiment.loss(jax.tree.map(held, self.start, params), *more)
 
     return experiment._replace(loss=loss)
 
@@ -62,9 +67,10 @@ class Shares(NamedTuple):
 
     def scaled(updates, count):
       def one(factor, start, update):
-        if start < 0:
+        if np.all(np.less(start, 0)):
           return jnp.zeros_like(update)
-        share = jnp.where(count >= start, factor, 0.0) if start else factor
+        learns = (count >= start) & np.greater_equal(start, 0)
+        share = jnp.where(learns, factor, 0.0) if np.any(start) else factor
         return share * update
 
       return jax.tree.map(one, self.factor, self.start, updates)
@@ -107,35 +113,41 @@ def shares(
   tree = named_places(experiment, shapes(experiment))
   parts = {place.whole for place in jax.tree.leaves(tree)}
   layers = max(part.depth for part in parts)
-  frozen = _frozen(config.train.freeze, parts, record)
-  levels = sorted({part.level(layers) for part in frozen})
-  if frozen == parts and every is None:
+  named, taken = _frozen(config.train.freeze, parts, record)
+  levels = sorted({part.level(layers) for part in named | taken})
+
+  def start(place: Place, array: Any) -> Any:
+    if place.whole not in named | taken:
+      return 0
+    step = -1
+    if every is not None:
+      nth = 1 + levels.index(place.level(layers))
+      step = min(nth * every * steps_per_epoch, 2**31 - 1)  # Counts are int32.
+      step = max(round(step), 1)
+    if place.whole in named or record is None:
+      return step
+    fresh = rows_to_learn(place, array.shape, record)
+    return step if fresh is None else np.where(fresh, 0, step).astype(np.int32)
+
+  starts = jax.tree.map(start, tree, shapes(experiment))
+  if all(np.less(step, 0).all() for step in jax.tree.leaves(starts)):
     raise UserError(
       f"config.train.freeze={config.train.freeze!r}: no part is left that"
       " learns; set train.unfreeze_every, or freeze fewer parts"
     )
 
-  def start(place: Place) -> int:
-    if place.whole not in frozen:
-      return 0
-    if every is None:
-      return -1
-    nth = 1 + levels.index(place.level(layers))
-    step = min(nth * every * steps_per_epoch, 2**31 - 1)  # Counts are int32.
-    return max(round(step), 1)
-
   return Shares(
     factor=jax.tree.map(lambda place: decay ** place.level(layers), tree),
-    start=jax.tree.map(start, tree),
-    unfreezes=bool(frozen) and every is not None,
+    start=starts,
+    unfreezes=bool(levels) and every is not None,
   )
 
 
 def _frozen(
   given: str | None, parts: Iterable[Place], record: Record | None
-) -> set[Place]:
-  """The parts that `train.freeze` names."""
-  field, found = f"config.train.freeze={given!r}", set()
+) -> tuple[set[Place], set[Place]]:
+  """The parts that `train.freeze` names, and those that it names as taken."""
+  field, found = f"config.train.freeze={given!r}", (set(), set())
   for name in given.split(",") if given else ():
     if name == "taken":
       if record is None:
@@ -150,5 +162,5 @@ def _frozen(
       raise UserError(
         f"{field}: the model has no {name}; it has {', '.join(known)}"
       )
-    found |= named
+    found[name == "taken"].update(named)
   return found

@@ -1,7 +1,7 @@
 """What a run has started from, as start.json in its workdir has it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import files, manifest
 
 RECORD = "start.json"
-_LIMIT = 2**20  # Bytes of a record.
+_LIMIT = 2**24  # Bytes of a record, which may have 10**6 new rows.
 
 
 class Record(NamedTuple):
@@ -22,6 +22,9 @@ class Record(NamedTuple):
     taken: the parts of the model that were taken.
     new: its other parts.
     left: the parts of the trained run that were not taken.
+    partly: of each part of `taken` with new rows, the share that was taken, as
+      "1 of 2 labels".
+    new_rows: the new rows of these parts, by what they stand for.
   """
 
   workdir: str
@@ -30,12 +33,24 @@ class Record(NamedTuple):
   taken: list[str]
   new: list[str]
   left: list[str]
+  # Earlier versions did not record them, and froze them.
+  partly: Mapping[str, str] = {}
+  new_rows: Mapping[str, list[int]] = {}
+
+  @property
+  def parts(self) -> list[str]:
+    """The parts that were taken, with the shares of those of `partly`."""
+    return [
+      f"{name} ({self.partly[name]})" if name in self.partly else name
+      for name in self.taken
+    ]
 
   def lines(self) -> Iterator[str]:
     """Returns lines for the console."""
     yield f"started from {self.workdir}, step {self.step}"
-    for name in ("taken", "new", "left"):
-      yield f"  {name}: {', '.join(getattr(self, name)) or 'nothing'}"
+    lists = {"taken": self.parts, "new": self.new, "left": self.left}
+    for name, parts in lists.items():
+      yield f"  {name}: {', '.join(parts) or 'nothing'}"
 
 
 def pretrained(workdir: Path) -> Path:

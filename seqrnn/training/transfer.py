@@ -202,8 +202,40 @@ def transfer(source: Source, experiment: Experiment, config: Config) -> Start:
     [str(part) for part in taken],
     [str(part) for part in sorted({*new} - {*taken}, key=_from_the_input)],
     [str(part) for part in sorted({*old} - {*taken}, key=_from_the_input)],
+    *_new_rows(taken, new, rows),
   )
   return Start(config, experiment, record, (values,))
+
+
+def _new_rows(
+  taken: list[Place], new: Arrays, rows: dict[str, Any]
+) -> tuple[dict[str, str], dict[str, list[int]]]:
+  """The fields `partly` and `new_rows` of a Record."""
+  partly, found = {}, {}
+  for part in taken:
+    for name in new[part]:
+      kind, _ = _named_axis(dataclasses.replace(part, array=name))
+      if kind not in rows or not (fresh := rows[kind] < 0).any():
+        continue
+      found[kind] = np.flatnonzero(fresh).tolist()
+      count = len(fresh) - len(RESERVED) * (kind != "labels")
+      known = count - len(found[kind])
+      partly[str(part)] = f"{known:,} of {count:,} {kind}"
+  return partly, found
+
+
+def rows_to_learn(
+  place: Place, shape: tuple[int, ...], record: Record
+) -> np.ndarray | None:
+  """Returns which values of a taken array are new, broadcast; None: none is."""
+  kind, axis = _named_axis(place)
+  if kind not in record.new_rows:
+    return None
+  fresh = np.zeros(shape[axis], bool)
+  fresh[record.new_rows[kind]] = True
+  if place.part == "crf":  # All axes are tags.
+    return np.logical_or.reduce(np.meshgrid(*[fresh] * len(shape)))
+  return np.moveaxis(fresh.reshape(-1, *[1] * (len(shape) - 1)), 0, axis)
 
 
 def named_places(experiment: Experiment, params: Params) -> Any:
@@ -293,7 +325,7 @@ def _named_axis(place: Place) -> tuple[str, int]:
     return "letters", 0
   if place.part == "letters" and place.array == "affixes":
     return "affixes", 0
-  if place.part == "head":
+  if place.part in ("head", "crf"):
     return "labels", -1
   return ("symbols", -1) if place.part.endswith(" head") else ("", 0)
 

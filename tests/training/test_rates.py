@@ -77,18 +77,27 @@ def test_frozen_parts_begin_to_learn_from_the_head_down(model):
 
 def test_frozen_parts_get_no_gradients_and_do_not_change(model):
   config, experiment = model
-  found = shares(
-    model, **{"train.freeze": "layer2,taken", "optimizer.layer_decay": 0.5}
-  )
-  [left] = updates(model, found, 1)
+  fields = {"train.freeze": "layer2,taken", "optimizer.layer_decay": 0.5}
+  [left] = updates(model, shares(model, **fields), 1)
   assert left == {"head": 1, "layer2": 0, "layer1": 0, "embedding": 0}
   batch = experiment.batches("train", 0)[0]
+  new = int(batch["inputs"].max())  # A row that the other run lacked.
+  found = shares(model, RECORD._replace(new_rows={"symbols": [new]}), **fields)
+  rule = found.scale()
+  ones = jax.tree.map(lambda x: jnp.ones(x.shape), shapes(experiment))
+  left, _ = rule.update(ones, rule.init(ones))
+  table = np.zeros_like(left["embedding"]["embedding"])
+  table[new] = 0.125
+  np.testing.assert_array_equal(left["embedding"]["embedding"], table)
   params = experiment.init(jax.random.key(0))
   gradient = jax.value_and_grad(found.frozen(experiment).loss, has_aux=True)
   _, grads = sharding.jit(gradient)(params, (), batch, jax.random.key(1))
   assert not any(np.any(x) for x in jax.tree.leaves(grads["body"]))
-  assert not np.any(grads["embedding"]["embedding"])
+  rows = np.any(grads["embedding"]["embedding"], axis=1)
+  assert np.flatnonzero(rows).tolist() == [new]
   assert np.any(grads["head"]["kernel"])
+  D, whole = table.shape[1], shares(model, **fields)
+  assert whole.held(experiment) == found.held(experiment) + D
 
 
 def test_without_these_fields_nothing_is_scaled(model):

@@ -19,7 +19,8 @@ from seqrnn.models import network
 from seqrnn.modes import describe
 from seqrnn.reporting import summary
 from seqrnn.reporting.subject import open_run
-from seqrnn.training import fit, transfer
+from seqrnn.training import fit, rates, transfer
+from seqrnn.training.places import Place
 from tests.conftest import tiny
 from tests.modes.test_train import Crash, assert_same_run, crash_at
 
@@ -180,6 +181,10 @@ def test_rows_are_found_by_their_symbols(trained, tmp_path, capsys):
     capsys.readouterr().out
   )
   own = found.experiment.vocabularies["symbols"]
+  assert found.record.partly == {"embedding": "10 of 12 symbols"}
+  assert found.record.new_rows == {
+    "symbols": sorted(own.encode(["new", "more"]).tolist())
+  }
   old = experiments.load(trained / "lm").experiment.vocabularies["symbols"]
   # The classifier can read all that the language model can.
   assert {*own.symbols} == {*words, *WORDS}
@@ -281,6 +286,16 @@ def test_labels_are_found_by_name(classifier, tmp_path):
   y, z = (made["kernel"][:, names.index(name)] for name in "yz")
   assert_equal(y, kernel[:, was])
   assert not np.isin(z, kernel).any()
+  taken = "embedding, layer 1 forward, layer 1 backward, layer 2 forward, layer"
+  line = f"  taken: {taken} 2 backward, head (1 of 2 labels)"
+  assert [*found.record.lines()][1] == line
+  # Nothing but the new label learns.
+  config.train.freeze = "taken"
+  learns = rates.shares(found.experiment, config, 1, found.record)
+  steps = {"y": -1, "z": 0}
+  assert learns.start["head"]["bias"].tolist() == [steps[n] for n in names]
+  assert learns.start["head"]["kernel"].shape == (1, 2)
+  assert jax.tree.leaves(learns.start["body"]) == [-1] * 12
 
 
 def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
@@ -334,6 +349,8 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   found = transfer.settle(experiments.build, other, tmp_path / "third")
   fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
   crf = found.values[0](fresh)["crf"]
+  assert found.record.partly["crf"] == "1 of 2 labels"
+  new: Any = transfer.rows_to_learn(Place("crf"), (2, 2), found.record)
   own, known = (
     [*experiment.vocabularies["labels"].symbols]
     for experiment in (found.experiment, experiments.load(workdir).experiment)
@@ -341,6 +358,7 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   for row, column in itertools.product(range(2), repeat=2):
     names = own[row], own[column]
     expected = 0.0
+    assert new[row, column] == ("C" in names)
     if "C" not in names:
       at = tuple(map(known.index, names))
       expected = np.asarray(old["crf"]["transitions"])[at]

@@ -180,7 +180,7 @@ TRAIN = group(
     "The parts of the model that do not learn, separated by commas: embedding,"
     " letters, layer1 (the layer that reads the input, in each direction),"
     " layer2 and so on, layers (all), head, or taken (what train.start_from has"
-    " given).",
+    " given, without new rows of symbols and labels).",
   ),
   unfreeze_every=optional(
     float,
