@@ -32,6 +32,13 @@ _NEVER = -50.0
 # Cell -> others with the same tensors, which a config may name.
 _ALSO = {"lstm": ("odyssey_np",), "rnn_tanh": ("rnn_relu",)}
 _STEP = 1  # Of the checkpoint; there is none of step 0.
+# Fields of training are kept, for new runs with this config, except those that
+# would be untrue of this run. With zoneout its outputs would not be PyTorch's.
+_DEFAULT = (
+  *("model.zoneout_hidden", "model.zoneout_cell", "model.embedding_path"),
+  *("train.start_from", "train.freeze", "train.unfreeze_every"),
+  *("data.pretrain_path", "checkpoint.step"),
+)
 
 
 def make_run(
@@ -52,7 +59,11 @@ def make_run(
     raise UserError(f"workdir={str(workdir)!r}: holds a run; name another")
   source, found = tensors_lib.read(weights)
   parts = tensors_lib.find_parts(source, found)
-  resolved = _config(config, settings, tensors_lib.fields(parts))
+  resolved, given = _config(config, settings)
+  defaults = config_lib.flat(config_lib.defaults())
+  _put(resolved, given, tensors_lib.fields(parts), "the tensors have")
+  untrained = {name: defaults[name] for name in _DEFAULT}
+  _put(resolved, given, untrained, "a run of a PyTorch model has")
   known = _vocabularies(symbols, resolved.data.unit)
   read = known["symbols"]
   plain = parts.inputs == len(read.symbols)
@@ -63,10 +74,11 @@ def make_run(
       " the first ids are reserved as in an export"
     )
   if plain:
-    resolved.data.boundaries = False
+    found = {"data.boundaries": False}
+    _put(resolved, given, found, "a model without reserved symbols has")
     reserve = tuple(name for name in parts.heads if "labels" not in known)
     parts = tensors_lib.with_reserved(parts, len(RESERVED), _NEVER, reserve)
-  resolved.data.unit = read.unit
+  _put(resolved, given, {"data.unit": read.unit}, "the vocabulary has")
   config_lib.check(resolved)
   experiment = build(resolved, known)
   params = _params(parts, experiment, source)
@@ -83,12 +95,12 @@ def make_run(
 
 
 def _config(
-  given: Given, settings: Mapping[str, Any], found: dict[str, Any]
-) -> Config:
-  """The config, with the fields that the tensors have.
+  given: Given, settings: Mapping[str, Any]
+) -> tuple[Config, set[str]]:
+  """The config with the settings, and the fields that these are.
 
   Raises:
-    UserError: there is no such field, or a setting differs from the tensors.
+    UserError: there is no such field.
   """
   config = config_lib.defaults()
   if isinstance(given, ConfigDict):
@@ -96,23 +108,29 @@ def _config(
     config = config_lib.with_fields(Path("ConfigDict"), fields, config)
   elif given is not None:
     config = config_lib.read(recipes.find(os.fspath(given)), config)
-  config = copy.deepcopy(config)
+  config, named = copy.deepcopy(config), set()
   for name, value in settings.items():
     field = find_field(name)
     if field is None:
       raise UserError(recipes.no_such_field(name))
     config_lib.override(config, field, config_lib.text(value))
-  given_fields = config_lib.flat(config)
-  if given_fields["model.cell"] in _ALSO.get(found["model.cell"], ()):
-    del found["model.cell"]
-  for field in map(find_field, settings):
-    if field in found and given_fields[field] != found[field]:
-      raise UserError(
-        f"config.{field}={given_fields[field]!r}: the tensors have"
-        f" {found[field]!r}"
-      )
-  config.update_from_flattened_dict(found)
-  return config
+    named.add(field)
+  return config, named
+
+
+def _put(config: Config, settings: set[str], found: dict[str, Any], why: str):
+  """Sets the fields that were found, as `why` says.
+
+  Raises:
+    UserError: one of the settings differs from them.
+  """
+  given = config_lib.flat(config)
+  for field, value in found.items():
+    if given[field] in _ALSO.get(value, ()):
+      continue
+    if field in settings and given[field] != value:
+      raise UserError(f"config.{field}={given[field]!r}: {why} {value!r}")
+    config.update_from_flattened_dict({field: value})
 
 
 def _vocabularies(given: Symbols, unit: str) -> dict[str, Vocabulary]:

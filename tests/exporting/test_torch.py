@@ -36,7 +36,8 @@ def exported(tmp_path_factory):
   @functools.cache
   def once(name):
     workdir = tmp_path_factory.mktemp("run")
-    experiment, config, params = write_run(workdir, name)
+    start = {"train__start_from": "runs/other", "train__freeze": "taken"}
+    experiment, config, params = write_run(workdir, name, **start)
     config = config.copy_and_resolve_references()
     return experiment, params, export.run(experiments.build, config, workdir)
 
@@ -106,6 +107,11 @@ def test_towers_are_two_stacks(exported, name):
 def test_an_export_comes_back(exported, tmp_path, name):
   experiment, params, path = exported(name)
   run = back(path, tmp_path / "again")
+  # Neither the start of that run nor its step is that of the new one.
+  train = run.config.train
+  assert (train.start_from, train.freeze) == (None, None)
+  assert json.loads((path.parent / "config.json").read_text())["checkpoint"]
+  assert run.config.checkpoint.step is None
   if made(name)[1].model.merge == "concat":
     jax.tree.map(np.testing.assert_array_equal, run.params, params)
     return
@@ -297,6 +303,14 @@ def test_wrong_words_are_refused(tmp_path):
   refused("no.pt: no such file", weights=tmp_path / "no.pt")
   refused("config.model.layers=2: the tensors have 1", layers=2)
   refused("no such field", depths=2)
+  of_other = {"train.start_from": "runs/x", "data.pretrain_path": "x.txt"}
+  for name, value in {**of_other, "model.zoneout_cell": 0.1}.items():
+    refused(
+      f"config.{name}={value!r}: a run of a PyTorch model has", **{name: value}
+    )
+  refused("data.boundaries=True: a model without reserved", boundaries=True)
+  chars = {"symbols": {"unit": "char", "symbols": ["a", "b", "c"]}}
+  refused("unit='word': the vocabulary has 'char'", chars, unit="word")
   broken = tmp_path / "broken.safetensors"
   broken.write_bytes(b"no tensors at all")
   refused("broken.safetensors: cannot be read", weights=broken)
