@@ -42,7 +42,16 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-  return write_config(tmp_path_factory.mktemp("processes"), FIELDS)
+  """Of runs that start from another one, which lacks one of their symbols."""
+  folder = tmp_path_factory.mktemp("processes")
+  other = write_config(folder / "other", {**FIELDS, "train.max_steps": 1})
+  for path in (folder / "other" / "corpus").iterdir():
+    path.write_text(path.read_text().replace("e", "f"))
+  with pytest.MonkeyPatch.context() as patch:
+    use_devices(patch, 1)
+    assert call(other, folder / "origin") == 0
+  fields = {**FIELDS, "train.start_from": str(folder / "origin")}
+  return write_config(folder, fields)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +122,8 @@ def test_two_processes_stop_fail_and_go_on_as_one(config, one, start):
   both = start.several(config, workdir, faults=("", "KILL steps 8"))
   left_alone(both, 1, "kill -9 of process 1")
   finish_alone(config, workdir, one)
+  first, both = ((run / "start.json").read_bytes() for run in (one, workdir))
+  assert first == both and b"6 of 7 symbols" in both
   record("2 processes, stopped, killed, then 1 x 4, against 1", "equal to 1e-5")
 
 
