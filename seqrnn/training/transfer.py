@@ -22,7 +22,7 @@ from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import budget
-from seqrnn.runtime import checkpoint, files
+from seqrnn.runtime import checkpoint, files, sharding
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training.places import Place, places
@@ -123,7 +123,9 @@ def find(build: Build, config: Config, workdir: Path) -> Source | None:
     )
   experiment = build(old, vocabulary.load(folder / "vocabulary.json"))
   try:
-    params, step = checkpoint.restore_params(folder, None, shapes(experiment))
+    # A run that is being trained may have another one a moment later.
+    step = sharding.broadcast(checkpoint.select(folder / "checkpoints", None))
+    params, _ = checkpoint.restore_params(folder, step, shapes(experiment))
   except MachineError:
     raise UserError(f"{field}: no checkpoint is intact") from None
   sums = folder / "checkpoints" / str(step) / checkpoint.MANIFEST
