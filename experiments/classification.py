@@ -20,7 +20,7 @@ from seqrnn.data.segments import Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.data.windows import Batches
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
 from seqrnn.inference.predictions import (
   Prediction,
@@ -90,7 +90,7 @@ def warn_unseen(labels: Vocabulary, names: list[str], split: str):
   if unseen:
     print(
       f"{split} split: labels that training has not seen count as errors:"
-      f" {' '.join(map(repr, unseen))}",
+      f" {listed(unseen)}",
       file=sys.stderr,
     )
 

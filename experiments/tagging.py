@@ -91,11 +91,12 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     config, vocabularies, pooled=False, letters=letters
   )
   segments = Segments(config, symbols, length=data.window, minimum=1)
-  rules = None
+  rules, check = None, None
   if config.model.crf and config.model.crf_constraints:
     rules = spans.allowed(labels)
+    check = partial(spans.warn, rules, labels)
   tags = parts.once_a_split(
-    partial(tag_ids, segments, labels, data.boundaries, rules)
+    partial(tag_ids, segments, labels, data.boundaries, check)
   )
   beside = partial(columns, segments, labels, tags, spell)
   marked, count = spans.counter(labels)
@@ -254,10 +255,12 @@ def tag_ids(
   segments: Segments,
   labels: Vocabulary,
   boundaries: bool,
-  rules: Rules | None,
+  check: Callable[[Sequences], None] | None,
   split: Split,
 ) -> Sequences | None:
   """The tags of the symbols, PAD for none; None: the documents have none.
+
+  `check` is called with those of the training split.
 
   Raises:
     UserError: a split has no tags.
@@ -274,8 +277,8 @@ def tag_ids(
     some = [names[i] for i in np.flatnonzero(found.counts()) if names[i]]
     classification.warn_unseen(labels, some, split)
     sequences.table[[name == "" for name in names]] = PAD
-  if rules is not None and split == "train":
-    spans.warn_of_breaks(rules[0], labels, sequences)
+  if check is not None and split == "train":
+    check(sequences)
   return sequences
 
 

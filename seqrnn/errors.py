@@ -1,6 +1,9 @@
 """Exceptions that end a run and are no bug, and safe text for terminals."""
 
+from collections.abc import Sequence
+
 _LIMIT = 2000  # Characters of a message.
+_NAMES = 20  # Of a list in a message.
 
 
 class UserError(Exception):
@@ -51,6 +54,13 @@ def escaped(text: str, keep: str = "") -> str:
 def counted(count: int, noun: str) -> str:
   """Returns a count of things that have a regular plural."""
   return f"{count:,} {noun}" + "s" * (count != 1)
+
+
+def listed(names: Sequence[str]) -> str:
+  """Returns the first names of a list, quoted, and how many more there are."""
+  more = len(names) - _NAMES
+  rest = f" and {more:,} more" if more > 0 else ""
+  return " ".join(map(repr, names[:_NAMES])) + rest
 
 
 def visible(text: str) -> str:

@@ -71,7 +71,7 @@ def _packages() -> Iterator[Labelled]:
     if len(modules) >= _MODULES:
       for name, module in modules:
         text = importlib.util.decode_source(module.read_bytes())
-        yield Labelled(name.as_posix(), 0, package.name, [text])
+        yield Labelled(Source(name.as_posix(), b""), 0, package.name, [text])
 
 
 @functools.cache
@@ -116,7 +116,7 @@ def _names() -> tuple[list[Labelled], str]:
   own = {name: min(of) for name, of in languages.items() if len(of) == 1}
   counts = collections.Counter(own.values())
   names = [
-    Labelled(name, 0, language, [name])
+    Labelled(Source(name, b""), 0, language, [name])
     for name, language in sorted(own.items())
     if name and counts[language] >= _NAMES
   ]

@@ -26,21 +26,22 @@ class Labelled(NamedTuple):
   """A text and its label.
 
   Attributes:
-    file: the name of its file.
+    source: its file.
     line: in the file; 0: the text is the whole file.
     label: empty where there is none.
     text: its parts, cut anywhere.
   """
 
-  file: str
+  source: Source
   line: int
   label: str
   text: Iterable[str]
 
   @property
-  def name(self) -> str:
+  def place(self) -> str:
     """For messages."""
-    return f"{self.file}:{self.line}" if self.line else self.file
+    place = self.source.place
+    return f"{place}:{self.line}" if self.line else place
 
 
 def read(sources: list[Source], data: Config, known: Known = None) -> Corpus:
@@ -68,7 +69,7 @@ def texts(sources: list[Source], unit: str, errors: str) -> Corpus:
     UserError: as `read`.
   """
   found = (
-    Labelled(source.name, number, "", [line])
+    Labelled(source, number, "", [line])
     for source in sources
     for number, line in _lines(source, errors)
   )
@@ -93,13 +94,13 @@ def with_labels(
   def parts() -> Iterator[tuple[Place, Iterable[bytes]]]:
     for one in found:
       if not (optional and one.label == "") and _is_empty(one.label):
-        raise UserError(f"{one.name}: its label is empty")
+        raise UserError(f"{one.place}: its label is empty")
       if len(labels) == TEXTS:
         raise UserError(
-          f"{one.name}: a corpus of labelled texts has at most {TEXTS:,} texts"
+          f"{one.place}: a corpus of labelled texts has at most {TEXTS:,} texts"
         )
       labels.append(one.label)
-      yield (one.file, one.line), content(one)
+      yield (one.source.name, one.line), content(one)
 
   def content(one: Labelled) -> Iterator[bytes]:
     group, empty = hashlib.sha256(), True
@@ -110,7 +111,7 @@ def with_labels(
       group.update(encoded)
       yield encoded
     if empty:
-      raise UserError(f"{one.name}: its text is empty")
+      raise UserError(f"{one.place}: its text is empty")
     groups.append(int.from_bytes(group.digest()[:8]))
 
   errors = "strict" if errors == "strict" else "replace"
@@ -139,21 +140,21 @@ def _tabs(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
   for number, line in _lines(source, data.errors):
     label, tab, _ = line.partition("\t")
     if known is not None and not tab:
-      yield Labelled(source.name, number, "", [line])
+      yield Labelled(source, number, "", [line])
       continue
     columns = line.count("\t") + 1
     count = count or columns
     if columns < 2:
       raise UserError(
-        f"{source.name}:{number}: has no tab; data.format=tab has a label, a"
+        f"{source.place}:{number}: has no tab; data.format=tab has a label, a"
         " tab and a text"
       )
     if columns != count:
       raise UserError(
-        f"{source.name}:{number}: has {columns} columns, where the first line"
+        f"{source.place}:{number}: has {columns} columns, where the first line"
         f" has {count}"
       )
-    yield Labelled(source.name, number, label, [line.rpartition("\t")[2]])
+    yield Labelled(source, number, label, [line.rpartition("\t")[2]])
 
 
 def _space(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
@@ -161,12 +162,12 @@ def _space(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
     label, _, content = line.partition(" ")
     if known is not None and label not in known:
       label, content = "", line
-    yield Labelled(source.name, number, label, [content])
+    yield Labelled(source, number, label, [content])
 
 
 def _csv(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
   for number, row in reading.rows(source, data.errors):
-    yield _fields(source.name, number, row, data, known)
+    yield _fields(source, number, row, data, known)
 
 
 def _jsonl(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
@@ -174,17 +175,17 @@ def _jsonl(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
     try:
       row = json.loads(line)
     except (ValueError, RecursionError) as error:
-      raise UserError(f"{source.name}:{number}: not JSON ({error})") from None
+      raise UserError(f"{source.place}:{number}: not JSON ({error})") from None
     if not isinstance(row, dict):
-      raise UserError(f"{source.name}:{number}: must be a JSON object")
+      raise UserError(f"{source.place}:{number}: must be a JSON object")
     label = row.get(data.label_field)
     if isinstance(label, int | float):  # Or true, or false.
       row[data.label_field] = json.dumps(label)
-    yield _fields(source.name, number, row, data, known)
+    yield _fields(source, number, row, data, known)
 
 
 def _fields(
-  file: str, line: int, row: dict, data: Config, known: Known
+  source: Source, line: int, row: dict, data: Config, known: Known
 ) -> Labelled:
   """A row's label and text, in the fields that `data` names."""
   if known is not None and row.get(data.label_field) is None:
@@ -193,10 +194,10 @@ def _fields(
     field = data[f"{part}_field"]
     if not isinstance(row.get(field), str):
       raise UserError(
-        f"{file}:{line}: has no {part} in field {field!r}, which"
+        f"{source.place}:{line}: has no {part} in field {field!r}, which"
         f" data.{part}_field names"
       )
-  return Labelled(file, line, row[data.label_field], [row[data.text_field]])
+  return Labelled(source, line, row[data.label_field], [row[data.text_field]])
 
 
 def _folders(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
@@ -205,10 +206,10 @@ def _folders(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
     label = label if slash and label in known else ""
   elif not slash:
     raise UserError(
-      f"{source.name}: lies in no folder, which data.format=folders takes as"
+      f"{source.place}: lies in no folder, which data.format=folders takes as"
       " its label"
     )
-  yield Labelled(source.name, 0, label, reading.text(source, data.errors))
+  yield Labelled(source, 0, label, reading.text(source, data.errors))
 
 
 def _files(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
@@ -216,7 +217,7 @@ def _files(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
   if known is not None and label not in known:
     label = ""
   for number, line in _lines(source, data.errors):
-    yield Labelled(source.name, number, label, [line])
+    yield Labelled(source, number, label, [line])
 
 
 _FORMS: dict[str, Callable[..., Iterator[Labelled]]] = {

@@ -72,7 +72,7 @@ class Source(NamedTuple):
   """Where bytes come from: a file, or memory.
 
   Attributes:
-    name: for messages.
+    name: of its documents.
     content: the file, or the bytes.
     version: the bytes of the file that are read; None: all, whatever they are.
     advance: called with the number of bytes that were read of the file.
@@ -82,6 +82,11 @@ class Source(NamedTuple):
   content: Path | bytes
   version: Version | None = None
   advance: Callable[[int], None] | None = None
+
+  @property
+  def place(self) -> str:
+    """The path, for messages: files of several splits may have one name."""
+    return str(self.content) if isinstance(self.content, Path) else self.name
 
 
 def files(field: str, value: str) -> list[Source]:
@@ -268,7 +273,7 @@ def text(source: Source, errors: str) -> Iterator[str]:
   Raises:
     UserError: as `chunks` and `decode`.
   """
-  return decode(source.name, chunks(source), errors)
+  return decode(source.place, chunks(source), errors)
 
 
 def lines(
@@ -292,7 +297,7 @@ def lines(
   held = ""
   number = 1
   content = chunks(source, may_grow)
-  for part in decode(source.name, content, errors):
+  for part in decode(source.place, content, errors):
     part, start = held + part, 0
     # One at a time: objects of all short lines take 15 times the part.
     while (end := part.find("\n", start)) >= 0:
@@ -300,12 +305,12 @@ def lines(
       start, number = end + 1, number + 1
       if number > LINES:
         raise UserError(
-          f"{source.name}: line {number}: a file has at most {LINES:,} lines"
+          f"{source.place}: line {number}: a file has at most {LINES:,} lines"
         )
     held = part[start:]
     if len(held) > longest:
       raise UserError(
-        f"{source.name}: line {number}: has more than {longest} characters"
+        f"{source.place}: line {number}: has more than {longest} characters"
       )
   if held:
     yield held
@@ -331,15 +336,15 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, str]]]:
     for name, count in counts.most_common(1):
       if count > 1:
         raise UserError(
-          f"{source.name}:{found.line_num}: has {count} columns {name!r}; names"
-          " of columns must differ"
+          f"{source.place}:{found.line_num}: has {count} columns {name!r};"
+          " names of columns must differ"
         )
     for row in found:
       if None in row:
         raise UserError(
-          f"{source.name}:{found.line_num}: has more columns than the header"
+          f"{source.place}:{found.line_num}: has more columns than the header"
         )
       yield found.line_num, row
   except csv.Error as error:
     line = found.reader.line_num
-    raise UserError(f"{source.name}:{line}: {error}") from None
+    raise UserError(f"{source.place}:{line}: {error}") from None

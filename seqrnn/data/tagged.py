@@ -16,7 +16,7 @@ from seqrnn.data import reading
 from seqrnn.data.columns import Column, Tokens, in_order
 from seqrnn.data.documents import Corpus, names_of
 from seqrnn.data.reading import Source, lines
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import MachineError, UserError, counted
 from seqrnn.settings.config import Config
 
 # A sentence: its words and tags, after the number of its first line.
@@ -94,11 +94,11 @@ def _word_a_line(
   """The sentences of a file with a word on each line, ended by blank lines."""
   found = lines(source, data.errors)
   head = next(found, "")
-  parse = form(source.name, head, data, optional)
+  parse = form(source.place, head, data, optional)
   start, sentence = 0, []
   for number, line in enumerate(itertools.chain([head], found, [""]), 1):
     if line.strip():
-      pair = parse(f"{source.name}:{number}", line)
+      pair = parse(f"{source.place}:{number}", line)
       if pair is not None:
         start = start if sentence else number
         sentence.append(pair)
@@ -230,19 +230,25 @@ def _parallel(source: Source, data: Config, optional: bool) -> Sentences:
   if not path.exists():
     raise MachineError(
       f"{path}: no such file; data.tags_file={data.tags_file!r} names the tags"
-      f" of {source.name}"
+      f" of {source.place}"
     )
   pairs = itertools.zip_longest(
-    lines(source, data.errors),
-    lines(Source(path.name, path), data.errors),
-    fillvalue="",
+    lines(source, data.errors), lines(Source(path.name, path), data.errors)
   )
-  for number, pair in enumerate(pairs, 1):
-    words, tags = pair[0].split(), pair[1].split()
+  for number, (sentence, own) in enumerate(pairs, 1):
+    words, tags = (sentence or "").split(), (own or "").split()
+    if (words or tags) and (sentence is None or own is None):
+      ended, other = path, source.place
+      if sentence is None:
+        ended, other = other, ended
+      raise UserError(
+        f"{ended}: has no line {number}, as {other} has; each line of tags"
+        " belongs to a line of words"
+      )
     if len(words) != len(tags):
       raise UserError(
-        f"{path.name}:{number}: has {len(tags)} tags, where"
-        f" {source.name}:{number} has {len(words)} words"
+        f"{path}:{number}: has {counted(len(tags), 'tag')}, where"
+        f" {source.place}:{number} has {counted(len(words), 'word')}"
       )
     if words:
       yield number, list(zip(words, tags, strict=True))

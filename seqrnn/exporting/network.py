@@ -143,8 +143,8 @@ def _refuse(config: Config, has: Callable[[Cell], bool]):
       )
   if model.crf:
     raise UserError(
-      f"{where} model.crf=True: must be False; no format has an operator for"
-      " a chain of tags"
+      f"{where} model.crf=True: cannot be exported, because no format has an"
+      " operator for a chain of tags; a run with model.crf=False can"
     )
   for field in ("letters", "affixes"):
     if model[field] is not None:

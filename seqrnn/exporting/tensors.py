@@ -110,8 +110,8 @@ def _read_torch(path: str) -> Any:
     torch = importlib.import_module("torch")
   except ImportError:
     raise UserError(
-      f"{path}: needs the package torch; without it, save the state dict as"
-      " .safetensors"
+      f"{path}: is not named *.safetensors, and any other file of tensors"
+      " needs the package torch"
     ) from None
   try:
     return torch.load(path, map_location="cpu", weights_only=True)

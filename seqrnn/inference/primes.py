@@ -11,12 +11,11 @@ from seqrnn.data import music
 from seqrnn.data.corpora import from_text
 from seqrnn.data.spelling import spelled
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, listed
 from seqrnn.runtime import files
 from seqrnn.settings.config import Config
 
 _PRIME = 1024  # The smallest length to which a prime is padded.
-_UNKNOWN = 20  # Unknown symbols that are named.
 
 
 def padded_prime(prime_BP: np.ndarray) -> np.ndarray:
@@ -125,10 +124,4 @@ def prime_frames(data: Config, prime: str) -> np.ndarray:
 def report_unknown(unknown: list[str], where: str):
   """Prints a line on stderr with the symbols that a model does not know."""
   if unknown:
-    more = len(unknown) - _UNKNOWN
-    rest = f" and {more:,} more" if more > 0 else ""
-    print(
-      f"{where}: read as unknown: {' '.join(map(repr, unknown[:_UNKNOWN]))}"
-      f"{rest}",
-      file=sys.stderr,
-    )
+    print(f"{where}: read as unknown: {listed(unknown)}", file=sys.stderr)

@@ -105,10 +105,28 @@ def allowed(labels: Vocabulary) -> tuple[np.ndarray, ...] | None:
   return within_CC | (closes_C[:, None] & ~inside_C[None]), ~inside_C, closes_C
 
 
-def warn_of_breaks(
-  allowed_CC: np.ndarray, labels: Vocabulary, sequences: Sequences
+def warn(
+  rules: tuple[np.ndarray, ...] | None, labels: Vocabulary, sequences: Sequences
 ):
-  """Warns on stderr if tags follow each other against the rules."""
+  """Warns on stderr if tags of the training split do not fit their scheme.
+
+  Args:
+    rules: as `allowed` gives them.
+    labels: the tags.
+    sequences: those of the split.
+  """
+  names = labels.symbols
+  if rules is None and scheme(names) is not None:
+    lone = [n for n in names if n[0] == "I" and f"B{n[1:]}" not in names]
+    such = f", such as {lone[0]!r}" * bool(lone)
+    print(
+      "train split: a type of span has no tag that begins it, or none that ends"
+      f" it{such}, so model.crf_constraints forbids nothing",
+      file=sys.stderr,
+    )
+  if rules is None:
+    return
+  allowed_CC, *_ = rules
   label_N = sequences.table[sequences.ids] - (UNKNOWN + 1)
   first_N = np.zeros(len(label_N), bool)
   first_N[sequences.bounds[:-1] + sequences.begins + sequences.shifts] = True

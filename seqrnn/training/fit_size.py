@@ -60,14 +60,14 @@ def fitted(config: Config, experiment: Experiment) -> Config:
   put(
     "train.batch_size",
     min(rows, config.train.batch_size),
-    f"{windows:,} windows of training, for {_BATCHES} batches an epoch",
+    f"at most {windows:,} windows, for {_BATCHES} batches an epoch",
   )
   batches = -(-windows // made.train.batch_size)
   epochs = min(-(-_STEPS // batches), _EPOCHS)
   put(
     "train.epochs",
     max(epochs, config.train.epochs),
-    f"an epoch has {batches:,} batches, for {_STEPS:,} steps",
+    f"an epoch has at most {batches:,} batches, for {_STEPS:,} steps",
   )
   epochs = made.train.epochs
   if epochs > config.train.epochs:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seqrnn.data.sequences import Sequences
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.inference import metrics, spans
 
@@ -141,3 +142,27 @@ def test_all_texts_of_a_scheme_are_allowed_and_no_others(names, oracle):
 )
 def test_tags_of_no_scheme_have_no_rules(names):
   assert spans.allowed(Vocabulary("id", names)) is None
+
+
+def warned(names, texts, capsys) -> str:
+  """What training says of texts of tags."""
+  labels = Vocabulary("id", names)
+  ids = [names.index(tag) for text in texts for tag in text]
+  bounds = np.cumsum([0, *map(len, texts)])
+  table = np.arange(len(names)) + UNKNOWN + 1
+  none = np.zeros(len(texts), np.int64)
+  sequences = Sequences(
+    np.array(ids), table, none, none > 0, none > 0, bounds, none
+  )
+  spans.warn(spans.allowed(labels), labels, sequences)
+  return capsys.readouterr().err
+
+
+def test_tags_against_a_scheme_are_warned_of(capsys):
+  names = ("O", "B-x", "I-x", "B-y", "I-y")
+  assert warned(names, [["B-x", "I-x", "O"], ["B-y"]], capsys) == ""
+  found = warned(names, [["B-x", "O"], ["O", "I-x", "I-y"]], capsys)
+  assert "2 of 5 tags follow another" in found and "'I-x' after 'O'" in found
+  found = warned(("O", "B-x", "I-y"), [["B-x", "O", "I-y"]], capsys)
+  assert "such as 'I-y', so model.crf_constraints forbids nothing" in found
+  assert warned(("NOUN", "VERB"), [["VERB"]], capsys) == ""

@@ -44,8 +44,8 @@ def test_a_small_set_is_read_more_often(capsys):
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 3
   assert lines[0] == (
-    "train.fit_to_data: train.batch_size=8 (was 32): 544 windows of training,"
-    " for 40 batches an epoch"
+    "train.fit_to_data: train.batch_size=8 (was 32): at most 544 windows, for"
+    " 40 batches an epoch"
   )
 
 
