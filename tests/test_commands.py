@@ -31,6 +31,7 @@ PARTS = (
   "pages",
   "peers",
   "programs",
+  "recipes",
   "search_torch",
   "speed_chart",
   "speed_page",

@@ -217,7 +217,7 @@ REFUSED = {
     "model.cell": "slstm"
   },
   "model.zoneout_cell=0.1: must be 0": {"model.zoneout_cell": 0.1},
-  "model.crf=True: must be False": {"task": "tagging", "model.crf": True},
+  "model.crf=True: cannot be exported": {"task": "tagging", "model.crf": True},
   "model.letters=4: must be empty": {"task": "tagging", "model.letters": 4},
   "model.affixes=2: must be empty": {"task": "tagging", "model.affixes": 2},
 }
