@@ -129,6 +129,7 @@ def _dynamic_table(found: Followed) -> Table:
 
 def _spans_table(rows: list) -> Table:
   table = Table(*spans.COLUMNS, title="spans")
+  table.columns[0].overflow = "fold"  # Types often differ at their ends.
   for row in rows[: 1 + _TYPES]:
     cells = (f"{x:.4f}" if isinstance(x, float) else f"{x:,}" for x in row[1:])
     table.add_row(quoted(row[0]), *cells)

@@ -178,9 +178,10 @@ TRAIN = group(
     str,
     PARTS,
     "The parts of the model that do not learn, separated by commas: embedding,"
-    " letters, layer1 (the layer that reads the input, in each direction),"
-    " layer2 and so on, layers (all), head, or taken (what train.start_from has"
-    " given, without new rows of symbols and labels).",
+    " letters (of model.letters or model.affixes), layer1 (the layer that reads"
+    " the input, in each direction), layer2 and so on, layers (all), head, or"
+    " taken (what train.start_from has given, without new rows of symbols and"
+    " labels).",
   ),
   unfreeze_every=optional(
     float,
