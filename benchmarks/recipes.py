@@ -145,15 +145,28 @@ RECIPES = {
     fields={
       "data.stateful": True,
       "model.hidden_size": 400,
-      "model.recurrent_dropout": 0.15,
+      "model.dropout": 0.4,
+      "model.variational_dropout": 0.1,
+      "model.recurrent_dropout": 0.05,
+      "model.weight_drop": 0.3,
       "model.products": "bfloat16",
-      "optimizer.learning_rate": 4e-3,
+      "optimizer.learning_rate": 6e-3,
       "train.batch_size": 8,
       "train.ema": 0.999,
-      "train.epochs": 30,
+      "train.epochs": 45,
       "train.eval_every": 1000,
       "train.cpu_devices": 1,
     },
+    notes=(
+      "dropout 0.5, recurrent_dropout 0.15, no variational dropout or"
+      " weight_drop, rate 0.004, 30 epochs: 3.151 (seed 0, as all others; above,"
+      " 3.119); test 3.142 ± 0.014, three seeds",
+      "30 epochs, weight_drop 0.3: dropout 0.5, recurrent_dropout 0.1, no"
+      " variational dropout: 3.190; dropout 0.3, variational_dropout 0.1: 3.127;"
+      " weight_drop 0.5, variational_dropout 0.2: 3.255",
+      "600 units, weight_drop 0.4, dropout 0.35, rate 0.005, 30 epochs: 3.118 in"
+      " three times the time",
+    ),
   ),
   "trec": _TREC._replace(
     fields={
