@@ -116,15 +116,15 @@ def warn(
     sequences: those of the split.
   """
   names = labels.symbols
-  if rules is None and scheme(names) is not None:
-    lone = [n for n in names if n[0] == "I" and f"B{n[1:]}" not in names]
-    such = f", such as {lone[0]!r}" * bool(lone)
-    print(
-      "train split: a type of span has no tag that begins it, or none that ends"
-      f" it{such}, so model.crf_constraints forbids nothing",
-      file=sys.stderr,
-    )
   if rules is None:
+    if scheme(names) is not None:
+      lone = [n for n in names if n[0] == "I" and f"B{n[1:]}" not in names]
+      such = f", such as {lone[0]!r}" * bool(lone)
+      print(
+        "train split: a type of span has no tag that begins it, or none that"
+        f" ends it{such}, so model.crf_constraints forbids nothing",
+        file=sys.stderr,
+      )
     return
   allowed_CC, *_ = rules
   label_N = sequences.table[sequences.ids] - (UNKNOWN + 1)
