@@ -185,12 +185,15 @@ def _check(config: Config, by_flags: set[str], path: Path):
 
 def _unset(config: Config, by_flags: set[str], path: Path) -> str:
   """Returns the flags that unset fields of a file which exclude those set."""
+  fields = config_lib.flat(config)
   names = {
     name
-    for names, _ in conflicts(config_lib.flat(config))
+    for names, _ in conflicts(fields)
     if by_flags.intersection(names)
     for name in names
-    if name not in by_flags and FIELDS[name].optional
+    if name not in by_flags
+    and FIELDS[name].optional
+    and fields[name] is not None
   }
   if not names or path.suffix != ".py":
     return ""
