@@ -19,7 +19,13 @@ from seqrnn.training import rates
 from seqrnn.training.fit import check_owner, fit
 from seqrnn.training.started import pretrained
 
-_FIELD = "data.pretrain_path="  # It is data.path of the first run.
+# Fields of the first run, and those of the config that give their values.
+_GIVEN = {
+  "data.path": "data.pretrain_path",
+  "data.window": "train.pretrain_window",
+  "optimizer.learning_rate": "train.pretrain_rate",
+  "train.epochs": "train.pretrain_epochs",
+}
 # Fields that belong to the labelled data or to the run on them.
 _LABELLED = (
   *("data.pretrain_path", *(f"data.{split}_path" for split in SPLITS)),
@@ -54,11 +60,20 @@ def pretrain(build: Callable[..., Experiment], config: Config, workdir: Path):
   try:
     fit(build, config_of(config), pretrained(workdir))
   except UserError as error:
-    raise UserError(str(error).replace("data.path=", _FIELD, 1)) from None
+    raise UserError(_as_given(str(error), config)) from None
   except Interrupted as stop:  # The workdir has no run of its own yet.
     event, how = f"pretraining: {stop.event}", "repeat the command to resume"
     raise Interrupted(event, stop.status, how) from None
   print(f"training on {config.data.path or config.data.source}")
+
+
+def _as_given(message: str, config: Config) -> str:
+  """A message about the first run, with the fields that the user has set."""
+  fields = config_lib.flat(config)
+  for name, given in _GIVEN.items():
+    if fields[given] is not None:
+      message = message.replace(f"{name}=", f"{given}=", 1)
+  return message
 
 
 def config_of(config: Config) -> Config:

@@ -71,6 +71,11 @@ def test_errors_and_signals_of_the_text_name_it(tmp_path, monkeypatch):
   config.data.pretrain_path = str(tmp_path / "none")
   with pytest.raises(UserError, match="^data.pretrain_path=.*none"):
     train.run(experiments.build, config, tmp_path / "run")
+  for name, own in (("data.window", None), ("train.pretrain_window", 2**30)):
+    fields = {"data.window": 2**30, "train.pretrain_window": own}
+    wide = config_with_text(tmp_path, **fields)
+    with pytest.raises(UserError, match=rf"config\.{name}=107"):
+      train.run(experiments.build, wide, tmp_path / "run")
 
   def stopped(*_):
     raise Interrupted("stopped by SIGTERM", 143, "repeat it, or run X")
