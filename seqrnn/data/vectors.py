@@ -4,6 +4,7 @@ A line has a word and its numbers, separated by spaces. The first line may have
 two numbers instead, how many words there are and how many numbers each has.
 """
 
+import codecs
 import json
 import zlib
 from collections.abc import Iterator
@@ -79,6 +80,8 @@ def read(path: str, names: Vocabulary, size: int) -> Found:
   crc32 = 0
   for number, line in enumerate(_lines(path), 1):
     crc32 = zlib.crc32(line, crc32)
+    if number == 1:
+      line = line.removeprefix(codecs.BOM_UTF8)
     parts = line.rstrip().split(b" ")
     if number == 1 and (wide := _header(parts)) is not None:
       if wide != size:

@@ -33,7 +33,7 @@ def write(folder, lines, name="vectors.txt"):
 
 
 @pytest.mark.parametrize("name", ["vectors.txt", "vectors.vec.gz"])
-@pytest.mark.parametrize("header", [[], ["5 3"]])
+@pytest.mark.parametrize("header", [[], ["5 3"], ["\ufeff5 3"]])
 def test_words_and_numbers_are_read(tmp_path, name, header):
   path = write(tmp_path, header + LINES, name)
   found = vectors.read(path, NAMES, 3)
