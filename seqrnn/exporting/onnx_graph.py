@@ -4,7 +4,6 @@ In names, W is the axis of directions. The recurrent operators read time first.
 Padding is id 0 at the end of a row; its length is the number of other ids.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,11 @@ _END = 2**31 - 1
 _OUTPUTS = {"softmax": "log_probabilities", "sigmoid": "log_odds"}
 
 
-def write(network: Network, folder: Path, about: dict[str, str]):
-  """Writes the graph of a network.
+def encoded(network: Network, about: dict[str, str]) -> bytes:
+  """The content of a file with the graph of a network.
 
   Args:
     network: the parts.
-    folder: of the file.
     about: entries of the file's metadata.
 
   Raises:
@@ -53,7 +51,7 @@ def write(network: Network, folder: Path, about: dict[str, str]):
     producer_name="seqrnn",
   )
   helper.set_model_props(model, about)
-  (folder / FILE).write_bytes(model.SerializeToString())
+  return model.SerializeToString()
 
 
 class Graph:

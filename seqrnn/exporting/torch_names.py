@@ -1,7 +1,6 @@
 """A model as a file of tensors with the names of torch.nn."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -12,26 +11,24 @@ from seqrnn.exporting.operators import Operator
 FILE = "model.safetensors"
 
 
-def write(network: Network, folder: Path, about: dict[str, str]):
-  """Writes the tensors of a network.
+def encoded(network: Network, about: dict[str, str]) -> bytes:
+  """The content of a file with the tensors of a network.
 
   Args:
     network: the parts.
-    folder: of the file.
     about: more entries of the file's metadata.
 
   Raises:
     UserError: safetensors is missing, or the layers have no equal in torch.nn.
   """
   try:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
   except ImportError:
     raise UserError(
       "config.export.format='safetensors': needs the package safetensors; pip"
       " install 'seqrnn[export]'"
     ) from None
-  tensors = state(network)
-  save_file(tensors, folder / FILE, {**metadata(network), **about})
+  return save(state(network), {**metadata(network), **about})
 
 
 def metadata(network: Network) -> dict[str, str]:

@@ -50,17 +50,17 @@ def run(
   record = folder / "config.json"
   same = record.exists() and record.read_bytes() == settings
   older = lambda name: not same and name.startswith("model.")
+  about = {"task": config.task, "step": str(config.checkpoint.step)}
   contents = {
+    module.FILE: module.encoded(parts, about),
     "config.json": settings,
     "vocabulary.json": vocabulary.encoded(experiment.vocabularies),
   }
-  about = {"task": config.task, "step": str(config.checkpoint.step)}
   folder.mkdir(parents=True, exist_ok=True)
   with (
     files.locked(folder / ".export.lock", "written to", wait=True),
     fileset.atomic_files(folder, "export", older) as new,
   ):
-    module.write(parts, new, about)
     use = [
       line
       for other, _ in FORMATS.values()
@@ -70,7 +70,8 @@ def run(
     text = card.card(parts, experiment, config, workdir, use)
     contents[_CARD] = text.encode()
     for name, content in contents.items():
-      (new / name).write_bytes(content)
+      with files.write_errors(folder / name):
+        (new / name).write_bytes(content)
   for name in (module.FILE, _CARD):
     print(folder / name)
   return folder / module.FILE

@@ -27,8 +27,8 @@ CELLS += ("odyssey_nig", "odyssey_niaf", "odyssey_noaf")
 def session(folder, experiment, config, params):
   """An inference session of the model's file, which is a valid one."""
   parts = network.parts(experiment, config, params, operators.in_onnx)
-  onnx_graph.write(parts, folder, {"task": config.task})
   path = folder / onnx_graph.FILE
+  path.write_bytes(onnx_graph.encoded(parts, {"task": config.task}))
   onnx.checker.check_model(str(path), full_check=True)
   return onnxruntime.InferenceSession(
     str(path), providers=["CPUExecutionProvider"]
