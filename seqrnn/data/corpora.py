@@ -321,8 +321,10 @@ def from_text(
   """The documents of a text typed on the command line, as `parse` does.
 
   Raises:
-    UserError: the text is not UTF-8.
+    UserError: the text is not UTF-8, or not a str.
   """
+  if not isinstance(text, str):
+    raise UserError(f"text: must be a str, not {type(text).__name__}")
   try:
     # Bytes that are not UTF-8 arrive as lone surrogates.
     content = text.encode("utf-8", "surrogateescape")

@@ -83,6 +83,8 @@ def test_the_last_symbol_without_boundaries_is_read_too(folder):
   expected = tower(run.params["body"], encoded(run, "abcd"), 1)
   check(run.states("abcd"), expected)
   check(run.states("abcd", of="texts", pooling="last")[0], expected[-1])
+  with pytest.raises(UserError, match="^text: must be a str, not list$"):
+    run.states([*"abcd"])
 
 
 def test_both_towers_of_a_gap_model(folder):
