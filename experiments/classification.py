@@ -184,7 +184,8 @@ def batches(
 
   Args:
     segments: the documents.
-    ids: split -> as `label_ids`.
+    ids: split -> as `label_ids`; called for the first batch, so that batches
+      which are only counted need no labels.
     importance: -> as `importance`; None: all labels weigh the same.
     split: as in Experiment, and so are the others.
     epoch: of training.
@@ -192,8 +193,9 @@ def batches(
   """
   names = label_names(segments, split) if how.get("named") else None
   weigh = importance if split == "train" else None
-  make = partial(targets, ids(split), names, weigh)
-  return segments.batches(split, epoch, placed=True, **how).map(make)
+  found = cache(partial(ids, split))
+  made = segments.batches(split, epoch, placed=True, **how)
+  return made.map(lambda batch: targets(found(), names, weigh, batch))
 
 
 def targets(

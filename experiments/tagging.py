@@ -11,7 +11,7 @@ probabilities are its marginals.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -327,10 +327,12 @@ def batches(
 ) -> Batches:
   """Batches of windows; the targets are the tags of their symbols.
 
-  `beside` is a function split -> as `columns`.
+  `beside` is a function split -> as `columns`. It is called for the first
+  batch, so that batches which are only counted need no tags.
   """
-  make = partial(targets, beside(split))
-  return segments.batches(split, epoch, placed=True, **how).map(make)
+  found = cache(partial(beside, split))
+  made = segments.batches(split, epoch, placed=True, **how)
+  return made.map(lambda batch: targets(found(), batch))
 
 
 def with_edges(

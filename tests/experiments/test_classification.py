@@ -113,6 +113,9 @@ def test_it_learns_and_tells_its_macro_f1(trained):
 def test_a_label_never_seen_is_an_error_told_once(trained, capsys):
   config = trained.config
   config.evaluate.split = "test"
+  again = experiments.build(config, trained.experiment.vocabularies)
+  assert len(again.batches("test", 0))
+  assert not capsys.readouterr().err  # They are counted, without labels.
   figures = evaluate.run(experiments.build, config, trained.workdir)
   err = capsys.readouterr().err
   assert err.count("never seen") == 1 and len(err.splitlines()) == 1

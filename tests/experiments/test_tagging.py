@@ -3,6 +3,7 @@
 import csv
 import itertools
 import random
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding
-from seqrnn.training import fit
+from seqrnn.training import fit, fit_size, transfer
 from tests.conftest import tiny
 from tests.inference.test_spans import bio as spans
 
@@ -265,6 +266,26 @@ def test_predictions_give_the_figures_that_evaluation_gives(tagger):
   assert figures["f1"] == pytest.approx(2 * both / (true + guessed), rel=1e-6)
   assert figures["recall"] == pytest.approx(both / true, rel=1e-6)
   assert figures["accuracy"] == pytest.approx(right / total, rel=1e-6)
+
+
+def test_faults_of_tags_are_said_once_and_not_before_tags_are_needed(
+  tagger, tmp_path, capsys
+):
+  config = tagger.config.copy_and_resolve_references()
+  config.model.crf, config.train.fit_to_data = True, "all"
+  path = tmp_path / "train"
+  path.write_text(Path(config.data.train_path).read_text().replace("B-P", "O"))
+  config.data.train_path = str(path)
+  start = transfer.settle(experiments.build, config, tmp_path / "run")
+  fitted, experiment = fit_size.settle(experiments.build, start, tmp_path)
+  assert fitted.train.epochs > config.train.epochs  # It was built again.
+  splits = {"train": "'I-P', so model.crf_constraints", "test": "'B-R' 'I-R'"}
+  for split, fault in splits.items():
+    counted, again = (experiment.batches(split, 0) for _ in range(2))
+    assert len(counted) > 1
+    assert not capsys.readouterr().err
+    assert len(counted[0]["targets"]) == len(again[0]["targets"])
+    assert capsys.readouterr().err.count(fault) == 1
 
 
 @pytest.mark.parametrize(
