@@ -84,6 +84,7 @@ def run(
   config, experiment = fit_size.settle(build, start, workdir)
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
+  learns = rates.shares(experiment, config, len(batches), start.record)
   model = anatomy.anatomy(experiment, config, batches[0])
   found = anatomy.parts(model)
   size = sum(part.parameters for part in found)
@@ -91,7 +92,6 @@ def run(
   console.print(_parts_table(model, found, size))
   if start.record is not None:
     print("\n".join(start.record.lines()))
-  learns = rates.shares(experiment, config, len(batches), start.record)
   if learns is not None and (held := learns.held(experiment)):
     print(
       f"{held:,} of them {'start later' if learns.unfreezes else 'are frozen'}"

@@ -374,12 +374,14 @@ def fit(
     ) as checkpoints,
   ):
     print(f"devices: {devices.words(sharding.mesh())}")
+    # Before labels and tags are read, whose faults are reported.
+    values = start.values or _own_vectors(experiment, config, workdir)
     training = make_training(
       experiment, config, workdir, checkpoints, check, start.record
     )
     training = training._replace(
       should_stop=should_stop,
-      values=start.values or _own_vectors(experiment, config, workdir),
+      values=values,
       **optional,
     )
     position = resume(training)

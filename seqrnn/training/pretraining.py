@@ -50,6 +50,7 @@ def pretrain(build: Callable[..., Experiment], config: Config, workdir: Path):
   if checkpoint.steps(workdir / "checkpoints"):
     return
   config = check_owner(config, workdir)
+  first = config_of(config)
   experiment = build(config, None)  # Its mistakes are reported before an epoch.
   for split in SPLITS[:2]:
     experiment.batches(split, 0)
@@ -58,7 +59,7 @@ def pretrain(build: Callable[..., Experiment], config: Config, workdir: Path):
   files.make_workdir(workdir)
   print(f"pretraining on {config.data.pretrain_path}")
   try:
-    fit(build, config_of(config), pretrained(workdir))
+    fit(build, first, pretrained(workdir))
   except UserError as error:
     raise UserError(_as_given(str(error), config)) from None
   except Interrupted as stop:  # The workdir has no run of its own yet.
