@@ -353,6 +353,13 @@ CONFLICTS: list[Conflict] = [
     lambda parts, every: parts is None and every is not None,
     "no part is frozen",
   ),
+  Conflict(
+    ("train.freeze", "train.start_from", "data.pretrain_path"),
+    lambda parts, start, path: (
+      "taken" in (parts or "").split(",") and start is path is None
+    ),
+    "nothing is taken from another run; set train.start_from",
+  ),
   _exclusive(
     "train.ema",
     "train.asgd",

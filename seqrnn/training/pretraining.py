@@ -50,16 +50,14 @@ def pretrain(build: Callable[..., Experiment], config: Config, workdir: Path):
   if checkpoint.steps(workdir / "checkpoints"):
     return
   config = check_owner(config, workdir)
-  first = config_of(config)
   experiment = build(config, None)  # Its mistakes are reported before an epoch.
   for split in SPLITS[:2]:
     experiment.batches(split, 0)
-  if "taken" not in (config.train.freeze or ""):  # Not known before it ends.
-    rates.shares(experiment, config, 1, None)
+  rates.shares(experiment, config, 1, None)
   files.make_workdir(workdir)
   print(f"pretraining on {config.data.pretrain_path}")
   try:
-    fit(build, first, pretrained(workdir))
+    fit(build, config_of(config), pretrained(workdir))
   except UserError as error:
     raise UserError(_as_given(str(error), config)) from None
   except Interrupted as stop:  # The workdir has no run of its own yet.

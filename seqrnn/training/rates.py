@@ -5,6 +5,7 @@ upper ones first. With `optimizer.layer_decay` each layer learns at a share of
 the rate of the one above it (ULMFiT: Howard & Ruder 2018).
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from seqrnn.settings.config import Config
 from seqrnn.training.places import Place
 from seqrnn.training.started import Record
 from seqrnn.training.transfer import named_places, rows_to_learn
+
+_NEVER = 2**31 - 1  # Counts of steps are int32.
 
 
 class Shares(NamedTuple):
@@ -95,6 +98,7 @@ def shares(
   config: Config,
   steps_per_epoch: int,
   record: Record | None,
+  total_steps: float = math.inf,
 ) -> Shares | None:
   """Returns how the parts of a run's model learn; None: all at the same rate.
 
@@ -102,7 +106,9 @@ def shares(
     experiment: of the run.
     config: of the run.
     steps_per_epoch: of the run.
-    record: what it has started from.
+    record: what it has started from; None: from nothing, or from a run that is
+      not trained yet.
+    total_steps: of the run, if they are known.
 
   Raises:
     UserError: a part to freeze does not exist, or no part learns.
@@ -122,7 +128,7 @@ def shares(
     step = -1
     if every is not None:
       nth = 1 + levels.index(place.level(layers))
-      step = min(nth * every * steps_per_epoch, 2**31 - 1)  # Counts are int32.
+      step = min(nth * every * steps_per_epoch, _NEVER)
       step = max(round(step), 1)
     if place.whole in named or record is None:
       return step
@@ -130,17 +136,35 @@ def shares(
     return step if fresh is None else np.where(fresh, 0, step).astype(np.int32)
 
   starts = jax.tree.map(start, tree, shapes(experiment))
-  if all(np.less(step, 0).all() for step in jax.tree.leaves(starts)):
-    raise UserError(
-      f"config.train.freeze={config.train.freeze!r}: no part is left that"
-      " learns; set train.unfreeze_every, or freeze fewer parts"
-    )
-
+  first = min(
+    np.min(step, initial=_NEVER, where=np.greater_equal(step, 0))
+    for step in jax.tree.leaves(starts)
+  )
+  if first >= min(total_steps, _NEVER):
+    why = _nothing_learns(config.train, record, int(first), total_steps)
+    raise UserError(why)
   return Shares(
     factor=jax.tree.map(lambda place: decay ** place.level(layers), tree),
     start=starts,
     unfreezes=bool(levels) and every is not None,
   )
+
+
+def _nothing_learns(
+  train: Config, record: Record | None, first: int, total_steps: float
+) -> str:
+  """The error for a run of which no part learns, or not before its end."""
+  field = f"config.train.freeze={train.freeze!r}"
+  if first < _NEVER:
+    return (
+      f"{field}, config.train.unfreeze_every={train.unfreeze_every}: no part"
+      f" learns before step {first:,}, and the training ends at step"
+      f" {total_steps:,}"
+    )
+  why = "no part is left that learns"
+  if record is not None and not (record.new or record.new_rows):
+    why = f"{record.workdir} has all parts of this model, so none learns"
+  return f"{field}: {why}; set train.unfreeze_every, or freeze fewer parts"
 
 
 def _frozen(
@@ -150,10 +174,8 @@ def _frozen(
   field, found = f"config.train.freeze={given!r}", (set(), set())
   for name in given.split(",") if given else ():
     if name == "taken":
-      if record is None:
-        raise UserError(
-          f"{field}: the run takes no part of another one; set train.start_from"
-        )
+      if record is None:  # The run on data.pretrain_path is not trained yet.
+        continue
       named = {part for part in parts if str(part) in record.taken}
     else:
       named = {part for part in parts if name in part.names}

@@ -30,6 +30,7 @@ def model(tmp_path_factory):
 def shares(model, record=RECORD, **fields):
   config, experiment = model
   config = config.copy_and_resolve_references()
+  config.train.start_from = record and record.workdir
   config.update_from_flattened_dict(fields)
   config_lib.check(config)
   return rates.shares(experiment, config, 10, record)
@@ -100,6 +101,28 @@ def test_frozen_parts_get_no_gradients_and_do_not_change(model):
   assert whole.held(experiment) == found.held(experiment) + D
 
 
+def test_a_run_in_which_nothing_learns_is_refused(model):
+  """All of it may be taken, or its end may come before a part is unfrozen."""
+  config, experiment = model
+  config = config.copy_and_resolve_references()
+  config.train.start_from, config.train.freeze = "runs/lm", "taken"
+  every = [*RECORD.taken, "layer 2 forward", "forward head"]
+  record = RECORD._replace(taken=every)
+  named = r"freeze='taken': runs/lm has all parts of this model, so none learns"
+  with pytest.raises(UserError, match=named):
+    rates.shares(experiment, config, 10, record, 30)
+  some = record._replace(new_rows={"symbols": [5]})
+  assert rates.shares(experiment, config, 10, some, 30)
+  untrained = rates.shares(experiment, config, 10, None, 30)
+  assert untrained is not None and not untrained.held(experiment)
+  config.train.unfreeze_every = 3.0
+  late = r"unfreeze_every=3.0: no part learns before step 30, .* at step 30"
+  with pytest.raises(UserError, match=late):
+    rates.shares(experiment, config, 10, record, 30)
+  assert rates.shares(experiment, config, 10, record, 31)
+  assert rates.shares(experiment, config, 10, some, 30)
+
+
 def test_without_these_fields_nothing_is_scaled(model):
   assert shares(model) is None
 
@@ -112,7 +135,10 @@ def test_without_these_fields_nothing_is_scaled(model):
       "the model has no layer3; it has embedding, head,",
     ),
     ({"train.freeze": "layers,embedding,head"}, "no part is left that learns"),
-    ({"train.freeze": "taken"}, "set train.start_from"),
+    (
+      {"train.freeze": "taken"},
+      "nothing is taken from another run; set train.start_from",
+    ),
     (
       {"train.freeze": "layer 1"},
       "must be embedding, letters, layers, layer1,",
