@@ -19,6 +19,7 @@ from seqrnn.detection.incidents import Incident
 from seqrnn.detection.selection import ANOMALOUS, NORMAL
 from seqrnn.errors import counted
 from seqrnn.inference.predictions import console_text, quoted
+from seqrnn.runtime.console import print_titled
 from seqrnn.settings.config import Config
 
 # Metrics and their columns; oracle F1 is the best F1 of any threshold.
@@ -239,21 +240,20 @@ def print_metrics(
   shown = lambda name: name in (COMBINED, *names) or name.startswith("rule ")
   title = f"metrics with the threshold for a false-alarm rate of {rate:g}"
   # With a blank on one side only, all columns fit in 80 characters.
-  printed = Table(title=title, box=box.SIMPLE, padding=(0, 0, 0, 1))
+  printed = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
   printed.add_column("score", no_wrap=True)
   for name in ("flagged", *(_COLUMNS[key] for key in keys)):
     printed.add_column(name, justify="right", no_wrap=True)
   for name in filter(shown, table):
     values = (f"{table[name][key]:.3f}" for key in keys)
     printed.add_row(name, f"{table[name]['flagged']:,}", *values)
-  console.print(printed)
+  print_titled(console, title, printed)
   if by_kind is not None:
-    title = "average precision by kind of anomaly"
-    printed = Table("score", *by_kind[COMBINED], title=title, box=box.SIMPLE)
+    printed = Table("score", *by_kind[COMBINED], box=box.SIMPLE)
     for name in filter(shown, by_kind):
       values = by_kind[name].values()
       printed.add_row(name, *(f"{value:.3f}" for value in values))
-    console.print(printed)
+    print_titled(console, "average precision by kind of anomaly", printed)
   console.print("The metrics of all scores are in report.json.")
 
 

@@ -142,7 +142,6 @@ def _print_cost(
   """Prints the memory and time of a step; returns its seconds."""
   mesh = sharding.mesh()
   table = Table("a step", "kept between steps", "within a step", "time")
-  table.caption = f"memory is that of each device: {devices.words(mesh)}"
 
   def add(name, step):
     memory = _megabytes(step.state), _megabytes(step.temporary)
@@ -155,4 +154,5 @@ def _print_cost(
     add(f"measured, {cost.MEASURED_STEPS} steps", step)
     console.print(f"Compiled in {compiling:.1f} s.")
   console.print(table)
+  print(f"memory is that of each device: {devices.words(mesh)}")
   return step.seconds

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from seqrnn.data import vocabulary
@@ -21,6 +20,7 @@ from seqrnn.inference.evaluation import accumulator
 from seqrnn.inference.predictions import quoted
 from seqrnn.runtime import files, fileset, sharding
 from seqrnn.runtime.checkpoint import read_position, restore_params
+from seqrnn.runtime.console import print_titled
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 
@@ -62,13 +62,13 @@ def run(
   if jax.process_index():
     return figures
   title = f"{workdir}, step {restored.step}: {split} split"
-  Console().print(_figures_table(title, figures))
+  print_titled(Console(), title, _figures_table(figures))
   more = _dynamic(build, config, experiment, restored.params)
   rows = []
   if experiment.spans is not None:
     counts_3K = jax.device_get(counts_3K)[0]
     rows = spans.table(experiment.spans.types, counts_3K)
-    Console().print(_spans_table(rows))
+    print_titled(Console(), "spans", _spans_table(rows))
   if _changed(experiment, config, workdir, restored.step):
     print(
       f"warning: {visible(str(workdir))}: the training data have changed since"
@@ -88,8 +88,8 @@ def run(
   return figures
 
 
-def _figures_table(title: str, figures: dict[str, float]) -> Table:
-  table = Table(title=escape(title))
+def _figures_table(figures: dict[str, float]) -> Table:
+  table = Table()
   table.add_column("figure")
   table.add_column("value", justify="right")
   for name, value in figures.items():
@@ -111,13 +111,14 @@ def _dynamic(
   if not config.evaluate.dynamic:
     return {}
   found = dynamic.evaluate(build, config, experiment, params)
-  Console().print(_dynamic_table(found))
+  rate, decay = found.rule
+  title = f"dynamic evaluation, rate {rate:g}, decay {decay:g}"
+  print_titled(Console(), title, _dynamic_table(found))
   return {"dynamic_evaluation": found.record()}
 
 
 def _dynamic_table(found: Followed) -> Table:
-  rate, decay = found.rule
-  table = Table(title=f"dynamic evaluation, rate {rate:g}, decay {decay:g}")
+  table = Table()
   table.add_column("figure")
   for name in ("static", "dynamic"):
     table.add_column(name, justify="right")
@@ -128,7 +129,7 @@ def _dynamic_table(found: Followed) -> Table:
 
 
 def _spans_table(rows: list) -> Table:
-  table = Table(*spans.COLUMNS, title="spans")
+  table = Table(*spans.COLUMNS)
   table.columns[0].overflow = "fold"  # Types often differ at their ends.
   for row in rows[: 1 + _TYPES]:
     cells = (f"{x:.4f}" if isinstance(x, float) else f"{x:,}" for x in row[1:])

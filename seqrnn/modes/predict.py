@@ -32,6 +32,7 @@ from seqrnn.inference.predictions import (
 from seqrnn.inference.primes import report_unknown
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.runtime.console import print_titled
 from seqrnn.settings.config import Config
 
 _CONTEXT = 24  # Symbols shown on each side of a surprising one.
@@ -94,7 +95,7 @@ def _show_surprising(
     if p.truth[n]
   ]
   known.sort(key=lambda item: -item[0])
-  table = Table("bits", "symbol", "in context", "rather", title="surprises")
+  table = Table("bits", "symbol", "in context", "rather")
   for surprisal, p, n in known[:_SURPRISING]:
     # The inputs before the target; behind it, those after it.
     place = int(p.positions[n]) + (0 if fills_gaps else 1)
@@ -112,7 +113,7 @@ def _show_surprising(
       quoted(p.best[n]),
     )
   if known:
-    console.print(table)
+    print_titled(console, "surprises", table)
 
 
 def _numbers_table(

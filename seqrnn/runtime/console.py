@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 
 def console(**settings: Any) -> Console:
@@ -17,3 +18,11 @@ def console(**settings: Any) -> Console:
   return Console(
     highlight=False, force_jupyter=False, force_terminal=False, **settings
   )
+
+
+def print_titled(console: Console, title: str, table: Table):
+  """Prints a table below its title, which Rich would wrap to its width."""
+  console.print(
+    title, style="italic", markup=False, highlight=False, soft_wrap=True
+  )
+  console.print(table)

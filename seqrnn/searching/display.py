@@ -7,9 +7,10 @@ from typing import Any
 
 from optuna.trial import TrialState
 from rich import box
+from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from seqrnn.runtime import files, manifest
 from seqrnn.runtime.console import console
@@ -69,8 +70,8 @@ class Display:
     """Prints the table below the live one."""
     self._console.print(self.table())
 
-  def table(self) -> Table:
-    """The running trials and the best ones."""
+  def table(self) -> Group:
+    """The running trials and the best ones, below a line on all of them."""
     search, trials = self._search, self._search.trials()
     done = [trial for trial in trials if trial.state.is_finished()]
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
@@ -85,9 +86,7 @@ class Display:
       wait = min(wait, search.deadline - time.time())
       title += f", about {max(wait, 0) / 60:.0f} min left"
     # Four searched fields fit into 80 columns.
-    table = Table(
-      title=escape(title), box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0)
-    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
     for name in ("trial", "state", "loss", "evaluations", *search.space):
       table.add_column(
         name.replace(".", ".\n"),
@@ -109,7 +108,8 @@ class Display:
         *(_short(trial.params.get(name)) for name in search.space),
         style="bold" if best and trial.number == best.number else None,
       )
-    return table
+    # Rich would wrap a title to the width of the table.
+    return Group(Text(title, "italic"), table)
 
 
 def _short(value: Any) -> str:

@@ -148,6 +148,12 @@ def test_incidents_and_metrics_are_whole_in_80_columns(found):
   file = io.StringIO()
   printing.print_metrics(Console(file=file), metrics, ["max"], 0.005)
   assert not file.getvalue()
+  metrics["figures"]["combined"]["f1"] = 0.5
+  metrics["average_precision_by_kind"] = {"combined": {"a": 0.5}}
+  printing.print_metrics(Console(file=file), metrics, ["max"], 0.005)
+  lines = file.getvalue().split("\n")  # The tables are narrower.
+  assert "metrics with the threshold for a false-alarm rate of 0.005" in lines
+  assert "average precision by kind of anomaly" in lines
 
 
 def test_lines_of_a_log_stand_below_each_other(found):

@@ -28,13 +28,14 @@ from optuna.distributions import (
   FloatDistribution,
   IntDistribution,
 )
+from rich.console import Console
 
 import experiments
 from configs import base
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import figures, files
-from seqrnn.searching import pictures, space, study, workers
+from seqrnn.searching import display, pictures, space, study, workers
 from seqrnn.settings import config as config_lib
 from seqrnn.training import fit, history, programs
 from seqrnn.training.progress import Progress
@@ -262,7 +263,7 @@ def undrawn(monkeypatch):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_grid_is_gone_through_once(tmp_path, objective, capsys):
+def test_a_grid_is_gone_through_once(tmp_path, objective, capsys, monkeypatch):
   config = small(
     tmp_path,
     {
@@ -280,7 +281,12 @@ def test_a_grid_is_gone_through_once(tmp_path, objective, capsys):
 
   objective(loss)
   config.search.trials = 3
-  run_search(config, tmp_path / "s")
+  with monkeypatch.context() as patch:  # As the live table is drawn.
+    draw = lambda shown: Console(width=200).print(shown.table())
+    patch.setattr(display.Display, "end", draw)
+    run_search(config, tmp_path / "s")
+  title = "s: 3 trials of at most 3, best loss 0.2000 in trial 0\n"
+  assert f"{tmp_path}/{title}" in capsys.readouterr().out
   config.search.trials = 40
   best = run_search(config, tmp_path / "s")
   assert best == {"optimizer.learning_rate": 0.2, "model.cell": "lstm"}
