@@ -48,8 +48,9 @@ def run(
   folder = workdir / "export"
   settings = card.encoded_config(config)
   record = folder / "config.json"
-  same = record.exists() and record.read_bytes() == settings
-  older = lambda name: not same and name.startswith("model.")
+  # Asked under the lock, after the files of a killed process are moved.
+  same = lambda: record.exists() and record.read_bytes() == settings
+  older = lambda name: name.startswith("model.") and not same()
   about = {"task": config.task, "step": str(config.checkpoint.step)}
   contents = {
     module.FILE: module.encoded(parts, about),
@@ -64,7 +65,7 @@ def run(
     use = [
       line
       for other, _ in FORMATS.values()
-      if other is module or (same and (folder / other.FILE).exists())
+      if other is module or (same() and (folder / other.FILE).exists())
       for line in other.use(parts)
     ]
     text = card.card(parts, experiment, config, workdir, use)
