@@ -78,6 +78,9 @@ def read(weights: Any) -> tuple[str, Tensors]:
   made = {}
   for name, tensor in found.items():
     try:
+      # Its imaginary part would be left out.
+      if "complex" in str(getattr(tensor, "dtype", "")):
+        raise TypeError
       tensor = getattr(tensor, "detach", lambda own=tensor: own)()
       # NumPy has no bfloat16, which torch converts.
       tensor = getattr(tensor, "float", lambda own=tensor: own)()
@@ -101,7 +104,8 @@ def _read_safetensors(path: str) -> Tensors:
     ) from None
   try:
     return load_file(path)
-  except (SafetensorError, KeyError, TypeError) as error:
+  # An AttributeError is of a type that NumPy lacks.
+  except (SafetensorError, AttributeError, KeyError, TypeError) as error:
     raise UserError(f"{path}: cannot be read: {error}") from None
 
 
@@ -116,7 +120,7 @@ def _read_torch(path: str) -> Any:
   try:
     return torch.load(path, map_location="cpu", weights_only=True)
   except Exception as error:  # Of pickle, zipfile or torch.
-    reason = str(error).split("\n")[0]
+    reason = str(error).split("\n")[0] or type(error).__name__
     raise UserError(
       f"{path}: must hold a state dict that torch.load reads with"
       f" weights_only=True: {reason}"
@@ -222,6 +226,7 @@ def _heads(
     if weight is None and len(tables) == 1:  # Tied.
       weight = f"{next(iter(tables))}weight"
     if weight is None or name in heads:
+      heads = {}  # A second head, or a bias of something else.
       break
     heads[name] = rest[weight], rest[f"{module}bias"]
   known = {f"{m}weight" for m in matrices} | {f"{m}bias" for m in biases}

@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -264,6 +265,7 @@ def tensors(**more):
 BROKEN = {
   "has values that are not finite": {"d.bias": np.full(3, np.nan)},
   "d.bias: must be a tensor of numbers": {"d.bias": ["a"]},
+  "d.weight: must be a tensor of numbers": {"d.weight": np.ones((3, 2)) * 1j},
   "recurrent layers of no module": {"d.bias": np.ones(3)},
   "recurrent layers of r., s.": tensors(**{"s.weight_hh_l0": (8, 2)}),
   "an LSTM with projections": tensors(**{"r.weight_hr_l0": (1, 2)}),
@@ -276,6 +278,10 @@ BROKEN = {
   ),
   "has d.bias, d.weight, x beside": tensors(x=(2,)),
   "has d.weight beside its": tensors(**{"d.bias": None}),
+  # One of the two would be the head.
+  "has d.bias, d.weight, e.bias, e.weight beside": tensors(
+    **{"e.weight": (3, 2), "e.bias": (3,)}
+  ),
   "gives head.bias the shape (9,)": tensors(
     **{"d.weight": (5, 2), "d.bias": (5,)}
   ),
@@ -315,6 +321,10 @@ def test_wrong_words_are_refused(tmp_path):
   broken = tmp_path / "broken.safetensors"
   broken.write_bytes(b"no tensors at all")
   refused("broken.safetensors: cannot be read", weights=broken)
+  header = {"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}
+  content = json.dumps(header).encode()
+  broken.write_bytes(struct.pack("<Q", len(content)) + content + b"\0")
+  refused("broken.safetensors: cannot be read", weights=broken)
   seqrnn.from_torch(tensors(), ("a", "b", "c"), tmp_path / "run")
   refused("holds a run")
 
@@ -341,6 +351,16 @@ def test_the_command_writes_a_card(tmp_path, capsys, monkeypatch):
     assert part in card, part
   assert "search" not in json.loads((folder / "config.json").read_text())
   capsys.readouterr()
+
+  # A killed process has left a set of another checkpoint.
+  whole = folder / ".export.whole"
+  whole.mkdir()
+  for name in ("config.json", "model.onnx"):
+    (whole / name).write_text("of another checkpoint")
+  new = {"new": ["config.json", "model.onnx"], "gone": []}
+  (whole / "set.json").write_text(json.dumps(new))
+  seqrnn.export(workdir)
+  assert not (folder / "model.onnx").exists()
 
   def full(self, content):  # noqa: ARG001
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
