@@ -1,7 +1,8 @@
-"""Functions that several tasks bind to their network, `model`.
+"""Parts of the tasks' networks, and functions that tasks bind to them.
 
-The other arguments are those of the fields of `Experiment`. A carry of () stays
-(), and then every row starts from the zero carry.
+`model` is the network. The other arguments are those of the fields of
+`Experiment`. A carry of () stays (), and then every row starts from the zero
+carry.
 """
 
 import functools
@@ -9,9 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+from flax import linen as nn
 
+from seqrnn.data.affixes import affix_vocabulary, affixes, characters
 from seqrnn.data.segments import Split
 from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Totals
 from seqrnn.models import losses, network
 from seqrnn.models.scan import hold
@@ -31,6 +36,43 @@ def sequence_model(
     more["outputs"] = len(vocabularies["labels"].symbols)
   body = network.stack(model, V, bidirectional=model.bidirectional)
   return network.sequence_model(model, body, V, **more)
+
+
+def spelling(
+  config: Config, symbols: Vocabulary
+) -> tuple[nn.Module | None, Callable[..., np.ndarray] | None]:
+  """The module that reads the spelling of words, and a function words -> ids.
+
+  Both are None if words are read by their ids alone.
+
+  Raises:
+    UserError: there are no words, or no embedding beside which it stands.
+  """
+  model = config.model
+  names = [name for name in ("letters", "affixes") if model[name] is not None]
+  if not names:
+    return None, None
+  if model.embedding_size is None or config.data.unit != "word":
+    raise UserError(
+      f"model.{names[0]}={model[names[0]]}: needs data.unit=word and"
+      " model.embedding_size, beside which it stands"
+    )
+  products = network.products(model)
+  if model.letters is None:
+    longest = model.affixes
+    known = affix_vocabulary(symbols.symbols, longest)
+    count = 2 * longest + 1
+    own = network.Affixes(len(known), model.embedding_size, count, products)
+    return own, functools.partial(affixes, known, longest)
+  characters_known = symbols.characters()
+  shape = model.copy_and_resolve_references()
+  width = model.letters
+  shape.update(hidden_size=width, embedding_size=width, layers=1)
+  # The penalties are those of the words' outputs.
+  shape.update(activation_penalty=0.0, change_penalty=0.0)
+  body = network.stack(shape, len(characters_known), bidirectional=True)
+  own = network.Letters(body, len(characters_known), width, products)
+  return own, functools.partial(characters, characters_known)
 
 
 def _start(model, carry, batch) -> Carry:

@@ -17,14 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from rich.console import Group
 from rich.table import Table
 
 from experiments import classification, parts
 from experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn.data import splits
-from seqrnn.data.affixes import affix_vocabulary, affixes, characters
 from seqrnn.data.segments import Segments, Split
 from seqrnn.data.sequences import Sequences, as_read, encode
 from seqrnn.data.splits import Pieces
@@ -86,7 +84,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
   config_lib.refuse_unless(config, classification.PLAIN, classification.WHY)
-  letters, spell = spelling(config, symbols)
+  letters, spell = parts.spelling(config, symbols)
   model = parts.sequence_model(
     config, vocabularies, pooled=False, letters=letters
   )
@@ -212,43 +210,6 @@ def predict(decide, params, carry, batch) -> tuple[Carry, jax.Array]:
   """The carry and the log marginals that `decide` gives."""
   carry, (log_p_BTV, _) = decide(params, carry, batch)
   return carry, log_p_BTV
-
-
-def spelling(
-  config: Config, symbols: Vocabulary
-) -> tuple[nn.Module | None, Callable[..., np.ndarray] | None]:
-  """The module that reads the spelling of words, and a function words -> ids.
-
-  Both are None if words are read by their ids alone.
-
-  Raises:
-    UserError: there are no words, or no embedding beside which it stands.
-  """
-  model = config.model
-  names = [name for name in ("letters", "affixes") if model[name] is not None]
-  if not names:
-    return None, None
-  if model.embedding_size is None or config.data.unit != "word":
-    raise UserError(
-      f"model.{names[0]}={model[names[0]]}: needs data.unit=word and"
-      " model.embedding_size, beside which it stands"
-    )
-  products = network.products(model)
-  if model.letters is None:
-    longest = model.affixes
-    known = affix_vocabulary(symbols.symbols, longest)
-    count = 2 * longest + 1
-    own = network.Affixes(len(known), model.embedding_size, count, products)
-    return own, partial(affixes, known, longest)
-  characters_known = symbols.characters()
-  shape = model.copy_and_resolve_references()
-  width = model.letters
-  shape.update(hidden_size=width, embedding_size=width, layers=1)
-  # The penalties are those of the words' outputs.
-  shape.update(activation_penalty=0.0, change_penalty=0.0)
-  body = network.stack(shape, len(characters_known), bidirectional=True)
-  own = network.Letters(body, len(characters_known), width, products)
-  return own, partial(characters, characters_known)
 
 
 def tag_ids(

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +260,32 @@ FORMS: dict[str, Callable[[Source, Config, bool], Sentences]] = {
   "conllu": functools.partial(_word_a_line, _conllu),
   "parallel": _parallel,
 }
+
+
+def refuse_columns(corpus: Corpus, tags: Container[str]):
+  """Refuses lines that were read as sentences, but are words with their tags.
+
+  A line of a text may end in a tag, too: in punctuation, which some sets tag
+  with itself.
+
+  Args:
+    corpus: of a text whose words have no tags.
+    tags: that training has seen.
+
+  Raises:
+    UserError: all of several lines end in a tag.
+  """
+  sizes = np.diff(corpus.bounds)
+  if corpus.unit != "word" or len(sizes) < 2 or sizes.min() < 2:
+    return
+  lasts = np.unique(corpus.ids[corpus.bounds[1:] - 1]).tolist()
+  found = [corpus.symbols[i] for i in lasts]
+  if all(tag in tags for tag in found) and any(tag.isalpha() for tag in found):
+    raise UserError(
+      f"{corpus.names[0]}: {corpus.text(0, int(sizes[0]))!r} ends in a tag, as"
+      " all lines do; a file of words and tags is read by predict.path with"
+      " data.format=columns"
+    )
 
 
 def spaces(corpus: Corpus) -> Corpus:
