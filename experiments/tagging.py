@@ -22,7 +22,7 @@ from rich.table import Table
 
 from experiments import classification, parts
 from experiments.classification import VOCABULARIES as VOCABULARIES
-from seqrnn.data import splits
+from seqrnn.data import splits, tagged
 from seqrnn.data.segments import Segments, Split
 from seqrnn.data.sequences import Sequences, as_read, encode
 from seqrnn.data.splits import Pieces
@@ -114,6 +114,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       "It gives each {word} of a text one of {count} tags.", ("decisions",)
     ),
     spans=marked,
+    tags_words=symbols.unit == "word",
     present=restored
     if data.format == "spaces"
     else partial(present, config.predict, symbols.unit),
@@ -224,12 +225,14 @@ def tag_ids(
   `check` is called with those of the training split.
 
   Raises:
-    UserError: a split has no tags.
+    UserError: a split has no tags, or documents have them as words.
   """
   pieces = segments.pieces(split)
   if pieces.corpus.tags is None:
     if isinstance(split, str):
       raise UserError(f"the {split} split has no tags")
+    is_new_V = segments.sequences(split).table == UNKNOWN
+    tagged.refuse_columns(pieces.corpus, labels.symbols, is_new_V)
     return None
   found = _tags(pieces)
   sequences = encode(found, labels, boundaries)
@@ -349,13 +352,15 @@ def restored(found: list[Prediction]) -> str:
 
 def present(settings: Config, unit: str, found: list[Prediction]) -> Group:
   """Tables of symbols with their tags; see `classification.present`."""
-  tables = []
+  tables, left = [], sum(len(p.positions) for p in found)
   for p in found[: settings.sequences]:
     tables.append(Table("symbol", "truth", "tags by probability"))
     for n, place in enumerate(p.positions[: settings.symbols]):
+      left -= 1
       tables[-1].add_row(
         quoted(printable(p.read[place], unit)),
         quoted(p.truth[n]) if p.truth[n] else "?",
         likely(p, n),
       )
-  return Group(*tables)
+  more = [f"... {left:,} more in predictions.csv"] if left else []
+  return Group(*tables, *more)

@@ -132,6 +132,7 @@ class Experiment(NamedTuple):
       `sequence`, is for targets that are numbers; an unknown number is NaN.
     loss_unit: `nats`, or the unit of another loss, for example `squared error`.
     spans: the spans of targets; None: there are none.
+    tags_words: whether each word that is read has a label of its own.
     present: Predictions -> a renderable for the console of --mode=predict;
       None: the mode's own tables of symbols or of numbers.
     report: what report.html says about the task.
@@ -156,6 +157,7 @@ class Experiment(NamedTuple):
   loss_unit: str = "nats"
   decode: Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]] | None = None
   spans: Spans | None = None
+  tags_words: bool = False
   present: Callable[[Any], Any] | None = None
   report: Report = Report()
 

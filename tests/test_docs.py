@@ -47,7 +47,7 @@ OTHERS = (
     "parquet",
     "png",
   ),
-  *("onnx", "py", "safetensors", "svg", "xz", "yaml", "yml"),
+  *("conll", "onnx", "py", "safetensors", "svg", "xz", "yaml", "yml"),
 )
 MADE = ("runs/", "trials/")  # Folders that commands make.
 LINE = re.compile(r'( {4,})?(?:[^`"]*(?:&&|\|) )?(python run\.py .*)')
@@ -86,6 +86,7 @@ LEFT_OUT = {
   "runs/names": "needs the run of configs/names.py",
   "runs/polyphony": "needs the run of configs/polyphony.py",
   "runs/tagging": "needs the run of configs/tagging.py",
+  "runs/ud_ewt": "needs the run of configs/ud_ewt.py",
   "hidden_size=256 ": "trains as configs/rnn.py, or needs that run",
   "odyssey_nfg": "trains as configs/rnn.py",
   "batch_size=512": "trains as configs/rnn.py",

@@ -262,29 +262,28 @@ FORMS: dict[str, Callable[[Source, Config, bool], Sentences]] = {
 }
 
 
-def refuse_columns(corpus: Corpus, tags: Container[str]):
-  """Refuses lines that were read as sentences, but are words with their tags.
-
-  A line of a text may end in a tag, too: in punctuation, which some sets tag
-  with itself.
+def refuse_columns(corpus: Corpus, tags: Container[str], is_new_V: np.ndarray):
+  """Refuses sentences that are lines of words with their tags.
 
   Args:
-    corpus: of a text whose words have no tags.
+    corpus: of texts whose words have no tags.
     tags: that training has seen.
+    is_new_V: bool, of each of `corpus.symbols`: training has no such word.
 
   Raises:
-    UserError: all of several lines end in a tag.
+    UserError: most of several lines end in a tag that is no word.
   """
   sizes = np.diff(corpus.bounds)
   if corpus.unit != "word" or len(sizes) < 2 or sizes.min() < 2:
     return
-  lasts = np.unique(corpus.ids[corpus.bounds[1:] - 1]).tolist()
-  found = [corpus.symbols[i] for i in lasts]
-  if all(tag in tags for tag in found) and any(tag.isalpha() for tag in found):
+  is_tag_V = is_new_V & [symbol in tags for symbol in corpus.symbols]
+  is_tag_D = is_tag_V[corpus.ids[corpus.bounds[1:] - 1]]
+  if is_tag_D.mean() > 0.5:
+    j = int(is_tag_D.argmax())
+    line = corpus.text(*corpus.bounds[j : j + 2].tolist())
     raise UserError(
-      f"{corpus.names[0]}: {corpus.text(0, int(sizes[0]))!r} ends in a tag, as"
-      " all lines do; a file of words and tags is read by predict.path with"
-      " data.format=columns"
+      f"{corpus.names[j]}: {' '.join(line)!r} ends in a tag, as most lines do;"
+      " words and their tags are read from a file, with data.format=columns"
     )
 
 

@@ -159,6 +159,25 @@ def _write(path: Path, experiment: Experiment, found: list[Prediction]):
         writer.writerow([sequence, place, *source, *cells])
 
 
+def _write_columns(path: Path, found: list[Prediction]):
+  """Writes predictions.conll: a line a word, a blank line after each text.
+
+  A line has the word, its true tag if the texts have tags, and the predicted
+  one, as the program conlleval reads them.
+  """
+  known = any(any(p.truth) for p in found)
+  with files.atomic_write(path) as file:
+    for _, parts in itertools.groupby(found, lambda p: p.document):
+      for p in parts:  # Windows of the same text.
+        for place, truth, best in zip(
+          p.positions, p.truth, p.best, strict=True
+        ):
+          word = "_".join(p.read[place].split())  # CoNLL-U has words of two.
+          tags = [truth or "_", best] if known else [best]
+          file.write(" ".join([word, *tags]) + "\n")
+      file.write("\n")
+
+
 def _numbers(p: Prediction, n: int) -> Iterator[str]:
   """The cells of predictions.csv for a target: each truth and prediction."""
   for truth, number in zip(np.ravel(p.targets[n]), p.numbers[n], strict=True):
@@ -249,6 +268,8 @@ def run(
 ) -> list[Prediction] | list[infill.Filling]:
   """Predicts, or fills gaps; prints tables and writes predictions.csv.
 
+  Tags of words are also written in columns, predictions.conll.
+
   Raises:
     UserError: the task cannot predict, or text and path are both given, or
       empty; or it cannot fill the gaps.
@@ -273,8 +294,8 @@ def run(
     every = predictions(experiment, params, settings.split, settings.top_k)
     found = list(itertools.islice(every, settings.sequences))
   else:
-    _warn_unknown(symbols, asked, settings.path or "text")
     found = list(predictions(experiment, params, asked, settings.top_k))
+    _warn_unknown(symbols, asked, settings.path or "text")
     if experiment.fills_gaps:
       text, put = fill(experiment, params, asked)
       if put:
@@ -292,4 +313,6 @@ def run(
     console.print(_numbers_table(symbols.unit, found, settings))
   with fileset.results(workdir, "predict", "written to") as folder:
     _write(folder / "predictions.csv", experiment, found)
+    if experiment.tags_words:
+      _write_columns(folder / "predictions.conll", found)
   return found

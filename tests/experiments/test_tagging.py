@@ -3,6 +3,7 @@
 import csv
 import itertools
 import random
+import re
 from pathlib import Path
 
 import jax
@@ -145,6 +146,14 @@ def tagger(tmp_path_factory):
   return experiments.load(folder / "run")
 
 
+def columns(run):
+  """The texts of predictions.conll, each a list of lines, split."""
+  content = (run.workdir / "predictions.conll").read_text()
+  assert content.endswith("\n\n")
+  texts = content.removesuffix("\n\n").split("\n\n")
+  return [[line.split(" ") for line in text.split("\n")] for text in texts]
+
+
 def predicted(run, **settings):
   """The rows of predictions.csv, sequence by sequence."""
   config = run.config.copy_and_resolve_references()
@@ -181,6 +190,13 @@ def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):
       shares = [float(row[f"probability_{n}"]) for n in range(1, 6)]
       assert sum(shares) == pytest.approx(1, abs=1e-4)
       moved += shares[0] < max(shares)
+  # Windows of the same sentence are one text.
+  test = Path(chained.config.data.test_path).read_text().strip("\n")
+  found = columns(chained)
+  lines = "\n\n".join("\n".join(f"{w} {t}" for w, t, _ in x) for x in found)
+  assert lines == re.sub("\n{2,}", "\n\n", test)
+  best = [row["label_1"] for sequence in rows for row in sequence]
+  assert best == [line[-1] for text in found for line in text]
   figures = evaluate.run(experiments.build, chained.config, chained.workdir)
   assert figures["accuracy"] == pytest.approx(right / total, rel=1e-6)
   assert 0 < moved < total / 2  # The best sequence is not of the best tags.
@@ -304,8 +320,18 @@ def test_a_file_is_tagged_as_those_of_training(
   assert [[row["input"] for row in sequence] for sequence in rows] == words
   assert [[row["truth"] for row in sequence] for sequence in rows] == truth
   out, err = capsys.readouterr()
-  assert "Zebra" in out and "<unknown>" not in out
+  assert "Zebra" in out and "<unknown>" not in out and "more" not in out
   assert err == f"{tmp_path / 'f'}: read as unknown: 'Zebra'\n"
+  lines = [
+    [
+      [row["input"], *[row["truth"]] * (row["truth"] != ""), row["label_1"]]
+      for row in sequence
+    ]
+    for sequence in rows
+  ]
+  assert columns(tagger) == lines
+  predicted(tagger, path=str(tmp_path / "f"), symbols=1, sequences=1)
+  assert "... 2 more in predictions.csv" in capsys.readouterr().out
 
 
 def test_a_plain_text_has_a_sentence_a_line(tagger, tmp_path):
@@ -322,6 +348,25 @@ def test_a_plain_text_has_a_sentence_a_line(tagger, tmp_path):
     rows = predicted(run, **how)
     assert [[row["input"] for row in sequence] for sequence in rows] == words
     assert {row["truth"] for sequence in rows for row in sequence} == {""}
+
+
+def test_tags_that_are_read_as_words_are_refused(tagger, tmp_path, capsys):
+  content = "the O\nP1 B-P\n\np I-P\n"
+  (tmp_path / "f").write_text(content)
+  config = tagger.config.copy_and_resolve_references()
+  config.data.format = "text"
+  plain, path = tagger._replace(config=config), str(tmp_path / "f")
+  rule = "'the O' ends in a tag, as most lines do; .* data.format=columns"
+  with pytest.raises(UserError, match=f"^f:1: {rule}"):
+    predicted(plain, path=path)
+  with pytest.raises(UserError, match=f"^text:1: {rule}"):
+    predicted(tagger, text=content)
+  with pytest.raises(UserError, match=rule):
+    tagger.predict(content)
+  assert not capsys.readouterr().err
+  (tmp_path / "f").write_text("the P1\nP1 p\nthe O")
+  assert len(predicted(plain, path=path)) == 3
+  assert len(predicted(tagger, text="the O")) == 1
 
 
 @pytest.fixture
