@@ -64,7 +64,9 @@ def _ask(documents: list[Document], gap: str | None) -> list[Document]:
 
 def _warn_unknown(symbols: Vocabulary, asked: Pieces, where: str):
   """Warns on stderr of symbols that the vocabulary lacks, each once."""
-  found = symbols.unknown(asked.corpus.symbols)
+  # Of data.format=spaces, the corpus has the white space, but no text does.
+  read = [asked.corpus.symbols[i] for i in np.flatnonzero(asked.counts())]
+  found = symbols.unknown(read)
   report_unknown([one for one in found if one != OPEN_GAP], where)
 
 

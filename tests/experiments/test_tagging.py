@@ -48,11 +48,16 @@ def spaced(tmp_path_factory):
 
 def test_spaces_are_restored(spaced, capsys):
   config = spaced.config
+  path = spaced.workdir.parent / "unspaced"
+  path.write_text("ab.c. cabba.cab.b")
+  config.predict.path = str(path)
+  predict.run(experiments.build, config, spaced.workdir)
+  config.predict.path = None
   config.predict.text = "ab.c. cabba.cab.b"
   predict.run(experiments.build, config, spaced.workdir)
   config.predict.text = None
   out, err = capsys.readouterr()
-  assert "restored: ab. c. cabba. cab. b\n" in out
+  assert out.count("restored: ab. c. cabba. cab. b\n") == 2
   assert not err  # The space is no symbol, so none that is unknown.
   with (spaced.workdir / "predictions.csv").open() as file:
     rows = list(csv.DictReader(file))
