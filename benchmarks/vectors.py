@@ -32,6 +32,7 @@ from scipy import sparse
 import seqrnn
 from seqrnn import catalogue
 from seqrnn.data import prepared
+from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 MIN_COUNT = 3
@@ -269,10 +270,13 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--texts", type=Path)
   parser.add_argument("--labelled", choices=("sst2", "trec"))
   given = parser.parse_args(argv)
-  if given.labelled:
-    found = of_labelled(given.folder, given.labelled)
-  else:
-    found = of_reviews(given.folder, given.texts)
+  try:
+    if given.labelled:
+      found = of_labelled(given.folder, given.labelled)
+    else:
+      found = of_reviews(given.folder, given.texts)
+  except (UserError, OSError, lzma.LZMAError) as error:
+    parser.exit(2, f"error: {error}\n")
   print(f"{given.folder}: {found}")
 
 

@@ -1,6 +1,11 @@
 """Word vectors of a text: its words, their counts, and the factors of these."""
 
+import io
+import lzma
+import tarfile
+
 import numpy as np
+import pytest
 
 from benchmarks import vectors
 
@@ -43,6 +48,30 @@ def test_counts_of_pairs_and_texts(monkeypatch):
   np.testing.assert_allclose(
     vectors.information(found[0], 0.75).toarray(), np.maximum(expected, 0)
   )
+
+
+def test_reviews_of_the_archive_and_of_a_table(tmp_path, monkeypatch, capsys):
+  texts = {"neg/7_1": "Bad <br />film", "pos/0_9": "A fine\tfilm"}
+  archive, table = tmp_path / "a.tar.gz", tmp_path / "t.xz"
+  with tarfile.open(archive, "w:gz") as file:
+    for part in ("train", "test"):
+      for name, text in texts.items():
+        entry = tarfile.TarInfo(f"aclImdb/{part}/{name}.txt")
+        entry.size = len(text)
+        file.addfile(entry, io.BytesIO(text.encode()))
+  with lzma.open(table, "w") as file:
+    file.write(b"0\tBad <br />film\n1\tA fine film\n")
+  monkeypatch.setattr(vectors.catalogue, "fetch", lambda *_: [archive])
+  found, same = vectors.reviews(None), vectors.reviews(table)
+  assert [*map(vectors.words, found)] == [*map(vectors.words, same)]
+  assert found[0] == "A fine film"
+
+  monkeypatch.setattr(vectors, "sentences", set)
+  with pytest.raises(SystemExit) as ended:
+    vectors.main([str(tmp_path), f"--texts={archive}"])
+  err = capsys.readouterr().err
+  assert ended.value.code == 2 and err.startswith("error: ")
+  assert err.count("\n") == 1
 
 
 def test_factors_are_those_of_the_singular_values():
