@@ -55,7 +55,8 @@ def _lengths(inside: str, what: str) -> list[int]:
     low = int(match[1])
     high = low if match[2] is None else int(match[2])
     if low <= high > 0:
-      return [*range(low, min(high, _LONGEST + 1) + 1)]
+      most = _LONGEST + 1
+      return [*range(min(low, most), min(high, most) + 1)]
   raise UserError(
     f"{what}: {{{inside}}} must be the length of a gap, as {{5}}, or a range"
     " from its lowest to its highest length, as {3,20}; at least 1 symbol"

@@ -317,6 +317,7 @@ def test_sweeps_tend_to_the_stationary_distribution(gap_model, pattern):
   [
     ("a_{3,2}", {}, "{3,2} must be the length of a gap, as {5}, or a range"),
     ("a_{0}b", {}, "{0} must be the length of a gap"),
+    ("a_{99999}b", {}, "its gaps may have more than"),
     ("a_{1,2,3}b", {}, "{1,2,3} must be"),
     ("a_{3,}b", {}, "{3,} must be"),
     ("a_{501}b_{500}", {}, "gaps may have more than 1,000 symbols together"),
