@@ -134,19 +134,7 @@ The data sets are no part of this project. They are downloaded by their names in
 `data.source`, except imdb, whose archive you put in its place yourself;
 docs/howto/data.md has their terms.
 """
-_COLUMNS = (
-  "recipe",
-  "data, split",
-  "metric",
-  "test",
-  "validation",
-  "published",
-  "baseline",
-  "parameters",
-  "seconds",
-  "seeds",
-  "Python, jax, flax",
-)
+_COLUMNS = "recipe", "data, split", "test", "validation", "published", "baseline"
 
 
 def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
@@ -159,22 +147,29 @@ def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
   if recipe.dynamic:
     followed = spread([run["dynamic"] for run in runs])
     figures[0] += f"; dynamic evaluation {followed}"
-  what = recipe.what
+  what = f"{recipe.what}: **{recipe.metric}**"
   if recipe.pretrained:
     what += f"; **pretrained** on {recipe.pretrained}"
   cells = (
-    name,
+    f"[{name}](#{name})",
     what,
-    recipe.metric,
     *figures,
     recipe.published,
     recipe.baseline,
-    f"{next(iter(runs))['parameters']:,}",
-    f"{statistics.mean(run['seconds'] for run in runs):.0f}",
-    ", ".join(kept["runs"]),
-    ", ".join(kept["versions"]),
   )
   return f"| {' | '.join(cells)} |"
+
+
+def cost(kept: dict[str, Any]) -> str:
+  """Returns a line on what the runs of a recipe took."""
+  runs = kept["runs"].values()
+  parameters = next(iter(runs))["parameters"]
+  seconds = statistics.mean(run["seconds"] for run in runs)
+  versions = zip(("Python", "jax", "flax"), kept["versions"], strict=True)
+  return (
+    f"{parameters:,} parameters; {seconds:,.0f} s a seed; seeds"
+    f" {', '.join(kept['runs'])}; {', '.join(map(' '.join, versions))}."
+  )
 
 
 def origin(name: str) -> str:
@@ -209,6 +204,8 @@ def render(kept: dict[str, Any]) -> str:
       "which runs, and then evaluates, with each of the seeds,",
       "",
       f"    {kept[name]['command']}",
+      "",
+      cost(kept[name]),
     ]
     if recipe.notes:
       lines += ["", "Tried and lost, on validation:", ""]

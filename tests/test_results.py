@@ -42,10 +42,12 @@ def record(rng: random.Random, splits, seeds: int) -> dict:
 
 
 def rows(table: Path) -> dict[str, list[str]]:
-  """The cells of each row by its first one."""
-  lines = re.findall(r"^\| (.+) \|$", table.read_text(), re.MULTILINE)
-  cells = [line.split(" | ") for line in lines]
-  return {first: rest for first, *rest in cells[2:]}
+  """The other cells of each row by its name, which is also that of a section."""
+  text = table.read_text()
+  lines = re.findall(r"^\| \[(\w+)\]\(#\1\) \| (.+) \|$", text, re.MULTILINE)
+  sections = re.findall(r"^## (\w+)$", text, re.MULTILINE)
+  assert [name for name, _ in lines] == sections
+  return {name: cells.split(" | ") for name, cells in lines}
 
 
 def test_a_recipe_takes_the_place_of_its_last_row(results, tmp_path):
@@ -67,8 +69,11 @@ def test_a_recipe_takes_the_place_of_its_last_row(results, tmp_path):
   values = [run["test"] for run in new["runs"].values()]
   expected = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
   assert expected in after[name]
-  assert "1,234,567" in after[name] and "0, 1, 2" in after[name]
-  assert new["command"] in table.read_text()
+  seconds = np.mean([run["seconds"] for run in new["runs"].values()])
+  assert (
+    f"    {new['command']}\n\n1,234,567 parameters; {seconds:.0f} s a seed;"
+    " seeds 0, 1, 2; Python 3.1, jax 0.2, flax 0.3.\n"
+  ) in table.read_text()
   assert json.loads(store.read_text())[name] == new
 
 
@@ -94,10 +99,10 @@ def test_a_row_has_dynamic_evaluation_beside_the_test(results):
   plain = results.RECIPES["ptb"]._replace(dynamic=False)
   kept = record(random.Random(0), plain.splits, 2)
   values = [run["dynamic"] for run in kept["runs"].values()]
-  expected = f"; dynamic evaluation {results.spread(values)} |"
+  expected = f"; dynamic evaluation {results.spread(values)}"
   followed = results.row("a", plain._replace(dynamic=True), kept)
-  assert expected in followed
-  assert results.row("a", plain, kept) == followed.replace(expected[:-2], "")
+  assert f"{expected} |" in followed
+  assert results.row("a", plain, kept) == followed.replace(expected, "")
 
 
 def test_what_did_not_run_has_no_row(results, tmp_path):
