@@ -134,7 +134,10 @@ The data sets are no part of this project. They are downloaded by their names in
 `data.source`, except imdb, whose archive you put in its place yourself;
 docs/howto/data.md has their terms.
 """
-_COLUMNS = "recipe", "data, split", "test", "validation", "published", "baseline"
+_COLUMNS = (
+  *("recipe", "data, split", "test", "validation"),
+  *("published", "baseline"),
+)
 
 
 def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:

@@ -79,6 +79,7 @@ LEFT_OUT = {
   "configs/events.py": TRAINED,
   "configs/names.py": TRAINED,
   "configs/polyphony.py": TRAINED,
+  "configs/sentences.py": TRAINED,
   "configs/sessions.py": TRAINED,
   "configs/tagging.py": TRAINED,
   "configs/text_generation.py": TRAINED,

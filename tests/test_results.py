@@ -42,7 +42,7 @@ def record(rng: random.Random, splits, seeds: int) -> dict:
 
 
 def rows(table: Path) -> dict[str, list[str]]:
-  """The other cells of each row by its name, which is also that of a section."""
+  """The cells of each row by its name, which is that of a section, too."""
   text = table.read_text()
   lines = re.findall(r"^\| \[(\w+)\]\(#\1\) \| (.+) \|$", text, re.MULTILINE)
   sections = re.findall(r"^## (\w+)$", text, re.MULTILINE)

@@ -224,7 +224,11 @@ MISTAKES = [
   ),
   (
     f"{LM} --config.model.embedding_dropout=0.1",
-    "model.embedding_size=None: dropout of embeddings needs an embedding",
+    "model.embedding_size=None: an embedding needs a size",
+  ),
+  (
+    f"{LM} --config.model.embedding_scale=0.03",
+    "model.embedding_size=None: an embedding needs a size",
   ),
   (
     f"{LM} --config.model.cell=gru --config.model.zoneout_cell=0.1",

@@ -142,6 +142,7 @@ def sequence_model(
     products=products(model),
     outputs=outputs,
     letters=letters,
+    embedding_scale=model.embedding_scale,
   )
 
 

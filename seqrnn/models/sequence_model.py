@@ -114,6 +114,8 @@ class SequenceModel(nn.Module):
     outputs: V of the outputs; None: V of the inputs.
     letters: Letters or Affixes, whose features are concatenated to the
       embedding; or None.
+    embedding_scale: the standard deviation of the initial embedding; None: as
+      `initial_scale` says, 1 without it.
 
   If the body returns its directions separately, each has a head of its own, and
   the logits are a dict with their names.
@@ -132,11 +134,12 @@ class SequenceModel(nn.Module):
   products: Products = Products()
   outputs: int | None = None
   letters: Any = None
+  embedding_scale: float | None = None
 
   def setup(self):
     if self.embedding_size is not None:
-      if self.initial_scale is None:
-        embedding_init = nn.initializers.normal(1.0)
+      if self.embedding_scale is not None or self.initial_scale is None:
+        embedding_init = nn.initializers.normal(self.embedding_scale or 1.0)
       else:
         embedding_init = uniform(self.initial_scale)
       self.embedding = nn.Embed(

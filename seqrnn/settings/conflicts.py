@@ -312,15 +312,13 @@ CONFLICTS: list[Conflict] = [
     lambda crf, source: crf and source == "formal",
     "a CRF needs a tag for each symbol, and only the blanks have one",
   ),
-  Conflict(
-    ("model.embedding_path", "model.embedding_size"),
-    lambda path, size: path is not None and size is None,
-    "the embedding must have the size of the vectors",
-  ),
-  Conflict(
-    ("model.embedding_dropout", "model.embedding_size"),
-    lambda dropout, size: dropout > 0 and size is None,
-    "dropout of embeddings needs an embedding",
+  *(
+    Conflict(
+      (f"model.embedding_{name}", "model.embedding_size"),
+      lambda value, size: bool(value) and size is None,
+      "an embedding needs a size",
+    )
+    for name in ("path", "scale", "dropout")
   ),
   Conflict(
     ("data.pretrain_path", "task"),

@@ -501,12 +501,15 @@ def test_parameter_counts(tmp_path, fields, expected):
   assert count(jax.eval_shape(experiment.init, jax.random.key(0))) == expected
 
 
-@pytest.mark.parametrize("scale", [None, 0.05])
-def test_initial_values_of_head_and_embedding(tmp_path, scale):
+@pytest.mark.parametrize(
+  ("scale", "embedding_scale"), [(None, None), (0.05, None), (0.05, 0.3)]
+)
+def test_initial_values_of_head_and_embedding(tmp_path, scale, embedding_scale):
   experiment = build(
     tmp_path,
     model__hidden_size=64,
     model__embedding_size=128,
+    model__embedding_scale=embedding_scale,
     model__initial_scale=scale,
     model__forget_bias=2.5,
   )
@@ -516,11 +519,11 @@ def test_initial_values_of_head_and_embedding(tmp_path, scale):
   largest, deviation = uniform(scale or 1 / 8)
   assert 0.95 * largest < np.abs(kernel).max() <= largest
   assert kernel.std() == pytest.approx(deviation, rel=0.1)
-  if scale:
+  expected = embedding_scale or 1
+  if scale and not embedding_scale:
     assert np.abs(table).max() <= scale
-  assert table.std() == pytest.approx(
-    uniform(scale)[1] if scale else 1, rel=0.1
-  )
+    expected = uniform(scale)[1]
+  assert table.std() == pytest.approx(expected, rel=0.1)
   assert not params["head"]["bias"].any()
   bias = params["body"]["layers_0"]["cell"]["bias"]
   assert (bias[64:128] == 2.5).all() and np.abs(bias[:64]).max() < 0.2

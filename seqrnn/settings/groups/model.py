@@ -64,6 +64,14 @@ MODEL = group(
   embedding_size=optional(
     int, SIZE, "The size of the embedding. Empty: cells read one-hot symbols."
   ),
+  embedding_scale=optional(
+    float,
+    POSITIVE,
+    "The standard deviation of the initial embedding. Empty: that of"
+    " model.initial_scale, or 1. With a small one, such as 0.03, rare symbols"
+    " disturb less: a row that is seldom trained stays near zero.",
+    SYMBOLS | {"model.tied": (False,)},
+  ),
   embedding_path=optional(
     str,
     NOT_EMPTY,
