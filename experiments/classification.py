@@ -85,8 +85,17 @@ def make(
 
 
 def warn_unseen(labels: Vocabulary, names: list[str], split: str):
-  """Warns on stderr of labels of a split that the training split lacks."""
+  """Warns on stderr of labels of a split that the training split lacks.
+
+  Raises:
+    UserError: it lacks all of them, so that there is no loss.
+  """
   unseen = labels.unknown(names)
+  if unseen and len(unseen) == len(names):
+    raise UserError(
+      f"{split} split: has no label that training has seen, but"
+      f" {listed(unseen)}; those of training are {listed(labels.symbols)}"
+    )
   if unseen:
     print(
       f"{split} split: labels that training has not seen count as errors:"

@@ -13,7 +13,7 @@ import pytest
 import experiments
 from experiments import classification
 from seqrnn.data.corpora import from_text
-from seqrnn.data.vocabulary import PAD, UNKNOWN
+from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.models import losses, network
 from seqrnn.modes import evaluate, predict
@@ -313,3 +313,11 @@ def test_a_new_task_is_a_module(tmp_path, monkeypatch):
   fit.fit(experiments.build, config, tmp_path / "run")
   figures = evaluate.run(experiments.build, config, tmp_path / "run")
   assert figures["accuracy"] > 0.9
+
+
+def test_a_split_without_a_known_label_is_refused(capsys):
+  labels = Vocabulary("id", ("pos", "neg"))
+  with pytest.raises(UserError, match="'1' '0'; those of training are 'pos'"):
+    classification.warn_unseen(labels, ["1", "0"], "test")
+  classification.warn_unseen(labels, ["1", "neg"], "test")
+  assert capsys.readouterr().err.endswith("count as errors: '1'\n")
