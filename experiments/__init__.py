@@ -43,12 +43,8 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
       f"config.task={config.task!r}: must be one of {', '.join(TASKS)}"
       f"{suggestions.hint(config.task, TASKS)}"
     )
-  task, made = TASKS[config.task], vocabularies
-  if made is None:
-    # Its settings are refused before the data are read and their faults told.
-    nothing = vocabulary.Vocabulary("id", ())
-    task.build(config, dict.fromkeys(task.VOCABULARIES, nothing))
-    made = task.prepare(config)
+  task = TASKS[config.task]
+  made = task.prepare(config) if vocabularies is None else vocabularies
   missing = set(task.VOCABULARIES) - set(made)
   if missing:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")

@@ -135,22 +135,6 @@ def test_every_task_meets_the_contract(tmp_path):
       assert experiment.forbidden(T).shape == (batch["targets"].shape[1], T)
 
 
-@pytest.mark.parametrize(
-  ("task", "field", "rule"),
-  [
-    ("language_model", "model.bidirectional", "model.bidirectional=True with"),
-    ("gap_model", "data.stateful", "data.stateful=True with task='gap_model'"),
-    ("classification", "model.tied", "model.tied=True: the outputs are labels"),
-    ("tagging", "data.stateful", "data.stateful=True with task='tagging'"),
-    ("polyphony", "model.tied", "model.tied=True with task='polyphony'"),
-  ],
-)
-def test_settings_are_refused_before_data_are_read(tmp_path, task, field, rule):
-  fields = {"task": task, "data.path": str(tmp_path / "missing"), field: True}
-  with pytest.raises(UserError, match=rule):
-    experiments.build(tiny(tmp_path, fields), None)
-
-
 def test_an_unknown_task_is_named(tmp_path):
   with pytest.raises(UserError, match="config.task='nonsense': must be one of"):
     experiments.build(tiny(tmp_path, {"task": "nonsense"}), None)
