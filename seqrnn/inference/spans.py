@@ -20,6 +20,7 @@ import numpy as np
 
 from seqrnn.data.sequences import Sequences
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.errors import listed
 from seqrnn.experiment import Batch, Carry, Experiment, Spans, Totals
 from seqrnn.inference.predictions import decider
 from seqrnn.runtime import files
@@ -123,6 +124,16 @@ def warn(
       print(
         "train split: a type of span has no tag that begins it, or none that"
         f" ends it{such}, so model.crf_constraints forbids nothing",
+        file=sys.stderr,
+      )
+      return
+    odd = [n for n in names if n != "O" and scheme([n]) is None]
+    rest = [n for n in names if n != "O" and n not in odd]
+    if 0 < len(odd) < len(rest) and scheme(rest) is not None:
+      print(
+        f"train split: {listed(odd)} does not follow the scheme of the other"
+        f" tags, such as {rest[0]!r}, so no spans are counted, and"
+        " model.crf_constraints forbids nothing",
         file=sys.stderr,
       )
     return

@@ -166,3 +166,7 @@ def test_tags_against_a_scheme_are_warned_of(capsys):
   found = warned(("O", "B-x", "I-y"), [["B-x", "O", "I-y"]], capsys)
   assert "such as 'I-y', so model.crf_constraints forbids nothing" in found
   assert warned(("NOUN", "VERB"), [["VERB"]], capsys) == ""
+  found = warned(("O", "B-x", "I-x", "i-x"), [["B-x", "i-x"]], capsys)
+  assert "'i-x' does not follow the scheme" in found and "'B-x'" in found
+  # Neither is the odd one.
+  assert warned(("B-x", "NOUN"), [["B-x", "NOUN"]], capsys) == ""
