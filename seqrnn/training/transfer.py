@@ -180,7 +180,7 @@ def transfer(source: Source, experiment: Experiment, config: Config) -> Start:
     if (
       part in old
       and (same_task or _is_common(part))
-      and _below(part, new) <= {*taken}
+      and _below(part, new, old) <= {*taken}
       and _part_fits(part, old[part], new, rows)
     ):
       taken.append(part)
@@ -278,12 +278,12 @@ def _is_common(part: Place) -> bool:
   return not _is_output(part) or part.part.endswith(" head")
 
 
-def _below(part: Place, parts: Arrays) -> set[Place]:
+def _below(part: Place, parts: Arrays, old: Arrays) -> set[Place]:
   """The parts that a part needs below it."""
   if part.is_input:
     return set()
-  if part.depth == 1:
-    return {p for p in parts if p.part == "embedding"}
+  if part.depth == 1:  # Letters may be new; the kernel has zeros for them.
+    return {p for p in parts if p.is_input and p in old}
   if part.depth:
     return {dataclasses.replace(part, depth=part.depth - 1)}
   ways = {part.part.removesuffix(" head")} & {"forward", "backward"}

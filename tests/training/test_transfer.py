@@ -366,6 +366,10 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
       at = tuple(map(known.index, names))
       expected = np.asarray(old["crf"]["transitions"])[at]
     assert crf["transitions"][row, column] == expected
+  # A layer that has read affixes does not read the features of an LSTM.
+  other.model.affixes, other.model.letters = None, 64
+  found = transfer.settle(experiments.build, other, tmp_path / "letters")
+  assert found.record.taken == ["embedding"]
 
 
 def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
