@@ -114,5 +114,5 @@ def test_a_run_starts_from_them_and_resumes_without_the_file(tmp_path, capsys):
 
 
 def test_vectors_need_an_embedding(tmp_path):
-  with pytest.raises(UserError, match="embedding_path='v'.*an embedding needs a size"):
+  with pytest.raises(UserError, match="embedding_path='v'.*an embedding needs"):
     config_lib.check(tiny(tmp_path, {"model.embedding_path": "v"}))
