@@ -85,6 +85,7 @@ LEFT_OUT = {
   "configs/text_generation.py": TRAINED,
   "configs/words.py": TRAINED,
   "runs/names": "needs the run of configs/names.py",
+  "runs/sentences": "needs the run of configs/sentences.py",
   "runs/polyphony": "needs the run of configs/polyphony.py",
   "runs/tagging": "needs the run of configs/tagging.py",
   "runs/ud_ewt": "needs the run of configs/ud_ewt.py",
