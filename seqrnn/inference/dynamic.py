@@ -80,8 +80,9 @@ def require(experiment: Experiment, config: Config):
   causal = experiment.forbidden is not None and not experiment.fills_gaps
   if config.evaluate.dynamic and not (experiment.in_bits and causal):
     raise UserError(
-      f"config.evaluate.dynamic=True: task={config.task!r} predicts no symbol"
-      " from all those before it, as task='language_model' does with"
+      f"config.evaluate.dynamic=True: task={config.task!r} with"
+      f" data.mapping={config.data.mapping!r} does not predict each symbol from"
+      " all those before it, as task='language_model' does with"
       " data.mapping='many_to_many'"
     )
 

@@ -162,6 +162,6 @@ def test_it_stands_beside_the_static_figures(tmp_path, capsys):
     assert f"{found[kind]['bits_per_symbol']:.4f}" in out
   config.task = "gap_model"
   with pytest.raises(
-    UserError, match="dynamic=True: task='gap_model' predicts"
+    UserError, match="dynamic=True: task='gap_model' with data.mapping='many_"
   ):
     evaluate.run(experiments.build, config, tmp_path / "run")
