@@ -316,9 +316,9 @@ MISTAKES = [
   (("--distributed=auto",), "--distributed=auto: no TPU pod, SLURM or Open"),
   (
     (ADDRESS, "--num_processes=0", "--process_id=0"),
-    "flag --num_processes=0: ",
+    "--num_processes=0: ",
   ),
-  ((ADDRESS, "--num_processes=2", "--process_id=-1"), "flag --process_id=-1: "),
+  ((ADDRESS, "--num_processes=2", "--process_id=-1"), "--process_id=-1: "),
 ]
 
 
