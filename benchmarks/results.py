@@ -135,8 +135,12 @@ The data sets are no part of this project. They are downloaded by their names in
 docs/howto/data.md has their terms.
 """
 _COLUMNS = (
-  *("recipe", "data, split", "test", "validation"),
-  *("published", "baseline"),
+  "recipe",
+  "data, split",
+  "test",
+  "validation",
+  "published",
+  "baseline",
 )
 
 

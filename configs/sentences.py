@@ -1,8 +1,8 @@
 r"""Classification of sentences by their words; for want of any, of code.
 
 What: configs/classification.py with words for characters: the network reads 48
-words through an embedding that starts near zero, so that words of which
-training has few examples disturb little.
+words through an embedding that starts near zero, so that a word which training
+has a few times does not keep a large random value.
 Source: this project. The recipe needs no download; it reads windows of 48 words
 of the Python standard library, labelled by package. Whole modules are held out.
 Your own: --config.data.source=files --config.data.path=my.csv

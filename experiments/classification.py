@@ -84,7 +84,7 @@ def make(
   }
 
 
-def warn_unseen(labels: Vocabulary, names: list[str], split: str):
+def check_seen(labels: Vocabulary, names: list[str], split: str):
   """Warns on stderr of labels of a split that the training split lacks.
 
   Raises:
@@ -156,7 +156,7 @@ def label_ids(
     return np.full(len(pieces), UNKNOWN, np.int32)
   ids = found.ids[pieces.document]
   if isinstance(split, str):
-    warn_unseen(labels, [found.symbols[i] for i in np.unique(ids)], split)
+    check_seen(labels, [found.symbols[i] for i in np.unique(ids)], split)
   return labels.encode(found.symbols)[ids]
 
 

@@ -239,7 +239,7 @@ def tag_ids(
   if isinstance(split, str):
     names = found.corpus.symbols
     some = [names[i] for i in np.flatnonzero(found.counts()) if names[i]]
-    classification.warn_unseen(labels, some, split)
+    classification.check_seen(labels, some, split)
     sequences.table[[name == "" for name in names]] = PAD
   if check is not None and split == "train":
     check(sequences)

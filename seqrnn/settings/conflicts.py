@@ -354,7 +354,7 @@ CONFLICTS: list[Conflict] = [
   Conflict(
     ("train.freeze", "train.start_from", "data.pretrain_path"),
     lambda parts, start, path: (
-      "taken" in (parts or "").split(",") and start is path is None
+      "taken" in (parts or "").split(",") and start is None and path is None
     ),
     "nothing is taken from another run; set train.start_from",
   ),

@@ -68,8 +68,8 @@ def programs(
   same experiment, and trace and load their programs once.
   """
   optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  _, *steps = schedule.args
-  shares = rates.shares(experiment, config, steps[0], record, steps[1])
+  _, epoch, total = schedule.args  # Numbers of steps.
+  shares = rates.shares(experiment, config, epoch, record, total)
   if shares is not None:
     whole, scale = optimizer, shares.scale()
     optimizer = lambda rate: optax.chain(whole(rate), scale)

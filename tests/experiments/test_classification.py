@@ -318,6 +318,6 @@ def test_a_new_task_is_a_module(tmp_path, monkeypatch):
 def test_a_split_without_a_known_label_is_refused(capsys):
   labels = Vocabulary("id", ("pos", "neg"))
   with pytest.raises(UserError, match="'1' '0'; those of training are 'pos'"):
-    classification.warn_unseen(labels, ["1", "0"], "test")
-  classification.warn_unseen(labels, ["1", "neg"], "test")
+    classification.check_seen(labels, ["1", "0"], "test")
+  classification.check_seen(labels, ["1", "neg"], "test")
   assert capsys.readouterr().err.endswith("count as errors: '1'\n")

@@ -68,8 +68,8 @@ MODEL = group(
     float,
     POSITIVE,
     "The standard deviation of the initial embedding. Empty: that of"
-    " model.initial_scale, or 1. With a small one, such as 0.03, rare symbols"
-    " disturb less: a row that is seldom trained stays near zero.",
+    " model.initial_scale, or 1. With a small one, such as 0.03, the row of a"
+    " symbol that is seldom trained stays near zero, not at a random value.",
     SYMBOLS | {"model.tied": (False,)},
   ),
   embedding_path=optional(
