@@ -1,0 +1,394 @@
+"""Forty faults, put into a copy of the sources one at a time: do tests fail?
+
+  python tests/mutants.py [NUMBER ...]
+
+A fault that no test sees could be made by anybody. Each mutant replaces a text
+that is in exactly one file of seqrnn/, experiments/ and configs/, whichever
+file that is. First the tests in `hints` run, which are expected to fail, found
+by their names; if they pass, README's test command decides. The exit status is
+1 if fewer than 38 mutants (or not all of the given numbers) are killed.
+
+A mutant whose text is gone must be written again by whoever changed that line:
+the same fault, in the new line.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SOURCES = "seqrnn", "experiments", "configs"
+NOT_COPIED = ".git", ".venv", "__pycache__", ".*_cache", "runs", "_build"
+ENOUGH = 38
+PYTEST = sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"
+LIMIT = 3600  # Seconds of a test run; a mutant that never ends is killed.
+
+
+class Mutant(NamedTuple):
+  """A fault.
+
+  Attributes:
+    name: what is wrong.
+    old: the text that is replaced.
+    new: what replaces it.
+    hints: names of test functions that fail, separated by spaces.
+  """
+
+  name: str
+  old: str
+  new: str
+  hints: str
+
+
+MUTANTS = (
+  # Cells.
+  Mutant(
+    "LSTM: input and forget gate are swapped",
+    "i, f, g, o = activate((SIGMOID, SIGMOID, TANH, SIGMOID), z_BK + u_BK)",
+    "f, i, g, o = activate((SIGMOID, SIGMOID, TANH, SIGMOID), z_BK + u_BK)",
+    "test_step_equals_equations",
+  ),
+  Mutant(
+    "GRU: the update gate takes the new state for the old one",
+    "n_z + r * save(n_u))\n    return (1 - z) * n + z * carry",
+    "n_z + r * save(n_u))\n    return (1 - z) * carry + z * n",
+    "test_step_equals_equations",
+  ),
+  Mutant(
+    "layer normalisation: the gradient lacks the term of the variance",
+    "scale * (dx - _mean(dx) - y * _mean(y * dx))",
+    "scale * (dx - _mean(dx))",
+    "test_gradients_equal_complex_steps",
+  ),
+  Mutant(
+    "Odyssey: the output gate's peephole reads the old cell state",
+    'c = f * c + i * g\n    o = gate("o", c)',
+    'o = gate("o", c)\n    c = f * c + i * g',
+    "test_step_equals_equations",
+  ),
+  # The scan.
+  Mutant(
+    "scan: the backward pass forgets the mask of padding",
+    "dnew = hold(take, dcarry, zeros)",
+    "dnew = dcarry",
+    "test_equals_nn_scan",
+  ),
+  Mutant(
+    "scan: the recurrent kernel's gradient is of the state after a step",
+    "before_TBH = before(cell.hidden(first), h_TBH, reverse)",
+    "before_TBH = h_TBH",
+    "test_equals_nn_scan",
+  ),
+  Mutant(
+    "parallel scan: the last carry of a reversed scan is its first",
+    "return h_TBH[0 if reverse else -1], h_TBH",
+    "return h_TBH[-1], h_TBH",
+    "test_equals_nn_scan",
+  ),
+  # Both directions.
+  Mutant(
+    "gap model: the backward tower's output at t has read t",
+    "return jnp.concatenate([y[:, 1:], first], axis=1)",
+    "return y",
+    "test_gap_model_sees_both_sides_and_never_the_gap",
+  ),
+  Mutant(
+    "leak probe: the last, partial batch of outputs is not probed",
+    "for first in range(0, N, B):\n    # The surplus",
+    "for first in range(0, N - N % B, B):\n    # The surplus",
+    "test_probe_looks_at_every_output",
+  ),
+  # Windows and streams.
+  Mutant(
+    "windows: the last, short window of a document is left out",
+    "counts_D = 1 + -(-beyond_D // step)",
+    "counts_D = 1 + beyond_D // step",
+    "test_windows_as_cut_one_by_one",
+  ),
+  Mutant(
+    "windows: all passes of an epoch have the same order",
+    "low, high - low, (*order, number))",
+    "low, high - low, order)",
+    "test_an_order_is_of_its_seed_epoch_and_pass_alone",
+  ),
+  Mutant(
+    "streams: the last target of a document is the next one's first symbol",
+    "np.minimum(edges[1:], bounds[documents + 1] - 1) - starts",
+    "np.minimum(edges[1:], bounds[documents + 1]) - starts",
+    "test_every_symbol_but_a_first_is_a_target_once",
+  ),
+  Mutant(
+    "streams: the carry runs from one document into the next",
+    'batch["reset"][live_B] = place == starts[piece]',
+    'batch["reset"][live_B] = place == 0',
+    "test_a_row_goes_on_where_it_stopped_or_is_reset",
+  ),
+  # Splits and the vocabulary.
+  Mutant(
+    "splits: a rounding error moves one more document to validation",
+    "missing = fraction * len(corpus.ids) - _ROUNDING",
+    "missing = fraction * len(corpus.ids)",
+    "test_whole_groups_are_held_out",
+  ),
+  Mutant(
+    "splits: the tail of validation is as long as that of test",
+    "edges = np.stack([0 * n, n - validation - test, n - test, n])",
+    "edges = np.stack([0 * n, n - validation - test, n - validation, n])",
+    "test_every_tail_is_held_out",
+  ),
+  Mutant(
+    "vocabulary: symbols as frequent as min_count are left out",
+    "if count >= min_count]",
+    "if count > min_count]",
+    "test_the_most_frequent_come_first_and_ties_go_by_symbol",
+  ),
+  Mutant(
+    "vocabulary: ties are ordered by the order of documents",
+    "key=lambda s: (-found[s], s))[:size]",
+    "key=lambda s: -found[s])[:size]",
+    "test_it_does_not_depend_on_the_order_of_documents",
+  ),
+  # Detection.
+  Mutant(
+    "conformal: a score equal to normal ones counts as above them",
+    "self.above[np.searchsorted(self.scores, scores)]",
+    'self.above[np.searchsorted(self.scores, scores, "right")]',
+    "test_p_values_count_what_scores_as_high",
+  ),
+  Mutant(
+    "conformal: the new session itself is not counted",
+    "count_D = 1.0\n    for group, scores_D",
+    "count_D = 0.0\n    for group, scores_D",
+    "test_scores_of_several_models_are_compared_with_those_of_each",
+  ),
+  Mutant(
+    "conformal: a p-value equal to the rate is no alarm",
+    "return p <= rate * (1 + 1e-12)",
+    "return p < rate",
+    "test_new_normal_data_are_flagged_at_the_rate",
+  ),
+  Mutant(
+    "calibration: equal sessions count once among the events",
+    "np.repeat(part.counts, sizes)[kept_N]",
+    "np.ones(kept_N.sum())",
+    "test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it",
+  ),
+  Mutant(
+    "folds: the sessions of the calibration are those of training",
+    'f"{k}/{folds}", out) for out in (False, True)',
+    'f"{k}/{folds}", False) for _ in range(2)',
+    "test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it",
+  ),
+  # The CRF.
+  Mutant(
+    "CRF: the forward algorithm sums over the next tag",
+    "before_BC = jax.nn.logsumexp(paths_BCC, axis=1)",
+    "before_BC = jax.nn.logsumexp(paths_BCC, axis=2)",
+    "test_sums_and_maxima_are_those_over_all_sequences",
+  ),
+  Mutant(
+    "CRF: Viterbi's back pointers forget the mask",
+    "jnp.where(mask_B1, jnp.argmax(paths_BCC, 1), own_1C)",
+    "jnp.argmax(paths_BCC, 1)",
+    "test_sums_and_maxima_are_those_over_all_sequences",
+  ),
+  # Losses.
+  Mutant(
+    "loss: the mean is over all positions, padding included",
+    "return trained / jnp.where(weight > 0, weight, 1), totals",
+    "return trained / nll_BN.size, totals",
+    "test_cross_entropy_ignores_what_weighs_nothing",
+  ),
+  Mutant(
+    "loss: label smoothing has the wrong sign",
+    "nll_BN + smoothing * (logit_BN",
+    "nll_BN - smoothing * (logit_BN",
+    "test_smoothing_and_penalty_are_in_the_mean_alone",
+  ),
+  # Training, checkpoints, resuming.
+  Mutant(
+    "step: all steps have the same random numbers",
+    "jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)",
+    "jax.random.wrap_key_data(state.key)",
+    "test_every_step_has_random_numbers_of_its_own",
+  ),
+  Mutant(
+    "checkpoint: the last one counts as the best",
+    '.get("best_step")\n',
+    '.get("step")\n',
+    "test_patience_stops_and_the_best_checkpoint_stays",
+  ),
+  Mutant(
+    "checkpoint: a flipped bit that keeps the size goes unnoticed",
+    "not same_size or saved[name] != manifest.checksum(folder / name)",
+    "not same_size",
+    "test_no_damage_to_any_file_goes_unnoticed",
+  ),
+  Mutant(
+    "resume: an epoch that was stopped begins again",
+    "params, rest, asdict(position), position.best_step",
+    'params, rest, {**asdict(position), "batch": 0}, position.best_step',
+    "test_going_on_repeats_an_uninterrupted_run_to_the_bit",
+  ),
+  # The follower.
+  Mutant(
+    "open sessions: the idle time is that of the first event",
+    "self._idle.after(session.symbols[-1])",
+    "self._idle.after(session.symbols[0])",
+    "test_silence_in_event_time_ends_a_session_and_an_event_wakes_it",
+  ),
+  Mutant(
+    "alarms: one of no higher severity is repeated",
+    "if verdict.severity > kind.severity or",
+    "if verdict.severity >= kind.severity or",
+    "test_a_kind_of_alarms_is_counted_and_not_repeated",
+  ),
+  Mutant(
+    "event clock: an event that is late sets the clock back",
+    "self.now = max(self.now, time)",
+    "self.now = time",
+    "test_one_wrong_time_ends_no_session",
+  ),
+  Mutant(
+    "restart: an open session forgets that it has had an alarm",
+    'session.severity = int(state["severity"][n])',
+    "session.severity = 0",
+    "test_a_state_goes_on_as_if_nothing_had_stopped",
+  ),
+  # Decoding.
+  Mutant(
+    "temperature: logits are multiplied by it",
+    "logits_BV / jnp.where(temperature > 0, temperature, 1)\n\n\ndef never",
+    "logits_BV * jnp.where(temperature > 0, temperature, 1)\n\n\ndef never",
+    "test_frequencies_follow_the_softmax_at_a_temperature",
+  ),
+  Mutant(
+    "top-p: the symbol that reaches the mass is left out",
+    "jnp.cumsum(chances_BV, axis=-1) - chances_BV",
+    "jnp.cumsum(chances_BV, axis=-1)",
+    "test_top_k_and_top_p_leave_the_most_likely_symbols",
+  ),
+  Mutant(
+    "patterns: the last symbol of a text may leave it unfinished",
+    "allowed_BV = need_BV < left.astype(need_BV.dtype)",
+    "allowed_BV = need_BV <= left.astype(need_BV.dtype)",
+    "test_every_sample_is_a_match",
+  ),
+  # Logs.
+  Mutant(
+    "templates: of several that fit, the one with the most blanks is taken",
+    "sorted(found, key=len)",
+    "sorted(found, key=len, reverse=True)",
+    "test_a_line_is_of_the_closest_template_that_it_fits",
+  ),
+  Mutant(
+    "secrets: the second of two in a match is masked at a wrong place",
+    "sorted(found or [match.span()], reverse=True)",
+    "sorted(found or [match.span()])",
+    "test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked",
+  ),
+  Mutant(
+    "secrets: a text is cut before it is masked",
+    "text = masks.text(text) if masks else text\n",
+    "text = masks.text(text[:most]) if masks else text[:most]\n",
+    "test_the_first_line_of_a_log_is_shown_with_masks"
+    " test_an_error_shows_no_secret",
+  ),
+)
+
+
+def place_of(old: str) -> Path | None:
+  """The one file of the sources with a text; None: there is none."""
+  files = (path for name in SOURCES for path in (ROOT / name).rglob("*.py"))
+  counts = {path: path.read_text("utf-8").count(old) for path in files}
+  places = [path for path, count in counts.items() if count]
+  if sum(counts.values()) > 1:
+    raise SystemExit(
+      f"{old!r}: is more than once in {', '.join(map(str, places))}"
+    )
+  return places[0] if places else None
+
+
+def tests_of(hints: str) -> list[str]:
+  """The tests of these names, as pytest takes them."""
+  return [
+    f"{path.relative_to(ROOT).as_posix()}::{name}"
+    for path in sorted((ROOT / "tests").rglob("test_*.py"))
+    for name in hints.split()
+    if re.search(rf"^def {name}\(", path.read_text("utf-8"), re.MULTILINE)
+  ]
+
+
+def failure(copy: Path, *arguments: str) -> str | None:
+  """The first test that fails in the copy; None: all pass."""
+  # Programs of XLA are compiled once for all mutants; caches of data, which
+  # depend on the sources, are not shared.
+  cache = Path(tempfile.mkdtemp(dir=copy.parent))
+  (cache / "jax").symlink_to(copy.parent / "programs")
+  environment = {
+    **os.environ,
+    "PYTHONPATH": str(copy),  # Before an editable installation.
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "SEQRNN_TESTS_CACHE": str(cache),
+  }
+  command = [*PYTEST, *arguments]
+  try:
+    done = subprocess.run(
+      command, cwd=copy, env=environment, capture_output=True, timeout=LIMIT
+    )
+  except subprocess.TimeoutExpired:
+    return f"no end after {LIMIT} seconds"
+  if done.returncode == 0:
+    return None
+  lines = done.stdout.decode("utf-8", "replace").splitlines()
+  failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+  return failed[0].split(" - ")[0] if failed else lines[-1]
+
+
+def tried(mutant: Mutant, copy: Path) -> str:
+  """`killed` by a test, `survived` or `gone`."""
+  source = place_of(mutant.old)
+  if source is None:
+    return "gone"
+  target = copy / source.relative_to(ROOT)
+  text = source.read_text("utf-8")
+  target.write_text(text.replace(mutant.old, mutant.new), "utf-8")
+  try:
+    tests = tests_of(mutant.hints)
+    killed = failure(copy, *tests) if tests else None
+    killed = killed or failure(copy, "-n", "2")
+  finally:
+    target.write_text(text, "utf-8")
+  return f"killed    {killed}" if killed else "survived"
+
+
+def main():
+  """Tries the mutants, and prints a line for each."""
+  numbers = [int(n) for n in sys.argv[1:]] or range(1, len(MUTANTS) + 1)
+  chosen = [(n, MUTANTS[n - 1]) for n in numbers]
+  with tempfile.TemporaryDirectory() as folder:
+    copy = Path(folder) / "copy"
+    (Path(folder) / "programs").mkdir()
+    copytree(ROOT, copy, ignore=ignore_patterns(*NOT_COPIED), symlinks=True)
+    tests = tests_of(" ".join({mutant.hints: None for _, mutant in chosen}))
+    if fault := failure(copy, *dict.fromkeys(tests)):
+      raise SystemExit(f"without any mutant: {fault}")
+    results = []
+    for n, mutant in chosen:
+      results.append(tried(mutant, copy))
+      print(f"{n:2}  {mutant.name}\n    {results[-1]}", flush=True)
+  count = {
+    word: sum(result.startswith(word) for result in results)
+    for word in ("killed", "survived", "gone")
+  }
+  print(", ".join(f"{number} {word}" for word, number in count.items()))
+  sys.exit(count["killed"] < min(ENOUGH, len(chosen)))
+
+
+if __name__ == "__main__":
+  main()
