@@ -176,7 +176,7 @@ MUTANTS = (
     "calibration: equal sessions count once among the events",
     "np.repeat(part.counts, sizes)[kept_N]",
     "np.ones(kept_N.sum())",
-    "test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it",
+    "test_p_values_are_shares_of_the_sessions_held_out_from_each_model",
   ),
   Mutant(
     "folds: the sessions of the calibration are those of training",
@@ -202,7 +202,7 @@ MUTANTS = (
     "loss: the mean is over all positions, padding included",
     "return trained / jnp.where(weight > 0, weight, 1), totals",
     "return trained / nll_BN.size, totals",
-    "test_cross_entropy_ignores_what_weighs_nothing",
+    "test_cross_entropy_equals_its_definition",
   ),
   Mutant(
     "loss: label smoothing has the wrong sign",

@@ -206,6 +206,7 @@ def test_outputs_and_carry_equal_equations(case):
     "rnn_tanh-ids=True-reverse=False",
     "rnn_relu-ids=False-reverse=True",
     "stack-bidirectional",  # The towers: in test_models.py.
+    "layer_norm_lstm-both",  # Both scans use the gradient of `normalize`.
     # Others than fused ones, which test_scan.py compares with these.
     *(f"{n}-both" for n in MAKE if MAKE[n](H).path != "fused"),
   ],
