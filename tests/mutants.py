@@ -2,14 +2,13 @@
 
   python tests/mutants.py [NUMBER ...]
 
-A fault that no test sees could be made by anybody. Each mutant replaces a text
-that is in exactly one file of seqrnn/, experiments/ and configs/, whichever
-file that is. First the tests in `hints` run, which are expected to fail, found
-by their names; if they pass, README's test command decides. The exit status is
-1 if fewer than 38 mutants (or not all of the given numbers) are killed.
+Each mutant replaces a text that occurs once in seqrnn/, experiments/ and
+configs/, in whichever file. First the tests named in `hints` run, which are
+expected to fail; if they pass, README's test command decides. The exit status
+is 1 if fewer than 38 mutants, or fewer than all of the numbers, are killed.
 
-A mutant whose text is gone must be written again by whoever changed that line:
-the same fault, in the new line.
+A mutant is gone if its text has changed. Whoever changed that line writes the
+same fault for the new line.
 """
 
 import os
@@ -33,9 +32,9 @@ class Mutant(NamedTuple):
   """A fault.
 
   Attributes:
-    name: what is wrong.
+    name: the behaviour of the faulty program.
     old: the text that is replaced.
-    new: what replaces it.
+    new: its replacement.
     hints: names of test functions that fail, separated by spaces.
   """
 
@@ -133,7 +132,7 @@ MUTANTS = (
     "splits: a rounding error moves one more document to validation",
     "missing = fraction * len(corpus.ids) - _ROUNDING",
     "missing = fraction * len(corpus.ids)",
-    "test_whole_groups_are_held_out",
+    "test_a_rounding_error_holds_no_further_document_out",
   ),
   Mutant(
     "splits: the tail of validation is as long as that of test",

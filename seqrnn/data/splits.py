@@ -22,7 +22,7 @@ from seqrnn.errors import UserError, counted
 from seqrnn.settings.config import Config
 
 # Less than a symbol of any corpus, more than an error of floating point: for
-# example 0.1 * 30 is 3.0000000000000004.
+# example 0.07 * 100 is 7.000000000000001.
 _ROUNDING = 1e-6
 
 _CHUNK = 2**20  # Symbols that are handled together.

@@ -92,6 +92,12 @@ def test_whole_groups_are_held_out(way, sizes, group_size, validation, test):
     assert [d for name in SPLITS for d in parts[name]] == documents
 
 
+def test_a_rounding_error_holds_no_further_document_out():
+  """0.07 * 100 is 7.000000000000001, and 0.14 * 100 is 14.000000000000002."""
+  parts = split(make_documents([1] * 100), fields("documents", 0.07, 0.14), 4)
+  assert [len(parts[name]) for name in SPLITS] == [79, 7, 14]
+
+
 def test_a_hash_chooses_so_neither_order_nor_neighbours_do():
   documents = make_documents([10] * 200)
   data = fields("documents")
