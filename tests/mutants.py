@@ -175,7 +175,7 @@ MUTANTS = (
     "calibration: equal sessions count once among the events",
     "np.repeat(part.counts, sizes)[kept_N]",
     "np.ones(kept_N.sum())",
-    "test_p_values_are_shares_of_the_sessions_held_out_from_each_model",
+    "test_short_normal_sessions_have_no_part_in_a_calibration",
   ),
   Mutant(
     "folds: the sessions of the calibration are those of training",
