@@ -128,6 +128,7 @@ def loop(training: Training, state: State, position: Position, caught: Signals):
       # it, so a signal ends the process at once.
       caught.at_once = position.step == first_step and jax.process_count() == 1
       rows: Any = batches[position.batch]
+      progress.shapes([array.shape for array in rows.values()])
       state, loss = training.step(state, sharding.put(rows, B, training.mesh))
       caught.at_once = False
       symbols = float(rows["weights"].sum()) * jax.process_count()

@@ -18,6 +18,7 @@ from seqrnn.runtime.console import console
 
 _LINE_SECONDS = 30.0  # Between two lines where the output is not a terminal.
 _BAR_SECONDS = 0.2  # The minimum time between two updates of the bar.
+_RATE_SECONDS = 2.0  # The minimum time of the steps that a rate is of.
 
 
 class Curve:
@@ -102,13 +103,14 @@ class Progress:
     self._total = total_steps
     self._unit, self._in_bits = unit, in_bits
     self._done = done
-    self._pending: deque[tuple[jax.Array, float]] = deque()
+    self._pending: deque[tuple[jax.Array, float | None]] = deque()
     self._targets = 0.0
-    # The rate is of finished steps, without the first one, which may compile.
-    self._started = False
-    self._finished, self._rate_time = 0.0, time.monotonic()
+    self._rate = ""  # The rate of the last steps, as text.
+    self._finished, self._seconds = 0.0, 0.0  # Of the steps of the next rate.
+    self._finish_time: float | None = None  # None: the next step is not timed.
     self._lap_time = self._line_time = time.monotonic()
     self._bar_time = 0.0
+    self._shapes: list[list[tuple[int, ...]]] = []  # Of all batches so far.
 
   @property
   def live(self) -> bool:
@@ -125,6 +127,14 @@ class Progress:
       self._bar.update(self._task, completed=self._done)
       self._bar.stop()
 
+  def shapes(self, shapes: list[tuple[int, ...]]):
+    """Receives the shapes of the next batch; the step compiles if new."""
+    if shapes in self._shapes:
+      return
+    self._shapes.append(shapes)
+    # The pending steps may end while the host compiles.
+    self._pending = deque((loss, None) for loss, _ in self._pending)
+
   def step(self, loss: jax.Array, targets: float) -> float | None:
     """Counts a step that was just dispatched.
 
@@ -136,26 +146,33 @@ class Progress:
     self._pending.append((loss, targets))
     if len(self._pending) < 3:
       return None
-    oldest, targets = self._pending.popleft()
+    oldest, timed = self._pending.popleft()
     finished = float(oldest)
     self._curve.add(finished)
-    if self._started:
-      self._finished += targets
-      self._show(finished)
-    else:
-      self._started, self._rate_time = True, time.monotonic()
+    now = time.monotonic()
+    if timed is not None and self._finish_time is not None:
+      self._measure(timed, now - self._finish_time)
+    self._finish_time = now
+    self._show(finished, now)
     return finished
 
-  def _show(self, finished: float):
-    now = time.monotonic()
+  def _measure(self, targets: float, seconds: float):
+    """Adds a step to the next rate, which replaces the last one when due."""
+    self._finished += targets
+    self._seconds += seconds
+    if self._seconds >= _RATE_SECONDS:
+      rate = self._finished / self._seconds
+      self._rate = f"  {rate:,.0f} {self._unit}s/s"
+      self._finished = self._seconds = 0.0
+
+  def _show(self, finished: float, now: float):
     if now - self._bar_time < _BAR_SECONDS:
       return
     self._bar_time = now
-    rate = self._finished / max(now - self._rate_time, 1e-9)
     bits = ""
     if self._in_bits:
       bits = f"  {finished / math.log(2):.3f} bits/{self._unit}"
-    figures = f"loss {finished:.4f}{bits}  {rate:,.0f} {self._unit}s/s"
+    figures = f"loss {finished:.4f}{bits}{self._rate}"
     if self.live:
       best = "" if self.best == math.inf else f"  best {self.best:.4f}"
       figures = f"{self._curve}  {figures}{best}"
@@ -169,7 +186,7 @@ class Progress:
     now = time.monotonic()
     result = now - self._lap_time, self._targets
     self._lap_time, self._targets = now, 0.0
-    self._rate_time, self._finished = now, 0.0
+    self._finish_time = None
     self._pending.clear()
     return result
 

@@ -35,17 +35,27 @@ def test_the_curve_has_means_of_as_many_steps_each(count):
   assert str(curve) == expected and 1 <= len(expected) < 32
 
 
-def test_the_rate_is_without_the_compilation(monkeypatch, capsys):
-  clock = iter([0.0] * 2 + [*range(600, 700, 40)])  # Seconds; 600: compiled.
-  time = SimpleNamespace(monotonic=lambda: float(next(clock)))
-  monkeypatch.setattr(progress, "time", time)
-  shown = Progress(9, 0, "event", False, float("inf"))
-  losses = [shown.step(np.float32(1.5), 800.0) for _ in range(5)]
-  assert losses == [None, None, 1.5, 1.5, 1.5]
-  assert capsys.readouterr().out == (
-    "step 4 of 9  loss 1.5000  20 events/s\n"
-    "step 5 of 9  loss 1.5000  20 events/s\n"
-  )
+def test_the_rate_is_of_two_seconds_of_steps_without_compilation(
+  monkeypatch, capsys
+):
+  now = 0.0
+  monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+  monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+  shown = Progress(99, 0, "event", False, float("inf"))
+  rates = []
+  for step in range(40):
+    # Every fourth batch is longer, and a program is compiled for each length;
+    # an evaluation follows step 24.
+    shown.shapes([(2, 9 if step % 4 == 3 else 5)])
+    now += 0.5 + 600 * (step in (0, 3, 25))
+    loss = shown.step(np.float32(1.5), 400.0)
+    assert (loss is None) == (step in (0, 1, 25, 26))
+    if step == 24:
+      shown.lap()
+    line = capsys.readouterr().out.strip()
+    rates += [line.partition("loss 1.5000")[2].strip()] if line else []
+  # Four steps of half a second each, after the program of step 3.
+  assert rates[:6] == [""] * 6 and {*rates[6:]} == {"800 events/s"}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +95,7 @@ def test_showing_changes_nothing(shown, tmp_path, capsys):
 def test_a_terminal_shows_curve_best_and_sample(shown):
   run, text, sample = shown
   assert f"  sample: {escaped(sample)}\n" in text
-  best = re.findall(r"[▁█]  loss .* symbols/s  best ([0-9.]+)", text)
+  best = re.findall(r"[▁█]  loss .*  best ([0-9.]+)", text)
   losses = [float(row["validation_loss"]) for row in rows(run.workdir)]
   assert best and set(best) <= {f"{loss:.4f}" for loss in losses}
 
