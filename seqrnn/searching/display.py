@@ -27,7 +27,7 @@ _STATES = {
 
 
 class Display:
-  """A live table on a terminal; elsewhere a line for each finished trial."""
+  """A live table on a terminal; elsewhere lines when trials begin and end."""
 
   def __init__(self, search: Search):
     self._search = search
@@ -39,7 +39,9 @@ class Display:
       redirect_stdout=False,
       redirect_stderr=False,
     )
-    self._printed = {t.number for t in search.trials() if t.state.is_finished()}
+    self._printed = {
+      (t.number, t.state) for t in search.trials() if t.state.is_finished()
+    }
 
   def __enter__(self) -> "Display":
     if self._console.is_terminal:
@@ -50,13 +52,16 @@ class Display:
     self._live.stop()
 
   def show(self):
-    """Updates the table, or prints the trials that have finished."""
+    """Updates the table, or prints the trials that have begun or finished."""
     if self._console.is_terminal:
       self._live.update(self.table(), refresh=True)
       return
     for trial in self._search.trials():
-      if trial.state.is_finished() and trial.number not in self._printed:
-        self._printed.add(trial.number)
+      # Another process may still choose the values of a trial.
+      begun = len(trial.params) == len(self._search.space)
+      key = trial.number, trial.state
+      if (begun or trial.state.is_finished()) and key not in self._printed:
+        self._printed.add(key)
         values = "  ".join(
           f"{name}={_short(value)}" for name, value in trial.params.items()
         )

@@ -60,6 +60,7 @@ def train_trials(search: Search, show: Callable[[], None]):
       if claimed is not None:
         trial, lock = claimed
         with lock:
+          show()
           run_trial(search, trial, show)
       elif any(trial.state == TrialState.RUNNING for trial in search.trials()):
         show()

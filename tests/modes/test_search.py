@@ -286,7 +286,14 @@ def test_a_grid_is_gone_through_once(tmp_path, objective, capsys, monkeypatch):
     patch.setattr(display.Display, "end", draw)
     run_search(config, tmp_path / "s")
   title = "s: 3 trials of at most 3, best loss 0.2000 in trial 0\n"
-  assert f"{tmp_path}/{title}" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert f"{tmp_path}/{title}" in out
+  lines = re.findall(r"^trial (\d  \w+)", out, re.MULTILINE)
+  begun = "0  running", "0  finished", "1  running", "1  failed", "2  running"
+  assert lines == [*begun, "2  finished"]
+  assert (
+    "trial 0  running  model.cell=lstm  optimizer.learning_rate=0.2\n" in out
+  )
   config.search.trials = 40
   best = run_search(config, tmp_path / "s")
   assert best == {"optimizer.learning_rate": 0.2, "model.cell": "lstm"}
