@@ -1,5 +1,6 @@
 """Trains or resumes a run: its checks, files and messages around the loop."""
 
+import copy
 import math
 import signal
 import sys
@@ -159,9 +160,7 @@ def make_training(
   """
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
-  total_steps = config.train.epochs * len(batches)
-  if config.train.max_steps is not None:
-    total_steps = min(total_steps, config.train.max_steps)
+  total_steps = length.total_steps(config, len(batches))
   own = length.adapted(config, len(batches), total_steps)
   rate = config.optimizer.learning_rate
   schedule = partial(optimizers.schedule, own, len(batches), total_steps)
@@ -294,19 +293,23 @@ def resume(training: Training) -> Position:
 def _warn_of_decay(
   training: Training, settings: changes.Settings, position: Position
 ):
-  """Warns if a run resumes whose schedule had reached its end."""
+  """Warns if new limits change the learning rate that a run resumes with."""
   config, fields = training.config, settings.fields
-  ended = position.epoch >= fields["train.epochs"] or position.step >= (
-    fields["train.max_steps"] or math.inf
-  )
-  decays = ("cosine", "linear", "exponential", "step")
-  if not ended or config.schedule.name not in decays:
-    return
-  last, rate = position.step - 1, config.optimizer.learning_rate
+  old = copy.deepcopy(config)
+  old.train.epochs = fields["train.epochs"]
+  old.train.max_steps = fields["train.max_steps"]
   batches = len(training.experiment.batches("train", 0))
-  shorter = optimizers.schedule(config, batches, position.step, rate)
-  before: Any = shorter(last)
+  total = length.total_steps(old, batches)
+  old = length.adapted(old, batches, total)
+  rates = optimizers.schedule(
+    old, batches, total, config.optimizer.learning_rate
+  )
+  before: Any = rates(position.step - 1)
   after: Any = training.learning_rate(position.step)
+  # A run that had ended resumes with the decayed rate of its last step.
+  expected: Any = before if position.step >= total else rates(position.step)
+  if math.isclose(expected, after, rel_tol=0.01):
+    return
   if sharding.is_first():
     print(
       f"warning: schedule.name={config.schedule.name!r}: the learning rate had"

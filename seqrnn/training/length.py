@@ -8,6 +8,7 @@ or the first random parameters have left the average.
 import copy
 import math
 
+from seqrnn.errors import counted
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training.position import Position, limits_reached
@@ -16,6 +17,17 @@ _WARMUP = 0.1  # The largest share of the steps.
 _AVERAGED = 0.2  # The largest share that an average reaches back.
 _FEW = 1000  # Steps; fewer are mentioned at the end.
 _EPOCHS = 40  # The most that are advised.
+_EFFECTS = {
+  "train.eval_every": "the model is evaluated every {} steps, not {}",
+  "schedule.warmup_steps": "the learning rate rises over {} steps, not {}",
+  "train.ema": "the mean of the parameters decays by {}, not {}",
+}
+
+
+def total_steps(config: Config, steps_per_epoch: int) -> int:
+  """Returns the number of steps that the limits allow."""
+  steps = config.train.epochs * steps_per_epoch
+  return min(steps, config.train.max_steps or steps)
 
 
 def adapted(config: Config, steps_per_epoch: int, total_steps: int) -> Config:
@@ -40,15 +52,11 @@ def adapted(config: Config, steps_per_epoch: int, total_steps: int) -> Config:
 
 
 def lines(config: Config, own: Config, total_steps: int) -> list[str]:
-  """Returns a line with the fields that are limited, if there are any."""
-  limited = [
-    f"{name}={config_lib.text(new)}, not {config_lib.text(old)}"
-    for name, (old, new) in config_lib.changes(config, own).items()
-  ]
-  if not limited:
-    return []
+  """Returns a line for each field that is limited."""
   return [
-    f"train.adapt_to_length: for {total_steps:,} steps {'; '.join(limited)}"
+    f"for only {counted(total_steps, 'step')},"
+    f" {_EFFECTS[name].format(new, old)} ({name}; train.adapt_to_length)"
+    for name, (old, new) in config_lib.changes(config, own).items()
   ]
 
 

@@ -96,7 +96,7 @@ def test_a_run_whose_schedule_has_ended_warns(name, rates, tmp_path, capsys):
   )
   settings = Settings({"train.epochs": 1, "train.max_steps": None}, [])
   fit._warn_of_decay(training, settings, Position(step=9, epoch=0))
-  assert capsys.readouterr().err == ""
+  assert ("warning" in capsys.readouterr().err) == (name == "cosine")
   fit._warn_of_decay(training, settings, Position(step=10, epoch=1))
   err = capsys.readouterr().err
   if rates is None:
@@ -106,6 +106,30 @@ def test_a_run_whose_schedule_has_ended_warns(name, rates, tmp_path, capsys):
   found = re.search(r"had decayed to (\S+) and is (\S+) now", err)
   assert found is not None
   assert [*map(float, found.groups())] == pytest.approx(rates, rel=0.01)
+
+
+@pytest.mark.parametrize("limit", ["epochs", "max_steps"])
+def test_a_shorter_schedule_warns(limit, tmp_path, capsys):
+  config = begin(tmp_path, epochs=2)
+  config.optimizer.learning_rate = 0.01
+  config.schedule.update(name="cosine", final=0.01)
+  if limit == "max_steps":
+    config.train.update(epochs=10, max_steps=20)
+  training: Any = SimpleNamespace(
+    config=config,
+    experiment=SimpleNamespace(batches=lambda *_: range(10)),
+    learning_rate=optimizers.schedule(config, 10, 20, 0.01),
+  )
+  settings = Settings({"train.epochs": 10, "train.max_steps": None}, [])
+  fit._warn_of_decay(training, settings, Position(step=16, epoch=1))
+  found = re.search(r"to (\S+) and is (\S+) now", capsys.readouterr().err)
+  assert found is not None
+  rates = _cosine(0.15), _cosine(0.8)
+  assert [*map(float, found.groups())] == pytest.approx(rates, rel=0.01)
+  # Nothing changes, although the cosine decays.
+  settings = Settings(config_lib.flat(config), [])
+  fit._warn_of_decay(training, settings, Position(step=16, epoch=1))
+  assert capsys.readouterr().err == ""
 
 
 def test_a_limit_that_is_raised_goes_on_or_changes_nothing(tmp_path, capsys):

@@ -93,7 +93,10 @@ def test_a_run_keeps_the_fields_of_its_config(tmp_path, capsys):
   fit.fit(experiments.build, config, tmp_path / "run")
   assert [row["step"] for row in rows(tmp_path / "run")] == ["2", "4", "6"]
   out = capsys.readouterr().out
-  assert "for 6 steps " in out and "train.eval_every=2, not 100" in out
+  assert (
+    "for only 6 steps, the model is evaluated every 2 steps, not 100"
+    " (train.eval_every; train.adapt_to_length)\n"
+  ) in out
   config.train.epochs = 4
   fit.fit(experiments.build, config, tmp_path / "run")
   found = [row["step"] for row in rows(tmp_path / "run")]
