@@ -116,7 +116,9 @@ def information(
   if name == "completion":
     return [completion.script(value or "", parsed)]
   if value is not None:
-    return [help.of_fields(value)]
+    parsed.set_gnu_getopt()  # A field may stand before --config.
+    parsed(arguments, known_only=True)
+    return [help.of_fields(value, *command.named(parsed))]
   if asked or len(argv) < 2:
     return [help.overview(command.program(argv[0]), parsed)]
   return []

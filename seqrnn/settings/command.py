@@ -136,6 +136,22 @@ def _base(
   return Path(folder, record), _read_run(folder, defaults, record, how)
 
 
+def named(parsed: flags.FlagValues) -> tuple[Config, str]:
+  """Returns the config that the flags name, before other flags change it.
+
+  Returns:
+    the config, and the flag; the defaults and "" where no flag names a config.
+
+  Raises:
+    UserError: there is no such config or run.
+  """
+  given, folder = parsed.config, parsed.workdir
+  if not (given or folder):
+    return config_lib.defaults(), ""
+  _, config = _base(parsed, folder, _record(parsed.mode, folder))
+  return config, f"--config={given}" if given else f"--workdir={folder}"
+
+
 def _read_run(
   folder: str | Path, defaults: Config, record: str, how: str
 ) -> Config:

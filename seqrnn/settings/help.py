@@ -16,7 +16,7 @@ from seqrnn.runtime import devices
 from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes, suggestions
 from seqrnn.settings.command import MODES
-from seqrnn.settings.config import FIELDS
+from seqrnn.settings.config import FIELDS, Config
 from seqrnn.settings.overrides import find_field
 from seqrnn.settings.warned import needs
 
@@ -112,11 +112,13 @@ def _table(lines: dict[str, str]) -> Iterator[str]:
     )
 
 
-def of_fields(wanted: str) -> str:
-  """Returns the defaults, rules and meanings of fields.
+def of_fields(wanted: str, config: Config, flag: str) -> str:
+  """Returns the values, defaults, rules and meanings of fields.
 
   Args:
     wanted: a field, such as `data.window`; a group, such as `data`; or `all`.
+    config: the values.
+    flag: the flag that names the config.
 
   Raises:
     UserError: there is no such field or group.
@@ -137,23 +139,28 @@ def of_fields(wanted: str) -> str:
       f"--help={wanted}: must be all, a field such as data.window, or one of"
       f" {', '.join(groups)}{f'; did you mean {near}?' if near else ''}"
     )
-  parts = [_explained(name, name) for name in names]
+  values = config_lib.flat(config)
+  parts = [_explained(name, name, values[name], flag) for name in names]
   if every:
     one = next(name for name in FIELDS if name.startswith(_SPACE))
-    parts.append(_explained(one, f"{_SPACE}FIELD"))
+    default = FIELDS[one].default
+    parts.append(_explained(one, f"{_SPACE}FIELD", default, flag))
   return "\n".join(parts)
 
 
-def _explained(name: str, shown: str) -> str:
-  """Returns the help of a field, with its default, rule and conditions."""
+def _explained(name: str, shown: str, value: Any, flag: str) -> str:
+  """Returns the help of a field, with its value, rule and conditions."""
   field = FIELDS[name]
+  origin = "default"
+  if value != field.default:
+    origin = f"{flag}; the default is {config_lib.text(field.default)}"
   rule = f"{field.rule.words}{', or none' if field.optional else ''}."
   if field.used:
     rule += f" It has an effect with {needs(field.used)}."
   texts = field.help, rule[0].upper() + rule[1:]
   lines = [textwrap.fill(text, 76, **_INDENT) for text in texts]
   return "\n".join(
-    [f"--config.{shown}={config_lib.text(field.default)}  (default)", *lines]
+    [f"--config.{shown}={config_lib.text(value)}  ({origin})", *lines]
   )
 
 

@@ -125,6 +125,26 @@ def test_help_of_fields(capsys):
   assert set(names) == {n for n in config_lib.FIELDS if n.startswith("sample.")}
 
 
+def test_help_has_the_values_of_the_config_that_is_named(tmp_path, capsys):
+  config = config_lib.defaults()
+  config.model.hidden_size = 7
+  config_lib.save(config, tmp_path / "config.json")
+  workdir = f"--workdir={tmp_path}"
+  for flags, value, origin in (
+    (["--config=rnn"], 288, "--config=rnn; the default is 128"),
+    (["--config", "rnn", "--unknown"], 288, "--config=rnn; the default is 128"),
+    ([workdir, "--mode=sample"], 7, f"{workdir}; the default is 128"),
+    ([workdir, "--config=base"], 128, "default"),
+  ):
+    for argv in ([*flags, "--help=hidden_size"], ["-h", "model", *flags]):
+      assert program.main(["run.py", *argv]) == 0
+      line = f"--config.model.hidden_size={value}  ({origin})\n"
+      assert line in capsys.readouterr().out, argv
+  for flags in (["--config=rnnn"], [f"--workdir={tmp_path / 'no'}"]):
+    assert program.main(["run.py", *flags, "--help=model"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {flags[0]}")
+
+
 @pytest.mark.parametrize(
   ("wanted", "ending"),
   [
