@@ -5,6 +5,13 @@ import signal
 import sys
 from typing import NoReturn
 
+# The packages of pyproject.toml, as they are imported.
+_REQUIRED = (
+  *("jax", "flax", "optax", "numpy", "orbax", "tensorstore", "absl"),
+  *("ml_collections", "rich", "matplotlib", "pooch", "platformdirs"),
+  *("filelock", "prometheus_client", "scipy"),
+)
+
 
 def start() -> NoReturn:
   """Runs the command line of this process, and ends the process."""
@@ -16,11 +23,22 @@ def start() -> NoReturn:
   pages.take_huge_pages()  # Before the imports, which the restart repeats.
   gc.disable()  # Collections during the imports find nothing.
 
-  from seqrnn import program
-  from seqrnn.runtime import launch
+  try:
+    from seqrnn import program
+    from seqrnn.runtime import launch
 
-  launch.prepare()
-  launch.end(program.main(sys.argv))
+    launch.prepare()
+    status = program.main(sys.argv)
+  except ModuleNotFoundError as error:
+    if error.name not in _REQUIRED:
+      raise
+    print(
+      f"error: {sys.executable} has no package {error.name}; activate the"
+      " environment of seqrnn, or install its packages with: pip install -e .",
+      file=sys.stderr,
+    )
+    sys.exit(2)
+  launch.end(status)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import jax
 import pytest
 
 from configs import base
-from seqrnn import program
+from seqrnn import __main__, program
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.runtime import devices, manifest, pages
 from seqrnn.settings import command
@@ -912,6 +914,39 @@ runpy.run_path({program!r}, run_name="__main__")
     cwd=ROOT,
   )
   assert done.stdout == "True True\nFalse glibc.malloc.hugetlb=1\n", done
+
+
+@pytest.mark.parametrize("program", [["run.py"], ["-m", "seqrnn"]])
+def test_a_python_without_the_packages_is_one_line(program):
+  done = start("-S", *program)  # Without site-packages.
+  assert (done.returncode, done.stdout) == (2, "")
+  assert re.fullmatch(
+    r"error: \S+ has no package \w+; .* pip install -e \.\n", done.stderr
+  )
+
+
+def test_a_module_that_seqrnn_lacks_is_a_bug():
+  script = """
+import sys
+sys.modules[sys.argv[1]] = None
+from seqrnn.__main__ import start
+start()
+"""
+  for name in ("seqrnn.settings.command", "absl.flags"):
+    done = start("-c", script, name)
+    assert done.returncode == 1 and "Traceback" in done.stderr, name
+
+
+def test_the_required_packages_are_those_of_the_project():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  plain = lambda name: name.replace("-", "_")
+  required = {
+    plain(re.split(r"[^\w-]", text)[0]) for text in project["dependencies"]
+  }
+  packages = metadata.packages_distributions()
+  names = [{*map(plain, packages[name])} for name in __main__._REQUIRED]
+  assert all(required & some for some in names)
+  assert required <= set().union(*names)
 
 
 def test_windows_is_referred_to_wsl(call, capfd, monkeypatch):
