@@ -53,6 +53,9 @@ _RESULTS = (
   *("timeline", "scores", "session", "curves"),
 )
 
+# Units of texts, and what a model of each predicts.
+_TEXTS = {"char": "characters", "byte": "bytes", "word": "words"}
+
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
@@ -222,14 +225,21 @@ def refuse_cut_sessions(pieces: Pieces, settings: Config):
   """Refuses parts of sessions, because whole ones are scored.
 
   Raises:
-    UserError: `data.split` cuts sessions.
+    UserError: `data.split` cuts sessions, or a text.
   """
-  if not pieces.are_documents:
+  if pieces.are_documents:
+    return
+  if (text := _TEXTS.get(settings.unit)) is not None:
     raise UserError(
-      f"data.split={settings.split!r}: cuts sessions, but --mode=detect scores"
-      " whole ones; train with data.split=documents, or with a path for each"
-      " split"
+      f"data.unit={settings.unit!r}: this run models the {text} of a text, but"
+      " --mode=detect scores sessions of events; train on sessions, for example"
+      " with --config=logs or --config=sessions"
     )
+  raise UserError(
+    f"data.split={settings.split!r}: cuts sessions, but --mode=detect scores"
+    " whole ones; train with data.split=documents, or with a path for each"
+    " split"
+  )
 
 
 def check(experiment: Experiment, config: Config, mode: str = "detect"):

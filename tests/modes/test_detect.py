@@ -738,13 +738,23 @@ def test_tables_of_an_earlier_or_no_detection(tmp_path):
   assert found["combined"][0] == np.inf and np.isnan(found["combined"][1])
 
 
-@pytest.mark.parametrize("split", ["auto", "tails"])
-def test_parts_of_sessions_are_refused(tmp_path, split):
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"data.split": "auto"}, "data.split='auto': cuts sessions, "),
+    ({"data.split": "tails"}, "data.split='tails': cuts sessions, "),
+    (
+      {"data.unit": "char", "data.split": "tails"},
+      "data.unit='char': this run models the characters of a text, ",
+    ),
+  ],
+)
+def test_parts_of_sessions_are_refused(tmp_path, fields, message):
   (tmp_path / "few.txt").write_text("a b a b a b a b a b a b\n" * 5)
-  fields = {"data.split": split, "data.path": str(tmp_path / "few.txt")}
+  fields = {"data.path": str(tmp_path / "few.txt"), **fields}
   config = tiny(tmp_path, {**FIELDS, **fields})
   save(tmp_path / "vocabulary.json", language_model.prepare(config))
-  with pytest.raises(UserError, match=f"^data.split='{split}': cuts sessions"):
+  with pytest.raises(UserError, match=f"^{message}"):
     detect.run(experiments.build, config, tmp_path)
 
 
