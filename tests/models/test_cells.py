@@ -289,31 +289,36 @@ def test_initial_values(name, ids, scale):
       assert leaf.std() == pytest.approx(bound / 3**0.5, rel=0.05), path
 
 
-# Where the forget gate stands among how many; the sign that makes it remember.
-FORGET = {
-  "lstm": (1, 4, 1),
-  **{f"odyssey{v}": (1, 4, 1) for v in ("", "_niaf", "_noaf", "_np", "_fgr")},
-  "odyssey_nig": (0, 3, 1),
-  "odyssey_nog": (1, 3, 1),
-  "odyssey_cifg": (0, 3, -1),  # f = 1 - i
-  "layer_norm_lstm": (1, 4, 1),
-  "slstm": (1, 4, 1),
-  "min_lstm": (0, 3, 1),
-}
-
-
 @pytest.mark.parametrize("name", MAKE)
 def test_forget_bias_is_set(name):
   config = base.get_config().model
   config.update(cell=name, forget_bias=2.5)
   cell = cells.make(config, hidden_size=4)
   init = functools.partial(cell.init, method="inputs")
-  params = init(jax.random.key(3), np.zeros((1, 1, 3), np.float32))["params"]
-  place, parts, sign = FORGET.get(name, (0, cell.gate_count, None))
-  parts = np.split(np.asarray(params["bias"]), parts)
-  if sign is not None:
-    assert np.array_equal(parts.pop(place), np.full(4, sign * 2.5))
+  x = np.zeros((1, 1, 3), np.float32)
+  params = jax.tree.map(np.array, init(jax.random.key(3), x)["params"])
+  parts = np.split(params["bias"], cell.gate_count)
+  if cell.forget_place is not None:
+    forget = parts.pop(cell.forget_place)
+    assert np.array_equal(np.abs(forget), np.full(4, 2.5))
+    # With this sign, the cell remembers; f may be 1 - i.
+    shares = []
+    for _ in range(2):
+      shares.append(remembered(name, params, cell.initial_carry(1)))
+      forget *= -1  # In `params`, too.
+    assert np.all(shares[0] > 0.5) and np.all(shares[1] < 0.5)
   assert all(0 < np.abs(part).max() <= 0.5 for part in parts)
+
+
+def remembered(name, params, carry):
+  """How much the first array of the next carry grows with that of a carry."""
+  first, *others = jax.tree.leaves(jax.tree.map(np.zeros_like, carry))
+  new = [
+    EQUATIONS[name](params, (c, *others) if others else c, np.zeros((1, 3)))
+    for c in (first, first + 1)
+  ]
+  before, after = (jax.tree.leaves(made)[0] for made in new)
+  return after - before
 
 
 def test_without_peepholes_the_odyssey_is_the_lstm():
