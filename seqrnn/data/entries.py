@@ -1,8 +1,11 @@
 """Entries of logs: the parts of lines, and which lines are entries at all."""
 
 import dataclasses
+import functools
 import math
+import re
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, pairwise
 from typing import NamedTuple
@@ -11,6 +14,7 @@ from seqrnn.data import formats, reading
 from seqrnn.data.formats import Form, Parts
 from seqrnn.data.reading import Source
 from seqrnn.data.secrets import SECRETS, excerpt
+from seqrnn.data.templates import masker, without_names
 from seqrnn.errors import UserError
 
 Report = Callable[[str], None]
@@ -21,6 +25,7 @@ _TEXT = 60  # Characters of a line in an error.
 _BACKWARDS = 0.1  # The share of times before the previous one that is doubtful.
 _YEAR = 366 * 86400.0  # Seconds.
 _NO_PARTS = Parts("", "", ())
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"')  # Of JSON.
 
 
 class Entry(NamedTuple):
@@ -52,6 +57,8 @@ class Seen:
     session: the name of the last session that times or lines cut.
     time: of the last line of such a session, in seconds.
     cut: number of lines of sessions that lines cut.
+    long: number of lines that are left out, as they are longer than LINE.
+    first_long: the first of them; 0: there is none.
   """
 
   number: int = 0
@@ -70,6 +77,8 @@ class Seen:
   session: str = ""
   time: float = 0.0
   cut: int = 0
+  long: int = 0
+  first_long: int = 0
 
 
 def lines(source: Source, form: Form) -> Iterator[str]:
@@ -101,7 +110,9 @@ def settled(
         name,
         f"{source.name}: data.log_format=auto: {count} of the first"
         f" {len(sample)} lines are {name}"
-        + _reading(sample, form._replace(log_format=name), redact)[1],
+        + _reading(sample, source.name, form._replace(log_format=name), redact)[
+          1
+        ],
       )
   for line in found.values():
     formats.report(line)
@@ -121,7 +132,7 @@ def describe(source: Source, form: Form, redact: str):
   field, value = "log_format", form.log_format
   if header:
     field, value = "log_header", form.log_header
-  count, words = _reading(sample, form, redact)
+  count, words = _reading(sample, source.name, form, redact)
   if count:
     formats.report(
       f"{source.name}: data.{field}={value!r}: fits {count} of the first"
@@ -130,7 +141,7 @@ def describe(source: Source, form: Form, redact: str):
 
 
 def _reading(
-  sample: list[tuple[int, str]], form: Form, redact: str
+  sample: list[tuple[int, str]], source: str, form: Form, redact: str
 ) -> tuple[int, str]:
   """How many lines fit, and how the first of them is read, with doubts."""
   parse = formats.parser(form)
@@ -142,7 +153,15 @@ def _reading(
   words = f"; line {number}: "
   when, content = parts.timestamp, excerpt(parts.content, _BEGIN, redact)
   words += f"time {excerpt(when, _TEXT, redact)!r}, " if when else "no time, "
-  words += f"content {content!r}"
+  words += f"content {content!r}, "
+  line = parts.record or dict(sample)[number]
+  names, event = reader(form)(Entry(number, line, parts))
+  if not form.names_sessions:
+    cuts = form.log_gap is not None or form.log_lines is not None
+    names = [f"{source}:{number}" if cuts else source]
+  session = excerpt(", ".join(names), _TEXT, redact)
+  words += f"session {session!r}, " if names else "no session, "
+  words += f"template {excerpt(event, _BEGIN, redact)!r}"
   known = [
     (number, formats.seconds(parts.times))
     for number, parts in fits
@@ -170,7 +189,9 @@ def _numbered(
   """The lines that are not blank, with their numbers."""
   for number, line in enumerate(texts, seen.number + 1):
     seen.number = number
-    if line.strip():
+    if len(line) > reading.LINE:
+      seen.first_long, seen.long = seen.first_long or number, seen.long + 1
+    elif line.strip():
       if form.log_format is not None:
         line = formats.without_colours(line)
       yield number, line
@@ -238,7 +259,7 @@ def _entries(
         seen.strays + 1,
       )
     seen.fits = seen.fits or bool(found)
-    for parts in found or (Parts(line, "", ()),):
+    for parts in found or (formats.stray(line),):
       # An entry without a time has the time of the entry before.
       if parts.times:
         seen.last = parts
@@ -251,6 +272,47 @@ def _entries(
       if not seen.fits and len(seen.unfit) < 2:
         seen.unfit.append(entry)
       yield entry
+
+
+@functools.lru_cache(maxsize=2)  # Its masker keeps words that come again.
+def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
+  """A function from an entry to the sessions that it names, and its event.
+
+  In the event, a name is masked where it stands in the line.
+  """
+  names = re.compile(form.log_session) if form.log_session is not None else None
+  json = formats.parser(form._replace(log_header=None, log_format="json"))
+  mask = masker(form.log_codes)
+
+  def read(entry: Entry) -> tuple[list[str], str]:
+    text, parts = entry.text, entry.parts
+    if names is None:
+      return [parts.session] if parts.session else [], mask(parts.content)
+    spans = [match.span(1) for match in names.finditer(text)]
+    found = [text[start:stop] for start, stop in spans if start < stop]
+    content = parts.content
+    if found and parts.places:
+      masked = (without_names(text, spans, place) for place in parts.places)
+      content = " ".join(masked)
+    elif found:  # Of JSON, the names in strings are masked before it is read.
+      masked = without_names(text, _in_strings(text, spans), (0, len(text)))
+      content = next((one.content for one in json(masked)), content)
+    return list(dict.fromkeys(found)), mask(content)
+
+  return read
+
+
+def _in_strings(
+  line: str, spans: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+  """The spans that are within a string of a JSON line."""
+  strings = [match.span() for match in _STRING.finditer(line)]
+  inside = []
+  for start, stop in spans:
+    place = bisect_left(strings, (start,)) - 1
+    if place >= 0 and stop < strings[place][1]:
+      inside.append((start, stop))
+  return inside
 
 
 def check(seen: Seen, source: str, form: Form):
@@ -270,6 +332,11 @@ def summarize(seen: Seen, source: str, form: Form, report: Report | None):
     report(
       f"{source}: {seen.strays:,} of {seen.count:,} lines do not fit"
       f" data.log_header and have no time, the first is line {seen.first_stray}"
+    )
+  if report and seen.long:
+    report(
+      f"{source}: {seen.long:,} lines have more than {reading.LINE:,}"
+      f" characters and are left out, the first is line {seen.first_long}"
     )
   if report and seen.joined:
     report(f"{source}: {seen.joined:,} lines were joined to the line before")

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from seqrnn.data import objects
-from seqrnn.data.reading import CHUNK
+from seqrnn.data.reading import LINE
 from seqrnn.data.secrets import excerpt
 from seqrnn.errors import UserError, visible
 
@@ -61,31 +61,32 @@ _FORMATS = (
 )
 # The format of times of a shape, which is tried first.
 _known: dict[tuple[str, bool], str] = {}
-# The formats with names, the most special first.
+# The formats with names, the most special first; all take linear time.
 _NAMED = {
   # Of nginx and Apache: the request and its status are the content.
-  "access": r'\S+ \S+ .*?\[(?P<Time>[^\]]+)\] (?P<Content>"[^"]*" \d{3}).*',
+  "access": r'\S++ \S++ .*?\[(?P<Time>[^\[\]]++)\] (?P<Content>"[^"]*+" \d{3})'
+  r".*",
   # RFC 5424.
-  "syslog5424": r"<\d+>\d+ (?P<Time>\S+) \S+ (?P<Content>\S+ \S+ \S+ (?:-|\[.*?"
-  r"\])(?: .*)?)",
+  "syslog5424": r"<\d++>\d++ (?P<Time>\S++) \S++ (?P<Content>\S++ \S++ \S++"
+  r" (?:-|\[.*?\])(?: .*)?)",
   # RFC 3164, and what systems write to files.
-  "syslog": r"(?:<\d+>)?"
-  r"(?P<Time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+)"
-  r" \S+ (?P<Content>[^\s:\[]+(?:\[\d+\])?:(?: .*)?)",
+  "syslog": r"(?:<\d++>)?"
+  r"(?P<Time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S++)"
+  r" \S++ (?P<Content>[^\s:\[]++(?:\[\d++\])?:(?: .*)?)",
   # Of Kubernetes and other users of containerd and CRI-O.
-  "cri": r"(?P<Time>\d{4}-\d\d-\d\dT\S+) std(?:out|err) [FP]\S* ?"
+  "cri": r"(?P<Time>\d{4}-\d\d-\d\dT\S++) std(?:out|err) [FP]\S*+ ?"
   r"(?P<Content>.*)",
   # Of Android; the number of a process and of a thread are left out.
-  "logcat": r"(?P<Time>\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,})"
-  r"(?:(?:\s+\S+)?\s+\d+\s+\d+)?\s+(?P<Content>[VDIWEFA][ /].*)",
+  "logcat": r"(?P<Time>\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,}+)"
+  r"(?:(?:\s++\S++)?\s++\d++\s++\d++)?\s++(?P<Content>[VDIWEFA][ /].*)",
   # Of glog and klog, so of Kubernetes' own programs.
-  "klog": r"(?P<Before>[IWEF])(?P<Time>(?:\d{4})?\d{4} \d\d:\d\d:\d\d\.\d+)"
-  r"\s+\d+ (?P<Content>.*)",
-  "time": rf"[\[(]?{_TIME}[\])]?[,:;|]?\s*(?P<Content>.*)",
+  "klog": r"(?P<Before>[IWEF])(?P<Time>(?:\d{4})?\d{4} \d\d:\d\d:\d\d\.\d++)"
+  r"\s++\d++ (?P<Content>.*)",
+  "time": rf"[\[(]?{_TIME}[\])]?[,:;|]?\s*+(?P<Content>.*)",
   # A level, then perhaps a thread in brackets and a time.
   "level": r"[\[<(]?(?P<Before>TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|"
-  r"SEVERE|CRITICAL|FATAL)[\])>]?(?:[\s|:,-]+(?:\[[^\]]*\][\s|:,-]+)?"
-  rf"[\[(]?{_TIME}[\])]?)?[\s|:,-]+(?P<Content>.*)",
+  r"SEVERE|CRITICAL|FATAL)[\])>]?(?:[\s|:,-]++(?:\[[^\]]*+\][\s|:,-]++)?"
+  rf"[\[(]?{_TIME}[\])]?)?[\s|:,-]++(?P<Content>.*)",
 }
 FORMATS = ("auto", "json", *_NAMED, "plain")
 _PARTIAL = re.compile(r"(\S+ (stdout|stderr) )([FP])\S*(?: |$)")
@@ -124,6 +125,11 @@ class Form(NamedTuple):
   log_level: str | None = None
   log_session_key: str | None = None
 
+  @property
+  def names_sessions(self) -> bool:
+    """Whether a line of the log names its session."""
+    return self.log_session is not None or self.log_session_key is not None
+
 
 class Parts(NamedTuple):
   """What a format finds in a line.
@@ -135,6 +141,8 @@ class Parts(NamedTuple):
     label: as written; empty: none.
     session: the value of `data.log_session_key`; empty: none.
     record: the part of the line that these are parts of; empty: all of it.
+    places: the first character and the end of the content in the line, or of
+      two parts of it that a space joins; empty: the line is JSON.
   """
 
   content: str
@@ -143,6 +151,7 @@ class Parts(NamedTuple):
   label: str = ""
   session: str = ""
   record: str = ""
+  places: tuple[tuple[int, int], ...] = ()
 
 
 # A function from a line to the parts of each event in it; none: it does not fit
@@ -172,9 +181,14 @@ def parser(form: Form) -> Parse:
       return ()
     begin = _START.match(line)
     times = (begin[0],) if begin else ()
-    return (Parts(line, "".join(times), times),)
+    return (stray(line)._replace(timestamp="".join(times), times=times),)
 
   return plain
+
+
+def stray(line: str) -> Parts:
+  """The parts of a line that is all content."""
+  return Parts(line, "", (), places=((0, len(line)),))
 
 
 def time_fields(header: str) -> str:
@@ -198,10 +212,11 @@ def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
       alone = (found[name] for name in ("Timestamp", "Time") if name in fields)
       times = (time, *alone)
     label = found[_LABEL] if _LABEL in fields else ""
-    content = found["Content"]
+    content, places = found["Content"], (found.span("Content"),)
     if before in fields:
       content = f"{found[before]} {content}"
-    return (Parts(content, time, times, label),)
+      places = (found.span(before), *places)
+    return (Parts(content, time, times, label, places=places),)
 
   return parse
 
@@ -218,13 +233,13 @@ def _by_keys(form: Form) -> Parse:
 
   def parse(line: str) -> Sequence[Parts]:
     found, parts = objects.records(line), []
-    for fields in found:
+    for fields, text in found:
       content = find(fields, "log_message").rstrip("\n")
       level, time = find(fields, "log_level"), find(fields, "log_time")
       if content:
         content = f"{level} {content}" if level else content
         session = find(fields, "log_session_key")
-        record = json.dumps(fields) if len(found) > 1 else ""
+        record = json.dumps(text) if len(found) > 1 else ""
         parts.append(Parts(content, time, (time,), "", session, record))
     return parts
 
@@ -254,7 +269,7 @@ def whole(
     begin, stream, tag = found.groups()
     text = line[found.end() :]
     number, line = held.pop(stream, (number, f"{begin}F "))
-    line = f"{line}{text}"[:CHUNK]
+    line = f"{line}{text}"[:LINE]
     if tag == "P":
       held[stream] = number, line
     else:
@@ -297,21 +312,29 @@ def report(text: str):
 
 
 def _pattern(header: str) -> re.Pattern:
-  """The regular expression of a header.
+  """The regular expression of a header, which takes linear time.
 
   A field before white space is a word; another field ends where the text that
-  follows it in the header begins.
+  follows it in the header begins. An atomic group has such a field and all up
+  to the next one: its first match is also the one that ends first, so that no
+  later one need be tried.
   """
-  parts = re.split(r"<(\w+)>", header)
-  pattern = ""
-  for number, part in enumerate(parts):
-    if number % 2 == 0:
-      pattern += r"\s++".join(map(re.escape, re.split(r"\s+", part)))
-    elif parts[number + 1][:1].isspace():
-      pattern += rf"(?P<{part}>\S++)"
+  names, texts = re.findall(r"<(\w+)>", header), re.split(r"<\w+>", header)
+  is_word = [text[:1].isspace() for text in texts[1:]]
+  literals = [r"\s++".join(map(re.escape, re.split(r"\s+", t))) for t in texts]
+  pattern = f"(?>{literals[0]}"
+  for place, name in enumerate(names):
+    after, literal = texts[place + 1], literals[place + 1]
+    if is_word[place]:
+      pattern += rf"(?P<{name}>\S++){literal}"
+    elif any(is_word[place + 1 : place + 2]) and not after[-1:].isspace():
+      # In a word, only the first such place can be the one.
+      field = rf"(?:\S*+\s++)*?(?>\S*?(?={literal}\S))"
+      pattern += rf")(?>(?P<{name}>{field}){literal}"
     else:
-      pattern += rf"(?P<{part}>.*?)"
-  return re.compile(pattern)
+      field = ".*?" if place + 1 < len(names) or after else ".*"
+      pattern += rf")(?>(?P<{name}>{field}){literal}"
+  return re.compile(rf"{pattern}\Z)")
 
 
 @functools.lru_cache(maxsize=2**10)  # Neighbours often have the same second.

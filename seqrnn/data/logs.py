@@ -22,7 +22,6 @@ from seqrnn.data.entries import Seen
 from seqrnn.data.formats import Form
 from seqrnn.data.reading import Source, rows
 from seqrnn.data.storage import Made
-from seqrnn.data.templates import masker
 from seqrnn.errors import UserError
 from seqrnn.settings.config import Config
 
@@ -81,7 +80,7 @@ def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
 
 def _parse(sources: list[Source], form: Form) -> Made:
   """The corpus of logs, and lines about them for stderr."""
-  named = form.log_session is not None or form.log_session_key is not None
+  named = form.names_sessions
   several, lines = len(sources) > 1, []
   names = [source.name for source in sources]
   log = dict(zip(names, rotation.logs(names) if named else names, strict=True))
@@ -107,8 +106,7 @@ def _clock(sources: Sequence[Source], form: Form) -> Clock | None:
     return clock(1.0, times=False)
   if form.log_gap is not None:
     return clock(form.log_gap)
-  named = form.log_session is not None or form.log_session_key is not None
-  return clock() if named else None
+  return clock() if form.names_sessions else None
 
 
 def _of(sources: Sequence[Source]) -> str:
@@ -202,21 +200,14 @@ def events(
   Raises:
     UserError: as `read`.
   """
-  names = None
-  if form.log_session is not None:
-    names = re.compile(form.log_session)
-  named = names is not None or form.log_session_key is not None
   found, whole = seen or Seen(), seen is None
-  mask = _masker(form.log_session, form.log_codes)
+  read = entries.reader(form)
   cut = _cutter(source, form, found)
   for entry in entries.read(texts, source, form, report, seen):
-    number, line, parts = entry
+    number, _, parts = entry
+    of, symbol = read(entry)
     found.first, found.entries = found.first or entry, found.entries + 1
-    if named:
-      of = [parts.session]
-      if names is not None:
-        of = dict.fromkeys(match[1] for match in names.finditer(line))
-      of = [name for name in of if name]
+    if form.names_sessions:
       if not of:
         found.alone += 1
         found.first_alone = found.first_alone or entry
@@ -228,7 +219,6 @@ def events(
         raise UserError(f"{source}:{number}: {fault}")
       leave_out(number, fault)
       continue
-    symbol = mask(parts.content)
     yield Event(
       *(of, symbol, number, parts.timestamp, parts.label, parts.times, source)
     )
@@ -270,12 +260,6 @@ def _of_log(log: str, events: Iterator[Event]) -> Iterator[Event]:
     event._replace(sessions=[_name(log, name) for name in event.sessions])
     for event in events
   )
-
-
-@functools.lru_cache(maxsize=2)  # It keeps words that come again.
-def _masker(names: str | None, codes: bool) -> Callable[[str], str]:
-  """The masker of an expression that finds names of sessions."""
-  return masker(None if names is None else re.compile(names), codes)
 
 
 def _cutter(

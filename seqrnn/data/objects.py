@@ -17,26 +17,44 @@ _TYPED = (
 _ATTRIBUTES = ("attributes", "Attributes", "resource", "Resource", "scope")
 
 
-def records(line: str) -> list[dict[str, Any]]:
-  """The object of a line, or the log records in it; none: it is no JSON."""
+_SHARED = 2**12  # Characters of a resource and a scope in the text of a record.
+
+
+def records(line: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+  """The object of a line, or the log records in it; none: it is no JSON.
+
+  A record has its resource and its scope. So that time is linear, the second of
+  the two objects, which is the text of the record, has them only if short.
+  """
   try:
     found = json.loads(line)
   except (ValueError, RecursionError):
     return []
   if not isinstance(found, dict):
     return []
-  return [*_log_records(found)] if "resourceLogs" in found else [found]
+  if "resourceLogs" in found:
+    return [*_log_records(found)]
+  return [(found, found)]
 
 
-def _log_records(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _log_records(
+  fields: dict[str, Any],
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
   for resource in _objects(fields, "resourceLogs"):
+    of_resource, short = _shared(resource, "resource")
     for scope in _objects(resource, "scopeLogs"):
-      shared = {
-        "resource": resource.get("resource"),
-        "scope": scope.get("scope"),
-      }
+      of_scope, its_short = _shared(scope, "scope")
       for record in _objects(scope, "logRecords"):
-        yield record | shared
+        yield record | of_resource | of_scope, record | short | its_short
+
+
+def _shared(fields: dict[str, Any], key: str) -> tuple[dict, dict]:
+  """A resource or a scope, with a mapping of attributes; as it is, if short."""
+  value, shown = fields.get(key), text(fields, key)
+  short = {key: value} if shown and len(shown) <= _SHARED else {}
+  if isinstance(value, dict) and "attributes" in value:
+    value = value | {"attributes": _mapping(value["attributes"])}
+  return {key: value}, short
 
 
 def _objects(fields: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -25,7 +25,8 @@ from typing import IO, Any, NamedTuple
 
 from seqrnn.errors import MachineError, UserError
 
-CHUNK = 2**20  # Bytes read at once; also the characters of a line of a log.
+CHUNK = 2**20  # Bytes read at once.
+LINE = 2**16  # Characters of a line of a log; a longer line is left out.
 LONGEST = 2**24  # Characters of a line, or of a field, that has a whole text.
 LINES = 2**28  # Of a file; an event takes some 20 bytes, however short it is.
 # How a user can read a file that has a wrong byte.
@@ -287,13 +288,14 @@ def lines(
   Args:
     source: of which one line at a time is in memory.
     errors: as `data.errors`.
-    longest: characters of a line at most; None: CHUNK.
+    longest: characters of a line at most; None: it is a line of a log, and of a
+      line of more than LINE characters these and the next one are yielded.
     may_grow: as of `chunks`.
 
   Raises:
     UserError: as `text`, a line is longer, or there are too many.
   """
-  longest = longest or CHUNK
+  most = LINE + 1 if longest is None else None
   held = ""
   number = 1
   content = chunks(source, may_grow)
@@ -301,14 +303,14 @@ def lines(
     part, start = held + part, 0
     # One at a time: objects of all short lines take 15 times the part.
     while (end := part.find("\n", start)) >= 0:
-      yield part[start:end]
+      yield part[start:end][:most]
       start, number = end + 1, number + 1
       if number > LINES:
         raise UserError(
           f"{source.place}: line {number}: a file has at most {LINES:,} lines"
         )
-    held = part[start:]
-    if len(held) > longest:
+    held = part[start:][:most]
+    if longest is not None and len(held) > longest:
       raise UserError(
         f"{source.place}: line {number}: has more than {longest} characters"
       )

@@ -18,10 +18,11 @@ from typing import IO, NamedTuple
 
 from seqrnn.data import rotation
 from seqrnn.data.marks import Ends, marks
+from seqrnn.data.reading import LINE
 from seqrnn.data.rotation import Part
 from seqrnn.errors import MachineError
 
-LONGEST = 2**16  # Bytes of a line that are kept.
+LONGEST = 4 * LINE  # Bytes of a line that are kept; a character has up to 4.
 _BYTES = 2**17  # Read at once, so about a thousand lines.
 _POLL = 0.05  # Seconds between two looks at a file that does not grow.
 _GRACE = 1.0  # Seconds for which writers may still write to a renamed file.

@@ -13,19 +13,25 @@ BLANK = "<*>"
 VALUE = "<value>"
 SESSION = "<session>"
 
-# A value within a word, of any of these forms.
+# Whatever has a digit: a number, a date, an identifier, a version. Before the
+# first digit are letters, and signs between letters.
+_DIGITS = r"(?:[^\W\d]|[.@~$+%-](?=\w))*+\d[\w.:@~$+%*-]*(?<![.:])"
+# A value within a word, of any of these forms, in time that is linear in the
+# length of the word: no match begins within a run of letters and signs.
 _VALUES = re.compile(
   # A path or an address of the web.
-  r"(?<![\w.\\/)\]>-])(?:\.{0,2}/|[A-Za-z]:[\\/]|\\\\|[a-z][a-z0-9+.-]*://)"
+  r"(?<![\w.\\/)\]>-])(?:\.{0,2}/|[A-Za-z]:[\\/]|\\\\|[a-z][a-z0-9+.-]{0,31}+://)"
   r"[^\s,;\"'()\[\]<>{}|]*(?<![.:!?])"
   # The name of a host.
-  r"|(?<![\w.-])(?:[\w-]+\.)+"
+  r"|(?<![\w.-])(?:[\w-]++\.)+"
   r"(?:com|net|org|edu|gov|(?<=\.\w\w\.)[a-z]{2}|(?<=\.\w{3}\.)[a-z]{2})"
-  r"(?![\w.-]*\w)"
+  rf"(?![.-]*+\w)(?:{_DIGITS})?"
   # The address of a network card.
   r"|(?<![\w:])(?:[0-9A-Fa-f]{2}:){5,}[0-9A-Fa-f]{2}(?![\w:])"
-  # Whatever has a digit: a number, a date, an identifier, a version.
-  r"|-?(?<![^\W\d])(?:[^\W\d]|[.@~$+%-](?=\w))*\d[\w.:@~$+%*-]*(?<![.:])"
+  rf"(?:{_DIGITS})?"
+  # Not after a letter or a sign that belongs to the same run.
+  r"|(?:(?<![^\W\d])(?!(?<=[.@~$+%-])\w)|(?=-\W))"
+  rf"-?{_DIGITS}"
   # A value that another program has masked.
   r"|<(?:time|address|hex|number)>"
 )
@@ -40,7 +46,7 @@ _DATE = re.compile(
 # The end of a word that may be a status code, and a word that says it is one.
 _MAYBE_CODE = re.compile(r"(?<![^=:\"'(])([1-5]\d\d)(?=[\"',;)}\]]*$)")
 _CODE = re.compile(
-  rf"((?i:status|code|HTTP/{VALUE})\w*[\"']?[:= ]{{1,3}}[\"']?)<(\d+)>"
+  rf"((?i:status|code|HTTP/{VALUE})\w{{0,32}}+[\"']?[:= ]{{1,3}}[\"']?)<(\d+)>"
 )
 _MAYBE = re.compile(r"<([1-5]\d\d)>")
 
@@ -73,7 +79,7 @@ def _word(word: str) -> str:
   if code is None:
     return _ADJACENT.sub(VALUE, _VALUES.sub(VALUE, word))
   before, after = word[: code.start()], word[code.end() :]
-  return f"{_word(before) if before else ''}<{code[1]}>{after}"
+  return f"{_ADJACENT.sub(VALUE, _VALUES.sub(VALUE, before))}<{code[1]}>{after}"
 
 
 def _line(line: str, codes: bool) -> str:
@@ -84,38 +90,31 @@ def _line(line: str, codes: bool) -> str:
   return _LISTED.sub(r"\1", _DATE.sub("", line))
 
 
-def masker(
-  names: re.Pattern | None = None, codes: bool = True
-) -> Callable[[str], str]:
+def masker(codes: bool = True) -> Callable[[str], str]:
   """A function that replaces the values in a line by `<value>`.
 
   A list of values becomes one.
 
   Args:
-    names: the group of this expression, which finds the names of sessions,
-      becomes `<session>`.
     codes: keeps status codes, such as 404 after `HTTP/1.1` or `status:`.
   """
   words = _Kept(_word, _WORDS)
   lines = _Kept(lambda line: _line(line, codes), _LINES)
 
-  def mask(line: str) -> str:
-    if names is not None:
-      line = _without_names(line, names)
-    return lines[" ".join(map(words.__getitem__, line.split()))]
-
-  return mask
+  return lambda line: lines[" ".join(map(words.__getitem__, line.split()))]
 
 
-def _without_names(line: str, names: re.Pattern) -> str:
-  """A line with `<session>` in place of the names of sessions."""
-  parts, end = [], 0
-  for found in names.finditer(line):
-    start, stop = found.span(1)
+def without_names(
+  line: str, names: Sequence[tuple[int, int]], place: tuple[int, int]
+) -> str:
+  """The part of a line at a place, with `<session>` for names at theirs."""
+  (end, last), parts = place, []
+  for start, stop in names:
+    start, stop = max(start, end), min(stop, last)
     if start < stop:
       parts += [line[end:start], SESSION]
       end = stop
-  return "".join([*parts, line[end:]])
+  return "".join([*parts, line[end:last]])
 
 
 def is_masked(template: str) -> bool:

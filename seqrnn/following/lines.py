@@ -9,7 +9,7 @@ from typing import Any
 from seqrnn.data import entries, formats, logs
 from seqrnn.data.entries import Seen
 from seqrnn.data.formats import Parts
-from seqrnn.data.reading import NOT_UTF8
+from seqrnn.data.reading import LINE, NOT_UTF8
 from seqrnn.data.tail import LONGEST, Chunk
 from seqrnn.errors import UserError, visible
 from seqrnn.following.follower import Event
@@ -130,14 +130,17 @@ class Parser:
     """The text of a line; empty if the line is skipped."""
     if number == 1:
       line = line.removeprefix(_MARK)
-    if len(line) > LONGEST:
-      self.skipped.add(number, f"has more than {LONGEST:,} bytes")
-      return ""
+    text = ""
     try:
-      return line.rstrip(b"\r").decode(*self._codec)
+      if len(line) <= LONGEST:
+        text = line.removesuffix(b"\r").decode(*self._codec)
     except UnicodeDecodeError:
       self.skipped.add(number, NOT_UTF8)
       return ""
+    if len(line) > LONGEST or len(text) > LINE:
+      self.skipped.add(number, f"has more than {LINE:,} characters")
+      return ""
+    return text
 
   def _log_events(self, texts: Iterator[str], chunk: Chunk) -> Iterator[Event]:
     # Sessions that lines or times cut are named by their first line.

@@ -23,6 +23,7 @@ import pyarrow as pa
 from seqrnn.data import formats, logs, reading
 from seqrnn.data.entries import Seen
 from seqrnn.data.formats import Form
+from seqrnn.data.templates import masker
 from seqrnn.errors import UserError
 
 _ROWS = 2**13  # Of an Arrow batch that is sent to Spark.
@@ -193,6 +194,7 @@ def _part(
 
 _COUNTED = (
   *("fits", "count", "joined", "strays", "first_stray", "entries", "alone"),
+  *("long", "first_long"),
 )
 
 
@@ -231,16 +233,11 @@ def _texts(
       raise UserError(
         f"{file}: line {number} from byte {start} {reading.NOT_UTF8}"
       ) from None
-    if len(text) > reading.CHUNK:
-      raise UserError(
-        f"{file}: line {number} from byte {start}: has more than"
-        f" {reading.CHUNK} characters"
-      )
     yield text
 
 
 def _table(rows, file, start, plan, seen, lines) -> _Events:
-  mask = logs.masker(None, plan.form.log_codes) if plan.masked else None
+  mask = masker(plan.form.log_codes) if plan.masked else None
   strict = plan.table == "csv" and plan.form.errors == "strict"
   seen.fits = True
   for row in rows:

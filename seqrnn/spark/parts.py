@@ -8,7 +8,7 @@ from typing import Any
 
 from seqrnn.data import entries, formats, logs, rotation
 from seqrnn.data.entries import Entry, Seen
-from seqrnn.data.formats import Form, Parts
+from seqrnn.data.formats import Parts
 from seqrnn.spark.parse import Part, Plan
 from seqrnn.spark.score import Span
 
@@ -17,11 +17,6 @@ BLOCKS = (
   "file string, start bigint, rank int, log string, offset bigint,"
   " joins boolean, last_time double, last_timestamp string"
 )
-
-
-def named(form: Form) -> bool:
-  """Whether a line of a log names its session."""
-  return form.log_session is not None or form.log_session_key is not None
 
 
 def by_file(texts: Iterable[str]) -> dict[str, list[Part]]:
@@ -49,7 +44,7 @@ def check(files: dict[str, list[Part]], plan: Plan):
       _add(seen, part, offset, plan.form.log_format is not None)
       offset += part.lines
     entries.check(seen, file, plan.form)
-    if named(plan.form):
+    if plan.form.names_sessions:
       logs.check(seen, file, plan.form)
     entries.summarize(seen, file, plan.form, formats.report)
     logs.summarize(seen, file, formats.report)
@@ -64,7 +59,7 @@ def _add(seen: Seen, part: Part, offset: int, joins: bool):
     offset: number of the lines before it.
     joins: whether lines that do not fit may belong to the line before.
   """
-  count, own, stray = dict(part.seen), seen.fits and joins, 0
+  count, own = dict(part.seen), seen.fits and joins
   if own:
     lines, alone = part.leading
     count["joined"] += lines
@@ -73,10 +68,11 @@ def _add(seen: Seen, part: Part, offset: int, joins: bool):
       ("alone", alone),
     ):
       count[name] -= less
-  for name in ("count", "joined", "strays", "entries", "alone"):
+  for name in ("count", "joined", "strays", "entries", "alone", "long"):
     setattr(seen, name, getattr(seen, name) + count[name])
-  stray = count["first_stray"]
-  seen.first_stray = seen.first_stray or (stray and stray + offset)
+  for name in ("first_stray", "first_long"):
+    first = getattr(seen, name) or (count[name] and count[name] + offset)
+    setattr(seen, name, first)
   entry = lambda pair: Entry(pair[0] + offset, pair[1], Parts("", "", ()))
   if not seen.fits:
     seen.unfit += map(entry, count["unfit"][: 2 - len(seen.unfit)])
@@ -87,7 +83,7 @@ def _add(seen: Seen, part: Part, offset: int, joins: bool):
 def by_age(files: dict[str, list[Part]], plan: Plan) -> list[str]:
   """The names of files, in the order in which `logs.read` reads them."""
   names, form = list(files), plan.form
-  rotated = named(form) and len(set(rotation.logs(names))) < len(names)
+  rotated = form.names_sessions and len(set(rotation.logs(names))) < len(names)
   if plan.table or not (rotated or form.log_format is not None):
     return names
 
@@ -111,7 +107,7 @@ def blocks(
   logs_of = dict.fromkeys(names, "")
   if plan.table == "csv" and len(names) > 1:
     logs_of = dict(zip(names, names, strict=True))
-  elif not plan.table and named(plan.form):
+  elif not plan.table and plan.form.names_sessions:
     found = rotation.logs(names)
     if len(set(found)) > 1:
       logs_of = dict(zip(names, found, strict=True))
@@ -139,7 +135,11 @@ def span(
 ) -> Span:
   """The span of logs, by the clock that `logs.read` gives them."""
   form, parts = plan.form, [part for some in files.values() for part in some]
-  cut = form.log_lines is not None or form.log_gap is not None or named(form)
+  cut = (
+    form.log_lines is not None
+    or form.log_gap is not None
+    or form.names_sessions
+  )
   if not (cut or plan.table):
     return Span()
   begin = min((part.begin for part in parts), default=math.inf)

@@ -73,7 +73,7 @@ def read(session: SparkSession, data: Config, path: str) -> Events:
   if is_log:
     frame = _text(session.read, path)
     # A line may be cut, or a session may begin, anywhere before a part.
-    whole = not parts.named(form) or form.log_format in ("auto", "cri")
+    whole = not form.names_sessions or form.log_format in ("auto", "cri")
     plan = Plan(form, _names(frame, path), whole)
     line = col("value").cast("binary").alias("value")
     return _of_files(_positions(frame, [line], whole), plan)

@@ -31,7 +31,6 @@ from seqrnn.experiment import Experiment
 from seqrnn.settings.config import Config
 from seqrnn.spark import batch
 from seqrnn.spark.parse import SCHEMA, Plan, parse
-from seqrnn.spark.parts import named
 from seqrnn.spark.read import lines as lines_of
 from seqrnn.spark.read import table_rows
 from seqrnn.spark.score import (
@@ -245,7 +244,7 @@ def start(
   """
   data = deployed.config.data
   form = logs.form(data)
-  if data.unit != "log" or not named(form):
+  if data.unit != "log" or not form.names_sessions:
     raise UserError(
       f"data.unit={data.unit!r}: --follow with engine=spark reads logs whose"
       " lines have the name of a session (data.log_session,"

@@ -3,6 +3,8 @@
 import gzip
 import json
 import lzma
+import random
+import re
 import sys
 import threading
 from datetime import UTC, datetime
@@ -199,6 +201,58 @@ def test_fields_of_a_time_are_it_together_or_alone(header, line):
   [parts] = parser(Form("strict", log_header=header))(line)
   assert parts.content == "on"
   assert seconds(parts.times) == pytest.approx(NOON, abs=1)
+
+
+HEADERS = [
+  "[<Node>:<Component>@<Id>]<Content>",
+  "<Time>|<Level>|<User>|<Content>;",
+  "<Host>:<Pid> <Content>",
+  "<Host>:<Pid> [<Id>] <Content>",
+  "<Date> <Time> <Level> [<Process>] <Component>: <Content>",
+  "[<Time>] [<Level>] <Program> - <Content>",
+  "<Content><Word> x",
+]
+
+
+def lazy(header):
+  """The expression of a header that tries all places, in any time."""
+  first, *parts = re.split(r"<(\w+)>", header)
+  pattern = re.escape(first)
+  for name, text in zip(parts[::2], parts[1::2], strict=True):
+    field = r"\S++" if text[:1] == " " else ".*?"
+    pattern += rf"(?P<{name}>{field}){re.escape(text)}"
+  return re.compile(pattern.replace(r"\ ", r"\s++"))
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_field_ends_at_the_first_place_that_fits_the_rest(header):
+  rng, fits = random.Random(0), 0
+  expected, pattern = lazy(header), formats._pattern(header)
+  signs = sorted({*re.sub(r"<\w+>", "", header), "a", " "})
+  for _ in range(3000):
+    values = lambda _: "".join(rng.choices(signs, k=rng.randint(0, 4)))
+    line = re.sub(r"<\w+>", values, header)
+    match, one = pattern.fullmatch(line), expected.fullmatch(line)
+    assert (match and match.groupdict()) == (one and one.groupdict())
+    fits += match is not None
+  assert fits > 100
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_header_takes_linear_time(header):
+  """It would take hours, or for ever, at the square of the length."""
+  pattern = formats._pattern(header)
+  for unit in (
+    *sorted({*header, "a"} - {" "}),
+    "] ",
+    ":a ",
+    "] [",
+    " - ",
+    "::",
+  ):
+    line = "[" + unit * (60_000 // len(unit))
+    match = pattern.fullmatch(line)
+    assert match is None or match.end() == len(line)
 
 
 def test_json_lines_have_the_keys_that_fields_name(tmp_path, capfd):
@@ -411,7 +465,7 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   assert kept.data.log_format == "time" and config.data.log_format == "auto"
   said = (
     "a.log: data.log_format=auto: 1 of the first 1 lines are time; line 1: time"
-    " '2026-11-25 12:00:01', content 'on'\n"
+    " '2026-11-25 12:00:01', content 'on', session 'a.log', template 'on'\n"
   )
   assert capfd.readouterr().err == said
   config_lib.save(kept, workdir / "config.json")
@@ -436,25 +490,28 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   [
     (
       ["Dec 10 06:55:46 host sshd[24]: Invalid user webmaster from 1.2.3.4"],
-      "; line 1: time 'Dec 10', content '06:55:46 host sshd[24]: Invali...';"
-      " in 1 of these lines <Date> <Time> is not a time",
+      "; line 1: time 'Dec 10', content '06:55:46 host sshd[24]: Invali...',"
+      " session 'a.log', template '<value> host sshd[<value>]: In...'; in 1 of"
+      " these lines <Date> <Time> is not a time",
     ),
     (
       ["2025-01-09 12:00:00 on", *["Dec 10 bob@example.com off"] * 2],
-      "content 'on'; in 2 of these lines <Date> <Time> is not a time: other"
-      " formats are mixed in; the first is line 2: 'Dec 10 <masked> off'",
+      "content 'on', session 'a.log', template 'on'; in 2 of these lines <Date>"
+      " <Time> is not a time: other formats are mixed in; the first is line 2:"
+      " 'Dec 10 <masked> off'",
     ),
     (
       [f"2025-01-0{9 - n % 5} 12:00:00 on" for n in range(20)],
       "fits 20 of the first 20 lines; line 1: time '2025-01-09 12:00:00',"
-      " content 'on'; 16 times are before the one of the line before",
+      " content 'on', session 'a.log', template 'on'; 16 times are before the"
+      " one of the line before",
     ),
     (
       ["bad", *["9025-01-01 12:00:00 on"] * 2],
       "fits 2 of the first 3 lines; line 2: time '9025-01-01 12:00:00', content"
-      " 'on'; a time is more than a year ahead",
+      " 'on', session 'a.log', template 'on'; a time is more than a year ahead",
     ),
-    ([f"2025-01-0{n} 12:00:00 on" for n in (1, 2, 1, 3)], "content 'on'"),
+    ([f"2025-01-0{n} 12:00:00 on" for n in (1, 2, 1, 3)], "template 'on'"),
   ],
 )
 def test_a_header_that_fits_by_chance_is_shown(tmp_path, capfd, lines, words):
@@ -540,3 +597,36 @@ def test_a_long_line_is_read_in_part(part):
     for line in (part * 100_000, "INFO " + part * 100_000):
       found = parser(Form("strict", log_format=name))(line)
       assert all(len(parts.content) <= 4096 for parts in found)
+
+
+@pytest.mark.parametrize(
+  "part", ["[", " ", '"', "a] ", '"[a] "', "-", "\\d 1 "]
+)
+def test_the_time_of_a_format_is_linear(part):
+  for name, pattern in formats._NAMED.items():
+    for begin in ("", *(line for one, line, *_ in LINES if one == name)):
+      match = re.fullmatch(pattern, begin + part * 60_000)
+      assert match is None or match["Content"]
+
+
+def test_records_of_one_line_do_not_repeat_a_large_resource():
+  """Each of them has its attributes, in time that is linear in the line."""
+  attributes = [
+    {"key": f"k{n}", "value": {"stringValue": "v" * 20}} for n in range(500)
+  ]
+  line = json.dumps(
+    {
+      "resourceLogs": [
+        {
+          "resource": {"attributes": attributes},
+          "scopeLogs": [{"scope": {"name": "s"}, "logRecords": [{"body": "a"}]}]
+          * 500,
+        }
+      ]
+    }
+  )
+  form = Form("strict", log_format="json", log_session_key="k499")
+  parts = parser(form)(line)
+  assert [one.session for one in parts] == ["v" * 20] * 500
+  assert sum(len(one.record) for one in parts) < 2 * len(line)
+  assert parts[0].record == '{"body": "a", "scope": {"name": "s"}}'

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import language_model
-from seqrnn.data import corpora, sessions, splits, vocabulary
+from seqrnn.data import (
+  corpora,
+  reading,
+  sessions,
+  splits,
+  tail,
+  templates,
+  vocabulary,
+)
 from seqrnn.data.corpora import from_text
 from seqrnn.data.templates import (
   BLANK,
@@ -24,6 +32,7 @@ from seqrnn.data.templates import (
 )
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
+from seqrnn.following import lines as lines_lib
 from seqrnn.settings import config as config_lib
 from tests.conftest import tiny
 
@@ -159,7 +168,7 @@ def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
     ("task_01_m_-5 eth0/-3 MSRA-39.corp.x:12", "<value>"),
     ("version 1:2.41-12+deb13u4", "version <value>"),
     ("read 1 2, 3 of  4 ", "read <value> of <value>"),
-    ("blk_1 <- blk_-22 blk_3", "<session> <- <session>"),
+    ("<session> <- <session> <session>", "<session> <- <session>"),
     (
       "open /etc/passwd: C:\\a\\b.txt and/or ./x",
       "open <value>: <value> and/or <value>",
@@ -185,8 +194,19 @@ def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
   ],
 )
 def test_values_are_masked(line, expected):
-  mask = masker(re.compile(r"(blk_-?\d+)"))
+  mask = masker()
   assert mask(line) == mask(line) == mask(expected) == expected
+
+
+@pytest.mark.parametrize(
+  "part",
+  ["a.", "-a", "-.a", "a+", "$a", "com.", "/.", "ab:", "statuscode", '"200'],
+)
+def test_the_time_of_a_mask_is_linear_in_the_length_of_a_word(part):
+  """It would take minutes at the square of the length."""
+  word = part * (60_000 // len(part))
+  masked = templates._line(templates._word(word), True)
+  assert VALUE in masked or masked == word
 
 
 @pytest.mark.parametrize("part", ["a", "a.", "-a", "/.", "status", "a<", "ab:"])
@@ -325,7 +345,7 @@ def test_a_place_for_any_word_is_a_blank():
 @given(st.lists(st.text("az1.:/<>-= 4H\\", max_size=12), max_size=12))
 def test_any_line_has_a_template_of_masked_words(texts):
   for codes in (True, False):
-    mask = masker(re.compile("(z+)"), codes)
+    mask = masker(codes)
     found = [mask(text) for text in texts]
     assert found == [mask(line) for line in found]
     mined = mine(dict.fromkeys(found, 1))
@@ -420,9 +440,87 @@ def test_a_log_of_one_session_is_refused_with_what_cuts_it(tmp_path):
     corpora.read(config.data)
 
 
-def test_a_line_without_an_end_is_refused(tmp_path):
-  with pytest.raises(UserError, match=r"/a\.log: line 2: has more than"):
-    read(settings(tmp_path, "a\n" + "b" * 3_000_000))
+@pytest.mark.parametrize("errors", ["strict", "latin-1"])
+def test_a_line_that_is_too_long_is_left_out(tmp_path, capfd, errors):
+  letter = "é" if errors == "strict" else "e"
+  longest = letter * reading.LINE
+  lines = ["a", longest + "b", "c" * 3_000_000, longest, "d"]
+  config = settings(tmp_path, "\n".join(lines), errors=errors)
+  assert read(config) == [("a.log", ["a", VALUE, "d"], [1, 4, 5])]
+  said = (
+    "a.log: 2 lines have more than 65,536 characters and are left out, the"
+    " first is line 2\n"
+  )
+  assert capfd.readouterr().err == said
+  # The same events arrive, however long the line is.
+  parser = lines_lib.Parser(config.data, "a.log")
+  chunk = [line.encode()[: tail.LONGEST + 1] for line in lines]
+  found = parser.events(tail.Chunk(chunk, 1, 0, tail.Position()))
+  assert [(one.symbol, one.line) for one in found] == [
+    *(("a", 1), (VALUE, 4), ("d", 5))
+  ]
+  assert parser.skipped.count == 2
+  config = settings(tmp_path, "c" * 3_000_000)
+  with pytest.raises(UserError, match="the log is empty, it has no lines"):
+    read(config)
+  assert "a.log: 1 lines have more than" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("fields", "lines", "expected"),
+  [
+    # The address of the client is no part of the content.
+    (
+      {"log_format": "access", "log_session": r"^(\S+)"},
+      ['a.b - - [25/Nov/2026:12:00:01 +0000] "GET /x HTTP/1.1" 200 5'],
+      [("a.b", ['"GET <value> HTTP/<value>" 200'])],
+    ),
+    # A name that the expression does not find there stays in the content.
+    (
+      {"log_header": "<User> <Content>", "log_session": r"^(\w+) "},
+      ["ann login of ann", "bob login of ann"],
+      [
+        ("ann", ["login of ann"]),
+        ("bob", ["login of ann"]),
+      ],
+    ),
+    # What is before the content counts, as it does for the session.
+    (
+      {"log_header": "<Host> <Content>", "log_session": r"(?<=h )(job\w+)"},
+      ["h joba of jobb"],
+      [("joba", ["<session> of jobb"])],
+    ),
+    # A level is a part of the content.
+    (
+      {"log_format": "level", "log_session": r"\b(WARN|job\w+)\b"},
+      ["WARN jobx is late"],
+      [("WARN", ["<session> is late"]), ("jobx", ["<session> is late"])],
+    ),
+    ({"log_session": "(?=(ab+))"}, ["x abb"], [("abb", ["x <session>"])]),
+    (
+      {"log_format": "json", "log_session": r'"id": "(\w+)"'},
+      ['{"id": "go", "msg": "go on"}'],
+      [("go", ["go on"])],
+    ),
+    (
+      {"log_format": "json", "log_session": r"(job\w)"},
+      [r'{"n": "jobs", "msg": "a \"jobx\" \u00e9"}', '{"msg": 7, "job1": 1}'],
+      [
+        ("jobs", ['a "<session>" é']),
+        ("jobx", ['a "<session>" é']),
+        ("job1", ["<value>"]),
+      ],
+    ),
+    (
+      {"log_format": "json", "log_session": r"(\d+)"},
+      ['{"id": 7, "msg": "order x7"}'],
+      [("7", ["order x<session>"])],
+    ),
+  ],
+)
+def test_a_name_is_masked_where_it_stands(tmp_path, fields, lines, expected):
+  config = settings(tmp_path, "\n".join(lines), **fields)
+  assert [(name, symbols) for name, symbols, _ in read(config)] == expected
 
 
 TABLE = """session,event,timestamp,line,label
