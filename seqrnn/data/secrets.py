@@ -13,15 +13,32 @@ from collections.abc import Callable
 from seqrnn.settings.fields import SECRETS
 
 MASK = "<masked>"
-_VALUE = r"""(?:"([^"<]+)"|'([^'<]+)'|([^\s"',;&<]+))"""
+# What stands for a value in a template, or is a mask.
+_MASKED = r"<(?:value|session|\*|masked(?:-[0-9a-f]{8})?)>"
+# In quotes, or up to what ends a value; without the second quote, all that
+# follows. Quotes may be escaped, as in JSON within JSON.
+_VALUE = (
+  r"[\[({bBrRuU]{0,3}(?:"
+  + "|".join(
+    rf"{q}(?!{_MASKED}{q})((?:[^{q}\\]++|\\.)++)"
+    rf"|\\{q}(?!{_MASKED}\\{q})((?:[^{q}\\]++|\\\\(?:\\.|[^\\])|\\[^{q}\\])++)"
+    for q in "\"'"
+  )
+  + r"|\\{2,}+[\"'](.+))"
+  r"|(?![\[({bBrRuU]{0,3}\\*[\"'])"
+  rf"(?!{_MASKED}[\])}}>.!?]*(?:[\s\"',;&]|\Z))([^\s\"',;&]++)"
+)
 _WORD = r"(?<![\w.+-])"
 # Each alternative takes time that is linear in the length of a line.
 _PATTERNS = (
-  r"://[^\s/:@]{0,64}:([^\s/@]{1,256})@",  # The password in a URL.
-  rf"{_WORD}[\w.+-]{{1,64}}@[\w-]+\.[\w.-]*\w",  # An e-mail address.
+  # The password in a URL; what may be the number of a port is none.
+  r"://[^\s/:\"]*+:(?!\d{1,5}(?![^\s/?#\"',;)\]}>]))((?:[^\s/\"]|/(?!/))+)@",
+  # A password with an @ after the name of a user.
+  rf"{_WORD}[\w.+-]{{1,64}}:([^\s/@\"',;]{{0,64}}@[^\s/\"',;]{{0,256}})@(?=\w)",
+  rf"{_WORD}[\w.+-]{{1,64}}@[\w-]++\.[\w.-]*\w",  # An e-mail address.
   r"\b(?i:bearer|basic) +([\w.~+/=-]{8,})",
   r"(?i:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key)"
-  rf"(?:[_-]\w{{1,32}})?[\"']?\s*[=:]\s*{_VALUE}",
+  rf"(?:[_-]\w{{1,32}})?\\*+[\"']?\s*+[=:]{{1,2}}+>?\s*+(?:{_VALUE})",
   rf"{_WORD}eyJ[\w-]+\.[\w-]+\.[\w-]*",  # A JSON web token.
   r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
   r"\b(?:gh[a-z]|github_pat|glpat|sk|pk|xox[a-z])[_-][\w-]{16,}",
@@ -41,21 +58,33 @@ class Redaction:
 
   def text(self, text: str) -> str:
     """A text with masks."""
-    return self._search.sub(lambda match: _masked(match, lambda _: MASK), text)
+    return self._masked(text, lambda _: MASK)
 
   def name(self, name: str) -> str:
     """The name of a session with masks that have codes."""
-    return self._search.sub(lambda match: _masked(match, _code), name)
+    return self._masked(name, _code)
+
+  def _masked(self, text: str, mask: Callable[[str], str]) -> str:
+    spans = []
+    for match in self._search.finditer(text):
+      groups = [match.span(n) for n, g in enumerate(match.groups(), 1) if g]
+      spans += groups or [match.span()]
+    parts, end = [], 0
+    for start, stop in _merged(spans):
+      parts += [text[end:start], mask(text[start:stop])]
+      end = stop
+    return "".join([*parts, text[end:]])
 
 
-def _masked(match: re.Match, mask: Callable[[str], str]) -> str:
-  """What a match becomes."""
-  whole, first = match[0], match.start()
-  found = [match.span(n) for n, g in enumerate(match.groups(), 1) if g]
-  for start, stop in sorted(found or [match.span()], reverse=True):
-    part = slice(start - first, stop - first)
-    whole = whole[: part.start] + mask(whole[part]) + whole[part.stop :]
-  return whole
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+  """The spans in order, those that overlap as one."""
+  merged: list[tuple[int, int]] = []
+  for start, stop in sorted(spans):
+    if merged and start < merged[-1][1]:
+      start, last = merged.pop()
+      stop = max(stop, last)
+    merged.append((start, stop))
+  return merged
 
 
 def _code(text: str) -> str:

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import experiments
 from configs import base
@@ -29,6 +31,18 @@ SECRET = [
   ("Authorization: Bearer abcdefgh.1", "abcdefgh.1"),
   ("key 0123456789abcdef0123456789abcdef,", "0123456789abcdef0123456789abcdef"),
   ("AKIAABCDEFGHIJKLMNOP used", "AKIAABCDEFGHIJKLMNOP"),
+  ("http://bob:p@ss/w@host:80/x", "p@ss/w"),
+  ("http://a@b.cd:hunter2@host/x", "hunter2"),
+  ("login of bob:p@ss@host failed", "p@ss"),
+  ('password="a<b" ok', "a<b"),
+  ('"token": "<abc>", x', "<abc>"),
+  ("token=<a, x", "<a"),
+  (r'{"password": "a\"b c\\", "n": 1}', r"a\"b c\\"),
+  (r'{"m": "{\"password\": \"ab\\\"c d\"}"} x', r"ab\\\"c d"),
+  (r"pwd=\\\"two words", "two words"),
+  ("password = 'an end is missing", "an end is missing"),
+  ("password=>b'x y' z", "x y"),
+  ('secret := ["x y"]', "x y"),
   ("by ghp_0123456789abcdefghij", "ghp_0123456789abcdefghij"),
   ("eyJhbGciOi.eyJzdWIi.abc-def x", "eyJhbGciOi.eyJzdWIi.abc-def"),
   (f"sent {'aB3x' * 12}== to", f"{'aB3x' * 12}=="),
@@ -38,6 +52,9 @@ PLAIN = [
   "01234567890123456789012345678901234567890",
   "/usr/lib/Python3/site-packages/foo/bar_bazQux/more/more/more",
   "password=<value> of user <value>",
+  'token: "<value>" or (secret=<*>)., pwd=<masked>&pwd=',
+  "http://a:80/x@y https://[::1]:443, http://a@b/c http://a:80,x@y",
+  r"{\"password\": \"\"}",
   "10.250.19.102:54106 -> http://host:80/a?tokens=",
   "52df8a0d-6c9c-4b34-a8c9-6e0f9ac6f5c2",
 ]
@@ -51,6 +68,57 @@ def test_secrets_are_masked_and_nothing_beside_them(text, secret):
   name = masks.name(text)
   assert name.startswith(f"{begin}<masked-") and name.endswith(f">{end}")
   assert masks.text(masks.text(text)) == masks.text(text)
+
+
+_QUOTED = st.text("ab<>\"'\\,;:=@/ é\t", min_size=4)
+# The text of a line with a secret, as it is written there.
+_LINES = st.one_of(
+  st.builds(
+    lambda secret: (f'{{"password": {json.dumps(secret)}}} ok', secret),
+    _QUOTED,
+  ),
+  st.builds(
+    lambda secret: (json.dumps(json.dumps({"api_key": secret})), secret),
+    _QUOTED,
+  ),
+  st.builds(lambda secret: (f"token={secret!r} ok", secret), _QUOTED),
+  st.builds(
+    lambda secret: (f"pwd: {secret}; ok", secret),
+    st.text("ab<>\\:=@/[(.%", min_size=4),
+  ),
+  st.builds(
+    lambda secret, at: (f"to db://me{at}:{secret}@host ok", secret),
+    st.from_regex(r"[ab<>\\:=@'.%#?]{4,}(/[ab@]{1,9})?", fullmatch=True),
+    st.sampled_from(["", "@b"]),
+  ),
+)
+
+
+@hypothesis.settings(deadline=None, database=None, max_examples=300)
+@hypothesis.given(_LINES)
+def test_no_part_of_a_secret_survives(line):
+  text, secret = line
+  shown = Redaction("<secrets>").text(text)
+  for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]):
+    parts = (form[i : i + 4] for i in range(len(form) - 3))
+    assert not [part for part in parts if part in shown]
+
+
+@pytest.mark.parametrize(
+  ("pattern", "expected"),
+  [
+    (r"user (b(\w)b)(c+)", "user <masked><masked> or bacc"),
+    (r"user (?=(\w+))", "user <masked> or bacc"),
+    (r"(?<=(user )ba)b", "<masked>babccc or bacc"),
+    (
+      r"(?<=u(s.r))|(b(a)(?=(b|c)))",
+      "u<masked> <masked><masked>ccc or <masked><masked>c",
+    ),
+  ],
+)
+def test_groups_are_masked_where_they_stand(pattern, expected):
+  """Also groups within groups, and groups that are beside a match."""
+  assert Redaction(pattern).text("user babccc or bacc") == expected
 
 
 @pytest.mark.parametrize("text", PLAIN)
@@ -77,7 +145,11 @@ def test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked():
 
 
 @pytest.mark.parametrize(
-  "unit", ["://a:", "secret_", "a.a", "aB3.", "eyJa.x@", "-eyJ"]
+  "unit",
+  [
+    *("://a:", "secret_", "a.a", "aB3.", "eyJa.x@", "-eyJ", "a:@.", "a.-@"),
+    *("pwd=", 'pwd="', "pwd=\\", 'pwd=\\"', "pwd ", "://", "/", "@", "a@"),
+  ],
 )
 def test_time_is_linear_in_the_length_of_a_line(unit):
   # At the square of the length this would take minutes.
