@@ -106,13 +106,12 @@ def settled(
     if sample:
       texts = [line for _, line in sample]
       name, count = formats.detected(form, texts, source.name)
+      as_read = form._replace(log_format=name)
+      _, words = _reading(sample, source.name, as_read, redact)
       found.setdefault(
         name,
         f"{source.name}: data.log_format=auto: {count} of the first"
-        f" {len(sample)} lines are {name}"
-        + _reading(sample, source.name, form._replace(log_format=name), redact)[
-          1
-        ],
+        f" {len(sample)} lines are {name}" + words,
       )
   for line in found.values():
     formats.report(line)
@@ -281,7 +280,7 @@ def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
   In the event, a name is masked where it stands in the line.
   """
   names = re.compile(form.log_session) if form.log_session is not None else None
-  json = formats.parser(form._replace(log_header=None, log_format="json"))
+  of_json = formats.parser(form._replace(log_header=None, log_format="json"))
   mask = masker(form.log_codes)
 
   def read(entry: Entry) -> tuple[list[str], str]:
@@ -289,15 +288,17 @@ def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
     if names is None:
       return [parts.session] if parts.session else [], mask(parts.content)
     spans = [match.span(1) for match in names.finditer(text)]
-    found = [text[start:stop] for start, stop in spans if start < stop]
+    sessions = [text[start:stop] for start, stop in spans if start < stop]
     content = parts.content
-    if found and parts.places:
+    if sessions and parts.places:
       masked = (without_names(text, spans, place) for place in parts.places)
       content = " ".join(masked)
-    elif found:  # Of JSON, the names in strings are masked before it is read.
+    elif (
+      sessions
+    ):  # Of JSON, the names in strings are masked before it is read.
       masked = without_names(text, _in_strings(text, spans), (0, len(text)))
-      content = next((one.content for one in json(masked)), content)
-    return list(dict.fromkeys(found)), mask(content)
+      content = next((one.content for one in of_json(masked)), content)
+    return list(dict.fromkeys(sessions)), mask(content)
 
   return read
 

@@ -1,6 +1,7 @@
 """Logs and tables of events: their sessions, templates, and what is refused."""
 
 import itertools
+import json
 import lzma
 import random
 import re
@@ -22,6 +23,7 @@ from seqrnn.data import (
   vocabulary,
 )
 from seqrnn.data.corpora import from_text
+from seqrnn.data.formats import Form
 from seqrnn.data.templates import (
   BLANK,
   VALUE,
@@ -440,10 +442,32 @@ def test_a_log_of_one_session_is_refused_with_what_cuts_it(tmp_path):
     corpora.read(config.data)
 
 
+LONG = "é" * reading.LINE  # As long as a line of a log may be.
+
+
+def test_spark_leaves_out_the_lines_that_others_leave_out():
+  pa = pytest.importorskip("pyarrow")
+  from seqrnn.spark import parse
+
+  lines = ["a", LONG + "b", "c" * 3_000_000, LONG, "d"]
+  columns = {
+    "value": [line.encode() for line in lines],
+    "file": ["a.log"] * len(lines),
+    "start": [0] * len(lines),
+  }
+  plan = parse.Plan(Form("strict"), {})
+  batches = parse.parse([pa.RecordBatch.from_pydict(columns)], plan)
+  *events, part = pa.Table.from_batches(batches).to_pylist()
+  assert [(event["symbol"], event["line"]) for event in events] == [
+    *(("a", 1), (VALUE, 4), ("d", 5))
+  ]
+  seen = parse.Part(*json.loads(part["part"])).seen
+  assert (seen["long"], seen["first_long"]) == (2, 2)
+
+
 @pytest.mark.parametrize("errors", ["strict", "latin-1"])
 def test_a_line_that_is_too_long_is_left_out(tmp_path, capfd, errors):
-  letter = "é" if errors == "strict" else "e"
-  longest = letter * reading.LINE
+  longest = LONG if errors == "strict" else "e" * reading.LINE
   lines = ["a", longest + "b", "c" * 3_000_000, longest, "d"]
   config = settings(tmp_path, "\n".join(lines), errors=errors)
   assert read(config) == [("a.log", ["a", VALUE, "d"], [1, 4, 5])]
