@@ -3,15 +3,19 @@
 import math
 from typing import Any
 
-_LEAP = 3600.0  # Seconds; a longer step needs confirmation.
-_CONFIRMED = 3  # Events one after the other that confirm a step.
+LEAP = 3600.0  # Seconds; a longer step needs confirmation.
+_LONG = 12 * LEAP  # A longer step forward, or any back, needs one more time.
+_CONFIRMED = 2  # Times one after the other that confirm a step.
 
 
 class EventClock:
   """The latest time of events that arrive; it does not follow single errors.
 
   A time that is more than an hour ahead of the clock, or behind it, moves the
-  clock only when the times of the next events agree.
+  clock only when later times follow it, whatever their distance: one for a step
+  of up to half a day ahead, two for other steps. A time is an error if a time
+  that is more than an hour earlier follows it on the same side of the clock, or
+  a time of the clock.
 
   Attributes:
     now: in seconds; -inf before the first time.
@@ -20,38 +24,43 @@ class EventClock:
 
   def __init__(self):
     self.now, self.begin = -math.inf, math.inf
-    self._leaps: list[float] = []  # Times that are not confirmed yet.
+    # Times that are not confirmed yet.
+    self._ahead: list[float] = []
+    self._behind: list[float] = []
 
-  def read(self, time: float) -> float:
-    """Reads the time of an event; returns by how much the clock was set back.
-
-    Args:
-      time: in seconds, finite.
-    """
+  def read(self, time: float):
+    """Reads the finite time of an event, in seconds."""
     if self.now == -math.inf:
       self.now = self.begin = time
-    if abs(time - self.now) <= _LEAP:
-      self._leaps.clear()
+    step = time - self.now
+    if step >= -LEAP:
+      self._behind.clear()
+    if abs(step) <= LEAP:
+      self._ahead.clear()
       self.now = max(self.now, time)
-      return 0.0
-    if self._leaps and abs(time - self._leaps[-1]) > _LEAP:
-      self._leaps.clear()
-    self._leaps.append(time)
-    if len(self._leaps) < _CONFIRMED:
-      return 0.0
-    before, self.now = self.now, max(self._leaps)
-    self._leaps.clear()
+      return
+    leaps = self._ahead if step > 0 else self._behind
+    leaps[:] = [*(leap for leap in leaps if leap <= time + LEAP), time]
+    is_short = 0 < leaps[0] - self.now <= _LONG
+    if len(leaps) < _CONFIRMED + (not is_short):
+      return
+    self.now, *later = leaps
     self.begin = min(self.begin, self.now)
-    return max(before - self.now, 0.0)
+    leaps.clear()
+    for leap in later:
+      self.read(leap)
 
   def state(self) -> dict[str, Any]:
     """What `restore` takes."""
-    return {"now": self.now, "begin": self.begin, "leaps": self._leaps[:]}
+    leaps = [*self._ahead, *self._behind]
+    return {"now": self.now, "begin": self.begin, "leaps": leaps}
 
   def restore(self, state: dict[str, Any]):
     """Sets the clock as it was."""
     self.now, self.begin = float(state["now"]), float(state["begin"])
-    self._leaps = [float(time) for time in state["leaps"]]
+    leaps = [float(time) for time in state["leaps"]]
+    self._ahead = [leap for leap in leaps if leap > self.now]
+    self._behind = [leap for leap in leaps if leap <= self.now]
 
 
 class LineClock:

@@ -151,14 +151,11 @@ class Follower:
     return self._finish(call, rows)
 
   def _move_clock(self, time: float, call: "_Call"):
-    begins, back = self.now is None, self._clock.read(time)
-    if not self._by_time:
-      return
-    if begins:
-      self._waiting.begin(self._clock.now)
-    if back:
-      self._waiting.set_back(back)
-    self._end_silent(self._clock.now, call)
+    before = self._clock.now
+    self._clock.read(time)
+    if self._by_time:
+      self._waiting.move(before, self._clock.now)
+      self._end_silent(self._clock.now, call)
 
   def _end_silent(self, now: float, call: "_Call"):
     for session in self._waiting.silent(now):

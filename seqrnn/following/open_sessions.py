@@ -7,6 +7,7 @@ from array import array
 import numpy as np
 
 from seqrnn.detection.deployed import IdleTimes
+from seqrnn.following.clock import LEAP
 
 _STALE = 1000  # Entries of a heap of sessions that are no longer kept.
 
@@ -93,10 +94,18 @@ class Waiting:
       if session.deadline < session.waits:
         self._wait(session, session.deadline)
 
-  def begin(self, now: float):
-    """Gives sessions, none of which has a time, the first one."""
-    for session in [*self.open.values()]:
-      self.touch(session, now)
+  def move(self, before: float, now: float):
+    """Moves the event time, so that its steps are no silence of sessions.
+
+    Sessions without a time get the first one. A step ahead is confirmed by
+    events that were noted at the time before it: they get their own.
+    """
+    if now < before:
+      self._set_back(before - now)
+    elif now - before > LEAP:
+      for session in [*self.open.values()]:
+        if before == -math.inf or session.times[-1] > before + LEAP:
+          self.touch(session, min(now, session.times[-1]))
 
   def put_back(self, session: OpenSession, last: float, is_open: bool):
     """Adds a session of a stored state, in the order of these."""
@@ -131,8 +140,7 @@ class Waiting:
     # An order that does not depend on what the heap was before.
     return sorted(ended, key=lambda session: (session.deadline, session.name))
 
-  def set_back(self, seconds: float):
-    """Moves all times, because the clock was set back."""
+  def _set_back(self, seconds: float):
     self._heap.clear()
     for session in (*self.open.values(), *self.dormant.values()):
       session.last -= seconds

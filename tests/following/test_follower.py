@@ -362,13 +362,26 @@ def test_one_wrong_time_ends_no_session(tmp_path):
   # A true leap: the next events agree.
   day = 86400.0
   assert feed(1000 + day) == feed(1001 + day) == []
-  assert feed(1002 + day) == ["x", "y"]
+  assert feed(1002 + day) == ["x"]
   # The clock is set back, and goes on from there.
   follower.feed("w", "c", 1003 + day)
   for time in (2000.0, 2001.0, 2002.0):
     assert feed(time) == []
   assert follower.now == 2002.0
   assert "w" in [v.session for v in follower.tick(2030.0)]
+
+
+@pytest.mark.parametrize("hours", [0.5, 2, 30])
+def test_sessions_of_a_sparse_log_end_whole(tmp_path, hours):
+  follower, ended = Follower(make(tmp_path, {})), []
+  for n in range(20):
+    for symbol, second in (("b", 0), ("c", 1)):
+      time = 3600 * hours * n + second
+      ended += follower.feed(f"s{n}", symbol, time)
+  assert all(v.ended and v.events == 2 for v in ended)
+  # A step of more than half a day is confirmed by the burst after it.
+  names = [f"s{n}" for n in range(18 if hours > 12 else 19)]
+  assert [v.session for v in ended] == names
 
 
 def test_without_a_clock_no_silence_ends_a_session(tmp_path):
