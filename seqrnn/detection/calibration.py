@@ -35,7 +35,7 @@ CALIBRATION = "calibration.npz"
 FALSE_ALARMS = "false_alarms.npz"  # Rows that calibrate one detection alone.
 _NEW = "calibration.new.npz"  # Its name until results that use it are written.
 # Settings that invalidate a cached calibration, in addition to training's.
-_SETTINGS = (
+SETTINGS = (
   *("head", "unknown", "idle", "short", "top_mean", "top_k", "folds", "seed"),
 )
 _INJECTED = 100  # Sessions of a model with each kind of anomaly.
@@ -51,7 +51,8 @@ class NormalScores(NamedTuple):
       other sessions of its model.
     as_new: the combined score that new sessions equal to them get.
     choice: the scores that are combined.
-    selection: which rows of calibration.npz these sessions are.
+    selection: which rows of calibration.npz calibrate events.
+    calibrates: whether a row is of these sessions, bool [R].
   """
 
   scores: dict[str, CrossCalibration]
@@ -60,6 +61,7 @@ class NormalScores(NamedTuple):
   as_new: CrossCalibration
   choice: Choice
   selection: Selection
+  calibrates: np.ndarray
 
   def record(self) -> dict[str, Any]:
     """The content of report.json: what was left out, and the chosen scores."""
@@ -132,16 +134,21 @@ def calibrate(
 def _score(detector: Detector) -> dict[str, np.ndarray]:
   """The arrays of calibration.npz, from the models' held-out sessions."""
   rng = np.random.default_rng(detector.config.detect.seed)
-  held_out, injected, kinds = [], [], []
+  held_out, injected, kinds, choosing = [], [], [], []
   for k in range(len(detector.members)):
     sessions, alone = detector.held_out(k), detector.alone(k)
     distinct = sessions.distinct()
     once = sessions.take(distinct.first)
     held_out.append(alone.score(once, distinct.counts))
-    mixed, kind = inputs.inject_each(rng, sessions, _INJECTED)
+    which = distinct.which
+    half = np.sort(rng.permutation(len(which))[: (len(which) + 1) // 2])
+    choosing_D = np.bincount(which[half], minlength=len(distinct.counts))
+    choosing.append(choosing_D[~held_out[k].short])
+    mixed, kind = inputs.inject_each(rng, sessions.take(half), _INJECTED)
     injected.append(alone.score(mixed, np.ones(len(kind), np.int64)))
     kinds.append(kind)
   arrays = calibration_arrays(held_out)
+  arrays["choosing"] = np.concatenate(choosing)  # Of the sessions in counts.
   for name, column in calibration_arrays(injected).items():
     if name.startswith("score ") or name == "model":
       arrays[f"injected {name}"] = column
@@ -160,11 +167,12 @@ def _key(
   settings, fields = config.detect, config_lib.flat(config)
   return json.dumps(
     {
+      "version": 2,  # Of the arrays.
       "scores": sorted(fitted_names(settings)),
       "vocabulary": zlib.crc32((workdir / folds.VOCABULARY).read_bytes()),
       **{split: facts(split)["crc32"] for split in ("train", "validation")},
       **{n: v for n, v in fields.items() if n.startswith(config_lib.TRAINING)},
-      **{f"detect.{name}": settings[name] for name in _SETTINGS},
+      **{f"detect.{name}": settings[name] for name in SETTINGS},
     }
   )
 
@@ -279,9 +287,10 @@ def normal_scores(
   selection = select(arrays, settings.contamination, answers)
   if further:
     arrays, selection = joined(arrays, further, selection)
-  kept = _without(arrays, ~selection.kept)
   if settings.scores is None:
-    choice = choose(_judged(kept, *_by_name(kept)))
+    chooses = selection.kept & (arrays["choosing"] > 0)
+    half = records.without({**arrays, "counts": arrays["choosing"]}, ~chooses)
+    choice = choose(_judged(half, *_by_name(half)))
   else:
     given = tuple(combined_names(settings))
     choice = Choice(Combination(given, settings.combine))
@@ -295,9 +304,11 @@ def joined(
 ) -> tuple[dict[str, np.ndarray], Selection]:
   """The arrays and the selection with further sessions, which calibrate."""
   count = len(further["counts"])
+  further = {**further, "choosing": np.zeros(count, np.int64)}
   together = {
     name: np.concatenate([arrays[name], column])
     for name, column in further.items()
+    if name in arrays
   }
   return {**arrays, **together}, selection._replace(
     kept=np.append(selection.kept, np.ones(count, bool)),
@@ -316,7 +327,11 @@ def of_choice(
     selection: which rows calibrate.
     choice: the scores that are combined.
   """
-  arrays = _without(arrays, ~selection.kept)
+  events = _event_calibration(records.without(arrays, ~selection.kept))
+  if choice.replaced:
+    arrays = {**arrays, "counts": arrays["counts"] - arrays["choosing"]}
+  calibrates = selection.kept & (arrays["counts"] > 0)
+  arrays = records.without(arrays, ~calibrates)
   counts, model = arrays["counts"], arrays["model"]
   scores, by_name = _by_name(arrays)
   names, how = choice.combination
@@ -332,11 +347,12 @@ def of_choice(
     own[model == k] = group.neg_log_p(combined[model == k], own=True)
   return NormalScores(
     by_name,
-    _event_calibration(arrays),
+    events,
     Calibration(own, counts),
     _by_model(as_new, counts, model, count),
     choice,
     selection,
+    calibrates,
   )
 
 
@@ -344,35 +360,11 @@ def _by_name(
   arrays: dict[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, CrossCalibration]]:
   """The scores of sessions by name, and their calibrations."""
-  scores = _named(arrays, "score ")
+  scores = records.named(arrays, "score ")
   counts, model, count = arrays["counts"], arrays["model"], len(arrays["steps"])
   return scores, {
     name: _by_model(array, counts, model, count)
     for name, array in scores.items()
-  }
-
-
-def _without(
-  arrays: dict[str, np.ndarray], left_out: np.ndarray
-) -> dict[str, np.ndarray]:
-  """The arrays without some of the sessions and their events."""
-  events = np.repeat(left_out, arrays["sizes"])
-  found = {}
-  for name, array in arrays.items():
-    if name in ("nll", "event_counts"):
-      array = array[~events]
-    elif name in ("counts", "model", "sizes") or name.startswith("score "):
-      array = array[~left_out]
-    found[name] = array
-  return found
-
-
-def _named(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
-  """The arrays whose names start so, by the rest of their names."""
-  return {
-    name.removeprefix(start): array
-    for name, array in arrays.items()
-    if name.startswith(start)
   }
 
 
@@ -382,7 +374,7 @@ def _judged(
   by_name: dict[str, CrossCalibration],
 ) -> list[Judged]:
   """-log p of the normal and of the injected sessions by each model."""
-  injected = _named(arrays, "injected score ")
+  injected = records.named(arrays, "injected score ")
   found = []
   for k in range(len(by_name["max"].groups)):
     own, other = arrays["model"] == k, arrays["injected model"] == k

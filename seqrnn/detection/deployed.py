@@ -202,7 +202,7 @@ def read_calibration(
     if (path.parent / FALSE_ALARMS).exists():
       further = records.read_arrays(path.parent / FALSE_ALARMS)
       arrays, selection = calibration.joined(arrays, further, selection)
-    choice = Choice(record.combination)
+    choice = Choice(record.combination, replaced=record.replaced)
     normal = calibration.of_choice(arrays, selection, choice)
     seen = arrays["seen"].astype(bool).reshape(len(arrays["steps"]), -1)
     return normal, seen

@@ -88,7 +88,11 @@ def print_calibration(console: Console, normal: NormalScores, settings: Config):
   if settings.scores is None:
     why = (
       f"average precision {choice.precision:.3f} on injected anomalies, the"
-      f" standard combination {choice.standard:.3f}"
+      f" standard combination {choice.standard:.3f}; the other half of the"
+      " sessions calibrates"
+      if choice.replaced
+      else "the standard combination; on injected anomalies none is clearly"
+      " better"
     )
   console.print(f"combined score: {words} ({why})")
 

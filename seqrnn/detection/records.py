@@ -17,6 +17,8 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 FORMS = ("csv", "jsonl", "csv.gz", "jsonl.gz")
+# Arrays of a calibration with a number for each row, beside scores.
+COLUMNS = ("counts", "choosing", "model", "sizes")
 _LIMIT = 2**24  # Bytes of a JSON file, and of a line of a table, at most.
 # A compressed file may hold _LIMIT bytes and this multiple of its own size. No
 # table compresses better, but a megabyte of a malicious file, which holds only
@@ -101,11 +103,35 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     sessions = {
       len(x)
       for name, x in arrays.items()
-      if name in ("counts", "model", "sizes") or name.startswith("score ")
+      if name in COLUMNS or name.startswith("score ")
     }
     if max(len(events), len(sessions), len(injected)) > 1:
       raise ValueError("has arrays of different lengths")
   return arrays
+
+
+def without(
+  arrays: dict[str, np.ndarray], left_out: np.ndarray
+) -> dict[str, np.ndarray]:
+  """The arrays without some of the sessions and their events."""
+  events = np.repeat(left_out, arrays["sizes"])
+  found = {}
+  for name, array in arrays.items():
+    if name in ("nll", "event_counts"):
+      array = array[~events]
+    elif name in COLUMNS or name.startswith("score "):
+      array = array[~left_out]
+    found[name] = array
+  return found
+
+
+def named(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+  """The arrays whose names start so, by the rest of their names."""
+  return {
+    name.removeprefix(start): array
+    for name, array in arrays.items()
+    if name.startswith(start)
+  }
 
 
 def table(folder: Path, name: str) -> Path | None:

@@ -30,7 +30,7 @@ def _scores_of_rows(
   neg_log_p, p = np.zeros((2, len(arrays["model"])))
   for k, group in enumerate(normal.scores[name].groups):
     for own in (True, False):
-      some = (arrays["model"] == k) & (normal.selection.kept == own)
+      some = (arrays["model"] == k) & (normal.calibrates == own)
       if name == COMBINED:
         groups = {n: normal.scores[n].groups[k] for n in names}
         each = [

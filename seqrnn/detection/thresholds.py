@@ -28,12 +28,14 @@ class Record(NamedTuple):
     members: folder of each model in the workdir, and step of its checkpoint.
     settings: of `config.detect`, those that decide verdicts.
     combination: the scores that are combined.
+    replaced: as of `choice.Choice`.
     left_out: rows of calibration.npz that do not calibrate.
   """
 
   members: list[tuple[str, int]]
   settings: dict[str, Any]
   combination: Combination
+  replaced: bool
   left_out: list[int]
 
 
@@ -47,6 +49,7 @@ def content(
   decisive = {name: settings[name] for name in _SETTINGS}
   return {
     "settings": {**decisive, "scores": ",".join(names), "combine": how},
+    "replaced_standard": normal.choice.replaced,
     "members": [
       {"folder": member.folder.relative_to(workdir).as_posix(), "step": step}
       for member, step in zip(detector.members, detector.steps, strict=True)
@@ -95,6 +98,7 @@ def read(path: Path) -> Record:
       [(str(m["folder"]), int(m["step"])) for m in record["members"]],
       settings,
       Combination(names, str(settings["combine"])),
+      bool(record.get("replaced_standard")),
       [int(row) for row in record["left_out"]],
     )
     if not found.members:

@@ -37,6 +37,24 @@ def test_without_a_better_one_it_is_the_standard():
   assert choice.choose([none]).combination == choice.STANDARD
 
 
+def test_noise_does_not_replace_the_standard():
+  rng = np.random.default_rng(1)
+  chosen = [choice.choose([judged(rng, set(), n=100)]) for _ in range(30)]
+  assert sum(found.replaced for found in chosen) <= 2
+  assert all(c.replaced == (c.combination != choice.STANDARD) for c in chosen)
+  # Its precision is that of chance.
+  level = [
+    choice._precision(judged(rng, set()), choice.STANDARD) for _ in chosen
+  ]
+  assert choice._chance(300) == pytest.approx(np.mean(level), rel=0.1)
+
+
+def test_few_sessions_choose_nothing():
+  rng = np.random.default_rng(0)
+  few = judged(rng, {"markov_5"}, n=10)
+  assert choice.choose([few]) == choice.Choice(choice.STANDARD)
+
+
 def test_the_highest_normal_scores_do_not_count(monkeypatch):
   """They may be of anomalous sessions, which a good score ranks high."""
   model = judged(np.random.default_rng(0), {"max"})

@@ -87,6 +87,7 @@ def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
     CrossCalibration([]),
     Choice(combination),
     Selection(nothing, nothing, nothing, None),
+    nothing,
   )
   combined = normal.combined(scored.scores)
   by_name["combined"] = CrossCalibration([Calibration(row) for row in combined])

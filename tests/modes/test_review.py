@@ -242,7 +242,7 @@ def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
     assert group.n == len(nll)
   with pytest.raises(UserError, match="lacks sessions that were left out"):
     path = workdir / "detect/calibration.npz"
-    deployed.read_calibration(path, Record([], {}, STANDARD, [len(out)]))
+    deployed.read_calibration(path, Record([], {}, STANDARD, False, [len(out)]))
 
 
 def test_answers_in_the_file_are_kept_and_not_asked_again(run, capsys):

@@ -92,7 +92,8 @@ DETECT = group(
     TEXT,
     "The scores of a session to combine: max, mean and top_mean of surprisals,"
     " misses of detect.top_k, the number of unknown events, or baselines."
-    " Empty: those that rank anomalies injected into normal sessions best.",
+    " Empty: max, mean and count_vector, unless others clearly rank anomalies"
+    " injected into normal sessions better.",
   ),
   combine=Field(
     "fisher",
