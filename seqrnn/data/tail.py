@@ -202,8 +202,15 @@ class FileTail:
       time.sleep(min(pause, left))
 
   def behind(self) -> int:
-    """The number of bytes of the open file that wait."""
-    if self._file is None or self._packed:
+    """The number of bytes of the file that wait; of a packed one 0."""
+    if self._file is None:
+      try:
+        status = self._path.stat()
+      except OSError:
+        return 0
+      is_read = self.position.inode == status.st_ino
+      return max(status.st_size - is_read * self.position.offset, 0)
+    if self._packed:
       return 0
     return max(os.fstat(self._file.fileno()).st_size - self._file.tell(), 0)
 
@@ -228,23 +235,24 @@ class FileTail:
       self.close()
     if self._file is None and not self._find():
       return None
-    assert self._file is not None
-    try:
-      while data := self._file.read(_BYTES):
-        self._silent = 0.0
-        self._ends.add(data)
-        if lines := self._lines.add(data):
-          return self._chunk(lines)
-    except Exception as error:  # Each way of packing has errors of its own.
-      if not self._packed:
-        raise
-      self._wait(f"{self._path}: the rest of a packed part: {error}")
-    if following := self._following():
+    while True:
+      assert self._file is not None
+      try:
+        while data := self._file.read(_BYTES):
+          self._silent = 0.0
+          self._ends.add(data)
+          if lines := self._lines.add(data):
+            return self._chunk(lines)
+      except Exception as error:  # Each way of packing has errors of its own.
+        if not self._packed:
+          raise
+        self._wait(f"{self._path}: the rest of a packed part: {error}")
+      following = self._following()
+      if following is None:
+        return None
       if lines := self._lines.end():  # No newline ends the last line.
         return self._chunk(lines)
       self._enter(following, Position(self.position.part + 1))
-      return self._read()
-    return None
 
   def _chunk(self, lines: list[bytes]) -> Chunk:
     """The chunk of lines, after which a line may be held that is incomplete."""

@@ -158,11 +158,12 @@ def restore(
   record = thresholds.read(folder / "thresholds.json")
   config = copy.deepcopy(config)
   given_idle = config.detect.idle
-  for name, value in record.settings.items():
-    config.detect[name] = value
-  if given_idle is not None:
-    config.detect.idle = given_idle
-  config_lib.check(config)
+  with records.reading(folder / "thresholds.json"):
+    for name, value in record.settings.items():
+      config.detect[name] = value
+    if given_idle is not None:
+      config.detect.idle = given_idle
+    config_lib.check(config)
   vocabularies = vocabulary.load(workdir / "vocabulary.json")
   experiment = build(whole_sessions(config, vocabularies), vocabularies)
   params, steps = ensemble.restore(

@@ -15,12 +15,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from seqrnn.errors import UserError
 from seqrnn.settings.config import Config
 
 _MINUTE = 60.0
+_DEADLINE = 10.0  # Seconds of a request.
 _KINDS = 100  # Kinds of alarms with figures of their own.
 _P = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, *(n / 10 for n in range(1, 11)))
 _SECONDS = tuple(m * 10.0**e for e in range(-5, 1) for m in (1, 2.5, 5)) + (10,)
@@ -78,6 +80,7 @@ class Health:
     self.lag_bytes = self.open_sessions = self.quiet = 0
     self.drift: str | None = None
     self.reason: str | None = None
+    self._follows = False
     self._moved = self._said = clock()
     self._before = 0  # Events at the last log line.
     self.model(deployed, config)
@@ -130,6 +133,8 @@ class Health:
   def at(self, lag_seconds: float | None, lag_bytes: int, open_sessions: int):
     """Where the follower is; called before each chunk and each wait for input.
 
+    After the first call the follower is ready.
+
     Args:
       lag_seconds: wall clock minus the time of the last event, if it has one.
       lag_bytes: of the input that wait, those of the chunk included.
@@ -138,7 +143,7 @@ class Health:
     if not self.lag_bytes and lag_bytes:
       self._moved = self._clock()  # There was nothing to do before.
     self.lag_seconds, self.lag_bytes = lag_seconds, lag_bytes
-    self.open_sessions = open_sessions
+    self.open_sessions, self._follows = open_sessions, True
 
   def failing(self, reason: str | None):
     """Why the state cannot be written; None: it can."""
@@ -171,9 +176,10 @@ class Health:
     return f"following: {', '.join(parts)}"
 
   def state(self) -> dict[str, Any]:
-    """What /healthz shows; `status` is ok, stuck or failing."""
+    """What /healthz shows; `status` is ok, starting, stuck or failing."""
     waited = self._clock() - self._moved
-    status = "failing" if self.reason else "ok"
+    status = "ok" if self._follows else "starting"
+    status = "failing" if self.reason else status
     if self.lag_bytes and waited > _MINUTE:
       status = "stuck"
     return {
@@ -276,7 +282,20 @@ def _handler(
   from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
   class Handler(http.server.BaseHTTPRequestHandler):
-    timeout = 10  # Seconds that a client may keep its thread waiting.
+    def setup(self):
+      """Ends the thread of a client at the deadline, however slow it is."""
+      super().setup()
+      self._timer = threading.Timer(_DEADLINE, self._hang_up)
+      self._timer.daemon = True
+      self._timer.start()
+
+    def finish(self):
+      self._timer.cancel()
+      super().finish()
+
+    def _hang_up(self):
+      with suppress(OSError):  # The client was faster.
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self):
       status, kind = 200, "application/json"

@@ -71,7 +71,11 @@ class Journal:
     self._open, self._held = ExitStack(), None
     self._lock()
     self._generation = max(
-      [0, *self._generations("snapshot"), *self._generations("journal")]
+      [
+        0,
+        *_generations(self.folder, "snapshot"),
+        *_generations(self.folder, "journal"),
+      ]
     )
     self._journal: int | None = None  # The descriptor of the open journal,
     self._size, self._begun = 0, time.monotonic()  # its bytes and its begin.
@@ -133,8 +137,10 @@ class Journal:
   def _newest(self) -> tuple[State | None, int]:
     """The newest intact snapshot, and its generation."""
     faults = []
-    for generation in sorted(self._generations("snapshot"), reverse=True):
-      path = self._path("snapshot", generation)
+    for generation in sorted(
+      _generations(self.folder, "snapshot"), reverse=True
+    ):
+      path = _path(self.folder, "snapshot", generation)
       try:
         state = _load(path)
       except Exception as error:  # A damaged archive may raise any exception.
@@ -153,7 +159,7 @@ class Journal:
   def _records(self, generation: int) -> Iterator[dict[str, Any]]:
     """The records of a generation and of those after it."""
     for number in range(generation, self._generation + 1):
-      path = self._path("journal", number)
+      path = _path(self.folder, "journal", number)
       if not path.exists():
         continue
       with path.open("rb") as file:
@@ -230,11 +236,15 @@ class Journal:
     arrays: Any = {_FACTS: np.frombuffer(facts, np.uint8), **state.arrays}
     try:
       self._lock()
-      with files.atomic_write(self._path("snapshot", number), "wb") as file:
+      with files.atomic_write(
+        _path(self.folder, "snapshot", number), "wb"
+      ) as file:
         np.savez(file, **arrays)
       self._close_journal()
       flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-      self._journal = os.open(self._path("journal", number), flags, 0o666)
+      self._journal = os.open(
+        _path(self.folder, "journal", number), flags, 0o666
+      )
       files.sync(self.folder)
       self._write_alarms()
     except (OSError, UserError) as error:
@@ -244,9 +254,9 @@ class Journal:
       self._report(f"{self.folder}: the state is written again")
     self.fault, self._size, self._generation = "", 0, number
     for kind in _SUFFIXES:
-      for old in self._generations(kind):
+      for old in _generations(self.folder, kind):
         if old < number - 1:
-          self._path(kind, old).unlink(missing_ok=True)
+          _path(self.folder, kind, old).unlink(missing_ok=True)
     return True
 
   def _close_journal(self):
@@ -309,14 +319,16 @@ class Journal:
         file.truncate(size - len(rest))
     return found
 
-  def _path(self, kind: str, generation: int) -> Path:
-    return self.folder / f"{kind}-{generation}{_SUFFIXES[kind]}"
 
-  def _generations(self, kind: str) -> list[int]:
-    """The generations that have a file of a kind."""
-    paths = self.folder.glob(f"{kind}-*{_SUFFIXES[kind]}")
-    found = (path.stem.removeprefix(f"{kind}-") for path in paths)
-    return [int(number) for number in found if number.isdecimal()]
+def _path(folder: Path, kind: str, generation: int) -> Path:
+  return folder / f"{kind}-{generation}{_SUFFIXES[kind]}"
+
+
+def _generations(folder: Path, kind: str) -> list[int]:
+  """The generations with a file of a kind, whose name is as it is written."""
+  paths = folder.glob(f"{kind}-*{_SUFFIXES[kind]}")
+  numbers = (path.stem.removeprefix(f"{kind}-") for path in paths)
+  return [int(n) for n in numbers if n.isdecimal() and n == str(int(n))]
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
@@ -324,13 +336,11 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 
   None: there is none. The arrays are not read.
   """
-  paths = folder.glob(f"snapshot-*{_SUFFIXES['snapshot']}")
-  number = lambda path: int(path.stem.removeprefix("snapshot-"))
-  for path in sorted(paths, key=number, reverse=True):
+  for number in sorted(_generations(folder, "snapshot"), reverse=True):
     # It may have been removed, or be damaged in any way.
     with (
       suppress(Exception),
-      path.open("rb") as file,
+      _path(folder, "snapshot", number).open("rb") as file,
       np.load(file, allow_pickle=False) as found,
     ):
       return json.loads(found[_FACTS].tobytes())

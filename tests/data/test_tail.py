@@ -1,10 +1,12 @@
 """Tails of logs that grow and rotate, against the lines that were written."""
 
 import gzip
+import inspect
 import json
 import os
 import random
 import shutil
+import sys
 
 import pytest
 
@@ -306,6 +308,39 @@ def test_a_damaged_packed_file_is_reported(tmp_path):
   assert lines_of(again)[-1] == b"next"
   assert reported[0].startswith(f"{path}: the rest of a packed part: ")
   assert len(reported) == 1
+
+
+def test_many_empty_parts_are_passed(tmp_path, monkeypatch):
+  path, reported = tmp_path / "app.log", []
+  path.write_bytes(b"first\n")
+  source = FileTail(path, reported.append, grace=0)
+  assert (chunk := source.read(0)) and chunk.lines == [b"first"]
+  path.rename(f"{path}.150")
+  for number in range(1, 150):
+    path.with_name(f"{path.name}.{number}").touch()
+  path.write_bytes(b"last\n")
+  listed = rotation.files(path)
+  monkeypatch.setattr(rotation, "files", lambda _: listed)
+  limit = sys.getrecursionlimit()
+  sys.setrecursionlimit(len(inspect.stack()) + 120)
+  try:
+    chunks = [source.read(0) for _ in range(3)]
+  finally:
+    sys.setrecursionlimit(limit)
+  assert [chunk.lines for chunk in chunks if chunk] == [[b"last"]]
+  assert source.position.part == 150 and reported == []
+
+
+def test_the_bytes_that_wait_are_known_before_the_file_is_opened(tmp_path):
+  path = tmp_path / "app.log"
+  path.write_bytes(b"one\ntwo\n")
+  source = FileTail(path, print)
+  assert source.behind() == 8
+  assert source.read(0) and source.behind() == 0
+  path.write_bytes(b"one\ntwo\nthree\n")
+  assert source.behind() == 6
+  assert FileTail(path, print, source.position).behind() == 6
+  assert FileTail(tmp_path / "later.log", print).behind() == 0
 
 
 def test_a_packed_part_is_unpacked_few_times(tmp_path, monkeypatch):

@@ -60,6 +60,7 @@ def served(config, clock, capfd):
     except urllib.error.HTTPError as error:
       return error.code, error.read().decode()
 
+  found.at(None, 0, 0)
   yield found, get
   server.close()
 
@@ -152,6 +153,35 @@ def test_probe_fails_while_the_state_cannot_be_written(served):
   assert "No space left" in json.loads(text)["reason"]
   found.failing(None)
   assert get("/healthz")[0] == 200
+
+
+def test_probe_fails_until_the_log_is_followed(config):
+  found = health.Health(DEPLOYED, config)
+  assert found.state()["status"] == "starting"
+  found.failing("No space left on device")
+  assert found.state()["status"] == "failing"
+  found.failing(None)
+  found.at(None, 7000, 0)
+  assert found.state()["status"] == "ok"
+
+
+def test_a_slow_client_has_a_deadline(config, monkeypatch):
+  monkeypatch.setattr(health, "_DEADLINE", 0.1)
+  server = health.Server(health.Health(DEPLOYED, config), "127.0.0.1", 0)
+  port = int(server.url.rpartition(":")[2])
+  with socket.create_connection(("127.0.0.1", port), timeout=0.02) as client:
+    for _ in range(500):  # Bytes of a request that has no end.
+      try:
+        client.sendall(b"x")
+        if not client.recv(1):
+          break
+      except TimeoutError:
+        continue
+      except OSError:
+        break
+    else:
+      pytest.fail("the client keeps its thread")
+  server.close()
 
 
 def test_other_paths_are_not_found(served):
