@@ -19,7 +19,8 @@ def _scores_of_rows(
   """-log p, extrapolated, and p of each row of calibration.npz, [R] each.
 
   A session is compared with those that calibrate its model: if it is one of
-  them, as one of them; if not, as a new session.
+  them, as one of them; if not, as a new session. Further sessions, which
+  calibrate, have no row.
 
   Args:
     normal: the calibration.
@@ -27,10 +28,11 @@ def _scores_of_rows(
     name: of the score, or COMBINED.
   """
   names, how = normal.choice.combination
-  neg_log_p, p = np.zeros((2, len(arrays["model"])))
+  rows = len(arrays["model"])
+  neg_log_p, p = np.zeros((2, rows))
   for k, group in enumerate(normal.scores[name].groups):
     for own in (True, False):
-      some = (arrays["model"] == k) & (normal.calibrates == own)
+      some = (arrays["model"] == k) & (normal.calibrates[:rows] == own)
       if name == COMBINED:
         groups = {n: normal.scores[n].groups[k] for n in names}
         each = [
@@ -156,11 +158,13 @@ def changes(
     rate: as `detect.rate`.
   """
   new, old = after.selection, before.selection
+  counts_R = arrays["counts"]
+  answers_R = new.answers[: len(counts_R)]
   lines = [
     f"answers: {new.answered(NORMAL):,} sessions are normal and"
     f" {new.answered(ANOMALOUS):,} anomalous, equal sessions included",
     f"left out of the calibration: {new.answered(ANOMALOUS):,} of"
-    f" {int(new.counts.sum()):,} sessions by their answers, {new.cleaned:,} by"
+    f" {int(counts_R.sum()):,} sessions by their answers, {new.cleaned:,} by"
     f" cleaning; without answers {old.cleaned:,} by cleaning",
   ]
   flags = [
@@ -172,7 +176,7 @@ def changes(
     (NORMAL, "normal"),
     (UNANSWERED, "not answered"),
   ):
-    counts = new.counts * (new.answers == answer)
+    counts = counts_R * (answers_R == answer)
     if not counts.any():
       continue
     now, then = (int(counts[flag].sum()) for flag in flags)

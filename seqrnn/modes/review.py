@@ -1,13 +1,15 @@
 """review: asks whether the most anomalous calibration sessions are normal."""
 
+import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
-from seqrnn.detection import answers, printing, review
+from seqrnn.detection import answers, printing, records, review
 from seqrnn.detection.calibration import (
+  SETTINGS,
   NormalScores,
   calibrate,
   normal_scores,
@@ -19,8 +21,12 @@ from seqrnn.experiment import Experiment
 from seqrnn.following import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files
+from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 
+# Settings of a detection on which the changes by answers depend, in addition to
+# those of its scores.
+_CHANGES = ("baselines", "scores", "combine", "contamination", "rate")
 _LOCK = ".review.lock"  # In the workdir, held while sessions are reviewed.
 _SESSIONS = {"n": "normal", "a": "anomalous"}
 _ALARMS = {"f": "false", "t": "true"}
@@ -39,8 +45,10 @@ def run(
     UserError: the task cannot detect, a file is damaged, or training fails.
   """
   on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+  config = _as_detected(config, workdir)
   with files.locked(workdir / _LOCK, "reviewed"):
     goes_on = ask_about_alarms(config, workdir, on_terminal)
+    examples = feedback.update(config, workdir)
     with files.locked(workdir / LOCK, "searched for anomalies"):
       experiment, read = detect.prepare(build, config, workdir, "review")
       names = experiment.vocabularies["symbols"]
@@ -67,12 +75,32 @@ def run(
           save,
           _SESSIONS,
         )
-    after = normal_scores(arrays, settings, load().of(sessions))
+    told = feedback.collect(examples, load(), detector, arrays)
+    after = normal_scores(arrays, settings, told.answers, told.rows)
+    if told.kinds:
+      print(told.text())
     before = normal_scores(arrays, settings)
     for line in review.changes(arrays, before, after, settings.rate):
       print(line)
     print(visible(_next_step(workdir, len(worst), on_terminal)))
   return after
+
+
+def _as_detected(config: Config, workdir: Path) -> Config:
+  """The config with the settings of the last detection, if there is one.
+
+  Raises:
+    UserError: report.json is damaged.
+  """
+  path = workdir / "detect" / "report.json"
+  if not path.exists():
+    return config
+  config, record = copy.deepcopy(config), records.read_object(path)
+  with records.reading(path):
+    for name in (*SETTINGS, *_CHANGES):
+      config.detect[name] = record["config"]["detect"][name]
+    config_lib.check(config)
+  return config
 
 
 def _next_step(workdir: Path, count: int, on_terminal: bool) -> str:

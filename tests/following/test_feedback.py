@@ -197,3 +197,14 @@ def test_kinds_with_answers_are_forgotten_last(monkeypatch):
     found.take(verdict(f"s{n}", ["a", f"odd {n}"]))
   assert [*found.kinds] == [1, 8, 9]
   assert found.state()["incomplete"] == {"s0": 1}
+
+
+@pytest.mark.xfail(strict=True, reason="a session's alarm is written twice")
+def test_an_alarm_whose_severity_rises_is_one_alarm():
+  found = Alarms(0.0)
+  rows = [
+    found.take(verdict("x", ["a", "odd"], ended=False, severity=1)),
+    found.take(verdict("x", ["a", "odd"], severity=3, again=True)),
+  ]
+  assert [row and row["severity"] for row in rows] == ["low", "high"]
+  assert len({row and row["number"] for row in rows}) == 1

@@ -28,6 +28,7 @@ from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.detection.thresholds import Record
 from seqrnn.errors import MachineError, UserError
 from seqrnn.following import alarms, feedback
+from seqrnn.following.journal import Journal
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
 from seqrnn.training import fit
@@ -446,6 +447,8 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
       {**row, "answer": words[row["session"]]} for row in csv.DictReader(file)
     ]
   feedback.write(workdir, rows)
+  preview = review.run(experiments.build, config, workdir)
+  assert "that are true: 1, and" in capsys.readouterr().out
   found = detect.run(experiments.build, config, workdir)
   said = " ".join(capsys.readouterr().out.split())
   odd = list(texts.values()).count(ODD)
@@ -458,6 +461,7 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
   assert report["calibration"]["answered_anomalous"] == odd
   count = report["thresholds"]["sessions"]["calibration"]
   assert count == len(texts) - odd + joined
+  assert preview.scores["combined"].n == count
   # calibration.npz is as before; a follower has the same sessions.
   assert arrays_of(workdir)["counts"].sum() == len(texts)
   restored = deployed.restore(experiments.build, config, workdir)
@@ -479,6 +483,51 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
   restored = deployed.restore(experiments.build, config, workdir)
   made = decision.find_anomalies(restored.detector, restored.normal, strange)
   assert made.flags.all() and not (workdir / "detect/false_alarms.npz").exists()
+
+
+def test_a_review_has_the_settings_of_the_last_detection(run):
+  """Four folds would be trained."""
+  workdir, config, _ = run
+  detect.run(experiments.build, config, workdir)
+  asked = table(workdir)
+  fields = {"folds": 4, "scores": None, "contamination": 0.1, "seed": 7}
+  config.detect.update(fields)
+  review.run(experiments.build, config, workdir)
+  assert table(workdir) == asked
+  assert {name: config.detect[name] for name in fields} == fields
+  path = workdir / "detect/report.json"
+  record = json.loads(path.read_text())
+  for folds in ("2", -1):
+    record["config"]["detect"]["folds"] = folds
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="run --mode=detect again") as caught:
+      review.run(experiments.build, config, workdir)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", ["0.01", 2.0, None, [0.01]])
+def test_thresholds_of_another_type_are_refused(run, rate):
+  workdir, config, _ = run
+  detect.run(experiments.build, config, workdir)
+  (workdir / "detect/manifest.json").unlink()
+  path = workdir / "detect/thresholds.json"
+  record = json.loads(path.read_text())
+  record["settings"]["rate"] = rate
+  path.write_text(json.dumps(record))
+  with pytest.raises(UserError, match="run --mode=detect again") as caught:
+    deployed.restore(experiments.build, config, workdir)
+  assert "\n" not in str(caught.value)
+
+
+def test_files_that_a_follower_did_not_write_are_passed(run):
+  workdir, config, _ = run
+  raise_alarms(workdir)
+  for name in ("old", "", "007", "²"):
+    (workdir / f"follow/snapshot-{name}.npz").write_bytes(b"")
+  assert len(feedback.update(config, workdir)) == 2
+  with Journal(workdir / "follow", pytest.fail) as journal:
+    state, _ = journal.recover()
+  assert state
 
 
 def test_alarms_and_reviewed_sessions_with_other_answers_are_refused(run):
