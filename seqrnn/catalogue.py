@@ -186,7 +186,8 @@ def _locked(folder: Path) -> Iterator[None]:
     held = files.lock(folder / "lock", wait=True)
     assert held is not None, "`wait` returns with the lock"
     with held:
-      for unfinished in folder.glob("tmp*"):  # As pooch names them.
+      # Named by Python's tempfile, for pooch.
+      for unfinished in folder.glob("tmp" + 8 * "[a-z0-9_]"):
         unfinished.unlink()
       yield
   except OSError as error:

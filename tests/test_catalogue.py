@@ -233,12 +233,14 @@ def test_a_set_is_fetched_once_and_its_terms_are_printed(
   monkeypatch.setattr(logger, "handle", logged.append)
   place = folder(tmp_path)
   place.mkdir(parents=True)
-  (place / "tmpleft").write_bytes(b"of a killed process")
+  (place / "tmp01_abcde").write_bytes(b"of a killed process")
+  (place / "tmp.notes").write_bytes(b"of the user")
   for _ in range(2):
     (document,) = splits.whole(corpora.read(config_of("play").data)).documents()
     assert document[:2] == ("play.all", PLAY.decode())
   assert served.requests == [f"/owner/name/{COMMIT}/data/play.all"]
-  assert {path.name for path in place.iterdir()} == {"lock", "play.all"}
+  names = {path.name for path in place.iterdir()}
+  assert names == {"lock", "play.all", "tmp.notes"}
   assert not logged
   assert capfd.readouterr().err == (
     "data.source=play: fetching from owner/name; terms: free; cite Doe 1999\n"

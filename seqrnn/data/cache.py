@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -127,7 +126,7 @@ def _write(
   make: Callable[[list[Source], Path | None], Made],
 ):
   """Writes the corpus of sources to a file, whole or not at all."""
-  temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+  temporary = files.unfinished(path)
   try:
     with temporary.open("xb") as file:
       with _bar(sources) as advance:

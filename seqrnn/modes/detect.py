@@ -36,6 +36,7 @@ from seqrnn.detection.detector import Detector, combined_names
 from seqrnn.detection.findings import LOCK, NAME, Findings
 from seqrnn.detection.incidents import Incident
 from seqrnn.detection.inputs import examined, read_sessions
+from seqrnn.detection.records import FORMS
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
 from seqrnn.following import feedback
@@ -47,10 +48,13 @@ from seqrnn.settings.config import Config
 from seqrnn.spark import engine
 
 _CURVES = 7  # The number of single scores whose curves are drawn.
-# Files that each detection replaces, without their suffixes.
+_TABLES = ("sessions", "events", "incidents")
+_PICTURES = ("timeline", "scores", "session", "curves")
+# Files that each detection replaces, or removes.
 _RESULTS = (
-  *("sessions", "events", "incidents", "report", "deployed", "false_alarms"),
-  *("timeline", "scores", "session", "curves"),
+  *(f"{name}.{form}" for name in _TABLES for form in FORMS),
+  *("report.json", deployed.DEPLOYED, FALSE_ALARMS),
+  *(f"{name}.png" for name in _PICTURES),
 )
 
 # Units of texts, and what a model of each predicts.
@@ -120,7 +124,7 @@ def _run(
     "config": config_lib.nested(config_lib.flat(config)),
   }
   grouped = incidents.group(found)
-  with fileset.atomic_files(folder, NAME, _is_result) as new:
+  with fileset.atomic_files(folder, NAME, _RESULTS.__contains__) as new:
     _write_results(new, found, grouped, detector, normal, record)
     deployed.write(new, detector, read("train"))
     if told.rows:
@@ -175,11 +179,6 @@ def _write_results(
   )
   thresholds.write_json(new / "report.json", record)
   draw_pictures(found, normal, record["figures"], settings, new)
-
-
-def _is_result(name: str) -> bool:
-  """Returns whether a file belongs to the results of a detection."""
-  return name.partition(".")[0] in _RESULTS
 
 
 def write_events(found: Findings, detector: Detector, folder: Path):

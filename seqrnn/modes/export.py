@@ -50,7 +50,8 @@ def run(
   record = folder / "config.json"
   # Asked under the lock, after the files of a killed process are moved.
   same = lambda: record.exists() and record.read_bytes() == settings
-  older = lambda name: name.startswith("model.") and not same()
+  models = [other.FILE for other, _ in FORMATS.values()]
+  older = lambda name: name in models and not same()
   about = {"task": config.task, "step": str(config.checkpoint.step)}
   contents = {
     module.FILE: module.encoded(parts, about),

@@ -26,7 +26,7 @@ from seqrnn.runtime.checkpoint import (
   steps,
 )
 
-_TEMPORARY = "unfinished-"  # The prefix of an unfinished checkpoint's name.
+_UNFINISHED = re.compile(r"unfinished-\d+-[0-9a-f]{8}(\..+)?")  # Orbax adds it.
 _REMOVALS = 10  # How often files written to a removed folder are removed,
 _REMOVAL_SECONDS = 0.05  # and the time between two removals.
 _METADATA_BYTES = 500_000  # The size of all files but the arrays, rounded up.
@@ -69,9 +69,10 @@ class Checkpoints:
     self._failed: Exception | None = None
     if jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
-      for folder in self.directory.glob(f"{_TEMPORARY}*"):
-        print(f"{folder}: removed, it was not finished", file=sys.stderr)
-        shutil.rmtree(folder)
+      for folder in self.directory.iterdir():
+        if _UNFINISHED.fullmatch(folder.name):
+          print(f"{folder}: removed, it was not finished", file=sys.stderr)
+          shutil.rmtree(folder)
 
   @cached_property
   def _writer(self) -> Any:
@@ -115,7 +116,7 @@ class Checkpoints:
 
     # The name is random, so that no other run writes to the same folder.
     token = sharding.broadcast(secrets.randbits(32))
-    temporary = self.directory / f"{_TEMPORARY}{step}-{token:08x}"
+    temporary = self.directory / f"unfinished-{step}-{token:08x}"
     self._writer.save(
       temporary,
       args=args.Composite(

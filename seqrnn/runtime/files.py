@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import os
+import re
 import secrets
 import socket
 import stat
@@ -23,7 +24,7 @@ from typing import IO, Any
 
 from seqrnn.errors import MachineError, UserError, visible
 
-TEMPORARY = ".tmp"  # The suffix of an unfinished file.
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _ABANDONED_SECONDS = 3600.0  # The age at which an unfinished file is removed.
 
 
@@ -203,6 +204,14 @@ def write_errors(path: Path) -> Iterator[None]:
     raise MachineError(f"{path}: cannot be written: {reason}") from None
 
 
+def unfinished(path: Path) -> Path:
+  """Returns a new name for a file in the folder of `path`, until it is whole.
+
+  The name is random, because another process may write the same file.
+  """
+  return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
   """Opens a temporary file, which replaces `path` when the block ends.
@@ -214,8 +223,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
   Raises:
     MachineError: as `write_errors`.
   """
-  token = secrets.token_hex(8)  # Another process may write the same file.
-  temporary = path.with_name(f".{path.name}.{token}{TEMPORARY}")
+  temporary = unfinished(path)
   mode = mode.replace("w", "x")
   encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
   try:
@@ -242,10 +250,10 @@ def sync(path: Path):
 
 
 def remove_abandoned(folder: Path):
-  """Removes old temporary files of killed processes."""
+  """Removes old files of `unfinished` names, which killed processes left."""
   with suppress(OSError), os.scandir(folder) as entries:
     for entry in entries:
-      if not entry.name.endswith(TEMPORARY):
+      if not _UNFINISHED.fullmatch(entry.name):
         continue
       with suppress(OSError):
         if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:

@@ -161,8 +161,10 @@ def test_the_guide_writes_and_scores(tmp_path, monkeypatch):
   card = (folder / "MODEL_CARD.md").read_text()
   assert "`model.onnx` reads" in card and "`model.safetensors` has" in card
   (folder / "config.json").write_text("{}")  # Of another checkpoint.
+  (folder / "model.pt").write_text("of the user")
   seqrnn.export(workdir)
   assert not (folder / "model.onnx").exists()
+  assert (folder / "model.pt").exists()
 
 
 def test_the_guide_classifies(tmp_path, monkeypatch):

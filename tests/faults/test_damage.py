@@ -90,7 +90,7 @@ def test_the_newest_intact_one_goes_on(trained, run, capfd):
   flip(file)
   shutil.rmtree(run / "checkpoints" / "30")
   (run / "checkpoints" / "30").mkdir()
-  (run / "checkpoints" / "unfinished-50").mkdir()
+  (run / "checkpoints" / "unfinished-50-0123abcd").mkdir()
   for line in (
     ("--mode=sample", "--config.sample.length=5"),
     ("--mode=evaluate",),
@@ -102,7 +102,7 @@ def test_the_newest_intact_one_goes_on(trained, run, capfd):
     assert contents(run) == before
   assert call(config, run) == 0
   err = capfd.readouterr().err.splitlines()
-  assert err[0].endswith("unfinished-50: removed, it was not finished")
+  assert err[0].endswith("unfinished-50-0123abcd: removed, it was not finished")
   told("\n".join(err[1:]), [40, 30], 20)
   assert steps(run) == STEPS
   assert_same_run(whole, run)

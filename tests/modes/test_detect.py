@@ -558,13 +558,14 @@ def test_what_an_earlier_detection_has_written_goes(home, again):
   folder, _, _ = home
   where = folder / "run/detect"
   again(events="all", format="jsonl.gz")
-  (where / "sessions.csv.tmp").write_text("killed")
-  (where / "notes.txt").write_text("mine")
+  users = {"notes.txt", "sessions.parquet", "report.pdf"}
+  for name in users:
+    (where / name).write_text("of the user")
   again(events="none")
   names = {path.name for path in where.iterdir()}
   assert names == {
     *("sessions.csv", "incidents.csv", "report.json", "thresholds.json"),
-    *("calibration.npz", "deployed.npz", "notes.txt", "manifest.json"),
+    *("calibration.npz", "deployed.npz", "manifest.json", *users),
   }
 
 

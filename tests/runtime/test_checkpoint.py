@@ -119,12 +119,14 @@ def test_what_cannot_be_written_is_told_by_the_next_call(tmp_path, monkeypatch):
 
 def test_what_a_killed_process_left_is_told_and_removed(tmp_path, capsys):
   save_all(tmp_path, [1.0])
-  (tmp_path / "unfinished-2").mkdir()
-  (tmp_path / "unfinished-2.orbax-checkpoint-tmp").mkdir()
+  (tmp_path / "unfinished-2-0123abcd").mkdir()
+  (tmp_path / "unfinished-2-0123abcd.orbax-checkpoint-tmp").mkdir()
+  (tmp_path / "unfinished-thesis").mkdir()
   with Checkpoints(tmp_path):
     pass
   assert steps(tmp_path) == [1]
-  assert [path.name for path in tmp_path.iterdir()] == ["1"]
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {"1", "unfinished-thesis"}
   assert capsys.readouterr().err.count("removed, it was not finished") == 2
 
 

@@ -97,14 +97,15 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed_in_time(tmp_path):
-  path = tmp_path / "file"
-  for name, age in ((".file.1.tmp", 4000), (".other.2.tmp", 10)):
+  path, users = tmp_path / "file", ("thesis.tmp", ".file.1.tmp", ".a.swp.tmp")
+  old, new = (files.unfinished(path).name for _ in range(2))
+  for name, age in ((old, 4000), (new, 10), *((name, 4000) for name in users)):
     (tmp_path / name).touch()
     then = time.time() - age
     os.utime(tmp_path / name, (then, then))
   with files.atomic_write(path) as file:
     file.write("new")
-  assert sorted(p.name for p in tmp_path.iterdir()) == [".other.2.tmp", "file"]
+  assert {p.name for p in tmp_path.iterdir()} == {new, "file", *users}
 
 
 def test_json_is_read_whatever_it_is(tmp_path):
