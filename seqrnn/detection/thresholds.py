@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +104,9 @@ def read(path: Path) -> Record:
     )
     if not found.members:
       raise ValueError("there is no model")
-    if any(".." in Path(folder).parts for folder, _ in found.members):
-      raise ValueError("a folder is not in the workdir")
+    workdir = os.path.realpath(path.parents[1])
+    for folder, _ in found.members:
+      inside = Path(os.path.realpath(os.path.join(workdir, folder)))
+      if not inside.is_relative_to(workdir):
+        raise ValueError(f"folder {folder!r} is not in the workdir")
   return found

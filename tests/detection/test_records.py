@@ -129,6 +129,24 @@ def test_thresholds_that_detection_did_not_write_are_refused(tmp_path, content):
   refused(path, thresholds.read, path)
 
 
+def test_models_are_in_the_workdir_of_their_thresholds(tmp_path):
+  (workdir := tmp_path / "run").mkdir()
+  (workdir / "folds").symlink_to(tmp_path)
+  fields = {name: "max" for name in thresholds._SETTINGS}
+  for name, is_inside in {
+    **{".": True, "trials/1": True, "trials/../trials/1": True},
+    **{"..": False, str(tmp_path / "other"): False, "folds/1-of-2": False},
+    **{f"../{workdir.name}x": False, "a\0b": False},
+  }.items():
+    record = {"members": [{"folder": name, "step": 1}], "settings": fields}
+    content = json.dumps({**record, "left_out": []})
+    path = folder_with(workdir, thresholds_json=content) / "thresholds.json"
+    if is_inside:
+      assert thresholds.read(path).members == [(name, 1)]
+    else:
+      refused(path, thresholds.read, path)
+
+
 def test_numbers_that_are_none_of_a_calibration_are_refused(tmp_path):
   path = tmp_path / "calibration.npz"
   for arrays in (
