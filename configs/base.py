@@ -61,7 +61,10 @@ FIELDS = {
   **REPORT,
   **EXPORT,
   **SEARCH,
-  **{f"search.space.{name}": optional(str, TEXT, _SPACE) for name in TRAINING},
+  **{
+    f"search.space.{name}": optional(str, TEXT, _SPACE, place=field.place)
+    for name, field in TRAINING.items()
+  },
 }
 
 

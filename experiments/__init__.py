@@ -66,7 +66,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
     UserError: nothing was trained there, it is damaged, or a field of its
       config stands in the way.
   """
-  workdir = Path(workdir)
+  workdir = Path(os.path.expanduser(workdir))
   files.check_links(workdir)
   config = config_lib.read_run(workdir, config_lib.defaults())
   config.checkpoint.step = step

@@ -24,7 +24,7 @@ from seqrnn.inference.sampler import sample_music
 from seqrnn.inference.scoring import in_few_lengths, scorer
 from seqrnn.runtime import sharding
 from seqrnn.settings import config as config_lib
-from seqrnn.settings import recipes
+from seqrnn.settings import recipes, warned
 from seqrnn.settings.config import Config
 from seqrnn.table import Table
 from seqrnn.training.history import read_rows
@@ -147,6 +147,8 @@ class Run(NamedTuple):
 
     config = self._changed("detect", settings)
     config.checkpoint.step = self.step
+    flags = {f"detect.{name}" for name in settings}
+    warned.show_inputs(self.workdir / "config.json", config, "detect", flags)
     return detect.run(experiments.build, config, self.workdir)
 
   def follower(self, **settings: Any) -> "Follower":
@@ -178,6 +180,7 @@ class Run(NamedTuple):
       except TypeError:
         wrong = recipes.wrong_type(f"{group}.{name}", value)
         raise UserError(wrong) from None
+    config_lib.expand(config)
     config_lib.check(config)
     return config
 
@@ -356,6 +359,8 @@ class Run(NamedTuple):
     Raises:
       UserError: the data cannot be read.
     """
+    path = self.workdir / "config.json"
+    warned.show_inputs(path, self.config, "evaluate", set())
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, 0)
     figures = evaluator(self.experiment, mesh)(params, batches)

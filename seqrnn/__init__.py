@@ -263,7 +263,7 @@ def from_torch(
   tasks = _experiments()
   from seqrnn.exporting.from_torch import make_run
 
-  folder = Path(workdir)
+  folder = Path(os.path.expanduser(workdir))
   make_run(tasks.build, weights, vocabulary, folder, config, settings)
   return tasks.load(folder)
 

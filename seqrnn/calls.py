@@ -188,6 +188,7 @@ def _resolve(
     config=config,
     workdir=None if workdir is None else os.fspath(workdir),
     mode=mode,
+    follow=False,
     process_id=None,
   )
   overrides = []

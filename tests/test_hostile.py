@@ -277,6 +277,7 @@ DAMAGED = "no checkpoint is intact, checkpoint 2 is damaged"
 VOCABULARY = "vocabulary.json: "
 POSITION = "position/metadata: "
 BOTH = (SAMPLE, "--workdir=x")
+INPUT = "x/config.json: input data.path='corpus'\n"
 TRAIN = ("--workdir=x --config.train.max_steps=3",)
 PREDICT = ("--workdir=x --mode=predict",)
 
@@ -500,6 +501,7 @@ def test_it_is_refused_in_a_line(edit, expected, lines, home, capfd):
     with lean():
       status = main(line)
     _, err = capfd.readouterr()
+    err = err.removeprefix(INPUT)
     assert (err[:7], err.count("\n")) == ("error: ", 1), err
     assert expected in err and status == 2, err
     assert err[:-1].isprintable() and len(err) < 2100
@@ -573,6 +575,18 @@ HARMLESS: list[tuple] = [
     "fields that are off",
     only(field("model.attention", None), field("data.sorted", False)),
     "",
+  ),
+  (
+    "places outside",
+    only(
+      field("detect.state", "state"),
+      field("detect.output", "output"),
+      field("detect.port", 0),
+      field("detect.address", "0.0.0.0"),
+      field("search.storage", "sqlite:///trials.db"),
+    ),
+    "x/config.json: ignored, only flags and --config set them: detect.state,"
+    " detect.output, detect.port, detect.address, search.storage\n",
   ),
   (
     "fields of other versions",
@@ -658,7 +672,7 @@ def test_a_run_of_an_older_version_is_sampled_and_goes_on(expected, capfd):
   assert capfd.readouterr() == (expected, "")
   assert main("--workdir=x --config.train.max_steps=3") == 0
   out, err = capfd.readouterr()
-  assert "resuming from step 2" in out and err == ""
+  assert "resuming from step 2" in out and err == INPUT
 
 
 @pytest.mark.usefixtures("home")

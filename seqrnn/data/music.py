@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import os
 import random
 import struct
 import zlib
@@ -67,7 +66,7 @@ def read(data: Config) -> Music:
       }
     case "files", str(path):
       with enough_memory(f"data.path={path!r}"):
-        return _read(Path(os.path.expanduser(path)))
+        return _read(Path(path))
     case str(name), None if name in sets:
       if not sets[name].is_music:
         raise UserError(f"data.source={name!r}: has symbols, no music")

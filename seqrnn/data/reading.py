@@ -101,7 +101,7 @@ def files(field: str, value: str) -> list[Source]:
   """
   if not value:
     raise UserError(f"{field}={value!r}: must not be empty")
-  path = Path(os.path.expanduser(value))
+  path = Path(value)
   folder = os.path.isdir(path)
   if folder:
     root, found = path, set(_walk(path))

@@ -145,7 +145,7 @@ def _trained_otherwise(folder: Path, config: Config) -> bool:
   path = folder / "config.json"
   if not path.exists():
     return False
-  trained = config_lib.flat(config_lib.read_json(path))
+  trained = config_lib.read_record(path)
   fields = config_lib.flat(config)
   epochs = "train.epochs"
   return trained.get(epochs, fields[epochs]) > fields[epochs] or any(

@@ -79,6 +79,7 @@ def make_run(
     reserve = tuple(name for name in parts.heads if "labels" not in known)
     parts = tensors_lib.with_reserved(parts, len(RESERVED), _NEVER, reserve)
   _put(resolved, given, {"data.unit": read.unit}, "the vocabulary has")
+  config_lib.expand(resolved)
   config_lib.check(resolved)
   experiment = build(resolved, known)
   params = _params(parts, experiment, source)
@@ -145,7 +146,7 @@ def _vocabularies(given: Symbols, unit: str) -> dict[str, Vocabulary]:
   """
   source = "vocabulary"
   if isinstance(given, str | os.PathLike):
-    source = os.fspath(given)
+    source = os.path.expanduser(given)
     try:
       given = files.read_json(Path(source), _LIMIT)
     except OSError as error:

@@ -64,7 +64,7 @@ def read(weights: Any) -> tuple[str, Tensors]:
   """
   source, found = "weights", weights
   if isinstance(weights, str | os.PathLike):
-    source = os.fspath(weights)
+    source = os.path.expanduser(weights)
     if not Path(source).is_file():
       raise UserError(f"{source}: no such file")
     safe = source.endswith(".safetensors")

@@ -185,7 +185,7 @@ class Service:
       UserError: there is no standard input.
     """
     if path := self.config.detect.input:
-      return FileTail(Path(path).expanduser(), report, self._position)
+      return FileTail(Path(path), report, self._position)
     if sys.stdin is None:
       raise UserError(
         "--follow: there is no standard input; config.detect.input names a file"
@@ -376,7 +376,6 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
       "--follow: data.log_format='auto': the files of the training have"
       " different formats; --config.data.log_format names that of the input"
     )
-  folder = Path(config.detect.state or workdir / "follow").expanduser()
 
   def write(text: str):
     sys.stdout.write(text)
@@ -388,6 +387,7 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   with ExitStack() as stack:
     received = stack.enter_context(signals.catch_signals())
     hangup = stack.enter_context(signals.catch_hangups())
+    folder = feedback.state_folder(config, workdir)
     journal = stack.enter_context(Journal(folder, report))
     service = Service(restore, workdir, journal, write)
     if server := health.serve(service.health, service.config):

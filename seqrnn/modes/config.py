@@ -16,7 +16,7 @@ def run(_build: Callable[..., Any], config: Config, workdir: Path):
   The output is a file for --config. The differences are those from the
   defaults, each as `field: default -> value`.
   """
-  print(config_lib.encoded(config).decode(), end="", flush=True)
+  print(config_lib.encoded(config, recorded=False).decode(), end="", flush=True)
   changed = config_lib.differences(config_lib.defaults(), config)
   head = f"{workdir}: {len(changed)} fields differ from the defaults"
   for line in (head, *(f"  {line}" for line in changed)):

@@ -4,6 +4,7 @@ report.html is a single file and loads nothing from a network. With
 `report.beside`, comparison.html compares several runs instead.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def run(
     UserError: there is no run, or it cannot be read.
   """
   if config.report.beside:
-    others = [Path(part) for part in config.report.beside.split(",")]
+    parts = config.report.beside.split(",")
+    others = [Path(os.path.expanduser(part)) for part in parts]
     path, table = comparison.write([workdir, *others])
     print(table)
     print(path)

@@ -136,13 +136,13 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   with study.alone(workdir):
     if not record.exists():
       kept = copy.deepcopy(config)
-      kept.search.storage = kept.search.workers = None  # They may change.
+      kept.search.workers = None  # It may change.
       manifest.write(workdir, {record.name: config_lib.encoded(kept)})
     manifest.verify(record)
     old = config_lib.flat(config)  # Fields that an older version lacks.
     for name in config_lib.flat(config.search.space):
       old[f"search.space.{name}"] = None  # Empty fields are not recorded.
-    old |= config_lib.flat(config_lib.read_json(record))
+    old |= config_lib.read_record(record)
   found = config_lib.differences(old, config, _FIXED)
   if found:
     raise UserError(

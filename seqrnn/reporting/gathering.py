@@ -38,7 +38,7 @@ def find(
   """
   named, matched = {}, {}
   for given in paths:
-    path = os.fspath(given)
+    path = os.path.expanduser(given)
     found = files.matching_runs(path)
     if found == [path] and _is_search(path):
       found = files.matching_runs(

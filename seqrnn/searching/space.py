@@ -132,4 +132,5 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
     group, key = config_lib.locate(search.space, name)
     group[key] = None
   search.storage = search.workers = None
+  config_lib.expand(config)
   return config

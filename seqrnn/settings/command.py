@@ -62,11 +62,7 @@ def resolve(
     UserError: the flags name no config, or the workdir holds another run.
   """
   refuse_unknown(overrides, parsed)
-  folder, beside = parsed.workdir, ""
-  if folder and parsed.mode == "report" and not os.path.exists(folder):
-    # Several runs are compared.
-    runs = [x for part in folder.split(",") for x in files.matching_runs(part)]
-    folder, _, beside = ",".join(runs).partition(",")
+  folder, beside = _folders(parsed)
   if folder:
     files.check_links(folder)
   defaults = config_lib.defaults()
@@ -84,6 +80,7 @@ def resolve(
     given |= config_lib.changes(defaults, plain).keys()
   catalogue.complete(config, given, by_flags)
   config_lib.keep_fields(config, by_flags)
+  config_lib.expand(config)
   _check(config, by_flags, path)
   if folder:
     workdir = Path(folder)
@@ -109,7 +106,23 @@ def resolve(
     named = NAMING if parsed.config else ()
     read = [name for name in by_flags if not name.startswith(tuple(named))]
     warned.report(parsed, overrides, config, plain, given, read)
+    if not parsed.config:
+      mode = "follow" if parsed.follow else parsed.mode
+      beside_run = {"report.beside"} if beside else set()
+      warned.show_inputs(path, config, mode, by_flags | beside_run)
   return config, workdir
+
+
+def _folders(parsed: flags.FlagValues) -> tuple[str | None, str]:
+  """Returns --workdir, and the other runs that a report compares with it."""
+  if not parsed.workdir:
+    return None, ""
+  folder = os.path.expanduser(parsed.workdir)
+  if parsed.mode != "report" or os.path.exists(folder):
+    return folder, ""
+  parts = map(os.path.expanduser, parsed.workdir.split(","))
+  runs = [run for part in parts for run in files.matching_runs(part)]
+  return runs[0], ",".join(runs[1:])
 
 
 def _base(

@@ -4,10 +4,9 @@ import copy
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,16 @@ from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files, manifest
 from seqrnn.settings import recipes, suggestions
 from seqrnn.settings.conflicts import ConflictError, conflicts
-from seqrnn.settings.fields import LARGEST, Rule, as_float32
+from seqrnn.settings.fields import LARGEST, WRITTEN, Rule, as_float32
 from seqrnn.settings.recipes import FIELDS as FIELDS
 from seqrnn.settings.recipes import defaults as defaults
+from seqrnn.settings.recipes import read_json as read_json
 
 Config = Any  # A ConfigDict; type checkers do not know its fields.
 
 RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
+# Fields that name a place, and READ or WRITTEN.
+PLACES = {name: field.place for name, field in FIELDS.items() if field.place}
 
 # Prefixes of fields that identify a run: fixed once training has started.
 IDENTITY = (
@@ -61,7 +63,6 @@ LIMITS = ("train.epochs", "train.max_steps", "train.patience")
 # Groups of fields that a checkpoint of any version may depend on.
 _CHECKPOINT_GROUPS = ("task", "seed", "data", "model")
 _SPACE = "search.space."
-_LIMIT = 2**20  # Bytes of a config; a run writes about 2,000 bytes.
 
 
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
@@ -183,9 +184,9 @@ def read_run(
 ) -> Config:
   """Reads the config of a run that any version has written.
 
-  A field that the file lacks has the value of `base`. A field that this version
-  does not have is ignored, with a warning on stderr, unless a checkpoint may
-  depend on it.
+  A field that the file lacks has the value of `base`. Two kinds of fields are
+  ignored, with a warning on stderr: those that this version does not have,
+  unless a checkpoint may depend on them, and those of places that are written.
 
   Args:
     workdir: the folder of the run.
@@ -204,7 +205,13 @@ def read_run(
     raise UserError(f"--workdir={workdir}: {missing}")
   manifest.warn_if_missing(path)
   manifest.verify(path)
-  fields = flat(read_json(path))
+  fields, usual = read_record(path), flat(base)
+  places = [name for name in fields if PLACES.get(name) == WRITTEN]
+  changed = [name for name in places if fields.pop(name) != usual[name]]
+  if changed:
+    names = ", ".join(changed)
+    line = f"{path}: ignored, only flags and --config set them: {names}"
+    print(visible(line), file=sys.stderr)
   ignored = []
   for name in [name for name in fields if name not in RULES]:
     value = fields.pop(name)
@@ -223,46 +230,27 @@ def read_run(
   return with_fields(path, fields, base)
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads the fields of a JSON config, as nested dicts.
+def read_record(path: Path) -> dict[str, Any]:
+  """Returns the fields in the config of a run, with the paths of `expand`.
 
   Raises:
-    UserError: the file is missing or is not a config.
+    UserError: as `read_json`.
   """
-  try:
-    text = files.read(path, _LIMIT).decode("utf-8")
-    fields = json.loads(text, object_pairs_hook=partial(_object, path))
-  except OSError as error:
-    raise UserError(f"{path}: {error.strerror or error}") from None
-  except (ValueError, RecursionError) as error:
-    raise UserError(f"{path}: not JSON ({error})") from None
-  if not isinstance(fields, dict):
-    raise UserError(f"{path}: not a config; must be a JSON object of fields")
-  for name, value in fields.items():
-    if _too_deep(value, groups=3):  # search.space.model has three groups.
-      raise UserError(
-        f"{path}: config.{name}: nested too deeply; a config has fields and"
-        " groups of fields"
-      )
-  return fields
+  return {
+    name: _expanded(value) if name in PLACES else value
+    for name, value in flat(read_json(path)).items()
+  }
 
 
-def _object(path: Any, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """Returns an object of a JSON file, which must have each key once."""
-  fields = dict(pairs)
-  if len(fields) < len(pairs):
-    twice = next(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
-    raise UserError(f"{path}: {twice!r} is given twice in one object")
-  return fields
+def expand(config: Config):
+  """Replaces ~ by the home folder, in all fields that name places."""
+  for name in PLACES:
+    group, key = locate(config, name)
+    group[key] = _expanded(group[key])
 
 
-def _too_deep(value: Any, groups: int) -> bool:
-  """Returns whether a value nests more than `groups` groups of fields."""
-  if isinstance(value, dict):
-    inner = value.values()
-    return not groups or any(_too_deep(part, groups - 1) for part in inner)
-  parts = value if isinstance(value, list) else []
-  return any(isinstance(part, list | dict) for part in parts)
+def _expanded(value: Any) -> Any:
+  return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def save(config: Config, path: Path):
@@ -271,12 +259,18 @@ def save(config: Config, path: Path):
     file.write(encoded(config))
 
 
-def encoded(config: Config) -> bytes:
-  """Returns the config as JSON, without empty fields of the search space."""
+def encoded(config: Config, recorded: bool = True) -> bytes:
+  """Returns the config as JSON, without empty fields of the search space.
+
+  Args:
+    config: the config.
+    recorded: whether it is for a workdir, which names no place to write to.
+  """
   fields = {
     name: value
     for name, value in flat(config).items()
-    if value is not None or not name.startswith(_SPACE)
+    if (value is not None or not name.startswith(_SPACE))
+    and not (recorded and PLACES.get(name) == WRITTEN)
   }
   return (json.dumps(nested(fields), indent=2) + "\n").encode()
 

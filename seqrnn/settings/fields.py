@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 # Field -> the values that it must have for the condition to hold.
 Condition = dict[str, Sequence[Any]]
 
+READ, WRITTEN = "read", "written"  # Of `Field.place`.
 LARGEST = (2 - 2**-23) * 2.0**127  # The largest float32.
 _SMALLEST = 2.0**-126  # The smallest float32 that XLA does not flush to 0.
 
@@ -66,6 +67,9 @@ class Field(NamedTuple):
     used: conditions; the field has an effect if one of them holds. Without
       conditions it always has an effect, or other checks refuse it.
     optional: the type of the values of a field that may be empty.
+    place: READ if the value is a path of input, which is printed before it is
+      read if a workdir names it. WRITTEN if the value is a place to write to or
+      to listen at; a workdir does not name it, only flags and --config do.
   """
 
   default: Any
@@ -73,6 +77,7 @@ class Field(NamedTuple):
   help: str
   used: tuple[Condition, ...] = ()
   optional: type | None = None
+  place: str = ""
 
   @property
   def kind(self) -> type:
@@ -163,10 +168,12 @@ _KINDS = {
 }
 
 
-def optional(kind: type, rule: Rule, help: str, *used: Condition) -> Field:
+def optional(
+  kind: type, rule: Rule, help: str, *used: Condition, place: str = ""
+) -> Field:
   """Returns a field that is empty by default; the text `none` empties it."""
   either = rule._replace(holds=lambda v: v is None or rule.holds(v))
-  return Field(None, either, help, used, kind)
+  return Field(None, either, help, used, kind, place)
 
 
 def choice(*names: str) -> Rule:

@@ -1,5 +1,6 @@
 """Flags that set fields of the config, however a user types them."""
 
+import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -123,6 +124,7 @@ def as_typed(message: str, overrides: Iterable[Override]) -> str:
     values = [override.value]
     with suppress(ValueError):
       if isinstance(override.value, str):
+        values.append(os.path.expanduser(override.value))
         values.append(FIELDS[override.field].parse(override.value))
         if isinstance(values[-1], tuple) and len(values[-1]) == 1:
           values += values[-1]

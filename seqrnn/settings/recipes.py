@@ -1,18 +1,23 @@
 """The config files of the project and of the user: finds and runs them."""
 
 import importlib.util
+import json
 import os
 import runpy
 import traceback
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from seqrnn.errors import UserError
+from seqrnn.runtime import files
 from seqrnn.settings import suggestions
 from seqrnn.settings.fields import Field
 
+_LIMIT = 2**20  # Bytes of a config; a run writes about 2,000 bytes.
 FOLDER = Path(__file__).parents[2] / "configs"
 
 try:
@@ -45,7 +50,7 @@ def find(given: str) -> Path:
   Raises:
     UserError: there is no such config.
   """
-  path = Path(given)
+  path = Path(os.path.expanduser(given))
   named = path.name == given and not path.suffix
   own = path.with_suffix(".py") if named else path
   if named:
@@ -89,6 +94,48 @@ def load(path: Path) -> ConfigDict:
   if not isinstance(config, ConfigDict):
     raise UserError(f"{path}: get_config() must return a ConfigDict")
   return config
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads the fields of a JSON config, as nested dicts.
+
+  Raises:
+    UserError: the file is missing or is not a config.
+  """
+  try:
+    text = files.read(path, _LIMIT).decode("utf-8")
+    fields = json.loads(text, object_pairs_hook=partial(_object, path))
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror or error}") from None
+  except (ValueError, RecursionError) as error:
+    raise UserError(f"{path}: not JSON ({error})") from None
+  if not isinstance(fields, dict):
+    raise UserError(f"{path}: not a config; must be a JSON object of fields")
+  for name, value in fields.items():
+    if _too_deep(value, groups=3):  # search.space.model has three groups.
+      raise UserError(
+        f"{path}: config.{name}: nested too deeply; a config has fields and"
+        " groups of fields"
+      )
+  return fields
+
+
+def _object(path: Any, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns an object of a JSON file, which must have each key once."""
+  fields = dict(pairs)
+  if len(fields) < len(pairs):
+    twice = next(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
+    raise UserError(f"{path}: {twice!r} is given twice in one object")
+  return fields
+
+
+def _too_deep(value: Any, groups: int) -> bool:
+  """Returns whether a value nests more than `groups` groups of fields."""
+  if isinstance(value, dict):
+    inner = value.values()
+    return not groups or any(_too_deep(part, groups - 1) for part in inner)
+  parts = value if isinstance(value, list) else []
+  return any(isinstance(part, list | dict) for part in parts)
 
 
 def _located(path: Path, error: BaseException) -> str:

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -10,11 +11,11 @@ from absl import flags
 from seqrnn.errors import visible
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS, Config
-from seqrnn.settings.fields import Condition
+from seqrnn.settings.fields import WRITTEN, Condition
 from seqrnn.settings.overrides import Override, as_typed
 
 # Groups of fields that only some of the other modes read. Train and search read
-# or record all fields.
+# or record all fields, but for those of _WRITERS.
 _READERS = {
   "seed": ("describe", "detect", "report"),
   "optimizer": ("describe", "detect"),
@@ -25,6 +26,22 @@ _READERS = {
   "sample": ("sample", "report"),
   "report": ("report",),
   "search": (),
+}
+# Group -> the modes that use its fields of places to write to.
+_WRITERS = {"detect": ("detect", "review"), "search": ("search",)}
+# Field, or group of fields -> the modes that read the paths of input there. Of
+# other groups, _READERS has them.
+_TRAINS = ("train", "search", "describe", "detect", "review")
+_INPUTS = {
+  "data": (*_TRAINS, "evaluate", "predict", "embed", "report"),
+  "search": ("search",),
+  "data.pretrain_path": _TRAINS,
+  "model": _TRAINS,
+  "train": _TRAINS,
+  "detect": ("detect",),
+  "embed": ("embed",),
+  "detect.path": ("detect", "follow"),
+  "detect.input": ("follow",),
 }
 # The tasks of this project. A task of the user may use any field.
 _TASKS = {
@@ -65,6 +82,27 @@ def report(
     print("warning:", visible(as_typed(line, overrides)), file=sys.stderr)
 
 
+def show_inputs(path: Path, config: Config, mode: str, given: set[str]):
+  """Prints on stderr which paths a mode reads because a workdir names them.
+
+  Args:
+    path: the file with the config of the run.
+    config: this config, with the fields that flags set.
+    mode: the mode; that of --follow is follow.
+    given: the fields that are not from the file.
+  """
+  fields = config_lib.flat(config)
+  texts = [fields.get(f"{mode}.{name}") for name in ("path", "text")]
+  without_data = mode in ("predict", "embed") and texts != [None, None]
+  changes = config_lib.changes(config_lib.defaults(), config, config_lib.PLACES)
+  for name in sorted(changes.keys() - given):
+    group = name.partition(".")[0]
+    modes = _INPUTS.get(name) or _INPUTS.get(group) or _READERS[group]
+    if mode in modes and not (without_data and group == "data"):
+      line = f"{path}: input {name}={fields[name]!r}"
+      print(visible(line), file=sys.stderr)
+
+
 def repeated(
   parsed: flags.FlagValues, overrides: list[Override]
 ) -> Iterator[str]:
@@ -87,18 +125,21 @@ def repeated(
 
 def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
   """Yields a warning for each flag whose field the mode does not read."""
-  if mode in ("train", "search", "config"):
-    return
   for name in sorted(by_flags):
-    readers = _READERS.get(name.partition(".")[0])
-    if readers is None or mode in readers:
+    group = name.partition(".")[0]
+    modes = ("train", "search", *_READERS.get(group, (mode,)))
+    if config_lib.PLACES.get(name) == WRITTEN:
+      modes = _WRITERS[group]
+    if mode in ("config", *modes):
       continue
     own = f"{mode}.{name.rpartition('.')[2]}"
     hint = f"; did you mean config.{own}?" if own in FIELDS else ""
-    modes = ", ".join(("train", "search", *readers))
+    use = f"the modes {', '.join(modes)} use it"
+    if len(modes) == 1:
+      use = f"--mode={modes[0]} uses it"
     yield (
       f"config.{name}={config_lib.flat(config)[name]!r}: has no effect with"
-      f" --mode={mode}; the modes {modes} use it{hint}"
+      f" --mode={mode}; {use}{hint}"
     )
 
 

@@ -129,7 +129,7 @@ def settings_of(workdir: Path, config: Config) -> Settings:
   path = workdir / "config.json"
   fields = config_lib.flat(config)
   if path.exists():
-    fields |= config_lib.flat(config_lib.read_json(path))
+    fields |= config_lib.read_record(path)
   return Settings(fields, read(workdir, config))
 
 

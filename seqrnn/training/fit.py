@@ -61,7 +61,7 @@ def check_owner(config: Config, workdir: Path) -> Config:
     return corpora.with_format(config)
   manifest.verify(path)
   # A field that an older version did not write counts as unchanged.
-  old = config_lib.flat(config) | config_lib.flat(config_lib.read_json(path))
+  old = config_lib.flat(config) | config_lib.read_record(path)
   config = config_lib.settled(config, old)
   found = config_lib.differences(old, config, config_lib.IDENTITY)
   if found:

@@ -156,11 +156,6 @@ def test_names_with_wildcards_are_read_as_they_stand(tmp_path):
     ]
 
 
-def test_home_is_found_where_the_shell_does_not_expand_it(folder, monkeypatch):
-  monkeypatch.setenv("HOME", str(folder))
-  assert symbols(read(fields(path="~/a.txt"))) == ["ay"]
-
-
 @pytest.mark.parametrize("path", ["", "/*.txt"])
 def test_the_order_does_not_depend_on_the_file_system(
   folder, monkeypatch, path

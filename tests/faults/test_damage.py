@@ -76,7 +76,7 @@ def names(run: Path, step: int) -> list[str]:
 
 def told(err: str, damaged: list[int], used: int):
   """Whether stderr tells which are damaged and why, which is used, no more."""
-  lines = err.splitlines()
+  lines = [line for line in err.splitlines() if ": input " not in line]
   assert len(lines) == len(damaged) + 1, err
   for line, step in zip(lines, damaged, strict=False):
     assert re.match(rf"checkpoint {step}(, the best,)? is damaged: \S", line)

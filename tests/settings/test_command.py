@@ -1,5 +1,6 @@
 """Settings that mean nothing where they are set: each is reported in a line."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -8,10 +9,14 @@ import pytest
 
 from configs import base
 from seqrnn import program
+from seqrnn.following import feedback
 from seqrnn.models import cells, network
 from seqrnn.settings import command, warned
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS
+from seqrnn.settings.fields import WRITTEN
+from seqrnn.settings.overrides import split
+from seqrnn.training import fit
 
 USED = {name: field.used for name, field in FIELDS.items() if field.used}
 PATHS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -255,6 +260,107 @@ def test_flags_that_a_mode_does_not_read_and_repeated_flags_are_reported(
     "error: --workdir: is missing, the folder of the run for --mode=evaluate;"
     " the runs here are runs/a\n"
   )
+
+
+def resolve(*flags):
+  """The config and the workdir of a command line."""
+  parsed = program.define()
+  overrides, arguments = split(["run.py", *flags], parsed)
+  program.parse(parsed, arguments)
+  return command.resolve(parsed, overrides)
+
+
+PLACES = {
+  "data": {"source": "files", "path": "~/corpus", "train_path": "t"},
+  "detect": {"input": "log", "output": "o", "port": 1, "address": "0.0.0.0"},
+  "search": {"storage": "sqlite:///password", "space": {"data": {"path": "s"}}},
+  "report": {"beside": "b"},
+}
+PLACES["detect"]["state"] = PLACES["detect"]["labels"] = "~/x"
+
+
+@pytest.mark.parametrize(
+  ("record", "flags", "shown"),
+  [
+    (
+      "config.json",
+      ["--mode=detect", "--detect.labels=mine"],
+      ["data.path='{}/corpus'", "data.train_path='t'"],
+    ),
+    ("config.json", ["--mode=detect", "--follow"], ["detect.input='log'"]),
+    ("config.json", ["--mode=sample"], []),
+    (
+      "search.json",
+      ["--mode=search"],
+      [
+        *("data.path='{}/corpus'", "data.train_path='t'"),
+        "search.space.data.path='s'",
+      ],
+    ),
+  ],
+)
+def test_a_workdir_names_no_place_to_write_to_and_its_input_is_shown(
+  tmp_path, monkeypatch, capfd, record, flags, shown
+):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  Path("w").mkdir()
+  Path("w", record).write_text(json.dumps(PLACES))
+  config, _ = resolve("--workdir=w", *flags)
+  err = capfd.readouterr().err.splitlines()
+  ignored, *lines = [line for line in err if "manifest" not in line]
+  assert ignored == (
+    f"w/{record}: ignored, only flags and --config set them: detect.output,"
+    " detect.port, detect.address, detect.state, search.storage"
+  )
+  assert lines == [
+    f"w/{record}: input {line.format(tmp_path)}" for line in shown
+  ]
+  written, defaults = set(), config_lib.flat(base.get_config())
+  for name, place in config_lib.PLACES.items():
+    if place == WRITTEN:
+      written.add(name)
+      assert config_lib.flat(config)[name] == defaults[name]
+  # Flags and --config set them, and no workdir records them.
+  if record == "search.json":
+    config, _ = resolve("--workdir=w", *flags, "--storage=sqlite:///mine")
+    assert config.search.storage == "sqlite:///mine"
+  Path("own.json").write_text(json.dumps({"detect": PLACES["detect"]}))
+  config, _ = resolve("--config=own.json", "--detect.port=2", "--workdir=v")
+  assert (config.detect.output, config.detect.port) == ("o", 2)
+  config_lib.save(config, tmp_path / "saved.json")
+  saved = config_lib.read_record(tmp_path / "saved.json")
+  assert not written & saved.keys() and "detect.labels" in saved
+  assert "--detect.port=2: has no effect with --mode=train; the modes" in (
+    capfd.readouterr().err
+  )
+
+
+def test_home_is_one_place_wherever_a_path_is_typed(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  config = base.get_config()
+  texts = [name for name in config_lib.PLACES if FIELDS[name].kind is str]
+  for name in texts:
+    config_lib.override(config, name, "~/x")
+  config_lib.expand(config)
+  assert {config_lib.flat(config)[name] for name in texts} == {f"{tmp_path}/x"}
+  for name in FIELDS:  # No path is forgotten.
+    if name.endswith(("path", "file")):
+      assert name in config_lib.PLACES
+  # Of a run of an earlier version, too.
+  (tmp_path / "w").mkdir()
+  fields = {"data": {"source": "files", "path": "~/x"}}
+  (tmp_path / "w" / "config.json").write_text(json.dumps(fields))
+  for flags in (["--mode=detect"], ["--mode=detect", "--follow"]):
+    config, workdir = resolve("--workdir=~/w", *flags, "--detect.state=~/s")
+    assert feedback.state_folder(config, workdir) == tmp_path / "s"
+    assert config.data.path == f"{tmp_path}/x"
+  config, workdir = resolve(
+    "--config=~/w/config.json", "--workdir=~/w", "--data.path=~/x"
+  )
+  assert workdir == tmp_path / "w"
+  assert fit.check_owner(config, workdir).data.path == f"{tmp_path}/x"
 
 
 def changed(**fields):

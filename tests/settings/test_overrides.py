@@ -1,5 +1,7 @@
 """Flags that set fields, as users type them, and messages about them."""
 
+import os
+
 import pytest
 
 from seqrnn.errors import UserError
@@ -101,6 +103,11 @@ def test_an_unknown_flag_is_named_as_typed(typed, expected):
       "--stateful",
       "config.data.stateful=True, config.data.step=3: no",
       "--stateful, config.data.step=3: no",
+    ),
+    (
+      "--detect.state=~/x",
+      f"config.detect.state={os.path.expanduser('~/x')!r}: no",
+      "--detect.state=~/x: no",
     ),
     ("--data.path=a\\1", "data.path='a\\\\1': no", "--data.path=a\\1: no"),
     # Another value or field, or a rule that names the field.

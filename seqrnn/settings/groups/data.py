@@ -10,6 +10,7 @@ from seqrnn.settings.fields import (
   NOT_EMPTY,
   ONE_GROUP,
   POSITIVE,
+  READ,
   SWITCH,
   TEXT,
   Field,
@@ -61,12 +62,20 @@ DATA = group(
     " symbols, the test has 41 to 100.",
     ({"data.source": ("formal",)},),
   ),
-  path=optional(str, TEXT, "A file, a glob or a folder, split by data.split."),
-  train_path=optional(
-    str, TEXT, "The training split, instead of splitting data.path."
+  path=optional(
+    str,
+    TEXT,
+    "A file, a glob or a folder, split by data.split.",
+    place=READ,
   ),
-  validation_path=optional(str, TEXT, "The validation split."),
-  test_path=optional(str, TEXT, "The test split."),
+  train_path=optional(
+    str,
+    TEXT,
+    "The training split, instead of splitting data.path.",
+    place=READ,
+  ),
+  validation_path=optional(str, TEXT, "The validation split.", place=READ),
+  test_path=optional(str, TEXT, "The test split.", place=READ),
   pretrain_path=optional(
     str,
     TEXT,
@@ -74,6 +83,7 @@ DATA = group(
     " gap model if the network is bidirectional, is trained on them first, and"
     " the run starts from it.",
     task("classification", "tagging"),
+    place=READ,
   ),
   format=Field(
     "text",
@@ -110,6 +120,7 @@ DATA = group(
     " stands for the name of that file without its last suffix: '*.tags' is"
     " train.tags for train.words.",
     {"data.format": ("parallel",)},
+    place=READ,
   ),
   label_field=Field("label", TEXT, "The column or key of the label.", (TABLE,)),
   text_field=Field("text", TEXT, "The column or key of the text.", (TABLE,)),

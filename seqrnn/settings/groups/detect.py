@@ -9,10 +9,12 @@ from seqrnn.settings.fields import (
   NATURAL,
   NOT_EMPTY,
   NOT_NEGATIVE,
+  READ,
   SECRETS,
   SEED,
   SWITCH,
   TEXT,
+  WRITTEN,
   Field,
   choice,
   integer,
@@ -27,12 +29,19 @@ DETECT = group(
     TEXT,
     "The sessions to score, with data.unit and data.format. Empty: the test"
     " split.",
+    place=READ,
   ),
   anomalous_path=optional(
-    str, TEXT, "Anomalous sessions. Those of detect.path are then normal."
+    str,
+    TEXT,
+    "Anomalous sessions. Those of detect.path are then normal.",
+    place=READ,
   ),
   labels=optional(
-    str, NOT_EMPTY, "A CSV file with the names and labels of the sessions."
+    str,
+    NOT_EMPTY,
+    "A CSV file with the names and labels of the sessions.",
+    place=READ,
   ),
   normal_labels=Field(
     "0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,legitimate",
@@ -177,6 +186,7 @@ DETECT = group(
     "The folder of the tables that Spark writes, as Spark names it. Empty:"
     " detect-spark in the workdir.",
     DETECTION | {"detect.engine": ("spark",)},
+    place=WRITTEN,
   ),
   follow=Field(
     "alarms",
@@ -195,12 +205,14 @@ DETECT = group(
     NOT_EMPTY,
     "The log that --follow reads, by its name, across its rotations, from its"
     " begin or from where it was stopped. Without it, standard input.",
+    place=READ,
   ),
   state=optional(
     str,
     NOT_EMPTY,
     "The folder of the state of --follow: open sessions, the position in the"
     " input, and alarms.jsonl. Without it, the folder follow in the workdir.",
+    place=WRITTEN,
   ),
   followed=Field(
     100_000,
@@ -213,12 +225,14 @@ DETECT = group(
     integer(0, 65_535, "0 to 65,535"),
     "The port at which --follow shows its figures to Prometheus (/metrics) and"
     " to probes (/healthz). 0: any free one, which it names. Empty: none.",
+    place=WRITTEN,
   ),
   address=Field(
     "127.0.0.1",
     NOT_EMPTY,
     "The address of detect.port; 0.0.0.0 lets other machines read the figures,"
     " which have no password.",
+    place=WRITTEN,
   ),
   redact=Field(
     SECRETS,

@@ -7,6 +7,7 @@ from seqrnn.settings.fields import (
   NOT_EMPTY,
   NOT_NEGATIVE,
   POSITIVE,
+  READ,
   SIZE,
   SWITCH,
   Field,
@@ -79,6 +80,7 @@ MODEL = group(
     " word2vec or fastText: a line has a symbol and model.embedding_size"
     " numbers; may be gzipped.",
     SYMBOLS,
+    place=READ,
   ),
   pooling=Field(
     "last",

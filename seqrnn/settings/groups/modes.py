@@ -7,6 +7,7 @@ from seqrnn.settings.fields import (
   NATURAL,
   NOT_EMPTY,
   PENALTY,
+  READ,
   SEED,
   SPLIT,
   STOPS,
@@ -75,6 +76,7 @@ PREDICT = group(
     TEXT,
     "A file, a glob or a folder to predict, instead of a split, with"
     " data.format and data.unit. Labels and tags may be missing.",
+    place=READ,
   ),
   gap=Field(
     "_",
@@ -141,6 +143,7 @@ SAMPLE = group(
     " its name ends in .jsonl, each line is a JSON object with the text as"
     " `prime`. Each has one sample, and samples.jsonl has all.",
     *SAMPLED_TEXT,
+    place=READ,
   ),
   format=Field(
     "text",
@@ -178,6 +181,7 @@ SAMPLE = group(
     "A file with a JSON schema; each text, without sample.prime, is valid JSON"
     " of it.",
     *SAMPLED_TEXT,
+    place=READ,
   ),
   resample=Field(
     1,
@@ -267,6 +271,7 @@ EMBED = group(
     TEXT,
     "A file, a glob or a folder to read, instead of a split, as predict.path.",
     STATES,
+    place=READ,
   ),
   layer=optional(
     int,
@@ -291,7 +296,12 @@ EMBED = group(
 
 REPORT = group(
   "report",
-  beside=Field("", TEXT, "The workdirs to compare with, separated by commas."),
+  beside=Field(
+    "",
+    TEXT,
+    "The workdirs to compare with, separated by commas.",
+    place=READ,
+  ),
 )
 
 EXPORT = group(

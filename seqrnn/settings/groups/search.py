@@ -5,6 +5,7 @@ from seqrnn.settings.fields import (
   POSITIVE,
   SIZE,
   TEXT,
+  WRITTEN,
   Field,
   choice,
   integer,
@@ -54,5 +55,6 @@ SEARCH = group(
     "A database as an SQLAlchemy URL, such as"
     " postgresql+psycopg://USER@HOST/NAME (extra `postgres`). Empty: a file in"
     " the workdir, which machines may share.",
+    place=WRITTEN,
   ),
 )

@@ -12,6 +12,7 @@ from seqrnn.settings.fields import (
   NOT_NEGATIVE,
   PARTS,
   POSITIVE,
+  READ,
   SWITCH,
   Field,
   choice,
@@ -160,6 +161,7 @@ TRAIN = group(
     "The workdir of a trained run with the same cell. The new run starts from"
     " the parts of its best checkpoint that fit, and prints them. Empty: from"
     " random values.",
+    place=READ,
   ),
   pretrain_epochs=Field(
     5, COUNT, "The maximum number of epochs on data.pretrain_path."
