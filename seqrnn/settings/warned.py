@@ -92,8 +92,8 @@ def show_inputs(path: Path, config: Config, mode: str, given: set[str]):
     given: the fields that are not from the file.
   """
   fields = config_lib.flat(config)
-  texts = [fields.get(f"{mode}.{name}") for name in ("path", "text")]
-  without_data = mode in ("predict", "embed") and texts != [None, None]
+  instead = ("predict.text", "predict.path", "embed.path", "report.beside")
+  without_data = any(fields[x] for x in instead if x.startswith(f"{mode}."))
   changes = config_lib.changes(config_lib.defaults(), config, config_lib.PLACES)
   for name in sorted(changes.keys() - given):
     group = name.partition(".")[0]

@@ -206,9 +206,9 @@ def test_several_numbers_have_columns_and_an_unknown_one_is_empty(
 def test_what_it_lacks_is_refused_in_one_line(mode, main):
   status, said = main(mode)
   assert status == 2
-  assert said.err.startswith(f"error: --mode={mode}: task='share' ")
-  assert said.err.endswith(f"; its modes are {MODES}\n")
-  assert said.err.count("\n") == 1
+  [line] = [x for x in said.err.splitlines() if ": input " not in x]
+  assert line.startswith(f"error: --mode={mode}: task='share' ")
+  assert line.endswith(f"; its modes are {MODES}")
 
 
 @pytest.mark.parametrize("mode", ["predict", "describe"])
@@ -219,11 +219,11 @@ def test_without_outputs_it_is_refused_in_one_line(mode, main, monkeypatch):
   )
   status, said = main(mode)
   assert status == 2
-  assert said.err.startswith(f"error: --mode={mode}: task='share' ")
-  assert said.err.endswith(
-    "; its modes are train, evaluate, search, report, export, config\n"
+  [line] = [x for x in said.err.splitlines() if ": input " not in x]
+  assert line.startswith(f"error: --mode={mode}: task='share' ")
+  assert line.endswith(
+    "; its modes are train, evaluate, search, report, export, config"
   )
-  assert said.err.count("\n") == 1
   for other in ("evaluate", "report"):
     assert main(other)[0] == 0
 

@@ -331,6 +331,10 @@ def test_a_workdir_names_no_place_to_write_to_and_its_input_is_shown(
   config_lib.save(config, tmp_path / "saved.json")
   saved = config_lib.read_record(tmp_path / "saved.json")
   assert not written & saved.keys() and "detect.labels" in saved
+  printed = json.loads(
+    config_lib.encoded(config, recorded=False)
+  )  # For --config.
+  assert written <= config_lib.flat(printed).keys()
   assert "--detect.port=2: has no effect with --mode=train; the modes" in (
     capfd.readouterr().err
   )
