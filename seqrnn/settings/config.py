@@ -256,7 +256,7 @@ def _expanded(value: Any) -> Any:
 def save(config: Config, path: Path):
   """Writes the config as JSON, atomically."""
   with files.atomic_write(path, "wb") as file:
-    file.write(encoded(config))
+    file.write(encoded(config, recorded=False))
 
 
 def encoded(config: Config, recorded: bool = True) -> bytes:

@@ -43,6 +43,8 @@ _INPUTS = {
   "detect.path": ("detect", "follow"),
   "detect.input": ("follow",),
 }
+# Fields with which their mode reads no file of the group data.
+_WITHOUT_DATA = ("predict.text", "predict.path", "embed.path", "report.beside")
 # The tasks of this project. A task of the user may use any field.
 _TASKS = {
   task
@@ -92,9 +94,10 @@ def show_inputs(path: Path, config: Config, mode: str, given: set[str]):
     given: the fields that are not from the file.
   """
   fields = config_lib.flat(config)
-  instead = ("predict.text", "predict.path", "embed.path", "report.beside")
-  without_data = any(fields[x] for x in instead if x.startswith(f"{mode}."))
-  changes = config_lib.changes(config_lib.defaults(), config, config_lib.PLACES)
+  defaults = config_lib.defaults()
+  others = config_lib.changes(defaults, config, _WITHOUT_DATA)
+  without_data = any(name.startswith(f"{mode}.") for name in others)
+  changes = config_lib.changes(defaults, config, config_lib.PLACES)
   for name in sorted(changes.keys() - given):
     group = name.partition(".")[0]
     modes = _INPUTS.get(name) or _INPUTS.get(group) or _READERS[group]
