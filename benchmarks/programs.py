@@ -30,7 +30,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.experiment import shapes as parameter_shapes
 from seqrnn.following.stepping import advancer
 from seqrnn.inference import choice
-from seqrnn.inference.evaluation import adder, loss_totals
+from seqrnn.inference.evaluation import adder, totals
 from seqrnn.inference.predictions import calculator, ranker
 from seqrnn.inference.sampler import drawer
 from seqrnn.inference.scoring import ROWS, batch_scorer
@@ -216,7 +216,8 @@ def evaluating(config: Config, experiment: Experiment, mesh: Mesh) -> Program:
   """Returns the function that adds the figures of a validation batch."""
   del config
   batch = _widest(experiment.batches("validation", 0))
-  zeros, add = adder(loss_totals(experiment.loss), mesh)
+  batch = {k: v for k, v in batch.items() if k not in ("document", "place")}
+  zeros, add = adder(totals(experiment), mesh)
   params = _params(experiment, mesh)
   carry = _carry(experiment, len(batch["inputs"]), mesh)
   placed = _placed(batch, mesh)

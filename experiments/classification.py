@@ -16,7 +16,7 @@ from rich.table import Table
 
 from experiments import parts
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.segments import Segments, Split
+from seqrnn.data.segments import Request, Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.data.windows import Batches
@@ -114,8 +114,10 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   labels = vocabularies["labels"]
   config_lib.refuse_unless(config, PLAIN, WHY)
   model = parts.sequence_model(config, vocabularies, pooled=True)
+  # All symbols are read, unless one window of a text stands for it.
+  one = data.keep != "all"
   segments = Segments(
-    config, symbols, length=data.window, minimum=1, full=True, keep=data.keep
+    config, symbols, length=data.window, minimum=1, full=one, keep=data.keep
   )
   ids = parts.once_a_split(partial(label_ids, segments, labels))
   weigh = None
@@ -131,6 +133,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     predict=partial(predict, model),
     forbidden=None,
     unit="label",
+    by_text=True,
     report=Report(
       "It reads a text of {word}s and gives it one of {count} labels.",
       ("decisions",),
@@ -187,7 +190,12 @@ def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
 
 
 def batches(
-  segments: Segments, ids, importance, split: Split, epoch: int, **how
+  segments: Segments,
+  ids,
+  importance,
+  split: Split,
+  epoch: int | None,
+  **how,
 ) -> Batches:
   """Batches of windows; the target is the label of the document.
 
@@ -204,11 +212,16 @@ def batches(
   weigh = importance if split == "train" else None
   found = cache(partial(ids, split))
   made = segments.batches(split, epoch, placed=True, **how)
-  return made.map(lambda batch: targets(found(), names, weigh, batch))
+  trains = Request(split, epoch, **how).trains
+  return made.map(lambda batch: targets(found(), names, weigh, batch, trains))
 
 
 def targets(
-  label_D: np.ndarray, name_D: np.ndarray | None, weigh, batch: Batch
+  label_D: np.ndarray,
+  name_D: np.ndarray | None,
+  weigh,
+  batch: Batch,
+  trains: bool = True,
 ) -> Batch:
   """Inputs and targets of a batch of segments of D documents.
 
@@ -217,6 +230,7 @@ def targets(
     name_D: its name; None: not asked for.
     weigh: -> the importance of each id of a label; None: all weigh the same.
     batch: has `document`.
+    trains: whether the documents of the rows are of no use.
   """
   inputs_BT, document_B = batch["segment"], batch["document"]
   target_B1 = label_D[document_B, None]
@@ -228,8 +242,10 @@ def targets(
   }
   if weigh is not None:
     made["importance"] = weigh()[target_B1]
+  if name_D is not None or not trains:
+    made |= {name: batch[name] for name in ("document", "place")}
   if name_D is not None:
-    made |= {name: batch[name] for name in ("document", "place", "read")}
+    made["read"] = batch["read"]
     made["truth"] = name_D[document_B, None]
   return made
 

@@ -23,7 +23,7 @@ from rich.table import Table
 from experiments import classification, parts
 from experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn.data import splits, tagged
-from seqrnn.data.segments import Segments, Split
+from seqrnn.data.segments import Request, Segments, Split
 from seqrnn.data.sequences import Sequences, as_read, encode
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
@@ -287,7 +287,7 @@ def columns(
 
 
 def batches(
-  segments: Segments, beside, split: Split, epoch: int, **how
+  segments: Segments, beside, split: Split, epoch: int | None, **how
 ) -> Batches:
   """Batches of windows; the targets are the tags of their symbols.
 
@@ -296,7 +296,8 @@ def batches(
   """
   found = cache(partial(beside, split))
   made = segments.batches(split, epoch, placed=True, **how)
-  return made.map(lambda batch: targets(found(), batch))
+  trains = Request(split, epoch, **how).trains
+  return made.map(lambda batch: targets(found(), batch, trains))
 
 
 def with_edges(
@@ -311,8 +312,13 @@ def with_edges(
   }
 
 
-def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
-  """Inputs, targets and other columns of a batch of segments."""
+def targets(
+  columns: dict[str, Callable], batch: Batch, trains: bool = True
+) -> Batch:
+  """Inputs, targets and other columns of a batch of segments.
+
+  In training, `trains`, nothing needs the documents of the rows.
+  """
   inputs_BT, place_B = batch["segment"], batch["place"]
   stop_B = place_B + (inputs_BT != PAD).sum(1)
   rows = batch["document"], place_B, stop_B, inputs_BT.shape[1]
@@ -322,8 +328,10 @@ def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
     "weights": (inputs_BT > END).astype(np.float32),  # Others have no tag.
     "reset": batch["reset"],
   }
+  if "read" in batch or not trains:
+    made |= {name: batch[name] for name in ("document", "place")}
   if "read" in batch:
-    made |= {name: batch[name] for name in ("document", "place", "read")}
+    made["read"] = batch["read"]
     made["truth"] = np.full(inputs_BT.shape, "", object)  # Slow to look up.
   wanted = made.keys() | {"spans", "letters", "begins", "ends"}
   made |= {n: f(*rows) for n, f in columns.items() if n in wanted}

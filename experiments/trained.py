@@ -259,8 +259,9 @@ class Run(NamedTuple):
       top_k: the number of symbols or labels for each target.
 
     Returns:
-      a Prediction for each sequence of the text: a window, a line, or a part of
-      a stream. Each target has names, probabilities and its surprisal.
+      a Prediction for each text, where the task predicts labels; else for each
+      window or part of a stream. Each target has names, probabilities and its
+      surprisal.
 
     Raises:
       UserError: the task cannot predict.
@@ -362,7 +363,7 @@ class Run(NamedTuple):
     path = self.workdir / "config.json"
     warned.show_inputs(path, self.config, "evaluate", set())
     mesh, params = self._everywhere()
-    batches = self.experiment.batches(split, 0)
+    batches = self.experiment.batches(split, None)
     figures = evaluator(self.experiment, mesh)(params, batches)
     assert figures is not None, "nothing stops this evaluation"
     return figures

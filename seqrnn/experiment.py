@@ -100,11 +100,13 @@ class Experiment(NamedTuple):
     facts: split -> {"documents", "symbols", "crc32"}, the size and the checksum
       of the data, and "origin" if the data depend on it.
     batches: split, Pieces or list of Documents, epoch -> Batches of numpy
-      arrays. It takes keywords: with `batch_size`, batches also have `document`
-      and `place` [B], the document of each row and its first position in all
-      symbols; `ordered` reads one document after another; with `named`, batches
-      also have `document` and `place`, `read` [B, T] and, unless targets are
-      numbers, `truth` [B, N], the strings of the data, "" where there is none.
+      arrays. Without an epoch, None, those of `train` are not shuffled and have
+      each symbol once, for evaluation. It takes keywords: with `batch_size`,
+      batches also have `document` and `place` [B], the document of each row and
+      its first position in all symbols; `ordered` reads one document after
+      another; with `named`, batches also have `document` and `place`, `read`
+      [B, T] and, unless targets are numbers, `truth` [B, N], the strings of the
+      data, "" where there is none.
     predict: params, carry, batch -> carry, outputs_BNV: logits, or numbers.
       None: the task lacks --mode=predict, --mode=describe and --mode=embed.
     decode: params, carry, batch -> carry, (outputs_BNV, best_BN): the outputs
@@ -133,6 +135,9 @@ class Experiment(NamedTuple):
     loss_unit: `nats`, or the unit of another loss, for example `squared error`.
     spans: the spans of targets; None: there are none.
     tags_words: whether each word that is read has a label of its own.
+    by_text: whether a document has one label: its probabilities are the mean
+      over the rows of the document. Where there are labels, batches that are
+      not of training also have `document` and `place`, which join the rows.
     present: Predictions -> a renderable for the console of --mode=predict;
       None: the mode's own tables of symbols or of numbers.
     report: what report.html says about the task.
@@ -158,6 +163,7 @@ class Experiment(NamedTuple):
   decode: Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]] | None = None
   spans: Spans | None = None
   tags_words: bool = False
+  by_text: bool = False
   present: Callable[[Any], Any] | None = None
   report: Report = Report()
 

@@ -32,16 +32,18 @@ class Request(NamedTuple):
   """The arguments of `Segments.batches`."""
 
   split: Split
-  epoch: int
+  epoch: int | None
   batch_size: int | None = None
   ordered: bool = False
   placed: bool = False
+  named: bool = False
 
   @property
   def trains(self) -> bool:
     """Whether the batches are those of training: shuffled, as many as set."""
     named = isinstance(self.split, str) and self.split == "train"
-    return named and self.batch_size is None and not self.ordered
+    asked = self.batch_size is None and not self.ordered
+    return named and asked and self.epoch is not None
 
 
 class Segments:
@@ -116,7 +118,7 @@ class Segments:
   def batches(
     self,
     split: Split,
-    epoch: int,
+    epoch: int | None,
     *,
     batch_size: int | None = None,
     ordered: bool = False,
@@ -130,7 +132,7 @@ class Segments:
 
     Args:
       split: a split's name, or documents.
-      epoch: of training.
+      epoch: of training; None: the batches are for evaluation.
       batch_size: None: that of training, or the number of windows where it is
         less; the rows of a stream are not reduced. A given size also adds
         `document` and `place` to the batches.
@@ -202,7 +204,7 @@ def _streams(config: Config, sequences: Sequences, request: Request) -> Batches:
     steps = train.batches_per_epoch
     if train.samples_per_epoch is not None:
       steps = -(-train.samples_per_epoch // train.batch_size)
-  first = request.epoch * steps if steps else 0
+  first = request.epoch * steps if steps and request.epoch else 0
   fitted = Rows(rows, config.data.window).fitted(sequences)
   return streams(sequences, fitted, first, steps)
 
@@ -222,7 +224,7 @@ def _windows(
     rows = min(train.batch_size, max(most, 1))
   epoch = Epoch(buckets=None if request.ordered else data.buckets)
   if request.trains:
-    key = (config.seed, request.epoch)
+    key = (config.seed, request.epoch or 0)
     samples = train.samples_per_epoch
     if train.batches_per_epoch is not None:
       samples = train.batches_per_epoch * rows

@@ -1,39 +1,14 @@
-"""Confusion of labels: counts them, writes the table, draws the picture."""
+"""Confusion of labels: writes the table, draws the picture."""
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
-from seqrnn.experiment import Carry, Experiment
-from seqrnn.inference.predictions import decider
-from seqrnn.models import arrays
 from seqrnn.runtime import figures, files
 
 _NUMBERS = 30  # Labels, at most, of a picture with numbers.
-
-
-def totals(
-  experiment: Experiment,
-) -> Callable[..., tuple[Carry, jax.Array]]:
-  """A function params, carry, batch -> carry, counts [truth, predicted]."""
-  decide = decider(experiment)
-
-  def count(params, carry, batch):
-    carry, (logits_BNV, best_BN) = decide(params, carry, batch)
-    V = logits_BNV.shape[-1]
-    true_BNV = jax.nn.one_hot(batch["targets"], V)
-    true_BNV *= batch["weights"][..., None]
-    best_BNV = jax.nn.one_hot(best_BN, V)
-    return carry, jnp.einsum(
-      "bnv,bnw->vw", true_BNV, best_BNV, precision=arrays.precision()
-    )
-
-  return count
 
 
 def write(folder: Path, labels: Vocabulary, counts_VV: np.ndarray, title: str):

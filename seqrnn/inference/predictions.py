@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ _NONE = np.empty((0, 0))
 
 
 class Prediction(NamedTuple):
-  """The predictions for a sequence: a window, or a part of a stream.
+  """The predictions for a text with labels, a window, or a part of a stream.
 
   N targets, T inputs; K most likely symbols or labels, or V numbers. Symbols
   and labels are strings; a control character is escaped.
@@ -106,12 +107,14 @@ def decider(
   experiment: Experiment,
 ) -> Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]]:
   """A function params, carry, batch -> carry, (outputs_BNV, best ids_BN)."""
-  if experiment.decode is not None:
-    return experiment.decode
+  assert experiment.predict is not None, "there are labels"
+  return experiment.decode or _each(experiment.predict)
 
+
+@lru_cache(CACHED_FUNCTIONS)
+def _each(predict: Callable[..., Any]) -> Callable[..., Any]:
   def decide(params, carry, batch):
-    assert experiment.predict is not None, "there are labels"
-    carry, logits_BNV = experiment.predict(params, carry, batch)
+    carry, logits_BNV = predict(params, carry, batch)
     return carry, (logits_BNV, jnp.argmax(logits_BNV, axis=-1))
 
   return decide
@@ -174,13 +177,78 @@ def predictions(
   split: str | Pieces | list[Document],
   k: int,
 ) -> Iterator[Prediction]:
-  """Yields the predictions for the sequences of a split or of documents."""
+  """Yields the predictions for the sequences of a split or of documents.
+
+  The windows of a text with labels are joined.
+  """
+  every = _rows(experiment, params, split, k)
+  if experiment.labels is not None:
+    documents = groupby(every, lambda row: row[1].document)
+    every = ((0, _joined(experiment, [*rows], k)) for _, rows in documents)
+  yield from (one for _, one in every if len(one.positions))
+
+
+def _joined(
+  experiment: Experiment, rows: list[tuple[int, Prediction]], k: int
+) -> Prediction:
+  """The prediction for a text, from its windows and their places.
+
+  The probabilities of a text's label are the mean over its windows.
+  """
+  start, first = rows[0]
+  parts = [p for _, p in rows]
+  joined = first._replace(
+    inputs=np.concatenate([p.inputs for p in parts]),
+    read=[symbol for p in parts for symbol in p.read],
+  )
+  if not experiment.by_text:
+    per_target = ("targets", "surprisal", "ids", "probabilities")
+    return joined._replace(
+      positions=np.concatenate([p.positions + at - start for at, p in rows]),
+      truth=[truth for p in parts for truth in p.truth],
+      likely=[names for p in parts for names in p.likely],
+      **{
+        name: np.concatenate([getattr(p, name) for p in parts])
+        for name in per_target
+      },
+    )
+  parts = [p for p in parts if len(p.positions)]
+  if len(parts) > 1:
+    ids = np.sort(first.ids, axis=1)
+    each = [
+      np.take_along_axis(p.probabilities, p.ids.argsort(axis=1), axis=1)
+      for p in parts
+    ]
+    mean = np.mean(each, axis=0)
+    order = np.argsort(-mean, axis=1, kind="stable")
+    nll = np.logaddexp.reduce([-p.surprisal for p in parts])
+    joined = joined._replace(
+      surprisal=np.log(len(parts)) - nll,
+      ids=np.take_along_axis(ids, order, axis=1),
+      probabilities=np.take_along_axis(mean, order, axis=1),
+    )
+  ids = joined.ids[:, :k]
+  return joined._replace(
+    ids=ids,
+    probabilities=joined.probabilities[:, :k],
+    likely=[experiment.names.names(ids_K) for ids_K in ids],
+  )
+
+
+def _rows(
+  experiment: Experiment,
+  params: Params,
+  split: str | Pieces | list[Document],
+  k: int,
+) -> Iterator[tuple[int, Prediction]]:
+  """Yields the place of each row, and its predictions; all with `by_text`."""
   names, predict = experiment.names, experiment.predict
   assert predict is not None, "checked by the caller"
   if names is None:
     answer = calculator(predict)
   elif experiment.labels is not None:  # Reserved ids are not labels.
-    most = min(k, len(names.symbols))
+    V = len(names.symbols)
+    most = V if experiment.by_text else min(k, V)
     answer = ranker(predict, most, decode=experiment.decode)
   else:
     answer = ranker(predict, k)
@@ -193,9 +261,9 @@ def predictions(
     found = jax.device_get(found)
     for row, weights_N in enumerate(batch["weights"]):
       positions = np.flatnonzero(weights_N)
-      if not len(positions):
-        continue
       inputs = batch["inputs"][row]
+      if not (inputs != PAD).any():
+        continue
       targets = batch["targets"][row][positions]
       answers = [x[row][positions] for x in found]
       if names is None:
@@ -211,7 +279,7 @@ def predictions(
         kinds = ("ids", "probabilities", "surprisal")
         likely = [names.names(ids_K) for ids_K in answers[0]]
         fields = dict(zip(kinds, answers, strict=True), likely=likely)
-      yield Prediction(
+      prediction = Prediction(
         int(batch["document"][row]),
         inputs[inputs != PAD],
         read_BT[row][inputs != PAD].tolist(),
@@ -220,6 +288,7 @@ def predictions(
         truth,
         **fields,
       )
+      yield int(batch["place"][row]), prediction
 
 
 @lru_cache(CACHED_FUNCTIONS)

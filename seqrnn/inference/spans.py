@@ -21,8 +21,7 @@ import numpy as np
 from seqrnn.data.sequences import Sequences
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import listed
-from seqrnn.experiment import Batch, Carry, Experiment, Spans, Totals
-from seqrnn.inference.predictions import decider
+from seqrnn.experiment import Batch, Spans, Totals
 from seqrnn.runtime import files
 
 # What a tag may do: begin a span, continue it, be continued, end it.
@@ -153,8 +152,13 @@ def warn(
     )
 
 
-def _found(code_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, ...]:
-  """Where spans end, where each began, and its type; all [B, T]."""
+def _found(
+  code_BT: jax.Array, weights_BT: jax.Array, first_BT: jax.Array
+) -> tuple[jax.Array, ...]:
+  """Where spans end, where each began, and its type; all [B, T].
+
+  No span goes on where `first_BT`.
+  """
   code_BT = jnp.where(weights_BT > 0, code_BT, _OUTSIDE)
   span_BT = code_BT >= 0
   type_BT = jnp.where(span_BT, code_BT // _TYPE, -1)
@@ -163,7 +167,7 @@ def _found(code_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, ...]:
   place_1T = jnp.arange(T)[None]
   same_BT = type_BT == jnp.roll(type_BT, 1, axis=1)
   goes_on_BT = does(_INSIDE) & jnp.roll(does(_OPENS), 1, axis=1) & same_BT
-  goes_on_BT &= place_1T > 0
+  goes_on_BT &= ~first_BT
   # The last place that does not go on, and whether a span begins there.
   event_BT = jnp.where(goes_on_BT, -1, 2 * place_1T + does(_BEGINS))
   event_BT = jax.lax.cummax(event_BT, axis=1)
@@ -180,14 +184,16 @@ def by_type(
   Args:
     types: their number; the last column counts all others.
     code_V: `codes` of all ids.
-    batch: has the `codes` of the true tags, `spans`, if ids lack some of them.
+    batch: has the `codes` of the true tags, `spans`, if ids lack some of them;
+      and `first`, where texts begin, if rows have several.
     best_BT: the predicted ids.
   """
   by_id_V = jnp.asarray(code_V)
   weights_BT = batch["weights"]
   true = batch.get("spans", by_id_V[batch["targets"]])
-  true_BT, start_BT, type_BT = _found(true, weights_BT)
-  found_BT, other_BT, own_BT = _found(by_id_V[best_BT], weights_BT)
+  first = batch.get("first", jnp.arange(best_BT.shape[1])[None] == 0)
+  true_BT, start_BT, type_BT = _found(true, weights_BT, first)
+  found_BT, other_BT, own_BT = _found(by_id_V[best_BT], weights_BT, first)
   same_BT = (start_BT == other_BT) & (type_BT == own_BT)
   each = (
     (true_BT, type_BT),
@@ -212,8 +218,8 @@ def counter(
   """The spans of tags, and a function batch, best_BT -> precision, recall, F1.
 
   The figures are of spans if the tags follow a scheme, of the rarer tag if
-  there are two tags; else there are none. A span that a window cuts counts as
-  two in BIO, and not at all in BIOES.
+  there are two tags; else there are none. In training, a span that a window
+  cuts counts as two in BIO, and not at all in BIOES.
   """
   names = labels.symbols
   if scheme(names) is not None:
@@ -245,19 +251,6 @@ def ratios(counts_3: jax.Array) -> Totals:
     "recall": (both, true),
     "f1": (2 * both, true + found),
   }
-
-
-def totals(experiment: Experiment) -> Callable[..., tuple[Carry, Any]]:
-  """A function params, carry, batch -> carry, counts by type; () if none."""
-  spans, decide = experiment.spans, decider(experiment)
-
-  def count(params, carry, batch):
-    if spans is None:
-      return carry, ()
-    carry, (_, best_BT) = decide(params, carry, batch)
-    return carry, spans.count(batch, best_BT)
-
-  return count
 
 
 def table(types: Sequence[str], counts_3K: np.ndarray) -> list[list[Any]]:

@@ -14,9 +14,9 @@ from rich.table import Table
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.inference import confusion, dynamic, metrics, spans
+from seqrnn.inference import confusion, dynamic, spans
 from seqrnn.inference.dynamic import Followed
-from seqrnn.inference.evaluation import accumulator
+from seqrnn.inference.evaluation import examiner
 from seqrnn.inference.predictions import quoted
 from seqrnn.runtime import files, fileset, sharding
 from seqrnn.runtime.checkpoint import read_position, restore_params
@@ -45,28 +45,19 @@ def run(
     sharding.replicated(mesh),
   )
   split = config.evaluate.split
-  labels = experiment.labels
-  count, by_type = confusion.totals(experiment), spans.totals(experiment)
-
-  def totals(params, carry, batch):
-    after, found = experiment.loss(params, carry, batch, None)[1]
-    if labels is None:
-      return after, (found, (), ())
-    own = count(params, carry, batch)[1], by_type(params, carry, batch)[1]
-    return after, (found, *own)
-
-  sums, counts_VV, counts_3K = accumulator(totals, experiment, mesh)(
-    restored.params, experiment.batches(split, 0)
+  found = examiner(experiment, mesh)(
+    restored.params, experiment.batches(split, None)
   )
-  figures = metrics.finish(sums, experiment.in_bits)
+  assert found is not None, "nothing stops this evaluation"
+  figures, answers = found
   if jax.process_index():
     return figures
   title = f"{workdir}, step {restored.step}: {split} split"
   print_titled(Console(), title, _figures_table(figures))
   more = _dynamic(build, config, experiment, restored.params)
   rows = []
-  if experiment.spans is not None:
-    counts_3K = jax.device_get(counts_3K)[0]
+  if experiment.spans is not None and answers is not None:
+    counts_3K = answers.span_counts(experiment.spans)
     rows = spans.table(experiment.spans.types, counts_3K)
     print_titled(Console(), "spans", _spans_table(rows))
   if _changed(experiment, config, workdir, restored.step):
@@ -80,8 +71,9 @@ def run(
   with fileset.results(workdir, "evaluate", "evaluated") as folder:
     with files.atomic_write(folder / "evaluation.json") as file:
       file.write(json.dumps(record, indent=2) + "\n")
-    if labels is not None:
-      counts_VV = jax.device_get(counts_VV)[0]
+    if answers is not None:
+      labels = experiment.labels
+      counts_VV = answers.confusion(len(labels))
       confusion.write(folder, labels, counts_VV, workdir.name)
     if rows:
       spans.write(folder, rows)

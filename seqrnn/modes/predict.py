@@ -131,7 +131,7 @@ def _numbers_table(
 
 
 def _write(path: Path, experiment: Experiment, found: list[Prediction]):
-  """Writes predictions.csv: a row a target.
+  """Writes predictions.csv: a row a target, of a text or of a row of a batch.
 
   Where targets are labels or numbers, a row has what was read of it, too. Truth
   and surprisal are empty where no truth is known. A label that training has
@@ -152,7 +152,8 @@ def _write(path: Path, experiment: Experiment, found: list[Prediction]):
     writer = csv.writer(file, lineterminator="\n")
     source = [] if experiment.in_bits else ["input"]
     writer.writerow(["sequence", "position", *source, *head])
-    for sequence, p in enumerate(found):
+    for number, p in enumerate(found):
+      sequence = number if experiment.labels is None else p.document
       for n, place in enumerate(p.positions):
         source = []
         if not experiment.in_bits:  # Readers of csv may end a text at a NUL.
@@ -169,14 +170,11 @@ def _write_columns(path: Path, found: list[Prediction]):
   """
   known = any(any(p.truth) for p in found)
   with files.atomic_write(path) as file:
-    for _, parts in itertools.groupby(found, lambda p: p.document):
-      for p in parts:  # Windows of the same text.
-        for place, truth, best in zip(
-          p.positions, p.truth, p.best, strict=True
-        ):
-          word = "_".join(p.read[place].split())  # CoNLL-U has words of two.
-          tags = [truth or "_", best] if known else [best]
-          file.write(" ".join([word, *tags]) + "\n")
+    for p in found:
+      for place, truth, best in zip(p.positions, p.truth, p.best, strict=True):
+        word = "_".join(p.read[place].split())  # CoNLL-U has words of two.
+        tags = [truth or "_", best] if known else [best]
+        file.write(" ".join([word, *tags]) + "\n")
       file.write("\n")
 
 

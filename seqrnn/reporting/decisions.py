@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.experiment import Batch, Params
-from seqrnn.inference import confusion
-from seqrnn.inference.evaluation import accumulator
+from seqrnn.inference.evaluation import examiner
 from seqrnn.inference.predictions import Prediction, decider, predictions
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Element, Mark, element, section
@@ -57,11 +56,9 @@ def _confused(subject: Subject, split: str) -> Element:
   labels = subject.experiment.labels
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
-  count = accumulator(
-    confusion.totals(subject.experiment), subject.experiment, mesh
-  )
-  counts_VV = jax.device_get(count(params, subject.batches(split)))[0]
-  counts_VV = counts_VV.astype(np.int64)
+  found = examiner(subject.experiment, mesh)(params, subject.batches(split))
+  assert found is not None and found[1] is not None, "there are labels"
+  counts_VV = found[1].confusion(len(labels)).astype(np.int64)
   # Ids are sorted by frequency in the training split.
   present = np.flatnonzero(counts_VV.any(0) | counts_VV.any(1))
   columns = present[present > UNKNOWN][:_LABELS]
@@ -234,6 +231,17 @@ def occluder(subject: Subject) -> Callable[[Batch, int, int], Weights]:
   return occlude
 
 
+def _chosen(batch: Batch, wrong_BN: np.ndarray, by_text: bool) -> list[Any]:
+  """The rows to show; half have wrong decisions, if there are enough."""
+  counts_B = (batch["inputs"] > END).sum(1)
+  if by_text:  # Only the first window of each text.
+    counts_B *= np.diff(batch["document"], prepend=-1) != 0
+  rows = np.flatnonzero(counts_B >= min(4, counts_B.max()))
+  order = sorted(rows, key=lambda b: not wrong_BN[b].any())
+  chosen = order[: _WEIGHED // 2]
+  return chosen + [b for b in rows if b not in chosen][: _WEIGHED - len(chosen)]
+
+
 def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   """Texts coloured by the weight of each position in a decision."""
   symbols = subject.symbols
@@ -244,14 +252,9 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   decide = sharding.jit(decider(subject.experiment))
   _, (_, best_BN) = jax.device_get(decide(subject.params, carry, batch))
   wrong_BN = (best_BN != batch["targets"]) & (batch["weights"] > 0)
-  counts_B = (batch["inputs"] > END).sum(1)
-  rows = np.flatnonzero(counts_B >= min(4, counts_B.max()))
-  # Half of the texts have wrong decisions, if there are enough.
-  order = sorted(rows, key=lambda b: not wrong_BN[b].any())
-  chosen = order[: _WEIGHED // 2]
-  chosen += [b for b in rows if b not in chosen][: _WEIGHED - len(chosen)]
+  by_text = subject.experiment.by_text
   shows = []
-  for b in chosen:
+  for b in _chosen(batch, wrong_BN, by_text):
     targets = np.flatnonzero(batch["weights"][b] > 0)
     wrong = np.flatnonzero(wrong_BN[b])
     n = int(wrong[0] if len(wrong) else targets[len(targets) // 2])
@@ -285,6 +288,10 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
       " without the symbol, the label is less likely. Blue: without the symbol,"
       " the label is more likely. The strongest colour is the largest change in"
       " the text.",
+      " Of a text that is longer than a window, this is the decision on its"
+      " first window."
+      if by_text
+      else "",
     ),
     element("div", shows, class_="pairs"),
   )

@@ -69,7 +69,7 @@ class Subject(NamedTuple):
   def batches(self, split: str) -> Batches:
     """Batches of a split, or some of them where the split is large."""
     experiment = self.experiment
-    batches = experiment.batches(split, 0)
+    batches = experiment.batches(split, None)
     most = _READ[split] * len(batches) // self.facts[split]["symbols"]
     most = max(1, most)
     if most >= len(batches):

@@ -108,7 +108,7 @@ def evaluate(subject: Subject) -> tuple[Figures, list[str]]:
     if split not in subject.facts:
       continue
     batches = subject.batches(split)
-    if len(batches) < len(experiment.batches(split, 0)):
+    if len(batches) < len(experiment.batches(split, None)):
       partial.append(split)
     figures = evaluate_batches(params, batches)
     assert figures is not None, "nothing stops this evaluation"

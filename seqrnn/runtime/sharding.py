@@ -161,6 +161,28 @@ def put(batch: Any, batch_size: int, mesh: Mesh) -> Any:
   return jax.make_array_from_process_local_data(by_rows(mesh), padded)
 
 
+def own_rows(array: jax.Array) -> np.ndarray:
+  """Returns this process's rows of an array that is split by rows."""
+  shards = {s.index[0].start or 0: s.data for s in array.addressable_shards}
+  return np.concatenate([np.asarray(shards[n]) for n in sorted(shards)])
+
+
+def gather_rows(tree: Any, mesh: Mesh) -> Any:
+  """Returns NumPy arrays with the rows of all processes of a mesh, in each.
+
+  Every process has as many rows.
+  """
+  if len({device.process_index for device in mesh.devices.flat}) == 1:
+    return tree
+
+  def one(x):  # As bytes: JAX would make int64 an int32.
+    rows = np.ascontiguousarray(x).reshape(len(x), -1).view(np.uint8)
+    every = np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+    return every.view(x.dtype).reshape(-1, *x.shape[1:])
+
+  return jax.tree.map(one, tree)
+
+
 def put_all(tree: Any, mesh: Mesh) -> Any:
   """Puts a copy of NumPy arrays, equal in all processes, on every device."""
   return jax.tree.map(

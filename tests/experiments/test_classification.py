@@ -13,10 +13,13 @@ import pytest
 import experiments
 from experiments import classification
 from seqrnn.data.corpora import from_text
-from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
+from seqrnn.inference import evaluation
+from seqrnn.inference.predictions import predictions
 from seqrnn.models import losses, network
 from seqrnn.modes import evaluate, predict
+from seqrnn.runtime import sharding
 from seqrnn.training import fit
 from tests.conftest import tiny
 
@@ -76,7 +79,7 @@ def config(tmp_path_factory):
   """Of texts whose letters tell their label."""
   folder = tmp_path_factory.mktemp("labels")
   rng = random.Random(3)
-  fields = {"task": "classification", "data.format": "tab", "data.keep": "last"}
+  fields = {"task": "classification", "data.format": "tab"}
   for name, count in (("train", 200), ("validation", 30)):
     fields[f"data.{name}_path"] = write(folder / name, rng, count)
   fields["data.test_path"] = write(
@@ -136,12 +139,12 @@ def test_a_label_never_seen_is_an_error_told_once(trained, capsys):
 
 def test_a_typed_text_has_probabilities(trained, capsys):
   config = trained.config
-  config.predict.text = "aabbcc\u00e9"
+  config.predict.text = "aabbcc\u00e9"  # Of two windows.
   predict.run(experiments.build, config, trained.workdir)
   config.predict.text = None
   out, err = capsys.readouterr()
   assert "read as unknown: '\u00e9'" in err
-  assert "low 0.9" in out and "?" in out
+  assert "low 0." in out and "?" in out
   with (trained.workdir / "predictions.csv").open() as file:
     [row] = csv.DictReader(file)
   assert row["label_1"] == "low" and row["truth"] == ""
@@ -161,7 +164,8 @@ def test_a_split_is_predicted_with_its_truth(trained, capsys):
   for row, line in zip(rows, lines, strict=False):
     label, text = line.split("\t")
     assert row["truth"] == row["label_1"] == label
-    assert text.endswith(row["input"])
+    assert text == row["input"]
+  assert [row["sequence"] for row in rows] == ["0", "1", "2"]
   assert len(rows) == 3 and "labels by probability" in capsys.readouterr().out
 
 
@@ -213,7 +217,7 @@ def test_windows_have_the_label_of_their_text(config, keep, buckets):
   for line in lines:
     label, text = line.split("\t")
     T = config.data.window
-    cuts = [text[i : i + T] for i in range(0, len(text) - T + 1, T)] or [text]
+    cuts = [text[i : i + T] for i in range(0, len(text), T)]
     cuts = {"all": cuts, "first": [text[:T]], "last": [text[-T:]]}[keep]
     expected += [(label, cut) for cut in cuts]
   found, share, widths = [], dict.fromkeys(LETTERS, 0), set()
@@ -226,6 +230,45 @@ def test_windows_have_the_label_of_their_text(config, keep, buckets):
   assert sorted(found) == sorted(expected)
   assert len(widths) == (buckets or 1)
   assert share == pytest.approx(dict.fromkeys(LETTERS, len(found) / 3), 1e-4)
+
+
+@pytest.mark.parametrize("buckets", [None, 3])
+def test_a_text_has_the_mean_probabilities_of_its_windows(config, buckets):
+  config = config.copy_and_resolve_references()
+  config.data.buckets = buckets
+  config.model.initial_scale = 2.0  # The windows of a text disagree.
+  experiment = experiments.build(config, None)
+  symbols, labels = (experiment.vocabularies[n] for n in ("symbols", "labels"))
+  params = experiment.init(jax.random.key(1))
+  T, texts = config.data.window, []
+  for line in Path(config.data.test_path).read_text().splitlines():
+    label, text = line.split("\t")
+    ids = np.array([BEGIN, *symbols.encode(text), END], np.int32)
+    ids = np.pad(ids, (0, -len(ids) % T)).reshape(-1, T)
+    batch = {"inputs": ids, "reset": np.ones(len(ids), bool)}
+    _, logits_BNV = experiment.predict(params, (), batch)
+    p_V = np.float64(jax.nn.softmax(logits_BNV[:, 0])).mean(axis=0)
+    texts.append((text, int(labels.encode([label])[0]), p_V))
+  target, best = np.array([(t, p_V.argmax()) for _, t, p_V in texts]).T
+  nll = -np.log([p_V[t] for _, t, p_V in texts if t > UNKNOWN]).mean()
+  assert 0 < np.mean(target == best) < 1
+  for mesh in (sharding.mesh(), sharding.one_device()):
+    every = jax.device_put(params, sharding.replicated(mesh))
+    examine = evaluation.examiner(experiment, mesh)
+    figures, answers = examine(every, experiment.batches("test", None))
+    assert figures["accuracy"] == pytest.approx(np.mean(target == best))
+    assert figures["loss"] == pytest.approx(nll, rel=1e-5)
+    counts_VV = np.zeros((len(labels), len(labels)))
+    np.add.at(counts_VV, (target, best), 1)
+    np.testing.assert_array_equal(answers.confusion(len(labels)), counts_VV)
+  found = list(predictions(experiment, params, "test", 2))
+  assert [p.document for p in found] == [*range(len(texts))]
+  for p, (text, t, p_V) in zip(found, texts, strict=True):
+    assert p.text("char") == text and p.ids.shape == (1, 2)
+    np.testing.assert_allclose(p.probabilities[0], np.sort(p_V)[:-3:-1], 1e-5)
+    np.testing.assert_array_equal(p.ids[0], np.argsort(-p_V)[:2])
+    if t > UNKNOWN:
+      assert p.surprisal[0] == pytest.approx(-np.log(p_V[t]), rel=1e-4)
 
 
 def test_a_document_is_read_whole(config):

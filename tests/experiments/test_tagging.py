@@ -184,18 +184,29 @@ def chained(tagger, tmp_path_factory):
 
 def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):
   rows = predicted(chained, split="test", sequences=10**6, top_k=6)
-  right = total = moved = 0
+  right = total = moved = both = all_spans = cut = 0
   for sequence in rows:
     tags = [row["label_1"] for row in sequence]
-    for before, tag in itertools.pairwise(tags):
-      assert tag[0] != "I" or before[1:] == tag[1:]
+    for row, (before, tag) in zip(
+      sequence[1:], itertools.pairwise(tags), strict=True
+    ):
+      begins = int(row["position"]) % chained.config.data.window == 0
+      assert begins or tag[0] != "I" or before[1:] == tag[1:]
     right += sum(row["truth"] == row["label_1"] for row in sequence)
     total += len(sequence)
+    # Spans are those of the text, also where a window ends.
+    truth = [row["truth"] for row in sequence]
+    a, b = set(spans(truth)), set(spans(tags))
+    both, all_spans = both + len(a & b), all_spans + len(a) + len(b)
+    ends = {
+      n for n, x in enumerate(sequence) if int(x["position"]) % 6 == 0 and n
+    }
+    cut += sum(first < n <= last for first, last, _ in a for n in ends)
     for row in sequence:  # Probabilities are marginals.
       shares = [float(row[f"probability_{n}"]) for n in range(1, 6)]
       assert sum(shares) == pytest.approx(1, abs=1e-4)
       moved += shares[0] < max(shares)
-  # Windows of the same sentence are one text.
+  assert cut > 0 and both > 0
   test = Path(chained.config.data.test_path).read_text().strip("\n")
   found = columns(chained)
   lines = "\n\n".join("\n".join(f"{w} {t}" for w, t, _ in x) for x in found)
@@ -204,6 +215,7 @@ def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):
   assert best == [line[-1] for text in found for line in text]
   figures = evaluate.run(experiments.build, chained.config, chained.workdir)
   assert figures["accuracy"] == pytest.approx(right / total, rel=1e-6)
+  assert figures["f1"] == pytest.approx(2 * both / all_spans, rel=1e-6)
   assert 0 < moved < total / 2  # The best sequence is not of the best tags.
   with (chained.workdir / "spans.csv").open() as file:
     table = {row["type"]: row for row in csv.DictReader(file)}

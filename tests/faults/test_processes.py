@@ -249,13 +249,20 @@ def test_one_process_goes_on_with_what_two_began(config, one, start, devices):
 
 
 @pytest.mark.faults
-def test_two_processes_evaluate_as_one_does(config, one, start, capfd):
-  workdir = config.parent / "evaluated"
-  shutil.copytree(one, workdir)
+@pytest.mark.parametrize("labels", [False, True])
+def test_two_processes_evaluate_as_one_does(config, one, start, capfd, labels):
+  workdir = config.parent / f"evaluated{labels:d}"
+  if labels:  # Windows of a text are in both processes.
+    fields = {"task": "classification", "data.format": "files"}
+    fields |= {"train.max_steps": 2, "train.batch_size": 6}
+    assert call(write_config(config.parent / "labels", fields), workdir) == 0
+  else:
+    shutil.copytree(one, workdir)
   flags = ("--mode=evaluate", "--config.evaluate.split=validation")
   assert call(None, workdir, *flags) == 0
   capfd.readouterr()
   alone = json.loads((workdir / "evaluation.json").read_text())
+  tables = [x.read_text() for x in workdir.glob("confusion.csv")]
   (workdir / "evaluation.json").unlink()
   first, second = (p.ended() for p in start.several(None, workdir, *flags))
   assert (first.status, first.err) == (0, "")
@@ -267,7 +274,8 @@ def test_two_processes_evaluate_as_one_does(config, one, start, capfd):
       assert both[name] == pytest.approx(value, rel=1e-5)
     else:
       assert both[name] == value
-  assert first.out.count("perplexity") == 1
+  assert [x.read_text() for x in workdir.glob("confusion.csv")] == tables
+  assert len(tables) == labels and first.out.count("accuracy") == 1
   record("evaluate with 2 processes against 1", "equal to 1e-5")
 
 

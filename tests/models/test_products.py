@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType
 
 import experiments
-from seqrnn.inference import confusion
+from seqrnn.inference import evaluation
 from seqrnn.models.products import Products, rows
 from seqrnn.training.step import make_start, make_step, state_shapes
 from tests import stablehlo
@@ -51,7 +51,7 @@ def programs(folder, fields, platform):
     for head in (experiment.predict, *experiment.heads.values()):
       results.append(head(params, carry, batch))
     if experiment.labels is not None:
-      results.append(confusion.totals(experiment)(params, carry, batch))
+      results.append(evaluation.totals(experiment)(params, carry, batch))
     if (decoder := experiment.decoder) is not None:
       first = decoder.start(len(batch["inputs"])), batch["inputs"][:, 0]
       results.append(decoder.step(params, *first))
