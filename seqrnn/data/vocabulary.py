@@ -19,6 +19,7 @@ from seqrnn.settings.config import Config
 PAD, BEGIN, END, UNKNOWN = range(4)
 _LIMIT = 2**26  # Bytes of a file: some five million words.
 _CACHED = 2**10  # Characters of a line whose template is kept in memory.
+_BREAKS = ("\n", " ")  # After which a sample may begin.
 RESERVED = ("<pad>", "<begin>", "<end>", "<unknown>")  # Names for display.
 
 
@@ -32,11 +33,14 @@ class Vocabulary:
   Attributes:
     unit: what a symbol is, as `data.unit`.
     symbols: without the reserved symbols, whose ids are below 4.
+    begin: the symbol after which samples begin, "" for a random symbol; None:
+      they begin as documents do.
     mask: what is done to a symbol before it is shown.
   """
 
   unit: str
   symbols: tuple[str, ...]
+  begin: str | None = dataclasses.field(default=None, compare=False)
   mask: Callable[[str], str] = dataclasses.field(default=str, compare=False)
 
   def __len__(self) -> int:
@@ -181,16 +185,23 @@ def make(
 def of_pieces(pieces: Pieces, data: Config) -> Vocabulary:
   """The vocabulary of a split, by the fields of `config.data`.
 
+  A model of one document knows one begin, where its file may be cut. Samples of
+  such a model begin after a line break, or where there is none after a space.
+
   Raises:
     UserError: as `make`.
   """
-  return make(
+  found = make(
     pieces.corpus.symbols,
     pieces.counts(),
     data.unit,
     data.min_count,
     data.vocabulary_size,
   )
+  if data.boundaries and pieces.begins.sum() > 1:
+    return found
+  begin = next((s for s in _BREAKS if s in found.symbols), "")
+  return dataclasses.replace(found, begin=begin)
 
 
 def _templates(found: dict[str, int]) -> dict[str, int]:
@@ -215,6 +226,7 @@ def encoded(vocabularies: dict[str, Vocabulary]) -> bytes:
   """Vocabularies as JSON."""
   content = {
     name: {"unit": v.unit, "symbols": v.symbols}
+    | ({} if v.begin is None else {"begin": v.begin})
     for name, v in vocabularies.items()
   }
   return json.dumps(content, indent=1).encode()
@@ -237,15 +249,20 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
   for name, fields in content.items():
     if reason := fault(fields):
       raise UserError(f"{path}: vocabulary {name!r} {reason}")
-  return {
-    name: Vocabulary(fields["unit"], tuple(fields["symbols"]))
-    for name, fields in content.items()
-  }
+  return {name: of_fields(fields) for name, fields in content.items()}
+
+
+def of_fields(fields: dict) -> Vocabulary:
+  """The vocabulary of an object in a file without a `fault`."""
+  unit, symbols = fields["unit"], tuple(fields["symbols"])
+  return Vocabulary(unit, symbols, fields.get("begin"))
 
 
 def fault(fields) -> str | None:
   """The fault of a vocabulary in a file, which may be made by hand."""
-  if not isinstance(fields, dict) or set(fields) != {"unit", "symbols"}:
+  if not isinstance(fields, dict) or not (
+    {"unit", "symbols"} <= set(fields) <= {"unit", "symbols", "begin"}
+  ):
     return "must be an object of unit and symbols"
   unit, symbols = fields["unit"], fields["symbols"]
   if unit not in UNITS:
@@ -258,6 +275,8 @@ def fault(fields) -> str | None:
     return "has no symbol"
   if len(set(symbols)) < len(symbols):
     return "has a symbol twice"
+  if fields.get("begin") not in (None, "", *symbols):
+    return f"has begin={fields['begin']!r}, which is none of its symbols"
   if unit == "log":
     old = next((s for s in symbols if not templates.is_masked(s)), None)
     if old is not None:

@@ -156,12 +156,12 @@ def _vocabularies(given: Symbols, unit: str) -> dict[str, Vocabulary]:
     content = {"symbols": content}
   made = {}
   for name, value in content.items():
-    if not isinstance(value, dict) or set(value) != {"unit", "symbols"}:
+    if not isinstance(value, dict) or not {"unit", "symbols"} <= set(value):
       own = unit if name == "symbols" else "id"
       value = {"unit": own, "symbols": _in_order(value, source)}
     if reason := vocabulary.fault(value):
       raise UserError(f"{source}: vocabulary {name!r} {reason}")
-    made[name] = Vocabulary(value["unit"], tuple(value["symbols"]))
+    made[name] = vocabulary.of_fields(value)
   return made
 
 

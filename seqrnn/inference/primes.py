@@ -70,6 +70,19 @@ def aligned(rows: Sequence[np.ndarray]) -> np.ndarray:
   return np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
 
 
+def start_ids(symbols: Vocabulary, data: Config, prime: str) -> np.ndarray:
+  """The ids before a prime, which are no part of a text.
+
+  It is the begin symbol with `data.boundaries`. A model of one document, whose
+  only begin it knows, has the line break `symbols.begin` in its place; so has,
+  without a prime, a model without `data.boundaries`.
+  """
+  if symbols.begin and (data.boundaries or not prime):
+    return symbols.encode([symbols.begin])
+  begins = data.boundaries and (prime or symbols.begin is None)
+  return np.array([BEGIN] if begins else [], np.int32)
+
+
 def prime_ids(
   symbols: Vocabulary,
   prime: str,
@@ -80,8 +93,7 @@ def prime_ids(
 ) -> tuple[np.ndarray, list[str]]:
   """The ids [B, P] that a text continues, and the prime's unknown symbols.
 
-  With `data.boundaries` a text starts at the begin symbol. Otherwise, without
-  a prime, each stream starts from a random symbol.
+  Without `start_ids` and prime, each stream starts from a random symbol.
 
   Raises:
     UserError: the prime is not one sequence; each line is a session.
@@ -93,9 +105,8 @@ def prime_ids(
       f" data.unit={symbols.unit}; a sample continues one sequence"
     )
   tokens = spelled(documents[0].symbols if documents else "", data)
-  ids = symbols.encode(tokens)
-  if data.boundaries:
-    ids = np.concatenate([np.array([BEGIN], np.int32), ids])
+  start = start_ids(symbols, data, prime)
+  ids = np.concatenate([start, symbols.encode(tokens)])
   if len(ids):
     return np.tile(ids, (streams, 1)), symbols.unknown(tokens)
   rng = np.random.default_rng(seed)

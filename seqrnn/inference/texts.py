@@ -19,6 +19,7 @@ from seqrnn.inference.primes import (
   prime_ids,
   prompts,
   report_unknown,
+  start_ids,
 )
 from seqrnn.inference.replay import log_probabilities
 from seqrnn.inference.sampler import generator
@@ -85,10 +86,12 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
     symbols, settings.prime, config.data, 1, settings.seed
   )
 
+  hidden = len(start_ids(symbols, config.data, settings.prime))
+
   def excerpt(params: Params) -> str:
     chunks = generate(params, prime_BP, settings.seed, settings.temperature[0])
     [ids] = np.concatenate([prime_BP, *chunks], axis=1)
-    return symbols.text(ids)
+    return symbols.text(ids[hidden:])
 
   return excerpt
 
@@ -182,8 +185,10 @@ class Writing(NamedTuple):
   def shown(self, n: int) -> np.ndarray:
     """The ids of a prime that are a part of its text."""
     # A random first symbol is no part of a match.
-    hidden = self.patterned and not self.primes[n]
-    return self.rows[n][:0] if hidden else self.rows[n]
+    prime, ids = self.primes[n], self.rows[n]
+    if self.patterned and not prime:
+      return ids[:0]
+    return ids[len(start_ids(self.symbols, self.config.data, prime)) :]
 
 
 def begin(experiment: Experiment, params: Params, config: Config) -> Writing:

@@ -15,6 +15,7 @@ import numpy as np
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
+from seqrnn.inference.primes import start_ids
 from seqrnn.models import cells
 from seqrnn.settings.config import Config
 
@@ -65,6 +66,7 @@ def build(
     "punctuation": config.data.punctuation,
     "symbols": symbols.symbols,
     "boundaries": config.data.boundaries,
+    "begin": start_ids(symbols, config.data, "x").tolist(),
     "prime": config.sample.prime,
     "pattern": config.sample.pattern or "",
     "temperature": config.sample.temperature[0],

@@ -7,6 +7,7 @@ import pytest
 
 import experiments
 from configs import base
+from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder
@@ -249,6 +250,57 @@ def test_primes():
   assert set(ids[:, 0]) == {4, 5, 6}
 
 
+ONE = "ob done!\nA second line.\nThe third one.\n" * 9
+
+
+@pytest.mark.parametrize(
+  ("fields", "content", "begin"),
+  [
+    ({}, ONE, "\n"),
+    ({"data.boundaries": False}, ONE, "\n"),
+    ({"data.unit": "byte"}, ONE, "\n"),
+    ({"data.unit": "word"}, ONE, "\n"),
+    ({}, ONE.replace("\n", " "), " "),
+    ({"data.unit": "word"}, ONE.replace("\n", " "), ""),
+    ({"data.unit": "session"}, " ".join(ONE.split()), ""),
+  ],
+)
+def test_a_model_of_one_document_begins_at_a_line(
+  tmp_path, fields, content, begin
+):
+  (tmp_path / "one").write_text(content)
+  fields = {"data.path": str(tmp_path / "one"), "sample.length": 9, **fields}
+  config = tiny(tmp_path, {**fields, "sample.streams": 3})
+  new = experiments.build(config, None)
+  vocabulary.save(tmp_path / "vocabulary.json", new.vocabularies)
+  (tmp_path / "one").unlink()  # Samples need no corpus.
+  known = vocabulary.load(tmp_path / "vocabulary.json")
+  experiment = experiments.build(config, known)
+  symbols = experiment.vocabularies["symbols"]
+  params = jax.jit(experiment.init)(jax.random.key(1))
+  writing = drawing.begin(experiment, params, config)
+  firsts = {symbols.names(row)[-1] for row in writing.rows}
+  if begin:
+    assert firsts == set(symbols.names(symbols.encode([begin])))
+    assert [writing.shown(n).size for n in range(3)] == [0, 0, 0]
+  else:  # Any symbol begins a word.
+    assert firsts <= set(symbols.symbols) and len(firsts) > 1
+    assert [writing.shown(n).size for n in range(3)] == [1, 1, 1]
+  config.sample.prime = "The"
+  primed = drawing.begin(experiment, params, config)
+  assert symbols.text(primed.shown(0)) == "The"
+  bare = not config.data.boundaries
+  start = [] if bare else symbols.encode([begin]) if begin else [BEGIN]
+  assert primed.rows[0].tolist() == [*start, *primed.shown(0)]
+
+
+def test_a_model_of_many_documents_begins_as_they_do(tmp_path):
+  experiment = experiments.build(config := tiny(tmp_path), None)
+  params = jax.jit(experiment.init)(jax.random.key(1))
+  [row] = drawing.begin(experiment, params, config).rows
+  assert row.tolist() == [BEGIN]
+
+
 def test_several_temperatures_and_streams(tmp_path):
   config = tiny(
     tmp_path,
@@ -285,5 +337,6 @@ def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
   writing = drawing.begin(experiment, params, config)
   texts = write_texts(writing, tmp_path, shown.append)
   assert "".join(shown) == texts[0] + "\n"
-  assert len(texts[0]) == 151 and len(shown) == 4
+  # Without the line break after which it begins.
+  assert len(texts[0]) == 150 and len(shown) == 4
   assert not (tmp_path / "samples.jsonl").exists()

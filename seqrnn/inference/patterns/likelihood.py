@@ -4,7 +4,7 @@ import numpy as np
 
 from seqrnn.data.corpora import from_text
 from seqrnn.data.spelling import spelled
-from seqrnn.data.vocabulary import END
+from seqrnn.data.vocabulary import BEGIN, END
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.inference.patterns import constraint
@@ -53,6 +53,8 @@ def log_prob(
     )
   ids = symbols.encode(spelled(documents[0].symbols if text else "", data))
   prime_BP, _ = prime_ids(symbols, settings.prime, data, 1, settings.seed)
+  if symbols.begin == "" and not settings.prime:  # A sample begins anywhere.
+    prime_BP = np.array([[BEGIN]], np.int32)
   applied = constraint.applied(config, symbols, 1.0, _ENDLESS)
   if applied or data.boundaries:
     ids = np.append(ids, np.int32(END))

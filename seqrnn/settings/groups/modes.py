@@ -132,8 +132,9 @@ SAMPLE = group(
     "",
     TEXT,
     "The text to continue. Music: the number of a piece of the test split, from"
-    " 0, or its first frames, such as 3:16. Empty: start without a text, or"
-    " from silence.",
+    " 0, or its first frames, such as 3:16. Empty: begin as documents do, from"
+    " silence, or, where the training text is one document or has no"
+    " data.boundaries, after a line break.",
     SAMPLED,
   ),
   prompts=optional(
