@@ -451,7 +451,7 @@ REFUSED: list[tuple] = [
   (
     "batch of no epoch",
     position(batch=10**6),
-    "saved at batch 1000000 of an epoch, which now has 23",
+    "is of batch 1000000 of an epoch, which has 23",
     TRAIN,
   ),
   ("position is list", text(f"{LAST}/position/metadata", "[]"), POSITION),

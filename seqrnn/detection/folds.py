@@ -150,6 +150,6 @@ def _trained_otherwise(folder: Path, config: Config) -> bool:
   epochs = "train.epochs"
   return trained.get(epochs, fields[epochs]) > fields[epochs] or any(
     trained.get(name, fields[name]) != fields[name]
-    for name in config_lib.CHANGEABLE
-    if name not in config_lib.LIMITS
+    for name in config_lib.IDENTITY
+    if name.startswith(("optimizer.", "schedule.", "train."))
   )

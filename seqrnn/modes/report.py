@@ -80,7 +80,6 @@ def run(
       ),
       summary.results(subject, figures, partial),
       fields.settings({workdir.name: subject.trained}),
-      *fields.changed(workdir, subject.trained),
     ]
   if (workdir / "search.json").exists():
     sections.append(trials.search(workdir))

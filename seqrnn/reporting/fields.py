@@ -1,14 +1,12 @@
 """Sections of a report on the fields of the configuration."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Child, Element, element, section
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
-from seqrnn.training import changes
 
 
 def settings(runs: dict[str, Config]) -> Element:
@@ -55,27 +53,6 @@ def _breakable(name: str) -> Child:
   """A dotted name that may be broken after each dot."""
   parts = re.findall(r"[^.]*\.|[^.]+", name)
   return [[part, element("wbr")] for part in parts]
-
-
-def changed(workdir: Path, config: Config) -> list[Element]:
-  """Fields that changed between parts of a training; [] if none did."""
-  rows = [
-    [f"{step:,}", name, _text(before), _text(after)]
-    for step, name, before, after in changes.read(workdir, config)
-  ]
-  if not rows:
-    return []
-  return [
-    section(
-      "Changed settings",
-      element("p", "Fields, and the step after which each had its new value."),
-      page.table(
-        ["step", "field", "before", "after"],
-        rows,
-        "Fields that changed in training",
-      ),
-    )
-  ]
 
 
 def _text(value: Any) -> str:

@@ -150,7 +150,7 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
   names = [workdir.absolute().name for workdir in found]
   if len(set(names)) < len(names):
     names = list(map(str, found))
-  prefixes = (*config_lib.IDENTITY, *config_lib.CHANGEABLE)
+  prefixes = (*config_lib.IDENTITY, *config_lib.LIMITS)
   fields = [
     field
     for field in dict.fromkeys(name for own, _ in runs for name in own)

@@ -16,7 +16,7 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import devices, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes, warned
-from seqrnn.settings.config import CHANGEABLE, FIELDS, IDENTITY, SHAPE, Config
+from seqrnn.settings.config import FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.settings.conflicts import ConflictError, conflicts
 from seqrnn.settings.overrides import Override, refuse_unknown
 
@@ -37,11 +37,7 @@ MODES = (
 )
 _STARTS = ("train", "describe", "search", "config")  # They need no run.
 # Fields that a flag adds to the name of the default workdir.
-NAMING = (
-  *IDENTITY,
-  *(n for n in CHANGEABLE if n not in ("train.epochs", "train.max_steps")),
-  "search.method",
-)
+NAMING = (*IDENTITY, "train.fit_to_data", "train.patience", "search.method")
 _NAMED = [name for name in FIELDS if name.startswith(NAMING)]
 _LAST = Counter(name.rpartition(".")[2] for name in _NAMED)
 # Field -> its label in a name: the last part, unless several fields have it.

@@ -27,39 +27,26 @@ RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
 # Fields that name a place, and READ or WRITTEN.
 PLACES = {name: field.place for name, field in FIELDS.items() if field.place}
 
-# Prefixes of fields that identify a run: fixed once training has started.
-IDENTITY = (
-  "task",
-  "seed",
-  "data.",
-  "model.",
-  "train.batch_size",  # The position in the data counts batches.
-  "optimizer.name",  # The name and the momentum determine the shape of the
-  "optimizer.momentum",  # optimizer's state.
-  "train.start_from",
-  "train.pretrain_",
-  "train.freeze",  # With train.unfreeze_every the optimizer has a counter.
-  "train.unfreeze_every",
-  "train.ema",  # ema and asgd determine whether parameters are averaged.
-  "train.asgd",
+# Prefixes of fields that affect training; a search may choose their values.
+TRAINING = ("task", "seed", "data.", "model.", "optimizer.", "schedule.") + (
+  "train.",
 )
 # Fields that determine the shapes of parameters and the vocabulary.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
-# All fields that affect training; a search may choose their values.
-TRAINING = (*IDENTITY, "optimizer.", "schedule.", "train.")
 # Fields that `train.fit_to_data` may change.
 FITTED = ("train.batch_size", "train.epochs", "model.dropout")
 CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
-# Fields of TRAINING that may change during a run, which records each change.
-CHANGEABLE = tuple(
+# Fields that only end a training: the only ones that may change on resume.
+LIMITS = ("train.epochs", "train.max_steps", "train.patience")
+# Fields that identify a run: fixed once training has started. A command has its
+# own devices and checkpoint to read; of the fields that train.fit_to_data names
+# the values are compared.
+IDENTITY = tuple(
   name
   for name in RULES
-  if name.startswith(TRAINING)
-  and not name.startswith(IDENTITY)
-  and name not in (*CPU, "train.sample_length", "train.tensorboard")
+  if name.startswith((*TRAINING, "checkpoint."))
+  and name not in (*LIMITS, *CPU, "checkpoint.step", "train.fit_to_data")
 )
-# Fields of CHANGEABLE that only end a run.
-LIMITS = ("train.epochs", "train.max_steps", "train.patience")
 # Groups of fields that a checkpoint of any version may depend on.
 _CHECKPOINT_GROUPS = ("task", "seed", "data", "model")
 _SPACE = "search.space."
@@ -137,21 +124,6 @@ def _assign(config: Config, name: str, value: Any):
 def text(value: Any) -> str:
   """Returns a value as a flag has it."""
   return str(value).lower() if isinstance(value, bool | None) else str(value)
-
-
-def parse(config: Config, name: str, given: str) -> Any:
-  """Inverts `text`: returns the value of a field.
-
-  Raises:
-    ValueError: the text is not of its type, or there is no such field.
-  """
-  try:
-    locate(config, name)
-  except UserError as error:
-    raise ValueError(str(error)) from None
-  if FIELDS[name].kind is not str and given == "none":
-    return None
-  return FIELDS[name].parse(given)
 
 
 def read(path: str | os.PathLike, base: Config) -> Config:

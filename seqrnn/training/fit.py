@@ -26,7 +26,6 @@ from seqrnn.runtime.signals import catch_signals
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training import (
-  changes,
   fit_size,
   length,
   optimizers,
@@ -35,7 +34,7 @@ from seqrnn.training import (
   transfer,
 )
 from seqrnn.training.history import cut_tables
-from seqrnn.training.loop import epoch_batches, train_with_rollback
+from seqrnn.training.loop import train
 from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
@@ -67,7 +66,7 @@ def check_owner(config: Config, workdir: Path) -> Config:
   if found:
     raise UserError(
       f"{workdir}: holds another run, {'; '.join(found)}; name another"
-      " --workdir"
+      f" --workdir, because only {', '.join(config_lib.LIMITS)} may change"
     )
   return config
 
@@ -263,21 +262,20 @@ def resume(training: Training) -> Position:
     UserError, Interrupted: as `fit`.
   """
   config, workdir = training.config, training.workdir
-  # Read the settings before `restore`, which synchronizes the processes: the
-  # first process writes settings.csv after it.
-  settings = changes.settings_of(workdir, config)
+  # Before `restore`, which synchronizes the processes: the first process writes
+  # config.json after it.
+  before = config_lib.flat(config)
+  if (workdir / "config.json").exists():
+    before |= config_lib.read_record(workdir / "config.json")
   state, position = restore(training, partial(_begin, training))
-  finished = not evaluation_due(training.adapted, position) and bool(
-    limits_reached(config, position)
-  )
+  limits = limits_reached(config, position)
+  finished = bool(limits) and not evaluation_due(training.adapted, position)
   if not finished:
-    if position.batch:  # Before another length of the epoch is recorded.
-      epoch_batches(training, position)
     _probe(training, state)
-  recorded = changes.apply_settings(workdir, config, position, settings)
   if sharding.is_first():
     cut_tables(workdir, position.evaluated)
-    write_record(recorded, training.experiment, workdir, training.origin)
+    if not finished:
+      write_record(config, training.experiment, workdir, training.origin)
   print_summary(training.experiment, config, state.params)
   if training.origin is not None:
     print("\n".join(training.origin.lines()))
@@ -286,34 +284,42 @@ def resume(training: Training) -> Position:
     print(line)
   if position.step and not finished:
     print(f"resuming from step {position.step}")
-    _warn_of_decay(training, settings, position)
-  return train_with_rollback(training, state, position)
+    _warn_of_decay(training, before, position)
+  if finished:
+    print(f"the training has ended by {' and '.join(limits)}")
+  return train(training, state, position)
 
 
 def _warn_of_decay(
-  training: Training, settings: changes.Settings, position: Position
+  training: Training, before: dict[str, Any], position: Position
 ):
-  """Warns if new limits change the learning rate that a run resumes with."""
-  config, fields = training.config, settings.fields
+  """Warns if new limits change the learning rate that a run resumes with.
+
+  Args:
+    training: the run.
+    before: the fields until now.
+    position: from which training resumes.
+  """
+  config = training.config
   old = copy.deepcopy(config)
-  old.train.epochs = fields["train.epochs"]
-  old.train.max_steps = fields["train.max_steps"]
+  old.train.epochs = before["train.epochs"]
+  old.train.max_steps = before["train.max_steps"]
   batches = len(training.experiment.batches("train", 0))
   total = length.total_steps(old, batches)
   old = length.adapted(old, batches, total)
   rates = optimizers.schedule(
     old, batches, total, config.optimizer.learning_rate
   )
-  before: Any = rates(position.step - 1)
-  after: Any = training.learning_rate(position.step)
+  decayed: Any = rates(position.step - 1)
+  now: Any = training.learning_rate(position.step)
   # A run that had ended resumes with the decayed rate of its last step.
-  expected: Any = before if position.step >= total else rates(position.step)
-  if math.isclose(expected, after, rel_tol=0.01):
+  expected: Any = decayed if position.step >= total else rates(position.step)
+  if math.isclose(expected, now, rel_tol=0.01):
     return
   if sharding.is_first():
     print(
       f"warning: schedule.name={config.schedule.name!r}: the learning rate had"
-      f" decayed to {float(before):.3g} and is {float(after):.3g} now; for one"
+      f" decayed to {float(decayed):.3g} and is {float(now):.3g} now; for one"
       " schedule over all epochs, train again in another --workdir",
       file=sys.stderr,
     )
@@ -355,8 +361,7 @@ def fit(
 
   Raises:
     UserError: the workdir holds another run or is in use, the data have
-      changed, the model leaks, its loss is not finite, or training settings
-      differ from those of a finished run.
+      changed, the model leaks, or its loss is not finite.
     Interrupted: SIGINT or SIGTERM was received.
   """
   optional = {}

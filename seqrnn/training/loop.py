@@ -33,10 +33,8 @@ from seqrnn.inference.texts import excerpts
 from seqrnn.runtime import sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.settings.config import Config
-from seqrnn.training import changes
 from seqrnn.training.history import (
   add_row,
-  cut_tables,
   draw_history,
   metrics_line,
   metrics_row,
@@ -50,13 +48,7 @@ from seqrnn.training.position import (
   save_due,
 )
 from seqrnn.training.progress import Progress
-from seqrnn.training.saving import (
-  Diverged,
-  Training,
-  interrupted,
-  restore,
-  save,
-)
+from seqrnn.training.saving import Training, diverged, interrupted, save
 from seqrnn.training.step import State
 
 _DRAW_SECONDS = 10.0  # The minimum time between two drawings of history.png.
@@ -89,8 +81,7 @@ def loop(training: Training, state: State, position: Position, caught: Signals):
   Raises:
     Interrupted: a signal was received; a checkpoint is on disk.
     KeyboardInterrupt: a signal was received while the first step compiled.
-    Diverged: a value is not finite; it was not saved.
-    UserError: the position lies outside the epochs of this config.
+    UserError: a value is not finite; it was not saved.
   """
   config, experiment = training.config, training.experiment
   B, batches = epoch_batches(training, position)
@@ -134,7 +125,7 @@ def loop(training: Training, state: State, position: Position, caught: Signals):
       symbols = float(rows["weights"].sum()) * jax.process_count()
       finished_loss = progress.step(loss, symbols)
       if finished_loss is not None and not math.isfinite(finished_loss):
-        raise Diverged(position.step - 1)
+        raise diverged(training, state, position.step - 1)
       new_epoch = position.advance(len(batches))
       if save_due(training.adapted, position):
         save(training, state, position)
@@ -158,10 +149,8 @@ def epoch_batches(
   batches = training.experiment.batches("train", position.epoch)
   if position.batch >= len(batches):
     raise UserError(
-      f"{training.workdir}: the checkpoint was saved at batch {position.batch}"
-      f" of an epoch, which now has {len(batches)} batches; set"
-      " train.samples_per_epoch and train.batches_per_epoch to their values in"
-      " config.json"
+      f"{training.workdir}: the checkpoint is of batch {position.batch} of an"
+      f" epoch, which has {len(batches)} batches"
     )
   B = batches.batch_size  # At most train.batch_size.
   return B, batches.rows(*sharding.local_rows(B, training.mesh))
@@ -223,7 +212,7 @@ def evaluate_and_save(
   trained = metrics.finish(state.sums, experiment.in_bits)
   row = metrics_row(position, rate, trained, figures)
   if not all(math.isfinite(figure) for figure in row.values()):
-    raise Diverged(position.step)
+    raise diverged(training, state, position.step)
   sample = ""
   if sharding.is_first() and (progress.live or config.train.tensorboard):
     # Parameters are replicated, so the first process needs no other process.
@@ -267,74 +256,20 @@ def finish(training: Training, state: State, position: Position, stopped: int):
     raise interrupted(training, position, stopped)
 
 
-def train_with_rollback(
-  training: Training, state: State, position: Position
-) -> Position:
-  """Runs the loop, and rolls back where a value is not finite.
+def train(training: Training, state: State, position: Position) -> Position:
+  """Runs the loop; returns the last position.
 
   Raises:
-    UserError: a value is not finite, and `train.on_nonfinite` is "stop", or
-      all `train.rollbacks` have been made.
-    Interrupted: as `loop`.
+    UserError, Interrupted: as `loop`.
   """
-  rollbacks = position.rollbacks
   with catch_signals() as caught:
-    while True:
-      try:
-        loop(training, state, position, caught)
-        return position
-      except KeyboardInterrupt:
-        if not caught.at_once:
-          raise
-        raise interrupted(training, position, caught[-1]) from None
-      except Diverged as diverged:
-        training.checkpoints.wait()
-        state, position = roll_back(training, diverged.step, rollbacks)
-        rollbacks = position.rollbacks
-
-
-def roll_back(
-  training: Training, step: int, rollbacks: int
-) -> tuple[State, Position]:
-  """Restores the last checkpoint and lowers the learning rate.
-
-  Args:
-    training: the run.
-    step: the step at which a value was not finite.
-    rollbacks: the number of rollbacks before this one.
-
-  Raises:
-    UserError: `train.on_nonfinite` and `train.rollbacks` allow no rollback.
-  """
-  config, settings = training.config, training.config.train
-  reason = (
-    f"config.optimizer.learning_rate={config.optimizer.learning_rate}: at step"
-    f" {step} a loss, gradient or parameter is not finite"
-  )
-  if settings.on_nonfinite == "stop":
-    raise UserError(
-      f"{reason}, and was not saved; lower the learning rate, or set"
-      " optimizer.clip_norm or train.on_nonfinite=rollback"
-    )
-  if rollbacks == settings.rollbacks:
-    raise UserError(
-      f"{reason}, after train.rollbacks={rollbacks} rollbacks; the last"
-      " checkpoint is finite and is kept"
-    )
-  state, position = restore(training, training.initial)
-  # The checkpoint's scale lacks the rollbacks since it was saved. Without
-  # them, every rollback would try the same learning rate again.
-  factor = settings.rollback_factor ** (rollbacks + 1 - position.rollbacks)
-  position.rollbacks = rollbacks + 1
-  print(
-    f"step {step}: a value is not finite; rolled back to step {position.step},"
-    f" learning rate times {factor:g} (rollback {position.rollbacks} of"
-    f" {settings.rollbacks})"
-  )
-  if sharding.is_first():
-    cut_tables(training.workdir, position.evaluated)
-    changes.rewind(training.workdir, config, position.step)
-  return state._replace(scale=state.scale * factor), position
+    try:
+      loop(training, state, position, caught)
+    except KeyboardInterrupt:
+      if not caught.at_once:
+        raise
+      raise interrupted(training, position, caught[-1]) from None
+  return position
 
 
 def write_rows(

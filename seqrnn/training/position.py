@@ -21,7 +21,6 @@ class Position:
     stalled: like `waited`, but reset where the plateau schedule lowers the
       learning rate.
     crc32: the checksum of the training data.
-    rollbacks: how often the run rolled back because a value was not finite.
   """
 
   step: int = 0
@@ -33,7 +32,6 @@ class Position:
   waited: int = 0
   stalled: int = 0
   crc32: int = 0
-  rollbacks: int = 0
 
   def advance(self, batches: int) -> bool:
     """Counts a step; returns whether it ends an epoch of `batches` batches."""

@@ -88,26 +88,25 @@ class Training(NamedTuple):
     return state
 
 
-class Diverged(Exception):
-  """A loss, a gradient or a parameter is not finite.
-
-  Attributes:
-    step: the step at which the value was found.
-  """
-
-  def __init__(self, step: int):
-    super().__init__(step)
-    self.step = step
+def diverged(training: Training, state: State, step: int) -> UserError:
+  """Returns the error for a value that is not finite at a step."""
+  rate = float(training.learning_rate(step - 1) * state.scale)
+  return UserError(
+    f"config.optimizer.learning_rate={training.config.optimizer.learning_rate}:"
+    f" at step {step}, with a learning rate of {rate:.3g}, a loss, gradient or"
+    " parameter is not finite, and was not saved; train in another --workdir"
+    " with a lower optimizer.learning_rate or optimizer.clip_norm"
+  )
 
 
 def save(training: Training, state: State, position: Position):
   """Starts writing a checkpoint in the background.
 
   Raises:
-    Diverged: the state is not finite; nothing is written.
+    UserError: the state is not finite; nothing is written.
   """
   if not all_finite(state):
-    raise Diverged(position.step)
+    raise diverged(training, state, position.step)
   params, rest = pack(state, training.config.train.batch_size, training.mesh)
   training.checkpoints.save(
     position.step, params, rest, asdict(position), position.best_step

@@ -41,7 +41,7 @@ class State(NamedTuple):
     params: the parameters of the model.
     optimizer: the optimizer's state.
     carry: the carry that `data.stateful` passes from batch to batch.
-    scale: the factor of the learning rate; plateaus and rollbacks lower it.
+    scale: the factor of the learning rate; the plateau schedule lowers it.
     sums: totals since the last evaluation, as metrics.add makes them.
     average: the averaged parameters, which are evaluated and saved instead of
       `params`; () if parameters are not averaged.

@@ -98,7 +98,6 @@ def arm(*_):
   for module, name, place in (
     (fit, "check_owner", "claim"),
     (fit, "restore", "restore"),
-    (loop, "restore", "restore"),
     (loop, "draw_history", "draw"),
   ):
     wrap(module, name, before=lambda *_, place=place: at(place))

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import threading
@@ -214,8 +215,7 @@ def test_a_finished_run_says_so_and_more_epochs_go_on(tmp_path, capsys):
   assert capsys.readouterr().out.count("finished at step 3") == 2
   more = tiny(tmp_path, {**changes, "train.epochs": 2})
   fit.fit(experiments.build, more, tmp_path / "run")
-  out = capsys.readouterr().out
-  assert "train.epochs: 1 -> 2" in out and "finished at step 6" in out
+  assert "finished at step 6" in capsys.readouterr().out
 
 
 def test_another_run_is_refused_with_every_field_that_differs(tmp_path):
@@ -488,15 +488,15 @@ def contents(folder):
 NAN_AT = 7  # The number of the update whose loss is not finite.
 
 
-def poisoned(monkeypatch, learning_rate):
-  """Loss and gradient are not finite at NAN_AT where the rate is higher."""
+def poisoned(monkeypatch):
+  """Loss and gradient are not finite at NAN_AT."""
   original = programs.make_step
 
   def make_step(*args):
     step = original(*args)
 
     def poison(state, batch, rate):
-      bad = int(state.step) == NAN_AT and float(state.scale) > learning_rate
+      bad = int(state.step) == NAN_AT
       new, loss = step(state, batch, rate)
       if not bad:
         return new, loss
@@ -514,53 +514,19 @@ def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch, every):
   changes = {"train.batches_per_epoch": 5, "train.epochs": 4}
   config = tiny(tmp_path, changes | {"checkpoint.every": every})
   with monkeypatch.context() as patch:
-    poisoned(patch, 0)
-    with pytest.raises(UserError, match=r"at step \d+ a loss.* is not finite"):
+    poisoned(patch)
+    with pytest.raises(UserError) as caught:
       fit.fit(experiments.build, config, tmp_path / "run")
+  assert re.fullmatch(
+    r"config\.optimizer\.learning_rate=0\.002: at step \d+, with a learning"
+    r" rate of 0\.002, a loss, .* is not finite, and was not saved; train in"
+    r" another --workdir with a lower optimizer\.learning_rate or .*clip_norm",
+    str(caught.value),
+  )
   assert steps(tmp_path / "run" / "checkpoints")[-1] == (6 if every else 5)
   fit.fit(experiments.build, config, tmp_path / "whole")
   fit.fit(experiments.build, config, tmp_path / "run")
   assert_same_run(tmp_path / "whole", tmp_path / "run", 20)
-
-
-def test_it_goes_back_and_on_with_a_lower_rate(tmp_path, monkeypatch, capsys):
-  changes = {
-    "train.batches_per_epoch": 5,
-    "train.epochs": 4,
-    "train.on_nonfinite": "rollback",
-    "train.rollback_factor": 0.5,
-  }
-  config = tiny(tmp_path, changes)
-  poisoned(monkeypatch, 0.3)
-  result = fit.fit(experiments.build, config, tmp_path / "run")
-  out = capsys.readouterr().out
-  assert (
-    "not finite; rolled back to step 5, learning rate times 0.5 (rollback 1"
-    in out
-  )
-  assert (
-    "not finite; rolled back to step 5, learning rate times 0.25 (rollback 2"
-    in out
-  )
-  assert result["rollbacks"] == 2
-  found = rows(tmp_path / "run")
-  assert [row["step"] for row in found] == ["5", "10", "15", "20"]
-  rates = [float(row["learning_rate"]) for row in found]
-  assert rates == pytest.approx([0.002, 0.0005, 0.0005, 0.0005])
-  assert all(np.isfinite(float(row["validation_loss"])) for row in found)
-
-
-def test_it_goes_back_to_the_start_where_nothing_was_saved(
-  tmp_path, monkeypatch
-):
-  changes = {"train.max_steps": 12, "train.on_nonfinite": "rollback"}
-  poisoned(monkeypatch, 0.6)
-  config = tiny(tmp_path, changes)
-  assert fit.fit(experiments.build, config, tmp_path / "run")["step"] == 12
-  poisoned(monkeypatch, 0)
-  with pytest.raises(UserError, match="after train.rollbacks=3 rollbacks"):
-    fit.fit(experiments.build, config, tmp_path / "other")
-  assert steps(tmp_path / "other" / "checkpoints") == []
 
 
 def test_a_second_training_is_refused_while_the_first_runs(

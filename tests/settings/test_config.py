@@ -341,4 +341,6 @@ def test_what_shapes_a_model_is_part_of_its_identity(config):
   for names in (config_lib.IDENTITY, config_lib.SHAPE, command.NAMING):
     for name in names:
       assert any(field.startswith(name) for field in config_lib.flat(config))
-  assert all(name.startswith(config_lib.IDENTITY) for name in config_lib.SHAPE)
+  for field in config_lib.flat(config):
+    shapes = field.startswith(config_lib.SHAPE)
+    assert not shapes or field.startswith(config_lib.IDENTITY), field

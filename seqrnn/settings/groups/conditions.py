@@ -59,7 +59,6 @@ POOLED: tuple[Condition, ...] = (
   task("language_model") | {"data.mapping": ("many_to_one",)},
 )
 FORGET_GATE: Condition = {"model.cell": Registered(cells_with_forget_gate)}
-ROLLBACK: Condition = {"train.on_nonfinite": ("rollback",)}
 BOTH_HEADS = task("gap_model") | {"model.heads": ("all",)}
 SAMPLED = (task("language_model", "polyphony"), BOTH_HEADS)
 SAMPLED_TEXT = (task("language_model"), BOTH_HEADS)

@@ -21,7 +21,6 @@ from seqrnn.settings.fields import (
 )
 from seqrnn.settings.groups.conditions import (
   CLASSIFICATION,
-  ROLLBACK,
   group,
   optimizer,
   schedule,
@@ -224,19 +223,6 @@ TRAIN = group(
     "Evaluate and save the mean of the parameters, taken from the asgd-th"
     " evaluation without a better validation loss on (NT-ASGD: Merity et al."
     " 2017).",
-  ),
-  on_nonfinite=Field(
-    "stop",
-    choice("stop", "rollback"),
-    "The response to a loss, gradient or parameter that is not finite. stop:"
-    " end the run. rollback: continue from the last checkpoint with a lower"
-    " learning rate.",
-  ),
-  rollback_factor=Field(
-    0.5, BETWEEN_0_1, "A rollback's factor of the learning rate.", (ROLLBACK,)
-  ),
-  rollbacks=Field(
-    3, COUNT, "The maximum number of rollbacks of a run.", (ROLLBACK,)
   ),
   sample_length=Field(
     60,

@@ -1,0 +1,131 @@
+"""What may change when a run resumes: its limits."""
+
+import itertools
+import math
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import experiments
+from seqrnn.errors import UserError
+from seqrnn.settings import command
+from seqrnn.settings import config as config_lib
+from seqrnn.training import fit, loop, optimizers
+from seqrnn.training.position import Position
+from tests.conftest import tiny
+
+SMALL = {"train.batches_per_epoch": 4, "train.epochs": 2, "checkpoint.keep": 9}
+
+
+def begin(tmp_path, **fields):
+  """A config that differs from SMALL in fields of `train`."""
+  own = {f"train.{name}": value for name, value in fields.items()}
+  return tiny(tmp_path, SMALL | {"model.hidden_size": 4} | own)
+
+
+def run(config, workdir):
+  return fit.fit(experiments.build, config, workdir)
+
+
+def test_only_limits_may_change(tmp_path, capsys):
+  workdir = tmp_path / "run"
+  run(begin(tmp_path, epochs=1), workdir)
+  record = (workdir / "config.json").read_bytes()
+  for name, value, differs in (
+    ("train.label_smoothing", 0.4, "train.label_smoothing: 0.0 -> 0.4"),
+    ("train.samples_per_epoch", 8, "train.samples_per_epoch: None -> 8"),
+    ("train.tensorboard", True, "train.tensorboard: False -> True"),
+    ("optimizer.learning_rate", 0.1, "optimizer.learning_rate: 0.002 -> 0.1"),
+    ("schedule.warmup_steps", 3, "schedule.warmup_steps: 0 -> 3"),
+    ("checkpoint.every", 2, "checkpoint.every: None -> 2"),
+  ):
+    config = begin(tmp_path, epochs=2)
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(UserError) as caught:
+      run(config, workdir)
+    assert str(caught.value) == (
+      f"{workdir}: holds another run, {differs}; name another --workdir,"
+      " because only train.epochs, train.max_steps, train.patience may change"
+    )
+  # A limit that is lower, or raised where another one has ended the training.
+  for limits in ({"epochs": 1, "max_steps": 2}, {"epochs": 3, "max_steps": 4}):
+    capsys.readouterr()
+    assert run(begin(tmp_path, **limits), workdir)["step"] == 4
+    out = capsys.readouterr().out
+    assert re.search(r"^the training has ended by .*max_steps$", out, re.M)
+    assert "finished at step 4;" in out
+    assert (workdir / "config.json").read_bytes() == record
+  run(begin(tmp_path, epochs=2, patience=9), workdir)
+  trained = experiments.load(workdir).config.train
+  assert (trained.epochs, trained.patience) == (2, 9)
+
+
+def _cosine(part):
+  return 0.01 * (0.99 * (1 + math.cos(math.pi * part)) / 2 + 0.01)
+
+
+@pytest.mark.parametrize(
+  ("name", "rates"),
+  [
+    ("cosine", (_cosine(0.9), _cosine(0.5))),
+    ("step", (0.01, 0.001)),
+    ("constant", None),
+  ],
+)
+def test_a_run_whose_schedule_has_ended_warns(name, rates, tmp_path, capsys):
+  config = begin(tmp_path, epochs=2)
+  config.optimizer.learning_rate = 0.01
+  config.schedule.update(name=name, every=1, factor=0.1, final=0.01)
+  training: Any = SimpleNamespace(
+    config=config,
+    experiment=SimpleNamespace(batches=lambda *_: range(10)),
+    learning_rate=optimizers.schedule(config, 10, 20, 0.01),
+  )
+  settings = {"train.epochs": 1, "train.max_steps": None}
+  fit._warn_of_decay(training, settings, Position(step=9, epoch=0))
+  assert capsys.readouterr().err == ""
+  fit._warn_of_decay(training, settings, Position(step=10, epoch=1))
+  err = capsys.readouterr().err
+  if rates is None:
+    assert err == ""
+    return
+  assert err.startswith(f"warning: schedule.name={name!r}: the learning rate")
+  found = re.search(r"had decayed to (\S+) and is (\S+) now", err)
+  assert found is not None
+  assert [*map(float, found.groups())] == pytest.approx(rates, rel=0.01)
+
+
+def test_an_epoch_without_the_batch_of_a_position_is_refused(tmp_path):
+  batches: Any = SimpleNamespace(batches=lambda *_: range(2))
+  training: Any = SimpleNamespace(workdir=tmp_path, experiment=batches)
+  with pytest.raises(UserError, match="batch 3 of an epoch, which has 2"):
+    loop.epoch_batches(training, Position(step=3, batch=3))
+
+
+def test_all_that_training_rests_on_is_fixed_and_named():
+  free = {*config_lib.CPU, *config_lib.LIMITS, "train.fit_to_data"}
+  unnamed = {*config_lib.CPU, "train.epochs", "train.max_steps"}
+  for name in config_lib.RULES:
+    if name.startswith(config_lib.TRAINING):
+      assert name.startswith(config_lib.IDENTITY) != (name in free), name
+      assert name.startswith(command.NAMING) != (name in unnamed), name
+
+
+def test_a_sweep_has_a_workdir_for_each_value(tmp_path):
+  config = begin(tmp_path)
+  values = {
+    "train.label_smoothing": (0.2, 0.4),
+    "train.class_weights": ("balanced",),
+    "train.patience": (2, 3),
+    "train.samples_per_epoch": (5, 6),
+    "train.eval_every": (5, 6),
+  }
+  names = {command.run_name("c", config, config)}
+  for name, some in values.items():
+    for value in some:
+      other = begin(tmp_path, **{name.removeprefix("train."): value})
+      names.add(command.run_name("c", config, other))
+  assert len(names) == 1 + len(list(itertools.chain(*values.values())))
+  assert all(re.fullmatch(r"c(-[\w.]+=[\w.]+)?", name) for name in names)
