@@ -18,7 +18,6 @@ from seqrnn.experiment import Experiment, Params, require
 from seqrnn.inference import infill, infill_question, states, texts
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.infill import Filling
-from seqrnn.inference.patterns.likelihood import log_prob
 from seqrnn.inference.predictions import Prediction, predictions
 from seqrnn.inference.sampler import sample_music
 from seqrnn.inference.scoring import in_few_lengths, scorer
@@ -117,8 +116,7 @@ class Run(NamedTuple):
       ...   print(piece, end="")
 
     Raises:
-      UserError: as `sample`; or the settings ask for several texts, or for one
-        that is known only when all is drawn.
+      UserError: as `sample`; or the settings ask for several texts.
     """
     config = self._sampled(prime, settings)
     return texts.stream_of(self.experiment, self.params, config)
@@ -215,36 +213,6 @@ class Run(NamedTuple):
     scores = scorer(experiment, mesh)(params, self._documents(text))
     places = range(len(scores.distinct))
     return np.concatenate([scores.document(j) for j in places])
-
-  def log_prob(
-    self,
-    text: str,
-    prime: str = "",
-    *,
-    pattern: str | None = None,
-    schema: str | None = None,
-  ) -> float:
-    r"""The log-probability of a whole text, in nats; -inf for no match.
-
-    Example:
-      >>> run.log_prob("import os\n", prime="\n", pattern=r"import \w+\n")
-      -4.1
-
-    Args:
-      text: in the format of the run's data. Its end is counted if the model has
-        learned it (`data.boundaries`), or if there is a pattern.
-      prime: what stands before the text.
-      pattern: as `config.sample.pattern`: the probability that a sample under
-        it, at temperature 1 and of any length, is the text.
-      schema: as `config.sample.schema`, likewise.
-
-    Raises:
-      UserError: as `sample`, or no prime in a run without `data.boundaries`.
-    """
-    self._require("sample", "cannot sample")
-    given = {"prime": prime, "pattern": pattern, "schema": schema}
-    config = self._changed("sample", {**given, "resample": 1})
-    return log_prob(self.experiment, self.params, config, text)
 
   def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
     """The most likely symbols or labels of a text, or its numbers.

@@ -40,15 +40,11 @@ class Limits(NamedTuple):
       more (Holtzman et al. 2020); 1 includes all. Without top_k it is unused.
     min_p: symbols with at least this part of the probability of the most likely
       one (Nguyen et al. 2024).
-    typical: the fewest symbols whose probabilities sum to this or more, taken
-      in the order of abs(-log p - H), where H is the entropy (locally typical
-      sampling, Meister et al. 2023); 1 includes all.
   """
 
   top_k: jax.Array | int | None = None
   top_p: jax.Array | float = 1.0
   min_p: jax.Array | float | None = None
-  typical: jax.Array | float | None = None
 
 
 def choose_likely_symbol(
@@ -68,25 +64,7 @@ def choose_likely_symbol(
     largest_B1 = jnp.max(scaled_BV, axis=-1, keepdims=True)
     least_B1 = largest_B1 + jnp.log(limits.min_p)
     scaled_BV = jnp.where(scaled_BV >= least_B1, scaled_BV, -jnp.inf)
-  if limits.typical is not None:
-    typical_BV = _typical(scaled_BV, limits.typical)
-    scaled_BV = jnp.where(typical_BV, scaled_BV, -jnp.inf)
   return _draw_symbol(noise_BV, scaled_BV, temperature)
-
-
-def _typical(scaled_BV: jax.Array, mass: jax.Array | float) -> jax.Array:
-  """Returns whether a symbol is in the typical set, [B, V]."""
-  log_p_BV = jax.nn.log_softmax(scaled_BV, axis=-1)
-  p_BV = jnp.exp(log_p_BV)
-  # A symbol that is not allowed has p = 0, and 0 log 0 is 0.
-  terms_BV = jnp.where(p_BV > 0, -p_BV * log_p_BV, 0)
-  entropy_B1 = jnp.sum(terms_BV, axis=-1, keepdims=True)
-  distance_BV = jnp.abs(-log_p_BV - entropy_B1)
-  sorted_BV, p_BV = jax.lax.sort((distance_BV, p_BV), dimension=-1, num_keys=1)
-  # A symbol stays while those before it have less than the mass together.
-  inside_BV = (jnp.cumsum(p_BV, axis=-1) - p_BV < mass) | (mass >= 1)
-  kept_BV = jnp.where(inside_BV, sorted_BV, -jnp.inf)
-  return distance_BV <= jnp.max(kept_BV, axis=-1, keepdims=True)
 
 
 def _likely_by_sorting(

@@ -1,7 +1,6 @@
 """Texts that a model draws, with the settings of `config.sample`."""
 
 import copy
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,9 +10,8 @@ import numpy as np
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
-from seqrnn.inference import beam, choice, penalties, processors
+from seqrnn.inference import choice, penalties, processors
 from seqrnn.inference.patterns import constraint as patterns
-from seqrnn.inference.patterns.resampling import resampled
 from seqrnn.inference.primes import (
   aligned,
   prime_ids,
@@ -79,7 +77,7 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
     return lambda _: ""
   config = copy.deepcopy(config)
   # They may need more symbols.
-  config.sample.update(pattern=None, schema=None, resample=1, min_length=0)
+  config.sample.update(pattern=None, schema=None, min_length=0)
   generate = _begin(experiment, config, length)
   symbols = experiment.vocabularies["symbols"]
   prime_BP, _ = prime_ids(
@@ -103,7 +101,7 @@ def _begin(
   settings, symbols = config.sample, experiment.vocabularies["symbols"]
   assert experiment.decoder is not None, "checked by the caller"
   how, more = choice.SYMBOL, ()
-  limits = choice.Limits(min_p=settings.min_p, typical=settings.typical)
+  limits = choice.Limits(min_p=settings.min_p)
   if (settings.top_k, settings.top_p) != (None, None):
     top_k, top_p = settings.top_k or len(symbols), settings.top_p or 1.0
     limits = limits._replace(top_k=top_k, top_p=top_p)
@@ -116,8 +114,6 @@ def _begin(
   ) -> Iterator[np.ndarray]:
     applied = _applied(config, symbols, temperature, length)
     draw = generator(decoder, length=length, how=how, applied=applied)
-    if settings.resample > 1:  # The pattern is the only processor.
-      draw = resampled(draw, decoder, applied[-1], settings.resample)
     return draw(params, prime_BP, seed, temperature, *more)
 
   return generate
@@ -201,12 +197,11 @@ def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
   symbols = experiment.vocabularies["symbols"]
   generate = _begin(experiment, config, settings.length)
   if settings.prompts is None:
-    streams = settings.streams if settings.beam is None else 1
     prime_BP, unknown = prime_ids(
-      symbols, settings.prime, data, streams, settings.seed
+      symbols, settings.prime, data, settings.streams, settings.seed
     )
     report_unknown(unknown, "sample.prime")
-    primes, rows = [settings.prime] * streams, list(prime_BP)
+    primes, rows = [settings.prime] * settings.streams, list(prime_BP)
   else:
     primes, rows, unknown = [], [], {}
     for n, (where, prime) in enumerate(prompts(settings.prompts)):
@@ -235,7 +230,7 @@ def stream_of(
 
   Raises:
     UserError: the task writes no text, or the settings ask for another number
-      of texts, or for one that is known only when all is drawn.
+      of texts.
   """
   settings = config.sample
   if not experiment.writes_text:
@@ -244,15 +239,11 @@ def stream_of(
     "temperature": len(settings.temperature) == 1,
     "streams": settings.streams == 1,
     "prompts": settings.prompts is None,
-    "beam": settings.beam is None,
-    "best_of": settings.best_of == 1,
-    "resample": settings.resample == 1,
   }
   for name, holds in allowed.items():
     if not holds:
       raise UserError(
-        f"config.sample.{name}={settings[name]!r}: a stream is one text, each"
-        " of whose symbols is drawn once"
+        f"config.sample.{name}={settings[name]!r}: a stream is one text"
       )
   return stream(begin(experiment, params, config), settings.temperature[0])
 
@@ -268,19 +259,15 @@ def draw(
     scored: with log-probabilities.
   """
   settings, count = writing.config.sample, len(writing.rows)
-  size = count
-  if settings.prompts is not None:
-    each = settings.best_of * settings.resample * (settings.beam or 1)
-    size = min(count, max(1, _ROWS // each))
+  size = count if settings.prompts is None else min(count, _ROWS)
   for first in range(0, count, size):
     # The last group is filled up: another number of rows would compile.
     chosen = [min(n, count - 1) for n in range(first, first + size)]
     seed = settings.seed
     if first:  # Other groups have other draws.
       [seed] = np.random.SeedSequence((seed, first)).generate_state(1)
-    found = _group(writing, chosen, seed, temperature, scored)
-    for made in itertools.islice(found, count - first):
-      yield from made
+    samples = _group(writing, chosen, seed, temperature, scored)
+    yield from samples[: count - first]
 
 
 def _group(
@@ -289,82 +276,55 @@ def _group(
   seed: int,
   temperature: float,
   scored: bool,
-) -> Iterator[list[Sample]]:
-  """The texts of each of the chosen primes."""
+) -> list[Sample]:
+  """The text of each of the chosen primes."""
   settings, symbols = writing.config.sample, writing.symbols
   prime_BP = aligned([writing.rows[n] for n in chosen])
-  decoder, params = writing.experiment.decoder, writing.params
-  assert decoder is not None, "checked by the caller"
-  if settings.beam is None:
-    many = settings.best_of
-    prime_NP = np.repeat(prime_BP, many, axis=0)
-    chunks = writing.generate(params, prime_NP, seed, temperature)
-    shown = [writing.shown(n) for n in chosen for _ in range(many)]
-    drawn_NT = collect(symbols, shown, chunks, writing.stops)
-    there_N = np.ones(len(drawn_NT), bool)
-  else:
-    many = settings.streams
-    prime_NP = np.repeat(prime_BP, many, axis=0)
-    drawn_BWT, score_BW = beam.search(
-      decoder, params, prime_BP, settings.length, settings.beam, writing.applied
-    )
-    drawn_NT = drawn_BWT[:, :many].reshape(len(prime_NP), -1)
-    there_N = score_BW[:, :many].ravel() > -np.inf
-  made, bounded = [], writing.config.data.boundaries
-  for n, drawn_T in enumerate(drawn_NT):
-    first = chosen[n // many]
-    text, size, ended = ending(
-      symbols, writing.shown(first), drawn_T, writing.stops
-    )
+  chunks = writing.generate(writing.params, prime_BP, seed, temperature)
+  shown = [writing.shown(n) for n in chosen]
+  drawn_BT = collect(symbols, shown, chunks, writing.stops)
+  samples, bounded = [], writing.config.data.boundaries
+  for n, prime_P, drawn_T in zip(chosen, shown, drawn_BT, strict=True):
+    text, size, ended = ending(symbols, prime_P, drawn_T, writing.stops)
     if ended == "end" and (writing.patterned or not bounded):
       size -= 1  # The model's own end has no probability, or another one.
-    prime = writing.primes[first]
-    made.append(
+    prime = writing.primes[n]
+    samples.append(
       Sample(prime, text, None, None, size, temperature, settings.seed, ended)
     )
-  if scored or settings.best_of > 1:
-    made = _scored(writing, prime_NP, drawn_NT, made)
-  for first in range(0, len(made), many):
-    row = range(first, first + many)
-    texts = [made[n] for n in row if there_N[n]]
-    yield [max(texts, key=_per_symbol)] if settings.best_of > 1 else texts
-
-
-def _per_symbol(one: Sample) -> float:
-  assert one.log_prob is not None, "it is scored"
-  return one.log_prob / max(one.symbols, 1)
+  return _scored(writing, prime_BP, drawn_BT, samples) if scored else samples
 
 
 def _scored(
   writing: Writing,
-  prime_NP: np.ndarray,
-  drawn_NT: np.ndarray,
-  made: list[Sample],
+  prime_BP: np.ndarray,
+  drawn_BT: np.ndarray,
+  samples: list[Sample],
 ) -> list[Sample]:
   """Texts with their log-probabilities."""
   decoder = writing.experiment.decoder
   assert decoder is not None, "checked by the caller"
-  size_N1 = np.array([one.symbols for one in made])[:, None]
-  end_N1 = np.array([one.ended == "end" for one in made])[:, None]
-  place_1T = np.arange(drawn_NT.shape[1])[None]
-  counted_NT = place_1T < size_N1
+  size_B1 = np.array([one.symbols for one in samples])[:, None]
+  end_B1 = np.array([one.ended == "end" for one in samples])[:, None]
+  place_1T = np.arange(drawn_BT.shape[1])[None]
+  counted_BT = place_1T < size_B1
   # The sampler's probability has that of the end of a match.
-  known_NT = place_1T < size_N1 + (end_N1 & writing.patterned)
+  known_BT = place_1T < size_B1 + (end_B1 & writing.patterned)
   found = log_probabilities(
     decoder,
     writing.params,
-    prime_NP,
-    np.where(known_NT, drawn_NT, PAD),
+    prime_BP,
+    np.where(known_BT, drawn_BT, PAD),
     writing.applied,
   )
-  model_NT, after_NT = (np.asarray(x, np.float64) for x in found)
-  model_N = np.where(counted_NT, model_NT, 0).sum(axis=1).tolist()
-  after_N = after_NT.sum(axis=1).tolist()
+  model_BT, after_BT = (np.asarray(x, np.float64) for x in found)
+  model_B = np.where(counted_BT, model_BT, 0).sum(axis=1).tolist()
+  after_B = after_BT.sum(axis=1).tolist()
   if not writing.patterned:
-    after_N = [None] * len(made)
+    after_B = [None] * len(samples)
   return [
     one._replace(log_prob=model, log_prob_pattern=after)
-    for one, model, after in zip(made, model_N, after_N, strict=True)
+    for one, model, after in zip(samples, model_B, after_B, strict=True)
   ]
 
 

@@ -72,7 +72,7 @@ def _show(
   for temperature in settings.temperature:
     if plain and len(settings.temperature) > 1:
       show(f"----- temperature {temperature:g}\n")
-    if alone and settings.beam is None and settings.best_of == 1:
+    if alone:
       text = ""
       for piece in texts.stream(writing, temperature):
         show(piece)

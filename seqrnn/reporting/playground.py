@@ -20,7 +20,6 @@ from seqrnn.models import cells
 from seqrnn.settings.config import Config
 
 _PAGE = Path(__file__).with_suffix(".html")
-_PATTERN = _PAGE.with_name("playground_pattern.js")
 _LIMIT = 2**25  # Parameters: a page of 90 MB.
 
 
@@ -68,7 +67,6 @@ def build(
     "boundaries": config.data.boundaries,
     "begin": start_ids(symbols, config.data, "x").tolist(),
     "prime": config.sample.prime,
-    "pattern": config.sample.pattern or "",
     "temperature": config.sample.temperature[0],
     "share": config.sample.top_p or 1.0,
     "zoneout": [model.zoneout_hidden, model.zoneout_cell],
@@ -77,9 +75,7 @@ def build(
   }
   # "</script" ends a script in HTML even inside of a string.
   text = json.dumps(content).replace("<", "\\u003c")
-  page = _PAGE.read_text("utf-8")
-  page = page.replace("PATTERN", _PATTERN.read_text("utf-8"), 1)
-  return page.replace("MODEL", text, 1)
+  return _PAGE.read_text("utf-8").replace("MODEL", text, 1)
 
 
 def _cell(model: Config) -> dict[str, Any]:

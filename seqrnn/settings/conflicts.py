@@ -54,8 +54,6 @@ _LOG_CUTS = (
   "data.log_session_key",
 )
 
-_LIMITS = ("top_k", "top_p", "min_p", "typical")
-
 # The first conflict that holds is reported.
 CONFLICTS: list[Conflict] = [
   *(
@@ -77,10 +75,8 @@ CONFLICTS: list[Conflict] = [
     "each prompt has one sample",
   ),
   Conflict(
-    ("sample.no_repeat", "sample.length", "sample.streams", "sample.best_of"),
-    lambda n, length, streams, many: (
-      n is not None and length * streams * many > 2**24
-    ),
+    ("sample.no_repeat", "sample.length", "sample.streams"),
+    lambda n, length, streams: n is not None and length * streams > 2**24,
     "repeats are found among at most 2**24 symbols of all texts",
   ),
   Conflict(
@@ -100,36 +96,6 @@ CONFLICTS: list[Conflict] = [
       "the pattern says how long a text is",
     )
     for name in ("sample.pattern", "sample.schema")
-  ),
-  Conflict(
-    ("sample.beam", "sample.streams"),
-    lambda beam, streams: beam is not None and streams > beam,
-    "the texts are among those of the beam, which must be as wide",
-  ),
-  Conflict(
-    ("sample.beam", "sample.temperature"),
-    lambda beam, temperature: beam is not None and temperature != (1.0,),
-    "a beam search draws nothing; its temperature must be 1",
-  ),
-  Conflict(
-    ("sample.beam", "sample.length"),
-    lambda beam, length: beam is not None and beam * length > 2**24,
-    "a beam must not have more than 2**24 symbols",
-  ),
-  Conflict(
-    ("sample.beam", "sample.best_of"),
-    lambda beam, best_of: beam is not None and best_of > 1,
-    "a beam search draws nothing",
-  ),
-  *(
-    _exclusive("sample.beam", f"sample.{name}", rule=rule)
-    for name, rule in (
-      *((n, "a beam search draws nothing") for n in _LIMITS),
-      (
-        "stop",
-        "a beam does not look for texts; a pattern such as '.*\\n' ends it",
-      ),
-    )
   ),
   *(
     _exclusive("sample.stop", f"sample.{name}", rule="a match ends by itself")
@@ -239,35 +205,6 @@ CONFLICTS: list[Conflict] = [
     "sample.pattern",
     "sample.schema",
     rule="set one of the two; a schema is made a pattern",
-  ),
-  Conflict(
-    ("sample.resample", "sample.pattern", "sample.schema"),
-    lambda count, pattern, schema: count > 1 and pattern is schema is None,
-    "candidates are weighed by a pattern or a schema; set one of the two",
-  ),
-  *(
-    Conflict(
-      ("sample.resample", name),
-      lambda count, limit: count > 1 and limit is not None,
-      "the weights of candidates are of draws from all symbols",
-    )
-    for name in (
-      *(f"sample.{name}" for name in _LIMITS),
-      *("sample.repetition_penalty", "sample.no_repeat", "sample.beam"),
-    )
-  ),
-  Conflict(
-    ("sample.resample", "sample.best_of"),
-    lambda count, best_of: count > 1 and best_of > 1,
-    "set one of the two; each keeps one of several candidates",
-  ),
-  *(
-    Conflict(
-      ("sample.streams", name, "data.window"),
-      lambda streams, count, window: streams * count * window > 2**24,
-      "the candidates must not have more than 2**24 symbols in their windows",
-    )
-    for name in ("sample.resample", "sample.best_of")
   ),
   Conflict(
     ("model.tied", "model.embedding_size"),

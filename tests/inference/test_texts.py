@@ -123,48 +123,15 @@ def test_repeats_are_not_drawn(run):
   assert len({*penalised}) > len({*loop})
 
 
-def test_the_best_of_several_is_kept(run):
-  every = drawn(run, "ab", length=9, streams=4)
-  [best] = drawn(run, "ab", length=9, best_of=4)
-  assert best == max(every, key=lambda one: one.log_prob)
-  assert run.sample("ab", length=9, best_of=4) == [best.text]
-  eager, by_sum = ending_at(run, 0.0), lambda one: one.log_prob
-  by_symbol = lambda one: one.log_prob / one.symbols
-  every = drawn(eager, "ab", length=9, streams=4)
-  found = drawn(eager, "ab", length=9, best_of=2, streams=2)
-  pairs = [every[:2], every[2:]]
-  assert found == [max(pair, key=by_symbol) for pair in pairs]
-  assert found != [max(pair, key=by_sum) for pair in pairs]
-
-
-def test_a_beam_finds_the_most_likely_text(run):
-  found = drawn(run, "ab", length=12, beam=16, streams=3)
-  scores = [one.log_prob for one in found]
-  assert scores == sorted(scores, reverse=True)
-  assert len({one.text for one in found}) == 3
-  greedy = drawn(run, "ab", length=12, temperature=0)[0]
-  assert scores[0] >= greedy.log_prob - 1e-4
-  for one in found:
-    assert one.log_prob == pytest.approx(log_p(run, one.text, 12), rel=1e-4)
-  [one] = drawn(run, "ab", length=12, beam=1)
-  assert one.text == greedy.text
-  # Of one symbol, or the end, there are no more.
-  every = run.sample("ab", length=1, beam=100, streams=100)
-  assert sorted(every) == sorted(["ab", *(f"ab{s}" for s in "abcde \n")])
-
-
-def test_a_pattern_holds_for_a_beam_and_for_prompts(run, tmp_path):
+def test_a_pattern_holds_for_prompts(run, tmp_path):
   prompts = tmp_path / "primes.txt"
   prompts.write_text("ab\ncde\n")
-  every = drawn(run, length=9, pattern="[ab]{3}", beam=16, streams=16)
-  assert {one.text for one in every} == {
-    "".join(text) for text in itertools.product("ab", repeat=3)
-  }
-  chances = [np.exp(one.log_prob_pattern) for one in every]
-  assert sum(chances) == pytest.approx(1, rel=1e-4)
-  assert chances == sorted(chances, reverse=True)
-  given = {"length": 9, "pattern": "[ab]+", "prompts": str(prompts)}
-  first, second = drawn(run, **given, no_repeat=2, best_of=2)
+  every = drawn(run, length=9, pattern="[ab]{2}", streams=99)
+  chances = {one.text: np.exp(one.log_prob_pattern) for one in every}
+  assert {*chances} == {"aa", "ab", "ba", "bb"}
+  assert sum(chances.values()) == pytest.approx(1, rel=1e-4)
+  settings = {"length": 9, "pattern": "[ab]+", "prompts": str(prompts)}
+  first, second = drawn(run, **settings, no_repeat=2)
   assert re.fullmatch("ab[ab]+", first.text)
   assert re.fullmatch("cde[ab]+", second.text)
   assert first.log_prob_pattern >= first.log_prob - 1e-4
@@ -198,7 +165,7 @@ def test_prompts_are_continued_together(run, tmp_path, monkeypatch, capsys):
     assert one.log_prob == pytest.approx(alone.log_prob, rel=1e-4)
   assert "sample.prompts: read as unknown: 'z'" in capsys.readouterr().err
   monkeypatch.setattr(texts, "_ROWS", 6)
-  settings = {"beam": 3, "no_repeat": 2, "repetition_penalty": 1.3}
+  settings = {"temperature": 0, "no_repeat": 2, "repetition_penalty": 1.3}
   several = run.sample(prompts=str(lines), length=20, **settings)
   for text, prime in zip(several, primes, strict=True):
     assert [text] == run.sample(prime, length=20, **settings)
@@ -246,8 +213,7 @@ def test_a_stream_is_the_text(run, monkeypatch):
     "ab", length=50, temperature=0.7, top_k=3
   )
   for name, value in (
-    *(("streams", 2), ("temperature", (0.5, 1.0)), ("beam", 2)),
-    *(("best_of", 2), ("prompts", "x.txt")),
+    *(("streams", 2), ("temperature", (0.5, 1.0)), ("prompts", "x.txt")),
   ):
     with pytest.raises(UserError, match=rf"config\.sample\.{name}=.*one text"):
       run.stream(**{name: value})
@@ -298,12 +264,6 @@ def test_a_json_line_without_a_prime(run, tmp_path, line):
     ({"stop": "a", "pattern": "b"}, "a match ends by itself"),
     ({"pattern": 5}, "sample.pattern=5: must be a text, or none"),
     ({"prime": None}, "sample.prime=None: must be a text"),
-    ({"beam": 2, "streams": 3}, "the texts are among those of the beam"),
-    ({"beam": 2, "temperature": 0}, "its temperature must be 1"),
-    ({"beam": 2, "typical": 0.5}, "a beam search draws nothing"),
-    ({"beam": 2, "best_of": 2}, "a beam search draws nothing"),
-    ({"beam": 1024, "length": 2**15}, "must not have more than"),
-    ({"beam": 2, "stop": "a"}, "a beam does not look for texts"),
     ({"min_length": 9, "length": 8}, "the minimum must not exceed the length"),
     ({"no_repeat": 2, "length": 2**30}, "at most 2\\*\\*24 symbols"),
     ({"prompts": "x", "prime": "a"}, "set one of the two"),

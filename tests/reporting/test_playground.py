@@ -10,9 +10,10 @@ import pytest
 import experiments
 from configs import base, rnn
 from seqrnn.data.corpora import from_text
-from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
+from seqrnn.inference import choice
 from seqrnn.reporting import playground
 from seqrnn.settings import config as config_lib
 from tests.conftest import Page
@@ -97,6 +98,37 @@ def test_its_probabilities_are_the_checkpoints(tmp_path, browser, name):
   )
   assert found["read"] == ids.tolist()
   np.testing.assert_allclose(found["chances"], expected_TV, atol=1e-3)
+
+
+def test_its_chances_are_those_of_the_sampler(tmp_path, browser):
+  *_, path = made(tmp_path, {"sample.top_p": 0.97})
+  browser.get(path.as_uri())
+  assert browser.find_element("id", "percent").text == "0.97"
+  cases = [(t, share) for t in (0, 0.5, 1.5) for share in (0.2, 0.6, 0.95, 1)]
+  logits_V, p_CV = browser.execute_script(
+    """
+    const carry = tokens("e").flatMap((token) => token.ids).reduce(step, start);
+    return [[...logits(carry)], arguments[0].map(([temperature, share]) =>
+      [...chances(carry, { temperature, share })])];
+    """,
+    cases,
+  )
+  V = len(SYMBOLS)
+  logits_V = np.array(logits_V, np.float32)
+  logits_V[[PAD, BEGIN, UNKNOWN]] = -np.inf
+  for (temperature, share), p_V in zip(cases, p_CV, strict=True):
+    # A symbol is drawn by any noise if it is likely.
+    likely_V = choice.choose_likely_symbol(
+      jnp.eye(V) * 1e6,
+      jnp.tile(logits_V, (V, 1)),
+      jnp.float32(temperature or 1),
+      choice.Limits(V, share),
+    ) == jnp.arange(V)
+    if not temperature:
+      likely_V = logits_V == logits_V.max()
+    scaled_V = np.where(likely_V, logits_V, -np.inf) / (temperature or 1)
+    np.testing.assert_allclose(p_V, jax.nn.softmax(scaled_V), atol=1e-5)
+  assert len({int(np.sum(np.array(p_V) > 0)) for p_V in p_CV}) > 3
 
 
 def test_it_writes_on_from_what_is_typed(tmp_path, browser):

@@ -12,7 +12,6 @@ from seqrnn.detection.ensemble import Ensemble
 from seqrnn.experiment import Decoder
 from seqrnn.following import stepping
 from seqrnn.inference import (
-  beam,
   evaluation,
   predictions,
   replay,
@@ -95,10 +94,6 @@ MAKERS = {
   "drawer": lambda _, decoder: (
     sampler.drawer(decoder, mesh=ABSENT),
     (STATE, np.uint32(0), ((1.0,), ()), 0, 5),
-  ),
-  "searcher": lambda _, decoder: (
-    beam.searcher(decoder, 2, 32, mesh=ABSENT),
-    ((*STATE[:2], ()), (), 5),
   ),
   "replayer": lambda _, decoder: (
     replay.replayer(decoder, mesh=ABSENT),

@@ -157,7 +157,7 @@ SAMPLE = group(
     int,
     COUNT,
     "Draw only from the k most likely symbols. Limits hold one after another,"
-    " at the temperature: top_k, top_p, min_p, typical, as in Hugging Face's"
+    " at the temperature: top_k, top_p, min_p, as in Hugging Face's"
     " transformers. Symbols as likely as the last one kept are kept, too.",
     *SAMPLED_TEXT,
   ),
@@ -184,25 +184,10 @@ SAMPLE = group(
     *SAMPLED_TEXT,
     place=READ,
   ),
-  resample=Field(
-    1,
-    integer(1, 10_000, "1 to 10,000"),
-    "The candidates of each text under a pattern, of which one is kept. Many:"
-    " texts have nearly the model's own probabilities, given that they match.",
-    SAMPLED_TEXT,
-  ),
   min_p=optional(
     float,
     ABOVE_0,
     "Draw only symbols with p >= min_p * max p (Nguyen et al. 2024).",
-    *SAMPLED_TEXT,
-  ),
-  typical=optional(
-    float,
-    ABOVE_0,
-    "Draw only from the smallest set of symbols with this total probability,"
-    " taken in the order of |-log p - H|, where H is the entropy (locally"
-    " typical sampling, Meister et al. 2023).",
     *SAMPLED_TEXT,
   ),
   repetition_penalty=optional(
@@ -232,21 +217,6 @@ SAMPLE = group(
     " that is complete, in what is drawn. It is not part of the sample. A list"
     ' has escapes: ["\\n"] is a newline, and \\n alone a backslash and an n.',
     *SAMPLED_TEXT,
-  ),
-  beam=optional(
-    int,
-    integer(1, 1024, "1 to 1024"),
-    "Search instead of drawing: keep this many beginnings, the most likely"
-    " ones, symbol by symbol, and return the sample.streams most likely texts,"
-    " by the sum of log-probabilities.",
-    *SAMPLED_TEXT,
-  ),
-  best_of=Field(
-    1,
-    integer(1, 10_000, "1 to 10,000"),
-    "Draw this many samples for each text, and keep the one with the largest"
-    " log-probability per symbol under the model at temperature 1.",
-    SAMPLED_TEXT,
   ),
   seed=Field(0, SEED, "The seed of the draws.", SAMPLED),
   tempo=Field(
