@@ -15,7 +15,7 @@ from seqrnn.data.documents import Document
 from seqrnn.detection.findings import Findings
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require
-from seqrnn.inference import infill, infill_question, states, texts
+from seqrnn.inference import infill, states, texts
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.inference.infill import Filling
 from seqrnn.inference.predictions import Prediction, predictions
@@ -242,23 +242,23 @@ class Run(NamedTuple):
     """The best fillings of a text's gaps.
 
     Example:
-      >>> best, *others = run.fill("def f(_{3,20}):")
+      >>> best, *others = run.fill("if x is not _{4}:")
       >>> best.text, best.gaps, round(best.score, 2)
-      ('def f(self):', ['self'], -16.43)
+      ('if x is not None:', ['None'], -20.14)
 
     Args:
-      text: `_{5}` in it is a gap of 5 symbols, `_{3,20}` a gap of 3 to 20; for
-        a gap model, `_` is a gap of one symbol.
-      **settings: fields of `config.predict`, such as top_k, pattern, seed,
-        candidates, sweeps, and gap, the mark of a gap in place of `_`.
+      text: `_{5}` in it is a gap of 5 symbols; for a gap model, `_` is a gap of
+        one symbol.
+      **settings: fields of `config.predict`, such as top_k, seed, candidates,
+        sweeps, and gap, the mark of a gap in place of `_`.
 
     Raises:
       UserError: the task cannot fill gaps, or not these.
     """
     self._require("predict")
     config = self._changed("predict", {"text": text, **settings})
-    question, _ = infill_question.parse(self.experiment, config)
-    return infill.fill(self.experiment, self.params, question, config).found
+    question, _ = infill.parse(self.experiment, config)
+    return infill.fill(self.experiment, self.params, question, config).best
 
   def states(
     self,

@@ -17,7 +17,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.inference import infill, infill_question
+from seqrnn.inference import infill
 from seqrnn.inference.predictions import (
   OPEN_GAP,
   Prediction,
@@ -214,9 +214,7 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   else:
     return None
   if experiment.in_bits:
-    gap = (
-      infill_question.spelled_mark(config) if experiment.fills_gaps else None
-    )
+    gap = infill.spelled_mark(config) if experiment.fills_gaps else None
     documents = _ask(documents, gap)
   return splits.given(documents, data.unit)
 
@@ -225,25 +223,25 @@ def _show_fillings(
   console: Console, fillings: infill.Fillings, log_p: str
 ) -> None:
   """Prints the best filling, and a table of all of them."""
-  best, *_ = fillings.found
+  best, *_ = fillings.best
   console.print(f"filled: [bold]{console_text(best.text)}[/bold]")
   gaps = [f"gap {k}" for k in range(1, 1 + len(best.gaps))]
   table = Table(log_p, "probability", *gaps)
-  for found in fillings.found:
-    chance = "" if found.probability is None else f"{found.probability:.3f}"
-    texts = [quoted(gap.replace("\n", "\\n")) for gap in found.gaps]
-    table.add_row(f"{found.score:.2f}", chance, *texts)
+  for one in fillings.best:
+    chance = "" if one.probability is None else f"{one.probability:.3f}"
+    texts = [quoted(gap.replace("\n", "\\n")) for gap in one.gaps]
+    table.add_row(f"{one.score:.2f}", chance, *texts)
   console.print(table)
   console.print(fillings.how)
 
 
-def _write_fillings(path: Path, found: list[infill.Filling]):
+def _write_fillings(path: Path, fillings: list[infill.Filling]):
   """Writes predictions.csv: a row a filling, the best first."""
   with files.atomic_write(path) as file:
     writer = csv.writer(file, lineterminator="\n")
-    gaps = [f"gap_{k}" for k in range(1, 1 + len(found[0].gaps))]
+    gaps = [f"gap_{k}" for k in range(1, 1 + len(fillings[0].gaps))]
     writer.writerow(["filling", "score_nats", "probability", *gaps, "text"])
-    for number, (text, gaps, score, chance) in enumerate(found):
+    for number, (text, gaps, score, chance) in enumerate(fillings):
       cells = f"{score:.6g}", "" if chance is None else f"{chance:.6g}"
       texts = [one.replace("\0", r"\x00") for one in (*gaps, text)]
       writer.writerow([number, *cells, *texts])
@@ -253,14 +251,14 @@ def _fill(
   experiment: Experiment, params: Params, config: Config, workdir: Path
 ) -> list[infill.Filling]:
   """Fills the gaps with lengths of `predict.text`."""
-  question, unknown = infill_question.parse(experiment, config)
+  question, unknown = infill.parse(experiment, config)
   report_unknown(unknown, "text")
   fillings = infill.fill(experiment, params, question, config)
   log_p = "pseudo log p" if experiment.fills_gaps else "log p"
   _show_fillings(Console(highlight=False), fillings, log_p)
   with fileset.results(workdir, "predict", "written to") as folder:
-    _write_fillings(folder / "predictions.csv", fillings.found)
-  return fillings.found
+    _write_fillings(folder / "predictions.csv", fillings.best)
+  return fillings.best
 
 
 def run(
@@ -287,7 +285,7 @@ def run(
       f"config.predict.text={settings.text!r},"
       f" config.predict.path={settings.path!r}: give one of the two"
     )
-  if infill_question.is_asked(config):
+  if infill.is_asked(config):
     return _fill(experiment, params, config, workdir)
   asked = _asked(experiment, config)
   if asked is None:

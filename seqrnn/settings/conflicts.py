@@ -80,11 +80,6 @@ CONFLICTS: list[Conflict] = [
     "repeats are found among at most 2**24 symbols of all texts",
   ),
   Conflict(
-    ("predict.pattern", "predict.text"),
-    lambda pattern, text: pattern is not None and text is None,
-    "a pattern is of the gaps in predict.text",
-  ),
-  Conflict(
     ("sample.min_length", "sample.length"),
     lambda low, high: low > high,
     "the minimum must not exceed the length",

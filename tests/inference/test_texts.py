@@ -285,8 +285,3 @@ def test_a_full_disk_is_one_of_samples_jsonl(run, tmp_path, monkeypatch):
   writing = texts.begin(run.experiment, run.params, config)
   with pytest.raises(MachineError, match="samples.jsonl: cannot be written"):
     write_texts(writing, tmp_path, lambda _: None)
-
-
-def test_a_pattern_of_gaps_needs_a_text(run):
-  with pytest.raises(UserError, match="a pattern is of the gaps in predict"):
-    run._changed("predict", {"pattern": "a"})

@@ -37,11 +37,6 @@ class Table(NamedTuple):
   need_SV: np.ndarray
   shortest: int
 
-  @property
-  def accepts_S(self) -> np.ndarray:
-    """Whether a text that stops in a state matches."""
-    return self.need_SV[:, END] == 0
-
 
 def compile_pattern(
   pattern: str, vocabulary: Vocabulary, length: int | None = None

@@ -82,16 +82,9 @@ PREDICT = group(
     "_",
     NOT_EMPTY,
     "The text that marks a gap of one symbol in predict.text or predict.path."
-    " In predict.text, a gap may have a length (_{5}) or a range (_{3,20}); a"
-    " language model fills only these.",
+    " In predict.text, a gap may have a length, as _{5}; a language model fills"
+    " only these.",
     (DETECTION,),
-  ),
-  pattern=optional(
-    str,
-    TEXT,
-    "A regular expression, which each filling of a gap in predict.text matches"
-    " as a whole.",
-    DETECTION,
   ),
   candidates=Field(
     512,
