@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax
 
 from seqrnn import catalogue
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Experiment, shapes
 from seqrnn.exporting.network import Network
 from seqrnn.runtime import files
 from seqrnn.settings import config as config_lib
@@ -26,6 +26,46 @@ _BUILT_IN = {
   "chords": "synthetic four-part music, made by rules; no terms",
   "files": "files of the user's; terms: not known to this program, add them",
 }
+_CARD = """\
+# {name}
+
+A model of the task {task}: {layers} of {units} units ({cell}) that read in
+{ways}, {count:,} parameters. It was trained with seqrnn.
+The file has the parameters of step {step}.
+
+## Data
+
+{data}
+
+## Vocabulary
+
+{vocabularies}
+
+## Figures
+
+{figures}
+
+## Use
+
+{use}
+
+## Limits
+
+- The model knows the symbols of its training data only; another symbol is read
+  as unknown.
+- `vocabulary.json` has the symbols of the training data as they are, of a log
+  the templates of its lines.
+- Probabilities are those of the training data; on other data they are not
+  calibrated.
+- The file has float32; a model that was trained with
+  `model.products=bfloat16` has outputs that differ in the third digit.
+
+## Settings that differ from the defaults
+
+```text
+{settings}
+```
+"""
 
 
 def card(
@@ -45,131 +85,82 @@ def card(
     use: lines on how to use the file.
   """
   model, step = config.model, config.checkpoint.step
-  layers = next(iter(network.stacks.values()))
-  count = sum(
-    array.size
-    for array in (
-      *(x for x in [network.embedding_VD] if x is not None),
-      *(x for pair in network.heads.values() for x in pair[network.tied :]),
-      *(
-        array
-        for stack in network.stacks.values()
-        for ways in stack
-        for way in ways
-        for array in way
-        if isinstance(array, np.ndarray)
-      ),
-    )
+  points = lambda lines: "\n".join(f"- {line}" for line in lines)
+  return _CARD.format(
+    name=workdir.absolute().name,
+    task=config.task.replace("_", " "),
+    layers=f"{model.layers} layer{'s' * (model.layers > 1)}",
+    units=model.hidden_size,
+    cell=model.cell,
+    ways="both directions" if network.two_ways else "one direction",
+    count=sum(leaf.size for leaf in jax.tree.leaves(shapes(experiment))),
+    step=step,
+    data=points(_data(config, workdir)),
+    vocabularies=points(_vocabularies(experiment)),
+    figures=points(_figures(workdir, step)),
+    use=points(use),
+    settings="\n".join(
+      config_lib.differences(config_lib.defaults(), config, TRAINING)
+    ),
   )
-  way = "both directions" if network.two_ways else "one direction"
-  lines = [
-    f"# {workdir.absolute().name}",
-    "",
-    f"A model of the task {config.task.replace('_', ' ')}: {len(layers)}"
-    f" layer{'s' * (len(layers) > 1)}"
-    f" of {model.hidden_size} units ({model.cell}) that read in {way},"
-    f" {count:,} numbers in the file. It was trained with seqrnn; these are the"
-    f" parameters of step {step}.",
-    "",
-    *_section("Data", _data(config, workdir)),
-    *_section("Vocabulary", _vocabularies(experiment)),
-    *_section("Figures", _figures(workdir, step)),
-    *_section("Use", use),
-    *_section("Limits", _limits(network, config)),
-    "## Settings that differ from the defaults",
-    "",
-    "```text",
-    *config_lib.differences(config_lib.defaults(), config, TRAINING),
-    "```",
-  ]
-  return "\n".join(lines) + "\n"
-
-
-def _section(title: str, points: list[str]) -> list[str]:
-  return [f"## {title}", "", *(f"- {point}" for point in points), ""]
 
 
 def _data(config: Config, workdir: Path) -> list[str]:
   source, unit = config.data.source, config.data.unit
-  found = catalogue.sets().get(source)
-  if found is None:
+  known = catalogue.sets().get(source)
+  if known is None:
     about = _BUILT_IN.get(source, "terms: not known to this program")
-    points = [f"`{source}`: {about}; unit: {unit}"]
+    lines = [f"`{source}`: {about}; unit: {unit}"]
   else:
-    points = [
-      f"`{source}`: {found.what}; unit: {unit}",
-      f"terms: {found.terms}",
-      f"cite: {found.cite}",
+    lines = [
+      f"`{source}`: {known.what}; unit: {unit}",
+      f"terms: {known.terms}",
+      f"cite: {known.cite}",
     ]
   start = transfer.read(workdir)
   if start is not None:
-    points.append(
+    lines.append(
       f"it was not trained from nothing: {', '.join(start.parts)} are from"
       f" {start.workdir}, step {start.step}"
     )
-  return points
+  return lines
 
 
 def _vocabularies(experiment: Experiment) -> list[str]:
-  points = []
-  for name, known in experiment.vocabularies.items():
-    if name == "labels":
-      points.append(
-        f"{len(known.symbols):,} labels: output n is entry n of `labels`"
-      )
-    else:
-      points.append(
-        f"{len(known.symbols):,} {name}: id n + 4 is entry n of `{name}`;"
-        " 0 is padding, 1 the begin of a document, 2 its end, 3 unknown"
-      )
-  return points or ["none: inputs are frames of notes"]
+  return [
+    f"{len(known.symbols):,} labels: output n is entry n of `labels`"
+    if name == "labels"
+    else f"{len(known.symbols):,} {name}: id n + 4 is entry n of `{name}`;"
+    " 0 is padding, 1 the begin of a document, 2 its end, 3 unknown"
+    for name, known in experiment.vocabularies.items()
+  ] or ["none: inputs are frames of notes"]
 
 
 def _figures(workdir: Path, step: int) -> list[str]:
   """The figures of validation at a step, and those of the last evaluation."""
-  points = []
+  figures: dict[str, Any] = {}
   for row in read_rows(workdir / "metrics.csv"):
     if int(row["step"]) == step:
-      points += [
-        f"{name.replace('_', ' ', 1).replace('_', ' ')}: {float(value):.4f}"
+      figures |= {
+        name: float(value)
         for name, value in row.items()
         if name.startswith("validation_")
-      ]
+      }
   path = workdir / "evaluation.json"
   if path.exists():
     record: Any = files.read_json(path, _LIMIT)
-    if record.get("step") == step:
-      skipped = ("step", "documents", "symbols", "crc32")
-      points += [
-        f"{record['split']} {name.replace('_', ' ')}: {value:.4f}"
+    if record.pop("step", None) == step:
+      split = record.pop("split")
+      counts = ("documents", "symbols", "crc32")
+      figures |= {
+        f"{split}_{name}": value
         for name, value in record.items()
-        if name not in skipped and isinstance(value, int | float)
-      ]
-  if not any(point.startswith("test ") for point in points):
-    points.append("test: not evaluated (`--mode=evaluate`)")
-  return points
-
-
-def _limits(network: Network, config: Config) -> list[str]:
-  points = [
-    "The model knows the symbols of its training data only; another symbol is"
-    " read as unknown.",
-    "`vocabulary.json` has the symbols of the training data as they are, of a"
-    " log the templates of its lines.",
-  ]
-  if network.gives == "softmax":
-    points.append(
-      "Probabilities are those of the training data; on other data they are"
-      " not calibrated."
-    )
-  if config.model.products == "bfloat16":
-    points.append(
-      "It was trained with products of bfloat16; the file has float32, and"
-      " outputs differ in the third digit."
-    )
-  if network.frames:
-    points.append("Each note is drawn independently of the others.")
-  return points
+        if name not in counts and isinstance(value, int | float)
+      }
+  lines = [f"{name.replace('_', ' ')}: {x:.4f}" for name, x in figures.items()]
+  if not any(line.startswith("test ") for line in lines):
+    lines.append("test: not evaluated (`--mode=evaluate`)")
+  return lines
 
 
 def encoded_config(config: Config) -> bytes:
