@@ -45,7 +45,7 @@ __all__ = [
   "UserError",
   "detect",
   "export",
-  "from_torch",
+  "from_export",
   "load",
   "runs",
   "search",
@@ -226,46 +226,33 @@ def export(
   return path
 
 
-def from_torch(
-  weights: "str | os.PathLike[str] | dict[str, Any]",
-  vocabulary: "str | os.PathLike[str] | list[str] | dict[str, Any]",
-  workdir: str | os.PathLike[str],
-  config: "Given" = None,
-  **settings: Any,
+def from_export(
+  folder: str | os.PathLike[str], workdir: str | os.PathLike[str]
 ) -> "Run":
-  """Makes a run of a PyTorch model: embedding, LSTM, GRU or RNN, and head.
+  """Makes a run of the files of an export, the inverse of `export`.
 
-  The run has all modes, but it is not trained further. The sizes of the model
-  are those of the tensors; names of modules may be any. The embedding may be
-  missing (one-hot symbols), the head may be tied to it.
+  The parameters are the same to the bit. The run has all modes, but it is not
+  trained further, as an export has no state of an optimizer.
 
   Example:
-    >>> run = seqrnn.from_torch("char-rnn.pt", "chars.json", "runs/char-rnn")
-    >>> run.sample("To be", temperature=0.8, length=200)
+    >>> run = seqrnn.from_export("runs/rnn/export", "runs/again")
 
   Args:
-    weights: a state dict, or its file: .safetensors, or what torch.save wrote.
-    vocabulary: the symbols: a list in the order of their ids, a dict of symbol
-      and id, or what an export has in vocabulary.json; or a file of it, in
-      JSON. If there are as many symbols as the model reads, the reserved
-      symbols of seqrnn are added, with probability 0.
+    folder: holds model.safetensors, vocabulary.json and config.json.
     workdir: the folder of the run, which must not hold one.
-    config: as of `train`, for the task and the data; that of an export is in
-      its config.json.
-    **settings: as of `train`.
 
   Raises:
-    UserError: a file cannot be read, the tensors are not those of such a model,
-      or a setting differs from them.
+    UserError: a file cannot be read, or the tensors are not those of the model
+      of config.json.
   """
   from pathlib import Path
 
   tasks = _experiments()
-  from seqrnn.exporting.from_torch import make_run
+  from seqrnn.exporting.reading import make_run
 
-  folder = Path(os.path.expanduser(workdir))
-  make_run(tasks.build, weights, vocabulary, folder, config, settings)
-  return tasks.load(folder)
+  source, target = (Path(os.path.expanduser(x)) for x in (folder, workdir))
+  make_run(tasks.build, source, target)
+  return tasks.load(target)
 
 
 def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "Table":

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -18,7 +19,6 @@ from seqrnn import program
 from seqrnn.errors import UserError
 from seqrnn.exporting import network, operators
 from seqrnn.modes import export
-from tests.conftest import write_text
 from tests.exporting.models import (
   MODELS,
   SYMBOLS,
@@ -46,16 +46,6 @@ def exported(tmp_path_factory):
     return experiment, params, export.run(experiments.build, config, workdir)
 
   return once
-
-
-def back(path, workdir, **settings):
-  return seqrnn.from_torch(
-    path,
-    path.parent / "vocabulary.json",
-    workdir,
-    path.parent / "config.json",
-    **settings,
-  )
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -105,115 +95,74 @@ def test_towers_are_two_stacks(exported, name):
   np.testing.assert_allclose(joint, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-  "name", ["tied", "relu", "heads", "tagger", "classifier"]
-)
-def test_an_export_comes_back(exported, tmp_path, name):
-  experiment, params, path = exported(name)
-  run = back(path, tmp_path / "again")
+@pytest.mark.parametrize("name", MODELS)
+def test_an_export_comes_back_to_the_bit(exported, tmp_path, name):
+  _, params, path = exported(name)
+  run = seqrnn.from_export(path.parent, tmp_path / "again")
   # Neither the start of that run nor its step is that of the new one.
   train = run.config.train
   assert (train.start_from, train.freeze) == (None, None)
   assert json.loads((path.parent / "config.json").read_text())["checkpoint"]
   assert run.config.checkpoint.step is None
-  if made(name)[1].model.merge == "concat":
-    jax.tree.map(np.testing.assert_array_equal, run.params, params)
-    return
-  inputs = inputs_of(experiment, [4, 9, 1], len(SYMBOLS))
-  expected = predict(experiment, params, inputs)
-  found = predict(run.experiment, run.params, inputs)
-  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, run.params, params)
 
 
-def test_the_guide_goes_on_and_comes_back(tmp_path, monkeypatch, capsys):
-  torch = pytest.importorskip("torch")
+def lstm(state, ids):
+  """The logits of an embedding, two LSTMs and a linear layer, in NumPy."""
+  sigmoid = lambda a: 1 / (1 + np.exp(-a))
+  x_TD = state["embedding.weight"][ids]
+  for depth in range(2):
+    W, R, b, c = (
+      state[f"lstm.{kind}_l{depth}"]
+      for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
+    h, c_H, outputs = np.zeros(R.shape[1]), np.zeros(R.shape[1]), []
+    for x in x_TD:
+      i, f, g, o = np.split(W @ x + b + R @ h + c, 4)
+      c_H = sigmoid(f) * c_H + sigmoid(i) * np.tanh(g)
+      h = sigmoid(o) * np.tanh(c_H)
+      outputs.append(h)
+    x_TD = np.array(outputs)
+  return x_TD @ state["linear.weight"].T + state["linear.bias"]
+
+
+def test_the_guide_puts_weights_of_torch_in(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  symbols, rng = [*"helo wrd"], np.random.default_rng(0)
+  shapes = {"embedding.weight": (8, 64), "linear.weight": (8, 128)}
+  shapes["linear.bias"] = (8,)
+  for depth, width in enumerate((64, 128)):
+    shapes[f"lstm.weight_ih_l{depth}"] = (512, width)
+    shapes[f"lstm.weight_hh_l{depth}"] = (512, 128)
+    shapes |= {f"lstm.bias_{kind}_l{depth}": (512,) for kind in ("ih", "hh")}
+  state = {
+    name: rng.normal(size=shape, scale=0.2).astype(np.float32)
+    for name, shape in shapes.items()
+  }
+  Path("chars.json").write_text(json.dumps(symbols))
+  tensor = lambda value: types.SimpleNamespace(numpy=lambda: value)
+  tensors = {name: tensor(value) for name, value in state.items()}
+  torch = types.SimpleNamespace(load=lambda *_, **__: tensors)
+  monkeypatch.setitem(sys.modules, "torch", torch)
+  names = {}
+  exec(blocks("howto/export.md")[-1], names)
+  ids = [symbols.index(s) for s in "hello world"]
+  logits = lstm(state, ids)
+  logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  expected = [-logs[n, i] for n, i in enumerate(ids[1:])]
+  found = names["run"].score("hello world")
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_guide_loads_an_export_in_torch(tmp_path, monkeypatch, capsys):
+  pytest.importorskip("torch")
   monkeypatch.chdir(tmp_path)
   write_run(tmp_path / "runs" / "rnn", "tied")
   argv = ["run.py", "--workdir=runs/rnn", "--mode=export"]
   assert program.main(argv) == 0
-  load, use, *others = blocks("howto/export.md")
-  names = {}
-  exec(load + "\n" + use, names)
+  load, use, *_ = blocks("howto/export.md")
+  exec(load + "\n" + use, {})
   assert capsys.readouterr().out.count("'") == 6  # Three symbols.
-  # A file of torch.save, with a vocabulary that has no reserved symbols.
-  state = {
-    k: v[4:] if len(v) == 11 else v
-    for k, v in names["model"].state_dict().items()
-  }
-  torch.save({"state_dict": state, "epoch": 3}, "char-rnn.pt")
-  (tmp_path / "chars.json").write_text(json.dumps(SYMBOLS.symbols))
-  exec(
-    "\n".join(
-      code
-      for code in others
-      if "from_torch" in code and "data.path" not in code
-    ),
-    names,
-  )
-  wanted = seqrnn.load("runs/rnn").params
-  jax.tree.map(np.testing.assert_array_equal, names["run"].params, wanted)
-  run = seqrnn.load("runs/char-rnn")
-  found = run.params["embedding"]["embedding"]
-  np.testing.assert_array_equal(found[4:], wanted["embedding"]["embedding"][4:])
-  torch.save(torch.nn.Linear(2, 2), "whole.pt")  # Code, which is not run.
-  with pytest.raises(UserError, match="must hold a state dict"):
-    seqrnn.from_torch("whole.pt", "chars.json", "runs/whole")
-
-
-def gru_and_decoder(table, recurrent, biases, decoder, ids):
-  """The logits of a GRU of PyTorch's equations, in NumPy."""
-  sigmoid = lambda a: 1 / (1 + np.exp(-a))
-  (W, R), (b, c), h, made = (*recurrent,), biases, np.zeros(4), []
-  for i in ids:
-    x, u = table[i] @ W.T + b, h @ R.T + c
-    r, z = sigmoid(x[:4] + u[:4]), sigmoid(x[4:8] + u[4:8])
-    h = (1 - z) * np.tanh(x[8:] + r * u[8:]) + z * h
-    made.append(decoder[0] @ h + decoder[1])
-  return np.array(made)
-
-
-@pytest.mark.parametrize("kind", ["one-hot", "tied"])
-def test_a_char_rnn_becomes_a_run(tmp_path, kind):
-  symbols = [*"hello wrd"[::-1].replace("l", "", 1)]
-  V, D, rng = len(symbols), 4, np.random.default_rng(0)
-  width = V if kind == "one-hot" else D
-  shapes = {
-    "encoder.weight": (V, D),
-    "gru.weight_ih_l0": (12, width),
-    "gru.weight_hh_l0": (12, 4),
-    "gru.bias_ih_l0": (12,),
-    "gru.bias_hh_l0": (12,),
-    "decoder.weight": (V, 4),
-    "decoder.bias": (V,),
-  }
-  state = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
-  if kind == "tied":
-    state["decoder.weight"] = state["encoder.weight"]
-  if kind == "one-hot":
-    del state["encoder.weight"]
-  ids = {symbol: i for i, symbol in enumerate(symbols)}
-  vocabulary = tmp_path / "chars.json"
-  vocabulary.write_text(json.dumps(ids if kind == "tied" else symbols))
-  data = {"data.source": "files", "data.path": str(write_text(tmp_path))}
-  run = seqrnn.from_torch(
-    state, vocabulary, tmp_path / "run", window=16, batch_size=4, **data
-  )
-  assert run.config.model.tied == (kind == "tied")
-  if kind == "tied":  # An unknown symbol is read as the mean.
-    table = run.params["embedding"]["embedding"]
-    np.testing.assert_allclose(table[3], table[4:].mean(0), atol=1e-6)
-
-  text = "hello world"
-  encoder, W, R, b, c, *decoder = [state.get(n, np.eye(V)) for n in shapes]
-  logits = gru_and_decoder(
-    encoder, (W, R), (b, c), decoder, [ids[s] for s in text]
-  )
-  logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-  expected = [-logs[n, ids[s]] for n, s in enumerate(text[1:])]
-  np.testing.assert_allclose(run.score(text), expected, rtol=1e-4, atol=1e-5)
-  if kind == "one-hot":
-    with pytest.raises(UserError, match="start a new run from it"):
-      seqrnn.train(workdir=tmp_path / "run", verbose=False)
 
 
 REFUSED = {
@@ -256,77 +205,44 @@ def test_a_part_of_its_own_is_refused():
     )
 
 
-def tensors(**more):
-  shapes = {"r.weight_ih_l0": (8, 3), "r.weight_hh_l0": (8, 2), "d.bias": (3,)}
-  shapes = {**shapes, "d.weight": (3, 2), **more}
-  return {name: np.ones(s) for name, s in shapes.items() if s is not None}
+def test_other_tensors_are_refused(exported, tmp_path):
+  from safetensors.numpy import load_file, save_file
 
+  _, _, path = exported("lstm")
+  folder = tmp_path / "export"
+  folder.mkdir()
+  for name in ("config.json", "vocabulary.json"):
+    (folder / name).write_bytes((path.parent / name).read_bytes())
+  whole = load_file(path)
 
-BROKEN = {
-  "has values that are not finite": {"d.bias": np.full(3, np.nan)},
-  "d.bias: must be a tensor of numbers": {"d.bias": ["a"]},
-  "d.weight: must be a tensor of numbers": {"d.weight": np.ones((3, 2)) * 1j},
-  "recurrent layers of no module": {"d.bias": np.ones(3)},
-  "recurrent layers of r., s.": tensors(**{"s.weight_hh_l0": (8, 2)}),
-  "an LSTM with projections": tensors(**{"r.weight_hr_l0": (1, 2)}),
-  "r.weight_*_l1: is missing": tensors(**{"r.weight_ih_l1": (8, 2)}),
-  "shapes differ from torch.nn's": tensors(**{"r.weight_ih_l0": (7, 3)}),
-  "r.weight_*_l0: shapes differ": tensors(**{"r.bias_ih_l0": ()}),
-  "has d.bias, d.weight beside": tensors(**{"d.bias": ()}),
-  "must have 4, 3 or 1 rows": tensors(
-    **{"r.weight_ih_l0": (4, 3), "r.weight_hh_l0": (4, 2)}
-  ),
-  "has d.bias, d.weight, x beside": tensors(x=(2,)),
-  "has d.weight beside its": tensors(**{"d.bias": None}),
-  # One of the two would be the head.
-  "has d.bias, d.weight, e.bias, e.weight beside": tensors(
-    **{"e.weight": (3, 2), "e.bias": (3,)}
-  ),
-  "gives head.bias the shape (9,)": tensors(
-    **{"d.weight": (5, 2), "d.bias": (5,)}
-  ),
-}
-
-
-@pytest.mark.parametrize("message", BROKEN)
-def test_other_tensors_are_refused(tmp_path, message):
-  with pytest.raises(UserError) as caught:
-    seqrnn.from_torch(BROKEN[message], ["a", "b", "c"], tmp_path / "run")
-  assert message in str(caught.value)
-  assert not (tmp_path / "run").exists()
-
-
-def test_wrong_words_are_refused(tmp_path):
-  def refused(message, vocabulary=("a", "b", "c"), weights=None, **settings):
-    weights = tensors() if weights is None else weights
+  def refused(message, changes=None, content=None):
+    new = {**whole, **(changes or {})}
+    new = {name: value for name, value in new.items() if value is not None}
+    save_file(new, folder / path.name)
+    if content is not None:
+      (folder / path.name).write_bytes(content)
     with pytest.raises(UserError) as caught:
-      seqrnn.from_torch(weights, vocabulary, tmp_path / "run", **settings)
+      seqrnn.from_export(folder, tmp_path / "run")
+    assert str(caught.value).startswith(f"{folder / path.name}: ")
     assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
-  refused("reads 3 symbols; the vocabulary has 2", ["a", "b"])
-  refused("must be a list of symbols", {"a": 0, "b": 2, "c": 1, "d": 4})
-  refused("has a symbol that is no char", ["a", "b", "cc"])
-  refused("no.json: No such file", tmp_path / "no.json")
-  refused("no.pt: no such file", weights=tmp_path / "no.pt")
-  refused("config.model.layers=2: the tensors have 1", layers=2)
-  refused("no such field", depths=2)
-  of_other = {"train.start_from": "runs/x", "data.pretrain_path": "x.txt"}
-  for name, value in {**of_other, "model.zoneout_cell": 0.1}.items():
-    refused(
-      f"config.{name}={value!r}: a run of a PyTorch model has", **{name: value}
-    )
-  refused("data.boundaries=True: a model without reserved", boundaries=True)
-  chars = {"symbols": {"unit": "char", "symbols": ["a", "b", "c"]}}
-  refused("unit='word': the vocabulary has 'char'", chars, unit="word")
-  broken = tmp_path / "broken.safetensors"
-  broken.write_bytes(b"no tensors at all")
-  refused("broken.safetensors: cannot be read", weights=broken)
+  refused("has no tensor 'head.bias', which", {"head.bias": None})
+  refused("gives head.bias the shape (9,)", {"head.bias": np.ones(9)})
+  nan = np.full_like(whole["head.bias"], np.nan)
+  refused("and finite values", {"head.bias": nan})
+  refused("other: the model of config.json has no", {"other": np.ones(1)})
+  refused("cannot be read", content=b"no tensors at all")
   header = {"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}
   content = json.dumps(header).encode()
-  broken.write_bytes(struct.pack("<Q", len(content)) + content + b"\0")
-  refused("broken.safetensors: cannot be read", weights=broken)
-  seqrnn.from_torch(tensors(), ("a", "b", "c"), tmp_path / "run")
-  refused("holds a run")
+  content = struct.pack("<Q", len(content)) + content + b"\0"
+  refused("cannot be read", content=content)
+  (folder / path.name).unlink()
+  with pytest.raises(UserError, match="cannot be read: No such file"):
+    seqrnn.from_export(folder, tmp_path / "run")
+  seqrnn.from_export(path.parent, tmp_path / "run")
+  with pytest.raises(UserError, match="holds a run; name another"):
+    seqrnn.from_export(path.parent, tmp_path / "run")
 
 
 def test_the_command_writes_a_card(tmp_path, capsys, monkeypatch):

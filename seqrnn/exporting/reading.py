@@ -1,0 +1,149 @@
+"""A run from the files of an export."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn.data import vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.exporting import torch_names
+from seqrnn.exporting.network import STACK, TOWERS
+from seqrnn.runtime import files
+from seqrnn.runtime.checkpoint_writer import Checkpoints
+from seqrnn.settings import config as config_lib
+from seqrnn.training.fit import locked, write_record
+
+_STEP = 1  # Of the checkpoint.
+# Fields of the exported run that would be untrue of the new one.
+_UNTRUE = (
+  *("checkpoint.step", "model.embedding_path", "model.parameters"),
+  *("train.start_from", "train.freeze"),
+)
+_SUMS = {"sum": 1, "mean": 2}  # Merge -> the factor that undoes its weights.
+
+
+def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
+  """Writes a run with the parameters of an export in safetensors.
+
+  Args:
+    build: makes the experiment.
+    folder: has model.safetensors, config.json and vocabulary.json.
+    workdir: of the new run.
+
+  Raises:
+    UserError: a file cannot be read, or the tensors are not those of the model
+      of config.json.
+  """
+  if (workdir / "config.json").exists():
+    raise UserError(f"workdir={str(workdir)!r}: holds a run; name another")
+  defaults = config_lib.defaults()
+  config = config_lib.read(folder / "config.json", defaults)
+  flat = config_lib.flat(defaults)
+  config.update_from_flattened_dict({name: flat[name] for name in _UNTRUE})
+  config_lib.check(config)
+  experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
+  path = folder / torch_names.FILE
+  params = _params(path, _read(path), shapes(experiment), config.model.merge)
+  files.make_workdir(workdir)
+  with (
+    locked(workdir) as check,
+    Checkpoints(workdir / "checkpoints", check=check) as checkpoints,
+  ):
+    position = {"step": _STEP, "best_step": _STEP}
+    optimizer = {"leaves": [jnp.zeros((), jnp.int32)]}
+    checkpoints.save(_STEP, params, optimizer, position, _STEP)
+    checkpoints.wait()
+    write_record(config, experiment, workdir)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+  try:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+  except ImportError:
+    raise UserError(
+      f"{path}: needs the package safetensors; pip install 'seqrnn[export]'"
+    ) from None
+  try:
+    return load_file(path)
+  except OSError as error:
+    raise UserError(f"{path}: cannot be read: {error}") from None
+  # An AttributeError is of a type that NumPy lacks.
+  except (SafetensorError, AttributeError, KeyError, TypeError) as error:
+    raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _params(
+  path: Path, tensors: dict[str, np.ndarray], wanted: Params, merge: str
+) -> Params:
+  """The parameters with the shapes of `wanted`: inverts `torch_names.state`."""
+  unread = dict(tensors)
+  unread.pop("head.weight", None)  # Of tied weights whose outputs are summed.
+
+  def tensor(name: str) -> np.ndarray:
+    unread.pop(name, None)
+    if name not in tensors:
+      raise UserError(f"{path}: has no tensor {name!r}, which the model needs")
+    return np.asarray(tensors[name], np.float32)
+
+  def parameter(keys, leaf) -> jax.Array:
+    keys = [key.key for key in keys]
+    if keys[0] != "body":
+      value = _outside(keys, tensor)
+    else:
+      value = _of_cell(keys, tensor)
+    if merge in _SUMS and value.shape[:1] == (2 * leaf.shape[0],):
+      value = value[: leaf.shape[0]] * _SUMS[merge]
+    if value.shape != leaf.shape or not np.isfinite(value).all():
+      raise UserError(
+        f"{path}: gives {'.'.join(keys)} the shape {value.shape}; it must have"
+        f" {leaf.shape} and finite values"
+      )
+    return jnp.asarray(value)
+
+  params = jax.tree_util.tree_map_with_path(parameter, wanted)
+  if unread:
+    raise UserError(
+      f"{path}: {', '.join(sorted(unread))}: the model of config.json has no"
+      " such tensor"
+    )
+  return params
+
+
+def _outside(keys: list[str], tensor: Callable[[str], np.ndarray]):
+  """A parameter of the embedding or of a head."""
+  match keys:
+    case ["head_bias"]:
+      return tensor("head.bias")
+    case [name, "kernel"]:
+      return tensor(f"{name}.weight").T
+    case [name, "embedding"]:
+      return tensor(f"{name}.weight")
+    case _:
+      return tensor(".".join(keys))
+
+
+def _of_cell(keys: list[str], tensor: Callable[[str], np.ndarray]):
+  """A parameter of a cell; keys are body, its way, its layer, and so on."""
+  tower = "tower" in keys
+  stack = TOWERS[keys[1]] if tower else STACK
+  [depth] = (
+    key.removeprefix("layers_") for key in keys if key.startswith("layers_")
+  )
+  place = f"l{depth}{'_reverse' * ('backward' in keys and not tower)}"
+  of = lambda kind: tensor(f"{stack}.{kind}_{place}")
+  name = keys[keys.index("cell") + 1]
+  if name.endswith("kernel"):
+    return of("weight_ih" if name == "input_kernel" else "weight_hh").T
+  input_bias, recurrent_bias = of("bias_ih"), of("bias_hh")
+  H = of("weight_hh").shape[1]
+  if name == "reset_bias":
+    return recurrent_bias[2 * H :]
+  bias = input_bias + recurrent_bias
+  if len(bias) == 3 * H:  # The candidate of a GRU has both biases.
+    bias[2 * H :] = input_bias[2 * H :]
+  return bias
