@@ -40,14 +40,9 @@ def model(name: str):
   config = config_lib.read(HERE.parent / "configs" / f"{name}.py", defaults)
   symbols = Vocabulary("char", tuple(string.printable))
   experiment = experiments.build(config, {"symbols": symbols})
-  rows, window = config.train.batch_size, config.data.window
-  batch = {
-    "inputs": np.ones((rows, window), np.int32),
-    "reset": np.ones(rows, bool),
-  }
-  made = anatomy.anatomy(experiment, config, batch)
   title = f"configs/{name}.py"
-  boxes = anatomy.picture(made, config)
+  parts = anatomy.parts(experiment, config)
+  boxes = diagram.rows(experiment, config, parts, pooled=False)
   drawn = diagram.figure(title, boxes)
   path = HERE / "explanation" / f"{name}.svg"
   figures.save_svg(drawn, path, title, diagram.text(title, boxes))

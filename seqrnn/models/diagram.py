@@ -1,147 +1,119 @@
-"""A diagram of a model: boxes in rows, read from the bottom to the top."""
+"""A picture of a model: boxes in rows, read from the bottom to the top."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from seqrnn.experiment import Experiment, shapes
+from seqrnn.models.anatomy import Part
 from seqrnn.runtime import figures
+from seqrnn.settings.config import Config
 
 if TYPE_CHECKING:
-  from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-# In points, 72 to an inch.
-_FONT = 10
-_LINE = 14  # From a line of text to the next.
-_MARGIN = 9  # Between a text and its box, between the boxes and the edge.
-_GAP = 14  # Between two boxes in a row.
-_ARROW = 22  # Between two rows.
-_TEXT = {"fontsize": _FONT, "ha": "center", "va": "center"}
-
-
-class Box(NamedTuple):
-  """A box of the diagram.
-
-  Attributes:
-    lines: of text; the first one is its name.
-    shade: gray level of its background, from 0 (black) to 1 (white).
-  """
-
-  lines: tuple[str, ...]
-  shade: float = 1.0
-
-
+Box = tuple[str, ...]  # Lines of text.
 Rows = list[list[Box]]  # From the input up; one or two boxes each.
+_CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Of the boxes of a row.
+_OUTPUTS = {
+  "softmax": "probabilities",
+  "sigmoid": "probabilities",
+  "linear": "numbers",
+}
 
 
-def text(title: str, rows: Rows) -> str:
-  """Describes the diagram in words, for readers who do not see it."""
+def rows(
+  experiment: Experiment, config: Config, parts: Sequence[Part], pooled: bool
+) -> Rows:
+  """The boxes of a model.
+
+  Args:
+    experiment: with the model.
+    config: of the run.
+    parts: of the model.
+    pooled: whether a sequence has one output.
+  """
+  model, unit = config.model, experiment.reads
+  each = lambda part: f"{part.parameters:,} parameters"
+  boxes: Rows = [[("input", f"{config.data.window} {unit}s")]]
+  merge = [(f"{model.merge} of both directions",)]
+  towers = "forward" in shapes(experiment).get("body", {})
+  layers = [part for part in parts if part.depth]
+  heads = [part for part in parts if "head" in part.name]
+  others = [part for part in parts if part not in [*layers, *heads]]
+  after = [part for part in others if part.name == "CRF"]
+  boxes += [[(part.name, each(part))] for part in others if part not in after]
+  for _, group in itertools.groupby(layers, lambda part: part.depth):
+    row = [
+      (
+        f"← {part.name}" if part.reverse else f"{part.name} →",
+        f"{model.cell}, {part.values['H']:,} units",
+        each(part),
+      )
+      for part in group
+    ]
+    boxes.append(row)
+    if len(row) > 1 and not towers:
+      boxes.append(merge)
+  if towers:
+    boxes += [[(f"state at t {side} 1",) for side in "−+"], merge]
+  if pooled:
+    boxes.append([(f"pooling: {model.pooling}",)])
+  boxes += [[(part.name, each(part))] for part in [*heads, *after]]
+  where = "of the sequence" if pooled else f"of each {unit}"
+  outputs = _OUTPUTS[experiment.gives]
+  if heads:
+    V = heads[-1].values["V"]
+    outputs = f"{V:,} {outputs if V > 1 else outputs.removesuffix('s')}"
+  boxes.append([("output", f"{outputs} {where}")])
+  return boxes
+
+
+def text(title: str, boxes: Rows) -> str:
+  """Describes the picture in words, for readers who do not see it."""
   described = [
-    " and, beside it, ".join(", ".join(box.lines) for box in row)
-    for row in rows
+    " and, beside it, ".join(", ".join(box) for box in row) for row in boxes
   ]
   return f"{title}. From the input to the output: {'; then '.join(described)}."
 
 
-def figure(title: str, rows: Rows) -> "Figure":
-  """Draws the diagram as a figure of matplotlib."""
-  total, half = _widths(rows)
-  heights = [
-    _MARGIN + _LINE * max(len(box.lines) for box in row) for row in rows
-  ]
-  width = max(total, _text_width(title, "bold")) + 2 * _MARGIN
-  height = sum(heights) + _ARROW * (len(rows) - 1) + _LINE + 3 * _MARGIN
-
-  drawn = figures.create(width / 72, height / 72)
-  drawn.set_layout_engine("none")  # Every place is computed here.
+def figure(title: str, boxes: Rows) -> "Figure":
+  """Draws the boxes as a figure of matplotlib."""
+  drawn = figures.create(5.5, 0.9 * len(boxes) + 0.3)
+  drawn.set_layout_engine("none")
   axes = drawn.add_axes((0, 0, 1, 1))
-  axes.set(xlim=(0, width), ylim=(0, height))
+  axes.set(xlim=(0, 1), ylim=(-0.5, len(boxes) - 0.2))
   axes.axis("off")
-  left, y = (width - total) / 2, _MARGIN
-  centres = {
-    1: [width / 2],
-    2: [left + half / 2, left + total - half / 2],
-  }
-  for row, above, row_height in zip(
-    rows, [*rows[1:], None], heights, strict=True
-  ):
-    for box, x in zip(row, centres[len(row)], strict=True):
-      _draw_box(axes, box, x, y, (total if len(row) == 1 else half, row_height))
-    y += row_height
-    if above is not None:
-      for x in centres[max(len(row), len(above))]:
-        _draw_arrow(axes, x, y)
-      y += _ARROW
-  y = height - _MARGIN - _LINE / 2
-  axes.text(width / 2, y, title, weight="bold", **_TEXT)
+  style = {"ha": "center", "va": "center", "fontsize": 10}
+  frame = {"boxstyle": "round", "facecolor": "white"}
+  labels = [
+    [
+      axes.text(x, y, "\n".join(box), bbox=frame, **style)
+      for x, box in zip(_CENTRES[len(row)], row, strict=True)
+    ]
+    for y, row in enumerate(boxes)
+  ]
+  for row, above in itertools.pairwise(labels):
+    join = itertools.product if len(row) != len(above) else zip
+    for a, b in join(row, above):
+      arrow = {
+        "arrowstyle": "-|>",
+        "facecolor": "black",
+        "patchA": a.get_bbox_patch(),
+        "patchB": b.get_bbox_patch(),
+      }
+      axes.annotate("", b.get_position(), a.get_position(), arrowprops=arrow)
+  axes.text(0.5, len(boxes) - 0.4, title, weight="bold", **style)
   return drawn
 
 
-def _text_width(line: str, weight: str) -> float:
-  from matplotlib.font_manager import FontProperties
-  from matplotlib.textpath import TextPath
-
-  path = TextPath((0, 0), line, _FONT, FontProperties(weight=weight))
-  return path.get_extents().width
-
-
-def _widths(rows: Rows) -> tuple[float, float]:
-  """The width of a box alone in its row, and of one of two in a row."""
-  needed = {1: 0.0, 2: 0.0}
-  for row in rows:
-    for box in row:
-      for n, line in enumerate(box.lines):
-        width = _text_width(line, "normal" if n else "bold") + 2 * _MARGIN
-        needed[len(row)] = max(needed[len(row)], width)
-  total = max(needed[1], 2 * needed[2] + _GAP if needed[2] else 0)
-  return total, (total - _GAP) / 2
-
-
-def _draw_box(
-  axes: "Axes", box: Box, x: float, y: float, size: tuple[float, float]
-):
-  """Draws a box, whose lower edge is centred on (x, y), and its lines."""
-  from matplotlib.patches import FancyBboxPatch
-
-  width, height = size
-  axes.add_patch(
-    FancyBboxPatch(
-      (x - width / 2, y),
-      width,
-      height,
-      boxstyle="round,pad=0,rounding_size=4",
-      facecolor=str(box.shade),
-      edgecolor="black",
-      linewidth=1,
-    )
-  )
-  first = y + height / 2 + _LINE * (len(box.lines) - 1) / 2
-  for n, line in enumerate(box.lines):
-    weight = "normal" if n else "bold"
-    axes.text(x, first - _LINE * n, line, weight=weight, **_TEXT)
-
-
-def _draw_arrow(axes: "Axes", x: float, y: float):
-  """Draws an arrow from (x, y) to the row above."""
-  axes.annotate(
-    "",
-    (x, y + _ARROW),
-    (x, y),
-    arrowprops={
-      "arrowstyle": "-|>,head_width=0.25,head_length=0.5",
-      "facecolor": "black",
-      "linewidth": 1.2,
-      "shrinkA": 0,
-      "shrinkB": 0,
-    },
-  )
-
-
-def write(folder: Path, title: str, rows: Rows):
+def write(folder: Path, title: str, boxes: Rows):
   """Writes model.svg and model.png.
 
   Raises:
     UserError: they cannot be written.
   """
-  drawn = figure(title, rows)
-  figures.save_svg(drawn, folder / "model.svg", title, text(title, rows))
+  drawn = figure(title, boxes)
+  figures.save_svg(drawn, folder / "model.svg", title, text(title, boxes))
   figures.save(drawn, folder / "model.png", dpi=144)

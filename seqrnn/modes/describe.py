@@ -1,17 +1,27 @@
 """describe: prints a model's parts, size, cost and context; draws the model."""
 
+import itertools
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
+import optax
 from rich.console import Console
 from rich.table import Table
 
 from seqrnn.experiment import Batch, Experiment, require
 from seqrnn.models import anatomy, diagram
-from seqrnn.models.anatomy import Model, Part
+from seqrnn.models.anatomy import Part
 from seqrnn.runtime import devices, files, fileset, sharding
 from seqrnn.settings.config import Config
-from seqrnn.training import cost, fit_size, rates, transfer
+from seqrnn.training import fit_size, optimizers, rates, transfer
+from seqrnn.training.step import make_start, make_step
+
+_MEASURED_STEPS = 3
 
 
 def advice(parameters: int, symbols: int, unit: str) -> str:
@@ -36,15 +46,15 @@ def advice(parameters: int, symbols: int, unit: str) -> str:
   return f"{facts} Both have about the same order of magnitude, as they should."
 
 
-def reach(model: Model, config: Config) -> str:
+def reach(experiment: Experiment, config: Config) -> str:
   """Explains over how many symbols gradients and states reach."""
-  T, unit = config.data.window, model.unit
-  if model.towers:
+  T, unit = config.data.window, experiment.reads
+  if experiment.fills_gaps:
     return (
       f"Gradients reach the whole window on both sides of a {unit}, {T - 1}"
       f" {unit}s (data.window). Gradients and states do not cross its edges."
     )
-  if model.merge:
+  if config.model.bidirectional:
     return (
       f"Gradients reach the whole window, {T} {unit}s (data.window), which is"
       " read in both directions."
@@ -62,14 +72,6 @@ def reach(model: Model, config: Config) -> str:
   )
 
 
-def _shape(sizes: tuple[int, ...]) -> str:
-  return " x ".join(f"{size:,}" for size in sizes)
-
-
-def _megabytes(count: int) -> str:
-  return f"{count / 1e6:,.1f} MB"
-
-
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> list[Part]:
@@ -85,11 +87,10 @@ def run(
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
   learns = rates.shares(experiment, config, len(batches), start.record)
-  model = anatomy.anatomy(experiment, config, batches[0])
-  found = anatomy.parts(model)
-  size = sum(part.parameters for part in found)
+  parts = anatomy.parts(experiment, config)
+  size = sum(part.parameters for part in parts)
   console = Console(highlight=False)
-  console.print(_parts_table(model, found, size))
+  console.print(_parts_table(parts, size))
   if start.record is not None:
     print("\n".join(start.record.lines()))
   if learns is not None and (held := learns.held(experiment)):
@@ -97,62 +98,70 @@ def run(
       f"{held:,} of them {'start later' if learns.unfreezes else 'are frozen'}"
       f" (train.freeze={config.train.freeze})"
     )
-  console.print(advice(size, experiment.facts("train")["symbols"], model.unit))
-  console.print(reach(model, config))
+  symbols = experiment.facts("train")["symbols"]
+  console.print(advice(size, symbols, experiment.reads))
+  console.print(reach(experiment, config))
 
   files.make_workdir(workdir)
   title = f"{config.task}: {size:,} parameters"
+  _, T, *_ = batches[0]["inputs"].shape
+  pooled = batches[0]["targets"].shape[1] == 1 < T
+  boxes = diagram.rows(experiment, config, parts, pooled)
   with fileset.results(workdir, "describe", "described") as folder:
-    diagram.write(folder, title, anatomy.picture(model, config))
+    diagram.write(folder, title, boxes)
   print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
 
-  seconds = _print_cost(console, model, experiment, config, batches[0])
-  epoch = len(batches) * seconds
-  duration = f"{epoch:,.0f} s" if epoch < 100 else f"{epoch / 60:,.0f} minutes"
-  console.print(
-    f"An epoch has {len(batches):,} steps and takes {duration} if all batches"
-    " have the same size."
-  )
-  return found
-
-
-def _parts_table(model: Model, found: list[Part], size: int) -> Table:
-  table = Table("part", "output", "parameters", "formula", "values")
-  table.add_row("input", _shape(model.inputs))
-  for part in found:
-    values = ", ".join(f"{name}={n:,}" for name, n in part.values.items())
-    table.add_row(
-      part.name,
-      _shape(part.gives),
-      f"{part.parameters:,}",
-      part.formula,
-      values,
+  line = f"An epoch has {len(batches):,} steps"
+  if config.describe.measure:
+    epoch = len(batches) * _print_cost(experiment, config, batches[0])
+    duration = (
+      f"{epoch:,.0f} s" if epoch < 100 else f"{epoch / 60:,.0f} minutes"
     )
-  table.add_row("all", "", f"{size:,}")
+    line += f" and takes {duration} if all batches have the same size"
+  console.print(f"{line}.")
+  return parts
+
+
+def _parts_table(parts: list[Part], size: int) -> Table:
+  table = Table("part", "parameters", "formula", "values")
+  for part in parts:
+    values = ", ".join(f"{name}={n:,}" for name, n in part.values.items())
+    table.add_row(part.name, f"{part.parameters:,}", part.formula, values)
+  table.add_row("all", f"{size:,}")
   return table
 
 
-def _print_cost(
-  console: Console,
-  model: Model,
-  experiment: Experiment,
-  config: Config,
-  batch: Batch,
-) -> float:
-  """Prints the memory and time of a step; returns its seconds."""
+def _print_cost(experiment: Experiment, config: Config, batch: Batch) -> float:
+  """Compiles and runs a few steps, prints their cost; returns their seconds.
+
+  XLA's analysis of costs counts the body of a loop once, whatever the number of
+  steps, so that its operations are no measure of a recurrent network.
+  """
   mesh = sharding.mesh()
-  table = Table("a step", "kept between steps", "within a step", "time")
-
-  def add(name, step):
-    memory = _megabytes(step.state), _megabytes(step.temporary)
-    table.add_row(name, *memory, f"{1000 * step.seconds:,.1f} ms")
-
-  step = cost.estimate(model, experiment, config, batch, mesh)
-  add("estimated from products", step)
-  if config.describe.measure:
-    step, compiling = cost.measure(experiment, config, batch, mesh)
-    add(f"measured, {cost.MEASURED_STEPS} steps", step)
-    console.print(f"Compiled in {compiling:.1f} s.")
-  console.print(table)
-  print(f"memory is that of each device: {devices.words(mesh)}")
-  return step.seconds
+  # The schedule does not change the time of a step.
+  optimizer = lambda rate: optimizers.optimizer(
+    config, optax.constant_schedule(rate)
+  )
+  average = optimizers.average_weight(config)
+  start = make_start(experiment, optimizer, batch, mesh, average)
+  state = start(np.uint32(config.seed))
+  rows = sharding.put(batch, len(batch["inputs"]), mesh)
+  rate = config.optimizer.learning_rate
+  step: Any = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+  times = [time.perf_counter()]
+  compiled = step.lower(state, rows, rate).compile()
+  for _ in range(1 + _MEASURED_STEPS):  # The first step warms up.
+    times.append(time.perf_counter())
+    state, loss = compiled(state, rows, rate)
+    loss.block_until_ready()
+  times.append(time.perf_counter())
+  compiling, _, *seconds = (b - a for a, b in itertools.pairwise(times))
+  second = statistics.median(seconds)
+  within = compiled.memory_analysis().temp_size_in_bytes
+  print(
+    f"Compiled in {compiling:.1f} s. A step takes {1000 * second:,.1f} ms,"
+    f" {size / 1e6:,.1f} MB for its state and {within / 1e6:,.1f} MB within it,"
+    f" on each device: {devices.words(mesh)}"
+  )
+  return second

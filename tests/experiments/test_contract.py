@@ -12,7 +12,7 @@ from matplotlib import image
 import experiments
 from seqrnn import experiment, program
 from seqrnn.errors import UserError
-from seqrnn.models import anatomy, cells
+from seqrnn.models import anatomy, cells, diagram
 from seqrnn.modes import predict
 from seqrnn.settings import command
 from seqrnn.settings import config as config_lib
@@ -103,7 +103,7 @@ def test_describe_says_that_it_gives_a_number(folder, main):
   assert status == 0, said.err
   assert "softmax" not in said.out and "probabilit" not in said.out
   drawn = (folder / "run" / "model.svg").read_text()
-  assert "linear, 8 to 1" in drawn and "1 number for the sequence" in drawn
+  assert "1 number of the sequence" in drawn
 
 
 def test_a_report_without_accuracy(folder, main):
@@ -272,18 +272,10 @@ def test_describe_of_a_model_that_is_no_stack(tmp_path):
     own = cell.init(key, x, method="inputs")["params"]
     return {"only": {"cell": own}, "out": {"kernel": np.zeros((5, 2))}}
 
-  def predict(params, carry, batch):
-    del params
-    return carry, jax.numpy.zeros((*batch["inputs"].shape[:2], 2))
-
   base = experiments.build(config, None)
-  task = base._replace(
-    vocabularies={}, init=init, predict=predict, unit="number", decoder=None
-  )
-  batch = {"inputs": np.zeros((2, 4, 3), np.float32)}
-  model = anatomy.anatomy(task, config, batch)
-  assert [(layer.inputs, layer.units) for layer in model.layers] == [(3, 5)]
-  size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-  assert sum(part.parameters for part in anatomy.parts(model)) == size
-  said = str(anatomy.picture(model, config))
-  assert "4 frames of 3 numbers" in said and "2 numbers at each of 4" in said
+  task = base._replace(vocabularies={}, init=init, unit="number", decoder=None)
+  parts = anatomy.parts(task, config)
+  size = sum(leaf.size for leaf in jax.tree.leaves(experiment.shapes(task)))
+  assert sum(part.parameters for part in parts) == size
+  boxes = diagram.rows(task, config, parts, pooled=False)
+  assert boxes[-1] == [("output", "numbers of each frame")]

@@ -64,7 +64,7 @@ EVALUATE = group(
 
 DESCRIBE = group(
   "describe",
-  measure=Field(True, SWITCH, "Also measure three steps."),
+  measure=Field(True, SWITCH, "Measure the time and memory of three steps."),
 )
 
 PREDICT = group(
