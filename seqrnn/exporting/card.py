@@ -8,7 +8,6 @@ import jax
 
 from seqrnn import catalogue
 from seqrnn.experiment import Experiment, shapes
-from seqrnn.exporting.network import Network
 from seqrnn.runtime import files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import TRAINING, Config
@@ -29,17 +28,14 @@ _BUILT_IN = {
 _CARD = """\
 # {name}
 
-A model of the task {task}: {layers} of {units} units ({cell}) that read in
-{ways}, {count:,} parameters. It was trained with seqrnn.
-The file has the parameters of step {step}.
+A model of task={config.task}, trained with seqrnn: {count:,} parameters in
+{config.model.layers} layers of {config.model.hidden_size} units
+({config.model.cell}). These are the parameters of step
+{config.checkpoint.step}.
 
 ## Data
 
 {data}
-
-## Vocabulary
-
-{vocabularies}
 
 ## Figures
 
@@ -47,7 +43,14 @@ The file has the parameters of step {step}.
 
 ## Use
 
-{use}
+- `model.safetensors` has tensors with the names and the order of gates of
+  torch.nn; its metadata have the arguments of the layers.
+- `model.onnx` is a graph of native operators, as onnxruntime reads it.
+- `vocabulary.json`: id n + 4 is entry n of `symbols`; 0 is padding, 1 the begin
+  of a document, 2 its end, 3 unknown. Label n is entry n of
+  `labels`.
+- seqrnn's page "Use a model in PyTorch or without JAX" has code that loads the
+  files.
 
 ## Limits
 
@@ -68,40 +71,23 @@ The file has the parameters of step {step}.
 """
 
 
-def card(
-  network: Network,
-  experiment: Experiment,
-  config: Config,
-  workdir: Path,
-  use: list[str],
-) -> str:
+def card(experiment: Experiment, config: Config, workdir: Path) -> str:
   """The text of the card.
 
   Args:
-    network: the parts of the model.
-    experiment: its task.
+    experiment: the task.
     config: of the run; `checkpoint.step` is the step of the checkpoint.
     workdir: of the run.
-    use: lines on how to use the file.
   """
-  model, step = config.model, config.checkpoint.step
   points = lambda lines: "\n".join(f"- {line}" for line in lines)
+  changes = config_lib.differences(config_lib.defaults(), config, TRAINING)
   return _CARD.format(
     name=workdir.absolute().name,
-    task=config.task.replace("_", " "),
-    layers=f"{model.layers} layer{'s' * (model.layers > 1)}",
-    units=model.hidden_size,
-    cell=model.cell,
-    ways="both directions" if network.two_ways else "one direction",
+    config=config,
     count=sum(leaf.size for leaf in jax.tree.leaves(shapes(experiment))),
-    step=step,
     data=points(_data(config, workdir)),
-    vocabularies=points(_vocabularies(experiment)),
-    figures=points(_figures(workdir, step)),
-    use=points(use),
-    settings="\n".join(
-      config_lib.differences(config_lib.defaults(), config, TRAINING)
-    ),
+    figures=points(_figures(workdir, config.checkpoint.step)),
+    settings="\n".join(changes),
   )
 
 
@@ -124,16 +110,6 @@ def _data(config: Config, workdir: Path) -> list[str]:
       f" {start.workdir}, step {start.step}"
     )
   return lines
-
-
-def _vocabularies(experiment: Experiment) -> list[str]:
-  return [
-    f"{len(known.symbols):,} labels: output n is entry n of `labels`"
-    if name == "labels"
-    else f"{len(known.symbols):,} {name}: id n + 4 is entry n of `{name}`;"
-    " 0 is padding, 1 the begin of a document, 2 its end, 3 unknown"
-    for name, known in experiment.vocabularies.items()
-  ] or ["none: inputs are frames of notes"]
 
 
 def _figures(workdir: Path, step: int) -> list[str]:

@@ -340,26 +340,3 @@ def _head(graph: Graph, network: Network, name: str, y: str) -> str:
   last = "LogSoftmax" if network.gives == "softmax" else "Identity"
   options = {"axis": -1} if network.gives == "softmax" else {}
   return graph.add(last, logits, name=output, **options)
-
-
-def use(network: Network) -> list[str]:
-  """Lines of a model card on how to use the file."""
-  inputs = [
-    f"`{name}` {np.dtype(dtype).name} {shape}"
-    for name, dtype, shape in inputs_of(network)
-  ]
-  lines = [f"`{FILE}` reads {', '.join(inputs)}."]
-  if not network.frames:
-    lines.append("Id 0 is padding, and may stand at the end of a row only.")
-  if network.carries:
-    names = _carries(network)
-    lines.append(
-      f"{', '.join(names)}: zeros before the first symbol; then"
-      f" {', '.join(f'next_{name}' for name in names)} of the call before."
-    )
-  first = _OUTPUTS.get(network.gives, "numbers")
-  lines.append(
-    f"`{first}` are the outputs"
-    + (", in nats." if network.gives == "softmax" else ".")
-  )
-  return lines

@@ -106,30 +106,3 @@ def _layer(
     f"{stack}bias_ih_{place}": way.input_bias_K,
     f"{stack}bias_hh_{place}": way.recurrent_bias_K,
   }
-
-
-def use(network: Network) -> list[str]:
-  """Lines of a model card on how to use the file."""
-  kind, stacks = network.first.kind, " and ".join(network.stacks)
-  read = "an embedding" if network.embedding_VD is not None else "one-hot ids"
-  lines = [
-    f"`{FILE}` has tensors for torch.nn.{kind} ({stacks}), which reads"
-    f" {'frames' if network.frames else read}, and for torch.nn.Linear"
-    f" ({', '.join(network.heads)}).",
-    "The arguments of the layers are in its metadata: "
-    + ", ".join(f"{k} {v}" for k, v in metadata(network).items()),
-  ]
-  if network.tied and not _merged(network):
-    lines.append("head.weight is embedding.weight: the two are tied.")
-  if _merged(network):
-    lines.append(
-      "The two directions are concatenated; the weights contain the"
-      f" {network.merge} that the model was trained with."
-    )
-  if len(network.stacks) > 1:
-    lines.append(
-      "The head reads, at position t, the output of forward_rnn at t - 1 and"
-      " that of backward_rnn, which reads the text from its end, at t + 1;"
-      " zeros where there is none."
-    )
-  return lines

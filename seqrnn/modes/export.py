@@ -57,20 +57,13 @@ def run(
     module.FILE: module.encoded(parts, about),
     "config.json": settings,
     "vocabulary.json": vocabulary.encoded(experiment.vocabularies),
+    _CARD: card.card(experiment, config, workdir).encode(),
   }
   folder.mkdir(parents=True, exist_ok=True)
   with (
     files.locked(folder / ".export.lock", "written to", wait=True),
     fileset.atomic_files(folder, "export", older) as new,
   ):
-    use = [
-      line
-      for other, _ in FORMATS.values()
-      if other is module or (same() and (folder / other.FILE).exists())
-      for line in other.use(parts)
-    ]
-    text = card.card(parts, experiment, config, workdir, use)
-    contents[_CARD] = text.encode()
     for name, content in contents.items():
       with files.write_errors(folder / name):
         (new / name).write_bytes(content)
