@@ -74,7 +74,6 @@ LEFT_OUT = {
   "batches_per_epoch=150": "goes on with a run of the user's",
   "DATA/": "reads data sets that are no part of the project",
   "host0": "needs a second host",
-  "runs/char-rnn": "needs a model of PyTorch",
   "configs/classification.py": TRAINED,
   "configs/events.py": TRAINED,
   "configs/names.py": TRAINED,
