@@ -132,10 +132,10 @@ def workers(given: Any, folder: Path):
     "search.trials": max(given.trials // 3, 3),
     "train.eval_every": max(given.steps // 6, 1),
   }
-  sizes = "log_uniform(48, 80)"
+  sizes = "model.hidden_size=log_uniform(48, 80)"
   for what, more in (
     ("of the same shape", {}),
-    ("of another hidden size each", {"search.space.model.hidden_size": sizes}),
+    ("of another hidden size each", {"search.space": sizes}),
   ):
     workdir = folder / f"overhead-{len(more)}"
     search(given, fields | more, workdir)

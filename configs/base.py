@@ -13,7 +13,7 @@ Letters: B batch rows, T window length in symbols, V vocabulary size.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from seqrnn.settings.fields import SEED, TEXT, Field, optional
+from seqrnn.settings.fields import SEED, TEXT, Field
 from seqrnn.settings.groups.data import DATA
 from seqrnn.settings.groups.detect import DETECT
 from seqrnn.settings.groups.model import MODEL
@@ -34,7 +34,7 @@ from seqrnn.settings.groups.training import (
   TRAIN,
 )
 
-TRAINING = {
+FIELDS = {
   "task": Field("language_model", TEXT, "A module of experiments/."),
   "seed": Field(0, SEED, "The seed of the initial values, the data, dropout."),
   **DATA,
@@ -42,15 +42,6 @@ TRAINING = {
   **OPTIMIZER,
   **SCHEDULE,
   **TRAIN,
-}
-
-_SPACE = (
-  "The values of the field in a search: log_uniform(low, high), uniform(low,"
-  " high), integer(low, high), one_minus_log_uniform(low, high) with the bounds"
-  " of 1 - value, choice(a, b, ...) or grid(a, b, ...)."
-)
-FIELDS = {
-  **TRAINING,
   **CHECKPOINT,
   **EVALUATE,
   **DESCRIBE,
@@ -61,10 +52,6 @@ FIELDS = {
   **REPORT,
   **EXPORT,
   **SEARCH,
-  **{
-    f"search.space.{name}": optional(str, TEXT, _SPACE, place=field.place)
-    for name, field in TRAINING.items()
-  },
 }
 
 

@@ -45,9 +45,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.search.method = "random"
   config.search.trials = 20
   config.search.pruning = "none"
-  space = config.search.space
-  space.optimizer.learning_rate = "log_uniform(2.4e-4, 2.4)"
-  space.optimizer.momentum = "one_minus_log_uniform(0.01, 1)"
-  space.model.hidden_size = "log_uniform(20, 200)"
-  space.model.input_noise = "uniform(0, 1)"
+  config.search.space = (
+    "optimizer.learning_rate=log_uniform(2.4e-4, 2.4)",
+    "optimizer.momentum=one_minus_log_uniform(0.01, 1)",
+    "model.hidden_size=log_uniform(20, 200)",
+    "model.input_noise=uniform(0, 1)",
+  )
   return config

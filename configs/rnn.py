@@ -36,5 +36,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.eval_every = 1000
   config.train.adapt_to_length = True
 
-  config.search.space.optimizer.learning_rate = "log_uniform(1e-4, 1e-1)"
+  rate = "optimizer.learning_rate=log_uniform(1e-4, 1e-1)"
+  config.search.space = (rate,)
   return config

@@ -18,8 +18,6 @@ from seqrnn.settings.fields import Field
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-_SPACES = "search.space."
-_SPACE = base.FIELDS[f"{_SPACES}seed"]
 _ABSL = ("?", "help", "helpshort", "helpfull", "helpxml")
 HEAD = """\
 ---
@@ -38,10 +36,6 @@ again.
 B is the number of rows of a batch, T the length of a window in symbols, V the
 size of the vocabulary.
 """
-SPACE = (
-  "Each field of the run and of the groups {groups} has a field of its name"
-  " here, such as `search.space.model.dropout`. Default: `none`."
-)
 ABOUT = {
   "data": "What is read, and how it is cut.",
   "model": "The network.",
@@ -112,15 +106,10 @@ def section(name: str, field: Field) -> str:
 
 def fields_page() -> str:
   """The content of fields.md."""
-  fields = {n: f for n, f in base.FIELDS.items() if not n.startswith(_SPACES)}
   parts = [HEAD.strip()]
-  for name, names in groupby(fields, group):
+  for name, names in groupby(base.FIELDS, group):
     parts += [f"## {name}", ABOUT[name]] if name else ["## The run"]
-    parts += [section(one, fields[one]) for one in names]
-  found = filter(None, map(group, base.TRAINING))
-  groups = ", ".join(f"`{name}`" for name in dict.fromkeys(found))
-  about = wrapped(SPACE.format(groups=groups))
-  parts += ["## search.space", about, wrapped(plain(_SPACE.help))]
+    parts += [section(one, base.FIELDS[one]) for one in names]
   return "\n\n".join(parts) + "\n"
 
 
@@ -132,12 +121,13 @@ seqrnn --config=CONFIG --mode=MODE --config.GROUP.FIELD=VALUE
 ```
 
 In a clone, `python run.py` is the same as `seqrnn`. Flags may be in any order;
-of two flags for one field the last one counts, and a warning says so.
+of two flags for one field the last one counts.
 `--config` names a config: `brnn` is a file of [configs/](../../configs), in the
 current folder or in the project; a path is one of your own, or a `config.json`
-of a run. Any [field](fields.md) is a flag. `--model.hidden_size=256` is the
-same as `--config.model.hidden_size=256`, and so is `--hidden_size=256`, because
-only one group has this field. With `--workdir` and no `--config`, the config is
+of a run. Any [field](fields.md) is a flag, as `--config.model.hidden_size=256`;
+`--noconfig.data.stateful` is `--config.data.stateful=false`. A flag that may be
+repeated, as `--config.search.space`, replaces all values of the config. With
+`--workdir` and no `--config`, the config is
 that of the run in this folder. Without `--workdir`, the folder is `runs/` and
 the name of the config, with the fields of the training that flags changed, as
 `runs/rnn-hidden_size=256`. A field is named with its group if another field of
@@ -150,14 +140,6 @@ config that is named.
 `--mode=config` prints the resolved config, which `--config` reads, and on
 stderr the fields that differ from the defaults. `--version` prints what a bug
 report needs. Choices may be written in any case.
-
-A script completes modes, configs, flags and choices in bash or zsh (tried with
-bash 5.2 and zsh 5.9):
-
-```text
-seqrnn --completion=bash > ~/.local/share/bash-completion/completions/seqrnn
-seqrnn --completion=zsh > _seqrnn  # in a folder of $fpath
-```
 
 A mistake of yours ends with one line on stderr and status 2: the flag or file,
 its value and the rule. A run that Ctrl-C or SIGTERM stops saves a checkpoint

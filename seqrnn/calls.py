@@ -3,7 +3,6 @@
 import importlib
 import multiprocessing
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -22,14 +21,11 @@ from seqrnn.runtime import compiled, devices, files, launch
 from seqrnn.settings import command, recipes, suggestions
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS, Config
-from seqrnn.settings.overrides import Override, find_field
 from seqrnn.table import Table, read_csv
 
 Given = str | os.PathLike[str] | ConfigDict | None  # What names a config.
 
 _THREADS = "PJRT_NPROC"  # The number of XLA's threads, for JAX.
-# The dashes of a flag that stands for an argument, not in a command to type.
-_FLAG = re.compile(r"^--|(?<![\w-])--(?=config\.)|(?<=another )--(?=workdir)")
 _LIMIT = 2**27  # Bytes of a table or a report.
 
 
@@ -158,10 +154,8 @@ def errors_of_python() -> Iterator[None]:
     line = launch.user_message(error)
     if line is None:
       raise
-    line = _FLAG.sub("", line)
     if not isinstance(error, UserError):
       raise UserError(line) from error
-    error.args = (line,)
     raise
 
 
@@ -191,25 +185,31 @@ def _resolve(
     follow=False,
     process_id=None,
   )
-  overrides = []
-  for name, value in settings.items():
-    chosen = find_field(name)
-    if chosen is None:
-      raise UserError(_no_field(name, value))
-    overrides.append(Override(name, chosen, config_lib.text(value)))
+  overrides = dict(_override(*pair) for pair in settings.items())
   return command.resolve(request, overrides)
 
 
-def _no_field(name: str, value: Any) -> str:
-  """The message for the name of no field, or of several fields."""
-  same = suggestions.with_last_part(name, FIELDS)
-  if len(same) < 2:
-    return recipes.no_such_field(name)
-  return (
-    f"{name}={value!r}: several groups have this field, {', '.join(same)};"
-    f' name one, in Python **{{"{same[0]}": {value!r}}}, on the command line'
-    f" --{same[0]}={config_lib.text(value)}"
-  )
+def _override(name: str, value: Any) -> tuple[str, Any]:
+  """Returns the full name of a field, and its value in the field's type.
+
+  Raises:
+    UserError: no field or several have this name, or the type is wrong.
+  """
+  same = [name] if name in FIELDS else suggestions.with_last_part(name, FIELDS)
+  if not same:
+    raise UserError(recipes.no_such_field(name))
+  if len(same) > 1:
+    raise UserError(
+      f"{name}={value!r}: several groups have this field, {', '.join(same)};"
+      f' name one: **{{"{same[0]}": {value!r}}}'
+    )
+  field = FIELDS[same[0]]
+  try:
+    if field.repeated:
+      return same[0], field.cast(tuple(value))
+    return same[0], field.parse(config_lib.text(value))
+  except (ValueError, TypeError):
+    raise UserError(recipes.wrong_type(same[0], value)) from None
 
 
 @contextmanager

@@ -15,31 +15,27 @@ from absl import flags
 
 from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.runtime import devices, launch, processes
-from seqrnn.settings import command, completion, help, recipes, suggestions
+from seqrnn.settings import command, help, overrides, recipes, suggestions
 from seqrnn.settings.config import Config
-from seqrnn.settings.overrides import as_typed, split
 from seqrnn.spark import engine
 
 # Flags that ask for lines instead of a mode.
-_ASKED = re.compile(
-  r"-h|--?(help(?:full|short)?|version|completion)(?:=(.*))?", re.DOTALL
-)
+_ASKED = re.compile(r"-h|--?(help(?:full|short)?|version)(?:=(.*))?", re.DOTALL)
 
 
 def main(argv: list[str]) -> int:
   """Runs one mode; returns the exit status."""
   launch.open_streams()
   parsed = define()
-  overrides, arguments = split(argv, parsed)
   joined, index = False, 0  # Whether it is one of several processes; its index.
   try:
-    if lines := information(argv, arguments, parsed):
+    if lines := information(argv, parsed):
       for line in lines:
         print(line, flush=True)
       return 0
-    distributed = parse(parsed, arguments)
+    distributed = parse(parsed, argv)
     launch.refuse_windows()
-    config, workdir = command.resolve(parsed, overrides)
+    config, workdir = command.resolve(parsed, overrides.from_flags(parsed))
     if parsed.mode == "config":  # It needs neither a device nor the tasks.
       _module(parsed, config).run(None, config, workdir)
       return 0
@@ -68,8 +64,6 @@ def main(argv: list[str]) -> int:
     ended = isinstance(error, Interrupted | KeyboardInterrupt | BrokenPipeError)
     if joined and not ended and processes.lost(error):
       processes.end_lost()
-    if isinstance(error, UserError):
-      error.args = (as_typed(str(error), overrides),)
     status = launch.report(error, index == 0, bool(parsed["debug"].value))
     together = isinstance(error, Interrupted)
     if status is None:
@@ -91,33 +85,30 @@ def _module(parsed: flags.FlagValues, config: Config) -> ModuleType:
 
 
 def information(
-  argv: list[str], arguments: list[str], parsed: flags.FlagValues
+  argv: list[str], parsed: flags.FlagValues
 ) -> Iterator[str] | list[str]:
   """Returns the lines to print instead of running a mode, if any.
 
   Args:
     argv: the command line; without arguments, it asks for help.
-    arguments: the part of it that sets no fields.
     parsed: the flags.
 
   Raises:
-    UserError: there is no such field or shell.
+    UserError: there is no such field.
   """
   asked, following = None, []
-  for index, argument in enumerate(arguments):
+  for index, argument in enumerate(argv):
     if asked := _ASKED.fullmatch(argument):
-      following = arguments[index + 1 : index + 2]
+      following = argv[index + 1 : index + 2]
       break
   name, value = asked.groups() if asked else (None, None)
   if value is None and following and not following[0].startswith("-"):
     [value] = following  # `--help model` is --help=model.
   if name == "version":
     return help.version()
-  if name == "completion":
-    return [completion.script(value or "", parsed)]
   if value is not None:
     parsed.set_gnu_getopt()  # A field may stand before --config.
-    parsed(arguments, known_only=True)
+    parsed(argv, known_only=True)
     return [help.of_fields(value, *command.named(parsed))]
   if asked or len(argv) < 2:
     return [help.overview(command.program(argv[0]), parsed)]
@@ -125,7 +116,7 @@ def information(
 
 
 def define() -> flags.FlagValues:
-  """Defines the flags that are not fields of the config."""
+  """Defines the flags: those of the program, and one for each field."""
   values = flags.FlagValues()
   for name, default, text in (
     (
@@ -142,11 +133,6 @@ def define() -> flags.FlagValues:
       " folder is used. A report compares several, separated by commas; in"
       " quotation marks, runs/* matches all runs in runs.",
     ),
-    (
-      "completion",
-      None,
-      "Print a script that completes command lines in a shell, bash or zsh.",
-    ),
   ):
     flags.DEFINE_string(name, default, text, flag_values=values)
   for name, text in (
@@ -160,19 +146,25 @@ def define() -> flags.FlagValues:
   ):
     flags.DEFINE_bool(name, False, text, flag_values=values)
   launch.define_distributed(values)
+  overrides.define(values)
   return values
 
 
-def parse(parsed: flags.FlagValues, arguments: list[str]) -> bool:
+def parse(parsed: flags.FlagValues, argv: list[str]) -> bool:
   """Parses the flags; returns whether this is one of several processes.
 
   Raises:
     UserError: an argument is not a flag, or flags exclude each other.
     flags.Error: a flag has a value of another type.
   """
-  if rest := parsed(arguments)[1:]:
-    hint = _meant(rest[0])
-    raise UserError(f"{rest[0]!r}: not a flag; flags begin with --{hint}")
+  try:
+    arguments = parsed(argv)[1:]
+  except flags.UnrecognizedFlagError as error:
+    names = [name for name in parsed if not name.startswith("config.")]
+    overrides.refuse_unknown(error.flagname, names)
+  if arguments:
+    hint = _meant(arguments[0])
+    raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --{hint}")
   for name in ("config", "mode", "workdir"):
     if parsed[name].value == "":
       raise UserError(f"--{name}=: must not be empty")

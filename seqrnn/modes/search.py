@@ -48,7 +48,7 @@ _FIXED = (
   "search.method",
   "search.coarse_size",
   "search.pruning",
-  "search.space.",
+  "search.space",
 )
 
 
@@ -130,7 +130,7 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
   if not record.exists():
     # Report a missing corpus, or a run to start from, before any trial begins.
     build(config, None)
-    if config.search.space.model.cell is None:
+    if "model.cell" not in config_lib.searched(config_lib.flat(config)):
       transfer.find(build, config, workdir)
     files.make_workdir(workdir)
   with study.alone(workdir):
@@ -139,10 +139,7 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
       kept.search.workers = None  # It may change.
       manifest.write(workdir, {record.name: config_lib.encoded(kept)})
     manifest.verify(record)
-    old = config_lib.flat(config)  # Fields that an older version lacks.
-    for name in config_lib.flat(config.search.space):
-      old[f"search.space.{name}"] = None  # Empty fields are not recorded.
-    old |= config_lib.read_record(record)
+    old = config_lib.read_record(record)
   found = config_lib.differences(old, config, _FIXED)
   if found:
     raise UserError(

@@ -13,7 +13,8 @@ from optuna.distributions import (
 
 from seqrnn.errors import UserError
 from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
+from seqrnn.settings import recipes
+from seqrnn.settings.config import FIELDS, Config
 
 # Name of a field -> Optuna's distribution; under _REST + name the distribution
 # of 1 - the field.
@@ -33,16 +34,19 @@ def parse(config: Config) -> Space:
     UserError: a text has none of the forms, a value breaks its field's rule,
       or the method cannot use the form.
   """
-  texts = config_lib.flat(config.search.space)
-  space, method = {}, config.search.method
-  for name, text in texts.items():
-    if text is None:
-      continue
-    found = _parse(config, name, text)
-    rest = _REST if text.lstrip().startswith("one_minus") else ""
-    space[rest + name] = found
-    where = f"config.search.space.{name}={text!r}"
-    if method == "grid" and not isinstance(found, CategoricalDistribution):
+  space, names, method = {}, set(), config.search.method
+  for given in config.search.space:
+    name, _, text = (part.strip() for part in given.partition("="))
+    where = f"config.search.space={given!r}"
+    if name in names:
+      raise UserError(f"{where}: {name} stands in the space twice")
+    names.add(name)
+    distribution = _parse(config, name, text, where)
+    rest = _REST if text.startswith("one_minus") else ""
+    space[rest + name] = distribution
+    if method == "grid" and not isinstance(
+      distribution, CategoricalDistribution
+    ):
       raise UserError(f"{where}: search.method='grid' needs grid(a, b, ...)")
     if method == "coarse" and name != LEARNING_RATE:
       raise UserError(
@@ -51,17 +55,19 @@ def parse(config: Config) -> Space:
   if not space and method != "coarse":
     raise UserError(
       "config.search.space: is empty; name what to search, as in"
-      f" --config.search.space.{LEARNING_RATE}='log_uniform(1e-4, 1e-1)'"
+      f" --config.search.space='{LEARNING_RATE}=log_uniform(1e-4, 1e-1)'"
     )
   if method == "coarse":
     space = {LEARNING_RATE: FloatDistribution(1e-8, 3.0, log=True)}
   return space
 
 
-def _parse(config: Config, name: str, text: str) -> Any:
+def _parse(config: Config, name: str, text: str, where: str) -> Any:
   def refuse(rule: str) -> NoReturn:
-    raise UserError(f"config.search.space.{name}={text!r}: {rule}")
+    raise UserError(f"{where}: {rule}")
 
+  if name not in FIELDS or not name.startswith(config_lib.TRAINING):
+    refuse(recipes.no_such_field(name))
   if name in config_lib.CPU:
     refuse("must be none: a process has one value for all its trials")
   match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text, re.DOTALL)
@@ -128,9 +134,7 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
   if search.method == "coarse" and not model.tied:
     model.parameters = None
     model.hidden_size = min(model.hidden_size, search.coarse_size)
-  for name in config_lib.flat(search.space):  # A trial searches nothing.
-    group, key = config_lib.locate(search.space, name)
-    group[key] = None
+  search.space = ()  # A trial searches nothing.
   search.storage = search.workers = None
   config_lib.expand(config)
   return config

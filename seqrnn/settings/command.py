@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -18,7 +19,6 @@ from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes, warned
 from seqrnn.settings.config import FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.settings.conflicts import ConflictError, conflicts
-from seqrnn.settings.overrides import Override, refuse_unknown
 
 # The modes; each is a module of seqrnn/modes.
 MODES = (
@@ -48,16 +48,19 @@ _LABELS = {
 
 
 def resolve(
-  parsed: flags.FlagValues, overrides: list[Override]
+  parsed: flags.FlagValues, overrides: dict[str, Any]
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir that the flags name.
 
   Warns on stderr about fields that were set and have no effect.
 
+  Args:
+    parsed: the flags that are no fields.
+    overrides: the values of fields that flags set, by the fields' names.
+
   Raises:
     UserError: the flags name no config, or the workdir holds another run.
   """
-  refuse_unknown(overrides, parsed)
   folder, beside = _folders(parsed)
   if folder:
     files.check_links(folder)
@@ -69,7 +72,7 @@ def resolve(
     config.report.beside = beside
   _apply(overrides, config)
   flags_only = copy.deepcopy(config)
-  by_flags = {override.field for override in overrides if override.field}
+  by_flags = set(overrides)
   given = set(by_flags)
   # JSON sets every field.
   if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
@@ -81,7 +84,7 @@ def resolve(
   if folder:
     workdir = Path(folder)
   else:
-    workdir = _default_workdir(path.stem, plain, flags_only)
+    workdir = Path("runs", run_name(path.stem, plain, flags_only))
     files.check_links(workdir)
   may_start = parsed.mode in _STARTS
   new = may_start and not (workdir / record).exists()
@@ -101,7 +104,7 @@ def resolve(
     # A field that names the workdir of a config has an effect in any mode.
     named = NAMING if parsed.config else ()
     read = [name for name in by_flags if not name.startswith(tuple(named))]
-    warned.report(parsed, overrides, config, plain, given, read)
+    warned.report(parsed.mode, by_flags, config, plain, given, read)
     if not parsed.config:
       mode = "follow" if parsed.follow else parsed.mode
       beside_run = {"report.beside"} if beside else set()
@@ -244,20 +247,20 @@ def _record(mode: str, folder: str | None) -> str:
   return "search.json" if only_search else "config.json"
 
 
-def _apply(overrides: list[Override], config: Config):
+def _apply(overrides: dict[str, Any], config: Config):
   """Sets fields from flags; hidden_size replaces the config's parameters."""
-  for _, field, value in overrides:
-    config_lib.override(config, field or "", value)
-  given = {override.field for override in overrides}
+  for name, value in overrides.items():
+    group, key = config_lib.locate(config, name)
+    group[key] = value
   model = config.model
-  if "model.hidden_size" not in given:
+  if "model.hidden_size" not in overrides:
     return
-  if "model.parameters" not in given:
+  if "model.parameters" not in overrides:
     model.parameters = None
   elif model.parameters is not None:
     raise UserError(
-      f"--config.model.hidden_size={model.hidden_size},"
-      f" --config.model.parameters={model.parameters}: give one of the two"
+      f"config.model.hidden_size={model.hidden_size},"
+      f" config.model.parameters={model.parameters}: give one of the two"
     )
 
 
@@ -273,35 +276,22 @@ def _refuse_differences(
     )
 
 
-def _default_workdir(name: str, old: Config, new: Config) -> Path:
-  """Returns the workdir of a config and the fields that flags changed.
-
-  Earlier versions put the groups of all fields in the name.
-  """
-  workdir = Path("runs", run_name(name, old, new))
-  earlier = Path("runs", run_name(name, old, new, groups=True))
-  return earlier if earlier.exists() and not workdir.exists() else workdir
-
-
 def program(path: str) -> str:
   """How a program with this path, argv[0], is called on a command line."""
   return "python run.py" if Path(path).name == "run.py" else "seqrnn"
 
 
-def run_name(name: str, old: Config, new: Config, groups: bool = False) -> str:
+def run_name(name: str, old: Config, new: Config) -> str:
   """Returns the default name of a run: the config and the changed fields.
 
   Args:
     name: of the config.
     old: the config without flags.
     new: the config with flags.
-    groups: whether each field has its group. Otherwise only a field whose last
-      part is that of another field has it.
   """
   parts = [name]
   for field, (_, value) in config_lib.changes(old, new, NAMING).items():
-    label = field if groups else _LABELS[field]
-    parts.append(f"{label}={config_lib.text(value)}")
+    parts.append(f"{_LABELS[field]}={config_lib.text(value)}")
   # Replace path separators, and characters that Orbax reads as a pattern.
   name = re.sub(r"[/\\\[\]*?]", "_", "-".join(parts))
   if len(name.encode()) > 200:  # Most file systems allow 255 bytes.

@@ -49,7 +49,6 @@ IDENTITY = tuple(
 )
 # Groups of fields that a checkpoint of any version may depend on.
 _CHECKPOINT_GROUPS = ("task", "seed", "data", "model")
-_SPACE = "search.space."
 
 
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
@@ -89,23 +88,18 @@ def locate(config: Config, name: str) -> tuple[Config, str]:
   raise UserError(recipes.no_such_field(name))
 
 
-def override(config: Config, name: str, given: str | bool):
-  """Sets one field from a flag.
+def override(config: Config, name: str, given: str):
+  """Sets one field from a text.
 
   Args:
     config: the config to change.
     name: the dotted name of the field.
-    given: the text of the flag, or True or False if the flag has no text.
+    given: the value, as a flag has it.
 
   Raises:
     UserError: there is no such field, or the text is not of its type.
   """
   group, key = locate(config, name)
-  if isinstance(given, bool):
-    if FIELDS[name].kind is not bool:
-      raise UserError(f"config.{name}: needs a value, --config.{name}=VALUE")
-    group[key] = given
-    return
   try:
     group[key] = FIELDS[name].parse(given)
   except ValueError:
@@ -232,7 +226,7 @@ def save(config: Config, path: Path):
 
 
 def encoded(config: Config, recorded: bool = True) -> bytes:
-  """Returns the config as JSON, without empty fields of the search space.
+  """Returns the config as JSON.
 
   Args:
     config: the config.
@@ -241,8 +235,7 @@ def encoded(config: Config, recorded: bool = True) -> bytes:
   fields = {
     name: value
     for name, value in flat(config).items()
-    if (value is not None or not name.startswith(_SPACE))
-    and not (recorded and PLACES.get(name) == WRITTEN)
+    if not (recorded and PLACES.get(name) == WRITTEN)
   }
   return (json.dumps(nested(fields), indent=2) + "\n").encode()
 
@@ -286,6 +279,11 @@ def settled(config: Config, run: Config | dict[str, Any]) -> Config:
   if config.data.log_format == "auto" and fields.get("data.log_format"):
     _assign(config, "data.log_format", fields["data.log_format"])
   return config
+
+
+def searched(fields: dict[str, Any]) -> set[str]:
+  """Returns the names of the fields that a search chooses."""
+  return {text.partition("=")[0].strip() for text in fields["search.space"]}
 
 
 def fitted_names(config: Config | dict[str, Any]) -> list[str]:

@@ -70,6 +70,7 @@ class Field(NamedTuple):
     place: READ if the value is a path of input, which is printed before it is
       read if a workdir names it. WRITTEN if the value is a place to write to or
       to listen at; a workdir does not name it, only flags and --config do.
+    repeated: whether its flag may be repeated; the value is a tuple of texts.
   """
 
   default: Any
@@ -78,6 +79,7 @@ class Field(NamedTuple):
   used: tuple[Condition, ...] = ()
   optional: type | None = None
   place: str = ""
+  repeated: bool = False
 
   @property
   def kind(self) -> type:
@@ -87,7 +89,8 @@ class Field(NamedTuple):
   @property
   def type_rule(self) -> str:
     """The type of the values, in words."""
-    return f"must be {_KINDS[self.kind]}{', or none' if self.optional else ''}"
+    kind = "texts" if self.repeated else _KINDS[self.kind]
+    return f"must be {kind}{', or none' if self.optional else ''}"
 
   def parse(self, text: str) -> Any:
     """Returns the value of a flag's text.
@@ -110,7 +113,8 @@ class Field(NamedTuple):
     """
     if self.optional and value is None:
       return None
-    return self._named(_cast(value, self.kind))
+    part = str if self.repeated else float
+    return self._named(_cast(value, self.kind, part))
 
   def _named(self, value: Any) -> Any:
     """Returns the name of a choice that differs from a text by case only."""
@@ -120,11 +124,11 @@ class Field(NamedTuple):
     return next((n for n in names if n.lower() == value.lower()), value)
 
 
-def _cast(value: Any, kind: type) -> Any:
+def _cast(value: Any, kind: type, part: type) -> Any:
   if kind is float and type(value) is int:
     return float(value)
   if kind is tuple and type(value) is tuple:
-    return tuple(_cast(part, float) for part in value)
+    return tuple(_cast(inner, part, part) for inner in value)
   if type(value) is not kind:
     raise TypeError
   return value

@@ -17,7 +17,6 @@ from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes, suggestions
 from seqrnn.settings.command import MODES
 from seqrnn.settings.config import FIELDS, Config
-from seqrnn.settings.overrides import find_field
 from seqrnn.settings.warned import needs
 
 _USAGE = """\
@@ -28,11 +27,9 @@ Trains, evaluates and uses recurrent networks on sequences of symbols.
   {program} --workdir=runs/rnn --mode=sample --config.sample.temperature=0.5
 """
 _SETTINGS = """\
-Each is a flag, --config.GROUP.FIELD=VALUE. --GROUP.FIELD=VALUE is the same,\
- and so is --FIELD=VALUE if only one group has the field. --help=model explains\
- the settings of the group model, --help=model.cell one, --help=all all of\
- them. The groups are {groups}."""
-_SPACE = "search.space."
+Each is a flag, --config.GROUP.FIELD=VALUE. --help=model explains the settings\
+ of the group model, --help=model.cell one, --help=all all of them. The groups\
+ are {groups}."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax")
 _WIDTH = 80
 _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
@@ -71,7 +68,9 @@ def overview(program: str, parsed: flags.FlagValues) -> str:
 def _own(parsed: flags.FlagValues) -> Iterator[str]:
   """Yields the names of the flags in the order of their definition."""
   for module in parsed.flags_by_module_dict().values():
-    yield from (flag.name for flag in module)
+    for flag in module:
+      if not flag.name.startswith("config."):
+        yield flag.name
 
 
 def mode_lines() -> dict[str, str]:
@@ -123,14 +122,11 @@ def of_fields(wanted: str, config: Config, flag: str) -> str:
   Raises:
     UserError: there is no such field or group.
   """
-  every = wanted in ("all", "search")
   names = [
     name
     for name in FIELDS
-    if (wanted == "all" or name == wanted or name.startswith(f"{wanted}."))
-    and not (every and name.startswith(_SPACE))
+    if wanted == "all" or name == wanted or name.startswith(f"{wanted}.")
   ]
-  names = names or list(filter(None, [find_field(wanted)]))
   if not names:
     groups = recipes.groups_of_fields()
     near = " or ".join(suggestions.fields(wanted, FIELDS))
@@ -140,15 +136,10 @@ def of_fields(wanted: str, config: Config, flag: str) -> str:
       f" {', '.join(groups)}{f'; did you mean {near}?' if near else ''}"
     )
   values = config_lib.flat(config)
-  parts = [_explained(name, name, values[name], flag) for name in names]
-  if every:
-    one = next(name for name in FIELDS if name.startswith(_SPACE))
-    default = FIELDS[one].default
-    parts.append(_explained(one, f"{_SPACE}FIELD", default, flag))
-  return "\n".join(parts)
+  return "\n".join(_explained(name, values[name], flag) for name in names)
 
 
-def _explained(name: str, shown: str, value: Any, flag: str) -> str:
+def _explained(name: str, value: Any, flag: str) -> str:
   """Returns the help of a field, with its value, rule and conditions."""
   field = FIELDS[name]
   origin = "default"
@@ -160,7 +151,7 @@ def _explained(name: str, shown: str, value: Any, flag: str) -> str:
   texts = field.help, rule[0].upper() + rule[1:]
   lines = [textwrap.fill(text, 76, **_INDENT) for text in texts]
   return "\n".join(
-    [f"--config.{shown}={config_lib.text(value)}  ({origin})", *lines]
+    [f"--config.{name}={config_lib.text(value)}  ({origin})", *lines]
   )
 
 

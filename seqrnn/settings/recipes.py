@@ -112,7 +112,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
   if not isinstance(fields, dict):
     raise UserError(f"{path}: not a config; must be a JSON object of fields")
   for name, value in fields.items():
-    if _too_deep(value, groups=3):  # search.space.model has three groups.
+    if _too_deep(value, groups=1):
       raise UserError(
         f"{path}: config.{name}: nested too deeply; a config has fields and"
         " groups of fields"
@@ -150,8 +150,6 @@ def _located(path: Path, error: BaseException) -> str:
   ):
     lines.append(error.lineno)
   where = f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)
-  if rule := _broken_rule(error):
-    return f"{where}: {rule}"
   kind = type(error).__name__
   while error.args and isinstance(error.args[0], Exception):
     error = error.args[0]  # ml_collections wraps errors.
@@ -159,43 +157,8 @@ def _located(path: Path, error: BaseException) -> str:
   return f"{where}: {kind}: {' '.join(reason.split())}"
 
 
-def _broken_rule(error: BaseException) -> str | None:
-  """Returns the message for a field that a ConfigDict has refused.
-
-  ml_collections says neither the group of the field nor its rule. None: the
-  error is another one.
-  """
-  groups = {_signature(group): name for name, group in _groups(defaults())}
-  for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-    names = frame.f_locals
-    group, key = names.get("self"), names.get("key", names.get("attribute"))
-    if not isinstance(group, ConfigDict) or not isinstance(key, str):
-      continue
-    prefix = groups.get(_signature(group))
-    if prefix is None:
-      return None
-    name = f"{prefix}.{key}" if prefix else key
-    if isinstance(error, TypeError) and name in FIELDS:
-      return wrong_type(name, names.get("value"))
-    return None if name in FIELDS else no_such_field(name)
-  return None
-
-
-def _groups(config: ConfigDict, prefix: str = ""):
-  """Yields a config and the groups in it, each with its dotted name."""
-  yield prefix, config
-  for name, value in config.items():
-    if isinstance(value, ConfigDict):
-      yield from _groups(value, f"{prefix}.{name}" if prefix else name)
-
-
-def _signature(group: ConfigDict) -> frozenset[Any]:
-  """Returns what tells a group from others: its fields and their types."""
-  return frozenset((name, group.get_type(name)) for name in group)
-
-
 def groups_of_fields() -> list[str]:
-  """Returns the groups of fields, without a search's space."""
+  """Returns the groups of fields."""
   return list(dict.fromkeys(n.partition(".")[0] for n in FIELDS if "." in n))
 
 

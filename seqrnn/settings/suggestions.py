@@ -1,55 +1,30 @@
 """What a user probably meant by a name that does not exist."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 # Names that other programs and papers use -> the field of this project.
 ALIASES = {
-  name: field
-  for field, names in {
-    "data.path": "corpus data_dir data_file data_path dataset_path file"
-    " input_file",
-    "data.source": "data dataset data_set corpus_name",
-    "data.unit": "level token token_type tokenizer",
-    "data.validation_fraction": "val_frac val_fraction val_split"
-    " validation_split",
-    "data.test_fraction": "test_frac test_split",
-    "data.window": "block_size bptt context context_length max_len"
-    " maxlen n_steps seq_len seq_length sentence_length sequence_length"
-    " time_steps timesteps unroll window_size",
-    "model.bidirectional": "bidir birnn",
-    "model.cell": "architecture cell_type layer_type rnn rnn_type",
-    "model.dropout": "drop drop_rate dropout_rate keep_prob",
-    "model.embedding_size": "embed_dim embed_size embedding embedding_dim"
-    " emb_dim emb_size embedding_units wordvec_size",
-    "model.hidden_size": "d_model dim hidden hidden_dim hidden_units lstm_size"
-    " n_hidden nhid num_hidden num_units rnn_size rnn_units size state_size"
-    " units width",
-    "model.layers": "depth n_layers nlayers num_layer num_layers",
-    "optimizer.clip_norm": "clip clipnorm grad_clip gradient_clip"
-    " gradient_clipping max_grad_norm",
-    "optimizer.learning_rate": "alpha eta learn_rate learningrate lr step_size",
-    "optimizer.name": "algorithm opt optim optimiser",
-    "optimizer.weight_decay": "l2 wd weightdecay",
-    "sample.length": "n_chars num_chars sample_size",
-    "sample.prime": "primetext prompt seed_text start start_string start_text",
-    "sample.streams": "n_samples num_samples",
-    "sample.temperature": "temp",
-    "sample.top_k": "topk",
-    "sample.top_p": "nucleus topp",
-    "schedule.name": "lr_schedule lr_scheduler scheduler",
-    "schedule.warmup_steps": "num_warmup_steps warmup",
-    "search.trials": "n_trials num_trials",
-    "seed": "random_seed rng_seed",
-    "train.batch_size": "batch batchsize batch_sz bs mini_batch_size"
-    " minibatch minibatch_size",
-    "train.epochs": "epoch max_epochs n_epochs nb_epoch num_epochs",
-    "train.max_steps": "iterations iters max_iter max_iters num_steps steps",
-    "train.patience": "early_stopping",
-  }.items()
-  for name in names.split()
+  "batch": "train.batch_size",
+  "bptt": "data.window",
+  "clip": "optimizer.clip_norm",
+  "corpus": "data.path",
+  "embedding_dim": "model.embedding_size",
+  "hidden_dim": "model.hidden_size",
+  "lr": "optimizer.learning_rate",
+  "max_iters": "train.max_steps",
+  "num_epochs": "train.epochs",
+  "num_layers": "model.layers",
+  "optim": "optimizer.name",
+  "prompt": "sample.prime",
+  "rnn_size": "model.hidden_size",
+  "rnn_type": "model.cell",
+  "seq_len": "data.window",
+  "sequence_length": "data.window",
+  "steps": "train.max_steps",
+  "units": "model.hidden_size",
+  "val_split": "data.validation_fraction",
 }
-_SPACE = "search.space."
 _OF_DATA = ("data.", "model.", "optimizer.", "schedule.", "train.")
 # Groups that a mode of a trained run reads.
 _OF_MODES = ("evaluate", "predict", "sample", "embed", "detect", "report")
@@ -69,23 +44,15 @@ def hint(wrong: str, names: Iterable[str]) -> str:
 
 
 def with_last_part(name: str, fields: Iterable[str]) -> list[str]:
-  """Returns the fields whose last part is this name, without a search's."""
-  return [
-    field
-    for field in fields
-    if field.rpartition(".")[2] == name and not field.startswith(_SPACE)
-  ]
+  """Returns the fields whose last part is this name."""
+  return [field for field in fields if field.rpartition(".")[2] == name]
 
 
-def fields(wrong: str, known: Iterable[str]) -> list[str]:
+def fields(wrong: str, known: Collection[str]) -> list[str]:
   """Returns the fields that a name of no field may mean.
 
   The last part counts: users know the name of a setting, not its group.
   """
-  if wrong.startswith(_SPACE):
-    inner = [n.removeprefix(_SPACE) for n in known if n.startswith(_SPACE)]
-    return [_SPACE + n for n in fields(wrong.removeprefix(_SPACE), inner)]
-  known = [name for name in known if not name.startswith(_SPACE)]
   wrong = wrong.lower().replace("-", "_")
   if wrong in known:  # It differs by case only.
     return [wrong]

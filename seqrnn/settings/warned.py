@@ -1,18 +1,14 @@
-"""Warnings about settings that have no effect, and about repeated flags."""
+"""Warnings about settings that have no effect."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-from absl import flags
 
 from seqrnn.errors import visible
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS, Config
 from seqrnn.settings.fields import WRITTEN, Condition
-from seqrnn.settings.overrides import Override, as_typed
 
 # Groups of fields that only some of the other modes read. Train and search read
 # or record all fields, but for those of _WRITERS.
@@ -55,33 +51,31 @@ _TASKS = {
 
 
 def report(
-  parsed: flags.FlagValues,
-  overrides: list[Override],
+  mode: str,
+  by_flags: set[str],
   config: Config,
   plain: Config,
   given: Iterable[str],
   read: Iterable[str],
 ):
-  """Prints the warnings on stderr, with the flags as they were typed.
+  """Prints the warnings on stderr.
 
   Args:
-    parsed: the flags that are no fields.
-    overrides: the flags that are fields.
+    mode: the mode.
+    by_flags: the fields that flags set.
     config: the config of the run.
     plain: the same without flags.
     given: the fields that the user has set.
     read: those of flags that only the mode needs.
   """
   defaults = config_lib.defaults()
-  by_flags = {x.field for x in overrides if x.field}
   # What only flags make useless in a config is no mistake.
   vain = useless(plain, set(given) - by_flags, defaults)
   for line in (
-    *repeated(parsed, overrides),
     *unused(config, by_flags.union(vain), defaults),
-    *unread(config, read, parsed.mode),
+    *unread(config, read, mode),
   ):
-    print("warning:", visible(as_typed(line, overrides)), file=sys.stderr)
+    print("warning:", visible(line), file=sys.stderr)
 
 
 def show_inputs(path: Path, config: Config, mode: str, given: set[str]):
@@ -104,26 +98,6 @@ def show_inputs(path: Path, config: Config, mode: str, given: set[str]):
     if mode in modes and not (without_data and group == "data"):
       line = f"{path}: input {name}={fields[name]!r}"
       print(visible(line), file=sys.stderr)
-
-
-def repeated(
-  parsed: flags.FlagValues, overrides: list[Override]
-) -> Iterator[str]:
-  """Yields a warning for each flag that is given more than once."""
-  counts = Counter(override.field for override in overrides)
-  last = {override.field: override.typed for override in overrides}
-  for field, count in counts.items():
-    if count > 1:
-      typed = [x.typed for x in overrides if x.field == field]
-      others = list(dict.fromkeys(x for x in typed if x != last[field]))
-      beside = f", as {' and '.join(others)} before" if others else ""
-      yield (
-        f"{last[field]}: is given {count} times{beside}; the last one counts"
-      )
-  for name in ("config", "mode", "workdir"):
-    if isinstance(parsed, flags.FlagValues) and parsed[name].present > 1:
-      count, typed = parsed[name].present, f"--{name}={parsed[name].value}"
-      yield f"{typed}: is given {count} times; the last one counts"
 
 
 def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
@@ -197,6 +171,6 @@ def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
   return all(
     fields[name] in values
     or (name == "task" and fields[name] not in _TASKS)
-    or fields.get(f"search.space.{name}") is not None
+    or name in config_lib.searched(fields)
     for name, values in condition.items()
   )

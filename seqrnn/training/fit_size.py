@@ -40,12 +40,8 @@ def fitted(config: Config, experiment: Experiment) -> Config:
 
   A line for each that is changed is printed.
   """
-  fields = config_lib.flat(config)
-  names = [  # A search chooses its own values.
-    name
-    for name in config_lib.fitted_names(config)
-    if fields[f"search.space.{name}"] is None
-  ]
+  searched = config_lib.searched(config_lib.flat(config))
+  names = [x for x in config_lib.fitted_names(config) if x not in searched]
   epoch = experiment.batches("train", 0)
   windows = len(epoch) * epoch.batch_size  # At most a batch too many.
   made = copy.deepcopy(config)

@@ -7,6 +7,7 @@ from seqrnn.settings.fields import (
   TEXT,
   WRITTEN,
   Field,
+  Rule,
   choice,
   integer,
   optional,
@@ -48,6 +49,19 @@ SEARCH = group(
     "The number of processes on this machine, which share the cores and take"
     " the GPUs in turn. Empty: one for each GPU; without GPUs, one for each"
     " core if layers are small, else one. The method coarse has one.",
+  ),
+  space=Field(
+    (),
+    Rule(
+      lambda v: isinstance(v, tuple) and all("=" in text for text in v),
+      "must be FIELD=VALUES",
+    ),
+    "The values of a field in a search, as model.dropout=uniform(0, 0.5):"
+    " log_uniform(low, high), uniform(low, high), integer(low, high),"
+    " one_minus_log_uniform(low, high) with the bounds of 1 - value, choice(a,"
+    " b, ...) or grid(a, b, ...). Repeat the flag for each field; flags replace"
+    " the space of the config.",
+    repeated=True,
   ),
   storage=optional(
     str,
