@@ -158,7 +158,7 @@ def command_page() -> str:
   defined = program.define()
   for name in defined:
     flag = defined[name]
-    if flag.help and name not in _ABSL:
+    if not (name in _ABSL or name.startswith("config.")):
       about = re.sub(r"^<.*?>: ", "", " ".join(flag.help.split()))
       flags.append(f"| `--{name}` | {plain(about)} |")
   parts = [COMMAND.strip(), "## Modes", "\n".join(rows), "## Flags"]

@@ -22,7 +22,7 @@ from seqrnn.models import cells
 from seqrnn.modes import report
 from seqrnn.settings import command
 from seqrnn.settings import config as config_lib
-from seqrnn.settings.overrides import split
+from seqrnn.settings.overrides import from_flags
 from seqrnn.training import fit
 from tests.conftest import tiny
 
@@ -165,10 +165,8 @@ def begun(tmp_path_factory):
 def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   monkeypatch.chdir(begun)
   parsed = program.define()
-  given = shlex.split(line, comments=True)[1:]
-  overrides, argv = split(given, parsed)
-  assert parsed(argv)[1:] == []
-  command.resolve(parsed, overrides)
+  assert parsed(shlex.split(line, comments=True)[1:])[1:] == []
+  command.resolve(parsed, from_flags(parsed))
 
 
 def test_there_are_commands_and_no_other_ones_are_left_out():

@@ -196,19 +196,19 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
   ("given", "settings", "rule"),
   [
-    ({}, {}, "config: is missing"),
+    ({}, {}, "--config: is missing"),
     ({"config": {}}, {}, "config: is a dict; must be the name or the path"),
     ({"workdir": 3}, {}, "workdir=3: must be the path of a folder"),
     ({"workdir": "run"}, {"epochs": 0}, "config.train.epochs=0: must be from"),
-    ({"config": "gone.py"}, {}, "config=gone.py: no such file"),
-    ({"config": "rn"}, {}, "config=rn: no such config; the configs are brnn"),
+    ({"config": "gone.py"}, {}, "--config=gone.py: no such file"),
+    ({"config": "rn"}, {}, "--config=rn: no such config; the configs are brnn"),
     ({"config": ConfigDict()}, {}, "workdir: is missing; a ConfigDict"),
     (
       {"config": ConfigDict({"modle": 1}), "workdir": "x"},
       {},
       "ConfigDict: config.modle: no such field; did you mean model?",
     ),
-    ({"workdir": "gone"}, {}, "workdir=gone: has no run; train it first"),
+    ({"workdir": "gone"}, {}, "--workdir=gone: has no run; train it first"),
     (
       {"workdir": "run"},
       {"lr": 3},
@@ -218,8 +218,7 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
       {"workdir": "run"},
       {"name": "sgd"},
       "name='sgd': several groups have this field, optimizer.name,"
-      " schedule.name; name one, in Python **{\"optimizer.name\": 'sgd'}, on"
-      " the command line --optimizer.name=sgd",
+      " schedule.name; name one: **{\"optimizer.name\": 'sgd'}",
     ),
     (
       {"workdir": "run"},
@@ -231,7 +230,7 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
       {"model.hidden_size": 9},
       "run: holds another run, model.hidden_size: 8 -> 9",
     ),
-    ({"workdir": "file"}, {}, "workdir=file: must be a folder"),
+    ({"workdir": "file"}, {}, "--workdir=file: must be a folder"),
   ],
 )
 def test_a_mistake_is_one_line(
@@ -306,8 +305,7 @@ def test_a_search_from_python(trained, monkeypatch, tmp_path, capsys):
   config.search.update(
     {"workers": 1, "trials": 2, "method": "grid", "pruning": "none"}
   )
-  space = config.search.space
-  space.optimizer.learning_rate = "grid(0.1, 0.5)"
+  config.search.space = ("optimizer.learning_rate=grid(0.1, 0.5)",)
   study = seqrnn.search(config, tmp_path / "search", verbose=False)
   assert capsys.readouterr().out == ""
   trials = study.trials

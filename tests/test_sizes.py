@@ -12,7 +12,7 @@ FILES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
   ),
 ]
-LINES, FUNCTION_LINES, ARGUMENTS = 400, 60, 6
+LINES, FUNCTION_LINES, ARGUMENTS = 500, 80, 6
 # What is larger, and why.
 EXCEPTIONS: dict[str, str] = {}
 

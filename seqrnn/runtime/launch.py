@@ -265,7 +265,8 @@ def user_message(error: BaseException) -> str | None:
     return str(error)
   if isinstance(error, flags.Error):
     line = str(error).removeprefix("flag ")
-    return re.sub("invalid literal for int.*", "must be a whole number", line)
+    line = re.sub("invalid literal for int.*", "must be a whole number", line)
+    return re.sub(r"\('Non-boolean.*", "must be true or false", line)
   if isinstance(error, OSError):
     # Code that writes a file names it, so an unnamed full disk is stdout's.
     name = error.filename

@@ -43,7 +43,8 @@ def from_flags(values: flags.FlagValues) -> dict[str, Any]:
   for name, field in FIELDS.items():
     flag = values[f"{_PREFIX}{name}"]
     if flag.present:
-      overrides[name] = tuple(flag.value) if field.repeated else flag.value
+      value: Any = flag.value
+      overrides[name] = tuple(value) if field.repeated else value
   return overrides
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import runpy
 import traceback
 from collections import Counter
@@ -150,6 +151,10 @@ def _located(path: Path, error: BaseException) -> str:
   ):
     lines.append(error.lineno)
   where = f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)
+  if match := re.search(r'Key "(\w+)" does not exist', str(error)):
+    near = suggestions.fields(match[1], FIELDS)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{where}: {match[1]}: no such field{hint}"
   kind = type(error).__name__
   while error.args and isinstance(error.args[0], Exception):
     error = error.args[0]  # ml_collections wraps errors.

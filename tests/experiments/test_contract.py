@@ -125,7 +125,7 @@ def test_it_is_searched(folder, main):
     "--config.search.trials=2",
     "--config.search.workers=1",
     "--config.train.max_steps=2",
-    "--config.search.space.model.hidden_size=grid(3,4)",
+    "--config.search.space=model.hidden_size=grid(3,4)",
     "--config.search.method=grid",
   )
   assert status == 0, said.err

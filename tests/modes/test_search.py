@@ -42,15 +42,20 @@ from seqrnn.training.progress import Progress
 from tests.conftest import tiny
 
 ROOT = Path(__file__).parents[2]
-RATE = "search.space.optimizer.learning_rate"
+
+
+def grid(rates):
+  """Fields of a search of these learning rates."""
+  space = (f"optimizer.learning_rate=grid({rates})",)
+  return {"search.method": "grid", "search.space": space}
 
 
 def spaces(**texts):
   """A config with these in its space, by names with _ for the dot."""
   config = base.get_config()
-  for name, text in texts.items():
-    name = name.replace("_", ".", 1)
-    config_lib.override(config, f"search.space.{name}", text)
+  config.search.space = tuple(
+    f"{name.replace('_', '.', 1)}={text}" for name, text in texts.items()
+  )
   return config
 
 
@@ -106,7 +111,7 @@ def test_what_is_left_to_one_is_drawn():
 @pytest.mark.parametrize(
   ("name", "text", "rule"),
   [
-    ("model_droput", "uniform(0, 1)", "did you mean search.space.model.dropou"),
+    ("model_droput", "uniform(0, 1)", "did you mean model.dropout?"),
     ("sample_length", "integer(1, 9)", "no such field"),
     ("model_dropout", "0.5", "must be log_uniform(low, high), "),
     ("model_dropout", "normal(0, 1)", "must be log_uniform(low, high), "),
@@ -143,7 +148,8 @@ def test_a_wrong_space_is_refused_in_a_line(name, text, rule):
     space.parse(spaces(**{name: text}))
   line = str(caught.value)
   assert rule in line and "\n" not in line
-  assert line.startswith(f"config.search.space.{name.replace('_', '.', 1)}")
+  assert line.startswith("config.search.space=")
+  assert line[21:].startswith(f"{name.replace('_', '.', 1)}")
 
 
 def test_a_method_refuses_what_it_cannot_search():
@@ -268,8 +274,10 @@ def test_a_grid_is_gone_through_once(tmp_path, objective, capsys, monkeypatch):
     tmp_path,
     {
       "search.method": "grid",
-      RATE: "grid(0.2, 0.1)",
-      "search.space.model.cell": "choice(lstm, gru)",
+      "search.space": (
+        "model.cell=choice(lstm, gru)",
+        "optimizer.learning_rate=grid(0.2, 0.1)",
+      ),
     },
   )
 
@@ -309,8 +317,8 @@ def test_a_grid_is_gone_through_once(tmp_path, objective, capsys, monkeypatch):
   assert run_search(config, tmp_path / "s") == best
   assert "s: finished; best validation loss 0.2000" in capsys.readouterr().out
   assert table(tmp_path / "s") == rows
-  config.search.space.model.cell = "choice(lstm, rnn_relu)"
-  with pytest.raises(UserError, match="holds another search, search.space.mod"):
+  config.search.space = ("model.cell=choice(lstm, rnn_relu)",)
+  with pytest.raises(UserError, match="holds another search, search.space: "):
     run_search(config, tmp_path / "s")
 
 
@@ -335,9 +343,11 @@ def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
     tmp_path,
     {
       "search.trials": 14,
-      RATE: "log_uniform(1e-4, 1e-1)",
-      "search.space.model.dropout": "uniform(0, 0.5)",
-      "search.space.model.layers": "integer(1, 3)",
+      "search.space": (
+        "model.layers=integer(1, 3)",
+        "model.dropout=uniform(0, 0.5)",
+        "optimizer.learning_rate=log_uniform(1e-4, 1e-1)",
+      ),
     },
   )
   objective(lambda c: c.optimizer.learning_rate + c.model.dropout)
@@ -373,7 +383,7 @@ def test_colours_tell_losses_apart(losses):
 def random_rates(tmp_path, objective):
   """The config of a search for the learning rate, whose loss is the rate."""
   objective(lambda c: c.optimizer.learning_rate)
-  space = {RATE: "log_uniform(1e-4, 1e-1)"}
+  space = {"search.space": ("optimizer.learning_rate=log_uniform(1e-4, 1e-1)",)}
   return small(tmp_path, {"search.method": "random", **space})
 
 
@@ -449,7 +459,13 @@ def test_a_journal_without_checksums_is_continued_with_them(
 @pytest.mark.usefixtures("undrawn")
 def test_trouble_of_the_machine_fails_no_trial(tmp_path, objective, attempts):
   """However often it comes, the trial is there to be gone on with."""
-  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      "search.space": ("optimizer.learning_rate=grid(0.2, 0.1)",),
+    },
+  )
 
   def loss(_):
     raise MachineError("checkpoints: no room for a checkpoint")
@@ -467,7 +483,13 @@ def test_trouble_of_the_machine_fails_no_trial(tmp_path, objective, attempts):
 def test_a_trial_that_another_process_trains_has_not_failed(
   tmp_path, objective
 ):
-  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      "search.space": ("optimizer.learning_rate=grid(0.2, 0.1)",),
+    },
+  )
   lock = tmp_path / "s" / "trials" / "0000" / "lock"
 
   def loss(config):
@@ -488,7 +510,13 @@ def test_a_trial_that_another_process_trains_has_not_failed(
 
 @pytest.mark.usefixtures("undrawn")
 def test_without_memory_a_trial_is_given_up_in_the_end(tmp_path, objective):
-  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      "search.space": ("optimizer.learning_rate=grid(0.2, 0.1)",),
+    },
+  )
 
   def loss(config):
     if config.optimizer.learning_rate == 0.2:
@@ -515,7 +543,13 @@ def test_a_trial_too_large_for_its_device_fails_and_the_search_goes_on(
   tmp_path, objective, monkeypatch, text
 ):
   """Unlike the memory of the machine, no other process has a device's."""
-  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      "search.space": ("optimizer.learning_rate=grid(0.2, 0.1)",),
+    },
+  )
 
   def loss(config):
     if config.optimizer.learning_rate == 0.2:
@@ -535,7 +569,13 @@ def test_a_trial_too_large_for_its_device_fails_and_the_search_goes_on(
 def test_the_memory_of_the_machine_may_pass_on_any_device(
   tmp_path, objective, monkeypatch
 ):
-  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2)"})
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      "search.space": ("optimizer.learning_rate=grid(0.2)",),
+    },
+  )
 
   def loss(_):
     raise MemoryError
@@ -619,7 +659,7 @@ def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
       "search.method": "random",
       "search.trials": 6,
       "search.storage": postgres,
-      RATE: "log_uniform(1e-4, 1e-1)",
+      "search.space": ("optimizer.learning_rate=log_uniform(1e-4, 1e-1)",),
     },
   )
   config_lib.save(config, tmp_path / "c.json")
@@ -671,7 +711,13 @@ class Crash(Exception):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_trial_that_kills_its_process_is_given_up(tmp_path, objective):
-  config = small(tmp_path, {"search.method": "grid", RATE: "grid(0.2, 0.1)"})
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      "search.space": ("optimizer.learning_rate=grid(0.2, 0.1)",),
+    },
+  )
 
   def loss(config):
     if config.optimizer.learning_rate == 0.2:
@@ -691,7 +737,13 @@ def test_a_trial_that_kills_its_process_is_given_up(tmp_path, objective):
 def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
   tmp_path, monkeypatch
 ):
-  config = small(tmp_path, {"search.method": "grid", RATE: "grid(1e-2, 1e38)"})
+  config = small(
+    tmp_path,
+    {
+      "search.method": "grid",
+      "search.space": ("optimizer.learning_rate=grid(1e-2, 1e38)",),
+    },
+  )
   run_search(config, tmp_path / "whole")
   rows = table(tmp_path / "whole")
   assert [row["state"] for row in rows] == ["finished", "failed"]
@@ -721,7 +773,10 @@ def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
 def test_a_trial_that_falls_behind_is_pruned(tmp_path, monkeypatch):
   early = partial(optuna.pruners.MedianPruner, n_startup_trials=1)
   monkeypatch.setattr(optuna.pruners, "MedianPruner", early)
-  overrides = {"search.method": "grid", RATE: "grid(1e-1, 1e-9)"}
+  overrides = {
+    "search.method": "grid",
+    "search.space": ("optimizer.learning_rate=grid(1e-1, 1e-9)",),
+  }
   run_search(small(tmp_path, overrides), tmp_path / "s")
   rows = table(tmp_path / "s")
   assert [row["state"] for row in rows] == ["finished", "pruned"]
@@ -737,7 +792,7 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
       "train.cpu_devices": 1,
       "search.method": "random",
       "search.trials": 3,
-      RATE: "log_uniform(1e-4, 1e-1)",
+      "search.space": ("optimizer.learning_rate=log_uniform(1e-4, 1e-1)",),
       "search.pruning": "none",
     },
   )
@@ -802,7 +857,7 @@ def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
 
 def test_a_run_to_start_from_is_refused_before_any_trial(tmp_path):
   config = tiny(tmp_path, {"train.start_from": str(tmp_path / "absent")})
-  config.search.space.model.dropout = "uniform(0, 0.5)"
+  config.search.space = ("model.dropout=uniform(0, 0.5)",)
   folder = tmp_path / "search"
   with pytest.raises(UserError, match=r"absent': has no run; train it first"):
     search.run(experiments.build, config, folder)

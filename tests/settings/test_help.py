@@ -68,7 +68,7 @@ def test_help_has_a_line_for_each_mode_config_and_flag(argv, capsys):
   assert "python run.py --config=brnn\n" in out
   parsed = program.define()
   modes, _, rest = out.partition("Configs")
-  flags = [f"--{name}" for name in parsed]
+  flags = [f"--{name}" for name in parsed if "config." not in name]
   for text, names in ((modes, command.MODES), (rest, recipes.names() + flags)):
     for name in names:
       assert len(re.findall(rf"^  {name}  +\S", text, re.M)) == 1, name
@@ -102,21 +102,14 @@ def test_help_of_fields(capsys):
   assert program.main(["run.py", "--help=all"]) == 0
   every = capsys.readouterr().out
   for name, field in config_lib.FIELDS.items():
-    if name.startswith("search.space."):
-      name = "search.space.FIELD"  # One help for all.
     value = config_lib.text(field.default)
     assert f"--config.{name}={value}  (default)\n    " in every
     assert field.help.split()[-1] in every
-  assert every.count("search.space") == 1
   assert program.main(["run.py", "--help=model.forget_bias"]) == 0
   assert capsys.readouterr().out.startswith(
     "--config.model.forget_bias=1.0  (default)\n"
   )
-  assert program.main(["run.py", "--help=forget-bias"]) == 0
-  assert capsys.readouterr().out.startswith(
-    "--config.model.forget_bias=1.0  (default)\n"
-  )
-  for argv in (["--help", "model.forget_bias"], ["-h", "forget_bias"]):
+  for argv in (["--help", "model.forget_bias"], ["-h", "model.forget_bias"]):
     assert program.main(["run.py", *argv]) == 0
     assert capsys.readouterr().out.startswith("--config.model.forget_bias=1")
   assert program.main(["run.py", "--mode=sample", "--help=sample"]) == 0
