@@ -2,11 +2,9 @@
 
   python benchmarks/search.py                       # 15 minutes on 2 cores
   python benchmarks/search.py --parts workers pruning --trials=4 --steps=60
-  python benchmarks/search.py --torch=PYTHON        # one with torch and optuna
 
 The model has two layers of 64 units and reads the Python standard library.
 workers: trials a minute of two workers and of one, and the overhead of a trial.
-peer: the same trials, batches and steps in a script with Optuna and PyTorch.
 pruning: the time of the same trials with and without pruning.
 """
 
@@ -21,8 +19,6 @@ import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 _ROOT = Path(__file__).resolve().parents[1]
 # An installation has no run.py.
@@ -147,54 +143,6 @@ def workers(given: Any, folder: Path):
     )
 
 
-def peer(given: Any, folder: Path):
-  """Runs the same trials in the script search_torch.py."""
-  import experiments
-  from configs import base
-  from seqrnn.settings import config as config_lib
-
-  workdir = folder / "peer"
-  seconds = search(given, {}, workdir)
-  config = config_lib.read(workdir / "search.json", base.get_config())
-  experiment = experiments.build(config, None)
-  for split in ("train", "validation"):
-    batches = experiment.batches(split, 0)
-    count = given.steps if split == "train" else len(batches)
-    kept = [batches[n] for n in range(count)]
-    names = ("inputs", "targets", "weights")
-    np.savez(
-      folder / f"{split}.npz",
-      **{name: np.stack([batch[name] for batch in kept]) for name in names},
-    )
-  table = rows(workdir / "trials.csv")
-  settings = {
-    "symbols": len(experiment.vocabularies["symbols"]),
-    "hidden": config.model.hidden_size,
-    "layers": config.model.layers,
-    "eval_every": config.train.eval_every,
-    "rates": [float(row["optimizer.learning_rate"]) for row in table],
-  }
-  print("\n| the same trials | trials a minute | best validation loss |")
-  print("| --- | --- | --- |")
-  rate = 60 * given.trials / seconds
-  print(f"| seqrnn, the whole command | {rate:.2f} | {best(workdir):.4f} |")
-  for threads in (1, 2):
-    settings["threads"] = threads
-    (folder / "settings.json").write_text(json.dumps(settings))
-    done = subprocess.run(
-      [given.torch, str(_ROOT / "benchmarks" / "search_torch.py"), str(folder)],
-      check=True,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    seconds, loss = json.loads(done.stdout)
-    print(
-      f"| Optuna and PyTorch, threads: {threads} |"
-      f" {60 * given.trials / seconds:.2f} | {loss:.4f} |",
-      flush=True,
-    )
-
-
 def pruning(given: Any, folder: Path):
   """Runs the same trials with and without median pruning, in one worker."""
   print("\n| pruning | seconds | symbols | pruned | best validation loss |")
@@ -217,7 +165,7 @@ def pruning(given: Any, folder: Path):
     )
 
 
-PARTS = {"workers": workers, "peer": peer, "pruning": pruning}
+PARTS = {"workers": workers, "pruning": pruning}
 
 
 def main(argv: list[str] | None = None):
@@ -227,7 +175,6 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--trials", type=int, default=20)
   parser.add_argument("--steps", type=int, default=250)
   parser.add_argument("--rounds", type=int, default=1)
-  parser.add_argument("--torch", default=sys.executable)
   given = parser.parse_args(argv)
   with tempfile.TemporaryDirectory() as folder:
     # A shared cache: otherwise the first search would compile for all others.

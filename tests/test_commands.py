@@ -32,7 +32,6 @@ PARTS = (
   "peers",
   "programs",
   "recipes",
-  "search_torch",
   "speed_chart",
   "speed_page",
 )
@@ -110,7 +109,7 @@ def test_all_that_a_script_imports_is_found():
       elif isinstance(node, ast.ImportFrom):
         names.add(str(node.module))
     roots = {name.partition(".")[0] for name in names}
-    if path.stem not in ("peers", "search_torch"):
+    if path.stem != "peers":
       wanted[str(path)] = sorted(roots - OPTIONAL)
   done = subprocess.run(
     [sys.executable, "-c", IMPORTS, json.dumps(wanted)],

@@ -1,7 +1,7 @@
 """Faults of jaxlib that once computed wrong results here, or crashed.
 
 Versions that have them are excluded in pyproject.toml, notes and all. Rerun at
-every version bump, and benchmarks/ratios.py, which has those that crawl.
+every version bump.
 """
 
 import subprocess
