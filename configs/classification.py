@@ -1,12 +1,13 @@
-r"""Classification: the package of the standard library of 100 characters.
+r"""Classification: the package of the standard library that a module is from.
 
 What: a bidirectional LSTM of 64 units reads a window of 100 characters; the
-label is predicted from the maximum of its outputs over the window. The labels
-are the packages of the Python standard library with 12 modules or more; whole
-modules are held out.
+label is predicted from the maximum of its outputs over the window. The
+probabilities of a module are the mean over its windows. The labels are the
+packages of the Python standard library with 12 modules or more; whole modules
+are held out.
 Source: this project. The recipe needs no download.
-Expected: test accuracy 71.6 %, macro F1 .54, after a minute on one core (Python
-3.11.7, jax 0.10.1, seed 0).
+Expected: test accuracy 93.8 % of 48 modules, macro F1 .89, after a minute on one
+core (Python 3.11.7, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/classification.py
 Then: python run.py --workdir=runs/classification --mode=evaluate, which also
   draws confusion.png

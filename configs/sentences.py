@@ -7,8 +7,8 @@ Source: this project. The recipe needs no download; it reads windows of 48 words
 of the Python standard library, labelled by package. Whole modules are held out.
 Your own: --config.data.source=files --config.data.path=my.csv
   --config.data.format=csv, with the columns text and label.
-Expected: test accuracy 81.5 %, macro F1 .62, after 42 s on one core (Python
-3.11.7, jax 0.10.1, seed 0).
+Expected: test accuracy 95.7 % of 46 modules, macro F1 .93, after 42 s on one
+core (Python 3.11.7, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/sentences.py
 """
 
