@@ -2,9 +2,10 @@ r"""Many short sessions: an LSTM predicts each event from the whole session.
 
 What: an LSTM layer of 128 units predicts each event of a session, and its end,
 from all earlier events. A batch has sessions of similar length, so that there
-is little padding. Equal sessions are read once, weighted by their number. By
-default an event is an opcode of CPython and a session is a function of the
-standard library.
+is little padding. Equal sessions are read once, weighted by their number. Few
+different sessions are one batch, which is repeated for 240 steps. By default an
+event is an opcode of CPython and a session is a function of the standard
+library.
 Source: the task of Du et al. 2017 (DeepLog), whose network has two layers of 64
 units and reads windows of 10 events; here the state is carried through the
 session. With --config.model.layers=2 --config.model.hidden_size=64 and a rate
@@ -44,5 +45,6 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train.batch_size = 32
   config.train.epochs = 8
+  config.train.fit_to_data = "train.batch_size,train.batches_per_epoch"
   config.train.ema = 0.99
   return config

@@ -81,7 +81,7 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
   k, folds = folder.name.split("-of-")
   config = copy.deepcopy(config)
   config.data.fold = f"{k}/{folds}"
-  config.checkpoint.step = None
+  config.checkpoint.step = config.train.fit_to_data = None
   for name in ("batches_per_epoch", "samples_per_epoch"):
     if (count := config.train[name]) is not None:
       config.train[name] = math.ceil(count * (1 - 1 / int(folds)))

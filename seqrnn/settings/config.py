@@ -34,7 +34,12 @@ TRAINING = ("task", "seed", "data.", "model.", "optimizer.", "schedule.") + (
 # Fields that determine the shapes of parameters and the vocabulary.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
 # Fields that `train.fit_to_data` may change.
-FITTED = ("train.batch_size", "train.epochs", "model.dropout")
+FITTED = (
+  "train.batch_size",
+  "train.batches_per_epoch",
+  "train.epochs",
+  "model.dropout",
+)
 CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
 # Fields that only end a training: the only ones that may change on resume.
 LIMITS = ("train.epochs", "train.max_steps", "train.patience")

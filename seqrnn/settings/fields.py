@@ -301,10 +301,13 @@ FITTED = Rule(
   lambda v: (
     isinstance(v, str)
     and {part.strip() for part in v.split(",")}
-    <= {"all", "train.batch_size", "train.epochs", "model.dropout"}
+    <= {
+      *("all", "train.batch_size", "train.batches_per_epoch", "train.epochs"),
+      "model.dropout",
+    }
   ),
-  "must be all, or some of train.batch_size, train.epochs, model.dropout,"
-  " separated by commas",
+  "must be all, or some of train.batch_size, train.batches_per_epoch,"
+  " train.epochs, model.dropout, separated by commas",
 )
 HEADER = Rule(
   _is_header,

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from configs import base
+from configs import base, detect, sessions
 from seqrnn.errors import UserError
 from seqrnn.settings import config as config_lib
 from seqrnn.training import fit_size
@@ -63,6 +63,37 @@ def test_nothing_falls_below_the_config():
 def test_other_fields_are_kept():
   assert fitted(config_of("train.epochs"), 544) == {"train.epochs": 40}
   assert fitted(config_of(None), 544) == {}
+
+
+def test_few_different_sessions_are_read_more_often(capsys):
+  """In one batch: its loss is divided by the weight of the batch."""
+  fields = {"data.repeats": "weight", "train.epochs": 8}
+  found = fitted(config_of(**fields), 267)
+  assert found == {"train.batch_size": 288, "train.batches_per_epoch": 30}
+  lines = capsys.readouterr().out.splitlines()
+  assert lines == [
+    "train.fit_to_data: train.batch_size=288 (was 32): at most 288 different"
+    " windows, for all in a batch",
+    "train.fit_to_data: train.batches_per_epoch=30 (was none): for 240 steps in"
+    " 8 epochs",
+  ]
+  assert fitted(config_of(**fields), 600) == {"train.batches_per_epoch": 30}
+  assert fitted(config_of(**fields), 32 * 30) == {}
+  assert fitted(config_of("train.batch_size", **fields), 600) == {}
+  one = config_of(**fields, **{"train.samples_per_epoch": 9})
+  assert "train.batches_per_epoch" not in fitted(one, 5)
+
+
+@pytest.mark.parametrize("recipe", [sessions, detect])
+def test_the_recipes_of_sessions_train_for_240_steps(recipe):
+  config = recipe.get_config()
+  config_lib.check(config)
+  for windows in (1, 40, 267, 700):
+    made = {"train.batch_size": 32} | fitted(config, windows)
+    batches = -(-windows // made["train.batch_size"])
+    batches = made.get("train.batches_per_epoch", batches)
+    assert batches * config.train.epochs >= 240
+  assert fitted(config, 5_400) == {}  # The opcodes of CPython.
 
 
 def test_a_run_keeps_what_it_has_found():

@@ -135,9 +135,11 @@ TRAIN = group(
     str,
     FITTED,
     "Fields that the size of the training split changes: all, or some of"
-    " train.batch_size, train.epochs and model.dropout, separated by commas. A"
-    " small set has smaller batches, more epochs and more dropout than the"
-    " config says, a large one what it says."
+    " train.batch_size, train.batches_per_epoch, train.epochs and"
+    " model.dropout, separated by commas. A small set has smaller batches, more"
+    " epochs and more dropout than the config says, a large one what it says."
+    " With data.repeats=weight, up to 512 different windows are one batch, and"
+    " training has 240 steps or more."
     " Fields that a flag sets are kept. Empty: none.",
   ),
   max_steps=optional(int, COUNT, "The maximum number of steps."),
