@@ -15,7 +15,8 @@ from seqrnn.training.position import Position, limits_reached
 
 _WARMUP = 0.1  # The largest share of the steps.
 _AVERAGED = 0.2  # The largest share that an average reaches back.
-_FEW = 1000  # Steps; fewer are mentioned at the end.
+_FEW = 1000  # Steps; fewer are mentioned at the end,
+_UNTRAINED = 240  # and fewer than these before the first step, too.
 _EPOCHS = 40  # The most that are advised.
 _EFFECTS = {
   "train.eval_every": "the model is evaluated every {} steps, not {}",
@@ -52,12 +53,27 @@ def adapted(config: Config, steps_per_epoch: int, total_steps: int) -> Config:
 
 
 def lines(config: Config, own: Config, total_steps: int) -> list[str]:
-  """Returns a line for each field that is limited."""
-  return [
+  """Returns lines before a training: its limited fields, and few steps."""
+  few = []
+  epochs = _advised_epochs(config, total_steps, config.train.epochs)
+  if config.train.max_steps is None and total_steps < _UNTRAINED and epochs:
+    few = [
+      f"only {counted(total_steps, 'step')}, too few for most networks;"
+      f" --config.train.epochs={epochs} trains longer"
+    ]
+  return few + [
     f"for only {counted(total_steps, 'step')},"
     f" {_EFFECTS[name].format(new, old)} ({name}; train.adapt_to_length)"
     for name, (old, new) in config_lib.changes(config, own).items()
   ]
+
+
+def _advised_epochs(config: Config, steps: int, epochs: int) -> int | None:
+  """Returns the epochs for _FEW steps; None if these epochs are enough."""
+  if config.data.unit == "log" or steps >= _FEW:
+    return None
+  more = min(math.ceil(_FEW / steps * epochs), _EPOCHS)
+  return more if more > epochs else None
 
 
 def advice(config: Config, position: Position) -> list[str]:
@@ -66,15 +82,10 @@ def advice(config: Config, position: Position) -> list[str]:
   A long training on a log would learn the anomalies of the log, too.
   """
   ended = limits_reached(config, position) == ["train.epochs"]
-  if (
-    not ended
-    or config.data.unit == "log"
-    or position.step >= _FEW
-    or position.best_step < position.step
-  ):
+  if not ended or position.best_step < position.step:
     return []
-  epochs = min(math.ceil(_FEW / position.step * position.epoch), _EPOCHS)
-  if epochs <= position.epoch:
+  epochs = _advised_epochs(config, position.step, position.epoch)
+  if epochs is None:
     return []
   return [
     f"only {position.step:,} steps, and the loss still fell;"

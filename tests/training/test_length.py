@@ -65,8 +65,16 @@ def test_a_short_training_ends_with_advice():
     Position(step=288, epoch=7, best_step=288),  # It was stopped.
   ):
     assert length.advice(config, other) == []
+  # With fewer steps, training begins with advice, too.
+  config.train.adapt_to_length = False
+  [line] = length.lines(config, config, 8 * 9)
+  assert line.startswith("only 72 steps, ") and "epochs=40 trains" in line
+  assert length.lines(config, config, 8 * 30) == []
+  config.train.max_steps = 72
+  assert length.lines(config, config, 72) == []
+  config.train.max_steps = None
   config.data.unit = "log"  # Its anomalies must not be learned.
-  assert length.advice(config, ended) == []
+  assert length.advice(config, ended) == length.lines(config, config, 72) == []
   config.data.unit, config.train.epochs = "char", 40
   assert length.advice(config, Position(288, 40, best_step=288)) == []
 
