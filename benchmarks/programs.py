@@ -204,7 +204,7 @@ def training(config: Config, experiment: Experiment, mesh: Mesh) -> Program:
   total = config.train.epochs * len(batches)
   schedule = partial(optimizers.schedule, config, len(batches), total)
   optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  average = optimizers.average_weight(config)
+  average = config.train.ema is not None
   start = make_start(experiment, optimizer, batch, mesh, average)
   state = state_shapes(start, mesh)
   step = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)

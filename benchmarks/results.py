@@ -77,13 +77,11 @@ def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
     followed = figures["dynamic_evaluation"]["dynamic"]
     found["dynamic"] = followed[recipe.figure]
   check_start(recipe, workdir)
-  found["seconds"] = 0.0
-  for path in workdir.glob("**/timing.csv"):  # That of `pretrained`, too.
-    with path.open(newline="") as file:
-      found["seconds"] += sum(
-        float(row["seconds"]) + float(row["evaluation_seconds"])
-        for row in csv.DictReader(file)
-      )
+  with (workdir / "timing.csv").open(newline="") as file:
+    found["seconds"] = sum(
+      float(row["seconds"]) + float(row["evaluation_seconds"])
+      for row in csv.DictReader(file)
+    )
   params = experiments.load(workdir).params
   found["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
   return found

@@ -240,16 +240,8 @@ MISTAKES = [
     "model.weight_drop=0.1 with model.cell='min_gru': it has",
   ),
   (
-    f"{LM} --config.train.ema=0.9 --config.train.asgd=5",
-    "config.train.ema=0.9, config.train.asgd=5: set one of the two",
-  ),
-  (
     f"{LM} --config.train.ema=1",
     "config.train.ema=1.0: must be above 0, below",
-  ),
-  (
-    f"{LM} --config.train.asgd=5 --config.train.patience=5",
-    "train.patience must be above train.asgd",
   ),
   (
     f"{LM} --config.optimizer.name=sgd --config.optimizer.nesterov",

@@ -86,18 +86,15 @@ def run(
   config, experiment = fit_size.settle(build, start, workdir)
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
-  learns = rates.shares(experiment, config, len(batches), start.record)
+  shares = rates.shares(experiment, config, start.record)
   parts = anatomy.parts(experiment, config)
   size = sum(part.parameters for part in parts)
   console = Console(highlight=False)
   console.print(_parts_table(parts, size))
   if start.record is not None:
     print("\n".join(start.record.lines()))
-  if learns is not None and (held := learns.held(experiment)):
-    print(
-      f"{held:,} of them {'start later' if learns.unfreezes else 'are frozen'}"
-      f" (train.freeze={config.train.freeze})"
-    )
+  if shares is not None and (frozen := shares.count_frozen(experiment)):
+    print(f"{frozen:,} of them are frozen (train.freeze={config.train.freeze})")
   symbols = experiment.facts("train")["symbols"]
   console.print(advice(size, symbols, experiment.reads))
   console.print(reach(experiment, config))
@@ -142,7 +139,7 @@ def _print_cost(experiment: Experiment, config: Config, batch: Batch) -> float:
   optimizer = lambda rate: optimizers.optimizer(
     config, optax.constant_schedule(rate)
   )
-  average = optimizers.average_weight(config)
+  average = config.train.ema is not None
   start = make_start(experiment, optimizer, batch, mesh, average)
   state = start(np.uint32(config.seed))
   rows = sharding.put(batch, len(batch["inputs"]), mesh)

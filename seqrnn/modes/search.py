@@ -120,11 +120,6 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
     UserError: the space is invalid, a field differs, or a run of this config
       would be refused.
   """
-  if config.data.pretrain_path is not None:
-    raise UserError(
-      f"config.data.pretrain_path={config.data.pretrain_path!r}: each trial"
-      " would train on it; train on it once, and set train.start_from"
-    )
   space.parse(config)
   record = workdir / "search.json"
   if not record.exists():

@@ -252,53 +252,15 @@ CONFLICTS: list[Conflict] = [
     )
     for name in ("path", "scale", "dropout")
   ),
-  Conflict(
-    ("data.pretrain_path", "task"),
-    lambda path, task: (
-      path is not None and task in ("language_model", "gap_model", "polyphony")
-    ),
-    "pretraining is for tasks with labels; train this task on the text, and set"
-    " train.start_from",
-  ),
   _exclusive(
     "train.start_from",
     "model.embedding_path",
     rule="set one of the two; both give values to the embedding",
   ),
-  _exclusive(
-    "data.pretrain_path",
-    "model.parameters",
-    rule="set model.hidden_size, which both models have",
-  ),
-  *(
-    Conflict(
-      ("data.pretrain_path", name),
-      lambda path, given: path is None and given is not None,
-      "there is no text to pretrain on",
-    )
-    for name in ("train.pretrain_rate", "train.pretrain_window")
-  ),
   Conflict(
-    ("train.freeze", "train.unfreeze_every"),
-    lambda parts, every: parts is None and every is not None,
-    "no part is frozen",
-  ),
-  Conflict(
-    ("train.freeze", "train.start_from", "data.pretrain_path"),
-    lambda parts, start, path: (
-      "taken" in (parts or "").split(",") and start is None and path is None
-    ),
+    ("train.freeze", "train.start_from"),
+    lambda parts, start: "taken" in (parts or "").split(",") and start is None,
     "nothing is taken from another run; set train.start_from",
-  ),
-  _exclusive(
-    "train.ema",
-    "train.asgd",
-    rule="set one of the two, or neither to evaluate parameters unaveraged",
-  ),
-  Conflict(
-    ("train.patience", "train.asgd"),
-    lambda patience, asgd: None not in (patience, asgd) and patience <= asgd,
-    "train.patience must be above train.asgd, or no parameters are averaged",
   ),
   Conflict(
     ("optimizer.nesterov", "optimizer.momentum"),

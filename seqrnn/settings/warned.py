@@ -31,7 +31,6 @@ _TRAINS = ("train", "search", "describe", "detect", "review")
 _INPUTS = {
   "data": (*_TRAINS, "evaluate", "predict", "embed", "report"),
   "search": ("search",),
-  "data.pretrain_path": _TRAINS,
   "model": _TRAINS,
   "train": _TRAINS,
   "detect": ("detect",),

@@ -328,11 +328,7 @@ def _warn_of_decay(
 def _own_vectors(
   experiment: Experiment, config: Config, workdir: Path
 ) -> list[Callable[[Params], Params]]:
-  """How a new run gets the vectors of `model.embedding_path`.
-
-  With `data.pretrain_path` the pretraining gets them, and the run what they
-  have become.
-  """
+  """How a new run gets the vectors of `model.embedding_path`."""
   if config.model.embedding_path is None or steps(workdir / "checkpoints"):
     return []  # A checkpoint has them.
   names = experiment.vocabularies["symbols"]

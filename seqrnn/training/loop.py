@@ -306,7 +306,7 @@ def record_evaluation(
   """Updates position and state after an evaluation.
 
   It updates the best loss and the counters of early stopping and of the plateau
-  schedule, starts the average of `train.asgd`, and clears the state's sums.
+  schedule, and clears the state's sums.
   """
   position.evaluated = position.step
   position.waited += 1
@@ -315,12 +315,6 @@ def record_evaluation(
     position.best, position.best_step = loss, position.step
     position.waited = position.stalled = 0
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
-  average, asgd = state.average, config.train.asgd
-  if average and asgd is not None and position.waited >= asgd:
-    # Start averaging, once. Merity et al. also start after a loss worse than
-    # the best before the last n evaluations, even if one of those n was best.
-    weight = jnp.maximum(average.weight, 1)
-    state = state._replace(average=average._replace(weight=weight))
   plan = config.schedule
   if plan.name == "plateau" and position.stalled >= plan.patience:
     position.stalled = 0

@@ -100,13 +100,3 @@ def optimizer(
   if fields.dampened:
     parts.append(optax.scale(1 - fields.momentum))
   return optax.chain(*parts, rules[fields.name]())
-
-
-def average_weight(config: Config) -> float | None:
-  """Returns the average's initial weight; None if parameters are not averaged.
-
-  With `train.asgd` the weight is 0 until averaging starts.
-  """
-  if config.train.ema is not None:
-    return 1.0
-  return None if config.train.asgd is None else 0.0

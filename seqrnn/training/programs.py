@@ -68,13 +68,12 @@ def programs(
   same experiment, and trace and load their programs once.
   """
   optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  _, epoch, total = schedule.args  # Numbers of steps.
-  shares = rates.shares(experiment, config, epoch, record, total)
+  shares = rates.shares(experiment, config, record)
   if shares is not None:
     whole, scale = optimizer, shares.scale()
     optimizer = lambda rate: optax.chain(whole(rate), scale)
     experiment = shares.frozen(experiment)
-  average = optimizers.average_weight(config)
+  average = config.train.ema is not None
   batch = experiment.batches("train", 0)[0]
   return (
     make_step(experiment, optimizer, mesh, config.train.ema or 1.0),

@@ -53,11 +53,6 @@ class Record(NamedTuple):
       yield f"  {name}: {', '.join(parts) or 'nothing'}"
 
 
-def pretrained(workdir: Path) -> Path:
-  """Returns the folder of the run on `data.pretrain_path`."""
-  return workdir / "pretrained"
-
-
 def encoded(record: Record) -> bytes:
   """Returns the content of start.json."""
   return (json.dumps(record._asdict(), indent=1) + "\n").encode()

@@ -23,9 +23,8 @@ class Average(NamedTuple):
   """A weighted mean of the parameters after each update.
 
   Attributes:
-    params: the mean; the newest parameters until averaging starts.
-    weight: the total weight, where the newest parameters have weight 1; 0
-      until averaging starts.
+    params: the mean.
+    weight: the total weight, where the newest parameters have weight 1.
   """
 
   params: Params
@@ -128,10 +127,8 @@ def _compiler_options(mesh: Mesh) -> dict[str, Any]:
 
 def _averaged(average: Average, params: Params, decay: float) -> Average:
   """Returns the average, updated with the newest parameters."""
-  started = average.weight > 0
-  weight = jnp.where(started, decay * average.weight + 1, 0)
-  share = 1 / jnp.maximum(weight, 1)
-  mean = optax.incremental_update(params, average.params, share)
+  weight = decay * average.weight + 1
+  mean = optax.incremental_update(params, average.params, 1 / weight)
   return Average(mean, weight)
 
 
@@ -140,7 +137,7 @@ def make_start(
   optimizer: Optimizer,
   batch: Batch,
   mesh: Mesh,
-  average: float | None = None,
+  average: bool = False,
 ) -> Any:
   """Returns a jitted function of the seed: the state before the first step.
 
@@ -151,8 +148,7 @@ def make_start(
     optimizer: the optimizer of the step.
     batch: a training batch, of which only the shapes are used.
     mesh: the devices.
-    average: the initial weight of the average, 0 if averaging starts later;
-      None if parameters are not averaged.
+    average: whether parameters are averaged.
   """
 
   def init(seed):
@@ -175,7 +171,7 @@ def make_start(
       carry=experiment.carry(sharding.padded_size(rows, mesh)),
       scale=jnp.ones(()),
       sums=metrics.zeros(totals),
-      average=() if average is None else Average(params, jnp.array(average)),
+      average=Average(params, jnp.ones(())) if average else (),
     )
 
   options = _compiler_options(mesh)

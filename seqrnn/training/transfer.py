@@ -26,7 +26,7 @@ from seqrnn.runtime import checkpoint, files, sharding
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training.places import Place, places
-from seqrnn.training.started import Record, pretrained, read
+from seqrnn.training.started import Record, read
 
 _NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
 # Fields of which one differs where nothing fits.
@@ -103,10 +103,6 @@ def find(build: Build, config: Config, workdir: Path) -> Source | None:
     UserError: there is no such run, or it has no checkpoint or another cell.
   """
   start = config.train.start_from
-  if config.data.pretrain_path is not None:  # It is that run that starts there.
-    start = str(pretrained(workdir))
-    if not checkpoint.steps(pretrained(workdir) / "checkpoints"):
-      return None  # It is described before it is trained.
   if start is None or checkpoint.steps(workdir / "checkpoints"):
     return None
   field, folder = f"config.train.start_from={start!r}", Path(start)

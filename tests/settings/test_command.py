@@ -175,8 +175,8 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
       "logs.py sets data.log_header; --config.data.log_header=none unsets it",
     ),
     (  # The file does not set the empty field.
-      "--config=classification --config.train.unfreeze_every=1",
-      "no part is frozen",
+      "--config=classification --config.train.freeze=taken",
+      "nothing is taken from another run; set train.start_from",
     ),
     (
       "--config=rnn --config.data.offset=1 --config.data.random_offset=true",

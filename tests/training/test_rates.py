@@ -33,53 +33,35 @@ def shares(model, record=RECORD, **fields):
   config.train.start_from = record and record.workdir
   config.update_from_flattened_dict(fields)
   config_lib.check(config)
-  return rates.shares(experiment, config, 10, record)
+  return rates.shares(experiment, config, record)
 
 
-def updates(model, shares, steps):
-  """What is left of updates of 1 at each step, by parts."""
+def updates(model, shares):
+  """What is left of updates of 1, by parts."""
   ones = jax.tree.map(lambda x: jnp.ones(x.shape), shapes(model[1]))
-  rule, found = shares.scale(), []
-  state = rule.init(ones)
-  for _ in range(steps):
-    left, state = rule.update(ones, state)
-    parts = {
-      "embedding": left["embedding"],
-      "layer1": left["body"]["layers_0"],
-      "layer2": left["body"]["layers_1"],
-      "head": left["head"],
-    }
-    for name, tree in parts.items():
-      [parts[name]] = {
-        float(x)
-        for x in np.concatenate(
-          [np.unique(leaf) for leaf in jax.tree.leaves(tree)]
-        )
-      }
-    found.append(parts)
-  return found
+  rule = shares.scale()
+  left, _ = rule.update(ones, rule.init(ones))
+  parts = {
+    "embedding": left["embedding"],
+    "layer1": left["body"]["layers_0"],
+    "layer2": left["body"]["layers_1"],
+    "head": left["head"],
+  }
+  for name, tree in parts.items():
+    leaves = [np.unique(leaf) for leaf in jax.tree.leaves(tree)]
+    [parts[name]] = {float(x) for x in np.concatenate(leaves)}
+  return parts
 
 
 def test_rates_fall_towards_the_input(model):
-  [found] = updates(model, shares(model, **{"optimizer.layer_decay": 0.5}), 1)
-  assert found == {"head": 1, "layer2": 0.5, "layer1": 0.25, "embedding": 0.125}
-
-
-def test_frozen_parts_begin_to_learn_from_the_head_down(model):
-  every = {"train.freeze": "layers,embedding", "train.unfreeze_every": 0.2}
-  found = updates(model, shares(model, **every), 8)
-  first = {
-    name: [step[name] for step in found].index(1)
-    for name in ("head", "layer2", "layer1", "embedding")
-  }
-  assert first == {"head": 0, "layer2": 2, "layer1": 4, "embedding": 6}
-  assert all(x in (0, 1) for step in found for x in step.values())
+  left = updates(model, shares(model, **{"optimizer.layer_decay": 0.5}))
+  assert left == {"head": 1, "layer2": 0.5, "layer1": 0.25, "embedding": 0.125}
 
 
 def test_frozen_parts_get_no_gradients_and_do_not_change(model):
   config, experiment = model
   fields = {"train.freeze": "layer2,taken", "optimizer.layer_decay": 0.5}
-  [left] = updates(model, shares(model, **fields), 1)
+  left = updates(model, shares(model, **fields))
   assert left == {"head": 1, "layer2": 0, "layer1": 0, "embedding": 0}
   batch = experiment.batches("train", 0)[0]
   new = int(batch["inputs"].max())  # A row that the other run lacked.
@@ -98,11 +80,11 @@ def test_frozen_parts_get_no_gradients_and_do_not_change(model):
   assert np.flatnonzero(rows).tolist() == [new]
   assert np.any(grads["head"]["kernel"])
   D, whole = table.shape[1], shares(model, **fields)
-  assert whole.held(experiment) == found.held(experiment) + D
+  frozen = whole.count_frozen(experiment)
+  assert frozen == found.count_frozen(experiment) + D
 
 
 def test_a_run_in_which_nothing_learns_is_refused(model):
-  """All of it may be taken, or its end may come before a part is unfrozen."""
   config, experiment = model
   config = config.copy_and_resolve_references()
   config.train.start_from, config.train.freeze = "runs/lm", "taken"
@@ -110,17 +92,9 @@ def test_a_run_in_which_nothing_learns_is_refused(model):
   record = RECORD._replace(taken=every)
   named = r"freeze='taken': runs/lm has all parts of this model, so none learns"
   with pytest.raises(UserError, match=named):
-    rates.shares(experiment, config, 10, record, 30)
+    rates.shares(experiment, config, record)
   some = record._replace(new_rows={"symbols": [5]})
-  assert rates.shares(experiment, config, 10, some, 30)
-  untrained = rates.shares(experiment, config, 10, None, 30)
-  assert untrained is not None and not untrained.held(experiment)
-  config.train.unfreeze_every = 3.0
-  late = r"unfreeze_every=3.0: no part learns before step 30, .* at step 30"
-  with pytest.raises(UserError, match=late):
-    rates.shares(experiment, config, 10, record, 30)
-  assert rates.shares(experiment, config, 10, record, 31)
-  assert rates.shares(experiment, config, 10, some, 30)
+  assert rates.shares(experiment, config, some)
 
 
 def test_without_these_fields_nothing_is_scaled(model):
@@ -143,7 +117,6 @@ def test_without_these_fields_nothing_is_scaled(model):
       {"train.freeze": "layer 1"},
       "must be embedding, letters, layers, layer1,",
     ),
-    ({"train.unfreeze_every": 1.0}, "no part is frozen"),
   ],
 )
 def test_mistakes_are_refused_in_a_line(model, fields, words):

@@ -88,7 +88,6 @@ CLASSIFIER = {
   "train.max_steps": 12,
   "train.eval_every": 3,
   "train.freeze": "taken",
-  "train.unfreeze_every": 0.25,
   "optimizer.layer_decay": 0.5,
   "checkpoint.keep": 9,
   "model.dropout": 0.2,
@@ -229,37 +228,25 @@ def test_a_killed_run_resumes_without_the_run_it_started_from(
   assert len(record["sha256"]) == 64
 
 
-def test_frozen_parts_learn_one_after_the_other(trained, classifier):
-  old = params_of(trained / "gap")
-
-  def learned(step):
-    """The parts that differ from those of the gap model."""
-    new = experiments.load(classifier, step).params
-    table = new["embedding"]["embedding"]
-    found = {"embedding"} - {
-      "embedding" * np.array_equal(table, old["embedding"]["embedding"])
-    }
-    for layer in ("layers_0", "layers_1"):
-      for way in ("forward", "backward"):
-        kernels = (
-          body[layer][way]["cell"]["recurrent_kernel"]
-          if way in body[layer]
-          else body[way]["tower"][layer]["cell"]["recurrent_kernel"]
-          for body in (new["body"], old["body"] | {layer: {}})
-        )
-        if not np.array_equal(*kernels):
-          found.add(layer)
-    return found
-
-  assert learned(3) == set()
-  assert learned(6) == {"layers_1"}
-  assert learned(9) == {"layers_1", "layers_0"}
-  assert learned(12) == {"layers_1", "layers_0", "embedding"}
+def test_parts_that_were_taken_stay_and_the_head_learns(trained, classifier):
+  old, new = params_of(trained / "gap"), experiments.load(classifier, 12).params
+  assert_equal(new["embedding"], old["embedding"])
+  for layer in ("layers_0", "layers_1"):
+    for way in ("forward", "backward"):
+      kernels = (
+        body[layer][way]["cell"]["recurrent_kernel"]
+        if way in body[layer]
+        else body[way]["tower"][layer]["cell"]["recurrent_kernel"]
+        for body in (new["body"], old["body"] | {layer: {}})
+      )
+      assert np.array_equal(*kernels)
+  heads = (experiments.load(classifier, n).params["head"] for n in (3, 12))
+  assert not np.array_equal(*(head["kernel"] for head in heads))
 
 
 def test_reports_say_where_a_run_came_from(classifier, tmp_path, capsys):
   config = config_of(tmp_path, "classification", **CLASSIFIER)
-  config.train.start_from = str(classifier)
+  config.train.start_from, config.train.freeze = str(classifier), None
   config.describe.measure = False
   describe.run(experiments.build, config, tmp_path / "new")
   assert f"started from {classifier}, step" in capsys.readouterr().out
@@ -294,11 +281,10 @@ def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
   assert [*found.record.lines()][1] == line
   # Nothing but the new label learns.
   config.train.freeze = "taken"
-  learns = rates.shares(found.experiment, config, 1, found.record)
-  steps = {"y": -1, "z": 0}
-  assert learns.start["head"]["bias"].tolist() == [steps[n] for n in names]
-  assert learns.start["head"]["kernel"].shape == (1, 2)
-  assert jax.tree.leaves(learns.start["body"]) == [-1] * 12
+  learns = rates.shares(found.experiment, config, found.record).learns
+  assert learns["head"]["bias"].tolist() == [name == "z" for name in names]
+  assert learns["head"]["kernel"].shape == (1, 2)
+  assert jax.tree.leaves(learns["body"]) == [False] * 12
 
 
 def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):

@@ -29,7 +29,6 @@ from seqrnn.settings.groups.conditions import (
   TABLE,
   group,
   sources,
-  task,
 )
 
 DATA = group(
@@ -76,15 +75,6 @@ DATA = group(
   ),
   validation_path=optional(str, TEXT, "The validation split.", place=READ),
   test_path=optional(str, TEXT, "The test split.", place=READ),
-  pretrain_path=optional(
-    str,
-    TEXT,
-    "Texts without labels: a file, a glob or a folder. A language model, or a"
-    " gap model if the network is bidirectional, is trained on them first, and"
-    " the run starts from it.",
-    task("classification", "tagging"),
-    place=READ,
-  ),
   format=Field(
     "text",
     choice(

@@ -164,19 +164,6 @@ TRAIN = group(
     " random values.",
     place=READ,
   ),
-  pretrain_epochs=Field(
-    5, COUNT, "The maximum number of epochs on data.pretrain_path."
-  ),
-  pretrain_rate=optional(
-    float,
-    POSITIVE,
-    "The learning rate on data.pretrain_path. Empty: optimizer.learning_rate.",
-  ),
-  pretrain_window=optional(
-    int,
-    COUNT,
-    "The window on data.pretrain_path. Empty: data.window.",
-  ),
   freeze=optional(
     str,
     PARTS,
@@ -185,13 +172,6 @@ TRAIN = group(
     " the input, in each direction), layer2 and so on, layers (all), head, or"
     " taken (what train.start_from has given, without new rows of symbols and"
     " labels).",
-  ),
-  unfreeze_every=optional(
-    float,
-    POSITIVE,
-    "The epochs after which a frozen part begins to learn: first the head, then"
-    " the layers from the last to the first, each so many epochs after the one"
-    " before, then the embedding. Empty: frozen parts never learn.",
   ),
   eval_every=optional(
     int, COUNT, "Steps between evaluations. Empty: an epoch."
@@ -218,13 +198,6 @@ TRAIN = group(
     BETWEEN_0_1,
     "Evaluate and save an exponential moving average of the parameters, in"
     " which those of n steps ago have weight ema^n.",
-  ),
-  asgd=optional(
-    int,
-    COUNT,
-    "Evaluate and save the mean of the parameters, taken from the asgd-th"
-    " evaluation without a better validation loss on (NT-ASGD: Merity et al."
-    " 2017).",
   ),
   sample_length=Field(
     60,
