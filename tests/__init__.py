@@ -1,1 +1,1 @@
-"""Tests: a folder for each folder of seqrnn, faults and earlier runs."""
+"""Tests: a folder for each folder of seqrnn, and faults."""

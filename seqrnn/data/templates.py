@@ -117,13 +117,6 @@ def without_names(
   return "".join([*parts, line[end:last]])
 
 
-def is_masked(template: str) -> bool:
-  """Whether no word has a value; one that an earlier version made may."""
-  return all(
-    _MAYBE.sub(r"\1", _word(word)) == word for word in template.split(" ")
-  )
-
-
 _FEW = 6  # Distinct words at a place that could be a blank.
 _MANY = 50  # Distinct words that always are one.
 _RARE = 10  # Lines of a word that is rare.

@@ -277,13 +277,6 @@ def fault(fields) -> str | None:
     return "has a symbol twice"
   if fields.get("begin") not in (None, "", *symbols):
     return f"has begin={fields['begin']!r}, which is none of its symbols"
-  if unit == "log":
-    old = next((s for s in symbols if not templates.is_masked(s)), None)
-    if old is not None:
-      return (
-        f"has the template {old!r} of an earlier version, which masked other"
-        " values; train again in another --workdir"
-      )
   if unit in ("char", "byte") and any(
     len(s) != 1 or (unit == "byte" and s > "\xff") for s in symbols
   ):

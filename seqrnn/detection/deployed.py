@@ -147,8 +147,7 @@ def restore(
     workdir: of the run.
 
   Raises:
-    UserError: there is no detection, a file is damaged, or the detection is of
-      an earlier version.
+    UserError: there is no detection, or a file is damaged.
   """
   folder = workdir / "detect"
   fileset.wait_for_move(folder, NAME, workdir / LOCK)

@@ -142,14 +142,11 @@ def _fit(
 
 def _trained_otherwise(folder: Path, config: Config) -> bool:
   """Whether the model in a folder was trained with other settings."""
-  path = folder / "config.json"
-  if not path.exists():
+  if not (folder / "config.json").exists():
     return False
-  trained = config_lib.read_record(path)
-  fields = config_lib.flat(config)
-  epochs = "train.epochs"
-  return trained.get(epochs, fields[epochs]) > fields[epochs] or any(
-    trained.get(name, fields[name]) != fields[name]
-    for name in config_lib.IDENTITY
-    if name.startswith(("optimizer.", "schedule.", "train."))
+  trained = config_lib.read_run(folder, config_lib.defaults())
+  groups = ("optimizer.", "schedule.", "train.")
+  names = [name for name in config_lib.IDENTITY if name.startswith(groups)]
+  return trained.train.epochs > config.train.epochs or bool(
+    config_lib.changes(trained, config, names)
   )

@@ -87,7 +87,7 @@ def read(path: Path) -> Record:
   """Reads thresholds.json.
 
   Raises:
-    UserError: the file is missing, damaged, or of an earlier version.
+    UserError: the file is missing or damaged.
   """
   if not path.exists():
     raise UserError(f"{path}: no such file; --mode=detect writes it")

@@ -133,8 +133,7 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
       kept = copy.deepcopy(config)
       kept.search.workers = None  # It may change.
       manifest.write(workdir, {record.name: config_lib.encoded(kept)})
-    manifest.verify(record)
-    old = config_lib.read_record(record)
+    old = config_lib.read_run(workdir, config_lib.defaults(), record.name)
   found = config_lib.differences(old, config, _FIXED)
   if found:
     raise UserError(

@@ -51,8 +51,7 @@ def _basis(folder: Path, step: int | None) -> list[Element]:
     looked_at = record.get("data", {}).get("looked_at", {})
     if which := looked_at.get("which"):
       parts.append(f"Examined: {which}.")
-    if "calibration" in record:  # An earlier version has not written it.
-      parts += _calibration(record["calibration"])
+    parts += _calibration(record["calibration"])
   return [element("p", text) for text in parts]
 
 
@@ -249,7 +248,7 @@ def _sessions(folder: Path) -> list[Any]:
 def _incidents(folder: Path) -> list[Any]:
   """The flagged sessions, grouped by their surprising events."""
   path = records.table(folder, "incidents")
-  if path is None:  # An earlier version has written the results.
+  if path is None:
     return []
   rows = list(itertools.islice(records.rows(path), _INCIDENTS + 1))
   if not rows:

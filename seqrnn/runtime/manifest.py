@@ -1,6 +1,5 @@
 """manifest.json: checksums of the files of a workdir that modes read.
 
-  format   1; a manifest of a later format is refused
   sha256   the checksum of the fields `files` and `rows`
   files    name -> [[size, SHA-256], ...]: the file matches one of these
   rows     name -> [size, SHA-256]: the table begins with these bytes
@@ -23,7 +22,6 @@ from seqrnn.errors import MachineError, UserError, visible
 from seqrnn.runtime import files
 
 NAME = "manifest.json"
-FORMAT = 1
 _LIMIT = 2**20  # Bytes of a manifest.
 _CHUNK = 2**20
 _TRIES = 3  # Attempts to verify a file that another process may be replacing.
@@ -99,7 +97,7 @@ def verify(path: Path):
 
   Raises:
     MachineError: the file differs from its checksum.
-    UserError: the manifest is invalid, or of a later version.
+    UserError: the manifest is invalid.
   """
   for tries in range(_TRIES):
     record = _read(manifest_of(path))
@@ -126,10 +124,7 @@ def warn_if_missing(path: Path):
   found = manifest_of(path)
   if not found.exists() and not _warned:
     _warned.append(path)
-    line = (
-      f"{path.parent}: has no {found.name}, so its files are not verified; an"
-      " older version wrote them, or it was deleted"
-    )
+    line = f"{path.parent}: has no {found.name}, so its files are not verified"
     print(visible(line), file=sys.stderr)
 
 
@@ -186,7 +181,6 @@ def _manifest_sha256(record: Sums) -> str:
 
 def _save(path: Path, record: Sums):
   content = {
-    "format": FORMAT,
     "sha256": _manifest_sha256(record),
     "files": record["files"],
     "rows": record["rows"],
@@ -199,7 +193,7 @@ def _read(path: Path) -> Sums | None:
   """Reads a manifest; returns None if the file is missing.
 
   Raises:
-    UserError: the manifest is invalid, or of a later version.
+    UserError: the manifest is invalid.
   """
   record: Any = None
   try:
@@ -208,15 +202,8 @@ def _read(path: Path) -> Sums | None:
     return None
   except UserError:  # It is not JSON, which is reported below.
     pass
-  version = record.get("format") if isinstance(record, dict) else None
-  if type(version) is int and version > FORMAT:
-    raise UserError(
-      f"{path}: format={version}: this version reads formats up to {FORMAT}; a"
-      " later version of seqrnn wrote the manifest"
-    )
   try:
-    valid = type(version) is int and version in range(1, FORMAT + 1)
-    valid = valid and record["sha256"] == _manifest_sha256(record)
+    valid = record["sha256"] == _manifest_sha256(record)
     sums = [s for file_sums in record["files"].values() for s in file_sums]
     sums += record["rows"].values()
     valid = valid and all(

@@ -84,15 +84,11 @@ def rank(trial: FrozenTrial) -> tuple[int, float]:
 
 
 class _Journal(journal.JournalFileBackend):
-  """Optuna's, with a checksum in each line and errors of one line.
-
-  Lines of an older version have no checksum; they come before all that do.
-  """
+  """Optuna's, with a checksum in each line and errors of one line."""
 
   def __init__(self, path: Path):
     super().__init__(str(path), _Lock(path))
     self._path = path
-    self._has_sums = False  # Whether a line read so far has a checksum.
 
   def append_logs(self, logs: list[dict[str, Any]]):
     with files.write_errors(self._path):
@@ -101,9 +97,7 @@ class _Journal(journal.JournalFileBackend):
   def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
     try:
       for log in super().read_logs(log_number_from):
-        expected = log.pop(_SUM, None)
-        self._has_sums |= expected is not None
-        if self._has_sums and expected != _checksum(log):
+        if log.pop(_SUM, None) != _checksum(log):
           raise ValueError(f"a line is not what its {_SUM} records")
         yield log
     except (ValueError, AttributeError, TypeError) as error:

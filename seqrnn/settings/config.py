@@ -52,8 +52,8 @@ IDENTITY = tuple(
   if name.startswith((*TRAINING, "checkpoint."))
   and name not in (*LIMITS, *CPU, "checkpoint.step", "train.fit_to_data")
 )
-# Groups of fields that a checkpoint of any version may depend on.
-_CHECKPOINT_GROUPS = ("task", "seed", "data", "model")
+# Of a run, in its config.json. A run of another format must be trained again.
+FORMAT = 1
 
 
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +136,9 @@ def read(path: str | os.PathLike, base: Config) -> Config:
   """
   path = Path(path)
   fields = recipes.load(path) if path.suffix == ".py" else read_json(path)
-  return with_fields(path, flat(fields), base)
+  fields = flat(fields)
+  fields.pop("format", None)  # The config.json of a run has it.
+  return with_fields(path, fields, base)
 
 
 def with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
@@ -153,11 +155,9 @@ def with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
 def read_run(
   workdir: str | os.PathLike, base: Config, name: str = "config.json"
 ) -> Config:
-  """Reads the config of a run that any version has written.
+  """Reads the config of a run.
 
-  A field that the file lacks has the value of `base`. Two kinds of fields are
-  ignored, with a warning on stderr: those that this version does not have,
-  unless a checkpoint may depend on them, and those of places that are written.
+  Places to write to are ignored, with a warning on stderr.
 
   Args:
     workdir: the folder of the run.
@@ -165,8 +165,7 @@ def read_run(
     name: the file name.
 
   Raises:
-    UserError: the file is missing or invalid, or it has an unknown field that a
-      checkpoint may depend on.
+    UserError: the file is missing, invalid or of another format.
   """
   path = Path(workdir) / name
   if not path.exists():
@@ -174,43 +173,25 @@ def read_run(
     if name != "config.json":
       missing = "has no search; start one with a --config"
     raise UserError(f"--workdir={workdir}: {missing}")
-  manifest.warn_if_missing(path)
   manifest.verify(path)
-  fields, usual = read_record(path), flat(base)
+  fields = flat(recipes.read_json(path))
+  number = fields.pop("format", None)
+  if type(number) is not int or number != FORMAT:
+    raise UserError(
+      f"{path}: format={number!r}: must be {FORMAT}; another version of seqrnn"
+      " wrote it, so train again in another --workdir"
+    )
+  manifest.warn_if_missing(path)
+  usual = flat(base)
   places = [name for name in fields if PLACES.get(name) == WRITTEN]
   changed = [name for name in places if fields.pop(name) != usual[name]]
   if changed:
     names = ", ".join(changed)
     line = f"{path}: ignored, only flags and --config set them: {names}"
     print(visible(line), file=sys.stderr)
-  ignored = []
-  for name in [name for name in fields if name not in RULES]:
-    value = fields.pop(name)
-    group, dot, _ = name.partition(".")
-    if value is None or value is False:  # The feature is not used.
-      continue
-    if not dot or group in _CHECKPOINT_GROUPS:
-      raise UserError(
-        f"{path}: config.{name}={value!r}: this version has no such field, and"
-        " the checkpoints may depend on it"
-      )
-    ignored.append(name)
-  if ignored:
-    line = f"{path}: ignored, unknown to this version: {', '.join(ignored)}"
-    print(visible(line), file=sys.stderr)
+  for name in PLACES.keys() & fields.keys():
+    fields[name] = _expanded(fields[name])
   return with_fields(path, fields, base)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-  """Returns the fields in the config of a run, with the paths of `expand`.
-
-  Raises:
-    UserError: as `read_json`.
-  """
-  return {
-    name: _expanded(value) if name in PLACES else value
-    for name, value in flat(read_json(path)).items()
-  }
 
 
 def expand(config: Config):
@@ -242,7 +223,8 @@ def encoded(config: Config, recorded: bool = True) -> bytes:
     for name, value in flat(config).items()
     if not (recorded and PLACES.get(name) == WRITTEN)
   }
-  return (json.dumps(nested(fields), indent=2) + "\n").encode()
+  content = {"format": FORMAT, **nested(fields)}
+  return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def changes(
@@ -250,9 +232,6 @@ def changes(
 ) -> dict[str, tuple[Any, Any]]:
   """Returns the fields that differ, with both values, sorted by name."""
   a, b = flat(old), flat(new)
-  for name in a.keys() - b.keys():
-    if a[name] is False:  # False, like None: the feature is not used.
-      a[name] = None
   return {
     name: (a.get(name), b.get(name))
     for name in sorted(a | b)

@@ -35,7 +35,11 @@ from seqrnn.training import (
 )
 from seqrnn.training.history import cut_tables
 from seqrnn.training.loop import train
-from seqrnn.training.position import Position, evaluation_due, limits_reached
+from seqrnn.training.position import (
+  Position,
+  evaluation_due,
+  limits_reached,
+)
 from seqrnn.training.probe import probe
 from seqrnn.training.saving import Training, restore
 from seqrnn.training.step import State, state_shapes
@@ -53,14 +57,11 @@ def check_owner(config: Config, workdir: Path) -> Config:
   Raises:
     UserError: fields of `config.IDENTITY` differ; the error lists them.
   """
-  path = workdir / "config.json"
-  if not path.exists():
+  if not (workdir / "config.json").exists():
     if config.data.fold is None and sharding.is_first():
       corpora.describe_format(config)
     return corpora.with_format(config)
-  manifest.verify(path)
-  # A field that an older version did not write counts as unchanged.
-  old = config_lib.flat(config) | config_lib.read_record(path)
+  old = config_lib.read_run(workdir, config_lib.defaults())
   config = config_lib.settled(config, old)
   found = config_lib.differences(old, config, config_lib.IDENTITY)
   if found:
@@ -131,7 +132,7 @@ def write_record(
   """
   path = workdir / "vocabulary.json"
   content = vocabulary.encoded(experiment.vocabularies)
-  if path.exists():  # Perhaps in the format of an older version.
+  if path.exists():  # A run keeps its vocabulary.
     content = path.read_bytes()
   contents = {path.name: content, "config.json": config_lib.encoded(config)}
   if origin is not None:
@@ -264,9 +265,9 @@ def resume(training: Training) -> Position:
   config, workdir = training.config, training.workdir
   # Before `restore`, which synchronizes the processes: the first process writes
   # config.json after it.
-  before = config_lib.flat(config)
+  before = config
   if (workdir / "config.json").exists():
-    before |= config_lib.read_record(workdir / "config.json")
+    before = config_lib.read_run(workdir, config_lib.defaults())
   state, position = restore(training, partial(_begin, training))
   limits = limits_reached(config, position)
   finished = bool(limits) and not evaluation_due(training.adapted, position)
@@ -290,20 +291,18 @@ def resume(training: Training) -> Position:
   return train(training, state, position)
 
 
-def _warn_of_decay(
-  training: Training, before: dict[str, Any], position: Position
-):
+def _warn_of_decay(training: Training, before: Config, position: Position):
   """Warns if new limits change the learning rate that a run resumes with.
 
   Args:
     training: the run.
-    before: the fields until now.
+    before: the config until now.
     position: from which training resumes.
   """
   config = training.config
   old = copy.deepcopy(config)
-  old.train.epochs = before["train.epochs"]
-  old.train.max_steps = before["train.max_steps"]
+  old.train.epochs = before.train.epochs
+  old.train.max_steps = before.train.max_steps
   batches = len(training.experiment.batches("train", 0))
   total = length.total_steps(old, batches)
   old = length.adapted(old, batches, total)

@@ -33,9 +33,8 @@ class Record(NamedTuple):
   taken: list[str]
   new: list[str]
   left: list[str]
-  # Earlier versions did not record them, and froze them.
-  partly: Mapping[str, str] = {}
-  new_rows: Mapping[str, list[int]] = {}
+  partly: Mapping[str, str]
+  new_rows: Mapping[str, list[int]]
 
   @property
   def parts(self) -> list[str]:

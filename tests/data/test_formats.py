@@ -477,10 +477,6 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   config.data.log_format = "json"
   with pytest.raises(UserError, match="data.log_format: 'time' -> 'json'"):
     fit.check_owner(config, workdir)
-  # A run of an earlier version has `auto`.
-  config.data.log_format = "auto"
-  config_lib.save(config, workdir / "config.json")
-  assert fit.check_owner(config, workdir) == config
   with pytest.raises(UserError, match="fits no line of a.log"):
     corpora.read(kept.data)
 

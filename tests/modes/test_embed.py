@@ -114,11 +114,11 @@ def test_a_table_of_parquet_replaces_both_files(run, monkeypatch):
 
 def test_a_package_that_is_missing_is_one_line(run, monkeypatch, capfd):
   monkeypatch.setitem(sys.modules, "pyarrow", None)
-  flags = [f"--workdir={run.workdir}", "--mode=embed", "--embed.format=parquet"]
-  assert program.main(["run.py", *flags]) == 2
+  flags = [f"--workdir={run.workdir}", "--config.embed.format=parquet"]
+  assert program.main(["run.py", "--mode=embed", *flags]) == 2
   assert capfd.readouterr().err.splitlines()[-1] == (
-    "error: --embed.format=parquet: there is no pyarrow; it needs pip install"
-    " pyarrow (extra parquet)"
+    "error: config.embed.format='parquet': there is no pyarrow; it needs pip"
+    " install pyarrow (extra parquet)"
   )
 
 

@@ -602,13 +602,13 @@ def test_what_a_run_has_written_is_verified(tmp_path):
   assert [row["step"] for row in rows(workdir)] == ["2", "4", "6"]
 
 
-def test_a_run_of_a_version_without_manifests_gets_one(tmp_path):
+def test_a_run_without_its_manifest_gets_one(tmp_path):
   config = tiny(tmp_path, {"train.max_steps": 4, "train.eval_every": 2})
   workdir = tmp_path / "run"
   fit.fit(experiments.build, config, workdir)
   (workdir / manifest.NAME).unlink()
   names = (workdir / "vocabulary.json").read_bytes() + b"\n"
-  (workdir / "vocabulary.json").write_bytes(names)  # Written otherwise.
+  (workdir / "vocabulary.json").write_bytes(names)  # Edited by the user.
   experiments.load(workdir)
   config.train.max_steps = 6
   fit.fit(experiments.build, config, workdir)

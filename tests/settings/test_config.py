@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -111,83 +110,23 @@ def test_a_file_may_hold_some_fields_only(config, tmp_path):
   }
 
 
-def workdir(folder, change=lambda _: None):
-  """A workdir with the defaults, as a function changes them."""
-  fields = json.loads(base.get_config().to_json())
-  change(fields)
-  (folder / "config.json").write_text(json.dumps(fields))
-  return folder
-
-
-@pytest.mark.parametrize("first", range(8))
-def test_fields_that_a_run_lacks_have_the_defaults(config, tmp_path, first):
-  """Each of them where seven of eight others are there."""
-  names = [name.split(".") for name in config_lib.RULES][first::8]
-
-  def change(fields):
-    for *groups, key in names:
-      reduce(dict.get, groups, fields).pop(key)
-
-  found = config_lib.read_run(workdir(tmp_path, change), config)
-  assert config_lib.flat(found) == config_lib.flat(config)
-  # And one flag may change each, whatever the others.
-  for parts in names:
-    group, key = config_lib.locate(found, ".".join(parts))
-    assert group.get_type(key)
-
-
-@pytest.mark.parametrize(
-  "group",
-  ["train", "optimizer", "schedule", "checkpoint", "evaluate"]
-  + ["predict", "sample", "serve"],
-)
-def test_what_no_checkpoint_rests_on_is_left_out(
-  config, tmp_path, capsys, group
-):
-  workdir(tmp_path, lambda c: c.setdefault(group, {}).update(new=1, old="x"))
-  found = config_lib.read_run(tmp_path, config)
-  assert config_lib.flat(found) == config_lib.flat(config)
-  out, err = capsys.readouterr()
-  assert out == "" and err == (
-    f"{tmp_path}/config.json: ignored, unknown to this version:"
-    f" {group}.new, {group}.old\n"
+@pytest.mark.parametrize("number", [None, 0, 2, True, 1.0, "1", "missing"])
+def test_a_run_of_another_format_is_refused(config, tmp_path, number):
+  path = tmp_path / "config.json"
+  config_lib.save(config, path)
+  assert config_lib.read_run(tmp_path, config) == config
+  fields = json.loads(path.read_text()) | {"format": number}
+  if number == "missing":
+    del fields["format"]
+    number = None
+  path.write_text(json.dumps(fields))
+  assert config_lib.read(path, config) == config  # A config of the user.
+  with pytest.raises(UserError) as caught:
+    config_lib.read_run(tmp_path, config)
+  assert str(caught.value) == (
+    f"{path}: format={number!r}: must be 1; another version of seqrnn wrote it,"
+    " so train again in another --workdir"
   )
-
-
-@pytest.mark.parametrize(
-  "name", ["model.new", "data.new", "task.new", "seed.new", "new", "model"]
-)
-def test_what_a_checkpoint_may_rest_on_is_in_the_way(
-  config, tmp_path, capsys, name
-):
-  group, _, key = name.rpartition(".")
-
-  def put(value):
-    workdir(
-      tmp_path,
-      lambda c: c.update({group: {key: value}} if group else {key: value}),
-    )
-    return config_lib.read_run(tmp_path, config)
-
-  for value in (0, "", [], "x", True):
-    with pytest.raises(UserError) as caught:
-      put(value)
-    assert str(caught.value).startswith(
-      f"{tmp_path}/config.json: config.{name}={value if value != [] else ()!r}"
-    )
-  for value in (None, False):
-    assert config_lib.changes(config, put(value)) == {}
-  assert capsys.readouterr() == ("", "")
-
-
-def test_what_is_off_is_as_what_is_not_there(config):
-  old = {**config_lib.flat(config), "model.new": False, "data.new": None}
-  assert config_lib.differences(old, config) == []
-  old = {**config_lib.flat(config), "model.new": 0, "model.tied": True}
-  assert config_lib.differences(old, config) == [
-    "model.new: 0 -> None",
-    "model.tied: True -> False",
-  ]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from seqrnn.training import rates
 from seqrnn.training.started import Record
 from tests.conftest import tiny
 
-RECORD = Record("runs/lm", 1, "", ["embedding", "layer 1 forward"], [], [])
+RECORD = Record(
+  "runs/lm", 1, "", ["embedding", "layer 1 forward"], [], [], {}, {}
+)
 
 
 @pytest.fixture(scope="module")
