@@ -423,36 +423,10 @@ def test_a_damaged_journal_is_refused_in_a_line(tmp_path, objective):
       assert re.match(
         r".*/trials.log: is damaged \(.*; restore it, o", str(error)
       )
-    else:  # In the key of the first checksum, or in blanks.
+    else:  # In blanks.
       read += 1
       assert table(tmp_path / "s") == expected
   assert read <= 1
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_journal_without_checksums_is_continued_with_them(
-  tmp_path, objective
-):
-  config = random_rates(tmp_path, objective)
-  config.search.trials = 2
-  run_search(config, tmp_path / "s")
-  journal = tmp_path / "s" / "trials.log"
-  with_sums = journal.read_text()
-  assert with_sums.count('"crc32"') == with_sums.count("\n")
-  older = re.sub(r',"crc32":[0-9]+', "", with_sums)
-  journal.write_text(older)
-  config.search.trials = 3
-  run_search(config, tmp_path / "s")
-  content = journal.read_text()
-  assert content.startswith(older) and "crc32" in content
-  new = content[len(older) :]
-  digit = re.search(r'"param_value_internal":-?[0-9]', new)
-  assert digit
-  place = len(older) + digit.end() - 1
-  changed = "1" if content[place] != "1" else "2"
-  journal.write_text(content[:place] + changed + content[place + 1 :])
-  with pytest.raises(MachineError, match="a line is not what its crc32"):
-    run_search(config, tmp_path / "s")
 
 
 @pytest.mark.parametrize("attempts", [1, 5])
