@@ -59,9 +59,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(100_000, 20, 100)
 
 
+@pytest.hookimpl(tryfirst=True)  # Before pytest chooses tests by their marks.
 def pytest_collection_modifyitems(items):
   """The longest come first: else a worker would be left with them alone."""
   items.sort(key=lambda item: "test_optimized" not in item.nodeid)
+  for item in items:
+    if "browser" in item.fixturenames:
+      item.add_marker("slow")
 
 
 def pytest_collection_finish():

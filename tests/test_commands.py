@@ -79,6 +79,7 @@ def test_documents_name_all_benchmarks():
   assert scripts - parts <= set(COMMANDS) and "run.py" in COMMANDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", COMMANDS)
 def test_a_script_starts_as_it_is_typed(helped, script):
   done = helped[script]

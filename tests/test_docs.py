@@ -190,6 +190,7 @@ def checkout(tmp_path, monkeypatch):
   return tmp_path
 
 
+@pytest.mark.slow
 def test_what_the_pages_say_works(checkout, capsys):
   """Every command, in its order: one needs the runs of those before it."""
   lines = [

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TRAIN, SCAN = "tests/modes/test_train.py::", "tests/models/test_scan.py::"
 NETWORK = "tests/models/test_network.py::"
 SUBJECTS = {

@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import TINY, write_text
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "README.md", "seqrnn", "experiments", "configs")
 SETUPTOOLS = int(metadata.version("setuptools").partition(".")[0])

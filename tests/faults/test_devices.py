@@ -12,6 +12,8 @@ from tests.faults.conftest import (
   write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 FIELDS = {
   "train.epochs": 9,
   "train.max_steps": 50,

@@ -15,6 +15,8 @@ from tests.faults.conftest import (
   write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 FIELDS = {
   **STATEFUL,
   "train.max_steps": 20,

@@ -18,6 +18,8 @@ from tests.faults.conftest import (
   write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 PLAN = {
   "train.epochs": 3,
   "train.batches_per_epoch": 20,

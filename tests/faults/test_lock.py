@@ -6,6 +6,8 @@ import pytest
 
 from tests.faults.conftest import call, contents, record, steps, write_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):

@@ -25,6 +25,8 @@ from tests.faults.conftest import (
   write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 LOST = (
   "error: another process of this run has ended or cannot be reached; repeat"
   " the commands of all processes to resume from the last checkpoint\n"

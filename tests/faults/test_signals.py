@@ -14,6 +14,8 @@ from tests.faults.conftest import (
 )
 from tests.runtime.test_devices import PLUGIN
 
+pytestmark = pytest.mark.slow
+
 FIELDS = {
   **STATEFUL,
   "train.epochs": 2,

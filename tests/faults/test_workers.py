@@ -20,6 +20,8 @@ from tests.faults.conftest import (
   write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 KILLS, TRIALS = 10, 20
 PLAN = {
   "train.max_steps": 12,
