@@ -6,7 +6,7 @@ r"""Measures `--mode=detect --follow` on the log of benchmarks/shop_log.py.
 
 The workdir is that of a detection, made as docs/howto/detect.md says. Lines of
 new orders are followed in this process with all that the command does: they are
-parsed, written to the journal in a temporary folder, and judged; the rows are
+parsed, judged, and stored in a temporary folder; the rows are
 written nowhere. Without a further flag the table has the time from a line to
 its rows for lines that come one at a time, and lines a second for chunks; a
 thousand sessions are open. --open measures the state of so many open sessions.
@@ -104,17 +104,18 @@ class Following:
   def __init__(self, workdir: Path, folder: str, **changes):
     import experiments
     from seqrnn.detection import deployed
-    from seqrnn.following import follow, journal
+    from seqrnn.following import follow
     from seqrnn.following.lines import report
+    from seqrnn.following.state import State
 
     run = experiments.load(workdir)
     made = deployed.restore(experiments.build, run.config, workdir)
     for name, value in changes.items():
       made.config.detect[name] = value
     self.folder, self.models = Path(folder), len(made.detector.steps)
-    self.journal = journal.Journal(self.folder, report)
+    self.state = State(self.folder, report)
     self.service = follow.Service(
-      lambda: made, workdir, self.journal, self._count
+      lambda: made, workdir, self.state, self._count
     )
     self.rows = 0
     self.service.recover()
@@ -129,7 +130,7 @@ class Following:
     return np.diff([*source.asked, time.perf_counter()])
 
   def close(self):
-    self.journal.close()
+    self.state.close()
 
 
 def latency(workdir: Path, count: int):
@@ -142,8 +143,7 @@ def latency(workdir: Path, count: int):
     with tempfile.TemporaryDirectory() as folder:
       following, found = Following(workdir, folder), lines(1000)
       following.follow(found, 20_000, 1000)  # Distinct sessions become known.
-      # The last chunk's time has the snapshot at the end.
-      times = following.follow(found, count, size)[:-1]
+      times = following.follow(found, count, size)
       following.close()
     shown = np.percentile(1e3 * times, [50, 90, 99, 99.9])
     figures = " | ".join(f"{x:.3f}" for x in shown)
@@ -152,25 +152,21 @@ def latency(workdir: Path, count: int):
 
 def state(workdir: Path, count: int):
   """Prints size and seconds of the state of so many open sessions."""
+  from seqrnn.following.state import NAME
+
   with tempfile.TemporaryDirectory() as folder:
     following = Following(workdir, folder, followed=count)
     following.follow(begins(count), 8 * count, 5000)
-    begin = time.perf_counter()
-    following.service.snapshot()
-    wrote = time.perf_counter() - begin
-    size = max(
-      path.stat().st_size for path in Path(folder).glob("snapshot-*.npz")
-    )
     opened = following.service._model.follower.open_sessions
     following.close()
+    size = (Path(folder) / NAME).stat().st_size
     begin = time.perf_counter()
     again = Following(workdir, folder, followed=count)
     loaded = time.perf_counter() - begin - _start(workdir)
     assert again.service._model.follower.open_sessions == opened
     again.close()
   print(
-    f"{opened:,} open sessions: {size / 1e6:.1f} MB, written in {wrote:.2f} s,"
-    f" loaded and written in {loaded:.2f} s"
+    f"{opened:,} open sessions: {size / 1e6:.1f} MB, loaded in {loaded:.2f} s"
   )
 
 

@@ -1,14 +1,17 @@
 """Alarms of a follower: kinds of flagged sessions, counted and not repeated."""
 
 import math
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from seqrnn.detection import incidents, severity
+from seqrnn.following.state import Change
 from seqrnn.following.verdicts import Verdict
 
 _KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
 _SYMBOLS = 1000  # Events of an example that are kept.
+_SESSIONS = 1000  # Sessions of a kind whose alarms may still be raised.
 UNANSWERED, FALSE, TRUE = "", "false", "true"
 
 
@@ -19,7 +22,9 @@ class Kind(NamedTuple):
     number: from 1, in the order of first alarms.
     event: the most surprising event of the example, its first session.
     surprising: the names of the surprising events of the example.
+    turn: orders kinds by their last alarm.
     count: number of sessions with an alarm.
+    numbers: of the alarms of its last sessions.
     severity: of the last row that was written.
     written: the event time of this row; None: unknown.
     answer: FALSE, TRUE or UNANSWERED.
@@ -32,7 +37,9 @@ class Kind(NamedTuple):
   number: int
   event: str
   surprising: frozenset[str]
+  turn: int
   count: int
+  numbers: dict[str, int]
   severity: int
   written: float | None
   answer: str
@@ -47,18 +54,20 @@ class Alarms:
 
   A row is written for the first alarm of a kind, for one of higher severity,
   and for the next one after `quiet` seconds of event time; without event time
-  for each.
+  for each. A session has one alarm of a kind: if its severity rises, another
+  row has the same number.
 
   Attributes:
     kinds: by number; the one with the oldest alarm first.
-    count: number of rows that were written.
+    count: number of alarms.
     sessions: number of sessions that have ended.
   """
 
   def __init__(self, quiet: float):
     self.kinds: dict[int, Kind] = {}
     self.count = self.sessions = 0
-    self._quiet = quiet
+    self._quiet, self._turn = quiet, 0
+    self._changed: dict[int, None] = {}  # Kinds whose fields are not stored.
     self._numbers = 0  # Of kinds.
     self._incomplete: dict[str, int] = {}  # Examples that have not ended.
 
@@ -68,37 +77,48 @@ class Alarms:
       self.sessions += 1
       number = self._incomplete.pop(verdict.session, 0)
       if kind := self.kinds.get(number):
-        self.kinds[number] = kind._replace(**_events(verdict))
+        self._set(kind._replace(**_events(verdict)))
     if not verdict.flag or not verdict.raised or _is_cut(verdict):
       return None
     kind = self._find(verdict)
     if not (verdict.again and kind.count):  # The session was not counted here.
       kind = kind._replace(count=kind.count + 1)
+    self._turn += 1
     self.kinds.pop(kind.number, None)
-    self.kinds[kind.number] = kind
+    self._set(kind := kind._replace(turn=self._turn))
     if len(self.kinds) > _KINDS:
       self._forget()
     if kind.answer == FALSE or not self._is_due(kind, verdict):
       return None
-    self.count += 1
+    number = kind.numbers.get(verdict.session, 0) if verdict.again else 0
+    self.count += not number
     row = {
       "type": "alarm",
-      "number": self.count,
+      "number": number or self.count,
       **_row(verdict),
       "kind": kind.number,
       "of_kind": kind.count,
     }
     if not kind.example:
       kind = kind._replace(example=row)
-    self.kinds[kind.number] = kind._replace(
-      severity=verdict.severity, written=verdict.now
+    numbers = {**kind.numbers, verdict.session: row["number"]}
+    if len(numbers) > _SESSIONS:
+      del numbers[next(iter(numbers))]
+    self._set(
+      kind._replace(
+        severity=verdict.severity, written=verdict.now, numbers=numbers
+      )
     )
     return row
+
+  def _set(self, kind: Kind):
+    self.kinds[kind.number] = kind
+    self._changed[kind.number] = None
 
   def answer(self, number: int, answer: str):
     """Notes a person's answer on a kind: FALSE makes it quiet."""
     if number in self.kinds:
-      self.kinds[number] = self.kinds[number]._replace(answer=answer)
+      self._set(self.kinds[number]._replace(answer=answer))
 
   def _find(self, verdict: Verdict) -> Kind:
     """The first kind to which a session belongs, or a new one."""
@@ -113,7 +133,9 @@ class Alarms:
       number=self._numbers,
       event=verdict.event,
       surprising=verdict.surprising,
+      turn=0,
       count=0,
+      numbers={},
       severity=0,
       written=None,
       answer=UNANSWERED,
@@ -127,6 +149,7 @@ class Alarms:
     open_kinds = (n for n, kind in self.kinds.items() if not kind.answer)
     number = next(open_kinds, next(iter(self.kinds)))
     kind = self.kinds.pop(number)
+    self._changed[number] = None
     if self._incomplete.get(kind.session) == number:
       del self._incomplete[kind.session]
 
@@ -136,31 +159,38 @@ class Alarms:
       return True
     return not 0 <= now - kind.written < self._quiet
 
-  def state(self) -> dict[str, Any]:
-    """What `restore` takes, as JSON."""
-    kinds = [
-      {**kind._asdict(), "surprising": sorted(kind.surprising)}
-      for kind in self.kinds.values()
-    ]
+  def facts(self) -> dict[str, Any]:
+    """All that `restore` needs besides kinds, as JSON."""
     return {
-      "kinds": kinds,
       "count": self.count,
       "sessions": self.sessions,
       "numbers": self._numbers,
       "incomplete": self._incomplete,
     }
 
-  def restore(self, state: dict[str, Any]):
+  def changes(self) -> Iterator[Change]:
+    """Changes of kinds since `saved`."""
+    for number in self._changed:
+      kind = self.kinds.get(number)
+      fields = kind and kind._replace(surprising=sorted(kind.surprising))
+      yield "kinds", number, 0, fields and fields._asdict()
+
+  def saved(self):
+    """Notes that the changes are stored."""
+    self._changed.clear()
+
+  def restore(
+    self, facts: dict[str, Any], rows: Iterable[tuple[int, int, Any]]
+  ):
     """Sets kinds and counts as they were."""
-    self.count, self._numbers = state["count"], state["numbers"]
-    self.sessions = state["sessions"]
-    self._incomplete = dict(state["incomplete"])
-    self.kinds = {
-      fields["number"]: Kind(
-        **{**fields, "surprising": frozenset(fields["surprising"])}
-      )
-      for fields in state["kinds"]
-    }
+    self.count, self._numbers = facts["count"], facts["numbers"]
+    self.sessions = facts["sessions"]
+    self._incomplete = dict(facts["incomplete"])
+    kinds = [Kind(**fields) for _, _, fields in rows]
+    for kind in sorted(kinds, key=lambda kind: kind.turn):
+      surprising = frozenset(kind.surprising)
+      self.kinds[kind.number] = kind._replace(surprising=surprising)
+      self._turn = kind.turn
 
 
 def _events(verdict: Verdict) -> dict[str, Any]:

@@ -20,12 +20,14 @@ if a share TOLERATED of the sessions has any p-values.
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from seqrnn.following.state import Change as Stored
 
 TOLERATED = 0.05  # Share of anomalous sessions that is no drift.
 ALPHA = 0.01  # The probability that there is ever a false warning.
@@ -71,6 +73,7 @@ class Drift:
   """The test martingale of a calibration.
 
   Attributes:
+    key: tells calibrations apart.
     sessions: number of sessions taken.
     change: the warning, once there was one.
   """
@@ -88,9 +91,12 @@ class Drift:
       np.add.at(row, _cells(scores), np.asarray(counts, np.int64))
     sizes = self._counts.sum(axis=1)
     self._shares = np.cumsum(sizes) / sizes.sum()
-    self._own = self._counts.copy()
+    # Cells whose counts are not stored; whether others of another calibration
+    # are.
+    self._changed: dict[tuple[int, int], None] = {}
+    self._is_new = True
     self._seed = seed
-    self._key = zlib.crc32(self._own.tobytes(), seed)
+    self.key = zlib.crc32(self._counts.tobytes(), seed)
     self.sessions, self.change = 0, None
     self._capital = np.zeros(len(_BETS))
     # The capital of each bet since the begin, as a logarithm, and its minimum.
@@ -144,16 +150,26 @@ class Drift:
     )
     row, cell = self._counts[k], int(_cells(scores_K[k]))
     row[cell] += 1
+    self._changed[k, cell] = None
     return float((row[cell + 1 :].sum() + tie * row[cell]) / row.sum())
 
-  def state(self) -> dict[str, Any]:
-    """What JSON can keep."""
-    k, cells = np.nonzero(self._counts - self._own)
-    new = (self._counts - self._own)[k, cells]
+  def changes(self) -> Iterator[Stored]:
+    """Changes of the counts since `saved`; a part is a cell of a model."""
+    if self._is_new:
+      yield "drift", None, 0, None
+    for k, cell in self._changed:
+      yield "drift", k, cell, int(self._counts[k, cell])
+
+  def saved(self):
+    """Notes that the changes are stored."""
+    self._changed.clear()
+    self._is_new = False
+
+  def facts(self) -> dict[str, Any]:
+    """All that `restore` needs besides counts, as JSON."""
     return {
-      "key": self._key,
+      "key": self.key,
       "sessions": self.sessions,
-      "new": [k.tolist(), cells.tolist(), new.tolist()],
       "bets": [
         self._capital.tolist(),
         self._log.tolist(),
@@ -163,13 +179,15 @@ class Drift:
       "change": None if self.change is None else list(self.change),
     }
 
-  def restore(self, state: dict[str, Any]) -> bool:
-    """Goes on from a state; returns False if it is of another calibration."""
-    if state["key"] != self._key:
+  def restore(
+    self, state: dict[str, Any], rows: Iterable[tuple[int, int, int]]
+  ) -> bool:
+    """Resumes from facts and counts; False: they are of another calibration."""
+    if state["key"] != self.key:
       return False
-    k, cells, new = np.array(state["new"], np.int64)
-    self._counts = self._own.copy()
-    self._counts[k, cells] += new
+    self._is_new = False
+    for k, cell, count in rows:
+      self._counts[k, cell] = count
     self.sessions = state["sessions"]
     self._capital, self._log, self._least = np.array(state["bets"])
     self._began, self._times = map(list, state["began"][:2])

@@ -29,7 +29,7 @@ from seqrnn.detection.answers import Answers
 from seqrnn.detection.detector import Detector
 from seqrnn.detection.selection import ANOMALOUS, NORMAL
 from seqrnn.errors import UserError
-from seqrnn.following import journal
+from seqrnn.following import state
 from seqrnn.following.alarms import FALSE, TRUE, UNANSWERED, Alarms, Kind
 from seqrnn.runtime import files
 from seqrnn.settings.config import Config
@@ -170,7 +170,7 @@ def update(config: Config, workdir: Path) -> list[Example]:
   Those without an answer come first, then those with more alarms.
 
   Raises:
-    UserError: alarms.csv or alarms.json is damaged.
+    UserError: alarms.csv, alarms.json or the follower's state is damaged.
   """
   told, path = read(workdir, config.data.errors), workdir / EXAMPLES
   found = {}
@@ -180,11 +180,11 @@ def update(config: Config, workdir: Path) -> list[Example]:
       for fields in kept["examples"]:
         example = Example(**fields)
         found[example.key] = example
-  facts = journal.read_facts(state_folder(config, workdir))
+  stored = state.read_kinds(state_folder(config, workdir))
   masks = redaction(config.detect.redact)
-  if facts is not None:
-    alarms = Alarms(0.0)
-    alarms.restore(facts["alarms"])
+  if stored is not None:
+    alarms, (facts, kinds) = Alarms(0.0), stored
+    alarms.restore(facts["alarms"], kinds)
     for kind in alarms.kinds.values():
       if kind.example:
         example = _example(kind, alarms.sessions, masks)

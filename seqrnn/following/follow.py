@@ -1,16 +1,16 @@
 """detect --follow: judges the sessions of a log as its lines arrive.
 
-Lines become events, events are written to the journal, the follower reads them,
-and its alarms are written: first to alarms.jsonl, then on stdout. Each step
-takes what has arrived at once. After a restart the events of the journal are
-read again, so that no verdict depends on when the process was stopped.
+Lines become events, the follower judges them, one transaction stores all that
+has changed, and alarms are written: first to alarms.jsonl, then on stdout. Each
+step takes what has arrived at once. After a restart lines are read from the
+position of the last transaction on.
 """
 
 import gc
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,13 @@ from seqrnn.following import alarms, feedback, health
 from seqrnn.following.alarms import FALSE, Alarms
 from seqrnn.following.drift import Drift
 from seqrnn.following.follower import Event, Follower
-from seqrnn.following.journal import Journal, State
 from seqrnn.following.lines import Parser, report
+from seqrnn.following.state import State
 from seqrnn.following.verdicts import Verdict
 from seqrnn.runtime import signals
 from seqrnn.settings.config import Config
 
 _WAIT = 0.2  # Seconds without input, after which the rest is looked after.
-_TOGETHER = 2**12  # Events of the journal that are judged together.
 _LOOK = 1.0  # Seconds between two looks for answers and a new detection.
 
 
@@ -80,7 +79,7 @@ class Service:
     self,
     restore: Callable[[], Deployed],
     workdir: Path,
-    journal: Journal,
+    state: State,
     write: Callable[[str], Any],
   ):
     """Restores the detection, and nothing of the state.
@@ -88,14 +87,14 @@ class Service:
     Args:
       restore: reads the detection as it is now.
       workdir: of the run.
-      journal: of the state.
+      state: of earlier processes.
       write: writes lines of JSON.
 
     Raises:
       UserError: as `deployed.restore` and `Follower`.
     """
     self._restore, self._workdir = restore, workdir
-    self._journal, self._write = journal, write
+    self._state, self._write = state, write
     self._record = workdir / "detect" / "thresholds.json"
     self._version, self._looked = self._stamp(), time.monotonic()
     self._model = Model(restore())
@@ -115,67 +114,56 @@ class Service:
     self._model.follower.warm()
 
   def recover(self):
-    """Goes on where the process before was stopped.
+    """Resumes where the process before was stopped.
 
     Raises:
       UserError: the state is of another input, or is damaged.
     """
-    state, records = self._journal.recover()
-    if state:
-      self._restore_state(state)
-    rows, events = [], []
-    for record in records:
-      self._position = Position(*record["position"])
-      self._parser.restore(record["parser"])
-      events += [Event(*event) for event in record["events"]]
-      if len(events) >= _TOGETHER:
-        rows += self._judge(events, again=True)
-        events = []
-    rows += self._judge(events, again=True)
-    self.snapshot()
+    facts, lines = self._state.recover()
+    if facts:
+      self._restore_facts(facts)
     if self._position != Position():
       report(
-        f"{self._journal.folder}: goes on after line {self._position.line:,} of"
+        f"{self._state.folder}: goes on after line {self._position.line:,} of"
         f" {self._input}, with the open sessions and the alarms of earlier"
         " input; to start afresh, remove this folder or name another one by"
         " detect.state"
       )
-    self._show(rows)
+    self._show([json.loads(line) for line in lines])
     if self._model.drift.change:
       self.health.drifted(self._model.drift.change.text(str(self._workdir)))
 
-  def _restore_state(self, state: State):
-    facts = state.facts
+  def _restore_facts(self, facts: dict[str, Any]):
     if facts["input"] != self._input:
       raise UserError(
         f"config.detect.input={self._input!r}: the state is of"
         f" {facts['input']!r}; set config.detect.state to another folder, or"
         " remove the state"
       )
-    try:
-      self._position = Position(*facts["position"])
-      self._parser.restore(facts["parser"])
-      self._alarms.restore(facts["alarms"])
-      self._model.follower.restore(state.arrays)
-      self._model.drift.restore(facts["drift"])
-      self._ended = facts["ended"]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-      raise UserError(
-        f"{self._journal.folder}: the state is of another version of seqrnn"
-        f" ({error!r}); move the folder away to begin without it"
-      ) from None
+    rows, model = self._state.rows, self._model
+    self._position = Position(*facts["position"])
+    self._parser.restore(facts["parser"])
+    self._alarms.restore(facts["alarms"], rows("kinds"))
+    model.follower.restore(facts["follower"], rows("sessions"))
+    model.drift.restore(facts["drift"], rows("drift"))
+    self._ended = facts["ended"]
 
-  def snapshot(self):
-    """Writes the whole state."""
+  def save(self, alarms: Sequence[dict[str, Any]] = ()):
+    """Stores what has changed, and alarms."""
+    parts = self._alarms, self._model.follower, self._model.drift
     facts = {
       "input": self._input,
       "position": self._position,
       "parser": self._parser.state(),
-      "alarms": self._alarms.state(),
-      "drift": self._model.drift.state(),
+      "alarms": self._alarms.facts(),
+      "follower": self._model.follower.facts(),
+      "drift": self._model.drift.facts(),
       "ended": self._ended,
     }
-    self._journal.snapshot(State(self._model.follower.state(), facts))
+    changes = (change for part in parts for change in part.changes())
+    if self._state.save(changes, facts, [json.dumps(row) for row in alarms]):
+      for part in parts:
+        part.saved()
 
   def source(self) -> FileTail | StreamTail:
     """The input, from the position of the state on.
@@ -218,9 +206,9 @@ class Service:
       if chunk := source.read(_WAIT):
         self._look_after(source.behind() + sum(map(len, chunk.lines)))
         self._take(chunk)
-      if self._journal.is_due:
-        self.snapshot()
-    self.snapshot()
+      elif self._state.fault:
+        self.save()
+    self.save()
     if source.ended:
       self._parser.finish()
 
@@ -231,14 +219,9 @@ class Service:
     self._skip_ends(events)
     self._position = chunk.position
     if events:
-      self._journal.append(
-        {
-          "position": chunk.position,
-          "parser": self._parser.state(),
-          "events": events,
-        }
-      )
-      self._show(self._judge(events))
+      rows, found = self._judge(events)
+      self.save(found)
+      self._show(rows + found)
     self.health.took(
       lines=len(chunk.lines),
       events=sum(event.symbol is not None for event in events),
@@ -257,45 +240,34 @@ class Service:
       is_open[session] = not ends
 
   def _judge(
-    self, events: list[Event], again: bool = False
-  ) -> list[dict[str, Any]]:
-    """The rows to write on stdout.
-
-    Args:
-      events: that are in the journal.
-      again: whether the process before may have judged them: then only alarms
-        are rows that it has not written.
-    """
+    self, events: list[Event]
+  ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows to write on stdout, and alarms."""
     wanted, model = self.config.detect.follow, self._model
-    outcome = model.follower.feed_many(
-      events, rows=wanted == "events" and not again
-    )
-    self.health.took(unknown=0 if again else outcome.unknown)
+    outcome = model.follower.feed_many(events, rows=wanted == "events")
+    self.health.took(unknown=outcome.unknown)
     rows = [{"type": "event", **row} for row in outcome.rows]
     found = []
     for verdict in outcome.verdicts:
       if verdict.ended:
-        self._note_end(verdict, again)
-        if wanted == "sessions" and not again:
+        self._note_end(verdict)
+        if wanted == "sessions":
           rows.append(alarms.session_row(verdict))
       if row := self._alarms.take(verdict):
+        self.health.alarm(row)
         found.append(model.masked(row))
-    new = self._journal.write_alarms(found)
-    for row in new:
-      self.health.alarm(row)
-    return [*map(model.masked, rows), *new]
+    return [*map(model.masked, rows)], found
 
-  def _note_end(self, verdict: Verdict, again: bool):
+  def _note_end(self, verdict: Verdict):
     """Takes a final verdict for the figures, and for the drift."""
-    if not again:
-      self.health.verdict(verdict)
+    self.health.verdict(verdict)
     self._ended += 1
     if not (verdict.scores_K and verdict.begins):
       return
     change = self._model.drift.take(
       np.array(verdict.scores_K), self._ended, verdict.time
     )
-    if change and not again:
+    if change:
       text = change.text(str(self._workdir))
       report(text)
       self.health.drifted(text)
@@ -309,7 +281,7 @@ class Service:
     now, follower = self._model.follower.now, self._model.follower
     lag = None if now is None else time.time() - now
     self.health.at(lag, behind, follower.open_sessions)
-    self.health.failing(self._journal.fault or None)
+    self.health.failing(self._state.fault or None)
     if line := self.health.minute():
       report(line)
 
@@ -327,7 +299,7 @@ class Service:
       report(feedback.said(kind, masks))
     quiet = [kind.answer == FALSE for kind in self._alarms.kinds.values()]
     self.health.quiet = sum(quiet)
-    self.snapshot()
+    self.save()
 
   def _stamp(self) -> tuple[int, int] | None:
     """What tells a new detection from the one before."""
@@ -351,13 +323,14 @@ class Service:
       report(f"the detection before is kept: {error}")
       return
     before = self._model
-    model.follower.restore(before.follower.state())
-    model.drift.restore(before.drift.state())
+    model.follower.take_over(before.follower)
+    if model.drift.key == before.drift.key:
+      model.drift = before.drift
     self._model = model
     self.health.model(model.deployed, self.config)
     if model.drift.change:  # The calibration is the one before.
       self.health.drifted(model.drift.change.text(str(self._workdir)))
-    self.snapshot()
+    self.save()
     steps = ", ".join(map(str, model.deployed.detector.steps))
     report(f"a new detection is taken up: models of steps {steps}")
 
@@ -386,8 +359,8 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     received = stack.enter_context(signals.catch_signals())
     hangup = stack.enter_context(signals.catch_hangups())
     folder = feedback.state_folder(config, workdir)
-    journal = stack.enter_context(Journal(folder, report))
-    service = Service(restore, workdir, journal, write)
+    state = stack.enter_context(State(folder, report))
+    service = Service(restore, workdir, state, write)
     if server := health.serve(service.health, service.config):
       stack.callback(server.close)
     service.warm()

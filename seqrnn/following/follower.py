@@ -8,25 +8,25 @@ certain already: scores that events can only raise count as they are, all other
 scores count as the least anomalous ones.
 """
 
-import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
 from seqrnn.detection.deployed import Deployed, refuse_unfollowed
 from seqrnn.following.clock import EventClock, LineClock
 from seqrnn.following.open_sessions import OpenSession, Waiting
 from seqrnn.following.running import Running
+from seqrnn.following.state import Change
 from seqrnn.following.stepping import Read, Stepper
 from seqrnn.following.verdicts import Final, Verdict
 
 _LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
 _STATES = 2**28  # Bytes of models' states that are kept.
 _ENCODED = 2**16  # Symbols whose ids are kept.
+# Attributes of a session that are stored, besides its events.
+_STORED = ("name", "begins", "last", "severity", "turn")
 
 
 class Event(NamedTuple):
@@ -190,7 +190,7 @@ class Follower:
     while len(waiting.open) > self._most:
       self._end(next(iter(waiting.open.values())), call, ends=False)
     while len(waiting.dormant) > self._most:
-      del waiting.dormant[next(iter(waiting.dormant))]
+      waiting.forget(next(iter(waiting.dormant.values())))
 
   def _encode(self, symbol: str) -> tuple[str, int]:
     """A symbol, one object for equal ones, and its id."""
@@ -326,59 +326,80 @@ class Follower:
       int(read.rank[0]),
     )
 
-  def state(self) -> dict[str, np.ndarray]:
-    """All that `restore` needs, as arrays; the models' states are not in it."""
-    waiting = self._waiting
-    sessions = [*waiting.open.values(), *waiting.dormant.values()]
-    texts: dict[str, int] = {}
-    places = [
-      texts.setdefault(symbol, len(texts))
-      for session in sessions
-      for symbol in session.symbols
-    ]
-    facts = {
-      "names": [session.name for session in sessions],
-      "texts": list(texts),
-      "files": [session.files for session in sessions],
-      "open": len(waiting.open),
-      "clock": self._clock.state(),
-      "lines": self._lines.state(),
-    }
-    column = lambda name: np.array([getattr(s, name) for s in sessions])
-    joined = lambda name, kind: np.concatenate(
-      [np.zeros(0, kind), *(getattr(session, name) for session in sessions)]
-    )
-    return {
-      "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
-      "symbols": np.array(places, np.uint32),
-      "sizes": np.array([len(session.ids) for session in sessions], np.int64),
-      "times": joined("times", np.float64),
-      "lines": joined("lines", np.int64),
-      **{name: column(name) for name in ("begins", "last", "severity")},
-    }
+  def facts(self) -> dict[str, Any]:
+    """All that `restore` needs besides sessions, as JSON."""
+    return {"clock": self._clock.state(), "lines": self._lines.state()}
 
-  def restore(self, state: dict[str, np.ndarray]):
-    """Replaces all sessions by those of a state, also one of other models."""
-    facts = json.loads(state["facts"].tobytes())
+  def changes(self) -> Iterator[Change]:
+    """Changes of sessions since `saved`; a part has the events from it on.
+
+    The models' states are not stored: `restore` computes them from the events.
+    """
+    for session in self._waiting.changed:
+      is_open = self._waiting.open.get(session.name) is session
+      if not (is_open or self._waiting.dormant.get(session.name) is session):
+        if session.saved:
+          yield "sessions", session.number, 0, None
+        continue
+      header = [getattr(session, name) for name in _STORED]
+      yield "sessions", session.number, -1, [is_open, *header]
+      if len(session.ids) > (begin := session.saved):
+        columns = session.symbols, session.times, session.lines, session.files
+        part = [[*column[begin:]] if column else None for column in columns]
+        yield "sessions", session.number, begin, part
+
+  def saved(self):
+    """Notes that the changes are stored."""
+    for session in self._waiting.changed:
+      session.saved = len(session.ids)
+    self._waiting.changed.clear()
+
+  def restore(
+    self, facts: dict[str, Any], rows: Iterable[tuple[int, int, Any]]
+  ):
+    """Replaces all sessions by stored ones, also those of other models.
+
+    Args:
+      facts: as `facts` gave them.
+      rows: number, part and value of each session, ordered.
+    """
     self._clock.restore(facts["clock"])
     self._lines.restore(facts["lines"])
+    sessions: list[tuple[OpenSession, bool]] = []
+    for number, part, value in rows:
+      if part < 0:
+        session = OpenSession("", True, self._models)
+        session.number, is_open = number, value[0]
+        for name, field in zip(_STORED, value[1:], strict=True):
+          setattr(session, name, field)
+        sessions.append((session, is_open))
+        continue
+      session, (symbols, times, lines, names) = sessions[-1][0], value
+      if names or session.files:
+        session.files = session.files or [""] * part
+        session.files += names or [""] * len(symbols)
+      session.symbols += symbols
+      session.times.extend(times)
+      session.lines.extend(lines)
+      session.saved = len(session.symbols)
+    waiting = Waiting(self.deployed.idle)
+    waiting.put_back(sessions)
+    self._adopt(waiting)
+
+  def take_over(self, before: "Follower"):
+    """Takes the sessions of a follower, perhaps of other models."""
+    self._clock, self._lines = before._clock, before._lines
+    self._adopt(before._waiting)
+
+  def _adopt(self, waiting: Waiting):
     self._with_state.clear()
-    self._waiting = Waiting(self.deployed.idle)
-    encoded = [self._encode(text) for text in facts["texts"]]
-    bounds = np.concatenate([[0], np.cumsum(state["sizes"])]).tolist()
-    symbols = state["symbols"].tolist()
-    for n, name in enumerate(facts["names"]):
-      part = slice(bounds[n], bounds[n + 1])
-      session = OpenSession(name, bool(state["begins"][n]), self._models)
-      session.symbols = [encoded[place][0] for place in symbols[part]]
-      session.ids.extend(encoded[place][1] for place in symbols[part])
-      session.times.extend(state["times"][part].tolist())
-      session.lines.extend(state["lines"][part].tolist())
-      session.files = facts["files"][n]
-      session.severity = int(state["severity"][n])
-      self._waiting.put_back(
-        session, float(state["last"][n]), n < facts["open"]
-      )
+    self._waiting = waiting
+    for session in (*waiting.open.values(), *waiting.dormant.values()):
+      encoded = [self._encode(symbol) for symbol in session.symbols]
+      session.symbols = [symbol for symbol, _ in encoded]
+      session.ids = array("i", (id for _, id in encoded))
+      session.forget(self._models)
+    waiting.set_idle(self.deployed.idle)
 
 
 class _Call:

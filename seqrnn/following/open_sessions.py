@@ -17,6 +17,9 @@ class OpenSession:
 
   Attributes:
     name: of the session.
+    number: that no other session of the follower has; 0: it is new.
+    turn: orders sessions by their last event or end.
+    saved: number of its events in the database.
     symbols: its events as read.
     ids: of the vocabulary.
     times: of the events, in seconds; NaN: unknown.
@@ -36,13 +39,26 @@ class OpenSession:
   """
 
   __slots__ = (
-    *("name", "symbols", "ids", "times", "lines", "files", "begins", "last"),
+    *(
+      "name",
+      "number",
+      "turn",
+      "saved",
+      "symbols",
+      "ids",
+      "times",
+      "lines",
+      "files",
+      "begins",
+      "last",
+    ),
     *("deadline", "waits", "severity", "state_S", "read", "nats"),
     *("highest_K", "unknown_K", "unknown"),
   )
 
   def __init__(self, name: str, begins: bool, models: int):
-    self.name, self.begins = name, begins
+    self.name, self.begins = name, bool(begins)
+    self.number = self.turn = self.saved = 0
     self.symbols: list[str] = []
     self.ids, self.times, self.lines = array("i"), array("d"), array("q")
     self.files: list[str] | None = None
@@ -74,12 +90,14 @@ class Waiting:
   Attributes:
     open: by name.
     dormant: by name.
+    changed: sessions of which something else is stored.
   """
 
   def __init__(self, idle: IdleTimes):
     self.open: dict[str, OpenSession] = {}
     self.dormant: dict[str, OpenSession] = {}
-    self._idle = idle
+    self.changed: dict[OpenSession, None] = {}
+    self._idle, self._turns = idle, 0
     self._heap: list[tuple[float, int, OpenSession]] = []
     self._number = 0  # Orders equal deadlines.
 
@@ -89,8 +107,18 @@ class Waiting:
     self.dormant.pop(session.name, None)
     self.open[session.name] = session
     session.last = now
+    self._change(session)
+    self._set_deadline(session)
+
+  def _change(self, session: OpenSession):
+    self._turns += 1
+    session.turn = self._turns
+    session.number = session.number or session.turn
+    self.changed[session] = None
+
+  def _set_deadline(self, session: OpenSession):
     if self._idle.clock:
-      session.deadline = now + self._idle.after(session.symbols[-1])
+      session.deadline = session.last + self._idle.after(session.symbols[-1])
       if session.deadline < session.waits:
         self._wait(session, session.deadline)
 
@@ -107,19 +135,36 @@ class Waiting:
         if before == -math.inf or session.times[-1] > before + LEAP:
           self.touch(session, min(now, session.times[-1]))
 
-  def put_back(self, session: OpenSession, last: float, is_open: bool):
-    """Adds a session of a stored state, in the order of these."""
-    self.touch(session, last)
-    if not is_open:
-      self.close(session, dormant=True)
+  def put_back(self, sessions: list[tuple[OpenSession, bool]]):
+    """Adds stored sessions, each with whether it is open."""
+    for session, is_open in sorted(sessions, key=lambda pair: pair[0].turn):
+      self._turns = session.turn
+      (self.open if is_open else self.dormant)[session.name] = session
+
+  def set_idle(self, idle: IdleTimes):
+    """Waits for the silences of another detection, or of a stored state."""
+    self._idle = idle
+    self._heap.clear()
+    for session in (*self.open.values(), *self.dormant.values()):
+      session.waits = session.deadline = math.inf
+      if session.name in self.open:
+        self._set_deadline(session)
+      else:
+        self._wait(session, self._forgotten(session))
 
   def close(self, session: OpenSession, dormant: bool = False):
     """Removes a session from the open ones."""
     del self.open[session.name]
     session.waits = math.inf
+    self._change(session)
     if dormant:
       self.dormant[session.name] = session
       self._wait(session, self._forgotten(session))
+
+  def forget(self, session: OpenSession):
+    """Removes a dormant session."""
+    del self.dormant[session.name]
+    self._change(session)
 
   def silent(self, now: float) -> list[OpenSession]:
     """The sessions that silence has ended, which the caller closes."""
@@ -130,7 +175,7 @@ class Waiting:
         continue  # It was looked at, or will be, at another time.
       session.waits = math.inf
       if self.dormant.get(session.name) is session:
-        del self.dormant[session.name]
+        self.forget(session)
       elif self.open.get(session.name) is not session:
         continue
       elif session.deadline < now:
@@ -145,6 +190,7 @@ class Waiting:
     for session in (*self.open.values(), *self.dormant.values()):
       session.last -= seconds
       session.deadline -= seconds
+      self.changed[session] = None
       is_open = session.name in self.open
       until = session.deadline if is_open else self._forgotten(session)
       self._wait(session, until)

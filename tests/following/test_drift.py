@@ -1,13 +1,12 @@
 """Drift: p-values that need no fixed calibration, and bets against them."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from seqrnn.following import drift
 from seqrnn.following.drift import Drift
+from tests.following.test_state import Table
 
 
 def calibration(rng, ties=False):
@@ -103,18 +102,18 @@ def test_restored_drift_goes_on_as_if_it_had_not_stopped():
   scores[200:] += 3
   whole, first = Drift(groups, 0), Drift(groups, 0)
   expected = [whole.take(x, n, float(n)) for n, x in enumerate(scores)]
-  found = []
+  found, stored = [], Table()
   for n, scores_K in enumerate(scores):
     if n % 70 == 0:
       second = Drift(groups, 0)
-      assert second.restore(json.loads(json.dumps(first.state())))
+      assert stored.move(first, second)
       first = second
     found.append(first.take(scores_K, n, float(n)))
   assert found == expected and any(found)
-  assert first.state() == whole.state() and first.change == whole.change
+  assert first.facts() == whole.facts() and first.change == whole.change
   # A new model begins anew.
   other = Drift([groups[0], groups[1], groups[0]], 0)
-  assert not other.restore(first.state()) and other.sessions == 0
+  assert not stored.move(first, other) and other.sessions == 0
 
 
 def test_infinite_scores_and_models_without_sessions_are_taken():

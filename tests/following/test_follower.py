@@ -25,6 +25,7 @@ from seqrnn.experiment import shapes
 from seqrnn.following import alarms, stepping
 from seqrnn.following.follower import Event, Follower
 from tests.conftest import tiny
+from tests.following.test_state import Table
 
 SYMBOLS = Vocabulary("session", tuple("abcdefg"))
 NAMES = Combination(("max", "mean", "count_vector"), "fisher")
@@ -262,13 +263,14 @@ def test_a_state_goes_on_as_if_nothing_had_stopped(tmp_path, monkeypatch):
   expected = fed(Follower(made), events, rng)
   # Few states of models are kept: the others are computed again.
   monkeypatch.setattr("seqrnn.following.follower._STATES", 2000)
-  follower, found = Follower(made), []
+  follower, found, stored = Follower(made), [], Table()
   for place in range(0, len(events), 50):
     found += follower.feed_many(events[place : place + 50]).verdicts
-    state = follower.state()
-    assert all(array.dtype != object for array in state.values())
-    follower = Follower(made)
-    follower.restore(state)
+    before, follower = follower, Follower(made)
+    if place % 200:
+      stored.move(before, follower)
+    else:  # As a new detection does.
+      follower.take_over(before)
   assert list(map(plain, found)) == list(map(plain, expected))
   assert any(not v.ended for v in found) and any(v.flag for v in found)
 
@@ -402,8 +404,7 @@ def test_a_line_of_several_sessions_is_one_line(tmp_path):
   follower.feed("x", "c", 1000.0, 1)
   wrong = [Event(name, "b", 1000 + day, 2) for name in "uvwyz"]
   assert follower.feed_many(wrong[:2]).verdicts == []
-  state = follower.state()
-  follower.restore(state)
+  Table().move(follower, follower)
   assert follower.feed_many(wrong[2:]).verdicts == []
   assert follower.now == 1000.0
   follower = Follower(make(tmp_path, {}, idle=IdleTimes("lines", 3.0)))
@@ -420,9 +421,8 @@ def test_the_end_of_a_session_of_a_state_has_scores(tmp_path):
   follower, expected = Follower(made), Follower(made)
   for one in (follower, expected):
     one.feed_many([Event("x", "a"), Event("x", "c")])
-  state = follower.state()
-  follower = Follower(made)
-  follower.restore(state)
+  before, follower = follower, Follower(made)
+  Table().move(before, follower)
   [row] = follower.feed_many([Event("x", None)], rows=True).rows
   [other] = expected.feed_many([Event("x", None)], rows=True).rows
   assert row["event"] == "<end>"
@@ -512,8 +512,8 @@ def test_a_kind_of_alarms_is_counted_and_not_repeated(tmp_path):
   other = one._replace(surprising=frozenset("q"), event="q", now=62.0)
   assert taken.take(other)["kind"] == 2
   stored = alarms.Alarms(quiet=60.0)
-  stored.restore(taken.state())
-  assert stored.state() == taken.state() and stored.kinds == taken.kinds
+  Table().move(taken, stored)
+  assert stored.facts() == taken.facts() and stored.kinds == taken.kinds
   stored.answer(1, alarms.FALSE)
   assert stored.take(one._replace(now=9e9, severity=3)) is None
   assert stored.kinds[1].count == 6

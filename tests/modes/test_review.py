@@ -28,7 +28,6 @@ from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.detection.thresholds import Record
 from seqrnn.errors import MachineError, UserError
 from seqrnn.following import alarms, feedback
-from seqrnn.following.journal import Journal
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
 from seqrnn.training import fit
@@ -517,17 +516,6 @@ def test_thresholds_of_another_type_are_refused(run, rate):
   with pytest.raises(UserError, match="run --mode=detect again") as caught:
     deployed.restore(experiments.build, config, workdir)
   assert "\n" not in str(caught.value)
-
-
-def test_files_that_a_follower_did_not_write_are_passed(run):
-  workdir, config, _ = run
-  raise_alarms(workdir)
-  for name in ("old", "", "007", "²"):
-    (workdir / f"follow/snapshot-{name}.npz").write_bytes(b"")
-  assert len(feedback.update(config, workdir)) == 2
-  with Journal(workdir / "follow", pytest.fail) as journal:
-    state, _ = journal.recover()
-  assert state
 
 
 def test_alarms_and_reviewed_sessions_with_other_answers_are_refused(run):
