@@ -131,7 +131,7 @@ class Service:
       )
     self._show([json.loads(line) for line in lines])
     if self._model.drift.change:
-      self.health.drifted(self._model.drift.change.text(str(self._workdir)))
+      self.health.drift = self._model.drift.change.text(str(self._workdir))
 
   def _restore_facts(self, facts: dict[str, Any]):
     if facts["input"] != self._input:
@@ -270,7 +270,7 @@ class Service:
     if change:
       text = change.text(str(self._workdir))
       report(text)
-      self.health.drifted(text)
+      self.health.drift = text
 
   def _show(self, rows: list[dict[str, Any]]):
     if rows:
@@ -281,7 +281,7 @@ class Service:
     now, follower = self._model.follower.now, self._model.follower
     lag = None if now is None else time.time() - now
     self.health.at(lag, behind, follower.open_sessions)
-    self.health.failing(self._state.fault or None)
+    self.health.reason = self._state.fault or None
     if line := self.health.minute():
       report(line)
 
@@ -329,7 +329,7 @@ class Service:
     self._model = model
     self.health.model(model.deployed, self.config)
     if model.drift.change:  # The calibration is the one before.
-      self.health.drifted(model.drift.change.text(str(self._workdir)))
+      self.health.drift = model.drift.change.text(str(self._workdir))
     self.save()
     steps = ", ".join(map(str, model.deployed.detector.steps))
     report(f"a new detection is taken up: models of steps {steps}")

@@ -7,6 +7,7 @@ Prometheus, /healthz as JSON, with the status 503 if an operator has to act.
 
 import bisect
 import http.server
+import itertools
 import json
 import math
 import socket
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, counted
 from seqrnn.settings.config import Config
 
 _MINUTE = 60.0
@@ -32,30 +33,26 @@ class Histogram:
   """Numbers of values up to each bound, and their sum."""
 
   def __init__(self, bounds: tuple[float, ...]):
-    self.bounds = (*bounds, math.inf)
-    self._counts = [0] * len(self.bounds)
-    self.sum = 0.0
+    self._bounds, self._counts = bounds, [0] * (len(bounds) + 1)
+    self._sum = 0.0
 
   def add(self, value: float, count: int = 1):
     """Adds a value, `count` times."""
-    self._counts[bisect.bisect_left(self.bounds, value)] += count
-    self.sum += value * count
+    self._counts[bisect.bisect_left(self._bounds, value)] += count
+    self._sum += value * count
 
-  def buckets(self) -> list[tuple[str, float]]:
-    """The bounds as text, and the number of values up to each."""
-    total, found = 0, []
-    for bound, count in zip(self.bounds, self._counts, strict=True):
-      total += count
-      text = "+Inf" if bound == math.inf else f"{bound:g}"
-      found.append((text, float(total)))
-    return found
+  def family(self) -> tuple[list[tuple[str, float]], float]:
+    """The number of values up to each bound, by its text, and the sum."""
+    names = *(f"{bound:g}" for bound in self._bounds), "+Inf"
+    totals = map(float, itertools.accumulate(self._counts))
+    return list(zip(names, totals, strict=True)), self._sum
 
 
 class Health:
   """The figures of a follower since it was started.
 
   Attributes:
-    alarms: (kind, severity) -> number of alarms.
+    events: number of events.
     quiet: number of kinds whose alarms are not written, as they are false.
   """
 
@@ -78,22 +75,20 @@ class Health:
     self.p_values, self.latency = Histogram(_P), Histogram(_SECONDS)
     self.lag_seconds: float | None = None
     self.lag_bytes = self.open_sessions = self.quiet = 0
-    self.drift: str | None = None
     self.reason: str | None = None
     self._follows = False
-    self._moved = self._said = clock()
+    self._moved = self._reported = clock()
     self._before = 0  # Events at the last log line.
     self.model(deployed, config)
 
   def model(self, deployed: Any, config: Config):
     """A model was taken up; the drift of the one before is over."""
-    steps = ",".join(map(str, deployed.detector.steps))
     self.info = {
-      "steps": steps,
+      "steps": ",".join(map(str, deployed.detector.steps)),
       "rate": f"{config.detect.rate:g}",
       "calibration": str(deployed.normal.events.n),
     }
-    self.drift = None
+    self.drift: str | None = None
 
   def took(
     self,
@@ -145,35 +140,23 @@ class Health:
     self.lag_seconds, self.lag_bytes = lag_seconds, lag_bytes
     self.open_sessions, self._follows = open_sessions, True
 
-  def failing(self, reason: str | None):
-    """Why the state cannot be written; None: it can."""
-    self.reason = reason
-
-  def drifted(self, text: str | None):
-    """The warning that the model no longer fits; None: it fits."""
-    self.drift = text
-
   def minute(self) -> str | None:
     """The log line, once a minute."""
     now = self._clock()
-    if now - self._said < _MINUTE:
+    if now - self._reported < _MINUTE:
       return None
-    rate = (self.events - self._before) / (now - self._said)
-    self._said, self._before = now, self.events
-    alarms = self.alarms.total()
-    parts = [
-      f"{self.lines:,} lines",
-      f"{self.events:,} events ({self.unknown:,} unknown)",
-      f"{rate:,.1f} events a second",
-      f"{self.open_sessions:,} open sessions",
-      f"{alarms:,} alarm{'s' * (alarms != 1)}",
-      f"{self.lag_bytes:,} bytes to read",
-    ]
-    if self.lag_seconds is not None:
-      parts.append(f"lag {self.lag_seconds:,.0f} s")
-    if self.skipped:
-      parts.append(f"{self.skipped:,} lines skipped")
-    return f"following: {', '.join(parts)}"
+    rate = (self.events - self._before) / (now - self._reported)
+    self._reported, self._before = now, self.events
+    alarms, skipped = self.alarms.total(), self.skipped
+    lag = self.lag_seconds
+    return (
+      f"following: {self.lines:,} lines, {self.events:,} events"
+      f" ({self.unknown:,} unknown), {rate:,.1f} events a second,"
+      f" {self.open_sessions:,} open sessions,"
+      f" {counted(alarms, 'alarm')}, {self.lag_bytes:,} bytes to read"
+      + (f", lag {lag:,.0f} s" if lag is not None else "")
+      + (f", {skipped:,} lines skipped" if skipped else "")
+    )
 
   def state(self) -> dict[str, Any]:
     """What /healthz shows; `status` is ok, starting, stuck or failing."""
@@ -199,44 +182,85 @@ class Health:
     """The metrics, as prometheus_client asks for them."""
     from prometheus_client import core
 
-    for name, help, value in (
-      ("lines", "Lines that were read.", self.lines),
-      ("events", "Events that were scored.", self.events),
-      ("unknown_events", "Events that training has not seen.", self.unknown),
-      ("skipped_lines", "Lines without an event.", self.skipped),
-    ):
-      yield core.CounterMetricFamily(f"seqrnn_{name}", help, value)
     alarms = core.CounterMetricFamily(
       "seqrnn_alarms", "Alarms that were written.", labels=("kind", "severity")
     )
     for labels, count in [*self.alarms.items()]:
       alarms.add_metric(labels, count)
     yield alarms
-    for name, help, found in (
-      ("session_p_value", "p-values of sessions that ended.", self.p_values),
-      ("event_seconds", "From an event to its verdict.", self.latency),
-    ):
-      yield core.HistogramMetricFamily(
-        f"seqrnn_{name}", help, found.buckets(), found.sum
-      )
-    lag = math.nan if self.lag_seconds is None else self.lag_seconds
-    for name, help, value in (
-      ("lag_seconds", "Wall clock minus the time of the last event.", lag),
-      ("input_lag_bytes", "Bytes of the input that wait.", self.lag_bytes),
-      ("open_sessions", "Sessions that have not ended.", self.open_sessions),
-      ("quiet_kinds", "Kinds of alarms that are false.", self.quiet),
-      ("drift", "1: the model no longer fits.", int(bool(self.drift))),
-    ):
-      yield core.GaugeMetricFamily(f"seqrnn_{name}", help, value)
     yield core.InfoMetricFamily("seqrnn_model", "The model.", self.info)
+    counter: Any = core.CounterMetricFamily
+    histogram: Any = core.HistogramMetricFamily
+    gauge: Any = core.GaugeMetricFamily
+    lag = math.nan if self.lag_seconds is None else self.lag_seconds
+    p_values, latency = self.p_values.family(), self.latency.family()
+    for kind, name, help, *value in (
+      (counter, "lines", "Lines that were read.", self.lines),
+      (counter, "events", "Events that were scored.", self.events),
+      (counter, "unknown_events", "Events not seen in training.", self.unknown),
+      (counter, "skipped_lines", "Lines without an event.", self.skipped),
+      (histogram, "session_p_value", "Of sessions that ended.", *p_values),
+      (histogram, "event_seconds", "From an event to its verdict.", *latency),
+      (gauge, "lag_seconds", "Wall clock minus the last event's time.", lag),
+      (gauge, "input_lag_bytes", "Bytes of input that wait.", self.lag_bytes),
+      (gauge, "open_sessions", "Sessions not ended.", self.open_sessions),
+      (gauge, "quiet_kinds", "Kinds of alarms that are false.", self.quiet),
+      (gauge, "drift", "1: the model no longer fits.", bool(self.drift)),
+    ):
+      yield kind(f"seqrnn_{name}", help, *value)
 
 
-class Server:
+class _Handler(http.server.BaseHTTPRequestHandler):
+  server: "Server"
+
+  def setup(self):
+    """Ends the thread of a client at the deadline, however slow it is."""
+    super().setup()
+    self._timer = threading.Timer(_DEADLINE, self._hang_up)
+    self._timer.daemon = True
+    self._timer.start()
+
+  def finish(self):
+    self._timer.cancel()
+    super().finish()
+
+  def _hang_up(self):
+    with suppress(OSError):  # The client was faster.
+      self.connection.shutdown(socket.SHUT_RDWR)
+
+  def do_GET(self):
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    status, kind = 200, "application/json"
+    match self.path.partition("?")[0]:
+      case "/metrics":
+        kind = CONTENT_TYPE_LATEST
+        content = generate_latest(self.server.registry)
+      case "/healthz":
+        state = self.server.health.state()
+        status = 200 if state["status"] == "ok" else 503
+        content = json.dumps(state).encode() + b"\n"
+      case _:
+        status, kind = 404, "text/plain"
+        content = b"/metrics and /healthz\n"
+    self.send_response(status)
+    self.send_header("Content-Type", kind)
+    self.send_header("Content-Length", str(len(content)))
+    self.end_headers()
+    self.wfile.write(content)
+
+  def log_message(self, *_: Any):
+    """Requests are not logged."""
+
+
+class Server(http.server.ThreadingHTTPServer):
   """An HTTP server in a thread that ends with the process.
 
   Attributes:
     url: without a path.
   """
+
+  daemon_threads = True
 
   def __init__(self, health: Health, address: str, port: int):
     """Listens.
@@ -246,19 +270,12 @@ class Server:
     """
     from prometheus_client import CollectorRegistry
 
-    registry = CollectorRegistry()
-    registry.register(health)
+    self.health, self.registry = health, CollectorRegistry()
+    self.registry.register(health)
     six = ":" in address
-
-    class _Server(http.server.ThreadingHTTPServer):
-      address_family = socket.AF_INET6 if six else socket.AF_INET
-      daemon_threads = True
-
-      def handle_error(self, request, client_address):
-        """Clients that hang up are no errors of ours."""
-
+    self.address_family = socket.AF_INET6 if six else socket.AF_INET
     try:
-      self._server = _Server((address, port), _handler(health, registry))
+      super().__init__((address, port), _Handler)
     except (OSError, UnicodeError) as error:
       reason = getattr(error, "strerror", None) or error
       raise UserError(
@@ -266,59 +283,17 @@ class Server:
         f" be listened on: {reason}"
       ) from None
     shown = f"[{address}]" if six else address
-    self.url = f"http://{shown}:{self._server.server_address[1]}"
-    run = self._server.serve_forever
+    self.url = f"http://{shown}:{self.server_address[1]}"
+    run = self.serve_forever
     threading.Thread(target=run, name="metrics", daemon=True).start()
+
+  def handle_error(self, request, client_address):
+    """Clients that hang up are no errors of ours."""
 
   def close(self):
     """Frees the port."""
-    self._server.shutdown()
-    self._server.server_close()
-
-
-def _handler(
-  health: Health, registry: Any
-) -> type[http.server.BaseHTTPRequestHandler]:
-  from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-  class Handler(http.server.BaseHTTPRequestHandler):
-    def setup(self):
-      """Ends the thread of a client at the deadline, however slow it is."""
-      super().setup()
-      self._timer = threading.Timer(_DEADLINE, self._hang_up)
-      self._timer.daemon = True
-      self._timer.start()
-
-    def finish(self):
-      self._timer.cancel()
-      super().finish()
-
-    def _hang_up(self):
-      with suppress(OSError):  # The client was faster.
-        self.connection.shutdown(socket.SHUT_RDWR)
-
-    def do_GET(self):
-      status, kind = 200, "application/json"
-      match self.path.partition("?")[0]:
-        case "/metrics":
-          content, kind = generate_latest(registry), CONTENT_TYPE_LATEST
-        case "/healthz":
-          state = health.state()
-          status = 200 if state["status"] == "ok" else 503
-          content = json.dumps(state).encode() + b"\n"
-        case _:
-          status, kind = 404, "text/plain"
-          content = b"/metrics and /healthz\n"
-      self.send_response(status)
-      self.send_header("Content-Type", kind)
-      self.send_header("Content-Length", str(len(content)))
-      self.end_headers()
-      self.wfile.write(content)
-
-    def log_message(self, *_: Any):
-      """Requests are not logged."""
-
-  return Handler
+    self.shutdown()
+    self.server_close()
 
 
 def serve(health: Health, config: Config) -> Server | None:

@@ -120,7 +120,7 @@ def test_metrics_are_what_the_loop_has_counted(served):
 
 def test_drift_is_shown_until_a_new_model_is_there(served, config):
   found, get = served
-  found.drifted("drift: since noon")
+  found.drift = "drift: since noon"
   assert samples(get)[("seqrnn_drift",)] == 1
   status, text = get("/healthz")
   assert status == 200 and json.loads(text)["drift"] == "drift: since noon"
@@ -147,20 +147,20 @@ def test_probe_fails_if_waiting_input_is_not_read_for_a_minute(served, clock):
 
 def test_probe_fails_while_the_state_cannot_be_written(served):
   found, get = served
-  found.failing("runs/a/follow: No space left on device")
+  found.reason = "runs/a/follow: No space left on device"
   status, text = get("/healthz")
   assert status == 503 and json.loads(text)["status"] == "failing"
   assert "No space left" in json.loads(text)["reason"]
-  found.failing(None)
+  found.reason = None
   assert get("/healthz")[0] == 200
 
 
 def test_probe_fails_until_the_log_is_followed(config):
   found = health.Health(DEPLOYED, config)
   assert found.state()["status"] == "starting"
-  found.failing("No space left on device")
+  found.reason = "No space left on device"
   assert found.state()["status"] == "failing"
-  found.failing(None)
+  found.reason = None
   found.at(None, 7000, 0)
   assert found.state()["status"] == "ok"
 
