@@ -7,6 +7,7 @@ content was copied or packed, by the bytes before the place.
 
 import array
 import fcntl
+import hashlib
 import os
 import select
 import termios
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from seqrnn.data import rotation
-from seqrnn.data.marks import Ends, marks
 from seqrnn.data.reading import LINE
 from seqrnn.data.rotation import Part
 from seqrnn.errors import MachineError
@@ -27,6 +27,7 @@ _BYTES = 2**17  # Read at once, so about a thousand lines.
 _POLL = 0.05  # Seconds between two looks at a file that does not grow.
 _GRACE = 1.0  # Seconds for which writers may still write to a renamed file.
 _RETRY = 1.0  # Seconds before a file that cannot be read is tried again.
+_MARK = 1024  # Bytes whose digest tells contents apart.
 
 
 class Position(NamedTuple):
@@ -38,8 +39,7 @@ class Position(NamedTuple):
     offset: the number of bytes before the place, in its file.
     inode: of the file; 0: none has been opened.
     changed: when the file was changed, in nanoseconds since 1970.
-    head: digest of the first bytes before the place.
-    tail: digest of the last bytes before the place.
+    mark: digest of the last bytes before the place.
   """
 
   part: int = 0
@@ -47,8 +47,7 @@ class Position(NamedTuple):
   offset: int = 0
   inode: int = 0
   changed: int = 0
-  head: str = ""
-  tail: str = ""
+  mark: str = ""
 
 
 class Chunk(NamedTuple):
@@ -169,7 +168,6 @@ class FileTail:
     self._report = report
     self._file: IO[bytes] | None = None
     self._packed, self._open, self._lines = False, ExitStack(), _Lines()
-    self._ends: Ends
     self._silent = 0.0  # Since when the renamed file is silent; 0: it is not.
     self._fault = ""  # Why nothing can be read, as reported.
 
@@ -240,7 +238,8 @@ class FileTail:
       try:
         while data := self._file.read(_BYTES):
           self._silent = 0.0
-          self._ends.add(data)
+          self._before = (self._before + self._last)[-_MARK:]
+          self._last = data
           if lines := self._lines.add(data):
             return self._chunk(lines)
       except Exception as error:  # Each way of packing has errors of its own.
@@ -258,14 +257,12 @@ class FileTail:
     """The chunk of lines, after which a line may be held that is incomplete."""
     assert self._file is not None
     before, rest = self.position, self._lines.size
-    offset = self._file.tell() - rest
-    head, tail = self._ends.marks(offset, rest)
+    offset, read = self._file.tell() - rest, self._before + self._last
     self.position = before._replace(
       line=before.line + len(lines),
       offset=offset,
       changed=os.fstat(self._file.fileno()).st_mtime_ns,
-      head=head,
-      tail=tail,
+      mark=_mark(read[: len(read) - rest]),
     )
     return Chunk(lines, before.line + 1, before.part, self.position)
 
@@ -273,7 +270,8 @@ class FileTail:
     """Opens a file at a position in it."""
     self.close()
     self._file = self._open.enter_context(rotation.opened(part))
-    self._ends = Ends(self._file, position.offset)
+    # To go back for it, a packed file would be unpacked from its begin on.
+    self._before, self._last = _before(self._file, position.offset), b""
     self.position = position._replace(inode=part.inode)
     self._packed, self._silent = part.packed, 0.0
     self._lines.end()
@@ -286,9 +284,9 @@ class FileTail:
     place, size = self._file.tell(), os.fstat(self._file.fileno()).st_size
     if size <= place:
       return size < place
-    found = marks(self._file, self.position.offset)
+    content = _before(self._file, self.position.offset)
     self._file.seek(place)
-    return found != (self.position.head, self.position.tail)
+    return _mark(content) != self.position.mark
 
   def _find(self) -> bool:
     """Opens the file of the position, or the next one if it is gone."""
@@ -321,7 +319,7 @@ class FileTail:
         return part if part.inode == place.inode else None
       try:
         with rotation.opened(part) as file:
-          if marks(file, place.offset) == (place.head, place.tail):
+          if _mark(_before(file, place.offset)) == place.mark:
             return part
       except FileNotFoundError:  # It was renamed since it was listed.
         raise
@@ -355,3 +353,13 @@ class FileTail:
       self._silent = now
       return False
     return now - self._silent >= self._grace
+
+
+def _before(file: IO[bytes], offset: int) -> bytes:
+  """The last bytes before a place, where the file is then."""
+  file.seek(max(offset - _MARK, 0))
+  return file.read(min(_MARK, offset))
+
+
+def _mark(content: bytes) -> str:
+  return hashlib.blake2b(content[-_MARK:], digest_size=8).hexdigest()
