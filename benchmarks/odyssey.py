@@ -137,6 +137,32 @@ def read(workdir: Path, count: int) -> Study:
   return Study(workdir, found, trials, count - len(trials))
 
 
+def importances(study: Study) -> dict[str, float]:
+  """Returns the share of each field in the variance of the loss.
+
+  Optuna's evaluator measures fields on a linear scale. A logarithmic field is
+  therefore replaced by its logarithm, which the search draws uniformly.
+  """
+  import optuna
+  from optuna.distributions import FloatDistribution, IntDistribution
+
+  scales = {n: math.log if d.log else float for n, d in study.space.items()}
+  ranges = {}
+  for name, d in study.space.items():
+    margin = 0.5 if isinstance(d, IntDistribution) else 0.0
+    ends = d.low - margin, d.high + margin
+    ranges[name] = FloatDistribution(*map(scales[name], ends))
+  scaled = optuna.create_study()
+  for trial in study.trials:
+    params = {n: scales[n](value) for n, value in trial.params.items()}
+    scaled.add_trial(
+      optuna.create_trial(
+        params=params, distributions=ranges, value=trial.value
+      )
+    )
+  return optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(scaled)
+
+
 def rows(workdir: Path) -> list[dict[str, str]]:
   """Returns the finished trials of a search."""
   with (workdir / "trials.csv").open(newline="") as file:
@@ -159,15 +185,13 @@ def tested(study: Study, trial: FrozenTrial) -> float:
 
 def summary(cache: Path):
   """Writes the tables and the picture."""
-  from seqrnn.searching import importance
-
   found = {cell: cache / cell for cell in CELLS}
   count = min(len(rows(workdir)) for workdir in found.values())
   studies = {cell: read(workdir, count) for cell, workdir in found.items()}
   losses, shares = [], {}
   for cell, study in studies.items():
     best = study.best()
-    shares[cell] = importance.shares(study.trials, study.space)
+    shares[cell] = importances(study)
     at = best[0].params
     losses.append(
       [
@@ -182,15 +206,10 @@ def summary(cache: Path):
         str(study.lost),
       ]
     )
-  explained = []
-  for cell, found_shares in shares.items():
-    pairs = {k: v for k, v in found_shares.items() if len(k) == 2}
-    largest = next(iter(pairs))
-    names = " and ".join(_FIELDS[name] for name in largest)
-    explained.append(
-      [cell, *(f"{found_shares[name,]:.0%}" for name in _FIELDS)]
-      + [f"{sum(pairs.values()):.0%}", f"{names} {pairs[largest]:.0%}"]
-    )
+  explained = [
+    [cell, *(f"{parts[name]:.0%}" for name in _FIELDS)]
+    for cell, parts in shares.items()
+  ]
   put(
     _TEXT,
     _MARKS,
@@ -201,9 +220,7 @@ def summary(cache: Path):
       losses,
     )
     + "\n\nShares in the variance of the validation loss:\n\n"
-    + table(
-      ["cell", *_FIELDS.values(), "all pairs", "the largest one"], explained
-    ),
+    + table(["cell", *_FIELDS.values()], explained),
   )
   draw(studies, shares)
 
@@ -236,13 +253,10 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
   left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
   begins = [0.0] * len(shares)
   parts = {
-    label: [found[name,] for found in shares.values()]
+    label: [found[name] for found in shares.values()]
     for name, label in _FIELDS.items()
   }
-  parts["pairs"] = [
-    sum(share for names, share in found.items() if len(names) == 2)
-    for found in shares.values()
-  ]
+  parts["interactions"] = [1 - sum(f.values()) for f in shares.values()]
   for label, sizes in parts.items():
     right.barh(list(shares), sizes, left=begins, label=label)
     begins = [a + b for a, b in zip(begins, sizes, strict=True)]

@@ -22,7 +22,6 @@ import experiments
 import seqrnn
 from seqrnn import calls
 from seqrnn.runtime import files, launch
-from seqrnn.searching import pictures
 from seqrnn.settings import config as config_lib
 from seqrnn.training import fit
 from tests.conftest import tiny
@@ -300,7 +299,7 @@ def test_a_script_that_workers_import_is_explained(monkeypatch):
 
 def test_a_search_from_python(trained, monkeypatch, tmp_path, capsys):
   pytest.importorskip("optuna")
-  monkeypatch.setattr(pictures, "draw", lambda *_: [])
+  monkeypatch.setattr("seqrnn.modes.search._draw", lambda *_: [])
   config = seqrnn.load(trained / "runs" / "a").config
   config.search.update(
     {"workers": 1, "trials": 2, "method": "grid", "pruning": "none"}

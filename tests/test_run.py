@@ -351,7 +351,7 @@ MISTAKES = [
   ),
   (
     f"{LM} --mode=search --config.search.space=seed=3",
-    "config.search.space='seed=3': must be log_uniform(low, high), uniform(",
+    "config.search.space='seed=3': must be log_uniform(low, high), integer(",
   ),
   (
     f"{LM} --mode=search --config.search.space=model.droput=grid(0)",

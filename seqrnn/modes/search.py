@@ -15,6 +15,7 @@ import copy
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -22,15 +23,16 @@ from typing import Any
 
 import jax
 
-from seqrnn.errors import Interrupted, UserError
+from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import files, manifest
+from seqrnn.runtime import figures, files, manifest
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training import transfer
 
 try:
-  import optuna  # noqa: F401
+  from optuna.importance import FanovaImportanceEvaluator
+  from optuna.trial import FrozenTrial
 
   metadata.version("scikit-learn")  # For the importance of fields.
 except ImportError:
@@ -40,16 +42,9 @@ except ImportError:
   ) from None
 
 from seqrnn.searching import space, study, workers
-from seqrnn.searching.display import Display, write_results
 
-# Fields that must not change within a search.
-_FIXED = (
-  *config_lib.TRAINING,
-  "search.method",
-  "search.coarse_size",
-  "search.pruning",
-  "search.space",
-)
+# Fields that must not change within a search, with those of its trainings.
+_FIXED = "search.method", "search.coarse_size", "search.pruning", "search.space"
 
 
 def run(
@@ -76,41 +71,90 @@ def run(
   count = config.search.workers or 1
   if jax.default_backend() != "cpu":
     count = 1  # This process has reserved the accelerator's memory.
-  display = Display(search)
+  printed = {(t.number, t.state) for t in search.trials()}
+
+  def show():
+    for trial in search.trials():
+      # Another process may still choose the values of a trial.
+      chosen = len(trial.params) == len(search.space)
+      key = trial.number, trial.state
+      if key not in printed and (chosen or trial.state.is_finished()):
+        printed.add(key)
+        print(_line(trial), flush=True)
+
   try:
-    with display:
-      if count == 1:
-        workers.train_trials(search, display.show)
-      else:
-        workers.run_workers(search, count, display.show)
+    if count == 1:
+      workers.train_trials(search, show)
+    else:
+      workers.run_workers(search, count, show)
   except Interrupted as stop:
-    display.end()
     if stop.status <= 128:
       raise
     name = signal.Signals(stop.status - 128).name
     raise Interrupted(
       f"stopped by {name}; repeat the command to resume", stop.status
     ) from None
-  from seqrnn.searching import pictures  # Importing it takes a second.
-
+  show()
+  ranked = search.ranked()
   with study.alone(workdir):
-    write_results(search)
-    drawn = pictures.draw(search.trials(), search.space, workdir, search.folder)
-  display.end()
-  best = search.best()
-  if best is None:
+    search.write()
+    pictures = _draw(search) if ranked else []
+  if not ranked:
     errors = ["", *(t.user_attrs.get("error") for t in search.trials())]
     raise UserError(
       f"{workdir}: no trial has finished; the last error: {errors[-1]}"
     )
+  best = ranked[0]
   state = "finished" if time.time() < deadline else "search.minutes have passed"
   print(
     f"{workdir}: {state}; best validation loss {best.value:.4f} in trial"
-    f" {best.number}; pictures: {', '.join(drawn)}\n"
+    f" {best.number}; pictures: {', '.join(pictures)}\n"
     f"train with its settings: python run.py --config={workdir / 'best.json'}"
     f" --workdir={workdir / 'best'}"
   )
   return best.params
+
+
+def _line(trial: FrozenTrial) -> str:
+  """The number, state, loss and values of a trial."""
+  loss = [] if trial.value is None else [f"loss {trial.value:.4f}"]
+  values = (
+    f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+    for name, value in trial.params.items()
+  )
+  state = study.STATES[trial.state]
+  return visible("  ".join([f"trial {trial.number}", state, *loss, *values]))
+
+
+def _draw(search: study.Search) -> list[str]:
+  """Writes Optuna's pictures of the study; returns their file names."""
+  from matplotlib import pyplot, rc_context  # It takes a second.
+  from optuna.visualization import matplotlib as plots
+
+  loss: Any = {"target_name": "best validation loss"}
+  fanova: Any = loss | {"evaluator": FanovaImportanceEvaluator(seed=0)}
+  pictures = [
+    ("history", plots.plot_optimization_history, loss),
+    ("curves", plots.plot_intermediate_values, {}),
+    ("parameters", plots.plot_slice, loss),
+    ("parallel", plots.plot_parallel_coordinate, loss),
+    ("importance", plots.plot_param_importances, fanova),
+  ]
+  if len({trial.value for trial in search.ranked()}) < 2:
+    pictures.pop()  # There is no variance.
+  # Optuna sets a style, too; and a $ in a value would start a formula.
+  settings: Any = {"savefig.bbox": "tight", "text.parse_math": False}
+  for name, plot, more in pictures:
+    with warnings.catch_warnings(action="ignore"), rc_context(settings):
+      plot(search.study, **more)
+      figure = pyplot.gcf()
+      for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
+        if axis.get_scale() == "log":
+          axis.set_major_formatter("{x:g}")
+          axis.set_minor_formatter("")
+      figures.save(figure, search.workdir / f"search-{name}.png")
+      pyplot.close(figure)
+  return [f"search-{name}.png" for name, _, _ in pictures]
 
 
 def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
@@ -130,13 +174,13 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
     files.make_workdir(workdir)
   with study.alone(workdir):
     if not record.exists():
-      kept = copy.deepcopy(config)
-      kept.search.workers = None  # It may change.
-      manifest.write(workdir, {record.name: config_lib.encoded(kept)})
+      lasting = copy.deepcopy(config)
+      lasting.search.workers = None  # It may change.
+      manifest.write(workdir, {record.name: config_lib.encoded(lasting)})
     old = config_lib.read_run(workdir, config_lib.defaults(), record.name)
-  found = config_lib.differences(old, config, _FIXED)
-  if found:
+  fixed = (*config_lib.TRAINING, *_FIXED)
+  if differences := config_lib.differences(old, config, fixed):
     raise UserError(
-      f"{workdir}: holds another search, {'; '.join(found)}; name another"
+      f"{workdir}: holds another search, {'; '.join(differences)}; name another"
       " --workdir"
     )

@@ -14,13 +14,11 @@ _LIMIT = 2**27  # Bytes of trials.csv.
 _LEFT_OUT = {"seconds", "symbols", "evaluations", "error"}  # Columns.
 _PICTURES = {
   "search-history": "The loss of each trial, and the lowest loss so far",
-  "search-curves": "The validation loss of each trial by step, coloured by its"
-  " lowest value",
+  "search-curves": "The validation loss of each trial by evaluation",
   "search-parameters": "The loss by the value of each searched field",
   "search-parallel": "Each trial as a line through the values of its fields,"
   " coloured by its loss",
-  "search-importance": "The share of each field in the variance of the loss,"
-  " and the first two fields together",
+  "search-importance": "The share of each field in the variance of the loss",
 }
 
 

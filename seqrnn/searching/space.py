@@ -1,15 +1,9 @@
 """The search space: fields of a config and their distributions."""
 
 import copy
-import re
-from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
-from optuna.distributions import (
-  CategoricalDistribution,
-  FloatDistribution,
-  IntDistribution,
-)
+from optuna import distributions
 
 from seqrnn.errors import UserError
 from seqrnn.settings import config as config_lib
@@ -21,10 +15,10 @@ from seqrnn.settings.config import FIELDS, Config
 Space = dict[str, Any]
 _REST = "1 - "
 LEARNING_RATE = "optimizer.learning_rate"
-_FORMS = (
-  "must be log_uniform(low, high), uniform(low, high), integer(low, high),"
-  " one_minus_log_uniform(low, high), choice(a, b, ...) or grid(a, b, ...)"
-)
+_RANGES = {
+  float: ("log_uniform", "uniform", "one_minus_log_uniform"),
+  int: ("log_uniform", "integer"),
+}
 
 
 def parse(config: Config) -> Space:
@@ -34,90 +28,63 @@ def parse(config: Config) -> Space:
     UserError: a text has none of the forms, a value breaks its field's rule,
       or the method cannot use the form.
   """
-  space, names, method = {}, set(), config.search.method
-  for given in config.search.space:
-    name, _, text = (part.strip() for part in given.partition("="))
-    where = f"config.search.space={given!r}"
-    if name in names:
-      raise UserError(f"{where}: {name} stands in the space twice")
-    names.add(name)
-    distribution = _parse(config, name, text, where)
-    rest = _REST if text.startswith("one_minus") else ""
-    space[rest + name] = distribution
-    if method == "grid" and not isinstance(
-      distribution, CategoricalDistribution
-    ):
-      raise UserError(f"{where}: search.method='grid' needs grid(a, b, ...)")
-    if method == "coarse" and name != LEARNING_RATE:
-      raise UserError(
-        f"{where}: search.method='coarse' searches {LEARNING_RATE} alone"
-      )
-  if not space and method != "coarse":
-    raise UserError(
-      "config.search.space: is empty; name what to search, as in"
-      f" --config.search.space='{LEARNING_RATE}=log_uniform(1e-4, 1e-1)'"
-    )
+  space, method = {}, config.search.method
+  for text in config.search.space:
+    name, _, form = (part.strip() for part in text.partition("="))
+    try:
+      distribution = _distribution(config, name, form)
+      if name in (other.removeprefix(_REST) for other in space):
+        raise UserError(f"{name} stands in the space twice")
+      if method == "grid" and not hasattr(distribution, "choices"):
+        raise UserError("search.method='grid' needs grid(a, b, ...)")
+      if method == "coarse" and name != LEARNING_RATE:
+        raise UserError(
+          f"search.method='coarse' searches {LEARNING_RATE} alone"
+        )
+    except UserError as error:
+      raise UserError(f"config.search.space={text!r}: {error}") from None
+    space[_REST * form.startswith("one_minus") + name] = distribution
   if method == "coarse":
-    space = {LEARNING_RATE: FloatDistribution(1e-8, 3.0, log=True)}
+    return {LEARNING_RATE: distributions.FloatDistribution(1e-8, 3.0, log=True)}
+  if not space:
+    example = f"{LEARNING_RATE}=log_uniform(1e-4, 1e-1)"
+    raise UserError(f"config.search.space: is empty; must be as {example!r}")
   return space
 
 
-def _parse(config: Config, name: str, text: str, where: str) -> Any:
-  def refuse(rule: str) -> NoReturn:
-    raise UserError(f"{where}: {rule}")
-
+def _distribution(config: Config, name: str, text: str) -> Any:
+  """Optuna's distribution of a field, from a text such as integer(1, 3)."""
   if name not in FIELDS or not name.startswith(config_lib.TRAINING):
-    refuse(recipes.no_such_field(name))
+    raise UserError(recipes.no_such_field(name))
   if name in config_lib.CPU:
-    refuse("must be none: a process has one value for all its trials")
-  match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text, re.DOTALL)
-  kinds = {
-    "uniform": [float],
-    "integer": [int],
-    "log_uniform": [int, float],
-    "one_minus_log_uniform": [float],
-  }
-  if not match or match[1] not in (*kinds, "choice", "grid"):
-    refuse(_FORMS)
-  form = match[1]
+    raise UserError("must be none: a process has one value for all its trials")
   trial = copy.deepcopy(config)
-  values = []
-  if not match[2].strip():
-    refuse(f"{form}() has no values; {_FORMS}")
-  parts = match[2].split(",")
-  if form in kinds:
-    with suppress(ValueError):  # Not numbers: the field's rule says more.
-      bounds = [float(part) for part in parts]
-      if len(bounds) != 2 or bounds[0] >= bounds[1]:
-        refuse(f"must be {form}(low, high), low below high")
-  for part in parts:
-    try:
-      config_lib.override(trial, name, part.strip())
-    except UserError as error:
-      refuse(f"of which {error}")
-    value = config_lib.flat(trial)[name]
-    values.append(value)
-    if form == "one_minus_log_uniform" and isinstance(value, int | float):
-      value = 1 - value
-    rule = config_lib.broken(name, value)
-    if rule is not None:
-      refuse(f"of which {value!r} {rule}")
-  if form in ("choice", "grid"):
-    return CategoricalDistribution(values)
-  group, key = config_lib.locate(config, name)
+  group, key = config_lib.locate(trial, name)
   kind = group.get_type(key)
-  if kind not in kinds[form]:
-    others = "choice(a, b, ...) or grid(a, b, ...)"
-    other = {int: "integer(low, high)", float: "uniform(low, high)"}.get(kind)
-    refuse(f"the field has {other or others}")
-  if len(values) != 2 or None in values or not values[0] < values[1]:
-    refuse(f"must be {form}(low, high), low below high")
+  forms = [f"{form}(low, high)" for form in _RANGES.get(kind, ())]
+  forms += ["choice(a, b, ...)", "grid(a, b, ...)"]
+  form, _, parts = (part.strip() for part in text[:-1].partition("("))
+  names = [known.partition("(")[0] for known in forms]
+  if form not in names or not parts or text[-1] != ")":
+    raise UserError(f"must be {', '.join(forms[:-1])} or {forms[-1]}")
+  values = []
+  for part in parts.split(","):
+    config_lib.override(trial, name, part.strip())
+    values.append(value := group[key])
+    if form.startswith("one_minus") and value is not None:
+      value = 1 - value
+    if (rule := config_lib.broken(name, value)) is not None:
+      raise UserError(f"of which {value!r} {rule}")
+  if form in ("choice", "grid"):
+    return distributions.CategoricalDistribution(values)
   log = form.endswith("log_uniform")
-  if log and values[0] <= 0:
-    refuse("low must be above 0")
+  low, high = values if len(values) == 2 else (None, None)
+  if low is None or high is None or low >= high or (log and low <= 0):
+    order = "0 < low < high" if log else "low < high"
+    raise UserError(f"must be {form}(low, high), {order}")
   if kind is int:
-    return IntDistribution(*values, log=log)
-  return FloatDistribution(*values, log=log)
+    return distributions.IntDistribution(low, high, log=log)
+  return distributions.FloatDistribution(low, high, log=log)
 
 
 def trial_config(config: Config, values: dict[str, Any]) -> Config:

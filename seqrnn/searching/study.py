@@ -1,11 +1,10 @@
 """The trials of a search: Optuna's study, and which process trains which."""
 
+import csv
 import itertools
-import json
 import math
-import os
 import secrets
-import zlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,22 +12,24 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-  CategoricalDistribution,
-  FloatDistribution,
-  IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import files
+from seqrnn.runtime import files, manifest
 from seqrnn.searching import space
 from seqrnn.settings.config import Config
 
 COARSE_RATES = [float(f"1e-{power}") for power in range(8)]
-_SUM = "crc32"  # The key of a journal line's checksum.
+STATES = {
+  TrialState.COMPLETE: "finished",
+  TrialState.PRUNED: "pruned",
+  TrialState.FAIL: "failed",
+  TrialState.RUNNING: "running",
+}
+_COLUMNS = "trial", "state", "loss", "evaluations", "symbols", "seconds"
 _NAME_LIMIT = 4096  # Bytes of a study's name.
 _ATTEMPTS = 3  # To resume from one evaluation, by processes that died.
 
@@ -60,61 +61,36 @@ class Search(NamedTuple):
     """All trials in their present state."""
     return self.study.get_trials(deepcopy=False)
 
-  def best(self) -> FrozenTrial | None:
-    """The finished trial of the lowest loss."""
-    done = [t for t in self.trials() if t.state == TrialState.COMPLETE]
-    return min(done, key=rank, default=None)
+  def ranked(self) -> list[FrozenTrial]:
+    """The finished trials, the lowest loss first."""
+    trials = [t for t in self.trials() if t.state == TrialState.COMPLETE]
+    return sorted(trials, key=lambda trial: trial.values)
 
-  def most(self) -> int:
-    """The largest number of trials that the search can have."""
-    settings = self.config.search
-    most = settings.trials
-    if settings.method == "grid":
-      most = math.prod(len(found.choices) for found in self.space.values())
-    elif settings.method == "coarse":
-      most = len(COARSE_RATES) + 2
-    return min(settings.trials, most)
-
-
-def rank(trial: FrozenTrial) -> tuple[int, float]:
-  """A key to sort trials by: finished, pruned, failed; then by loss."""
-  order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
-  value = math.inf if trial.value is None else trial.value
-  return order.index(trial.state), value
+  def write(self):
+    """Writes trials.csv and best.json."""
+    with files.atomic_write(self.workdir / "trials.csv") as file:
+      writer = csv.writer(file, lineterminator="\n")
+      writer.writerow([*_COLUMNS, *self.space, "error"])
+      for trial in self.trials():
+        attrs, params = trial.user_attrs, trial.params
+        row = [trial.number, STATES[trial.state], trial.value]
+        row += [len(trial.intermediate_values)]
+        row += [attrs.get("symbols"), attrs.get("seconds")]
+        row += [params.get(name) for name in self.space]
+        writer.writerow([*row, attrs.get("error")])
+    for best in self.ranked()[:1]:
+      path = self.folder(best.number) / "config.json"
+      manifest.verify(path)
+      with files.atomic_write(self.workdir / "best.json", "wb") as file:
+        file.write(path.read_bytes())
 
 
 class _Journal(journal.JournalFileBackend):
-  """Optuna's, with a checksum in each line and errors of one line."""
-
-  def __init__(self, path: Path):
-    super().__init__(str(path), _Lock(path))
-    self._path = path
+  """Optuna's, whose errors name the file."""
 
   def append_logs(self, logs: list[dict[str, Any]]):
-    with files.write_errors(self._path):
-      super().append_logs([{**log, _SUM: _checksum(log)} for log in logs])
-
-  def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-    try:
-      for log in super().read_logs(log_number_from):
-        if log.pop(_SUM, None) != _checksum(log):
-          raise ValueError(f"a line is not what its {_SUM} records")
-        yield log
-    except (ValueError, AttributeError, TypeError) as error:
-      # A line is not JSON, not UTF-8 or not an object, or was changed.
-      raise _damaged(self._path, error) from None
-
-
-def _checksum(log: dict[str, Any]) -> int:
-  """The CRC-32 of a journal's line, whatever blanks it is written with."""
-  return zlib.crc32(json.dumps(log).encode())
-
-
-def _damaged(path: Path, error: Exception) -> MachineError:
-  return MachineError(
-    f"{path}: is damaged ({type(error).__name__}: {error}); restore it, or name"
-    " another --workdir"
-  )
+    with files.write_errors(Path(self._file_path)):
+      super().append_logs(logs)
 
 
 class _Lock(journal.JournalFileOpenLock):  # Works on network file systems.
@@ -129,14 +105,10 @@ class _Lock(journal.JournalFileOpenLock):  # Works on network file systems.
     self._path = path
 
   def acquire(self) -> bool:
-    held = super().acquire()
+    super().acquire()
     with self._path.open("rb+") as file:
-      size = file.seek(0, os.SEEK_END)
-      file.seek(max(size - 1, 0))
-      if file.read() not in (b"", b"\n"):
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-    return held
+      file.truncate(file.read().rfind(b"\n") + 1)
+    return True
 
 
 def begin(
@@ -148,11 +120,13 @@ def begin(
   """Opens the search of a workdir; creates its study if there is none.
 
   Raises:
-    UserError: the space is wrong, the database cannot be opened, or the trials
-      are stored elsewhere.
+    UserError: the space is wrong, the database or the journal cannot be read,
+      or the trials are stored elsewhere.
   """
-  found = space.parse(config)
+  parsed = space.parse(config)
   optuna.logging.set_verbosity(optuna.logging.ERROR)
+  experimental = optuna.exceptions.ExperimentalWarning
+  warnings.filterwarnings("ignore", category=experimental)
   url, path = config.search.storage, workdir / "trials.log"
   if (workdir / "trials").exists() and path.exists() != (url is None):
     place = path if path.exists() else "a database"
@@ -160,69 +134,60 @@ def begin(
       f"config.search.storage: {workdir} has its trials in {place}; give the"
       " same storage as when the search began"
     )
-  pruning = config.search.pruning
-  if config.search.method == "coarse":
-    pruning = "none"  # The coarse method compares complete runs.
+  # The coarse method compares complete runs.
+  coarse = config.search.method == "coarse"
   pruner = {
     "median": optuna.pruners.MedianPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
     "none": optuna.pruners.NopPruner,
-  }[pruning]()
-  try:
-    # Two processes must not create the tables of a database at once.
-    with alone(workdir) as file:
-      name = file.read(_NAME_LIMIT).decode("utf-8", "replace")
-      if not name:
-        # A database may hold several studies. The name contains no path:
-        # machines may mount the workdir in different places.
-        name = f"{workdir.name} {secrets.token_hex(8)}"
-        if (workdir / "trials").exists():  # Of a version without such names.
-          name = workdir.as_posix()
-        with files.write_errors(workdir / "search.lock"):
-          file.write(name.encode())
-      if url is None:
-        storage = optuna.storages.JournalStorage(_Journal(path))
-      else:
-        storage = optuna.storages.RDBStorage(url)
+  }["none" if coarse else config.search.pruning]()
+  # Two processes must not create the tables of a database at once.
+  with alone(workdir) as file:
+    name = file.read(_NAME_LIMIT).decode("utf-8", "replace")
+    if not name:
+      # A database may hold several studies. The name contains no path:
+      # machines may mount the workdir in different places.
+      name = f"{workdir.name} {secrets.token_hex(8)}"
+      with files.write_errors(workdir / "search.lock"):
+        file.write(name.encode())
+    try:
+      storage = url or journal.JournalStorage(_Journal(str(path), _Lock(path)))
       study = optuna.create_study(
         storage=storage, study_name=name, pruner=pruner, load_if_exists=True
       )
-  except UserError:
-    raise
-  except Exception as error:
-    if url is None and isinstance(error, OSError):
+    except (OSError, UserError):
       raise
-    if url is None:  # The lines of the journal contradict each other.
-      raise _damaged(path, error) from None
-    raise UserError(
-      f"config.search.storage: cannot be opened ({type(error).__name__}); must"
-      " be an SQLAlchemy URL, as sqlite:////absolute/path.db"
-    ) from None
-  return Search(build, config, workdir, found, study, deadline)
+    except Exception as error:  # Of JSON, SQLAlchemy, or contradicting lines.
+      where, remedy = path, "restore it, or name another --workdir"
+      if url is not None:
+        where = "config.search.storage"
+        remedy = "must be an SQLAlchemy URL, as sqlite:////absolute/path.db"
+      raise UserError(
+        f"{where}: cannot be read ({type(error).__name__}); {remedy}"
+      ) from None
+  return Search(build, config, workdir, parsed, study, deadline)
 
 
-def propose(search: Search, begun: list[FrozenTrial]) -> dict[str, Any] | None:
-  """The fields that the next trial must have; None: none can begin now."""
-  settings = search.config.search
-  symbols = sum(trial.user_attrs.get("symbols", 0) for trial in begun)
-  if len(begun) >= search.most() or symbols >= (settings.symbols or math.inf):
-    return None
-  if settings.method == "grid":
-    choices = (found.choices for found in search.space.values())
-    rows = itertools.product(*choices)
-    row = next(itertools.islice(rows, len(begun), None))
-    return dict(zip(search.space, row, strict=True))
-  if settings.method == "coarse":
-    if any(trial.state == TrialState.RUNNING for trial in begun):
+def fixed(search: Search, before: list[FrozenTrial]) -> dict[str, Any] | None:
+  """The values that the method prescribes for the trial after these.
+
+  Returns:
+    values by name, which are none if Optuna chooses them; None: the method has
+    ended, or the coarse method waits for a loss.
+  """
+  method = search.config.search.method
+  if method == "grid":
+    rows = itertools.product(*(d.choices for d in search.space.values()))
+    row = next(itertools.islice(rows, len(before), None), None)
+    return None if row is None else dict(zip(search.space, row, strict=True))
+  if method == "coarse":
+    if any(trial.state == TrialState.RUNNING for trial in before):
       return None
-    rate = next_rate(
-      {
-        trial.params[space.LEARNING_RATE]: math.inf
-        if trial.value is None
-        else trial.value
-        for trial in begun
-      }
-    )
+    losses = {
+      t.params[space.LEARNING_RATE]: math.inf if t.value is None else t.value
+      for t in before
+    }
+    rate = next_rate(losses)
     return None if rate is None else {space.LEARNING_RATE: rate}
   return {}
 
@@ -243,10 +208,8 @@ def next_rate(losses: dict[float, float]) -> float | None:
   best = min(COARSE_RATES, key=lambda rate: losses.get(rate, math.inf))
   if losses[best] == math.inf:
     return None
-  for rate in (float(f"{near:.3g}") for near in (3 * best, best / 3)):
-    if rate not in losses:
-      return rate
-  return None
+  near = (float(f"{rate:.3g}") for rate in (3 * best, best / 3))
+  return next((rate for rate in near if rate not in losses), None)
 
 
 def claim(search: Search) -> tuple[Trial, files.Lock] | None:
@@ -257,24 +220,22 @@ def claim(search: Search) -> tuple[Trial, files.Lock] | None:
     begin now.
   """
   with alone(search.workdir):
-    trials = search.trials()
+    trials, settings = search.trials(), search.config.search
     for trial in trials:
       if trial.state == TrialState.RUNNING:
         lock = _lock(search.folder(trial.number))
         if lock is not None:  # The process that trained it has died.
-          taken = _take_over(search, trial)
-          if taken is not None:
-            return taken, lock
+          resumed = _take_over(search, trials, trial)
+          if resumed is not None:
+            return resumed, lock
           lock.close()
-    waiting = [t for t in trials if t.state == TrialState.WAITING]
-    number = len(trials)
-    if waiting:  # A process died between enqueue_trial and ask.
-      number = waiting[0].number
-    elif (fixed := propose(search, trials)) is None:
+    symbols = sum(trial.user_attrs.get("symbols", 0) for trial in trials)
+    if (
+      len(trials) >= settings.trials
+      or symbols >= (settings.symbols or math.inf)
+      or not _set_sampler(search, trials)
+    ):
       return None
-    else:
-      search.study.enqueue_trial(fixed)
-    search.study.sampler = _sampler(search, number)
     trial = search.study.ask()
     lock = _lock(search.folder(trial.number))
     assert lock is not None, "no other process knows the trial"
@@ -282,7 +243,9 @@ def claim(search: Search) -> tuple[Trial, files.Lock] | None:
     return _draw(search, trial), lock
 
 
-def _take_over(search: Search, left: FrozenTrial) -> Trial | None:
+def _take_over(
+  search: Search, trials: list[FrozenTrial], left: FrozenTrial
+) -> Trial | None:
   """The trial of a process that died, to be resumed; None: it fails now."""
   trial = Trial(search.study, left._trial_id)
   reached, attempts = left.user_attrs.get("attempts", (0, 0))
@@ -292,7 +255,7 @@ def _take_over(search: Search, left: FrozenTrial) -> Trial | None:
     trial.set_user_attr("error", f"killed {attempts} times in one place")
     search.study.tell(trial, state=TrialState.FAIL)
     return None
-  search.study.sampler = _sampler(search, left.number)
+  _set_sampler(search, trials[: left.number])
   trial.set_user_attr("attempts", (reached, attempts + 1))
   return _draw(search, trial)
 
@@ -311,23 +274,32 @@ def _lock(folder: Path) -> files.Lock | None:
 
 def _draw(search: Search, trial: Trial) -> Trial:
   """The trial, with a value for each field that is searched."""
-  for name, found in search.space.items():
-    if isinstance(found, CategoricalDistribution):
-      trial.suggest_categorical(name, found.choices)
-    elif isinstance(found, IntDistribution):
-      trial.suggest_int(name, found.low, found.high, log=found.log)
-    elif isinstance(found, FloatDistribution):
-      trial.suggest_float(name, found.low, found.high, log=found.log)
+  for name, d in search.space.items():
+    if isinstance(d, CategoricalDistribution):
+      trial.suggest_categorical(name, d.choices)
+    elif isinstance(d, IntDistribution):
+      trial.suggest_int(name, d.low, d.high, log=d.log)
+    else:
+      trial.suggest_float(name, d.low, d.high, log=d.log)
   return trial
 
 
-def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
-  """The sampler of trial `number`, the same in each process."""
-  words = np.random.SeedSequence((search.config.seed, number))
+def _set_sampler(search: Search, before: list[FrozenTrial]) -> bool:
+  """Sets the sampler of the trial after these, the same in each process.
+
+  Returns:
+    whether there is such a trial.
+  """
+  values = fixed(search, before)
+  if values is None:
+    return False
+  words = np.random.SeedSequence((search.config.seed, len(before)))
   seed = int(words.generate_state(1)[0])
-  if search.config.search.method == "tpe":
-    return optuna.samplers.TPESampler(seed=seed)
-  return optuna.samplers.RandomSampler(seed=seed)
+  samplers = optuna.samplers
+  tpe = search.config.search.method == "tpe"
+  sampler = (samplers.TPESampler if tpe else samplers.RandomSampler)(seed=seed)
+  search.study.sampler = samplers.PartialFixedSampler(values, sampler)
+  return True
 
 
 @contextmanager
@@ -337,8 +309,8 @@ def alone(workdir: Path) -> Iterator[IO[bytes]]:
   Yields:
     the file search.lock, which contains the name of the study.
   """
-  held = files.lock(workdir / "search.lock", wait=True)
-  assert held is not None, "lock() waits for it"
-  with held:
-    held.file.seek(0)
-    yield held.file
+  lock = files.lock(workdir / "search.lock", wait=True)
+  assert lock is not None, "lock() waits for it"
+  with lock:
+    lock.file.seek(0)
+    yield lock.file
