@@ -17,7 +17,6 @@ from seqrnn.reporting import (
   decisions,
   fields,
   language,
-  linear_probe,
   music,
   page,
   playground,
@@ -72,7 +71,6 @@ def run(
     sections = [
       *alarms.sections(workdir, subject.step),
       *learned(subject),
-      *linear_probe.sections(subject),
       curves.curves(
         {workdir.name: workdir},
         subject.experiment.loss_unit,

@@ -76,7 +76,6 @@ SECTIONS = {
   "classification": [
     "Weight of each symbol",
     "Confusion of labels",
-    "Linear probe",
   ],
   "tagging": ["Tagged text", "Most confident errors"],
   "polyphony": ["Sampled music"],
