@@ -9,7 +9,7 @@ from typing import NoReturn
 _REQUIRED = (
   *("jax", "flax", "optax", "numpy", "orbax", "tensorstore", "absl"),
   *("ml_collections", "rich", "matplotlib", "pooch", "platformdirs"),
-  *("filelock", "prometheus_client", "scipy"),
+  *("filelock", "prometheus_client", "scipy", "jinja2"),
 )
 
 

@@ -937,7 +937,7 @@ start()
 
 def test_the_required_packages_are_those_of_the_project():
   project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-  plain = lambda name: name.replace("-", "_")
+  plain = lambda name: name.replace("-", "_").lower()
   required = {
     plain(re.split(r"[^\w-]", text)[0]) for text in project["dependencies"]
   }

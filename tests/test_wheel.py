@@ -64,7 +64,7 @@ def test_the_command_has_what_a_checkout_has(programs, tmp_path):
   place = run(programs / "python", "-c", script, cwd=tmp_path).strip()
   assert place.startswith(str(programs.parent))  # Not the one of the tests.
   assert Path(place, "py.typed").exists()
-  assert list(Path(place).glob("reporting/*.css"))
+  assert list(Path(place).glob("reporting/*.jinja"))
   assert list(Path(place).glob("*.toml"))
   write_text(tmp_path)
   fields = {**TINY, "data.path": "corpus", "describe.measure": False}

@@ -12,27 +12,23 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.reporting import (
   alarms,
-  comparison,
-  curves,
   decisions,
-  fields,
+  gathering,
   language,
-  music,
   page,
   playground,
   summary,
-  trials,
 )
-from seqrnn.reporting.page import Element, element
+from seqrnn.reporting.page import Section
 from seqrnn.reporting.subject import Subject, open_run, writer
 from seqrnn.runtime import files, fileset
 from seqrnn.settings.config import Config
 
 # The sections that a task may name in its `report`.
-SECTIONS: dict[str, Callable[[Subject], list[Element]]] = {
+SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {
   "decisions": decisions.sections,
   "gaps": language.gaps,
-  "music": music.pieces,
+  "music": language.pieces,
   "writing": language.writing,
 }
 _PLAYGROUND = "playground.html"
@@ -52,39 +48,37 @@ def run(
   if config.report.beside:
     parts = config.report.beside.split(",")
     others = [Path(os.path.expanduser(part)) for part in parts]
-    path, table = comparison.write([workdir, *others])
+    path, table = gathering.write([workdir, *others])
     print(table)
     print(path)
     return path
   model = None
-  sections: list[Element] = []
-  top = [
-    element("p", "search", class_="eyebrow"),
-    element("h1", workdir.name),
-    element("p", f"Hyperparameters of a {config.task.replace('_', ' ')}."),
-  ]
+  sections: list[Section] = []
+  top = {
+    "eyebrow": "search",
+    "heading": workdir.name,
+    "text": f"Hyperparameters of a {config.task.replace('_', ' ')}.",
+  }
   if (workdir / "config.json").exists():
     subject = open_run(build, config, workdir)
     model = writer(subject)
     figures, partial = summary.evaluate(subject)
-    top = [*summary.lead(subject), summary.tiles(subject, figures)]
+    top = summary.lead(subject, figures)
+    noise = summary.noisy(subject.trained)
+    unit = subject.experiment.loss_unit
     sections = [
       *alarms.sections(workdir, subject.step),
       *learned(subject),
-      curves.curves(
-        {workdir.name: workdir},
-        subject.experiment.loss_unit,
-        summary.noisy(subject.trained),
-      ),
+      summary.curves({workdir.name: workdir}, unit, noise),
       summary.results(subject, figures, partial),
-      fields.settings({workdir.name: subject.trained}),
+      summary.settings({workdir.name: subject.trained}),
     ]
   if (workdir / "search.json").exists():
-    sections.append(trials.search(workdir))
+    sections.append(summary.search(workdir))
   path = workdir / "report.html"
   with fileset.results(workdir, "report", "reported") as folder:
     if model is not None:
-      top.append(_playground(model, folder))
+      top |= _playground(model, folder)
     page.write(folder / path.name, workdir.name, top, sections)
   print(path)
   if (workdir / _PLAYGROUND).exists():
@@ -92,22 +86,21 @@ def run(
   return path
 
 
-def learned(subject: Subject) -> list[Element]:
+def learned(subject: Subject) -> list[Section]:
   """Returns the sections that show what the model has learned."""
   names = subject.experiment.report.sections
   return [part for name in names for part in SECTIONS[name](subject)]
 
 
-def _playground(model: Subject, folder: Path) -> Element:
-  """Writes playground.html; returns a link, or the reason why it is missing."""
+def _playground(model: Subject, folder: Path) -> dict[str, str]:
+  """Writes playground.html; returns its name, or the reason against it."""
   title = model.workdir.absolute().name
   try:
     content = playground.build(
       model.experiment, model.params, model.config, title
     )
   except UserError as reason:
-    return element("p", f"No {reason}.", class_="muted")
+    return {"playground": "", "reason": str(reason)}
   with files.atomic_write(folder / _PLAYGROUND) as file:
     file.write(content)
-  link = element("a", "Write with it", href=_PLAYGROUND)
-  return element("p", link, " on a page of its own.")
+  return {"playground": _PLAYGROUND}

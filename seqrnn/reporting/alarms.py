@@ -10,7 +10,7 @@ from typing import Any
 from seqrnn.detection import records, severity
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.reporting import page
-from seqrnn.reporting.page import Element, Mark, element, section
+from seqrnn.reporting.page import Mark, Section
 from seqrnn.runtime import fileset, manifest
 
 _INCIDENTS = 20  # Rows of the first table.
@@ -37,22 +37,16 @@ _PICTURES = {
 }
 
 
-def _basis(folder: Path, step: int | None) -> list[Element]:
+def _basis(record: dict[str, Any], step: int | None) -> list[str]:
   """The basis of the flags, from report.json: calibration and scores."""
-  path = folder / "report.json"
-  if not path.exists():
-    return []
-  record = records.read_object(path)
-  parts = []
-  with records.reading(path):
-    if step is not None and record.get("step", step) != step:
-      words = f"Detection was run with the checkpoint of step {record['step']}"
-      parts.append(f"{words}, not with that of step {step:,}.")
-    looked_at = record.get("data", {}).get("looked_at", {})
-    if which := looked_at.get("which"):
-      parts.append(f"Examined: {which}.")
-    parts += _calibration(record["calibration"])
-  return [element("p", text) for text in parts]
+  sentences = []
+  if step is not None and record.get("step", step) != step:
+    words = f"Detection was run with the checkpoint of step {record['step']}"
+    sentences.append(f"{words}, not with that of step {step:,}.")
+  looked_at = record.get("data", {}).get("looked_at", {})
+  if which := looked_at.get("which"):
+    sentences.append(f"Examined: {which}.")
+  return sentences + _calibration(record["calibration"])
 
 
 def _calibration(record: dict[str, Any]) -> list[str]:
@@ -70,38 +64,35 @@ def _calibration(record: dict[str, Any]) -> list[str]:
       f" {injected['average_precision']:.3f}, that of the standard combination"
       f" {injected['standard']:.3f}"
     )
-  found = [f"{words}."]
+  sentences = [f"{words}."]
   if record["left_out"]:
-    found.append(
+    sentences.append(
       f"{record['left_out']:,} training sessions are left out of the"
       " calibration, because their highest surprisals form a second mode, far"
       " above those of the other sessions."
     )
-  return found
+  return sentences
 
 
-def _figures(folder: Path) -> list[Element]:
-  """The metrics of each score, from report.json, if there were labels."""
+def _report(folder: Path, step: int | None) -> dict[str, Any]:
+  """The basis of the flags and, with labels, the metrics of each score."""
   path = folder / "report.json"
   if not path.exists():
-    return []
+    return {"basis": [], "names": [], "figures": []}
   record = records.read_object(path)
   with records.reading(path):
+    basis = _basis(record, step)
     table = {name: dict(row) for name, row in record["figures"].items()}
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
-  if names in ([], ["flagged"]):
-    return []
-  return [
-    element("h3", "Metrics"),
-    page.table(
-      ["score", *(name.replace("_", " ") for name in names)],
-      [
-        [score, *(_short(row.get(name)) for name in names)]
-        for score, row in table.items()
-      ],
-      "Metrics of each score",
-    ),
+  rows = [
+    [score, *(_short(row.get(name)) for name in names)]
+    for score, row in table.items()
   ]
+  return {
+    "basis": basis,
+    "names": ["score", *(name.replace("_", " ") for name in names)],
+    "figures": [] if names in ([], ["flagged"]) else rows,
+  }
 
 
 def _short(value: Any) -> str:
@@ -141,32 +132,28 @@ class _Excerpt:
     self._last.append((n, (row, bits)))
 
 
-def _context(folder: Path, names: list[str]) -> Element | None:
+def _context(folder: Path, names: list[str]) -> dict[str, Any] | None:
   """The flagged events of some sessions, and the events around them."""
   path = records.table(folder, "events")
   if path is None:
     return None
-  found = {name: _Excerpt() for name in names}
+  excerpts = {name: _Excerpt() for name in names}
   for row in records.rows(path):
-    if (excerpt := found.get(str(row.get("session")))) is not None:
+    if (excerpt := excerpts.get(str(row.get("session")))) is not None:
       excerpt.add(row, records.number(path, row, "bits"))
   marks: list[Mark] = []
   kinds = set()
-  for name, excerpt in found.items():
+  for name, excerpt in excerpts.items():
     events = excerpt.flagged or excerpt.best
     if not events or page.full(marks):
       continue
     marks.append(Mark(f"{name}\n", name))
-    for before, (n, (row, bits)) in zip(
-      [-1, *events], events.items(), strict=False
-    ):
+    before = -1
+    for n, (row, bits) in events.items():
       event = str(row.get("event"))
       kinds.add(event)
       likely = [
-        (
-          str(row[f"event_{k}"]),
-          records.number(path, row, f"probability_{k}"),
-        )
+        (str(row[f"event_{k}"]), records.number(path, row, f"probability_{k}"))
         for k in range(1, 6)
         if row.get(f"event_{k}")
       ]
@@ -175,21 +162,20 @@ def _context(folder: Path, names: list[str]) -> Element | None:
       # Lines of a log are below each other.
       end = "\n" if " " in event else " "
       marks.append(Mark(event + end, event, bits, likely))
+      before = n
     marks.append(Mark("\n\n", "the end of the excerpt"))
   if not marks:
     return None
-  return page.marked(
-    marks,
-    math.log2(len(kinds) + 2),
-    "The most anomalous sessions, event by event",
-  )
+  words = "The most anomalous sessions, event by event"
+  return page.coloured(marks, math.log2(len(kinds) + 2), words)
 
 
-def _sessions(folder: Path) -> list[Any]:
+def _sessions(folder: Path) -> dict[str, Any]:
   """The most anomalous sessions, and some of their events."""
+  none = {"short": 0, "head": [], "sessions": [], "reading": None}
   path = records.table(folder, "sessions")
   if path is None:
-    return []
+    return none
   short = 0
 
   def scored():
@@ -202,98 +188,67 @@ def _sessions(folder: Path) -> list[Any]:
         yield score, -n, row
 
   ranked = heapq.nlargest(_SESSIONS, scored(), key=lambda item: item[:2])
-  parts: list[Any] = []
-  if short:
-    words = "Sessions flagged for their length alone, without a score"
-    parts.append(element("p", f"{words}: {short:,}."))
   if not ranked:
-    return parts
-  marks = [name for name in ("open", "cut") if name in ranked[0][2]]
-  places = [name for name in ("file", "line") if name in ranked[0][2]]
-  labelled = "label" in ranked[0][2]
-  parts += [
-    element(
-      "p",
-      "The sessions with the highest scores. The p-value is the share of normal"
-      " sessions that are at least as anomalous.",
-    ),
-    page.table(
-      ["session", "events", "p-value", "score", "severity", "reason", *places]
-      + marks
-      + ["label"] * labelled,
-      [
-        [
-          row.get("session"),
-          row.get("events"),
-          f"{records.number(path, row, 'p_value'):.2g}",
-          f"{score:.4g}",
-          row.get("severity") or "flagged" * (str(row.get("flag")) == "1"),
-          _reason(row),
-          *(row.get(name) for name in places),
-          *("yes" if str(row.get(name)) == "1" else "no" for name in marks),
-        ]
-        + ([row.get("label")] if labelled else [])
-        for score, _, row in ranked
-      ],
-      "The most anomalous sessions",
-    ),
+    return {**none, "short": f"{short:,}" if short else 0}
+  columns = ranked[0][2]
+  marks = [name for name in ("open", "cut") if name in columns]
+  places = [name for name in ("file", "line") if name in columns]
+  labels = ["label"] if "label" in columns else []
+  head = ["session", "events", "p-value", "score", "severity", "reason"]
+  rows = [
+    [
+      row.get("session"),
+      row.get("events"),
+      f"{records.number(path, row, 'p_value'):.2g}",
+      f"{score:.4g}",
+      row.get("severity") or "flagged" * (str(row.get("flag")) == "1"),
+      _reason(row),
+      *(row.get(name) for name in places),
+      *("yes" if str(row.get(name)) == "1" else "no" for name in marks),
+      *(row.get(name) for name in labels),
+    ]
+    for score, _, row in ranked
   ]
   names = [str(row.get("session")) for _, _, row in ranked[:_SHOWN]]
-  context = _context(folder, names)
-  if context is not None:
-    parts += [element("h3", "In context"), context]
-  return parts
+  return {
+    "short": f"{short:,}" if short else 0,
+    "head": [*head, *places, *marks, *labels],
+    "sessions": rows,
+    "reading": _context(folder, names),
+  }
 
 
-def _incidents(folder: Path) -> list[Any]:
+def _incidents(folder: Path) -> dict[str, Any]:
   """The flagged sessions, grouped by their surprising events."""
   path = records.table(folder, "incidents")
   if path is None:
-    return []
+    return {"incidents": None, "more": ""}
   rows = list(itertools.islice(records.rows(path), _INCIDENTS + 1))
-  if not rows:
-    return [element("p", "No session is flagged.")]
-  words = "Sessions with like surprising events are one incident. The most"
-  parts = [
-    element("h3", "Incidents"),
-    element(
-      "p",
-      f"{words} surprising event of its example is bold, among the events"
-      " before and after it. The p-value (p) of a session is the share of"
-      " normal sessions that are at least as anomalous. These normal sessions,"
-      " which detection compares with, are the calibration.",
-    ),
-    page.table(
-      ["alarm", "events", "example"],
-      [
-        [_alarm(path, row), _event(row), _example(row)]
-        for row in rows[:_INCIDENTS]
-      ],
-      "Incidents",
-      class_="fields incidents",
-    ),
-  ]
-  if len(rows) > _INCIDENTS:
-    parts.append(element("p", f"More incidents are in {path.name}."))
-  return parts
+  return {
+    "incidents": [_incident(path, row) for row in rows[:_INCIDENTS]],
+    "more": path.name if len(rows) > _INCIDENTS else "",
+  }
 
 
-def _alarm(path: Path, row: dict[str, Any]) -> list[Element]:
-  """The severity, the size, the reason and the p-value of an incident."""
+def _incident(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+  """An incident: its alarm, its event with those around it, its example."""
   count = str(row.get("sessions"))
-  sessions = f"{count} session" + "s" * (count != "1")
-  texts = sessions, _reason(row), _p_value(path, row)
-  lines = [element("div", text, class_="muted") for text in texts if text]
-  return [element("div", row.get("severity")), *lines]
-
-
-def _example(row: dict[str, Any]) -> list[Element]:
-  """The example of an incident, and its place."""
-  texts = [str(row.get("example"))]
+  alarm = [f"{count} session" + "s" * (count != "1"), _reason(row)]
+  if row.get("p_value") not in (None, ""):  # Short sessions have none.
+    alarm.append(f"p {records.number(path, row, 'p_value'):.2g}")
+  example = [str(row.get("example"))]
   for name, form in (("file", "{}"), ("line", "line {}"), ("timestamp", "{}")):
     if row.get(name):
-      texts.append(form.format(row[name]))
-  return [element("div", text) for text in texts]
+      example.append(form.format(row[name]))
+  before, after = (
+    list(filter(None, str(row.get(name) or "").split(" | ")))
+    for name in ("before", "after")
+  )
+  return {
+    **{"severity": row.get("severity"), "alarm": filter(None, alarm)},
+    **{"before": before, "event": row.get("event"), "after": after},
+    "example": example,
+  }
 
 
 def _reason(row: dict[str, Any]) -> str:
@@ -302,26 +257,7 @@ def _reason(row: dict[str, Any]) -> str:
   return severity.WORDS.get(name, name)
 
 
-def _event(row: dict[str, Any]) -> list[Element]:
-  """The event of an incident, between the events around it."""
-  around = [
-    str(row.get(name) or "").split(" | ") for name in ("before", "after")
-  ]
-  before, after = (
-    [element("div", text, class_="muted") for text in texts if text]
-    for texts in around
-  )
-  return [*before, element("strong", row.get("event")), *after]
-
-
-def _p_value(path: Path, row: dict[str, Any]) -> str:
-  """The p-value of an incident; nothing for short sessions, which have none."""
-  if row.get("p_value") in (None, ""):
-    return ""
-  return f"p {records.number(path, row, 'p_value'):.2g}"
-
-
-def sections(workdir: Path, step: int | None = None) -> list[Element]:
+def sections(workdir: Path, step: int | None = None) -> list[Section]:
   """The results of `--mode=detect` in a workdir; [] if it has none.
 
   Args:
@@ -336,6 +272,12 @@ def sections(workdir: Path, step: int | None = None) -> list[Element]:
     return []
   fileset.wait_for_move(folder, NAME, workdir / LOCK)
   manifest.verify_all(folder)
-  parts = _incidents(folder) + _basis(folder, step) + _sessions(folder)
-  parts += page.pictures(folder, _PICTURES) + _figures(folder)
-  return [section("Anomalies", parts)]
+  return [
+    {
+      **{"title": "Anomalies", "kind": "alarms"},
+      **_incidents(folder),
+      **_report(folder, step),
+      **_sessions(folder),
+      "pictures": page.pictures(folder, _PICTURES),
+    }
+  ]

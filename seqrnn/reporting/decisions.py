@@ -14,7 +14,7 @@ from seqrnn.experiment import Batch, Params
 from seqrnn.inference.evaluation import examiner
 from seqrnn.inference.predictions import Prediction, decider, predictions
 from seqrnn.reporting import page
-from seqrnn.reporting.page import Element, Mark, element, section
+from seqrnn.reporting.page import Mark, Section
 from seqrnn.reporting.subject import Subject, named, prediction_marks, shown
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
@@ -29,71 +29,58 @@ _WEIGHED = 4  # Texts coloured by occlusion.
 _LEAST = 0.05  # Nats, at least, of the strongest colour.
 
 
-def sections(subject: Subject) -> list[Element]:
+def sections(subject: Subject) -> list[Section]:
   """The sections on tags, occlusion, errors and confusion."""
   if not subject.facts or subject.experiment.labels is None:
     return []
   split = subject.splits[-1]
-  found, read = [], 0
+  answers, read = [], 0
   for prediction in predictions(
     subject.experiment, subject.params, split, _LIKELY
   ):
-    found.append(prediction)
+    answers.append(prediction)
     read += len(prediction.inputs)
     if read >= _READ:
       break
-  tags = max(len(p.targets) for p in found) > 1
-  return [
-    *([_tagged(subject, found, split)] if tags else []),
+  tags = max(len(p.targets) for p in answers) > 1
+  parts = [
+    *([_tagged(subject, answers)] if tags else []),
     _weighed(subject, split, tags),
-    _errors(subject, found, split, tags),
+    _errors(subject, answers, tags),
     _confused(subject, split),
   ]
+  learned = subject.learned(split)
+  return [{"split": split, "learned": learned, **part} for part in parts]
 
 
-def _confused(subject: Subject, split: str) -> Element:
+def _confused(subject: Subject, split: str) -> Section:
   """The confusion table."""
   labels = subject.experiment.labels
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
-  found = examiner(subject.experiment, mesh)(params, subject.batches(split))
-  assert found is not None and found[1] is not None, "there are labels"
-  counts_VV = found[1].confusion(len(labels)).astype(np.int64)
+  counted = examiner(subject.experiment, mesh)(params, subject.batches(split))
+  assert counted is not None and counted[1] is not None, "there are labels"
+  counts_VV = counted[1].confusion(len(labels)).astype(np.int64)
   # Ids are sorted by frequency in the training split.
   present = np.flatnonzero(counts_VV.any(0) | counts_VV.any(1))
   columns = present[present > UNKNOWN][:_LABELS]
   rows = [i for i in [*columns, UNKNOWN] if counts_VV[i].any()]
   total_V = np.maximum(counts_VV.sum(1), 1)
+  levels_VV = np.ceil(4 * counts_VV / total_V[:, None]).astype(int)
 
   def cell(truth, best):
-    n = counts_VV[truth, best]
-    share = n / total_V[truth]
     kind = "p" if truth == best else "n"
-    level = math.ceil(4 * share) if n else 0
-    return element("span", str(n) if n else "", class_=f"{kind}{level} count")
+    return int(counts_VV[truth, best]), f"{kind}{levels_VV[truth, best]}"
 
-  body = [
-    [labels.names([truth])[0], *(cell(truth, best) for best in columns)]
-    for truth in rows
-  ]
-  more = len(labels.symbols) - len(columns)
-  return section(
-    "Confusion of labels",
-    element(
-      "p",
-      f"A row for each true label of the {split} split,"
-      f" {subject.learned(split)}; a column for each predicted label. Orange"
-      " cells are correct, blue cells are errors. A stronger colour is a larger"
-      " share of the row.",
-      f" {more} rare or absent labels are left out." if more else "",
-    ),
-    page.table(
-      ["truth", *labels.names(columns)],
-      body,
-      "Counts of predicted labels by true label",
-      "confusion",
-    ),
-  )
+  return {
+    **{"title": "Confusion of labels", "kind": "confusion"},
+    "labels": labels.names(columns),
+    "rows": [
+      (labels.names([truth])[0], [cell(truth, best) for best in columns])
+      for truth in rows
+    ],
+    "more": len(labels.symbols) - len(columns),
+  }
 
 
 def _text(symbols: Vocabulary, ids: Any) -> str:
@@ -101,82 +88,48 @@ def _text(symbols: Vocabulary, ids: Any) -> str:
   return "".join(shown(symbols, i) for i in ids if i > PAD).replace("\n", " ")
 
 
-def _errors(
-  subject: Subject, found: list[Prediction], split: str, tags: bool
-) -> Element:
+def _errors(subject: Subject, answers: list[Prediction], tags: bool) -> Section:
   """The wrong predictions with the highest probability."""
-  symbols = subject.symbols
-  labels = subject.experiment.labels
+  symbols, labels = subject.symbols, subject.experiment.labels
   wrong = [
     (float(p.probabilities[n][0]), p, n)
-    for p in found
+    for p in answers
     for n, target in enumerate(p.targets)
     if p.ids[n][0] != target
   ]
   wrong.sort(key=lambda item: -item[0])
-  total = sum(len(p.targets) for p in found)
+  total = sum(len(p.targets) for p in answers)
   rows = []
   for probability, p, n in wrong[:_ERRORS]:
-    if tags:
-      t = int(p.positions[n])
-      context: list[Any] = [
-        _text(symbols, p.inputs[max(t - _CONTEXT, 0) : t]),
-        element("mark", _text(symbols, p.inputs[t : t + 1])),
-        _text(symbols, p.inputs[t + 1 : t + 1 + _CONTEXT]),
-      ]
-    else:
-      context = [_text(symbols, p.inputs[:_TEXT])]
-    rows.append(
-      [
-        labels.names([p.ids[n][0]])[0],
-        f"{probability:.1%}",
-        labels.names([p.targets[n]])[0],
-        element("code", context),
-      ]
+    t = int(p.positions[n])
+    around = (max(t - _CONTEXT, 0), t, t + 1, t + 1 + _CONTEXT)
+    a, b, c, d = around if tags else (0, _TEXT, _TEXT, _TEXT)
+    parts = (
+      _text(symbols, p.inputs[slice(*x)]) for x in ((a, b), (b, c), (c, d))
     )
-  return section(
-    "Most confident errors",
-    element(
-      "p",
-      f"{len(wrong):,} of {total:,} predictions in the {split} split,"
-      f" {subject.learned(split)}, are wrong. The table has the wrong"
-      " predictions with the highest probability.",
-    ),
-    page.table(
-      ["predicted", "probability", "truth", "text"],
-      rows,
-      "The most confident errors",
-      "words",
-    ),
-  )
+    best, truth = labels.names([p.ids[n][0], p.targets[n]])
+    rows.append((best, f"{probability:.1%}", truth, *parts))
+  return {
+    **{"title": "Most confident errors", "kind": "errors", "rows": rows},
+    **{"wrong": f"{len(wrong):,}", "total": f"{total:,}"},
+  }
 
 
-def _tagged(subject: Subject, found: list[Prediction], split: str) -> Element:
+def _tagged(subject: Subject, answers: list[Prediction]) -> Section:
   """A text coloured by the surprisal of its true tags."""
   labels = subject.experiment.labels
   marks: list[Mark] = []
-  for p in found:
+  for p in answers:
     marks += prediction_marks(
       subject.symbols, p, lambda i: labels.names([i])[0]
     )
     marks.append(Mark("\n", "the end of a text"))
     if page.full(marks):
       break
-  return section(
-    "Tagged text",
-    element(
-      "p",
-      f"The beginning of the {split} split, {subject.learned(split)}. A"
-      " stronger colour is a higher surprisal of the true tag. Point at a"
-      " symbol to see the most likely tags.",
-    ),
-    page.marked(
-      marks,
-      math.log2(len(labels.symbols)),
-      f"A text of the {split} split, each symbol coloured by the surprisal of"
-      " its tag",
-    ),
-  )
+  guess = math.log2(len(labels.symbols))
+  words = "A text, each symbol coloured by the surprisal of its tag"
+  reading = page.coloured(marks, guess, words)
+  return {"title": "Tagged text", "kind": "tagged", "reading": reading}
 
 
 class Weights(NamedTuple):
@@ -242,10 +195,9 @@ def _chosen(batch: Batch, wrong_BN: np.ndarray, by_text: bool) -> list[Any]:
   return chosen + [b for b in rows if b not in chosen][: _WEIGHED - len(chosen)]
 
 
-def _weighed(subject: Subject, split: str, tags: bool) -> Element:
+def _weighed(subject: Subject, split: str, tags: bool) -> Section:
   """Texts coloured by the weight of each position in a decision."""
-  symbols = subject.symbols
-  labels = subject.experiment.labels
+  symbols, labels = subject.symbols, subject.experiment.labels
   occlude = occluder(subject)
   batch = subject.experiment.batches(split, 0, ordered=True)[0]
   carry = subject.experiment.carry(len(batch["inputs"]))
@@ -253,7 +205,7 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
   _, (_, best_BN) = jax.device_get(decide(subject.params, carry, batch))
   wrong_BN = (best_BN != batch["targets"]) & (batch["weights"] > 0)
   by_text = subject.experiment.by_text
-  shows = []
+  texts = []
   for b in _chosen(batch, wrong_BN, by_text):
     targets = np.flatnonzero(batch["weights"][b] > 0)
     wrong = np.flatnonzero(wrong_BN[b])
@@ -262,36 +214,18 @@ def _weighed(subject: Subject, split: str, tags: bool) -> Element:
     inputs_T = batch["inputs"][b]
     scale = max(float(np.abs(weights.nats).max()), _LEAST)
     truth, best = labels.names([batch["targets"][b, n], weights.label])
-    where = f" for {named(symbols, inputs_T[n])!r}" if tags else ""
-    verdict = "correct" if truth == best else f"truth: {truth}"
-    shows.append(
-      element(
-        "div",
-        element("h3", f"{best}{where}: {weights.probability:.0%}, {verdict}"),
-        page.tinted(
-          [
-            (shown(symbols, i), nats / scale)
-            for i, nats in zip(inputs_T, weights.nats, strict=True)
-            if i > END
-          ],
-          f"A text coloured by the weight of each symbol for the label {best}",
+    texts.append(
+      {
+        **{"label": best, "truth": truth, "probability": weights.probability},
+        "symbol": repr(named(symbols, inputs_T[n])) if tags else "",
+        "spans": page.tinted(
+          (shown(symbols, i), nats / scale)
+          for i, nats in zip(inputs_T, weights.nats, strict=True)
+          if i > END
         ),
-        class_="cell",
-      )
+      }
     )
-  return section(
-    "Weight of each symbol",
-    element(
-      "p",
-      f"Texts of the {split} split. Each symbol in turn is replaced by an"
-      " unknown symbol and the decision is computed again (occlusion). Orange:"
-      " without the symbol, the label is less likely. Blue: without the symbol,"
-      " the label is more likely. The strongest colour is the largest change in"
-      " the text.",
-      " Of a text that is longer than a window, this is the decision on its"
-      " first window."
-      if by_text
-      else "",
-    ),
-    element("div", shows, class_="pairs"),
-  )
+  return {
+    **{"title": "Weight of each symbol", "kind": "weights"},
+    **{"by_text": by_text, "texts": texts},
+  }

@@ -1,4 +1,7 @@
-"""Gathers several runs in a table: fields that differ, and their figures."""
+"""Gathers several runs in a table: fields that differ, and their figures.
+
+comparison.html shows the table, beside the curves of the runs.
+"""
 
 import glob
 import os
@@ -9,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from seqrnn.errors import UserError, visible
-from seqrnn.reporting.curves import ordered, validation_figures
+from seqrnn.reporting import page, summary
 from seqrnn.runtime import checkpoint, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
-from seqrnn.table import Table
+from seqrnn.table import Table, without_shared
 from seqrnn.training.history import read_rows
 from seqrnn.training.position import Position, limits_reached
 
@@ -76,7 +79,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
   best = min(rows, key=lambda row: float(row["validation_loss"]))
   step = int(best["step"])
   figures: dict[str, Any] = {"state": state, "step": step}
-  names = ordered(validation_figures(best))
+  names = summary.ordered(summary.validation_figures(best))
   evaluated = _evaluation(workdir / "evaluation.json", step)
   for name in names:
     for split in SPLITS:
@@ -169,7 +172,7 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
   ]
   table = Table.of_rows(rows)
   order = ["run", *fields, "state", "step"]
-  names = ordered(_figures(table))
+  names = summary.ordered(_figures(table))
   for name in sorted(names, key=lambda name: name in _DERIVED):
     columns = [f"{split}_{name}" for split in SPLITS]
     order += [column for column in columns if column in table]
@@ -187,3 +190,60 @@ def _figures(rows: Table) -> list[str]:
   """The names of the figures in a table, without their splits."""
   parts = [name.partition("_") for name in rows.names]
   return list(dict.fromkeys(x for split, _, x in parts if split in SPLITS))
+
+
+def write(workdirs: list[Path]) -> tuple[Path, Table]:
+  """Writes comparison.html in the first of several workdirs.
+
+  Returns:
+    the path of the page, and its table of the best evaluations.
+
+  Raises:
+    UserError: a workdir has no run.
+  """
+  table = gather(workdirs)
+  labels = without_shared(table["run"].tolist())
+  runs = dict(zip(labels, workdirs, strict=True))
+  base = config_lib.defaults()
+  configs = {
+    name: config_lib.read_run(path, base) for name, path in runs.items()
+  }
+  cells = table.cells()
+  step = table.names.index("step")
+  for row, label in zip(cells, labels, strict=True):
+    row[0] = label
+    row[step] = row[step] or "not evaluated"
+  best = {
+    **{"title": "Best evaluation of each run", "kind": "comparison"},
+    "head": [n if "." in n else n.replace("_", " ") for n in table.names],
+    "rows": cells,
+    "differing": _differing(workdirs, [*configs.values()]),
+  }
+  top = {
+    "eyebrow": "comparison",
+    "heading": f"Comparison of {len(runs)} runs",
+    "text": ", ".join(runs),
+  }
+  path = workdirs[0] / "comparison.html"
+  sections = [best, summary.curves(runs), summary.settings(configs)]
+  page.write(path, " \u00b7 ".join(runs), top, sections)
+  return path, table
+
+
+def _differing(workdirs: list[Path], configs: list[Config]) -> list[str]:
+  """The reasons for which the losses of the runs are not comparable."""
+  differing = [
+    field
+    for field in ("task", "data.unit", "data.validation_path")
+    if len({config_lib.flat(config).get(field) for config in configs}) > 1
+  ]
+  checksums = set()
+  for path in workdirs:
+    with suppress(UserError):  # A damaged checkpoint must not prevent the page.
+      newest = str(checkpoint.newest(path / "checkpoints"))
+      if newest != "0":
+        position = checkpoint.read_position(path / "checkpoints" / newest)
+        checksums.add(position.get("crc32"))
+  if len(checksums) > 1:
+    differing.append("the training data")
+  return differing

@@ -1,19 +1,21 @@
-"""Sections of a report on what a model of symbols learned."""
+"""Sections of a report on what a model of symbols or of music learned."""
 
+import copy
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
+from seqrnn.data import midi, music
 from seqrnn.data.vocabulary import BEGIN, END, PAD
 from seqrnn.experiment import Decoder, Params
 from seqrnn.inference.predictions import predictions
 from seqrnn.inference.primes import prime_ids
-from seqrnn.inference.sampler import generator
+from seqrnn.inference.sampler import generator, sample_music
 from seqrnn.reporting import charts, neurons, page, units
 from seqrnn.reporting.neurons import Reading
-from seqrnn.reporting.novelty import novelty
-from seqrnn.reporting.page import Element, Mark, element, section
+from seqrnn.reporting.page import Mark, Section
 from seqrnn.reporting.subject import (
   Subject,
   encoded,
@@ -28,6 +30,7 @@ from seqrnn.reporting.units import Source
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.
+_FRAMES = 64  # Length of a sampled piece of music.
 _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
@@ -36,28 +39,28 @@ _GRAM = 12  # The longest n-gram whose share is drawn.
 _TRAINING = 20_000_000  # Symbols of the training split that are searched.
 
 
-def writing(run: Subject) -> list[Element]:
+def writing(run: Subject) -> list[Section]:
   """The sections on samples, surprisal, units, memory and copies."""
   subject = writer(run)
   if subject is None:
     return []
   drawn = draw(subject)
-  made = [samples(subject, drawn)]
+  parts = [samples(subject, drawn)]
   if not subject.splits:
-    return made
+    return parts
   decoder = subject.experiment.decoder
   assert decoder is not None, "checked by the caller"
   read = neurons.reader(decoder, _LIKELY)
   sources = _sources(subject, read)
-  made.append(surprises(subject, sources[-1]))
+  parts.append(surprises(subject, sources[-1]))
   if sources[-1].reading.states.shape[-1]:
     if len(sources) > 1:
-      made += units.interpretable(subject, read, *sources)
-    made += units.gates(subject, decoder, sources[-1])
-  made += memory(subject, decoder, sources[-1])
+      parts += units.interpretable(subject, read, *sources)
+    parts += units.gates(subject, decoder, sources[-1])
+  parts += memory(subject, decoder, sources[-1])
   if "train" in subject.facts and not subject.other:
-    made.append(copies(subject, drawn, sources[-1]))
-  return made
+    parts.append(copies(subject, drawn, sources[-1]))
+  return parts
 
 
 def _sources(
@@ -99,31 +102,14 @@ def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
   return drawn
 
 
-def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Element:
+def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Section:
   """Samples at several temperatures."""
   prime = subject.config.sample.prime
-  return section(
-    "Samples",
-    element(
-      "p",
-      "At a low temperature the model draws mostly the most likely symbols; at"
-      " a high temperature it also draws less likely symbols.",
-      f" All samples continue {prime!r}." if prime else "",
-    ),
-    element(
-      "div",
-      [
-        element(
-          "div",
-          element("h3", f"temperature {temperature:g}"),
-          element("pre", prime, subject.symbols.text(ids_T) or "(nothing)"),
-          class_="card",
-        )
-        for temperature, ids_T in drawn
-      ],
-      class_="four samples",
-    ),
-  )
+  texts = [(f"{t:g}", subject.symbols.text(ids_T)) for t, ids_T in drawn]
+  return {
+    **{"title": "Samples", "kind": "samples", "samples": texts},
+    **{"prime": prime, "quoted": prime and repr(prime)},
+  }
 
 
 def typical(source: Source) -> np.ndarray:
@@ -137,7 +123,7 @@ def typical(source: Source) -> np.ndarray:
   return np.lexsort((away_B, size_B < usual))
 
 
-def surprises(subject: Subject, source: Source) -> Element:
+def surprises(subject: Subject, source: Source) -> Section:
   """A passage of typical loss, coloured by the surprisal of its symbols."""
   symbols, split = subject.symbols, source.split
   marks: list[Mark] = []
@@ -158,23 +144,15 @@ def surprises(subject: Subject, source: Source) -> Element:
       break
     if marks and not marks[-1].text.endswith("\n"):
       marks.append(Mark("\n", "the end of a passage"))
-  return section(
-    "Surprisal of a text",
-    element(
-      "p",
-      f"The passage of the {split} split, {subject.learned(split)}, whose"
-      " loss is nearest to the mean. A stronger colour is a higher surprisal of"
-      " a symbol, given the symbols before it.",
-    ),
-    page.marked(
-      marks,
-      math.log2(len(symbols)),
-      f"A text of the {split} split, each symbol coloured by surprisal",
-    ),
-  )
+  words = f"A text of the {split} split, each symbol coloured by surprisal"
+  reading = page.coloured(marks, math.log2(len(symbols)), words)
+  return {
+    **{"title": "Surprisal of a text", "kind": "surprisal"},
+    **{"split": split, "learned": subject.learned(split), "reading": reading},
+  }
 
 
-def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
+def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Section]:
   """The loss by the length of the context that the model reads."""
   word = unit(subject.config)
   # The same symbols are predicted from longer and longer contexts.
@@ -201,88 +179,116 @@ def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
     n for n, b in zip(counts, bits, strict=True) if b < 1.02 * bits[-1]
   )
   mark = (float(subject.trained.data.window), "training window")
-  curve = charts.lines(
+  chart = charts.lines(
     "Loss by context",
     {"loss": (counts, bits.tolist())},
     f"{word}s of context",
     f"bits per {word}, {source.split} split",
     mark=mark,
   )
-  text = element(
-    "p",
-    f"The model predicts {len(rows):,} {word}s of the {source.split} split,"
-    f" each from an empty state and the last {', '.join(map(str, counts))}"
-    f" {word}s before it. The loss is {bits[0]:.2f} bits per {word} with a"
-    f" context of 1 and {bits[-1]:.2f} with a context of {most}. With a context"
-    f" of {enough},"
-    " the loss is within 2 % of the latter. At the begin of a text the loss is"
-    " high for the same reason: nothing is known yet of what follows.",
-  )
   return [
-    section("Loss by context", element("div", text, curve, class_="beside"))
+    {
+      **{"title": "Loss by context", "kind": "context", "chart": chart},
+      **{"word": word, "split": source.split, "targets": f"{len(rows):,}"},
+      **{"counts": counts, "bits": bits.tolist(), "enough": enough},
+    }
   ]
 
 
-def _line(text: str) -> str:
-  """A passage in one line, with visible line ends and double blanks."""
-  return text.replace("\n", "\u21b5").replace("  ", "\u00b7\u00b7")
+class Novelty(NamedTuple):
+  """The novelty of a text relative to a known text.
+
+  Attributes:
+    new: the share of its n-grams that are new, for n = 1, 2, ...
+    start: where the longest passage of both texts begins.
+    length: of this passage.
+  """
+
+  new: list[float]
+  start: int
+  length: int
+
+
+def novelty(text_T: np.ndarray, known_S: np.ndarray, most: int) -> Novelty:
+  """Compares a text with a known text, which may be far longer.
+
+  The n-grams of the text are numbered. Each place of the known text that has
+  the same n-gram gets its number; with growing n there are fewer such places,
+  until none is left.
+
+  Args:
+    text_T: ids, at least 0.
+    known_S: ids of the known text, at least 0.
+    most: the largest n for which the share of new n-grams is computed.
+  """
+  new = []
+  start = length = 0
+  number_T = np.zeros(len(text_T), np.int64)  # Of the n-gram that begins here.
+  place = np.arange(len(known_S))
+  number = np.zeros(len(known_S), np.int64)
+  base = int(max(text_T.max(initial=0), known_S.max(initial=0))) + 1
+  n = 0
+  while n < most or len(place):
+    n += 1
+    if n > len(text_T):
+      break
+    # An n-gram is an (n - 1)-gram and a symbol.
+    grams, number_T = np.unique(
+      number_T[: len(text_T) - n + 1] * base + text_T[n - 1 :],
+      return_inverse=True,
+    )
+    inside = place + n <= len(known_S)
+    place, number = place[inside], number[inside]
+    wanted = number * base + known_S[place + n - 1]
+    match = np.minimum(np.searchsorted(grams, wanted), len(grams) - 1)
+    same = grams[match] == wanted
+    place, number = place[same], match[same]
+    seen = np.zeros(len(grams), bool)
+    seen[number] = True
+    seen_T = seen[number_T]
+    if n <= most:
+      new.append(1 - float(seen_T.mean()))
+    if seen_T.any():
+      start, length = int(seen_T.argmax()), n
+  return Novelty(new, start, length)
 
 
 def copies(
   subject: Subject, drawn: list[tuple[float, np.ndarray]], source: Source
-) -> Element:
+) -> Section:
   """New n-grams of the samples, and passages copied from training."""
-  word, split = unit(subject.config), source.split
+  split = source.split
   known_S = _training_ids(subject)
   texts = {f"temperature {t:g}": ids_T for t, ids_T in drawn if len(ids_T)}
-  measure = ""
   if split != "train":
     ids_S = source.ids[typical(source)[0]]
     texts[f"{split} split"] = ids_S[ids_S > END][:_DRAWN]
-    measure = (
-      f" A text of the {split} split of the same length is the baseline:"
-      " texts in the same language share n-grams without copying."
-    )
-  found = {
+  by_text = {
     name: novelty(ids_T, known_S, _GRAM) for name, ids_T in texts.items()
   }
   rows = []
-  for name, each in found.items():
-    part = texts[name][each.start : each.start + each.length]
-    passage = element("code", _line(subject.symbols.text(part)))
-    rows.append([name, f"{each.length} {word}s", passage])
+  for name, each in by_text.items():
+    ids_T = texts[name][each.start : each.start + each.length]
+    # In one line, with visible line ends and double blanks.
+    passage = subject.symbols.text(ids_T).replace("\n", "\u21b5")
+    rows.append((name, each.length, passage.replace("  ", "\u00b7\u00b7")))
   part = "all" if len(known_S) < _TRAINING else "the first"
-  return section(
-    "Passages copied from training",
-    element(
-      "div",
-      element(
-        "div",
-        element(
-          "p",
-          f"Each sample is compared with {part} {len(known_S):,} {word}s of the"
-          f" training split.{measure}",
-        ),
-        page.table(
-          ["text", "longest copy", "the passage"],
-          rows,
-          "The longest passage of each text that is in the training split",
-          "words",
-        ),
-      ),
-      charts.lines(
-        "New n-grams",
-        {
-          name: (range(1, len(each.new) + 1), each.new)
-          for name, each in found.items()
-        },
-        "n",
-        "share of n-grams that are not in the training split",
-        zero=True,
-      ),
-      class_="beside",
-    ),
+  chart = charts.lines(
+    "New n-grams",
+    {
+      name: (range(1, len(each.new) + 1), each.new)
+      for name, each in by_text.items()
+    },
+    "n",
+    "share of n-grams that are not in the training split",
+    zero=True,
   )
+  return {
+    **{"title": "Passages copied from training", "kind": "copies"},
+    **{"searched": f"{part} {len(known_S):,}", "word": unit(subject.config)},
+    **{"baseline": "" if split == "train" else split},
+    **{"rows": rows, "chart": chart},
+  }
 
 
 def _training_ids(subject: Subject) -> np.ndarray:
@@ -298,57 +304,67 @@ def _training_ids(subject: Subject) -> np.ndarray:
   return np.concatenate(chunks)
 
 
-def gaps(subject: Subject) -> list[Element]:
+def gaps(subject: Subject) -> list[Section]:
   """A text coloured by surprisal, with the predictions of a gap model."""
   if not subject.facts:
     return []
   symbols, split = subject.symbols, subject.splits[-1]
   texts = passages(subject.read(split), 1, _SHOWN, _SHOWN)
   marks: list[Mark] = []
-  worst: list[tuple[float, str, str, str, str]] = []
+  rows: list[tuple[float, str, str, str, str]] = []
   documents = [document for document, _ in texts]
   for p in predictions(subject.experiment, subject.params, documents, _LIKELY):
-    own = prediction_marks(symbols, p, lambda i: named(symbols, i))
-    for t, mark in enumerate(own):
+    read = prediction_marks(symbols, p, lambda i: named(symbols, i))
+    for t, mark in enumerate(read):
       if mark.bits is not None:
-        left = "".join(m.text for m in own[max(t - 24, 0) : t])
-        right = "".join(m.text for m in own[t + 1 : t + 25])
-        best, _ = mark.likely[0]
-        worst.append((mark.bits, left, mark.text, right, best))
-    marks += own
-  worst.sort(key=lambda item: -item[0])
-  rows = [
-    [
-      f"{bits:.1f}",
-      element(
-        "code",
-        left.replace("\n", " "),
-        element("mark", symbol.replace("\n", "")),
-        right.replace("\n", " "),
-      ),
-      element("code", best),
-    ]
-    for bits, left, symbol, right, best in worst[:10]
+        left = "".join(m.text for m in read[max(t - 24, 0) : t])
+        right = "".join(m.text for m in read[t + 1 : t + 25])
+        left, right = left.replace("\n", " "), right.replace("\n", " ")
+        symbol, (best, _) = mark.text.replace("\n", ""), mark.likely[0]
+        rows.append((mark.bits, left, symbol, right, best))
+    marks += read
+  rows.sort(key=lambda row: -row[0])
+  words = f"A text of the {split} split, each symbol coloured by surprisal"
+  reading = page.coloured(marks, math.log2(len(symbols)), words)
+  return [
+    {
+      **{"title": "Predictions in gaps", "kind": "gaps", "split": split},
+      **{"learned": subject.learned(split), "reading": reading},
+      "rows": rows[:10],
+    }
   ]
-  made = section(
-    "Predictions in gaps",
-    element(
-      "p",
-      f"A text of the {split} split, {subject.learned(split)}. A stronger"
-      " colour is a higher surprisal of a symbol, given the symbols on both"
-      " sides.",
-    ),
-    page.marked(
-      marks,
-      math.log2(len(symbols)),
-      f"A text of the {split} split, each symbol coloured by surprisal",
-    ),
-    element("h3", "Symbols with the highest surprisal"),
-    page.table(
-      ["bits", "in context", "predicted"],
-      rows,
-      "Symbols with the highest surprisal",
-      "words",
-    ),
-  )
-  return [made]
+
+
+def pieces(subject: Subject) -> list[Section]:
+  """Piano rolls of sampled pieces of music, and of a piece of the data."""
+  if subject.experiment.decoder is None:
+    return []
+  config = copy.deepcopy(subject.config)
+  config.sample.length, config.sample.streams = _FRAMES, 1
+  if "test" not in subject.facts:  # A prime is read from the test split.
+    config.sample.prime = ""
+  if len(config.sample.temperature) < 2:
+    config.sample.temperature = (0.7, 1.0)
+  sampled = sample_music(subject.experiment, subject.params, config)
+  rolls = {
+    f"Temperature {temperature:g}": notes_TV
+    for temperature, notes_TV in zip(
+      config.sample.temperature, sampled, strict=True
+    )
+  }
+  prime = config.sample.prime
+  split = subject.splits[-1] if subject.facts else ""
+  if split:
+    piece = music.read(config.data)[split][0][:_FRAMES]
+    rolls[f"A piece of the {split} split"] = piece
+  return [
+    {
+      **{"title": "Sampled music", "kind": "music", "split": split},
+      "begin": f"sample.prime={prime!r}" if prime else "silence",
+      "learned": split and subject.learned(split),
+      "charts": [
+        charts.roll(name, midi.held(notes_TV), len(notes_TV))
+        for name, notes_TV in rolls.items()
+      ],
+    }
+  ]

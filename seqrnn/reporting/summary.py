@@ -1,16 +1,21 @@
-"""Sections of a report on the settings of a run and on its metrics."""
+"""Sections of a report on a run's settings, training, metrics and search."""
 
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from seqrnn.data.corpora import SPLITS
+from seqrnn.errors import UserError
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.reporting import charts, page
-from seqrnn.reporting.curves import ordered
-from seqrnn.reporting.page import Element, element, section
+from seqrnn.reporting.page import Section
 from seqrnn.reporting.subject import Subject
 from seqrnn.runtime import checkpoint, files, sharding
+from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training import started
 from seqrnn.training.history import read_rows
@@ -21,45 +26,66 @@ _NOISE = (
   *("embedding_dropout", "zoneout_hidden", "zoneout_cell", "symbol_dropout"),
   "input_noise",
 )
+# Metrics between 0 and 1.
+_SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1")
+_FIRST = ("loss", "bits_per_symbol", "perplexity", "accuracy")
+_TRIALS = 15  # Rows of the table of a search.
+_LIMIT = 2**27  # Bytes of trials.csv.
+_LEFT_OUT = {"seconds", "symbols", "evaluations", "error"}  # Its columns.
+_PICTURES = {
+  "search-history": "The loss of each trial, and the lowest loss so far",
+  "search-curves": "The validation loss of each trial by evaluation",
+  "search-parameters": "The loss by the value of each searched field",
+  "search-parallel": "Each trial as a line through the values of its fields,"
+  " coloured by its loss",
+  "search-importance": "The share of each field in the variance of the loss",
+}
 
 Figures = dict[str, dict[str, float]]  # Split -> name -> value.
+Rows = dict[str, list[dict[str, str]]]  # Name of a run -> rows of its table.
 
 
-def lead(subject: Subject) -> list[Element]:
-  """The title of the page, and the run in a few sentences."""
+def noisy(config: Config) -> bool:
+  """Whether the model is random in training."""
+  return any(config.model[name] for name in _NOISE)
+
+
+def lead(subject: Subject, figures: Figures) -> dict[str, Any]:
+  """The top of the page: the run in a few sentences, and its main metrics."""
   config, model = subject.config, subject.config.model
   labels = subject.experiment.labels
   count = 0 if labels is None else len(labels.symbols)
   about = subject.experiment.report.about
-  what = about.format(word=subject.word, count=count)
   size = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
-  layers = f"{model.layers} layer{'s' * (model.layers > 1)}"
-  read, began, caution = "", "", subject.caution
-  start = started.read(subject.workdir)
+  sentences = [
+    about.format(word=subject.word, count=count),
+    f"{model.layers} layer{'s' * (model.layers > 1)} of {model.hidden_size}"
+    f" units ({model.cell}), {size:,} parameters.",
+  ]
   if "train" in subject.facts:
     facts = subject.facts["train"]
     origin = f" ({facts['origin']})" if "origin" in facts else ""
     which = "The training split here" if subject.other else "Its training split"
-    read = f" {which} has {facts['symbols']:,} {subject.word}s{origin}."
+    sentences.append(
+      f"{which} has {facts['symbols']:,} {subject.word}s{origin}."
+    )
+  start = started.read(subject.workdir)
   if start is not None:
-    began = (
-      f" It started from parts of {start.workdir}, step {start.step:,}:"
+    sentences.append(
+      f"It started from parts of {start.workdir}, step {start.step:,}:"
       f" {', '.join(start.parts)}."
     )
-  return [
-    element("p", config.task.replace("_", " "), class_="eyebrow"),
-    element("h1", subject.workdir.name),
-    element(
-      "p",
-      f"{what} {layers} of {model.hidden_size} units ({model.cell}),"
-      f" {size:,} parameters.{read}{began} This page shows the checkpoint of"
-      f" step {subject.step:,}.",
-    ),
-    *([element("p", element("strong", caution))] if caution else []),
-  ]
+  sentences.append(f"This page shows the checkpoint of step {subject.step:,}.")
+  return {
+    "eyebrow": config.task.replace("_", " "),
+    "heading": subject.workdir.name,
+    "text": " ".join(sentences),
+    "caution": subject.caution,
+    "tiles": _tiles(subject, figures),
+  }
 
 
-def tiles(subject: Subject, figures: Figures) -> Element:
+def _tiles(subject: Subject, figures: Figures) -> list[tuple[str, str]]:
   """The most important metrics of the last evaluated split."""
   target = subject.target
   names = {
@@ -73,28 +99,17 @@ def tiles(subject: Subject, figures: Figures) -> Element:
     part = "note" if target == "frame" else target
     measure = subject.experiment.measure
     names = {"loss": measure, "accuracy": f"accuracy of {part}s"}
-  found = []
-  if figures:
-    split, row = list(figures.items())[-1]
-    for name, words in names.items():
-      if name in row:
-        form = ".1%" if name == "accuracy" else ".3f"
-        found.append((format(row[name], form), f"{words}, {split} split"))
+  tiles = []
+  for split, row in list(figures.items())[-1:]:
+    for name in filter(row.__contains__, names):
+      form = ".1%" if name == "accuracy" else ".3f"
+      tiles.append((format(row[name], form), f"{names[name]}, {split} split"))
   timing = read_rows(subject.workdir / "timing.csv", "symbols_per_second")
   if timing:
     speeds = sorted(float(row["symbols_per_second"]) for row in timing)
     speed = charts.number(speeds[len(speeds) // 2])
-    found.append((speed, f"{target}s per second in training"))
-  return element(
-    "div",
-    [
-      element(
-        "div", element("strong", value), element("span", name), class_="tile"
-      )
-      for value, name in found
-    ],
-    class_="tiles",
-  )
+    tiles.append((speed, f"{target}s per second in training"))
+  return tiles
 
 
 def evaluate(subject: Subject) -> tuple[Figures, list[str]]:
@@ -103,66 +118,31 @@ def evaluate(subject: Subject) -> tuple[Figures, list[str]]:
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
   evaluate_batches = evaluator(experiment, mesh)
-  found, partial = {}, []
-  for split in SPLITS:
-    if split not in subject.facts:
-      continue
+  by_split, partial = {}, []
+  for split in filter(subject.facts.get, SPLITS):
     batches = subject.batches(split)
     if len(batches) < len(experiment.batches(split, None)):
       partial.append(split)
     figures = evaluate_batches(params, batches)
     assert figures is not None, "nothing stops this evaluation"
-    found[split] = figures
-  return found, partial
+    by_split[split] = figures
+  return by_split, partial
 
 
-def results(subject: Subject, figures: Figures, partial: list[str]) -> Element:
+def results(subject: Subject, figures: Figures, partial: list[str]) -> Section:
   """The metrics of each split, and the checkpoints of the run."""
-  parts: list[Any] = []
-  if figures:
-    words = "Metrics of the checkpoint, evaluated deterministically."
-    if "train" in figures and noisy(subject.trained):
-      words += (
-        " The training curve differs, because it was measured with dropout or"
-        " other noise."
-      )
-    if partial:
-      words += f" Only a part of {' and '.join(partial)} was read."
-    parts.append(element("p", words))
-  if subject.missing:
-    parts.append(element("p", "; ".join(subject.missing), class_="muted"))
-  if figures:
-    names = ordered(next(iter(figures.values())))
-    counts = ("documents", "symbols")
-    parts.append(
-      page.table(
-        ["split", *counts, *(n.replace("_", " ") for n in names)],
-        [
-          [
-            split,
-            *(f"{subject.facts[split][name]:,}" for name in counts),
-            *(f"{row[name]:.4f}" for name in names),
-          ]
-          for split, row in figures.items()
-        ],
-        "Metrics of each split",
-      )
-    )
-  return section("Metrics", parts, _checkpoints(subject))
-
-
-def _checkpoints(subject: Subject) -> list[Element]:
-  """A table of the checkpoints of the run."""
+  names = ordered(next(iter(figures.values()))) if figures else []
+  counts = ("documents", "symbols")
   directory = subject.workdir / "checkpoints"
   losses = {
     int(row["step"]): row["validation_loss"]
     for row in read_rows(subject.workdir / "metrics.csv", "validation_loss")
   }
-  rows = []
+  checkpoints = []
   for step in checkpoint.steps(directory):
     path = directory / str(step)
     size = sum(entry.stat().st_size for entry in files.walk(path))
-    rows.append(
+    checkpoints.append(
       [
         f"{step:,}",
         losses.get(step, "between evaluations"),
@@ -171,13 +151,165 @@ def _checkpoints(subject: Subject) -> list[Element]:
         "shown here" if step == subject.step else "",
       ]
     )
-  head = ["step", "validation loss", "size", "files", ""]
-  return [
-    element("h3", "Checkpoints"),
-    page.table(head, rows, "Checkpoints"),
-  ]
+  return {
+    "title": "Metrics",
+    "kind": "metrics",
+    "head": ["split", *counts, *(name.replace("_", " ") for name in names)],
+    "rows": [
+      [
+        split,
+        *(f"{subject.facts[split][name]:,}" for name in counts),
+        *(f"{row[name]:.4f}" for name in names),
+      ]
+      for split, row in figures.items()
+    ],
+    "noise": "train" in figures and noisy(subject.trained),
+    "partial": partial,
+    "missing": subject.missing,
+    "checkpoints": checkpoints,
+  }
 
 
-def noisy(config: Config) -> bool:
-  """Whether the model is random in training."""
-  return any(config.model[name] for name in _NOISE)
+def ordered(names: Iterable[str]) -> list[str]:
+  """Sorts names of metrics: loss, bits, perplexity, accuracy, all others."""
+  place = {name: n for n, name in enumerate(_FIRST)}
+  return sorted(names, key=lambda name: place.get(name, len(_FIRST)))
+
+
+def validation_figures(row: dict[str, str]) -> list[str]:
+  """Names of the validation metrics in a row of metrics.csv."""
+  prefix = "validation_"
+  return [name.removeprefix(prefix) for name in row if name.startswith(prefix)]
+
+
+def curves(
+  runs: dict[str, Path], loss_unit: str = "", noise: bool = False
+) -> Section:
+  """Metrics by step of one run, or of several runs in the same charts.
+
+  Args:
+    runs: name -> workdir.
+    loss_unit: the unit of the loss; "" for several runs, whose units may
+      differ.
+    noise: whether a single run was trained with dropout or other noise.
+  """
+  metrics, timing = (
+    {name: read_rows(path / file) for name, path in runs.items()}
+    for file in ("metrics.csv", "timing.csv")
+  )
+  names = dict.fromkeys(
+    name
+    for rows in metrics.values()
+    for name in validation_figures(rows[0] if rows else {})
+    if name != "perplexity"
+  )
+  drawn = [_metric_chart(metrics, name, loss_unit) for name in ordered(names)]
+  for tables, column, title, unit in (
+    (metrics, "learning_rate", "Learning rate", "at the step"),
+    (metrics, "gradient_norm", "Gradient norm", "of the whole gradient"),
+    (timing, "symbols_per_second", "Speed", "symbols per second"),
+  ):
+    series = _series(tables, column)
+    if names:
+      drawn.append(charts.lines(title, series, "step", unit, zero=True))
+  return {
+    **{"title": "Training", "kind": "training", "charts": drawn},
+    **{"runs": len(runs), "noise": noise},
+  }
+
+
+def _series(tables: Rows, column: str) -> charts.Series:
+  """A column of each table that has it, by step."""
+  return {
+    name: (
+      [int(row["step"]) for row in rows],
+      [float(row[column]) for row in rows],
+    )
+    for name, rows in tables.items()
+    if rows and column in rows[0]
+  }
+
+
+def _metric_chart(metrics: Rows, name: str, loss_unit: str) -> dict[str, Any]:
+  """Charts a metric: both splits of one run, or validation of several runs."""
+  title = name.replace("_", " ").capitalize()
+  series = _series(metrics, f"validation_{name}")
+  if len(metrics) == 1:
+    train = _series(metrics, f"train_{name}")
+    parts = {"training": train, "validation": series}
+    series = {
+      part: xy for part, by_run in parts.items() for xy in by_run.values()
+    }
+  else:
+    title += ", validation"
+  unit = "from 0 to 1" if name in _SHARES else ""
+  unit = "bits" if name == "bits_per_symbol" else unit
+  unit = loss_unit if name.endswith("loss") else unit
+  return charts.lines(title, series, "step", unit)
+
+
+def settings(runs: dict[str, Config]) -> Section:
+  """Fields that differ from the defaults, or between several runs."""
+  several = len(runs) > 1
+  columns = {
+    name if several else "this run": config_lib.flat(config)
+    for name, config in runs.items()
+  }
+  fields = sorted(set().union(*columns.values()))
+  if (base := config_lib.defaults()) is not None:
+    columns["default"] = config_lib.flat(base)
+  compared = list(columns.values())[: len(runs) if several else None]
+  rows = []
+  for field in fields:
+    values = [column.get(field) for column in compared]
+    if len(values) == 1 or any(value != values[0] for value in values):
+      cells = (_setting(column.get(field)) for column in columns.values())
+      rows.append([field, *cells])
+  title = "Fields that differ" if several else "Configuration"
+  return {
+    **{"title": title, "kind": "fields", "several": several},
+    **{"head": ["field", *columns], "rows": rows},
+  }
+
+
+def _setting(value: Any) -> str:
+  if isinstance(value, tuple):
+    return ", ".join(map(_setting, value))
+  if isinstance(value, bool) or value is None:
+    return str(value).lower()
+  return page.text(value)
+
+
+def search(workdir: Path) -> Section:
+  """The best trials of a hyperparameter search, and its pictures.
+
+  Raises:
+    UserError: trials.csv is damaged.
+  """
+  path = workdir / "trials.csv"
+  rows, ranked = [], []
+  if path.exists():
+    content = files.read(path, _LIMIT).decode("utf-8", "replace")
+    try:
+      rows = list(csv.DictReader(io.StringIO(content)))
+      ranked = [row for row in rows if row.get("loss")]
+      ranked.sort(key=lambda row: float(row["loss"]))
+    except (csv.Error, ValueError) as error:
+      raise UserError(
+        f"{path}: must be as --mode=search writes it ({error}); search again"
+      ) from None
+  head = [name for name in (rows or [{}])[0] if name and name not in _LEFT_OUT]
+  return {
+    **{"title": "Search", "kind": "search", "head": head},
+    **{"count": len(rows), "finished": len(ranked)},
+    "rows": [[_short(row[n]) for n in head] for row in ranked[:_TRIALS]],
+    "pictures": page.pictures(workdir, _PICTURES),
+  }
+
+
+def _short(value: Any) -> Any:
+  """A number of a table with five digits; anything else unchanged."""
+  try:
+    return f"{float(value):.5g}"
+  except (TypeError, ValueError):
+    return value

@@ -1,7 +1,7 @@
 """Sections of a report on the units of a language model and their gates."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.experiment import Decoder, Params
 from seqrnn.reporting import neurons, page
 from seqrnn.reporting.neurons import Finding, Reading
-from seqrnn.reporting.page import Element, element, section
+from seqrnn.reporting.page import Section
 from seqrnn.reporting.subject import Passage, Subject, shown
 from seqrnn.runtime import sharding
 
@@ -38,7 +38,7 @@ def interpretable(
   read: Callable[[Params, np.ndarray], Reading],
   first: Source,
   second: Source,
-) -> list[Element]:
+) -> list[Section]:
   """The units whose states explain a simple property of the text.
 
   Args:
@@ -61,69 +61,36 @@ def interpretable(
         read(fresh, source.ids).states[some_BT],
       )
     )
-  found = neurons.find(*texts)
-  if not found:
+  findings = neurons.find(*texts)
+  if not findings:
     return []
-  shows = [
-    _unit(subject, second, values[each.name], each)
-    for each in found
-    if each.clear
-  ]
-  weak = [each.name for each in found if not each.clear]
   return [
-    section(
-      "Interpretable units",
-      _method(first, second, weak),
-      element("div", shows, class_="pairs"),
-      element(
-        "p",
-        "Blue is a low state, orange a high state. Karpathy, Johnson & Li"
-        " (2015) found such units by eye; they call them cells.",
-        class_="muted",
-      ),
-    )
+    {
+      **{"title": "Interpretable units", "kind": "units"},
+      "count": second.reading.states.shape[-1],
+      "splits": (first.split, second.split),
+      "units": [
+        _unit(subject, second, values[finding.name], finding)
+        for finding in findings
+        if finding.clear
+      ],
+      "least": f"{neurons.CLEAR:.0%}",
+      "weak": [finding.name for finding in findings if not finding.clear],
+    }
   ]
-
-
-def _method(first: Source, second: Source, weak: list[str]) -> Element:
-  """How units were chosen, and the properties that no unit explains."""
-  words = (
-    "For each simple property of a text, the page shows the unit, out of"
-    f" {second.reading.states.shape[-1]}, whose state explains the property"
-    f" best. The unit was chosen on the {first.split} split and scored on the"
-    f" {second.split} split. The score is the share of the property's variance"
-    " that a linear function of the state explains. The second bar is the best"
-    " unit of the same network before training."
-  )
-  if weak:
-    words += f" No unit explains {neurons.CLEAR:.0%} of: {', '.join(weak)}."
-  return element("p", words)
 
 
 def _unit(
   subject: Subject, source: Source, values_BT: np.ndarray, finding: Finding
-) -> Element:
+) -> dict[str, Any]:
   """The scores of a unit, and a text coloured by its state."""
   layer, unit = divmod(finding.state, subject.config.model.hidden_size)
-  name = f"layer {layer + 1}, unit {unit}"
-  return element(
-    "div",
-    element("h3", f"{finding.name.capitalize()}: {name}"),
-    page.bars(
-      [
-        ("this unit", finding.share, ""),
-        ("untrained", finding.untrained, "base"),
-      ]
-    ),
-    _tinted_passage(
-      subject,
-      source.ids[:, :-1],
-      source.reading.states[..., finding.state],
-      values_BT,
-      f"A text coloured by the state of {name}; the property is {finding.name}",
-    ),
-    class_="cell",
-  )
+  states_BT = source.reading.states[..., finding.state]
+  return {
+    **{"property": finding.name, "name": f"layer {layer + 1}, unit {unit}"},
+    **{"share": finding.share, "untrained": finding.untrained},
+    "spans": _passage(subject, source.ids[:, :-1], states_BT, values_BT),
+  }
 
 
 def _properties(
@@ -134,24 +101,23 @@ def _properties(
     # Without the logarithm, a few long texts would dominate.
     place_T = np.log(np.arange(ids_BT.shape[1]) + 1.0)
     return {"position, its logarithm": np.tile(place_T, (len(ids_BT), 1))}
-  found: dict[str, np.ndarray] = {}
+  by_name: dict[str, np.ndarray] = {}
   for b, (document, before) in enumerate(texts):
     text = "".join(before) + "".join(document.symbols)
     first = int(ids_BT[b, 0] == BEGIN)
     for name, values_T in neurons.properties(text).items():
-      own_T = values_T[len(before) :][: ids_BT.shape[1] - first]
-      values_BT = found.setdefault(name, np.zeros(ids_BT.shape))
-      values_BT[b, first : first + len(own_T)] = own_T
-  return found
+      part_T = values_T[len(before) :][: ids_BT.shape[1] - first]
+      values_BT = by_name.setdefault(name, np.zeros(ids_BT.shape))
+      values_BT[b, first : first + len(part_T)] = part_T
+  return by_name
 
 
-def _tinted_passage(
+def _passage(
   subject: Subject,
   ids_BT: np.ndarray,
   state_BT: np.ndarray,
   value_BT: np.ndarray,
-  words: str,
-) -> Element:
+) -> list[tuple[str, str]]:
   """The passage where a property varies most, coloured by a state."""
   names = [shown(subject.symbols, i) for i in range(len(subject.symbols))]
   some_BT = ids_BT > END
@@ -172,49 +138,16 @@ def _tinted_passage(
   b, start = chosen
   part = slice(start, start + _PASSAGE)
   return page.tinted(
-    [
-      (names[i], (state - middle) / wide)
-      for i, state in zip(ids_BT[b, part], state_BT[b, part], strict=True)
-      if i > BEGIN
-    ],
-    words,
+    (names[i], (state - middle) / wide)
+    for i, state in zip(ids_BT[b, part], state_BT[b, part], strict=True)
+    if i > BEGIN
   )
 
 
-def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Element]:
+def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Section]:
   """The saturation of gates."""
-  found = neurons.saturation(
+  saturation = neurons.saturation(
     subject.config, subject.params, decoder, source.ids
   )
-  if not found:
-    return []
-  rows = [
-    [
-      element("span", f"layer {each.layer}, {each.gate} gate"),
-      element(
-        "div",
-        element("i", class_="low", style=f"width:{each.low:.1%}"),
-        element(
-          "i", class_="rest", style=f"width:{1 - each.low - each.high:.1%}"
-        ),
-        element("i", class_="high", style=f"width:{each.high:.1%}"),
-        class_="track",
-      ),
-      element(
-        "span", f"{each.low:.0%} closed, {each.high:.0%} open", class_="value"
-      ),
-    ]
-    for each in found
-  ]
-  return [
-    section(
-      "Gates",
-      element(
-        "p",
-        "Share of units and symbols at which a gate is almost closed (below .1,"
-        " at the left) or almost open (above .9, at the right). A unit whose"
-        " forget gate stays open keeps its state.",
-      ),
-      element("div", rows, class_="rows"),
-    )
-  ]
+  section = {"title": "Gates", "kind": "gates", "gates": saturation}
+  return [section] if saturation else []

@@ -9,7 +9,8 @@ import pytest
 
 from seqrnn.detection import records, thresholds
 from seqrnn.errors import UserError
-from seqrnn.reporting import alarms
+from seqrnn.reporting import alarms, page
+from tests.conftest import Page
 
 SESSIONS = "session,events,p_value,flag,combined\na,2,0.5,1,3\nb,1,,1,inf\n"
 EVENTS = "session,event,bits,flag\n" + "".join(
@@ -161,8 +162,8 @@ def test_numbers_that_are_none_of_a_calibration_are_refused(tmp_path):
 
 def test_short_sessions_have_no_rank_in_the_page(tmp_path):
   folder_with(tmp_path, sessions_csv=SESSIONS, events_csv=EVENTS)
-  [made] = alarms.sections(tmp_path)
-  text = " ".join(made.itertext())
+  top = {"eyebrow": "", "heading": "", "text": ""}
+  text = Page(page.render("", top, alarms.sections(tmp_path))).text
   assert "flagged for their length alone, without a score: 1." in text
   assert "inf" not in text
   # Of many events those near the odd one.

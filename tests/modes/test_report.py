@@ -28,15 +28,14 @@ from seqrnn.modes import report
 from seqrnn.reporting import (
   alarms,
   charts,
-  comparison,
   decisions,
+  gathering,
   neurons,
   page,
   subject,
   summary,
-  trials,
 )
-from seqrnn.reporting.novelty import novelty
+from seqrnn.reporting.language import novelty
 from seqrnn.runtime import checkpoint_writer
 from seqrnn.settings import config as config_lib
 from seqrnn.table import without_shared
@@ -44,6 +43,7 @@ from seqrnn.training.history import add_row
 from seqrnn.training.position import Position
 from tests.conftest import Page, tiny, write_text
 
+TOP = {"eyebrow": "e", "heading": "h", "text": "t"}
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
 LABELLED = {"task": "classification", "data.format": "tab"}
 TASKS = {
@@ -138,10 +138,11 @@ def read(path):
   assert content.startswith("<!doctype html>\n<html")
   found = Page(content)
   assert found.faults == []
+  assert "built-in" not in content  # A key that is a method of a dictionary.
   assert len(set(found.ids)) == len(found.ids)
   scripts = [attrs for tag, attrs in found.tags if tag == "script"]
   data = [attrs for attrs in scripts if attrs.get("type") == "application/json"]
-  assert len(scripts) == len(data) + 1  # One of the page's own.
+  assert len(scripts) == len(data) + 1  # One is the page's.
   assert not re.search(r"url\(|@import|fetch\(|XMLHttp", content)
   shown = found.text.replace("\n", "").replace("\t", "")
   assert shown.isprintable()
@@ -239,8 +240,8 @@ def test_a_page_says_of_no_split_what_is_not_so(name, runs, pages):
 
 def texts(own):
   """All that the sections on a subject say."""
-  found = [*summary.lead(own), *report.learned(own)]
-  return " ".join(" ".join(part.itertext()) for part in found)
+  top = summary.lead(own, {})
+  return Page(page.render("", top, report.learned(own))).text
 
 
 def test_fields_say_which_data_are_read(runs):
@@ -275,20 +276,20 @@ def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
   text = read(report.run(experiments.build, config, copy)).text
   assert "has no evaluation yet" in text
   assert "run with the checkpoint of step 3, not with that of step 7" in text
-  assert "not evaluated" in read(comparison.write([copy, workdir])[0]).text
+  assert "not evaluated" in read(gathering.write([copy, workdir])[0]).text
 
 
 def test_losses_of_different_things_are_not_compared(runs, tmp_path):
   (_, one), (_, other) = runs("language model"), runs("events")
   apart = "The runs differ in data.unit, the training data, so their"
-  assert apart in read(comparison.write([one, other])[0]).text
+  assert apart in read(gathering.write([one, other])[0]).text
   same = shutil.copytree(one, tmp_path / "same")
-  assert "The runs differ" not in read(comparison.write([one, same])[0]).text
+  assert "The runs differ" not in read(gathering.write([one, same])[0]).text
 
 
 def test_runs_are_compared(runs, capsys):
   (_, one), (_, other) = runs("language model"), runs("gap model")
-  path, table = comparison.write([one, other])
+  path, table = gathering.write([one, other])
   found = read(path)
   assert path == one / "comparison.html"
   assert "data.stateful" in found.text and "gap_model" in found.text
@@ -326,7 +327,7 @@ def test_a_study_has_a_page(tmp_path):
   assert base64.b64decode(image["src"].split(",")[1]) == b"PNG"
   (tmp_path / "trials.csv").write_text("trial,loss\n0,high\n")
   with pytest.raises(UserError, match="trials.csv: must be as --mode=search"):
-    trials.search(tmp_path)
+    summary.search(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl.gz"])
@@ -384,7 +385,7 @@ def test_odd_sessions_are_shown(form, tmp_path):
     else:
       with gzip.open(path, "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
-  page.write(tmp_path / "page.html", "odd", None, alarms.sections(tmp_path))
+  page.write(tmp_path / "page.html", "odd", TOP, alarms.sections(tmp_path))
   found = read(tmp_path / "page.html")
   row = "high3 sessionsunusual counts of eventsp 0a bbkind 0cx <i>line 7000"
   assert row in found.text  # The cells of a row.
@@ -400,8 +401,20 @@ def test_odd_sessions_are_shown(form, tmp_path):
 
 def test_what_is_odd_in_a_text_is_escaped(tmp_path):
   marks = [page.Mark(c, c, 1.0, [(c, 0.5)]) for c in HOSTILE]
-  part = page.section("A <b>", page.marked(marks, 8.0, HOSTILE), HOSTILE)
-  page.write(tmp_path / "a.html", HOSTILE, HOSTILE, [part])
+  part = {
+    "title": HOSTILE,
+    "kind": "surprisal",
+    "split": HOSTILE,
+    "learned": HOSTILE,
+    "reading": page.coloured(marks, 8.0, HOSTILE),
+  }
+  series = {HOSTILE: ((1, 2), (3.0, 4.0)), "$b$": ((1,), (2.0,))}
+  chart = charts.lines(HOSTILE, series, "x", HOSTILE)
+  music = {
+    **{"title": "Music", "kind": "music", "split": "", "begin": HOSTILE},
+    "charts": [chart],
+  }
+  page.write(tmp_path / "a.html", HOSTILE, TOP, [part, music])
   found = read(tmp_path / "a.html")
   assert HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e") in (
     found.text
@@ -410,29 +423,9 @@ def test_what_is_odd_in_a_text_is_escaped(tmp_path):
   [data] = re.findall(r"application/json[^>]*>(.*?)</script>", content)
   names = json.loads(data)["names"]
   assert "<" in names and "\\x1b" in names and "<" not in data
-
-
-# Charts.
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_ticks_are_within_and_few(log):
-  rng = np.random.default_rng(0)
-  lows, spans = 10 ** rng.uniform(-6, 6, 200), rng.uniform(1.1, 1e3, 200)
-  for low, span in zip(lows, spans, strict=True):
-    found = charts.ticks(low, low * span, log)
-    assert len(found) <= 9 and sorted(found) == found
-    assert all(low * 0.999 <= t <= low * span * 1.001 for t in found)
-    assert log or len(found) > 1
-
-
-def test_a_curve_is_where_its_points_are():
-  drawn = charts.lines("t", {"a": ([0, 5, 10], [1.0, math.nan, 3.0])}, "x", "y")
-  [line] = [e for e in drawn.iter("polyline")]
-  (left, low), (right, high) = (
-    map(float, point.split(",")) for point in line.get("points").split()
-  )
-  assert left < right and low > high  # The axis of a picture goes down.
+  [svg] = re.findall(r"<svg.*?</svg>", content, re.DOTALL)
+  assert svg == charts.lines(HOSTILE, series, "x", HOSTILE)["svg"].strip()
+  assert not re.search(": #", svg)  # All colours are variables of the page.
 
 
 # Cells.

@@ -252,8 +252,7 @@ def test_reports_say_where_a_run_came_from(classifier, tmp_path, capsys):
   assert f"started from {classifier}, step" in capsys.readouterr().out
   config = experiments.load(classifier).config
   subject = open_run(experiments.build, config, classifier)
-  lead = summary.lead(subject)
-  page = " ".join(" ".join(part.itertext()) for part in lead)
+  page = summary.lead(subject, {})["text"]
   assert "started from parts of" in page
   assert "embedding, layer 1 forward, layer 1 backward" in page
 
