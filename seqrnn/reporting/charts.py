@@ -23,11 +23,10 @@ _DOTS = 25  # A curve of at most this number of points has a dot at each.
 _COLOURS = (
   *("#25688a", "#c2611f", "#5b7f2b", "#82529f", "#a8842c", "#3a7d77"),
 )
-_MUTED, _LINE = "#6b665d", "#e6e2d9"
+_LINE = "#e6e2d9"
 # Colour of a figure -> variable of the style sheet, which has a dark value.
 _VARIABLES = {
   **{colour: f"var(--c{n})" for n, colour in enumerate(_COLOURS)},
-  _MUTED: "var(--muted)",
   _LINE: "var(--line)",
 }
 # The page has no use for groups, their ids, and the fonts of texts.
@@ -110,7 +109,6 @@ def lines(
   y: str,
   *,
   zero: bool = False,
-  mark: tuple[float, str] | None = None,
 ) -> dict[str, Any]:
   """Curves in one chart: its title, unit, names of curves and SVG.
 
@@ -121,9 +119,8 @@ def lines(
     x: name of the x axis.
     y: name of the y axis.
     zero: whether the y axis begins at 0.
-    mark: a value of x to mark, and its name; the x axis is then logarithmic.
   """
-  from matplotlib.ticker import MaxNLocator, NullLocator
+  from matplotlib.ticker import MaxNLocator
 
   points = {name: np.array(xy, np.float64).T for name, xy in series.items()}
   points = {name: p[np.isfinite(p).all(1)].T for name, p in points.items()}
@@ -144,25 +141,8 @@ def lines(
   every_x = np.concatenate([xs for xs, _ in curves.values()])
   whole = bool((every_x % 1 == 0).all())
   steps = (1, 2, 2.5, 5, 10)
-  axes.yaxis.set_major_locator(MaxNLocator(5, steps=steps))
-  if mark is None:
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=steps, integer=whole))
-  else:
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_minor_locator(NullLocator())
-    at, name = mark
-    if every_x.min() <= at <= every_x.max():
-      axes.axvline(at, color=_MUTED, linewidth=1, linestyle=":", clip_on=False)
-      left = at**2 > every_x.min() * every_x.max()
-      axes.annotate(
-        name,
-        (at, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4 if left else 4, -10),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        fontsize=11,
-      )
+  axes.yaxis.set_major_locator(MaxNLocator(6, steps=steps))
+  axes.xaxis.set_major_locator(MaxNLocator(6, steps=steps, integer=whole))
   for axis in (axes.xaxis, axes.yaxis):
     axis.set_major_formatter(lambda value, _: number(value))
   if zero:

@@ -9,7 +9,7 @@ import numpy as np
 
 from seqrnn.data import midi, music
 from seqrnn.data.vocabulary import BEGIN, END, PAD
-from seqrnn.experiment import Decoder, Params
+from seqrnn.experiment import Params
 from seqrnn.inference.predictions import predictions
 from seqrnn.inference.primes import prime_ids
 from seqrnn.inference.sampler import generator, sample_music
@@ -34,13 +34,12 @@ _FRAMES = 64  # Length of a sampled piece of music.
 _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
-_TARGETS, _REACH = 256, 128  # Predicted symbols; the longest context.
 _GRAM = 12  # The longest n-gram whose share is drawn.
 _TRAINING = 20_000_000  # Symbols of the training split that are searched.
 
 
 def writing(run: Subject) -> list[Section]:
-  """The sections on samples, surprisal, units, memory and copies."""
+  """The sections on samples, surprisal, units and copies."""
   subject = writer(run)
   if subject is None:
     return []
@@ -57,7 +56,6 @@ def writing(run: Subject) -> list[Section]:
     if len(sources) > 1:
       parts += units.interpretable(subject, read, *sources)
     parts += units.gates(subject, decoder, sources[-1])
-  parts += memory(subject, decoder, sources[-1])
   if "train" in subject.facts and not subject.other:
     parts.append(copies(subject, drawn, sources[-1]))
   return parts
@@ -150,49 +148,6 @@ def surprises(subject: Subject, source: Source) -> Section:
     **{"title": "Surprisal of a text", "kind": "surprisal"},
     **{"split": split, "learned": subject.learned(split), "reading": reading},
   }
-
-
-def memory(subject: Subject, decoder: Decoder, source: Source) -> list[Section]:
-  """The loss by the length of the context that the model reads."""
-  word = unit(subject.config)
-  # The same symbols are predicted from longer and longer contexts.
-  places = np.argwhere(source.ids[:, 1:] > PAD)
-  reach = int(min(_REACH, np.median(places[:, 1]) + 1))
-  far = places[places[:, 1] + 1 >= reach]
-  rng = np.random.default_rng(0)
-  chosen = rng.permutation(far)[:_TARGETS]
-  counts = [2**n for n in range(reach.bit_length())]
-  if len(counts) < 3:
-    return []
-  most = counts[-1]
-  rows = [
-    source.ids[b, t + 1 - most : t + 2] for b, t in chosen if t + 1 >= most
-  ]
-  ids_BS = np.tile(np.stack(rows), (len(counts), 1, 1))
-  for n, ids in zip(counts, ids_BS, strict=True):
-    ids[:, : most - n] = PAD
-  nll_B = neurons.last_surprisal(
-    decoder, subject.params, ids_BS.reshape(-1, most + 1)
-  )
-  bits = nll_B.reshape(len(counts), -1).mean(1) / math.log(2)
-  enough = next(
-    n for n, b in zip(counts, bits, strict=True) if b < 1.02 * bits[-1]
-  )
-  mark = (float(subject.trained.data.window), "training window")
-  chart = charts.lines(
-    "Loss by context",
-    {"loss": (counts, bits.tolist())},
-    f"{word}s of context",
-    f"bits per {word}, {source.split} split",
-    mark=mark,
-  )
-  return [
-    {
-      **{"title": "Loss by context", "kind": "context", "chart": chart},
-      **{"word": word, "split": source.split, "targets": f"{len(rows):,}"},
-      **{"counts": counts, "bits": bits.tolist(), "enough": enough},
-    }
-  ]
 
 
 class Novelty(NamedTuple):

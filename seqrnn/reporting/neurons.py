@@ -101,25 +101,6 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
   return read
 
 
-@lru_cache(CACHED_FUNCTIONS)
-def last(
-  decoder: Decoder, mesh: Mesh | None = None
-) -> Callable[[Params, np.ndarray], jax.Array]:
-  """`last_surprisal` of a decoder, jitted: XLA removes unused outputs."""
-  scan = scanner(decoder, 1, mesh)
-  return jax.jit(lambda params, ids_BS: scan(params, ids_BS)[0][:, -1])
-
-
-def last_surprisal(
-  decoder: Decoder, params: Params, ids_BS: np.ndarray
-) -> np.ndarray:
-  """-log p in nats of the last symbol of each row, given those before it, [B].
-
-  Shorter rows are padded at the left.
-  """
-  return np.asarray(last(decoder)(params, ids_BS))
-
-
 def properties(text: str) -> dict[str, np.ndarray]:
   """Simple properties of a text after each of its characters, [T] each.
 

@@ -170,6 +170,5 @@ def test_a_gap_is_filled_and_a_text_is_read_without_compiling_again(runs):
       assert len(text) == 3 and len(put) == 1
       ids_BS = rng.integers(4, 9, (2, 5))
       neurons.reader(decoder, 2)(run.params, ids_BS)
-      neurons.last_surprisal(decoder, run.params, ids_BS)
       counts.append(len(found))
   assert 0 < counts[0] == counts[1]

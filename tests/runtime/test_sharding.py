@@ -103,10 +103,6 @@ MAKERS = {
     neurons.scanner(decoder, 2, ABSENT),
     (INPUTS,),
   ),
-  "last": lambda _, decoder: (
-    neurons.last(decoder, ABSENT),
-    (INPUTS,),
-  ),
   "follow": lambda _, decoder: (
     stepping.advancer(decoder, 2, ABSENT)[1],
     (stepping.advancer(decoder, 2, ABSENT)[0],),
