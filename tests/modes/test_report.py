@@ -6,7 +6,6 @@ import functools
 import gzip
 import itertools
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -28,7 +27,6 @@ from seqrnn.modes import report
 from seqrnn.reporting import (
   alarms,
   charts,
-  decisions,
   gathering,
   neurons,
   page,
@@ -73,10 +71,9 @@ SECTIONS = {
   "gap model": ["Predictions in gaps"],
   "all heads": ["Predictions in gaps", *WRITES],
   "classification": [
-    "Weight of each symbol",
     "Confusion of labels",
   ],
-  "tagging": ["Tagged text", "Most confident errors"],
+  "tagging": ["Tagged text", "Confusion of labels"],
   "polyphony": ["Sampled music"],
 }
 
@@ -184,9 +181,7 @@ def test_every_task_has_a_page(name, pages):
   assert set(SECTIONS[name] + common) <= set(found.titles)
   assert found.titles[-3:] == common
   links = [attrs.get("href") for _, attrs in found.tags]
-  assert ("playground.html" in links) == (
-    SECTIONS[name][-len(WRITES) :] == WRITES
-  )
+  assert ("playground.html" in links) == ("Gates" in SECTIONS[name])
   for field in ("data.window", "model.hidden_size"):
     assert field in found.text
   assert "schedule.factor" not in found.text  # As the default has it.
@@ -594,35 +589,6 @@ def test_new_ngrams_and_the_longest_copy():
     assert found.length == longest
     part = tuple(text_T[found.start :][:longest].tolist())
     assert part in grams(known_S, longest)
-
-
-# Decisions.
-
-
-@pytest.mark.parametrize("name", ["classification", "tagging"])
-def test_a_position_weighs_what_the_decision_loses_without_it(name, runs):
-  config, workdir = runs(name)
-  own = subject.open_run(experiments.build, config, workdir)
-  batch = own.experiment.batches("test", 0, ordered=True)[0]
-  n = 0 if name == "classification" else 1
-  found = decisions.occluder(own)(batch, 1, n)
-
-  def chances(inputs_T):
-    row = {**batch, "inputs": batch["inputs"].copy()}
-    row["inputs"][1] = inputs_T
-    _, logits_BNV = own.experiment.predict(own.params, (), row)
-    return np.asarray(jax.nn.log_softmax(logits_BNV[1, n]))
-
-  whole = batch["inputs"][1]
-  best = chances(whole)
-  assert found.label == best.argmax()
-  assert found.probability == pytest.approx(math.exp(best.max()), rel=1e-5)
-  assert abs(found.nats).max() > 0
-  for t, i in enumerate(whole):
-    hidden = whole.copy()
-    hidden[t] = UNKNOWN if i > END else i
-    lost = best[found.label] - chances(hidden)[found.label]
-    assert found.nats[t] == pytest.approx(lost, abs=1e-5)
 
 
 # In a browser.

@@ -19,7 +19,7 @@ from seqrnn.inference import (
   scoring,
 )
 from seqrnn.models import arrays
-from seqrnn.reporting import decisions, neurons
+from seqrnn.reporting import neurons
 from seqrnn.runtime import sharding
 from seqrnn.training import step
 
@@ -82,10 +82,6 @@ MAKERS = {
   "chooser": lambda model, _: (
     predictions.chooser(model, ABSENT),
     (INPUTS,),
-  ),
-  "chances": lambda model, _: (
-    decisions.chances_of(model, ABSENT),
-    (BATCH,),
   ),
   "reader": lambda _, decoder: (
     sampler.reader(decoder, ABSENT),
