@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from seqrnn.reporting.subject import (
   passages,
   prediction_marks,
   shown,
-  unit,
   writer,
 )
 from seqrnn.reporting.units import Source
@@ -34,17 +32,14 @@ _FRAMES = 64  # Length of a sampled piece of music.
 _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
-_GRAM = 12  # The longest n-gram whose share is drawn.
-_TRAINING = 20_000_000  # Symbols of the training split that are searched.
 
 
 def writing(run: Subject) -> list[Section]:
-  """The sections on samples, surprisal, units and copies."""
+  """The sections on samples, surprisal and units."""
   subject = writer(run)
   if subject is None:
     return []
-  drawn = draw(subject)
-  parts = [samples(subject, drawn)]
+  parts = [samples(subject)]
   if not subject.splits:
     return parts
   decoder = subject.experiment.decoder
@@ -56,8 +51,6 @@ def writing(run: Subject) -> list[Section]:
     if len(sources) > 1:
       parts += units.interpretable(subject, read, *sources)
     parts += units.gates(subject, decoder, sources[-1])
-  if "train" in subject.facts and not subject.other:
-    parts.append(copies(subject, drawn, sources[-1]))
   return parts
 
 
@@ -81,29 +74,19 @@ def _sources(
   return sources
 
 
-def draw(subject: Subject) -> list[tuple[float, np.ndarray]]:
-  """Samples at several temperatures: ids without the prime."""
-  config, symbols = subject.config, subject.symbols
-  settings, decoder = config.sample, subject.experiment.decoder
+def samples(subject: Subject) -> Section:
+  """Samples at several temperatures."""
+  symbols, settings = subject.symbols, subject.config.sample
+  decoder, prime = subject.experiment.decoder, settings.prime
   assert decoder is not None, "checked by the caller"
   generate = generator(decoder, length=_DRAWN)
-  prime_BP, _ = prime_ids(
-    symbols, settings.prime, config.data, 1, settings.seed
-  )
+  prime_BP, _ = prime_ids(symbols, prime, subject.config.data, 1, settings.seed)
   several = len(settings.temperature) > 1
-  temperatures = settings.temperature if several else _TEMPERATURES
-  drawn = []
-  for temperature in temperatures:
+  texts = []
+  for temperature in settings.temperature if several else _TEMPERATURES:
     chunks = generate(subject.params, prime_BP, settings.seed, temperature)
     ids_T = np.concatenate(list(chunks), axis=1)[0]
-    drawn.append((temperature, ids_T[ids_T > END]))
-  return drawn
-
-
-def samples(subject: Subject, drawn: list[tuple[float, np.ndarray]]) -> Section:
-  """Samples at several temperatures."""
-  prime = subject.config.sample.prime
-  texts = [(f"{t:g}", subject.symbols.text(ids_T)) for t, ids_T in drawn]
+    texts.append((f"{temperature:g}", symbols.text(ids_T[ids_T > END])))
   return {
     **{"title": "Samples", "kind": "samples", "samples": texts},
     **{"prime": prime, "quoted": prime and repr(prime)},
@@ -148,115 +131,6 @@ def surprises(subject: Subject, source: Source) -> Section:
     **{"title": "Surprisal of a text", "kind": "surprisal"},
     **{"split": split, "learned": subject.learned(split), "reading": reading},
   }
-
-
-class Novelty(NamedTuple):
-  """The novelty of a text relative to a known text.
-
-  Attributes:
-    new: the share of its n-grams that are new, for n = 1, 2, ...
-    start: where the longest passage of both texts begins.
-    length: of this passage.
-  """
-
-  new: list[float]
-  start: int
-  length: int
-
-
-def novelty(text_T: np.ndarray, known_S: np.ndarray, most: int) -> Novelty:
-  """Compares a text with a known text, which may be far longer.
-
-  The n-grams of the text are numbered. Each place of the known text that has
-  the same n-gram gets its number; with growing n there are fewer such places,
-  until none is left.
-
-  Args:
-    text_T: ids, at least 0.
-    known_S: ids of the known text, at least 0.
-    most: the largest n for which the share of new n-grams is computed.
-  """
-  new = []
-  start = length = 0
-  number_T = np.zeros(len(text_T), np.int64)  # Of the n-gram that begins here.
-  place = np.arange(len(known_S))
-  number = np.zeros(len(known_S), np.int64)
-  base = int(max(text_T.max(initial=0), known_S.max(initial=0))) + 1
-  n = 0
-  while n < most or len(place):
-    n += 1
-    if n > len(text_T):
-      break
-    # An n-gram is an (n - 1)-gram and a symbol.
-    grams, number_T = np.unique(
-      number_T[: len(text_T) - n + 1] * base + text_T[n - 1 :],
-      return_inverse=True,
-    )
-    inside = place + n <= len(known_S)
-    place, number = place[inside], number[inside]
-    wanted = number * base + known_S[place + n - 1]
-    match = np.minimum(np.searchsorted(grams, wanted), len(grams) - 1)
-    same = grams[match] == wanted
-    place, number = place[same], match[same]
-    seen = np.zeros(len(grams), bool)
-    seen[number] = True
-    seen_T = seen[number_T]
-    if n <= most:
-      new.append(1 - float(seen_T.mean()))
-    if seen_T.any():
-      start, length = int(seen_T.argmax()), n
-  return Novelty(new, start, length)
-
-
-def copies(
-  subject: Subject, drawn: list[tuple[float, np.ndarray]], source: Source
-) -> Section:
-  """New n-grams of the samples, and passages copied from training."""
-  split = source.split
-  known_S = _training_ids(subject)
-  texts = {f"temperature {t:g}": ids_T for t, ids_T in drawn if len(ids_T)}
-  if split != "train":
-    ids_S = source.ids[typical(source)[0]]
-    texts[f"{split} split"] = ids_S[ids_S > END][:_DRAWN]
-  by_text = {
-    name: novelty(ids_T, known_S, _GRAM) for name, ids_T in texts.items()
-  }
-  rows = []
-  for name, each in by_text.items():
-    ids_T = texts[name][each.start : each.start + each.length]
-    # In one line, with visible line ends and double blanks.
-    passage = subject.symbols.text(ids_T).replace("\n", "\u21b5")
-    rows.append((name, each.length, passage.replace("  ", "\u00b7\u00b7")))
-  part = "all" if len(known_S) < _TRAINING else "the first"
-  chart = charts.lines(
-    "New n-grams",
-    {
-      name: (range(1, len(each.new) + 1), each.new)
-      for name, each in by_text.items()
-    },
-    "n",
-    "share of n-grams that are not in the training split",
-    zero=True,
-  )
-  return {
-    **{"title": "Passages copied from training", "kind": "copies"},
-    **{"searched": f"{part} {len(known_S):,}", "word": unit(subject.config)},
-    **{"baseline": "" if split == "train" else split},
-    **{"rows": rows, "chart": chart},
-  }
-
-
-def _training_ids(subject: Subject) -> np.ndarray:
-  """The ids of the training split, or of its beginning."""
-  pieces = subject.read("train")
-  table = subject.symbols.encode(pieces.corpus.symbols)
-  chunks, total = [], 0
-  for chunk in pieces.chunks():
-    chunks.append(table[chunk[: _TRAINING - total]])
-    total += len(chunks[-1])
-    if total >= _TRAINING:
-      break
-  return np.concatenate(chunks)
 
 
 def gaps(subject: Subject) -> list[Section]:

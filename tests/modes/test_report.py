@@ -4,7 +4,6 @@ import base64
 import csv
 import functools
 import gzip
-import itertools
 import json
 import re
 import shutil
@@ -33,7 +32,6 @@ from seqrnn.reporting import (
   subject,
   summary,
 )
-from seqrnn.reporting.language import novelty
 from seqrnn.runtime import checkpoint_writer
 from seqrnn.settings import config as config_lib
 from seqrnn.table import without_shared
@@ -63,11 +61,10 @@ WRITES = [
   "Surprisal of a text",
   "Interpretable units",
   "Gates",
-  "Passages copied from training",
 ]
 SECTIONS = {
   "language model": WRITES,
-  "events": ["Samples", "Surprisal of a text", "Passages copied from training"],
+  "events": ["Samples", "Surprisal of a text"],
   "gap model": ["Predictions in gaps"],
   "all heads": ["Predictions in gaps", *WRITES],
   "classification": [
@@ -231,7 +228,7 @@ def test_a_page_says_of_no_split_what_is_not_so(name, runs, pages):
   told = texts(other)
   assert "The data of this page are not the run's own" in told
   assert "which it was not trained on" not in told
-  assert "which it was trained on" not in told and "copied" not in told
+  assert "which it was trained on" not in told
 
 
 def texts(own):
@@ -559,36 +556,6 @@ def test_gates_that_are_all_but_shut_or_open(cell, embedding, tmp_path):
     assert each.high == pytest.approx((values > 0.9).mean(), abs=1e-6)
   assert sum(each.low + each.high for each in found) > 0.5
   assert len(found) == {"lstm": 6, "gru": 4}[cell]
-
-
-# Copies.
-
-
-def test_new_ngrams_and_the_longest_copy():
-  rng = np.random.default_rng(0)
-  for size, known, symbols in itertools.product((1, 9, 40), (5, 200), (2, 5)):
-    text_T, known_S = rng.integers(0, symbols, size), rng.integers(0, 5, known)
-    found = novelty(text_T, known_S, 6)
-
-    def grams(x, n):
-      return [tuple(x[i : i + n].tolist()) for i in range(len(x) - n + 1)]
-
-    for n in range(1, min(6, size) + 1):
-      there = set(grams(known_S, n))
-      new = [gram not in there for gram in grams(text_T, n)]
-      assert found.new[n - 1] == pytest.approx(np.mean(new))
-    assert len(found.new) == min(6, size)
-    longest = max(
-      (
-        n
-        for n in range(1, size + 1)
-        if set(grams(text_T, n)) & set(grams(known_S, n))
-      ),
-      default=0,
-    )
-    assert found.length == longest
-    part = tuple(text_T[found.start :][:longest].tolist())
-    assert part in grams(known_S, longest)
 
 
 # In a browser.
