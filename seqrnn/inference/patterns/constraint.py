@@ -21,7 +21,7 @@ import numpy as np
 from seqrnn.data.vocabulary import END, RESERVED, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.inference.patterns import schema
-from seqrnn.inference.patterns.automaton import PatternError
+from seqrnn.inference.patterns.bounded import PatternError
 from seqrnn.inference.patterns.table import (
   NEVER,
   START,

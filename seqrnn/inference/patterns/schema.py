@@ -1,8 +1,9 @@
 """A JSON schema as a regular expression.
 
-All of its texts are valid. Not all valid JSON is among them: properties come in
-the order of the schema, others are not written, and a space may follow only a
-comma or a colon.
+outlines-core writes the expression, but it ignores keywords that it does not
+know, and some that it knows. So a schema is first checked and reduced to
+keywords whose texts are all valid. Not all valid JSON is among these texts:
+properties come in the order of the schema, and others are not written.
 """
 
 import json
@@ -11,21 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from seqrnn.errors import UserError
-from seqrnn.inference.patterns.automaton import PatternError, automaton
+from seqrnn.inference.patterns import bounded
+from seqrnn.inference.patterns.bounded import PatternError
+from seqrnn.inference.patterns.expression import Expression
 from seqrnn.runtime import files
 
 _BYTES = 2**20  # Of a file.
-_DEPTH = 3  # Times that a reference is followed within itself.
-_ESCAPED = '"\\' + "".join(map(chr, range(32)))  # In strings of JSON.
-_CHARACTER = r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])'
-_INTEGER = "-?(?:0|[1-9][0-9]*)"
-_COMMA, _COLON = ", ?", ": ?"
-_PLAIN = {
-  "boolean": "(?:true|false)",
-  "null": "null",
-  "integer": _INTEGER,
-  "number": rf"{_INTEGER}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{{1,2}})?",
-}
+_PARTS = 10_000  # Of a schema whose references are replaced, at most.
+_ESCAPED = "".join(map(chr, range(32))) + '"\\'  # In strings of JSON.
+# outlines-core has other dates and times, some of which are not valid.
 _DATE = (
   "[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
   "|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
@@ -37,32 +32,46 @@ _FORMATS = {
   "date-time": f"{_DATE}T{_TIME}",
   "uuid": "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}",
 }
+# They are no rules for a value.
 _NOTES = {"title", "description", "default", "examples", "deprecated"} | {
   *("$schema", "$id", "$comment", "$defs", "definitions")
 }
 _TYPES: dict[str, tuple[type, ...]] = {
-  "string": (str,),
-  "integer": (int,),
-  "number": (int, float),
-  "boolean": (bool,),
-  "null": (type(None),),
   "array": (list,),
+  "boolean": (bool,),
+  "integer": (int,),
+  "null": (type(None),),
+  "number": (int, float),
   "object": (dict,),
+  "string": (str,),
 }
-_WHOLE = "$ref", "const", "enum", "anyOf"  # They need no type beside them.
-# The keywords of each kind of schema, besides those that say nothing.
+# The keywords of each kind of schema. A kind is a keyword that needs no type
+# beside it, or a type.
 _KEYWORDS = {
-  **{name: {name} for name in _WHOLE},
-  **{name: {name, "type"} for name in ("const", "enum")},
-  **{name: {"type"} for name in _PLAIN},
+  "$ref": {"$ref"},
+  "anyOf": {"anyOf"},
+  "const": {"const", "type"},
+  "enum": {"enum", "type"},
+  **dict.fromkeys(_TYPES, {"type"}),
   "string": {"type", "minLength", "maxLength", "pattern", "format"},
   "array": {"type", "items", "prefixItems", "minItems", "maxItems"},
   "object": {"type", "properties", "required", "additionalProperties"},
 }
+_LIST = lambda value: isinstance(value, list) and value
+_COUNT = lambda value: type(value) is int and value >= 0
+_LISTS = "anyOf", "enum", "prefixItems"
+_COUNTS = "minLength", "maxLength", "minItems", "maxItems"
+_RULES: dict[str, tuple[Callable, str]] = {
+  **dict.fromkeys(_LISTS, (_LIST, "a list that is not empty")),
+  **dict.fromkeys(_COUNTS, (_COUNT, "a number of 0 or more")),
+  "$ref": (lambda name: re.match("#(/|$)", str(name)), "a text from #/ on"),
+  "properties": (lambda value: isinstance(value, dict), "an object"),
+  "required": (lambda value: isinstance(value, list), "a list"),
+}
 
 
 class _Fault(Exception):
-  """What is wrong with a schema, and where."""
+  """A fault of a schema, and its place."""
 
 
 def pattern_of(path: str) -> str:
@@ -71,221 +80,159 @@ def pattern_of(path: str) -> str:
   Raises:
     UserError: no such file, no schema, or a keyword that is not supported.
   """
+  name = f"config.sample.schema={path!r}"
   try:
     schema = files.read_json(path, _BYTES)
   except OSError as error:
-    raise UserError(
-      f"config.sample.schema={path!r}: cannot be read: {error.strerror}"
-    ) from None
+    raise UserError(f"{name}: cannot be read: {error.strerror}") from None
   try:
-    return _Writer(schema).pattern(schema, "#")
-  except (_Fault, RecursionError, ValueError) as fault:  # Or NaN.
+    reduced = json.dumps(_Reduced(schema).schema(schema, "#"), allow_nan=False)
+    return bounded.run("schema", reduced).decode()
+  except (_Fault, PatternError, RecursionError, ValueError) as fault:  # Or NaN.
     where = " (# is the whole schema)" if str(fault).startswith("# ") else ""
-    raise UserError(f"config.sample.schema={path!r}: {fault}{where}") from None
+    raise UserError(f"{name}: {fault}{where}") from None
 
 
-class _Writer:
+class _Reduced:
+  """Schemas of the keywords that outlines-core reads as they are meant."""
+
   def __init__(self, root: Any):
     self.root = root
+    self.parts = 0
     self.open: list[str] = []  # References that are being followed.
 
-  def pattern(self, schema: Any, place: str) -> str:
-    """The expression of a schema."""
-    found = self._schema(schema, place)
-    if found is None:
-      raise _Fault(f"{place} refers to itself without end")
-    return found
-
-  def _schema(self, schema: Any, place: str) -> str | None:
-    """The expression of a schema; None: it refers to itself too often."""
+  def schema(self, schema: Any, place: str) -> dict:
+    """A schema, reduced."""
+    self.parts += 1
+    if self.parts > _PARTS:
+      raise _Fault(f"{place} is one of more than {_PARTS:,} schemas")
     if not isinstance(schema, dict):
       raise _Fault(f"{place} must be an object with a type")
-    whole = [k for k in _WHOLE if k in schema]
+    schema = {name: schema[name] for name in schema if name not in _NOTES}
     types = schema.get("type")
-    kinds = whole[:1] or (types if isinstance(types, list) else [types])
-    kinds = [str(kind) for kind in kinds]
-    if not kinds or not all(kind in _KEYWORDS for kind in kinds):
+    listed = types if isinstance(types, list) else [types]
+    kinds = [k for k in _KEYWORDS if k in schema and k not in _TYPES][:1]
+    kinds = kinds or [*map(str, listed)]
+    if not kinds or not {*kinds} <= {*_KEYWORDS}:
       has = "no type" if types is None else f"type={types!r}"
       raise _Fault(
-        f"{place} has {has}, which must be one of"
-        f" {', '.join(sorted({*_KEYWORDS} - {*_WHOLE}))}"
+        f"{place} has {has}, which must be one of {', '.join(_TYPES)}"
       )
-    known = _NOTES.union(*(_KEYWORDS[kind] for kind in kinds))
-    for keyword in schema:
-      if keyword not in known:
+    known = set().union(*(_KEYWORDS[kind] for kind in kinds))
+    for name, value in schema.items():
+      if name not in known:
         raise _Fault(
-          f"{place} has {keyword}, which is not supported for"
-          f" {' or '.join(kinds)}"
+          f"{place} has {name}, which is not supported for {' or '.join(kinds)}"
         )
-    return _either(self._of_kind(kind, schema, place) for kind in kinds)
+      fits, rule = _RULES.get(name, (lambda _: True, ""))
+      if not fits(value):
+        raise _Fault(f"{place} has {name}={value!r}, which must be {rule}")
+    ways = [self._of_kind(kind, schema, place) for kind in kinds]
+    return ways[0] if len(ways) == 1 else {"anyOf": ways}
 
-  def _of_kind(self, kind: str, schema: dict, place: str) -> str | None:
-    if kind in _PLAIN:
-      return _PLAIN[kind]
-    makers: dict[str, Callable[[dict, str], str | None]] = {
-      "$ref": self._reference,
-      "const": lambda *given: _values([schema["const"]], *given),
-      "enum": lambda *given: _values(_list(schema, "enum", place), *given),
-      "anyOf": self._any_of,
-      "string": _string,
-      "array": self._array,
-      "object": self._object,
-    }
-    return makers[kind](schema, place)
+  def _of_kind(self, kind: str, schema: dict, place: str) -> dict:
+    if kind == "$ref":
+      return self._target(schema["$ref"], place)
+    if kind == "anyOf":
+      return {"anyOf": self._each(schema["anyOf"], f"{place}/anyOf")}
+    if kind in ("const", "enum"):
+      values = schema["enum"] if kind == "enum" else [schema["const"]]
+      return {"enum": _of_type(values, schema.get("type", [*_TYPES]), place)}
+    reduced = {k: schema[k] for k in schema if k in _KEYWORDS[kind]}
+    reduced["type"] = kind
+    for name in ("Length", "Items"):
+      low = reduced.get(f"min{name}", 0)
+      high = reduced.get(f"max{name}", low)
+      if high < low:
+        raise _Fault(f"{place} has min{name}={low} above max{name}={high}")
+    if kind == "string":
+      return _string(reduced, place)
+    if kind == "array":
+      return self._array(reduced, place)
+    if kind == "object":
+      return self._object(reduced, place)
+    return reduced
 
-  def _reference(self, schema: dict, place: str) -> str | None:
-    name = schema["$ref"]
-    if not isinstance(name, str) or not re.match("#(/|$)", name):
-      raise _Fault(f"{place} has $ref={name!r}, which must begin with #/")
-    if self.open.count(name) >= _DEPTH:
-      return None
-    found = self.root
+  def _each(self, schemas: list, place: str) -> list[dict]:
+    return [self.schema(one, f"{place}/{n}") for n, one in enumerate(schemas)]
+
+  def _target(self, name: str, place: str) -> dict:
+    if name in self.open:
+      raise _Fault(f"{place} has $ref={name!r}, which leads to itself")
+    target = self.root
     for part in name.split("/")[1:]:
       part = part.replace("~1", "/").replace("~0", "~")
-      if not isinstance(found, dict) or part not in found:
+      if not isinstance(target, dict) or part not in target:
         raise _Fault(f"{place} has $ref={name!r}, which is not there")
-      found = found[part]
+      target = target[part]
     self.open.append(name)
-    made = self._schema(found, name)
+    reduced = self.schema(target, name)
     self.open.pop()
-    return made
+    return reduced
 
-  def _any_of(self, schema: dict, place: str) -> str | None:
-    ways = _list(schema, "anyOf", place)
-    return _either(
-      self._schema(way, f"{place}/anyOf/{n}") for n, way in enumerate(ways)
-    )
-
-  def _array(self, schema: dict, place: str) -> str | None:
+  def _array(self, schema: dict, place: str) -> dict:
     if "prefixItems" in schema:
-      if {"items", "minItems", "maxItems"} & {*schema}:
+      if len(schema) > 2:
         raise _Fault(f"{place} has prefixItems, which must stand alone")
-      parts = [
-        self._schema(item, f"{place}/prefixItems/{n}")
-        for n, item in enumerate(_list(schema, "prefixItems", place))
-      ]
-      return (
-        None if None in parts else rf"\[{_COMMA.join(filter(None, parts))}\]"
-      )
-    low, high = _bounds(schema, "Items", place)
+      items = self._each(schema["prefixItems"], f"{place}/prefixItems")
+      return schema | {"prefixItems": items}
     if "items" not in schema:
       raise _Fault(f"{place} is an array, and needs items")
-    item = self._schema(schema["items"], f"{place}/items")
-    if item is None:
-      return None if low else r"\[\]"
-    if high == 0:
-      return r"\[\]"
-    last = "" if high is None else high - 1
-    some = rf"{item}(?:{_COMMA}{item}){{{max(low, 1) - 1},{last}}}"
-    return rf"\[{some}\]" if low else rf"\[(?:{some})?\]"
+    return schema | {"items": self.schema(schema["items"], f"{place}/items")}
 
-  def _object(self, schema: dict, place: str) -> str | None:
-    given = schema.get("properties")
+  def _object(self, schema: dict, place: str) -> dict:
     required = schema.get("required", [])
-    if given is None:
-      if required or not isinstance(schema.get("additionalProperties"), dict):
+    more = schema.pop("additionalProperties", None)
+    if "properties" not in schema:
+      if required or not isinstance(more, dict):
         raise _Fault(f"{place} is an object, and needs properties")
-      where = f"{place}/additionalProperties"
-      value = self._schema(schema["additionalProperties"], where)
-      if value is None:
-        return r"\{\}"
-      pair = f'"{_CHARACTER}*"{_COLON}{value}'
-      return rf"\{{(?:{pair}(?:{_COMMA}{pair})*)?\}}"
-    if not isinstance(given, dict) or not isinstance(required, list):
-      raise _Fault(f"{place} has properties or required of another type")
-    if missing := [name for name in required if name not in [*given]]:
-      raise _Fault(f"{place} requires {missing[0]!r}, which is no property")
-    pairs: list[tuple[str, bool]] = []
-    for name, value in given.items():
-      made = self._schema(value, f"{place}/properties/{name}")
-      if made is None and name in required:
-        return None
-      if made is not None:
-        pairs.append((_value(name) + _COLON + made, name in required))
-    return rf"\{{{_members(pairs)}\}}"
+      more = self.schema(more, f"{place}/additionalProperties")
+      return {"type": "object", "additionalProperties": more}
+    properties = {}
+    for name, value in schema["properties"].items():
+      if {*name} & {*_ESCAPED}:
+        raise _Fault(f"{place} has the property {name!r}, which JSON escapes")
+      properties[name] = self.schema(value, f"{place}/properties/{name}")
+    for name in required:
+      if name not in [*properties]:
+        raise _Fault(f"{place} requires {name!r}, which is no property")
+    return schema | {"properties": properties}
 
 
-def _members(pairs: list[tuple[str, bool]]) -> str:
-  """Members of an object in their order, some of them required."""
-  first = rest = ""  # What may follow no member, or some.
-  for pair, required in reversed(pairs):
-    first = pair + rest if required else _group(f"{pair}{rest}|{first}")
-    more = _COMMA + pair
-    rest = (more if required else f"(?:{more})?") + rest
-  return first
-
-
-def _group(pattern: str) -> str:
-  return f"(?:{pattern})"
-
-
-def _either(ways) -> str | None:
-  kept = [way for way in ways if way is not None]
-  if not kept:
-    return None
-  return kept[0] if len(kept) == 1 else _group("|".join(kept))
-
-
-def _value(value: Any) -> str:
-  return re.escape(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-def _values(values: list, schema: dict, place: str) -> str:
-  """The values that are of the schema's type, if it has one."""
-  types = schema.get("type", [*_TYPES])
-  types = types if isinstance(types, list) else [types]
-  kinds = [_TYPES[name] for name in map(str, types) if name in _TYPES]
-  kept = [
-    value for value in values if any(type(value) in kind for kind in kinds)
-  ]
-  if not kept:
+def _of_type(values: list, types: Any, place: str) -> list:
+  types = map(str, types if isinstance(types, list) else [types])
+  classes = {one for name in types for one in _TYPES.get(name, ())}
+  values = [value for value in values if type(value) in classes]
+  if not values:
     raise _Fault(f"{place} has no value of its type")
-  return _group("|".join(map(_value, kept)))
+  if large := re.search(r"\d{19,}", json.dumps(values)):
+    raise _Fault(f"{place} has the number {large[0]}, which is too large")
+  return values
 
 
-def _list(schema: dict, name: str, place: str) -> list:
-  if not isinstance(schema[name], list) or not schema[name]:
-    raise _Fault(f"{place} has {name}, which must be a list that is not empty")
-  return schema[name]
-
-
-def _bounds(schema: dict, name: str, place: str) -> tuple[int, int | None]:
-  low, high = schema.get(f"min{name}", 0), schema.get(f"max{name}")
-  for value in (low, 0 if high is None else high):
-    if type(value) is not int or value < 0:
-      raise _Fault(f"{place} has a bound of {value!r}, which must be 0 or more")
-  if high is not None and high < low:
-    raise _Fault(f"{place} has min{name}={low} above max{name}={high}")
-  return low, high
-
-
-def _string(schema: dict, place: str) -> str:
-  if (
-    len({"pattern", "format"} & {*schema}) + any("Length" in k for k in schema)
-    > 1
-  ):
+def _string(schema: dict, place: str) -> dict:
+  ways = {name[-6:] for name in schema}  # minLength and maxLength are one.
+  if len(ways - {"type"}) > 1:
     raise _Fault(f"{place} must have one of pattern, format and lengths")
+  pattern = schema.get("pattern")
   if "format" in schema:
-    found = _FORMATS.get(str(schema["format"]))
-    if found is None:
+    pattern = _FORMATS.get(str(schema["format"]))
+    if pattern is None:
       raise _Fault(
         f"{place} has format={schema['format']!r}, which must be one of"
         f" {', '.join(_FORMATS)}; write a pattern"
       )
-    return f'"{found}"'
-  if "pattern" in schema:
-    pattern = str(schema["pattern"]).removeprefix("^")
-    if re.search(r"(?<!\\)(?:\\\\)*\$$", pattern):
-      pattern = pattern[:-1]
-    try:
-      classes = automaton(pattern, _ESCAPED).classes
-    except PatternError as error:
-      raise _Fault(f"{place}/pattern: {error}") from None
-    unfit = [c for c in _ESCAPED if c in classes]
-    if unfit:
-      raise _Fault(
-        f"{place}/pattern can match {unfit[0]!r}, which JSON must escape"
-      )
-    return f'"{_group(pattern)}"'
-  low, high = _bounds(schema, "Length", place)
-  return f'"{_CHARACTER}{{{low},{"" if high is None else high}}}"'
+  if pattern is None:
+    return schema
+  pattern = str(pattern).removeprefix("^")
+  if re.search(r"(?<!\\)(?:\\\\)*\$$", pattern):
+    pattern = pattern[:-1]
+  try:
+    unfit = Expression(pattern, _ESCAPED).used
+  except PatternError as error:
+    raise _Fault(f"{place}/pattern: {error}") from None
+  if unfit:
+    raise _Fault(
+      f"{place}/pattern can match {min(unfit)!r}, which JSON must escape"
+    )
+  return {"type": "string", "pattern": f"(?:{pattern})"}

@@ -1,6 +1,7 @@
 """The automaton of a pattern over the symbols of a vocabulary, as arrays."""
 
 import functools
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -8,17 +9,13 @@ from scipy.sparse import csgraph, csr_array
 
 from seqrnn.data.vocabulary import END, RESERVED, Vocabulary
 from seqrnn.errors import counted
-from seqrnn.inference.patterns import syntax
-from seqrnn.inference.patterns.automaton import (
-  STATES,
-  Automaton,
-  PatternError,
-  TooLarge,
-  automaton,
-)
+from seqrnn.inference.patterns import bounded
+from seqrnn.inference.patterns.bounded import PatternError
+from seqrnn.inference.patterns.expression import Expression
 
 DEAD, ENDED, START = range(3)  # States of every table.
 NEVER = 2**15 - 1  # Above the number of states, so above every need.
+_SURROGATES = range(0xD800, 0xE000)  # No characters of UTF-8.
 _BYTES = 2**27  # Of the arrays of a table, at most.
 
 
@@ -51,10 +48,7 @@ def compile_pattern(
   Raises:
     PatternError: the pattern has no table for this vocabulary and length.
   """
-  try:
-    table = _table(pattern, vocabulary)
-  except TooLarge:
-    raise PatternError(_too_large(pattern, vocabulary)) from None
+  table = _table(pattern, vocabulary)
   if length is not None and table.shortest > length:
     raise PatternError(
       f"its shortest match has {counted(table.shortest, 'symbol')}, and a text"
@@ -63,31 +57,35 @@ def compile_pattern(
   return table
 
 
-def _letters(vocabulary: Vocabulary) -> str:
-  joins = "" if vocabulary.unit in ("char", "byte") else " "
-  return "".join(sorted({*joins.join(vocabulary.symbols)}))
-
-
-def _automaton(pattern: str, vocabulary: Vocabulary) -> Automaton:
-  return automaton(pattern, _letters(vocabulary), vocabulary.unit == "byte")
-
-
 @functools.lru_cache(4)  # Of large vocabularies, some 100 MB each.
 def _table(pattern: str, vocabulary: Vocabulary) -> Table:
   if vocabulary.unit == "log":
     raise PatternError("the symbols of data.unit=log are templates, not texts")
-  made = _automaton(pattern, vocabulary)
-  next_SV = _over_symbols(made, vocabulary)
-  accepts_S = np.resize(made.accepts_S, len(next_SV))
-  need_S = _needs(next_SV, accepts_S)
-  # The state before the first symbol is the last block's first.
-  start = len(next_SV) - len(made.accepts_S)
+  expression = Expression(pattern, _letters(vocabulary))
+  if expression.rust is None:
+    lacks = " ".join(map(repr, dict.fromkeys(expression.missing)))
+    raise PatternError(
+      "no text matches"
+      + (f", as the vocabulary lacks {lacks}" if lacks else _no(vocabulary))
+    )
+  # \z: all branches are read to their end. The space before gives outlines-core
+  # a first state, which the end of an empty text would not.
+  rows = bounded.run("automaton", rf" (?:{expression.rust})\z")
+  table_SB = np.frombuffer(rows, np.int32).reshape(-1, 257)
+  next_SV, start = _over_symbols(table_SB[:, :256], vocabulary)
+  accepts_S = np.resize(table_SB[:, 256] > 0, len(next_SV))
+  graph = _graph(next_SV)
+  steps_S = csgraph.dijkstra(
+    graph.T, indices=np.flatnonzero(accepts_S), unweighted=True, min_only=True
+  )
+  need_S = np.where(np.isfinite(steps_S), steps_S, NEVER).astype(np.int16)
   if need_S[start] == NEVER:
-    raise PatternError(_unmatched(pattern, vocabulary, made))
-  kept = _reached(next_SV, need_S < NEVER, start)
-  place_S = np.full(len(next_SV) + 1, DEAD, np.int16)  # Also of state -1.
-  place_S[kept] = np.arange(START, START + len(kept))
-  size = max(256, 1 << (START + len(kept) - 1).bit_length())  # Few programs.
+    raise PatternError("no text matches" + _no(vocabulary))
+  order = csgraph.breadth_first_order(graph, start, return_predecessors=False)
+  alive = order[need_S[order] < NEVER]
+  ids_S = np.full(len(next_SV), DEAD, np.int16)
+  ids_S[alive] = np.arange(START, START + len(alive))
+  size = max(256, 1 << (START + len(alive) - 1).bit_length())  # Few programs.
   shape = size, len(vocabulary)
   table = Table(
     np.full(shape, DEAD, np.int16),
@@ -95,120 +93,70 @@ def _table(pattern: str, vocabulary: Vocabulary) -> Table:
     int(need_S[start]),
   )
   symbols = slice(len(RESERVED), None)
-  rows = slice(START, START + len(kept))
-  table.next_SV[rows, symbols] = place_S[next_SV[kept]]
-  need_S = np.append(need_S, NEVER)
-  table.need_SV[rows, symbols] = need_S[next_SV[kept]]
+  rows = slice(START, START + len(alive))
+  table.next_SV[rows, symbols] = ids_S[next_SV[alive]]
+  table.need_SV[rows, symbols] = need_S[next_SV[alive]]
   table.next_SV[START:, END] = table.next_SV[ENDED, END] = ENDED
   table.need_SV[ENDED, END] = 0
-  table.need_SV[rows, END] = np.where(accepts_S[kept], 0, NEVER)
+  table.need_SV[rows, END] = np.where(accepts_S[alive], 0, NEVER)
   return table
 
 
-def _over_symbols(made: Automaton, vocabulary: Vocabulary) -> np.ndarray:
-  """The state after each symbol, of all its characters; -1: no text matches.
+def _no(vocabulary: Vocabulary) -> str:
+  return f" that consists of the vocabulary's symbols ({vocabulary.unit})"
+
+
+@functools.lru_cache(1)
+def _letters(vocabulary: Vocabulary) -> str:
+  """The characters of which texts consist."""
+  joins = "" if vocabulary.unit in ("char", "byte") else " "
+  letters = {*joins.join(vocabulary.symbols)} - {*map(chr, _SURROGATES)}
+  if vocabulary.unit == "byte" and max(letters) > "\x7f":
+    # All whose bytes in UTF-8 are symbols.
+    known = {ord(letter) for letter in letters}
+    points = (n for n in range(sys.maxunicode + 1) if n not in _SURROGATES)
+    return "".join(c for c in map(chr, points) if known.issuperset(c.encode()))
+  return "".join(sorted(letters))
+
+
+def _over_symbols(
+  next_SB: np.ndarray, vocabulary: Vocabulary
+) -> tuple[np.ndarray, int]:
+  """The state after each symbol, of all its bytes; and the first state.
 
   Symbols with spaces between them have two blocks of states, as a symbol of
   the second block has no space before it: the first one, and for words the one
-  after a newline. The first state is then that of the second block.
+  after a newline.
   """
-  spaced = vocabulary.unit not in ("char", "byte")
-  S, V = len(made.next_SC), len(vocabulary.symbols)
+  symbols, unit = vocabulary.symbols, vocabulary.unit
+  spaced = unit not in ("char", "byte")
+  S, V = len(next_SB), len(symbols)
   if (S << spaced) * V * 4 > _BYTES:
     raise PatternError(
       f"its table of {S << spaced:,} states and {V:,} symbols has more than"
       f" {_BYTES >> 20} MB"
     )
-  symbols = vocabulary.symbols
-  bare_SV = _followed(made, symbols, np.arange(S))
+  encoding = "latin-1" if unit == "byte" else "utf-8"
+  bare_SV = np.empty((S, V), np.int32)
+  for v, symbol in enumerate(symbols):
+    state_S = np.arange(S)
+    for byte in symbol.encode(encoding, "surrogatepass"):
+      state_S = next_SB[state_S, byte]
+    bare_SV[:, v] = state_S
+  space_S = next_SB[:, ord(" ")]
+  start = int(space_S[1])  # Each expression begins with a space.
   if not spaced:
-    return bare_SV
-  after_S = _followed(made, [" "], np.arange(S))[:, 0]
-  later_SV = _followed(made, symbols, after_S)
-  if vocabulary.unit == "word" and "\n" in symbols:
+    return bare_SV, start
+  later_SV = bare_SV[space_S]
+  if unit == "word" and "\n" in symbols:
     newline = symbols.index("\n")
-    ids_S = bare_SV[:, newline]
-    bare_SV[:, newline] = np.where(ids_S < 0, -1, ids_S + S)
+    bare_SV[:, newline] += S
     later_SV[:, newline] = bare_SV[:, newline]
-  return np.concatenate([later_SV, bare_SV])
+  return np.concatenate([later_SV, bare_SV]), S + start
 
 
-def _followed(made: Automaton, symbols, start_S: np.ndarray) -> np.ndarray:
-  """The states [S, V] after each symbol."""
-  next_SC = np.vstack([made.next_SC, np.full_like(made.next_SC[:1], -1)])
-  dead_S = np.full_like(start_S, -1)
-
-  @functools.lru_cache(2**10)  # Symbols may begin alike.
-  def after(text: str) -> np.ndarray:
-    if not text:
-      return start_S
-    letter = made.classes.get(text[-1])
-    return dead_S if letter is None else next_SC[after(text[:-1]), letter]
-
-  found_SV = np.empty((len(start_S), len(symbols)), np.int32)
-  for v in sorted(range(len(symbols)), key=symbols.__getitem__):
-    found_SV[:, v] = after(symbols[v])
-  return found_SV
-
-
-def _edges(next_SV: np.ndarray) -> np.ndarray:
-  """The distinct pairs of a state and the next [2, E]."""
+def _graph(next_SV: np.ndarray) -> csr_array:
+  """A distinct edge from each state to each that follows it."""
   S = len(next_SV)
-  pairs = (np.arange(S)[:, None] * (S + 1) + next_SV)[next_SV >= 0]
-  pairs = np.unique(pairs)
-  return np.stack([pairs // (S + 1), pairs % (S + 1)])
-
-
-def _needs(next_SV: np.ndarray, accepts_S: np.ndarray) -> np.ndarray:
-  """The fewest symbols from each state to a match; NEVER: there is none."""
-  S = len(next_SV)
-  froms, tos = _edges(next_SV)
-  matches = np.flatnonzero(accepts_S)
-  # Backwards from a node S, which precedes the matches.
-  rows = np.append(tos, np.full_like(matches, S))
-  columns = np.append(froms, matches)
-  graph = csr_array((np.ones(len(rows)), (rows, columns)), (S + 1, S + 1))
-  steps = csgraph.dijkstra(graph, indices=S, unweighted=True)[:S] - 1
-  return np.where(np.isfinite(steps), steps, NEVER).astype(np.int16)
-
-
-def _reached(next_SV, alive_S: np.ndarray, start: int) -> np.ndarray:
-  """The states on the way from the start to a match, the start first."""
-  S = len(next_SV)
-  froms, tos = _edges(next_SV)
-  kept = alive_S[froms] & alive_S[tos]
-  ones = np.ones(kept.sum())
-  graph = csr_array((ones, (froms[kept], tos[kept])), (S, S))
-  return csgraph.breadth_first_order(graph, start, return_predecessors=False)
-
-
-def _unmatched(pattern: str, vocabulary: Vocabulary, made: Automaton) -> str:
-  """Why no text of the vocabulary matches a pattern."""
-  if made.missing:
-    shown = " ".join(map(repr, dict.fromkeys(made.missing)))
-    return f"no text matches, as the vocabulary lacks {shown}"
-  for part in syntax.parts(pattern):
-    try:
-      found = _automaton(part, vocabulary)
-    except PatternError:  # A part of alternatives.
-      continue
-    if not found.accepts_S.any():
-      return f"no character of the vocabulary fits its part {part!r}"
-  return f"no text of the vocabulary's symbols ({vocabulary.unit}) matches"
-
-
-def _too_large(pattern: str, vocabulary: Vocabulary) -> str:
-  """Which part of a pattern has too many states."""
-  parts = syntax.parts(pattern)
-  low, high = 0, len(parts)
-  while high - low > 1:  # The first `low` parts are small, `high` are not.
-    middle = (low + high) // 2
-    try:
-      _automaton("".join(parts[:middle]), vocabulary)
-      low = middle
-    except TooLarge:
-      high = middle
-    except PatternError:
-      break
-  part = "" if len(parts) == 1 else f" at its part {parts[high - 1]!r}"
-  return f"its automaton needs more than {STATES:,} states{part}"
+  pairs = np.unique(np.arange(S)[:, None] * S + next_SV)
+  return csr_array((np.ones(len(pairs)), (pairs // S, pairs % S)), (S, S))

@@ -166,14 +166,14 @@ SAMPLE = group(
     TEXT,
     "A regular expression, which each text matches as a whole. It is about the"
     " symbols that are drawn, without sample.prime. After a match, a text ends"
-    " where the model would leave the pattern.",
+    " where the model would leave the pattern (extra `patterns`).",
     *SAMPLED_TEXT,
   ),
   schema=optional(
     str,
     TEXT,
     "A file with a JSON schema; each text, without sample.prime, is valid JSON"
-    " of it.",
+    " of it (extra `patterns`).",
     *SAMPLED_TEXT,
     place=READ,
   ),

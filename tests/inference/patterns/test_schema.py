@@ -30,24 +30,25 @@ NESTED = {
       "type": "array",
       "prefixItems": [{"type": "boolean"}, {"const": "x", "type": "string"}],
     },
-    "friend": {"$ref": "#"},
+    "name of a friend": {"$ref": "#/properties/name"},
   },
   "required": ["age", "tags"],
 }
-TREE = {
+MAP = {
   "$defs": {
-    "tree": {
+    "value": {
       "anyOf": [
         {"type": "number"},
-        {"type": "string", "pattern": "^[a-c]{2}$"},
+        {"type": "string", "pattern": "^[a-c]{2}|x$"},
         {"type": "string", "format": "date"},
         {"type": "string", "format": "date-time"},
-        {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2},
+        {"type": "array", "items": {"$ref": "#/$defs/few"}, "maxItems": 2},
       ]
-    }
+    },
+    "few": {"type": ["string", "boolean"], "maxLength": 2},
   },
   "type": "object",
-  "additionalProperties": {"$ref": "#/$defs/tree"},
+  "additionalProperties": {"$ref": "#/$defs/value"},
 }
 
 
@@ -73,7 +74,7 @@ def walk(table, rng, length):
     text += SYMBOLS.text([symbol])
 
 
-@pytest.mark.parametrize("content", [NESTED, TREE])
+@pytest.mark.parametrize("content", [NESTED, MAP])
 def test_all_texts_are_valid(tmp_path, content):
   pattern = schema.pattern_of(write(tmp_path, content))
   table = compile_pattern(pattern, SYMBOLS, 80)
@@ -91,6 +92,11 @@ def test_all_texts_are_valid(tmp_path, content):
       assert any(name in value for value in values), name
 
 
+def nested(depth):
+  inner = {"type": "null"}
+  return {"type": "array", "items": nested(depth - 1)} if depth else inner
+
+
 @pytest.mark.parametrize(
   ("content", "message"),
   [
@@ -101,16 +107,30 @@ def test_all_texts_are_valid(tmp_path, content):
       "# has minimum, which is not supported",
     ),
     ({"type": "object"}, "# is an object, and needs properties"),
-    ({"$ref": "#"}, "# refers to itself without end"),
+    ({"$ref": "#"}, "# has $ref='#', which leads to itself"),
     ({"$ref": "#/a"}, "# has $ref='#/a', which is not there"),
-    ({"$ref": "b.json"}, "# has $ref='b.json', which must begin with #/"),
+    (
+      {"$ref": "b.json"},
+      "# has $ref='b.json', which must be a text from #/ on",
+    ),
     ({"type": "integer", "enum": ["1", 1.5]}, "# has no value of its type"),
-    ({"enum": []}, "# has enum, which must be a list that is not empty"),
+    ({"enum": []}, "# has enum=[], which must be a list that is not empty"),
     (
       {"type": "array", "items": {"type": "string", "pattern": "a.*"}},
-      "#/items/pattern can match '\"', which JSON must escape",
+      "#/items/pattern can match '\\x00', which JSON must escape",
     ),
-    ({"type": "string", "pattern": "(?=a)"}, "#/pattern: (?= at position 0"),
+    ({"type": "string", "pattern": "(?=a)"}, "#/pattern: it has a look-around"),
+    ({"type": "string", "minLength": -1}, "# has minLength=-1, which must be"),
+    (
+      {"type": "array", "prefixItems": [{"type": "null"}], "minItems": 2},
+      "# has prefixItems, which must stand alone",
+    ),
+    (
+      {"type": "object", "properties": {"a\n": {"type": "null"}}},
+      "# has the property 'a\\n', which JSON escapes",
+    ),
+    ({"const": 2**70}, "# has the number 1180591620717411303424, which is"),
+    (nested(40), "its automaton needs more than 10,000 states"),
     ({"type": "string", "format": "email"}, "# has format='email', which must"),
     (
       {"type": "object", "properties": {}, "required": ["a"]},

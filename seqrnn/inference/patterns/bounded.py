@@ -1,0 +1,97 @@
+"""outlines-core in a process of its own, whose time and memory are bounded.
+
+The automaton of a short expression can have billions of states, and
+outlines-core has no limit. `python bounded.py automaton` reads a regular
+expression and writes its automaton; `schema` reads a JSON schema and writes its
+regular expression. This module imports nothing large.
+"""
+
+import array
+import contextlib
+import importlib.util
+import resource
+import subprocess
+import sys
+
+STATES = 10_000  # Of an automaton, at most.
+_SECONDS, _BYTES = 5, 2**29  # Of the process, at most.
+_TOO_LARGE = 3  # An exit status.
+_ROW = 257  # A state after each byte, and whether a text may end here.
+
+
+class PatternError(Exception):
+  """A pattern has no automaton; the message follows its name and value."""
+
+
+class TooLarge(PatternError):
+  """The automaton of a pattern has too many states."""
+
+  def __init__(self):
+    super().__init__(
+      f"its automaton needs more than {STATES:,} states, or than {_SECONDS} s"
+      " to be built"
+    )
+
+
+def run(work: str, text: str) -> bytes:
+  """The output of a process.
+
+  Raises:
+    PatternError: outlines-core refuses the text, or is not installed.
+    TooLarge: the process took too much.
+  """
+  if importlib.util.find_spec("outlines_core") is None:
+    raise PatternError(
+      "needs the package outlines-core; pip install 'seqrnn[patterns]'"
+    )
+  command = [sys.executable, "-P", __file__, work]
+  done = subprocess.run(command, input=text.encode(), capture_output=True)
+  if done.returncode < 0 or done.returncode == _TOO_LARGE:
+    raise TooLarge
+  if done.returncode:
+    raise PatternError(done.stderr.decode().strip().rpartition("\n")[2])
+  return done.stdout
+
+
+def automaton(text: str) -> bytes:
+  """Rows of 32-bit states: 0 matches nothing, 1 is the first."""
+  from outlines_core import Index, Vocabulary
+
+  tokens = {bytes([byte]): [byte] for byte in range(256)}
+  index = Index(text, Vocabulary(256, tokens))
+  transitions = index.get_transitions()
+  if len(transitions) > STATES:
+    sys.exit(_TOO_LARGE)
+  first = index.get_initial_state()
+  ids = {state: n for n, state in enumerate({first: 0} | transitions, 1)}
+  rows = array.array("i", bytes(4 * _ROW * (len(ids) + 1)))
+  for state, after in transitions.items():
+    for byte, to in after.items():
+      rows[ids[state] * _ROW + byte] = ids[to]
+  return rows.tobytes()
+
+
+def _schema(text: str) -> bytes:
+  from outlines_core import json_schema
+
+  return json_schema.build_regex_from_schema(text).encode()
+
+
+def _main():
+  for limit, value in (
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_CPU, _SECONDS),
+    (resource.RLIMIT_AS, _BYTES),
+  ):
+    with contextlib.suppress(ValueError, OSError):  # A lower one stays.
+      resource.setrlimit(limit, (value, value))
+  works = {"automaton": automaton, "schema": _schema}
+  try:
+    written = works[sys.argv[1]](sys.stdin.buffer.read().decode())
+  except MemoryError:
+    sys.exit(_TOO_LARGE)
+  sys.stdout.buffer.write(written)
+
+
+if __name__ == "__main__":
+  _main()
