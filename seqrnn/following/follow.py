@@ -148,8 +148,8 @@ class Service:
     model.drift.restore(facts["drift"], rows("drift"))
     self._ended = facts["ended"]
 
-  def save(self, alarms: Sequence[dict[str, Any]] = ()):
-    """Stores what has changed, and alarms."""
+  def save(self, alarms: Sequence[dict[str, Any]] = (), at_once: bool = False):
+    """Stores what has changed, and alarms; arguments as of `State.save`."""
     parts = self._alarms, self._model.follower, self._model.drift
     facts = {
       "input": self._input,
@@ -161,7 +161,8 @@ class Service:
       "ended": self._ended,
     }
     changes = (change for part in parts for change in part.changes())
-    if self._state.save(changes, facts, [json.dumps(row) for row in alarms]):
+    lines = [json.dumps(row) for row in alarms]
+    if self._state.save(changes, facts, lines, at_once):
       for part in parts:
         part.saved()
 
@@ -208,7 +209,7 @@ class Service:
         self._take(chunk)
       elif self._state.fault:
         self.save()
-    self.save()
+    self.save(at_once=True)
     if source.ended:
       self._parser.finish()
 

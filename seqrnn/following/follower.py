@@ -342,11 +342,10 @@ class Follower:
           yield "sessions", session.number, 0, None
         continue
       header = [getattr(session, name) for name in _STORED]
-      yield "sessions", session.number, -1, [is_open, *header]
-      if len(session.ids) > (begin := session.saved):
-        columns = session.symbols, session.times, session.lines, session.files
-        part = [[*column[begin:]] if column else None for column in columns]
-        yield "sessions", session.number, begin, part
+      columns = session.symbols, session.times, session.lines, session.files
+      begin = session.saved
+      new = [[*column[begin:]] if column else None for column in columns]
+      yield "sessions", session.number, begin, [is_open, header, new]
 
   def saved(self):
     """Notes that the changes are stored."""
@@ -366,15 +365,13 @@ class Follower:
     self._clock.restore(facts["clock"])
     self._lines.restore(facts["lines"])
     sessions: list[tuple[OpenSession, bool]] = []
-    for number, part, value in rows:
-      if part < 0:
-        session = OpenSession("", True, self._models)
-        session.number, is_open = number, value[0]
-        for name, field in zip(_STORED, value[1:], strict=True):
-          setattr(session, name, field)
-        sessions.append((session, is_open))
-        continue
-      session, (symbols, times, lines, names) = sessions[-1][0], value
+    for number, part, (is_open, header, columns) in rows:
+      if part == 0:
+        sessions.append((OpenSession("", True, self._models), is_open))
+      session, (symbols, times, lines, names) = sessions[-1][0], columns
+      session.number, sessions[-1] = number, (session, is_open)
+      for name, field in zip(_STORED, header, strict=True):
+        setattr(session, name, field)
       if names or session.files:
         session.files = session.files or [""] * part
         session.files += names or [""] * len(symbols)

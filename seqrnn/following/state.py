@@ -130,9 +130,19 @@ class State:
         yield key, part, json.loads(text)
 
   def save(
-    self, changes: Iterable[Change], facts: Any, lines: Sequence[str] = ()
+    self,
+    changes: Iterable[Change],
+    facts: Any,
+    lines: Sequence[str] = (),
+    at_once: bool = False,
   ) -> bool:
     """Writes changes, facts and lines of alarms, in one transaction.
+
+    Args:
+      changes: since the last transaction.
+      facts: all of them.
+      lines: of new alarms.
+      at_once: also if nothing could be written a moment ago.
 
     Returns:
       whether they are on the disk; if not, the caller repeats the changes, but
@@ -142,7 +152,7 @@ class State:
       MachineError: the folder was removed or replaced.
     """
     self._unsaved += lines
-    if self.fault and time.monotonic() < self._again:
+    if self.fault and not at_once and time.monotonic() < self._again:
       return False
     self._lock.check()
     is_saved = False

@@ -168,16 +168,12 @@ def test_kills_at_random_moments(shop, expected, start, tmp_path):
     record("following: kill -9", "no alarm lost or repeated")
   log.append(lines[begun:])
   process = starts()
-  size = log.path.stat().st_size
-  while True:
-    time.sleep(8)
-    process.send(signal.SIGTERM)
-    done = process.ended()
-    assert done.status == 0, done
-    if position(folder).offset == size:
-      break
-    process = starts()
   log.close()
+  size = log.path.stat().st_size
+  process.until(lambda: position(folder).offset == size)
+  process.send(signal.SIGTERM)
+  done = process.ended()
+  assert done.status == 0, done
   assert rows_of(folder) == expected
   record("following: SIGTERM", "status 0, state is whole")
 

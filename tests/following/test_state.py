@@ -208,14 +208,15 @@ def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
     assert follower.feed(NUMBERS[:30])
     pages = opened._database.execute("PRAGMA page_count").fetchone()[0]
     opened._database.execute(f"PRAGMA max_page_count = {pages}")
-    for _ in range(2):
-      changes = [("kinds", 1, 0, "x" * 10**5)]
-      assert not opened.save(changes, 30, ['{"number": 0}'])
+    for number in (1, 2):
       now[0] += 6
+      changes = [("kinds", 1, 0, "x" * 10**5)]
+      assert not opened.save(changes, 30, [f"{number}"])
     assert alarms_in(tmp_path) == expected(NUMBERS[:30]) and opened.fault
     opened._database.execute("PRAGMA max_page_count = 10000")
-    assert opened.save([], 30)
-  assert alarms_in(tmp_path)[-2:] == ['{"number": 0}'] * 2
+    assert not opened.save([], 30)  # Too early.
+    assert opened.save([], 30, at_once=True)
+  assert alarms_in(tmp_path)[-2:] == ["1", "2"]
   assert reported == [
     f"{tmp_path}: the state cannot be written: database or disk is full;"
     " following goes on, and writing is tried again every 5 seconds",
