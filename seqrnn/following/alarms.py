@@ -216,7 +216,6 @@ def _row(verdict: Verdict) -> dict[str, Any]:
     "p_value": None if math.isnan(p) else float(f"{p:.6g}"),
     "line": verdict.line,
     "time": None if verdict.time is None else isoformat(verdict.time),
-    "file": verdict.file,
     "event": verdict.event,
     "before": verdict.before,
     "after": verdict.after,

@@ -72,19 +72,17 @@ class LineClock:
 
   def __init__(self):
     self.now = 0
-    self._last: tuple[int | None, str | None] = None, None
+    self._last: int | None = None
 
-  def read(self, line: int | None, file: str | None) -> bool:
+  def read(self, line: int | None) -> bool:
     """Reads the line of an event; whether it is another than the last one.
 
     Args:
       line: its number; those of a rotated log begin at 1 again. None: unknown.
-      file: that has the line.
     """
-    if line is not None and (line, file) == self._last:
+    if line is not None and line == self._last:
       return False
-    before = self._last[0] or 0
-    self._last = line, file
+    before, self._last = self._last or 0, line
     if line is None:
       self.now += 1
     else:
@@ -93,9 +91,8 @@ class LineClock:
 
   def state(self) -> list[Any]:
     """What `restore` takes."""
-    return [self.now, *self._last]
+    return [self.now, self._last]
 
   def restore(self, state: list[Any]):
     """Sets the clock as it was."""
-    self.now, *last = state
-    self._last = last[0], last[1]
+    self.now, self._last = state

@@ -206,7 +206,7 @@ def _example(kind: Kind, sessions: int, masks: Redaction | None) -> Example:
   """A kind as alarms.csv has it."""
   row, text = kind.example, masks.text if masks else str
   context = [*row["before"], row["event"], *row["after"]]
-  where = {name: row[name] for name in ("file", "line", "time") if name in row}
+  where = {name: row[name] for name in ("line", "time") if name in row}
   return Example(
     {
       "kind": kind.number,
@@ -226,7 +226,7 @@ def _example(kind: Kind, sessions: int, masks: Redaction | None) -> Example:
 
 def write(workdir: Path, rows: Sequence[dict[str, Any]]):
   """Writes the rows, with the columns of all of them, to alarms.csv."""
-  columns = ["kind", "count", "severity", "session", "file", "line", "time"]
+  columns = ["kind", "count", "severity", "session", "line", "time"]
   columns += ["event", "context", "answer"]
   columns = [name for name in columns if any(name in row for row in rows)]
   with files.atomic_write(workdir / NAME, "wb") as raw:

@@ -233,7 +233,7 @@ class Service:
   def _skip_ends(self, events: list[Event]):
     """Reports ends of sessions that are not open."""
     is_open: dict[str, bool] = {}
-    for session, symbol, _, line, _ in events:
+    for session, symbol, _, line in events:
       ends = symbol is None and session != ""
       if ends and not is_open.get(session, session in self._model.follower):
         fault = f"ends session {session!r}, which is not open"

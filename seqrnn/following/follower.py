@@ -37,14 +37,12 @@ class Event(NamedTuple):
     symbol: an event, or the masked content of a line; None: the session ends.
     time: in seconds; None: unknown.
     line: of the input; None: unknown.
-    file: of the line; None: there is one input.
   """
 
   session: str
   symbol: str | None
   time: float | None = None
   line: int | None = None
-  file: str | None = None
 
 
 class Outcome(NamedTuple):
@@ -138,7 +136,7 @@ class Follower:
     """
     call = _Call()
     for event in events:
-      if self._lines.read(event.line, event.file):
+      if self._lines.read(event.line):
         if event.time is not None and math.isfinite(event.time):
           self._move_clock(event.time, call)
         if self._by_line:
@@ -176,9 +174,6 @@ class Follower:
       session = OpenSession(event.session, begins, self._models)
     time = math.nan if event.time is None else event.time
     session.append(symbol, id, time, event.line or 0)
-    if event.file is not None or session.files is not None:
-      session.files = session.files or [""] * (len(session.ids) - 1)
-      session.files.append(event.file or "")
     waiting.touch(
       session, self._clock.now if self._by_time else self._lines.now
     )
@@ -342,10 +337,9 @@ class Follower:
           yield "sessions", session.number, 0, None
         continue
       header = [getattr(session, name) for name in _STORED]
-      columns = session.symbols, session.times, session.lines, session.files
-      begin = session.saved
-      new = [[*column[begin:]] if column else None for column in columns]
-      yield "sessions", session.number, begin, [is_open, header, new]
+      columns = session.symbols, session.times, session.lines
+      new = [[*column[session.saved :]] for column in columns]
+      yield "sessions", session.number, session.saved, [is_open, header, new]
 
   def saved(self):
     """Notes that the changes are stored."""
@@ -368,13 +362,10 @@ class Follower:
     for number, part, (is_open, header, columns) in rows:
       if part == 0:
         sessions.append((OpenSession("", True, self._models), is_open))
-      session, (symbols, times, lines, names) = sessions[-1][0], columns
+      session, (symbols, times, lines) = sessions[-1][0], columns
       session.number, sessions[-1] = number, (session, is_open)
       for name, field in zip(_STORED, header, strict=True):
         setattr(session, name, field)
-      if names or session.files:
-        session.files = session.files or [""] * part
-        session.files += names or [""] * len(symbols)
       session.symbols += symbols
       session.times.extend(times)
       session.lines.extend(lines)

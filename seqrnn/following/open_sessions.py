@@ -24,7 +24,6 @@ class OpenSession:
     ids: of the vocabulary.
     times: of the events, in seconds; NaN: unknown.
     lines: of the events; 0: unknown.
-    files: of the events; None: there is one input.
     begins: whether the first event is the begin of the session.
     last: the event time when the last event arrived.
     deadline: the event time after which its silence has ended it.
@@ -48,7 +47,6 @@ class OpenSession:
       "ids",
       "times",
       "lines",
-      "files",
       "begins",
       "last",
     ),
@@ -61,7 +59,6 @@ class OpenSession:
     self.number = self.turn = self.saved = 0
     self.symbols: list[str] = []
     self.ids, self.times, self.lines = array("i"), array("d"), array("q")
-    self.files: list[str] | None = None
     self.last, self.deadline, self.waits = -math.inf, math.inf, math.inf
     self.severity = 0
     self.forget(models)

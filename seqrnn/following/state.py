@@ -86,7 +86,7 @@ class State:
     execute("PRAGMA journal_mode = WAL")
     execute("PRAGMA synchronous = FULL")
     execute("PRAGMA wal_autocheckpoint = 250")  # Pages: about a megabyte.
-    if execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    if not _is_new(self._database):
       return
     with self._database:
       execute("BEGIN IMMEDIATE")
@@ -254,6 +254,8 @@ def read_kinds(
   if not path.exists():
     return None
   with _opened(path, "ro") as database, _damage(path):
+    if _is_new(database):  # A follower is creating it.
+      return None
     _check_format(database)
     with database:
       database.execute("BEGIN")  # Both are of the same transaction.
@@ -293,6 +295,11 @@ def _damage(path: Path) -> Iterator[None]:
     raise UserError(
       f"{path}: damaged ({error}); move the folder away to begin without it"
     ) from None
+
+
+def _is_new(database: sqlite3.Connection) -> bool:
+  [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+  return not tables
 
 
 def _check_format(database: sqlite3.Connection):

@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
     event: its most surprising event.
     before, after: the events around it.
     position: of this event in the session; -1: it has no event.
-    line, time, file: of this event, if known.
+    line, time: of this event, if known.
     surprising: the names of its surprising events, as `incidents.surprising`.
     models: number of models whose score is above all their normal sessions.
     unknown_events, flagged_events: numbers of events.
@@ -60,7 +60,6 @@ class Verdict(NamedTuple):
   position: int
   line: int | None
   time: float | None
-  file: str | None
   surprising: frozenset[str]
   models: int
   unknown_events: int
@@ -225,11 +224,10 @@ def event_name(names, session: OpenSession, place: int) -> str:
 def place_of(session: OpenSession, place: int) -> dict[str, Any]:
   """Where an event is; -1: nowhere."""
   if place < 0:
-    return {"position": -1, "line": None, "time": None, "file": None}
+    return {"position": -1, "line": None, "time": None}
   time = session.times[place]
   return {
     "position": place,
     "line": session.lines[place] or None,
     "time": None if math.isnan(time) else time,
-    "file": session.files[place] if session.files else None,
   }

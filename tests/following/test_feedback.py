@@ -28,7 +28,7 @@ def verdict(session, symbols, ended=True, event=None, **fields):
       "scores_K": (),
       "begins": True,
     },
-    **{"line": 7, "time": 1.8e9, "file": None, "position": 0},
+    **{"line": 7, "time": 1.8e9, "position": 0},
     **fields,
   }
   return Verdict(

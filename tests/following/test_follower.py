@@ -163,7 +163,7 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
     lines = [event.line for event in events if event.session == f"s{j}"]
     # NaN, of a short session, equals itself here.
     np.testing.assert_array_equal(verdict.p, found.p[d])
-    assert plain(verdict)[4:18] == [
+    assert plain(verdict)[4:17] == [
       found.flags[d],
       found.alarms.severity[d],
       found.alarms.reasons[d],
@@ -172,7 +172,6 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
       after,
       place,
       lines[place],
-      None,
       None,
       incidents.surprising(found, d),
       found.alarms.models[d],
