@@ -31,7 +31,7 @@ PLAN = {
   "search.method": "random",
   "search.trials": TRIALS,
   "search.pruning": "none",
-  "search.space": "optimizer.learning_rate=log_uniform(1e-4, 1e-1)",
+  "search.space": ("optimizer.learning_rate=log_uniform(1e-4, 1e-1)",),
 }
 
 
