@@ -30,7 +30,6 @@ STATES = {
   TrialState.RUNNING: "running",
 }
 _COLUMNS = "trial", "state", "loss", "evaluations", "symbols", "seconds"
-_NAME_LIMIT = 4096  # Bytes of a study's name.
 _ATTEMPTS = 3  # To resume from one evaluation, by processes that died.
 
 
@@ -143,7 +142,7 @@ def begin(
   }["none" if coarse else config.search.pruning]()
   # Two processes must not create the tables of a database at once.
   with alone(workdir) as file:
-    name = file.read(_NAME_LIMIT).decode("utf-8", "replace")
+    name = file.read().decode("utf-8", "replace")
     if not name:
       # A database may hold several studies. The name contains no path:
       # machines may mount the workdir in different places.
@@ -168,7 +167,7 @@ def begin(
   return Search(build, config, workdir, parsed, study, deadline)
 
 
-def fixed(search: Search, before: list[FrozenTrial]) -> dict[str, Any] | None:
+def _fixed(search: Search, before: list[FrozenTrial]) -> dict[str, Any] | None:
   """The values that the method prescribes for the trial after these.
 
   Returns:
@@ -290,7 +289,7 @@ def _set_sampler(search: Search, before: list[FrozenTrial]) -> bool:
   Returns:
     whether there is such a trial.
   """
-  values = fixed(search, before)
+  values = _fixed(search, before)
   if values is None:
     return False
   words = np.random.SeedSequence((search.config.seed, len(before)))

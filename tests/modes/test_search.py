@@ -325,6 +325,7 @@ def test_a_search_is_repeated_by_its_seed_and_drawn(tmp_path, objective):
       "search.space": (
         "model.layers=integer(1, 3)",
         "model.dropout=uniform(0, 0.5)",
+        "data.path=choice(a$^$, b)",  # No formula in the pictures.
         "optimizer.learning_rate=log_uniform(1e-4, 1e-1)",
       ),
     },
