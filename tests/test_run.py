@@ -224,16 +224,8 @@ MISTAKES = [
     "tied weights need an embedding as wide as the last layer, 8",
   ),
   (
-    f"{LM} --config.model.embedding_dropout=0.1",
-    "model.embedding_size=None: an embedding needs a size",
-  ),
-  (
     f"{LM} --config.model.embedding_scale=0.03",
     "model.embedding_size=None: an embedding needs a size",
-  ),
-  (
-    f"{LM} --config.model.cell=gru --config.model.zoneout_cell=0.1",
-    "model.zoneout_cell=0.1 with model.cell='gru': it has no carry (c",
   ),
   (
     f"{LM} --config.model.cell=min_gru --config.model.weight_drop=0.1",

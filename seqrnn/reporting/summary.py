@@ -18,8 +18,7 @@ from seqrnn.training.history import read_rows
 # Fields of the model that make it random in training.
 _NOISE = (
   *("dropout", "variational_dropout", "recurrent_dropout", "weight_drop"),
-  *("embedding_dropout", "zoneout_hidden", "zoneout_cell", "symbol_dropout"),
-  "input_noise",
+  *("symbol_dropout", "input_noise"),
 )
 
 Figures = dict[str, dict[str, float]]  # Split -> name -> value.

@@ -250,7 +250,7 @@ CONFLICTS: list[Conflict] = [
       lambda value, size: bool(value) and size is None,
       "an embedding needs a size",
     )
-    for name in ("path", "scale", "dropout")
+    for name in ("path", "scale")
   ),
   _exclusive(
     "train.start_from",

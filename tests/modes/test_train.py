@@ -66,7 +66,6 @@ STATEFUL = {
   "model.variational_dropout": 0.2,
   "model.recurrent_dropout": 0.2,
   "model.weight_drop": 0.2,
-  "model.zoneout_cell": 0.1,
   "train.ema": 0.9,
   "data.split": "stream_tails",
   "data.boundaries": False,
