@@ -97,7 +97,6 @@ LEFT_OUT = {
 # The recipes are what they are but for these: two steps, little to read.
 SMALL = {
   "train.max_steps": 2,
-  "train.sample_length": 0,
   "data.validation_fraction": 0.002,
   "data.test_fraction": 0.002,
   "data.window": 16,

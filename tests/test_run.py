@@ -170,7 +170,6 @@ MISTAKES = [
   (f"{LM} --config.seed=-1", "config.seed=-1: must be from 0 to 2**32 - 1"),
   (f"{LM} --config.model.dropout=1", "=1.0: must be from 0 to below 1"),
   (f"{LM} --config.schedule.factor=0", "=0.0: must be above 0 and at most 1"),
-  (f"{LM} --config.schedule.final=2", "=2.0: must be from 0 to 1"),
   (f"{LM} --config.predict.gap=", "config.predict.gap='': must not be empty"),
   (f"{LM} --config.sample.temperature=-1", "=-1.0: must be numbers, each 0"),
   (

@@ -154,7 +154,7 @@ CONFLICTS: list[Conflict] = [
     "parallel files need the name of the file with the tags, as '*.tags'",
   ),
   Conflict(
-    ("data.word_column", "data.tag_column"),
+    ("data.text_column", "data.label_column"),
     lambda word, tag: word is not None and word == tag,
     "a word and its tag stand in different columns",
   ),

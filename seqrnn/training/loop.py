@@ -316,7 +316,7 @@ def record_evaluation(
     position.waited = position.stalled = 0
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
   plan = config.schedule
-  if plan.name == "plateau" and position.stalled >= plan.patience:
+  if plan.name == "plateau" and position.stalled >= plan.after:
     position.stalled = 0
     state = state._replace(scale=state.scale * plan.factor)
   return state

@@ -313,7 +313,7 @@ def test_plateau_lowers_the_learning_rate(tmp_path):
       "train.epochs": 8,
       "train.batches_per_epoch": 2,
       "schedule.name": "plateau",
-      "schedule.patience": 1,
+      "schedule.after": 1,
       "schedule.factor": 0.1,
       "optimizer.name": "sgd",
       "optimizer.learning_rate": 30.0,
