@@ -15,7 +15,7 @@ ROOMS = (
   "seqrnn.runtime",
   "seqrnn.catalogue",
   "seqrnn.settings.fields",
-  "seqrnn.settings.conflicts",
+  "seqrnn.settings.rules",
   "seqrnn.settings.groups",
   "configs.base",
   "seqrnn.settings.recipes",

@@ -18,7 +18,6 @@ from seqrnn.runtime import devices, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes, warned
 from seqrnn.settings.config import FIELDS, IDENTITY, SHAPE, Config
-from seqrnn.settings.conflicts import ConflictError, conflicts
 
 # The modes; each is a module of seqrnn/modes.
 MODES = (
@@ -80,7 +79,7 @@ def resolve(
   catalogue.complete(config, given, by_flags)
   config_lib.keep_fields(config, by_flags)
   config_lib.expand(config)
-  _check(config, by_flags, path)
+  config_lib.check(config)
   if folder:
     workdir = Path(folder)
   else:
@@ -192,42 +191,6 @@ def _nothing_named(mode: str) -> str:
     f" run first, for example with --config={name} --workdir=runs/{name}, then"
     f" --workdir=runs/{name} --mode={mode}"
   )
-
-
-def _check(config: Config, by_flags: set[str], path: Path):
-  """Refuses a config, with flags that unset fields which exclude others.
-
-  Args:
-    config: the fields.
-    by_flags: those that flags set; the file set the others.
-    path: the file.
-
-  Raises:
-    UserError: as `config_lib.check`.
-  """
-  try:
-    config_lib.check(config)
-  except ConflictError as error:
-    raise UserError(f"{error}{_unset(config, by_flags, path)}") from None
-
-
-def _unset(config: Config, by_flags: set[str], path: Path) -> str:
-  """Returns the flags that unset fields of a file which exclude those set."""
-  fields = config_lib.flat(config)
-  names = {
-    name
-    for names, _ in conflicts(fields)
-    if by_flags.intersection(names)
-    for name in names
-    if name not in by_flags
-    and FIELDS[name].optional
-    and fields[name] is not None
-  }
-  if not names or path.suffix != ".py":
-    return ""
-  unset = " ".join(f"--config.{name}=none" for name in sorted(names))
-  unsets = "unsets it" if len(names) == 1 else "unset them"
-  return f"; {path} sets {' and '.join(sorted(names))}; {unset} {unsets}"
 
 
 def _record(mode: str, folder: str | None) -> str:

@@ -14,14 +14,12 @@ from ml_collections import ConfigDict
 
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files, manifest
-from seqrnn.settings import recipes, suggestions
-from seqrnn.settings.conflicts import ConflictError, conflicts
+from seqrnn.settings import recipes, rules, suggestions
 from seqrnn.settings.fields import LARGEST, WRITTEN, Rule, as_float32
+from seqrnn.settings.fields import Config as Config
 from seqrnn.settings.recipes import FIELDS as FIELDS
 from seqrnn.settings.recipes import defaults as defaults
 from seqrnn.settings.recipes import read_json as read_json
-
-Config = Any  # A ConfigDict; type checkers do not know its fields.
 
 RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
 # Fields that name a place, and READ or WRITTEN.
@@ -321,8 +319,7 @@ def check(config: Config):
       if isinstance(value, tuple) and len(value) == 1:
         shown = repr(value[0])  # As a user gives one temperature.
       raise UserError(f"config.{name}={shown}: {rule}")
-  for _, line in conflicts(fields):
-    raise ConflictError(line)
+  rules.check_combinations(config)
 
 
 def broken(name: str, value: Any) -> str | None:

@@ -11,11 +11,10 @@ from configs import base
 from seqrnn import program
 from seqrnn.following import feedback
 from seqrnn.models import cells, network
-from seqrnn.settings import command, warned
+from seqrnn.settings import command, overrides, warned
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS
 from seqrnn.settings.fields import WRITTEN
-from seqrnn.settings.overrides import split
 from seqrnn.training import fit
 
 USED = {name: field.used for name, field in FIELDS.items() if field.used}
@@ -164,15 +163,8 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
   ("flags", "message"),
   [
     (
-      "--config=logs --config.data.log_session_key=id"
-      " --config.data.log_format=json",
-      "logs.py sets data.log_header and data.log_session;"
-      " --config.data.log_header=none --config.data.log_session=none unset"
-      " them",
-    ),
-    (
       "--config=logs --config.data.log_format=auto",
-      "logs.py sets data.log_header; --config.data.log_header=none unsets it",
+      "a header is itself the format of a line",
     ),
     (  # The file does not set the empty field.
       "--config=classification --config.train.freeze=taken",
@@ -258,15 +250,14 @@ def test_flags_that_a_mode_does_not_read_are_reported(
 def resolve(*flags):
   """The config and the workdir of a command line."""
   parsed = program.define()
-  overrides, arguments = split(["run.py", *flags], parsed)
-  program.parse(parsed, arguments)
-  return command.resolve(parsed, overrides)
+  program.parse(parsed, ["run.py", *flags])
+  return command.resolve(parsed, overrides.from_flags(parsed))
 
 
 PLACES = {
   "data": {"source": "files", "path": "~/corpus", "train_path": "t"},
   "detect": {"input": "log", "output": "o", "port": 1, "address": "0.0.0.0"},
-  "search": {"storage": "sqlite:///password", "space": {"data": {"path": "s"}}},
+  "search": {"storage": "sqlite:///password"},
   "report": {"beside": "b"},
 }
 PLACES["detect"]["state"] = PLACES["detect"]["labels"] = "~/x"
@@ -277,7 +268,7 @@ PLACES["detect"]["state"] = PLACES["detect"]["labels"] = "~/x"
   [
     (
       "config.json",
-      ["--mode=detect", "--detect.labels=mine"],
+      ["--mode=detect", "--config.detect.labels=mine"],
       ["data.path='{}/corpus'", "data.train_path='t'"],
     ),
     ("config.json", ["--mode=detect", "--follow"], ["detect.input='log'"]),
@@ -285,10 +276,7 @@ PLACES["detect"]["state"] = PLACES["detect"]["labels"] = "~/x"
     (
       "search.json",
       ["--mode=search"],
-      [
-        *("data.path='{}/corpus'", "data.train_path='t'"),
-        "search.space.data.path='s'",
-      ],
+      ["data.path='{}/corpus'", "data.train_path='t'"],
     ),
   ],
 )
@@ -316,10 +304,14 @@ def test_a_workdir_names_no_place_to_write_to_and_its_input_is_shown(
       assert config_lib.flat(config)[name] == defaults[name]
   # Flags and --config set them, and no workdir records them.
   if record == "search.json":
-    config, _ = resolve("--workdir=w", *flags, "--storage=sqlite:///mine")
+    config, _ = resolve(
+      "--workdir=w", *flags, "--config.search.storage=sqlite:///mine"
+    )
     assert config.search.storage == "sqlite:///mine"
   Path("own.json").write_text(json.dumps({"detect": PLACES["detect"]}))
-  config, _ = resolve("--config=own.json", "--detect.port=2", "--workdir=v")
+  config, _ = resolve(
+    "--config=own.json", "--config.detect.port=2", "--workdir=v"
+  )
   assert (config.detect.output, config.detect.port) == ("o", 2)
   (tmp_path / "saved.json").write_bytes(config_lib.encoded(config))
   saved = config_lib.read_record(tmp_path / "saved.json")
@@ -328,8 +320,9 @@ def test_a_workdir_names_no_place_to_write_to_and_its_input_is_shown(
     config_lib.encoded(config, recorded=False)
   )  # For --config.
   assert written <= config_lib.flat(printed).keys()
-  assert "--detect.port=2: has no effect with --mode=train; the modes" in (
-    capfd.readouterr().err
+  assert (
+    "--config.detect.port=2: has no effect with --mode=train; the modes"
+    in (capfd.readouterr().err)
   )
 
 
@@ -350,11 +343,13 @@ def test_home_is_one_place_wherever_a_path_is_typed(tmp_path, monkeypatch):
   fields = {"data": {"source": "files", "path": "~/x"}}
   (tmp_path / "w" / "config.json").write_text(json.dumps(fields))
   for flags in (["--mode=detect"], ["--mode=detect", "--follow"]):
-    config, workdir = resolve("--workdir=~/w", *flags, "--detect.state=~/s")
+    config, workdir = resolve(
+      "--workdir=~/w", *flags, "--config.detect.state=~/s"
+    )
     assert feedback.state_folder(config, workdir) == tmp_path / "s"
     assert config.data.path == f"{tmp_path}/x"
   config, workdir = resolve(
-    "--config=~/w/config.json", "--workdir=~/w", "--data.path=~/x"
+    "--config=~/w/config.json", "--workdir=~/w", "--config.data.path=~/x"
   )
   assert workdir == tmp_path / "w"
   assert fit.check_owner(config, workdir).data.path == f"{tmp_path}/x"

@@ -129,7 +129,7 @@ def test_help_has_the_values_of_the_config_that_is_named(tmp_path, capsys):
     ([workdir, "--mode=sample"], 7, f"{workdir}; the default is 128"),
     ([workdir, "--config=base"], 128, "default"),
   ):
-    for argv in ([*flags, "--help=hidden_size"], ["-h", "model", *flags]):
+    for argv in ([*flags, "--help=model.hidden_size"], ["-h", "model", *flags]):
       assert program.main(["run.py", *argv]) == 0
       line = f"--config.model.hidden_size={value}  ({origin})\n"
       assert line in capsys.readouterr().out, argv
