@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.data import corpora
 from seqrnn.data.secrets import redaction
 from seqrnn.data.tail import Chunk, FileTail, Position, StreamTail
 from seqrnn.detection import deployed
@@ -370,7 +369,6 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     UserError: the model does not predict the next event, there is no detection,
       or the state cannot be used.
   """
-  config = corpora.with_format(config)  # Of a run of an earlier version.
   if config.data.log_format == "auto":
     raise UserError(
       "--follow: data.log_format='auto': the files of the training have"

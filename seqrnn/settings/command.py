@@ -17,6 +17,7 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import devices, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes, warned
+from seqrnn.settings import resolve as resolve_lib
 from seqrnn.settings.config import FIELDS, IDENTITY, SHAPE, Config
 
 # The modes; each is a module of seqrnn/modes.
@@ -77,7 +78,9 @@ def resolve(
   if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
     given |= config_lib.changes(defaults, plain).keys()
   catalogue.complete(config, given, by_flags)
-  config_lib.keep_fields(config, by_flags)
+  if names := resolve_lib.fitted_names(config):
+    left = [name for name in names if name not in by_flags]
+    config.train.fit_to_data = ",".join(left) or None
   config_lib.expand(config)
   config_lib.check(config)
   if folder:
@@ -92,7 +95,8 @@ def resolve(
     recorded = _read_run(workdir, defaults, record, "the command")
   if parsed.mode not in ("train", "search", "config") and not new:
     # Without --config only the model is fixed; the data may be other files.
-    config = config_lib.settled(config, recorded)
+    run = config_lib.flat(recorded)
+    config, _ = resolve_lib.resolve(config, resolve_lib.Facts(run))
     _refuse_differences(
       recorded, config, workdir, IDENTITY if parsed.config else SHAPE
     )

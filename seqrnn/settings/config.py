@@ -4,7 +4,7 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import reduce
 from pathlib import Path
@@ -31,13 +31,6 @@ TRAINING = ("task", "seed", "data.", "model.", "optimizer.", "schedule.") + (
 )
 # Fields that determine the shapes of parameters and the vocabulary.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
-# Fields that `train.fit_to_data` may change.
-FITTED = (
-  "train.batch_size",
-  "train.batches_per_epoch",
-  "train.epochs",
-  "model.dropout",
-)
 CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
 # Fields that only end a training: the only ones that may change on resume.
 LIMITS = ("train.epochs", "train.max_steps", "train.patience")
@@ -266,41 +259,9 @@ def differences(
   return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in found]
 
 
-def settled(config: Config, run: Config | dict[str, Any]) -> Config:
-  """Returns the config with what the run has found for its fields.
-
-  That is the hidden size for the same `model.parameters`, the log format for
-  `data.log_format=auto`, and the fields that `train.fit_to_data` names.
-  """
-  fields, config = flat(run), copy.deepcopy(config)
-  wanted = config.model.parameters
-  if wanted is not None and wanted == fields.get("model.parameters"):
-    _assign(config, "model.hidden_size", fields["model.hidden_size"])
-  kept = [name for name in fitted_names(config) if name in fitted_names(run)]
-  for name in kept:
-    _assign(config, name, fields[name])
-  if config.data.log_format == "auto" and fields.get("data.log_format"):
-    _assign(config, "data.log_format", fields["data.log_format"])
-  return config
-
-
 def searched(fields: dict[str, Any]) -> set[str]:
   """Returns the names of the fields that a search chooses."""
   return {text.partition("=")[0].strip() for text in fields["search.space"]}
-
-
-def fitted_names(config: Config | dict[str, Any]) -> list[str]:
-  """Returns the names of the fields that the size of the data changes."""
-  given = flat(config).get("train.fit_to_data") or ""
-  names = [part.strip() for part in given.split(",")]
-  return [name for name in FITTED if "all" in names or name in names]
-
-
-def keep_fields(config: Config, kept: Collection[str]):
-  """Takes fields from those that the size of the data changes."""
-  if names := fitted_names(config):
-    left = [name for name in names if name not in kept]
-    config.train.fit_to_data = ",".join(left) or None
 
 
 def check(config: Config):

@@ -320,9 +320,8 @@ def test_a_workdir_names_no_place_to_write_to_and_its_input_is_shown(
     config_lib.encoded(config, recorded=False)
   )  # For --config.
   assert written <= config_lib.flat(printed).keys()
-  assert (
-    "--config.detect.port=2: has no effect with --mode=train; the modes"
-    in (capfd.readouterr().err)
+  assert "config.detect.port=2: has no effect with --mode=train; the modes" in (
+    capfd.readouterr().err
   )
 
 
