@@ -147,7 +147,7 @@ def begun(tmp_path_factory):
   for path in (ROOT / "configs").glob("*.py"):
     workdir = folder / "runs" / path.stem
     workdir.mkdir(parents=True)
-    config = config_lib.read(path, base.get_config())
+    config = config_lib.read(path)
     config_lib.save(config, workdir / "config.json")
   (folder / "runs" / "mine").symlink_to(folder / "runs" / "rnn")
   for name in (
@@ -165,7 +165,7 @@ def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   monkeypatch.chdir(begun)
   parsed = program.define()
   assert parsed(shlex.split(line, comments=True)[1:])[1:] == []
-  command.resolve(parsed, from_flags(parsed))
+  command.resolve(parsed, from_flags(parsed), None)
 
 
 def test_there_are_commands_and_no_other_ones_are_left_out():

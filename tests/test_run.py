@@ -17,9 +17,10 @@ import pytest
 from configs import base
 from seqrnn import __main__, program
 from seqrnn.errors import Interrupted, UserError
-from seqrnn.runtime import devices, manifest, pages
+from seqrnn.runtime import manifest, pages
 from seqrnn.settings import command
 from seqrnn.settings import config as config_lib
+from seqrnn.settings.resolve import Facts, Machine, resolve
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -800,19 +801,25 @@ except KeyboardInterrupt:
   assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
+def shared(config, cores, mode="train"):
+  """The workers of a search, the CPU devices and the threads."""
+  config, _ = resolve(config, Facts(machine=Machine(mode, cores)))
+  return (
+    config.search.workers,
+    config.train.cpu_devices,
+    (config.train.cpu_threads),
+  )
+
+
 @pytest.mark.parametrize(
   ("hidden_size", "batch_size", "cores", "expected"),
   [(256, 16, 2, 2), (257, 16, 2, 1), (256, 15, 2, 1), (256, 16, 1, 1)],
 )
-def test_cpu_devices_by_the_rule(
-  monkeypatch, hidden_size, batch_size, cores, expected
-):
-  monkeypatch.setattr(devices, "cores", lambda: cores)
+def test_cpu_devices_by_the_rule(hidden_size, batch_size, cores, expected):
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.train.batch_size = batch_size
-  assert command.share_cores(config) == (expected, None)
-  assert config.train.cpu_devices == expected
+  assert shared(config, cores)[1:] == (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -826,27 +833,24 @@ def test_cpu_devices_by_the_rule(
   ],
 )
 def test_workers_of_a_search_share_the_cores(
-  monkeypatch, hidden_size, method, workers, expected
+  hidden_size, method, workers, expected
 ):
-  monkeypatch.setattr(devices, "cores", lambda: 4)
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.search.method = method
   config.search.workers = workers
-  counts = command.share_cores(config, "search")
-  assert (config.search.workers, *counts) == expected
+  assert shared(config, 4, "search") == expected
   for given in (1, 3):
     config.train.cpu_threads = given
-    assert command.share_cores(config, "search") == (expected[1], given)
+    assert shared(config, 4, "search") == (*expected[:2], given)
 
 
-def test_cpu_devices_where_the_hidden_size_is_not_yet_known(monkeypatch):
-  monkeypatch.setattr(devices, "cores", lambda: 2)
+def test_cpu_devices_where_the_hidden_size_is_not_yet_known():
   for parameters, expected in ((3 * 4 * 256**2, 2), (3 * 4 * 256**2 + 1, 1)):
     config = base.get_config()
     config.model.layers = 3
     config.model.parameters = parameters
-    assert command.share_cores(config) == (expected, None)
+    assert shared(config, 2)[1:] == (expected, None)
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
@@ -861,7 +865,9 @@ def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   def resolved(overrides):
     parsed = program.define()
     parsed(["run.py", *flags])
-    return command.share_cores(command.resolve(parsed, overrides)[0])
+    machine = Machine(mode, 2)
+    train = command.resolve(parsed, overrides, machine)[0].train
+    return train.cpu_devices, train.cpu_threads
 
   assert resolved({}) == (3, 5)
   assert resolved({"train.cpu_devices": 1}) == (1, 5)

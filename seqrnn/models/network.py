@@ -248,7 +248,7 @@ def loss(
     )
     mean, totals = figures(logits_BNV, *target)
     return mean, (carry, totals)
-  carry, logits_BNV = model.apply(
+  result: Any = model.apply(
     {"params": params},
     ids_BT,
     carry,
@@ -256,5 +256,6 @@ def loss(
     rngs={"dropout": key},
     letters_BTL=letters_BTL,
   )
+  carry, logits_BNV = result
   mean, totals = figures(logits_BNV, *target, objective.smoothing)
   return mean, (carry, totals)

@@ -68,7 +68,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     UserError: there is no run, or a file of it is damaged.
   """
   files.check_links(workdir)
-  config = config_lib.read_run(workdir, config_lib.defaults())
+  config = config_lib.read_run(workdir)
   rows = read_rows(workdir / "metrics.csv", "validation_loss")
   state = _state(workdir, config)
   if not rows:

@@ -1,6 +1,5 @@
 """Reads, overrides, checks, compares and saves configs."""
 
-import copy
 import json
 import os
 import sys
@@ -116,10 +115,10 @@ def text(value: Any) -> str:
   return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
-def read(path: str | os.PathLike, base: Config) -> Config:
+def read(path: str | os.PathLike) -> Config:
   """Reads a config from a .py file with get_config(), or from JSON.
 
-  A field that the file lacks has the value of `base`.
+  A field that the file lacks has its default.
 
   Raises:
     UserError: the file is missing or invalid, or it has an unknown field or a
@@ -127,12 +126,12 @@ def read(path: str | os.PathLike, base: Config) -> Config:
   """
   path = Path(path)
   fields = recipes.load(path) if path.suffix == ".py" else read_json(path)
-  return with_fields(path, flat(fields), base)
+  return with_fields(path, flat(fields))
 
 
-def with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
-  """Returns the base, overridden by the fields of a file."""
-  config = copy.deepcopy(base)
+def with_fields(path: Path, fields: dict[str, Any]) -> Config:
+  """Returns the defaults, overridden by the fields of a file."""
+  config = defaults()
   for name, value in fields.items():
     try:
       _assign(config, name, value)
@@ -141,18 +140,15 @@ def with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
   return config
 
 
-def read_run(
-  workdir: str | os.PathLike, base: Config, name: str = "config.json"
-) -> Config:
+def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
   """Reads the config of a run that any version has written.
 
-  A field that the file lacks has the value of `base`. Two kinds of fields are
+  A field that the file lacks has its default. Two kinds of fields are
   ignored, with a warning on stderr: those that this version does not have,
   unless a checkpoint may depend on them, and those of places that are written.
 
   Args:
     workdir: the folder of the run.
-    base: the defaults.
     name: the file name.
 
   Raises:
@@ -167,7 +163,7 @@ def read_run(
     raise UserError(f"--workdir={workdir}: {missing}")
   manifest.warn_if_missing(path)
   manifest.verify(path)
-  fields, usual = read_record(path), flat(base)
+  fields, usual = read_record(path), flat(defaults())
   places = [name for name in fields if PLACES.get(name) == WRITTEN]
   changed = [name for name in places if fields.pop(name) != usual[name]]
   if changed:
@@ -189,7 +185,7 @@ def read_run(
   if ignored:
     line = f"{path}: ignored, unknown to this version: {', '.join(ignored)}"
     print(visible(line), file=sys.stderr)
-  return with_fields(path, fields, base)
+  return with_fields(path, fields)
 
 
 def read_record(path: Path) -> dict[str, Any]:

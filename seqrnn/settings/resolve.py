@@ -1,4 +1,4 @@
-"""Where a config changes: fields that depend on the run, the data, the model.
+"""Where a config changes: flags, and fields that depend on run, data, machine.
 
 `train.fit_to_data`: a config made for a large set trains a small one for too
 few steps, because an epoch has few batches. The rule gives small sets smaller
@@ -16,10 +16,12 @@ learning rate be warm, or the first random parameters have left the average.
 import bisect
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
+from seqrnn import catalogue
 from seqrnn.errors import UserError, counted
+from seqrnn.runtime import devices
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config, flat, locate
 
@@ -48,17 +50,37 @@ _WARMUP = 0.1  # The largest share of the steps.
 _AVERAGED = 0.2  # The largest share that an average reaches back.
 
 
+class Machine(NamedTuple):
+  """The cores and the GPUs that a mode may use."""
+
+  mode: str
+  cores: int
+  gpus: int = 0
+
+
+def this_machine(mode: str = "train") -> Machine:
+  """Returns the machine of this process."""
+  gpus = len(devices.gpus()) if mode == "search" else 0
+  return Machine(mode, devices.cores(), gpus)
+
+
 class Facts(NamedTuple):
   """What a config depends on; None: not known yet, or not needed any more.
 
   Attributes:
+    overrides: the values of the fields that flags set.
+    given: the fields that flags or the config set.
     run: the fields that the run in the workdir has.
+    machine: what computes.
     log_format: of the log of the training.
     parameters: a function config -> the number of parameters of its model.
     epoch: a function config -> the batches and the rows of a batch of an epoch.
   """
 
+  overrides: dict[str, Any] = {}
+  given: Collection[str] | None = None
   run: dict[str, Any] | None = None
+  machine: Machine | None = None
   log_format: str | None = None
   parameters: Callable[[Config], int] | None = None
   epoch: Callable[[Config], tuple[int, int]] | None = None
@@ -74,8 +96,17 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
     UserError: a model of one unit has more than `model.parameters`.
   """
   config = copy.deepcopy(config)
+  _override(config, facts.overrides)
+  if facts.given is not None:
+    for name, value in catalogue.needed_fields(
+      config.data.source, facts.given, facts.overrides
+    ).items():
+      config.data[name] = value
+  config_lib.expand(config)
   if facts.run is not None:
     _take_from_run(config, facts.run)
+  if facts.machine is not None:
+    _share_cores(config, facts.machine)
   if facts.log_format is not None:
     config.data.log_format = facts.log_format
   lines = []
@@ -102,6 +133,55 @@ def fitted_names(config: Config | dict[str, Any]) -> list[str]:
   return [name for name in FITTED if "all" in names or name in names]
 
 
+def _override(config: Config, overrides: dict[str, Any]):
+  """Sets fields from flags; hidden_size replaces the config's parameters.
+
+  `train.fit_to_data` leaves the fields that flags set as they are.
+  """
+  for name, value in overrides.items():
+    group, key = locate(config, name)
+    group[key] = value
+  if names := fitted_names(config):
+    left = [name for name in names if name not in overrides]
+    config.train.fit_to_data = ",".join(left) or None
+  model = config.model
+  if "model.hidden_size" in overrides:
+    if overrides.get("model.parameters") is not None:
+      raise UserError(
+        f"{config.model.hidden_size=}, {config.model.parameters=}: give one of"
+        " the two"
+      )
+    model.parameters = None
+
+
+def _share_cores(config: Config, machine: Machine):
+  """Sets the numbers of CPU devices, threads and a search's workers.
+
+  The operations of small layers are too short to be split over cores. Two
+  devices, each with half of the rows, are faster then; with large layers or few
+  rows they are slower. A search has a worker on each GPU; without GPUs, a
+  search of small layers has a worker on each core. Workers divide the cores and
+  have a thread for each of theirs: with two threads on a core, steps of small
+  layers take 1.2 times as long. The numbers of devices and threads affect
+  rounding, so config.json keeps them.
+  """
+  model, train, search = config.model, config.train, config.search
+  small = model.hidden_size <= 256
+  if model.parameters:  # The hidden size is computed later, with JAX.
+    small = model.parameters <= model.layers * 4 * 256**2
+  cores = machine.cores
+  if machine.mode == "search":
+    if search.workers is None:  # Trials of `coarse` depend on earlier trials.
+      several = machine.gpus or (cores if small else 1)
+      search.workers = several if search.method != "coarse" else 1
+    cores = max(cores // search.workers, 1)
+    if search.workers > 1 and train.cpu_threads is None and not machine.gpus:
+      train.cpu_threads = cores
+  if train.cpu_devices is None:
+    few = train.batch_size < 16
+    train.cpu_devices = 2 if small and not few and cores > 1 else 1
+
+
 def _take_from_run(config: Config, run: dict[str, Any]):
   """Takes the fields that `resolve` has set for the run in the workdir."""
 
@@ -114,6 +194,9 @@ def _take_from_run(config: Config, run: dict[str, Any]):
     put("model.hidden_size")
   if config.data.log_format == "auto" and run.get("data.log_format"):
     put("data.log_format")
+  for name in config_lib.CPU:
+    if flat(config)[name] is None:
+      put(name)
   both = [name for name in fitted_names(config) if name in fitted_names(run)]
   for name in both:
     put(name)

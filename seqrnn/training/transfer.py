@@ -147,7 +147,7 @@ def find(build: Build, config: Config, workdir: Path) -> Source | None:
   if not checkpoint.steps(folder / "checkpoints"):
     raise UserError(f"{field}: has no checkpoint; train this run first")
   files.check_links(folder)
-  old = config_lib.read_run(folder, config_lib.defaults())
+  old = config_lib.read_run(folder)
   if old.model.cell != config.model.cell:
     raise UserError(
       f"{field}: has model.cell={old.model.cell!r}, and this run has"

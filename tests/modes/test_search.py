@@ -332,7 +332,7 @@ def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
   rates = [r["optimizer.learning_rate"] for r in table(tmp_path / "s")]
   assert rates == ["1.0", "0.1", "0.01", "0.001", "0.03", "0.00333"]
   assert best == {"optimizer.learning_rate": 0.03}
-  chosen = config_lib.read(tmp_path / "s" / "best.json", base.get_config())
+  chosen = config_lib.read(tmp_path / "s" / "best.json")
   assert chosen.model.hidden_size == 64
   assert chosen.optimizer.learning_rate == 0.03
 
@@ -646,7 +646,7 @@ def run(build, config, folder, should_stop):
 
 fit.fit, pictures.draw = run, lambda *_: []
 workdir = Path(sys.argv[2])
-config = config_lib.read(sys.argv[1], base.get_config())
+config = config_lib.read(sys.argv[1])
 search.run(experiments.build, config, workdir)
 """
 
@@ -764,7 +764,7 @@ def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
   log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
   assert "resuming from step 2\n" in log
 
-  chosen = config_lib.read(tmp_path / "parts" / "best.json", base.get_config())
+  chosen = config_lib.read(tmp_path / "parts" / "best.json")
   again = fit.fit(experiments.build, chosen, tmp_path / "again")
   assert again["best"] == float(rows[0]["loss"])
 

@@ -81,7 +81,7 @@ def test_a_config_survives_its_file(config, tmp_path):
   config.train.max_steps = 7
   config.optimizer.learning_rate = 0.1 + 0.2
   config_lib.save(config, tmp_path / "config.json")
-  found = config_lib.read(tmp_path / "config.json", base.get_config())
+  found = config_lib.read(tmp_path / "config.json")
   assert config_lib.flat(found) == config_lib.flat(config)
   assert config_lib.differences(config, found) == []
   # And it is still a config that flags may change.
@@ -95,7 +95,7 @@ def test_a_file_may_hold_some_fields_only(config, tmp_path):
   fields = {"model": {"forget_bias": 2, "cell": "gru"}, "sample": {}}
   fields["sample"]["temperature"] = [1, 0.5]
   path.write_text(json.dumps(fields))
-  found = config_lib.read(path, config)
+  found = config_lib.read(path)
   assert config_lib.changes(config, found) == {
     "model.cell": ("lstm", "gru"),
     "model.forget_bias": (1.0, 2.0),
@@ -106,9 +106,7 @@ def test_a_file_may_hold_some_fields_only(config, tmp_path):
   own = "import ml_collections\n\ndef get_config():\n  return "
   path = tmp_path / "own.py"
   path.write_text(f"{own}ml_collections.ConfigDict({{'seed': 3}})\n")
-  assert config_lib.changes(config, config_lib.read(path, config)) == {
-    "seed": (0, 3)
-  }
+  assert config_lib.changes(config, config_lib.read(path)) == {"seed": (0, 3)}
 
 
 def workdir(folder, change=lambda _: None):
@@ -128,7 +126,7 @@ def test_fields_that_a_run_lacks_have_the_defaults(config, tmp_path, first):
     for *groups, key in names:
       reduce(dict.get, groups, fields).pop(key)
 
-  found = config_lib.read_run(workdir(tmp_path, change), config)
+  found = config_lib.read_run(workdir(tmp_path, change))
   assert config_lib.flat(found) == config_lib.flat(config)
   # And one flag may change each, whatever the others.
   for parts in names:
@@ -145,7 +143,7 @@ def test_what_no_checkpoint_rests_on_is_left_out(
   config, tmp_path, capsys, group
 ):
   workdir(tmp_path, lambda c: c.setdefault(group, {}).update(new=1, old="x"))
-  found = config_lib.read_run(tmp_path, config)
+  found = config_lib.read_run(tmp_path)
   assert config_lib.flat(found) == config_lib.flat(config)
   out, err = capsys.readouterr()
   assert out == "" and err == (
@@ -167,7 +165,7 @@ def test_what_a_checkpoint_may_rest_on_is_in_the_way(
       tmp_path,
       lambda c: c.update({group: {key: value}} if group else {key: value}),
     )
-    return config_lib.read_run(tmp_path, config)
+    return config_lib.read_run(tmp_path)
 
   for value in (0, "", [], "x", True):
     with pytest.raises(UserError) as caught:
@@ -197,11 +195,11 @@ def test_what_is_off_is_as_what_is_not_there(config):
   + ['{"model": {"dropout": "0"}}', '{"model": {"dropout": %s}}' % (10**400)]
   + ['{"seed": 1}{', "[" * 100_000, '{"zzz": 1}', '{"seed": {"zzz": 1}}'],
 )
-def test_a_file_that_is_wrong_is_named(config, tmp_path, text):
+def test_a_file_that_is_wrong_is_named(tmp_path, text):
   path = tmp_path / "wrong.json"
   path.write_text(text)
   with pytest.raises(UserError) as caught:
-    config_lib.read(path, config)
+    config_lib.read(path)
   assert str(caught.value).startswith(f"{path}: ")
 
 
