@@ -572,11 +572,6 @@ HARMLESS: list[tuple] = [
   ("best is nowhere", position(best_step=7), ""),
   ("position of old", text(f"{LAST}/position/metadata", '{"step": 2}'), ""),
   (
-    "fields that are off",
-    only(field("model.attention", None), field("data.sorted", False)),
-    "",
-  ),
-  (
     "places outside",
     only(
       field("detect.state", "state"),
@@ -587,12 +582,6 @@ HARMLESS: list[tuple] = [
     ),
     "x/config.json: ignored, only flags and --config set them: detect.state,"
     " detect.output, detect.port, detect.address, search.storage\n",
-  ),
-  (
-    "fields of other versions",
-    only(field(f"train.{ESCAPE}", 1), field("serve.port", 80)),
-    r"x/config.json: ignored, unknown to this version: train.\x1b]0;owned"
-    r"\x07\x9b2J\u202e, serve.port" + "\n",
   ),
 ]
 

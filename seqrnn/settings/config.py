@@ -42,8 +42,6 @@ IDENTITY = tuple(
   if name.startswith((*TRAINING, "checkpoint."))
   and name not in (*LIMITS, *CPU, "checkpoint.step", "train.fit_to_data")
 )
-# Groups of fields that a checkpoint of any version may depend on.
-_CHECKPOINT_GROUPS = ("task", "seed", "data", "model")
 
 
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
@@ -141,19 +139,17 @@ def with_fields(path: Path, fields: dict[str, Any]) -> Config:
 
 
 def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
-  """Reads the config of a run that any version has written.
+  """Reads the config of a run.
 
-  A field that the file lacks has its default. Two kinds of fields are
-  ignored, with a warning on stderr: those that this version does not have,
-  unless a checkpoint may depend on them, and those of places that are written.
+  A field that the file lacks has its default. Fields of places that are written
+  are ignored, with a warning on stderr.
 
   Args:
     workdir: the folder of the run.
     name: the file name.
 
   Raises:
-    UserError: the file is missing or invalid, or it has an unknown field that a
-      checkpoint may depend on.
+    UserError: the file is missing or invalid, or it has an unknown field.
   """
   path = Path(workdir) / name
   if not path.exists():
@@ -170,21 +166,11 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
     names = ", ".join(changed)
     line = f"{path}: ignored, only flags and --config set them: {names}"
     print(visible(line), file=sys.stderr)
-  ignored = []
-  for name in [name for name in fields if name not in RULES]:
-    value = fields.pop(name)
-    group, dot, _ = name.partition(".")
-    if value is None or value is False:  # The feature is not used.
-      continue
-    if not dot or group in _CHECKPOINT_GROUPS:
-      raise UserError(
-        f"{path}: config.{name}={value!r}: this version has no such field, and"
-        " the checkpoints may depend on it"
-      )
-    ignored.append(name)
-  if ignored:
-    line = f"{path}: ignored, unknown to this version: {', '.join(ignored)}"
-    print(visible(line), file=sys.stderr)
+  for name in sorted(fields.keys() - RULES.keys()):
+    raise UserError(
+      f"{path}: config.{name}: this version has no such field; train the run"
+      " again"
+    )
   return with_fields(path, fields)
 
 
@@ -237,9 +223,6 @@ def changes(
 ) -> dict[str, tuple[Any, Any]]:
   """Returns the fields that differ, with both values, sorted by name."""
   a, b = flat(old), flat(new)
-  for name in a.keys() - b.keys():
-    if a[name] is False:  # False, like None: the feature is not used.
-      a[name] = None
   return {
     name: (a.get(name), b.get(name))
     for name in sorted(a | b)
