@@ -173,7 +173,7 @@ TRAIN = group(
     "Limit fields to the length of the training: train.eval_every to an epoch,"
     " schedule.warmup_steps to a tenth of all steps, and train.ema to an"
     " average over a fifth of them, 1 / (1 - ema) steps. A line names what is"
-    " limited.",
+    " limited, and config.json has the limits.",
   ),
   patience=optional(
     int, COUNT, "Stop early after so many evaluations without improvement."
