@@ -310,11 +310,14 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   """Returns the rows of a hidden size."""
   from configs import base
   from seqrnn.runtime import launch
-  from seqrnn.settings import command
+  from seqrnn.settings import resolve
 
   config = base.get_config()
   config.model.hidden_size = H
-  launch.configure_device(*command.share_cores(config))
+  config, _ = resolve.resolve(
+    config, resolve.Facts(machine=resolve.this_machine())
+  )
+  launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
   found = {
     f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)
     for streams in (1, 64)

@@ -109,14 +109,11 @@ def read(workdir: Path, count: int) -> Study:
   from optuna.distributions import IntDistribution
   from optuna.trial import create_trial
 
-  from configs import base
   from seqrnn.searching import space
   from seqrnn.settings import config as config_lib
   from seqrnn.training.history import read_rows
 
-  found = space.parse(
-    config_lib.read(workdir / "search.json", base.get_config())
-  )
+  found = space.parse(config_lib.read(workdir / "search.json"))
   trials = []
   for row in rows(workdir)[:count]:
     kept = read_rows(workdir / "trials" / f"{int(row['trial']):04}/metrics.csv")
@@ -172,12 +169,11 @@ def rows(workdir: Path) -> list[dict[str, str]]:
 def tested(study: Study, trial: FrozenTrial) -> float:
   """Returns the test loss of a trial's best checkpoint."""
   import experiments
-  from configs import base
   from seqrnn.modes import evaluate
   from seqrnn.settings import config as config_lib
 
   workdir = study.workdir / "trials" / f"{trial.user_attrs['number']:04}"
-  config = config_lib.read_run(workdir, base.get_config())
+  config = config_lib.read_run(workdir)
   config.evaluate.split = "test"
   with redirect_stdout(io.StringIO()):
     return evaluate.run(experiments.build, config, workdir)["loss"]

@@ -71,7 +71,7 @@ def seqrnn(case: Case, products: str = "float32"):
   from configs import base
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.runtime import launch, sharding
-  from seqrnn.settings import command
+  from seqrnn.settings import resolve
   from seqrnn.training import optimizers
   from seqrnn.training.step import make_start, make_step
 
@@ -97,7 +97,10 @@ def seqrnn(case: Case, products: str = "float32"):
       "optimizer.clip_value": CLIP,
     }
   )
-  launch.configure_device(*command.share_cores(config))
+  config, _ = resolve.resolve(
+    config, resolve.Facts(machine=resolve.this_machine())
+  )
+  launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
   names = tuple(f"w{n}" for n in range(case.V - RESERVED))
   experiment = experiments.build(config, {"symbols": Vocabulary("word", names)})
   inputs, targets = tokens(case)

@@ -22,7 +22,6 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
-from configs import base
 from seqrnn import catalogue
 from seqrnn.data.music import NOTES
 from seqrnn.detection.ensemble import Ensemble
@@ -100,7 +99,7 @@ def read_config(name: str, fields: dict[str, Any], folder: Path) -> Config:
     folder: for the text.
   """
   path = _ROOT / "configs" / f"{name}.py"
-  config = config_lib.read(path, base.get_config())
+  config = config_lib.read(path)
   if config.data.source in (*catalogue.sets(), "files"):
     text = folder / f"{name}.txt"
     if not text.exists():

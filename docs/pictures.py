@@ -36,8 +36,7 @@ CURVES = {
 
 def model(name: str):
   """Draws the model of a config."""
-  defaults = base.get_config()
-  config = config_lib.read(HERE.parent / "configs" / f"{name}.py", defaults)
+  config = config_lib.read(HERE.parent / "configs" / f"{name}.py")
   symbols = Vocabulary("char", tuple(string.printable))
   experiment = experiments.build(config, {"symbols": symbols})
   title = f"configs/{name}.py"

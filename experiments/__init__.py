@@ -68,7 +68,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
   """
   workdir = Path(os.path.expanduser(workdir))
   files.check_links(workdir)
-  config = config_lib.read_run(workdir, config_lib.defaults())
+  config = config_lib.read_run(workdir)
   config.checkpoint.step = step
   config_lib.check(config)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))

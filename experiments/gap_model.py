@@ -189,7 +189,6 @@ def cross_entropies(
   targets_BT: jax.Array,
   weights_BT: jax.Array,
   smoothing: float = 0.0,
-  penalty_BT: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
   """The mean cross-entropy of HEADS; the figures are of the joint head.
 
@@ -199,19 +198,14 @@ def cross_entropies(
     targets_BT: as in `losses.cross_entropy`.
     weights_BT: of all heads.
     smoothing: of all heads.
-    penalty_BT: of both towers, so the joint head's; it counts whole.
   """
   each, totals = [], {}
   for n, name in enumerate(HEADS):
-    whole = None
-    if name == "joint" and penalty_BT is not None:
-      whole = len(HEADS) * penalty_BT
     loss, totals[name] = losses.cross_entropy(
       logits[name],
       targets_BT,
       weights_BT * batch["heads"][:, n, None],
       smoothing,
-      whole,
     )
     each.append(loss)
   others = {f"{name}_loss": totals[name]["loss"] for name in HEADS[1:]}

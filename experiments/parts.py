@@ -68,8 +68,6 @@ def spelling(
   shape = model.copy_and_resolve_references()
   width = model.letters
   shape.update(hidden_size=width, embedding_size=width, layers=1)
-  # The penalties are those of the words' outputs.
-  shape.update(activation_penalty=0.0, change_penalty=0.0)
   body = network.stack(shape, len(characters_known), bidirectional=True)
   own = network.Letters(body, len(characters_known), width, products)
   return own, functools.partial(characters, characters_known)

@@ -31,8 +31,6 @@ _PLAIN = {
   "model.embedding_size": None,
   "model.tied": False,
   "model.symbol_dropout": 0,
-  "model.activation_penalty": 0,
-  "model.change_penalty": 0,
   "train.label_smoothing": 0,
 }
 

@@ -159,7 +159,7 @@ def chain_figures(
   tags in its place. `rules` restrict predictions, not the loss, which would be
   infinite for a text that breaks them.
   """
-  targets_BT, weights_BT, *more = terms
+  targets_BT, weights_BT = terms[:2]  # There is no smoothing.
   mask_BT, edges_B2 = weights_BT > 0, _edges(batch)
   label_BT = targets_BT - (UNKNOWN + 1)
   nll_B = crf.surprisal(
@@ -173,8 +173,6 @@ def chain_figures(
   totals = {"loss": (total, weight)}
   totals |= losses.hits(targets_BT, best_BT, weights_BT, V)
   totals |= count(batch, best_BT)
-  if more and more[1] is not None:  # Penalties; there is no smoothing.
-    total += jnp.sum(more[1] * known_BT)
   return total / jnp.where(weight > 0, weight, 1), totals
 
 

@@ -21,6 +21,7 @@ from seqrnn.runtime import compiled, devices, files, launch
 from seqrnn.settings import command, recipes, suggestions
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import FIELDS, Config
+from seqrnn.settings.resolve import Facts, resolve, this_machine
 from seqrnn.table import Table, read_csv
 
 Given = str | os.PathLike[str] | ConfigDict | None  # What names a config.
@@ -136,7 +137,7 @@ def call(
     )
   with errors_of_python():
     resolved, folder = _resolve(mode, config, workdir, settings)
-    with _started(resolved, mode), _output(verbose):
+    with _started(resolved, mode) as resolved, _output(verbose):
       module = importlib.import_module(f"seqrnn.modes.{mode}")
       return module.run(build, resolved, folder), resolved, folder
 
@@ -186,7 +187,7 @@ def _resolve(
     process_id=None,
   )
   overrides = dict(_override(*pair) for pair in settings.items())
-  return command.resolve(request, overrides)
+  return command.resolve(request, overrides, None)
 
 
 def _override(name: str, value: Any) -> tuple[str, Any]:
@@ -213,15 +214,16 @@ def _override(name: str, value: Any) -> tuple[str, Any]:
 
 
 @contextmanager
-def _started(config: Config, mode: str) -> Iterator[None]:
+def _started(config: Config, mode: str) -> Iterator[Config]:
   """Starts JAX, unless this process has, and leaves its environment as it is.
 
-  The config gets the number of CPU devices that JAX has.
+  Yields the config with the number of CPU devices that JAX has.
   """
   import jax
 
   asked = config.train.cpu_devices
-  count, threads = command.share_cores(config, mode)
+  config, _ = resolve(config, Facts(machine=this_machine(mode)))
+  count, threads = config.train.cpu_devices, config.train.cpu_threads
   several = mode == "search" and config.search.workers > 1
   before = os.environ.get(_THREADS)
   try:
@@ -241,7 +243,7 @@ def _started(config: Config, mode: str) -> Iterator[None]:
           " rounding",
           file=sys.stderr,
         )
-    yield
+    yield config
   finally:
     if before is None:
       os.environ.pop(_THREADS, None)

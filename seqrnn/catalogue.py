@@ -99,27 +99,27 @@ def sets() -> dict[str, DataSet]:
   return found
 
 
-def complete(config: Any, given: Collection[str], flags: Collection[str]):
-  """Sets the fields of `data` that its set needs.
+def needed_fields(
+  source: str, given: Collection[str], flags: Collection[str]
+) -> dict[str, Any]:
+  """The fields of `data` that a set needs, with their values.
 
   A set named by a flag replaces the files of the config, and their format.
   A set named by the config leaves the fields that the config sets.
 
   Args:
-    config: of which `data` is changed.
+    source: `data.source`.
     given: the fields that a flag or the config sets, by their dotted names.
     flags: those of them that a flag sets.
   """
-  found = sets().get(config.data.source)
-  if found is None:
-    return
-  needed: dict[str, Any] = dict(found.fields)
+  known = sets().get(source)
+  if known is None:
+    return {}
+  needed: dict[str, Any] = dict(known.fields)
   if "data.source" in flags:
     given = flags
     needed = dict.fromkeys(_READING) | {"format": "text"} | needed
-  for field, value in needed.items():
-    if f"data.{field}" not in given:
-      config.data[field] = value
+  return {k: v for k, v in needed.items() if f"data.{k}" not in given}
 
 
 def fetch(name: str, split: str) -> list[Path]:

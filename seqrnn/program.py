@@ -17,6 +17,7 @@ from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.runtime import devices, launch, processes
 from seqrnn.settings import command, help, overrides, recipes, suggestions
 from seqrnn.settings.config import Config
+from seqrnn.settings.resolve import this_machine
 from seqrnn.spark import engine
 
 # Flags that ask for lines instead of a mode.
@@ -35,13 +36,18 @@ def main(argv: list[str]) -> int:
       return 0
     distributed = parse(parsed, argv)
     launch.refuse_windows()
-    config, workdir = command.resolve(parsed, overrides.from_flags(parsed))
+    fields = overrides.from_flags(parsed)
+    machine = None if parsed.mode == "config" else this_machine(parsed.mode)
+    config, workdir = command.resolve(parsed, fields, machine)
     if parsed.mode == "config":  # It needs neither a device nor the tasks.
       _module(parsed, config).run(None, config, workdir)
       return 0
-    counts = command.share_cores(config, parsed.mode)
-    on_cpu = parsed.follow or command.gpu_workers(config, parsed.mode)
-    launch.configure_device(*counts, on_cpu=on_cpu, inline=parsed.follow)
+    launch.configure_device(
+      config.train.cpu_devices,
+      config.train.cpu_threads,
+      on_cpu=parsed.follow or command.gpu_workers(config, parsed.mode),
+      inline=parsed.follow,
+    )
     if distributed:
       joined = True
       processes.guard()

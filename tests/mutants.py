@@ -205,9 +205,9 @@ MUTANTS = (
   ),
   Mutant(
     "loss: label smoothing has the wrong sign",
-    "nll_BN + smoothing * (logit_BN",
-    "nll_BN - smoothing * (logit_BN",
-    "test_smoothing_and_penalty_are_in_the_mean_alone",
+    "nll_BN + smoothing * above_BN",
+    "nll_BN - smoothing * above_BN",
+    "test_smoothing_is_in_the_mean_alone",
   ),
   # Training, checkpoints, resuming.
   Mutant(

@@ -32,6 +32,7 @@ from seqrnn.detection import inputs
 from seqrnn.errors import UserError
 from seqrnn.settings import command, overrides
 from seqrnn.settings import config as config_lib
+from seqrnn.settings.resolve import Facts, resolve
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -198,7 +199,8 @@ def config_of(name: str, **fields):
   for field, value in fields.items():
     config_lib.override(config, field, str(value))
   given = {"data.source", *fields}
-  catalogue.complete(config, given, given)
+  values = {n: v for n, v in config_lib.flat(config).items() if n in given}
+  config, _ = resolve(config, Facts(values, given))
   config_lib.check(config)
   return config
 
@@ -516,9 +518,8 @@ def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
   )
   flags = ["--config.data.source=sessions", "--config.data.window=9"]
   parsed = program.define()
-  given, argv = overrides.split(["run.py", *flags], parsed)
-  parsed([*argv, "--config=mine.py"])
-  config, workdir = command.resolve(parsed, given)
+  parsed(["run.py", *flags, "--config=mine.py"])
+  config, workdir = command.resolve(parsed, overrides.from_flags(parsed), None)
   data = config.data
   assert (data.path, data.unit, data.log_header) == (None, "session", None)
   assert "source=sessions" in workdir.name and "unit" not in workdir.name

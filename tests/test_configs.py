@@ -37,14 +37,14 @@ def test_it_opens_with_a_card(path):
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_it_keeps_all_rules_and_differs_from_the_base(path):
   defaults = base.get_config()
-  config = config_lib.read(path, defaults)
+  config = config_lib.read(path)
   config_lib.check(config)
   assert bool(config_lib.changes(defaults, config)) == (path.stem != "base")
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)
 def test_it_trains_two_steps(path, tmp_path, capfd):
-  config = config_lib.read(path, base.get_config())
+  config = config_lib.read(path)
   if config.data.source == "names":
     pytest.importorskip("faker")
   # Small where it may be: the cell, the task, the schedule stay its own.

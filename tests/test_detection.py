@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import detection
-from configs import base
 from seqrnn.settings import config as config_lib
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,8 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_every_case_is_a_config():
   for case in detection.CASES.values():
     for look in case.detect.values():
-      defaults = base.get_config()
-      config = config_lib.read(ROOT / case.config, defaults)
+      config = config_lib.read(ROOT / case.config)
       for name, value in {**case.fields, **look}.items():
         config_lib.override(config, name, str(value))
       config_lib.check(config)

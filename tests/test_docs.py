@@ -97,7 +97,6 @@ LEFT_OUT = {
 # The recipes are what they are but for these: two steps, little to read.
 SMALL = {
   "train.max_steps": 2,
-  "train.sample_length": 0,
   "data.validation_fraction": 0.002,
   "data.test_fraction": 0.002,
   "data.window": 16,
@@ -148,7 +147,7 @@ def begun(tmp_path_factory):
   for path in (ROOT / "configs").glob("*.py"):
     workdir = folder / "runs" / path.stem
     workdir.mkdir(parents=True)
-    config = config_lib.read(path, base.get_config())
+    config = config_lib.read(path)
     config_lib.save(config, workdir / "config.json")
   (folder / "runs" / "mine").symlink_to(folder / "runs" / "rnn")
   for name in (
@@ -166,7 +165,7 @@ def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   monkeypatch.chdir(begun)
   parsed = program.define()
   assert parsed(shlex.split(line, comments=True)[1:])[1:] == []
-  command.resolve(parsed, from_flags(parsed))
+  command.resolve(parsed, from_flags(parsed), None)
 
 
 def test_there_are_commands_and_no_other_ones_are_left_out():

@@ -274,7 +274,7 @@ def test_devices_that_jax_has_started_stay(trained, monkeypatch, capsys):
   )
   config = seqrnn.load(trained / "runs" / "a").config
   config.train.cpu_devices = 2
-  with calls._started(config, "train"):
+  with calls._started(config, "train") as config:
     pass
   assert config.train.cpu_devices == 4 == jax.local_device_count()
   assert "train.cpu_devices=2: this process has started JAX with 4" in (

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import base
 from seqrnn import catalogue
 from seqrnn.settings import config as config_lib
+from seqrnn.settings.resolve import Facts, resolve
 from seqrnn.training import started
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,12 +125,13 @@ def test_an_unknown_recipe_is_refused(results, capsys):
 
 def test_every_recipe_is_a_config(results):
   for recipe in results.RECIPES.values():
-    defaults = base.get_config()
-    config = config_lib.read(ROOT / recipe.config, defaults)
+    config = config_lib.read(ROOT / recipe.config)
     fields = {"data.source": recipe.source, **recipe.fields}
     for name, value in fields.items():
       config_lib.override(config, name, str(value))
-    catalogue.complete(config, fields, fields)
+    values = config_lib.flat(config)
+    overrides = {name: values[name] for name in fields}
+    config, _ = resolve(config, Facts(overrides, fields))
     config_lib.check(config)
     for split in recipe.splits:
       known = catalogue.sets()[recipe.source]

@@ -17,9 +17,10 @@ import pytest
 from configs import base
 from seqrnn import __main__, program
 from seqrnn.errors import Interrupted, UserError
-from seqrnn.runtime import devices, manifest, pages
+from seqrnn.runtime import manifest, pages
 from seqrnn.settings import command
 from seqrnn.settings import config as config_lib
+from seqrnn.settings.resolve import Facts, Machine, resolve
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -170,7 +171,6 @@ MISTAKES = [
   (f"{LM} --config.seed=-1", "config.seed=-1: must be from 0 to 2**32 - 1"),
   (f"{LM} --config.model.dropout=1", "=1.0: must be from 0 to below 1"),
   (f"{LM} --config.schedule.factor=0", "=0.0: must be above 0 and at most 1"),
-  (f"{LM} --config.schedule.final=2", "=2.0: must be from 0 to 1"),
   (f"{LM} --config.predict.gap=", "config.predict.gap='': must not be empty"),
   (f"{LM} --config.sample.temperature=-1", "=-1.0: must be numbers, each 0"),
   (
@@ -224,16 +224,8 @@ MISTAKES = [
     "tied weights need an embedding as wide as the last layer, 8",
   ),
   (
-    f"{LM} --config.model.embedding_dropout=0.1",
-    "model.embedding_size=None: an embedding needs a size",
-  ),
-  (
     f"{LM} --config.model.embedding_scale=0.03",
     "model.embedding_size=None: an embedding needs a size",
-  ),
-  (
-    f"{LM} --config.model.cell=gru --config.model.zoneout_cell=0.1",
-    "model.zoneout_cell=0.1 with model.cell='gru': it has no carry (c",
   ),
   (
     f"{LM} --config.model.cell=min_gru --config.model.weight_drop=0.1",
@@ -809,19 +801,25 @@ except KeyboardInterrupt:
   assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
+def shared(config, cores, mode="train"):
+  """The workers of a search, the CPU devices and the threads."""
+  config, _ = resolve(config, Facts(machine=Machine(mode, cores)))
+  return (
+    config.search.workers,
+    config.train.cpu_devices,
+    (config.train.cpu_threads),
+  )
+
+
 @pytest.mark.parametrize(
   ("hidden_size", "batch_size", "cores", "expected"),
   [(256, 16, 2, 2), (257, 16, 2, 1), (256, 15, 2, 1), (256, 16, 1, 1)],
 )
-def test_cpu_devices_by_the_rule(
-  monkeypatch, hidden_size, batch_size, cores, expected
-):
-  monkeypatch.setattr(devices, "cores", lambda: cores)
+def test_cpu_devices_by_the_rule(hidden_size, batch_size, cores, expected):
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.train.batch_size = batch_size
-  assert command.share_cores(config) == (expected, None)
-  assert config.train.cpu_devices == expected
+  assert shared(config, cores)[1:] == (expected, None)
 
 
 @pytest.mark.parametrize(
@@ -835,27 +833,24 @@ def test_cpu_devices_by_the_rule(
   ],
 )
 def test_workers_of_a_search_share_the_cores(
-  monkeypatch, hidden_size, method, workers, expected
+  hidden_size, method, workers, expected
 ):
-  monkeypatch.setattr(devices, "cores", lambda: 4)
   config = base.get_config()
   config.model.hidden_size = hidden_size
   config.search.method = method
   config.search.workers = workers
-  counts = command.share_cores(config, "search")
-  assert (config.search.workers, *counts) == expected
+  assert shared(config, 4, "search") == expected
   for given in (1, 3):
     config.train.cpu_threads = given
-    assert command.share_cores(config, "search") == (expected[1], given)
+    assert shared(config, 4, "search") == (*expected[:2], given)
 
 
-def test_cpu_devices_where_the_hidden_size_is_not_yet_known(monkeypatch):
-  monkeypatch.setattr(devices, "cores", lambda: 2)
+def test_cpu_devices_where_the_hidden_size_is_not_yet_known():
   for parameters, expected in ((3 * 4 * 256**2, 2), (3 * 4 * 256**2 + 1, 1)):
     config = base.get_config()
     config.model.layers = 3
     config.model.parameters = parameters
-    assert command.share_cores(config) == (expected, None)
+    assert shared(config, 2)[1:] == (expected, None)
 
 
 @pytest.mark.parametrize("mode", ["train", "evaluate"])
@@ -870,7 +865,9 @@ def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   def resolved(overrides):
     parsed = program.define()
     parsed(["run.py", *flags])
-    return command.share_cores(command.resolve(parsed, overrides)[0])
+    machine = Machine(mode, 2)
+    train = command.resolve(parsed, overrides, machine)[0].train
+    return train.cpu_devices, train.cpu_threads
 
   assert resolved({}) == (3, 5)
   assert resolved({"train.cpu_devices": 1}) == (1, 5)

@@ -1,6 +1,5 @@
 """Corpora: documents of symbols, from files or from a named source."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -241,10 +240,10 @@ def encode(sources: list[Source], unit: str, errors: str) -> Corpus:
   )
 
 
-def with_format(config: Config) -> Config:
-  """The config with the format of the training's log in place of `auto`.
+def log_format(config: Config) -> str | None:
+  """The format of the training's log, instead of `auto`; None: of no log.
 
-  It stays `auto` if files have different formats.
+  It is `auto` if files have different formats.
 
   Raises:
     UserError: as `entries.settled`, or there is no file.
@@ -252,17 +251,15 @@ def with_format(config: Config) -> Config:
   data = config.data
   field = "path" if data.path is not None else "train_path"
   if data.unit != "log" or data.log_format != "auto":
-    return config
+    return None
   if data.source in catalogue.sets():
     sources = prepared.sources(data.source, "all")
   elif data[field] is None:
-    return config
+    return None
   else:
     sources = files(f"data.{field}", data[field])
-  config = copy.deepcopy(config)
   form = entries.settled(sources, logs.form(data), config.detect.redact)
-  config.data.log_format = form.log_format
-  return config
+  return form.log_format
 
 
 def describe_format(config: Config):

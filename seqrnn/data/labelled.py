@@ -178,9 +178,9 @@ def _jsonl(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
       raise UserError(f"{source.place}:{number}: not JSON ({error})") from None
     if not isinstance(row, dict):
       raise UserError(f"{source.place}:{number}: must be a JSON object")
-    label = row.get(data.label_field)
-    if isinstance(label, int | float):  # Or true, or false.
-      row[data.label_field] = json.dumps(label)
+    column = data.label_column or "label"
+    if isinstance(row.get(column), int | float):  # Or true, or false.
+      row[column] = json.dumps(row[column])
     yield _fields(source, number, row, data, known)
 
 
@@ -188,16 +188,16 @@ def _fields(
   source: Source, line: int, row: dict, data: Config, known: Known
 ) -> Labelled:
   """A row's label and text, in the fields that `data` names."""
-  if known is not None and row.get(data.label_field) is None:
-    row[data.label_field] = ""
-  for part in ("label", "text"):
-    field = data[f"{part}_field"]
-    if not isinstance(row.get(field), str):
+  label, text = data.label_column or "label", data.text_column or "text"
+  if known is not None and row.get(label) is None:
+    row[label] = ""
+  for part, column in ("label", label), ("text", text):
+    if not isinstance(row.get(column), str):
       raise UserError(
-        f"{source.place}:{line}: has no {part} in field {field!r}, which"
-        f" data.{part}_field names"
+        f"{source.place}:{line}: has no {part} in field {column!r}, which"
+        f" data.{part}_column names"
       )
-  return Labelled(source, line, row[data.label_field], [row[data.text_field]])
+  return Labelled(source, line, row[label], [row[text]])
 
 
 def _folders(source: Source, data: Config, known: Known) -> Iterator[Labelled]:

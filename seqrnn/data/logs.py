@@ -132,7 +132,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
   """The corpus of csv files with the columns session and event.
 
   Further columns may be timestamp; line, the number of the line in a log; and
-  the label that `data.label_field` names.
+  the label that `data.label_column` names.
 
   Raises:
     UserError: a row lacks a session or an event, or its line is no number.
@@ -145,7 +145,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
     rows = chain.from_iterable(found)
     return _corpus(rows, data.unit, clock, several), []
 
-  settings = ["table", data.unit, data.errors, data.label_field]
+  settings = ["table", data.unit, data.errors, data.label_column]
   return cache.open_corpus(sources, settings, parse)
 
 
@@ -168,7 +168,7 @@ def _table(source: Source, data: Config, several: bool) -> Iterator[Event]:
       row["event"],
       int(line),
       timestamp,
-      row.get(data.label_field) or "",
+      row.get(data.label_column or "label") or "",
       (timestamp,) if timestamp else (),
       source.name,
     )

@@ -118,16 +118,16 @@ def _columns(name: str, head: str, data: Config, optional: bool) -> Parse:
     if len(columns) != 2:
       raise UserError(
         f"{place}: has {len(columns)} columns; data.format=columns has two, a"
-        " word and its tag, unless data.word_column and data.tag_column choose"
-        f" two of more{plain}"
+        " word and its tag, unless data.text_column and data.label_column"
+        f" choose two of more{plain}"
       )
     return columns[0], columns[1]
 
-  if data.word_column is None and data.tag_column is None:
+  if data.text_column is None and data.label_column is None:
     return two
   names = head.removeprefix(_PLUS).split() if head.startswith(_PLUS) else []
-  word_number = _number(name, data, "word_column", names, "1")
-  tag_number = _number(name, data, "tag_column", names, "-1")
+  word_number = _number(name, data, "text_column", names, "1")
+  tag_number = _number(name, data, "label_column", names, "-1")
 
   def chosen(place: str, line: str) -> tuple[str, str] | None:
     if names and line.startswith("#"):  # A comment of CoNLL-U Plus.
@@ -139,8 +139,8 @@ def _columns(name: str, head: str, data: Config, optional: bool) -> Parse:
     if word == "" or (tag == "" and not optional):
       raise UserError(
         f"{place}: has {len(columns)} columns, too few for"
-        f" data.word_column={data.word_column or 1},"
-        f" data.tag_column={data.tag_column or -1}{plain}"
+        f" data.text_column={data.text_column or 1},"
+        f" data.label_column={data.label_column or -1}{plain}"
       )
     return word, tag
 
@@ -176,8 +176,8 @@ def _get(columns: list[str], number: int) -> str:
 def _conllu(name: str, head: str, data: Config, optional: bool) -> Parse:  # noqa: ARG001
   """Reads CoNLL-U: the form and UPOS, or the columns that fields choose."""
   plain = "; data.format=text reads a sentence a line" if optional else ""
-  word_number = _number(name, data, "word_column", _CONLLU, "FORM")
-  tag_number = _number(name, data, "tag_column", _CONLLU, "UPOS")
+  word_number = _number(name, data, "text_column", _CONLLU, "FORM")
+  tag_number = _number(name, data, "label_column", _CONLLU, "UPOS")
 
   def parse(place: str, line: str) -> tuple[str, str] | None:
     if line.startswith("#"):
@@ -189,8 +189,8 @@ def _conllu(name: str, head: str, data: Config, optional: bool) -> Parse:  # noq
     if len(columns) != 10 or not word or not (tag or optional):
       raise UserError(
         f"{place}: has {len(columns)} columns; CoNLL-U has ten, with a word in"
-        f" {data.word_column or 'FORM'} and its tag in"
-        f" {data.tag_column or 'UPOS'}{plain}"
+        f" {data.text_column or 'FORM'} and its tag in"
+        f" {data.label_column or 'UPOS'}{plain}"
       )
     if _PART.fullmatch(columns[0]):
       return None

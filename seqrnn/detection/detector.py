@@ -23,6 +23,7 @@ from seqrnn.inference.scoring import Scores
 from seqrnn.runtime import sharding
 from seqrnn.settings.config import Config
 
+TOP = 5  # The surprisals of the score top_mean.
 # Names of the network's scores; all other scores are of baselines.
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")
 _LOGITS = 2**25  # Logits of a batch, at most.
@@ -169,7 +170,7 @@ class Detector(NamedTuple):
     nlls_KN = _with_floor(values["member_nll"].T, ranks_KN, settings.unknown)
     by_member = [
       {
-        **_surprisal_scores(nll_N, bounds, settings.top_mean),
+        **_surprisal_scores(nll_N, bounds),
         "misses": _sums(rank_N > settings.top_k, bounds),
         "unknown": _sums(rank_N == scoring.UNRANKED, bounds),
       }
@@ -261,9 +262,9 @@ def _sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 
 
 def _surprisal_scores(
-  nll: np.ndarray, bounds: np.ndarray, top: int
+  nll: np.ndarray, bounds: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """Maximum, mean, and mean of the `top` largest surprisals of each session.
+  """Maximum, mean, and mean of the TOP largest surprisals of each session.
 
   All are 0 for a session without events.
   """
@@ -275,7 +276,7 @@ def _surprisal_scores(
   return {
     "max": round_scores(largest(1)),
     "mean": round_scores(_sums(nll, bounds) / np.maximum(sizes, 1)),
-    "top_mean": round_scores(largest(top) / np.clip(sizes, 1, top)),
+    "top_mean": round_scores(largest(TOP) / np.clip(sizes, 1, TOP)),
   }
 
 

@@ -101,7 +101,7 @@ def _session_metrics(
   counts = ranking.tally(scores[which], flags[which], labels)
   _, first = np.unique(2 * which + labels, return_index=True)
   once = which[first]
-  rng = np.random.default_rng(settings.seed)
+  rng = np.random.default_rng(0)
   return {
     **ranking.metrics(counts),
     "intervals": ranking.intervals(counts, settings.bootstrap, rng),

@@ -144,7 +144,7 @@ def _trained_otherwise(folder: Path, config: Config) -> bool:
   """Whether the model in a folder was trained with other settings."""
   if not (folder / "config.json").exists():
     return False
-  trained = config_lib.read_run(folder, config_lib.defaults())
+  trained = config_lib.read_run(folder)
   groups = ("optimizer.", "schedule.", "train.")
   names = [name for name in config_lib.IDENTITY if name.startswith(groups)]
   return trained.train.epochs > config.train.epochs or bool(

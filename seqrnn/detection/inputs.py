@@ -64,7 +64,7 @@ def read_sessions(
       f"config.detect.inject={settings.inject}: must be 0, because the sessions"
       " already have labels"
     )
-  return inject(sessions, settings.inject, np.random.default_rng(settings.seed))
+  return inject(sessions, settings.inject, np.random.default_rng(0))
 
 
 def examined(config: Config, read: Callable[[str], Pieces], count: int) -> str:

@@ -97,7 +97,7 @@ def print_calibration(console: Console, normal: NormalScores, settings: Config):
   console.print(f"combined score: {words} ({why})")
 
 
-def print_sessions(console: Console, found: Findings, most: int):
+def print_sessions(console: Console, found: Findings, most: int = 5):
   """Prints the most anomalous sessions."""
   console.print("\n[bold]most anomalous sessions[/bold]\n")
   for d in found.most_anomalous()[:most].tolist():

@@ -17,7 +17,7 @@ from seqrnn.runtime import files
 # Settings of `detect` that decide verdicts.
 _SETTINGS = (
   *("head", "rule", "rate", "event_rate", "budget", "false_share", "top_k"),
-  *("unknown", "flag_unknown", "short", "top_mean", "idle", "scores"),
+  *("unknown", "flag_unknown", "short", "idle", "scores"),
   "combine",
 )
 

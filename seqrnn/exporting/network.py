@@ -135,12 +135,6 @@ def _refuse(config: Config, has: Callable[[Cell], bool]):
       f"{where} model.cell={model.cell!r}: must be one of"
       f" {', '.join(operators.names(has))}"
     )
-  for field in ("zoneout_hidden", "zoneout_cell"):
-    if model[field]:
-      raise UserError(
-        f"{where} model.{field}={model[field]}: must be 0; no layer of the"
-        " format takes the expected value of a state"
-      )
   if model.crf:
     raise UserError(
       f"{where} model.crf=True: cannot be exported, because no format has an"

@@ -55,7 +55,7 @@ class Model:
     """
     self.deployed, self.follower = made, Follower(made)
     groups = [(g.scores, -np.diff(g.above)) for g in made.normal.as_new.groups]
-    self.drift = Drift(groups, made.config.detect.seed)
+    self.drift = Drift(groups, 0)
     self.masks = redaction(made.config.detect.redact)
 
   def masked(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from seqrnn.detection import incidents, severity
 from seqrnn.detection.calibration import COMBINED
 from seqrnn.detection.conformal import combine, is_flagged
 from seqrnn.detection.deployed import Deployed
-from seqrnn.detection.detector import round_scores
+from seqrnn.detection.detector import TOP, round_scores
 from seqrnn.following.open_sessions import OpenSession
 from seqrnn.following.verdicts import Verdict, event_name, place_of
 
@@ -112,10 +112,9 @@ class Running:
 
   def _lowest(self, highest_KD: np.ndarray, unknown_KD: np.ndarray):
     """The lowest final scores, by name [K, D]."""
-    top = self._settings.top_mean
     known = {
       "max": round_scores(highest_KD),
-      "top_mean": round_scores(highest_KD / top),
+      "top_mean": round_scores(highest_KD / TOP),
       "unknown": unknown_KD.astype(float),
     }
     names, _ = self._normal.choice.combination

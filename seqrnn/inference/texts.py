@@ -25,6 +25,7 @@ from seqrnn.inference.stopping import collect, ending, pieces
 from seqrnn.settings.config import Config
 from seqrnn.settings.fields import texts as parse_texts
 
+_EXCERPT = 60  # Symbols.
 _ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
 
 
@@ -68,17 +69,17 @@ def fields(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
-  """A function params -> the first `train.sample_length` symbols of a sample.
+  """A function params -> the first symbols of a sample.
 
   The excerpt is empty where a task writes no text.
   """
-  settings, length = config.sample, config.train.sample_length
-  if not length or not experiment.writes_text:
+  settings = config.sample
+  if not experiment.writes_text:
     return lambda _: ""
   config = copy.deepcopy(config)
   # They may need more symbols.
   config.sample.update(pattern=None, schema=None, min_length=0)
-  generate = _begin(experiment, config, length)
+  generate = _begin(experiment, config, _EXCERPT)
   symbols = experiment.vocabularies["symbols"]
   prime_BP, _ = prime_ids(
     symbols, settings.prime, config.data, 1, settings.seed

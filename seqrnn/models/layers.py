@@ -17,7 +17,7 @@ from seqrnn.experiment import Carry
 from seqrnn.models import scan as fused
 from seqrnn.models import several
 from seqrnn.models.cell import Cell
-from seqrnn.models.dropout import Dropout, keep_mask
+from seqrnn.models.dropout import Dropout
 from seqrnn.models.products import Lookup
 from seqrnn.models.scan import hold, parallel
 
@@ -38,16 +38,12 @@ class Recurrent(nn.Module):
     recurrent_dropout: the share of the units of h that the recurrent product
       reads as zero in training, the same units at all steps of a sequence (Gal
       & Ghahramani 2016).
-    zoneout: the share of h, and of the rest of the carry, that a step leaves
-      unchanged in training; in evaluation a step takes the expected value
-      (Krueger et al. 2017).
   """
 
   cell: Cell
   reverse: bool = False
   weight_drop: float = 0.0
   recurrent_dropout: float = 0.0
-  zoneout: tuple[float, float] = (0.0, 0.0)
 
   def setup(self):
     self.drop_weights = Dropout(self.weight_drop)
@@ -55,7 +51,7 @@ class Recurrent(nn.Module):
 
   def __call__(self, x_BTD, mask_BT, carry, train=False):
     x_TBD = x_BTD.swap() if isinstance(x_BTD, Lookup) else x_BTD.swapaxes(0, 1)
-    inputs = (self.cell.inputs(x_TBD), self._take(mask_BT, carry, train))
+    inputs = (self.cell.inputs(x_TBD), mask_BT.T)
     if self.is_initializing():
       carry, h_TBH = self._plain(self.cell, carry, inputs, None)
       return carry, h_TBH.swapaxes(0, 1)
@@ -82,26 +78,6 @@ class Recurrent(nn.Module):
       cell = cell.bind({"params": params})
       carry, h_TBH = self._plain(cell, carry, inputs, mask_BH)
     return carry, h_TBH.swapaxes(0, 1)
-
-  def _take(self, mask_BT, carry, train):
-    """Where the scan takes the new carry, as `scan.hold` reads it."""
-    mask_TB = mask_BT.T
-    if not any(self.zoneout):
-      return mask_TB
-    leaves, structure = jax.tree.flatten(carry)
-    places = jax.tree.unflatten(structure, range(len(leaves)))
-
-    def one(place, leaf_BH):
-      rate = self.zoneout[place != self.cell.hidden(places)]
-      if not rate:
-        return mask_TB
-      if not train:
-        return jnp.where(mask_TB, 1 - rate, 0).astype(leaf_BH.dtype)
-      shape = (*mask_BT.shape, leaf_BH.shape[-1])
-      new_BTH = keep_mask(self.make_rng("dropout"), 1 - rate, shape)
-      return (mask_BT[..., None] & new_BTH).swapaxes(0, 1)
-
-    return jax.tree.map(one, places, carry)
 
   def _plain(self, cell, carry, inputs, mask_BH):
     """nn.scan of the cell, which defines the values of every path."""
@@ -185,19 +161,11 @@ class Stack(nn.Module):
       between layers and before the head, never along time).
     variational_dropout: the same, of the same units at all steps of a sequence
       (Gal & Ghahramani 2016).
-    activation_penalty: the factor of the mean over units of y², after dropout
-      (AR: Merity et al. 2017).
-    change_penalty: the factor of the mean over units of (y - y')², before
-      dropout; y' is the output at the step before (TAR).
-    reverse: whether the layers' scans are reversed.
   """
 
   layers: Sequence[nn.Module]
   dropout: float = 0.0
   variational_dropout: float = 0.0
-  activation_penalty: float = 0.0
-  change_penalty: float = 0.0
-  reverse: bool = False
 
   def setup(self):
     self.drop = Dropout(self.dropout)
@@ -211,9 +179,6 @@ class Stack(nn.Module):
       layer_carry, y_BTH = layer(x_BTD, mask_BT, carry[depth], train)
       x_BTD = self._after_dropout(depth, y_BTH, train)
       carries.append(layer_carry)
-    if train and (self.activation_penalty or self.change_penalty):
-      penalty_BT = self._penalty(y_BTH, x_BTD, mask_BT)
-      self.put_variable("penalties", "penalty", penalty_BT)
     return tuple(carries), x_BTD
 
   def _after_dropout(self, depth, y_BTH, train):
@@ -224,16 +189,6 @@ class Stack(nn.Module):
     # The same key each time: the summary drops the units that outputs drop.
     key = jax.random.fold_in(self.units_key, depth)
     return self.drop_units(y_BTH, deterministic=False, rng=key)
-
-  def _penalty(self, y_BTH, x_BTH, mask_BT):
-    """The penalties of each position; x is y after dropout."""
-    changes_BT = jnp.mean((y_BTH[:, 1:] - y_BTH[:, :-1]) ** 2, axis=-1)
-    changes_BT *= mask_BT[:, 1:] & mask_BT[:, :-1]
-    # The change between two positions counts for the one that is read later.
-    sides = (0, 1) if self.reverse else (1, 0)
-    changes_BT = jnp.pad(changes_BT, [(0, 0), sides])
-    sizes_BT = jnp.mean(x_BTH**2, axis=-1)
-    return self.activation_penalty * sizes_BT + self.change_penalty * changes_BT
 
   def initial_carry(self, batch_size: int) -> Carry:
     return tuple(layer.initial_carry(batch_size) for layer in self.layers)
@@ -260,18 +215,9 @@ class Before(nn.Module):
   def __call__(self, x_BTD, mask_BT, carry, train=False):
     first_B1H = self.tower.summary(carry, train)[:, None]
     carry, y_BTH = self.tower(x_BTD, mask_BT, carry, train)
-    name = "penalties", "penalty"
-    if self.tower.has_variable(*name):  # It stands where the output stands.
-      penalty_BT = self.tower.get_variable(*name)
-      nothing_B1 = jnp.zeros_like(penalty_BT[:, :1])
-      self.tower.put_variable(*name, self._shifted(penalty_BT, nothing_B1))
-    return carry, self._shifted(y_BTH, first_B1H)
-
-  def _shifted(self, y, first):
-    """The values after the step before t, at each t."""
     if self.reverse:
-      return jnp.concatenate([y[:, 1:], first], axis=1)
-    return jnp.concatenate([first, y[:, :-1]], axis=1)
+      return carry, jnp.concatenate([y_BTH[:, 1:], first_B1H], axis=1)
+    return carry, jnp.concatenate([first_B1H, y_BTH[:, :-1]], axis=1)
 
   def initial_carry(self, batch_size: int) -> Carry:
     return self.tower.initial_carry(batch_size)

@@ -67,7 +67,6 @@ def cross_entropy(
   targets_BN: jax.Array,
   weights_BN: jax.Array,
   smoothing: float = 0.0,
-  penalty_BN: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
   """The categorical cross-entropy in nats a target, and the totals.
 
@@ -79,8 +78,7 @@ def cross_entropy(
     targets_BN: the true symbols.
     weights_BN: of the targets.
     smoothing: the share of a target's weight that is spread over all symbols
-      (Szegedy et al. 2016). The totals include neither this nor the penalty.
-    penalty_BN: is added to the loss of each target.
+      (Szegedy et al. 2016). The totals do not include this.
   """
   nll_BN, logit_BN, top_BN = _surprisal_parts(logits_BNV, targets_BN)
   # Whether no symbol is more likely. XLA's argmax takes longer than the rest.
@@ -88,9 +86,9 @@ def cross_entropy(
   # One sum over all devices. A sum of the weights alone would run before the
   # network, where a device that arrives early would block.
   terms = [nll_BN, hits_BN, jnp.ones_like(nll_BN)]
-  if smoothing or penalty_BN is not None:
-    loss_BN = nll_BN + smoothing * (logit_BN - jnp.mean(logits_BNV, axis=-1))
-    terms.append(loss_BN if penalty_BN is None else loss_BN + penalty_BN)
+  if smoothing:
+    above_BN = logit_BN - jnp.mean(logits_BNV, axis=-1)
+    terms.append(nll_BN + smoothing * above_BN)
   sums = jnp.sum(jnp.stack(terms) * weights_BN[None], axis=(1, 2))
   total, hits, weight = sums[:3]
   totals = {
@@ -142,7 +140,6 @@ def label_cross_entropy(
   targets_BN: jax.Array,
   weights_BN: jax.Array,
   smoothing: float = 0.0,
-  penalty_BN: jax.Array | None = None,
   importance_BN: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
   """`cross_entropy` for labels; the totals include macro F1.
@@ -155,7 +152,6 @@ def label_cross_entropy(
     targets_BN: ids of labels.
     weights_BN: of the targets.
     smoothing: as in `cross_entropy`.
-    penalty_BN: as in `cross_entropy`.
     importance_BN: another factor of the weights, in the mean loss only.
   """
   label_BN = jnp.maximum(targets_BN - (UNKNOWN + 1), 0)
@@ -163,7 +159,7 @@ def label_cross_entropy(
   _, totals = cross_entropy(logits_BNC, label_BN, known_BN)
   if importance_BN is not None:
     known_BN *= importance_BN
-  loss, _ = cross_entropy(logits_BNC, label_BN, known_BN, smoothing, penalty_BN)
+  loss, _ = cross_entropy(logits_BNC, label_BN, known_BN, smoothing)
   V = logits_BNC.shape[-1] + UNKNOWN + 1
   best_BN = best_ids(logits_BNC)
   return loss, totals | hits(targets_BN, best_BN, weights_BN, V)

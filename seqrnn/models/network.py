@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqrnn.data.vocabulary import PAD, UNKNOWN
+from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
 from seqrnn.models import cells, layers, losses
@@ -37,9 +37,7 @@ def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
     products=products(model),
     **shape,
   )
-  carry = jax.eval_shape(lambda: cell.initial_carry(1))
   lacks = {
-    "zoneout_cell": len(jax.tree.leaves(carry)) != 2 and "carry (c, h)",
     "weight_drop": not cell.recurrent_product and "recurrent kernel",
     "recurrent_dropout": not cell.recurrent_product and "recurrent product",
   }
@@ -54,7 +52,6 @@ def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
     reverse=reverse,
     weight_drop=model.weight_drop,
     recurrent_dropout=model.recurrent_dropout,
-    zoneout=(model.zoneout_hidden, model.zoneout_cell),
   )
 
 
@@ -89,9 +86,6 @@ def stack(
     [layer(depth) for depth in range(model.layers)],
     dropout=model.dropout,
     variational_dropout=model.variational_dropout,
-    activation_penalty=model.activation_penalty,
-    change_penalty=model.change_penalty,
-    reverse=reverse,
   )
 
 
@@ -138,7 +132,6 @@ def sequence_model(
     dropout=model.dropout,
     symbol_dropout=model.symbol_dropout,
     variational_dropout=model.variational_dropout,
-    embedding_dropout=model.embedding_dropout,
     products=products(model),
     outputs=outputs,
     letters=letters,
@@ -241,7 +234,7 @@ def loss(
   """The mean loss of a batch, the last carry, and the totals.
 
   With a key the model trains: dropout is drawn from the key, and the loss, but
-  not the totals, includes smoothing and penalties.
+  not the totals, includes smoothing.
   """
   figures = losses.cross_entropy
   if objective.figures is not None:
@@ -261,17 +254,8 @@ def loss(
     carry,
     train=True,
     rngs={"dropout": key},
-    mutable=["penalties"],
     letters_BTL=letters_BTL,
   )
-  (carry, logits_BNV), penalties = result
-  penalty_BN = None
-  if penalties:  # One array, or one for each tower.
-    penalty_BN = jnp.sum(jnp.stack(jax.tree.leaves(penalties)), axis=0)
-    if model.pooling is not None:
-      mask_BT = ids_BT != PAD
-      total_B1 = jnp.sum(penalty_BN * mask_BT, axis=1, keepdims=True)
-      length_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
-      penalty_BN = total_B1 / jnp.maximum(length_B1, 1)
-  mean, totals = figures(logits_BNV, *target, objective.smoothing, penalty_BN)
+  carry, logits_BNV = result
+  mean, totals = figures(logits_BNV, *target, objective.smoothing)
   return mean, (carry, totals)

@@ -36,29 +36,18 @@ from seqrnn.models.loops import (
 from seqrnn.models.products import kernel_gradient, step_dot
 
 
-def hold(take: Any, new: Carry, old: Carry) -> Carry:
-  """The new carry where `take` is true, the old carry elsewhere.
+def hold(take: jax.Array, new: Carry, old: Carry) -> Carry:
+  """The new carry where take_B is true, the old carry elsewhere.
 
-  Args:
-    take: take_B or take_BH, for each array of the carry or for all of them;
-      numbers are the share of the new carry in a mean of both. T comes before B
-      where the carries have it.
-    new: the carry where `take` is true.
-    old: the carry where it is false.
+  T comes before B where the carries have it.
   """
 
-  def one(take, new, old):
-    take = take[..., None] if take.ndim < new.ndim else take
-    if take.dtype == bool:
-      return jnp.where(take, new, old)
-    return take * new + (1 - take) * old
+  def one(new, old):
+    return jnp.where(
+      take[..., None] if take.ndim < new.ndim else take, new, old
+    )
 
-  return jax.tree.map(
-    lambda take, *carries: jax.tree.map(partial(one, take), *carries),
-    take,
-    new,
-    old,
-  )
+  return jax.tree.map(one, new, old)
 
 
 def scan(cell: Cell, *, reverse: bool) -> Callable[..., Any]:

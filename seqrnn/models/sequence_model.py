@@ -108,8 +108,6 @@ class SequenceModel(nn.Module):
     symbol_dropout: the share of input symbols replaced by the unknown symbol in
       training.
     variational_dropout: of the embedding, as in Stack.
-    embedding_dropout: the share of symbols whose embedding is zero in training,
-      the same symbols for a whole batch (Merity et al. 2017).
     products: as in Cell.
     outputs: V of the outputs; None: V of the inputs.
     letters: Letters or Affixes, whose features are concatenated to the
@@ -130,7 +128,6 @@ class SequenceModel(nn.Module):
   dropout: float = 0.0
   symbol_dropout: float = 0.0
   variational_dropout: float = 0.0
-  embedding_dropout: float = 0.0
   products: Products = Products()
   outputs: int | None = None
   letters: Any = None
@@ -150,7 +147,6 @@ class SequenceModel(nn.Module):
       )
       self.drop = Dropout(self.dropout)
       self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
-      self.drop_symbols = Dropout(self.embedding_dropout, broadcast_dims=(1,))
     if self.tied:
       self.head_bias = self.param(
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
@@ -180,9 +176,7 @@ class SequenceModel(nn.Module):
       ids_BT = jnp.where(hide_BT & (ids_BT > UNKNOWN), UNKNOWN, ids_BT)
     x_BTD: Any = ids_BT
     if self.embedding_size is not None:
-      table_VD = self.drop_symbols(
-        self.embedding.embedding, deterministic=not train
-      )
+      table_VD = self.embedding.embedding
       B, T = ids_BT.shape
       # Sampling reads one position a step, in a loop; XLA computes products of
       # the table before the loop.

@@ -18,7 +18,7 @@ from seqrnn.models import anatomy, diagram
 from seqrnn.models.anatomy import Part
 from seqrnn.runtime import devices, files, fileset, sharding
 from seqrnn.settings.config import Config
-from seqrnn.training import fit_size, optimizers, rates, transfer
+from seqrnn.training import optimizers, rates, transfer
 from seqrnn.training.step import make_start, make_step
 
 _MEASURED_STEPS = 3
@@ -83,7 +83,7 @@ def run(
     UserError: the config is invalid for its task, or the data are missing.
   """
   start = transfer.settle(build, config, workdir)
-  config, experiment = fit_size.settle(build, start, workdir)
+  config, experiment = start.config, start.experiment
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
   shares = rates.shares(experiment, config, start.record)

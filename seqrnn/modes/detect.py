@@ -47,6 +47,7 @@ from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.spark import engine
 
+_LIKELIER = 3  # The likelier events that are written with each event.
 _CURVES = 7  # The number of single scores whose curves are drawn.
 _TABLES = ("sessions", "events", "incidents")
 _PICTURES = ("timeline", "scores", "session", "curves")
@@ -133,7 +134,7 @@ def _run(
     kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
     manifest.record_files(new, (*new.iterdir(), *kept))
   printing.print_incidents(console, found, grouped)
-  printing.print_sessions(console, found, settings.worst)
+  printing.print_sessions(console, found)
   names, _ = normal.choice.combination
   printing.print_metrics(console, metrics, names, settings.rate)
   print(f"{folder}: {printing.summary(found)}")
@@ -191,7 +192,7 @@ def write_events(found: Findings, detector: Detector, folder: Path):
   if settings.events == "none" or not len(which):
     return
   sessions = found.sessions.take(found.distinct.first[which])
-  details = detector.score_events(sessions, settings.alternatives)
+  details = detector.score_events(sessions, _LIKELIER)
   tables.write_events(found, which, details, folder, settings)
 
 

@@ -134,7 +134,7 @@ def _changed(
 ) -> bool:
   """Whether files that the run was trained on have other content now."""
   own = config_lib.flat(config)
-  old = config_lib.flat(config_lib.read_run(workdir, config_lib.defaults()))
+  old = config_lib.flat(config_lib.read_run(workdir))
   if any(own[name] != old[name] for name in own if name.startswith("data.")):
     return False  # The user has named other data.
   trained = read_position(workdir / "checkpoints" / str(step)).get("crc32")

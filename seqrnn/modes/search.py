@@ -177,7 +177,7 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
       lasting = copy.deepcopy(config)
       lasting.search.workers = None  # It may change.
       manifest.write(workdir, {record.name: config_lib.encoded(lasting)})
-    old = config_lib.read_run(workdir, config_lib.defaults(), record.name)
+    old = config_lib.read_run(workdir, record.name)
   fixed = (*config_lib.TRAINING, *_FIXED)
   if differences := config_lib.differences(old, config, fixed):
     raise UserError(

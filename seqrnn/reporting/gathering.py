@@ -71,7 +71,7 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     UserError: there is no run, or a file of it is damaged.
   """
   files.check_links(workdir)
-  config = config_lib.read_run(workdir, config_lib.defaults())
+  config = config_lib.read_run(workdir)
   rows = read_rows(workdir / "metrics.csv", "validation_loss")
   state = _state(workdir, config)
   if not rows:
@@ -205,9 +205,7 @@ def write(workdirs: list[Path]) -> tuple[Path, Table]:
   labels = without_shared(table["run"].tolist())
   runs = dict(zip(labels, workdirs, strict=True))
   base = config_lib.defaults()
-  configs = {
-    name: config_lib.read_run(path, base) for name, path in runs.items()
-  }
+  configs = {name: config_lib.read_run(path) for name, path in runs.items()}
   cells = table.cells()
   step = table.names.index("step")
   for row, label in zip(cells, labels, strict=True):

@@ -69,7 +69,6 @@ def build(
     "prime": config.sample.prime,
     "temperature": config.sample.temperature[0],
     "share": config.sample.top_p or 1.0,
-    "zoneout": [model.zoneout_hidden, model.zoneout_cell],
     "cell": _cell(model),
     **_weights(params, model),
   }

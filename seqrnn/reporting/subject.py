@@ -147,7 +147,7 @@ def open_run(
       facts[split] = experiment.facts(split)
     except UserError as reason:
       missing.append(f"{split}: {reason}")
-  trained = config_lib.read_run(workdir, config_lib.defaults())
+  trained = config_lib.read_run(workdir)
   position = read_position(workdir / "checkpoints" / str(step))
   return Subject(
     workdir,

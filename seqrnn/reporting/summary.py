@@ -23,8 +23,7 @@ from seqrnn.training.history import read_rows
 # Fields of the model that make it random in training.
 _NOISE = (
   *("dropout", "variational_dropout", "recurrent_dropout", "weight_drop"),
-  *("embedding_dropout", "zoneout_hidden", "zoneout_cell", "symbol_dropout"),
-  "input_noise",
+  *("symbol_dropout", "input_noise"),
 )
 # Metrics between 0 and 1.
 _SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1")

@@ -1,6 +1,5 @@
 """Resolves a command line to a config and a workdir."""
 
-import copy
 import hashlib
 import os
 import re
@@ -12,13 +11,13 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from seqrnn import catalogue
 from seqrnn.errors import UserError
 from seqrnn.runtime import devices, files
 from seqrnn.settings import config as config_lib
 from seqrnn.settings import recipes, warned
 from seqrnn.settings.config import FIELDS, IDENTITY, SHAPE, Config
-from seqrnn.settings.conflicts import ConflictError, conflicts
+from seqrnn.settings.resolve import Facts, Machine
+from seqrnn.settings.resolve import resolve as resolve_fields
 
 # The modes; each is a module of seqrnn/modes.
 MODES = (
@@ -48,7 +47,9 @@ _LABELS = {
 
 
 def resolve(
-  parsed: flags.FlagValues, overrides: dict[str, Any]
+  parsed: flags.FlagValues,
+  overrides: dict[str, Any],
+  machine: Machine | None,
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir that the flags name.
 
@@ -57,6 +58,7 @@ def resolve(
   Args:
     parsed: the flags that are no fields.
     overrides: the values of fields that flags set, by the fields' names.
+    machine: what computes; None: not known yet.
 
   Raises:
     UserError: the flags name no config, or the workdir holds another run.
@@ -64,42 +66,35 @@ def resolve(
   folder, beside = _folders(parsed)
   if folder:
     files.check_links(folder)
-  defaults = config_lib.defaults()
+  if beside:
+    overrides = {"report.beside": beside} | overrides
   record = _record(parsed.mode, folder)
   path, plain = _base(parsed, folder, record)
-  config = copy.deepcopy(plain)
-  if beside:
-    config.report.beside = beside
-  _apply(overrides, config)
-  flags_only = copy.deepcopy(config)
   by_flags = set(overrides)
   given = set(by_flags)
   # JSON sets every field.
   if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
-    given |= config_lib.changes(defaults, plain).keys()
-  catalogue.complete(config, given, by_flags)
-  config_lib.keep_fields(config, by_flags)
-  config_lib.expand(config)
-  _check(config, by_flags, path)
+    given |= config_lib.changes(config_lib.defaults(), plain).keys()
   if folder:
     workdir = Path(folder)
   else:
+    flags_only = config_lib.flat(plain) | overrides
     workdir = Path("runs", run_name(path.stem, plain, flags_only))
     files.check_links(workdir)
-  may_start = parsed.mode in _STARTS
-  new = may_start and not (workdir / record).exists()
-  recorded = plain
-  if parsed.config and not new:
-    recorded = _read_run(workdir, defaults, record, "the command")
+  new = parsed.mode in _STARTS and not (workdir / record).exists()
+  run = plain
+  if parsed.config and not new and parsed.mode != "config":
+    run = _read_run(workdir, record, "the command")
+  if new or parsed.mode == "config":
+    facts = Facts(overrides, given, machine=machine)
+  else:
+    facts = Facts(overrides, given, config_lib.flat(run), machine)
+  config, _ = resolve_fields(plain, facts)
+  config_lib.check(config)
   if parsed.mode not in ("train", "search", "config") and not new:
     # Without --config only the model is fixed; the data may be other files.
-    config = config_lib.settled(config, recorded)
-    _refuse_differences(
-      recorded, config, workdir, IDENTITY if parsed.config else SHAPE
-    )
-  for name in ("cpu_devices", "cpu_threads"):
-    if config.train[name] is None:
-      config.train[name] = recorded.train[name]
+    fixed = IDENTITY if parsed.config else SHAPE
+    _refuse_differences(run, config, workdir, fixed)
   if not parsed.process_id:
     # A field that names the workdir of a config has an effect in any mode.
     named = NAMING if parsed.config else ()
@@ -107,8 +102,7 @@ def resolve(
     warned.report(parsed.mode, by_flags, config, plain, given, read)
     if not parsed.config:
       mode = "follow" if parsed.follow else parsed.mode
-      beside_run = {"report.beside"} if beside else set()
-      warned.show_inputs(path, config, mode, by_flags | beside_run)
+      warned.show_inputs(path, config, mode, by_flags)
   return config, workdir
 
 
@@ -134,18 +128,18 @@ def _base(
     folder: the workdir.
     record: the name of the file in the workdir with the config of the run.
   """
-  defaults, given = config_lib.defaults(), parsed.config
+  given = parsed.config
   if not (given or folder):
     raise UserError(_nothing_named(parsed.mode))
   if isinstance(given, ConfigDict):
     path, fields = Path("ConfigDict"), config_lib.flat(given)
-    return path, config_lib.with_fields(path, fields, defaults)
+    return path, config_lib.with_fields(path, fields)
   if given:
     path = recipes.find(given)
-    return path, config_lib.read(path, defaults)
+    return path, config_lib.read(path)
   assert folder is not None, "one of the two is given"
   how = f"--config=NAME --workdir={folder}"
-  return Path(folder, record), _read_run(folder, defaults, record, how)
+  return Path(folder, record), _read_run(folder, record, how)
 
 
 def named(parsed: flags.FlagValues) -> tuple[Config, str]:
@@ -164,15 +158,13 @@ def named(parsed: flags.FlagValues) -> tuple[Config, str]:
   return config, f"--config={given}" if given else f"--workdir={folder}"
 
 
-def _read_run(
-  folder: str | Path, defaults: Config, record: str, how: str
-) -> Config:
+def _read_run(folder: str | Path, record: str, how: str) -> Config:
   """Returns the config of a run; `how` are the flags that train it."""
   if record == "config.json" and not Path(folder, record).exists():
     raise UserError(
       f"--workdir={folder}: has no run; train it first: {how} without --mode"
     )
-  return config_lib.read_run(folder, defaults, record)
+  return config_lib.read_run(folder, record)
 
 
 def _nothing_named(mode: str) -> str:
@@ -194,42 +186,6 @@ def _nothing_named(mode: str) -> str:
   )
 
 
-def _check(config: Config, by_flags: set[str], path: Path):
-  """Refuses a config, with flags that unset fields which exclude others.
-
-  Args:
-    config: the fields.
-    by_flags: those that flags set; the file set the others.
-    path: the file.
-
-  Raises:
-    UserError: as `config_lib.check`.
-  """
-  try:
-    config_lib.check(config)
-  except ConflictError as error:
-    raise UserError(f"{error}{_unset(config, by_flags, path)}") from None
-
-
-def _unset(config: Config, by_flags: set[str], path: Path) -> str:
-  """Returns the flags that unset fields of a file which exclude those set."""
-  fields = config_lib.flat(config)
-  names = {
-    name
-    for names, _ in conflicts(fields)
-    if by_flags.intersection(names)
-    for name in names
-    if name not in by_flags
-    and FIELDS[name].optional
-    and fields[name] is not None
-  }
-  if not names or path.suffix != ".py":
-    return ""
-  unset = " ".join(f"--config.{name}=none" for name in sorted(names))
-  unsets = "unsets it" if len(names) == 1 else "unset them"
-  return f"; {path} sets {' and '.join(sorted(names))}; {unset} {unsets}"
-
-
 def _record(mode: str, folder: str | None) -> str:
   """Returns the name of the file with the config that a mode reads.
 
@@ -245,23 +201,6 @@ def _record(mode: str, folder: str | None) -> str:
     and Path(folder, "search.json").exists()
   )
   return "search.json" if only_search else "config.json"
-
-
-def _apply(overrides: dict[str, Any], config: Config):
-  """Sets fields from flags; hidden_size replaces the config's parameters."""
-  for name, value in overrides.items():
-    group, key = config_lib.locate(config, name)
-    group[key] = value
-  model = config.model
-  if "model.hidden_size" not in overrides:
-    return
-  if "model.parameters" not in overrides:
-    model.parameters = None
-  elif model.parameters is not None:
-    raise UserError(
-      f"config.model.hidden_size={model.hidden_size},"
-      f" config.model.parameters={model.parameters}: give one of the two"
-    )
 
 
 def _refuse_differences(
@@ -281,7 +220,7 @@ def program(path: str) -> str:
   return "python run.py" if Path(path).name == "run.py" else "seqrnn"
 
 
-def run_name(name: str, old: Config, new: Config) -> str:
+def run_name(name: str, old: Config, new: Config | dict[str, Any]) -> str:
   """Returns the default name of a run: the config and the changed fields.
 
   Args:
@@ -298,40 +237,6 @@ def run_name(name: str, old: Config, new: Config) -> str:
     digest = hashlib.sha256(name.encode()).hexdigest()
     name = f"{name[:100]}-{digest[:12]}"
   return name
-
-
-def share_cores(config: Config, mode: str = "train") -> tuple[int, int | None]:
-  """Chooses the numbers of CPU devices, threads and a search's workers.
-
-  The operations of small layers are too short to be split over cores. Two
-  devices, each with half of the rows, are faster then; with large layers or few
-  rows they are slower. A search has a worker on each GPU; without GPUs, a
-  search of small layers has a worker on each core. Workers divide the cores and
-  have a thread for each of theirs: with two threads on a core, steps of small
-  layers take 1.2 times as long. The numbers of devices and threads affect
-  rounding, so config.json keeps them.
-
-  Returns:
-    train.cpu_devices and train.cpu_threads. The fields that are None are set in
-    the config.
-  """
-  model, train, search = config.model, config.train, config.search
-  small = model.hidden_size <= 256
-  if model.parameters:  # The hidden size is computed later, with JAX.
-    small = model.parameters <= model.layers * 4 * 256**2
-  cores = devices.cores()
-  if mode == "search":
-    gpus = devices.gpus()
-    if search.workers is None:  # Trials of `coarse` depend on earlier trials.
-      several = len(gpus) or (cores if small else 1)
-      search.workers = several if search.method != "coarse" else 1
-    cores = max(cores // search.workers, 1)
-    if search.workers > 1 and train.cpu_threads is None and not gpus:
-      train.cpu_threads = cores
-  if train.cpu_devices is None:
-    few = train.batch_size < 16
-    train.cpu_devices = 2 if small and not few and cores > 1 else 1
-  return train.cpu_devices, train.cpu_threads
 
 
 def gpu_workers(config: Config, mode: str) -> bool:

@@ -1,10 +1,9 @@
 """Reads, overrides, checks, compares and saves configs."""
 
-import copy
 import json
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import reduce
 from pathlib import Path
@@ -14,14 +13,12 @@ from ml_collections import ConfigDict
 
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files, manifest
-from seqrnn.settings import recipes, suggestions
-from seqrnn.settings.conflicts import ConflictError, conflicts
+from seqrnn.settings import recipes, rules, suggestions
 from seqrnn.settings.fields import LARGEST, WRITTEN, Rule, as_float32
+from seqrnn.settings.fields import Config as Config
 from seqrnn.settings.recipes import FIELDS as FIELDS
 from seqrnn.settings.recipes import defaults as defaults
 from seqrnn.settings.recipes import read_json as read_json
-
-Config = Any  # A ConfigDict; type checkers do not know its fields.
 
 RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
 # Fields that name a place, and READ or WRITTEN.
@@ -33,13 +30,6 @@ TRAINING = ("task", "seed", "data.", "model.", "optimizer.", "schedule.") + (
 )
 # Fields that determine the shapes of parameters and the vocabulary.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
-# Fields that `train.fit_to_data` may change.
-FITTED = (
-  "train.batch_size",
-  "train.batches_per_epoch",
-  "train.epochs",
-  "model.dropout",
-)
 CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
 # Fields that only end a training: the only ones that may change on resume.
 LIMITS = ("train.epochs", "train.max_steps", "train.patience")
@@ -125,10 +115,10 @@ def text(value: Any) -> str:
   return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
-def read(path: str | os.PathLike, base: Config) -> Config:
+def read(path: str | os.PathLike) -> Config:
   """Reads a config from a .py file with get_config(), or from JSON.
 
-  A field that the file lacks has the value of `base`.
+  A field that the file lacks has its default.
 
   Raises:
     UserError: the file is missing or invalid, or it has an unknown field or a
@@ -138,12 +128,12 @@ def read(path: str | os.PathLike, base: Config) -> Config:
   fields = recipes.load(path) if path.suffix == ".py" else read_json(path)
   fields = flat(fields)
   fields.pop("format", None)  # The config.json of a run has it.
-  return with_fields(path, fields, base)
+  return with_fields(path, fields)
 
 
-def with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
-  """Returns the base, overridden by the fields of a file."""
-  config = copy.deepcopy(base)
+def with_fields(path: Path, fields: dict[str, Any]) -> Config:
+  """Returns the defaults, overridden by the fields of a file."""
+  config = defaults()
   for name, value in fields.items():
     try:
       _assign(config, name, value)
@@ -152,20 +142,19 @@ def with_fields(path: Path, fields: dict[str, Any], base: Config) -> Config:
   return config
 
 
-def read_run(
-  workdir: str | os.PathLike, base: Config, name: str = "config.json"
-) -> Config:
+def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
   """Reads the config of a run.
 
-  Places to write to are ignored, with a warning on stderr.
+  A field that the file lacks has its default. Fields of places that are written
+  are ignored, with a warning on stderr.
 
   Args:
     workdir: the folder of the run.
-    base: the defaults.
     name: the file name.
 
   Raises:
-    UserError: the file is missing, invalid or of another format.
+    UserError: the file is missing, invalid or of another format, or it has an
+      unknown field.
   """
   path = Path(workdir) / name
   if not path.exists():
@@ -174,7 +163,7 @@ def read_run(
       missing = "has no search; start one with a --config"
     raise UserError(f"--workdir={workdir}: {missing}")
   manifest.verify(path)
-  fields = flat(recipes.read_json(path))
+  fields, usual = flat(recipes.read_json(path)), flat(defaults())
   number = fields.pop("format", None)
   if type(number) is not int or number != FORMAT:
     raise UserError(
@@ -182,7 +171,6 @@ def read_run(
       " wrote it, so train again in another --workdir"
     )
   manifest.warn_if_missing(path)
-  usual = flat(base)
   places = [name for name in fields if PLACES.get(name) == WRITTEN]
   changed = [name for name in places if fields.pop(name) != usual[name]]
   if changed:
@@ -191,7 +179,7 @@ def read_run(
     print(visible(line), file=sys.stderr)
   for name in PLACES.keys() & fields.keys():
     fields[name] = _expanded(fields[name])
-  return with_fields(path, fields, base)
+  return with_fields(path, fields)
 
 
 def expand(config: Config):
@@ -247,41 +235,9 @@ def differences(
   return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in found]
 
 
-def settled(config: Config, run: Config | dict[str, Any]) -> Config:
-  """Returns the config with what the run has found for its fields.
-
-  That is the hidden size for the same `model.parameters`, the log format for
-  `data.log_format=auto`, and the fields that `train.fit_to_data` names.
-  """
-  fields, config = flat(run), copy.deepcopy(config)
-  wanted = config.model.parameters
-  if wanted is not None and wanted == fields.get("model.parameters"):
-    _assign(config, "model.hidden_size", fields["model.hidden_size"])
-  kept = [name for name in fitted_names(config) if name in fitted_names(run)]
-  for name in kept:
-    _assign(config, name, fields[name])
-  if config.data.log_format == "auto" and fields.get("data.log_format"):
-    _assign(config, "data.log_format", fields["data.log_format"])
-  return config
-
-
 def searched(fields: dict[str, Any]) -> set[str]:
   """Returns the names of the fields that a search chooses."""
   return {text.partition("=")[0].strip() for text in fields["search.space"]}
-
-
-def fitted_names(config: Config | dict[str, Any]) -> list[str]:
-  """Returns the names of the fields that the size of the data changes."""
-  given = flat(config).get("train.fit_to_data") or ""
-  names = [part.strip() for part in given.split(",")]
-  return [name for name in FITTED if "all" in names or name in names]
-
-
-def keep_fields(config: Config, kept: Collection[str]):
-  """Takes fields from those that the size of the data changes."""
-  if names := fitted_names(config):
-    left = [name for name in names if name not in kept]
-    config.train.fit_to_data = ",".join(left) or None
 
 
 def check(config: Config):
@@ -300,8 +256,7 @@ def check(config: Config):
       if isinstance(value, tuple) and len(value) == 1:
         shown = repr(value[0])  # As a user gives one temperature.
       raise UserError(f"config.{name}={shown}: {rule}")
-  for _, line in conflicts(fields):
-    raise ConflictError(line)
+  rules.check_combinations(config)
 
 
 def broken(name: str, value: Any) -> str | None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+Config = Any  # A ConfigDict; type checkers do not know its fields.
 # Field -> the values that it must have for the condition to hold.
 Condition = dict[str, Sequence[Any]]
 

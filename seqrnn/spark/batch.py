@@ -90,7 +90,7 @@ def run(
   if flagged is not None:
     console = Console(highlight=False)
     printing.print_incidents(console, flagged, grouped)
-    printing.print_sessions(console, flagged, settings.worst)
+    printing.print_sessions(console, flagged)
   print(f"{output}: {printing.summary_of(counts, short)}")
   return flagged
 

@@ -25,8 +25,8 @@ from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.runtime.signals import catch_signals
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
+from seqrnn.settings.resolve import Facts, resolve, total_steps
 from seqrnn.training import (
-  fit_size,
   length,
   optimizers,
   programs,
@@ -60,9 +60,10 @@ def check_owner(config: Config, workdir: Path) -> Config:
   if not (workdir / "config.json").exists():
     if config.data.fold is None and sharding.is_first():
       corpora.describe_format(config)
-    return corpora.with_format(config)
-  old = config_lib.read_run(workdir, config_lib.defaults())
-  config = config_lib.settled(config, old)
+    facts = Facts(log_format=corpora.log_format(config))
+    return resolve(config, facts)[0]
+  old = config_lib.read_run(workdir)
+  config, _ = resolve(config, Facts(run=config_lib.flat(old)))
   found = config_lib.differences(old, config, config_lib.IDENTITY)
   if found:
     raise UserError(
@@ -160,11 +161,10 @@ def make_training(
   """
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
-  total_steps = length.total_steps(config, len(batches))
-  own = length.adapted(config, len(batches), total_steps)
+  total = total_steps(config, len(batches))
   rate = config.optimizer.learning_rate
-  schedule = partial(optimizers.schedule, own, len(batches), total_steps)
-  step, start = programs.programs(experiment, own, schedule, mesh, origin)
+  schedule = partial(optimizers.schedule, config, len(batches), total)
+  step, start = programs.programs(experiment, config, schedule, mesh, origin)
 
   def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
@@ -174,14 +174,13 @@ def make_training(
   return Training(
     experiment=experiment,
     config=config,
-    adapted=own,
     workdir=workdir,
     mesh=mesh,
     step=partial(step, rate=rate),
     start=start,
     lower_step=lower_step,
     learning_rate=schedule(rate),
-    total_steps=total_steps,
+    total_steps=total,
     crc32=experiment.facts("train")["crc32"],
     checkpoints=checkpoints,
     check=check,
@@ -267,10 +266,10 @@ def resume(training: Training) -> Position:
   # config.json after it.
   before = config
   if (workdir / "config.json").exists():
-    before = config_lib.read_run(workdir, config_lib.defaults())
+    before = config_lib.read_run(workdir)
   state, position = restore(training, partial(_begin, training))
   limits = limits_reached(config, position)
-  finished = bool(limits) and not evaluation_due(training.adapted, position)
+  finished = bool(limits) and not evaluation_due(config, position)
   if not finished:
     _probe(training, state)
   if sharding.is_first():
@@ -280,8 +279,7 @@ def resume(training: Training) -> Position:
   print_summary(training.experiment, config, state.params)
   if training.origin is not None:
     print("\n".join(training.origin.lines()))
-  total = training.total_steps
-  for line in length.lines(config, training.adapted, total):
+  for line in length.few_steps(config, training.total_steps):
     print(line)
   if position.step and not finished:
     print(f"resuming from step {position.step}")
@@ -304,8 +302,7 @@ def _warn_of_decay(training: Training, before: Config, position: Position):
   old.train.epochs = before.train.epochs
   old.train.max_steps = before.train.max_steps
   batches = len(training.experiment.batches("train", 0))
-  total = length.total_steps(old, batches)
-  old = length.adapted(old, batches, total)
+  total = total_steps(old, batches)
   rates = optimizers.schedule(
     old, batches, total, config.optimizer.learning_rate
   )
@@ -366,7 +363,7 @@ def fit(
     optional["tensorboard"] = partial(tensorboard.open_writer, workdir)
   config = check_owner(config, workdir)
   start = transfer.settle(build, config, workdir)
-  config, experiment = fit_size.settle(build, start, workdir)
+  config, experiment = start.config, start.experiment
   for split in ("train", "validation"):
     experiment.batches(split, 0)  # Refuses an empty split.
   files.make_workdir(workdir)

@@ -106,7 +106,7 @@ def loop(training: Training, state: State, position: Position, caught: Signals):
     )
     ended = new_epoch = False
     while True:
-      if evaluation_due(training.adapted, position):
+      if evaluation_due(config, position):
         state, ended = evaluate_and_save(training, reporting, state, position)
       stopped = signal_number()
       if stopped or ended or reached_end(config, position):
@@ -127,7 +127,7 @@ def loop(training: Training, state: State, position: Position, caught: Signals):
       if finished_loss is not None and not math.isfinite(finished_loss):
         raise diverged(training, state, position.step - 1)
       new_epoch = position.advance(len(batches))
-      if save_due(training.adapted, position):
+      if save_due(config, position):
         save(training, state, position)
   finish(training, state, position, stopped)
 
@@ -316,7 +316,7 @@ def record_evaluation(
     position.waited = position.stalled = 0
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
   plan = config.schedule
-  if plan.name == "plateau" and position.stalled >= plan.patience:
+  if plan.name == "plateau" and position.stalled >= plan.after:
     position.stalled = 0
     state = state._replace(scale=state.scale * plan.factor)
   return state

@@ -32,15 +32,15 @@ def schedule(
     ),
     "step": lambda: optax.exponential_decay(
       rate,
-      transition_steps=plan.every * steps_per_epoch,
+      transition_steps=plan.after * steps_per_epoch,
       decay_rate=plan.factor,
       staircase=True,
     ),
     "linear": lambda: optax.linear_schedule(
-      rate, plan.final * rate, max(total_steps - warmup, 1)
+      rate, 0.0, max(total_steps - warmup, 1)
     ),
     "cosine": lambda: optax.cosine_decay_schedule(
-      rate, max(total_steps - warmup, 1), alpha=plan.final
+      rate, max(total_steps - warmup, 1)
     ),
   }
   main = after[plan.name]()
@@ -79,13 +79,9 @@ def optimizer(
       eps_in_sqrt=False,
     ),
     "adagrad": lambda: optax.adagrad(learning_rate, eps=fields.epsilon),
-    "adam": lambda: optax.adam(
-      learning_rate, b1=fields.beta1, b2=fields.beta2, eps=fields.epsilon
-    ),
+    "adam": lambda: optax.adam(learning_rate, eps=fields.epsilon),
     "adamw": lambda: optax.adamw(
       learning_rate,
-      b1=fields.beta1,
-      b2=fields.beta2,
       eps=fields.epsilon,
       weight_decay=fields.weight_decay,
     ),

@@ -36,7 +36,6 @@ class Training(NamedTuple):
   Attributes:
     experiment: the task.
     config: the settings of the run.
-    adapted: these settings, limited to the length of the training.
     workdir: the folder of the run.
     mesh: the devices.
     step: a function state, batch -> next state, mean loss.
@@ -56,7 +55,6 @@ class Training(NamedTuple):
 
   experiment: Experiment
   config: Config
-  adapted: Config
   workdir: Path
   mesh: Mesh
   step: Callable[[State, Batch], tuple[State, jax.Array]]
@@ -184,7 +182,7 @@ def interrupted(
   training: Training, position: Position, number: int
 ) -> Interrupted:
   """Returns the exception for a signal; the position is on disk."""
-  due = evaluation_due(training.adapted, position)
+  due = evaluation_due(training.config, position)
   if not due and limits_reached(training.config, position):
     return Interrupted(
       f"{training.workdir}: finished at step {position.step}; the training had"

@@ -21,10 +21,10 @@ from seqrnn.data.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.models import budget
 from seqrnn.runtime import checkpoint, files, sharding
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
+from seqrnn.settings.resolve import ADAPTED, Facts, resolve
 from seqrnn.training.places import Place, places
 from seqrnn.training.started import Record, read
 
@@ -60,7 +60,7 @@ class Start(NamedTuple):
   """How a run starts.
 
   Attributes:
-    config: of the run, as `budget.settle` returns it.
+    config: of the run, as `resolve` returns it.
     experiment: of the run.
     record: what it has started from; None: from nothing.
     values: as in Training.
@@ -73,7 +73,7 @@ class Start(NamedTuple):
 
 
 def settle(build: Build, config: Config, workdir: Path) -> Start:
-  """Settles a run, as `budget.settle`, and how it starts.
+  """Resolves the config of a run, and how it starts.
 
   Raises:
     UserError: `train.start_from` names no run of which a part fits, or the
@@ -81,7 +81,7 @@ def settle(build: Build, config: Config, workdir: Path) -> Start:
   """
   source = find(build, config, workdir)
   made = widened(build, source)
-  config, experiment = budget.settle(made, config, workdir)
+  config, experiment = resolved(made, config, workdir)
   if source is not None:
     return transfer(source, experiment, config)
   record, asked = read(workdir), config.train.start_from
@@ -91,6 +91,42 @@ def settle(build: Build, config: Config, workdir: Path) -> Start:
       " from nothing; name another --workdir"
     )
   return Start(config, experiment, record, ())
+
+
+def resolved(
+  build: Build, config: Config, workdir: Path
+) -> tuple[Config, Experiment]:
+  """Returns the config and the experiment of a run, and prints what changed.
+
+  A run that has started keeps its vocabularies and its config.
+  """
+  names = workdir / "vocabulary.json"
+  known = vocabulary.load(names) if names.exists() else None
+  experiment = build(config, known)
+  if (workdir / "config.json").exists():
+    return config, experiment
+  # No experiment depends on the fields of ADAPTED.
+  key = lambda config: tuple(
+    item for item in config_lib.flat(config).items() if item[0] not in ADAPTED
+  )
+  built = {key(config): experiment}
+
+  def experiment_of(config: Config) -> Experiment:
+    if key(config) not in built:
+      built[key(config)] = build(config, experiment.vocabularies)
+    return built[key(config)]
+
+  def parameters(config: Config) -> int:
+    leaves = jax.tree.leaves(shapes(experiment_of(config)))
+    return sum(leaf.size for leaf in leaves)
+
+  def epoch(config: Config) -> tuple[int, int]:
+    batches = experiment_of(config).batches("train", 0)
+    return len(batches), batches.batch_size
+
+  config, lines = resolve(config, Facts(parameters=parameters, epoch=epoch))
+  print("".join(f"{line}\n" for line in lines), end="")
+  return config, experiment_of(config)
 
 
 def find(build: Build, config: Config, workdir: Path) -> Source | None:
@@ -111,7 +147,7 @@ def find(build: Build, config: Config, workdir: Path) -> Source | None:
   if not checkpoint.steps(folder / "checkpoints"):
     raise UserError(f"{field}: has no checkpoint; train this run first")
   files.check_links(folder)
-  old = config_lib.read_run(folder, config_lib.defaults())
+  old = config_lib.read_run(folder)
   if old.model.cell != config.model.cell:
     raise UserError(
       f"{field}: has model.cell={old.model.cell!r}, and this run has"

@@ -528,7 +528,7 @@ def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
     for line in capfd.readouterr().err.splitlines()
   ]
   assert told == ["time", "json"]
-  assert corpora.with_format(config).data.log_format == "auto"
+  assert corpora.log_format(config) == "auto"
   with pytest.raises(UserError, match="^--follow: data.log_format='auto': the"):
     follow.run(fit.check_owner, config, tmp_path)
 

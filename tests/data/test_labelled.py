@@ -125,11 +125,11 @@ CHOSEN = {
   "CoNLL-U by number": ("conllu", "3", "10", MORE, [["bM"]]),
   "no such name": (
     *("columns", "FORM", "POS", PLUS),
-    "f: data.tag_column='POS': columns are ID, FORM, NER",
+    "f: data.label_column='POS': columns are ID, FORM, NER",
   ),
   "no names": (
     *("columns", "1", "POS", "a X\n"),
-    "f: data.tag_column='POS': its columns have no names, as a first line",
+    "f: data.label_column='POS': its columns have no names, as a first line",
   ),
   "too few": (
     "columns",
@@ -158,7 +158,7 @@ CHOSEN = {
 @pytest.mark.parametrize("name", CHOSEN)
 def test_columns_are_chosen(tmp_path, name):
   form, word, tag, content, expected = CHOSEN[name]
-  fields = {"data.word_column": word, "data.tag_column": tag}
+  fields = {"data.text_column": word, "data.label_column": tag}
   fields |= {"data.format": form, "data.unit": "word"}
   try:
     corpus = read(tmp_path, {"f": content.encode()}, **fields)
@@ -406,9 +406,9 @@ def test_names_have_one_language_each(tmp_path):
 def test_json_is_what_json_writes(tmp_path):
   rows = [{"l": n % 3 == 0, "t": f"é{n}\n"} for n in range(9)]
   lines = "\n".join(map(json.dumps, rows))
-  fields = {"data.format": "jsonl", "data.label_field": "l"}
+  fields = {"data.format": "jsonl", "data.label_column": "l"}
   corpus = read(
-    tmp_path, {"f": lines.encode()}, **fields, **{"data.text_field": "t"}
+    tmp_path, {"f": lines.encode()}, **fields, **{"data.text_column": "t"}
   )
   assert labels(corpus) == [json.dumps(row["l"]) for row in rows]
   assert documents(corpus) == [row["t"] for row in rows]

@@ -135,7 +135,7 @@ def test_a_table_is_parsed_once(tmp_path, monkeypatch):
   monkeypatch.setattr(logs, "_table", None)
   assert values(corpora.read(config.data)) == values(first)
   assert first.tags is not None and first.files is not None
-  config.data.label_field = "event"
+  config.data.label_column = "event"
   with pytest.raises(TypeError):
     corpora.read(config.data)
 

@@ -17,7 +17,7 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding
-from seqrnn.training import fit, fit_size, transfer
+from seqrnn.training import fit, transfer
 from tests.conftest import tiny
 from tests.inference.test_spans import bio as spans
 
@@ -310,8 +310,8 @@ def test_faults_of_tags_are_said_once_and_not_before_tags_are_needed(
   path.write_text(Path(config.data.train_path).read_text().replace("B-P", "O"))
   config.data.train_path = str(path)
   start = transfer.settle(experiments.build, config, tmp_path / "run")
-  fitted, experiment = fit_size.settle(experiments.build, start, tmp_path)
-  assert fitted.train.epochs > config.train.epochs  # It was built again.
+  experiment = start.experiment
+  assert start.config.train.epochs > config.train.epochs  # It was built again.
   splits = {"train": "'I-P', so model.crf_constraints", "test": "'B-R' 'I-R'"}
   for split, fault in splits.items():
     counted, again = (experiment.batches(split, 0) for _ in range(2))
@@ -428,8 +428,7 @@ def test_tags_and_letters_stand_where_their_symbols_do(
 def test_regularisers_are_of_the_training_loss_alone(tmp_path, words):
   losses, totals = [], []
   for share in (0.0, 0.5):
-    names = "model.activation_penalty", "model.change_penalty"
-    fields = dict.fromkeys((*names, "train.label_smoothing"), share)
+    fields = {"train.label_smoothing": share}
     experiment = experiments.build(tiny(tmp_path, {**words, **fields}), None)
     params = jax.jit(experiment.init)(jax.random.key(0))
     batch = experiment.batches("train", 0)[0]

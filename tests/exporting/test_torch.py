@@ -169,7 +169,6 @@ REFUSED = {
   "model.cell='slstm': must be one of gru, lstm, odyssey_np, rnn_relu, rnn": {
     "model.cell": "slstm"
   },
-  "model.zoneout_cell=0.1: must be 0": {"model.zoneout_cell": 0.1},
   "model.crf=True: cannot be exported": {"task": "tagging", "model.crf": True},
   "model.letters=4: must be empty": {"task": "tagging", "model.letters": 4},
   "model.affixes=2: must be empty": {"task": "tagging", "model.affixes": 2},

@@ -96,28 +96,19 @@ def test_note_cross_entropy_equals_its_definition():
     np.testing.assert_allclose(totals[name], pair, rtol=1e-6)
 
 
-def test_smoothing_and_penalty_are_in_the_mean_alone():
+def test_smoothing_is_in_the_mean_alone():
   logits, targets, weights = arrays(8)
-  penalty = np.random.default_rng(9).normal(size=(B, N)).astype(np.float32)
   plain, totals = losses.cross_entropy(logits, targets, weights)
   p = np.exp(logits.astype(np.float64))
   logs = np.log(p / p.sum(-1, keepdims=True))
   target = 0.9 * np.eye(V)[targets] + 0.1 / V
-  expected = {
-    (0.1, None): -(target * logs).sum(-1),
-    (0.0, "penalty"): -(np.eye(V)[targets] * logs).sum(-1) + penalty,
-    (0.1, "penalty"): -(target * logs).sum(-1) + penalty,
-  }
-  for (smoothing, name), loss_BN in expected.items():
-    loss, found = losses.cross_entropy(
-      logits, targets, weights, smoothing, name and penalty
-    )
-    mean = (loss_BN * weights).sum() / weights.sum()
-    assert float(loss) == pytest.approx(mean, rel=1e-5) != float(plain)
-    for a, b in zip(
-      jax.tree.leaves(found), jax.tree.leaves(totals), strict=True
-    ):
-      assert float(a) == pytest.approx(float(b), rel=1e-6)
+  loss, smoothed = losses.cross_entropy(logits, targets, weights, 0.1)
+  mean = (-(target * logs).sum(-1) * weights).sum() / weights.sum()
+  assert float(loss) == pytest.approx(mean, rel=1e-5) != float(plain)
+  for a, b in zip(
+    jax.tree.leaves(smoothed), jax.tree.leaves(totals), strict=True
+  ):
+    assert float(a) == pytest.approx(float(b), rel=1e-6)
 
 
 def test_cross_entropy_ignores_what_weighs_nothing():
@@ -228,10 +219,8 @@ def test_figures_of_labels():
     targets = rng.choice([UNKNOWN, 4, 5, 6, 7], (6, 4))  # 8 is only guessed.
     weights = rng.integers(0, 2, (6, 4)).astype(np.float32)
     targets[weights == 0] = 0
-    importance, penalty = rng.uniform(0.5, 2, (2, 6, 4)).astype(np.float32)
-    loss, totals = figures_of(
-      logits, targets, weights, smoothing, penalty, importance
-    )
+    importance = rng.uniform(0.5, 2, (6, 4)).astype(np.float32)
+    loss, totals = figures_of(logits, targets, weights, smoothing, importance)
     add = sums if sums is not None else metrics.zeros(totals)
     sums = metrics.add(add, totals)
     own, trained, shares = [], [], []
@@ -243,7 +232,7 @@ def test_figures_of_labels():
         nll_C = np.log(np.exp(scores).sum()) - scores
         own.append(nll_C[truth[-1] - 4])
         smooth = (1 - smoothing) * own[-1] + smoothing * nll_C.mean()
-        trained.append(smooth + penalty[tuple(place)])
+        trained.append(smooth)
         shares.append(importance[tuple(place)])
     mean = np.average(trained, weights=shares)
     assert float(loss) == pytest.approx(mean, 1e-5)

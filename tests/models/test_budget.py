@@ -9,12 +9,18 @@ import experiments
 from seqrnn import program
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
-from seqrnn.models import budget
+from seqrnn.settings.resolve import Facts, resolve
 from tests.conftest import tiny
 from tests.models.test_cells import PARAMETERS, count
 
 SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
 V = 9
+
+
+def fitted(config):
+  """The config with the hidden size of its budget."""
+  parameters = lambda c: count(shapes(experiments.build(c, SYMBOLS)))
+  return resolve(config, Facts(parameters=parameters))[0]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def test_the_largest_model_within_the_budget(tmp_path, task, cell):
   for wanted, expected in budgets:
     fields = {"task": task, "model.cell": cell, "model.layers": 2}
     config = tiny(tmp_path, {**fields, "model.parameters": wanted})
-    found = budget.fit(experiments.build, config, SYMBOLS)
+    found = fitted(config)
     assert found.model.hidden_size == expected
     assert config.model.hidden_size == 8  # The one given is left alone.
   made = shapes(experiments.build(found, SYMBOLS))
@@ -47,7 +53,7 @@ def test_the_largest_model_within_the_budget(tmp_path, task, cell):
 
 def test_a_budget_of_any_size(tmp_path):
   config = tiny(tmp_path, {"model.parameters": 2**31 - 1})
-  found = budget.fit(experiments.build, config, SYMBOLS)
+  found = fitted(config)
   size = found.model.hidden_size
   parameters = lambda H: PARAMETERS["lstm"](V, H) + H * V + V
   assert parameters(size) < 2**31 <= parameters(size + 1)

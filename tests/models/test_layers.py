@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from seqrnn.models import layers
-from seqrnn.models.products import Products
 from tests.models.test_cells import EQUATIONS, MAKE, close, normal, quick_jit
 
 B, T, D, H, V = 3, 6, 4, 3, 7
@@ -485,91 +484,6 @@ def test_recurrent_dropout_hides_units_from_the_recurrent_product():
     for t in range(5):
       h = step(p, h, x[b, t])
       close(y_BTH[b, t], h, 1e-4)
-
-
-def test_zoneout_keeps_units_and_evaluation_has_the_mean():
-  rates = {"zoneout": (0.3, 0.6)}  # Of h, and of c.
-  module = layers.Recurrent(MAKE["lstm"](16), **rates)
-  run, params, carry, x = training(module, steps=1)
-  new, y_BTH = quick_jit(run)(params, carry)
-  close(y_BTH[:, 0], new[1], 0)
-  mask = np.ones(x.shape[:2], bool)
-  full, _ = scan(EQUATIONS["lstm"], params, x, mask, carry)
-  held = [np.asarray(n == o) for n, o in zip(new, carry, strict=True)]
-  for n, h, old, f, rate in zip(
-    new, held, carry, full, (0.6, 0.3), strict=True
-  ):
-    assert h.mean() == pytest.approx(rate, abs=0.062)
-    close(n, np.where(h, old, f), 1e-5)
-  assert (held[0] & held[1]).mean() == pytest.approx(0.18, abs=0.05)
-
-  def mean(p, carry, x):
-    new = EQUATIONS["lstm"](p, carry, x)
-    return tuple(
-      rate * o + (1 - rate) * n
-      for o, n, rate in zip(carry, new, (0.6, 0.3), strict=True)
-    )
-
-  params, x, carry = arrays(14, layers.Recurrent(MAKE["lstm"](H), **rates))
-  for fused in (True, False):
-    cell = MAKE["lstm"](H, products=Products(plain=not fused))
-    module = layers.Recurrent(cell, **rates)
-    with jax.enable_x64(True):
-      found = apply(module, params, x, MASK, carry)
-    close(found, scan(mean, params, x, MASK, carry))
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_penalties_equal_equations(reverse):
-  tower = layers.Stack(
-    [recurrent("lstm", reverse)],
-    dropout=0.5,
-    activation_penalty=0.7,
-    change_penalty=0.4,
-    reverse=reverse,
-  )
-  params, x, carry = jax.tree.map(np.float32, arrays(15, tower))
-
-  def run(module, params, carry):
-    (_, y_BTH), penalties = module.apply(
-      {"params": params},
-      x,
-      MASK,
-      carry,
-      True,
-      rngs={"dropout": jax.random.key(2)},
-      mutable=["penalties"],
-    )
-    (penalty_BT,) = jax.tree.leaves(penalties)
-    return np.asarray(y_BTH), np.asarray(penalty_BT)
-
-  _, y_BTH = scan(
-    EQUATIONS["lstm"], params["layers_0"], x, MASK, carry[0], reverse
-  )
-  dropped_BTH, penalty_BT = run(tower, params, carry)
-  assert (dropped_BTH == 0).any()
-  expected_BT = np.zeros((B, T))
-  for b in range(B):
-    for t in range(T):
-      expected_BT[b, t] = 0.7 * (dropped_BTH[b, t] ** 2).mean()
-      s = t + 1 if reverse else t - 1  # What was read before.
-      if 0 <= s < T and MASK[b, s] and MASK[b, t]:
-        change = y_BTH[b, t] - y_BTH[b, s]
-        expected_BT[b, t] += 0.4 * (change**2).mean()
-  close(penalty_BT, expected_BT, 1e-5)
-
-  # It stands where the output does that it is of.
-  y_BTH, moved_BT = run(layers.Before(tower, reverse), {"tower": params}, carry)
-  inner = slice(0, -1) if reverse else slice(1, None)
-  outer = slice(1, None) if reverse else slice(0, -1)
-  of = lambda y_BTH: 0.7 * (y_BTH**2).mean(-1)
-  assert (moved_BT[:, inner] >= of(y_BTH)[:, inner] * (1 - 1e-6)).all()
-  close(
-    moved_BT[:, inner] - of(y_BTH)[:, inner],
-    (penalty_BT - of(dropped_BTH))[:, outer],
-    1e-5,
-  )
-  assert not moved_BT[:, -1 if reverse else 0].any()
 
 
 # The equations of PyTorch: one module for layers and directions, lengths.

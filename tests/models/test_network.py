@@ -398,11 +398,7 @@ REGULARISED = {
   "model__variational_dropout": 0.3,
   "model__recurrent_dropout": 0.3,
   "model__weight_drop": 0.3,
-  "model__zoneout_hidden": 0.3,
   "model__embedding_size": 8,
-  "model__embedding_dropout": 0.2,
-  "model__activation_penalty": 2.0,
-  "model__change_penalty": 2.0,
   "train__label_smoothing": 0.1,
 }
 
@@ -413,7 +409,7 @@ REGULARISED = {
     {"model__cell": "gru", "model__dropout": 0.3},
     {"data__stateful": True, "model__cell": "rnn_tanh", **REGULARISED},
     {"task": "gap_model", "model__layers": 2},
-    {"task": "gap_model", "model__zoneout_cell": 0.3, **REGULARISED},
+    {"task": "gap_model", **REGULARISED},
     {**ALL, **REGULARISED},
   ],
 )
@@ -635,37 +631,12 @@ def test_dropout_of_the_embedding():
   close(dropped[kept], plain[kept] / 0.75, 1e-6)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_embedding_dropout_takes_whole_symbols(tied):
-  V, D = 400, 8
-  model = network.SequenceModel(
-    Through(), V, embedding_size=D, embedding_dropout=0.3, tied=tied
-  )
-  ids = np.arange(V).repeat(2).reshape(8, -1)  # Each symbol twice.
-  rng = np.random.default_rng(13)
-  params = {"embedding": {"embedding": rng.normal(size=(V, D))}}
-  params["head_bias"] = np.zeros(V)
-  params["head"] = {"kernel": np.eye(D, V), "bias": np.zeros(V)}
-  apply = lambda train: model.apply(
-    {"params": params}, ids, (), train, rngs={"dropout": jax.random.key(1)}
-  )[1]
-  table = params["embedding"]["embedding"]
-  # What logits make of the rows; tied, all of them are in the softmax.
-  kernel = table.T if tied else params["head"]["kernel"]
-  dropped_V = ~np.asarray(apply(True)).reshape(V, 2, V).any(axis=(1, 2))
-  assert dropped_V.mean() == pytest.approx(0.3, abs=0.092)
-  kept_VD = table * ~dropped_V[:, None] / 0.7
-  close(apply(True), kept_VD[ids] @ kernel, 1e-4)
-  close(apply(False), table[ids] @ kernel, 1e-4)
-
-
 @pytest.mark.parametrize("name", ["language", "pooled"])
 def test_what_regularises_is_in_the_training_loss_alone(tmp_path, name):
   fields, equations = MODELS[name]
   fields = {"model__hidden_size": 3, **fields}
   experiment = build(
     tmp_path,
-    model__activation_penalty=0.7,
     train__label_smoothing=0.2,
     **fields,
   )
@@ -686,16 +657,9 @@ def test_what_regularises_is_in_the_training_loss_alone(tmp_path, name):
     float(plain), softmax_loss(logits, batch["targets"], batch["weights"]), 1e-5
   )
 
-  start = zeros("lstm", B, 1)
-  start = tuple((one, one) for one in start) if name == "pooled" else start
-  _, y_BTH = stack(EQUATIONS["lstm"], params["body"], ids, ids != PAD, start)
-  penalty_BN = 0.7 * (y_BTH**2).mean(-1)
-  if name == "pooled":
-    count_B1 = np.maximum((ids != PAD).sum(1, keepdims=True), 1)
-    penalty_BN = (penalty_BN * (ids != PAD)).sum(1, keepdims=True) / count_B1
   logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   target = 0.8 * np.eye(V)[batch["targets"]] + 0.2 / V
-  loss_BN = penalty_BN - (target * logs).sum(-1)
+  loss_BN = -(target * logs).sum(-1)
   mean = (loss_BN * batch["weights"]).sum() / batch["weights"].sum()
   close(float(trained), mean, 1e-5)
 

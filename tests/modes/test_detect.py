@@ -264,7 +264,7 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
     expected = np.sort([highest[text] for text in texts])
     np.testing.assert_allclose(np.sort(scores), expected, rtol=1e-3, atol=1e-3)
     path = folder / f"run/folds/{k + 1}-of-2/config.json"
-    fold = config_lib.read(path, base.get_config())
+    fold = config_lib.read(path)
     part, held_out = (splits.reader(fold)(name) for name in ("train", "test"))
     trained_on = {document.name for document in part.documents()}
     assert not trained_on & {document.name for document in held_out.documents()}
@@ -520,7 +520,7 @@ def test_short_normal_sessions_have_no_part_in_a_calibration():
 
 def test_events_of_all_sessions_as_packed_lines_of_json(home, again):
   folder, config, _ = home
-  found = again(events="all", format="jsonl.gz", alternatives=0)
+  found = again(events="all", format="jsonl.gz")
   with gzip.open(folder / "run/detect/events.jsonl.gz", "rt") as file:
     rows = [json.loads(line) for line in file]
   assert len(rows) == len(found.sessions.ids) + len(found.sessions.names)
@@ -528,7 +528,7 @@ def test_events_of_all_sessions_as_packed_lines_of_json(home, again):
   for row in rows:
     texts.setdefault(row["session"], []).append(row["event"])
   assert " ".join(texts["bad.txt:5"]) == "a b d <end>"
-  assert "event_1" not in rows[0] and isinstance(rows[0]["nats"], float)
+  assert isinstance(rows[0]["nats"], float)
   with gzip.open(folder / "run/detect/sessions.jsonl.gz", "rt") as file:
     assert len(file.readlines()) == len(found.sessions.names)
 

@@ -257,7 +257,7 @@ def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
   text = read(pages("language model")).text
   assert "noise" not in text and "dropout" not in text
   random = config.copy_and_resolve_references()
-  random.model.zoneout_cell = 0.1
+  random.model.weight_drop = 0.1
   assert summary.noisy(random) and not summary.noisy(config)
   # A run that was stopped before its first evaluation.
   copy = shutil.copytree(workdir, tmp_path / "run")

@@ -108,7 +108,7 @@ def test_what_is_left_to_one_is_drawn():
 def test_a_wrong_space_is_refused_in_a_line():
   for name, text, rule in (
     ("model_droput", "uniform(0, 1)", "did you mean model.dropout?"),
-    ("sample_length", "integer(1, 9)", "no such field"),
+    ("sample_size", "integer(1, 9)", "no such field"),
     ("model_dropout", "0.5", "must be log_uniform(low, high), "),
     ("model_dropout", "__import__('os')", "must be log_uniform(low, high), "),
     ("model_dropout", "uniform(0, 0.5", "must be log_uniform(low, high), "),
@@ -124,7 +124,7 @@ def test_a_wrong_space_is_refused_in_a_line():
     ("model_layers", "choice(1, none)", "'none': must be a whole number"),
     ("optimizer_clip_norm", "uniform(none, 1)", "must be uniform(low, high)"),
     ("optimizer_momentum", "one_minus_log_uniform(0, 1)", "of which 1.0 must"),
-    ("optimizer_beta2", "one_minus_log_uniform(1e-9, 1)", "in 32 bits it is 1"),
+    ("optimizer_decay", "one_minus_log_uniform(1e-9, 1)", "in 32 bits it is 1"),
     ("train_ema", "one_minus_log_uniform(none, 0.5)", "0 < low < high"),
     ("model_cell", "choice(lstm, ltsm)", "of which 'ltsm' must be one of gru"),
     ("model_cell", "uniform(gru, lstm)", "must be choice(a, b, ...) or grid("),
@@ -311,7 +311,7 @@ def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
   rates = [r["optimizer.learning_rate"] for r in table(tmp_path / "s")]
   assert rates == ["1.0", "0.1", "0.01", "0.001", "0.03", "0.00333"]
   assert best == {"optimizer.learning_rate": 0.03}
-  chosen = config_lib.read(tmp_path / "s" / "best.json", base.get_config())
+  chosen = config_lib.read(tmp_path / "s" / "best.json")
   assert chosen.model.hidden_size == 64
   assert chosen.optimizer.learning_rate == 0.03
 
@@ -525,7 +525,7 @@ def run(build, config, folder, should_stop):
 
 fit.fit, search._draw = run, lambda *_: []
 workdir = Path(sys.argv[2])
-config = config_lib.read(sys.argv[1], base.get_config())
+config = config_lib.read(sys.argv[1])
 search.run(experiments.build, config, workdir)
 """
 
@@ -633,7 +633,7 @@ def test_a_trial_whose_process_died_goes_on_from_its_checkpoint(
   log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
   assert "resuming from step 2\n" in log
 
-  chosen = config_lib.read(tmp_path / "parts" / "best.json", base.get_config())
+  chosen = config_lib.read(tmp_path / "parts" / "best.json")
   again = fit.fit(experiments.build, chosen, tmp_path / "again")
   assert again["best"] == float(rows[0]["loss"])
 

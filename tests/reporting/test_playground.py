@@ -27,8 +27,6 @@ MODELS = {
   **{cell: {"model.cell": cell} for cell in RUNS},
   "embedding": {
     "model.embedding_size": 6,
-    "model.zoneout_hidden": 0.3,
-    "model.zoneout_cell": 0.1,
   },
   "tied": {
     "model.embedding_size": 12,

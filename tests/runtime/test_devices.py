@@ -18,6 +18,7 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import devices, launch, sharding
 from seqrnn.settings import command
 from seqrnn.settings import config as config_lib
+from seqrnn.settings.resolve import Facts, resolve, this_machine
 
 ROOT = Path(__file__).parents[2]
 
@@ -289,7 +290,7 @@ def test_a_search_whose_workers_have_gpus_leaves_them_to_those(
   config = base.get_config()
   config.model.hidden_size = 512
   config.search.workers, config.search.method = workers, method
-  command.share_cores(config, mode)
+  config, _ = resolve(config, Facts(machine=this_machine(mode)))
   assert (config.train.cpu_threads is None) == (gpus > 0)
   on_cpu = command.gpu_workers(config, mode)
   assert (config.search.workers, on_cpu) == expected

@@ -90,7 +90,7 @@ def test_what_a_search_may_choose_and_a_task_of_the_users_own_may_use_it():
 @pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
 def test_a_config_of_the_project_sets_nothing_in_vain(path):
   defaults = base.get_config()
-  config = config_lib.read(path, defaults)
+  config = config_lib.read(path)
   given = config_lib.changes(defaults, config)
   assert list(warned.unused(config, given, defaults)) == []
 
@@ -148,10 +148,10 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
   assert resolved("--config=labels.py", "--config.task=tagging") == ""
   parsed = program.define()
   parsed(["run.py", "--config=own.py", "--process_id=1"])
-  command.resolve(parsed, {})
+  command.resolve(parsed, {}, None)
   assert capfd.readouterr().err == ""  # The first of several reports it.
   # What a file in JSON has may be left of anything.
-  config = config_lib.read(tmp_path / "own.py", base.get_config())
+  config = config_lib.read(tmp_path / "own.py")
   config_lib.save(config, tmp_path / "own.json")
   assert resolved("--config=own.json") == ""
   err = resolved("--config=own.json", *flags)
@@ -163,15 +163,8 @@ def test_what_flags_and_a_config_set_is_reported_before_a_mode(
   ("flags", "message"),
   [
     (
-      "--config=logs --config.data.log_session_key=id"
-      " --config.data.log_format=json",
-      "logs.py sets data.log_header and data.log_session;"
-      " --config.data.log_header=none --config.data.log_session=none unset"
-      " them",
-    ),
-    (
       "--config=logs --config.data.log_format=auto",
-      "logs.py sets data.log_header; --config.data.log_header=none unsets it",
+      "a header is itself the format of a line",
     ),
     (  # The file does not set the empty field.
       "--config=classification --config.train.freeze=taken",
@@ -258,13 +251,13 @@ def resolve(*flags):
   """The config and the workdir of a command line."""
   parsed = program.define()
   program.parse(parsed, ["run.py", *flags])
-  return command.resolve(parsed, overrides.from_flags(parsed))
+  return command.resolve(parsed, overrides.from_flags(parsed), None)
 
 
 PLACES = {
   "data": {"source": "files", "path": "~/corpus", "train_path": "t"},
   "detect": {"input": "log", "output": "o", "port": 1, "address": "0.0.0.0"},
-  "search": {"storage": "sqlite:///password", "space": ["data.path=choice(s)"]},
+  "search": {"storage": "sqlite:///password"},
   "report": {"beside": "b"},
 }
 PLACES["detect"]["state"] = PLACES["detect"]["labels"] = "~/x"

@@ -175,7 +175,7 @@ def test_a_config_is_printed_as_one_can_be_read(tmp_path, capsys):
   config_mode.run(None, config, tmp_path)
   out, err = capsys.readouterr()
   (tmp_path / "c.json").write_text(out)
-  found = config_lib.read(tmp_path / "c.json", config_lib.defaults())
+  found = config_lib.read(tmp_path / "c.json")
   assert config_lib.differences(config, found) == []
   assert err.splitlines() == [
     f"{tmp_path}: 2 fields differ from the defaults",

@@ -119,7 +119,7 @@ def test_any_other_error_has_its_line(line, expected, tmp_path):
 def test_choices_may_be_in_any_case(tmp_path):
   path = tmp_path / "c.py"
   path.write_text(CONFIG.format(line="c.optimizer.name = 'AdamW'"))
-  config = config_lib.read(path, config_lib.defaults())
+  config = config_lib.read(path)
   assert config.optimizer.name == "adamw"
   config_lib.override(config, "model.cell", "LSTM")
   config_lib.override(config, "data.log_format", "AUTO")

@@ -1,17 +1,17 @@
 """Settings that the size of the data changes."""
 
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from configs import base, detect, sessions
 from seqrnn.errors import UserError
 from seqrnn.settings import config as config_lib
-from seqrnn.training import fit_size
+from seqrnn.settings.resolve import FITTED, Facts, resolve
 
 
-def config_of(given="all", **fields):
-  config = base.get_config()
+def config_of(given: Any = "all", **fields: Any) -> Any:
+  config: Any = base.get_config()
   config.train.fit_to_data = given
   config.update_from_flattened_dict(
     {"train.epochs": 3, "train.batch_size": 32, **fields}
@@ -21,17 +21,12 @@ def config_of(given="all", **fields):
 
 def fitted(config, windows):
   """The fields that change for a number of windows."""
-  B = config.train.batch_size
-  batches = SimpleNamespace(batch_size=min(B, windows))
-
-  class Epoch(SimpleNamespace):
-    def __len__(self):
-      return -(-windows // self.batch_size)
-
-  batches = Epoch(batch_size=min(B, windows))
-  experiment = SimpleNamespace(batches=lambda *_: batches)
-  made = fit_size.fitted(config, experiment)  # pyright: ignore
-  return {n: b for n, (_, b) in config_lib.changes(config, made).items()}
+  rows = min(config.train.batch_size, windows)
+  facts = Facts(epoch=lambda _: (-(-windows // rows), rows))
+  fields, lines = resolve(config, facts)
+  print("\n".join(lines))
+  changes = config_lib.changes(config, fields, FITTED)
+  return {name: new for name, (_, new) in changes.items()}
 
 
 def test_a_small_set_is_read_more_often(capsys):
@@ -51,7 +46,7 @@ def test_a_small_set_is_read_more_often(capsys):
 
 def test_a_large_set_has_what_the_config_says(capsys):
   assert fitted(config_of(), 32 * 1000) == {}
-  assert capsys.readouterr().out == ""
+  assert capsys.readouterr().out == "\n"
 
 
 def test_nothing_falls_below_the_config():
@@ -86,7 +81,7 @@ def test_few_different_sessions_are_read_more_often(capsys):
 
 @pytest.mark.parametrize("recipe", [sessions, detect])
 def test_the_recipes_of_sessions_train_for_240_steps(recipe):
-  config = recipe.get_config()
+  config: Any = recipe.get_config()
   config_lib.check(config)
   for windows in (1, 40, 267, 700):
     made = {"train.batch_size": 32} | fitted(config, windows)
@@ -99,10 +94,10 @@ def test_the_recipes_of_sessions_train_for_240_steps(recipe):
 def test_a_run_keeps_what_it_has_found():
   config, run = config_of(), config_of()
   run.train.batch_size, run.train.epochs = 8, 15
-  found = config_lib.settled(config, run)
-  assert config_lib.changes(run, found) == {}
+  facts = Facts(run=config_lib.flat(run))
+  assert config_lib.changes(run, resolve(config, facts)[0]) == {}
   config.train.fit_to_data = "train.epochs"  # A flag sets the batch size.
-  assert config_lib.settled(config, run).train.batch_size == 32
+  assert resolve(config, facts)[0].train.batch_size == 32
 
 
 def test_a_wrong_name_is_refused():

@@ -9,6 +9,7 @@ import pytest
 import experiments
 from configs import base, brnn, rnn, text_generation
 from seqrnn.settings import config as config_lib
+from seqrnn.settings.resolve import Facts, resolve
 from seqrnn.training import fit, length, loop
 from seqrnn.training.position import Position
 from tests.conftest import tiny
@@ -18,8 +19,10 @@ RECIPES = {"rnn": rnn, "brnn": brnn, "text_generation": text_generation}
 
 
 def limited(config, steps_per_epoch, total_steps):
-  own = length.adapted(config, steps_per_epoch, total_steps)
-  changes = config_lib.changes(config, own)
+  config = config.copy_and_resolve_references()
+  config.train.epochs = config.train.max_steps = total_steps
+  facts = Facts(epoch=lambda _: (steps_per_epoch, 1))
+  changes = config_lib.changes(config, resolve(config, facts)[0])
   return {name: new for name, (_, new) in changes.items()}
 
 
@@ -67,21 +70,21 @@ def test_a_short_training_ends_with_advice():
     assert length.advice(config, other) == []
   # With fewer steps, training begins with advice, too.
   config.train.adapt_to_length = False
-  [line] = length.lines(config, config, 8 * 9)
+  [line] = length.few_steps(config, 8 * 9)
   assert line.startswith("only 72 steps, ") and "epochs=40 trains" in line
-  assert length.lines(config, config, 8 * 30) == []
+  assert length.few_steps(config, 8 * 30) == []
   config.train.max_steps = 72
-  assert length.lines(config, config, 72) == []
+  assert length.few_steps(config, 72) == []
   config.train.max_steps = None
   config.data.unit = "log"  # Its anomalies must not be learned.
-  assert length.advice(config, ended) == length.lines(config, config, 72) == []
+  assert length.advice(config, ended) == length.few_steps(config, 72) == []
   config.data.unit, config.train.epochs = "char", 40
   assert length.advice(config, Position(288, 40, best_step=288)) == []
 
 
 def test_a_signal_after_the_last_step_says_that_the_run_has_finished():
   config: Any = rnn.get_config()
-  parts: Any = SimpleNamespace(config=config, adapted=config, workdir="run")
+  parts: Any = SimpleNamespace(config=config, workdir="run")
   ended = Position(step=9, epoch=2, evaluated=9)
   message = str(loop.interrupted(parts, ended, signal.SIGINT))
   assert message.startswith("run: finished at step 9; ")
@@ -90,7 +93,7 @@ def test_a_signal_after_the_last_step_says_that_the_run_has_finished():
   assert "stopped by SIGINT and saved at step 9; repeat" in message
 
 
-def test_a_run_keeps_the_fields_of_its_config(tmp_path, capsys):
+def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
   fields = {
     "train.adapt_to_length": True,
     "train.batches_per_epoch": 2,
@@ -110,4 +113,4 @@ def test_a_run_keeps_the_fields_of_its_config(tmp_path, capsys):
   found = [row["step"] for row in rows(tmp_path / "run")]
   assert found == ["2", "4", "6", "8"]
   recorded = config_lib.read_json(tmp_path / "run" / "config.json")
-  assert recorded["train"]["eval_every"] == 100
+  assert recorded["train"]["eval_every"] == 2

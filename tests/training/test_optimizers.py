@@ -12,7 +12,7 @@ from seqrnn.training import optimizers
 from tests.models.test_cells import close
 
 RATE, DECAY, MOMENTUM, EPSILON, WEIGHT_DECAY = 0.1, 0.8, 0.6, 1e-2, 0.3
-BETA1, BETA2 = 0.7, 0.95
+BETA1, BETA2 = 0.9, 0.999
 
 
 def configure(**fields):
@@ -122,8 +122,6 @@ def test_first_two_updates_equal_equations(rule):
   fields = {
     "learning_rate": RATE,
     "decay": DECAY,
-    "beta1": BETA1,
-    "beta2": BETA2,
     "epsilon": EPSILON,
     **fields,
   }
@@ -239,22 +237,22 @@ def test_exponential_is_char_rnns(after):
 
 
 def test_step():
-  found = rates(14, name="step", factor=0.5, every=2)  # 3 steps an epoch.
+  found = rates(14, name="step", factor=0.5, after=2)  # 3 steps an epoch.
   expected = [RATE] * 6 + [RATE / 2] * 6 + [RATE / 4] * 2
   close(found, np.array(expected), 1e-6)
 
 
 def test_cosine():
-  found = rates(13, total=12, name="cosine", final=0.1)
-  close(found[[0, 6, 12]], RATE * np.array([1, 0.55, 0.1]), 1e-6)
-  close(found[3], RATE * (0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2), 1e-6)
+  found = rates(13, total=12, name="cosine")
+  close(found[[0, 6, 12]], RATE * np.array([1, 0.5, 0]), 1e-6)
+  close(found[3], RATE * (1 + math.cos(math.pi / 4)) / 2, 1e-6)
   assert (np.diff(found) < 0).all()
 
 
 def test_linear_after_warmup_is_a_slanted_triangle():
-  found = rates(21, total=20, name="linear", final=0.2, warmup_steps=4)
+  found = rates(21, total=20, name="linear", warmup_steps=4)
   close(found[:5], RATE * np.array([0.25, 0.5, 0.75, 1, 1]), 1e-6)
-  close(found[[4, 12, 20]], RATE * np.array([1, 0.6, 0.2]), 1e-6)
+  close(found[[4, 12, 20]], RATE * np.array([1, 0.5, 0]), 1e-6)
 
 
 def test_warmup_rises_to_the_rate_and_is_never_zero():
@@ -269,7 +267,7 @@ def test_warmup_of_one_step_is_none():
 
 @pytest.mark.parametrize("name", ["exponential", "step"])
 def test_epochs_count_from_the_first_step_of_the_warmup(name):
-  fields = {"name": name, "factor": 0.5, "after": 2, "every": 2}
+  fields = {"name": name, "factor": 0.5, "after": 2}
   plain = rates(20, **fields)
   found = rates(20, warmup_steps=4, **fields)
   close(found[:4], RATE * np.arange(1, 5) / 4, 1e-6)
@@ -278,6 +276,6 @@ def test_epochs_count_from_the_first_step_of_the_warmup(name):
 
 
 def test_cosine_after_warmup_ends_where_it_should():
-  found = rates(21, total=20, name="cosine", final=0.2, warmup_steps=4)
+  found = rates(21, total=20, name="cosine", warmup_steps=4)
   close(found[:4], RATE * np.arange(1, 5) / 4, 1e-6)
-  close(found[[4, 12, 20]], RATE * np.array([1, 0.6, 0.2]), 1e-6)
+  close(found[[4, 12, 20]], RATE * np.array([1, 0.5, 0]), 1e-6)

@@ -12,6 +12,7 @@ import pytest
 
 import experiments
 from seqrnn.errors import escaped
+from seqrnn.inference import texts
 from seqrnn.training import fit, loop, progress
 from seqrnn.training.progress import Curve, Progress
 from tests.conftest import tiny
@@ -81,7 +82,7 @@ def shown(tmp_path_factory):
     fit.fit(experiments.build, config, folder / "run")
   text = re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", printed.getvalue())
   run = experiments.load(folder / "run", 9)
-  return run, text, run.sample(length=config.train.sample_length)[0]
+  return run, text, run.sample(length=texts._EXCERPT)[0]
 
 
 def test_showing_changes_nothing(shown, tmp_path, capsys):

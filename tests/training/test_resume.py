@@ -63,7 +63,7 @@ def test_only_limits_may_change(tmp_path, capsys):
 
 
 def _cosine(part):
-  return 0.01 * (0.99 * (1 + math.cos(math.pi * part)) / 2 + 0.01)
+  return 0.01 * (1 + math.cos(math.pi * part)) / 2
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def _cosine(part):
 def test_a_run_whose_schedule_has_ended_warns(name, rates, tmp_path, capsys):
   config = begin(tmp_path, epochs=2)
   config.optimizer.learning_rate = 0.01
-  config.schedule.update(name=name, every=1, factor=0.1, final=0.01)
+  config.schedule.update(name=name, after=1, factor=0.1)
   training: Any = SimpleNamespace(
     config=config,
     experiment=SimpleNamespace(batches=lambda *_: range(10)),

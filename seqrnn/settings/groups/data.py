@@ -89,19 +89,24 @@ DATA = group(
     " parallel (a line is a sentence; data.tags_file has its tags), spaces"
     " (whether white space follows a symbol).",
   ),
-  word_column=optional(
+  text_column=optional(
     str,
     COLUMN,
     "The column of the word: its number, from 1, or from the end, -1; or its"
-    " name, as FORM in CoNLL-U. Empty: the first; in CoNLL-U FORM.",
+    " name, as FORM in CoNLL-U. Of a table (csv, jsonl), the name of the column"
+    " or the key of the text. Empty: the first; in CoNLL-U FORM; of a table"
+    " text.",
     COLUMNS,
+    TABLE,
   ),
-  tag_column=optional(
+  label_column=optional(
     str,
     COLUMN,
-    "The column of the tag, as data.word_column. Empty: the last; in CoNLL-U"
-    " UPOS. If both are empty, a line of data.format=columns has two columns.",
+    "The column of the tag or label, as data.text_column. Empty: the last; in"
+    " CoNLL-U UPOS; of a table label. If both are empty, a line of"
+    " data.format=columns has two columns.",
     COLUMNS,
+    TABLE,
   ),
   tags_file=optional(
     str,
@@ -112,8 +117,6 @@ DATA = group(
     {"data.format": ("parallel",)},
     place=READ,
   ),
-  label_field=Field("label", TEXT, "The column or key of the label.", (TABLE,)),
-  text_field=Field("text", TEXT, "The column or key of the text.", (TABLE,)),
   unit=Field(
     "char",
     choice("char", "byte", "word", "id", "session", "log"),

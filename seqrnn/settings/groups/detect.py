@@ -11,7 +11,6 @@ from seqrnn.settings.fields import (
   NOT_NEGATIVE,
   READ,
   SECRETS,
-  SEED,
   SWITCH,
   TEXT,
   WRITTEN,
@@ -61,7 +60,6 @@ DETECT = group(
     "The share of sessions into which anomalies are injected, to evaluate the"
     " detection.",
   ),
-  seed=Field(0, SEED, "The seed of detect.inject and of the bootstrap."),
   head=Field(
     "forward",
     TEXT,
@@ -92,9 +90,6 @@ DETECT = group(
     "Sessions of at most data.window events. score: score them like longer"
     " sessions. flag: flag them in addition to detect.rule, as DeepLog's"
     " programs do.",
-  ),
-  top_mean=Field(
-    5, COUNT, "The number of largest surprisals in the score top_mean."
   ),
   scores=optional(
     str,
@@ -163,12 +158,6 @@ DETECT = group(
     "csv",
     choice("csv", "jsonl", "csv.gz", "jsonl.gz"),
     "The format of the files of sessions and events.",
-  ),
-  alternatives=Field(
-    3, NATURAL, "The number of likelier events written with each event."
-  ),
-  worst=Field(
-    5, NATURAL, "The number of sessions that are printed with their events."
   ),
   bootstrap=Field(
     200, NATURAL, "The number of bootstrap samples for confidence intervals."

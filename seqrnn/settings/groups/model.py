@@ -156,38 +156,11 @@ MODEL = group(
   recurrent_dropout=Field(
     0.0, BELOW_1, "Variational dropout of the state before its product."
   ),
-  embedding_dropout=Field(
-    0.0,
-    BELOW_1,
-    "The share of symbols whose embedding is zero for a batch (Merity et al."
-    " 2017).",
-  ),
   weight_drop=Field(
     0.0,
     BELOW_1,
     "The share of the recurrent kernels' entries that are zero for a batch"
     " (DropConnect: Wan et al. 2013, Merity et al. 2017).",
-  ),
-  zoneout_hidden=Field(
-    0.0,
-    BELOW_1,
-    "The share of the units of h that a step leaves unchanged (Krueger et al."
-    " 2017).",
-  ),
-  zoneout_cell=Field(
-    0.0, BELOW_1, "Zoneout of the rest of the carry, such as the LSTM's c."
-  ),
-  activation_penalty=Field(
-    0.0,
-    NOT_NEGATIVE,
-    "The weight, in the training loss, of the mean square of the last layer's"
-    " outputs (AR: Merity et al. 2017).",
-  ),
-  change_penalty=Field(
-    0.0,
-    NOT_NEGATIVE,
-    "The weight of the mean square of the change of these outputs from step to"
-    " step (TAR).",
   ),
   symbol_dropout=Field(
     0.0,

@@ -6,7 +6,6 @@ from seqrnn.settings.fields import (
   BETWEEN_0_1,
   COUNT,
   FITTED,
-  FRACTION,
   NATURAL,
   NOT_EMPTY,
   NOT_NEGATIVE,
@@ -50,12 +49,6 @@ OPTIMIZER = group(
     " the size of updates.",
     optimizer("sgd"),
   ),
-  beta1=Field(
-    0.9, BELOW_1, "The decay of the mean.", optimizer("adam", "adamw")
-  ),
-  beta2=Field(
-    0.999, BELOW_1, "The decay of the mean square.", optimizer("adam", "adamw")
-  ),
   epsilon=Field(
     1e-8,
     POSITIVE,
@@ -90,9 +83,9 @@ SCHEDULE = group(
     choice("constant", "exponential", "step", "cosine", "linear", "plateau"),
     "The schedule of the learning rate. exponential: multiply it by `factor`"
     " after each epoch from `after` on. step: multiply it by `factor` every"
-    " `every` epochs. cosine, linear: lower it to `final` times its value until"
-    " the last step. plateau: multiply it by `factor` after `patience`"
-    " evaluations without a better validation loss.",
+    " `after` epochs. cosine, linear: lower it to 0 until the last step."
+    " plateau: multiply it by `factor` after `after` evaluations without a"
+    " better validation loss.",
   ),
   warmup_steps=Field(
     0, NATURAL, "The steps of linear warmup before the schedule."
@@ -103,15 +96,13 @@ SCHEDULE = group(
     "The factor by which a schedule lowers the learning rate.",
     schedule("exponential", "step", "plateau"),
   ),
-  after=Field(10, COUNT, "The first epoch of decay.", schedule("exponential")),
-  every=Field(5, COUNT, "Epochs between decreases.", schedule("step")),
-  final=Field(
-    0.0,
-    FRACTION,
-    "The last rate as a share.",
-    schedule("cosine", "linear"),
+  after=Field(
+    2,
+    COUNT,
+    "exponential: the first epoch of decay. step: the epochs between decreases."
+    " plateau: the evaluations without a better loss.",
+    schedule("exponential", "step", "plateau"),
   ),
-  patience=Field(2, COUNT, "Evaluations to wait.", schedule("plateau")),
 )
 
 TRAIN = group(
@@ -182,7 +173,7 @@ TRAIN = group(
     "Limit fields to the length of the training: train.eval_every to an epoch,"
     " schedule.warmup_steps to a tenth of all steps, and train.ema to an"
     " average over a fifth of them, 1 / (1 - ema) steps. A line names what is"
-    " limited.",
+    " limited, and config.json has the limits.",
   ),
   patience=optional(
     int, COUNT, "Stop early after so many evaluations without improvement."
@@ -198,11 +189,6 @@ TRAIN = group(
     BETWEEN_0_1,
     "Evaluate and save an exponential moving average of the parameters, in"
     " which those of n steps ago have weight ema^n.",
-  ),
-  sample_length=Field(
-    60,
-    integer(0, 10**4, "0 to 10,000"),
-    "The symbols of the sample on a terminal at each evaluation; 0: none.",
   ),
   tensorboard=Field(
     False,
