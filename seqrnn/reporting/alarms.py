@@ -10,7 +10,7 @@ from typing import Any
 from seqrnn.detection import records, severity
 from seqrnn.detection.findings import LOCK, NAME
 from seqrnn.reporting import page
-from seqrnn.reporting.page import Mark, Section
+from seqrnn.reporting.page import Mark, Section, section
 from seqrnn.runtime import fileset, manifest
 
 _INCIDENTS = 20  # Rows of the first table.
@@ -245,8 +245,11 @@ def _incident(path: Path, row: dict[str, Any]) -> dict[str, Any]:
     for name in ("before", "after")
   )
   return {
-    **{"severity": row.get("severity"), "alarm": filter(None, alarm)},
-    **{"before": before, "event": row.get("event"), "after": after},
+    "severity": row.get("severity"),
+    "alarm": list(filter(None, alarm)),
+    "event": row.get("event"),
+    "before": before,
+    "after": after,
     "example": example,
   }
 
@@ -273,11 +276,12 @@ def sections(workdir: Path, step: int | None = None) -> list[Section]:
   fileset.wait_for_move(folder, NAME, workdir / LOCK)
   manifest.verify_all(folder)
   return [
-    {
-      **{"title": "Anomalies", "kind": "alarms"},
+    section(
+      "Anomalies",
+      "alarms",
       **_incidents(folder),
       **_report(folder, step),
       **_sessions(folder),
-      "pictures": page.pictures(folder, _PICTURES),
-    }
+      pictures=page.pictures(folder, _PICTURES),
+    )
   ]

@@ -9,7 +9,7 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.inference.evaluation import examiner
 from seqrnn.inference.predictions import predictions
 from seqrnn.reporting import page
-from seqrnn.reporting.page import Mark, Section
+from seqrnn.reporting.page import Mark, Section, section
 from seqrnn.reporting.subject import Subject, prediction_marks
 from seqrnn.runtime import sharding
 
@@ -48,15 +48,16 @@ def _confused(subject: Subject, split: str) -> Section:
     kind = "p" if truth == best else "n"
     return int(counts_VV[truth, best]), f"{kind}{levels_VV[truth, best]}"
 
-  return {
-    **{"title": "Confusion of labels", "kind": "confusion"},
-    "labels": labels.names(columns),
-    "rows": [
+  return section(
+    "Confusion of labels",
+    "confusion",
+    labels=labels.names(columns),
+    rows=[
       (labels.names([truth])[0], [cell(truth, best) for best in columns])
       for truth in rows
     ],
-    "more": len(labels.symbols) - len(columns),
-  }
+    more=len(labels.symbols) - len(columns),
+  )
 
 
 def _tagged(subject: Subject, split: str) -> Section:
@@ -73,4 +74,4 @@ def _tagged(subject: Subject, split: str) -> Section:
   guess = math.log2(len(labels.symbols))
   words = "A text, each symbol coloured by the surprisal of its tag"
   reading = page.coloured(marks, guess, words)
-  return {"title": "Tagged text", "kind": "tagged", "reading": reading}
+  return section("Tagged text", "tagged", reading=reading)

@@ -211,12 +211,13 @@ def write(workdirs: list[Path]) -> tuple[Path, Table]:
   for row, label in zip(cells, labels, strict=True):
     row[0] = label
     row[step] = row[step] or "not evaluated"
-  best = {
-    **{"title": "Best evaluation of each run", "kind": "comparison"},
-    "head": [n if "." in n else n.replace("_", " ") for n in table.names],
-    "rows": cells,
-    "differing": _differing(workdirs, [*configs.values()]),
-  }
+  best = page.section(
+    "Best evaluation of each run",
+    "comparison",
+    head=[n if "." in n else n.replace("_", " ") for n in table.names],
+    rows=cells,
+    differing=_differing(workdirs, [*configs.values()]),
+  )
   top = {
     "eyebrow": "comparison",
     "heading": f"Comparison of {len(runs)} runs",

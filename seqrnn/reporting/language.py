@@ -14,7 +14,7 @@ from seqrnn.inference.primes import prime_ids
 from seqrnn.inference.sampler import generator, sample_music
 from seqrnn.reporting import charts, neurons, page, units
 from seqrnn.reporting.neurons import Reading
-from seqrnn.reporting.page import Mark, Section
+from seqrnn.reporting.page import Mark, Section, section
 from seqrnn.reporting.subject import (
   Subject,
   encoded,
@@ -87,10 +87,10 @@ def samples(subject: Subject) -> Section:
     chunks = generate(subject.params, prime_BP, settings.seed, temperature)
     ids_T = np.concatenate(list(chunks), axis=1)[0]
     texts.append((f"{temperature:g}", symbols.text(ids_T[ids_T > END])))
-  return {
-    **{"title": "Samples", "kind": "samples", "samples": texts},
-    **{"prime": prime, "quoted": prime and repr(prime)},
-  }
+  quoted = prime and repr(prime)
+  return section(
+    "Samples", "samples", samples=texts, prime=prime, quoted=quoted
+  )
 
 
 def typical(source: Source) -> np.ndarray:
@@ -106,7 +106,7 @@ def typical(source: Source) -> np.ndarray:
 
 def surprises(subject: Subject, source: Source) -> Section:
   """A passage of typical loss, coloured by the surprisal of its symbols."""
-  symbols, split = subject.symbols, source.split
+  symbols = subject.symbols
   marks: list[Mark] = []
   for b in typical(source):
     ids_S, nll_T, best_TK, share_TK = (
@@ -125,12 +125,19 @@ def surprises(subject: Subject, source: Source) -> Section:
       break
     if marks and not marks[-1].text.endswith("\n"):
       marks.append(Mark("\n", "the end of a passage"))
+  return _coloured(
+    "Surprisal of a text", "surprisal", subject, source.split, marks
+  )
+
+
+def _coloured(
+  title: str, kind: str, subject: Subject, split: str, marks: list[Mark]
+) -> Section:
+  """A text of a split, coloured by surprisal."""
   words = f"A text of the {split} split, each symbol coloured by surprisal"
-  reading = page.coloured(marks, math.log2(len(symbols)), words)
-  return {
-    **{"title": "Surprisal of a text", "kind": "surprisal"},
-    **{"split": split, "learned": subject.learned(split), "reading": reading},
-  }
+  reading = page.coloured(marks, math.log2(len(subject.symbols)), words)
+  learned = subject.learned(split)
+  return section(title, kind, split=split, learned=learned, reading=reading)
 
 
 def gaps(subject: Subject) -> list[Section]:
@@ -139,29 +146,11 @@ def gaps(subject: Subject) -> list[Section]:
     return []
   symbols, split = subject.symbols, subject.splits[-1]
   texts = passages(subject.read(split), 1, _SHOWN, _SHOWN)
-  marks: list[Mark] = []
-  rows: list[tuple[float, str, str, str, str]] = []
   documents = [document for document, _ in texts]
+  marks: list[Mark] = []
   for p in predictions(subject.experiment, subject.params, documents, _LIKELY):
-    read = prediction_marks(symbols, p, lambda i: named(symbols, i))
-    for t, mark in enumerate(read):
-      if mark.bits is not None:
-        left = "".join(m.text for m in read[max(t - 24, 0) : t])
-        right = "".join(m.text for m in read[t + 1 : t + 25])
-        left, right = left.replace("\n", " "), right.replace("\n", " ")
-        symbol, (best, _) = mark.text.replace("\n", ""), mark.likely[0]
-        rows.append((mark.bits, left, symbol, right, best))
-    marks += read
-  rows.sort(key=lambda row: -row[0])
-  words = f"A text of the {split} split, each symbol coloured by surprisal"
-  reading = page.coloured(marks, math.log2(len(symbols)), words)
-  return [
-    {
-      **{"title": "Predictions in gaps", "kind": "gaps", "split": split},
-      **{"learned": subject.learned(split), "reading": reading},
-      "rows": rows[:10],
-    }
-  ]
+    marks += prediction_marks(symbols, p, lambda i: named(symbols, i))
+  return [_coloured("Predictions in gaps", "gaps", subject, split, marks)]
 
 
 def pieces(subject: Subject) -> list[Section]:
@@ -187,13 +176,15 @@ def pieces(subject: Subject) -> list[Section]:
     piece = music.read(config.data)[split][0][:_FRAMES]
     rolls[f"A piece of the {split} split"] = piece
   return [
-    {
-      **{"title": "Sampled music", "kind": "music", "split": split},
-      "begin": f"sample.prime={prime!r}" if prime else "silence",
-      "learned": split and subject.learned(split),
-      "charts": [
+    section(
+      "Sampled music",
+      "music",
+      split=split,
+      learned=split and subject.learned(split),
+      begin=f"sample.prime={prime!r}" if prime else "silence",
+      charts=[
         charts.roll(name, midi.held(notes_TV), len(notes_TV))
         for name, notes_TV in rolls.items()
       ],
-    }
+    )
   ]

@@ -1,8 +1,7 @@
 """Renders a page of HTML in one file, which loads nothing from a network.
 
 The template escapes every value, because texts come from corpora and may
-contain markup. A section is a dictionary: its title, its kind (a macro of
-sections.html.jinja), and the data that this macro shows.
+contain markup. sections.html.jinja has a macro for each kind of section.
 """
 
 import base64
@@ -24,6 +23,11 @@ _LEVELS = 0.12, 0.25, 0.4, 0.6, 0.8, 1.05
 _LONGEST = 1500  # Characters of a coloured text.
 
 Section = dict[str, Any]
+
+
+def section(title: str, kind: str, **data: Any) -> Section:
+  """A section under a title; its kind is the macro that shows the data."""
+  return {"title": title, "kind": kind, **data}
 
 
 def text(value: Any) -> Any:

@@ -12,9 +12,9 @@ from seqrnn.data.corpora import SPLITS
 from seqrnn.errors import UserError
 from seqrnn.inference.evaluation import evaluator
 from seqrnn.reporting import charts, page
-from seqrnn.reporting.page import Section
+from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Subject
-from seqrnn.runtime import checkpoint, files, sharding
+from seqrnn.runtime import files, sharding
 from seqrnn.settings import config as config_lib
 from seqrnn.settings.config import Config
 from seqrnn.training import started
@@ -129,32 +129,14 @@ def evaluate(subject: Subject) -> tuple[Figures, list[str]]:
 
 
 def results(subject: Subject, figures: Figures, partial: list[str]) -> Section:
-  """The metrics of each split, and the checkpoints of the run."""
+  """The metrics of each split."""
   names = ordered(next(iter(figures.values()))) if figures else []
   counts = ("documents", "symbols")
-  directory = subject.workdir / "checkpoints"
-  losses = {
-    int(row["step"]): row["validation_loss"]
-    for row in read_rows(subject.workdir / "metrics.csv", "validation_loss")
-  }
-  checkpoints = []
-  for step in checkpoint.steps(directory):
-    path = directory / str(step)
-    size = sum(entry.stat().st_size for entry in files.walk(path))
-    checkpoints.append(
-      [
-        f"{step:,}",
-        losses.get(step, "between evaluations"),
-        f"{size / 1e6:.1f} MB",
-        checkpoint.find_damage(path) or "intact",
-        "shown here" if step == subject.step else "",
-      ]
-    )
-  return {
-    "title": "Metrics",
-    "kind": "metrics",
-    "head": ["split", *counts, *(name.replace("_", " ") for name in names)],
-    "rows": [
+  return section(
+    "Metrics",
+    "metrics",
+    head=["split", *counts, *(name.replace("_", " ") for name in names)],
+    rows=[
       [
         split,
         *(f"{subject.facts[split][name]:,}" for name in counts),
@@ -162,11 +144,10 @@ def results(subject: Subject, figures: Figures, partial: list[str]) -> Section:
       ]
       for split, row in figures.items()
     ],
-    "noise": "train" in figures and noisy(subject.trained),
-    "partial": partial,
-    "missing": subject.missing,
-    "checkpoints": checkpoints,
-  }
+    noise="train" in figures and noisy(subject.trained),
+    partial=partial,
+    missing=subject.missing,
+  )
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -211,10 +192,9 @@ def curves(
     series = _series(tables, column)
     if names:
       drawn.append(charts.lines(title, series, "step", unit, zero=True))
-  return {
-    **{"title": "Training", "kind": "training", "charts": drawn},
-    **{"runs": len(runs), "noise": noise},
-  }
+  return section(
+    "Training", "training", charts=drawn, runs=len(runs), noise=noise
+  )
 
 
 def _series(tables: Rows, column: str) -> charts.Series:
@@ -265,10 +245,8 @@ def settings(runs: dict[str, Config]) -> Section:
       cells = (_setting(column.get(field)) for column in columns.values())
       rows.append([field, *cells])
   title = "Fields that differ" if several else "Configuration"
-  return {
-    **{"title": title, "kind": "fields", "several": several},
-    **{"head": ["field", *columns], "rows": rows},
-  }
+  head = ["field", *columns]
+  return section(title, "fields", several=several, head=head, rows=rows)
 
 
 def _setting(value: Any) -> str:
@@ -298,12 +276,15 @@ def search(workdir: Path) -> Section:
         f"{path}: must be as --mode=search writes it ({error}); search again"
       ) from None
   head = [name for name in (rows or [{}])[0] if name and name not in _LEFT_OUT]
-  return {
-    **{"title": "Search", "kind": "search", "head": head},
-    **{"count": len(rows), "finished": len(ranked)},
-    "rows": [[_short(row[n]) for n in head] for row in ranked[:_TRIALS]],
-    "pictures": page.pictures(workdir, _PICTURES),
-  }
+  return section(
+    "Search",
+    "search",
+    head=head,
+    count=len(rows),
+    finished=len(ranked),
+    rows=[[_short(row[n]) for n in head] for row in ranked[:_TRIALS]],
+    pictures=page.pictures(workdir, _PICTURES),
+  )
 
 
 def _short(value: Any) -> Any:

@@ -10,7 +10,7 @@ from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.experiment import Decoder, Params
 from seqrnn.reporting import neurons, page
 from seqrnn.reporting.neurons import Finding, Reading
-from seqrnn.reporting.page import Section
+from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Passage, Subject, shown
 from seqrnn.runtime import sharding
 
@@ -65,18 +65,19 @@ def interpretable(
   if not findings:
     return []
   return [
-    {
-      **{"title": "Interpretable units", "kind": "units"},
-      "count": second.reading.states.shape[-1],
-      "splits": (first.split, second.split),
-      "units": [
+    section(
+      "Interpretable units",
+      "units",
+      count=second.reading.states.shape[-1],
+      splits=(first.split, second.split),
+      units=[
         _unit(subject, second, values[finding.name], finding)
         for finding in findings
         if finding.clear
       ],
-      "least": f"{neurons.CLEAR:.0%}",
-      "weak": [finding.name for finding in findings if not finding.clear],
-    }
+      least=f"{neurons.CLEAR:.0%}",
+      weak=[finding.name for finding in findings if not finding.clear],
+    )
   ]
 
 
@@ -87,8 +88,10 @@ def _unit(
   layer, unit = divmod(finding.state, subject.config.model.hidden_size)
   states_BT = source.reading.states[..., finding.state]
   return {
-    **{"property": finding.name, "name": f"layer {layer + 1}, unit {unit}"},
-    **{"share": finding.share, "untrained": finding.untrained},
+    "property": finding.name,
+    "name": f"layer {layer + 1}, unit {unit}",
+    "share": finding.share,
+    "untrained": finding.untrained,
     "spans": _passage(subject, source.ids[:, :-1], states_BT, values_BT),
   }
 
@@ -149,5 +152,4 @@ def gates(subject: Subject, decoder: Decoder, source: Source) -> list[Section]:
   saturation = neurons.saturation(
     subject.config, subject.params, decoder, source.ids
   )
-  section = {"title": "Gates", "kind": "gates", "gates": saturation}
-  return [section] if saturation else []
+  return [section("Gates", "gates", gates=saturation)] if saturation else []

@@ -394,19 +394,17 @@ def test_odd_sessions_are_shown(form, tmp_path):
 
 def test_what_is_odd_in_a_text_is_escaped(tmp_path):
   marks = [page.Mark(c, c, 1.0, [(c, 0.5)]) for c in HOSTILE]
-  part = {
-    "title": HOSTILE,
-    "kind": "surprisal",
-    "split": HOSTILE,
-    "learned": HOSTILE,
-    "reading": page.coloured(marks, 8.0, HOSTILE),
-  }
+  part = page.section(
+    HOSTILE,
+    "surprisal",
+    split=HOSTILE,
+    learned=HOSTILE,
+    reading=page.coloured(marks, 8.0, HOSTILE),
+  )
   series = {HOSTILE: ((1, 2), (3.0, 4.0)), "$b$": ((1,), (2.0,))}
   chart = charts.lines(HOSTILE, series, "x", HOSTILE)
-  music = {
-    **{"title": "Music", "kind": "music", "split": "", "begin": HOSTILE},
-    "charts": [chart],
-  }
+  data = {"split": "", "begin": HOSTILE, "charts": [chart]}
+  music = page.section("Music", "music", **data)
   page.write(tmp_path / "a.html", HOSTILE, TOP, [part, music])
   found = read(tmp_path / "a.html")
   assert HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e") in (
