@@ -28,6 +28,8 @@ _TABLES = ("meta", "sessions", "kinds", "drift", "alarms")
 _RETRY = 5.0  # Seconds between transactions while nothing can be written.
 _END = 2**24  # Bytes of the end of alarms.jsonl that are compared.
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 # Table, key, part, value. Without a value, all parts of the key are deleted,
 # without a key all rows of the table.
 Change = tuple[str, int | str | None, int, Any]
@@ -181,7 +183,7 @@ class State:
     elif value is None:
       self._database.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
     else:
-      self._put(table, key, part, json.dumps(value, separators=(",", ":")))
+      self._put(table, key, part, _encode(value))
 
   def _put(self, table: str, key: Any, part: int, text: str):
     row = key, part, text, _sum(table, key, part, text)
