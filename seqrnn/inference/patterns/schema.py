@@ -211,8 +211,7 @@ def _of_type(values: list, types: Any, place: str) -> list:
 
 
 def _string(schema: dict, place: str) -> dict:
-  ways = {name[-6:] for name in schema}  # minLength and maxLength are one.
-  if len(ways - {"type"}) > 1:
+  if len({re.sub("^(min|max)", "", name) for name in schema} - {"type"}) > 1:
     raise _Fault(f"{place} must have one of pattern, format and lengths")
   pattern = schema.get("pattern")
   if "format" in schema:
