@@ -120,6 +120,10 @@ def nested(depth):
       "#/items/pattern can match '\\x00', which JSON must escape",
     ),
     ({"type": "string", "pattern": "(?=a)"}, "#/pattern: it has a look-around"),
+    (
+      {"type": "string", "pattern": "a", "maxLength": 2},
+      "# must have one of pattern, format and lengths",
+    ),
     ({"type": "string", "minLength": -1}, "# has minLength=-1, which must be"),
     (
       {"type": "array", "prefixItems": [{"type": "null"}], "minItems": 2},
