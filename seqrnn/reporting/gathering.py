@@ -204,7 +204,6 @@ def write(workdirs: list[Path]) -> tuple[Path, Table]:
   table = gather(workdirs)
   labels = without_shared(table["run"].tolist())
   runs = dict(zip(labels, workdirs, strict=True))
-  base = config_lib.defaults()
   configs = {name: config_lib.read_run(path) for name, path in runs.items()}
   cells = table.cells()
   step = table.names.index("step")
