@@ -11,6 +11,7 @@ A mutant is gone if its text has changed. Whoever changed that line writes the
 same fault for the new line.
 """
 
+import argparse
 import os
 import re
 import subprocess
@@ -368,7 +369,10 @@ def tried(mutant: Mutant, copy: Path) -> str:
 
 def main():
   """Tries the mutants, and prints a line for each."""
-  numbers = [int(n) for n in sys.argv[1:]] or range(1, len(MUTANTS) + 1)
+  title = (__doc__ or "").split("\n")[0]
+  parser = argparse.ArgumentParser(description=title)
+  parser.add_argument("numbers", nargs="*", type=int, metavar="N")
+  numbers = parser.parse_args().numbers or range(1, len(MUTANTS) + 1)
   chosen = [(n, MUTANTS[n - 1]) for n in numbers]
   with tempfile.TemporaryDirectory() as folder:
     copy = Path(folder) / "copy"

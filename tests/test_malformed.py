@@ -358,11 +358,11 @@ def test_a_text_that_is_typed(text, unit, expected):
 
 LINES = {
   "--config.data.errors=ignore": (
-    "--config.data.errors=ignore: must be one of strict, replace, latin-1"
+    "config.data.errors='ignore': must be one of strict, replace, latin-1"
   ),
   "--config.data.path=wrong/latin": f"latin: byte 0 is not UTF-8; {TOLD}",
   "--config.data.path='two\nlines'": f"two lines: byte 0 is not UTF-8; {TOLD}",
-  "--config.data.path=": "--config.data.path=: must not be empty",
+  "--config.data.path=": "data.path='': must not be empty",
   "--config.data.path=pipe": "pipe: not a regular file",
   "--config.data.path=a --config.data.unit=id": (
     "data.validation_fraction=0.1: leaves no symbol for the validation split,"

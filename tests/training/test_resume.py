@@ -83,9 +83,10 @@ def test_a_run_whose_schedule_has_ended_warns(name, rates, tmp_path, capsys):
     experiment=SimpleNamespace(batches=lambda *_: range(10)),
     learning_rate=optimizers.schedule(config, 10, 20, 0.01),
   )
-  before = begin(tmp_path, epochs=1)
+  before = begin(tmp_path, epochs=2)
   fit._warn_of_decay(training, before, Position(step=9, epoch=0))
   assert capsys.readouterr().err == ""
+  before.train.epochs = 1
   fit._warn_of_decay(training, before, Position(step=10, epoch=1))
   err = capsys.readouterr().err
   if rates is None:
