@@ -198,6 +198,12 @@ def test_a_flipped_byte_is_reported_in_a_line(written):
       if not str(error).startswith(f"{path}: ") or "\n" in str(error):
         missed.append(str(error))
   assert not missed and faults > 30
+  assert b"facts90" in content  # In a value, the structure stays intact.
+  path.write_bytes(content.replace(b"facts90", b"facts91"))
+  with State(written, pytest.fail) as opened:
+    message = f"^{path}: damaged .wrong checksum in the table meta"
+    with pytest.raises(UserError, match=message):
+      opened.recover()
 
 
 def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
