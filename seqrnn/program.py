@@ -168,6 +168,8 @@ def parse(parsed: flags.FlagValues, argv: list[str]) -> bool:
   except flags.UnrecognizedFlagError as error:
     names = [name for name in parsed if not name.startswith("config.")]
     overrides.refuse_unknown(error.flagname, names)
+  except ValueError as error:  # As of --noconfig.seed=3.
+    raise UserError(str(error)) from None
   if arguments:
     hint = _meant(arguments[0])
     raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --{hint}")

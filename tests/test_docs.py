@@ -34,6 +34,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 OTHERS = (
   *(
     "csv",
+    "db",
     "gz",
     "html",
     "jit",

@@ -38,7 +38,8 @@ _PATTERNS = (
   rf"{_WORD}[\w.+-]{{1,64}}@[\w-]++\.[\w.-]*\w",  # An e-mail address.
   r"\b(?i:bearer|basic) +([\w.~+/=-]{8,})",
   r"(?i:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key)"
-  rf"(?:[_-]\w{{1,32}})?\\*+[\"']?\s*+[=:]{{1,2}}+>?+\s*+(?:{_VALUE})",
+  rf"(?:[_-]\w{{1,32}})?\\*+[\"']?\s*+[=:]{{1,2}}+>?+\s*+"
+  rf"(?i:(?:bearer|basic) ++)?+(?:{_VALUE})",
   rf"{_WORD}eyJ[\w-]+\.[\w-]+\.[\w-]*",  # A JSON web token.
   r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
   r"\b(?:gh[a-z]|github_pat|glpat|sk|pk|xox[a-z])[_-][\w-]{16,}",

@@ -28,7 +28,7 @@ from seqrnn.following.alarms import FALSE, Alarms
 from seqrnn.following.drift import Drift
 from seqrnn.following.follower import Event, Follower
 from seqrnn.following.lines import Parser, report
-from seqrnn.following.state import State
+from seqrnn.following.state import NAME, State, damage
 from seqrnn.following.verdicts import Verdict
 from seqrnn.runtime import signals
 from seqrnn.settings.config import Config
@@ -120,8 +120,10 @@ class Service:
       UserError: the state is of another input, or is damaged.
     """
     facts, lines = self._state.recover()
-    if facts:
-      self._restore_facts(facts)
+    with damage(self._state.folder / NAME):
+      if facts:
+        self._restore_facts(facts)
+      alarms = [json.loads(line) for line in lines]
     if self._position != Position():
       report(
         f"{self._state.folder}: goes on after line {self._position.line:,} of"
@@ -129,7 +131,7 @@ class Service:
         " input; to start afresh, remove this folder or name another one by"
         " detect.state"
       )
-    self._show([json.loads(line) for line in lines])
+    self._show(alarms)
     if self._model.drift.change:
       self.health.drift = self._model.drift.change.text(str(self._workdir))
 

@@ -22,6 +22,8 @@ from seqrnn.runtime import files
 
 NAME, ALARMS = "state.db", "alarms.jsonl"
 _FORMAT = 1
+# The end of a journal of several databases, with the path of another file.
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 # A row is a part of the value of a key, as JSON; `meta` has one key for all
 # that changes with each line, and `alarms` the lines of alarms.jsonl.
 _TABLES = ("meta", "sessions", "kinds", "drift", "alarms")
@@ -68,7 +70,7 @@ class State:
       lock = files.locked(folder / ".lock", "followed")
       self._lock = stack.enter_context(lock)
       self._database = stack.enter_context(_opened(folder / NAME, "rwc"))
-      with _damage(folder / NAME):
+      with damage(folder / NAME):
         self._create()
       self._open = stack.pop_all()
 
@@ -85,10 +87,13 @@ class State:
   def _create(self):
     """Creates the tables of a new database."""
     execute = self._database.execute
+    is_new = _is_new(self._database)
+    if not is_new:
+      _check_format(self._database)  # Before another program's is changed.
     execute("PRAGMA journal_mode = WAL")
     execute("PRAGMA synchronous = FULL")
     execute("PRAGMA wal_autocheckpoint = 250")  # Pages: about a megabyte.
-    if not _is_new(self._database):
+    if not is_new:
       return
     with self._database:
       execute("BEGIN IMMEDIATE")
@@ -109,7 +114,7 @@ class State:
       UserError: the database is damaged or of another version.
       MachineError: alarms.jsonl cannot be changed.
     """
-    with _damage(self.folder / NAME):
+    with damage(self.folder / NAME):
       [fault] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
       if fault != "ok":
         raise sqlite3.DatabaseError(" ".join(fault.split()))
@@ -127,7 +132,7 @@ class State:
     Raises:
       UserError: a row is damaged.
     """
-    with _damage(self.folder / NAME):
+    with damage(self.folder / NAME):
       for key, part, text in _texts(self._database, table):
         yield key, part, json.loads(text)
 
@@ -255,7 +260,7 @@ def read_kinds(
   path = folder / NAME
   if not path.exists():
     return None
-  with _opened(path, "ro") as database, _damage(path):
+  with _opened(path, "ro") as database, damage(path):
     if _is_new(database):  # A follower is creating it.
       return None
     _check_format(database)
@@ -271,8 +276,14 @@ def read_kinds(
 
 @contextmanager
 def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+  journal = path.with_name(f"{path.name}-journal")
+  if journal.exists() and journal.read_bytes()[-8:] == _SUPER_JOURNAL:
+    raise UserError(
+      f"{journal}: names a file outside of the database, which SQLite would"
+      " delete; remove the journal"
+    )
   uri = f"{path.absolute().as_uri()}?mode={mode}"
-  with _damage(path):
+  with damage(path):
     database = sqlite3.connect(uri, uri=True, isolation_level=None)
   with closing(database):
     database.execute("PRAGMA trusted_schema = OFF")  # It may be of anybody.
@@ -280,7 +291,7 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def damage(path: Path) -> Iterator[None]:
   """Converts an exception to a line that names the file.
 
   Raises:
@@ -308,6 +319,9 @@ def _check_format(database: sqlite3.Connection):
   [version] = database.execute("PRAGMA user_version").fetchone()
   if version != _FORMAT:
     raise sqlite3.DatabaseError(f"format {version}, not {_FORMAT}")
+  query = "SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')"
+  if database.execute(query).fetchone()[0]:
+    raise sqlite3.DatabaseError("it has a trigger or a view")
 
 
 def _texts(

@@ -25,6 +25,7 @@ from typing import IO, Any
 from seqrnn.errors import MachineError, UserError, visible
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_LOCK_LIMIT = 2**16  # Bytes of a lock file.
 _ABANDONED_SECONDS = 3600.0  # The age at which an unfinished file is removed.
 
 
@@ -373,6 +374,12 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
     raise MachineError(f"{path}: is held by another process; wait for it")
   with held:
     with write_errors(path):
+      content = read(path, _LOCK_LIMIT)
+      if not re.fullmatch(rb"(process \d+ on [^\n]*\n)?", content):
+        raise UserError(
+          f"{path}: is not a lock of this program, which would overwrite it;"
+          " move it, or name another folder"
+        )
       held.file.truncate(0)
       holder = f"process {os.getpid()} on {socket.gethostname()}\n"
       held.file.write(holder.encode())

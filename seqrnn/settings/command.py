@@ -233,8 +233,8 @@ def run_name(name: str, old: Config, new: Config | dict[str, Any]) -> str:
     parts.append(f"{_LABELS[field]}={config_lib.text(value)}")
   # Replace path separators, and characters that Orbax reads as a pattern.
   name = re.sub(r"[/\\\[\]*?]", "_", "-".join(parts))
-  if len(name.encode()) > 200:  # Most file systems allow 255 bytes.
-    digest = hashlib.sha256(name.encode()).hexdigest()
+  if len(os.fsencode(name)) > 200:  # Most file systems allow 255 bytes.
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()
     name = f"{name[:100]}-{digest[:12]}"
   return name
 

@@ -141,8 +141,9 @@ def _override(config: Config, overrides: dict[str, Any]):
   for name, value in overrides.items():
     group, key = locate(config, name)
     group[key] = value
-  if names := fitted_names(config):
-    left = [name for name in names if name not in overrides]
+  names = fitted_names(config)
+  left = [name for name in names if name not in overrides]
+  if left != names:
     config.train.fit_to_data = ",".join(left) or None
   model = config.model
   if "model.hidden_size" in overrides:

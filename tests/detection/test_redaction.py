@@ -22,6 +22,7 @@ from seqrnn.training import fit
 from tests.data.test_logs import settings
 
 SECRET = [
+  ("X-Auth-Token: Bearer aB3dE6gH9jK2", "aB3dE6gH9jK2"),
   ("http://bob:hunter2@host.com/x", "hunter2"),
   ("mail of jo.doe+x@mail.example.org.", "jo.doe+x@mail.example.org"),
   ("GET /?token=abc&n=1", "abc"),
@@ -71,37 +72,32 @@ def test_secrets_are_masked_and_nothing_beside_them(text, secret):
 
 
 _QUOTED = st.text("ab<>\"'\\,;:=@/ é\t", min_size=4)
-# The text of a line with a secret, as it is written there.
+# A function from a secret to a line, and secrets.
 _LINES = st.one_of(
-  st.builds(
-    lambda secret: (f'{{"password": {json.dumps(secret)}}} ok', secret),
-    _QUOTED,
+  st.tuples(st.just(lambda x: f'{{"password": {json.dumps(x)}}} ok'), _QUOTED),
+  st.tuples(st.just(lambda x: json.dumps(json.dumps({"api_key": x}))), _QUOTED),
+  st.tuples(st.just(lambda x: f"token={x!r} ok"), _QUOTED),
+  st.tuples(
+    st.just(lambda x: f"pwd: {x}; ok"), st.text("ab<>\\:=@/[(.%", min_size=4)
   ),
-  st.builds(
-    lambda secret: (json.dumps(json.dumps({"api_key": secret})), secret),
-    _QUOTED,
-  ),
-  st.builds(lambda secret: (f"token={secret!r} ok", secret), _QUOTED),
-  st.builds(
-    lambda secret: (f"pwd: {secret}; ok", secret),
-    st.text("ab<>\\:=@/[(.%", min_size=4),
-  ),
-  st.builds(
-    lambda secret, at: (f"to db://me{at}:{secret}@host ok", secret),
+  st.tuples(
+    st.sampled_from(
+      [lambda x: f"to db://me:{x}@host ok", lambda x: f"to db://me@b:{x}@host"]
+    ),
     st.from_regex(r"[ab<>\\:=@'.%#?]{4,}(/[ab@]{1,9})?", fullmatch=True),
-    st.sampled_from(["", "@b"]),
   ),
 )
 
 
-@hypothesis.settings(deadline=None, database=None, max_examples=300)
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=300)
 @hypothesis.given(_LINES)
 def test_no_part_of_a_secret_survives(line):
-  text, secret = line
-  shown = Redaction("<secrets>").text(text)
+  write, secret = line
+  shown = Redaction("<secrets>").text(write(secret))
+  frame = write("zzzz")  # Around the secret there may be the same.
   for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]):
     parts = (form[i : i + 4] for i in range(len(form) - 3))
-    assert not [part for part in parts if part in shown]
+    assert not [x for x in parts if x in shown and x not in frame]
 
 
 @pytest.mark.parametrize(

@@ -249,3 +249,28 @@ def test_one_process_follows_with_a_state_as_long_as_it_is_there(tmp_path):
     shutil.rmtree(tmp_path / "a")
     with pytest.raises(MachineError, match="was removed or replaced"):
       opened.save([], 0)
+
+
+def test_a_database_of_anybody_writes_nothing_elsewhere(written, tmp_path):
+  """A journal may name a file that SQLite deletes, and a trigger may write."""
+  journal = written / f"{NAME}-journal"
+  journal.write_bytes(b"any" + state._SUPER_JOURNAL)
+  with pytest.raises(UserError, match="-journal: names a file outside"):
+    State(written, pytest.fail)
+  journal.unlink()
+  with sqlite3.connect(written / NAME) as database:
+    database.execute(
+      "CREATE TRIGGER t AFTER INSERT ON meta BEGIN SELECT 1; END"
+    )
+  database.close()
+  with pytest.raises(UserError, match="it has a trigger or a view"):
+    State(written, pytest.fail)
+  mine = tmp_path / "mine"
+  mine.mkdir()
+  with sqlite3.connect(mine / NAME) as database:
+    database.execute("CREATE TABLE mine (x)")
+  database.close()
+  before = (mine / NAME).read_bytes()
+  with pytest.raises(UserError, match="format 0, not 1"):
+    State(mine, pytest.fail)
+  assert (mine / NAME).read_bytes() == before

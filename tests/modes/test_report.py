@@ -265,6 +265,8 @@ def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
     (copy / name).unlink()
   (copy / "detect").mkdir()
   record = {"step": 3, "figures": {"combined": {"flagged": 1}}}
+  scores = {"names": ["max"], "injected": {"average_precision": None}}
+  record["calibration"] = {"scores": scores, "left_out": 0}
   (copy / "detect/report.json").write_text(json.dumps(record))
   text = read(report.run(experiments.build, config, copy)).text
   assert "has no evaluation yet" in text

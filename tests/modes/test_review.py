@@ -489,7 +489,7 @@ def test_a_review_has_the_settings_of_the_last_detection(run):
   workdir, config, _ = run
   detect.run(experiments.build, config, workdir)
   asked = table(workdir)
-  fields = {"folds": 4, "scores": None, "contamination": 0.1, "seed": 7}
+  fields = {"folds": 4, "scores": None, "contamination": 0.1}
   config.detect.update(fields)
   review.run(experiments.build, config, workdir)
   assert table(workdir) == asked

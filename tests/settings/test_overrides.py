@@ -54,6 +54,8 @@ def test_a_wrong_flag_is_refused_in_a_line(capfd):
     "--model=lstm": "--model: is a group of fields, which --help=model lists; a"
     " flag sets one field, such as --config.model.cell",
     "--zzz=1": "--zzz: no such flag",
+    "--noconfig.data.stateful=3": "--noconfig.data.stateful=3 does not take an"
+    " argument",
     "--config.seed=x": "--config.seed=x: must be a whole number",
     "--config.train.max_steps=x": "--config.train.max_steps=x: must be a whole"
     " number, or none",
