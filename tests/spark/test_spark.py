@@ -51,6 +51,8 @@ RUN = {
 }
 LOG = {
   **RUN,
+  "detect.rate": 0.05,
+  "train.epochs": 30,
   "data.unit": "log",
   "data.log_format": "time",
   "data.log_session": SESSION,
