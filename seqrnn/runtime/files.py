@@ -375,7 +375,7 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
   with held:
     with write_errors(path):
       content = read(path, _LOCK_LIMIT)
-      if not re.fullmatch(rb"(process \d+ on [^\n]*\n)?", content):
+      if not re.fullmatch(rb"(process \d+ on [^\n]*\n?)?", content):
         raise UserError(
           f"{path}: is not a lock of this program, which would overwrite it;"
           " move it, or name another folder"
