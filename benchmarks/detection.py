@@ -35,8 +35,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn import catalogue
-from seqrnn.data import anomalies
-from seqrnn.detection.baselines import BASELINES
+from seqrnn.data.logs import anomalies
+from seqrnn.logs.detect.baselines import BASELINES
 from seqrnn.runtime import files
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -434,7 +434,7 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     workdir: the run with sessions.csv and the calibration.
     which: the distinct session of each session; None if not known.
   """
-  from seqrnn.detection import conformal, ranking  # These imports import JAX.
+  from seqrnn.logs.detect import conformal, ranking  # These imports import JAX.
 
   report = json.loads((workdir / "detect" / "report.json").read_text())
   with (workdir / "detect" / "sessions.csv").open(newline="") as file:

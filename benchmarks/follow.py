@@ -87,7 +87,7 @@ class Input:
     return 0
 
   def read(self, _: float):
-    from seqrnn.data.tail import Chunk
+    from seqrnn.data.logs.tail import Chunk
 
     some = list(islice(self._lines, min(self._size, self._left)))
     self._left -= len(some)
@@ -103,10 +103,10 @@ class Following:
 
   def __init__(self, workdir: Path, folder: str, **changes):
     import experiments
-    from seqrnn.detection import deployed
-    from seqrnn.following import follow
-    from seqrnn.following.lines import report
-    from seqrnn.following.state import State
+    from seqrnn.logs.detect import deployed
+    from seqrnn.logs.follow import follow
+    from seqrnn.logs.follow.lines import report
+    from seqrnn.logs.follow.state import State
 
     run = experiments.load(workdir)
     made = deployed.restore(experiments.build, run.config, workdir)
@@ -152,7 +152,7 @@ def latency(workdir: Path, count: int):
 
 def state(workdir: Path, count: int):
   """Prints size and seconds of the state of so many open sessions."""
-  from seqrnn.following.state import NAME
+  from seqrnn.logs.follow.state import NAME
 
   with tempfile.TemporaryDirectory() as folder:
     following = Following(workdir, folder, followed=count)

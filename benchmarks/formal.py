@@ -80,7 +80,7 @@ def accuracy(run: Any) -> float:
   """Returns the accuracy of test: the mean over the lengths of strings."""
   import jax
 
-  from seqrnn.data import formal
+  from seqrnn.data.sources import formal
 
   experiment = run.experiment
   predict = jax.jit(experiment.predict)

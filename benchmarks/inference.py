@@ -64,9 +64,9 @@ SIZES = ("128", "512")
 
 def sampling(H: int, streams: int, pattern: str | None = None) -> Work:
   """Returns the work of sampling; with a pattern, without Keras."""
-  from seqrnn.inference.patterns.constraint import constraint
-  from seqrnn.inference.patterns.table import compile_pattern
-  from seqrnn.inference.sampler import generator
+  from seqrnn.sampling.patterns.constraint import constraint
+  from seqrnn.sampling.patterns.table import compile_pattern
+  from seqrnn.sampling.sampler import generator
 
   length = 6400 // min(streams, 4) if H < 200 else 640
   prime_BP = np.full((streams, 1), 5, np.int32)
@@ -111,7 +111,7 @@ def torch_sampling(
   import torch
 
   from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.inference.patterns.table import NEVER, START, compile_pattern
+  from seqrnn.sampling.patterns.table import NEVER, START, compile_pattern
 
   model = torch_model(H)
 
@@ -164,9 +164,9 @@ def scoring(H: int) -> Work:
   import jax
   import torch
 
-  from seqrnn.data.windows import Batches
-  from seqrnn.inference.evaluation import evaluator
+  from seqrnn.data.batches.windows import Batches
   from seqrnn.runtime import sharding
+  from seqrnn.scoring.evaluation import evaluator
 
   T, B, N = 100, 50, 20 if H < 200 else 6
   rng = np.random.default_rng(0)
@@ -250,8 +250,8 @@ def sessions(path: str | None):
   from configs import base
   from seqrnn.data.documents import Document
   from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.inference.scoring import ROWS, event_scorer, scorer
   from seqrnn.runtime import sharding
+  from seqrnn.scoring.scoring import ROWS, event_scorer, scorer
 
   found = read_sessions(path)
   names = sorted({event for events, _ in found for event in events})
@@ -309,8 +309,8 @@ def _seconds(count: int, once: Callable[[], Any]) -> float:
 def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   """Returns the rows of a hidden size."""
   from configs import base
+  from seqrnn.config import resolve
   from seqrnn.runtime import launch
-  from seqrnn.settings import resolve
 
   config = base.get_config()
   config.model.hidden_size = H

@@ -109,8 +109,8 @@ def read(workdir: Path, count: int) -> Study:
   from optuna.distributions import IntDistribution
   from optuna.trial import create_trial
 
+  from seqrnn.config import read as config_lib
   from seqrnn.searching import space
-  from seqrnn.settings import config as config_lib
   from seqrnn.training.history import read_rows
 
   found = space.parse(config_lib.read(workdir / "search.json"))
@@ -169,8 +169,8 @@ def rows(workdir: Path) -> list[dict[str, str]]:
 def tested(study: Study, trial: FrozenTrial) -> float:
   """Returns the test loss of a trial's best checkpoint."""
   import experiments
+  from seqrnn.config import read as config_lib
   from seqrnn.modes import evaluate
-  from seqrnn.settings import config as config_lib
 
   workdir = study.workdir / "trials" / f"{trial.user_attrs['number']:04}"
   config = config_lib.read_run(workdir)

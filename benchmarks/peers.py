@@ -69,9 +69,9 @@ def seqrnn(case: Case, products: str = "float32"):
   """Makes the step of run.py, including the transfer of batches."""
   import experiments
   from configs import base
+  from seqrnn.config import resolve
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.runtime import launch, sharding
-  from seqrnn.settings import resolve
   from seqrnn.training import optimizers
   from seqrnn.training.step import make_start, make_step
 

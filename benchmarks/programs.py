@@ -23,19 +23,19 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from seqrnn import catalogue
-from seqrnn.data.music import NOTES
-from seqrnn.detection.ensemble import Ensemble
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.data.read.music import NOTES
 from seqrnn.experiment import Experiment
 from seqrnn.experiment import shapes as parameter_shapes
-from seqrnn.following.stepping import advancer
-from seqrnn.inference import choice
-from seqrnn.inference.evaluation import adder, totals
-from seqrnn.inference.predictions import calculator, ranker
-from seqrnn.inference.sampler import drawer
-from seqrnn.inference.scoring import ROWS, batch_scorer
+from seqrnn.logs.detect.ensemble import Ensemble
+from seqrnn.logs.follow.stepping import advancer
 from seqrnn.runtime import sharding
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
+from seqrnn.sampling import choice
+from seqrnn.sampling.sampler import drawer
+from seqrnn.scoring.evaluation import adder, totals
+from seqrnn.scoring.predictions import calculator, ranker
+from seqrnn.scoring.scoring import ROWS, batch_scorer
 from seqrnn.training import optimizers
 from seqrnn.training.step import make_start, make_step, state_shapes
 

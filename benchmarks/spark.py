@@ -80,7 +80,7 @@ def session_of(master: str, folder: Path, workers: int):
   """A session of Spark on the cluster."""
   from pyspark.sql import SparkSession
 
-  from seqrnn.spark.session import use_this_python
+  from seqrnn.logs.spark.session import use_this_python
 
   use_this_python()
   builder = SparkSession.builder.master(master).appName("benchmark")
@@ -110,7 +110,7 @@ def session_of(master: str, folder: Path, workers: int):
 
 def examine(session, deployed, log: Path, output: Path) -> tuple[int, float]:
   """Examines a log; returns the number of events, and the seconds."""
-  from seqrnn.spark import batch, read
+  from seqrnn.logs.spark import batch, read
 
   begun = time.perf_counter()
   events = read.read(session, deployed.config.data, str(log))
@@ -190,9 +190,10 @@ def on_spark(
 
 def on_one_machine(deployed, log: Path, config) -> tuple[int, dict]:
   """Events, and the seconds of the parts of the second of two runs."""
-  from seqrnn.data import cache, logs, sessions
-  from seqrnn.detection import incidents, tables
-  from seqrnn.detection.decision import find_anomalies
+  from seqrnn.data.logs import logs, sessions
+  from seqrnn.data.sources import cache
+  from seqrnn.logs.detect import incidents, tables
+  from seqrnn.logs.detect.decision import find_anomalies
 
   cache.LARGE = sys.maxsize  # Nothing is kept: the log is parsed each time.
   for _ in range(2):
@@ -251,7 +252,7 @@ def main():
     mix(given.log, given.log.with_suffix(".mixed"))
     given.log = given.log.with_suffix(".mixed")
   import experiments
-  from seqrnn.spark import batch
+  from seqrnn.logs.spark import batch
 
   run = experiments.load(given.workdir)
   deployed = batch.restore(experiments.build, run.config, given.workdir)

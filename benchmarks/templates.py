@@ -23,9 +23,10 @@ import numpy as np
 # An installation has no run.py.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from seqrnn.data import logs, vocabulary  # noqa: E402
-from seqrnn.data.logs import Form  # noqa: E402
-from seqrnn.data.reading import Source, lines  # noqa: E402
+from seqrnn.data import vocabulary  # noqa: E402
+from seqrnn.data.logs import logs  # noqa: E402
+from seqrnn.data.logs.logs import Form  # noqa: E402
+from seqrnn.data.read.reading import Source, lines  # noqa: E402
 
 HEADERS = {
   "Apache": "[<Time>] [<Level>] <Content>",

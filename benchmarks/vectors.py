@@ -31,7 +31,7 @@ from scipy import sparse
 
 import seqrnn
 from seqrnn import catalogue
-from seqrnn.data import prepared
+from seqrnn.data.sources import prepared
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 

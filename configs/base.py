@@ -1,6 +1,6 @@
 """Every field of a config: its default, rule, meaning and conditions.
 
-seqrnn/settings/groups/ declares them, a module for each group or for a few. The
+seqrnn/config/fields/ declares them, a module for each group or for a few. The
 other configs start from these defaults and override fields. So do flags, such
 as `--config.model.hidden_size=256`. A field made by `optional` is empty by
 default, and the flag value `none` empties it again. A field with conditions
@@ -13,11 +13,11 @@ Letters: B batch rows, T window length in symbols, V vocabulary size.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from seqrnn.settings.fields import SEED, TEXT, Field
-from seqrnn.settings.groups.data import DATA
-from seqrnn.settings.groups.detect import DETECT
-from seqrnn.settings.groups.model import MODEL
-from seqrnn.settings.groups.modes import (
+from seqrnn.config.field import SEED, TEXT, Field
+from seqrnn.config.fields.data import DATA
+from seqrnn.config.fields.detect import DETECT
+from seqrnn.config.fields.model import MODEL
+from seqrnn.config.fields.modes import (
   DESCRIBE,
   EMBED,
   EVALUATE,
@@ -26,8 +26,8 @@ from seqrnn.settings.groups.modes import (
   REPORT,
   SAMPLE,
 )
-from seqrnn.settings.groups.search import SEARCH
-from seqrnn.settings.groups.training import (
+from seqrnn.config.fields.search import SEARCH
+from seqrnn.config.fields.training import (
   CHECKPOINT,
   OPTIMIZER,
   SCHEDULE,

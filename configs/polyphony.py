@@ -3,7 +3,7 @@ r"""Polyphony: an LSTM models four-part music, in frames of 88 notes.
 What: one LSTM layer of 200 units predicts, independently for each piano key,
 whether it sounds in the next frame, from all earlier frames of the piece. By
 default the music is synthetic and needs no file: 300 pieces of chords
-(seqrnn/data/music.py), split by number.
+(seqrnn/data/read/music.py), split by number.
 Source: the task of Boulanger-Lewandowski et al. 2012. Bach's chorales and folk
 tunes, in the files of Bai et al. 2018, are downloaded by
   --config.data.source=jsb or --config.data.source=nottingham

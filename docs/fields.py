@@ -1,6 +1,6 @@
 """Makes pages of the reference from the code: python -m docs.fields.
 
-docs/reference/fields.md is made from seqrnn/settings/groups/, and
+docs/reference/fields.md is made from seqrnn/config/fields/, and
 docs/reference/command.md from the flags and the modes. A test compares them.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from configs import base
 from seqrnn import program
-from seqrnn.settings import config as config_lib
-from seqrnn.settings import help, warned
-from seqrnn.settings.fields import Field
+from seqrnn.config import help, warned
+from seqrnn.config import read as config_lib
+from seqrnn.config.field import Field
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -27,7 +27,7 @@ tocdepth: 2
 # Fields
 
 All settings are fields of a config. This page is made from
-[seqrnn/settings/groups/](../../seqrnn/settings/groups), the only place where a
+[seqrnn/config/fields/](../../seqrnn/config/fields), the only place where a
 field is declared; `python run.py --help=data` prints the part on a group,
 `--help=all` everything. A flag sets a field: `--config.data.window=100`. A
 field whose default is `none` may be empty, and the value `none` empties it

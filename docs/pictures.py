@@ -16,11 +16,11 @@ from matplotlib.patches import Rectangle
 
 import experiments
 from configs import base
+from seqrnn.config import read as config_lib
 from seqrnn.data.vocabulary import BEGIN, Vocabulary
-from seqrnn.inference.patterns.table import NEVER, START, compile_pattern
 from seqrnn.models import anatomy, diagram, network
 from seqrnn.runtime import figures
-from seqrnn.settings import config as config_lib
+from seqrnn.sampling.patterns.table import NEVER, START, compile_pattern
 
 HERE = Path(__file__).parent
 T, ROWS = 101, 16

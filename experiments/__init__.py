@@ -8,15 +8,15 @@ from types import ModuleType
 from typing import Any
 
 from experiments.trained import Run
+from seqrnn.config import read as config_lib
+from seqrnn.config import suggestions
+from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
-from seqrnn.detection import redaction
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, shapes
+from seqrnn.logs.detect import redaction
 from seqrnn.runtime import files
 from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.settings import config as config_lib
-from seqrnn.settings import suggestions
-from seqrnn.settings.config import Config
 
 
 def find_tasks() -> dict[str, ModuleType]:

@@ -15,22 +15,22 @@ import numpy as np
 from rich.table import Table
 
 from experiments import parts
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.segments import Request, Segments, Split
+from seqrnn.data.batches.segments import Request, Segments, Split
+from seqrnn.data.batches.windows import Batches
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
-from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
-from seqrnn.inference.predictions import (
+from seqrnn.models import losses, network
+from seqrnn.scoring.predictions import (
   Prediction,
   console_text,
   likely,
   shortened,
 )
-from seqrnn.models import losses, network
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 
 VOCABULARIES = ("symbols", "labels")
 

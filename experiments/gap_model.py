@@ -22,7 +22,8 @@ from experiments import language_model, parts
 # The symbols are those of a language model.
 from experiments.language_model import VOCABULARIES as VOCABULARIES
 from experiments.language_model import prepare as prepare
-from seqrnn.data.segments import Segments
+from seqrnn.config.read import Config
+from seqrnn.data.batches.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import (
@@ -34,7 +35,6 @@ from seqrnn.experiment import (
   Totals,
 )
 from seqrnn.models import layers, losses, network
-from seqrnn.settings.config import Config
 
 HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.
 _ABOUT = "It predicts the {word} in a gap from the {word}s on both sides."

@@ -13,14 +13,14 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from seqrnn.data.affixes import affix_vocabulary, affixes, characters
-from seqrnn.data.segments import Split
+from seqrnn.config.read import Config
+from seqrnn.data.batches.segments import Split
+from seqrnn.data.read.affixes import affix_vocabulary, affixes, characters
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Totals
 from seqrnn.models import losses, network
 from seqrnn.models.scan import hold
-from seqrnn.settings.config import Config
 
 
 def sequence_model(

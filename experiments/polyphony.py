@@ -12,15 +12,15 @@ import jax
 import numpy as np
 
 from experiments import parts
-from seqrnn.data import music
-from seqrnn.data.segments import Request, cut, skipped
-from seqrnn.data.streams import Rows, streams
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.data.batches.segments import Request, cut, skipped
+from seqrnn.data.batches.streams import Rows, streams
+from seqrnn.data.batches.windows import Batches, Shape
+from seqrnn.data.read import music
 from seqrnn.data.vocabulary import PAD
-from seqrnn.data.windows import Batches, Shape
 from seqrnn.experiment import Batch, Carry, Decoder, Experiment, Report, Totals
 from seqrnn.models import losses, network
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 
 VOCABULARIES = ()  # A note is its number.
 

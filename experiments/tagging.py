@@ -22,24 +22,25 @@ from rich.table import Table
 
 from experiments import classification, parts
 from experiments.classification import VOCABULARIES as VOCABULARIES
-from seqrnn.data import splits, tagged
-from seqrnn.data.segments import Request, Segments, Split
-from seqrnn.data.sequences import Sequences, as_read, encode
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.data import splits
+from seqrnn.data.batches.segments import Request, Segments, Split
+from seqrnn.data.batches.sequences import Sequences, as_read, encode
+from seqrnn.data.batches.windows import Batches
+from seqrnn.data.read import tagged
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
-from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
-from seqrnn.inference import spans
-from seqrnn.inference.predictions import (
+from seqrnn.models import crf, losses, network
+from seqrnn.scoring import spans
+from seqrnn.scoring.predictions import (
   Prediction,
   console_text,
   likely,
   quoted,
 )
-from seqrnn.models import crf, losses, network
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 
 _NEVER = -1000.0  # The log of the probability of a tag that rules forbid.
 # Bool [C, C], [C], [C]: which tags may follow each other, begin and end a text.

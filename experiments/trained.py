@@ -9,27 +9,28 @@ import jax
 import numpy as np
 
 from experiments import described
+from seqrnn.config import read as config_lib
+from seqrnn.config import recipes, warned
+from seqrnn.config.read import Config
 from seqrnn.data import splits
-from seqrnn.data.corpora import from_text
 from seqrnn.data.documents import Document
-from seqrnn.detection.findings import Findings
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require
-from seqrnn.inference import infill, states, texts
-from seqrnn.inference.evaluation import evaluator
-from seqrnn.inference.infill import Filling
-from seqrnn.inference.predictions import Prediction, predictions
-from seqrnn.inference.sampler import sample_music
-from seqrnn.inference.scoring import in_few_lengths, scorer
+from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import sharding
-from seqrnn.settings import config as config_lib
-from seqrnn.settings import recipes, warned
-from seqrnn.settings.config import Config
+from seqrnn.sampling import infill, texts
+from seqrnn.sampling.infill import Filling
+from seqrnn.sampling.sampler import sample_music
+from seqrnn.scoring import states
+from seqrnn.scoring.evaluation import evaluator
+from seqrnn.scoring.predictions import Prediction, predictions
+from seqrnn.scoring.scoring import in_few_lengths, scorer
 from seqrnn.table import Table
 from seqrnn.training.history import read_rows
 
 if TYPE_CHECKING:
-  from seqrnn.following.follower import Follower
+  from seqrnn.logs.follow.follower import Follower
 
 
 class Run(NamedTuple):
@@ -160,8 +161,8 @@ class Run(NamedTuple):
         predict the next event.
     """
     import experiments
-    from seqrnn.detection import deployed
-    from seqrnn.following.follower import Follower
+    from seqrnn.logs.detect import deployed
+    from seqrnn.logs.follow.follower import Follower
 
     config = self._changed("detect", settings)
     return Follower(deployed.restore(experiments.build, config, self.workdir))

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
   from seqrnn.calls import Study as Study
   from seqrnn.errors import Interrupted as Interrupted
   from seqrnn.errors import UserError as UserError
-  from seqrnn.inference.predictions import Prediction as Prediction
+  from seqrnn.scoring.predictions import Prediction as Prediction
   from seqrnn.table import Table as Table
 
 # Class -> its module, which is imported when the class is used.
 _CLASSES = {
   "Detection": "seqrnn.calls",
   "Interrupted": "seqrnn.errors",
-  "Prediction": "seqrnn.inference.predictions",
+  "Prediction": "seqrnn.scoring.predictions",
   "Run": "experiments",
   "Study": "seqrnn.calls",
   "Table": "seqrnn.table",

@@ -13,15 +13,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn.detection import printing, tables
-from seqrnn.detection.findings import Findings
+from seqrnn.config import command, recipes, suggestions
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import FIELDS, Config
+from seqrnn.config.resolve import Facts, resolve, this_machine
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
+from seqrnn.logs.detect import printing, tables
+from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import compiled, devices, files, launch
-from seqrnn.settings import command, recipes, suggestions
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import FIELDS, Config
-from seqrnn.settings.resolve import Facts, resolve, this_machine
 from seqrnn.table import Table, read_csv
 
 Given = str | os.PathLike[str] | ConfigDict | None  # What names a config.

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from seqrnn.config.command import MODES
 from seqrnn.errors import UserError
 from seqrnn.runtime import sharding
-from seqrnn.settings.command import MODES
 
 Params = Any  # A tree of arrays, as flax makes it.
 Carry = Any  # A tree of arrays [B, ...], or () where no state is kept.

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.language_model import VOCABULARIES as VOCABULARIES
 from experiments.language_model import prepare as prepare
-from seqrnn.data.segments import Segments
+from seqrnn.data.batches.segments import Segments
 from seqrnn.data.vocabulary import END, UNKNOWN
 from seqrnn.experiment import Experiment
 from seqrnn.models import network

@@ -26,13 +26,15 @@ from benchmarks import detection
 from configs import base
 from docs import data_sets
 from seqrnn import catalogue, program
-from seqrnn.data import corpora, music, prepared, splits
+from seqrnn.config import command, overrides
+from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import Facts, resolve
+from seqrnn.data import splits
+from seqrnn.data.read import music
+from seqrnn.data.sources import corpora, prepared
 from seqrnn.data.vocabulary import make
-from seqrnn.detection import inputs
 from seqrnn.errors import UserError
-from seqrnn.settings import command, overrides
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.resolve import Facts, resolve
+from seqrnn.logs.detect import inputs
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,7 +9,7 @@ import pytest
 
 from configs import base
 from seqrnn import catalogue, program
-from seqrnn.settings import config as config_lib
+from seqrnn.config import read as config_lib
 
 PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 NAMES = [path.stem for path in PATHS]

@@ -6,8 +6,8 @@ from types import SimpleNamespace as Some
 
 import pytest
 
-from seqrnn.following.health import Health
-from seqrnn.settings import config as config_lib
+from seqrnn.config import read as config_lib
+from seqrnn.logs.follow.health import Health
 from tests.conftest import tiny
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import detection
-from seqrnn.settings import config as config_lib
+from seqrnn.config import read as config_lib
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -16,13 +16,13 @@ import experiments
 from configs import base
 from docs import fields
 from seqrnn import program
-from seqrnn.data.corpora import from_text
+from seqrnn.config import command
+from seqrnn.config import read as config_lib
+from seqrnn.config.overrides import from_flags
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.models import cells
 from seqrnn.modes import report
-from seqrnn.settings import command
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.overrides import from_flags
 from seqrnn.training import fit
 from tests.conftest import tiny
 

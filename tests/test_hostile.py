@@ -24,10 +24,10 @@ import tensorstore
 import experiments
 from configs import base
 from seqrnn import program
+from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.runtime import checkpoint
 from seqrnn.runtime import manifest as manifests
-from seqrnn.settings import config as config_lib
 from tests.conftest import TINY, write_text
 
 HUGE = 100 * 2**30  # Bytes of a file that takes none on disk.

@@ -9,11 +9,13 @@ import pytest
 
 import experiments
 from seqrnn import program
-from seqrnn.data import corpora, reading, splits
-from seqrnn.data.corpora import from_text
-from seqrnn.data.reading import NOT_UTF8
+from seqrnn.config import read as config_lib
+from seqrnn.data import splits
+from seqrnn.data.read import reading
+from seqrnn.data.read.reading import NOT_UTF8
+from seqrnn.data.sources import corpora
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
-from seqrnn.settings import config as config_lib
 from tests.conftest import tiny
 
 TOLD = NOT_UTF8.removeprefix("is not UTF-8; ")

@@ -21,8 +21,8 @@ from ml_collections import ConfigDict
 import experiments
 import seqrnn
 from seqrnn import calls
+from seqrnn.config import read as config_lib
 from seqrnn.runtime import files, launch
-from seqrnn.settings import config as config_lib
 from seqrnn.training import fit
 from tests.conftest import tiny
 

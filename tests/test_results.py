@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from seqrnn import catalogue
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.resolve import Facts, resolve
+from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import Facts, resolve
 from seqrnn.training import started
 
 ROOT = Path(__file__).resolve().parents[1]

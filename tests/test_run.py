@@ -16,11 +16,11 @@ import pytest
 
 from configs import base
 from seqrnn import __main__, program
+from seqrnn.config import command
+from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import Facts, Machine, resolve
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.runtime import manifest, pages
-from seqrnn.settings import command
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.resolve import Facts, Machine, resolve
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -927,7 +927,7 @@ sys.modules[sys.argv[1]] = None
 from seqrnn.__main__ import start
 start()
 """
-  for name in ("seqrnn.settings.command", "absl.flags"):
+  for name in ("seqrnn.config.command", "absl.flags"):
     done = start("-c", script, name)
     assert done.returncode == 1 and "Traceback" in done.stderr, name
 

@@ -126,7 +126,7 @@ def inference(scripts, monkeypatch):
 
 def test_a_type_that_the_cpu_lacks_is_left_out(inference, monkeypatch, capsys):
   generator = lambda *_, **__: lambda *_: iter([])
-  monkeypatch.setattr("seqrnn.inference.sampler.generator", generator)
+  monkeypatch.setattr("seqrnn.sampling.sampler.generator", generator)
   for name in ("torch_sampling", "pytorch", "keras_sampling"):
     monkeypatch.setattr(inference, name, lambda *_: {})
   work = inference.sampling(8, 1)

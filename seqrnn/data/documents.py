@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.data.columns import Texts, Tokens
-from seqrnn.data.cuts import Cuts
+from seqrnn.config.read import Config
+from seqrnn.data.logs.cuts import Cuts
+from seqrnn.data.read.columns import Texts, Tokens
 from seqrnn.errors import UserError, counted
-from seqrnn.settings.config import Config
 
 
 class Document(NamedTuple):

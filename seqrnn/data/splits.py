@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from seqrnn.data import corpora
-from seqrnn.data.corpora import SPLITS
+from seqrnn.config.read import Config
 from seqrnn.data.documents import (
   Corpus,
   Document,
@@ -18,8 +17,9 @@ from seqrnn.data.documents import (
   of_good_length,
 )
 from seqrnn.data.groups import digests, joined
+from seqrnn.data.sources import corpora
+from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError, counted
-from seqrnn.settings.config import Config
 
 # Less than a symbol of any corpus, more than an error of floating point: for
 # example 0.07 * 100 is 7.000000000000001.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from seqrnn.data import templates
-from seqrnn.data.encoding import UNITS
+from seqrnn.config.read import Config
+from seqrnn.data.logs import templates
+from seqrnn.data.read.encoding import UNITS
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.runtime import files, manifest
-from seqrnn.settings.config import Config
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 _LIMIT = 2**26  # Bytes of a file: some five million words.

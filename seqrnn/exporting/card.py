@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 from seqrnn import catalogue
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import TRAINING, Config
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.runtime import files
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import TRAINING, Config
 from seqrnn.training import transfer
 from seqrnn.training.history import read_rows
 

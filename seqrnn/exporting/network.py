@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.exporting import operators
@@ -13,7 +14,6 @@ from seqrnn.exporting.operators import Operator
 from seqrnn.models import cells
 from seqrnn.models.cell import Cell
 from seqrnn.runtime import sharding
-from seqrnn.settings.config import Config
 
 # The names of stacks of layers: one stack, or the towers of a gap model.
 STACK = "rnn"

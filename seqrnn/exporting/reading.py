@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
@@ -14,7 +15,6 @@ from seqrnn.exporting import torch_names
 from seqrnn.exporting.network import STACK, TOWERS
 from seqrnn.runtime import files
 from seqrnn.runtime.checkpoint_writer import Checkpoints
-from seqrnn.settings import config as config_lib
 from seqrnn.training.fit import locked, write_record
 
 _STEP = 1  # Of the checkpoint.

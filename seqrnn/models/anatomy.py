@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import cells
 from seqrnn.models.cell import Cell
-from seqrnn.settings.config import Config
 
 
 class Part(NamedTuple):

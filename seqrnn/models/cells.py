@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from seqrnn.config.read import Config
 from seqrnn.models.arrays import align, platform
 from seqrnn.models.cell import (
   CELLS,
@@ -19,7 +20,6 @@ from seqrnn.models.cell import (
   save,
 )
 from seqrnn.models.odyssey import Odyssey as Odyssey  # Registers its names.
-from seqrnn.settings.config import Config
 
 
 def make(model: Config, **shape: Any) -> Cell:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.models.anatomy import Part
 from seqrnn.runtime import figures
-from seqrnn.settings.config import Config
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

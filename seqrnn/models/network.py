@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
@@ -16,7 +17,6 @@ from seqrnn.models.products import Products
 from seqrnn.models.sequence_model import Affixes as Affixes
 from seqrnn.models.sequence_model import Letters as Letters
 from seqrnn.models.sequence_model import NoteModel, SequenceModel
-from seqrnn.settings.config import Config
 
 
 def products(model: Config) -> Products:

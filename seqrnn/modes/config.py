@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.errors import visible
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 
 
 def run(_build: Callable[..., Any], config: Config, workdir: Path):

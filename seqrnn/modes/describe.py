@@ -13,11 +13,11 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
+from seqrnn.config.read import Config
 from seqrnn.experiment import Batch, Experiment, require
 from seqrnn.models import anatomy, diagram
 from seqrnn.models.anatomy import Part
 from seqrnn.runtime import devices, files, fileset, sharding
-from seqrnn.settings.config import Config
 from seqrnn.training import optimizers, rates, transfer
 from seqrnn.training.step import make_start, make_step
 

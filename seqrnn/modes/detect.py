@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
-from seqrnn.detection import (
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment, require
+from seqrnn.logs.detect import (
   answers,
   deployed,
   evaluation,
@@ -22,7 +26,7 @@ from seqrnn.detection import (
   tables,
   thresholds,
 )
-from seqrnn.detection.calibration import (
+from seqrnn.logs.detect.calibration import (
   CALIBRATION,
   COMBINED,
   FALSE_ALARMS,
@@ -31,21 +35,17 @@ from seqrnn.detection.calibration import (
   keep_calibration,
   normal_scores,
 )
-from seqrnn.detection.decision import find_anomalies
-from seqrnn.detection.detector import Detector, combined_names
-from seqrnn.detection.findings import LOCK, NAME, Findings
-from seqrnn.detection.incidents import Incident
-from seqrnn.detection.inputs import examined, read_sessions
-from seqrnn.detection.records import FORMS
-from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, require
-from seqrnn.following import feedback
-from seqrnn.inference.predictions import console_text
+from seqrnn.logs.detect.decision import find_anomalies
+from seqrnn.logs.detect.detector import Detector, combined_names
+from seqrnn.logs.detect.findings import LOCK, NAME, Findings
+from seqrnn.logs.detect.incidents import Incident
+from seqrnn.logs.detect.inputs import examined, read_sessions
+from seqrnn.logs.detect.records import FORMS
+from seqrnn.logs.follow import feedback
+from seqrnn.logs.spark import engine
 from seqrnn.runtime import files, fileset, manifest
 from seqrnn.runtime.console import console as make_console
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
-from seqrnn.spark import engine
+from seqrnn.scoring.predictions import console_text
 
 _LIKELIER = 3  # The likelier events that are written with each event.
 _CURVES = 7  # The number of single scores whose curves are drawn.
@@ -75,7 +75,7 @@ def run(
       training fails.
   """
   if config.detect.engine == "spark":
-    batch = engine.of_spark("seqrnn.spark.batch")
+    batch = engine.of_spark("seqrnn.logs.spark.batch")
     return batch.run(build, config, workdir)
   with files.locked(workdir / LOCK, "searched for anomalies"):
     return _run(build, config, workdir)
@@ -204,7 +204,9 @@ def draw_pictures(
   folder: Path,
 ):
   """Draws the findings, with curves of the scores of highest precision."""
-  from seqrnn.detection import pictures  # Importing Matplotlib takes a second.
+  from seqrnn.logs.detect import (
+    pictures,  # Importing Matplotlib takes a second.
+  )
 
   if not len(found.nll):
     return

@@ -9,18 +9,18 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.corpora import read_files
-from seqrnn.data.secrets import Redaction, redaction
+from seqrnn.data.logs.secrets import Redaction, redaction
+from seqrnn.data.sources.corpora import read_files
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, printable
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.inference import states
-from seqrnn.inference.states import Block, Reading
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.settings.config import Config
+from seqrnn.scoring import states
+from seqrnn.scoring.states import Block, Reading
 
 NAMES = ("states.npz", "states.csv", "states.parquet")
 _NUMBERS = 2**22  # Numbers of a row group of Parquet, at least.

@@ -11,18 +11,18 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.inference import confusion, dynamic, spans
-from seqrnn.inference.dynamic import Followed
-from seqrnn.inference.evaluation import examiner
-from seqrnn.inference.predictions import quoted
 from seqrnn.runtime import files, fileset, sharding
 from seqrnn.runtime.checkpoint import read_position, restore_params
 from seqrnn.runtime.console import print_titled
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
+from seqrnn.scoring import confusion, dynamic, spans
+from seqrnn.scoring.dynamic import Followed
+from seqrnn.scoring.evaluation import examiner
+from seqrnn.scoring.predictions import quoted
 
 _TYPES = 20  # Types of spans, at most, that are printed.
 

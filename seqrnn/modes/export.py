@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.exporting import (
@@ -14,7 +15,6 @@ from seqrnn.exporting import (
 )
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.settings.config import Config
 
 _CARD = "MODEL_CARD.md"
 # Format -> its module, and whether it has a cell.

@@ -10,15 +10,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.corpora import from_text, read_files
 from seqrnn.data.documents import Document
+from seqrnn.data.sources.corpora import from_text, read_files
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.inference import infill
-from seqrnn.inference.predictions import (
+from seqrnn.runtime import files, fileset
+from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.runtime.console import print_titled
+from seqrnn.sampling import infill
+from seqrnn.sampling.primes import report_unknown
+from seqrnn.scoring.predictions import (
   OPEN_GAP,
   Prediction,
   console_text,
@@ -29,11 +34,6 @@ from seqrnn.inference.predictions import (
   quoted,
   shortened,
 )
-from seqrnn.inference.primes import report_unknown
-from seqrnn.runtime import files, fileset
-from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.runtime.console import print_titled
-from seqrnn.settings.config import Config
 
 _CONTEXT = 24  # Symbols shown on each side of a surprising one.
 _SURPRISING = 10  # How many of them.

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.reporting import (
@@ -22,7 +23,6 @@ from seqrnn.reporting import (
 from seqrnn.reporting.page import Section
 from seqrnn.reporting.subject import Subject, open_run, writer
 from seqrnn.runtime import files, fileset
-from seqrnn.settings.config import Config
 
 # The sections that a task may name in its `report`.
 SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {

@@ -7,22 +7,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from seqrnn.detection import answers, printing, records, review
-from seqrnn.detection.calibration import (
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.errors import visible
+from seqrnn.experiment import Experiment
+from seqrnn.logs.detect import answers, printing, records, review
+from seqrnn.logs.detect.calibration import (
   SETTINGS,
   NormalScores,
   calibrate,
   normal_scores,
   sessions_of,
 )
-from seqrnn.detection.findings import LOCK
-from seqrnn.errors import visible
-from seqrnn.experiment import Experiment
-from seqrnn.following import feedback
+from seqrnn.logs.detect.findings import LOCK
+from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 
 # Settings of a detection on which the changes by answers depend, in addition to
 # those of its scores.

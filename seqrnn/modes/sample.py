@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from seqrnn.data import midi, vocabulary
+from seqrnn.config.read import Config
+from seqrnn.data import vocabulary
+from seqrnn.data.read import midi
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.inference import texts
-from seqrnn.inference.sampler import sample_music
 from seqrnn.runtime import files, fileset
 from seqrnn.runtime.checkpoint import restore_params
-from seqrnn.settings.config import Config
+from seqrnn.sampling import texts
+from seqrnn.sampling.sampler import sample_music
 
 
 def write_music(

@@ -23,11 +23,11 @@ from typing import Any
 
 import jax
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import figures, files, manifest
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 from seqrnn.training import transfer
 
 try:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment
-from seqrnn.settings.config import Config
 from seqrnn.training import length
 from seqrnn.training.fit import fit
 from seqrnn.training.position import Position

@@ -7,8 +7,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from seqrnn.detection import records, severity
-from seqrnn.detection.findings import LOCK, NAME
+from seqrnn.logs.detect import records, severity
+from seqrnn.logs.detect.findings import LOCK, NAME
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
 from seqrnn.runtime import fileset, manifest

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.inference.evaluation import examiner
-from seqrnn.inference.predictions import predictions
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
 from seqrnn.reporting.subject import Subject, prediction_marks
 from seqrnn.runtime import sharding
+from seqrnn.scoring.evaluation import examiner
+from seqrnn.scoring.predictions import predictions
 
 _LABELS = 30  # Most frequent labels, in the confusion table.
 _LIKELY = 5  # Most likely labels, for each symbol.

@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.errors import UserError, visible
 from seqrnn.reporting import page, summary
 from seqrnn.runtime import checkpoint, files
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 from seqrnn.table import Table, without_shared
 from seqrnn.training.history import read_rows
 from seqrnn.training.position import Position, limits_reached

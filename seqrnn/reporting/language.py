@@ -6,12 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from seqrnn.data import midi, music
+from seqrnn.data.read import midi, music
 from seqrnn.data.vocabulary import BEGIN, END, PAD
 from seqrnn.experiment import Params
-from seqrnn.inference.predictions import predictions
-from seqrnn.inference.primes import prime_ids
-from seqrnn.inference.sampler import generator, sample_music
 from seqrnn.reporting import charts, neurons, page, units
 from seqrnn.reporting.neurons import Reading
 from seqrnn.reporting.page import Mark, Section, section
@@ -25,6 +22,9 @@ from seqrnn.reporting.subject import (
   writer,
 )
 from seqrnn.reporting.units import Source
+from seqrnn.sampling.primes import prime_ids
+from seqrnn.sampling.sampler import generator, sample_music
+from seqrnn.scoring.predictions import predictions
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.experiment import Carry, Decoder, Params
 from seqrnn.models import cells
@@ -21,7 +22,6 @@ from seqrnn.models.cell import Cell
 from seqrnn.models.losses import surprisal
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-from seqrnn.settings.config import Config
 
 _QUOTES = "\"'`"
 _OPEN, _CLOSE = "([{", ")]}"

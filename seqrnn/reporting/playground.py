@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
-from seqrnn.inference.primes import start_ids
 from seqrnn.models import cells
-from seqrnn.settings.config import Config
+from seqrnn.sampling.primes import start_ids
 
 _PAGE = Path(__file__).with_suffix(".html")
 _LIMIT = 2**25  # Parameters: a page of 90 MB.

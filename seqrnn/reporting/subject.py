@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.corpora import SPLITS
+from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import Document
+from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
-from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.inference.predictions import Prediction
 from seqrnn.reporting.page import Mark
 from seqrnn.runtime.checkpoint import read_position, restore_params
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
+from seqrnn.scoring.predictions import Prediction
 
 # Approximate number of symbols that are read of a large split.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}

@@ -8,15 +8,15 @@ from typing import Any
 
 import jax
 
-from seqrnn.data.corpora import SPLITS
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError
-from seqrnn.inference.evaluation import evaluator
 from seqrnn.reporting import charts, page
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Subject
 from seqrnn.runtime import files, sharding
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
+from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training import started
 from seqrnn.training.history import read_rows
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from optuna import distributions
 
+from seqrnn.config import read as config_lib
+from seqrnn.config import recipes
+from seqrnn.config.read import FIELDS, Config
 from seqrnn.errors import UserError
-from seqrnn.settings import config as config_lib
-from seqrnn.settings import recipes
-from seqrnn.settings.config import FIELDS, Config
 
 # Name of a field -> Optuna's distribution; under _REST + name the distribution
 # of 1 - the field.

@@ -16,11 +16,11 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import files, manifest
 from seqrnn.searching import space
-from seqrnn.settings.config import Config
 
 COARSE_RATES = [float(f"1e-{power}") for power in range(8)]
 STATES = {

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 from optuna.trial import Trial, TrialState
 
+from seqrnn.config import read as config_lib
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.runtime import compiled, devices, launch, signals
 from seqrnn.searching import space, study
 from seqrnn.searching.study import Search, alone
-from seqrnn.settings import config as config_lib
 from seqrnn.training import fit, programs
 from seqrnn.training.history import read_rows
 

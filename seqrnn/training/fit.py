@@ -15,17 +15,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqrnn.data import corpora, vectors, vocabulary
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.config.resolve import Facts, resolve, total_steps
+from seqrnn.data import vocabulary
 from seqrnn.data.documents import nouns
+from seqrnn.data.read import vectors
+from seqrnn.data.sources import corpora
 from seqrnn.errors import Interrupted, UserError, counted
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import devices, files, manifest, sharding
 from seqrnn.runtime.checkpoint import steps
 from seqrnn.runtime.checkpoint_writer import Checkpoints
 from seqrnn.runtime.signals import catch_signals
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
-from seqrnn.settings.resolve import Facts, resolve, total_steps
 from seqrnn.training import (
   length,
   optimizers,

@@ -2,8 +2,8 @@
 
 import math
 
+from seqrnn.config.read import Config
 from seqrnn.errors import counted
-from seqrnn.settings.config import Config
 from seqrnn.training.position import Position, limits_reached
 
 _FEW = 1000  # Steps; fewer are mentioned at the end,

@@ -24,15 +24,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from seqrnn.config.read import Config
+from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
-from seqrnn.data.windows import Batches
 from seqrnn.errors import UserError, escaped
-from seqrnn.inference import metrics
-from seqrnn.inference.evaluation import evaluator
-from seqrnn.inference.texts import excerpts
 from seqrnn.runtime import sharding
 from seqrnn.runtime.signals import Signals, catch_signals
-from seqrnn.settings.config import Config
+from seqrnn.sampling.texts import excerpts
+from seqrnn.scoring import metrics
+from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training.history import (
   add_row,
   draw_history,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import optax
 from jax.typing import ArrayLike
 
-from seqrnn.settings.config import Config
+from seqrnn.config.read import Config
 
 
 def schedule(

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from seqrnn.settings.config import Config
+from seqrnn.config.read import Config
 
 
 @dataclass

@@ -8,9 +8,9 @@ from typing import Any
 import optax
 from jax.sharding import Mesh
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
 from seqrnn.training import optimizers, rates
 from seqrnn.training.started import Record
 from seqrnn.training.step import make_start, make_step

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.settings.config import Config
 from seqrnn.training.places import Place
 from seqrnn.training.started import Record
 from seqrnn.training.transfer import named_places, rows_to_learn

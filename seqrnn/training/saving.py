@@ -13,12 +13,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from seqrnn.config import command
+from seqrnn.config.read import Config
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.runtime import checkpoint, sharding
 from seqrnn.runtime.checkpoint_writer import Checkpoints
-from seqrnn.settings import command
-from seqrnn.settings.config import Config
 from seqrnn.training.position import Position, evaluation_due, limits_reached
 from seqrnn.training.started import Record
 from seqrnn.training.step import (

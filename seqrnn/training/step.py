@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from seqrnn.experiment import Batch, Carry, Experiment, Params
-from seqrnn.inference import metrics
 from seqrnn.models import arrays
 from seqrnn.runtime import sharding
+from seqrnn.scoring import metrics
 
 # A function of the base learning rate, which may be traced.
 Optimizer = Callable[[ArrayLike], optax.GradientTransformation]

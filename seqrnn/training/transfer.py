@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.config.resolve import ADAPTED, Facts, resolve
 from seqrnn.data import vocabulary
-from seqrnn.data.affixes import affix_vocabulary
+from seqrnn.data.read.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.runtime import checkpoint, files, sharding
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.config import Config
-from seqrnn.settings.resolve import ADAPTED, Facts, resolve
 from seqrnn.training.places import Place, places
 from seqrnn.training.started import Record, read
 

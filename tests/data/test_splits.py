@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import base
-from seqrnn.data import corpora, splits
-from seqrnn.data.corpora import SPLITS
+from seqrnn.data import splits
 from seqrnn.data.documents import Document, collect
+from seqrnn.data.sources import corpora
+from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError
 
 examples = settings(deadline=None, database=None, max_examples=60)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data import vocabulary
-from seqrnn.data.corpora import from_text, parse
 from seqrnn.data.documents import Document
+from seqrnn.data.sources.corpora import from_text, parse
 from seqrnn.data.splits import given as pieces
 from seqrnn.data.vocabulary import (
   BEGIN,

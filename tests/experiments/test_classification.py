@@ -12,14 +12,14 @@ import pytest
 
 import experiments
 from experiments import classification
-from seqrnn.data.corpora import from_text
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.inference import evaluation
-from seqrnn.inference.predictions import predictions
 from seqrnn.models import losses, network
 from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding
+from seqrnn.scoring import evaluation
+from seqrnn.scoring.predictions import predictions
 from seqrnn.training import fit
 from tests.conftest import tiny
 

@@ -11,11 +11,11 @@ from matplotlib import image
 
 import experiments
 from seqrnn import experiment, program
+from seqrnn.config import command
+from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.models import anatomy, cells, diagram
 from seqrnn.modes import predict
-from seqrnn.settings import command
-from seqrnn.settings import config as config_lib
 from seqrnn.training import fit
 from tests import share
 from tests.conftest import Page, tiny

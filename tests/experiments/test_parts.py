@@ -15,10 +15,10 @@ from experiments import (
   polyphony,
   tagging,
 )
-from seqrnn.data.sequences import Sequences
+from seqrnn.data.batches.sequences import Sequences
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
-from seqrnn.inference.predictions import Prediction
 from seqrnn.models import network
+from seqrnn.scoring.predictions import Prediction
 from tests.conftest import tiny
 
 # Documents of any length, padded at the right: one longer than the window, one

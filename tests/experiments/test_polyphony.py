@@ -10,15 +10,15 @@ from flax import linen as nn
 
 import experiments
 from seqrnn import program
-from seqrnn.data.music import NOTES
+from seqrnn.data.read.music import NOTES
 from seqrnn.errors import UserError
-from seqrnn.inference.evaluation import evaluator
 from seqrnn.models import network
 from seqrnn.runtime import sharding
+from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training import fit
 from tests.conftest import tiny
-from tests.data.test_midi import read as read_midi
-from tests.data.test_music import draw, numbers
+from tests.data.read.test_midi import read as read_midi
+from tests.data.read.test_music import draw, numbers
 from tests.models.test_cells import EQUATIONS, normal
 from tests.models.test_layers import stack
 from tests.models.test_network import zeros

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import experiments
-from seqrnn.data.corpora import from_text
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding
 from seqrnn.training import fit, transfer
 from tests.conftest import tiny
-from tests.inference.test_spans import bio as spans
+from tests.scoring.test_spans import bio as spans
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from benchmarks import shop_log
-from seqrnn.detection import deployed
-from seqrnn.following import follow, state
-from seqrnn.following.state import ALARMS, NAME, State
-from tests.data.test_tail import Log
+from seqrnn.logs.detect import deployed
+from seqrnn.logs.follow import follow, state
+from seqrnn.logs.follow.state import ALARMS, NAME, State
+from tests.data.logs.test_tail import Log
 from tests.faults.conftest import call, record
 from tests.faults.test_disk import disk  # noqa: F401
 

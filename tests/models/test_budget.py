@@ -7,9 +7,9 @@ import pytest
 
 import experiments
 from seqrnn import program
+from seqrnn.config.resolve import Facts, resolve
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
-from seqrnn.settings.resolve import Facts, resolve
 from tests.conftest import tiny
 from tests.models.test_cells import PARAMETERS, count
 

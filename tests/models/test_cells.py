@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from configs import base
+from seqrnn.config import read as config_lib
 from seqrnn.models import cells
-from seqrnn.settings import config as config_lib
 
 # Compiles faster: for equations, not for what XLA makes of them.
 quick_jit = functools.partial(

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 import experiments
-from seqrnn.data.corpora import from_text
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.models import network

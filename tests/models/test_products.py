@@ -12,8 +12,8 @@ import pytest
 from jax.sharding import AxisType
 
 import experiments
-from seqrnn.inference import evaluation
 from seqrnn.models.products import Products, rows
+from seqrnn.scoring import evaluation
 from seqrnn.training.step import make_start, make_step, state_shapes
 from tests import stablehlo
 from tests.conftest import tiny

@@ -10,12 +10,12 @@ import pytest
 import experiments
 from configs import base
 from seqrnn import program
+from seqrnn.config import read as config_lib
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
 from seqrnn.models import anatomy, diagram
 from seqrnn.models.cells import CELLS
 from seqrnn.modes import describe
-from seqrnn.settings import config as config_lib
 from tests.conftest import tiny
 
 ONE_LABEL = {"data.mapping": "many_to_one"}

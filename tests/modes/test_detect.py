@@ -22,10 +22,12 @@ import seqrnn
 from benchmarks import detection
 from configs import base
 from experiments import language_model
-from seqrnn.data import sessions as data
+from seqrnn.config import read as config_lib
 from seqrnn.data import splits
+from seqrnn.data.logs import sessions as data
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, save
-from seqrnn.detection import (
+from seqrnn.errors import MachineError, UserError
+from seqrnn.logs.detect import (
   calibration,
   decision,
   detector,
@@ -36,13 +38,11 @@ from seqrnn.detection import (
   severity,
   tables,
 )
-from seqrnn.detection.conformal import Calibration, CrossCalibration
-from seqrnn.errors import MachineError, UserError
-from seqrnn.inference.scoring import UNRANKED
+from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.modes import detect
 from seqrnn.reporting import alarms
 from seqrnn.runtime import files
-from seqrnn.settings import config as config_lib
+from seqrnn.scoring.scoring import UNRANKED
 from seqrnn.training import fit
 from tests.conftest import tiny
 

@@ -98,7 +98,7 @@ from pathlib import Path
 from tests.conftest import tiny
 import jax
 import experiments
-from seqrnn.inference.evaluation import evaluator
+from seqrnn.scoring.evaluation import evaluator
 from seqrnn.runtime import sharding
 fields = {
   "data.window": 64,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import experiments
-from seqrnn.data.corpora import from_text
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.modes import predict
 from seqrnn.training import fit
 from tests.conftest import tiny

@@ -18,6 +18,7 @@ import pytest
 import experiments
 from configs import base
 from seqrnn import program
+from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
@@ -33,7 +34,6 @@ from seqrnn.reporting import (
   summary,
 )
 from seqrnn.runtime import checkpoint_writer
-from seqrnn.settings import config as config_lib
 from seqrnn.table import without_shared
 from seqrnn.training.history import add_row
 from seqrnn.training.position import Position

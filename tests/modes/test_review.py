@@ -13,26 +13,26 @@ import pytest
 
 import experiments
 from configs import base
-from seqrnn.data import sessions as data
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.secrets import Redaction
-from seqrnn.detection import (
+from seqrnn.data.logs import sessions as data
+from seqrnn.data.logs.secrets import Redaction
+from seqrnn.errors import MachineError, UserError
+from seqrnn.logs.detect import (
   answers,
   calibration,
   decision,
   deployed,
   selection,
 )
-from seqrnn.detection.choice import STANDARD
-from seqrnn.detection.selection import ANOMALOUS, NORMAL, UNANSWERED
-from seqrnn.detection.thresholds import Record
-from seqrnn.errors import MachineError, UserError
-from seqrnn.following import alarms, feedback
+from seqrnn.logs.detect.choice import STANDARD
+from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
+from seqrnn.logs.detect.thresholds import Record
+from seqrnn.logs.follow import alarms, feedback
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
 from seqrnn.training import fit
 from tests.conftest import tiny
-from tests.following.test_feedback import save, verdict
+from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.test_detect import FIELDS, walk
 
 ODD = "d d d d"  # Some sessions in both folds.

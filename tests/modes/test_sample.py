@@ -11,9 +11,9 @@ from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder
-from seqrnn.inference import choice, primes, sampler
-from seqrnn.inference import texts as drawing
 from seqrnn.modes.sample import write_texts
+from seqrnn.sampling import choice, primes, sampler
+from seqrnn.sampling import texts as drawing
 from tests.conftest import tiny
 from tests.stablehlo import mesh_of
 

@@ -32,11 +32,11 @@ from optuna.storages import journal as optuna_journal
 
 import experiments
 from configs import base
+from seqrnn.config import read as config_lib
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import files
 from seqrnn.searching import space, study, workers
-from seqrnn.settings import config as config_lib
 from seqrnn.training import fit, history, programs
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
@@ -509,7 +509,7 @@ import os, sys, time
 from pathlib import Path
 import experiments
 from configs import base
-from seqrnn.settings import config as config_lib
+from seqrnn.config import read as config_lib
 from seqrnn.modes import search
 from seqrnn.training import fit, history
 

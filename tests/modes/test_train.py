@@ -17,7 +17,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import experiments
-from seqrnn.data.segments import Segments
+from seqrnn.data.batches.segments import Segments
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.runtime import checkpoint_writer, manifest
 from seqrnn.runtime.checkpoint import steps

@@ -9,13 +9,13 @@ import pytest
 
 import experiments
 from configs import base, rnn
-from seqrnn.data.corpora import from_text
+from seqrnn.config import read as config_lib
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
-from seqrnn.inference import choice
 from seqrnn.reporting import playground
-from seqrnn.settings import config as config_lib
+from seqrnn.sampling import choice
 from tests.conftest import Page
 
 SPELLED = "A,a B's... 3.1,x -- \u03a3\nA"

@@ -14,11 +14,11 @@ import pytest
 
 from configs import base
 from seqrnn import program
+from seqrnn.config import command
+from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import Facts, resolve, this_machine
 from seqrnn.errors import UserError
 from seqrnn.runtime import devices, launch, sharding
-from seqrnn.settings import command
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.resolve import Facts, resolve, this_machine
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from seqrnn.detection.ensemble import Ensemble
 from seqrnn.experiment import Decoder
-from seqrnn.following import stepping
-from seqrnn.inference import (
-  evaluation,
-  predictions,
-  replay,
-  sampler,
-  scoring,
-)
+from seqrnn.logs.detect.ensemble import Ensemble
+from seqrnn.logs.follow import stepping
 from seqrnn.models import arrays
 from seqrnn.reporting import neurons
 from seqrnn.runtime import sharding
+from seqrnn.sampling import replay, sampler
+from seqrnn.scoring import evaluation, predictions, scoring
 from seqrnn.training import step
 
 B, V = 3, 9

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from configs import base, detect, sessions
+from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import FITTED, Facts, resolve
 from seqrnn.errors import UserError
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.resolve import FITTED, Facts, resolve
 
 
 def config_of(given: Any = "all", **fields: Any) -> Any:

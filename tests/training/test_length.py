@@ -8,8 +8,8 @@ import pytest
 
 import experiments
 from configs import base, brnn, rnn, text_generation
-from seqrnn.settings import config as config_lib
-from seqrnn.settings.resolve import Facts, resolve
+from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import Facts, resolve
 from seqrnn.training import fit, length, loop
 from seqrnn.training.position import Position
 from tests.conftest import tiny

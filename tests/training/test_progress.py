@@ -12,7 +12,7 @@ import pytest
 
 import experiments
 from seqrnn.errors import escaped
-from seqrnn.inference import texts
+from seqrnn.sampling import texts
 from seqrnn.training import fit, loop, progress
 from seqrnn.training.progress import Curve, Progress
 from tests.conftest import tiny

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import experiments
+from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.runtime import sharding
-from seqrnn.settings import config as config_lib
 from seqrnn.training import rates
 from seqrnn.training.started import Record
 from tests.conftest import tiny

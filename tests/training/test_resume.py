@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import experiments
+from seqrnn.config import command
+from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
-from seqrnn.settings import command
-from seqrnn.settings import config as config_lib
 from seqrnn.training import fit, loop, optimizers
 from seqrnn.training.position import Position
 from tests.conftest import tiny

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import experiments
-from seqrnn.data.affixes import affix_vocabulary
+from seqrnn.data.read.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.models import network

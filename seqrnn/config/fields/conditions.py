@@ -1,0 +1,68 @@
+"""Conditions of fields: the values of others with which they have an effect."""
+
+from seqrnn import catalogue
+from seqrnn.config.field import Condition, Field, Registered
+
+
+def cells() -> list[str]:
+  """Returns the names of all registered cells."""
+  from seqrnn.models.cells import CELLS  # This imports JAX, so it is deferred.
+
+  return sorted(CELLS)
+
+
+def sources() -> list[str]:
+  """Returns the names of all sources of data."""
+  built_in = ("stdlib", "opcodes", "packages", "topics", "names", "chords")
+  return [*built_in, "formal", "files", *catalogue.sets()]
+
+
+def cells_with_forget_gate() -> list[str]:
+  """Returns the names of the cells with a forget gate."""
+  from seqrnn.models.cells import CELLS
+
+  return [name for name in cells() if CELLS[name](1).forget_place is not None]
+
+
+def task(*names: str) -> Condition:
+  return {"task": names}
+
+
+def optimizer(*names: str) -> tuple[Condition, ...]:
+  return ({"optimizer.name": names},)
+
+
+def schedule(*names: str) -> tuple[Condition, ...]:
+  return ({"schedule.name": names},)
+
+
+def group(group: str, /, **fields: Field) -> dict[str, Field]:
+  """The fields of a group by their dotted names."""
+  return {f"{group}.{name}": field for name, field in fields.items()}
+
+
+# Conditions. Tasks other than the project's own may use any field.
+SYMBOLS = task("classification", "gap_model", "language_model", "tagging")
+SPLITS = SYMBOLS | {
+  f"data.{split}_path": (None,) for split in ("train", "validation", "test")
+}
+TABLE: Condition = {"data.format": ("csv", "jsonl")}
+COLUMNS: Condition = {"data.format": ("columns", "conllu")}
+JSON: Condition = {"data.log_format": ("auto", "json")}
+CLASSIFICATION = task("classification")
+TWO_WAYS: tuple[Condition, ...] = (
+  task("gap_model"),
+  {"model.bidirectional": (True,)},
+)
+POOLED: tuple[Condition, ...] = (
+  CLASSIFICATION,
+  task("language_model") | {"data.mapping": ("many_to_one",)},
+)
+FORGET_GATE: Condition = {"model.cell": Registered(cells_with_forget_gate)}
+BOTH_HEADS = task("gap_model") | {"model.heads": ("all",)}
+SAMPLED = (task("language_model", "polyphony"), BOTH_HEADS)
+SAMPLED_TEXT = (task("language_model"), BOTH_HEADS)
+DETECTION = task("gap_model", "language_model")
+NEXT_SYMBOL = task("language_model") | {"data.mapping": ("many_to_many",)}
+DYNAMIC = NEXT_SYMBOL | {"evaluate.dynamic": (True,)}
+STATES: Condition = {"embed.of": ("texts", "symbols")}

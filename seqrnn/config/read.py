@@ -1,0 +1,289 @@
+"""Reads, overrides, checks, compares and saves configs."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from seqrnn.config import recipes, rules, suggestions
+from seqrnn.config.field import LARGEST, WRITTEN, Rule, as_float32
+from seqrnn.config.field import Config as Config
+from seqrnn.config.recipes import FIELDS as FIELDS
+from seqrnn.config.recipes import defaults as defaults
+from seqrnn.config.recipes import read_json as read_json
+from seqrnn.errors import UserError, visible
+from seqrnn.runtime import files, manifest
+
+RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
+# Fields that name a place, and READ or WRITTEN.
+PLACES = {name: field.place for name, field in FIELDS.items() if field.place}
+
+# Prefixes of fields that affect training; a search may choose their values.
+TRAINING = ("task", "seed", "data.", "model.", "optimizer.", "schedule.") + (
+  "train.",
+)
+# Fields that determine the shapes of parameters and the vocabulary.
+SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
+CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
+# Fields that only end a training: the only ones that may change on resume.
+LIMITS = ("train.epochs", "train.max_steps", "train.patience")
+# Fields that identify a run: fixed once training has started. A command has its
+# own devices and checkpoint to read; of the fields that train.fit_to_data names
+# the values are compared.
+IDENTITY = tuple(
+  name
+  for name in RULES
+  if name.startswith((*TRAINING, "checkpoint."))
+  and name not in (*LIMITS, *CPU, "checkpoint.step", "train.fit_to_data")
+)
+# Of a run, in its config.json. A run of another format must be trained again.
+FORMAT = 1
+
+
+def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
+  """Returns every field by its dotted name."""
+  fields = {}
+  for name, value in config.items():
+    if isinstance(value, ConfigDict | dict):
+      fields |= {f"{name}.{inner}": v for inner, v in flat(value).items()}
+    else:  # JSON has no tuples.
+      fields[name] = tuple(value) if isinstance(value, list) else value
+  return fields
+
+
+def nested(fields: dict[str, Any]) -> dict[str, Any]:
+  """Inverts `flat`: returns the fields as nested dicts."""
+  groups: dict[str, Any] = {}
+  for name, value in fields.items():
+    *parents, key = name.split(".")
+    group = groups
+    for parent in parents:
+      group = group.setdefault(parent, {})
+    group[key] = value
+  return groups
+
+
+def locate(config: Config, name: str) -> tuple[Config, str]:
+  """Returns the group of a field and the field's key in the group.
+
+  Raises:
+    UserError: there is no such field, or the name is that of a group.
+  """
+  *path, key = name.split(".")
+  with suppress(KeyError, TypeError):
+    group = reduce(lambda group, part: group[part], path, config)
+    if not isinstance(group[key], ConfigDict):
+      return group, key
+  raise UserError(recipes.no_such_field(name))
+
+
+def override(config: Config, name: str, given: str):
+  """Sets one field from a text.
+
+  Args:
+    config: the config to change.
+    name: the dotted name of the field.
+    given: the value, as a flag has it.
+
+  Raises:
+    UserError: there is no such field, or the text is not of its type.
+  """
+  group, key = locate(config, name)
+  try:
+    group[key] = FIELDS[name].parse(given)
+  except ValueError:
+    raise UserError(recipes.wrong_type(name, given)) from None
+
+
+def _assign(config: Config, name: str, value: Any):
+  """Sets one field from a file."""
+  group, key = locate(config, name)
+  try:
+    group[key] = FIELDS[name].cast(value)
+  except (TypeError, OverflowError):
+    raise UserError(recipes.wrong_type(name, value)) from None
+
+
+def text(value: Any) -> str:
+  """Returns a value as a flag has it."""
+  return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def read(path: str | os.PathLike) -> Config:
+  """Reads a config from a .py file with get_config(), or from JSON.
+
+  A field that the file lacks has its default.
+
+  Raises:
+    UserError: the file is missing or invalid, or it has an unknown field or a
+      value of another type.
+  """
+  path = Path(path)
+  fields = recipes.load(path) if path.suffix == ".py" else read_json(path)
+  fields = flat(fields)
+  fields.pop("format", None)  # The config.json of a run has it.
+  return with_fields(path, fields)
+
+
+def with_fields(path: Path, fields: dict[str, Any]) -> Config:
+  """Returns the defaults, overridden by the fields of a file."""
+  config = defaults()
+  for name, value in fields.items():
+    try:
+      _assign(config, name, value)
+    except UserError as error:
+      raise UserError(f"{path}: {error}") from None
+  return config
+
+
+def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
+  """Reads the config of a run.
+
+  A field that the file lacks has its default. Fields of places that are written
+  are ignored, with a warning on stderr.
+
+  Args:
+    workdir: the folder of the run.
+    name: the file name.
+
+  Raises:
+    UserError: the file is missing, invalid or of another format, or it has an
+      unknown field.
+  """
+  path = Path(workdir) / name
+  if not path.exists():
+    missing = "has no run; train it first"
+    if name != "config.json":
+      missing = "has no search; start one with a --config"
+    raise UserError(f"--workdir={workdir}: {missing}")
+  manifest.verify(path)
+  fields, usual = flat(recipes.read_json(path)), flat(defaults())
+  number = fields.pop("format", None)
+  if type(number) is not int or number != FORMAT:
+    raise UserError(
+      f"{path}: format={number!r}: must be {FORMAT}; another version of seqrnn"
+      " wrote it, so train again in another --workdir"
+    )
+  manifest.warn_if_missing(path)
+  places = [name for name in fields if PLACES.get(name) == WRITTEN]
+  changed = [name for name in places if fields.pop(name) != usual[name]]
+  if changed:
+    names = ", ".join(changed)
+    line = f"{path}: ignored, only flags and --config set them: {names}"
+    print(visible(line), file=sys.stderr)
+  for name in PLACES.keys() & fields.keys():
+    fields[name] = _expanded(fields[name])
+  return with_fields(path, fields)
+
+
+def expand(config: Config):
+  """Replaces ~ by the home folder, in all fields that name places."""
+  for name in PLACES:
+    group, key = locate(config, name)
+    group[key] = _expanded(group[key])
+
+
+def _expanded(value: Any) -> Any:
+  return os.path.expanduser(value) if isinstance(value, str) else value
+
+
+def save(config: Config, path: Path):
+  """Writes the config as JSON, atomically."""
+  with files.atomic_write(path, "wb") as file:
+    file.write(encoded(config, recorded=False))
+
+
+def encoded(config: Config, recorded: bool = True) -> bytes:
+  """Returns the config as JSON.
+
+  Args:
+    config: the config.
+    recorded: whether it is for a workdir, which names no place to write to.
+  """
+  fields = {
+    name: value
+    for name, value in flat(config).items()
+    if not (recorded and PLACES.get(name) == WRITTEN)
+  }
+  content = {"format": FORMAT, **nested(fields)}
+  return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def changes(
+  old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
+) -> dict[str, tuple[Any, Any]]:
+  """Returns the fields that differ, with both values, sorted by name."""
+  a, b = flat(old), flat(new)
+  return {
+    name: (a.get(name), b.get(name))
+    for name in sorted(a | b)
+    if a.get(name) != b.get(name) and name.startswith(tuple(prefixes))
+  }
+
+
+def differences(
+  old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
+) -> list[str]:
+  """Returns the fields that differ, each as `name: old -> new`."""
+  found = changes(old, new, prefixes).items()
+  return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in found]
+
+
+def searched(fields: dict[str, Any]) -> set[str]:
+  """Returns the names of the fields that a search chooses."""
+  return {text.partition("=")[0].strip() for text in fields["search.space"]}
+
+
+def check(config: Config):
+  """Refuses values that break a rule, and values that exclude each other.
+
+  Raises:
+    UserError: names the first field or conflict, the values and the rule.
+  """
+  fields = flat(config)
+  for name, value in fields.items():
+    if isinstance(value, float) and not abs(value) <= LARGEST:
+      raise UserError(f"config.{name}={value}: must be a finite 32-bit number")
+    rule = broken(name, value) if name in RULES else None
+    if rule is not None:
+      shown = repr(value)
+      if isinstance(value, tuple) and len(value) == 1:
+        shown = repr(value[0])  # As a user gives one temperature.
+      raise UserError(f"config.{name}={shown}: {rule}")
+  rules.check_combinations(config)
+
+
+def broken(name: str, value: Any) -> str | None:
+  """Returns the rule that a value breaks, also after rounding to float32."""
+  rule = RULES[name]
+  if not rule.holds(value):
+    hint = suggestions.hint(str(value), rule.names)
+    return rule.words + rule.fault(value) + hint
+  near = as_float32(value)
+  return None if rule.holds(near) else f"{rule.words}; in 32 bits it is {near}"
+
+
+def refuse_unless(config: Config, plain: dict[str, Any], why: str):
+  """Refuses a config without the field values that a task requires.
+
+  Args:
+    config: the config.
+    plain: the required values by field.
+    why: the reason, for the message.
+
+  Raises:
+    UserError: a field has another value.
+  """
+  fields = flat(config)
+  for name, value in plain.items():
+    if fields[name] != value:
+      raise UserError(
+        f"{name}={fields[name]!r} with task={config.task!r}: {why}, it must be"
+        f" {value!r}"
+      )

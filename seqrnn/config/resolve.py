@@ -1,0 +1,293 @@
+"""Where a config changes: flags, and fields that depend on run, data, machine.
+
+`train.fit_to_data`: a config made for a large set trains a small one for too
+few steps, because an epoch has few batches. The rule gives small sets smaller
+batches, more epochs and more dropout. A large set has what the config says. The
+learning rate stays: on a tenth of TREC, half of it for a quarter of the batch
+lost accuracy. With `data.repeats=weight`, few different documents are in one
+batch, and an epoch repeats it. The loss of a batch is divided by its weight, so
+the documents of smaller batches would not count by their numbers.
+
+`train.adapt_to_length`: the fields of a recipe are for its data. With a small
+text of the user's, a training may end before the first evaluation is due, the
+learning rate be warm, or the first random parameters have left the average.
+"""
+
+import bisect
+import copy
+import math
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
+
+from seqrnn import catalogue
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config, flat, locate
+from seqrnn.errors import UserError, counted
+from seqrnn.runtime import devices
+
+# Fields that `train.fit_to_data` may change.
+FITTED = (
+  *("train.batch_size", "train.batches_per_epoch", "train.epochs"),
+  "model.dropout",
+)
+# Fields that `train.adapt_to_length` limits -> the effect.
+ADAPTED = {
+  "train.eval_every": "the model is evaluated every {} steps, not {}",
+  "schedule.warmup_steps": "the learning rate rises over {} steps, not {}",
+  "train.ema": "the mean of the parameters decays by {}, not {}",
+}
+_BATCHES = 40  # The fewest batches of an epoch, if they have _ROWS or more.
+_ROWS = 8
+_STEPS = 1000  # The fewest steps of a training, in at most _EPOCHS.
+_EPOCHS = 40
+_DROPOUT = 0.05  # For each time that a window is read,
+_MOST_DROPOUT = 0.5  # up to this.
+# With `data.repeats=weight`:
+_KINDS = 512  # The most different documents that are in one batch.
+_LEAST_STEPS = 240  # Of a training.
+# With `train.adapt_to_length`:
+_WARMUP = 0.1  # The largest share of the steps.
+_AVERAGED = 0.2  # The largest share that an average reaches back.
+
+
+class Machine(NamedTuple):
+  """The cores and the GPUs that a mode may use."""
+
+  mode: str
+  cores: int
+  gpus: int = 0
+
+
+def this_machine(mode: str = "train") -> Machine:
+  """Returns the machine of this process."""
+  gpus = len(devices.gpus()) if mode == "search" else 0
+  return Machine(mode, devices.cores(), gpus)
+
+
+class Facts(NamedTuple):
+  """What a config depends on; None: not known yet, or not needed any more.
+
+  Attributes:
+    overrides: the values of the fields that flags set.
+    given: the fields that flags or the config set.
+    run: the fields that the run in the workdir has.
+    machine: what computes.
+    log_format: of the log of the training.
+    parameters: a function config -> the number of parameters of its model.
+    epoch: a function config -> the batches and the rows of a batch of an epoch.
+  """
+
+  overrides: dict[str, Any] = {}
+  given: Collection[str] | None = None
+  run: dict[str, Any] | None = None
+  machine: Machine | None = None
+  log_format: str | None = None
+  parameters: Callable[[Config], int] | None = None
+  epoch: Callable[[Config], tuple[int, int]] | None = None
+
+
+def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
+  """Fills in the fields that depend on facts.
+
+  Returns:
+    the config, and a line for each field that the model or the data changed.
+
+  Raises:
+    UserError: a model of one unit has more than `model.parameters`.
+  """
+  config = copy.deepcopy(config)
+  _override(config, facts.overrides)
+  if facts.given is not None:
+    for name, value in catalogue.needed_fields(
+      config.data.source, facts.given, facts.overrides
+    ).items():
+      config.data[name] = value
+  config_lib.expand(config)
+  if facts.run is not None:
+    _take_from_run(config, facts.run)
+  if facts.machine is not None:
+    _share_cores(config, facts.machine)
+  if facts.log_format is not None:
+    config.data.log_format = facts.log_format
+  lines = []
+  if facts.parameters is not None and config.model.parameters:
+    lines += _fit_to_budget(config, facts.parameters)
+  if facts.epoch is not None and config.train.fit_to_data:
+    batches, rows = facts.epoch(config)  # At most a batch too many.
+    lines += _fit_to_data(config, batches * rows)
+  if facts.epoch is not None and config.train.adapt_to_length:
+    lines += _adapt_to_length(config, facts.epoch(config)[0])
+  return config, lines
+
+
+def total_steps(config: Config, steps_per_epoch: int) -> int:
+  """Returns the number of steps that the limits allow."""
+  steps = config.train.epochs * steps_per_epoch
+  return min(steps, config.train.max_steps or steps)
+
+
+def fitted_names(config: Config | dict[str, Any]) -> list[str]:
+  """Returns the names of the fields that the size of the data changes."""
+  text = flat(config).get("train.fit_to_data") or ""
+  names = [part.strip() for part in text.split(",")]
+  return [name for name in FITTED if "all" in names or name in names]
+
+
+def _override(config: Config, overrides: dict[str, Any]):
+  """Sets fields from flags; hidden_size replaces the config's parameters.
+
+  `train.fit_to_data` leaves the fields that flags set as they are.
+  """
+  for name, value in overrides.items():
+    group, key = locate(config, name)
+    group[key] = value
+  names = fitted_names(config)
+  left = [name for name in names if name not in overrides]
+  if left != names:
+    config.train.fit_to_data = ",".join(left) or None
+  model = config.model
+  if "model.hidden_size" in overrides:
+    if overrides.get("model.parameters") is not None:
+      raise UserError(
+        f"{config.model.hidden_size=}, {config.model.parameters=}: give one of"
+        " the two"
+      )
+    model.parameters = None
+
+
+def _share_cores(config: Config, machine: Machine):
+  """Sets the numbers of CPU devices, threads and a search's workers.
+
+  The operations of small layers are too short to be split over cores. Two
+  devices, each with half of the rows, are faster then; with large layers or few
+  rows they are slower. A search has a worker on each GPU; without GPUs, a
+  search of small layers has a worker on each core. Workers divide the cores and
+  have a thread for each of theirs: with two threads on a core, steps of small
+  layers take 1.2 times as long. The numbers of devices and threads affect
+  rounding, so config.json keeps them.
+  """
+  model, train, search = config.model, config.train, config.search
+  small = model.hidden_size <= 256
+  if model.parameters:  # The hidden size is computed later, with JAX.
+    small = model.parameters <= model.layers * 4 * 256**2
+  cores = machine.cores
+  if machine.mode == "search":
+    if search.workers is None:  # Trials of `coarse` depend on earlier trials.
+      several = machine.gpus or (cores if small else 1)
+      search.workers = several if search.method != "coarse" else 1
+    cores = max(cores // search.workers, 1)
+    if search.workers > 1 and train.cpu_threads is None and not machine.gpus:
+      train.cpu_threads = cores
+  if train.cpu_devices is None:
+    few = train.batch_size < 16
+    train.cpu_devices = 2 if small and not few and cores > 1 else 1
+
+
+def _take_from_run(config: Config, run: dict[str, Any]):
+  """Takes the fields that `resolve` has set for the run in the workdir."""
+
+  def put(name: str):
+    group, key = locate(config, name)
+    group[key] = run[name]
+
+  wanted = config.model.parameters
+  if wanted is not None and wanted == run.get("model.parameters"):
+    put("model.hidden_size")
+  if config.data.log_format == "auto" and run.get("data.log_format"):
+    put("data.log_format")
+  for name in config_lib.CPU:
+    if flat(config)[name] is None:
+      put(name)
+  both = [name for name in fitted_names(config) if name in fitted_names(run)]
+  for name in both:
+    put(name)
+  if config.train.adapt_to_length and run.get("train.adapt_to_length"):
+    for name in ADAPTED:
+      asked = flat(config)[name]
+      if None not in (asked, run[name]) and run[name] < asked:
+        put(name)
+
+
+def _fit_to_budget(
+  config: Config, parameters: Callable[[Config], int]
+) -> Iterator[str]:
+  """Sets the largest hidden size that `model.parameters` allows."""
+  model, budget = config.model, config.model.parameters
+
+  def count(size: int) -> int:
+    model.hidden_size = size
+    return parameters(config)
+
+  # A unit has at least one parameter, and a hidden size is at most 2**24.
+  sizes = range(1, min(budget, 2**24) + 1)
+  size = bisect.bisect_right(sizes, budget, key=count)
+  if not size:
+    raise UserError(
+      f"config.model.parameters={budget}: the smallest model, with"
+      f" model.hidden_size=1, has {count(1)}"
+    )
+  model.hidden_size = size
+  yield f"model.parameters={budget}: model.hidden_size={size}"
+
+
+def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
+  """Sets the fields that `train.fit_to_data` names, for this size of data."""
+  searched = config_lib.searched(flat(config))
+  names = [name for name in fitted_names(config) if name not in searched]
+  train = config.train
+  epochs = train.epochs
+
+  def put(name: str, value: float, why: str) -> Iterator[str]:
+    group, key = locate(config, name)
+    if name in names and group[key] != value:
+      before = config_lib.text(group[key])
+      group[key] = value
+      yield f"train.fit_to_data: {name}={value} (was {before}): {why}"
+
+  if config.data.repeats == "weight":
+    if windows <= _KINDS:
+      yield from put(
+        "train.batch_size",
+        max(windows, train.batch_size),
+        f"at most {windows:,} different windows, for all in a batch",
+      )
+    batches = -(-windows // train.batch_size)
+    needed = -(-_LEAST_STEPS // epochs)
+    if batches < needed and train.samples_per_epoch is None:
+      why = f"for {_LEAST_STEPS} steps in {epochs} epochs"
+      yield from put("train.batches_per_epoch", needed, why)
+    return
+  rows = 2 ** int(math.log2(max(windows / _BATCHES, _ROWS)))
+  yield from put(
+    "train.batch_size",
+    min(rows, train.batch_size),
+    f"at most {windows:,} windows, for {_BATCHES} batches an epoch",
+  )
+  batches = -(-windows // train.batch_size)
+  yield from put(
+    "train.epochs",
+    max(min(-(-_STEPS // batches), _EPOCHS), epochs),
+    f"an epoch has at most {batches:,} batches, for {_STEPS:,} steps",
+  )
+  if train.epochs > epochs:
+    dropout = round(min(_DROPOUT * train.epochs, _MOST_DROPOUT), 2)
+    yield from put(
+      "model.dropout",
+      max(dropout, config.model.dropout),
+      f"each window is read {train.epochs} times",
+    )
+
+
+def _adapt_to_length(config: Config, steps_per_epoch: int) -> Iterator[str]:
+  """Limits evaluations, warm-up and averaging to a training of few steps."""
+  total = total_steps(config, steps_per_epoch)
+  reach = max(_AVERAGED * total, 2)  # An average reaches back 1 / (1 - ema).
+  limits = steps_per_epoch, int(_WARMUP * total), round(1 - 1 / reach, 4)
+  for (name, effect), limit in zip(ADAPTED.items(), limits, strict=True):
+    group, key = locate(config, name)
+    if group[key] is not None and limit < group[key]:
+      yield (
+        f"for only {counted(total, 'step')}, {effect.format(limit, group[key])}"
+        f" ({name}; train.adapt_to_length)"
+      )
+      group[key] = limit

@@ -1,0 +1,1 @@
+"""Batches: windows and streams of a split's documents."""

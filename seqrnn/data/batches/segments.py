@@ -1,0 +1,239 @@
+"""Segments: what a task reads of a split, in batches.
+
+A segment is a run of symbols of one document: a window, or the next part of a
+stream. The task makes inputs and targets of it.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrnn.config.read import Config
+from seqrnn.data.batches.sequences import (
+  Sequences,
+  as_read,
+  checksum,
+  encode,
+  once,
+)
+from seqrnn.data.batches.streams import Rows, streams
+from seqrnn.data.batches.windows import (
+  Arrays,
+  Batches,
+  Epoch,
+  Shape,
+  left_out,
+  windows,
+)
+from seqrnn.data.documents import Document
+from seqrnn.data.splits import Pieces, given, reader
+from seqrnn.data.vocabulary import Vocabulary
+
+Split = str | Pieces | Sequence[Document]  # A split's name, or documents.
+
+
+class Request(NamedTuple):
+  """The arguments of `Segments.batches`."""
+
+  split: Split
+  epoch: int | None
+  batch_size: int | None = None
+  ordered: bool = False
+  placed: bool = False
+  named: bool = False
+
+  @property
+  def trains(self) -> bool:
+    """Whether the batches are those of training: shuffled, as many as set."""
+    named = isinstance(self.split, str) and self.split == "train"
+    asked = self.batch_size is None and not self.ordered
+    return named and asked and self.epoch is not None
+
+
+class Segments:
+  """The documents of a run, encoded and cut; a file is read when needed."""
+
+  def __init__(
+    self,
+    config: Config,
+    vocabulary: Vocabulary,
+    *,
+    length: int,
+    minimum: int,
+    full: bool = False,
+    keep: str = "all",
+  ):
+    """`length` counts targets, too; for the other arguments see `Shape`."""
+    self._shape = Shape(length, config.data.window, minimum, full, keep)
+    self._config = config
+    self._vocabulary = vocabulary
+    self._read = reader(config)
+    self._sequences: dict[tuple[Split, bool], Sequences] = {}
+    self._checksums: dict[str, int] = {}
+
+  def pieces(self, split: Split) -> Pieces:
+    """The documents of a split, or documents given."""
+    if isinstance(split, Pieces):
+      return split
+    if not isinstance(split, str):
+      return given(list(split), self._config.data.unit)
+    return self._read(split)
+
+  def sequences(self, split: Split, ordered: bool = False) -> Sequences:
+    """The documents, encoded.
+
+    Equal documents are kept once where `data.repeats` says so, but never if
+    `ordered`.
+    """
+    key = split, ordered or self._config.data.repeats == "each"
+    if isinstance(split, str) and key in self._sequences:
+      return self._sequences[key]
+    if key[1]:
+      boundaries = self._config.data.boundaries
+      found = encode(self.pieces(split), self._vocabulary, boundaries)
+    else:
+      found = once(self.sequences(split, ordered=True))
+    if isinstance(split, str):
+      self._sequences[key] = found
+    return found
+
+  def facts(self, split: str) -> dict[str, Any]:
+    """The size and the checksum of a split, as `Experiment.facts`."""
+    sequences = self.sequences(split)
+    every = self.sequences(split, ordered=True)
+    pieces = self._read(split)
+    if split not in self._checksums:
+      found = checksum(pieces, self._vocabulary, every)
+      self._checksums[split] = found
+    facts: dict[str, Any] = {
+      "documents": len(every.bounds) - 1,
+      "symbols": int(every.bounds[-1]),
+      "crc32": self._checksums[split],
+    }
+    if split == "train":
+      facts |= skipped(self._config, every.bounds, self._shape.minimum)
+    if pieces.corpus.origin:
+      facts["origin"] = pieces.corpus.origin
+    if self._config.data.repeats == "weight":
+      facts["distinct_documents"] = len(sequences.bounds) - 1
+      facts["distinct_symbols"] = int(sequences.bounds[-1])
+    return facts
+
+  def batches(
+    self,
+    split: Split,
+    epoch: int | None,
+    *,
+    batch_size: int | None = None,
+    ordered: bool = False,
+    placed: bool = False,
+    named: bool = False,
+  ) -> Batches:
+    """The batches of an epoch; those of `train` are shuffled, for training.
+
+    In evaluation, windows of many-to-many do not overlap: every symbol counts
+    once.
+
+    Args:
+      split: a split's name, or documents.
+      epoch: of training; None: the batches are for evaluation.
+      batch_size: None: that of training, or the number of windows where it is
+        less; the rows of a stream are not reduced. A given size also adds
+        `document` and `place` to the batches.
+      ordered: one document after the other, whatever `data.buckets` and
+        `data.repeats` say.
+      placed: batches hold `document` and `place` in any case.
+      named: they also hold `read` [B, T], the symbols of the corpus, which a
+        vocabulary may lack.
+
+    Returns:
+      batches of `segment`; `reset` [B]; and `weight` [B, 1], float32: the
+      number of documents that a row stands for.
+    """
+    sequences = self.sequences(split, ordered)
+    request = Request(split, epoch, batch_size, ordered, placed or named)
+    batches = cut(self._config, sequences, self._shape, request)
+    if not named:
+      return batches
+    symbols = as_read(sequences, self.pieces(split).corpus.symbols)
+
+    def name(batch: Arrays) -> Arrays:
+      segment, document = batch["segment"], batch["document"]
+      stops = sequences.bounds[document + 1]
+      batch["read"] = symbols(document, batch["place"], stops, segment.shape[1])
+      return batch
+
+    return batches.map(name)
+
+
+def skipped(config: Config, bounds: np.ndarray, minimum: int) -> dict[str, int]:
+  """The facts on what `data.offset` keeps from training; none where it is 0."""
+  offset = config.data.offset
+  if not offset:
+    return {}
+  documents, symbols = left_out(np.diff(bounds), offset, minimum)
+  return {"left_out_documents": documents, "left_out_symbols": symbols}
+
+
+def cut(
+  config: Config, sequences: Sequences, shape: Shape, request: Request
+) -> Batches:
+  """The batches of `Segments.batches`, of windows or of streams.
+
+  `shape.step` is the step of evaluation; training takes `data.step`.
+  """
+  if config.data.stateful:
+    batches = _streams(config, sequences, request)
+  else:
+    batches = _windows(config, sequences, shape, request)
+  counts = np.bincount(sequences.distinct).astype(np.float32)
+
+  def finish(batch: Arrays) -> Arrays:
+    batch["weight"] = counts[batch["document"], None]
+    # Every window starts from the zero carry.
+    batch.setdefault("reset", np.ones(len(batch["segment"]), bool))
+    if request.batch_size is None and not request.placed:
+      del batch["document"], batch["place"]
+    return batch
+
+  return batches.map(finish)
+
+
+def _streams(config: Config, sequences: Sequences, request: Request) -> Batches:
+  train = config.train
+  # Rows are parts of the whole: a text given on its own is one stream.
+  rows = train.batch_size if isinstance(request.split, str) else 1
+  steps = None
+  if request.trains:
+    steps = train.batches_per_epoch
+    if train.samples_per_epoch is not None:
+      steps = -(-train.samples_per_epoch // train.batch_size)
+  first = request.epoch * steps if steps and request.epoch else 0
+  fitted = Rows(rows, config.data.window).fitted(sequences)
+  return streams(sequences, fitted, first, steps)
+
+
+def _windows(
+  config: Config, sequences: Sequences, shape: Shape, request: Request
+) -> Batches:
+  data, train = config.data, config.train
+  if data.step is not None and (request.trains or shape.full):
+    shape = shape._replace(step=data.step)
+  rows = request.batch_size
+  if rows is None:
+    # More rows than windows would be padding, or repeat windows.
+    most = int(shape.count(np.diff(sequences.bounds)).sum())
+    if not isinstance(request.split, str):  # Few sizes, to compile for few.
+      most = next(size for n in count() if (size := 8**n) >= most)
+    rows = min(train.batch_size, max(most, 1))
+  epoch = Epoch(buckets=None if request.ordered else data.buckets)
+  if request.trains:
+    key = (config.seed, request.epoch or 0)
+    samples = train.samples_per_epoch
+    if train.batches_per_epoch is not None:
+      samples = train.batches_per_epoch * rows
+    offset = np.random.default_rng(key) if data.random_offset else data.offset
+    epoch = epoch._replace(offset=offset, order=key, samples=samples)
+  return windows(sequences, shape, rows, epoch)

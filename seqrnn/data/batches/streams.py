@@ -1,0 +1,126 @@
+"""Streams: batches whose rows continue in the next batch.
+
+Truncated backpropagation through time hands the carry on with them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data.batches.windows import Arrays, Batches
+from seqrnn.data.vocabulary import PAD
+from seqrnn.errors import UserError
+
+
+class Rows(NamedTuple):
+  """How streams are laid out.
+
+  Attributes:
+    batch_size: B, the rows; row b reads the b-th of B equal slices of all
+      symbols.
+    window: inputs of a segment.
+    whole: no slice ends within a document, so that each symbol is read after
+      all symbols before it; slices are then only about equal.
+  """
+
+  batch_size: int
+  window: int
+  whole: bool = False
+
+  def fitted(self, sequences: Sequences) -> "Rows":
+    """Fewer rows or a shorter window where the rest would be padding.
+
+    More rows than windows have slices shorter than a window. The number of
+    rows is kept, for the carry has an entry for each, unless `whole`.
+    """
+    batch_size, window, whole = self
+    inputs = np.maximum(np.diff(sequences.bounds) - 1, 0)
+    windows = int((-(-inputs // window)).sum())
+    if 0 < windows < batch_size:
+      longest = int(inputs.max())
+      if whole:
+        batch_size = windows
+      else:
+        longest = min(longest, -(-int(sequences.bounds[-1]) // batch_size))
+      window = min(window, longest)
+    return Rows(batch_size, window, whole)
+
+
+def _pieces(bounds: np.ndarray, rows: Rows) -> tuple[np.ndarray, ...]:
+  """The parts of documents in the slices, each read from the zero carry.
+
+  Returns:
+    int64 [pieces]: the document of each, the place of its first symbol, the
+    number of its inputs; and [B + 1], where the slices begin and end.
+  """
+  slices = np.arange(rows.batch_size + 1) * bounds[-1] // rows.batch_size
+  if rows.whole:
+    slices = bounds[np.searchsorted(bounds, slices)]
+  edges = np.unique(np.concatenate([bounds, slices]))
+  starts = edges[:-1]
+  documents = np.searchsorted(bounds, starts, side="right") - 1
+  # A document's last symbol is no input, for nothing follows it.
+  inputs = np.minimum(edges[1:], bounds[documents + 1] - 1) - starts
+  some = inputs > 0
+  if not some.any():
+    raise UserError(
+      "data.stateful=True: no document has the two symbols that an input and"
+      " its target need"
+    )
+  return documents[some], starts[some], inputs[some], slices
+
+
+def streams(
+  sequences: Sequences, rows: Rows, first: int = 0, count: int | None = None
+) -> Batches:
+  """Batches of `segment`, int32 [B, window + 1], and `reset`, bool [B].
+
+  They also hold `document` and `place`, as in `windows`.
+
+  A piece begins where a document begins, in a slice or with it: `reset` is
+  True and the carry starts at zero. A segment is `window` inputs and the
+  symbol after them, which is the first input of the next segment; the last
+  segment of a piece is padded at the right. Each symbol but a document's first
+  is the target of one input, also where a slice ends within a document.
+
+  Args:
+    sequences: the encoded documents.
+    rows: how the streams are laid out.
+    first: the batch to begin with; after the last batch comes the first.
+    count: batches of an epoch; None: all.
+
+  Raises:
+    UserError: no document has two symbols.
+  """
+  documents, starts, inputs, slices = _pieces(sequences.bounds, rows)
+  window = rows.window
+  # Segments are numbered through all pieces, so those of a row are a range.
+  numbers = np.concatenate([[0], np.cumsum(-(-inputs // window))])
+  edges = numbers[np.searchsorted(starts, slices)]
+  begin_B, end_B = edges[:-1], edges[1:]
+  total = int((end_B - begin_B).max())
+
+  def make(i: int, start: int, stop: int) -> Arrays:
+    number_B = begin_B[start:stop] + (first + i) % total
+    live_B = number_B < end_B[start:stop]
+    number = number_B[live_B]
+    piece = np.searchsorted(numbers, number, side="right") - 1
+    place = starts[piece] + (number - numbers[piece]) * window
+    batch = {
+      "segment": np.full((stop - start, window + 1), PAD, np.int32),
+      "reset": np.ones(stop - start, bool),  # Rows that have ended, too.
+      "document": np.zeros(stop - start, np.int64),
+      "place": np.zeros(stop - start, np.int64),
+    }
+    last_stop = starts[piece] + inputs[piece] + 1  # After the last target.
+    batch["segment"][live_B] = sequences.gather(
+      documents[piece], place, last_stop, window + 1
+    )
+    batch["reset"][live_B] = place == starts[piece]
+    batch["document"][live_B] = documents[piece]
+    batch["place"][live_B] = place
+    return batch
+
+  count = total if count is None else count
+  return Batches(count, rows.batch_size, make, sequences.distinct)

@@ -1,0 +1,371 @@
+"""Windows: short segments of documents, each read from the zero carry."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data.batches.shuffle import shuffle
+from seqrnn.data.vocabulary import PAD
+from seqrnn.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches(Sequence):
+  """Batches that are made when they are indexed.
+
+  A sequence of dicts of arrays: `batches[i]`, `batches[i:]`, `len(batches)`.
+
+  Attributes:
+    length: the number of batches.
+    batch_size: rows of each batch, the first axis of every array.
+    make: i, start, stop -> rows start..stop of batch i. A row is the same at
+      each call, whichever rows are asked for with it.
+    distinct: int64 [documents]: the `document` of the rows that stands for
+      each document; equal documents may share one. None: rows have none.
+  """
+
+  length: int
+  batch_size: int
+  make: Callable[[int, int, int], Arrays]
+  distinct: np.ndarray | None = None
+
+  def __len__(self) -> int:
+    return self.length
+
+  def __getitem__(self, index):
+    places = range(self.length)[index]
+    if isinstance(places, range):
+      return dataclasses.replace(
+        self,
+        length=len(places),
+        make=lambda i, a, b: self.make(places[i], a, b),
+      )
+    return self.make(places, 0, self.batch_size)
+
+  def rows(self, start: int, stop: int) -> "Batches":
+    """The batches with these rows only; other rows are never gathered."""
+    if not 0 <= start <= stop <= self.batch_size:
+      raise IndexError(f"rows {start}..{stop} of {self.batch_size}")
+    return dataclasses.replace(
+      self,
+      batch_size=stop - start,
+      make=lambda i, a, b: self.make(i, start + a, start + b),
+    )
+
+  def map(self, function: Callable[[Arrays], Arrays]) -> "Batches":
+    """The batches with `function` applied to each when it is made.
+
+    The function must be row-wise, for it may get some rows of a batch: a row
+    of its result depends on that row of the batch alone.
+    """
+    return dataclasses.replace(
+      self, make=lambda *rows: function(self.make(*rows))
+    )
+
+
+class Shape(NamedTuple):
+  """How windows are cut from a document.
+
+  Attributes:
+    length: symbols of a window.
+    step: symbols from the start of a window to the start of the next.
+    minimum: a window with fewer symbols is left out.
+    full: only windows of `length` symbols; a document that is shorter is one
+      window.
+    keep: `all` windows of a document, the `first`, or the `last`, which is
+      moved to end with the document.
+  """
+
+  length: int
+  step: int
+  minimum: int = 2
+  full: bool = False
+  keep: str = "all"
+
+  def count(self, sizes_D: np.ndarray) -> np.ndarray:
+    """The number of windows in documents of these sizes, from offset 0."""
+    length, step, minimum, full, keep = self
+    beyond_D = np.maximum(sizes_D - length, 0)
+    if full:
+      counts_D = beyond_D // step + 1
+    else:
+      counts_D = 1 + -(-beyond_D // step)
+      counts_D = np.minimum(counts_D, 1 + (sizes_D - minimum) // step)
+    if keep != "all":
+      counts_D = np.minimum(counts_D, 1)
+    return np.where(sizes_D < minimum, 0, counts_D)
+
+  def draw(self, rng: np.random.Generator, sizes_D: np.ndarray) -> np.ndarray:
+    """Random starts of the first window of each document, int64 [documents].
+
+    The number of windows is the same for all starts that can be drawn. A
+    document of one window starts at 0. Full windows start at 0 to step - 1,
+    and a window that would end after the document is moved to end with it.
+    Other windows start before the document, so that each symbol of the windows
+    from 0 is in a window. Their starts give one of two numbers of windows;
+    only the starts that give the more frequent number are drawn.
+    """
+    length, step, minimum, full, _ = self
+    shares_D = rng.random(len(sizes_D))
+    low_D, high_D = np.zeros((2, len(sizes_D)), np.int64)
+    if full:
+      high_D += step - 1
+    else:
+      # The first window has at least `minimum` symbols.
+      low_D += max(minimum - length, 1 - step)
+      high_D = low_D + step - 1
+      fewest_D = self._replace(keep="all").count(sizes_D - high_D)
+      # The largest size with that number of windows; no size has 0 windows.
+      most_D = np.maximum(
+        length + (fewest_D - 1) * step, fewest_D * step + minimum - 1
+      )
+      edge_D = np.clip(sizes_D - most_D, low_D, high_D + 1)
+      few_D = (high_D + 1 - edge_D >= edge_D - low_D) & (fewest_D > 0)
+      low_D = np.where(few_D, edge_D, low_D)
+      high_D = np.where(few_D, high_D, edge_D - 1)
+    drawn_D = low_D + np.floor(shares_D * (high_D - low_D + 1)).astype(np.int64)
+    return np.where(sizes_D > length, drawn_D, 0)
+
+
+class Epoch(NamedTuple):
+  """The windows that an epoch reads, and their order.
+
+  Attributes:
+    offset: symbols before the first window of each document. A generator draws
+      an offset for each document that is longer than a window; the symbols
+      before it are then a window, too.
+    order: (seed, epoch) of a random order, another one for each pass over the
+      windows; None: the order of the documents.
+    samples: the number of windows; larger numbers repeat windows. None: each
+      window once. With `buckets`, rounded up to whole batches.
+    buckets: the largest number of different lengths. A batch has windows of
+      similar length, padded to the length of their bucket; without a random
+      order the shortest come first. None: all are padded to `Shape.length`.
+  """
+
+  offset: int | np.random.Generator = 0
+  order: tuple[int, int] | None = None
+  samples: int | None = None
+  buckets: int | None = None
+
+
+def left_out(sizes_D: np.ndarray, offset: int, minimum: int) -> tuple[int, int]:
+  """The documents and the symbols that are in no window after `offset`."""
+  gone_D = sizes_D - offset < minimum
+  symbols = np.where(gone_D, sizes_D, offset).sum()
+  return int(gone_D.sum()), int(symbols)
+
+
+def windows(
+  sequences: Sequences, shape: Shape, batch_size: int, epoch: Epoch
+) -> Batches:
+  """Batches of `segment`, int32 [batch_size, length], padded at the right.
+
+  They also hold `document` and `place` [batch_size]: the document of each row
+  and the place of its first symbol, as Sequences.gather takes them.
+
+  No window crosses the end of a document. A document's windows start at the
+  offset and every `step` symbols, until one reaches its end. The last batch is
+  filled up with rows of PAD.
+
+  Raises:
+    UserError: no document is long enough for a window.
+  """
+  cuts = _cuts(sequences.bounds, shape, epoch.offset)
+  table = _table(cuts, epoch.buckets)
+  total = int(cuts.counts_D.sum())
+  samples = total if epoch.samples is None else epoch.samples
+  pass_batches = -(-total // batch_size)
+
+  def span(i: int) -> tuple[int, int]:
+    """The positions in the epoch where batch i begins and ends."""
+    begin, end = 0, samples
+    if epoch.buckets is not None:
+      # Each pass over the windows has batches of its own.
+      pass_, i = divmod(i, pass_batches)
+      begin, end = pass_ * total, (pass_ + 1) * total
+      if epoch.order is not None:
+        i = int(shuffle(np.array([i]), pass_batches, (*epoch.order, pass_))[0])
+    begin += i * batch_size
+    return begin, min(begin + batch_size, end)
+
+  def make(i: int, start: int, stop: int) -> Arrays:
+    first, end = span(i)
+    # The width of a batch depends on all its rows, whichever are asked for.
+    width = table.width((end - 1) % total)
+    position = np.arange(first + start, min(first + stop, end))
+    document, number = table.find(position, epoch.order)
+    begin, last_stop = cuts.span(document, number)
+    segment = np.full((stop - start, width), PAD, np.int32)
+    segment[: len(begin)] = sequences.gather(document, begin, last_stop, width)
+    missing = (0, stop - start - len(begin))
+    return {
+      "segment": segment,
+      "document": np.pad(document, missing),
+      "place": np.pad(begin, missing),
+    }
+
+  number_of_batches = -(-samples // batch_size)
+  return Batches(number_of_batches, batch_size, make, sequences.distinct)
+
+
+class _Cuts(NamedTuple):
+  """Where the windows of each document start.
+
+  Attributes:
+    shape: of the windows.
+    bounds: of the documents, as Sequences has them.
+    firsts_D: the start of each document's first window, from its beginning.
+    counts_D: the number of its windows.
+    lasts_D: the symbols of its last window; the windows before are full.
+    moved: whether a window that would end after its document is moved back.
+  """
+
+  shape: Shape
+  bounds: np.ndarray
+  firsts_D: np.ndarray
+  counts_D: np.ndarray
+  lasts_D: np.ndarray
+  moved: bool
+
+  def span(
+    self, document: np.ndarray, number: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The places where the windows of these numbers begin and end."""
+    length, step, _, _, keep = self.shape
+    first_place, last_stop = self.bounds[document], self.bounds[document + 1]
+    begin = first_place + self.firsts_D[document] + number * step
+    if self.moved:
+      begin = np.minimum(begin, last_stop - length)
+    if keep == "last":
+      begin = np.maximum(begin, last_stop - length)
+    # A window that begins before its document has the rest of its length.
+    last_stop = np.minimum(last_stop, begin + length)
+    return np.maximum(begin, first_place), last_stop
+
+
+def _cuts(
+  bounds: np.ndarray, shape: Shape, offset: int | np.random.Generator
+) -> _Cuts:
+  sizes_D, moved = np.diff(bounds), False
+  if isinstance(offset, int):
+    firsts_D = np.full(len(sizes_D), offset)
+  else:
+    firsts_D, moved = shape.draw(offset, sizes_D), shape.full
+    offset = 0
+  rest_D = sizes_D if moved else sizes_D - firsts_D
+  counts_D = shape.count(rest_D)
+  if not counts_D.any():
+    at = f"data.window, data.offset={offset}" if offset else "data.window"
+    raise UserError(
+      f"{at}: no document is long enough for a window: the longest has"
+      f" {sizes_D.max(initial=0)} symbols, {offset + shape.minimum} are needed"
+    )
+  lasts_D = np.minimum(rest_D - (counts_D - 1) * shape.step, shape.length)
+  return _Cuts(shape, bounds, firsts_D, counts_D, lasts_D, moved)
+
+
+class _Table(NamedTuple):
+  """The windows in rows: the short buckets first, then document by document.
+
+  A row's document is found by binary search: a list of all windows would be as
+  long as the corpus where `step` is 1.
+
+  Attributes:
+    lengths: of the buckets.
+    ends: the rows where the buckets end.
+    short: the documents of the first rows, whose last window is short.
+    firsts_D: the row of each document's first window after the short ones.
+    counts_D: the number of each document's windows.
+  """
+
+  lengths: np.ndarray
+  ends: np.ndarray
+  short: np.ndarray
+  firsts_D: np.ndarray
+  counts_D: np.ndarray
+
+  def width(self, row: int) -> int:
+    """The length of a row's bucket."""
+    return int(self.lengths[np.searchsorted(self.ends, row, "right")])
+
+  def find(
+    self, position: np.ndarray, order: tuple[int, int] | None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The windows at positions of an epoch: document, and number in it."""
+    pass_, row = np.divmod(position, self.ends[-1])
+    if order is not None:
+      # Each bucket of each pass is shuffled by itself.
+      part = pass_ * len(self.ends) + np.searchsorted(self.ends, row, "right")
+      for one in np.unique(part).tolist():
+        number, bucket = divmod(one, len(self.ends))
+        low, high = [0, *self.ends.tolist()][bucket : bucket + 2]
+        here = part == one
+        row[here] = low + shuffle(row[here] - low, high - low, (*order, number))
+    document = np.searchsorted(self.firsts_D, row, "right") - 1
+    number = row - self.firsts_D[document]
+    is_short = row < len(self.short)
+    document[is_short] = self.short[row[is_short]]
+    number[is_short] = self.counts_D[document[is_short]] - 1
+    return document, number
+
+
+def _table(cuts: _Cuts, buckets: int | None) -> _Table:
+  counts_D = cuts.counts_D
+  total, length = int(counts_D.sum()), cuts.shape.length
+  lengths, sizes = np.array([length]), np.array([total])
+  short = np.zeros(0, np.int64)
+  if buckets is not None:
+    some = np.flatnonzero(counts_D)
+    last, full = cuts.lasts_D[some], total - len(some)
+    lengths = _lengths(last, full, length, buckets)
+    bucket = np.searchsorted(lengths, last)
+    short = some[np.argsort(bucket, kind="stable")]
+    short = short[: np.sum(bucket < len(lengths) - 1)]
+    sizes = np.bincount(bucket, minlength=len(lengths))
+    sizes[-1] += full
+  rest_D = counts_D.copy()
+  rest_D[short] -= 1
+  firsts_D = len(short) + np.concatenate([[0], np.cumsum(rest_D)])
+  return _Table(lengths, np.cumsum(sizes), short, firsts_D, counts_D)
+
+
+def _lengths(
+  found: np.ndarray, whole: int, length: int, most: int
+) -> np.ndarray:
+  """At most `most` lengths of buckets that need the least padding.
+
+  They are `length` and numbers of four binary digits, as 26, 28, 30, 32, 36:
+  few, so that XLA compiles for the same lengths when the data change.
+
+  Args:
+    found: lengths of windows, at most `length`.
+    whole: the number of further windows, which have `length`.
+    length: the greatest.
+    most: of buckets.
+  """
+  unit = 2 ** np.maximum(np.frexp(found)[1] - 4, 0)
+  rounded = np.minimum(-(-found // unit) * unit, length)
+  sizes, rows = np.unique(np.append(rounded, length), return_counts=True)
+  rows[-1] += whole - 1
+  sizes, rows = sizes[rows > 0], rows[rows > 0]
+  # cost[b]: symbols of all windows up to sizes[b], in one bucket, in two, ...
+  upto = np.cumsum(rows)
+  cost = upto * sizes
+  apart = np.tri(len(sizes), k=-1, dtype=bool).T
+  choices = []
+  for _ in range(min(most, len(sizes)) - 1):
+    # The last bucket has the windows longer than sizes[a].
+    last_ab = (upto[None] - upto[:, None]) * sizes[None]
+    cost_ab = np.where(apart, cost[:, None] + last_ab, np.inf)
+    choices.append(cost_ab.argmin(axis=0))
+    cost = cost_ab.min(axis=0)
+  chosen = [len(sizes) - 1]
+  for choice in reversed(choices):
+    chosen.append(choice[chosen[-1]])
+  return sizes[chosen[::-1]]

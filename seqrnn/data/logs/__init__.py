@@ -1,0 +1,1 @@
+"""Logs: from lines to events to sessions."""

@@ -1,0 +1,150 @@
+"""Anomalies put into normal sessions, for detection to find."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from seqrnn.data.logs.sessions import Sessions
+
+# The least, and one more than the most.
+_RUN = (2, 9)  # Events of a foreign run.
+_SHUFFLED = (3, 21)  # Events that are shuffled.
+_REPEATED = (1, 7)  # Events that are repeated.
+_COPIES = (2, 6)
+
+# rng, the events of a session, those of any session -> the events changed, and
+# bool marks of the anomalous ones; None: the session is too short.
+Change = Callable[
+  [np.random.Generator, np.ndarray, np.ndarray],
+  tuple[np.ndarray, np.ndarray] | None,
+]
+
+
+def _swap(rng, ids, _):
+  """Swaps two different neighbours."""
+  places = np.flatnonzero(ids[1:] != ids[:-1])
+  if not len(places):
+    return None
+  place = rng.choice(places)
+  ids = ids.copy()
+  ids[[place, place + 1]] = ids[[place + 1, place]]
+  return ids, _marks(len(ids), place, place + 2)
+
+
+def _drop(rng, ids, _):
+  """Drops an event that is not the last one, and marks the event after it."""
+  if len(ids) < 2:
+    return None
+  place = rng.integers(len(ids) - 1)
+  return np.delete(ids, place), _marks(len(ids) - 1, place, place + 1)
+
+
+def _insert(rng, ids, other):
+  """Inserts an event of the other session."""
+  return _put(rng, ids, rng.choice(other, 1))
+
+
+def _foreign(rng, ids, other):
+  """Inserts a run of events of the other session."""
+  size = min(int(rng.integers(*_RUN)), len(other))
+  start = rng.integers(len(other) - size + 1)
+  return _put(rng, ids, other[start : start + size])
+
+
+def _truncate(rng, ids, _):
+  """Drops the last events, and marks the last event that is left."""
+  if len(ids) < 2:
+    return None
+  size = rng.integers(1, len(ids))
+  return ids[:size], _marks(size, size - 1, size)
+
+
+def _replace(rng, ids, other):
+  """Replaces a fifth to four fifths of the events by events of the other."""
+  size = min(int(len(ids) * rng.uniform(0.2, 0.8)), len(other))
+  if size < 2:
+    return None
+  start = rng.integers(len(other) - size + 1)
+  place = rng.integers(len(ids) - size + 1)
+  ids = np.concatenate(
+    [ids[:place], other[start : start + size], ids[place + size :]]
+  )
+  return ids, _marks(len(ids), place, place + size)
+
+
+def _shuffle(rng, ids, _):
+  """Shuffles a run of different events."""
+  size = int(rng.integers(*_SHUFFLED))
+  place = rng.integers(max(len(ids) - size, 0) + 1)
+  run = ids[place : place + size]
+  mixed = rng.permutation(run)
+  if np.array_equal(run, mixed):
+    return None
+  ids = np.concatenate([ids[:place], mixed, ids[place + size :]])
+  return ids, _marks(len(ids), place, place + len(run))
+
+
+def _repeat(rng, ids, _):
+  """Repeats a short run of events several times."""
+  size = min(int(rng.integers(*_REPEATED)), len(ids))
+  place = rng.integers(len(ids) - size + 1)
+  copies = np.tile(ids[place : place + size], rng.integers(*_COPIES))
+  ids = np.insert(ids, place, copies)
+  return ids, _marks(len(ids), place, place + len(copies))
+
+
+def _put(rng, ids, run):
+  place = rng.integers(len(ids) + 1)
+  ids = np.insert(ids, place, run)
+  return ids, _marks(len(ids), place, place + len(run))
+
+
+def _marks(size: int, start: int, stop: int) -> np.ndarray:
+  marks = np.zeros(size, bool)
+  marks[start:stop] = True
+  return marks
+
+
+KINDS: dict[str, Change] = {
+  "swap": _swap,
+  "drop": _drop,
+  "insert": _insert,
+  "foreign": _foreign,
+  "truncate": _truncate,
+}
+# Further kinds, which are injected to choose among scores.
+FURTHER: dict[str, Change] = {
+  "replace": _replace,
+  "shuffle": _shuffle,
+  "repeat": _repeat,
+}
+
+
+def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
+  """The sessions with an anomaly of a kind each, without those too short.
+
+  `line_labels` mark the anomalous events. The result has no lines and no
+  timestamps. A truncated session ends where it is truncated.
+  """
+  change = (KINDS | FURTHER)[kind]
+  parts = np.split(sessions.ids, sessions.bounds[1:-1])
+  kept = []
+  # Empty arrays, in case no session is long enough.
+  changed, marks = [sessions.ids[:0]], [np.zeros(0, bool)]
+  for j, ids in enumerate(parts):
+    other = parts[rng.integers(len(parts))]
+    found = change(rng, ids, other)
+    if found is not None:
+      kept.append(j)
+      changed.append(found[0])
+      marks.append(found[1])
+  begins, ends = (cut[kept] for cut in sessions.whole)
+  return Sessions(
+    np.concatenate(changed),
+    np.cumsum([*map(len, changed)]),
+    [sessions.names[j] for j in kept],
+    begins=None if sessions.begins is None else begins,
+    ends=None if sessions.ends is None else ends | (kind == "truncate"),
+    labels=np.ones(len(kept), bool),
+    line_labels=np.concatenate(marks),
+  )

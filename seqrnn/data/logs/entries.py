@@ -1,0 +1,368 @@
+"""Entries of logs: the parts of lines, and which lines are entries at all."""
+
+import dataclasses
+import functools
+import math
+import re
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice, pairwise
+from typing import NamedTuple
+
+from seqrnn.data.logs import formats
+from seqrnn.data.logs.formats import Form, Parts
+from seqrnn.data.logs.secrets import SECRETS, excerpt
+from seqrnn.data.logs.templates import masker, without_names
+from seqrnn.data.read import reading
+from seqrnn.data.read.reading import Source
+from seqrnn.errors import UserError
+
+Report = Callable[[str], None]
+
+
+_BEGIN = 30  # Characters of a content in a report.
+_TEXT = 60  # Characters of a line in an error.
+_BACKWARDS = 0.1  # The share of times before the previous one that is doubtful.
+_YEAR = 366 * 86400.0  # Seconds.
+_NO_PARTS = Parts("", "", ())
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"')  # Of JSON.
+
+
+class Entry(NamedTuple):
+  """An entry of a log: a line, or a record in it, and its parts."""
+
+  number: int
+  text: str
+  parts: Parts
+
+
+@dataclasses.dataclass
+class Seen:
+  """What was read of a log, or of a part of it; the next part goes on with it.
+
+  Attributes:
+    number: of the last line.
+    fits: whether a line fits the format.
+    count: number of lines with entries.
+    joined: number of lines that belong to the line before.
+    strays: number of lines that do not fit.
+    first_stray: the first of them; 0: there is none.
+    unfit: the first entries before a line that fits.
+    last: the last parts with a time.
+    first: the first entry.
+    entries: number of entries.
+    alone: number of entries that belong to no session.
+    first_alone: the first of them.
+    held: as of `formats.whole`.
+    session: the name of the last session that times or lines cut.
+    time: of the last line of such a session, in seconds.
+    cut: number of lines of sessions that lines cut.
+    long: number of lines that are left out, as they are longer than LINE.
+    first_long: the first of them; 0: there is none.
+  """
+
+  number: int = 0
+  fits: bool = False
+  count: int = 0
+  joined: int = 0
+  strays: int = 0
+  first_stray: int = 0
+  unfit: list[Entry] = dataclasses.field(default_factory=list)
+  last: Parts = _NO_PARTS
+  first: Entry | None = None
+  entries: int = 0
+  alone: int = 0
+  first_alone: Entry | None = None
+  held: dict[str, tuple[int, str]] | None = None
+  session: str = ""
+  time: float = 0.0
+  cut: int = 0
+  long: int = 0
+  first_long: int = 0
+
+
+def lines(source: Source, form: Form) -> Iterator[str]:
+  """The lines of a log, which may grow."""
+  return reading.lines(source, form.errors, may_grow=True)
+
+
+def settled(
+  sources: Iterable[Source], form: Form, redact: str = SECRETS
+) -> Form:
+  """The form with the format of the files in place of `auto`.
+
+  It stays `auto` if files have different formats. What is found is reported on
+  stderr, with the masks of `redact`, as `detect.redact`.
+
+  Raises:
+    UserError: no format fits half of the first lines of a file.
+  """
+  if form.log_format != "auto":
+    return form
+  found: dict[str, str] = {}  # Of each format, what the first such file has.
+  for source in sources:
+    numbered = _numbered(lines(source, form), form, Seen())
+    sample = _sample(numbered)
+    if sample:
+      texts = [line for _, line in sample]
+      name, count = formats.detected(form, texts, source.name)
+      as_read = form._replace(log_format=name)
+      _, words = _reading(sample, source.name, as_read, redact)
+      found.setdefault(
+        name,
+        f"{source.name}: data.log_format=auto: {count} of the first"
+        f" {len(sample)} lines are {name}" + words,
+      )
+  for line in found.values():
+    formats.report(line)
+  if len(found) != 1:
+    return form
+  return form._replace(log_format=next(iter(found)))
+
+
+def describe(source: Source, form: Form, redact: str):
+  """Reports on stderr how the first lines of a log are read by a given format.
+
+  A format may fit by chance, and take another part of a line for the time.
+  `redact` is as `detect.redact`: the report has its masks.
+  """
+  sample = _sample(_numbered(lines(source, form), form, Seen()))
+  header = form.log_header is not None
+  field, value = "log_format", form.log_format
+  if header:
+    field, value = "log_header", form.log_header
+  count, words = _reading(sample, source.name, form, redact)
+  if count:
+    formats.report(
+      f"{source.name}: data.{field}={value!r}: fits {count} of the first"
+      f" {len(sample)} lines{words}"
+    )
+
+
+def _reading(
+  sample: list[tuple[int, str]], source: str, form: Form, redact: str
+) -> tuple[int, str]:
+  """How many lines fit, and how the first of them is read, with doubts."""
+  parse = formats.parser(form)
+  found = [(number, parse(line)) for number, line in sample]
+  fits = [(number, parts[0]) for number, parts in found if parts]
+  if not fits:
+    return 0, ""
+  number, parts = fits[0]
+  words = f"; line {number}: "
+  when, content = parts.timestamp, excerpt(parts.content, _BEGIN, redact)
+  words += f"time {excerpt(when, _TEXT, redact)!r}, " if when else "no time, "
+  words += f"content {content!r}, "
+  line = parts.record or dict(sample)[number]
+  names, event = reader(form)(Entry(number, line, parts))
+  if not form.names_sessions:
+    cuts = form.log_gap is not None or form.log_lines is not None
+    names = [f"{source}:{number}" if cuts else source]
+  session = excerpt(", ".join(names), _TEXT, redact)
+  words += f"session {session!r}, " if names else "no session, "
+  words += f"template {excerpt(event, _BEGIN, redact)!r}"
+  known = [
+    (number, formats.seconds(parts.times))
+    for number, parts in fits
+    if parts.times
+  ]
+  times = [one for _, one in known if one is not None]
+  back = sum(b < a for a, b in pairwise(times))
+  if none := [number for number, one in known if one is None]:
+    fields = formats.time_fields(form.log_header or "") or "the time"
+    words += f"; in {len(none)} of these lines {fields} is not a time"
+    if times:
+      line = excerpt(dict(sample)[none[0]], _TEXT, redact)
+      words += ": other formats are mixed in"
+      words += f"; the first is line {none[0]}: {line!r}"
+  if back > max(len(times) * _BACKWARDS, 1):
+    words += f"; {back} times are before the one of the line before"
+  if times and max(times) > time.time() + _YEAR:
+    words += "; a time is more than a year ahead"
+  return len(fits), words
+
+
+def _numbered(
+  texts: Iterable[str], form: Form, seen: Seen
+) -> Iterator[tuple[int, str]]:
+  """The lines that are not blank, with their numbers."""
+  for number, line in enumerate(texts, seen.number + 1):
+    seen.number = number
+    if len(line) > reading.LINE:
+      seen.first_long, seen.long = seen.first_long or number, seen.long + 1
+    elif line.strip():
+      if form.log_format is not None:
+        line = formats.without_colours(line)
+      yield number, line
+
+
+def _sample(numbered: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
+  return list(islice(numbered, formats.SAMPLE))
+
+
+def read(
+  texts: Iterable[str],
+  source: str,
+  form: Form,
+  report: Report | None = None,
+  seen: Seen | None = None,
+) -> Iterator[Entry]:
+  """The entries of a log, without lines that belong to the line before.
+
+  A line without content is no entry either.
+
+  Args:
+    texts: its lines.
+    source: its name.
+    form: how it is read.
+    report: called with what a person should know of the log.
+    seen: of the parts of the log before, to which this one is added entry by
+      entry; a part may have no line that fits. None: the whole log is read.
+
+  Raises:
+    UserError: a format or a header fits no line of a log that has lines.
+  """
+  found, whole = seen or Seen(), seen is None
+  numbered = _numbered(texts, form, found)
+  if form.log_format == "auto":  # One of several files of different formats.
+    sample = _sample(numbered)
+    if sample:
+      name, _ = formats.detected(form, [line for _, line in sample], source)
+      form = form._replace(log_format=name)
+    numbered = chain(sample, numbered)
+  if form.log_format == "cri":
+    numbered = formats.whole(numbered, found.held)
+  parse = formats.parser(form)
+  yield from _entries(numbered, parse, form.log_format is not None, found)
+  if whole:
+    check(found, source, form)
+    summarize(found, source, form, report)
+
+
+def _entries(
+  numbered: Iterable[tuple[int, str]],
+  parse: formats.Parse,
+  joins: bool,
+  seen: Seen,
+) -> Iterator[Entry]:
+  """The entries of lines; `joins`: a line may belong to the line before."""
+  for number, line in numbered:
+    found = parse(line)
+    if not found and seen.fits and joins:
+      seen.joined += 1
+      continue
+    seen.count += 1
+    if not found:
+      seen.first_stray, seen.strays = (
+        seen.first_stray or number,
+        seen.strays + 1,
+      )
+    seen.fits = seen.fits or bool(found)
+    for parts in found or (formats.stray(line),):
+      # An entry without a time has the time of the entry before.
+      if parts.times:
+        seen.last = parts
+      else:
+        last = seen.last
+        parts = parts._replace(timestamp=last.timestamp, times=last.times)
+      if not parts.content or parts.content.isspace():
+        continue
+      entry = Entry(number, parts.record or line, parts)
+      if not seen.fits and len(seen.unfit) < 2:
+        seen.unfit.append(entry)
+      yield entry
+
+
+@functools.lru_cache(maxsize=2)  # Its masker keeps words that come again.
+def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
+  """A function from an entry to the sessions that it names, and its event.
+
+  In the event, a name is masked where it stands in the line.
+  """
+  names = re.compile(form.log_session) if form.log_session is not None else None
+  of_json = formats.parser(form._replace(log_header=None, log_format="json"))
+  mask = masker(form.log_codes)
+
+  def read(entry: Entry) -> tuple[list[str], str]:
+    text, parts = entry.text, entry.parts
+    if names is None:
+      return [parts.session] if parts.session else [], mask(parts.content)
+    spans = [match.span(1) for match in names.finditer(text)]
+    sessions = [text[start:stop] for start, stop in spans if start < stop]
+    content = parts.content
+    if sessions and parts.places:
+      masked = (without_names(text, spans, place) for place in parts.places)
+      content = " ".join(masked)
+    elif (
+      sessions
+    ):  # Of JSON, the names in strings are masked before it is read.
+      masked = without_names(text, _in_strings(text, spans), (0, len(text)))
+      content = next((one.content for one in of_json(masked)), content)
+    return list(dict.fromkeys(sessions)), mask(content)
+
+  return read
+
+
+def _in_strings(
+  line: str, spans: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+  """The spans that are within a string of a JSON line."""
+  strings = [match.span() for match in _STRING.finditer(line)]
+  inside = []
+  for start, stop in spans:
+    place = bisect_left(strings, (start,)) - 1
+    if place >= 0 and stop < strings[place][1]:
+      inside.append((start, stop))
+  return inside
+
+
+def check(seen: Seen, source: str, form: Form):
+  """Refuses a log of which no line fits the format.
+
+  Raises:
+    UserError: as `read`.
+  """
+  if seen.unfit and not seen.fits:
+    field = "log_header" if form.log_header is not None else "log_format"
+    raise misfit(source, form, field, seen.unfit)
+
+
+def summarize(seen: Seen, source: str, form: Form, report: Report | None):
+  """Reports the lines of a log that are not as the others are."""
+  if report and seen.strays and form.log_header is not None:
+    report(
+      f"{source}: {seen.strays:,} of {seen.count:,} lines do not fit"
+      f" data.log_header and have no time, the first is line {seen.first_stray}"
+    )
+  if report and seen.long:
+    report(
+      f"{source}: {seen.long:,} lines have more than {reading.LINE:,}"
+      f" characters and are left out, the first is line {seen.first_long}"
+    )
+  if report and seen.joined:
+    report(f"{source}: {seen.joined:,} lines were joined to the line before")
+
+
+def misfit(
+  source: str, form: Form, field: str, entries: list[Entry]
+) -> UserError:
+  """The error for an expression or a format that fits no line."""
+  lines = (f"line {one.number} is {shown(one.text)!r}" for one in entries)
+  return UserError(
+    f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
+    f" {', '.join(lines)}"
+  )
+
+
+def shown(text: str) -> str:
+  """The begin of a line for a message, with masks."""
+  return excerpt(text, _TEXT)
+
+
+def first_time(source: Source, form: Form) -> float:
+  """The first time in a log, in seconds; infinite: it has none at its begin."""
+  sample = islice(lines(source, form), formats.SAMPLE)
+  times = (entry.parts.times for entry in read(sample, source.name, form))
+  found = map(formats.seconds, times)
+  return next((time for time in found if time is not None), math.inf)

@@ -1,0 +1,379 @@
+r"""Formats of the lines of a log: which part is the time, which the content.
+
+A line is read by a header (`data.log_header`), by a named format
+(`data.log_format`), or, without both, as content with the time it begins with.
+"""
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from seqrnn.data.logs import objects
+from seqrnn.data.logs.secrets import excerpt
+from seqrnn.data.read.reading import LINE
+from seqrnn.errors import UserError, visible
+
+_LONGEST = 2**12  # Characters of a line that a named format reads.
+_SHOWN = 60  # Characters of a line in a message.
+_DATES = (
+  r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?",
+  r"(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?"
+  r"(?: \d{4})?",
+  r"\d{10}(?:\.\d+|\d{3}|\d{6}|\d{9})?(?!\d)",
+  r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:[.,]\d+)?",
+  r"\d\d?/\d\d?/\d{2,4},? \d\d?:\d\d:\d\d(?:[.,]\d+)?(?: [AP]M)?",
+  r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}",
+  r"\d\d[01]\d[0-3]\d [ 0-2]\d:?[0-5]\d:?[0-5]\d(?!\d)",
+)
+_TIME = rf"(?P<Time>{'|'.join(_DATES)})"
+# The time at the start of a line, where no format names it.
+_START = re.compile(
+  r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
+  r"|(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4})?"
+  r"|\d{10}(?:\.\d+)?(?!\d)"
+)
+# The fields of a header that together are the time, and the one of the label.
+_TIMES = ("Year", "Month", "Day", "Date", "Time", "Timestamp")
+_LABEL = "Label"
+_BEFORE = "Before"  # Of a named format, what the content begins with.
+# Times beside ISO 8601. Each has a year in front, the year of syslog's times.
+_FORMATS = (
+  "%Y %b %d %H:%M:%S",
+  "%Y %m-%d %H:%M:%S",
+  "%Y %m%d %H:%M:%S",
+  "2000 %y%m%d %H%M%S",
+  "2000 %y%m%d %H:%M:%S",
+  "2000 %a %b %d %H:%M:%S %Y",
+  "2000 %d/%b/%Y:%H:%M:%S %z",
+  "2000 %Y/%m/%d %H:%M:%S",
+  "2000 %m/%d/%Y %H:%M:%S",
+  "2000 %m/%d/%y %H:%M:%S",
+  "2000 %y/%m/%d %H:%M:%S",
+  "2000 %m/%d/%Y %I:%M:%S %p",
+  "2000 %Y-%m-%d-%H.%M.%S",
+  "2000 %Y%m%d-%H:%M:%S",
+  "2000 %Y%m%d %H:%M:%S",
+)
+# The format of times of a shape, which is tried first.
+_known: dict[tuple[str, bool], str] = {}
+# The formats with names, the most special first; all take linear time.
+_NAMED = {
+  # Of nginx and Apache: the request and its status are the content.
+  "access": r'\S++ \S++ .*?\[(?P<Time>[^\[\]]++)\] (?P<Content>"[^"]*+" \d{3})'
+  r".*",
+  # RFC 5424.
+  "syslog5424": r"<\d++>\d++ (?P<Time>\S++) \S++ (?P<Content>\S++ \S++ \S++"
+  r" (?:-|\[.*?\])(?: .*)?)",
+  # RFC 3164, and what systems write to files.
+  "syslog": r"(?:<\d++>)?"
+  r"(?P<Time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S++)"
+  r" \S++ (?P<Content>[^\s:\[]++(?:\[\d++\])?:(?: .*)?)",
+  # Of Kubernetes and other users of containerd and CRI-O.
+  "cri": r"(?P<Time>\d{4}-\d\d-\d\dT\S++) std(?:out|err) [FP]\S*+ ?"
+  r"(?P<Content>.*)",
+  # Of Android; the number of a process and of a thread are left out.
+  "logcat": r"(?P<Time>\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,}+)"
+  r"(?:(?:\s++\S++)?\s++\d++\s++\d++)?\s++(?P<Content>[VDIWEFA][ /].*)",
+  # Of glog and klog, so of Kubernetes' own programs.
+  "klog": r"(?P<Before>[IWEF])(?P<Time>(?:\d{4})?\d{4} \d\d:\d\d:\d\d\.\d++)"
+  r"\s++\d++ (?P<Content>.*)",
+  "time": rf"[\[(]?{_TIME}[\])]?[,:;|]?\s*+(?P<Content>.*)",
+  # A level, then perhaps a thread in brackets and a time.
+  "level": r"[\[<(]?(?P<Before>TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|"
+  r"SEVERE|CRITICAL|FATAL)[\])>]?(?:[\s|:,-]++(?:\[[^\]]*+\][\s|:,-]++)?"
+  rf"[\[(]?{_TIME}[\])]?)?[\s|:,-]++(?P<Content>.*)",
+}
+FORMATS = ("auto", "json", *_NAMED, "plain")
+_PARTIAL = re.compile(r"(\S+ (stdout|stderr) )([FP])\S*(?: |$)")
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# The start of a line that goes on with the line before, as a stack trace does.
+_TRACE = re.compile(r"\s|Caused by: |\.\.\. \d+ more|Traceback \(most recent ")
+# The keys of JSON lines that programs use, where no field names the key.
+_KEYS = {
+  "log_message": ("message", "msg", "MESSAGE", "log", "body", "Body", "event"),
+  "log_time": (
+    *("time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP"),
+    *("Timestamp", "date", "t", "timeUnixNano", "observedTimeUnixNano"),
+  ),
+}
+SAMPLE = 100  # Lines that data.log_format=auto looks at.
+# Of the years 1 to 9999, in seconds since 1970.
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
+
+
+# A part of a second, which not all formats have.
+_FRACTION = re.compile(r"(?<=\d\d[:.]\d\d[:.]\d\d)(?:[.,]\d+|:\d{3,})(?= |$)")
+
+
+class Form(NamedTuple):
+  """The fields of `data` that say how a log is read."""
+
+  errors: str
+  log_header: str | None = None
+  log_session: str | None = None
+  log_gap: float | None = None
+  log_lines: int | None = None
+  log_codes: bool = True
+  log_format: str | None = None
+  log_message: str | None = None
+  log_time: str | None = None
+  log_level: str | None = None
+  log_session_key: str | None = None
+
+  @property
+  def names_sessions(self) -> bool:
+    """Whether a line of the log names its session."""
+    return self.log_session is not None or self.log_session_key is not None
+
+
+class Parts(NamedTuple):
+  """What a format finds in a line.
+
+  Attributes:
+    content: the part that the event is made of.
+    timestamp: as written.
+    times: what may be the whole time, the most likely first.
+    label: as written; empty: none.
+    session: the value of `data.log_session_key`; empty: none.
+    record: the part of the line that these are parts of; empty: all of it.
+    places: the first character and the end of the content in the line, or of
+      two parts of it that a space joins; empty: the line is JSON.
+  """
+
+  content: str
+  timestamp: str
+  times: tuple[str, ...]
+  label: str = ""
+  session: str = ""
+  record: str = ""
+  places: tuple[tuple[int, int], ...] = ()
+
+
+# A function from a line to the parts of each event in it; none: it does not fit
+# the format.
+Parse = Callable[[str], Sequence[Parts]]
+
+
+def without_colours(line: str) -> str:
+  """A line without the codes by which terminals change colours."""
+  return _COLOUR.sub("", line) if "\x1b" in line else line
+
+
+@functools.lru_cache(maxsize=2**3)  # A follower reads a line at a time.
+def parser(form: Form) -> Parse:
+  """The function that reads the lines of a form."""
+  if form.log_header is not None:
+    return _by_pattern(_pattern(form.log_header))
+  if form.log_format == "json":
+    return _by_keys(form)
+  if form.log_format in _NAMED:
+    named = _by_pattern(re.compile(_NAMED[form.log_format]), _BEFORE)
+    return lambda line: named(line[:_LONGEST])
+  trace = _TRACE if form.log_format == "plain" else None
+
+  def plain(line: str) -> Sequence[Parts]:
+    if trace and trace.match(line):
+      return ()
+    begin = _START.match(line)
+    times = (begin[0],) if begin else ()
+    return (stray(line)._replace(timestamp="".join(times), times=times),)
+
+  return plain
+
+
+def stray(line: str) -> Parts:
+  """The parts of a line that is all content."""
+  return Parts(line, "", (), places=((0, len(line)),))
+
+
+def time_fields(header: str) -> str:
+  """The fields of a header that are the time of a line, as they stand in it."""
+  fields = (f"<{name}>" for name in _TIMES)
+  return " ".join(sorted(filter(header.__contains__, fields), key=header.index))
+
+
+def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
+  """Reads lines by groups; the content has the group `before` in front."""
+  fields = pattern.groupindex
+  named = [name for name in fields if name in _TIMES]
+
+  def parse(line: str) -> Sequence[Parts]:
+    found = pattern.fullmatch(line)
+    if found is None:
+      return ()
+    times = tuple(found[name] for name in named if found[name] is not None)
+    time = " ".join(times)
+    if len(times) > 1:  # Together, or each alone, as it is called.
+      alone = (found[name] for name in ("Timestamp", "Time") if name in fields)
+      times = (time, *alone)
+    label = found[_LABEL] if _LABEL in fields else ""
+    content, places = found["Content"], (found.span("Content"),)
+    if before in fields:
+      content = f"{found[before]} {content}"
+      places = (found.span(before), *places)
+    return (Parts(content, time, times, label, places=places),)
+
+  return parse
+
+
+def _by_keys(form: Form) -> Parse:
+  def find(fields: dict, name: str) -> str:
+    if given := getattr(form, name):
+      return objects.found(fields, given) or ""
+    for key in _KEYS.get(name, ()):
+      value = objects.text(fields, key)
+      if value is not None and not (name == "log_time" and value == "0"):
+        return value
+    return ""
+
+  def parse(line: str) -> Sequence[Parts]:
+    found, parts = objects.records(line), []
+    for fields, text in found:
+      content = find(fields, "log_message").rstrip("\n")
+      level, time = find(fields, "log_level"), find(fields, "log_time")
+      if content:
+        content = f"{level} {content}" if level else content
+        session = find(fields, "log_session_key")
+        record = json.dumps(text) if len(found) > 1 else ""
+        parts.append(Parts(content, time, (time,), "", session, record))
+    return parts
+
+  return parse
+
+
+def whole(
+  numbered: Iterable[tuple[int, str]],
+  held: dict[str, tuple[int, str]] | None = None,
+) -> Iterator[tuple[int, str]]:
+  """The lines of the format `cri`, each with the parts that it was cut into.
+
+  A line has the number and the time of its first part.
+
+  Args:
+    numbered: lines, with their numbers.
+    held: the parts so far, of each stream, of lines that may go on later; None:
+      no lines follow.
+  """
+  ends = held is None
+  held = {} if held is None else held
+  for number, line in numbered:
+    found = _PARTIAL.match(line)
+    if found is None:
+      yield number, line
+      continue
+    begin, stream, tag = found.groups()
+    text = line[found.end() :]
+    number, line = held.pop(stream, (number, f"{begin}F "))
+    line = f"{line}{text}"[:LINE]
+    if tag == "P":
+      held[stream] = number, line
+    else:
+      yield number, line
+  if ends:
+    yield from sorted(held.values())
+
+
+def detected(form: Form, lines: Sequence[str], source: str) -> tuple[str, int]:
+  """The format that most lines of a sample fit, and how many do.
+
+  Raises:
+    UserError: no format fits half of the lines.
+  """
+
+  def unfit(name: str) -> list[str]:
+    parse = parser(form._replace(log_format=name))
+    return [
+      line for line in lines if not parse(line) and not _TRACE.match(line)
+    ]
+
+  # Of formats that fit as many lines, the most special.
+  left, name = min(
+    ((unfit(name), name) for name in ("json", *_NAMED)),
+    key=lambda found: len(found[0]),
+  )
+  if len(left) > len(lines) / 2:
+    shown = " and ".join(repr(excerpt(line, _SHOWN)) for line in left[:2])
+    raise UserError(
+      f"{source}: data.log_format=auto: knows no format of lines such as"
+      f" {shown}; data.log_header describes a line, data.log_format=plain takes"
+      " it whole"
+    )
+  return name, len(lines) - len(left)
+
+
+def report(text: str):
+  """Prints a line on stderr."""
+  print(visible(text), file=sys.stderr)
+
+
+def _pattern(header: str) -> re.Pattern:
+  """The regular expression of a header, which takes linear time.
+
+  A field before white space is a word; another field ends where the text that
+  follows it in the header begins. An atomic group has such a field and all up
+  to the next one: its first match is also the one that ends first, so that no
+  later one need be tried.
+  """
+  names, texts = re.findall(r"<(\w+)>", header), re.split(r"<\w+>", header)
+  is_word = [text[:1].isspace() for text in texts[1:]]
+  literals = [r"\s++".join(map(re.escape, re.split(r"\s+", t))) for t in texts]
+  pattern = f"(?>{literals[0]}"
+  for place, name in enumerate(names):
+    after, literal = texts[place + 1], literals[place + 1]
+    if is_word[place]:
+      pattern += rf"(?P<{name}>\S++){literal}"
+    elif any(is_word[place + 1 : place + 2]) and not after[-1:].isspace():
+      # In a word, only the first such place can be the one.
+      field = rf"(?:\S*+\s++)*?(?>\S*?(?={literal}\S))"
+      pattern += rf")(?>(?P<{name}>{field}){literal}"
+    else:
+      field = ".*?" if place + 1 < len(names) or after else ".*"
+      pattern += rf")(?>(?P<{name}>{field}){literal}"
+  return re.compile(rf"{pattern}\Z)")
+
+
+@functools.lru_cache(maxsize=2**10)  # Neighbours often have the same second.
+def seconds(times: tuple[str, ...]) -> float | None:
+  """The first of several texts that is a time, in seconds; None: none is."""
+  return next(filter(lambda t: t is not None, map(_seconds, times)), None)
+
+
+def _seconds(timestamp: str) -> float | None:
+  if re.fullmatch(r"\d{10}(\.\d+)?", timestamp):
+    return float(timestamp)
+  if re.fullmatch(r"\d{13}|\d{16}|\d{19}", timestamp):
+    return int(timestamp) / 10 ** (len(timestamp) - 10)
+  with suppress(ValueError):
+    return _since_1970(datetime.fromisoformat(timestamp))
+  return _by_formats(_FRACTION.sub("", timestamp).replace(", ", " "))
+
+
+@functools.lru_cache(maxsize=2**10)  # Times of one second are one time here.
+def _by_formats(whole: str) -> float | None:
+  letters = re.sub("[A-Za-z]", "a", re.sub(r"\d", "0", whole))
+  # 11/06/26 begins with the month, 26/11/06 with the year.
+  shape = letters, "01" <= whole[:2] <= "12"
+  first = _known.get(shape)
+  for form in (first, *_FORMATS) if first else _FORMATS:
+    with suppress(ValueError):
+      found = _since_1970(datetime.strptime(f"2000 {whole}", form))
+      _known[shape] = form
+      return found
+  return None
+
+
+def _since_1970(time: datetime) -> float:
+  """A time in seconds.
+
+  Raises:
+    ValueError: in UTC its year has not four digits.
+  """
+  found = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+  if not _FIRST <= found <= _LAST:
+    raise ValueError
+  return found

@@ -1,0 +1,349 @@
+"""Logs: lines, or rows of a table, that are events of sessions.
+
+The events of a session are in the order of the file, also where events of other
+sessions are between them; sessions are in the order of their first events. An
+event keeps its line, its time and its label.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.config.read import Config
+from seqrnn.data.documents import Corpus
+from seqrnn.data.logs import entries, formats, rotation
+from seqrnn.data.logs.cuts import Clock
+from seqrnn.data.logs.entries import Seen
+from seqrnn.data.logs.formats import Form
+from seqrnn.data.read.columns import (
+  Changes,
+  Column,
+  Texts,
+  Tokens,
+  grouped,
+  taken,
+)
+from seqrnn.data.read.reading import Source, rows
+from seqrnn.data.sources import cache
+from seqrnn.data.sources.storage import Made
+from seqrnn.errors import UserError
+
+_NO_TIME = (
+  "is no time that data.log_gap knows: ISO 8601, syslog's, seconds since 1970"
+  " and others; data.log_header says where the time is"
+)
+
+
+def form(data: Config) -> Form:
+  """The form that the fields of `data` give."""
+  return Form(*(data[name] for name in Form._fields))
+
+
+class Event(NamedTuple):
+  """A line of a log, or a row of a table.
+
+  Attributes:
+    sessions: the names of its sessions; none: the event is left out.
+    symbol: the event; of a line, its masked content.
+    line: in the file, from 1.
+    timestamp: as written; empty: none.
+    label: as written; empty: none.
+    times: what may be the whole time, the most likely first.
+    file: its name.
+  """
+
+  sessions: list[str]
+  symbol: str
+  line: int
+  timestamp: str
+  label: str
+  times: tuple[str, ...]
+  file: str
+
+
+def read(sources: list[Source], form: Form) -> Corpus:
+  """The corpus of logs; a symbol is a masked line.
+
+  Files that are rotated parts of one log have sessions in common.
+
+  Raises:
+    UserError: `data.log_header` or `data.log_session` fits no line of a file
+      that has lines; or a time is missing that `data.log_gap` needs.
+  """
+  return _read(tuple(sources), tuple(map(_stamp, sources)), form)
+
+
+@functools.lru_cache(maxsize=2)  # A run reads the same log several times.
+def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
+  form = entries.settled(sources, form)
+  return cache.open_corpus(
+    sources, ["log", *form], lambda some, _: _parse(some, form)
+  )
+
+
+def _parse(sources: list[Source], form: Form) -> Made:
+  """The corpus of logs, and lines about them for stderr."""
+  named = form.names_sessions
+  several, lines = len(sources) > 1, []
+  names = [source.name for source in sources]
+  log = dict(zip(names, rotation.logs(names) if named else names, strict=True))
+  logs = len(set(log.values()))
+  if several and (logs < len(sources) or form.log_format is not None):
+    sources = sorted(sources, key=lambda source: _age(source, form))
+  found = (
+    _of_log(
+      log[source.name] if named and logs > 1 else "",
+      events(entries.lines(source, form), source.name, form, lines.append),
+    )
+    for source in sources
+  )
+  clock = _clock(sources, form)
+  return _corpus(chain.from_iterable(found), "log", clock, several), lines
+
+
+def _clock(sources: Sequence[Source], form: Form) -> Clock | None:
+  """What finds the sessions that a log cuts; None: sessions are whole files."""
+  # Lines of several files are no clock.
+  clock = functools.partial(Clock, _of(sources), lines=len(sources) == 1)
+  if form.log_lines is not None:  # The last of these sessions is open.
+    return clock(1.0, times=False)
+  if form.log_gap is not None:
+    return clock(form.log_gap)
+  return clock() if form.names_sessions else None
+
+
+def _of(sources: Sequence[Source]) -> str:
+  """The name of files that are read together, for messages."""
+  return sources[0].name if len(sources) == 1 else f"{len(sources)} files"
+
+
+def _age(source: Source, form: Form) -> tuple[float, str, int]:
+  """What orders logs: the first time in them, or else their names."""
+  return entries.first_time(source, form), *rotation.order(source.name)
+
+
+def _stamp(source: Source) -> tuple[int, int] | None:
+  """The size and the time of a file, which tell its versions apart."""
+  if isinstance(source.content, bytes):
+    return None
+  with suppress(OSError):  # Reported when it is read.
+    status = source.content.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def read_table(sources: list[Source], data: Config) -> Corpus:
+  """The corpus of csv files with the columns session and event.
+
+  Further columns may be timestamp; line, the number of the line in a log; and
+  the label that `data.label_column` names.
+
+  Raises:
+    UserError: a row lacks a session or an event, or its line is no number.
+  """
+  several = len(sources) > 1
+
+  def parse(sources: list[Source], _) -> Made:
+    found = (_table(source, data, several) for source in sources)
+    clock = Clock(_of(sources))
+    rows = chain.from_iterable(found)
+    return _corpus(rows, data.unit, clock, several), []
+
+  settings = ["table", data.unit, data.errors, data.label_column]
+  return cache.open_corpus(sources, settings, parse)
+
+
+def _table(source: Source, data: Config, several: bool) -> Iterator[Event]:
+  for number, row in rows(source, data.errors):
+    for field in ("session", "event"):
+      if not row.get(field):
+        raise UserError(
+          f"{source.name}:{number}: has no {field}; data.format=csv with"
+          " data.unit=session needs columns session and event"
+        )
+    line = row.get("line") or str(number)
+    if not re.fullmatch("[0-9]{1,18}", line):
+      raise UserError(
+        f"{source.name}:{number}: line={line!r}: must be a whole number"
+      )
+    timestamp = row.get("timestamp") or ""
+    yield Event(
+      [_name(source.name if several else "", row["session"])],
+      row["event"],
+      int(line),
+      timestamp,
+      row.get(data.label_column or "label") or "",
+      (timestamp,) if timestamp else (),
+      source.name,
+    )
+
+
+def events(
+  texts: Iterable[str],
+  source: str,
+  form: Form,
+  report: Callable[[str], None] | None = None,
+  leave_out: Callable[[int, str], None] | None = None,
+  seen: Seen | None = None,
+) -> Iterator[Event]:
+  """The events of a log, one for each line that is not blank.
+
+  With `data.log_format`, a line that does not fit belongs to the line before,
+  and is no event.
+
+  Args:
+    texts: its lines.
+    source: its name.
+    form: how it is read.
+    report: called with what a person should know of the log; None: it is a
+      stream.
+    leave_out: called with the number and the fault of a line without the time
+      that `data.log_gap` needs; None: such a line is refused.
+    seen: as of `entries.read`.
+
+  Raises:
+    UserError: as `read`.
+  """
+  found, whole = seen or Seen(), seen is None
+  read = entries.reader(form)
+  cut = _cutter(source, form, found)
+  for entry in entries.read(texts, source, form, report, seen):
+    number, _, parts = entry
+    of, symbol = read(entry)
+    found.first, found.entries = found.first or entry, found.entries + 1
+    if form.names_sessions:
+      if not of:
+        found.alone += 1
+        found.first_alone = found.first_alone or entry
+    elif (session := cut(number, parts.times)) is not None:
+      of = [session]
+    else:
+      fault = f"{parts.timestamp!r}: {_NO_TIME}"
+      if leave_out is None:
+        raise UserError(f"{source}:{number}: {fault}")
+      leave_out(number, fault)
+      continue
+    yield Event(
+      *(of, symbol, number, parts.timestamp, parts.label, parts.times, source)
+    )
+  if whole:
+    check(found, source, form)
+    summarize(found, source, report)
+
+
+def check(seen: Seen, source: str, form: Form):
+  """Refuses a log of which no line belongs to a session.
+
+  Raises:
+    UserError: as `read`.
+  """
+  if seen.first and seen.alone == seen.entries:
+    named = form.log_session is not None
+    field = "log_session" if named else "log_session_key"
+    raise entries.misfit(source, form, field, [seen.first])
+
+
+def summarize(seen: Seen, source: str, report: Callable[[str], None] | None):
+  """Reports the lines of a log that belong to no session."""
+  if seen.alone and report:
+    first = ""
+    if seen.first_alone:  # Of a log that Spark has read: not known.
+      number, text, _ = seen.first_alone
+      first = f"; the first is line {number}: {entries.shown(text)!r}"
+    report(
+      f"{source}: {seen.alone:,} of {seen.entries:,} lines belong to no session"
+      f"{first}"
+    )
+
+
+def _of_log(log: str, events: Iterator[Event]) -> Iterator[Event]:
+  """The events, whose sessions are named after their log unless it is empty."""
+  if not log:
+    return events
+  return (
+    event._replace(sessions=[_name(log, name) for name in event.sessions])
+    for event in events
+  )
+
+
+def _cutter(
+  source: str, form: Form, seen: Seen
+) -> Callable[[int, tuple[str, ...]], str | None]:
+  """A function from a line's number and times to its session; None: no time."""
+
+  def cut(number: int, times: tuple[str, ...]) -> str | None:
+    if form.log_lines is not None:
+      begins = seen.cut % form.log_lines == 0
+      seen.cut += 1
+    elif form.log_gap is not None:
+      now = formats.seconds(times)
+      if now is None:
+        return None
+      begins = now - seen.time > form.log_gap
+      seen.time = now
+    else:
+      return source
+    if begins or not seen.session:
+      seen.session = f"{source}:{number}"
+    return seen.session
+
+  return cut
+
+
+def _name(log: str, name: str) -> str:
+  """A session's name; sessions of different logs are different."""
+  return f"{log}:{name}" if log else name
+
+
+def _corpus(
+  events: Iterator[Event], unit: str, clock: Clock | None, several: bool
+) -> Corpus:
+  """The events by their sessions.
+
+  Args:
+    events: in the order of the log.
+    unit: of the corpus.
+    clock: finds the sessions that the log cuts.
+    several: whether the events are of several files.
+  """
+  session, symbol, label, file = Tokens(), Tokens(), Tokens(), Tokens()
+  time, line = Changes(), Column("<u8")
+  for event in events:
+    now = clock.read(event.times, event.line) if clock else 0.0
+    for name in event.sessions:
+      session.append(name)
+      symbol.append(event.symbol)
+      time.append(event.timestamp)
+      label.append(event.label)
+      line.append(event.line)
+      if clock:
+        clock.append(now)
+      if several:
+        file.append(event.file)
+  session, symbol, label = session.texts(), symbol.texts(), label.texts()
+  time, file = time.texts(), file.texts()
+  order, bounds = grouped(session.ids, len(session.symbols))
+  ids = taken(symbol.narrow(), order)
+  lines = taken(line.numbers().view(np.int64), order)
+  corpus = Corpus(
+    unit,
+    symbol.symbols,
+    ids,
+    bounds,
+    session.symbols,
+    np.arange(len(session.symbols)),
+    session.symbols,
+    lines=lines,
+    timestamps=time and Texts(time.symbols, taken(time.ids, order)),
+    cuts=clock and clock.cuts(order, lines, ids, bounds, len(symbol.symbols)),
+    files=Texts(file.symbols, taken(file.narrow(), order)) if several else None,
+  )
+  if label.symbols == [""]:
+    return corpus
+  ids = taken(label.narrow(), order)
+  tags = corpus._replace(unit="id", symbols=label.symbols, ids=ids)
+  return corpus._replace(tags=tags)

@@ -1,0 +1,278 @@
+"""Sessions: the events that detection scores, as ids of a vocabulary.
+
+Each event keeps its line, its time and its label.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrnn.config.read import Config
+from seqrnn.data import splits
+from seqrnn.data.documents import Corpus, Names
+from seqrnn.data.logs.labels import UNLABELLED, kinds_of
+from seqrnn.data.read.columns import Column, Texts
+from seqrnn.data.read.reading import Source, files, lines, rows
+from seqrnn.data.sources import corpora
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+
+# Fields with a value for each session, not for each event.
+_OF_SESSIONS = ("labels", "labelled", "begins", "ends")
+# Equal sessions have equal keys: the ids, and whether begin and end are there.
+Key = tuple[bytes, bool, bool]
+_NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
+
+
+class Sessions(NamedTuple):
+  """Sessions of events, one after the other.
+
+  Attributes:
+    ids: int32 [events], of a vocabulary; without begin and end.
+    bounds: int64 [sessions + 1]; j is ids[bounds[j] : bounds[j + 1]].
+    names: of the sessions.
+    lines: int64 [events], of the file, from 1; None: unknown.
+    timestamps: of the events, as they were written; None: unknown.
+    labels: bool [sessions], whether each is an anomaly; None: unknown.
+    line_labels: bool [events], whether each is an anomaly; None: unknown.
+    labelled: bool [sessions], whether a label is known; None: all labels are.
+    lines_labelled: bool [events], whether a label is known; None: all are.
+    as_read: the events as they were read; None: unknown.
+    begins: bool [sessions], False where the begin of its log cuts a session;
+      None: there is no log that can cut sessions.
+    ends: bool [sessions], False where the end of its log cuts a session; None:
+      there is no log that can cut sessions.
+    files: the name of the file of each event; None: there is one, or none.
+  """
+
+  ids: np.ndarray
+  bounds: np.ndarray
+  names: list[str]
+  lines: np.ndarray | None = None
+  timestamps: Texts | None = None
+  labels: np.ndarray | None = None
+  line_labels: np.ndarray | None = None
+  labelled: np.ndarray | None = None
+  lines_labelled: np.ndarray | None = None
+  as_read: Texts | None = None
+  begins: np.ndarray | None = None
+  ends: np.ndarray | None = None
+  files: Texts | None = None
+
+  def with_label(self) -> np.ndarray:
+    """The indices of the sessions whose label is known."""
+    if self.labels is None:
+      return np.zeros(0, np.int64)
+    if self.labelled is None:
+      return np.arange(len(self.labels))
+    return np.flatnonzero(self.labelled)
+
+  def take(self, index: np.ndarray) -> "Sessions":
+    """Some of the sessions, in the order of `index`."""
+    places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
+    some: dict[str, Any] = {"bounds": bounds}
+    some["names"] = [self.names[j] for j in index.tolist()]
+    for name, column in self._asdict().items():
+      if name not in some and column is not None:
+        some[name] = column[index if name in _OF_SESSIONS else places]
+    return self._replace(**some)
+
+  @property
+  def whole(self) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each session has its begin and its end, bool [sessions]."""
+    every = np.ones(len(self.bounds) - 1, bool)
+    return (
+      every if self.begins is None else self.begins,
+      every if self.ends is None else self.ends,
+    )
+
+  def session_keys(self) -> Iterator[Key]:
+    """The key of each session."""
+    content = self.ids.tobytes()
+    edges = (self.bounds * self.ids.itemsize).tolist()
+    begins, ends = (cut.tolist() for cut in self.whole)
+    for start, stop, begin, end in zip(
+      edges[:-1], edges[1:], begins, ends, strict=True
+    ):
+      yield content[start:stop], begin, end
+
+  def distinct(self) -> "Distinct":
+    """The groups of sessions that have the same events, and are cut alike."""
+    index: dict[Key, int] = {}
+    # A dict is faster here than the sort of np.unique.
+    which = np.array(
+      [index.setdefault(key, len(index)) for key in self.session_keys()],
+      np.int64,
+    )
+    _, first, counts = np.unique(which, return_index=True, return_counts=True)
+    return Distinct(first, which, counts)
+
+  def pieces(self, vocabulary: Vocabulary) -> Pieces:
+    """The sessions as `experiment.batches` takes them."""
+    group = np.arange(len(self.names))
+    corpus = Corpus(
+      vocabulary.unit,
+      [_NO_SYMBOL, *vocabulary.symbols],
+      (self.ids - UNKNOWN).astype(np.uint32),
+      self.bounds,
+      self.names,
+      group,
+      self.names,
+    )
+    begins, ends = self.whole
+    return dataclasses.replace(splits.whole(corpus), begins=begins, ends=ends)
+
+
+class Distinct(NamedTuple):
+  """Groups of equal sessions.
+
+  Attributes:
+    first: int64 [groups], the first session of each, in order.
+    which: int64 [sessions], the group of each session.
+    counts: int64 [groups], the sessions in each group.
+  """
+
+  first: np.ndarray
+  which: np.ndarray
+  counts: np.ndarray
+
+
+def ranges(
+  starts: np.ndarray, stops: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """The numbers from each start to its stop, and the bounds of these ranges."""
+  bounds = np.concatenate([[0], np.cumsum(stops - starts)])
+  shifts = np.repeat(starts - bounds[:-1], stops - starts)
+  return np.arange(bounds[-1]) + shifts, bounds
+
+
+def read(
+  config: Config,
+  vocabulary: Vocabulary,
+  path: str,
+  field: str = "detect.path",
+  trained: Corpus | None = None,
+) -> Sessions:
+  """The sessions of a file, a glob or a folder, read as `config.data` says.
+
+  No session is in two files.
+
+  Args:
+    config: of the run.
+    vocabulary: of the events.
+    path: of the file, the glob or the folder.
+    field: the name of the path in messages.
+    trained: the corpus that the run was trained on; it decides which sessions
+      of a log are cut. None: the sessions themselves decide.
+
+  Raises:
+    UserError: as `corpora.read_files`.
+  """
+  data = config.data
+  corpus = corpora.read_files(field, path, data)
+  corpus = corpora.with_cuts(corpus, config.detect.idle, trained)
+  if data.unit == "id":  # Each line that is not blank has one.
+    numbers = Column("<u8")
+    for source in files(field, path):
+      for number, line in enumerate(lines(source, data.errors), 1):
+        if line.strip():
+          numbers.append(number)
+    corpus = corpus._replace(lines=numbers.numbers().view(np.int64))
+  return of_pieces(splits.whole(corpus), vocabulary, config.detect)
+
+
+def of_pieces(
+  pieces: Pieces, vocabulary: Vocabulary, settings: Config | None = None
+) -> Sessions:
+  """The sessions of whole documents.
+
+  Labels are read with `settings` only, the fields of `config.detect`. A session
+  is anomalous if an event of it is anomalous, and unlabelled if no event of it
+  is labelled.
+
+  Raises:
+    UserError: as `labels.kinds_of`.
+  """
+  corpus, document = pieces.corpus, pieces.document
+  if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
+    # Side by side, as all that is read; a list of places takes 8 bytes each.
+    places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
+    bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
+  else:
+    places, bounds = ranges(pieces.starts, pieces.stops)
+  numbers = None
+  if corpus.lines is not None:
+    numbers = corpus.lines[places]
+  elif isinstance(corpus.names, Names) and corpus.names.lines.all():
+    numbers = np.repeat(corpus.names.lines[document], np.diff(bounds))
+  sessions = Sessions(
+    vocabulary.encode(corpus.symbols)[corpus.ids[places]],
+    bounds,
+    [corpus.names[int(j)] for j in document],
+    numbers,
+    None if corpus.timestamps is None else corpus.timestamps[places],
+    as_read=Texts(corpus.symbols, corpus.ids[places]),
+    begins=None if corpus.cuts is None else pieces.begins,
+    ends=None if corpus.cuts is None else pieces.ends,
+    files=None if corpus.files is None else corpus.files[places],
+  )
+  if corpus.tags is None or settings is None:
+    return sessions
+  counts = dataclasses.replace(pieces, corpus=corpus.tags).counts()
+  kinds = kinds_of(corpus.tags.symbols, counts, settings)
+  kind_N = kinds[corpus.tags.ids[places]]
+  # 1, anomalous, is the greatest; UNLABELLED the least.
+  kind_D = np.maximum.reduceat(kind_N, bounds[:-1])
+  if (kind_D == UNLABELLED).all():
+    return sessions
+  return sessions._replace(
+    labels=kind_D == 1,
+    line_labels=kind_N == 1,
+    labelled=kind_D != UNLABELLED,
+    lines_labelled=kind_N != UNLABELLED,
+  )
+
+
+def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
+  """The sessions with labels from a csv file of two columns: session, label.
+
+  Labels of other sessions are ignored.
+
+  Raises:
+    UserError: the file cannot be read, has other columns, or lacks a session.
+  """
+  given: dict[str, str] = {}
+  lines = {}
+  names = set(sessions.names)
+  for number, row in rows(Source(path, Path(path)), config.data.errors):
+    if len(row) != 2 or None in row.values():
+      raise UserError(
+        f"{path}:{number}: must have two columns, a session and its label"
+      )
+    name, label = row.values()
+    if name in names:
+      lines[name, label] = number
+      given[name] = label
+  # Not np.unique: NumPy's texts lose the NUL characters at their ends.
+  counts = Counter(label for _, label in lines)
+  kinds = kinds_of(list(counts), np.array(list(counts.values())), config.detect)
+  kind = dict(zip(counts, kinds.tolist(), strict=True))
+  for (name, label), number in lines.items():
+    if kind[label] != kind[given[name]]:
+      raise UserError(
+        f"{path}:{max(number, lines[name, given[name]])}: session {name!r} has"
+        " another label in an earlier row"
+      )
+  missing = next((name for name in sessions.names if name not in given), None)
+  if missing is not None:
+    raise UserError(f"{path}: has no label for session {missing!r}")
+  labels = np.array([kind[given[name]] for name in sessions.names], np.int8)
+  known = labels != UNLABELLED
+  if not known.any():
+    raise UserError(f"{path}: has no label for any of the sessions")
+  return sessions._replace(labels=labels == 1, labelled=known)

@@ -1,0 +1,1 @@
+"""Reading: from files to symbols, labels, tags, notes and vectors."""

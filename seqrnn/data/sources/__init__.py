@@ -1,0 +1,1 @@
+"""Sources of corpora: files, named sets, embedded and made by rules."""

@@ -1,0 +1,165 @@
+"""Embedded corpora: made of Python's standard library, or of a package."""
+
+import collections
+import dis
+import functools
+import importlib
+import importlib.util
+import pkgutil
+import platform
+import sysconfig
+import types
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from seqrnn.data.documents import Corpus, Document, collect
+from seqrnn.data.read.encoding import encode_in_memory
+from seqrnn.data.read.labelled import Labelled, with_labels
+from seqrnn.data.read.reading import Source
+from seqrnn.errors import UserError
+
+_MODULES = 12  # The fewest modules of a package that is a label.
+_NO_PACKAGES = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
+_NAMES = 40  # The fewest names of a language that is a label.
+
+
+def _library() -> Path:
+  return Path(sysconfig.get_paths()["stdlib"])
+
+
+def _of_python(corpus: Corpus) -> Corpus:
+  """The corpus with the Python version that it depends on."""
+  return corpus._replace(origin=f"Python {platform.python_version()}")
+
+
+def _modules() -> list[Path]:
+  return sorted(_library().glob("*.py"))
+
+
+@functools.cache
+def stdlib(unit: str) -> Corpus:
+  """The sources of this Python's standard library, a module a document."""
+  sources = []
+  for module in _modules():
+    content = module.read_bytes()
+    if unit != "byte":
+      # A module names its own encoding where it is not UTF-8.
+      content = importlib.util.decode_source(content).encode()
+    sources.append(Source(module.name, content))
+  return encode_in_memory(sources, unit, "strict")
+
+
+def packages(unit: str, errors: str) -> Corpus:
+  """The modules of the standard library's larger packages, by package."""
+  return _of_python(with_labels(_packages(), unit, errors))
+
+
+def _packages() -> Iterator[Labelled]:
+  """The modules of the standard library's larger packages, by package."""
+  library = _library()
+  for package in sorted(library.iterdir()):
+    if package.name in _NO_PACKAGES:
+      continue
+    modules = [
+      (name, module)
+      for module in sorted(package.rglob("*.py"))
+      if not _NO_PACKAGES & set((name := module.relative_to(library)).parts)
+      and module.stat().st_size
+    ]
+    if len(modules) >= _MODULES:
+      for name, module in modules:
+        text = importlib.util.decode_source(module.read_bytes())
+        yield Labelled(Source(name.as_posix(), b""), 0, package.name, [text])
+
+
+@functools.cache
+def topics(unit: str) -> Corpus:
+  """The topics of Python's help, a document each."""
+  from pydoc_data.topics import topics
+
+  sources = [Source(name, text.encode()) for name, text in topics.items()]
+  return _of_python(encode_in_memory(sources, unit, "strict"))
+
+
+def names(unit: str, errors: str) -> Corpus:
+  """Surnames in Latin letters by language.
+
+  Names of several languages, and languages of few names, are left out.
+
+  Raises:
+    UserError: the package faker is missing.
+  """
+  found, version = _names()
+  return with_labels(found, unit, errors)._replace(origin=f"faker {version}")
+
+
+@functools.cache
+def _names() -> tuple[list[Labelled], str]:
+  """The surnames, and the version of faker."""
+  try:
+    import faker
+    from faker.providers import person
+  except ImportError:
+    raise UserError(
+      "data.source='names': needs the package faker: pip install faker"
+    ) from None
+  languages: dict[str, set[str]] = {}
+  for found in pkgutil.iter_modules(person.__path__):
+    module = importlib.import_module(f"{person.__name__}.{found.name}")
+    for kind in ("last_names", "last_romanized_names", "unisex_last_names"):
+      for name in getattr(module.Provider, kind, ()):
+        if all(c in " '-" or _latin(c) for c in name):
+          language = found.name.partition("_")[0]
+          languages.setdefault(name.strip(), set()).add(language)
+  own = {name: min(of) for name, of in languages.items() if len(of) == 1}
+  counts = collections.Counter(own.values())
+  names = [
+    Labelled(Source(name, b""), 0, language, [name])
+    for name, language in sorted(own.items())
+    if name and counts[language] >= _NAMES
+  ]
+  return names, faker.VERSION
+
+
+def _latin(character: str) -> bool:
+  return "LATIN" in unicodedata.name(character, "")
+
+
+@functools.cache
+def opcodes(unit: str) -> Corpus:
+  """The opcodes of each code object of the standard library's modules."""
+  if unit not in ("session", "id"):
+    raise UserError(
+      f"data.unit={unit!r}: data.source=opcodes has unit session or id"
+    )
+  documents = []
+  for module in _modules():
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # Of the library's code.
+      code = compile(
+        module.read_bytes(), module.name, "exec", dont_inherit=True, optimize=0
+      )
+    for part in _code_objects(code):
+      name = f"{module.stem}:{part.co_qualname}:{part.co_firstlineno}"
+      opcodes = [step.opname for step in dis.get_instructions(part)]
+      documents.append(Document(name, opcodes, module.stem))
+  return collect(documents, unit)
+
+
+def _code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
+  yield code
+  for constant in code.co_consts:
+    if isinstance(constant, types.CodeType):
+      yield from _code_objects(constant)
+
+
+# By `data.source`: functions of `data.unit` and `data.errors`.
+CORPORA: dict[str, Callable[[str, str], Corpus]] = {
+  "stdlib": lambda unit, _: stdlib(unit),
+  "opcodes": lambda unit, _: opcodes(unit),
+  "packages": packages,
+  "topics": lambda unit, _: topics(unit),
+  "names": names,
+}

@@ -1,0 +1,388 @@
+"""Scores of normal sessions, each by a model that has not seen it."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.data import splits
+from seqrnn.data.logs.sessions import Sessions
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment
+from seqrnn.logs.detect import folds, inputs, records
+from seqrnn.logs.detect.choice import Choice, Combination, Judged, choose
+from seqrnn.logs.detect.conformal import Calibration, CrossCalibration, combine
+from seqrnn.logs.detect.detector import (
+  Detector,
+  SessionScores,
+  combined_names,
+  fitted_names,
+  load_detector,
+  round_scores,
+)
+from seqrnn.logs.detect.selection import UNANSWERED, Selection, select
+from seqrnn.runtime import files
+
+COMBINED = "combined"
+CALIBRATION = "calibration.npz"
+FALSE_ALARMS = "false_alarms.npz"  # Rows that calibrate one detection alone.
+_NEW = "calibration.new.npz"  # Its name until results that use it are written.
+# Settings that invalidate a cached calibration, in addition to training's.
+SETTINGS = (*("head", "unknown", "idle", "short", "top_k", "folds"),)
+_INJECTED = 100  # Sessions of a model with each kind of anomaly.
+
+
+class NormalScores(NamedTuple):
+  """Scores of normal sessions by models that have not seen them.
+
+  Attributes:
+    scores: name of a score, or COMBINED -> scores of the sessions.
+    events: surprisal of the sessions' events.
+    own: the combined score of the sessions as `neg_log_p` of each against the
+      other sessions of its model.
+    as_new: the combined score that new sessions equal to them get.
+    choice: the scores that are combined.
+    selection: which rows of calibration.npz calibrate events.
+    calibrates: whether a row is of these sessions, bool [R].
+  """
+
+  scores: dict[str, CrossCalibration]
+  events: CrossCalibration
+  own: Calibration
+  as_new: CrossCalibration
+  choice: Choice
+  selection: Selection
+  calibrates: np.ndarray
+
+  def record(self) -> dict[str, Any]:
+    """The content of report.json: what was left out, and the chosen scores."""
+    names, how = self.choice.combination
+    chosen = {
+      "names": list(names),
+      "combine": how,
+      "injected": {
+        "average_precision": self.choice.precision,
+        "standard": self.choice.standard,
+        "alone": self.choice.alone,
+      },
+    }
+    return {**self.selection.record(), "scores": chosen}
+
+  def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
+    """The combined score of sessions by each model [K, D].
+
+    Args:
+      scores: name -> scores of the sessions [K, D].
+    """
+    names, how = self.choice.combination
+    return np.stack(
+      [
+        combine(
+          [self.scores[n].groups[k].neg_log_p(scores[n][k]) for n in names], how
+        )
+        for k in range(len(self.events.groups))
+      ]
+    )
+
+
+def calibrate(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  read: Callable[[str], splits.Pieces],
+  facts: Callable[[str], dict[str, Any]],
+) -> tuple[Detector, dict[str, np.ndarray]]:
+  """The detector of a run, and the arrays of calibration.npz.
+
+  Folds are trained, and sessions scored, unless calibration.npz in detect/ is
+  of the same settings and data.
+
+  Args:
+    build: config, vocabularies or None -> Experiment.
+    config: of the run.
+    workdir: of the run.
+    read: split -> its pieces.
+    facts: of the run's experiment.
+
+  Raises:
+    UserError: there are no normal sessions to score, or training fails.
+  """
+  folder = workdir / "detect"
+  folder.mkdir(exist_ok=True)
+  key = _key(config, workdir, facts)
+  arrays = _cached(folder, key)
+  steps = None if arrays is None else arrays["steps"].tolist()
+  members = folds.find(build, config, workdir, read, steps)
+  detector = load_detector(build, config, workdir, members)
+  if arrays is None or detector.steps != steps:
+    arrays = _score(detector)
+    with files.atomic_write(folder / _NEW, "wb") as file:
+      arrays_and_text: dict[str, Any] = {**arrays, "rests_on": key}
+      np.savez_compressed(file, **arrays_and_text)
+  return detector, arrays
+
+
+def _score(detector: Detector) -> dict[str, np.ndarray]:
+  """The arrays of calibration.npz, from the models' held-out sessions."""
+  rng = np.random.default_rng(0)
+  held_out, injected, kinds, choosing = [], [], [], []
+  for k in range(len(detector.members)):
+    sessions, alone = detector.held_out(k), detector.alone(k)
+    distinct = sessions.distinct()
+    once = sessions.take(distinct.first)
+    held_out.append(alone.score(once, distinct.counts))
+    which = distinct.which
+    half = np.sort(rng.permutation(len(which))[: (len(which) + 1) // 2])
+    choosing_D = np.bincount(which[half], minlength=len(distinct.counts))
+    choosing.append(choosing_D[~held_out[k].short])
+    mixed, kind = inputs.inject_each(rng, sessions.take(half), _INJECTED)
+    injected.append(alone.score(mixed, np.ones(len(kind), np.int64)))
+    kinds.append(kind)
+  arrays = calibration_arrays(held_out)
+  arrays["choosing"] = np.concatenate(choosing)  # Of the sessions in counts.
+  for name, column in calibration_arrays(injected).items():
+    if name.startswith("score ") or name == "model":
+      arrays[f"injected {name}"] = column
+  long = [~part.short for part in injected]
+  pairs = zip(kinds, long, strict=True)
+  arrays["injected kind"] = np.concatenate([k[some] for k, some in pairs])
+  arrays["steps"] = np.array(detector.steps)
+  arrays["seen"] = np.asarray(detector.models.seen).astype(np.uint8).ravel()
+  return arrays
+
+
+def _key(
+  config: Config, workdir: Path, facts: Callable[[str], dict[str, Any]]
+) -> str:
+  """What the scores of normal sessions depend on, except the models."""
+  settings, fields = config.detect, config_lib.flat(config)
+  return json.dumps(
+    {
+      "version": 2,  # Of the arrays.
+      "scores": sorted(fitted_names(settings)),
+      "vocabulary": zlib.crc32((workdir / folds.VOCABULARY).read_bytes()),
+      **{split: facts(split)["crc32"] for split in ("train", "validation")},
+      **{n: v for n, v in fields.items() if n.startswith(config_lib.TRAINING)},
+      **{f"detect.{name}": settings[name] for name in SETTINGS},
+    }
+  )
+
+
+def _cached(folder: Path, key: str) -> dict[str, np.ndarray] | None:
+  """The arrays of calibration.npz, or of a newer file, if they have the key."""
+  new = folder / _NEW
+  for path in (folder / CALIBRATION, new):
+    arrays = {}
+    with suppress(UserError):  # A missing or damaged file is written again.
+      arrays = records.read_arrays(path)
+    if str(arrays.pop("rests_on", "")) == key:
+      if path != new:
+        new.unlink(missing_ok=True)
+      return arrays
+  return None
+
+
+def keep_calibration(folder: Path, results: Path):
+  """Moves a new calibration to the results that depend on it.
+
+  Args:
+    folder: in which `calibrate` has written it.
+    results: folder of the new results, which will replace the old ones.
+
+  Raises:
+    MachineError: the file cannot be moved.
+  """
+  with files.write_errors(results / CALIBRATION):
+    if (folder / _NEW).exists():
+      os.replace(folder / _NEW, results / CALIBRATION)
+
+
+def _event_calibration(arrays: dict[str, np.ndarray]) -> CrossCalibration:
+  return _by_model(
+    round_scores(arrays["nll"]),
+    arrays["event_counts"],
+    np.repeat(arrays["model"], arrays["sizes"]),
+    len(arrays["steps"]),
+  )
+
+
+def _by_model(
+  scores: np.ndarray, counts: np.ndarray, model: np.ndarray, models: int
+) -> CrossCalibration:
+  """The calibration of scores, each by the model of a number from 0."""
+  some = (model == k for k in range(models))
+  return CrossCalibration([Calibration(scores[s], counts[s]) for s in some])
+
+
+def sessions_of(detector: Detector) -> Sessions:
+  """The sessions of the rows of calibration.npz.
+
+  They are distinct among those of a model; sessions of different models may be
+  equal.
+  """
+  found = []
+  for k in range(len(detector.members)):
+    sessions = detector.held_out(k)
+    once = sessions.take(sessions.distinct().first)
+    found.append(once.take(np.flatnonzero(~detector.short(once))))
+  return inputs.concatenate(found)
+
+
+def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
+  """The arrays of calibration.npz.
+
+  Sessions that are flagged for their length, and those whose count is 0, have
+  no part in them.
+
+  Args:
+    parts: scores of normal sessions by each model, K is 1.
+  """
+  arrays: dict[str, list[np.ndarray]] = {}
+  for k, part in enumerate(parts):
+    kept = ~part.short & (part.counts > 0)
+    sizes = np.diff(part.bounds)
+    kept_N = np.repeat(kept, sizes)
+    columns = {f"score {name}": x[0, kept] for name, x in part.scores.items()}
+    columns["counts"] = part.counts[kept]
+    columns["model"] = np.full(kept.sum(), k)
+    columns["sizes"] = sizes[kept]
+    columns["nll"] = part.member_nll[0, kept_N]
+    columns["event_counts"] = np.repeat(part.counts, sizes)[kept_N]
+    for name, column in columns.items():
+      arrays.setdefault(name, []).append(column)
+  return {name: np.concatenate(columns) for name, columns in arrays.items()}
+
+
+def normal_scores(
+  arrays: dict[str, np.ndarray],
+  settings: Config,
+  answers: np.ndarray | None = None,
+  further: dict[str, np.ndarray] | None = None,
+) -> NormalScores:
+  """The normal scores in the arrays of calibration.npz.
+
+  Args:
+    arrays: of calibration.npz.
+    settings: of `config.detect`.
+    answers: NORMAL, ANOMALOUS or UNANSWERED for each row; None: no answers.
+    further: arrays of sessions that are normal; None: there are none.
+
+  Raises:
+    UserError: there are no sessions, or none of a model is selected.
+  """
+  if not len(arrays["counts"]):
+    raise UserError(
+      f"config.detect.short={settings.short!r}: every normal session has at"
+      " most data.window events, so no session is left for calibration"
+    )
+  selection = select(arrays, settings.contamination, answers)
+  if further:
+    arrays, selection = joined(arrays, further, selection)
+  if settings.scores is None:
+    chooses = selection.kept & (arrays["choosing"] > 0)
+    half = records.without({**arrays, "counts": arrays["choosing"]}, ~chooses)
+    choice = choose(_judged(half, *_by_name(half)))
+  else:
+    given = tuple(combined_names(settings))
+    choice = Choice(Combination(given, settings.combine))
+  return of_choice(arrays, selection, choice)
+
+
+def joined(
+  arrays: dict[str, np.ndarray],
+  further: dict[str, np.ndarray],
+  selection: Selection,
+) -> tuple[dict[str, np.ndarray], Selection]:
+  """The arrays and the selection with further sessions, which calibrate."""
+  count = len(further["counts"])
+  further = {**further, "choosing": np.zeros(count, np.int64)}
+  together = {
+    name: np.concatenate([arrays[name], column])
+    for name, column in further.items()
+    if name in arrays
+  }
+  return {**arrays, **together}, selection._replace(
+    kept=np.append(selection.kept, np.ones(count, bool)),
+    counts=together["counts"],
+    answers=np.append(selection.answers, np.full(count, UNANSWERED)),
+  )
+
+
+def of_choice(
+  arrays: dict[str, np.ndarray], selection: Selection, choice: Choice
+) -> NormalScores:
+  """The normal scores of the selected sessions, with chosen scores.
+
+  Args:
+    arrays: of calibration.npz.
+    selection: which rows calibrate.
+    choice: the scores that are combined.
+  """
+  events = _event_calibration(records.without(arrays, ~selection.kept))
+  if choice.replaced:
+    arrays = {**arrays, "counts": arrays["counts"] - arrays["choosing"]}
+  calibrates = selection.kept & (arrays["counts"] > 0)
+  arrays = records.without(arrays, ~calibrates)
+  counts, model = arrays["counts"], arrays["model"]
+  scores, by_name = _by_name(arrays)
+  names, how = choice.combination
+  count = len(arrays["steps"])
+  combined, own, as_new = np.zeros((3, len(counts)))
+  for k in range(count):
+    some = model == k
+    groups = [(by_name[name].groups[k], scores[name][some]) for name in names]
+    for found, is_own in ((combined, True), (as_new, False)):
+      found[some] = combine([g.neg_log_p(s, is_own) for g, s in groups], how)
+  by_name[COMBINED] = _by_model(combined, counts, model, count)
+  for k, group in enumerate(by_name[COMBINED].groups):
+    own[model == k] = group.neg_log_p(combined[model == k], own=True)
+  return NormalScores(
+    by_name,
+    events,
+    Calibration(own, counts),
+    _by_model(as_new, counts, model, count),
+    choice,
+    selection,
+    calibrates,
+  )
+
+
+def _by_name(
+  arrays: dict[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, CrossCalibration]]:
+  """The scores of sessions by name, and their calibrations."""
+  scores = records.named(arrays, "score ")
+  counts, model, count = arrays["counts"], arrays["model"], len(arrays["steps"])
+  return scores, {
+    name: _by_model(array, counts, model, count)
+    for name, array in scores.items()
+  }
+
+
+def _judged(
+  arrays: dict[str, np.ndarray],
+  scores: dict[str, np.ndarray],
+  by_name: dict[str, CrossCalibration],
+) -> list[Judged]:
+  """-log p of the normal and of the injected sessions by each model."""
+  injected = records.named(arrays, "injected score ")
+  found = []
+  for k in range(len(by_name["max"].groups)):
+    own, other = arrays["model"] == k, arrays["injected model"] == k
+    groups = {name: by_name[name].groups[k] for name in scores}
+    found.append(
+      Judged(
+        {n: g.neg_log_p(scores[n][own], own=True) for n, g in groups.items()},
+        arrays["counts"][own],
+        {n: g.neg_log_p(injected[n][other]) for n, g in groups.items()},
+        arrays["injected kind"][other],
+      )
+    )
+  return found

@@ -1,0 +1,168 @@
+"""Findings: the scores and flags of the examined sessions."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.data.logs.sessions import Distinct, Sessions
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+
+NAME = "detection"  # Name of the set of files in detect/.
+LOCK = ".detect.lock"  # In the workdir, held while a detection runs.
+
+
+class Verdicts(NamedTuple):
+  """p-values and flags.
+
+  Attributes:
+    scores: name -> -log p of the sessions [D], as `neg_log_p`.
+    p: p-values of the sessions [D]; NaN for short sessions.
+    event_p: p-values of the events [N].
+    flags: whether a session is flagged [D].
+    event_flags: whether an event is flagged [N].
+    combined_KD: the combined score of the sessions by each model [K, D].
+  """
+
+  scores: dict[str, np.ndarray]
+  p: np.ndarray
+  event_p: np.ndarray
+  flags: np.ndarray
+  event_flags: np.ndarray
+  combined_KD: np.ndarray
+
+
+class Alarms(NamedTuple):
+  """What explains the alarms of D distinct sessions.
+
+  Attributes:
+    flagged_events: number of flagged events [D].
+    unknown_events: number of unknown events [D].
+    models: number of models that give a session a higher combined score than
+      all their normal sessions [D].
+    reasons: a key of `severity.WORDS` for each session; "": it is not flagged.
+    severity: an index of `severity.NAMES` for each session [D].
+  """
+
+  flagged_events: np.ndarray
+  unknown_events: np.ndarray
+  models: np.ndarray
+  reasons: list[str]
+  severity: np.ndarray
+
+
+class Findings(NamedTuple):
+  """Scores and flags of sessions; equal sessions are scored once.
+
+  There are D distinct sessions with N scored events, including end symbols.
+
+  Attributes:
+    sessions: all examined sessions.
+    distinct: the distinct sessions among them.
+    names: vocabulary of the events.
+    nll: surprisal in nats [N].
+    rank: 1 plus the number of likelier events [N]; UNRANKED for unknown events.
+    targets: ids of the events [N].
+    bounds: int64 [D + 1]; session d has the events bounds[d] : bounds[d + 1].
+    offsets: position in a session of its first scored event [D].
+    event_p: p-values of the events [N].
+    event_flags: whether an event is flagged [N].
+    scores: name -> scores of the sessions [D]; higher is more anomalous.
+    combined_KD: the combined score of the sessions by each model [K, D].
+    p: p-values of the sessions [D]; NaN for short sessions.
+    flags: whether a session is flagged [D].
+    short: whether a session is flagged for its length alone [D].
+    alarms: what explains the flags of the sessions.
+    seconds: run time of the network.
+  """
+
+  sessions: Sessions
+  distinct: Distinct
+  names: Vocabulary
+  nll: np.ndarray
+  rank: np.ndarray
+  targets: np.ndarray
+  bounds: np.ndarray
+  offsets: np.ndarray
+  event_p: np.ndarray
+  event_flags: np.ndarray
+  scores: dict[str, np.ndarray]
+  combined_KD: np.ndarray
+  p: np.ndarray
+  flags: np.ndarray
+  short: np.ndarray
+  alarms: Alarms
+  seconds: float
+
+  def most_anomalous(self) -> np.ndarray:
+    """The distinct sessions by falling score; short sessions come last."""
+    return np.lexsort((-self.scores["combined"], self.short))
+
+  def first_alarms(self) -> np.ndarray:
+    """The position of the first flagged event of each session [D]; -1: none."""
+    session_N = np.repeat(np.arange(len(self.p)), np.diff(self.bounds))
+    flagged = np.flatnonzero(self.event_flags)
+    d, first = np.unique(session_N[flagged], return_index=True)
+    alarms = np.full(len(self.p), -1)
+    alarms[d] = self.offsets[d] + flagged[first] - self.bounds[d]
+    return alarms
+
+  def oddest(self) -> np.ndarray:
+    """The position of the most surprising event of each session [D].
+
+    It is the last event where the end of the session is the most surprising,
+    the first where no event is scored, and -1 in a session without events.
+    """
+    sizes = np.diff(self.bounds)
+    session_N = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.lexsort((-self.nll, session_N))  # Equal ones: the first.
+    places = np.zeros(len(sizes), int)
+    d = np.flatnonzero(sizes)
+    places[d] = self.offsets[d] + order[self.bounds[d]] - self.bounds[d]
+    lengths = np.diff(self.sessions.bounds)[self.distinct.first]
+    return np.minimum(places, lengths - 1)
+
+  def events(self, j: int, d: int, first: int, stop: int) -> list[str]:
+    """Names of scored events of session j for display.
+
+    An unknown event is displayed as "? " and the symbol of the file, if the
+    symbol is known.
+
+    Args:
+      j: index of the session.
+      d: index of the distinct session that equals session j.
+      first: index of the first event among the scored events.
+      stop: index after the last event.
+    """
+    start = int(self.bounds[d])
+    targets = self.targets[start + first : start + stop].tolist()
+    names = self.names.names(targets)
+    for n, target in enumerate(targets):
+      symbol = self.as_read(j, int(self.offsets[d]) + first + n)
+      if target == UNKNOWN and symbol is not None:
+        names[n] = f"? {symbol}"
+    return names
+
+  def _index(self, j: int, place: int) -> int | None:
+    """The index of an event in `sessions`; None for an end symbol."""
+    start, stop = self.sessions.bounds[j : j + 2].tolist()
+    return start + place if 0 <= place < stop - start else None
+
+  def line(self, j: int, place: int) -> int | None:
+    """The line of the event at a position of session j, if known."""
+    index, lines = self._index(j, place), self.sessions.lines
+    return None if index is None or lines is None else int(lines[index])
+
+  def file(self, j: int, place: int) -> str | None:
+    """The file of the event at a position of session j, if several are read."""
+    index, files = self._index(j, place), self.sessions.files
+    return None if index is None or files is None else files[index]
+
+  def as_read(self, j: int, place: int) -> str | None:
+    """The event at a position of session j, as in the file, if known."""
+    index, events = self._index(j, place), self.sessions.as_read
+    return None if index is None or events is None else events[index]
+
+  def timestamp(self, j: int, place: int) -> str | None:
+    """The time of the event at a position of session j, if known."""
+    index, times = self._index(j, place), self.sessions.timestamps
+    return None if index is None or times is None else times[index]

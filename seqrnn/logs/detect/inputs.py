@@ -1,0 +1,171 @@
+"""Reads the sessions to examine, labels them, and injects anomalies."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from seqrnn.config.read import Config
+from seqrnn.data.logs import anomalies
+from seqrnn.data.logs import sessions as data
+from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.read import columns
+from seqrnn.data.sources import corpora
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError, counted
+
+
+def read_sessions(
+  config: Config, names: Vocabulary, read: Callable[[str], Pieces]
+) -> tuple[Sessions, np.ndarray | None]:
+  """The sessions to examine and the kind of anomaly injected into each.
+
+  Args:
+    config: of the run.
+    names: vocabulary of the events.
+    read: split -> its pieces.
+
+  Returns:
+    the sessions; the kind of each, "" for normal sessions, or None if
+    `detect.inject` is off.
+
+  Raises:
+    UserError: a file cannot be read, or fields exclude each other.
+  """
+  settings = config.detect
+  if settings.path is None and settings.anomalous_path is not None:
+    raise UserError(
+      f"config.detect.anomalous_path={settings.anomalous_path!r}: needs"
+      " detect.path, which names the normal sessions"
+    )
+  trained = read("train").corpus
+  anomalous_path = settings.anomalous_path
+  if settings.path is None:
+    anomalous_path = corpora.anomalous(config.data)
+    sessions = data.of_pieces(read("test"), names, settings)
+  else:
+    sessions = data.read(config, names, settings.path, trained=trained)
+  if anomalous_path is not None:
+    anomalous = data.read(
+      config,
+      names,
+      anomalous_path,
+      "detect.anomalous_path",
+      trained,
+    )
+    sessions = concatenate(
+      [set_label(sessions, False), set_label(anomalous, True)]
+    )
+  if settings.labels is not None:
+    sessions = data.with_labels(sessions, settings.labels, config)
+  if not settings.inject:
+    return sessions, None
+  if sessions.labels is not None:
+    raise UserError(
+      f"config.detect.inject={settings.inject}: must be 0, because the sessions"
+      " already have labels"
+    )
+  return inject(sessions, settings.inject, np.random.default_rng(0))
+
+
+def examined(config: Config, read: Callable[[str], Pieces], count: int) -> str:
+  """Which sessions are examined, in words.
+
+  Args:
+    config: of the run.
+    read: split -> its pieces.
+    count: number of the sessions.
+  """
+  data, settings = config.data, config.detect
+  if settings.path is not None:
+    paths = [f"detect.path={settings.path}"]
+    if settings.anomalous_path is not None:
+      paths.append(f"detect.anomalous_path={settings.anomalous_path}")
+    return f"all {counted(count, 'session')} of {' and '.join(paths)}"
+  if "test" in corpora.separate(data):
+    field = "source" if data.test_path is None else "test_path"
+    words = f"the {counted(count, 'session')} of the test split (data.{field}"
+    return f"{words}={data[field]}); detect.path examines others"
+  pieces = read("test")
+  total, field = len(pieces.corpus.names), "test_fraction"
+  if data.fold is not None:
+    field = "fold"
+    total = len(pieces) + len(read("train"))
+  last = data.split == "last_documents" and data.fold is None
+  which = "the last " if last else ""
+  return (
+    f"{which}{len(pieces):,} of {counted(total, 'session')}"
+    f" (data.{field}={data[field]}); detect.path examines others"
+  )
+
+
+def set_label(sessions: Sessions, label: bool) -> Sessions:
+  """The sessions, all with the same label."""
+  labels = np.full(len(sessions.bounds) - 1, label)
+  return sessions._replace(labels=labels, labelled=None)
+
+
+def concatenate(parts: list[Sessions]) -> Sessions:
+  """The sessions of several parts; fields that any part lacks become None."""
+
+  def field(name: str) -> Any:
+    values = [getattr(part, name) for part in parts]
+    if any(value is None for value in values):
+      return None
+    if isinstance(values[0], columns.Texts):
+      return columns.concatenate(values)
+    if isinstance(values[0], list):
+      return [x for value in values for x in value]
+    return np.concatenate(values)
+
+  if any(part.ends is not None for part in parts):
+    both = [part.whole for part in parts]
+    parts = [
+      part._replace(begins=begins, ends=ends)
+      for part, (begins, ends) in zip(parts, both, strict=True)
+    ]
+  sizes = np.concatenate([np.diff(part.bounds) for part in parts])
+  fields = {name: field(name) for name in Sessions._fields}
+  fields["bounds"] = np.concatenate([[0], np.cumsum(sizes)])
+  return Sessions(**fields)
+
+
+def inject(
+  sessions: Sessions, share: float, rng: np.random.Generator
+) -> tuple[Sessions, np.ndarray]:
+  """Makes a share of the sessions anomalous, equally many of each kind.
+
+  Returns:
+    the sessions in random order, without sessions that are too short for their
+    kind of anomaly; the kind of each, "" for normal sessions.
+  """
+  order = rng.permutation(len(sessions.bounds) - 1)
+  count = round(share * len(order))
+  normal = set_label(sessions.take(np.sort(order[count:])), False)
+  parts = [normal._replace(line_labels=np.zeros(len(normal.ids), bool))]
+  kinds = [np.full(len(normal.names), "")]
+  for number, kind in enumerate(anomalies.KINDS):
+    some = np.sort(order[:count][number :: len(anomalies.KINDS)])
+    if len(some):
+      parts.append(anomalies.inject(rng, sessions.take(some), kind))
+      kinds.append(np.full(len(parts[-1].names), kind))
+  mixed = concatenate(parts)
+  order = rng.permutation(len(mixed.names))
+  return mixed.take(order), np.concatenate(kinds)[order]
+
+
+def inject_each(
+  rng: np.random.Generator, sessions: Sessions, count: int
+) -> tuple[Sessions, np.ndarray]:
+  """Random sessions with an anomaly each, at most `count` of each kind.
+
+  Returns:
+    the sessions; the number of the kind of each, in KINDS and then FURTHER.
+  """
+  parts = []
+  for kind in anomalies.KINDS | anomalies.FURTHER:
+    some = rng.permutation(len(sessions.names))[:count]
+    parts.append(anomalies.inject(rng, sessions.take(some), kind))
+  sizes = [len(part.names) for part in parts]
+  return concatenate(parts), np.repeat(np.arange(len(parts)), sizes)

@@ -1,0 +1,305 @@
+"""Tables of a detection: a row per session, a row per event."""
+
+import csv
+import functools
+import gzip
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqrnn.config.read import Config
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.errors import UserError, escaped
+from seqrnn.logs.detect import severity
+from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.incidents import Incident
+from seqrnn.runtime import files, manifest
+from seqrnn.scoring.scoring import UNRANKED, Scores
+from seqrnn.table import Table, read_csv
+
+# Columns of text, whatever it looks like; `event_1` and so on are text, too.
+_TEXT = {
+  *(
+    "session",
+    "severity",
+    "reason",
+    "score",
+    "file",
+    "timestamp",
+    "event",
+    "example",
+  ),
+  *("before", "after"),
+}
+_LIMIT = 2**32  # Bytes of a table after decompression.
+
+
+def read(folder: Path, name: str) -> Table:
+  """The table of that name which the last detection wrote, in any format.
+
+  If it wrote none, the table is empty.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  for form in ("csv", "csv.gz", "jsonl", "jsonl.gz"):
+    path = folder / f"{name}.{form}"
+    if not path.exists():
+      continue
+    manifest.verify(path)
+    with files.open_unpacked(path, _LIMIT) as file:
+      content = file.read().decode("utf-8", "surrogateescape")
+    if form.startswith("csv"):
+      head = content.partition("\n")[0].split(",")
+      return read_csv(path, content, set(filter(_is_text, head)))
+    try:
+      rows = [json.loads(line) for line in content.split("\n") if line]
+    except ValueError as error:
+      raise UserError(f"{path}: must be a table ({error})") from None
+    return Table.of_rows([_with_infinity(row) for row in rows])
+  return Table({})
+
+
+def _is_text(name: str) -> bool:
+  return name.rstrip("_0123456789") in _TEXT
+
+
+def _with_infinity(row: dict[str, Any]) -> dict[str, Any]:
+  """A row of JSON, which has no infinity, with its numbers."""
+  return {
+    name: math.inf if value == "inf" and not _is_text(name) else value
+    for name, value in row.items()
+  }
+
+
+@contextmanager
+def _table(
+  folder: Path, name: str, form: str, columns: list[str]
+) -> Iterator[Callable[[list[Any]], Any]]:
+  """Opens a table; yields a function that writes a row, None as no value."""
+  kind, _, packed = form.partition(".")
+  with files.atomic_write(folder / f"{name}.{form}", "wb") as raw:
+    # Without a time stamp, equal tables are equal files.
+    file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    if kind == "csv":
+      writer = csv.writer(text, lineterminator="\n")
+      writer.writerow(columns)
+      yield writer.writerow
+    else:
+      encode = json.JSONEncoder(ensure_ascii=False).encode
+
+      def write(row):
+        cells = zip(columns, row, strict=True)
+        kept = {name: value for name, value in cells if value is not None}
+        text.write(encode(kept) + "\n")
+
+      yield write
+    text.flush()
+    text.detach()
+    if packed:
+      file.close()
+
+
+def _cells(values: np.ndarray) -> list[Any]:
+  """Numbers for a table, with the digits of a float32.
+
+  NaN becomes an empty cell. Infinity becomes a string, as JSON has no infinity.
+  """
+  return [
+    float(f"{value:.6g}")
+    if math.isfinite(value)
+    else None
+    if math.isnan(value)
+    else "inf"
+    for value in values.tolist()
+  ]
+
+
+def write_sessions(
+  found: Findings, grouped: list[Incident], folder: Path, form: str
+):
+  """Writes sessions.csv, or another `form`: a row per session of the input.
+
+  Line and timestamp are those of the session's most surprising event. The
+  columns severity, reason and score, of alarms alone, are as in `severity`, the
+  reason in words; incident is a row of incidents.csv, from 1. In a log, 1 in
+  the column open or cut is a session that its end or its begin cuts.
+  """
+  sessions, oddest = found.sessions, found.oddest().tolist()
+  distinct = verdict_columns(found) | {"p_value": _cells(found.p)}
+  distinct["incident"] = _numbers(found, grouped)
+  scores = {name: _cells(values) for name, values in found.scores.items()}
+  places = places_of(found)
+  columns = ["session", *distinct, *places, *scores]
+  columns += ["label"] * (sessions.labels is not None)
+  rows = list(zip(*distinct.values(), strict=True))
+  score_rows = list(zip(*scores.values(), strict=True))
+  with _table(folder, "sessions", form, columns) as write:
+    for j, d in enumerate(found.distinct.which.tolist()):
+      where = [value(j, oddest[d]) for value in places.values()]
+      row = [sessions.names[j], *rows[d], *where, *score_rows[d]]
+      if sessions.labels is not None:
+        known = sessions.labelled is None or sessions.labelled[j]
+        row.append(int(sessions.labels[j]) if known else None)
+      write(row)
+
+
+def verdict_columns(found: Findings) -> dict[str, list[Any]]:
+  """The columns of sessions.csv that are the same for equal sessions.
+
+  The values are those of the distinct sessions. The incidents are not known
+  yet.
+  """
+  sessions, alarms = found.sessions, found.alarms
+  first = found.distinct.first
+  return {
+    "events": np.diff(sessions.bounds)[first].tolist(),
+    **{
+      name: (1 - whole[first]).tolist()
+      for name, whole in (("open", sessions.ends), ("cut", sessions.begins))
+      if whole is not None
+    },
+    "p_value": found.p.tolist(),
+    "flag": found.flags.astype(int).tolist(),
+    "severity": [severity.NAMES[n] or None for n in alarms.severity.tolist()],
+    "incident": [None] * len(found.p),
+    "reason": [severity.WORDS.get(name) for name in alarms.reasons],
+    "score": [name or None for name in alarms.reasons],
+    "models": alarms.models.tolist(),
+    "unknown_events": alarms.unknown_events.tolist(),
+    "flagged_events": alarms.flagged_events.tolist(),
+    "first_alarm": [
+      None if n < 0 else n for n in found.first_alarms().tolist()
+    ],
+  }
+
+
+def _numbers(found: Findings, grouped: list[Incident]) -> list[int | None]:
+  """The number of the incident of each distinct session, from 1."""
+  numbers: list[int | None] = [None] * len(found.p)
+  for number, one in enumerate(grouped, 1):
+    for d in one.members:
+      numbers[d] = number
+  return numbers
+
+
+def write_incidents(
+  found: Findings, grouped: list[Incident], folder: Path, form: str
+):
+  """Writes incidents.csv, or another `form`: a row per incident."""
+  columns, rows = incident_rows(found, grouped)
+  with _table(folder, "incidents", form, columns) as write:
+    for row in rows:
+      write(row)
+
+
+def incident_rows(
+  found: Findings, grouped: list[Incident]
+) -> tuple[list[str], list[list[Any]]]:
+  """The columns and the rows of incidents.csv."""
+  places = places_of(found)
+  columns = ["incident", "severity", "sessions", "p_value", "reason", "score"]
+  columns += ["event", "example", *places, "before", "after"]
+  rows = []
+  for number, one in enumerate(grouped, 1):
+    j = one.session
+    where = [value(j, one.position) for value in places.values()]
+    [p] = _cells(np.array([one.p]))
+    example = found.sessions.names[j]
+    context = [" | ".join(names) for names in (one.before, one.after)]
+    name = severity.NAMES[one.severity]
+    reason = severity.WORDS[one.reason]
+    row = [number, name, one.count, p, reason, one.reason, one.event]
+    rows.append([*row, example, *where, *context])
+  return columns, rows
+
+
+def places_of(found: Findings) -> dict[str, Callable[[int, int], Any]]:
+  """The columns that say where an event is, each as a function of j, place."""
+  places: dict[str, Callable[[int, int], Any]] = {}
+  if found.sessions.files is not None:
+    places["file"] = found.file
+  if found.sessions.lines is not None:
+    places["line"] = found.line
+  if found.sessions.timestamps is not None:
+    places["timestamp"] = found.timestamp
+  return places
+
+
+def write_events(
+  found: Findings,
+  which: np.ndarray,
+  details: Scores,
+  folder: Path,
+  settings: Config,
+):
+  """Writes events.csv, or another `detect.format`: a row per event.
+
+  Args:
+    found: all findings.
+    which: the distinct sessions whose events are written, at least one.
+    details: entropy and likelier events of these sessions.
+    folder: of the table.
+    settings: of `config.detect`.
+  """
+  sessions = found.sessions
+  document = {d: n for n, d in enumerate(which.tolist())}
+
+  def columns(d: int) -> dict[str, list[Any]]:
+    return _event_columns(
+      found, d, details.document(document[d]), settings.top_k
+    )
+
+  @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
+  def rows(d: int) -> list[tuple[Any, ...]]:
+    return list(zip(*columns(d).values(), strict=True))
+
+  places = places_of(found)
+  header = ["session", "position", *places, *columns(int(which[0]))]
+  with _table(folder, "events", settings.format, header) as write:
+    for j, d in enumerate(found.distinct.which.tolist()):
+      if d not in document:
+        continue
+      first = int(found.offsets[d])
+      targets = found.targets[slice(*found.bounds[d : d + 2])].tolist()
+      for place, (event, *row) in enumerate(rows(d), first):
+        where = [value(j, place) for value in places.values()]
+        if targets[place - first] == UNKNOWN:  # Equal sessions may differ here.
+          event = escaped(found.as_read(j, place) or event)
+        write([sessions.names[j], place, *where, event, *row])
+
+
+def _event_columns(
+  found: Findings, d: int, details: dict[str, np.ndarray], top_k: int
+) -> dict[str, list[Any]]:
+  """The columns of events that are the same in all equal sessions."""
+  part = slice(*found.bounds[d : d + 2])
+  nll, targets = found.nll[part], found.targets[part]
+  probability = np.exp(-nll)
+  in_top_k = found.rank[part] <= top_k
+  columns = {
+    "event": found.names.names(targets),
+    "nats": _cells(nll),
+    "bits": _cells(nll / math.log(2)),
+    "probability": _cells(probability),
+    "rank": [r if r != UNRANKED else None for r in found.rank[part].tolist()],
+    "in_top_k": in_top_k.astype(int).tolist(),
+    "lifted_probability": _cells(np.where(in_top_k, 1.0, probability)),
+    "entropy": _cells(details["entropy"]),
+    "unknown": (targets == UNKNOWN).astype(int).tolist(),
+    "p_value": _cells(found.event_p[part]),
+    "flag": found.event_flags[part].astype(int).tolist(),
+  }
+  if "ids" in details:
+    alternatives = zip(details["ids"].T, details["chances"].T, strict=True)
+    for k, (ids, chances) in enumerate(alternatives, 1):
+      columns[f"event_{k}"] = found.names.names(ids)
+      columns[f"probability_{k}"] = _cells(chances)
+  return columns

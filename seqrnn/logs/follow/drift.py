@@ -1,0 +1,214 @@
+"""Drift: whether new sessions still score as those of the calibration.
+
+Each new session is assigned to one model at random, and its score by that model
+is ranked among the calibration scores of the model and all new scores before it
+(transductive conformal p-values: Vovk et al. 2005). If new sessions are like
+those of the calibration, the p-values are independent and uniform. A fixed
+calibration would not do: its p-values share its chance, and 30,000 of them show
+that 1,000 scores are no whole distribution.
+
+A martingale bets against uniformity: its capital, 1 at first, stays below
+1 / alpha for ever with a probability of at least 1 - alpha (Ville 1939), and
+grows exponentially when the p-values become small or large (conformal test
+martingales for "Retrain or not retrain", Vovk et al. 2021). Instead of their
+Simple Jumper, whose capital melts away while nothing happens, a small part of
+the capital starts to bet at each session, and most is saved.
+
+Alarms are no drift: a bet pays so little that its expectation is at most 1 even
+if a share TOLERATED of the sessions has any p-values.
+"""
+
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from seqrnn.logs.follow.state import Change as Stored
+
+TOLERATED = 0.05  # Share of anomalous sessions that is no drift.
+ALPHA = 0.01  # The probability that there is ever a false warning.
+_BETS = np.array([-1.9, -1, -0.5, -0.25, 0.25, 0.5, 1, 1.9])
+# Sessions after which the saved capital has fallen to 1 / sqrt(2).
+_PATIENCE = 100
+# Scores are ranked in cells that depend on no data, so that memory is bounded
+# and ranks stay valid; scores of a cell are ties.
+_CELLS, _CELLS_OF_A_NAT = 4096, 200
+
+
+class Change(NamedTuple):
+  """A warning that new sessions are no longer like those of the calibration.
+
+  Attributes:
+    began: number of sessions before the change, as far as can be said.
+    time: of that session in seconds since 1970, if it is known.
+    sessions: number of sessions when the change was noticed.
+    higher: whether the scores have become higher; else lower.
+  """
+
+  began: int
+  time: float | None
+  sessions: int
+  higher: bool
+
+  def text(self, workdir: str) -> str:
+    """What has happened, and what to do."""
+    when = f"session {self.began + 1:,} since the model was taken up"
+    if self.time is not None:
+      when = f"{datetime.fromtimestamp(self.time, UTC):%Y-%m-%d %H:%M:%S}"
+    return (
+      f"drift: since {when}, sessions score"
+      f" {'higher' if self.higher else 'lower'} than those of the calibration:"
+      " the model no longer fits this log, and p-values and alarms are"
+      " unreliable; train on a log that has the new sessions: python run.py"
+      f" --config={workdir}/config.json --config.data.path=LOG --workdir=NEW,"
+      " then --workdir=NEW --mode=detect"
+    )
+
+
+class Drift:
+  """The test martingale of a calibration.
+
+  Attributes:
+    key: tells calibrations apart.
+    sessions: number of sessions taken.
+    change: the warning, once there was one.
+  """
+
+  def __init__(self, groups: Sequence[tuple[ArrayLike, ArrayLike]], seed: int):
+    """Begins with a calibration.
+
+    Args:
+      groups: for each model the scores of its calibration sessions, as they
+        would get them as new sessions, and the number of sessions of each.
+      seed: of the assignment to models and of the ranks of ties.
+    """
+    self._counts = np.zeros((len(groups), _CELLS), np.int64)
+    for row, (scores, counts) in zip(self._counts, groups, strict=True):
+      np.add.at(row, _cells(scores), np.asarray(counts, np.int64))
+    sizes = self._counts.sum(axis=1)
+    self._shares = np.cumsum(sizes) / sizes.sum()
+    # Cells whose counts are not stored; whether others of another calibration
+    # are.
+    self._changed: dict[tuple[int, int], None] = {}
+    self._is_new = True
+    self._seed = seed
+    self.key = zlib.crc32(self._counts.tobytes(), seed)
+    self.sessions, self.change = 0, None
+    self._capital = np.zeros(len(_BETS))
+    # The capital of each bet since the begin, as a logarithm, and its minimum.
+    self._log, self._least = np.zeros((2, len(_BETS)))
+    self._began = [0] * len(_BETS)
+    self._times: list[float | None] = [None] * len(_BETS)
+    self._fresh = np.ones(len(_BETS), bool)
+
+  def take(
+    self, scores_K: np.ndarray, number: int, time: float | None = None
+  ) -> Change | None:
+    """Takes a new session; returns the warning, once, and then does nothing.
+
+    Args:
+      scores_K: its combined score by each model.
+      number: a number of its own, for the random choices.
+      time: of the session, in seconds since 1970.
+    """
+    if self.change is not None:
+      return None
+    p = self.p_value(scores_K, number)
+    # At the session after a minimum a change may have begun.
+    for n in np.flatnonzero(self._fresh).tolist():
+      self._began[n], self._times[n] = self.sessions, time
+    saved = _saved(self.sessions)
+    self.sessions += 1
+    self._capital += (saved - _saved(self.sessions)) / len(_BETS)
+    pays = payoffs(p)
+    self._capital *= pays
+    self._log += np.log(pays)
+    self._fresh = self._log <= self._least
+    self._least = np.minimum(self._least, self._log)
+    if self.capital < 1 / ALPHA:
+      return None
+    best = int(np.argmax(self._capital))
+    self.change = Change(
+      self._began[best], self._times[best], self.sessions, bool(_BETS[best] > 0)
+    )
+    return self.change
+
+  @property
+  def capital(self) -> float:
+    """The martingale: 1 at first, large if the p-values are not uniform."""
+    return float(_saved(self.sessions) + self._capital.sum())
+
+  def p_value(self, scores_K: np.ndarray, number: int) -> float:
+    """The smoothed p-value of a new session, whose score it takes."""
+    pick, tie = np.random.default_rng([self._seed, number]).random(2)
+    k = min(
+      int(np.searchsorted(self._shares, pick, "right")), len(scores_K) - 1
+    )
+    row, cell = self._counts[k], int(_cells(scores_K[k]))
+    row[cell] += 1
+    self._changed[k, cell] = None
+    return float((row[cell + 1 :].sum() + tie * row[cell]) / row.sum())
+
+  def changes(self) -> Iterator[Stored]:
+    """Changes of the counts since `saved`; a part is a cell of a model."""
+    if self._is_new:
+      yield "drift", None, 0, None
+    for k, cell in self._changed:
+      yield "drift", k, cell, int(self._counts[k, cell])
+
+  def saved(self):
+    """Notes that the changes are stored."""
+    self._changed.clear()
+    self._is_new = False
+
+  def facts(self) -> dict[str, Any]:
+    """All that `restore` needs besides counts, as JSON."""
+    return {
+      "key": self.key,
+      "sessions": self.sessions,
+      "bets": [
+        self._capital.tolist(),
+        self._log.tolist(),
+        self._least.tolist(),
+      ],
+      "began": [[*self._began], [*self._times], self._fresh.tolist()],
+      "change": None if self.change is None else list(self.change),
+    }
+
+  def restore(
+    self, state: dict[str, Any], rows: Iterable[tuple[int, int, int]]
+  ) -> bool:
+    """Resumes from facts and counts; False: they are of another calibration."""
+    if state["key"] != self.key:
+      return False
+    self._is_new = False
+    for k, cell, count in rows:
+      self._counts[k, cell] = count
+    self.sessions = state["sessions"]
+    self._capital, self._log, self._least = np.array(state["bets"])
+    self._began, self._times = map(list, state["began"][:2])
+    self._fresh = np.array(state["began"][2])
+    change = state["change"]
+    self.change = None if change is None else Change(*change)
+    return True
+
+
+def payoffs(p: float) -> np.ndarray:
+  """The factor by which the capital of each bet grows."""
+  # The expectation is highest if the tolerated share has a p of 0 or of 1.
+  return (1 + _BETS * (0.5 - p)) / (1 + TOLERATED * np.abs(_BETS) / 2)
+
+
+def _cells(scores: Any) -> np.ndarray:
+  """The cell of each score, which is not negative and may be infinite."""
+  cells = _CELLS_OF_A_NAT * np.log1p(np.maximum(scores, 0))
+  return np.minimum(cells, _CELLS - 1).astype(int)
+
+
+def _saved(sessions: int) -> float:
+  """The capital that does not bet yet."""
+  return 1 / math.sqrt(1 + sessions / _PATIENCE)

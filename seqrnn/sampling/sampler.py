@@ -1,0 +1,221 @@
+"""Symbols and frames of notes, drawn one by one in a compiled loop."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from seqrnn.config.fields.conditions import SAMPLED_TEXT
+from seqrnn.config.fields.modes import SAMPLE
+from seqrnn.config.read import Config
+from seqrnn.data.vocabulary import END, PAD
+from seqrnn.errors import UserError
+from seqrnn.experiment import Carry, Decoder, Experiment, Params
+from seqrnn.runtime import sharding
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
+from seqrnn.sampling import choice, processors
+from seqrnn.sampling.primes import padded_prime, prime_frames
+
+_CHUNK = 256  # Symbols of one call, at most: text is printed while it grows.
+_NOISE = 2**20  # Random numbers drawn at once, at most.
+
+
+def _part_size(total: int, limit: int) -> int:
+  """The size of equal parts of `total`, at most `limit`, as few as possible."""
+  return -(-total // -(-total // limit))
+
+
+@lru_cache(CACHED_FUNCTIONS)
+def reader(
+  decoder: Decoder, mesh: Mesh | None = None, aligned: bool = False
+) -> Callable[..., Carry]:
+  """A jitted function params, prime_BP, length -> carry.
+
+  It reads the first `length` symbols of the prime. With `aligned`, it skips
+  padding at the start, so that primes of several lengths end at one place.
+  """
+
+  @partial(sharding.jit, mesh=mesh)
+  def read(params, prime_BP, length):
+    def step(t, carry):
+      symbol_B = jax.lax.dynamic_index_in_dim(prime_BP, t, 1, keepdims=False)
+      after = decoder.step(params, carry, symbol_B)[0]
+      if not aligned:
+        return after
+
+      def skip(old, new):
+        axes = range(1, new.ndim)
+        return jnp.where(jnp.expand_dims(symbol_B == PAD, axes), old, new)
+
+      return jax.tree.map(skip, carry, after)
+
+    return jax.lax.fori_loop(0, length, step, decoder.start(len(prime_BP)))
+
+  return read
+
+
+def read(decoder: Decoder, params: Params, prime_BP: np.ndarray) -> Carry:
+  """The carry before the last symbol of a prime, padded at the start."""
+  aligned = prime_BP.ndim == 2 and bool((prime_BP == PAD).any())
+  return reader(decoder, None, aligned)(
+    params, padded_prime(prime_BP), prime_BP.shape[1] - 1
+  )
+
+
+@lru_cache(CACHED_FUNCTIONS)
+def drawer(
+  decoder: Decoder,
+  how: choice.Choice = choice.SYMBOL,
+  applied: tuple[processors.Processor, ...] = (),
+  chunk: int = _CHUNK,
+  numbers: int = _NOISE,
+  mesh: Mesh | None = None,
+) -> Callable[..., Any]:
+  """A jitted function that draws the symbols from `first` to before `stop`.
+
+  It maps params, state, seed, (settings of `how`, arrays of the processors),
+  first, stop to the next state and symbols_BT, whose first stop - first symbols
+  are drawn. A state is the carry before symbol_B, symbol_B, ended_B, and the
+  memories of the processors. A call draws at most `chunk` symbols, and at most
+  `numbers` random numbers at once.
+  """
+
+  @partial(sharding.jit, mesh=mesh)
+  def draw(params, state, seed, given, first, stop):
+    carry, symbol_B, ended_B, memories = state
+    settings, arrays = given
+    _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
+    key = jax.random.key(seed)
+    many = _part_size(chunk, max(1, numbers // like.size))
+
+    def drawn(index):
+      return how.noise(jax.random.fold_in(key, index), like.shape, like.dtype)
+
+    def draw_part(part, loop):
+      # The noise of many steps in one call: drawn for each step by itself, it
+      # takes longer than the step.
+      begin = first + part * many
+      noise_NBV = jax.vmap(drawn)(begin + jnp.arange(many))
+
+      def step(n, loop):
+        carry, symbol_B, memories, symbols_TB = loop
+        t = begin + n
+        carry, logits_BV = decoder.step(params, carry, symbol_B)
+        noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
+        logits_BV = processors.apply(applied, arrays, memories, logits_BV, t)
+        symbol_B = how.choose(noise_BV, logits_BV, *settings)
+        memories = processors.advance(applied, arrays, memories, symbol_B, t)
+        symbols_TB = jax.lax.dynamic_update_index_in_dim(
+          symbols_TB, symbol_B, t - first, 0
+        )
+        return carry, symbol_B, memories, symbols_TB
+
+      return jax.lax.fori_loop(0, jnp.minimum(stop - begin, many), step, loop)
+
+    symbols_TB = jnp.zeros((chunk, *symbol_B.shape), jnp.int32)
+    parts = (stop - first + many - 1) // many
+    loop = carry, symbol_B, memories, symbols_TB
+    carry, symbol_B, memories, symbols_TB = jax.lax.fori_loop(
+      0, parts, draw_part, loop
+    )
+    # After the loop, in which this would be another kernel of a GPU.
+    ended_B, shown_TB = _padded_after_end(ended_B, symbols_TB)
+    return (carry, symbol_B, ended_B, memories), shown_TB.swapaxes(0, 1)
+
+  return draw
+
+
+def _padded_after_end(
+  ended_B: jax.Array, symbols_TB: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Whether each stream has ended, and its symbols, padded after their end."""
+  t = jnp.arange(len(symbols_TB)).reshape(-1, *[1] * ended_B.ndim)
+  end_B = jnp.min(jnp.where(symbols_TB == END, t, len(t)), axis=0)
+  shown_TB = jnp.where(ended_B[None] | (t > end_B[None]), PAD, symbols_TB)
+  return ended_B | (end_B < len(t)), shown_TB
+
+
+def generator(
+  decoder: Decoder,
+  *,
+  length: int,
+  how: choice.Choice = choice.SYMBOL,
+  applied: Sequence[processors.Applied] = (),
+) -> Callable[..., Iterator[np.ndarray]]:
+  """A function params, prime_BP, seed, *settings of `how` -> chunks.
+
+  A chunk of symbols is int32 [B, n]; all chunks together have `length`
+  symbols. After the end symbol a stream is padded. The symbols depend on the
+  seed and not on the size of the chunks. A decoder with a `choose` compiles
+  two programs, one for the prime and one for a chunk; other lengths and
+  settings reuse them.
+
+  Shorter primes are padded at the start, which is not read.
+
+  A symbol may be a frame of notes, with one more axis. Notes are 0 or 1, so
+  none is the end symbol.
+
+  Args:
+    decoder: of the model.
+    length: symbols to draw.
+    how: a symbol, or a frame of notes, is drawn.
+    applied: processors of the logits, in their order.
+  """
+  functions = tuple(one.processor for one in applied)
+  arrays = tuple(one.arrays for one in applied)
+  draw = drawer(decoder, how, functions, _CHUNK, _NOISE)
+
+  def generate(
+    params: Params, prime_BP: np.ndarray, seed: int, *settings: Any
+  ) -> Iterator[np.ndarray]:
+    carry = read(decoder, params, prime_BP)
+    last_B = prime_BP[:, -1].astype(np.int32)
+    memories = tuple(one.start(prime_BP) for one in applied)
+    state = carry, last_B, np.zeros(last_B.shape, bool), memories
+    chunk = _part_size(length, _CHUNK)
+    for first in range(0, length, chunk):
+      stop = min(first + chunk, length)
+      state, symbols_BT = draw(
+        params, state, np.uint32(seed), (settings, arrays), first, stop
+      )
+      yield np.asarray(symbols_BT)[:, : stop - first]
+      if np.asarray(state[2]).all():
+        return
+
+  return generate
+
+
+def sample_music(
+  experiment: Experiment, params: Params, config: Config
+) -> list[np.ndarray]:
+  """The notes [frames, V] of each piece, in the order of `sample`.
+
+  Raises:
+    UserError: no such prime, or settings that need symbols.
+  """
+  settings = config.sample
+  assert experiment.decoder is not None, "checked by the caller"
+  for name, field in SAMPLE.items():
+    value = settings[name.removeprefix("sample.")]
+    if field.used == SAMPLED_TEXT and value != field.default:
+      raise UserError(
+        f"config.{name}={value!r}: must be {str(field.default).lower()} for"
+        " music, whose notes are drawn independently"
+      )
+  prime_PV = prime_frames(config.data, settings.prime)
+  prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))
+  generate = generator(
+    experiment.decoder,
+    length=settings.length,
+    how=choice.NOTES,
+  )
+  shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
+  made = []
+  for temperature in settings.temperature:
+    chunks = generate(params, prime_BPV, settings.seed, temperature)
+    made += list(np.concatenate([shown_BPV, *chunks], axis=1))
+  return made

@@ -1,0 +1,1 @@
+"""Predictions, scores and states of a trained model, and its metrics."""

@@ -1,0 +1,252 @@
+"""Metrics of a split, summed over its batches."""
+
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from seqrnn.data.batches.windows import Batches
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.experiment import Carry, Experiment, Params, Spans
+from seqrnn.runtime import sharding
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS
+from seqrnn.scoring import metrics, spans
+from seqrnn.scoring.predictions import decider
+
+# Pending batches; more would take memory and no less time.
+_PENDING = 8
+_COLUMNS = "targets", "weights", "spans"  # [B, N] of a batch.
+
+
+class Answers(NamedTuple):
+  """The labels that a model predicts for a split, text by text.
+
+  Attributes:
+    target: true ids [N], UNKNOWN for a label that training has not seen.
+    best: predicted ids [N].
+    weight: of the targets [N].
+    begins: whether a text begins there, bool [N].
+    codes: the column `spans` of the batches [N]; None: they have none.
+    log_p: of all ids [N, V], where a text has one label (`by_text`); else None.
+    joined: whether several rows were joined to one label.
+  """
+
+  target: np.ndarray
+  best: np.ndarray
+  weight: np.ndarray
+  begins: np.ndarray
+  codes: np.ndarray | None = None
+  log_p: np.ndarray | None = None
+  joined: bool = False
+
+  def confusion(self, V: int) -> np.ndarray:
+    """The weights of targets [truth, predicted], [V, V]."""
+    counts_VV = np.zeros((V, V))
+    np.add.at(counts_VV, (self.target, self.best), self.weight)
+    return counts_VV
+
+  def span_counts(self, marked: Spans) -> np.ndarray:
+    """The numbers of spans [3, types + 1], as `Spans.count`."""
+    row = {"targets": self.target, "first": self.begins, "spans": self.codes}
+    batch = {name: x[None] for name, x in row.items() if x is not None}
+    batch["weights"] = np.ones_like(batch["targets"])
+    return np.asarray(jax.jit(marked.count)(batch, self.best[None]))
+
+
+def evaluator(
+  experiment: Experiment, mesh: Mesh
+) -> Callable[..., dict[str, float] | None]:
+  """`examiner`, without the answers."""
+  examine = examiner(experiment, mesh)
+
+  def evaluate(*args: Any) -> dict[str, float] | None:
+    found = examine(*args)
+    return None if found is None else found[0]
+
+  return evaluate
+
+
+def examiner(
+  experiment: Experiment, mesh: Mesh
+) -> Callable[..., tuple[dict[str, float], Answers | None] | None]:
+  """A function params, batches, stop -> metrics, and Answers if it has labels.
+
+  It is compiled once per experiment. It calls `stop` before each batch; when
+  the result is true, it returns None. The windows of a text are joined: figures
+  are of whole texts, if the batches have `document` and `place`.
+  """
+  zeros, add = adder(totals(experiment), mesh)
+  start = sharding.carry_init(experiment.carry, mesh)
+
+  def examine(
+    params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
+  ) -> tuple[dict[str, float], Answers | None] | None:
+    B = batches.batch_size
+    first, end = sharding.local_rows(B, mesh)
+    sums, carry, pending, parts = None, (), deque(), []
+
+    def fetch():
+      rows, answers, sums = pending.popleft()
+      jax.block_until_ready(sums)
+      if experiment.labels is not None:
+        parts.append(_flat(rows, sharding.own_rows(answers)))
+
+    for n, rows in enumerate(batches.rows(first, end)):
+      if stop():
+        return None
+      # Rows of batches without documents are texts of their own.
+      document = n * B + first + np.arange(end - first)
+      place = rows.pop("place", document * rows["inputs"].shape[1])
+      document = rows.pop("document", document)
+      batch = sharding.put(rows, B, mesh)
+      if sums is None:
+        carry = start(batch["inputs"].shape[0])
+        sums = zeros(params, carry, batch)
+      carry, sums, answers = add(params, carry, sums, batch)
+      columns = {name: rows[name] for name in _COLUMNS if name in rows}
+      columns |= {"document": document, "place": place}
+      pending.append((columns, answers, sums))
+      if len(pending) > _PENDING:
+        fetch()
+    assert sums is not None, "a split has at least one batch"
+    while pending:
+      fetch()
+    figures = metrics.finish(
+      sharding.sum_devices(sums, mesh), experiment.in_bits
+    )
+    if experiment.labels is None:
+      return figures, None
+    columns = {
+      name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+    }
+    answers = _join(sharding.gather_rows(columns, mesh))
+    return figures | _of_texts(experiment, answers), answers
+
+  return examine
+
+
+def _flat(rows: dict[str, np.ndarray], answers: np.ndarray) -> dict[str, Any]:
+  """The columns of a batch as [B * N], and `best`, or `log_p` [B, V]."""
+  B, N = rows["targets"].shape
+  columns = {
+    name: sharding.pad_rows(x, len(answers)) for name, x in rows.items()
+  }
+  columns["document"] = np.repeat(columns["document"], N)
+  columns["place"] = columns["place"][:, None] + np.arange(N)
+  columns["log_p" if answers.dtype.kind == "f" else "best"] = answers
+  return {
+    name: x if name == "log_p" else x.reshape(-1) for name, x in columns.items()
+  }
+
+
+def _join(columns: dict[str, np.ndarray]) -> Answers:
+  """The answers in the order of their places.
+
+  The probabilities of a text's label are the mean over its windows.
+  """
+  some = np.flatnonzero(columns["weights"] > 0)
+  order = some[np.argsort(columns["place"][some], kind="stable")]
+  ordered = {name: x[order] for name, x in columns.items()}
+  document, target = ordered["document"], ordered["targets"]
+  begins = np.diff(document, prepend=-1) != 0
+  weight = ordered["weights"]
+  if "log_p" not in columns:
+    best, codes = ordered["best"], ordered.get("spans")
+    return Answers(target, best, weight, begins, codes)
+  firsts = np.flatnonzero(begins)
+  counts = np.diff(firsts, append=len(document))
+  log_p = np.logaddexp.reduceat(ordered["log_p"].astype(np.float64), firsts)
+  log_p -= np.log(counts)[:, None]
+  return Answers(
+    target[firsts],
+    log_p.argmax(axis=1),
+    weight[firsts],
+    begins[firsts],
+    log_p=log_p,
+    joined=len(firsts) < len(document),
+  )
+
+
+def _of_texts(experiment: Experiment, answers: Answers) -> dict[str, float]:
+  """The figures that differ where texts are cut into windows."""
+  figures = {}
+  if experiment.spans is not None:
+    counts_3 = answers.span_counts(experiment.spans).sum(axis=1)
+    totals = jax.tree.map(np.float64, spans.ratios(counts_3))
+    figures = {n: float(a / b) if b else 0.0 for n, (a, b) in totals.items()}
+  if answers.joined:
+    assert answers.log_p is not None, "windows of a text with one label"
+    weight, known = answers.weight, answers.target > UNKNOWN
+    log_p = answers.log_p[np.arange(len(known)), answers.target]
+    counts_VV = answers.confusion(answers.log_p.shape[1])
+    hits_V, either_V = counts_VV.diagonal(), counts_VV.sum(0) + counts_VV.sum(1)
+    there_V = either_V > 0
+    figures["loss"] = float(-np.average(log_p[known], weights=weight[known]))
+    figures["accuracy"] = float(hits_V.sum() / counts_VV.sum())
+    figures["macro_f1"] = float(
+      np.mean(2 * hits_V[there_V] / either_V[there_V])
+    )
+  return figures
+
+
+def totals(
+  experiment: Experiment,
+) -> Callable[..., tuple[Carry, tuple[Any, Any]]]:
+  """A function params, carry, batch -> carry, (totals, answers).
+
+  Answers to labels are their best ids [B, N], or, where a text has one label,
+  the log-probabilities of all ids [B, V]; to other targets ().
+  """
+  decide = None if experiment.labels is None else decider(experiment)
+  return _totals(experiment.loss, decide, experiment.by_text)
+
+
+@lru_cache(CACHED_FUNCTIONS)
+def _totals(loss: Callable, decide: Callable | None, by_text: bool) -> Callable:
+  def count(params, carry, batch):
+    after, found = loss(params, carry, batch, None)[1]
+    if decide is None:
+      return after, (found, ())
+    _, (outputs_BNV, best_BN) = decide(params, carry, batch)
+    if by_text:
+      return after, (found, jax.nn.log_softmax(outputs_BNV[:, 0]))
+    return after, (found, best_BN)
+
+  return count
+
+
+@lru_cache(CACHED_FUNCTIONS)
+def adder(
+  totals: Callable[..., Any], mesh: Mesh
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Jitted functions that start and extend the sums of batches.
+
+  They map params, carry, batch to sums that are zero, and params, carry, sums,
+  batch to carry, sums, answers. Each device has sums of its own rows, because a
+  sum over all devices would make them wait for each other at each batch.
+
+  Args:
+    totals: as the function of that name returns it.
+    mesh: of the devices.
+  """
+  by_rows = sharding.by_rows(mesh)
+
+  @partial(sharding.jit, mesh=mesh, out_shardings=by_rows)
+  def zeros(params, carry, batch):
+    sums = metrics.zeros(jax.eval_shape(totals, params, carry, batch)[1][0])
+    return jax.tree.map(lambda x: jnp.stack([x] * mesh.size), sums)
+
+  @partial(sharding.jit, mesh=mesh, out_shardings=by_rows)
+  @partial(sharding.each_device, mesh=mesh)
+  def add(params, carry, sums, batch):
+    carry, (found, answers) = totals(params, carry, batch)
+    own = jax.tree.map(lambda x: x[0], sums)
+    new = metrics.add(own, found)
+    return carry, jax.tree.map(lambda x: x[None], new), answers
+
+  return zeros, add

@@ -1,0 +1,288 @@
+"""Spans: the runs of tags that BIO and BIOES mark, and their counts by type.
+
+In BIO a span is B-type, I-type, I-type, ...; a span that I-type begins counts,
+too, so that IOB1, where only a span next to one of its type begins with B, is
+read as well (the rule of conlleval). In BIOES a span is S-type, or B-type,
+I-type, ..., E-type, and what is neither is no span (seqeval's strict mode).
+BILOU is BIOES with L for E and U for S.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.errors import listed
+from seqrnn.experiment import Batch, Spans, Totals
+from seqrnn.runtime import files
+
+# What a tag may do: begin a span, continue it, be continued, end it.
+_BEGINS, _INSIDE, _OPENS, _CLOSES = 1, 2, 4, 8
+_TYPE = 16  # The code of a tag is _TYPE * type + what it may do; -1 outside.
+_OUTSIDE = -1
+_WHOLE = _BEGINS + _CLOSES
+_SCHEMES = [
+  {
+    "B": _BEGINS + _OPENS + _CLOSES,
+    "I": _BEGINS + _INSIDE + _OPENS + _CLOSES,
+  },
+  *(
+    {
+      "B": _BEGINS + _OPENS,
+      "I": _INSIDE + _OPENS,
+      end: _INSIDE + _CLOSES,
+      single: _WHOLE,
+    }
+    for end, single in ("ES", "LU")
+  ),
+]
+_TAG = re.compile(r"([A-Z])-(.+)", re.DOTALL)
+
+
+def scheme(names: Sequence[str]) -> dict[str, int] | None:
+  """The scheme that all tags follow; None: none."""
+  found = [_TAG.fullmatch(name) for name in names if name != "O"]
+  letters = {tag and tag[1] for tag in found}
+  return next((own for own in _SCHEMES if letters <= own.keys()), None)
+
+
+def _types(labels: Vocabulary) -> list[str]:
+  return sorted({name[2:] for name in labels.symbols if name != "O"})
+
+
+def codes(labels: Vocabulary, names: Sequence[str]) -> np.ndarray:
+  """What each tag does, by the scheme of the labels.
+
+  The types of tags that the labels lack are numbered after theirs, so that
+  spans of such types are never found.
+  """
+  rules = scheme(labels.symbols)
+  assert rules is not None, "checked by the caller"
+  types = {name: n for n, name in enumerate(_types(labels))}
+  found = []
+  for name in names:
+    if name == "O":
+      found.append(_OUTSIDE)
+      continue
+    tag = _TAG.fullmatch(name)
+    kind, does = f" {name}", _WHOLE
+    if tag is not None and tag[1] in rules:
+      kind, does = tag[2], rules[tag[1]]
+    found.append(_TYPE * types.setdefault(kind, len(types)) + does)
+  return np.array(found, np.int32)
+
+
+def allowed(labels: Vocabulary) -> tuple[np.ndarray, ...] | None:
+  """Which tags may follow each other, begin and end a text.
+
+  Returns:
+    bool [C, C], [C] and [C]; None: the tags follow no scheme. Nor do they if a
+    span of some type cannot begin or end, as in IOB1 without B-type.
+  """
+  names = labels.symbols
+  if scheme(names) is None:
+    return None
+  code_C = codes(labels, names)
+  kind_C, does_C = code_C // _TYPE, np.where(code_C < 0, _CLOSES, code_C)
+  inside_C, opens_C = does_C & _INSIDE > 0, does_C & _OPENS > 0
+  closes_C = does_C & _CLOSES > 0
+  for kind in set(kind_C[kind_C >= 0].tolist()):
+    own = kind_C == kind
+    if not (own & ~inside_C).any() or not (own & closes_C).any():
+      return None
+  if not (closes_C & ~inside_C).any():  # A text of one word has no tags.
+    return None
+  same_CC = kind_C[:, None] == kind_C[None]
+  within_CC = same_CC & opens_C[:, None] & inside_C[None]
+  return within_CC | (closes_C[:, None] & ~inside_C[None]), ~inside_C, closes_C
+
+
+def warn(
+  rules: tuple[np.ndarray, ...] | None, labels: Vocabulary, sequences: Sequences
+):
+  """Warns on stderr if tags of the training split do not fit their scheme.
+
+  Args:
+    rules: as `allowed` gives them.
+    labels: the tags.
+    sequences: those of the split.
+  """
+  names = labels.symbols
+  if rules is None:
+    if scheme(names) is not None:
+      lone = [n for n in names if n[0] == "I" and f"B{n[1:]}" not in names]
+      such = f", such as {lone[0]!r}" * bool(lone)
+      print(
+        "train split: a type of span has no tag that begins it, or none that"
+        f" ends it{such}, so model.crf_constraints forbids nothing",
+        file=sys.stderr,
+      )
+      return
+    odd = [n for n in names if n != "O" and scheme([n]) is None]
+    rest = [n for n in names if n != "O" and n not in odd]
+    if 0 < len(odd) < len(rest) and scheme(rest) is not None:
+      print(
+        f"train split: {listed(odd)} does not follow the scheme of the other"
+        f" tags, such as {rest[0]!r}, so no spans are counted, and"
+        " model.crf_constraints forbids nothing",
+        file=sys.stderr,
+      )
+    return
+  allowed_CC, *_ = rules
+  label_N = sequences.table[sequences.ids] - (UNKNOWN + 1)
+  first_N = np.zeros(len(label_N), bool)
+  first_N[sequences.bounds[:-1] + sequences.begins + sequences.shifts] = True
+  broken_N = ~allowed_CC[label_N[:-1], label_N[1:]] & ~first_N[1:]
+  places = np.flatnonzero(broken_N)
+  if len(places):
+    a, b = labels.names(label_N[places[0] : places[0] + 2] + UNKNOWN + 1)
+    print(
+      f"train split: {len(places):,} of {len(label_N):,} tags follow another"
+      f" against their scheme, such as {b!r} after {a!r}; the CRF never"
+      " predicts that, unless model.crf_constraints=False",
+      file=sys.stderr,
+    )
+
+
+def _found(
+  code_BT: jax.Array, weights_BT: jax.Array, first_BT: jax.Array
+) -> tuple[jax.Array, ...]:
+  """Where spans end, where each began, and its type; all [B, T].
+
+  No span goes on where `first_BT`.
+  """
+  code_BT = jnp.where(weights_BT > 0, code_BT, _OUTSIDE)
+  span_BT = code_BT >= 0
+  type_BT = jnp.where(span_BT, code_BT // _TYPE, -1)
+  does = lambda bit: span_BT & (code_BT & bit > 0)
+  T = code_BT.shape[1]
+  place_1T = jnp.arange(T)[None]
+  same_BT = type_BT == jnp.roll(type_BT, 1, axis=1)
+  goes_on_BT = does(_INSIDE) & jnp.roll(does(_OPENS), 1, axis=1) & same_BT
+  goes_on_BT &= ~first_BT
+  # The last place that does not go on, and whether a span begins there.
+  event_BT = jnp.where(goes_on_BT, -1, 2 * place_1T + does(_BEGINS))
+  event_BT = jax.lax.cummax(event_BT, axis=1)
+  followed_BT = jnp.roll(goes_on_BT, -1, axis=1) & (place_1T < T - 1)
+  ends_BT = does(_CLOSES) & (event_BT % 2 == 1) & ~followed_BT
+  return ends_BT, event_BT // 2, type_BT
+
+
+def by_type(
+  types: int, code_V: np.ndarray, batch: Batch, best_BT: jax.Array
+) -> jax.Array:
+  """The numbers of true, predicted and correct spans, [3, types + 1].
+
+  Args:
+    types: their number; the last column counts all others.
+    code_V: `codes` of all ids.
+    batch: has the `codes` of the true tags, `spans`, if ids lack some of them;
+      and `first`, where texts begin, if rows have several.
+    best_BT: the predicted ids.
+  """
+  by_id_V = jnp.asarray(code_V)
+  weights_BT = batch["weights"]
+  true = batch.get("spans", by_id_V[batch["targets"]])
+  first = batch.get("first", jnp.arange(best_BT.shape[1])[None] == 0)
+  true_BT, start_BT, type_BT = _found(true, weights_BT, first)
+  found_BT, other_BT, own_BT = _found(by_id_V[best_BT], weights_BT, first)
+  same_BT = (start_BT == other_BT) & (type_BT == own_BT)
+  each = (
+    (true_BT, type_BT),
+    (found_BT, own_BT),
+    (true_BT & found_BT & same_BT, type_BT),
+  )
+  return jnp.stack(
+    [
+      jnp.sum(
+        jax.nn.one_hot(jnp.minimum(kind_BT, types), types + 1)
+        * is_BT[..., None],
+        axis=(0, 1),
+      )
+      for is_BT, kind_BT in each
+    ]
+  )
+
+
+def counter(
+  labels: Vocabulary,
+) -> tuple[Spans | None, Callable[[Batch, jax.Array], Totals]]:
+  """The spans of tags, and a function batch, best_BT -> precision, recall, F1.
+
+  The figures are of spans if the tags follow a scheme, of the rarer tag if
+  there are two tags; else there are none. In training, a span that a window
+  cuts counts as two in BIO, and not at all in BIOES.
+  """
+  names = labels.symbols
+  if scheme(names) is not None:
+    types = _types(labels)
+    # An unknown tag is a span by itself, of a type that none is.
+    code_V = codes(labels, ["O", "O", "O", "", *names])
+
+    def count(batch, best_BT):
+      return by_type(len(types), code_V, batch, best_BT)
+
+    return Spans(types, count), lambda *found: ratios(count(*found).sum(1))
+  if len(names) > 2:
+    return None, lambda *_: {}
+  rarer = len(labels) - 1  # The most frequent comes first.
+
+  def count_tag(batch, best_BT):
+    true_BT, found_BT = batch["targets"] == rarer, best_BT == rarer
+    terms_3BT = jnp.stack([true_BT, found_BT, true_BT & found_BT])
+    return ratios(jnp.sum(terms_3BT * batch["weights"][None], axis=(1, 2)))
+
+  return None, count_tag
+
+
+def ratios(counts_3: jax.Array) -> Totals:
+  """Precision, recall and F1 as totals, of true, predicted, correct spans."""
+  true, found, both = counts_3
+  return {
+    "precision": (both, found),
+    "recall": (both, true),
+    "f1": (2 * both, true + found),
+  }
+
+
+def table(types: Sequence[str], counts_3K: np.ndarray) -> list[list[Any]]:
+  """The rows of spans.csv: all spans, then those of each type, frequent first.
+
+  All types that training has not seen share one row.
+  """
+  rows = []
+  names = [*types, "<unknown>"]
+  for n in np.argsort(-counts_3K[0], kind="stable"):
+    if counts_3K[:, n].any():
+      rows.append([names[n], *_row(counts_3K[:, n])])
+  return [["all", *_row(counts_3K.sum(1))], *rows]
+
+
+def _row(counts_3: np.ndarray) -> list[float]:
+  true, found, both = (int(count) for count in counts_3)
+  terms = (both, found), (both, true), (2 * both, true + found)
+  return [*(a / b if b else 0.0 for a, b in terms), true, found, both]
+
+
+COLUMNS = "type", "precision", "recall", "f1", "true", "predicted", "correct"
+
+
+def write(folder: Path, rows: list[list[Any]]):
+  """Writes spans.csv.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  with files.atomic_write(folder / "spans.csv") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+      writer.writerow([f"{x:.6f}" if isinstance(x, float) else x for x in row])

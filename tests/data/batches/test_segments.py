@@ -1,0 +1,222 @@
+"""Segments: which windows an epoch takes, of which split."""
+
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.batches.segments import Segments
+from seqrnn.data.read import columns, reading
+from seqrnn.data.sources import cache
+from seqrnn.data.sources.corpora import from_text
+from seqrnn.data.vocabulary import PAD
+from tests.conftest import tiny
+
+
+def segments(tmp_path, changes, **shape):
+  """Segments of one document whose symbols tell where they stand."""
+  text = "".join(chr(0x4E00 + n) for n in range(400))
+  path = tmp_path / "text.txt"
+  path.write_text(text, "utf-8")
+  config = tiny(
+    tmp_path,
+    {
+      "data.path": str(path),
+      "data.boundaries": False,
+      "data.vocabulary_size": None,
+      **changes,
+    },
+  )
+  pieces = splits.reader(config)("train")
+  counts = pieces.counts()
+  symbols = vocabulary.make(pieces.corpus.symbols, counts, "char", 1, None)
+  shape = {"length": 9, "minimum": 2, **shape}
+  return Segments(config, symbols, **shape), int(counts.sum())
+
+
+def starts(batches):
+  """Where the windows of an epoch start, in order: ids go by code point."""
+  found = np.concatenate([batch["segment"][:, 0] for batch in batches])
+  return (found[found != PAD] - 4).tolist()
+
+
+def test_training_is_shuffled_and_differs_from_epoch_to_epoch(tmp_path):
+  made, n = segments(tmp_path, {})
+  first, again, second = (starts(made.batches("train", e)) for e in (0, 0, 1))
+  assert first == again != second
+  assert sorted(first) == sorted(second) == list(range(0, n - 1, 8))
+
+
+def test_other_seeds_have_other_orders(tmp_path):
+  one, _ = segments(tmp_path, {"seed": 1})
+  two, _ = segments(tmp_path, {"seed": 2})
+  assert starts(one.batches("train", 0)) != starts(two.batches("train", 0))
+
+
+def test_evaluation_is_in_order_and_counts_each_symbol_once(tmp_path):
+  made, n = segments(tmp_path, {"data.step": 3, "data.offset": 5})
+  text = "".join(made._vocabulary.symbols)
+  document = from_text(text, "char")
+  found = starts(made.batches(document, 0))
+  assert found == list(range(0, n - 1, 8))
+
+
+def test_a_fixed_offset_and_step(tmp_path):
+  made, n = segments(tmp_path, {"data.step": 3, "data.offset": 5})
+  found = sorted(starts(made.batches("train", 0)))
+  # Until one reaches the end.
+  assert found == list(range(5, n - 9 + 3, 3))
+
+
+def test_a_random_offset_is_drawn_each_epoch(tmp_path):
+  made, _ = segments(tmp_path, {"data.step": 6, "data.random_offset": True})
+  cuts, counts = [], set()
+  for epoch in range(40):
+    # What is before the offset is a window, which begins with the document.
+    first, *rest = sorted(starts(made.batches("train", epoch)))
+    assert first == 0 and len({s % 6 for s in rest}) == 1
+    cuts.append(rest[0] % 6)
+    counts.add(len(rest))
+  assert len(set(cuts)) >= 3 and len(counts) == 1
+
+
+def test_a_fixed_offset_says_what_it_leaves_out(tmp_path):
+  made, _ = segments(tmp_path, {"data.offset": 5})
+  facts = made.facts("train")
+  assert (facts["left_out_documents"], facts["left_out_symbols"]) == (0, 5)
+  assert "left_out_symbols" not in made.facts("validation")
+
+
+@pytest.mark.parametrize(
+  ("changes", "rows"),
+  [
+    ({"train.samples_per_epoch": 10}, 10),
+    ({"train.batches_per_epoch": 3}, 12),
+    ({"train.samples_per_epoch": 100}, 100),
+  ],
+)
+def test_an_epoch_is_as_long_as_it_is_told(tmp_path, changes, rows):
+  made, n = segments(tmp_path, changes)
+  batches = made.batches("train", 0)
+  assert len(batches) == -(-rows // 4)
+  found = starts(batches)
+  assert len(found) == rows
+  windows = len(range(0, n - 1, 8))
+  # None comes a second time before all have come once.
+  assert len(set(found[:windows])) == min(rows, windows)
+  # Only training is cut short.
+  assert len(starts(made.batches("validation", 0))) > 0
+
+
+def test_stateful_epochs_go_on_where_the_last_one_ended(tmp_path):
+  made, n = segments(
+    tmp_path, {"data.stateful": True, "train.batches_per_epoch": 3}
+  )
+  whole, _ = segments(tmp_path, {"data.stateful": True})
+  everything = whole.batches("train", 0)
+  assert len(everything) == -(-(n // 4) // 8)
+  for epoch in range(5):
+    part = made.batches("train", epoch)
+    assert len(part) == 3
+    for i, batch in enumerate(part):
+      expected = everything[(3 * epoch + i) % len(everything)]
+      np.testing.assert_array_equal(batch["segment"], expected["segment"])
+      np.testing.assert_array_equal(batch["reset"], expected["reset"])
+
+
+def test_facts_tell_corpora_apart(tmp_path):
+  made, n = segments(tmp_path, {})
+  facts = made.facts("train")
+  assert facts["documents"] == 1 and facts["symbols"] == n
+  other, _ = segments(tmp_path, {"data.test_fraction": 0.2})
+  assert other.facts("train")["crc32"] != facts["crc32"]
+
+
+def test_facts_are_found_once(tmp_path, monkeypatch):
+  made, _ = segments(tmp_path, {})
+  first = made.facts("train")
+  monkeypatch.delattr("seqrnn.data.batches.segments.checksum")
+  assert made.facts("train") == first
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    {"data.stateful": True},
+    {"data.mapping": "many_to_one", "data.step": 3},
+    {"task": "gap_model"},
+  ],
+  ids=["windows", "streams", "many_to_one", "gap_model"],
+)
+def test_rows_of_what_a_task_reads_are_parts_of_it(tmp_path, changes):
+  config = tiny(tmp_path, changes)
+  experiment = experiments.build(config, None)
+  for split in ("train", "test"):
+    batches = experiment.batches(split, 1)
+    B = batches.batch_size
+    assert config.train.batch_size == B
+    parts = [batches.rows(start, stop) for start, stop in ((0, 1), (1, B))]
+    for i, whole in enumerate(batches):
+      found = [part[i] for part in parts]
+      for name, expected in whole.items():
+        again = np.concatenate([part[name] for part in found])
+        assert again.dtype == expected.dtype
+        np.testing.assert_array_equal(again, expected)
+        np.testing.assert_array_equal(batches.rows(0, B)[i][name], expected)
+
+
+@pytest.mark.parametrize("unit", ["char", "byte", "word", "session"])
+@pytest.mark.parametrize("stateful", [False, True])
+def test_a_mapped_corpus_trains_as_one_in_memory(
+  tmp_path, monkeypatch, unit, stateful
+):
+  config = tiny(tmp_path, {"data.unit": unit, "data.stateful": stateful})
+
+  def everything():
+    experiment = experiments.build(config, None)
+    return [
+      (experiment.facts(split), list(experiment.batches(split, 0)))
+      for split in ("train", "validation")
+    ]
+
+  expected = everything()
+  monkeypatch.setattr(cache, "LARGE", 0)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  for _ in range(2):
+    for (facts, batches), (wanted, others) in zip(
+      everything(), expected, strict=True
+    ):
+      assert facts == wanted
+      for batch, other in zip(batches, others, strict=True):
+        for name in other:
+          np.testing.assert_array_equal(batch[name], other[name])
+  assert list((tmp_path / "cache/seqrnn/corpora").iterdir())
+
+
+def test_no_more_memory_for_more_text(tmp_path, monkeypatch):
+  # All that a start needs, of a text that is in memory as pages of a file.
+  monkeypatch.setattr(cache, "LARGE", 0)
+  monkeypatch.setattr(reading, "CHUNK", 2**14)
+  monkeypatch.setattr(splits, "_CHUNK", 2**14)
+  monkeypatch.setattr(columns, "SMALL", 2**14)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+  def peak(size):
+    path = tmp_path / f"{size}.txt"
+    path.write_text("".join(random.Random(0).choices("abcdé", k=2000)) * size)
+    config = tiny(tmp_path, {"data.path": str(path), "data.step": 1})
+    tracemalloc.start()
+    experiment = experiments.build(config, None)
+    experiment.facts("train")
+    for batches in (experiment.batches(s, 0) for s in ("train", "validation")):
+      assert batches[0] and batches[-1]
+    _, found = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found
+
+  peak(1)  # What is imported and kept at the first use.
+  assert peak(1000) < peak(100) + 100_000

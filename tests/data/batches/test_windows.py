@@ -1,0 +1,461 @@
+"""Windows: against a loop over documents, and what a shuffle may not change."""
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data.batches.shuffle import shuffle
+from seqrnn.data.batches.windows import (
+  Batches,
+  Epoch,
+  Shape,
+  _lengths,
+  left_out,
+)
+from seqrnn.data.batches.windows import windows as windows_of
+from seqrnn.data.vocabulary import PAD
+from seqrnn.errors import UserError
+
+examples = settings(deadline=None, database=None, max_examples=200)
+
+
+def make_sequences(sizes):
+  """Documents in which no id is twice, so that each tells its place."""
+  bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+  ids = np.arange(bounds[-1], dtype=np.uint16)
+  table = np.arange(4, 4 + len(ids), dtype=np.int32)
+  nowhere = np.zeros(len(sizes), bool)
+  return Sequences(
+    ids,
+    table,
+    0 * bounds[:-1],
+    nowhere,
+    nowhere,
+    bounds,
+    np.arange(len(sizes)),
+  )
+
+
+def windows(sequences, batch_size, drawn=None, **fields):
+  own = {name: fields.pop(name) for name in Shape._fields if name in fields}
+  if drawn is not None:
+    fields["offset"] = drawn
+  return windows_of(sequences, Shape(**own), batch_size, Epoch(**fields))
+
+
+def cut(sequences, length, step, offset, full, minimum):
+  """The windows of each document, one by one."""
+  ids, bounds = sequences.table, sequences.bounds
+  found = []
+  for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    document = ids[begin:end].tolist()
+    start, n = offset, len(document)
+    while n - start >= minimum:
+      if full and n - start < length and start > offset:
+        break
+      found.append(document[start : start + length])
+      if start + length >= n:
+        break
+      start += step
+  return found
+
+
+def rows(batches, length):
+  """All rows without their padding, which is checked to stand at the right."""
+  found = []
+  for batch in batches:
+    segment = batch["segment"]
+    assert segment.dtype == np.int32 and segment.shape[1] <= length
+    for row in segment:
+      inside = row != PAD
+      assert not np.any(~inside[:-1] & inside[1:])
+      found.append(row[inside].tolist())
+  return found
+
+
+shapes = st.fixed_dictionaries(
+  {
+    "length": st.integers(1, 7),
+    "step": st.integers(1, 9),
+    "offset": st.integers(0, 4),
+    "full": st.booleans(),
+    "minimum": st.integers(1, 3),
+  }
+)
+sizes = st.lists(st.integers(0, 25), max_size=8)
+
+
+@examples
+@given(sizes, shapes, st.integers(1, 5))
+def test_windows_as_cut_one_by_one(sizes, shape, batch_size):
+  assume(shape["minimum"] <= shape["length"])
+  sequences = make_sequences(sizes)
+  expected = cut(sequences, **shape)
+  if not expected:
+    with pytest.raises(UserError, match=r"^data\.window(, data\.offset=\d)?: "):
+      windows(sequences, batch_size=batch_size, **shape)
+    return
+  batches = windows(sequences, batch_size=batch_size, **shape)
+  assert len(batches) == -(-len(expected) // batch_size)
+  assert all(len(batch["segment"]) == batch_size for batch in batches)
+  found = rows(batches, shape["length"])
+  assert found[: len(expected)] == expected
+  # The rest of the last batch is padding, whole rows of it.
+  assert found[len(expected) :] == [[]] * (len(found) - len(expected))
+
+
+@examples
+@given(sizes, st.integers(1, 7), st.integers(1, 5))
+def test_every_symbol_but_a_first_is_a_target_once(sizes, T, batch_size):
+  assume(max(sizes, default=0) >= 2)
+  sequences = make_sequences(sizes)
+  ids, bounds = sequences.table, sequences.bounds
+  batches = windows(sequences, batch_size=batch_size, length=T + 1, step=T)
+  targets = []
+  for row in rows(batches, T + 1):
+    for symbol, following in zip(row, row[1:], strict=False):
+      assert following == symbol + 1
+      targets.append(following)
+  firsts = ids[bounds[:-1][np.diff(bounds) > 0]]
+  assert targets == sorted(set(ids.tolist()) - set(firsts.tolist()))
+
+
+def targets_of(found, minimum):
+  return [symbol for row in found for symbol in row[minimum - 1 :]]
+
+
+@examples
+@given(sizes, st.integers(1, 7), st.integers(1, 2), st.integers(0, 99))
+def test_a_drawn_offset_loses_no_target_and_no_document(
+  sizes, T, minimum, seed
+):
+  assume(max(sizes, default=0) >= minimum)
+  sequences = make_sequences(sizes)
+  shape = {"length": T + minimum - 1, "step": T, "minimum": minimum}
+  fixed, drawn = (
+    windows(sequences, batch_size=3, drawn=rng, **shape)
+    for rng in (None, np.random.default_rng(seed))
+  )
+  found = rows(drawn, T + minimum - 1)
+  expected = targets_of(rows(fixed, T + minimum - 1), minimum)
+  assert sorted(targets_of(found, minimum)) == expected
+  for batch in drawn:
+    for row, place in zip(batch["segment"], batch["place"], strict=True):
+      assert row[0] in (PAD, place + 4)
+  # What fits into one window is not cut.
+  whole = [n for n in sizes if minimum <= n < T + minimum]
+  assert sum(len(row) in whole for row in found) >= len(whole)
+
+
+@examples
+@given(sizes, shapes, st.integers(1, 5))
+def test_an_epoch_has_as_many_batches_whatever_is_drawn(sizes, shape, B):
+  shape["length"] = max(shape["minimum"], shape["length"])
+  del shape["offset"]
+  sequences = make_sequences(sizes)
+  assume(cut(sequences, offset=0, **shape))
+  counts, places = set(), set()
+  for seed in range(30):
+    batches = windows(
+      sequences, batch_size=B, drawn=np.random.default_rng(seed), **shape
+    )
+    found = rows(batches, shape["length"])
+    counts.add(len([row for row in found if row]))
+    places |= {row[0] for row in found if row}
+    assert all(len(row) >= shape["minimum"] for row in found if row)
+    if shape["full"]:
+      short = {n for n in sizes if n < shape["length"]}
+      assert {len(row) for row in found} <= {0, shape["length"], *short}
+  assert len(counts) == 1
+  # Of several windows in a document, the cuts are not always the same. (Of two
+  # offsets, which give one window more or less, one is never drawn.)
+  if max(sizes) > shape["length"] + shape["step"] > shape["length"] + 2:
+    assert len(places) > min(counts)
+
+
+@examples
+@given(sizes, st.integers(0, 9), st.integers(1, 3))
+def test_what_a_fixed_offset_leaves_out_is_counted(sizes, offset, minimum):
+  found = cut(make_sequences(sizes), 5, 5, offset, False, minimum)
+  documents, symbols = left_out(np.array(sizes, int), offset, minimum)
+  assert documents == sum(n < offset + minimum for n in sizes)
+  if minimum == 1:
+    assert symbols == sum(sizes) - sum(map(len, found))
+
+
+@examples
+@given(sizes, shapes, st.integers(1, 5), st.integers(1, 40), st.booleans())
+def test_passes_go_round_and_each_window_is_once_in_one(
+  sizes, shape, batch_size, samples, shuffle
+):
+  assume(shape["minimum"] <= shape["length"])
+  sequences = make_sequences(sizes)
+  once = cut(sequences, **shape)
+  assume(once)
+  batches = windows(
+    sequences,
+    batch_size=batch_size,
+    order=(3, 5) if shuffle else None,
+    samples=samples,
+    **shape,
+  )
+  assert len(batches) == -(-samples // batch_size)
+  found = rows(batches, shape["length"])
+  assert all(found[:samples]) and not any(found[samples:])
+  for start in range(0, samples, len(once)):
+    turn = found[start : min(start + len(once), samples)]
+    if not shuffle:
+      assert turn == once[: len(turn)]
+    elif len(turn) == len(once):
+      assert sorted(turn) == sorted(once)
+    else:
+      assert all(turn.count(row) <= once.count(row) for row in turn)
+
+
+def test_an_order_is_of_its_seed_epoch_and_pass_alone():
+  sequences = make_sequences([50, 3, 70])
+
+  def order(key, samples=None):
+    batches = windows(
+      sequences, batch_size=7, length=5, step=1, order=key, samples=samples
+    )
+    # Last one first: no batch depends on those before it.
+    return np.concatenate([b["segment"] for b in [*reversed(batches)][::-1]])
+
+  total = 46 + 1 + 66
+  first = order((1, 2))
+  assert np.array_equal(first, order((1, 2)))
+  assert not np.array_equal(first, order((1, 3)))
+  assert not np.array_equal(first, order((2, 2)))
+  # A whole pass is the same, whatever number of samples is asked for.
+  twice = order((1, 2), 2 * total)
+  assert np.array_equal(twice[:total], first[:total])
+  assert not np.array_equal(twice[total : 2 * total], first[:total])
+  # As promised, so that an epoch can be made again anywhere.
+  rows = shuffle(np.arange(total), total, (1, 2, 0))
+  ordered = windows(sequences, batch_size=total, length=5, step=1)[0]
+  assert np.array_equal(first[:total], ordered["segment"][rows])
+
+
+@examples
+@given(sizes, shapes, st.integers(1, 5), st.integers(1, 9), st.booleans())
+def test_buckets_have_each_window_once_beside_others_as_long(
+  sizes, shape, B, buckets, shuffled
+):
+  assume(shape["minimum"] <= shape["length"])
+  sequences = make_sequences(sizes)
+  once = cut(sequences, **shape)
+  assume(once)
+  batches = windows(
+    sequences,
+    batch_size=B,
+    buckets=buckets,
+    order=(3, 5) if shuffled else None,
+    **shape,
+  )
+  assert len(batches) == -(-len(once) // B)
+  found = rows(batches, shape["length"])
+  assert sorted(filter(None, found)) == sorted(once)
+  longest = [
+    max(len(row) for row in found[n * B : (n + 1) * B])
+    for n in range(len(batches))
+  ]
+  widths = [batch["segment"].shape[1] for batch in batches]
+  assert len(set(widths)) <= buckets
+  # No batch is wider than one bucket needs that its longest row is in.
+  for wide, long in zip(widths, longest, strict=True):
+    assert not any(long <= other < wide for other in widths)
+  if buckets >= 8:  # As many as there may be lengths.
+    assert widths == longest
+  for batch in batches:
+    for row, document, place in zip(*batch.values(), strict=True):
+      if row[0] != PAD:  # Ids tell where they stand.
+        assert row[0] - 4 == place
+        bounds = sequences.bounds
+        assert bounds[document] <= place < bounds[document + 1]
+
+
+@examples
+@given(st.lists(st.integers(1, 60), min_size=1), st.integers(0, 9), st.data())
+def test_buckets_pad_least(found, whole, data):
+  most = data.draw(st.integers(1, 3))
+  found = np.array(found)
+  # 1 to 16, then every second one, every fourth, ...
+  allowed = [*range(1, 16), *range(16, 32, 2), *range(32, 60, 4), 60]
+
+  def padded(lengths):
+    places = np.searchsorted(lengths, found)
+    return np.array(lengths)[places].sum() + whole * lengths[-1]
+
+  made = _lengths(found, whole, 60, most)
+  assert set(made) <= set(allowed) and len(made) <= most
+  top = min(n for n in allowed if n >= (60 if whole else max(found)))
+  assert made[-1] == top
+  lower = [n for n in allowed if n < top]
+  assert padded(made) == min(
+    padded([*some, top])
+    for count in range(most)
+    for some in itertools.combinations(lower, count)
+  )
+
+
+def test_an_order_of_buckets_is_of_its_seed_epoch_and_pass_alone():
+  rng = np.random.default_rng(0)
+  sequences = make_sequences(rng.integers(2, 30, 300))
+
+  def order(epoch, samples=None):
+    batches = windows(
+      sequences,
+      batch_size=8,
+      length=20,
+      step=20,
+      order=(1, epoch),
+      samples=samples,
+      buckets=4,
+    )
+    # Last one first: no batch depends on those before it.
+    return [batch["place"].tolist() for batch in batches[::-1]][::-1]
+
+  first = order(0)
+  n = len(first)
+  assert first == order(0) != order(1)
+  # Not the same rows side by side, and not from short to long.
+  assert not {*map(tuple, first)} & {*map(tuple, order(1))}
+  twice = order(0, 2 * 8 * n)
+  assert twice[:n] == first and sorted(sum(twice[n:], [])) == sorted(
+    sum(first, [])
+  )
+  assert twice[n:] != first
+  assert order(0, 80) == first[:10]
+
+
+def test_buckets_take_no_memory_for_more_windows():
+  def peak(size):
+    sequences = make_sequences([size, 5, 9])
+    tracemalloc.start()
+    batches = windows(
+      sequences, batch_size=4, length=20, step=1, order=(0, 0), buckets=4
+    )
+    assert batches[0] and batches[-1]
+    _, found = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found
+
+  peak(100)
+  assert peak(60_000) < peak(1000) + 1000
+
+
+def test_no_window_is_told_with_the_lengths():
+  with pytest.raises(
+    UserError,
+    match=r"^data\.window, data\.offset=3: no document is long enough for a"
+    r" window: the longest has 4 symbols, 5 are needed$",
+  ):
+    windows(make_sequences([4, 2]), batch_size=2, length=9, step=8, offset=3)
+  with pytest.raises(
+    UserError, match=r"^data\.window: no .* the longest has 0 symbols"
+  ):
+    windows(make_sequences([]), batch_size=2, length=9, step=8)
+
+
+def test_batches_are_made_when_asked_for():
+  made = []
+
+  def make(i, start, stop):
+    made.append(i)
+    return {"x": np.array([i])[start:stop]}
+
+  batches = Batches(4, 1, make)
+  doubled = batches.map(lambda batch: {"y": 2 * batch["x"]})
+  rest = doubled[1:]
+  assert (len(batches), len(doubled), len(rest), made) == (4, 4, 3, [])
+  assert batches[-1]["x"] == 3 and made == [3]
+  assert [int(b["y"][0]) for b in doubled] == [0, 2, 4, 6]
+  assert [int(b["y"][0]) for b in rest[::-1]] == [6, 4, 2]
+  assert rest[-3]["y"] == 2
+  for index in (4, -5):
+    with pytest.raises(IndexError):
+      batches[index]
+  with pytest.raises(IndexError):
+    rest[3]
+
+
+def same(one, other):
+  return list(one) == list(other) and all(
+    one[name].dtype == other[name].dtype
+    and np.array_equal(one[name], other[name])
+    for name in one
+  )
+
+
+@settings(deadline=None, database=None, max_examples=50)
+@given(
+  sizes,
+  shapes,
+  st.integers(1, 6),
+  st.none() | st.integers(1, 40),
+  st.lists(st.integers(0, 6), min_size=1, max_size=3),
+  st.none() | st.integers(1, 4),
+)
+def test_rows_of_a_batch_are_parts_of_it(
+  sizes, shape, B, samples, edges, buckets
+):
+  assume(shape["minimum"] <= shape["length"])
+  sequences = make_sequences(sizes)
+  assume(cut(sequences, **shape))
+  gathered = []
+
+  class Watched(Sequences):
+    def gather(self, document_B, *rest):
+      gathered.append(len(document_B))
+      return super().gather(document_B, *rest)
+
+  batches = windows(
+    Watched(*sequences),
+    batch_size=B,
+    order=(0, 0),
+    samples=samples,
+    buckets=buckets,
+    **shape,
+  ).map(lambda batch: {**batch, "first": batch["segment"][:, 0]})
+  edges = [0, *sorted(min(edge, B) for edge in edges), B]
+  views = [batches.rows(*pair) for pair in itertools.pairwise(edges)]
+  assert [len(view) for view in views] == [len(batches)] * len(views)
+  assert [view.batch_size for view in views] == np.diff(edges).tolist()
+  for i, whole in enumerate(batches):
+    gathered.clear()
+    parts = [view[i] for view in views]
+    # Every row once, and none that was not asked for.
+    assert sum(gathered) == np.sum(whole["segment"].any(axis=1))
+    assert same(
+      {name: np.concatenate([part[name] for part in parts]) for name in whole},
+      whole,
+    )
+    assert same(batches.rows(0, B)[i], whole)
+    inner = batches.rows(edges[1], B).rows(0, 1) if edges[1] < B else None
+    if inner is not None:
+      assert same(
+        inner[i], {k: v[edges[1] : edges[1] + 1] for k, v in whole.items()}
+      )
+
+
+@pytest.mark.parametrize("rows", [(-1, 2), (2, 1), (0, 4), (4, 4)])
+def test_rows_that_are_not_there(rows):
+  batches = Batches(1, 3, lambda i, a, b: {"x": np.arange(i, 3)[a:b]})
+  with pytest.raises(IndexError, match=r"rows -?\d\.\.\d of 3"):
+    batches.rows(*rows)
+
+
+def test_a_view_of_rows_is_sliced_as_the_whole_is():
+  batches = Batches(5, 4, lambda i, a, b: {"x": 10 * i + np.arange(4)[a:b]})
+  view = batches[1:4].rows(1, 3)[::-1]
+  assert [batch["x"].tolist() for batch in view] == [
+    [31, 32],
+    [21, 22],
+    [11, 12],
+  ]

@@ -1,0 +1,62 @@
+"""Anomalies: each kind does what it says, and marks it."""
+
+import numpy as np
+import pytest
+
+from seqrnn.data.logs.anomalies import KINDS, inject
+from seqrnn.data.logs.sessions import Sessions
+from tests.logs.detect.test_baselines import made
+
+
+def check(kind, before, after, marks):
+  """Whether one is the other with that anomaly at the marks."""
+  odd = np.flatnonzero(marks)
+  assert (np.diff(odd) == 1).all()
+  first, last = odd[0], odd[-1]
+  match kind:
+    case "swap":
+      assert (after[first], after[last]) == (before[last], before[first])
+      assert last == first + 1 and after[first] != after[last]
+      same = [*range(first), *range(last + 1, len(before))]
+      assert all(after[i] == before[i] for i in same)
+    case "drop":
+      assert first == last
+      assert after[:first] + [before[first]] + after[first:] == before
+    case "insert":
+      assert first == last and after[:first] + after[first + 1 :] == before
+    case "foreign":
+      assert after[:first] + after[last + 1 :] == before and last - first < 8
+    case "truncate":
+      assert after == before[: len(after)] and first == last == len(after) - 1
+      assert len(after) < len(before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_what_it_says(kind):
+  rng = np.random.default_rng(0)
+  normal = made(rng, 200, 5)
+  found = inject(np.random.default_rng(1), normal, kind)
+  before = {
+    name: part.tolist()
+    for name, part in zip(
+      normal.names, np.split(normal.ids, normal.bounds[1:-1]), strict=True
+    )
+  }
+  cut = found.bounds[1:-1]
+  parts = np.split(found.ids, cut), np.split(found.line_labels, cut)
+  for name, ids, marks in zip(found.names, *parts, strict=True):
+    check(kind, before[name], ids.tolist(), marks)
+  assert found.labels.all() and len(found.names) > 100
+  # Only what cannot be changed is left out.
+  left_out = set(before) - set(found.names)
+  assert all(len(set(before[name])) == 1 for name in left_out)
+  assert bool(left_out) == (kind in ("swap", "drop", "truncate"))
+  again = inject(np.random.default_rng(1), normal, kind)
+  assert again.ids.tolist() == found.ids.tolist()
+
+
+def test_of_sessions_all_too_short_none_is_left():
+  short = Sessions(np.array([4, 5], np.int32), np.arange(3), ["a", "b"])
+  found = inject(np.random.default_rng(0), short, "drop")
+  assert found.bounds.tolist() == [0] and not found.names
+  assert not len(found.ids) and not len(found.labels)

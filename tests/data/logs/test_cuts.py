@@ -1,0 +1,214 @@
+"""Sessions that the begin or the end of a log cuts."""
+
+import functools
+import itertools
+import math
+import random
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.logs import cuts, sessions
+from seqrnn.data.logs.cuts import Clock
+from tests.data.logs.test_logs import settings
+
+BY_SESSION = {"log_session": "(s[0-9]+)", "log_header": "<Time> <Content>"}
+
+
+def log(events):
+  """Lines of times in seconds, sessions and events."""
+  began = datetime(2026, 11, 27, tzinfo=UTC).timestamp()
+  return "\n".join(
+    f"{began + time:.3f} {event} {session}" for time, session, event in events
+  )
+
+
+def parts(config, name="train", idle=None):
+  """Whether each session begins, and ends, by its name."""
+  pieces = splits.reader(config, idle)(name)
+  names = [pieces.corpus.names[int(j)] for j in pieces.document]
+  both = zip(pieces.begins.tolist(), pieces.ends.tolist(), strict=True)
+  return dict(zip(names, both, strict=True))
+
+
+def two_kinds(count=300, step=10):
+  """A session is open, work, work, close: the last work after 500 seconds.
+
+  The log begins and ends amid sessions.
+  """
+  events = []
+  for j in range(count):
+    start = step * j
+    for after, event in (
+      (0, "open"), (1, "work"), (500, "work"), (501, "close"), (504, "close"),
+    ):  # fmt: skip
+      events.append((start + after, f"s{j}", event))
+  return sorted(e for e in events if 600 <= e[0] <= step * count)
+
+
+def test_sessions_amid_which_a_log_begins_or_ends_are_cut(tmp_path, capsys):
+  events = two_kinds()
+  whole = {"validation_fraction": 0, "test_fraction": 0}
+  config = settings(tmp_path, log(events), **BY_SESSION, **whole)
+  found = parts(config)
+  own = {
+    name: [(time, event) for time, of, event in events if of == name]
+    for name in found
+  }
+  for name, (begins, ends) in found.items():
+    assert begins == (own[name][0][1] == "open"), own[name]
+    assert ends == (own[name][-1][1] == "close"), own[name]
+  parts(config)
+  assert capsys.readouterr().err == (
+    "a.log: of 290 sessions, 50 open at its end, 50 cut at its begin"
+    " (idle time: 8.3 minutes, detect.idle=499)\n"
+  )
+  config.detect.idle = 1.0  # A field of detection changes no training data.
+  assert parts(config) == found
+  assert set(parts(config, idle=0.0).values()) == {(True, True)}
+  for name, (begins, ends) in parts(config, idle=20.0).items():
+    first, last = own[name][0], own[name][-1]
+    assert begins == (first[1] == "open" or first[0] >= events[0][0] + 20)
+    assert ends == (last[0] + 20 <= events[-1][0])
+
+
+def idle_times(silences, ends, longest, unknown):
+  """The idle time beside each symbol, by trying each silence that occurs."""
+  found = []
+  for symbol in range(len(SCALES)):
+    gaps = [gap for beside, gap in silences if beside == symbol]
+    ended = ends.count(symbol)
+    idle = min(
+      silence
+      for silence in [0, *gaps]
+      if sum(gap > silence for gap in gaps) <= ended
+    )
+    is_rare = len(gaps) + ended < 20
+    found.append(unknown if is_rare else min(idle, longest))
+  return found
+
+
+SCALES = (1, 10, 100, 1000, 9, 5000)  # Of the silence after each symbol.
+SHARES = (50, 50, 50, 50, 1)  # Of all symbols but the last one.
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 2**20])
+def test_times_of_a_log_decide(monkeypatch, chunk):
+  monkeypatch.setattr(cuts, "_CHUNK", chunk)
+  monkeypatch.setattr(cuts, "_SURE", 7)
+  monkeypatch.setattr(cuts, "_PATIENCE", 3)
+  rng = random.Random(chunk)
+  found = []
+  for n in range(402):
+    now = rng.randint(10**9, 10**9 + 5000)
+    found.append([])
+    is_last = n >= 400  # Two sessions of long silences.
+    while not found[-1] or rng.random() < (0.96 if is_last else 0.8):
+      [symbol] = [5] if is_last else rng.choices(range(5), SHARES)
+      found[-1].append((now, symbol))
+      now += rng.randrange(SCALES[symbol])
+  clock = Clock("a.log")
+  for time, _ in sum(found, []):
+    assert clock.read((str(time),), 1) == time
+    clock.append(time)
+  bounds = np.cumsum([0, *map(len, found)])
+  ids = np.array([symbol for _, symbol in sum(found, [])])
+  learned = clock.cuts(slice(None), ids, ids, bounds, len(SCALES))
+  silences = [
+    [(a, b[0] - a[0], b) for a, b in itertools.pairwise(session)]
+    for session in found
+  ]
+  longest = sorted(max(gap for _, gap, _ in s) for s in silences if s)
+  idle = longest[math.ceil(0.99 * (len(longest) - 1))]
+  begin = min(session[0][0] for session in found)
+  end = max(session[-1][0] for session in found)
+  before = [session[0][0] - begin for session in found]
+  after = [end - session[-1][0] for session in found]
+  assert learned.idle == idle
+  assert learned.before_D.tolist() == before
+  assert learned.after_D.tolist() == after
+  silences = sum(silences, [])
+  after_symbol = [(a[1], gap) for a, gap, _ in silences]
+  ends = [s[-1][1] for s, t in zip(found, after, strict=True) if t >= idle]
+  last_V = idle_times(after_symbol, ends, idle, idle)
+  patience = min(3 * idle, 2 * longest[-1])
+  assert learned.patience == patience > idle
+  some = [n for n in range(len(SCALES)) for _ in range(ends.count(n) // 7)]
+  expected = idle_times(after_symbol, some, patience / 2, patience / 2)
+  expected = [2 * silence for silence in expected]
+  assert learned.patience_V.tolist() == expected and len(set(expected)) > 3
+  first_V = idle_times(
+    [(b[1], gap) for _, gap, b in silences],
+    [s[0][1] for s, t in zip(found, before, strict=True) if t >= idle],
+    *(idle, 0),
+  )
+  assert learned.last_V.tolist() == last_V and len(set(last_V)) > 4
+  assert learned.first_V.tolist() == first_V and len(set(first_V)) > 2
+  expected = [t >= last_V[s[-1][1]] for s, t in zip(found, after, strict=True)]
+  assert learned.ended.tolist() == expected
+  expected = [t >= first_V[s[0][1]] for s, t in zip(found, before, strict=True)]
+  assert learned.begun.tolist() == expected
+
+
+@pytest.mark.parametrize(
+  ("fields", "expected"),
+  [
+    ({"log_lines": 2}, {"a.log:1": 1, "a.log:3": 1, "a.log:5": 0}),
+    ({"log_lines": 4}, {"a.log:1": 1, "a.log:5": 0}),
+    ({"log_gap": 5.0}, {"a.log:1": 1, "a.log:4": 0}),
+    ({}, {"a.log": 1}),  # A file is a session.
+    ({"log_session": "(s[0-9])"}, {"s1": 0, "s2": 1, "s3": 0}),
+  ],
+)
+def test_every_way_of_cutting_a_log_has_its_rule(tmp_path, fields, expected):
+  times = {1: "s1", 2: "s2", 4: "s1", 20: "s3", 21: "s1"}
+  content = log([(time, name, "event") for time, name in times.items()])
+  whole = {"validation_fraction": 0, "test_fraction": 0, "split": "documents"}
+  fields = {**fields, **whole, "log_header": "<Time> <Content>"}
+  found = parts(settings(tmp_path, content, **fields))
+  assert {name: ends for name, (_, ends) in found.items()} == {
+    name: bool(ends) for name, ends in expected.items()
+  }
+
+
+def test_another_log_is_read_as_the_log_of_training(tmp_path):
+  events = two_kinds()
+  whole = {"validation_fraction": 0, "test_fraction": 0}
+  config = settings(tmp_path, log(events), **BY_SESSION, **whole)
+  trained = splits.reader(config)("train").corpus
+  names = vocabulary.of_pieces(splits.reader(config)("train"), config.data)
+  # The end of it, from which nothing could be learned: a session a line.
+  few = {f"s{j}": word for j, word in enumerate(["open", "work", "close"])}
+  path = tmp_path / "new.log"
+  path.write_text(log([(9, name, word) for name, word in few.items()]))
+  read = functools.partial(sessions.read, config, names, str(path))
+  found = read(trained=trained)
+  assert found.begins.tolist() == [True, False, False]
+  assert found.ends.tolist() == [False, False, False]
+  assert read().ends.tolist() == read().begins.tolist() == [True] * 3
+
+
+def test_equal_sessions_that_are_cut_otherwise_are_distinct(tmp_path):
+  rng = np.random.default_rng(0)
+  events = sorted(
+    (100 * j + 5 * n, f"s{j}", ("open", "work", "close")[n])
+    for j in range(40)
+    for n in range(1 if j in (7, 38) else rng.integers(2, 4))
+  )
+  config = settings(tmp_path, log(events), **BY_SESSION)
+  names = vocabulary.of_pieces(splits.reader(config)("train"), config.data)
+  config.detect.idle = 500
+  found = sessions.read(config, names, config.data.path)
+  which = found.distinct().which
+  for j, k in itertools.combinations(range(len(found.names)), 2):
+    same = found.take(np.array([j])), found.take(np.array([k]))
+    assert (which[j] == which[k]) == (
+      same[0].ids.tolist() == same[1].ids.tolist()
+      and same[0].ends.tolist() == same[1].ends.tolist()
+    )
+  assert which[7] != which[38]
+  pieces = found.take(np.array([38, 7])).pieces(names)
+  assert pieces.ends.tolist() == [False, True]
+  assert pieces.begins.all()

@@ -1,0 +1,631 @@
+"""Formats of logs: what each finds in a line, and which one is detected."""
+
+import gzip
+import json
+import lzma
+import random
+import re
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from seqrnn.config import read as config_lib
+from seqrnn.data.logs import formats, objects
+from seqrnn.data.logs.formats import FORMATS, Form, parser, seconds
+from seqrnn.data.read import reading
+from seqrnn.data.sources import corpora
+from seqrnn.errors import UserError
+from seqrnn.logs.follow import follow
+from seqrnn.logs.follow.alarms import isoformat
+from seqrnn.training import fit
+from tests.data.logs.test_logs import read, settings
+
+if sys.version_info >= (3, 14):
+  from compression import zstd
+else:
+  from backports import zstd
+
+PACKERS = {"gz": gzip.compress, "xz": lzma.compress, "zst": zstd.compress}
+NOON = datetime(2026, 11, 25, 12, 0, 1, tzinfo=UTC).timestamp()
+
+# Of each format a line, its content, and its time where it has a year.
+LINES = [
+  (
+    "access",
+    '1.2.3.4 - ann [25/Nov/2026:12:00:01 +0000] "GET /a HTTP/1.1" 404 99 "-" x',
+    '"GET /a HTTP/1.1" 404',
+    NOON,
+  ),
+  (
+    "access",
+    'x.org 1.2.3.4 - - [25/Nov/2026:14:00:01 +0200] "-" 408 -',
+    '"-" 408',
+    NOON,
+  ),
+  (
+    "syslog5424",
+    "<34>1 2026-11-25T12:00:01.003Z host su 77 ID47 [a@1 b='c]'] failed for x",
+    "su 77 ID47 [a@1 b='c]'] failed for x",
+    NOON + 0.003,
+  ),
+  ("syslog5424", "<3>1 2026-11-25T12:00:01Z h a - - -", "a - - -", NOON),
+  ("syslog", "<34>Nov  5 12:00:01 host su[77]: failed", "su[77]: failed", None),
+  ("syslog", "Nov 25 12:00:01 host kernel: [1.5] up", "kernel: [1.5] up", None),
+  ("syslog", "2026-11-25T12:00:01+00:00 host cron: x", "cron: x", NOON),
+  ("time", "2026-11-25 12:00:01,250 INFO a.b: on", "INFO a.b: on", NOON + 0.25),
+  ("time", "[Wed Nov 25 12:00:01 2026] [error] off", "[error] off", NOON),
+  ("time", "2026/11/25 12:00:01 [warn] 12#1: *1 x", "[warn] 12#1: *1 x", NOON),
+  ("time", "11/25/2026 12:00:01 PM on", "on", NOON),
+  ("time", "11/25/26, 12:00:01 on", "on", NOON),
+  ("time", f"{NOON:.0f} on", "on", NOON),
+  ("time", f"{NOON:.0f}250: on", "on", NOON + 0.25),
+  (
+    "time",
+    "[Wed Nov 25 12:00:01.123456 2026] [core:error] x",
+    "[core:error] x",
+    NOON,
+  ),
+  ("time", "26/11/25 12:00:01 INFO a.B: on", "INFO a.B: on", NOON),
+  ("time", "261125 120001 148 INFO a.B: on", "148 INFO a.B: on", NOON),
+  ("time", "261125 12:00:01 [Note] on", "[Note] on", NOON),
+  ("time", "2026-11-25 12:00:01, Info   CBS  on", "Info   CBS  on", NOON),
+  (
+    "time",
+    "2026-11-25 12:00:01,250 - a.b - INFO - on",
+    "- a.b - INFO - on",
+    NOON + 0.25,
+  ),
+  (
+    "time",
+    "2026-11-25 12:00:01.250 UTC [7] LOG:  on",
+    "UTC [7] LOG:  on",
+    NOON + 0.25,
+  ),
+  ("level", "WARNING:a.b:on", "WARNING a.b:on", None),
+  (
+    "level",
+    "INFO  [main] 2026-11-25 12:00:01,250 A.java:10 - on",
+    "INFO A.java:10 - on",
+    NOON + 0.25,
+  ),
+  ("level", "[ERROR] 2026/11/25 12:00:01 on", "ERROR on", NOON),
+  ("cri", "2026-11-25T12:00:01.500000000Z stdout F on", "on", NOON + 0.5),
+  ("cri", "2026-11-25T13:00:01.5+01:00 stderr F ", "", NOON + 0.5),
+  (
+    "logcat",
+    "11-25 12:00:01.811  1702  2395 D Window: on",
+    "D Window: on",
+    None,
+  ),
+  (
+    "logcat",
+    "11-25 12:00:01.811  u0_a1 1702  2395 D Window: on",
+    "D Window: on",
+    None,
+  ),
+  (
+    "logcat",
+    "11-25 12:00:01.811 D/Window( 1702): on",
+    "D/Window( 1702): on",
+    None,
+  ),
+  ("klog", "E1125 12:00:01.123456   123 a.go:1] on", "E a.go:1] on", None),
+  (
+    "klog",
+    "I20261125 12:00:01.500000 123 a.cc:1] on",
+    "I a.cc:1] on",
+    NOON + 0.5,
+  ),
+  ("json", json.dumps({"ts": NOON + 0.5, "msg": "on"}), "on", NOON + 0.5),
+  ("json", json.dumps({"MESSAGE": list("é on".encode())}), "é on", None),
+  (
+    "json",
+    json.dumps({"__REALTIME_TIMESTAMP": f"{NOON:.0f}000250", "MESSAGE": "on"}),
+    "on",
+    NOON + 0.00025,
+  ),
+  (
+    "json",
+    json.dumps({"log": "on\n", "time": "2026-11-25T12:00:01.000000000Z"}),
+    "on",
+    NOON,
+  ),
+  ("json", json.dumps({"body": {"a": [1]}}), '{"a": [1]}', None),
+]
+
+
+@pytest.mark.parametrize(("name", "line", "content", "time"), LINES)
+def test_a_line_has_content_and_a_time(name, line, content, time):
+  [parts] = parser(Form("strict", log_format=name))(line)
+  assert parts.content == content
+  found = seconds(parts.times)
+  if time is None:
+    year_2000 = datetime(2000, 11, 1, tzinfo=UTC).timestamp()
+    assert (found is None) == (name in ("json", "level"))
+    assert found is None or 0 < found - year_2000 < 30 * 86400
+  else:
+    assert found == pytest.approx(time, abs=1e-6)
+
+  form = Form("strict", log_format="auto")
+  trace = ["\tat a.B.c(B.java:1)", "Caused by: a.E", "  in d"]
+  sample = [line] * 20 + trace
+  assert formats.detected(form, sample, "a.log") == (name, 23)
+
+
+def test_a_time_has_a_year_that_can_be_written():
+  """Else an alarm with it cannot be written."""
+  for text in ("0001-01-01 00:00:00+10:00", "9999-12-31 23:59:59-10:00"):
+    assert seconds((text,)) is None
+  for text in ("0001-01-01T00:00:00", "9999-12-31T23:59:59"):
+    assert isoformat(seconds((text,))) == text
+
+
+def test_a_time_does_not_depend_on_the_times_before():
+  texts = ["261125 12:00:01", "1125 12:00:01", "26/11/25 12:00:01"]
+  texts += ["11/25/26 12:00:01", "20261125 12:00:01", "11-25 12:00:01"]
+  found = {}
+  for order in (texts, texts[::-1], texts[::2]):
+    formats._known.clear()
+    for cached in (formats.seconds, formats._by_formats):
+      cached.cache_clear()
+    for text in order:
+      assert found.setdefault(text, seconds((text,))) == seconds((text,))
+  expected = datetime(2000, 11, 25, 12, 0, 1, tzinfo=UTC).timestamp()
+  assert [found[text] for text in texts] == [
+    *(NOON, expected, NOON, NOON, NOON, expected)
+  ]
+
+
+def test_the_rule_knows_all_formats(tmp_path):
+  for name in FORMATS:
+    settings(tmp_path, "a", log_format=name)
+  with pytest.raises(UserError, match=f"must be one of {', '.join(FORMATS)}"):
+    settings(tmp_path, "a", log_format="xml")
+
+
+@pytest.mark.parametrize(
+  ("header", "line"),
+  [
+    (
+      "<Label> <Timestamp> <Date> <Node> <Time> <Content>",
+      f"- {NOON:.0f} 2026.11.25 R02 2026-11-25-12.00.01.675872 on",
+    ),
+    ("<Date> <Node> <Time> <Content>", "x R02 2026-11-25-12.00.01.675872 on"),
+    ("<Time>|<Content>", "20261125-12:00:01:606|on"),
+    ("<Date> <Time> <Content>", "20261125 12:00:01 on"),
+    ("<Date> <Time> <Content>", "2026-11-25 12:00:01.606 on"),
+  ],
+)
+def test_fields_of_a_time_are_it_together_or_alone(header, line):
+  [parts] = parser(Form("strict", log_header=header))(line)
+  assert parts.content == "on"
+  assert seconds(parts.times) == pytest.approx(NOON, abs=1)
+
+
+HEADERS = [
+  "[<Node>:<Component>@<Id>]<Content>",
+  "<Time>|<Level>|<User>|<Content>;",
+  "<Host>:<Pid> <Content>",
+  "<Host>:<Pid> [<Id>] <Content>",
+  "<Date> <Time> <Level> [<Process>] <Component>: <Content>",
+  "[<Time>] [<Level>] <Program> - <Content>",
+  "<Content><Word> x",
+]
+
+
+def lazy(header):
+  """The expression of a header that tries all places, in any time."""
+  first, *parts = re.split(r"<(\w+)>", header)
+  pattern = re.escape(first)
+  for name, text in zip(parts[::2], parts[1::2], strict=True):
+    field = r"\S++" if text[:1] == " " else ".*?"
+    pattern += rf"(?P<{name}>{field}){re.escape(text)}"
+  return re.compile(pattern.replace(r"\ ", r"\s++"))
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_field_ends_at_the_first_place_that_fits_the_rest(header):
+  rng, fits = random.Random(0), 0
+  expected, pattern = lazy(header), formats._pattern(header)
+  signs = sorted({*re.sub(r"<\w+>", "", header), "a", " "})
+  for _ in range(3000):
+    values = lambda _: "".join(rng.choices(signs, k=rng.randint(0, 4)))
+    line = re.sub(r"<\w+>", values, header)
+    match, one = pattern.fullmatch(line), expected.fullmatch(line)
+    assert (match and match.groupdict()) == (one and one.groupdict())
+    fits += match is not None
+  assert fits > 100
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_header_takes_linear_time(header):
+  """It would take hours, or for ever, at the square of the length."""
+  pattern = formats._pattern(header)
+  for unit in (
+    *sorted({*header, "a"} - {" "}),
+    "] ",
+    ":a ",
+    "] [",
+    " - ",
+    "::",
+  ):
+    line = "[" + unit * (60_000 // len(unit))
+    match = pattern.fullmatch(line)
+    assert match is None or match.end() == len(line)
+
+
+def test_json_lines_have_the_keys_that_fields_name(tmp_path, capfd):
+  lines = [
+    {"m": {"text": "on"}, "lv": "INFO", "at": "2026-11-25T12:00:01", "id": 7},
+    {"m": {"text": "off 3"}, "lv": "WARN", "at": "x", "id": "b", "msg": "no"},
+    {"m": {"text": "on"}, "at": "", "id": 7},
+    {"m": {"text": "idle"}, "lv": "INFO"},
+  ]
+  config = settings(
+    tmp_path,
+    "\n".join(map(json.dumps, lines)),
+    log_format="json",
+    log_message="m.text",
+    log_level="lv",
+    log_time="at",
+    log_session_key="id",
+  )
+  assert read(config) == [
+    ("7", ["INFO on", "on"], [1, 3]),
+    ("b", ["WARN off <value>"], [2]),
+  ]
+  assert (
+    "a.log: 1 of 4 lines belong to no session; the first is line 4:"
+    """ '{"m": {"text": "idle"}, "lv": "INFO"}'\n"""
+  ) in capfd.readouterr().err
+  corpus = corpora.read(config.data)
+  assert list(corpus.timestamps) == ["2026-11-25T12:00:01", "", "x"]
+
+
+def test_traces_are_joined_and_colours_removed(tmp_path, capfd):
+  text = (
+    "\x1b[32m2026-11-25 12:00:01\x1b[0m on\n"
+    "2026-11-25 12:00:02 failed\n"
+    "java.lang.Error: x\n\tat a.B\nCaused by: y\n\n"
+    "2026-11-25 12:00:03 off\n"
+  )
+  for name in ("time", "auto"):
+    config = settings(tmp_path, text, log_format=name)
+    assert read(config) == [("a.log", ["on", "failed", "off"], [1, 2, 7])]
+    said = capfd.readouterr().err
+    assert "a.log: 3 lines were joined to the line before\n" in said
+  config = settings(tmp_path, "a b\n  c\nd\n", log_format="plain")
+  assert read(config) == [("a.log", ["a b", "d"], [1, 3])]
+  header = {"log_header": "<Time> <Content>", "log_format": "plain"}
+  config = settings(tmp_path, "a b\nc\nd e\n", **header)
+  assert read(config) == [("a.log", ["b", "e"], [1, 3])]
+  # A line without content is no event.
+  config = settings(
+    tmp_path, "2026-11-25 12:00:01 \n1600000000 a", **{"log_format": "time"}
+  )
+  assert read(config) == [("a.log", ["a"], [2])]
+  # As before these settings.
+  config = settings(tmp_path, "a b\n  c\nd\n")
+  assert read(config)[0][2] == [1, 2, 3]
+
+
+def test_rotated_files_are_in_the_order_of_time(tmp_path):
+  files = {
+    "a.log": "2026-11-25 12:00:03 c",
+    "a.log.1": "2026-11-25 12:00:02 b",
+    "a.log.10": " \n\n2026-11-24 12:00:01 a",
+    "none.log": "2026",
+  }
+  names = ["a.log.10", "a.log.1", "a.log", "none.log"]
+  config = settings(tmp_path, files, log_format="plain")
+  assert [name for name, *_ in read(config)] == names
+  config = settings(tmp_path, files)
+  assert [name for name, *_ in read(config)] == sorted(names)
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_packed_log_has_the_format_of_its_lines(tmp_path, suffix):
+  pack = PACKERS[suffix]
+  path = tmp_path / f"b.log.{suffix}"
+  path.write_bytes(pack(b"2026-11-25 12:00:03 a\n"))
+  config = settings(tmp_path, "", path=str(path), log_format="auto")
+  assert read(config) == [(path.name, ["a"], [1])]
+  # Packed in two parts, as a program does that appends.
+  path.write_bytes(path.read_bytes() + pack(b"2026-11-25 12:00:03 b\n"))
+  assert read(config) == [(path.name, ["a", "b"], [1, 2])]
+  packed = path.read_bytes()
+  for damaged in (packed[:-2], b"x" + packed, b""):
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=rf"^{path}: cannot be read: ") as error:
+      read(config)
+    assert "\n" not in str(error.value)
+
+
+def test_a_log_that_grows_is_read_up_to_where_it_was(tmp_path):
+  path = tmp_path / "logs" / "a.log"
+  text = "a long line of a log\n" * 100_000
+  config = settings(tmp_path, text)
+  stop = threading.Event()
+
+  def write():
+    with path.open("a") as file:
+      while not stop.is_set():
+        file.write("new\n")
+        file.flush()
+
+  writer = threading.Thread(target=write)
+  writer.start()
+  try:
+    found = corpora.read(config.data)
+  finally:
+    stop.set()
+    writer.join()
+  assert found.symbols[0] == "a long line of a log"
+  assert len(found.ids) >= 100_000
+  path.write_text(text)
+
+
+def otlp(*records):
+  """A line of OpenTelemetry's, of one resource."""
+  service = {"key": "service.name", "value": {"stringValue": "shop"}}
+  scope = {"scope": {"name": "cart"}, "logRecords": [*records]}
+  resource = {"resource": {"attributes": [service]}, "scopeLogs": [scope]}
+  return json.dumps({"resourceLogs": [resource, {}, 3]})
+
+
+def record(second, session, body):
+  """A record of OpenTelemetry's."""
+  attributes = {
+    "session.id": {"intValue": session},
+    "log.record.template": {"stringValue": f"{body} it"},
+    "all": {"arrayValue": {"values": [{"intValue": "1"}, {"boolValue": True}]}},
+  }
+  return {
+    "timeUnixNano": f"{NOON + second:.0f}000000000" if second else "0",
+    "observedTimeUnixNano": f"{NOON:.0f}500000000",
+    "severityText": "WARN",
+    "body": {"stringValue": f"{body} {session}"},
+    "attributes": [{"key": k, "value": v} for k, v in attributes.items()],
+  }
+
+
+def test_a_line_may_have_several_records(tmp_path):
+  lines = [
+    otlp(record(1, "7", "add"), record(2, "8", "pay"), {"body": None}),
+    json.dumps(record(0, "7", "pay")),
+    json.dumps({"body": "off", "attributes": {"session.id": 7}}),
+    json.dumps({"attributes": {"session": {"id": "7"}}, "Body": "on"}),
+  ]
+  fields = {"log_format": "auto", "log_session_key": "session.id"}
+  config = settings(tmp_path, "\n".join(lines), **fields)
+  assert read(config) == [
+    ("7", ["add <value>", "pay <value>", "off", "on"], [1, 2, 3, 4]),
+    ("8", ["pay <value>"], [1]),
+  ]
+  times = list(corpora.read(config.data).timestamps)
+  assert [seconds((time,)) for time in times[:2]] == [NOON + 1, NOON + 0.5]
+  for key, expected in {
+    "body.stringValue": "WARN add <value>",
+    "log.record.template": "WARN add it",
+    "attributes.log.record.template": "WARN add it",
+    "service.name": "WARN shop",
+    "all": 'WARN ["<value>", true]',
+  }.items():
+    given = {"log_message": key, "log_level": "severityText"}
+    config = settings(tmp_path, lines[0], **fields, **given)
+    assert read(config)[0][1] == [expected]
+  # An expression looks for sessions in each record alone.
+  fields = {"log_format": "json", "log_session": r"(pay|add) \d"}
+  config = settings(tmp_path, lines[0], **fields)
+  found = [(name, len(symbols)) for name, symbols, _ in read(config)]
+  assert found == [("add", 1), ("pay", 1)]
+
+
+@pytest.mark.parametrize(
+  ("begin", "end"),
+  [("[", "]"), ('{"arrayValue": {"values": [', "]}}"), ('{"a": ', "}")],
+)
+def test_a_deep_value_is_none_or_text(begin, end):
+  parse = parser(Form("strict", log_format="json", log_session_key="msg.a"))
+  for depth in (10, 100, 200, 300, 320, 400, 800, 990, 10_000):
+    line = f'{{"msg": {begin * depth}1{end * depth}}}'
+    assert all(parts.content for parts in parse(line))
+  value: Any = 1
+  for _ in range(3000):
+    value = {"arrayValue": [value]}
+  assert objects.text({"msg": value}, "msg") is None
+
+
+def test_a_line_that_was_cut_into_parts_is_one(tmp_path):
+  texts = [
+    "stdout P on",
+    "stderr F error",
+    "stdout P e",
+    "stdout F  day",
+    "stderr P:x never",
+    "stdout F",
+    "stdout P ended",
+  ]
+  lines = [f"2026-11-25T12:00:0{n}Z {text}" for n, text in enumerate(texts, 1)]
+  config = settings(tmp_path, "\n".join(lines), log_format="auto")
+  [(_, symbols, numbers)] = read(config)
+  assert symbols == ["error", "one day", "never", "ended"]
+  assert numbers == [2, 1, 5, 7]
+  times = list(corpora.read(config.data).timestamps)
+  assert [time[-2:] for time in times] == ["2Z", "1Z", "5Z", "7Z"]
+
+
+def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
+  line = "2026-11-25 12:00:01 on\n"
+  config = settings(tmp_path, {"a.log": line, "b.log": ""}, log_format="auto")
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  kept = fit.check_owner(config, workdir)
+  assert kept.data.log_format == "time" and config.data.log_format == "auto"
+  said = (
+    "a.log: data.log_format=auto: 1 of the first 1 lines are time; line 1: time"
+    " '2026-11-25 12:00:01', content 'on', session 'a.log', template 'on'\n"
+  )
+  assert capfd.readouterr().err == said
+  config_lib.save(kept, workdir / "config.json")
+  # Whatever the file has become, and nobody looks at it.
+  (tmp_path / "logs" / "a.log").write_text('{"msg": "on"}\n')
+  assert fit.check_owner(config, workdir) == kept
+  assert fit.check_owner(kept, workdir) == kept
+  lines = capfd.readouterr().err.splitlines()
+  assert not [line for line in lines if "manifest" not in line]
+  config.data.log_format = "json"
+  with pytest.raises(UserError, match="data.log_format: 'time' -> 'json'"):
+    fit.check_owner(config, workdir)
+  with pytest.raises(UserError, match="fits no line of a.log"):
+    corpora.read(kept.data)
+
+
+@pytest.mark.parametrize(
+  ("lines", "words"),
+  [
+    (
+      ["Dec 10 06:55:46 host sshd[24]: Invalid user webmaster from 1.2.3.4"],
+      "; line 1: time 'Dec 10', content '06:55:46 host sshd[24]: Invali...',"
+      " session 'a.log', template '<value> host sshd[<value>]: In...'; in 1 of"
+      " these lines <Date> <Time> is not a time",
+    ),
+    (
+      ["2025-01-09 12:00:00 on", *["Dec 10 bob@example.com off"] * 2],
+      "content 'on', session 'a.log', template 'on'; in 2 of these lines <Date>"
+      " <Time> is not a time: other formats are mixed in; the first is line 2:"
+      " 'Dec 10 <masked> off'",
+    ),
+    (
+      [f"2025-01-0{9 - n % 5} 12:00:00 on" for n in range(20)],
+      "fits 20 of the first 20 lines; line 1: time '2025-01-09 12:00:00',"
+      " content 'on', session 'a.log', template 'on'; 16 times are before the"
+      " one of the line before",
+    ),
+    (
+      ["bad", *["9025-01-01 12:00:00 on"] * 2],
+      "fits 2 of the first 3 lines; line 2: time '9025-01-01 12:00:00', content"
+      " 'on', session 'a.log', template 'on'; a time is more than a year ahead",
+    ),
+    ([f"2025-01-0{n} 12:00:00 on" for n in (1, 2, 1, 3)], "template 'on'"),
+  ],
+)
+def test_a_header_that_fits_by_chance_is_shown(tmp_path, capfd, lines, words):
+  header = {"log_header": "<Date> <Time> <Content>"}
+  config = settings(tmp_path, "\n".join(lines), **header)
+  fit.check_owner(config, tmp_path / "run")
+  told = capfd.readouterr().err
+  assert told.startswith("a.log: data.log_header='<Date> <Time> <Content>': fi")
+  assert told.endswith(f"{words}\n") and told.count("\n") == 1
+
+
+def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
+  files = {"a.log": "2026-11-25 12:00:01 on\n", "b.log": '{"msg": "off"}\n'}
+  config = settings(tmp_path, files, log_format="auto")
+  assert [symbols for _, symbols, _ in read(config)] == [["on"], ["off"]]
+  told = [
+    line.partition(";")[0].split()[-1]
+    for line in capfd.readouterr().err.splitlines()
+  ]
+  assert told == ["time", "json"]
+  assert corpora.log_format(config) == "auto"
+  with pytest.raises(UserError, match="^--follow: data.log_format='auto': the"):
+    follow.run(fit.check_owner, config, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    (
+      {"log_format": "auto"},
+      "a.log: data.log_format=auto: knows no format of lines such as 'ok 12'"
+      " and 'ok 13'; data.log_header describes a line, data.log_format=plain",
+    ),
+    (
+      {"log_format": "syslog"},
+      "data.log_format='syslog': fits no line of a.log; line 2 is 'ok 12', line"
+      " 3 is 'ok 13'",
+    ),
+    (
+      {"log_format": "json", "log_header": "<Content>"},
+      "config.data.log_header='<Content>', config.data.log_format='json': a"
+      " header is itself the format of a line",
+    ),
+    (
+      {"log_format": "json", "unit": "word"},
+      "config.data.unit='word', config.data.log_format='json': the field is",
+    ),
+    (
+      {"log_session_key": "id", "log_lines": 3},
+      "set only one way to cut a log into sessions",
+    ),
+    (
+      {"log_session_key": "id", "log_format": "plain"},
+      "data.log_session_key='id': fits no line of a.log; line 2 is 'ok 12'",
+    ),
+  ],
+)
+def test_a_format_that_fits_no_line_is_refused(tmp_path, fields, message):
+  with pytest.raises(UserError) as error:
+    read(settings(tmp_path, "\nok 12\nok 13\nok 14", **fields))
+  assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+  config = settings(tmp_path, {"a.log.zst": "a"})
+
+  def fail(name):
+    raise ImportError(name)
+
+  monkeypatch.setattr(reading.importlib, "import_module", fail)
+  with pytest.raises(UserError) as error:
+    corpora.read(config.data)
+  assert str(error.value) == (
+    f"{tmp_path / 'logs' / 'a.log.zst'}: cannot be read: it needs the package"
+    " backports.zstd: pip install backports.zstd"
+  )
+
+
+@pytest.mark.parametrize("part", ["[", "a ", "<1>1 a b c d e [", '"[', " ["])
+def test_a_long_line_is_read_in_part(part):
+  """It would take minutes to look into it."""
+  for name in set(FORMATS) - {"auto", "json", "plain"}:
+    for line in (part * 100_000, "INFO " + part * 100_000):
+      found = parser(Form("strict", log_format=name))(line)
+      assert all(len(parts.content) <= 4096 for parts in found)
+
+
+@pytest.mark.parametrize(
+  "part", ["[", " ", '"', "a] ", '"[a] "', "-", "\\d 1 "]
+)
+def test_the_time_of_a_format_is_linear(part):
+  for name, pattern in formats._NAMED.items():
+    for begin in ("", *(line for one, line, *_ in LINES if one == name)):
+      match = re.fullmatch(pattern, begin + part * 60_000)
+      assert match is None or match["Content"]
+
+
+def test_records_of_one_line_do_not_repeat_a_large_resource():
+  """Each of them has its attributes, in time that is linear in the line."""
+  attributes = [
+    {"key": f"k{n}", "value": {"stringValue": "v" * 20}} for n in range(500)
+  ]
+  line = json.dumps(
+    {
+      "resourceLogs": [
+        {
+          "resource": {"attributes": attributes},
+          "scopeLogs": [{"scope": {"name": "s"}, "logRecords": [{"body": "a"}]}]
+          * 500,
+        }
+      ]
+    }
+  )
+  form = Form("strict", log_format="json", log_session_key="k499")
+  parts = parser(form)(line)
+  assert [one.session for one in parts] == ["v" * 20] * 500
+  assert sum(len(one.record) for one in parts) < 2 * len(line)
+  assert parts[0].record == '{"body": "a", "scope": {"name": "s"}}'

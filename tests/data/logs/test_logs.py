@@ -1,0 +1,572 @@
+"""Logs and tables of events: their sessions, templates, and what is refused."""
+
+import itertools
+import json
+import lzma
+import random
+import re
+from datetime import UTC, datetime
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import language_model
+from seqrnn.config import read as config_lib
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.logs import sessions, tail, templates
+from seqrnn.data.logs.formats import Form
+from seqrnn.data.logs.templates import (
+  BLANK,
+  VALUE,
+  masker,
+  matcher,
+  mine,
+)
+from seqrnn.data.read import reading
+from seqrnn.data.sources import corpora
+from seqrnn.data.sources.corpora import from_text
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.errors import UserError
+from seqrnn.logs.follow import lines as lines_lib
+from tests.conftest import tiny
+
+HEADER = "<Date> <Time> <Pid> <Component>: <Content>"
+
+
+def settings(folder, files, **fields):
+  """The config of a log of that content, or of several."""
+  path = folder / "logs"
+  path.mkdir(exist_ok=True)
+  if isinstance(files, str):
+    files = {"a.log": files}
+  for name, text in files.items():
+    content = text.encode()
+    packed = lzma.compress(content) if name.endswith(".xz") else content
+    (path / name).write_bytes(packed)
+  given = {f"data.{name}": value for name, value in fields.items()}
+  given = {"data.unit": "log", "data.path": str(path), **given}
+  config = tiny(folder, given)
+  config_lib.check(config)
+  return config
+
+
+def read(config):
+  """Each session's name, symbols and lines."""
+  corpus = corpora.read(config.data)
+  return [
+    (name, corpus.text(start, stop), corpus.lines[start:stop].tolist())
+    for name, (start, stop) in zip(
+      corpus.names, itertools.pairwise(corpus.bounds.tolist()), strict=True
+    )
+  ]
+
+
+@pytest.mark.parametrize("name", ["a.log", "a.log.xz"])
+def test_lines_are_of_the_sessions_that_they_name(tmp_path, name):
+  rng = random.Random(0)
+  texts, expected, times = [], {}, {}
+  for number in range(1, 401):
+    if rng.random() < 0.05:
+      texts.append(" ")
+      continue
+    ids = rng.sample(range(40), rng.choice((0, 1, 1, 1, 2)))
+    said = rng.choice(("opened", "closed"))
+    times[number] = f"0811{rng.randint(10, 30)} 203{rng.randint(100, 999)}"
+    named = ", ".join(f"req_{i}" for i in ids)
+    texts.append(f"{times[number]}  {number} net.Node: {said} {named}")
+    for i in ids:
+      events = expected.setdefault(f"req_{i}", ([], []))
+      events[0].append(f"{said} <session>")
+      events[1].append(number)
+  config = settings(
+    tmp_path,
+    {name: "\n".join(texts)},
+    log_header=HEADER,
+    log_session=r"(req_\d+)",
+  )
+  assert read(config) == [(name, *found) for name, found in expected.items()]
+  corpus = corpora.read(config.data)
+  assert list(corpus.timestamps) == [
+    times[line] for line in corpus.lines.tolist()
+  ]
+
+
+def test_a_session_is_of_one_file(tmp_path):
+  files = {"a.log": "x 1: go\nx 2: go\n", "b.log": "\nx 1: stop"}
+  config = settings(tmp_path, files, log_session=r"x (\d+):")
+  assert read(config) == [
+    ("a.log:1", ["x <session>: go"], [1]),
+    ("a.log:2", ["x <session>: go"], [2]),
+    ("b.log:1", ["x <session>: stop"], [2]),
+  ]
+  for fields in ({}, {"log_lines": 2}):
+    found = read(settings(tmp_path, files, **fields))
+    assert [lines for _, _, lines in found] == [[1, 2], [2]]
+
+
+def test_a_session_has_so_many_lines(tmp_path):
+  config = settings(tmp_path, "a\n\nb\nc\nd\ne\n", log_lines=2)
+  assert read(config) == [
+    ("a.log:1", ["a", "b"], [1, 3]),
+    ("a.log:4", ["c", "d"], [4, 5]),
+    ("a.log:6", ["e"], [6]),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("form", "header"),
+  [
+    ("%Y-%m-%dT%H:%M:%SZ", None),
+    ("%Y-%m-%d %H:%M:%S,250", None),
+    ("%b %d %H:%M:%S", None),
+    ("EPOCH", None),
+    ("%y%m%d %H%M%S", "<Date> <Time> <Content>"),
+    ("[%a %b %d %H:%M:%S %Y]", "[<Time>] <Content>"),
+    ("[%d/%b/%Y:%H:%M:%S +0000]", "[<Time>] <Content>"),
+  ],
+)
+def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
+  rng = random.Random(1)
+  now = 1_600_000_000
+  texts, expected = [], []
+  for number in range(1, 200):
+    step = rng.choice((0, 1, 30, 31, 1000))
+    now += step
+    if rng.random() < 0.1 and texts:  # It goes on with what was said before.
+      texts.append("\tat that place")
+      now -= step
+    else:
+      if not texts or step > 30:
+        expected.append((f"a.log:{number}", []))
+      time = datetime.fromtimestamp(now, UTC).strftime(form)
+      texts.append(f"{time.replace('EPOCH', str(now))} said")
+    expected[-1][1].append(number)
+  config = settings(tmp_path, "\n".join(texts), log_gap=30.0, log_header=header)
+  assert [(name, lines) for name, _, lines in read(config)] == expected
+  assert len(expected) > 20
+
+
+@pytest.mark.parametrize(
+  ("line", "expected"),
+  [
+    ("from /10.250.1.2:50010.", "from <value>."),
+    ("mac 00:1b:44:11:3a:b7 up", "mac <value> up"),
+    ("mac FF:EB:AA:CD:EA:DC up", "mac <value> up"),
+    ("at 2026-11-25T20:14:35.5Z ok", "at <value> ok"),
+    ("on Sun Dec  4 04:47:44 2005 x", "on <value> x"),
+    ("May I read Dec pages", "May I read Dec pages"),
+    ("free 0x1fF, 3.5 of -12% (x=0a)", "free <value> of <value> (x=<value>)"),
+    ("commit 9f86d081884c7d65 by me", "commit <value> by me"),
+    ("id 123e4567-e89b-12d3-a456-426614174000!", "id <value>!"),
+    ("abseiled deadbeef cafe", "abseiled deadbeef cafe"),
+    ("task_01_m_-5 eth0/-3 MSRA-39.corp.x:12", "<value>"),
+    ("version 1:2.41-12+deb13u4", "version <value>"),
+    ("read 1 2, 3 of  4 ", "read <value> of <value>"),
+    ("<session> <- <session> <session>", "<session> <- <session>"),
+    (
+      "open /etc/passwd: C:\\a\\b.txt and/or ./x",
+      "open <value>: <value> and/or <value>",
+    ),
+    ("by http://a.org/b?c=d&e=%20.", "by <value>."),
+    ("for ns.example.com, b.c.com.mx", "for <value>"),
+    ("run org.apache.Tool in main.py", "run org.apache.Tool in main.py"),
+    ("a <number> of <hex>", "a <value> of <value>"),
+    (
+      'x "GET /a/b HTTP/1.1" 404 612',
+      'x "GET <value> HTTP/<value>" 404 <value>',
+    ),
+    (
+      "status: 500 len: 200 time: 0.1",
+      "status: 500 len: <value> time: <value>",
+    ),
+    ('{"statusCode":503,"n":503}', '{"statusCode":<value>,"n":<value>}'),
+    ("response_code=404, id=404", "response_code=404, id=<value>"),
+    (
+      "code 99 status 1.200 status: 600",
+      "code <value> status <value> status: <value>",
+    ),
+  ],
+)
+def test_values_are_masked(line, expected):
+  mask = masker()
+  assert mask(line) == mask(line) == mask(expected) == expected
+
+
+@pytest.mark.parametrize(
+  "part",
+  ["a.", "-a", "-.a", "a+", "$a", "com.", "/.", "ab:", "statuscode", '"200'],
+)
+def test_the_time_of_a_mask_is_linear_in_the_length_of_a_word(part):
+  """It would take minutes at the square of the length."""
+  word = part * (60_000 // len(part))
+  masked = templates._line(templates._word(word), True)
+  assert VALUE in masked or masked == word
+
+
+@pytest.mark.parametrize("part", ["a", "a.", "-a", "/.", "status", "a<", "ab:"])
+def test_a_long_word_is_a_value(part):
+  """It would take minutes to look into it."""
+  mask = masker()
+  assert mask(f"x {part * 300_000} y") == "x <value> y"
+  assert mask(part * 300) == mask(mask(part * 300))
+
+
+def test_status_codes_are_values_where_the_setting_says_so(tmp_path):
+  lines = '"GET / HTTP/1.1" 200\n"GET / HTTP/1.1" 404\nstatus=500\n'
+  for codes, expected in ((True, ["200", "404", "500"]), (False, [VALUE] * 3)):
+    config = settings(tmp_path, lines, log_codes=codes)
+    [(_, symbols, _)] = read(config)
+    assert [re.split("[ =]", symbol)[-1] for symbol in symbols] == expected
+
+
+def test_a_line_is_of_the_closest_template_that_it_fits():
+  rng = random.Random(2)
+
+  def made(words, count):
+    return [rng.choices(words, k=rng.randint(1, 4)) for _ in range(count)]
+
+  known = made(["a", "b", "a", "b", BLANK], 20)
+  known = list(dict.fromkeys(" ".join(words) for words in known))
+  match = matcher(known)
+  fits, unknown = 0, 0
+  for words in made("abc", 300):
+    blanks = [
+      template.count(BLANK)
+      for template in map(str.split, known)
+      if len(template) == len(words)
+      and all(a in (b, BLANK) for a, b in zip(template, words, strict=True))
+    ]
+    found = match(" ".join(words))
+    fits += len(blanks) > 1
+    unknown += not blanks
+    if found is None:
+      assert not blanks
+    else:
+      template = known[found].split()
+      assert [
+        b for a, b in zip(template, words, strict=True) if a != BLANK
+      ] == [a for a in template if a != BLANK]
+      assert template.count(BLANK) == min(blanks)
+  assert fits > 20 and unknown > 20
+  assert [match(template) for template in known] == [*range(len(known))]
+
+
+def log_of_services(rng, count):
+  """Sessions of a service, one after the other; those at the end fail."""
+  lines = []
+  for n in range(count):
+    user = "".join(rng.choices("abcdefg", k=3))
+    lines.append(f"{n} login of {user}")
+    lines += [f"{n} read {rng.randint(0, 9)} pages"] * rng.randint(1, 3)
+    lines.append(f"{n} disk {'broken' if n > count * 0.9 else 'fine'}")
+  return "\n".join(lines)
+
+
+def test_templates_are_of_the_training_split_alone(tmp_path):
+  config = settings(
+    tmp_path,
+    log_of_services(random.Random(3), 100),
+    log_session=r"^(\d+)",
+    split="last_documents",
+  )
+  [symbols] = language_model.prepare(config).values()
+  assert symbols.unit == "log"
+  assert set(symbols.symbols) == {
+    "<session> login of <*>",
+    "<session> read <value> pages",
+    "<session> disk fine",
+  }
+  path = tmp_path / "vocabulary.json"
+  vocabulary.save(path, {"symbols": symbols})
+  kept = vocabulary.load(path)["symbols"]
+  found = sessions.read(config, kept, config.data.path)
+  # The lines of a broken disk, which came when all was learned; the template of
+  # all lines together would have a blank there.
+  broken = [
+    line
+    for line, text in enumerate(
+      (tmp_path / "logs" / "a.log").read_text().split("\n"), 1
+    )
+    if "broken" in text
+  ]
+  assert found.lines[found.ids == UNKNOWN].tolist() == broken
+  assert symbols.text(found.ids[:2]).split("\n") == [
+    "<session> login of <*>",
+    "<session> read <value> pages",
+  ]
+  [document] = from_text("7 login of mallory\n7 jump", "log", config.data)
+  assert symbols.unknown(document.symbols) == ["<session> jump"]
+  [document] = from_text("login of mallory\n", "log")
+  assert document.symbols == ["login of mallory"]
+
+
+# The lines of each event, with the number of each line.
+EVENTS = {
+  "user <*> logged in from <value>": [
+    (f"user {name} logged in from <value>", 500 if name == "root" else 3)
+    for name in ("root", "ann", "bob", "eve", "kim", "max", "<value>")
+  ],
+  "<*> <*> of the <value> th frame is late": [
+    (f"{a}{b} {b}{a} of the <value> th frame is late", 1000)
+    for a in "abcdefgh"
+    for b in "abcdefgh"
+  ],
+  # A few words, or frequent ones, or values alone: no place for any word.
+  **{
+    line: [(line, count)]
+    for line, count in (
+      *((f"vm {state} (event)", 2) for state in ("on", "off", "up", "down")),
+      *((f"package is {'x' * n}", 90) for n in range(1, 9)),
+      *((f"{'x' * n} <value>", 1) for n in range(1, 9)),
+      *((f"{'x' * n} {'y' * n}", 1) for n in range(1, 6)),
+    )
+  },
+}
+
+
+def test_a_place_for_any_word_is_a_blank():
+  lines = [line for event in EVENTS.values() for line in event]
+  mined = mine(dict(lines))
+  assert mined == list(EVENTS)
+  match = matcher(mined)
+  for number, event in enumerate(EVENTS.values()):
+    assert {match(line) for line, _ in event} == {number}
+  random.Random(4).shuffle(lines)
+  assert set(mine(dict(lines))) == set(EVENTS)
+
+
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.lists(st.text("az1.:/<>-= 4H\\", max_size=12), max_size=12))
+def test_any_line_has_a_template_of_masked_words(texts):
+  for codes in (True, False):
+    mask = masker(codes)
+    found = [mask(text) for text in texts]
+    assert found == [mask(line) for line in found]
+    mined = mine(dict.fromkeys(found, 1))
+    match = matcher(mined)
+    assert all(match(line) is not None for line in found if line)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    (
+      {"log_header": "[<Time>] <Content>"},
+      "data.log_header='[<Time>] <Content>': fits no line of a.log; line 2 is"
+      " '12 hello'",
+    ),
+    (
+      {"log_header": "<Time>"},
+      "config.data.log_header='<Time>': must have <Con",
+    ),
+    (
+      {"log_header": "<Content> <Content>"},
+      "must have <Content>, and no field",
+    ),
+    (
+      {"log_session": r"blk_(\d+)"},
+      r"data.log_session='blk_(\\d+)': fits no line of a.log; line 2 is",
+    ),
+    ({"log_session": "blk"}, "must be a regular expression with one group"),
+    ({"log_session": "(("}, "must be a regular expression with one group"),
+    ({"log_gap": 1.0}, "a.log:2: '': is no time that data.log_gap knows"),
+    (
+      {"log_gap": 1.0, "log_header": "<Time> <Content>"},
+      "a.log:2: '12': is no time that data.log_gap knows",
+    ),
+    (
+      {"log_gap": 1.0, "log_lines": 3},
+      "config.data.log_gap=1.0, config.data.log_lines=3: set only one way to",
+    ),
+    ({"log_gap": 0.0}, "config.data.log_gap=0.0: must be above 0"),
+    (
+      {"log_lines": 3, "unit": "word"},
+      "config.data.unit='word', config.data.log_lines=3: the field is only for",
+    ),
+    (
+      {"format": "csv"},
+      "config.data.unit='log', config.data.format='csv': a log must be read",
+    ),
+  ],
+)
+def test_a_mistake_is_told_in_one_line(tmp_path, fields, message):
+  with pytest.raises(UserError) as error:
+    read(settings(tmp_path, "\n12 hello\n13 you\n", **fields))
+  assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_log_of_one_session_is_refused_with_what_cuts_it(tmp_path):
+  config = settings(tmp_path, "2026-01-01 12:00:00 on\n" * 9)
+  config.data.split = "last_documents"
+  rule = (
+    "data.split='last_documents': the log has 1 session, too few to hold whole"
+    " ones out; "
+  )
+  cuts = "data.log_session, data.log_gap or data.log_lines cuts a log"
+  with pytest.raises(UserError) as error:
+    splits.reader(config)("train")
+  assert str(error.value) == rule + cuts
+  config.data.log_session = "(on)"
+  with pytest.raises(UserError) as error:
+    splits.reader(config)("train")
+  assert str(error.value) == (
+    f"{rule}does data.log_session='(on)' match too much?"
+  )
+  config = settings(tmp_path, "")
+  with pytest.raises(
+    UserError, match="logs': the log is empty, it has no lines"
+  ):
+    corpora.read(config.data)
+
+
+LONG = "é" * reading.LINE  # As long as a line of a log may be.
+
+
+def test_spark_leaves_out_the_lines_that_others_leave_out():
+  pa = pytest.importorskip("pyarrow")
+  from seqrnn.logs.spark import parse
+
+  lines = ["a", LONG + "b", "c" * 3_000_000, LONG, "d"]
+  columns = {
+    "value": [line.encode() for line in lines],
+    "file": ["a.log"] * len(lines),
+    "start": [0] * len(lines),
+  }
+  plan = parse.Plan(Form("strict"), {})
+  batches = parse.parse([pa.RecordBatch.from_pydict(columns)], plan)
+  *events, part = pa.Table.from_batches(batches).to_pylist()
+  assert [(event["symbol"], event["line"]) for event in events] == [
+    *(("a", 1), (VALUE, 4), ("d", 5))
+  ]
+  seen = parse.Part(*json.loads(part["part"])).seen
+  assert (seen["long"], seen["first_long"]) == (2, 2)
+
+
+@pytest.mark.parametrize("errors", ["strict", "latin-1"])
+def test_a_line_that_is_too_long_is_left_out(tmp_path, capfd, errors):
+  longest = LONG if errors == "strict" else "e" * reading.LINE
+  lines = ["a", longest + "b", "c" * 3_000_000, longest, "d"]
+  config = settings(tmp_path, "\n".join(lines), errors=errors)
+  assert read(config) == [("a.log", ["a", VALUE, "d"], [1, 4, 5])]
+  said = (
+    "a.log: 2 lines have more than 65,536 characters and are left out, the"
+    " first is line 2\n"
+  )
+  assert capfd.readouterr().err == said
+  # The same events arrive, however long the line is.
+  parser = lines_lib.Parser(config.data, "a.log")
+  chunk = [line.encode()[: tail.LONGEST + 1] for line in lines]
+  found = parser.events(tail.Chunk(chunk, 1, 0, tail.Position()))
+  assert [(one.symbol, one.line) for one in found] == [
+    *(("a", 1), (VALUE, 4), ("d", 5))
+  ]
+  assert parser.skipped.count == 2
+  config = settings(tmp_path, "c" * 3_000_000)
+  with pytest.raises(UserError, match="the log is empty, it has no lines"):
+    read(config)
+  assert "a.log: 1 lines have more than" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("fields", "lines", "expected"),
+  [
+    # The address of the client is no part of the content.
+    (
+      {"log_format": "access", "log_session": r"^(\S+)"},
+      ['a.b - - [25/Nov/2026:12:00:01 +0000] "GET /x HTTP/1.1" 200 5'],
+      [("a.b", ['"GET <value> HTTP/<value>" 200'])],
+    ),
+    # A name that the expression does not find there stays in the content.
+    (
+      {"log_header": "<User> <Content>", "log_session": r"^(\w+) "},
+      ["ann login of ann", "bob login of ann"],
+      [
+        ("ann", ["login of ann"]),
+        ("bob", ["login of ann"]),
+      ],
+    ),
+    # What is before the content counts, as it does for the session.
+    (
+      {"log_header": "<Host> <Content>", "log_session": r"(?<=h )(job\w+)"},
+      ["h joba of jobb"],
+      [("joba", ["<session> of jobb"])],
+    ),
+    # A level is a part of the content.
+    (
+      {"log_format": "level", "log_session": r"\b(WARN|job\w+)\b"},
+      ["WARN jobx is late"],
+      [("WARN", ["<session> is late"]), ("jobx", ["<session> is late"])],
+    ),
+    ({"log_session": "(?=(ab+))"}, ["x abb"], [("abb", ["x <session>"])]),
+    (
+      {"log_format": "json", "log_session": r'"id": "(\w+)"'},
+      ['{"id": "go", "msg": "go on"}'],
+      [("go", ["go on"])],
+    ),
+    (
+      {"log_format": "json", "log_session": r"(job\w)"},
+      [r'{"n": "jobs", "msg": "a \"jobx\" \u00e9"}', '{"msg": 7, "job1": 1}'],
+      [
+        ("jobs", ['a "<session>" é']),
+        ("jobx", ['a "<session>" é']),
+        ("job1", ["<value>"]),
+      ],
+    ),
+    (
+      {"log_format": "json", "log_session": r"(\d+)"},
+      ['{"id": 7, "msg": "order x7"}'],
+      [("7", ["order x<session>"])],
+    ),
+  ],
+)
+def test_a_name_is_masked_where_it_stands(tmp_path, fields, lines, expected):
+  config = settings(tmp_path, "\n".join(lines), **fields)
+  assert [(name, symbols) for name, symbols, _ in read(config)] == expected
+
+
+TABLE = """session,event,timestamp,line,label
+x,E1,10:00,7,0
+y,E2,10:01,9,
+x,"E 3",10:02,10,0
+y,E1,,11,fault
+"""
+
+
+def test_a_table_has_an_event_a_row(tmp_path):
+  config = settings(tmp_path, TABLE, unit="session", format="csv")
+  known = vocabulary.Vocabulary("session", ("E1", "E 3"))
+  found = sessions.read(config, known, config.data.path)
+  assert found.names == ["x", "y"]
+  assert found.ids.tolist() == [4, 5, UNKNOWN, 4]
+  read = list(found.as_read)
+  assert read == ["E1", "E 3", "E2", "E1"]
+  assert found.bounds.tolist() == [0, 2, 4]
+  assert found.lines.tolist() == [7, 10, 9, 11]
+  assert list(found.timestamps) == ["10:00", "10:02", "10:01", ""]
+  assert found.line_labels.tolist() == [False, False, False, True]
+  assert found.labels.tolist() == [False, True]
+  bare = "event,session\nE1,x\nE1,y\nE1,x\n"
+  config = settings(tmp_path, bare, unit="session", format="csv")
+  found = sessions.read(config, known, config.data.path)
+  assert found.lines.tolist() == [2, 4, 3]
+  assert found[4:7] == (None, None, None)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ("session,event\nx,E\nx\n", "a.log:3: has no event; data.format=csv with"),
+    ("event\nE\n", "a.log:2: has no session; data.format=csv with data.unit="),
+    (
+      "session,event,line\nx,E,one\n",
+      "a.log:2: line='one': must be a whole number",
+    ),
+    ("session,event\n", "the corpus is empty, it has no symbols"),
+  ],
+)
+def test_what_is_no_table_of_events(tmp_path, content, message):
+  config = settings(tmp_path, content, unit="session", format="csv")
+  with pytest.raises(UserError, match=re.escape(message)):
+    corpora.read(config.data)

@@ -1,0 +1,74 @@
+"""Rotated logs: which files are of one log, and sessions that go on in them."""
+
+import random
+
+import pytest
+
+from seqrnn.data.logs import rotation, sessions
+from seqrnn.data.sources import corpora
+from seqrnn.data.vocabulary import Vocabulary
+from tests.data.logs.test_logs import read, settings
+
+# The names that programs give the files of one log, the oldest first.
+ROTATED = [
+  ["a.log.10.gz", "a.log.2.zst", "a.log.1", "a.log"],
+  ["a.log-20251231.gz", "a.log-20260101", "a.log"],
+  ["a-20251231.log.xz", "a-20260101.log", "a.log"],
+  ["a.log.2025-12-31", "a.log.2026-01-01", "a.log"],
+  ["a.log.2025-12-31-23", "a.log.2026-01-01-00", "a.log"],
+  ["h/a_20251231T235959.log", "h/a.2026-01-01.1.log.gz", "h/a.log"],
+  ["a.log-20260101.2", "a.log-20260101.1", "a.log"],
+]
+APART = ["a1.log", "a2.log", "a-1.log", "a-2.log", "b/a.log", "c/a.log"]
+APART += ["host-10.0.0.1", "host-10.0.0.2", "v1.2.3.4", "v1.2.3.5"]
+
+
+@pytest.mark.parametrize("names", ROTATED)
+def test_files_of_a_log_are_known_by_their_names(names):
+  [log] = set(rotation.logs(names))
+  assert log == names[-1] == rotation.logs([*names, "b.log"])[0]
+  mixed = random.Random(0).sample(names, len(names))
+  assert sorted(mixed, key=rotation.order) == names
+  # Alone, a file is a log of its own.
+  assert rotation.logs([names[0], *APART]) == [names[0], *APART]
+
+
+@pytest.mark.parametrize(
+  ("timed", "fields"),
+  [(False, {}), (True, {}), (True, {"log_format": "time"})],
+)
+def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
+  time = "2026-11-25 12:00:0{} " if timed else ""
+  texts = ["x1 a\nx2 a\n", "x1 b\n", "x3 c\nx1 d\n"]
+  texts = [
+    "".join(f"{time.format(n)}{line}\n" for line in text.splitlines())
+    for n, text in enumerate(texts)
+  ]
+  # With times, the newest may have the highest number.
+  names = ["a.log", "a.log.1", "a.log.2"]
+  names = names if timed else names[::-1]
+  files = dict(zip(names, texts, strict=True))
+  config = settings(tmp_path, files, log_session=r"x(\d)", **fields)
+  found = read(config)
+  assert [(name, lines) for name, _, lines in found] == [
+    ("1", [1, 1, 2]),
+    ("2", [2]),
+    ("3", [1]),
+  ]
+  assert [symbols[-1][-1] for _, symbols, _ in found] == ["d", "a", "c"]
+  known = Vocabulary("log", ("a",))
+  of_log = sessions.read(config, known, config.data.path)
+  assert list(of_log.files) == [*names, names[0], names[2]]
+  # Files of another log are apart.
+  config = settings(tmp_path, {"b.log": texts[0]}, log_session=r"x(\d)")
+  assert sorted(name for name, *_ in read(config)) == [
+    *("a.log:1", "a.log:2", "a.log:3", "b.log:1", "b.log:2")
+  ]
+  # Sessions that are files, or parts of them, end with their files.
+  config = settings(tmp_path, {}, log_lines=5)
+  assert len(read(config)) == 4
+
+
+def test_one_file_needs_no_name(tmp_path):
+  config = settings(tmp_path, "x1 a\n", log_session=r"x(\d)")
+  assert corpora.read(config.data).files is None

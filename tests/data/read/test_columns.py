@@ -1,0 +1,130 @@
+"""Columns: numbers and texts come back as they were added, in little memory."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqrnn.data.read import columns
+from seqrnn.data.read.columns import (
+  Changes,
+  Column,
+  Texts,
+  Tokens,
+  concatenate,
+  grouped,
+  in_order,
+  taken,
+)
+
+
+@settings(deadline=None, database=None, max_examples=200)
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9)), st.data())
+def test_keys_are_numbered_by_their_first_places(keys, data):
+  held, columns._HELD = columns._HELD, data.draw(st.integers(1, 7))
+  try:
+    distinct, which = in_order(np.array(keys, np.uint64))
+  finally:
+    columns._HELD = held
+  index = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+  assert distinct.tolist() == list(index)
+  assert which.tolist() == [index[key] for key in keys]
+
+
+@pytest.mark.parametrize(("distinct", "most"), [(100, 20), (2**40, 36)])
+def test_numbering_takes_few_bytes_a_key(distinct, most):
+  keys = np.random.default_rng(0).integers(0, distinct, 2**18, np.uint64)
+  tracemalloc.start()
+  in_order(keys)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < most * len(keys) + 10 * 8 * columns._HELD
+
+
+@pytest.mark.parametrize("small", [0, 2**20])
+def test_numbers_come_back_from_memory_and_from_a_file(monkeypatch, small):
+  monkeypatch.setattr(columns, "SMALL", small)
+  monkeypatch.setattr(columns, "_HELD", 3)
+  for kind, top in (("<u4", 2**32 - 1), ("<u8", 2**64 - 1)):
+    column, expected = Column(kind), [0, 5, top, 7]
+    for n, number in enumerate(expected):
+      assert len(column) == n
+      column.append(number)
+    found = column.numbers()
+    assert (found.tolist(), found.dtype) == (expected, np.dtype(kind))
+
+
+def test_texts_are_kept_once_each():
+  tokens = Tokens()
+  for token in "abcab":
+    tokens.append(token)
+  assert len(tokens) == 5
+  texts = tokens.texts()
+  assert list(texts) == list("abcab") and texts.symbols == ["a", "b", "c"]
+  assert list(texts[np.array([4, 2])]) == ["b", "c"]
+  assert list(texts[1:3]) == ["b", "c"]
+  both = concatenate([texts[3:], Texts(["x", "b"], np.array([1, 0, 1]))])
+  assert list(both) == ["a", "b", "b", "x", "b"]
+
+
+@settings(deadline=None, database=None, max_examples=100)
+@given(
+  st.lists(st.sampled_from(["", "a", "\ud800", "\u00e9\u4e16"])), st.data()
+)
+def test_changes_are_texts_in_any_order(texts, data):
+  changes = Changes()
+  for text in texts:
+    changes.append(text)
+  found = changes.texts()
+  if not any(texts):
+    assert found is None
+    return
+  assert list(found) == texts
+  changed = [b for a, b in zip([None, *texts], texts, strict=False) if a != b]
+  assert list(found.symbols) == changed
+  order = np.array(data.draw(st.permutations(range(len(texts)))), np.int64)
+  expected = [texts[i] for i in order]
+  assert list(found[order]) == expected
+  assert list(concatenate([found, found[order]])) == [*texts, *expected]
+
+
+def test_times_that_all_differ_take_little_memory():
+  count = 50_000
+  tracemalloc.start()
+  changes = Changes()
+  for n in range(count):
+    changes.append(f"2026-11-25 12:00:01.{n}" * 8)
+  found = changes.texts()
+  kept, _ = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert len(found) == count and kept < 3e6
+  assert found[count - 1] == f"2026-11-25 12:00:01.{count - 1}" * 8
+
+
+@settings(deadline=None, database=None, max_examples=200)
+@given(st.lists(st.integers(0, 9)), st.data())
+def test_equal_ids_come_together(keys, data):
+  index = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+  ids = np.array([index[key] for key in keys], np.uint32)
+  held, columns._SORTED = columns._SORTED, data.draw(st.integers(1, 7))
+  try:
+    order, bounds = grouped(ids, len(index))
+  finally:
+    columns._SORTED = held
+  expected = np.argsort(ids, kind="stable")
+  assert np.arange(len(ids))[order].tolist() == expected.tolist()
+  assert bounds.tolist() == [
+    np.searchsorted(np.sort(ids), n) for n in range(len(index) + 1)
+  ]
+
+
+def test_numbers_are_taken_in_another_order(monkeypatch):
+  monkeypatch.setattr(columns, "_HELD", 7)
+  numbers = np.arange(100, dtype=np.uint16) * 5
+  order = np.random.default_rng(0).permutation(100)
+  for some in (order, order[:0], slice(3, None)):
+    found = taken(numbers, some)
+    assert found.dtype == numbers.dtype
+    assert found.tolist() == numbers[some].tolist()

@@ -1,0 +1,102 @@
+"""Spelling: lower case and punctuation apart, and the lengths of documents."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from configs import base
+from seqrnn.data import documents, splits
+from seqrnn.data.read import spelling
+from seqrnn.data.sources import corpora
+from seqrnn.data.sources.corpora import from_text
+from seqrnn.errors import UserError
+
+
+def config_of(**fields):
+  config = base.get_config()
+  config.data.source = "files"
+  config.data.update(fields)
+  return config
+
+
+@pytest.mark.parametrize(
+  "text, words",
+  [
+    ("Hello, world!", "hello , world !"),
+    ("don't rock\u2019n\u2019roll 'tis", "don't rock\u2019n\u2019roll ' tis"),
+    ("well-known -- so... -5", "well-known -- so ... - 5"),
+    ("3.14 1,000 12:30. a.b", "3.14 1,000 12:30 . a . b"),
+    ('("Yes") $5 50% ?!', '( " yes " ) $ 5 50 % ? !'),
+    (
+      "a_b \u0938\u0941\u0928\u094b \u2014",
+      "a _ b \u0938\u0941\u0928\u094b \u2014",
+    ),
+    ("One\nTwo.", "one \n two ."),
+  ],
+)
+def test_punctuation_is_apart(text, words):
+  data = config_of(unit="word", lowercase=True, punctuation=True).data
+  [document] = from_text(text, "word", data)
+  assert document.symbols == words.split(" ")
+  again = spelling.spelled(document.symbols, data)
+  assert again == document.symbols
+
+
+def test_lower_case_of_characters():
+  data = config_of(lowercase=True).data
+  [document] = from_text("\u0130A\u03a3. \u03a3", "char", data)
+  assert document.symbols == "i\u0307a\u03c3. \u03c3"
+
+
+def test_a_corpus_is_spelled_as_its_documents(tmp_path, monkeypatch):
+  monkeypatch.setattr(spelling, "_CHUNK", 7)
+  rng = np.random.default_rng(0)
+  words = ["A.", "a", "B,c", "...", "d", "\u0130-x!"]
+  texts = [" ".join(rng.choice(words, rng.integers(1, 3))) for _ in range(60)]
+  lines = "\n".join(f"{n % 2}\t{text}" for n, text in enumerate(texts))
+  (tmp_path / "a.tsv").write_text(lines)
+  for unit in ("word", "char"):
+    apart = unit == "word"
+    config = config_of(
+      path=str(tmp_path / "a.tsv"), format="tab", unit=unit, lowercase=True
+    )
+    config.data.punctuation = apart
+    plain = copy.deepcopy(config.data)
+    plain.update(lowercase=False, punctuation=False)
+    found = [*splits.whole(corpora.read(config.data)).documents()]
+    read = [*splits.whole(corpora.read(plain)).documents()]
+    expected = [spelling.spelled(d.symbols, config.data) for d in read]
+    assert [d.symbols for d in found] == expected
+    assert [d.name for d in found] == [d.name for d in read]
+    # Texts that are equal afterwards stay together in a split.
+    groups = {}
+    for document in found:
+      key = tuple(document.symbols)
+      assert groups.setdefault(key, document.group) == document.group
+    assert len(set(groups.values())) == len(groups) < len(found)
+
+
+def test_documents_have_a_length_in_the_splits_only(tmp_path, capsys):
+  documents._report.cache_clear()
+  sentences = ["a", "b b", "c c c", "d d d d", "e e e e e"]
+  for split in corpora.SPLITS:
+    (tmp_path / split).write_text("\n".join(f"x\t{s}" for s in sentences))
+  paths = {f"{s}_path": str(tmp_path / s) for s in corpora.SPLITS}
+  config = config_of(
+    **paths, format="tab", unit="word", min_length=2, max_length=4
+  )
+  read = splits.reader(config)
+  found = [" ".join(document.symbols) for document in read("train").documents()]
+  assert found == sentences[1:4]
+  read("train"), splits.reader(config)("train")
+  [line] = capsys.readouterr().err.splitlines()
+  assert line == (
+    "train split: data.min_length=2, data.max_length=4 leave out 1 shorter and"
+    " 1 longer of 5 documents"
+  )
+  asked = corpora.read_files("predict.path", paths["test_path"], config.data)
+  assert len(asked.names) == 5
+  config.data.min_length = config.data.max_length = 6
+  with pytest.raises(UserError, match="leave out all 5 documents of the test"):
+    splits.reader(config)("test")

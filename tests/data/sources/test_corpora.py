@@ -1,0 +1,323 @@
+"""Corpora: what is read, in which order, and what is refused."""
+
+import dis
+import glob
+import os
+import re
+import sysconfig
+import tokenize
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs import base
+from seqrnn.data import splits
+from seqrnn.data.documents import Document
+from seqrnn.data.read.encoding import UNITS
+from seqrnn.data.sources import corpora, embedded
+from seqrnn.data.sources.corpora import from_text
+from seqrnn.errors import UserError
+
+
+def fields(**overrides):
+  data = base.get_config().data
+  data.source = "files"
+  data.update(overrides)
+  return data
+
+
+def read(data, split=None):
+  return list(splits.whole(corpora.read(data, split)).documents())
+
+
+def parse(content, unit, name):
+  return corpora.parse(content, unit, name, "strict")
+
+
+def symbols(documents):
+  return [document.symbols for document in documents]
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Files in folders, made in no order; two that are hidden, one empty."""
+  files = {
+    "b.txt": "bee",
+    "a/z.txt": "zed",
+    ".hidden": "no",
+    "a/b/c.txt": "sea",
+    "a.txt": "ay",
+    ".git/config": "no",
+    "empty.txt": "",
+  }
+  for name, text in files.items():
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+  return tmp_path
+
+
+@pytest.mark.parametrize(
+  "unit, text, expected",
+  [
+    ("char", b"\xef\xbb\xbfa\xc3\xa9\r\n b\r", ["aé\n b\r"]),
+    ("byte", b"\xef\xbb\xbfa\r\n\xff", ["\xef\xbb\xbfa\r\n\xff"]),
+    (
+      "word",
+      b"to  be,\r\n\r\nor\tnot",
+      [["to", "be,", "\n", "\n", "or", "not"]],
+    ),
+    ("word", b"a\n", [["a", "\n"]]),
+    ("id", b"5\r\n\n login \n7", [["5", "login", "7"]]),
+    ("session", b"1 2\r\n\n \n3  4 5", [["1", "2"], ["3", "4", "5"]]),
+    # Only a newline ends a line: these are white space within one.
+    ("id", "\u2028a\x0c\n\x85\nb\x1c".encode(), [["a", "b"]]),
+    ("session", "a\x85b\x0cc\u2028d".encode(), [["a", "b", "c", "d"]]),
+  ],
+)
+def test_a_unit_says_what_a_symbol_is(unit, text, expected):
+  assert symbols(parse(text, unit, "f")) == expected
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_no_symbols_are_no_document(unit):
+  assert parse(b"", unit, "f") == []
+  if unit in ("id", "session"):
+    assert parse(b" \n\r\n", unit, "f") == []
+
+
+def test_a_session_is_named_by_its_line_and_is_a_group_of_its_own():
+  assert parse(b"\n1 2\n\n3\n", "session", "log") == [
+    Document("log:2", ["1", "2"], "log:2"),
+    Document("log:4", ["3"], "log:4"),
+  ]
+
+
+@settings(deadline=None, database=None)
+@given(st.binary(min_size=1))
+def test_bytes_stay_as_they_are(content):
+  [document] = parse(content, "byte", "f")
+  assert [ord(symbol) for symbol in document.symbols] == list(content)
+
+
+@settings(deadline=None, database=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_text_on_the_command_line_is_read_as_a_file_is(text):
+  for unit in UNITS:
+    if unit == "id":
+      text = "\n".join(text.split())
+    assert from_text(text, unit) == parse(text.encode(), unit, "text")
+
+
+def test_bytes_on_the_command_line_that_are_no_text():
+  argument = os.fsdecode(b"ab\xff")
+  with pytest.raises(UserError, match=r"^text: byte 2 is not UTF-8"):
+    from_text(argument, "char")
+  assert symbols(from_text(argument, "byte")) == ["ab\xff"]
+
+
+def test_not_utf8_names_the_file_the_byte_and_the_way_out(tmp_path):
+  (tmp_path / "latin.txt").write_bytes(b"\xef\xbb\xbfna\xefve")
+  with pytest.raises(
+    UserError,
+    match=r"^latin\.txt: byte 5 is not UTF-8; .*data\.errors=latin-1 ",
+  ):
+    read(fields(path=str(tmp_path)))
+  assert read(fields(path=str(tmp_path), unit="byte"))
+
+
+def test_a_folder_is_read_whole_in_order_of_names(folder):
+  documents = read(fields(path=str(folder)))
+  assert [(d.name, d.symbols, d.group) for d in documents] == [
+    ("a.txt", "ay", "a.txt"),
+    ("a/b/c.txt", "sea", "a/b/c.txt"),
+    ("a/z.txt", "zed", "a/z.txt"),
+    ("b.txt", "bee", "b.txt"),
+  ]
+  assert all(d.begins and d.ends for d in documents)
+
+
+def test_a_glob_names_files_from_its_first_wildcard_on(folder, monkeypatch):
+  names = [d.name for d in read(fields(path=f"{folder}/*/**/*.txt"))]
+  assert names == ["a/b/c.txt", "a/z.txt"]
+  names = [d.name for d in read(fields(path=f"{folder}/a/[a-z]*"))]
+  assert names == ["z.txt"]  # a/b is a folder.
+  monkeypatch.chdir(folder)
+  assert [d.name for d in read(fields(path="?.txt"))] == ["a.txt", "b.txt"]
+
+
+def test_names_with_wildcards_are_read_as_they_stand(tmp_path):
+  (tmp_path / "run[1]").mkdir()
+  (tmp_path / "run[1]" / "what?.txt").write_text("it")
+  (tmp_path / "run1").mkdir()
+  for path in (tmp_path / "run[1]", tmp_path / "run[1]" / "what?.txt"):
+    assert read(fields(path=str(path))) == [
+      Document("what?.txt", "it", "what?.txt")
+    ]
+
+
+@pytest.mark.parametrize("path", ["", "/*.txt"])
+def test_the_order_does_not_depend_on_the_file_system(
+  folder, monkeypatch, path
+):
+  data = fields(path=f"{folder}{path}")
+  before = read(data)
+  walk, match = os.walk, glob.glob
+
+  def backwards(*args, **kwargs):
+    for parent, folders, files in walk(*args, **kwargs):
+      folders.sort(reverse=True)
+      yield parent, folders, sorted(files, reverse=True)
+
+  monkeypatch.setattr(os, "walk", backwards)
+  monkeypatch.setattr(
+    glob, "glob", lambda *a, **k: sorted(match(*a, **k), reverse=True)
+  )
+  assert read(data) == before
+  assert len(before) > 1
+
+
+def test_each_split_has_its_own_path(folder):
+  data = fields(train_path=str(folder / "a"), test_path=str(folder / "b.txt"))
+  assert symbols(read(data, "train")) == ["sea", "zed"]
+  assert symbols(read(data, "test")) == ["bee"]
+  with pytest.raises(UserError, match=r"^data\.validation_path=None: no path"):
+    read(data, "validation")
+
+
+@pytest.mark.parametrize(
+  "overrides, message",
+  [
+    ({"path": "none.txt"}, "data.path='none.txt': no such file"),
+    ({"path": "*.none"}, "data.path='*.none': no such file"),
+    ({"path": "x" * 5000}, "xxx': no such file"),
+    ({"path": "void"}, "data.path='void': no file in this folder"),
+    ({"path": "empty.txt"}, "data.path='empty.txt': the corpus is empty"),
+    ({"path": "broken"}, "broken/link: cannot be read: No such file"),
+    (
+      {"path": "b.txt", "unit": "chars"},
+      "data.unit='chars': must be one of ch",
+    ),
+    ({}, "data.path=None: data.source=files needs data.path, or data.train_"),
+    (
+      {"path": "b.txt", "test_path": "a.txt"},
+      "data.path='b.txt', data.test_path='a.txt': give one path that is split",
+    ),
+    ({"train_path": "b.txt"}, "data.path=None: no path is given"),
+    (
+      {"path": "b.txt", "source": "stdlib"},
+      "data.path='b.txt': is read with data.source=files only",
+    ),
+    (
+      {"source": "shakespeare"},
+      "data.source='shakespeare': must be one of stdlib, opcodes,",
+    ),
+  ],
+)
+def test_a_mistake_is_told_in_one_line(folder, monkeypatch, overrides, message):
+  monkeypatch.chdir(folder)
+  Path("void/.hidden").mkdir(parents=True)
+  Path("broken").mkdir()
+  Path("broken/link").symlink_to("nowhere")
+  with pytest.raises(UserError, match=re.escape(message)) as error:
+    read(fields(**overrides))
+  assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(folder, monkeypatch):
+  scan = os.scandir
+
+  def refuse(path):
+    if str(path).endswith("/a"):
+      raise PermissionError(13, "Permission denied", str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, "scandir", refuse)
+  with pytest.raises(UserError, match=r"/a: cannot be read: Permission denied"):
+    read(fields(path=str(folder)))
+
+
+def test_no_source_without_splits_of_its_own_gives_one():
+  # All of it as the training split would have the test split in it.
+  with pytest.raises(UserError, match=r"^data\.train_path=None: no path"):
+    read(fields(source="stdlib"), "train")
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+  """A standard library of two modules and a package."""
+
+  def forget():
+    embedded.stdlib.cache_clear()
+    embedded.opcodes.cache_clear()
+
+  (tmp_path / "latin.py").write_bytes(b"# coding: latin-1\r\nname = '\xe9'\r\n")
+  (tmp_path / "code.py").write_text(
+    "class Shape:\n"
+    "  def area(self):\n"
+    "    assert self\n"
+    "    return [(lambda: x)() for x in self]\n"
+    "total = sum(n for n in '\\d')\n"  # An invalid escape warns.
+  )
+  (tmp_path / "package").mkdir()
+  (tmp_path / "package" / "inner.py").write_text("x = 1")
+  monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+  forget()
+  yield tmp_path
+  forget()
+
+
+def test_the_library_is_its_top_modules_each_in_its_own_encoding(library):
+  documents = read(fields(source="stdlib"))
+  assert [d.name for d in documents] == ["code.py", "latin.py"]
+  assert documents[1].symbols == "# coding: latin-1\nname = 'é'\n"
+  documents = read(fields(source="stdlib", unit="byte"))
+  assert (
+    documents[1].symbols.encode("latin-1")
+    == (library / "latin.py").read_bytes()
+  )
+
+
+def test_a_library_without_sources_is_an_empty_corpus(library):
+  for module in library.glob("*.py"):
+    module.unlink()
+  with pytest.raises(UserError, match=r"^data\.source='stdlib': .* is empty"):
+    read(fields(source="stdlib"))
+
+
+def test_opcodes_are_those_of_every_code_object(library):
+  documents = read(fields(source="opcodes", unit="session"))
+  names = [d.name for d in documents]
+  assert names[:3] == [
+    "code:<module>:1",
+    "code:Shape:1",
+    "code:Shape.area:2",
+  ]
+  assert any(name.endswith("<lambda>:4") for name in names)
+  assert "code:<genexpr>:5" in names
+  assert names[-1] == "latin:<module>:1"
+  assert [d.group for d in documents] == ["code"] * (len(names) - 1) + ["latin"]
+  assert "LOAD_ASSERTION_ERROR" in documents[2].symbols  # As without -O.
+  latin = compile((library / "latin.py").read_bytes(), "latin", "exec")
+  assert documents[-1].symbols == [
+    step.opname for step in dis.get_instructions(latin)
+  ]
+
+
+def test_opcodes_are_tokens():
+  with pytest.raises(UserError, match=r"^data\.unit='char': .*session or id"):
+    read(fields(source="opcodes", unit="char"))
+
+
+def test_this_python_has_a_library():
+  documents = read(fields(source="stdlib"))
+  names = [d.name for d in documents]
+  assert names == sorted(names)
+  text = dict(zip(names, symbols(documents), strict=True))["abc.py"]
+  path = Path(sysconfig.get_paths()["stdlib"], "abc.py")
+  with tokenize.open(path) as file:
+    assert text == file.read()
+  # A second reading costs nothing.
+  data = fields(source="stdlib")
+  assert corpora.read(data) is corpora.read(data)

@@ -1,0 +1,143 @@
+"""Formal languages: their answers by other rules, their splits, their loss."""
+
+import re
+
+import numpy as np
+import pytest
+
+import experiments
+from configs import base
+from experiments import classification, tagging
+from seqrnn.config import read as config_lib
+from seqrnn.data import splits
+from seqrnn.data.sources import corpora, formal
+from seqrnn.errors import UserError
+
+
+def strings(name, split="train", count=300):
+  """The strings of a language with their answers, and the number of blanks."""
+  data = base.get_config().data
+  data.update(source="formal", language=name)
+  corpus = corpora.read(data, split)
+  for j in range(0, len(corpus.names), max(len(corpus.names) // count, 1)):
+    bounds = corpus.bounds[j : j + 2].tolist()
+    text = corpus.text(*bounds)
+    if corpus.tags is None:
+      yield text, corpus.labels[j], 0
+      continue
+    tags = [corpus.tags.symbols[i] for i in corpus.tags.ids[slice(*bounds)]]
+    string = text.rstrip("_")
+    assert not any(tags[: len(string)])
+    found = "".join(tags[len(string) :])
+    assert tags[len(string) :][: len(found)] == [*found]
+    yield string, found, len(text) - len(string)
+
+
+def stack(string):
+  """Rewrites until no action is left."""
+  while match := re.search("[xab]", string):
+    head, tail = string[: match.start()], string[match.end() :]
+    made = {"x": head[:-1], "a": head + "0", "b": head + "1"}
+    string = made[match[0]] + tail
+  return string[::-1] + "2"
+
+
+def cycle(string):
+  """Walks step by step."""
+  place = 0
+  for step in string:
+    place = (place + {"<": 4, "=": 0, ">": 1}[step]) % 5
+  return str(place)
+
+
+def pairs(string):
+  return str(sum(a != b for a, b in zip(string, string[1:], strict=False)) % 2)
+
+
+ORACLES = {
+  "parity": lambda s: str(s.count("1") % 2),
+  "even_pairs": pairs,
+  "cycle_navigation": cycle,
+  "modular_arithmetic": lambda s: str(eval(s) % 5),
+  "reverse_string": lambda s: "".join(reversed(s)),
+  "stack_manipulation": stack,
+  "duplicate_string": lambda s: s + s,
+  "odds_first": lambda s: "".join(
+    c for k in (0, 1) for n, c in enumerate(s) if n % 2 == k
+  ),
+  "bucket_sort": lambda s: "".join(sorted(s)),
+}
+
+
+def test_the_names_of_the_field():
+  assert config_lib.RULES["data.language"].names == tuple(formal.LANGUAGES)
+
+
+@pytest.mark.parametrize("name", formal.LANGUAGES)
+def test_the_answers(name):
+  blanks = {"stack_manipulation": lambda n: n + 1}
+  blanks["duplicate_string"] = lambda n: 2 * n
+  answers = set()
+  for string, found, gaps in strings(name):
+    assert found == ORACLES[name](string), string
+    if formal.LANGUAGES[name].tagged:
+      assert gaps == blanks.get(name, lambda n: n)(len(string))
+    answers.add(found)
+  assert len(answers) >= (5 if name not in ("parity", "even_pairs") else 2)
+
+
+@pytest.mark.parametrize("name", ["parity", "stack_manipulation"])
+def test_the_splits(name):
+  train, held, test = (
+    [string for string, *_ in strings(name, split, 10**9)]
+    for split in corpora.SPLITS
+  )
+  assert {len(s) for s in train} == {*formal.TRAINED}
+  assert {len(s) for s in held} < {*formal.TRAINED}
+  assert not {*train} & {*held} and len(held) == 1000
+  lengths = [len(s) for s in test]
+  assert lengths == np.repeat(formal.TESTED, formal.OF_A_LENGTH).tolist()
+
+
+def test_only_answers_count():
+  config = base.get_config()
+  fields = {"data.source": "formal", "data.language": "reverse_string"}
+  fields |= {"task": "tagging", "data.window": 128, "data.buckets": 2}
+  config.update_from_flattened_dict(fields)
+  names = tagging.prepare(config)
+  assert names["labels"].symbols in (("0", "1"), ("1", "0"))
+  experiment = experiments.build(config, names)
+  batch = experiment.batches("train", 0)[3]
+  blank = names["symbols"].encode("_")[0]
+  np.testing.assert_array_equal(batch["weights"], batch["inputs"] == blank)
+  answers = batch["targets"][batch["weights"] > 0]
+  assert {*names["labels"].encode("01")} == {*answers.tolist()}
+  assert "spans" not in batch
+
+
+def test_texts_to_predict_are_lines():
+  data = base.get_config().data
+  data.update(source="formal")
+  found = corpora.from_text("01\n110", "char", data)
+  assert [document.symbols for document in found] == ["01", "110"]
+
+
+def test_other_units_are_refused():
+  config = base.get_config()
+  config.data.update(source="formal", unit="word")
+  with pytest.raises(UserError, match=r"^data\.unit='word': data\.source=form"):
+    splits.reader(config)("train")
+
+
+@pytest.mark.parametrize(
+  ("task", "language", "other"),
+  [
+    (classification, "reverse_string", "tagging"),
+    (tagging, "parity", "classification"),
+  ],
+)
+def test_a_task_that_does_not_fit_is_refused(task, language, other):
+  config = base.get_config()
+  config.data.update(source="formal", language=language)
+  with pytest.raises(UserError, match=f"; task='{other}' learns"):
+    task.prepare(config)

@@ -1,0 +1,203 @@
+"""Baselines against counting in dictionaries, one session after the other."""
+
+import math
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.logs.detect.baselines import BASELINES, Chain
+
+
+def made(rng, count, symbols):
+  """Random sessions of 1 to 9 events, the ids from UNKNOWN on."""
+  sizes = rng.integers(1, 10, count)
+  ids = rng.choice(
+    symbols,
+    sizes.sum(),
+    p=np.arange(1, symbols + 1) * 2 / (symbols * (symbols + 1)),
+  )
+  bounds = np.concatenate([[0], np.cumsum(sizes)])
+  names = [str(n) for n in range(count)]
+  return Sessions((ids + UNKNOWN).astype(np.int32), bounds, names)
+
+
+def lists(sessions):
+  parts = np.split(sessions.ids, sessions.bounds[1:-1])
+  return [part.tolist() for part in parts]
+
+
+def padded(session, order):
+  return ["<"] * order + session + [">"]
+
+
+class Slow:
+  """A chain by Witten and Bell, by its formula."""
+
+  def __init__(self, train, order, cuts=None):
+    self.order = order
+    self.follow = defaultdict(Counter)
+    for j, session in enumerate(train):
+      symbols = padded(session, order)
+      begins, ends = cuts[j] if cuts else (True, True)
+      for t in range(order + (not begins), len(symbols) - (not ends)):
+        for size in range(order + 1):
+          self.follow[tuple(symbols[t - size : t])][symbols[t]] += 1
+
+  def p(self, symbol, context):
+    lower = (
+      self.p(symbol, context[1:]) if context else 1 / (len(self.follow[()]) + 1)
+    )
+    n = self.follow.get(context)
+    if n is None:
+      return lower
+    return (n[symbol] + len(n) * lower) / (n.total() + len(n))
+
+  def __call__(self, session):
+    symbols = padded(session, self.order)
+    return [
+      self.p(symbols[t], tuple(symbols[t - self.order : t]))
+      for t in range(self.order, len(symbols))
+    ]
+
+
+@pytest.fixture
+def data():
+  """Sessions to learn from, and others with unknown events, and short ones."""
+  rng = np.random.default_rng(0)
+  train = made(rng, 80, 4)
+  train = train._replace(ids=train.ids + 1)  # Without UNKNOWN.
+  test = made(rng, 60, 6)
+  return train, test._replace(ids=test.ids + test.ids % 2 * 90)
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_a_chain_is_that_of_its_formula(data, order):
+  train, test = data
+  slow = Slow(lists(train), order)
+  expected = [slow(session) for session in lists(test)]
+  found = Chain(train, order).probabilities(test)
+  np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-12)
+  name = f"markov_{order}" if order else "naive_bayes"
+  np.testing.assert_allclose(
+    BASELINES[name](train)(test),
+    [-np.mean(np.log(p)) for p in expected],
+    rtol=1e-12,
+  )
+
+
+def test_the_probabilities_of_all_that_may_follow_sum_to_one(data):
+  train, _ = data
+  after = [4, 5, 7]  # Some context; then each known event, or one never seen.
+  each = [*np.unique(train.ids).tolist(), UNKNOWN]
+  asked = Sessions(
+    np.array([x for event in each for x in (*after, event)], np.int32),
+    np.arange(len(each) + 1) * 4,
+    list(map(str, each)),
+  )
+  chain = Chain(train, 3)
+  p = chain.probabilities(asked).reshape(len(each), 5)[:, 3].sum()
+  ended = Sessions(np.array(after, np.int32), np.array([0, 3]), [""])
+  assert math.isclose(p + chain.probabilities(ended)[-1], 1)
+
+
+def stide(train, session):
+  runs = {
+    tuple(padded(s, 5)[i : i + 6]) for s in train for i in range(len(s) + 1)
+  }
+  symbols = padded(session, 5)
+  new = [tuple(symbols[i : i + 6]) not in runs for i in range(len(session) + 1)]
+  return sum(new) / len(new)
+
+
+def unseen(train, session):
+  known = {event for s in train for event in s}
+  return sum(event not in known for event in session)
+
+
+def length(train, session):
+  sizes = [len(s) for s in train]
+  return max(min(sizes) - len(session), len(session) - max(sizes), 0)
+
+
+def count_vector(train, session):
+  known = {event for s in train for event in s}
+
+  def counts(events):
+    return Counter(event if event in known else None for event in events)
+
+  def distance(a, b):
+    return sum(abs(a[x] - b[x]) for x in a | b) / (a.total() + b.total())
+
+  return min(distance(counts(session), counts(s)) for s in train)
+
+
+def union(train, session):
+  return (
+    (unseen(train, session) > 0)
+    + (length(train, session) > 0)
+    + count_vector(train, session)
+  )
+
+
+@pytest.mark.parametrize(
+  "oracle",
+  [stide, unseen, length, count_vector, union],
+  ids=lambda f: f.__name__,
+)
+def test_a_baseline_is_what_it_says(data, oracle):
+  train, test = data
+  long = [4] * 12  # Longer than any, as some here are shorter than any.
+  short = np.diff(train.bounds) > 1
+  train = train.take(np.flatnonzero(short))
+  test = test._replace(
+    ids=np.concatenate([test.ids, np.array(long, np.int32)]),
+    bounds=np.append(test.bounds, len(test.ids) + len(long)),
+    names=[*test.names, "long"],
+  )
+  expected = [oracle(lists(train), session) for session in lists(test)]
+  found = BASELINES[oracle.__name__](train)(test)
+  np.testing.assert_allclose(found, expected, rtol=1e-12)
+  assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_score_depends_on_nothing_beside_the_session(data, name):
+  train, test = data
+  score = BASELINES[name](train)
+  found = score(test)
+  order = np.random.default_rng(3).permutation(len(found))
+  assert found.dtype == np.float64 and np.isfinite(found).all()
+  assert (score(test.take(order)) == found[order]).all()
+  assert (score(test.take(np.array([7]))) == found[7]).all()
+
+
+def cut(sessions, seed):
+  """The sessions, some of them cut at the begin, at the end, or at both."""
+  begins, ends = np.random.default_rng(seed).random((2, len(sessions.names)))
+  return sessions._replace(begins=begins < 0.7, ends=ends < 0.7)
+
+
+def test_what_a_log_cuts_is_not_scored(data):
+  train, test = (cut(part, seed) for seed, part in enumerate(data))
+  known = {x for session in lists(train) for x in session}
+  whole = [Counter(s) for s in lists(train)]
+  slow = Slow(lists(train), 2, list(zip(*train.whole, strict=True)))
+  mean, novel = (BASELINES[n](train)(test) for n in ("markov_2", "stide"))
+  counts = BASELINES["count_vector"](train)(test)
+  size = BASELINES["length"](train)(test)
+  longest = max(map(len, lists(train)))
+  for j, session in enumerate(lists(test)):
+    begins, ends = bool(test.begins[j]), bool(test.ends[j])
+    p = slow(session)[not begins : len(session) + ends]
+    assert mean[j] == pytest.approx(-np.mean(np.log(p)) if p else 0)
+    assert 0 <= novel[j] <= 1
+    if not (begins and ends):
+      own = Counter(x if x in known else None for x in session)
+      common = max((own & other).total() for other in whole)
+      distance = (own.total() - common) / (own.total() + common)
+      assert counts[j] == pytest.approx(distance)
+      assert size[j] == max(len(session) - longest, 0)
+  assert mean.min() == 0 and 0 < counts.max() <= 1

@@ -1,0 +1,232 @@
+"""Conformal thresholds against counting, rankings against scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+
+from seqrnn.logs.detect import ranking
+from seqrnn.logs.detect.conformal import (
+  Calibration,
+  CrossCalibration,
+  benjamini_hochberg,
+  beta_interval,
+  combine,
+  is_flagged,
+)
+
+SEEDS = range(5)
+
+
+def draw(seed, n=40):
+  """Scores with ties, how often each comes, and scores to judge."""
+  rng = np.random.default_rng(seed)
+  normal = rng.integers(0, 12, n) / 4
+  counts = rng.integers(1, 4, n)
+  return normal, counts, np.append(rng.integers(-2, 16, 30) / 4, np.inf)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_p_values_count_what_scores_as_high(seed):
+  normal, counts, scores = draw(seed)
+  calibration = Calibration(normal, counts)
+  every = np.repeat(normal, counts)
+  n = len(every)
+  assert calibration.n == n
+  p = [(1 + sum(c >= s for c in every)) / (n + 1) for s in scores]
+  np.testing.assert_allclose(calibration.p_values(scores), p)
+  # Of a normal one: against all others, as if it were new.
+  own = [
+    (1 + sum(c >= s for c in np.delete(every, np.argmax(every == s)))) / n
+    for s in normal
+  ]
+  np.testing.assert_allclose(calibration.own_p_values(normal), own)
+  for rate in (1e-4, 1 / (n + 1), 3 / (n + 1), 0.05, 0.3, n / (n + 1), 0.9999):
+    flags = is_flagged(calibration.p_values(scores), rate)
+    exact = [1 + sum(c >= s for c in every) for s in scores]
+    assert flags.tolist() == [e <= rate * (n + 1) + 1e-9 for e in exact]
+
+
+def test_new_normal_data_are_flagged_at_the_rate():
+  rng = np.random.default_rng(0)
+  n, rate = 199, 0.05
+  rates, inside = [], []
+  for _ in range(400):
+    scores = rng.exponential(size=n)
+    p = Calibration(scores).p_values(np.sort(scores))
+    lowest = np.sort(scores)[~is_flagged(p, rate)].max()
+    rates.append(math.exp(-lowest))  # The true one.
+    low, high = beta_interval(rate, n)
+    inside.append(low <= rates[-1] <= high)
+  assert np.mean(rates) == pytest.approx(rate, rel=0.05)
+  assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+  assert beta_interval(0.01, 9) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_neg_log_p_goes_on_beyond_all_normal_scores(seed):
+  normal, counts, scores = draw(seed)
+  calibration = Calibration(normal, counts)
+  scores = np.sort(scores)
+  neg_log_p = calibration.neg_log_p(scores)
+  p = calibration.p_values(scores)
+  inside = scores <= normal.max()
+  np.testing.assert_allclose(neg_log_p[inside], -np.log(p[inside]))
+  beyond = scores[~inside]
+  assert np.all(np.diff(neg_log_p[~inside])[np.diff(beyond) > 0] > 0)
+  assert neg_log_p[-1] == np.inf and not np.isnan(neg_log_p).any()
+  # A normal one scores as if it were new to the others, beyond them too.
+  every = np.append(np.repeat(normal, counts), 5.0)
+  expected = [
+    Calibration(np.delete(every, i)).neg_log_p(every[i : i + 1])[0]
+    for i in range(len(every))
+  ]
+  own = Calibration(every).neg_log_p(every, own=True)
+  np.testing.assert_allclose(own, expected)
+  assert own.argmax() == len(every) - 1
+
+
+@pytest.mark.parametrize("how", ["min", "fisher"])
+def test_what_is_combined_is_flagged_at_the_rate(how):
+  """Also at the smallest rate, where a new one is beyond all normal ones."""
+  rng = np.random.default_rng(0)
+  n, rates = 49, []
+  for _ in range(300):
+    normal, new = rng.exponential(size=(3, n)), rng.exponential(size=(3, 200))
+    parts = [Calibration(scores) for scores in normal]
+
+    def combined(all_scores, own, parts=parts):
+      neg_log_p = [
+        part.neg_log_p(scores, own)
+        for part, scores in zip(parts, all_scores, strict=True)
+      ]
+      return combine(neg_log_p, how)
+
+    calibration = Calibration(combined(normal, True))
+    flags = is_flagged(calibration.p_values(combined(new, False)), 1 / (n + 1))
+    rates.append(flags.mean())
+  assert np.mean(rates) == pytest.approx(1 / (n + 1), rel=0.15)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_scores_of_several_models_are_compared_with_those_of_each(seed):
+  parts = [draw(seed + 10 * k, 20 + k) for k in range(3)]
+  cross = CrossCalibration([Calibration(s, c) for s, c, _ in parts])
+  scores_KD = np.stack([scores for *_, scores in parts])
+  every = [np.repeat(s, c) for s, c, _ in parts]
+  n = sum(map(len, every))
+  count = [
+    sum((own >= s).sum() for own, s in zip(every, column, strict=True))
+    for column in scores_KD.T
+  ]
+  p = cross.p_values(scores_KD)
+  np.testing.assert_allclose(p, (1 + np.array(count)) / (n + 1))
+  neg_log_p = cross.neg_log_p(scores_KD)
+  inside = np.array(count) > 0
+  np.testing.assert_allclose(neg_log_p[inside], -np.log(p[inside]))
+  assert neg_log_p[-1] == np.inf
+  # Above all scores of all models: extrapolated, in the order of the scores.
+  high = np.stack([own.max() + np.array([0.1, 1.0, 3.0]) for own in every])
+  assert (np.diff(cross.neg_log_p(high)) > 0).all()
+  assert cross.neg_log_p(high)[0] > -np.log(cross.resolution)
+
+
+def test_models_of_different_scales_flag_new_data_at_the_rate():
+  """Each model adds noise of its own to the score, and scales it."""
+  rng = np.random.default_rng(0)
+  rates = {0.01: [], 0.05: []}
+  for _ in range(60):
+    scales = rng.uniform(0.5, 3, 5)
+    noisy = lambda x, scale: scale * (x + rng.normal(0, 0.2, x.shape))
+    groups = [Calibration(noisy(rng.exponential(size=80), s)) for s in scales]
+    new = rng.exponential(size=500)
+    p = CrossCalibration(groups).p_values(
+      np.stack([noisy(new, s) for s in scales])
+    )
+    for rate, found in rates.items():
+      found.append((p <= rate).mean())
+  for rate, found in rates.items():
+    assert 0.7 * rate < np.mean(found) < 1.1 * rate
+
+
+def test_the_tail_of_an_exponential_is_found():
+  rng = np.random.default_rng(0)
+  calibration = Calibration(rng.exponential(3.0, 20_000))
+  # -log p of a score s is s / 3.
+  assert calibration.neg_log_p(np.array([90.0]))[0] == pytest.approx(
+    30, rel=0.15
+  )
+
+
+@pytest.mark.parametrize(
+  "normal", [[], [2.0], [0.0, 0, 0], [np.inf, np.inf], [1, np.inf], [np.inf]]
+)
+def test_scores_without_a_spread_have_an_neg_log_p(normal):
+  calibration = Calibration(np.array(normal, float))
+  neg_log_p = calibration.neg_log_p(np.array([-1.0, 0.5, np.inf]))
+  assert not np.isnan(neg_log_p).any() and np.all(np.diff(neg_log_p) >= 0)
+  own = calibration.neg_log_p(np.array(normal, float), own=True)
+  assert not np.isnan(own).any()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_benjamini_and_hochberg(seed):
+  rng = np.random.default_rng(seed)
+  p = np.append(rng.uniform(size=50), rng.uniform(0, 0.01, 10)).round(3)
+  for rate in (0.001, 0.1, 0.5):
+    best = max(
+      (k for k in range(61) if sum(p <= rate * k / 60) >= k), default=0
+    )
+    expected = p <= rate * best / 60
+    assert benjamini_hochberg(p, rate).tolist() == expected.tolist()
+
+
+def test_combinations():
+  parts = [np.array([1.0, 5.0]), np.array([2.0, 0.5])]
+  assert combine(parts, "min").tolist() == [2, 5]
+  assert combine(parts, "fisher").tolist() == [3, 5.5]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_figures_are_those_of_scikit_learn(seed):
+  sklearn = pytest.importorskip("sklearn.metrics")
+  rng = np.random.default_rng(seed)
+  labels = rng.random(300) < 0.2
+  scores = np.round(rng.normal(size=300) + labels, 1)  # With ties.
+  flags = (scores > 1) ^ (rng.random(300) < 0.05)
+  found = ranking.metrics(ranking.tally(scores, flags, labels))
+  false, true, _ = sklearn.roc_curve(labels, scores, drop_intermediate=False)
+  precision, recall, _ = sklearn.precision_recall_curve(labels, scores)
+  best = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+  expected = {
+    "precision": sklearn.precision_score(labels, flags),
+    "recall": sklearn.recall_score(labels, flags),
+    "f1": sklearn.f1_score(labels, flags),
+    "mcc": sklearn.matthews_corrcoef(labels, flags),
+    "false_alarm_rate": flags[~labels].mean(),
+    "auroc": sklearn.roc_auc_score(labels, scores),
+    "average_precision": sklearn.average_precision_score(labels, scores),
+    "recall_at_0.01": true[false <= 0.01].max(),
+    "recall_at_0.05": true[false <= 0.05].max(),
+    "oracle_f1": best.max(),
+  }
+  assert found == pytest.approx(expected)
+
+
+def test_nothing_flagged_has_figures():
+  labels = np.array([True, False])
+  found = ranking.metrics(ranking.tally(np.zeros(2), np.zeros(2, bool), labels))
+  assert found["f1"] == found["precision"] == found["mcc"] == 0
+  assert found["auroc"] == found["average_precision"] == 0.5
+
+
+def test_the_bootstrap_knows_how_sure_a_share_is():
+  rng = np.random.default_rng(0)
+  labels = np.arange(1000) < 400
+  flags = rng.random(1000) < 0.3
+  cells = ranking.tally(flags.astype(float), flags, labels)
+  low, high = ranking.intervals(cells, 500, rng)["recall"]
+  share = flags[labels].mean()
+  width = 1.96 * math.sqrt(share * (1 - share) / 400)
+  assert low == pytest.approx(share - width, abs=0.01)
+  assert high == pytest.approx(share + width, abs=0.01)

@@ -1,0 +1,240 @@
+"""Redaction: secrets are masked where text of a log is shown."""
+
+import dataclasses
+import json
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import experiments
+from configs import base
+from seqrnn.config import read as config_lib
+from seqrnn.data.logs.secrets import Redaction
+from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.read.columns import Texts
+from seqrnn.data.sources import corpora
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, encoded
+from seqrnn.errors import UserError
+from seqrnn.logs.detect import redaction
+from seqrnn.training import fit
+from tests.data.logs.test_logs import settings
+
+SECRET = [
+  ("X-Auth-Token: Bearer aB3dE6gH9jK2", "aB3dE6gH9jK2"),
+  ("http://bob:hunter2@host.com/x", "hunter2"),
+  ("mail of jo.doe+x@mail.example.org.", "jo.doe+x@mail.example.org"),
+  ("GET /?token=abc&n=1", "abc"),
+  ('{"password": "two words", "n": 1}', "two words"),
+  ("db_password='x y' ok", "x y"),
+  ("SECRET_KEY: q1; next", "q1"),
+  ("Authorization: Bearer abcdefgh.1", "abcdefgh.1"),
+  ("key 0123456789abcdef0123456789abcdef,", "0123456789abcdef0123456789abcdef"),
+  ("AKIAABCDEFGHIJKLMNOP used", "AKIAABCDEFGHIJKLMNOP"),
+  ("http://bob:p@ss/w@host:80/x", "p@ss/w"),
+  ("http://a@b.cd:hunter2@host/x", "hunter2"),
+  ("login of bob:p@ss@host failed", "p@ss"),
+  ('password="a<b" ok', "a<b"),
+  ('"token": "<abc>", x', "<abc>"),
+  ("token=<a, x", "<a"),
+  (r'{"password": "a\"b c\\", "n": 1}', r"a\"b c\\"),
+  (r'{"m": "{\"password\": \"ab\\\"c d\"}"} x', r"ab\\\"c d"),
+  (r"pwd=\\\"two words", "two words"),
+  ("password = 'an end is missing", "an end is missing"),
+  ("password=>b'x y' z", "x y"),
+  ('secret := ["x y"]', "x y"),
+  ("by ghp_0123456789abcdefghij", "ghp_0123456789abcdefghij"),
+  ("eyJhbGciOi.eyJzdWIi.abc-def x", "eyJhbGciOi.eyJzdWIi.abc-def"),
+  (f"sent {'aB3x' * 12}== to", f"{'aB3x' * 12}=="),
+]
+PLAIN = [
+  "blk_-1608999687919862906",
+  "01234567890123456789012345678901234567890",
+  "/usr/lib/Python3/site-packages/foo/bar_bazQux/more/more/more",
+  "password=<value> of user <value>",
+  'token: "<value>" or (secret=<*>)., pwd=<masked>&pwd=',
+  "http://a:80/x@y https://[::1]:443, http://a@b/c http://a:80,x@y",
+  r"{\"password\": \"\"}",
+  "10.250.19.102:54106 -> http://host:80/a?tokens=",
+  "52df8a0d-6c9c-4b34-a8c9-6e0f9ac6f5c2",
+]
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRET)
+def test_secrets_are_masked_and_nothing_beside_them(text, secret):
+  masks = Redaction("<secrets>")
+  assert masks.text(text) == text.replace(secret, "<masked>")
+  begin, end = text.split(secret)
+  name = masks.name(text)
+  assert name.startswith(f"{begin}<masked-") and name.endswith(f">{end}")
+  assert masks.text(masks.text(text)) == masks.text(text)
+
+
+_QUOTED = st.text("ab<>\"'\\,;:=@/ é\t", min_size=4)
+# A function from a secret to a line, and secrets.
+_LINES = st.one_of(
+  st.tuples(st.just(lambda x: f'{{"password": {json.dumps(x)}}} ok'), _QUOTED),
+  st.tuples(st.just(lambda x: json.dumps(json.dumps({"api_key": x}))), _QUOTED),
+  st.tuples(st.just(lambda x: f"token={x!r} ok"), _QUOTED),
+  st.tuples(
+    st.just(lambda x: f"pwd: {x}; ok"), st.text("ab<>\\:=@/[(.%", min_size=4)
+  ),
+  st.tuples(
+    st.sampled_from(
+      [lambda x: f"to db://me:{x}@host ok", lambda x: f"to db://me@b:{x}@host"]
+    ),
+    st.from_regex(r"[ab<>\\:=@'.%#?]{4,}(/[ab@]{1,9})?", fullmatch=True),
+  ),
+)
+
+
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=300)
+@hypothesis.given(_LINES)
+def test_no_part_of_a_secret_survives(line):
+  write, secret = line
+  mask = Redaction("<secrets>").text
+  shown = mask(write(secret))
+  # Around the secret there may be the same.
+  frame = write("zzzz") + mask(write("zzzz"))
+  for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]):
+    parts = (form[i : i + 4] for i in range(len(form) - 3))
+    assert not [x for x in parts if x in shown and x not in frame]
+
+
+@pytest.mark.parametrize(
+  ("pattern", "expected"),
+  [
+    (r"user (b(\w)b)(c+)", "user <masked><masked> or bacc"),
+    (r"user (?=(\w+))", "user <masked> or bacc"),
+    (r"(?<=(user )ba)b", "<masked>babccc or bacc"),
+    (
+      r"(?<=u(s.r))|(b(a)(?=(b|c)))",
+      "u<masked> <masked><masked>ccc or <masked><masked>c",
+    ),
+  ],
+)
+def test_groups_are_masked_where_they_stand(pattern, expected):
+  """Also groups within groups, and groups that are beside a match."""
+  assert Redaction(pattern).text("user babccc or bacc") == expected
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_values_that_are_no_secrets_are_kept(text):
+  assert Redaction("<secrets>").text(text) == text
+
+
+def test_names_that_differ_have_masks_that_differ():
+  masks = Redaction("<secrets>")
+  first, second, again = map(masks.name, ("a@b.cd", "x@b.cd", "a@b.cd"))
+  assert first == again != second
+
+
+def test_a_name_may_have_half_of_a_surrogate_pair():
+  found = Redaction("<secrets>").name("token=\ud800")
+  assert found.startswith("token=<masked-")
+
+
+def test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked():
+  masks = Redaction(r"<secrets>|customer (\d+) of (\w+)|card")
+  assert masks.text("customer 12 of Rome, a@b.cd, card 5") == (
+    "customer <masked> of <masked>, <masked>, <masked> 5"
+  )
+
+
+@pytest.mark.parametrize(
+  "unit",
+  [
+    *("://a:", "secret_", "a.a", "aB3.", "eyJa.x@", "-eyJ", "a:@.", "a.-@"),
+    *("pwd=", 'pwd="', "pwd=\\", 'pwd=\\"', "pwd ", "://", "/", "@", "a@"),
+  ],
+)
+def test_time_is_linear_in_the_length_of_a_line(unit):
+  # At the square of the length this would take minutes.
+  Redaction("<secrets>").text(unit * 50_000)
+
+
+@pytest.mark.parametrize("pattern", ["(", "a*", "a|", "<secrets>|)"])
+def test_a_pattern_that_masks_nothing_or_is_none_is_refused(pattern):
+  config = base.get_config()
+  config.detect.redact = pattern
+  with pytest.raises(UserError, match="detect.redact") as error:
+    config_lib.check(config)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("pattern", ["", r"<secrets>|\bcard \d+"])
+def test_patterns_are_taken(pattern):
+  config = base.get_config()
+  config.detect.redact = pattern
+  config_lib.check(config)
+
+
+def test_templates_are_shown_with_masks_and_known_without():
+  line = "login with secret=abc"
+  plain = Vocabulary("log", (line, "closed"))
+  masked = redaction.masked_vocabulary(plain, "<secrets>")
+  ids = masked.encode(["login with secret=abc", "closed", "x"])
+  assert ids.tolist() == [4, 5, UNKNOWN]
+  assert masked.names([4, 5]) == [
+    "login with secret=<masked>",
+    "closed",
+  ]
+  assert masked.text([4, 5]) == "login with secret=<masked>\nclosed"
+  assert encoded({"symbols": masked}) == encoded({"symbols": plain})
+  assert json.loads(encoded({"s": masked}))["s"]["symbols"][0] == line
+  words = dataclasses.replace(plain, unit="word")
+  assert redaction.masked_vocabulary(words, "<secrets>") is words
+  config = base.get_config()
+  config.data.unit = "log"
+  for pattern, shown in (("<secrets>", masked), ("", plain)):
+    config.detect.redact = pattern
+    built = experiments.build(config, {"symbols": plain})
+    assert built.vocabularies["symbols"].names([4]) == shown.names([4])
+
+
+def test_names_and_lines_of_sessions_are_masked_but_not_changed():
+  as_read = Texts(["login a@b.cd", "x"], np.array([0, 1, 0]))
+  sessions = Sessions(
+    np.array([3, 4, 3]), np.array([0, 1, 3]), ["a@b.cd", "s"], as_read=as_read
+  )
+  found = redaction.masked_sessions(sessions, "<secrets>")
+  assert found.as_read is not None
+  assert [*found.as_read] == ["login <masked>", "x", "login <masked>"]
+  assert [*found.as_read[np.array([0])]] == ["login <masked>"]
+  assert found.names[0].startswith("<masked-") and found.names[1] == "s"
+  assert [*sessions.as_read] == ["login a@b.cd", "x", "login a@b.cd"]
+  assert redaction.masked_sessions(sessions, "") is sessions
+
+
+@pytest.mark.parametrize(
+  ("fields", "redact", "shown"),
+  [
+    ({"log_format": "auto"}, "<secrets>", "'password=<masked> of bob'"),
+    ({"log_format": "time"}, "<secrets>", "'password=<masked> of bob'"),
+    # A header may take another part of the line for the time.
+    ({"log_header": "<Date> <Time> <Content>"}, "<secrets>", "'of bob'"),
+    ({"log_format": "auto"}, r"<secrets>|of (\w+)", "<masked> of <masked>'"),
+    ({"log_format": "auto"}, "", "'password=abcdefghijklmnopqrstu...'"),
+  ],
+)
+def test_the_first_line_of_a_log_is_shown_with_masks(
+  tmp_path, capfd, fields, redact, shown
+):
+  secret = "abcdefghijklmnopqrstuvwxyz"
+  line = f"2026-11-25T12:00:01Z password={secret} of bob\n"
+  config = settings(tmp_path, line, **fields)
+  config.detect.redact = redact
+  fit.check_owner(config, tmp_path / "run")
+  told = capfd.readouterr().err
+  assert shown in told and told.count("\n") == 1
+  assert (secret[:9] in told) == (not redact)
+
+
+@pytest.mark.parametrize("log_format", ["auto", "syslog"])
+def test_an_error_shows_no_secret(tmp_path, log_format):
+  config = settings(tmp_path, "password=hunter2\n", log_format=log_format)
+  with pytest.raises(UserError, match="'password=<masked>'") as error:
+    fit.check_owner(config, tmp_path / "run")
+    corpora.read(config.data)
+  assert "hunter2" not in str(error.value)

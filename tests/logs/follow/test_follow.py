@@ -1,0 +1,519 @@
+"""Following lines: what is written of them, whatever a line may hold."""
+
+import gzip
+import io
+import json
+import lzma
+import random
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from seqrnn.data.logs.tail import Chunk, FileTail, Position, StreamTail
+from seqrnn.data.read.reading import NOT_UTF8
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.logs.follow import follow
+from seqrnn.logs.follow import lines as lines_lib
+from seqrnn.logs.follow.follower import Event
+from seqrnn.logs.follow.state import ALARMS, State
+from tests.data.logs.test_tail import Log
+from tests.logs.follow.test_follower import make
+from tests.logs.follow.test_state import Killed, Kills
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """A detection whose models are compiled once."""
+  fields = {"detect.rate": 0.1, "detect.quiet": 0.0}
+  return make(tmp_path_factory.mktemp("made"), fields)
+
+
+def service(made, folder, write, report=print):
+  """A service that follows with a state in a folder."""
+  return follow.Service(
+    lambda: made, folder, State(folder / "state", report), write
+  )
+
+
+def followed(made, lines, wanted="events"):
+  """The rows of a kind that are written of lines on standard input."""
+  made.config.detect.follow = wanted
+  with tempfile.TemporaryDirectory() as folder:
+    path, written = Path(folder) / "lines", []
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    with path.open("rb") as file:
+      running = service(made, Path(folder), written.append)
+      running.recover()
+      source = StreamTail(file.fileno())
+      running.follow(source, lambda: False, lambda: False)
+      running._state.close()
+  found = [json.loads(line) for line in "".join(written).splitlines()]
+  return [row for row in found if row["type"] == wanted.removesuffix("s")]
+
+
+def told(found):
+  """Sessions and events as they were written."""
+  return [(line["session"], line["event"]) for line in found]
+
+
+def test_a_line_may_end_a_session(made, capsys):
+  lines = [
+    b"x a",
+    b'{"session": "x", "end": true}',
+    b'{"session": "x", "end": true}',
+    b'{"session": "y", "event": "b", "end": true}',
+    b'{"session": "x", "event": "c", "end": false}',
+    b'{"session": "x", "end": false}',
+    b'{"session": "x", "end": 1}',
+    b'{"session": "x", "event": ["c"], "end": true}',
+  ]
+  found = followed(made, lines)
+  assert told(found) == [
+    ("x", "a"),
+    ("x", "<end>"),
+    ("y", "b"),
+    ("y", "<end>"),
+    ("x", "c"),
+  ]
+  assert [line["line"] for line in found] == [1, None, 4, None, 5]
+  told_of = capsys.readouterr().err.splitlines()
+  assert "line 3: skipped, ends session 'x', which is not open" in told_of
+  numbers = [line.partition(":")[0] for line in told_of]
+  assert sorted(numbers) == [f"line {n}" for n in (3, 6, 7, 8)]
+
+
+def test_a_line_may_have_a_time():
+  for stamp, time in (
+    ('"2017-03-10T00:05:43Z"', 1489104343.0),
+    ("1489104343.5", 1489104343.5),
+    ('"soon"', None),
+    ("null", None),
+    ('["2017-03-10"]', None),
+  ):
+    line = f'{{"session": 7, "event": "a", "timestamp": {stamp}, "end": true}}'
+    assert lines_lib.parse(line, 3) == [
+      Event("7", "a", time, 3),
+      Event("7", None, time, 3),
+    ]
+
+
+def test_sessions_cut_by_lines_end_where_the_next_one_begins(tmp_path):
+  fields = {"data.unit": "log", "data.log_lines": 2}
+  symbols = Vocabulary("log", ("begin", "read"))
+  lines = [b"begin", b"read", b"begin", b"read"]
+  found = followed(make(tmp_path, fields, symbols), lines)
+  first, second = "standard input:1", "standard input:3"
+  assert told(found) == [
+    (first, "begin"),
+    (first, "read"),
+    (first, "<end>"),
+    (second, "begin"),
+    (second, "read"),
+  ]
+
+
+def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
+  tmp_path, capsys
+):
+  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
+  symbols = Vocabulary("log", ("begin <session>", "read <value> B"))
+  lines = [
+    b"begin job_3",
+    b"",
+    b"no session",
+    b"begin \xff job_3",
+    b"crash of job_3 and job_14",
+    b"begin job_14",
+  ]
+  found = followed(make(tmp_path, fields, symbols), lines)
+  shown = ("session", "position", "line", "event", "unknown")
+  crash = "crash of <session> and <session>"
+  assert [tuple(line[name] for name in shown) for line in found] == [
+    ("job_3", 0, 1, "begin <session>", False),
+    ("job_3", 1, 5, crash, True),
+    ("job_14", 0, 5, crash, True),
+    ("job_14", 1, 6, "begin <session>", False),
+  ]
+  assert capsys.readouterr().err == f"line 4: skipped, {NOT_UTF8}\n"
+
+
+def test_lines_come_in_several_forms_and_others_are_told(made, capsys):
+  lines = [
+    b"x a",
+    b"one",
+    b"my session\tb",
+    b'{"session": 3, "event": "c", "more": []}',
+    b"",
+    b"x b c",
+    b"x \xff",
+    b"x\t",
+    b'{"session": "x"}',
+    b'{"session": "x", "event": null}',
+    b"{" * 9999,
+    b"long " + b"a" * 200_000,
+    b"x c\r",
+  ]
+  pairs = told(followed(made, lines))
+  assert pairs == [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
+  told_of = capsys.readouterr().err.splitlines()
+  numbers = [line.partition(":")[0] for line in told_of]
+  assert numbers == [f"line {n}" for n in (2, 6, 7, 8, 9, 10, 11, 12)]
+
+
+def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
+  fields = {"data.unit": "log", "data.log_gap": 60.0}
+  symbols = Vocabulary("log", ("<value> begin", "<time> read"))
+  lines = [
+    b"no time yet",
+    b"2024-02-28 10:00:00 begin",
+    b"2024-02-31 10:00:01 read",  # Nor has what goes on with it a time.
+    b"  and more of it",
+    b"2024-02-28 25:00:00 read",
+    b"2024-02-28 09:59:30 read",  # Back: still of the same session.
+    b"Feb 30 10:00:00 begin",
+    b"2024-02-28 10:05:00 begin",
+  ]
+  found = followed(make(tmp_path, fields, symbols), lines)
+  shown = [(line["session"], line["line"], line["event"]) for line in found]
+  first, second = "standard input:2", "standard input:8"
+  assert shown == [
+    (first, 2, "<value> begin"),
+    (first, 6, "<value> read"),
+    (first, None, "<end>"),
+    (second, 8, "<value> begin"),
+  ]
+  told_of = capsys.readouterr().err.splitlines()
+  numbers = [line.partition(":")[0] for line in told_of]
+  assert numbers == [f"line {n}" for n in (1, 3, 4, 5, 7)]
+  assert told_of[1].startswith(
+    "line 3: skipped, '2024-02-31 10:00:01': is no time that data.log_gap"
+  )
+
+
+BAD = {
+  "no UTF-8": b"x \xff\xfe",
+  "half an object": b'{"session": "x", "event": "a"',
+  "a list": b'{"session": ["x"], "event": "a"}',
+  "true": b'{"session": true, "event": "a"}',
+  "nested": b'{"session": ' * 200_000,
+  "nested lists": b'{"session": "x", "event": ' + b"[" * 50_000,
+  "no event": b'{"session": "x"}',
+  "one word": b"x",
+  "zero bytes": bytes(9),
+  "a number of many digits": b'{"session": 1' + b"0" * 9999 + b"}",
+  "long": b"x" * 2**22,
+  "an end of no session": b'{"session": "\\u001b[31m\\n", "end": true}',
+  "surrogates": b'{"session": "\\ud800", "end": true}',
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_line_does_not_end_following(made, capsys, name):
+  found = followed(made, [b"x a", BAD[name], b"x b", BAD[name]])
+  assert told(found) == [("x", "a"), ("x", "b")]
+  told_of = capsys.readouterr().err.splitlines()
+  assert [line.partition(":")[0] for line in told_of] == ["line 2", "line 4"]
+  for line in told_of:
+    assert line.isprintable() and len(line) < 2100
+
+
+def test_names_that_a_terminal_would_obey_are_written_out(made, capsys):
+  lines = [b"\x1b[31m\ta", b'{"session": "\\ud800\\u0000", "event": "a"}']
+  found = followed(made, lines)
+  sessions = ["\x1b[31m", "\ud800\0"]
+  assert told(found) == [(session, "a") for session in sessions]
+  assert capsys.readouterr().err == ""
+
+
+def test_of_many_bad_lines_few_are_reported(made, capsys):
+  found = followed(made, [b"bad"] * 5000 + [b"x a"])
+  assert told(found) == [("x", "a")]
+  told_of = capsys.readouterr().err.splitlines()
+  assert len(told_of) == 12
+  assert told_of[9].startswith("line 10: skipped, must be a session and")
+  assert told_of[-1] == "5,000 lines were skipped"
+
+
+def test_a_stderr_that_nobody_reads_ends_nothing(made, monkeypatch):
+  class Closed(io.StringIO):
+    def write(self, _):
+      raise BrokenPipeError
+
+  monkeypatch.setattr(lines_lib.sys, "stderr", Closed())
+  found = followed(made, [b"bad", b"x a"])
+  assert told(found) == [("x", "a")]
+
+
+def lines_of(draw, count):
+  """Lines of sessions that interleave, each with a line that ends it."""
+  waiting = {}
+  for number in range(count):
+    while len(waiting) < 5:
+      name = f"s{number}-{len(waiting)}"
+      size = draw.randint(2, 12)
+      waiting[name] = draw.choices("abcdefg?", [6, 6, 6, 6, 6, 2, 1, 1], k=size)
+    name = draw.choice(list(waiting))
+    if waiting[name]:
+      yield f"{name} {waiting[name].pop()}".encode()
+    else:
+      del waiting[name]
+      yield json.dumps({"session": name, "end": True}).encode()
+
+
+def alarms_in(folder):
+  """The alarms of a state, without the numbers of their lines."""
+  rows = (folder / "state" / ALARMS).read_text().splitlines()
+  return [{**json.loads(row), "line": None} for row in rows]
+
+
+class Driver:
+  """Writes and rotates a log between two looks of a follower."""
+
+  def __init__(self, path, lines, draw):
+    self.log, self._lines, self._draw = Log(path, draw), lines, draw
+    self._calls = self._idle = 0
+
+  def __call__(self):
+    self._calls += 1
+    # Before the first line is read, there is no position in the log.
+    may = self._calls > 9 and self.log.path.stat().st_size
+    if may and self._draw.random() < 0.1:
+      getattr(self.log, self._draw.choice(("rename", "copy")))()
+    some = [self._lines.pop(0) for _ in range(min(5, len(self._lines)))]
+    self.log.append(some)
+    self._idle = 0 if some else self._idle + 1
+    return self._idle > 9
+
+
+def run_on(made, folder, path, stopped, written):
+  """Follows a log until it is stopped."""
+  made.config.detect.input = str(path)
+  running = service(made, folder, written.append)
+  try:
+    running.recover()
+    source = running.source()
+    try:
+      running.follow(source, stopped, lambda: False)
+    finally:
+      source.close()
+  finally:
+    running._state.close()
+
+
+@pytest.fixture
+def quick(monkeypatch, made):
+  """Nothing waits, and the input is a name."""
+  monkeypatch.setattr(follow, "_WAIT", 0.0)
+  monkeypatch.setattr(follow, "FileTail", partial(FileTail, grace=0))
+  made.config.detect.follow = "alarms"
+  yield
+  made.config.detect.input = None
+
+
+def test_kills_and_rotations_neither_lose_nor_repeat_an_alarm(
+  made, tmp_path, monkeypatch, quick
+):
+  """At any statement or write of one process after the other."""
+  del quick
+  draw, written, kills = random.Random(1), [], 0
+  lines = list(lines_of(draw, 500))
+  whole = tmp_path / "whole.log"
+  whole.write_bytes(b"\n".join(lines) + b"\n")
+  looks = iter([False] * 9 + [True] * 9)
+  run_on(made, tmp_path / "whole", whole, lambda: next(looks), [])
+  expected = alarms_in(tmp_path / "whole")
+  killer = Kills(monkeypatch, draw, most=150)
+  driver = Driver(tmp_path / "app.log", lines, draw)
+  while True:
+    killer.arm()
+    try:
+      run_on(made, tmp_path / "killed", driver.log.path, driver, written)
+      break
+    except Killed:
+      kills += 1
+    finally:
+      killer.disarm()
+  driver.log.close()
+  assert kills >= 6 and len(expected) > 6
+  assert alarms_in(tmp_path / "killed") == expected
+  rows = [row for text in written for row in text.splitlines()]
+  # A row that is in alarms.jsonl is not written again.
+  assert len(rows) == len(set(rows)) >= len(expected) - kills
+
+
+class Lines:
+  """An input that is one line at each look; calls functions between lines."""
+
+  def __init__(self, *lines):
+    self._lines, self.position, self.ended = [*lines], Position(), False
+
+  def behind(self):
+    return 0
+
+  def read(self, _):
+    while self._lines and callable(self._lines[0]):
+      self._lines.pop(0)()
+    self.ended = len(self._lines) < 2
+    if not self._lines:
+      return None
+    number = self.position.line + 1
+    self.position = self.position._replace(line=number)
+    return Chunk([self._lines.pop(0)], number, 0, self.position)
+
+
+def judged(running, source, written):
+  """The ended sessions that are written, with the number of their events."""
+  running.recover()
+  running.follow(source, lambda: False, lambda: False)
+  running._state.close()
+  rows = map(json.loads, "".join(written).splitlines())
+  return [(r["session"], r["events"]) for r in rows if r["type"] == "session"]
+
+
+END = b'{"session": "x", "end": true}'
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_new_detection_takes_up_the_open_sessions(
+  made, tmp_path, capsys, monkeypatch, valid
+):
+  made.config.detect.follow = "sessions"
+  monkeypatch.setattr(follow, "_LOOK", 0.0)
+  record, written, restored = tmp_path / "detect/thresholds.json", [], []
+  record.parent.mkdir()
+  record.write_text("1")
+
+  def restore():
+    if restored and not valid:  # Damaged files may raise any exception.
+      raise IsADirectoryError(21, "Is a directory", "thresholds.json")
+    restored.append(made)
+    return made
+
+  def change():
+    record.unlink()
+    record.write_text("22")
+
+  state = State(tmp_path / "state", print)
+  running = follow.Service(restore, tmp_path, state, written.append)
+  first = running._model
+  source = Lines(b"x a", b"x b", change, b"x c", END, END)
+  assert judged(running, source, written) == [("x", 3)]
+  told_of = capsys.readouterr().err.splitlines()[0]
+  assert len(restored) == 1 + valid and (running._model is first) != valid
+  assert told_of == (
+    "a new detection is taken up: models of steps 1, 2"
+    if valid
+    else "the detection before is kept: [Errno 21] Is a directory:"
+    " 'thresholds.json'"
+  )
+
+
+def test_a_restart_goes_on_with_open_sessions_and_lines(made, tmp_path, capsys):
+  made.config.detect.follow = "sessions"
+  written = []
+  first = service(made, tmp_path, written.append)
+  assert judged(first, Lines(b"x a", b"x b", b"y a"), written) == []
+  again = service(made, tmp_path, written.append)
+  again.recover()
+  assert again._position.line == 3
+  again._state.close()
+  again = service(made, tmp_path, written.append)
+  assert judged(again, Lines(b"x c", END), written) == [("x", 3)]
+  made.config.detect.input = "other.log"
+  other = service(made, tmp_path, written.append)
+  made.config.detect.input = None
+  with pytest.raises(UserError) as caught:
+    other.recover()
+  other._state.close()
+  assert str(caught.value) == (
+    "config.detect.input='other.log': the state is of 'standard input';"
+    " set config.detect.state to another folder, or remove the state"
+  )
+  resumed, *others = capsys.readouterr().err.splitlines()
+  assert resumed == (
+    f"{tmp_path / 'state'}: goes on after line 3 of standard input, with the"
+    " open sessions and the alarms of earlier input; to start afresh, remove"
+    " this folder or name another one by detect.state"
+  )
+  assert others == [resumed]
+
+
+@pytest.mark.parametrize(
+  ("pack", "program"), [(gzip.compress, "zcat"), (lzma.compress, "xzcat")]
+)
+def test_a_packed_input_is_refused_with_what_unpacks_it(made, pack, program):
+  with pytest.raises(UserError) as caught:
+    followed(made, [pack(b"x a\nx b\n")])
+  assert str(caught.value).startswith("standard input: is packed")
+  assert f"`{program} FILE | " in str(caught.value)
+
+
+def test_secrets_are_masked_in_alarms(made):
+  name = "https://u:hunter2@example.org/"
+  lines = [f"{name} {event}".encode() for event in "ab?c?"]
+  for wanted in ("alarms", "events"):
+    rows = followed(made, lines, wanted)
+    assert rows
+    for row in rows:
+      assert "hunter2" not in json.dumps(row)
+      assert row["session"].startswith("https://u:<masked-")
+
+
+def test_a_form_that_no_line_has_is_reported(tmp_path, capsys):
+  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
+  made = make(tmp_path, fields, Vocabulary("log", ("begin", "read")))
+  with pytest.raises(UserError) as caught:
+    followed(made, [b"begin"] * 1200)
+  fault = (
+    "data.log_session='(job_\\\\d+)': fits no line of standard input; line 1 is"
+    " 'begin'"
+  )
+  assert str(caught.value) == fault
+  told_of = capsys.readouterr().err
+  assert told_of == f"no event in 1,200 lines: {fault}\n"
+
+
+def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
+  made, tmp_path, capsys, monkeypatch
+):
+  made.config.detect.follow = "alarms"
+  monkeypatch.setattr(follow, "_LOOK", 0.0)
+  path, written = tmp_path / "alarms.csv", []
+  lines = lambda name: [f"{name} {event}".encode() for event in "ab?c?"]
+  first = service(made, tmp_path, written.append)
+  source = Lines(
+    *lines("x"),
+    lambda: path.write_text("kind,session,answer\n1,x,false\n"),
+    *lines("y"),
+    lambda: path.write_text("kind,session,answer\n1,x,maybe\n"),
+    *(b"u a", b"u b"),
+  )
+  judged(first, source, written)
+  rows = [json.loads(row) for row in "".join(written).splitlines()]
+  assert rows and {row["session"] for row in rows} == {"x"}
+  assert {row["kind"] for row in rows} == {1} and first.health.quiet == 1
+  said, wrong = capsys.readouterr().err.splitlines()
+  assert said == (
+    f"alarms of kind 1 (? ?) are false by alarms.csv: {len(rows)} so far, and"
+    " none is written from now on"
+  )
+  assert wrong == (
+    f"the answers before are kept: {path}:2: answer='maybe': must be false,"
+    " true or empty"
+  )
+  # A restart knows it without repeating it; no answer makes it heard.
+  path.write_text("kind,session,answer\n1,x,false\n")
+  again = service(made, tmp_path, written.append)
+  judged(again, Lines(*lines("z"), path.unlink, *lines("v")), written)
+  assert "of kind 1" not in capsys.readouterr().err and again.health.quiet == 1
+  rows = [json.loads(row) for row in "".join(written).splitlines()]
+  assert {row["session"] for row in rows} == {"x"}
+  path.write_text("kind,session,answer\n1,x,\n")
+  again = service(made, tmp_path, written.append)
+  judged(again, Lines(*lines("w")), written)
+  rows = [json.loads(row) for row in "".join(written).splitlines()]
+  assert {row["session"] for row in rows} == {"x", "w"}
+  assert again.health.quiet == 0

@@ -1,0 +1,525 @@
+"""Followed sessions: the verdicts of a detection, whatever the interleaving."""
+
+import math
+from itertools import pairwise
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.read.columns import Texts
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import shapes
+from seqrnn.logs.detect import baselines, incidents
+from seqrnn.logs.detect.calibration import NormalScores
+from seqrnn.logs.detect.choice import Choice, Combination
+from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
+from seqrnn.logs.detect.decision import find_anomalies
+from seqrnn.logs.detect.deployed import Deployed, IdleTimes, refuse_unfollowed
+from seqrnn.logs.detect.detector import Detector, round_scores, whole_sessions
+from seqrnn.logs.detect.ensemble import Ensemble
+from seqrnn.logs.detect.selection import Selection
+from seqrnn.logs.follow import alarms, stepping
+from seqrnn.logs.follow.follower import Event, Follower
+from tests.conftest import tiny
+from tests.logs.follow.test_state import Table
+
+SYMBOLS = Vocabulary("session", tuple("abcdefg"))
+NAMES = Combination(("max", "mean", "count_vector"), "fisher")
+SECONDS = IdleTimes("seconds", 50.0, {"b": 5.0}, {"a": 0.0, "c": 20.0})
+
+
+def sessions_of(texts, ends=None, begins=None):
+  """Sessions of texts, whose symbols are letters."""
+  events = [symbol for text in texts for symbol in text]
+  size = len(texts)
+  return Sessions(
+    SYMBOLS.encode(events),
+    np.cumsum([0, *map(len, texts)]),
+    [f"s{n}" for n in range(size)],
+    as_read=Texts(events, np.arange(len(events))),
+    begins=np.ones(size, bool) if begins is None else np.array(begins),
+    ends=np.ones(size, bool) if ends is None else np.array(ends),
+  )
+
+
+def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
+  """A detector of two random models, calibrated on its own random sessions."""
+  fields = {"data.unit": "session", "data.window": 40, **fields}
+  config = tiny(tmp_path, fields)
+  vocabularies = {"symbols": symbols}
+  experiment = experiments.build(
+    whole_sessions(config, vocabularies), vocabularies
+  )
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda x: rng.normal(size=(2, *x.shape)).astype(x.dtype), shapes(experiment)
+  )
+  seen = np.ones((2, len(symbols)), bool)
+  seen[1, -1] = False  # The second model has not seen the last event.
+  train, normal = (
+    sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
+  )
+  if symbols is not SYMBOLS:
+    train, normal = (
+      part._replace(ids=np.minimum(part.ids, len(symbols) - 1))
+      for part in (train, normal)
+    )
+  fitted = [{"count_vector": baselines.BASELINES["count_vector"](train)}] * 2
+  detector = Detector(
+    config, experiment, [], [1, 2], Ensemble(params, seen), fitted
+  )
+  scored = detector.score(normal, np.ones(200, np.int64))
+  by_name = {
+    name: CrossCalibration([Calibration(row) for row in scores])
+    for name, scores in scored.scores.items()
+  }
+  events = CrossCalibration(
+    [Calibration(round_scores(row)) for row in scored.member_nll]
+  )
+  nothing = np.zeros(0)
+  normal = NormalScores(
+    by_name,
+    events,
+    Calibration(nothing),
+    CrossCalibration([]),
+    Choice(combination),
+    Selection(nothing, nothing, nothing, None),
+    nothing,
+  )
+  combined = normal.combined(scored.scores)
+  by_name["combined"] = CrossCalibration([Calibration(row) for row in combined])
+  normal = normal._replace(as_new=by_name["combined"])
+  return Deployed(config, detector, normal, idle)
+
+
+def random_texts(rng, count, letters="abcdefg?"):
+  return [
+    "".join(rng.choice(list(letters), rng.integers(1, 30)))
+    for _ in range(count)
+  ]
+
+
+def interleaved(rng, texts):
+  """The events of texts in random order, and the end of each."""
+  rows = [[Event(f"s{n}", symbol) for symbol in text] for n, text in texts]
+  for n, row in zip(dict(texts), rows, strict=True):
+    row.append(Event(f"s{n}", None))
+  order = rng.permutation(np.repeat(np.arange(len(rows)), [*map(len, rows)]))
+  left = [iter(row) for row in rows]
+  return [
+    event._replace(line=line)
+    for line, event in enumerate((next(left[n]) for n in order), 1)
+  ]
+
+
+def fed(follower, events, rng):
+  """The verdicts on events that come in random portions."""
+  found, place = [], 0
+  while place < len(events):
+    stop = place + int(rng.choice([1, 2, 7, 100]))
+    found += follower.feed_many(events[place:stop]).verdicts
+    place = stop
+  return found
+
+
+def plain(verdict):
+  """A verdict that can be compared."""
+  return [None if x != x else x for x in verdict]
+
+
+MIN = Combination(("max", "top_mean", "mean"), "min")
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {},
+    {"detect.combine": "min"},
+    {"detect.rule": "events", "detect.event_rate": 0.05},
+    {"detect.rule": "topk", "detect.top_k": 6, "model.cell": "gru"},
+    {"detect.short": "flag", "data.window": 8, "detect.rate": 0.1},
+    {"task": "gap_model", "model.heads": "all", "detect.flag_unknown": False},
+  ],
+)
+def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
+  decisive = "detect.combine" in fields
+  fields = {"detect.rate": 0.05, **fields}
+  made = make(tmp_path, fields, combination=MIN if decisive else NAMES)
+  rng = np.random.default_rng(0)
+  texts = random_texts(rng, 60) + random_texts(rng, 60, "abcde")
+  found = find_anomalies(made.detector, made.normal, sessions_of(texts))
+  events = interleaved(rng, list(enumerate(texts)))
+  verdicts = fed(Follower(made), events, rng)
+  final = {verdict.session: verdict for verdict in verdicts if verdict.ended}
+  assert 0 < found.flags.sum() < len(found.flags)
+  for j, d in enumerate(found.distinct.which.tolist()):
+    verdict = final[f"s{j}"]
+    event, before, after = incidents.context(found, d, j)
+    place = int(found.oddest()[d])
+    lines = [event.line for event in events if event.session == f"s{j}"]
+    # NaN, of a short session, equals itself here.
+    np.testing.assert_array_equal(verdict.p, found.p[d])
+    assert plain(verdict)[4:17] == [
+      found.flags[d],
+      found.alarms.severity[d],
+      found.alarms.reasons[d],
+      event,
+      before,
+      after,
+      place,
+      lines[place],
+      None,
+      incidents.surprising(found, d),
+      found.alarms.models[d],
+      found.alarms.unknown_events[d],
+      found.alarms.flagged_events[d],
+    ]
+    assert verdict.scores_K == tuple(found.combined_KD[:, d])
+  # A running verdict is below the final one, and comes before it.
+  running = [verdict for verdict in verdicts if not verdict.ended]
+  assert running or not decisive
+  for verdict in running:
+    last = final[verdict.session]
+    assert last.flag and verdict.severity <= last.severity
+    assert verdict.p >= last.p or math.isnan(last.p)
+    assert verdict.events <= last.events
+  again = fed(Follower(made), events, np.random.default_rng(7))
+  assert list(map(plain, again)) == list(map(plain, verdicts))
+
+
+def test_p_values_are_equal_also_at_the_edges_of_rounding(tmp_path):
+  """Normal scores lie where a last digit decides on which side a score is."""
+  made = make(tmp_path, {}, combination=Combination(("max",), "fisher"))
+  rng = np.random.default_rng(3)
+  texts = random_texts(rng, 200, "abcdef")
+  scored = made.detector.score(sessions_of(texts), np.ones(200, np.int64))
+  highest = np.array(
+    [
+      [row[a:b].max() for a, b in pairwise(scored.bounds)]
+      for row in scored.member_nll
+    ]
+  )
+  # Sessions whose score is as near to an edge as float32 allows.
+  away = np.abs((highest * 1e4) % 1 - 0.5)
+  near = np.argsort(away.min(axis=0))[:40]
+  edges = [Calibration(np.round(row[near], 4)) for row in highest]
+  normal = made.normal._replace(
+    scores={**made.normal.scores, "max": CrossCalibration(edges)}
+  )
+  combined = normal.combined(scored.scores)
+  normal.scores["combined"] = CrossCalibration(
+    [Calibration(row[near]) for row in combined]
+  )
+  made = made._replace(normal=normal)
+  found = find_anomalies(made.detector, normal, sessions_of(texts))
+  p = found.p[found.distinct.which]
+  for seed in range(3):
+    rng = np.random.default_rng(seed)
+    some = rng.permutation(200)[: rng.integers(50, 200)]
+    events = interleaved(rng, [(int(n), texts[n]) for n in some])
+    verdicts = fed(Follower(made), events, rng)
+    final = {v.session: v.p for v in verdicts if v.ended}
+    assert final == {f"s{n}": p[n] for n in some}
+  assert len(np.unique(p[near])) > 10
+
+
+def test_events_have_the_scores_of_whole_sessions(tmp_path):
+  made = make(tmp_path, {"model.layers": 2})
+  rng = np.random.default_rng(0)
+  texts = random_texts(rng, 9)
+  scored = made.detector.score(sessions_of(texts), np.ones(9, np.int64))
+  for size in (1, 1000):
+    events = interleaved(rng, list(enumerate(texts)))
+    follower, rows = Follower(made), []
+    for place in range(0, len(events), size):
+      rows += follower.feed_many(events[place : place + size], True).rows
+    for j, text in enumerate(texts):
+      own = [row for row in rows if row["session"] == f"s{j}"]
+      part = slice(*scored.bounds[j : j + 2])
+      assert [row["event"] for row in own] == [*text, "<end>"]
+      assert [row["position"] for row in own] == list(range(len(text) + 1))
+      nats = [row["nats"] for row in own]
+      np.testing.assert_allclose(nats, scored.nll[part], 1e-4, 1e-4)
+      unknown = [symbol == "?" for symbol in text] + [False]
+      assert [row["unknown"] for row in own] == unknown
+      ranks = [row["rank"] for row in own]
+      assert [rank is None for rank in ranks] == unknown
+      nlls = map(round_scores, scored.member_nll[:, part])
+      p = made.normal.events.p_values(nlls)
+      np.testing.assert_allclose([row["p_value"] for row in own], p, atol=0.01)
+
+
+def test_a_state_goes_on_as_if_nothing_had_stopped(tmp_path, monkeypatch):
+  made = make(tmp_path, {"detect.rate": 0.1}, combination=MIN)
+  rng = np.random.default_rng(5)
+  texts = random_texts(rng, 40)
+  events = interleaved(rng, list(enumerate(texts)))
+  events = [e._replace(time=100.0 + 3 * n) for n, e in enumerate(events)]
+  expected = fed(Follower(made), events, rng)
+  # Few states of models are kept: the others are computed again.
+  monkeypatch.setattr("seqrnn.logs.follow.follower._STATES", 2000)
+  follower, found, stored = Follower(made), [], Table()
+  for place in range(0, len(events), 50):
+    found += follower.feed_many(events[place : place + 50]).verdicts
+    before, follower = follower, Follower(made)
+    if place % 200:
+      stored.move(before, follower)
+    else:  # As a new detection does.
+      follower.take_over(before)
+  assert list(map(plain, found)) == list(map(plain, expected))
+  assert any(not v.ended for v in found) and any(v.flag for v in found)
+
+
+def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(tmp_path):
+  follower = Follower(make(tmp_path, {}))
+  feed = lambda name, event, time: [
+    (v.session, v.events) for v in follower.feed(name, event, time) if v.ended
+  ]
+  assert feed("x", "c", 1000.0) == []  # 20 seconds after c.
+  assert feed("y", "b", 1010.0) == []  # 50 after b.
+  assert feed("y", "a", 1020.0) == []  # a ends it at once.
+  assert feed("x", "c", 1020.0) == []
+  assert feed("z", "b", 1020.5) == [("y", 2)]
+  assert feed("z", "b", 1041.0) == [("x", 2)]
+  # It is not cut in two until twice the longest idle time is over.
+  assert feed("x", "b", 1069.0) == []
+  assert feed("x", "a", 1070.0) == []
+  assert [v.session for v in follower.tick(1071.0)] == ["x"]
+  assert follower.open_sessions == 1
+  assert feed("x", "c", 1170.5) == [("z", 2)]
+  [last] = follower.end("x")
+  assert (last.events, last.now) == (1, 1170.5)
+  assert follower.end("x") == []
+
+
+def test_more_sessions_than_are_followed_end_open(tmp_path):
+  made = make(tmp_path, {"detect.followed": 2})
+  found = []
+  follower = Follower(made)
+  for word in ("xa", "yb", "xc", "zg", "yb", "xc"):
+    found += [v for v in follower.feed(*word) if v.ended]
+  # z drives out y, which came before x; y drives out x, and x drives out z.
+  assert [(v.session, v.events) for v in found] == [
+    ("y", 1),
+    ("x", 2),
+    ("z", 1),
+  ]
+  batch = find_anomalies(
+    made.detector, made.normal, sessions_of(["b", "ac", "g"], [False] * 3)
+  )
+  assert [v.p for v in found] == batch.p[batch.distinct.which].tolist()
+
+
+def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(tmp_path):
+  made = make(tmp_path, {})
+  follower = Follower(made)
+  follower.feed("x", "b", 100.0)  # Others may have been before b.
+  follower.feed("x", "c", 101.0)
+  follower.feed("y", "c", 102.0)
+  follower.feed("z", "b", 106.0)
+  found = [v for name in "xyz" for v in follower.end(name)]
+  batch = find_anomalies(
+    made.detector,
+    made.normal,
+    sessions_of(["bc", "c", "b"], begins=[False, True, True]),
+  )
+  assert [v.p for v in found] == batch.p[batch.distinct.which].tolist()
+  # An event out of order has the earliest time of the log.
+  follower.feed("w", "c", 99.9)
+  [verdict] = follower.end("w")
+  assert verdict.begins
+
+
+def test_sessions_before_the_first_time_are_not_silent(tmp_path):
+  follower = Follower(make(tmp_path, {}))
+  follower.feed("x", "c")
+  assert follower.feed("y", "c", 100.0) == follower.feed("y", "c", 120.0) == []
+  assert [v.session for v in follower.feed("y", "c", 121.0)] == ["x"]
+
+
+def test_a_session_of_which_nothing_is_scored_has_a_verdict(tmp_path):
+  """Its begin and its end are cut, and it has one event."""
+  made = make(tmp_path, {"detect.followed": 1})
+  cut = sessions_of(["b", "b", "cd"], [False] * 3, [False] * 3)
+  batch = find_anomalies(made.detector, made.normal, cut)
+  alone = cut.take(np.array([0]))
+  assert find_anomalies(made.detector, made.normal, alone).p == batch.p[:1]
+  follower = Follower(made)
+  assert follower.feed("x", "b", 100.0) == []
+  [verdict] = follower.feed("y", "b", 101.0)
+  assert (verdict.p, verdict.event) == (batch.p[0], "<empty>")
+
+
+def test_one_wrong_time_ends_no_session(tmp_path):
+  follower = Follower(make(tmp_path, {}))
+  feed = lambda time: [v.session for v in follower.feed("y", "b", time)]
+  follower.feed("x", "c", 1000.0)
+  for time in (1001.0, 9e9, 1002.0, 9e9, 9e9 + 1, 1003.0, 0.0, 1004.0):
+    assert feed(time) == []
+  assert follower.now == 1004.0
+  # A true leap: the next events agree.
+  day = 86400.0
+  assert feed(1000 + day) == feed(1001 + day) == []
+  assert feed(1002 + day) == ["x"]
+  # The clock is set back, and goes on from there.
+  follower.feed("w", "c", 1003 + day)
+  for time in (2000.0, 2001.0, 2002.0):
+    assert feed(time) == []
+  assert follower.now == 2002.0
+  assert "w" in [v.session for v in follower.tick(2030.0)]
+
+
+@pytest.mark.parametrize("hours", [0.5, 2, 30])
+def test_sessions_of_a_sparse_log_end_whole(tmp_path, hours):
+  follower, ended = Follower(make(tmp_path, {})), []
+  for n in range(20):
+    for symbol, second in (("b", 0), ("c", 1)):
+      time = 3600 * hours * n + second
+      ended += follower.feed(f"s{n}", symbol, time)
+  assert all(v.ended and v.events == 2 for v in ended)
+  # A step of more than half a day is confirmed by the burst after it.
+  names = [f"s{n}" for n in range(18 if hours > 12 else 19)]
+  assert [v.session for v in ended] == names
+
+
+def test_without_a_clock_no_silence_ends_a_session(tmp_path):
+  follower = Follower(make(tmp_path, {}, idle=IdleTimes()))
+  follower.feed("x", "a", 0.0)
+  assert follower.feed("y", "a", 1e6) == follower.tick(2e6) == []
+  follower = Follower(make(tmp_path, {}, idle=IdleTimes("lines", 3.0)))
+  follower.feed("x", "b", line=1)
+  assert follower.feed("y", "b", line=4) == []
+  assert [v.session for v in follower.feed("y", "b", line=5)] == ["x"]
+  assert [v.session for v in follower.feed("z", "b", line=1)] == []  # Rotated.
+
+
+def test_a_line_of_several_sessions_is_one_line(tmp_path):
+  day = 86400.0
+  follower = Follower(make(tmp_path, {}))
+  follower.feed("x", "c", 1000.0, 1)
+  wrong = [Event(name, "b", 1000 + day, 2) for name in "uvwyz"]
+  assert follower.feed_many(wrong[:2]).verdicts == []
+  Table().move(follower, follower)
+  assert follower.feed_many(wrong[2:]).verdicts == []
+  assert follower.now == 1000.0
+  follower = Follower(make(tmp_path, {}, idle=IdleTimes("lines", 3.0)))
+  follower.feed("x", "b", line=1)
+  many = [Event(name, "b", None, 2) for name in "uvwyz"]
+  assert follower.feed_many(many).verdicts == []
+  assert follower.feed("y", "b", line=4) == []
+  ended = follower.feed("y", "b", line=5)
+  assert [v.session for v in ended] == ["x"]
+
+
+def test_the_end_of_a_session_of_a_state_has_scores(tmp_path):
+  made = make(tmp_path, {})
+  follower, expected = Follower(made), Follower(made)
+  for one in (follower, expected):
+    one.feed_many([Event("x", "a"), Event("x", "c")])
+  before, follower = follower, Follower(made)
+  Table().move(before, follower)
+  [row] = follower.feed_many([Event("x", None)], rows=True).rows
+  [other] = expected.feed_many([Event("x", None)], rows=True).rows
+  assert row["event"] == "<end>"
+  assert row["nats"] == pytest.approx(other["nats"], rel=1e-4)
+
+
+def test_a_session_of_many_events_is_judged_in_parts(tmp_path, monkeypatch):
+  monkeypatch.setattr("seqrnn.logs.follow.follower._LONGEST", 20)
+  follower = Follower(make(tmp_path, {}))
+  events = [Event("x", "b")] * 50
+  ended = [v for v in follower.feed_many(events).verdicts if v.ended]
+  assert [v.events for v in ended] == [20, 20]
+  assert "x" in follower
+
+
+def test_many_sessions_are_read_as_each_alone(tmp_path, monkeypatch):
+  made = make(tmp_path, {"model.cell": "gru"})
+  stepper = stepping.Stepper(
+    made.detector.experiment.decoder, made.detector.models
+  )
+  rng = np.random.default_rng(0)
+  some = []
+  for size in (*range(1, 12), 70, 200, 9):
+    state_S = stepper.begin_S
+    if size % 2:
+      state_S = stepper.cut_S(5)
+    some.append((state_S, rng.integers(4, 11, size).tolist()))
+  monkeypatch.setattr(stepper, "_steps", 64)
+  for (state_S, events), (after_S, read) in zip(
+    some, stepper.read(some), strict=True
+  ):
+    for n, event in enumerate(events):
+      state_S = stepper.step(state_S, event)
+      nll, rank, *member_nll = state_S[-4:].tolist()
+      np.testing.assert_allclose(read.nll[n], nll, 1e-4, 1e-5)
+      np.testing.assert_allclose(read.member_nll[n], member_nll, 1e-4, 1e-5)
+      assert read.rank[n] == rank
+    np.testing.assert_allclose(after_S[:-4], state_S[:-4], 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize(
+  ("fields", "rule"),
+  [
+    ({"task": "gap_model"}, "next event unless model.heads='all'"),
+    ({"detect.head": "joint"}, "detect.head='joint': must be forward"),
+    ({"detect.rule": "bh"}, "detect.rule='bh': compares all sessions"),
+    ({"data.boundaries": False}, "the first event, it must be True"),
+  ],
+)
+def test_what_cannot_be_followed_is_refused(tmp_path, fields, rule):
+  config = tiny(tmp_path, {"data.unit": "session", **fields})
+  experiment = experiments.build(config, {"symbols": SYMBOLS})
+  detector = Detector(config, experiment, [], [], None, [])
+  with pytest.raises(UserError, match=rule):
+    refuse_unfollowed(Deployed(config, detector, None, IdleTimes()))
+
+
+def verdict_of(follower, name, text, time):
+  """The final verdict on a session."""
+  follower.feed_many([Event(name, symbol, time) for symbol in text])
+  [found] = [v for v in follower.end(name) if v.ended]
+  return found._replace(
+    flag=True, severity=1, now=time, raised=True, again=False
+  )
+
+
+def test_a_kind_of_alarms_is_counted_and_not_repeated(tmp_path):
+  follower = Follower(make(tmp_path, {}))
+  taken = alarms.Alarms(quiet=60.0)
+  one = verdict_of(follower, "x", "ab?cd", 0.0)
+  row = taken.take(one)
+  assert (row["number"], row["kind"], row["of_kind"]) == (1, 1, 1)
+  assert row["event"] == "? ?" and row["before"][-1] == "b"
+  assert row["after"] == ["c", "d"] and row["session"] == "x"
+  assert taken.take(one._replace(now=59.0)) is None
+  assert taken.take(one._replace(now=1.0, raised=False)) is None
+  assert taken.take(one._replace(flag=False)) is None
+  again = taken.take(one._replace(now=61.0, session="y"))
+  assert (again["number"], again["kind"], again["of_kind"]) == (2, 1, 3)
+  # More severe ones are written at once, and others have their own kind.
+  high = taken.take(one._replace(now=62.0, severity=3))
+  assert (high["number"], high["of_kind"], high["severity"]) == (3, 4, "high")
+  # Without its begin, a session seems anomalous if it has no unknown event.
+  cut = one._replace(begins=False, now=9e8)
+  assert taken.take(cut)["kind"] == 1
+  assert taken.take(cut._replace(now=9e9, unknown_events=0)) is None
+  other = one._replace(surprising=frozenset("q"), event="q", now=62.0)
+  assert taken.take(other)["kind"] == 2
+  stored = alarms.Alarms(quiet=60.0)
+  Table().move(taken, stored)
+  assert stored.facts() == taken.facts() and stored.kinds == taken.kinds
+  stored.answer(1, alarms.FALSE)
+  assert stored.take(one._replace(now=9e9, severity=3)) is None
+  assert stored.kinds[1].count == 6
+  # Without event time nothing is quiet.
+  assert taken.take(other._replace(now=None)) is not None
+
+
+def test_an_event_time_is_written_as_iso_8601():
+  assert alarms.isoformat(1489104343.0) == "2017-03-10T00:05:43"
+  assert alarms.isoformat(0.25) == "1970-01-01T00:00:00.250000"

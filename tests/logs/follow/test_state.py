@@ -1,0 +1,276 @@
+"""The state: whatever ends the process, it is that of a prefix of the input."""
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+
+import pytest
+
+from seqrnn.errors import MachineError, UserError
+from seqrnn.logs.follow import state
+from seqrnn.logs.follow.state import ALARMS, NAME, State
+
+
+class Killed(BaseException):
+  """The process ends here."""
+
+
+class Kills:
+  """Kills at a random statement of a database, or write to alarms.jsonl."""
+
+  def __init__(self, monkeypatch, draw, most=60):
+    self._draw, self._most, self._left = draw, most, None
+    killer = self
+
+    class Connection(sqlite3.Connection):
+      def execute(self, *args):
+        killer.may()
+        return super().execute(*args)
+
+      def __exit__(self, *args):
+        if killer.is_now():
+          super().__exit__(Killed, Killed(), None)
+          raise Killed
+        return super().__exit__(*args)
+
+    connect, write, sync = sqlite3.connect, os.write, os.fdatasync
+    monkeypatch.setattr(
+      sqlite3, "connect", lambda *a, **b: connect(*a, factory=Connection, **b)
+    )
+
+    def cut(descriptor, data):
+      if self.is_now():
+        write(descriptor, data[: draw.randint(0, len(data))])
+        raise Killed
+      return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", cut)
+    monkeypatch.setattr(os, "fdatasync", lambda d: self.may() or sync(d))
+
+  def arm(self):
+    self._left = self._draw.randint(1, self._most)
+
+  def disarm(self):
+    self._left = None
+
+  def is_now(self):
+    if self._left is not None:
+      self._left -= 1
+    return self._left == 0
+
+  def may(self):
+    if self.is_now():
+      raise Killed
+
+
+class Table:
+  """What a database has of a part of a follower."""
+
+  def __init__(self):
+    self._rows = {}
+
+  def move(self, before, after):
+    """Stores the changes of a part, and restores another one from them."""
+    for _, key, part, value in before.changes():
+      if key is None or value is None:
+        self._rows = {
+          row: old for row, old in self._rows.items() if row[0] != key and key
+        }
+      else:
+        self._rows[key, part] = json.dumps(value)
+    before.saved()
+    rows = [(*row, json.loads(x)) for row, x in sorted(self._rows.items())]
+    return after.restore(json.loads(json.dumps(before.facts())), rows)
+
+
+class Sum:
+  """A follower of numbers: an alarm at each total that 7 divides."""
+
+  def __init__(self, opened):
+    self._state = opened
+    facts, self.shown = opened.recover()
+    self.read = [value for *_, value in opened.rows("sessions")]
+    assert (facts or 0) == len(self.read)
+
+  def feed(self, numbers):
+    begin, lines = len(self.read), []
+    for number in numbers:
+      self.read.append(number)
+      if sum(self.read) % 7 == 0:
+        lines.append(json.dumps({"number": len(self.read)}))
+    rows = enumerate(numbers, begin)
+    changes = [("sessions", place, 0, number) for place, number in rows]
+    return self._state.save(changes, len(self.read), lines)
+
+
+def expected(numbers):
+  totals = [sum(numbers[: n + 1]) for n in range(len(numbers))]
+  return [
+    json.dumps({"number": n + 1}) for n, t in enumerate(totals) if t % 7 == 0
+  ]
+
+
+def alarms_in(folder):
+  return (folder / ALARMS).read_text().splitlines()
+
+
+def resume(folder, numbers, size=3, report=pytest.fail):
+  """Follows to the end; what is shown at the start."""
+  with State(folder, report) as opened:
+    follower = Sum(opened)
+    assert follower.read == numbers[: len(follower.read)]
+    for place in range(len(follower.read), len(numbers), size):
+      follower.feed(numbers[place : place + size])
+  return follower.shown
+
+
+NUMBERS = [random.Random(1).randrange(10) for _ in range(120)]
+
+
+@pytest.fixture
+def written(tmp_path):
+  folder = tmp_path / "state"
+  assert resume(folder, NUMBERS[:90], 30) == []
+  return folder
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_kill_between_statements_leaves_a_prefix(tmp_path, monkeypatch, seed):
+  draw, kills = random.Random(seed), 0
+  killer = Kills(monkeypatch, draw)
+  while True:
+    killer.arm()
+    try:
+      resume(tmp_path, NUMBERS)
+      break
+    except Killed:
+      kills += 1
+    finally:
+      killer.disarm()
+  assert kills > 5 and alarms_in(tmp_path) == expected(NUMBERS)
+  assert resume(tmp_path, NUMBERS) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 40])
+def test_alarms_that_were_truncated_are_completed_and_shown(written, size):
+  path = written / ALARMS
+  content = path.read_bytes()
+  path.write_bytes(content[:size])
+  complete = content[:size].count(b"\n")
+  assert resume(written, NUMBERS) == expected(NUMBERS[:90])[complete:]
+  assert alarms_in(written) == expected(NUMBERS)
+
+
+def test_alarms_that_were_renamed_are_not_repeated(written):
+  (written / ALARMS).rename(written / "older")
+  assert resume(written, NUMBERS) == []
+  both = (written / "older").read_text().splitlines() + alarms_in(written)
+  assert both == expected(NUMBERS)
+
+
+def test_an_older_database_repeats_no_alarm(written):
+  shutil.copy(written / NAME, written / "older")
+  resume(written, NUMBERS)
+  (written / "older").replace(written / NAME)
+  with (written / ALARMS).open("ab") as file:
+    file.write(b"a person's note\n\xff\n[]\n{")
+  resume(written, NUMBERS)
+  lines = (written / ALARMS).read_bytes().splitlines()
+  notes = [b"a person's note", b"\xff", b"[]"]
+  assert [x.decode() for x in lines if x not in notes] == expected(NUMBERS)
+
+
+def test_a_flipped_byte_is_reported_in_a_line(written):
+  path = written / NAME
+  content, faults, missed = path.read_bytes(), 0, []
+  for place in range(0, len(content), 61):
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << place % 8
+    path.write_bytes(damaged)
+    try:
+      with State(written, pytest.fail) as opened:
+        if Sum(opened).read != NUMBERS[:90]:
+          missed.append(place)
+    except UserError as error:
+      faults += 1
+      if not str(error).startswith(f"{path}: ") or "\n" in str(error):
+        missed.append(str(error))
+  assert not missed and faults > 30
+  assert b"facts90" in content  # In a value, the structure stays intact.
+  path.write_bytes(content.replace(b"facts90", b"facts91"))
+  with State(written, pytest.fail) as opened:
+    message = f"^{path}: damaged .wrong checksum in the table meta"
+    with pytest.raises(UserError, match=message):
+      opened.recover()
+
+
+def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
+  reported, now = [], [0.0]
+  monkeypatch.setattr(state.time, "monotonic", lambda: now[0])
+  with State(tmp_path, reported.append) as opened:
+    follower = Sum(opened)
+    assert follower.feed(NUMBERS[:30])
+    pages = opened._database.execute("PRAGMA page_count").fetchone()[0]
+    opened._database.execute(f"PRAGMA max_page_count = {pages}")
+    for number in (1, 2):
+      now[0] += 6
+      changes = [("kinds", 1, 0, "x" * 10**5)]
+      assert not opened.save(changes, 30, [f"{number}"])
+    assert alarms_in(tmp_path) == expected(NUMBERS[:30]) and opened.fault
+    opened._database.execute("PRAGMA max_page_count = 10000")
+    assert not opened.save([], 30)  # Too early.
+    assert opened.save([], 30, at_once=True)
+  assert alarms_in(tmp_path)[-2:] == ["1", "2"]
+  assert reported == [
+    f"{tmp_path}: the state cannot be written: database or disk is full;"
+    " following goes on, and writing is tried again every 5 seconds",
+    f"{tmp_path}: the state is written again",
+  ]
+
+
+def test_alarms_that_cannot_be_written_are_written_later(written, monkeypatch):
+  reported, write = [], os.write
+  with State(written, reported.append) as opened:
+    follower = Sum(opened)
+    monkeypatch.setattr(os, "write", lambda d, data: write(d, data[:3]))
+    assert follower.feed(NUMBERS[90:])  # The transaction is on the disk.
+    monkeypatch.setattr(os, "write", write)
+    opened._again = 0.0
+    assert opened.save([], len(NUMBERS))
+  assert alarms_in(written) == expected(NUMBERS) and len(reported) == 2
+
+
+def test_one_process_follows_with_a_state_as_long_as_it_is_there(tmp_path):
+  with State(tmp_path / "a", print) as opened:
+    with pytest.raises(MachineError, match="is being followed by process"):
+      State(tmp_path / "a", print)
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(MachineError, match="was removed or replaced"):
+      opened.save([], 0)
+
+
+def test_a_database_of_anybody_writes_nothing_elsewhere(written, tmp_path):
+  """A journal may name a file that SQLite deletes, and a trigger may write."""
+  journal = written / f"{NAME}-journal"
+  journal.write_bytes(b"any" + state._SUPER_JOURNAL)
+  with pytest.raises(UserError, match="-journal: names a file outside"):
+    State(written, pytest.fail)
+  journal.unlink()
+  with sqlite3.connect(written / NAME) as database:
+    database.execute(
+      "CREATE TRIGGER t AFTER INSERT ON meta BEGIN SELECT 1; END"
+    )
+  database.close()
+  with pytest.raises(UserError, match="it has a trigger or a view"):
+    State(written, pytest.fail)
+  mine = tmp_path / "mine"
+  mine.mkdir()
+  with sqlite3.connect(mine / NAME) as database:
+    database.execute("CREATE TABLE mine (x)")
+  database.close()
+  before = (mine / NAME).read_bytes()
+  with pytest.raises(UserError, match="format 0, not 1"):
+    State(mine, pytest.fail)
+  assert (mine / NAME).read_bytes() == before

@@ -1,0 +1,412 @@
+"""Spark: events, verdicts and incidents are those of one machine."""
+
+import csv
+import random
+import shutil
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+import experiments
+from benchmarks import shop_log
+from seqrnn.data.sources import corpora
+from seqrnn.errors import UserError
+from seqrnn.logs.detect import deployed as deployment
+from seqrnn.logs.detect import printing
+from seqrnn.modes import detect
+from seqrnn.training import fit
+from tests.conftest import tiny
+
+pytestmark = [
+  pytest.mark.spark,
+  # PySpark leaves sockets to the garbage collector.
+  pytest.mark.filterwarnings("ignore::ResourceWarning"),
+  pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+  pytest.mark.filterwarnings("ignore::FutureWarning"),
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+pytest.importorskip("pyspark", reason="the extra `spark` is not installed")
+if shutil.which("java") is None:
+  pytest.skip("there is no Java", allow_module_level=True)
+
+from pyspark.sql import SparkSession  # noqa: E402
+
+from seqrnn.logs.spark import batch, read, score, stream  # noqa: E402
+from seqrnn.logs.spark import session as spark_session  # noqa: E402
+
+SESSION = r"(order-\d+)"
+RUN = {
+  "data.split": "last_documents",
+  "data.validation_fraction": 0.2,
+  "data.test_fraction": 0.0,
+  "data.repeats": "weight",
+  "data.window": 40,
+  "train.batch_size": 16,
+  "detect.folds": 2,
+  "detect.rate": 0.02,
+  "detect.bootstrap": 2,
+  "detect.baselines": False,
+  "detect.events": "none",
+}
+LOG = {
+  **RUN,
+  "detect.rate": 0.05,
+  "train.epochs": 30,
+  "data.unit": "log",
+  "data.log_format": "time",
+  "data.log_session": SESSION,
+}
+
+
+@pytest.fixture(scope="module")
+def session():
+  """A cluster of two workers, which read parts of a few lines."""
+  builder = SparkSession.builder.master("local-cluster[2,1,1024]")
+  for name, value in {
+    "spark.driver.memory": "512m",
+    "spark.ui.enabled": False,
+    "spark.ui.showConsoleProgress": False,
+    "spark.log.level": "OFF",
+    "spark.task.maxFailures": 1,
+    "spark.sql.files.maxPartitionBytes": 8000,
+    "spark.sql.files.openCostInBytes": 1000,
+    "spark.sql.shuffle.partitions": 3,
+    "spark.sql.adaptive.enabled": False,
+    "spark.executorEnv.XLA_FLAGS": "",
+  }.items():
+    builder = builder.config(name, value)
+  spark_session.use_this_python()
+  with builder.getOrCreate() as session:
+    yield session
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+  """A log in three rotated parts, with lines that are no entries."""
+  folder = tmp_path_factory.mktemp("shop")
+  shop_log.main([str(folder / "all.log"), "--orders=240"])
+  rng, lines = random.Random(1), []
+  every = (folder / "all.log").read_text().splitlines()
+  for line in every[len(every) // 10 : -len(every) // 5]:
+    lines.append(line)
+    if rng.random() < 0.3:
+      name = line.split()[4]
+      lines += ["", f"  at shop.Order({name})", f"Caused by: caf\u00e9 {name}"]
+  logs = folder / "logs"
+  logs.mkdir()
+  third = len(lines) // 3
+  for n, name in enumerate(("app.log.2", "app.log.1", "app.log")):
+    some = lines[third * n : third * (n + 1)]
+    (logs / name).write_bytes("\r\n".join([*some, ""]).encode())
+  (logs / "app.log.2").write_bytes(
+    b"\xef\xbb\xbf" + (logs / "app.log.2").read_bytes()
+  )
+  return folder
+
+
+@pytest.fixture(scope="module")
+def trained(shop):
+  """A run of the log, and its detector."""
+  config = tiny(shop, {**LOG, "data.path": str(shop / "all.log")})
+  fit.fit(experiments.build, config, shop / "run")
+  config.detect.path = str(shop / "logs")
+  return (
+    config,
+    shop / "run",
+    detect.run(experiments.build, config, shop / "run"),
+  )
+
+
+def by_session(rows):
+  found = defaultdict(list)
+  for name, *event in rows:
+    found[name].append(tuple(event))
+  return dict(found)
+
+
+def events_of(corpus):
+  """The events of each session of a corpus: symbol, line, time, file."""
+  rows = []
+  for j, name in enumerate(corpus.names):
+    for n in range(*corpus.bounds[j : j + 2].tolist()):
+      time = corpus.timestamps[n] if corpus.timestamps else ""
+      file = corpus.files[n] if corpus.files else ""
+      symbol = corpus.symbols[int(corpus.ids[n])]
+      rows.append((name, symbol, int(corpus.lines[n]), time, file))
+  return by_session(rows)
+
+
+def events_by_spark(events):
+  """The same of what Spark has read."""
+  names = ("session", "symbol", "line", "timestamp", "file")
+  rows = events.frame.orderBy(*events.order).select(*names).collect()
+  if events.kept:
+    events.kept.unpersist()
+  return by_session(rows)
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"log_format": "time", "log_session": SESSION},
+    {"log_header": "<Date> <Time> <Level> <Content>", "log_session": SESSION},
+    {"log_session": SESSION, "errors": "replace"},
+    {"log_format": "time", "log_gap": 60.0},
+    {"log_lines": 7},
+    {"log_format": "auto"},
+  ],
+  ids=lambda fields: "-".join(fields),
+)
+def test_events_are_those_of_one_machine(session, shop, fields, capsys):
+  settings = {f"data.{name}": value for name, value in fields.items()}
+  data = tiny(shop, {"data.unit": "log", "data.path": "", **settings}).data
+  # No part of it begins with a line that has no time.
+  path = str(shop / "logs/app.log.2" if "log_gap" in fields else shop / "logs")
+  corpus = corpora.read_files("data.path", path, data)
+  said = capsys.readouterr().err
+  found = read.read(session, data, path)
+  assert sorted(capsys.readouterr().err.splitlines()) == sorted(
+    line for line in said.splitlines() if "auto" not in line
+  )
+  assert events_by_spark(found) == events_of(corpus)
+  cuts, span = corpus.cuts, found.span
+  assert span.clock == (cuts.clock if cuts else "")
+  if cuts and span.clock == "seconds" and "log_session" in fields:
+    assert span.end - span.begin == pytest.approx(
+      np.max(cuts.before_D + cuts.after_D), abs=3600
+    )
+
+
+def compare(workdir, output):
+  """Holds the tables of Spark against those of one machine."""
+  import pyarrow.parquet as pq
+
+  def same(text, value):
+    if isinstance(value, float):
+      return float(text) == pytest.approx(value, rel=1e-5)
+    return text == ("" if value is None else str(value))
+
+  for table, key in (("sessions", "session"), ("incidents", "incident")):
+    with (workdir / f"detect/{table}.csv").open() as file:
+      expected = {row[key]: row for row in csv.DictReader(file)}
+    rows = pq.read_table(output / table).to_pylist()
+    assert {str(row[key]) for row in rows} == set(expected) and expected
+    assert len(rows) == len(expected)
+    for row in rows:
+      for name, text in expected[str(row[key])].items():
+        # Baselines that are not combined are not computed.
+        assert name not in row or same(text, row[name]), (row, name, text)
+
+
+@pytest.mark.usefixtures("session")
+def test_verdicts_and_incidents_of_a_log(trained, capsys):
+  config, workdir, one = trained
+  assert 0 < one.flags[one.distinct.which].sum() < 60
+  assert not all(np.concatenate(one.sessions.whole))
+  config.detect.engine = "spark"
+  found = detect.run(experiments.build, config, workdir)
+  said = capsys.readouterr().out.splitlines()[-1]
+  assert said.endswith(printing.summary(one)) and found.flags.all()
+  compare(workdir, workdir / "detect-spark")
+
+
+@pytest.fixture(scope="module")
+def tables(shop):
+  """Two tables of a machine's sessions, and a run of one of them."""
+  folder, rng = shop / "tables", random.Random(0)
+  folder.mkdir()
+  for file in ("a.csv", "b.csv"):
+    rows, clock = [], 1.7e9
+    begun = [(n, ["a"]) for n in range(200)]
+    rng.shuffle(begun)
+    open_ = []
+    while begun or open_:
+      while begun and len(open_) < 9:
+        open_.append(begun.pop())
+      name, events = some = rng.choice(open_)
+      clock += rng.random()
+      rows.append((f"s{name}", events[-1], f"{clock:.3f}"))
+      if events[-1] == "e, last" or rng.random() < 0.01:
+        open_.remove(some)
+      events.append(
+        rng.choice(
+          {"a": "bc", "b": "cd", "c": "d"}.get(events[-1], "a")
+          if events[-1] != "d"
+          else ["a", "e, last"]
+        )
+      )
+    with (folder / file).open("w") as out:
+      writer = csv.writer(out)
+      writer.writerow(("session", "event", "timestamp"))
+      writer.writerows(rows)
+  fields = {**RUN, "data.unit": "session", "data.format": "csv"}
+  config = tiny(folder, {**fields, "data.path": str(folder / "a.csv")})
+  fit.fit(experiments.build, config, shop / "table-run")
+  config.detect.path = str(folder)
+  detect.run(experiments.build, config, shop / "table-run")
+  return config, shop / "table-run", folder
+
+
+@pytest.mark.usefixtures("session")
+def test_verdicts_and_incidents_of_tables(tables, tmp_path):
+  config, workdir, folder = tables
+  settings = config.copy_and_resolve_references()
+  settings.detect.engine = "spark"
+  settings.detect.output = str(tmp_path)
+  detect.run(experiments.build, settings, workdir)
+  compare(workdir, tmp_path)
+
+
+def test_verdicts_of_a_frame(session, tables):
+  config, workdir, folder = tables
+  settings = config.copy_and_resolve_references()
+  settings.detect.path = str(folder / "b.csv")
+  one = detect.run(experiments.build, settings, workdir)
+  frame = session.read.csv(str(folder / "b.csv"), header=True)
+  frame = frame.repartition(4, "event").withColumnRenamed("timestamp", "time")
+  deployed = deployment.restore(experiments.build, settings, workdir)
+  rows = batch.detect(session, frame, deployed).collect()
+  which = one.distinct.which
+  assert {
+    row["session"]: (row["flag"], row["p_value"]) for row in rows
+  } == dict(
+    zip(
+      one.sessions.names,
+      zip(one.flags[which].tolist(), one.p[which].tolist(), strict=True),
+      strict=True,
+    )
+  )
+  for row in rows:
+    assert (row["content"] is not None) == (row["flag"] == 1)
+    if row["flag"]:
+      assert len(row["content"]) == row["events"]
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"session,event\n1,a\n1,\xff\n", "a.csv: row 2 from byte 0 is not UTF-8"),
+    (b"session,event\n1,a\n,b\n", "has no session"),
+    (b'session,event\n1,"a\nb"\n', "FAILED_READ_FILE"),
+    (b"name,event\n1,a\n", "columns name, event"),
+    (None, "PATH_NOT_FOUND"),
+  ],
+)
+def test_a_mistake_is_one_line(session, tmp_path, content, message):
+  path = tmp_path / "a.csv"
+  if content is not None:
+    path.write_bytes(content)
+  data = tiny(tmp_path, {"data.unit": "session", "data.format": "csv"}).data
+  with pytest.raises(UserError) as error, spark_session.reporting():
+    read.read(session, data, str(path))
+  text = str(error.value)
+  assert "\n" not in text and message in text
+
+
+def test_bytes_that_are_not_utf_8_are_named(session, tmp_path):
+  path = tmp_path / "bad.log"
+  path.write_bytes(b"2026-03-02 08:00:00 order-1 \xff\n")
+  fields = {"data.unit": "log", "data.log_session": SESSION}
+  data = tiny(tmp_path, fields).data
+  named = pytest.raises(UserError, match=r"bad.log: line 1 .* is not UTF-8")
+  with named, spark_session.reporting():
+    read.read(session, data, str(path))
+
+
+def test_sessions_are_not_cut_by_batches(monkeypatch):
+  import pyarrow as pa
+
+  rng = random.Random(0)
+  names = [name for name in "abcdefg" for _ in range(rng.randint(1, 30))]
+  for size in range(1, 60):
+    monkeypatch.setattr(score, "EVENTS", rng.randint(1, 50))
+    batches = [
+      pa.RecordBatch.from_pydict({"session": names[n : n + size]})
+      for n in range(0, len(names), size)
+    ]
+    tables = score._whole_sessions(iter(batches))
+    found = [table["session"].to_pylist() for table in tables]
+    assert sum(found, []) == names
+    assert sum(len(set(some)) for some in found) == 7
+
+
+def equal_verdicts(rows, one):
+  """Holds ended sessions of a stream against those of one machine.
+
+  Returns the number of those that one machine has examined as they are.
+  """
+  last = {}
+  for row in rows:  # A session that went on has several verdicts.
+    last[row["session"]] = max(last.get(row["session"], row), row, key=len_of)
+  begins, _ = one.sessions.whole
+  which, sizes = one.distinct.which, np.diff(one.sessions.bounds)
+  place = {name: j for j, name in enumerate(one.sessions.names)}
+  same = 0
+  for name, row in last.items():
+    j = place[name]
+    d = which[j]
+    if row["events"] == sizes[j] and one.sessions.whole[1][j]:
+      same += 1
+      assert row["cut"] == (not begins[j]), row
+      assert (row["flag"], row["p_value"]) == (one.flags[d], one.p[d]), row
+      for score, values in one.scores.items():
+        if score in row:
+          assert row[score] == pytest.approx(values[d], abs=1e-5)
+  return same
+
+
+def len_of(row):
+  return row["events"]
+
+
+def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
+  config, workdir, one = trained
+  deployed = batch.restore(experiments.build, config, workdir)
+  (tmp_path / "logs").mkdir()
+  # The second query goes on with the state of the first one.
+  for names in (["app.log.2"], ["app.log.1", "app.log"]):
+    for name in names:
+      shutil.copy(shop / "logs" / name, tmp_path / "logs")
+    query = stream.start(
+      session,
+      deployed,
+      str(tmp_path / "logs"),
+      str(tmp_path / "out"),
+      {"availableNow": True},
+    )
+    query.awaitTermination()
+  frame = session.read.parquet(str(tmp_path / "out/sessions"))
+  rows = [row.asDict() for row in frame.collect()]
+  same = equal_verdicts(rows, one)
+  # The other sessions are open: the log ends before their silence is over.
+  assert 0.4 * len(one.sessions.names) < same <= len(rows)
+
+
+def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
+  config, workdir, folder = tables
+  settings = config.copy_and_resolve_references()
+  settings.detect.path = str(folder / "b.csv")
+  one = detect.run(experiments.build, settings, workdir)
+  deployed = batch.restore(experiments.build, settings, workdir)
+  (tmp_path / "in").mkdir()
+  shutil.copy(folder / "b.csv", tmp_path / "in")
+  frame = session.readStream.csv(
+    str(tmp_path / "in"),
+    "session string, event string, time string",
+    header=True,
+  )
+  found = stream.detect(session, frame.coalesce(1), deployed)
+  writer = found.writeStream.format("memory").queryName("found")
+  writer.trigger(availableNow=True).start().awaitTermination()
+  rows = [row.asDict() for row in session.table("found").collect()]
+  assert equal_verdicts(rows, one) > 100
+
+
+def test_without_java_one_line_says_so(monkeypatch):
+  monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+  monkeypatch.setenv("PATH", "")
+  monkeypatch.delenv("JAVA_HOME", raising=False)
+  needed = pytest.raises(UserError, match="Java 17 or newer")
+  with needed, spark_session.opened():
+    pass

@@ -1,0 +1,175 @@
+"""Repeated calls from Python: what is compiled once is kept, and no more."""
+
+import contextlib
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.reporting import neurons
+from seqrnn.sampling import primes
+from seqrnn.scoring import scoring
+from tests.conftest import tiny
+
+TEXT = "abcde abcd\nabc " * 12
+
+
+@contextlib.contextmanager
+def compilations():
+  """A list with an item for each program that is compiled meanwhile."""
+  found, on = [], True
+
+  def note(event, duration, **_):
+    if on and event == "/jax/core/compile/backend_compile_duration":
+      found.append(duration)
+
+  jax.monitoring.register_event_duration_secs_listener(note)
+  try:
+    yield found
+  finally:
+    on = False
+
+
+def made(folder, fields=None):
+  """A run that was not trained."""
+  config = tiny(folder, fields)
+  experiment = experiments.build(config, None)
+  params = jax.jit(experiment.init)(jax.random.key(0))
+  return experiments.Run(folder, config, experiment, params, 0)
+
+
+FIELDS = {
+  "language model": {},
+  "gap model": {"task": "gap_model", "model.heads": "all"},
+  "stateful": {"data.stateful": True},
+  "many to one": {"data.mapping": "many_to_one"},
+  "buckets": {"data.buckets": 4, "data.window": 100},
+  "many windows": {"train.batch_size": 32},
+  "classification": {"task": "classification", "data.format": "files"},
+}
+CALLS = [
+  *((name, "score") for name in FIELDS if name != "classification"),
+  *((name, "predict") for name in FIELDS if name != "buckets"),
+  *((name, "sample") for name in ("language model", "many to one")),
+  ("gap model", "sample"),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+  """A function name -> a run with these fields, with nothing compiled yet."""
+  folder = tmp_path_factory.mktemp("runs")
+  return lambda name: made(folder, FIELDS[name])
+
+
+@pytest.mark.parametrize(("name", "method"), CALLS)
+def test_ten_lengths_compile_few_programs_and_no_more(runs, name, method):
+  run = runs(name)
+  more = {"length": 5} if method == "sample" else {}
+  texts = [TEXT[: 3 + 12 * n] for n in range(10)]
+  with compilations() as first:
+    found = [getattr(run, method)(text, **more) for text in texts]
+  with compilations() as second:
+    again = [getattr(run, method)(text, **more) for text in texts]
+  assert 1 <= len(first) <= 3 and not second
+  same = jax.tree.map(np.array_equal, found, again)
+  assert all(jax.tree.leaves(same))
+
+
+def test_settings_of_a_sample_compile_nothing(runs):
+  run = runs("language model")
+  run.sample("ab", length=20)
+  with compilations() as found:
+    for settings in (
+      {"temperature": 0.3},
+      {"temperature": (0.0, 2.0)},
+      {"seed": 2**32 - 1},
+      *({"length": length} for length in (1, 19, 256, 257, 600)),
+    ):
+      run.sample("abc", **{"length": 20, **settings})
+  assert not found
+
+
+def test_other_limits_of_a_sample_compile_nothing(runs):
+  run = runs("language model")
+  run.sample("ab", length=20, top_k=3)
+  with compilations() as found:
+    for settings in ({"top_k": 2}, {"top_p": 0.5}, {"top_k": 99, "top_p": 0.9}):
+      run.sample("ab", length=20, **settings)
+  assert not found
+
+
+def test_an_evaluation_compiles_once(runs):
+  for name in ("language model", "stateful"):
+    run = runs(name)
+    with compilations() as first:
+      figures = run.evaluate("validation")
+    with compilations() as second:
+      assert run.evaluate("validation") == figures
+    assert first and not second
+
+
+def test_lengths_in_buckets_change_no_score(runs):
+  run = runs("buckets")
+  plain = run._replace(config=tiny(run.workdir, {"data.window": 100}))
+  experiment = experiments.build(plain.config, run.experiment.vocabularies)
+  plain = plain._replace(experiment=experiment)
+  for stop in (1, 31, 33, 100, 170):
+    text = TEXT[:stop]
+    scores = run.score(text)
+    np.testing.assert_allclose(scores, plain.score(text), 1e-5, 1e-6)
+    np.testing.assert_allclose(
+      np.concatenate([[], *(p.surprisal for p in run.predict(text))]),
+      scores,
+      1e-5,
+      1e-5,
+    )
+
+
+@pytest.mark.parametrize("T", [1, 2, 32, 33])
+def test_a_batch_is_widened_by_padding(T):
+  rng = np.random.default_rng(0)
+  batch = {
+    "inputs": rng.integers(1, 9, (3, T)),
+    "letters": rng.integers(1, 9, (3, T, 2)),
+    "weights": np.ones((3, 1)),
+    "reset": np.ones(3, bool),
+  }
+  wide = scoring.pad_time(batch)
+  width = {1: 1, 2: 32, 32: 32, 33: 64}[T]
+  for name in ("inputs", "letters"):
+    assert wide[name].shape[1] == width
+    assert np.array_equal(wide[name][:, :T], batch[name])
+    assert not wide[name][:, T:].any()
+  assert wide["weights"].shape == (3, 1) and wide["reset"].shape == (3,)
+
+
+def test_a_prime_of_any_length_is_read_to_its_end(runs, monkeypatch):
+  """The padding behind it changes nothing of what is drawn."""
+  run = runs("gap model")
+  for length in (1, 7, 8):
+    texts = []
+    for room in (length, 8, 64):
+      monkeypatch.setattr(primes, "_PRIME", room)
+      texts += run.sample(TEXT[:length], length=30, temperature=1.0)
+    assert len(set(texts)) == 1 and texts[0].startswith(TEXT[:length])
+
+
+def test_a_gap_is_filled_and_a_text_is_read_without_compiling_again(runs):
+  from seqrnn.data.sources.corpora import from_text
+  from seqrnn.scoring import predictions
+
+  run = runs("gap model")
+  rng = np.random.default_rng(0)
+  decoder = run.experiment.decoder
+  with compilations() as found:
+    counts = []
+    for _ in range(2):
+      documents = from_text("a\ue000b", "char")
+      text, put = predictions.fill(run.experiment, run.params, documents)
+      assert len(text) == 3 and len(put) == 1
+      ids_BS = rng.integers(4, 9, (2, 5))
+      neurons.reader(decoder, 2)(run.params, ids_BS)
+      counts.append(len(found))
+  assert 0 < counts[0] == counts[1]

@@ -1,0 +1,287 @@
+"""Texts drawn with the settings of config.sample: ends, prompts, choices."""
+
+import contextlib
+import itertools
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data.vocabulary import BEGIN, END, PAD
+from seqrnn.errors import MachineError, UserError
+from seqrnn.experiment import Decoder
+from seqrnn.modes.sample import write_texts
+from seqrnn.runtime import fileset
+from seqrnn.sampling import sampler, texts
+from tests.conftest import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A run that was not trained, whose texts differ and have no end."""
+  folder = tmp_path_factory.mktemp("texts")
+  config = tiny(folder)
+  experiment = experiments.build(config, None)
+  params = jax.jit(experiment.init)(jax.random.key(1))
+  rng = np.random.default_rng(0)
+  draw = lambda x: x + rng.normal(size=x.shape, scale=0.3).astype(x.dtype)
+  params = jax.tree.map(draw, params)
+  params["head"]["bias"] = params["head"]["bias"].at[END].set(-100)
+  return experiments.Run(folder, config, experiment, params, 0)
+
+
+def drawn(run, prime="", scored=True, **settings):
+  config = run._sampled(prime, settings)
+  writing = texts.begin(run.experiment, run.params, config)
+  return [
+    one
+    for temperature in config.sample.temperature
+    for one in texts.draw(writing, temperature, scored)
+  ]
+
+
+def ending_at(run, bias):
+  params = jax.tree.map(lambda x: x, run.params)
+  params["head"]["bias"] = params["head"]["bias"].at[END].set(bias)
+  return run._replace(params=params)
+
+
+def log_p(run, text, count, ended=False):
+  """The sum of the last symbols' log-probabilities, step by step."""
+  ids_T = [BEGIN, *run.experiment.vocabularies["symbols"].encode(text)]
+  ids_T += [END] * ended
+  decoder = run.experiment.decoder
+  carry, total = decoder.start(1), 0.0
+  step = jax.jit(decoder.step)
+  for t, (before, symbol) in enumerate(itertools.pairwise(ids_T)):
+    carry, logits_BV = step(run.params, carry, np.array([before]))
+    if t >= len(ids_T) - 1 - count:
+      total += float(jax.nn.log_softmax(logits_BV[0])[symbol])
+  return total
+
+
+@pytest.mark.parametrize("chunk", [3, 256])
+def test_a_stop_text_may_cross_chunks(run, monkeypatch, chunk):
+  whole = run.sample("ab", length=60)[0]
+  monkeypatch.setattr(sampler, "_CHUNK", chunk)
+  stop = whole[20:25]
+  place = whole.index(stop, 2)
+  assert run.sample("ab", length=60, stop=stop) == [whole[:place]]
+  shown = [*run.stream("ab", length=60, stop=[stop, "zz"])]
+  assert "".join(shown) == whole[:place]
+  [one] = drawn(run, "ab", length=60, stop=stop)
+  assert (one.ended, one.symbols) == ("stop", place + 5 - 2)
+  expected = log_p(run, whole[: place + 5], one.symbols)
+  assert one.log_prob == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_chunk_is_drawn_after_all_streams_have_stopped(run, monkeypatch):
+  monkeypatch.setattr(sampler, "_CHUNK", 8)
+  config = run._sampled("", {"length": 800, "streams": 3, "stop": '["a", "b"]'})
+  writing = texts.begin(run.experiment, run.params, config)
+  chunks = []
+
+  def generate(*given):
+    for chunk in writing.generate(*given):
+      chunks.append(chunk)
+      yield chunk
+
+  found = [*texts.draw(writing._replace(generate=generate), 1.0)]
+  assert {one.ended for one in found} == {"stop"} and len(chunks) < 10
+  assert not any(set("ab") & set(one.text) for one in found)
+
+
+def test_the_end_is_held_back(run):
+  eager = ending_at(run, 3.0)
+  short = drawn(eager, length=40, streams=4)
+  assert {one.ended for one in short} == {"end"}
+  assert min(one.symbols for one in short) < 9
+  for one in short:
+    assert len(one.text) == one.symbols - 1
+    expected = log_p(eager, one.text, one.symbols, ended=True)
+    assert one.log_prob == pytest.approx(expected, rel=1e-4)
+  long = drawn(eager, length=40, streams=4, min_length=9)
+  assert all(len(one.text) >= 9 for one in long)
+
+
+def test_repeats_are_not_drawn(run):
+  [one] = drawn(run, "abab", length=800, no_repeat=3, temperature=0)
+  grams = [one.text[n : n + 3] for n in range(len(one.text) - 2)]
+  assert len({*grams}) == len(grams) > 20
+  # The end, of e**-100, is left.
+  assert one.ended == "end" and {one.text[-2:] + s for s in "abcde \n"} <= {
+    *grams
+  }
+  loop = run.sample("abab", length=60, temperature=0)[0]
+  penalised = run.sample(
+    "abab", length=60, temperature=0, repetition_penalty=1.5
+  )[0]
+  assert len({*penalised}) > len({*loop})
+
+
+def test_a_pattern_holds_for_prompts(run, tmp_path):
+  prompts = tmp_path / "primes.txt"
+  prompts.write_text("ab\ncde\n")
+  every = drawn(run, length=9, pattern="[ab]{2}", streams=99)
+  chances = {one.text: np.exp(one.log_prob_pattern) for one in every}
+  assert {*chances} == {"aa", "ab", "ba", "bb"}
+  assert sum(chances.values()) == pytest.approx(1, rel=1e-4)
+  settings = {"length": 9, "pattern": "[ab]+", "prompts": str(prompts)}
+  first, second = drawn(run, **settings, no_repeat=2)
+  assert re.fullmatch("ab[ab]+", first.text)
+  assert re.fullmatch("cde[ab]+", second.text)
+  assert first.log_prob_pattern >= first.log_prob - 1e-4
+
+
+def test_an_end_that_was_not_learned_is_not_counted(run):
+  bare = run._replace(config=run._changed("data", {"boundaries": False}))
+  [one] = drawn(bare, "ab", length=9, pattern="[cd]{3}")
+  assert (one.symbols, one.ended) == (3, "end")
+
+
+def test_the_start_of_shorter_primes_is_not_read():
+  step = lambda _, carry_B, symbol_B: (10 * carry_B + symbol_B, carry_B)
+  decoder = Decoder(lambda B: jnp.ones(B), step)
+  prime_BP = np.array([[PAD] * 2 + [4, 5], [6, 7, 8, 9], [PAD] * 3 + [7]])
+  carry_B = sampler.read(decoder, {}, prime_BP)
+  np.testing.assert_array_equal(carry_B, [14, 1678, 1])
+
+
+def test_prompts_are_continued_together(run, tmp_path, monkeypatch, capsys):
+  primes = ["a", "", "abcde abc", "b", "zb"]
+  plain, lines = tmp_path / "primes.txt", tmp_path / "primes.jsonl"
+  plain.write_text("\n".join(primes) + "\n")
+  lines.write_text("\n\n".join(json.dumps({"prime": p}) for p in primes))
+  monkeypatch.setattr(texts, "_ROWS", 2)
+  found = drawn(run, length=20, temperature=0, prompts=str(plain))
+  assert [one.prime for one in found] == primes
+  for one in found:
+    [alone] = drawn(run, one.prime, length=20, temperature=0)
+    assert one.text == alone.text
+    assert one.log_prob == pytest.approx(alone.log_prob, rel=1e-4)
+  assert "sample.prompts: read as unknown: 'z'" in capsys.readouterr().err
+  monkeypatch.setattr(texts, "_ROWS", 6)
+  settings = {"temperature": 0, "no_repeat": 2, "repetition_penalty": 1.3}
+  several = run.sample(prompts=str(lines), length=20, **settings)
+  for text, prime in zip(several, primes, strict=True):
+    assert [text] == run.sample(prime, length=20, **settings)
+  monkeypatch.setattr(texts, "_ROWS", 2)
+  twice = tmp_path / "twice.txt"
+  twice.write_text("a\n" * 5)
+  made = run.sample(prompts=str(twice), length=20)
+  assert len({*made}) == 5  # Groups of two have draws of their own.
+
+
+def test_json_lines_say_how_each_text_was_made(run, tmp_path):
+  prompts = tmp_path / "primes.txt"
+  prompts.write_text("ab\r\nb")
+  given = {"length": 5, "seed": 3, "temperature": (0.5, 1.0)}
+  for how in ("text", "jsonl"):
+    config = run._sampled("", {**given, "prompts": str(prompts), "format": how})
+    writing = texts.begin(run.experiment, run.params, config)
+    shown = []
+    made = write_texts(writing, tmp_path, shown.append)
+    content = (tmp_path / "samples.jsonl").read_text()
+    rows = [json.loads(line) for line in content.splitlines()]
+    assert [row["text"] for row in rows] == made
+    assert [row["prime"] for row in rows] == ["ab", "b"] * 2
+    for row in rows:
+      assert list(row) == [
+        *("prime", "text", "log_prob", "symbols"),
+        *("temperature", "seed", "ended"),
+      ]
+      expected = log_p(run, row["text"], 5)
+      assert row["log_prob"] == pytest.approx(expected, rel=1e-4)
+      assert (row["symbols"], row["seed"]) == (5, 3)
+      assert row["ended"] == "length"
+    assert [row["temperature"] for row in rows] == [0.5, 0.5, 1, 1]
+    if how == "jsonl":
+      assert "".join(shown) == content
+    else:
+      assert "".join(shown).startswith("----- temperature 0.5\n----- prompt 1")
+
+
+def test_a_stream_is_the_text(run, monkeypatch):
+  monkeypatch.setattr(sampler, "_CHUNK", 16)
+  shown = [*run.stream("ab", length=50, temperature=0.7, top_k=3)]
+  assert len(shown) == 4
+  assert ["".join(shown)] == run.sample(
+    "ab", length=50, temperature=0.7, top_k=3
+  )
+  for name, value in (
+    *(("streams", 2), ("temperature", (0.5, 1.0)), ("prompts", "x.txt")),
+  ):
+    with pytest.raises(UserError, match=rf"config\.sample\.{name}=.*one text"):
+      run.stream(**{name: value})
+
+
+@pytest.mark.parametrize(
+  ("content", "rule"),
+  [
+    (b"", "must have at least one prompt"),
+    (b"a\xff\n", "byte 1 is not UTF-8"),
+    (None, "cannot be read: No such file or directory"),
+  ],
+)
+def test_a_file_of_prompts_that_is_none(run, tmp_path, content, rule):
+  path = tmp_path / "primes.txt"
+  if content is not None:
+    path.write_bytes(content)
+  with pytest.raises(UserError) as caught:
+    run.sample(prompts=str(path))
+  assert str(caught.value) == f"config.sample.prompts={str(path)!r}: {rule}"
+
+
+@pytest.mark.parametrize(
+  "line", ["{", "[]", '{"text": "a"}', '{"prime": 1}', '{"prime": "\\ud800"}']
+)
+def test_a_json_line_without_a_prime(run, tmp_path, line):
+  path = tmp_path / "primes.jsonl"
+  path.write_text(f'{{"prime": "a"}}\n{line}\n')
+  with pytest.raises(UserError) as caught:
+    run.sample(prompts=str(path))
+  assert (
+    str(caught.value) == f"{path}:2: prime: must be a text in a JSON object"
+  )
+
+
+@pytest.mark.parametrize(
+  ("settings", "rule"),
+  [
+    (
+      {"stop": ""},
+      "must be a text, or a JSON list of texts, such as",
+    ),
+    ({"stop": ["a", ""]}, "none of them empty"),
+    ({"stop": []}, "none of them empty"),
+    ({"stop": ["a", 1]}, "none of them empty"),
+    ({"stop": [b"a"]}, "none of them empty"),
+    ({"stop": '["a"'}, "must be a text, or a JSON list of texts"),
+    ({"stop": "a", "pattern": "b"}, "a match ends by itself"),
+    ({"pattern": 5}, "sample.pattern=5: must be a text, or none"),
+    ({"prime": None}, "sample.prime=None: must be a text"),
+    ({"min_length": 9, "length": 8}, "the minimum must not exceed the length"),
+    ({"no_repeat": 2, "length": 2**30}, "at most 2\\*\\*24 symbols"),
+    ({"prompts": "x", "prime": "a"}, "set one of the two"),
+    ({"prompts": "x", "streams": 2}, "each prompt has one sample"),
+    ({"min_p": 0.0}, "must be above 0 and at most 1"),
+    ({"repetition_penalty": 0.0}, "must be from 0.01 to 100"),
+  ],
+)
+def test_settings_that_exclude_each_other(run, settings, rule):
+  with pytest.raises(UserError, match=rule):
+    run.sample(**settings)
+
+
+def test_a_full_disk_is_one_of_samples_jsonl(run, tmp_path, monkeypatch):
+  (tmp_path / "samples.jsonl").symlink_to("/dev/full")
+  folder = lambda *_: contextlib.nullcontext(tmp_path)
+  monkeypatch.setattr(fileset, "results", folder)
+  config = run._sampled("", {"length": 5, "format": "jsonl"})
+  writing = texts.begin(run.experiment, run.params, config)
+  with pytest.raises(MachineError, match="samples.jsonl: cannot be written"):
+    write_texts(writing, tmp_path, lambda _: None)

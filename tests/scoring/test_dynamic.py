@@ -1,0 +1,167 @@
+"""Dynamic evaluation: segments are scored before they are learned from."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from seqrnn.data.sources.corpora import from_text
+from seqrnn.errors import UserError
+from seqrnn.modes import evaluate
+from seqrnn.runtime import sharding
+from seqrnn.scoring import dynamic
+from seqrnn.scoring.dynamic import Rule
+from seqrnn.scoring.evaluation import evaluator
+from seqrnn.training import fit
+from tests.conftest import tiny
+
+RULE = Rule(0.003, 0.02)
+TEXT = "abcde abcd\nabc " * 6
+
+
+@pytest.fixture(scope="module")
+def reads(tmp_path_factory):
+  """The experiments of one stream and of several, and random parameters."""
+  config = tiny(tmp_path_factory.mktemp("dynamic"), {"data.buckets": 2})
+  made = [
+    experiments.build(dynamic.as_streams(config, 6, rows), None)
+    for rows in (1, 3)
+  ]
+  return *made, jax.jit(made[0].init)(jax.random.key(0))
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+  monkeypatch.setattr(dynamic, "_SEGMENTS", 4)
+
+
+def slope(experiment):
+  return jax.jit(jax.value_and_grad(experiment.loss, has_aux=True))
+
+
+def root_mean_squares(experiment, params, batches):
+  """The mean squares of gradients, one batch after the other, in float64."""
+  score = slope(experiment)
+  carry = experiment.carry(batches.batch_size)
+  sums = jax.tree.map(np.zeros_like, jax.device_get(params))
+  for batch in batches:
+    (_, (carry, _)), found = score(params, carry, batch, None)
+    sums = jax.tree.map(lambda a, g: a + np.square(g), sums, found)
+  return jax.tree.map(lambda x: np.sqrt(x / len(batches)), sums)
+
+
+def test_the_mean_squares_are_those_of_a_loop(reads, monkeypatch):
+  _, many, params = reads
+  monkeypatch.setattr(dynamic, "_MEASURED", 10)
+  found = dynamic.scales(many, params, "train")
+  batches = many.batches("train", 0)[:10]
+  expected = root_mean_squares(many, params, batches)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7),
+    found,
+    expected,
+  )
+
+
+def moved(rule, share, mean, p, g, first, s):
+  """A parameter after a segment, by the rule as the paper has it."""
+  step = rule.rate * share * np.asarray(g) / (s + 0.1 * mean)
+  pull = rule.decay * np.minimum(s / mean, 1 / max(rule.decay, 1e-9))
+  return jnp.asarray(p - step + pull * (first - p))
+
+
+def looped(experiment, params, scales, batches, rule):
+  """The mean losses of segments read one after the other."""
+  score, own = slope(experiment), params
+  leaves = jax.tree.leaves(scales)
+  mean = sum(x.sum() for x in leaves) / sum(x.size for x in leaves)
+  carry, found = experiment.carry(1), []
+  for batch in batches:
+    (loss, (carry, _)), slopes = score(own, carry, batch, None)
+    found.append(float(loss))
+    share = batch["weights"].sum() / batch["weights"].size
+    step = partial(moved, rule, share, mean)
+    own = jax.tree.map(step, own, slopes, params, scales)
+  return np.array(found)
+
+
+@pytest.mark.parametrize("rule", [RULE, Rule(0.003, 0.0), Rule(0.003, 1.0)])
+def test_segments_are_scored_as_in_a_loop(reads, rule):
+  one, many, params = reads
+  scales = root_mean_squares(many, params, many.batches("train", 0)[:5])
+  batches = one.batches("validation", 0)[:11]
+  totals = dynamic.segments(one, params, scales, batches, rule)
+  total, weight = totals["loss"]
+  expected = looped(one, params, scales, batches, rule)
+  np.testing.assert_allclose(total / weight, expected, rtol=1e-4)
+  static = dynamic.segments(one, params, scales, batches, Rule(0.0, 0.0))
+  assert abs(static["loss"][0] - total)[1:].min() > 1e-4
+
+
+def test_scores_of_a_prefix_do_not_depend_on_what_follows(reads):
+  """A segment is scored before anything is learned from it."""
+  one, _, params = reads
+  scales = jax.tree.map(jnp.ones_like, params)
+  found = []
+  for rest in ("", "bbbb", TEXT[::-1]):
+    documents = from_text(TEXT + rest, "char")
+    batches = one.batches(documents, 0)
+    totals = dynamic.segments(one, params, scales, batches, RULE)
+    found.append(totals["loss"][0])
+  whole = len(found[0]) - 1  # The last segment of the first text is short.
+  for other in found[1:]:
+    np.testing.assert_array_equal(other[:whole], found[0][:whole])
+  assert found[2][whole] != found[0][whole]
+
+
+def test_without_steps_it_is_the_evaluation_of_a_stream(reads):
+  one, _, params = reads
+  scales = jax.tree.map(jnp.ones_like, params)
+  batches = one.batches("validation", 0)
+  totals = dynamic.segments(one, params, scales, batches, Rule(0.0, 0.0))
+  expected = evaluator(one, sharding.one_device())(params, batches)
+  assert dynamic.figures(one, totals) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_rule_is_chosen_on_validation():
+  asked = []
+
+  def loss(rule):
+    asked.append(rule)
+    return abs(rule.rate - 1e-4) + abs(rule.decay - 1e-2)
+
+  assert dynamic.chosen(Rule(), loss) == Rule(1e-4, 1e-2)
+  assert len(asked) == len(dynamic.RATES) + len(dynamic.DECAYS)
+  asked.clear()
+  assert dynamic.chosen(Rule(0.5, 0.25), loss) == Rule(0.5, 0.25)
+  assert not asked
+  assert dynamic.chosen(Rule(None, 0.25), loss) == Rule(1e-4, 0.25)
+
+
+def test_it_stands_beside_the_static_figures(tmp_path, capsys):
+  config = tiny(tmp_path, {"train.max_steps": 30})
+  config.update_from_flattened_dict(
+    {
+      "evaluate.dynamic": True,
+      "evaluate.dynamic_rate": 0.001,
+      "evaluate.dynamic_decay": 0.01,
+    }
+  )
+  fit.fit(experiments.build, config, tmp_path / "run")
+  evaluate.run(experiments.build, config, tmp_path / "run")
+  record = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+  found = record["dynamic_evaluation"]
+  assert (found["rate"], found["decay"]) == (0.001, 0.01)
+  assert found["static"]["loss"] != found["dynamic"]["loss"]
+  out = capsys.readouterr().out
+  for kind in ("static", "dynamic"):
+    assert f"{found[kind]['bits_per_symbol']:.4f}" in out
+  config.task = "gap_model"
+  with pytest.raises(
+    UserError, match="dynamic=True: task='gap_model' with data.mapping='many_"
+  ):
+    evaluate.run(experiments.build, config, tmp_path / "run")

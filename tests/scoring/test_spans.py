@@ -1,0 +1,172 @@
+"""Spans against loops over the tags, and which tags may follow each other."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.scoring import metrics, spans
+
+BIO = ("O", "B-x", "I-x", "B-y", "I-y")
+BIOES = ("O", *(f"{letter}-{kind}" for kind in "xy" for letter in "BIES"))
+BILOU = tuple(name.replace("E-", "L-").replace("S-", "U-") for name in BIOES)
+
+
+def bio(tags):
+  """(first, last, type) of each span; an unseen tag is one of its own."""
+  found = []
+  for t, tag in enumerate(tags):
+    if tag == "O":
+      continue
+    kind, _, name = tag.partition("-")
+    goes_on = kind == "I" and found and found[-1][1:] == (t - 1, name)
+    if goes_on:
+      found[-1] = (found[-1][0], t, name)
+    else:
+      found.append((t, t, name))
+  return found
+
+
+def bioes(tags):
+  """(first, last, type): all runs whose tags are S, or B, I, ..., E."""
+  found = []
+  for a, b in itertools.combinations_with_replacement(range(len(tags)), 2):
+    run = [tag.partition("-")[::2] for tag in tags[a : b + 1]]
+    whole = "S" if a == b else f"B{'I' * (b - a - 1)}E"
+    letters, types = zip(*run, strict=True)
+    if "".join(letters) == whole and len({*types}) == 1:
+      found.append((a, b, types[0]))
+  return found
+
+
+@pytest.mark.parametrize(
+  ("names", "oracle", "unseen"),
+  [(BIO, bio, "B-?"), (BIOES, bioes, "S-?"), (BILOU, bioes, "S-?")],
+  ids=["bio", "bioes", "bilou"],
+)
+def test_spans_are_counted_as_a_loop_does(names, oracle, unseen):
+  letters = str.maketrans("LU", "ES")
+  tag_of = {UNKNOWN: unseen, **dict(enumerate(names, 4))}
+  rng = np.random.default_rng(0)
+  marked, figures = spans.counter(Vocabulary("id", names))
+  assert marked is not None
+  C, rows = len(names), 400
+  targets = 4 + rng.integers(0, C, (rows, 6))
+  for row in range(0, rows, 2):  # Spans that follow the scheme, too.
+    for t in range(1, 6):
+      before = tag_of[int(targets[row, t - 1])]
+      if before[0] in "BI":
+        targets[row, t] = targets[row, t - 1] + 1
+        if before[0] == "I" and rng.random() < 0.4:
+          targets[row, t] = targets[row, t - 1]
+        targets[row, t] = min(targets[row, t], C + 3)
+  targets[rng.random(targets.shape) < 0.05] = UNKNOWN
+  best = np.where(
+    rng.random((rows, 6)) < 0.8, targets, rng.integers(4, 4 + C, (rows, 6))
+  )
+  best = jnp.asarray(np.maximum(best, 4))
+  lengths = rng.integers(0, 7, (rows, 1))
+  weights = (np.arange(6) < lengths).astype(np.float32)
+  batch = {"targets": targets, "weights": weights}
+  counts = np.zeros((3, 3))
+  for row in range(rows):
+    T = int(lengths[row, 0])
+    a, b = (
+      oracle([tag_of[i].translate(letters) for i in ids[row, :T].tolist()])
+      for ids in (targets, best)
+    )
+    for n, kinds in enumerate((a, b, {*a} & {*b})):
+      for *_, kind in kinds:
+        counts[n, "xy?".index(kind)] += 1
+  true, found, both = counts.sum(1)
+  assert 50 < both < min(true, found) and counts[2, 1] > 10
+  np.testing.assert_array_equal(marked.count(batch, best), counts)
+  totals = figures(batch, best)
+  assert [float(x) for x in totals["precision"]] == [both, found]
+  assert [float(x) for x in totals["recall"]] == [both, true]
+  assert [float(x) for x in totals["f1"]] == [2 * both, true + found]
+  table = spans.table(marked.types, counts)
+  assert table[0][:4] == [
+    "all",
+    both / found,
+    both / true,
+    2 * both / (true + found),
+  ]
+  order = sorted(zip(-counts[0], ["x", "y", "<unknown>"], strict=True))
+  assert [row[0] for row in table[1:]] == [name for _, name in order]
+
+
+def test_of_two_tags_the_rarer_is_looked_for_and_of_many_none():
+  marked, count = spans.counter(Vocabulary("id", ("none", "space")))
+  targets = np.array([[5, 5, 4, 4, 5]])
+  best = jnp.array([[5, 4, 5, 4, 5]])
+  batch = {"targets": targets, "weights": np.array([[1, 1, 1, 1, 0]], "f")}
+  totals = count(batch, best)
+  assert marked is None and [float(x) for x in totals["f1"]] == [2, 4]
+  assert spans.counter(Vocabulary("id", ("A", "B", "C")))[1](batch, best) == {}
+  batch["weights"] = np.zeros((1, 5), np.float32)
+  sums = metrics.zeros(totals)
+  figures = metrics.finish(metrics.add(sums, count(batch, best)))
+  assert figures == {"precision": 0, "recall": 0, "f1": 0}
+
+
+def follows(oracle, tags):
+  """Whether spans that begin with B or S account for all tags but O."""
+  found = oracle(tags)
+  covered = sum(last + 1 - first for first, last, _ in found)
+  begun = all(tags[first][0] in "BS" for first, *_ in found)
+  return begun and covered == sum(tag != "O" for tag in tags)
+
+
+@pytest.mark.parametrize(
+  ("names", "oracle"), [(BIO, bio), (BIOES, bioes)], ids=["bio", "bioes"]
+)
+def test_all_texts_of_a_scheme_are_allowed_and_no_others(names, oracle):
+  rules = spans.allowed(Vocabulary("id", names))
+  assert rules is not None
+  pair, first, last = rules
+  count = 0
+  for ids in itertools.product(range(len(names)), repeat=4):
+    fits = first[ids[0]] and last[ids[-1]]
+    fits = fits and all(pair[a, b] for a, b in itertools.pairwise(ids))
+    assert fits == follows(oracle, [names[i] for i in ids])
+    count += fits
+  assert 50 < count < len(names) ** 4 / 2
+
+
+@pytest.mark.parametrize(
+  "names", [("NOUN", "VERB"), ("O", "I-x", "I-y", "B-y"), ("B-x", "E-x")]
+)
+def test_tags_of_no_scheme_have_no_rules(names):
+  assert spans.allowed(Vocabulary("id", names)) is None
+
+
+def warned(names, texts, capsys) -> str:
+  """What training says of texts of tags."""
+  labels = Vocabulary("id", names)
+  ids = [names.index(tag) for text in texts for tag in text]
+  bounds = np.cumsum([0, *map(len, texts)])
+  table = np.arange(len(names)) + UNKNOWN + 1
+  none = np.zeros(len(texts), np.int64)
+  sequences = Sequences(
+    np.array(ids), table, none, none > 0, none > 0, bounds, none
+  )
+  spans.warn(spans.allowed(labels), labels, sequences)
+  return capsys.readouterr().err
+
+
+def test_tags_against_a_scheme_are_warned_of(capsys):
+  names = ("O", "B-x", "I-x", "B-y", "I-y")
+  assert warned(names, [["B-x", "I-x", "O"], ["B-y"]], capsys) == ""
+  found = warned(names, [["B-x", "O"], ["O", "I-x", "I-y"]], capsys)
+  assert "2 of 5 tags follow another" in found and "'I-x' after 'O'" in found
+  found = warned(("O", "B-x", "I-y"), [["B-x", "O", "I-y"]], capsys)
+  assert "such as 'I-y', so model.crf_constraints forbids nothing" in found
+  assert warned(("NOUN", "VERB"), [["VERB"]], capsys) == ""
+  found = warned(("O", "B-x", "I-x", "i-x"), [["B-x", "i-x"]], capsys)
+  assert "'i-x' does not follow the scheme" in found and "'B-x'" in found
+  # Neither is the odd one.
+  assert warned(("B-x", "NOUN"), [["B-x", "NOUN"]], capsys) == ""
