@@ -13,7 +13,7 @@ from seqrnn.models.cell import uniform
 from seqrnn.models.dropout import Dropout
 from seqrnn.models.products import Lookup, Products
 
-_LOOP = 256  # About the number of steps in a loop of inference/sampler.py.
+_LOOP = 256  # About the number of steps in a loop of sampling/sampler.py.
 
 
 def mean(y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ run.py turns flags into a config and calls modes/train.py, which calls `fit`:
    models/loops.py lays out the arrays of the steps.
 8. models/cells.py computes the gates, with products of models/products.py.
 After a step, training/position.py decides whether the loop evaluates the model
-(inference/evaluation.py), and whether it writes a row of metrics.csv and a
+(scoring/evaluation.py), and whether it writes a row of metrics.csv and a
 checkpoint (training/saving.py).
 """
 
