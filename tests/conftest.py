@@ -34,6 +34,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA has much to say of caches.
 
 import gc
+import hashlib
 import random
 import re
 import shutil
@@ -44,11 +45,14 @@ from typing import Any
 
 import jax
 import pytest
+from filelock import FileLock
 from ml_collections import ConfigDict
 
+import experiments
 from configs import base
 from seqrnn.models import arrays
 from seqrnn.runtime import figures
+from seqrnn.training import fit
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -117,6 +121,30 @@ def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:
   config = base.get_config()
   config.update_from_flattened_dict(fields)
   return config
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+  """Copies a workdir of `tiny`: called as `trained(overrides)`.
+
+  It is trained once a session for all workers, for four steps unless
+  `train.max_steps` is among the overrides, on texts of its own.
+  """
+
+  def copy(overrides: dict[str, Any] | None = None) -> Path:
+    fields = {"train.max_steps": 4, **(overrides or {})}
+    name = hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()
+    source = Path(os.environ["XDG_CACHE_HOME"]) / "runs" / name[:16]
+    source.mkdir(parents=True, exist_ok=True)
+    with FileLock(source / "lock"):
+      if not (source / "run").exists():
+        fit.fit(experiments.build, tiny(source, fields), source / "unfinished")
+        (source / "unfinished").rename(source / "run")
+    return shutil.copytree(
+      source / "run", tmp_path_factory.mktemp("run") / "run"
+    )
+
+  return copy
 
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
