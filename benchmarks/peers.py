@@ -134,9 +134,9 @@ def seqrnn_by_position(case: Case):
   The embedding of each position is multiplied with the first layer's kernel, as
   in PyTorch, Keras and flax; seqrnn multiplies the table of all symbols once.
   """
-  from seqrnn.models import products, sequence_model
+  from seqrnn.models import network, products
 
-  sequence_model.Lookup = lambda table, ids: products.rows(table, ids)
+  network.Lookup = lambda table, ids: products.rows(table, ids)
   return seqrnn(case)
 
 

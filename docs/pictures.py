@@ -18,7 +18,7 @@ import experiments
 from configs import base
 from seqrnn.config import read as config_lib
 from seqrnn.data.vocabulary import BEGIN, Vocabulary
-from seqrnn.models import anatomy, diagram, network
+from seqrnn.models import diagram, network
 from seqrnn.runtime import figures
 from seqrnn.sampling.patterns.table import NEVER, START, compile_pattern
 
@@ -40,11 +40,11 @@ def model(name: str):
   symbols = Vocabulary("char", tuple(string.printable))
   experiment = experiments.build(config, {"symbols": symbols})
   title = f"configs/{name}.py"
-  parts = anatomy.parts(experiment, config)
+  parts = diagram.parts(experiment, config)
   boxes = diagram.rows(experiment, config, parts, pooled=False)
   drawn = diagram.figure(title, boxes)
   path = HERE / "explanation" / f"{name}.svg"
-  figures.save_svg(drawn, path, title, diagram.text(title, boxes))
+  figures.save_svg(drawn, path, title, diagram.description(title, boxes))
 
 
 def gradient_norms(fields: dict) -> np.ndarray:

@@ -19,7 +19,7 @@ from seqrnn.data.read.affixes import affix_vocabulary, affixes, characters
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Totals
-from seqrnn.models import losses, network
+from seqrnn.models import layers, losses, network
 from seqrnn.models.scan import hold
 
 
@@ -62,14 +62,14 @@ def spelling(
     longest = model.affixes
     known = affix_vocabulary(symbols.symbols, longest)
     count = 2 * longest + 1
-    own = network.Affixes(len(known), model.embedding_size, count, products)
+    own = layers.Affixes(len(known), model.embedding_size, count, products)
     return own, functools.partial(affixes, known, longest)
   characters_known = symbols.characters()
   shape = model.copy_and_resolve_references()
   width = model.letters
   shape.update(hidden_size=width, embedding_size=width, layers=1)
   body = network.stack(shape, len(characters_known), bidirectional=True)
-  own = network.Letters(body, len(characters_known), width, products)
+  own = layers.Letters(body, len(characters_known), width, products)
   return own, functools.partial(characters, characters_known)
 
 

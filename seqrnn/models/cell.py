@@ -7,7 +7,7 @@ rest of a step, which has no product. `Cell.__call__`, one step, is `recurrent`
 and then `gates`; `layers.Recurrent` scans it over time.
 
 A cell whose step has another form sets `path`: "several" where `__call__` has
-several products (several.py), "parallel" where the step is linear in the carry
+several products, "parallel" where the step is linear in the carry
 (`cells.Linear`), so that no scan is needed.
 """
 
@@ -148,7 +148,7 @@ class Cell(nn.Module):
   # The name of the bias that `recurrent` adds to its last outputs, or to all;
   # None: `inputs` adds the bias, which takes one more pass over all of z.
   recurrent_bias: ClassVar[Any] = "bias"
-  # How the cell is scanned: fused (scan.py), several (several.py) or parallel
+  # How the cell is scanned (scan.py): fused, several, or parallel
   # (`cells.Linear`).
   path: ClassVar[Any] = "fused"
 

@@ -8,18 +8,82 @@ flipping. `summary` of a carry is y after the last step of each direction;
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
+from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.experiment import Carry
-from seqrnn.models import scan as fused
-from seqrnn.models import several
+from seqrnn.models import scan
 from seqrnn.models.cell import Cell
-from seqrnn.models.dropout import Dropout
-from seqrnn.models.products import Lookup
-from seqrnn.models.scan import hold, parallel
+from seqrnn.models.products import Lookup, Products
+
+
+def keep_mask(
+  key: jax.Array, share: float, shape: Sequence[int], swap: bool = False
+) -> jax.Array:
+  """Independent draws, each True with probability `share`.
+
+  Most of the time that dropout takes on a CPU goes into random bits. JAX and
+  Flax draw 32 bits for each number; here 32 bits serve four numbers, or two.
+
+  Args:
+    key: of jax.random.
+    share: from 0 to 1. A multiple of 1/256 is exact; others are rounded to a
+      multiple of 1/65536.
+    shape: of the result, before a swap; at least one axis.
+    swap: swap the first two axes of the result.
+  """
+  bits, dtype = (8, jnp.uint8) if share * 256 % 1 == 0 else (16, jnp.uint16)
+  per_word = 32 // bits
+  *front, last = shape
+  words = jax.random.bits(key, (*front, -(-last // per_word)), jnp.uint32)
+  if swap:  # Here, where the array is a quarter or half of its later size.
+    words, front = words.swapaxes(0, 1), [front[1], front[0]]
+  numbers = lax.bitcast_convert_type(words, dtype).reshape(*front, -1)
+  most = min(round(share * 2**bits), 2**bits - 1)  # It must fit the type.
+  return numbers[..., :last] < jnp.asarray(most, dtype)
+
+
+class Dropout(nn.Module):
+  """Sets numbers to zero and divides the rest by 1 - rate.
+
+  Attributes:
+    rate: the share that is set to zero, from 0 to below 1 (Srivastava et al.
+      2014).
+    broadcast_dims: axes along which all numbers share one draw.
+  """
+
+  rate: float
+  broadcast_dims: Sequence[int] = ()
+
+  def __call__(
+    self, x: jax.Array, *, deterministic: bool, rng: jax.Array | None = None
+  ) -> jax.Array:
+    """Applies dropout to x.
+
+    Args:
+      x: of any shape.
+      deterministic: return x as it is.
+      rng: of jax.random; None: the module's "dropout".
+    """
+    if deterministic or not self.rate:
+      return x
+    key = self.make_rng("dropout") if rng is None else rng
+    shape = [
+      1 if axis in self.broadcast_dims else size
+      for axis, size in enumerate(x.shape)
+    ]
+    share = 1 - self.rate
+    if x.ndim != 3:
+      return jnp.where(keep_mask(key, share, shape), x / share, 0)
+    # The outputs of layers, [B, T, H], have T first in memory. A draw in that
+    # order would make each row depend on the number of rows.
+    keep_TBH = keep_mask(key, share, shape, swap=True)
+    return jnp.where(keep_TBH, x.swapaxes(0, 1) / share, 0).swapaxes(0, 1)
 
 
 class Recurrent(nn.Module):
@@ -66,14 +130,13 @@ class Recurrent(nn.Module):
         params["recurrent_kernel"], deterministic=False
       )
     path = "plain" if cell.products.plain else cell.path
-    if path in ("fused", "several"):
-      scan = {"fused": fused.scan, "several": several.scan}[path]
-      over_time = scan(cell, reverse=self.reverse)
+    if path in scan.SCANS:
+      over_time = scan.SCANS[path](cell, reverse=self.reverse)
       carry, h_TBH = over_time(params, carry, *inputs, mask_BH)
     elif path == "parallel":
       z_TBK, take = inputs
       terms = cell.terms(z_TBK)
-      carry, h_TBH = parallel(terms, carry, take, reverse=self.reverse)
+      carry, h_TBH = scan.parallel(terms, carry, take, reverse=self.reverse)
     else:
       cell = cell.bind({"params": params})
       carry, h_TBH = self._plain(cell, carry, inputs, mask_BH)
@@ -84,7 +147,7 @@ class Recurrent(nn.Module):
 
     def step(cell, carry, inputs):
       z_BK, take = inputs
-      carry = hold(take, cell(carry, z_BK, mask_BH), carry)
+      carry = scan.hold(take, cell(carry, z_BK, mask_BH), carry)
       return carry, cell.hidden(carry)
 
     over_time = nn.scan(
@@ -221,3 +284,79 @@ class Before(nn.Module):
 
   def initial_carry(self, batch_size: int) -> Carry:
     return self.tower.initial_carry(batch_size)
+
+
+def mean(y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
+  """The mean over the positions of the mask, [B, H]; 0 if there are none."""
+  count_B1 = jnp.sum(mask_BT, axis=1, keepdims=True)
+  total_BH = jnp.sum(jnp.where(mask_BT[..., None], y_BTH, 0), axis=1)
+  return total_BH / jnp.maximum(count_B1, 1)
+
+
+def maximum(y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
+  """The maximum over the positions of the mask, [B, H]; 0 if there are none."""
+  any_B1 = jnp.any(mask_BT, axis=1, keepdims=True)
+  y_BTH = jnp.where(mask_BT[..., None], y_BTH, -jnp.inf)
+  return jnp.where(any_B1, jnp.max(y_BTH, axis=1), 0)
+
+
+POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+  "mean": mean,
+  "max": maximum,
+}
+
+
+class Letters(nn.Module):
+  """Features of each word: the last states of layers over its characters.
+
+  Attributes:
+    body: the layers, a sequence module.
+    vocabulary_size: the number of characters.
+    size: of their embedding.
+    products: as in Cell.
+  """
+
+  body: Any
+  vocabulary_size: int
+  size: int
+  products: Products = Products()
+
+  @nn.compact
+  def __call__(self, ids_BTL: jax.Array, train: bool = False) -> jax.Array:
+    """The features of each word, [B, T, H]; L characters a word."""
+    B, T, L = ids_BTL.shape
+    ids_NL = ids_BTL.reshape(B * T, L)
+    embed = nn.Embed(self.vocabulary_size, self.size)
+    x_LND = self.products.rows(embed.embedding, ids_NL.T)
+    carry = self.body.initial_carry(B * T)
+    carry, _ = self.body(x_LND.swapaxes(0, 1), ids_NL != PAD, carry, train)
+    return self.body.summary(carry, train).reshape(B, T, -1)
+
+
+class Affixes(nn.Module):
+  """Features of each word: the sum of those of its affixes and its shape.
+
+  Attributes:
+    vocabulary_size: the number of affixes and shapes.
+    size: D, of the features.
+    count: the number of ids of a word.
+    products: as in Cell.
+  """
+
+  vocabulary_size: int
+  size: int
+  count: int
+  products: Products = Products()
+
+  @nn.compact
+  def __call__(self, ids_BTA: jax.Array, train: bool = False) -> jax.Array:  # noqa: ARG002
+    """The features of each word, [B, T, D]; A ids a word."""
+    init = nn.initializers.normal(self.count**-0.5)
+    table_VD = self.param("affixes", init, (self.vocabulary_size, self.size))
+    B, T, A = ids_BTA.shape
+    ids_NB = ids_BTA.transpose(2, 1, 0).reshape(A * T, B)
+    features_NBD = self.products.rows(table_VD, ids_NB)
+    # An affix that training has not seen has no feature, as an absent one.
+    features_NBD *= (ids_NB > UNKNOWN)[..., None]
+    features_ATBD = features_NBD.reshape(A, T, B, self.size)
+    return jnp.sum(features_ATBD, axis=0).swapaxes(0, 1)

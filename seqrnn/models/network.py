@@ -1,4 +1,4 @@
-"""Models: from a config to a module, from parameters to outputs and losses."""
+"""Models: embed -> layers -> head, their configs, outputs and losses."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,14 +9,218 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqrnn.config.read import Config
-from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params, Totals
 from seqrnn.models import cells, layers, losses
-from seqrnn.models.products import Products
-from seqrnn.models.sequence_model import Affixes as Affixes
-from seqrnn.models.sequence_model import Letters as Letters
-from seqrnn.models.sequence_model import NoteModel, SequenceModel
+from seqrnn.models.cell import uniform
+from seqrnn.models.layers import Dropout
+from seqrnn.models.products import Lookup, Products
+
+_LOOP = 256  # About the number of steps in a loop of sampling/sampler.py.
+
+
+class SequenceModel(nn.Module):
+  """embed -> layers -> head.
+
+  Attributes:
+    body: the layers, a sequence module.
+    vocabulary_size: V of the inputs.
+    embedding_size: D; None: layer 1 reads the ids.
+    tied: the head's kernel is the embedding, transposed (Press & Wolf 2017).
+    pooling: what the one output of a sequence is computed from: the `last`
+      state of each direction, or a name of POOLINGS; None: each symbol has an
+      output.
+    initial_scale: as in Cell; None: 1/sqrt(fan in).
+    dropout: of the embedding, as in Stack.
+    symbol_dropout: the share of input symbols replaced by the unknown symbol in
+      training.
+    variational_dropout: of the embedding, as in Stack.
+    products: as in Cell.
+    outputs: V of the outputs; None: V of the inputs.
+    letters: Letters or Affixes, whose features are concatenated to the
+      embedding; or None.
+    embedding_scale: the standard deviation of the initial embedding; None: as
+      `initial_scale` says, 1 without it.
+
+  If the body returns its directions separately, each has a head of its own, and
+  the logits are a dict with their names.
+  """
+
+  body: Any
+  vocabulary_size: int
+  embedding_size: int | None = None
+  tied: bool = False
+  pooling: str | None = None
+  initial_scale: float | None = None
+  dropout: float = 0.0
+  symbol_dropout: float = 0.0
+  variational_dropout: float = 0.0
+  products: Products = Products()
+  outputs: int | None = None
+  letters: Any = None
+  embedding_scale: float | None = None
+
+  def setup(self):
+    if self.embedding_size is not None:
+      if self.embedding_scale is not None or self.initial_scale is None:
+        embedding_init = nn.initializers.normal(self.embedding_scale or 1.0)
+      else:
+        embedding_init = uniform(self.initial_scale)
+      self.embedding = nn.Embed(
+        self.vocabulary_size,
+        self.embedding_size,
+        # It is also the softmax's kernel, which must start small.
+        embedding_init=uniform(0.1) if self.tied else embedding_init,
+      )
+      self.drop = Dropout(self.dropout)
+      self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
+    if self.tied:
+      self.head_bias = self.param(
+        "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
+      )
+    else:
+      shape = (
+        self.outputs or self.vocabulary_size,
+        self.initial_scale,
+        self.products,
+      )
+      self.head = Head(*shape)
+      self.forward_head, self.backward_head = Head(*shape), Head(*shape)
+
+  def __call__(
+    self,
+    ids_BT: jax.Array,
+    carry: Carry,
+    train: bool = False,
+    letters_BTL: jax.Array | None = None,
+  ) -> tuple[Carry, Any]:
+    """The last carry, and logits_BTV, or logits_B1V with pooling."""
+    mask_BT = ids_BT != PAD
+    if train and self.symbol_dropout:
+      hide_BT = jax.random.bernoulli(
+        self.make_rng("dropout"), self.symbol_dropout, ids_BT.shape
+      )
+      ids_BT = jnp.where(hide_BT & (ids_BT > UNKNOWN), UNKNOWN, ids_BT)
+    x_BTD: Any = ids_BT
+    if self.embedding_size is not None:
+      table_VD = self.embedding.embedding
+      B, T = ids_BT.shape
+      # Sampling reads one position a step, in a loop; XLA computes products of
+      # the table before the loop.
+      positions = B * (T if T > 1 else _LOOP)
+      if (
+        positions <= self.vocabulary_size
+        or self.letters is not None
+        or (train and (self.dropout or self.variational_dropout))
+      ):
+        x_BTD = self.products.rows(table_VD, ids_BT.T).swapaxes(0, 1)
+        if self.letters is not None:
+          letters_BTH = self.letters(letters_BTL, train)
+          x_BTD = jnp.concatenate([x_BTD, letters_BTH], axis=-1)
+        x_BTD = self.drop(x_BTD, deterministic=not train)
+        x_BTD = self.drop_units(x_BTD, deterministic=not train)
+      else:
+        x_BTD = Lookup(table_VD, ids_BT)
+    carry, y_BTH = self.body(x_BTD, mask_BT, carry, train)
+    if self.pooling == "last":
+      y_BTH = self.body.summary(carry, train)[:, None]
+    elif self.pooling is not None:
+      y_BTH = layers.POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
+    if isinstance(y_BTH, dict):
+      return carry, {
+        "joint": _flat(self.head, y_BTH["joint"]),
+        "forward": _flat(self.forward_head, y_BTH["forward"]),
+        "backward": _flat(self.backward_head, y_BTH["backward"]),
+      }
+    return carry, self.joint(y_BTH)
+
+  def embedded(self, ids_BT: jax.Array) -> jax.Array:
+    """What the layers read of ids outside of training."""
+    if self.embedding_size is None:
+      return ids_BT
+    table_VD = self.embedding.embedding
+    return self.products.rows(table_VD, ids_BT.T).swapaxes(0, 1)
+
+  def joint(self, y_BTH: jax.Array) -> jax.Array:
+    """The logits_BTV of what the layers, or both towers, return."""
+    return _flat(self._tied if self.tied else self.head, y_BTH)
+
+  def _tied(self, y_NH):
+    table_HV = self.products.transpose(self.embedding.embedding)
+    return self.products.affine(y_NH, table_HV, self.head_bias)
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    """The carry before the first symbol."""
+    return self.body.initial_carry(batch_size)
+
+
+class NoteModel(nn.Module):
+  """layers -> head, for frames of notes.
+
+  Attributes:
+    body: the layers, a sequence module.
+    notes: V, the notes of an input frame and of an output frame.
+    initial_scale: as in Cell; None: 1/sqrt(fan in).
+    input_noise: the standard deviation of the Gaussian noise that is added to
+      each note in training (Greff et al. 2017).
+    products: as in Cell.
+  """
+
+  body: Any
+  notes: int
+  initial_scale: float | None = None
+  input_noise: float = 0.0
+  products: Products = Products()
+
+  def setup(self):
+    self.head = Head(self.notes, self.initial_scale, self.products)
+
+  def __call__(
+    self, notes_BTV: jax.Array, carry: Carry, train: bool = False
+  ) -> tuple[Carry, jax.Array]:
+    """The last carry, and logits_BTV: the log odds of each note."""
+    x_BTV = notes_BTV.astype(jnp.float32)
+    if train and self.input_noise:
+      key = self.make_rng("dropout")
+      x_BTV += self.input_noise * jax.random.normal(key, x_BTV.shape)
+    # No mask: padding stands at the end, and the last carry is not used.
+    mask_BT = jnp.ones(x_BTV.shape[:2], bool)
+    carry, y_BTH = self.body(x_BTV, mask_BT, carry, train)
+    y_NH = y_BTH.reshape(-1, y_BTH.shape[-1])
+    return carry, self.head(y_NH).reshape(x_BTV.shape)
+
+  def initial_carry(self, batch_size: int) -> Carry:
+    """The carry before the first frame."""
+    return self.body.initial_carry(batch_size)
+
+
+def _flat(head: Callable, y_BTH: jax.Array) -> jax.Array:
+  """The logits_BTV of a head that reads y_NH."""
+  logits_NV = head(y_BTH.reshape(-1, y_BTH.shape[-1]))
+  return logits_NV.reshape(*y_BTH.shape[:-1], -1)
+
+
+class Head(nn.Module):
+  """The layer from y_NH to logits.
+
+  Attributes:
+    features: V, their number.
+    initial_scale: as in Cell; None: 1/sqrt(H).
+    products: as in Cell.
+  """
+
+  features: int
+  initial_scale: float | None = None
+  products: Products = Products()
+
+  @nn.compact
+  def __call__(self, y_NH: jax.Array) -> jax.Array:
+    H = y_NH.shape[-1]
+    init = uniform(self.initial_scale or H**-0.5)
+    kernel_HV = self.param("kernel", init, (H, self.features))
+    bias_V = self.param("bias", nn.initializers.zeros, (self.features,))
+    return self.products.affine(y_NH, kernel_HV, bias_V)
 
 
 def products(model: Config) -> Products:
@@ -37,15 +241,11 @@ def recurrent(model: Config, reverse: bool, **shape) -> layers.Recurrent:
     products=products(model),
     **shape,
   )
-  lacks = {
-    "weight_drop": not cell.recurrent_product and "recurrent kernel",
-    "recurrent_dropout": not cell.recurrent_product and "recurrent product",
-  }
-  for name, part in lacks.items():
-    if model[name] and part:
+  for name in ("weight_drop", "recurrent_dropout"):
+    if model[name] and not cell.recurrent_product:
       raise UserError(
         f"model.{name}={model[name]} with model.cell={model.cell!r}: it has no"
-        f" {part}"
+        " recurrent kernel"
       )
   return layers.Recurrent(
     cell,
@@ -239,23 +439,16 @@ def loss(
   figures = losses.cross_entropy
   if objective.figures is not None:
     figures = partial(objective.figures, batch)
-  ids_BT = batch["inputs"]
-  target = (batch["targets"], batch["weights"])
-  letters_BTL = batch.get("letters")
-  if key is None:
-    carry, logits_BNV = apply(
-      model, params, ids_BT, carry, letters_BTL=letters_BTL
-    )
-    mean, totals = figures(logits_BNV, *target)
-    return mean, (carry, totals)
-  result: Any = model.apply(
-    {"params": params},
-    ids_BT,
+  carry, logits_BNV = apply(
+    model,
+    params,
+    batch["inputs"],
     carry,
-    train=True,
-    rngs={"dropout": key},
-    letters_BTL=letters_BTL,
+    key,
+    letters_BTL=batch.get("letters"),
   )
-  carry, logits_BNV = result
-  mean, totals = figures(logits_BNV, *target, objective.smoothing)
+  smoothing = 0.0 if key is None else objective.smoothing
+  mean, totals = figures(
+    logits_BNV, batch["targets"], batch["weights"], smoothing
+  )
   return mean, (carry, totals)

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from seqrnn.config.read import Config
 from seqrnn.experiment import Batch, Experiment, require
-from seqrnn.models import anatomy, diagram
-from seqrnn.models.anatomy import Part
+from seqrnn.models import diagram
+from seqrnn.models.diagram import Part
 from seqrnn.runtime import devices, files, fileset, sharding
 from seqrnn.training import optimizers, rates, transfer
 from seqrnn.training.step import make_start, make_step
@@ -87,7 +87,7 @@ def run(
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
   shares = rates.shares(experiment, config, start.record)
-  parts = anatomy.parts(experiment, config)
+  parts = diagram.parts(experiment, config)
   size = sum(part.parameters for part in parts)
   console = Console(highlight=False)
   console.print(_parts_table(parts, size))
@@ -105,7 +105,7 @@ def run(
   pooled = batches[0]["targets"].shape[1] == 1 < T
   boxes = diagram.rows(experiment, config, parts, pooled)
   with fileset.results(workdir, "describe", "described") as folder:
-    diagram.write(folder, title, boxes)
+    diagram.save_pictures(folder, title, boxes)
   print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
 
   line = f"An epoch has {len(batches):,} steps"

@@ -7,7 +7,7 @@ run.py turns flags into a config and calls modes/train.py, which calls `fit`:
 4. runtime/sharding.py splits its rows over the devices of the mesh.
 5. training/step.py, jitted once, computes loss, gradients, update and sums.
 6. models/losses.py computes the cross-entropy of models/network.py.
-7. models/layers.py scans a cell over time, with models/scan.py or several.py;
+7. models/layers.py scans a cell over time, with models/scan.py;
    models/loops.py lays out the arrays of the steps.
 8. models/cells.py computes the gates, with products of models/products.py.
 After a step, training/position.py decides whether the loop evaluates the model

@@ -14,7 +14,7 @@ from seqrnn import experiment, program
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
-from seqrnn.models import anatomy, cells, diagram
+from seqrnn.models import cells, diagram
 from seqrnn.modes import predict
 from seqrnn.training import fit
 from tests import share
@@ -274,7 +274,7 @@ def test_describe_of_a_model_that_is_no_stack(tmp_path):
 
   base = experiments.build(config, None)
   task = base._replace(vocabularies={}, init=init, unit="number", decoder=None)
-  parts = anatomy.parts(task, config)
+  parts = diagram.parts(task, config)
   size = sum(leaf.size for leaf in jax.tree.leaves(experiment.shapes(task)))
   assert sum(part.parameters for part in parts) == size
   boxes = diagram.rows(task, config, parts, pooled=False)

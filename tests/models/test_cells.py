@@ -13,7 +13,11 @@ import pytest
 
 from configs import base
 from seqrnn.config import read as config_lib
+from seqrnn.errors import UserError
+from seqrnn.experiment import shapes
 from seqrnn.models import cells
+from seqrnn.models.cell import save
+from tests.modes.test_describe import model_of, parts_of, value
 
 # Compiles faster: for equations, not for what XLA makes of them.
 quick_jit = functools.partial(
@@ -196,9 +200,12 @@ def count(tree):
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+# Ids and features in turn; both for the LSTM.
+STEPS = [("lstm", True), *((n, k % 2 == 1) for k, n in enumerate(EQUATIONS))]
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("ids", [False, True])
-@pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize(("name", "ids"), STEPS)
 def test_step_equals_equations(name, ids):
   rng = np.random.default_rng(1)
   B, T, D, H, V = 3, 2, 4, 5, 7
@@ -207,25 +214,26 @@ def test_step_equals_equations(name, ids):
   params = normal(rng, shapes_of(cell, x))
   carry = normal(rng, jax.eval_shape(lambda: cell.initial_carry(B)))
 
-  z_BTK = cell.apply({"params": params}, x, method="inputs")
-  new = cell.apply({"params": params}, carry, z_BTK[:, 1])
+  @quick_jit
+  def step(params, carry, x):
+    z_BTK = cell.apply({"params": params}, x, method="inputs")
+    return cell.apply({"params": params}, carry, z_BTK[:, 1])
 
+  new = step(params, carry, x)
   expected = EQUATIONS[name](params, carry, x[:, 1])
   close(new, expected)
   assert jax.tree.leaves(new)[0].dtype == jnp.float64
   top = expected[1] if isinstance(expected, tuple) else expected
   close(cell.hidden(new), top)
 
-
-@pytest.mark.parametrize("name", EQUATIONS)
-def test_the_carry_starts_at_zero(name):
-  cell = MAKE[name](5)
-  carry = cell.initial_carry(3)
-  leaves = jax.tree.leaves(carry)
-  assert all(leaf.shape == (3, 5) for leaf in leaves)
-  assert not cell.hidden(carry).any()
-  if name != "slstm":  # Its stabiliser starts below all else.
-    assert not any(leaf.any() for leaf in leaves)
+  # `additive` is whether the gates read the sum of z and u alone.
+  if cell.path == "fused":
+    z, u = rng.normal(size=(2, B, cell.gate_count * H))
+    gates = lambda *parts: cell.apply(
+      {"params": params}, carry, *parts, method="gates"
+    )
+    apart, together = map(jax.tree.leaves, (gates(z, u), gates(z + u, 0 * u)))
+    assert all(map(np.allclose, apart, together)) == cell.additive
 
 
 # As each `formula` has them; where the inputs are ids, D is V.
@@ -251,63 +259,60 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("ids", [False, True])
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_parameter_counts(name, ids):
+def test_parameter_counts_and_the_first_carry():
   D, H = 6, 5
-  cell = MAKE[name](H, vocabulary_size=D if ids else None)
-  x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, D))
-  assert count(shapes_of(cell, x)) == PARAMETERS[name](D, H)
+  wrong = []
+  for name, parameters in PARAMETERS.items():
+    for ids in (False, True):
+      cell = MAKE[name](H, vocabulary_size=D if ids else None)
+      x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, D))
+      if count(shapes_of(cell, x)) != parameters(D, H):
+        wrong.append(f"{name}, ids={ids}: parameters")
+    carry = MAKE[name](H).initial_carry(3)
+    leaves = jax.tree.leaves(carry)
+    zero = leaves[: 3 if name == "slstm" else None]  # Not its stabiliser.
+    if any(leaf.shape != (3, H) for leaf in leaves) or np.any(zero):
+      wrong.append(f"{name}: carry")
+  assert wrong == []
 
 
-@pytest.mark.parametrize(
-  ("name", "ids", "scale"),
-  [
-    ("lstm", False, None),
-    ("lstm", True, 0.03),
-    ("gru", True, None),
-    ("gru", False, 0.03),
-  ],
-)
-def test_initial_values(name, ids, scale):
+def test_initial_values():
   H = 16
-  cell = MAKE[name](H, vocabulary_size=40 if ids else None, initial_scale=scale)
-  x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, 40))
-  params = initial(cell, x)
-  bound = scale or 1 / 4
-  forget = params["bias"][H : 2 * H]
-  if name == "lstm":
-    assert np.array_equal(forget, np.ones(H))
-    params["bias"] = jnp.delete(params["bias"], slice(H, 2 * H))
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    leaf = np.asarray(leaf, np.float64)
-    assert np.abs(leaf).max() <= bound, path
-    assert np.abs(leaf).max() > 0.7 * bound, path
-    # Of U(-a, a); the smallest leaf has 16 values.
-    assert leaf.std() == pytest.approx(bound / 3**0.5, rel=0.4), path
-    if leaf.size > 500:
-      assert leaf.std() == pytest.approx(bound / 3**0.5, rel=0.05), path
+  for name, ids, scale in (("lstm", False, None), ("gru", True, 0.03)):
+    V = 40 if ids else None
+    cell = MAKE[name](H, vocabulary_size=V, initial_scale=scale)
+    x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, 40))
+    params = initial(cell, x)
+    bound = scale or 1 / 4
+    if name == "lstm":
+      assert np.array_equal(params["bias"][H : 2 * H], np.ones(H))
+      params["bias"] = jnp.delete(params["bias"], slice(H, 2 * H))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+      leaf = np.asarray(leaf, np.float64)
+      assert 0.7 * bound < np.abs(leaf).max() <= bound, path
+      # Of U(-a, a); the smallest leaf has 16 values.
+      error = 0.05 if leaf.size > 500 else 0.4
+      assert leaf.std() == pytest.approx(bound / 3**0.5, rel=error), path
 
 
-@pytest.mark.parametrize("name", MAKE)
-def test_forget_bias_is_set(name):
+def test_forget_bias_is_set():
   config = base.get_config().model
-  config.update(cell=name, forget_bias=2.5)
-  cell = cells.make(config, hidden_size=4)
-  init = functools.partial(cell.init, method="inputs")
   x = np.zeros((1, 1, 3), np.float32)
-  params = jax.tree.map(np.array, init(jax.random.key(3), x)["params"])
-  parts = np.split(params["bias"], cell.gate_count)
-  if cell.forget_place is not None:
-    forget = parts.pop(cell.forget_place)
-    assert np.array_equal(np.abs(forget), np.full(4, 2.5))
-    # With this sign, the cell remembers; f may be 1 - i.
-    shares = []
-    for _ in range(2):
-      shares.append(remembered(name, params, cell.initial_carry(1)))
+  for name in MAKE:
+    config.update(cell=name, forget_bias=2.5)
+    cell = cells.make(config, hidden_size=4)
+    init = functools.partial(cell.init, method="inputs")
+    params = jax.tree.map(np.array, init(jax.random.key(3), x)["params"])
+    parts = np.split(params["bias"], cell.gate_count)
+    if cell.forget_place is not None:
+      forget = parts.pop(cell.forget_place)
+      assert np.array_equal(np.abs(forget), np.full(4, 2.5)), name
+      # With this sign, the cell remembers; f may be 1 - i.
+      carry = cell.initial_carry(1)
+      assert np.all(remembered(name, params, carry) > 0.5), name
       forget *= -1  # In `params`, too.
-    assert np.all(shares[0] > 0.5) and np.all(shares[1] < 0.5)
-  assert all(0 < np.abs(part).max() <= 0.5 for part in parts)
+      assert np.all(remembered(name, params, carry) < 0.5), name
+    assert all(0 < np.abs(part).max() <= 0.5 for part in parts), name
 
 
 def remembered(name, params, carry):
@@ -317,16 +322,8 @@ def remembered(name, params, carry):
     EQUATIONS[name](params, (c, *others) if others else c, np.zeros((1, 3)))
     for c in (first, first + 1)
   ]
-  before, after = (jax.tree.leaves(made)[0] for made in new)
+  before, after = (jax.tree.leaves(leaves)[0] for leaves in new)
   return after - before
-
-
-def test_without_peepholes_the_odyssey_is_the_lstm():
-  rng = np.random.default_rng(11)
-  cell, other = MAKE["lstm"](5), MAKE["odyssey_np"](5)
-  variables = {"params": normal(rng, shapes_of(cell, np.zeros((1, 1, 4))))}
-  carry, (z,) = tuple(rng.normal(size=(2, 3, 5))), rng.normal(size=(1, 3, 20))
-  close(other.apply(variables, carry, z), cell.apply(variables, carry, z), 1e-6)
 
 
 def test_slstm_keeps_in_range_what_exp_does_not():
@@ -364,3 +361,44 @@ def test_shares_of_gates_that_vanish():
   forget, write = cell.apply({"params": params}, z_43, method="terms")
   close(forget[:, 0], [0.5, *(1 / (1 + np.exp([-1.0, 1.0, -90.0])))], 1e-6)
   close(write[:, 0], [0.5, *(1 / (1 + np.exp([1.0, -1.0, 90.0])))], 1e-6)
+
+
+class IndRNN(cells.Cell):
+  r"""h' = relu(x W + u * h + b), u a vector (Li et al. 2018).
+
+  A cell without a recurrent matrix, as CONTRIBUTING shows it.
+  """
+
+  formula = "HD + 2H"
+  recurrent_product = False
+
+  def setup_gates(self, init):
+    self.vector = self.param("vector", init, (self.hidden_size,))
+
+  def gates(self, carry, z_BK, u_BK):
+    return save(jax.nn.relu(z_BK + u_BK + self.vector[None] * carry))
+
+
+def test_a_registered_cell_is_described_and_trained(registrations):  # noqa: ARG001
+  cells.register("indrnn")(IndRNN)
+  parts = parts_of({"model.cell": "indrnn"})
+  assert [part.parameters for part in parts] == list(map(value, parts))
+  assert parts[1].parameters == 5 * 5 + 2 * 5
+  for name in ("weight_drop", "recurrent_dropout"):
+    with pytest.raises(
+      UserError, match=f"model.{name}=0.5 .* has no recurrent"
+    ):
+      model_of({"model.cell": "indrnn", f"model.{name}": 0.5})
+  experiment, _ = model_of({"model.cell": "indrnn"})
+  rng = np.random.default_rng(3)
+  params = jax.tree.map(np.float32, normal(rng, shapes(experiment)))
+  ids_BT = rng.integers(4, 11, (3, 4))
+  batch = {
+    "inputs": ids_BT,
+    "targets": ids_BT,
+    "weights": np.ones((3, 4), np.float32),
+    "reset": np.ones(3, bool),
+  }
+  loss = lambda params: experiment.loss(params, (), batch, None)[0]
+  gradients = quick_jit(jax.grad(loss))(params)
+  assert jnp.abs(gradients["body"]["layers_0"]["cell"]["vector"]).max() > 0

@@ -110,51 +110,32 @@ def apply(module, params, x, mask, carry):
 CASES = {
   f"{name}-both": (
     bidirectional(name),
-    functools.partial(two, scan, step),
+    functools.partial(two, scan, EQUATIONS[name]),
     False,
   )
-  for name, step in EQUATIONS.items()
+  for name in ("layer_norm_lstm", "odyssey_fgr", "mgu", "min_lstm")
 }
-for _name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-  for _ids in (False, True):
-    # One way of two for the simple networks, to save time.
-    _ways = (False, True) if _name in ("lstm", "gru") else (not _ids,)
-    for _reverse in _ways:
-      CASES[f"{_name}-ids={_ids}-reverse={_reverse}"] = (
-        recurrent(_name, _reverse, _ids),
-        functools.partial(scan, EQUATIONS[_name], reverse=_reverse),
-        _ids,
-      )
-for _merge in layers.MERGES:
-  CASES[f"bidirectional-{_merge}"] = (
-    bidirectional("lstm", _merge, ids=True),
-    functools.partial(two, scan, EQUATIONS["lstm"], merge=_merge),
-    True,
-  )
+for _name in ("lstm", "gru"):
+  for _reverse in (False, True):
+    CASES[f"{_name}-reverse={_reverse}"] = (
+      recurrent(_name, _reverse, _reverse),
+      functools.partial(scan, EQUATIONS[_name], reverse=_reverse),
+      _reverse,
+    )
 CASES |= {
+  "sum": (
+    bidirectional("lstm", "sum", ids=True),
+    functools.partial(two, scan, EQUATIONS["lstm"], merge="sum"),
+    True,
+  ),
   "stack-lstm": (
     recurrents("lstm", ids=True),
     functools.partial(stack, EQUATIONS["lstm"]),
     True,
   ),
-  "stack-gru-reverse": (
-    recurrents("gru", True),
-    functools.partial(stack, EQUATIONS["gru"], reverse=True),
-    False,
-  ),
   "stack-bidirectional": (
     layers.Stack([bidirectional("gru"), bidirectional("gru")]),
     functools.partial(stack, EQUATIONS["gru"]),
-    False,
-  ),
-  "before-lstm": (
-    layers.Before(recurrents("lstm", ids=True)),
-    functools.partial(before, EQUATIONS["lstm"]),
-    True,
-  ),
-  "before-gru-reverse": (
-    layers.Before(recurrents("gru", True), reverse=True),
-    functools.partial(before, EQUATIONS["gru"], reverse=True),
     False,
   ),
   "towers-lstm": (
@@ -179,8 +160,8 @@ def check_gradients(grads, function, tree):
       stepped = list(leaves)
       stepped[n] = leaves[n] + 1e-30j * direction
       expected = function(jax.tree.unflatten(structure, stepped)).imag / 1e-30
-      found = (gradient * direction).sum()
-      np.testing.assert_allclose(found, expected, 1e-9, 1e-9, err_msg=paths[n])
+      slope = (gradient * direction).sum()
+      np.testing.assert_allclose(slope, expected, 1e-9, 1e-9, err_msg=paths[n])
       assert abs(expected) > 1e-5, paths[n]  # Else this shows nothing.
 
 
@@ -199,16 +180,8 @@ def test_outputs_and_carry_equal_equations(case):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
   "case",
-  [
-    "lstm-ids=True-reverse=True",
-    "gru-ids=False-reverse=True",
-    "rnn_tanh-ids=True-reverse=False",
-    "rnn_relu-ids=False-reverse=True",
-    "stack-bidirectional",  # The towers: in test_models.py.
-    "layer_norm_lstm-both",  # Both scans use the gradient of `normalize`.
-    # Others than fused ones, which test_scan.py compares with these.
-    *(f"{n}-both" for n in MAKE if MAKE[n](H).path != "fused"),
-  ],
+  # The towers: in test_network.py. Other cells: in test_scan.py.
+  ["lstm-reverse=True", "stack-bidirectional", "layer_norm_lstm-both"],
 )
 def test_gradients_equal_complex_steps(case):
   module, equations, ids = CASES[case]
@@ -232,62 +205,28 @@ def test_gradients_equal_complex_steps(case):
   check_gradients(grads, lambda tree: loss(equations, *tree), (params, carry))
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", MAKE)
-def test_one_step_at_a_time_equals_equations(name):
-  """As in sampling: T is 1, and the carry is handed on."""
+@pytest.mark.parametrize("name", ["lstm", "gru_reset_before", "min_gru"])
+def test_parts_with_the_carry_equal_the_whole(name):
+  """Steps one at a time, as in sampling, and then the other half."""
   module = recurrent(name, ids=True)
-  params, x, carry = arrays(13, module, ids=True)
-  mask = np.ones((B, T), bool)
-  expected, y = scan(EQUATIONS[name], params, x, mask, carry)
-  step = quick_jit(module.apply)
-  for t in range(T):
-    here = slice(t, t + 1)
-    carry, y_B1H = step({"params": params}, x[:, here], mask[:, here], carry)
-    close(y_B1H, y[:, here])
-  close(carry, expected)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh"])
-def test_scan_equals_a_python_loop_over_the_cell(name):
-  module = recurrent(name)
-  params, x, carry = arrays(5, module)
-  new, y_BTH = apply(module, params, x, MASK, carry)
-  cell = {"params": params["cell"]}
-  z_BTK = module.cell.apply(cell, x, method="inputs")
-  step = quick_jit(module.cell.apply)
-  for t in range(T):
-    stepped = step(cell, carry, z_BTK[:, t])
-    keep = MASK[:, t, None]
-    carry = jax.tree.map(
-      lambda n, o, keep=keep: np.where(keep, n, o), stepped, carry
-    )
-    close(y_BTH[:, t], module.cell.hidden(carry), 1e-14)
-  close(new, carry, 1e-14)
-
-
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_relu"])
-def test_two_halves_with_the_carry_equal_the_whole(name):
-  module = recurrents(name, ids=True)
   params, x, carry = jax.tree.map(
     lambda a: a.astype(np.float32 if a.dtype.kind == "f" else np.int32),
     arrays(6, module, ids=True),
   )
   run = quick_jit(module.apply)
   new, y_BTH = run({"params": params}, x, MASK, carry)
-  halves = []
-  for half in (slice(0, T // 2), slice(T // 2, T)):
-    carry, y = run({"params": params}, x[:, half], MASK[:, half], carry)
-    halves.append(y)
-  close(np.concatenate(halves, axis=1), y_BTH, 1e-6)
+  parts, edges = [], [0, 1, 2, 3, T]
+  for part in map(slice, edges, edges[1:]):
+    carry, y = run({"params": params}, x[:, part], MASK[:, part], carry)
+    parts.append(y)
+  close(np.concatenate(parts, axis=1), y_BTH, 1e-6)
   close(carry, new, 1e-6)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
   ("name", "ids", "reverse"),
-  [("lstm", False, False), ("gru", True, True), ("rnn_tanh", False, True)],
+  [("lstm", False, False), ("gru", True, True)],
 )
 def test_padding_at_either_end_changes_nothing(name, ids, reverse):
   module = recurrent(name, reverse, ids)
@@ -320,17 +259,6 @@ def test_padding_at_either_end_changes_nothing(name, ids, reverse):
     close(padded_grads, grads, 1e-12)
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_reversed_scan_equals_flips(name):
-  module = recurrent(name)
-  params, x, carry = arrays(9, module)
-  new, y_BTH = apply(recurrent(name, True), params, x, MASK, carry)
-  flipped, y_flipped = apply(module, params, x[:, ::-1], MASK[:, ::-1], carry)
-  close(y_BTH, y_flipped[:, ::-1], 1e-14)
-  close(new, flipped, 1e-14)
-
-
 def test_summary_is_the_output_after_the_last_step():
   module = layers.Stack([bidirectional("lstm", "sum") for _ in range(2)])
   params, x, carry = jax.tree.map(np.float32, arrays(10, module))
@@ -340,13 +268,6 @@ def test_summary_is_the_output_after_the_last_step():
   new, _ = apply(module, params, x, mask, carry)
   summary = module.apply({"params": params}, new, method="summary")
   close(summary, top(ahead) + top(back), 1e-6)
-
-
-def test_initial_carry_is_zero_for_every_layer():
-  module = layers.Stack([bidirectional("lstm"), bidirectional("lstm")])
-  leaves = jax.tree.leaves(module.initial_carry(5))
-  assert [leaf.shape for leaf in leaves] == [(5, H)] * 8
-  assert not any(leaf.any() for leaf in leaves)
 
 
 def test_dropout_falls_on_outputs_and_never_along_time():
@@ -514,11 +435,9 @@ def torch_copy(torch, name, params, depth, directions):
   return module
 
 
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("depth", [1, 2])
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_equals_pytorch(name, depth, both):
-  torch = pytest.importorskip("torch")
+@pytest.mark.parametrize(("name", "both"), [("lstm", True), ("gru", False)])
+def test_equals_pytorch(name, both):
+  torch, depth = pytest.importorskip("torch"), 2
   layer = bidirectional if both else recurrent
   module = layers.Stack([layer(name) for _ in range(depth)])
   params, x, carry = jax.tree.map(np.float32, arrays(12, module))

@@ -63,11 +63,11 @@ def programs(folder, fields, platform):
   )
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_float32_is_exact_in_all_that_uses_a_model(model, tmp_path):
+def test_float32_is_exact_in_all_that_uses_a_model(tmp_path):
   """tests/test_accelerators.py looks at the training steps."""
-  _, use = programs(tmp_path, MODELS[model], "tpu")
-  assert set(stablehlo.products(use())) == {"HIGHEST"}
+  for model, fields in MODELS.items():
+    _, use = programs(tmp_path / model, fields, "tpu")
+    assert set(stablehlo.products(use())) == {"HIGHEST"}, model
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,7 @@ def test_float32_is_exact_in_all_that_uses_a_model(model, tmp_path):
     ("tf32", "cuda", "tf32"),
     ("tf32", "tpu", "HIGH"),
     ("bfloat16", "cuda", "bf16"),
-    ("bfloat16", "tpu", "bf16"),
     ("tf32", "cpu", "f32"),
-    ("float32", "cpu", "f32"),
   ],
 )
 def test_factors_are_rounded_as_the_config_says(
@@ -86,28 +84,29 @@ def test_factors_are_rounded_as_the_config_says(
 ):
   fields = {**MODELS["language_model"], "model.products": kind}
   step, use = programs(tmp_path, fields, platform)
-  found = set(stablehlo.products(step()))
   # The gradient of a table is a sum: a product with a factor of 0 or 1.
-  assert found == {expected, "f32" if platform == "cpu" else "HIGHEST"}
+  exact = "f32" if platform == "cpu" else "HIGHEST"
+  assert set(stablehlo.products(step())) == {expected, exact}
   assert set(stablehlo.products(use())) == {expected}
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-@pytest.mark.parametrize("V", [9, 600])
+@pytest.mark.parametrize(
+  ("platform", "V"), [("cpu", 9), ("cuda", 9), ("cuda", 600), ("tpu", 600)]
+)
 def test_the_gradient_of_a_table_sums_the_rows_of_each_id(V, platform):
   rng = np.random.default_rng(0)
   table_VD = rng.normal(size=(V, 3)).astype(np.float32)
   gradient = jax.jit(
     lambda ids, d: jax.vjp(lambda table: rows(table, ids), table_VD)[1](d)[0]
   )
-  for T, B, ids in [(5, 4, V), (1, 1, V), (16, 4, 1), (9, 8, 2)]:
+  for T, B, ids in [(1, 1, V), (16, 4, 1), (9, 8, 2)]:
     ids_TB = rng.integers(0, ids, (T, B))
     d_TBD = rng.normal(size=(T, B, 3)).astype(np.float32)
     expected = np.zeros((V, 3))
     np.add.at(expected, ids_TB, d_TBD)
     with jax.sharding.use_abstract_mesh(stablehlo.mesh_of(platform, 2)):
-      found = gradient(ids_TB, d_TBD)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+      summed = gradient(ids_TB, d_TBD)
+    np.testing.assert_allclose(summed, expected, rtol=1e-5, atol=1e-5)
     program = stablehlo.program(platform, gradient, ids_TB, d_TBD)
     assert platform != "cuda" or stablehlo.unordered_sums(program) == []
 
@@ -118,8 +117,7 @@ def test_jax_adds_the_rows_of_a_table_in_any_order(tmp_path):
   assert len(stablehlo.unordered_sums(step())) == 1
 
 
-@pytest.mark.parametrize("plain", [False, True])
-@pytest.mark.parametrize("N", [40, 512])
+@pytest.mark.parametrize(("N", "plain"), [(512, False), (40, True)])
 def test_tied_weights_have_rounded_gradients(N, plain):
   """XLA cannot run every product of rounded factors on a CPU."""
   rng = np.random.default_rng(0)

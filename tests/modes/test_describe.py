@@ -13,7 +13,7 @@ from seqrnn import program
 from seqrnn.config import read as config_lib
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
-from seqrnn.models import anatomy, diagram
+from seqrnn.models import diagram
 from seqrnn.models.cells import CELLS
 from seqrnn.modes import describe
 from tests.conftest import tiny
@@ -58,7 +58,7 @@ def model_of(fields):
 
 
 def parts_of(fields):
-  return anatomy.parts(*model_of(fields))
+  return diagram.parts(*model_of(fields))
 
 
 def value(part):
@@ -82,7 +82,7 @@ def test_the_formula_of_a_cell_gives_its_parameters(cell):
 def test_a_picture_shows_all_parts(name):
   fields, counts = MODELS[name]
   experiment, config = model_of(fields)
-  parts = anatomy.parts(experiment, config)
+  parts = diagram.parts(experiment, config)
   leaves = jax.tree.leaves(shapes(experiment))
   total = sum(leaf.size for leaf in leaves)
   assert sum(part.parameters for part in parts) == total
@@ -106,7 +106,7 @@ def test_a_picture_shows_all_parts(name):
   for extent in extents:
     assert drawn.bbox.containsx(extent.x0) and drawn.bbox.containsx(extent.x1)
     assert drawn.bbox.containsy(extent.y0) and drawn.bbox.containsy(extent.y1)
-  words = diagram.text("a title", boxes)
+  words = diagram.description("a title", boxes)
   assert all(line in words for row in boxes for box in row for line in box)
 
 

@@ -33,7 +33,7 @@ MODEL = group(
     "lstm",
     one_of(Registered(cells)),
     "The recurrent cell, by the name that its class is registered with in"
-    " seqrnn/models/cells.py or odyssey.py, which have the equations.",
+    " seqrnn/models/cells.py, which has the equations.",
   ),
   hidden_size=Field(128, SIZE, "The units of a layer in each direction."),
   parameters=optional(
