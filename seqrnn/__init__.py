@@ -280,7 +280,7 @@ def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "Table":
   """
   from seqrnn.reporting import gathering
 
-  table = gathering.gather(*gathering.find(paths or ("runs/*",)))
+  table = gathering.gather(*gathering.find_workdirs(paths or ("runs/*",)))
   return table if bits else gathering.without_derived(table)
 
 

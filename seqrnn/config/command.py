@@ -68,7 +68,7 @@ def resolve(
     files.check_links(folder)
   if beside:
     overrides = {"report.beside": beside} | overrides
-  record = _record(parsed.mode, folder)
+  record = "search.json" if parsed.mode == "search" else "config.json"
   path, plain = _base(parsed, folder, record)
   by_flags = set(overrides)
   given = set(by_flags)
@@ -154,7 +154,7 @@ def named(parsed: flags.FlagValues) -> tuple[Config, str]:
   given, folder = parsed.config, parsed.workdir
   if not (given or folder):
     return config_lib.defaults(), ""
-  _, config = _base(parsed, folder, _record(parsed.mode, folder))
+  _, config = _base(parsed, folder, "config.json")
   return config, f"--config={given}" if given else f"--workdir={folder}"
 
 
@@ -184,23 +184,6 @@ def _nothing_named(mode: str) -> str:
     f" run first, for example with --config={name} --workdir=runs/{name}, then"
     f" --workdir=runs/{name} --mode={mode}"
   )
-
-
-def _record(mode: str, folder: str | None) -> str:
-  """Returns the name of the file with the config that a mode reads.
-
-  A search and a run of the same config may share a workdir; a report shows
-  both.
-  """
-  if mode == "search":
-    return "search.json"
-  only_search = (
-    mode == "report"
-    and folder
-    and not Path(folder, "config.json").exists()
-    and Path(folder, "search.json").exists()
-  )
-  return "search.json" if only_search else "config.json"
 
 
 def _refuse_differences(

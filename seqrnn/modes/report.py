@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
@@ -48,38 +49,26 @@ def run(
   if config.report.beside:
     parts = config.report.beside.split(",")
     others = [Path(os.path.expanduser(part)) for part in parts]
-    path, table = gathering.write([workdir, *others])
+    path, table = gathering.write_comparison([workdir, *others])
     print(table)
     print(path)
     return path
-  model = None
-  sections: list[Section] = []
-  top = {
-    "eyebrow": "search",
-    "heading": workdir.name,
-    "text": f"Hyperparameters of a {config.task.replace('_', ' ')}.",
-  }
-  if (workdir / "config.json").exists():
-    subject = open_run(build, config, workdir)
-    model = writer(subject)
-    figures, partial = summary.evaluate(subject)
-    top = summary.lead(subject, figures)
-    noise = summary.noisy(subject.trained)
-    unit = subject.experiment.loss_unit
-    sections = [
-      *alarms.sections(workdir, subject.step),
-      *learned(subject),
-      summary.curves({workdir.name: workdir}, unit, noise),
-      summary.results(subject, figures, partial),
-      summary.settings({workdir.name: subject.trained}),
-    ]
-  if (workdir / "search.json").exists():
-    sections.append(summary.search(workdir))
+  subject = open_run(build, config, workdir)
+  model = writer(subject)
+  figures, partial = summary.evaluate(subject)
+  top = summary.lead(subject, figures)
+  sections = [
+    *alarms.sections(workdir, subject.step),
+    *learned(subject),
+    summary.curves({workdir.name: workdir}, subject.experiment.loss_unit),
+    summary.results(subject, figures, partial),
+    summary.settings({workdir.name: config_lib.read_run(workdir)}),
+  ]
   path = workdir / "report.html"
   with fileset.results(workdir, "report", "reported") as folder:
     if model is not None:
       top |= _playground(model, folder)
-    page.write(folder / path.name, workdir.name, top, sections)
+    page.write_page(folder / path.name, workdir.name, top, sections)
   print(path)
   if (workdir / _PLAYGROUND).exists():
     print(workdir / _PLAYGROUND)

@@ -25,8 +25,7 @@ def sections(subject: Subject) -> list[Section]:
   parts = [_confused(subject, split)]
   if not subject.experiment.by_text:
     parts.insert(0, _tagged(subject, split))
-  learned = subject.learned(split)
-  return [{"split": split, "learned": learned, **part} for part in parts]
+  return [{"split": split, **part} for part in parts]
 
 
 def _confused(subject: Subject, split: str) -> Section:

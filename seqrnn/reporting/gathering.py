@@ -13,6 +13,7 @@ from typing import Any
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
+from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError, visible
 from seqrnn.reporting import page, summary
 from seqrnn.runtime import checkpoint, files
@@ -20,15 +21,14 @@ from seqrnn.table import Table, without_shared
 from seqrnn.training.history import read_rows
 from seqrnn.training.position import Position, limits_reached
 
-SPLITS = ("train", "validation", "test")
 _DERIVED = ("bits_per_symbol", "perplexity")  # They follow from the loss.
 _LIMIT = 2**20  # Bytes of evaluation.json.
 
 
-def find(
+def find_workdirs(
   paths: Iterable[str | os.PathLike],
 ) -> tuple[list[Path], frozenset[Path]]:
-  """Finds the workdirs that paths and patterns name.
+  """The workdirs that paths and patterns name.
 
   A pattern, such as `runs/*`, may also match folders that have no run. The
   workdir of a search stands for those of its trials.
@@ -40,14 +40,13 @@ def find(
     UserError: a pattern matches no run.
   """
   named, matched = {}, {}
-  for given in paths:
-    path = os.path.expanduser(given)
-    found = files.matching_runs(path)
-    if found == [path] and _is_search(path):
-      found = files.matching_runs(
-        os.path.join(glob.escape(path), "trials", "*")
-      )
-    (named if found == [path] else matched).update(dict.fromkeys(found))
+  for pattern in paths:
+    path = os.path.expanduser(pattern)
+    runs = files.matching_runs(path)
+    if runs == [path] and _is_search(path):
+      trials = os.path.join(glob.escape(path), "trials", "*")
+      runs = files.matching_runs(trials)
+    (named if runs == [path] else matched).update(dict.fromkeys(runs))
   workdirs = dict.fromkeys(map(Path, named | matched))
   return list(workdirs), frozenset(map(Path, matched.keys() - named.keys()))
 
@@ -58,14 +57,13 @@ def _is_search(path: str) -> bool:
   return [os.path.exists(os.path.join(path, x)) for x in names] == [False, True]
 
 
-def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Reads a run's fields, and its figures of the best evaluation.
+def _best_evaluation(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The fields of a run, and the figures of its lowest validation loss.
 
   Returns:
     the fields by their dotted names; and `state`, `step`, then SPLIT_FIGURE
-    of each split. The figures are those of the lowest validation loss, and of
-    evaluation.json if that is of the same step. Before the first evaluation
-    there is only the state.
+    of each split, with those of evaluation.json if it is of that step. Before
+    the first evaluation there is only the state.
 
   Raises:
     UserError: there is no run, or a file of it is damaged.
@@ -73,26 +71,23 @@ def read(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
   files.check_links(workdir)
   config = config_lib.read_run(workdir)
   rows = read_rows(workdir / "metrics.csv", "validation_loss")
-  state = _state(workdir, config)
-  if not rows:
-    return config_lib.flat(config), {"state": state}
-  best = min(rows, key=lambda row: float(row["validation_loss"]))
-  step = int(best["step"])
-  figures: dict[str, Any] = {"state": state, "step": step}
-  names = summary.ordered(summary.validation_figures(best))
-  evaluated = _evaluation(workdir / "evaluation.json", step)
-  for name in names:
-    for split in SPLITS:
-      column = f"{split}_{name}"
-      if column in best:
-        figures[column] = float(best[column])
-      elif split == evaluated.get("split") and name in evaluated:
-        figures[column] = evaluated[name]
+  figures: dict[str, Any] = {"state": _state(workdir, config)}
+  if rows:
+    best = min(rows, key=lambda row: float(row["validation_loss"]))
+    figures["step"] = int(best["step"])
+    evaluated = _evaluation(workdir / "evaluation.json", figures["step"])
+    for name in summary.ordered(summary.validation_figures(best)):
+      for split in SPLITS:
+        column = f"{split}_{name}"
+        if column in best:
+          figures[column] = float(best[column])
+        elif split == evaluated.get("split") and name in evaluated:
+          figures[column] = evaluated[name]
   return config_lib.flat(config), figures
 
 
 def _state(workdir: Path, config: Config) -> str:
-  """Whether a run has finished, is running, or where it was stopped."""
+  """Whether a run has finished, is running, or at which step it stopped."""
   saved = checkpoint.steps(workdir / "checkpoints")
   step = saved[-1] if saved else 0
   with suppress(UserError, OSError, TypeError):  # A damaged checkpoint.
@@ -103,10 +98,10 @@ def _state(workdir: Path, config: Config) -> str:
   path = workdir / "lock"
   with suppress(OSError):  # The folder may be read-only.
     if path.exists():
-      held = files.lock(path)
-      if held is None:
+      lock = files.lock(path)
+      if lock is None:
         return "running"
-      held.close()
+      lock.close()
   return f"stopped at step {step}"
 
 
@@ -118,18 +113,18 @@ def _evaluation(path: Path, step: int) -> dict[str, Any]:
   """
   if not path.exists():
     return {}
-  found = files.read_json(path, _LIMIT)
-  if not isinstance(found, dict):
+  record = files.read_json(path, _LIMIT)
+  if not isinstance(record, dict):
     raise UserError(f"{path}: must be an object; evaluate the run again")
-  return found if found.get("step") == step else {}
+  return record if record.get("step") == step else {}
 
 
 def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
   """A table with a row for each run.
 
   Its columns are `run`, the name; the fields that differ between the runs, of
-  those that training depends on; and `state`, `step` and the figures of `read`,
-  with those that follow from the loss last.
+  those that training depends on; and `state`, `step` and the figures of the
+  best evaluation, with those that follow from the loss last.
 
   Args:
     workdirs: of the runs.
@@ -137,43 +132,42 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
       on stderr.
 
   Raises:
-    UserError: as `read`.
+    UserError: there is no run, or a file of it is damaged.
   """
-  found = {}
+  runs = {}
   for workdir in workdirs:
     try:
-      found[workdir] = read(workdir)
+      runs[workdir] = _best_evaluation(workdir)
     except (UserError, OSError) as error:
       if workdir not in optional:
         raise
       print(f"warning: left out, {visible(str(error))}", file=sys.stderr)
-  if not found:
+  if not runs:
     raise UserError(f"{workdirs[0]}: no run can be read")
-  runs = list(found.values())
-  names = [workdir.absolute().name for workdir in found]
+  names = [workdir.absolute().name for workdir in runs]
   if len(set(names)) < len(names):
-    names = list(map(str, found))
-  prefixes = (*config_lib.IDENTITY, *config_lib.LIMITS)
+    names = list(map(str, runs))
+  configs = [config for config, _ in runs.values()]
   fields = [
     field
-    for field in dict.fromkeys(name for own, _ in runs for name in own)
-    if field.startswith(prefixes)
-    and any(own.get(field) != runs[0][0].get(field) for own, _ in runs)
+    for field in dict.fromkeys(name for config in configs for name in config)
+    if field.startswith((*config_lib.IDENTITY, *config_lib.LIMITS))
+    and any(config.get(field) != configs[0].get(field) for config in configs)
   ]
   rows = [
     {
       "run": name,
-      **{field: own.get(field) for field in fields},
-      "state": figures.get("state"),
-      "step": figures.get("step"),
+      **{field: config.get(field) for field in fields},
+      "step": None,
       **figures,
     }
-    for name, (own, figures) in zip(names, runs, strict=True)
+    for name, (config, figures) in zip(names, runs.values(), strict=True)
   ]
   table = Table.of_rows(rows)
+  parts = [name.partition("_") for name in table.names]
+  figures = dict.fromkeys(x for split, _, x in parts if split in SPLITS)
   order = ["run", *fields, "state", "step"]
-  names = summary.ordered(_figures(table))
-  for name in sorted(names, key=lambda name: name in _DERIVED):
+  for name in sorted(summary.ordered(figures), key=_DERIVED.__contains__):
     columns = [f"{split}_{name}" for split in SPLITS]
     order += [column for column in columns if column in table]
   return Table({name: table[name] for name in order})
@@ -186,13 +180,7 @@ def without_derived(table: Table) -> Table:
   )
 
 
-def _figures(rows: Table) -> list[str]:
-  """The names of the figures in a table, without their splits."""
-  parts = [name.partition("_") for name in rows.names]
-  return list(dict.fromkeys(x for split, _, x in parts if split in SPLITS))
-
-
-def write(workdirs: list[Path]) -> tuple[Path, Table]:
+def write_comparison(workdirs: list[Path]) -> tuple[Path, Table]:
   """Writes comparison.html in the first of several workdirs.
 
   Returns:
@@ -210,12 +198,14 @@ def write(workdirs: list[Path]) -> tuple[Path, Table]:
   for row, label in zip(cells, labels, strict=True):
     row[0] = label
     row[step] = row[step] or "not evaluated"
+  flat = [config_lib.flat(config) for config in configs.values()]
+  incomparable = ("task", "data.unit", "data.source", "data.path")
   best = page.section(
     "Best evaluation of each run",
     "comparison",
     head=[n if "." in n else n.replace("_", " ") for n in table.names],
     rows=cells,
-    differing=_differing(workdirs, [*configs.values()]),
+    differing=[x for x in incomparable if len({f.get(x) for f in flat}) > 1],
   )
   top = {
     "eyebrow": "comparison",
@@ -224,24 +214,5 @@ def write(workdirs: list[Path]) -> tuple[Path, Table]:
   }
   path = workdirs[0] / "comparison.html"
   sections = [best, summary.curves(runs), summary.settings(configs)]
-  page.write(path, " \u00b7 ".join(runs), top, sections)
+  page.write_page(path, " \u00b7 ".join(runs), top, sections)
   return path, table
-
-
-def _differing(workdirs: list[Path], configs: list[Config]) -> list[str]:
-  """The reasons for which the losses of the runs are not comparable."""
-  differing = [
-    field
-    for field in ("task", "data.unit", "data.validation_path")
-    if len({config_lib.flat(config).get(field) for config in configs}) > 1
-  ]
-  checksums = set()
-  for path in workdirs:
-    with suppress(UserError):  # A damaged checkpoint must not prevent the page.
-      newest = str(checkpoint.newest(path / "checkpoints"))
-      if newest != "0":
-        position = checkpoint.read_position(path / "checkpoints" / newest)
-        checksums.add(position.get("crc32"))
-  if len(checksums) > 1:
-    differing.append("the training data")
-  return differing

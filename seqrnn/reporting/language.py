@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from seqrnn.data.read import midi, music
-from seqrnn.data.vocabulary import BEGIN, END, PAD
+from seqrnn.data.vocabulary import BEGIN, END
 from seqrnn.experiment import Params
 from seqrnn.reporting import charts, neurons, page, units
 from seqrnn.reporting.neurons import Reading
@@ -93,25 +93,13 @@ def samples(subject: Subject) -> Section:
   )
 
 
-def typical(source: Source) -> np.ndarray:
-  """Orders passages: long ones first, then by distance to the mean loss."""
-  some_BT = source.ids[:, 1:] > PAD
-  size_B = some_BT.sum(1)
-  nll_BT = source.reading.surprisal
-  mean_B = (nll_BT * some_BT).sum(1) / np.maximum(size_B, 1)
-  away_B = abs(mean_B - nll_BT[some_BT].mean())
-  usual = min(_SHOWN, np.median(size_B[size_B > 0]))
-  return np.lexsort((away_B, size_B < usual))
-
-
 def surprises(subject: Subject, source: Source) -> Section:
-  """A passage of typical loss, coloured by the surprisal of its symbols."""
+  """A text, coloured by the surprisal of its symbols."""
   symbols = subject.symbols
   marks: list[Mark] = []
-  for b in typical(source):
-    ids_S, nll_T, best_TK, share_TK = (
-      x[b] for x in (source.ids, *source.reading[:3])
-    )
+  for ids_S, nll_T, best_TK, share_TK, _ in zip(
+    source.ids, *source.reading, strict=True
+  ):
     for t, i in enumerate(ids_S):
       if i <= BEGIN:
         continue
@@ -136,8 +124,7 @@ def _coloured(
   """A text of a split, coloured by surprisal."""
   words = f"A text of the {split} split, each symbol coloured by surprisal"
   reading = page.coloured(marks, math.log2(len(subject.symbols)), words)
-  learned = subject.learned(split)
-  return section(title, kind, split=split, learned=learned, reading=reading)
+  return section(title, kind, split=split, reading=reading)
 
 
 def gaps(subject: Subject) -> list[Section]:
@@ -158,33 +145,21 @@ def pieces(subject: Subject) -> list[Section]:
   if subject.experiment.decoder is None:
     return []
   config = copy.deepcopy(subject.config)
-  config.sample.length, config.sample.streams = _FRAMES, 1
-  if "test" not in subject.facts:  # A prime is read from the test split.
-    config.sample.prime = ""
-  if len(config.sample.temperature) < 2:
-    config.sample.temperature = (0.7, 1.0)
-  sampled = sample_music(subject.experiment, subject.params, config)
-  rolls = {
-    f"Temperature {temperature:g}": notes_TV
-    for temperature, notes_TV in zip(
-      config.sample.temperature, sampled, strict=True
-    )
-  }
-  prime = config.sample.prime
-  split = subject.splits[-1] if subject.facts else ""
-  if split:
-    piece = music.read(config.data)[split][0][:_FRAMES]
-    rolls[f"A piece of the {split} split"] = piece
-  return [
-    section(
-      "Sampled music",
-      "music",
-      split=split,
-      learned=split and subject.learned(split),
-      begin=f"sample.prime={prime!r}" if prime else "silence",
-      charts=[
-        charts.roll(name, midi.held(notes_TV), len(notes_TV))
-        for name, notes_TV in rolls.items()
-      ],
-    )
+  sample = config.sample
+  # A prime is read from the data.
+  sample.length, sample.streams, sample.prime = _FRAMES, 1, ""
+  if len(sample.temperature) < 2:
+    sample.temperature = (0.7, 1.0)
+  pieces = sample_music(subject.experiment, subject.params, config)
+  titles = [
+    f"Temperature {temperature:g}" for temperature in sample.temperature
   ]
+  if subject.facts:
+    split = subject.splits[-1]
+    titles.append(f"A piece of the {split} split")
+    pieces.append(music.read(config.data)[split][0][:_FRAMES])
+  rolls = [
+    charts.piano_roll(title, notes_TV, midi.LOWEST)
+    for title, notes_TV in zip(titles, pieces, strict=True)
+  ]
+  return [section("Sampled music", "music", charts=rolls)]

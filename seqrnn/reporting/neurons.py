@@ -5,28 +5,36 @@ networks", found such units by eye, and called them cells. This module chooses
 the unit that explains a property best on one text, and scores it on another.
 """
 
+import re
 from collections.abc import Callable
-from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.experiment import Carry, Decoder, Params
 from seqrnn.models import cells
-from seqrnn.models.cell import Cell
 from seqrnn.models.losses import surprisal
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-_QUOTES = "\"'`"
-_OPEN, _CLOSE = "([{", ")]}"
+# A comment ends with its line, and so does a quote of one mark; a ' within a
+# word is an apostrophe. A backslash escapes the next character of a quote.
+_TOKEN = re.compile(
+  r"""(?P<comment>\#[^\n]*)
+  |(?P<triple>(?P<three>\"{3}|'{3}|`{3})(?:\\.|(?!(?P=three)).)*)
+  |(?P<quote>(?P<one>["`]|(?<!\w)')(?:\\[^\n]|(?!(?P=one))[^\n\\])*)
+  |(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<blank>\n[ \t]*(?=\n))""",
+  re.DOTALL | re.VERBOSE,
+)
+_PLACES = {
+  "quote": "inside quotes",
+  "triple": "inside triple quotes",
+  "comment": "inside a comment",
+}
 _RARE = 0.01  # A property that differs from its mode less often is ignored.
-CLEAR = 0.1  # The least share of its variance that a unit explains.
 
 
 class Reading(NamedTuple):
@@ -57,110 +65,61 @@ def memories(carry: Carry) -> list[jax.Array]:
   ]
 
 
-@lru_cache(CACHED_FUNCTIONS)
-def scanner(
-  decoder: Decoder, k: int, mesh: Mesh | None = None
-) -> Callable[[Params, Any], Any]:
-  """A jitted function params, ids_BS -> the arrays of a Reading, [B, S-1, ...].
+def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
+  """A function params, ids_BS -> Reading of S - 1 positions, k likely symbols.
 
-  In place of probabilities it has their logarithms, before the ids.
+  It is compiled once for texts of one shape.
   """
 
-  @partial(sharding.jit, mesh=mesh)
-  def read(params, ids_BS):
+  @sharding.jit
+  def scan(params, ids_BS):
     def step(carry, symbols):
       symbol_B, next_B = symbols
       carry, logits_BV = decoder.step(params, carry, symbol_B)
-      log_p_BV = jax.nn.log_softmax(logits_BV)
-      likely = jax.lax.top_k(log_p_BV, min(k, log_p_BV.shape[-1]))
-      nll_B = surprisal(logits_BV, next_B)
+      chances_BV = jax.nn.softmax(logits_BV)
+      chances, ids = jax.lax.top_k(chances_BV, min(k, chances_BV.shape[-1]))
       states = [*memories(carry), jnp.zeros((len(symbol_B), 0))]
-      return carry, (nll_B, *likely, jnp.concatenate(states, axis=1))
+      nll_B = surprisal(logits_BV, next_B)
+      return carry, (nll_B, ids, chances, jnp.concatenate(states, axis=1))
 
     ids_SB = ids_BS.T
     carry = decoder.start(ids_BS.shape[0])
     _, arrays = jax.lax.scan(step, carry, (ids_SB[:-1], ids_SB[1:]))
     return [x.swapaxes(0, 1) for x in arrays]
 
-  return read
-
-
-def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
-  """A function params, ids_BS -> Reading of S - 1 positions, k likely symbols.
-
-  It is compiled once for a decoder and texts of one shape.
-  """
-  scan = scanner(decoder, k)
-
-  def read(params: Params, ids_BS: np.ndarray) -> Reading:
-    nll_BT, log_p_BTK, ids_BTK, states_BTN = jax.device_get(
-      scan(params, ids_BS)
-    )
-    return Reading(nll_BT, ids_BTK, np.exp(log_p_BTK), states_BTN)
-
-  return read
+  return lambda params, ids_BS: Reading(*jax.device_get(scan(params, ids_BS)))
 
 
 def properties(text: str) -> dict[str, np.ndarray]:
   """Simple properties of a text after each of its characters, [T] each.
 
-  A quote within a word is an apostrophe. Three quotes of a kind enclose several
-  lines; a single quote ends with its line. Brackets count outside of quotes and
-  comments, and end at an empty line. A comment ends with its line.
+  Brackets count outside of quotes and comments, and end at an empty line.
   """
-  T = len(text)
-  found = np.zeros((6, T))
-  quote = ""  # The quotes that are open.
-  # Open brackets, the start of the line, and the end of its indentation.
-  depth = line = margin = 0
-  commented = False
-  t = 0
-  while t < T:
-    symbol, stop = text[t], t + 1
-    if symbol == "\n":
-      quote = quote if len(quote) == 3 else ""
-      depth = depth if text[line:t].strip() else 0
-      commented, line, margin = False, stop, stop
-    elif symbol in " \t" and margin == t:
-      margin = stop
-    elif commented:
-      pass
-    elif quote and symbol == "\\" and text[t + 1 : t + 2] != "\n":
-      stop = min(t + 2, T)  # An escaped quote ends nothing.
-    elif quote:
-      if text.startswith(quote, t):
-        stop, quote = t + len(quote), ""
-    elif symbol in _QUOTES and not (
-      text[t - 1 : t].isalnum() and symbol == "'"
-    ):
-      quote = 3 * symbol if text.startswith(3 * symbol, t) else symbol
-      stop = t + len(quote)
-    elif symbol == "#":
-      commented = True
-    elif symbol in _OPEN:
-      depth += 1
-    elif symbol in _CLOSE:
-      depth = max(depth - 1, 0)
-    found[0, t:stop] = np.arange(t, stop) + 1 - line
-    found[1:, t:stop] = np.array(
-      [
-        margin - line,
-        len(quote) == 1,
-        len(quote) == 3,
-        depth > 0,
-        commented,
-      ]
-    )[:, None]
-    t = stop
-  names = (
-    "position in the line",
-    "indentation of the line",
-    "inside quotes",
-    "inside triple quotes",
-    "inside brackets",
-    "inside a comment",
-  )
-  return dict(zip(names, found, strict=True))
+  names = ("position in the line", "indentation of the line")
+  names += ("inside brackets", *_PLACES.values())
+  values = {name: np.zeros(len(text)) for name in names}
+  start = 0
+  for line in text.split("\n"):
+    span = slice(start, start + len(line))
+    blanks = len(line) - len(line.lstrip(" \t"))
+    position = np.arange(len(line)) + 1
+    values["position in the line"][span] = position
+    values["indentation of the line"][start : span.stop + 1] = blanks
+    values["indentation of the line"][span] = np.minimum(position, blanks)
+    start = span.stop + 1
+  stop = depth = 0
+  while match := _TOKEN.search(text, stop):
+    start, stop = match.span()
+    kind = str(match.lastgroup)
+    if kind in _PLACES:
+      values[_PLACES[kind]][start:stop] = 1
+      closing = match["three"] or match["one"]
+      stop += len(closing or "") * text.startswith(closing or "", stop)
+    else:
+      step = {"open": 1, "close": -1, "blank": -depth}[kind]
+      depth = max(depth + step, 0)
+      values["inside brackets"][start:] = depth > 0
+  return values
 
 
 def explained(states_MN: np.ndarray, values_M: np.ndarray) -> np.ndarray:
@@ -205,18 +164,13 @@ class Finding(NamedTuple):
   share: float
   untrained: float
 
-  @property
-  def clear(self) -> bool:
-    """Whether the state says enough of the property to be shown."""
-    return self.share >= CLEAR
 
-
-def find(first: Text, second: Text) -> list[Finding]:
+def best_units(first: Text, second: Text) -> list[Finding]:
   """The best state for each property that both texts have, best first.
 
   Each state is chosen on the first text and scored on the second text.
   """
-  found = []
+  findings = []
   for name, values_M in first.values.items():
     if min(map(_spread, (values_M, second.values[name]))) < _RARE:
       continue
@@ -226,8 +180,8 @@ def find(first: Text, second: Text) -> list[Finding]:
       float(explained(states_MN[:, [n]], second.values[name])[0])
       for states_MN, n in ((second.trained, best), (second.untrained, other))
     )
-    found.append(Finding(name, best, share, without))
-  return sorted(found, key=lambda finding: -finding.share)
+    findings.append(Finding(name, best, share, without))
+  return sorted(findings, key=lambda finding: -finding.share)
 
 
 def _spread(values: np.ndarray) -> float:
@@ -263,61 +217,44 @@ def saturation(
     decoder: of its model; it must carry states.
     ids_BT: texts; PAD is not counted.
   """
-  cell: Any = cells.make(config.model, hidden_size=config.model.hidden_size)
-  names = cell.sigmoid_gates
-  if not names:
-    return []
-  shares = jax.device_get(saturated(decoder, cell)(params, ids_BT))
-  return [
-    Saturation(depth, name, float(low), float(high))
-    for depth, shares_2G in enumerate(shares, 1)
-    for name, low, high in zip(names, *shares_2G, strict=True)
-    if name is not None
-  ]
+  H = config.model.hidden_size
+  cell: Any = cells.make(config.model, hidden_size=H)
+  some_TB11 = (ids_BT.T != PAD)[..., None, None]
 
-
-@lru_cache(CACHED_FUNCTIONS)
-def saturated(
-  decoder: Decoder, cell: Cell, mesh: Mesh | None = None
-) -> Callable[[Params, np.ndarray], list[jax.Array]]:
-  """A jitted function params, ids_BT -> shares [2, G] for each layer.
-
-  Args:
-    decoder: of the model.
-    cell: of every layer, without parameters.
-    mesh: the devices; None: `sharding.one_device`.
-  """
-
-  @partial(sharding.jit, mesh=mesh)
-  def count(params, ids_BT):
+  @sharding.jit
+  def shares(params):
     def step(carry, symbol_B):
       new, _ = decoder.step(params, carry, symbol_B)
-      hidden = [cell.hidden(layer) for layer in carry]
-      after = [cell.hidden(layer) for layer in new]
-      return new, (hidden, after)
+      return new, [[cell.hidden(x) for x in layers] for layers in (carry, new)]
 
-    start = decoder.start(ids_BT.shape[0])
+    start = decoder.start(len(ids_BT))
     _, (before, after) = jax.lax.scan(step, start, ids_BT.T)
-    x, found, own = ids_BT.T, [], cell
+    x, inputs, sums = jnp.asarray(ids_BT.T), cell, []
     if "embedding" in params:
       x = params["embedding"]["embedding"][x]
     else:
       table = params["body"]["layers_0"]["cell"]["input_kernel"]["embedding"]
-      own = cell.clone(vocabulary_size=len(table))
-    H = cell.hidden_size
-    for depth, (h_TBH, y_TBH) in enumerate(zip(before, after, strict=True)):
+      inputs = cell.clone(vocabulary_size=len(table))
+    for depth, h_TBH in enumerate(before):
       variables = {"params": params["body"][f"layers_{depth}"]["cell"]}
-      z_TBK: Any = own.apply(variables, x, method="inputs")
-      u_NK: Any = own.apply(variables, h_TBH.reshape(-1, H), method="recurrent")
+      z_TBK: Any = inputs.apply(variables, x, method="inputs")
+      h_NH = h_TBH.reshape(-1, H)
+      u_NK: Any = inputs.apply(variables, h_NH, method="recurrent")
       a_TBK = z_TBK + u_NK.reshape(z_TBK.shape)
       open_TBGH = jax.nn.sigmoid(a_TBK).reshape(*a_TBK.shape[:2], -1, H)
-      some_TB11 = (ids_BT.T != PAD)[..., None, None]
-      sums = [
-        jnp.sum(part & some_TB11, axis=(0, 1, 3))
-        for part in (open_TBGH < 0.1, open_TBGH > 0.9)
-      ]
-      found.append(jnp.stack(sums) / (jnp.sum(some_TB11) * H))
-      x, own = y_TBH, cell
-    return found
+      for part in (open_TBGH < 0.1, open_TBGH > 0.9):
+        sums.append(jnp.sum(part & some_TB11, axis=(0, 1, 3)))
+      x, inputs = after[depth], cell
+    return jnp.stack(sums) / (some_TB11.sum() * H)
 
-  return count
+  if not cell.sigmoid_gates:
+    return []
+  shares_NG = jax.device_get(shares(params))
+  return [
+    Saturation(depth + 1, name, float(low), float(high))
+    for depth in range(config.model.layers)
+    for name, low, high in zip(
+      cell.sigmoid_gates, *shares_NG[2 * depth : 2 * depth + 2], strict=True
+    )
+    if name is not None
+  ]

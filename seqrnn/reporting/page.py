@@ -5,7 +5,6 @@ contain markup. sections.html.jinja has a macro for each kind of section.
 """
 
 import base64
-import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ def section(title: str, kind: str, **data: Any) -> Section:
   return {"title": title, "kind": kind, **data}
 
 
-def text(value: Any) -> Any:
+def printable(value: Any) -> Any:
   """A value as text, in which characters that do not print are escaped."""
   if value is None or hasattr(value, "__html__"):  # Nothing, or markup.
     return value or ""
@@ -69,7 +68,7 @@ def coloured(marks: list[Mark], guess: float, words: str) -> dict[str, Any]:
     words: describes the text to screen readers.
   """
   names: dict[str, int] = {}
-  index = lambda name: names.setdefault(text(name), len(names))
+  index = lambda name: names.setdefault(printable(name), len(names))
   symbols, spans = [], []
   length = 0
   for mark in marks:
@@ -116,20 +115,6 @@ def pictures(
   ]
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    finalize=text,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-  return environment
-
-
 def render(title: str, top: dict[str, Any], sections: list[Section]) -> str:
   """A page.
 
@@ -139,11 +124,21 @@ def render(title: str, top: dict[str, Any], sections: list[Section]) -> str:
       report has there.
     sections: in the order of the page.
   """
-  template = _environment().get_template("page.html.jinja")
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    finalize=printable,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  template = environment.get_template("page.html.jinja")
   return template.render(title=title, top=top, sections=sections)
 
 
-def write(path: Path, title: str, top: dict[str, Any], sections: list[Section]):
+def write_page(
+  path: Path, title: str, top: dict[str, Any], sections: list[Section]
+):
   """Writes a page; see `render`.
 
   Raises:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.windows import Batches
@@ -24,14 +23,6 @@ from seqrnn.scoring.predictions import Prediction
 
 # Approximate number of symbols that are read of a large split.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
-# Fields with the places of files. They may differ if the checksum of the
-# training split is the same.
-_PLACES = ("data.source", "data.path", "data.train_path")
-# Fields that change the windows and batches, but not the texts.
-_READING = (
-  *("data.window", "data.step", "data.offset", "data.random_offset"),
-  *("data.buckets", "data.repeats", "data.stateful"),
-)
 
 
 class Subject(NamedTuple):
@@ -40,26 +31,24 @@ class Subject(NamedTuple):
   Attributes:
     workdir: of the run.
     config: of the run, with the fields that flags changed.
-    trained: the config that the run was trained with.
     experiment: its task.
     params: of the checkpoint.
     step: of the checkpoint.
     read: reads the pieces of a split.
     facts: of each split whose data can be read.
     missing: why the other splits cannot be read.
-    other: why the data differ from those of training; "" if they do not.
+    changed: whether the training split is not that of the training.
   """
 
   workdir: Path
   config: Config
-  trained: Config
   experiment: Experiment
   params: Params
   step: int
   read: Callable[[str], Pieces]
   facts: dict[str, dict[str, Any]]
   missing: list[str]
-  other: str
+  changed: bool
 
   @property
   def symbols(self) -> Vocabulary:
@@ -97,34 +86,18 @@ class Subject(NamedTuple):
     """The splits that can be read; held-out splits come last."""
     return list(self.facts)
 
-  def learned(self, split: str) -> str:
-    """A clause that says whether the run was trained on a split."""
-    if split == "train":
-      if self.other:
-        return "which is not the one it was trained on"
-      return "which it was trained on"
-    if self.other:
-      return "on a part of which it may have been trained"
-    return "which it was not trained on"
-
   @property
   def caution(self) -> str:
     """A warning about the data; "" if none is necessary."""
     if not self.facts:
-      return (
-        "The data cannot be read here, so this page has no metrics and no texts"
-        " of splits."
-      )
+      return "The data cannot be read here, so this page shows none of them."
     cautions = []
-    if self.other:
-      cautions.append(
-        f"The data of this page are not the run's own: {self.other}."
-      )
+    if self.changed:
+      cautions.append("The training split has changed since the training.")
     if self.splits == ["train"]:
-      clause = self.learned("train")
       cautions.append(
-        "No held-out split can be read here: this page shows the training"
-        f" split, {clause}, which says nothing about new data."
+        "No held-out split can be read here: texts and metrics are of the"
+        " training split."
       )
     return " ".join(cautions)
 
@@ -147,51 +120,19 @@ def open_run(
       facts[split] = experiment.facts(split)
     except UserError as reason:
       missing.append(f"{split}: {reason}")
-  trained = config_lib.read_run(workdir)
+  train = facts.get("train", {}).get("crc32")
   position = read_position(workdir / "checkpoints" / str(step))
   return Subject(
     workdir,
     config,
-    trained,
     experiment,
     params,
     step,
     splits.reader(config),
     facts,
     missing,
-    _other(config, trained, facts.get("train"), position.get("crc32")),
+    None not in (train, position.get("crc32")) and train != position["crc32"],
   )
-
-
-def _other(
-  config: Config,
-  trained: Config,
-  facts: dict[str, Any] | None,
-  crc32: int | None,
-) -> str:
-  """Why the data of a config are not those of training; "" if they are.
-
-  Args:
-    config: names the data that are read.
-    trained: the config of the training.
-    facts: of the training split that is read; None if it cannot be read.
-    crc32: checksum of the training split in training; None if unknown.
-  """
-  own, old = config_lib.flat(config), config_lib.flat(trained)
-  same = facts is not None and facts["crc32"] == crc32
-  differing = [
-    name
-    for name in own
-    if name.startswith("data.")
-    and name not in _READING
-    and not (same and name in _PLACES)
-    and own[name] != old.get(name)
-  ]
-  if differing:
-    return f"they differ from training in {', '.join(differing)}"
-  if facts is not None and crc32 is not None and not same:
-    return "the training split has changed since"
-  return ""
 
 
 def writer(subject: Subject) -> Subject | None:
@@ -230,7 +171,7 @@ def passages(
     length: the maximal number of symbols of each.
     symbols: the number of symbols of all; short documents give more rows.
   """
-  made, total = [], 0
+  chosen, total = [], 0
   each = -(-rows // len(pieces))
   for document in pieces.documents():
     start, text = 0, document.symbols
@@ -243,13 +184,13 @@ def passages(
         begins=document.begins and start == 0,
         ends=document.ends and stop == len(text),
       )
-      made.append(Passage(part, text[:start]))
+      chosen.append(Passage(part, text[:start]))
       total += stop - start
-      if len(made) >= rows and total >= symbols or len(made) == 32 * rows:
-        return made
+      if len(chosen) >= rows and total >= symbols or len(chosen) == 32 * rows:
+        return chosen
       breaks = (n for n in range(stop, len(text)) if text[n] == "\n")
       start = next(breaks, stop - 1) + 1
-  return made
+  return chosen
 
 
 def encoded(

@@ -1,7 +1,5 @@
-"""Sections of a report on a run's settings, training, metrics and search."""
+"""Sections of a report on a run's settings, training and metrics."""
 
-import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,42 +9,20 @@ import jax
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.errors import UserError
 from seqrnn.reporting import charts, page
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Subject
-from seqrnn.runtime import files, sharding
+from seqrnn.runtime import sharding
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training import started
 from seqrnn.training.history import read_rows
 
-# Fields of the model that make it random in training.
-_NOISE = (
-  *("dropout", "variational_dropout", "recurrent_dropout", "weight_drop"),
-  *("symbol_dropout", "input_noise"),
-)
 # Metrics between 0 and 1.
 _SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1")
 _FIRST = ("loss", "bits_per_symbol", "perplexity", "accuracy")
-_TRIALS = 15  # Rows of the table of a search.
-_LIMIT = 2**27  # Bytes of trials.csv.
-_LEFT_OUT = {"seconds", "symbols", "evaluations", "error"}  # Its columns.
-_PICTURES = {
-  "search-history": "The loss of each trial, and the lowest loss so far",
-  "search-curves": "The validation loss of each trial by evaluation",
-  "search-parameters": "The loss by the value of each searched field",
-  "search-parallel": "Each trial as a line through the values of its fields,"
-  " coloured by its loss",
-  "search-importance": "The share of each field in the variance of the loss",
-}
 
 Figures = dict[str, dict[str, float]]  # Split -> name -> value.
 Rows = dict[str, list[dict[str, str]]]  # Name of a run -> rows of its table.
-
-
-def noisy(config: Config) -> bool:
-  """Whether the model is random in training."""
-  return any(config.model[name] for name in _NOISE)
 
 
 def lead(subject: Subject, figures: Figures) -> dict[str, Any]:
@@ -62,12 +38,8 @@ def lead(subject: Subject, figures: Figures) -> dict[str, Any]:
     f" units ({model.cell}), {size:,} parameters.",
   ]
   if "train" in subject.facts:
-    facts = subject.facts["train"]
-    origin = f" ({facts['origin']})" if "origin" in facts else ""
-    which = "The training split here" if subject.other else "Its training split"
-    sentences.append(
-      f"{which} has {facts['symbols']:,} {subject.word}s{origin}."
-    )
+    symbols = subject.facts["train"]["symbols"]
+    sentences.append(f"The training split has {symbols:,} {subject.word}s.")
   start = started.read(subject.workdir)
   if start is not None:
     sentences.append(
@@ -106,7 +78,7 @@ def _tiles(subject: Subject, figures: Figures) -> list[tuple[str, str]]:
   timing = read_rows(subject.workdir / "timing.csv", "symbols_per_second")
   if timing:
     speeds = sorted(float(row["symbols_per_second"]) for row in timing)
-    speed = charts.number(speeds[len(speeds) // 2])
+    speed = f"{speeds[len(speeds) // 2]:,.0f}"
     tiles.append((speed, f"{target}s per second in training"))
   return tiles
 
@@ -144,7 +116,6 @@ def results(subject: Subject, figures: Figures, partial: list[str]) -> Section:
       ]
       for split, row in figures.items()
     ],
-    noise="train" in figures and noisy(subject.trained),
     partial=partial,
     missing=subject.missing,
   )
@@ -162,16 +133,13 @@ def validation_figures(row: dict[str, str]) -> list[str]:
   return [name.removeprefix(prefix) for name in row if name.startswith(prefix)]
 
 
-def curves(
-  runs: dict[str, Path], loss_unit: str = "", noise: bool = False
-) -> Section:
+def curves(runs: dict[str, Path], loss_unit: str = "") -> Section:
   """Metrics by step of one run, or of several runs in the same charts.
 
   Args:
     runs: name -> workdir.
     loss_unit: the unit of the loss; "" for several runs, whose units may
       differ.
-    noise: whether a single run was trained with dropout or other noise.
   """
   metrics, timing = (
     {name: read_rows(path / file) for name, path in runs.items()}
@@ -192,9 +160,7 @@ def curves(
     series = _series(tables, column)
     if names:
       drawn.append(charts.lines(title, series, "step", unit, zero=True))
-  return section(
-    "Training", "training", charts=drawn, runs=len(runs), noise=noise
-  )
+  return section("Training", "training", charts=drawn, runs=len(runs))
 
 
 def _series(tables: Rows, column: str) -> charts.Series:
@@ -254,42 +220,4 @@ def _setting(value: Any) -> str:
     return ", ".join(map(_setting, value))
   if isinstance(value, bool) or value is None:
     return str(value).lower()
-  return page.text(value)
-
-
-def search(workdir: Path) -> Section:
-  """The best trials of a hyperparameter search, and its pictures.
-
-  Raises:
-    UserError: trials.csv is damaged.
-  """
-  path = workdir / "trials.csv"
-  rows, ranked = [], []
-  if path.exists():
-    content = files.read(path, _LIMIT).decode("utf-8", "replace")
-    try:
-      rows = list(csv.DictReader(io.StringIO(content)))
-      ranked = [row for row in rows if row.get("loss")]
-      ranked.sort(key=lambda row: float(row["loss"]))
-    except (csv.Error, ValueError) as error:
-      raise UserError(
-        f"{path}: must be as --mode=search writes it ({error}); search again"
-      ) from None
-  head = [name for name in (rows or [{}])[0] if name and name not in _LEFT_OUT]
-  return section(
-    "Search",
-    "search",
-    head=head,
-    count=len(rows),
-    finished=len(ranked),
-    rows=[[_short(row[n]) for n in head] for row in ranked[:_TRIALS]],
-    pictures=page.pictures(workdir, _PICTURES),
-  )
-
-
-def _short(value: Any) -> Any:
-  """A number of a table with five digits; anything else unchanged."""
-  try:
-    return f"{float(value):.5g}"
-  except (TypeError, ValueError):
-    return value
+  return page.printable(value)

@@ -1,7 +1,7 @@
 """Sections of a report on the units of a language model and their gates."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -9,12 +9,13 @@ import numpy as np
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.experiment import Decoder, Params
 from seqrnn.reporting import neurons, page
-from seqrnn.reporting.neurons import Finding, Reading
+from seqrnn.reporting.neurons import Reading
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Passage, Subject, shown
 from seqrnn.runtime import sharding
 
 _PASSAGE = 560  # Symbols of a text coloured by a unit.
+_CLEAR = 0.1  # The least share of its variance that a shown unit explains.
 
 
 class Source(NamedTuple):
@@ -39,7 +40,7 @@ def interpretable(
   first: Source,
   second: Source,
 ) -> list[Section]:
-  """The units whose states explain a simple property of the text.
+  """The units whose states explain a simple property of characters.
 
   Args:
     subject: the run.
@@ -47,13 +48,15 @@ def interpretable(
     first: the texts on which the units are chosen.
     second: the texts on which the units are scored, and which are shown.
   """
+  if subject.symbols.unit not in ("char", "byte"):
+    return []
   key = jax.random.key(subject.config.seed)
   fresh = sharding.jit(subject.experiment.init)(key)
-  texts = []
+  texts, values = [], {}
   for source in (first, second):
     ids_BT = source.ids[:, :-1]
     some_BT = ids_BT > END
-    values = _properties(subject.symbols, source.texts, ids_BT)
+    values = _properties(source.texts, ids_BT)
     texts.append(
       neurons.Text(
         {name: values_BT[some_BT] for name, values_BT in values.items()},
@@ -61,7 +64,15 @@ def interpretable(
         read(fresh, source.ids).states[some_BT],
       )
     )
-  findings = neurons.find(*texts)
+  findings = neurons.best_units(*texts)
+  units = []
+  for finding in findings:
+    layer, unit = divmod(finding.state, subject.config.model.hidden_size)
+    property_BT = values[finding.name]
+    spans = _passage(subject.symbols, second, finding.state, property_BT)
+    name = f"layer {layer + 1}, unit {unit}"
+    if finding.share >= _CLEAR:
+      units.append({"finding": finding, "name": name, "spans": spans})
   if not findings:
     return []
   return [
@@ -70,40 +81,15 @@ def interpretable(
       "units",
       count=second.reading.states.shape[-1],
       splits=(first.split, second.split),
-      units=[
-        _unit(subject, second, values[finding.name], finding)
-        for finding in findings
-        if finding.clear
-      ],
-      least=f"{neurons.CLEAR:.0%}",
-      weak=[finding.name for finding in findings if not finding.clear],
+      units=units,
+      least=f"{_CLEAR:.0%}",
+      weak=[finding.name for finding in findings if finding.share < _CLEAR],
     )
   ]
 
 
-def _unit(
-  subject: Subject, source: Source, values_BT: np.ndarray, finding: Finding
-) -> dict[str, Any]:
-  """The scores of a unit, and a text coloured by its state."""
-  layer, unit = divmod(finding.state, subject.config.model.hidden_size)
-  states_BT = source.reading.states[..., finding.state]
-  return {
-    "property": finding.name,
-    "name": f"layer {layer + 1}, unit {unit}",
-    "share": finding.share,
-    "untrained": finding.untrained,
-    "spans": _passage(subject, source.ids[:, :-1], states_BT, values_BT),
-  }
-
-
-def _properties(
-  symbols: Vocabulary, texts: list[Passage], ids_BT: np.ndarray
-) -> dict[str, np.ndarray]:
+def _properties(texts: list[Passage], ids_BT: np.ndarray):
   """The properties of texts at each of their symbols, [B, T] each."""
-  if symbols.unit not in ("char", "byte"):
-    # Without the logarithm, a few long texts would dominate.
-    place_T = np.log(np.arange(ids_BT.shape[1]) + 1.0)
-    return {"position, its logarithm": np.tile(place_T, (len(ids_BT), 1))}
   by_name: dict[str, np.ndarray] = {}
   for b, (document, before) in enumerate(texts):
     text = "".join(before) + "".join(document.symbols)
@@ -116,33 +102,16 @@ def _properties(
 
 
 def _passage(
-  subject: Subject,
-  ids_BT: np.ndarray,
-  state_BT: np.ndarray,
-  value_BT: np.ndarray,
+  symbols: Vocabulary, source: Source, state: int, values_BT: np.ndarray
 ) -> list[tuple[str, str]]:
   """The passage where a property varies most, coloured by a state."""
-  names = [shown(subject.symbols, i) for i in range(len(subject.symbols))]
-  some_BT = ids_BT > END
-  states = state_BT[some_BT]
-  middle = (np.quantile(states, 0.02) + np.quantile(states, 0.98)) / 2
-  wide = max(np.quantile(states, 0.98) - middle, 1e-6)
-  best, chosen = -1.0, (0, 0)
-  for b, ids_T in enumerate(ids_BT):
-    breaks = [t + 1 for t, i in enumerate(ids_T) if names[i].endswith("\n")]
-    for start in [0, *breaks]:
-      part = np.s_[b, start : start + _PASSAGE]
-      values = value_BT[part][some_BT[part]]
-      if not len(values) or (len(values) < _PASSAGE - 2 and start):
-        break
-      spread = values.var() / (1 + values.max())
-      if spread > best:
-        best, chosen = float(spread), (b, start)
-  b, start = chosen
-  part = slice(start, start + _PASSAGE)
+  ids_BT, state_BT = source.ids[:, :-1], source.reading.states[..., state]
+  low, high = np.quantile(state_BT[ids_BT > END], [0.02, 0.98])
+  wide = max((high - low) / 2, 1e-6)
+  b = values_BT[:, :_PASSAGE].var(1).argmax()
   return page.tinted(
-    (names[i], (state - middle) / wide)
-    for i, state in zip(ids_BT[b, part], state_BT[b, part], strict=True)
+    (shown(symbols, i), (state - (low + high) / 2) / wide)
+    for i, state in zip(ids_BT[b, :_PASSAGE], state_BT[b], strict=False)
     if i > BEGIN
   )
 

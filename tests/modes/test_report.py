@@ -1,6 +1,5 @@
 """report: pages that are valid, ask for nothing, and say what is true."""
 
-import base64
 import csv
 import functools
 import gzip
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 
 import experiments
-from configs import base
 from seqrnn import program
 from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
@@ -31,7 +29,6 @@ from seqrnn.reporting import (
   neurons,
   page,
   subject,
-  summary,
 )
 from seqrnn.runtime import checkpoint_writer
 from seqrnn.table import without_shared
@@ -45,9 +42,7 @@ LABELLED = {"task": "classification", "data.format": "tab"}
 TASKS = {
   "language model": {"data.stateful": True, "model.embedding_size": 4},
   "events": {"data.unit": "session", "data.mapping": "many_to_one"},
-  "gap model": {"task": "gap_model"},
   "all heads": {"task": "gap_model", "model.heads": "all"},
-  "classification": LABELLED,
   "tagging": {"task": "tagging", "data.format": "spaces"},
   "polyphony": {
     "task": "polyphony",
@@ -56,20 +51,12 @@ TASKS = {
     "train.batch_size": 32,
   },
 }
-WRITES = [
-  "Samples",
-  "Surprisal of a text",
-  "Interpretable units",
-  "Gates",
-]
+COMMON = ["Training", "Metrics", "Configuration"]
+WRITES = ["Samples", "Surprisal of a text", "Interpretable units", "Gates"]
 SECTIONS = {
   "language model": WRITES,
-  "events": ["Samples", "Surprisal of a text"],
-  "gap model": ["Predictions in gaps"],
+  "events": WRITES[:2],
   "all heads": ["Predictions in gaps", *WRITES],
-  "classification": [
-    "Confusion of labels",
-  ],
   "tagging": ["Tagged text", "Confusion of labels"],
   "polyphony": ["Sampled music"],
 }
@@ -109,15 +96,10 @@ def begun(folder, fields):
 
 def write_corpus(folder, name):
   """What the task of TASKS reads; its symbols would like to be markup."""
-  if name in ("classification", "events"):
+  if name == "events":
     lines = [
-      f"{'ab'[n % 2]}<b>\t{'xy'[n % 2] * (n % 7 + 1)}<i>&z" for n in range(90)
+      " ".join("<b>" * (n % 5 + 2) for n in range(k % 9 + 2)) for k in range(90)
     ]
-    if name == "events":
-      lines = [
-        " ".join("<b>" * (n % 5 + 2) for n in range(k % 9 + 2))
-        for k in range(90)
-      ]
     (folder / "lines.txt").write_text("\n".join(lines))
     return folder / "lines.txt"
   corpus = write_text(folder, documents=12, symbols=300)
@@ -173,16 +155,15 @@ def pages(runs):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_a_page(name, pages):
-  found = read(pages(name))
-  common = ["Training", "Metrics", "Configuration"]
-  assert set(SECTIONS[name] + common) <= set(found.titles)
-  assert found.titles[-3:] == common
-  links = [attrs.get("href") for _, attrs in found.tags]
+  page = read(pages(name))
+  assert set(SECTIONS[name] + COMMON) <= set(page.titles)
+  assert page.titles[-3:] == COMMON
+  links = [attrs.get("href") for _, attrs in page.tags]
   assert ("playground.html" in links) == ("Gates" in SECTIONS[name])
   for field in ("data.window", "model.hidden_size"):
-    assert field in found.text
-  assert "schedule.factor" not in found.text  # As the default has it.
-  curves = [a["aria-label"] for t, a in found.tags if "aria-label" in a]
+    assert field in page.text
+  assert "schedule.factor" not in page.text  # As the default has it.
+  curves = [a["alt"] for t, a in page.tags if t == "img"]
   assert any(
     "training goes from 3 at step 3 to 1.286 at 7" in c for c in curves
   )
@@ -193,110 +174,58 @@ def test_a_page_without_data_says_why(runs, tmp_path):
   config = config.copy_and_resolve_references()
   config.data.path = str(tmp_path / "gone")
   workdir = shutil.copytree(workdir, tmp_path / "run")
-  found = read(report.run(experiments.build, config, workdir))
-  assert "no such file" in found.text
-  assert found.titles == [
-    "Samples",
-    "Training",
-    "Metrics",
-    "Configuration",
-  ]
-
-
-@pytest.mark.parametrize("name", ["all heads", "tagging", "polyphony"])
-def test_a_page_says_of_no_split_what_is_not_so(name, runs, pages):
-  config, workdir = runs(name)
-  own = subject.open_run(experiments.build, config, workdir)
-  assert (own.other, own.caution) == ("", "")
-  text = read(pages(name)).text
-  # The page of a run whose data are as they were.
-  assert "which it was not trained on" in text
-  assert "which it was trained on" not in text and "may have" not in text
-  # Held-out data are gone.
-  alone = own._replace(facts={"train": own.facts["train"]})
-  told = texts(alone)
-  assert "which it was trained on" in told
-  assert "which it was not trained on" not in told
-  assert "No held-out split can be read here" in told
-  # The training data have changed.
-  path = workdir / "checkpoints/7/position/metadata"
-  with pytest.MonkeyPatch.context() as patch:
-    position = {**json.loads(path.read_text()), "crc32": 1}
-    patch.setattr(subject, "read_position", lambda _: position)
-    other = subject.open_run(experiments.build, config, workdir)
-  assert other.other == "the training split has changed since"
-  told = texts(other)
-  assert "The data of this page are not the run's own" in told
-  assert "which it was not trained on" not in told
-  assert "which it was trained on" not in told
-
-
-def texts(own):
-  """All that the sections on a subject say."""
-  top = summary.lead(own, {})
-  return Page(page.render("", top, report.learned(own))).text
-
-
-def test_fields_say_which_data_are_read(runs):
-  config, workdir = runs("language model")
-
-  def other(**fields):
-    changed = config.copy_and_resolve_references()
-    changed.data.update(fields)
-    return subject.open_run(experiments.build, changed, workdir).other
-
-  assert other(step=3, buckets=2) == ""  # The same texts.
-  assert other(test_fraction=0.3).endswith("data.test_fraction")
-  # The same files in another folder.
-  moved = shutil.copytree(config.data.path, workdir.parent / "moved")
-  assert other(path=str(moved)) == ""
-
-
-def test_what_training_did_not_do_is_not_said(runs, pages, tmp_path):
-  config, workdir = runs("language model")
-  text = read(pages("language model")).text
-  assert "noise" not in text and "dropout" not in text
-  random = config.copy_and_resolve_references()
-  random.model.weight_drop = 0.1
-  assert summary.noisy(random) and not summary.noisy(config)
-  # A run that was stopped before its first evaluation.
-  copy = shutil.copytree(workdir, tmp_path / "run")
+  # It was stopped before its first evaluation, and detected before.
   for name in ("metrics.csv", "timing.csv"):
-    (copy / name).unlink()
-  (copy / "detect").mkdir()
+    (workdir / name).unlink()
+  (workdir / "detect").mkdir()
   record = {"step": 3, "figures": {"combined": {"flagged": 1}}}
   scores = {"names": ["max"], "injected": {"average_precision": None}}
   record["calibration"] = {"scores": scores, "left_out": 0}
-  (copy / "detect/report.json").write_text(json.dumps(record))
-  text = read(report.run(experiments.build, config, copy)).text
-  assert "has no evaluation yet" in text
-  assert "run with the checkpoint of step 3, not with that of step 7" in text
-  assert "not evaluated" in read(gathering.write([copy, workdir])[0]).text
+  (workdir / "detect/report.json").write_text(json.dumps(record))
+  page = read(report.run(experiments.build, config, workdir))
+  assert page.titles[-4:] == ["Samples", *COMMON]
+  for text in (
+    "no such file",
+    "cannot be read here, so this page shows none",
+    "has no evaluation yet",
+    "run with the checkpoint of step 3, not with that of step 7",
+  ):
+    assert text in page.text, text
 
 
-def test_losses_of_different_things_are_not_compared(runs, tmp_path):
-  (_, one), (_, other) = runs("language model"), runs("events")
-  apart = "The runs differ in data.unit, the training data, so their"
-  assert apart in read(gathering.write([one, other])[0]).text
-  same = shutil.copytree(one, tmp_path / "same")
-  assert "The runs differ" not in read(gathering.write([one, same])[0]).text
+def test_cautions_name_changed_and_missing_data(runs):
+  config, workdir = runs("language model")
+  run = subject.open_run(experiments.build, config, workdir)
+  assert run.caution == ""
+  train_alone = run._replace(facts={"train": run.facts["train"]})
+  assert "No held-out split can be read here" in train_alone.caution
+  for fields, changed in (
+    ({"step": 3, "buckets": 2}, False),  # The same texts.
+    ({"test_fraction": 0.3}, True),
+  ):
+    other = config.copy_and_resolve_references()
+    other.data.update(fields)
+    run = subject.open_run(experiments.build, other, workdir)
+    assert run.changed == changed
+    assert ("has changed since the training" in run.caution) == changed
 
 
 def test_runs_are_compared(runs, capsys):
-  (_, one), (_, other) = runs("language model"), runs("gap model")
-  path, table = gathering.write([one, other])
-  found = read(path)
+  (_, one), (_, other) = runs("language model"), runs("all heads")
+  path, table = gathering.write_comparison([one, other])
+  page = read(path)
   assert path == one / "comparison.html"
-  assert "data.stateful" in found.text and "gap_model" in found.text
+  assert "data.stateful" in page.text and "gap_model" in page.text
+  assert "The runs differ in task, data.path, so their losses" in page.text
   parts = ["Best evaluation of each run", "Training", "Fields that differ"]
-  assert found.titles[-3:] == parts
-  assert "model.hidden_size" not in found.text  # The same in both.
+  assert page.titles[-3:] == parts
+  assert "model.hidden_size" not in page.text  # The same in both.
   line = [f"--workdir={one},{other}", "--mode=report"]
   assert program.main(["run.py", *line]) == 0
   assert repr(table) in capsys.readouterr().out
   names = without_shared(table["run"].tolist())
   for row, name in zip(table.cells(), names, strict=True):
-    assert all(cell in found.text for cell in [name, *row[1:]])
+    assert all(cell in page.text for cell in [name, *row[1:]])
   pattern = f"{one},{other.parent}/r?n"
   assert program.main(["run.py", f"--workdir={pattern}", line[1]]) == 0
   assert repr(table) in capsys.readouterr().out
@@ -306,27 +235,8 @@ def test_runs_are_compared(runs, capsys):
   ]
 
 
-def test_a_study_has_a_page(tmp_path):
-  config_lib.save(base.get_config(), tmp_path / "search.json")
-  (tmp_path / "trials.csv").write_text(
-    "trial,state,loss,seconds,optimizer.learning_rate,error\n"
-    "0,finished,2.5,1,0.001,\n1,failed,,1,9,<b>\n2,finished,1.25,1,0.01,\n"
-  )
-  (tmp_path / "search-history.png").write_bytes(b"PNG")
-  line = [f"--workdir={tmp_path}", "--mode=report"]
-  assert program.main(["run.py", *line]) == 0
-  found = read(tmp_path / "report.html")
-  assert found.text.index("1.25") < found.text.index("2.5")
-  assert "3 trials, 2 of them with a validation loss" in found.text
-  [image] = [attrs for tag, attrs in found.tags if tag == "img"]
-  assert base64.b64decode(image["src"].split(",")[1]) == b"PNG"
-  (tmp_path / "trials.csv").write_text("trial,loss\n0,high\n")
-  with pytest.raises(UserError, match="trials.csv: must be as --mode=search"):
-    summary.search(tmp_path)
-
-
 @pytest.mark.parametrize("form", ["csv", "jsonl.gz"])
-def test_odd_sessions_are_shown(form, tmp_path):
+def test_anomalous_sessions_are_shown(form, tmp_path):
   folder = tmp_path / "detect"
   folder.mkdir()
   tables = {
@@ -380,7 +290,9 @@ def test_odd_sessions_are_shown(form, tmp_path):
     else:
       with gzip.open(path, "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
-  page.write(tmp_path / "page.html", "odd", TOP, alarms.sections(tmp_path))
+  page.write_page(
+    tmp_path / "page.html", "detect", TOP, alarms.sections(tmp_path)
+  )
   found = read(tmp_path / "page.html")
   row = "high3 sessionsunusual counts of eventsp 0a bbkind 0cx <i>line 7000"
   assert row in found.text  # The cells of a row.
@@ -394,31 +306,25 @@ def test_odd_sessions_are_shown(form, tmp_path):
     alarms.sections(tmp_path)
 
 
-def test_what_is_odd_in_a_text_is_escaped(tmp_path):
+def test_markup_and_controls_of_a_text_are_escaped(tmp_path):
   marks = [page.Mark(c, c, 1.0, [(c, 0.5)]) for c in HOSTILE]
   part = page.section(
     HOSTILE,
     "surprisal",
     split=HOSTILE,
-    learned=HOSTILE,
     reading=page.coloured(marks, 8.0, HOSTILE),
   )
   series = {HOSTILE: ((1, 2), (3.0, 4.0)), "$b$": ((1,), (2.0,))}
   chart = charts.lines(HOSTILE, series, "x", HOSTILE)
-  data = {"split": "", "begin": HOSTILE, "charts": [chart]}
-  music = page.section("Music", "music", **data)
-  page.write(tmp_path / "a.html", HOSTILE, TOP, [part, music])
-  found = read(tmp_path / "a.html")
-  assert HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e") in (
-    found.text
-  )
+  assert chart == charts.lines(HOSTILE, series, "x", HOSTILE)
+  music = page.section("Music", "music", charts=[chart])
+  page.write_page(tmp_path / "a.html", HOSTILE, TOP, [part, music])
+  text = read(tmp_path / "a.html").text
+  assert HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e") in text
   content = (tmp_path / "a.html").read_text("utf-8")
   [data] = re.findall(r"application/json[^>]*>(.*?)</script>", content)
   names = json.loads(data)["names"]
   assert "<" in names and "\\x1b" in names and "<" not in data
-  [svg] = re.findall(r"<svg.*?</svg>", content, re.DOTALL)
-  assert svg == charts.lines(HOSTILE, series, "x", HOSTILE)["svg"].strip()
-  assert not re.search(": #", svg)  # All colours are variables of the page.
 
 
 # Cells.
@@ -466,13 +372,13 @@ def test_a_unit_is_chosen_on_one_text_and_scored_on_another():
     neurons.Text({"p": v, "none": np.zeros(400)}, t, u)
     for v, t, u in zip(values, trained, noise, strict=True)
   )
-  [found] = neurons.find(first, second)
-  assert (found.name, found.state) == ("p", 2)
+  [unit] = neurons.best_units(first, second)
+  assert (unit.name, unit.state) == ("p", 2)
   r = np.corrcoef(trained[1, :, 2], values[1])[0, 1]
-  assert found.share == pytest.approx(r**2)
-  assert found.untrained < 0.05 and found.clear
-  [weak] = neurons.find(second._replace(trained=noise[1]), first)
-  assert weak.share < 0.1 and not weak.clear
+  assert unit.share == pytest.approx(r**2)
+  assert unit.untrained < 0.05
+  [weak] = neurons.best_units(second._replace(trained=noise[1]), first)
+  assert weak.share < 0.1
 
 
 @pytest.mark.parametrize("name", ["language model", "events"])
@@ -563,6 +469,7 @@ def test_gates_that_are_all_but_shut_or_open(cell, embedding, tmp_path):
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on PATH")
 def test_a_browser_shows_it_without_a_fault(pages, tmp_path):
   assert CHROMIUM is not None

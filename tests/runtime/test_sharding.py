@@ -12,7 +12,6 @@ from seqrnn.experiment import Decoder
 from seqrnn.logs.detect.ensemble import Ensemble
 from seqrnn.logs.follow import stepping
 from seqrnn.models import arrays
-from seqrnn.reporting import neurons
 from seqrnn.runtime import sharding
 from seqrnn.sampling import replay, sampler
 from seqrnn.scoring import evaluation, predictions, scoring
@@ -101,10 +100,6 @@ MAKERS = {
   "replayer": lambda _, decoder: (
     replay.replayer(decoder, mesh=ABSENT),
     ((*STATE[:2], ()), (), INPUTS),
-  ),
-  "scanner": lambda _, decoder: (
-    neurons.scanner(decoder, 2, ABSENT),
-    (INPUTS,),
   ),
   "follow": lambda _, decoder: (
     stepping.advancer(decoder, 2, ABSENT)[1],
