@@ -113,7 +113,7 @@ def read(workdir: Path, count: int) -> Study:
   from seqrnn.searching import space
   from seqrnn.training.history import read_rows
 
-  found = space.parse(config_lib.read(workdir / "search.json"))
+  found = space.parse_space(config_lib.read(workdir / "search.json"))
   trials = []
   for row in rows(workdir)[:count]:
     kept = read_rows(workdir / "trials" / f"{int(row['trial']):04}/metrics.csv")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jinja2
 
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
@@ -15,60 +16,17 @@ from seqrnn.training import transfer
 from seqrnn.training.history import read_rows
 
 _LIMIT = 2**20  # Bytes of evaluation.json.
-_PYTHON = "terms: the licence of Python (PSF)"
+_PYTHON = "the licence of Python (PSF)"
+# data.source -> what it is, and its terms.
 _BUILT_IN = {
-  "stdlib": f"the sources of the Python standard library; {_PYTHON}",
-  "opcodes": f"opcodes of the Python standard library; {_PYTHON}",
-  "topics": f"the topics of Python's help; {_PYTHON}",
-  "packages": "modules of installed packages; terms: those of each package",
-  "names": "surnames that the package faker draws; terms: MIT",
-  "chords": "synthetic four-part music, made by rules; no terms",
-  "files": "files of the user's; terms: not known to this program, add them",
+  "stdlib": ("the sources of the Python standard library", _PYTHON),
+  "opcodes": ("opcodes of the Python standard library", _PYTHON),
+  "topics": ("the topics of Python's help", _PYTHON),
+  "packages": ("modules of installed packages", "those of each package"),
+  "names": ("surnames that the package faker draws", "MIT"),
+  "chords": ("synthetic four-part music, made by rules", "none"),
 }
-_CARD = """\
-# {name}
-
-A model of task={config.task}, trained with seqrnn: {count:,} parameters in
-{config.model.layers} layers of {config.model.hidden_size} units
-({config.model.cell}). These are the parameters of step
-{config.checkpoint.step}.
-
-## Data
-
-{data}
-
-## Figures
-
-{figures}
-
-## Use
-
-- `model.safetensors` has tensors with the names and the order of gates of
-  torch.nn; its metadata have the arguments of the layers.
-- `model.onnx` is a graph of native operators, as onnxruntime reads it.
-- `vocabulary.json`: id n + 4 is entry n of `symbols`; 0 is padding, 1 the begin
-  of a document, 2 its end, 3 unknown. Label n is entry n of
-  `labels`.
-- seqrnn's page "Use a model in PyTorch or without JAX" has code that loads the
-  files.
-
-## Limits
-
-- The model knows the symbols of its training data only; another symbol is read
-  as unknown.
-- `vocabulary.json` has the symbols of the training data as they are, of a log
-  the templates of its lines.
-- Probabilities are those of the training data; on other data they are not
-  calibrated.
-- The file has float32; a model that was trained with
-  `model.products=bfloat16` has outputs that differ in the third digit.
-
-## Settings that differ from the defaults
-
-```text
-{settings}
-```
-"""
+_OTHER = "files of the user", "not known to this program, add them"
 
 
 def card(experiment: Experiment, config: Config, workdir: Path) -> str:
@@ -79,64 +37,43 @@ def card(experiment: Experiment, config: Config, workdir: Path) -> str:
     config: of the run; `checkpoint.step` is the step of the checkpoint.
     workdir: of the run.
   """
-  points = lambda lines: "\n".join(f"- {line}" for line in lines)
-  changes = config_lib.differences(config_lib.defaults(), config, TRAINING)
-  return _CARD.format(
+  public = catalogue.sets().get(config.data.source)
+  about, terms = _BUILT_IN.get(config.data.source, _OTHER)
+  cite = ""
+  if public is not None:
+    about, terms, cite = public.what, public.terms, public.cite
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+  )
+  return environment.get_template("card.md.jinja").render(
     name=workdir.absolute().name,
     config=config,
     count=sum(leaf.size for leaf in jax.tree.leaves(shapes(experiment))),
-    data=points(_data(config, workdir)),
-    figures=points(_figures(workdir, config.checkpoint.step)),
-    settings="\n".join(changes),
+    about=about,
+    terms=terms,
+    cite=cite,
+    start=transfer.read(workdir),
+    figures=_figures(workdir, config.checkpoint.step),
+    settings=config_lib.differences(config_lib.defaults(), config, TRAINING),
   )
 
 
-def _data(config: Config, workdir: Path) -> list[str]:
-  source, unit = config.data.source, config.data.unit
-  known = catalogue.sets().get(source)
-  if known is None:
-    about = _BUILT_IN.get(source, "terms: not known to this program")
-    lines = [f"`{source}`: {about}; unit: {unit}"]
-  else:
-    lines = [
-      f"`{source}`: {known.what}; unit: {unit}",
-      f"terms: {known.terms}",
-      f"cite: {known.cite}",
-    ]
-  start = transfer.read(workdir)
-  if start is not None:
-    lines.append(
-      f"it was not trained from nothing: {', '.join(start.parts)} are from"
-      f" {start.workdir}, step {start.step}"
-    )
-  return lines
-
-
-def _figures(workdir: Path, step: int) -> list[str]:
+def _figures(workdir: Path, step: int) -> dict[str, float]:
   """The figures of validation at a step, and those of the last evaluation."""
-  figures: dict[str, Any] = {}
+  figures = {}
   for row in read_rows(workdir / "metrics.csv"):
     if int(row["step"]) == step:
-      figures |= {
-        name: float(value)
-        for name, value in row.items()
-        if name.startswith("validation_")
-      }
+      figures = {n: float(row[n]) for n in row if n.startswith("validation_")}
   path = workdir / "evaluation.json"
-  if path.exists():
-    record: Any = files.read_json(path, _LIMIT)
-    if record.pop("step", None) == step:
-      split = record.pop("split")
-      counts = ("documents", "symbols", "crc32")
-      figures |= {
-        f"{split}_{name}": value
-        for name, value in record.items()
-        if name not in counts and isinstance(value, int | float)
-      }
-  lines = [f"{name.replace('_', ' ')}: {x:.4f}" for name, x in figures.items()]
-  if not any(line.startswith("test ") for line in lines):
-    lines.append("test: not evaluated (`--mode=evaluate`)")
-  return lines
+  record: Any = files.read_json(path, _LIMIT) if path.exists() else {}
+  if record.pop("step", None) == step:
+    for name, value in record.items():
+      if isinstance(value, float):
+        figures[f"{record['split']}_{name}"] = value
+  return figures
 
 
 def encoded_config(config: Config) -> bytes:

@@ -1,7 +1,12 @@
-"""The parts of a trained model that a file for other programs has."""
+"""The parts of a trained model that a file for other programs has.
+
+PyTorch and ONNX have the recurrent layers LSTM, GRU and RNN, with an input
+matrix, a recurrent matrix and two biases. ONNX also has peepholes, and a GRU
+that resets its state before the product.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,16 +14,91 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
-from seqrnn.exporting import operators
-from seqrnn.exporting.operators import Operator
 from seqrnn.models import cells
-from seqrnn.models.cell import Cell
+from seqrnn.models.cell import CELLS, Cell
 from seqrnn.runtime import sharding
 
 # The names of stacks of layers: one stack, or the towers of a gap model.
 STACK = "rnn"
 TOWERS = {"forward": "forward_rnn", "backward": "backward_rnn"}
 HEADS = ("head", "forward_head", "backward_head")
+
+
+class Operator(NamedTuple):
+  """One direction of one layer; gates are in the order of torch.nn.
+
+  Attributes:
+    kind: LSTM (gates i, f, g, o), GRU (r, z, n) or RNN.
+    input_KD: the matrix of the input.
+    recurrent_KH: the matrix of the state.
+    input_bias_K: added to the product with the input.
+    recurrent_bias_K: added to the product with the state.
+    activations: ONNX's names of the functions of gates, candidate and output.
+    peepholes: of i, f and o, [3, H]; None: there are none.
+    reset_after: whether a GRU resets after the product with the state.
+  """
+
+  kind: str
+  input_KD: np.ndarray
+  recurrent_KH: np.ndarray
+  input_bias_K: np.ndarray
+  recurrent_bias_K: np.ndarray
+  activations: tuple[str, ...]
+  peepholes: np.ndarray | None = None
+  reset_after: bool = True
+
+  @property
+  def hidden_size(self) -> int:
+    """H, the number of units."""
+    return self.recurrent_KH.shape[1]
+
+
+def in_torch(cell: Cell) -> bool:
+  """Whether torch.nn has a layer of this cell."""
+  peepholes = isinstance(cell, cells.Odyssey) and cell.peepholes
+  reset_before = isinstance(cell, cells.ResetBeforeGRU)
+  return in_onnx(cell) and not (peepholes or reset_before)
+
+
+def in_onnx(cell: Cell) -> bool:
+  """Whether an operator of ONNX computes this cell."""
+  if type(cell) is cells.Odyssey:
+    whole = cells.Odyssey(cell.hidden_size, peepholes=cell.peepholes)
+    return whole == cell
+  lstm_gru_rnn = (cells.LSTM, cells.GRU, cells.RNN)
+  return type(cell) in (*lstm_gru_rnn, cells.ResetBeforeGRU)
+
+
+def exportable_cells(has: Any) -> list[str]:
+  """The names of the cells for which `in_torch` or `in_onnx` is true."""
+  return [name for name in sorted(CELLS) if has(CELLS[name](hidden_size=1))]
+
+
+def operator(cell: Cell, params: Any) -> Operator:
+  """A layer from its cell and the cell's parameters, for which `in_onnx`."""
+  [kernel] = jax.tree.leaves(params["input_kernel"])
+  bias = np.asarray(params["bias"])
+  kind, activations = "LSTM", ("Sigmoid", "Tanh", "Tanh")
+  if isinstance(cell, cells.GRU | cells.ResetBeforeGRU):
+    kind, activations = "GRU", activations[:2]
+  elif isinstance(cell, cells.RNN):
+    kind = "RNN"
+    activations = ("Relu" if cell.activation is jax.nn.relu else "Tanh",)
+  recurrent_bias, peepholes = np.zeros_like(bias), None
+  if "reset_bias" in params:
+    recurrent_bias[2 * cell.hidden_size :] = params["reset_bias"]
+  if "peephole_i" in params:
+    peepholes = np.stack([params[f"peephole_{name}"] for name in "ifo"])
+  return Operator(
+    kind,
+    np.asarray(kernel).T,
+    np.asarray(params["recurrent_kernel"]).T,
+    bias,
+    recurrent_bias,
+    activations,
+    peepholes,
+    reset_after=not isinstance(cell, cells.ResetBeforeGRU),
+  )
 
 
 class Network(NamedTuple):
@@ -78,7 +158,7 @@ def parts(
     experiment: the task.
     config: of the run.
     params: of the checkpoint.
-    has: whether the format has a cell: `operators.in_torch` or `in_onnx`.
+    has: whether the format has a cell: `in_torch` or `in_onnx`.
 
   Raises:
     UserError: the format has no place for a part; names the field.
@@ -133,31 +213,26 @@ def _refuse(config: Config, has: Callable[[Cell], bool]):
   if not has(cells.make(model, hidden_size=1)):
     raise UserError(
       f"{where} model.cell={model.cell!r}: must be one of"
-      f" {', '.join(operators.names(has))}"
+      f" {', '.join(exportable_cells(has))}"
     )
-  if model.crf:
-    raise UserError(
-      f"{where} model.crf=True: cannot be exported, because no format has an"
-      " operator for a chain of tags; a run with model.crf=False can"
-    )
-  for field in ("letters", "affixes"):
-    if model[field] is not None:
+  for field in ("crf", "letters", "affixes"):
+    if model[field]:
       raise UserError(
-        f"{where} model.{field}={model[field]}: must be empty; an exported file"
-        " does not read the characters of words"
+        f"{where} model.{field}={model[field]}: cannot be exported; no format"
+        " has an operator for it"
       )
 
 
 def _layers(cell: Cell, stack: Params, model: Config) -> list[list[Operator]]:
   """The directions of each layer of a stack."""
-  made = []
-  for depth in range(model.layers):
-    layer = stack[f"layers_{depth}"]
-    ways = (
-      [layer["forward"], layer["backward"]] if "forward" in layer else [layer]
-    )
-    made.append([operators.operator(cell, way["cell"]) for way in ways])
-  return made
+  layers = [stack[f"layers_{depth}"] for depth in range(model.layers)]
+  both = ("forward", "backward")
+  return [
+    [operator(cell, layer[way]["cell"]) for way in both]
+    if "forward" in layer
+    else [operator(cell, layer["cell"])]
+    for layer in layers
+  ]
 
 
 def _pooled(

@@ -10,8 +10,7 @@ import numpy as np
 
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
-from seqrnn.exporting.network import Network
-from seqrnn.exporting.operators import Operator
+from seqrnn.exporting.network import Network, Operator
 
 FILE = "model.onnx"
 _OPSET, _IR = 17, 8  # Of 2022, which every runtime of today reads.
@@ -252,16 +251,11 @@ def _recurrent(
   ]
   x_TBD, lengths_B, *starts = inputs
   own = [x_TBD, *weights, lengths_B, *starts]
-  names = [name for way in ways for name in way.activations]
-  linear = float(names.count("Affine"))
   options: dict[str, Any] = {"hidden_size": first.hidden_size}
   options["direction"] = "reverse" if reverse else "forward"
   if len(ways) > 1:
     options["direction"] = "bidirectional"
-  options["activations"] = names
-  if linear:
-    options["activation_alpha"] = [1.0] * int(linear)
-    options["activation_beta"] = [0.0] * int(linear)
+  options["activations"] = [name for way in ways for name in way.activations]
   if first.kind == "GRU":
     options["linear_before_reset"] = int(first.reset_after)
   sides = [way.peepholes for way in ways if way.peepholes is not None]

@@ -47,7 +47,9 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
   config_lib.check(config)
   experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
   path = folder / torch_names.FILE
-  params = _params(path, _read(path), shapes(experiment), config.model.merge)
+  params = _params(
+    path, _load_tensors(path), shapes(experiment), config.model.merge
+  )
   files.make_workdir(workdir)
   with (
     locked(workdir) as check,
@@ -60,7 +62,7 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
     write_record(config, experiment, workdir)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _load_tensors(path: Path) -> dict[str, np.ndarray]:
   try:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -68,12 +70,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     raise UserError(
       f"{path}: needs the package safetensors; pip install 'seqrnn[export]'"
     ) from None
+  # An AttributeError is of a type that NumPy lacks.
+  errors = OSError, SafetensorError, AttributeError, KeyError, TypeError
   try:
     return load_file(path)
-  except OSError as error:
-    raise UserError(f"{path}: cannot be read: {error}") from None
-  # An AttributeError is of a type that NumPy lacks.
-  except (SafetensorError, AttributeError, KeyError, TypeError) as error:
+  except errors as error:
     raise UserError(f"{path}: cannot be read: {error}") from None
 
 
@@ -92,10 +93,14 @@ def _params(
 
   def parameter(keys, leaf) -> jax.Array:
     keys = [key.key for key in keys]
-    if keys[0] != "body":
-      value = _outside(keys, tensor)
-    else:
+    if keys[0] == "body":
       value = _of_cell(keys, tensor)
+    elif keys == ["head_bias"]:
+      value = tensor("head.bias")
+    else:  # Of the embedding, or of a head.
+      weight = {"kernel": "weight", "embedding": "weight"}
+      value = tensor(f"{keys[0]}.{weight.get(keys[1], keys[1])}")
+      value = value.T if keys[1] == "kernel" else value
     if merge in _SUMS and value.shape[:1] == (2 * leaf.shape[0],):
       value = value[: leaf.shape[0]] * _SUMS[merge]
     if value.shape != leaf.shape or not np.isfinite(value).all():
@@ -112,19 +117,6 @@ def _params(
       " such tensor"
     )
   return params
-
-
-def _outside(keys: list[str], tensor: Callable[[str], np.ndarray]):
-  """A parameter of the embedding or of a head."""
-  match keys:
-    case ["head_bias"]:
-      return tensor("head.bias")
-    case [name, "kernel"]:
-      return tensor(f"{name}.weight").T
-    case [name, "embedding"]:
-      return tensor(f"{name}.weight")
-    case _:
-      return tensor(".".join(keys))
 
 
 def _of_cell(keys: list[str], tensor: Callable[[str], np.ndarray]):

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from seqrnn.errors import UserError
-from seqrnn.exporting.network import Network
-from seqrnn.exporting.operators import Operator
+from seqrnn.exporting.network import Network, Operator
 
 FILE = "model.safetensors"
 

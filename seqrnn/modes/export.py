@@ -10,7 +10,6 @@ from seqrnn.exporting import (
   card,
   network,
   onnx_graph,
-  operators,
   torch_names,
 )
 from seqrnn.runtime import files, fileset
@@ -19,8 +18,8 @@ from seqrnn.runtime.checkpoint import restore_params
 _CARD = "MODEL_CARD.md"
 # Format -> its module, and whether it has a cell.
 FORMATS = {
-  "safetensors": (torch_names, operators.in_torch),
-  "onnx": (onnx_graph, operators.in_onnx),
+  "safetensors": (torch_names, network.in_torch),
+  "onnx": (onnx_graph, network.in_onnx),
 }
 
 

@@ -164,7 +164,7 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
     UserError: the space is invalid, a field differs, or a run of this config
       would be refused.
   """
-  space.parse(config)
+  space.parse_space(config)
   record = workdir / "search.json"
   if not record.exists():
     # Report a missing corpus, or a run to start from, before any trial begins.

@@ -21,7 +21,7 @@ _RANGES = {
 }
 
 
-def parse(config: Config) -> Space:
+def parse_space(config: Config) -> Space:
   """The search space that `config.search.space` describes.
 
   Raises:

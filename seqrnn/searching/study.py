@@ -122,7 +122,7 @@ def begin(
     UserError: the space is wrong, the database or the journal cannot be read,
       or the trials are stored elsewhere.
   """
-  parsed = space.parse(config)
+  parsed = space.parse_space(config)
   optuna.logging.set_verbosity(optuna.logging.ERROR)
   experimental = optuna.exceptions.ExperimentalWarning
   warnings.filterwarnings("ignore", category=experimental)

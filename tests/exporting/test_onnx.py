@@ -6,7 +6,7 @@ import pytest
 
 import seqrnn
 from seqrnn import program
-from seqrnn.exporting import network, onnx_graph, operators
+from seqrnn.exporting import network, onnx_graph
 from tests.exporting.models import (
   MODELS,
   SYMBOLS,
@@ -26,7 +26,7 @@ CELLS += ("odyssey_nig", "odyssey_niaf", "odyssey_noaf")
 
 def session(folder, experiment, config, params):
   """An inference session of the model's file, which is a valid one."""
-  parts = network.parts(experiment, config, params, operators.in_onnx)
+  parts = network.parts(experiment, config, params, network.in_onnx)
   path = folder / onnx_graph.FILE
   path.write_bytes(onnx_graph.encoded(parts, {"task": config.task}))
   onnx.checker.check_model(str(path), full_check=True)
@@ -102,7 +102,7 @@ def test_heads_of_towers_are_outputs(tmp_path):
 
 
 def test_every_cell_is_its_operator(tmp_path):
-  assert set(CELLS) < set(operators.names(operators.in_onnx))
+  assert set(CELLS) < set(network.exportable_cells(network.in_onnx))
   known = {name: made("relu", model__cell=name) for name in CELLS}
   ids = inputs_of(known["mgu"][0], LENGTHS, len(SYMBOLS))
   batch = {"inputs": ids, "reset": np.ones(len(ids), bool)}

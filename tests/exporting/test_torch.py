@@ -17,7 +17,7 @@ import experiments
 import seqrnn
 from seqrnn import program
 from seqrnn.errors import UserError
-from seqrnn.exporting import network, operators
+from seqrnn.exporting import network
 from seqrnn.modes import export
 from tests.exporting.models import (
   MODELS,
@@ -181,7 +181,7 @@ def test_what_torch_lacks_is_refused(message):
   config = config.copy_and_resolve_references()
   config.update_from_flattened_dict(REFUSED[message])
   with pytest.raises(UserError) as caught:
-    network.parts(experiment, config, params, operators.in_torch)
+    network.parts(experiment, config, params, network.in_torch)
   assert message in str(caught.value)
 
 
@@ -200,7 +200,7 @@ def test_a_part_of_its_own_is_refused():
   experiment, config, params = made("lstm")
   with pytest.raises(UserError, match="its model has transitions, and"):
     network.parts(
-      experiment, config, {**params, "transitions": 0}, operators.in_torch
+      experiment, config, {**params, "transitions": 0}, network.in_torch
     )
 
 
