@@ -55,7 +55,7 @@ MODELS = {
 
 
 @functools.cache
-def made(name, **more):
+def new_model(name, **more):
   """The experiment, the config and the parameters of a model."""
   config = base.get_config()
   config.model.hidden_size, config.model.layers = 5, 1
@@ -98,7 +98,7 @@ def predict(experiment, params, inputs):
 
 def write_run(workdir, name, **more):
   """A run of a model, as training writes it."""
-  experiment, config, params = made(name, **more)
+  experiment, config, params = new_model(name, **more)
   with Checkpoints(workdir / "checkpoints") as checkpoints:
     position = {"step": 7, "best_step": 7}
     rest = {"leaves": [np.zeros(1)]}

@@ -7,11 +7,11 @@ import pytest
 import seqrnn
 from seqrnn import program
 from seqrnn.exporting import network, onnx_graph
+from tests.exporting.models import MODELS as FORMAT_MODELS
 from tests.exporting.models import (
-  MODELS,
   SYMBOLS,
   inputs_of,
-  made,
+  new_model,
   predict,
   write_run,
 )
@@ -19,9 +19,12 @@ from tests.test_docs import blocks
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-# Those that are operators in a form of their own, and are in no other test.
-CELLS = ("gru_reset_before", "mgu", "min_gru", "odyssey", "odyssey_cifg")
-CELLS += ("odyssey_nig", "odyssey_niaf", "odyssey_noaf")
+# Cells of ONNX that are in no other test, beside the models of all formats.
+MODELS = {
+  **FORMAT_MODELS,
+  "peepholes": {"model.cell": "odyssey"},
+  "reset before": {"model.cell": "gru_reset_before"},
+}
 
 
 def session(folder, experiment, config, params):
@@ -35,9 +38,9 @@ def session(folder, experiment, config, params):
   )
 
 
-def carry_of(found, batch):
+def carry_of(runtime, batch):
   """Zeros for the inputs of the carry."""
-  names = [own for own in found.get_inputs() if own.name in ("h", "c")]
+  names = [own for own in runtime.get_inputs() if own.name in ("h", "c")]
   return {
     own.name: np.zeros((own.shape[0], batch, own.shape[2]), np.float32)
     for own in names
@@ -53,8 +56,10 @@ LENGTHS = 7, 3, 1, 5
 
 @pytest.mark.parametrize("name", MODELS)
 def test_onnxruntime_gives_the_same_outputs(tmp_path, name):
-  experiment, config, params = made(name)
-  found = session(tmp_path, experiment, config, params)
+  fields = {k.replace(".", "__"): v for k, v in MODELS[name].items()}
+  base = name if name in FORMAT_MODELS else "relu"
+  experiment, config, params = new_model(base, **fields)
+  runtime = session(tmp_path, experiment, config, params)
   music = experiment.reads != "symbol"
   inputs = inputs_of(experiment, LENGTHS, 88 if music else len(SYMBOLS))
   expected = predict(experiment, params, inputs)
@@ -62,8 +67,9 @@ def test_onnxruntime_gives_the_same_outputs(tmp_path, name):
   expected = expected if music else logs(expected)
   for rows in ([0, 1, 2, 3], [1], [3, 2]):  # Each as long as its longest row.
     T = max(LENGTHS[row] for row in rows)
-    given = {key: inputs[rows, :T].astype(dtype)}
-    got = found.run(None, given | carry_of(found, len(rows)))[0]
+    feeds = {key: inputs[rows, :T].astype(dtype)}
+    carry = carry_of(runtime, len(rows))
+    got = runtime.run(None, feeds | carry)[0]
     got = got.reshape(len(rows), -1, got.shape[-1])
     for n, row in enumerate(rows):
       stop = min(LENGTHS[row], got.shape[1])
@@ -72,13 +78,13 @@ def test_onnxruntime_gives_the_same_outputs(tmp_path, name):
 
 
 def test_a_carry_goes_from_call_to_call(tmp_path):
-  experiment, config, params = made("lstm")
-  found = session(tmp_path, experiment, config, params)
+  experiment, config, params = new_model("lstm")
+  runtime = session(tmp_path, experiment, config, params)
   ids = inputs_of(experiment, LENGTHS, len(SYMBOLS)).astype(np.int64)
-  start = carry_of(found, len(ids))
-  [whole, *last] = found.run(None, {"ids": ids, **start})
-  [first, h, c] = found.run(None, {"ids": ids[:, :3], **start})
-  [second, *end] = found.run(None, {"ids": ids[:, 3:], "h": h, "c": c})
+  start = carry_of(runtime, len(ids))
+  [whole, *last] = runtime.run(None, {"ids": ids, **start})
+  [first, h, c] = runtime.run(None, {"ids": ids[:, :3], **start})
+  [second, *end] = runtime.run(None, {"ids": ids[:, 3:], "h": h, "c": c})
   np.testing.assert_allclose(first[0], whole[0, :3], atol=1e-6)
   np.testing.assert_allclose(second[3, :2], whole[3, 3:5], atol=1e-6)
   # Rows 1 and 2 have ended in the first call: their state stays.
@@ -87,45 +93,18 @@ def test_a_carry_goes_from_call_to_call(tmp_path):
 
 
 def test_heads_of_towers_are_outputs(tmp_path):
-  experiment, config, params = made("heads")
-  found = session(tmp_path, experiment, config, params)
+  experiment, config, params = new_model("heads")
+  runtime = session(tmp_path, experiment, config, params)
   ids = inputs_of(experiment, LENGTHS, len(SYMBOLS))
   batch = {"inputs": ids, "reset": np.ones(len(ids), bool)}
   for name in ("forward", "backward"):
-    [got] = found.run(
+    [got] = runtime.run(
       [f"{name}_log_probabilities"], {"ids": ids.astype(np.int64)}
     )
     _, logits = jax.jit(experiment.heads[name])(params, (), batch)
     for row, stop in enumerate(LENGTHS):
       wanted = logs(logits)[row, :stop]
       np.testing.assert_allclose(got[row, :stop], wanted, atol=1e-4)
-
-
-def test_every_cell_is_its_operator(tmp_path):
-  assert set(CELLS) < set(network.exportable_cells(network.in_onnx))
-  known = {name: made("relu", model__cell=name) for name in CELLS}
-  ids = inputs_of(known["mgu"][0], LENGTHS, len(SYMBOLS))
-  batch = {"inputs": ids, "reset": np.ones(len(ids), bool)}
-
-  @jax.jit  # One program takes less time than one for each.
-  def all_logits(params):
-    return {
-      name: jax.nn.log_softmax(known[name][0].predict(own, (), batch)[1])
-      for name, own in params.items()
-    }
-
-  expected = all_logits(
-    {name: params for name, (_, _, params) in known.items()}
-  )
-  for name, own in known.items():
-    found = session(tmp_path, *own)
-    given = {"ids": ids.astype(np.int64), **carry_of(found, len(ids))}
-    got = found.run(None, given)[0]
-    for row, stop in enumerate(LENGTHS):
-      wanted = expected[name][row, :stop]
-      np.testing.assert_allclose(
-        got[row, :stop], wanted, atol=1e-4, err_msg=name
-      )
 
 
 def guided(word, workdir, name):
