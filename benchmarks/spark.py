@@ -190,14 +190,14 @@ def on_spark(
 
 def on_one_machine(deployed, log: Path, config) -> tuple[int, dict]:
   """Events, and the seconds of the parts of the second of two runs."""
-  from seqrnn.data.logs import logs, sessions
+  from seqrnn.data.logs import sessions
   from seqrnn.data.sources import cache
   from seqrnn.logs.detect import incidents, tables
   from seqrnn.logs.detect.decision import find_anomalies
 
   cache.LARGE = sys.maxsize  # Nothing is kept: the log is parsed each time.
   for _ in range(2):
-    logs._read.cache_clear()
+    cache._opened.clear()
     cpu = time.process_time()
     times = [time.perf_counter()]
     read = sessions.read(config, deployed.detector.names, str(log))

@@ -222,7 +222,7 @@ def folder(tmp_path, name="play"):
 
 def refused(reason, name="play"):
   with pytest.raises(UserError, match=reason) as error:
-    corpora.read(config_of(name).data)
+    corpora.read_corpus(config_of(name).data)
   message = str(error.value)
   assert "\n" not in message
   return message
@@ -240,7 +240,9 @@ def test_a_set_is_fetched_once_and_its_terms_are_printed(
   (place / "tmp01_abcde").write_bytes(b"of a killed process")
   (place / "tmp.notes").write_bytes(b"of the user")
   for _ in range(2):
-    (document,) = splits.whole(corpora.read(config_of("play").data)).documents()
+    (document,) = splits.whole(
+      corpora.read_corpus(config_of("play").data)
+    ).documents()
     assert document[:2] == ("play.all", PLAY.decode())
   assert served.requests == [f"/owner/name/{COMMIT}/data/play.all"]
   names = {path.name for path in place.iterdir()}
@@ -260,7 +262,7 @@ def test_a_file_with_another_checksum_is_refused_and_not_kept(served, tmp_path):
 def test_a_damaged_file_is_fetched_again(served, tmp_path):
   folder(tmp_path).mkdir(parents=True)
   (folder(tmp_path) / "play.all").write_bytes(PLAY[:-1])
-  corpora.read(config_of("play").data)
+  corpora.read_corpus(config_of("play").data)
   assert len(served.requests) == 1
   assert (folder(tmp_path) / "play.all").read_bytes() == PLAY
 
@@ -328,7 +330,7 @@ def test_files_of_one_name_are_kept_under_names_of_their_own(served, tmp_path):
   message = refused("404", "slots")
   assert "/data/train/seq.out (as train.out) and http" in message
   served.content[f"/owner/name/{COMMIT}/data/train/seq.out"] = held
-  corpus = corpora.read(config_of("slots").data)
+  corpus = corpora.read_corpus(config_of("slots").data)
   assert (place / "train.in").read_bytes() == pairs["in"]
   assert corpus.tags.symbols == ["O", "B-song"]
 
@@ -339,7 +341,7 @@ def test_an_interrupted_download_is_not_kept_and_starts_again(served, tmp_path):
   refused("cannot be fetched")
   assert {path.name for path in folder(tmp_path).iterdir()} == {"lock"}
   served.cut.clear()
-  corpora.read(config_of("play").data)
+  corpora.read_corpus(config_of("play").data)
   assert served.requests == [path, path]
 
 
@@ -350,7 +352,7 @@ def test_without_network_a_copy_in_the_cache_is_read(
   monkeypatch.setattr(catalogue, "HOST", "http://127.0.0.1:9")
   refused("cannot be fetched .Connection refused.; get http")
   (folder(tmp_path) / "play.all").write_bytes(PLAY)
-  corpus = corpora.read(config_of("play").data)
+  corpus = corpora.read_corpus(config_of("play").data)
   assert corpus.text(0, len(corpus.ids)) == PLAY.decode()
   assert not served.requests
 
@@ -367,14 +369,14 @@ def test_a_reason_of_many_lines_is_told_in_one(served, monkeypatch):
 def test_a_read_only_cache_is_read_and_a_missing_one_told(
   served, tmp_path, monkeypatch
 ):
-  corpora.read(config_of("play").data)
+  corpora.read_corpus(config_of("play").data)
 
   def fail(*_, **__):
     raise PermissionError(13, "Permission denied")
 
   monkeypatch.setattr(Path, "mkdir", fail)
   monkeypatch.setattr(catalogue.files, "lock", fail)
-  corpora.read(config_of("play").data)
+  corpora.read_corpus(config_of("play").data)
   (folder(tmp_path) / "play.all").unlink()
   message = refused("cannot be written: Permission denied; the environment")
   assert message.startswith(f"{folder(tmp_path)}: ")
@@ -414,7 +416,7 @@ def test_a_set_that_the_user_must_get(served, tmp_path):
   refused("is not the published file", "reviews")
   place.write_bytes(REVIEWS)
   config = config_of("reviews", **{"data.unit": "word"})
-  corpus = corpora.read(config.data, "train")
+  corpus = corpora.read_corpus(config.data, "train")
   assert list(corpus.names) == [f"films.tar.gz:{n}" for n in (1, 2, 3)]
   assert list(corpus.labels) == ["0", "0", "1"]
   found = [corpus.text(*corpus.bounds[j : j + 2]) for j in range(3)]
@@ -502,7 +504,7 @@ def test_the_fields_of_a_set_are_checked(served):
     ),
   ):
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-      corpora.read(config_of("questions", **fields).data, "train")
+      corpora.read_corpus(config_of("questions", **fields).data, "train")
   assert not served.requests
 
 
@@ -531,7 +533,7 @@ def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
 def test_music_is_read_by_its_task_only(monkeypatch):
   jsb = config_of("jsb", task="polyphony").data
   with pytest.raises(UserError, match="'jsb': is music, which only task='pol"):
-    corpora.read(jsb)
+    corpora.read_corpus(jsb)
   with pytest.raises(UserError, match="source='ptb': has symbols, no music"):
     music.read(config_of("ptb").data)
   found = []

@@ -330,7 +330,7 @@ def reader(
   data = config.data
 
   def corpus(name: str | None = None) -> Corpus:
-    return corpora.with_cuts(corpora.read(data, name), idle)
+    return corpora.with_cuts(corpora.read_corpus(data, name), idle)
 
   separate = corpora.separate(data)
 

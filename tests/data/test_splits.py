@@ -278,13 +278,13 @@ def test_a_mistake_names_field_value_and_rule(sizes, data, message):
 @pytest.fixture
 def readings(monkeypatch):
   """What the corpus was asked for, each time it was read."""
-  asked, read = [], corpora.read
+  asked, read = [], corpora.read_corpus
 
   def count(data, split=None):
     asked.append(split)
     return read(data, split)
 
-  monkeypatch.setattr(corpora, "read", count)
+  monkeypatch.setattr(corpora, "read_corpus", count)
   return asked
 
 

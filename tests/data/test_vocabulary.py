@@ -1,6 +1,7 @@
 """Vocabularies: ids and back, the same whatever the order of documents."""
 
 import json
+import os
 import random
 import re
 import tracemalloc
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from seqrnn.data import vocabulary
 from seqrnn.data.documents import Document
-from seqrnn.data.sources.corpora import from_text, parse
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.splits import given as pieces
 from seqrnn.data.vocabulary import (
   BEGIN,
@@ -97,7 +98,7 @@ def test_code_points_beyond_the_table_are_unknown():
 @examples
 @given(st.binary(min_size=1))
 def test_bytes_come_back_as_text(content):
-  documents = parse(content, "byte", "f", "strict")
+  documents = from_text(os.fsdecode(content), "byte")
   vocab = make(documents, "byte", 1, None)
   text = vocab.text(vocab.encode(documents[0].symbols))
   assert text == content.decode("utf-8", "replace")

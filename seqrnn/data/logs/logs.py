@@ -8,7 +8,6 @@ event keeps its line, its time and its label.
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from seqrnn.data.read.columns import (
 )
 from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import cache
-from seqrnn.data.sources.storage import Made
+from seqrnn.data.sources.cache import Reading
 from seqrnn.errors import UserError
 
 _NO_TIME = (
@@ -75,19 +74,14 @@ def read(sources: list[Source], form: Form) -> Corpus:
     UserError: `data.log_header` or `data.log_session` fits no line of a file
       that has lines; or a time is missing that `data.log_gap` needs.
   """
-  return _read(tuple(sources), tuple(map(_stamp, sources)), form)
-
-
-@functools.lru_cache(maxsize=2)  # A run reads the same log several times.
-def _read(sources: tuple[Source, ...], _, form: Form) -> Corpus:
-  form = entries.settled(sources, form)
   return cache.open_corpus(
-    sources, ["log", *form], lambda some, _: _parse(some, form)
+    sources, ["log", *form], lambda: _parse(sources, form)
   )
 
 
-def _parse(sources: list[Source], form: Form) -> Made:
+def _parse(sources: list[Source], form: Form) -> Reading:
   """The corpus of logs, and lines about them for stderr."""
+  form = entries.settled(sources, form)
   named = form.names_sessions
   several, lines = len(sources) > 1, []
   names = [source.name for source in sources]
@@ -127,15 +121,6 @@ def _age(source: Source, form: Form) -> tuple[float, str, int]:
   return entries.first_time(source, form), *rotation.order(source.name)
 
 
-def _stamp(source: Source) -> tuple[int, int] | None:
-  """The size and the time of a file, which tell its versions apart."""
-  if isinstance(source.content, bytes):
-    return None
-  with suppress(OSError):  # Reported when it is read.
-    status = source.content.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def read_table(sources: list[Source], data: Config) -> Corpus:
   """The corpus of csv files with the columns session and event.
 
@@ -147,7 +132,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
   """
   several = len(sources) > 1
 
-  def parse(sources: list[Source], _) -> Made:
+  def parse() -> Reading:
     found = (_table(source, data, several) for source in sources)
     clock = Clock(_of(sources))
     rows = chain.from_iterable(found)

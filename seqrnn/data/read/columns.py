@@ -1,81 +1,81 @@
-"""Columns: whole numbers that are collected one by one, as many as there are.
+"""Columns: numbers and texts that are collected one by one.
 
-A few are in memory. Many are written to a temporary file and mapped, so that
-the system can take back the memory of the part that was read.
+A few are in memory. Many are in a temporary file that is mapped, so that a
+corpus may be larger than memory.
 """
 
 import dataclasses
 import itertools
 import mmap
 import tempfile
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-SMALL = 4 * 2**20  # Bytes of a file that stay in memory.
-_HELD = 2**16  # Numbers that are handled together.
+_SMALL = 4 * 2**20  # Bytes of a column that stay in memory.
+_BLOCK = 2**16  # Numbers that are handled together.
 _SORTED = 2**20  # Numbers that are sorted together.
 
 
-class Spool(tempfile.SpooledTemporaryFile):
-  """An empty file, in memory until it is large."""
-
-  def __init__(self, folder: Path | None = None):
-    super().__init__(max_size=SMALL, dir=folder and str(folder))
-
-  def __del__(self):
-    self.close()  # An error may have ended what writes it.
-
-
-def frozen(file: Spool, kind: str | np.dtype) -> np.ndarray:
-  """The numbers in a file, which is closed."""
-  with file:
-    file.seek(0, 2)
-    size = file.tell()
-    if size > SMALL:
-      file.flush()
-      mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-      return np.frombuffer(mapped, kind)
-    file.seek(0)
-    content = bytearray(size)
-    file.readinto(content)
-    return np.frombuffer(content, kind)
-
-
 class Column:
-  """Numbers of one kind: whole ones from 0, or float64.
+  """Numbers of one type.
 
   Attributes:
-    kind: of the numbers, as NumPy names it.
+    kind: their type.
   """
 
-  def __init__(self, kind: str = "<u4"):
+  def __init__(self, kind: str | np.dtype = "<u4"):
     self.kind = np.dtype(kind)
-    self._held = array({"u4": "I", "u8": "Q", "f8": "d"}[self.kind.str[1:]])
-    self._file = Spool()
+    self._block: list[float] = []
+    self._start_file()
+
+  def _start_file(self):
+    self._file = tempfile.SpooledTemporaryFile(_SMALL)  # noqa: SIM115
     self._count = 0
 
+  def __del__(self):
+    self._file.close()  # An error may have ended the collecting.
+
   def __len__(self) -> int:
-    return self._count + len(self._held)
+    return self._count + len(self._block)
 
   def append(self, number: float):
     """Adds a number."""
-    self._held.append(number)
-    if len(self._held) == _HELD:
-      self._write()
+    self._block.append(number)
+    if len(self._block) == _BLOCK:
+      self._flush()
 
-  def _write(self):
-    self._file.write(np.array(self._held, self.kind).data)
-    self._count += len(self._held)
-    del self._held[:]
+  def extend(self, numbers: np.ndarray):
+    """Adds numbers."""
+    self._flush()
+    self._file.write(numbers.astype(self.kind, copy=False).data)
+    self._count += len(numbers)
+
+  def _flush(self):
+    block, self._block = self._block, []
+    if block:
+      self.extend(np.array(block, self.kind))
+
+  def widen(self, kind: np.dtype):
+    """Changes the type of all numbers to a larger one."""
+    narrow = self.numbers()
+    self.kind = kind
+    self._start_file()
+    for start in range(0, len(narrow), _BLOCK):
+      self.extend(narrow[start : start + _BLOCK])
 
   def numbers(self) -> np.ndarray:
     """All numbers; none can be added any more."""
-    self._write()
-    return frozen(self._file, self.kind)
+    self._flush()
+    with self._file as file:
+      size = self._count * self.kind.itemsize
+      if size > _SMALL:
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, self.kind)
+      file.seek(0)
+      return np.frombuffer(bytearray(file.read()), self.kind)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,10 +94,8 @@ class Texts(Sequence):
     return len(self.ids)
 
   def __getitem__(self, index) -> Any:
-    found = self.ids[index]
-    if found.ndim:
-      return Texts(self.symbols, found)
-    return self.symbols[int(found)]
+    ids = self.ids[index]
+    return Texts(self.symbols, ids) if ids.ndim else self.symbols[int(ids)]
 
   def narrow(self) -> np.ndarray:
     """The ids in the smallest type that holds them."""
@@ -157,46 +155,52 @@ class Stored(Sequence):
 
   def __iter__(self) -> Iterator[str]:
     # Many at once: one takes as long as ten of many.
-    for first in range(0, len(self), _HELD):
-      ends = self.ends[first : first + _HELD + 1].tolist()
+    for first in range(0, len(self), _BLOCK):
+      ends = self.ends[first : first + _BLOCK + 1].tolist()
       content = self.content[ends[0] : ends[-1]].tobytes()
       for start, stop in itertools.pairwise(ends):
         some = content[start - ends[0] : stop - ends[0]]
         yield some.decode("utf-8", "surrogatepass")
 
 
-def stored(texts: Iterable[str]) -> Stored:
-  """Texts as bytes; many are in a file."""
-  content, ends, size = Spool(), Column("<u8"), 0
-  ends.append(0)
-  for text in texts:
-    size += content.write(text.encode("utf-8", "surrogatepass"))
-    ends.append(size)
-  return Stored(frozen(content, "u1"), ends.numbers())
-
-
 class Changes:
   """Texts that rarely repeat but after themselves, as times of a log do."""
 
   def __init__(self):
-    self._ids, self._ends, self._content = Column(), Column("<u8"), Spool()
+    self._ids, self._ends, self._content = Column(), Column("<u8"), Column("u1")
     self._ends.append(0)
-    self._size, self._last = 0, None
+    self._last = None
 
   def append(self, text: str):
     """Adds a text."""
     if text != self._last:
       self._last = text
-      self._size += self._content.write(text.encode("utf-8", "surrogatepass"))
-      self._ends.append(self._size)
+      self.append_change(text)
     self._ids.append(len(self._ends) - 2)
+
+  def append_change(self, text: str):
+    """Adds a text to the distinct ones alone."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    self._content.extend(np.frombuffer(encoded, np.uint8))
+    self._ends.append(len(self._content))
+
+  def stored(self) -> Stored:
+    """The distinct texts; none can be added any more."""
+    return Stored(self._content.numbers(), self._ends.numbers())
 
   def texts(self) -> Texts | None:
     """All texts, None if all are empty; none can be added any more."""
-    if not self._size:
+    if not len(self._content):
       return None
-    symbols = Stored(frozen(self._content, "u1"), self._ends.numbers())
-    return Texts(cast("list[str]", symbols), self._ids.numbers())
+    return Texts(cast("list[str]", self.stored()), self._ids.numbers())
+
+
+def stored(texts: Iterable[str]) -> Stored:
+  """Texts as bytes."""
+  changes = Changes()
+  for text in texts:
+    changes.append_change(text)
+  return changes.stored()
 
 
 def grouped(
@@ -220,24 +224,24 @@ def grouped(
   np.cumsum(bounds, out=bounds)
   if not np.any(ids[1:] < ids[:-1]):
     return slice(None), bounds
-  file, first = Spool(), 0
+  order, first = Column("<i8"), 0
   while first < count:
     end = np.searchsorted(bounds, bounds[first] + _SORTED, "right") - 1
     end = max(int(end), first + 1)
     places = np.flatnonzero((first <= ids) & (ids < end))
-    file.write(places[np.argsort(ids[places], kind="stable")].data)
+    order.extend(places[np.argsort(ids[places], kind="stable")])
     first = end
-  return frozen(file, np.dtype(np.int64)), bounds
+  return order.numbers(), bounds
 
 
 def taken(numbers: np.ndarray, order: np.ndarray | slice) -> np.ndarray:
   """Numbers in another order; many are in a file, as those of a column."""
   if isinstance(order, slice):
     return numbers[order]
-  file = Spool()
-  for start in range(0, len(order), _HELD):
-    file.write(numbers[order[start : start + _HELD]].data)
-  return frozen(file, numbers.dtype)
+  column = Column(numbers.dtype)
+  for start in range(0, len(order), _BLOCK):
+    column.extend(numbers[order[start : start + _BLOCK]])
+  return column.numbers()
 
 
 def kind_for(count: int) -> np.dtype:
@@ -253,17 +257,17 @@ def in_order(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   order = np.argsort(keys, kind="stable")
   # Of equal keys, which stand together in `order`, the first.
   is_new = np.ones(len(keys), bool)
-  for start in range(1, len(keys), _HELD):
-    some = keys[order[start - 1 : start + _HELD]]
-    is_new[start : start + _HELD] = some[1:] != some[:-1]
+  for start in range(1, len(keys), _BLOCK):
+    some = keys[order[start - 1 : start + _BLOCK]]
+    is_new[start : start + _BLOCK] = some[1:] != some[:-1]
   firsts = order[is_new]
   is_first = np.zeros(len(keys), bool)
   is_first[firsts] = True
   rank = np.cumsum(is_first, dtype=np.uint32)[firsts] - 1
   which = np.empty(len(keys), kind_for(len(firsts)))
   count = 0
-  for start in range(0, len(keys), _HELD):
-    number = count + np.cumsum(is_new[start : start + _HELD])
-    which[order[start : start + _HELD]] = rank[number - 1]
+  for start in range(0, len(keys), _BLOCK):
+    number = count + np.cumsum(is_new[start : start + _BLOCK])
+    which[order[start : start + _BLOCK]] = rank[number - 1]
     count = number[-1]
   return keys[is_first], which

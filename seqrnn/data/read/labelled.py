@@ -7,49 +7,29 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import PurePath
-from typing import NamedTuple
 
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus
 from seqrnn.data.read import reading
 from seqrnn.data.read.columns import Column, Tokens, in_order
-from seqrnn.data.read.encoding import Place, encode_texts
+from seqrnn.data.read.encoding import Encoder
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
-TEXTS = 2**25  # Of a corpus; each takes some 20 bytes, however short it is.
-
-Known = Collection[str] | None  # As `read` has it.
-
-
-class Labelled(NamedTuple):
-  """A text and its label.
-
-  Attributes:
-    source: its file.
-    line: in the file; 0: the text is the whole file.
-    label: empty where there is none.
-    text: its parts, cut anywhere.
-  """
-
-  source: Source
-  line: int
-  label: str
-  text: Iterable[str]
-
-  @property
-  def place(self) -> str:
-    """For messages."""
-    place = self.source.place
-    return f"{place}:{self.line}" if self.line else place
+Known = Collection[str] | None  # As `read_labelled` has it.
+# The line, 0 for a whole file; the label, empty for none; and the text, which
+# may be in parts.
+Row = tuple[int, str, str | Iterable[str]]
 
 
-def read(sources: list[Source], data: Config, known: Known = None) -> Corpus:
+def read_labelled(
+  sources: list[Source], data: Config, known: Known = None
+) -> Corpus:
   """The corpus of files of the form `data.format`, with their labels.
 
   Args:
     sources: the files.
-    data: the fields that say their form.
+    data: the fields that name their form.
     known: the labels of a run, whose files need not have labels: a text
       without one has the label "", and a word that may be a label, as the name
       of a file, is one if it is known. None: all texts have labels.
@@ -58,75 +38,69 @@ def read(sources: list[Source], data: Config, known: Known = None) -> Corpus:
     UserError: a file is not of that form, or `data.unit` does not go with it.
   """
   form = _FORMS[data.format]
-  found = (one for source in sources for one in form(source, data, known))
-  return with_labels(found, data.unit, data.errors, known is not None)
+  files = ((source, form(source, data, known)) for source in sources)
+  return with_labels(files, data.unit, known is not None)
 
 
-def texts(sources: list[Source], unit: str, errors: str) -> Corpus:
+def read_lines(sources: list[Source], unit: str, errors: str) -> Corpus:
   """The corpus of texts without labels, one on each line that is not blank.
 
   Raises:
-    UserError: as `read`.
+    UserError: as `read_labelled`.
   """
-  found = (
-    Labelled(source, number, "", [line])
+  files = (
+    (source, ((n, "", line) for n, line in _lines(source, errors)))
     for source in sources
-    for number, line in _lines(source, errors)
   )
-  return with_labels(found, unit, errors, optional=True)
+  return with_labels(files, unit, optional=True)
 
 
 def with_labels(
-  found: Iterable[Labelled], unit: str, errors: str, optional: bool = False
+  files: Iterable[tuple[Source, Iterable[Row]]],
+  unit: str,
+  optional: bool = False,
 ) -> Corpus:
   """The corpus of labelled texts; equal texts stay on one side of a split.
 
   Raises:
-    UserError: a text is empty, or a label that is not optional; there are too
-      many texts, or `unit` is not one of texts.
+    UserError: a text is empty, or a label that is not optional; or `unit` is
+      not one of texts.
   """
   if unit not in ("char", "byte", "word"):
     raise UserError(
       f"data.unit={unit!r}: a labelled text has unit char, byte or word"
     )
-  labels, groups = Tokens(), Column("<u8")
-
-  def parts() -> Iterator[tuple[Place, Iterable[bytes]]]:
-    for one in found:
-      if not (optional and one.label == "") and _is_empty(one.label):
-        raise UserError(f"{one.place}: its label is empty")
-      if len(labels) == TEXTS:
+  encoder, labels, groups = Encoder(unit), Tokens(), Column("<u8")
+  for source, rows in files:
+    encoder.begin_file(source.name)
+    for line, label, text in rows:
+      group, is_empty = hashlib.sha256(), True
+      for part in (text,) if isinstance(text, str) else text:
+        is_empty = is_empty and not part.strip()
+        try:
+          content = part.encode()
+        except UnicodeEncodeError as error:  # JSON can hold it.
+          raise UserError(
+            f"{source.place}:{line}: character {error.start} is half of a"
+            " surrogate pair"
+          ) from None
+        group.update(content)
+        encoder.add(content.decode("latin-1") if unit == "byte" else part)
+      if is_empty or not (optional or label.strip()):
+        place = f"{source.place}:{line}" if line else source.place
         raise UserError(
-          f"{one.place}: a corpus of labelled texts has at most {TEXTS:,} texts"
+          f"{place}: its {'text' if is_empty else 'label'} is empty"
         )
-      labels.append(one.label)
-      yield (one.source.name, one.line), content(one)
-
-  def content(one: Labelled) -> Iterator[bytes]:
-    group, empty = hashlib.sha256(), True
-    for part in one.text:
-      empty = empty and _is_empty(part)
-      # Half of a surrogate pair, which JSON can hold, is refused later.
-      encoded = part.encode("utf-8", "surrogatepass")
-      group.update(encoded)
-      yield encoded
-    if empty:
-      raise UserError(f"{one.place}: its text is empty")
-    groups.append(int.from_bytes(group.digest()[:8]))
-
-  errors = "strict" if errors == "strict" else "replace"
-  corpus = encode_texts(parts(), unit, errors)
-  digests, group = in_order(groups.numbers())
-  given = labels.texts()
-  return corpus._replace(
-    group=group,
+      encoder.end(line)
+      labels.append(label)
+      groups.append(int.from_bytes(group.digest()[:8]))
+  digests, group_D = in_order(groups.numbers())
+  texts = labels.texts()
+  return encoder.corpus()._replace(
+    group=group_D,
     groups=digests,
-    labels=None if given.symbols == [""] else given,
+    labels=None if texts.symbols == [""] else texts,
   )
-
-
-def _is_empty(text: str) -> bool:
-  return not text.removeprefix("\ufeff").strip()
 
 
 def _lines(source: Source, errors: str) -> Iterator[tuple[int, str]]:
@@ -135,12 +109,12 @@ def _lines(source: Source, errors: str) -> Iterator[tuple[int, str]]:
   return ((n, line) for n, line in enumerate(found, 1) if line.strip())
 
 
-def _tabs(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
+def _tabs(source: Source, data: Config, known: Known) -> Iterator[Row]:
   count = None
   for number, line in _lines(source, data.errors):
     label, tab, _ = line.partition("\t")
     if known is not None and not tab:
-      yield Labelled(source, number, "", [line])
+      yield number, "", line
       continue
     columns = line.count("\t") + 1
     count = count or columns
@@ -154,53 +128,63 @@ def _tabs(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
         f"{source.place}:{number}: has {columns} columns, where the first line"
         f" has {count}"
       )
-    yield Labelled(source, number, label, [line.rpartition("\t")[2]])
+    yield number, label, line.rpartition("\t")[2]
 
 
-def _space(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
+def _space(source: Source, data: Config, known: Known) -> Iterator[Row]:
   for number, line in _lines(source, data.errors):
     label, _, content = line.partition(" ")
     if known is not None and label not in known:
       label, content = "", line
-    yield Labelled(source, number, label, [content])
+    yield number, label, content
 
 
-def _csv(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
-  for number, row in reading.rows(source, data.errors):
-    yield _fields(source, number, row, data, known)
+def _csv(source: Source, data: Config, known: Known) -> Iterator[Row]:
+  return _fields(source, reading.rows(source, data.errors), data, known)
 
 
-def _jsonl(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
-  for number, line in _lines(source, data.errors):
+def _jsonl(source: Source, data: Config, known: Known) -> Iterator[Row]:
+  return _fields(source, _objects(source, data.errors), data, known)
+
+
+def _objects(source: Source, errors: str) -> Iterator[tuple[int, dict]]:
+  """The JSON objects of a file, with their lines."""
+  for number, line in _lines(source, errors):
     try:
-      row = json.loads(line)
+      value = json.loads(line)
     except (ValueError, RecursionError) as error:
       raise UserError(f"{source.place}:{number}: not JSON ({error})") from None
-    if not isinstance(row, dict):
+    if not isinstance(value, dict):
       raise UserError(f"{source.place}:{number}: must be a JSON object")
-    column = data.label_column or "label"
-    if isinstance(row.get(column), int | float):  # Or true, or false.
-      row[column] = json.dumps(row[column])
-    yield _fields(source, number, row, data, known)
+    yield number, value
 
 
 def _fields(
-  source: Source, line: int, row: dict, data: Config, known: Known
-) -> Labelled:
-  """A row's label and text, in the fields that `data` names."""
-  label, text = data.label_column or "label", data.text_column or "text"
-  if known is not None and row.get(label) is None:
-    row[label] = ""
-  for part, column in ("label", label), ("text", text):
-    if not isinstance(row.get(column), str):
+  source: Source,
+  rows: Iterable[tuple[int, dict]],
+  data: Config,
+  known: Known,
+) -> Iterator[Row]:
+  """The label and the text of each row, in the fields that `data` names."""
+  label_column = data.label_column or "label"
+  text_column = data.text_column or "text"
+  for line, row in rows:
+    label, text = row.get(label_column), row.get(text_column)
+    if isinstance(label, int | float):  # In JSON; also true and false.
+      label = json.dumps(label)
+    if label is None and known is not None:
+      label = ""
+    if not (isinstance(label, str) and isinstance(text, str)):
+      part = "text" if isinstance(label, str) else "label"
       raise UserError(
-        f"{source.place}:{line}: has no {part} in field {column!r}, which"
+        f"{source.place}:{line}: has no {part} in field"
+        f" {(text_column if part == 'text' else label_column)!r}, which"
         f" data.{part}_column names"
       )
-  return Labelled(source, line, row[label], [row[text]])
+    yield line, label, text.replace("\r\n", "\n")
 
 
-def _folders(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
+def _folders(source: Source, data: Config, known: Known) -> Iterator[Row]:
   label, slash, _ = source.name.partition("/")
   if known is not None:
     label = label if slash and label in known else ""
@@ -209,18 +193,18 @@ def _folders(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
       f"{source.place}: lies in no folder, which data.format=folders takes as"
       " its label"
     )
-  yield Labelled(source, 0, label, reading.text(source, data.errors))
+  yield 0, label, reading.text(source, data.errors)
 
 
-def _files(source: Source, data: Config, known: Known) -> Iterator[Labelled]:
+def _files(source: Source, data: Config, known: Known) -> Iterator[Row]:
   label = PurePath(source.name).name.partition(".")[0]
   if known is not None and label not in known:
     label = ""
   for number, line in _lines(source, data.errors):
-    yield Labelled(source, number, label, [line])
+    yield number, label, line
 
 
-_FORMS: dict[str, Callable[..., Iterator[Labelled]]] = {
+_FORMS: dict[str, Callable[..., Iterator[Row]]] = {
   "tab": _tabs,
   "space": _space,
   "csv": _csv,

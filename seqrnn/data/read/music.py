@@ -15,7 +15,7 @@ import numpy as np
 from seqrnn import catalogue
 from seqrnn.config.read import Config
 from seqrnn.data.batches.sequences import Sequences
-from seqrnn.data.sources.corpora import SPLITS, enough_memory
+from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime import files
 
@@ -65,8 +65,7 @@ def read(data: Config) -> Music:
         for split, count in _PIECES.items()
       }
     case "files", str(path):
-      with enough_memory(f"data.path={path!r}"):
-        return _read(Path(path))
+      return _read(Path(path))
     case str(name), None if name in sets:
       if not sets[name].is_music:
         raise UserError(f"data.source={name!r}: has symbols, no music")

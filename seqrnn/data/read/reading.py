@@ -8,17 +8,14 @@ import codecs
 import csv
 import glob
 import gzip
-import hashlib
 import importlib
-import io
 import itertools
 import lzma
-import math
 import os
 import stat
+import sys
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -28,7 +25,6 @@ from seqrnn.errors import MachineError, UserError
 CHUNK = 2**20  # Bytes read at once.
 LINE = 2**16  # Characters of a line of a log; a longer line is left out.
 LONGEST = 2**24  # Characters of a line, or of a field, that has a whole text.
-LINES = 2**28  # Of a file; an event takes some 20 bytes, however short it is.
 # How a user can read a file that has a wrong byte.
 NOT_UTF8 = (
   "is not UTF-8; is it a file of text? data.errors=latin-1 reads each byte as"
@@ -57,32 +53,16 @@ def _zstd(file: IO[bytes]) -> Iterator[IO[bytes]]:
 PACKED: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _zstd}
 
 
-class Version(NamedTuple):
-  """The first bytes of a file, as they are stored.
-
-  Attributes:
-    size: their number.
-    digest: their SHA-256.
-  """
-
-  size: int
-  digest: str
-
-
 class Source(NamedTuple):
   """Where bytes come from: a file, or memory.
 
   Attributes:
     name: of its documents.
     content: the file, or the bytes.
-    version: the bytes of the file that are read; None: all, whatever they are.
-    advance: called with the number of bytes that were read of the file.
   """
 
   name: str
   content: Path | bytes
-  version: Version | None = None
-  advance: Callable[[int], None] | None = None
 
   @property
   def place(self) -> str:
@@ -104,18 +84,18 @@ def files(field: str, value: str) -> list[Source]:
   path = Path(value)
   folder = os.path.isdir(path)
   if folder:
-    root, found = path, set(_walk(path))
+    root, paths = path, set(_walk(path))
   elif os.path.exists(path):
-    root, found = path.parent, {path}
+    root, paths = path.parent, {path}
   else:
     fixed = itertools.takewhile(lambda p: not set(p) & set("*?["), path.parts)
     root = Path(*fixed)
     matches = map(Path, glob.glob(str(path), recursive=True))
-    found = {match for match in matches if not match.is_dir()}
-  if not found:
+    paths = {match for match in matches if not match.is_dir()}
+  if not paths:
     missing = "no file in this folder" if folder else "no such file"
     raise MachineError(f"{field}={value!r}: {missing}")
-  named = sorted((file.relative_to(root).as_posix(), file) for file in found)
+  named = sorted((file.relative_to(root).as_posix(), file) for file in paths)
   return [Source(name, file) for name, file in named]
 
 
@@ -130,50 +110,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     yield from (Path(parent, n) for n in names if not n.startswith("."))
 
 
-class _Stored(io.RawIOBase):
-  """The first bytes of a file, and their SHA-256.
-
-  Attributes:
-    digest: the SHA-256 of the bytes that were read, if a version is asked for.
-  """
-
-  def __init__(self, file: io.FileIO, size: float, source: Source):
-    super().__init__()
-    self.digest = hashlib.sha256()
-    self._file, self._left = file, size
-    self._hashed = source.version is not None
-    self._advance = source.advance
-
-  def readable(self) -> bool:
-    return True
-
-  def readinto(self, buffer: Any) -> int:
-    size = min(len(buffer), self._left)
-    count = self._file.readinto(memoryview(buffer)[: int(size)])
-    self._left -= count
-    if self._hashed:
-      self.digest.update(memoryview(buffer)[:count])
-    if self._advance:
-      self._advance(count)
-    return count
-
-
-def with_version(source: Source) -> Source:
-  """The source, of which its bytes of now are read.
-
-  Raises:
-    UserError: as `chunks`.
-  """
-  digest, size = hashlib.sha256(), 0
-  for chunk in chunks(source, may_grow=True, unpack=False):
-    digest.update(chunk)
-    size += len(chunk)
-  return source._replace(version=Version(size, digest.hexdigest()))
-
-
-def chunks(
-  source: Source, may_grow: bool = False, unpack: bool = True
-) -> Iterator[bytes]:
+def chunks(source: Source, may_grow: bool = False) -> Iterator[bytes]:
   """The bytes of a source, at most CHUNK at once; no chunk is empty.
 
   Files that end in .gz, .xz or .zst are unpacked.
@@ -181,13 +118,12 @@ def chunks(
   Args:
     source: read up to its size when reading begins.
     may_grow: a file that is longer afterwards has not changed.
-    unpack: False: the bytes of a packed file are not unpacked.
 
   Raises:
     UserError: the file is not a regular one, cannot be read, or changes
       meanwhile.
   """
-  path, version = source.content, source.version
+  path = source.content
   if isinstance(path, bytes):
     yield from (path[i : i + CHUNK] for i in range(0, len(path), CHUNK))
     return
@@ -198,42 +134,31 @@ def chunks(
       raise UserError(f"{path}: not a regular file")
     with path.open("rb", buffering=0) as file:
       before = os.fstat(file.fileno())
-      opened = PACKED.get(path.suffix) if unpack else None
-      if opened and not before.st_size:
+      unpack = PACKED.get(path.suffix)
+      if unpack and not before.st_size:
         raise EOFError("it is empty, which no packed file is")
       # At most its size: a file may grow as fast as it is read.
-      size = version.size if version else math.inf if opened else before.st_size
-      stored = _Stored(file, size, source)
-      with (opened or nullcontext)(stored) as content:
-        while chunk := content.read(CHUNK):
+      left = sys.maxsize if unpack else before.st_size
+      with (unpack or nullcontext)(file) as content:
+        while chunk := content.read(min(CHUNK, left)):
+          left -= len(chunk)
           yield chunk
       after = os.fstat(file.fileno())
-      if version and stored.digest.hexdigest() != version.digest:
-        raise changed(source)
-      if may_grow and not opened and after.st_size > before.st_size:
-        return
   except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
     reason = getattr(error, "strerror", None) or error
     raise MachineError(f"{path}: cannot be read: {reason}") from None
+  if may_grow and not unpack and after.st_size > before.st_size:
+    return
   if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-    raise changed(source)
-
-
-def changed(source: Source) -> MachineError:
-  """The error for a file that changes while it is read."""
-  return MachineError(f"{source.content}: changed while it was read")
+    raise MachineError(f"{path}: changed while it was read")
 
 
 def decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
   """Text of bytes, with newlines as line ends and no byte order mark.
 
-  The text before a wrong byte is yielded before the error is raised. So the
-  first mistake in a file is the one reported, however the file is cut into
-  chunks.
-
   Args:
     name: for messages.
-    content: UTF-8, or what `errors` says.
+    content: UTF-8, or Latin-1 if `errors` names it.
     errors: as `data.errors`.
 
   Raises:
@@ -243,29 +168,21 @@ def decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("latin-1")()
   else:
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
-  read = 0
+  read, has_begun = 0, False
   held = ""  # A carriage return that a newline may follow.
-  begun = False
-  fault = None
   for chunk in itertools.chain(content, [b""]):
-    last = not chunk
-    left, _ = decoder.getstate()  # The first bytes of a character.
+    before, _ = decoder.getstate()  # The first bytes of a character.
     try:
-      text = decoder.decode(chunk, last)
+      part = decoder.decode(chunk, final=not chunk)
     except UnicodeDecodeError as error:
-      text = (left + chunk)[: error.start].decode()
-      fault = UserError(
-        f"{name}: byte {read - len(left) + error.start} {NOT_UTF8}"
-      )
+      byte = read - len(before) + error.start
+      raise UserError(f"{name}: byte {byte} {NOT_UTF8}") from None
     read += len(chunk)
-    if text and not begun:
-      text = text.removeprefix("\ufeff")
-      begun = True
-    text = held + text
-    held = "\r" if text.endswith("\r") and not (last or fault) else ""
-    yield text.removesuffix(held).replace("\r\n", "\n")
-    if fault:
-      raise fault
+    if part and not has_begun:
+      part, has_begun = part.removeprefix("\ufeff"), True
+    part = held + part
+    held = "\r" if chunk and part.endswith("\r") else ""
+    yield part.removesuffix(held).replace("\r\n", "\n")
 
 
 def text(source: Source, errors: str) -> Iterator[str]:
@@ -286,67 +203,54 @@ def lines(
   """The lines of a source; only newlines end a line.
 
   Args:
-    source: of which one line at a time is in memory.
+    source: of which a chunk at a time is in memory.
     errors: as `data.errors`.
     longest: characters of a line at most; None: it is a line of a log, and of a
       line of more than LINE characters these and the next one are yielded.
     may_grow: as of `chunks`.
 
   Raises:
-    UserError: as `text`, a line is longer, or there are too many.
+    UserError: as `text`, or a line is longer.
   """
   most = LINE + 1 if longest is None else None
-  held = ""
-  number = 1
-  content = chunks(source, may_grow)
-  for part in decode(source.place, content, errors):
-    part, start = held + part, 0
-    # One at a time: objects of all short lines take 15 times the part.
-    while (end := part.find("\n", start)) >= 0:
-      yield part[start:end][:most]
-      start, number = end + 1, number + 1
-      if number > LINES:
-        raise UserError(
-          f"{source.place}: line {number}: a file has at most {LINES:,} lines"
-        )
-    held = part[start:][:most]
+  held, count = "", 0
+  for part in decode(source.place, chunks(source, may_grow), errors):
+    *ended, held = (held + part).split("\n")
+    yield from (line[:most] for line in ended)
+    count, held = count + len(ended), held[:most]
     if longest is not None and len(held) > longest:
       raise UserError(
-        f"{source.place}: line {number}: has more than {longest} characters"
+        f"{source.place}: line {count + 1}: has more than {longest} characters"
       )
   if held:
     yield held
 
 
-def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, str]]]:
+def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, Any]]]:
   """The rows of a csv file below its header, each with its last line.
+
+  A field that a short row lacks is None.
 
   Raises:
     UserError: the file cannot be read, a row is not csv, or two columns have
       the same name.
   """
   csv.field_size_limit(LONGEST)
-  ended = (
-    part
-    for line in lines(source, errors, LONGEST)
-    # Lines of a csv file may end with a carriage return alone.
-    for part in io.StringIO(f"{line}\n", newline="")
-  )
-  found = csv.DictReader(ended, strict=True)
+  content = (f"{line}\n" for line in lines(source, errors, LONGEST))
+  reader = csv.reader(content, strict=True)
   try:
-    counts = Counter(name for name in found.fieldnames or () if name)
-    for name, count in counts.most_common(1):
-      if count > 1:
+    header = next(reader, [])
+    for name in header:
+      if name and header.count(name) > 1:
         raise UserError(
-          f"{source.place}:{found.line_num}: has {count} columns {name!r};"
-          " names of columns must differ"
+          f"{source.place}: has {header.count(name)} columns {name!r}; names of"
+          " columns must differ"
         )
-    for row in found:
-      if None in row:
+    for row in filter(None, reader):
+      if len(row) > len(header):
         raise UserError(
-          f"{source.place}:{found.line_num}: has more columns than the header"
+          f"{source.place}:{reader.line_num}: has more columns than the header"
         )
-      yield found.line_num, row
+      yield reader.line_num, dict(itertools.zip_longest(header, row))
   except csv.Error as error:
-    line = found.reader.line_num
-    raise UserError(f"{source.place}:{line}: {error}") from None
+    raise UserError(f"{source.place}:{reader.line_num}: {error}") from None

@@ -33,7 +33,7 @@ _CONLLU = [
 _PART = re.compile(r"\d+[-.]\d+")
 
 
-def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
+def read_tagged(sources: list[Source], data: Config, optional: bool) -> Corpus:
   """The corpus of sentences of words, each with its tag.
 
   Equal sentences stay on one side of a split.
@@ -53,7 +53,7 @@ def read(sources: list[Source], data: Config, optional: bool) -> Corpus:
   words, tags = Tokens(), Tokens()
   groups, firsts, numbers = Column("<u8"), Column("<u8"), Column()
   files = []
-  beside = {_tags_of(source, data) for source in sources}
+  beside = {source.content for source in tags_files(sources, data)}
   for source in sources:
     if source.content in beside:  # Tags, which a glob or a folder has, too.
       continue
@@ -204,6 +204,12 @@ def _conllu(name: str, head: str, data: Config, optional: bool) -> Parse:  # noq
   return parse
 
 
+def tags_files(sources: list[Source], data: Config) -> list[Source]:
+  """The files of tags beside files of sentences, present or not."""
+  paths = (_tags_of(source, data) for source in sources)
+  return [Source(path.name, path) for path in paths if path is not None]
+
+
 def _tags_of(source: Source, data: Config) -> Path | None:
   """The file with the tags of a file of sentences; None: it has none."""
   path = source.content
@@ -232,19 +238,11 @@ def _parallel(source: Source, data: Config, optional: bool) -> Sentences:
       f"{path}: no such file; data.tags_file={data.tags_file!r} names the tags"
       f" of {source.place}"
     )
-  pairs = itertools.zip_longest(
-    lines(source, data.errors), lines(Source(path.name, path), data.errors)
-  )
-  for number, (sentence, own) in enumerate(pairs, 1):
-    words, tags = (sentence or "").split(), (own or "").split()
-    if (words or tags) and (sentence is None or own is None):
-      ended, other = path, source.place
-      if sentence is None:
-        ended, other = other, ended
-      raise UserError(
-        f"{ended}: has no line {number}, as {other} has; each line of tags"
-        " belongs to a line of words"
-      )
+  of_words = lines(source, data.errors)
+  of_tags = lines(Source(path.name, path), data.errors)
+  pairs = itertools.zip_longest(of_words, of_tags, fillvalue="")
+  for number, pair in enumerate(pairs, 1):
+    words, tags = map(str.split, pair)
     if len(words) != len(tags):
       raise UserError(
         f"{path}:{number}: has {counted(len(tags), 'tag')}, where"

@@ -1,170 +1,209 @@
-"""Large corpora on disk: made once, then memory-mapped by every run.
+"""Large corpora on disk: read once, then memory-mapped by every run.
 
-A file of the user's cache folder holds a corpus, as `storage` lays it out. The
-file's name is a hash of the sources, of the settings and of the code that reads
-them.
+A folder of the user's cache has a corpus: a .npy file for each column, and
+corpus.json, which names them. The folder's name is a hash of the files, of the
+settings and of the code that reads them.
 """
 
 import functools
 import hashlib
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from seqrnn.data.documents import Corpus
+import numpy as np
+
+from seqrnn.data.documents import Corpus, Names
+from seqrnn.data.logs.cuts import Cuts
 from seqrnn.data.logs.formats import report
-from seqrnn.data.read import reading
-from seqrnn.data.read.reading import Source
-from seqrnn.data.sources import storage
-from seqrnn.data.sources.storage import Made
+from seqrnn.data.read.columns import Stored, Texts, stored
+from seqrnn.data.read.reading import PACKED, Source
 from seqrnn.errors import MachineError
 from seqrnn.runtime import files
 
-LARGE = 32 * 2**20  # Bytes of the smallest corpus that is kept here.
+LARGE = 32 * 2**20  # Bytes of the smallest corpus that is written to disk.
 
 _UNPACKED = 10  # Bytes of a text that are packed to one.
+_OPEN = 2  # Corpora that a process keeps: a run reads the same several times.
+_opened: dict[str, Corpus] = {}  # By their keys.
+# Classes whose attributes have names in corpus.json.
+_CLASSES = {
+  Corpus: Corpus._fields,
+  Stored: ("content", "ends"),
+  Texts: ("symbols", "ids"),
+  Names: ("files", "firsts", "lines"),
+  Cuts: Cuts._fields,
+}
 
-
-def size(sources: Sequence[Source]) -> int:
-  """Bytes of sources, estimated if packed; 0 for a file that is missing."""
-  total = 0
-  for source in sources:
-    if isinstance(source.content, bytes):
-      total += len(source.content)
-    else:
-      packed = source.content.suffix in reading.PACKED
-      with suppress(OSError):  # Reported when it is read.
-        stored = source.content.stat().st_size
-        total += stored * (_UNPACKED if packed else 1)
-  return total
+# A corpus, and the lines about it for stderr.
+Reading = tuple[Corpus, list[str]]
 
 
 def open_corpus(
   sources: Sequence[Source],
   settings: Sequence[Any],
-  make: Callable[[list[Source], Path | None], Made],
+  read: Callable[[], Reading],
 ) -> Corpus:
-  """The corpus of sources; a large one is kept and memory-mapped.
-
-  Processes that need the same corpus at once wait for the first one. That only
-  saves time: a file gets its name when it is finished, and its checksum is
-  verified when it is opened.
+  """The corpus of sources; a large one is written to disk and memory-mapped.
 
   Args:
     sources: of the corpus.
-    settings: all that `make` depends on beside the sources; JSON can hold it.
-    make: called with the sources and the folder of temporary files, None for
-      the system's; returns the corpus, and lines about it for stderr.
+    settings: all that `read` depends on beside the sources; JSON can hold it.
+    read: returns the corpus, and lines about it for stderr.
 
   Raises:
-    UserError: as `make`, or the folder cannot be written to.
+    UserError: as `read`.
+    MachineError: the folder cannot be written to.
   """
-  small = size(sources) < LARGE
-  made = make([*sources], None) if small else _kept(sources, settings, make)
-  corpus, lines = made
-  for line in lines:
-    report(line)
-  return corpus
+  key = _key(sources, settings)
+  if key not in _opened:
+    large = sum(map(_size, sources)) >= LARGE
+    corpus, lines = _on_disk(sources, settings, read) if large else read()
+    for line in lines:
+      report(line)
+    while len(_opened) >= _OPEN:
+      del _opened[next(iter(_opened))]
+    _opened[key] = corpus
+  return _opened[key]
 
 
-def _kept(
-  sources: Sequence[Source],
-  settings: Sequence[Any],
-  make: Callable[[list[Source], Path | None], Made],
-) -> Made:
-  import platformdirs  # Finds Pooch's folder without importing requests.
+def _key(sources: Sequence[Source], settings: Sequence[Any]) -> str:
+  """Names the files, by their sizes and times, and the settings."""
+  stamps = []
+  for source in sources:
+    if isinstance(source.content, bytes):
+      stamp = [hashlib.sha256(source.content).hexdigest()]
+    else:
+      stamp = [str(source.content.absolute())]
+      with suppress(OSError):  # Reported when it is read.
+        status = source.content.stat()
+        stamp += [status.st_size, status.st_mtime_ns]
+    stamps.append([source.name, *stamp])
+  return json.dumps([settings, stamps])
 
-  folder = platformdirs.user_cache_path("seqrnn") / "corpora"
-  known = [reading.with_version(source) for source in sources]
-  versions = [(source.name, source.version) for source in known]
-  key = json.dumps([_code(), settings, versions]).encode()
-  path = folder / hashlib.sha256(key).hexdigest()
-  try:
-    if path.exists() and (made := _load(path)):
-      return made
-    folder.mkdir(parents=True, exist_ok=True)
-    held = files.lock(
-      path.with_suffix(".lock"), wait=True, on_wait=_report_wait
-    )
-    assert held is not None, "`wait` returns with the lock"
-    with held:
-      made = _load(path) if path.exists() else None
-      if made is None:
-        files.remove_abandoned(folder)
-        _write(path, known, make)
-        made = _load(path)
-  except OSError as error:
-    raise MachineError(
-      f"{folder}: cannot keep the corpus: {error.strerror}; the environment"
-      " variable XDG_CACHE_HOME names another place, and TMPDIR one for"
-      " temporary files"
-    ) from None
-  if made is None:
-    raise MachineError(f"{path}: damaged right after it was written")
-  return made
+
+def _size(source: Source) -> int:
+  """Bytes of a source, estimated if packed; 0 for a file that is missing."""
+  if isinstance(source.content, bytes):
+    return len(source.content)
+  with suppress(OSError):
+    packed = source.content.suffix in PACKED
+    return source.content.stat().st_size * (_UNPACKED if packed else 1)
+  return 0
 
 
 @functools.cache
 def _code() -> str:
   """The SHA-256 of the code that reads, so that no version is set by hand."""
   digest = hashlib.sha256()
-  for path in sorted(Path(__file__).parent.glob("*.py")):
+  for path in sorted(Path(__file__).parents[1].rglob("*.py")):
     digest.update(path.read_bytes())
   return digest.hexdigest()
 
 
-def _report_wait():
-  print("waiting for a process that reads the same corpus", file=sys.stderr)
+def _on_disk(
+  sources: Sequence[Source],
+  settings: Sequence[Any],
+  read: Callable[[], Reading],
+) -> Reading:
+  import platformdirs  # Finds Pooch's folder without importing requests.
 
-
-def _write(
-  path: Path,
-  sources: list[Source],
-  make: Callable[[list[Source], Path | None], Made],
-):
-  """Writes the corpus of sources to a file, whole or not at all."""
-  temporary = files.unfinished(path)
+  parent = platformdirs.user_cache_path("seqrnn") / "corpora"
+  key = _key(sources, settings)
+  folder = parent / hashlib.sha256((_code() + key).encode()).hexdigest()
   try:
-    with temporary.open("xb") as file:
-      with _bar(sources) as advance:
-        watched = [source._replace(advance=advance) for source in sources]
-        made = make(watched, path.parent)
-      storage.write(made, file)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
+    parent.mkdir(parents=True, exist_ok=True)
+    lock = files.lock(folder.with_suffix(".lock"), wait=True, on_wait=_wait)
+    assert lock is not None, "`wait` returns with the lock"
+    # That others wait only saves time: a folder is renamed when it is complete.
+    with lock:
+      reading = _load(folder)
+      if reading is None:
+        report(f"reading a large corpus; it is kept in {folder}")
+        reading = read()
+        if key == _key(sources, settings):  # Unless a log has grown meanwhile.
+          _save(folder, reading)
+      return reading
+  except OSError as error:
+    raise MachineError(
+      f"{parent}: cannot keep the corpus: {error.strerror}; the environment"
+      " variable XDG_CACHE_HOME names another folder, and TMPDIR one for"
+      " temporary files"
+    ) from None
+
+
+def _wait():
+  report("waiting for a process that reads the same corpus")
+
+
+def _save(folder: Path, reading: Reading):
+  """Writes a corpus and its lines to a folder, completely or not at all."""
+  corpus, lines = reading
+  temporary = files.unfinished(folder)
+  temporary.mkdir()
+  try:
+    content = [_save_value(corpus, "corpus", temporary, {}), lines]
+    (temporary / "corpus.json").write_text(json.dumps(content))
+    shutil.rmtree(folder, ignore_errors=True)  # A damaged one.
+    temporary.rename(folder)
   finally:
-    temporary.unlink(missing_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _load(path: Path) -> Made | None:
-  """The corpus in a file; None if the file is damaged."""
-  with path.open("rb") as file:
-    made = storage.read(file)
-  if made is None:
-    print(f"{path}: damaged, made again", file=sys.stderr)
-  return made
+def _save_value(value: Any, name: str, folder: Path, saved: dict) -> Any:
+  """Writes the columns of a value; returns its entry of corpus.json.
+
+  Args:
+    value: a field of a corpus.
+    name: of its column, or the first part of the names of several.
+    folder: of the columns.
+    saved: by id(), the values with an entry, and the entries: a column of
+      several fields is written once.
+  """
+  if value is None or isinstance(value, str | float):
+    return value
+  if id(value) in saved:
+    return saved[id(value)][1]
+  if isinstance(value, np.ndarray):
+    np.save(folder / f"{name}.npy", value, allow_pickle=False)
+    entry = {"column": f"{name}.npy"}
+  else:
+    if type(value) not in _CLASSES:
+      value = stored(value)
+    entry = {"class": type(value).__name__} | {
+      field: _save_value(
+        getattr(value, field), f"{name}.{field}", folder, saved
+      )
+      for field in _CLASSES[type(value)]
+    }
+  saved[id(value)] = value, entry
+  return entry
 
 
-@contextmanager
-def _bar(sources: list[Source]) -> Iterator[Callable[[int], None]]:
-  """A progress bar of the bytes that are read, on a terminal."""
-  from rich import progress
-  from rich.console import Console
+def _load(folder: Path) -> Reading | None:
+  """The corpus in a folder; None if there is none, or it is damaged."""
+  if not folder.exists():
+    return None
+  try:
+    corpus, lines = json.loads((folder / "corpus.json").read_bytes())
+    return _load_value(corpus, folder), lines
+  except (OSError, ValueError, EOFError):
+    report(f"{folder}: damaged, made again")
+    return None
 
-  total = sum(source.version.size for source in sources if source.version)
-  console = Console()
-  with progress.Progress(
-    progress.TextColumn("{task.description}"),
-    progress.BarColumn(bar_width=24),
-    progress.DownloadColumn(binary_units=True),
-    progress.TimeRemainingColumn(),
-    console=console,
-    disable=not console.is_terminal,
-  ) as bar:
-    task = bar.add_task("reading", total=total)
-    yield lambda size: bar.advance(task, size)
+
+def _load_value(entry: Any, folder: Path) -> Any:
+  """The value of an entry of corpus.json."""
+  if not isinstance(entry, dict):
+    return entry
+  if "column" in entry:
+    column = np.load(folder / entry["column"], mmap_mode="r")
+    return np.asarray(column)  # Not np.memmap, whose slices are slow.
+  [cls] = (cls for cls in _CLASSES if cls.__name__ == entry["class"])
+  fields = {name: _load_value(entry[name], folder) for name in _CLASSES[cls]}
+  if cls is Corpus:
+    fields["symbols"] = list(fields["symbols"])
+  return cls(**fields)

@@ -1,9 +1,5 @@
 """Corpora: documents of symbols, from files or from a named source."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import numpy as np
 
 from seqrnn import catalogue
@@ -11,7 +7,7 @@ from seqrnn.config.read import RULES, Config
 from seqrnn.data.documents import Corpus, Document
 from seqrnn.data.logs import entries, logs
 from seqrnn.data.read import labelled, spelling, tagged
-from seqrnn.data.read.encoding import encode_in_memory
+from seqrnn.data.read.encoding import encode
 from seqrnn.data.read.labelled import Known
 from seqrnn.data.read.reading import Source, files
 from seqrnn.data.sources import cache, embedded, formal, prepared
@@ -23,65 +19,58 @@ SPLITS = ("train", "validation", "test")
 _LINES = ("tab", "space", "files", "columns", "parallel", "conllu")
 
 
-def read(data: Config, split: str | None = None) -> Corpus:
+def read_corpus(data: Config, split: str | None = None) -> Corpus:
   """The corpus of `data.source`: all of it, or of a split with a path.
 
   Raises:
-    UserError: fields that exclude each other, a file that is missing or not
-      what `data.unit` says, a corpus without symbols.
+    UserError: fields that exclude each other, a file that is missing or not of
+      `data.unit`, a corpus without symbols.
   """
-  paths = ("path", *(f"{name}_path" for name in SPLITS))
-  given = [field for field in paths if data[field] is not None]
+  source = f"data.source={data.source!r}"
+  paths = [f for f in ("path", *map(_path, SPLITS)) if data[f] is not None]
   known = catalogue.sets().get(data.source)
-  plain = known or data.format in ("text", "spaces")
-  of_files = given if plain else [*given, "format"]
-  if data.source != "files" and of_files:
-    raise UserError(
-      f"data.{of_files[0]}={data[of_files[0]]!r}: is read with"
-      f" data.source=files only, not with data.source={data.source!r}"
-    )
-  if known:
-    return _read_set(known, data, split)
-  if data.source == "formal":
-    return formal.read(data, split or "train")
-  if "path" in given and len(given) > 1:
-    raise UserError(
-      f"data.path={data.path!r}, data.{given[1]}={data[given[1]]!r}: give one"
-      " path that is split here, or one for each split, not both"
-    )
-  if data.source == "files" and not given:
-    raise UserError(
-      "data.path=None: data.source=files needs data.path, or data.train_path,"
-      " data.validation_path and data.test_path"
-    )
-  field = "path" if split is None else f"{split}_path"
-  if (split or data.source == "files") and field not in given:
-    raise UserError(f"data.{field}=None: no path is given for what is asked")
   if data.source == "files":
+    field = "path" if split is None else _path(split)
+    if "path" in paths and len(paths) > 1:
+      raise UserError(
+        f"data.path={data.path!r}, data.{paths[1]}={data[paths[1]]!r}: give one"
+        " path that is split here, or one for each split, not both"
+      )
+    if field not in paths:
+      raise UserError(
+        f"data.{field}=None: data.source=files needs data.path, or"
+        " data.train_path, data.validation_path and data.test_path"
+      )
     return read_files(f"data.{field}", data[field], data)
-  with enough_memory(f"data.source={data.source!r}"):
-    if data.source in embedded.CORPORA:
-      corpus = embedded.CORPORA[data.source](data.unit, data.errors)
-    elif data.source == "chords":
-      raise _music(data.source)
-    else:
-      words = RULES["data.source"].words
-      raise UserError(f"data.source={data.source!r}: {words}")
-    return _finished(f"data.source={data.source!r}", corpus, data)
+  if not known and data.format not in ("text", "spaces"):
+    paths.append("format")
+  if paths:
+    raise UserError(
+      f"data.{paths[0]}={data[paths[0]]!r}: is read with data.source=files"
+      f" only, not with {source}"
+    )
+  if data.source == "chords" or (known and known.is_music):
+    raise UserError(f"{source}: is music, which only task='polyphony' reads")
+  if data.source == "formal":
+    return formal.strings(data, split or "train")
+  if known:
+    corpus = _of_set(known, data, split)
+  elif data.source in embedded.CORPORA:
+    assert split is None, "its training split would have the test split in it"
+    corpus = embedded.CORPORA[data.source](data.unit)
+  else:
+    raise UserError(f"{source}: {RULES['data.source'].words}")
+  return _finished(source, corpus, data)
 
 
-def _music(source: str) -> UserError:
-  return UserError(
-    f"data.source={source!r}: is music, which only task='polyphony' reads"
-  )
+def _path(split: str) -> str:
+  return f"{split}_path"
 
 
-def _read_set(
+def _of_set(
   known: catalogue.DataSet, data: Config, split: str | None
 ) -> Corpus:
   """A split of a public set; None: the files that `data.split` splits."""
-  if known.is_music:
-    raise _music(known.name)
   form = known.fields.get("format", "text")
   forms = ("text", "spaces") if form == "text" else (form,)
   units = (known.fields.get("unit", data.unit),)
@@ -92,10 +81,7 @@ def _read_set(
         f" data.{field}={needed[0]}"
       )
   part = split or ("all" if "all" in known.files else "train")
-  what = f"data.source={known.name!r}"
-  with enough_memory(what):
-    sources = prepared.sources(known.name, part)
-    return _finished(what, _of_form(sources, data, None), data)
+  return _of_form(prepared.sources(known.name, part), data, None)
 
 
 def separate(data: Config) -> set[str]:
@@ -104,10 +90,10 @@ def separate(data: Config) -> set[str]:
     return set(SPLITS)
   known = catalogue.sets().get(data.source)
   if known is None:
-    given = any(data[f"{name}_path"] is not None for name in SPLITS)
-    return set(SPLITS) if given else set()
-  found = {name for name in SPLITS if known.has(name)}
-  return found if "validation" in found else found - {"train"}
+    has_paths = any(data[_path(name)] is not None for name in SPLITS)
+    return set(SPLITS) if has_paths else set()
+  splits = {name for name in SPLITS if known.has(name)}
+  return splits if "validation" in splits else splits - {"train"}
 
 
 def anomalous(data: Config) -> str | None:
@@ -120,21 +106,6 @@ def anomalous(data: Config) -> str | None:
   if known is None or "anomalous" not in known.files:
     return None
   return str(catalogue.fetch(known.name, "anomalous")[0])
-
-
-@contextmanager
-def enough_memory(what: str) -> Iterator[None]:
-  """Names the data where memory ends, which no setting of a model can mend.
-
-  Raises:
-    UserError: there is not enough memory.
-  """
-  try:
-    yield
-  except MemoryError:
-    raise UserError(
-      f"{what}: there is not enough memory to read it; read less of it"
-    ) from None
 
 
 def read_files(
@@ -152,9 +123,8 @@ def read_files(
   Raises:
     UserError: as `read`.
   """
-  with enough_memory(f"{field}={value!r}"):
-    corpus = _of_form(files(field, value), data, known)
-    return _finished(f"{field}={value!r}", corpus, data)
+  corpus = _of_form(files(field, value), data, known)
+  return _finished(f"{field}={value!r}", corpus, data)
 
 
 def _of_form(sources: list[Source], data: Config, known: Known) -> Corpus:
@@ -162,14 +132,22 @@ def _of_form(sources: list[Source], data: Config, known: Known) -> Corpus:
     return logs.read(sources, logs.form(data))
   if data.unit == "session" and data.format == "csv":
     return logs.read_table(sources, data)
-  if data.format in tagged.FORMS:
-    return tagged.read(sources, data, known is not None)
-  if data.format not in ("text", "spaces"):
-    return labelled.read(sources, data, known)
-  # A labelled text is a line, except the whole files of `packages`.
-  if known is not None and data.format == "text" and data.source != "packages":
-    return labelled.texts(sources, data.unit, data.errors)
-  return encode(sources, data.unit, data.errors)
+
+  def read() -> Corpus:
+    if data.format in tagged.FORMS:
+      return tagged.read_tagged(sources, data, known is not None)
+    if data.format not in ("text", "spaces"):
+      return labelled.read_labelled(sources, data, known)
+    # A labelled text is a line, except the whole files of `packages`.
+    of_lines = known is not None and data.source != "packages"
+    if of_lines and data.format == "text":
+      return labelled.read_lines(sources, data.unit, data.errors)
+    return encode(sources, data.unit, data.errors)
+
+  fields = ("unit", "errors", "format", "text_column", "label_column", "source")
+  settings = [*(data[name] for name in fields), known and sorted(known)]
+  every = [*sources, *tagged.tags_files(sources, data)]
+  return cache.open_corpus(every, settings, lambda: (read(), []))
 
 
 def with_cuts(
@@ -219,19 +197,6 @@ def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
   return corpus
 
 
-def encode(sources: list[Source], unit: str, errors: str) -> Corpus:
-  """The corpus of sources; a large one is memory-mapped.
-
-  Raises:
-    UserError: as `cache.open_corpus`.
-  """
-  return cache.open_corpus(
-    sources,
-    ["encoded", unit, errors],
-    lambda some, folder: (encode_in_memory(some, unit, errors, folder), []),
-  )
-
-
 def log_format(config: Config) -> str | None:
   """The format of the training's log, instead of `auto`; None: of no log.
 
@@ -268,46 +233,14 @@ def describe_format(config: Config):
     entries.describe(source, logs.form(data), config.detect.redact)
 
 
-def parse(
-  content: bytes | Path,
-  unit: str,
-  name: str,
-  errors: str,
-  data: Config | None = None,
-) -> list[Document]:
-  """The documents with symbols in bytes, or in a small file.
-
-  The other fields of `data` say their form, without labels, and their spelling:
-  a line is a text or a sentence where it is one in the run's files. Without
-  `data` the content is one text, or lines of a log without a header.
-
-  Raises:
-    UserError: as `encoding.encode`; or the file cannot be read.
-  """
-  sources = [Source(name, content)]
-  if unit == "log":
-    form = logs.Form(errors) if data is None else logs.form(data)
-    corpus = logs.read(sources, form._replace(errors=errors))
-  elif data is not None and (
-    data.format in _LINES or data.source in ("names", "formal")
-  ):
-    corpus = labelled.texts(sources, unit, errors)
-  else:
-    corpus = encode_in_memory(sources, unit, errors)
-  if data is not None:
-    corpus = spelling.spell(corpus, data)
-    if data.format == "spaces":
-      corpus = tagged.spaces(corpus)
-  return [
-    Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()), name)
-    for j, name in enumerate(corpus.names)
-  ]
-
-
 def from_text(
   text: str, unit: str, data: Config | None = None
 ) -> list[Document]:
-  """The documents of a text typed on the command line, as `parse` does.
+  """The documents with symbols of a text typed on the command line.
+
+  The other fields of `data` are its form, without labels, and its spelling: a
+  line is a text or a sentence where it is one in the run's files. Without
+  `data` the content is one text, or lines of a log without a header.
 
   Raises:
     UserError: the text is not UTF-8, or not a str.
@@ -319,13 +252,27 @@ def from_text(
     content = text.encode("utf-8", "surrogateescape")
     if unit != "byte":
       content.decode()
-  except UnicodeDecodeError as error:
+  except (UnicodeDecodeError, UnicodeEncodeError) as error:
+    unit = "byte" if isinstance(error, UnicodeDecodeError) else "character"
     raise UserError(
-      f"text: byte {error.start} is not UTF-8, as what is typed must be;"
-      " a file of it can be read with data.errors=latin-1"
+      f"text: {unit} {error.start} is not UTF-8; a file of it can be read with"
+      " data.errors=latin-1"
     ) from None
-  except UnicodeEncodeError as error:
-    raise UserError(
-      f"text: character {error.start} is half of a surrogate pair"
-    ) from None
-  return parse(content, unit, "text", "strict", data)
+  sources = [Source("text", content)]
+  if unit == "log":
+    form = logs.Form("strict") if data is None else logs.form(data)
+    corpus = logs.read(sources, form._replace(errors="strict"))
+  elif data is not None and (
+    data.format in _LINES or data.source in ("names", "formal")
+  ):
+    corpus = labelled.read_lines(sources, unit, "strict")
+  else:
+    corpus = encode(sources, unit, "strict")
+  if data is not None:
+    corpus = spelling.spell(corpus, data)
+    if data.format == "spaces":
+      corpus = tagged.spaces(corpus)
+  return [
+    Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()), name)
+    for j, name in enumerate(corpus.names)
+  ]

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from seqrnn.data.documents import Corpus, Document, collect
-from seqrnn.data.read.encoding import encode_in_memory
-from seqrnn.data.read.labelled import Labelled, with_labels
+from seqrnn.data.read.encoding import encode
+from seqrnn.data.read.labelled import Row, with_labels
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
@@ -48,16 +48,15 @@ def stdlib(unit: str) -> Corpus:
       # A module names its own encoding where it is not UTF-8.
       content = importlib.util.decode_source(content).encode()
     sources.append(Source(module.name, content))
-  return encode_in_memory(sources, unit, "strict")
+  return encode(sources, unit, "strict")
 
 
-def packages(unit: str, errors: str) -> Corpus:
+def packages(unit: str) -> Corpus:
   """The modules of the standard library's larger packages, by package."""
-  return _of_python(with_labels(_packages(), unit, errors))
+  return _of_python(with_labels(_packages(), unit))
 
 
-def _packages() -> Iterator[Labelled]:
-  """The modules of the standard library's larger packages, by package."""
+def _packages() -> Iterator[tuple[Source, list[Row]]]:
   library = _library()
   for package in sorted(library.iterdir()):
     if package.name in _NO_PACKAGES:
@@ -71,7 +70,7 @@ def _packages() -> Iterator[Labelled]:
     if len(modules) >= _MODULES:
       for name, module in modules:
         text = importlib.util.decode_source(module.read_bytes())
-        yield Labelled(Source(name.as_posix(), b""), 0, package.name, [text])
+        yield Source(name.as_posix(), b""), [(0, package.name, text)]
 
 
 @functools.cache
@@ -80,10 +79,11 @@ def topics(unit: str) -> Corpus:
   from pydoc_data.topics import topics
 
   sources = [Source(name, text.encode()) for name, text in topics.items()]
-  return _of_python(encode_in_memory(sources, unit, "strict"))
+  return _of_python(encode(sources, unit, "strict"))
 
 
-def names(unit: str, errors: str) -> Corpus:
+@functools.cache
+def names(unit: str) -> Corpus:
   """Surnames in Latin letters by language.
 
   Names of several languages, and languages of few names, are left out.
@@ -91,13 +91,6 @@ def names(unit: str, errors: str) -> Corpus:
   Raises:
     UserError: the package faker is missing.
   """
-  found, version = _names()
-  return with_labels(found, unit, errors)._replace(origin=f"faker {version}")
-
-
-@functools.cache
-def _names() -> tuple[list[Labelled], str]:
-  """The surnames, and the version of faker."""
   try:
     import faker
     from faker.providers import person
@@ -113,14 +106,17 @@ def _names() -> tuple[list[Labelled], str]:
         if all(c in " '-" or _latin(c) for c in name):
           language = found.name.partition("_")[0]
           languages.setdefault(name.strip(), set()).add(language)
-  own = {name: min(of) for name, of in languages.items() if len(of) == 1}
-  counts = collections.Counter(own.values())
-  names = [
-    Labelled(Source(name, b""), 0, language, [name])
-    for name, language in sorted(own.items())
-    if name and counts[language] >= _NAMES
-  ]
-  return names, faker.VERSION
+  single = {name: min(of) for name, of in languages.items() if len(of) == 1}
+  counts = collections.Counter(single.values())
+  corpus = with_labels(
+    (
+      (Source(name, b""), [(0, language, name)])
+      for name, language in sorted(single.items())
+      if name and counts[language] >= _NAMES
+    ),
+    unit,
+  )
+  return corpus._replace(origin=f"faker {faker.VERSION}")
 
 
 def _latin(character: str) -> bool:
@@ -155,11 +151,11 @@ def _code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
       yield from _code_objects(constant)
 
 
-# By `data.source`: functions of `data.unit` and `data.errors`.
-CORPORA: dict[str, Callable[[str, str], Corpus]] = {
-  "stdlib": lambda unit, _: stdlib(unit),
-  "opcodes": lambda unit, _: opcodes(unit),
+# By `data.source`: functions of `data.unit`.
+CORPORA: dict[str, Callable[[str], Corpus]] = {
+  "stdlib": stdlib,
+  "opcodes": opcodes,
   "packages": packages,
-  "topics": lambda unit, _: topics(unit),
+  "topics": topics,
   "names": names,
 }

@@ -101,7 +101,7 @@ LANGUAGES = {
 }
 
 
-def read(data: Config, split: str) -> Corpus:
+def strings(data: Config, split: str) -> Corpus:
   """The strings of a split of `data.language`, the same on every machine.
 
   Raises:
@@ -111,7 +111,7 @@ def read(data: Config, split: str) -> Corpus:
     raise UserError(
       f"data.unit={data.unit!r}: data.source=formal has unit char"
     )
-  return _read(data.language, split)
+  return _corpus(data.language, split)
 
 
 def _strings(
@@ -127,7 +127,7 @@ def _strings(
 
 
 @functools.cache
-def _read(name: str, split: str) -> Corpus:
+def _corpus(name: str, split: str) -> Corpus:
   language = LANGUAGES[name]
   if split == "train":
     strings = _strings(name, split, TRAINED, _TRAIN)

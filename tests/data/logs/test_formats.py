@@ -281,7 +281,7 @@ def test_json_lines_have_the_keys_that_fields_name(tmp_path, capfd):
     "a.log: 1 of 4 lines belong to no session; the first is line 4:"
     """ '{"m": {"text": "idle"}, "lv": "INFO"}'\n"""
   ) in capfd.readouterr().err
-  corpus = corpora.read(config.data)
+  corpus = corpora.read_corpus(config.data)
   assert list(corpus.timestamps) == ["2026-11-25T12:00:01", "", "x"]
 
 
@@ -359,7 +359,7 @@ def test_a_log_that_grows_is_read_up_to_where_it_was(tmp_path):
   writer = threading.Thread(target=write)
   writer.start()
   try:
-    found = corpora.read(config.data)
+    found = corpora.read_corpus(config.data)
   finally:
     stop.set()
     writer.join()
@@ -405,7 +405,7 @@ def test_a_line_may_have_several_records(tmp_path):
     ("7", ["add <value>", "pay <value>", "off", "on"], [1, 2, 3, 4]),
     ("8", ["pay <value>"], [1]),
   ]
-  times = list(corpora.read(config.data).timestamps)
+  times = list(corpora.read_corpus(config.data).timestamps)
   assert [seconds((time,)) for time in times[:2]] == [NOON + 1, NOON + 0.5]
   for key, expected in {
     "body.stringValue": "WARN add <value>",
@@ -454,7 +454,7 @@ def test_a_line_that_was_cut_into_parts_is_one(tmp_path):
   [(_, symbols, numbers)] = read(config)
   assert symbols == ["error", "one day", "never", "ended"]
   assert numbers == [2, 1, 5, 7]
-  times = list(corpora.read(config.data).timestamps)
+  times = list(corpora.read_corpus(config.data).timestamps)
   assert [time[-2:] for time in times] == ["2Z", "1Z", "5Z", "7Z"]
 
 
@@ -481,7 +481,7 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   with pytest.raises(UserError, match="data.log_format: 'time' -> 'json'"):
     fit.check_owner(config, workdir)
   with pytest.raises(UserError, match="fits no line of a.log"):
-    corpora.read(kept.data)
+    corpora.read_corpus(kept.data)
 
 
 @pytest.mark.parametrize(
@@ -582,7 +582,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
 
   monkeypatch.setattr(reading.importlib, "import_module", fail)
   with pytest.raises(UserError) as error:
-    corpora.read(config.data)
+    corpora.read_corpus(config.data)
   assert str(error.value) == (
     f"{tmp_path / 'logs' / 'a.log.zst'}: cannot be read: it needs the package"
     " backports.zstd: pip install backports.zstd"

@@ -54,7 +54,7 @@ def settings(folder, files, **fields):
 
 def read(config):
   """Each session's name, symbols and lines."""
-  corpus = corpora.read(config.data)
+  corpus = corpora.read_corpus(config.data)
   return [
     (name, corpus.text(start, stop), corpus.lines[start:stop].tolist())
     for name, (start, stop) in zip(
@@ -87,7 +87,7 @@ def test_lines_are_of_the_sessions_that_they_name(tmp_path, name):
     log_session=r"(req_\d+)",
   )
   assert read(config) == [(name, *found) for name, found in expected.items()]
-  corpus = corpora.read(config.data)
+  corpus = corpora.read_corpus(config.data)
   assert list(corpus.timestamps) == [
     times[line] for line in corpus.lines.tolist()
   ]
@@ -418,7 +418,7 @@ def test_a_log_of_one_session_is_refused_with_what_cuts_it(tmp_path):
   with pytest.raises(
     UserError, match="logs': the log is empty, it has no lines"
   ):
-    corpora.read(config.data)
+    corpora.read_corpus(config.data)
 
 
 LONG = "é" * reading.LINE  # As long as a line of a log may be.
@@ -569,4 +569,4 @@ def test_a_table_has_an_event_a_row(tmp_path):
 def test_what_is_no_table_of_events(tmp_path, content, message):
   config = settings(tmp_path, content, unit="session", format="csv")
   with pytest.raises(UserError, match=re.escape(message)):
-    corpora.read(config.data)
+    corpora.read_corpus(config.data)

@@ -71,4 +71,4 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
 
 def test_one_file_needs_no_name(tmp_path):
   config = settings(tmp_path, "x1 a\n", log_session=r"x(\d)")
-  assert corpora.read(config.data).files is None
+  assert corpora.read_corpus(config.data).files is None

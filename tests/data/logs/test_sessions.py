@@ -142,7 +142,7 @@ def test_a_split_is_read_as_its_files_are(tmp_path):
     ("session,anomaly\nx:2,0\nx:1,odd\nx:9,1\n", [True, False]),
     ('s,l\n"x:1",FALSE\n\nx:2,1\n', [False, True]),
     ("s,l\nx:1,0\0\nx:2,0\n", [True, False]),  # No label of a normal session.
-    ("s,s\nx:1,0\n", "labels.csv:1: has 2 columns 's'; names of"),
+    ("s,s\nx:1,0\n", "labels.csv: has 2 columns 's'; names of"),
     ("s,l\nx:1,1\n", "labels.csv: has no label for session 'x:2'"),
     ("s,l\nx:1\n", "labels.csv:2: must have two columns, a session and its"),
     ("s,l\nx:1,1,1\n", "labels.csv:2: has more columns than the header"),

@@ -64,8 +64,8 @@ def test_a_corpus_is_spelled_as_its_documents(tmp_path, monkeypatch):
     config.data.punctuation = apart
     plain = copy.deepcopy(config.data)
     plain.update(lowercase=False, punctuation=False)
-    found = [*splits.whole(corpora.read(config.data)).documents()]
-    read = [*splits.whole(corpora.read(plain)).documents()]
+    found = [*splits.whole(corpora.read_corpus(config.data)).documents()]
+    read = [*splits.whole(corpora.read_corpus(plain)).documents()]
     expected = [spelling.spelled(d.symbols, config.data) for d in read]
     assert [d.symbols for d in found] == expected
     assert [d.name for d in found] == [d.name for d in read]

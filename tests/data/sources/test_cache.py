@@ -1,31 +1,40 @@
-"""The cache: a corpus is made once, never half, never another one's."""
+"""The cache: a corpus is read once, never half, never another one's."""
 
 import errno
-import os
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
+import hypothesis
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from seqrnn.data.documents import Corpus, names_of
+from seqrnn.data.logs import logs
+from seqrnn.data.logs.cuts import Cuts
 from seqrnn.data.read import encoding
-from seqrnn.data.read.encoding import UNITS, encode_in_memory
+from seqrnn.data.read.columns import Changes, Tokens
 from seqrnn.data.read.reading import Source
 from seqrnn.data.sources import cache, corpora
 from seqrnn.errors import UserError
-from tests.data.read.test_encoding import any_content, plain
+from tests.data.logs.test_logs import HEADER, settings
+from tests.data.read.test_encoding import plain
+
+texts = st.lists(st.text(st.characters(), max_size=3), min_size=1, max_size=9)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """The folder of kept corpora, which every corpus goes to."""
+  """The folder of corpora on disk, which every corpus is written to."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(cache, "LARGE", 0)
+  monkeypatch.setattr(cache, "_OPEN", 1)
+  cache._opened.clear()
   return tmp_path / "cache" / "seqrnn" / "corpora"
 
 
@@ -36,165 +45,175 @@ def source(tmp_path):
   return Source("text.txt", path)
 
 
-@pytest.fixture
-def encodings(monkeypatch):
-  """How often something was encoded."""
-  calls, encode = [], encoding.encode
-
-  def count(*args):
-    calls.append(args)
-    return encode(*args)
-
-  monkeypatch.setattr(encoding, "encode", count)
-  return calls
-
-
 def entries(folder):
   return [path for path in folder.iterdir() if not path.suffix]
 
 
 def read(source, unit="char", errors="strict"):
-  return corpora.encode([source], unit, errors)
+  """The corpus as another process reads it, and the number of encodings."""
+  count = 0
+
+  def encode():
+    nonlocal count
+    count += 1
+    return encoding.encode([source], unit, errors), ["a line"]
+
+  cache._opened.clear()
+  corpus = cache.open_corpus([source], [unit, errors], encode)
+  return corpus, count
 
 
-@settings(deadline=None, database=None, max_examples=40)
-@given(st.lists(any_content, min_size=1, max_size=3), st.sampled_from(UNITS))
-def test_a_mapped_corpus_is_one_in_memory(tmp_path_factory, contents, unit):
-  sources = [Source(f"f{i}", content) for i, content in enumerate(contents)]
-
-  def outcome(encode):
-    try:
-      return plain(encode(sources, unit, "strict"))
-    except UserError as error:
-      return str(error)
-
-  with pytest.MonkeyPatch.context() as patch:
-    folder = tmp_path_factory.mktemp("cache")
-    patch.setenv("XDG_CACHE_HOME", str(folder))
-    patch.setattr(cache, "LARGE", 0)
-    first = outcome(corpora.encode)
-    assert first == outcome(corpora.encode) == outcome(encode_in_memory)
-    # What is refused leaves nothing.
-    left = entries(folder / "seqrnn" / "corpora")
-    assert len(left) == (not isinstance(first, str))
+def values(corpus):
+  """The fields of a corpus as Python objects."""
+  fields = {}
+  for name, value in corpus._asdict().items():
+    if isinstance(value, (Corpus, Cuts)):
+      fields[name] = values(value)
+    elif isinstance(value, np.ndarray):
+      fields[name] = value.dtype.str, value.tolist()
+    elif value is None or isinstance(value, float):
+      fields[name] = value
+    else:
+      fields[name] = list(value)
+  return fields
 
 
-def test_it_is_encoded_once(folder, source, encodings, monkeypatch):
-  first, second = plain(read(source)), plain(read(source))
-  assert first == second and len(encodings) == 1
-  [entry] = entries(folder)
-  # A copy elsewhere is the same corpus.
-  copy = source.content.with_name("copy.txt")
-  copy.write_bytes(source.content.read_bytes())
-  assert plain(read(source._replace(content=copy))) == first
-  assert entries(folder) == [entry] and len(encodings) == 1
-  # Nothing is written then, and nobody waited for.
-  monkeypatch.delattr(cache.files, "lock")
-  assert plain(read(source)) == first
+def collected(kind, some):
+  column = kind()
+  for text in some:
+    column.append(text)
+  return column.texts()
 
 
-def test_small_corpora_leave_nothing(folder, source, monkeypatch):
-  monkeypatch.setattr(cache, "LARGE", source.content.stat().st_size + 1)
-  read(source)
-  assert not folder.exists()
-  monkeypatch.setattr(cache, "LARGE", source.content.stat().st_size)
-  read(source)
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=30)
+@given(texts, texts, st.booleans(), st.booleans())
+def test_a_corpus_is_as_it_was(tmp_path_factory, some, names, tagged, named):
+  symbols = collected(Tokens, some)
+  n, count = len(some), len(names)
+  numbers = np.arange(2 * count)[::2]  # Not contiguous.
+  corpus = Corpus(
+    "log",
+    symbols.symbols,
+    symbols.narrow(),
+    np.array([0, *[n] * count]),
+    names_of([("f", 0), ("g\ud800", count // 2)], numbers) if named else names,
+    np.arange(count),
+    names,
+    labels=collected(Tokens, names),
+    lines=np.arange(n, dtype=np.int64),
+    timestamps=collected(Changes, some),
+    cuts=Cuts("f", "lines", 0.1, *np.zeros((6, count)), 0.5, np.zeros(count))
+    if named
+    else None,
+    origin="1.2",
+  )
+  if tagged:
+    ids = np.zeros(n, bool)  # Of any type.
+    corpus = corpus._replace(tags=corpus._replace(symbols=["a"], ids=ids))
+  folder = tmp_path_factory.mktemp("cache") / "corpus"
+  cache._save(folder, (corpus, ["a line"]))
+  loaded, lines = cache._load(folder)
+  assert values(loaded) == values(corpus) and lines == ["a line"]
+  assert isinstance(loaded.symbols, list)
+  assert [loaded.names[j] for j in range(count)] == list(corpus.names)
+  assert not (folder / "corpus.tags.bounds.npy").exists()  # Written once.
+
+
+def test_it_is_encoded_once(folder, source, capsys):
+  first, count = read(source)
+  assert count == 1 and "large corpus" in capsys.readouterr().err
+  second, count = read(source)
+  assert plain(second) == plain(first) and count == 0
+  assert capsys.readouterr().err == "a line\n"
+  with pytest.raises(ValueError, match="read-only"):
+    second.ids[0] = 1
   assert len(entries(folder)) == 1
-
-
-def test_a_packed_corpus_is_as_large_as_its_text(tmp_path):
-  path = tmp_path / "a.log.zst"
-  path.write_bytes(b"a" * 100)
-  sources = [Source("a.log.zst", path), Source("b", b"b")]
-  assert cache.size(sources) == 1001
-
-
-def test_whatever_makes_another_corpus_is_another_entry(
-  folder, source, encodings
-):
-  read(source)
+  # Whatever makes another corpus is another entry.
   read(source, "byte")
   read(source, errors="replace")
   read(source._replace(name="other.txt"))
   source.content.write_text("To be?")
-  assert plain(read(source))[0] == list("To be?")
-  # The same bytes, cut elsewhere.
-  for parts in (["ab", "c"], ["a", "bc"]):
-    corpora.encode(
-      [Source(f"f{i}", part.encode()) for i, part in enumerate(parts)],
-      "char",
-      "strict",
-    )
-  assert len(entries(folder)) == len(encodings) == 7
+  corpus, _ = read(source)
+  assert corpus.symbols == list("To be?")
+  assert len(entries(folder)) == 5
 
 
-def test_a_mapped_corpus_cannot_be_changed(folder, source):
-  assert folder.name == "corpora"
-  with pytest.raises(ValueError, match="read-only"):
-    read(source).ids[0] = 1
-
-
-def test_a_damaged_entry_is_encoded_anew(folder, source, encodings, capsys):
-  expected = plain(read(source))
-  [entry] = entries(folder)
-  intact = entry.read_bytes()
-  size = len(intact)
-  places = [*range(0, size, size // 20), *range(size - 24, size)]
-  damages = [b"", b"x", b"\0" * size, intact + b"\0", b"\0" + intact]
-  damages += [intact[:place] for place in places]
-  damages += [
-    intact[:i] + bytes([intact[i] ^ 1]) + intact[i + 1 :] for i in places
+def test_a_process_reads_a_corpus_once(tmp_path, source, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  cache._opened.clear()
+  opened = [
+    cache.open_corpus([source], [unit], lambda: (object(), []))
+    for unit in ("a", "a", "b", "a", "c", "d", "a")
   ]
-  for n, damaged in enumerate(damages, 1):
-    entry.write_bytes(damaged)
-    assert plain(read(source)) == expected
-    assert entry.read_bytes() == intact
-    assert len(encodings) == 1 + n
-    assert f"{entry}: damaged, made again\n" in capsys.readouterr().err
+  assert opened[0] is opened[1] is opened[3]
+  assert opened[6] is not opened[0]  # Two are kept.
+  assert not (tmp_path / "cache").exists()  # Small corpora leave nothing.
+  (tmp_path / "a.zst").write_bytes(b"a" * 100)
+  assert cache._size(Source("a.zst", tmp_path / "a.zst")) == 1000
 
 
-@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
-def test_what_is_interrupted_is_not_there(folder, source, monkeypatch, step):
-  def stop(*_):
-    raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    if step == "write":
-      patch.setattr(cache.storage, "write", stop)
-    else:
-      patch.setattr(cache.os, step, stop)
-    with pytest.raises(KeyboardInterrupt):
-      read(source)
-  assert not entries(folder) and not list(folder.glob("*.tmp"))
-  assert plain(read(source)) == plain(
-    encode_in_memory([source], "char", "strict")
-  )
+def test_a_damaged_entry_is_encoded_anew(folder, source, capsys):
+  expected = plain(read(source)[0])
+  [entry] = entries(folder)
+  for path in sorted(entry.iterdir()):
+    for damage in (
+      lambda path: path.unlink(),
+      lambda path: path.write_bytes(b""),
+      lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    ):
+      damage(path)
+      corpus, count = read(source)
+      assert plain(corpus) == expected and count == 1
+      assert f"{entry}: damaged, made again\n" in capsys.readouterr().err
+  assert read(source)[1] == 0
 
 
-def start(source, pause):
-  """A process that encodes a corpus, waiting before each of its chunks."""
+def test_an_interrupted_write_leaves_nothing(folder, source, monkeypatch):
+  for step in ("save", "rename"):
+    with monkeypatch.context() as patch:
+      error = OSError(errno.ENOSPC, "No space left on device")
+
+      def fail(*_, error=error, **__):
+        raise error
+
+      owner = cache.np if step == "save" else cache.Path
+      patch.setattr(owner, step, fail)
+      with pytest.raises(UserError) as caught:
+        read(source)
+    assert str(caught.value) == (
+      f"{folder}: cannot keep the corpus: No space left on device; the"
+      " environment variable XDG_CACHE_HOME names another folder, and TMPDIR"
+      " one for temporary files"
+    )
+    assert not entries(folder) and not list(folder.glob(".*.tmp"))
+  shutil.rmtree(folder.parent)
+  folder.parent.write_text("a file")
+  with pytest.raises(UserError, match=rf"^{folder}: cannot keep .*: Not a dir"):
+    read(source)
+
+
+def start(source):
+  """A process that encodes a corpus slowly."""
   code = f"""
 import time
 from pathlib import Path
-from seqrnn.data.sources import cache, corpora
+from seqrnn.data.sources import cache
 from seqrnn.data.read import encoding, reading
-cache.LARGE, reading.CHUNK = 0, 64
-chunks = reading.chunks
-def slow(*given, **fields):
-  for n, chunk in enumerate(chunks(*given, **fields)):
-    time.sleep({pause})
-    yield chunk
-reading.chunks = slow
+cache.LARGE = 0
+save = cache._save
+def slow(folder, reading):
+  print("begun", flush=True)
+  time.sleep(1)
+  save(folder, reading)
+cache._save = slow
 source = reading.Source({source.name!r}, Path({str(source.content)!r}))
-print("begun", flush=True)
-corpus = corpora.encode([source], "char", "strict")
-print(len(corpus.ids), flush=True)
+encode = lambda: (encoding.encode([source], "char", "strict"), ["a line"])
+cache.open_corpus([source], ["char", "strict"], encode)
 """
   process = subprocess.Popen(
     [sys.executable, "-c", code],
-    cwd=Path(__file__).parents[2],
+    cwd=Path(__file__).parents[3],
     stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
     text=True,
   )
   assert process.stdout is not None
@@ -202,118 +221,74 @@ print(len(corpus.ids), flush=True)
   return process
 
 
-def test_a_killed_process_leaves_nothing_that_is_read(
-  folder, source, encodings, monkeypatch
-):
-  process = start(source, 0.02)
-  while not list(folder.glob("*.tmp")):
-    assert process.poll() is None  # It ends once it has written the file.
-    time.sleep(0.005)
-  process.send_signal(signal.SIGKILL)
+@pytest.mark.slow
+@pytest.mark.usefixtures("folder")
+def test_of_two_that_need_it_one_waits(source, capfd):
+  process = start(source)
+  corpus, count = read(source)
   process.communicate()
-  [left] = folder.glob("*.tmp")
-  assert not entries(folder)
-  expected = plain(encode_in_memory([source], "char", "strict"))
-  assert plain(read(source)) == expected
-  assert len(encodings) == 2
-  # Another process might still write to it; an hour later none does.
-  assert left.exists()
-  monkeypatch.setattr(
-    cache.files.time, "time", lambda: left.stat().st_mtime + 3601
-  )
-  read(source, "byte")
-  assert not left.exists()
-
-
-def test_of_two_that_need_it_one_waits(folder, source, encodings, capfd):
-  process = start(source, 0.015)
-  while not list(folder.glob("*.tmp")):
-    assert process.poll() is None
-    time.sleep(0.002)
-  corpus = read(source)
-  out, err = process.communicate()
-  assert (out, err) == (f"{len(corpus.ids)}\n", "")
-  assert not encodings
+  assert count == 0 and len(corpus.ids) > 1000
   assert "waiting for a process that reads" in capfd.readouterr().err
 
 
-def test_without_locks_each_encodes(folder, source, encodings, monkeypatch):
-  import fcntl
-
-  def fail(*_):
-    raise OSError(errno.ENOLCK, "No locks available")
-
-  monkeypatch.setattr(fcntl, "flock", fail)
-  together = threading.Barrier(2, timeout=600)
-  write = cache.storage.write
-
-  def meet(*given):
-    together.wait()
-    write(*given)
-
-  monkeypatch.setattr(cache.storage, "write", meet)
-  found = []
-  threads = [
-    threading.Thread(target=lambda: found.append(plain(read(source))))
-    for _ in range(2)
-  ]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join()
-  assert len(encodings) == 2 and len(found) == 2 and found[0] == found[1]
-  assert len(entries(folder)) == 1 and not list(folder.glob("*.tmp"))
+@pytest.mark.slow
+def test_a_killed_process_leaves_nothing_that_is_read(folder, source):
+  process = start(source)
+  time.sleep(0.1)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  assert not entries(folder)
+  assert read(source)[1] == 1 and read(source)[1] == 0
 
 
-def test_a_full_disk_is_told_with_its_folder(folder, source, monkeypatch):
-  def fail(*_):
-    raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_file_that_changes_meanwhile_is_not_kept(folder, source):
+  def grow():
+    with source.content.open("a") as file:
+      file.write("more")
+    return encoding.encode([source], "char", "strict"), []
 
-  monkeypatch.setattr(cache.os, "fsync", fail)
-  with pytest.raises(UserError) as error:
-    read(source)
-  assert str(error.value) == (
-    f"{folder}: cannot keep the corpus: No space left on device; the"
-    " environment variable XDG_CACHE_HOME names another place, and TMPDIR one"
-    " for temporary files"
+  corpus = cache.open_corpus([source], [], grow)
+  assert corpus.text(0, len(corpus.ids)).endswith("more")
+  assert not entries(folder)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_log_is_parsed_once(tmp_path, monkeypatch, capfd):
+  text = "".join(
+    f"081109 2036{n % 60:02} {n} net.Node: {n % 5} got req_{n % 7}\n"
+    for n in range(300)
   )
-  assert not entries(folder) and not list(folder.glob("*.tmp"))
+  header = HEADER.replace("<Pid>", "<Label>")
+  fields = {"log_header": header, "log_session": r"(req_\d+)"}
+  config = settings(tmp_path, f"no session\n{text}", **fields)
+  first = corpora.read_corpus(config.data)
+  printed = capfd.readouterr().err
+  assert printed.endswith(
+    "a.log: 1 of 301 lines do not fit data.log_header and have no time, the"
+    " first is line 1\na.log: 1 of 301 lines belong to no session; the first is"
+    " line 1: 'no session'\n"
+  )
+  monkeypatch.setattr(logs, "_parse", None)
+  cache._opened.clear()
+  second = corpora.read_corpus(config.data)
+  assert values(second) == values(first) and first.tags is not None
+  assert printed.endswith(capfd.readouterr().err)
+  # Whatever changes it makes another corpus.
+  config.data.log_codes = False
+  with pytest.raises(TypeError):
+    corpora.read_corpus(config.data)
 
 
-def test_a_folder_that_cannot_be_made_is_told(folder, source):
-  folder.parent.parent.write_text("a file")
-  with pytest.raises(UserError, match=rf"^{folder}: cannot keep .*: Not a dir"):
-    read(source)
-
-
-def test_a_file_that_changes_after_it_is_hashed(folder, source, monkeypatch):
-  with_version = cache.reading.with_version
-
-  def change(source):
-    found = with_version(source)
-    # As long as before, and as old.
-    times = source.content.stat()
-    content = bytearray(source.content.read_bytes())
-    content[0] ^= 1
-    source.content.write_bytes(content)
-    os.utime(source.content, ns=(times.st_atime_ns, times.st_mtime_ns))
-    return found
-
-  monkeypatch.setattr(cache.reading, "with_version", change)
-  with pytest.raises(UserError, match=r"text\.txt: changed while it was read$"):
-    read(source)
-  assert not entries(folder) and not list(folder.glob("*.tmp"))
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_person_sees_how_far_it_is(
-  folder, source, monkeypatch, capsys, terminal
-):
-  if terminal:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-  read(source)
-  out = capsys.readouterr().out
-  assert ("reading" in out) == terminal
-  read(source)  # Nothing to wait for.
-  assert not capsys.readouterr().out
-  assert entries(folder)
+@pytest.mark.usefixtures("folder")
+def test_a_table_is_parsed_once(tmp_path, monkeypatch):
+  table = "session,event,label\nx,a,0\ny,b,1\nx,c,0\n"
+  fields = {"unit": "session", "format": "csv"}
+  config = settings(tmp_path, {"a.csv": table, "b.csv": table}, **fields)
+  first = corpora.read_corpus(config.data)
+  monkeypatch.setattr(logs, "_table", None)
+  cache._opened.clear()
+  assert values(corpora.read_corpus(config.data)) == values(first)
+  assert first.tags is not None and first.files is not None
+  config.data.label_column = "event"
+  with pytest.raises(TypeError):
+    corpora.read_corpus(config.data)

@@ -18,7 +18,7 @@ def strings(name, split="train", count=300):
   """The strings of a language with their answers, and the number of blanks."""
   data = base.get_config().data
   data.update(source="formal", language=name)
-  corpus = corpora.read(data, split)
+  corpus = corpora.read_corpus(data, split)
   for j in range(0, len(corpus.names), max(len(corpus.names) // count, 1)):
     bounds = corpus.bounds[j : j + 2].tolist()
     text = corpus.text(*bounds)

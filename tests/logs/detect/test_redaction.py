@@ -236,5 +236,5 @@ def test_an_error_shows_no_secret(tmp_path, log_format):
   config = settings(tmp_path, "password=hunter2\n", log_format=log_format)
   with pytest.raises(UserError, match="'password=<masked>'") as error:
     fit.check_owner(config, tmp_path / "run")
-    corpora.read(config.data)
+    corpora.read_corpus(config.data)
   assert "hunter2" not in str(error.value)
