@@ -7,7 +7,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from seqrnn.logs.detect import records, severity
+from seqrnn.logs.detect import decision, records
 from seqrnn.logs.detect.findings import LOCK, NAME
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
@@ -257,7 +257,7 @@ def _incident(path: Path, row: dict[str, Any]) -> dict[str, Any]:
 def _reason(row: dict[str, Any]) -> str:
   """The reason of an alarm in words; as it is written, if it has none."""
   name = str(row.get("reason") or "")
-  return severity.WORDS.get(name, name)
+  return decision.WORDS.get(name, name)
 
 
 def sections(workdir: Path, step: int | None = None) -> list[Section]:

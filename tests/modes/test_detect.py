@@ -35,7 +35,6 @@ from seqrnn.logs.detect import (
   evaluation,
   folds,
   inputs,
-  severity,
   tables,
 )
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
@@ -346,12 +345,12 @@ def test_severity_follows_from_the_columns_of_a_session(home, again):
     assert row["severity"] == ("low", "medium", "high", "high")[signs]
     scores = {name: float(row[name]) for name in combined}
     assert scores[row["score"]] == max(scores.values())
-    assert row["reason"] == severity.WORDS[row["score"]]
+    assert row["reason"] == decision.WORDS[row["score"]]
     told.add(row["severity"])
   assert told == {"low", "medium", "high"}
   total = np.load(folder / "run/detect/calibration.npz")["counts"].sum()
   lowest = np.isclose(found.p, 1 / (total + 1), rtol=0.05)
-  assert ((found.alarms.models == 2) == lowest).all() and lowest.any()
+  assert ((found.models == 2) == lowest).all() and lowest.any()
 
 
 def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
@@ -403,6 +402,7 @@ def scores_of(nll, rank, bounds, scores, counts=None, short=None):
     scores={"max": scores[None], "unknown": np.zeros((1, count))},
     counts=np.ones(count, int) if counts is None else counts,
     short=np.zeros(count, bool) if short is None else short,
+    lengths=np.diff(bounds),
     seconds=1.0,
   )
 

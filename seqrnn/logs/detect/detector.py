@@ -44,6 +44,7 @@ class SessionScores(NamedTuple):
     scores: name -> float64 [K, D], higher is more anomalous.
     counts: number of sessions equal to each distinct session [D].
     short: whether a session is flagged for its length alone [D].
+    lengths: number of events, without end symbols [D].
     seconds: run time of the networks.
   """
 
@@ -55,15 +56,17 @@ class SessionScores(NamedTuple):
   scores: dict[str, np.ndarray]
   counts: np.ndarray
   short: np.ndarray
+  lengths: np.ndarray
   seconds: float
 
-  def offsets(self, sessions: Sessions) -> np.ndarray:
-    """The position in each of the sessions of its first scored event [D]."""
+  @property
+  def offsets(self) -> np.ndarray:
+    """The position in each session of its first scored event [D]."""
     sizes = np.diff(self.bounds)
     ends = np.zeros(len(sizes), bool)
     ends[sizes > 0] = self.targets[self.bounds[1:][sizes > 0] - 1] == END
     # The scored events are the last events of a session.
-    return np.diff(sessions.bounds) + ends - sizes
+    return self.lengths + ends - sizes
 
 
 class Member(NamedTuple):
@@ -196,6 +199,7 @@ class Detector(NamedTuple):
       },
       counts=counts,
       short=short,
+      lengths=np.diff(sessions.bounds),
       seconds=seconds,
     )
 

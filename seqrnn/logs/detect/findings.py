@@ -11,45 +11,6 @@ NAME = "detection"  # Name of the set of files in detect/.
 LOCK = ".detect.lock"  # In the workdir, held while a detection runs.
 
 
-class Verdicts(NamedTuple):
-  """p-values and flags.
-
-  Attributes:
-    scores: name -> -log p of the sessions [D], as `neg_log_p`.
-    p: p-values of the sessions [D]; NaN for short sessions.
-    event_p: p-values of the events [N].
-    flags: whether a session is flagged [D].
-    event_flags: whether an event is flagged [N].
-    combined_KD: the combined score of the sessions by each model [K, D].
-  """
-
-  scores: dict[str, np.ndarray]
-  p: np.ndarray
-  event_p: np.ndarray
-  flags: np.ndarray
-  event_flags: np.ndarray
-  combined_KD: np.ndarray
-
-
-class Alarms(NamedTuple):
-  """What explains the alarms of D distinct sessions.
-
-  Attributes:
-    flagged_events: number of flagged events [D].
-    unknown_events: number of unknown events [D].
-    models: number of models that give a session a higher combined score than
-      all their normal sessions [D].
-    reasons: a key of `severity.WORDS` for each session; "": it is not flagged.
-    severity: an index of `severity.NAMES` for each session [D].
-  """
-
-  flagged_events: np.ndarray
-  unknown_events: np.ndarray
-  models: np.ndarray
-  reasons: list[str]
-  severity: np.ndarray
-
-
 class Findings(NamedTuple):
   """Scores and flags of sessions; equal sessions are scored once.
 
@@ -64,15 +25,10 @@ class Findings(NamedTuple):
     targets: ids of the events [N].
     bounds: int64 [D + 1]; session d has the events bounds[d] : bounds[d + 1].
     offsets: position in a session of its first scored event [D].
-    event_p: p-values of the events [N].
-    event_flags: whether an event is flagged [N].
-    scores: name -> scores of the sessions [D]; higher is more anomalous.
-    combined_KD: the combined score of the sessions by each model [K, D].
-    p: p-values of the sessions [D]; NaN for short sessions.
-    flags: whether a session is flagged [D].
     short: whether a session is flagged for its length alone [D].
-    alarms: what explains the flags of the sessions.
     seconds: run time of the network.
+
+  The other attributes are those of `decision.Decision`.
   """
 
   sessions: Sessions
@@ -83,15 +39,19 @@ class Findings(NamedTuple):
   targets: np.ndarray
   bounds: np.ndarray
   offsets: np.ndarray
-  event_p: np.ndarray
-  event_flags: np.ndarray
+  short: np.ndarray
+  seconds: float
   scores: dict[str, np.ndarray]
   combined_KD: np.ndarray
   p: np.ndarray
   flags: np.ndarray
-  short: np.ndarray
-  alarms: Alarms
-  seconds: float
+  event_p: np.ndarray
+  event_flags: np.ndarray
+  flagged_events: np.ndarray
+  unknown_events: np.ndarray
+  models: np.ndarray
+  severity: np.ndarray
+  reasons: list[str]
 
   def most_anomalous(self) -> np.ndarray:
     """The distinct sessions by falling score; short sessions come last."""

@@ -23,8 +23,8 @@ class Incident(NamedTuple):
     event: the most surprising event; "<short>" if the sessions are flagged for
       their length, "<empty>" if they have no event.
     count: the number of flagged sessions, equal ones included.
-    severity: an index of `severity.NAMES`.
-    reason: a key of `severity.WORDS`.
+    severity: an index of `decision.NAMES`.
+    reason: a key of `decision.WORDS`.
     p: the p-value; NaN for short sessions.
     session: its index among the sessions.
     position: of the event in the session; -1 if there is none.
@@ -53,7 +53,7 @@ def group(found: Findings) -> list[Incident]:
   it.
   """
   order = found.most_anomalous()
-  order = order[np.argsort(-found.alarms.severity[order], kind="stable")]
+  order = order[np.argsort(-found.severity[order], kind="stable")]
   groups: list[tuple[str, frozenset[str], list[int]]] = []
   for d in order[found.flags[order]].tolist():
     kinds = surprising(found, d)
@@ -118,8 +118,8 @@ def _incident(
   return Incident(
     event,
     int(found.distinct.counts[members].sum()),
-    int(found.alarms.severity[d]),
-    found.alarms.reasons[d],
+    int(found.severity[d]),
+    found.reasons[d],
     float(found.p[d]),
     j,
     int(oddest[d]),

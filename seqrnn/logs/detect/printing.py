@@ -13,7 +13,7 @@ from rich.table import Table
 
 from seqrnn.config.read import Config
 from seqrnn.errors import counted
-from seqrnn.logs.detect import severity
+from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
 from seqrnn.logs.detect.conformal import beta_interval
 from seqrnn.logs.detect.findings import Findings
@@ -221,8 +221,8 @@ def _alarm(found: Findings, d: int) -> str:
   """Severity, reason and p-value of a session, as far as it has these."""
   parts = []
   if found.flags[d]:
-    name = severity.NAMES[found.alarms.severity[d]]
-    parts = [f"[bold]{name}[/bold]", severity.WORDS[found.alarms.reasons[d]]]
+    name = decision.NAMES[found.severity[d]]
+    parts = [f"[bold]{name}[/bold]", decision.WORDS[found.reasons[d]]]
   return ", ".join(parts + [f"p {found.p[d]:.2g}"] * (not found.short[d]))
 
 
@@ -264,7 +264,7 @@ def print_metrics(
 def summary(found: Findings) -> str:
   """How many sessions are flagged, of each severity."""
   which = found.distinct.which
-  counts = np.bincount(found.alarms.severity[which], minlength=4).tolist()
+  counts = np.bincount(found.severity[which], minlength=4).tolist()
   return summary_of(counts, int(found.short[which].sum()))
 
 
@@ -279,7 +279,7 @@ def summary_of(counts: list[int], short: int) -> str:
   text = f"{total - counts[0]:,} of {counted(total, 'session')} flagged"
   parts = [
     f"{count:,} {name}"
-    for name, count in zip(severity.NAMES, counts, strict=True)
+    for name, count in zip(decision.NAMES, counts, strict=True)
     if name and count
   ]
   if short:

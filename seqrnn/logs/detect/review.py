@@ -9,7 +9,7 @@ from seqrnn.logs.detect import incidents, redaction, tables
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
 from seqrnn.logs.detect.conformal import combine, is_flagged
 from seqrnn.logs.detect.detector import Detector, round_scores
-from seqrnn.logs.detect.findings import Alarms, Findings
+from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
 
 
@@ -110,7 +110,7 @@ def find(
     rank=scored.rank,
     targets=scored.targets,
     bounds=scored.bounds,
-    offsets=scored.offsets(once),
+    offsets=scored.offsets,
     event_p=event_p,
     event_flags=is_flagged(event_p, settings.event_rate),
     scores={COMBINED: combined[rows]},
@@ -118,7 +118,11 @@ def find(
     p=p[rows],
     flags=none > 0,  # Nothing suggests an answer.
     short=scored.short,
-    alarms=Alarms(none, none, none, [""] * len(rows), none),
+    flagged_events=none,
+    unknown_events=none,
+    models=none,
+    severity=none,
+    reasons=[""] * len(rows),
     seconds=scored.seconds,
   )
 

@@ -16,7 +16,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError, escaped
-from seqrnn.logs.detect import severity
+from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.incidents import Incident
 from seqrnn.runtime import files, manifest
@@ -128,7 +128,7 @@ def write_sessions(
   """Writes sessions.csv, or another `form`: a row per session of the input.
 
   Line and timestamp are those of the session's most surprising event. The
-  columns severity, reason and score, of alarms alone, are as in `severity`, the
+  columns severity, reason and score, of alarms alone, are as in `decision`, the
   reason in words; incident is a row of incidents.csv, from 1. In a log, 1 in
   the column open or cut is a session that its end or its begin cuts.
   """
@@ -157,7 +157,7 @@ def verdict_columns(found: Findings) -> dict[str, list[Any]]:
   The values are those of the distinct sessions. The incidents are not known
   yet.
   """
-  sessions, alarms = found.sessions, found.alarms
+  sessions = found.sessions
   first = found.distinct.first
   return {
     "events": np.diff(sessions.bounds)[first].tolist(),
@@ -168,13 +168,13 @@ def verdict_columns(found: Findings) -> dict[str, list[Any]]:
     },
     "p_value": found.p.tolist(),
     "flag": found.flags.astype(int).tolist(),
-    "severity": [severity.NAMES[n] or None for n in alarms.severity.tolist()],
+    "severity": [decision.NAMES[n] or None for n in found.severity.tolist()],
     "incident": [None] * len(found.p),
-    "reason": [severity.WORDS.get(name) for name in alarms.reasons],
-    "score": [name or None for name in alarms.reasons],
-    "models": alarms.models.tolist(),
-    "unknown_events": alarms.unknown_events.tolist(),
-    "flagged_events": alarms.flagged_events.tolist(),
+    "reason": [decision.WORDS.get(name) for name in found.reasons],
+    "score": [name or None for name in found.reasons],
+    "models": found.models.tolist(),
+    "unknown_events": found.unknown_events.tolist(),
+    "flagged_events": found.flagged_events.tolist(),
     "first_alarm": [
       None if n < 0 else n for n in found.first_alarms().tolist()
     ],
@@ -214,8 +214,8 @@ def incident_rows(
     [p] = _cells(np.array([one.p]))
     example = found.sessions.names[j]
     context = [" | ".join(names) for names in (one.before, one.after)]
-    name = severity.NAMES[one.severity]
-    reason = severity.WORDS[one.reason]
+    name = decision.NAMES[one.severity]
+    reason = decision.WORDS[one.reason]
     row = [number, name, one.count, p, reason, one.reason, one.event]
     rows.append([*row, example, *where, *context])
   return columns, rows

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from seqrnn.logs.detect import incidents, severity
+from seqrnn.logs.detect import decision, incidents
 from seqrnn.logs.follow.state import Change
 from seqrnn.logs.follow.verdicts import Verdict
 
@@ -211,8 +211,8 @@ def _row(verdict: Verdict) -> dict[str, Any]:
   row = {
     "session": verdict.session,
     "ended": verdict.ended,
-    "severity": severity.NAMES[verdict.severity] or None,
-    "reason": severity.WORDS.get(verdict.reason),
+    "severity": decision.NAMES[verdict.severity] or None,
+    "reason": decision.WORDS.get(verdict.reason),
     "p_value": None if math.isnan(p) else float(f"{p:.6g}"),
     "line": verdict.line,
     "time": None if verdict.time is None else isoformat(verdict.time),

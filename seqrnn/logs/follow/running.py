@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.logs.detect import incidents, severity
+from seqrnn.logs.detect import incidents
 from seqrnn.logs.detect.calibration import COMBINED
 from seqrnn.logs.detect.conformal import combine, is_flagged
+from seqrnn.logs.detect.decision import Decision, decide, flag_events
 from seqrnn.logs.detect.deployed import Deployed
-from seqrnn.logs.detect.detector import TOP, round_scores
+from seqrnn.logs.detect.detector import TOP, SessionScores, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession
 from seqrnn.logs.follow.verdicts import Verdict, event_name, place_of
+from seqrnn.scoring.scoring import UNRANKED
 
 _ROUNDING = 1e-4  # By which a running score is below the final one, at least.
 
@@ -82,25 +84,17 @@ class Running:
     if not any(session.unknown_K) and self._cannot(session, nats_K):
       return None
     highest = tuple(round(h - _ROUNDING, 4) for h in session.highest_K)
-    p, models = self._bound(highest, tuple(session.unknown_K))
-    settings = self._settings
-    unread = session.unknown
-    match settings.rule:
-      case "rate":
-        flag = is_flagged(p, settings.rate)
-      case _:
-        flag = unread > 0 and (settings.flag_unknown or settings.rule == "topk")
-        if settings.rule == "events":
-          lower = [nats - _ROUNDING for nats in nats_K]
-          flag |= is_flagged(self.p_value(lower), settings.event_rate)
-    if not flag:
+    last = tuple(
+      nats - _ROUNDING if self._settings.rule == "events" else -math.inf
+      for nats in nats_K
+    )
+    bound = self._bound(
+      highest, tuple(session.unknown_K), last, session.unknown > 0
+    )
+    if bound.severity[0] <= session.severity:
       return None
-    far = is_flagged(2 * p, settings.rate) and 2 * models >= len(self._events)
-    level = min(1 + far + (unread > 0), 3)
-    if level <= session.severity:
-      return None
-    session.severity = level
-    return self._verdict(session, place + 1, p, level, models, unread)
+    session.severity = int(bound.severity[0])
+    return self._verdict(session, place + 1, bound)
 
   def _cannot(self, session: OpenSession, nats_K: Sequence[float]) -> bool:
     """Whether no bound has to be computed, for a session without unknowns."""
@@ -122,16 +116,34 @@ class Running:
     return {name: known.get(name, nothing) for name in names}
 
   def _compute_bound(
-    self, highest_K: tuple[float, ...], unknown_K: tuple[int, ...]
-  ) -> tuple[float, int]:
-    """The largest p-value, and the fewest models that are beyond."""
-    scores = self._lowest(
-      np.array(highest_K)[:, None], np.array(unknown_K)[:, None]
+    self,
+    highest_K: tuple[float, ...],
+    unknown_K: tuple[int, ...],
+    last_K: tuple[float, ...],
+    has_unknown: bool,
+  ) -> Decision:
+    """The decision if the final scores are the lowest possible ones.
+
+    The session has the last event, an unknown one if it has any, and so many
+    others that the flagged events are no quarter of them.
+    """
+    nll_KN = np.full((len(last_K), 2), -np.inf)
+    nll_KN[:, 0] = last_K
+    scored = SessionScores(
+      nll=nll_KN[0],
+      rank=np.array([1, UNRANKED if has_unknown else 1]),
+      member_nll=nll_KN,
+      targets=np.zeros(2, int),
+      bounds=np.array([0, 2]),
+      scores=self._lowest(
+        np.array(highest_K)[:, None], np.array(unknown_K)[:, None]
+      ),
+      counts=np.ones(1, int),
+      short=np.zeros(1, bool),
+      lengths=np.array([2**60]),
+      seconds=0.0,
     )
-    combined_K1 = self._normal.combined(scores)
-    calibration = self._normal.scores[COMBINED]
-    p_1 = calibration.p_values(combined_K1)
-    return float(p_1[0]), int(calibration.beyond(combined_K1)[0])
+    return decide(scored, self._normal, self._settings)
 
   def _least(self, k: int) -> float:
     """A surprisal; below it, model k alone keeps a session from being flagged.
@@ -158,13 +170,7 @@ class Running:
     return float(candidates[max(enough[0] - 1, 0)]) if len(enough) else math.inf
 
   def _verdict(
-    self,
-    session: OpenSession,
-    size: int,
-    p: float,
-    level: int,
-    models: int,
-    unknown: int,
+    self, session: OpenSession, size: int, bound: Decision
   ) -> Verdict:
     nats = np.array(session.nats[:size])
     worst = int(np.argmax(nats))
@@ -174,27 +180,22 @@ class Running:
       session=session.name,
       ended=False,
       events=size,
-      p=p,
+      p=float(bound.p[0]),
       flag=True,
-      severity=level,
-      reason=self._reason(unknown),
+      severity=session.severity,
+      reason=bound.reasons[0],
       event=name(worst),
       before=[name(n) for n in around if n < worst],
       after=[name(n) for n in around if n > worst],
       **place_of(session, worst),
       surprising=frozenset(map(name, incidents.surprising_places(nats))),
-      models=models,
-      unknown_events=unknown,
+      models=int(bound.models[0]),
+      unknown_events=session.unknown,
       flagged_events=0,
       symbols=session.symbols[:size],
       scores_K=(),
       begins=session.begins,
     )
-
-  def _reason(self, unknown: int) -> str:
-    if self._settings.rule != "rate":
-      return severity.EVENT
-    return "unknown" if unknown else "max"
 
   def name(self, session: OpenSession, place: int) -> str:
     """The name of an event, an unknown one as read."""
@@ -214,10 +215,7 @@ class Running:
     is_end = place >= len(session.ids)
     unknown = not is_end and session.ids[place] == UNKNOWN
     settings, p = self._settings, self.p_value(nats_K)
-    in_top_k = not unknown and rank <= settings.top_k
-    flag = is_flagged(p, settings.event_rate)
-    if settings.rule == "topk":
-      flag = not in_top_k
+    rank = int(UNRANKED) if unknown else rank
     return {
       "session": session.name,
       "position": place,
@@ -227,8 +225,8 @@ class Running:
       "bits": round(nats / math.log(2), 6),
       "probability": float(f"{math.exp(-nats):.6g}"),
       "rank": None if unknown else rank,
-      "in_top_k": in_top_k,
+      "in_top_k": rank <= settings.top_k,
       "unknown": unknown,
       "p_value": round(p, 6),
-      "flag": bool(flag) or (unknown and settings.flag_unknown),
+      "flag": bool(flag_events(p, rank, settings)),
     }

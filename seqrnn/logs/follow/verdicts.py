@@ -29,8 +29,8 @@ class Verdict(NamedTuple):
     p: its p-value; NaN if it is flagged for its length alone. Of a running
       verdict, the largest one that the final verdict can have.
     flag: whether it is flagged.
-    severity: an index of `severity.NAMES`; 0: it is not flagged.
-    reason: a key of `severity.WORDS`; empty: it is not flagged.
+    severity: an index of `decision.NAMES`; 0: it is not flagged.
+    reason: a key of `decision.WORDS`; empty: it is not flagged.
     event: its most surprising event.
     before, after: the events around it.
     position: of this event in the session; -1: it has no event.
@@ -196,15 +196,15 @@ class Final:
 def _core(found: Findings, d: int) -> _Core:
   """The verdict on a distinct session of findings."""
   start, stop = found.bounds[d : d + 2].tolist()
-  nll, alarms = found.nll[start:stop], found.alarms
+  nll = found.nll[start:stop]
   return _Core(
     float(found.p[d]),
     bool(found.flags[d]),
-    int(alarms.severity[d]),
-    alarms.reasons[d],
-    int(alarms.models[d]),
-    int(alarms.unknown_events[d]),
-    int(alarms.flagged_events[d]),
+    int(found.severity[d]),
+    found.reasons[d],
+    int(found.models[d]),
+    int(found.unknown_events[d]),
+    int(found.flagged_events[d]),
     int(np.argmax(nll)) if stop > start else -1,
     () if found.short[d] else tuple(incidents.surprising_places(nll)),
     int(found.offsets[d]),

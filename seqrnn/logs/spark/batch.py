@@ -25,8 +25,8 @@ from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Tokens
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
+from seqrnn.logs.detect import decision, incidents, printing, tables
 from seqrnn.logs.detect import deployed as deployment
-from seqrnn.logs.detect import incidents, printing, severity, tables
 from seqrnn.logs.detect.calibration import COMBINED
 from seqrnn.logs.detect.decision import find_anomalies
 from seqrnn.logs.detect.deployed import Deployed
@@ -197,10 +197,10 @@ def scored(
 def _counts(found: DataFrame) -> tuple[list[int], int]:
   """The number of sessions of each severity, and of short ones."""
   rows = found.groupBy("severity", "score").count().collect()
-  counts, short = [0] * len(severity.NAMES), 0
+  counts, short = [0] * len(decision.NAMES), 0
   for row in rows:
-    counts[severity.NAMES.index(row["severity"] or "")] += row["count"]
-    short += row["count"] * (row["score"] == severity.SHORT)
+    counts[decision.NAMES.index(row["severity"] or "")] += row["count"]
+    short += row["count"] * (row["score"] == decision.SHORT)
   return counts, short
 
 

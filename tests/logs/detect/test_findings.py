@@ -17,9 +17,15 @@ from tests.conftest import tiny
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
 
 
-def alarms(reasons, severities):
+def explained(reasons, severities):
   zeros = np.zeros(len(reasons), int)
-  return findings.Alarms(zeros, zeros, zeros, reasons, np.array(severities))
+  return {
+    "flagged_events": zeros,
+    "unknown_events": zeros,
+    "models": zeros,
+    "severity": np.array(severities),
+    "reasons": reasons,
+  }
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def found(tmp_path):
     p=np.array([0.5, 0.01]),
     flags=np.array([False, True]),
     short=np.zeros(2, bool),
-    alarms=alarms(["", "max"], [0, 2]),
+    **explained(["", "max"], [0, 2]),
     seconds=1.0,
   )
 
@@ -106,7 +112,7 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):
       event_flags=np.zeros(len(ids), bool),
       flags=p != 0.5,
       short=np.isnan(p),
-      alarms=alarms(["mean"] * 7, [1, 2, 2, 1, 0, 1, 3]),
+      **explained(["mean"] * 7, [1, 2, 2, 1, 0, 1, 3]),
       p=p,
     )
   )
@@ -179,7 +185,7 @@ def test_short_sessions_come_after_those_that_have_a_rank(found):
     short=np.array([False, True]),
     scores={"combined": np.array([1.0, np.inf])},
     p=np.array([0.5, np.nan]),
-    alarms=alarms(["", "short"], [0, 1]),
+    **explained(["", "short"], [0, 1]),
   )
   file = io.StringIO()
   printing.print_sessions(Console(file=file, width=80), short, 9)

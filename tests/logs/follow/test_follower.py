@@ -165,8 +165,8 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
     np.testing.assert_array_equal(verdict.p, found.p[d])
     assert plain(verdict)[4:17] == [
       found.flags[d],
-      found.alarms.severity[d],
-      found.alarms.reasons[d],
+      found.severity[d],
+      found.reasons[d],
       event,
       before,
       after,
@@ -174,9 +174,9 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
       lines[place],
       None,
       incidents.surprising(found, d),
-      found.alarms.models[d],
-      found.alarms.unknown_events[d],
-      found.alarms.flagged_events[d],
+      found.models[d],
+      found.unknown_events[d],
+      found.flagged_events[d],
     ]
     assert verdict.scores_K == tuple(found.combined_KD[:, d])
   # A running verdict is below the final one, and comes before it.
