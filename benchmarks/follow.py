@@ -83,8 +83,7 @@ class Input:
     self.position, self.ended, self.asked = position, False, []
     self._lines, self._left, self._size = found, count, size
 
-  def behind(self) -> int:
-    return 0
+  behind = 0
 
   def read(self, _: float):
     from seqrnn.data.logs.tail import Chunk

@@ -64,8 +64,7 @@ class Input:
     self._lines, self._portion, self._between = lines, portion, between
     self.position, self.ended = follow.Position(), False
 
-  def behind(self):
-    return 0
+  behind = 0
 
   def read(self, _):
     self._between()

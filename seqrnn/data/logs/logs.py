@@ -85,7 +85,9 @@ def _parse(sources: list[Source], form: Form) -> Reading:
   named = form.names_sessions
   several, lines = len(sources) > 1, []
   names = [source.name for source in sources]
-  log = dict(zip(names, rotation.logs(names) if named else names, strict=True))
+  log = dict(
+    zip(names, rotation.log_names(names) if named else names, strict=True)
+  )
   logs = len(set(log.values()))
   if several and (logs < len(sources) or form.log_format is not None):
     sources = sorted(sources, key=lambda source: _age(source, form))
@@ -118,7 +120,7 @@ def _of(sources: Sequence[Source]) -> str:
 
 def _age(source: Source, form: Form) -> tuple[float, str, int]:
   """What orders logs: the first time in them, or else their names."""
-  return entries.first_time(source, form), *rotation.order(source.name)
+  return entries.first_time(source, form), *rotation.age(source.name)
 
 
 def read_table(sources: list[Source], data: Config) -> Corpus:

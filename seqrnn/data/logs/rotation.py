@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -38,26 +38,19 @@ def _parts(name: str) -> tuple[str, str, int]:
   return name[: date.start()] + name[date.end() :], digits, -count
 
 
-def order(name: str) -> tuple[str, int]:
-  """What orders the files of a log by their names: the oldest first."""
+def age(name: str) -> tuple[str, int]:
+  """A key that orders the files of a log by their names: the oldest first."""
   return _parts(name)[1:]
 
 
-def logs(names: Sequence[str]) -> list[str]:
-  """The log of each file: its own name if no other file is of that log."""
-  found = [_parts(name)[0] for name in names]
-  counts = Counter(found)
+def log_names(names: Sequence[str]) -> list[str]:
+  """The log of each file: its name if no other file is of that log."""
+  logs = [_parts(name)[0] for name in names]
+  counts = Counter(logs)
   return [
     log if counts[log] > 1 else name
-    for log, name in zip(found, names, strict=True)
+    for log, name in zip(logs, names, strict=True)
   ]
-
-
-def parts(log: str, names: Iterable[str]) -> list[str]:
-  """The files among some that were parts of a log, the oldest first."""
-  whole = _parts(log)[0]
-  found = (name for name in names if name != log and _parts(name)[0] == whole)
-  return sorted(found, key=order)
 
 
 class Part(NamedTuple):
@@ -70,7 +63,7 @@ class Part(NamedTuple):
   packed: bool
 
 
-def files(path: Path) -> list[Part]:
+def list_parts(path: Path) -> list[Part]:
   """The files of a log, the oldest first; the last one is `path` if it exists.
 
   They are listed until two lists are equal: a file that is renamed meanwhile
@@ -79,34 +72,31 @@ def files(path: Path) -> list[Part]:
   Raises:
     OSError: there is no such folder, or `path` is no file.
   """
-  found = _listed(path)
+  parts = _listed(path)
   for _ in range(_LISTS):
-    before, found = found, _listed(path)
-    if [part[:2] for part in before] == [part[:2] for part in found]:
+    before, parts = parts, _listed(path)
+    if [part[:2] for part in before] == [part[:2] for part in parts]:
       break
-  return found
+  return parts
 
 
 def _listed(path: Path) -> list[Part]:
   """The files of a log; no packed file whose unpacked content is there."""
-  names = parts(path.name, os.listdir(path.parent))
-  found = []
-  for file in (*(path.with_name(name) for name in names), path):
+  names, log = os.listdir(path.parent), _parts(path.name)[0]
+  others = (n for n in names if n != path.name and _parts(n)[0] == log)
+  parts = []
+  for file in (*map(path.with_name, sorted(others, key=age)), path):
     with suppress(FileNotFoundError):  # It was renamed meanwhile.
       status = file.stat()
-      packed = file.suffix in PACKED and file != path
       if stat.S_ISREG(status.st_mode):
-        found.append(
-          Part(file, status.st_ino, status.st_size, status.st_mtime_ns, packed)
-        )
+        packed = file.suffix in PACKED and file != path
+        times = status.st_ino, status.st_size, status.st_mtime_ns
+        parts.append(Part(file, *times, packed))
       elif file == path:
         raise OSError("not a regular file")
-  plain = {part.path for part in found}
-  return [
-    part
-    for part in found
-    if not (part.packed and part.path.with_suffix("") in plain)
-  ]
+  plain = {part.path for part in parts}
+  twice = lambda part: part.packed and part.path.with_suffix("") in plain
+  return [part for part in parts if not twice(part)]
 
 
 @contextmanager

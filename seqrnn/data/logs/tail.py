@@ -5,12 +5,9 @@ of the log: the file of the content is found again by its inode or, where the
 content was copied or packed, by the bytes before the place.
 """
 
-import array
-import fcntl
 import hashlib
 import os
 import select
-import termios
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -26,7 +23,6 @@ LONGEST = 4 * LINE  # Bytes of a line that are kept; a character has up to 4.
 _BYTES = 2**17  # Read at once, so about a thousand lines.
 _POLL = 0.05  # Seconds between two looks at a file that does not grow.
 _GRACE = 1.0  # Seconds for which writers may still write to a renamed file.
-_RETRY = 1.0  # Seconds before a file that cannot be read is tried again.
 _MARK = 1024  # Bytes whose digest tells contents apart.
 
 
@@ -48,6 +44,9 @@ class Position(NamedTuple):
   inode: int = 0
   changed: int = 0
   mark: str = ""
+
+
+BEGIN = Position()
 
 
 class Chunk(NamedTuple):
@@ -74,21 +73,21 @@ class _Lines:
   """
 
   def __init__(self):
-    self.size, self._held = 0, b""
+    self.size, self._begin = 0, b""
 
   def add(self, data: bytes) -> list[bytes]:
     """The lines that are complete now."""
-    *lines, rest = data.split(b"\n")
+    *lines, end = data.split(b"\n")
     if lines:
-      lines[0], self._held, self.size = self._held + lines[0], b"", 0
-    self._held = (self._held + rest)[: LONGEST + 1]
-    self.size += len(rest)
+      lines[0], self._begin, self.size = self._begin + lines[0], b"", 0
+    self._begin = (self._begin + end)[: LONGEST + 1]
+    self.size += len(end)
     return lines
 
   def end(self) -> list[bytes]:
     """The last line, if no newline ends it."""
-    lines = [self._held] if self.size else []
-    self.size, self._held = 0, b""
+    lines = [self._begin] if self.size else []
+    self.size, self._begin = 0, b""
     return lines
 
 
@@ -98,14 +97,17 @@ class StreamTail:
   Attributes:
     position: after the lines that were read; `line` counts all lines.
     ended: whether the input has ended.
+    behind: 0, as the bytes that wait are few.
   """
 
-  def __init__(self, descriptor: int, position: Position | None = None):
-    self.position, self.ended = position or Position(), False
+  behind = 0
+
+  def __init__(self, descriptor: int, position: Position = BEGIN):
+    self.position, self.ended = position, False
     self._descriptor, self._lines = descriptor, _Lines()
 
   def read(self, timeout: float) -> Chunk | None:
-    """What has arrived; None: nothing in so many seconds.
+    """The lines that have arrived; None: nothing in so many seconds.
 
     Raises:
       MachineError: it cannot be read, as a terminal that is gone.
@@ -122,13 +124,6 @@ class StreamTail:
     first = self.position.line + 1
     self.position = self.position._replace(line=first - 1 + len(lines))
     return Chunk(lines, first, 0, self.position)
-
-  def behind(self) -> int:
-    """The number of bytes that wait, as far as the system says."""
-    waiting = array.array("i", [0])
-    with suppress(OSError):
-      fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
-    return waiting[0]
 
   def close(self):
     """Does nothing: the descriptor is not its own."""
@@ -150,119 +145,96 @@ class FileTail:
 
   def __init__(
     self,
-    path: str | os.PathLike,
+    path: Path,
     report: Callable[[str], None],
-    position: Position | None = None,
+    position: Position = BEGIN,
     grace: float = _GRACE,
   ):
     """Opens nothing; `read` does.
 
     Args:
       path: of the log, which need not exist yet.
-      report: called with what a person should know.
-      position: where to begin; None: at the begin of the file.
+      report: called with messages for a person.
+      position: where to begin.
       grace: seconds for which a renamed file must be silent.
     """
-    self.position = position or Position()
-    self._path, self._grace = Path(path), grace
-    self._report = report
+    self.position, self._path, self._grace = position, path, grace
+    self._report, self._fault = report, ""  # As reported.
     self._file: IO[bytes] | None = None
     self._packed, self._open, self._lines = False, ExitStack(), _Lines()
     self._silent = 0.0  # Since when the renamed file is silent; 0: it is not.
-    self._fault = ""  # Why nothing can be read, as reported.
 
   def read(self, timeout: float) -> Chunk | None:
-    """What has been written; None: nothing in so many seconds.
-
-    A file that cannot be read is reported and tried again.
+    """The lines that were written; None: nothing in so many seconds.
 
     Raises:
-      MachineError: the first file cannot be read.
+      MachineError: a file cannot be read.
     """
     end = time.monotonic() + timeout
     while True:
-      pause = _POLL
       try:
         if chunk := self._read():
-          self._fault = ""
           return chunk
       except OSError as error:
-        reason = error.strerror or error
-        fault = f"{self._path}: cannot be read: {reason}"
-        if not self.position.inode:
+        is_renamed = isinstance(error, FileNotFoundError)  # Just now.
+        if not (is_renamed and self.position.inode):
+          fault = f"{self._path}: cannot be read: {error.strerror or error}"
           raise MachineError(fault) from None
-        if not isinstance(error, FileNotFoundError):  # It is being renamed.
-          self._wait(f"{fault}; it is tried again")
-          pause = _RETRY
-      left = end - time.monotonic()
-      if left <= 0:
+      if time.monotonic() + _POLL > end:
         return None
-      time.sleep(min(pause, left))
+      time.sleep(_POLL)
 
+  @property
   def behind(self) -> int:
-    """The number of bytes of the file that wait; of a packed one 0."""
-    if self._file is None:
-      try:
-        status = self._path.stat()
-      except OSError:
-        return 0
-      is_read = self.position.inode == status.st_ino
-      return max(status.st_size - is_read * self.position.offset, 0)
-    if self._packed:
-      return 0
-    return max(os.fstat(self._file.fileno()).st_size - self._file.tell(), 0)
+    """The number of bytes of the newest file that wait."""
+    with suppress(OSError):
+      status, place = self._path.stat(), self.position
+      read = (place.offset + self._lines.size) * (place.inode == status.st_ino)
+      return max(status.st_size - read, 0)
+    return 0
 
   def close(self):
     """Closes the file."""
     self._open.close()
     self._file = None
 
-  def _wait(self, fault: str):
+  def _warn(self, fault: str):
     """Reports a fault once."""
     if fault != self._fault:
       self._report(fault)
     self._fault = fault
 
   def _read(self) -> Chunk | None:
-    """What has been written.
-
-    Raises:
-      OSError: a file cannot be read.
-    """
-    if self._file is not None and self._replaced():
+    if self._file is not None and self._is_replaced():
       self.close()
-    if self._file is None and not self._find():
-      return None
     while True:
-      assert self._file is not None
       try:
-        while data := self._file.read(_BYTES):
+        while self._file is not None and (data := self._file.read(_BYTES)):
           self._silent = 0.0
-          self._before = (self._before + self._last)[-_MARK:]
-          self._last = data
+          self._recent = (self._recent + data)[-_MARK - _BYTES :]
           if lines := self._lines.add(data):
             return self._chunk(lines)
       except Exception as error:  # Each way of packing has errors of its own.
         if not self._packed:
           raise
-        self._wait(f"{self._path}: the rest of a packed part: {error}")
+        self._warn(f"{self._path}: the end of a packed part: {error}")
       following = self._following()
       if following is None:
         return None
-      if lines := self._lines.end():  # No newline ends the last line.
-        return self._chunk(lines)
-      self._enter(following, Position(self.position.part + 1))
+      is_next = self._file is not None and not following[1].inode
+      if is_next and (lines := self._lines.end()):
+        return self._chunk(lines)  # No newline ends the last line.
+      self._enter(*following)
 
   def _chunk(self, lines: list[bytes]) -> Chunk:
-    """The chunk of lines, after which a line may be held that is incomplete."""
+    """The chunk of lines, after which an incomplete line may be read."""
     assert self._file is not None
-    before, rest = self.position, self._lines.size
-    offset, read = self._file.tell() - rest, self._before + self._last
+    before, size = self.position, self._lines.size
     self.position = before._replace(
       line=before.line + len(lines),
-      offset=offset,
+      offset=self._file.tell() - size,
       changed=os.fstat(self._file.fileno()).st_mtime_ns,
-      mark=_mark(read[: len(read) - rest]),
+      mark=_mark(self._recent[: len(self._recent) - size]),
     )
     return Chunk(lines, before.line + 1, before.part, self.position)
 
@@ -270,14 +242,14 @@ class FileTail:
     """Opens a file at a position in it."""
     self.close()
     self._file = self._open.enter_context(rotation.opened(part))
-    # To go back for it, a packed file would be unpacked from its begin on.
-    self._before, self._last = _before(self._file, position.offset), b""
-    self.position = position._replace(inode=part.inode)
+    # A packed file is not read from its begin again for its last bytes.
+    self._recent = _before(self._file, position.offset)
+    self.position = position._replace(inode=part.inode, changed=part.changed)
     self._packed, self._silent = part.packed, 0.0
     self._lines.end()
 
-  def _replaced(self) -> bool:
-    """Whether the open file has other content than what was read of it."""
+  def _is_replaced(self) -> bool:
+    """Whether the content that was read is no longer in the open file."""
     assert self._file is not None
     if self._packed:
       return False
@@ -288,25 +260,31 @@ class FileTail:
     self._file.seek(place)
     return _mark(content) != self.position.mark
 
-  def _find(self) -> bool:
-    """Opens the file of the position, or the next one if it is gone."""
-    parts, place = rotation.files(self._path), self.position
+  def _following(self) -> tuple[Part, Position] | None:
+    """The file to read now, if it is not the open one, and where."""
+    place, is_open = self.position, self._file is not None
+    with suppress(FileNotFoundError):
+      if is_open and self._path.stat().st_ino == place.inode:
+        return None
+    if not (parts := rotation.list_parts(self._path)):
+      self._warn(f"{self._path}: no such file yet; waiting for it")
+    later = [part for part in parts if part.changed >= place.changed]
     if not place.inode:
-      parts = [part for part in parts if part.path == self._path]
-    if not parts:
-      self._wait(f"{self._path}: no such file yet; waiting for it")
-    elif not place.inode:
-      self._enter(parts[0], place)
-    elif found := self._holder(parts):
-      self._enter(found, place)
-    else:
+      at = [(part, place) for part in parts if part.path == self._path]
+      return at[0] if at else None
+    if holder := self._holder(parts):
+      if not is_open or holder.inode != place.inode:  # Or a copy of it.
+        return holder, place
+      later = parts[parts.index(holder) + 1 :]
+    elif not is_open:
       self._report(
         f"{self._path}: the file that was read is truncated or gone, without a"
         f" copy; lines after its line {place.line:,} may be lost"
       )
-      later = [part for part in parts if part.changed >= place.changed]
-      self._enter((later or parts[-1:])[0], Position(place.part + 1))
-    return bool(parts)
+      later = later or parts[-1:]
+    if not later or (is_open and not self._is_finished(later[0])):
+      return None
+    return later[0], Position(place.part + 1)
 
   def _holder(self, parts: list[Part]) -> Part | None:
     """The file that has the content of the position."""
@@ -327,32 +305,16 @@ class FileTail:
         continue
     return None
 
-  def _following(self) -> Part | None:
-    """The file after the open one, once nobody writes to the open one."""
-    with suppress(FileNotFoundError):
-      if self._path.stat().st_ino == self.position.inode:
-        return None
-    parts, place = rotation.files(self._path), self.position
-    own = [part for part in parts if part.inode == place.inode]
-    if found := own[0] if own else self._holder(parts):
-      later = parts[parts.index(found) + 1 :]
-      if not later and not own:  # The newest file is a copy of the open one.
-        self._enter(found, place)
-    else:
-      later = [part for part in parts if part.changed >= place.changed]
-    if later and (later[0].path != self._path or self._is_silent(later[0])):
-      return later[0]
-    return None
-
-  def _is_silent(self, newest: Part) -> bool:
-    """Whether the open file is silent since the newest file has content."""
-    if not newest.size:
+  def _is_finished(self, later: Part) -> bool:
+    """Whether nobody writes to the open file, after which another one comes."""
+    if later.path != self._path:
+      return True
+    if not later.size:
       return False
-    now = time.monotonic()
     if not self._silent:  # It is read once more.
-      self._silent = now
+      self._silent = time.monotonic()
       return False
-    return now - self._silent >= self._grace
+    return time.monotonic() - self._silent >= self._grace
 
 
 def _before(file: IO[bytes], offset: int) -> bytes:

@@ -8,6 +8,7 @@ position of the last transaction on.
 
 import gc
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -106,7 +107,8 @@ class Service:
     self._ended = 0  # Sessions that got their final verdict.
     self._position = Position()
     self._inbox = feedback.Inbox(workdir, self.config.data.errors)
-    self.health = health.Health(self._model.deployed, self.config)
+    self.health = health.Health()
+    self._note_model()
     gc.freeze()  # What is here now stays.
 
   def warm(self):
@@ -132,8 +134,17 @@ class Service:
         " detect.state"
       )
     self._show(alarms)
-    if self._model.drift.change:
-      self.health.drift = self._model.drift.change.text(str(self._workdir))
+    self._note_model()
+
+  def _note_model(self):
+    deployed, change = self._model.deployed, self._model.drift.change
+    info = {
+      "steps": ",".join(map(str, deployed.detector.steps)),
+      "rate": f"{self.config.detect.rate:g}",
+      "calibration": str(deployed.normal.events.n),
+    }
+    self.health.model.info(info)
+    self.health.drift = change.text(str(self._workdir)) if change else ""
 
   def _restore_facts(self, facts: dict[str, Any]):
     if facts["input"] != self._input:
@@ -199,7 +210,7 @@ class Service:
       UserError: the input has ended and had no event.
     """
     while not (source.ended or stopped()):
-      self._look_after(source.behind())
+      self._look_after(source.behind)
       is_time = time.monotonic() - self._looked >= _LOOK
       if is_time:
         self._looked = time.monotonic()
@@ -207,7 +218,7 @@ class Service:
       if reload() or (is_time and self._is_new()):
         self.reload()
       if chunk := source.read(_WAIT):
-        self._look_after(source.behind() + sum(map(len, chunk.lines)))
+        self._look_after(source.behind + sum(map(len, chunk.lines)))
         self._take(chunk)
       elif self._state.fault:
         self.save()
@@ -225,12 +236,13 @@ class Service:
       rows, found = self._judge(events)
       self.save(found)
       self._show(rows + found)
-    self.health.took(
+    self.health.take(
       lines=len(chunk.lines),
       events=sum(event.symbol is not None for event in events),
-      skipped=self._parser.skipped.count - skipped,
-      seconds=time.perf_counter() - begin,
+      skipped_lines=self._parser.skipped.count - skipped,
     )
+    if events:
+      self.health.seconds.observe(time.perf_counter() - begin)
 
   def _skip_ends(self, events: list[Event]):
     """Reports ends of sessions that are not open."""
@@ -248,7 +260,7 @@ class Service:
     """The rows to write on stdout, and alarms."""
     wanted, model = self.config.detect.follow, self._model
     outcome = model.follower.feed_many(events, rows=wanted == "events")
-    self.health.took(unknown=outcome.unknown)
+    self.health.take(unknown_events=outcome.unknown)
     rows = [{"type": "event", **row} for row in outcome.rows]
     found = []
     for verdict in outcome.verdicts:
@@ -263,7 +275,8 @@ class Service:
 
   def _note_end(self, verdict: Verdict):
     """Takes a final verdict for the figures, and for the drift."""
-    self.health.verdict(verdict)
+    if not math.isnan(verdict.p):
+      self.health.p_values.observe(verdict.p)
     self._ended += 1
     if not (verdict.scores_K and verdict.begins):
       return
@@ -282,10 +295,13 @@ class Service:
   def _look_after(self, behind: int):
     """Tells the figures where the follower is."""
     now, follower = self._model.follower.now, self._model.follower
-    lag = None if now is None else time.time() - now
-    self.health.at(lag, behind, follower.open_sessions)
-    self.health.reason = self._state.fault or None
-    if line := self.health.minute():
+    lag = math.nan if now is None else time.time() - now
+    self.health.fault = self._state.fault
+    if line := self.health.look(
+      lag_seconds=lag,
+      input_lag_bytes=behind,
+      open_sessions=follower.open_sessions,
+    ):
       report(line)
 
   def _read_answers(self):
@@ -301,7 +317,7 @@ class Service:
     for kind in feedback.apply(self._alarms, told, masks):
       report(feedback.said(kind, masks))
     quiet = [kind.answer == FALSE for kind in self._alarms.kinds.values()]
-    self.health.quiet = sum(quiet)
+    self.health.figures["quiet_kinds"] = sum(quiet)
     self.save()
 
   def _stamp(self) -> tuple[int, int] | None:
@@ -330,9 +346,7 @@ class Service:
     if model.drift.key == before.drift.key:
       model.drift = before.drift
     self._model = model
-    self.health.model(model.deployed, self.config)
-    if model.drift.change:  # The calibration is the one before.
-      self.health.drift = model.drift.change.text(str(self._workdir))
+    self._note_model()
     self.save()
     steps = ", ".join(map(str, model.deployed.detector.steps))
     report(f"a new detection is taken up: models of steps {steps}")
@@ -365,7 +379,8 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     state = stack.enter_context(State(folder, report))
     service = Service(restore, workdir, state, write)
     if server := health.serve(service.health, service.config):
-      stack.callback(server.close)
+      stack.callback(server.server_close)
+      stack.callback(server.shutdown)
     service.warm()
     service.recover()
     source = service.source()

@@ -83,7 +83,9 @@ def _add(seen: Seen, part: Part, offset: int, joins: bool):
 def by_age(files: dict[str, list[Part]], plan: Plan) -> list[str]:
   """The names of files, in the order in which `logs.read` reads them."""
   names, form = list(files), plan.form
-  rotated = form.names_sessions and len(set(rotation.logs(names))) < len(names)
+  rotated = form.names_sessions and len(set(rotation.log_names(names))) < len(
+    names
+  )
   if plan.table or not (rotated or form.log_format is not None):
     return names
 
@@ -93,9 +95,9 @@ def by_age(files: dict[str, list[Part]], plan: Plan) -> list[str]:
       if part.first is not None:
         line, seconds = part.first
         known = line + offset <= formats.SAMPLE
-        return seconds if known else math.inf, *rotation.order(name)
+        return seconds if known else math.inf, *rotation.age(name)
       offset += part.lines
-    return math.inf, *rotation.order(name)
+    return math.inf, *rotation.age(name)
 
   return sorted(names, key=age)
 
@@ -108,7 +110,7 @@ def blocks(
   if plan.table == "csv" and len(names) > 1:
     logs_of = dict(zip(names, names, strict=True))
   elif not plan.table and plan.form.names_sessions:
-    found = rotation.logs(names)
+    found = rotation.log_names(names)
     if len(set(found)) > 1:
       logs_of = dict(zip(names, found, strict=True))
   rows = []

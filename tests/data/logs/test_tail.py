@@ -114,7 +114,7 @@ def test_every_line_is_read_once(tmp_path, rotation, seed):
       parts.add(chunk.part)
       saved.append((len(found), json.dumps(chunk.position)))
 
-  source, found, parts = start(None), [], set()
+  source, found, parts = start(Position()), [], set()
   saved = [(0, json.dumps(Position()))]
   for _ in range(120):
     match draw.choice(("write", "write", "read", "rotate", "pack", "restart")):
@@ -306,7 +306,7 @@ def test_a_damaged_packed_file_is_reported(tmp_path):
   path.write_bytes(b"next\n")
   again = FileTail(path, reported.append, chunk.position, grace=0)
   assert lines_of(again)[-1] == b"next"
-  assert reported[0].startswith(f"{path}: the rest of a packed part: ")
+  assert reported[0].startswith(f"{path}: the end of a packed part: ")
   assert len(reported) == 1
 
 
@@ -319,8 +319,8 @@ def test_many_empty_parts_are_passed(tmp_path, monkeypatch):
   for number in range(1, 150):
     path.with_name(f"{path.name}.{number}").touch()
   path.write_bytes(b"last\n")
-  listed = rotation.files(path)
-  monkeypatch.setattr(rotation, "files", lambda _: listed)
+  listed = rotation.list_parts(path)
+  monkeypatch.setattr(rotation, "list_parts", lambda _: listed)
   limit = sys.getrecursionlimit()
   sys.setrecursionlimit(len(inspect.stack()) + 120)
   try:
@@ -335,12 +335,12 @@ def test_the_bytes_that_wait_are_known_before_the_file_is_opened(tmp_path):
   path = tmp_path / "app.log"
   path.write_bytes(b"one\ntwo\n")
   source = FileTail(path, print)
-  assert source.behind() == 8
-  assert source.read(0) and source.behind() == 0
+  assert source.behind == 8
+  assert source.read(0) and source.behind == 0
   path.write_bytes(b"one\ntwo\nthree\n")
-  assert source.behind() == 6
-  assert FileTail(path, print, source.position).behind() == 6
-  assert FileTail(tmp_path / "later.log", print).behind() == 0
+  assert source.behind == 6
+  assert FileTail(path, print, source.position).behind == 6
+  assert FileTail(tmp_path / "later.log", print).behind == 0
 
 
 def test_a_packed_part_is_unpacked_few_times(tmp_path, monkeypatch):
@@ -397,7 +397,7 @@ def test_a_line_without_an_end_takes_no_memory(tmp_path):
   path.write_bytes(b"x" * 3_000_000)
   source = FileTail(path, print)
   assert source.read(0) is None
-  assert len(source._lines._held) == tail.LONGEST + 1
+  assert len(source._lines._begin) == tail.LONGEST + 1
   with path.open("ab") as file:
     file.write(b"\nshort\n")
   chunk = source.read(0)

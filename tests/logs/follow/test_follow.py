@@ -350,8 +350,7 @@ class Lines:
   def __init__(self, *lines):
     self._lines, self.position, self.ended = [*lines], Position(), False
 
-  def behind(self):
-    return 0
+  behind = 0
 
   def read(self, _):
     while self._lines and callable(self._lines[0]):
