@@ -493,7 +493,9 @@ def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
   judged(first, source, written)
   rows = [json.loads(row) for row in "".join(written).splitlines()]
   assert rows and {row["session"] for row in rows} == {"x"}
-  assert {row["kind"] for row in rows} == {1} and first.health.quiet == 1
+  assert {row["kind"] for row in rows} == {1} and first.health.figures[
+    "quiet_kinds"
+  ] == 1
   said, wrong = capsys.readouterr().err.splitlines()
   assert said == (
     f"alarms of kind 1 (? ?) are false by alarms.csv: {len(rows)} so far, and"
@@ -507,7 +509,10 @@ def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
   path.write_text("kind,session,answer\n1,x,false\n")
   again = service(made, tmp_path, written.append)
   judged(again, Lines(*lines("z"), path.unlink, *lines("v")), written)
-  assert "of kind 1" not in capsys.readouterr().err and again.health.quiet == 1
+  assert (
+    "of kind 1" not in capsys.readouterr().err
+    and again.health.figures["quiet_kinds"] == 1
+  )
   rows = [json.loads(row) for row in "".join(written).splitlines()]
   assert {row["session"] for row in rows} == {"x"}
   path.write_text("kind,session,answer\n1,x,\n")
@@ -515,4 +520,4 @@ def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
   judged(again, Lines(*lines("w")), written)
   rows = [json.loads(row) for row in "".join(written).splitlines()]
   assert {row["session"] for row in rows} == {"x", "w"}
-  assert again.health.quiet == 0
+  assert again.health.figures["quiet_kinds"] == 0
