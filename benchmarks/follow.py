@@ -191,15 +191,16 @@ def replay(workdir: Path, count: int):
       speed = count // 10 / (time.perf_counter() - begin)
       opened = service._model.follower.open_sessions
       print(
-        f"| {service.health.figures['events']:,} | {speed:,.0f} |"
+        f"| {events:,} | {speed:,.0f} |"
         f" {_resident() / 1e6:,.0f} | {opened:,} | {following.rows:,} |",
         flush=True,
       )
     written = (Path(folder) / "alarms.jsonl").read_text().count("\n")
     following.close()
   again = service._ended + opened - begun[0]
+  events = service.health.figures["events"]
   print(
-    f"{service.health.figures['events']:,} of {count:,} events; {following.rows:,} alarms"
+    f"{events:,} of {count:,} events; {following.rows:,} alarms"
     f" shown, {written:,} in alarms.jsonl; {begun[0]:,} orders: {opened:,} are"
     f" open, {service._ended:,} final verdicts, {again:,} on orders that went"
     " on after a silence"
