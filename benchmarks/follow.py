@@ -191,7 +191,7 @@ def replay(workdir: Path, count: int):
       speed = count // 10 / (time.perf_counter() - begin)
       opened = service._model.follower.open_sessions
       print(
-        f"| {events:,} | {speed:,.0f} |"
+        f"| {service.health.figures['events']:,} | {speed:,.0f} |"
         f" {_resident() / 1e6:,.0f} | {opened:,} | {following.rows:,} |",
         flush=True,
       )
