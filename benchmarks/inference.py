@@ -64,8 +64,7 @@ SIZES = ("128", "512")
 
 def sampling(H: int, streams: int, pattern: str | None = None) -> Work:
   """Returns the work of sampling; with a pattern, without Keras."""
-  from seqrnn.sampling.patterns.constraint import constraint
-  from seqrnn.sampling.patterns.table import compile_pattern
+  from seqrnn.sampling.patterns import compile_pattern, constraint
   from seqrnn.sampling.sampler import generator
 
   length = 6400 // min(streams, 4) if H < 200 else 640
@@ -111,7 +110,7 @@ def torch_sampling(
   import torch
 
   from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.sampling.patterns.table import NEVER, START, compile_pattern
+  from seqrnn.sampling.patterns import NEVER, START, compile_pattern
 
   model = torch_model(H)
 

@@ -31,7 +31,7 @@ from seqrnn.experiment import shapes as parameter_shapes
 from seqrnn.logs.detect.ensemble import Ensemble
 from seqrnn.logs.follow.stepping import advancer
 from seqrnn.runtime import sharding
-from seqrnn.sampling import choice
+from seqrnn.sampling import decoding
 from seqrnn.sampling.sampler import drawer
 from seqrnn.scoring.evaluation import adder, totals
 from seqrnn.scoring.predictions import calculator, ranker
@@ -274,9 +274,9 @@ def sampling(
     return None
   drawing: dict[str, Any] = {}
   if music:
-    drawing = {"how": choice.NOTES}
+    drawing = {"how": decoding.NOTES}
   elif likely:
-    drawing = {"how": choice.LIKELY_SYMBOL}
+    drawing = {"how": decoding.LIKELY_SYMBOL}
   params = parameter_shapes(experiment)
   carry = jax.eval_shape(lambda: decoder.start(config.sample.streams))
   notes = (NOTES,) if music else ()
@@ -284,7 +284,7 @@ def sampling(
   symbol_B = integers(config.sample.streams, *notes)
   ended_B = jax.ShapeDtypeStruct(symbol_B.shape, bool)
   number = jax.ShapeDtypeStruct((), jnp.float32)
-  limits = choice.Limits(integers(), number)
+  limits = decoding.Limits(integers(), number)
   settings = (number, limits) if likely else (number,)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
   state = carry, symbol_B, ended_B, ()

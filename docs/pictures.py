@@ -20,7 +20,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.data.vocabulary import BEGIN, Vocabulary
 from seqrnn.models import diagram, network
 from seqrnn.runtime import figures
-from seqrnn.sampling.patterns.table import NEVER, START, compile_pattern
+from seqrnn.sampling.patterns import NEVER, START, compile_pattern
 
 HERE = Path(__file__).parent
 T, ROWS = 101, 16

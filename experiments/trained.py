@@ -258,8 +258,8 @@ class Run(NamedTuple):
     """
     self._require("predict")
     config = self._changed("predict", {"text": text, **settings})
-    question, _ = infill.parse(self.experiment, config)
-    return infill.fill(self.experiment, self.params, question, config).best
+    question, _ = infill.parse_gaps(self.experiment, config)
+    return infill.fill_gaps(self.experiment, self.params, question, config)
 
   def states(
     self,

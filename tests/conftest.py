@@ -226,7 +226,7 @@ def registrations():
 
 
 # What applies models for a mode; tests call models and choice by hand, too.
-RUNS_MODELS = re.compile(r"seqrnn\.(?!models\.|runtime\.|inference\.choice)")
+RUNS_MODELS = re.compile(r"seqrnn\.(?!models\.|runtime\.|sampling\.decoding)")
 
 
 class OnlyMeshes:

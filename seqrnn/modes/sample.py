@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data import vocabulary
 from seqrnn.data.read import midi
 from seqrnn.errors import escaped
-from seqrnn.experiment import Experiment, Params, require, shapes
+from seqrnn.experiment import Experiment, Params
+from seqrnn.modes import load_model
 from seqrnn.runtime import files, fileset
-from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.sampling import texts
 from seqrnn.sampling.sampler import sample_music
 
@@ -25,18 +24,18 @@ def write_music(
 ) -> list[np.ndarray]:
   """Samples music; writes each piece as a MIDI file and as a picture."""
   settings = config.sample
-  made = sample_music(experiment, params, config)
+  pieces = sample_music(experiment, params, config)
   names = itertools.product(
     settings.temperature, range(1, settings.streams + 1)
   )
   with fileset.results(workdir, "sample", "written to") as folder:
-    for notes_TV, (temperature, stream) in zip(made, names, strict=True):
+    for notes_TV, (temperature, stream) in zip(pieces, names, strict=True):
       path = folder / f"music-{temperature:g}-{stream}.mid"
       midi.write(path, notes_TV, settings.tempo)
-      given = len(notes_TV) - settings.length
-      midi.draw(path.with_suffix(".png"), notes_TV, given)
+      primed = len(notes_TV) - settings.length
+      midi.draw(path.with_suffix(".png"), notes_TV, primed)
       print(f"{workdir / path.name}, {path.with_suffix('.png').name}")
-  return made
+  return pieces
 
 
 def write_texts(
@@ -46,60 +45,43 @@ def write_texts(
 
   With `sample.prompts` or `sample.format=jsonl` it writes samples.jsonl, too.
   """
-  settings = writing.config.sample
-  if settings.prompts is None and settings.format == "text":
-    return _show(writing, show)
-  lines: list[str] = []
-  made = _show(writing, show, lines)
-  # After all is drawn: another process waits for the time of writing only.
-  with (
-    fileset.results(workdir, "sample", "written to") as folder,
-    files.write_errors(workdir / "samples.jsonl"),
-  ):
-    (folder / "samples.jsonl").write_text("".join(lines), "utf-8")
-  return made
-
-
-def _show(
-  writing: texts.Writing,
-  show: Callable[[str], None],
-  lines: list[str] | None = None,
-) -> list[str]:
-  """Shows texts, and appends each as a JSON line if asked for."""
-  settings, made = writing.config.sample, []
+  settings, drawn, lines = writing.config.sample, [], []
   plain = settings.format == "text"
-  alone = plain and lines is None and settings.streams == 1
+  written = settings.prompts is not None or not plain
   kind = "stream" if settings.prompts is None else "prompt"
   for temperature in settings.temperature:
     if plain and len(settings.temperature) > 1:
       show(f"----- temperature {temperature:g}\n")
-    if alone:
-      text = ""
+    if settings.streams == 1 and not written:
+      drawn.append("")
       for piece in texts.stream(writing, temperature):
         show(piece)
-        text += piece
+        drawn[-1] += piece
       show("\n")
-      made.append(text)
       continue
-    found = texts.draw(writing, temperature, scored=lines is not None)
-    for number, one in enumerate(found, 1):
-      line = _line(one)
-      if lines is not None:
-        lines.append(line)
-      title = "" if alone else f"----- {kind} {number}\n"
-      show(f"{title}{one.text}\n" if plain else line)
-      made.append(one.text)
-  return made
+    samples = texts.draw(writing, temperature, scored=written)
+    for number, one in enumerate(samples, 1):
+      lines.append(_line(one))
+      show(f"----- {kind} {number}\n{one.text}\n" if plain else lines[-1])
+      drawn.append(one.text)
+  if written:
+    # After all is drawn: another process waits for the time of writing only.
+    with (
+      fileset.results(workdir, "sample", "written to") as folder,
+      files.write_errors(workdir / "samples.jsonl"),
+    ):
+      (folder / "samples.jsonl").write_text("".join(lines), "utf-8")
+  return drawn
 
 
 def _line(one: texts.Sample) -> str:
   """A line of samples.jsonl; a number that is not finite is null."""
-  fields = {
+  values = {
     name: None if isinstance(v, float) and not math.isfinite(v) else v
     for name, v in one._asdict().items()
     if v is not None
   }
-  return json.dumps(fields) + "\n"
+  return json.dumps(values) + "\n"
 
 
 def run(
@@ -110,11 +92,7 @@ def run(
   Raises:
     UserError: the task has no decoder.
   """
-  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  require(experiment, "sample", config.task)
-  params, _ = restore_params(
-    workdir, config.checkpoint.step, shapes(experiment)
-  )
+  experiment, params = load_model(build, config, workdir, "sample")
   if not experiment.writes_text:
     return write_music(experiment, params, config, workdir)
 

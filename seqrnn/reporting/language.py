@@ -22,8 +22,8 @@ from seqrnn.reporting.subject import (
   writer,
 )
 from seqrnn.reporting.units import Source
-from seqrnn.sampling.primes import prime_ids
 from seqrnn.sampling.sampler import generator, sample_music
+from seqrnn.sampling.texts import prime_ids
 from seqrnn.scoring.predictions import predictions
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
@@ -80,11 +80,11 @@ def samples(subject: Subject) -> Section:
   decoder, prime = subject.experiment.decoder, settings.prime
   assert decoder is not None, "checked by the caller"
   generate = generator(decoder, length=_DRAWN)
-  prime_BP, _ = prime_ids(symbols, prime, subject.config.data, 1, settings.seed)
+  ids_P, _ = prime_ids(symbols, prime, subject.config.data, settings.seed)
   several = len(settings.temperature) > 1
   texts = []
   for temperature in settings.temperature if several else _TEMPERATURES:
-    chunks = generate(subject.params, prime_BP, settings.seed, temperature)
+    chunks = generate(subject.params, ids_P[None], settings.seed, temperature)
     ids_T = np.concatenate(list(chunks), axis=1)[0]
     texts.append((f"{temperature:g}", symbols.text(ids_T[ids_T > END])))
   quoted = prime and repr(prime)

@@ -17,7 +17,7 @@ from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.models import cells
-from seqrnn.sampling.primes import start_ids
+from seqrnn.sampling.texts import start_ids
 
 _PAGE = Path(__file__).with_suffix(".html")
 _LIMIT = 2**25  # Parameters: a page of 90 MB.

@@ -1,39 +1,41 @@
 """Gaps of a text, filled by sampling.
 
 A language model draws fillings from left to right, and weights each with the
-probability of what follows it (importance sampling). A gap model draws one
-symbol after another from those on both sides (Gibbs sampling).
+probability of the text that follows it (importance sampling). A gap model draws
+one symbol after another from those on both sides (Gibbs sampling).
 """
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp, softmax
 
 from seqrnn.config.read import Config
 from seqrnn.data.read.spelling import spelled
 from seqrnn.data.sources.corpora import from_text
-from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
-from seqrnn.errors import UserError, counted
-from seqrnn.experiment import Experiment, Params
-from seqrnn.sampling.infill_rows import (
-  OPEN,
-  Reader,
-  both_sides_reader,
-  forward_reader,
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Carry, Decoder, Experiment, Filler, Params
+from seqrnn.runtime import sharding
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
+from seqrnn.sampling.decoding import Choice, Processor
+from seqrnn.sampling.sampler import (
+  drawer,
+  padded_prime,
+  prime_reader,
+  replayer,
 )
 
+OPEN = -1  # The id of a symbol in a gap.
 _LONGEST = 1000  # Symbols of all gaps.
 _SYMBOLS = 2**24  # Symbols of all candidates.
-_WEIGHTED = (
-  "approximate: from {} that the model drew from left to right,"
-  " weighted with the probability of what follows"
-)
-_GIBBS = (
-  "approximate: from {}, drawn symbol by symbol from both sides (Gibbs"
-  " sampling)"
-)
+_POSITIONS = 2**15  # Positions of the rows of a program, at most.
+_LOGITS = 2**22  # Logits of a step of all these rows, at most.
 
 
 class Question(NamedTuple):
@@ -48,12 +50,16 @@ class Question(NamedTuple):
   gaps: list[slice]
 
 
-def is_asked(config: Config) -> bool:
-  """Whether `predict.text` has a gap with a length."""
-  settings = config.predict
-  return settings.text is not None and bool(
-    re.search(_braces(settings.gap), settings.text)
-  )
+def is_asked(experiment: Experiment, config: Config) -> bool:
+  """Whether `predict.text` has a gap."""
+  text = config.predict.text
+  if text is None or re.search(_braces(config.predict.gap), text):
+    return text is not None
+  if experiment.filler is None:
+    return False
+  documents = from_text(text, experiment.vocabularies["symbols"].unit)
+  spellings = (spelled(one.symbols, config.data) for one in documents)
+  return any(spelled_mark(config) in symbols for symbols in spellings)
 
 
 def _braces(mark: str) -> str:
@@ -78,7 +84,9 @@ def spelled_mark(config: Config) -> str:
   return words[0]
 
 
-def parse(experiment: Experiment, config: Config) -> tuple[Question, list[str]]:
+def parse_gaps(
+  experiment: Experiment, config: Config
+) -> tuple[Question, list[str]]:
   """The question of `predict.text`, and its unknown symbols.
 
   Raises:
@@ -115,14 +123,23 @@ def parse(experiment: Experiment, config: Config) -> tuple[Question, list[str]]:
     parts[0] = np.append(np.int32(BEGIN), parts[0])
     if experiment.filler:
       parts[-1] = np.append(parts[-1], np.int32(END))
-  question = _question(parts, lengths)
-  _check(question, config, name)
   if experiment.filler is None and not len(parts[0]):
     raise UserError(
       f"{name}: begins with a gap; a language model with data.boundaries=False"
       " needs a symbol before it"
     )
-  return question, list(dict.fromkeys(unknown))
+  ids_T, gaps = parts[0], []
+  for n, part in zip(lengths, parts[1:], strict=True):
+    gaps.append(slice(len(ids_T), len(ids_T) + n))
+    ids_T = np.concatenate([ids_T, np.full(n, OPEN, np.int32), part])
+  count = config.predict.candidates
+  if not gaps or sum(lengths) > _LONGEST or count * len(ids_T) > _SYMBOLS:
+    raise UserError(
+      f"{name}: must have gaps, such as {mark}{{5}}, of at most {_LONGEST:,}"
+      f" symbols together, and with config.predict.candidates={count} at most"
+      f" {_SYMBOLS:,} symbols"
+    )
+  return Question(ids_T, gaps), list(dict.fromkeys(unknown))
 
 
 def _length(inside: str, name: str) -> int:
@@ -139,36 +156,9 @@ def _split(tokens: str | list[str], mark: str) -> list[str] | list[list[str]]:
   """The tokens between gaps of one symbol."""
   if isinstance(tokens, str):
     return tokens.split(mark)
-  pieces = [[]]
-  for token in tokens:
-    if token == mark:
-      pieces.append([])
-    else:
-      pieces[-1].append(token)
-  return pieces
-
-
-def _question(parts: list[np.ndarray], lengths: list[int]) -> Question:
-  ids_T, gaps = parts[0], []
-  for n, part in zip(lengths, parts[1:], strict=True):
-    gaps.append(slice(len(ids_T), len(ids_T) + n))
-    ids_T = np.concatenate([ids_T, np.full(n, OPEN, np.int32), part])
-  return Question(ids_T, gaps)
-
-
-def _check(question: Question, config: Config, name: str):
-  if not question.gaps:
-    raise UserError(f"{name}: has no gap; {config.predict.gap}{{5}} is one")
-  if np.sum(question.ids_T == OPEN) > _LONGEST:
-    raise UserError(
-      f"{name}: its gaps have more than {_LONGEST:,} symbols together"
-    )
-  size, count = len(question.ids_T), config.predict.candidates
-  if count * size > _SYMBOLS:
-    raise UserError(
-      f"config.predict.candidates={count}: with {counted(size, 'symbol')} of a"
-      f" text each, more than {_SYMBOLS:,} symbols"
-    )
+  ends = [n for n, token in enumerate(tokens) if token == mark]
+  begins = [0, *(n + 1 for n in ends)]
+  return [tokens[a:b] for a, b in zip(begins, [*ends, None], strict=True)]
 
 
 class Filling(NamedTuple):
@@ -181,7 +171,7 @@ class Filling(NamedTuple):
 
   Attributes:
     text: the text.
-    gaps: what stands in each gap, in the order of the text.
+    gaps: the text of each gap, in the order of the text.
     score: of a language model, log p(text) in nats. Of a gap model, the
       pseudo-log-likelihood of the text, which is the sum of log p(symbol | all
       other symbols) in nats.
@@ -195,17 +185,10 @@ class Filling(NamedTuple):
   probability: float | None
 
 
-class Fillings(NamedTuple):
-  """The best distinct fillings, and a sentence on how they were drawn."""
-
-  best: list[Filling]
-  how: str
-
-
-def fill(
+def fill_gaps(
   experiment: Experiment, params: Params, question: Question, config: Config
-) -> Fillings:
-  """The `predict.top_k` best fillings.
+) -> list[Filling]:
+  """The `predict.top_k` best distinct fillings.
 
   Args:
     experiment: it has a filler or a decoder.
@@ -222,17 +205,16 @@ def fill(
     ids_NT = np.unique(np.concatenate(sweeps), axis=0)
     score_N, _ = rows.log_p(ids_NT, ids_NT)
     chance_N = [None] * len(ids_NT)
-    how = _GIBBS.format(counted(len(ids_NT), "filling"))
   else:
-    drawn = forward(experiment, params, question, settings.candidates, rng)
-    first_N = np.unique(drawn.ids_NT, axis=0, return_index=True)[1]
-    ids_NT, score_N = drawn.ids_NT[first_N], drawn.score_N[first_N]
+    ids_NT, score_N, log_p = forward(
+      experiment, params, question, settings.candidates, rng
+    )
+    first_N = np.unique(ids_NT, axis=0, return_index=True)[1]
+    ids_NT, score_N = ids_NT[first_N], score_N[first_N]
     # The probability of the text is no less than that of these fillings.
-    log_p = max(drawn.log_p, logsumexp(score_N))
-    chance_N = np.exp(score_N - log_p).tolist()
-    how = _WEIGHTED.format(counted(settings.candidates, "filling"))
+    chance_N = np.exp(score_N - max(log_p, logsumexp(score_N))).tolist()
   text = experiment.vocabularies["symbols"].text
-  best = [
+  return [
     Filling(
       text(ids_NT[n]),
       [text(ids_NT[n, gap]) for gap in question.gaps],
@@ -241,23 +223,6 @@ def fill(
     )
     for n in np.argsort(-score_N, kind="stable")[: settings.top_k]
   ]
-  return Fillings(best, how)
-
-
-class Drawn(NamedTuple):
-  """Rows that a language model drew.
-
-  Attributes:
-    ids_NT: the rows.
-    score_N: as `Filling.score`.
-    weight_N: the log of each row's importance weight, p / q.
-    log_p: an estimate of log p(text), the sum over all fillings.
-  """
-
-  ids_NT: np.ndarray
-  score_N: np.ndarray
-  weight_N: np.ndarray
-  log_p: float
 
 
 def forward(
@@ -266,12 +231,17 @@ def forward(
   question: Question,
   N: int,
   rng: np.random.Generator,
-) -> Drawn:
-  """N fillings that a language model draws, with their importance weights.
+) -> tuple[np.ndarray, np.ndarray, float]:
+  """N fillings that a language model draws, by importance sampling.
 
-  The weight of a row is the probability of the text after a gap, and of what is
-  not drawn from the model's own distribution. Before the next gap, rows are
-  drawn anew with their weights (sequential Monte Carlo, Gordon et al. 1993).
+  The weight of a row is the probability of the text after a gap, and of all
+  that is not drawn from the model's own distribution. Before the next gap, rows
+  are drawn anew with their weights (sequential Monte Carlo, Gordon et al.
+  1993).
+
+  Returns:
+    the rows; log p of each; an estimate of log p(text), the sum over all
+    fillings.
   """
   ids_T, gaps = question
   first = gaps[0].start
@@ -283,7 +253,10 @@ def forward(
   ids_NT, weight_N = np.tile(ids_T[:first], (N, 1)), np.zeros(N)
   before, score_N = total, np.zeros(N)
   for stop in [*(gap.start for gap in gaps[1:]), len(ids_T)]:
-    pick_N = _resampled(weight_N, rng)
+    # Drawn with the weights, at equal distances.
+    ends_N = np.cumsum(softmax(weight_N))
+    at_N = (rng.random() + np.arange(N)) / N
+    pick_N = np.searchsorted(ends_N / ends_N[-1], at_N)
     before_N = score_N[pick_N]
     fixed_NT = np.tile(ids_T[first:stop], (N, 1))
     done_NT = ids_NT[pick_N, first:]
@@ -294,15 +267,139 @@ def forward(
     # p(text) is the product of the mean weights.
     total += logsumexp(weight_N) - np.log(N)
     ids_NT = np.concatenate([ids_NT[:, :first], drawn_NT], axis=1)
-  return Drawn(ids_NT, score_N + before, weight_N, float(total))
+  return ids_NT, score_N + before, float(total)
 
 
-def _resampled(weight_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """The rows drawn with their weights, at equal distances [N]."""
-  N = len(weight_N)
-  places_N = (rng.random() + np.arange(N)) / N
-  ends_N = np.cumsum(softmax(weight_N))
-  return np.searchsorted(ends_N / ends_N[-1], places_N)
+def _at(x_BT: jax.Array, t: jax.Array) -> jax.Array:
+  return jax.lax.dynamic_index_in_dim(x_BT, t, axis=1)
+
+
+def _allowed(fixed_BT, memory, logits_BV, t) -> jax.Array:
+  """The logits of symbols allowed in a gap, or of the symbol of the text."""
+  del memory
+  fixed_B1, id_1V = _at(fixed_BT, t), jnp.arange(logits_BV.shape[-1])[None]
+  allowed_BV = jnp.where(fixed_B1 == OPEN, id_1V > UNKNOWN, id_1V == fixed_B1)
+  return jnp.where(allowed_BV, logits_BV, -jnp.inf)
+
+
+def _draw_allowed(noise_BV: jax.Array, logits_BV: jax.Array) -> jax.Array:
+  return jnp.argmax(logits_BV + noise_BV, axis=-1).astype(jnp.int32)
+
+
+_CHOICE = Choice(jax.random.gumbel, _draw_allowed)
+_IN_GAPS = Processor(_allowed, lambda *args: args[1])
+
+
+class Reader(NamedTuple):
+  """How a model reads rows.
+
+  Attributes:
+    model: its step draws and scores.
+    params: of the model.
+    V: the size of the vocabulary.
+    begin: ids_BT -> the carry before the symbol before the rows, that symbol_B.
+  """
+
+  model: Decoder | Filler
+  params: Params
+  V: int
+  begin: Callable[[np.ndarray], tuple[Carry, np.ndarray]]
+
+  def _blocks(
+    self, fixed_NT: np.ndarray, ids_NT: np.ndarray
+  ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[Carry, np.ndarray]]]:
+    """Blocks of rows [B, W] of a few sizes, as each compiles a program."""
+    N, T = ids_NT.shape
+    W = padded_length(T)
+    B = 1 << (N - 1).bit_length()
+    B = max(min(B, _LOGITS // self.V, _POSITIONS // W), 1)
+    for first in range(0, N, B):
+      block = [x[first : first + B] for x in (fixed_NT, ids_NT)]
+      missing = B - len(block[0])
+      fixed_BW, ids_BW = (np.pad(x, [(0, missing), (0, W - T)]) for x in block)
+      yield fixed_BW, ids_BW, self.begin(ids_BW)
+
+  def draw(
+    self, fixed_NT: np.ndarray, ids_NT: np.ndarray, rng: np.random.Generator
+  ) -> np.ndarray:
+    """The rows with each symbol of a gap drawn from left to right.
+
+    Args:
+      fixed_NT: the symbols of the text, OPEN in gaps.
+      ids_NT: the symbols that a model of both sides reads on the right of a
+        position.
+      rng: of the seeds.
+    """
+    N, T = ids_NT.shape
+    drawn = []
+    for fixed_BW, ids_BW, begin in self._blocks(fixed_NT, ids_NT):
+      B, W = ids_BW.shape
+      # Drawing and replaying need the step alone.
+      draw = drawer(cast(Decoder, self.model), _CHOICE, (_IN_GAPS,), W)
+      state = *begin, np.zeros(B, bool), ((),)
+      seed = np.uint32(rng.integers(2**32))
+      _, drawn_BW = draw(self.params, state, seed, ((), (fixed_BW,)), 0, T)
+      drawn.append(np.asarray(drawn_BW)[:, :T])
+    return np.concatenate(drawn)[:N]
+
+  def log_p(
+    self, fixed_NT: np.ndarray, ids_NT: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The log p of rows by the model, and by the distribution of `draw` [N].
+
+    Padding and the boundaries of a document do not count, nor do unknown
+    symbols of the text, whose probability no training has learned.
+
+    Args:
+      fixed_NT: the symbols of the text, OPEN in gaps.
+      ids_NT: the filled rows.
+    """
+    replay, blocks = replayer(cast(Decoder, self.model), (_IN_GAPS,)), []
+    for fixed_BW, ids_BW, begin in self._blocks(fixed_NT, ids_NT):
+      each: Any = replay(self.params, (*begin, ((),)), (fixed_BW,), ids_BW)
+      some_BW = ~np.isin(ids_BW, (PAD, BEGIN, END, UNKNOWN))
+      blocks.append(
+        [np.where(some_BW, x, 0).sum(1, dtype=np.float64) for x in each]
+      )
+    model_N, drawn_N = np.concatenate(blocks, axis=1)[:, : len(ids_NT)]
+    return model_N, drawn_N
+
+
+def forward_reader(
+  experiment: Experiment, params: Params, left_P: np.ndarray
+) -> Reader:
+  """How a language model reads rows after a text."""
+  decoder = experiment.decoder
+  assert decoder is not None, "checked by the caller"
+  carry = prime_reader(decoder)(
+    params, padded_prime(left_P[None]), len(left_P) - 1
+  )
+
+  def begin(ids_BT):
+    B = len(ids_BT)
+    tiled = jax.tree.map(lambda x: np.repeat(x, B, axis=0), carry)
+    return tiled, np.full(B, left_P[-1], np.int32)
+
+  V = len(experiment.vocabularies["symbols"])
+  return Reader(decoder, params, V, begin)
+
+
+@lru_cache(CACHED_FUNCTIONS)
+def _starter(start):
+  return sharding.jit(start)
+
+
+def both_sides_reader(experiment: Experiment, params: Params) -> Reader:
+  """How a gap model reads rows."""
+  filler = experiment.filler
+  assert filler is not None, "checked by the caller"
+  start = _starter(filler.start)
+  return Reader(
+    filler,
+    params,
+    len(experiment.vocabularies["symbols"]),
+    lambda ids_BT: (start(params, ids_BT), np.zeros(len(ids_BT), np.int32)),
+  )
 
 
 def gibbs(

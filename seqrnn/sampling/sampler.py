@@ -1,5 +1,9 @@
-"""Symbols and frames of notes, drawn one by one in a compiled loop."""
+"""Symbols and frames of notes, drawn one by one in a compiled loop.
 
+And the probability of given symbols, from the decoder that would draw them.
+"""
+
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -12,16 +16,17 @@ from jax.sharding import Mesh
 from seqrnn.config.fields.conditions import SAMPLED_TEXT
 from seqrnn.config.fields.modes import SAMPLE
 from seqrnn.config.read import Config
+from seqrnn.data.read import music
 from seqrnn.data.vocabulary import END, PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Decoder, Experiment, Params
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-from seqrnn.sampling import choice, processors
-from seqrnn.sampling.primes import padded_prime, prime_frames
+from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
+from seqrnn.sampling import decoding
 
 _CHUNK = 256  # Symbols of one call, at most: text is printed while it grows.
 _NOISE = 2**20  # Random numbers drawn at once, at most.
+_PRIME = 1024  # The smallest length to which a prime is padded.
 
 
 def _part_size(total: int, limit: int) -> int:
@@ -29,8 +34,18 @@ def _part_size(total: int, limit: int) -> int:
   return -(-total // -(-total // limit))
 
 
+def padded_prime(prime_BP: np.ndarray) -> np.ndarray:
+  """A prime, padded to one of few lengths, as each compiles a program."""
+  size = _PRIME
+  while size < prime_BP.shape[1]:
+    size *= 4
+  padded_BP = np.zeros((len(prime_BP), size, *prime_BP.shape[2:]), np.int32)
+  padded_BP[:, : prime_BP.shape[1]] = prime_BP
+  return padded_BP
+
+
 @lru_cache(CACHED_FUNCTIONS)
-def reader(
+def prime_reader(
   decoder: Decoder, mesh: Mesh | None = None, aligned: bool = False
 ) -> Callable[..., Carry]:
   """A jitted function params, prime_BP, length -> carry.
@@ -58,10 +73,12 @@ def reader(
   return read
 
 
-def read(decoder: Decoder, params: Params, prime_BP: np.ndarray) -> Carry:
+def prime_carry(
+  decoder: Decoder, params: Params, prime_BP: np.ndarray
+) -> Carry:
   """The carry before the last symbol of a prime, padded at the start."""
   aligned = prime_BP.ndim == 2 and bool((prime_BP == PAD).any())
-  return reader(decoder, None, aligned)(
+  return prime_reader(decoder, None, aligned)(
     params, padded_prime(prime_BP), prime_BP.shape[1] - 1
   )
 
@@ -69,8 +86,8 @@ def read(decoder: Decoder, params: Params, prime_BP: np.ndarray) -> Carry:
 @lru_cache(CACHED_FUNCTIONS)
 def drawer(
   decoder: Decoder,
-  how: choice.Choice = choice.SYMBOL,
-  applied: tuple[processors.Processor, ...] = (),
+  how: decoding.Choice = decoding.SYMBOL,
+  applied: tuple[decoding.Processor, ...] = (),
   chunk: int = _CHUNK,
   numbers: int = _NOISE,
   mesh: Mesh | None = None,
@@ -85,9 +102,9 @@ def drawer(
   """
 
   @partial(sharding.jit, mesh=mesh)
-  def draw(params, state, seed, given, first, stop):
+  def draw(params, state, seed, values, first, stop):
     carry, symbol_B, ended_B, memories = state
-    settings, arrays = given
+    settings, arrays = values
     _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
     key = jax.random.key(seed)
     many = _part_size(chunk, max(1, numbers // like.size))
@@ -106,9 +123,13 @@ def drawer(
         t = begin + n
         carry, logits_BV = decoder.step(params, carry, symbol_B)
         noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
-        logits_BV = processors.apply(applied, arrays, memories, logits_BV, t)
+        logits_BV = decoding.process_logits(
+          applied, arrays, memories, logits_BV, t
+        )
         symbol_B = how.choose(noise_BV, logits_BV, *settings)
-        memories = processors.advance(applied, arrays, memories, symbol_B, t)
+        memories = decoding.advance_memories(
+          applied, arrays, memories, symbol_B, t
+        )
         symbols_TB = jax.lax.dynamic_update_index_in_dim(
           symbols_TB, symbol_B, t - first, 0
         )
@@ -143,8 +164,8 @@ def generator(
   decoder: Decoder,
   *,
   length: int,
-  how: choice.Choice = choice.SYMBOL,
-  applied: Sequence[processors.Applied] = (),
+  how: decoding.Choice = decoding.SYMBOL,
+  applied: Sequence[decoding.Applied] = (),
 ) -> Callable[..., Iterator[np.ndarray]]:
   """A function params, prime_BP, seed, *settings of `how` -> chunks.
 
@@ -172,7 +193,7 @@ def generator(
   def generate(
     params: Params, prime_BP: np.ndarray, seed: int, *settings: Any
   ) -> Iterator[np.ndarray]:
-    carry = read(decoder, params, prime_BP)
+    carry = prime_carry(decoder, params, prime_BP)
     last_B = prime_BP[:, -1].astype(np.int32)
     memories = tuple(one.start(prime_BP) for one in applied)
     state = carry, last_B, np.zeros(last_B.shape, bool), memories
@@ -187,6 +208,85 @@ def generator(
         return
 
   return generate
+
+
+@lru_cache(CACHED_FUNCTIONS)
+def replayer(
+  decoder: Decoder,
+  applied: tuple[decoding.Processor, ...] = (),
+  mesh: Mesh | None = None,
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """A jitted function of symbols after a prime -> their log-probabilities.
+
+  It maps params, (carry before the last symbol of the prime, that symbol_B,
+  memories), arrays of the processors, symbols_BT to log p of the model and of
+  the processed logits, both [B, T].
+  """
+
+  @partial(sharding.jit, mesh=mesh)
+  def replay(params, state, arrays, symbols_BT):
+    def step(state, following):
+      carry, symbol_B, memories = state
+      t, next_B = following
+      carry, logits_BV = decoder.step(params, carry, symbol_B)
+      after_BV = decoding.process_logits(
+        applied, arrays, memories, logits_BV, t
+      )
+      memories = decoding.advance_memories(applied, arrays, memories, next_B, t)
+      log_p = _log_p(logits_BV, next_B), _log_p(after_BV, next_B)
+      return (carry, next_B, memories), log_p
+
+    following = jnp.arange(symbols_BT.shape[1]), symbols_BT.T
+    _, (model_TB, after_TB) = jax.lax.scan(step, state, following)
+    return model_TB.T, after_TB.T
+
+  return replay
+
+
+def _log_p(logits_BV: jax.Array, symbol_B: jax.Array) -> jax.Array:
+  true_B1 = jnp.take_along_axis(logits_BV, symbol_B[:, None], axis=-1)
+  # A symbol that is not allowed has -inf, also where none is allowed.
+  total_B = jax.nn.logsumexp(logits_BV, axis=-1)
+  return jnp.where(
+    jnp.isneginf(true_B1[:, 0]), -jnp.inf, true_B1[:, 0] - total_B
+  )
+
+
+def log_probabilities(
+  decoder: Decoder, params: Params, prime_BP: np.ndarray, symbols_BT: np.ndarray
+) -> np.ndarray:
+  """The log p of each symbol after the prime, in nats [B, T]; 0 for padding.
+
+  Args:
+    decoder: of the model.
+    params: of the model.
+    prime_BP: the symbols before, at least one; padded at the start.
+    symbols_BT: padded at the end.
+  """
+  carry = prime_carry(decoder, params, prime_BP)
+  T = symbols_BT.shape[1]
+  padded_BT = np.pad(symbols_BT, [(0, 0), (0, padded_length(T) - T)])
+  state = carry, prime_BP[:, -1], ()
+  log_p_BT, _ = replayer(decoder)(params, state, (), padded_BT)
+  return np.where(symbols_BT != PAD, np.asarray(log_p_BT)[:, :T], 0)
+
+
+def prime_frames(data: Config, prime: str) -> np.ndarray:
+  """The notes [frames, V] that music continues; without prime, a silent frame.
+
+  Raises:
+    UserError: there is no such piece in the test split.
+  """
+  if not prime:
+    return np.zeros((1, music.NOTES), np.uint8)
+  pieces = music.read(data)["test"]
+  match = re.fullmatch(r"([0-9]{1,9})(?::([1-9][0-9]{0,8}))?", prime)
+  if not match or int(match[1]) >= len(pieces):
+    raise UserError(
+      f"config.sample.prime={prime!r}: must be a piece of the test split, 0 to"
+      f" {len(pieces) - 1}, or the first frames of one, as 3:16"
+    )
+  return pieces[int(match[1])][: int(match[2]) if match[2] else None]
 
 
 def sample_music(
@@ -209,13 +309,11 @@ def sample_music(
   prime_PV = prime_frames(config.data, settings.prime)
   prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))
   generate = generator(
-    experiment.decoder,
-    length=settings.length,
-    how=choice.NOTES,
+    experiment.decoder, length=settings.length, how=decoding.NOTES
   )
   shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
-  made = []
+  pieces = []
   for temperature in settings.temperature:
     chunks = generate(params, prime_BPV, settings.seed, temperature)
-    made += list(np.concatenate([shown_BPV, *chunks], axis=1))
-  return made
+    pieces += list(np.concatenate([shown_BPV, *chunks], axis=1))
+  return pieces

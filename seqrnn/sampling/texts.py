@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,36 +10,30 @@ import numpy as np
 
 from seqrnn.config.field import texts as parse_texts
 from seqrnn.config.read import Config
-from seqrnn.data.vocabulary import PAD, Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.data.read.spelling import spelled
+from seqrnn.data.sources.corpora import from_text
+from seqrnn.data.vocabulary import BEGIN, PAD, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Experiment, Params
-from seqrnn.sampling import choice, penalties, processors
-from seqrnn.sampling.patterns import constraint as patterns
-from seqrnn.sampling.primes import (
-  aligned,
-  prime_ids,
-  prompts,
-  report_unknown,
-  start_ids,
-)
-from seqrnn.sampling.replay import log_probabilities
-from seqrnn.sampling.sampler import generator
-from seqrnn.sampling.stopping import collect, ending, pieces
+from seqrnn.runtime import files
+from seqrnn.sampling import decoding, patterns, schema
+from seqrnn.sampling.automaton import PatternError
+from seqrnn.sampling.decoding import collect, ending, pieces
+from seqrnn.sampling.sampler import generator, log_probabilities
 
 _EXCERPT = 60  # Symbols.
 _ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
+_LIMIT = 2**28  # Bytes of a file of prompts.
 
 
 class Sample(NamedTuple):
   """A text that was drawn, as a line of samples.jsonl.
 
   Attributes:
-    prime: what it continues.
+    prime: the prime that it continues.
     text: the whole text, with the prime as the model reads it.
     log_prob: the log-probability of the drawn symbols under the model at
       temperature 1, in nats; None unless it was asked for.
-    log_prob_pattern: the same with the pattern or schema and other settings
-      that change logits; None without one.
     symbols: the number of drawn symbols; the end symbol, or the symbols of the
       stop text, are among them.
     temperature: at which it was drawn.
@@ -49,7 +44,6 @@ class Sample(NamedTuple):
   prime: str
   text: str
   log_prob: float | None
-  log_prob_pattern: float | None
   symbols: int
   temperature: float
   seed: int
@@ -68,87 +62,94 @@ def fields(settings: dict[str, Any]) -> dict[str, Any]:
   return settings
 
 
-def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
-  """A function params -> the first symbols of a sample.
+def prompts(path: str) -> list[tuple[str, str]]:
+  """The lines of `sample.prompts`: their places, for errors, and their texts.
 
-  The excerpt is empty where a task writes no text.
+  Empty lines are prompts, too, but for JSON lines.
+
+  Raises:
+    UserError: the file cannot be read, or has no prompt.
   """
-  settings = config.sample
-  if not experiment.writes_text:
-    return lambda _: ""
-  config = copy.deepcopy(config)
-  # They may need more symbols.
-  config.sample.update(pattern=None, schema=None, min_length=0)
-  generate = _begin(experiment, config, _EXCERPT)
-  symbols = experiment.vocabularies["symbols"]
-  prime_BP, _ = prime_ids(
-    symbols, settings.prime, config.data, 1, settings.seed
-  )
-
-  hidden = len(start_ids(symbols, config.data, settings.prime))
-
-  def excerpt(params: Params) -> str:
-    chunks = generate(params, prime_BP, settings.seed, settings.temperature[0])
-    [ids] = np.concatenate([prime_BP, *chunks], axis=1)
-    return symbols.text(ids[hidden:])
-
-  return excerpt
+  name = f"config.sample.prompts={path!r}"
+  try:
+    text = files.read(path, _LIMIT).decode("utf-8-sig")
+  except OSError as error:
+    raise UserError(f"{name}: cannot be read: {error.strerror}") from None
+  except UnicodeDecodeError as error:
+    raise UserError(f"{name}: byte {error.start} is not UTF-8") from None
+  lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+  rows = [(f"{path}:{n}: prime", line) for n, line in enumerate(lines, 1)]
+  if path.endswith(".jsonl"):
+    rows = [(where, _of_json(where, s)) for where, s in rows if s.strip()]
+  if not text or not rows:
+    raise UserError(f"{name}: must have at least one prompt")
+  return rows
 
 
-def _begin(
-  experiment: Experiment, config: Config, length: int
-) -> Callable[..., Iterator[np.ndarray]]:
-  """A function params, prime_BP, seed, temperature -> chunks of symbols."""
-  settings, symbols = config.sample, experiment.vocabularies["symbols"]
-  assert experiment.decoder is not None, "checked by the caller"
-  how, more = choice.SYMBOL, ()
-  limits = choice.Limits(min_p=settings.min_p)
-  if (settings.top_k, settings.top_p) != (None, None):
-    top_k, top_p = settings.top_k or len(symbols), settings.top_p or 1.0
-    limits = limits._replace(top_k=top_k, top_p=top_p)
-  if limits != choice.Limits():
-    how, more = choice.LIKELY_SYMBOL, (limits,)
-  decoder = experiment.decoder
-
-  def generate(
-    params: Params, prime_BP: np.ndarray, seed: int, temperature: float
-  ) -> Iterator[np.ndarray]:
-    applied = _applied(config, symbols, temperature, length)
-    draw = generator(decoder, length=length, how=how, applied=applied)
-    return draw(params, prime_BP, seed, temperature, *more)
-
-  return generate
+def _of_json(where: str, line: str) -> str:
+  try:
+    prime = json.loads(line)["prime"]
+    prime.encode()  # Half of a surrogate pair is no text.
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    raise UserError(f"{where}: must be a text in a JSON object") from None
+  return prime
 
 
-def _applied(
-  config: Config, symbols: Vocabulary, temperature: float, length: int
-) -> list[processors.Applied]:
-  """The processors of `config.sample`, in the order of their use.
+def start_ids(symbols: Vocabulary, data: Config, prime: str) -> np.ndarray:
+  """The ids before a prime, which are no part of a text.
 
-  This is the order of Hugging Face's transformers, but for no_repeat, which
-  comes last, as it yields where the others leave no other symbol.
+  It is the begin symbol with `data.boundaries`. A model of one document, whose
+  only begin it knows, has the line break `symbols.begin` in its place; so has,
+  without a prime, a model without `data.boundaries`.
   """
-  settings = config.sample
-  applied: list[processors.Applied] = []
-  if settings.repetition_penalty is not None:
-    penalty = settings.repetition_penalty
-    applied.append(penalties.repetition_penalty(penalty, len(symbols)))
-  if settings.min_length:
-    applied.append(penalties.min_length(settings.min_length))
-  applied += patterns.applied(config, symbols, temperature, length)
-  if settings.no_repeat is not None:
-    applied.append(penalties.no_repeat(settings.no_repeat, length))
-  return applied
+  if symbols.begin and (data.boundaries or not prime):
+    return symbols.encode([symbols.begin])
+  begins = data.boundaries and (prime or symbols.begin is None)
+  return np.array([BEGIN] if begins else [], np.int32)
+
+
+def prime_ids(
+  symbols: Vocabulary,
+  prime: str,
+  data: Config,
+  seed: int,
+  where: str = "config.sample.prime",
+) -> tuple[np.ndarray, list[str]]:
+  """The ids [P] that a text continues, and the prime's unknown symbols.
+
+  Without `start_ids` and prime, the text starts from a random symbol.
+
+  Raises:
+    UserError: the prime is not one sequence; each line is a session.
+  """
+  documents = from_text(prime, symbols.unit) if prime else []
+  if prime and len(documents) != 1:
+    raise UserError(
+      f"{where}={prime!r}: has {len(documents)} sequences of"
+      f" data.unit={symbols.unit}; a sample continues one sequence"
+    )
+  tokens = spelled(documents[0].symbols if documents else "", data)
+  start = start_ids(symbols, data, prime)
+  ids = np.concatenate([start, symbols.encode(tokens)])
+  if not len(ids):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(UNKNOWN + 1, len(symbols), 1, np.int32)
+  return ids, symbols.unknown(tokens)
+
+
+def report_unknown(unknown: list[str], where: str):
+  """Prints a line on stderr with the symbols that a model does not know."""
+  if unknown:
+    print(f"{where}: read as unknown: {listed(unknown)}", file=sys.stderr)
 
 
 class Writing(NamedTuple):
-  """What draws the texts of a config, and what they continue.
+  """A model, and the texts that it continues.
 
   Attributes:
     experiment: with a decoder.
     params: of its model.
     config: of the run.
-    generate: draws symbols, as `_begin` returns it.
     primes: the texts to continue.
     rows: their ids.
   """
@@ -156,7 +157,6 @@ class Writing(NamedTuple):
   experiment: Experiment
   params: Params
   config: Config
-  generate: Callable[..., Iterator[np.ndarray]]
   primes: list[str]
   rows: list[np.ndarray]
 
@@ -174,11 +174,6 @@ class Writing(NamedTuple):
     settings = self.config.sample
     return (settings.pattern, settings.schema) != (None, None)
 
-  @property
-  def applied(self) -> list[processors.Applied]:
-    """The processors of the logits at temperature 1."""
-    return _applied(self.config, self.symbols, 1.0, self.config.sample.length)
-
   def shown(self, n: int) -> np.ndarray:
     """The ids of a prime that are a part of its text."""
     # A random first symbol is no part of a match.
@@ -187,40 +182,82 @@ class Writing(NamedTuple):
       return ids[:0]
     return ids[len(start_ids(self.symbols, self.config.data, prime)) :]
 
+  def generate(
+    self, prime_BP: np.ndarray, seed: int, temperature: float
+  ) -> Iterator[np.ndarray]:
+    """Chunks of drawn symbols, [B, n]."""
+    settings, decoder = self.config.sample, self.experiment.decoder
+    assert decoder is not None, "checked by the caller"
+    how, more = decoding.SYMBOL, ()
+    limits = decoding.Limits(min_p=settings.min_p)
+    if (settings.top_k, settings.top_p) != (None, None):
+      top_k, top_p = settings.top_k or len(self.symbols), settings.top_p or 1.0
+      limits = limits._replace(top_k=top_k, top_p=top_p)
+    if limits != decoding.Limits():
+      how, more = decoding.LIKELY_SYMBOL, (limits,)
+    applied = _applied(self.config, self.symbols, temperature)
+    draw = generator(decoder, length=settings.length, how=how, applied=applied)
+    return draw(self.params, prime_BP, seed, temperature, *more)
+
+
+def _applied(
+  config: Config, symbols: Vocabulary, temperature: float
+) -> list[decoding.Applied]:
+  """The processors of `config.sample`, in the order of their use.
+
+  This is the order of Hugging Face's transformers, but for no_repeat, which
+  comes last, as it yields where the others leave no other symbol.
+  """
+  settings, applied = config.sample, []
+  if settings.repetition_penalty is not None:
+    penalty = settings.repetition_penalty
+    applied.append(decoding.repetition_penalty(penalty, len(symbols)))
+  if settings.min_length:
+    applied.append(decoding.min_length(settings.min_length))
+  name, pattern = "pattern", settings.pattern
+  if settings.schema is not None:
+    name, pattern = "schema", schema.pattern_of(settings.schema)
+  if pattern is not None:
+    length, boundaries = settings.length, config.data.boundaries
+    try:
+      table = patterns.compile_pattern(pattern, symbols)
+      one = patterns.constraint(table, length, temperature, boundaries)
+    except PatternError as error:
+      raise UserError(
+        f"config.sample.{name}={settings[name]!r}: {error}"
+      ) from None
+    applied.append(one)
+  if settings.no_repeat is not None:
+    applied.append(decoding.no_repeat(settings.no_repeat, settings.length))
+  return applied
+
 
 def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
-  """What draws the texts of `config.sample`; warns of unknown symbols.
+  """The texts of `config.sample` to draw; warns of unknown symbols.
 
   Raises:
     UserError: the primes cannot be read.
   """
-  settings, data = config.sample, config.data
+  settings, rows, unknown = config.sample, [], {}
   symbols = experiment.vocabularies["symbols"]
-  generate = _begin(experiment, config, settings.length)
-  if settings.prompts is None:
-    prime_BP, unknown = prime_ids(
-      symbols, settings.prime, data, settings.streams, settings.seed
+  field, primes = "sample.prime", [("config.sample.prime", settings.prime)]
+  primes *= settings.streams
+  if settings.prompts is not None:
+    field, primes = "sample.prompts", prompts(settings.prompts)
+  for n, (where, prime) in enumerate(primes):
+    ids, strange = prime_ids(
+      symbols, prime, config.data, settings.seed + n, where
     )
-    report_unknown(unknown, "sample.prime")
-    primes, rows = [settings.prime] * settings.streams, list(prime_BP)
-  else:
-    primes, rows, unknown = [], [], {}
-    for n, (where, prime) in enumerate(prompts(settings.prompts)):
-      [ids], strange = prime_ids(
-        symbols, prime, data, 1, settings.seed + n, where
-      )
-      primes.append(prime)
-      rows.append(ids)
-      unknown |= dict.fromkeys(strange)
-    report_unknown([*unknown], "sample.prompts")
-  return Writing(experiment, params, config, generate, primes, rows)
+    rows.append(ids)
+    unknown |= dict.fromkeys(strange)
+  report_unknown([*unknown], field)
+  return Writing(experiment, params, config, [s for _, s in primes], rows)
 
 
 def stream(writing: Writing, temperature: float) -> Iterator[str]:
   """Pieces of the first text, as they are drawn; joined they are the text."""
-  prime_BP = writing.rows[0][None]
   seed = writing.config.sample.seed
-  chunks = writing.generate(writing.params, prime_BP, seed, temperature)
+  chunks = writing.generate(writing.rows[0][None], seed, temperature)
   return pieces(writing.symbols, writing.shown(0), chunks, writing.stops)
 
 
@@ -249,14 +286,33 @@ def stream_of(
   return stream(begin(experiment, params, config), settings.temperature[0])
 
 
+def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
+  """A function params -> the first symbols of a sample.
+
+  The excerpt is empty where a task writes no text.
+  """
+  if not experiment.writes_text:
+    return lambda _: ""
+  config = copy.deepcopy(config)
+  settings = config.sample
+  # A pattern may need more symbols.
+  settings.update(pattern=None, schema=None, min_length=0, length=_EXCERPT)
+  symbols = experiment.vocabularies["symbols"]
+  ids, _ = prime_ids(symbols, settings.prime, config.data, settings.seed)
+  writing = Writing(experiment, None, config, [settings.prime], [ids])
+  return lambda params: "".join(
+    stream(writing._replace(params=params), settings.temperature[0])
+  )
+
+
 def draw(
   writing: Writing, temperature: float, scored: bool = False
 ) -> Iterator[Sample]:
   """The texts at a temperature.
 
   Args:
-    writing: what to draw.
-    temperature: at which it is drawn.
+    writing: the texts to draw.
+    temperature: at which they are drawn.
     scored: with log-probabilities.
   """
   settings, count = writing.config.sample, len(writing.rows)
@@ -279,53 +335,34 @@ def _group(
   scored: bool,
 ) -> list[Sample]:
   """The text of each of the chosen primes."""
-  settings, symbols = writing.config.sample, writing.symbols
-  prime_BP = aligned([writing.rows[n] for n in chosen])
-  chunks = writing.generate(writing.params, prime_BP, seed, temperature)
+  symbols, rows = writing.symbols, [writing.rows[n] for n in chosen]
+  P = max(map(len, rows))
+  prime_BP = np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
+  chunks = writing.generate(prime_BP, seed, temperature)
   shown = [writing.shown(n) for n in chosen]
   drawn_BT = collect(symbols, shown, chunks, writing.stops)
   samples, bounded = [], writing.config.data.boundaries
   for n, prime_P, drawn_T in zip(chosen, shown, drawn_BT, strict=True):
     text, size, ended = ending(symbols, prime_P, drawn_T, writing.stops)
     if ended == "end" and (writing.patterned or not bounded):
-      size -= 1  # The model's own end has no probability, or another one.
-    prime = writing.primes[n]
+      size -= 1  # The model gives such an end no probability, or another one.
+    prime, first_seed = writing.primes[n], writing.config.sample.seed
     samples.append(
-      Sample(prime, text, None, None, size, temperature, settings.seed, ended)
+      Sample(prime, text, None, size, temperature, first_seed, ended)
     )
-  return _scored(writing, prime_BP, drawn_BT, samples) if scored else samples
-
-
-def _scored(
-  writing: Writing,
-  prime_BP: np.ndarray,
-  drawn_BT: np.ndarray,
-  samples: list[Sample],
-) -> list[Sample]:
-  """Texts with their log-probabilities."""
+  if not scored:
+    return samples
   decoder = writing.experiment.decoder
   assert decoder is not None, "checked by the caller"
   size_B1 = np.array([one.symbols for one in samples])[:, None]
-  end_B1 = np.array([one.ended == "end" for one in samples])[:, None]
-  place_1T = np.arange(drawn_BT.shape[1])[None]
-  counted_BT = place_1T < size_B1
-  # The sampler's probability has that of the end of a match.
-  known_BT = place_1T < size_B1 + (end_B1 & writing.patterned)
-  found = log_probabilities(
-    decoder,
-    writing.params,
-    prime_BP,
-    np.where(known_BT, drawn_BT, PAD),
-    writing.applied,
+  counted_BT = np.arange(drawn_BT.shape[1])[None] < size_B1
+  log_p_BT = log_probabilities(
+    decoder, writing.params, prime_BP, np.where(counted_BT, drawn_BT, PAD)
   )
-  model_BT, after_BT = (np.asarray(x, np.float64) for x in found)
-  model_B = np.where(counted_BT, model_BT, 0).sum(axis=1).tolist()
-  after_B = after_BT.sum(axis=1).tolist()
-  if not writing.patterned:
-    after_B = [None] * len(samples)
+  log_p_B = log_p_BT.sum(axis=1, dtype=np.float64).tolist()
   return [
-    one._replace(log_prob=model, log_prob_pattern=after)
-    for one, model, after in zip(samples, model_B, after_B, strict=True)
+    one._replace(log_prob=log_p)
+    for one, log_p in zip(samples, log_p_B, strict=True)
   ]
 
 

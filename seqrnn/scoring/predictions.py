@@ -20,7 +20,6 @@ from seqrnn.experiment import Carry, Experiment, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-OPEN_GAP = ""  # The symbol of a gap; no vocabulary has it.
 _LENGTH = 60  # Characters of a text in a table, at most.
 _TARGETS = 8  # Targets that the text of a Prediction has, at most.
 _NONE = np.empty((0, 0))
@@ -289,61 +288,6 @@ def _rows(
         **fields,
       )
       yield int(batch["place"][row]), prediction
-
-
-@lru_cache(CACHED_FUNCTIONS)
-def chooser(
-  predict: Callable[..., Any], mesh: Mesh | None = None
-) -> Callable[..., Any]:
-  """A jitted function params, inputs_BT -> most likely ids, probabilities."""
-
-  @partial(sharding.jit, mesh=mesh)
-  def most_likely(params, inputs_BT):
-    reset_B = jnp.ones(inputs_BT.shape[0], bool)
-    batch = {"inputs": inputs_BT, "reset": reset_B}
-    _, logits_BTV = predict(params, (), batch)
-    chances_BTV = jax.nn.softmax(
-      logits_BTV.at[..., : UNKNOWN + 1].set(-jnp.inf)
-    )
-    return jnp.argmax(chances_BTV, -1), jnp.max(chances_BTV, -1)
-
-  return most_likely
-
-
-def fill(
-  experiment: Experiment, params: Params, documents: Pieces
-) -> tuple[str, list[tuple[int, float]]]:
-  """Fills the unknown symbols of a text, the most probable symbol first.
-
-  Each filled symbol is context for the remaining gaps.
-
-  Returns:
-    the filled texts, a line each; the inserted ids with their probabilities, in
-    the order of the gaps.
-  """
-  symbols = experiment.vocabularies["symbols"]
-  assert experiment.predict is not None, "checked by the caller"
-  most_likely = chooser(experiment.predict)
-  filled: dict[int, list[int]] = {}
-  inserted = []
-  for batch in experiment.batches(documents, 0, ordered=True, named=True):
-    inputs_BT = batch["inputs"].copy()
-    gaps_BT = inputs_BT == UNKNOWN
-    chances_BT = np.zeros(inputs_BT.shape)
-    while (open_BT := inputs_BT == UNKNOWN).any():
-      best_BT, chance_BT = jax.device_get(most_likely(params, inputs_BT))
-      chance_BT = np.where(open_BT, chance_BT, -1)
-      rows = np.flatnonzero(open_BT.any(1))
-      places = chance_BT[rows].argmax(1)
-      inputs_BT[rows, places] = best_BT[rows, places]
-      chances_BT[rows, places] = chance_BT[rows, places]
-    for row, document in enumerate(batch["document"].tolist()):
-      ids = inputs_BT[row]
-      filled.setdefault(document, []).extend(ids[ids != PAD].tolist())
-    inserted += zip(
-      inputs_BT[gaps_BT].tolist(), chances_BT[gaps_BT].tolist(), strict=True
-    )
-  return "\n".join(map(symbols.text, filled.values())), inserted
 
 
 def console_text(text: str) -> str:

@@ -13,7 +13,7 @@ from seqrnn.logs.detect.ensemble import Ensemble
 from seqrnn.logs.follow import stepping
 from seqrnn.models import arrays
 from seqrnn.runtime import sharding
-from seqrnn.sampling import replay, sampler
+from seqrnn.sampling import sampler
 from seqrnn.scoring import evaluation, predictions, scoring
 from seqrnn.training import step
 
@@ -85,12 +85,8 @@ MAKERS = {
     predictions.calculator(model, ABSENT),
     ((), BATCH),
   ),
-  "chooser": lambda model, _: (
-    predictions.chooser(model, ABSENT),
-    (INPUTS,),
-  ),
   "reader": lambda _, decoder: (
-    sampler.reader(decoder, ABSENT),
+    sampler.prime_reader(decoder, ABSENT),
     (INPUTS, 5),
   ),
   "drawer": lambda _, decoder: (
@@ -98,7 +94,7 @@ MAKERS = {
     (STATE, np.uint32(0), ((1.0,), ()), 0, 5),
   ),
   "replayer": lambda _, decoder: (
-    replay.replayer(decoder, mesh=ABSENT),
+    sampler.replayer(decoder, mesh=ABSENT),
     ((*STATE[:2], ()), (), INPUTS),
   ),
   "follow": lambda _, decoder: (
@@ -148,7 +144,7 @@ def test_devices_of_older_versions_of_jax_name_no_platform(monkeypatch):
 def test_without_a_mesh_one_device_of_the_process_is_meant(
   model, decoder, seen
 ):
-  sampler.reader(decoder)(jnp.ones(()), INPUTS, 5)
+  sampler.prime_reader(decoder)(jnp.ones(()), INPUTS, 5)
   predictions.ranker(model, 3)(jnp.ones(()), (), BATCH)
   assert set(seen) == {("cpu", 1)}
 

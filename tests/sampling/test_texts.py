@@ -6,14 +6,14 @@ import json
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from seqrnn.data.vocabulary import BEGIN, END, PAD
+from configs import base
+from seqrnn.data import vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import MachineError, UserError
-from seqrnn.experiment import Decoder
 from seqrnn.modes.sample import write_texts
 from seqrnn.runtime import fileset
 from seqrnn.sampling import sampler, texts
@@ -81,18 +81,18 @@ def test_a_stop_text_may_cross_chunks(run, monkeypatch, chunk):
 
 def test_no_chunk_is_drawn_after_all_streams_have_stopped(run, monkeypatch):
   monkeypatch.setattr(sampler, "_CHUNK", 8)
-  config = run._sampled("", {"length": 800, "streams": 3, "stop": '["a", "b"]'})
-  writing = texts.begin(run.experiment, run.params, config)
   chunks = []
 
-  def generate(*given):
-    for chunk in writing.generate(*given):
+  def generate(*settings):
+    for chunk in generate_all(*settings):
       chunks.append(chunk)
       yield chunk
 
-  found = [*texts.draw(writing._replace(generate=generate), 1.0)]
-  assert {one.ended for one in found} == {"stop"} and len(chunks) < 10
-  assert not any(set("ab") & set(one.text) for one in found)
+  generate_all = texts.Writing.generate
+  monkeypatch.setattr(texts.Writing, "generate", generate)
+  every = drawn(run, "", length=800, streams=3, stop=["a", "b"])
+  assert {one.ended for one in every} == {"stop"} and len(chunks) < 10
+  assert not any(set("ab") & set(one.text) for one in every)
 
 
 def test_the_end_is_held_back(run):
@@ -126,29 +126,17 @@ def test_repeats_are_not_drawn(run):
 def test_a_pattern_holds_for_prompts(run, tmp_path):
   prompts = tmp_path / "primes.txt"
   prompts.write_text("ab\ncde\n")
-  every = drawn(run, length=9, pattern="[ab]{2}", streams=99)
-  chances = {one.text: np.exp(one.log_prob_pattern) for one in every}
-  assert {*chances} == {"aa", "ab", "ba", "bb"}
-  assert sum(chances.values()) == pytest.approx(1, rel=1e-4)
   settings = {"length": 9, "pattern": "[ab]+", "prompts": str(prompts)}
   first, second = drawn(run, **settings, no_repeat=2)
   assert re.fullmatch("ab[ab]+", first.text)
   assert re.fullmatch("cde[ab]+", second.text)
-  assert first.log_prob_pattern >= first.log_prob - 1e-4
-
-
-def test_an_end_that_was_not_learned_is_not_counted(run):
+  # An end that was not learned is not counted.
   bare = run._replace(config=run._changed("data", {"boundaries": False}))
   [one] = drawn(bare, "ab", length=9, pattern="[cd]{3}")
   assert (one.symbols, one.ended) == (3, "end")
-
-
-def test_the_start_of_shorter_primes_is_not_read():
-  step = lambda _, carry_B, symbol_B: (10 * carry_B + symbol_B, carry_B)
-  decoder = Decoder(lambda B: jnp.ones(B), step)
-  prime_BP = np.array([[PAD] * 2 + [4, 5], [6, 7, 8, 9], [PAD] * 3 + [7]])
-  carry_B = sampler.read(decoder, {}, prime_BP)
-  np.testing.assert_array_equal(carry_B, [14, 1678, 1])
+  # Excerpts of a training have no pattern.
+  config = run._sampled("", {"length": 9, "pattern": "a{9}"})
+  assert len(texts.excerpts(run.experiment, config)(run.params)) == 60
 
 
 def test_prompts_are_continued_together(run, tmp_path, monkeypatch, capsys):
@@ -157,9 +145,9 @@ def test_prompts_are_continued_together(run, tmp_path, monkeypatch, capsys):
   plain.write_text("\n".join(primes) + "\n")
   lines.write_text("\n\n".join(json.dumps({"prime": p}) for p in primes))
   monkeypatch.setattr(texts, "_ROWS", 2)
-  found = drawn(run, length=20, temperature=0, prompts=str(plain))
-  assert [one.prime for one in found] == primes
-  for one in found:
+  every = drawn(run, length=20, temperature=0, prompts=str(plain))
+  assert [one.prime for one in every] == primes
+  for one in every:
     [alone] = drawn(run, one.prime, length=20, temperature=0)
     assert one.text == alone.text
     assert one.log_prob == pytest.approx(alone.log_prob, rel=1e-4)
@@ -172,8 +160,9 @@ def test_prompts_are_continued_together(run, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(texts, "_ROWS", 2)
   twice = tmp_path / "twice.txt"
   twice.write_text("a\n" * 5)
-  made = run.sample(prompts=str(twice), length=20)
-  assert len({*made}) == 5  # Groups of two have draws of their own.
+  assert (
+    len({*run.sample(prompts=str(twice), length=20)}) == 5
+  )  # Groups of two have draws of their own.
 
 
 def test_json_lines_say_how_each_text_was_made(run, tmp_path):
@@ -219,62 +208,37 @@ def test_a_stream_is_the_text(run, monkeypatch):
       run.stream(**{name: value})
 
 
-@pytest.mark.parametrize(
-  ("content", "rule"),
-  [
+def test_settings_that_are_refused(run, tmp_path):
+  path, lines = tmp_path / "primes.txt", tmp_path / "primes.jsonl"
+  settings = {"prompts": str(path)}
+  name = f"config.sample.prompts={str(path)!r}: "
+  for content, rule in (
+    (None, "cannot be read: No such file or directory"),
     (b"", "must have at least one prompt"),
     (b"a\xff\n", "byte 1 is not UTF-8"),
-    (None, "cannot be read: No such file or directory"),
-  ],
-)
-def test_a_file_of_prompts_that_is_none(run, tmp_path, content, rule):
-  path = tmp_path / "primes.txt"
-  if content is not None:
-    path.write_bytes(content)
-  with pytest.raises(UserError) as caught:
-    run.sample(prompts=str(path))
-  assert str(caught.value) == f"config.sample.prompts={str(path)!r}: {rule}"
-
-
-@pytest.mark.parametrize(
-  "line", ["{", "[]", '{"text": "a"}', '{"prime": 1}', '{"prime": "\\ud800"}']
-)
-def test_a_json_line_without_a_prime(run, tmp_path, line):
-  path = tmp_path / "primes.jsonl"
-  path.write_text(f'{{"prime": "a"}}\n{line}\n')
-  with pytest.raises(UserError) as caught:
-    run.sample(prompts=str(path))
-  assert (
-    str(caught.value) == f"{path}:2: prime: must be a text in a JSON object"
-  )
-
-
-@pytest.mark.parametrize(
-  ("settings", "rule"),
-  [
-    (
-      {"stop": ""},
-      "must be a text, or a JSON list of texts, such as",
-    ),
+  ):
+    if content is not None:
+      path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^{re.escape(name + rule)}$"):
+      run.sample(**settings)
+  for line in ("{", "[]", '{"text": "a"}', '{"prime": 1}'):
+    lines.write_text(f'{{"prime": "a"}}\n{line}\n')
+    with pytest.raises(UserError, match=":2: prime: must be a text in a JSON"):
+      run.sample(prompts=str(lines))
+  for settings, rule in (
+    ({"stop": ""}, "must be a text, or a JSON list of texts, such as"),
     ({"stop": ["a", ""]}, "none of them empty"),
-    ({"stop": []}, "none of them empty"),
-    ({"stop": ["a", 1]}, "none of them empty"),
     ({"stop": [b"a"]}, "none of them empty"),
-    ({"stop": '["a"'}, "must be a text, or a JSON list of texts"),
     ({"stop": "a", "pattern": "b"}, "a match ends by itself"),
     ({"pattern": 5}, "sample.pattern=5: must be a text, or none"),
-    ({"prime": None}, "sample.prime=None: must be a text"),
+    ({"pattern": "a", "schema": "b.json"}, "set one of the two; a schema"),
     ({"min_length": 9, "length": 8}, "the minimum must not exceed the length"),
     ({"no_repeat": 2, "length": 2**30}, "at most 2\\*\\*24 symbols"),
     ({"prompts": "x", "prime": "a"}, "set one of the two"),
-    ({"prompts": "x", "streams": 2}, "each prompt has one sample"),
     ({"min_p": 0.0}, "must be above 0 and at most 1"),
-    ({"repetition_penalty": 0.0}, "must be from 0.01 to 100"),
-  ],
-)
-def test_settings_that_exclude_each_other(run, settings, rule):
-  with pytest.raises(UserError, match=rule):
-    run.sample(**settings)
+  ):
+    with pytest.raises(UserError, match=rule):
+      run.sample(**settings)
 
 
 def test_a_full_disk_is_one_of_samples_jsonl(run, tmp_path, monkeypatch):
@@ -285,3 +249,67 @@ def test_a_full_disk_is_one_of_samples_jsonl(run, tmp_path, monkeypatch):
   writing = texts.begin(run.experiment, run.params, config)
   with pytest.raises(MachineError, match="samples.jsonl: cannot be written"):
     write_texts(writing, tmp_path, lambda _: None)
+
+
+def test_primes():
+  symbols = Vocabulary("char", ("a", "b", "c"))
+  begun, bare = (base.get_config().data for _ in range(2))
+  bare.boundaries = False
+  ids, unknown = texts.prime_ids(symbols, "abz", begun, 0)
+  assert ids.tolist() == [BEGIN, 4, 5, UNKNOWN]
+  assert unknown == ["z"]
+  ids, unknown = texts.prime_ids(symbols, "ab", bare, 0)
+  assert ids.tolist() == [4, 5] and not unknown
+  bare.lowercase = True
+  ids, unknown = texts.prime_ids(symbols, "aB", bare, 0)
+  assert ids.tolist() == [4, 5] and not unknown
+  with pytest.raises(
+    UserError, match=r"^config\.sample\.prime='a\\nb': has 2 s"
+  ):
+    events = Vocabulary("session", ("a", "b"))
+    texts.prime_ids(events, "a\nb", begun, 0)
+  ids, _ = texts.prime_ids(symbols, "", begun, 0)
+  assert ids.tolist() == [BEGIN]
+  firsts = [texts.prime_ids(symbols, "", bare, n)[0][0] for n in range(50)]
+  assert set(firsts) == {4, 5, 6}
+
+
+ONE = "ob done!\nA second line.\nThe third one.\n" * 9
+
+
+@pytest.mark.parametrize(
+  ("fields", "content", "begin"),
+  [
+    ({}, ONE, "\n"),
+    ({"data.boundaries": False, "data.unit": "byte"}, ONE, "\n"),
+    ({"data.unit": "word"}, ONE, "\n"),
+    ({"data.unit": "word"}, ONE.replace("\n", " "), ""),
+  ],
+)
+def test_a_model_of_one_document_begins_at_a_line(
+  tmp_path, fields, content, begin
+):
+  (tmp_path / "one").write_text(content)
+  fields = {"data.path": str(tmp_path / "one"), "sample.length": 9, **fields}
+  config = tiny(tmp_path, {**fields, "sample.streams": 3})
+  new = experiments.build(config, None)
+  vocabulary.save(tmp_path / "vocabulary.json", new.vocabularies)
+  (tmp_path / "one").unlink()  # Samples need no corpus.
+  known = vocabulary.load(tmp_path / "vocabulary.json")
+  experiment = experiments.build(config, known)
+  symbols = experiment.vocabularies["symbols"]
+  params = jax.jit(experiment.init)(jax.random.key(1))
+  writing = texts.begin(experiment, params, config)
+  firsts = {symbols.names(row)[-1] for row in writing.rows}
+  if begin:
+    assert firsts == set(symbols.names(symbols.encode([begin])))
+    assert [writing.shown(n).size for n in range(3)] == [0, 0, 0]
+  else:  # Any symbol begins a word.
+    assert firsts <= set(symbols.symbols) and len(firsts) > 1
+    assert [writing.shown(n).size for n in range(3)] == [1, 1, 1]
+  config.sample.prime = "The"
+  primed = texts.begin(experiment, params, config)
+  assert symbols.text(primed.shown(0)) == "The"
+  bare = not config.data.boundaries
+  start = [] if bare else symbols.encode([begin]) if begin else [BEGIN]
+  assert primed.rows[0].tolist() == [*start, *primed.shown(0)]

@@ -81,15 +81,14 @@ PREDICT = group(
   gap=Field(
     "_",
     NOT_EMPTY,
-    "The text that marks a gap of one symbol in predict.text or predict.path."
-    " In predict.text, a gap may have a length, as _{5}; a language model fills"
-    " only these.",
+    "The text that marks a gap of one symbol in predict.text. A gap may have a"
+    " length, as _{5}; a language model fills only these.",
     (DETECTION,),
   ),
   candidates=Field(
     512,
     integer(1, 10_000_000, "1 to 10,000,000"),
-    "The number of fillings that are drawn for gaps with lengths.",
+    "The number of fillings that are drawn for gaps.",
     (DETECTION,),
   ),
   sweeps=Field(

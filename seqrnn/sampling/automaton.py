@@ -1,7 +1,7 @@
 """outlines-core in a process of its own, whose time and memory are bounded.
 
 The automaton of a short expression can have billions of states, and
-outlines-core has no limit. `python bounded.py automaton` reads a regular
+outlines-core has no limit. `python automaton.py regex` reads a regular
 expression and writes its automaton; `schema` reads a JSON schema and writes its
 regular expression. This module imports nothing large.
 """
@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 
-STATES = 10_000  # Of an automaton, at most.
+STATES = 2**15  # At most; a table of symbols has far fewer than one of bytes.
 _SECONDS, _BYTES = 5, 2**29  # Of the process, at most.
 _TOO_LARGE = 3  # An exit status.
 _ROW = 257  # A state after each byte, and whether a text may end here.
@@ -23,22 +23,18 @@ class PatternError(Exception):
   """A pattern has no automaton; the message follows its name and value."""
 
 
-class TooLarge(PatternError):
-  """The automaton of a pattern has too many states."""
-
-  def __init__(self):
-    super().__init__(
-      f"its automaton needs more than {STATES:,} states, or than {_SECONDS} s"
-      " to be built"
-    )
+TOO_LARGE = PatternError(
+  f"its automaton needs more than {STATES:,} states, {_SECONDS} s or"
+  f" {_BYTES >> 20} MB"
+)
 
 
-def run(work: str, text: str) -> bytes:
+def bounded(work: str, text: str) -> bytes:
   """The output of a process.
 
   Raises:
-    PatternError: outlines-core refuses the text, or is not installed.
-    TooLarge: the process took too much.
+    PatternError: outlines-core refuses the text, is not installed, or exceeds a
+      limit.
   """
   if importlib.util.find_spec("outlines_core") is None:
     raise PatternError(
@@ -47,9 +43,10 @@ def run(work: str, text: str) -> bytes:
   command = [sys.executable, "-P", __file__, work]
   done = subprocess.run(command, input=text.encode(), capture_output=True)
   if done.returncode < 0 or done.returncode == _TOO_LARGE:
-    raise TooLarge
+    raise TOO_LARGE
   if done.returncode:
-    raise PatternError(done.stderr.decode().strip().rpartition("\n")[2])
+    error = done.stderr.decode().strip().rpartition("\n")[2]
+    raise PatternError(f"outlines-core refuses it: {error}")
   return done.stdout
 
 
@@ -71,12 +68,6 @@ def automaton(text: str) -> bytes:
   return rows.tobytes()
 
 
-def _schema(text: str) -> bytes:
-  from outlines_core import json_schema
-
-  return json_schema.build_regex_from_schema(text).encode()
-
-
 def _main():
   for limit, value in (
     (resource.RLIMIT_CORE, 0),
@@ -85,12 +76,17 @@ def _main():
   ):
     with contextlib.suppress(ValueError, OSError):  # A lower one stays.
       resource.setrlimit(limit, (value, value))
-  works = {"automaton": automaton, "schema": _schema}
+  text = sys.stdin.buffer.read().decode()
   try:
-    written = works[sys.argv[1]](sys.stdin.buffer.read().decode())
+    if sys.argv[1] == "schema":
+      from outlines_core import json_schema
+
+      output = json_schema.build_regex_from_schema(text).encode()
+    else:
+      output = automaton(text)
   except MemoryError:
     sys.exit(_TOO_LARGE)
-  sys.stdout.buffer.write(written)
+  sys.stdout.buffer.write(output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,447 @@
+"""How the next symbol is chosen from logits, and where a text ends.
+
+Logits processors change the logits before a symbol is drawn: a pattern, a
+penalty of repeats. They run inside the compiled loop. Values that differ from
+call to call, such as the table of an automaton, are arrays, so that other
+values of the same shapes reuse the program.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.models.arrays import platform
+from seqrnn.runtime.compiled import padded_length
+
+_COMPARED = 1024  # Symbols, at most, of `_likely_by_comparing`.
+_NONE = -1  # The place of a symbol that is not drawn yet.
+_PART = "\ufffd"  # Stands for a byte that may begin a character.
+
+
+def choose_symbol(
+  noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Draws symbol_B from softmax(logits / temperature).
+
+  Args:
+    noise_BV: of the Gumbel distribution: the largest sum of logit and noise
+      is a draw from the softmax (the Gumbel-max trick).
+    logits_BV: of the model.
+    temperature: 0 chooses the most likely symbol.
+  """
+  return _draw_symbol(noise_BV, _scaled(logits_BV, temperature), temperature)
+
+
+class Limits(NamedTuple):
+  """Which symbols `choose_likely_symbol` may draw.
+
+  A limit that is None is not compiled. The limits hold one after another, in
+  this order, which is that of Hugging Face's transformers: each one sees the
+  probabilities, at the temperature, of the symbols that those before it leave.
+  Symbols as likely as the last one that a limit keeps are kept, too.
+
+  Attributes:
+    top_k: the number of most likely symbols, at least 1.
+    top_p: the fewest most likely symbols whose probabilities sum to this or
+      more (Holtzman et al. 2020); 1 includes all. Without top_k it is unused.
+    min_p: symbols with at least this part of the probability of the most likely
+      one (Nguyen et al. 2024).
+  """
+
+  top_k: jax.Array | int | None = None
+  top_p: jax.Array | float = 1.0
+  min_p: jax.Array | float | None = None
+
+
+def choose_likely_symbol(
+  noise_BV: jax.Array,
+  logits_BV: jax.Array,
+  temperature: jax.Array,
+  limits: Limits,
+) -> jax.Array:
+  """Draws symbol_B as `choose_symbol`, from the symbols within limits only."""
+  scaled_BV = _scaled(logits_BV, temperature)
+  if limits.top_k is not None:
+    few = platform() != "cpu" and scaled_BV.shape[-1] <= _COMPARED
+    find = _likely_by_comparing if few else _likely_by_sorting
+    likely_BV = find(scaled_BV, limits.top_k, limits.top_p)
+    scaled_BV = jnp.where(likely_BV, scaled_BV, -jnp.inf)
+  if limits.min_p is not None:
+    largest_B1 = jnp.max(scaled_BV, axis=-1, keepdims=True)
+    least_B1 = largest_B1 + jnp.log(limits.min_p)
+    scaled_BV = jnp.where(scaled_BV >= least_B1, scaled_BV, -jnp.inf)
+  return _draw_symbol(noise_BV, scaled_BV, temperature)
+
+
+def _likely_by_sorting(
+  scaled_BV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float
+) -> jax.Array:
+  """Returns whether a symbol is among those to draw from, [B, V]."""
+  sorted_BV = jnp.sort(scaled_BV, axis=-1, descending=True)
+  place = jnp.minimum(top_k, sorted_BV.shape[-1]) - 1
+  kth_B1 = jax.lax.dynamic_slice_in_dim(sorted_BV, place, 1, axis=-1)
+  kept_BV = jnp.where(sorted_BV < kth_B1, -jnp.inf, sorted_BV)
+  chances_BV = jax.nn.softmax(kept_BV, axis=-1)
+  # A symbol stays while those before it have less than top_p together.
+  before_BV = jnp.cumsum(chances_BV, axis=-1) - chances_BV
+  inside_BV = (before_BV < top_p) | (top_p >= 1)
+  kept_BV = jnp.where(inside_BV, sorted_BV, jnp.inf)
+  last_B1 = jnp.min(kept_BV, axis=-1, keepdims=True)
+  return scaled_BV >= jnp.maximum(kth_B1, last_B1)
+
+
+def _likely_by_comparing(
+  scaled_BV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float
+) -> jax.Array:
+  """`_likely_by_sorting`, from comparisons of each symbol with each other.
+
+  A GPU needs two kernels to compare and to draw, and several more to sort.
+  """
+  likelier_BVV = scaled_BV[:, None] > scaled_BV[..., None]
+  likely_BV = jnp.sum(likelier_BVV, axis=-1) < top_k
+  kept_BV = jnp.where(likely_BV, scaled_BV, -jnp.inf)
+  chances_BV = jax.nn.softmax(kept_BV, axis=-1)
+  before_BV = jnp.sum(jnp.where(likelier_BVV, chances_BV[:, None], 0), axis=-1)
+  return likely_BV & ((before_BV < top_p) | (top_p >= 1))
+
+
+def _scaled(logits_BV: jax.Array, temperature: jax.Array) -> jax.Array:
+  """Returns logits / temperature; padding, begin and unknown are never drawn.
+
+  `where` and not .at[].set: XLA's scatter is slow on a CPU, and this runs for
+  every symbol.
+  """
+  never_1V = never_drawn(logits_BV.shape[-1])
+  logits_BV = jnp.where(never_1V, -jnp.inf, logits_BV)
+  return logits_BV / jnp.where(temperature > 0, temperature, 1)
+
+
+def never_drawn(V: int) -> jax.Array:
+  """Whether a symbol is padding, begin or unknown, [1, V]."""
+  id_1V = jnp.arange(V)[None]
+  return (id_1V == PAD) | (id_1V == BEGIN) | (id_1V == UNKNOWN)
+
+
+def _draw_symbol(
+  noise_BV: jax.Array, scaled_BV: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Returns the symbol_B of the largest sum of logit and noise.
+
+  The first maximum, on a CPU without argmax: XLA's takes as long as a layer.
+  """
+  noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
+  if platform() != "cpu":
+    return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
+  largest_B1 = jnp.max(noisy_BV, axis=-1, keepdims=True)
+  V = noisy_BV.shape[-1]
+  id_1V = jnp.arange(V)[None]
+  return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
+
+
+def choose_notes(
+  noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
+) -> jax.Array:
+  """Draws each note independently from sigmoid(logits / temperature).
+
+  The noise is uniform from 0 to 1. Temperature 0 chooses the notes whose
+  probability is above one half.
+  """
+  scaled_BV = logits_BV / jnp.where(temperature > 0, temperature, 1)
+  drawn_BV = noise_BV < jax.nn.sigmoid(scaled_BV)
+  notes_BV = jnp.where(temperature > 0, drawn_BV, logits_BV > 0)
+  return notes_BV.astype(jnp.int32)
+
+
+class Choice(NamedTuple):
+  """How what comes next is drawn.
+
+  Attributes:
+    noise: key, shape, type -> random numbers.
+    choose: noise_BV, logits_BV, *settings -> symbol_B, or notes_BV.
+  """
+
+  noise: Callable[..., jax.Array]
+  choose: Callable[..., jax.Array]
+
+
+SYMBOL = Choice(jax.random.gumbel, choose_symbol)
+LIKELY_SYMBOL = Choice(jax.random.gumbel, choose_likely_symbol)
+NOTES = Choice(jax.random.uniform, choose_notes)
+
+
+class Processor(NamedTuple):
+  """Functions that are traced; they are compared by identity.
+
+  Attributes:
+    apply: arrays, memory, logits_BV, t -> logits_BV of the symbol t, from 0,
+      after the prime. -inf: it is not drawn.
+    advance: arrays, memory, symbol_B, t -> the memory after the symbol t.
+  """
+
+  apply: Callable[[Any, Any, jax.Array, jax.Array], jax.Array]
+  advance: Callable[[Any, Any, jax.Array, jax.Array], Any]
+
+
+class Applied(NamedTuple):
+  """A processor with its values.
+
+  Attributes:
+    processor: its functions.
+    arrays: a tree of arrays, the same for all streams.
+    start: prime_BP, padded at the start -> the memory before the first symbol,
+      a tree of arrays [B, ...].
+  """
+
+  processor: Processor
+  arrays: Any
+  start: Callable[[np.ndarray], Any]
+
+
+def process_logits(
+  processors: tuple[Processor, ...],
+  arrays: tuple[Any, ...],
+  memories: tuple[Any, ...],
+  logits_BV: jax.Array,
+  t: jax.Array,
+) -> jax.Array:
+  """The logits_BV after all processors, in their order."""
+  for processor, values, memory in zip(
+    processors, arrays, memories, strict=True
+  ):
+    logits_BV = processor.apply(values, memory, logits_BV, t)
+  return logits_BV
+
+
+def advance_memories(
+  processors: tuple[Processor, ...],
+  arrays: tuple[Any, ...],
+  memories: tuple[Any, ...],
+  symbol_B: jax.Array,
+  t: jax.Array,
+) -> tuple[Any, ...]:
+  """The memories of all processors after a symbol."""
+  return tuple(
+    processor.advance(values, memory, symbol_B, t)
+    for processor, values, memory in zip(
+      processors, arrays, memories, strict=True
+    )
+  )
+
+
+def repetition_penalty(penalty: float, size: int) -> Applied:
+  """Divides positive logits of symbols that are in the prime or the sample.
+
+  Negative ones are multiplied (Keskar et al. 2019, CTRL, as Hugging Face's
+  transformers apply it to logits of both signs). The memory is seen_BV.
+
+  Args:
+    penalty: above 1 makes repeats less likely.
+    size: V.
+  """
+
+  def start(prime_BP: np.ndarray) -> np.ndarray:
+    seen_BV = np.zeros((len(prime_BP), size), bool)
+    np.put_along_axis(seen_BV, prime_BP, True, axis=1)
+    seen_BV[:, PAD] = False
+    return seen_BV
+
+  return Applied(_PENALTY, np.float32(penalty), start)
+
+
+def _penalised(penalty, seen_BV, logits_BV, t):
+  del t
+  less_BV = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+  return jnp.where(seen_BV, less_BV, logits_BV)
+
+
+def _seen(penalty, seen_BV, symbol_B, t):
+  del penalty, t
+  id_1V = jnp.arange(seen_BV.shape[1])[None]
+  return seen_BV | (id_1V == symbol_B[:, None])
+
+
+_PENALTY = Processor(_penalised, _seen)
+
+
+def min_length(length: int) -> Applied:
+  """Forbids the end symbol before `length` symbols are drawn."""
+  nothing = lambda prime_BP: np.zeros((len(prime_BP), 0), bool)
+  return Applied(_MIN_LENGTH, np.int32(length), nothing)
+
+
+def _unended(length, nothing, logits_BV, t):
+  del nothing
+  end_1V = jnp.arange(logits_BV.shape[1])[None] == END
+  return jnp.where(end_1V & (t < length), -jnp.inf, logits_BV)
+
+
+def _same(length, nothing, symbol_B, t):
+  del length, symbol_B, t
+  return nothing
+
+
+_MIN_LENGTH = Processor(_unended, _same)
+
+
+def no_repeat(n: int, length: int) -> Applied:
+  """Forbids each symbol that would complete an n-gram for the second time.
+
+  The n-grams of the prime count. Where the processors before leave no other
+  symbol, nothing is forbidden.
+
+  The memory is (history_BL, common_BL, count_B): the symbols of prime and
+  sample; for each place the number of equal symbols before it and before the
+  next symbol; and the number of places. The symbol of a place is forbidden if
+  its number is n - 1 or more.
+
+  Args:
+    n: of the n-grams.
+    length: the most symbols that are drawn.
+  """
+
+  def start(prime_BP: np.ndarray) -> tuple[np.ndarray, ...]:
+    P = prime_BP.shape[1]
+    L = padded_length(P + length)
+    history_BL = np.full((len(prime_BP), L), _NONE, np.int32)
+    common_BL = np.zeros_like(history_BL)
+    for place in range(P):
+      # NumPy's form of `_appended`, in place.
+      symbol_B1 = prime_BP[:, place : place + 1]
+      same_BP = history_BL[:, :place] == symbol_B1
+      common_BL[:, 1 : place + 1] = np.where(
+        same_BP, common_BL[:, :place] + 1, 0
+      )
+      history_BL[:, place] = np.where(symbol_B1 == PAD, _NONE, symbol_B1)[:, 0]
+    return history_BL, common_BL, np.full(len(prime_BP), P, np.int32)
+
+  return Applied(_NO_REPEAT, np.int32(n), start)
+
+
+def _unrepeated(n, memory, logits_BV, t):
+  del t
+  history_BL, common_BL, _ = memory
+  V = logits_BV.shape[1]
+  # A place that forbids nothing has the id V, which is dropped.
+  place_BL = jnp.where((common_BL >= n - 1) & (history_BL >= 0), history_BL, V)
+  row_B1 = jnp.arange(len(history_BL))[:, None]
+  repeats_BV = jnp.zeros(logits_BV.shape, bool)
+  repeats_BV = repeats_BV.at[row_B1, place_BL].set(True, mode="drop")
+  left_BV = ~(repeats_BV | never_drawn(V)) & (logits_BV > -jnp.inf)
+  yields_B1 = ~jnp.any(left_BV, axis=1, keepdims=True)
+  return jnp.where(repeats_BV & ~yields_B1, -jnp.inf, logits_BV)
+
+
+def _appended(n, memory, symbol_B, t):
+  del n, t
+  history_BL, common_BL, count_B = memory
+  same_BL = history_BL == symbol_B[:, None]
+  common_BL = jnp.where(same_BL, common_BL + 1, 0)
+  first_B1 = jnp.zeros_like(common_BL[:, :1])
+  common_BL = jnp.concatenate([first_B1, common_BL[:, :-1]], axis=1)
+  new_BL = jnp.arange(history_BL.shape[1])[None] == count_B[:, None]
+  history_BL = jnp.where(new_BL, symbol_B[:, None], history_BL)
+  return history_BL, common_BL, count_B + 1
+
+
+_NO_REPEAT = Processor(_unrepeated, _appended)
+
+
+def find_stop(
+  text: str, stops: Sequence[str], start: int
+) -> tuple[int, int] | None:
+  """Where the first complete stop text after `start` begins and ends.
+
+  Of several that end together it is the longest.
+  """
+  begins = [(text.find(stop, start), stop) for stop in stops]
+  ends = [(begin + len(stop), begin) for begin, stop in begins if begin >= 0]
+  end, begin = min(ends, default=(0, -1))
+  return None if begin < 0 else (begin, end)
+
+
+def _whole_characters(symbols: Vocabulary, ids_T: np.ndarray) -> int:
+  return len(symbols.text(ids_T).rstrip(_PART))
+
+
+def pieces(
+  symbols: Vocabulary,
+  prime_P: np.ndarray,
+  chunks: Iterable[np.ndarray],
+  stops: Sequence[str],
+) -> Iterator[str]:
+  """Pieces of a text, the prime included, as soon as no stop text can begin.
+
+  Args:
+    symbols: the vocabulary.
+    prime_P: the ids of the prime.
+    chunks: ids [1, n] that continue it.
+    stops: texts that end the text and are no part of it.
+  """
+  ids, size, begin = prime_P, 0, _whole_characters(symbols, prime_P)
+  for chunk_1T in chunks:
+    ids = np.concatenate([ids, chunk_1T[0]])
+    # The last byte of a chunk may begin a character of several bytes.
+    text = symbols.text(ids).rstrip(_PART)
+    if find_stop(text, stops, begin):
+      break
+    parts = (stop[:n] for stop in stops for n in range(len(stop)))
+    sizes = (len(part) for part in parts if text[begin:].endswith(part))
+    safe = len(text) - max(sizes, default=0)
+    if safe > size:
+      yield text[size:safe]
+      size = safe
+  text, _, _ = ending(symbols, prime_P, ids[len(prime_P) :], stops)
+  if text[size:]:
+    yield text[size:]
+
+
+def collect(
+  symbols: Vocabulary,
+  primes: Sequence[np.ndarray],
+  chunks: Iterable[np.ndarray],
+  stops: Sequence[str],
+) -> np.ndarray:
+  """The ids [B, T] of all chunks, until each row has ended or has a stop.
+
+  Args:
+    symbols: the vocabulary.
+    primes: the ids of the prime of each row.
+    chunks: ids [B, n].
+    stops: as of `pieces`.
+  """
+  parts = []
+  for chunk_BT in chunks:
+    parts.append(chunk_BT)
+    if stops:
+      drawn_BT = np.concatenate(parts, axis=1)
+      rows = zip(primes, drawn_BT, strict=True)
+      if all(ending(symbols, *row, stops)[2] != "length" for row in rows):
+        break
+  return np.concatenate(parts, axis=1)
+
+
+def ending(
+  symbols: Vocabulary,
+  prime_P: np.ndarray,
+  drawn_T: np.ndarray,
+  stops: Sequence[str],
+) -> tuple[str, int, str]:
+  """The text with its prime, the number of drawn symbols, and why it ends.
+
+  The end symbol, or the symbols of the stop text, are among the number. Why is
+  `end`, `stop` or `length`.
+  """
+  count = int((drawn_T != PAD).sum())
+  ids = np.concatenate([prime_P, drawn_T])
+  text = symbols.text(ids)
+  place = find_stop(text, stops, _whole_characters(symbols, prime_P))
+  if place is None:
+    return text, count, "end" if (drawn_T == END).any() else "length"
+  begin, end = place
+  size = lambda n: _whole_characters(symbols, ids[: len(prime_P) + n])
+  return text[:begin], bisect_left(range(count), end, key=size), "stop"

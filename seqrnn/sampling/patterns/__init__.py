@@ -1,1 +1,0 @@
-"""Patterns: samples that match a regular expression or a JSON schema."""

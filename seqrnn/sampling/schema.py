@@ -1,0 +1,148 @@
+"""A JSON schema as a regular expression.
+
+outlines-core writes the expression, but ignores keywords that it does not know,
+and some that it knows. So a schema may have only keywords whose texts are all
+valid. Not all valid JSON is among these texts: properties come in the order of
+the schema, and others are not written.
+"""
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+
+from seqrnn.errors import UserError
+from seqrnn.runtime import files
+from seqrnn.sampling import automaton
+from seqrnn.sampling.automaton import PatternError
+from seqrnn.sampling.patterns import byte_table
+
+_BYTES = 2**20  # Of a file.
+_ESCAPED = [*range(32), ord('"'), ord("\\")]  # Bytes, in strings of JSON.
+# They are no rules for a value.
+_NOTES = {"title", "description", "default", "examples", "deprecated"} | {
+  *("$schema", "$id", "$comment", "$defs", "definitions")
+}
+_TYPES = "array", "boolean", "integer", "null", "number", "object", "string"
+# The keywords of each kind of schema. A kind is a keyword that needs no type
+# beside it, or a type.
+_KEYWORDS = {
+  "$ref": {"$ref"},
+  "anyOf": {"anyOf"},
+  "const": {"const", "type"},
+  "enum": {"enum", "type"},
+  **dict.fromkeys(_TYPES, {"type"}),
+  "string": {"type", "minLength", "maxLength", "pattern"},
+  "array": {"type", "items", "prefixItems", "minItems", "maxItems"},
+  "object": {"type", "properties", "required", "additionalProperties"},
+}
+
+
+def pattern_of(path: str) -> str:
+  """The regular expression of a JSON schema in a file.
+
+  Raises:
+    UserError: no such file, no schema, or a keyword that is not supported.
+  """
+  name = f"config.sample.schema={path!r}"
+  try:
+    schema = files.read_json(path, _BYTES)
+    reduced = _reduced(schema, "#")
+    for group in {"$defs", "definitions"} & schema.keys():
+      reduced[group] = _each(schema[group], f"#/{group}")
+    text = json.dumps(reduced, allow_nan=False)
+    return automaton.bounded("schema", text).decode()
+  except OSError as error:
+    raise UserError(f"{name}: cannot be read: {error.strerror}") from None
+  except (AttributeError, RecursionError, TypeError) as error:
+    raise UserError(f"{name}: is no JSON schema: {error}") from None
+  except (PatternError, ValueError) as error:
+    raise UserError(f"{name}: {error}") from None
+
+
+def _require(holds: Any, message: str):
+  if not holds:
+    raise PatternError(message)
+
+
+def _each(schemas: dict | list, place: str) -> Any:
+  if isinstance(schemas, list):
+    return [_reduced(one, f"{place}/{n}") for n, one in enumerate(schemas)]
+  return {key: _reduced(schemas[key], f"{place}/{key}") for key in schemas}
+
+
+def _reduced(schema: Any, place: str) -> dict:
+  """A schema that outlines-core reads as it is meant."""
+  _require(isinstance(schema, dict), f"{place} must be an object with a type")
+  schema = {key: schema[key] for key in schema if key not in _NOTES}
+  types = schema.get("type")
+  kinds = [key for key in ("$ref", "anyOf", "const", "enum") if key in schema]
+  kinds = kinds[:1] or (types if isinstance(types, list) else [types])
+  _require(
+    kinds and all(kind in [*_KEYWORDS] for kind in kinds),
+    f"{place} has type={types!r}; it must be one of {', '.join(_TYPES)}",
+  )
+  known = set().union(*(_KEYWORDS[kind] for kind in kinds))
+  for key in schema:
+    _require(key in known, f"{place} has {key}, which is not supported there")
+  ways = [_of_kind(kind, schema, place) for kind in kinds]
+  return ways[0] if len(ways) == 1 else {"anyOf": ways}
+
+
+def _of_kind(kind: str, schema: dict, place: str) -> dict:
+  schema = {key: schema[key] for key in schema if key in _KEYWORDS[kind]}
+  if "type" in schema:
+    schema["type"] = kind
+  for limit in ("Length", "Items"):
+    low = schema.get(f"min{limit}", 0)
+    high = schema.get(f"max{limit}", low)
+    rule = f"{place} has min{limit} or max{limit}, which must be 0 or more"
+    _require({type(low), type(high)} == {int} and 0 <= low <= high, rule)
+  if kind == "$ref":
+    local = re.fullmatch(r"#/(\$defs|definitions)/[^/~]+", schema[kind])
+    _require(local, f"{place} has a $ref, which must begin with #/$defs/")
+  elif kind == "const":
+    return {"enum": [schema[kind]]}
+  elif kind in ("anyOf", "enum"):
+    values = schema[kind] if isinstance(schema[kind], list) else []
+    _require(values, f"{place} has {kind}, which must be a list of one or more")
+    schema = {kind: _each(values, place) if kind == "anyOf" else values}
+  elif kind == "string" and "pattern" in schema:
+    _require(len(schema) == 2, f"{place} has a pattern, and so no lengths")
+    pattern = schema["pattern"].removeprefix("^")
+    pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1", pattern)
+    escaped = np.any(byte_table(pattern)[:, _ESCAPED])
+    _require(not escaped, f"{place}/pattern can match what JSON must escape")
+    schema["pattern"] = f"(?:{pattern})"
+  elif kind == "array":
+    key = (
+      "prefixItems" if len(schema) == 2 and "items" not in schema else "items"
+    )
+    _require(
+      key in schema and (key == "prefixItems" or "prefixItems" not in schema),
+      f"{place} is an array, and needs items, or prefixItems alone",
+    )
+    each = _each if key == "prefixItems" else _reduced
+    schema[key] = each(schema[key], f"{place}/{key}")
+  elif kind == "object":
+    return _object(schema, place)
+  return schema
+
+
+def _object(schema: dict, place: str) -> dict:
+  more = schema.pop("additionalProperties", None)
+  properties = schema.get("properties")
+  if properties is None:
+    _require(
+      isinstance(more, dict) and "required" not in schema,
+      f"{place} is an object, and needs properties",
+    )
+    more = _reduced(more, f"{place}/additionalProperties")
+    return schema | {"additionalProperties": more}
+  for name in [*schema.get("required", []), *properties]:
+    plain = name in properties and not {*_ESCAPED} & {*map(ord, name)}
+    _require(
+      plain, f"{place}: {name!r} is no property, or one JSON must escape"
+    )
+  return schema | {"properties": _each(properties, f"{place}/properties")}

@@ -1,0 +1,243 @@
+"""Symbols chosen from logits, penalties, and where texts end."""
+
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.sampling import decoding
+from seqrnn.sampling.decoding import collect, ending, pieces
+from tests.stablehlo import mesh_of
+
+V = 9
+LETTERS = Vocabulary("char", ("a", "b", "c"))
+
+
+def draws(logits_V, n=20000, **settings):
+  logits_BV = jnp.tile(jnp.asarray(logits_V), (n, 1))
+  temperature = settings.pop("temperature", 1.0)
+  noise_BV = jax.random.gumbel(jax.random.key(0), logits_BV.shape)
+  if not settings:
+    drawn = decoding.choose_symbol(noise_BV, logits_BV, temperature)
+  else:
+    settings = {"top_k": logits_BV.shape[-1], **settings}
+    limits = decoding.Limits(**settings)
+    drawn = decoding.choose_likely_symbol(
+      noise_BV, logits_BV, temperature, limits
+    )
+  return np.asarray(drawn)
+
+
+def test_frequencies_follow_the_softmax_at_a_temperature():
+  logits = np.random.default_rng(0).normal(size=9)
+  for temperature in (0.5, 1.0, 2.0):
+    counts = np.bincount(draws(logits, temperature=temperature), minlength=9)
+    expected = np.exp(logits / temperature)
+    expected[[PAD, BEGIN, UNKNOWN]] = 0
+    np.testing.assert_allclose(
+      counts / counts.sum(), expected / expected.sum(), atol=0.015
+    )
+
+
+def test_temperature_zero_is_the_most_likely_symbol():
+  logits = np.array([9.0, 9.0, 0.0, 9.0, 1.0, 3.0, 2.0])
+  assert set(draws(logits, temperature=0.0)) == {5}
+
+
+def test_top_k_and_top_p_leave_the_most_likely_symbols():
+  logits = np.log(np.array([1e-9, 1e-9, 1e-9, 1e-9, 0.4, 0.3, 0.2, 0.1]))
+  assert set(draws(logits, top_k=2)) == {4, 5}
+  assert set(draws(logits, top_k=100)) == {4, 5, 6, 7}
+  # The set must reach top_p: .4 + .3 is enough for .69, not for .71.
+  assert set(draws(logits, top_p=0.69)) == {4, 5}
+  assert set(draws(logits, top_p=0.71)) == {4, 5, 6}
+  assert set(draws(logits, top_p=1e-6)) == {4}
+  counts = np.bincount(draws(logits, top_p=0.69), minlength=8)
+  assert counts[4] / counts.sum() == pytest.approx(4 / 7, abs=0.015)
+
+
+def likely(scaled_V, top_k, top_p, min_p=0.0):
+  """Which symbols may be drawn, one by one."""
+  kept_V = np.array([np.sum(scaled_V > s) < top_k for s in scaled_V])
+  chances_V = np.where(kept_V, np.exp(scaled_V), 0)
+  chances_V /= chances_V.sum()
+  before_V = np.array([chances_V[scaled_V > s].sum() for s in scaled_V])
+  kept_V &= (before_V < top_p) | (top_p >= 1)
+  chances_V = np.where(kept_V, chances_V, 0)
+  return kept_V & (chances_V >= min_p * chances_V.max() * (1 - 1e-6))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_every_platform_draws_from_the_same_symbols(platform):
+  rng = np.random.default_rng(5)
+  choose = jax.jit(decoding.choose_likely_symbol)
+  for given in [
+    *((40, 1.0), (7, 1.0), (40, 0.713), (9, 0.431), (1, 0.2)),
+    *((40, 1.0, 0.05), (40, 0.9, 0.3), (9, 0.8, 1.0), (40, 1.0, 1e-30)),
+  ]:
+    limits = decoding.Limits(*given)
+    # Some of them are equally likely.
+    logits_BV = rng.integers(-9, 9, (50, 40)) * np.float32(0.37)
+    noise_BV = rng.gumbel(size=logits_BV.shape).astype(np.float32)
+    with jax.sharding.use_abstract_mesh(mesh_of(platform)):
+      drawn_B = choose(noise_BV, logits_BV, 0.7, limits)
+    scaled_BV = (logits_BV / np.float32(0.7)).astype(np.float64)
+    scaled_BV[:, [PAD, BEGIN, UNKNOWN]] = -np.inf
+    inside_BV = np.array([likely(s_V, *given) for s_V in scaled_BV])
+    noisy_BV = np.where(inside_BV, scaled_BV + noise_BV, -np.inf)
+    np.testing.assert_array_equal(drawn_B, noisy_BV.argmax(axis=1))
+
+
+def test_min_p_is_a_share_of_the_largest_probability():
+  logits = np.log(np.array([1e-9] * 4 + [0.35, 0.2, 0.2, 0.05, 0.2]))
+  assert set(draws(logits, min_p=0.5)) == {4, 5, 6, 8}
+
+
+def test_notes_are_drawn_independently_at_a_temperature():
+  logits = np.random.default_rng(0).normal(size=7, scale=2)
+  logits_BV = jnp.tile(jnp.asarray(logits), (20000, 1))
+  noise_BV = jax.random.uniform(jax.random.key(0), logits_BV.shape)
+  draw = lambda temperature: np.asarray(
+    decoding.choose_notes(noise_BV, logits_BV, temperature)
+  )
+  for temperature in (0.5, 1.0, 2.0):
+    notes = draw(temperature)
+    expected = 1 / (1 + np.exp(-logits / temperature))
+    np.testing.assert_allclose(notes.mean(0), expected, atol=0.015)
+    covariance = np.cov(notes.T) - np.diag(expected * (1 - expected))
+    assert np.abs(covariance).max() < 0.015
+  assert (draw(0.0) == (logits > 0)).all()
+
+
+def run(applied, prime_BP, symbols_BT, logits_TBV):
+  """The logits of each step, with the memory as the sampler hands it on."""
+  processor, arrays, start = applied
+  memory = jax.tree.map(jnp.asarray, start(prime_BP))
+  apply, advance = map(jax.jit, processor)
+  found = []
+  for t, symbol_B in enumerate(symbols_BT.T):
+    found.append(np.asarray(apply(arrays, memory, logits_TBV[t], t)))
+    memory = advance(arrays, memory, symbol_B, t)
+  return found
+
+
+def random_run(seed, B=5, P=6, T=30):
+  rng = np.random.default_rng(seed)
+  prime_BP = rng.integers(4, V, (B, P), np.int32)
+  prime_BP[0, :4] = PAD  # Shorter primes are padded at the start.
+  prime_BP[1, 0] = BEGIN
+  symbols_BT = rng.integers(4, V, (B, T), np.int32)
+  return prime_BP, symbols_BT, rng.normal(size=(T, B, V)).astype(np.float32)
+
+
+def test_a_penalty_divides_and_multiplies_the_logits_of_seen_symbols():
+  prime_BP, symbols_BT, logits_TBV = random_run(0, P=2, T=8)
+  applied = decoding.repetition_penalty(1.7, V)
+  found = run(applied, prime_BP, symbols_BT, logits_TBV)
+  for t, found_BV in enumerate(found):
+    expected_BV = logits_TBV[t].copy()
+    for b, row in enumerate(expected_BV):
+      seen = {*prime_BP[b].tolist(), *symbols_BT[b, :t].tolist()} - {PAD}
+      for v in seen:
+        row[v] = row[v] / 1.7 if row[v] > 0 else row[v] * 1.7
+    np.testing.assert_allclose(found_BV, expected_BV, rtol=1e-6)
+  assert (found[0] == logits_TBV[0]).any()
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_no_n_gram_comes_twice(n):
+  prime_BP, symbols_BT, logits_TBV = random_run(n)
+  symbols_BT = np.where(symbols_BT > 6, 4, symbols_BT)
+  logits_TBV[:, :, END] = -np.inf
+  logits_TBV[:, :, 8] = np.where(  # Another processor forbids a symbol, too.
+    logits_TBV[:, :, 8] > 0, -np.inf, logits_TBV[:, :, 8]
+  )
+  applied = decoding.no_repeat(n, symbols_BT.shape[1])
+  found = run(applied, prime_BP, symbols_BT, logits_TBV)
+  forbidden = yielded = 0
+  for t, found_BV in enumerate(found):
+    for b, row in enumerate(logits_TBV[t]):
+      text = [s for s in [*prime_BP[b], *symbols_BT[b, :t]] if s != PAD]
+      grams = {tuple(text[i : i + n]) for i in range(len(text) - n + 1)}
+      last = text[len(text) - n + 1 :]
+      again = [v for v in range(V) if (*last, v) in grams]
+      left = np.delete(row, [PAD, BEGIN, UNKNOWN, *again])
+      if not np.isfinite(left).any():
+        yielded, again = yielded + 1, []
+      expected = row.copy()
+      expected[again] = -np.inf
+      forbidden += len(again)
+      np.testing.assert_array_equal(found_BV[b], expected)
+  assert forbidden and (yielded or n > 1)
+
+
+def test_the_end_comes_after_the_minimum_length():
+  _, symbols_BT, logits_TBV = random_run(0)
+  found = run(decoding.min_length(3), symbols_BT, symbols_BT, logits_TBV)
+  for t, found_BV in enumerate(found):
+    expected_BV = logits_TBV[t].copy()
+    if t < 3:
+      expected_BV[:, END] = -np.inf
+    np.testing.assert_array_equal(found_BV, expected_BV)
+
+
+def stopped(text, stops, begin):
+  """Character by character: the text, and the place after the stop text."""
+  for end in range(begin + 1, len(text) + 1):
+    for stop in sorted(stops, key=len, reverse=True):
+      if text[begin:end].endswith(stop):
+        return text[: end - len(stop)], end
+  return text, None
+
+
+def test_a_text_ends_before_the_first_complete_stop_text():
+  rng = random.Random(0)
+  for _ in range(400):
+    prime = "".join(rng.choices("abc", k=rng.randint(1, 3)))
+    drawn = "".join(rng.choices("abc", k=rng.randint(1, 12)))
+    stops = [
+      "".join(rng.choices("abc", k=rng.randint(1, 4)))
+      for _ in range(rng.randint(0, 3))
+    ]
+    ids_P, drawn_T = LETTERS.encode(prime), LETTERS.encode(drawn)
+    ended = rng.random() < 0.5
+    if ended:
+      drawn_T = np.append(drawn_T, [END, PAD]).astype(np.int32)
+    text, end = stopped(prime + drawn, stops, len(prime))
+    expected = text, len(drawn) + ended, "end" if ended else "length"
+    if end is not None:
+      expected = text, end - len(prime), "stop"
+    assert ending(LETTERS, ids_P, drawn_T, stops) == expected
+    places = range(1, len(drawn_T))
+    cuts = sorted(rng.sample(places, min(2, len(places))))
+    chunks = [part[None] for part in np.split(drawn_T, cuts)]
+    shown = [*pieces(LETTERS, ids_P, chunks, stops)]
+    assert "".join(shown) == text and "" not in shown[1:]
+    [ids_T] = collect(LETTERS, ids_P[None], chunks, stops)
+    assert ending(LETTERS, ids_P, ids_T, stops) == expected
+
+
+def test_a_character_of_several_bytes_is_shown_whole():
+  encoded = "aé€b".encode()
+  symbols = Vocabulary("byte", tuple(sorted({chr(b) for b in encoded})))
+  ids_T = symbols.encode([chr(b) for b in encoded])
+  for size in (1, 2, 3):
+    chunks = [ids_T[n : n + size][None] for n in range(1, len(ids_T), size)]
+    shown = [*pieces(symbols, ids_T[:1], chunks, ["b"])]
+    assert "".join(shown) == "aé€" and "\ufffd" not in "".join(shown)
+    text, count, why = ending(symbols, ids_T[:1], ids_T[1:], ["€"])
+    assert (text, count, why) == ("aé", 5, "stop")
+
+
+def test_words_stop_at_a_text_of_several():
+  symbols = Vocabulary("word", ("the", "end", "of", "\n"))
+  ids_T = symbols.encode(["of", "the", "end", "\n", "the"])
+  found = ending(symbols, ids_T[:1], ids_T[1:], ["end\n"])
+  assert found == ("of the ", 3, "stop")
+  shown = pieces(symbols, ids_T[:1], [ids_T[1:, None].T], ["end\n", "of"])
+  assert "".join(shown) == "of the "
+  every = (ids[None] for ids in np.split(ids_T[1:], 4))
+  assert "".join(pieces(symbols, ids_T[:1], every, [])) == symbols.text(ids_T)

@@ -1,0 +1,249 @@
+"""Patterns: tables against Python's re, and samples under them."""
+
+import importlib.util
+import itertools
+import random
+import re
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+import experiments
+from seqrnn.data.vocabulary import BEGIN, END, RESERVED, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.sampling import automaton, sampler, texts
+from seqrnn.sampling.automaton import PatternError
+from seqrnn.sampling.patterns import (
+  ENDED,
+  NEVER,
+  START,
+  compile_pattern,
+  constraint,
+)
+from tests.conftest import tiny
+
+ATOMS = [
+  *("a", "b", "é", "_", " ", r"\n", r"\.", r"\d", r"\w", r"\W", r"\s", r"\S"),
+  *(".", "[ab]", "[^a]", r"[^\w]", "[b-é]", "[^é\n]", r"[\d.]", "(?i:B)"),
+  *("(?s:.)", "(?i:a)", "(?i:[^A])", "", "\\x61", "(?:)"),
+]
+REPEATS = ["*", "+", "?", "{2}", "{0,2}", "{1,}", "*?", "+?"]
+UNITS = {
+  "char": tuple("aAb.é_ \n1٣"),
+  "byte": (*"ab._ \n1", "\xc3", "\xa9", "\xd9", "\xa3"),
+  "word": ("a", "ab", "\n", "é1", ".", "b"),
+  "session": ("a", "ab", "é1", "."),
+}
+ABC = Vocabulary("char", tuple("abc"))
+
+
+def expression(rng, depth=3):
+  """A random regular expression."""
+  kind = rng.random()
+  if depth == 0 or kind < 0.25:
+    return rng.choice(ATOMS)
+  if kind < 0.6:
+    return "".join(expression(rng, depth - 1) for _ in range(rng.randint(1, 3)))
+  inner = expression(rng, depth - 1)
+  if kind < 0.8:
+    return f"(?:{inner}|{expression(rng, depth - 1)})"
+  return f"({inner}){rng.choice(REPEATS)}"
+
+
+def state_after(table, ids):
+  state = START
+  for i in ids:
+    state = table.next_SV[state, i]
+  return state
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_table_accepts_the_matches_of_python(unit, monkeypatch):
+  # Without the start of a process for each pattern.
+  in_process = lambda _, text: automaton.automaton(text)
+  monkeypatch.setattr(automaton, "bounded", in_process)
+  vocabulary = Vocabulary(unit, UNITS[unit])
+  ids = range(len(RESERVED), len(vocabulary))
+  rows = [r for n in range(4) for r in itertools.product(ids, repeat=n)]
+  if unit == "byte":  # Those in UTF-8.
+    rows = [r for r in rows if "\ufffd" not in vocabulary.text(r)]
+  matched = [vocabulary.text(row) for row in rows]
+  rng, tables = random.Random(4), 0
+  for _ in range(60):
+    pattern = expression(rng)
+    true = [bool(re.fullmatch(pattern, text)) for text in matched]
+    try:
+      table = compile_pattern(pattern, vocabulary)
+    except PatternError as error:
+      assert str(error).startswith("no text") and not any(true), pattern
+      continue
+    tables += 1
+    states = np.array([state_after(table, row) for row in rows])
+    wrong = np.flatnonzero((table.need_SV[states, END] == 0) != true)
+    assert not len(wrong), (pattern, matched[wrong[0]])
+    if any(true) and unit != "byte":
+      lengths = [
+        len(row) for row, is_match in zip(rows, true, strict=True) if is_match
+      ]
+      assert table.shortest == min(lengths)
+  assert tables > 30
+
+
+def test_needs_and_ends():
+  vocabulary = Vocabulary("char", tuple("ab"))
+  table = compile_pattern("a(bb)*|bab", vocabulary)
+  a, b = vocabulary.encode("ab")
+  assert table.need_SV[START, [a, b, END]].tolist() == [0, 2, NEVER]
+  after = table.next_SV[START, a]
+  assert table.need_SV[after, [a, b, END]].tolist() == [NEVER, 1, 0]
+  assert table.next_SV[[after, ENDED], END].tolist() == [ENDED, ENDED]
+  assert (table.need_SV[:, :END] == NEVER).all()
+  assert table.need_SV[ENDED].tolist().count(0) == 1
+
+
+PATTERN, LENGTH, SAMPLES = "(a|b)*c?a|cb+|b", 4, 1000
+
+
+def chances_of_texts(experiment, params, boundaries, temperature):
+  """Text -> probability, renormalized at each symbol, by enumeration."""
+  every = [
+    text
+    for n in range(LENGTH + 1)
+    for text in map("".join, itertools.product("abc", repeat=n))
+  ]
+  matches = {text for text in every if re.fullmatch(PATTERN, text)}
+  prefixes = {m[:n] for m in matches for n in range(len(m) + 1)}
+  step, following = jax.jit(experiment.decoder.step), {}
+  for text in prefixes:
+    carry = experiment.decoder.start(1)
+    for i in [BEGIN, *ABC.encode(text)]:
+      carry, logits_BV = step(params, carry, np.array([i], np.int32))
+    logits_V = np.array(logits_BV[0], np.float64)[[END, *ABC.encode("abc")]]
+    logits_V[0] = logits_V[0] if boundaries else -np.inf
+    p_V = np.exp((logits_V - logits_V.max()) / temperature)
+    following[text] = dict(zip(["", *"abc"], p_V / p_V.sum(), strict=True))
+
+  def ways(text):
+    some = {
+      c: p for c, p in following[text].items() if c and text + c in prefixes
+    }
+    if text in matches:  # Or it leaves the pattern.
+      some[""] = 1 - sum(some.values())
+    return some
+
+  chances = {}
+  for match in matches:
+    chances[match] = 1.0
+    for n, symbol in enumerate([*match, *[""] * (len(match) < LENGTH)]):
+      some = ways(match[:n])
+      chances[match] *= some[symbol] / sum(some.values())
+  assert sum(chances.values()) == pytest.approx(1)
+  return chances
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_samples_follow_the_distribution(tmp_path, boundaries):
+  config = tiny(tmp_path, {"data.boundaries": boundaries})
+  experiment = experiments.build(config, {"symbols": ABC})
+  params = jax.jit(experiment.init)(jax.random.key(5))
+  params = jax.tree.map(lambda leaf: 3 * leaf, params)  # Far from uniform.
+  temperature = 1.0 if boundaries else 0.7
+  chances = chances_of_texts(experiment, params, boundaries, temperature)
+  table = compile_pattern(PATTERN, ABC)
+  one = constraint(table, LENGTH, temperature, boundaries)
+  draw = sampler.generator(experiment.decoder, length=LENGTH, applied=[one])
+  prime_BP = np.full((SAMPLES, 1), BEGIN, np.int32)
+  ids_BT = np.concatenate([*draw(params, prime_BP, 7, temperature)], axis=1)
+  drawn = [ABC.text(ids) for ids in ids_BT]
+  counts = np.array([drawn.count(text) for text in chances])
+  means = np.array([*chances.values()]) * SAMPLES
+  rare = means < 5
+  fold = lambda values: [*values[~rare], values[rare].sum()]
+  assert counts.sum() == SAMPLES
+  assert stats.chisquare(fold(counts), fold(means)).pvalue > 0.01
+
+
+def test_a_likely_symbol_that_is_never_drawn_hides_no_end():
+  table = compile_pattern("a", Vocabulary("char", ("a", "b")))
+  one = constraint(table, 9, 0.01, boundaries=False)
+  state_B = one.processor.advance(
+    one.arrays, one.start(np.ones((1, 1))), np.array([4]), 0
+  )
+  logits_BV = np.array([[0, 0, 0, 500, -5, -5]], np.float32)  # Unknown.
+  [after_V] = one.processor.apply(one.arrays, state_B, logits_BV, 1)
+  assert np.flatnonzero(after_V > -np.inf).tolist() == [END]
+  np.testing.assert_allclose(after_V[END], -5 + 0.01 * np.log(2), rtol=1e-6)
+
+
+VOCABULARIES = {
+  "char": Vocabulary("char", ("\n", *map(chr, range(32, 127)))),
+  "byte": Vocabulary("byte", tuple("ab01-") + ("\xc3", "\xa9", "\xa8")),
+  "word": Vocabulary("word", ("ab", "a", "b", "\n", "12", "1", "-")),
+  "session": Vocabulary("session", ("E1", "E22", "E3")),
+}
+NAME = "[a-z_][a-z0-9_]*"
+FORMS = [
+  ("char", r"(19|20)\d{2}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"),
+  ("char", r"[+-]?(0|[1-9]\d{0,5})(\.\d+)?([eE][+-]?\d{1,3})?"),
+  ("char", rf"def {NAME}\(({NAME}(, {NAME})*)?\)( -> {NAME})?:\n"),
+  ("char", r"\[\d\d:\d\d\] (INFO|WARN(ING)?|ERROR) [\w.]{1,50}: [^\n]+\n"),
+  ("byte", r"[aé]+-\w?"),
+  ("word", r"(ab? )*12(\n+-|1)*"),
+  ("session", r"E1( E[23]+){2,9} E1"),
+]
+
+
+@pytest.fixture(scope="module")
+def draw(tmp_path_factory):
+  """A function that draws texts from a model of a unit."""
+  folder, models = tmp_path_factory.mktemp("patterns"), {}
+
+  def drawn(unit="char", boundaries=True, **settings):
+    settings = {"streams": 40, "length": 40, **settings}
+    fields = {f"sample.{name}": value for name, value in settings.items()}
+    units = {"data.unit": unit, "data.boundaries": boundaries}
+    config = tiny(folder, {**units, **fields})
+    if unit not in models:
+      symbols = {"symbols": VOCABULARIES[unit]}
+      models[unit] = experiments.build(config, symbols)
+    params = jax.jit(models[unit].init)(jax.random.key(1))
+    return texts.sample(models[unit], params, config)
+
+  return drawn
+
+
+def test_every_sample_is_a_match(draw):
+  for boundaries, (unit, pattern) in enumerate(FORMS, 1):
+    settings = {"temperature": (0.0, 1.0), "pattern": pattern}
+    drawn = draw(unit, bool(boundaries % 2), **settings)
+    assert all(re.fullmatch(pattern, text) for text in drawn), drawn
+    assert len(set(drawn)) > 5
+  drawn = draw(prime="ab", pattern="[cd]{3}")
+  assert all(re.fullmatch("ab[cd]{3}", text) for text in drawn), drawn
+
+
+def test_patterns_that_are_refused(draw, monkeypatch):
+  for pattern, message in (
+    ("a{41}", "its shortest match has 41 symbols, and a text at most 40"),
+    ("[a-", "syntax error: unterminated character set at position 0"),
+    ("[[a]]", "syntax error: Possible nested set"),
+    ("(" * 5000 + ")" * 5000, "syntax error: "),
+    ("ax(é|b)[éè]", "no text of the vocabulary's symbols (char) matches"),
+    *((s, "it has an anchor") for s in ("a(?!b)", "(?=a)", r"a\b", r"(a)\1")),
+    *((s, "it has an anchor") for s in ("a++", "(?>a)", "(a)?(?(1)b|c)")),
+    ("(a|b)*a(a|b){15}|b", "its automaton needs more than 32,768 states"),
+  ):
+    with pytest.raises(UserError) as caught:
+      draw(pattern=pattern)
+    start = f"config.sample.pattern={pattern!r}: {message}"
+    assert str(caught.value).startswith(start)
+  with pytest.raises(PatternError, match="data.unit=log are templates"):
+    compile_pattern("a", Vocabulary("log", ("a <*>",)))
+  words = Vocabulary("word", tuple(f"w{n}" for n in range(2000)))
+  with pytest.raises(PatternError, match="^its table of .* more than 128 MB"):
+    compile_pattern("(w[0-9]+ ){2800}w1", words)
+  monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+  with pytest.raises(PatternError, match=r"pip install 'seqrnn\[patterns\]'"):
+    compile_pattern("a(b|c)d", ABC)

@@ -1,0 +1,127 @@
+"""JSON schemas as patterns: valid texts, and keywords that are refused."""
+
+import json
+import random
+import re
+
+import pytest
+
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.sampling import schema
+from seqrnn.sampling.patterns import END, ENDED, START, compile_pattern
+
+jsonschema = pytest.importorskip("jsonschema")
+SYMBOLS = Vocabulary("char", tuple(map(chr, [*range(9, 127), 233])))
+NESTED = {
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "type": "object",
+  "title": "A person",
+  "properties": {
+    "name": {"type": "string", "minLength": 1, "maxLength": 4},
+    "age": {"type": ["integer", "null"]},
+    "tags": {
+      "type": "array",
+      "items": {"enum": ['a"b', "\u00e9", 1.5, None, [1, {"x": 2}]]},
+      "minItems": 1,
+      "maxItems": 3,
+    },
+    "pair": {
+      "type": "array",
+      "prefixItems": [{"type": "boolean"}, {"const": "x", "type": "string"}],
+    },
+  },
+  "required": ["age", "tags"],
+}
+MAP = {
+  "$defs": {
+    "value": {
+      "anyOf": [
+        {"type": "number"},
+        {"type": "string", "pattern": "^[a-c]{2}|x$"},
+        {"type": "array", "items": {"$ref": "#/$defs/few"}, "maxItems": 2},
+      ]
+    },
+    "few": {"type": ["string", "boolean"], "maxLength": 2},
+  },
+  "type": "object",
+  "additionalProperties": {"$ref": "#/$defs/value"},
+}
+
+
+def walk(table, rng, length):
+  """A random match: any allowed symbol with the same probability."""
+  state, text = START, ""
+  while True:
+    left = length - len(text)
+    ways = (table.need_SV[state] < left).nonzero()[0]
+    if not left or not len(ways):
+      return text
+    symbol = int(rng.choice(ways))
+    state = table.next_SV[state, symbol]
+    if symbol == END:
+      assert state == ENDED
+      return text
+    text += SYMBOLS.text([symbol])
+
+
+@pytest.mark.parametrize("content", [NESTED, MAP])
+def test_all_texts_are_valid(tmp_path, content):
+  (tmp_path / "a.json").write_text(json.dumps(content), "utf-8")
+  pattern = schema.pattern_of(str(tmp_path / "a.json"))
+  table = compile_pattern(pattern, SYMBOLS)
+  checker, rng = jsonschema.Draft202012Validator(content), random.Random(3)
+  walked = [walk(table, rng, 80) for _ in range(300)]
+  for text in walked:
+    assert re.fullmatch(pattern, text)
+    checker.validate(json.loads(text))
+  assert len(set(walked)) > 100
+  if content is NESTED:
+    values = [json.loads(text) for text in walked]
+    for name in NESTED["properties"]:
+      assert any(name in value for value in values), name
+
+
+REFUSED = [
+  ([], "# must be an object with a type"),
+  ({}, "# has type=None; it must be one of array, boolean, integer"),
+  ({"type": ["null", "text"]}, "# has type=['null', 'text']; it must be"),
+  ({"type": [{}]}, "# has type=[{}]; it must be one of"),
+  ({"type": "integer", "minimum": 3}, "# has minimum, which is not supported"),
+  ({"type": "object"}, "# is an object, and needs properties"),
+  ({"$ref": "b.json"}, "# has a $ref, which must begin with #/$defs/"),
+  (
+    {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+    "outlines-core refuses it: ",
+  ),
+  ({"enum": []}, "# has enum, which must be a list of one or more"),
+  ({"anyOf": "ab"}, "# has anyOf, which must be a list"),
+  (
+    {"type": "array", "items": {"type": "string", "pattern": "a.*"}},
+    "#/items/pattern can match what JSON must escape",
+  ),
+  ({"type": "string", "pattern": "(?=a)"}, "it has an anchor"),
+  ({"type": "string", "pattern": 5}, "is no JSON schema: "),
+  ({"type": "string", "pattern": "a", "maxLength": 2}, "# has a pattern, and"),
+  ({"type": "string", "minLength": -1}, "# has minLength or maxLength, which"),
+  ({"type": "string", "minLength": 3, "maxLength": 2}, "# has minLength or"),
+  (
+    {"type": "array", "prefixItems": [{"type": "null"}], "minItems": 2},
+    "# is an array, and needs items, or prefixItems alone",
+  ),
+  ({"type": "object", "properties": {"a\n": {"type": "null"}}}, "#: 'a\\n' is"),
+  ({"type": "object", "properties": {}, "required": ["a"]}, "#: 'a' is no pr"),
+  ({"type": "object", "properties": 5}, "is no JSON schema: "),
+]
+
+
+def test_schemas_that_are_refused(tmp_path):
+  path = tmp_path / "schema.json"
+  with pytest.raises(UserError, match="cannot be read: No such file"):
+    schema.pattern_of(str(path))
+  for content, message in REFUSED:
+    path.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(UserError) as caught:
+      schema.pattern_of(str(path))
+    start = f"config.sample.schema={str(path)!r}: {message}"
+    assert str(caught.value).startswith(start), content
