@@ -10,7 +10,7 @@ from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.scoring import states
 from tests.conftest import tiny
-from tests.sampling.test_repeats import made
+from tests.sampling.test_repeats import untrained as made
 
 TEXT = "abcde abcd\nabc " * 2
 
