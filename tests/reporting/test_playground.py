@@ -15,7 +15,7 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.reporting import playground
-from seqrnn.sampling import choice
+from seqrnn.sampling import decoding
 from tests.conftest import Page
 
 SPELLED = "A,a B's... 3.1,x -- \u03a3\nA"
@@ -116,11 +116,11 @@ def test_its_chances_are_those_of_the_sampler(tmp_path, browser):
   logits_V[[PAD, BEGIN, UNKNOWN]] = -np.inf
   for (temperature, share), p_V in zip(cases, p_CV, strict=True):
     # A symbol is drawn by any noise if it is likely.
-    likely_V = choice.choose_likely_symbol(
+    likely_V = decoding.choose_likely_symbol(
       jnp.eye(V) * 1e6,
       jnp.tile(logits_V, (V, 1)),
       jnp.float32(temperature or 1),
-      choice.Limits(V, share),
+      decoding.Limits(V, share),
     ) == jnp.arange(V)
     if not temperature:
       likely_V = logits_V == logits_V.max()
