@@ -146,9 +146,7 @@ def test_a_file_that_is_wrong_is_named(tmp_path, text):
 def test_a_package_of_the_users_with_the_same_name_may_be_first(tmp_path, file):
   (tmp_path / "configs").mkdir()
   (tmp_path / "configs" / file).write_text("")
-  code = (
-    "from seqrnn.config import config; print(config.defaults().data.window)"
-  )
+  code = "from seqrnn.config import read; print(read.defaults().data.window)"
   root = Path(config_lib.__file__).parents[2]
   done = subprocess.run(
     [sys.executable, "-c", code],

@@ -1,1 +1,1 @@
-"""Tests of seqrnn/inference."""
+"""Tests of seqrnn/scoring."""
