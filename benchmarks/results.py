@@ -93,9 +93,9 @@ def check_start(recipe: Recipe, workdir: Path):
   Raises:
     SystemExit: `pretrained` of the recipe says another thing than start.json.
   """
-  from seqrnn.training import started
+  from seqrnn.training import transfer
 
-  record = started.read(workdir)
+  record = transfer.read_record(workdir)
   if record is not None and not recipe.pretrained:
     raise SystemExit(
       f"{workdir}: started from {record.workdir}, not from nothing; the recipe"

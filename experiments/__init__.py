@@ -16,7 +16,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.logs.detect import redaction
 from seqrnn.runtime import files
-from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.training.checkpoint import restore_params
 
 
 def find_tasks() -> dict[str, ModuleType]:

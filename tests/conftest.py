@@ -52,7 +52,7 @@ import experiments
 from configs import base
 from seqrnn.models import arrays
 from seqrnn.runtime import figures
-from seqrnn.training import fit
+from seqrnn.training import train
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -138,7 +138,9 @@ def trained(tmp_path_factory):
     source.mkdir(parents=True, exist_ok=True)
     with FileLock(source / "lock"):
       if not (source / "run").exists():
-        fit.fit(experiments.build, tiny(source, fields), source / "unfinished")
+        train.fit(
+          experiments.build, tiny(source, fields), source / "unfinished"
+        )
         (source / "unfinished").rename(source / "run")
     return shutil.copytree(
       source / "run", tmp_path_factory.mktemp("run") / "run"

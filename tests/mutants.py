@@ -219,20 +219,20 @@ MUTANTS = (
   ),
   Mutant(
     "checkpoint: the last one counts as the best",
-    '.get("best_step")\n',
-    '.get("step")\n',
+    "best = read_position(directory / str(latest)).best_step",
+    "best = read_position(directory / str(latest)).step",
     "test_patience_stops_and_the_best_checkpoint_stays",
   ),
   Mutant(
     "checkpoint: a flipped bit that keeps the size goes unnoticed",
-    "not same_size or saved[name] != manifest.checksum(folder / name)",
-    "not same_size",
-    "test_no_damage_to_any_file_goes_unnoticed",
+    "elif files.sha256_of(folder / name) not in sums[name]:",
+    "elif False:",
+    "test_damage_to_any_file_is_noticed_and_the_file_is_named",
   ),
   Mutant(
     "resume: an epoch that was stopped begins again",
-    "params, rest, asdict(position), position.best_step",
-    'params, rest, {**asdict(position), "batch": 0}, position.best_step',
+    "position=args.JsonSave(asdict(position))",
+    'position=args.JsonSave({**asdict(position), "batch": 0})',
     "test_going_on_repeats_an_uninterrupted_run_to_the_bit",
   ),
   # The follower.

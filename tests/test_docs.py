@@ -23,7 +23,7 @@ from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.models import cells
 from seqrnn.modes import report
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -293,7 +293,7 @@ def test_a_cell_as_the_guide_shows_it(tmp_path):
   [name] = set(cells.CELLS) - known
   config = tiny(tmp_path, {"model.cell": name, "train.max_steps": 2})
   config_lib.check(config)
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run")
   layer = trained.params["body"]["layers_0"]["cell"]
   D, H = len(trained.experiment.vocabularies["symbols"]), 8
@@ -314,7 +314,7 @@ def test_a_task_as_the_guide_shows_it(tmp_path, monkeypatch):
   del sys.modules["experiments.backwards"]
   monkeypatch.setattr(experiments, "TASKS", experiments.find_tasks())
   config = tiny(tmp_path, {"task": "backwards", "train.max_steps": 2})
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   trained = experiments.load(tmp_path / "run").experiment
   [batch] = trained.batches(from_text("abc", "char"), 0)
   asked_T = batch["weights"][0] > 0

@@ -1,7 +1,7 @@
 """Workdirs made by somebody else: one line or the right result, and no harm.
 
 Each case changes a copy of a small trained workdir. Where it changes a
-checkpoint, the manifest is written anew: whoever made it can do that, too.
+checkpoint, the checksums are written anew: whoever made it can do that, too.
 """
 
 import json
@@ -26,8 +26,8 @@ from configs import base
 from seqrnn import program
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
-from seqrnn.runtime import checkpoint
-from seqrnn.runtime import manifest as manifests
+from seqrnn.runtime.files import SUMS
+from seqrnn.training import checkpoint
 from tests.conftest import TINY, write_text
 
 HUGE = 100 * 2**30  # Bytes of a file that takes none on disk.
@@ -60,12 +60,11 @@ def trained(tmp_path_factory):
 def home(trained, monkeypatch):
   """The same, with a copy of the run that a test may change, x.
 
-  It has no manifest: who changes a file may leave out its checksum.
+  It has no checksums: who changes a file may leave them out.
   """
   monkeypatch.chdir(trained)
   shutil.copytree("lm", "x")
-  Path("x", manifests.NAME).unlink()
-  monkeypatch.setattr(manifests, "_warned", [Path("x")])
+  Path("x", SUMS).unlink()
   yield trained
   shutil.rmtree(trained / "x")
 
@@ -119,14 +118,13 @@ def signed(workdir: Path, name: str, content: bytes):
   path = workdir / name
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(content)
-  if name.startswith(LAST) and not name.endswith("manifest.json"):
+  if name.startswith(LAST) and not name.endswith(SUMS):
     sign(workdir)
 
 
 def sign(workdir: Path):
-  """The manifest for what is there."""
-  contents = checkpoint.checksums(workdir / LAST)
-  (workdir / LAST / "manifest.json").write_text(json.dumps(contents))
+  """Writes the checksums of the present files."""
+  checkpoint.write_sums(workdir / LAST)
 
 
 def field(name: str, value: Any) -> Edit:
@@ -162,12 +160,12 @@ def symbols(content: Any, unit: str = "char", name: str = "symbols") -> Edit:
   return text("vocabulary.json", json.dumps(fields))
 
 
-def manifest(change: Callable[[dict], Any]) -> Edit:
-  """Another manifest."""
+def listed(*names: str) -> Edit:
+  """More files in the list of checksums."""
 
   def edit(workdir):
-    path = workdir / LAST / "manifest.json"
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with (workdir / LAST / SUMS).open("a") as file:
+      file.writelines(f"{'0' * 64}  {name}\n" for name in names)
 
   return edit
 
@@ -344,7 +342,7 @@ REFUSED: list[tuple] = [
   # What is too large to be read.
   ("sparse config", sparse("config.json"), "larger than 1,048,576", BOTH),
   ("sparse vocabulary", sparse("vocabulary.json"), "larger than 67,1", BOTH),
-  ("sparse manifest", sparse(f"{LAST}/manifest.json"), DAMAGED, BOTH),
+  ("sparse checksums", sparse(f"{LAST}/{SUMS}"), DAMAGED, BOTH),
   ("sparse array", sparse(f"{LAST}/params/manifest.ocdbt"), DAMAGED, BOTH),
   (
     "large position",
@@ -403,42 +401,31 @@ REFUSED: list[tuple] = [
     SHAPES,
     BOTH,
   ),
-  # manifest.json.
+  # sha256, the checksums.
   (
-    "no manifest",
-    lambda w: (w / LAST / "manifest.json").unlink(),
-    f"{DAMAGED}: manifest.json is missing",
+    "no checksums",
+    lambda w: (w / LAST / SUMS).unlink(),
+    f"{DAMAGED}: sha256 is missing or broken",
     BOTH,
   ),
-  ("deep manifest", text(f"{LAST}/manifest.json", DEEP), "is broken", BOTH),
-  ("manifest is list", manifest(list), "manifest.json is broken", BOTH),
   (
-    "manifest leads out",
-    manifest(lambda m: {**m, "../../../secret": [22, "x"]}),
+    "deep checksums",
+    text(f"{LAST}/{SUMS}", DEEP),
+    "is missing or broken",
+    BOTH,
+  ),
+  (
+    "checksums lead out",
+    listed("../../../secret"),
     "../../../secret is missing",
     BOTH,
   ),
-  (
-    "manifest has paths",
-    manifest(lambda m: {**m, "/etc/passwd": [1, "x"]}),
-    "/etc/passwd is missing",
-    BOTH,
-  ),
-  (
-    "million files",
-    manifest(lambda _: {str(n): 0 for n in range(10**6)}),
-    "manifest.json is broken",
-  ),
-  (
-    "manifest of types",
-    manifest(lambda m: dict.fromkeys(m, {"a": [None]})),
-    "differs from its checksum",
-    BOTH,
-  ),
+  ("checksums have paths", listed("/etc/passwd"), "passwd is missing", BOTH),
+  ("million files", listed(*map(str, range(10**5))), "0 is missing"),
   (
     "escapes in a file's name",
-    lambda workdir: (workdir / LAST / ESCAPE).touch(),
-    r"\x1b]0;owned\x07\x9b2J\u202e is not in manifest.json",
+    lambda workdir: (workdir / LAST / "params" / ESCAPE).touch(),
+    r"\x1b]0;owned\x07\x9b2J\u202e is not in sha256",
     BOTH,
   ),
   (
@@ -463,7 +450,7 @@ REFUSED: list[tuple] = [
   ("best is NaN", position(best=float("nan")), "best=nan is not"),
   ("epoch is text", position(epoch="1"), "epoch='1' is not valid"),
   ("another step", position(step=2**31), "step=2147483648 is not"),
-  ("unknown place", position(place=1), "argument 'place'", TRAIN),
+  ("unknown place", position(place=1), "must be an object of step, ", TRAIN),
   # Arrays.
   ("shape", array(shape=[2**40]), f"{SHAPES}: head.bias is {{", BOTH),
   ("axes", array(shape=[11, 1], chunks=[1, 1]), SHAPES, BOTH),
@@ -536,9 +523,9 @@ def names(workdir: Path):
 
 def damaged(workdir: Path):
   folder = workdir / "checkpoints/9"
-  folder.mkdir()
-  (folder / ESCAPE).touch()
-  (folder / "manifest.json").write_text("{}")
+  (folder / "params").mkdir(parents=True)
+  (folder / "params" / ESCAPE).touch()
+  (folder / SUMS).touch()
 
 
 def more_names(workdir: Path):
@@ -566,11 +553,10 @@ HARMLESS: list[tuple] = [
   (
     "a damaged checkpoint",
     damaged,
-    r"checkpoint 9 is damaged: \x1b]0;owned\x07\x9b2J\u202e is not in"
-    " manifest.json\ncheckpoint 2 is used instead\n",
+    r"checkpoint 9 is damaged: params/\x1b]0;owned\x07\x9b2J\u202e is not in"
+    " sha256\ncheckpoint 2 is used instead\n",
   ),
   ("best is nowhere", position(best_step=7), ""),
-  ("position of old", text(f"{LAST}/position/metadata", '{"step": 2}'), ""),
   (
     "places outside",
     only(

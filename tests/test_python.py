@@ -23,7 +23,7 @@ import seqrnn
 from seqrnn import calls
 from seqrnn.config import read as config_lib
 from seqrnn.runtime import files, launch
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -34,10 +34,10 @@ def trained(tmp_path_factory):
   """A folder with the runs a, b and c, of another size, and corpus."""
   folder = tmp_path_factory.mktemp("trained")
   config = tiny(folder, {"train.max_steps": 2, "train.eval_every": 1})
-  fit.fit(experiments.build, config, folder / "runs" / "a")
+  train.fit(experiments.build, config, folder / "runs" / "a")
   shutil.copytree(folder / "runs" / "a", folder / "runs" / "b")
   config.optimizer.learning_rate = 0.5
-  fit.fit(experiments.build, config, folder / "runs" / "c")
+  train.fit(experiments.build, config, folder / "runs" / "c")
   return folder
 
 
@@ -141,7 +141,7 @@ def test_runs_that_are_broken_or_missing(
   for name in "abc":
     shutil.copytree(trained / "runs" / "a", tmp_path / "runs" / name)
   Path("runs/b/config.json").write_text("{")
-  for name in ("metrics.csv", "manifest.json"):  # Stopped before an evaluation.
+  for name in ("metrics.csv", "sha256"):  # Stopped before an evaluation.
     Path("runs/c", name).unlink()
   Path("runs/other").mkdir()
   Path("runs/c/evaluation.json").write_text("[1]")

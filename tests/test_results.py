@@ -12,7 +12,7 @@ import pytest
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
-from seqrnn.training import started
+from seqrnn.training import transfer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,8 +83,8 @@ def test_a_row_says_what_its_model_has_learned_from_before(results, tmp_path):
   results.check_start(plain, tmp_path)
   with pytest.raises(SystemExit, match="started from nothing, but"):
     results.check_start(pretrained, tmp_path)
-  began = started.Record("runs/lm", 1, "", ["embedding"], [], [], {}, {})
-  (tmp_path / started.RECORD).write_bytes(started.encoded(began))
+  began = transfer.Record("runs/lm", 1, "", ["embedding"], [], [], {}, {})
+  (tmp_path / transfer.RECORD).write_bytes(began.encoded())
   results.check_start(pretrained, tmp_path)
   with pytest.raises(
     SystemExit, match="started from runs/lm, not from nothing"

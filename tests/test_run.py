@@ -20,7 +20,7 @@ from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, Machine, resolve
 from seqrnn.errors import Interrupted, UserError
-from seqrnn.runtime import manifest, pages
+from seqrnn.runtime import files, pages
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -406,7 +406,7 @@ def home(tmp_path_factory):
   for name in copies:
     shutil.copytree(home / "lm", home / name)
     if name not in ("bare", "damaged"):  # Whose other files are as they were.
-      (home / name / manifest.NAME).unlink()
+      (home / name / files.SUMS).unlink()
   edit(home / "gap", "", task="gap_model")
   edit(home / "changed", "data", path="text.txt")
   edit(home / "paths", "data", path=None, train_path="a", validation_path="b")
@@ -423,7 +423,6 @@ def home(tmp_path_factory):
 def call(home, monkeypatch):
   """A function from a command line, typed at home, to its exit status."""
   monkeypatch.chdir(home)
-  monkeypatch.setattr(manifest, "_warned", [home])  # Some runs have none.
   return main
 
 

@@ -18,7 +18,7 @@ from seqrnn.config.recipes import FIELDS as FIELDS
 from seqrnn.config.recipes import defaults as defaults
 from seqrnn.config.recipes import read_json as read_json
 from seqrnn.errors import UserError, visible
-from seqrnn.runtime import files, manifest
+from seqrnn.runtime import files
 
 RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
 # Fields that name a place, and READ or WRITTEN.
@@ -162,7 +162,7 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
     if name != "config.json":
       missing = "has no search; start one with a --config"
     raise UserError(f"--workdir={workdir}: {missing}")
-  manifest.verify(path)
+  files.check_sum(path)
   fields, usual = flat(recipes.read_json(path)), flat(defaults())
   number = fields.pop("format", None)
   if type(number) is not int or number != FORMAT:
@@ -170,7 +170,6 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
       f"{path}: format={number!r}: must be {FORMAT}; another version of seqrnn"
       " wrote it, so train again in another --workdir"
     )
-  manifest.warn_if_missing(path)
   places = [name for name in fields if PLACES.get(name) == WRITTEN]
   changed = [name for name in places if fields.pop(name) != usual[name]]
   if changed:

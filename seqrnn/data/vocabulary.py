@@ -14,7 +14,7 @@ from seqrnn.data.logs import templates
 from seqrnn.data.read.encoding import UNITS
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
-from seqrnn.runtime import files, manifest
+from seqrnn.runtime import files
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 _LIMIT = 2**26  # Bytes of a file: some five million words.
@@ -239,8 +239,8 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
     UserError: the file is missing, or holds no vocabularies.
     MachineError: the file has changed since it was written.
   """
-  manifest.verify(Path(path))
   try:
+    files.check_sum(Path(path))
     content = files.read_json(path, _LIMIT)
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None

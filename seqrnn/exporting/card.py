@@ -55,7 +55,7 @@ def card(experiment: Experiment, config: Config, workdir: Path) -> str:
     about=about,
     terms=terms,
     cite=cite,
-    start=transfer.read(workdir),
+    start=transfer.read_record(workdir),
     figures=_figures(workdir, config.checkpoint.step),
     settings=config_lib.differences(config_lib.defaults(), config, TRAINING),
   )

@@ -14,8 +14,9 @@ from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.exporting import torch_names
 from seqrnn.exporting.network import STACK, TOWERS
 from seqrnn.runtime import files
-from seqrnn.runtime.checkpoint_writer import Checkpoints
-from seqrnn.training.fit import locked, write_record
+from seqrnn.training.checkpoint import Checkpoints
+from seqrnn.training.position import Position
+from seqrnn.training.setup import locked, write_record
 
 _STEP = 1  # Of the checkpoint.
 # Fields of the exported run that would be untrue of the new one.
@@ -55,9 +56,9 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
     locked(workdir) as check,
     Checkpoints(workdir / "checkpoints", check=check) as checkpoints,
   ):
-    position = {"step": _STEP, "best_step": _STEP}
+    position = Position(step=_STEP, best_step=_STEP)
     optimizer = {"leaves": [jnp.zeros((), jnp.int32)]}
-    checkpoints.save(_STEP, params, optimizer, position, _STEP)
+    checkpoints.save(params, optimizer, position)
     checkpoints.wait()
     write_record(config, experiment, workdir)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.training.checkpoint import restore_params
 
 
 def load_model(

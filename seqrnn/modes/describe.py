@@ -17,8 +17,8 @@ from seqrnn.config.read import Config
 from seqrnn.experiment import Batch, Experiment, require
 from seqrnn.models import diagram
 from seqrnn.models.diagram import Part
-from seqrnn.runtime import devices, files, fileset, sharding
-from seqrnn.training import optimizers, rates, transfer
+from seqrnn.runtime import devices, files, sharding
+from seqrnn.training import optimizers, setup
 from seqrnn.training.step import make_start, make_step
 
 _MEASURED_STEPS = 3
@@ -82,11 +82,11 @@ def run(
   Raises:
     UserError: the config is invalid for its task, or the data are missing.
   """
-  start = transfer.settle(build, config, workdir)
+  start = setup.settle(build, config, workdir)
   config, experiment = start.config, start.experiment
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
-  shares = rates.shares(experiment, config, start.record)
+  shares = optimizers.shares(experiment, config, start.record)
   parts = diagram.parts(experiment, config)
   size = sum(part.parameters for part in parts)
   console = Console(highlight=False)
@@ -104,7 +104,7 @@ def run(
   _, T, *_ = batches[0]["inputs"].shape
   pooled = batches[0]["targets"].shape[1] == 1 < T
   boxes = diagram.rows(experiment, config, parts, pooled)
-  with fileset.results(workdir, "describe", "described") as folder:
+  with files.locked_results(workdir, "describe", "described") as folder:
     diagram.save_pictures(folder, title, boxes)
   print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
 

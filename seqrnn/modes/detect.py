@@ -27,7 +27,6 @@ from seqrnn.logs.detect import (
   thresholds,
 )
 from seqrnn.logs.detect.calibration import (
-  CALIBRATION,
   COMBINED,
   FALSE_ALARMS,
   NormalScores,
@@ -37,13 +36,13 @@ from seqrnn.logs.detect.calibration import (
 )
 from seqrnn.logs.detect.decision import find_anomalies
 from seqrnn.logs.detect.detector import Detector, combined_names
-from seqrnn.logs.detect.findings import LOCK, NAME, Findings
+from seqrnn.logs.detect.findings import LOCK, Findings
 from seqrnn.logs.detect.incidents import Incident
 from seqrnn.logs.detect.inputs import examined, read_sessions
 from seqrnn.logs.detect.records import FORMS
 from seqrnn.logs.follow import feedback
 from seqrnn.logs.spark import engine
-from seqrnn.runtime import files, fileset, manifest
+from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text
 
@@ -125,14 +124,12 @@ def _run(
     "config": config_lib.nested(config_lib.flat(config)),
   }
   grouped = incidents.group(found)
-  with fileset.atomic_files(folder, NAME, _RESULTS.__contains__) as new:
+  with files.results(folder, "detect", _RESULTS.__contains__) as new:
     _write_results(new, found, grouped, detector, normal, record)
     deployed.write(new, detector, read("train"))
     if told.rows:
       np.savez_compressed(new / FALSE_ALARMS, **told.rows)
     keep_calibration(folder, new)
-    kept = () if (new / CALIBRATION).exists() else (folder / CALIBRATION,)
-    manifest.record_files(new, (*new.iterdir(), *kept))
   printing.print_incidents(console, found, grouped)
   printing.print_sessions(console, found)
   names, _ = normal.choice.combination
@@ -152,7 +149,6 @@ def prepare(
   Raises:
     UserError: as `check` and `refuse_cut_sessions`.
   """
-  fileset.finish_move(workdir / "detect", NAME)
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config, mode)
   read = splits.reader(config, config.detect.idle)

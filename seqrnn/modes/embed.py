@@ -17,10 +17,10 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, printable
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, Params, require, shapes
-from seqrnn.runtime import files, fileset
-from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.runtime import files
 from seqrnn.scoring import states
 from seqrnn.scoring.states import Block, Reading
+from seqrnn.training.checkpoint import restore_params
 
 NAMES = ("states.npz", "states.csv", "states.parquet")
 _NUMBERS = 2**22  # Numbers of a row group of Parquet, at least.
@@ -63,7 +63,7 @@ def run(
   name = f"states.{settings.format}"
   with (
     files.locked(workdir / ".embed.lock", "written to", wait=True),
-    fileset.atomic_files(workdir, "embed", NAMES.__contains__) as folder,
+    files.results(workdir, "embed", NAMES.__contains__) as folder,
   ):
     width = write(folder / name, found)
   path = workdir / name

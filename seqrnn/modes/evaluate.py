@@ -16,13 +16,13 @@ from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.runtime import files, fileset, sharding
-from seqrnn.runtime.checkpoint import read_position, restore_params
+from seqrnn.runtime import files, sharding
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import confusion, dynamic, spans
 from seqrnn.scoring.dynamic import Followed
 from seqrnn.scoring.evaluation import examiner
 from seqrnn.scoring.predictions import quoted
+from seqrnn.training.checkpoint import read_position, restore_params
 
 _TYPES = 20  # Types of spans, at most, that are printed.
 
@@ -68,7 +68,7 @@ def run(
     )
   facts = experiment.facts(split)
   record = {"split": split, "step": restored.step, **facts, **figures, **more}
-  with fileset.results(workdir, "evaluate", "evaluated") as folder:
+  with files.locked_results(workdir, "evaluate", "evaluated") as folder:
     with files.atomic_write(folder / "evaluation.json") as file:
       file.write(json.dumps(record, indent=2) + "\n")
     if answers is not None:
@@ -137,7 +137,7 @@ def _changed(
   old = config_lib.flat(config_lib.read_run(workdir))
   if any(own[name] != old[name] for name in own if name.startswith("data.")):
     return False  # The user has named other data.
-  trained = read_position(workdir / "checkpoints" / str(step)).get("crc32")
+  trained = read_position(workdir / "checkpoints" / str(step)).crc32
   with suppress(UserError):  # Only the split that is evaluated may be here.
     return trained not in (None, experiment.facts("train")["crc32"])
   return False

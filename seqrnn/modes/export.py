@@ -12,8 +12,8 @@ from seqrnn.exporting import (
   onnx_graph,
   torch_names,
 )
-from seqrnn.runtime import files, fileset
-from seqrnn.runtime.checkpoint import restore_params
+from seqrnn.runtime import files
+from seqrnn.training.checkpoint import restore_params
 
 _CARD = "MODEL_CARD.md"
 # Format -> its module, and whether it has a cell.
@@ -61,7 +61,7 @@ def run(
   folder.mkdir(parents=True, exist_ok=True)
   with (
     files.locked(folder / ".export.lock", "written to", wait=True),
-    fileset.atomic_files(folder, "export", older) as new,
+    files.results(folder, "export", older) as new,
   ):
     for name, content in contents.items():
       with files.write_errors(folder / name):

@@ -19,7 +19,7 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model
-from seqrnn.runtime import files, fileset
+from seqrnn.runtime import files
 from seqrnn.runtime.console import print_titled
 from seqrnn.sampling import infill
 from seqrnn.sampling.texts import report_unknown
@@ -212,7 +212,7 @@ def _fill(
   console.print(f"filled: [bold]{console_text(fillings[0].text)}[/bold]")
   console.print(table)
   with (
-    fileset.results(workdir, "predict", "written to") as folder,
+    files.locked_results(workdir, "predict", "written to") as folder,
     files.atomic_write(folder / "predictions.csv") as file,
   ):
     csv.writer(file, lineterminator="\n").writerows(rows)
@@ -256,7 +256,7 @@ def run(
     _show_surprising(console, symbols, rows, experiment.fills_gaps)
   else:
     console.print(_numbers_table(symbols.unit, rows, settings))
-  with fileset.results(workdir, "predict", "written to") as folder:
+  with files.locked_results(workdir, "predict", "written to") as folder:
     _write(folder / "predictions.csv", experiment, rows)
     if experiment.tags_words:
       _write_columns(folder / "predictions.conll", rows)

@@ -23,7 +23,7 @@ from seqrnn.reporting import (
 )
 from seqrnn.reporting.page import Section
 from seqrnn.reporting.subject import Subject, open_run, writer
-from seqrnn.runtime import files, fileset
+from seqrnn.runtime import files
 
 # The sections that a task may name in its `report`.
 SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {
@@ -65,7 +65,7 @@ def run(
     summary.settings({workdir.name: config_lib.read_run(workdir)}),
   ]
   path = workdir / "report.html"
-  with fileset.results(workdir, "report", "reported") as folder:
+  with files.locked_results(workdir, "report", "reported") as folder:
     if model is not None:
       top |= _playground(model, folder)
     page.write_page(folder / path.name, workdir.name, top, sections)

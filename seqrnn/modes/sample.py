@@ -14,7 +14,7 @@ from seqrnn.data.read import midi
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model
-from seqrnn.runtime import files, fileset
+from seqrnn.runtime import files
 from seqrnn.sampling import texts
 from seqrnn.sampling.sampler import sample_music
 
@@ -28,7 +28,7 @@ def write_music(
   names = itertools.product(
     settings.temperature, range(1, settings.streams + 1)
   )
-  with fileset.results(workdir, "sample", "written to") as folder:
+  with files.locked_results(workdir, "sample", "written to") as folder:
     for notes_TV, (temperature, stream) in zip(pieces, names, strict=True):
       path = folder / f"music-{temperature:g}-{stream}.mid"
       midi.write(path, notes_TV, settings.tempo)
@@ -67,7 +67,7 @@ def write_texts(
   if written:
     # After all is drawn: another process waits for the time of writing only.
     with (
-      fileset.results(workdir, "sample", "written to") as folder,
+      files.locked_results(workdir, "sample", "written to") as folder,
       files.write_errors(workdir / "samples.jsonl"),
     ):
       (folder / "samples.jsonl").write_text("".join(lines), "utf-8")

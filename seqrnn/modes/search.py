@@ -27,7 +27,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import figures, files, manifest
+from seqrnn.runtime import figures, files
 from seqrnn.training import transfer
 
 try:
@@ -170,13 +170,14 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
     # Report a missing corpus, or a run to start from, before any trial begins.
     build(config, None)
     if "model.cell" not in config_lib.searched(config_lib.flat(config)):
-      transfer.find(build, config, workdir)
+      transfer.open_source(build, config, workdir)
     files.make_workdir(workdir)
   with study.alone(workdir):
     if not record.exists():
       lasting = copy.deepcopy(config)
       lasting.search.workers = None  # It may change.
-      manifest.write(workdir, {record.name: config_lib.encoded(lasting)})
+      with files.atomic_write(record, "wb") as file:
+        file.write(config_lib.encoded(lasting))
     old = config_lib.read_run(workdir, record.name)
   fixed = (*config_lib.TRAINING, *_FIXED)
   if differences := config_lib.differences(old, config, fixed):

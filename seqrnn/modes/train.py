@@ -6,9 +6,8 @@ from typing import Any
 
 from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment
-from seqrnn.training import length
-from seqrnn.training.fit import fit
-from seqrnn.training.position import Position
+from seqrnn.training.position import Position, advice
+from seqrnn.training.train import fit
 
 
 def run(
@@ -23,6 +22,6 @@ def run(
     UserError, Interrupted: as `fit`.
   """
   position = fit(build, config, workdir)
-  for line in length.advice(config, Position(**position)):
+  if line := advice(config, Position(**position)):
     print(line)
   return position

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from seqrnn.logs.detect import decision, records
-from seqrnn.logs.detect.findings import LOCK, NAME
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
-from seqrnn.runtime import fileset, manifest
 
 _INCIDENTS = 20  # Rows of the first table.
 _SESSIONS = 12  # Rows of the second table.
@@ -273,8 +271,6 @@ def sections(workdir: Path, step: int | None = None) -> list[Section]:
   folder = workdir / "detect"
   if not folder.is_dir():
     return []
-  fileset.wait_for_move(folder, NAME, workdir / LOCK)
-  manifest.verify_all(folder)
   return [
     section(
       "Anomalies",

@@ -16,10 +16,11 @@ from seqrnn.config.read import Config
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError, visible
 from seqrnn.reporting import page, summary
-from seqrnn.runtime import checkpoint, files
+from seqrnn.runtime import files
 from seqrnn.table import Table, without_shared
+from seqrnn.training import checkpoint
 from seqrnn.training.history import read_rows
-from seqrnn.training.position import Position, limits_reached
+from seqrnn.training.position import limits_reached
 
 _DERIVED = ("bits_per_symbol", "perplexity")  # They follow from the loss.
 _LIMIT = 2**20  # Bytes of evaluation.json.
@@ -92,7 +93,7 @@ def _state(workdir: Path, config: Config) -> str:
   step = saved[-1] if saved else 0
   with suppress(UserError, OSError, TypeError):  # A damaged checkpoint.
     folder = workdir / "checkpoints" / str(step)
-    position = Position(**checkpoint.read_position(folder))
+    position = checkpoint.read_position(folder)
     if limits_reached(config, position):
       return "finished"
   path = workdir / "lock"

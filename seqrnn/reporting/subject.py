@@ -18,8 +18,8 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.reporting.page import Mark
-from seqrnn.runtime.checkpoint import read_position, restore_params
 from seqrnn.scoring.predictions import Prediction
+from seqrnn.training.checkpoint import read_position, restore_params
 
 # Approximate number of symbols that are read of a large split.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
@@ -131,7 +131,7 @@ def open_run(
     splits.reader(config),
     facts,
     missing,
-    None not in (train, position.get("crc32")) and train != position["crc32"],
+    None not in (train, position.crc32) and train != position.crc32,
   )
 
 

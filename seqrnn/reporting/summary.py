@@ -14,7 +14,7 @@ from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Subject
 from seqrnn.runtime import sharding
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training import started
+from seqrnn.training import transfer
 from seqrnn.training.history import read_rows
 
 # Metrics between 0 and 1.
@@ -40,7 +40,7 @@ def lead(subject: Subject, figures: Figures) -> dict[str, Any]:
   if "train" in subject.facts:
     symbols = subject.facts["train"]["symbols"]
     sentences.append(f"The training split has {symbols:,} {subject.word}s.")
-  start = started.read(subject.workdir)
+  start = transfer.read_record(subject.workdir)
   if start is not None:
     sentences.append(
       f"It started from parts of {start.workdir}, step {start.step:,}:"

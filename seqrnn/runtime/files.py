@@ -1,4 +1,4 @@
-"""Files of a workdir: bounded reads, atomic writes, and locks.
+"""Files of a workdir: bounded reads, atomic writes, checksums, and locks.
 
 Several processes may write to one folder. Therefore temporary files have random
 names, and files that belong together are written under a lock.
@@ -6,11 +6,13 @@ names, and files that belong together are written under a lock.
 
 import glob
 import gzip
+import hashlib
 import io
 import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import sys
@@ -25,6 +27,8 @@ from typing import IO, Any
 from seqrnn.errors import MachineError, UserError, visible
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
+SUMS = "sha256"  # Lists the SHA-256 of files, as the program sha256sum does.
+_SUMS_LIMIT = 2**23  # Bytes of a list of checksums.
 _LOCK_LIMIT = 2**16  # Bytes of a lock file.
 _ABANDONED_SECONDS = 3600.0  # The age at which an unfinished file is removed.
 
@@ -259,6 +263,123 @@ def remove_abandoned(folder: Path):
       with suppress(OSError):
         if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
           os.unlink(entry.path)
+
+
+def sha256_of(path: Path) -> str:
+  """Returns the SHA-256 of a file."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_sums(folder: Path) -> dict[str, set[str]]:
+  """Returns the checksums that the content of each file may have.
+
+  Raises:
+    OSError: the folder has no list of checksums.
+    UserError: the list is invalid.
+  """
+  lines = (
+    read(folder / SUMS, _SUMS_LIMIT).decode("utf-8", "replace").split("\n")
+  )
+  sums: dict[str, set[str]] = {}
+  for line in lines[:-1]:
+    digest, _, name = line.partition("  ")
+    sums.setdefault(name, set()).add(digest)
+  if lines[-1] or "" in sums:
+    raise UserError(f"{folder / SUMS}: must have a checksum and a name a line")
+  return sums
+
+
+def write_sums(folder: Path, sums: list[tuple[str, str]]):
+  """Writes a list of checksums and file names."""
+  with atomic_write(folder / SUMS) as file:
+    file.writelines(f"{digest}  {name}\n" for digest, name in sums)
+
+
+def write_checked(folder: Path, contents: dict[str, bytes]):
+  """Writes files atomically, with their checksums, where they have changed.
+
+  While a file is replaced, its old and its new checksum are listed, so that a
+  killed process leaves files that `check_sum` accepts.
+
+  Raises:
+    MachineError: a file cannot be written.
+  """
+  paths = [path for name in contents if (path := folder / name).exists()]
+  old = [(sha256_of(path), path.name) for path in paths]
+  digest = lambda content: hashlib.sha256(content).hexdigest()
+  new = [(digest(content), name) for name, content in contents.items()]
+  if sorted(old) == sorted(new) and (folder / SUMS).exists():
+    return
+  write_sums(folder, old + new)
+  for name, content in contents.items():
+    with atomic_write(folder / name, "wb") as file:
+      file.write(content)
+  write_sums(folder, new)
+
+
+def check_sum(path: Path):
+  """Compares a file with the checksums in its folder, if it is listed there.
+
+  Raises:
+    UserError: the list is invalid.
+    MachineError: the file differs from its checksum.
+  """
+  try:
+    sums = read_sums(path.parent).get(path.name)
+  except FileNotFoundError:
+    return
+  if sums is not None and sha256_of(path) not in sums:
+    raise MachineError(
+      f"{path}: differs from its checksum in {SUMS}; restore the file, or"
+      f" delete {SUMS} if you have changed the file on purpose"
+    )
+
+
+@contextmanager
+def results(
+  folder: Path, mode: str, owned: Callable[[str], bool] = lambda _: False
+) -> Iterator[Path]:
+  """Yields a folder for new files, which then replace those in `folder`.
+
+  If the block fails or the process is killed in it, the old files stay. All old
+  files are removed before the new ones are moved, so that files of two runs of
+  a mode are never mixed. The caller must hold a lock.
+
+  Args:
+    folder: the folder of the files.
+    mode: the mode that writes the files.
+    owned: whether a file name of `folder` belongs to an older set; such a file
+      is removed, too.
+
+  Raises:
+    MachineError: a file cannot be written.
+  """
+  staged = folder / f".{mode}.new"
+  with write_errors(folder):
+    shutil.rmtree(staged, ignore_errors=True)  # A killed process may leave one.
+    staged.mkdir(parents=True)
+  try:
+    yield staged
+    names = sorted(path.name for path in staged.iterdir())
+    with write_errors(folder):
+      for path in folder.iterdir():
+        if path.name in names or owned(path.name):
+          path.unlink()
+      for name in names:
+        (staged / name).rename(folder / name)
+  finally:
+    shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextmanager
+def locked_results(workdir: Path, mode: str, doing: str) -> Iterator[Path]:
+  """Like `results`, under a lock of the mode, for which it waits."""
+  with (
+    locked(workdir / f".{mode}.lock", doing, wait=True),
+    results(workdir, mode) as folder,
+  ):
+    yield folder
 
 
 class Lock:

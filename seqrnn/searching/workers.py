@@ -18,14 +18,13 @@ from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.runtime import compiled, devices, launch, signals
 from seqrnn.searching import space, study
 from seqrnn.searching.study import Search, alone
-from seqrnn.training import fit, programs
+from seqrnn.training import train
 from seqrnn.training.history import read_rows
+from seqrnn.training.step import keep_last, without_rate
 
 # Gives trials of equal programs one experiment; those that start from a run
 # have one without vocabularies, too.
-_share = programs.keep_last(
-  lambda config, names: (programs.without_rate(config), names), count=2
-)
+_share = keep_last(lambda config, names: (without_rate(config), names), count=2)
 _PAUSE = 0.2  # Seconds between two looks at the trials of other processes.
 
 
@@ -79,7 +78,7 @@ def run_trial(search: Search, trial: Trial):
       config = space.trial_config(search.config, trial.params)
       config_lib.check(config)
       with redirect_stdout(log), redirect_stderr(log):
-        value = fit.fit(search.build, config, folder, should_stop)["best"]
+        value = train.fit(search.build, config, folder, should_stop)["best"]
     except (Interrupted, MachineError):
       with suppress(OSError, MachineError):  # The disk may still be full.
         study.release(trial)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from seqrnn.errors import UserError
-from seqrnn.runtime import figures, files, manifest
-from seqrnn.training.position import Position
+from seqrnn.runtime import figures, files
+from seqrnn.training.checkpoint import Position
 
 TABLES = ("metrics.csv", "timing.csv")
 _SPLITS = ("train", "validation")
@@ -49,11 +49,9 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
 
   Raises:
     UserError: the file is no table of numbers, or lacks a column.
-    MachineError: the file differs from its checksum.
   """
   if not path.exists():
     return []
-  manifest.verify(path)
   names, *rows = _parse(path, files.read(path, _LIMIT))
   for name in columns:
     if rows and name not in names:
@@ -97,28 +95,17 @@ def cut_tables(workdir: Path, step: int):
 
   Raises:
     UserError: as `read_rows`.
-    MachineError: as `read_rows`, or a table cannot be written.
+    MachineError: a table cannot be written.
   """
-  found = {name: _content(workdir / name) for name in TABLES}
-  kept = {
-    name: _rows_until(workdir / name, content, step)
-    for name, content in found.items()
-  }
-  # Write the manifest first: it records the first bytes of a table, which are
-  # the same before and after the cut.
-  manifest.record_rows(workdir, kept)
-  for name, content in kept.items():
-    if content != found[name]:
-      with files.atomic_write(workdir / name, "wb") as file:
-        file.write(content)
-
-
-def _content(path: Path) -> bytes:
-  """Returns the verified bytes of a table; b"" if the file is missing."""
-  if not path.exists():
-    return b""
-  manifest.verify(path)
-  return files.read(path, _LIMIT)
+  for name in TABLES:
+    path = workdir / name
+    if not path.exists():
+      continue
+    content = files.read(path, _LIMIT)
+    valid = _rows_until(path, content, step)
+    if valid != content:
+      with files.atomic_write(path, "wb") as file:
+        file.write(valid)
 
 
 def _rows_until(path: Path, content: bytes, step: int) -> bytes:
@@ -127,16 +114,6 @@ def _rows_until(path: Path, content: bytes, step: int) -> bytes:
   count = sum(int(row[0]) <= step for row in rows)
   lines = content.split(b"\n")
   return b"".join(line + b"\n" for line in lines[: count + 1]) if count else b""
-
-
-def record_tables(workdir: Path):
-  """Records the checksums of the tables, before the checkpoint is written.
-
-  Raises:
-    UserError: as `manifest.record_rows`.
-  """
-  tables = {name: _content(workdir / name) for name in TABLES}
-  manifest.record_rows(workdir, tables)
 
 
 def draw_history(workdir: Path, measure: str):

@@ -1,9 +1,12 @@
-"""The position of a run, and whether an evaluation or a checkpoint is due."""
+"""The position of a run, and what is due at it."""
 
 import math
 from dataclasses import dataclass
 
 from seqrnn.config.read import Config
+
+_FEW = 1000  # Steps; a training of fewer may end with advice.
+_EPOCHS = 40  # The most that are advised.
 
 
 @dataclass
@@ -20,7 +23,8 @@ class Position:
     waited: the number of evaluations since best_step.
     stalled: like `waited`, but reset where the plateau schedule lowers the
       learning rate.
-    crc32: the checksum of the training data.
+    crc32: the checksum of the training data; None: the parameters are those of
+      an export, without the state of an optimizer.
   """
 
   step: int = 0
@@ -31,7 +35,7 @@ class Position:
   best_step: int = 0
   waited: int = 0
   stalled: int = 0
-  crc32: int = 0
+  crc32: int | None = None
 
   def advance(self, batches: int) -> bool:
     """Counts a step; returns whether it ends an epoch of `batches` batches."""
@@ -46,31 +50,20 @@ class Position:
 def limits_reached(config: Config, position: Position) -> list[str]:
   """Returns the fields whose limits the position has reached."""
   train = config.train
+  patience = math.inf if train.patience is None else train.patience
   limits = {
     "train.epochs": position.epoch >= train.epochs,
     "train.max_steps": position.step >= (train.max_steps or math.inf),
-    "train.patience": out_of_patience(config, position),
+    "train.patience": position.waited >= patience,
   }
   return [name for name, reached in limits.items() if reached]
-
-
-def reached_end(config: Config, position: Position) -> bool:
-  """Returns whether `train.epochs` or `train.max_steps` is reached."""
-  limits = limits_reached(config, position)
-  return "train.epochs" in limits or "train.max_steps" in limits
-
-
-def out_of_patience(config: Config, position: Position) -> bool:
-  """Returns whether `train.patience` evaluations brought no improvement."""
-  patience = config.train.patience
-  return patience is not None and position.waited >= patience
 
 
 def evaluation_due(config: Config, position: Position) -> bool:
   """Returns whether this step is to be evaluated and has not been yet."""
   if position.evaluated == position.step:
     return False
-  if reached_end(config, position):
+  if {*limits_reached(config, position)} - {"train.patience"}:
     return True
   if config.train.eval_every is None:
     return position.batch == 0
@@ -83,3 +76,20 @@ def save_due(config: Config, position: Position) -> bool:
   if every is None or position.step % every:
     return False
   return not evaluation_due(config, position)
+
+
+def advice(config: Config, position: Position) -> str | None:
+  """Returns a line if a training had few epochs and steps, and still gained.
+
+  A long training on a log would learn the anomalies of the log, too.
+  """
+  ended = limits_reached(config, position) == ["train.epochs"]
+  if not ended or position.best_step < position.step:
+    return None
+  epochs = min(math.ceil(_FEW / position.step * position.epoch), _EPOCHS)
+  if config.data.unit == "log" or epochs <= position.epoch:
+    return None
+  return (
+    f"only {position.step:,} steps, and the loss still fell;"
+    f" --config.train.epochs={epochs}, in another --workdir, trains longer"
+  )

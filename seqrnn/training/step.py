@@ -1,6 +1,11 @@
 """The training step: one jitted function over all devices, and its state."""
 
+import sys
+import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +15,15 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.models import arrays
 from seqrnn.runtime import sharding
 from seqrnn.scoring import metrics
+from seqrnn.training import optimizers, transfer
+
+_PATIENCE = 5.0  # Seconds until a line on a terminal names the compiler.
 
 # A function of the base learning rate, which may be traced.
 Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
@@ -231,3 +241,94 @@ def unpack(
     carry = sharding.resize(new.carry, rows[0], sharding.by_rows(mesh))
     new = new._replace(carry=carry)
   return new.with_eval_params(params)
+
+
+def without_rate(config: Config) -> frozenset[tuple[str, Any]]:
+  """Returns all fields but the learning rate, which no program contains."""
+  fields = config_lib.flat(config) | {"optimizer.learning_rate": None}
+  return frozenset(fields.items())
+
+
+def keep_last(key: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
+  """Returns a decorator: a call with the key of the last one has its result.
+
+  Args:
+    key: a function of the arguments, which the result depends on.
+    count: the number of last results that are kept.
+  """
+
+  def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    last: deque[tuple[Any, Any]] = deque(maxlen=count)
+
+    def kept(*args: Any) -> Any:
+      found = key(*args)
+      for other, result in last:
+        if other == found:
+          return result
+      last.append((found, function(*args)))
+      return last[-1][1]
+
+    return kept
+
+  return decorate
+
+
+@keep_last(
+  lambda experiment, config, schedule, mesh, record: (
+    experiment.loss,
+    mesh,
+    schedule.args[1:],
+    without_rate(config),
+    record,
+  )
+)
+def programs(
+  experiment: Experiment,
+  config: Config,
+  schedule: partial,
+  mesh: Mesh,
+  record: transfer.Record | None,
+) -> tuple[Any, Any]:
+  """Returns the jitted functions of `make_step` and `make_start`.
+
+  The last ones are kept: trials that differ only in the learning rate have the
+  same experiment, and trace and load their programs once.
+  """
+  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
+  shares = optimizers.shares(experiment, config, record)
+  if shares is not None:
+    whole, scale = optimizer, shares.scale()
+    optimizer = lambda rate: optax.chain(whole(rate), scale)
+    experiment = shares.frozen(experiment)
+  average = config.train.ema is not None
+  batch = experiment.batches("train", 0)[0]
+  return (
+    make_step(experiment, optimizer, mesh, config.train.ema or 1.0),
+    make_start(experiment, optimizer, batch, mesh, average),
+  )
+
+
+def compile_programs(
+  initial: jax.stages.Lowered, lower_step: Callable[[], jax.stages.Lowered]
+):
+  """Compiles the initial state, and the step, which is traced meanwhile.
+
+  Threads compile: Python handles signals in this one, but not in a compiler.
+  """
+
+  def start(lowered: Any) -> threading.Thread:
+    def run():
+      with suppress(Exception):  # The program's first call raises it again.
+        lowered.compile()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+  first = start(initial)
+  step = start(lower_step())
+  first.join()
+  step.join(_PATIENCE)
+  if step.is_alive() and sharding.is_first() and sys.stdout.isatty():
+    print("compiling the training step ...")
+  step.join()

@@ -8,8 +8,8 @@ kernel has zeros, so it computes at first what the trained layer has computed.
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,21 +18,153 @@ import numpy as np
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.config.resolve import ADAPTED, Facts, resolve
 from seqrnn.data import vocabulary
 from seqrnn.data.read.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.runtime import checkpoint, files, sharding
-from seqrnn.training.places import Place, places
-from seqrnn.training.started import Record, read
+from seqrnn.runtime import files, sharding
+from seqrnn.training import checkpoint
 
+RECORD = "start.json"
+_LIMIT = 2**24  # Bytes of a record, which may have 10**6 new rows.
+_INPUTS = ("embedding", "letters")  # Parts that layers read.
 _NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
 # Fields of which one differs where nothing fits.
 _SIZES = ("data.unit", "model.embedding_size", "model.hidden_size")
 
-Build = Callable[..., Experiment]
+
+class Record(NamedTuple):
+  """What a run has started from: the content of start.json.
+
+  Attributes:
+    workdir: of the trained run, as `train.start_from` had it.
+    step: of its checkpoint.
+    sha256: of the checksums of the checkpoint.
+    taken: the parts of the model that were taken.
+    new: its other parts.
+    left: the parts of the trained run that were not taken.
+    partly: of each part of `taken` with new rows, the share that was taken, as
+      "1 of 2 labels".
+    new_rows: the new rows of these parts, by what they stand for.
+  """
+
+  workdir: str
+  step: int
+  sha256: str
+  taken: list[str]
+  new: list[str]
+  left: list[str]
+  partly: Mapping[str, str]
+  new_rows: Mapping[str, list[int]]
+
+  @property
+  def parts(self) -> list[str]:
+    """The parts that were taken, with the shares of those of `partly`."""
+    return [
+      f"{name} ({self.partly[name]})" if name in self.partly else name
+      for name in self.taken
+    ]
+
+  def lines(self) -> Iterator[str]:
+    """Returns lines for the console."""
+    yield f"started from {self.workdir}, step {self.step}"
+    lists = {"taken": self.parts, "new": self.new, "left": self.left}
+    for name, parts in lists.items():
+      yield f"  {name}: {', '.join(parts) or 'nothing'}"
+
+  def encoded(self) -> bytes:
+    """Returns the content of start.json."""
+    return (json.dumps(self._asdict(), indent=1) + "\n").encode()
+
+
+def read_record(workdir: Path) -> Record | None:
+  """Returns the record of the run that a run has started from, if any.
+
+  Raises:
+    UserError: start.json is no such record.
+  """
+  path = workdir / RECORD
+  if not path.exists():
+    return None
+  files.check_sum(path)
+  try:
+    return Record(**files.read_json(path, _LIMIT))
+  except TypeError:
+    names = ", ".join(Record._fields)
+    raise UserError(f"{path}: must be an object with {names}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """The place of an array.
+
+  Attributes:
+    part: `layer`, or the name of another part, such as `embedding` or `head`.
+    depth: of a layer, from 1, the layer that reads the input; 0 of other parts.
+    direction: of a layer, `forward` or `backward`; "" of other parts.
+    array: the name of the array within its part.
+  """
+
+  part: str
+  depth: int = 0
+  direction: str = ""
+  array: str = ""
+
+  @property
+  def whole(self) -> "Place":
+    """The part of the array."""
+    return dataclasses.replace(self, array="")
+
+  @property
+  def is_input(self) -> bool:
+    """Whether layers read it."""
+    return self.part in _INPUTS
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The names that its part has in `train.freeze`."""
+    if self.depth:
+      return "layers", f"layer{self.depth}"
+    return (self.part if self.is_input else "head",)
+
+  def level(self, layers: int) -> int:
+    """The number of levels above it: heads, then layers, the last one first.
+
+    `layers` is the number of layers.
+    """
+    if self.depth:
+      return layers + 1 - self.depth
+    return layers + 1 if self.is_input else 0
+
+  def __str__(self) -> str:
+    if self.depth:
+      return f"layer {self.depth} {self.direction}"
+    return self.part
+
+
+def _place_of(path: tuple[Any, ...]) -> Place:
+  keys = [str(key.key) for key in path]
+  if keys[0] == "head_bias":  # Of a head that is tied to the embedding.
+    return Place("head", array="head_bias")
+  if keys[0] != "body" or "cell" not in keys:
+    return Place(keys[0], array="/".join(keys[1:]))
+  at = keys.index("cell")
+  depth = 1  # Of a layer outside of a stack.
+  for key in keys[:at]:
+    if key.startswith("layers_"):
+      depth += int(key.removeprefix("layers_"))
+  direction = "backward" if "backward" in keys[:at] else "forward"
+  return Place("layer", depth, direction, "/".join(keys[at + 1 :]))
+
+
+def _places(params: Params) -> Any:
+  """Returns a tree like `params` of the places of its arrays."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: _place_of(path), params
+  )
+
+
 Arrays = dict[Place, dict[str, Any]]  # Of each part, by their names.
 
 
@@ -42,7 +174,7 @@ class Source(NamedTuple):
   Attributes:
     workdir: its folder, as `train.start_from` has it.
     step: of its checkpoint.
-    sha256: of the manifest of the checkpoint, which has those of its files.
+    sha256: of the checksums of the checkpoint.
     config: of the run.
     experiment: of the run.
     params: of the checkpoint.
@@ -56,80 +188,9 @@ class Source(NamedTuple):
   params: Params
 
 
-class Start(NamedTuple):
-  """How a run starts.
-
-  Attributes:
-    config: of the run, as `resolve` returns it.
-    experiment: of the run.
-    record: what it has started from; None: from nothing.
-    values: as in Training.
-  """
-
-  config: Config
-  experiment: Experiment
-  record: Record | None
-  values: tuple[Callable[[Params], Params], ...]
-
-
-def settle(build: Build, config: Config, workdir: Path) -> Start:
-  """Resolves the config of a run, and how it starts.
-
-  Raises:
-    UserError: `train.start_from` names no run of which a part fits, or the
-      workdir has a run that started from nothing.
-  """
-  source = find(build, config, workdir)
-  made = widened(build, source)
-  config, experiment = resolved(made, config, workdir)
-  if source is not None:
-    return transfer(source, experiment, config)
-  record, asked = read(workdir), config.train.start_from
-  if record is None and asked is not None:
-    raise UserError(
-      f"config.train.start_from={asked!r}: {workdir} has a run that started"
-      " from nothing; name another --workdir"
-    )
-  return Start(config, experiment, record, ())
-
-
-def resolved(
-  build: Build, config: Config, workdir: Path
-) -> tuple[Config, Experiment]:
-  """Returns the config and the experiment of a run, and prints what changed.
-
-  A run that has started keeps its vocabularies and its config.
-  """
-  names = workdir / "vocabulary.json"
-  known = vocabulary.load(names) if names.exists() else None
-  experiment = build(config, known)
-  if (workdir / "config.json").exists():
-    return config, experiment
-  # No experiment depends on the fields of ADAPTED.
-  key = lambda config: tuple(
-    item for item in config_lib.flat(config).items() if item[0] not in ADAPTED
-  )
-  built = {key(config): experiment}
-
-  def experiment_of(config: Config) -> Experiment:
-    if key(config) not in built:
-      built[key(config)] = build(config, experiment.vocabularies)
-    return built[key(config)]
-
-  def parameters(config: Config) -> int:
-    leaves = jax.tree.leaves(shapes(experiment_of(config)))
-    return sum(leaf.size for leaf in leaves)
-
-  def epoch(config: Config) -> tuple[int, int]:
-    batches = experiment_of(config).batches("train", 0)
-    return len(batches), batches.batch_size
-
-  config, lines = resolve(config, Facts(parameters=parameters, epoch=epoch))
-  print("".join(f"{line}\n" for line in lines), end="")
-  return config, experiment_of(config)
-
-
-def find(build: Build, config: Config, workdir: Path) -> Source | None:
+def open_source(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Source | None:
   """Reads the run that a new run starts from.
 
   Returns:
@@ -160,13 +221,14 @@ def find(build: Build, config: Config, workdir: Path) -> Source | None:
     params, _ = checkpoint.restore_params(folder, step, shapes(experiment))
   except MachineError:
     raise UserError(f"{field}: no checkpoint is intact") from None
-  sums = folder / "checkpoints" / str(step) / checkpoint.MANIFEST
-  sha256 = hashlib.sha256(sums.read_bytes()).hexdigest()
+  sha256 = files.sha256_of(folder / "checkpoints" / str(step) / files.SUMS)
   params = jax.device_get(params)
   return Source(start, step, sha256, old, experiment, params)
 
 
-def widened(build: Build, source: Source | None) -> Build:
+def widened(
+  build: Callable[..., Experiment], source: Source | None
+) -> Callable[..., Experiment]:
   """Returns a `build` that may add symbols of the source to new vocabularies.
 
   A run has the symbols of its own training split. If it predicts labels, it has
@@ -197,8 +259,12 @@ def widened(build: Build, source: Source | None) -> Build:
   return made
 
 
-def transfer(source: Source, experiment: Experiment, config: Config) -> Start:
-  """Finds the parts of a trained run that a new run takes.
+def transfer(
+  source: Source, experiment: Experiment, config: Config
+) -> tuple[Record, Callable[[Params], Params]]:
+  """Returns the parts of a trained run that a new run takes.
+
+  The second result replaces new parameters, as a tree of NumPy arrays.
 
   Raises:
     UserError: no part fits.
@@ -238,7 +304,7 @@ def transfer(source: Source, experiment: Experiment, config: Config) -> Start:
     [str(part) for part in sorted({*old} - {*taken}, key=_from_the_input)],
     *_new_rows(taken, new, rows),
   )
-  return Start(config, experiment, record, (values,))
+  return record, values
 
 
 def _new_rows(
@@ -274,7 +340,7 @@ def rows_to_learn(
 
 def named_places(experiment: Experiment, params: Params) -> Any:
   """The places of arrays; heads of symbols are named by what they read."""
-  found = places(params)
+  found = _places(params)
   if experiment.unit != "symbol":
     return found
   backward = any(p.direction == "backward" for p in jax.tree.leaves(found))

@@ -20,7 +20,7 @@ from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
 from seqrnn.scoring.predictions import predictions
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 
@@ -99,7 +99,7 @@ def config(tmp_path_factory):
 def trained(config):
   """Has learned which letters belong to which label."""
   workdir = Path(config.data.train_path).parent / "run"
-  fit.fit(experiments.build, config, workdir)
+  train.fit(experiments.build, config, workdir)
   return experiments.load(workdir)
 
 
@@ -353,7 +353,7 @@ def test_a_new_task_is_a_module(tmp_path, monkeypatch):
   monkeypatch.setitem(experiments.TASKS, "first", task)
   config = tiny(tmp_path, {"task": "first", "train.epochs": 4})
   config.optimizer.learning_rate = 0.03
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   figures = evaluate.run(experiments.build, config, tmp_path / "run")
   assert figures["accuracy"] > 0.9
 

@@ -16,7 +16,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.models import cells, diagram
 from seqrnn.modes import predict
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests import share
 from tests.conftest import Page, tiny
 
@@ -175,7 +175,7 @@ def test_several_numbers_have_columns_and_an_unknown_one_is_empty(
 ):
   del registered
   config = tiny(tmp_path, {"task": "share", "train.max_steps": 1})
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
 
   def twice(config, vocabularies):
     task = share.build(config, vocabularies)

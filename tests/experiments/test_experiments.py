@@ -11,8 +11,8 @@ import pytest
 import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.runtime import manifest
-from seqrnn.training import fit
+from seqrnn.runtime import files
+from seqrnn.training import train
 from tests.conftest import tiny
 
 
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
   """The workdir of a run of two steps."""
   folder = tmp_path_factory.mktemp("trained")
   config = tiny(folder, {"train.max_steps": 2, "train.eval_every": 1})
-  fit.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, config, folder / "run")
   return folder / "run"
 
 
@@ -155,7 +155,7 @@ def rewrite(workdir, change):
   path = workdir / "config.json"
   fields = json.loads(path.read_text())
   change(fields)
-  manifest.write(workdir, {path.name: json.dumps(fields).encode()})
+  files.write_checked(workdir, {path.name: json.dumps(fields).encode()})
 
 
 def test_an_unknown_field_or_type_is_refused(copy):

@@ -15,7 +15,7 @@ from seqrnn.errors import UserError
 from seqrnn.models import network
 from seqrnn.runtime import sharding
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 from tests.data.read.test_midi import read as read_midi
 from tests.data.read.test_music import draw, numbers
@@ -142,7 +142,7 @@ def test_a_model_that_leaks_is_not_trained(tmp_path):
 
   config = write_config(tmp_path, {"train.max_steps": 1})
   with pytest.raises(UserError, match="the model leaks"):
-    fit.fit(leaky, config, tmp_path / "leaky")
+    train.fit(leaky, config, tmp_path / "leaky")
   assert not (tmp_path / "leaky/config.json").exists()
 
 
@@ -180,14 +180,14 @@ def test_the_decoder_equals_the_model_on_the_whole_piece(tmp_path):
 def folder(tmp_path_factory):
   """The workdir of a run of four steps."""
   folder = tmp_path_factory.mktemp("polyphony")
-  fit.fit(experiments.build, write_config(folder, LONG), folder / "run")
+  train.fit(experiments.build, write_config(folder, LONG), folder / "run")
   return folder / "run"
 
 
 def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path, folder):
   for stop in (2, 4):
     config = write_config(tmp_path, {**LONG, "train.max_steps": stop})
-    fit.fit(experiments.build, config, tmp_path / "run")
+    train.fit(experiments.build, config, tmp_path / "run")
   expected, found = (
     (workdir / "metrics.csv").read_bytes()
     for workdir in (folder, tmp_path / "run")

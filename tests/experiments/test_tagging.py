@@ -17,7 +17,7 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding
-from seqrnn.training import fit, transfer
+from seqrnn.training import setup, train
 from tests.conftest import tiny
 from tests.scoring.test_spans import bio as spans
 
@@ -42,7 +42,7 @@ def spaced(tmp_path_factory):
     "train.epochs": 2,
   }
   config = tiny(folder, fields)
-  fit.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, config, folder / "run")
   return experiments.load(folder / "run")
 
 
@@ -105,7 +105,7 @@ def test_the_spelling_tells_of_words_never_seen(tmp_path, capsys, spelling):
     "train.epochs": 3,
   }
   config = tiny(tmp_path, fields)
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   with (tmp_path / "run" / "metrics.csv").open() as file:
     rows = list(csv.DictReader(file))
   assert float(rows[-1]["validation_accuracy"]) > 0.98
@@ -147,7 +147,7 @@ def tagger(tmp_path_factory):
     "train.epochs": 2,
   }
   config = tiny(folder, fields)
-  fit.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, config, folder / "run")
   return experiments.load(folder / "run")
 
 
@@ -178,7 +178,7 @@ def chained(tagger, tmp_path_factory):
   config = tagger.config.copy_and_resolve_references()
   config.model.crf, config.data.window, config.train.epochs = True, 6, 1
   folder = tmp_path_factory.mktemp("chain")
-  fit.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, config, folder / "run")
   return experiments.load(folder / "run")
 
 
@@ -309,7 +309,7 @@ def test_faults_of_tags_are_said_once_and_not_before_tags_are_needed(
   path = tmp_path / "train"
   path.write_text(Path(config.data.train_path).read_text().replace("B-P", "O"))
   config.data.train_path = str(path)
-  start = transfer.settle(experiments.build, config, tmp_path / "run")
+  start = setup.settle(experiments.build, config, tmp_path / "run")
   experiment = start.experiment
   assert start.config.train.epochs > config.train.epochs  # It was built again.
   splits = {"train": "'I-P', so model.crf_constraints", "test": "'B-R' 'I-R'"}

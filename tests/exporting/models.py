@@ -9,8 +9,8 @@ import experiments
 from configs import base
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
-from seqrnn.runtime.checkpoint_writer import Checkpoints
-from seqrnn.training.fit import write_record
+from seqrnn.training.checkpoint import Checkpoints, Position
+from seqrnn.training.setup import write_record
 
 SYMBOLS = Vocabulary("char", tuple("abcde \n"))
 LABELS = Vocabulary("id", ("x", "y", "z"))
@@ -100,8 +100,8 @@ def write_run(workdir, name, **more):
   """A run of a model, as training writes it."""
   experiment, config, params = new_model(name, **more)
   with Checkpoints(workdir / "checkpoints") as checkpoints:
-    position = {"step": 7, "best_step": 7}
-    rest = {"leaves": [np.zeros(1)]}
-    checkpoints.save(7, jax.tree.map(np.asarray, params), rest, position, 7)
+    state = {"leaves": [np.zeros(1)]}
+    params = jax.tree.map(np.asarray, params)
+    checkpoints.save(params, state, Position(step=7, best_step=7))
   write_record(config, experiment, workdir)
   return experiment, config, params

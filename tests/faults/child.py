@@ -24,8 +24,8 @@ Places, of which the second word of FAULT names one:
   save        both have it, the checkpoint is not begun
   space       the one before is in its place, room is not yet looked for
   room        there is room for it, nothing is written
-  orbax       Orbax is writing the arrays
-  manifest    half of the manifest is on disk
+  orbax       Orbax has written the arrays, without checksums
+  sums        half of the checksums are on disk
   rename      the checkpoint is in its place, older ones are still there
   remove      half of an older checkpoint is gone
   draw        history.png is about to be drawn
@@ -91,19 +91,22 @@ def wrap(module, name: str, before=None, after=None):
 
 def arm(*_):
   """Puts the places into the product, once its modules may be imported."""
-  from seqrnn.runtime import checkpoint_writer, files
-  from seqrnn.training import fit, loop
+  from orbax.checkpoint._src.path.deleter import StandardCheckpointDeleter
+
+  from seqrnn.runtime import files
+  from seqrnn.training import train
+  from seqrnn.training.checkpoint import Checkpoints
   from seqrnn.training.progress import Progress
 
   for module, name, place in (
-    (fit, "check_owner", "claim"),
-    (fit, "restore", "restore"),
-    (loop, "draw_history", "draw"),
+    (train, "check_owner", "claim"),
+    (train, "restore", "restore"),
+    (train, "draw_history", "draw"),
   ):
     wrap(module, name, before=lambda *_, place=place: at(place))
   wrap(os, "replace", before=lambda _, new: at(f"replace-{Path(new).name}"))
   wrap(Progress, "step", after=lambda *_: at("steps"))
-  evaluator = loop.evaluator
+  evaluator = train.evaluator
 
   def watched(*args):
     evaluate = evaluator(*args)
@@ -117,8 +120,8 @@ def arm(*_):
 
     return run
 
-  loop.evaluator = watched
-  add_row = loop.add_row
+  train.evaluator = watched
+  add_row = train.add_row
 
   def torn(path, row):
     if os.environ["FAULT"].startswith("FILL add_row"):
@@ -145,42 +148,43 @@ def arm(*_):
         os.truncate(path, size)
         strike()
 
-  loop.add_row = torn
-  wrap(loop, "save", before=lambda *_: at("save"))
+  train.add_row = torn
+  wrap(train, "save", before=lambda *_: at("save"))
 
-  writer = checkpoint_writer.Checkpoints
-  wrap(writer, "_check_space", before=lambda *_: at("space"))
-  wrap(writer, "_check_space", after=lambda *_: at("room"))
+  wrap(Checkpoints, "_check_space", before=lambda *_: at("space"))
+  wrap(Checkpoints, "_check_space", after=lambda *_: at("room"))
 
-  def writing(checkpoints, *_):
+  def writing(*_):
     _seen["slow"] += 1
     if os.environ.get("SLOW") == str(_seen["slow"]):
       Path(os.environ["FAULT_TOLD"]).with_suffix(".slow").touch()
       threading.Event().wait()
-    if here("orbax"):
-      while not any(checkpoints.directory.glob("unfinished-*/*")):
-        time.sleep(0.0005)
-      strike()
+    at("orbax")
 
-  wrap(writer, "_finish", before=writing)
+  wrap(Checkpoints, "_commit", before=writing)
 
-  def synced(path):
-    if path.name != "manifest.json":
-      at("rename")
-    elif here("manifest"):
+  def listed(folder, *_):
+    path = folder / files.SUMS
+    if "orbax" in folder.name and here("sums"):
       os.truncate(path, path.stat().st_size // 2)
       strike()
 
-  wrap(files, "sync", after=synced)
+  wrap(files, "write_sums", after=listed)
 
-  def removing(path, *_):
-    if Path(path).name.isdecimal() and here("remove"):
-      found = sorted(p for p in Path(path).rglob("*") if p.is_file())
-      for file in found[::2]:
-        file.unlink()
+  def removing(deleter, step):
+    if here("remove"):
+      folder = Path(deleter._directory) / str(step)
+      paths = sorted(p for p in folder.rglob("*") if p.is_file())
+      for path in paths[::2]:
+        path.unlink()
       strike()
 
-  wrap(shutil, "rmtree", before=removing)
+  wrap(StandardCheckpointDeleter, "delete", before=removing)
+  wrap(
+    StandardCheckpointDeleter,
+    "delete_steps",
+    before=lambda *_: at("rename"),
+  )
 
 
 if __name__ == "__main__":

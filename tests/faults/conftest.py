@@ -22,7 +22,8 @@ import pytest
 
 from configs import base
 from seqrnn import program
-from seqrnn.runtime import checkpoint, sharding
+from seqrnn.runtime import sharding
+from seqrnn.training import checkpoint
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -292,11 +293,11 @@ def position(workdir: Path, step: int) -> dict[str, Any]:
 def arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
   """All arrays of a checkpoint by name, as they are on disk."""
   folder = workdir.absolute() / "checkpoints" / str(step)
-  checkpoint.verify(folder)
+  assert checkpoint.find_damage(folder) is None
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   found = {}
   with ocp.StandardCheckpointer() as reader:
-    for part in ("params", "rest"):
+    for part in ("params", "state"):
       shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         reader.metadata(folder / part).item_metadata.tree,

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from seqrnn.runtime.checkpoint import find_damage
+from seqrnn.training.checkpoint import find_damage
 from tests.faults.conftest import (
   assert_close_run,
   assert_same_run,
@@ -45,7 +45,7 @@ FIELDS = {
   "schedule.name": "cosine",
 }
 STATUS = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
-PLACES = ["steps", "evaluation", "save", "orbax", "manifest", "rename", "rows"]
+PLACES = ["steps", "evaluation", "save", "orbax", "sums", "rename", "rows"]
 HURTS = [flip, truncate, grow, add, os.unlink]
 
 

@@ -42,7 +42,7 @@ from seqrnn.modes import detect
 from seqrnn.reporting import alarms
 from seqrnn.runtime import files
 from seqrnn.scoring.scoring import UNRANKED
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 FIELDS = {
@@ -88,7 +88,7 @@ def home(tmp_path_factory):
   bad = ["a b a e", "d d d d", "a c d x e", "e", "a b d"] * 2
   (folder / "bad.txt").write_text("\n".join(bad))
   config = tiny(folder, {**FIELDS, "data.path": str(folder / "normal.txt")})
-  fit.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, config, folder / "run")
   config.detect.path = str(folder / "good.txt")
   config.detect.anomalous_path = str(folder / "bad.txt")
   with pytest.MonkeyPatch.context() as patch:
@@ -565,7 +565,7 @@ def test_what_an_earlier_detection_has_written_goes(home, again):
   names = {path.name for path in where.iterdir()}
   assert names == {
     *("sessions.csv", "incidents.csv", "report.json", "thresholds.json"),
-    *("calibration.npz", "deployed.npz", "manifest.json", *users),
+    *("calibration.npz", "deployed.npz", *users),
   }
 
 
@@ -780,7 +780,7 @@ def test_the_protocol_of_deeplog(tmp_path):
       "detect.path": str(tmp_path / "new.txt"),
     },
   )
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   found = detect.run(experiments.build, config, tmp_path / "run")
   run = experiments.load(tmp_path / "run")
   symbols = run.experiment.vocabularies["symbols"]

@@ -13,7 +13,7 @@ from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.modes import embed
 from seqrnn.modes.embed import Vectors
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 TEXT = 'ab "c"\n\u00e9, e\nabcab'
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     "model.embedding_size": 4,
     "train.max_steps": 1,
   }
-  fit.fit(experiments.build, tiny(folder, fields), folder / "run")
+  train.fit(experiments.build, tiny(folder, fields), folder / "run")
   (folder / "given").write_text(TEXT)
   return experiments.load(folder / "run")
 

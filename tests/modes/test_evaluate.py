@@ -11,7 +11,7 @@ import pytest
 
 import experiments
 from seqrnn.modes import evaluate
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 
@@ -28,7 +28,7 @@ from tests.conftest import tiny
 )
 def test_figures_are_means_over_all_targets(tmp_path, changes, capsys):
   config = tiny(tmp_path, {**changes, "train.max_steps": 3})
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   config.evaluate.split = "validation"
   figures = evaluate.run(experiments.build, config, tmp_path / "run")
   run = experiments.load(tmp_path / "run")
@@ -68,7 +68,7 @@ def test_a_workdir_may_have_any_name(tmp_path, capsys):
   """No markup of a console, and no formula of a picture."""
   workdir = tmp_path / "[" / "b]$x^$"
   config = tiny(tmp_path, {"train.max_steps": 1})
-  fit.fit(experiments.build, config, workdir)
+  train.fit(experiments.build, config, workdir)
   assert (workdir / "history.png").stat().st_size > 5000
   capsys.readouterr()
   evaluate.run(experiments.build, config, workdir)
@@ -80,7 +80,7 @@ def test_every_symbol_of_a_text_is_scored_once(tmp_path):
   for stateful in (False, True):
     workdir = tmp_path / f"run{stateful}"
     config = tiny(tmp_path, {"data.stateful": stateful, "train.max_steps": 1})
-    fit.fit(experiments.build, config, workdir)
+    train.fit(experiments.build, config, workdir)
     run = experiments.load(workdir)
     text = "abcab" * 11
     scores = run.score(text)

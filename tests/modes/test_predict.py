@@ -9,7 +9,7 @@ import pytest
 import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.modes import predict
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 
@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
       "train.epochs": 8,
     },
   )
-  fit.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, config, folder / "run")
   return experiments.load(folder / "run")
 
 
@@ -81,7 +81,7 @@ def test_a_split_is_predicted_and_written(trained, capsys):
 def test_a_language_model_predicts_the_end_of_a_text(tmp_path, capsys):
   fields = {"train.max_steps": 2, "model.products": "bfloat16"}
   config = tiny(tmp_path, fields)
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   capsys.readouterr()
   config.predict.text = "ab\u00e9"
   predict.run(experiments.build, config, tmp_path / "run")

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +29,9 @@ from seqrnn.reporting import (
   page,
   subject,
 )
-from seqrnn.runtime import checkpoint_writer
 from seqrnn.table import without_shared
+from seqrnn.training.checkpoint import Checkpoints, Position
 from seqrnn.training.history import add_row
-from seqrnn.training.position import Position
 from tests.conftest import Page, tiny, write_text
 
 TOP = {"eyebrow": "e", "heading": "h", "text": "t"}
@@ -80,9 +78,8 @@ def begun(folder, fields):
   params = drawn(experiment, 0.3)
   crc32 = experiment.facts("train")["crc32"]
   position = Position(step=7, best_step=7, crc32=crc32)
-  with checkpoint_writer.Checkpoints(workdir / "checkpoints") as checkpoints:
-    rest = {"none": jnp.zeros(1)}
-    checkpoints.save(7, params, rest, asdict(position), 7)
+  with Checkpoints(workdir / "checkpoints") as checkpoints:
+    checkpoints.save(params, {"none": jnp.zeros(1)}, position)
   for step in (3, 7):
     row = {"step": step, "epoch": 0, "learning_rate": 0.1, "gradient_norm": 1.0}
     both = {"loss": 9.0 / step, "accuracy": 0.1 * step}

@@ -30,7 +30,7 @@ from seqrnn.logs.detect.thresholds import Record
 from seqrnn.logs.follow import alarms, feedback
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.test_detect import FIELDS, walk
@@ -58,7 +58,7 @@ def trained(tmp_path_factory):
     "detect.events": "none",
   }
   config = tiny(folder, {**FIELDS, **fields})
-  fit.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, config, folder / "run")
   review.run(experiments.build, config, folder / "run")
   return folder, config
 
@@ -67,7 +67,7 @@ def trained(tmp_path_factory):
 def run(trained, tmp_path, monkeypatch):
   """The workdir of a copy of the run, its config, and its training texts."""
   # Models are trained, and sessions scored, once.
-  monkeypatch.setattr(fit, "fit", None)
+  monkeypatch.setattr("seqrnn.training.train.fit", None)
   monkeypatch.setattr(calibration, "_score", None)
   monkeypatch.setattr(detect, "draw_pictures", lambda *_: None)
   shutil.copytree(trained[0] / "run", tmp_path / "run")
@@ -508,7 +508,6 @@ def test_a_review_has_the_settings_of_the_last_detection(run):
 def test_thresholds_of_another_type_are_refused(run, rate):
   workdir, config, _ = run
   detect.run(experiments.build, config, workdir)
-  (workdir / "detect/manifest.json").unlink()
   path = workdir / "detect/thresholds.json"
   record = json.loads(path.read_text())
   record["settings"]["rate"] = rate

@@ -38,7 +38,8 @@ from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import files
 from seqrnn.searching import space, study, workers
-from seqrnn.training import fit, history, programs
+from seqrnn.training import history, setup, train
+from seqrnn.training import step as step_lib
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
 
@@ -185,7 +186,7 @@ def objective(monkeypatch):
           break
       return {"best": value}
 
-    monkeypatch.setattr(fit, "fit", run)
+    monkeypatch.setattr(train, "fit", run)
 
   return put
 
@@ -489,7 +490,7 @@ import experiments
 from configs import base
 from seqrnn.config import read as config_lib
 from seqrnn.modes import search
-from seqrnn.training import fit, history
+from seqrnn.training import history, setup, train
 
 def run(build, config, folder, should_stop):
   config_lib.save(config, folder / "config.json")
@@ -501,7 +502,7 @@ def run(build, config, folder, should_stop):
   should_stop(row)
   return {"best": row["validation_loss"]}
 
-fit.fit, search._draw = run, lambda *_: []
+train.fit, search._draw = run, lambda *_: []
 workdir = Path(sys.argv[2])
 config = config_lib.read(sys.argv[1])
 search.run(experiments.build, config, workdir)
@@ -673,7 +674,7 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
 
 
 def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
-  built, steps_made, original = [], [], programs.make_step
+  built, steps_made, original = [], [], step_lib.make_step
 
   def build(config, vocabularies):
     built.append(config.model.hidden_size)
@@ -683,13 +684,14 @@ def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
     steps_made.append(original(*args))
     return steps_made[-1]
 
-  monkeypatch.setattr(programs, "make_step", make_step)
+  monkeypatch.setattr(step_lib, "make_step", make_step)
   share, steps = workers._share(build), []
   for rate, size in ((0.1, 4), (0.2, 4), (0.2, 5), (0.2, 5)):
     config = tiny(tmp_path, {"optimizer.learning_rate": rate})
     config.model.hidden_size = size
-    training: Any = fit.make_training
-    training = training(share(config, None), config, tmp_path, None, None)
+    start = setup.Start(config, share(config, None), None, ())
+    training: Any = setup.make_training
+    training = training(start, tmp_path, None, None)
     assert training.step.keywords == {"rate": rate}
     assert float(training.learning_rate(0)) == pytest.approx(rate)
     steps.append(training.step.func)

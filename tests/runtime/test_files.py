@@ -219,3 +219,58 @@ def test_without_locks_that_is_said_once(tmp_path, monkeypatch, capsys):
       held.check()
   line = f"{tmp_path}: the file system has no locks (No locks available)\n"
   assert capsys.readouterr().err == line
+
+
+def test_checked_files_survive_a_kill_and_a_changed_bit_is_noticed(
+  tmp_path, monkeypatch
+):
+  contents = {"a.json": b"{}", "b.json": b"12"}
+  files.write_checked(tmp_path, contents)
+  path = tmp_path / "b.json"
+  path.write_bytes(b"13")
+  with pytest.raises(MachineError, match="b.json: differs from its checksum"):
+    files.check_sum(path)
+  (tmp_path / files.SUMS).unlink()  # As the message advises.
+  files.check_sum(path)
+  files.write_checked(tmp_path, contents)
+  replace, left = os.replace, 0
+
+  def dying(*names):
+    nonlocal left
+    if not left:
+      raise KeyboardInterrupt
+    left -= 1
+    replace(*names)
+
+  new = {"a.json": b"[]", "b.json": b"34"}
+  for count in range(4):
+    files.write_checked(tmp_path, contents)
+    left = count
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+      files.write_checked(tmp_path, new)
+    monkeypatch.undo()
+    for name in contents:
+      files.check_sum(tmp_path / name)
+    files.write_checked(tmp_path, new)
+    assert path.read_bytes() == b"34"
+
+
+def test_results_replace_older_ones_or_leave_them(tmp_path):
+  for name in ("old.csv", "both.csv", "users.txt"):
+    (tmp_path / name).write_text("old")
+
+  def write(fail):
+    with files.results(tmp_path, "mode", "old.csv".__eq__) as folder:
+      (folder / "both.csv").write_text("new")
+      (folder / "new.csv").write_text("new")
+      if fail:
+        raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    write(fail=True)
+  texts = lambda: {p.name: p.read_text() for p in tmp_path.iterdir()}
+  assert texts() == dict.fromkeys(("old.csv", "both.csv", "users.txt"), "old")
+  (tmp_path / ".mode.new").mkdir()  # A killed process has left it.
+  write(fail=False)
+  assert texts() == {"both.csv": "new", "new.csv": "new", "users.txt": "old"}

@@ -15,7 +15,7 @@ from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import MachineError, UserError
 from seqrnn.modes.sample import write_texts
-from seqrnn.runtime import fileset
+from seqrnn.runtime import files
 from seqrnn.sampling import sampler, texts
 from tests.conftest import tiny
 
@@ -244,7 +244,7 @@ def test_settings_that_are_refused(run, tmp_path):
 def test_a_full_disk_is_one_of_samples_jsonl(run, tmp_path, monkeypatch):
   (tmp_path / "samples.jsonl").symlink_to("/dev/full")
   folder = lambda *_: contextlib.nullcontext(tmp_path)
-  monkeypatch.setattr(fileset, "results", folder)
+  monkeypatch.setattr(files, "locked_results", folder)
   config = run._sampled("", {"length": 5, "format": "jsonl"})
   writing = texts.begin(run.experiment, run.params, config)
   with pytest.raises(MachineError, match="samples.jsonl: cannot be written"):

@@ -16,7 +16,7 @@ from seqrnn.runtime import sharding
 from seqrnn.scoring import dynamic
 from seqrnn.scoring.dynamic import Rule
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 RULE = Rule(0.003, 0.02)
@@ -151,7 +151,7 @@ def test_it_stands_beside_the_static_figures(tmp_path, capsys):
       "evaluate.dynamic_decay": 0.01,
     }
   )
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   evaluate.run(experiments.build, config, tmp_path / "run")
   record = json.loads((tmp_path / "run" / "evaluation.json").read_text())
   found = record["dynamic_evaluation"]

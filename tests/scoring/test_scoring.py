@@ -14,7 +14,7 @@ from seqrnn.models import losses
 from seqrnn.modes import evaluate
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation, scoring
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 SESSIONS = {
@@ -172,7 +172,7 @@ def test_a_run_of_sessions_trains_resumes_and_scores(tmp_path):
 
   def params(workdir, **more):
     config = tiny(tmp_path, {**fields, **more})
-    fit.fit(experiments.build, config, tmp_path / workdir)
+    train.fit(experiments.build, config, tmp_path / workdir)
     config.checkpoint.step = None
     return experiments.load(tmp_path / workdir)
 

@@ -10,8 +10,9 @@ import experiments
 from configs import base, brnn, rnn, text_generation
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
-from seqrnn.training import fit, length, loop
-from seqrnn.training.position import Position
+from seqrnn.training import train
+from seqrnn.training.position import Position, advice
+from seqrnn.training.setup import Training
 from tests.conftest import tiny
 from tests.modes.test_train import rows
 
@@ -57,39 +58,30 @@ def test_a_short_training_ends_with_advice():
   config: Any = rnn.get_config()
   config.train.epochs = 8
   ended = Position(step=288, epoch=8, best_step=288)
-  [line] = length.advice(config, ended)
-  assert line.startswith("only 288 steps") and "epochs=28," in line
-  assert length.advice(config, Position(8, 8, best_step=8))[0].count(
-    "train.epochs=40,"
-  )
+  line = advice(config, ended)
+  assert line and line.startswith("only 288 steps") and "epochs=28," in line
+  line = advice(config, Position(8, 8, best_step=8))
+  assert line and "train.epochs=40," in line
   for other in (
     Position(step=1000, epoch=8, best_step=1000),  # Enough.
     Position(step=288, epoch=8, best_step=36),  # Overfitting.
     Position(step=288, epoch=7, best_step=288),  # It was stopped.
   ):
-    assert length.advice(config, other) == []
-  # With fewer steps, training begins with advice, too.
-  config.train.adapt_to_length = False
-  [line] = length.few_steps(config, 8 * 9)
-  assert line.startswith("only 72 steps, ") and "epochs=40 trains" in line
-  assert length.few_steps(config, 8 * 30) == []
-  config.train.max_steps = 72
-  assert length.few_steps(config, 72) == []
-  config.train.max_steps = None
+    assert advice(config, other) is None
   config.data.unit = "log"  # Its anomalies must not be learned.
-  assert length.advice(config, ended) == length.few_steps(config, 72) == []
+  assert advice(config, ended) is None
   config.data.unit, config.train.epochs = "char", 40
-  assert length.advice(config, Position(288, 40, best_step=288)) == []
+  assert advice(config, Position(288, 40, best_step=288)) is None
 
 
 def test_a_signal_after_the_last_step_says_that_the_run_has_finished():
   config: Any = rnn.get_config()
   parts: Any = SimpleNamespace(config=config, workdir="run")
   ended = Position(step=9, epoch=2, evaluated=9)
-  message = str(loop.interrupted(parts, ended, signal.SIGINT))
+  message = str(Training.interrupted(parts, ended, signal.SIGINT))
   assert message.startswith("run: finished at step 9; ")
   ended.evaluated = 8  # The repeated command evaluates.
-  message = str(loop.interrupted(parts, ended, signal.SIGINT))
+  message = str(Training.interrupted(parts, ended, signal.SIGINT))
   assert "stopped by SIGINT and saved at step 9; repeat" in message
 
 
@@ -101,7 +93,7 @@ def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
     "train.epochs": 3,
   }
   config: Any = tiny(tmp_path, fields)
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   assert [row["step"] for row in rows(tmp_path / "run")] == ["2", "4", "6"]
   out = capsys.readouterr().out
   assert (
@@ -109,7 +101,7 @@ def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
     " (train.eval_every; train.adapt_to_length)\n"
   ) in out
   config.train.epochs = 4
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   found = [row["step"] for row in rows(tmp_path / "run")]
   assert found == ["2", "4", "6", "8"]
   recorded = config_lib.read_json(tmp_path / "run" / "config.json")

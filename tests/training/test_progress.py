@@ -13,7 +13,7 @@ import pytest
 import experiments
 from seqrnn.errors import escaped
 from seqrnn.sampling import texts
-from seqrnn.training import fit, loop, progress
+from seqrnn.training import progress, train
 from seqrnn.training.progress import Curve, Progress
 from tests.conftest import tiny
 from tests.modes.test_train import Crash, assert_same_run, crash_at, rows
@@ -73,20 +73,20 @@ def shown(tmp_path_factory):
     patch.setenv("COLUMNS", "200")
     patch.setattr("sys.stdout", printed)
     with pytest.MonkeyPatch.context() as crash:
-      save = loop.save  # The disk lies from step 4 on.
-      crash.setattr(loop, "save", lambda *x: x[2].step > 3 or save(*x))
+      save = train.save  # The disk lies from step 4 on.
+      crash.setattr(train, "save", lambda *x: x[2].step > 3 or save(*x))
       crash_at(crash, 8)
       with contextlib.suppress(Crash):
-        fit.fit(experiments.build, config, folder / "run")
+        train.fit(experiments.build, config, folder / "run")
     assert [row["step"] for row in rows(folder / "run")] == ["3", "6"]
-    fit.fit(experiments.build, config, folder / "run")
+    train.fit(experiments.build, config, folder / "run")
   text = re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", printed.getvalue())
   run = experiments.load(folder / "run", 9)
   return run, text, run.sample(length=texts._EXCERPT)[0]
 
 
 def test_showing_changes_nothing(shown, tmp_path, capsys):
-  fit.fit(experiments.build, tiny(tmp_path, CHANGES), tmp_path / "run")
+  train.fit(experiments.build, tiny(tmp_path, CHANGES), tmp_path / "run")
   assert_same_run(tmp_path / "run", shown[0].workdir, 9)
   assert not (tmp_path / "run" / "tensorboard").exists()
   plain = capsys.readouterr().out

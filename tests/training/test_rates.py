@@ -12,8 +12,8 @@ from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.runtime import sharding
-from seqrnn.training import rates
-from seqrnn.training.started import Record
+from seqrnn.training import optimizers
+from seqrnn.training.transfer import Record
 from tests.conftest import tiny
 
 RECORD = Record(
@@ -35,7 +35,7 @@ def shares(model, record=RECORD, **fields):
   config.train.start_from = record and record.workdir
   config.update_from_flattened_dict(fields)
   config_lib.check(config)
-  return rates.shares(experiment, config, record)
+  return optimizers.shares(experiment, config, record)
 
 
 def updates(model, shares):
@@ -94,9 +94,9 @@ def test_a_run_in_which_nothing_learns_is_refused(model):
   record = RECORD._replace(taken=every)
   named = r"freeze='taken': runs/lm has all parts of this model, so none learns"
   with pytest.raises(UserError, match=named):
-    rates.shares(experiment, config, record)
+    optimizers.shares(experiment, config, record)
   some = record._replace(new_rows={"symbols": [5]})
-  assert rates.shares(experiment, config, some)
+  assert optimizers.shares(experiment, config, some)
 
 
 def test_without_these_fields_nothing_is_scaled(model):

@@ -1,7 +1,6 @@
 """What may change when a run resumes: its limits."""
 
 import itertools
-import math
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ import experiments
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
-from seqrnn.training import fit, loop, optimizers
+from seqrnn.training import train
 from seqrnn.training.position import Position
 from tests.conftest import tiny
 
@@ -26,7 +25,7 @@ def begin(tmp_path, **fields):
 
 
 def run(config, workdir):
-  return fit.fit(experiments.build, config, workdir)
+  return train.fit(experiments.build, config, workdir)
 
 
 def test_only_limits_may_change(tmp_path, capsys):
@@ -62,47 +61,11 @@ def test_only_limits_may_change(tmp_path, capsys):
   assert (trained.epochs, trained.patience) == (2, 9)
 
 
-def _cosine(part):
-  return 0.01 * (1 + math.cos(math.pi * part)) / 2
-
-
-@pytest.mark.parametrize(
-  ("name", "rates"),
-  [
-    ("cosine", (_cosine(0.9), _cosine(0.5))),
-    ("step", (0.01, 0.001)),
-    ("constant", None),
-  ],
-)
-def test_a_run_whose_schedule_has_ended_warns(name, rates, tmp_path, capsys):
-  config = begin(tmp_path, epochs=2)
-  config.optimizer.learning_rate = 0.01
-  config.schedule.update(name=name, after=1, factor=0.1)
-  training: Any = SimpleNamespace(
-    config=config,
-    experiment=SimpleNamespace(batches=lambda *_: range(10)),
-    learning_rate=optimizers.schedule(config, 10, 20, 0.01),
-  )
-  before = begin(tmp_path, epochs=2)
-  fit._warn_of_decay(training, before, Position(step=9, epoch=0))
-  assert capsys.readouterr().err == ""
-  before.train.epochs = 1
-  fit._warn_of_decay(training, before, Position(step=10, epoch=1))
-  err = capsys.readouterr().err
-  if rates is None:
-    assert err == ""
-    return
-  assert err.startswith(f"warning: schedule.name={name!r}: the learning rate")
-  found = re.search(r"had decayed to (\S+) and is (\S+) now", err)
-  assert found is not None
-  assert [*map(float, found.groups())] == pytest.approx(rates, rel=0.01)
-
-
 def test_an_epoch_without_the_batch_of_a_position_is_refused(tmp_path):
   batches: Any = SimpleNamespace(batches=lambda *_: range(2))
   training: Any = SimpleNamespace(workdir=tmp_path, experiment=batches)
   with pytest.raises(UserError, match="batch 3 of an epoch, which has 2"):
-    loop.epoch_batches(training, Position(step=3, batch=3))
+    train.epoch_batches(training, Position(step=3, batch=3))
 
 
 def test_all_that_training_rests_on_is_fixed_and_named():

@@ -20,8 +20,8 @@ from seqrnn.modes import describe
 from seqrnn.reporting import summary
 from seqrnn.reporting.subject import open_run
 from seqrnn.runtime import sharding
-from seqrnn.training import fit, rates, transfer
-from seqrnn.training.places import Place
+from seqrnn.training import optimizers, setup, train, transfer
+from seqrnn.training.transfer import Place
 from tests.conftest import tiny
 from tests.modes.test_train import Crash, assert_same_run, crash_at
 
@@ -77,9 +77,9 @@ def trained(tmp_path_factory):
   """A language model and a gap model with all heads, of the same words."""
   folder = tmp_path_factory.mktemp("trained")
   config = config_of(folder, "language_model")
-  fit.fit(experiments.build, config, folder / "lm")
+  train.fit(experiments.build, config, folder / "lm")
   config = config_of(folder, "gap_model", **{"model.heads": "all"})
-  fit.fit(experiments.build, config, folder / "gap")
+  train.fit(experiments.build, config, folder / "gap")
   return folder
 
 
@@ -100,7 +100,7 @@ def classifier(trained, tmp_path_factory):
   folder = tmp_path_factory.mktemp("classifier")
   config = config_of(folder, "classification", **CLASSIFIER)
   config.train.start_from = str(trained / "gap")
-  fit.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, config, folder / "run")
   return folder / "run"
 
 
@@ -110,7 +110,7 @@ def start(
   """The start of a run from one of `trained`, and its initial parameters."""
   config = config_of(tmp_path, task, words, **fields)
   config.train.start_from = str(trained / name)
-  found = transfer.settle(experiments.build, config, tmp_path / "run")
+  found = setup.settle(experiments.build, config, tmp_path / "run")
   fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
   [values] = found.values
   return found, fresh, values(fresh)
@@ -218,9 +218,9 @@ def test_a_killed_run_resumes_without_the_run_it_started_from(
   with monkeypatch.context() as patch:
     crash_at(patch, 5)
     with pytest.raises(Crash):
-      fit.fit(experiments.build, config, tmp_path / "killed")
+      train.fit(experiments.build, config, tmp_path / "killed")
   shutil.rmtree(tmp_path / "gap")
-  fit.fit(experiments.build, config, tmp_path / "killed")
+  train.fit(experiments.build, config, tmp_path / "killed")
   assert_same_run(classifier, tmp_path / "killed", 12)
   record = json.loads((tmp_path / "killed" / "start.json").read_text())
   assert record["workdir"] == str(tmp_path / "gap")
@@ -265,7 +265,7 @@ def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
   path = Path(config.data.path)
   path.write_text(path.read_text().replace("x\t", "z\t"))
   config.train.start_from = str(classifier)
-  found = transfer.settle(experiments.build, config, tmp_path / "new")
+  found = setup.settle(experiments.build, config, tmp_path / "new")
   fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
   made = found.values[0](fresh)["head"]
   names = found.experiment.vocabularies["labels"].symbols
@@ -280,7 +280,7 @@ def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
   assert [*found.record.lines()][1] == line
   # Nothing but the new label learns.
   config.train.freeze = "taken"
-  learns = rates.shares(found.experiment, config, found.record).learns
+  learns = optimizers.shares(found.experiment, config, found.record).learns
   assert learns["head"]["bias"].tolist() == [name == "z" for name in names]
   assert learns["head"]["kernel"].shape == (1, 2)
   assert jax.tree.leaves(learns["body"]) == [False] * 12
@@ -305,10 +305,10 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
 
   first, second = config_with("zebra", "AB"), config_with("ebony", "AB")
   workdir = tmp_path / "first"
-  fit.fit(experiments.build, first, workdir)
+  train.fit(experiments.build, first, workdir)
   old = params_of(workdir)
   second.train.start_from = str(workdir)
-  found = transfer.settle(experiments.build, second, tmp_path / "second")
+  found = setup.settle(experiments.build, second, tmp_path / "second")
   made = found.values[0](
     jax.device_get(found.experiment.init(jax.random.key(0)))
   )
@@ -334,7 +334,7 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   # Tags in another order, of which one is new.
   other = config_with("third", "CA")
   other.train.start_from = str(workdir)
-  found = transfer.settle(experiments.build, other, tmp_path / "third")
+  found = setup.settle(experiments.build, other, tmp_path / "third")
   fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
   crf = found.values[0](fresh)["crf"]
   assert found.record.partly["crf"] == "1 of 2 labels"
@@ -353,7 +353,7 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
     assert crf["transitions"][row, column] == expected
   # A layer that has read affixes does not read the features of an LSTM.
   other.model.affixes, other.model.letters = None, 64
-  found = transfer.settle(experiments.build, other, tmp_path / "letters")
+  found = setup.settle(experiments.build, other, tmp_path / "letters")
   assert found.record.taken == ["embedding"]
 
 
@@ -362,7 +362,7 @@ def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
     config = config_of(tmp_path, **{"task": "classification", **fields})
     config.train.start_from = str(start_from)
     with pytest.raises(UserError) as error:
-      transfer.settle(experiments.build, config, tmp_path / "run")
+      setup.settle(experiments.build, config, tmp_path / "run")
     assert words in str(error.value)
     assert str(error.value).startswith("config.train.start_from=")
 

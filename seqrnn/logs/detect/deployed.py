@@ -38,9 +38,8 @@ from seqrnn.logs.detect.calibration import (
 from seqrnn.logs.detect.choice import Choice
 from seqrnn.logs.detect.detector import Detector, fitted_names, whole_sessions
 from seqrnn.logs.detect.ensemble import Ensemble
-from seqrnn.logs.detect.findings import LOCK, NAME
 from seqrnn.logs.detect.selection import UNANSWERED, Selection
-from seqrnn.runtime import fileset, manifest, sharding
+from seqrnn.runtime import sharding
 
 DEPLOYED = "deployed.npz"
 
@@ -154,10 +153,6 @@ def restore(
     UserError: there is no detection, or a file is damaged.
   """
   folder = workdir / "detect"
-  fileset.wait_for_move(folder, NAME, workdir / LOCK)
-  for name in ("thresholds.json", CALIBRATION, DEPLOYED, FALSE_ALARMS):
-    if (folder / name).exists():
-      manifest.verify(folder / name)
   record = thresholds.read(folder / "thresholds.json")
   config = copy.deepcopy(config)
   given_idle = config.detect.idle

@@ -11,9 +11,9 @@ import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Batch, Carry, Experiment, Params, shapes
-from seqrnn.runtime.checkpoint import restore_params
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scoring
+from seqrnn.training.checkpoint import restore_params
 
 
 class Ensemble(NamedTuple):

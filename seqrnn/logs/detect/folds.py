@@ -18,7 +18,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.logs.detect.detector import Member
 from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
-from seqrnn.training import fit
+from seqrnn.training import train
 
 VOCABULARY = "vocabulary.json"
 
@@ -132,7 +132,7 @@ def _fit(
     console.status(f"{name}: training") as status,
     redirect_stdout(_Steps(stepped)),
   ):
-    found = fit.fit(build, config, folder, evaluated)
+    found = train.fit(build, config, folder, evaluated)
   console.print(
     f"{name}: a model of the other training sessions, validation loss"
     f" {found['best']:.4f} at step {found['best_step']} of {found['step']}",

@@ -9,8 +9,9 @@ from seqrnn.data.batches.segments import Segments
 from seqrnn.data.documents import Document
 from seqrnn.errors import Interrupted
 from seqrnn.runtime import signals
-from seqrnn.runtime.checkpoint import steps
-from seqrnn.training import fit, programs
+from seqrnn.training import step as step_lib
+from seqrnn.training import train
+from seqrnn.training.checkpoint import steps
 from tests.conftest import tiny, write_text
 
 HUGE = {"train.batch_size": 3000, "data.window": 5000}
@@ -97,7 +98,7 @@ def test_a_larger_batch_trains_what_one_of_all_windows_does(tmp_path, fields):
   fields |= {"data.window": 60, "train.epochs": 3, "data.path": texts}
   for rows in (3, 400):
     config = tiny(tmp_path, {**fields, "train.batch_size": rows})
-    fit.fit(experiments.build, config, tmp_path / str(rows))
+    train.fit(experiments.build, config, tmp_path / str(rows))
   tables = [tmp_path / name / "metrics.csv" for name in ("3", "400")]
   assert tables[0].read_bytes() == tables[1].read_bytes()
 
@@ -108,18 +109,18 @@ def test_a_carry_of_more_rows_goes_on(tmp_path):
   fields |= {"train.batch_size": 300, "train.max_steps": 2}
   fields["checkpoint.every"] = 1
   config = tiny(tmp_path, fields)
-  whole = fit.fit(experiments.build, config, tmp_path / "whole")
+  whole = train.fit(experiments.build, config, tmp_path / "whole")
   config.train.max_steps = 1
-  fit.fit(experiments.build, config, tmp_path / "parts")
+  train.fit(experiments.build, config, tmp_path / "parts")
   config.train.max_steps = 2
-  assert fit.fit(experiments.build, config, tmp_path / "parts") == whole
+  assert train.fit(experiments.build, config, tmp_path / "parts") == whole
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_while_its_first_step_is_compiled(
   tmp_path, monkeypatch, number
 ):
-  original, compiled = programs.make_step, []
+  original, compiled = step_lib.make_step, []
 
   def make_step(*args):
     step = original(*args)
@@ -133,19 +134,19 @@ def test_a_signal_ends_a_run_while_its_first_step_is_compiled(
     compiling.lower = step.lower
     return compiling
 
-  monkeypatch.setattr(programs, "make_step", make_step)
-  monkeypatch.setattr(fit, "probe", lambda *_: compiled.append("probe"))
+  monkeypatch.setattr(step_lib, "make_step", make_step)
+  monkeypatch.setattr(train, "probe", lambda *_: compiled.append("probe"))
   config = tiny(tmp_path, {"train.batches_per_epoch": 2, "train.epochs": 1})
   workdir = tmp_path / "run"
   for epochs, place in ((1, "before the first step"), (2, "saved at step 2")):
     if epochs == 2:
       compiled.append("no signal")
-      fit.fit(experiments.build, config, workdir)
+      train.fit(experiments.build, config, workdir)
     compiled.clear()
     config.train.epochs = epochs
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=place) as stop:
-      fit.fit(experiments.build, config, workdir)
+      train.fit(experiments.build, config, workdir)
     assert stop.value.status == 128 + number
     assert compiled == ["probe"]
     assert signal.getsignal(number) is before

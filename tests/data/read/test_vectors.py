@@ -11,7 +11,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.data.read import vectors
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 NAMES = Vocabulary("word", ("the", "\u00e9t\u00e9", "1", "a b", "gone"))
@@ -96,7 +96,7 @@ def test_a_run_starts_from_them_and_resumes_without_the_file(tmp_path, capsys):
     "train.max_steps": 1,
   }
   config = tiny(tmp_path, fields)
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   run = experiments.load(tmp_path / "run")
   names = run.experiment.vocabularies["symbols"]
   found = np.asarray(run.params["embedding"]["embedding"])
@@ -108,7 +108,7 @@ def test_a_run_starts_from_them_and_resumes_without_the_file(tmp_path, capsys):
   assert said in capsys.readouterr().out
   path.unlink()
   config.update_from_flattened_dict({"train.max_steps": 2})
-  fit.fit(experiments.build, config, tmp_path / "run")
+  train.fit(experiments.build, config, tmp_path / "run")
   after = experiments.load(tmp_path / "run")
   np.testing.assert_array_equal(after.params["embedding"]["embedding"], found)
 

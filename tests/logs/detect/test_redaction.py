@@ -18,7 +18,7 @@ from seqrnn.data.sources import corpora
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, encoded
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import redaction
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.data.logs.test_logs import settings
 
 SECRET = [
@@ -225,7 +225,7 @@ def test_the_first_line_of_a_log_is_shown_with_masks(
   line = f"2026-11-25T12:00:01Z password={secret} of bob\n"
   config = settings(tmp_path, line, **fields)
   config.detect.redact = redact
-  fit.check_owner(config, tmp_path / "run")
+  train.check_owner(config, tmp_path / "run")
   told = capfd.readouterr().err
   assert shown in told and told.count("\n") == 1
   assert (secret[:9] in told) == (not redact)
@@ -235,6 +235,6 @@ def test_the_first_line_of_a_log_is_shown_with_masks(
 def test_an_error_shows_no_secret(tmp_path, log_format):
   config = settings(tmp_path, "password=hunter2\n", log_format=log_format)
   with pytest.raises(UserError, match="'password=<masked>'") as error:
-    fit.check_owner(config, tmp_path / "run")
+    train.check_owner(config, tmp_path / "run")
     corpora.read_corpus(config.data)
   assert "hunter2" not in str(error.value)

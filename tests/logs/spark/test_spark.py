@@ -15,7 +15,7 @@ from seqrnn.errors import UserError
 from seqrnn.logs.detect import deployed as deployment
 from seqrnn.logs.detect import printing
 from seqrnn.modes import detect
-from seqrnn.training import fit
+from seqrnn.training import train
 from tests.conftest import tiny
 
 pytestmark = [
@@ -109,7 +109,7 @@ def shop(tmp_path_factory):
 def trained(shop):
   """A run of the log, and its detector."""
   config = tiny(shop, {**LOG, "data.path": str(shop / "all.log")})
-  fit.fit(experiments.build, config, shop / "run")
+  train.fit(experiments.build, config, shop / "run")
   config.detect.path = str(shop / "logs")
   return (
     config,
@@ -242,7 +242,7 @@ def tables(shop):
       writer.writerows(rows)
   fields = {**RUN, "data.unit": "session", "data.format": "csv"}
   config = tiny(folder, {**fields, "data.path": str(folder / "a.csv")})
-  fit.fit(experiments.build, config, shop / "table-run")
+  train.fit(experiments.build, config, shop / "table-run")
   config.detect.path = str(folder)
   detect.run(experiments.build, config, shop / "table-run")
   return config, shop / "table-run", folder

@@ -1,0 +1,475 @@
+"""The checkpoints of a run.
+
+Orbax's CheckpointManager writes them in the background, and removes all but the
+latest and the best. A checkpoint is a folder named by its step:
+
+  params/    the parameters, which sampling needs
+  state/     the other arrays of the training state
+  position/  JSON: the fields of a Position
+  sha256     the SHA-256 of each of these files, as sha256sum lists them
+
+A checkpoint that differs from its checksums is damaged and is not used, because
+Orbax loads flipped bits without an error.
+
+The arrays are read with tensorstore. A checkpoint of others may be hostile, and
+some metadata make tensorstore abort the process or leave the folder. Therefore
+links are refused, and the metadata of each array must be those of the model.
+"""
+
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import tensorstore as ts
+
+from seqrnn.errors import MachineError, UserError, visible
+from seqrnn.experiment import Params
+from seqrnn.runtime import files, processes, sharding
+from seqrnn.runtime.files import SUMS
+from seqrnn.training.position import Position
+
+_JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
+_ZARR = {  # The metadata of an Orbax array, without shape, dtype and chunks.
+  "compressor": {"id": "zstd", "level": 1},
+  "dimension_separator": ".",
+  "fill_value": None,
+  "filters": None,
+  "order": "C",
+  "zarr_format": 2,
+}
+_COPIES = 4  # The maximum copies of an array; Orbax writes two.
+_OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
+_METADATA_BYTES = 500_000  # The size of all files but the arrays, rounded up.
+_REPLACED = ".replaced"  # The suffix of a checkpoint that is written again.
+
+
+def read_position(folder: Path) -> Position:
+  """Returns the position in a checkpoint without damage.
+
+  Raises:
+    UserError: it is not a JSON object of numbers, or has another step.
+  """
+  path = folder / "position" / "metadata"
+  content = files.read_json(path, _JSON_LIMIT)
+  names = [field.name for field in fields(Position)]
+  if not isinstance(content, dict) or content.keys() != set(names):
+    raise UserError(f"{path}: must be an object of {', '.join(names)}")
+  for name, value in content.items():
+    if name == "best":
+      holds = type(value) in (int, float) and not math.isnan(value)
+    elif name == "crc32" and value is None:
+      holds = True
+    else:
+      holds = type(value) is int and 0 <= value < 2**32
+    if not holds:
+      raise UserError(f"{path}: {name}={value!r} is not valid")
+  if str(content["step"]) != folder.name:
+    raise UserError(f"{path}: step={content['step']} is not the folder's name")
+  return Position(**content)
+
+
+def find_damage(folder: Path) -> str | None:
+  """Returns how a checkpoint differs from its checksums; None: it does not."""
+  entries = _entries(folder)
+  try:
+    sums = files.read_sums(folder)
+  except (OSError, UserError):
+    return f"{SUMS} is missing or broken"
+  for name in sorted({*sums, *entries}):
+    if name not in entries:
+      reason = "is missing"
+    elif name not in sums:
+      reason = f"is not in {SUMS}"
+    elif not entries[name].is_file(follow_symlinks=False):
+      reason = "is not a file"  # A link may lead out of the checkpoint.
+    elif files.sha256_of(folder / name) not in sums[name]:
+      reason = f"differs from its checksum in {SUMS}"
+    else:
+      continue
+    return visible(f"{name} {reason}")
+  return None
+
+
+def _entries(folder: Path) -> dict[str, os.DirEntry]:
+  """Returns the entries in the folders of a checkpoint, by their paths.
+
+  Beside the folders, Orbax has files with times, which are not read.
+  """
+  return {
+    os.path.relpath(entry.path, folder): entry
+    for part in ("params", "state", "position")
+    for entry in files.walk(folder / part)
+  }
+
+
+def write_sums(folder: Path):
+  """Writes the checksums of a checkpoint."""
+  names = sorted(_entries(folder))
+  files.write_sums(folder, [(files.sha256_of(folder / n), n) for n in names])
+
+
+def steps(directory: Path) -> list[int]:
+  """Returns the steps of the checkpoints in a folder, oldest first."""
+  if not directory.is_dir():
+    return []
+  names = [p.name for p in directory.iterdir() if p.is_dir()]
+  # "07" is not a checkpoint: its step would name the folder "7".
+  numbers = (int(n) for n in names if n.isdecimal() and str(int(n)) == n)
+  return sorted(step for step in numbers if step < 2**31)
+
+
+def newest(directory: Path) -> int:
+  """Returns the step of the newest intact checkpoint; 0 if there is none.
+
+  Warns on stderr about newer, damaged checkpoints.
+
+  Raises:
+    MachineError: there are checkpoints, and all are damaged.
+  """
+  warnings = []
+  for step in reversed(steps(directory)):
+    reason = find_damage(directory / str(step))
+    if reason is None:
+      if warnings:
+        print("\n".join(warnings), file=sys.stderr)
+        print(f"checkpoint {step} is used instead", file=sys.stderr)
+      return step
+    warnings.append(f"checkpoint {step} is damaged: {reason}")
+  if warnings:
+    raise MachineError(
+      f"{directory}: no checkpoint is intact, {'; '.join(warnings)}; name"
+      " another --workdir"
+    )
+  return 0
+
+
+def select(directory: Path, step: int | None) -> int:
+  """Verifies a checkpoint and returns its step, by default the best one's.
+
+  If the best checkpoint is damaged, warns on stderr and selects the newest
+  intact one.
+
+  Raises:
+    UserError: the checkpoint of `step` is missing or damaged; or `step` is None
+      and no checkpoint is intact.
+  """
+  saved = steps(directory)
+  if step is not None:
+    reason = "no such checkpoint"
+    if step in saved:
+      reason = find_damage(directory / str(step))
+      if reason is None:
+        return step
+    listed = ", ".join(map(str, saved)) or "none"
+    raise UserError(
+      f"config.checkpoint.step={step}: {reason}; {directory.parent} has"
+      f" checkpoints at the steps {listed}"
+    )
+  latest = newest(directory)
+  if not latest:
+    raise UserError(
+      f"{directory.parent}: has no checkpoint; train this run first"
+    )
+  best = read_position(directory / str(latest)).best_step
+  if best in saved and best != latest:
+    reason = find_damage(directory / str(best))
+    if reason is None:
+      return best
+    print(
+      f"checkpoint {best}, the best, is damaged: {reason}\n"
+      f"checkpoint {latest} is used instead",
+      file=sys.stderr,
+    )
+  return latest
+
+
+class Restored(NamedTuple):
+  """Parameters, and the step of their checkpoint."""
+
+  params: Params
+  step: int
+
+
+def restore_params(
+  workdir: Path,
+  step: int | None,
+  shapes: Params,
+  sharding: jax.sharding.Sharding | None = None,
+) -> Restored:
+  """Returns the parameters of a checkpoint, by default of the best.
+
+  Args:
+    workdir: the folder of the run.
+    step: the step of the checkpoint, or None for `select`'s choice.
+    shapes: the shapes of the parameters.
+    sharding: the sharding of the arrays; None: all on the first device.
+
+  Raises:
+    UserError: there is no such checkpoint, or none is intact.
+  """
+  directory = workdir / "checkpoints"
+  step = select(directory, step)
+  if sharding is None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  folder = directory / str(step) / "params"
+  return Restored(restore(folder, shapes, sharding), step)
+
+
+def restore(folder: Path, shapes: Any, sharding: jax.sharding.Sharding) -> Any:
+  """Returns the arrays in a folder of a checkpoint without damage.
+
+  Args:
+    folder: `params` or `state` of a checkpoint.
+    shapes: the expected shapes.
+    sharding: the sharding of the arrays.
+
+  Raises:
+    UserError: the arrays have other shapes.
+  """
+
+  def read_array(array):
+    return jax.make_array_from_callback(
+      array.shape, sharding, lambda index: array[index].read().result()
+    )
+
+  arrays = open_arrays(folder, shapes)
+  try:
+    return jax.tree.map(read_array, arrays)
+  except Exception as error:  # tensorstore raises bare Exceptions
+    raise UserError(f"{folder}: cannot be read: {_first_line(error)}") from None
+
+
+def open_arrays(folder: Path, shapes: Any) -> Any:
+  """Opens the arrays in a folder of a checkpoint, without reading them.
+
+  To bound the memory of reading, the files must not be much larger than the
+  expected arrays, and no chunk may be larger than its array.
+
+  Raises:
+    UserError: an array is missing, or its metadata are not those of the model.
+  """
+  folder = folder.absolute()
+  leaves = jax.tree.leaves(shapes)
+  need = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+  size = sum(entry.stat().st_size for entry in files.walk(folder))
+
+  def open_one(path, shape):
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    base = {"driver": "file", "path": f"{folder}/"}
+    store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+    # Check the metadata before opening the array: some invalid values make
+    # tensorstore abort the process.
+    metadata = json.loads(ts.KvStore.open(store).result()[".zarray"])
+    chunks = metadata.pop("chunks")
+    expected = {**_ZARR, "dtype": shape.dtype.str, "shape": [*shape.shape]}
+    if metadata != expected:
+      raise ValueError(f"{name} is {metadata}, must be {expected}")
+    if len(chunks) != len(shape.shape) or not all(
+      type(c) is int and 1 <= c <= n
+      for c, n in zip(chunks, shape.shape, strict=True)
+    ):
+      raise ValueError(f"{name} has chunks {chunks}, larger than the array")
+    return ts.open({"driver": "zarr", "kvstore": store}, read=True).result()
+
+  try:
+    if size > _COPIES * need + _OVERHEAD * (1 + len(leaves)):
+      raise ValueError(f"{size:,} bytes for {need:,} bytes of arrays")
+    return jax.tree_util.tree_map_with_path(open_one, shapes)
+  except Exception as error:  # tensorstore raises bare Exceptions
+    raise UserError(
+      f"{folder}: does not hold the model of config.json: {_first_line(error)}"
+    ) from None
+
+
+def _first_line(error: Exception) -> str:
+  """Returns the first line of an error; for a full disk, only the reason."""
+  text = str(error).strip() or type(error).__name__
+  full = os.strerror(errno.ENOSPC)  # Orbax's text has it in a later line.
+  return full if full in text else text.split("\n")[0][:200]
+
+
+class Checkpoints:
+  """Writes the checkpoints of a run, and keeps the latest and the best.
+
+  Orbax writes a checkpoint under a temporary name, renames its folder, and then
+  removes older checkpoints. So the last finished checkpoint survives if the
+  process is killed.
+  """
+
+  def __init__(
+    self,
+    directory: Path,
+    keep: int = 1,
+    check: Callable[[], None] = lambda: None,
+  ):
+    """Restores a checkpoint that a killed process was replacing.
+
+    Args:
+      directory: the folder of the checkpoints.
+      keep: the number of latest checkpoints to keep.
+      check: raises MachineError if another process writes to the folder, or
+        the folder was removed.
+
+    Raises:
+      UserError: Orbax would read the folder's name as a pattern.
+    """
+    self.directory = directory.absolute()
+    if re.search(r"[\\*?]|\[[^/]*\]", str(self.directory)):
+      raise UserError(
+        f"{self.directory}: must have no backslash, *, ? or [...] in its path,"
+        " which Orbax reads as a pattern; name another --workdir"
+      )
+    self._keep, self._check = keep, check
+    self._step = self._best = 0  # Of the checkpoint that is being written.
+    if jax.process_index() == 0:
+      self.directory.mkdir(parents=True, exist_ok=True)
+      self._finish_replacing()
+
+  def _finish_replacing(self):
+    for old in self.directory.glob(f"*{_REPLACED}"):
+      if old.with_suffix("").exists():
+        shutil.rmtree(old)
+      else:
+        old.rename(old.with_suffix(""))
+
+  @cached_property
+  def _manager(self) -> Any:
+    # Importing Orbax takes a second, so the import waits for the first save.
+    import orbax.checkpoint as ocp
+
+    return ocp.CheckpointManager(
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=self,
+        save_root_metadata=False,
+        cleanup_tmp_directories=True,
+        lightweight_initialize=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._commit),
+      ),
+    )
+
+  def should_preserve(self, checkpoints: Any, **_: Any) -> list[bool]:
+    """Returns which checkpoints to keep, as Orbax's PreservationPolicy."""
+    latest = [info.step for info in checkpoints][-self._keep :]
+    return [info.step in (*latest, self._best) for info in checkpoints]
+
+  def save(self, params: Params, state: Any, position: Position):
+    """Starts writing a checkpoint, unless it exists with the same position.
+
+    Args:
+      params: the parameters.
+      state: the other arrays.
+      position: its step names the checkpoint; its best step is kept, too.
+
+    Raises:
+      MachineError: the disk is full, the previous checkpoint could not be
+        written, or another process owns the folder.
+    """
+    self.wait()
+    self._check()
+    folder = self.directory / str(position.step)
+    # The checkpoint may exist without the evaluation of its step, if a signal
+    # discarded that evaluation. The first process decides for all.
+    first = jax.process_index() == 0
+    exists = sharding.broadcast(first and folder.exists())
+    if exists and sharding.broadcast(
+      first and read_position(folder) == position
+    ):
+      return
+    self._check_space(params, state)
+    if exists:
+      if first:
+        folder.rename(folder.with_name(f"{folder.name}{_REPLACED}"))
+      sharding.broadcast(0)  # Waits for the first process.
+      self._manager.reload()
+    from orbax.checkpoint import args
+
+    self._step, self._best = position.step, position.best_step
+    with self._write_errors():
+      self._manager.save(
+        position.step,
+        args=args.Composite(
+          params=args.StandardSave(params),
+          state=args.StandardSave(state),
+          position=args.JsonSave(asdict(position)),
+        ),
+        force=True,
+      )
+
+  def _commit(self):
+    """Writes the checksums; Orbax renames the folder after it."""
+    if jax.process_index() == 0:
+      self._check()
+      [folder] = self.directory.glob(f"{self._step}.orbax-checkpoint-tmp*")
+      write_sums(folder)
+
+  def _check_space(self, *trees: Any):
+    """Refuses a full disk, which Orbax reports late and in many lines."""
+    need = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _METADATA_BYTES
+    free = shutil.disk_usage(self.directory).free
+    if free < need:
+      raise MachineError(
+        f"{self.directory}: no room for a checkpoint: {need / 1e6:.1f} MB are"
+        f" needed, {free / 1e6:.1f} MB are free; free some space and repeat the"
+        " command to resume"
+      )
+
+  def delete_after(self, step: int):
+    """Removes the checkpoints after a step, before any is written."""
+    if jax.process_index() == 0:
+      for later in steps(self.directory):
+        if later > step:
+          shutil.rmtree(self.directory / str(later))
+
+  def wait(self):
+    """Waits until the last checkpoint is on disk.
+
+    Raises:
+      MachineError: the checkpoint could not be written.
+      Exception: another process of this run was lost.
+    """
+    if not self._step:
+      return
+    with self._write_errors():
+      self._manager.wait_until_finished()
+    if jax.process_index() == 0:
+      self._finish_replacing()
+    self._step = 0
+
+  @contextmanager
+  def _write_errors(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # tensorstore raises bare Exceptions
+      self._step = 0
+      if isinstance(error, MachineError) or processes.lost(error):
+        raise
+      raise MachineError(
+        f"{self.directory}: a checkpoint cannot be written:"
+        f" {_first_line(error)}"
+      ) from None
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, kind: type | None, *_):
+    if kind is KeyboardInterrupt:  # A second Ctrl-C does not wait.
+      return
+    try:
+      self.wait()
+      if "_manager" in vars(self):
+        self._manager.close()
+    except Exception:  # Orbax raises the error of a failed save once more.
+      if kind is None:  # Otherwise it would hide the error that ended the run.
+        raise

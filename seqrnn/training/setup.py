@@ -1,0 +1,410 @@
+"""The parts of a training, made for a new run or restored for an old one."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from seqrnn.config import command
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.config.resolve import ADAPTED, Facts, resolve, total_steps
+from seqrnn.data import vocabulary
+from seqrnn.data.documents import nouns
+from seqrnn.data.read import vectors
+from seqrnn.data.sources import corpora
+from seqrnn.errors import Interrupted, MachineError, UserError
+from seqrnn.experiment import Batch, Experiment, Params, shapes
+from seqrnn.runtime import files, sharding
+from seqrnn.runtime.signals import catch_signals
+from seqrnn.training import checkpoint, optimizers, transfer
+from seqrnn.training.checkpoint import Checkpoints
+from seqrnn.training.position import (
+  Position,
+  evaluation_due,
+  limits_reached,
+)
+from seqrnn.training.step import (
+  State,
+  all_finite,
+  compile_programs,
+  pack,
+  programs,
+  state_shapes,
+  unpack,
+)
+
+
+class Training(NamedTuple):
+  """The parts of a training that stay the same from step to step.
+
+  Attributes:
+    experiment: the task.
+    config: the settings of the run.
+    workdir: the folder of the run.
+    mesh: the devices.
+    step: a function state, batch -> next state, mean loss.
+    start: a jitted function of the seed: the state before the first step.
+    lower_step: traces the step; the result can be compiled.
+    learning_rate: a function of the step; the state's scale multiplies it.
+    total_steps: the number of steps in all epochs.
+    checkpoints: the checkpoints of the run.
+    check: raises MachineError once another process owns the workdir.
+    should_stop: called with each row of metrics.csv; True ends training.
+    tensorboard: opens the TensorBoard writer, given the last valid step.
+    values: as in Start.
+    origin: the run that it has started from; None: from nothing.
+  """
+
+  experiment: Experiment
+  config: Config
+  workdir: Path
+  mesh: Mesh
+  step: Callable[[State, Batch], tuple[State, jax.Array]]
+  start: Any
+  lower_step: Callable[[], jax.stages.Lowered]
+  learning_rate: optax.Schedule
+  total_steps: int
+  checkpoints: Checkpoints
+  check: Callable[[], None]
+  should_stop: Callable[[dict[str, Any]], bool] = lambda _: False
+  tensorboard: Callable[[int], AbstractContextManager[Callable[..., None]]] = (
+    lambda _: nullcontext(lambda *_: None)
+  )
+  values: tuple[Callable[[Params], Params], ...] = ()
+  origin: transfer.Record | None = None
+
+  @property
+  def unit(self) -> str:
+    """The noun for a target in messages."""
+    unit = self.experiment.unit
+    return nouns(self.config.data.unit)[0] if unit == "symbol" else unit
+
+  def initial(self) -> State:
+    """Compiles the programs, and returns the state before the first step.
+
+    Raises:
+      Interrupted: a signal was received; there is nothing to save.
+    """
+    seed = np.uint32(self.config.seed)
+    lowered = self.start.lower(seed), self.lower_step
+    if jax.process_count() > 1:  # One must not end without the others.
+      compile_programs(*lowered)
+    else:
+      with catch_signals() as caught:
+        caught.at_once = True
+        try:
+          compile_programs(*lowered)
+        except KeyboardInterrupt:
+          name = signal.Signals(caught[-1]).name
+          raise Interrupted(  # The workdir may have no config.json yet.
+            f"stopped by {name} before the first step",
+            128 + caught[-1],
+            "repeat the command",
+          ) from None
+    state = self.start(seed)
+    if not self.values:
+      return state
+    params = jax.tree.map(lambda x: np.array(x), state.params)
+    for replaced in self.values:
+      params = replaced(params)
+    state = state._replace(params=sharding.put_all(params, self.mesh))
+    if state.average:  # With arrays of its own: the step donates all.
+      state = state.with_eval_params(sharding.put_all(params, self.mesh))
+    return state
+
+  def diverged(self, state: State, step: int) -> UserError:
+    """Returns the error for a value that is not finite at a step."""
+    rate = float(self.learning_rate(step - 1) * state.scale)
+    return UserError(
+      f"config.optimizer.learning_rate={self.config.optimizer.learning_rate}:"
+      f" at step {step}, with a learning rate of {rate:.3g}, a loss, gradient"
+      " or parameter is not finite, and was not saved; train in another"
+      " --workdir with a lower optimizer.learning_rate or optimizer.clip_norm"
+    )
+
+  def interrupted(self, position: Position, number: int) -> Interrupted:
+    """Returns the exception for a signal; the position is on disk."""
+    name, status = signal.Signals(number).name, 128 + number
+    due = evaluation_due(self.config, position)
+    if not due and limits_reached(self.config, position):
+      return Interrupted(
+        f"{self.workdir}: finished at step {position.step}; the training had"
+        f" ended before {name}",
+        status,
+      )
+    where, program = "before the first step", command.program(sys.argv[0])
+    if position.step:
+      where = f"and saved at step {position.step}"
+    return Interrupted(
+      f"stopped by {name} {where}",
+      status,
+      f"repeat the command, or run `{program} --workdir={self.workdir}`, to"
+      " resume",
+    )
+
+
+def check_owner(config: Config, workdir: Path) -> Config:
+  """Refuses a workdir that belongs to another run.
+
+  Returns:
+    the config, with the fields that the run in this workdir has resolved; a new
+    run resolves the format of its log.
+
+  Raises:
+    UserError: fields of `config.IDENTITY` differ; the error lists them.
+  """
+  if not (workdir / "config.json").exists():
+    if config.data.fold is None and sharding.is_first():
+      corpora.describe_format(config)
+    facts = Facts(log_format=corpora.log_format(config))
+    return resolve(config, facts)[0]
+  old = config_lib.read_run(workdir)
+  config, _ = resolve(config, Facts(run=config_lib.flat(old)))
+  differing = config_lib.differences(old, config, config_lib.IDENTITY)
+  if differing:
+    raise UserError(
+      f"{workdir}: holds another run, {'; '.join(differing)}; name another"
+      f" --workdir, because only {', '.join(config_lib.LIMITS)} may change"
+    )
+  return config
+
+
+class Start(NamedTuple):
+  """How a run starts.
+
+  Attributes:
+    config: of the run, as `resolve` returns it.
+    experiment: of the run.
+    record: what it has started from; None: from nothing.
+    values: functions that replace new parameters, as trees of NumPy arrays,
+      before the first step, one after the other; a checkpoint needs none.
+  """
+
+  config: Config
+  experiment: Experiment
+  record: transfer.Record | None
+  values: tuple[Callable[[Params], Params], ...]
+
+
+def settle(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Start:
+  """Resolves the config of a run, and how it starts.
+
+  Raises:
+    UserError: `train.start_from` names no run of which a part fits, or the
+      workdir has a run that started from nothing.
+  """
+  source = transfer.open_source(build, config, workdir)
+  build = transfer.widened(build, source)
+  config, experiment = resolved(build, config, workdir)
+  if source is not None:
+    record, values = transfer.transfer(source, experiment, config)
+    return Start(config, experiment, record, (values,))
+  record, asked = transfer.read_record(workdir), config.train.start_from
+  if record is None and asked is not None:
+    raise UserError(
+      f"config.train.start_from={asked!r}: {workdir} has a run that started"
+      " from nothing; name another --workdir"
+    )
+  return Start(config, experiment, record, ())
+
+
+def resolved(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> tuple[Config, Experiment]:
+  """Returns the config and the experiment of a run, and prints what changed.
+
+  A run that has started keeps its vocabularies and its config.
+  """
+  names = workdir / "vocabulary.json"
+  known = vocabulary.load(names) if names.exists() else None
+  experiment = build(config, known)
+  if (workdir / "config.json").exists():
+    return config, experiment
+  # No experiment depends on the fields of ADAPTED.
+  key = lambda config: tuple(
+    item for item in config_lib.flat(config).items() if item[0] not in ADAPTED
+  )
+  built = {key(config): experiment}
+
+  def experiment_of(config: Config) -> Experiment:
+    if key(config) not in built:
+      built[key(config)] = build(config, experiment.vocabularies)
+    return built[key(config)]
+
+  def parameters(config: Config) -> int:
+    leaves = jax.tree.leaves(shapes(experiment_of(config)))
+    return sum(leaf.size for leaf in leaves)
+
+  def epoch(config: Config) -> tuple[int, int]:
+    batches = experiment_of(config).batches("train", 0)
+    return len(batches), batches.batch_size
+
+  config, lines = resolve(config, Facts(parameters=parameters, epoch=epoch))
+  print("".join(f"{line}\n" for line in lines), end="")
+  return config, experiment_of(config)
+
+
+def word_vectors(
+  experiment: Experiment, config: Config, workdir: Path
+) -> tuple[Callable[[Params], Params], ...]:
+  """How a new run gets the vectors of `model.embedding_path`."""
+  if config.model.embedding_path is None:
+    return ()
+  if checkpoint.steps(workdir / "checkpoints"):
+    return ()  # A checkpoint has them.
+  names = experiment.vocabularies["symbols"]
+  first = workdir if sharding.is_first() else None
+  table_VD = vectors.of_run(config, names, first).table(config.seed)
+  return (lambda params: {**params, "embedding": {"embedding": table_VD}},)
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[Callable[[], None]]:
+  """Locks the workdir; yields a function that checks the lock.
+
+  Raises:
+    MachineError: another training has the workdir.
+  """
+  if not sharding.is_first():
+    yield lambda: None
+    return
+  with files.locked(workdir / "lock", "trained") as lock:
+    yield lock.check
+
+
+def make_training(
+  start: Start,
+  workdir: Path,
+  checkpoints: Checkpoints,
+  check: Callable[[], None],
+) -> Training:
+  """Makes the jitted step, the schedule and the initial state.
+
+  Args:
+    start: the config and the experiment of the run.
+    workdir: the folder of the run.
+    checkpoints: the checkpoints of the run.
+    check: raises MachineError once another process owns the workdir.
+  """
+  config, experiment = start.config, start.experiment
+  mesh = sharding.mesh()
+  batches = experiment.batches("train", 0)
+  total = total_steps(config, len(batches))
+  rate = config.optimizer.learning_rate
+  schedule = partial(optimizers.schedule, config, len(batches), total)
+  step, initial = programs(experiment, config, schedule, mesh, start.record)
+
+  def lower_step():
+    rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
+    batch = sharding.put(rows, batches.batch_size, mesh)
+    return step.lower(state_shapes(initial, mesh), batch, rate=rate)
+
+  return Training(
+    experiment=experiment,
+    config=config,
+    workdir=workdir,
+    mesh=mesh,
+    step=partial(step, rate=rate),
+    start=initial,
+    lower_step=lower_step,
+    learning_rate=schedule(rate),
+    total_steps=total,
+    checkpoints=checkpoints,
+    check=check,
+    origin=start.record,
+  )
+
+
+def restore(training: Training) -> tuple[State, Position]:
+  """Restores the newest intact checkpoint, or begins.
+
+  It removes newer, damaged checkpoints, because training will write checkpoints
+  of these steps again.
+
+  Raises:
+    UserError: there are checkpoints and none is intact (none is removed), the
+      training data have changed since the run began, or the parameters are
+      those of an export.
+  """
+  workdir, mesh = training.workdir, training.mesh
+  crc32 = training.experiment.facts("train")["crc32"]
+  directory = workdir / "checkpoints"
+  step = 0  # No checkpoint has step 0.
+  if sharding.is_first():
+    step = checkpoint.newest(directory)
+  step = sharding.broadcast(step)
+  if not step:
+    return training.initial(), Position(crc32=crc32)
+  folder = directory / str(step)
+  position = checkpoint.read_position(folder)
+  if position.crc32 is None:
+    raise UserError(
+      f"{workdir}: has a model that seqrnn did not train, without the state of"
+      " an optimizer; start a new run from it, with"
+      f" --config.train.start_from={workdir}"
+    )
+  # The config may describe arrays that exceed the memory: compare their shapes
+  # with the checkpoint before allocating them.
+  state = state_shapes(training.start, mesh)
+  checkpoint.open_arrays(folder / "params", state.params)
+  if position.crc32 != crc32:
+    raise MachineError(
+      f"{workdir}: the training data have changed since this run began; name"
+      " another --workdir"
+    )
+  training.checkpoints.delete_after(step)
+  size = training.config.train.batch_size
+  parts = zip(
+    ("params", "state"),
+    jax.eval_shape(lambda state: pack(state, size, mesh), state),
+    strict=True,
+  )
+  place = sharding.replicated(mesh)
+  params, others = (
+    checkpoint.restore(folder / name, part, place) for name, part in parts
+  )
+  return unpack(params, others, state, mesh), position
+
+
+def save(training: Training, state: State, position: Position):
+  """Starts writing a checkpoint in the background.
+
+  Raises:
+    UserError: the state is not finite; nothing is written.
+  """
+  if not all_finite(state):
+    raise training.diverged(state, position.step)
+  arrays = pack(state, training.config.train.batch_size, training.mesh)
+  training.checkpoints.save(*arrays, position)
+
+
+def write_record(
+  config: Config,
+  experiment: Experiment,
+  workdir: Path,
+  origin: transfer.Record | None = None,
+):
+  """Writes config.json, start.json, and vocabulary.json if it is missing.
+
+  Raises:
+    MachineError: a file cannot be written.
+  """
+  path = workdir / "vocabulary.json"
+  content = vocabulary.encoded(experiment.vocabularies)
+  if path.exists():  # A run keeps its vocabulary.
+    content = path.read_bytes()
+  contents = {path.name: content, "config.json": config_lib.encoded(config)}
+  if origin is not None:
+    contents = {transfer.RECORD: origin.encoded()} | contents
+  files.write_checked(workdir, contents)

@@ -1,0 +1,225 @@
+"""Checkpoints: the ones that remain, and that damage is noticed."""
+
+import dataclasses
+import math
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqrnn.errors import UserError
+from seqrnn.runtime import files
+from seqrnn.training import checkpoint
+from seqrnn.training.checkpoint import Checkpoints, Position, find_damage
+
+
+def tree(seed):
+  a, b = jax.random.split(jax.random.key(seed))
+  return {"w": jax.random.normal(a, (64, 65)), "b": jax.random.normal(b, (3,))}
+
+
+def state(seed):
+  return {"leaves": [jnp.int32(seed), tree(seed + 1)["w"]]}
+
+
+def shapes(value):
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), value
+  )
+
+
+def save_all(folder, losses, keep=2):
+  """Saves a checkpoint for each loss, as training does; None: no evaluation."""
+  best = Position()
+  with Checkpoints(folder, keep) as checkpoints:
+    for step, loss in enumerate(losses, 1):
+      if loss is not None and loss < best.best:
+        best = Position(best_step=step, best=loss)
+      position = dataclasses.replace(best, step=step)
+      checkpoints.save(tree(step), state(step), position)
+
+
+def assert_equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def test_a_checkpoint_is_restored_to_the_bit(tmp_path):
+  save_all(tmp_path, [1.0])
+  assert find_damage(tmp_path / "1") is None
+  for name, saved in (("params", tree), ("state", state)):
+    restored = checkpoint.restore(tmp_path / "1" / name, shapes(saved(0)))
+    assert_equal(restored, saved(1))
+  position = Position(step=1, best_step=1, best=1.0)
+  assert checkpoint.read_position(tmp_path / "1") == position
+
+
+def test_the_latest_and_the_best_remain(tmp_path):
+  save_all(tmp_path, [2.0, 1.0, math.inf, 1.5, None, 1.2])
+  assert checkpoint.steps(tmp_path) == [2, 5, 6]
+  assert checkpoint.select(tmp_path, None) == 2
+  assert checkpoint.select(tmp_path, 5) == 5
+  assert {path.name for path in tmp_path.iterdir()} == {"2", "5", "6"}
+  with Checkpoints(tmp_path) as checkpoints:  # Another process resumes.
+    checkpoints.delete_after(5)
+    position = Position(step=7, best_step=2, best=1.0)
+    checkpoints.save(tree(7), state(7), position)
+  assert checkpoint.steps(tmp_path) == [2, 7]
+
+
+def test_a_checkpoint_is_replaced_only_by_another_position(tmp_path):
+  save_all(tmp_path, [1.0])
+  mark = tmp_path / "1" / "mark"
+  with Checkpoints(tmp_path) as checkpoints:
+    mark.touch()
+    position = Position(step=1, best_step=1, best=1.0)
+    checkpoints.save(tree(1), state(1), position)
+    assert mark.exists()
+    evaluated = dataclasses.replace(position, best=0.5)
+    checkpoints.save(tree(1), state(1), evaluated)
+  assert not mark.exists()
+  assert [path.name for path in tmp_path.iterdir()] == ["1"]
+  assert find_damage(tmp_path / "1") is None
+
+
+def test_a_killed_process_loses_no_checkpoint(tmp_path):
+  """Neither one that it wrote, nor one that it was replacing."""
+  save_all(tmp_path, [1.0])
+  shutil.copytree(tmp_path / "1", tmp_path / "2.replaced")
+  shutil.copytree(tmp_path / "1", tmp_path / "1.replaced")
+  (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    assert checkpoint.steps(tmp_path) == [1, 2]
+    position = Position(step=3, best_step=1, best=1.0)
+    checkpoints.save(tree(3), state(3), position)
+  assert {path.name for path in tmp_path.iterdir()} == {"1", "2", "3"}
+
+
+def test_a_full_disk_is_reported_before_a_checkpoint_is_written(
+  tmp_path, monkeypatch
+):
+  save_all(tmp_path, [1.0])
+  usage = shutil.disk_usage(tmp_path)._replace(free=510_000)
+  position = Position(step=2, best_step=2)
+  with Checkpoints(tmp_path) as checkpoints:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match="no room for a checkpoint: 0.5 MB are"):
+      checkpoints.save(tree(2), state(2), position)
+    monkeypatch.undo()
+    assert checkpoint.steps(tmp_path) == [1]
+    checkpoints.save(tree(2), state(2), position)
+  assert checkpoint.steps(tmp_path) == [2]
+
+
+def test_a_failed_write_is_reported_by_the_next_call(tmp_path, monkeypatch):
+  with Checkpoints(tmp_path) as checkpoints:
+
+    def fail(*_):
+      raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_sums", fail)
+    checkpoints.save(tree(1), state(1), Position(step=1))
+    with pytest.raises(UserError, match="cannot be written: .*No space left"):
+      checkpoints.wait()
+    monkeypatch.undo()
+    assert checkpoint.steps(tmp_path) == []
+
+
+def flip(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def halve(path):
+  os.truncate(path, path.stat().st_size // 2)
+
+
+def remove(path):
+  path.unlink()
+
+
+def link(path):
+  elsewhere = path.with_name("elsewhere")
+  path.rename(elsewhere)
+  path.symlink_to(elsewhere)
+
+
+def grow(path):
+  path.with_name("more").touch()
+
+
+def test_damage_to_any_file_is_noticed_and_the_file_is_named(tmp_path):
+  save_all(tmp_path, [1.0])
+  folder, intact = tmp_path / "1", tmp_path / "intact"
+  shutil.copytree(folder, intact)
+  paths = [path for path in intact.rglob("*/*") if path.is_file()]
+  paths.append(intact / files.SUMS)
+  assert len(paths) > 8
+  unnoticed = []
+  for damage in (flip, halve, remove, link, grow):
+    for path in paths:
+      name = os.path.relpath(path, intact)
+      if not path.stat().st_size or (
+        path.name == files.SUMS and damage in (link, grow)
+      ):
+        continue
+      damage(folder / name)
+      reason = find_damage(folder)
+      # A changed list of checksums names the file of the changed line; a new
+      # file may come first.
+      named = [name, *{grow: ["more"], link: ["elsewhere"]}.get(damage, [])]
+      if reason is None or (
+        name != files.SUMS and not any(name in reason for name in named)
+      ):
+        unnoticed.append((damage.__name__, name, reason))
+      shutil.rmtree(folder)
+      shutil.copytree(intact, folder)
+  assert not unnoticed
+
+
+def test_each_bit_of_the_checksums_counts(tmp_path):
+  save_all(tmp_path, [1.0])
+  path = tmp_path / "1" / files.SUMS
+  content = path.read_bytes()
+  for bit in range(0, 8 * len(content), 7):
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(changed)
+    assert find_damage(tmp_path / "1") is not None, bit
+  path.unlink()
+  assert find_damage(tmp_path / "1") == "sha256 is missing or broken"
+
+
+def test_the_newest_intact_one_replaces_a_damaged_best(tmp_path, capsys):
+  save_all(tmp_path, [1.0, 2.0, 3.0, 4.0], keep=3)
+  for step in "14":
+    flip(tmp_path / step / "position" / "metadata")
+  assert checkpoint.select(tmp_path, None) == 3
+  reason = "position/metadata differs from its checksum in sha256"
+  assert capsys.readouterr().err == (
+    f"checkpoint 4 is damaged: {reason}\n"
+    "checkpoint 3 is used instead\n"
+    f"checkpoint 1, the best, is damaged: {reason}\n"
+    "checkpoint 3 is used instead\n"
+  )
+  with pytest.raises(UserError, match=f"step=4: {reason}; .* 1, 2, 3, 4"):
+    checkpoint.select(tmp_path, 4)
+  for step in "123":
+    shutil.rmtree(tmp_path / step)
+  with pytest.raises(
+    UserError, match="no checkpoint is intact, checkpoint 4 is damaged"
+  ):
+    checkpoint.select(tmp_path, None)
+
+
+def test_a_folder_that_orbax_reads_as_a_pattern_is_refused(tmp_path):
+  for name in ("a[b]c", "a\\b", "a*b", "a?b"):
+    with pytest.raises(UserError, match="must have no backslash, "):
+      Checkpoints(tmp_path / name)
+  assert not list(tmp_path.iterdir())
+  with Checkpoints(tmp_path / "a]" / "b[c" / "$x$"):
+    pass
