@@ -149,7 +149,7 @@ and ends with status 130 or 143.
 
 def command_page() -> str:
   """The content of command.md."""
-  rows = ["| mode | what it does |", "| --- | --- |"]
+  rows = ["| mode | purpose |", "| --- | --- |"]
   for mode, line in help.mode_lines().items():
     writes = mode not in ("config", "review")
     link = f"[{mode}](files.md#{mode})" if writes else mode
