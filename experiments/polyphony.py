@@ -14,7 +14,7 @@ import numpy as np
 from experiments import parts
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.data.batches.segments import Request, cut, skipped
+from seqrnn.data.batches.segments import Request, cut
 from seqrnn.data.batches.streams import Rows, streams
 from seqrnn.data.batches.windows import Batches, Shape
 from seqrnn.data.read import music
@@ -63,7 +63,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     init=partial(network.init, model, inputs=example),
     carry=model.initial_carry,
     loss=partial(loss, model),
-    facts=cache(partial(facts, config, corpus)),
+    facts=cache(partial(facts, corpus)),
     batches=partial(batches, config, corpus),
     predict=predict,
     score=partial(parts.score, predict, surprisal=losses.note_surprisal),
@@ -78,13 +78,9 @@ def build(config: Config, vocabularies: dict) -> Experiment:
   )
 
 
-def facts(config: Config, corpus, split: str) -> dict[str, int]:
+def facts(corpus, split: str) -> dict[str, int]:
   """The size of a split of music, and its checksum."""
-  pieces = corpus()[split]
-  found = music.facts(pieces)
-  if split == "train":
-    found |= skipped(config, music.bounds(pieces), minimum=2)
-  return found
+  return music.facts(corpus()[split])
 
 
 def batches(

@@ -28,7 +28,6 @@ from seqrnn.data import splits
 from seqrnn.data.batches.segments import Request, Segments, Split
 from seqrnn.data.batches.sequences import Sequences, as_read, encode
 from seqrnn.data.batches.windows import Batches
-from seqrnn.data.read import tagged
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
 from seqrnn.errors import UserError
@@ -224,14 +223,12 @@ def tag_ids(
   `check` is called with those of the training split.
 
   Raises:
-    UserError: a split has no tags, or documents have them as words.
+    UserError: a split has no tags.
   """
   pieces = segments.pieces(split)
   if pieces.corpus.tags is None:
     if isinstance(split, str):
       raise UserError(f"the {split} split has no tags")
-    is_new_V = segments.sequences(split).table == UNKNOWN
-    tagged.refuse_columns(pieces.corpus, labels.symbols, is_new_V)
     return None
   found = _tags(pieces)
   sequences = encode(found, labels, boundaries)

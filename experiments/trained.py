@@ -298,7 +298,7 @@ class Run(NamedTuple):
     if of == "vocabulary":
       return states.embedding(self.params)
     data = self.config.data
-    pieces = splits.given(self._documents(text), data.unit)
+    pieces = splits.from_documents(self._documents(text), data.unit)
     if not len(pieces.corpus.ids):
       raise UserError(f"text={text!r}: no symbol there")
     pieces = states.whole(self.experiment, pieces, data.boundaries)

@@ -270,7 +270,7 @@ FIELDS = {
   ),
   "too few documents": (
     {"split": "documents"},
-    "data.split='documents': 1 document is too few to hold whole ones out;"
+    "data.split='documents': 1 document: too few to hold whole ones out;"
     " data.split=tails holds out the end of each",
   ),
   "streams of several": (
@@ -284,12 +284,13 @@ FIELDS = {
   ),
   "nothing to validate on": (
     {"validation_fraction": 0.0},
-    "data.validation_fraction=0.0: leaves no symbol for the validation split",
+    "data.validation_fraction=0.0: leaves no symbol for the validation split;"
+    " the longest document has 60",
   ),
   "less than a symbol": (
     {"validation_fraction": 0.01},
-    "data.validation_fraction=0.01: leaves no symbol for the validation split,"
-    " which needs a document of 100 symbols; the longest has 60",
+    "data.validation_fraction=0.01: leaves no symbol for the validation split;"
+    " the longest document has 60",
   ),
   "all symbols rare": (
     {"min_count": 99},
@@ -355,8 +356,8 @@ LINES = {
   "--config.data.path=": "data.path='': must not be empty",
   "--config.data.path=pipe": "pipe: not a regular file",
   "--config.data.path=a --config.data.unit=id": (
-    "data.validation_fraction=0.1: leaves no symbol for the validation split,"
-    " which needs a document of 10 symbols; the longest has 1"
+    "data.validation_fraction=0.1: leaves no symbol for the validation split;"
+    " the longest document has 1"
   ),
 }
 

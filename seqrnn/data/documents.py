@@ -77,8 +77,8 @@ class Corpus(NamedTuple):
 
     They are Python objects, so this is for a text that a person reads.
     """
-    found = [self.symbols[i] for i in self.ids[start:stop].tolist()]
-    return "".join(found) if self.unit in ("char", "byte") else found
+    symbols = [self.symbols[i] for i in self.ids[start:stop].tolist()]
+    return "".join(symbols) if self.unit in ("char", "byte") else symbols
 
 
 class Names(Sequence):
@@ -91,9 +91,13 @@ class Names(Sequence):
   """
 
   def __init__(
-    self, files: Sequence[str], firsts: np.ndarray, lines: np.ndarray
+    self,
+    files: Sequence[str],
+    firsts: Sequence[int] | np.ndarray,
+    lines: np.ndarray,
   ):
-    self.files, self.firsts, self.lines = files, firsts, lines
+    self.files, self.lines = files, lines
+    self.firsts = np.asarray(firsts, np.int64)
 
   def __len__(self) -> int:
     return len(self.lines)
@@ -103,12 +107,6 @@ class Names(Sequence):
     # Of several files that begin there, all but the last have no document.
     file = self.files[bisect.bisect_right(self.firsts, index) - 1]
     return f"{file}:{line}" if line else file
-
-
-def names_of(files: list[tuple[str, int]], lines: np.ndarray) -> Names:
-  """The names of documents, of the name and the first document of each file."""
-  names = [name for name, _ in files]
-  return Names(names, np.array([first for _, first in files], np.int64), lines)
 
 
 def collect(documents: Sequence[Document], unit: str) -> Corpus:
@@ -140,7 +138,9 @@ def nouns(unit: str) -> tuple[str, str]:
   return ("event", "session") if unit == "log" else ("symbol", "document")
 
 
-def of_good_length(sizes: np.ndarray, data: Config, split: str) -> np.ndarray:
+def has_allowed_length(
+  sizes: np.ndarray, data: Config, split: str
+) -> np.ndarray:
   """Which documents have from `data.min_length` to `data.max_length` symbols.
 
   How many have not is reported on stderr, once for a split.
@@ -154,19 +154,22 @@ def of_good_length(sizes: np.ndarray, data: Config, split: str) -> np.ndarray:
     UserError: there are documents, but all are left out.
   """
   low, high = data.min_length, data.max_length
-  short = sizes < (low or 0)
-  long = sizes > (np.inf if high is None else high)
-  if low is None and high is None:
-    return ~short
-  limits = f"data.min_length={low}, data.max_length={high}"
-  documents = counted(len(sizes), nouns(data.unit)[1])
-  if len(sizes) and np.all(short | long):
-    raise UserError(f"{limits}: leave out all {documents} of the {split} split")
-  _report(
-    f"{split} split: {limits} leave out {short.sum():,} shorter and"
-    f" {long.sum():,} longer of {documents}"
+  allowed = (sizes >= (low or 0)) & (
+    sizes <= (np.inf if high is None else high)
   )
-  return ~(short | long)
+  if (low, high) != (None, None):
+    fewer, documents = (
+      np.sum(~allowed),
+      counted(len(sizes), nouns(data.unit)[1]),
+    )
+    line = (
+      f"{split} split: data.min_length={low}, data.max_length={high} leave out"
+      f" {fewer:,} of {documents}"
+    )
+    if len(sizes) and not allowed.any():
+      raise UserError(line)
+    _report(line)
+  return allowed
 
 
 @functools.cache

@@ -7,16 +7,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from seqrnn.config.read import Config
 from seqrnn.data.documents import (
   Corpus,
   Document,
   collect,
+  digest,
+  has_allowed_length,
   nouns,
-  of_good_length,
 )
-from seqrnn.data.groups import digests, joined
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError, counted
@@ -26,6 +28,10 @@ from seqrnn.errors import UserError, counted
 _ROUNDING = 1e-6
 
 _CHUNK = 2**20  # Symbols that are handled together.
+
+# Characters of a line that is not there twice by chance. Of the topics of
+# Python's help, shorter ones join almost all.
+_LONG_LINE = 40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,16 +86,16 @@ class Pieces:
     apart = np.flatnonzero(self.starts[1:] != self.stops[:-1])
     starts = self.starts[np.concatenate([[0], apart + 1])]
     stops = self.stops[np.concatenate([apart, [-1]])]
-    found, size = [], 0
+    parts, size = [], 0
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
       for place in range(start, stop, _CHUNK):
-        found.append(self.corpus.ids[place : min(place + _CHUNK, stop)])
-        size += len(found[-1])
+        parts.append(self.corpus.ids[place : min(place + _CHUNK, stop)])
+        size += len(parts[-1])
         if size >= _CHUNK:
-          yield np.concatenate(found)
-          found, size = [], 0
-    if found:
-      yield np.concatenate(found)
+          yield np.concatenate(parts)
+          parts, size = [], 0
+    if parts:
+      yield np.concatenate(parts)
 
   def counts(self) -> np.ndarray:
     """The frequency of each of `corpus.symbols` in the pieces, int64."""
@@ -107,8 +113,8 @@ def whole(corpus: Corpus) -> Pieces:
   return _select(corpus, np.arange(len(corpus.names)))
 
 
-def given(documents: list[Document], unit: str) -> Pieces:
-  """The pieces that given documents are."""
+def from_documents(documents: list[Document], unit: str) -> Pieces:
+  """Documents that are Python objects, as pieces."""
   return dataclasses.replace(
     whole(collect(documents, unit)),
     begins=np.array([document.begins for document in documents], bool),
@@ -134,10 +140,48 @@ def _pieces(
   return Pieces(corpus, document, starts, stops, begins, ends)
 
 
-def _some(pieces: Pieces, kept: np.ndarray) -> Pieces:
+def _some(pieces: Pieces, which: np.ndarray) -> Pieces:
   """Some of the pieces."""
   names = ("document", "starts", "stops", "begins", "ends")
-  return Pieces(pieces.corpus, *(getattr(pieces, n)[kept] for n in names))
+  return Pieces(pieces.corpus, *(getattr(pieces, n)[which] for n in names))
+
+
+def digests(corpus: Corpus) -> np.ndarray:
+  """The digest of each group's name, uint64."""
+  if isinstance(corpus.groups, np.ndarray):
+    return corpus.groups
+  # A file's name that is not UTF-8 has lone surrogates.
+  names = (name.encode("utf-8", "surrogateescape") for name in corpus.groups)
+  return np.fromiter(map(digest, names), np.uint64, len(corpus.groups))
+
+
+def joined(corpus: Corpus) -> Corpus:
+  """The corpus with groups joined whose documents have a long line in common.
+
+  A group has the digest of the first that it consists of.
+  """
+  index: dict[str, int] = {}
+  pairs = []
+  for document, group in enumerate(corpus.group.tolist()):
+    text = corpus.text(*corpus.bounds[document : document + 2].tolist())
+    text = text if isinstance(text, str) else " ".join(text)
+    lines = {" ".join(line.split()) for line in text.split("\n")}
+    pairs += [
+      (group, len(corpus.groups) + index.setdefault(line, len(index)))
+      for line in lines
+      if len(line) >= _LONG_LINE
+    ]
+  # A graph of groups and lines, with an edge for a line of a group.
+  size = len(corpus.groups) + len(index)
+  ends = np.array(pairs, np.int64).reshape(-1, 2).T
+  graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), (size, size))
+  _, component = connected_components(graph, directed=False)
+  _, firsts, group = np.unique(
+    component[: len(corpus.groups)], return_index=True, return_inverse=True
+  )
+  return corpus._replace(
+    group=group[corpus.group], groups=digests(corpus)[firsts]
+  )
 
 
 def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
@@ -175,39 +219,26 @@ def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
   empty split; the training split is never empty.
 
   Raises:
-    UserError: impossible fractions, or a corpus too small for the split.
+    UserError: a corpus too small for the split.
   """
-  fractions = data.validation_fraction, data.test_fraction
-  if not (min(fractions) >= 0 and sum(fractions) < 1):
-    raise UserError(
-      "data.validation_fraction={}, data.test_fraction={}: must be at least 0"
-      " and together below 1".format(*fractions)
-    )
   way = data.split
   if way == "auto":
     way = "documents" if len(corpus.groups) >= 10 else "tails"
-  match way:
-    case "documents":
-      # By a hash: a new document moves no other document.
-      order = np.argsort(digests(corpus), kind="stable")
-      return _whole(corpus, order, data)
-    case "last_documents":
-      return _whole(corpus, reversed(range(len(corpus.groups))), data)
-    case "shared_lines":
-      corpus = joined(corpus)
-      sizes = np.bincount(corpus.group, np.diff(corpus.bounds))
-      order = np.argsort(digests(corpus), kind="stable")
-      # The largest group comes last, so that it trains.
-      return _whole(corpus, sorted(order, key=sizes.argmax().__eq__), data)
-    case "tails":
-      return _tails(corpus, data)
-    case "stream_tails":
-      return _stream_tails(corpus, data, batch_size)
-    case _:
-      raise UserError(
-        f"data.split={way!r}: must be one of auto, documents, last_documents,"
-        " shared_lines, tails, stream_tails"
-      )
+  if way == "tails":
+    return _tails(corpus, data)
+  if way == "stream_tails":
+    return _stream_tails(corpus, data, batch_size)
+  if way == "shared_lines":
+    corpus = joined(corpus)
+  # By a hash: a new document moves no other document.
+  order = np.argsort(digests(corpus), kind="stable")
+  if way == "last_documents":
+    order = np.arange(len(corpus.groups))[::-1]
+  if way == "shared_lines":
+    # The largest group comes last, so that it trains.
+    sizes = np.bincount(corpus.group, np.diff(corpus.bounds))
+    order = sorted(order, key=sizes.argmax().__eq__)
+  return _whole(corpus, order, data)
 
 
 def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
@@ -226,26 +257,19 @@ def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
       place[group] = SPLITS.index(name)
       missing -= sizes[group]
   if not np.any(place == SPLITS.index("train")):
-    raise UserError(_too_few(corpus.unit, len(sizes), data))
+    rule = "data.split=tails holds out the end of each"
+    if corpus.unit == "log":
+      rule = "data.log_session, data.log_gap or data.log_lines cuts a log"
+    documents = counted(len(sizes), nouns(corpus.unit)[1])
+    raise UserError(
+      f"data.split={data.split!r}: {documents}: too few to hold whole ones out;"
+      f" {rule}"
+    )
   places = place[corpus.group]
   return {
     name: _select(corpus, np.flatnonzero(places == number))
     for number, name in enumerate(SPLITS)
   }
-
-
-def _too_few(unit: str, count: int, data: Config) -> str:
-  """The error for a corpus that has no document to hold out."""
-  documents = counted(count, nouns(unit)[1])
-  field = f"data.split={data.split!r}"
-  if unit != "log":
-    are = f"{documents} {'is' if count == 1 else 'are'} too few"
-    rule = "data.split=tails holds out the end of each"
-    return f"{field}: {are} to hold whole ones out; {rule}"
-  words = f"{field}: the log has {documents}, too few to hold whole ones out; "
-  if data.log_session is None:
-    return f"{words}data.log_session, data.log_gap or data.log_lines cuts a log"
-  return f"{words}does data.log_session={data.log_session!r} match too much?"
 
 
 def _tails(corpus: Corpus, data: Config) -> Split:
@@ -301,20 +325,6 @@ def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
   }
 
 
-def _least(corpus: Corpus, config: Config, fraction: float) -> str:
-  """Returns how many symbols a document must have, to end an error."""
-  if not fraction:
-    return ""
-  unit = 1  # The symbols that are held out together.
-  if config.data.split == "stream_tails":
-    unit = config.train.batch_size * config.data.window
-  symbol, document = nouns(corpus.unit)
-  return (
-    f", which needs a {document} of {math.ceil(unit / fraction - _ROUNDING):,}"
-    f" {symbol}s; the longest has {np.diff(corpus.bounds).max(initial=0):,}"
-  )
-
-
 def reader(
   config: Config, idle: float | None = None
 ) -> Callable[[str], Pieces]:
@@ -328,22 +338,17 @@ def reader(
     UserError: when called, as `corpora.read` and `split`; an empty split.
   """
   data = config.data
+  separate = corpora.separate(data)
 
   def corpus(name: str | None = None) -> Corpus:
     return corpora.with_cuts(corpora.read_corpus(data, name), idle)
 
-  separate = corpora.separate(data)
-
   @functools.cache
   def parts() -> Split:
-    own = copy.deepcopy(data)
+    fields = copy.deepcopy(data)
     if "test" in separate:
-      own.test_fraction = 0.0
-    return split(corpus(), own, config.train.batch_size)
-
-  def of_length(pieces: Pieces, name: str) -> Pieces:
-    sizes = np.diff(pieces.corpus.bounds)[pieces.document]
-    return _some(pieces, of_good_length(sizes, data, name))
+      fields.test_fraction = 0.0
+    return split(corpus(), fields, config.train.batch_size)
 
   @functools.cache
   def read(name: str) -> Pieces:
@@ -355,14 +360,16 @@ def reader(
 
   @functools.cache
   def unfolded(name: str) -> Pieces:
-    if name in separate:
-      return of_length(whole(corpus(name)), name)
-    pieces = of_length(parts()[name], name)
+    pieces = whole(corpus(name)) if name in separate else parts()[name]
+    sizes = np.diff(pieces.corpus.bounds)[pieces.document]
+    pieces = _some(pieces, has_allowed_length(sizes, data, name))
     if not len(pieces):
       field = f"{name}_fraction"
+      symbol, document = nouns(data.unit)
+      longest = np.diff(pieces.corpus.bounds).max(initial=0)
       raise UserError(
-        f"data.{field}={data[field]}: leaves no {nouns(data.unit)[0]} for the"
-        f" {name} split" + _least(pieces.corpus, config, data[field])
+        f"data.{field}={data[field]}: leaves no {symbol} for the {name} split;"
+        f" the longest {document} has {longest:,}"
       )
     return pieces
 

@@ -179,7 +179,7 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
     documents = [
       one._replace(symbols=[*one.symbols, ""], ends=False) for one in documents
     ]
-  return splits.given(documents, data.unit)
+  return splits.from_documents(documents, data.unit)
 
 
 def _warn_unknown(symbols: Vocabulary, asked: Pieces, where: str):

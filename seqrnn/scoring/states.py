@@ -18,7 +18,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from seqrnn.data.documents import Document
-from seqrnn.data.splits import Pieces, given
+from seqrnn.data.splits import Pieces, from_documents
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params
@@ -100,7 +100,9 @@ def whole(experiment: Experiment, pieces: Pieces, boundaries: bool) -> Pieces:
     return pieces
   if boundaries:
     return dataclasses.replace(pieces, ends=np.ones(len(pieces), bool))
-  return given([_followed(d) for d in pieces.documents()], pieces.corpus.unit)
+  return from_documents(
+    [_followed(d) for d in pieces.documents()], pieces.corpus.unit
+  )
 
 
 def _followed(document: Document) -> Document:

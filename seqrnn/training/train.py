@@ -190,12 +190,6 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
         else ""
       )
     )
-    if facts.get("left_out_symbols"):
-      print(
-        f"{split}: data.offset={config.data.offset} leaves out"
-        f" {counted(facts['left_out_symbols'], symbol)}, among them"
-        f" {facts['left_out_documents']:,} whole {document}s"
-      )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
     # A model predicts reserved symbols, but no reserved labels.

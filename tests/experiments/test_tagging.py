@@ -367,25 +367,6 @@ def test_a_plain_text_has_a_sentence_a_line(tagger, tmp_path):
     assert {row["truth"] for sequence in rows for row in sequence} == {""}
 
 
-def test_tags_that_are_read_as_words_are_refused(tagger, tmp_path, capsys):
-  content = "the O\nP1 B-P\n\np I-P\n"
-  (tmp_path / "f").write_text(content)
-  config = tagger.config.copy_and_resolve_references()
-  config.data.format = "text"
-  plain, path = tagger._replace(config=config), str(tmp_path / "f")
-  rule = "'the O' ends in a tag, as most lines do; .* data.format=columns"
-  with pytest.raises(UserError, match=f"^f:1: {rule}"):
-    predicted(plain, path=path)
-  with pytest.raises(UserError, match=f"^text:1: {rule}"):
-    predicted(tagger, text=content)
-  with pytest.raises(UserError, match=rule):
-    tagger.predict(content)
-  assert not capsys.readouterr().err
-  (tmp_path / "f").write_text("the P1\nP1 p\nthe O")
-  assert len(predicted(plain, path=path)) == 3
-  assert len(predicted(tagger, text="the O")) == 1
-
-
 @pytest.fixture
 def words(tmp_path):
   """Fields for words with tags, read by their characters, too."""

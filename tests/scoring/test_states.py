@@ -163,7 +163,7 @@ def test_batches_and_padding_change_nothing(folder, task, pooling, monkeypatch):
   documents = [Document(str(n), TEXT[:n], str(n)) for n in sizes]
   # Begin and 8 symbols: the last one would be a target alone.
   documents[-1] = documents[-1]._replace(ends=task == "gap_model")
-  pieces = splits.given(documents, "char")
+  pieces = splits.from_documents(documents, "char")
   found = []
   for rows in (1, 4, 32):
     run = made(folder, {"task": task, "train.batch_size": rows})

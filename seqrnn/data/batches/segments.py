@@ -19,23 +19,29 @@ from seqrnn.data.batches.sequences import (
   once,
 )
 from seqrnn.data.batches.streams import Rows, streams
-from seqrnn.data.batches.windows import (
-  Arrays,
-  Batches,
-  Epoch,
-  Shape,
-  left_out,
-  windows,
-)
+from seqrnn.data.batches.windows import Arrays, Batches, Epoch, Shape, windows
 from seqrnn.data.documents import Document
-from seqrnn.data.splits import Pieces, given, reader
+from seqrnn.data.splits import Pieces, from_documents, reader
 from seqrnn.data.vocabulary import Vocabulary
 
 Split = str | Pieces | Sequence[Document]  # A split's name, or documents.
 
 
 class Request(NamedTuple):
-  """The arguments of `Segments.batches`."""
+  """The arguments of `Segments.batches`.
+
+  Attributes:
+    split: a split's name, or documents.
+    epoch: of training; None: the batches are for evaluation.
+    batch_size: None: that of training, or the number of windows where it is
+      less; the rows of a stream are not reduced. A given size also adds
+      `document` and `place` to the batches.
+    ordered: one document after the other, whatever `data.buckets` and
+      `data.repeats` say.
+    placed: batches hold `document` and `place` in any case.
+    named: they also hold `read` [B, T], the symbols of the corpus, which a
+      vocabulary may lack.
+  """
 
   split: Split
   epoch: int | None
@@ -50,6 +56,11 @@ class Request(NamedTuple):
     named = isinstance(self.split, str) and self.split == "train"
     asked = self.batch_size is None and not self.ordered
     return named and asked and self.epoch is not None
+
+  @property
+  def has_places(self) -> bool:
+    """Whether batches hold `document` and `place`."""
+    return self.batch_size is not None or self.placed or self.named
 
 
 class Segments:
@@ -78,7 +89,7 @@ class Segments:
     if isinstance(split, Pieces):
       return split
     if not isinstance(split, str):
-      return given(list(split), self._config.data.unit)
+      return from_documents(list(split), self._config.data.unit)
     return self._read(split)
 
   def sequences(self, split: Split, ordered: bool = False) -> Sequences:
@@ -87,75 +98,53 @@ class Segments:
     Equal documents are kept once where `data.repeats` says so, but never if
     `ordered`.
     """
+    if not isinstance(split, str):
+      return self._encoded(split, ordered)
     key = split, ordered or self._config.data.repeats == "each"
-    if isinstance(split, str) and key in self._sequences:
-      return self._sequences[key]
-    if key[1]:
-      boundaries = self._config.data.boundaries
-      found = encode(self.pieces(split), self._vocabulary, boundaries)
-    else:
-      found = once(self.sequences(split, ordered=True))
-    if isinstance(split, str):
-      self._sequences[key] = found
-    return found
+    if key not in self._sequences:
+      self._sequences[key] = self._encoded(*key)
+    return self._sequences[key]
+
+  def _encoded(self, split: Split, ordered: bool) -> Sequences:
+    if not (ordered or self._config.data.repeats == "each"):
+      return once(self.sequences(split, ordered=True))
+    boundaries = self._config.data.boundaries
+    return encode(self.pieces(split), self._vocabulary, boundaries)
 
   def facts(self, split: str) -> dict[str, Any]:
     """The size and the checksum of a split, as `Experiment.facts`."""
-    sequences = self.sequences(split)
     every = self.sequences(split, ordered=True)
     pieces = self._read(split)
     if split not in self._checksums:
-      found = checksum(pieces, self._vocabulary, every)
-      self._checksums[split] = found
+      crc32 = checksum(pieces, self._vocabulary, every)
+      self._checksums[split] = crc32
     facts: dict[str, Any] = {
       "documents": len(every.bounds) - 1,
       "symbols": int(every.bounds[-1]),
       "crc32": self._checksums[split],
     }
-    if split == "train":
-      facts |= skipped(self._config, every.bounds, self._shape.minimum)
     if pieces.corpus.origin:
       facts["origin"] = pieces.corpus.origin
     if self._config.data.repeats == "weight":
-      facts["distinct_documents"] = len(sequences.bounds) - 1
-      facts["distinct_symbols"] = int(sequences.bounds[-1])
+      bounds = self.sequences(split).bounds
+      facts["distinct_documents"] = len(bounds) - 1
+      facts["distinct_symbols"] = int(bounds[-1])
     return facts
 
-  def batches(
-    self,
-    split: Split,
-    epoch: int | None,
-    *,
-    batch_size: int | None = None,
-    ordered: bool = False,
-    placed: bool = False,
-    named: bool = False,
-  ) -> Batches:
+  def batches(self, split: Split, epoch: int | None, **how: Any) -> Batches:
     """The batches of an epoch; those of `train` are shuffled, for training.
 
     In evaluation, windows of many-to-many do not overlap: every symbol counts
-    once.
-
-    Args:
-      split: a split's name, or documents.
-      epoch: of training; None: the batches are for evaluation.
-      batch_size: None: that of training, or the number of windows where it is
-        less; the rows of a stream are not reduced. A given size also adds
-        `document` and `place` to the batches.
-      ordered: one document after the other, whatever `data.buckets` and
-        `data.repeats` say.
-      placed: batches hold `document` and `place` in any case.
-      named: they also hold `read` [B, T], the symbols of the corpus, which a
-        vocabulary may lack.
+    once. The arguments are those of `Request`.
 
     Returns:
       batches of `segment`; `reset` [B]; and `weight` [B, 1], float32: the
       number of documents that a row stands for.
     """
-    sequences = self.sequences(split, ordered)
-    request = Request(split, epoch, batch_size, ordered, placed or named)
+    request = Request(split, epoch, **how)
+    sequences = self.sequences(split, request.ordered)
     batches = cut(self._config, sequences, self._shape, request)
-    if not named:
+    if not request.named:
       return batches
     symbols = as_read(sequences, self.pieces(split).corpus.symbols)
 
@@ -166,15 +155,6 @@ class Segments:
       return batch
 
     return batches.map(name)
-
-
-def skipped(config: Config, bounds: np.ndarray, minimum: int) -> dict[str, int]:
-  """The facts on what `data.offset` keeps from training; none where it is 0."""
-  offset = config.data.offset
-  if not offset:
-    return {}
-  documents, symbols = left_out(np.diff(bounds), offset, minimum)
-  return {"left_out_documents": documents, "left_out_symbols": symbols}
 
 
 def cut(
@@ -194,7 +174,7 @@ def cut(
     batch["weight"] = counts[batch["document"], None]
     # Every window starts from the zero carry.
     batch.setdefault("reset", np.ones(len(batch["segment"]), bool))
-    if request.batch_size is None and not request.placed:
+    if not request.has_places:
       del batch["document"], batch["place"]
     return batch
 

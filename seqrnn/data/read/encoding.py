@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from seqrnn.data.documents import Corpus, names_of
+from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.read import reading
 from seqrnn.data.read.columns import Column, kind_for
 from seqrnn.data.read.reading import Source
@@ -62,7 +62,8 @@ class Encoder:
       raise UserError(f"data.unit={unit!r}: must be one of {known}")
     self._unit = unit
     self._has_tokens = unit not in ("char", "byte")
-    self._files: list[tuple[str, int]] = []  # Name and first document.
+    self._files: list[str] = []
+    self._firsts: list[int] = []  # The first document of each.
     self._bounds, self._lines = Column("<i8"), Column()
     self._bounds.append(0)
     self._last = 0  # Where the last document ended.
@@ -79,7 +80,8 @@ class Encoder:
 
   def begin_file(self, name: str):
     """Names the file of the documents that follow."""
-    self._files.append((name, len(self._lines)))
+    self._files.append(name)
+    self._firsts.append(len(self._lines))
 
   def add(self, text: str):
     """Adds a part of a document's text; bytes are characters below 256."""
@@ -100,7 +102,7 @@ class Encoder:
       text = text.removesuffix(self._held)
     if len(self._held) > _LONGEST:
       raise UserError(
-        f"{self._files[-1][0]}: {self._held[:20]!r}... has more than {_LONGEST}"
+        f"{self._files[-1]}: {self._held[:20]!r}... has more than {_LONGEST}"
         f" characters without white space, which data.unit={self._unit}"
         " separates by; data.unit=char reads them one by one"
       )
@@ -145,7 +147,7 @@ class Encoder:
   def corpus(self) -> Corpus:
     """The corpus of all documents, each a group of its own."""
     self._flush()
-    names = names_of(self._files, self._lines.numbers())
+    names = Names(self._files, self._firsts, self._lines.numbers())
     return Corpus(
       self._unit,
       [*self._index] if self._has_tokens else self._symbols,

@@ -3,17 +3,16 @@
 A file that is not of its form is refused with the file's name and the line.
 """
 
-import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.documents import Corpus, names_of
+from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.read import reading
 from seqrnn.data.read.columns import Column, Tokens, in_order
 from seqrnn.data.read.reading import Source, lines
@@ -21,8 +20,6 @@ from seqrnn.errors import MachineError, UserError, counted
 
 # A sentence: its words and tags, after the number of its first line.
 Sentences = Iterator[tuple[int, list[tuple[str, str]]]]
-# A function of a line and its place; None: the line has no word.
-Parse = Callable[[str, str], tuple[str, str] | None]
 
 _PLUS = "# global.columns ="  # Begins a file whose columns have names.
 _CONLLU = [
@@ -40,7 +37,7 @@ def read_tagged(sources: list[Source], data: Config, optional: bool) -> Corpus:
 
   Args:
     sources: the files.
-    data: the fields that say their form.
+    data: the fields that name their form.
     optional: whether words may have no tag; their tag is then "".
 
   Raises:
@@ -51,30 +48,31 @@ def read_tagged(sources: list[Source], data: Config, optional: bool) -> Corpus:
       f"data.unit={data.unit!r}: data.format={data.format} has unit word"
     )
   words, tags = Tokens(), Tokens()
-  groups, firsts, numbers = Column("<u8"), Column("<u8"), Column()
-  files = []
+  groups, bounds, numbers = Column("<u8"), Column("<i8"), Column()
+  files, firsts = [], []
   beside = {source.content for source in tags_files(sources, data)}
   for source in sources:
     if source.content in beside:  # Tags, which a glob or a folder has, too.
       continue
-    files.append((source.name, len(numbers)))
+    files.append(source.name)
+    firsts.append(len(numbers))
     for number, sentence in FORMS[data.format](source, data, optional):
-      firsts.append(len(words))
+      bounds.append(len(words))
       numbers.append(number)
       for word, tag in sentence:
         words.append(word)
         tags.append(tag)
       text = " ".join(word for word, _ in sentence).encode()
       groups.append(int.from_bytes(hashlib.sha256(text).digest()[:8]))
-  firsts.append(len(words))
+  bounds.append(len(words))
   digests, group_D = in_order(groups.numbers())
   word, tag = words.texts(), tags.texts()
   corpus = Corpus(
     "word",
     word.symbols,
     word.ids,
-    firsts.numbers().view(np.int64),
-    names_of(files, numbers.numbers()),
+    bounds.numbers(),
+    Names(files, firsts, numbers.numbers()),
     group_D,
     digests,
   )
@@ -85,85 +83,68 @@ def read_tagged(sources: list[Source], data: Config, optional: bool) -> Corpus:
   )
 
 
-def _word_a_line(
-  form: Callable[[str, str, Config, bool], Parse],
-  source: Source,
-  data: Config,
-  optional: bool,
-) -> Sentences:
+def _word_a_line(source: Source, data: Config, optional: bool) -> Sentences:
   """The sentences of a file with a word on each line, ended by blank lines."""
-  found = lines(source, data.errors)
-  head = next(found, "")
-  parse = form(source.place, head, data, optional)
+  content = lines(source, data.errors)
+  head = next(content, "")
+  is_conllu = data.format == "conllu"
+  names = _CONLLU
+  if not is_conllu:
+    names = head.removeprefix(_PLUS).split() if head.startswith(_PLUS) else []
+  word_column = data.text_column or ("FORM" if is_conllu else "1")
+  tag_column = data.label_column or ("UPOS" if is_conllu else "-1")
+  word_number = _number(source.name, "text_column", word_column, names)
+  tag_number = _number(source.name, "label_column", tag_column, names)
+  has_two = not (is_conllu or data.text_column or data.label_column)
   start, sentence = 0, []
-  for number, line in enumerate(itertools.chain([head], found, [""]), 1):
-    if line.strip():
-      pair = parse(f"{source.place}:{number}", line)
-      if pair is not None:
-        start = start if sentence else number
-        sentence.append(pair)
-    elif sentence:
-      yield start, sentence
+  for number, line in enumerate(itertools.chain([head], content, [""]), 1):
+    if not line.strip():
+      if sentence:
+        yield start, sentence
       sentence = []
-
-
-def _columns(name: str, head: str, data: Config, optional: bool) -> Parse:
-  """Reads columns between white space: two, or the two that fields choose."""
-  plain = "; data.format=text reads a sentence a line" if optional else ""
-
-  def two(place: str, line: str) -> tuple[str, str]:
-    columns = line.split()
-    if optional and len(columns) == 1:
-      return columns[0], ""
-    if len(columns) != 2:
-      raise UserError(
-        f"{place}: has {len(columns)} columns; data.format=columns has two, a"
-        " word and its tag, unless data.text_column and data.label_column"
-        f" choose two of more{plain}"
-      )
-    return columns[0], columns[1]
-
-  if data.text_column is None and data.label_column is None:
-    return two
-  names = head.removeprefix(_PLUS).split() if head.startswith(_PLUS) else []
-  word_number = _number(name, data, "text_column", names, "1")
-  tag_number = _number(name, data, "label_column", names, "-1")
-
-  def chosen(place: str, line: str) -> tuple[str, str] | None:
-    if names and line.startswith("#"):  # A comment of CoNLL-U Plus.
-      return None
-    columns = line.split()
+      continue
+    if names and line.startswith("#"):
+      continue
+    columns = line.split("\t" if is_conllu else None)
+    is_part = is_conllu and _PART.fullmatch(columns[0])
     word, tag = _get(columns, word_number), _get(columns, tag_number)
-    if len(columns) == 1:  # A word that is its own tag.
+    if len(columns) == 1 or (is_conllu and optional and tag == "_"):
       tag = ""
-    if word == "" or (tag == "" and not optional):
+    if is_conllu:
+      is_wrong = len(columns) != 10 or not (is_part or columns[0].isdecimal())
+    else:
+      is_wrong = has_two and len(columns) > 2
+    if is_wrong or not (word and (tag or optional)):
+      rule = "two columns, a word and its tag"
+      if not has_two:
+        rule = f"the word in column {word_column}, its tag in {tag_column}"
+      if is_conllu:
+        rule = f"ten columns, the word's number first, {rule}"
       raise UserError(
-        f"{place}: has {len(columns)} columns, too few for"
-        f" data.text_column={data.text_column or 1},"
-        f" data.label_column={data.label_column or -1}{plain}"
+        f"{source.place}:{number}: has {len(columns)} columns;"
+        f" data.format={data.format} needs {rule}"
+        + "; data.format=text reads a sentence a line"
+        * optional
       )
-    return word, tag
+    if not is_part:
+      start = start if sentence else number
+      sentence.append((word, tag))
 
-  return chosen
 
-
-def _number(
-  name: str, data: Config, field: str, names: list[str], default: str
-) -> int:
+def _number(name: str, field: str, column: str, names: list[str]) -> int:
   """The number of a column, from 1 or from the last, -1.
 
   Raises:
     UserError: no column has this name.
   """
-  value = data[field] or default
-  if value.removeprefix("-").isdecimal():
-    return int(value)
-  if value in names:
-    return names.index(value) + 1
-  known = f"columns are {', '.join(names)}"
-  if not names:
-    known = f"its columns have no names, as a first line {_PLUS!r} gives them"
-  raise UserError(f"{name}: data.{field}={value!r}: {known}")
+  if column.removeprefix("-").isdecimal():
+    return int(column)
+  if column in names:
+    return names.index(column) + 1
+  raise UserError(
+    f"{name}: data.{field}={column!r}: is no name of a column, but"
+    f" {', '.join(names) or f'a first line {_PLUS!r} is missing'}"
+  )
 
 
 def _get(columns: list[str], number: int) -> str:
@@ -171,37 +152,6 @@ def _get(columns: list[str], number: int) -> str:
   if abs(number) > len(columns):
     return ""
   return columns[number - 1 if number > 0 else number]
-
-
-def _conllu(name: str, head: str, data: Config, optional: bool) -> Parse:  # noqa: ARG001
-  """Reads CoNLL-U: the form and UPOS, or the columns that fields choose."""
-  plain = "; data.format=text reads a sentence a line" if optional else ""
-  word_number = _number(name, data, "text_column", _CONLLU, "FORM")
-  tag_number = _number(name, data, "label_column", _CONLLU, "UPOS")
-
-  def parse(place: str, line: str) -> tuple[str, str] | None:
-    if line.startswith("#"):
-      return None
-    columns = line.split("\t")
-    word, tag = _get(columns, word_number), _get(columns, tag_number)
-    if optional and tag == "_":  # CoNLL-U's mark of a missing value.
-      tag = ""
-    if len(columns) != 10 or not word or not (tag or optional):
-      raise UserError(
-        f"{place}: has {len(columns)} columns; CoNLL-U has ten, with a word in"
-        f" {data.text_column or 'FORM'} and its tag in"
-        f" {data.label_column or 'UPOS'}{plain}"
-      )
-    if _PART.fullmatch(columns[0]):
-      return None
-    if not columns[0].isdecimal():
-      raise UserError(
-        f"{place}: begins with {columns[0]!r}; a line of CoNLL-U begins with"
-        " the number of its word, as 1, 1-2 or 8.1"
-      )
-    return word, tag
-
-  return parse
 
 
 def tags_files(sources: list[Source], data: Config) -> list[Source]:
@@ -254,35 +204,10 @@ def _parallel(source: Source, data: Config, optional: bool) -> Sentences:
 
 # By `data.format`.
 FORMS: dict[str, Callable[[Source, Config, bool], Sentences]] = {
-  "columns": functools.partial(_word_a_line, _columns),
-  "conllu": functools.partial(_word_a_line, _conllu),
+  "columns": _word_a_line,
+  "conllu": _word_a_line,
   "parallel": _parallel,
 }
-
-
-def refuse_columns(corpus: Corpus, tags: Container[str], is_new_V: np.ndarray):
-  """Refuses sentences that are lines of words with their tags.
-
-  Args:
-    corpus: of texts whose words have no tags.
-    tags: that training has seen.
-    is_new_V: bool, of each of `corpus.symbols`: training has no such word.
-
-  Raises:
-    UserError: most of several lines end in a tag that is no word.
-  """
-  sizes = np.diff(corpus.bounds)
-  if corpus.unit != "word" or len(sizes) < 2 or sizes.min() < 2:
-    return
-  is_tag_V = is_new_V & [symbol in tags for symbol in corpus.symbols]
-  is_tag_D = is_tag_V[corpus.ids[corpus.bounds[1:] - 1]]
-  if is_tag_D.mean() > 0.5:
-    j = int(is_tag_D.argmax())
-    line = corpus.text(*corpus.bounds[j : j + 2].tolist())
-    raise UserError(
-      f"{corpus.names[j]}: {' '.join(line)!r} ends in a tag, as most lines do;"
-      " words and their tags are read from a file, with data.format=columns"
-    )
 
 
 def spaces(corpus: Corpus) -> Corpus:

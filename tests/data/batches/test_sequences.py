@@ -9,7 +9,7 @@ from seqrnn.data.batches import sequences
 from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
-examples = settings(deadline=None, database=None, max_examples=100)
+examples = settings(deadline=None, database=None, max_examples=40)
 
 texts = st.lists(
   st.tuples(
@@ -42,7 +42,7 @@ def expected(document, boundaries):
 def test_any_part_of_a_document_is_gathered(texts, boundaries, tokens, data):
   unit = "id" if tokens else "char"
   documents = make_documents(texts, tokens)
-  pieces = splits.given(documents, unit)
+  pieces = splits.from_documents(documents, unit)
   found = sequences.encode(pieces, Vocabulary(unit, ("a", "b")), boundaries)
   rows = [expected(document, boundaries) for document in documents]
   assert found.bounds.tolist() == np.cumsum([0, *map(len, rows)]).tolist()
@@ -63,7 +63,7 @@ def test_any_part_of_a_document_is_gathered(texts, boundaries, tokens, data):
 
 
 def checksum(texts, known=("a", "b"), boundaries=True):
-  pieces = splits.given(make_documents(texts), "char")
+  pieces = splits.from_documents(make_documents(texts), "char")
   vocabulary = Vocabulary("char", known)
   encoded = sequences.encode(pieces, vocabulary, boundaries)
   return sequences.checksum(pieces, vocabulary, encoded)
@@ -89,7 +89,7 @@ def test_a_checksum_tells_data_apart():
 def test_a_checksum_does_not_depend_on_what_is_held_out():
   # The held-out document comes first and brings a symbol of its own.
   documents = make_documents([("xyz", True, True), ("abba", True, True)])
-  pieces = splits.given(documents, "char")
+  pieces = splits.from_documents(documents, "char")
   corpus = pieces.corpus
   part = splits._select(corpus, np.array([1]))
   vocabulary = Vocabulary("char", ("a", "b"))
@@ -103,7 +103,7 @@ def test_a_checksum_does_not_depend_on_what_is_held_out():
 @example([("a", True, True)] * 3, 7, {0, 2})  # Next but one.
 @given(texts, st.integers(1, 7), st.sets(st.integers(0, 8), min_size=1))
 def test_chunks_are_all_of_the_pieces(texts, size, keep):
-  pieces = splits.given(make_documents(texts), "char")
+  pieces = splits.from_documents(make_documents(texts), "char")
   keep = {number % len(texts) for number in keep}
   part = splits._select(pieces.corpus, np.array(sorted(keep)))
   before, splits._CHUNK = splits._CHUNK, size

@@ -10,7 +10,7 @@ from seqrnn.data.batches.streams import Rows, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 
-examples = settings(deadline=None, database=None, max_examples=200)
+examples = settings(deadline=None, database=None, max_examples=40)
 sizes = st.lists(st.integers(0, 30), max_size=10)
 
 

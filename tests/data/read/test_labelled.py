@@ -126,9 +126,9 @@ SENTENCES = [
   (
     "conllu",
     {"f": f"{TAGGED}\nx{TAGGED[1:]}\n".encode()},
-    "f:2: begins with 'x'; a line of CoNLL-U begins with",
+    "f:2: has 10 columns; data.format=conllu needs ten",
   ),
-  ("conllu", {"f": b"1 In in ADP\n"}, "f:1: has 1 columns; CoNLL-U"),
+  ("conllu", {"f": b"1 In in ADP\n"}, "f:1: has 1 columns; d"),
   ("conllu", {"f": b"1\tIn\t_\t" + b"\t_" * 6}, "f:1: has 10 columns"),
   # Of a line that has more than two columns, the two that are chosen.
   ("columns", {"f": b"1 a X z\n2 b Y\n"}, [["aX", "bY"]], chosen("2", "3")),
@@ -145,9 +145,9 @@ SENTENCES = [
     "f: data.label_column='POS'",
     chosen("1", "POS"),
   ),
-  ("columns", {"f": b"1 a X\n"}, "f:1: has 3 columns, to", chosen("2", "4")),
-  ("columns", {"f": b"a X\nb\n"}, "f:2: has 1 columns, to", chosen("1", "-1")),
-  ("conllu", {"f": MORE}, "f:1: has 10 columns; CoNLL", chosen("11", None)),
+  ("columns", {"f": b"1 a X\n"}, "f:1: has 3 columns; d", chosen("2", "4")),
+  ("columns", {"f": b"a X\nb\n"}, "f:2: has 1 columns; d", chosen("1", "-1")),
+  ("conllu", {"f": MORE}, "f:1: has 10 columns; d", chosen("11", None)),
   (
     "parallel",
     {"a/seq.in": b"x y\n\nz\n", "a/seq.out": b"X Y\n\nZ\n", "b/seq.in": b"w"},

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrnn.data.documents import Corpus, names_of
+from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.logs import logs
 from seqrnn.data.logs.cuts import Cuts
 from seqrnn.data.read import encoding
@@ -96,7 +96,7 @@ def test_a_corpus_is_as_it_was(tmp_path_factory, some, names, tagged, named):
     symbols.symbols,
     symbols.narrow(),
     np.array([0, *[n] * count]),
-    names_of([("f", 0), ("g\ud800", count // 2)], numbers) if named else names,
+    Names(["f", "g\ud800"], [0, count // 2], numbers) if named else names,
     np.arange(count),
     names,
     labels=collected(Tokens, names),
