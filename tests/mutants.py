@@ -93,8 +93,8 @@ MUTANTS = (
   # Both directions.
   Mutant(
     "gap model: the backward tower's output at t has read t",
-    "return jnp.concatenate([y[:, 1:], first], axis=1)",
-    "return y",
+    "return carry, jnp.concatenate([y_BTH[:, 1:], first_B1H], axis=1)",
+    "return carry, y_BTH",
     "test_gap_model_sees_both_sides_and_never_the_gap",
   ),
   Mutant(

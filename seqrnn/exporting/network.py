@@ -63,8 +63,8 @@ def in_torch(cell: Cell) -> bool:
 def in_onnx(cell: Cell) -> bool:
   """Whether an operator of ONNX computes this cell."""
   if type(cell) is cells.Odyssey:
-    whole = cells.Odyssey(cell.hidden_size, peepholes=cell.peepholes)
-    return whole == cell
+    activated = cell.input_activation and cell.output_activation
+    return cell.names == "ifgo" and activated and not cell.gate_recurrence
   lstm_gru_rnn = (cells.LSTM, cells.GRU, cells.RNN)
   return type(cell) in (*lstm_gru_rnn, cells.ResetBeforeGRU)
 
@@ -169,9 +169,9 @@ def parts(
   embedding = left.pop("embedding", {}).get("embedding")
   bias = left.pop("head_bias", None)
   heads = {
-    name: (np.asarray(own["kernel"]).T, np.asarray(own["bias"]))
+    name: (np.asarray(head["kernel"]).T, np.asarray(head["bias"]))
     for name in HEADS
-    if (own := left.pop(name, None))
+    if (head := left.pop(name, None))
   }
   tied = bias is not None
   if tied:
@@ -188,7 +188,9 @@ def parts(
   else:
     bodies = {STACK: body}
   cell = cells.make(model, hidden_size=model.hidden_size)
-  stacks = {name: _layers(cell, own, model) for name, own in bodies.items()}
+  stacks = {
+    name: _layers(cell, layers, model) for name, layers in bodies.items()
+  }
   first = next(iter(stacks.values()))[0][0]
   frames = experiment.reads != "symbol"
   features = [first.input_KD.shape[1]] if frames else []

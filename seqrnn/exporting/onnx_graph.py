@@ -41,7 +41,7 @@ def encoded(network: Network, about: dict[str, str]) -> bytes:
     ) from None
   graph = Graph(onnx)
   outputs = build(graph, network)
-  inputs = [graph.value(*own) for own in inputs_of(network)]
+  inputs = [graph.value(*described) for described in _inputs(network)]
   values = [graph.value(name, np.float32, outputs[name]) for name in outputs]
   model = helper.make_model(
     helper.make_graph(graph.nodes, "model", inputs, values, graph.constants),
@@ -99,16 +99,13 @@ class Graph:
     return names[0] if outputs == 1 else names
 
 
-def inputs_of(network: Network) -> list[tuple[str, Any, list[Any]]]:
+def _inputs(network: Network) -> list[tuple[str, Any, list[Any]]]:
   """Name, dtype and shape of each input."""
-  found: list[tuple[str, Any, list[Any]]] = [
-    ("ids", np.int64, ["batch", "length"])
-  ]
+  read: tuple[str, Any, list[Any]] = ("ids", np.int64, ["batch", "length"])
   if network.frames:
-    found = [("frames", np.float32, ["batch", "length", network.inputs])]
-  for name in _carries(network):
-    found.append((name, np.float32, _carry_shape(network)))
-  return found
+    read = ("frames", np.float32, ["batch", "length", network.inputs])
+  shape = _carry_shape(network)
+  return [read, *((name, np.float32, shape) for name in _carries(network))]
 
 
 def _carries(network: Network) -> tuple[str, ...]:
@@ -119,7 +116,7 @@ def _carries(network: Network) -> tuple[str, ...]:
 
 
 def _carry_shape(network: Network) -> list[Any]:
-  [layers] = network.stacks.values()
+  layers = next(iter(network.stacks.values()))
   return [len(layers), "batch", network.first.hidden_size]
 
 
@@ -151,15 +148,12 @@ def build(graph: Graph, network: Network) -> dict[str, list[Any]]:
     shape = ["batch"]
   else:
     features = {"head": top}
-  made = {}
-  for name in network.heads:
-    output = _head(graph, network, name, features[name])
-    made[output] = [*shape, len(network.heads[name][0])]
-  if network.carries:
-    made |= {
-      f"next_{name}": _carry_shape(network) for name in _carries(network)
-    }
-  return made
+  outputs = {
+    _head(graph, network, name, features[name]): [*shape, len(bias)]
+    for name, (_, bias) in network.heads.items()
+  }
+  carry = {f"next_{name}": _carry_shape(network) for name in _carries(network)}
+  return outputs | carry
 
 
 def _read(graph: Graph, network: Network) -> tuple[str, str]:
@@ -204,12 +198,12 @@ def _stack(
     y_TWBH, *states = _recurrent(
       graph, ways, [x_TBD, lengths_B, *starts], reverse
     )
-    for name, own in zip(last, states, strict=False):
-      last[name].append(own)
+    for name, after in zip(last, states, strict=False):
+      last[name].append(after)
     state = states[0]
     x_TBD = _joined(graph, network, y_TWBH, len(ways), axis=1)
-  for name, own in last.items():
-    after = graph.add("Concat", *own, axis=0)
+  for name, states in last.items():
+    after = graph.add("Concat", *states, axis=0)
     if lengths_B:  # onnxruntime gives zeros for a row without symbols.
       some_B = graph.add("Greater", lengths_B, graph.constant(0, np.int32))
       some_1B1 = graph.add("Unsqueeze", some_B, graph.constant([0, 2]))
@@ -236,21 +230,17 @@ def _recurrent(
     parts = np.split(array_K, len(_ORDER[first.kind]))
     return np.concatenate([parts[n] for n in _ORDER[first.kind]])
 
-  weights = [
-    graph.weight(np.stack(arrays))
-    for arrays in (
-      [arranged(way.input_KD) for way in ways],
-      [arranged(way.recurrent_KH) for way in ways],
-      [
-        np.concatenate(
-          [arranged(way.input_bias_K), arranged(way.recurrent_bias_K)]
-        )
-        for way in ways
-      ],
+  arrays = [
+    (
+      arranged(way.input_KD),
+      arranged(way.recurrent_KH),
+      np.append(arranged(way.input_bias_K), arranged(way.recurrent_bias_K)),
     )
+    for way in ways
   ]
+  weights = [graph.weight(np.stack(w)) for w in zip(*arrays, strict=True)]
   x_TBD, lengths_B, *starts = inputs
-  own = [x_TBD, *weights, lengths_B, *starts]
+  operands = [x_TBD, *weights, lengths_B, *starts]
   options: dict[str, Any] = {"hidden_size": first.hidden_size}
   options["direction"] = "reverse" if reverse else "forward"
   if len(ways) > 1:
@@ -260,11 +250,11 @@ def _recurrent(
     options["linear_before_reset"] = int(first.reset_after)
   sides = [way.peepholes for way in ways if way.peepholes is not None]
   if sides:  # ONNX has them in the order i, o, f.
-    own += [""] * (7 - len(own))
+    operands += [""] * (7 - len(operands))
     iof = [np.concatenate(side[[0, 2, 1]]) for side in sides]
-    own.append(graph.weight(np.stack(iof)))
+    operands.append(graph.weight(np.stack(iof)))
   outputs = 3 if first.kind == "LSTM" else 2
-  return graph.add(first.kind, *own, outputs=outputs, **options)
+  return graph.add(first.kind, *operands, outputs=outputs, **options)
 
 
 def _joined(

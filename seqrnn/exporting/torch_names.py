@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from seqrnn.errors import UserError
-from seqrnn.exporting.network import Network, Operator
+from seqrnn.exporting.network import Network
 
 FILE = "model.safetensors"
 
@@ -33,7 +33,7 @@ def encoded(network: Network, about: dict[str, str]) -> bytes:
 def metadata(network: Network) -> dict[str, str]:
   """What the tensors do not say: arguments of the layers, as strings."""
   first = network.first
-  found = {
+  arguments = {
     "format": "pt",
     "layer": first.kind,
     "hidden_size": str(first.hidden_size),
@@ -43,8 +43,8 @@ def metadata(network: Network) -> dict[str, str]:
     "pooling": network.pooling,
   }
   if first.kind == "RNN":
-    found["nonlinearity"] = first.activations[0].lower()
-  return found
+    arguments["nonlinearity"] = first.activations[0].lower()
+  return arguments
 
 
 def _merged(network: Network) -> bool:
@@ -79,8 +79,13 @@ def state(network: Network) -> dict[str, np.ndarray]:
       both = len(ways) > 1
       for way, suffix in zip(ways, ("", "_reverse"), strict=False):
         place = f"l{depth}{suffix}"
-        read = widen if both and depth else lambda weight: weight
-        tensors |= _layer(way, f"{stack}.", place, read)
+        both_read = widen if both and depth else lambda weight: weight
+        tensors |= {
+          f"{stack}.weight_ih_{place}": both_read(way.input_KD),
+          f"{stack}.weight_hh_{place}": way.recurrent_KH,
+          f"{stack}.bias_ih_{place}": way.input_bias_K,
+          f"{stack}.bias_hh_{place}": way.recurrent_bias_K,
+        }
   for name, (weight, bias) in network.heads.items():
     joint = name == "head"
     if not network.tied or _merged(network):
@@ -89,19 +94,4 @@ def state(network: Network) -> dict[str, np.ndarray]:
   return {
     name: np.ascontiguousarray(tensor, np.float32)
     for name, tensor in tensors.items()
-  }
-
-
-def _layer(
-  way: Operator,
-  stack: str,
-  place: str,
-  read: Callable[[np.ndarray], np.ndarray],
-) -> dict[str, np.ndarray]:
-  """The tensors of one direction of one layer."""
-  return {
-    f"{stack}weight_ih_{place}": read(way.input_KD),
-    f"{stack}weight_hh_{place}": way.recurrent_KH,
-    f"{stack}bias_ih_{place}": way.input_bias_K,
-    f"{stack}bias_hh_{place}": way.recurrent_bias_K,
   }

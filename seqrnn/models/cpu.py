@@ -137,7 +137,7 @@ def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> jax.Array:
 
 @cache
 def _is_amd() -> bool:
-  """Whether this machine has a processor of AMD, where the system says so."""
+  """Whether /proc/cpuinfo names a processor of AMD."""
   try:
     return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
   except OSError:
@@ -154,7 +154,7 @@ def add_bias_row(
   """
   if dtype is not None or platform() != "cpu" or len(x_NK) < BIAS_ROW:
     return None
-  # Seven rows of zeros: products of odd widths take longer.
+  # Eight columns: products take longer if the width is no multiple of 8.
   ones_N8 = jnp.ones((len(x_NK), 8), x_NK.dtype)
   bias_8V = jnp.pad(bias_V[None], [(0, 7), (0, 0)])
   return (

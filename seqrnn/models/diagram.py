@@ -84,7 +84,7 @@ def _outside(name: str, params: Any) -> Part:
 
 def _layers(body: Params, cell: Cell) -> list[Part]:
   """The layers by depth, the forward one first."""
-  found = []
+  layers = []
   places = dict(_cells(body))
   both = any("backward" in place for place in places)
   for place, params in places.items():
@@ -96,8 +96,8 @@ def _layers(body: Params, cell: Cell) -> list[Part]:
     direction = (", backward" if reverse else ", forward") if both else ""
     values = {"D": D, "H": K // cell.gate_count}
     name, size = f"layer {depth}{direction}", _size(params)
-    found.append(Part(name, size, cell.formula, values, depth, reverse))
-  return sorted(found, key=lambda part: (part.depth, part.reverse))
+    layers.append(Part(name, size, cell.formula, values, depth, reverse))
+  return sorted(layers, key=lambda part: (part.depth, part.reverse))
 
 
 def _size(tree: Any) -> int:

@@ -173,14 +173,14 @@ def _together(leaves: list[Any]) -> tuple[Callable[..., Any], ...]:
 
   def write(arrays):
     wide = [x for x, join in zip(arrays, joined, strict=True) if join]
-    rest = [x for x, join in zip(arrays, joined, strict=True) if not join]
-    return jnp.concatenate(wide, axis=-1), rest
+    others = [x for x, join in zip(arrays, joined, strict=True) if not join]
+    return jnp.concatenate(wide, axis=-1), others
 
   def read(written):
-    wide_TBX, rest = written
-    rest = iter(rest)
+    wide_TBX, others = written
+    others = iter(others)
     return [
-      Columns(wide_TBX, stop - size, stop) if join else next(rest)
+      Columns(wide_TBX, stop - size, stop) if join else next(others)
       for join, size, stop in zip(joined, sizes, stops, strict=True)
     ]
 
@@ -236,20 +236,18 @@ def apart_from_product(carry: Carry) -> Carry:
   return lax.optimization_barrier(carry) if platform() == "tpu" else carry
 
 
-def over_units(take: Any, H: int) -> Any:
+def over_units(take: jax.Array, H: int) -> jax.Array:
   """Masks take_TB as [T, B, H] on a TPU, where a step would spread them."""
-
-  def one(x):
-    return x if x.ndim == 3 else jnp.broadcast_to(x[..., None], (*x.shape, H))
-
-  return jax.tree.map(one, take) if platform() == "tpu" else take
+  if platform() != "tpu" or take.ndim == 3:
+    return take
+  return jnp.broadcast_to(take[..., None], (*take.shape, H))
 
 
 def without(back: Any, carry: Carry) -> jax.tree_util.Partial:
   """A function carry -> back, as a tree of the arrays that carry has not."""
   leaves, structure = jax.tree.flatten(back)
   known = [id(leaf) for leaf in jax.tree.leaves(carry)]
-  own = [leaf for leaf in leaves if id(leaf) not in known]
+  leaves_apart = [leaf for leaf in leaves if id(leaf) not in known]
 
   def restored(*arrays_and_carry):
     *arrays, carry = arrays_and_carry
@@ -264,4 +262,4 @@ def without(back: Any, carry: Carry) -> jax.tree_util.Partial:
   places = [
     known.index(id(leaf)) if id(leaf) in known else None for leaf in leaves
   ]
-  return jax.tree_util.Partial(restored, *own)
+  return jax.tree_util.Partial(restored, *leaves_apart)

@@ -387,13 +387,9 @@ def forward_params(params: Params) -> Params:
   Args:
     params: of a model with a head for each direction.
   """
-  own = {
-    "body": params["body"]["forward"]["tower"],
-    "head": params["forward_head"],
-  }
-  if "embedding" in params:
-    own["embedding"] = params["embedding"]
-  return own
+  names = {"embedding": "embedding", "forward_head": "head"}
+  forward = {new: params[old] for old, new in names.items() if old in params}
+  return {"body": params["body"]["forward"]["tower"], **forward}
 
 
 def next_symbol(

@@ -34,21 +34,12 @@ def kernel_gradient(x: jax.Array, d: jax.Array, dtype: Any = None) -> jax.Array:
   return dot(cpu.transpose(x, dtype), d, dtype)
 
 
-def product(x: jax.Array, kernel_DK: jax.Array, dtype: Any = None) -> jax.Array:
-  """dot(x, kernel, dtype): [T, B, K] for x_TBD, [N, K] for x_ND."""
-  made: Any = _product(x, kernel_DK, dtype)
-  return made
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x, kernel_DK, dtype):
+def product(x: jax.Array, kernel_DK: jax.Array, dtype: Any = None) -> Any:
+  """dot(x, kernel, dtype): [T, B, K] for x_TBD, [N, K] for x_ND."""
   if x.ndim == 3 and x.shape[0] == 1:  # A step of a loop of the caller.
     return step_dot(x[0], kernel_DK, dtype)[None]
   return dot(x, kernel_DK, dtype)
-
-
-def _product_forward(x, kernel_DK, dtype):
-  return _product(x, kernel_DK, dtype), (x, kernel_DK)
 
 
 def _product_backward(dtype, saved, d):
@@ -57,7 +48,10 @@ def _product_backward(dtype, saved, d):
   return dx, kernel_gradient(x, d, dtype)
 
 
-_product.defvjp(_product_forward, _product_backward)
+product.defvjp(
+  lambda x, kernel_DK, dtype: (product(x, kernel_DK, dtype), (x, kernel_DK)),
+  _product_backward,
+)
 
 
 def affine(
@@ -70,20 +64,15 @@ def affine(
   return add_bias(product(x_NK, kernel_KV, dtype), bias_V)
 
 
-def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> jax.Array:
-  """`dot` for the body of a loop in which b does not change."""
-  made: Any = _step_dot(a_BD, b_DK, dtype)
-  return made
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _step_dot(a_BD, b_DK, dtype):
+def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> Any:
+  """`dot` for the body of a loop in which b does not change."""
   return cpu.step_dot(a_BD, b_DK, dtype)
 
 
 # JAX's own gradient would transpose the gradient of b at every step.
-_step_dot.defvjp(
-  lambda a_BD, b_DK, dtype: (_step_dot(a_BD, b_DK, dtype), (a_BD, b_DK)),
+step_dot.defvjp(
+  lambda a_BD, b_DK, dtype: (step_dot(a_BD, b_DK, dtype), (a_BD, b_DK)),
   _product_backward,
 )
 

@@ -106,7 +106,7 @@ def step_back(
   return add(hold(take, zeros, dcarry), dgates), dinputs, dnew
 
 
-def _own(cell: Cell, params: Any) -> dict[str, Any]:
+def _gate_params(cell: Cell, params: Any) -> dict[str, Any]:
   """The parameters that only `gates` reads."""
   outside = (*OUTSIDE_GATES, cell.recurrent_bias)
   return {name: p for name, p in params.items() if name not in outside}
@@ -121,23 +121,23 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
       policy=jax.checkpoint_policies.save_only_these_names(SAVED),
       prevent_cse=False,  # The body of a loop needs no guard against it.
     )
-    def gates(own, carry, z_BK, u_BK):
-      variables = {"params": {**params, **own}}
+    def gates(local, carry, z_BK, u_BK):
+      variables = {"params": {**params, **local}}
       return cell.apply(variables, carry, z_BK, u_BK, method="gates")
 
-    def gates_of_sum(own, carry, a_BK):
-      return gates(own, carry, a_BK, jnp.zeros((), a_BK.dtype))
+    def gates_of_sum(local, carry, a_BK):
+      return gates(local, carry, a_BK, jnp.zeros((), a_BK.dtype))
 
     def step(carry, inputs):
       z_BK, take = inputs
       h_BH = masked_state(cell.hidden(carry), mask_BH)
       u_BK = cell.apply({"params": params}, h_BH, method="recurrent")
-      own = _own(cell, params)
+      local = _gate_params(cell, params)
       if cell.additive:
-        new, back = jax.vjp(gates_of_sum, own, carry, z_BK + u_BK)
+        new, back = jax.vjp(gates_of_sum, local, carry, z_BK + u_BK)
       else:
-        new, back = jax.vjp(gates, own, carry, z_BK, u_BK)
-      back = without(back, (own, read_again(carry)))
+        new, back = jax.vjp(gates, local, carry, z_BK, u_BK)
+      back = without(back, (local, read_again(carry)))
       carry = hold(take, new, carry)
       return carry, (cell.hidden(carry), read_again(carry), back)
 
@@ -157,7 +157,7 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
   def backward(saved, cotangents):
     params, first, h_TBH, take, mask_BH, after, back = saved
     old = before(read_again(first), after, reverse)
-    own = _own(cell, params)
+    local = _gate_params(cell, params)
     dlast, dh_TBH = cotangents
     R_T = None
     if cell.recurrent_product:
@@ -169,12 +169,12 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     def step(dcarry, inputs):
       dh_BH, take, back, old = inputs
       dcarry = add(dcarry, *spread(dh_BH))
-      dcarry, dinputs, dnew = step_back(back((own, old)), take, dcarry)
+      dcarry, dinputs, dnew = step_back(back((local, old)), take, dcarry)
       if R_T is not None:
         dcarry = apart_from_product(dcarry)
         dh_BH = step_dot(dinputs[-1], R_T, cell.products.dtype)
         dcarry = add(dcarry, *spread(masked_state(dh_BH, mask_BH)))
-      return dcarry, (dinputs, dnew if own else None)
+      return dcarry, (dinputs, dnew if local else None)
 
     inputs = (dh_TBH, take, back, old)
     dfirst, (dinputs, dnew) = loop(
@@ -182,8 +182,8 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
     )
     dinputs = whole(dinputs)
     dparams: dict[str, Any] = dict.fromkeys(params)  # None: no gradient here.
-    if own:  # For all steps at once: in the loop, devices would synchronise.
-      down = jax.vmap(lambda back, old, dnew: back((own, old))(dnew)[0])(
+    if local:  # For all steps at once: in the loop, devices would synchronise.
+      down = jax.vmap(lambda back, old, dnew: back((local, old))(dnew)[0])(
         *whole((back, old, dnew))
       )
       dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
@@ -228,16 +228,16 @@ class _Record:
   def __init__(
     self,
     products: Products,
-    given: Sequence[tuple[jax.Array, jax.Array]] | None,
+    replacements: Sequence[tuple[jax.Array, jax.Array]] | None,
   ):
     """Records by `products`.
 
     Args:
       products: computes them.
-      given: in the order of the products, the second factor in place of a
-        kernel, which then has no gradient, and a zero that is added.
+      replacements: in the order of the products, the second factor in place
+        of a kernel, which then has no gradient, and a zero that is added.
     """
-    self._products, self._given = products, given
+    self._products, self._replacements = products, replacements
     self.factors: list[jax.Array] = []
     self.kernels: list[jax.Array] = []
     self.results: list[jax.Array] = []
@@ -245,23 +245,23 @@ class _Record:
   def step(self, x_BD: jax.Array, kernel_DK: jax.Array) -> jax.Array:
     self.factors.append(x_BD)
     self.kernels.append(kernel_DK)
-    if self._given is None:
+    if self._replacements is None:
       u_BK = self._products.step(x_BD, kernel_DK)
     else:
-      kernel_DK, zero_BK = self._given[len(self.results)]
+      kernel_DK, zero_BK = self._replacements[len(self.results)]
       u_BK = self._products.step(x_BD, kernel_DK) + zero_BK
     self.results.append(u_BK)
     return u_BK
 
 
-def _record(cell: Cell, given: Any, params: Any, *inputs: Any) -> Any:
+def _record(cell: Cell, replacements: Any, params: Any, *inputs: Any) -> Any:
   """The carry after a step, and the record of its products."""
-  record = _Record(cell.products, given)
+  record = _Record(cell.products, replacements)
   new = cell.clone(products=record).apply({"params": params}, *inputs)
   return new, record
 
 
-def _read(cell: Cell, params: Any) -> dict[str, Any]:
+def _step_params(cell: Cell, params: Any) -> dict[str, Any]:
   """The parameters that a step reads; `inputs` reads the others."""
   outside = (
     {"input_kernel"} if cell.recurrent_bias else {"input_kernel", "bias"}
@@ -275,22 +275,22 @@ def _forward_several(cell: Cell, reverse: bool) -> Callable[..., Any]:
   def forward(params, first, z_TBK, take, mask_BH):
     _, record = _record(cell, None, params, first, z_TBK[0], mask_BH)
     zeros = [jnp.zeros(u_BK.shape, u_BK.dtype) for u_BK in record.results]
-    own, kernels = _read(cell, params), record.kernels
+    local, kernels = _step_params(cell, params), record.kernels
 
     @partial(
       jax.checkpoint,
       policy=jax.checkpoint_policies.save_only_these_names(SAVED),
       prevent_cse=False,  # The body of a loop needs no guard against it.
     )
-    def one(own, carry, z_BK, zeros):
-      given = list(zip(kernels, zeros, strict=True))
-      variables = {**params, **own}
-      new, record = _record(cell, given, variables, carry, z_BK, mask_BH)
+    def one(local, carry, z_BK, zeros):
+      pairs = list(zip(kernels, zeros, strict=True))
+      variables = {**params, **local}
+      new, record = _record(cell, pairs, variables, carry, z_BK, mask_BH)
       return new, record.factors
 
     def step(carry, inputs):
       z_BK, take = inputs
-      new, back, factors = jax.vjp(one, own, carry, z_BK, zeros, has_aux=True)
+      new, back, factors = jax.vjp(one, local, carry, z_BK, zeros, has_aux=True)
       saved = without((back, factors), (params, kernels, read_again(carry)))
       carry = hold(take, new, carry)
       return carry, (cell.hidden(carry), read_again(carry), saved)
@@ -299,8 +299,8 @@ def _forward_several(cell: Cell, reverse: bool) -> Callable[..., Any]:
     last, (h_TBX, after, saved) = loop(
       step, first, (z_TBK, take), reverse=reverse
     )
-    kept = params, first, z_TBK[0], take, mask_BH, after, saved
-    return (last, whole(h_TBX)), kept
+    residuals = params, first, z_TBK[0], take, mask_BH, after, saved
+    return (last, whole(h_TBX)), residuals
 
   return forward
 
@@ -308,16 +308,16 @@ def _forward_several(cell: Cell, reverse: bool) -> Callable[..., Any]:
 def _backward_several(cell: Cell, reverse: bool) -> Callable[..., Any]:
   """The backward pass of `scan_several`."""
 
-  def backward(kept, cotangents):
-    params, first, z_BK, take, mask_BH, after, saved = kept
+  def backward(residuals, cotangents):
+    params, first, z_BK, take, mask_BH, after, saved = residuals
     old = before(read_again(first), after, reverse)
-    own = _read(cell, params)
+    local = _step_params(cell, params)
 
-    def multiplied(own):
-      inputs = params | own, first, z_BK, mask_BH
+    def multiplied(local):
+      inputs = params | local, first, z_BK, mask_BH
       return _record(cell, None, *inputs)[1].kernels
 
-    kernels, to_params = jax.vjp(multiplied, own)
+    kernels, to_params = jax.vjp(multiplied, local)
     dlast, dh_TBH = cotangents
     spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
 

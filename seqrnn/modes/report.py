@@ -55,14 +55,14 @@ def run(
     return path
   subject = open_run(build, config, workdir)
   model = writer(subject)
-  figures, partial = summary.evaluate(subject)
+  _, figures = gathering.best_evaluation(workdir)
   top = summary.lead(subject, figures)
   sections = [
     *alarms.sections(workdir, subject.step),
     *learned(subject),
     summary.curves({workdir.name: workdir}, subject.experiment.loss_unit),
-    summary.results(subject, figures, partial),
-    summary.settings({workdir.name: config_lib.read_run(workdir)}),
+    summary.metrics(subject, figures),
+    summary.settings(config_lib.read_run(workdir)),
   ]
   path = workdir / "report.html"
   with files.locked_results(workdir, "report", "reported") as folder:

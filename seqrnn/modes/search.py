@@ -148,10 +148,6 @@ def _draw(search: study.Search) -> list[str]:
     with warnings.catch_warnings(action="ignore"), rc_context(settings):
       plot(search.study, **more)
       figure = pyplot.gcf()
-      for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
-        if axis.get_scale() == "log":
-          axis.set_major_formatter("{x:g}")
-          axis.set_minor_formatter("")
       figures.save(figure, search.workdir / f"search-{name}.png")
       pyplot.close(figure)
   return [f"search-{name}.png" for name, _, _ in pictures]

@@ -58,7 +58,7 @@ def _is_search(path: str) -> bool:
   return [os.path.exists(os.path.join(path, x)) for x in names] == [False, True]
 
 
-def _best_evaluation(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def best_evaluation(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
   """The fields of a run, and the figures of its lowest validation loss.
 
   Returns:
@@ -125,7 +125,7 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
 
   Its columns are `run`, the name; the fields that differ between the runs, of
   those that training depends on; and `state`, `step` and the figures of the
-  best evaluation, with those that follow from the loss last.
+  best evaluation.
 
   Args:
     workdirs: of the runs.
@@ -138,7 +138,7 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
   runs = {}
   for workdir in workdirs:
     try:
-      runs[workdir] = _best_evaluation(workdir)
+      runs[workdir] = best_evaluation(workdir)
     except (UserError, OSError) as error:
       if workdir not in optional:
         raise
@@ -168,7 +168,7 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
   parts = [name.partition("_") for name in table.names]
   figures = dict.fromkeys(x for split, _, x in parts if split in SPLITS)
   order = ["run", *fields, "state", "step"]
-  for name in sorted(summary.ordered(figures), key=_DERIVED.__contains__):
+  for name in summary.ordered(figures):
     columns = [f"{split}_{name}" for split in SPLITS]
     order += [column for column in columns if column in table]
   return Table({name: table[name] for name in order})
@@ -193,13 +193,12 @@ def write_comparison(workdirs: list[Path]) -> tuple[Path, Table]:
   table = gather(workdirs)
   labels = without_shared(table["run"].tolist())
   runs = dict(zip(labels, workdirs, strict=True))
-  configs = {name: config_lib.read_run(path) for name, path in runs.items()}
   cells = table.cells()
   step = table.names.index("step")
   for row, label in zip(cells, labels, strict=True):
     row[0] = label
     row[step] = row[step] or "not evaluated"
-  flat = [config_lib.flat(config) for config in configs.values()]
+  flat = [config_lib.flat(config_lib.read_run(path)) for path in workdirs]
   incomparable = ("task", "data.unit", "data.source", "data.path")
   best = page.section(
     "Best evaluation of each run",
@@ -214,6 +213,6 @@ def write_comparison(workdirs: list[Path]) -> tuple[Path, Table]:
     "text": ", ".join(runs),
   }
   path = workdirs[0] / "comparison.html"
-  sections = [best, summary.curves(runs), summary.settings(configs)]
+  sections = [best, summary.curves(runs)]
   page.write_page(path, " \u00b7 ".join(runs), top, sections)
   return path, table

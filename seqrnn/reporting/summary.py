@@ -9,11 +9,9 @@ import jax
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.reporting import charts, page
+from seqrnn.reporting import charts
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Subject
-from seqrnn.runtime import sharding
-from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training import transfer
 from seqrnn.training.history import read_rows
 
@@ -21,11 +19,10 @@ from seqrnn.training.history import read_rows
 _SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1")
 _FIRST = ("loss", "bits_per_symbol", "perplexity", "accuracy")
 
-Figures = dict[str, dict[str, float]]  # Split -> name -> value.
 Rows = dict[str, list[dict[str, str]]]  # Name of a run -> rows of its table.
 
 
-def lead(subject: Subject, figures: Figures) -> dict[str, Any]:
+def lead(subject: Subject, figures: dict[str, Any]) -> dict[str, Any]:
   """The top of the page: the run in a few sentences, and its main metrics."""
   config, model = subject.config, subject.config.model
   labels = subject.experiment.labels
@@ -56,7 +53,7 @@ def lead(subject: Subject, figures: Figures) -> dict[str, Any]:
   }
 
 
-def _tiles(subject: Subject, figures: Figures) -> list[tuple[str, str]]:
+def _tiles(subject: Subject, figures: dict[str, Any]) -> list[tuple[str, str]]:
   """The most important metrics of the last evaluated split."""
   target = subject.target
   names = {
@@ -71,10 +68,12 @@ def _tiles(subject: Subject, figures: Figures) -> list[tuple[str, str]]:
     measure = subject.experiment.measure
     names = {"loss": measure, "accuracy": f"accuracy of {part}s"}
   tiles = []
-  for split, row in list(figures.items())[-1:]:
-    for name in filter(row.__contains__, names):
-      form = ".1%" if name == "accuracy" else ".3f"
-      tiles.append((format(row[name], form), f"{names[name]}, {split} split"))
+  splits = [split for split in SPLITS if f"{split}_loss" in figures]
+  for split in splits[-1:]:
+    for name in names:
+      if (value := figures.get(f"{split}_{name}")) is not None:
+        form = ".1%" if name == "accuracy" else ".3f"
+        tiles.append((format(value, form), f"{names[name]}, {split} split"))
   timing = read_rows(subject.workdir / "timing.csv", "symbols_per_second")
   if timing:
     speeds = sorted(float(row["symbols_per_second"]) for row in timing)
@@ -83,40 +82,23 @@ def _tiles(subject: Subject, figures: Figures) -> list[tuple[str, str]]:
   return tiles
 
 
-def evaluate(subject: Subject) -> tuple[Figures, list[str]]:
-  """The metrics of each split, and the splits that were read only in part."""
-  experiment = subject.experiment
-  mesh = sharding.mesh()
-  params = jax.device_put(subject.params, sharding.replicated(mesh))
-  evaluate_batches = evaluator(experiment, mesh)
-  by_split, partial = {}, []
-  for split in filter(subject.facts.get, SPLITS):
-    batches = subject.batches(split)
-    if len(batches) < len(experiment.batches(split, None)):
-      partial.append(split)
-    figures = evaluate_batches(params, batches)
-    assert figures is not None, "nothing stops this evaluation"
-    by_split[split] = figures
-  return by_split, partial
+def _short(value: float | None) -> str:
+  return "" if value is None else f"{value:.4f}"
 
 
-def results(subject: Subject, figures: Figures, partial: list[str]) -> Section:
-  """The metrics of each split."""
-  names = ordered(next(iter(figures.values()))) if figures else []
-  counts = ("documents", "symbols")
+def metrics(subject: Subject, figures: dict[str, Any]) -> Section:
+  """The figures of each split, as `gathering.best_evaluation` has them."""
+  names = [n.removeprefix("validation_") for n in figures if "validation" in n]
   return section(
     "Metrics",
     "metrics",
-    head=["split", *counts, *(name.replace("_", " ") for name in names)],
+    step=figures.get("step"),
+    head=["split", *(name.replace("_", " ") for name in names)],
     rows=[
-      [
-        split,
-        *(f"{subject.facts[split][name]:,}" for name in counts),
-        *(f"{row[name]:.4f}" for name in names),
-      ]
-      for split, row in figures.items()
+      [split, *(_short(figures.get(f"{split}_{name}")) for name in names)]
+      for split in SPLITS
+      if f"{split}_loss" in figures
     ],
-    partial=partial,
     missing=subject.missing,
   )
 
@@ -193,31 +175,7 @@ def _metric_chart(metrics: Rows, name: str, loss_unit: str) -> dict[str, Any]:
   return charts.lines(title, series, "step", unit)
 
 
-def settings(runs: dict[str, Config]) -> Section:
-  """Fields that differ from the defaults, or between several runs."""
-  several = len(runs) > 1
-  columns = {
-    name if several else "this run": config_lib.flat(config)
-    for name, config in runs.items()
-  }
-  fields = sorted(set().union(*columns.values()))
-  if (base := config_lib.defaults()) is not None:
-    columns["default"] = config_lib.flat(base)
-  compared = list(columns.values())[: len(runs) if several else None]
-  rows = []
-  for field in fields:
-    values = [column.get(field) for column in compared]
-    if len(values) == 1 or any(value != values[0] for value in values):
-      cells = (_setting(column.get(field)) for column in columns.values())
-      rows.append([field, *cells])
-  title = "Fields that differ" if several else "Configuration"
-  head = ["field", *columns]
-  return section(title, "fields", several=several, head=head, rows=rows)
-
-
-def _setting(value: Any) -> str:
-  if isinstance(value, tuple):
-    return ", ".join(map(_setting, value))
-  if isinstance(value, bool) or value is None:
-    return str(value).lower()
-  return page.printable(value)
+def settings(config: Config) -> Section:
+  """The fields that differ from the defaults."""
+  changes = config_lib.differences(config_lib.defaults(), config)
+  return section("Configuration", "fields", changes=changes)

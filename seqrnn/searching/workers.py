@@ -55,7 +55,7 @@ def run_trial(search: Search, trial: Trial):
   """Trains a trial and records its result in the study.
 
   A trial fails if its loss is not finite, its fields exclude each other, or
-  the memory of a GPU or TPU is too small for it.
+  the memory is too small for it.
 
   Raises:
     Interrupted: as training; the trial can be resumed.
@@ -84,16 +84,8 @@ def run_trial(search: Search, trial: Trial):
         study.release(trial)
       raise
     except Exception as error:
-      memory = devices.out_of_memory(error)
-      shared = jax.default_backend() == "cpu" or isinstance(error, MemoryError)
-      if memory and shared:
-        # It counts as an attempt: it may succeed when less memory is in use.
-        raise MachineError(
-          f"{folder}: out of memory; repeat the command to try it again"
-        ) from None
-      if not memory and not isinstance(error, UserError):
+      if not (devices.out_of_memory(error) or isinstance(error, UserError)):
         raise
-      # Of a device too small for it, too, whose memory no other process has.
       trial.set_user_attr("error", launch.user_message(error))
   state = TrialState.FAIL if value is None else TrialState.COMPLETE
   if pruned:

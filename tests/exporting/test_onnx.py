@@ -22,7 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 # Cells of ONNX that are in no other test, beside the models of all formats.
 MODELS = {
   **FORMAT_MODELS,
-  "peepholes": {"model.cell": "odyssey"},
+  "peepholes": {"model.cell": "odyssey", "model.forget_bias": 2.0},
   "reset before": {"model.cell": "gru_reset_before"},
 }
 

@@ -1,4 +1,4 @@
-"""Scan, two directions and stacks, against loops in NumPy and PyTorch."""
+"""Scan, two directions and stacks, against loops in NumPy."""
 
 import functools
 
@@ -251,7 +251,7 @@ def test_padding_at_either_end_changes_nothing(name, ids, reverse):
       sides = [(0, 0), (front, 4 - front)] + [(0, 0)] * (a.ndim - 2)
       return np.pad(a, sides, constant_values=fill)
 
-    # What stands in the padding must not matter, so it is not zero.
+    # The padding is not zero, because it must not matter.
     wide = widen(x, fill=3), widen(plain), widen(by_y, fill=9)
     padded_grads, (padded_new, padded_y) = run(params, carry, *wide)
     close(padded_y[:, front : front + T], y_BTH, 1e-12)
@@ -298,30 +298,21 @@ def test_dropout_falls_on_outputs_and_never_along_time():
   assert not dropped.all(axis=1).any()
   assert not np.array_equal(y_train, train(2)[1])
 
-  # One layer alone: kept outputs are those of evaluation, scaled up.
+  # One layer alone: its outputs that are left are those of evaluation, scaled.
   one_params = {"layers_0": params["layers_0"]}
-  first = one.initial_carry(4)
+  first, rngs = one.initial_carry(4), {"dropout": jax.random.key(3)}
   _, y_one = apply(one, one_params, x, mask, first)
   last, y_drop = quick_jit(functools.partial(one.apply, train=True))(
-    {"params": one_params},
-    x,
-    mask,
-    first,
-    rngs={"dropout": jax.random.key(3)},
+    {"params": one_params}, x, mask, first, rngs=rngs
   )
-  kept = np.asarray(y_drop != 0)
-  close(y_drop, np.where(kept, y_one / 0.75, 0), 1e-6)
+  close(y_drop, np.where(y_drop != 0, y_one / 0.75, 0), 1e-6)
   close(last[0], new[0], 0)
   summary = one.apply(
-    {"params": one_params},
-    last,
-    True,
-    method="summary",
-    rngs={"dropout": jax.random.key(4)},
+    {"params": one_params}, last, True, method="summary", rngs=rngs
   )
-  kept = np.asarray(summary != 0)
-  close(summary, np.where(kept, y_one[:, -1] / 0.75, 0), 1e-6)
-  assert 0 < kept.mean() < 1
+  left = np.asarray(summary != 0)
+  close(summary, np.where(left, y_one[:, -1] / 0.75, 0), 1e-6)
+  assert 0 < left.mean() < 1
 
 
 def training(module, rows=64, steps=5, seed=13):
@@ -405,65 +396,3 @@ def test_recurrent_dropout_hides_units_from_the_recurrent_product():
     for t in range(5):
       h = step(p, h, x[b, t])
       close(y_BTH[b, t], h, 1e-4)
-
-
-# The equations of PyTorch: one module for layers and directions, lengths.
-
-
-def torch_copy(torch, name, params, depth, directions):
-  """PyTorch's module with the weights of a stack."""
-  kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
-  module = kind(
-    D, H, depth, batch_first=True, bidirectional=len(directions) > 1
-  )
-  weights = {}
-  for n in range(depth):
-    for direction, suffix in directions.items():
-      layer = params[f"layers_{n}"]
-      cell = (layer[direction] if direction else layer)["cell"]
-      zeros = np.zeros_like(cell["bias"])
-      if "reset_bias" in cell:
-        zeros[2 * H :] = cell["reset_bias"]
-      for field, value in {
-        "weight_ih": cell["input_kernel"]["kernel"].T,
-        "weight_hh": cell["recurrent_kernel"].T,
-        "bias_ih": cell["bias"],
-        "bias_hh": zeros,
-      }.items():
-        weights[f"{field}_l{n}{suffix}"] = torch.tensor(value.copy())
-  module.load_state_dict(weights)
-  return module
-
-
-@pytest.mark.parametrize(("name", "both"), [("lstm", True), ("gru", False)])
-def test_equals_pytorch(name, both):
-  torch, depth = pytest.importorskip("torch"), 2
-  layer = bidirectional if both else recurrent
-  module = layers.Stack([layer(name) for _ in range(depth)])
-  params, x, carry = jax.tree.map(np.float32, arrays(12, module))
-  directions = {"forward": "", "backward": "_reverse"} if both else {"": ""}
-  reference = torch_copy(torch, name, params, depth, directions)
-  lengths = np.array([3, 1, 6])
-  mask = np.arange(T) < lengths[:, None]
-
-  # Ours by layer and direction, PyTorch's in one row: (c, h), and h alone.
-  states = [s for c in carry for s in (c if both else (c,))]
-  rows = lambda part: torch.tensor(np.stack([part(s) for s in states]))
-  h0 = rows(top)
-  start = (h0, rows(lambda s: s[0])) if name == "lstm" else h0
-  with torch.no_grad():
-    packed, last = reference(
-      torch.nn.utils.rnn.pack_padded_sequence(
-        torch.tensor(x), lengths, batch_first=True, enforce_sorted=False
-      ),
-      start,
-    )
-  y, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
-
-  new, y_BTH = apply(module, params, x, mask, carry)
-  close(np.where(mask[..., None], y_BTH, 0), y.numpy(), 1e-5)
-  new = [s for c in new for s in (c if both else (c,))]
-  h, c = last if name == "lstm" else (last, None)
-  close(np.stack([top(s) for s in new]), h.numpy(), 1e-5)
-  if c is not None:
-    close(np.stack([s[0] for s in new]), c.numpy(), 1e-5)

@@ -336,7 +336,7 @@ def random_rates(tmp_path, objective):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_line_of_the_journal_that_was_cut_off_is_left_out(
+def test_a_cut_line_of_the_journal_is_left_out_and_damage_is_refused(
   tmp_path, objective
 ):
   config = random_rates(tmp_path, objective)
@@ -351,21 +351,13 @@ def test_a_line_of_the_journal_that_was_cut_off_is_left_out(
   config.search.trials = 4
   run_search(config, tmp_path / "cut")
   assert table(tmp_path / "cut") == table(tmp_path / "whole")
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_damaged_journal_is_refused_in_a_line(tmp_path, objective):
-  config = random_rates(tmp_path, objective)
-  config.search.trials = 2
-  run_search(config, tmp_path / "s")
-  journal = tmp_path / "s" / "trials.log"
-  whole = journal.read_bytes()
-  for damaged in (b"\xff" + whole, whole[9:]):
+  content = journal.read_bytes()
+  for damaged in (b"\xff" + content, content[9:]):
     journal.write_bytes(damaged)
     with pytest.raises(
       UserError, match=r"/trials.log: cannot be read \(.*; re"
     ):
-      run_search(config, tmp_path / "s")
+      run_search(config, tmp_path / "cut")
 
 
 def test_a_full_disk_at_the_journal_is_reported_in_a_line(
@@ -385,17 +377,19 @@ def test_a_full_disk_at_the_journal_is_reported_in_a_line(
 def test_no_trial_fails_by_the_machine_or_a_signal(tmp_path, objective):
   """However often it stops, the trial can be resumed."""
   config = small(tmp_path, grid("0.2, 0.1"))
+  lock = tmp_path / "s" / "trials" / "0000" / "lock"
 
-  def stops(error):
-    def loss(_):
-      raise error
+  def trained_elsewhere(_):
+    with files.locked(lock, "trained"), files.locked(lock, "trained"):
+      pass
 
-    return loss
+  def stopped(_):
+    raise Interrupted("stopped", 130)
 
-  for attempt in range(8):
-    error = MachineError("no room"), Interrupted("stopped", 130)
-    objective(stops(error[attempt % 2]))
-    with pytest.raises((MachineError, Interrupted), match=r"no room|by SIGINT"):
+  stops = (trained_elsewhere, MachineError), (stopped, Interrupted)
+  for loss, error in 3 * stops:
+    objective(loss)
+    with pytest.raises(error, match=r"is being trained by|by SIGINT"):
       run_search(config, tmp_path / "s")
   objective(lambda c: c.optimizer.learning_rate)
   run_search(config, tmp_path / "s")
@@ -403,48 +397,20 @@ def test_no_trial_fails_by_the_machine_or_a_signal(tmp_path, objective):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_trial_that_another_process_trains_has_not_failed(
-  tmp_path, objective
-):
-  config = small(tmp_path, grid("0.2, 0.1"))
-  lock = tmp_path / "s" / "trials" / "0000" / "lock"
+def test_a_trial_too_large_for_the_memory_fails(tmp_path, objective):
+  errors = [
+    MemoryError(),
+    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: hbm"),
+  ]
 
-  def loss(config):
-    with files.locked(lock, "trained"):
-      return config.optimizer.learning_rate
-
-  def while_trained(config):
-    with files.locked(lock, "trained"):
-      return loss(config)
-
-  objective(while_trained)
-  with pytest.raises(MachineError, match="0000: is being trained by process"):
-    run_search(config, tmp_path / "s")
-  objective(loss)
-  run_search(config, tmp_path / "s")
-  assert states(tmp_path / "s") == ["finished"] * 2
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_trial_too_large_for_its_device_fails_and_the_search_goes_on(
-  tmp_path, objective, monkeypatch
-):
-  """Unlike the memory of the machine, no other process has a device's."""
-  config = small(tmp_path, grid("0.2, 0.1"))
-  text = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm"
-  errors = [MemoryError(), jax.errors.JaxRuntimeError(text)]
-
-  def loss(config):
-    if config.optimizer.learning_rate == 0.2:
-      raise errors.pop(0)
+  def loss(_):
+    if errors:
+      raise errors.pop()
     return 1.0
 
   objective(loss)
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  with pytest.raises(MachineError, match="0000: out of memory; repeat the"):
-    run_search(config, tmp_path / "s")
-  run_search(config, tmp_path / "s")
-  assert states(tmp_path / "s") == ["failed", "finished"]
+  run_search(small(tmp_path, grid("0.3, 0.2, 0.1")), tmp_path / "s")
+  assert states(tmp_path / "s") == ["failed", "failed", "finished"]
   error = table(tmp_path / "s")[0]["error"]
   assert error.startswith("out of memory: model.hidden_size")
 
@@ -571,17 +537,15 @@ class Crash(Exception):
 @pytest.mark.usefixtures("undrawn")
 def test_a_trial_that_kills_its_process_is_given_up(tmp_path, objective):
   config = small(tmp_path, grid("0.2, 0.1"))
-  memory = jax.errors.JaxRuntimeError("INTERNAL: Out of memory allocating")
-  errors = [Crash(), memory, Crash()]
 
   def loss(config):
     if config.optimizer.learning_rate == 0.2:
-      raise errors.pop(0)
+      raise Crash
     return 1.0
 
   objective(loss)
-  for expected in (Crash, MachineError, Crash):
-    with pytest.raises(expected):
+  for _ in range(3):
+    with pytest.raises(Crash):
       run_search(config, tmp_path / "s")
   run_search(config, tmp_path / "s")
   assert states(tmp_path / "s") == ["failed", "finished"]
