@@ -38,7 +38,8 @@ def kernel_gradient(x: jax.Array, d: jax.Array, dtype: Any = None) -> jax.Array:
 def product(x: jax.Array, kernel_DK: jax.Array, dtype: Any = None) -> Any:
   """dot(x, kernel, dtype): [T, B, K] for x_TBD, [N, K] for x_ND."""
   if x.ndim == 3 and x.shape[0] == 1:  # A step of a loop of the caller.
-    return step_dot(x[0], kernel_DK, dtype)[None]
+    u_BK: Any = step_dot(x[0], kernel_DK, dtype)
+    return u_BK[None]
   return dot(x, kernel_DK, dtype)
 
 

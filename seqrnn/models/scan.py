@@ -172,8 +172,8 @@ def _backward(cell: Cell, reverse: bool) -> Callable[..., Any]:
       dcarry, dinputs, dnew = step_back(back((local, old)), take, dcarry)
       if R_T is not None:
         dcarry = apart_from_product(dcarry)
-        dh_BH = step_dot(dinputs[-1], R_T, cell.products.dtype)
-        dcarry = add(dcarry, *spread(masked_state(dh_BH, mask_BH)))
+        dold_BH: Any = step_dot(dinputs[-1], R_T, cell.products.dtype)
+        dcarry = add(dcarry, *spread(masked_state(dold_BH, mask_BH)))
       return dcarry, (dinputs, dnew if local else None)
 
     inputs = (dh_TBH, take, back, old)
