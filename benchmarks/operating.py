@@ -80,7 +80,7 @@ class Follower:
     command = [sys.executable, "run.py", f"--workdir={workdir}"]
     command += ["--mode=detect", "--follow", "--config.detect.port=0"]
     command += [f"--config.detect.input={log}"]
-    command += [f"--config.detect.state={folder / 'state'}"]
+    command += [f"--config.detect.output={folder / 'state'}"]
     self._process = subprocess.Popen(
       command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=self._errors
     )

@@ -23,7 +23,6 @@ from seqrnn.config.fields.modes import (
   EVALUATE,
   EXPORT,
   PREDICT,
-  REPORT,
   SAMPLE,
 )
 from seqrnn.config.fields.search import SEARCH
@@ -49,7 +48,6 @@ FIELDS = {
   **SAMPLE,
   **EMBED,
   **DETECT,
-  **REPORT,
   **EXPORT,
   **SEARCH,
 }

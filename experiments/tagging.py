@@ -35,6 +35,7 @@ from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
 from seqrnn.models import crf, losses, network
 from seqrnn.scoring import spans
 from seqrnn.scoring.predictions import (
+  SHOWN,
   Prediction,
   console_text,
   likely,
@@ -359,7 +360,7 @@ def present(settings: Config, unit: str, found: list[Prediction]) -> Group:
   tables, left = [], sum(len(p.positions) for p in found)
   for p in found[: settings.sequences]:
     tables.append(Table("symbol", "truth", "tags by probability"))
-    for n, place in enumerate(p.positions[: settings.symbols]):
+    for n, place in enumerate(p.positions[:SHOWN]):
       left -= 1
       tables[-1].add_row(
         quoted(printable(p.read[place], unit)),

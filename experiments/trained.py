@@ -250,8 +250,8 @@ class Run(NamedTuple):
     Args:
       text: `_{5}` in it is a gap of 5 symbols; for a gap model, `_` is a gap of
         one symbol.
-      **settings: fields of `config.predict`, such as top_k, seed, candidates,
-        sweeps, and gap, the mark of a gap in place of `_`.
+      **settings: fields of `config.predict`, such as top_k, and gap, the mark
+        of a gap in place of `_`.
 
     Raises:
       UserError: the task cannot fill gaps, or not these.

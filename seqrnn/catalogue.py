@@ -22,8 +22,7 @@ HOST = "https://raw.githubusercontent.com"
 # Fields that say which files are read, and how: those of the user's own files.
 _READING = (
   *("path", "train_path", "validation_path", "test_path", "format"),
-  *("log_format", "log_header", "log_session", "log_session_key"),
-  *("log_gap", "log_lines"),
+  *("log_format", "log_header", "log_session", "log_keys"),
 )
 
 

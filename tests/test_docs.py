@@ -45,7 +45,6 @@ OTHERS = (
     "md",
     "mid",
     "npz",
-    "parquet",
     "png",
   ),
   *("conll", "onnx", "py", "safetensors", "svg", "xz", "yaml", "yml"),
@@ -106,7 +105,7 @@ SMALL = {
   "describe.measure": False,
   "detect.folds": 0,
   "detect.bootstrap": 2,
-  "search.symbols": 1,  # Then none follows the first trial.
+  "search.trials": 1,
   "search.workers": 1,
 }
 RECIPE = """

@@ -63,11 +63,10 @@ def resolve(
   Raises:
     UserError: the flags name no config, or the workdir holds another run.
   """
-  folder, beside = _folders(parsed)
+  runs = _folders(parsed)
+  folder = runs[0] if runs else None
   if folder:
     files.check_links(folder)
-  if beside:
-    overrides = {"report.beside": beside} | overrides
   record = "search.json" if parsed.mode == "search" else "config.json"
   path, plain = _base(parsed, folder, record)
   by_flags = set(overrides)
@@ -76,7 +75,7 @@ def resolve(
   if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
     given |= config_lib.changes(config_lib.defaults(), plain).keys()
   if folder:
-    workdir = Path(folder)
+    workdir = Path(",".join(runs))  # A report compares several.
   else:
     flags_only = config_lib.flat(plain) | overrides
     workdir = Path("runs", run_name(path.stem, plain, flags_only))
@@ -106,16 +105,15 @@ def resolve(
   return config, workdir
 
 
-def _folders(parsed: flags.FlagValues) -> tuple[str | None, str]:
-  """Returns --workdir, and the other runs that a report compares with it."""
+def _folders(parsed: flags.FlagValues) -> list[str]:
+  """Returns --workdir: a folder, or the runs that a report compares."""
   if not parsed.workdir:
-    return None, ""
+    return []
   folder = os.path.expanduser(parsed.workdir)
   if parsed.mode != "report" or os.path.exists(folder):
-    return folder, ""
+    return [folder]
   parts = map(os.path.expanduser, parsed.workdir.split(","))
-  runs = [run for part in parts for run in files.matching_runs(part)]
-  return runs[0], ",".join(runs[1:])
+  return [run for part in parts for run in files.matching_runs(part)]
 
 
 def _base(

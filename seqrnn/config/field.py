@@ -241,6 +241,44 @@ def _has_one_group(value: Any) -> bool:
     return False
 
 
+def session_cut(text: str) -> tuple[str, Any]:
+  """Returns how `data.log_session` cuts a log, and the value.
+
+  Raises:
+    ValueError: it is none of the four forms.
+  """
+  if _has_one_group(text):
+    return "pattern", text
+  kind, _, value = text.partition("=")
+  if kind == "key" and value:
+    return kind, value
+  if kind == "lines" and COUNT.holds(int(value)):
+    return kind, int(value)
+  if kind == "gap" and POSITIVE.holds(float(value)):
+    return kind, float(value)
+  raise ValueError
+
+
+def _is_cut(value: Any) -> bool:
+  try:
+    return bool(session_cut(value))
+  except (ValueError, AttributeError):
+    return False
+
+
+def keys_of_json(text: str) -> dict[str, str]:
+  """Returns the keys that `data.log_keys` names, by message, time and level."""
+  pairs = (part.partition("=") for part in text.split(",") if part)
+  return {name.strip(): key.strip() for name, _, key in pairs}
+
+
+def _are_keys(value: Any) -> bool:
+  if not isinstance(value, str):
+    return False
+  keys = keys_of_json(value)
+  return keys.keys() <= {"message", "time", "level"} and all(keys.values())
+
+
 def _fault_of(pattern: Any) -> str:
   """What Python says of a text that is no regular expression, else ""."""
   try:
@@ -271,6 +309,7 @@ def _masks(value: Any) -> bool:
     return False
 
 
+_LISTENS = re.compile(r"(.+:)?\d{1,5}")
 _PART = re.compile(r"embedding|letters|layers|layer[1-9]\d{0,2}|head|taken")
 
 
@@ -314,10 +353,16 @@ HEADER = Rule(
   _is_header,
   "must have <Content>, and no field twice, as in '<Date> <Time> <Content>'",
 )
-ONE_GROUP = Rule(
-  _has_one_group,
-  "must be a regular expression with one group",
+CUT = Rule(
+  _is_cut,
+  "must be a regular expression with one group, gap=SECONDS, lines=NUMBER or"
+  " key=KEY",
   fault=_groups_of,
+)
+KEYS = Rule(_are_keys, "must be as message=KEY,time=KEY,level=KEY")
+LISTENS = Rule(
+  lambda v: isinstance(v, str) and _LISTENS.fullmatch(v) is not None,
+  "must be PORT or ADDRESS:PORT",
 )
 MASKED = Rule(
   _masks,

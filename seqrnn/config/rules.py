@@ -1,16 +1,10 @@
 """Rules about several fields of a config, whose values may conflict."""
 
 from functools import reduce
-from itertools import combinations
 
 from seqrnn import catalogue
 from seqrnn.config.field import Config, as_float32
 from seqrnn.errors import UserError
-
-_LOG_CUTS = (
-  *("data.log_session", "data.log_gap", "data.log_lines"),
-  "data.log_session_key",
-)
 
 
 def require(condition: bool, text: str):
@@ -119,12 +113,9 @@ def _check_logs(config: Config):
     f"{config.data.unit=}, {config.data.format=}: a log must be read with"
     " data.format=text",
   )
-  for first, second in combinations(_LOG_CUTS, 2):
-    rule = "set only one way to cut a log into sessions"
-    _exclude(config, rule, first, second)
   if not is_log:
     rule = "the field is only for logs, with data.unit=log"
-    logs = "data.log_header", "data.log_format", *_LOG_CUTS
+    logs = "data.log_header", "data.log_format", "data.log_session"
     _exclude(config, rule, "data.unit", *logs)
   require(
     data.log_header is None or data.log_format in (None, "plain"),
@@ -225,14 +216,7 @@ def _check_modes(config: Config):
     f" {config.sample.streams=}: repeats are found among at most 2**24 symbols"
     " of all texts",
   )
-  require(
-    sample.min_length <= sample.length,
-    f"{config.sample.min_length=}, {config.sample.length=}: the minimum must"
-    " not exceed the length",
-  )
   patterns = "sample.pattern", "sample.schema"
-  rule = "the pattern says how long a text is"
-  _exclude(config, rule, "sample.min_length", *patterns)
   _exclude(config, "a match ends by itself", "sample.stop", *patterns)
   rule = "set one of the two; a schema is made a pattern"
   _exclude(config, rule, *patterns)

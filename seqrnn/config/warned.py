@@ -13,7 +13,7 @@ from seqrnn.errors import visible
 # Groups of fields that only some of the other modes read. Train and search read
 # or record all fields, but for those of _WRITERS.
 _READERS = {
-  "seed": ("describe", "detect", "report"),
+  "seed": ("describe", "detect", "predict", "report"),
   "optimizer": ("describe", "detect"),
   "schedule": ("describe", "detect"),
   "evaluate": ("evaluate",),
@@ -39,7 +39,7 @@ _INPUTS = {
   "detect.input": ("follow",),
 }
 # Fields with which their mode reads no file of the group data.
-_WITHOUT_DATA = ("predict.text", "predict.path", "embed.path", "report.beside")
+_WITHOUT_DATA = ("predict.text", "predict.path", "embed.path")
 # The tasks of this project. A task of the user may use any field.
 _TASKS = {
   task

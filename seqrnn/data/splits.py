@@ -259,7 +259,7 @@ def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
   if not np.any(place == SPLITS.index("train")):
     rule = "data.split=tails holds out the end of each"
     if corpus.unit == "log":
-      rule = "data.log_session, data.log_gap or data.log_lines cuts a log"
+      rule = "data.log_session cuts a log"
     documents = counted(len(sizes), nouns(corpus.unit)[1])
     raise UserError(
       f"data.split={data.split!r}: {documents}: too few to hold whole ones out;"

@@ -39,7 +39,6 @@ from seqrnn.logs.detect.detector import Detector, combined_names
 from seqrnn.logs.detect.findings import LOCK, Findings
 from seqrnn.logs.detect.incidents import Incident
 from seqrnn.logs.detect.inputs import examined, read_sessions
-from seqrnn.logs.detect.records import FORMS
 from seqrnn.logs.follow import feedback
 from seqrnn.logs.spark import engine
 from seqrnn.runtime import files
@@ -52,7 +51,7 @@ _TABLES = ("sessions", "events", "incidents")
 _PICTURES = ("timeline", "scores", "session", "curves")
 # Files that each detection replaces, or removes.
 _RESULTS = (
-  *(f"{name}.{form}" for name in _TABLES for form in FORMS),
+  *(f"{name}.csv" for name in _TABLES),
   *("report.json", deployed.DEPLOYED, FALSE_ALARMS),
   *(f"{name}.png" for name in _PICTURES),
 )
@@ -166,8 +165,8 @@ def _write_results(
 ):
   """Writes the results of a detection to a folder."""
   settings, start = detector.config.detect, time.perf_counter()
-  tables.write_sessions(found, grouped, new, settings.format)
-  tables.write_incidents(found, grouped, new, settings.format)
+  tables.write_sessions(found, grouped, new)
+  tables.write_incidents(found, grouped, new)
   write_events(found, detector, new)
   record["seconds"]["writing"] = time.perf_counter() - start
   left_out = np.flatnonzero(~normal.selection.kept).tolist()

@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -15,15 +15,14 @@ from seqrnn.data.logs.secrets import Redaction, redaction
 from seqrnn.data.sources.corpora import read_files
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, printable
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import visible
 from seqrnn.experiment import Experiment, Params, require, shapes
 from seqrnn.runtime import files
 from seqrnn.scoring import states
 from seqrnn.scoring.states import Block, Reading
 from seqrnn.training.checkpoint import restore_params
 
-NAMES = ("states.npz", "states.csv", "states.parquet")
-_NUMBERS = 2**22  # Numbers of a row group of Parquet, at least.
+NAMES = ("states.npz", "states.csv")
 
 Columns = dict[str, list[Any]]  # Of the table: name -> a value for each row.
 
@@ -43,33 +42,26 @@ class Vectors(NamedTuple):
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Path:
-  """Writes states.npz and states.csv, or states.parquet; returns the path.
+  """Writes states.npz and states.csv; returns the path.
 
   Raises:
     UserError: the task has no states, the model no such layer, the data cannot
-      be read, or pyarrow is missing.
+      be read.
   """
-  settings = config.embed
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   require(experiment, "embed", config.task)
   params, _ = restore_params(
     workdir, config.checkpoint.step, shapes(experiment)
   )
-  write = _write_npz
-  if settings.format == "parquet":
-    _pyarrow()
-    write = _write_parquet
   found = _vectors(experiment, params, config)
-  name = f"states.{settings.format}"
+  path = workdir / NAMES[0]
   with (
     files.locked(workdir / ".embed.lock", "written to", wait=True),
     files.results(workdir, "embed", NAMES.__contains__) as folder,
   ):
-    width = write(folder / name, found)
-  path = workdir / name
+    width = _write(folder / path.name, found)
   print(f"{visible(str(path))}: {found.count:,} vectors of {width} numbers")
-  if settings.format == "npz":
-    print(visible(str(path.with_suffix(".csv"))))
+  print(visible(str(path.with_suffix(".csv"))))
   return path
 
 
@@ -109,7 +101,7 @@ def _pieces(experiment: Experiment, config: Config) -> Pieces:
   """
   settings = config.embed
   if settings.path is None:
-    return splits.reader(config)(settings.split)
+    return splits.reader(config)("test")
   labels = experiment.labels
   known = None if labels is None else set(labels.symbols)
   return splits.whole(
@@ -162,7 +154,7 @@ class _Describer(NamedTuple):
     return printable(masked, self.names.unit)
 
 
-def _write_npz(path: Path, found: Vectors) -> int:
+def _write(path: Path, found: Vectors) -> int:
   """Writes `vectors` [rows, D] and the table; returns D."""
   width, written = 0, 0
   with contextlib.ExitStack() as stack:
@@ -188,63 +180,3 @@ def _write_npz(path: Path, found: Vectors) -> int:
       written += len(vectors)
   assert written == found.count, "rows are counted before they are computed"
   return width
-
-
-def _pyarrow() -> Any:
-  """The package pyarrow.
-
-  Raises:
-    UserError: it is not installed.
-  """
-  try:
-    import pyarrow.parquet  # pyright: ignore[reportMissingImports]
-  except ImportError:
-    raise UserError(
-      "config.embed.format='parquet': there is no pyarrow; it needs pip install"
-      " pyarrow (extra parquet)"
-    ) from None
-  return pyarrow
-
-
-def _write_parquet(path: Path, found: Vectors) -> int:
-  """Writes the table with a column `vector`, in row groups; returns D."""
-  arrow = _pyarrow()
-  width, writer = 0, None
-  with contextlib.ExitStack() as stack:
-    file = stack.enter_context(files.atomic_write(path, "wb"))
-    for vectors, columns in _grouped(found.blocks):
-      width = vectors.shape[1]
-      column = arrow.FixedSizeListArray.from_arrays(
-        arrow.array(vectors.astype(np.float32).ravel()), width
-      )
-      group = arrow.table({**columns, "vector": column})
-      if writer is None:
-        writer = stack.enter_context(
-          arrow.parquet.ParquetWriter(file, group.schema)
-        )
-      writer.write_table(group)
-  return width
-
-
-def _grouped(
-  blocks: Iterable[tuple[np.ndarray, Columns]],
-) -> Iterator[tuple[np.ndarray, Columns]]:
-  """Yields blocks joined to at least _NUMBERS numbers, but for the last."""
-  parts: list[tuple[np.ndarray, Columns]] = []
-  for block in blocks:
-    parts.append(block)
-    if sum(vectors.size for vectors, _ in parts) >= _NUMBERS:
-      yield _concatenated(parts)
-      parts = []
-  if parts:
-    yield _concatenated(parts)
-
-
-def _concatenated(
-  parts: list[tuple[np.ndarray, Columns]],
-) -> tuple[np.ndarray, Columns]:
-  columns = {
-    name: [value for _, each in parts for value in each[name]]
-    for name in parts[0][1]
-  }
-  return np.concatenate([vectors for vectors, _ in parts]), columns

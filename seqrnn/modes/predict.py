@@ -24,6 +24,7 @@ from seqrnn.runtime.console import print_titled
 from seqrnn.sampling import infill
 from seqrnn.sampling.texts import report_unknown
 from seqrnn.scoring.predictions import (
+  SHOWN,
   Prediction,
   console_text,
   likely,
@@ -91,7 +92,7 @@ def _numbers_table(
   """A table of the first numbers, each beside its input and the truth."""
   table = Table("input", "truth", "prediction")
   for p in rows[: settings.sequences]:
-    for n in range(min(settings.symbols, len(p.targets))):
+    for n in range(min(SHOWN, len(p.targets))):
       source = shortened(p.source(unit, n))
       table.add_row(source, p.truth[n] or "?", number_text(p.numbers[n]))
   return table
@@ -252,7 +253,7 @@ def run(
     console.print(experiment.present(rows))
   elif experiment.in_bits:
     for prediction in rows[: settings.sequences]:
-      _show(console, symbols, prediction, settings.symbols)
+      _show(console, symbols, prediction, SHOWN)
     _show_surprising(console, symbols, rows, experiment.fills_gaps)
   else:
     console.print(_numbers_table(symbols.unit, rows, settings))

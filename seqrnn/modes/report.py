@@ -1,10 +1,9 @@
 """report: writes a page about a run's settings, training and predictions.
 
-report.html is a single file and loads nothing from a network. With
-`report.beside`, comparison.html compares several runs instead.
+report.html is a single file and loads nothing from a network. For several
+workdirs, comparison.html in the first one compares the runs instead.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +37,7 @@ _PLAYGROUND = "playground.html"
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Path:
-  """Writes report.html, or comparison.html if `report.beside` names runs.
+  """Writes report.html, or comparison.html of workdirs with commas.
 
   Returns:
     the path of the page.
@@ -46,10 +45,9 @@ def run(
   Raises:
     UserError: there is no run, or it cannot be read.
   """
-  if config.report.beside:
-    parts = config.report.beside.split(",")
-    others = [Path(os.path.expanduser(part)) for part in parts]
-    path, table = gathering.write_comparison([workdir, *others])
+  if not workdir.exists():
+    workdirs = [Path(part) for part in str(workdir).split(",")]
+    path, table = gathering.write_comparison(workdirs)
     print(table)
     print(path)
     return path

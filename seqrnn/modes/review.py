@@ -26,7 +26,8 @@ from seqrnn.runtime import files
 
 # Settings of a detection on which the changes by answers depend, in addition to
 # those of its scores.
-_CHANGES = ("baselines", "scores", "combine", "contamination", "rate")
+_CHANGES = ("scores", "contamination", "rate")
+_ASKED = 50  # The sessions of a review, at most.
 _LOCK = ".review.lock"  # In the workdir, held while sessions are reviewed.
 _SESSIONS = {"n": "normal", "a": "anomalous"}
 _ALARMS = {"f": "false", "t": "true"}
@@ -59,7 +60,7 @@ def run(
       )
     sessions, settings = sessions_of(detector), config.detect
     normal = normal_scores(arrays, settings, given.of(sessions))
-    worst = review.rank(normal, arrays, sessions, settings.reviewed)
+    worst = review.rank(normal, arrays, sessions, _ASKED)
     rows = [row for row in given.rows if row["answer"]]
     save = lambda: answers.write(workdir, rows)
     if len(worst):
@@ -128,7 +129,7 @@ def ask_about_alarms(config: Config, workdir: Path, on_terminal: bool) -> bool:
   path, count = workdir / feedback.NAME, sum(not row["answer"] for row in rows)
   if on_terminal:
     show = lambda console, d: printing.print_kind(console, rows[d])
-    most = min(count, config.detect.reviewed)
+    most = min(count, _ASKED)
     goes_on = ask(most, show, rows, save, _ALARMS)
     print(visible(f"{path}: a follower and --mode=detect use these answers"))
     return goes_on

@@ -18,6 +18,8 @@ from seqrnn.runtime import files
 from seqrnn.sampling import texts
 from seqrnn.sampling.sampler import sample_music
 
+_TEMPO = 120  # Frames a minute of music.
+
 
 def write_music(
   experiment: Experiment, params: Params, config: Config, workdir: Path
@@ -31,7 +33,7 @@ def write_music(
   with files.locked_results(workdir, "sample", "written to") as folder:
     for notes_TV, (temperature, stream) in zip(pieces, names, strict=True):
       path = folder / f"music-{temperature:g}-{stream}.mid"
-      midi.write(path, notes_TV, settings.tempo)
+      midi.write(path, notes_TV, _TEMPO)
       primed = len(notes_TV) - settings.length
       midi.draw(path.with_suffix(".png"), notes_TV, primed)
       print(f"{workdir / path.name}, {path.with_suffix('.png').name}")

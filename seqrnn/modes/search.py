@@ -12,9 +12,7 @@ dies; another process then resumes the trial from its checkpoint.
 """
 
 import copy
-import math
 import signal
-import time
 import warnings
 from collections.abc import Callable
 from importlib import metadata
@@ -44,7 +42,7 @@ except ImportError:
 from seqrnn.searching import space, study, workers
 
 # Fields that must not change within a search, with those of its trainings.
-_FIXED = "search.method", "search.coarse_size", "search.pruning", "search.space"
+_FIXED = "search.method", "search.pruning", "search.space"
 
 
 def run(
@@ -66,8 +64,7 @@ def run(
     Interrupted: SIGINT or SIGTERM was received.
   """
   _begin(build, config, workdir)
-  deadline = time.time() + 60 * (config.search.minutes or math.inf)
-  search = study.begin(build, config, workdir, deadline)
+  search = study.begin(build, config, workdir)
   count = config.search.workers or 1
   if jax.default_backend() != "cpu":
     count = 1  # This process has reserved the accelerator's memory.
@@ -105,9 +102,8 @@ def run(
       f"{workdir}: no trial has finished; the last error: {errors[-1]}"
     )
   best = ranked[0]
-  state = "finished" if time.time() < deadline else "search.minutes have passed"
   print(
-    f"{workdir}: {state}; best validation loss {best.value:.4f} in trial"
+    f"{workdir}: finished; best validation loss {best.value:.4f} in trial"
     f" {best.number}; pictures: {', '.join(pictures)}\n"
     f"train with its settings: python run.py --config={workdir / 'best.json'}"
     f" --workdir={workdir / 'best'}"

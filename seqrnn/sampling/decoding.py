@@ -268,26 +268,6 @@ def _seen(penalty, seen_BV, symbol_B, t):
 _PENALTY = Processor(_penalised, _seen)
 
 
-def min_length(length: int) -> Applied:
-  """Forbids the end symbol before `length` symbols are drawn."""
-  nothing = lambda prime_BP: np.zeros((len(prime_BP), 0), bool)
-  return Applied(_MIN_LENGTH, np.int32(length), nothing)
-
-
-def _unended(length, nothing, logits_BV, t):
-  del nothing
-  end_1V = jnp.arange(logits_BV.shape[1])[None] == END
-  return jnp.where(end_1V & (t < length), -jnp.inf, logits_BV)
-
-
-def _same(length, nothing, symbol_B, t):
-  del length, symbol_B, t
-  return nothing
-
-
-_MIN_LENGTH = Processor(_unended, _same)
-
-
 def no_repeat(n: int, length: int) -> Applied:
   """Forbids each symbol that would complete an n-gram for the second time.
 

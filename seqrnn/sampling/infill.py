@@ -33,7 +33,8 @@ from seqrnn.sampling.sampler import (
 
 OPEN = -1  # The id of a symbol in a gap.
 _LONGEST = 1000  # Symbols of all gaps.
-_SYMBOLS = 2**24  # Symbols of all candidates.
+_CANDIDATES = 512  # Fillings that are drawn.
+_SWEEPS = 10  # Times that a gap model draws each symbol.
 _POSITIONS = 2**15  # Positions of the rows of a program, at most.
 _LOGITS = 2**22  # Logits of a step of all these rows, at most.
 
@@ -132,12 +133,10 @@ def parse_gaps(
   for n, part in zip(lengths, parts[1:], strict=True):
     gaps.append(slice(len(ids_T), len(ids_T) + n))
     ids_T = np.concatenate([ids_T, np.full(n, OPEN, np.int32), part])
-  count = config.predict.candidates
-  if not gaps or sum(lengths) > _LONGEST or count * len(ids_T) > _SYMBOLS:
+  if not gaps or sum(lengths) > _LONGEST:
     raise UserError(
       f"{name}: must have gaps, such as {mark}{{5}}, of at most {_LONGEST:,}"
-      f" symbols together, and with config.predict.candidates={count} at most"
-      f" {_SYMBOLS:,} symbols"
+      " symbols together"
     )
   return Question(ids_T, gaps), list(dict.fromkeys(unknown))
 
@@ -197,17 +196,17 @@ def fill_gaps(
     config: of the run, with `config.predict`.
   """
   settings = config.predict
-  rng = np.random.default_rng(settings.seed)
+  rng = np.random.default_rng(config.seed)
   if experiment.filler:
     rows = both_sides_reader(experiment, params)
-    fixed_NT = np.tile(question.ids_T, (settings.candidates, 1))
-    sweeps = gibbs(rows, fixed_NT, settings.sweeps, rng)
+    fixed_NT = np.tile(question.ids_T, (_CANDIDATES, 1))
+    sweeps = gibbs(rows, fixed_NT, _SWEEPS, rng)
     ids_NT = np.unique(np.concatenate(sweeps), axis=0)
     score_N, _ = rows.log_p(ids_NT, ids_NT)
     chance_N = [None] * len(ids_NT)
   else:
     ids_NT, score_N, log_p = forward(
-      experiment, params, question, settings.candidates, rng
+      experiment, params, question, _CANDIDATES, rng
     )
     first_N = np.unique(ids_NT, axis=0, return_index=True)[1]
     ids_NT, score_N = ids_NT[first_N], score_N[first_N]

@@ -212,8 +212,6 @@ def _applied(
   if settings.repetition_penalty is not None:
     penalty = settings.repetition_penalty
     applied.append(decoding.repetition_penalty(penalty, len(symbols)))
-  if settings.min_length:
-    applied.append(decoding.min_length(settings.min_length))
   name, pattern = "pattern", settings.pattern
   if settings.schema is not None:
     name, pattern = "schema", schema.pattern_of(settings.schema)
@@ -296,7 +294,7 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
   config = copy.deepcopy(config)
   settings = config.sample
   # A pattern may need more symbols.
-  settings.update(pattern=None, schema=None, min_length=0, length=_EXCERPT)
+  settings.update(pattern=None, schema=None, length=_EXCERPT)
   symbols = experiment.vocabularies["symbols"]
   ids, _ = prime_ids(symbols, settings.prime, config.data, settings.seed)
   writing = Writing(experiment, None, config, [settings.prime], [ids])

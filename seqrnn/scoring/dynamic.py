@@ -30,6 +30,7 @@ from seqrnn.scoring import metrics
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 DECAYS = (0.0, 1e-3, 1e-2)
+_WINDOW = 20  # Symbols of a segment.
 _FLOOR = 0.1  # e, in units of m.
 _SEGMENTS = 256  # That one call of a program reads.
 _ROWS = 16  # Streams of the training split, for the mean squares.
@@ -38,15 +39,15 @@ _CHOSEN = 1500  # Segments of the validation split, at most.
 
 
 class Rule(NamedTuple):
-  """How parameters follow the text; None: chosen on the validation split.
+  """How parameters follow the text.
 
   Attributes:
     rate: of a step.
     decay: towards the trained parameters.
   """
 
-  rate: float | None = None
-  decay: float | None = None
+  rate: float
+  decay: float
 
 
 class Followed(NamedTuple):
@@ -236,7 +237,7 @@ def evaluate(
   params = jax.device_get(params)  # One device reads the stream.
   reads = [
     build(
-      as_streams(config, settings.dynamic_window, rows),
+      as_streams(config, _WINDOW, rows),
       experiment.vocabularies,
     )
     for rows in (1, _ROWS)
@@ -248,8 +249,7 @@ def evaluate(
     batches = one.batches("validation", 0)[:_CHOSEN]
     return figures(one, segments(one, params, scale, batches, rule))["loss"]
 
-  given = Rule(settings.dynamic_rate, settings.dynamic_decay)
-  rule = chosen(given, loss)
+  rule = chosen(loss)
   batches = one.batches(settings.split, 0)
   static, dynamic = (
     figures(one, segments(one, params, scale, batches, each))
@@ -258,14 +258,10 @@ def evaluate(
   return Followed(rule, static, dynamic)
 
 
-def chosen(given: Rule, loss: Callable[[Rule], float]) -> Rule:
+def chosen(loss: Callable[[Rule], float]) -> Rule:
   """The rule of the lowest loss: the rate, and then the decay."""
-  rate, decay = given
-  if rate is None:
-    first = DECAYS[1] if decay is None else decay
-    rate = min(RATES, key=lambda value: loss(Rule(value, first)))
-  if decay is None:
-    decay = min(DECAYS, key=lambda value: loss(Rule(rate, value)))
+  rate = min(RATES, key=lambda value: loss(Rule(value, DECAYS[1])))
+  decay = min(DECAYS, key=lambda value: loss(Rule(rate, value)))
   return Rule(rate, decay)
 
 

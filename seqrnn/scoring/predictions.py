@@ -24,6 +24,8 @@ _LENGTH = 60  # Characters of a text in a table, at most.
 _TARGETS = 8  # Targets that the text of a Prediction has, at most.
 _NONE = np.empty((0, 0))
 
+SHOWN = 40  # Symbols of each sequence in a table.
+
 
 class Prediction(NamedTuple):
   """The predictions for a text with labels, a window, or a part of a stream.

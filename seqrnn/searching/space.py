@@ -14,6 +14,7 @@ from seqrnn.errors import UserError
 # of 1 - the field.
 Space = dict[str, Any]
 _REST = "1 - "
+_COARSE_SIZE = 64  # The most units of a layer in the coarse search.
 LEARNING_RATE = "optimizer.learning_rate"
 _RANGES = {
   float: ("log_uniform", "uniform", "one_minus_log_uniform"),
@@ -100,7 +101,7 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
     group[key] = value
   if search.method == "coarse" and not model.tied:
     model.parameters = None
-    model.hidden_size = min(model.hidden_size, search.coarse_size)
+    model.hidden_size = min(model.hidden_size, _COARSE_SIZE)
   search.space = ()  # A trial searches nothing.
   search.storage = search.workers = None
   config_lib.expand(config)

@@ -42,7 +42,6 @@ class Search(NamedTuple):
     workdir: of the search.
     space: the fields that are searched, and their distributions.
     study: Optuna's.
-    deadline: the time.time() from which no trial begins.
   """
 
   build: Callable[..., Experiment]
@@ -50,7 +49,6 @@ class Search(NamedTuple):
   workdir: Path
   space: space.Space
   study: optuna.Study
-  deadline: float
 
   def folder(self, number: int) -> Path:
     """The workdir of a trial."""
@@ -113,7 +111,6 @@ def begin(
   build: Callable[..., Experiment],
   config: Config,
   workdir: Path,
-  deadline: float,
 ) -> Search:
   """Opens the search of a workdir; creates its study if there is none.
 
@@ -163,7 +160,7 @@ def begin(
       raise UserError(
         f"{where}: cannot be read ({type(error).__name__}); {remedy}"
       ) from None
-  return Search(build, config, workdir, parsed, study, deadline)
+  return Search(build, config, workdir, parsed, study)
 
 
 def _fixed(search: Search, before: list[FrozenTrial]) -> dict[str, Any] | None:
@@ -227,12 +224,7 @@ def claim(search: Search) -> tuple[Trial, files.Lock] | None:
           if resumed is not None:
             return resumed, lock
           lock.close()
-    symbols = sum(trial.user_attrs.get("symbols", 0) for trial in trials)
-    if (
-      len(trials) >= settings.trials
-      or symbols >= (settings.symbols or math.inf)
-      or not _set_sampler(search, trials)
-    ):
+    if len(trials) >= settings.trials or not _set_sampler(search, trials):
       return None
     trial = search.study.ask()
     lock = _lock(search.folder(trial.number))

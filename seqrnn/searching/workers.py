@@ -36,7 +36,7 @@ def train_trials(search: Search, show: Callable[[], None]):
   """
   search = search._replace(build=_share(search.build))
   with signals.catch_signals() as caught:
-    while time.time() < search.deadline:
+    while True:
       if caught:
         raise Interrupted("", 128 + caught[0])
       claimed = study.claim(search)
@@ -111,7 +111,7 @@ def run_workers(search: Search, count: int, show: Callable[[], None]):
   """
   context = multiprocessing.get_context("spawn")
   failures = context.SimpleQueue()
-  shared = search.build, search.config, search.workdir, search.deadline
+  shared = search.build, search.config, search.workdir
   workers = []
   with signals.catch_signals() as caught:
     for index in range(count):

@@ -290,7 +290,7 @@ def test_a_workdir_names_no_place_to_write_to_and_its_input_is_shown(
   ignored, *lines = capfd.readouterr().err.splitlines()
   assert ignored == (
     f"w/{record}: ignored, only flags and --config set them: detect.output,"
-    " detect.port, detect.address, detect.state, search.storage"
+    " detect.port, search.storage"
   )
   assert lines == [
     f"w/{record}: input {line.format(tmp_path)}" for line in shown
@@ -310,7 +310,7 @@ def test_a_workdir_names_no_place_to_write_to_and_its_input_is_shown(
   config, _ = resolve(
     "--config=own.json", "--config.detect.port=2", "--workdir=v"
   )
-  assert (config.detect.output, config.detect.port) == ("o", 2)
+  assert (config.detect.output, config.detect.port) == ("o", "2")
   (tmp_path / "saved.json").write_bytes(config_lib.encoded(config))
   saved = config_lib.flat(json.loads((tmp_path / "saved.json").read_text()))
   assert not written & saved.keys() and "detect.labels" in saved
@@ -318,8 +318,9 @@ def test_a_workdir_names_no_place_to_write_to_and_its_input_is_shown(
     config_lib.encoded(config, recorded=False)
   )  # For --config.
   assert written <= config_lib.flat(printed).keys()
-  assert "config.detect.port=2: has no effect with --mode=train; the modes" in (
-    capfd.readouterr().err
+  assert (
+    "config.detect.port='2': has no effect with --mode=train; the modes"
+    in (capfd.readouterr().err)
   )
 
 
@@ -340,7 +341,7 @@ def test_home_is_one_place_wherever_a_path_is_typed(tmp_path, monkeypatch):
   (tmp_path / "w" / "config.json").write_text(json.dumps(fields))
   for flags in (["--mode=detect"], ["--mode=detect", "--follow"]):
     config, workdir = resolve(
-      "--workdir=~/w", *flags, "--config.detect.state=~/s"
+      "--workdir=~/w", *flags, "--config.detect.output=~/s"
     )
     assert feedback.state_folder(config, workdir) == tmp_path / "s"
     assert config.data.path == f"{tmp_path}/x"

@@ -139,7 +139,7 @@ def test_kills_at_random_moments(shop, expected, start, tmp_path):
   log = Log(tmp_path / "app.log", draw)
   flags = [
     *("--mode=detect", "--follow", f"--config.detect.input={log.path}"),
-    f"--config.detect.state={folder}",
+    f"--config.detect.output={folder}",
   ]
   begun = 0
 

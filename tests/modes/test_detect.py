@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import csv
-import gzip
 import io
 import json
 import math
@@ -38,6 +37,7 @@ from seqrnn.logs.detect import (
   tables,
 )
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
+from seqrnn.logs.detect.detector import UNKNOWN_NATS
 from seqrnn.modes import detect
 from seqrnn.reporting import alarms
 from seqrnn.runtime import files
@@ -58,7 +58,6 @@ FIELDS = {
   "train.epochs": 5,
   "detect.folds": 2,
   "detect.rate": 0.02,
-  "detect.event_rate": 0.005,
   "detect.top_k": 2,
   "detect.bootstrap": 10,
 }
@@ -113,7 +112,7 @@ def oracle(workdir, names=None):
   """A function from the text of a session to the surprisals of its events.
 
   Events that are not among the `names` are read as unknown, and are as
-  surprising as `detect.unknown`.
+  surprising as UNKNOWN_NATS.
   """
   run = experiments.load(workdir)
   symbols = run.experiment.vocabularies["symbols"]
@@ -213,7 +212,7 @@ def test_events_are_told_with_their_place_and_what_is_likelier(home):
   assert [row["position"] for row in session] == list("012345")
   unknown = session[3]
   assert unknown["rank"] == "" and unknown["in_top_k"] == "0"
-  assert float(unknown["nats"]) == config.detect.unknown
+  assert float(unknown["nats"]) == UNKNOWN_NATS
   assert unknown["event_1"] in ("a", "e") and unknown["flag"] == "1"
   for row in rows:
     nats, chance = float(row["nats"]), float(row["probability"])
@@ -421,16 +420,14 @@ def normal_of(scores, nll, settings):
   return calibration.normal_scores(arrays, settings)
 
 
-@pytest.mark.parametrize("by_default", [True, False])
-def test_an_event_never_seen_is_flagged_whatever_its_surprisal(by_default):
+def test_an_event_never_seen_is_flagged_whatever_its_surprisal():
   settings = base.get_config().detect
-  settings.flag_unknown = by_default
   nll, rank = np.array([1.0, 20.0, 2.0]), np.array([1, UNRANKED, 3])
   scored = scores_of(nll, rank, [0, 2, 3], np.zeros(2))
   # Calibration met unknown events itself: no surprisal is above the threshold.
   normal = normal_of(np.zeros(9), np.full(2000, 20.0), settings)
   odd = decision.decide(scored, normal, settings).event_flags
-  assert odd.tolist() == [False, by_default, False]
+  assert odd.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("rule", ["rate", "events", "budget", "bh", "topk"])
@@ -438,7 +435,6 @@ def test_rules(rule):
   rng = np.random.default_rng(0)
   settings = base.get_config().detect
   settings.update({"rule": rule, "budget": 7, "top_k": 3, "rate": 0.1})
-  settings.update({"event_rate": 0.02, "false_share": 0.2})
   sizes = rng.integers(0, 6, 80)
   bounds = np.concatenate([[0], np.cumsum(sizes)])
   nll, rank = rng.exponential(2, sizes.sum()), rng.integers(1, 5, sizes.sum())
@@ -518,21 +514,6 @@ def test_short_normal_sessions_have_no_part_in_a_calibration():
   assert found["event_counts"].tolist() == [2, 2, 1, 1] * 2
 
 
-def test_events_of_all_sessions_as_packed_lines_of_json(home, again):
-  folder, config, _ = home
-  found = again(events="all", format="jsonl.gz")
-  with gzip.open(folder / "run/detect/events.jsonl.gz", "rt") as file:
-    rows = [json.loads(line) for line in file]
-  assert len(rows) == len(found.sessions.ids) + len(found.sessions.names)
-  texts = {}
-  for row in rows:
-    texts.setdefault(row["session"], []).append(row["event"])
-  assert " ".join(texts["bad.txt:5"]) == "a b d <end>"
-  assert isinstance(rows[0]["nats"], float)
-  with gzip.open(folder / "run/detect/sessions.jsonl.gz", "rt") as file:
-    assert len(file.readlines()) == len(found.sessions.names)
-
-
 def test_anomalies_put_in_are_found_by_kind(home, again):
   folder, _, _ = home
   again(path=str(folder / "good.txt"), anomalous_path=None, inject=0.2)
@@ -557,7 +538,7 @@ def test_anomalies_put_in_are_found_by_kind(home, again):
 def test_what_an_earlier_detection_has_written_goes(home, again):
   folder, _, _ = home
   where = folder / "run/detect"
-  again(events="all", format="jsonl.gz")
+  again(events="all")
   users = {"notes.txt", "sessions.parquet", "report.pdf"}
   for name in users:
     (where / name).write_text("of the user")
@@ -701,10 +682,9 @@ def test_what_cannot_be_is_refused_before_folds_are_trained(
   assert not (home[0] / "run/folds/1-of-3").exists()
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl.gz"])
-def test_a_detection_from_python(form, home, capsys):
+def test_a_detection_from_python(home, capsys):
   folder, config, found = home
-  settings = {"path": config.detect.path, "format": form}
+  settings = {"path": config.detect.path}
   settings["anomalous_path"] = config.detect.anomalous_path
   settings = {f"detect.{name}": value for name, value in settings.items()}
   one = seqrnn.detect(workdir=folder / "run", verbose=False, **settings)
@@ -724,16 +704,15 @@ def test_a_detection_from_python(form, home, capsys):
         else:
           assert float(text) == value, key
   np.testing.assert_allclose(one.sessions["p_value"], found.p[which], 1e-5)
-  assert one.report["config"]["detect"]["format"] == form
 
 
 def test_tables_of_an_earlier_or_no_detection(tmp_path):
   assert len(tables.read(tmp_path, "events")) == 0
-  (tmp_path / "sessions.jsonl").write_text('{"session": "1"}\n{')
-  with pytest.raises(UserError, match="sessions.jsonl: must be a table"):
+  (tmp_path / "sessions.csv").write_text("session,combined\n1\n")
+  with pytest.raises(UserError, match="sessions.csv: must be a table"):
     tables.read(tmp_path, "sessions")
-  content = '{"session": "1", "combined": "inf"}\n{"session": "inf"}\n'
-  (tmp_path / "sessions.jsonl").write_text(content)
+  content = "session,combined\n1,inf\ninf,\n"
+  (tmp_path / "sessions.csv").write_text(content)
   found = tables.read(tmp_path, "sessions")
   assert found["session"].tolist() == ["1", "inf"]
   assert found["combined"][0] == np.inf and np.isnan(found["combined"][1])

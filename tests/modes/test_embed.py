@@ -1,14 +1,12 @@
 """embed: files of vectors and of what they are, written in pieces."""
 
 import csv
-import sys
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import experiments
-from seqrnn import program
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.modes import embed
@@ -96,43 +94,12 @@ def test_the_vocabulary(run):
   assert names[: len(RESERVED)] == list(RESERVED)
 
 
-def test_a_table_of_parquet_replaces_both_files(run, monkeypatch):
-  arrow = pytest.importorskip("pyarrow.parquet")
-  vectors, rows = embedded(run)
-  monkeypatch.setattr(embed, "_NUMBERS", 10)
-  run.config.embed.format = "parquet"
-  path = embed.run(experiments.build, run.config, run.workdir)
-  run.config.embed.format = "npz"
-  assert not path.with_suffix(".npz").exists()
-  table = arrow.read_table(path)
-  assert arrow.ParquetFile(path).num_row_groups >= 1
-  found = table.to_pydict()
-  np.testing.assert_array_equal(np.array(found.pop("vector")), vectors)
-  for n, row in enumerate(rows):
-    assert {k: str(v[n]) for k, v in found.items()} == row
-
-
-def test_a_package_that_is_missing_is_one_line(run, monkeypatch, capfd):
-  monkeypatch.setitem(sys.modules, "pyarrow", None)
-  flags = [f"--workdir={run.workdir}", "--config.embed.format=parquet"]
-  assert program.main(["run.py", "--mode=embed", *flags]) == 2
-  assert capfd.readouterr().err.splitlines()[-1] == (
-    "error: config.embed.format='parquet': there is no pyarrow; it needs pip"
-    " install pyarrow (extra parquet)"
-  )
-
-
 def test_a_file_that_is_missing_is_refused(run):
   with pytest.raises(UserError, match=r"config\.embed\.path='/none'"):
     embedded(run, path="/none")
 
 
-@pytest.mark.parametrize("format", ["npz", "parquet"])
-def test_memory_does_not_grow_with_the_input(tmp_path, format, monkeypatch):
-  if format == "parquet":
-    pytest.importorskip("pyarrow.parquet")
-  monkeypatch.setattr(embed, "_NUMBERS", 1000)
-  write = getattr(embed, f"_write_{format}")
+def test_memory_does_not_grow_with_the_input(tmp_path):
 
   def blocks(count):
     for n in range(count):
@@ -140,7 +107,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path, format, monkeypatch):
 
   def peak(count):
     tracemalloc.start()
-    write(tmp_path / f"v.{format}", Vectors(100 * count, blocks(count)))
+    embed._write(tmp_path / "v.npz", Vectors(100 * count, blocks(count)))
     found = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return found

@@ -67,7 +67,6 @@ def test_a_wrong_symbol_is_the_most_surprising(trained):
 def test_a_split_is_predicted_and_written(trained, capsys):
   config = trained.config
   config.predict.sequences = 2
-  config.predict.symbols = 3
   predict.run(experiments.build, config, trained.workdir)
   with (trained.workdir / "predictions.csv").open(newline="") as file:
     found = list(csv.DictReader(file))
@@ -97,7 +96,6 @@ def test_a_language_model_predicts_the_end_of_a_text(tmp_path, capsys):
 def test_gaps_with_lengths_are_filled(trained, capsys):
   config = trained.config
   config.predict.text = "abc_{3}gh_bcd"
-  config.predict.candidates, config.predict.sweeps = 64, 2
   found = predict.run(experiments.build, config, trained.workdir)
   out = capsys.readouterr().out
   assert "filled: abcdefghabcd" in out and "pseudo log p" in out
@@ -109,7 +107,7 @@ def test_gaps_with_lengths_are_filled(trained, capsys):
   scores = [float(row["score_nats"]) for row in (first, *others)]
   np.testing.assert_allclose(scores, [one.score for one in found], rtol=1e-4)
   config.predict.text = None
-  assert trained.fill("abc_{3}gh_bcd", candidates=64, sweeps=2) == found
+  assert trained.fill("abc_{3}gh_bcd") == found
   [best] = trained.fill("abcd_fgh", top_k=1)
   [_, _, _, _, target, *_] = trained.predict("abcd_fgh")[0].likely
   assert best.gaps == [target[0]] == ["e"]

@@ -52,8 +52,6 @@ def trained(tmp_path_factory):
     "detect.path": str(folder / "log.txt"),
     "detect.scores": "max",
     "detect.contamination": 0.0,
-    "detect.baselines": False,
-    "detect.reviewed": 30,
     "detect.bootstrap": 0,
     "detect.events": "none",
   }

@@ -174,16 +174,6 @@ def test_no_n_gram_comes_twice(n):
   assert forbidden and (yielded or n > 1)
 
 
-def test_the_end_comes_after_the_minimum_length():
-  _, symbols_BT, logits_TBV = random_run(0)
-  found = run(decoding.min_length(3), symbols_BT, symbols_BT, logits_TBV)
-  for t, found_BV in enumerate(found):
-    expected_BV = logits_TBV[t].copy()
-    if t < 3:
-      expected_BV[:, END] = -np.inf
-    np.testing.assert_array_equal(found_BV, expected_BV)
-
-
 def stopped(text, stops, begin):
   """Character by character: the text, and the place after the stop text."""
   for end in range(begin + 1, len(text) + 1):

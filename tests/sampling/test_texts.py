@@ -104,8 +104,6 @@ def test_the_end_is_held_back(run):
     assert len(one.text) == one.symbols - 1
     expected = log_p(eager, one.text, one.symbols, ended=True)
     assert one.log_prob == pytest.approx(expected, rel=1e-4)
-  long = drawn(eager, length=40, streams=4, min_length=9)
-  assert all(len(one.text) >= 9 for one in long)
 
 
 def test_repeats_are_not_drawn(run):
@@ -232,7 +230,6 @@ def test_settings_that_are_refused(run, tmp_path):
     ({"stop": "a", "pattern": "b"}, "a match ends by itself"),
     ({"pattern": 5}, "sample.pattern=5: must be a text, or none"),
     ({"pattern": "a", "schema": "b.json"}, "set one of the two; a schema"),
-    ({"min_length": 9, "length": 8}, "the minimum must not exceed the length"),
     ({"no_repeat": 2, "length": 2**30}, "at most 2\\*\\*24 symbols"),
     ({"prompts": "x", "prime": "a"}, "set one of the two"),
     ({"min_p": 0.0}, "must be above 0 and at most 1"),

@@ -4,12 +4,12 @@ from seqrnn.config.field import (
   BELOW_1,
   COLUMN,
   COUNT,
+  CUT,
   FOLD,
   HEADER,
+  KEYS,
   NATURAL,
   NOT_EMPTY,
-  ONE_GROUP,
-  POSITIVE,
   READ,
   SWITCH,
   TEXT,
@@ -141,21 +141,13 @@ DATA = group(
     " does not fit, as of a stack trace, is joined to the line before; colours"
     " are removed. Empty: as data.log_header says, each line an event.",
   ),
-  log_message=optional(
+  log_keys=optional(
     str,
-    TEXT,
-    "The key of the content in JSON lines, as 'body.text', or an attribute.",
+    KEYS,
+    "The keys of JSON lines, where their programs use unusual ones, as"
+    " message=body.text,time=ts,level=severity. The level is part of the event."
+    " A key names an attribute, too.",
     JSON,
-  ),
-  log_time=optional(str, TEXT, "The key of the time in JSON lines.", JSON),
-  log_level=optional(
-    str,
-    TEXT,
-    "The key of the level in JSON lines, which is then part of the event.",
-    JSON,
-  ),
-  log_session_key=optional(
-    str, TEXT, "The key of the session in JSON lines.", JSON
   ),
   log_header=optional(
     str,
@@ -165,23 +157,12 @@ DATA = group(
   ),
   log_session=optional(
     str,
-    ONE_GROUP,
-    r"A regular expression whose group is the session of a line, such as"
-    r" (blk_-?\d+). If it, data.log_gap and data.log_lines are empty, a file is"
-    r" one session.",
-  ),
-  log_gap=optional(
-    float, POSITIVE, "Seconds without a line that separate sessions of a log."
-  ),
-  log_lines=optional(
-    int, COUNT, "The number of lines in each session of a log."
-  ),
-  log_codes=Field(
-    True,
-    SWITCH,
-    "Status codes in a log, such as 404 after 'HTTP/1.1' or 'status:', tell"
-    " events apart; False: they are values, as other numbers are.",
-    ({"data.unit": ("log",)},),
+    CUT,
+    r"How a log is cut into sessions: a regular expression whose group is the"
+    r" session of a line, such as (blk_-?\d+); key=request_id, the key of the"
+    r" session in JSON lines; gap=60, a session ends after so many seconds"
+    r" without a line; lines=100, so many lines are a session. Empty: a file"
+    r" is one session.",
   ),
   errors=Field(
     "strict",

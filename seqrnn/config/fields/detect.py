@@ -5,18 +5,17 @@ from seqrnn.config.field import (
   BETWEEN_0_1,
   COUNT,
   FOLDS,
+  LISTENS,
   MASKED,
   NATURAL,
   NOT_EMPTY,
   NOT_NEGATIVE,
   READ,
   SECRETS,
-  SWITCH,
   TEXT,
   WRITTEN,
   Field,
   choice,
-  integer,
   optional,
 )
 from seqrnn.config.fields.conditions import DETECTION, group
@@ -48,12 +47,6 @@ DETECT = group(
     "The labels of normal sessions, separated by commas. Case is ignored, and"
     " equal numbers are one label.",
   ),
-  anomalous_labels=Field(
-    "1,true,yes,anomaly,anomalous,abnormal,attack,positive,malicious",
-    TEXT,
-    "The labels of anomalous sessions. A label in neither list counts as"
-    " anomalous, with a warning unless this list is empty.",
-  ),
   inject=Field(
     0.0,
     BELOW_1,
@@ -65,17 +58,6 @@ DETECT = group(
     TEXT,
     "The head that scores an event. forward: from the events before it. A gap"
     " model has also backward, from the events after it, and joint, from both.",
-  ),
-  unknown=Field(
-    20.0,
-    NOT_NEGATIVE,
-    "The minimum surprisal, in nats, of an event that training has not seen.",
-  ),
-  flag_unknown=Field(
-    True,
-    SWITCH,
-    "Flag every event that training has not seen, whatever its surprisal and"
-    " the threshold are.",
   ),
   idle=optional(
     float,
@@ -99,12 +81,6 @@ DETECT = group(
     " Empty: max, mean and count_vector, unless others clearly rank anomalies"
     " injected into normal sessions better.",
   ),
-  combine=Field(
-    "fisher",
-    choice("min", "fisher"),
-    "The combination of detect.scores. min: the least p-value. fisher: the"
-    " product of the p-values.",
-  ),
   folds=Field(
     4,
     FOLDS,
@@ -118,46 +94,30 @@ DETECT = group(
     "The largest share of sessions left out of the calibration as anomalous."
     " They are left out only if their surprisals form a second mode.",
   ),
-  reviewed=Field(
-    50, COUNT, "The number of sessions that --mode=review asks about."
-  ),
   rule=Field(
     "rate",
     choice("rate", "events", "budget", "bh", "topk"),
     "The rule that flags sessions. rate: by their score, at the false-alarm"
-    " rate detect.rate. events: if an event is flagged at detect.event_rate."
-    " budget: the detect.budget highest scores. bh: so that a share of"
-    " detect.false_share of the flagged sessions is normal (Benjamini &"
-    " Hochberg 1995). topk: if an event is not among the detect.top_k most"
-    " likely events (DeepLog).",
+    " rate detect.rate. events: if an event is flagged, at the rate detect.rate"
+    " of events. budget: the detect.budget highest scores. bh: so that a share"
+    " of detect.rate of the flagged sessions is normal (Benjamini & Hochberg"
+    " 1995). topk: if an event is not among the detect.top_k most likely events"
+    " (DeepLog).",
   ),
-  rate=Field(0.005, BETWEEN_0_1, "The false-alarm rate of sessions."),
-  event_rate=Field(0.001, BETWEEN_0_1, "The false-alarm rate of events."),
+  rate=Field(0.005, BETWEEN_0_1, "The rate of detect.rule."),
   budget=Field(
     100,
     COUNT,
     "The number of sessions to flag; equal sessions count once.",
     (DETECTION | {"detect.rule": ("budget",)},),
   ),
-  false_share=Field(
-    0.1,
-    BETWEEN_0_1,
-    "The expected share of normal sessions among the flagged sessions.",
-    (DETECTION | {"detect.rule": ("bh",)},),
-  ),
   top_k=Field(
     9, COUNT, "An event that is not among the k most likely events is a miss."
   ),
-  baselines=Field(True, SWITCH, "Also compute the scores of the baselines."),
   events=Field(
     "flagged",
     choice("flagged", "all", "none"),
     "The sessions whose events are written.",
-  ),
-  format=Field(
-    "csv",
-    choice("csv", "jsonl", "csv.gz", "jsonl.gz"),
-    "The format of the files of sessions and events.",
   ),
   bootstrap=Field(
     200, NATURAL, "The number of bootstrap samples for confidence intervals."
@@ -172,9 +132,10 @@ DETECT = group(
   output=optional(
     str,
     NOT_EMPTY,
-    "The folder of the tables that Spark writes, as Spark names it. Empty:"
-    " detect-spark in the workdir.",
-    DETECTION | {"detect.engine": ("spark",)},
+    "The folder of the tables that Spark writes, as Spark names it; empty:"
+    " detect-spark in the workdir. Of --follow without Spark the folder of its"
+    " state: open sessions, the position in the input, and alarms.jsonl; empty:"
+    " follow in the workdir.",
     place=WRITTEN,
   ),
   follow=Field(
@@ -196,13 +157,6 @@ DETECT = group(
     " begin or from where it was stopped. Without it, standard input.",
     place=READ,
   ),
-  state=optional(
-    str,
-    NOT_EMPTY,
-    "The folder of the state of --follow: open sessions, the position in the"
-    " input, and alarms.jsonl. Without it, the folder follow in the workdir.",
-    place=WRITTEN,
-  ),
   followed=Field(
     100_000,
     COUNT,
@@ -210,17 +164,12 @@ DETECT = group(
     " session whose last event is oldest ends.",
   ),
   port=optional(
-    int,
-    integer(0, 65_535, "0 to 65,535"),
+    str,
+    LISTENS,
     "The port at which --follow shows its figures to Prometheus (/metrics) and"
-    " to probes (/healthz). 0: any free one, which it names. Empty: none.",
-    place=WRITTEN,
-  ),
-  address=Field(
-    "127.0.0.1",
-    NOT_EMPTY,
-    "The address of detect.port; 0.0.0.0 lets other machines read the figures,"
-    " which have no password.",
+    " to probes (/healthz), on this machine alone. 0: any free one, which it"
+    " names. With an address before it, as 0.0.0.0:9464, other machines read"
+    " the figures, which have no password. Empty: none.",
     place=WRITTEN,
   ),
   redact=Field(

@@ -3,8 +3,6 @@
 from seqrnn.config.field import (
   ABOVE_0,
   COUNT,
-  FRACTION,
-  NATURAL,
   NOT_EMPTY,
   PENALTY,
   READ,
@@ -16,18 +14,15 @@ from seqrnn.config.field import (
   TEXT,
   Field,
   choice,
-  integer,
   optional,
 )
 from seqrnn.config.fields.conditions import (
   DETECTION,
-  DYNAMIC,
   NEXT_SYMBOL,
   SAMPLED,
   SAMPLED_TEXT,
   STATES,
   group,
-  task,
 )
 
 EVALUATE = group(
@@ -39,26 +34,6 @@ EVALUATE = group(
     "Also evaluate with parameters that follow the text (dynamic evaluation,"
     " Krause et al. 2018): each segment is scored, and then learned from.",
     (NEXT_SYMBOL,),
-  ),
-  dynamic_window=Field(
-    20,
-    integer(1, 10_000, "1 to 10,000"),
-    "The symbols of a segment of dynamic evaluation.",
-    (DYNAMIC,),
-  ),
-  dynamic_rate=optional(
-    float,
-    FRACTION,
-    "The rate of a step of dynamic evaluation. Empty: chosen on the validation"
-    " split.",
-    DYNAMIC,
-  ),
-  dynamic_decay=optional(
-    float,
-    FRACTION,
-    "The decay of the parameters towards the trained ones at each step. Empty:"
-    " chosen on the validation split.",
-    DYNAMIC,
   ),
 )
 
@@ -85,27 +60,11 @@ PREDICT = group(
     " length, as _{5}; a language model fills only these.",
     (DETECTION,),
   ),
-  candidates=Field(
-    512,
-    integer(1, 10_000_000, "1 to 10,000,000"),
-    "The number of fillings that are drawn for gaps.",
-    (DETECTION,),
-  ),
-  sweeps=Field(
-    10,
-    integer(1, 10_000, "1 to 10,000"),
-    "The number of times that a gap model draws each symbol of the gaps anew.",
-    (task("gap_model"),),
-  ),
-  seed=Field(0, SEED, "The seed of the fillings that are drawn.", (DETECTION,)),
   top_k=Field(5, COUNT, "The number of most likely predictions to show."),
   sequences=Field(
     3,
     COUNT,
     "The number of sequences of a split to predict, and of a file to show.",
-  ),
-  symbols=Field(
-    40, COUNT, "The number of symbols of each sequence in the table."
   ),
 )
 
@@ -196,12 +155,6 @@ SAMPLE = group(
     " unless no other symbol is allowed.",
     *SAMPLED_TEXT,
   ),
-  min_length=Field(
-    0,
-    NATURAL,
-    "The end symbol is not drawn before this many symbols.",
-    SAMPLED_TEXT,
-  ),
   stop=optional(
     str,
     STOPS,
@@ -211,12 +164,6 @@ SAMPLE = group(
     *SAMPLED_TEXT,
   ),
   seed=Field(0, SEED, "The seed of the draws.", SAMPLED),
-  tempo=Field(
-    120,
-    integer(4, 10_000, "4 to 10,000"),  # The limits of MIDI.
-    "Frames a minute of music.",
-    (task("polyphony"),),
-  ),
 )
 
 EMBED = group(
@@ -228,7 +175,6 @@ EMBED = group(
     " symbols: each symbol of a text, in its context. vocabulary: each symbol"
     " of the vocabulary, its embedding.",
   ),
-  split=Field("test", SPLIT, "The split to read.", (STATES,)),
   path=optional(
     str,
     TEXT,
@@ -248,22 +194,6 @@ EMBED = group(
     "The vector of a text. last: the state after the last step of each"
     " direction. mean, max: over the symbols.",
     ({"embed.of": ("texts",)},),
-  ),
-  format=Field(
-    "npz",
-    choice("npz", "parquet"),
-    "npz: an array of vectors, and a table in CSV with what each row is."
-    " parquet: one table of both (extra `parquet`).",
-  ),
-)
-
-REPORT = group(
-  "report",
-  beside=Field(
-    "",
-    TEXT,
-    "The workdirs to compare with, separated by commas.",
-    place=READ,
   ),
 )
 

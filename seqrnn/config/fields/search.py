@@ -2,8 +2,6 @@
 
 from seqrnn.config.field import (
   COUNT,
-  POSITIVE,
-  SIZE,
   TEXT,
   WRITTEN,
   Field,
@@ -24,17 +22,7 @@ SEARCH = group(
     " rate, from 1 down by factors of ten until the loss stops improving, then"
     " three times and a third of the best value (Greff et al. 2017).",
   ),
-  coarse_size=Field(
-    64,
-    SIZE,
-    "The maximum hidden size of a trial.",
-    ({"search.method": ("coarse",)},),
-  ),
   trials=Field(40, COUNT, "The maximum number of trials."),
-  minutes=optional(float, POSITIVE, "Minutes after which no trial starts."),
-  symbols=optional(
-    int, COUNT, "The training symbols after which no trial starts."
-  ),
   pruning=Field(
     "median",
     choice("median", "hyperband", "none"),

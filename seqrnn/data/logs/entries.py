@@ -325,7 +325,7 @@ def check(seen: Seen, source: str, form: Form):
   """
   if seen.unfit and not seen.fits:
     field = "log_header" if form.log_header is not None else "log_format"
-    raise misfit(source, form, field, seen.unfit)
+    raise misfit(source, field, getattr(form, field), seen.unfit)
 
 
 def summarize(seen: Seen, source: str, form: Form, report: Report | None):
@@ -345,13 +345,12 @@ def summarize(seen: Seen, source: str, form: Form, report: Report | None):
 
 
 def misfit(
-  source: str, form: Form, field: str, entries: list[Entry]
+  source: str, field: str, value: str | None, entries: list[Entry]
 ) -> UserError:
   """The error for an expression or a format that fits no line."""
   lines = (f"line {one.number} is {shown(one.text)!r}" for one in entries)
   return UserError(
-    f"data.{field}={getattr(form, field)!r}: fits no line of {source};"
-    f" {', '.join(lines)}"
+    f"data.{field}={value!r}: fits no line of {source}; {', '.join(lines)}"
   )
 
 

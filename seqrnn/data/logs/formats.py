@@ -126,6 +126,11 @@ class Form(NamedTuple):
   log_session_key: str | None = None
 
   @property
+  def consecutive(self) -> bool:
+    """Whether sessions do not overlap."""
+    return self.log_gap is not None or self.log_lines is not None
+
+  @property
   def names_sessions(self) -> bool:
     """Whether a line of the log names its session."""
     return self.log_session is not None or self.log_session_key is not None
@@ -139,7 +144,7 @@ class Parts(NamedTuple):
     timestamp: as written.
     times: what may be the whole time, the most likely first.
     label: as written; empty: none.
-    session: the value of `data.log_session_key`; empty: none.
+    session: the value of the key of the session; empty: none.
     record: the part of the line that these are parts of; empty: all of it.
     places: the first character and the end of the content in the line, or of
       two parts of it that a space joins; empty: the line is JSON.

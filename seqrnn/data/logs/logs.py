@@ -9,10 +9,11 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn.config.field import keys_of_json, session_cut
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus
 from seqrnn.data.logs import entries, formats, rotation
@@ -33,14 +34,31 @@ from seqrnn.data.sources.cache import Reading
 from seqrnn.errors import UserError
 
 _NO_TIME = (
-  "is no time that data.log_gap knows: ISO 8601, syslog's, seconds since 1970"
-  " and others; data.log_header says where the time is"
+  "is no time that data.log_session=gap knows: ISO 8601, syslog's, seconds"
+  " since 1970 and others; data.log_header says where the time is"
 )
+
+
+# As `session_cut` calls the ways to cut a log -> the attribute of a form.
+_CUTS = {
+  "pattern": "log_session",
+  "key": "log_session_key",
+  "gap": "log_gap",
+  "lines": "log_lines",
+}
 
 
 def form(data: Config) -> Form:
   """The form that the fields of `data` give."""
-  return Form(*(data[name] for name in Form._fields))
+  values: dict[str, Any] = {
+    name: data[name] for name in ("errors", "log_header", "log_format")
+  }
+  if data.log_session is not None:
+    kind, value = session_cut(data.log_session)
+    values[_CUTS[kind]] = value
+  pairs = keys_of_json(data.log_keys or "")
+  values |= {f"log_{name}": key for name, key in pairs.items()}
+  return Form(**values)
 
 
 class Event(NamedTuple):
@@ -72,7 +90,7 @@ def read(sources: list[Source], form: Form) -> Corpus:
 
   Raises:
     UserError: `data.log_header` or `data.log_session` fits no line of a file
-      that has lines; or a time is missing that `data.log_gap` needs.
+      that has lines; or a time is missing that a gap needs.
   """
   return cache.open_corpus(
     sources, ["log", *form], lambda: _parse(sources, form)
@@ -189,7 +207,7 @@ def events(
     report: called with what a person should know of the log; None: it is a
       stream.
     leave_out: called with the number and the fault of a line without the time
-      that `data.log_gap` needs; None: such a line is refused.
+      that a gap needs; None: such a line is refused.
     seen: as of `entries.read`.
 
   Raises:
@@ -229,9 +247,8 @@ def check(seen: Seen, source: str, form: Form):
     UserError: as `read`.
   """
   if seen.first and seen.alone == seen.entries:
-    named = form.log_session is not None
-    field = "log_session" if named else "log_session_key"
-    raise entries.misfit(source, form, field, [seen.first])
+    way = form.log_session or f"key={form.log_session_key}"
+    raise entries.misfit(source, "log_session", way, [seen.first])
 
 
 def summarize(seen: Seen, source: str, report: Callable[[str], None] | None):

@@ -17,13 +17,13 @@ from seqrnn.data.logs.sessions import Sessions
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import folds, inputs, records
+from seqrnn.logs.detect.baselines import BASELINES
 from seqrnn.logs.detect.choice import Choice, Combination, Judged, choose
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration, combine
 from seqrnn.logs.detect.detector import (
   Detector,
   SessionScores,
   combined_names,
-  fitted_names,
   load_detector,
   round_scores,
 )
@@ -166,7 +166,7 @@ def _key(
   return json.dumps(
     {
       "version": 2,  # Of the arrays.
-      "scores": sorted(fitted_names(settings)),
+      "scores": sorted(BASELINES),
       "vocabulary": zlib.crc32((workdir / folds.VOCABULARY).read_bytes()),
       **{split: facts(split)["crc32"] for split in ("train", "validation")},
       **{n: v for n, v in fields.items() if n.startswith(config_lib.TRAINING)},
@@ -291,7 +291,7 @@ def normal_scores(
     choice = choose(_judged(half, *_by_name(half)))
   else:
     given = tuple(combined_names(settings))
-    choice = Choice(Combination(given, settings.combine))
+    choice = Choice(Combination(given, "fisher"))
   return of_choice(arrays, selection, choice)
 
 

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from seqrnn.config.field import Config
+
+_EVENT_RATE = 0.001  # The false-alarm rate of events; see `event_rate`.
 _TAIL = 0.05  # The share of the normal scores that is the tail.
 _MIN_TAIL = 10  # Scores in the tail, at least.
 
@@ -165,6 +168,11 @@ def benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:
   positive (Bates et al. 2023).
   """
   return stats.false_discovery_control(p) <= rate
+
+
+def event_rate(settings: Config) -> float:
+  """The false-alarm rate of events, by `config.detect`."""
+  return settings.rate if settings.rule == "events" else _EVENT_RATE
 
 
 def combine(neg_log_p: list[np.ndarray], how: str) -> np.ndarray:

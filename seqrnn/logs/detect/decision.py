@@ -23,7 +23,11 @@ from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.logs.detect import redaction
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
-from seqrnn.logs.detect.conformal import benjamini_hochberg, is_flagged
+from seqrnn.logs.detect.conformal import (
+  benjamini_hochberg,
+  event_rate,
+  is_flagged,
+)
 from seqrnn.logs.detect.detector import Detector, SessionScores, round_scores
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.scoring.scoring import UNRANKED
@@ -120,7 +124,7 @@ def decide(
       flags[order[~short[order]][: settings.budget]] = True
     case "bh":
       tested = np.repeat(p[~short], scored.counts[~short])
-      rejected = tested[benjamini_hochberg(tested, settings.false_share)]
+      rejected = tested[benjamini_hochberg(tested, settings.rate)]
       flags = p <= rejected.max(initial=0)
     case _:  # events, topk
       flags = flagged > 0
@@ -162,10 +166,10 @@ def flag_events(p: Any, rank: Any, settings: Config) -> Any:
     rank: 1 plus the number of likelier events; UNRANKED for unknown events [N].
     settings: of `config.detect`.
   """
-  flags = is_flagged(p, settings.event_rate)
+  flags = is_flagged(p, event_rate(settings))
   if settings.rule == "topk":
     flags = rank > settings.top_k
-  return flags | (rank == UNRANKED) if settings.flag_unknown else flags
+  return flags | (rank == UNRANKED)
 
 
 def find_anomalies(

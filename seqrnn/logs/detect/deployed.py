@@ -36,7 +36,7 @@ from seqrnn.logs.detect.calibration import (
   NormalScores,
 )
 from seqrnn.logs.detect.choice import Choice
-from seqrnn.logs.detect.detector import Detector, fitted_names, whole_sessions
+from seqrnn.logs.detect.detector import Detector, combined_names, whole_sessions
 from seqrnn.logs.detect.ensemble import Ensemble
 from seqrnn.logs.detect.selection import UNANSWERED, Selection
 from seqrnn.runtime import sharding
@@ -169,8 +169,7 @@ def restore(
   )
   normal, seen = read_calibration(folder / CALIBRATION, record)
   trained, (idle, cut) = _read_deployed(folder / DEPLOYED, len(steps))
-  config.detect.baselines = False  # Only those that are combined.
-  wanted = fitted_names(config.detect)
+  wanted = set(combined_names(config.detect)) & set(baselines.BASELINES)
   fitted = [
     {name: baselines.BASELINES[name](sessions) for name in sorted(wanted)}
     for sessions in trained

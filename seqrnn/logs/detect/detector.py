@@ -24,6 +24,7 @@ from seqrnn.scoring import scoring
 from seqrnn.scoring.scoring import Scores
 
 TOP = 5  # The surprisals of the score top_mean.
+UNKNOWN_NATS = 20.0  # The least surprisal of an event unseen in training.
 # Names of the network's scores; all other scores are of baselines.
 SCORES = ("max", "mean", "top_mean", "misses", "unknown")
 _LOGITS = 2**25  # Logits of a batch, at most.
@@ -35,7 +36,7 @@ class SessionScores(NamedTuple):
 
   Attributes:
     nll: surprisal in nats by the mean prediction of the members [N], at least
-      `detect.unknown` for unknown events.
+      UNKNOWN_NATS for unknown events.
     rank: 1 plus the number of events that are likelier by this prediction [N];
       UNRANKED for unknown events.
     member_nll: surprisal in nats by each member [K, N].
@@ -168,9 +169,9 @@ class Detector(NamedTuple):
     events = self.score_events(sessions, 0)
     seconds = time.perf_counter() - began
     bounds, values = events.bounds, events.values
-    nll = _with_floor(values["nll"], values["rank"], settings.unknown)
+    nll = _with_floor(values["nll"], values["rank"], UNKNOWN_NATS)
     ranks_KN = values["member_rank"].T
-    nlls_KN = _with_floor(values["member_nll"].T, ranks_KN, settings.unknown)
+    nlls_KN = _with_floor(values["member_nll"].T, ranks_KN, UNKNOWN_NATS)
     by_member = [
       {
         **_surprisal_scores(nll_N, bounds),
@@ -246,7 +247,7 @@ def _joined(parts: list[tuple[np.ndarray, Scores]]) -> Scores:
 
 
 def _with_floor(nll: np.ndarray, rank: np.ndarray, floor: float) -> np.ndarray:
-  """Surprisals, those of unknown events at least `detect.unknown`."""
+  """Surprisals, those of unknown events at least UNKNOWN_NATS."""
   return np.where(rank == scoring.UNRANKED, np.maximum(nll, floor), nll)
 
 
@@ -300,18 +301,13 @@ def load_detector(
   """
   vocabularies = vocabulary.load(workdir / "vocabulary.json")
   experiment = build(whole_sessions(config, vocabularies), vocabularies)
-  names, settings = experiment.vocabularies["symbols"], config.detect
-  wanted = fitted_names(settings)
+  names = experiment.vocabularies["symbols"]
   seen, fitted = [], []
   for member in members:
     sessions = data.of_pieces(member.train, names)
     seen.append(seen_symbols(sessions, names))
     fitted.append(
-      {
-        name: fit(sessions)
-        for name, fit in baselines.BASELINES.items()
-        if name in wanted
-      }
+      {name: fit(sessions) for name, fit in baselines.BASELINES.items()}
     )
   params, steps = ensemble.restore(
     experiment, [(member.folder, member.step) for member in members]
@@ -364,10 +360,3 @@ def combined_names(settings: Config) -> list[str]:
         f" {', '.join(known)}, separated by commas, each once"
       )
   return names
-
-
-def fitted_names(settings: Config) -> set[str]:
-  """The names of the baselines that are fitted."""
-  if settings.baselines:
-    return set(baselines.BASELINES)
-  return set(combined_names(settings)) & set(baselines.BASELINES)

@@ -15,7 +15,7 @@ from seqrnn.config.read import Config
 from seqrnn.errors import counted
 from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
-from seqrnn.logs.detect.conformal import beta_interval
+from seqrnn.logs.detect.conformal import beta_interval, event_rate
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.incidents import Incident
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
@@ -41,7 +41,7 @@ def print_rates(console: Console, normal: NormalScores, settings: Config):
   """Prints the attainable rates; warns on stderr about rates below them."""
   requested = {
     "rate": (normal.scores[COMBINED], settings.rate, "session"),
-    "event_rate": (normal.events, settings.event_rate, "event"),
+    "event_rate": (normal.events, event_rate(settings), "event"),
   }
   for name, (calibration, rate, item) in requested.items():
     line = (

@@ -1,7 +1,6 @@
 """Reads files that detection wrote, which may be damaged or edited."""
 
 import csv
-import gzip
 import io
 import json
 import math
@@ -16,7 +15,6 @@ import numpy as np
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
-FORMS = ("csv", "jsonl", "csv.gz", "jsonl.gz")
 # Arrays of a calibration with a number for each row, beside scores.
 COLUMNS = ("counts", "choosing", "model", "sizes")
 _LIMIT = 2**24  # Bytes of a JSON file, and of a line of a table, at most.
@@ -135,9 +133,9 @@ def named(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
 
 
 def table(folder: Path, name: str) -> Path | None:
-  """The file of a table in any of its formats; None if there is none."""
-  paths = (folder / f"{name}.{form}" for form in FORMS)
-  return next((path for path in paths if path.exists()), None)
+  """The file of a table; None if there is none."""
+  path = folder / f"{name}.csv"
+  return path if path.exists() else None
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -146,17 +144,9 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
   Raises:
     UserError: the table is damaged.
   """
-  packed = path.suffix == ".gz"
   csv.field_size_limit(max(csv.field_size_limit(), _LIMIT))
-  with reading(path), gzip.open(path) if packed else path.open("rb") as file:
-    lines = _lines(file, _most(path) if packed else math.inf)
-    if ".csv" in path.suffixes:
-      yield from csv.DictReader(lines)
-      return
-    for line in lines:
-      if not isinstance(row := json.loads(line), dict):
-        raise ValueError("a row is not a JSON object")
-      yield row
+  with reading(path), path.open("rb") as file:
+    yield from csv.DictReader(_lines(file))
 
 
 def number(path: Path, row: dict[str, Any], name: str) -> float:
@@ -183,12 +173,9 @@ def _most(path: Path) -> int:
   return _LIMIT + _RATIO * path.stat().st_size
 
 
-def _lines(file: io.BufferedIOBase, most: float) -> Iterator[str]:
-  """Yields the lines of a table with their line ends, `most` bytes in all."""
+def _lines(file: io.BufferedIOBase) -> Iterator[str]:
+  """Yields the lines of a table with their line ends."""
   while line := file.readline(_LIMIT + 1):
-    most -= len(line)
     if len(line) > _LIMIT:
       raise ValueError(f"has a line of more than {_LIMIT:,} bytes")
-    if most < 0:
-      raise ValueError(_TOO_LARGE)
     yield line.decode("utf-8", "backslashreplace")

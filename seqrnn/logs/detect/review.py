@@ -7,7 +7,7 @@ import numpy as np
 from seqrnn.data.logs.sessions import Distinct, Sessions
 from seqrnn.logs.detect import incidents, redaction, tables
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
-from seqrnn.logs.detect.conformal import combine, is_flagged
+from seqrnn.logs.detect.conformal import combine, event_rate, is_flagged
 from seqrnn.logs.detect.detector import Detector, round_scores
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
@@ -112,7 +112,7 @@ def find(
     bounds=scored.bounds,
     offsets=scored.offsets,
     event_p=event_p,
-    event_flags=is_flagged(event_p, settings.event_rate),
+    event_flags=is_flagged(event_p, event_rate(settings)),
     scores={COMBINED: combined[rows]},
     combined_KD=combined[None, rows],
     p=p[rows],

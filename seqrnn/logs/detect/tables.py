@@ -2,9 +2,7 @@
 
 import csv
 import functools
-import gzip
 import io
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.errors import UserError, escaped
+from seqrnn.errors import escaped
 from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.incidents import Incident
@@ -37,73 +35,41 @@ _TEXT = {
   ),
   *("before", "after"),
 }
-_LIMIT = 2**32  # Bytes of a table after decompression.
+_LIMIT = 2**32  # Bytes of a table .
 
 
 def read(folder: Path, name: str) -> Table:
-  """The table of that name which the last detection wrote, in any format.
+  """The table of that name which the last detection wrote.
 
   If it wrote none, the table is empty.
 
   Raises:
     UserError: the file is damaged.
   """
-  for form in ("csv", "csv.gz", "jsonl", "jsonl.gz"):
-    path = folder / f"{name}.{form}"
-    if not path.exists():
-      continue
-    with files.open_unpacked(path, _LIMIT) as file:
-      content = file.read().decode("utf-8", "surrogateescape")
-    if form.startswith("csv"):
-      head = content.partition("\n")[0].split(",")
-      return read_csv(path, content, set(filter(_is_text, head)))
-    try:
-      rows = [json.loads(line) for line in content.split("\n") if line]
-    except ValueError as error:
-      raise UserError(f"{path}: must be a table ({error})") from None
-    return Table.of_rows([_with_infinity(row) for row in rows])
-  return Table({})
+  path = folder / f"{name}.csv"
+  if not path.exists():
+    return Table({})
+  content = files.read(path, _LIMIT).decode("utf-8", "surrogateescape")
+  head = content.partition("\n")[0].split(",")
+  return read_csv(path, content, set(filter(_is_text, head)))
 
 
 def _is_text(name: str) -> bool:
   return name.rstrip("_0123456789") in _TEXT
 
 
-def _with_infinity(row: dict[str, Any]) -> dict[str, Any]:
-  """A row of JSON, which has no infinity, with its numbers."""
-  return {
-    name: math.inf if value == "inf" and not _is_text(name) else value
-    for name, value in row.items()
-  }
-
-
 @contextmanager
 def _table(
-  folder: Path, name: str, form: str, columns: list[str]
+  folder: Path, name: str, columns: list[str]
 ) -> Iterator[Callable[[list[Any]], Any]]:
   """Opens a table; yields a function that writes a row, None as no value."""
-  kind, _, packed = form.partition(".")
-  with files.atomic_write(folder / f"{name}.{form}", "wb") as raw:
-    # Without a time stamp, equal tables are equal files.
-    file = gzip.GzipFile("", "wb", 6, raw, mtime=0) if packed else raw
-    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-    if kind == "csv":
-      writer = csv.writer(text, lineterminator="\n")
-      writer.writerow(columns)
-      yield writer.writerow
-    else:
-      encode = json.JSONEncoder(ensure_ascii=False).encode
-
-      def write(row):
-        cells = zip(columns, row, strict=True)
-        kept = {name: value for name, value in cells if value is not None}
-        text.write(encode(kept) + "\n")
-
-      yield write
+  with files.atomic_write(folder / f"{name}.csv", "wb") as raw:
+    text = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    yield writer.writerow
     text.flush()
     text.detach()
-    if packed:
-      file.close()
 
 
 def _cells(values: np.ndarray) -> list[Any]:
@@ -121,10 +87,8 @@ def _cells(values: np.ndarray) -> list[Any]:
   ]
 
 
-def write_sessions(
-  found: Findings, grouped: list[Incident], folder: Path, form: str
-):
-  """Writes sessions.csv, or another `form`: a row per session of the input.
+def write_sessions(found: Findings, grouped: list[Incident], folder: Path):
+  """Writes sessions.csv: a row per session of the input.
 
   Line and timestamp are those of the session's most surprising event. The
   columns severity, reason and score, of alarms alone, are as in `decision`, the
@@ -140,7 +104,7 @@ def write_sessions(
   columns += ["label"] * (sessions.labels is not None)
   rows = list(zip(*distinct.values(), strict=True))
   score_rows = list(zip(*scores.values(), strict=True))
-  with _table(folder, "sessions", form, columns) as write:
+  with _table(folder, "sessions", columns) as write:
     for j, d in enumerate(found.distinct.which.tolist()):
       where = [value(j, oddest[d]) for value in places.values()]
       row = [sessions.names[j], *rows[d], *where, *score_rows[d]]
@@ -189,12 +153,10 @@ def _numbers(found: Findings, grouped: list[Incident]) -> list[int | None]:
   return numbers
 
 
-def write_incidents(
-  found: Findings, grouped: list[Incident], folder: Path, form: str
-):
-  """Writes incidents.csv, or another `form`: a row per incident."""
+def write_incidents(found: Findings, grouped: list[Incident], folder: Path):
+  """Writes incidents.csv: a row per incident."""
   columns, rows = incident_rows(found, grouped)
-  with _table(folder, "incidents", form, columns) as write:
+  with _table(folder, "incidents", columns) as write:
     for row in rows:
       write(row)
 
@@ -239,7 +201,7 @@ def write_events(
   folder: Path,
   settings: Config,
 ):
-  """Writes events.csv, or another `detect.format`: a row per event.
+  """Writes events.csv: a row per event.
 
   Args:
     found: all findings.
@@ -262,7 +224,7 @@ def write_events(
 
   places = places_of(found)
   header = ["session", "position", *places, *columns(int(which[0]))]
-  with _table(folder, "events", settings.format, header) as write:
+  with _table(folder, "events", header) as write:
     for j, d in enumerate(found.distinct.which.tolist()):
       if d not in document:
         continue

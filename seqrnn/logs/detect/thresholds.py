@@ -10,15 +10,14 @@ from seqrnn.errors import UserError
 from seqrnn.logs.detect import records
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
 from seqrnn.logs.detect.choice import Combination
-from seqrnn.logs.detect.conformal import beta_interval
+from seqrnn.logs.detect.conformal import beta_interval, event_rate
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.runtime import files
 
 # Settings of `detect` that decide verdicts.
 _SETTINGS = (
-  *("head", "rule", "rate", "event_rate", "budget", "false_share", "top_k"),
-  *("unknown", "flag_unknown", "short", "idle", "scores"),
-  "combine",
+  *("head", "rule", "rate", "budget", "top_k"),
+  *("short", "idle", "scores"),
 )
 
 
@@ -62,7 +61,7 @@ def content(
       "rate_95": beta_interval(settings.rate, sessions.n),
     },
     "events": {
-      "rate": settings.event_rate,
+      "rate": event_rate(settings),
       "calibration": events.n,
       "resolution": events.resolution,
     },

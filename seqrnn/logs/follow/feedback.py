@@ -65,7 +65,7 @@ class Example(NamedTuple):
 
 def state_folder(config: Config, workdir: Path) -> Path:
   """The folder of a follower's state."""
-  folder = config.detect.state
+  folder = config.detect.output
   return workdir / "follow" if folder is None else Path(folder)
 
 

@@ -131,7 +131,7 @@ class Service:
         f"{self._state.folder}: goes on after line {self._position.line:,} of"
         f" {self._input}, with the open sessions and the alarms of earlier"
         " input; to start afresh, remove this folder or name another one by"
-        " detect.state"
+        " detect.output"
       )
     self._show(alarms)
     self._note_model()
@@ -150,7 +150,7 @@ class Service:
     if facts["input"] != self._input:
       raise UserError(
         f"config.detect.input={self._input!r}: the state is of"
-        f" {facts['input']!r}; set config.detect.state to another folder, or"
+        f" {facts['input']!r}; set config.detect.output to another folder, or"
         " remove the state"
       )
     rows, model = self._state.rows, self._model

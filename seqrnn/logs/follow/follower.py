@@ -13,8 +13,10 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from seqrnn.data.logs.logs import form
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
+from seqrnn.logs.detect.detector import UNKNOWN_NATS
 from seqrnn.logs.follow.clock import EventClock, LineClock
 from seqrnn.logs.follow.open_sessions import OpenSession, Waiting
 from seqrnn.logs.follow.running import Running
@@ -79,8 +81,8 @@ class Follower:
     self._running, self._final = Running(deployed), Final(deployed)
     data = deployed.config.data
     # Sessions that are cut by times or lines do not overlap.
-    self._consecutive = bool(data.log_gap or data.log_lines)
-    self._most, self._unknown = settings.followed, settings.unknown
+    self._consecutive = form(data).consecutive
+    self._most = settings.followed
     self._by_time = deployed.idle.clock == "seconds"
     self._by_line = deployed.idle.clock == "lines"
     self._clock, self._lines = EventClock(), LineClock()
@@ -301,7 +303,7 @@ class Follower:
   ) -> Iterator[tuple[float, int, list[float]]]:
     """Surprisal, rank, and the surprisal by each model of events."""
     ids = session.ids[session.read :]
-    least = self._unknown
+    least = UNKNOWN_NATS
     columns = (column.tolist() for column in read)
     for id, nats, rank, nll_K in zip(ids, *columns, strict=True):
       nats = max(nats, least) if id == UNKNOWN else nats

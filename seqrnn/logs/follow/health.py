@@ -146,22 +146,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def serve(
   health: Health, config: Config
 ) -> http.server.ThreadingHTTPServer | None:
-  """Serves the figures at `detect.address` and `detect.port`, if it is set.
+  """Serves the figures at `detect.port`, if it is set.
 
   Raises:
     UserError: the address or the port cannot be used.
   """
-  address, port = config.detect.address, config.detect.port
-  if port is None:
+  where = config.detect.port
+  if where is None:
     return None
+  address, _, port = where.rpartition(":")
+  address = address or "127.0.0.1"
   handler = type("Handler", (_Handler,), {"health": health})
   try:
-    server = http.server.ThreadingHTTPServer((address, port), handler)
+    server = http.server.ThreadingHTTPServer((address, int(port)), handler)
   except (OSError, UnicodeError) as error:
     reason = getattr(error, "strerror", None) or error
     raise UserError(
-      f"config.detect.address={address!r}, config.detect.port={port}: cannot"
-      f" be listened on: {reason}"
+      f"config.detect.port={where!r}: cannot be listened on: {reason}"
     ) from None
   threading.Thread(target=server.serve_forever, daemon=True).start()
   url = f"http://{address}:{server.server_port}/metrics"

@@ -12,10 +12,15 @@ import numpy as np
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.logs.detect import incidents
 from seqrnn.logs.detect.calibration import COMBINED
-from seqrnn.logs.detect.conformal import combine, is_flagged
+from seqrnn.logs.detect.conformal import combine, event_rate, is_flagged
 from seqrnn.logs.detect.decision import Decision, decide, flag_events
 from seqrnn.logs.detect.deployed import Deployed
-from seqrnn.logs.detect.detector import TOP, SessionScores, round_scores
+from seqrnn.logs.detect.detector import (
+  TOP,
+  UNKNOWN_NATS,
+  SessionScores,
+  round_scores,
+)
 from seqrnn.logs.follow.open_sessions import OpenSession
 from seqrnn.logs.follow.verdicts import Verdict, event_name, place_of
 from seqrnn.scoring.scoring import UNRANKED
@@ -41,7 +46,6 @@ class Running:
       v: (~seen[:, v]).tolist()
       for v in np.flatnonzero(~seen.all(axis=0)).tolist()
     }
-    self._unknown = self._settings.unknown
     self._by_rate = self._settings.rule == "rate"
     # Lists, because NumPy is slower for a single number.
     self._events = [
@@ -57,7 +61,7 @@ class Running:
     if id not in self._unseen:
       return [*nll_K]
     pairs = zip(nll_K, self._unseen[id], strict=True)
-    least = self._unknown
+    least = UNKNOWN_NATS
     return [max(nats, least) if unseen else nats for nats, unseen in pairs]
 
   def p_value(self, nats_K: Sequence[float]) -> float:
@@ -102,7 +106,7 @@ class Running:
       return any(map(operator.lt, session.highest_K, self._least_K))
     if self._settings.rule == "topk":
       return True
-    return not is_flagged(self.p_value(nats_K), self._settings.event_rate)
+    return not is_flagged(self.p_value(nats_K), event_rate(self._settings))
 
   def _lowest(self, highest_KD: np.ndarray, unknown_KD: np.ndarray):
     """The lowest final scores, by name [K, D]."""

@@ -125,7 +125,7 @@ def restore(
   """
   deployed = deployment.restore(build, config, workdir)
   asked, last = config.detect, deployed.config.detect
-  for name in ("rule", "rate", "event_rate", "top_k", "unknown", "short"):
+  for name in ("rule", "rate", "top_k", "short"):
     if asked[name] != last[name]:
       formats.report(
         f"detect.{name}={last[name]}, as in the last detection, not"

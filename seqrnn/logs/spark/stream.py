@@ -247,8 +247,7 @@ def start(
   if data.unit != "log" or not form.names_sessions:
     raise UserError(
       f"data.unit={data.unit!r}: --follow with engine=spark reads logs whose"
-      " lines have the name of a session (data.log_session,"
-      " data.log_session_key)"
+      " lines have the name of a session (data.log_session)"
     )
   if form.log_format in ("auto", "cri"):
     raise UserError(

@@ -155,9 +155,9 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
 @pytest.mark.parametrize(
   ("fields", "expected"),
   [
-    ({"log_lines": 2}, {"a.log:1": 1, "a.log:3": 1, "a.log:5": 0}),
-    ({"log_lines": 4}, {"a.log:1": 1, "a.log:5": 0}),
-    ({"log_gap": 5.0}, {"a.log:1": 1, "a.log:4": 0}),
+    ({"log_session": "lines=2"}, {"a.log:1": 1, "a.log:3": 1, "a.log:5": 0}),
+    ({"log_session": "lines=4"}, {"a.log:1": 1, "a.log:5": 0}),
+    ({"log_session": "gap=5"}, {"a.log:1": 1, "a.log:4": 0}),
     ({}, {"a.log": 1}),  # A file is a session.
     ({"log_session": "(s[0-9])"}, {"s1": 0, "s2": 1, "s3": 0}),
   ],

@@ -268,10 +268,8 @@ def test_json_lines_have_the_keys_that_fields_name(tmp_path, capfd):
     tmp_path,
     "\n".join(map(json.dumps, lines)),
     log_format="json",
-    log_message="m.text",
-    log_level="lv",
-    log_time="at",
-    log_session_key="id",
+    log_keys="message=m.text, level=lv,time=at",
+    log_session="key=id",
   )
   assert read(config) == [
     ("7", ["INFO on", "on"], [1, 3]),
@@ -399,7 +397,7 @@ def test_a_line_may_have_several_records(tmp_path):
     json.dumps({"body": "off", "attributes": {"session.id": 7}}),
     json.dumps({"attributes": {"session": {"id": "7"}}, "Body": "on"}),
   ]
-  fields = {"log_format": "auto", "log_session_key": "session.id"}
+  fields = {"log_format": "auto", "log_session": "key=session.id"}
   config = settings(tmp_path, "\n".join(lines), **fields)
   assert read(config) == [
     ("7", ["add <value>", "pay <value>", "off", "on"], [1, 2, 3, 4]),
@@ -414,7 +412,7 @@ def test_a_line_may_have_several_records(tmp_path):
     "service.name": "WARN shop",
     "all": 'WARN ["<value>", true]',
   }.items():
-    given = {"log_message": key, "log_level": "severityText"}
+    given = {"log_keys": f"message={key},level=severityText"}
     config = settings(tmp_path, lines[0], **fields, **given)
     assert read(config)[0][1] == [expected]
   # An expression looks for sessions in each record alone.
@@ -558,12 +556,8 @@ def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
       "config.data.unit='word', config.data.log_format='json': the field is",
     ),
     (
-      {"log_session_key": "id", "log_lines": 3},
-      "set only one way to cut a log into sessions",
-    ),
-    (
-      {"log_session_key": "id", "log_format": "plain"},
-      "data.log_session_key='id': fits no line of a.log; line 2 is 'ok 12'",
+      {"log_session": "key=id", "log_format": "plain"},
+      "data.log_session='key=id': fits no line of a.log; line 2 is 'ok 12'",
     ),
   ],
 )

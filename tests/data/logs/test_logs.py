@@ -101,13 +101,13 @@ def test_a_session_is_of_one_file(tmp_path):
     ("a.log:2", ["x <session>: go"], [2]),
     ("b.log:1", ["x <session>: stop"], [2]),
   ]
-  for fields in ({}, {"log_lines": 2}):
+  for fields in ({}, {"log_session": "lines=2"}):
     found = read(settings(tmp_path, files, **fields))
     assert [lines for _, _, lines in found] == [[1, 2], [2]]
 
 
 def test_a_session_has_so_many_lines(tmp_path):
-  config = settings(tmp_path, "a\n\nb\nc\nd\ne\n", log_lines=2)
+  config = settings(tmp_path, "a\n\nb\nc\nd\ne\n", log_session="lines=2")
   assert read(config) == [
     ("a.log:1", ["a", "b"], [1, 3]),
     ("a.log:4", ["c", "d"], [4, 5]),
@@ -143,7 +143,9 @@ def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
       time = datetime.fromtimestamp(now, UTC).strftime(form)
       texts.append(f"{time.replace('EPOCH', str(now))} said")
     expected[-1][1].append(number)
-  config = settings(tmp_path, "\n".join(texts), log_gap=30.0, log_header=header)
+  config = settings(
+    tmp_path, "\n".join(texts), log_session="gap=30", log_header=header
+  )
   assert [(name, lines) for name, _, lines in read(config)] == expected
   assert len(expected) > 20
 
@@ -211,14 +213,6 @@ def test_a_long_word_is_a_value(part):
   mask = masker()
   assert mask(f"x {part * 300_000} y") == "x <value> y"
   assert mask(part * 300) == mask(mask(part * 300))
-
-
-def test_status_codes_are_values_where_the_setting_says_so(tmp_path):
-  lines = '"GET / HTTP/1.1" 200\n"GET / HTTP/1.1" 404\nstatus=500\n'
-  for codes, expected in ((True, ["200", "404", "500"]), (False, [VALUE] * 3)):
-    config = settings(tmp_path, lines, log_codes=codes)
-    [(_, symbols, _)] = read(config)
-    assert [re.split("[ =]", symbol)[-1] for symbol in symbols] == expected
 
 
 def test_a_line_is_of_the_closest_template_that_it_fits():
@@ -371,19 +365,18 @@ def test_any_line_has_a_template_of_masked_words(texts):
     ),
     ({"log_session": "blk"}, "must be a regular expression with one group"),
     ({"log_session": "(("}, "must be a regular expression with one group"),
-    ({"log_gap": 1.0}, "a.log:2: '': is no time that data.log_gap knows"),
     (
-      {"log_gap": 1.0, "log_header": "<Time> <Content>"},
-      "a.log:2: '12': is no time that data.log_gap knows",
+      {"log_session": "gap=1.0"},
+      "a.log:2: '': is no time that data.log_session=gap knows",
     ),
     (
-      {"log_gap": 1.0, "log_lines": 3},
-      "config.data.log_gap=1.0, config.data.log_lines=3: set only one way to",
+      {"log_session": "gap=1.0", "log_header": "<Time> <Content>"},
+      "a.log:2: '12': is no time that data.log_session=gap knows",
     ),
-    ({"log_gap": 0.0}, "config.data.log_gap=0.0: must be above 0"),
+    ({"log_session": "gap=0"}, "config.data.log_session='gap=0': must be a"),
     (
-      {"log_lines": 3, "unit": "word"},
-      "config.data.unit='word', config.data.log_lines=3: the field is only for",
+      {"log_session": "lines=3", "unit": "word"},
+      "config.data.unit='word', config.data.log_session='lines=3': the field",
     ),
     (
       {"format": "csv"},
@@ -404,7 +397,7 @@ def test_a_log_of_one_session_is_refused(tmp_path):
     splits.reader(config)("train")
   assert str(error.value) == (
     "data.split='last_documents': 1 session: too few to hold whole ones out;"
-    " data.log_session, data.log_gap or data.log_lines cuts a log"
+    " data.log_session cuts a log"
   )
   config = settings(tmp_path, "")
   with pytest.raises(

@@ -65,7 +65,7 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
     *("a.log:1", "a.log:2", "a.log:3", "b.log:1", "b.log:2")
   ]
   # Sessions that are files, or parts of them, end with their files.
-  config = settings(tmp_path, {}, log_lines=5)
+  config = settings(tmp_path, {}, log_session="lines=5")
   assert len(read(config)) == 4
 
 

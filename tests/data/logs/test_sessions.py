@@ -201,19 +201,12 @@ def test_labels_that_no_list_has_are_counted_on_stderr(tmp_path, capsys):
   assert found.labels.tolist() == [True, True, False]
   assert capsys.readouterr().err == (
     "labels: 'fine' anomalous (2), '0' normal (1), 'KERNEL' anomalous (1), ''"
-    " no label (1); neither in detect.normal_labels nor in"
-    " detect.anomalous_labels, and taken as anomalous: 'fine', 'KERNEL'\n"
+    " no label (1); not in detect.normal_labels, so"
+    " anomalous: 'fine', 'KERNEL'\n"
   )
   config.detect.normal_labels = "0, Fine"
-  config.detect.anomalous_labels = "kernel"
   found = sessions.read(config, KNOWN, str(tmp_path / "f"))
   assert found.labels.tolist() == [False, True, False]
-  config.detect.anomalous_labels = ""
-  assert sessions.read(config, KNOWN, str(tmp_path / "f")).labels[1]
-  assert not capsys.readouterr().err
-  config.detect.anomalous_labels = "FINE"
-  with pytest.raises(UserError, match="both have 'fine'; a label is one of"):
-    sessions.read(config, KNOWN, str(tmp_path / "f"))
 
 
 @pytest.mark.parametrize("reader", ["labels", "table", "log", "lines"])

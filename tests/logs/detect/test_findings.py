@@ -1,7 +1,6 @@
 """Findings: the table that a terminal shows of them."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -32,7 +31,11 @@ def explained(reasons, severities):
 def found(tmp_path):
   """Findings of two sessions of a log, the second with a line never seen."""
   (tmp_path / "a.log").write_text("\n".join([*LOG[:2], *LOG]))
-  fields = {"unit": "log", "path": str(tmp_path / "a.log"), "log_lines": 2}
+  fields = {
+    "unit": "log",
+    "path": str(tmp_path / "a.log"),
+    "log_session": "lines=2",
+  }
   config = tiny(tmp_path, {f"data.{name}": v for name, v in fields.items()})
   config.detect.idle = 0.0  # Else the last session is open.
   names = Vocabulary("log", tuple(LOG[:2]))
@@ -66,20 +69,16 @@ def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
   """Flagged or not; where its end is the oddest, the last line is named."""
   assert found.oddest().tolist() == [0, 0]
   found = found._replace(nll=np.array([1.0, 1, 3, 2, 9]))
-  tables.write_sessions(found, incidents.group(found), tmp_path, "jsonl")
-  rows = (tmp_path / "sessions.jsonl").read_text("utf-8").splitlines()
-  told = [
-    tuple(map(row.get, ("line", "first_alarm", "incident")))
-    for row in map(json.loads, rows)
-  ]
-  assert told == [(2, None, None), (5, 0, 1)] and "file" not in rows[0]
+  tables.write_sessions(found, incidents.group(found), tmp_path)
+  table = tables.read(tmp_path, "sessions")
+  names = ("line", "first_alarm", "incident")
+  lines = [tuple(row[name] for name in names) for row in table]
+  np.testing.assert_equal(lines, [(2, np.nan, np.nan), (5, 0, 1)])
+  assert "file" not in table
   files = Texts(["a.log.1", "a.log"], np.array([0, 1, 1, 1]))
   sessions = found.sessions._replace(files=files[: len(found.sessions.ids)])
-  tables.write_sessions(
-    found._replace(sessions=sessions), [], tmp_path, "jsonl"
-  )
-  rows = (tmp_path / "sessions.jsonl").read_text("utf-8").splitlines()
-  assert [json.loads(row)["file"] for row in rows] == ["a.log", "a.log"]
+  tables.write_sessions(found._replace(sessions=sessions), [], tmp_path)
+  assert [*tables.read(tmp_path, "sessions")["file"]] == ["a.log", "a.log"]
 
 
 def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):

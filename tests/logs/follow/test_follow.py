@@ -101,7 +101,7 @@ def test_a_line_may_have_a_time():
 
 
 def test_sessions_cut_by_lines_end_where_the_next_one_begins(tmp_path):
-  fields = {"data.unit": "log", "data.log_lines": 2}
+  fields = {"data.unit": "log", "data.log_session": "lines=2"}
   symbols = Vocabulary("log", ("begin", "read"))
   lines = [b"begin", b"read", b"begin", b"read"]
   found = followed(make(tmp_path, fields, symbols), lines)
@@ -164,7 +164,7 @@ def test_lines_come_in_several_forms_and_others_are_told(made, capsys):
 
 
 def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
-  fields = {"data.unit": "log", "data.log_gap": 60.0}
+  fields = {"data.unit": "log", "data.log_session": "gap=60"}
   symbols = Vocabulary("log", ("<value> begin", "<time> read"))
   lines = [
     b"no time yet",
@@ -189,7 +189,7 @@ def test_a_line_whose_time_does_not_exist_is_left_out(tmp_path, capsys):
   numbers = [line.partition(":")[0] for line in told_of]
   assert numbers == [f"line {n}" for n in (1, 3, 4, 5, 7)]
   assert told_of[1].startswith(
-    "line 3: skipped, '2024-02-31 10:00:01': is no time that data.log_gap"
+    "line 3: skipped, '2024-02-31 10:00:01': is no time that data."
   )
 
 
@@ -429,13 +429,13 @@ def test_a_restart_goes_on_with_open_sessions_and_lines(made, tmp_path, capsys):
   other._state.close()
   assert str(caught.value) == (
     "config.detect.input='other.log': the state is of 'standard input';"
-    " set config.detect.state to another folder, or remove the state"
+    " set config.detect.output to another folder, or remove the state"
   )
   resumed, *others = capsys.readouterr().err.splitlines()
   assert resumed == (
     f"{tmp_path / 'state'}: goes on after line 3 of standard input, with the"
     " open sessions and the alarms of earlier input; to start afresh, remove"
-    " this folder or name another one by detect.state"
+    " this folder or name another one by detect.output"
   )
   assert others == [resumed]
 

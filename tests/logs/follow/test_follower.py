@@ -138,15 +138,15 @@ MIN = Combination(("max", "top_mean", "mean"), "min")
   "fields",
   [
     {},
-    {"detect.combine": "min"},
-    {"detect.rule": "events", "detect.event_rate": 0.05},
+    {"detect.scores": "max,top_mean,mean"},
+    {"detect.rule": "events", "detect.rate": 0.05},
     {"detect.rule": "topk", "detect.top_k": 6, "model.cell": "gru"},
     {"detect.short": "flag", "data.window": 8, "detect.rate": 0.1},
-    {"task": "gap_model", "model.heads": "all", "detect.flag_unknown": False},
+    {"task": "gap_model", "model.heads": "all"},
   ],
 )
 def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
-  decisive = "detect.combine" in fields
+  decisive = "detect.scores" in fields
   fields = {"detect.rate": 0.05, **fields}
   made = make(tmp_path, fields, combination=MIN if decisive else NAMES)
   rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ FORMS = {
     ),
   ),
   "gap": (
-    {"data.log_gap": 20.0, "data.log_header": "<Time> <Content>"},
+    {"data.log_session": "gap=20", "data.log_header": "<Time> <Content>"},
     lambda draw, n: (
       f"{SECOND.format(draw.randrange(60))} event {n}"
       if draw.random() < 0.8
@@ -33,7 +33,7 @@ FORMS = {
     ),
   ),
   "lines": (
-    {"data.log_lines": 3},
+    {"data.log_session": "lines=3"},
     lambda draw, n: f"event {n} {draw.random()}",
   ),
   "pairs": (
@@ -74,7 +74,7 @@ def test_events_do_not_depend_on_chunks_and_restarts(tmp_path, capsys, name):
 
 
 def test_sessions_of_rotated_files_have_names_of_their_own(tmp_path):
-  config = tiny(tmp_path, {"data.unit": "log", "data.log_lines": 2})
+  config = tiny(tmp_path, {"data.unit": "log", "data.log_session": "lines=2"})
   own, found = parser(config), []
   for part in (0, 1):
     chunk = Chunk([b"a", b"b", b"c"], 1, part, Position())

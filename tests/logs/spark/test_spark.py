@@ -46,7 +46,6 @@ RUN = {
   "detect.folds": 2,
   "detect.rate": 0.02,
   "detect.bootstrap": 2,
-  "detect.baselines": False,
   "detect.events": "none",
 }
 LOG = {
@@ -152,8 +151,8 @@ def events_by_spark(events):
     {"log_format": "time", "log_session": SESSION},
     {"log_header": "<Date> <Time> <Level> <Content>", "log_session": SESSION},
     {"log_session": SESSION, "errors": "replace"},
-    {"log_format": "time", "log_gap": 60.0},
-    {"log_lines": 7},
+    {"log_format": "time", "log_session": "gap=60"},
+    {"log_session": "lines=7"},
     {"log_format": "auto"},
   ],
   ids=lambda fields: "-".join(fields),
@@ -162,7 +161,11 @@ def test_events_are_those_of_one_machine(session, shop, fields, capsys):
   settings = {f"data.{name}": value for name, value in fields.items()}
   data = tiny(shop, {"data.unit": "log", "data.path": "", **settings}).data
   # No part of it begins with a line that has no time.
-  path = str(shop / "logs/app.log.2" if "log_gap" in fields else shop / "logs")
+  path = str(
+    shop / "logs/app.log.2"
+    if fields.get("log_session") == "gap=60"
+    else shop / "logs"
+  )
   corpus = corpora.read_files("data.path", path, data)
   said = capsys.readouterr().err
   found = read.read(session, data, path)
