@@ -55,7 +55,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     input_noise=config.model.input_noise,
     products=network.products(config.model),
   )
-  corpus = cache(partial(music.read, config.data))
+  corpus = cache(partial(music.read_music, config.data))
   predict = partial(parts.predict, model)
   example = np.zeros((1, 1, music.NOTES), np.float32)
   return Experiment(

@@ -33,9 +33,9 @@ def write_music(
   with files.locked_results(workdir, "sample", "written to") as folder:
     for notes_TV, (temperature, stream) in zip(pieces, names, strict=True):
       path = folder / f"music-{temperature:g}-{stream}.mid"
-      midi.write(path, notes_TV, _TEMPO)
+      midi.write_midi(path, notes_TV, _TEMPO)
       primed = len(notes_TV) - settings.length
-      midi.draw(path.with_suffix(".png"), notes_TV, primed)
+      midi.draw_roll(path.with_suffix(".png"), notes_TV, primed)
       print(f"{workdir / path.name}, {path.with_suffix('.png').name}")
   return pieces
 

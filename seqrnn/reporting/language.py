@@ -178,7 +178,7 @@ def pieces(subject: Subject) -> list[Section]:
   if subject.facts:
     split = subject.splits[-1]
     titles.append(f"A piece of the {split} split")
-    pieces.append(music.read(config.data)[split][0][:_FRAMES])
+    pieces.append(music.read_music(config.data)[split][0][:_FRAMES])
   rolls = [
     charts.piano_roll(title, notes_TV, midi.LOWEST)
     for title, notes_TV in zip(titles, pieces, strict=True)

@@ -279,7 +279,7 @@ def prime_frames(data: Config, prime: str) -> np.ndarray:
   """
   if not prime:
     return np.zeros((1, music.NOTES), np.uint8)
-  pieces = music.read(data)["test"]
+  pieces = music.read_music(data)["test"]
   match = re.fullmatch(r"([0-9]{1,9})(?::([1-9][0-9]{0,8}))?", prime)
   if not match or int(match[1]) >= len(pieces):
     raise UserError(

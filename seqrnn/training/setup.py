@@ -265,7 +265,7 @@ def word_vectors(
     return ()  # A checkpoint has them.
   names = experiment.vocabularies["symbols"]
   first = workdir if sharding.is_first() else None
-  table_VD = vectors.of_run(config, names, first).table(config.seed)
+  table_VD = vectors.initial_embedding(config, names, first)
   return (lambda params: {**params, "embedding": {"embedding": table_VD}},)
 
 

@@ -26,7 +26,7 @@ class Note(NamedTuple):
   number: int
 
 
-def held(notes_TV: np.ndarray) -> list[Note]:
+def long_notes(notes_TV: np.ndarray) -> list[Note]:
   """The notes of frames; a note in adjacent frames is one long note."""
   changes_VT = np.diff(notes_TV.T.astype(np.int8), prepend=0, append=0)
   key, start = np.nonzero(changes_VT == 1)
@@ -34,7 +34,7 @@ def held(notes_TV: np.ndarray) -> list[Note]:
   return [Note(*note) for note in np.stack([start, stop, key + LOWEST], 1)]
 
 
-def write(path: Path, notes_TV: np.ndarray, tempo: int):
+def write_midi(path: Path, notes_TV: np.ndarray, tempo: int):
   """Writes a MIDI file, `tempo` frames a minute.
 
   Raises:
@@ -48,7 +48,7 @@ def write(path: Path, notes_TV: np.ndarray, tempo: int):
     ) from None
   events = [
     (frame, kind, number)
-    for start, stop, number in held(notes_TV)
+    for start, stop, number in long_notes(notes_TV)
     # Ends come first: a note may be struck again in the frame where it ends.
     for frame, kind in ((stop, "note_off"), (start, "note_on"))
   ]
@@ -59,16 +59,16 @@ def write(path: Path, notes_TV: np.ndarray, tempo: int):
     time = int(frame - now) * _TICKS
     track.append(mido.Message(kind, note=int(number), velocity=64, time=time))
     now = frame
-  rest = int(len(notes_TV) - now) * _TICKS
-  track.append(mido.MetaMessage("end_of_track", time=rest))
-  made = mido.MidiFile(ticks_per_beat=_TICKS)
-  made.tracks.append(track)
+  silence = int(len(notes_TV) - now) * _TICKS
+  track.append(mido.MetaMessage("end_of_track", time=silence))
+  midi = mido.MidiFile(ticks_per_beat=_TICKS)
+  midi.tracks.append(track)
   with files.atomic_write(path, "wb") as file:
-    made.save(file=file)
+    midi.save(file=file)
 
 
-def draw(path: Path, notes_TV: np.ndarray, given: int):
-  """Draws a piano roll, with the first `given` frames, the prompt, in gray.
+def draw_roll(path: Path, notes_TV: np.ndarray, primed: int):
+  """Draws a piano roll, with the first `primed` frames, the prompt, in gray.
 
   Raises:
     UserError: the file cannot be written.
@@ -76,10 +76,10 @@ def draw(path: Path, notes_TV: np.ndarray, given: int):
   T = len(notes_TV)
   figure = figures.create(min(4 + T / 16, 40), 4)
   axes = figure.add_subplot()
-  notes = held(notes_TV)
+  notes = long_notes(notes_TV)
   starts, stops, numbers = zip(*notes, strict=True) if notes else ((), (), ())
   axes.hlines(numbers, starts, stops, linewidth=3)
-  axes.axvspan(0, given, color="black", alpha=0.15, linewidth=0)
+  axes.axvspan(0, primed, color="black", alpha=0.15, linewidth=0)
   octaves = range(24, LOWEST + NOTES, 12)
   axes.set_yticks(octaves, [f"C{number // 12 - 1}" for number in octaves])
   lowest, highest = min(numbers, default=48), max(numbers, default=72)

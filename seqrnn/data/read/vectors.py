@@ -1,179 +1,109 @@
 """Word vectors in text, as GloVe, word2vec and fastText write them.
 
 A line has a word and its numbers, separated by spaces. The first line may have
-two numbers instead, how many words there are and how many numbers each has.
+two numbers instead: how many words there are, and how many numbers each has.
 """
 
-import codecs
 import json
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqrnn.config.read import Config
+from seqrnn.data.read import reading
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 RECORD = "vectors.json"
-_LIMIT = 2**40  # Bytes of a file, unpacked.
 
 
-class Found(NamedTuple):
-  """The vectors of some symbols of a vocabulary.
+def read_vectors(path: str, names: Vocabulary, size: int) -> np.ndarray:
+  """The vectors of the symbols of a vocabulary, read line by line.
 
-  Attributes:
-    path: of the file.
-    vectors: float32 [V, D]; rows of symbols that the file lacks are NaN.
-    crc32: of the file's content.
-  """
-
-  path: str
-  vectors: np.ndarray
-  crc32: int
-
-  @property
-  def has_V(self) -> np.ndarray:
-    """Whether each symbol has a vector."""
-    return np.isfinite(self.vectors[:, 0])
-
-  def record(self) -> dict[str, Any]:
-    """The content of vectors.json."""
-    found, symbols = int(self.has_V.sum()), len(self.vectors) - len(RESERVED)
-    return {
-      "path": self.path,
-      "crc32": self.crc32,
-      "found": found,
-      "symbols": symbols,
-      "share": found / symbols,
-    }
-
-  def table(self, seed: int) -> np.ndarray:
-    """The embedding [V, D].
-
-    Symbols without a vector get normal random numbers with the mean and the
-    standard deviation of the vectors that were found, in each dimension.
-    """
-    known = self.vectors[self.has_V].astype(np.float64)
-    rng = np.random.default_rng(seed)
-    drawn = rng.normal(known.mean(0), known.std(0), self.vectors.shape)
-    rows = np.where(self.has_V[:, None], self.vectors, drawn)
-    return rows.astype(np.float32)
-
-
-def read(path: str, names: Vocabulary, size: int) -> Found:
-  """Reads the vectors of the symbols of a vocabulary, line by line.
+  Returns:
+    float32 [V, size]; rows of symbols that the file lacks are NaN.
 
   Raises:
-    UserError: the file cannot be read, has none of the symbols or one of them
-      twice, or a line is not a word and `size` numbers.
+    UserError: the file cannot be read, a line is not a word and `size` finite
+      numbers, a symbol has two vectors, or none has one.
   """
-  ids = {
-    symbol.encode("utf-8", "surrogateescape"): i
-    for i, symbol in enumerate(names.symbols, len(RESERVED))
-  }
+  ids = {s: i for i, s in enumerate(names.symbols, len(RESERVED))}
   vectors = np.full((len(names), size), np.nan, np.float32)
-  lines: dict[int, int] = {}  # Id -> the number of its line.
-  crc32 = 0
-  for number, line in enumerate(_lines(path), 1):
-    crc32 = zlib.crc32(line, crc32)
-    if number == 1:
-      line = line.removeprefix(codecs.BOM_UTF8)
-    parts = line.rstrip().split(b" ")
-    if number == 1 and (wide := _header(parts)) is not None:
-      if wide != size:
-        raise _wrong_size(path, number, wide, size)
-      continue
-    if len(parts) <= size:
-      raise _wrong_size(path, number, len(parts) - 1, size)
+  source = reading.Source(path, Path(path))
+  # A few words of published files are not UTF-8.
+  lines = reading.lines(source, "replace", reading.LONGEST)
+  for number, line in enumerate(lines, 1):
+    parts = line.rstrip().split(" ")
     # A few words of GloVe have spaces.
-    word, numbers = b" ".join(parts[:-size]), parts[-size:]
-    more = parts[1:-size]
-    if more and _numbers(more) is not None:
-      raise _wrong_size(path, number, len(parts) - 1, size)
-    i = ids.get(word)
-    if i is None:
+    word, more, numbers = parts[0], parts[1:-size], parts[-size:]
+    is_header = (
+      number == 1 and len(parts) == 2 and line.replace(" ", "").isdigit()
+    )
+    count = int(parts[1]) if is_header else len(parts) - 1
+    if count < size or (count > size and (is_header or _has_numbers(more))):
+      raise UserError(
+        f"{path}:{number}: has {count} numbers;"
+        f" config.model.embedding_size={size} must be that of the vectors"
+      )
+    row = ids.get(" ".join([word, *more]))
+    if is_header or row is None:
       continue
-    values = _numbers(numbers)
-    if values is None:
+    if not _has_numbers(numbers) or np.isfinite(vectors[row, 0]):
       raise UserError(
-        f"{path}:{number}: is not a word and {size} finite numbers"
+        f"{path}:{number}: {names.symbols[row - len(RESERVED)]!r} must have"
+        f" {size} finite numbers, in one line"
       )
-    if i in lines:
-      raise UserError(
-        f"{path}:{number}: {_shown(word)} has a vector in line {lines[i]}, too"
-      )
-    lines[i], vectors[i] = number, values
-  if not lines:
+    vectors[row] = [float(part) for part in numbers]
+  if not np.isfinite(vectors).any():
     raise UserError(
       f"config.model.embedding_path={path!r}: has none of the"
       f" {len(ids):,} symbols of the vocabulary"
     )
-  return Found(path, vectors, crc32)
+  return vectors
 
 
-def _lines(path: str) -> Iterator[bytes]:
-  """Yields the lines of a file, unpacked.
-
-  Raises:
-    UserError: the file cannot be read.
-  """
-  try:
-    with files.open_unpacked(path, _LIMIT) as file:
-      yield from file
-  except OSError as error:
-    raise UserError(
-      f"config.model.embedding_path={path!r}: cannot be read: {error.strerror}"
-    ) from None
-
-
-def _header(parts: list[bytes]) -> int | None:
-  """The number of dimensions in a header; None if the line is none."""
-  if len(parts) == 2 and all(part.isdigit() for part in parts):
-    return int(parts[1])
-  return None
-
-
-def _numbers(parts: list[bytes]) -> np.ndarray | None:
-  """Finite numbers of float32; None if a part is none."""
+def _has_numbers(parts: list[str]) -> bool:
+  """Whether all are finite numbers of float32."""
   try:
     values = np.array([float(part) for part in parts])
   except ValueError:
-    return None
-  fits = np.abs(values) <= np.finfo(np.float32).max  # False for nan, too.
-  return values if fits.all() else None
+    return False
+  return bool((np.abs(values) <= np.finfo(np.float32).max).all())
 
 
-def _shown(word: bytes) -> str:
-  return repr(word.decode("utf-8", "replace"))
+def complete(vectors: np.ndarray, seed: int) -> np.ndarray:
+  """An embedding [V, D] of vectors of which rows are missing, NaN.
+
+  Those rows get normal random numbers with the mean and the standard deviation
+  of the other rows, in each dimension.
+  """
+  has_V = np.isfinite(vectors[:, :1])
+  known = vectors[has_V[:, 0]].astype(np.float64)
+  rng = np.random.default_rng(seed)
+  drawn = rng.normal(known.mean(0), known.std(0), vectors.shape)
+  return np.where(has_V, vectors, drawn).astype(np.float32)
 
 
-def _wrong_size(path: str, number: int, found: int, size: int) -> UserError:
-  return UserError(
-    f"{path}:{number}: has {found} numbers; config.model.embedding_size={size}"
-    " must be that of the vectors"
-  )
-
-
-def of_run(config: Config, names: Vocabulary, workdir: Path | None) -> Found:
-  """The vectors that a new run starts from; says how many there are.
+def initial_embedding(
+  config: Config, names: Vocabulary, workdir: Path | None
+) -> np.ndarray:
+  """The embedding that a new run starts from; prints how much is known.
 
   Args:
     config: of the run.
     names: its symbols.
     workdir: where to write vectors.json; None: another process does.
   """
-  model = config.model
-  found = read(model.embedding_path, names, model.embedding_size)
-  record = found.record()
+  path = config.model.embedding_path
+  vectors = read_vectors(path, names, config.model.embedding_size)
+  count, symbols = int(np.isfinite(vectors[:, 0]).sum()), len(names.symbols)
   if workdir is not None:
+    record = {"path": path, "vectors": count, "symbols": symbols}
     with files.atomic_write(workdir / RECORD) as file:
       file.write(json.dumps(record, indent=2) + "\n")
     print(
-      f"vectors: {record['found']:,} of {record['symbols']:,} symbols are in"
-      f" {found.path} ({record['share']:.1%})"
+      f"vectors: {count:,} of {symbols:,} symbols are in {path}"
+      f" ({count / symbols:.1%})"
     )
-  return found
+  return complete(vectors, config.seed)

@@ -32,58 +32,49 @@ def write(folder, lines, name="vectors.txt"):
   return str(path)
 
 
-@pytest.mark.parametrize("name", ["vectors.txt", "vectors.vec.gz"])
-@pytest.mark.parametrize("header", [[], ["5 3"], ["\ufeff5 3"]])
-def test_words_and_numbers_are_read(tmp_path, name, header):
-  path = write(tmp_path, header + LINES, name)
-  found = vectors.read(path, NAMES, 3)
-  assert np.flatnonzero(found.has_V).tolist() == sorted(FOUND)
-  for i, values in FOUND.items():
-    np.testing.assert_array_equal(found.vectors[i], np.float32(values))
-  record = found.record()
-  assert (record["found"], record["symbols"], record["share"]) == (4, 5, 0.8)
+def test_words_and_numbers_are_read(tmp_path):
+  for name in ("vectors.txt", "vectors.vec.gz"):
+    for header in ([], ["5 3"], ["\ufeff5 3"]):
+      path = write(tmp_path, header + LINES, name)
+      table = vectors.read_vectors(path, NAMES, 3)
+      has_V = np.isfinite(table[:, 0])
+      assert np.flatnonzero(has_V).tolist() == sorted(FOUND)
+      for i, values in FOUND.items():
+        np.testing.assert_array_equal(table[i], np.float32(values))
 
 
-def test_rows_that_are_missing_are_like_those_that_were_found():
+def test_missing_rows_are_like_the_others():
   rng = np.random.default_rng(0)
   every = rng.normal([3, -2], [0.1, 5], (4000, 2)).astype(np.float32)
   every[::2] = np.nan
-  found = vectors.Found("f", every, 0)
-  table = found.table(1)
+  table = vectors.complete(every, 1)
   np.testing.assert_array_equal(table[1::2], every[1::2])
   np.testing.assert_allclose(table[::2].mean(0), [3, -2], atol=0.4)
   np.testing.assert_allclose(table[::2].std(0), [0.1, 5], rtol=0.1)
-  np.testing.assert_array_equal(table, found.table(1))
-  assert (table[::2] != found.table(2)[::2]).all()
+  np.testing.assert_array_equal(table, vectors.complete(every, 1))
+  assert (table[::2] != vectors.complete(every, 2)[::2]).all()
 
 
-@pytest.mark.parametrize(
-  ("lines", "rule"),
-  [
+def test_lines_are_refused_with_their_place(tmp_path):
+  for lines, rule in (
     (["5 4", *LINES], ":1: has 4 numbers; .*embedding_size=3 must be"),
     (["the 1 2 3 4", *LINES], ":1: has 4 numbers; .*embedding_size=3"),
     (["the 1 2 3 4 5", *LINES], ":1: has 5 numbers; .*embedding_size=3"),
     ([*LINES, "more 1 2 3 4"], ":6: has 4 numbers; .*embedding_size=3"),
     ([*LINES, "more 1 2"], ":6: has 2 numbers; .*embedding_size=3"),
     ([*LINES, ""], ":6: has 0 numbers"),
-    (["the 1 two 3"], ":1: is not a word and 3 finite numbers$"),
-    (["the 1 1e39 3"], ":1: is not a word and 3 finite numbers$"),
-    (["the 1 nan 3"], ":1: is not a word and 3 finite numbers$"),
-    ([*LINES, "the 1 2 3"], ":6: 'the' has a vector in line 1, too$"),
+    (["the 1 two 3"], ":1: 'the' must have 3 finite numbers, in one line"),
+    (["the 1 1e39 3"], ":1: 'the' must have 3 finite numbers"),
+    (["the 1 nan 3"], ":1: 'the' must have 3 finite numbers"),
+    ([*LINES, "the 1 2 3"], ":6: 'the' must have 3 finite numbers"),
     (["other 1 2 3"], "embedding_path='.*': has none of the 5 symbols"),
-  ],
-)
-def test_odd_lines_are_refused_with_their_place(tmp_path, lines, rule):
-  with pytest.raises(UserError, match=rule):
-    vectors.read(write(tmp_path, lines), NAMES, 3)
-
-
-def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path):
-  with pytest.raises(UserError, match=r"embedding_path='.*': cannot be read"):
-    vectors.read(str(tmp_path / "none"), NAMES, 3)
+  ):
+    with pytest.raises(UserError, match=rule):
+      vectors.read_vectors(write(tmp_path, lines), NAMES, 3)
   (tmp_path / "v.gz").write_bytes(b"no archive")
-  with pytest.raises(UserError, match=r"v\.gz: cannot be read"):
-    vectors.read(str(tmp_path / "v.gz"), NAMES, 3)
+  for name in ("none", "v.gz"):
+    with pytest.raises(UserError, match=rf"{name}: cannot be read"):
+      vectors.read_vectors(str(tmp_path / name), NAMES, 3)
 
 
 def test_a_run_starts_from_them_and_resumes_without_the_file(tmp_path, capsys):
@@ -103,7 +94,7 @@ def test_a_run_starts_from_them_and_resumes_without_the_file(tmp_path, capsys):
   a, b = names.encode("ab")
   np.testing.assert_array_equal(found[[a, b]], [[1, 2, 3], [4, 5, 6]])
   record = json.loads((tmp_path / "run" / "vectors.json").read_text())
-  assert (record["found"], record["path"]) == (2, str(path))
+  assert (record["vectors"], record["path"]) == (2, str(path))
   said = f"vectors: 2 of {len(names.symbols)} symbols are in {path}"
   assert said in capsys.readouterr().out
   path.unlink()
