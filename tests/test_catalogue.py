@@ -534,7 +534,7 @@ def test_music_is_read_by_its_task_only(monkeypatch):
   jsb = config_of("jsb", task="polyphony").data
   with pytest.raises(UserError, match="'jsb': is music, which only task='pol"):
     corpora.read_corpus(jsb)
-  with pytest.raises(UserError, match="source='ptb', .*: music is chords or jsb"):
+  with pytest.raises(UserError, match="'ptb', .*: music is chords or jsb"):
     music.read_music(config_of("ptb").data)
   found = []
   monkeypatch.setattr(catalogue, "fetch", lambda *a: [Path(f"{a[0]}.mat")])
