@@ -109,8 +109,7 @@ def test_runs_are_gathered(trained, monkeypatch, capsys):
   assert table["optimizer.learning_rate"][2] == 0.5
   assert table["state"].tolist() == ["finished"] * 3
   assert "validation_perplexity" not in table
-  more = seqrnn.runs(bits=True).names
-  assert more.index("validation_perplexity") > more.index("validation_accuracy")
+  assert "validation_perplexity" in seqrnn.runs(bits=True)
   for row in table:
     rows = list(seqrnn.load(Path("runs", row["run"])).metrics)
     best = min(rows, key=lambda one: one["validation_loss"])

@@ -11,7 +11,6 @@ from seqrnn.models import cells, cpu, layers, products, scan
 from seqrnn.models.products import (
   Lookup,
   Products,
-  add_bias,
   product,
   step_dot,
 )
@@ -157,25 +156,6 @@ def test_layouts_of_other_platforms(platform, name, reverse):
     close(*results, 1e-10)
 
 
-@pytest.mark.usefixtures("x64")
-def test_gradients_of_gradients():
-  rng = np.random.default_rng(14)
-  x = rng.normal(size=(len(MASK), T, D))
-  fused = layers.Recurrent(MAKE["mgu"](H))
-  arguments = *draw(rng, fused, x), x
-
-  def slopes(module):
-    total = lambda params, carry, x: jnp.sum(
-      module.apply({"params": params}, x, MASK, carry)[1] ** 2
-    )
-    size = lambda *args: sum(
-      jnp.sum(leaf**2) for leaf in jax.tree.leaves(jax.grad(total, 0)(*args))
-    )
-    return quick_jit(jax.grad(size, (0, 1, 2)))(*arguments)
-
-  close(slopes(fused), slopes(plain_of(fused)), 1e-10)
-
-
 def test_products_in_bfloat16():
   """Near those in float32 and not equal; all that is kept is float32."""
   rng = np.random.default_rng(10)
@@ -236,39 +216,6 @@ def test_what_the_backward_pass_keeps(name, count):
   assert sum(sizes) <= count * T * B * H + x.size
 
 
-def products_in_loops(jaxpr, inside=False):
-  """How many matrix products a step of all loops has."""
-  count = 0
-  for equation in jaxpr.eqns:
-    name = equation.primitive.name
-    count += inside and name == "dot_general"
-    for part in jax.tree.leaves(
-      list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
-    ):
-      inner = getattr(part, "jaxpr", part)
-      if hasattr(inner, "eqns"):
-        count += products_in_loops(inner, inside or name == "scan")
-  return count
-
-
-def test_a_step_back_has_one_product():
-  """The recurrent kernel's gradient is one product outside of the loop."""
-  x, mask = np.ones((B, T, D), np.float32), np.ones((B, T), bool)
-  counts = []
-  fused = layers.Recurrent(MAKE["gru"](H))
-  carry = fused.initial_carry(B)
-  params = jax.eval_shape(fused.init, jax.random.key(0), x, mask, carry)
-  for module in (fused, plain_of(fused)):
-
-    def loss(params, x, module=module):
-      return jnp.sum(module.apply(params, x, mask, carry)[1] ** 2)
-
-    jaxpr = jax.make_jaxpr(jax.grad(loss, (0, 1)))(params, x).jaxpr
-    counts.append(products_in_loops(jaxpr))
-  # Forward and back; in nn.scan's backward loop the kernel's gradient, too.
-  assert counts == [2, 3]
-
-
 def test_memory_of_a_stack():
   """As much as three layers keep, and one of them needs besides."""
   B, T, H = 32, 50, 64
@@ -302,16 +249,6 @@ def test_lookup_equals_features():
 
   gradient = jax.jit(jax.value_and_grad(total, (0, 1)), static_argnums=2)
   close(gradient(params, table, True), gradient(params, table, False), 1e-5)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("shape", [(7, 5), (6, 8, 5)])
-def test_a_bias_and_its_gradient(shape):
-  rng = np.random.default_rng(3)
-  x, d, bias_K = normal(rng, [np.empty(s) for s in (shape, shape, (5,))])
-  new, back = jax.vjp(add_bias, x, bias_K)
-  close(new, x + bias_K)
-  close(back(d), (d, np.sum(d, axis=tuple(range(len(shape) - 1)))))
 
 
 @pytest.mark.usefixtures("x64")

@@ -1,11 +1,10 @@
-"""report: pages that are valid, ask for nothing, and say what is true."""
+"""report: pages that are valid, load nothing and have all sections."""
 
 import csv
 import functools
 import json
 import re
 import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -107,17 +106,17 @@ def read(path):
   """The page, which has no fault."""
   content = path.read_text("utf-8")
   assert content.startswith("<!doctype html>\n<html")
-  found = Page(content)
-  assert found.faults == []
+  page = Page(content)
+  assert page.faults == []
   assert "built-in" not in content  # A key that is a method of a dictionary.
-  assert len(set(found.ids)) == len(found.ids)
-  scripts = [attrs for tag, attrs in found.tags if tag == "script"]
+  assert len(set(page.ids)) == len(page.ids)
+  scripts = [attrs for tag, attrs in page.tags if tag == "script"]
   data = [attrs for attrs in scripts if attrs.get("type") == "application/json"]
   assert len(scripts) == len(data) + 1  # One is the page's.
   assert not re.search(r"url\(|@import|fetch\(|XMLHttp", content)
-  shown = found.text.replace("\n", "").replace("\t", "")
+  shown = page.text.replace("\n", "").replace("\t", "")
   assert shown.isprintable()
-  return found
+  return page
 
 
 @pytest.fixture(scope="module")
@@ -366,43 +365,24 @@ def test_a_unit_is_chosen_on_one_text_and_scored_on_another():
   assert weak.share < 0.1
 
 
-@pytest.mark.parametrize("name", ["language model", "events"])
-def test_a_text_is_read_as_the_decoder_does(name, runs):
-  config, workdir = runs(name)
-  own = subject.open_run(experiments.build, config, workdir)
-  decoder = own.experiment.decoder
+def test_a_text_is_read_as_the_decoder_does(runs):
+  config, workdir = runs("language model")
+  run = subject.open_run(experiments.build, config, workdir)
+  decoder = run.experiment.decoder
   rng = np.random.default_rng(1)
-  ids_BS = rng.integers(END + 1, len(own.symbols), (3, 7), np.int32)
-  reading = neurons.reader(decoder, 2)(own.params, ids_BS)
+  ids_BS = rng.integers(END + 1, len(run.symbols), (3, 7), np.int32)
+  reading = neurons.reader(decoder, 2)(run.params, ids_BS)
   carry, step = decoder.start(3), jax.jit(decoder.step)
   for t in range(6):
-    carry, logits_BV = step(own.params, carry, ids_BS[:, t])
-    chances_BV = np.asarray(jax.nn.log_softmax(logits_BV))
-    own_B = -chances_BV[np.arange(3), ids_BS[:, t + 1]]
-    np.testing.assert_allclose(reading.surprisal[:, t], own_B, rtol=1e-4)
-    assert (reading.ids[:, t, 0] == chances_BV.argmax(1)).all()
-    np.testing.assert_allclose(
-      reading.probabilities[:, t, 0], np.exp(chances_BV.max(1)), rtol=1e-4
-    )
-  expected = np.zeros((3, 0))  # Of a window that is read anew.
-  if name == "language model":  # (c, h) of one layer.
-    expected = np.tanh(carry[0][0])
-  np.testing.assert_allclose(reading.states[:, -1], expected, rtol=1e-4)
-
-
-def test_a_gap_model_writes_as_its_forward_head_does(runs):
-  config, workdir = runs("all heads")
-  own = subject.open_run(experiments.build, config, workdir)
-  writer = subject.writer(own)
-  assert writer is not None and writer.params.keys() == {"body", "head"}
-  rng = np.random.default_rng(1)
-  ids_BS = rng.integers(END + 1, len(own.symbols), (3, 7), np.int32)
-  found = neurons.reader(writer.experiment.decoder, 2)(writer.params, ids_BS)
-  forward = own.experiment.heads["forward"]
-  _, logits_BSV = forward(own.params, (), {"inputs": ids_BS})
-  chances_BSV = jax.nn.log_softmax(logits_BSV)
-  nll_BS1 = -np.take_along_axis(chances_BSV, ids_BS[..., None], axis=2)
-  np.testing.assert_allclose(found.surprisal, nll_BS1[:, 1:, 0], rtol=1e-4)
+    carry, logits_BV = step(run.params, carry, ids_BS[:, t])
+    logs_BV = np.asarray(jax.nn.log_softmax(logits_BV))
+    nll_B = -logs_BV[np.arange(3), ids_BS[:, t + 1]]
+    np.testing.assert_allclose(reading.surprisal[:, t], nll_B, rtol=1e-4)
+    assert (reading.ids[:, t, 0] == logs_BV.argmax(1)).all()
+    best_B = reading.probabilities[:, t, 0]
+    np.testing.assert_allclose(best_B, np.exp(logs_BV.max(1)), rtol=1e-4)
+  memory = np.tanh(carry[0][0])  # (c, h) of one layer.
+  np.testing.assert_allclose(reading.states[:, -1], memory, rtol=1e-4)
 
 
 def test_gates_that_are_all_but_shut_or_open(tmp_path):
@@ -445,41 +425,12 @@ def test_gates_that_are_all_but_shut_or_open(tmp_path):
 
 # In a browser.
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on PATH")
-def test_a_browser_shows_it_without_a_fault(pages, tmp_path):
-  assert CHROMIUM is not None
-  done = subprocess.run(
-    [
-      CHROMIUM,
-      "--headless",
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      f"--user-data-dir={tmp_path / 'user'}",
-      "--enable-logging=stderr",
-      "--window-size=390,2000",
-      "--virtual-time-budget=2000",
-      "--dump-dom",
-      pages("language model").as_uri(),
-    ],
-    capture_output=True,
-    text=True,
-    timeout=600,
-  )
+def test_a_browser_shows_it_without_a_fault(pages, browser):
+  browser.set_window_size(500, 2000)
+  browser.get(pages("language model").as_uri())
   # An error of the script, or a request, which the page forbids itself.
-  assert "CONSOLE" not in done.stderr
-  # The script has chosen a symbol and told what was expected there.
-  [said] = re.findall(
-    r'class="predicted card"[^>]*>(.*?)</div></div>', done.stdout
-  )
-  assert re.search(r"had probability [\d.]+ %: [\d.]+ bits", said)
-  # On a phone, the table of metrics says that it is wider than its box.
-  assert 'class="scroll wide"' in done.stdout
+  assert browser.get_log("browser") == []
+  # The script has chosen a symbol and shows the predictions in its place.
+  text = browser.find_element("css selector", ".predicted").text
+  assert re.search(r"had probability [\d.]+ %: [\d.]+ bits", text)

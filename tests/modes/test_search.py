@@ -1,4 +1,4 @@
-"""Searches: what they may choose, and that no trial is lost or done twice."""
+"""Searches: their spaces, and that no trial is lost or repeated."""
 
 import csv
 import errno
@@ -274,7 +274,7 @@ def test_a_grid_is_gone_through_once(tmp_path, objective, capsys):
     ("finished", "1.2", "1", "0", "gru", "0.2", ""),
     ("finished", "1.1", "1", "0", "gru", "0.1", ""),
   ]
-  # Again: it is finished, says so, and trains nothing.
+  # A finished search prints its result and trains nothing.
   capsys.readouterr()
   assert run_search(config, tmp_path / "s") == best
   assert "s: finished; best validation loss 0.2000" in capsys.readouterr().out
@@ -491,23 +491,14 @@ def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
 
   def work(workdir, count):
     command = [sys.executable, "-c", WORKER, tmp_path / "c.json", workdir]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     workers = [
-      subprocess.Popen(
-        [*command, str(count)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-      )
+      subprocess.Popen([*command, str(count)], cwd=ROOT, text=True, **pipes)
       for _ in range(count)
     ]
-    try:
-      for worker in workers:
-        out, _ = worker.communicate()
-        assert worker.returncode == 0, out
-    finally:
-      for worker in workers:
-        worker.kill()
+    for worker in workers:
+      out, _ = worker.communicate(timeout=600)
+      assert worker.returncode == 0, out
     return table(workdir)
 
   workdir = tmp_path / "s"
@@ -515,19 +506,14 @@ def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
   assert len(list(workdir.glob("*.worker"))) == 2
   assert not (workdir / "trials.log").exists()
   assert "postgres" not in (workdir / "search.json").read_text()
-  # Another search of the same name in the same database is another one; and a
-  # file in the place of the database changes nothing.
+  # Another search of the same name in the same database is another one.
   assert work(tmp_path / "other" / "s", 1) == rows
   objective(lambda c: c.optimizer.learning_rate)
   config.search.storage = None
   run_search(config, tmp_path / "alone")
   assert table(tmp_path / "alone") == rows
-  assert states(workdir) == ["finished"] * 6
   with pytest.raises(UserError, match="has its trials in a database"):
     run_search(config, workdir)
-  config.search.storage = postgres
-  with pytest.raises(UserError, match="has its trials in .*trials.log"):
-    run_search(config, tmp_path / "alone")
 
 
 class Crash(Exception):
