@@ -8,8 +8,6 @@ import hashlib
 import os
 import platform
 import re
-import shutil
-import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -21,9 +19,8 @@ import platformdirs
 # later calls with the same experiment.
 CACHED_FUNCTIONS = 16
 _NARROW = 32  # The least padded length.
-_LIMIT = 2 * 10**9  # Bytes of the cache of one kind of machine.
+_LIMIT = 2 * 10**9  # Bytes of the cache.
 _LEFT = 0.75  # The share of the limit that is kept when it is exceeded.
-_UNUSED = 30 * 86400.0  # Seconds after which an unused folder is removed.
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -68,33 +65,22 @@ def prune(limit: int = _LIMIT):
   JAX's environment variables is left unchanged.
   """
   folder = _folder()
-  own = os.environ.get(_DIRECTORY) == str(folder)
-  if not own or "JAX_COMPILATION_CACHE_MAX_SIZE" in os.environ:
+  ours = os.environ.get(_DIRECTORY) == str(folder)
+  if not ours or "JAX_COMPILATION_CACHE_MAX_SIZE" in os.environ:
     return
-  with suppress(OSError):
-    _drop_oldest(folder, limit)
-    os.utime(folder)  # The time of last use.
-    for other in folder.parent.iterdir():
-      if time.time() - other.stat().st_mtime > _UNUSED:
-        shutil.rmtree(other, ignore_errors=True)
-
-
-def _drop_oldest(folder: Path, limit: int):
-  found = []
-  with os.scandir(folder) as entries:
-    for entry in entries:
-      with suppress(FileNotFoundError):  # Another process has removed it.
-        seen = entry.stat()
-        used = max(seen.st_atime, seen.st_mtime)
-        found.append((used, seen.st_size, entry.path))
-  size = sum(size for _, size, _ in found)
-  if size <= limit:
-    return
-  for _, less, path in sorted(found):
-    if size <= _LEFT * limit:
-      return
-    Path(path).unlink(missing_ok=True)
-    size -= less
+  programs = []
+  for path in folder.parent.glob("*/*"):  # Of older machines and versions, too.
+    with suppress(OSError):  # Another process has removed it.
+      seen = path.stat()
+      used = max(seen.st_atime, seen.st_mtime)
+      programs.append((used, seen.st_size, path))
+  size = sum(size for _, size, _ in programs)
+  if size > limit:
+    for _, less, path in sorted(programs):
+      if size > _LEFT * limit:
+        with suppress(OSError):
+          path.unlink(missing_ok=True)
+        size -= less
 
 
 def _machine() -> str:

@@ -14,10 +14,6 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import signals
 
 _ROOT = Path("/")
-# The devices of Google's PCI vendor number that are TPUs, from v2 to 7x; the
-# vendor also makes network cards and disks.
-_GOOGLE = "0x1ae0"
-_TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
 _PREALLOCATED = 0.75  # The share of a GPU's memory that JAX reserves.
 _FRACTION = "XLA_CLIENT_MEM_FRACTION"
 _OLD_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
@@ -52,8 +48,8 @@ def out_of_memory(error: BaseException) -> bool:
 def start(named: bool = False) -> list[str]:
   """Starts JAX's backend; returns lines on the devices for the user.
 
-  They name the devices, or warn of each accelerator that is not in use. A CPU
-  is not named if there is nothing else.
+  They name the devices, or warn of a GPU that is not in use. A CPU is not named
+  if there is nothing else.
 
   Args:
     named: whether the mode names the devices itself.
@@ -109,23 +105,18 @@ def _logs() -> Iterator[list[str]]:
 
 
 def _unused(lines: list[str]) -> Iterator[str]:
-  """Yields a warning for each kind of accelerator, all of them not in use.
+  """Yields a warning if there is an NVIDIA GPU, which is not in use.
 
   Args:
-    lines: the logs of JAX, which may say why.
+    lines: the logs of JAX, which may have the reason.
   """
-  hidden = os.environ.get(_VISIBLE) in ("", "-1")
-  for name, platform, extra, there in (
-    ("an NVIDIA GPU", "cuda", "cuda13", bool(_nvidia()) and not hidden),
-    ("a Google TPU", "tpu", "tpu", _tpu()),
-  ):
-    if there:
-      said = [x for x in lines if platform in x.lower()]
-      reason = next((x for x in said if "may be present" not in x), "")
-      yield (
-        f"warning: {name} is there, but JAX computes on the CPU: pip install"
-        f" 'jax[{extra}]'{_quoted(reason)}"
-      )
+  if _nvidia() and os.environ.get(_VISIBLE) not in ("", "-1"):
+    logged = [line for line in lines if "cuda" in line.lower()]
+    reason = next((x for x in logged if "may be present" not in x), "")
+    yield (
+      "warning: an NVIDIA GPU is there, but JAX computes on the CPU: pip"
+      f" install 'jax[cuda13]'{_quoted(reason)}"
+    )
 
 
 def _quoted(reason: Any) -> str:
@@ -173,11 +164,3 @@ def take_gpu(index: int, count: int):
 
 def _nvidia() -> list[Path]:
   return list(_ROOT.glob("dev/nvidia[0-9]*"))
-
-
-def _tpu() -> bool:
-  for vendor in _ROOT.glob("sys/bus/pci/devices/*/vendor"):
-    kind = vendor.with_name("device").read_text().strip()
-    if vendor.read_text().strip() == _GOOGLE and kind in _TPUS:
-      return True
-  return False

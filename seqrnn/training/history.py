@@ -10,7 +10,6 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import figures, files
 from seqrnn.training.checkpoint import Position
 
-TABLES = ("metrics.csv", "timing.csv")
 _SPLITS = ("train", "validation")
 _LIMIT = 2**27  # Bytes of a table; a million evaluations fit.
 
@@ -50,44 +49,41 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
   Raises:
     UserError: the file is no table of numbers, or lacks a column.
   """
-  if not path.exists():
-    return []
-  names, *rows = _parse(path, files.read(path, _LIMIT))
+  names, *rows = [line.split(",") for line in _lines(path)] or [[]]
   for name in columns:
     if rows and name not in names:
       raise UserError(f"{path}: has no column {name}; move it away")
   return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _parse(path: Path, content: bytes) -> list[list[str]]:
-  """Returns the header and the complete rows of a table.
+def _lines(path: Path) -> list[str]:
+  """Returns the header and the complete rows of a table, if it exists.
 
   Raises:
     UserError: the file is no table of numbers.
   """
-  # No value in these tables is quoted.
-  lines = content.decode("utf-8", "replace").split("\n")[:-1]
-  names, *rows = [line.split(",") for line in lines] or [[]]
-  if lines and names[:1] != ["step"]:
+  if not path.exists():
+    return []
+  content = files.read(path, _LIMIT).decode("utf-8", "replace")
+  lines = content.split("\n")[:-1]  # No value in these tables is quoted.
+  names = lines[0].split(",") if lines else ["step"]
+  if names[0] != "step":
     raise UserError(f"{path}: its first column must be step; move it away")
   if not all(name.isprintable() and '"' not in name for name in names):
     raise UserError(f"{path}: row 1 must be names of columns; move it away")
-  for number, row in enumerate(rows, 2):
-    if len(row) != len(names) or not _is_numeric(row):
+  for number, line in enumerate(lines[1:], 2):
+    try:
+      step, *values = line.split(",")
+      valid = len(values) == len(names) - 1 and int(step) >= 0
+      valid = valid and all(math.isfinite(float(value)) for value in values)
+    except ValueError:
+      valid = False
+    if not valid:
       raise UserError(
         f"{path}: row {number} must be {len(names)} numbers, the step first;"
         " move it away"
       )
-  return [names, *rows]
-
-
-def _is_numeric(row: list[str]) -> bool:
-  """Returns whether a row is an integer followed by finite numbers."""
-  try:
-    int(row[0])
-    return all(math.isfinite(float(value)) for value in row)
-  except ValueError:
-    return False
+  return lines
 
 
 def cut_tables(workdir: Path, step: int):
@@ -97,23 +93,14 @@ def cut_tables(workdir: Path, step: int):
     UserError: as `read_rows`.
     MachineError: a table cannot be written.
   """
-  for name in TABLES:
+  for name in ("metrics.csv", "timing.csv"):
     path = workdir / name
-    if not path.exists():
-      continue
-    content = files.read(path, _LIMIT)
-    valid = _rows_until(path, content, step)
-    if valid != content:
-      with files.atomic_write(path, "wb") as file:
-        file.write(valid)
-
-
-def _rows_until(path: Path, content: bytes, step: int) -> bytes:
-  """Returns the header and the rows up to a step; b"" if there is no row."""
-  rows = _parse(path, content)[1:]
-  count = sum(int(row[0]) <= step for row in rows)
-  lines = content.split(b"\n")
-  return b"".join(line + b"\n" for line in lines[: count + 1]) if count else b""
+    head, *rows = _lines(path) or [""]
+    rows = [row for row in rows if int(row.split(",")[0]) <= step]
+    content = "".join(f"{line}\n" for line in [head, *rows]) if rows else ""
+    if path.exists() and path.read_bytes() != content.encode():
+      with files.atomic_write(path) as file:
+        file.write(content)
 
 
 def draw_history(workdir: Path, measure: str):

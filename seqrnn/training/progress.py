@@ -12,58 +12,12 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
-from rich.text import Text
 
 from seqrnn.runtime.console import console
 
 _LINE_SECONDS = 30.0  # Between two lines where the output is not a terminal.
 _BAR_SECONDS = 0.2  # The minimum time between two updates of the bar.
 _RATE_SECONDS = 2.0  # The minimum time of the steps that a rate is of.
-
-
-class Curve:
-  """The loss of all steps as a line of block characters.
-
-  Each block is the mean of equally many steps. When the line is full, adjacent
-  means are merged, so that each covers twice as many steps.
-  """
-
-  _BLOCKS = "▁▂▃▄▅▆▇█"
-  _LENGTH = 32  # The maximum number of blocks.
-
-  def __init__(self):
-    self._means: list[float] = []
-    self._size = 1  # The number of steps in a mean.
-    self._sum, self._count = 0.0, 0  # Of the steps in the next mean.
-
-  def add(self, loss: float):
-    self._sum += loss
-    self._count += 1
-    if self._count < self._size:
-      return
-    self._means.append(self._sum / self._size)
-    self._sum, self._count = 0.0, 0
-    if len(self._means) == self._LENGTH:
-      pairs = zip(self._means[::2], self._means[1::2], strict=True)
-      self._means = [(a + b) / 2 for a, b in pairs]
-      self._size *= 2
-
-  def __str__(self) -> str:
-    finite = [mean for mean in self._means if math.isfinite(mean)]
-    if not finite:
-      return ""
-    low, high = min(finite), max(finite)
-    scale = (len(self._BLOCKS) - 1) / max(high - low, 1e-9)
-    return "".join(self._BLOCKS[round((x - low) * scale)] for x in finite)
-
-
-class _TwoLines(Bar):
-  """A bar, with loss and speed on a second line."""
-
-  def get_renderables(self):
-    yield from super().get_renderables()
-    for task in self.tasks:
-      yield Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
 
 
 class Progress:
@@ -87,16 +41,14 @@ class Progress:
       best: the lowest validation loss.
     """
     self._console = console(soft_wrap=True)
-    self._bar = _TwoLines(
-      TextColumn("{task.description}"),
+    self._bar = Bar(
       BarColumn(),
       MofNCompleteColumn(),
       TimeRemainingColumn(),
-      TextColumn("left"),
+      TextColumn("left  {task.fields[figures]}"),
       console=self._console,
     )
     self.best = best  # The lowest validation loss; infinite before the first.
-    self._curve = Curve()
     self._task = self._bar.add_task(
       "training", total=total_steps, completed=done, figures=""
     )
@@ -148,7 +100,6 @@ class Progress:
       return None
     oldest, timed = self._pending.popleft()
     finished = float(oldest)
-    self._curve.add(finished)
     now = time.monotonic()
     if timed is not None and self._finish_time is not None:
       self._measure(timed, now - self._finish_time)
@@ -175,7 +126,7 @@ class Progress:
     figures = f"loss {finished:.4f}{bits}{self._rate}"
     if self.live:
       best = "" if self.best == math.inf else f"  best {self.best:.4f}"
-      figures = f"{self._curve}  {figures}{best}"
+      figures = f"{figures}{best}"
       self._bar.update(self._task, completed=self._done, figures=figures)
     elif now - self._line_time > _LINE_SECONDS:
       self._line_time = now

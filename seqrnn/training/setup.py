@@ -27,11 +27,7 @@ from seqrnn.runtime import files, sharding
 from seqrnn.runtime.signals import catch_signals
 from seqrnn.training import checkpoint, optimizers, transfer
 from seqrnn.training.checkpoint import Checkpoints
-from seqrnn.training.position import (
-  Position,
-  evaluation_due,
-  limits_reached,
-)
+from seqrnn.training.position import Position
 from seqrnn.training.step import (
   State,
   all_finite,
@@ -133,20 +129,12 @@ class Training(NamedTuple):
 
   def interrupted(self, position: Position, number: int) -> Interrupted:
     """Returns the exception for a signal; the position is on disk."""
-    name, status = signal.Signals(number).name, 128 + number
-    due = evaluation_due(self.config, position)
-    if not due and limits_reached(self.config, position):
-      return Interrupted(
-        f"{self.workdir}: finished at step {position.step}; the training had"
-        f" ended before {name}",
-        status,
-      )
     where, program = "before the first step", command.program(sys.argv[0])
     if position.step:
       where = f"and saved at step {position.step}"
     return Interrupted(
-      f"stopped by {name} {where}",
-      status,
+      f"stopped by {signal.Signals(number).name} {where}",
+      128 + number,
       f"repeat the command, or run `{program} --workdir={self.workdir}`, to"
       " resume",
     )

@@ -147,29 +147,6 @@ def test_short_documents_train_with_a_random_offset(tmp_path, capsys):
   assert result["step"] == 4 * -(-sessions // 4)
 
 
-def test_two_times_n_steps_equal_n_and_n(tmp_path):
-  changes = {"train.batches_per_epoch": 5, "train.epochs": 2}
-  config = tiny(tmp_path, changes)
-  train.fit(experiments.build, config, tmp_path / "whole")
-  train.fit(
-    experiments.build,
-    tiny(tmp_path, {**changes, "train.epochs": 1}),
-    tmp_path / "parts",
-  )
-  train.fit(experiments.build, config, tmp_path / "parts")
-  assert_same_run(tmp_path / "whole", tmp_path / "parts", 10)
-
-
-def test_rows_of_an_unsaved_stretch_are_dropped(tmp_path, monkeypatch):
-  config = tiny(tmp_path, {"train.max_steps": 8, "train.eval_every": 4})
-  monkeypatch.setattr(train, "save", lambda *_: None)  # A disk that lies.
-  train.fit(experiments.build, config, tmp_path / "run")
-  monkeypatch.undo()
-  assert len(rows(tmp_path / "run")) == 2
-  train.fit(experiments.build, config, tmp_path / "run")
-  assert [row["step"] for row in rows(tmp_path / "run")] == ["4", "8"]
-
-
 def test_it_learns_and_writes_what_it_did(tmp_path, capsys):
   config = tiny(tmp_path, {"train.epochs": 4, "optimizer.learning_rate": 0.01})
   for text in Path(config.data.path).iterdir():
@@ -204,39 +181,68 @@ def test_it_learns_and_writes_what_it_did(tmp_path, capsys):
   assert "best validation loss" in out and "parameters" in out
 
 
-def test_a_finished_run_says_so_and_more_epochs_go_on(tmp_path, capsys):
-  changes = {"train.batches_per_epoch": 3}
-  first = tiny(tmp_path, {**changes, "train.epochs": 1})
-  train.fit(experiments.build, first, tmp_path / "run")
-  before = (tmp_path / "run" / "metrics.csv").read_bytes()
-  train.fit(experiments.build, first, tmp_path / "run")
-  assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
-  assert capsys.readouterr().out.count("finished at step 3") == 2
-  more = tiny(tmp_path, {**changes, "train.epochs": 2})
-  train.fit(experiments.build, more, tmp_path / "run")
-  assert "finished at step 6" in capsys.readouterr().out
+LONG = {"train.batches_per_epoch": 5, "train.epochs": 2}
 
 
-def test_another_run_is_refused_with_every_field_that_differs(tmp_path):
-  config = tiny(tmp_path, {"train.max_steps": 1})
-  train.fit(experiments.build, config, tmp_path / "run")
-  other = tiny(
-    tmp_path,
-    {"train.max_steps": 1, "model.hidden_size": 7, "data.window": 9},
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory):
+  """A folder with a run of two epochs, five steps each; and its result."""
+  folder = tmp_path_factory.mktemp("ten")
+  return folder, train.fit(
+    experiments.build, tiny(folder, LONG), folder / "run"
   )
-  with pytest.raises(UserError) as error:
-    train.fit(experiments.build, other, tmp_path / "run")
-  assert "model.hidden_size: 8 -> 7" in str(error.value)
-  assert "data.window" in str(error.value)
 
 
-def test_changed_training_data_are_refused(tmp_path):
-  config = tiny(tmp_path, {"train.max_steps": 1})
-  train.fit(experiments.build, config, tmp_path / "run")
-  text = Path(config.data.path) / "0.txt"
+def test_a_finished_run_says_so_and_more_epochs_resume_it(
+  ten, tmp_path, capsys
+):
+  folder, result = ten
+  workdir, first = tmp_path / "run", tiny(folder, LONG | {"train.epochs": 1})
+  train.fit(experiments.build, first, workdir)
+  before = contents(workdir)
+  train.fit(experiments.build, first, workdir)
+  assert capsys.readouterr().out.count("finished at step 5") == 2
+  for path in (workdir / "lock", workdir / "history.png"):
+    del before[path]
+  assert before.items() <= contents(workdir).items()
+  assert train.fit(experiments.build, tiny(folder, LONG), workdir) == result
+  assert_same_run(folder / "run", workdir, 10)
+
+
+def test_changed_files_are_refused(ten, tmp_path):
+  config, workdir = tiny(tmp_path, LONG), tmp_path / "run"
+  shutil.copytree(ten[0] / "run", workdir)
+  config.data.path = tiny(ten[0], LONG).data.path
+  config.train.epochs = 3
+  for name in ("vocabulary.json", "config.json"):
+    path = workdir / name
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"', b"8", 1))
+    before = contents(workdir)
+    with pytest.raises(
+      MachineError, match=f"{name}: differs from its checksum"
+    ):
+      train.fit(experiments.build, config, workdir)
+    del before[workdir / "lock"]
+    assert before.items() <= contents(workdir).items()
+    path.write_bytes(content)
+  other = tiny(tmp_path / "other", LONG)
+  text = Path(other.data.path) / "0.txt"
   text.write_text(text.read_text()[::-1])
+  record = (workdir / "config.json").read_text()
+  (workdir / "config.json").write_text(
+    record.replace(config.data.path, other.data.path)
+  )
+  (workdir / "sha256").unlink()  # The user has edited a file.
   with pytest.raises(UserError, match="training data have changed"):
-    train.fit(experiments.build, config, tmp_path / "run")
+    train.fit(experiments.build, other, workdir)
+  (workdir / "config.json").write_text(record)
+  names = (workdir / "vocabulary.json").read_bytes() + b"\n"
+  (workdir / "vocabulary.json").write_bytes(names)
+  train.fit(experiments.build, config, workdir)
+  assert [row["step"] for row in rows(workdir)] == ["5", "10", "15"]
+  assert (workdir / "vocabulary.json").read_bytes() == names
+  assert (workdir / "sha256").exists()
 
 
 def test_patience_stops_and_the_best_checkpoint_stays(tmp_path):
@@ -343,12 +349,11 @@ def own_cache(tmp_path):
       yield Path(folder)
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine"])
-def test_another_learning_rate_has_the_same_program(tmp_path, own_cache, name):
+def test_another_learning_rate_has_the_same_program(tmp_path, own_cache):
   # Of the step alone: whether a small one is kept rests on its time.
   programs = lambda: {path.name for path in own_cache.glob("jit_step-*-cache")}
   fields = {
-    "schedule.name": name,
+    "schedule.name": "cosine",
     "schedule.warmup_steps": 2,
     "optimizer.name": "adamw",
     "train.max_steps": 3,
@@ -364,9 +369,9 @@ def test_another_learning_rate_has_the_same_program(tmp_path, own_cache, name):
   assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch, name):
+def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch):
   """However long it takes."""
+  name = "SIGTERM"
   ended, calls = threading.Event(), []
 
   def compile_for_ever(_):
@@ -386,9 +391,10 @@ def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch, name):
   assert not (tmp_path / "r" / "config.json").exists()
 
 
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
-  config = tiny(tmp_path, {"train.batches_per_epoch": 5, "train.epochs": 2})
-  whole = train.fit(experiments.build, config, tmp_path / "whole")
+def test_a_signal_saves_and_names_the_command_to_resume(
+  ten, tmp_path, monkeypatch
+):
+  config, workdir = tiny(ten[0], LONG), tmp_path / "run"
   original = Progress.step
 
   def signalled(self, loss, symbols):
@@ -400,11 +406,11 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(Progress, "step", signalled)
     with pytest.raises(Interrupted, match="saved at step 7") as stop:
-      train.fit(experiments.build, config, tmp_path / "parts")
+      train.fit(experiments.build, config, workdir)
   assert stop.value.status == 130
   assert signal.getsignal(signal.SIGINT) is before
-  assert train.fit(experiments.build, config, tmp_path / "parts") == whole
-  assert_same_run(tmp_path / "whole", tmp_path / "parts", 10)
+  assert train.fit(experiments.build, config, workdir) == ten[1]
+  assert_same_run(ten[0] / "run", workdir, 10)
 
 
 def test_devices_do_not_change_the_result(tmp_path, monkeypatch):
@@ -439,36 +445,6 @@ def test_devices_do_not_change_the_result(tmp_path, monkeypatch):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_damaged_checkpoints_are_told_and_made_again(tmp_path, capsys):
-  changes = {"train.epochs": 2, "train.batches_per_epoch": 4}
-  changes |= {"checkpoint.every": 2, "checkpoint.keep": 4}
-  config = tiny(tmp_path, changes)
-  train.fit(experiments.build, config, tmp_path / "whole")
-  train.fit(experiments.build, config, tmp_path / "run")
-  directory = tmp_path / "run" / "checkpoints"
-  shutil.rmtree(directory / "8")
-  (directory / "8").mkdir()
-  (directory / "6" / "sha256").write_text("{")
-  capsys.readouterr()
-  train.fit(experiments.build, config, tmp_path / "run")
-  assert capsys.readouterr().err == (
-    "checkpoint 8 is damaged: sha256 is missing or broken\n"
-    "checkpoint 6 is damaged: sha256 is missing or broken\n"
-    "checkpoint 4 is used instead\n"
-  )
-  assert_same_run(tmp_path / "whole", tmp_path / "run", 8)
-  assert_same_run(tmp_path / "whole", tmp_path / "run", 6)
-  for step in steps(directory):
-    (directory / str(step) / "sha256").unlink()
-  before = contents(tmp_path / "run")
-  with pytest.raises(UserError, match="no checkpoint is intact, checkpoint 8"):
-    train.fit(experiments.build, config, tmp_path / "run")
-  after = contents(tmp_path / "run")
-  lock = tmp_path / "run" / "lock"
-  assert before.pop(lock) is not None and after.pop(lock) is not None
-  assert after == before
-
-
 def contents(folder):
   """Every file below a folder."""
   return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -498,24 +474,22 @@ def poisoned(monkeypatch):
   monkeypatch.setattr(step_lib, "make_step", make_step)
 
 
-@pytest.mark.parametrize("every", [None, 2])
-def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch, every):
-  changes = {"train.batches_per_epoch": 5, "train.epochs": 4}
-  config = tiny(tmp_path, changes | {"checkpoint.every": every})
+def test_a_loss_that_is_not_finite_stops(ten, tmp_path, monkeypatch):
+  config = tiny(ten[0], LONG | {"checkpoint.every": 2})
+  workdir = tmp_path / "run"
   with monkeypatch.context() as patch:
     poisoned(patch)
     with pytest.raises(UserError) as caught:
-      train.fit(experiments.build, config, tmp_path / "run")
+      train.fit(experiments.build, config, workdir)
   assert re.fullmatch(
     r"config\.optimizer\.learning_rate=0\.002: at step \d+, with a learning"
     r" rate of 0\.002, a loss, .* is not finite, and was not saved; train in"
     r" another --workdir with a lower optimizer\.learning_rate or .*clip_norm",
     str(caught.value),
   )
-  assert steps(tmp_path / "run" / "checkpoints")[-1] == (6 if every else 5)
-  train.fit(experiments.build, config, tmp_path / "whole")
-  train.fit(experiments.build, config, tmp_path / "run")
-  assert_same_run(tmp_path / "whole", tmp_path / "run", 20)
+  assert steps(workdir / "checkpoints")[-1] == 6
+  train.fit(experiments.build, config, workdir)
+  assert_same_run(ten[0] / "run", workdir, 10)
 
 
 def test_a_second_training_is_refused_while_the_first_runs(
@@ -542,8 +516,9 @@ def test_a_second_training_is_refused_while_the_first_runs(
   train.fit(experiments.build, config, tmp_path / "run")
 
 
-@pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("place", ["row", "save", "commit"])
+@pytest.mark.parametrize(
+  ("place", "again"), [("row", True), ("save", False), ("commit", True)]
+)
 def test_it_stops_where_the_workdir_is_removed_or_anothers(
   tmp_path, monkeypatch, place, again
 ):
@@ -575,29 +550,3 @@ def test_it_stops_where_the_workdir_is_removed_or_anothers(
     train.fit(experiments.build, config, workdir)
   left = [p.name for p in workdir.rglob("*")] if workdir.exists() else None
   assert left == (["lock"] if again else None)
-
-
-def test_config_and_vocabulary_are_verified(tmp_path):
-  config = tiny(tmp_path, {"train.max_steps": 4, "train.eval_every": 2})
-  workdir = tmp_path / "run"
-  train.fit(experiments.build, config, workdir)
-  config.train.max_steps = 6
-  for name in ("vocabulary.json", "config.json"):
-    path = workdir / name
-    content = path.read_bytes()
-    path.write_bytes(content.replace(b'"', b"8", 1))
-    before = contents(workdir)
-    with pytest.raises(
-      MachineError, match=f"{name}: differs from its checksum"
-    ):
-      train.fit(experiments.build, config, workdir)
-    del before[workdir / "lock"]
-    assert before.items() <= contents(workdir).items()
-    path.write_bytes(content)
-  (workdir / "sha256").unlink()  # The user has edited a file.
-  names = (workdir / "vocabulary.json").read_bytes() + b"\n"
-  (workdir / "vocabulary.json").write_bytes(names)
-  train.fit(experiments.build, config, workdir)
-  assert [row["step"] for row in rows(workdir)] == ["2", "4", "6"]
-  assert (workdir / "vocabulary.json").read_bytes() == names
-  assert (workdir / "sha256").exists()

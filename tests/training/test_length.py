@@ -1,7 +1,5 @@
 """Fields that the length of a training limits, and advice after a short one."""
 
-import signal
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.training import train
 from seqrnn.training.position import Position, advice
-from seqrnn.training.setup import Training
 from tests.conftest import tiny
 from tests.modes.test_train import rows
 
@@ -72,17 +69,6 @@ def test_a_short_training_ends_with_advice():
   assert advice(config, ended) is None
   config.data.unit, config.train.epochs = "char", 40
   assert advice(config, Position(288, 40, best_step=288)) is None
-
-
-def test_a_signal_after_the_last_step_says_that_the_run_has_finished():
-  config: Any = rnn.get_config()
-  parts: Any = SimpleNamespace(config=config, workdir="run")
-  ended = Position(step=9, epoch=2, evaluated=9)
-  message = str(Training.interrupted(parts, ended, signal.SIGINT))
-  assert message.startswith("run: finished at step 9; ")
-  ended.evaluated = 8  # The repeated command evaluates.
-  message = str(Training.interrupted(parts, ended, signal.SIGINT))
-  assert "stopped by SIGINT and saved at step 9; repeat" in message
 
 
 def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):

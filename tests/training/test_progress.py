@@ -14,26 +14,11 @@ import experiments
 from seqrnn.errors import escaped
 from seqrnn.sampling import texts
 from seqrnn.training import progress, train
-from seqrnn.training.progress import Curve, Progress
+from seqrnn.training.progress import Progress
 from tests.conftest import tiny
 from tests.modes.test_train import Crash, assert_same_run, crash_at, rows
 
 CHANGES = {"train.max_steps": 9, "train.eval_every": 3, "model.dropout": 0.2}
-
-
-@pytest.mark.parametrize("count", [1, 31, 32, 33, 5000])
-def test_the_curve_has_means_of_as_many_steps_each(count):
-  losses = np.random.default_rng(0).normal(size=count) - np.arange(count) / 9
-  curve = Curve()
-  for loss in losses:
-    curve.add(loss)
-  size = 1
-  while count // size >= 32:
-    size *= 2
-  means = losses[: count // size * size].reshape(-1, size).mean(1)
-  share = (means - means.min()) / max(np.ptp(means), 1e-9)
-  expected = "".join("▁▂▃▄▅▆▇█"[round(7 * x)] for x in share)
-  assert str(curve) == expected and 1 <= len(expected) < 32
 
 
 def test_the_rate_is_of_two_seconds_of_steps_without_compilation(
@@ -93,10 +78,10 @@ def test_showing_changes_nothing(shown, tmp_path, capsys):
   assert "sample" not in plain and "\x1b" not in plain
 
 
-def test_a_terminal_shows_curve_best_and_sample(shown):
+def test_a_terminal_shows_best_and_sample(shown):
   run, text, sample = shown
   assert f"  sample: {escaped(sample)}\n" in text
-  best = re.findall(r"[▁█]  loss .*  best ([0-9.]+)", text)
+  best = re.findall(r"loss .*  best ([0-9.]+)", text)
   losses = [float(row["validation_loss"]) for row in rows(run.workdir)]
   assert best and set(best) <= {f"{loss:.4f}" for loss in losses}
 
