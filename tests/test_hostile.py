@@ -165,7 +165,7 @@ def listed(*names: str) -> Edit:
 
   def edit(workdir):
     with (workdir / LAST / SUMS).open("a") as file:
-      file.writelines(f"{'0' * 64}  {name}\n" for name in names)
+      file.writelines(f"9 {'0' * 64}  {name}\n" for name in names)
 
   return edit
 

@@ -162,7 +162,7 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
     if name != "config.json":
       missing = "has no search; start one with a --config"
     raise UserError(f"--workdir={workdir}: {missing}")
-  files.check_sum(path)
+  files.verify_file(path)
   fields, usual = flat(recipes.read_json(path)), flat(defaults())
   number = fields.pop("format", None)
   if type(number) is not int or number != FORMAT:

@@ -240,7 +240,7 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
     MachineError: the file has changed since it was written.
   """
   try:
-    files.check_sum(Path(path))
+    files.verify_file(Path(path))
     content = files.read_json(path, _LIMIT)
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None

@@ -18,7 +18,7 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import IO, Any
 from seqrnn.errors import MachineError, UserError, visible
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
-SUMS = "sha256"  # Lists the SHA-256 of files, as the program sha256sum does.
+SUMS = "sha256"  # Lists sizes, SHA-256 and names of files.
 _SUMS_LIMIT = 2**23  # Bytes of a list of checksums.
 _LOCK_LIMIT = 2**16  # Bytes of a lock file.
 _ABANDONED_SECONDS = 3600.0  # The age at which an unfinished file is removed.
@@ -265,10 +265,11 @@ def remove_abandoned(folder: Path):
           os.unlink(entry.path)
 
 
-def sha256_of(path: Path) -> str:
-  """Returns the SHA-256 of a file."""
+def checksum_of(path: Path) -> str:
+  """Returns the size and the SHA-256 of a file."""
   with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{os.fstat(file.fileno()).st_size} {digest}"
 
 
 def read_sums(folder: Path) -> dict[str, set[str]]:
@@ -278,37 +279,44 @@ def read_sums(folder: Path) -> dict[str, set[str]]:
     OSError: the folder has no list of checksums.
     UserError: the list is invalid.
   """
-  lines = (
-    read(folder / SUMS, _SUMS_LIMIT).decode("utf-8", "replace").split("\n")
-  )
+  text = read(folder / SUMS, _SUMS_LIMIT).decode("utf-8", "replace")
+  lines = text.split("\n")
   sums: dict[str, set[str]] = {}
   for line in lines[:-1]:
-    digest, _, name = line.partition("  ")
-    sums.setdefault(name, set()).add(digest)
+    checksum, _, name = line.partition("  ")
+    sums.setdefault(name, set()).add(checksum)
   if lines[-1] or "" in sums:
     raise UserError(f"{folder / SUMS}: must have a checksum and a name a line")
   return sums
 
 
-def write_sums(folder: Path, sums: list[tuple[str, str]]):
+def write_sums(folder: Path, sums: Iterable[tuple[str, str]]):
   """Writes a list of checksums and file names."""
   with atomic_write(folder / SUMS) as file:
-    file.writelines(f"{digest}  {name}\n" for digest, name in sums)
+    file.writelines(f"{checksum}  {name}\n" for checksum, name in sums)
+
+
+def has_checksum(path: Path, sums: set[str]) -> bool:
+  """Compares a file with checksums; first its size, as it may be huge."""
+  sizes = {checksum.split(" ")[0] for checksum in sums}
+  return str(path.stat().st_size) in sizes and checksum_of(path) in sums
 
 
 def write_checked(folder: Path, contents: dict[str, bytes]):
   """Writes files atomically, with their checksums, where they have changed.
 
   While a file is replaced, its old and its new checksum are listed, so that a
-  killed process leaves files that `check_sum` accepts.
+  killed process leaves files that `verify_file` accepts.
 
   Raises:
     MachineError: a file cannot be written.
   """
   paths = [path for name in contents if (path := folder / name).exists()]
-  old = [(sha256_of(path), path.name) for path in paths]
-  digest = lambda content: hashlib.sha256(content).hexdigest()
-  new = [(digest(content), name) for name, content in contents.items()]
+  old = [(checksum_of(path), path.name) for path in paths]
+  new = [
+    (f"{len(content)} {hashlib.sha256(content).hexdigest()}", name)
+    for name, content in contents.items()
+  ]
   if sorted(old) == sorted(new) and (folder / SUMS).exists():
     return
   write_sums(folder, old + new)
@@ -318,7 +326,7 @@ def write_checked(folder: Path, contents: dict[str, bytes]):
   write_sums(folder, new)
 
 
-def check_sum(path: Path):
+def verify_file(path: Path):
   """Compares a file with the checksums in its folder, if it is listed there.
 
   Raises:
@@ -329,7 +337,7 @@ def check_sum(path: Path):
     sums = read_sums(path.parent).get(path.name)
   except FileNotFoundError:
     return
-  if sums is not None and sha256_of(path) not in sums:
+  if sums is not None and not has_checksum(path, sums):
     raise MachineError(
       f"{path}: differs from its checksum in {SUMS}; restore the file, or"
       f" delete {SUMS} if you have changed the file on purpose"

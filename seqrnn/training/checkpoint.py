@@ -6,7 +6,7 @@ latest and the best. A checkpoint is a folder named by its step:
   params/    the parameters, which sampling needs
   state/     the other arrays of the training state
   position/  JSON: the fields of a Position
-  sha256     the SHA-256 of each of these files, as sha256sum lists them
+  sha256     size and SHA-256 of each of these files
 
 A checkpoint that differs from its checksums is damaged and is not used, because
 Orbax loads flipped bits without an error.
@@ -93,7 +93,7 @@ def find_damage(folder: Path) -> str | None:
       reason = f"is not in {SUMS}"
     elif not entries[name].is_file(follow_symlinks=False):
       reason = "is not a file"  # A link may lead out of the checkpoint.
-    elif files.sha256_of(folder / name) not in sums[name]:
+    elif not files.has_checksum(folder / name, sums[name]):
       reason = f"differs from its checksum in {SUMS}"
     else:
       continue
@@ -116,7 +116,7 @@ def _entries(folder: Path) -> dict[str, os.DirEntry]:
 def write_sums(folder: Path):
   """Writes the checksums of a checkpoint."""
   names = sorted(_entries(folder))
-  files.write_sums(folder, [(files.sha256_of(folder / n), n) for n in names])
+  files.write_sums(folder, [(files.checksum_of(folder / n), n) for n in names])
 
 
 def steps(directory: Path) -> list[int]:

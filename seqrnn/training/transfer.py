@@ -87,7 +87,7 @@ def read_record(workdir: Path) -> Record | None:
   path = workdir / RECORD
   if not path.exists():
     return None
-  files.check_sum(path)
+  files.verify_file(path)
   try:
     return Record(**files.read_json(path, _LIMIT))
   except TypeError:
@@ -221,7 +221,8 @@ def open_source(
     params, _ = checkpoint.restore_params(folder, step, shapes(experiment))
   except MachineError:
     raise UserError(f"{field}: no checkpoint is intact") from None
-  sha256 = files.sha256_of(folder / "checkpoints" / str(step) / files.SUMS)
+  sums = folder / "checkpoints" / str(step) / files.SUMS
+  sha256 = files.checksum_of(sums).split(" ")[1]
   params = jax.device_get(params)
   return Source(start, step, sha256, old, experiment, params)
 

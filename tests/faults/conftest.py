@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +27,6 @@ from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 420  # Seconds after which a process hangs; none of it is a promise.
-_OUTCOMES: Counter[tuple[str, str]] = Counter()
 
 # A shell that runs the tests in the background makes all of them ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,18 +38,6 @@ WINDOWS = {
   "model.dropout": 0.2,
   "model.symbol_dropout": 0.1,
 }
-
-
-def record(fault: str, outcome: str):
-  """Counts a fault that was injected, for the table at the end."""
-  _OUTCOMES[fault, outcome] += 1
-
-
-def pytest_terminal_summary(terminalreporter):
-  if _OUTCOMES:
-    terminalreporter.section("faults injected")
-    for (fault, outcome), count in sorted(_OUTCOMES.items()):
-      terminalreporter.write_line(f"{count:4}  {fault}  ->  {outcome}")
 
 
 def write_config(folder: Path, fields: dict[str, Any]) -> Path:

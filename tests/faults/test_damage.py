@@ -13,7 +13,6 @@ from tests.faults.conftest import (
   assert_same_run,
   call,
   contents,
-  record,
   steps,
   write_config,
 )
@@ -103,7 +102,6 @@ def test_the_newest_intact_one_goes_on(trained, run, capfd):
   told(capfd.readouterr().err, [40, 30], 20)
   assert steps(run) == STEPS
   assert_same_run(whole, run)
-  record("bit flipped, folder emptied", "told, same bits")
 
 
 def test_where_all_are_damaged_nothing_is_touched(trained, run, capfd):
@@ -121,7 +119,6 @@ def test_where_all_are_damaged_nothing_is_touched(trained, run, capfd):
     for step in STEPS:
       assert f"checkpoint {step} is damaged: " in err
     assert contents(run) == before
-  record("all checkpoints damaged", "one line, status 2, nothing touched")
 
 
 @pytest.mark.faults
@@ -138,7 +135,6 @@ def test_no_damage_to_any_file_is_used(trained, run, hurt, capfd):
     assert checkpoint.newest(run / "checkpoints") == 30, name
     told(capfd.readouterr().err, [40], 30)
     assert contents(run) == before, name
-    record(f"{hurt.__name__}: any file of the newest", "told, the next is used")
     if number % 12 == 0:  # A whole run takes longer, and rests on the same.
       line = ("--mode=sample", "--config.sample.length=1")
       assert call(None, run, *line) == 0, name
@@ -147,7 +143,6 @@ def test_no_damage_to_any_file_is_used(trained, run, hurt, capfd):
       assert call(config, run) == 0, name
       told(capfd.readouterr().err, [40], 30)
       assert_same_run(whole, run)
-      record(f"{hurt.__name__}: any file, going on", "told, same bits")
 
 
 @pytest.mark.faults
@@ -161,7 +156,6 @@ def test_the_newest_of_several_damaged_ones(trained, run, count, capfd):
   told(capfd.readouterr().err, damaged, STEPS[-1 - count])
   assert steps(run) == STEPS
   assert_same_run(whole, run)
-  record(f"the newest {count} damaged", "told, same bits")
 
 
 @pytest.mark.faults
@@ -188,7 +182,6 @@ def test_a_damaged_best_one(tmp_path, capfd):
     told(capfd.readouterr().err, [best], newest)
   assert call(config, run) == 0
   assert capfd.readouterr().err == ""
-  record("the best damaged", "told, the newest is used")
 
 
 @pytest.mark.faults
@@ -205,4 +198,3 @@ def test_other_files_of_the_workdir(trained, run, name, capfd):
     assert err.startswith("error: ") and err.count("\n") == 1
     assert name in err or "has no run" in err
     assert contents(run) == before
-    record(f"{name}: {hurt.__name__}", "one line, status 2")

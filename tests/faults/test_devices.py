@@ -7,7 +7,6 @@ import pytest
 import experiments
 from tests.faults.conftest import (
   assert_close_run,
-  record,
   rows,
   write_config,
 )
@@ -134,7 +133,6 @@ def compare(start, folder, fields, counts, turns):
 
 def test_going_on_with_another_number_of_devices(start, tmp_path):
   compare(start, tmp_path, STATEFUL, [1], [(2, 20), (8, 50)])
-  record("2, then 8 devices: stateful", "equal to 1e-5")
 
 
 @pytest.mark.faults
@@ -142,7 +140,6 @@ def test_going_on_with_another_number_of_devices(start, tmp_path):
 def test_devices_change_nothing(start, tmp_path, name):
   turns = TURNS if name in ("stateful", "gap-model") else []
   compare(start, tmp_path, CASES[name], [1, 2, 4, 8], turns)
-  record(f"1, 2, 4, 8 devices: {name}", "equal to 1e-5")
 
 
 def test_every_task_is_among_the_cases():

@@ -15,7 +15,7 @@ from seqrnn.logs.detect import deployed
 from seqrnn.logs.follow import follow, state
 from seqrnn.logs.follow.state import ALARMS, NAME, State
 from tests.data.logs.test_tail import Log
-from tests.faults.conftest import call, record
+from tests.faults.conftest import call
 from tests.faults.test_disk import disk  # noqa: F401
 
 KILLS = 25
@@ -120,9 +120,6 @@ class Writer(threading.Thread):
         kind = self._draw.choice(("rename", "copy", "pack"))
         getattr(self._log, kind)()
         fault = {"rename": "renaming", "copy": "truncation", "pack": "packing"}
-        record(
-          f"following: {fault[kind]} of the log", "no line lost or repeated"
-        )
       self._log.append(self._lines[place : place + 20])
       time.sleep(0.02)
 
@@ -164,7 +161,6 @@ def test_kills_at_random_moments(shop, expected, start, tmp_path):
     assert process.ended().status == -signal.SIGKILL
     assert not process.ended().err.replace("drift:", "").count("lost")
     writer.join()
-    record("following: kill -9", "no alarm lost or repeated")
   log.append(lines[begun:])
   process = starts()
   log.close()
@@ -174,7 +170,6 @@ def test_kills_at_random_moments(shop, expected, start, tmp_path):
   done = process.ended()
   assert done.status == 0, done
   assert rows_of(folder) == expected
-  record("following: SIGTERM", "status 0, state is whole")
 
 
 def test_a_full_disk(shop, expected, disk, tmp_path):  # noqa: F811
@@ -198,11 +193,9 @@ def test_a_full_disk(shop, expected, disk, tmp_path):  # noqa: F811
     "the state is written again",
   ]
   assert rows_of(disk / "state") == expected
-  record("following: disk full", "one line, no alarm lost or repeated")
   # Killed while the disk was full, it reads the lines again.
   followed(made, tmp_path / "killed", lines)
   assert rows_of(tmp_path / "killed") == expected
-  record("following: kill while the disk is full", "no alarm lost or repeated")
 
 
 def test_broken_lines(shop, expected, tmp_path, capsys):
@@ -225,8 +218,6 @@ def test_broken_lines(shop, expected, tmp_path, capsys):
   assert rows_of(tmp_path) == expected
   told_of = capsys.readouterr().err.splitlines()
   assert sum("skipped, " in line for line in told_of) == 10
-  for _ in range(count):
-    record("following: a broken line", "skipped, same alarms")
 
 
 @pytest.mark.parametrize("years", [-30, 10])
@@ -246,8 +237,6 @@ def test_a_clock_that_jumps(shop, expected, tmp_path, years):
     return [{**row, "time": None} for row in rows]
 
   assert plain(rows_of(tmp_path)) == plain(expected)
-  for _ in range(jumped):
-    record(f"following: a time {years:+} years off", "same alarms")
 
 
 def test_a_flood_of_new_sessions(shop, tmp_path):
@@ -270,5 +259,3 @@ def test_a_flood_of_new_sessions(shop, tmp_path):
   )
   assert running._model.follower.open_sessions == 1000
   assert max(used) - used[len(used) // 3] < 30e6
-  for _ in range(len(flood) // 10_000):
-    record("following: 10,000 new sessions at once", "memory is bounded")

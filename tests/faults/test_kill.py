@@ -12,7 +12,6 @@ from tests.faults.conftest import (
   STATEFUL,
   WINDOWS,
   assert_same_run,
-  record,
   rows,
   steps,
   write_config,
@@ -96,7 +95,6 @@ def test_two_kills_change_nothing(whole, start):
   kill_at(start, config, folder / "two", "evaluation 3")
   assert process.ended().status == 0
   finish(start, config, folder, "two")
-  record("kill -9 while saving, then in an evaluation", "same bits")
 
 
 @pytest.mark.faults
@@ -108,10 +106,8 @@ def test_a_kill_at_every_place_of_a_training(whole, start):
     assert all(
       "is damaged" in line or line.endswith("is used instead") for line in told
     ), done.err
-    record(f"kill -9 at {place.split()[0]}", "went on")
   assert process.ended().status == 0
   finish(start, config, folder, "places")
-  record(f"a training killed at {len(PLACES)} places", "same bits")
 
 
 KILLS = 20
@@ -146,9 +142,7 @@ def test_twenty_kills_at_random_moments(kind, tmp_path, start):
       if any(workdir.glob(UNFINISHED)):
         kind = "saving"
     happened[kind] += 1
-    record(f"kill -9, random: {kind}", "went on")
   assert min(happened[k] for k in ("steps", "evaluation", "saving")) >= 1
   assert happened.total() == KILLS
   assert whole.ended().status == 0
   finish(start, config, tmp_path, "random")
-  record("a training killed 20 times at random", "same bits")

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.faults.conftest import call, contents, record, steps, write_config
+from tests.faults.conftest import call, contents, steps, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -28,12 +28,10 @@ def test_a_second_training_is_refused_until_the_first_is_dead(
   assert err.count("\n") == 1
   assert f"by process {first.number} on " in err
   assert contents(workdir) == before
-  record("a second training", "one line, status 2, nothing touched")
   first.send(signal.SIGKILL)
   assert first.ended().status == -signal.SIGKILL
   assert call(config, workdir) == 0
   assert steps(workdir)[-1] == 10
-  record("a lock that a killed process left", "in nobody's way")
 
 
 @pytest.mark.faults
@@ -52,4 +50,3 @@ def test_a_second_process_is_refused_too(config, start):
   assert contents(workdir) == before
   first.send(signal.SIGCONT)
   assert first.ended().status == 0
-  record("a second process", "one line, status 2, nothing touched")

@@ -8,7 +8,6 @@ from tests.faults.conftest import (
   arrays,
   call,
   position,
-  record,
   rows,
   steps,
   write_config,
@@ -44,4 +43,3 @@ def test_a_divergence_stops(tmp_path, capfd):
   for row in rows(workdir):
     assert all(math.isfinite(float(value)) for value in row.values()), row
   assert call(None, workdir, "--mode=sample", "--config.sample.length=5") == 0
-  record("a divergence", "one line, all saved is finite")

@@ -8,7 +8,6 @@ import pytest
 from tests.faults.conftest import (
   STATEFUL,
   assert_same_run,
-  record,
   steps,
   write_config,
 )
@@ -82,7 +81,6 @@ def test_a_signal_loses_nothing(whole, start, name, place, step):
   # Another thread may be a few steps further.
   check(done, workdir, name, steps(workdir)[-1] if step is None else step)
   finish(start, whole, workdir)
-  record(f"SIG{name} at {place.split()[0]}", "saved, one line, same bits")
 
 
 @pytest.mark.faults
@@ -103,7 +101,6 @@ def test_a_signal_under_a_backend_that_handles_it(whole, start):
     else:
       check(done, workdir, "TERM", step)
     finish(start, whole, workdir)
-  record("SIGTERM under a backend's handler", "saved, one line, same bits")
 
 
 @pytest.mark.faults
@@ -120,7 +117,6 @@ def test_a_signal_before_the_first_step(whole, start, name, place):
     assert (done.status, done.err) == (-signal.SIGTERM, "")
   assert steps(workdir) == []
   finish(start, whole, workdir)
-  record(f"SIG{name} before the first step", f"{done.status}, goes on")
 
 
 @pytest.mark.faults
@@ -135,4 +131,3 @@ def test_a_second_interrupt_ends_at_once(whole, start):
   assert (done.status, done.err) == (130, "interrupted\n")
   assert steps(workdir)[-1] == 10
   finish(start, whole, workdir)
-  record("a second SIGINT", "130 at once, same bits")

@@ -14,7 +14,6 @@ import pytest
 from tests.faults.conftest import (
   ROOT,
   position,
-  record,
   rows,
   steps,
   write_config,
@@ -90,7 +89,6 @@ def test_workers_killed_at_random(tmp_path):
     time.sleep(rng.uniform(0, 2))
     if alive := workers(process):
       os.kill(rng.choice(alive), signal.SIGKILL)
-      record("kill -9 of a worker of a search", "the same trials")
   while process.wait() == 1:
     out += process.communicate()[0]
     process = begin(*again)

@@ -229,9 +229,9 @@ def test_checked_files_survive_a_kill_and_a_changed_bit_is_noticed(
   path = tmp_path / "b.json"
   path.write_bytes(b"13")
   with pytest.raises(MachineError, match="b.json: differs from its checksum"):
-    files.check_sum(path)
+    files.verify_file(path)
   (tmp_path / files.SUMS).unlink()  # As the message advises.
-  files.check_sum(path)
+  files.verify_file(path)
   files.write_checked(tmp_path, contents)
   replace, left = os.replace, 0
 
@@ -251,7 +251,7 @@ def test_checked_files_survive_a_kill_and_a_changed_bit_is_noticed(
       files.write_checked(tmp_path, new)
     monkeypatch.undo()
     for name in contents:
-      files.check_sum(tmp_path / name)
+      files.verify_file(tmp_path / name)
     files.write_checked(tmp_path, new)
     assert path.read_bytes() == b"34"
 

@@ -1,8 +1,9 @@
-"""What counts as the loss of another process."""
+"""Flags of several processes, and the loss of one."""
 
 import jax
 import pytest
 
+from seqrnn import program
 from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime import processes
 
@@ -22,3 +23,65 @@ def test_the_cause_of_an_error_may_say_so():
   wrapped.__cause__ = mistake.__context__ = cause
   assert processes.lost(wrapped)
   assert not processes.lost(mistake)
+
+
+ADDRESS = "--coordinator=127.0.0.1:9"
+MISTAKES = [
+  ((ADDRESS, "--num_processes=2", "--process_id=2"), "--process_id=2: must be"),
+  ((ADDRESS, "--num_processes=2"), "--process_id: is missing; --coordinator"),
+  ((ADDRESS, "--process_id=0"), "--num_processes: is missing; --coordinator"),
+  (("--num_processes=2", "--process_id=0"), "--coordinator: is missing; -"),
+  (
+    ("--coordinator=here", "--num_processes=2", "--process_id=0"),
+    "--coordinator=here: must be host:port",
+  ),
+  (
+    ("--coordinator=127.0.0.1:", "--num_processes=2", "--process_id=0"),
+    "--coordinator=127.0.0.1:: must be host:port",
+  ),
+  (
+    (
+      "--coordinator=127.0.0.1:99999",
+      "--num_processes=2",
+      "--process_id=0",
+    ),
+    "--coordinator=127.0.0.1:99999: ",
+  ),
+  (
+    ("--coordinator=a..b:4000", "--num_processes=2", "--process_id=1"),
+    "--coordinator=a..b:4000: must be host:port",
+  ),
+  (
+    (
+      "--coordinator=no.such.host.invalid:4000",
+      "--num_processes=2",
+      "--process_id=1",
+    ),
+    "--coordinator=no.such.host.invalid:4000: ",
+  ),
+  (
+    (ADDRESS, "--num_processes=2", "--process_id=0", "--mode=sample"),
+    "--mode=sample: runs in one process",
+  ),
+  (
+    (ADDRESS, "--num_processes=2", "--process_id=0", "--distributed=auto"),
+    "--distributed=auto, --coordinator=127.0.0.1:9: give one of the two",
+  ),
+  (("--distributed=auto",), "--distributed=auto: no TPU pod, SLURM or Open"),
+  (
+    (ADDRESS, "--num_processes=0", "--process_id=0"),
+    "--num_processes=0: ",
+  ),
+  ((ADDRESS, "--num_processes=2", "--process_id=-1"), "--process_id=-1: "),
+]
+
+
+def test_a_mistake_in_the_flags_is_refused_in_a_line(tmp_path, capfd):
+  for flags, expected in MISTAKES:
+    workdir = tmp_path / "run"
+    line = ["run.py", "--config=configs/rnn.py", f"--workdir={workdir}", *flags]
+    assert program.main(line) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith(f"error: {expected}"), err
+    assert err.count("\n") == 1
+    assert not workdir.exists()
