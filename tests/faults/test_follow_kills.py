@@ -119,7 +119,6 @@ class Writer(threading.Thread):
       if self._draw.random() < 0.08 and self._log.path.stat().st_size:
         kind = self._draw.choice(("rename", "copy", "pack"))
         getattr(self._log, kind)()
-        fault = {"rename": "renaming", "copy": "truncation", "pack": "packing"}
       self._log.append(self._lines[place : place + 20])
       time.sleep(0.02)
 

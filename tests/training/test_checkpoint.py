@@ -25,12 +25,6 @@ def state(seed):
   return {"leaves": [jnp.int32(seed), tree(seed + 1)["w"]]}
 
 
-def shapes(value):
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), value
-  )
-
-
 def save_all(folder, losses, keep=2):
   """Saves a checkpoint for each loss, as training does; None: no evaluation."""
   best = Position()
@@ -50,8 +44,9 @@ def assert_equal(a, b):
 def test_a_checkpoint_is_restored_to_the_bit(tmp_path):
   save_all(tmp_path, [1.0])
   assert find_damage(tmp_path / "1") is None
+  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   for name, saved in (("params", tree), ("state", state)):
-    restored = checkpoint.restore(tmp_path / "1" / name, shapes(saved(0)))
+    restored = checkpoint.restore(tmp_path / "1" / name, saved(0), place)
     assert_equal(restored, saved(1))
   position = Position(step=1, best_step=1, best=1.0)
   assert checkpoint.read_position(tmp_path / "1") == position
