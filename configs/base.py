@@ -18,7 +18,6 @@ from seqrnn.config.fields.data import DATA
 from seqrnn.config.fields.detect import DETECT
 from seqrnn.config.fields.model import MODEL
 from seqrnn.config.fields.modes import (
-  DESCRIBE,
   EMBED,
   EVALUATE,
   EXPORT,
@@ -43,7 +42,6 @@ FIELDS = {
   **TRAIN,
   **CHECKPOINT,
   **EVALUATE,
-  **DESCRIBE,
   **PREDICT,
   **SAMPLE,
   **EMBED,

@@ -301,7 +301,7 @@ class Run(NamedTuple):
     pieces = splits.from_documents(self._documents(text), data.unit)
     if not len(pieces.corpus.ids):
       raise UserError(f"text={text!r}: no symbol there")
-    pieces = states.whole(self.experiment, pieces, data.boundaries)
+    pieces = states.followed(self.experiment, pieces, data.boundaries)
     reading = states.Reading(self.experiment, self.params, pieces, layer)
     return states.vectors(reading, of, pooling, data.boundaries)
 

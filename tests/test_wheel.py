@@ -67,7 +67,7 @@ def test_the_command_has_what_a_checkout_has(programs, tmp_path):
   assert list(Path(place).glob("reporting/*.jinja"))
   assert list(Path(place).glob("*.toml"))
   write_text(tmp_path)
-  fields = {**TINY, "data.path": "corpus", "describe.measure": False}
+  fields = {**TINY, "data.path": "corpus"}
   flags = [f"--config.{name}={value}" for name, value in fields.items()]
   line = ["--config=rnn", "--mode=describe", *flags]
   out = run(programs / "seqrnn", *line, cwd=tmp_path)

@@ -1,8 +1,5 @@
-"""describe: prints a model's parts, size, cost and context; draws the model."""
+"""describe: prints a model's parts, size and memory; draws the model."""
 
-import itertools
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,6 @@ from seqrnn.runtime import devices, files, sharding
 from seqrnn.training import optimizers, setup
 from seqrnn.training.step import make_start, make_step
 
-_MEASURED_STEPS = 3
-
 
 def advice(parameters: int, symbols: int, unit: str) -> str:
   """Compares the number of parameters with the size of the training data."""
@@ -34,48 +29,20 @@ def advice(parameters: int, symbols: int, unit: str) -> str:
   if ratio < 0.1:
     return (
       f"{facts} The data are larger by an order of magnitude or more, so the"
-      " model may underfit. Raise model.hidden_size or set model.parameters, as"
-      " far as the training time allows."
+      " model may underfit: raise model.hidden_size or set model.parameters."
     )
   if ratio > 10:
     return (
       f"{facts} The model is larger by an order of magnitude or more, so it may"
-      " overfit. Watch the validation loss; add data, raise model.dropout, or"
-      " lower model.hidden_size."
+      " overfit: add data, raise model.dropout, or lower model.hidden_size."
     )
   return f"{facts} Both have about the same order of magnitude, as they should."
-
-
-def reach(experiment: Experiment, config: Config) -> str:
-  """Explains over how many symbols gradients and states reach."""
-  T, unit = config.data.window, experiment.reads
-  if experiment.fills_gaps:
-    return (
-      f"Gradients reach the whole window on both sides of a {unit}, {T - 1}"
-      f" {unit}s (data.window). Gradients and states do not cross its edges."
-    )
-  if config.model.bidirectional:
-    return (
-      f"Gradients reach the whole window, {T} {unit}s (data.window), which is"
-      " read in both directions."
-    )
-  back = f"Gradients reach back to the start of the window, at most {T}"
-  if config.data.stateful:
-    return (
-      f"{back} {unit}s (data.window). The state continues from the previous"
-      " window (data.stateful), so it may depend on older symbols, which no"
-      " gradient reaches."
-    )
-  return (
-    f"{back} {unit}s (data.window). In training so do states, because each"
-    " window starts from the zero state (data.stateful=False)."
-  )
 
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> list[Part]:
-  """Prints the parts and the cost of a model; writes model.svg and model.png.
+  """Prints the parts of a model; writes model.svg and model.png.
 
   The model need not have been trained.
 
@@ -97,7 +64,8 @@ def run(
     print(f"{frozen:,} of them are frozen (train.freeze={config.train.freeze})")
   symbols = experiment.facts("train")["symbols"]
   console.print(advice(size, symbols, experiment.reads))
-  console.print(reach(experiment, config))
+  _print_cost(experiment, config, batches[0])
+  console.print(f"An epoch has {len(batches):,} steps.")
 
   files.make_workdir(workdir)
   title = f"{config.task}: {size:,} parameters"
@@ -107,15 +75,6 @@ def run(
   with files.locked_results(workdir, "describe", "described") as folder:
     diagram.save_pictures(folder, title, boxes)
   print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
-
-  line = f"An epoch has {len(batches):,} steps"
-  if config.describe.measure:
-    epoch = len(batches) * _print_cost(experiment, config, batches[0])
-    duration = (
-      f"{epoch:,.0f} s" if epoch < 100 else f"{epoch / 60:,.0f} minutes"
-    )
-    line += f" and takes {duration} if all batches have the same size"
-  console.print(f"{line}.")
   return parts
 
 
@@ -128,37 +87,26 @@ def _parts_table(parts: list[Part], size: int) -> Table:
   return table
 
 
-def _print_cost(experiment: Experiment, config: Config, batch: Batch) -> float:
-  """Compiles and runs a few steps, prints their cost; returns their seconds.
+def _print_cost(experiment: Experiment, config: Config, batch: Batch):
+  """Compiles a training step, and prints the memory that XLA plans for it.
 
-  XLA's analysis of costs counts the body of a loop once, whatever the number of
-  steps, so that its operations are no measure of a recurrent network.
+  XLA's analysis of operations counts the body of a loop once, whatever the
+  number of steps, so it is no measure of a recurrent network.
   """
   mesh = sharding.mesh()
-  # The schedule does not change the time of a step.
   optimizer = lambda rate: optimizers.optimizer(
     config, optax.constant_schedule(rate)
   )
   average = config.train.ema is not None
   start = make_start(experiment, optimizer, batch, mesh, average)
-  state = start(np.uint32(config.seed))
+  state = jax.eval_shape(start, np.uint32(config.seed))
   rows = sharding.put(batch, len(batch["inputs"]), mesh)
-  rate = config.optimizer.learning_rate
   step: Any = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
+  rate = config.optimizer.learning_rate
+  memory = step.lower(state, rows, rate).compile().memory_analysis()
   size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-  times = [time.perf_counter()]
-  compiled = step.lower(state, rows, rate).compile()
-  for _ in range(1 + _MEASURED_STEPS):  # The first step warms up.
-    times.append(time.perf_counter())
-    state, loss = compiled(state, rows, rate)
-    loss.block_until_ready()
-  times.append(time.perf_counter())
-  compiling, _, *seconds = (b - a for a, b in itertools.pairwise(times))
-  second = statistics.median(seconds)
-  within = compiled.memory_analysis().temp_size_in_bytes
   print(
-    f"Compiled in {compiling:.1f} s. A step takes {1000 * second:,.1f} ms,"
-    f" {size / 1e6:,.1f} MB for its state and {within / 1e6:,.1f} MB within it,"
-    f" on each device: {devices.words(mesh)}"
+    f"A training step needs {size / 1e6:,.1f} MB for its state and"
+    f" {memory.temp_size_in_bytes / 1e6:,.1f} MB within it, on each device:"
+    f" {devices.words(mesh)}"
   )
-  return second

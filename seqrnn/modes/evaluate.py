@@ -1,30 +1,33 @@
 """evaluate: computes the loss and the task's other metrics of a split."""
 
+import csv
 import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, visible
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Experiment, shapes
+from seqrnn.runtime import figures as figures_lib
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.console import print_titled
-from seqrnn.scoring import confusion, dynamic, spans
-from seqrnn.scoring.dynamic import Followed
-from seqrnn.scoring.evaluation import examiner
+from seqrnn.scoring import dynamic, spans
+from seqrnn.scoring.evaluation import Answers, examiner
 from seqrnn.scoring.predictions import quoted
 from seqrnn.training.checkpoint import read_position, restore_params
 
 _TYPES = 20  # Types of spans, at most, that are printed.
+_NUMBERS = 30  # Labels, at most, of a picture with numbers.
 
 
 def run(
@@ -38,104 +41,119 @@ def run(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   dynamic.require(experiment, config)
   mesh = sharding.mesh()
-  restored = restore_params(
+  params, step = restore_params(
     workdir,
     config.checkpoint.step,
     shapes(experiment),
     sharding.replicated(mesh),
   )
-  split = config.evaluate.split
-  found = examiner(experiment, mesh)(
-    restored.params, experiment.batches(split, None)
-  )
-  assert found is not None, "nothing stops this evaluation"
-  figures, answers = found
+  split, console = config.evaluate.split, Console()
+  batches = experiment.batches(split, None)
+  result = examiner(experiment, mesh)(params, batches)
+  assert result is not None, "nothing stops this evaluation"
+  figures, answers = result
   if jax.process_index():
     return figures
-  title = f"{workdir}, step {restored.step}: {split} split"
-  print_titled(Console(), title, _figures_table(figures))
-  more = _dynamic(build, config, experiment, restored.params)
-  rows = []
-  if experiment.spans is not None and answers is not None:
-    counts_3K = answers.span_counts(experiment.spans)
-    rows = spans.table(experiment.spans.types, counts_3K)
-    print_titled(Console(), "spans", _spans_table(rows))
-  if _changed(experiment, config, workdir, restored.step):
+  title = f"{workdir}, step {step}: {split} split"
+  print_titled(console, title, _figures_table({"value": figures}))
+  facts = experiment.facts(split)
+  record = {"split": split, "step": step, **facts, **figures}
+  if config.evaluate.dynamic:
+    followed = dynamic.evaluate(build, config, experiment, params)
+    record["dynamic_evaluation"] = followed
+    title = (
+      f"dynamic evaluation, rate {followed['rate']:g}, decay"
+      f" {followed['decay']:g}"
+    )
+    both = {name: followed[name] for name in ("static", "dynamic")}
+    print_titled(console, title, _figures_table(both))
+  if _changed(experiment, config, workdir, step):
     print(
       f"warning: {visible(str(workdir))}: the training data have changed since"
       " this run began, so the split is not the one that was held out",
       file=sys.stderr,
     )
-  facts = experiment.facts(split)
-  record = {"split": split, "step": restored.step, **facts, **figures, **more}
   with files.locked_results(workdir, "evaluate", "evaluated") as folder:
     with files.atomic_write(folder / "evaluation.json") as file:
       file.write(json.dumps(record, indent=2) + "\n")
     if answers is not None:
-      labels = experiment.labels
-      counts_VV = answers.confusion(len(labels))
-      confusion.write(folder, labels, counts_VV, workdir.name)
-    if rows:
-      spans.write(folder, rows)
+      _write_confusion(folder, experiment.labels, answers, workdir.name)
+    if answers is not None and experiment.spans is not None:
+      counts_3K = answers.span_counts(experiment.spans)
+      _write_spans(folder, spans.span_table(experiment.spans.types, counts_3K))
   return figures
 
 
-def _figures_table(figures: dict[str, float]) -> Table:
-  table = Table()
-  table.add_column("figure")
-  table.add_column("value", justify="right")
-  for name, value in figures.items():
-    table.add_row(name.replace("_", " "), f"{value:.4f}")
-  return table
-
-
-def _dynamic(
-  build: Callable[..., Experiment],
-  config: Config,
-  experiment: Experiment,
-  params: Params,
-) -> dict[str, Any]:
-  """Evaluates with parameters that follow the text, if the config says so.
-
-  Returns:
-    what evaluation.json has of it.
-  """
-  if not config.evaluate.dynamic:
-    return {}
-  found = dynamic.evaluate(build, config, experiment, params)
-  rate, decay = found.rule
-  title = f"dynamic evaluation, rate {rate:g}, decay {decay:g}"
-  print_titled(Console(), title, _dynamic_table(found))
-  return {"dynamic_evaluation": found.record()}
-
-
-def _dynamic_table(found: Followed) -> Table:
-  table = Table()
-  table.add_column("figure")
-  for name in ("static", "dynamic"):
+def _figures_table(columns: dict[str, dict[str, float]]) -> Table:
+  """A row for each figure, a column for each evaluation."""
+  table = Table("figure")
+  for name in columns:
     table.add_column(name, justify="right")
-  for name, value in found.dynamic.items():
-    both = f"{found.static[name]:.4f}", f"{value:.4f}"
-    table.add_row(name.replace("_", " "), *both)
+  for name in next(iter(columns.values())):
+    values = (f"{figures[name]:.4f}" for figures in columns.values())
+    table.add_row(name.replace("_", " "), *values)
   return table
 
 
-def _spans_table(rows: list) -> Table:
+def _write_spans(folder: Path, rows: list[list]):
+  """Writes spans.csv, and prints its first rows."""
   table = Table(*spans.COLUMNS)
   table.columns[0].overflow = "fold"  # Types often differ at their ends.
-  for row in rows[: 1 + _TYPES]:
-    cells = (f"{x:.4f}" if isinstance(x, float) else f"{x:,}" for x in row[1:])
-    table.add_row(quoted(row[0]), *cells)
-  return table
+  with files.atomic_write(folder / "spans.csv") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(spans.COLUMNS)
+    for n, (name, *figures) in enumerate(rows):
+      ratios = [f"{x:.6f}" for x in figures[:3]]
+      writer.writerow([name, *ratios, *figures[3:]])
+      if n <= _TYPES:
+        cells = [f"{x:.4f}" for x in figures[:3]]
+        table.add_row(quoted(name), *cells, *(f"{x:,}" for x in figures[3:]))
+  print_titled(Console(), "spans", table)
+
+
+def _write_confusion(
+  folder: Path, labels: Vocabulary, answers: Answers, title: str
+):
+  """Writes confusion.csv, a row per true label, and draws confusion.png.
+
+  All labels that training has not seen share one row. The colour of a cell is
+  its share of the row.
+  """
+  counts_VV = answers.confusion(len(labels)).astype(np.int64)
+  columns = rows = np.arange(UNKNOWN + 1, len(labels))
+  if counts_VV[UNKNOWN].any():
+    rows = np.append(rows, UNKNOWN)
+  counts = counts_VV[np.ix_(rows, columns)]
+  with files.atomic_write(folder / "confusion.csv") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["truth", *labels.names(columns)])
+    for name, row in zip(labels.names(rows), counts.tolist(), strict=True):
+      writer.writerow([name, *row])
+  side = min(max(4.5, 2 + 0.38 * len(rows)), 60)  # Inches.
+  figure = figures_lib.create(side + 1, side, title)
+  axes = figure.add_subplot()
+  shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+  image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+  figure.colorbar(image, label="share of the true label", shrink=0.8)
+  names = lambda ids: [figures_lib.plain(n, 24) for n in labels.names(ids)]
+  axes.set_xticks(range(len(columns)), names(columns), rotation=90)
+  axes.set_yticks(range(len(rows)), names(rows))
+  axes.set_xlabel("predicted")
+  axes.set_ylabel("truth")
+  if len(rows) <= _NUMBERS:
+    style = {"ha": "center", "va": "center", "fontsize": 7}
+    for y, x in np.argwhere(counts):
+      color = "white" if shares[y, x] > 0.5 else "black"
+      axes.text(x, y, f"{counts[y, x]}", color=color, **style)
+  figures_lib.save(figure, folder / "confusion.png")
 
 
 def _changed(
   experiment: Experiment, config: Config, workdir: Path, step: int
 ) -> bool:
   """Whether files that the run was trained on have other content now."""
-  own = config_lib.flat(config)
-  old = config_lib.flat(config_lib.read_run(workdir))
-  if any(own[name] != old[name] for name in own if name.startswith("data.")):
+  old = config_lib.read_run(workdir).data
+  if config.data.to_dict() != old.to_dict():
     return False  # The user has named other data.
   trained = read_position(workdir / "checkpoints" / str(step)).crc32
   with suppress(UserError):  # Only the split that is evaluated may be here.

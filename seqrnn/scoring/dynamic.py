@@ -12,7 +12,7 @@ larger steps, and are pulled back more slowly.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Experiment, Params
+from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import metrics
@@ -50,33 +50,14 @@ class Rule(NamedTuple):
   decay: float
 
 
-class Followed(NamedTuple):
-  """What was found on a split.
-
-  Attributes:
-    rule: that was applied.
-    static: figures with the trained parameters.
-    dynamic: figures with parameters that follow the text.
-  """
-
-  rule: Rule
-  static: dict[str, float]
-  dynamic: dict[str, float]
-
-  def record(self) -> dict[str, Any]:
-    """What evaluation.json has of it."""
-    return {
-      **self.rule._asdict(),
-      "static": self.static,
-      "dynamic": self.dynamic,
-    }
+STATIC = Rule(0.0, 0.0)
 
 
 def require(experiment: Experiment, config: Config):
   """Refuses `evaluate.dynamic` if a task does not predict each next symbol.
 
   Raises:
-    UserError: says why.
+    UserError: the task and the mapping that it needs.
   """
   causal = experiment.forbidden is not None and not experiment.fills_gaps
   if config.evaluate.dynamic and not (experiment.in_bits and causal):
@@ -106,66 +87,17 @@ def as_streams(config: Config, segment: int, rows: int) -> Config:
   return config
 
 
-def _chunks(batches: Iterable[Batch]) -> Iterator[Batch]:
-  """Yields batches, _SEGMENTS of them stacked; the last are without weight."""
-  found: list[Batch] = []
-  for batch in batches:
-    found.append(batch)
-    if len(found) == _SEGMENTS:
-      yield _stacked(found)
-      found = []
-  if found:
-    nothing = found[-1] | {"weights": np.zeros_like(found[-1]["weights"])}
-    yield _stacked(found + [nothing] * (_SEGMENTS - len(found)))
-
-
-def _stacked(batches: list[Batch]) -> Batch:
-  return jax.tree.map(lambda *xs: np.stack(xs), *batches)
-
-
-@lru_cache(CACHED_FUNCTIONS)
-def squares_adder(
-  loss: Callable[..., Any], mesh: Mesh | None = None
-) -> Callable[..., Any]:
-  """A jitted function params, carry, sums, batches_S -> carry, sums.
-
-  It adds the squares of each batch's gradients.
-  """
-
-  @partial(sharding.jit, mesh=mesh)
-  def read(params, carry, sums, batches_S):
-    def step(state, batch):
-      carry, sums = state
-      slopes, (carry, _) = jax.grad(loss, has_aux=True)(
-        params, carry, batch, None
-      )
-      return (carry, jax.tree.map(lambda a, g: a + g**2, sums, slopes)), None
-
-    return jax.lax.scan(step, (carry, sums), batches_S)[0]
-
-  return read
-
-
-def scales(experiment: Experiment, params: Params, split: Any) -> Params:
-  """The root mean squares of gradients on a split, which is read as streams."""
-  batches = experiment.batches(split, 0)[:_MEASURED]
-  add = squares_adder(experiment.loss)
-  carry = experiment.carry(batches.batch_size)
-  sums = jax.tree.map(jnp.zeros_like, params)
-  for chunk in _chunks(batches):
-    carry, sums = add(params, carry, sums, chunk)
-  return jax.tree.map(lambda x: jnp.sqrt(x / len(batches)), sums)
-
-
 @lru_cache(CACHED_FUNCTIONS)
 def follower(
   loss: Callable[..., Any], mesh: Mesh | None = None
 ) -> Callable[..., Any]:
-  """A jitted function trained, scales, rule, (own, carry), batches_S.
+  """A jitted function trained, scales, rule, state, batches_S.
+
+  A state is the parameters, the carry and the sums of the squares of gradients.
 
   Returns:
-    (own, carry) after the last batch, and the totals of each, arrays [S]. A
-    batch is scored with the parameters `own` before it.
+    the state after the last batch, and the totals of each, arrays [S]. A batch
+    is scored with the parameters before it.
   """
 
   @partial(sharding.jit, mesh=mesh)
@@ -174,9 +106,9 @@ def follower(
     mean = sum(map(jnp.sum, leaves)) / sum(leaf.size for leaf in leaves)
 
     def step(state, batch):
-      own, carry = state
+      params, carry, squares = state
       score = jax.value_and_grad(loss, has_aux=True)
-      (_, (carry, totals)), slopes = score(own, carry, batch, None)
+      (_, (carry, totals)), slopes = score(params, carry, batch, None)
       # A segment that a document's end cuts short counts less.
       share = jnp.mean(batch["weights"])
 
@@ -185,38 +117,47 @@ def follower(
         new = p - rule.rate * share * g / (s + _FLOOR * mean)
         return jnp.where(share > 0, new + pull * (first - p), p)
 
-      own = jax.tree.map(one, own, slopes, trained, scales)
-      return (own, carry), totals
+      params = jax.tree.map(one, params, slopes, trained, scales)
+      squares = jax.tree.map(lambda a, g: a + g**2, squares, slopes)
+      return (params, carry, squares), totals
 
     return jax.lax.scan(step, state, batches_S)
 
   return read
 
 
-def segments(
+def follow(
   experiment: Experiment,
   params: Params,
   scales: Params,
   batches: Any,
   rule: Rule,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Params]:
   """The totals and weights of each segment of a stream, float32 [segments].
 
   Args:
     experiment: whose data are streams, as `as_streams` has them.
     params: as they were trained.
-    scales: as the function of this name.
+    scales: s of each parameter.
     batches: of the text.
-    rule: without None; a rate of 0 is static evaluation.
+    rule: a rate of 0 is static evaluation.
+
+  Returns:
+    the totals, and the root mean squares of the gradients.
   """
-  read = follower(experiment.loss)
-  state = params, experiment.carry(batches.batch_size)
-  found = []
-  for chunk in _chunks(batches):
-    state, totals = read(params, scales, rule, state, chunk)
-    found.append(jax.device_get(totals))
-  joined = jax.tree.map(lambda *xs: np.concatenate(xs), *found)
-  return jax.tree.map(lambda x: x[: len(batches)], joined)
+  read, parts = follower(experiment.loss), []
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  state = params, experiment.carry(batches.batch_size), zeros
+  for first in range(0, len(batches), _SEGMENTS):
+    some = [*batches[first : first + _SEGMENTS]]
+    # Segments without weight fill the last chunk: another size would compile.
+    empty = some[-1] | {"weights": np.zeros_like(some[-1]["weights"])}
+    chunk = [*some, *[empty] * (_SEGMENTS - len(some))]
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *chunk)
+    state, totals = read(params, scales, rule, state, stacked)
+    parts.append(jax.device_get(totals))
+  totals = jax.tree.map(lambda *xs: np.concatenate(xs)[: len(batches)], *parts)
+  return totals, jax.tree.map(lambda x: jnp.sqrt(x / len(batches)), state[2])
 
 
 def evaluate(
@@ -224,38 +165,38 @@ def evaluate(
   config: Config,
   experiment: Experiment,
   params: Params,
-) -> Followed:
-  """Static and dynamic figures of `config.evaluate.split`.
+) -> dict[str, Any]:
+  """Static and dynamic figures of `config.evaluate.split`, and the rule.
 
   Args:
     build: a function config, vocabularies -> Experiment.
-    config: of the run, with the rule in `config.evaluate`.
+    config: of the run.
     experiment: of the run.
     params: as they were trained.
   """
-  settings = config.evaluate
   params = jax.device_get(params)  # One device reads the stream.
-  reads = [
-    build(
-      as_streams(config, _WINDOW, rows),
-      experiment.vocabularies,
-    )
+  one, many = (
+    build(as_streams(config, _WINDOW, rows), experiment.vocabularies)
     for rows in (1, _ROWS)
-  ]
-  one, many = reads
-  scale = scales(many, params, "train")
+  )
+  ones = jax.tree.map(jnp.ones_like, params)
+  measured = many.batches("train", 0)[:_MEASURED]
+  _, scales = follow(many, params, ones, measured, STATIC)
+
+  def figures(rule: Rule, batches: Any) -> dict[str, float]:
+    totals, _ = follow(one, params, scales, batches, rule)
+    return figures_of(one, totals)
 
   def loss(rule: Rule) -> float:
-    batches = one.batches("validation", 0)[:_CHOSEN]
-    return figures(one, segments(one, params, scale, batches, rule))["loss"]
+    return figures(rule, one.batches("validation", 0)[:_CHOSEN])["loss"]
 
   rule = chosen(loss)
-  batches = one.batches(settings.split, 0)
-  static, dynamic = (
-    figures(one, segments(one, params, scale, batches, each))
-    for each in (Rule(0.0, 0.0), rule)
-  )
-  return Followed(rule, static, dynamic)
+  batches = one.batches(config.evaluate.split, 0)
+  return {
+    **rule._asdict(),
+    "static": figures(STATIC, batches),
+    "dynamic": figures(rule, batches),
+  }
 
 
 def chosen(loss: Callable[[Rule], float]) -> Rule:
@@ -265,7 +206,7 @@ def chosen(loss: Callable[[Rule], float]) -> Rule:
   return Rule(rate, decay)
 
 
-def figures(
+def figures_of(
   experiment: Experiment, totals: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, float]:
   """The figures of a text, from the totals of its segments."""

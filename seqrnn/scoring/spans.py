@@ -7,11 +7,9 @@ I-type, ..., E-type, and what is neither is no span (seqeval's strict mode).
 BILOU is BIOES with L for E and U for S.
 """
 
-import csv
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,9 +18,7 @@ import numpy as np
 
 from seqrnn.data.batches.sequences import Sequences
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
-from seqrnn.errors import listed
 from seqrnn.experiment import Batch, Spans, Totals
-from seqrnn.runtime import files
 
 # What a tag may do: begin a span, continue it, be continued, end it.
 _BEGINS, _INSIDE, _OPENS, _CLOSES = 1, 2, 4, 8
@@ -49,9 +45,9 @@ _TAG = re.compile(r"([A-Z])-(.+)", re.DOTALL)
 
 def scheme(names: Sequence[str]) -> dict[str, int] | None:
   """The scheme that all tags follow; None: none."""
-  found = [_TAG.fullmatch(name) for name in names if name != "O"]
-  letters = {tag and tag[1] for tag in found}
-  return next((own for own in _SCHEMES if letters <= own.keys()), None)
+  tags = [_TAG.fullmatch(name) for name in names if name != "O"]
+  letters = {tag and tag[1] for tag in tags}
+  return next((rules for rules in _SCHEMES if letters <= rules.keys()), None)
 
 
 def _types(labels: Vocabulary) -> list[str]:
@@ -59,7 +55,7 @@ def _types(labels: Vocabulary) -> list[str]:
 
 
 def codes(labels: Vocabulary, names: Sequence[str]) -> np.ndarray:
-  """What each tag does, by the scheme of the labels.
+  """The code of each tag, by the scheme of the labels.
 
   The types of tags that the labels lack are numbered after theirs, so that
   spans of such types are never found.
@@ -67,17 +63,15 @@ def codes(labels: Vocabulary, names: Sequence[str]) -> np.ndarray:
   rules = scheme(labels.symbols)
   assert rules is not None, "checked by the caller"
   types = {name: n for n, name in enumerate(_types(labels))}
-  found = []
+  numbers = []
   for name in names:
-    if name == "O":
-      found.append(_OUTSIDE)
-      continue
     tag = _TAG.fullmatch(name)
     kind, does = f" {name}", _WHOLE
     if tag is not None and tag[1] in rules:
       kind, does = tag[2], rules[tag[1]]
-    found.append(_TYPE * types.setdefault(kind, len(types)) + does)
-  return np.array(found, np.int32)
+    code = _TYPE * types.setdefault(kind, len(types)) + does
+    numbers.append(_OUTSIDE if name == "O" else code)
+  return np.array(numbers, np.int32)
 
 
 def allowed(labels: Vocabulary) -> tuple[np.ndarray, ...] | None:
@@ -95,8 +89,9 @@ def allowed(labels: Vocabulary) -> tuple[np.ndarray, ...] | None:
   inside_C, opens_C = does_C & _INSIDE > 0, does_C & _OPENS > 0
   closes_C = does_C & _CLOSES > 0
   for kind in set(kind_C[kind_C >= 0].tolist()):
-    own = kind_C == kind
-    if not (own & ~inside_C).any() or not (own & closes_C).any():
+    of_kind_C = kind_C == kind
+    begins_C = of_kind_C & ~inside_C
+    if not begins_C.any() or not (of_kind_C & closes_C).any():
       return None
   if not (closes_C & ~inside_C).any():  # A text of one word has no tags.
     return None
@@ -115,26 +110,7 @@ def warn(
     labels: the tags.
     sequences: those of the split.
   """
-  names = labels.symbols
   if rules is None:
-    if scheme(names) is not None:
-      lone = [n for n in names if n[0] == "I" and f"B{n[1:]}" not in names]
-      such = f", such as {lone[0]!r}" * bool(lone)
-      print(
-        "train split: a type of span has no tag that begins it, or none that"
-        f" ends it{such}, so model.crf_constraints forbids nothing",
-        file=sys.stderr,
-      )
-      return
-    odd = [n for n in names if n != "O" and scheme([n]) is None]
-    rest = [n for n in names if n != "O" and n not in odd]
-    if 0 < len(odd) < len(rest) and scheme(rest) is not None:
-      print(
-        f"train split: {listed(odd)} does not follow the scheme of the other"
-        f" tags, such as {rest[0]!r}, so no spans are counted, and"
-        " model.crf_constraints forbids nothing",
-        file=sys.stderr,
-      )
     return
   allowed_CC, *_ = rules
   label_N = sequences.table[sequences.ids] - (UNKNOWN + 1)
@@ -152,7 +128,7 @@ def warn(
     )
 
 
-def _found(
+def _spans(
   code_BT: jax.Array, weights_BT: jax.Array, first_BT: jax.Array
 ) -> tuple[jax.Array, ...]:
   """Where spans end, where each began, and its type; all [B, T].
@@ -192,8 +168,8 @@ def by_type(
   weights_BT = batch["weights"]
   true = batch.get("spans", by_id_V[batch["targets"]])
   first = batch.get("first", jnp.arange(best_BT.shape[1])[None] == 0)
-  true_BT, start_BT, type_BT = _found(true, weights_BT, first)
-  found_BT, other_BT, own_BT = _found(by_id_V[best_BT], weights_BT, first)
+  true_BT, start_BT, type_BT = _spans(true, weights_BT, first)
+  found_BT, other_BT, own_BT = _spans(by_id_V[best_BT], weights_BT, first)
   same_BT = (start_BT == other_BT) & (type_BT == own_BT)
   each = (
     (true_BT, type_BT),
@@ -243,7 +219,7 @@ def counter(
   return None, count_tag
 
 
-def ratios(counts_3: jax.Array) -> Totals:
+def ratios(counts_3: Any) -> Totals:
   """Precision, recall and F1 as totals, of true, predicted, correct spans."""
   true, found, both = counts_3
   return {
@@ -253,36 +229,20 @@ def ratios(counts_3: jax.Array) -> Totals:
   }
 
 
-def table(types: Sequence[str], counts_3K: np.ndarray) -> list[list[Any]]:
+COLUMNS = "type", "precision", "recall", "f1", "true", "predicted", "correct"
+
+
+def span_table(types: Sequence[str], counts_3K: np.ndarray) -> list[list[Any]]:
   """The rows of spans.csv: all spans, then those of each type, frequent first.
 
   All types that training has not seen share one row.
   """
+  names = np.array(["all", *types, "<unknown>"], object)
+  counts_3K = np.column_stack([counts_3K.sum(1), counts_3K]).astype(int)
+  order = np.argsort(-counts_3K[0, 1:], kind="stable") + 1
   rows = []
-  names = [*types, "<unknown>"]
-  for n in np.argsort(-counts_3K[0], kind="stable"):
-    if counts_3K[:, n].any():
-      rows.append([names[n], *_row(counts_3K[:, n])])
-  return [["all", *_row(counts_3K.sum(1))], *rows]
-
-
-def _row(counts_3: np.ndarray) -> list[float]:
-  true, found, both = (int(count) for count in counts_3)
-  terms = (both, found), (both, true), (2 * both, true + found)
-  return [*(a / b if b else 0.0 for a, b in terms), true, found, both]
-
-
-COLUMNS = "type", "precision", "recall", "f1", "true", "predicted", "correct"
-
-
-def write(folder: Path, rows: list[list[Any]]):
-  """Writes spans.csv.
-
-  Raises:
-    UserError: it cannot be written.
-  """
-  with files.atomic_write(folder / "spans.csv") as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-      writer.writerow([f"{x:.6f}" if isinstance(x, float) else x for x in row])
+  for n in [0, *order[counts_3K[:, order].any(axis=0)]]:
+    terms = ratios(counts_3K[:, n]).values()
+    figures = [float(a / b) if b else 0.0 for a, b in terms]
+    rows.append([names[n], *figures, *counts_3K[:, n].tolist()])
+  return rows

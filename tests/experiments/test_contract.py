@@ -39,7 +39,6 @@ def folder(tmp_path_factory):
     "task": "share",
     "train.epochs": 2,
     "optimizer.learning_rate": 0.01,
-    "describe.measure": False,
   }
   config_lib.save(tiny(folder, fields), folder / "config.json")
   return folder

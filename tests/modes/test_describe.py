@@ -116,40 +116,18 @@ def test_advice_is_by_order_of_magnitude():
   assert "overfit" in describe.advice(20_000, 1_000, "symbol")
 
 
-def test_reach():
-  texts = [
-    describe.reach(*model_of(fields))
-    for fields in ({}, {"data.stateful": True}, {"task": "gap_model"})
-  ]
-  assert "at most 4 symbols" in texts[0] and "stateful=False" in texts[0]
-  assert "from the previous window" in texts[1]
-  assert "both sides of a symbol, 3 symbols" in texts[2]
-
-
-def test_steps_are_measured(tmp_path, capsys):
-  config = tiny(tmp_path)
-  describe.run(experiments.build, config, tmp_path / "run")
-  out = " ".join(capsys.readouterr().out.split())
-  figures = re.search(
-    r"A step takes ([\d.]+) ms, ([\d.]+) MB for its state and [\d.]+ MB within"
-    r" it, on each device: .* An epoch has \d+ steps and takes \d+ s",
-    out,
-  )
-  assert figures and float(figures[1]) > 0, out
-
-
 def test_before_and_after_training(tmp_path, capsys):
   workdir = tmp_path / "run"
   path = tmp_path / "config.json"
   config_lib.save(tiny(tmp_path, {"train.max_steps": 2}), path)
   begin = ["run.py", f"--workdir={workdir}"]
-  describing = [*begin, "--mode=describe", "--config.describe.measure=false"]
+  describing = [*begin, "--mode=describe"]
 
   assert program.main(describing) == 2
   assert "has no run" in capsys.readouterr().err
   assert program.main([*describing, f"--config={path}"]) == 0
   before = capsys.readouterr().out
-  assert "A step takes" not in before
+  assert "A training step needs" in before
   written = {path.name for path in workdir.iterdir()}
   assert written == {"model.png", "model.svg", ".describe.lock"}
 
@@ -171,7 +149,7 @@ def test_parts_that_do_not_learn_and_fields_that_the_data_change(
   path = tmp_path / "config.json"
   config_lib.save(tiny(tmp_path, fields), path)
   flags = ["run.py", f"--config={path}", f"--workdir={tmp_path / 'run'}"]
-  flags += ["--mode=describe", "--config.describe.measure=false"]
+  flags += ["--mode=describe"]
   assert program.main(flags) == 0
   out = capsys.readouterr().out
   assert re.search(r"^640 of them are frozen", out, re.M), out

@@ -21,17 +21,16 @@ from tests.conftest import tiny
     {},
     {"data.stateful": True},
     {"data.mapping": "many_to_one", "data.step": 2},
-    {"task": "gap_model"},
     {"task": "gap_model", "model.heads": "all"},
   ],
-  ids=["windows", "stateful", "many_to_one", "gap_model", "heads"],
+  ids=["windows", "stateful", "many_to_one", "heads"],
 )
-def test_figures_are_means_over_all_targets(tmp_path, changes, capsys):
-  config = tiny(tmp_path, {**changes, "train.max_steps": 3})
-  train.fit(experiments.build, config, tmp_path / "run")
+def test_figures_are_means_over_all_targets(trained, changes):
+  workdir = trained(changes)
+  run = experiments.load(workdir)
+  config = run.config
   config.evaluate.split = "validation"
-  figures = evaluate.run(experiments.build, config, tmp_path / "run")
-  run = experiments.load(tmp_path / "run")
+  figures = evaluate.run(experiments.build, config, workdir)
   # The same by hand: batch after batch, on one device, in float64.
   experiment = run.experiment
   predict = jax.jit(experiment.predict)
@@ -51,46 +50,43 @@ def test_figures_are_means_over_all_targets(tmp_path, changes, capsys):
   assert figures["bits_per_symbol"] == pytest.approx(
     nll / weight / np.log(2), rel=1e-5
   )
-  record = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-  assert record["split"] == "validation" and record["step"] == 3
+  record = json.loads((workdir / "evaluation.json").read_text())
+  assert record["split"] == "validation" and record["step"] == run.step
   assert record["loss"] == figures["loss"]
   assert run.evaluate("validation")["loss"] == figures["loss"]
-  assert "have changed" not in capsys.readouterr().err
-  if not changes:
-    for text in Path(config.data.path).iterdir():
-      text.write_text(text.read_text()[::-1])
-    evaluate.run(experiments.build, config, tmp_path / "run")
-    assert "training data have changed" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("rendered")
 def test_a_workdir_may_have_any_name(tmp_path, capsys):
-  """No markup of a console, and no formula of a picture."""
+  """No markup of a console; and data that have changed are noticed."""
   workdir = tmp_path / "[" / "b]$x^$"
   config = tiny(tmp_path, {"train.max_steps": 1})
   train.fit(experiments.build, config, workdir)
   assert (workdir / "history.png").stat().st_size > 5000
   capsys.readouterr()
   evaluate.run(experiments.build, config, workdir)
-  out = capsys.readouterr().out
+  out, err = capsys.readouterr()
   assert f"{workdir}, step 1: test split\n" in out  # However narrow the table.
+  assert "have changed" not in err
+  for text in Path(config.data.path).iterdir():
+    text.write_text(text.read_text()[::-1])
+  evaluate.run(experiments.build, config, workdir)
+  assert "training data have changed" in capsys.readouterr().err
 
 
-def test_every_symbol_of_a_text_is_scored_once(tmp_path):
+def test_every_symbol_of_a_text_is_scored_once(trained):
   for stateful in (False, True):
-    workdir = tmp_path / f"run{stateful}"
-    config = tiny(tmp_path, {"data.stateful": stateful, "train.max_steps": 1})
-    train.fit(experiments.build, config, workdir)
-    run = experiments.load(workdir)
+    run = experiments.load(trained({"data.stateful": stateful}))
     text = "abcab" * 11
     scores = run.score(text)
     assert len(scores) == len(text) + 1  # The end is a symbol, too.
     assert (scores > 0).all()
-    # What comes later changes nothing of what is scored before.
+    # Later symbols do not change earlier scores.
     longer = run.score(text + "bca")
     np.testing.assert_allclose(longer[: len(text)], scores[:-1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_devices_do_not_wait_for_each_other_for_ever(tmp_path):
   script = """
 import sys

@@ -16,7 +16,6 @@ from seqrnn.runtime import sharding
 from seqrnn.scoring import dynamic
 from seqrnn.scoring.dynamic import Rule
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training import train
 from tests.conftest import tiny
 
 RULE = Rule(0.003, 0.02)
@@ -27,11 +26,11 @@ TEXT = "abcde abcd\nabc " * 6
 def reads(tmp_path_factory):
   """The experiments of one stream and of several, and random parameters."""
   config = tiny(tmp_path_factory.mktemp("dynamic"), {"data.buckets": 2})
-  made = [
+  one, many = (
     experiments.build(dynamic.as_streams(config, 6, rows), None)
     for rows in (1, 3)
-  ]
-  return *made, jax.jit(made[0].init)(jax.random.key(0))
+  )
+  return one, many, jax.jit(one.init)(jax.random.key(0))
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +53,11 @@ def root_mean_squares(experiment, params, batches):
   return jax.tree.map(lambda x: np.sqrt(x / len(batches)), sums)
 
 
-def test_the_mean_squares_are_those_of_a_loop(reads, monkeypatch):
+def test_the_mean_squares_are_those_of_a_loop(reads):
   _, many, params = reads
-  monkeypatch.setattr(dynamic, "_MEASURED", 10)
-  found = dynamic.scales(many, params, "train")
   batches = many.batches("train", 0)[:10]
+  ones = jax.tree.map(np.ones_like, jax.device_get(params))
+  _, found = dynamic.follow(many, params, ones, batches, dynamic.STATIC)
   expected = root_mean_squares(many, params, batches)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7),
@@ -89,16 +88,16 @@ def looped(experiment, params, scales, batches, rule):
   return np.array(found)
 
 
-@pytest.mark.parametrize("rule", [RULE, Rule(0.003, 0.0), Rule(0.003, 1.0)])
+@pytest.mark.parametrize("rule", [RULE, Rule(0.003, 1.0)])
 def test_segments_are_scored_as_in_a_loop(reads, rule):
   one, many, params = reads
   scales = root_mean_squares(many, params, many.batches("train", 0)[:5])
   batches = one.batches("validation", 0)[:11]
-  totals = dynamic.segments(one, params, scales, batches, rule)
+  totals, _ = dynamic.follow(one, params, scales, batches, rule)
   total, weight = totals["loss"]
   expected = looped(one, params, scales, batches, rule)
   np.testing.assert_allclose(total / weight, expected, rtol=1e-4)
-  static = dynamic.segments(one, params, scales, batches, Rule(0.0, 0.0))
+  static, _ = dynamic.follow(one, params, scales, batches, dynamic.STATIC)
   assert abs(static["loss"][0] - total)[1:].min() > 1e-4
 
 
@@ -110,7 +109,7 @@ def test_scores_of_a_prefix_do_not_depend_on_what_follows(reads):
   for rest in ("", "bbbb", TEXT[::-1]):
     documents = from_text(TEXT + rest, "char")
     batches = one.batches(documents, 0)
-    totals = dynamic.segments(one, params, scales, batches, RULE)
+    totals, _ = dynamic.follow(one, params, scales, batches, RULE)
     found.append(totals["loss"][0])
   whole = len(found[0]) - 1  # The last segment of the first text is short.
   for other in found[1:]:
@@ -122,9 +121,9 @@ def test_without_steps_it_is_the_evaluation_of_a_stream(reads):
   one, _, params = reads
   scales = jax.tree.map(jnp.ones_like, params)
   batches = one.batches("validation", 0)
-  totals = dynamic.segments(one, params, scales, batches, Rule(0.0, 0.0))
+  totals, _ = dynamic.follow(one, params, scales, batches, dynamic.STATIC)
   expected = evaluator(one, sharding.one_device())(params, batches)
-  assert dynamic.figures(one, totals) == pytest.approx(expected, rel=1e-5)
+  assert dynamic.figures_of(one, totals) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_rule_is_chosen_on_validation():
@@ -138,20 +137,20 @@ def test_the_rule_is_chosen_on_validation():
   assert len(asked) == len(dynamic.RATES) + len(dynamic.DECAYS)
 
 
-def test_it_stands_beside_the_static_figures(tmp_path, capsys):
-  config = tiny(tmp_path, {"train.max_steps": 30})
+def test_it_stands_beside_the_static_figures(trained, capsys, monkeypatch):
+  monkeypatch.setattr(dynamic, "RATES", (1e-3,))
+  workdir = trained()
+  config = experiments.load(workdir).config
   config.evaluate.dynamic = True
-  train.fit(experiments.build, config, tmp_path / "run")
-  evaluate.run(experiments.build, config, tmp_path / "run")
-  record = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-  found = record["dynamic_evaluation"]
-  assert found["rate"] in dynamic.RATES and found["decay"] in dynamic.DECAYS
-  assert found["static"]["loss"] != found["dynamic"]["loss"]
+  evaluate.run(experiments.build, config, workdir)
+  record = json.loads((workdir / "evaluation.json").read_text())
+  followed = record["dynamic_evaluation"]
+  assert followed["rate"] in dynamic.RATES
+  assert followed["decay"] in dynamic.DECAYS
+  assert followed["static"]["loss"] != followed["dynamic"]["loss"]
   out = capsys.readouterr().out
   for kind in ("static", "dynamic"):
-    assert f"{found[kind]['bits_per_symbol']:.4f}" in out
+    assert f"{followed[kind]['bits_per_symbol']:.4f}" in out
   config.task = "gap_model"
-  with pytest.raises(
-    UserError, match="dynamic=True: task='gap_model' with data.mapping='many_"
-  ):
-    evaluate.run(experiments.build, config, tmp_path / "run")
+  with pytest.raises(UserError, match="dynamic=True: task='gap_model' with"):
+    evaluate.run(experiments.build, config, workdir)

@@ -247,7 +247,6 @@ def test_parts_that_were_taken_stay_and_the_head_learns(trained, classifier):
 def test_reports_say_where_a_run_came_from(classifier, tmp_path, capsys):
   config = config_of(tmp_path, "classification", **CLASSIFIER)
   config.train.start_from, config.train.freeze = str(classifier), None
-  config.describe.measure = False
   describe.run(experiments.build, config, tmp_path / "new")
   assert f"started from {classifier}, step" in capsys.readouterr().out
   config = experiments.load(classifier).config

@@ -37,11 +37,6 @@ EVALUATE = group(
   ),
 )
 
-DESCRIBE = group(
-  "describe",
-  measure=Field(True, SWITCH, "Measure the time and memory of three steps."),
-)
-
 PREDICT = group(
   "predict",
   split=Field("validation", SPLIT, "The split to predict."),
