@@ -124,7 +124,7 @@ class Following:
 
   def follow(self, found: Iterator[bytes], count: int, size: int) -> np.ndarray:
     """Follows lines; the seconds that each chunk took."""
-    source = Input(self.service._position, found, count, size)
+    source = Input(self.service.position, found, count, size)
     self.service.follow(source, lambda: False, lambda: False)
     return np.diff([*source.asked, time.perf_counter()])
 
@@ -156,13 +156,13 @@ def state(workdir: Path, count: int):
   with tempfile.TemporaryDirectory() as folder:
     following = Following(workdir, folder, followed=count)
     following.follow(begins(count), 8 * count, 5000)
-    opened = following.service._model.follower.open_sessions
+    opened = following.service.follower.open_sessions
     following.close()
     size = (Path(folder) / NAME).stat().st_size
     begin = time.perf_counter()
     again = Following(workdir, folder, followed=count)
     loaded = time.perf_counter() - begin - _start(workdir)
-    assert again.service._model.follower.open_sessions == opened
+    assert again.service.follower.open_sessions == opened
     again.close()
   print(
     f"{opened:,} open sessions: {size / 1e6:.1f} MB, loaded in {loaded:.2f} s"
@@ -189,7 +189,7 @@ def replay(workdir: Path, count: int):
       begin = time.perf_counter()
       following.follow(found, count // 10, 2000)
       speed = count // 10 / (time.perf_counter() - begin)
-      opened = service._model.follower.open_sessions
+      opened = service.follower.open_sessions
       print(
         f"| {service.health.figures['events']:,} | {speed:,.0f} |"
         f" {_resident() / 1e6:,.0f} | {opened:,} | {following.rows:,} |",
@@ -197,12 +197,12 @@ def replay(workdir: Path, count: int):
       )
     written = (Path(folder) / "alarms.jsonl").read_text().count("\n")
     following.close()
-  again = service._ended + opened - begun[0]
+  again = service.ended + opened - begun[0]
   events = service.health.figures["events"]
   print(
     f"{events:,} of {count:,} events; {following.rows:,} alarms"
     f" shown, {written:,} in alarms.jsonl; {begun[0]:,} orders: {opened:,} are"
-    f" open, {service._ended:,} final verdicts, {again:,} on orders that went"
+    f" open, {service.ended:,} final verdicts, {again:,} on orders that went"
     " on after a silence"
   )
 

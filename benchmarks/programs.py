@@ -309,7 +309,8 @@ def following(
   )
   seen = np.ones((_FOLDS, len(experiment.vocabularies["symbols"])), bool)
   models = Ensemble(params, shapes(seen, place))
-  return Program(advance, (models, shapes(begin_S, place)))
+  event = np.zeros((1, 1), np.int32), np.ones(1, np.int32)
+  return Program(advance, (models, *shapes((begin_S[None], *event), place)))
 
 
 def _steps(batch: dict[str, Any]) -> tuple[int, int]:

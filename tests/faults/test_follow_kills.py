@@ -85,7 +85,7 @@ def followed(shop, folder, lines, reported=None, changes=None, **how):
     running = follow.Service(lambda: made, folder, kept, lambda _: None)
     running.recover()
     source = Input(lines, **how)
-    source.position = running._position
+    source.position = running.position
     running.follow(source, lambda: False, lambda: False)
   return running
 
@@ -256,5 +256,5 @@ def test_a_flood_of_new_sessions(shop, tmp_path):
     changes={"followed": 1000},
     between=lambda: used.append(resident()),
   )
-  assert running._model.follower.open_sessions == 1000
+  assert running.follower.open_sessions == 1000
   assert max(used) - used[len(used) // 3] < 30e6

@@ -99,7 +99,11 @@ MAKERS = {
   ),
   "follow": lambda _, decoder: (
     stepping.advancer(decoder, 2, ABSENT)[1],
-    (stepping.advancer(decoder, 2, ABSENT)[0],),
+    (
+      stepping.advancer(decoder, 2, ABSENT)[0][None],
+      np.zeros((1, 1), np.int32),
+      np.ones(1, np.int32),
+    ),
   ),
 }
 
@@ -160,9 +164,9 @@ def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
     begin_S, advance = make(*args)
 
     def noted(*args):
-      state_S = advance(*args)
-      places.append(state_S.devices())
-      return state_S
+      states_BS, scores = advance(*args)
+      places.append(states_BS.devices())
+      return states_BS, scores
 
     return begin_S, noted
 
@@ -171,6 +175,6 @@ def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
     models = jax.tree.map(jnp.asarray, MODELS)
     assert models.params.devices() == {other}
     stepper = stepping.Stepper(decoder, models)
-    stepper.step(stepper.begin_S, 4)
+    stepper.read([(stepper.begin_S, [4])])
   assert set(seen) == {("cpu", 1)}
-  assert places == [{jax.local_devices(backend="cpu")[0]}] * 2
+  assert places == [{jax.local_devices(backend="cpu")[0]}]

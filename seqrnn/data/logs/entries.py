@@ -4,10 +4,8 @@ import dataclasses
 import functools
 import math
 import re
-import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from typing import NamedTuple
 
 from seqrnn.data.logs import formats
@@ -21,12 +19,8 @@ from seqrnn.errors import UserError
 Report = Callable[[str], None]
 
 
-_BEGIN = 30  # Characters of a content in a report.
 _TEXT = 60  # Characters of a line in an error.
-_BACKWARDS = 0.1  # The share of times before the previous one that is doubtful.
-_YEAR = 366 * 86400.0  # Seconds.
 _NO_PARTS = Parts("", "", ())
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"')  # Of JSON.
 
 
 class Entry(NamedTuple):
@@ -92,7 +86,7 @@ def settled(
 ) -> Form:
   """The form with the format of the files in place of `auto`.
 
-  It stays `auto` if files have different formats. What is found is reported on
+  It stays `auto` if files have different formats. Each format is described on
   stderr, with the masks of `redact`, as `detect.redact`.
 
   Raises:
@@ -100,87 +94,50 @@ def settled(
   """
   if form.log_format != "auto":
     return form
-  found: dict[str, str] = {}  # Of each format, what the first such file has.
+  names: dict[str, None] = {}
   for source in sources:
-    numbered = _numbered(lines(source, form), form, Seen())
-    sample = _sample(numbered)
-    if sample:
-      texts = [line for _, line in sample]
-      name, count = formats.detected(form, texts, source.name)
-      as_read = form._replace(log_format=name)
-      _, words = _reading(sample, source.name, as_read, redact)
-      found.setdefault(
-        name,
-        f"{source.name}: data.log_format=auto: {count} of the first"
-        f" {len(sample)} lines are {name}" + words,
-      )
-  for line in found.values():
-    formats.report(line)
-  if len(found) != 1:
-    return form
-  return form._replace(log_format=next(iter(found)))
+    if sample := _sample(source, form):
+      name = formats.detected(form, [line for _, line in sample], source.name)
+      if name not in names:
+        describe(source, form._replace(log_format=name), redact)
+      names[name] = None
+  return (
+    form._replace(log_format=next(iter(names))) if len(names) == 1 else form
+  )
 
 
 def describe(source: Source, form: Form, redact: str):
-  """Reports on stderr how the first lines of a log are read by a given format.
+  """Reports on stderr how the first lines of a log are read, if one fits.
 
   A format may fit by chance, and take another part of a line for the time.
-  `redact` is as `detect.redact`: the report has its masks.
   """
-  sample = _sample(_numbered(lines(source, form), form, Seen()))
-  header = form.log_header is not None
-  field, value = "log_format", form.log_format
-  if header:
-    field, value = "log_header", form.log_header
-  count, words = _reading(sample, source.name, form, redact)
-  if count:
-    formats.report(
-      f"{source.name}: data.{field}={value!r}: fits {count} of the first"
-      f" {len(sample)} lines{words}"
-    )
-
-
-def _reading(
-  sample: list[tuple[int, str]], source: str, form: Form, redact: str
-) -> tuple[int, str]:
-  """How many lines fit, and how the first of them is read, with doubts."""
-  parse = formats.parser(form)
-  found = [(number, parse(line)) for number, line in sample]
-  fits = [(number, parts[0]) for number, parts in found if parts]
+  sample, parse = _sample(source, form), formats.parser(form)
+  fits = [
+    (number, line, parts[0])
+    for number, line in sample
+    if (parts := parse(line))
+  ]
   if not fits:
-    return 0, ""
-  number, parts = fits[0]
-  words = f"; line {number}: "
-  when, content = parts.timestamp, excerpt(parts.content, _BEGIN, redact)
-  words += f"time {excerpt(when, _TEXT, redact)!r}, " if when else "no time, "
-  words += f"content {content!r}, "
-  line = parts.record or dict(sample)[number]
-  names, event = reader(form)(Entry(number, line, parts))
+    return
+  number, line, parts = fits[0]
+  sessions, event = reader(form)(Entry(number, parts.record or line, parts))
   if not form.names_sessions:
     cuts = form.log_gap is not None or form.log_lines is not None
-    names = [f"{source}:{number}" if cuts else source]
-  session = excerpt(", ".join(names), _TEXT, redact)
-  words += f"session {session!r}, " if names else "no session, "
-  words += f"template {excerpt(event, _BEGIN, redact)!r}"
-  known = [
-    (number, formats.seconds(parts.times))
-    for number, parts in fits
-    if parts.times
-  ]
-  times = [one for _, one in known if one is not None]
-  back = sum(b < a for a, b in pairwise(times))
-  if none := [number for number, one in known if one is None]:
-    fields = formats.time_fields(form.log_header or "") or "the time"
-    words += f"; in {len(none)} of these lines {fields} is not a time"
-    if times:
-      line = excerpt(dict(sample)[none[0]], _TEXT, redact)
-      words += ": other formats are mixed in"
-      words += f"; the first is line {none[0]}: {line!r}"
-  if back > max(len(times) * _BACKWARDS, 1):
-    words += f"; {back} times are before the one of the line before"
-  if times and max(times) > time.time() + _YEAR:
-    words += "; a time is more than a year ahead"
-  return len(fits), words
+    sessions = [f"{source.name}:{number}" if cuts else source.name]
+  fields = {
+    "time": parts.timestamp,
+    "content": parts.content,
+    "session": ", ".join(sessions),
+    "template": event,
+  }
+  words = (f"{k} {excerpt(v, _TEXT, redact)!r}" for k, v in fields.items())
+  unknown = sum(formats.seconds(p.times) is None for *_, p in fits if p.times)
+  field = "log_header" if form.log_header is not None else "log_format"
+  formats.report(
+    f"{source.name}: data.{field}={getattr(form, field)!r}: fits {len(fits)} of"
+    f" the first {len(sample)} lines; line {number}: {', '.join(words)}"
+    + (f"; in {unknown} of these lines the time is no time" if unknown else "")
+  )
 
 
 def _numbered(
@@ -197,7 +154,8 @@ def _numbered(
       yield number, line
 
 
-def _sample(numbered: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
+def _sample(source: Source, form: Form) -> list[tuple[int, str]]:
+  numbered = _numbered(lines(source, form), form, Seen())
   return list(islice(numbered, formats.SAMPLE))
 
 
@@ -226,9 +184,8 @@ def read(
   found, whole = seen or Seen(), seen is None
   numbered = _numbered(texts, form, found)
   if form.log_format == "auto":  # One of several files of different formats.
-    sample = _sample(numbered)
-    if sample:
-      name, _ = formats.detected(form, [line for _, line in sample], source)
+    if sample := list(islice(numbered, formats.SAMPLE)):
+      name = formats.detected(form, [line for _, line in sample], source)
       form = form._replace(log_format=name)
     numbered = chain(sample, numbered)
   if form.log_format == "cri":
@@ -281,7 +238,6 @@ def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
   In the event, a name is masked where it stands in the line.
   """
   names = re.compile(form.log_session) if form.log_session is not None else None
-  of_json = formats.parser(form._replace(log_header=None, log_format="json"))
   mask = masker(form.log_codes)
 
   def read(entry: Entry) -> tuple[list[str], str]:
@@ -291,30 +247,15 @@ def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
     spans = [match.span(1) for match in names.finditer(text)]
     sessions = [text[start:stop] for start, stop in spans if start < stop]
     content = parts.content
-    if sessions and parts.places:
+    if parts.places:
       masked = (without_names(text, spans, place) for place in parts.places)
       content = " ".join(masked)
-    elif (
-      sessions
-    ):  # Of JSON, the names in strings are masked before it is read.
-      masked = without_names(text, _in_strings(text, spans), (0, len(text)))
-      content = next((one.content for one in of_json(masked)), content)
+    else:  # Of JSON, whose places are not those of the content.
+      spans = [match.span(1) for match in names.finditer(content)]
+      content = without_names(content, spans, (0, len(content)))
     return list(dict.fromkeys(sessions)), mask(content)
 
   return read
-
-
-def _in_strings(
-  line: str, spans: list[tuple[int, int]]
-) -> list[tuple[int, int]]:
-  """The spans that are within a string of a JSON line."""
-  strings = [match.span() for match in _STRING.finditer(line)]
-  inside = []
-  for start, stop in spans:
-    place = bisect_left(strings, (start,)) - 1
-    if place >= 0 and stop < strings[place][1]:
-      inside.append((start, stop))
-  return inside
 
 
 def check(seen: Seen, source: str, form: Form):

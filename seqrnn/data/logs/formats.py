@@ -196,12 +196,6 @@ def stray(line: str) -> Parts:
   return Parts(line, "", (), places=((0, len(line)),))
 
 
-def time_fields(header: str) -> str:
-  """The fields of a header that are the time of a line, as they stand in it."""
-  fields = (f"<{name}>" for name in _TIMES)
-  return " ".join(sorted(filter(header.__contains__, fields), key=header.index))
-
-
 def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
   """Reads lines by groups; the content has the group `before` in front."""
   fields = pattern.groupindex
@@ -228,8 +222,8 @@ def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
 
 def _by_keys(form: Form) -> Parse:
   def find(fields: dict, name: str) -> str:
-    if given := getattr(form, name):
-      return objects.found(fields, given) or ""
+    if key := getattr(form, name):
+      return objects.lookup(fields, key) or ""
     for key in _KEYS.get(name, ()):
       value = objects.text(fields, key)
       if value is not None and not (name == "log_time" and value == "0"):
@@ -237,14 +231,15 @@ def _by_keys(form: Form) -> Parse:
     return ""
 
   def parse(line: str) -> Sequence[Parts]:
-    found, parts = objects.records(line), []
-    for fields, text in found:
+    records, parts = objects.records(line), []
+    for fields in records:
       content = find(fields, "log_message").rstrip("\n")
       level, time = find(fields, "log_level"), find(fields, "log_time")
       if content:
         content = f"{level} {content}" if level else content
         session = find(fields, "log_session_key")
-        record = json.dumps(text) if len(found) > 1 else ""
+        alone = {k: v for k, v in fields.items() if k not in objects.SHARED}
+        record = json.dumps(alone) if len(records) > 1 else ""
         parts.append(Parts(content, time, (time,), "", session, record))
     return parts
 
@@ -283,8 +278,8 @@ def whole(
     yield from sorted(held.values())
 
 
-def detected(form: Form, lines: Sequence[str], source: str) -> tuple[str, int]:
-  """The format that most lines of a sample fit, and how many do.
+def detected(form: Form, lines: Sequence[str], source: str) -> str:
+  """The format that most lines of a sample fit.
 
   Raises:
     UserError: no format fits half of the lines.
@@ -308,7 +303,7 @@ def detected(form: Form, lines: Sequence[str], source: str) -> tuple[str, int]:
       f" {shown}; data.log_header describes a line, data.log_format=plain takes"
       " it whole"
     )
-  return name, len(lines) - len(left)
+  return name
 
 
 def report(text: str):

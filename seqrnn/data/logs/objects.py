@@ -5,85 +5,83 @@ are written as {"stringValue": ...} and as [{"key": ..., "value": ...}, ...].
 """
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-# The keys of the values of OpenTelemetry.
-_TYPED = (
-  *("stringValue", "intValue", "doubleValue", "boolValue", "bytesValue"),
-  *("arrayValue", "kvlistValue"),
-)
-_ATTRIBUTES = ("attributes", "Attributes", "resource", "Resource", "scope")
+SHARED = ("resource", "scope")  # By the records of a line.
+_ATTRIBUTES = ("attributes", "Attributes", "Resource", *SHARED)
 
 
-_SHARED = 2**12  # Characters of a resource and a scope in the text of a record.
-
-
-def records(line: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def records(line: str) -> list[dict[str, Any]]:
   """The object of a line, or the log records in it; none: it is no JSON.
 
-  A record has its resource and its scope. So that time is linear, the second of
-  the two objects, which is the text of the record, has them only if short.
+  A record has its resource and its scope.
   """
   try:
-    found = json.loads(line)
+    value = json.loads(line)
+    value = _plain(value) if 'Value"' in line else value
   except (ValueError, RecursionError):
     return []
-  if not isinstance(found, dict):
+  if not isinstance(value, dict):
     return []
-  if "resourceLogs" in found:
-    return [*_log_records(found)]
-  return [(found, found)]
+  if "resourceLogs" not in value:
+    return [value]
+  return [
+    record | {"resource": resource.get("resource"), "scope": scope.get("scope")}
+    for resource in _objects(value["resourceLogs"])
+    for scope in _objects(resource.get("scopeLogs"))
+    for record in _objects(scope.get("logRecords"))
+  ]
 
 
-def _log_records(
-  fields: dict[str, Any],
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-  for resource in _objects(fields, "resourceLogs"):
-    of_resource, short = _shared(resource, "resource")
-    for scope in _objects(resource, "scopeLogs"):
-      of_scope, its_short = _shared(scope, "scope")
-      for record in _objects(scope, "logRecords"):
-        yield record | of_resource | of_scope, record | short | its_short
+def _objects(value: Any) -> list[dict[str, Any]]:
+  return (
+    [x for x in value if isinstance(x, dict)] if type(value) is list else []
+  )
 
 
-def _shared(fields: dict[str, Any], key: str) -> tuple[dict, dict]:
-  """A resource or a scope, with a mapping of attributes; as it is, if short."""
-  value, shown = fields.get(key), text(fields, key)
-  short = {key: value} if shown and len(shown) <= _SHARED else {}
-  if isinstance(value, dict) and "attributes" in value:
-    value = value | {"attributes": _mapping(value["attributes"])}
-  return {key: value}, short
-
-
-def _objects(fields: dict[str, Any], key: str) -> list[dict[str, Any]]:
-  found = fields.get(key)
-  found = found if isinstance(found, list) else []
-  return [part for part in found if isinstance(part, dict)]
+def _plain(value: Any) -> Any:
+  """A value without the types and the lists of keys of OpenTelemetry."""
+  if isinstance(value, list):
+    values = list(map(_plain, value))
+    is_map = values and all(isinstance(x, dict) and "key" in x for x in values)
+    return {str(x["key"]): x.get("value") for x in values} if is_map else values
+  if not isinstance(value, dict):
+    return value
+  if len(value) == 1:
+    [(kind, inner)] = value.items()
+    if kind in ("arrayValue", "kvlistValue") and isinstance(inner, dict):
+      return _plain(inner.get("values"))
+    if kind.endswith("Value"):
+      return _plain(inner)
+  return {key: _plain(inner) for key, inner in value.items()}
 
 
 def text(fields: dict[str, Any], key: str) -> str | None:
   """The value of a key as text; None: there is none, or it is too deep."""
+  value = fields.get(key)
+  if isinstance(value, str) or value is None:
+    return value
+  if key == "MESSAGE" and isinstance(value, list):  # Not UTF-8, in journald.
+    with suppress(TypeError, ValueError):
+      return bytes(value).decode("utf-8", "replace")
   with suppress(RecursionError):
-    value = _plain(fields.get(key))
-    if isinstance(value, str) or value is None:
-      return value
-    if key == "MESSAGE" and isinstance(value, list):  # Not UTF-8, in journald.
-      with suppress(TypeError, ValueError):
-        return bytes(value).decode("utf-8", "replace")
     return json.dumps(value)
   return None
 
 
-def found(fields: dict[str, Any], key: str) -> str | None:
+def lookup(fields: dict[str, Any], key: str) -> str | None:
   """The value of a key, of a key of a key, or of an attribute, as text."""
-  places = [fields, *(fields.get(name) for name in _ATTRIBUTES)]
-  for place in places:
-    for attributes in (place, _mapping(place).get("attributes")):
-      if (value := _inside(_mapping(attributes), key)) is not None:
+  for name in ("", *_ATTRIBUTES):
+    inner = fields.get(name) if name else fields
+    for values in (inner, _mapping(inner).get("attributes")):
+      if (value := _inside(_mapping(values), key)) is not None:
         return value
   return None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+  return value if isinstance(value, dict) else {}
 
 
 def _inside(fields: dict[str, Any], key: str) -> str | None:
@@ -95,27 +93,3 @@ def _inside(fields: dict[str, Any], key: str) -> str | None:
       if value is not None:
         return value
   return None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-  """An object, or a list of keys and values as one; empty: it is neither."""
-  if isinstance(value, list):
-    pairs = (pair for pair in value if isinstance(pair, dict))
-    return {str(pair.get("key")): pair.get("value") for pair in pairs}
-  return value if isinstance(value, dict) else {}
-
-
-def _plain(value: Any) -> Any:
-  """A value without the type that OpenTelemetry writes with it."""
-  if not isinstance(value, dict) or len(value) != 1:
-    return value
-  [(kind, inner)] = value.items()
-  if kind not in _TYPED:
-    return value
-  if isinstance(inner, dict) and "values" in inner:
-    inner = inner["values"]
-  if kind == "arrayValue" and isinstance(inner, list):
-    return [_plain(part) for part in inner]
-  if kind == "kvlistValue":
-    return {key: _plain(part) for key, part in _mapping(inner).items()}
-  return inner

@@ -78,7 +78,9 @@ class Drift:
     change: the warning, once there was one.
   """
 
-  def __init__(self, groups: Sequence[tuple[ArrayLike, ArrayLike]], seed: int):
+  def __init__(
+    self, groups: Sequence[tuple[ArrayLike, ArrayLike]], seed: int = 0
+  ):
     """Begins with a calibration.
 
     Args:

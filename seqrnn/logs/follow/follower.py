@@ -8,21 +8,25 @@ certain already: scores that events can only raise count as they are, all other
 scores count as the least anomalous ones.
 """
 
+import copy
 import math
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from seqrnn.data.logs.logs import form
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
-from seqrnn.logs.detect.detector import UNKNOWN_NATS
-from seqrnn.logs.follow.clock import EventClock, LineClock
-from seqrnn.logs.follow.open_sessions import OpenSession, Waiting
-from seqrnn.logs.follow.running import Running
+from seqrnn.logs.follow.open_sessions import (
+  EventClock,
+  LineClock,
+  OpenSession,
+  Waiting,
+)
 from seqrnn.logs.follow.state import Change
-from seqrnn.logs.follow.stepping import Read, Stepper
-from seqrnn.logs.follow.verdicts import Final, Verdict
+from seqrnn.logs.follow.stepping import Stepper
+from seqrnn.logs.follow.verdicts import Judge, Scored, Verdict
 
 _LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
 _STATES = 2**28  # Bytes of models' states that are kept.
@@ -78,7 +82,7 @@ class Follower:
     self._names = deployed.detector.names
     self._models = len(deployed.detector.steps)
     self._stepper = Stepper(decoder, deployed.detector.models)
-    self._running, self._final = Running(deployed), Final(deployed)
+    self._judge = Judge(deployed)
     data = deployed.config.data
     # Sessions that are cut by times or lines do not overlap.
     self._consecutive = form(data).consecutive
@@ -87,14 +91,14 @@ class Follower:
     self._by_line = deployed.idle.clock == "lines"
     self._clock, self._lines = EventClock(), LineClock()
     self._waiting = Waiting(deployed.idle)
-    self._encoded: dict[str, tuple[str, int]] = {}
+    self._encode = lru_cache(_ENCODED)(self._new_symbol)
     self._with_state: dict[OpenSession, None] = {}  # The oldest first.
     self._most_states = _STATES // self._stepper.begin_S.nbytes
 
   def warm(self):
     """Compiles all that most events need, so that none has to wait for it."""
     self._stepper.warm()
-    self._final.warm()
+    self._judge.warm()
 
   def __contains__(self, session: str) -> bool:
     return session in self._waiting.open
@@ -189,15 +193,9 @@ class Follower:
     while len(waiting.dormant) > self._most:
       waiting.forget(next(iter(waiting.dormant.values())))
 
-  def _encode(self, symbol: str) -> tuple[str, int]:
+  def _new_symbol(self, symbol: str) -> tuple[str, int]:
     """A symbol, one object for equal ones, and its id."""
-    found = self._encoded.get(symbol)
-    if found is None:
-      if len(self._encoded) >= _ENCODED:
-        self._encoded.clear()
-      found = symbol, int(self._names.encode([symbol])[0])
-      self._encoded[symbol] = found
-    return found
+    return symbol, int(self._names.encode([symbol])[0])
 
   def _is_begin(self, symbol: str, time: float | None) -> bool:
     """Whether an event may be the first of its session."""
@@ -224,9 +222,12 @@ class Follower:
       for session, size, _ in call.ended:
         call.touched.setdefault(session, size)
     scores = self._read(call.touched)
-    finals = iter(zip(call.ended, self._final.judge(call.ended), strict=True))
-    verdicts, found_rows, unknown = [], [], 0
-    for session, place, now in call.events:
+    finals = iter(zip(call.ended, self._judge.finals(call.ended), strict=True))
+    events = [scores.get((s, place)) for s, place, _ in call.events]
+    scored = [event for event in events if event]
+    bounds = self._judge.bounds(scored) if scored else None
+    verdicts, found_rows, unknown, d = [], [], 0, -1
+    for (session, place, now), event in zip(call.events, events, strict=True):
       again = session.severity > 0
       if place < 0:
         (_, size, ends), verdict = next(finals)
@@ -237,18 +238,16 @@ class Follower:
           found_rows.append(self._end_row(session))
         continue
       unknown += session.ids[place] == UNKNOWN
-      first, read = scores[session]
-      if place < first:  # The first event of a session without its begin.
+      if event is None:  # The first event of a session without its begin.
         continue
-      nats, rank, nats_K = read[place - first]
-      self._running.read(session, place, nats_K)
+      d += 1
       if rows:
-        name = self._running.name(session, place)
-        found_rows.append(
-          self._running.row(session, place, name, nats_K, nats, rank)
-        )
-      verdict = self._running.judge(session, place, nats_K)
-      if verdict is not None:
+        name = self._judge.text(session, place)
+        found_rows.append(self._judge.row(session, place, name, event))
+      assert bounds is not None
+      if bounds.severity[d] > session.severity:
+        session.severity = int(bounds.severity[d])
+        verdict = self._judge.running(session, place + 1, event, bounds, d)
         verdicts.append(verdict._replace(now=now, again=again))
     for session, _, _ in call.ended:
       if self._waiting.open.get(session.name) is not session:
@@ -262,15 +261,14 @@ class Follower:
 
   def _read(
     self, touched: dict[OpenSession, int]
-  ) -> dict[OpenSession, tuple[int, list[tuple[float, int, list[float]]]]]:
+  ) -> dict[tuple[OpenSession, int], Scored]:
     """The models read the events that they have not read.
 
     Args:
       touched: sessions, with the position of the first new event of each.
 
     Returns:
-      of each session the position of the first event with scores, and for each
-      event from there surprisal, rank, and the surprisal by each model.
+      the scores of new events, by their sessions and positions.
     """
     unread = []
     for session in touched:
@@ -282,46 +280,28 @@ class Follower:
       if len(session.ids) > session.read:
         unread.append(session)
     pairs = [(s.state_S, s.ids[s.read :]) for s in unread]
-    found = {session: (len(session.ids), []) for session in touched}
-    for session, (state_S, read) in zip(
-      unread, self._stepper.read(pairs), strict=True
-    ):
-      rows = list(self._rows(session, read))
-      session.state_S = state_S
-      session.nats.extend(nats for nats, _, _ in rows)
-      new = max(touched[session] - session.read, 0)
-      for place, (_, _, nats_K) in enumerate(rows[:new], session.read):
-        self._running.read(session, place, nats_K)
-      found[session] = session.read + new, rows[new:]
+    results = zip(unread, self._stepper.read(pairs), strict=True)
+    scores = {}
+    for session, (session.state_S, read) in results:
+      ids, first = session.ids[session.read :], session.read
+      for place, one in enumerate(
+        self._judge.scored(session, ids, read), first
+      ):
+        session.nats.append(one.nats)
+        if place >= touched[session]:
+          scores[session, place] = one
       session.read = len(session.ids)
       self._with_state.pop(session, None)
       self._with_state[session] = None
-    return found
-
-  def _rows(
-    self, session: OpenSession, read: Read
-  ) -> Iterator[tuple[float, int, list[float]]]:
-    """Surprisal, rank, and the surprisal by each model of events."""
-    ids = session.ids[session.read :]
-    least = UNKNOWN_NATS
-    columns = (column.tolist() for column in read)
-    for id, nats, rank, nll_K in zip(ids, *columns, strict=True):
-      nats = max(nats, least) if id == UNKNOWN else nats
-      yield nats, int(rank), self._running.surprisals(id, nll_K)
+    return scores
 
   def _end_row(self, session: OpenSession) -> dict[str, Any]:
     """The scores of the end of a session."""
     assert session.state_S is not None
     [(_, read)] = self._stepper.read([(session.state_S, [END])])
-    nats_K = self._running.surprisals(END, read.member_nll[0].tolist())
-    return self._running.row(
-      session,
-      len(session.ids),
-      RESERVED[END],
-      nats_K,
-      float(read.nll[0]),
-      int(read.rank[0]),
-    )
+    # The session may go on, without its end.
+    [scored] = self._judge.scored(copy.copy(session), [END], read)
+    return self._judge.row(session, len(session.ids), RESERVED[END], scored)
 
   def facts(self) -> dict[str, Any]:
     """All that `restore` needs besides sessions, as JSON."""

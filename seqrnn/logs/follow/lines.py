@@ -17,13 +17,7 @@ from seqrnn.logs.follow.follower import Event
 
 _REPORTED = 10  # Skipped lines that are reported; all are counted.
 _TRIED = 1000  # Lines without an event, after which this is reported.
-_MARK = b"\xef\xbb\xbf"  # What some programs begin a file with.
-# The first bytes of packed files, and the programs that unpack them.
-_PACKED = {
-  b"\x1f\x8b\x08": "zcat",
-  b"\xfd7zXZ": "xzcat",
-  b"\x28\xb5\x2f\xfd": "zstdcat",
-}
+_MARK = b"\xef\xbb\xbf"  # Some programs begin a file with these bytes.
 _FORM = (
   "must be a session and an event: two words, or two fields with a tab between,"
   ' or {"session": ..., "event": ...}, or {"session": ..., "end": true}'
@@ -36,38 +30,14 @@ def report(text: str):
     print(visible(text), file=sys.stderr, flush=True)
 
 
-class SkippedLines:
-  """Reports lines that are not events: the first ones, then their number.
-
-  Attributes:
-    count: number of skipped lines.
-  """
-
-  def __init__(self):
-    self.count = 0
-
-  def add(self, number: int, fault: str):
-    """Counts a line, and reports the number and fault of an early line."""
-    self.count += 1
-    if self.count <= _REPORTED:
-      report(f"line {number}: skipped, {fault}")
-    if self.count == _REPORTED:
-      report("further skipped lines are only counted")
-
-  def finish(self):
-    """Reports the count, unless each line was reported."""
-    if self.count > _REPORTED:
-      report(f"{self.count:,} lines were skipped")
-
-
 class Parser:
   """Makes events of the lines of an input.
 
-  Lines are parsed as a log if data.unit is log, else by `parse`. The end of a
-  session that has no name only moves event time on.
+  Lines are parsed as a log if data.unit is log, else by `parse_pair`. The end
+  of a session that has no name only moves event time.
 
   Attributes:
-    skipped: lines that are not events.
+    skipped: number of lines that are not events.
   """
 
   def __init__(self, data: Config, name: str):
@@ -77,51 +47,45 @@ class Parser:
       data: of the config.
       name: of the input.
     """
-    self.skipped = SkippedLines()
+    self.skipped = 0
     self._name, self._form = name, logs.form(data)
     self._is_log = data.unit == "log"
     codec = ("utf-8", data.errors)
     self._codec = ("latin-1",) if data.errors == "latin-1" else codec
     self._seen = Seen(held={})
     self._lines, self._has_events = 0, False  # Lines before the first event.
-    self._begun = False
+
+  def skip(self, number: int, fault: str):
+    """Counts a line that is no event, and reports the first ones."""
+    self.skipped += 1
+    if self.skipped <= _REPORTED:
+      report(f"line {number}: skipped, {fault}")
+    if self.skipped == _REPORTED:
+      report("further skipped lines are only counted")
 
   def events(self, chunk: Chunk) -> list[Event]:
-    """The events of lines.
-
-    Raises:
-      UserError: they begin as a packed file does.
-    """
-    if chunk.lines and not self._begun:
-      self._begun = True
-      _refuse_packed(chunk.lines[0], self._name)
+    """The events of lines."""
     numbered = enumerate(chunk.lines, chunk.first)
     texts = (self._decode(number, line) for number, line in numbered)
     self._seen.number = chunk.first - 1
-    found = self._log_events if self._is_log else self._pairs
-    events = list(found(texts, chunk))
+    parse = self._log_events if self._is_log else self._pairs
+    events = list(parse(texts, chunk))
     if not self._has_events:
-      self._check(chunk, events)
+      self._has_events = any(event.session for event in events)
+      before, self._lines = self._lines, self._lines + len(chunk.lines)
+      if before < _TRIED <= self._lines:  # They may have another form.
+        try:
+          self.finish()
+        except UserError as error:
+          report(f"no event in {self._lines:,} lines: {error}")
     return events
 
-  def _check(self, chunk: Chunk, events: list[Event]):
-    """Reports an input without events, as its lines may have another form."""
-    self._has_events = any(event.session for event in events)
-    before = self._lines
-    self._lines += len(chunk.lines)
-    if before < _TRIED <= self._lines and not self._has_events:
-      try:
-        self.finish()
-      except UserError as error:
-        report(f"no event in {self._lines:,} lines: {error}")
-
   def finish(self):
-    """Reports what the input has shown so far.
+    """Refuses a log without any event.
 
     Raises:
       UserError: it is a log, and no line fits its form.
     """
-    self.skipped.finish()
     if not self._has_events:
       entries.check(self._seen, self._name, self._form)
       logs.check(self._seen, self._name, self._form)
@@ -135,10 +99,10 @@ class Parser:
       if len(line) <= LONGEST:
         text = line.removesuffix(b"\r").decode(*self._codec)
     except UnicodeDecodeError:
-      self.skipped.add(number, NOT_UTF8)
+      self.skip(number, NOT_UTF8)
       return ""
     if len(line) > LONGEST or len(text) > LINE:
-      self.skipped.add(number, f"has more than {LINE:,} characters")
+      self.skip(number, f"has more than {LINE:,} characters")
       return ""
     return text
 
@@ -146,11 +110,7 @@ class Parser:
     # Sessions that lines or times cut are named by their first line.
     source = f"{self._name}+{chunk.part}" if chunk.part else self._name
     for event in logs.events(
-      texts,
-      source,
-      self._form,
-      leave_out=self.skipped.add,
-      seen=self._seen,
+      texts, source, self._form, leave_out=self.skip, seen=self._seen
     ):
       time = formats.seconds(event.times)
       for session in event.sessions:
@@ -160,13 +120,13 @@ class Parser:
 
   def _pairs(self, texts: Iterator[str], chunk: Chunk) -> Iterator[Event]:
     for number, text in enumerate(texts, chunk.first):
-      if found := parse(text, number):
-        yield from found
+      if events := parse_pair(text, number):
+        yield from events
       elif text.strip():
-        self.skipped.add(number, _FORM)
+        self.skip(number, _FORM)
 
   def state(self) -> dict[str, Any]:
-    """What `restore` takes, as JSON."""
+    """The state that `restore` takes, as JSON."""
     seen, last = self._seen, self._seen.last
     return {
       "fits": seen.fits,
@@ -176,35 +136,22 @@ class Parser:
     }
 
   def restore(self, state: dict[str, Any]):
-    """Goes on after the lines of a state, which had events."""
+    """Resumes after the lines of a state, which had events."""
     self._has_events = True
     timestamp, times = state["last"]
     session, time, cut = state["cut"]
-    held = {
-      name: (number, text) for name, (number, text) in state["held"].items()
-    }
     self._seen = Seen(
       fits=state["fits"],
       last=Parts("", timestamp, tuple(times)),
-      held=held,
+      held={name: (n, text) for name, (n, text) in state["held"].items()},
       session=session,
       time=time,
       cut=cut,
     )
 
 
-def _refuse_packed(line: bytes, name: str):
-  for begin, program in _PACKED.items():
-    if line.startswith(begin):
-      raise UserError(
-        f"{name}: is packed, and --follow reads lines as they are;"
-        f" `{program} FILE | ... --mode=detect --follow` unpacks it, and"
-        " detect.path=FILE without --follow examines a packed file"
-      )
-
-
-def parse(text: str, number: int) -> list[Event]:
-  """The event of a line, and the end of its session if the line says so.
+def parse_pair(text: str, number: int) -> list[Event]:
+  """The event of a line, and the end of its session if the line has it.
 
   A line is two words, two fields separated by a tab, or a JSON object with the
   field `session`, and `event` or a true `end`, and perhaps `timestamp`. Any

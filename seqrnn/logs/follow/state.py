@@ -1,6 +1,6 @@
 """The durable state of a follower: a SQLite database and a file of alarms.
 
-Whatever some lines change - the position in the input, sessions, kinds of
+All that some lines change - the position in the input, sessions, kinds of
 alarms, drift and alarms - is written in one transaction, so the state after any
 end of the process is that of a prefix of the input. alarms.jsonl is an export
 of the table `alarms`: a line is written when its transaction is on the disk,
@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 NAME, ALARMS = "state.db", "alarms.jsonl"
@@ -27,6 +27,11 @@ _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 # A row is a part of the value of a key, as JSON; `meta` has one key for all
 # that changes with each line, and `alarms` the lines of alarms.jsonl.
 _TABLES = ("meta", "sessions", "kinds", "drift", "alarms")
+_SCHEMA = "".join(
+  f"CREATE TABLE {table} (key, part INTEGER, value TEXT, sum INTEGER,"
+  " PRIMARY KEY (key, part)) WITHOUT ROWID;"
+  for table in _TABLES
+)
 _RETRY = 5.0  # Seconds between transactions while nothing can be written.
 _END = 2**24  # Bytes of the end of alarms.jsonl that are compared.
 
@@ -62,8 +67,8 @@ class State:
     self._unsaved: list[str] = []  # Lines of alarms.
     # Lines of alarms.jsonl that the database does not have: it was replaced by
     # an older one, and the same lines will come again.
-    self._ahead: set[bytes] = set()
-    self._exported = 0  # Lines of alarms that are in alarms.jsonl.
+    self._ahead: set[str] = set()
+    self._exported: int | None = None  # The last alarm in alarms.jsonl.
     with files.write_errors(folder):
       folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -71,7 +76,13 @@ class State:
       self._lock = stack.enter_context(lock)
       self._database = stack.enter_context(_opened(folder / NAME, "rwc"))
       with damage(folder / NAME):
-        self._create()
+        if not _size(self._database):
+          self._database.executescript(
+            f"BEGIN IMMEDIATE; {_SCHEMA} CREATE INDEX lines ON alarms (value);"
+            f" PRAGMA user_version = {_FORMAT}; COMMIT"
+          )
+        for setting in ("journal_mode = WAL", "synchronous = FULL"):
+          self._database.execute(f"PRAGMA {setting}")
       self._open = stack.pop_all()
 
   def __enter__(self) -> "State":
@@ -83,27 +94,6 @@ class State:
   def close(self):
     """Releases the folder; writes nothing."""
     self._open.close()
-
-  def _create(self):
-    """Creates the tables of a new database."""
-    execute = self._database.execute
-    is_new = _is_new(self._database)
-    if not is_new:
-      _check_format(self._database)  # Before another program's is changed.
-    execute("PRAGMA journal_mode = WAL")
-    execute("PRAGMA synchronous = FULL")
-    execute("PRAGMA wal_autocheckpoint = 250")  # Pages: about a megabyte.
-    if not is_new:
-      return
-    with self._database:
-      execute("BEGIN IMMEDIATE")
-      for table in _TABLES:
-        execute(
-          f"CREATE TABLE {table} (key, part INTEGER, value TEXT, sum INTEGER,"
-          " PRIMARY KEY (key, part)) WITHOUT ROWID"
-        )
-      execute("CREATE INDEX lines ON alarms (value)")
-      execute(f"PRAGMA user_version = {_FORMAT}")
 
   def recover(self) -> tuple[dict[str, Any] | None, list[str]]:
     """The facts of the last transaction, and the lines of alarms to show.
@@ -118,13 +108,10 @@ class State:
       [fault] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
       if fault != "ok":
         raise sqlite3.DatabaseError(" ".join(fault.split()))
-      _check_format(self._database)
-      for _ in _texts(self._database, "alarms"):
-        pass  # Compares their checksums.
-      meta = {key: value for key, _, value in self.rows("meta")}
-      with files.write_errors(self.folder / ALARMS):
-        self._exported = self._compare(meta.get("exported", 0))
-        return meta.get("facts"), self._export()
+      list(_rows(self._database, "alarms"))  # Compares their checksums.
+    facts = self._meta().get("facts")
+    with files.write_errors(self.folder / ALARMS):
+      return facts, self._export()
 
   def rows(self, table: str) -> Iterator[tuple[Any, int, Any]]:
     """Key, part and value of each row, ordered.
@@ -133,8 +120,10 @@ class State:
       UserError: a row is damaged.
     """
     with damage(self.folder / NAME):
-      for key, part, text in _texts(self._database, table):
-        yield key, part, json.loads(text)
+      yield from _rows(self._database, table)
+
+  def _meta(self) -> dict[str, Any]:
+    return {key: value for key, _, value in self.rows("meta")}
 
   def save(
     self,
@@ -162,73 +151,40 @@ class State:
     if self.fault and not at_once and time.monotonic() < self._again:
       return False
     self._lock.check()
-    is_saved = False
+    is_saved, fault = False, ""
     try:
       with self._database:
         self._database.execute("BEGIN IMMEDIATE")
-        for change in changes:
-          self._change(*change)
-        self._put("meta", "facts", 0, json.dumps(facts))
+        for table, key, part, value in changes:
+          if key is None:
+            self._database.execute(f"DELETE FROM {table}")
+          elif value is None:
+            self._database.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+          else:
+            self._put(table, key, part, value)
+        self._put("meta", "facts", 0, facts)
         last = self._database.execute("SELECT max(key) FROM alarms").fetchone()
         for key, line in enumerate(self._unsaved, (last[0] or 0) + 1):
           self._put("alarms", key, 0, line)
       self._unsaved, is_saved = [], True
       self._export()
     except (sqlite3.Error, OSError) as error:
-      self._fail(str(getattr(error, "strerror", None) or error))
-      return is_saved
-    if self.fault:
+      fault = str(getattr(error, "strerror", None) or error)
+      self._again = time.monotonic() + _RETRY
+    if fault and not self.fault:
+      self._report(
+        f"{self.folder}: the state cannot be written: {fault}; it is tried"
+        f" again every {_RETRY:.0f} seconds"
+      )
+    elif self.fault and not fault:
       self._report(f"{self.folder}: the state is written again")
-    self.fault = ""
-    return True
+    self.fault = fault
+    return is_saved
 
-  def _change(self, table: str, key: Any, part: int, value: Any):
-    if key is None:
-      self._database.execute(f"DELETE FROM {table}")
-    elif value is None:
-      self._database.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
-    else:
-      self._put(table, key, part, _encode(value))
-
-  def _put(self, table: str, key: Any, part: int, text: str):
+  def _put(self, table: str, key: Any, part: int, value: Any):
+    text = _encode(value)
     row = key, part, text, _sum(table, key, part, text)
     self._database.execute(f"REPLACE INTO {table} VALUES (?, ?, ?, ?)", row)
-
-  def _fail(self, fault: str):
-    """Reports once that nothing can be written."""
-    self._again = time.monotonic() + _RETRY
-    if not self.fault:
-      self._report(
-        f"{self.folder}: the state cannot be written: {fault}; following goes"
-        f" on, and writing is tried again every {_RETRY:.0f} seconds"
-      )
-    self.fault = fault
-
-  def _compare(self, exported: int) -> int:
-    """The number of lines of alarms that are in alarms.jsonl.
-
-    An incomplete last line is cut off the file. Where there is no file, it was
-    renamed, and has the lines that were exported.
-
-    Raises:
-      OSError: the file cannot be changed.
-    """
-    path = self.folder / ALARMS
-    if not path.exists():
-      return exported
-    with path.open("r+b") as file:
-      size = file.seek(0, os.SEEK_END)
-      file.seek(max(size - _END, 0))
-      *lines, incomplete = file.read().split(b"\n")
-      if incomplete:
-        file.truncate(size - len(incomplete))
-    query = "SELECT key FROM alarms WHERE value = ?"
-    for line in reversed(lines):
-      text = line.decode(errors="replace")
-      if row := self._database.execute(query, (text,)).fetchone():
-        return row[0]
-      self._ahead.add(line)
-    return 0
 
   def _export(self) -> list[str]:
     """Adds lines of alarms to alarms.jsonl, and returns them.
@@ -236,15 +192,45 @@ class State:
     Raises:
       OSError: the file cannot be written.
     """
-    rows = [*_texts(self._database, "alarms", self._exported)]
-    if not rows:
-      return []
-    lines = [text for *_, text in rows if text.encode() not in self._ahead]
-    _append(self.folder / ALARMS, "".join(f"{x}\n" for x in lines).encode())
-    files.sync(self.folder)
-    self._exported = rows[-1][0]
-    self._put("meta", "exported", 0, str(self._exported))
+    if self._exported is None:
+      self._exported = self._compare()
+    rows = [*_rows(self._database, "alarms", self._exported)]
+    lines = [line for *_, line in rows if line not in self._ahead]
+    if lines:
+      content = "".join(f"{line}\n" for line in lines).encode()
+      before, self._exported = self._exported, None  # In case this fails.
+      _append(self.folder / ALARMS, content)
+      files.sync(self.folder)
+      self._exported = before
+    if rows:
+      self._exported = rows[-1][0]
+      self._put("meta", "exported", 0, self._exported)
     return lines
+
+  def _compare(self) -> int:
+    """The last alarm that is in alarms.jsonl, by its number; 0: none is.
+
+    An incomplete last line is cut off the file. If there is no file, it was
+    renamed, and has the lines that were exported.
+
+    Raises:
+      OSError: the file cannot be changed.
+    """
+    path = self.folder / ALARMS
+    if not path.exists():
+      return self._meta().get("exported", 0)
+    with path.open("r+b") as file:
+      size = file.seek(0, os.SEEK_END)
+      file.seek(max(size - _END, 0))
+      *lines, incomplete = file.read().split(b"\n")
+      file.truncate(size - len(incomplete))
+    query = "SELECT key FROM alarms WHERE value = ?"
+    for line in reversed(lines):
+      text = line.decode(errors="replace")
+      if row := self._database.execute(query, (_encode(text),)).fetchone():
+        return row[0]
+      self._ahead.add(text)
+    return 0
 
 
 def read_kinds(
@@ -261,21 +247,17 @@ def read_kinds(
   if not path.exists():
     return None
   with _opened(path, "ro") as database, damage(path):
-    if _is_new(database):  # A follower is creating it.
+    if not _size(database):  # A follower is creating it.
       return None
-    _check_format(database)
-    with database:
-      database.execute("BEGIN")  # Both are of the same transaction.
-      meta, kinds = (
-        [(key, part, json.loads(text)) for key, part, text in rows]
-        for rows in (_texts(database, "meta"), _texts(database, "kinds"))
-      )
+    database.execute("BEGIN")  # Both are of the same transaction.
+    meta, kinds = (list(_rows(database, name)) for name in ("meta", "kinds"))
   facts = {key: value for key, _, value in meta}.get("facts")
   return facts and (facts, kinds)
 
 
 @contextmanager
 def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+  """A database that is empty or a follower's, and deletes no other file."""
   journal = path.with_name(f"{path.name}-journal")
   if journal.exists() and journal.read_bytes()[-8:] == _SUPER_JOURNAL:
     raise UserError(
@@ -283,10 +265,14 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
       " delete; remove the journal"
     )
   uri = f"{path.absolute().as_uri()}?mode={mode}"
-  with damage(path):
-    database = sqlite3.connect(uri, uri=True, isolation_level=None)
-  with closing(database):
-    database.execute("PRAGMA trusted_schema = OFF")  # It may be of anybody.
+  with ExitStack() as stack:
+    with damage(path):
+      database = sqlite3.connect(uri, uri=True, isolation_level=None)
+      stack.enter_context(closing(database))
+      database.execute("PRAGMA trusted_schema = OFF")
+      [version] = database.execute("PRAGMA user_version").fetchone()
+      if version != _FORMAT and _size(database):
+        raise sqlite3.DatabaseError(f"format {version}, not {_FORMAT}")
     yield database
 
 
@@ -295,66 +281,47 @@ def damage(path: Path) -> Iterator[None]:
   """Converts an exception to a line that names the file.
 
   Raises:
-    UserError: the database is damaged.
-    MachineError: it cannot be opened or written.
+    UserError: the database cannot be used.
   """
   try:
     yield
   except UserError:
     raise
-  except sqlite3.OperationalError as error:
-    raise MachineError(f"{path}: cannot be used: {error}") from None
   except Exception as error:  # As texts that are no UTF-8 may raise any.
     raise UserError(
-      f"{path}: damaged ({error}); move the folder away to begin without it"
+      f"{path}: cannot be used: {error}; move the folder away to begin without"
+      " it"
     ) from None
 
 
-def _is_new(database: sqlite3.Connection) -> bool:
-  [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-  return not tables
+def _size(database: sqlite3.Connection) -> int:
+  """Pages of a database; 0: it is new."""
+  return database.execute("PRAGMA page_count").fetchone()[0]
 
 
-def _check_format(database: sqlite3.Connection):
-  [version] = database.execute("PRAGMA user_version").fetchone()
-  if version != _FORMAT:
-    raise sqlite3.DatabaseError(f"format {version}, not {_FORMAT}")
-  query = "SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')"
-  if database.execute(query).fetchone()[0]:
-    raise sqlite3.DatabaseError("it has a trigger or a view")
-
-
-def _texts(
-  database: sqlite3.Connection, table: str, after: int | None = None
-) -> Iterator[tuple[Any, int, str]]:
-  """Key, part and JSON of the rows of a table, perhaps after a key."""
-  where = "" if after is None else f"WHERE key > {after}"
+def _rows(
+  database: sqlite3.Connection, table: str, after: int = 0
+) -> Iterator[tuple[Any, int, Any]]:
+  """Key, part and value of the rows of a table, perhaps after a key."""
+  where = f"WHERE key > {after}" if after else ""
   query = f"SELECT * FROM {table} {where} ORDER BY key, part"
   for key, part, text, total in database.execute(query):
     if total != _sum(table, key, part, text):
       raise sqlite3.DatabaseError(f"wrong checksum in the table {table}")
-    yield key, part, text
+    yield key, part, json.loads(text)
 
 
 def _sum(table: str, key: Any, part: int, text: str) -> int:
   return zlib.crc32(f"{table} {key} {part} {text}".encode())
 
 
-def _append(path: Path, data: bytes):
-  """Appends all of the data to a file, or nothing.
+def _append(path: Path, content: bytes):
+  """Appends to a file, perhaps a part only.
 
   Raises:
-    OSError: it cannot be written.
+    OSError: not all could be written.
   """
-  descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-  try:
-    size = os.lseek(descriptor, 0, os.SEEK_END)
-    try:
-      if os.write(descriptor, data) < len(data):
-        raise OSError("No space left on device")
-      os.fdatasync(descriptor)
-    except OSError:
-      os.ftruncate(descriptor, size)
-      raise
-  finally:
-    os.close(descriptor)
+  with path.open("ab", buffering=0) as file:
+    if file.write(content) < len(content):
+      raise OSError("No space left on device")
+    os.fsync(file.fileno())

@@ -1,26 +1,46 @@
-"""Final verdicts on sessions that arrive: those of a detection."""
+"""Verdicts on sessions that arrive: final ones, and those on open sessions.
+
+The final verdict is that of a detection. An open session is judged as if it had
+the lowest possible scores: the highest surprisal and the number of unknown
+events can only rise, and all other scores count as the least anomalous ones.
+"""
 
 import math
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn.data.logs.sessions import Key, Sessions
-from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
+from seqrnn.data.logs.secrets import redaction
+from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.read.columns import Texts
+from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.logs.detect import incidents
-from seqrnn.logs.detect.decision import find_anomalies
+from seqrnn.logs.detect.decision import (
+  Decision,
+  decide,
+  find_anomalies,
+  flag_events,
+)
 from seqrnn.logs.detect.deployed import Deployed
+from seqrnn.logs.detect.detector import (
+  TOP,
+  UNKNOWN_NATS,
+  SessionScores,
+  round_scores,
+)
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.follow.open_sessions import OpenSession
+from seqrnn.logs.follow.stepping import Read
+from seqrnn.scoring.scoring import UNRANKED
 
-_KEPT = 2**15  # Final verdicts on distinct sessions that are kept.
-_KEPT_LENGTH = 2**9  # Events of a session whose verdict is kept.
+_KNOWN = 2**15  # Final verdicts on distinct sessions that are in memory.
+_LENGTH = 2**9  # Events of such a session.
+_ROUNDING = 1e-4  # By which a running score is below the final one, at least.
 
 
 class Verdict(NamedTuple):
-  """What is known of a session.
+  """The verdict on a session.
 
   Attributes:
     session: its name.
@@ -72,157 +92,282 @@ class Verdict(NamedTuple):
   again: bool = False
 
 
-class _Core(NamedTuple):
-  """The verdict on all sessions of the same events.
+class Scored(NamedTuple):
+  """The scores of an event, and those of its session up to it.
 
   Attributes:
-    worst: index of the most surprising event among the scored ones; -1: none.
-    surprising: indices of the surprising ones.
-    first: position of the first scored event.
-    scored: number of scored events.
-    short: whether it is flagged for its length alone.
+    nats: surprisal by the mean prediction of the models.
+    rank: 1 plus the number of likelier events.
+    nats_K: surprisal by each model.
+    highest_K: the highest surprisal by each model so far.
+    unknown_K: the number of events so far that each model has not seen.
+    unknown: the number of events so far that are not in the vocabulary.
   """
 
-  p: float
-  flag: bool
-  severity: int
-  reason: str
-  models: int
-  unknown_events: int
-  flagged_events: int
-  worst: int
-  surprising: tuple[int, ...]
-  first: int
-  scored: int
-  short: bool
-  scores_K: tuple[float, ...]
+  nats: float
+  rank: int
+  nats_K: list[float]
+  highest_K: list[float]
+  unknown_K: list[int]
+  unknown: int
 
 
-class Final:
-  """Judges ended sessions as a detection does; equal ones once."""
+class Judge:
+  """Judges ended sessions, equal ones once, and open sessions."""
 
   def __init__(self, deployed: Deployed):
     self._deployed = deployed
+    self._settings = deployed.config.detect
     self._names = deployed.detector.names
-    self._kept: OrderedDict[Key, _Core] = OrderedDict()
+    self._masks = redaction(self._settings.redact)
+    seen_KV = np.array(deployed.detector.models.seen)
+    seen_KV[:, UNKNOWN] = False
+    self._unseen_VK = ~seen_KV.T
+    self._known: dict[tuple, Verdict] = {}
 
   def warm(self):
-    """Compiles what sessions of at most a hundred events need."""
-    for length in (30, 60, 100):
-      self._score([(np.full(length, UNKNOWN, np.int32).tobytes(), True, True)])
+    """Compiles the programs for sessions of at most a hundred events."""
+    for size in (1, 10, 100):
+      session = OpenSession("", True, len(self._unseen_VK[0]))
+      for _ in range(size):
+        session.append("", UNKNOWN, math.nan, 0)
+      self.finals([(session, size, True)])
+    self._known.clear()
 
-  def judge(
-    self, ended: Sequence[tuple[OpenSession, int, bool]]
-  ) -> list[Verdict]:
-    """The final verdicts.
-
-    Args:
-      ended: sessions, of each the number of its events, and whether its end is
-        known, so that it is scored, too.
-    """
-    keys: list[Key] = [
-      (session.ids[:size].tobytes(), session.begins, ends)
-      for session, size, ends in ended
-    ]
-    cores: dict[Key, _Core] = {}
-    missing: list[Key] = []
-    for key in dict.fromkeys(keys):
-      if (core := self._kept.get(key)) is None:
-        missing.append(key)
-      else:
-        self._kept.move_to_end(key)
-        cores[key] = core
-    if missing:
-      cores |= zip(missing, self._score(missing), strict=True)
-      for key in missing:
-        if len(key[0]) <= _KEPT_LENGTH * 4:
-          self._kept[key] = cores[key]
-      while len(self._kept) > _KEPT:
-        self._kept.popitem(last=False)
-    return [
-      self._verdict(cores[key], session, size)
-      for key, (session, size, _) in zip(keys, ended, strict=True)
-    ]
-
-  def _score(self, keys: Sequence[Key]) -> list[_Core]:
-    """What a detection finds about distinct sessions."""
-    ids = [np.frombuffer(content, np.int32) for content, _, _ in keys]
-    detector, normal = self._deployed.detector, self._deployed.normal
-    sessions = Sessions(
-      np.concatenate(ids),
-      np.cumsum([0, *map(len, ids)]),
-      [""] * len(keys),
-      begins=np.array([begins for _, begins, _ in keys]),
-      ends=np.array([ends for _, _, ends in keys]),
+  def scored(
+    self, session: OpenSession, ids: Sequence[int], read: Read
+  ) -> Iterator[Scored]:
+    """The scores of events that the models have read; notes their extremes."""
+    unseen_NK, least = self._unseen_VK[np.asarray(ids)], UNKNOWN_NATS
+    nats_N = np.where(
+      np.asarray(ids) == UNKNOWN, np.maximum(read.nll, least), read.nll
     )
-    found = find_anomalies(detector, normal, sessions)
-    return [_core(found, d) for d in range(len(keys))]
+    nats_NK = np.where(
+      unseen_NK, np.maximum(read.member_nll, least), read.member_nll
+    )
+    columns = (
+      ids,
+      nats_N.tolist(),
+      read.rank.tolist(),
+      nats_NK.tolist(),
+      unseen_NK.tolist(),
+    )
+    for id, nats, rank, nats_K, unseen_K in zip(*columns, strict=True):
+      session.highest_K = [*map(max, session.highest_K, nats_K)]
+      session.unknown_K = [
+        a + b for a, b in zip(session.unknown_K, unseen_K, strict=True)
+      ]
+      session.unknown += id == UNKNOWN
+      yield Scored(
+        nats,
+        int(rank),
+        nats_K,
+        session.highest_K,
+        session.unknown_K,
+        session.unknown,
+      )
 
-  def _verdict(self, core: _Core, session: OpenSession, size: int) -> Verdict:
-    def name(n: int) -> str:
-      place = core.first + n
-      if place >= size:
-        return RESERVED[END]
-      return event_name(self._names, session, place)
+  def bounds(self, events: Sequence[Scored]) -> Decision:
+    """The decisions if the final scores are the lowest possible ones.
 
-    event, before, after = "<short>" if core.short else "<empty>", [], []
-    if core.worst >= 0:
-      around = incidents.around(core.worst, core.scored)
-      before = [name(n) for n in around if n < core.worst]
-      after = [name(n) for n in around if n > core.worst]
-      event = event if core.short else name(core.worst)
+    A session has the last event, an unknown one if it has any, and so many
+    others that the flagged events are no quarter of them.
+    """
+    nats_KD, highest_KD, unknown_KD = (
+      np.array([event[n] for event in events]).T for n in (2, 3, 4)
+    )
+    size, combination = len(events), self._deployed.normal.choice.combination
+    nll_KN = np.full((len(nats_KD), 2 * size), -np.inf)
+    if self._settings.rule == "events":
+      nll_KN[:, ::2] = nats_KD - _ROUNDING
+    ranks = np.ones(2 * size, int)
+    ranks[1::2] = [UNRANKED if event.unknown else 1 for event in events]
+    highest_KD = np.round(highest_KD - _ROUNDING, 4)
+    lowest = {
+      "max": round_scores(highest_KD),
+      "top_mean": round_scores(highest_KD / TOP),
+      "unknown": unknown_KD.astype(float),
+    }
+    nothing_KD = np.full(highest_KD.shape, -np.inf)
+    scored = SessionScores(
+      nll=nll_KN[0],
+      rank=ranks,
+      member_nll=nll_KN,
+      targets=np.zeros(2 * size, int),
+      bounds=np.arange(0, 2 * size + 1, 2),
+      scores={name: lowest.get(name, nothing_KD) for name in combination.names},
+      counts=np.ones(size, int),
+      short=np.zeros(size, bool),
+      lengths=np.full(size, 2**60),
+      seconds=0.0,
+    )
+    return decide(scored, self._deployed.normal, self._settings)
+
+  def running(
+    self,
+    session: OpenSession,
+    size: int,
+    scored: Scored,
+    bounds: Decision,
+    d: int,
+  ) -> Verdict:
+    """The verdict on the first events of an open session, by bound `d`."""
+    nats = np.array(session.nats[:size])
+    worst, names = int(np.argmax(nats)), self._names_of(session, size)
+    around = incidents.around(worst, size)
     return Verdict(
       session=session.name,
-      ended=True,
+      ended=False,
       events=size,
-      p=core.p,
-      flag=core.flag,
-      severity=core.severity,
-      reason=core.reason,
-      event=event,
-      before=before,
-      after=after,
-      **place_of(session, min(core.first + max(core.worst, 0), size - 1)),
-      surprising=frozenset(map(name, core.surprising)) or frozenset([event]),
-      models=core.models,
-      unknown_events=core.unknown_events,
-      flagged_events=core.flagged_events,
+      p=float(bounds.p[d]),
+      flag=True,
+      severity=int(bounds.severity[d]),
+      reason=bounds.reasons[d],
+      event=names[worst],
+      before=names[around.start : worst],
+      after=names[worst + 1 : around.stop],
+      **place_of(session, worst),
+      surprising=frozenset(names[n] for n in incidents.surprising_places(nats)),
+      models=int(bounds.models[d]),
+      unknown_events=scored.unknown,
+      flagged_events=0,
       symbols=session.symbols[:size],
-      scores_K=core.scores_K,
+      scores_K=(),
       begins=session.begins,
     )
 
+  def _names_of(self, session: OpenSession, size: int) -> list[str]:
+    """The names of the first events, as `Findings.events`."""
+    text = self._masks.text if self._masks else str
+    names = self._names.names(session.ids[:size])
+    for n, id in enumerate(session.ids[:size]):
+      if id == UNKNOWN:
+        names[n] = f"? {text(session.symbols[n])}"
+    return names
 
-def _core(found: Findings, d: int) -> _Core:
-  """The verdict on a distinct session of findings."""
-  start, stop = found.bounds[d : d + 2].tolist()
-  nll = found.nll[start:stop]
-  return _Core(
-    float(found.p[d]),
-    bool(found.flags[d]),
-    int(found.severity[d]),
-    found.reasons[d],
-    int(found.models[d]),
-    int(found.unknown_events[d]),
-    int(found.flagged_events[d]),
-    int(np.argmax(nll)) if stop > start else -1,
-    () if found.short[d] else tuple(incidents.surprising_places(nll)),
-    int(found.offsets[d]),
-    stop - start,
-    bool(found.short[d]),
-    tuple(found.combined_KD[:, d].tolist()),
+  def finals(
+    self, ended: Sequence[tuple[OpenSession, int, bool]]
+  ) -> list[Verdict]:
+    """The final verdicts on sessions.
+
+    Args:
+      ended: sessions, the number of their events, and whether they have their
+        end.
+    """
+    keys = [
+      (tuple(s.symbols[:size]), s.begins, ends) for s, size, ends in ended
+    ]
+    verdicts = {key: self._known[key] for key in keys if key in self._known}
+    missing = {
+      key: one
+      for key, one in zip(keys, ended, strict=True)
+      if key not in verdicts
+    }
+    if missing:
+      new = dict(zip(missing, self._judged([*missing.values()]), strict=True))
+      if len(self._known) + len(new) > _KNOWN:
+        self._known.clear()
+      self._known |= {k: v for k, v in new.items() if len(k[0]) <= _LENGTH}
+      verdicts |= new
+    return [
+      verdicts[key]._replace(
+        session=session.name, **place_of(session, verdicts[key].position)
+      )
+      for key, (session, *_) in zip(keys, ended, strict=True)
+    ]
+
+  def _judged(
+    self, ended: Sequence[tuple[OpenSession, int, bool]]
+  ) -> list[Verdict]:
+    """The verdicts of a detection on distinct sessions."""
+    sizes = [size for _, size, _ in ended]
+    symbols = [x for session, size, _ in ended for x in session.symbols[:size]]
+    ids = [id for session, size, _ in ended for id in session.ids[:size]]
+    sessions = Sessions(
+      np.array(ids, np.int32),
+      np.cumsum([0, *sizes]),
+      [""] * len(sizes),
+      as_read=Texts(symbols, np.arange(len(symbols))),
+      begins=np.array([session.begins for session, *_ in ended]),
+      ends=np.array([ends for *_, ends in ended]),
+    )
+    findings = find_anomalies(
+      self._deployed.detector, self._deployed.normal, sessions
+    )
+    which = findings.distinct.which.tolist()
+    return [
+      _final(findings, d, j, size, symbols)
+      for j, (d, size) in enumerate(zip(which, sizes, strict=True))
+    ]
+
+  def row(
+    self, session: OpenSession, place: int, name: str, scored: Scored
+  ) -> dict[str, Any]:
+    """The scores of an event, for JSON; the end is after the last place."""
+    is_end = place >= len(session.ids)
+    unknown = not is_end and session.ids[place] == UNKNOWN
+    nats_K1 = np.array(scored.nats_K)[:, None]
+    [p] = self._deployed.normal.events.p_values(map(round_scores, nats_K1))
+    rank = int(UNRANKED) if unknown else scored.rank
+    return {
+      "session": session.name,
+      "position": place,
+      "line": None if is_end else session.lines[place] or None,
+      "event": name,
+      "nats": round(scored.nats, 6),
+      "bits": round(scored.nats / math.log(2), 6),
+      "probability": float(f"{math.exp(-scored.nats):.6g}"),
+      "rank": None if unknown else rank,
+      "in_top_k": rank <= self._settings.top_k,
+      "unknown": unknown,
+      "p_value": round(float(p), 6),
+      "flag": bool(flag_events(p, rank, self._settings)),
+    }
+
+  def text(self, session: OpenSession, place: int) -> str:
+    """An event as text, an unknown one as read."""
+    id = session.ids[place]
+    return session.symbols[place] if id == UNKNOWN else self._names.text([id])
+
+
+def _final(
+  findings: Findings, d: int, j: int, size: int, symbols: list[str]
+) -> Verdict:
+  """The verdict on session j, which is the distinct session d."""
+  start, stop = findings.bounds[d : d + 2].tolist()
+  event, before, after = incidents.context(findings, d, j)
+  surprising, nll = [event], findings.nll[start:stop]
+  if stop > start and not findings.short[d]:
+    names = findings.events(j, d, 0, stop - start)
+    surprising = [names[n] for n in incidents.surprising_places(nll)]
+  worst = int(np.argmax(nll)) if stop > start else 0
+  first = int(findings.sessions.bounds[j])
+  return Verdict(
+    session="",
+    ended=True,
+    events=size,
+    p=float(findings.p[d]),
+    flag=bool(findings.flags[d]),
+    severity=int(findings.severity[d]),
+    reason=findings.reasons[d],
+    event=event,
+    before=before,
+    after=after,
+    position=min(int(findings.offsets[d]) + worst, size - 1),
+    line=None,
+    time=None,
+    surprising=frozenset(surprising),
+    models=int(findings.models[d]),
+    unknown_events=int(findings.unknown_events[d]),
+    flagged_events=int(findings.flagged_events[d]),
+    symbols=symbols[first : first + size],
+    scores_K=tuple(findings.combined_KD[:, d].tolist()),
+    begins=bool(findings.sessions.whole[0][j]),
   )
 
 
-def event_name(names, session: OpenSession, place: int) -> str:
-  """The name of an event for display, as `Findings.events`."""
-  if session.ids[place] == UNKNOWN:
-    return f"? {session.symbols[place]}"
-  return names.names([session.ids[place]])[0]
-
-
 def place_of(session: OpenSession, place: int) -> dict[str, Any]:
-  """Where an event is; -1: nowhere."""
+  """The position, line and time of an event; -1: there is none."""
   if place < 0:
     return {"position": -1, "line": None, "time": None}
   time = session.times[place]

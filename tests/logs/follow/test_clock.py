@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seqrnn.logs.follow.clock import EventClock
+from seqrnn.logs.follow.open_sessions import EventClock
 
 HOUR, DAY, WRONG = 3600.0, 86400.0, 4e9
 
