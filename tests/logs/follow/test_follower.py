@@ -1,5 +1,6 @@
 """Followed sessions: the verdicts of a detection, whatever the interleaving."""
 
+import copy
 import math
 from itertools import pairwise
 
@@ -96,6 +97,19 @@ def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
   return Deployed(config, detector, normal, idle)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """A detector whose models are compiled once."""
+  return make(tmp_path_factory.mktemp("made"), {})
+
+
+def following(made, **settings):
+  """With other settings of the follower alone."""
+  config = copy.deepcopy(made.config)
+  config.detect.update(settings)
+  return made._replace(config=config)
+
+
 def random_texts(rng, count, letters="abcdefg?"):
   return [
     "".join(rng.choice(list(letters), rng.integers(1, 30)))
@@ -137,12 +151,16 @@ MIN = Combination(("max", "top_mean", "mean"), "min")
 @pytest.mark.parametrize(
   "fields",
   [
-    {},
     {"detect.scores": "max,top_mean,mean"},
     {"detect.rule": "events", "detect.rate": 0.05},
     {"detect.rule": "topk", "detect.top_k": 6, "model.cell": "gru"},
-    {"detect.short": "flag", "data.window": 8, "detect.rate": 0.1},
-    {"task": "gap_model", "model.heads": "all"},
+    {
+      "task": "gap_model",
+      "model.heads": "all",
+      "detect.short": "flag",
+      "data.window": 8,
+      "detect.rate": 0.1,
+    },
   ],
 )
 def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
@@ -274,8 +292,8 @@ def test_a_state_goes_on_as_if_nothing_had_stopped(tmp_path, monkeypatch):
   assert any(not v.ended for v in found) and any(v.flag for v in found)
 
 
-def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(tmp_path):
-  follower = Follower(make(tmp_path, {}))
+def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(made):
+  follower = Follower(made)
   feed = lambda name, event, time: [
     (v.session, v.events) for v in follower.feed(name, event, time) if v.ended
   ]
@@ -296,8 +314,8 @@ def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(tmp_path):
   assert follower.end("x") == []
 
 
-def test_more_sessions_than_are_followed_end_open(tmp_path):
-  made = make(tmp_path, {"detect.followed": 2})
+def test_more_sessions_than_are_followed_end_open(made):
+  made = following(made, followed=2)
   found = []
   follower = Follower(made)
   for word in ("xa", "yb", "xc", "zg", "yb", "xc"):
@@ -314,8 +332,7 @@ def test_more_sessions_than_are_followed_end_open(tmp_path):
   assert [v.p for v in found] == batch.p[batch.distinct.which].tolist()
 
 
-def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(tmp_path):
-  made = make(tmp_path, {})
+def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(made):
   follower = Follower(made)
   follower.feed("x", "b", 100.0)  # Others may have been before b.
   follower.feed("x", "c", 101.0)
@@ -334,16 +351,16 @@ def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(tmp_path):
   assert verdict.begins
 
 
-def test_sessions_before_the_first_time_are_not_silent(tmp_path):
-  follower = Follower(make(tmp_path, {}))
+def test_sessions_before_the_first_time_are_not_silent(made):
+  follower = Follower(made)
   follower.feed("x", "c")
   assert follower.feed("y", "c", 100.0) == follower.feed("y", "c", 120.0) == []
   assert [v.session for v in follower.feed("y", "c", 121.0)] == ["x"]
 
 
-def test_a_session_of_which_nothing_is_scored_has_a_verdict(tmp_path):
+def test_a_session_of_which_nothing_is_scored_has_a_verdict(made):
   """Its begin and its end are cut, and it has one event."""
-  made = make(tmp_path, {"detect.followed": 1})
+  made = following(made, followed=1)
   cut = sessions_of(["b", "b", "cd"], [False] * 3, [False] * 3)
   batch = find_anomalies(made.detector, made.normal, cut)
   alone = cut.take(np.array([0]))
@@ -354,8 +371,8 @@ def test_a_session_of_which_nothing_is_scored_has_a_verdict(tmp_path):
   assert (verdict.p, verdict.event) == (batch.p[0], "<empty>")
 
 
-def test_one_wrong_time_ends_no_session(tmp_path):
-  follower = Follower(make(tmp_path, {}))
+def test_one_wrong_time_ends_no_session(made):
+  follower = Follower(made)
   feed = lambda time: [v.session for v in follower.feed("y", "b", time)]
   follower.feed("x", "c", 1000.0)
   for time in (1001.0, 9e9, 1002.0, 9e9, 9e9 + 1, 1003.0, 0.0, 1004.0):
@@ -374,8 +391,8 @@ def test_one_wrong_time_ends_no_session(tmp_path):
 
 
 @pytest.mark.parametrize("hours", [0.5, 2, 30])
-def test_sessions_of_a_sparse_log_end_whole(tmp_path, hours):
-  follower, ended = Follower(make(tmp_path, {})), []
+def test_sessions_of_a_sparse_log_end_whole(made, hours):
+  follower, ended = Follower(made), []
   for n in range(20):
     for symbol, second in (("b", 0), ("c", 1)):
       time = 3600 * hours * n + second
@@ -386,27 +403,27 @@ def test_sessions_of_a_sparse_log_end_whole(tmp_path, hours):
   assert [v.session for v in ended] == names
 
 
-def test_without_a_clock_no_silence_ends_a_session(tmp_path):
-  follower = Follower(make(tmp_path, {}, idle=IdleTimes()))
+def test_without_a_clock_no_silence_ends_a_session(made):
+  follower = Follower(made._replace(idle=IdleTimes()))
   follower.feed("x", "a", 0.0)
   assert follower.feed("y", "a", 1e6) == follower.tick(2e6) == []
-  follower = Follower(make(tmp_path, {}, idle=IdleTimes("lines", 3.0)))
+  follower = Follower(made._replace(idle=IdleTimes("lines", 3.0)))
   follower.feed("x", "b", line=1)
   assert follower.feed("y", "b", line=4) == []
   assert [v.session for v in follower.feed("y", "b", line=5)] == ["x"]
   assert [v.session for v in follower.feed("z", "b", line=1)] == []  # Rotated.
 
 
-def test_a_line_of_several_sessions_is_one_line(tmp_path):
+def test_a_line_of_several_sessions_is_one_line(made):
   day = 86400.0
-  follower = Follower(make(tmp_path, {}))
+  follower = Follower(made)
   follower.feed("x", "c", 1000.0, 1)
   wrong = [Event(name, "b", 1000 + day, 2) for name in "uvwyz"]
   assert follower.feed_many(wrong[:2]).verdicts == []
   Table().move(follower, follower)
   assert follower.feed_many(wrong[2:]).verdicts == []
   assert follower.now == 1000.0
-  follower = Follower(make(tmp_path, {}, idle=IdleTimes("lines", 3.0)))
+  follower = Follower(made._replace(idle=IdleTimes("lines", 3.0)))
   follower.feed("x", "b", line=1)
   many = [Event(name, "b", None, 2) for name in "uvwyz"]
   assert follower.feed_many(many).verdicts == []
@@ -415,8 +432,7 @@ def test_a_line_of_several_sessions_is_one_line(tmp_path):
   assert [v.session for v in ended] == ["x"]
 
 
-def test_the_end_of_a_session_of_a_state_has_scores(tmp_path):
-  made = make(tmp_path, {})
+def test_the_end_of_a_session_of_a_state_has_scores(made):
   follower, expected = Follower(made), Follower(made)
   for one in (follower, expected):
     one.feed_many([Event("x", "a"), Event("x", "c")])
@@ -428,9 +444,9 @@ def test_the_end_of_a_session_of_a_state_has_scores(tmp_path):
   assert row["nats"] == pytest.approx(other["nats"], rel=1e-4)
 
 
-def test_a_session_of_many_events_is_judged_in_parts(tmp_path, monkeypatch):
+def test_a_session_of_many_events_is_judged_in_parts(made, monkeypatch):
   monkeypatch.setattr("seqrnn.logs.follow.follower._LONGEST", 20)
-  follower = Follower(make(tmp_path, {}))
+  follower = Follower(made)
   events = [Event("x", "b")] * 50
   ended = [v for v in follower.feed_many(events).verdicts if v.ended]
   assert [v.events for v in ended] == [20, 20]
@@ -487,8 +503,8 @@ def verdict_of(follower, name, text, time):
   )
 
 
-def test_a_kind_of_alarms_is_counted_and_not_repeated(tmp_path):
-  follower = Follower(make(tmp_path, {}))
+def test_a_kind_of_alarms_is_counted_and_not_repeated(made):
+  follower = Follower(made)
   taken = alarms.Alarms(quiet=60.0)
   one = verdict_of(follower, "x", "ab?cd", 0.0)
   row = taken.take(one)

@@ -1,12 +1,17 @@
 """Lines that arrive: the events of the whole log, however they are cut."""
 
+import io
 import json
 import random
 
 import pytest
 
 from seqrnn.data.logs.tail import Chunk, Position
-from seqrnn.logs.follow.lines import Parser
+from seqrnn.data.read.reading import NOT_UTF8
+from seqrnn.errors import UserError
+from seqrnn.logs.follow import lines as lines_lib
+from seqrnn.logs.follow.follower import Event
+from seqrnn.logs.follow.lines import Parser, parse_pair
 from tests.conftest import tiny
 
 SECOND = "2026-11-27T10:00:{:02}"
@@ -90,3 +95,114 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_line(tmp_path):
   chunk = Chunk([b"\xef\xbb\xbfx a", b"\xef\xbb\xbfx a"], 1, 0, Position())
   sessions = [event.session for event in parser(config).events(chunk)]
   assert sessions == ["x", "\ufeffx"]
+
+
+def parsed(tmp_path, lines, **fields):
+  """Session, symbol and line of the events of lines."""
+  own = parser(tiny(tmp_path, {"data.unit": "session", **fields}))
+  events = own.events(Chunk(lines, 1, 0, Position()))
+  return [(event.session, event.symbol, event.line) for event in events]
+
+
+def numbers(capsys):
+  """The lines that are reported, and the messages."""
+  messages = capsys.readouterr().err.splitlines()
+  return [line.partition(":")[0] for line in messages], messages
+
+
+def test_a_line_may_have_a_time():
+  for stamp, time in (
+    ('"2017-03-10T00:05:43Z"', 1489104343.0),
+    ("1489104343.5", 1489104343.5),
+    ('"soon"', None),
+    ("null", None),
+  ):
+    line = f'{{"session": 7, "event": "a", "timestamp": {stamp}, "end": true}}'
+    ends = [Event("7", "a", time, 3), Event("7", None, time, 3)]
+    assert parse_pair(line, 3) == ends
+
+
+def test_lines_have_several_forms_and_others_are_skipped(tmp_path, capsys):
+  events = [b"x a", b"my session\tb", b'{"session": 3, "event": "c", "m": []}']
+  events += [b"x c\r", b"", b"\x1b[31m\ta"]
+  pairs = [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
+  pairs.append(("\x1b[31m", "a"))
+  bad = [b"one", b"x b c", b"x \xff\xfe", b"x\t", b"{" * 9999, b"x" * 2**22]
+  bad += [b'{"session": "x"}', b'{"session": "x", "event": null}', bytes(9)]
+  found = parsed(tmp_path, events + bad)
+  assert [event[:2] for event in found] == pairs
+  assert numbers(capsys)[0] == [f"line {n}" for n in range(7, 16)]
+  bad = [b'{"session": ["x"], "event": "a"}', b'{"session": true, "event": 1}']
+  bad += [b'{"session": ' * 200_000, b'{"session": "x", "event": [[' * 999]
+  bad += [b'{"session": 1' + b"0" * 9999 + b"}", b'{"session": "x", "end": 1}']
+  bad += [b'{"session": "\\ud800", "end": false}', b"long " + b"a" * 200_000]
+  assert parsed(tmp_path, bad) == []
+  lines, messages = numbers(capsys)
+  assert lines == [f"line {n}" for n in range(1, 9)]
+  assert all(line.isprintable() and len(line) < 2100 for line in messages)
+
+
+def test_of_many_bad_lines_few_are_reported(tmp_path, capsys, monkeypatch):
+  assert parsed(tmp_path, [b"bad"] * 5000 + [b"x a"]) == [("x", "a", 5001)]
+  messages = numbers(capsys)[1]
+  assert len(messages) == 11
+  assert messages[-1] == "further skipped lines are only counted"
+
+  class Closed(io.StringIO):
+    def write(self, _):
+      raise BrokenPipeError
+
+  monkeypatch.setattr(lines_lib.sys, "stderr", Closed())
+  assert parsed(tmp_path, [b"bad", b"x a"]) == [("x", "a", 2)]
+
+
+def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
+  tmp_path, capsys
+):
+  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
+  lines = [
+    b"begin job_3",
+    b"",
+    b"none",
+    b"begin \xff job_3",
+    b"job_3 of job_14",
+  ]
+  assert parsed(tmp_path, lines, **fields) == [
+    ("job_3", "begin <session>", 1),
+    ("job_3", "<session> of <session>", 5),
+    ("job_14", "<session> of <session>", 5),
+  ]
+  assert capsys.readouterr().err == f"line 4: skipped, {NOT_UTF8}\n"
+
+
+def test_a_line_whose_time_does_not_exist_is_skipped(tmp_path, capsys):
+  lines = [
+    b"no time yet",
+    b"2024-02-28 10:00:00 begin",
+    b"2024-02-31 10:00:01 read",  # Nor has the next line a time.
+    b"  and more of it",
+    b"2024-02-28 25:00:00 read",
+    b"2024-02-28 09:59:30 read",  # Back: still of the same session.
+    b"Feb 30 10:00:00 begin",
+    b"2024-02-28 10:05:00 begin",
+  ]
+  fields = {"data.unit": "log", "data.log_session": "gap=60"}
+  assert parsed(tmp_path, lines, **fields) == [
+    ("app.log:2", "<value> begin", 2),
+    ("app.log:2", "<value> read", 6),
+    ("app.log:8", "<value> begin", 8),
+  ]
+  skipped, messages = numbers(capsys)
+  assert skipped == [f"line {n}" for n in (1, 3, 4, 5, 7)]
+  assert "'2024-02-31 10:00:01': is no time that" in messages[1]
+
+
+def test_a_form_that_no_line_has_is_reported(tmp_path, capsys):
+  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
+  own = parser(tiny(tmp_path, fields))
+  own.events(Chunk([b"begin"] * 1200, 1, 0, Position()))
+  with pytest.raises(UserError) as caught:
+    own.finish()
+  fault = "fits no line of app.log; line 1 is 'begin'"
+  assert fault in str(caught.value)
+  assert capsys.readouterr().err == f"no event in 1,200 lines: {caught.value}\n"
