@@ -200,7 +200,7 @@ def on_one_machine(deployed, log: Path, config) -> tuple[int, dict]:
     cache._opened.clear()
     cpu = time.process_time()
     times = [time.perf_counter()]
-    read = sessions.read(config, deployed.detector.names, str(log))
+    read = sessions.read_sessions(config, deployed.detector.names, str(log))
     times.append(time.perf_counter())
     found = find_anomalies(deployed.detector, deployed.normal, read)
     times.append(time.perf_counter())

@@ -45,7 +45,7 @@ HEADERS = {
 def events(path: Path, form: Form) -> tuple[np.ndarray, float]:
   """The number of each line's template, and the lines a second of CPU."""
   begin = time.process_time()
-  corpus = logs.read([Source(path.name, path)], form)
+  corpus = logs.read_logs([Source(path.name, path)], form)
   counts = np.bincount(corpus.ids, minlength=len(corpus.symbols))
   made = vocabulary.make(corpus.symbols, counts, "log", 1, None)
   ids = made.encode(corpus.symbols)[corpus.ids]

@@ -256,8 +256,8 @@ MUTANTS = (
   ),
   Mutant(
     "restart: an open session forgets that it has had an alarm",
-    'session.severity = int(state["severity"][n])',
-    "session.severity = 0",
+    "setattr(session, name, field)",
+    'setattr(session, name, 0 if name == "severity" else field)',
     "test_a_state_goes_on_as_if_nothing_had_stopped",
   ),
   # Decoding.
@@ -282,14 +282,14 @@ MUTANTS = (
   # Logs.
   Mutant(
     "templates: of several that fit, the one with the most blanks is taken",
-    "sorted(found, key=len)",
-    "sorted(found, key=len, reverse=True)",
+    "sorted(some, key=len)",
+    "sorted(some, key=len, reverse=True)",
     "test_a_line_is_of_the_closest_template_that_it_fits",
   ),
   Mutant(
-    "secrets: the second of two in a match is masked at a wrong place",
-    "sorted(found or [match.span()], reverse=True)",
-    "sorted(found or [match.span()])",
+    "secrets: of two groups in a match only the first is masked",
+    "spans += groups or [match.span()]",
+    "spans += groups[:1] or [match.span()]",
     "test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked",
   ),
   Mutant(

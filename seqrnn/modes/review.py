@@ -125,7 +125,7 @@ def ask_about_alarms(config: Config, workdir: Path, on_terminal: bool) -> bool:
   if not examples:
     return True
   rows = [one.row for one in examples]
-  save = lambda: feedback.write(workdir, rows)
+  save = lambda: feedback.write_answers(workdir, rows)
   path, count = workdir / feedback.NAME, sum(not row["answer"] for row in rows)
   if on_terminal:
     show = lambda console, d: printing.print_kind(console, rows[d])

@@ -813,7 +813,7 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path, head):
   seen = np.ones((1, len(vocabularies["symbols"])), bool)
   models = ensemble.Ensemble(jax.tree.map(lambda x: x[None], params), seen)
   one = detector.Detector(config, experiment, [], [0], models, [{}])
-  sessions = data.read(config, one.names, config.data.path)
+  sessions = data.read_sessions(config, one.names, config.data.path)
   same = sessions.distinct()
   scored = one.score(sessions.take(same.first), same.counts)
   arrays = calibration.calibration_arrays([scored])

@@ -443,7 +443,7 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
     rows = [
       {**row, "answer": words[row["session"]]} for row in csv.DictReader(file)
     ]
-  feedback.write(workdir, rows)
+  feedback.write_answers(workdir, rows)
   preview = review.run(experiments.build, config, workdir)
   assert "that are true: 1, and" in capsys.readouterr().out
   found = detect.run(experiments.build, config, workdir)
@@ -519,7 +519,7 @@ def test_alarms_and_reviewed_sessions_with_other_answers_are_refused(run):
   workdir, config, texts = run
   raise_alarms(workdir)
   rows = [one.row for one in feedback.update(config, workdir)]
-  feedback.write(workdir, [{**row, "answer": "true"} for row in rows])
+  feedback.write_answers(workdir, [{**row, "answer": "true"} for row in rows])
   answer(workdir, {{t: n for n, t in texts.items()}[ODD]: "normal"})
   with pytest.raises(UserError, match=r"^alarms.csv: kind 2 is true, but a"):
     detect.run(experiments.build, config, workdir)
@@ -539,7 +539,7 @@ def test_alarms_are_asked_about_first(run, monkeypatch, capsys):
   assert "\n1 of 30\n" in said and "\n2 of 30\n" in said
   rule = "alarms.csv: a follower and --mode=detect use these answers"
   assert rule in said.replace("\n", " ").replace("  ", " ")
-  told = feedback.read(workdir, "strict")
+  told = feedback.read_answers(workdir, "strict")
   assert told == {(1, "strange-0"): "true", (2, "odd"): ""}
   # Quitting at an alarm asks about nothing else.
   terminal(monkeypatch, ["q"], lambda: None)

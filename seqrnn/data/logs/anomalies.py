@@ -128,23 +128,23 @@ def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
   """
   change = (KINDS | FURTHER)[kind]
   parts = np.split(sessions.ids, sessions.bounds[1:-1])
-  kept = []
+  long_enough = []
   # Empty arrays, in case no session is long enough.
   changed, marks = [sessions.ids[:0]], [np.zeros(0, bool)]
   for j, ids in enumerate(parts):
     other = parts[rng.integers(len(parts))]
-    found = change(rng, ids, other)
-    if found is not None:
-      kept.append(j)
-      changed.append(found[0])
-      marks.append(found[1])
-  begins, ends = (cut[kept] for cut in sessions.whole)
+    anomaly = change(rng, ids, other)
+    if anomaly is not None:
+      long_enough.append(j)
+      changed.append(anomaly[0])
+      marks.append(anomaly[1])
+  begins, ends = (cut[long_enough] for cut in sessions.whole)
   return Sessions(
     np.concatenate(changed),
     np.cumsum([*map(len, changed)]),
-    [sessions.names[j] for j in kept],
+    [sessions.names[j] for j in long_enough],
     begins=None if sessions.begins is None else begins,
     ends=None if sessions.ends is None else ends | (kind == "truncate"),
-    labels=np.ones(len(kept), bool),
+    labels=np.ones(len(long_enough), bool),
     line_labels=np.concatenate(marks),
   )

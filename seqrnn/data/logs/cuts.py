@@ -284,8 +284,8 @@ def _idle_times(
     order = np.lexsort((-gaps, some))
     some, gaps = some[order], gaps[order]
     rank = np.arange(len(some)) - np.searchsorted(some, some)
-    kept = rank <= ends_V[some]
-    kept_ids, kept_gaps = some[kept], gaps[kept]
+    is_among = rank <= ends_V[some]
+    kept_ids, kept_gaps = some[is_among], gaps[is_among]
   idle_V = np.zeros(len(total_V))
   count_V = np.bincount(kept_ids, minlength=len(total_V))
   is_full = count_V > ends_V

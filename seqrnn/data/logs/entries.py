@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 @dataclasses.dataclass
 class Seen:
-  """What was read of a log, or of a part of it; the next part goes on with it.
+  """The counts and the state of a log, or of its parts that were read.
 
   Attributes:
     number: of the last line.
@@ -122,7 +122,7 @@ def describe(source: Source, form: Form, redact: str):
   number, line, parts = fits[0]
   sessions, event = reader(form)(Entry(number, parts.record or line, parts))
   if not form.names_sessions:
-    cuts = form.log_gap is not None or form.log_lines is not None
+    cuts = form.consecutive
     sessions = [f"{source.name}:{number}" if cuts else source.name]
   fields = {
     "time": parts.timestamp,
@@ -159,7 +159,7 @@ def _sample(source: Source, form: Form) -> list[tuple[int, str]]:
   return list(islice(numbered, formats.SAMPLE))
 
 
-def read(
+def read_entries(
   texts: Iterable[str],
   source: str,
   form: Form,
@@ -181,20 +181,20 @@ def read(
   Raises:
     UserError: a format or a header fits no line of a log that has lines.
   """
-  found, whole = seen or Seen(), seen is None
-  numbered = _numbered(texts, form, found)
+  whole, seen = seen is None, seen or Seen()
+  numbered = _numbered(texts, form, seen)
   if form.log_format == "auto":  # One of several files of different formats.
     if sample := list(islice(numbered, formats.SAMPLE)):
       name = formats.detected(form, [line for _, line in sample], source)
       form = form._replace(log_format=name)
     numbered = chain(sample, numbered)
   if form.log_format == "cri":
-    numbered = formats.whole(numbered, found.held)
+    numbered = formats.whole(numbered, seen.held)
   parse = formats.parser(form)
-  yield from _entries(numbered, parse, form.log_format is not None, found)
+  yield from _entries(numbered, parse, form.log_format is not None, seen)
   if whole:
-    check(found, source, form)
-    summarize(found, source, form, report)
+    check(seen, source, form)
+    summarize(seen, source, form, report)
 
 
 def _entries(
@@ -205,18 +205,18 @@ def _entries(
 ) -> Iterator[Entry]:
   """The entries of lines; `joins`: a line may belong to the line before."""
   for number, line in numbered:
-    found = parse(line)
-    if not found and seen.fits and joins:
+    records = parse(line)
+    if not records and seen.fits and joins:
       seen.joined += 1
       continue
     seen.count += 1
-    if not found:
+    if not records:
       seen.first_stray, seen.strays = (
         seen.first_stray or number,
         seen.strays + 1,
       )
-    seen.fits = seen.fits or bool(found)
-    for parts in found or (formats.stray(line),):
+    seen.fits = seen.fits or bool(records)
+    for parts in records or (formats.stray(line),):
       # An entry without a time has the time of the entry before.
       if parts.times:
         seen.last = parts
@@ -262,7 +262,7 @@ def check(seen: Seen, source: str, form: Form):
   """Refuses a log of which no line fits the format.
 
   Raises:
-    UserError: as `read`.
+    UserError: as `read_entries`.
   """
   if seen.unfit and not seen.fits:
     field = "log_header" if form.log_header is not None else "log_format"
@@ -303,6 +303,8 @@ def shown(text: str) -> str:
 def first_time(source: Source, form: Form) -> float:
   """The first time in a log, in seconds; infinite: it has none at its begin."""
   sample = islice(lines(source, form), formats.SAMPLE)
-  times = (entry.parts.times for entry in read(sample, source.name, form))
-  found = map(formats.seconds, times)
-  return next((time for time in found if time is not None), math.inf)
+  times = (
+    entry.parts.times for entry in read_entries(sample, source.name, form)
+  )
+  seconds = map(formats.seconds, times)
+  return next((time for time in seconds if time is not None), math.inf)

@@ -91,7 +91,7 @@ _NAMED = {
 FORMATS = ("auto", "json", *_NAMED, "plain")
 _PARTIAL = re.compile(r"(\S+ (stdout|stderr) )([FP])\S*(?: |$)")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# The start of a line that goes on with the line before, as a stack trace does.
+# The start of a line that continues the line before, as in a stack trace.
 _TRACE = re.compile(r"\s|Caused by: |\.\.\. \d+ more|Traceback \(most recent ")
 # The keys of JSON lines that programs use, where no field names the key.
 _KEYS = {
@@ -202,19 +202,19 @@ def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
   named = [name for name in fields if name in _TIMES]
 
   def parse(line: str) -> Sequence[Parts]:
-    found = pattern.fullmatch(line)
-    if found is None:
+    match = pattern.fullmatch(line)
+    if match is None:
       return ()
-    times = tuple(found[name] for name in named if found[name] is not None)
+    times = tuple(match[name] for name in named if match[name] is not None)
     time = " ".join(times)
     if len(times) > 1:  # Together, or each alone, as it is called.
-      alone = (found[name] for name in ("Timestamp", "Time") if name in fields)
+      alone = (match[name] for name in ("Timestamp", "Time") if name in fields)
       times = (time, *alone)
-    label = found[_LABEL] if _LABEL in fields else ""
-    content, places = found["Content"], (found.span("Content"),)
+    label = match[_LABEL] if _LABEL in fields else ""
+    content, places = match["Content"], (match.span("Content"),)
     if before in fields:
-      content = f"{found[before]} {content}"
-      places = (found.span(before), *places)
+      content = f"{match[before]} {content}"
+      places = (match.span(before), *places)
     return (Parts(content, time, times, label, places=places),)
 
   return parse
@@ -262,12 +262,12 @@ def whole(
   ends = held is None
   held = {} if held is None else held
   for number, line in numbered:
-    found = _PARTIAL.match(line)
-    if found is None:
+    match = _PARTIAL.match(line)
+    if match is None:
       yield number, line
       continue
-    begin, stream, tag = found.groups()
-    text = line[found.end() :]
+    begin, stream, tag = match.groups()
+    text = line[match.end() :]
     number, line = held.pop(stream, (number, f"{begin}F "))
     line = f"{line}{text}"[:LINE]
     if tag == "P":
@@ -294,7 +294,7 @@ def detected(form: Form, lines: Sequence[str], source: str) -> str:
   # Of formats that fit as many lines, the most special.
   left, name = min(
     ((unfit(name), name) for name in ("json", *_NAMED)),
-    key=lambda found: len(found[0]),
+    key=lambda pair: len(pair[0]),
   )
   if len(left) > len(lines) / 2:
     shown = " and ".join(repr(excerpt(line, _SHOWN)) for line in left[:2])
@@ -361,9 +361,9 @@ def _by_formats(whole: str) -> float | None:
   first = _known.get(shape)
   for form in (first, *_FORMATS) if first else _FORMATS:
     with suppress(ValueError):
-      found = _since_1970(datetime.strptime(f"2000 {whole}", form))
+      seconds = _since_1970(datetime.strptime(f"2000 {whole}", form))
       _known[shape] = form
-      return found
+      return seconds
   return None
 
 
@@ -373,7 +373,7 @@ def _since_1970(time: datetime) -> float:
   Raises:
     ValueError: in UTC its year has not four digits.
   """
-  found = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-  if not _FIRST <= found <= _LAST:
+  seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+  if not _FIRST <= seconds <= _LAST:
     raise ValueError
-  return found
+  return seconds

@@ -34,7 +34,7 @@ def kinds_of(
   """
   normal = {_key(name) for name in settings.normal_labels.split(",")}
   keys = [_key(label) for label in labels]
-  found = np.array(
+  kinds = np.array(
     [UNLABELLED if key == "" else int(key not in normal) for key in keys],
     np.int8,
   )
@@ -46,7 +46,7 @@ def kinds_of(
   if other:
     order = sorted(range(len(labels)), key=lambda n: -counts[n])
     shown = ", ".join(
-      f"{labels[n]!r} {_KINDS[int(found[n])]} ({int(counts[n]):,})"
+      f"{labels[n]!r} {_KINDS[int(kinds[n])]} ({int(counts[n]):,})"
       for n in order[:_SHOWN]
       if counts[n]
     )
@@ -57,7 +57,7 @@ def kinds_of(
       f"{', ...' if len(other) > _SHOWN else ''}",
       file=sys.stderr,
     )
-  return found
+  return kinds
 
 
 def _key(label: str) -> str | float:

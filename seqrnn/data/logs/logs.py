@@ -83,7 +83,7 @@ class Event(NamedTuple):
   file: str
 
 
-def read(sources: list[Source], form: Form) -> Corpus:
+def read_logs(sources: list[Source], form: Form) -> Corpus:
   """The corpus of logs; a symbol is a masked line.
 
   Files that are rotated parts of one log have sessions in common.
@@ -109,7 +109,7 @@ def _parse(sources: list[Source], form: Form) -> Reading:
   logs = len(set(log.values()))
   if several and (logs < len(sources) or form.log_format is not None):
     sources = sorted(sources, key=lambda source: _age(source, form))
-  found = (
+  by_file = (
     _of_log(
       log[source.name] if named and logs > 1 else "",
       events(entries.lines(source, form), source.name, form, lines.append),
@@ -117,7 +117,7 @@ def _parse(sources: list[Source], form: Form) -> Reading:
     for source in sources
   )
   clock = _clock(sources, form)
-  return _corpus(chain.from_iterable(found), "log", clock, several), lines
+  return _corpus(chain.from_iterable(by_file), "log", clock, several), lines
 
 
 def _clock(sources: Sequence[Source], form: Form) -> Clock | None:
@@ -153,9 +153,9 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
   several = len(sources) > 1
 
   def parse() -> Reading:
-    found = (_table(source, data, several) for source in sources)
+    tables = (_table(source, data, several) for source in sources)
     clock = Clock(_of(sources))
-    rows = chain.from_iterable(found)
+    rows = chain.from_iterable(tables)
     return _corpus(rows, data.unit, clock, several), []
 
   settings = ["table", data.unit, data.errors, data.label_column]
@@ -208,22 +208,24 @@ def events(
       stream.
     leave_out: called with the number and the fault of a line without the time
       that a gap needs; None: such a line is refused.
-    seen: as of `entries.read`.
+    seen: as of `entries.read_entries`.
 
   Raises:
-    UserError: as `read`.
+    UserError: as `read_logs`.
   """
-  found, whole = seen or Seen(), seen is None
+  whole, seen = seen is None, seen or Seen()
   read = entries.reader(form)
-  cut = _cutter(source, form, found)
-  for entry in entries.read(texts, source, form, report, seen):
+  cut = _cutter(source, form, seen)
+  for entry in entries.read_entries(
+    texts, source, form, report, None if whole else seen
+  ):
     number, _, parts = entry
     of, symbol = read(entry)
-    found.first, found.entries = found.first or entry, found.entries + 1
+    seen.first, seen.entries = seen.first or entry, seen.entries + 1
     if form.names_sessions:
       if not of:
-        found.alone += 1
-        found.first_alone = found.first_alone or entry
+        seen.alone += 1
+        seen.first_alone = seen.first_alone or entry
     elif (session := cut(number, parts.times)) is not None:
       of = [session]
     else:
@@ -236,15 +238,15 @@ def events(
       *(of, symbol, number, parts.timestamp, parts.label, parts.times, source)
     )
   if whole:
-    check(found, source, form)
-    summarize(found, source, report)
+    check(seen, source, form)
+    summarize(seen, source, report)
 
 
 def check(seen: Seen, source: str, form: Form):
   """Refuses a log of which no line belongs to a session.
 
   Raises:
-    UserError: as `read`.
+    UserError: as `read_logs`.
   """
   if seen.first and seen.alone == seen.entries:
     way = form.log_session or f"key={form.log_session_key}"

@@ -1,7 +1,7 @@
 """Secrets in the text of a log: the patterns that find them, and their masks.
 
 Of what `detect.redact` matches, the groups are masked, or all if no group
-matches. In the name of a session a mask has a code of what it masks, so that
+matches. In the name of a session a mask has a code of its text, so that
 names differ where they did: it is a key in tables and in review.csv.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from seqrnn.config.field import SECRETS
 
 MASK = "<masked>"
-# What stands for a value in a template, or is a mask.
+# A value in a template, or a mask.
 _MASKED = r"<(?:value|session|\*|masked(?:-[0-9a-f]{8})?)>"
 # In quotes, or up to what ends a value; without the second quote, all that
 # follows. Quotes may be escaped, as in JSON within JSON.

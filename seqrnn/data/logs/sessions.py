@@ -151,7 +151,7 @@ def ranges(
   return np.arange(bounds[-1]) + shifts, bounds
 
 
-def read(
+def read_sessions(
   config: Config,
   vocabulary: Vocabulary,
   path: str,
@@ -246,7 +246,7 @@ def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
   Raises:
     UserError: the file cannot be read, has other columns, or lacks a session.
   """
-  given: dict[str, str] = {}
+  by_name: dict[str, str] = {}
   lines = {}
   names = set(sessions.names)
   for number, row in rows(Source(path, Path(path)), config.data.errors):
@@ -257,21 +257,21 @@ def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
     name, label = row.values()
     if name in names:
       lines[name, label] = number
-      given[name] = label
+      by_name[name] = label
   # Not np.unique: NumPy's texts lose the NUL characters at their ends.
   counts = Counter(label for _, label in lines)
   kinds = kinds_of(list(counts), np.array(list(counts.values())), config.detect)
   kind = dict(zip(counts, kinds.tolist(), strict=True))
   for (name, label), number in lines.items():
-    if kind[label] != kind[given[name]]:
+    if kind[label] != kind[by_name[name]]:
       raise UserError(
-        f"{path}:{max(number, lines[name, given[name]])}: session {name!r} has"
-        " another label in an earlier row"
+        f"{path}:{max(number, lines[name, by_name[name]])}: session {name!r}"
+        " has another label in an earlier row"
       )
-  missing = next((name for name in sessions.names if name not in given), None)
+  missing = next((name for name in sessions.names if name not in by_name), None)
   if missing is not None:
     raise UserError(f"{path}: has no label for session {missing!r}")
-  labels = np.array([kind[given[name]] for name in sessions.names], np.int8)
+  labels = np.array([kind[by_name[name]] for name in sessions.names], np.int8)
   known = labels != UNLABELLED
   if not known.any():
     raise UserError(f"{path}: has no label for any of the sessions")

@@ -43,7 +43,7 @@ _DATE = re.compile(
   r"(?:(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) )?"
   rf"(?={VALUE})"
 )
-# The end of a word that may be a status code, and a word that says it is one.
+# The end of a word that may be a status code, and a word before one.
 _MAYBE_CODE = re.compile(r"(?<![^=:\"'(])([1-5]\d\d)(?=[\"',;)}\]]*$)")
 _CODE = re.compile(
   rf"((?i:status|code|HTTP/{VALUE})\w{{0,32}}+[\"']?[:= ]{{1,3}}[\"']?)<(\d+)>"
@@ -63,12 +63,12 @@ class _Kept(dict):
     self._function, self._size = function, size
 
   def __missing__(self, text: str) -> str:
-    found = self._function(text)
+    result = self._function(text)
     if len(text) < _SHORT:
       if len(self) >= self._size:
         self.clear()
-      self[text] = found
-    return found
+      self[text] = result
+    return result
 
 
 def _word(word: str) -> str:
@@ -144,8 +144,8 @@ def mine(lines: dict[str, int]) -> list[str]:
   while parts:
     rows, places = parts.pop()
     counts = {i: _counts(rows, i) for i in places} if len(rows) > 1 else {}
-    counts = {i: found for i, found in counts.items() if len(found) > 1}
-    blanks = [i for i, found in counts.items() if _is_open(found)]
+    counts = {i: words for i, words in counts.items() if len(words) > 1}
+    blanks = [i for i, words in counts.items() if _is_open(words)]
     first = rows[0][0]
     fixed = sum(
       VALUE not in word for i, word in enumerate(first) if i not in blanks
@@ -193,7 +193,7 @@ def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
     words = template.split(" ")
     blank = tuple(i for i, word in enumerate(words) if word == BLANK)
     blanks[len(words)][blank] = None
-  tried = {length: sorted(found, key=len) for length, found in blanks.items()}
+  tried = {length: sorted(some, key=len) for length, some in blanks.items()}
 
   def match(line: str) -> int | None:
     words = line.split()  # An empty line has no words, and no template.

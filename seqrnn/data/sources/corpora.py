@@ -129,7 +129,7 @@ def read_files(
 
 def _of_form(sources: list[Source], data: Config, known: Known) -> Corpus:
   if data.unit == "log":
-    return logs.read(sources, logs.form(data))
+    return logs.read_logs(sources, logs.form(data))
   if data.unit == "session" and data.format == "csv":
     return logs.read_table(sources, data)
 
@@ -261,7 +261,7 @@ def from_text(
   sources = [Source("text", content)]
   if unit == "log":
     form = logs.Form("strict") if data is None else logs.form(data)
-    corpus = logs.read(sources, form._replace(errors="strict"))
+    corpus = logs.read_logs(sources, form._replace(errors="strict"))
   elif data is not None and (
     data.format in _LINES or data.source in ("names", "formal")
   ):

@@ -45,9 +45,9 @@ def read_sessions(
     anomalous_path = corpora.anomalous(config.data)
     sessions = data.of_pieces(read("test"), names, settings)
   else:
-    sessions = data.read(config, names, settings.path, trained=trained)
+    sessions = data.read_sessions(config, names, settings.path, trained=trained)
   if anomalous_path is not None:
-    anomalous = data.read(
+    anomalous = data.read_sessions(
       config,
       names,
       anomalous_path,

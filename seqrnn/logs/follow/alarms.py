@@ -206,7 +206,7 @@ def _is_cut(verdict: Verdict) -> bool:
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:
-  """The fields of a verdict in a row of JSON; what is not known is left out."""
+  """The fields of a verdict in a row of JSON, if they are known."""
   p = verdict.p
   row = {
     "session": verdict.session,

@@ -14,7 +14,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ EXAMPLES = "alarms.json"
 _FIELDS = ("kind", "session", "answer")  # Those that are read.
 _WORDS = (FALSE, TRUE, UNANSWERED)
 
-Told = dict[tuple[int, str], str]  # Kind, session of its example -> answer.
+ByKind = dict[tuple[int, str], str]  # Kind, session of its example -> answer.
 
 
 class Example(NamedTuple):
@@ -69,7 +69,7 @@ def state_folder(config: Config, workdir: Path) -> Path:
   return workdir / "follow" if folder is None else Path(folder)
 
 
-def read(workdir: Path, errors: str) -> Told:
+def read_answers(workdir: Path, errors: str) -> ByKind:
   """The answers in alarms.csv, if there is one.
 
   Args:
@@ -79,29 +79,26 @@ def read(workdir: Path, errors: str) -> Told:
   Raises:
     UserError: the file is damaged or has an unknown answer.
   """
-  path, found = workdir / NAME, {}
+  path, answers = workdir / NAME, {}
   if not path.exists():
     return {}
   for line, row in reading.rows(reading.Source(str(path), path), errors):
-    for column in _FIELDS:
-      if column not in row:
-        raise UserError(f"{path}:1: has no column {column!r}")
+    if missing := [column for column in _FIELDS if column not in row]:
+      raise UserError(f"{path}:1: has no column {missing[0]!r}")
     word = (row["answer"] or "").strip().lower()
-    if word not in _WORDS:
+    number = (row["kind"] or "").strip()
+    if word not in _WORDS or not re.fullmatch(r"[0-9]{1,9}", number):
       raise UserError(
-        f"{path}:{line}: answer={word!r}: must be false, true or empty"
+        f"{path}:{line}: kind={number[:20]!r}, answer={word!r}: must be a"
+        " number of a kind, and false, true or empty"
       )
-    if not re.fullmatch(r"\s*\d{1,9}\s*", row["kind"] or ""):
-      raise UserError(
-        f"{path}:{line}: kind={row['kind']!r}: must be a number of a kind"
-      )
-    key = int(row["kind"]), row["session"] or ""
-    if found.setdefault(key, word) != word:
+    key = int(number), row["session"] or ""
+    if answers.setdefault(key, word) != word:
       raise UserError(
         f"{path}:{line}: kind {key[0]} of session {key[1]!r} has another answer"
         " above"
       )
-  return found
+  return answers
 
 
 class Inbox:
@@ -109,46 +106,45 @@ class Inbox:
 
   def __init__(self, workdir: Path, errors: str):
     self._workdir, self._errors = workdir, errors
-    self._seen: tuple[int, ...] | None = None
+    self._stamp: tuple[int, ...] | None = None
 
-  def poll(self) -> list[list[Any]] | None:
-    """Kind, session and answer of each row; None: alarms.csv is as before.
+  def poll(self) -> ByKind | None:
+    """The answers; None: alarms.csv is as before.
 
     Raises:
-      UserError: as `read`, once for each change of the file.
+      UserError: as `read_answers`, once for each change of the file.
     """
     try:
-      found = (self._workdir / NAME).stat()
+      status = (self._workdir / NAME).stat()
     except OSError:
       return None
-    seen = (found.st_mtime_ns, found.st_size, found.st_ino)
-    if seen == self._seen:
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    if stamp == self._stamp:
       return None
-    self._seen = seen
-    told = read(self._workdir, self._errors)
-    return [[*key, answer] for key, answer in told.items()]
+    self._stamp = stamp
+    return read_answers(self._workdir, self._errors)
 
 
 def apply(
-  alarms: Alarms, told: Iterable[Sequence[Any]], masks: Redaction | None
+  alarms: Alarms, answers: ByKind, masks: Redaction | None
 ) -> list[Kind]:
   """Gives a follower's alarms the answers; returns kinds that become quiet.
 
   Args:
     alarms: of the follower.
-    told: as `Inbox.poll` returns them.
+    answers: as `read_answers` returns them.
     masks: of the names in alarms.csv.
   """
-  found = []
-  for number, session, answer in told:
+  quiet = []
+  for (number, session), answer in answers.items():
     kind = alarms.kinds.get(number)
     # A follower that has begun anew has other kinds of these numbers.
     if kind is None or session != _name(kind, masks):
       continue
     if answer == FALSE != kind.answer:
-      found.append(kind)
+      quiet.append(kind)
     alarms.answer(number, answer)
-  return found
+  return quiet
 
 
 def _name(kind: Kind, masks: Redaction | None) -> str:
@@ -172,14 +168,14 @@ def update(config: Config, workdir: Path) -> list[Example]:
   Raises:
     UserError: alarms.csv, alarms.json or the follower's state is damaged.
   """
-  told, path = read(workdir, config.data.errors), workdir / EXAMPLES
-  found = {}
+  answers, path = read_answers(workdir, config.data.errors), workdir / EXAMPLES
+  by_key = {}
   if path.exists():
-    kept = records.read_object(path)
+    earlier = records.read_object(path)
     with records.reading(path):
-      for fields in kept["examples"]:
+      for fields in earlier["examples"]:
         example = Example(**fields)
-        found[example.key] = example
+        by_key[example.key] = example
   stored = state.read_kinds(state_folder(config, workdir))
   masks = redaction(config.detect.redact)
   if stored is not None:
@@ -188,10 +184,10 @@ def update(config: Config, workdir: Path) -> list[Example]:
     for kind in alarms.kinds.values():
       if kind.example:
         example = _example(kind, alarms.sessions, masks)
-        found[example.key] = example
+        by_key[example.key] = example
   examples = [
-    one._replace(row={**one.row, "answer": told.get(one.key, UNANSWERED)})
-    for one in found.values()
+    one._replace(row={**one.row, "answer": answers.get(one.key, UNANSWERED)})
+    for one in by_key.values()
   ]
   if examples:
     content = json.dumps({"examples": [one._asdict() for one in examples]})
@@ -224,7 +220,7 @@ def _example(kind: Kind, sessions: int, masks: Redaction | None) -> Example:
   )
 
 
-def write(workdir: Path, rows: Sequence[dict[str, Any]]):
+def write_answers(workdir: Path, rows: Sequence[dict[str, Any]]):
   """Writes the rows, with the columns of all of them, to alarms.csv."""
   columns = ["kind", "count", "severity", "session", "line", "time"]
   columns += ["event", "context", "answer"]
@@ -265,7 +261,7 @@ class Feedback(NamedTuple):
 
 def collect(
   examples: Sequence[Example],
-  given: Answers,
+  reviewed: Answers,
   detector: Detector,
   arrays: dict[str, np.ndarray],
 ) -> Feedback:
@@ -273,7 +269,7 @@ def collect(
 
   Args:
     examples: the kinds of alarms.
-    given: the answers of review.csv.
+    reviewed: the answers of review.csv.
     detector: of the run.
     arrays: of calibration.npz.
 
@@ -281,8 +277,8 @@ def collect(
     UserError: equal sessions have different answers.
   """
   examples = [one for one in examples if one.row["answer"]]
-  by_key, found = dict(given.by_key), _sessions(examples, detector.names)
-  for one, key in zip(examples, found.session_keys(), strict=True):
+  by_key, sessions = dict(reviewed.by_key), _sessions(examples, detector.names)
+  for one, key in zip(examples, sessions.session_keys(), strict=True):
     answer = NORMAL if one.row["answer"] == FALSE else ANOMALOUS
     if by_key.setdefault(key, answer) != answer:
       number, name = one.key
@@ -290,9 +286,9 @@ def collect(
         f"{NAME}: kind {number} is {one.row['answer']}, but a session equal to"
         f" its example {name!r} has another answer"
       )
-  of_rows, given = None, given._replace(by_key=by_key)
+  of_rows, reviewed = None, reviewed._replace(by_key=by_key)
   if by_key:
-    of_rows = given.of(calibration.sessions_of(detector))
+    of_rows = reviewed.of(calibration.sessions_of(detector))
   false = [one for one in examples if one.row["answer"] == FALSE]
   return Feedback(
     of_rows,
@@ -319,11 +315,10 @@ def _rows(
 ) -> dict[str, np.ndarray]:
   """The rows of false alarms, spread over the models.
 
-  A kind is in the calibration what it is among the sessions of the follower:
-  the same share.
+  A kind has the same share of the calibration as of the follower's sessions.
   """
   models = len(detector.steps)
-  found = _sessions(examples, detector.names)
+  false_alarms = _sessions(examples, detector.names)
   counts_KD = np.zeros((models, len(examples)), np.int64)
   for d, one in enumerate(examples):
     count = max(round(one.share * sessions), 1)
@@ -331,7 +326,7 @@ def _rows(
     counts_KD[:, d] = (count + (d + np.arange(models)) % models) // models
   return calibration.calibration_arrays(
     [
-      detector.alone(k).score(found, counts_D)
+      detector.alone(k).score(false_alarms, counts_D)
       for k, counts_D in enumerate(counts_KD)
     ]
   )

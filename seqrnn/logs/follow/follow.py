@@ -25,8 +25,8 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import deployed
 from seqrnn.logs.detect.deployed import Deployed
-from seqrnn.logs.follow import alarms, feedback, health
-from seqrnn.logs.follow.alarms import FALSE, Alarms
+from seqrnn.logs.follow import feedback, health
+from seqrnn.logs.follow.alarms import FALSE, Alarms, session_row
 from seqrnn.logs.follow.drift import Drift
 from seqrnn.logs.follow.follower import Event, Follower
 from seqrnn.logs.follow.lines import Parser, report
@@ -225,7 +225,7 @@ class Service:
 
   def _judge(self, events: list[Event]):
     """Judges events, and stores and writes the rows and alarms."""
-    wanted, found = self.config.detect.follow, []
+    wanted, alarms = self.config.detect.follow, []
     outcome = self.follower.feed_many(events, rows=wanted == "events")
     self.health.take(unknown_events=outcome.unknown)
     rows = [{"type": "event", **row} for row in outcome.rows]
@@ -233,12 +233,12 @@ class Service:
       if verdict.ended:
         self._note_end(verdict)
         if wanted == "sessions":
-          rows.append(alarms.session_row(verdict))
+          rows.append(session_row(verdict))
       if row := self._alarms.take(verdict):
         self.health.alarm(row)
-        found.append(self._masked(row))
-    self.save(found)
-    self._show([*map(self._masked, rows), *found])
+        alarms.append(self._masked(row))
+    self.save(alarms)
+    self._show([*map(self._masked, rows), *alarms])
 
   def _note_end(self, verdict: Verdict):
     """Takes a final verdict for the figures, and for the drift."""

@@ -1,9 +1,9 @@
 """A follower: the verdicts on sessions whose events arrive one by one.
 
 It reads no input and writes no output. A session gets its final verdict when it
-has ended: by an event that says so, by silence in event time, or because more
+has ended: by its end in the input, by silence in event time, or because more
 sessions are open than `detect.followed`. The final verdict is that of a
-detection which examines the session. Before, a running verdict says what is
+detection which examines the session. Before, a running verdict has what is
 certain already: scores that events can only raise count as they are, all other
 scores count as the least anomalous ones.
 """
@@ -226,7 +226,7 @@ class Follower:
     events = [scores.get((s, place)) for s, place, _ in call.events]
     scored = [event for event in events if event]
     bounds = self._judge.bounds(scored) if scored else None
-    verdicts, found_rows, unknown, d = [], [], 0, -1
+    verdicts, shown, unknown, d = [], [], 0, -1
     for (session, place, now), event in zip(call.events, events, strict=True):
       again = session.severity > 0
       if place < 0:
@@ -235,7 +235,7 @@ class Follower:
         session.severity = max(session.severity, verdict.severity)
         verdicts.append(verdict._replace(now=now, raised=raised, again=again))
         if rows and ends and size == len(session.ids):
-          found_rows.append(self._end_row(session))
+          shown.append(self._end_row(session))
         continue
       unknown += session.ids[place] == UNKNOWN
       if event is None:  # The first event of a session without its begin.
@@ -243,7 +243,7 @@ class Follower:
       d += 1
       if rows:
         name = self._judge.text(session, place)
-        found_rows.append(self._judge.row(session, place, name, event))
+        shown.append(self._judge.row(session, place, name, event))
       assert bounds is not None
       if bounds.severity[d] > session.severity:
         session.severity = int(bounds.severity[d])
@@ -257,7 +257,7 @@ class Follower:
       oldest = next(iter(self._with_state))
       del self._with_state[oldest]
       oldest.forget(self._models)
-    return Outcome(verdicts, found_rows, unknown)
+    return Outcome(verdicts, shown, unknown)
 
   def _read(
     self, touched: dict[OpenSession, int]

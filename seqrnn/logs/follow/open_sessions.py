@@ -304,6 +304,6 @@ class Waiting:
 
   def _is_awaited(self, until: float, _: int, session: OpenSession) -> bool:
     """Whether an entry of the heap is that of a session that is kept."""
-    kept = session is self.open.get(session.name)
-    kept = kept or session is self.dormant.get(session.name)
-    return kept and session.waits == until
+    is_here = session is self.open.get(session.name)
+    is_here = is_here or session is self.dormant.get(session.name)
+    return is_here and session.waits == until

@@ -65,9 +65,6 @@ class State:
     self.folder, self.fault = folder, ""
     self._report, self._again = report, 0.0
     self._unsaved: list[str] = []  # Lines of alarms.
-    # Lines of alarms.jsonl that the database does not have: it was replaced by
-    # an older one, and the same lines will come again.
-    self._ahead: set[str] = set()
     self._exported: int | None = None  # The last alarm in alarms.jsonl.
     with files.write_errors(folder):
       folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +192,7 @@ class State:
     if self._exported is None:
       self._exported = self._compare()
     rows = [*_rows(self._database, "alarms", self._exported)]
-    lines = [line for *_, line in rows if line not in self._ahead]
+    lines = [line for *_, line in rows]
     if lines:
       content = "".join(f"{line}\n" for line in lines).encode()
       before, self._exported = self._exported, None  # In case this fails.
@@ -229,7 +226,6 @@ class State:
       text = line.decode(errors="replace")
       if row := self._database.execute(query, (_encode(text),)).fetchone():
         return row[0]
-      self._ahead.add(text)
     return 0
 
 

@@ -183,7 +183,7 @@ def test_another_log_is_read_as_the_log_of_training(tmp_path):
   few = {f"s{j}": word for j, word in enumerate(["open", "work", "close"])}
   path = tmp_path / "new.log"
   path.write_text(log([(9, name, word) for name, word in few.items()]))
-  read = functools.partial(sessions.read, config, names, str(path))
+  read = functools.partial(sessions.read_sessions, config, names, str(path))
   found = read(trained=trained)
   assert found.begins.tolist() == [True, False, False]
   assert found.ends.tolist() == [False, False, False]
@@ -200,7 +200,7 @@ def test_equal_sessions_that_are_cut_otherwise_are_distinct(tmp_path):
   config = settings(tmp_path, log(events), **BY_SESSION)
   names = vocabulary.of_pieces(splits.reader(config)("train"), config.data)
   config.detect.idle = 500
-  found = sessions.read(config, names, config.data.path)
+  found = sessions.read_sessions(config, names, config.data.path)
   which = found.distinct().which
   for j, k in itertools.combinations(range(len(found.names)), 2):
     same = found.take(np.array([j])), found.take(np.array([k]))

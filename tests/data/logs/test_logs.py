@@ -275,7 +275,7 @@ def test_templates_are_of_the_training_split_alone(tmp_path):
   path = tmp_path / "vocabulary.json"
   vocabulary.save(path, {"symbols": symbols})
   kept = vocabulary.load(path)["symbols"]
-  found = sessions.read(config, kept, config.data.path)
+  found = sessions.read_sessions(config, kept, config.data.path)
   # The lines of a broken disk, which came when all was learned; the template of
   # all lines together would have a blank there.
   broken = [
@@ -522,7 +522,7 @@ y,E1,,11,fault
 def test_a_table_has_an_event_a_row(tmp_path):
   config = settings(tmp_path, TABLE, unit="session", format="csv")
   known = vocabulary.Vocabulary("session", ("E1", "E 3"))
-  found = sessions.read(config, known, config.data.path)
+  found = sessions.read_sessions(config, known, config.data.path)
   assert found.names == ["x", "y"]
   assert found.ids.tolist() == [4, 5, UNKNOWN, 4]
   read = list(found.as_read)
@@ -534,7 +534,7 @@ def test_a_table_has_an_event_a_row(tmp_path):
   assert found.labels.tolist() == [False, True]
   bare = "event,session\nE1,x\nE1,y\nE1,x\n"
   config = settings(tmp_path, bare, unit="session", format="csv")
-  found = sessions.read(config, known, config.data.path)
+  found = sessions.read_sessions(config, known, config.data.path)
   assert found.lines.tolist() == [2, 4, 3]
   assert found[4:7] == (None, None, None)
 

@@ -57,7 +57,7 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
   ]
   assert [symbols[-1][-1] for _, symbols, _ in found] == ["d", "a", "c"]
   known = Vocabulary("log", ("a",))
-  of_log = sessions.read(config, known, config.data.path)
+  of_log = sessions.read_sessions(config, known, config.data.path)
   assert list(of_log.files) == [*names, names[0], names[2]]
   # Files of another log are apart.
   config = settings(tmp_path, {"b.log": texts[0]}, log_session=r"x(\d)")

@@ -51,7 +51,7 @@ def test_sessions_are_read_flat_and_no_file_is_joined_to_another(tmp_path):
   folder = tmp_path / "logs"
   folder.mkdir()
   expected = written(folder, 0)
-  found = sessions.read(settings(tmp_path), KNOWN, str(folder))
+  found = sessions.read_sessions(settings(tmp_path), KNOWN, str(folder))
   assert found.names == [name for name, _, _ in expected]
   known = {"a": 4, "b": 5, "c": 6}
   for got, (_, _, events) in zip(ids(found), expected, strict=True):
@@ -66,7 +66,7 @@ def test_one_id_a_line_is_a_session_a_file(tmp_path):
   (tmp_path / "x").write_text("a\n\nb\n")
   (tmp_path / "y").write_text("\n\nd\nc\na")
   config = settings(tmp_path, unit="id")
-  found = sessions.read(config, KNOWN, str(tmp_path / "[xy]"))
+  found = sessions.read_sessions(config, KNOWN, str(tmp_path / "[xy]"))
   assert found.names == ["x", "y"]
   assert [got.tolist() for got in ids(found)] == [[4, 5], [UNKNOWN, 6, 4]]
   assert found.lines.tolist() == [1, 3, 3, 4, 5]
@@ -76,7 +76,7 @@ def test_equal_sessions_are_found_and_taken(tmp_path):
   folder = tmp_path / "logs"
   folder.mkdir()
   expected = written(folder, 1)
-  found = sessions.read(settings(tmp_path), KNOWN, str(folder))
+  found = sessions.read_sessions(settings(tmp_path), KNOWN, str(folder))
   each = [tuple(part.tolist()) for part in ids(found)]
   once = list(dict.fromkeys(each))
   distinct = found.distinct()
@@ -106,7 +106,7 @@ def test_batches_have_the_events_between_begin_and_end(tmp_path):
   folder.mkdir()
   written(folder, 2)
   config = settings(tmp_path, repeats="weight", buckets=3)
-  found = sessions.read(config, KNOWN, str(folder))
+  found = sessions.read_sessions(config, KNOWN, str(folder))
   segments = Segments(config, KNOWN, length=8, minimum=2)
   batches = segments.batches(found.pieces(KNOWN), 0, batch_size=16)
   rows = {
@@ -124,7 +124,7 @@ def test_a_split_is_read_as_its_files_are(tmp_path):
   folder.mkdir()
   written(folder, 3)
   config = settings(tmp_path, path=str(folder), split="last_documents")
-  every = sessions.read(config, KNOWN, str(folder))
+  every = sessions.read_sessions(config, KNOWN, str(folder))
   read = splits.reader(config)
   parts = [
     sessions.of_pieces(read(split), KNOWN)
@@ -154,7 +154,7 @@ def test_labels_come_from_a_table(tmp_path, content, expected):
   (tmp_path / "x").write_text("a\nb b\n")
   (tmp_path / "labels.csv").write_text(content)
   config = settings(tmp_path)
-  found = sessions.read(config, KNOWN, str(tmp_path / "x"))
+  found = sessions.read_sessions(config, KNOWN, str(tmp_path / "x"))
   if isinstance(expected, str):
     with pytest.raises(UserError, match=re.escape(expected)):
       sessions.with_labels(found, str(tmp_path / "labels.csv"), config)
@@ -175,7 +175,7 @@ def test_names_of_normal_sessions_are_no_anomalies(tmp_path, capsys):
   lines = [f"s{n},a,{label}" for n, label in enumerate(names)]
   (tmp_path / "f").write_text("session,event,label\n" + "\n".join(lines))
   config = settings(tmp_path, format="csv")
-  found = sessions.read(config, KNOWN, str(tmp_path / "f"))
+  found = sessions.read_sessions(config, KNOWN, str(tmp_path / "f"))
   known = len(NORMAL + ANOMALOUS)
   expected = [n >= len(NORMAL) for n in range(known)]
   assert found.with_label().tolist() == list(range(known))
@@ -197,7 +197,7 @@ def test_labels_that_no_list_has_are_counted_on_stderr(tmp_path, capsys):
     "session,event,label\nx,a,fine\nx,a,fine\ny,a,0\ny,b,KERNEL\nz,b,\n"
   )
   config = settings(tmp_path, format="csv")
-  found = sessions.read(config, KNOWN, str(tmp_path / "f"))
+  found = sessions.read_sessions(config, KNOWN, str(tmp_path / "f"))
   assert found.labels.tolist() == [True, True, False]
   assert capsys.readouterr().err == (
     "labels: 'fine' anomalous (2), '0' normal (1), 'KERNEL' anomalous (1), ''"
@@ -205,7 +205,7 @@ def test_labels_that_no_list_has_are_counted_on_stderr(tmp_path, capsys):
     " anomalous: 'fine', 'KERNEL'\n"
   )
   config.detect.normal_labels = "0, Fine"
-  found = sessions.read(config, KNOWN, str(tmp_path / "f"))
+  found = sessions.read_sessions(config, KNOWN, str(tmp_path / "f"))
   assert found.labels.tolist() == [False, True, False]
 
 
@@ -223,8 +223,8 @@ def test_every_reader_says_what_can_be_done_about_wrong_bytes(tmp_path, reader):
 
   def read():
     if reader != "labels":
-      return sessions.read(config, KNOWN, str(tmp_path / "f"))
-    found = sessions.read(config, KNOWN, str(tmp_path / "good"))
+      return sessions.read_sessions(config, KNOWN, str(tmp_path / "f"))
+    found = sessions.read_sessions(config, KNOWN, str(tmp_path / "good"))
     found = found._replace(names=["f:1"])
     return sessions.with_labels(found, str(tmp_path / "f"), config)
 
@@ -237,4 +237,4 @@ def test_every_reader_says_what_can_be_done_about_wrong_bytes(tmp_path, reader):
 
 def test_a_missing_file_is_told_by_its_field(tmp_path):
   with pytest.raises(UserError, match=r"^detect\.path='none': no such file"):
-    sessions.read(settings(tmp_path), KNOWN, "none")
+    sessions.read_sessions(settings(tmp_path), KNOWN, "none")

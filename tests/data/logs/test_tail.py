@@ -1,12 +1,10 @@
 """Tails of logs that grow and rotate, against the lines that were written."""
 
 import gzip
-import inspect
 import json
 import os
 import random
 import shutil
-import sys
 
 import pytest
 
@@ -189,17 +187,6 @@ def test_a_renamed_file_is_read_until_it_is_silent(tmp_path, monkeypatch):
   assert lines_of(source) == [b"4"]
 
 
-def test_a_copy_in_place_of_the_file_is_no_new_file(tmp_path):
-  path, reported = tmp_path / "app.log", []
-  path.write_bytes(b"1\n")
-  source = FileTail(path, reported.append, grace=0)
-  assert lines_of(source) == [b"1"]
-  (tmp_path / "new").write_bytes(b"1\n2\n")  # As an editor does.
-  (tmp_path / "new").rename(path)
-  assert lines_of(source) == [b"2"]
-  assert reported == []
-
-
 def test_a_last_line_without_a_newline_ends_with_its_file(tmp_path):
   path = tmp_path / "app.log"
   path.write_bytes(b"1\n2")
@@ -308,27 +295,6 @@ def test_a_damaged_packed_file_is_reported(tmp_path):
   assert lines_of(again)[-1] == b"next"
   assert reported[0].startswith(f"{path}: the end of a packed part: ")
   assert len(reported) == 1
-
-
-def test_many_empty_parts_are_passed(tmp_path, monkeypatch):
-  path, reported = tmp_path / "app.log", []
-  path.write_bytes(b"first\n")
-  source = FileTail(path, reported.append, grace=0)
-  assert (chunk := source.read(0)) and chunk.lines == [b"first"]
-  path.rename(f"{path}.150")
-  for number in range(1, 150):
-    path.with_name(f"{path.name}.{number}").touch()
-  path.write_bytes(b"last\n")
-  listed = rotation.list_parts(path)
-  monkeypatch.setattr(rotation, "list_parts", lambda _: listed)
-  limit = sys.getrecursionlimit()
-  sys.setrecursionlimit(len(inspect.stack()) + 120)
-  try:
-    chunks = [source.read(0) for _ in range(3)]
-  finally:
-    sys.setrecursionlimit(limit)
-  assert [chunk.lines for chunk in chunks if chunk] == [[b"last"]]
-  assert source.position.part == 150 and reported == []
 
 
 def test_the_bytes_that_wait_are_known_before_the_file_is_opened(tmp_path):

@@ -39,7 +39,7 @@ def found(tmp_path):
   config = tiny(tmp_path, {f"data.{name}": v for name, v in fields.items()})
   config.detect.idle = 0.0  # Else the last session is open.
   names = Vocabulary("log", tuple(LOG[:2]))
-  read = data.read(config, names, config.data.path)
+  read = data.read_sessions(config, names, config.data.path)
   sessions = read.take(np.array([0, 2]))
   distinct = sessions.distinct()
   targets = np.insert(sessions.ids, sessions.bounds[1:], END)

@@ -71,7 +71,7 @@ def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(
   found.take(verdict("n", ["a"], flag=False))
   save(tmp_path, found)
   examples = feedback.update(config, tmp_path)
-  feedback.write(tmp_path, [one.row for one in examples])
+  feedback.write_answers(tmp_path, [one.row for one in examples])
   rows = table(tmp_path)
   assert [*rows[0]] == [
     *("kind", "count", "severity", "session", "line", "time", "event"),
@@ -96,7 +96,7 @@ def test_answers_are_kept_when_the_follower_has_forgotten_the_kind(
   save(tmp_path, found)
   rows = [one.row for one in feedback.update(config, tmp_path)]
   rows[0]["answer"] = TRUE
-  feedback.write(tmp_path, rows)
+  feedback.write_answers(tmp_path, rows)
   begun_anew = Alarms(0)
   begun_anew.take(verdict("s9", ["a", "new"]))
   save(tmp_path, begun_anew)
@@ -105,9 +105,9 @@ def test_answers_are_kept_when_the_follower_has_forgotten_the_kind(
   assert (old.key, old.row["answer"]) == ((1, "s1"), TRUE)
   assert old.symbols == ["a", "odd"]
   # The answer is not for the new kind of this number.
-  told = feedback.Inbox(tmp_path, "strict").poll()
-  assert told == [[1, "s1", TRUE]]
-  assert not feedback.apply(begun_anew, [[1, "s1", FALSE]], None)
+  answers = feedback.Inbox(tmp_path, "strict").poll()
+  assert answers == {(1, "s1"): TRUE}
+  assert not feedback.apply(begun_anew, {(1, "s1"): FALSE}, None)
   assert begun_anew.kinds[1].answer == ""
 
 
@@ -116,54 +116,45 @@ def test_an_inbox_gives_answers_when_the_file_changes(tmp_path):
   path = tmp_path / "alarms.csv"
   assert inbox.poll() is None
   path.write_text("kind,session,answer\n1,s,false\n2,t,\n")
-  assert inbox.poll() == [[1, "s", FALSE], [2, "t", ""]]
+  assert inbox.poll() == {(1, "s"): FALSE, (2, "t"): ""}
   assert inbox.poll() is None
   path.write_text("kind,session,answer\n1,s,maybe\n")
   with pytest.raises(UserError, match="answer='maybe'"):
     inbox.poll()
   assert inbox.poll() is None  # It is reported once.
   path.write_text("session,kind,answer,note\ns,1,TRUE ,x\n")
-  assert inbox.poll() == [[1, "s", TRUE]]
+  assert inbox.poll() == {(1, "s"): TRUE}
 
 
-@pytest.mark.parametrize(
-  ("text", "message"),
-  [
-    ("kind,session\n1,s", "alarms.csv:1: has no column 'answer'"),
-    ("kind,session,answer\n1,s,no", "alarms.csv:2: answer='no': must be false"),
-    ("kind,session,answer\nx,s,true", "alarms.csv:2: kind='x': must be a numb"),
-    (
-      f"kind,session,answer\n{'9' * 5000},s,true",
-      f"alarms.csv:2: kind='{'9' * 5000}': must be a number of a kind",
-    ),
-    (
-      "kind,session,answer\n1,s,true\n1,s,false",
-      "alarms.csv:3: kind 1 of session 's' has another answer above",
-    ),
-  ],
-)
-def test_a_wrong_file_is_refused_with_its_line(tmp_path, text, message):
-  (tmp_path / "alarms.csv").write_text(text)
-  with pytest.raises(UserError) as error:
-    feedback.read(tmp_path, "strict")
-  assert str(error.value).startswith(f"{tmp_path}/{message}")
+def test_a_wrong_file_is_refused_with_its_line(tmp_path):
+  columns, rule = "kind,session,answer", "must be a number of a kind, and false"
+  for text, message in (
+    ("kind,session\n1,s", "1: has no column 'answer'"),
+    (f"{columns}\n1,s,no", f"2: kind='1', answer='no': {rule}"),
+    (f"{columns}\n{'9' * 5000},s,true", f"2: kind='{'9' * 20}', answer='true'"),
+    (f"{columns}\n1,s,true\n1,s,false", "3: kind 1 of session 's' has another"),
+  ):
+    (tmp_path / "alarms.csv").write_text(text)
+    with pytest.raises(UserError) as error:
+      feedback.read_answers(tmp_path, "strict")
+    assert str(error.value).startswith(f"{tmp_path}/alarms.csv:{message}")
 
 
 def test_a_false_kind_becomes_quiet_and_says_so_once():
   found, masks = Alarms(0), Redaction("<secrets>")
   for name in ("a@b.cd", "s2"):
     assert found.take(verdict(name, ["x", "token=9"]))
-  told = [[1, masks.name("a@b.cd"), FALSE]]
-  [kind] = feedback.apply(found, told, masks)
+  key = 1, masks.name("a@b.cd")
+  [kind] = feedback.apply(found, {key: FALSE}, masks)
   assert feedback.said(kind, masks) == (
     "alarms of kind 1 (token=<masked>) are false by alarms.csv: 2 so far, and"
     " none is written from now on"
   )
-  assert not feedback.apply(found, told, masks)
+  assert not feedback.apply(found, {key: FALSE}, masks)
   assert found.take(verdict("s3", ["x", "token=9"], severity=3)) is None
   assert found.kinds[1].count == 3
   # Another answer makes it heard again.
-  assert not feedback.apply(found, [[*told[0][:2], ""]], masks)
+  assert not feedback.apply(found, {key: ""}, masks)
   assert found.take(verdict("s4", ["x", "token=9"]))
 
 

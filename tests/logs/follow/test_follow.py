@@ -297,8 +297,8 @@ def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
     " none is written from now on"
   )
   assert wrong == (
-    f"the answers before stay: {path}:2: answer='maybe': must be false,"
-    " true or empty"
+    f"the answers before stay: {path}:2: kind='1', answer='maybe': must be a"
+    " number of a kind, and false, true or empty"
   )
   # A restart knows it without repeating it; no answer makes it heard.
   path.write_text("kind,session,answer\n1,x,false\n")

@@ -170,18 +170,6 @@ def test_alarms_that_were_renamed_are_not_repeated(written):
   assert both == expected(NUMBERS)
 
 
-def test_an_older_database_repeats_no_alarm(written):
-  shutil.copy(written / NAME, written / "older")
-  resume(written, NUMBERS)
-  (written / "older").replace(written / NAME)
-  with (written / ALARMS).open("ab") as file:
-    file.write(b"a person's note\n\xff\n[]\n{")
-  resume(written, NUMBERS)
-  lines = (written / ALARMS).read_bytes().splitlines()
-  notes = [b"a person's note", b"\xff", b"[]"]
-  assert [x.decode() for x in lines if x not in notes] == expected(NUMBERS)
-
-
 def test_a_flipped_byte_is_reported_in_a_line(written):
   path = written / NAME
   content, faults, missed = path.read_bytes(), 0, []
