@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -169,17 +170,17 @@ def make(
   Raises:
     UserError: no symbol is left.
   """
-  found = {s: n for s, n in zip(symbols, counts.tolist(), strict=True) if n}
+  seen = {s: n for s, n in zip(symbols, counts.tolist(), strict=True) if n}
   if unit == "log":
-    found = _templates(found)
-  frequent = [s for s, count in found.items() if count >= min_count]
-  kept = sorted(frequent, key=lambda s: (-found[s], s))[:size]
-  if not kept:
+    seen = _templates(seen)
+  frequent = [s for s, count in seen.items() if count >= min_count]
+  frequent = sorted(frequent, key=lambda s: (-seen[s], s))[:size]
+  if not frequent:
     raise UserError(
       f"data.min_count={min_count}, data.vocabulary_size={size}: of"
-      f" {len(found)} distinct symbols none is left for the vocabulary"
+      f" {len(seen)} distinct symbols none is left for the vocabulary"
     )
-  return Vocabulary(unit, tuple(kept))
+  return Vocabulary(unit, tuple(frequent))
 
 
 def of_pieces(pieces: Pieces, data: Config) -> Vocabulary:
@@ -191,35 +192,24 @@ def of_pieces(pieces: Pieces, data: Config) -> Vocabulary:
   Raises:
     UserError: as `make`.
   """
-  found = make(
-    pieces.corpus.symbols,
-    pieces.counts(),
-    data.unit,
-    data.min_count,
-    data.vocabulary_size,
-  )
+  limits = data.unit, data.min_count, data.vocabulary_size
+  vocabulary = make(pieces.corpus.symbols, pieces.counts(), *limits)
   if data.boundaries and pieces.begins.sum() > 1:
-    return found
-  begin = next((s for s in _BREAKS if s in found.symbols), "")
-  return dataclasses.replace(found, begin=begin)
+    return vocabulary
+  begin = next((s for s in _BREAKS if s in vocabulary.symbols), "")
+  return dataclasses.replace(vocabulary, begin=begin)
 
 
-def _templates(found: dict[str, int]) -> dict[str, int]:
+def _templates(seen: dict[str, int]) -> dict[str, int]:
   """The templates of lines, with their counts."""
-  mined = templates.mine(found)
+  mined = templates.mine(seen)
   match = templates.matcher(mined)
   counts = dict.fromkeys(mined, 0)
-  for line, count in found.items():
+  for line, count in seen.items():
     place = match(line)
     assert place is not None, "a line fits the template that was mined of it"
     counts[mined[place]] += count
   return {template: count for template, count in counts.items() if count}
-
-
-def save(path: str | os.PathLike, vocabularies: dict[str, Vocabulary]):
-  """Writes vocabularies as JSON, whole or not at all."""
-  with files.atomic_write(Path(path), "wb") as file:
-    file.write(encoded(vocabularies))
 
 
 def encoded(vocabularies: dict[str, Vocabulary]) -> bytes:
@@ -246,39 +236,26 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None
   if not isinstance(content, dict):
     raise UserError(f"{path}: must be an object of named vocabularies")
-  for name, fields in content.items():
-    if reason := fault(fields):
-      raise UserError(f"{path}: vocabulary {name!r} {reason}")
-  return {name: of_fields(fields) for name, fields in content.items()}
+  return {name: _vocabulary(path, name, v) for name, v in content.items()}
 
 
-def of_fields(fields: dict) -> Vocabulary:
-  """The vocabulary of an object in a file without a `fault`."""
-  unit, symbols = fields["unit"], tuple(fields["symbols"])
-  return Vocabulary(unit, symbols, fields.get("begin"))
+def _vocabulary(path: str | os.PathLike, name: str, fields: Any) -> Vocabulary:
+  """The vocabulary of an object in a file.
 
-
-def fault(fields) -> str | None:
-  """The fault of a vocabulary in a file, which may be made by hand."""
-  if not isinstance(fields, dict) or not (
-    {"unit", "symbols"} <= set(fields) <= {"unit", "symbols", "begin"}
-  ):
-    return "must be an object of unit and symbols"
-  unit, symbols = fields["unit"], fields["symbols"]
-  if unit not in UNITS:
-    return f"has unit={unit!r}, which must be one of {', '.join(UNITS)}"
-  if not isinstance(symbols, list) or not all(
-    isinstance(symbol, str) for symbol in symbols
-  ):
-    return "has symbols that are no list of strings"
-  if not symbols:
-    return "has no symbol"
-  if len(set(symbols)) < len(symbols):
-    return "has a symbol twice"
-  if fields.get("begin") not in (None, "", *symbols):
-    return f"has begin={fields['begin']!r}, which is none of its symbols"
-  if unit in ("char", "byte") and any(
-    len(s) != 1 or (unit == "byte" and s > "\xff") for s in symbols
-  ):
-    return f"has a symbol that is no {unit}"
-  return None
+  Raises:
+    UserError: it is none.
+  """
+  match fields:
+    case {"unit": str(unit), "symbols": [str(), *_] as symbols, **more} if (
+      unit in UNITS
+      and all(isinstance(symbol, str) for symbol in symbols)
+      and len(set(symbols)) == len(symbols)
+      and (unit not in ("char", "byte") or set(map(len, symbols)) == {1})
+      and (unit != "byte" or max(symbols) < "\u0100")
+      and more.get("begin") in (None, "", *symbols)
+    ):
+      return Vocabulary(unit, tuple(symbols), more.get("begin"))
+  raise UserError(
+    f"{path}: vocabulary {name!r} must be an object of unit, one of"
+    f" {', '.join(UNITS)}, and symbols, a list of distinct strings"
+  )

@@ -184,16 +184,6 @@ def test_every_tail_is_held_out(sizes, validation, test):
   assert len(parts["train"]) == len(documents)
 
 
-def test_tokens_are_cut_as_characters_are():
-  document = Document("d", [str(n) for n in range(10)], "d")
-  parts = split([document], fields("tails", 0.3, 0.1), 4, "id")
-  assert [parts[name][0].symbols for name in SPLITS] == [
-    list("012345"),
-    list("678"),
-    ["9"],
-  ]
-
-
 def test_auto_holds_out_documents_where_there_are_ten():
   for count, way in ((9, "tails"), (10, "documents")):
     documents = make_documents([20] * count)

@@ -71,7 +71,9 @@ def begun(folder, fields):
   experiment = experiments.build(config, None)
   workdir = folder / "run"
   workdir.mkdir()
-  vocabulary.save(workdir / "vocabulary.json", experiment.vocabularies)
+  (workdir / "vocabulary.json").write_bytes(
+    vocabulary.encoded(experiment.vocabularies)
+  )
   config_lib.save(config, workdir / "config.json")
   params = drawn(experiment, 0.3)
   crc32 = experiment.facts("train")["crc32"]

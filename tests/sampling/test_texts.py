@@ -290,7 +290,9 @@ def test_a_model_of_one_document_begins_at_a_line(
   fields = {"data.path": str(tmp_path / "one"), "sample.length": 9, **fields}
   config = tiny(tmp_path, {**fields, "sample.streams": 3})
   new = experiments.build(config, None)
-  vocabulary.save(tmp_path / "vocabulary.json", new.vocabularies)
+  (tmp_path / "vocabulary.json").write_bytes(
+    vocabulary.encoded(new.vocabularies)
+  )
   (tmp_path / "one").unlink()  # Samples need no corpus.
   known = vocabulary.load(tmp_path / "vocabulary.json")
   experiment = experiments.build(config, known)

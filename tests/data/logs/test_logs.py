@@ -273,7 +273,7 @@ def test_templates_are_of_the_training_split_alone(tmp_path):
     "<session> disk fine",
   }
   path = tmp_path / "vocabulary.json"
-  vocabulary.save(path, {"symbols": symbols})
+  path.write_bytes(vocabulary.encoded({"symbols": symbols}))
   kept = vocabulary.load(path)["symbols"]
   found = sessions.read_sessions(config, kept, config.data.path)
   # The lines of a broken disk, which came when all was learned; the template of

@@ -33,16 +33,6 @@ def test_keys_are_numbered_by_their_first_places(keys, data):
   assert which.tolist() == [index[key] for key in keys]
 
 
-@pytest.mark.parametrize(("distinct", "most"), [(100, 20), (2**40, 36)])
-def test_numbering_takes_few_bytes_a_key(distinct, most):
-  keys = np.random.default_rng(0).integers(0, distinct, 2**16, np.uint64)
-  tracemalloc.start()
-  in_order(keys)
-  _, peak = tracemalloc.get_traced_memory()
-  tracemalloc.stop()
-  assert peak < most * len(keys) + 10 * 8 * columns._BLOCK
-
-
 @pytest.mark.parametrize("small", [0, 2**20])
 def test_numbers_of_memory_and_of_a_file(monkeypatch, small):
   monkeypatch.setattr(columns, "_SMALL", small)
@@ -90,12 +80,6 @@ def test_changes_are_texts_in_any_order(texts, data):
   expected = [texts[i] for i in order]
   assert list(found[order]) == expected
   assert list(concatenate([found, found[order]])) == [*texts, *expected]
-
-
-def test_many_texts_are_read_in_parts(monkeypatch):
-  monkeypatch.setattr(columns, "_BLOCK", 3)
-  texts = columns.stored(f"é{n}" * (n % 4) for n in range(20))
-  assert list(texts) == [texts[n] for n in range(len(texts))]
 
 
 def test_times_that_all_differ_take_little_memory(monkeypatch):

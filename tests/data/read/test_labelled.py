@@ -1,7 +1,6 @@
 """Labelled and tagged texts: each form is read, or refused in one line."""
 
 import gzip
-import json
 import lzma
 import random
 import tracemalloc
@@ -324,17 +323,6 @@ def test_names_have_one_language_each(tmp_path):
   assert len(found) == len(corpus.names) > 10_000
   assert found["Yamamoto"] == "ja" and "Martin" not in found
   assert corpus.origin.startswith("faker ")
-
-
-def test_json_is_what_json_writes(tmp_path):
-  rows = [{"l": n % 3 == 0, "t": f"é{n}\n"} for n in range(9)]
-  lines = "\n".join(map(json.dumps, rows))
-  fields = {"data.format": "jsonl", "data.label_column": "l"}
-  corpus = read(
-    tmp_path, {"f": lines.encode()}, **fields, **{"data.text_column": "t"}
-  )
-  assert labels(corpus) == [json.dumps(row["l"]) for row in rows]
-  assert documents(corpus) == [row["t"] for row in rows]
 
 
 # A form, what a file of it begins with, and a text of it: some hundred letters.

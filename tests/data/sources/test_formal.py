@@ -14,7 +14,7 @@ from seqrnn.data.sources import corpora, formal
 from seqrnn.errors import UserError
 
 
-def strings(name, split="train", count=300):
+def strings(name, split="train", count=100):
   """The strings of a language with their answers, and the number of blanks."""
   data = base.get_config().data
   data.update(source="formal", language=name)
