@@ -12,9 +12,9 @@ def console(**settings: Any) -> Console:
   There, Rich would draw each line as a box of its own, or a progress bar with
   the codes of a terminal.
   """
-  found = Console(highlight=False, **settings)
-  if not found.is_jupyter:
-    return found
+  result = Console(highlight=False, **settings)
+  if not result.is_jupyter:
+    return result
   return Console(
     highlight=False, force_jupyter=False, force_terminal=False, **settings
   )

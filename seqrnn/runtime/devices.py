@@ -134,12 +134,12 @@ def gpus() -> list[str]:
     map(importlib.util.find_spec, plugins)
   ):
     return []
-  found = [str(index) for index in range(len(_nvidia()))]
+  indices = [str(index) for index in range(len(_nvidia()))]
   visible_ones = os.environ.get(_VISIBLE)
-  if not found or visible_ones is None:
-    return found
+  if not indices or visible_ones is None:
+    return indices
   # CUDA ignores what follows an invalid name or number.
-  valid = lambda name: name.strip() in found or name[:4] in ("GPU-", "MIG-")
+  valid = lambda name: name.strip() in indices or name[:4] in ("GPU-", "MIG-")
   return list(itertools.takewhile(valid, visible_ones.split(",")))
 
 

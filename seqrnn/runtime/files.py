@@ -127,10 +127,10 @@ def walk(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
   while queue:
     try:
       with os.scandir(queue.pop()) as entries:
-        found = list(entries)
+        listed = list(entries)
     except FileNotFoundError:  # A training has removed an old checkpoint.
       continue
-    for entry in found:
+    for entry in listed:
       if entry.is_dir(follow_symlinks=False):
         queue.append(entry.path)
       else:
@@ -147,14 +147,14 @@ def matching_runs(path: str) -> list[str]:
   """
   if not glob.has_magic(path) or os.path.exists(path):
     return [path]
-  found = [
+  folders = [
     folder
     for folder in sorted(glob.glob(path))
     if os.path.exists(os.path.join(folder, "config.json"))
   ]
-  if not found:
+  if not folders:
     raise UserError(f"{path}: matches no folder with a run")
-  return found
+  return folders
 
 
 def check_links(workdir: str | os.PathLike):
@@ -465,9 +465,9 @@ def lock(
     except BaseException:
       file.close()
       raise
-    found = Lock(path, file)
-    if held and found.in_place():
-      return found
+    locked_file = Lock(path, file)
+    if held and locked_file.in_place():
+      return locked_file
     file.close()
     if not held:
       return None

@@ -79,14 +79,14 @@ def each_device(function: Callable[..., Any], mesh: Mesh) -> Any:
   Each device calls it with all of `params` and with its rows of the other
   trees. The rows of the results stand side by side.
   """
-  own = PartitionSpec("data")
+  split = PartitionSpec("data")
 
   def call(params, *trees):
     return jax.shard_map(
       function,
       mesh=mesh.abstract_mesh,
-      in_specs=(PartitionSpec(), *[own] * len(trees)),
-      out_specs=own,
+      in_specs=(PartitionSpec(), *[split] * len(trees)),
+      out_specs=split,
       check_vma=False,  # Scans start from constants, which it refuses.
     )(params, *trees)
 
@@ -112,12 +112,12 @@ def padded_size(batch_size: int, mesh: Mesh) -> int:
 def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, int]:
   """Returns the range (start, stop) of batch rows that this process reads."""
   share = padded_size(batch_size, mesh) // mesh.size
-  own = [
+  indices = [
     place
     for place, device in enumerate(mesh.devices.flat)
     if device.process_index == jax.process_index()
   ]
-  first, end = own[0] * share, (own[-1] + 1) * share
+  first, end = indices[0] * share, (indices[-1] + 1) * share
   return min(first, batch_size), min(end, batch_size)
 
 

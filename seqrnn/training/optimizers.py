@@ -211,11 +211,11 @@ def shares(
 
 
 def _frozen(
-  given: str | None, parts: Iterable[Place], record: Record | None
+  freeze: str | None, parts: Iterable[Place], record: Record | None
 ) -> tuple[set[Place], set[Place]]:
   """The parts that `train.freeze` names, and those that it names as taken."""
-  field, found = f"config.train.freeze={given!r}", (set(), set())
-  for name in given.split(",") if given else ():
+  field, frozen = f"config.train.freeze={freeze!r}", (set(), set())
+  for name in freeze.split(",") if freeze else ():
     if name == "taken":
       of_source = record.taken if record else []
       named = {part for part in parts if str(part) in of_source}
@@ -226,5 +226,5 @@ def _frozen(
       raise UserError(
         f"{field}: the model has no {name}; it has {', '.join(known)}"
       )
-    found[name == "taken"].update(named)
-  return found
+    frozen[name == "taken"].update(named)
+  return frozen

@@ -1,4 +1,4 @@
-"""The position of a run, and what is due at it."""
+"""The position of a run, and the evaluations and checkpoints that are due."""
 
 import math
 from dataclasses import dataclass

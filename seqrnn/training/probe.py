@@ -43,12 +43,12 @@ def probe(
   """
   B = len(batch["inputs"])
   places = jax.tree.map(lambda x: x.sharding, state)
-  own = slice(*sharding.local_rows(B, mesh))
+  local = slice(*sharding.local_rows(B, mesh))
 
   def after(batch):
     # Unlike jnp.copy, this compiles no program for each shape.
     copy = jax.device_put(state, places, may_alias=False)
-    rows = jax.tree.map(lambda x: x[own], batch)
+    rows = jax.tree.map(lambda x: x[local], batch)
     new, _ = step(copy, sharding.put(rows, B, mesh))
     # Without the carry, which may depend on all inputs.
     return jax.device_get((new.params, new.optimizer, new.sums))

@@ -226,16 +226,16 @@ def pack(
   number of devices.
   """
   carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
-  rest = state.with_eval_params(())._replace(carry=carry)
-  return state.eval_params, {"leaves": jax.tree.leaves(rest)}
+  others = state.with_eval_params(())._replace(carry=carry)
+  return state.eval_params, {"leaves": jax.tree.leaves(others)}
 
 
 def unpack(
-  params: Params, rest: dict[str, list[jax.Array]], shapes: State, mesh: Mesh
+  params: Params, others: dict[str, list[jax.Array]], shapes: State, mesh: Mesh
 ) -> State:
   """Inverts `pack`; `shapes` are those of the state."""
   structure = jax.tree.structure(shapes.with_eval_params(()))
-  new = jax.tree.unflatten(structure, rest["leaves"])
+  new = jax.tree.unflatten(structure, others["leaves"])
   rows = [leaf.shape[0] for leaf in jax.tree.leaves(shapes.carry)]
   if rows:
     carry = sharding.resize(new.carry, rows[0], sharding.by_rows(mesh))
@@ -254,21 +254,21 @@ def keep_last(key: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
 
   Args:
     key: a function of the arguments, which the result depends on.
-    count: the number of last results that are kept.
+    count: the number of last results that are cached.
   """
 
   def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
     last: deque[tuple[Any, Any]] = deque(maxlen=count)
 
-    def kept(*args: Any) -> Any:
-      found = key(*args)
+    def cached(*args: Any) -> Any:
+      current = key(*args)
       for other, result in last:
-        if other == found:
+        if other == current:
           return result
-      last.append((found, function(*args)))
+      last.append((current, function(*args)))
       return last[-1][1]
 
-    return kept
+    return cached
 
   return decorate
 

@@ -46,7 +46,7 @@ class Record(NamedTuple):
     left: the parts of the trained run that were not taken.
     partly: of each part of `taken` with new rows, the share that was taken, as
       "1 of 2 labels".
-    new_rows: the new rows of these parts, by what they stand for.
+    new_rows: the new rows of these parts, by their kind, such as symbols.
   """
 
   workdir: str
@@ -241,20 +241,20 @@ def widened(
 
   def made(config: Config, known: dict[str, Vocabulary] | None) -> Experiment:
     experiment = build(config, known)
-    own = experiment.vocabularies.get("symbols")
-    if known is not None or not (own and old) or own.unit != old.unit:
+    names = experiment.vocabularies.get("symbols")
+    if known is not None or not (names and old) or names.unit != old.unit:
       return experiment
-    more = own.unknown(old.symbols)
-    size, found = len(own.symbols), len(old.symbols) - len(more)
+    more = names.unknown(old.symbols)
+    size, common = len(names.symbols), len(old.symbols) - len(more)
     line = (
-      f"{source.workdir} knows {found:,} of the {size:,} symbols of the"
-      f" training split, {found / size:.1%}"
+      f"{source.workdir} knows {common:,} of the {size:,} symbols of the"
+      f" training split, {common / size:.1%}"
     )
     if experiment.unit == "symbol" or not more:
       print(line)
       return experiment
     print(f"{line}; its {len(more):,} others are added to the vocabulary")
-    wider = dataclasses.replace(own, symbols=(*own.symbols, *more))
+    wider = dataclasses.replace(names, symbols=(*names.symbols, *more))
     return build(config, {**experiment.vocabularies, "symbols": wider})
 
   return made
@@ -287,14 +287,14 @@ def transfer(
     raise UserError(_no_part(source, config))
 
   def values(params: Params) -> Params:
-    made = _arrays(experiment, params)
+    initial = _arrays(experiment, params)
     rng = np.random.default_rng((config.seed, 1))
     for part in taken:
-      for name, fresh in made[part].items():
+      for name, fresh in initial[part].items():
         place = dataclasses.replace(part, array=name)
-        made[part][name] = _moved(place, old[part][name], fresh, rows, rng)
+        initial[part][name] = _moved(place, old[part][name], fresh, rows, rng)
     named = named_places(experiment, params)
-    return jax.tree.map(lambda p: made[p.whole][p.array], named)
+    return jax.tree.map(lambda p: initial[p.whole][p.array], named)
 
   record = Record(
     source.workdir,
@@ -312,17 +312,17 @@ def _new_rows(
   taken: list[Place], new: Arrays, rows: dict[str, Any]
 ) -> tuple[dict[str, str], dict[str, list[int]]]:
   """The fields `partly` and `new_rows` of a Record."""
-  partly, found = {}, {}
+  partly, indices = {}, {}
   for part in taken:
     for name in new[part]:
       kind, _ = _named_axis(dataclasses.replace(part, array=name))
       if kind not in rows or not (fresh := rows[kind] < 0).any():
         continue
-      found[kind] = np.flatnonzero(fresh).tolist()
+      indices[kind] = np.flatnonzero(fresh).tolist()
       count = len(fresh) - len(RESERVED) * (kind != "labels")
-      known = count - len(found[kind])
+      known = count - len(indices[kind])
       partly[str(part)] = f"{known:,} of {count:,} {kind}"
-  return partly, found
+  return partly, indices
 
 
 def rows_to_learn(
@@ -340,28 +340,28 @@ def rows_to_learn(
 
 
 def named_places(experiment: Experiment, params: Params) -> Any:
-  """The places of arrays; heads of symbols are named by what they read."""
-  found = _places(params)
+  """The places of arrays; heads of symbols are named by their inputs."""
+  tree = _places(params)
   if experiment.unit != "symbol":
-    return found
-  backward = any(p.direction == "backward" for p in jax.tree.leaves(found))
-  own = "window head" if backward else "forward head"
+    return tree
+  backward = any(p.direction == "backward" for p in jax.tree.leaves(tree))
+  single = "window head" if backward else "forward head"
   names = {
-    "head": "joint head" if experiment.fills_gaps else own,
+    "head": "joint head" if experiment.fills_gaps else single,
     "forward_head": "forward head",
     "backward_head": "backward head",
   }
   return jax.tree.map(
-    lambda p: dataclasses.replace(p, part=names.get(p.part, p.part)), found
+    lambda p: dataclasses.replace(p, part=names.get(p.part, p.part)), tree
   )
 
 
 def _arrays(experiment: Experiment, params: Params) -> Arrays:
-  found: Arrays = {}
+  arrays: Arrays = {}
   named = jax.tree.leaves(named_places(experiment, params))
   for place, array in zip(named, jax.tree.leaves(params), strict=True):
-    found.setdefault(place.whole, {})[place.array] = array
-  return found
+    arrays.setdefault(place.whole, {})[place.array] = array
+  return arrays
 
 
 def _from_the_input(part: Place) -> tuple[Any, ...]:
@@ -390,7 +390,7 @@ def _below(part: Place, parts: Arrays, old: Arrays) -> set[Place]:
 
 
 def _rows(
-  source: Source, own: Experiment, config: Config
+  source: Source, experiment: Experiment, config: Config
 ) -> dict[str, np.ndarray | None]:
   """The row in the source of each symbol, character, affix and label.
 
@@ -398,7 +398,7 @@ def _rows(
   has no entry.
   """
   known = source.experiment.vocabularies
-  pairs = {n: (v, known.get(n)) for n, v in own.vocabularies.items()}
+  pairs = {n: (v, known.get(n)) for n, v in experiment.vocabularies.items()}
   new, old = pairs.get("symbols", (None, None))
   if new is not None and old is not None:
     pairs["letters"] = new.characters(), old.characters()
@@ -406,16 +406,16 @@ def _rows(
     if None not in sizes:
       new, old = map(affix_vocabulary, (new.symbols, old.symbols), sizes)
       pairs["affixes"] = new, old
-  found: dict[str, np.ndarray | None] = dict.fromkeys(pairs)
+  by_name: dict[str, np.ndarray | None] = dict.fromkeys(pairs)
   for name, (new, old) in pairs.items():
     if old is not None and old.unit == new.unit:
       rows = old.ids_of(new)
       if (rows[len(RESERVED) :] >= 0).any():
-        found[name] = rows
-  labels = found.get("labels")
+        by_name[name] = rows
+  labels = by_name.get("labels")
   if labels is not None:  # The head has no reserved labels.
-    found["labels"] = np.maximum(labels[len(RESERVED) :] - len(RESERVED), -1)
-  return found
+    by_name["labels"] = np.maximum(labels[len(RESERVED) :] - len(RESERVED), -1)
+  return by_name
 
 
 def _named_axis(place: Place) -> tuple[str, int]:
@@ -437,24 +437,26 @@ def _part_fits(
   letters = any(p.part == "letters" for p in new)
 
   def fits(name: str, array: Any) -> bool:
-    shape, given = [*array.shape], [*old[name].shape]
-    if len(shape) != len(given):
+    shape, source_shape = [*array.shape], [*old[name].shape]
+    if len(shape) != len(source_shape):
       return False
     kind, axis = _named_axis(dataclasses.replace(part, array=name))
     if kind in rows:
-      del shape[axis], given[axis]
-      return shape == given and rows[kind] is not None
-    more = shape[0] - given[0]
+      del shape[axis], source_shape[axis]
+      return shape == source_shape and rows[kind] is not None
+    more = shape[0] - source_shape[0]
     if name == "input_kernel/kernel" and more > 0:
-      return shape[1:] == given[1:] and (
-        letters if part.depth == 1 else more == given[0]
+      return shape[1:] == source_shape[1:] and (
+        letters if part.depth == 1 else more == source_shape[0]
       )
-    return shape == given
+    return shape == source_shape
 
-  own = new[part]
+  wanted = new[part]
   if part.part == "crf":
     return rows["labels"] is not None
-  return old.keys() == own.keys() and all(fits(*item) for item in own.items())
+  return old.keys() == wanted.keys() and all(
+    fits(*item) for item in wanted.items()
+  )
 
 
 def _moved(
@@ -473,19 +475,19 @@ def _moved(
   if kind in rows:
     old = np.moveaxis(old, axis, 0)
     known = rows[kind] >= 0
-    made = old[rows[kind]]
+    moved = old[rows[kind]]
     trained = old if kind == "labels" else old[len(RESERVED) :]
     spread = _NOISE * trained.std(0, keepdims=True)
-    noise = spread * rng.standard_normal(made.shape)
-    made[~known] = (trained.mean(0, keepdims=True) + noise)[~known]
-    return np.moveaxis(made, 0, axis).astype(fresh.dtype)
+    noise = spread * rng.standard_normal(moved.shape)
+    moved[~known] = (trained.mean(0, keepdims=True) + noise)[~known]
+    return np.moveaxis(moved, 0, axis).astype(fresh.dtype)
   if old.shape == fresh.shape:
     return old
-  made = np.zeros_like(fresh)
+  moved = np.zeros_like(fresh)
   # Both directions of the layer below stand side by side, the forward first.
   last = place.depth > 1 and place.direction == "backward"
-  made[slice(-len(old), None) if last else slice(len(old))] = old
-  return made
+  moved[slice(-len(old), None) if last else slice(len(old))] = old
+  return moved
 
 
 def _no_part(source: Source, config: Config) -> str:
