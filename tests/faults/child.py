@@ -2,9 +2,7 @@
 
 FAULT="KILL steps 17" in the environment: SIGKILL, as the 17th step of this
 life ends, however fast or slow the machine is. FAULT_TOLD names a file; that
-it exists proves that the signal was sent, and it holds the time. With SLOW=2
-in the environment, writing the second checkpoint of this life never ends.
-FILL instead of a signal takes the room of the disk where FILLER will be, but
+it exists proves that the signal was sent, and it holds the time. FILL instead of a signal takes the room of the disk where FILLER will be, but
 for LEAVE bytes; RAISE is a bug. HEARTBEAT=10: so many seconds a peer may give
 no sign of life.
 
@@ -35,7 +33,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -154,14 +151,7 @@ def arm(*_):
   wrap(Checkpoints, "_check_space", before=lambda *_: at("space"))
   wrap(Checkpoints, "_check_space", after=lambda *_: at("room"))
 
-  def writing(*_):
-    _seen["slow"] += 1
-    if os.environ.get("SLOW") == str(_seen["slow"]):
-      Path(os.environ["FAULT_TOLD"]).with_suffix(".slow").touch()
-      threading.Event().wait()
-    at("orbax")
-
-  wrap(Checkpoints, "_commit", before=writing)
+  wrap(Checkpoints, "_commit", before=lambda *_: at("orbax"))
 
   def listed(folder, *_):
     path = folder / files.SUMS

@@ -67,7 +67,6 @@ class Process:
     told: Path,
     devices: int | None = 1,
     fault: str = "",
-    slow: int = 0,
     environment: dict[str, str] | None = None,
   ):
     environment = {
@@ -75,7 +74,6 @@ class Process:
       **(environment or {}),
       "JAX_PLATFORMS": "cpu",
       "FAULT_TOLD": str(told),
-      "SLOW": str(slow),
     }
     if devices is None:  # The config says how many.
       environment.pop("JAX_NUM_CPU_DEVICES", None)
@@ -100,11 +98,6 @@ class Process:
   def struck(self) -> float | None:
     """When the fault came; None: not yet."""
     return float(self._told.read_text()) if self._told.exists() else None
-
-  @property
-  def slowed(self) -> bool:
-    """Whether it is writing the checkpoint that never ends."""
-    return self._told.with_suffix(".slow").exists()
 
   @property
   def stopped(self) -> bool:

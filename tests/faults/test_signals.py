@@ -63,13 +63,9 @@ def check(done, workdir, name, step):
   ("name", "place", "step"),
   [
     ("TERM", "steps 7", 7),
-    pytest.param("INT", "steps 7", 7, marks=pytest.mark.faults),
     pytest.param("TERM", "steps 1", 1, marks=pytest.mark.faults),
-    pytest.param("INT", "steps 10", 10, marks=pytest.mark.faults),
-    pytest.param("TERM", "evaluation 2", 10, marks=pytest.mark.faults),
     pytest.param("INT", "evaluation 2", 10, marks=pytest.mark.faults),
     pytest.param("TERM", "rows 1", 10, marks=pytest.mark.faults),
-    pytest.param("TERM", "save 1", 10, marks=pytest.mark.faults),
     pytest.param("TERM", "orbax 1", None, marks=pytest.mark.faults),
     pytest.param("INT", "rename 1", None, marks=pytest.mark.faults),
   ],
@@ -85,7 +81,7 @@ def test_a_signal_loses_nothing(whole, start, name, place, step):
 
 @pytest.mark.faults
 def test_a_signal_under_a_backend_that_handles_it(whole, start):
-  """Libtpu does; what it does must neither end the run nor be told."""
+  """As libtpu does; its handler must not end the run."""
   config, folder, _ = whole
   plugin = folder / "jax_plugins" / "grasping"
   plugin.mkdir(parents=True)
@@ -107,7 +103,7 @@ def test_a_signal_under_a_backend_that_handles_it(whole, start):
 @pytest.mark.parametrize("name", ["TERM", "INT"])
 @pytest.mark.parametrize("place", ["restore 1", "replace-config.json 1"])
 def test_a_signal_before_the_first_step(whole, start, name, place):
-  """Nothing is lost then: SIGTERM just ends it, SIGINT says so."""
+  """SIGTERM ends the process, SIGINT in one line."""
   config, folder, _ = whole
   workdir = folder / f"{name}-{place.replace(' ', '-')}"
   done = stop(start, config, workdir, f"{name} {place}")
@@ -116,18 +112,4 @@ def test_a_signal_before_the_first_step(whole, start, name, place):
   else:
     assert (done.status, done.err) == (-signal.SIGTERM, "")
   assert steps(workdir) == []
-  finish(start, whole, workdir)
-
-
-@pytest.mark.faults
-def test_a_second_interrupt_ends_at_once(whole, start):
-  """The first one comes while a save is under way, which it waits for."""
-  config, folder, _ = whole
-  workdir = folder / "twice"
-  process = start(config, workdir, fault="INT steps 12", slow=2)
-  process.until(lambda: process.struck and process.slowed)
-  process.send(signal.SIGINT)
-  done = process.ended()
-  assert (done.status, done.err) == (130, "interrupted\n")
-  assert steps(workdir)[-1] == 10
   finish(start, whole, workdir)

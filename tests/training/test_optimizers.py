@@ -181,21 +181,16 @@ def test_clip_value_is_of_each_entry():
   )
 
 
-def test_weight_decay_is_not_clipped():
+def test_values_are_clipped_before_the_norm_and_the_weight_decay():
   params = np.float32([3, -0.5])  # Which are the gradients, too.
-  found = clipped(
+  decay = clipped(
     params, optimizer__clip_value=1.0, optimizer__weight_decay=0.5
   )
-  close(found, np.array([1 + 1.5, -0.5 - 0.25]), 1e-6)
-
-
-def test_values_are_clipped_before_the_norm():
+  close(decay, np.array([1 + 1.5, -0.5 - 0.25]), 1e-6)
   grads = {"a": np.float32([9, 0]), "b": np.float32([0, 4])}
-  found = clipped(grads, optimizer__clip_norm=2.5, optimizer__clip_value=3.0)
-  scale = 2.5 / math.hypot(3, 3)
-  close(
-    found, {"a": np.array([3, 0]) * scale, "b": np.array([0, 3]) * scale}, 1e-6
-  )
+  both = clipped(grads, optimizer__clip_norm=2.5, optimizer__clip_value=3.0)
+  side = 2.5 / math.sqrt(2)
+  close(both, {"a": np.array([side, 0]), "b": np.array([0, side])}, 1e-6)
 
 
 def rates(steps, *, per_epoch=3, total=None, **fields):
@@ -205,9 +200,12 @@ def rates(steps, *, per_epoch=3, total=None, **fields):
   return np.array([float(schedule(step)) for step in range(steps)])
 
 
-@pytest.mark.parametrize("name", ["constant", "plateau"])
-def test_constant(name):
-  close(rates(9, name=name), np.full(9, RATE), 1e-6)
+def test_constant_with_and_without_warmup():
+  for name in ("constant", "plateau"):
+    close(rates(9, name=name), np.full(9, RATE), 1e-6)
+  for warmup in (1, 5):  # The first rate is not zero.
+    expected = RATE * np.minimum(np.arange(1, 13) / warmup, 1)
+    close(rates(12, name="constant", warmup_steps=warmup), expected, 1e-6)
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 4])
@@ -255,24 +253,14 @@ def test_linear_after_warmup_is_a_slanted_triangle():
   close(found[[4, 12, 20]], RATE * np.array([1, 0.5, 0]), 1e-6)
 
 
-def test_warmup_rises_to_the_rate_and_is_never_zero():
-  found = rates(12, name="constant", warmup_steps=5)
-  expected = RATE * np.minimum(np.arange(1, 13) / 5, 1)
-  close(found, expected, 1e-6)
-
-
-def test_warmup_of_one_step_is_none():
-  close(rates(4, name="constant", warmup_steps=1), np.full(4, RATE), 1e-6)
-
-
-@pytest.mark.parametrize("name", ["exponential", "step"])
-def test_epochs_count_from_the_first_step_of_the_warmup(name):
-  fields = {"name": name, "factor": 0.5, "after": 2}
-  plain = rates(20, **fields)
-  found = rates(20, warmup_steps=4, **fields)
-  close(found[:4], RATE * np.arange(1, 5) / 4, 1e-6)
-  close(found[4:], plain[4:], 1e-6)
-  assert plain[7] != plain[4]
+def test_epochs_count_from_the_first_step_of_the_warmup():
+  for name in ("exponential", "step"):
+    fields = {"name": name, "factor": 0.5, "after": 2}
+    plain = rates(20, **fields)
+    warmed = rates(20, warmup_steps=4, **fields)
+    close(warmed[:4], RATE * np.arange(1, 5) / 4, 1e-6)
+    close(warmed[4:], plain[4:], 1e-6)
+    assert plain[7] != plain[4]
 
 
 def test_cosine_after_warmup_ends_where_it_should():
