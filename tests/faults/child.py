@@ -2,7 +2,8 @@
 
 FAULT="KILL steps 17" in the environment: SIGKILL, as the 17th step of this
 life ends, however fast or slow the machine is. FAULT_TOLD names a file; that
-it exists proves that the signal was sent, and it holds the time. FILL instead of a signal takes the room of the disk where FILLER will be, but
+it exists proves that the signal was sent, and it holds the time.
+FILL instead of a signal takes the room of the disk where FILLER will be, but
 for LEAVE bytes; RAISE is a bug. HEARTBEAT=10: so many seconds a peer may give
 no sign of life.
 
