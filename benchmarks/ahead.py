@@ -1,16 +1,13 @@
-"""Compiles the programs of all configs for TPUs and GPUs that need not be here.
+"""Compiles programs for TPUs and GPUs that need not be here.
 
   pip install -e '.[tpu]'     # for TPU v5e; x86_64 Linux, no TPU is needed
   pip install -e '.[cuda13]'  # for H100; 4.7 GB, no GPU is needed
-  python benchmarks/ahead.py --targets=v5e:1x1 --configs=rnn,brnn --loops
+  python benchmarks/ahead.py --targets=v5e:1x1 --configs=rnn,brnn
 
 No program is executed. A row has the figures of a program for a target, read
-from what the target's compiler made of it. benchmarks/ahead.json keeps the rows
-and --write makes the tables of docs/results/accelerators.md from them. A
-program that does not compile is a row with its error. A row is kept while its
-program and the compiler stay the same, so that an interrupted command can be
-repeated, and a change compiles only what it changes. Compilation runs in a
-process of its own, so that a crash of a compiler is an error of one row.
+from the program that the target's compiler made. benchmarks/ahead.json keeps
+the rows, and --write makes the tables of docs/results/accelerators.md from
+them.
 """
 
 import argparse
@@ -18,21 +15,15 @@ import json
 import multiprocessing
 import os
 import platform
-import tempfile
-import traceback
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache
 from importlib import metadata
-from itertools import product
+from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hlo
-from ahead_page import CHANGES, PROGRAMS, TARGETS, line, tables
-from pages import put
+from pages import put, table
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "ahead.json"
@@ -49,257 +40,132 @@ _ENVIRONMENT = {
   # There is no device to time kernels on.
   "XLA_FLAGS": "--xla_gpu_autotune_level=0",
 }
-# The programs of every config on the page.
-_EVERY = ("train", "evaluate", "score", "sample", "follow")
-# Those of which all programs are compiled for H100.
-_THREE = ("rnn", "brnn", "words")
+TARGETS = {
+  "v5e:1x1": "One TPU v5e chip",
+  "v5e:2x2": "Four TPU v5e chips",
+  "h100": "One H100",
+}
+CONFIGS = ("rnn", "brnn", "words")
+PROGRAMS = ("train", "score", "sample")
 _UNROLLED = 16  # Time steps of a loop's body, at most.
+_HEAD = (
+  *("config", "program", "arguments, MB", "temporaries, MB", "peak, MB"),
+  *("forward", "backward", "collectives"),
+)
 
 
-class Job(NamedTuple):
-  """A program to compile.
-
-  Attributes:
-    target: of TARGETS.
-    config: the name of a config.
-    fields: `field=value`, which replace values of the config.
-    program: of PROGRAMS.
-  """
-
-  target: str
-  config: str
-  fields: tuple[str, ...]
-  program: str
-
-
-def config_names() -> list[str]:
-  """Returns the names of all configs."""
-  return sorted(path.stem for path in (_ROOT / "configs").glob("*.py"))
-
-
-@lru_cache
-def _experiment(name: str, fields: tuple[str, ...]) -> tuple[Any, Any]:
-  """Returns a config and its experiment."""
+def compile_row(target: str, name: str, program: str) -> dict[str, Any] | None:
+  """Returns the row of a program; None: the config has no such program."""
   import programs  # This imports JAX.
 
   import experiments
 
-  folder = Path(os.environ["XDG_CACHE_HOME"])
-  given = dict(field.split("=", 1) for field in fields)
-  config = programs.read_config(name, given, folder)
-  return config, experiments.build(config, None)
-
-
-def compile_row(
-  job: Job, kept: dict[str, Any], texts: str
-) -> dict[str, Any] | None:
-  """Returns the row of a program; None: the task has no such program.
-
-  Args:
-    job: the program.
-    kept: its last row; {} compiles it.
-    texts: a folder for the program's text; "": none is written.
-  """
-  try:
-    import jax
-    import programs
-
-    jax.clear_caches()
-    config, experiment = _experiment(job.config, job.fields)
-    mesh = programs.compile_mesh(job.target)
-    made = programs.PROGRAMS[job.program](config, experiment, mesh)
-    if made is None:
-      return None
-    traced = made.function.trace(*made.args)
-    lowered = traced.lower()
-    same = {
-      "checksum": zlib.crc32(lowered.as_text().encode()),
-      "versions": versions(job.target),
-    }
-    if same.items() <= kept.items():
-      return kept
-    compiled = lowered.compile()
-    text = compiled.as_text()
-    if texts:
-      Path(texts, f"{' '.join(_words(job))}.hlo").write_text(text)
-    return {
-      **same,
-      "products": programs.product_operations(traced.jaxpr.jaxpr),
-      **memory(compiled.memory_analysis()),
-      **work(hlo.Program(text), made.steps),
-    }
-  except Exception as error:  # One failure is a row.
-    traceback.print_exc()
-    first = str(error).strip().split("\n")[0]
-    return {"error": f"{type(error).__name__}: {first}"[:200]}
-
-
-def _words(job: Job) -> list[str]:
-  return [job.target, job.config, *job.fields, job.program]
-
-
-def memory(found: Any) -> dict[str, int]:
-  """Returns the bytes that a compiled program takes on each device."""
+  config = programs.read_config(name, {})
+  mesh = programs.compile_mesh(target)
+  experiment = experiments.build(config, None)
+  made = programs.PROGRAMS[program](config, experiment, mesh)
+  if made is None:
+    return None
+  compiled = made.function.lower(*made.args).compile()
+  memory, parsed = compiled.memory_analysis(), hlo.Program(compiled.as_text())
+  backend = "jax-cuda13-plugin" if target == "h100" else "libtpu"
+  versions = {part: metadata.version(part) for part in ("jax", backend)}
   return {
-    "arguments": found.argument_size_in_bytes,
-    "temporaries": found.temp_size_in_bytes,
-    "peak": found.peak_memory_in_bytes,
+    "versions": {"Python": platform.python_version(), **versions},
+    "arguments": memory.argument_size_in_bytes,
+    "temporaries": memory.temp_size_in_bytes,
+    "peak": memory.peak_memory_in_bytes,
+    "loops": [_loop(loop, made.steps) for loop in parsed.loops()],
+    "collectives": parsed.collectives(),
+    "precisions": parsed.precisions(),
   }
 
 
-def work(program: hlo.Program, steps: tuple[int, int]) -> dict[str, Any]:
-  """Returns what a row has of kernels, loops, collectives and precision.
-
-  Args:
-    program: the compiled program.
-    steps: as in programs.Program.
-  """
-  loops = []
-  for loop in program.loops():
-    width = steps["/letters/" in loop.name]
-    # A body has several time steps where the loop is unrolled.
-    in_body = width // loop.trips if loop.trips else 1
-    found = loop._asdict()
-    found["steps"] = in_body if 1 < in_body <= _UNROLLED else 1
-    loops.append(found)
-  return {
-    "loops": loops,
-    "kernels": sum(count for _, count in program.launched(program.entry)),
-    "collectives": program.collectives(),
-    "float_scatters": program.float_scatters(),
-    "precisions": program.precisions(),
-  }
+def _loop(loop: hlo.Loop, steps: int) -> dict[str, Any]:
+  # A body has several time steps where the loop is unrolled.
+  in_body = steps // loop.trips if loop.trips else 1
+  in_body = in_body if 1 < in_body <= _UNROLLED else 1
+  return {**loop._asdict(), "steps": in_body}
 
 
-def versions(target: str) -> dict[str, str]:
-  """Returns the versions of what compiles for a target."""
-  backend = "libtpu" if target.startswith("v5e") else "jax-cuda13-plugin"
-  found = {name: metadata.version(name) for name in ("jax", backend)}
-  return {"Python": platform.python_version(), **found}
-
-
-def run(jobs: Iterable[Job], store: Path, given: argparse.Namespace):
-  """Makes, keeps and prints rows.
-
-  Args:
-    jobs: the programs.
-    store: the file of the rows.
-    given: the arguments of the command.
-  """
-  rows = read(store)
-  pool: ProcessPoolExecutor | None = None
-  before = None
-  for job in jobs:
-    place = " ".join(_words(job))
-    kept = {} if given.again else rows.get(place, {})
-    if pool is None or job.target != before:
-      context = multiprocessing.get_context("spawn")
-      pool = ProcessPoolExecutor(1, mp_context=context)
-      before = job.target
-    try:
-      row = pool.submit(compile_row, job, kept, given.texts).result()
-    except BrokenProcessPool:
-      pool, row = None, {"error": "the compiler ended its process"}
-    if row is None:
-      rows.pop(place, None)
-      continue
-    rows[place] = {"versions": versions(job.target), **row}
-    lines = json.dumps(rows, sort_keys=True).replace('}, "', '},\n"')
-    store.write_text(f"{lines}\n")
-    print(job.target, line(place, rows[place]), flush=True)
-    for loop in rows[place].get("loops", []) if given.loops else []:
-      print(f"  {loop}")
-
-
-def read(store: Path) -> dict[str, Any]:
-  """Returns the rows of a file, by target, config, fields and program."""
-  return json.loads(store.read_text()) if store.exists() else {}
-
-
-def jobs(given: argparse.Namespace) -> Iterator[Job]:
-  """Yields the programs that the arguments name."""
-  if given.page:
-    yield from page_jobs()
-    return
-  sets = [tuple(given.set)]
-  if given.cells:
-    sets = [(*given.set, f"model.cell={cell}") for cell in given.cells]
-  yield from _products(given.targets, given.configs, sets, given.programs)
-
-
-def _products(
-  targets: Iterable[str],
-  configs: Iterable[str],
-  sets: Iterable[tuple[str, ...]],
-  programs: Iterable[str],
-) -> Iterator[Job]:
-  yield from map(Job._make, product(targets, configs, sets, programs))
-
-
-def page_jobs() -> Iterator[Job]:
-  """Yields the programs of docs/results/accelerators.md."""
-  tpus, names = ["v5e:1x1", "v5e:2x2"], config_names()
-  cells = [(f"model.cell={cell}",) for cell in _cells()]
-  yield from _products(tpus, names, [()], _EVERY)
-  yield from _products(tpus, ["rnn"], cells, ["train"])
-  yield from _products(["h100:1"], names, [()], ["train"])
-  yield from _products(["h100:1"], ["rnn"], cells, ["train"])
-  yield from _products(["h100:1", "h100:4"], _THREE, [()], PROGRAMS)
-  for change in CHANGES:
-    for place in change.places:
-      target, config, *fields, program = place.split(" ")
-      yield Job(target, config, tuple(fields), program)
-
-
-def _names(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-  """Returns a function that splits an argument into names; `all`: all."""
-
-  def parse(text: str) -> list[str]:
-    names = list(known())
-    chosen = names if text == "all" else text.split(",")
-    if unknown := [name for name in chosen if name not in names]:
-      raise argparse.ArgumentTypeError(
-        f"{unknown[0]!r} is none of {', '.join(names)}"
+def time_steps(row: dict[str, Any], backward: bool) -> str:
+  """Returns the kernels, or the fusions and cycles, of a time step by layer."""
+  cells, loops = [], row["loops"]
+  for loop, after in zip_longest(loops, loops[1:], fillvalue={"depth": 0}):
+    # Loops around others, and those that launch nothing, are no time steps.
+    is_inner = loop["kernels"] and after["depth"] <= loop["depth"]
+    steps = loop["steps"]
+    if is_inner and loop["backward"] == backward:
+      cells.append(
+        f"{loop['fusions'] / steps:.3g} ({loop['cycles'] // steps:,})"
+        if loop["cycles"]
+        else f"{loop['kernels'] / steps:.3g}"
       )
-    return chosen
-
-  return parse
-
-
-def _cells() -> Iterable[str]:
-  from seqrnn.models.cells import CELLS  # This imports JAX.
-
-  return CELLS
+  groups = [(cell, len([*same])) for cell, same in groupby(cells)]
+  texts = (f"{n} x {cell}" if n > 1 else cell for cell, n in groups)
+  return ", ".join(texts) or "-"
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-  """Returns the arguments of the command."""
-  title, *_ = (__doc__ or "").split("\n")
-  parser = argparse.ArgumentParser(description=title)
-  add = parser.add_argument
-  add("--targets", type=_names(lambda: TARGETS), default=list(TARGETS))
-  add("--configs", type=_names(config_names), default=config_names())
-  add("--cells", type=_names(_cells), help="each instead of the config's own")
-  add("--programs", type=_names(lambda: PROGRAMS), default=["train"])
-  add("--page", action="store_true", help="all programs of the page")
-  add("--set", nargs="*", default=[], metavar="FIELD=VALUE")
-  add("--store", type=Path, default=_KEPT)
-  add("--again", action="store_true", help="keep no row")
-  add("--loops", action="store_true", help="print each loop")
-  add("--texts", default="", help="a folder for the programs' texts")
-  add("--write", action="store_true", help="make the tables of the page")
-  return parser.parse_args(argv)
+def cells(place: str, row: dict[str, Any]) -> list[str]:
+  """Returns the cells of a row, by its target, config and program."""
+  inside, outside = row["collectives"]
+  sizes = (row[part] / 1e6 for part in ("arguments", "temporaries", "peak"))
+  return [
+    *place.split()[1:],
+    *(f"{size:.1f}" for size in sizes),
+    *(time_steps(row, backward) for backward in (False, True)),
+    f"{inside} + {outside}",
+  ]
+
+
+def tables(rows: dict[str, Any]) -> str:
+  """Returns the tables of the page."""
+  waiting = [place for place, row in rows.items() if row["collectives"][0]]
+  rounded = [p for p, row in rows.items() if {*row["precisions"]} - {"highest"}]
+  parts = [
+    f"Of {len(rows)} programs, {len(waiting)} have a collective in a loop, and"
+    f" {len(rounded)} round a factor of a product."
+  ]
+  for target, title in TARGETS.items():
+    some = {k: row for k, row in rows.items() if k.split()[0] == target}
+    if some:
+      versions = next(iter(some.values()))["versions"]
+      lines = [cells(place, row) for place, row in some.items()]
+      listed = ", ".join(map(" ".join, versions.items()))
+      parts += [f"## {title}", f"{listed}.", table(_HEAD, lines)]
+  return "\n\n".join(parts)
+
+
+def run(targets: Iterable[str], configs: Iterable[str]):
+  """Makes, keeps and prints rows, each target in a process of its own."""
+  os.environ.update(_ENVIRONMENT)
+  rows = json.loads(_KEPT.read_text("utf-8"))
+  for target in targets:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+      for config in configs:
+        for program in PROGRAMS:
+          row = pool.submit(compile_row, target, config, program).result()
+          if row:
+            place = f"{target} {config} {program}"
+            rows[place] = row
+            print(place, *cells(place, row)[2:], sep=" | ", flush=True)
+            lines = json.dumps(rows).replace('}, "', '},\n"')
+            _KEPT.write_text(f"{lines}\n", "utf-8")
 
 
 def main(argv: list[str] | None = None):
   """Compiles, keeps and prints rows."""
-  given = parse(argv)
-  os.environ.update(_ENVIRONMENT)
-  with tempfile.TemporaryDirectory() as folder:
-    os.environ["XDG_CACHE_HOME"] = folder
-    run(jobs(given), given.store, given)
-  if given.write:
-    put(_PAGE, _MARKS, tables(read(given.store)))
+  title, *_ = (__doc__ or "").split("\n")
+  parser = argparse.ArgumentParser(description=title)
+  parser.add_argument("--targets", default=",".join(TARGETS))
+  parser.add_argument("--configs", default=",".join(CONFIGS))
+  parser.add_argument("--write", action="store_true", help="make the tables")
+  arguments = parser.parse_args(argv)
+  run(arguments.targets.split(","), arguments.configs.split(","))
+  if arguments.write:
+    rows = json.loads(_KEPT.read_text("utf-8"))
+    put(_PAGE, _MARKS, tables(rows))
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ _WAIT = 60  # Seconds, at most, until the load average has fallen.
 _BUSY = 1.5  # The load average up to which nothing waits.
 
 
-def training(given: argparse.Namespace) -> dict[str, Any]:
+def training(arguments: argparse.Namespace) -> dict[str, Any]:
   rows = {}
-  for name in _QUICK if given.quick else CASES:
+  for name in _QUICK if arguments.quick else CASES:
     case = compare.CASES[name]
     # Large products take half of the time with two threads.
     left_out = ", 1 thread" if case.H >= 512 else "-"
@@ -68,21 +68,21 @@ def training(given: argparse.Namespace) -> dict[str, Any]:
       for library in peers.LIBRARIES
       if library not in _LEFT_OUT and not library.endswith(left_out)
     ]
-    rows[name] = compare.measure(case, names, given.rounds)
+    rows[name] = compare.measure(case, names, arguments.rounds)
     print(f"  {name}", file=sys.stderr)
   return {"rows": rows}
 
 
-def sampling(given: argparse.Namespace) -> dict[str, Any]:
-  sizes = inference.SIZES[:1] if given.quick else inference.SIZES
-  found: dict[str, Any] = {}
+def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+  sizes = inference.SIZES[:1] if arguments.quick else inference.SIZES
+  rows: dict[str, Any] = {}
   for size in sizes:
-    found |= inference.rows(size, min(given.rounds, 3))
-  return {"rows": found}
+    rows |= inference.rows(size, min(arguments.rounds, 3))
+  return {"rows": rows}
 
 
-def sessions(given: argparse.Namespace) -> dict[str, Any]:
-  return {"rows": inference.rows("sessions", given.rounds, given.sessions)}
+def sessions(arguments: argparse.Namespace) -> dict[str, Any]:
+  return {"rows": inference.rows("sessions", arguments.rounds)}
 
 
 def printed(script: str, *arguments: Any) -> dict[str, Any]:
@@ -98,12 +98,12 @@ def printed(script: str, *arguments: Any) -> dict[str, Any]:
   return {"text": done.stdout.strip()}
 
 
-def startup(given: argparse.Namespace) -> dict[str, Any]:
-  return printed("benchmarks/startup.py", f"--rounds={given.rounds}")
+def startup(arguments: argparse.Namespace) -> dict[str, Any]:
+  return printed("benchmarks/startup.py", f"--rounds={arguments.rounds}")
 
 
-def search(given: argparse.Namespace) -> dict[str, Any]:
-  trials = 3 if given.quick else 6
+def search(arguments: argparse.Namespace) -> dict[str, Any]:
+  trials = 3 if arguments.quick else 6
   return printed(
     "benchmarks/search.py", f"--trials={trials}", "--parts", "workers", "peer"
   )
@@ -156,23 +156,23 @@ def commit() -> str:
   return done.stdout.strip() or "unknown"
 
 
-def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
   """Returns the figures of a part, and what they depend on."""
   load, begin = os.getloadavg()[0], time.monotonic()
-  every, own = processor_seconds()
-  record = PARTS[name](given)
+  every, ours = processor_seconds()
+  record = PARTS[name](arguments)
   seconds = time.monotonic() - begin
-  every, own = (
+  every, ours = (
     after - before
-    for after, before in zip(processor_seconds(), (every, own), strict=True)
+    for after, before in zip(processor_seconds(), (every, ours), strict=True)
   )
   record["about"] = {
-    "commit": given.commit,
+    "commit": arguments.commit,
     "date": datetime.date.today().isoformat(),
     "versions": versions(),
-    "rounds": given.rounds,
+    "rounds": arguments.rounds,
     "load": load,
-    "others": round(max(every - own, 0) / seconds, 3),
+    "others": round(max(every - ours, 0) / seconds, 3),
     "seconds": round(seconds),
   }
   return record
@@ -187,18 +187,18 @@ def wait():
 
 def keep(name: str, record: dict[str, Any], store: Path):
   """Replaces the figures of a part of this machine."""
-  kept = read(store)
-  kept.setdefault(machine(), {})[name] = record
-  lines = json.dumps(kept).replace('}, "', '},\n"')
+  records = read_figures(store)
+  records.setdefault(machine(), {})[name] = record
+  lines = json.dumps(records).replace('}, "', '},\n"')
   store.write_text(f"{lines}\n", "utf-8")
 
 
-def read(store: Path) -> dict[str, Any]:
+def read_figures(store: Path) -> dict[str, Any]:
   """Returns the figures of a file, by machine and part."""
   return json.loads(store.read_text("utf-8")) if store.exists() else {}
 
 
-def write(machines: dict[str, Any]):
+def write_pages(machines: dict[str, Any]):
   """Writes the tables, the chart and its sentence."""
   put(_PAGE, _MARKS, speed_page.tables(machines))
   if name := speed_page.newest(machines):
@@ -206,7 +206,7 @@ def write(machines: dict[str, Any]):
     speed_chart.draw(name, machines[name], _CHART)
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
   """Returns the arguments of the command."""
   title, *_ = (__doc__ or "").split("\n")
   parser = argparse.ArgumentParser(description=title)
@@ -214,41 +214,40 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   add("--only", default=",".join(PARTS), help="parts, with commas")
   add("--rounds", type=int, default=5)
   add("--quick", action="store_true", help="fewer cases and rounds")
-  add("--sessions", help="sessions, one a line, instead of random ones")
   add("--store", type=Path, help="of the figures")
   add("--write", action="store_true", help="write the tables and the chart")
-  given = parser.parse_args(argv)
-  given.only = [name for name in given.only.split(",") if name]
-  for name in given.only:
+  arguments = parser.parse_args(argv)
+  arguments.only = [name for name in arguments.only.split(",") if name]
+  for name in arguments.only:
     if name not in PARTS:
       parser.error(f"--only={name}: is none of {', '.join(PARTS)}")
-  if given.only:
+  if arguments.only:
     peers.refuse_missing(parser, "torch", "keras", "optuna")
-  if given.quick:
-    given.rounds = min(given.rounds, 2)
+  if arguments.quick:
+    arguments.rounds = min(arguments.rounds, 2)
   else:
-    given.store = given.store or _KEPT
-  return given
+    arguments.store = arguments.store or _KEPT
+  return arguments
 
 
 def main(argv: list[str] | None = None):
   """Measures, keeps and prints the parts."""
-  given = parse(argv)
-  given.commit = commit()  # Before the figures change a file.
+  arguments = parse_arguments(argv)
+  arguments.commit = commit()  # Before the figures change a file.
   wait()
   failed = []
-  for name in given.only:
+  for name in arguments.only:
     try:
-      record = measure(name, given)
+      record = measure(name, arguments)
     except (subprocess.CalledProcessError, ValueError, OSError) as error:
       failed.append(name)
       print(f"{name}: {error!r}", file=sys.stderr)
       continue
-    if given.store:
-      keep(name, record, given.store)
+    if arguments.store:
+      keep(name, record, arguments.store)
     print(f"{speed_page.about(record)}\n\n{speed_page.part(name, record)}\n")
-  if given.write:
-    write(read(given.store or _KEPT))
+  if arguments.write:
+    write_pages(read_figures(arguments.store or _KEPT))
   sys.exit(int(bool(failed)))
 
 

@@ -148,25 +148,25 @@ def main():
   parser.add_argument("filter", nargs="*", help="how the cases' names begin")
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--only", help="libraries, by parts, with commas")
-  given = parser.parse_args()
+  arguments = parser.parse_args()
   refuse_missing(parser, "keras", "torch")
   chosen = [
     n
     for n in CASES
-    if not given.filter or any(n.startswith(f) for f in given.filter)
+    if not arguments.filter or any(n.startswith(f) for f in arguments.filter)
   ]
   names = [
     n
     for n in LIBRARIES
     if n in ("seqrnn", "ceiling")
-    or not given.only
-    or any(part in n for part in given.only.split(","))
+    or not arguments.only
+    or any(part in n for part in arguments.only.split(","))
   ]
-  print(f"{machine()}; {versions()}; {given.rounds} rounds\n", flush=True)
+  print(f"{machine()}; {versions()}; {arguments.rounds} rounds\n", flush=True)
   rows = {}
   for name in chosen:
     print(f"  {name}", file=sys.stderr)
-    rows[name] = measure(CASES[name], names, given.rounds)
+    rows[name] = measure(CASES[name], names, arguments.rounds)
   print(training(rows))
 
 

@@ -26,8 +26,9 @@ import sys
 import tempfile
 import textwrap
 import time
+import tomllib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,15 +57,8 @@ _FIGURES = (
 class Case(NamedTuple):
   """A data set, its training, its detections, and its section of the page.
 
-  Attributes:
-    title: the title of the section.
-    about: the text of the section.
-    config: the name of the config in configs/.
-    fields: fields of training that override the config; {data} is the folder.
-    detect: name -> fields of a detection, in the order of the runs.
-    tables: a function record -> lines, which makes the tables.
-    sessions: paths of the scored sessions, one a line, if figures over distinct
-      sessions are computed, too.
+  The attributes are those that benchmarks/detection.toml describes; `tables` is
+  a function of the records of all seeds.
   """
 
   title: str
@@ -73,7 +67,7 @@ class Case(NamedTuple):
   fields: dict[str, Any]
   detect: dict[str, dict[str, Any]]
   tables: Callable[[list[dict[str, Any]]], list[str]]
-  sessions: tuple[str, ...] = ()
+  sessions: Sequence[str] = ()
 
 
 def spread(values: Iterable[float], digits: int = 3) -> str:
@@ -211,177 +205,34 @@ def _by_kind(runs: list[dict[str, Any]]) -> list[str]:
   return _table(("score", *anomalies.KINDS, "all"), rows)
 
 
-_HDFS = {
-  "data.source": "files",
-  "data.path": "{data}/hdfs/hdfs_train",
-  "data.validation_fraction": 0.1,
-  "data.test_fraction": 0.0,
-}
-_HDFS_TEST = {
-  "detect.path": "{data}/hdfs/hdfs_test_normal.gz",
-  "detect.anomalous_path": "{data}/hdfs/hdfs_test_abnormal",
-  # The spread over the seeds measures the noise of the figures.
-  "detect.bootstrap": 0,
-  "detect.events": "none",
-}
+def read_cases() -> dict[str, Case]:
+  """Returns the cases of detection.toml by name."""
+  path = _ROOT / "benchmarks" / "detection.toml"
+  cases = tomllib.loads(path.read_text("utf-8"))
+  shared = cases.pop("shared")
 
-# The network and the rate of these cases; the configs have others by now.
-_NETWORK = {
-  "model.layers": 2,
-  "model.hidden_size": 64,
-  "model.dropout": 0.0,
-  "optimizer.learning_rate": 4e-3,
-  "train.ema": "none",
-}
-_DEEPLOG = {
-  **_HDFS,
-  **_NETWORK,
-  "data.boundaries": False,
-  "data.mapping": "many_to_one",
-  "data.window": 10,
-  "data.step": 1,
-  "train.batch_size": 256,
-  "train.epochs": 40,
-}
-_DEEPLOG_DETECT = {
-  "default": {
-    **_HDFS_TEST,
-    "detect.rule": "topk",
-    "detect.short": "flag",
-    "detect.folds": 0,
-  },
-}
+  def fields(table: dict[str, Any]) -> dict[str, Any]:
+    inherited: dict[str, Any] = {}
+    for name in table.get("like", ()):
+      inherited |= fields(shared[name])
+    inherited |= table
+    inherited.pop("like", None)
+    return inherited
 
-_RAW = {
-  "data.path": "{data}/hdfs_raw/hdfs.log.xz",
-  "data.log_header": "<Date> <Time> <Pid> <Level> <Component>: <Content>",
-  "data.log_session": r"(blk_-?\d+)",
-  "data.test_fraction": 0.5,
-}
-_RAW_DETECT = {"default": {"detect.labels": "{data}/hdfs_raw/labels.csv"}}
+  for case in cases.values():
+    case["fields"] = fields(case.get("fields", {}))
+    case["detect"] = {name: fields(x) for name, x in case["detect"].items()}
+    case["tables"] = _TABLES[case["tables"]]
+  return {name: Case(**case) for name, case in cases.items()}
 
-CASES = {
-  "hdfs": Case(
-    "HDFS, no labels, no padding rule",
-    "Training uses the 4,855 normal sessions of DeepLog's own split, a tenth of"
-    " them for validation. The test set is all 570,204 other sessions, of every"
-    " length; 16,838 of them are anomalous. The network is a forward language"
-    " model of 2 layers of 64 units. The detector is four such"
-    " networks, each trained on three quarters of the sessions; the other"
-    " quarter gives its normal scores. The standard combination of scores, the"
-    " product of the p-values of max, mean and count_vector, was chosen by"
-    " looking at this test set once.",
-    "configs/sessions.py",
-    {
-      **_HDFS,
-      **_NETWORK,
-      "data.repeats": "each",
-      "model.symbol_dropout": 0.01,
-      "train.epochs": 20,
-    },
-    {"default": _HDFS_TEST},
-    _by_rate,
-    ("hdfs/hdfs_test_normal.gz", "hdfs/hdfs_test_abnormal"),
-  ),
-  "deeplog": Case(
-    "HDFS, DeepLog's own protocol",
-    "The network reads windows of 10 events. A session is flagged if one of its"
-    " events is not among the 9 most likely next events. Sessions of at most 10"
-    " events are always flagged, as in programs that pad. This rule is only for"
-    " comparison: no normal test session is so short, so the rule alone gives P"
-    " 1 and R .368. DeepLog's paper has F1 .960. Without the mean of the"
-    " parameters (`train.ema`) the same seeds gave F1 .959 ± .031. These"
-    " figures were known when the mean was tried; the mean was kept because its"
-    " validation loss is lower (seed 0: .1893, without the mean .1915).",
-    "configs/events.py",
-    {**_DEEPLOG, "train.ema": 0.999},
-    _DEEPLOG_DETECT,
-    _by_rule,
-  ),
-  "deeplog_plain": Case(
-    "HDFS, DeepLog's own protocol, Adam at its default",
-    "The same protocol with a constant learning rate of 1e-3, no clipping and"
-    " no mean of the parameters, as in other programs. The validation loss is"
-    " not lower, so this recipe was not chosen. It was run after figures of a"
-    " recipe above were known.",
-    "configs/events.py",
-    {
-      **_DEEPLOG,
-      "optimizer.learning_rate": 1e-3,
-      "optimizer.clip_norm": "none",
-      "schedule.name": "constant",
-    },
-    _DEEPLOG_DETECT,
-    _by_rule,
-  ),
-  "raw": Case(
-    "HDFS, raw lines",
-    "The log has 222,579 raw lines; the command gives the header and the"
-    " expression of a session. Training uses the earlier half of the sessions,"
-    " which includes anomalous sessions, 4 % of those that calibrate. Its last"
-    " twentieth is for validation. The test set is the later half, where one"
-    " session in 42 is labelled anomalous, so a random score has an AP of .024."
-    " A third of its sessions go on after the end of the log; their end is not"
-    " scored. Labels are used only to compute precision and recall. 26 sessions"
-    " that are labelled normal look like anomalies; with them flagged, the"
-    " false-alarm rate is at least .0041. The rules that leave sessions out of"
-    " the calibration, that tell open sessions, and that choose among scores,"
-    " were made while figures of this log were known.",
-    "configs/logs.py",
-    _RAW,
-    _RAW_DETECT,
-    _by_rate,
-  ),
-  "raw_long": Case(
-    "HDFS, raw lines, trained for longer",
-    "The same data with 900 steps, and without merging equal sessions. The"
-    " validation sessions contain anomalies; their loss is far lower than in"
-    " the shorter training, because the network has also learned the order of"
-    " events in anomalous sessions. The frequency of events (naive_bayes) is"
-    " therefore a better score. The short training came first. The long"
-    " training replaced it because of its validation loss, and was withdrawn"
-    " when these figures were known.",
-    "configs/logs.py",
-    {**_RAW, "data.repeats": "each", "train.batches_per_epoch": 150},
-    _RAW_DETECT,
-    _by_rate,
-  ),
-  "opcodes": Case(
-    "Functions of the standard library, injected anomalies",
-    "This case needs no data: it uses `configs/detect.py` unchanged. A"
-    " twentieth of the held-out sessions are made anomalous, each in one way."
-    " The table has the average precision of each kind of anomaly against"
-    " normal sessions alone. The recipe was chosen by the validation loss. With"
-    " the network and rate of the cases of HDFS, trained for 20 epochs, the"
-    " combined score has .409 instead of .487 without folds, and max .440"
-    " instead of .543.",
-    "configs/detect.py",
-    {},
-    {"default": {}},
-    _by_kind,
-  ),
-  "heads": Case(
-    "Both directions against one",
-    "A gap model with three heads (`model.heads=all`) on the sessions of the"
-    " first case. One checkpoint scores an event from the events before it, the"
-    " events after it, or both.",
-    "configs/sessions.py",
-    {
-      **_HDFS,
-      **_NETWORK,
-      "task": "gap_model",
-      "data.repeats": "each",
-      "model.heads": "all",
-      "model.symbol_dropout": 0.01,
-      "train.epochs": 20,
-    },
-    {
-      head: {**_HDFS_TEST, "detect.head": head, "detect.folds": 0}
-      for head in ("joint", "forward", "backward")
-    },
-    _by_head,
-  ),
+
+_TABLES = {
+  "rate": _by_rate,
+  "rule": _by_rule,
+  "head": _by_head,
+  "kind": _by_kind,
 }
+CASES = read_cases()
 
 
 def flags(fields: dict[str, Any], data: str) -> list[str]:
@@ -402,7 +253,7 @@ def commands(case: Case, data: str) -> dict[str, list[str]]:
   return {"train": train, **looks}
 
 
-def run(given: list[str]) -> dict[str, float]:
+def run(flags: list[str]) -> dict[str, float]:
   """Runs run.py in its own process; returns the seconds.
 
   Raises:
@@ -410,7 +261,7 @@ def run(given: list[str]) -> dict[str, float]:
   """
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   began = time.perf_counter()
-  done = subprocess.run([sys.executable, "run.py", *given], cwd=_ROOT)
+  done = subprocess.run([sys.executable, "run.py", *flags], cwd=_ROOT)
   wall = time.perf_counter() - began
   if done.returncode:
     raise SystemExit(done.returncode)
@@ -419,12 +270,12 @@ def run(given: list[str]) -> dict[str, float]:
   return {"wall": wall, "cpu": user + system - before.ru_stime}
 
 
-def _kept(figures: dict[str, Any]) -> dict[str, Any]:
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
   """Returns the figures that the page shows, rounded."""
-  found = {key: round(figures[key], 6) for key in _FIGURES if key in figures}
+  rounded = {key: round(figures[key], 6) for key in _FIGURES if key in figures}
   if "distinct" in figures:
-    found["distinct"] = _kept(figures["distinct"])
-  return found
+    rounded["distinct"] = _rounded(figures["distinct"])
+  return rounded
 
 
 def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
@@ -442,7 +293,7 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     columns = dict(zip(next(reader), zip(*reader, strict=True), strict=True))
   labels = np.array(columns["label"]) == "1"
   n = report["thresholds"]["sessions"]["calibration"]
-  found = {}
+  rates = {}
   for name in report["figures"]:
     if name not in columns:  # The figures of another rule than the rate.
       continue
@@ -450,18 +301,18 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     # A score is -log p, rounded; the highest exceed the resolution of p.
     p = np.maximum(np.exp(-scores), 1 / (n + 1))
     p = np.round(p * (n + 1)) / (n + 1)
-    found[name] = {}
+    rates[name] = {}
     for rate in RATES:
       flagged = conformal.is_flagged(p, rate)
       cells = ranking.tally(scores, flagged, labels)
-      figures = _kept(ranking.metrics(cells))
+      figures = _rounded(ranking.metrics(cells))
       if which is not None:
         _, first = np.unique(2 * which + labels, return_index=True)
         cells = ranking.tally(scores[first], flagged[first], labels[first])
-        figures["distinct"] = _kept(ranking.metrics(cells))
-      found[name][str(rate)] = figures
+        figures["distinct"] = _rounded(ranking.metrics(cells))
+      rates[name][str(rate)] = figures
   return {
-    "rates": found,
+    "rates": rates,
     "rate_95": {str(rate): conformal.beta_interval(rate, n) for rate in RATES},
     "calibration": n,
     "left_out": report["calibration"]["left_out"],
@@ -486,18 +337,18 @@ def equal(paths: Iterable[Path]) -> np.ndarray:
 def gather(case: Case, data: Path, workdir: Path) -> dict[str, Any]:
   """Collects the results of the latest detection."""
   report = json.loads((workdir / "detect" / "report.json").read_text())
-  found: dict[str, Any] = {
-    "figures": {name: _kept(row) for name, row in report["figures"].items()},
+  gathered: dict[str, Any] = {
+    "figures": {name: _rounded(row) for name, row in report["figures"].items()},
     "events_a_second": round(report["distinct_events_per_second"]),
     "seconds": {k: round(s, 1) for k, s in report["seconds"].items()},
   }
   if report["average_precision_by_kind"]:
-    found["kinds"] = report["average_precision_by_kind"]
+    gathered["kinds"] = report["average_precision_by_kind"]
   if case.tables is _by_rate:
     paths = [data / path for path in case.sessions]
-    found |= by_rate(workdir, equal(paths) if paths else None)
-    del found["figures"]
-  return found
+    gathered |= by_rate(workdir, equal(paths) if paths else None)
+    del gathered["figures"]
+  return gathered
 
 
 def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
@@ -508,11 +359,11 @@ def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
   """
   done = workdir / "measured.json"
   record = json.loads(done.read_text()) if done.exists() else {"detect": {}}
-  for name, given in commands(case, str(data)).items():
+  for name, flags in commands(case, str(data)).items():
     if name in record or name in record["detect"]:
       continue
-    given = [*given, f"--config.seed={seed}"] if name == "train" else given
-    seconds = run([*given, f"--workdir={workdir}"])
+    flags = [*flags, f"--config.seed={seed}"] if name == "train" else flags
+    seconds = run([*flags, f"--workdir={workdir}"])
     if name == "train":
       with (workdir / "metrics.csv").open(newline="") as file:
         losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
@@ -569,20 +420,20 @@ def _seconds(runs: list[dict[str, Any]], *path: str) -> str:
 
 def _best_baseline(figures: dict[str, dict[str, Any]]) -> str:
   """The baseline of the highest average precision, and this precision."""
-  found = {
+  precisions = {
     name: row["average_precision"]
     for name, row in figures.items()
     if name in BASELINES
   }
-  name = max(found, key=lambda name: found[name])
-  return f"{found[name]:.3f} ({name})"
+  name = max(precisions, key=lambda name: precisions[name])
+  return f"{precisions[name]:.3f} ({name})"
 
 
-def _verdict(kept: dict[str, Any]) -> list[str]:
+def _verdict(records: dict[str, Any]) -> list[str]:
   """A table of the default detection, without labels, in each case."""
   rows = []
-  for name in (name for name in ("hdfs", "raw", "opcodes") if name in kept):
-    runs = list(kept[name]["runs"].values())
+  for name in (name for name in ("hdfs", "raw", "opcodes") if name in records):
+    runs = list(records[name]["runs"].values())
     parts = [run["detect"]["default"] for run in runs]
     if "rates" in parts[0]:
       cells = [
@@ -603,12 +454,20 @@ def _verdict(kept: dict[str, Any]) -> list[str]:
   return ["## Verdict", "", *_table(columns, rows), ""] if rows else []
 
 
-def render(kept: dict[str, Any]) -> str:
+def render(records: dict[str, Any]) -> str:
   """The content of the page, from the figures in detection.json."""
   title, _, head = _HEAD.partition("\n\n")
-  lines = [title, "", *_verdict(kept), "## How it was measured", "", head, ""]
-  for name in (name for name in CASES if name in kept):
-    case, record = CASES[name], kept[name]
+  lines = [
+    title,
+    "",
+    *_verdict(records),
+    "## How it was measured",
+    "",
+    head,
+    "",
+  ]
+  for name in (name for name in CASES if name in records):
+    case, record = CASES[name], records[name]
     runs = list(record["runs"].values())
     seconds = {"train": _seconds(runs, "train")}
     for look in runs[0]["detect"]:
@@ -637,7 +496,7 @@ def render(kept: dict[str, Any]) -> str:
       ),
       "",
     ]
-  missing = [name for name in CASES if name not in kept]
+  missing = [name for name in CASES if name not in records]
   if missing:
     lines += [f"Not yet run: {', '.join(missing)}.", ""]
   return "\n".join([*lines, _TAIL])
@@ -648,24 +507,24 @@ def keep(name: str, record: dict[str, Any], seed: int):
 
   Records of other commands or versions are removed.
   """
-  kept = json.loads(_KEPT.read_text()) if _KEPT.exists() else {}
-  given = commands(CASES[name], "DATA").values()
+  records = json.loads(_KEPT.read_text()) if _KEPT.exists() else {}
+  settings = commands(CASES[name], "DATA").values()
   case = {
-    "commands": [shlex.join(command) for command in given],
+    "commands": [shlex.join(command) for command in settings],
     "versions": [
       platform.python_version(),
       *map(metadata.version, ("jax", "flax")),
     ],
   }
-  old = kept.get(name, {})
+  old = records.get(name, {})
   same = all(old.get(key) == value for key, value in case.items())
   runs = {**(old["runs"] if same else {}), str(seed): record}
   case["runs"] = dict(sorted(runs.items()))
-  kept[name] = case
+  records[name] = case
   with files.atomic_write(_KEPT) as file:
-    file.write(json.dumps(kept) + "\n")
+    file.write(json.dumps(records) + "\n")
   with files.atomic_write(_PAGE) as file:
-    file.write(render(kept))
+    file.write(render(records))
 
 
 def fetch(folder: Path, name: str = "hdfs"):
@@ -688,23 +547,25 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--only")
   parser.add_argument("--cache", type=Path)
-  given = parser.parse_args(argv)
-  if given.data and not given.data.is_dir():
-    parser.error(f"DATA={given.data}: no such folder")
-  raw = [] if given.data else ["raw", "raw_long"]
+  arguments = parser.parse_args(argv)
+  if arguments.data and not arguments.data.is_dir():
+    parser.error(f"DATA={arguments.data}: no such folder")
+  raw = [] if arguments.data else ["raw", "raw_long"]
   without = [name for name in CASES if name not in raw]
-  names = (given.only or ",".join(without)).split(",")
+  names = (arguments.only or ",".join(without)).split(",")
   if missing := set(raw) & set(names):
     parser.error(f"DATA: is missing, which {', '.join(sorted(missing))} need")
   if unknown := set(names) - set(CASES):
-    parser.error(f"--only={given.only}: knows no {', '.join(sorted(unknown))}")
+    parser.error(
+      f"--only={arguments.only}: knows no {', '.join(sorted(unknown))}"
+    )
   with tempfile.TemporaryDirectory() as temporary:
-    cache = (given.cache or Path(temporary)).resolve()
-    data = given.data.resolve() if given.data else cache / "data"
+    cache = (arguments.cache or Path(temporary)).resolve()
+    data = arguments.data.resolve() if arguments.data else cache / "data"
     used = [str(commands(CASES[name], "DATA")) for name in names]
-    if not given.data and any("DATA/" in line for line in used):
+    if not arguments.data and any("DATA/" in line for line in used):
       fetch(data)
-    for seed in range(given.seeds):
+    for seed in range(arguments.seeds):
       for name in names:
         case = CASES[name]
         # Other commands are another run and must not resume this one.

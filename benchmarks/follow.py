@@ -50,21 +50,21 @@ def lines(open_sessions: int, bad: float = 0.03) -> Iterator[bytes]:
     number += 1
     clock += rng.expovariate(1 / between)
     while waiting and waiting[0][0] <= clock:
-      seconds, own, events = heapq.heappop(waiting)
+      seconds, order, events = heapq.heappop(waiting)
       moment = _START + datetime.timedelta(seconds=int(seconds))
-      text = f"{moment} INFO shop: order-{own:08} {events.pop()}"
+      text = f"{moment} INFO shop: order-{order:08} {events.pop()}"
       yield text.encode()
       if events:
         later = seconds + rng.expovariate(1 / _PAUSE)
-        heapq.heappush(waiting, (later, own, events))
+        heapq.heappush(waiting, (later, order, events))
 
 
 def begins(orders: int, size: int = 8) -> Iterator[bytes]:
   """The first lines of so many orders, in a minute."""
   rng = random.Random(0)
-  found = [shop_log.order(rng, "normal", [])[:size] for _ in range(orders)]
+  sessions = [shop_log.order(rng, "normal", [])[:size] for _ in range(orders)]
   for place in range(size):
-    for number, events in enumerate(found):
+    for number, events in enumerate(sessions):
       moment = _START + datetime.timedelta(seconds=place)
       text = (
         f"{moment} INFO shop: order-{number:08} {events[place % len(events)]}"
@@ -79,9 +79,9 @@ class Input:
     asked: the times at which a chunk was asked for.
   """
 
-  def __init__(self, position, found: Iterator[bytes], count: int, size: int):
+  def __init__(self, position, texts: Iterator[bytes], count: int, size: int):
     self.position, self.ended, self.asked = position, False, []
-    self._lines, self._left, self._size = found, count, size
+    self._lines, self._left, self._size = texts, count, size
 
   behind = 0
 
@@ -108,13 +108,13 @@ class Following:
     from seqrnn.logs.follow.state import State
 
     run = experiments.load(workdir)
-    made = deployed.restore(experiments.build, run.config, workdir)
+    restored = deployed.restore(experiments.build, run.config, workdir)
     for name, value in changes.items():
-      made.config.detect[name] = value
-    self.folder, self.models = Path(folder), len(made.detector.steps)
+      restored.config.detect[name] = value
+    self.folder, self.models = Path(folder), len(restored.detector.steps)
     self.state = State(self.folder, report)
     self.service = follow.Service(
-      lambda: made, workdir, self.state, self._count
+      lambda: restored, workdir, self.state, self._count
     )
     self.rows = 0
     self.service.recover()
@@ -122,9 +122,9 @@ class Following:
   def _count(self, text: str):
     self.rows += text.count("\n")
 
-  def follow(self, found: Iterator[bytes], count: int, size: int) -> np.ndarray:
+  def follow(self, texts: Iterator[bytes], count: int, size: int) -> np.ndarray:
     """Follows lines; the seconds that each chunk took."""
-    source = Input(self.service.position, found, count, size)
+    source = Input(self.service.position, texts, count, size)
     self.service.follow(source, lambda: False, lambda: False)
     return np.diff([*source.asked, time.perf_counter()])
 
@@ -140,9 +140,9 @@ def latency(workdir: Path, count: int):
   print(" lines a second |\n| --- | --- | --- | --- | --- | --- |")
   for size in (1, 10, 100, 1000):
     with tempfile.TemporaryDirectory() as folder:
-      following, found = Following(workdir, folder), lines(1000)
-      following.follow(found, 20_000, 1000)  # Distinct sessions become known.
-      times = following.follow(found, count, size)
+      following, texts = Following(workdir, folder), lines(1000)
+      following.follow(texts, 20_000, 1000)  # Distinct sessions become known.
+      times = following.follow(texts, count, size)
       following.close()
     shown = np.percentile(1e3 * times, [50, 90, 99, 99.9])
     figures = " | ".join(f"{x:.3f}" for x in shown)
@@ -183,11 +183,11 @@ def replay(workdir: Path, count: int):
   print("| --- | --- | --- | --- | --- |")
   begun = [0]
   with tempfile.TemporaryDirectory() as folder:
-    following, found = Following(workdir, folder), _counted(lines(1000), begun)
+    following, texts = Following(workdir, folder), _counted(lines(1000), begun)
     service = following.service
     for _ in range(10):
       begin = time.perf_counter()
-      following.follow(found, count // 10, 2000)
+      following.follow(texts, count // 10, 2000)
       speed = count // 10 / (time.perf_counter() - begin)
       opened = service.follower.open_sessions
       print(
@@ -207,9 +207,9 @@ def replay(workdir: Path, count: int):
   )
 
 
-def _counted(found: Iterator[bytes], begun: list[int]) -> Iterator[bytes]:
+def _counted(texts: Iterator[bytes], begun: list[int]) -> Iterator[bytes]:
   """The lines; `begun` has the number of orders in them."""
-  for line in found:
+  for line in texts:
     begun[0] = max(begun[0], int(line.split(b"order-")[1][:8]) + 1)
     yield line
 
@@ -226,17 +226,17 @@ def main():
   parser.add_argument("--events", type=int, default=20_000)
   parser.add_argument("--open", type=int)
   parser.add_argument("--replay", type=int)
-  given = parser.parse_args()
+  arguments = parser.parse_args()
   from seqrnn.runtime import launch
 
   launch.prepare()
   launch.configure_device(1, on_cpu=True, inline=True)  # As with --follow.
-  if given.open:
-    state(given.workdir, given.open)
-  elif given.replay:
-    replay(given.workdir, given.replay)
+  if arguments.open:
+    state(arguments.workdir, arguments.open)
+  elif arguments.replay:
+    replay(arguments.workdir, arguments.replay)
   else:
-    latency(given.workdir, given.events)
+    latency(arguments.workdir, arguments.events)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def measure(trial: dict[str, Any]) -> dict[str, Any]:
     run = seqrnn.train("base", workdir, verbose=False, **fields)
     rows = run.metrics
   best = int(np.argmin(rows["validation_loss"]))
-  found = {
+  record = {
     **trial,
     "steps": FIELDS["train.max_steps"],
     "hidden_size": run.config.model.hidden_size,
@@ -121,10 +121,10 @@ def measure(trial: dict[str, Any]) -> dict[str, Any]:
   }
   after = resource.getrusage(resource.RUSAGE_SELF)
   used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-  return {**found, "cpu_seconds": round(used, 1)}
+  return {**record, "cpu_seconds": round(used, 1)}
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_trials(path: Path) -> list[dict[str, Any]]:
   """Returns the trials that are finished."""
   if not path.exists():
     return []
@@ -134,35 +134,35 @@ def read(path: Path) -> list[dict[str, Any]]:
 def work(trials: list[dict[str, Any]], path: Path):
   """Runs the trials that are missing, one by one."""
   for trial in trials:
-    if not any(trial.items() <= found.items() for found in read(path)):
-      found = measure(trial)
+    if not any(trial.items() <= record.items() for record in read_trials(path)):
+      record = measure(trial)
       with path.open("a") as file:
-        file.write(json.dumps(found) + "\n")
-      print(json.dumps(found), flush=True)
+        file.write(json.dumps(record) + "\n")
+      print(json.dumps(record), flush=True)
 
 
 def summary(path: Path):
   """Writes the tables of the trials that are finished."""
   from seqrnn.models.cells import CELLS
 
-  trials = read(path)
+  trials = read_trials(path)
   rates = sorted({trial["rate"] for trial in trials})
-  found = {
+  chosen = {
     (trial["language"], trial["cell"]): trial
     for trial in sorted(trials, key=lambda trial: -trial["validation_loss"])
   }  # The last one, with the lowest loss, stays.
-  languages = [name for name in PUBLISHED if any(name == n for n, _ in found)]
+  languages = [name for name in PUBLISHED if any(name == n for n, _ in chosen)]
 
   def of(cell: str, field: str) -> list[float | None]:
-    some = [found.get((name, cell)) for name in languages]
+    some = [chosen.get((name, cell)) for name in languages]
     return [trial and 100 * trial[field] for trial in some]
 
   def row(name: str, size: str, figures: list[float | None]) -> list[str]:
     return [name, size, *("-" if x is None else f"{x:.1f}" for x in figures)]
 
-  cells = [cell for cell in sorted(CELLS) if any(cell == c for _, c in found)]
+  cells = [cell for cell in sorted(CELLS) if any(cell == c for _, c in chosen)]
   sizes = {
-    cell: str(trial["hidden_size"]) for (_, cell), trial in found.items()
+    cell: str(trial["hidden_size"]) for (_, cell), trial in chosen.items()
   }
   tables = [
     [row(cell, sizes[cell], of(cell, field)) for cell in cells]
@@ -200,23 +200,23 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
   parser.add_argument("--cache", type=Path, default=_ROOT / "runs" / "formal")
   parser.add_argument("--summary", action="store_true")
-  given = parser.parse_args(argv)
-  path = given.cache.resolve() / "trials.jsonl"
+  arguments = parser.parse_args(argv)
+  path = arguments.cache.resolve() / "trials.jsonl"
   trials = [
     {
       "language": language,
       "cell": cell,
       "rate": float(rate),
-      "seed": given.seed,
+      "seed": arguments.seed,
     }
-    for rate in given.rates.split(",")
-    for language in given.languages.split(",")
-    for cell in given.cells.split(",")
+    for rate in arguments.rates.split(",")
+    for language in arguments.languages.split(",")
+    for cell in arguments.cells.split(",")
   ]
-  if given.worker is not None:
-    work(trials[given.worker :: given.workers], path)
+  if arguments.worker is not None:
+    work(trials[arguments.worker :: arguments.workers], path)
     return
-  if not given.summary:
+  if not arguments.summary:
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = sys.argv[1:] if argv is None else argv
     workers = [
@@ -225,7 +225,7 @@ def main(argv: list[str] | None = None):
         env=os.environ | {"PJRT_NPROC": "1"},
         cwd=_ROOT,
       )
-      for n in range(given.workers)
+      for n in range(arguments.workers)
     ]
     if any([worker.wait() for worker in workers]):
       raise SystemExit(1)

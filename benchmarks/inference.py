@@ -1,7 +1,7 @@
 """Compares sampling and scoring of seqrnn with loops in PyTorch and Keras.
 
   pip install -e '.[bench]'
-  python benchmarks/inference.py [--rounds=5] [--data=hdfs_unique.tsv.gz]
+  python benchmarks/inference.py [--rounds=5]
 
 sampling: two LSTM layers and a softmax over 65 symbols, symbol by symbol.
 seqrnn: the function of the mode `sample`. PyTorch: a loop over nn.LSTM that
@@ -23,14 +23,11 @@ sessions: the surprisal of every event of about 18,000 distinct sessions, from
 ids in memory to scores in memory, by `scoring.scorer` with two layers of 64
 units. `plain`: in windows as long as the longest session, 64 rows a batch.
 `figures`: also the rank and the entropy, which detection needs. Effective
-events count a session as often as it occurs. `--data`: a file with the number
-of occurrences, a tab and a session in each line; without it, sessions are
-random.
+events count a session as often as it occurs.
 """
 
 import argparse
 import functools
-import gzip
 import json
 import os
 import subprocess
@@ -73,13 +70,13 @@ def sampling(H: int, streams: int, pattern: str | None = None) -> Work:
   def ours(products, pattern=pattern):
     @functools.cache  # Makes the model at the first call.
     def make():
-      made, params = experiment(H, products=products)
-      assert made.decoder is not None
+      model, params = experiment(H, products=products)
+      assert model.decoder is not None
       applied = []
       if pattern:
-        table = compile_pattern(pattern, made.vocabularies["symbols"])
+        table = compile_pattern(pattern, model.vocabularies["symbols"])
         applied = [constraint(table, 2**30, 1.0, boundaries=True)]
-      generate = generator(made.decoder, length=length, applied=applied)
+      generate = generator(model.decoder, length=length, applied=applied)
       return functools.partial(generate, params, prime_BP, 0, 1.0)
 
     def run():
@@ -89,18 +86,18 @@ def sampling(H: int, streams: int, pattern: str | None = None) -> Work:
     return run
 
   steps = 400 if H < 200 else 40
-  found = {
+  work = {
     "seqrnn": (length * streams, ours("float32")),
     "seqrnn, bfloat16": (length * streams, ours("bfloat16")),
   }
   if pattern:
     plain = (length * streams, ours("float32", None))
-    found["seqrnn, no pattern"] = plain
-  found |= pytorch(steps * streams, torch_sampling(H, streams, steps, pattern))
+    work["seqrnn, no pattern"] = plain
+  work |= pytorch(steps * streams, torch_sampling(H, streams, steps, pattern))
   if not pattern:
     keras = keras_sampling(H, streams, 10)
-    found["Keras on JAX"] = 10 * streams, keras
-  return found
+    work["Keras on JAX"] = 10 * streams, keras
+  return work
 
 
 def torch_sampling(
@@ -186,9 +183,9 @@ def scoring(H: int) -> Work:
   def ours(products):
     @functools.cache  # Makes the model at the first call.
     def make():
-      made, params = experiment(H, T, products)
+      scored, params = experiment(H, T, products)
       params = jax.device_put(params, sharding.replicated(mesh))
-      return functools.partial(evaluator(made, mesh), params, batches)
+      return functools.partial(evaluator(scored, mesh), params, batches)
 
     return lambda: make()()
 
@@ -222,26 +219,20 @@ def scoring(H: int) -> Work:
   }
 
 
-def read_sessions(path: str | None) -> list[tuple[list[str], int]]:
-  """Returns distinct sessions and their counts, from a file or random."""
-  if path is None:
-    rng = np.random.default_rng(0)
-    sizes = np.minimum(rng.lognormal(3.2, 0.4, 18_000).astype(int) + 2, 298)
-    counts = np.minimum(rng.zipf(1.7, len(sizes)), 100_000).tolist()
-    # Few events are frequent, as in logs.
-    events = [np.minimum(rng.geometric(0.2, n), 28).tolist() for n in sizes]
-    return [
-      (list(map(str, some)), count)
-      for some, count in zip(events, counts, strict=True)
-    ]
-  with (gzip.open if path.endswith(".gz") else open)(path, "rt") as file:
-    rows = [line.rstrip("\n").split("\t") for line in file]
-  if not rows[0][-1].split()[-1].isdigit():  # Skip a header.
-    del rows[0]
-  return [(row[0].split(), sum(map(int, row[1:])) or 1) for row in rows]
+def random_sessions() -> list[tuple[list[str], int]]:
+  """Returns distinct sessions and their counts."""
+  rng = np.random.default_rng(0)
+  sizes = np.minimum(rng.lognormal(3.2, 0.4, 18_000).astype(int) + 2, 298)
+  counts = np.minimum(rng.zipf(1.7, len(sizes)), 100_000).tolist()
+  # Few events are frequent, as in logs.
+  events = [np.minimum(rng.geometric(0.2, n), 28).tolist() for n in sizes]
+  return [
+    (list(map(str, some)), count)
+    for some, count in zip(events, counts, strict=True)
+  ]
 
 
-def sessions(path: str | None):
+def sessions():
   """Returns distinct events, effective events, and functions that score."""
   import jax
 
@@ -252,26 +243,26 @@ def sessions(path: str | None):
   from seqrnn.runtime import sharding
   from seqrnn.scoring.scoring import ROWS, event_scorer, scorer
 
-  found = read_sessions(path)
-  names = sorted({event for events, _ in found for event in events})
-  documents = [Document("", events, "") for events, _ in found]
+  drawn = random_sessions()
+  names = sorted({event for events, _ in drawn for event in events})
+  documents = [Document("", events, "") for events, _ in drawn]
   work = {}
   for name, buckets in (("plain", None), ("buckets", 8), ("figures", 8)):
     config = base.get_config()
     config.model.hidden_size = 64
     config.data.unit = "session"
-    config.data.window = max(len(events) for events, _ in found) + 1
+    config.data.window = max(len(events) for events, _ in drawn) + 1
     config.data.buckets = buckets
     vocabulary = Vocabulary("session", tuple(names))
-    made = experiments.build(config, {"symbols": vocabulary})
-    batches = made.batches(documents, 0, batch_size=ROWS)
-    made = made._replace(batches=lambda *_, batches=batches, **__: batches)
-    params = made.init(jax.random.key(0))
-    by = event_scorer(made.heads["forward"]) if name == "figures" else None
-    score = scorer(made, sharding.mesh(), by)
+    model = experiments.build(config, {"symbols": vocabulary})
+    batches = model.batches(documents, 0, batch_size=ROWS)
+    model = model._replace(batches=lambda *_, batches=batches, **__: batches)
+    params = model.init(jax.random.key(0))
+    by = event_scorer(model.heads["forward"]) if name == "figures" else None
+    score = scorer(model, sharding.mesh(), by)
     work[name] = lambda score=score, params=params: score(params, documents)
-  sizes = [len(events) + 1 for events, _ in found]  # The end is an event.
-  effective = sum(n * count for n, (_, count) in zip(sizes, found, strict=True))
+  sizes = [len(events) + 1 for events, _ in drawn]  # The end is an event.
+  effective = sum(n * count for n, (_, count) in zip(sizes, drawn, strict=True))
   return sum(sizes), effective, work
 
 
@@ -281,19 +272,19 @@ def measure(work: Work, rounds: int) -> speed_page.Row:
   Types that the CPU does not have are left out, as in compare.py.
   """
   first = {}
-  for name, made in work.items():
+  for name, timed in work.items():
     try:
-      first[name] = _seconds(*made)
+      first[name] = _seconds(*timed)
     except RuntimeError:  # Of XLA or PyTorch.
       if "bfloat16" not in name:
         raise
       print(f"  {name}: does not run here", file=sys.stderr)
   left_out = speed_page.slower(first)
-  found = {name: [] for name in first if name not in left_out}
+  times = {name: [] for name in first if name not in left_out}
   for _ in range(rounds):
-    for name, seconds in found.items():
+    for name, seconds in times.items():
       seconds.append(_seconds(*work[name]))
-  return {"symbols": 1, "seconds": found}
+  return {"symbols": 1, "seconds": times}
 
 
 def _seconds(count: int, once: Callable[[], Any]) -> float:
@@ -317,20 +308,20 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
     config, resolve.Facts(machine=resolve.this_machine())
   )
   launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
-  found = {
+  rows_of_sizes = {
     f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)
     for streams in (1, 64)
   }
   if H < 200:
     for streams in (1, 64):
       name = f"sampling under a pattern, 2x{H}, {streams} at once"
-      found[name] = measure(sampling(H, streams, PATTERN), rounds)
-  return {**found, f"scoring, 2x{H}": measure(scoring(H), rounds)}
+      rows_of_sizes[name] = measure(sampling(H, streams, PATTERN), rounds)
+  return {**rows_of_sizes, f"scoring, 2x{H}": measure(scoring(H), rounds)}
 
 
-def session_rows(data: str | None, rounds: int) -> dict[str, speed_page.Row]:
+def session_rows(rounds: int) -> dict[str, speed_page.Row]:
   """Returns the rows of sessions."""
-  distinct, effective, work = sessions(data)
+  distinct, effective, work = sessions()
   row = measure({n: (distinct, once) for n, once in work.items()}, rounds)
   return {
     name: {
@@ -342,10 +333,9 @@ def session_rows(data: str | None, rounds: int) -> dict[str, speed_page.Row]:
   }
 
 
-def rows(part: str, rounds: int, data: str | None = None) -> dict[str, Any]:
+def rows(part: str, rounds: int) -> dict[str, Any]:
   """Measures one of SIZES, or sessions, in a new process."""
   command = [sys.executable, __file__, f"--part={part}", f"--rounds={rounds}"]
-  command += [f"--data={data}"] * bool(data)
   done = subprocess.run(
     command,
     check=True,
@@ -361,20 +351,19 @@ def main():
   """Prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--data", help="sessions, one a line")
   parser.add_argument("--part", choices=(*SIZES, "sessions"), help="as JSON")
-  given = parser.parse_args()
+  arguments = parser.parse_args()
   refuse_missing(parser, "keras", "torch")
-  if given.part == "sessions":
-    print(json.dumps(session_rows(given.data, given.rounds)))
-  elif given.part:
-    print(json.dumps(size_rows(int(given.part), given.rounds)))
+  if arguments.part == "sessions":
+    print(json.dumps(session_rows(arguments.rounds)))
+  elif arguments.part:
+    print(json.dumps(size_rows(int(arguments.part), arguments.rounds)))
   else:
-    found: dict[str, Any] = {}
+    rows_of_sizes: dict[str, Any] = {}
     for size in SIZES:
-      found |= rows(size, given.rounds)
-    print(speed_page.inference(found), flush=True)
-    scored = rows("sessions", given.rounds, given.data)
+      rows_of_sizes |= rows(size, arguments.rounds)
+    print(speed_page.inference(rows_of_sizes), flush=True)
+    scored = rows("sessions", arguments.rounds)
     print(f"\n{speed_page.sessions(scored)}")
 
 

@@ -23,12 +23,12 @@ def experiment(H: int, window: int = WINDOW, products: str = "float32"):
   config.model.hidden_size = H
   config.model.embedding_size = H
   config.data.window = window
-  made = experiments.build(config, {"symbols": Vocabulary("char", NAMES)})
-  params = made.init(jax.random.key(0))
+  model = experiments.build(config, {"symbols": Vocabulary("char", NAMES)})
+  params = model.init(jax.random.key(0))
   # Without an end symbol, sampling does not stop early.
   bias_V = params["head"]["bias"]
   params["head"]["bias"] = bias_V.at[END].set(-1e9)
-  return made, params
+  return model, params
 
 
 def torch_model(H: int):

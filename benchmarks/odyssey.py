@@ -99,7 +99,7 @@ def search(cell: str, trials: int, cache: Path):
   )
 
 
-def read(workdir: Path, count: int) -> Study:
+def read_study(workdir: Path, count: int) -> Study:
   """Reads the first trials of a search.
 
   The loss of a trial is its best loss, also if it diverged later. For the
@@ -113,25 +113,29 @@ def read(workdir: Path, count: int) -> Study:
   from seqrnn.searching import space
   from seqrnn.training.history import read_rows
 
-  found = space.parse_space(config_lib.read(workdir / "search.json"))
+  distributions = space.parse_space(config_lib.read(workdir / "search.json"))
   trials = []
   for row in rows(workdir)[:count]:
-    kept = read_rows(workdir / "trials" / f"{int(row['trial']):04}/metrics.csv")
-    losses = [float(evaluation["validation_loss"]) for evaluation in kept]
+    evaluations = read_rows(
+      workdir / "trials" / f"{int(row['trial']):04}/metrics.csv"
+    )
+    losses = [
+      float(evaluation["validation_loss"]) for evaluation in evaluations
+    ]
     if losses:
       params = {
         name: (int if isinstance(d, IntDistribution) else float)(row[name])
-        for name, d in found.items()
+        for name, d in distributions.items()
       }
       trials.append(
         create_trial(
           params=params,
-          distributions=found,
+          distributions=distributions,
           value=min(*losses, _COIN),
           user_attrs={"number": int(row["trial"])},
         )
       )
-  return Study(workdir, found, trials, count - len(trials))
+  return Study(workdir, distributions, trials, count - len(trials))
 
 
 def importances(study: Study) -> dict[str, float]:
@@ -181,9 +185,11 @@ def tested(study: Study, trial: FrozenTrial) -> float:
 
 def summary(cache: Path):
   """Writes the tables and the picture."""
-  found = {cell: cache / cell for cell in CELLS}
-  count = min(len(rows(workdir)) for workdir in found.values())
-  studies = {cell: read(workdir, count) for cell, workdir in found.items()}
+  workdirs = {cell: cache / cell for cell in CELLS}
+  count = min(len(rows(workdir)) for workdir in workdirs.values())
+  studies = {
+    cell: read_study(workdir, count) for cell, workdir in workdirs.items()
+  }
   losses, shares = [], {}
   for cell, study in studies.items():
     best = study.best()
@@ -249,7 +255,7 @@ def draw(studies: dict[str, Study], shares: dict[str, Any]):
   left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
   begins = [0.0] * len(shares)
   parts = {
-    label: [found[name] for found in shares.values()]
+    label: [share[name] for share in shares.values()]
     for name, label in _FIELDS.items()
   }
   parts["interactions"] = [1 - sum(f.values()) for f in shares.values()]
@@ -269,14 +275,14 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--trials", type=int, default=20)
   parser.add_argument("--cache", type=Path, default=_ROOT / "runs" / "odyssey")
   parser.add_argument("--summary", action="store_true")
-  given = parser.parse_args(argv)
-  cache = given.cache.resolve()
-  if not given.summary:
+  arguments = parser.parse_args(argv)
+  cache = arguments.cache.resolve()
+  if not arguments.summary:
     for cell in CELLS:
-      search(cell, given.trials, cache)
+      search(cell, arguments.trials, cache)
   for cell in CELLS:
     if not (cache / cell / "trials.csv").exists():
-      parser.error(f"--cache={given.cache}: has no search of {cell}")
+      parser.error(f"--cache={arguments.cache}: has no search of {cell}")
   summary(cache)
 
 

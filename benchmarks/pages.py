@@ -19,8 +19,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def put(page: Path, marks: tuple[str, str], text: str):
   """Replaces what is between two marks of a page."""
   begin, end = marks
-  head, _, rest = page.read_text("utf-8").partition(begin)
-  _, _, tail = rest.partition(end)
+  head, _, after = page.read_text("utf-8").partition(begin)
+  _, _, tail = after.partition(end)
   page.write_text(f"{head}{begin}\n\n{text}\n\n{end}{tail}", "utf-8")
 
 
@@ -41,8 +41,8 @@ def machine() -> str:
 
 def versions() -> str:
   """Returns the versions of Python and of the libraries that are installed."""
-  found = [name for name in _LIBRARIES if find_spec(name)]
+  installed = [name for name in _LIBRARIES if find_spec(name)]
   return ", ".join(
     [f"Python {platform.python_version()}"]
-    + [f"{name} {metadata.version(name)}" for name in found]
+    + [f"{name} {metadata.version(name)}" for name in installed]
   )

@@ -3,12 +3,12 @@
   python benchmarks/results.py jsb                        # seeds 0, 1, 2
   python benchmarks/results.py jsb --seeds=1 --cache=kept
 
-A recipe is a config of configs/ with a data set of the catalogue, which is
-downloaded. For each seed, run.py trains in its own process and evaluates the
-checkpoint with the best validation loss. benchmarks/results.json keeps the
-figures of every seed, and RESULTS.md is made from it; running a recipe again
-replaces its row. The cache folder has the runs; an interrupted run is resumed,
-and a finished run is not repeated.
+A recipe of benchmarks/recipes.toml is a config of configs/ with a data set of
+the catalogue, which is downloaded. For each seed, run.py trains in its own
+process and evaluates the checkpoint with the best validation loss.
+benchmarks/results.json keeps the figures of every seed, and RESULTS.md is made
+from it; running a recipe again replaces its row. The cache folder has the runs;
+an interrupted run is resumed, and a finished run is not repeated.
 """
 
 import argparse
@@ -19,12 +19,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zlib
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-from recipes import RECIPES, Recipe
+from typing import Any, NamedTuple
 
 from seqrnn import catalogue
 from seqrnn.runtime import files
@@ -32,6 +31,42 @@ from seqrnn.runtime import files
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "results.json"
 _TABLE = _ROOT / "RESULTS.md"
+
+
+class Recipe(NamedTuple):
+  """A data set, its training, and the figures to compare with.
+
+  The attributes are those that benchmarks/recipes.toml describes; `fields`
+  includes the shared ones.
+  """
+
+  what: str
+  source: str
+  metric: str
+  figure: str
+  published: str
+  baseline: str
+  config: str
+  fields: dict[str, Any]
+  splits: tuple[str, ...] = ("validation", "test")
+  pretrained: str = ""
+  prepare: str = ""
+  notes: tuple[str, ...] = ()
+
+
+def read_recipes() -> dict[str, Recipe]:
+  """Returns the recipes of recipes.toml by name."""
+  tables = tomllib.loads((_ROOT / "benchmarks" / "recipes.toml").read_text())
+  shared = tables.pop("shared")
+
+  def complete(fields: dict[str, Any], like: str = "", **others: Any) -> dict:
+    inherited = complete(**shared[like])["fields"] if like else {}
+    return {**others, "fields": {**inherited, **fields}}
+
+  return {name: Recipe(**complete(**table)) for name, table in tables.items()}
+
+
+RECIPES = read_recipes()
 
 
 def settings(recipe: Recipe) -> list[str]:
@@ -67,24 +102,20 @@ def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
   import experiments
 
   run([*flags, f"--workdir={workdir}"])
-  found: dict[str, Any] = {}
+  measured: dict[str, Any] = {}
   for split in recipe.splits:
     figures = evaluated(workdir, f"--config.evaluate.split={split}")
-    found[split] = figures[recipe.figure]
-    found["step"] = figures["step"]
-  if recipe.dynamic:
-    figures = evaluated(workdir, "--config.evaluate.dynamic=True")
-    followed = figures["dynamic_evaluation"]["dynamic"]
-    found["dynamic"] = followed[recipe.figure]
+    measured[split] = figures[recipe.figure]
+    measured["step"] = figures["step"]
   check_start(recipe, workdir)
   with (workdir / "timing.csv").open(newline="") as file:
-    found["seconds"] = sum(
+    measured["seconds"] = sum(
       float(row["seconds"]) + float(row["evaluation_seconds"])
       for row in csv.DictReader(file)
     )
   params = experiments.load(workdir).params
-  found["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
-  return found
+  measured["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
+  return measured
 
 
 def check_start(recipe: Recipe, workdir: Path):
@@ -142,16 +173,13 @@ _COLUMNS = (
 )
 
 
-def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
+def row(name: str, recipe: Recipe, record: dict[str, Any]) -> str:
   """Returns the row of a recipe in the table."""
-  runs = kept["runs"].values()
+  runs = record["runs"].values()
   figures = [
     spread([run[split] for run in runs]) if split in recipe.splits else "-"
     for split in ("test", "validation")
   ]
-  if recipe.dynamic:
-    followed = spread([run["dynamic"] for run in runs])
-    figures[0] += f"; dynamic evaluation {followed}"
   what = f"{recipe.what}: **{recipe.metric}**"
   if recipe.pretrained:
     what += f"; **pretrained** on {recipe.pretrained}"
@@ -165,38 +193,38 @@ def row(name: str, recipe: Recipe, kept: dict[str, Any]) -> str:
   return f"| {' | '.join(cells)} |"
 
 
-def cost(kept: dict[str, Any]) -> str:
+def cost(record: dict[str, Any]) -> str:
   """Returns a line on what the runs of a recipe took."""
-  runs = kept["runs"].values()
+  runs = record["runs"].values()
   parameters = next(iter(runs))["parameters"]
   seconds = statistics.mean(run["seconds"] for run in runs)
-  versions = zip(("Python", "jax", "flax"), kept["versions"], strict=True)
+  versions = zip(("Python", "jax", "flax"), record["versions"], strict=True)
   return (
     f"{parameters:,} parameters; {seconds:,.0f} s a seed; seeds"
-    f" {', '.join(kept['runs'])}; {', '.join(map(' '.join, versions))}."
+    f" {', '.join(record['runs'])}; {', '.join(map(' '.join, versions))}."
   )
 
 
 def origin(name: str) -> str:
   """Returns the place and the citation of a data set."""
-  found = catalogue.sets()[name]
-  return f"{found.page or found.repository} ({found.cite})"
+  known = catalogue.sets()[name]
+  return f"{known.page or known.repository} ({known.cite})"
 
 
-def render(kept: dict[str, Any]) -> str:
+def render(records: dict[str, Any]) -> str:
   """Makes RESULTS.md from the records of benchmarks/results.json."""
-  ran = {name: RECIPES[name] for name in RECIPES if name in kept}
+  ran = {name: RECIPES[name] for name in RECIPES if name in records}
   lines = [
     _HEAD,
     f"| {' | '.join(_COLUMNS)} |",
     f"|{' --- |' * len(_COLUMNS)}",
-    *(row(name, recipe, kept[name]) for name, recipe in ran.items()),
+    *(row(name, recipe, records[name]) for name, recipe in ran.items()),
   ]
-  missing = [name for name in RECIPES if name not in kept]
+  missing = [name for name in RECIPES if name not in records]
   if missing:
     lines += ["", f"Not yet run: {', '.join(missing)}."]
   for name, recipe in ran.items():
-    seeds = len(kept[name]["runs"])
+    seeds = len(records[name]["runs"])
     lines += [
       "",
       f"## {name}",
@@ -208,9 +236,9 @@ def render(kept: dict[str, Any]) -> str:
       "",
       "which runs, and then evaluates, with each of the seeds,",
       "",
-      f"    {kept[name]['command']}",
+      f"    {records[name]['command']}",
       "",
-      cost(kept[name]),
+      cost(records[name]),
     ]
     if recipe.notes:
       lines += ["", "Tried and lost, on validation:", ""]
@@ -220,11 +248,11 @@ def render(kept: dict[str, Any]) -> str:
 
 def keep(name: str, record: dict[str, Any], store: Path, table: Path):
   """Replaces the record of a recipe, and writes RESULTS.md."""
-  kept = json.loads(store.read_text()) if store.exists() else {}
-  kept[name] = record
+  records = json.loads(store.read_text()) if store.exists() else {}
+  records[name] = record
   for path, content in (
-    (store, json.dumps(kept, indent=2) + "\n"),
-    (table, render(kept)),
+    (store, json.dumps(records, indent=2) + "\n"),
+    (table, render(records)),
   ):
     with files.atomic_write(path) as file:
       file.write(content)
@@ -236,10 +264,10 @@ def main(argv: list[str] | None = None):
   parser.add_argument("name", choices=RECIPES)
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--cache", type=Path)
-  given = parser.parse_args(argv)
-  recipe = RECIPES[given.name]
+  arguments = parser.parse_args(argv)
+  recipe = RECIPES[arguments.name]
   with tempfile.TemporaryDirectory() as temporary:
-    cache = (given.cache or Path(temporary)).resolve()
+    cache = (arguments.cache or Path(temporary)).resolve()
     record = {
       "command": " ".join(
         ["python run.py", *settings(recipe), "--config.seed=0"]
@@ -253,12 +281,12 @@ def main(argv: list[str] | None = None):
     flags = settings(recipe)
     # Other settings are another run and must not resume this one.
     settled = zlib.crc32(" ".join(flags).encode())
-    for seed in range(given.seeds):
-      workdir = cache / "runs" / f"{given.name}-{settled:08x}-{seed}"
+    for seed in range(arguments.seeds):
+      workdir = cache / "runs" / f"{arguments.name}-{settled:08x}-{seed}"
       record["runs"][str(seed)] = measure(
         recipe, [*flags, f"--config.seed={seed}"], workdir
       )
-      keep(given.name, record, _KEPT, _TABLE)
+      keep(arguments.name, record, _KEPT, _TABLE)
 
 
 if __name__ == "__main__":

@@ -37,13 +37,13 @@ _FIELDS = {
 }
 
 
-def flags(given: Any, fields: dict[str, Any]) -> list[str]:
+def flags(arguments: Any, fields: dict[str, Any]) -> list[str]:
   """Returns the flags of run.py for a number of trials and steps."""
   fields = {
     **_FIELDS,
-    "train.max_steps": given.steps,
-    "train.eval_every": given.steps // 2,
-    "search.trials": given.trials,
+    "train.max_steps": arguments.steps,
+    "train.eval_every": arguments.steps // 2,
+    "search.trials": arguments.trials,
     **fields,
   }
   return [
@@ -52,7 +52,7 @@ def flags(given: Any, fields: dict[str, Any]) -> list[str]:
   ]
 
 
-def search(given: Any, fields: dict[str, Any], workdir: Path) -> float:
+def search(arguments: Any, fields: dict[str, Any], workdir: Path) -> float:
   """Searches with run.py; returns the seconds of the command.
 
   Raises:
@@ -61,7 +61,7 @@ def search(given: Any, fields: dict[str, Any], workdir: Path) -> float:
   begin = time.monotonic()
   subprocess.run(
     [sys.executable, "run.py", "--mode=search", f"--workdir={workdir}"]
-    + flags(given, fields),
+    + flags(arguments, fields),
     cwd=_ROOT,
     check=True,
     stdout=subprocess.DEVNULL,
@@ -94,27 +94,27 @@ def overhead(workdir: Path) -> list[float]:
     if "datetime_complete" in record:
       end = datetime.fromisoformat(record["datetime_complete"])
       ends[record["trial_id"]] = end.timestamp()
-  found = []
+  overheads = []
   for number in sorted(ends)[1:]:
     timing = rows(workdir / "trials" / f"{number:04}" / "timing.csv")
     seconds = [
       float(row["seconds"]) + float(row["evaluation_seconds"]) for row in timing
     ]
     trained = statistics.median(seconds[1:]) * len(seconds)
-    found.append(ends[number] - ends[number - 1] - trained)
-  return found
+    overheads.append(ends[number] - ends[number - 1] - trained)
+  return overheads
 
 
-def workers(given: Any, folder: Path):
+def workers(arguments: Any, folder: Path):
   """Compares two workers with one, in turn; measures the overhead of trials."""
   print("| searches | trials a minute, 1 worker | 2 workers | ratio |")
   print("| --- | --- | --- | --- |")
-  for turn in range(given.rounds):
+  for turn in range(arguments.rounds):
     rates = []
     for count in (1, 2):
       workdir = folder / f"workers-{count}-{turn}"
-      seconds = search(given, {"search.workers": count}, workdir)
-      rates.append(60 * given.trials / seconds)
+      seconds = search(arguments, {"search.workers": count}, workdir)
+      rates.append(60 * arguments.trials / seconds)
     print(
       f"| {turn + 1} | {rates[0]:.2f} | {rates[1]:.2f} |"
       f" {rates[1] / rates[0]:.2f}x |",
@@ -125,8 +125,8 @@ def workers(given: Any, folder: Path):
   # Enough evaluations to measure the steps between them.
   fields = {
     "search.workers": 1,
-    "search.trials": max(given.trials // 3, 3),
-    "train.eval_every": max(given.steps // 6, 1),
+    "search.trials": max(arguments.trials // 3, 3),
+    "train.eval_every": max(arguments.steps // 6, 1),
   }
   sizes = "model.hidden_size=log_uniform(48, 80)"
   for what, more in (
@@ -134,16 +134,16 @@ def workers(given: Any, folder: Path):
     ("of another hidden size each", {"search.space": sizes}),
   ):
     workdir = folder / f"overhead-{len(more)}"
-    search(given, fields | more, workdir)
-    found = overhead(workdir)
+    search(arguments, fields | more, workdir)
+    overheads = overhead(workdir)
     print(
-      f"| {what} | {statistics.median(found):.2f}"
-      f" ({', '.join(f'{seconds:.1f}' for seconds in sorted(found))}) |",
+      f"| {what} | {statistics.median(overheads):.2f}"
+      f" ({', '.join(f'{seconds:.1f}' for seconds in sorted(overheads))}) |",
       flush=True,
     )
 
 
-def pruning(given: Any, folder: Path):
+def pruning(arguments: Any, folder: Path):
   """Runs the same trials with and without median pruning, in one worker."""
   print("\n| pruning | seconds | symbols | pruned | best validation loss |")
   print("| --- | --- | --- | --- | --- |")
@@ -151,10 +151,10 @@ def pruning(given: Any, folder: Path):
     fields = {
       "search.workers": 1,
       "search.pruning": name,
-      "train.eval_every": max(given.steps // 10, 1),
+      "train.eval_every": max(arguments.steps // 10, 1),
     }
     workdir = folder / f"pruning-{name}"
-    seconds = search(given, fields, workdir)
+    seconds = search(arguments, fields, workdir)
     table = rows(workdir / "trials.csv")
     pruned = sum(row["state"] == "pruned" for row in table)
     symbols = sum(int(row["symbols"]) for row in table)
@@ -175,15 +175,15 @@ def main(argv: list[str] | None = None):
   parser.add_argument("--trials", type=int, default=20)
   parser.add_argument("--steps", type=int, default=250)
   parser.add_argument("--rounds", type=int, default=1)
-  given = parser.parse_args(argv)
+  arguments = parser.parse_args(argv)
   with tempfile.TemporaryDirectory() as folder:
     # A shared cache: otherwise the first search would compile for all others.
-    once = argparse.Namespace(**{**vars(given), "trials": 1})
+    once = argparse.Namespace(**{**vars(arguments), "trials": 1})
     for count in (1, 2):
       fields = {"search.workers": count}
       search(once, fields, Path(folder, f"warm-{count}"))
-    for name in given.parts:
-      PARTS[name](given, Path(folder))
+    for name in arguments.parts:
+      PARTS[name](arguments, Path(folder))
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ _COLOURS = {"float32": "tab:blue", "bfloat16": "tab:orange"}
 
 def bars(records: dict[str, Any]) -> list[tuple[str, str, Ratio]]:
   """Returns label, type and ratio of the bars that were measured."""
-  found = []
+  drawn = []
   for part, case, products, label in BARS:
     row = records.get(part, {}).get("rows", {}).get(case)
     measured = ratio(row, products) if row else None
     if measured:
-      found.append((label, products, measured))
-  return found
+      drawn.append((label, products, measured))
+  return drawn
 
 
 def draw(machine: str, records: dict[str, Any], path: Path):
@@ -40,12 +40,12 @@ def draw(machine: str, records: dict[str, Any], path: Path):
 
   from seqrnn.runtime import figures
 
-  found = bars(records)
-  drawn = figures.create(7.27, 0.9 + 0.36 * len(found))  # 800 pixels.
+  shown = bars(records)
+  drawn = figures.create(7.27, 0.9 + 0.36 * len(shown))  # 800 pixels.
   axes = drawn.add_subplot()
-  low = min(bar.least for *_, bar in found)
-  high = max(bar.most for *_, bar in found)
-  for y, (_, products, bar) in enumerate(found):
+  low = min(bar.least for *_, bar in shown)
+  high = max(bar.most for *_, bar in shown)
+  for y, (_, products, bar) in enumerate(shown):
     # From 1 to the ratio: to the left where the other library is faster.
     axes.barh(y, bar.median - 1, left=1, height=0.6, color=_COLOURS[products])
     axes.plot([bar.least, bar.most], [y, y], color="black", linewidth=1)
@@ -60,8 +60,8 @@ def draw(machine: str, records: dict[str, Any], path: Path):
     xlim=(min(0.9, 0.95 * low), 2.5 * high),  # The right has room for words.
     xlabel=f"time of the fastest other library, {OURS} = 1 (right of 1: {OURS}"
     " is faster)",
-    yticks=range(len(found)),
-    yticklabels=[label for label, *_ in found],
+    yticks=range(len(shown)),
+    yticklabels=[label for label, *_ in shown],
   )
   axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
   axes.xaxis.set_minor_locator(NullLocator())
@@ -81,13 +81,13 @@ def sentence(machine: str, records: dict[str, Any]) -> str:
     ("inference", "sampling and scoring"),
   ):
     rows = records.get(part, {}).get("rows", {}).values()
-    made = [ratio(row, products) for row in rows for products in TYPES]
-    found = [one.median for one in made if one]
-    every += found
-    if found:
+    ratios = [ratio(row, products) for row in rows for products in TYPES]
+    medians = [one.median for one in ratios if one]
+    every += medians
+    if medians:
       parts.append(
-        f"{min(found):.2f} to {max(found):.3g} times as long for {what} (median"
-        f" {statistics.median(found):.2f})"
+        f"{min(medians):.2f} to {max(medians):.3g} times as long for {what}"
+        f" (median {statistics.median(medians):.2f})"
       )
   slower = sum(one < 1 for one in every)
   text = (

@@ -37,48 +37,48 @@ class Ratio(NamedTuple):
 
 def variants(row: Row, products: str) -> dict[str, str]:
   """Returns the names of the libraries in a type, with their best threads."""
-  found: dict[str, str] = {}
+  fastest: dict[str, str] = {}
   for name, times in row["seconds"].items():
     words = name.split(", ")
     if ("bfloat16" in words) != (products == "bfloat16"):
       continue
-    kept = [w for w in words if w != "bfloat16" and "thread" not in w]
-    library = ", ".join(kept)
-    best = row["seconds"].get(found.get(library), times)
+    parts = [w for w in words if w != "bfloat16" and "thread" not in w]
+    library = ", ".join(parts)
+    best = row["seconds"].get(fastest.get(library), times)
     if statistics.median(times) <= statistics.median(best):
-      found[library] = name
-  return found
+      fastest[library] = name
+  return fastest
 
 
 def series(row: Row, products: str) -> dict[str, list[float]]:
   """Returns the seconds of the libraries in a type, with their best threads."""
-  found = variants(row, products)
-  return {library: row["seconds"][name] for library, name in found.items()}
+  fastest = variants(row, products)
+  return {library: row["seconds"][name] for library, name in fastest.items()}
 
 
 def slower(seconds: dict[str, float]) -> list[str]:
   """Returns the libraries that are faster with another number of threads."""
-  found = []
-  for name, own in seconds.items():
+  names = []
+  for name, time in seconds.items():
     library, _, threads = name.rpartition(", ")
     if "thread" in threads:
       same = [s for n, s in seconds.items() if n.rpartition(", ")[0] == library]
-      found += [name] * (own > _SLOWER * min(same))
-  return found
+      names += [name] * (time > _SLOWER * min(same))
+  return names
 
 
 def ratio(row: Row, products: str) -> Ratio | None:
   """Returns the ratio to the best peer in the same type, if there is one."""
-  found = series(row, products)
-  peers = {n: times for n, times in found.items() if not n.startswith(OURS)}
-  if not peers or OURS not in found:
+  times = series(row, products)
+  peers = {n: times for n, times in times.items() if not n.startswith(OURS)}
+  if not peers or OURS not in times:
     return None
   best = min(peers, key=lambda name: statistics.median(peers[name]))
   pairs = [
     min(theirs) / ours
-    for ours, *theirs in zip(found[OURS], *peers.values(), strict=True)
+    for ours, *theirs in zip(times[OURS], *peers.values(), strict=True)
   ]
-  medians = [statistics.median(found[name]) for name in (best, OURS)]
+  medians = [statistics.median(times[name]) for name in (best, OURS)]
   return Ratio(best, medians[0] / medians[1], min(pairs), max(pairs))
 
 
@@ -136,15 +136,17 @@ def _cells(
   row: Row, products: str, others: list[str], show: Callable[[Row, float], str]
 ) -> list[str]:
   """Returns the cells of the libraries, and of the ratio to the best peer."""
-  found = {n: statistics.median(t) for n, t in series(row, products).items()}
+  medians = {n: statistics.median(t) for n, t in series(row, products).items()}
   best = ratio(row, products)
   assert best
-  cells = [show(row, found[OURS])]
+  cells = [show(row, medians[OURS])]
   for name in others:
     cell = "-"
-    if name in found:
-      cell = f"{show(row, found[name])} ({found[name] / found[OURS]:.2f}x)"
-      if found[name] < found[OURS] and not name.startswith(OURS):
+    if name in medians:
+      cell = (
+        f"{show(row, medians[name])} ({medians[name] / medians[OURS]:.2f}x)"
+      )
+      if medians[name] < medians[OURS] and not name.startswith(OURS):
         cell = f"**{cell}**"
     cells.append(cell)
   shown = f"{best.median:.2f}x ({best.least:.2f}-{best.most:.2f})"
@@ -195,15 +197,15 @@ TITLES = {
 
 def about(record: dict[str, Any]) -> str:
   """Returns when and how a part was measured, bold if others disturbed it."""
-  kept = record["about"]
+  facts = record["about"]
   load = (
-    f"other programs used {kept['others']:.2f} cores, and the load average"
-    f" before it was {kept['load']:.1f}"
+    f"other programs used {facts['others']:.2f} cores, and the load average"
+    f" before it was {facts['load']:.1f}"
   )
-  if kept["others"] > QUIET:
+  if facts["others"] > QUIET:
     load = f"**disturbed: {load}**"
-  rounds = f"{kept['rounds']} rounds, " if kept["rounds"] > 1 else ""
-  return f"Commit {kept['commit']}, {kept['date']}; {rounds}{load}."
+  rounds = f"{facts['rounds']} rounds, " if facts["rounds"] > 1 else ""
+  return f"Commit {facts['commit']}, {facts['date']}; {rounds}{load}."
 
 
 def part(name: str, record: dict[str, Any]) -> str:

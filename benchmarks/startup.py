@@ -69,20 +69,20 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--config", default="configs/rnn.py")
   parser.add_argument("--rounds", type=int, default=5)
-  given = parser.parse_args()
-  print(f"{given.config}: seconds to the end of the first step")
+  arguments = parser.parse_args()
+  print(f"{arguments.config}: seconds to the end of the first step")
   names = ("least", "median", "times imports")
   print(f"\n| start | {' | '.join(names)} |\n|{' --- |' * (1 + len(names))}")
-  found: dict[str, list[float]] = {"imports": [], "cold": [], "warm": []}
-  with tempfile.TemporaryDirectory() as kept:
-    seconds(given.config, kept)  # Fills the cache, and the disk's.
-    for _ in range(given.rounds):
-      found["imports"].append(imports())
+  times_of: dict[str, list[float]] = {"imports": [], "cold": [], "warm": []}
+  with tempfile.TemporaryDirectory() as warm:
+    seconds(arguments.config, warm)  # Fills the cache, and the disk's.
+    for _ in range(arguments.rounds):
+      times_of["imports"].append(imports())
       with tempfile.TemporaryDirectory() as empty:
-        found["cold"].append(seconds(given.config, empty))
-      found["warm"].append(seconds(given.config, kept))
-  unit = statistics.median(found["imports"])
-  for name, times in found.items():
+        times_of["cold"].append(seconds(arguments.config, empty))
+      times_of["warm"].append(seconds(arguments.config, warm))
+  unit = statistics.median(times_of["imports"])
+  for name, times in times_of.items():
     median = statistics.median(times)
     print(f"| {name} | {min(times):.2f} | {median:.2f} | {median / unit:.2f} |")
 

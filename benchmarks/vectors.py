@@ -53,8 +53,8 @@ def words(text: str) -> list[str]:
   text = re.sub(r"n't\b", " n't", text.replace("`", "'"))
   text = re.sub(rf"'({_CLITIC})\b", r" '\1", text)
   quote = rf"(?<![a-z0-9])'(?!(?:{_CLITIC})\b)|'(?![a-z0-9])"
-  found = _WORDS.finditer(re.sub(quote, " ' ", text))
-  return [_BRACKETS.get(word[0], word[0]) for word in found]
+  matches = _WORDS.finditer(re.sub(quote, " ' ", text))
+  return [_BRACKETS.get(word[0], word[0]) for word in matches]
 
 
 def plain(sentence: list[str]) -> str:
@@ -64,7 +64,7 @@ def plain(sentence: list[str]) -> str:
 
 def without(text: list[str], known: set[str]) -> tuple[list[str], int]:
   """The words of a text without the known sentences of four words or more."""
-  kept, sentence, left_out = [], [], 0
+  others, sentence, left_out = [], [], 0
   for n, word in enumerate(text, 1):
     sentence.append(word)
     if word in {".", "!", "?", "..."} or n == len(text):
@@ -72,9 +72,9 @@ def without(text: list[str], known: set[str]) -> tuple[list[str], int]:
       if same in known and same.count(" ") >= 3:
         left_out += 1
       else:
-        kept += sentence
+        others += sentence
       sentence = []
-  return kept, left_out
+  return others, left_out
 
 
 def reviews(table: Path | None) -> list[str]:
@@ -161,10 +161,10 @@ def ratios(within: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
     labels: of the texts, from 0.
   """
   ones_TK = np.eye(labels.max() + 1)[labels]
-  own = within @ ones_TK + 1
-  rest = within @ (1 - ones_TK) + 1
-  found = np.log(own / own.sum(0)) - np.log(rest / rest.sum(0))
-  return found if found.shape[1] > 2 else found[:, 1:]
+  inside = within @ ones_TK + 1
+  outside = within @ (1 - ones_TK) + 1
+  logs = np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))
+  return logs if logs.shape[1] > 2 else logs[:, 1:]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -203,7 +203,7 @@ def both(near: sparse.csr_array, within: sparse.csr_array, size: int):
   return vectors / vectors.std()
 
 
-def write(path: Path, names: list[str], vectors: np.ndarray):
+def write_vectors(path: Path, names: list[str], vectors: np.ndarray):
   """Writes vectors as text."""
   path.parent.mkdir(parents=True, exist_ok=True)
   with files.atomic_write(path) as file:
@@ -211,18 +211,18 @@ def write(path: Path, names: list[str], vectors: np.ndarray):
       file.write(f"{name} {' '.join(f'{value:.4f}' for value in row)}\n")
 
 
-def of_reviews(folder: Path, table: Path | None) -> str:
+def review_vectors(folder: Path, table: Path | None) -> str:
   """Vectors of IMDB's training split, and a run that has them."""
   known, texts, left_out = sentences(), [], 0
   for review in reviews(table):
     text, number = without(words(review), known)
     texts.append(text)
     left_out += number
-  found = Texts.of(texts, MIN_COUNT)
-  near, within = counts(found.ids, len(found.names))
+  corpus = Texts.of(texts, MIN_COUNT)
+  near, within = counts(corpus.ids, len(corpus.names))
   vectors, path = folder / "vectors.txt", folder / "words.txt"
-  write(vectors, found.names, 0.25 * both(near, within, SIZE))
-  path.write_text(" ".join(found.names) + "\n", "utf-8")
+  write_vectors(vectors, corpus.names, 0.25 * both(near, within, SIZE))
+  path.write_text(" ".join(corpus.names) + "\n", "utf-8")
   seqrnn.train(
     "base",
     folder / "start",
@@ -241,25 +241,25 @@ def of_reviews(folder: Path, table: Path | None) -> str:
     },
   )
   return (
-    f"{len(found.names):,} words of {len(texts):,} reviews; {left_out:,}"
+    f"{len(corpus.names):,} words of {len(texts):,} reviews; {left_out:,}"
     " sentences of SST-2 left out"
   )
 
 
-def of_labelled(folder: Path, name: str) -> str:
+def labelled_vectors(folder: Path, name: str) -> str:
   """Vectors of the training split of a labelled set."""
   lines = [
     line.split()
     for source in prepared.sources(name, "train")
     for line in bytes(source.content).decode().removesuffix("\n").split("\n")
   ]
-  found = Texts.of([line[1:] for line in lines], 1)
-  near, within = counts(found.ids, len(found.names))
+  corpus = Texts.of([line[1:] for line in lines], 1)
+  near, within = counts(corpus.ids, len(corpus.names))
   labels = np.unique([line[0] for line in lines], return_inverse=True)[1]
   ratio = ratios(within, labels)
   vectors = [ratio / ratio.std(), 0.5 * both(near, within, SHORT)]
-  write(folder / "vectors.txt", found.names, np.hstack(vectors))
-  return f"{len(found.names):,} words of {len(lines):,} texts"
+  write_vectors(folder / "vectors.txt", corpus.names, np.hstack(vectors))
+  return f"{len(corpus.names):,} words of {len(lines):,} texts"
 
 
 def main(argv: list[str] | None = None):
@@ -269,15 +269,15 @@ def main(argv: list[str] | None = None):
   parser.add_argument("folder", type=Path)
   parser.add_argument("--texts", type=Path)
   parser.add_argument("--labelled", choices=("sst2", "trec"))
-  given = parser.parse_args(argv)
+  arguments = parser.parse_args(argv)
   try:
-    if given.labelled:
-      found = of_labelled(given.folder, given.labelled)
+    if arguments.labelled:
+      report = labelled_vectors(arguments.folder, arguments.labelled)
     else:
-      found = of_reviews(given.folder, given.texts)
+      report = review_vectors(arguments.folder, arguments.texts)
   except (UserError, OSError, lzma.LZMAError) as error:
     parser.exit(2, f"error: {error}\n")
-  print(f"{given.folder}: {found}")
+  print(f"{arguments.folder}: {report}")
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ def signature(_app, _what, _name, member: Any, *_) -> tuple[str, None] | None:
 
 def names(_app, _what, _name, member: Any, _options, lines: list[str]):
   """Adds to a cell the names that it is registered with, and its formula."""
-  found = [name for name, cell in CELLS.items() if cell.func is member]
-  if found:
-    listed = ", ".join(f"``{name}``" for name in found)
+  names = [name for name, cell in CELLS.items() if cell.func is member]
+  if names:
+    listed = ", ".join(f"``{name}``" for name in names)
     size = f"A layer has {member.formula} parameters."
     lines[1:1] = ["", f"``model.cell``: {listed}. {size}"]
 

@@ -14,38 +14,38 @@ PAGE = _ROOT / "docs" / "howto" / "data.md"
 _HEAD = "| `data.source` | data | splits | MB | terms | cite | files |\n"
 
 
-def splits(found: DataSet) -> str:
+def splits(known: DataSet) -> str:
   """The origin of the splits in words."""
-  if found.is_music or "validation" in found.files:
+  if known.is_music or "validation" in known.files:
     return "published"
-  if "all" in found.files:
+  if "all" in known.files:
     return "`data.split`"
-  if found.every:
-    return f"published; every {found.every}th of training validates"
+  if known.every:
+    return f"published; every {known.every}th of training validates"
   return "published; `data.split` takes validation from training"
 
 
-def size(found: DataSet) -> float:
+def size(known: DataSet) -> float:
   """The MB of all files."""
-  distinct = {file for some in found.files.values() for file in some}
+  distinct = {file for some in known.files.values() for file in some}
   return sum(file.size for file in distinct) / 1e6
 
 
 def row(alike: list[DataSet]) -> str:
   """The row of sets that differ in their names and sizes."""
-  found = alike[0]
+  known = alike[0]
   sizes = [f"{size(one):.1f}" for one in alike]
-  tree = f"https://github.com/{found.repository}/tree/{found.commit}"
-  place = f"[{found.repository}]({tree})"
-  if found.page:
-    place = f"[put there by you]({found.page})"
+  tree = f"https://github.com/{known.repository}/tree/{known.commit}"
+  place = f"[{known.repository}]({tree})"
+  if known.page:
+    place = f"[put there by you]({known.page})"
   cells = (
     ", ".join(f"`{one.name}`" for one in alike),
-    found.what,
-    splits(found),
+    known.what,
+    splits(known),
     "-".join(sorted({min(sizes, key=float), max(sizes, key=float)}, key=float)),
-    found.terms,
-    found.cite,
+    known.terms,
+    known.cite,
     place,
   )
   return f"| {' | '.join(cells)} |\n"
@@ -55,19 +55,19 @@ def table() -> str:
   """The whole table."""
   line = f"|{' --- |' * (_HEAD.count('|') - 1)}\n"
   rows: dict[tuple[str, str], list[DataSet]] = {}
-  for found in catalogue.sets().values():
-    rows.setdefault((found.what, found.repository), []).append(found)
+  for known in catalogue.sets().values():
+    rows.setdefault((known.what, known.repository), []).append(known)
   return _HEAD + line + "".join(map(row, rows.values()))
 
 
 def page(old: str) -> str:
   """A page with the table in the place of its old one."""
-  before, _, rest = old.partition(_HEAD)
-  after = rest[rest.index("\n\n") :]
+  before, _, tail = old.partition(_HEAD)
+  after = tail[tail.index("\n\n") :]
   return f"{before}{table()}{after[1:]}"
 
 
 if __name__ == "__main__":
-  made = page(PAGE.read_text("utf-8"))
+  content = page(PAGE.read_text("utf-8"))
   with files.atomic_write(PAGE) as file:
-    file.write(made)
+    file.write(content)

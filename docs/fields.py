@@ -37,12 +37,12 @@ B is the number of rows of a batch, T the length of a window in symbols, V the
 size of the vocabulary.
 """
 ABOUT = {
-  "data": "What is read, and how it is cut.",
+  "data": "The input, and how it is cut.",
   "model": "The network.",
   "optimizer": "How parameters change.",
   "schedule": "The learning rate by step.",
   "train": "Batches, limits and evaluations of a training.",
-  "checkpoint": "What is kept, and which one is read.",
+  "checkpoint": "The checkpoints that are stored, and the one that is read.",
   "evaluate": "`--mode=evaluate`.",
   "describe": "`--mode=describe`.",
   "predict": "`--mode=predict`.",
@@ -66,19 +66,19 @@ def plain(text: str) -> str:
   text = re.sub(r"\bdocs/(\S+\.md)", r"[docs/\1](../\1)", text)
   return re.sub(
     r"\b[a-z]+\.\w+\b",
-    lambda found: f"`{found[0]}`" if found[0] in base.FIELDS else found[0],
+    lambda match: f"`{match[0]}`" if match[0] in base.FIELDS else match[0],
     text,
   )
 
 
 def meaning(help: str) -> str:
   """A help text; its values, as in "text. a: this. b: that.", are a list."""
-  names = r"[a-z0-9_-]+(?:, [a-z0-9_-]+)*"
-  first, *values = re.split(rf"(?:^|(?<=\. ))({names}): ", help)
+  listed = r"[a-z0-9_-]+(?:, [a-z0-9_-]+)*"
+  first, *values = re.split(rf"(?:^|(?<=\. ))({listed}): ", help)
   lines = [wrapped(plain(first))] if first else []
   items = []
-  for given, about in zip(values[::2], values[1::2], strict=True):
-    marked = ", ".join(f"`{name}`" for name in given.split(", "))
+  for names, about in zip(values[::2], values[1::2], strict=True):
+    marked = ", ".join(f"`{name}`" for name in names.split(", "))
     items.append(wrapped(f"- {marked}: {plain(about.strip())}", "  "))
   return "\n\n".join([*lines, *(["\n".join(items)] if items else [])])
 

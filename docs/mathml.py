@@ -8,10 +8,10 @@ from sphinx.application import Sphinx
 
 
 def _mathml(text: str, **how) -> str:
-  made = tex2mathml(text, **how)
+  markup = tex2mathml(text, **how)
   # A prime is upright where it is part of a name.
   prime = '<mo lspace="0" rspace="0">\N{PRIME}</mo>'
-  return re.sub(r"<mi>(\w)'</mi>", rf"<mrow><mi>\1</mi>{prime}</mrow>", made)
+  return re.sub(r"<mi>(\w)'</mi>", rf"<mrow><mi>\1</mi>{prime}</mrow>", markup)
 
 
 def _inline(writer, node: nodes.math):

@@ -159,9 +159,9 @@ def pattern(run: experiments.Run):
 if __name__ == "__main__":
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--run", help="the workdir of a run of configs/rnn.py")
-  given = parser.parse_args()
-  if given.run:
-    pattern(experiments.load(given.run))
+  arguments = parser.parse_args()
+  if arguments.run:
+    pattern(experiments.load(arguments.run))
   model("rnn")
   model("brnn")
   gradients()

@@ -74,12 +74,12 @@ def place(app: Sphinx, domain: str, info: dict[str, str]) -> str | None:
   """Returns the link of a documented object to its lines."""
   if domain != "py":
     return None
-  found = sys.modules[info["module"]]
+  member = sys.modules[info["module"]]
   for part in info["fullname"].split("."):
-    found = getattr(found, part, None)
+    member = getattr(member, part, None)
   try:
-    path = Path(inspect.getsourcefile(inspect.unwrap(found)))
-    line = inspect.getsourcelines(found)[1]
+    path = Path(inspect.getsourcefile(inspect.unwrap(member)))
+    line = inspect.getsourcelines(member)[1]
   except TypeError:  # An attribute.
     return None
   if not path.is_relative_to(ROOT):

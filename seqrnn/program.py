@@ -17,7 +17,7 @@ from seqrnn.config import command, help, overrides, recipes, suggestions
 from seqrnn.config.read import Config
 from seqrnn.config.resolve import this_machine
 from seqrnn.errors import Interrupted, UserError, visible
-from seqrnn.logs.spark import engine
+from seqrnn.logs import spark
 from seqrnn.runtime import devices, launch, processes
 
 # Flags that ask for lines instead of a mode.
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
 def _module(parsed: flags.FlagValues, config: Config) -> ModuleType:
   """Imports the module of a mode, which may take seconds."""
   if parsed.follow and config.detect.engine == "spark":
-    return engine.of_spark("seqrnn.logs.spark.stream")
+    return spark.import_module("stream")
   name = "following.follow" if parsed.follow else f"modes.{parsed.mode}"
   return importlib.import_module(f"seqrnn.{name}")
 

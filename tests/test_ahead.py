@@ -37,22 +37,18 @@ BOUNDS = [
   Bound("brnn", "", 51, 52_000),
   Bound("words", "", 120, 28_000),  # A wide vocabulary.
   Bound("rnn", "model.cell=layer_norm_lstm", 110, 90_000),
-  Bound("rnn", "model.cell=gru_reset_before", 54, 26_000),
-  Bound("rnn", "model.cell=mgu", 44, 19_000),
-  Bound("rnn", "model.cell=odyssey_fgr", 112, 80_000),
 ]
 
 
 @pytest.fixture(scope="module")
-def step(tmp_path_factory):
+def step():
   """A function bound, target -> the compiled training step."""
   pytest.importorskip("libtpu")
-  folder = tmp_path_factory.mktemp("data")
 
   @cache
   def compiled(bound, target):
     fields = dict([bound.field.split("=")] if bound.field else [])
-    config = programs.read_config(bound.config, fields, folder)
+    config = programs.read_config(bound.config, fields)
     mesh = programs.compile_mesh(target)
     made = programs.training(config, experiments.build(config, None), mesh)
     return made.function.lower(*made.args).compile()

@@ -25,13 +25,11 @@ DOCUMENTS = [
 SCRIPT = r"(-m docs\.\w+|[\w/]+\.py)"
 COMMAND = re.compile(rf"\bpython {SCRIPT}([^`#|\n\\]*)")
 PARTS = (
-  "ahead_page",
   "hlo",
   "inference_models",
   "pages",
   "peers",
   "programs",
-  "recipes",
   "speed_chart",
   "speed_page",
 )
@@ -127,7 +125,6 @@ def test_all_that_a_script_imports_is_found():
   ("script", "arguments", "expected"),
   [
     ("detection", ["gone"], "DATA=gone: no such folder"),
-    ("templates", ["gone"], "DATA=gone: has no folder loghub2k"),
     ("odyssey", ["--summary", "--cache=gone"], "--cache=gone: has no search"),
   ],
 )

@@ -159,7 +159,7 @@ def test_pages_and_chart_are_written_again(scripts, tmp_path, monkeypatch):
   for name, record in records.items():
     run.keep(name, record, store)
   run.keep("startup", records["startup"] | {"text": "| new |"}, store)
-  run.write(run.read(store))
+  run.write_pages(run.read_figures(store))
   text, sentence = (
     (tmp_path / name).read_text() for name in ("_PAGE.md", "_README.md")
   )
@@ -175,7 +175,7 @@ def test_pages_and_chart_are_written_again(scripts, tmp_path, monkeypatch):
 
 def test_the_pages_have_the_figures(scripts):
   run, page, chart = scripts
-  machines = run.read(run._KEPT)
+  machines = run.read_figures(run._KEPT)
   assert page.tables(machines) in run._PAGE.read_text("utf-8")
   name = page.newest(machines)
   sentence = chart.sentence(name, machines[name])

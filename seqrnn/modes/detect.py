@@ -17,6 +17,7 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
+from seqrnn.logs import spark
 from seqrnn.logs.detect import (
   answers,
   deployed,
@@ -40,7 +41,6 @@ from seqrnn.logs.detect.findings import LOCK, Findings
 from seqrnn.logs.detect.incidents import Incident
 from seqrnn.logs.detect.inputs import examined, read_sessions
 from seqrnn.logs.follow import feedback
-from seqrnn.logs.spark import engine
 from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text
@@ -73,7 +73,7 @@ def run(
       training fails.
   """
   if config.detect.engine == "spark":
-    batch = engine.of_spark("seqrnn.logs.spark.batch")
+    batch = spark.import_module("batch")
     return batch.run(build, config, workdir)
   with files.locked(workdir / LOCK, "searched for anomalies"):
     return _run(build, config, workdir)

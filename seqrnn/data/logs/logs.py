@@ -110,7 +110,7 @@ def _parse(sources: list[Source], form: Form) -> Reading:
   if several and (logs < len(sources) or form.log_format is not None):
     sources = sorted(sources, key=lambda source: _age(source, form))
   by_file = (
-    _of_log(
+    of_log(
       log[source.name] if named and logs > 1 else "",
       events(entries.lines(source, form), source.name, form, lines.append),
     )
@@ -153,7 +153,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
   several = len(sources) > 1
 
   def parse() -> Reading:
-    tables = (_table(source, data, several) for source in sources)
+    tables = (table_events(source, data, several) for source in sources)
     clock = Clock(_of(sources))
     rows = chain.from_iterable(tables)
     return _corpus(rows, data.unit, clock, several), []
@@ -162,7 +162,10 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
   return cache.open_corpus(sources, settings, parse)
 
 
-def _table(source: Source, data: Config, several: bool) -> Iterator[Event]:
+def table_events(
+  source: Source, data: Config, several: bool
+) -> Iterator[Event]:
+  """The events of a csv file; `several`: files have sessions of their own."""
   for number, row in rows(source, data.errors):
     for field in ("session", "event"):
       if not row.get(field):
@@ -266,7 +269,7 @@ def summarize(seen: Seen, source: str, report: Callable[[str], None] | None):
     )
 
 
-def _of_log(log: str, events: Iterator[Event]) -> Iterator[Event]:
+def of_log(log: str, events: Iterator[Event]) -> Iterator[Event]:
   """The events, whose sessions are named after their log unless it is empty."""
   if not log:
     return events

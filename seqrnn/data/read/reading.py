@@ -58,7 +58,7 @@ class Source(NamedTuple):
 
   Attributes:
     name: of its documents.
-    content: the file, or the bytes.
+    content: the file, or the bytes; of Spark, chunks of them.
   """
 
   name: str
@@ -123,9 +123,12 @@ def chunks(source: Source, may_grow: bool = False) -> Iterator[bytes]:
     UserError: the file is not a regular one, cannot be read, or changes
       meanwhile.
   """
-  path = source.content
+  path: Any = source.content
   if isinstance(path, bytes):
     yield from (path[i : i + CHUNK] for i in range(0, len(path), CHUNK))
+    return
+  if not isinstance(path, Path):
+    yield from path
     return
   try:
     # Checked before it is opened: opening a pipe waits for its writer, and a

