@@ -24,7 +24,6 @@ _KNOWN = 20  # Occurrences of an event that has an idle time of its own.
 _SURE = 200  # A session surely has ended if, of so many alike, one goes on.
 _MARGIN = 2.0  # New sessions have longer silences than those of training.
 _PATIENCE = 10  # Idle times after which every session surely has ended.
-_UNITS = {"days": 86400, "hours": 3600, "minutes": 60}  # In seconds.
 
 
 class Cuts(NamedTuple):
@@ -92,16 +91,8 @@ class Cuts(NamedTuple):
       _report_once(
         f"{self.log}: of {counted(len(self.after_D), 'session')},"
         f" {', '.join(parts)}"
-        f" (idle time: {self._duration()}, detect.idle={self.idle:.6g})"
+        f" (idle time: {self.idle:.6g} {self.clock})"
       )
-
-  def _duration(self) -> str:
-    units = _UNITS.items() if self.clock == "seconds" else ()
-    for name, seconds in units:
-      if self.idle >= 2 * seconds:
-        return f"{self.idle / seconds:.1f} {name}"
-    clock = self.clock if self.idle != 1 else self.clock.removesuffix("s")
-    return f"{self.idle:.4g} {clock}"
 
 
 @functools.lru_cache(maxsize=2**8)  # Parts of a run read the same log.

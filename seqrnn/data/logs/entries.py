@@ -163,8 +163,7 @@ def read_entries(
   texts: Iterable[str],
   source: str,
   form: Form,
-  report: Report | None = None,
-  seen: Seen | None = None,
+  seen: Seen,
 ) -> Iterator[Entry]:
   """The entries of a log, without lines that belong to the line before.
 
@@ -174,14 +173,9 @@ def read_entries(
     texts: its lines.
     source: its name.
     form: how it is read.
-    report: called with what a person should know of the log.
     seen: of the parts of the log before, to which this one is added entry by
-      entry; a part may have no line that fits. None: the whole log is read.
-
-  Raises:
-    UserError: a format or a header fits no line of a log that has lines.
+      entry.
   """
-  whole, seen = seen is None, seen or Seen()
   numbered = _numbered(texts, form, seen)
   if form.log_format == "auto":  # One of several files of different formats.
     if sample := list(islice(numbered, formats.SAMPLE)):
@@ -191,19 +185,7 @@ def read_entries(
   if form.log_format == "cri":
     numbered = formats.whole(numbered, seen.held)
   parse = formats.parser(form)
-  yield from _entries(numbered, parse, form.log_format is not None, seen)
-  if whole:
-    check(seen, source, form)
-    summarize(seen, source, form, report)
-
-
-def _entries(
-  numbered: Iterable[tuple[int, str]],
-  parse: formats.Parse,
-  joins: bool,
-  seen: Seen,
-) -> Iterator[Entry]:
-  """The entries of lines; `joins`: a line may belong to the line before."""
+  joins = form.log_format is not None  # A line to the line before.
   for number, line in numbered:
     records = parse(line)
     if not records and seen.fits and joins:
@@ -259,52 +241,56 @@ def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
 
 
 def check(seen: Seen, source: str, form: Form):
-  """Refuses a log of which no line fits the format.
+  """Refuses a log of which no line fits its form, or is of a session.
 
   Raises:
-    UserError: as `read_entries`.
+    UserError: so.
   """
+  field, value, entries = "", None, []
   if seen.unfit and not seen.fits:
     field = "log_header" if form.log_header is not None else "log_format"
-    raise misfit(source, field, getattr(form, field), seen.unfit)
+    value, entries = getattr(form, field), seen.unfit
+  elif form.names_sessions and seen.first and seen.alone == seen.entries:
+    field, entries = "log_session", [seen.first]
+    value = form.log_session or f"key={form.log_session_key}"
+  lines = (f"line {x.number} is {excerpt(x.text, _TEXT)!r}" for x in entries)
+  if field:
+    raise UserError(
+      f"data.{field}={value!r}: fits no line of {source}; {', '.join(lines)}"
+    )
 
 
-def summarize(seen: Seen, source: str, form: Form, report: Report | None):
+def summarize(seen: Seen, source: str, form: Form, report: Report):
   """Reports the lines of a log that are not as the others are."""
-  if report and seen.strays and form.log_header is not None:
+  if seen.strays and form.log_header is not None:
     report(
       f"{source}: {seen.strays:,} of {seen.count:,} lines do not fit"
       f" data.log_header and have no time, the first is line {seen.first_stray}"
     )
-  if report and seen.long:
+  if seen.long:
     report(
       f"{source}: {seen.long:,} lines have more than {reading.LINE:,}"
       f" characters and are left out, the first is line {seen.first_long}"
     )
-  if report and seen.joined:
+  if seen.joined:
     report(f"{source}: {seen.joined:,} lines were joined to the line before")
-
-
-def misfit(
-  source: str, field: str, value: str | None, entries: list[Entry]
-) -> UserError:
-  """The error for an expression or a format that fits no line."""
-  lines = (f"line {one.number} is {shown(one.text)!r}" for one in entries)
-  return UserError(
-    f"data.{field}={value!r}: fits no line of {source}; {', '.join(lines)}"
-  )
-
-
-def shown(text: str) -> str:
-  """The begin of a line for a message, with masks."""
-  return excerpt(text, _TEXT)
+  if seen.alone:
+    first = ""
+    if seen.first_alone:  # Of a log that Spark has read: not known.
+      number, text, _ = seen.first_alone
+      first = f"; the first is line {number}: {excerpt(text, _TEXT)!r}"
+    report(
+      f"{source}: {seen.alone:,} of {seen.entries:,} lines belong to no session"
+      f"{first}"
+    )
 
 
 def first_time(source: Source, form: Form) -> float:
   """The first time in a log, in seconds; infinite: it has none at its begin."""
   sample = islice(lines(source, form), formats.SAMPLE)
   times = (
-    entry.parts.times for entry in read_entries(sample, source.name, form)
+    entry.parts.times
+    for entry in read_entries(sample, source.name, form, Seen())
   )
   seconds = map(formats.seconds, times)
   return next((time for time in seconds if time is not None), math.inf)

@@ -219,9 +219,7 @@ def events(
   whole, seen = seen is None, seen or Seen()
   read = entries.reader(form)
   cut = _cutter(source, form, seen)
-  for entry in entries.read_entries(
-    texts, source, form, report, None if whole else seen
-  ):
+  for entry in entries.read_entries(texts, source, form, seen):
     number, _, parts = entry
     of, symbol = read(entry)
     seen.first, seen.entries = seen.first or entry, seen.entries + 1
@@ -241,32 +239,9 @@ def events(
       *(of, symbol, number, parts.timestamp, parts.label, parts.times, source)
     )
   if whole:
-    check(seen, source, form)
-    summarize(seen, source, report)
-
-
-def check(seen: Seen, source: str, form: Form):
-  """Refuses a log of which no line belongs to a session.
-
-  Raises:
-    UserError: as `read_logs`.
-  """
-  if seen.first and seen.alone == seen.entries:
-    way = form.log_session or f"key={form.log_session_key}"
-    raise entries.misfit(source, "log_session", way, [seen.first])
-
-
-def summarize(seen: Seen, source: str, report: Callable[[str], None] | None):
-  """Reports the lines of a log that belong to no session."""
-  if seen.alone and report:
-    first = ""
-    if seen.first_alone:  # Of a log that Spark has read: not known.
-      number, text, _ = seen.first_alone
-      first = f"; the first is line {number}: {entries.shown(text)!r}"
-    report(
-      f"{source}: {seen.alone:,} of {seen.entries:,} lines belong to no session"
-      f"{first}"
-    )
+    entries.check(seen, source, form)
+    if report:
+      entries.summarize(seen, source, form, report)
 
 
 def of_log(log: str, events: Iterator[Event]) -> Iterator[Event]:

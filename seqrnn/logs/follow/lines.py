@@ -88,7 +88,6 @@ class Parser:
     """
     if not self._has_events:
       entries.check(self._seen, self._name, self._form)
-      logs.check(self._seen, self._name, self._form)
 
   def _decode(self, number: int, line: bytes) -> str:
     """The text of a line; empty if the line is skipped."""

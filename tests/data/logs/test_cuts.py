@@ -63,7 +63,7 @@ def test_sessions_amid_which_a_log_begins_or_ends_are_cut(tmp_path, capsys):
   parts(config)
   assert capsys.readouterr().err == (
     "a.log: of 290 sessions, 50 open at its end, 50 cut at its begin"
-    " (idle time: 8.3 minutes, detect.idle=499)\n"
+    " (idle time: 499 seconds)\n"
   )
   config.detect.idle = 1.0  # A field of detection changes no training data.
   assert parts(config) == found
