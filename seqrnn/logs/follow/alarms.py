@@ -1,9 +1,10 @@
 """Alarms of a follower: kinds of flagged sessions, counted and not repeated."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from seqrnn.logs.detect import decision, incidents
 from seqrnn.logs.follow.state import Change
@@ -15,7 +16,8 @@ _SESSIONS = 1000  # Sessions of a kind whose alarms may still be raised.
 UNANSWERED, FALSE, TRUE = "", "false", "true"
 
 
-class Kind(NamedTuple):
+@dataclasses.dataclass
+class Kind:
   """A kind of alarms: sessions with like surprising events.
 
   Attributes:
@@ -37,16 +39,16 @@ class Kind(NamedTuple):
   number: int
   event: str
   surprising: frozenset[str]
-  turn: int
-  count: int
-  numbers: dict[str, int]
-  severity: int
-  written: float | None
-  answer: str
-  example: dict[str, Any]
   session: str
   symbols: list[str]
   whole: bool
+  turn: int = 0
+  count: int = 0
+  numbers: dict[str, int] = dataclasses.field(default_factory=dict)
+  severity: int = 0
+  written: float | None = None
+  answer: str = UNANSWERED
+  example: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Alarms:
@@ -77,15 +79,18 @@ class Alarms:
       self.sessions += 1
       number = self._incomplete.pop(verdict.session, 0)
       if kind := self.kinds.get(number):
-        self._set(kind._replace(**_events(verdict)))
+        kind.symbols, kind.whole = _events(verdict)
+        self._changed[number] = None
     if not verdict.flag or not verdict.raised or _is_cut(verdict):
       return None
     kind = self._find(verdict)
-    if not (verdict.again and kind.count):  # The session was not counted here.
-      kind = kind._replace(count=kind.count + 1)
     self._turn += 1
+    kind.turn = self._turn
+    # With an alarm before, the session was counted.
+    kind.count += not (verdict.again and kind.count)
     self.kinds.pop(kind.number, None)
-    self._set(kind := kind._replace(turn=self._turn))
+    self.kinds[kind.number] = kind
+    self._changed[kind.number] = None
     if len(self.kinds) > _KINDS:
       self._forget()
     if kind.answer == FALSE or not self._is_due(kind, verdict):
@@ -99,26 +104,18 @@ class Alarms:
       "kind": kind.number,
       "of_kind": kind.count,
     }
-    if not kind.example:
-      kind = kind._replace(example=row)
-    numbers = {**kind.numbers, verdict.session: row["number"]}
-    if len(numbers) > _SESSIONS:
-      del numbers[next(iter(numbers))]
-    self._set(
-      kind._replace(
-        severity=verdict.severity, written=verdict.now, numbers=numbers
-      )
-    )
+    kind.example = kind.example or row
+    kind.severity, kind.written = verdict.severity, verdict.now
+    kind.numbers[verdict.session] = row["number"]
+    if len(kind.numbers) > _SESSIONS:
+      del kind.numbers[next(iter(kind.numbers))]
     return row
-
-  def _set(self, kind: Kind):
-    self.kinds[kind.number] = kind
-    self._changed[kind.number] = None
 
   def answer(self, number: int, answer: str):
     """Notes a person's answer on a kind: FALSE makes it quiet."""
-    if number in self.kinds:
-      self._set(self.kinds[number]._replace(answer=answer))
+    if kind := self.kinds.get(number):
+      kind.answer = answer
+      self._changed[number] = None
 
   def _find(self, verdict: Verdict) -> Kind:
     """The first kind to which a session belongs, or a new one."""
@@ -129,19 +126,14 @@ class Alarms:
     self._numbers += 1
     if not verdict.ended:
       self._incomplete[verdict.session] = self._numbers
+    symbols, whole = _events(verdict)
     return Kind(
       number=self._numbers,
       event=verdict.event,
       surprising=verdict.surprising,
-      turn=0,
-      count=0,
-      numbers={},
-      severity=0,
-      written=None,
-      answer=UNANSWERED,
-      example={},
       session=verdict.session,
-      **_events(verdict),
+      symbols=symbols,
+      whole=whole,
     )
 
   def _forget(self):
@@ -172,8 +164,8 @@ class Alarms:
     """Changes of kinds since `saved`."""
     for number in self._changed:
       kind = self.kinds.get(number)
-      fields = kind and kind._replace(surprising=sorted(kind.surprising))
-      yield "kinds", number, 0, fields and fields._asdict()
+      fields = kind and {**vars(kind), "surprising": sorted(kind.surprising)}
+      yield "kinds", number, 0, fields
 
   def saved(self):
     """Notes that the changes are stored."""
@@ -188,16 +180,15 @@ class Alarms:
     self._incomplete = dict(facts["incomplete"])
     kinds = [Kind(**fields) for _, _, fields in rows]
     for kind in sorted(kinds, key=lambda kind: kind.turn):
-      surprising = frozenset(kind.surprising)
-      self.kinds[kind.number] = kind._replace(surprising=surprising)
+      kind.surprising = frozenset(kind.surprising)
+      self.kinds[kind.number] = kind
       self._turn = kind.turn
 
 
-def _events(verdict: Verdict) -> dict[str, Any]:
-  """The fields of a kind whose example is the session of a verdict."""
+def _events(verdict: Verdict) -> tuple[list[str], bool]:
+  """The events of an example, and whether these are all."""
   symbols = verdict.symbols
-  whole = verdict.ended and len(symbols) <= _SYMBOLS
-  return {"symbols": symbols[:_SYMBOLS], "whole": whole}
+  return symbols[:_SYMBOLS], verdict.ended and len(symbols) <= _SYMBOLS
 
 
 def _is_cut(verdict: Verdict) -> bool:

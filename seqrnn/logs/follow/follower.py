@@ -3,9 +3,9 @@
 It reads no input and writes no output. A session gets its final verdict when it
 has ended: by its end in the input, by silence in event time, or because more
 sessions are open than `detect.followed`. The final verdict is that of a
-detection which examines the session. Before, a running verdict has what is
-certain already: scores that events can only raise count as they are, all other
-scores count as the least anomalous ones.
+detection which examines the session. Before, a running verdict is a
+bound: scores that events can only raise count as they are, all other scores
+count as the least anomalous ones.
 """
 
 import copy

@@ -34,7 +34,7 @@ from seqrnn.logs.follow.open_sessions import OpenSession
 from seqrnn.logs.follow.stepping import Read
 from seqrnn.scoring.scoring import UNRANKED
 
-_KNOWN = 2**15  # Final verdicts on distinct sessions that are in memory.
+_KNOWN = 2**14  # Final verdicts on distinct sessions that are in memory.
 _LENGTH = 2**9  # Events of such a session.
 _ROUNDING = 1e-4  # By which a running score is below the final one, at least.
 
@@ -271,9 +271,11 @@ class Judge:
       verdicts |= new
     return [
       verdicts[key]._replace(
-        session=session.name, **place_of(session, verdicts[key].position)
+        session=session.name,
+        symbols=session.symbols[:size],
+        **place_of(session, verdicts[key].position),
       )
-      for key, (session, *_) in zip(keys, ended, strict=True)
+      for key, (session, size, _) in zip(keys, ended, strict=True)
     ]
 
   def _judged(
@@ -296,7 +298,7 @@ class Judge:
     )
     which = findings.distinct.which.tolist()
     return [
-      _final(findings, d, j, size, symbols)
+      _final(findings, d, j, size)
       for j, (d, size) in enumerate(zip(which, sizes, strict=True))
     ]
 
@@ -330,10 +332,8 @@ class Judge:
     return session.symbols[place] if id == UNKNOWN else self._names.text([id])
 
 
-def _final(
-  findings: Findings, d: int, j: int, size: int, symbols: list[str]
-) -> Verdict:
-  """The verdict on session j, which is the distinct session d."""
+def _final(findings: Findings, d: int, j: int, size: int) -> Verdict:
+  """The verdict on session j, which is the distinct session d; unnamed."""
   start, stop = findings.bounds[d : d + 2].tolist()
   event, before, after = incidents.context(findings, d, j)
   surprising, nll = [event], findings.nll[start:stop]
@@ -341,7 +341,6 @@ def _final(
     names = findings.events(j, d, 0, stop - start)
     surprising = [names[n] for n in incidents.surprising_places(nll)]
   worst = int(np.argmax(nll)) if stop > start else 0
-  first = int(findings.sessions.bounds[j])
   return Verdict(
     session="",
     ended=True,
@@ -360,7 +359,7 @@ def _final(
     models=int(findings.models[d]),
     unknown_events=int(findings.unknown_events[d]),
     flagged_events=int(findings.flagged_events[d]),
-    symbols=symbols[first : first + size],
+    symbols=[],
     scores_K=tuple(findings.combined_KD[:, d].tolist()),
     begins=bool(findings.sessions.whole[0][j]),
   )

@@ -1,4 +1,4 @@
-"""Anomalies: each kind does what it says, and marks it."""
+"""Anomalies: each kind changes and marks events as its name promises."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from tests.logs.detect.test_baselines import made
 
 def check(kind, before, after, marks):
   """Whether one is the other with that anomaly at the marks."""
-  odd = np.flatnonzero(marks)
-  assert (np.diff(odd) == 1).all()
-  first, last = odd[0], odd[-1]
+  marked = np.flatnonzero(marks)
+  assert (np.diff(marked) == 1).all()
+  first, last = marked[0], marked[-1]
   match kind:
     case "swap":
       assert (after[first], after[last]) == (before[last], before[first])

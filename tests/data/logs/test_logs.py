@@ -1,4 +1,4 @@
-"""Logs and tables of events: their sessions, templates, and what is refused."""
+"""Logs and tables of events: their sessions, templates and refusals."""
 
 import itertools
 import lzma
@@ -132,7 +132,7 @@ def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
   for number in range(1, 200):
     step = rng.choice((0, 1, 30, 31, 1000))
     now += step
-    if rng.random() < 0.1 and texts:  # It goes on with what was said before.
+    if rng.random() < 0.1 and texts:  # A part of the line before.
       texts.append("\tat that place")
       now -= step
     else:

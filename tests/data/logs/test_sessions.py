@@ -139,7 +139,7 @@ def test_a_split_is_read_as_its_files_are(tmp_path):
 @pytest.mark.parametrize(
   ("content", "expected"),
   [
-    ("session,anomaly\nx:2,0\nx:1,odd\nx:9,1\n", [True, False]),
+    ("session,anomaly\nx:2,0\nx:1,bad\nx:9,1\n", [True, False]),
     ('s,l\n"x:1",FALSE\n\nx:2,1\n', [False, True]),
     ("s,l\nx:1,0\0\nx:2,0\n", [True, False]),  # No label of a normal session.
     ("s,s\nx:1,0\n", "labels.csv: has 2 columns 's'; names of"),

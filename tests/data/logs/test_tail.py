@@ -98,7 +98,7 @@ class Log:
 
 
 @pytest.mark.parametrize("rotation", ["rename", "copy"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_every_line_is_read_once(tmp_path, rotation, seed):
   draw, reported = random.Random(seed), []
   log = Log(tmp_path / "app.log", draw)
@@ -139,7 +139,7 @@ def test_every_line_is_read_once(tmp_path, rotation, seed):
   assert max(parts) > 3
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_lines_have_the_numbers_of_their_file(tmp_path, seed):
   draw = random.Random(seed)
   log = Log(tmp_path / "app.log", draw)
@@ -369,14 +369,6 @@ def test_a_line_without_an_end_takes_no_memory(tmp_path):
   chunk = source.read(0)
   assert len(chunk.lines[0]) > tail.LONGEST and chunk.lines[1:] == [b"short"]
   assert chunk.position.offset == 3_000_007
-
-
-def test_standard_input_that_cannot_be_read_is_refused():
-  descriptor = os.open(os.devnull, os.O_WRONLY)
-  message = "standard input: cannot be read: Bad file descriptor"
-  with pytest.raises(MachineError, match=message):
-    StreamTail(descriptor).read(0)
-  os.close(descriptor)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -67,7 +67,7 @@ def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(
   found = Alarms(0)
   found.take(verdict("s1", ["a", "b", "lost of x@y.zz"]))
   for n in range(3):
-    found.take(verdict(f"u{n}@y.zz", ["a", "odd"], line=None))
+    found.take(verdict(f"u{n}@y.zz", ["a", "rare"], line=None))
   found.take(verdict("n", ["a"], flag=False))
   save(tmp_path, found)
   examples = feedback.update(config, tmp_path)
@@ -84,7 +84,7 @@ def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(
   assert rows[1]["event"] == "lost of <masked>" and rows[1]["line"] == "7"
   assert rows[1]["context"] == "a | b | lost of <masked>"
   assert rows[1]["time"] == "2027-01-15T08:00:00"
-  assert [one.symbols[-1] for one in examples] == ["odd", "lost of x@y.zz"]
+  assert [one.symbols[-1] for one in examples] == ["rare", "lost of x@y.zz"]
   assert [one.share for one in examples] == [3 / 5, 1 / 5]
 
 
@@ -92,7 +92,7 @@ def test_answers_are_kept_when_the_follower_has_forgotten_the_kind(
   tmp_path, config
 ):
   found = Alarms(0)
-  found.take(verdict("s1", ["a", "odd"]))
+  found.take(verdict("s1", ["a", "rare"]))
   save(tmp_path, found)
   rows = [one.row for one in feedback.update(config, tmp_path)]
   rows[0]["answer"] = TRUE
@@ -103,7 +103,7 @@ def test_answers_are_kept_when_the_follower_has_forgotten_the_kind(
   new, old = feedback.update(config, tmp_path)
   assert (new.key, new.row["answer"]) == ((1, "s9"), "")
   assert (old.key, old.row["answer"]) == ((1, "s1"), TRUE)
-  assert old.symbols == ["a", "odd"]
+  assert old.symbols == ["a", "rare"]
   # The answer is not for the new kind of this number.
   answers = feedback.Inbox(tmp_path, "strict").poll()
   assert answers == {(1, "s1"): TRUE}
@@ -160,18 +160,18 @@ def test_a_false_kind_becomes_quiet_and_says_so_once():
 
 def test_the_events_of_an_example_are_whole_when_it_has_ended():
   found = Alarms(math.inf)
-  found.take(verdict("s1", ["a", "odd"], ended=False))
-  assert found.kinds[1].symbols == ["a", "odd"] and not found.kinds[1].whole
+  found.take(verdict("s1", ["a", "rare"], ended=False))
+  assert found.kinds[1].symbols == ["a", "rare"] and not found.kinds[1].whole
   again = Alarms(math.inf)
   Table().move(found, again)
   for one in (found, again):
     one.take(verdict("s2", ["b"], flag=False))
-    one.take(verdict("s1", ["a", "odd", "c"], event="odd", raised=False))
+    one.take(verdict("s1", ["a", "rare", "c"], event="rare", raised=False))
     kind = one.kinds[1]
-    assert kind.symbols == ["a", "odd", "c"] and kind.whole
+    assert kind.symbols == ["a", "rare", "c"] and kind.whole
     assert one.sessions == 2 and kind.count == 1
   # A more severe alarm of a session that had one is not counted again.
-  found.take(verdict("s1", ["a"], event="odd", severity=3, again=True))
+  found.take(verdict("s1", ["a"], event="rare", severity=3, again=True))
   assert found.kinds[1].count == 1
   long = ["a"] * 2000
   found.take(verdict("s5", long, event="long"))
@@ -182,10 +182,10 @@ def test_kinds_with_answers_are_forgotten_last(monkeypatch):
   monkeypatch.setattr(alarms, "_KINDS", 3)
   found = Alarms(0)
   for n in range(3):
-    found.take(verdict(f"s{n}", ["a", f"odd {n}"], ended=False))
+    found.take(verdict(f"s{n}", ["a", f"rare {n}"], ended=False))
   found.answer(1, FALSE)
   for n in range(3, 9):
-    found.take(verdict(f"s{n}", ["a", f"odd {n}"]))
+    found.take(verdict(f"s{n}", ["a", f"rare {n}"]))
   assert [*found.kinds] == [1, 8, 9]
   assert found.facts()["incomplete"] == {"s0": 1}
 
@@ -193,8 +193,8 @@ def test_kinds_with_answers_are_forgotten_last(monkeypatch):
 def test_an_alarm_whose_severity_rises_is_one_alarm():
   found = Alarms(0.0)
   rows = [
-    found.take(verdict("x", ["a", "odd"], ended=False, severity=1)),
-    found.take(verdict("x", ["a", "odd"], severity=3, again=True)),
+    found.take(verdict("x", ["a", "rare"], ended=False, severity=1)),
+    found.take(verdict("x", ["a", "rare"], severity=3, again=True)),
   ]
   assert [row and row["severity"] for row in rows] == ["low", "high"]
   assert len({row and row["number"] for row in rows}) == 1

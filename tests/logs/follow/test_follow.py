@@ -1,4 +1,4 @@
-"""Following lines: what is written of them, whatever a line may hold."""
+"""Following lines: rows and alarms, whatever a line may hold."""
 
 import json
 import random

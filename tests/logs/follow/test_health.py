@@ -18,7 +18,7 @@ from seqrnn.logs.follow.health import Health
 
 
 class Clock:
-  """Seconds that pass when a test says so."""
+  """Seconds that pass when a test sets them."""
 
   now = 1000.0
 
