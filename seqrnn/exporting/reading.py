@@ -24,7 +24,6 @@ _UNTRUE = (
   *("checkpoint.step", "model.embedding_path", "model.parameters"),
   *("train.start_from", "train.freeze"),
 )
-_SUMS = {"sum": 1, "mean": 2}  # Merge -> the factor that undoes its weights.
 
 
 def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
@@ -48,9 +47,7 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
   config_lib.check(config)
   experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
   path = folder / torch_names.FILE
-  params = _params(
-    path, _load_tensors(path), shapes(experiment), config.model.merge
-  )
+  params = _params(path, _load_tensors(path), shapes(experiment))
   files.make_workdir(workdir)
   with (
     locked(workdir) as check,
@@ -80,11 +77,10 @@ def _load_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _params(
-  path: Path, tensors: dict[str, np.ndarray], wanted: Params, merge: str
+  path: Path, tensors: dict[str, np.ndarray], wanted: Params
 ) -> Params:
   """The parameters with the shapes of `wanted`: inverts `torch_names.state`."""
   unread = dict(tensors)
-  unread.pop("head.weight", None)  # Of tied weights whose outputs are summed.
 
   def tensor(name: str) -> np.ndarray:
     unread.pop(name, None)
@@ -102,8 +98,6 @@ def _params(
       weight = {"kernel": "weight", "embedding": "weight"}
       value = tensor(f"{keys[0]}.{weight.get(keys[1], keys[1])}")
       value = value.T if keys[1] == "kernel" else value
-    if merge in _SUMS and value.shape[:1] == (2 * leaf.shape[0],):
-      value = value[: leaf.shape[0]] * _SUMS[merge]
     if value.shape != leaf.shape or not np.isfinite(value).all():
       raise UserError(
         f"{path}: gives {'.'.join(keys)} the shape {value.shape}; it must have"

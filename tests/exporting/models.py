@@ -25,7 +25,6 @@ MODELS = {
   "heads": {
     "task": "gap_model",
     "model.heads": "all",
-    "model.merge": "sum",
     **DEEP,
   },
   "tied gap": {
@@ -38,18 +37,16 @@ MODELS = {
   "mean": {
     "task": "classification",
     "model.pooling": "mean",
-    "model.merge": "sum",
     **BOTH,
   },
   "max": {"task": "classification", "model.pooling": "max"},
   "tagger": {
     "task": "tagging",
     "model.cell": "gru",
-    "model.merge": "mean",
     **BOTH,
     **DEEP,
   },
-  "many to one": {"data.mapping": "many_to_one", "model.merge": "sum", **BOTH},
+  "many to one": {"data.mapping": "many_to_one", **BOTH},
   "music": {"task": "polyphony"},
 }
 

@@ -21,9 +21,12 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 # Cells of ONNX that are in no other test, beside the models of all formats.
 MODELS = {
-  **FORMAT_MODELS,
-  "peepholes": {"model.cell": "odyssey", "model.forget_bias": 2.0},
-  "reset before": {"model.cell": "gru_reset_before"},
+  **{name: (name, {}) for name in FORMAT_MODELS},
+  "peepholes": ("relu", {"cell": "odyssey", "forget_bias": 2.0}),
+  "reset before": ("relu", {"cell": "gru_reset_before"}),
+  "sum of heads": ("heads", {"merge": "sum"}),
+  "mean of directions": ("tagger", {"merge": "mean"}),
+  "sum of states": ("many to one", {"merge": "sum"}),
 }
 
 
@@ -56,8 +59,8 @@ LENGTHS = 7, 3, 1, 5
 
 @pytest.mark.parametrize("name", MODELS)
 def test_onnxruntime_gives_the_same_outputs(tmp_path, name):
-  fields = {k.replace(".", "__"): v for k, v in MODELS[name].items()}
-  base = name if name in FORMAT_MODELS else "relu"
+  base, fields = MODELS[name]
+  fields = {f"model__{field}": value for field, value in fields.items()}
   experiment, config, params = new_model(base, **fields)
   runtime = session(tmp_path, experiment, config, params)
   music = experiment.reads != "symbol"
