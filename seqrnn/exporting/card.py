@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import jinja2
@@ -10,12 +9,11 @@ import jinja2
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import TRAINING, Config
+from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.experiment import Experiment, shapes
-from seqrnn.runtime import files
+from seqrnn.reporting import gathering
 from seqrnn.training import transfer
-from seqrnn.training.history import read_rows
 
-_LIMIT = 2**20  # Bytes of evaluation.json.
 _PYTHON = "the licence of Python (PSF)"
 # data.source -> what it is, and its terms.
 _BUILT_IN = {
@@ -48,6 +46,8 @@ def card(experiment: Experiment, config: Config, workdir: Path) -> str:
     trim_blocks=True,
     keep_trailing_newline=True,
   )
+  _, figures = gathering.best_evaluation(workdir)
+  same = figures.get("step") == config.checkpoint.step
   return environment.get_template("card.md.jinja").render(
     name=workdir.absolute().name,
     config=config,
@@ -56,24 +56,13 @@ def card(experiment: Experiment, config: Config, workdir: Path) -> str:
     terms=terms,
     cite=cite,
     start=transfer.read_record(workdir),
-    figures=_figures(workdir, config.checkpoint.step),
+    figures={
+      name: value
+      for name, value in figures.items()
+      if same and name.startswith(SPLITS)
+    },
     settings=config_lib.differences(config_lib.defaults(), config, TRAINING),
   )
-
-
-def _figures(workdir: Path, step: int) -> dict[str, float]:
-  """The figures of validation at a step, and those of the last evaluation."""
-  figures = {}
-  for row in read_rows(workdir / "metrics.csv"):
-    if int(row["step"]) == step:
-      figures = {n: float(row[n]) for n in row if n.startswith("validation_")}
-  path = workdir / "evaluation.json"
-  record: Any = files.read_json(path, _LIMIT) if path.exists() else {}
-  if record.pop("step", None) == step:
-    for name, value in record.items():
-      if isinstance(value, float):
-        figures[f"{record['split']}_{name}"] = value
-  return figures
 
 
 def encoded_config(config: Config) -> bytes:

@@ -17,6 +17,7 @@ from seqrnn import program
 from seqrnn.errors import UserError
 from seqrnn.exporting import network
 from seqrnn.modes import export
+from seqrnn.training.history import add_row
 from tests.exporting.models import (
   MODELS,
   SYMBOLS,
@@ -207,6 +208,7 @@ def test_other_tensors_are_refused(exported, tmp_path):
 def test_the_command_writes_a_card(tmp_path, capsys):
   workdir = tmp_path / "run"
   write_run(workdir, "tied", data__source="ptb", model__dropout=0.25)
+  add_row(workdir / "metrics.csv", {"step": 7, "validation_loss": 1.3})
   (workdir / "evaluation.json").write_text(
     '{"split": "test", "step": 7, "symbols": 9, "loss": 1.23456}'
   )
