@@ -26,10 +26,11 @@ from seqrnn.scoring import states
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.scoring.predictions import Prediction, predictions
 from seqrnn.scoring.scoring import in_few_lengths, scorer
-from seqrnn.table import Table
-from seqrnn.training.history import read_rows
+from seqrnn.table import read_csv_frame
 
 if TYPE_CHECKING:
+  import pandas as pd  # pyright: ignore[reportMissingImports]
+
   from seqrnn.logs.follow.follower import Follower
 
 
@@ -62,24 +63,22 @@ class Run(NamedTuple):
     return described.table(self)
 
   @property
-  def metrics(self) -> Table:
+  def metrics(self) -> "pd.DataFrame":
     """The rows of metrics.csv, one for each evaluation of the training.
 
     Columns are `step`, `epoch`, `learning_rate`, `gradient_norm`, and the
     figures of both splits, such as `train_loss` and `validation_loss` in nats,
-    or in the unit of the task's loss. Without an evaluation there is no row.
+    or in the unit of the task's loss.
 
     Example:
       >>> run.metrics["validation_loss"].min()
       1.2431
-      >>> run.metrics.to_pandas().plot("step", "validation_loss")
+      >>> run.metrics.plot("step", "validation_loss")
 
     Raises:
       UserError: the file is damaged.
     """
-    rows = read_rows(self.workdir / "metrics.csv")
-    names = list(rows[0]) if rows else ["step"]
-    return Table.of_text(names, [list(row.values()) for row in rows])
+    return read_csv_frame(self.workdir / "metrics.csv")
 
   def sample(
     self, prime: str = "", **settings: Any

@@ -15,6 +15,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if TYPE_CHECKING:
   from pathlib import Path
 
+  import pandas as pd  # pyright: ignore[reportMissingImports]
+
   from experiments import Run as Run
   from seqrnn.calls import Detection as Detection
   from seqrnn.calls import Given
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
   from seqrnn.errors import Interrupted as Interrupted
   from seqrnn.errors import UserError as UserError
   from seqrnn.scoring.predictions import Prediction as Prediction
-  from seqrnn.table import Table as Table
 
 # Class -> its module, which is imported when the class is used.
 _CLASSES = {
@@ -31,7 +32,6 @@ _CLASSES = {
   "Prediction": "seqrnn.scoring.predictions",
   "Run": "experiments",
   "Study": "seqrnn.calls",
-  "Table": "seqrnn.table",
   "UserError": "seqrnn.errors",
 }
 
@@ -41,7 +41,6 @@ __all__ = [
   "Prediction",
   "Run",
   "Study",
-  "Table",
   "UserError",
   "detect",
   "export",
@@ -134,7 +133,7 @@ def search(
 
   Example:
     >>> study = seqrnn.search("rnn", trials=10)
-    >>> study.trials.to_pandas().sort_values("loss")
+    >>> study.trials.sort_values("loss")
     >>> study.best
     {'optimizer.learning_rate': 0.0131}
 
@@ -157,7 +156,7 @@ def search(
   best, _, folder = calls.call(
     _experiments().build, "search", config, workdir, settings, verbose
   )
-  return calls.study(folder, best)
+  return calls.Study(folder, best)
 
 
 def detect(
@@ -171,7 +170,7 @@ def detect(
 
   Example:
     >>> found = seqrnn.detect(workdir="runs/logs", **{"detect.rate": 0.001})
-    >>> found.incidents.to_pandas()[["severity", "sessions", "event"]]
+    >>> found.incidents[["severity", "sessions", "event"]]
 
   Args:
     config: as of `train`.
@@ -255,7 +254,7 @@ def from_export(
   return tasks.load(target)
 
 
-def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "Table":
+def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "pd.DataFrame":
   """Gathers runs in a table, a row for each.
 
   Its columns are `run`, the name; the fields of the config that differ between
@@ -266,7 +265,7 @@ def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "Table":
   checkpoint. `--mode=report` of several workdirs prints this table, with bits.
 
   Example:
-    >>> seqrnn.runs("runs/rnn*").to_pandas().sort_values("validation_loss")
+    >>> seqrnn.runs("runs/rnn*").sort_values("validation_loss")
 
   Args:
     *paths: workdirs, and patterns of workdirs such as `runs/*`; the workdir of
@@ -279,9 +278,10 @@ def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "Table":
     UserError: a path has no run, or a pattern matches none.
   """
   from seqrnn.reporting import gathering
+  from seqrnn.table import data_frame
 
-  table = gathering.gather(*gathering.find_workdirs(paths or ("runs/*",)))
-  return table if bits else gathering.without_derived(table)
+  rows = gathering.gather(*gathering.find_workdirs(paths or ("runs/*",)))
+  return data_frame(rows if bits else gathering.without_derived(rows))
 
 
 def _experiments() -> Any:

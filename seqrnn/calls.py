@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -22,7 +22,10 @@ from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import printing, tables
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import compiled, devices, files, launch
-from seqrnn.table import Table, read_csv
+from seqrnn.table import read_csv_frame
+
+if TYPE_CHECKING:
+  import pandas as pd  # pyright: ignore[reportMissingImports]
 
 Given = str | os.PathLike[str] | ConfigDict | None  # What names a config.
 
@@ -36,18 +39,27 @@ class Study:
 
   Attributes:
     workdir: the folder of the search. The workdir of trial 7 is trials/0007.
-    trials: a row for each trial: `trial`, its number; `state`; `loss`, the
-      lowest validation loss in the unit of the task's loss; `evaluations`;
-      `symbols`; `seconds`; the fields that are searched; and `error`.
-    best: the values of these fields in the best trial.
+    best: the values of the searched fields in the best trial.
   """
 
   workdir: Path
-  trials: Table = field(repr=False)
   best: dict[str, Any]
 
-  def _repr_html_(self) -> str:
-    return self.trials._repr_html_()
+  @property
+  def trials(self) -> "pd.DataFrame":
+    """A row for each trial, as in trials.csv.
+
+    Its columns are `trial`, its number; `state`; `loss`, the lowest validation
+    loss in the unit of the task's loss; `evaluations`; `symbols`; `seconds`;
+    the fields that are searched; and `error`.
+    """
+    frame = read_csv_frame(self.workdir / "trials.csv", FIELDS.__contains__)
+    for name in FIELDS.keys() & set(frame.columns):
+      parse = FIELDS[name].parse
+      frame[name] = [
+        parse(x) if isinstance(x, str) else None for x in frame[name]
+      ]
+    return frame
 
 
 @dataclass(frozen=True)
@@ -67,20 +79,20 @@ class Detection:
   by_spark: bool = False
 
   @property
-  def sessions(self) -> Table:
+  def sessions(self) -> "pd.DataFrame":
     """A row for each session, as in sessions.csv."""
     return self._table("sessions")
 
   @property
-  def incidents(self) -> Table:
+  def incidents(self) -> "pd.DataFrame":
     """A row for each group of similar alarms, as in incidents.csv."""
     return self._table("incidents")
 
   @property
-  def events(self) -> Table:
+  def events(self) -> "pd.DataFrame":
     """A row for each event of the flagged sessions, as in events.csv.
 
-    `detect.events` selects the sessions. Without an event there is no row.
+    `detect.events` selects the sessions.
     """
     return self._table("events")
 
@@ -89,13 +101,14 @@ class Detection:
     """The content of report.json: data, thresholds, and metrics of labels."""
     return files.read_json(self.workdir / "detect" / "report.json", _LIMIT)
 
-  def _table(self, name: str) -> Table:
+  def _table(self, name: str) -> "pd.DataFrame":
     if self.by_spark:
       raise UserError(
         "config.detect.engine='spark': its tables are folders; read them with"
         " Spark"
       )
-    return tables.read(self.workdir / "detect", name)
+    path = self.workdir / "detect" / f"{name}.csv"
+    return read_csv_frame(path, tables.is_text)
 
   def __repr__(self) -> str:
     summary = "no session flagged"
@@ -257,20 +270,3 @@ def _output(verbose: bool) -> Iterator[None]:
     return
   with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
     yield
-
-
-def study(workdir: Path, best: dict[str, Any]) -> Study:
-  """The result of a search in a workdir.
-
-  Raises:
-    UserError: trials.csv is damaged.
-  """
-  path = workdir / "trials.csv"
-  found = read_csv(
-    path, files.read(path, _LIMIT).decode("utf-8", "replace"), FIELDS
-  )
-  columns = {name: found[name].tolist() for name in found.names}
-  for name in FIELDS.keys() & columns.keys():
-    parse = FIELDS[name].parse
-    columns[name] = [x if x is None else parse(x) for x in columns[name]]
-  return Study(workdir, Table(columns), best)

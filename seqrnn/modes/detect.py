@@ -3,6 +3,7 @@
 Labels, if there are any, are used only to compute metrics.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -25,14 +26,11 @@ from seqrnn.logs.detect import (
   incidents,
   printing,
   tables,
-  thresholds,
 )
 from seqrnn.logs.detect.calibration import (
   COMBINED,
-  FALSE_ALARMS,
   NormalScores,
   calibrate,
-  keep_calibration,
   normal_scores,
 )
 from seqrnn.logs.detect.decision import find_anomalies
@@ -48,11 +46,11 @@ from seqrnn.scoring.predictions import console_text
 _LIKELIER = 3  # The likelier events that are written with each event.
 _CURVES = 7  # The number of single scores whose curves are drawn.
 _TABLES = ("sessions", "events", "incidents")
-_PICTURES = ("timeline", "scores", "session", "curves")
+_PICTURES = ("timeline", "scores", "curves")
 # Files that each detection replaces, or removes.
 _RESULTS = (
   *(f"{name}.csv" for name in _TABLES),
-  *("report.json", deployed.DEPLOYED, FALSE_ALARMS),
+  *("report.json", deployed.DEPLOYED),
   *(f"{name}.png" for name in _PICTURES),
 )
 
@@ -116,7 +114,7 @@ def _run(
       "looked_at": {"which": which, **evaluation.summary(found)},
     },
     "calibration": normal.record(),
-    "thresholds": thresholds.content(normal, detector, workdir),
+    "thresholds": normal.thresholds(settings),
     **metrics,
     "seconds": {**seconds, "scoring_by_the_network": found.seconds},
     "distinct_events_per_second": len(found.nll) / found.seconds,
@@ -125,10 +123,8 @@ def _run(
   grouped = incidents.group(found)
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
     _write_results(new, found, grouped, detector, normal, record)
-    deployed.write(new, detector, read("train"))
-    if told.rows:
-      np.savez_compressed(new / FALSE_ALARMS, **told.rows)
-    keep_calibration(folder, new)
+    path = new / deployed.DEPLOYED
+    deployed.write_deployed(path, detector, normal, read("train"))
   printing.print_incidents(console, found, grouped)
   printing.print_sessions(console, found)
   names, _ = normal.choice.combination
@@ -169,12 +165,18 @@ def _write_results(
   tables.write_incidents(found, grouped, new)
   write_events(found, detector, new)
   record["seconds"]["writing"] = time.perf_counter() - start
-  left_out = np.flatnonzero(~normal.selection.kept).tolist()
-  thresholds.write_json(
-    new / "thresholds.json", {**record["thresholds"], "left_out": left_out}
-  )
-  thresholds.write_json(new / "report.json", record)
+  with files.atomic_write(new / "report.json") as file:
+    file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
   draw_pictures(found, normal, record["figures"], settings, new)
+
+
+def _finite(value: Any) -> Any:
+  """A value for JSON, which has no infinite numbers: they become strings."""
+  if isinstance(value, dict):
+    return {name: _finite(inner) for name, inner in value.items()}
+  if isinstance(value, float) and not math.isfinite(value):
+    return str(value)
+  return value
 
 
 def write_events(found: Findings, detector: Detector, folder: Path):

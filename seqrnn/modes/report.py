@@ -7,6 +7,9 @@ workdirs, comparison.html in the first one compares the runs instead.
 from collections.abc import Callable
 from pathlib import Path
 
+from rich import box
+from rich.table import Table
+
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
@@ -23,6 +26,7 @@ from seqrnn.reporting import (
 from seqrnn.reporting.page import Section
 from seqrnn.reporting.subject import Subject, open_run, writer
 from seqrnn.runtime import files
+from seqrnn.runtime.console import console as make_console
 
 # The sections that a task may name in its `report`.
 SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {
@@ -48,7 +52,11 @@ def run(
   if not workdir.exists():
     workdirs = [Path(part) for part in str(workdir).split(",")]
     path, table = gathering.write_comparison(workdirs)
-    print(table)
+    head, *rows = table
+    printed = Table(*head, box=box.SIMPLE)
+    for row in rows:
+      printed.add_row(*row)
+    make_console().print(printed)
     print(path)
     return path
   subject = open_run(build, config, workdir)

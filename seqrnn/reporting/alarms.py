@@ -3,11 +3,13 @@
 import heapq
 import itertools
 import math
-from collections import deque
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seqrnn.logs.detect import decision, records
+from seqrnn.logs.detect import records
+from seqrnn.logs.detect.tables import read_csv_table
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
 
@@ -23,7 +25,7 @@ _FIGURES = (
   "recall",
   "f1",
 )
-_KEPT = 2000  # Events of a session in memory, more than the page has.
+_LONGEST = 2000  # Events of a session in memory, more than the page has.
 
 _PICTURES = {
   "scores": "The scores of sessions: a histogram, and the share of sessions"
@@ -31,7 +33,6 @@ _PICTURES = {
   "curves": "ROC and precision-recall curves of the labelled sessions",
   "timeline": "The surprisal of each event of evenly spaced sessions and of the"
   " most anomalous sessions, on a linear and on a logarithmic axis",
-  "session": "The most anomalous session, event by event",
 }
 
 
@@ -78,9 +79,8 @@ def _report(folder: Path, step: int | None) -> dict[str, Any]:
   if not path.exists():
     return {"basis": [], "names": [], "figures": []}
   record = records.read_object(path)
-  with records.reading(path):
-    basis = _basis(record, step)
-    table = {name: dict(row) for name, row in record["figures"].items()}
+  basis = _basis(record, step)
+  table = {name: dict(row) for name, row in record["figures"].items()}
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
   rows = [
     [score, *(_short(row.get(name)) for name in names)]
@@ -99,59 +99,36 @@ def _short(value: Any) -> str:
   return f"{value:,}" if isinstance(value, int) else ""
 
 
-class _Excerpt:
-  """Selects the events of a session for the page, in one pass.
-
-  Attributes:
-    flagged: position -> row and bits of the events near flagged events.
-    best: the same for the events near the event of highest surprisal.
-  """
-
-  def __init__(self):
-    self.flagged: dict[int, tuple[dict[str, Any], float]] = {}
-    self.best: dict[int, tuple[dict[str, Any], float]] = {}
-    self._last = deque(maxlen=_AROUND)
-    self._most, self._count = -math.inf, 0
-    self._flagged_end = self._best_end = -1
-
-  def add(self, row: dict[str, Any], bits: float):
-    """Adds the next event of the session."""
-    n, self._count = self._count, self._count + 1
-    if bits > self._most:
-      self._most, self._best_end = bits, n + _AROUND
-      self.best = dict(self._last)
-    if str(row.get("flag")) == "1" and len(self.flagged) < _KEPT:
-      self._flagged_end = n + _AROUND
-      self.flagged |= dict(self._last)
-    if n <= self._best_end:
-      self.best[n] = row, bits
-    if n <= self._flagged_end:
-      self.flagged[n] = row, bits
-    self._last.append((n, (row, bits)))
+def _excerpt(rows: list[dict[str, str]], bits: list[float]) -> list[int]:
+  """Indices of the events near flagged ones, or near the most surprising."""
+  centres = [n for n, row in enumerate(rows) if row["flag"] == "1"]
+  centres = centres or [max(range(len(bits)), key=bits.__getitem__)]
+  near = {n for at in centres for n in range(at - _AROUND, at + _AROUND + 1)}
+  return sorted(n for n in near if 0 <= n < len(rows))
 
 
 def _context(folder: Path, names: list[str]) -> dict[str, Any] | None:
   """The flagged events of some sessions, and the events around them."""
-  path = records.table(folder, "events")
-  if path is None:
+  path = folder / "events.csv"
+  if not path.exists():
     return None
-  excerpts = {name: _Excerpt() for name in names}
-  for row in records.rows(path):
-    if (excerpt := excerpts.get(str(row.get("session")))) is not None:
-      excerpt.add(row, records.number(path, row, "bits"))
+  sessions: dict[str, list[dict[str, str]]] = {name: [] for name in names}
+  for row in read_csv_table(path):
+    events = sessions.get(row["session"])
+    if events is not None and len(events) < _LONGEST:
+      events.append(row)
   marks: list[Mark] = []
   kinds = set()
-  for name, excerpt in excerpts.items():
-    events = excerpt.flagged or excerpt.best
-    if not events or page.full(marks):
+  for name, rows in sessions.items():
+    if not rows or page.full(marks):
       continue
     marks.append(Mark(f"{name}\n", name))
-    before = -1
-    for n, (row, bits) in events.items():
-      event = str(row.get("event"))
+    bits, before = [float(row["bits"]) for row in rows], -1
+    for n in _excerpt(rows, bits):
+      row, event = rows[n], rows[n]["event"]
       kinds.add(event)
       likely = [
-        (str(row[f"event_{k}"]), records.number(path, row, f"probability_{k}"))
+        (row[f"event_{k}"], float(row[f"probability_{k}"]))
         for k in range(1, 6)
         if row.get(f"event_{k}")
       ]
@@ -159,7 +136,7 @@ def _context(folder: Path, names: list[str]) -> dict[str, Any] | None:
         marks.append(Mark("\u2026 ", "skipped events"))
       # Lines of a log are below each other.
       end = "\n" if " " in event else " "
-      marks.append(Mark(event + end, event, bits, likely))
+      marks.append(Mark(event + end, event, bits[n], likely))
       before = n
     marks.append(Mark("\n\n", "the end of the excerpt"))
   if not marks:
@@ -170,47 +147,43 @@ def _context(folder: Path, names: list[str]) -> dict[str, Any] | None:
 
 def _sessions(folder: Path) -> dict[str, Any]:
   """The most anomalous sessions, and some of their events."""
-  none = {"short": 0, "head": [], "sessions": [], "reading": None}
-  path = records.table(folder, "sessions")
-  if path is None:
-    return none
-  short = 0
+  path = folder / "sessions.csv"
+  counts: Counter[bool] = Counter()
 
-  def scored():
-    nonlocal short
-    for n, row in enumerate(records.rows(path)):
-      score = records.number(path, row, "combined")
-      if score == math.inf:  # A short session: its length alone decided.
-        short += 1
-      else:
+  def scored() -> Iterator[tuple[float, int, dict[str, str]]]:
+    rows = read_csv_table(path) if path.exists() else ()
+    for n, row in enumerate(rows):
+      score = float(row["combined"])
+      # The length alone decided on a session whose score is infinite.
+      counts[score == math.inf] += 1
+      if score < math.inf:
         yield score, -n, row
 
   ranked = heapq.nlargest(_SESSIONS, scored(), key=lambda item: item[:2])
+  short = f"{counts[True]:,}" if counts[True] else 0
   if not ranked:
-    return {**none, "short": f"{short:,}" if short else 0}
+    return {"short": short, "head": [], "sessions": [], "reading": None}
   columns = ranked[0][2]
   marks = [name for name in ("open", "cut") if name in columns]
-  places = [name for name in ("file", "line") if name in columns]
-  labels = ["label"] if "label" in columns else []
-  head = ["session", "events", "p-value", "score", "severity", "reason"]
+  places = [name for name in ("file", "line", "label") if name in columns]
   rows = [
     [
-      row.get("session"),
-      row.get("events"),
-      f"{records.number(path, row, 'p_value'):.2g}",
+      row["session"],
+      row["events"],
+      f"{float(row['p_value']):.2g}",
       f"{score:.4g}",
-      row.get("severity") or "flagged" * (str(row.get("flag")) == "1"),
-      _reason(row),
-      *(row.get(name) for name in places),
-      *("yes" if str(row.get(name)) == "1" else "no" for name in marks),
-      *(row.get(name) for name in labels),
+      row["severity"],
+      row["reason"],
+      *(row[name] for name in places),
+      *("yes" if row[name] == "1" else "no" for name in marks),
     ]
     for score, _, row in ranked
   ]
-  names = [str(row.get("session")) for _, _, row in ranked[:_SHOWN]]
+  head = ["session", "events", "p-value", "score", "severity", "reason"]
+  names = [row["session"] for _, _, row in ranked[:_SHOWN]]
   return {
-    "short": f"{short:,}" if short else 0,
-    "head": [*head, *places, *marks, *labels],
+    "short": short,
+    "head": [*head, *places, *marks],
     "sessions": rows,
     "reading": _context(folder, names),
   }
@@ -218,44 +191,37 @@ def _sessions(folder: Path) -> dict[str, Any]:
 
 def _incidents(folder: Path) -> dict[str, Any]:
   """The flagged sessions, grouped by their surprising events."""
-  path = records.table(folder, "incidents")
-  if path is None:
+  path = folder / "incidents.csv"
+  if not path.exists():
     return {"incidents": None, "more": ""}
-  rows = list(itertools.islice(records.rows(path), _INCIDENTS + 1))
+  rows = list(itertools.islice(read_csv_table(path), _INCIDENTS + 1))
   return {
-    "incidents": [_incident(path, row) for row in rows[:_INCIDENTS]],
+    "incidents": list(map(_incident, rows[:_INCIDENTS])),
     "more": path.name if len(rows) > _INCIDENTS else "",
   }
 
 
-def _incident(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+def _incident(row: dict[str, str]) -> dict[str, Any]:
   """An incident: its alarm, its event with those around it, its example."""
-  count = str(row.get("sessions"))
-  alarm = [f"{count} session" + "s" * (count != "1"), _reason(row)]
-  if row.get("p_value") not in (None, ""):  # Short sessions have none.
-    alarm.append(f"p {records.number(path, row, 'p_value'):.2g}")
-  example = [str(row.get("example"))]
+  alarm = [f"{row['sessions']} session" + "s" * (row["sessions"] != "1")]
+  alarm.append(row["reason"])
+  if row["p_value"]:  # Short sessions have none.
+    alarm.append(f"p {float(row['p_value']):.2g}")
+  example = [row["example"]]
   for name, form in (("file", "{}"), ("line", "line {}"), ("timestamp", "{}")):
     if row.get(name):
       example.append(form.format(row[name]))
   before, after = (
-    list(filter(None, str(row.get(name) or "").split(" | ")))
-    for name in ("before", "after")
+    list(filter(None, row[name].split(" | "))) for name in ("before", "after")
   )
   return {
-    "severity": row.get("severity"),
-    "alarm": list(filter(None, alarm)),
-    "event": row.get("event"),
+    "severity": row["severity"],
+    "alarm": alarm,
+    "event": row["event"],
     "before": before,
     "after": after,
     "example": example,
   }
-
-
-def _reason(row: dict[str, Any]) -> str:
-  """The reason of an alarm in words; as it is written, if it has none."""
-  name = str(row.get("reason") or "")
-  return decision.WORDS.get(name, name)
 
 
 def sections(workdir: Path, step: int | None = None) -> list[Section]:
@@ -271,13 +237,7 @@ def sections(workdir: Path, step: int | None = None) -> list[Section]:
   folder = workdir / "detect"
   if not folder.is_dir():
     return []
-  return [
-    section(
-      "Anomalies",
-      "alarms",
-      **_incidents(folder),
-      **_report(folder, step),
-      **_sessions(folder),
-      pictures=page.pictures(folder, _PICTURES),
-    )
-  ]
+  with records.reading(folder):
+    parts = {**_incidents(folder), **_report(folder, step), **_sessions(folder)}
+  pictures = page.pictures(folder, _PICTURES)
+  return [section("Anomalies", "alarms", **parts, pictures=pictures)]

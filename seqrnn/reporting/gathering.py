@@ -14,15 +14,15 @@ from typing import Any
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError, escaped, visible
 from seqrnn.reporting import page, summary
 from seqrnn.runtime import files
-from seqrnn.table import Table, without_shared
 from seqrnn.training import checkpoint
 from seqrnn.training.history import read_rows
 from seqrnn.training.position import limits_reached
 
 _DERIVED = ("bits_per_symbol", "perplexity")  # They follow from the loss.
+_LONG = 24  # Characters of a name; longer ones are shortened.
 _LIMIT = 2**20  # Bytes of evaluation.json.
 
 
@@ -120,8 +120,10 @@ def _evaluation(path: Path, step: int) -> dict[str, Any]:
   return record if record.get("step") == step else {}
 
 
-def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
-  """A table with a row for each run.
+def gather(
+  workdirs: Sequence[Path], optional: Container[Path] = ()
+) -> list[dict[str, Any]]:
+  """A row for each run, all with the same columns; None where one is missing.
 
   Its columns are `run`, the name; the fields that differ between the runs, of
   those that training depends on; and `state`, `step` and the figures of the
@@ -164,46 +166,48 @@ def gather(workdirs: Sequence[Path], optional: Container[Path] = ()) -> Table:
     }
     for name, (config, figures) in zip(names, runs.values(), strict=True)
   ]
-  table = Table.of_rows(rows)
-  parts = [name.partition("_") for name in table.names]
+  columns = dict.fromkeys(name for row in rows for name in row)
+  parts = [name.partition("_") for name in columns]
   figures = dict.fromkeys(x for split, _, x in parts if split in SPLITS)
   order = ["run", *fields, "state", "step"]
   for name in summary.ordered(figures):
-    columns = [f"{split}_{name}" for split in SPLITS]
-    order += [column for column in columns if column in table]
-  return Table({name: table[name] for name in order})
+    order += [f"{split}_{name}" for split in SPLITS]
+  order = [name for name in order if name in columns]
+  return [{name: row.get(name) for name in order} for row in rows]
 
 
-def without_derived(table: Table) -> Table:
-  """The table without the figures that follow from the loss."""
-  return Table(
-    {n: table[n] for n in table.names if n.partition("_")[2] not in _DERIVED}
-  )
+def without_derived(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The rows without the figures that follow from the loss."""
+  return [
+    {n: x for n, x in row.items() if n.partition("_")[2] not in _DERIVED}
+    for row in rows
+  ]
 
 
-def write_comparison(workdirs: list[Path]) -> tuple[Path, Table]:
+def write_comparison(workdirs: list[Path]) -> tuple[Path, list[list[str]]]:
   """Writes comparison.html in the first of several workdirs.
 
   Returns:
-    the path of the page, and its table of the best evaluations.
+    the path of the page, and its table of the best evaluations: the names of
+    the columns, and the cells of each row.
 
   Raises:
     UserError: a workdir has no run.
   """
-  table = gather(workdirs)
-  labels = without_shared(table["run"].tolist())
+  rows = gather(workdirs)
+  labels = _without_shared([row["run"] for row in rows])
   runs = dict(zip(labels, workdirs, strict=True))
-  cells = table.cells()
-  step = table.names.index("step")
-  for row, label in zip(cells, labels, strict=True):
-    row[0] = label
-    row[step] = row[step] or "not evaluated"
+  head = [n if "." in n else n.replace("_", " ") for n in rows[0]]
+  cells = [
+    [_cell(x) for x in {**row, "run": label}.values()]
+    for row, label in zip(rows, labels, strict=True)
+  ]
   flat = [config_lib.flat(config_lib.read_run(path)) for path in workdirs]
   incomparable = ("task", "data.unit", "data.source", "data.path")
   best = page.section(
     "Best evaluation of each run",
     "comparison",
-    head=[n if "." in n else n.replace("_", " ") for n in table.names],
+    head=head,
     rows=cells,
     differing=[x for x in incomparable if len({f.get(x) for f in flat}) > 1],
   )
@@ -215,4 +219,20 @@ def write_comparison(workdirs: list[Path]) -> tuple[Path, Table]:
   path = workdirs[0] / "comparison.html"
   sections = [best, summary.curves(runs)]
   page.write_page(path, " \u00b7 ".join(runs), top, sections)
-  return path, table
+  return path, [head, *cells]
+
+
+def _cell(value: Any) -> str:
+  """A value for people: numbers have five digits."""
+  if isinstance(value, float):
+    return f"{value:.5g}"
+  return "" if value is None else escaped(str(value))
+
+
+def _without_shared(names: list[str]) -> list[str]:
+  """Long names without a common beginning that ends in a hyphen or slash."""
+  shared = os.path.commonprefix(names)
+  cut = max(shared.rfind("-"), shared.rfind("/")) + 1
+  if not cut or len(set(names)) < 2 or max(map(len, names)) <= _LONG:
+    return names
+  return [f"\u2026{name[cut:]}" for name in names]

@@ -1,7 +1,6 @@
 """Scores of normal sessions, each by a model that has not seen it."""
 
 import json
-import os
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,13 @@ from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import folds, inputs, records
 from seqrnn.logs.detect.baselines import BASELINES
 from seqrnn.logs.detect.choice import Choice, Combination, Judged, choose
-from seqrnn.logs.detect.conformal import Calibration, CrossCalibration, combine
+from seqrnn.logs.detect.conformal import (
+  Calibration,
+  CrossCalibration,
+  beta_interval,
+  combine,
+  event_rate,
+)
 from seqrnn.logs.detect.detector import (
   Detector,
   SessionScores,
@@ -32,8 +37,6 @@ from seqrnn.runtime import files
 
 COMBINED = "combined"
 CALIBRATION = "calibration.npz"
-FALSE_ALARMS = "false_alarms.npz"  # Rows that calibrate one detection alone.
-_NEW = "calibration.new.npz"  # Its name until results that use it are written.
 # Settings that invalidate a cached calibration, in addition to training's.
 SETTINGS = (*("head", "unknown", "idle", "short", "top_k", "folds"),)
 _INJECTED = 100  # Sessions of a model with each kind of anomaly.
@@ -51,6 +54,7 @@ class NormalScores(NamedTuple):
     choice: the scores that are combined.
     selection: which rows of calibration.npz calibrate events.
     calibrates: whether a row is of these sessions, bool [R].
+    arrays: as of calibration.npz, of the selected rows.
   """
 
   scores: dict[str, CrossCalibration]
@@ -60,6 +64,7 @@ class NormalScores(NamedTuple):
   choice: Choice
   selection: Selection
   calibrates: np.ndarray
+  arrays: dict[str, np.ndarray]
 
   def record(self) -> dict[str, Any]:
     """The content of report.json: what was left out, and the chosen scores."""
@@ -74,6 +79,23 @@ class NormalScores(NamedTuple):
       },
     }
     return {**self.selection.record(), "scores": chosen}
+
+  def thresholds(self, settings: Config) -> dict[str, Any]:
+    """The rates of sessions and events in report.json."""
+    sessions, events = self.scores[COMBINED], self.events
+    return {
+      "sessions": {
+        "rate": settings.rate,
+        "calibration": sessions.n,
+        "resolution": sessions.resolution,
+        "rate_95": beta_interval(settings.rate, sessions.n),
+      },
+      "events": {
+        "rate": event_rate(settings),
+        "calibration": events.n,
+        "resolution": events.resolution,
+      },
+    }
 
   def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
     """The combined score of sessions by each model [K, D].
@@ -99,10 +121,10 @@ def calibrate(
   read: Callable[[str], splits.Pieces],
   facts: Callable[[str], dict[str, Any]],
 ) -> tuple[Detector, dict[str, np.ndarray]]:
-  """The detector of a run, and the arrays of calibration.npz.
+  """The detector of a run, and the arrays of calibration.npz in its workdir.
 
-  Folds are trained, and sessions scored, unless calibration.npz in detect/ is
-  of the same settings and data.
+  Folds are trained, and sessions scored, unless calibration.npz is of the same
+  settings and data.
 
   Args:
     build: config, vocabularies or None -> Experiment.
@@ -114,16 +136,19 @@ def calibrate(
   Raises:
     UserError: there are no normal sessions to score, or training fails.
   """
-  folder = workdir / "detect"
-  folder.mkdir(exist_ok=True)
-  key = _key(config, workdir, facts)
-  arrays = _cached(folder, key)
+  path, key = workdir / CALIBRATION, _key(config, workdir, facts)
+  arrays = None
+  if path.exists():
+    with suppress(UserError):  # A damaged file is written again.
+      arrays = records.read_arrays(path)
+      if str(arrays.pop("rests_on", "")) != key:
+        arrays = None
   steps = None if arrays is None else arrays["steps"].tolist()
   members = folds.find(build, config, workdir, read, steps)
   detector = load_detector(build, config, workdir, members)
   if arrays is None or detector.steps != steps:
     arrays = _score(detector)
-    with files.atomic_write(folder / _NEW, "wb") as file:
+    with files.atomic_write(path, "wb") as file:
       arrays_and_text: dict[str, Any] = {**arrays, "rests_on": key}
       np.savez_compressed(file, **arrays_and_text)
   return detector, arrays
@@ -172,44 +197,6 @@ def _key(
       **{n: v for n, v in fields.items() if n.startswith(config_lib.TRAINING)},
       **{f"detect.{name}": settings[name] for name in SETTINGS},
     }
-  )
-
-
-def _cached(folder: Path, key: str) -> dict[str, np.ndarray] | None:
-  """The arrays of calibration.npz, or of a newer file, if they have the key."""
-  new = folder / _NEW
-  for path in (folder / CALIBRATION, new):
-    arrays = {}
-    with suppress(UserError):  # A missing or damaged file is written again.
-      arrays = records.read_arrays(path)
-    if str(arrays.pop("rests_on", "")) == key:
-      if path != new:
-        new.unlink(missing_ok=True)
-      return arrays
-  return None
-
-
-def keep_calibration(folder: Path, results: Path):
-  """Moves a new calibration to the results that depend on it.
-
-  Args:
-    folder: in which `calibrate` has written it.
-    results: folder of the new results, which will replace the old ones.
-
-  Raises:
-    MachineError: the file cannot be moved.
-  """
-  with files.write_errors(results / CALIBRATION):
-    if (folder / _NEW).exists():
-      os.replace(folder / _NEW, results / CALIBRATION)
-
-
-def _event_calibration(arrays: dict[str, np.ndarray]) -> CrossCalibration:
-  return _by_model(
-    round_scores(arrays["nll"]),
-    arrays["event_counts"],
-    np.repeat(arrays["model"], arrays["sizes"]),
-    len(arrays["steps"]),
   )
 
 
@@ -325,7 +312,13 @@ def of_choice(
     selection: which rows calibrate.
     choice: the scores that are combined.
   """
-  events = _event_calibration(records.without(arrays, ~selection.kept))
+  selected = records.without(arrays, ~selection.kept)
+  events = _by_model(
+    round_scores(selected["nll"]),
+    selected["event_counts"],
+    np.repeat(selected["model"], selected["sizes"]),
+    len(selected["steps"]),
+  )
   if choice.replaced:
     arrays = {**arrays, "counts": arrays["counts"] - arrays["choosing"]}
   calibrates = selection.kept & (arrays["counts"] > 0)
@@ -351,6 +344,7 @@ def of_choice(
     choice,
     selection,
     calibrates,
+    selected,
   )
 
 

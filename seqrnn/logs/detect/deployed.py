@@ -1,11 +1,12 @@
 """A detector as its last detection left it: it scores without the corpus.
 
-`write` stores in deployed.npz what a detection learned from the corpus beside
-the calibration: the sessions that baselines are fitted to, and the idle times.
+deployed.npz has the models' checkpoints, the settings that decide verdicts, the
+calibration, the sessions that baselines are fitted to, and the idle times.
 """
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,20 +29,20 @@ from seqrnn.logs.detect import (
   ensemble,
   inputs,
   records,
-  thresholds,
 )
-from seqrnn.logs.detect.calibration import (
-  CALIBRATION,
-  FALSE_ALARMS,
-  NormalScores,
-)
-from seqrnn.logs.detect.choice import Choice
+from seqrnn.logs.detect.calibration import NormalScores
+from seqrnn.logs.detect.choice import Choice, Combination
 from seqrnn.logs.detect.detector import Detector, combined_names, whole_sessions
 from seqrnn.logs.detect.ensemble import Ensemble
 from seqrnn.logs.detect.selection import UNANSWERED, Selection
-from seqrnn.runtime import sharding
+from seqrnn.runtime import files, sharding
 
 DEPLOYED = "deployed.npz"
+# Settings of `detect` that decide verdicts.
+_SETTINGS = (
+  *("head", "rule", "rate", "budget", "top_k"),
+  *("short", "idle", "scores"),
+)
 
 
 class IdleTimes(NamedTuple):
@@ -88,12 +89,15 @@ class Deployed(NamedTuple):
   cut: IdleTimes = IdleTimes()
 
 
-def write(folder: Path, detector: Detector, trained: Pieces):
+def write_deployed(
+  path: Path, detector: Detector, normal: NormalScores, trained: Pieces
+):
   """Writes deployed.npz.
 
   Args:
-    folder: of the file.
+    path: of the file.
     detector: whose baselines are fitted to the sessions of its members.
+    normal: its calibration.
     trained: the training split, whose log has the idle times.
   """
   trains = [member.train for member in detector.members]
@@ -112,16 +116,35 @@ def write(folder: Path, detector: Detector, trained: Pieces):
   if cuts is not None:
     idle = _idle_times(cuts, trained, cuts.patience, cuts.patience_V)
     cut = _idle_times(cuts, trained, cuts.idle, cuts.last_V)
-  text = json.dumps([idle._asdict(), cut._asdict()]).encode()
-  np.savez_compressed(
-    folder / DEPLOYED,
-    ids=once.ids,
-    sizes=np.diff(once.bounds),
-    begins=begins,
-    ends=ends,
-    counts=counts_KD.ravel(),
-    idle=np.frombuffer(text, np.uint8),
-  )
+  settings, (names, how) = detector.config.detect, normal.choice.combination
+  record = {
+    "settings": {
+      **{name: settings[name] for name in _SETTINGS},
+      "scores": ",".join(names),
+    },
+    "combine": how,
+    "replaced": normal.choice.replaced,
+    # A fold is a folder of the workdir; without folds, its own model decides.
+    "members": [
+      ("folds/" + member.folder.name if len(trains) > 1 else ".", step)
+      for member, step in zip(detector.members, detector.steps, strict=True)
+    ],
+    "idle": [idle._asdict(), cut._asdict()],
+  }
+  arrays: dict[str, Any] = {
+    f"calibration {n}": x for n, x in normal.arrays.items()
+  }
+  with files.atomic_write(path, "wb") as file:
+    np.savez_compressed(
+      file,
+      record=json.dumps(record),
+      ids=once.ids,
+      lengths=np.diff(once.bounds),
+      begins=begins,
+      ends=ends,
+      counts=counts_KD.ravel(),
+      **arrays,
+    )
 
 
 def _idle_times(
@@ -152,23 +175,32 @@ def restore(
   Raises:
     UserError: there is no detection, or a file is damaged.
   """
-  folder = workdir / "detect"
-  record = thresholds.read(folder / "thresholds.json")
-  config = copy.deepcopy(config)
+  path = workdir / "detect" / DEPLOYED
+  if not path.exists():
+    raise UserError(f"{path}: no such file; --mode=detect writes it")
+  arrays, config = records.load_arrays(path), copy.deepcopy(config)
   given_idle = config.detect.idle
-  with records.reading(folder / "thresholds.json"):
-    for name, value in record.settings.items():
-      config.detect[name] = value
+  with records.reading(path):
+    record = json.loads(str(arrays["record"]))
+    for name in _SETTINGS:
+      config.detect[name] = record["settings"][name]
     if given_idle is not None:
       config.detect.idle = given_idle
     config_lib.check(config)
+    members = [
+      (_inside(workdir, folder), int(step))
+      for folder, step in record["members"]
+    ]
+    names = tuple(combined_names(config.detect))
+    combination = Combination(names, str(record["combine"]))
+    choice = Choice(combination, replaced=bool(record["replaced"]))
+    normal = _normal_scores(arrays, choice)
+    trained = _trained(arrays, len(members))
+    idle, cut = (IdleTimes(**fields) for fields in record["idle"])
+    seen = normal.arrays["seen"].astype(bool).reshape(len(members), -1)
   vocabularies = vocabulary.load(workdir / "vocabulary.json")
   experiment = build(whole_sessions(config, vocabularies), vocabularies)
-  params, steps = ensemble.restore(
-    experiment, [(workdir / name, step) for name, step in record.members]
-  )
-  normal, seen = read_calibration(folder / CALIBRATION, record)
-  trained, (idle, cut) = _read_deployed(folder / DEPLOYED, len(steps))
+  params, steps = ensemble.restore(experiment, members)
   wanted = set(combined_names(config.detect)) & set(baselines.BASELINES)
   fitted = [
     {name: baselines.BASELINES[name](sessions) for name in sorted(wanted)}
@@ -185,47 +217,39 @@ def restore(
   return Deployed(config, detector, normal, idle, cut)
 
 
-def read_calibration(
-  path: Path, record: thresholds.Record
-) -> tuple[NormalScores, np.ndarray]:
-  """The normal scores that calibrate, and `Ensemble.seen`."""
-  arrays = records.read_arrays(path)
-  with records.reading(path):
-    kept = np.ones(len(arrays["sizes"]), bool)
-    if not all(0 <= row < len(kept) for row in record.left_out):
-      raise ValueError("lacks sessions that were left out")
-    kept[record.left_out] = False
-    answers = np.full(len(kept), UNANSWERED)
-    selection = Selection(kept, arrays["counts"], answers, None)
-    if (path.parent / FALSE_ALARMS).exists():
-      further = records.read_arrays(path.parent / FALSE_ALARMS)
-      arrays, selection = calibration.joined(arrays, further, selection)
-    choice = Choice(record.combination, replaced=record.replaced)
-    normal = calibration.of_choice(arrays, selection, choice)
-    seen = arrays["seen"].astype(bool).reshape(len(arrays["steps"]), -1)
-    return normal, seen
+def _inside(workdir: Path, folder: str) -> Path:
+  """A folder of the workdir; a link may not lead out of it."""
+  path = Path(os.path.realpath(workdir / folder))
+  if not path.is_relative_to(os.path.realpath(workdir)):
+    raise ValueError(f"folder {folder!r} is not in the workdir")
+  return path
 
 
-def _read_deployed(
-  path: Path, models: int
-) -> tuple[list[Sessions], list[IdleTimes]]:
-  """The sessions to which the baselines of each model are fitted, and times."""
-  arrays = records.load(path)
-  with records.reading(path):
-    ids, sizes = arrays["ids"].astype(np.int32), arrays["sizes"]
-    bounds = np.concatenate([[0], np.cumsum(sizes)])
-    counts_KD = arrays["counts"].reshape(models, len(sizes))
-    if bounds[-1] != len(ids) or counts_KD.min(initial=0) < 0:
-      raise ValueError("has arrays of different lengths")
-    begins, ends = (arrays[name].astype(bool) for name in ("begins", "ends"))
-    names = [""] * len(sizes)
-    once = Sessions(ids, bounds, names, begins=begins, ends=ends)
-    times: list[dict[str, Any]] = json.loads(arrays["idle"].tobytes())
-    idle, cut = (IdleTimes(**fields) for fields in times)
-    return [
-      once.take(np.repeat(np.arange(len(sizes)), counts_D))
-      for counts_D in counts_KD
-    ], [idle, cut]
+def _normal_scores(
+  arrays: dict[str, np.ndarray], choice: Choice
+) -> NormalScores:
+  arrays = records.named(arrays, "calibration ")
+  records.check_lengths(arrays)
+  every = np.ones(len(arrays["counts"]), bool)
+  return calibration.of_choice(
+    arrays,
+    Selection(every, arrays["counts"], np.full(len(every), UNANSWERED), None),
+    choice,
+  )
+
+
+def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:
+  """The sessions to which the baselines of each model are fitted."""
+  ids, sizes = arrays["ids"].astype(np.int32), arrays["lengths"]
+  bounds = np.concatenate([[0], np.cumsum(sizes)])
+  counts_KD = arrays["counts"].reshape(models, len(sizes))
+  begins, ends = (arrays[name].astype(bool) for name in ("begins", "ends"))
+  names = [""] * len(sizes)
+  once = Sessions(ids, bounds, names, begins=begins, ends=ends)
+  return [
+    once.take(np.repeat(np.arange(len(sizes)), counts_D))
+    for counts_D in counts_KD
+  ]
 
 
 def refuse_unfollowed(deployed: Deployed):

@@ -1,6 +1,6 @@
 """An ensemble: models of the same task that score events together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Ensemble(NamedTuple):
 
 
 def restore(
-  experiment: Experiment, members: list[tuple[Path, int | None]]
+  experiment: Experiment, members: Sequence[tuple[Path, int | None]]
 ) -> tuple[Params, list[int]]:
   """The parameters of models, a tree of arrays [K, ...], and their steps."""
   found = [

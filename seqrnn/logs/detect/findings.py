@@ -66,7 +66,7 @@ class Findings(NamedTuple):
     alarms[d] = self.offsets[d] + flagged[first] - self.bounds[d]
     return alarms
 
-  def oddest(self) -> np.ndarray:
+  def worst_events(self) -> np.ndarray:
     """The position of the most surprising event of each session [D].
 
     It is the last event where the end of the session is the most surprising,

@@ -64,9 +64,9 @@ def group(found: Findings) -> list[Incident]:
     else:
       event, _, _ = context(found, d, int(found.distinct.first[d]))
       groups.append((event, kinds, [d]))
-  oddest = found.oddest()
+  worst = found.worst_events()
   return sorted(
-    (_incident(found, members, oddest) for *_, members in groups),
+    (_incident(found, members, worst) for *_, members in groups),
     key=lambda one: (-one.severity, np.nan_to_num(one.p, nan=1), -one.count),
   )
 
@@ -109,7 +109,7 @@ def around(worst: int, size: int) -> range:
 
 
 def _incident(
-  found: Findings, members: list[int], oddest: np.ndarray
+  found: Findings, members: list[int], worst: np.ndarray
 ) -> Incident:
   """The incident of sessions, of which the first is the example."""
   d = members[0]
@@ -122,7 +122,7 @@ def _incident(
     found.reasons[d],
     float(found.p[d]),
     j,
-    int(oddest[d]),
+    int(worst[d]),
     before,
     after,
     members,

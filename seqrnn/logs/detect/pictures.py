@@ -1,11 +1,10 @@
-"""Pictures of a detection: timeline, scores, one session, ROC and PR curves."""
+"""Pictures of a detection: timeline, scores, ROC and PR curves."""
 
 import math
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullFormatter
 
@@ -18,10 +17,6 @@ from seqrnn.runtime import figures
 _EVENTS = 2000  # Of a timeline.
 _WORST = 5  # Most anomalous sessions, which each timeline has.
 _FAR = 4  # The axis of scores ends at so many times the highest normal score.
-_COLUMNS = 40  # Events in a row of the picture of one session.
-_ROWS = 12
-_NARROW, _WIDE = 16, 110  # Characters of an event's name, and of a log line.
-_CHARACTER = 0.075  # Inches of a character.
 _APART = 60  # Sessions of a timeline, at most, that are separated by lines.
 _LABELS = {False: ("normal", "C0"), True: ("labelled anomalous", "C3")}
 
@@ -45,7 +40,6 @@ def draw(
   pictures = {
     "timeline": _timeline(found),
     "scores": _scores(found, calibration, threshold),
-    "session": _session(found),
   }
   labels, some = found.sessions.labels, found.sessions.with_label()
   if labels is not None and 0 < labels[some].sum() < len(some):
@@ -54,12 +48,6 @@ def draw(
     )
   for name, figure in pictures.items():
     figures.save(figure, folder / f"{name}.png")
-
-
-def _worst(found: Findings) -> int:
-  """The most anomalous of the distinct sessions that have an event."""
-  order = found.most_anomalous()
-  return int(order[np.diff(found.bounds)[order] > 0][0])
 
 
 def _timeline(found: Findings) -> Figure:
@@ -216,72 +204,3 @@ def _curves(
   precision.set_xlim(-0.02, 1.02)
   figure.legend(*roc.get_legend_handles_labels(), loc="outside right upper")
   return figure
-
-
-def _session(found: Findings) -> Figure:
-  """The most anomalous session, event by event, coloured by its surprisal.
-
-  Of a log each row is a line; of other sessions a row has several events.
-  """
-  d = _worst(found)
-  j = int(found.distinct.first[d])
-  start, stop = found.bounds[d : d + 2].tolist()
-  listed = found.names.unit == "log"
-  most, columns = (_COLUMNS, 1) if listed else (_COLUMNS * _ROWS, _COLUMNS)
-  place = int(found.nll[start:stop].argmax())
-  first = max(min(place - most // 2, stop - start - most), 0)
-  last = min(stop - start, first + most)
-  bits = found.nll[start + first : start + last] / math.log(2)
-  columns = min(len(bits), columns)
-  rows = math.ceil(len(bits) / columns)
-  grid = np.full(rows * columns, np.nan)
-  grid[: len(bits)] = bits
-  names = [
-    figures.plain(name, _WIDE if listed else _NARROW)
-    for name in found.events(j, d, first, last)
-  ]
-  width = 11 if listed else max(5, 0.34 * columns + 1.5)
-  room = (width - 1.5) / columns  # Inches of an event.
-  turned = not listed and max(map(len, names)) * _CHARACTER > room
-  height = 0.27 if listed else 1.15 if turned else 0.4
-  figure = figures.create(width, height * rows + 1)
-  axes: Axes = figure.add_subplot()
-  image = axes.imshow(
-    grid.reshape(rows, columns), cmap="magma_r", vmin=0, aspect="auto"
-  )
-  figure.colorbar(image, label="bits", shrink=0.8)
-  for n, name in enumerate(names):
-    y, x = divmod(n, columns)
-    axes.text(
-      x - 0.49 * listed,
-      y,
-      name,
-      rotation=90 if turned else 0,
-      ha="left" if listed else "center",
-      va="center",
-      fontsize=8 if listed else 7,
-      color="white" if bits[n] > 0.5 * bits.max() else "black",
-      weight="bold" if found.event_flags[start + first + n] else "normal",
-    )
-  axes.set_xticks([])
-  place = int(found.offsets[d]) + first
-  _label_rows(axes, found, j, range(place, place + rows * columns, columns))
-  bold = found.event_flags[start + first : start + last].any()
-  axes.set_title(
-    figures.plain(found.sessions.names[j], 80)
-    + ("; bold: flagged events" if bold else "")
-  )
-  return figure
-
-
-def _label_rows(axes: Axes, found: Findings, j: int, places: range):
-  """Labels the rows with their lines of the log, or with their positions."""
-  lines = [found.line(j, place) for place in places]
-  if found.names.unit == "log" and lines[0] is not None:
-    # The end of a session has no line.
-    labels = ["" if line is None else str(line) for line in lines]
-    axes.set_ylabel("line")
-  else:
-    labels = list(map(str, places))
-    axes.set_ylabel("position")
-  axes.set_yticks(range(len(places)), labels)

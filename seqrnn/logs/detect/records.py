@@ -1,10 +1,7 @@
 """Reads files that detection wrote, which may be damaged or edited."""
 
 import csv
-import io
 import json
-import math
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +14,10 @@ from seqrnn.runtime import files
 
 # Arrays of a calibration with a number for each row, beside scores.
 COLUMNS = ("counts", "choosing", "model", "sizes")
-_LIMIT = 2**24  # Bytes of a JSON file, and of a line of a table, at most.
-# A compressed file may hold _LIMIT bytes and this multiple of its own size. No
-# table compresses better, but a megabyte of a malicious file, which holds only
-# zeros, could hold a gigabyte.
-_RATIO = 400
+_LIMIT = 2**24  # Bytes of a JSON file, at most.
 _REMEDY = "run --mode=detect again"
-_TOO_LARGE = "is too large when decompressed"
 _FAULTS = (
-  *(OSError, EOFError, zlib.error, csv.Error, RecursionError),
+  *(OSError, EOFError, csv.Error, RecursionError),
   *(ValueError, TypeError, KeyError, AttributeError, OverflowError),
 )
 
@@ -61,7 +53,7 @@ def read_object(path: Path) -> dict[str, Any]:
   return found
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
   """The arrays of an archive; each is a list of numbers, or a text.
 
   Raises:
@@ -69,19 +61,14 @@ def load(path: Path) -> dict[str, np.ndarray]:
   """
   with reading(path), path.open("rb") as file:
     try:
-      with np.load(file, allow_pickle=False) as found:
-        size = sum(info.file_size for info in found.zip.infolist())
-        if size > _most(path):
-          raise ValueError(_TOO_LARGE)
-        arrays = {name: found[name] for name in found.files}
+      with np.load(file, allow_pickle=False) as archive:
+        arrays = dict(archive)
     except Exception as error:  # A damaged archive may raise any exception.
       raise ValueError(str(error)) from None
-    if any(
-      x.ndim != 1 or x.dtype.kind not in "bfiu"
-      for x in arrays.values()
-      if x.dtype.kind != "U" or x.ndim
-    ):
-      raise ValueError("has an array that is not a list of numbers")
+    for array in arrays.values():
+      is_text = array.dtype.kind == "U" and not array.ndim
+      if not is_text and (array.ndim != 1 or array.dtype.kind not in "bfiu"):
+        raise ValueError("has an array that is not a list of numbers")
   return arrays
 
 
@@ -91,21 +78,24 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
   Raises:
     UserError: the file is damaged, or its arrays do not belong together.
   """
-  arrays = load(path)
+  arrays = load_arrays(path)
   with reading(path):
-    events = {len(arrays[name]) for name in ("nll", "event_counts")}
-    events.add(int(arrays["sizes"].sum()))
-    injected = {
-      len(x) for name, x in arrays.items() if name.startswith("injected ")
-    }
-    sessions = {
-      len(x)
-      for name, x in arrays.items()
-      if name in COLUMNS or name.startswith("score ")
-    }
-    if max(len(events), len(sessions), len(injected)) > 1:
-      raise ValueError("has arrays of different lengths")
+    check_lengths(arrays)
   return arrays
+
+
+def check_lengths(arrays: dict[str, np.ndarray]):
+  """Raises ValueError if arrays of a calibration do not belong together."""
+  events = {len(arrays[name]) for name in ("nll", "event_counts")}
+  events.add(int(arrays["sizes"].sum()))
+  injected = {len(x) for n, x in arrays.items() if n.startswith("injected ")}
+  sessions = {
+    len(x)
+    for name, x in arrays.items()
+    if name in COLUMNS or name.startswith("score ")
+  }
+  if max(len(events), len(sessions), len(injected)) > 1:
+    raise ValueError("has arrays of different lengths")
 
 
 def without(
@@ -130,52 +120,3 @@ def named(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
     for name, array in arrays.items()
     if name.startswith(start)
   }
-
-
-def table(folder: Path, name: str) -> Path | None:
-  """The file of a table; None if there is none."""
-  path = folder / f"{name}.csv"
-  return path if path.exists() else None
-
-
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-  """Yields the rows of a table, which may be larger than memory.
-
-  Raises:
-    UserError: the table is damaged.
-  """
-  csv.field_size_limit(max(csv.field_size_limit(), _LIMIT))
-  with reading(path), path.open("rb") as file:
-    yield from csv.DictReader(_lines(file))
-
-
-def number(path: Path, row: dict[str, Any], name: str) -> float:
-  """A number in a row of a table, which may be infinite.
-
-  Raises:
-    UserError: the value is not a number.
-  """
-  with reading(path):
-    try:
-      value = float(row[name])
-    except (KeyError, TypeError, ValueError, OverflowError):
-      value = math.nan
-    if math.isnan(value):
-      raise ValueError(
-        f"{name}={row.get(name)!r} of session {row.get('session')!r} is not a"
-        " number"
-      )
-  return value
-
-
-def _most(path: Path) -> int:
-  """The maximal decompressed size of a file, in bytes."""
-  return _LIMIT + _RATIO * path.stat().st_size
-
-
-def _lines(file: io.BufferedIOBase) -> Iterator[str]:
-  """Yields the lines of a table with their line ends."""
-  while line := file.readline(_LIMIT + 1):
-    if len(line) > _LIMIT:
-      raise ValueError(f"has a line of more than {_LIMIT:,} bytes")
-    yield line.decode("utf-8", "backslashreplace")

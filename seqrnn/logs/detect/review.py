@@ -129,9 +129,9 @@ def find(
 
 def questions(found: Findings) -> list[dict[str, Any]]:
   """A row of review.csv for each session, without an answer."""
-  oddest, places = found.oddest().tolist(), tables.places_of(found)
+  worst, places = found.worst_events().tolist(), tables.places_of(found)
   rows = []
-  for d, place in enumerate(oddest):
+  for d, place in enumerate(worst):
     event, before, after = incidents.context(found, d, d)
     rows.append(
       {

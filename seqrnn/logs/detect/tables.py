@@ -4,8 +4,7 @@ import csv
 import functools
 import io
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,75 +13,53 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import escaped
-from seqrnn.logs.detect import decision
+from seqrnn.logs.detect import decision, records
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.incidents import Incident
 from seqrnn.runtime import files
 from seqrnn.scoring.scoring import UNRANKED, Scores
-from seqrnn.table import Table, read_csv
 
+_LONGEST = 2**24  # Characters of a cell, at most.
 # Columns of text, whatever it looks like; `event_1` and so on are text, too.
 _TEXT = {
-  *(
-    "session",
-    "severity",
-    "reason",
-    "score",
-    "file",
-    "timestamp",
-    "event",
-    "example",
-  ),
-  *("before", "after"),
+  *("session", "severity", "reason", "score", "file", "timestamp", "event"),
+  *("example", "before", "after"),
 }
-_LIMIT = 2**32  # Bytes of a table .
 
 
-def read(folder: Path, name: str) -> Table:
-  """The table of that name which the last detection wrote.
-
-  If it wrote none, the table is empty.
-
-  Raises:
-    UserError: the file is damaged.
-  """
-  path = folder / f"{name}.csv"
-  if not path.exists():
-    return Table({})
-  content = files.read(path, _LIMIT).decode("utf-8", "surrogateescape")
-  head = content.partition("\n")[0].split(",")
-  return read_csv(path, content, set(filter(_is_text, head)))
-
-
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+  """Whether a column has text, although it may look like numbers."""
   return name.rstrip("_0123456789") in _TEXT
 
 
-@contextmanager
-def _table(
-  folder: Path, name: str, columns: list[str]
-) -> Iterator[Callable[[list[Any]], Any]]:
-  """Opens a table; yields a function that writes a row, None as no value."""
-  with files.atomic_write(folder / f"{name}.csv", "wb") as raw:
+def read_csv_table(path: Path) -> Iterator[dict[str, str]]:
+  """Yields the rows of a table, which may be larger than memory.
+
+  Raises:
+    UserError: the table is damaged.
+  """
+  csv.field_size_limit(_LONGEST)
+  with (
+    records.reading(path),
+    path.open(encoding="utf-8", errors="surrogateescape", newline="") as file,
+  ):
+    yield from csv.DictReader(file, strict=True)
+
+
+def _write_csv_table(path: Path, columns: list[str], rows: Iterable[list[Any]]):
+  """Writes a table; None is an empty cell."""
+  with files.atomic_write(path, "wb") as raw:
     text = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    yield writer.writerow
-    text.flush()
+    writer.writerows(rows)
     text.detach()
 
 
-def _cells(values: np.ndarray) -> list[Any]:
-  """Numbers for a table, with the digits of a float32.
-
-  NaN becomes an empty cell. Infinity becomes a string, as JSON has no infinity.
-  """
+def _cells(values: np.ndarray) -> list[float | None]:
+  """Numbers for a table, with the digits of a float32; NaN is an empty cell."""
   return [
-    float(f"{value:.6g}")
-    if math.isfinite(value)
-    else None
-    if math.isnan(value)
-    else "inf"
+    None if math.isnan(value) else float(f"{value:.6g}")
     for value in values.tolist()
   ]
 
@@ -95,7 +72,7 @@ def write_sessions(found: Findings, grouped: list[Incident], folder: Path):
   reason in words; incident is a row of incidents.csv, from 1. In a log, 1 in
   the column open or cut is a session that its end or its begin cuts.
   """
-  sessions, oddest = found.sessions, found.oddest().tolist()
+  sessions, worst = found.sessions, found.worst_events().tolist()
   distinct = verdict_columns(found) | {"p_value": _cells(found.p)}
   distinct["incident"] = _numbers(found, grouped)
   scores = {name: _cells(values) for name, values in found.scores.items()}
@@ -104,14 +81,17 @@ def write_sessions(found: Findings, grouped: list[Incident], folder: Path):
   columns += ["label"] * (sessions.labels is not None)
   rows = list(zip(*distinct.values(), strict=True))
   score_rows = list(zip(*scores.values(), strict=True))
-  with _table(folder, "sessions", columns) as write:
+
+  def lines() -> Iterator[list[Any]]:
     for j, d in enumerate(found.distinct.which.tolist()):
-      where = [value(j, oddest[d]) for value in places.values()]
+      where = [value(j, worst[d]) for value in places.values()]
       row = [sessions.names[j], *rows[d], *where, *score_rows[d]]
       if sessions.labels is not None:
         known = sessions.labelled is None or sessions.labelled[j]
         row.append(int(sessions.labels[j]) if known else None)
-      write(row)
+      yield row
+
+  _write_csv_table(folder / "sessions.csv", columns, lines())
 
 
 def verdict_columns(found: Findings) -> dict[str, list[Any]]:
@@ -156,9 +136,7 @@ def _numbers(found: Findings, grouped: list[Incident]) -> list[int | None]:
 def write_incidents(found: Findings, grouped: list[Incident], folder: Path):
   """Writes incidents.csv: a row per incident."""
   columns, rows = incident_rows(found, grouped)
-  with _table(folder, "incidents", columns) as write:
-    for row in rows:
-      write(row)
+  _write_csv_table(folder / "incidents.csv", columns, rows)
 
 
 def incident_rows(
@@ -213,28 +191,29 @@ def write_events(
   sessions = found.sessions
   document = {d: n for n, d in enumerate(which.tolist())}
 
+  @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
   def columns(d: int) -> dict[str, list[Any]]:
     return _event_columns(
       found, d, details.document(document[d]), settings.top_k
     )
 
-  @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
-  def rows(d: int) -> list[tuple[Any, ...]]:
-    return list(zip(*columns(d).values(), strict=True))
-
   places = places_of(found)
-  header = ["session", "position", *places, *columns(int(which[0]))]
-  with _table(folder, "events", header) as write:
+
+  def rows() -> Iterator[list[Any]]:
     for j, d in enumerate(found.distinct.which.tolist()):
       if d not in document:
         continue
       first = int(found.offsets[d])
       targets = found.targets[slice(*found.bounds[d : d + 2])].tolist()
-      for place, (event, *row) in enumerate(rows(d), first):
+      events = zip(*columns(d).values(), strict=True)
+      for place, (event, *row) in enumerate(events, first):
         where = [value(j, place) for value in places.values()]
         if targets[place - first] == UNKNOWN:  # Equal sessions may differ here.
           event = escaped(found.as_read(j, place) or event)
-        write([sessions.names[j], place, *where, event, *row])
+        yield [sessions.names[j], place, *where, event, *row]
+
+  header = ["session", "position", *places, *columns(int(which[0]))]
+  _write_csv_table(folder / "events.csv", header, rows())
 
 
 def _event_columns(

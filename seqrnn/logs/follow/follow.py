@@ -69,7 +69,7 @@ class Service:
     """
     self._restore, self._workdir = restore, workdir
     self._state, self._write = state, write
-    self._record = workdir / "detect" / "thresholds.json"
+    self._record = workdir / "detect" / "deployed.npz"
     self._version, self._looked = self._stamp(), time.monotonic()
     self.health = health.Health()
     self._take_model(restore())

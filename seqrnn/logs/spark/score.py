@@ -111,7 +111,7 @@ def _score(events: Any, shipped: Shipped, span: Span) -> pd.DataFrame:
   deployed = _restore(shipped.content.value)
   findings, names = examine(deployed, events, span)
   sessions, which = findings.sessions, findings.distinct.which
-  places = list(enumerate(findings.oddest()[which].tolist()))
+  places = list(enumerate(findings.worst_events()[which].tolist()))
   columns: dict[str, Any] = {**tables.verdict_columns(findings)}
   distinct = pd.DataFrame({**columns, **findings.scores}).iloc[which]
   verdicts = distinct.reset_index(drop=True).assign(

@@ -5,9 +5,8 @@ import pytest
 
 from configs import base
 from seqrnn.logs.detect import calibration, deployed
-from seqrnn.logs.detect.calibration import CALIBRATION, COMBINED, FALSE_ALARMS
+from seqrnn.logs.detect.calibration import COMBINED
 from seqrnn.logs.detect.choice import CANDIDATES, STANDARD
-from seqrnn.logs.detect.thresholds import Record
 
 NAMES = (*CANDIDATES, "unknown")
 
@@ -70,9 +69,7 @@ def test_where_nothing_is_chosen_all_sessions_calibrate(settings, given):
 
 
 @pytest.mark.parametrize("gain", [0.0, 4.0])
-def test_a_deployed_calibration_is_that_of_the_detection(
-  settings, tmp_path, gain
-):
+def test_a_deployed_calibration_is_that_of_the_detection(settings, gain):
   rng = np.random.default_rng(1)
   arrays, false = arrays_of(rng, gain=gain), arrays_of(rng, (3, 5))
   names = ("counts", "sizes", "nll", "event_counts", "model")
@@ -85,11 +82,8 @@ def test_a_deployed_calibration_is_that_of_the_detection(
   # False alarms choose nothing, and all of them calibrate.
   used = arrays["counts"] - (arrays["choosing"] if gain else 0)
   assert batch.scores[COMBINED].n == used.sum() + false["counts"].sum()
-  np.savez(tmp_path / CALIBRATION, rests_on="", **arrays)
-  np.savez(tmp_path / FALSE_ALARMS, **false)
-  choice = batch.choice
-  record = Record([], {}, choice.combination, choice.replaced, [])
-  normal, _ = deployed.read_calibration(tmp_path / CALIBRATION, record)
+  stored = {f"calibration {name}": x for name, x in batch.arrays.items()}
+  normal = deployed._normal_scores(stored, batch.choice)
   new = {name: rng.exponential(size=(2, 50)) for name in NAMES}
   p = [n.scores[COMBINED].p_values(n.combined(new)) for n in (batch, normal)]
   np.testing.assert_array_equal(*p)

@@ -200,13 +200,13 @@ def test_a_new_detection_takes_up_the_open_sessions(
 ):
   made.config.detect.follow = "sessions"
   monkeypatch.setattr(follow, "_LOOK", 0.0)
-  record, written, restored = tmp_path / "detect/thresholds.json", [], []
+  record, written, restored = tmp_path / "detect/deployed.npz", [], []
   record.parent.mkdir()
   record.write_text("1")
 
   def restore():
     if restored and not valid:  # Damaged files may raise any exception.
-      raise IsADirectoryError(21, "Is a directory", "thresholds.json")
+      raise IsADirectoryError(21, "Is a directory", "deployed.npz")
     restored.append(made)
     return made
 
@@ -225,7 +225,7 @@ def test_a_new_detection_takes_up_the_open_sessions(
     "a new detection is taken up: models of steps 1, 2"
     if valid
     else "the detection before stays: [Errno 21] Is a directory:"
-    " 'thresholds.json'"
+    " 'deployed.npz'"
   )
 
 

@@ -90,6 +90,7 @@ def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
     Choice(combination),
     Selection(nothing, nothing, nothing, None),
     nothing,
+    {},
   )
   combined = normal.combined(scored.scores)
   by_name["combined"] = CrossCalibration([Calibration(row) for row in combined])
@@ -177,7 +178,7 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
   for j, d in enumerate(found.distinct.which.tolist()):
     verdict = final[f"s{j}"]
     event, before, after = incidents.context(found, d, j)
-    place = int(found.oddest()[d])
+    place = int(found.worst_events()[d])
     lines = [event.line for event in events if event.session == f"s{j}"]
     # NaN, of a short session, equals itself here.
     np.testing.assert_array_equal(verdict.p, found.p[d])
