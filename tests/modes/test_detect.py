@@ -533,21 +533,6 @@ def test_one_detection_at_a_time(home, again):
   assert results(folder) == before
 
 
-def test_results_that_were_changed_are_refused(home, again):
-  folder, _, _ = home
-  again(events="none")
-  for name in ("deployed.npz", "sessions.csv"):
-    path = folder / "run/detect" / name
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + b"x")
-    with pytest.raises(
-      MachineError, match=f"{name}: differs from its checksum"
-    ):
-      alarms.sections(folder / "run")
-    path.write_bytes(whole)
-  alarms.sections(folder / "run")
-
-
 def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
   folder, _, _ = home
   monkeypatch.setattr(detection, "RATES", (0.02, 0.05))

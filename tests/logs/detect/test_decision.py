@@ -17,7 +17,7 @@ from seqrnn.scoring.scoring import UNRANKED
 def test_severity_counts_signs():
   """Of 99 normal sessions of four models each, whose scores are 1 to 99."""
   settings: Any = base.get_config().detect
-  settings.rate, settings.event_rate, settings.flag_unknown = 0.04, 0.01, False
+  settings.rate = 0.04
   sessions = [  # Score by each model, unknown, flagged of 8 events -> severity.
     ([100, 100, 99, 99], 0, 1, "medium"),
     ([98, 98, 98, 98], 0, 1, "low"),  # p is more than half of the rate.
@@ -37,7 +37,7 @@ def test_severity_counts_signs():
   calibration = CrossCalibration([Calibration(np.arange(1.0, 100))] * 4)
   normal: Any = SimpleNamespace(
     scores={"combined": calibration, "max": calibration, "mean": calibration},
-    events=calibration,
+    events=CrossCalibration([Calibration(np.arange(999) / 10)] * 4),
     combined=lambda scores: scores["max"],
     choice=SimpleNamespace(combination=(("mean", "max"), "min")),
   )
