@@ -38,7 +38,7 @@ from seqrnn.runtime import files
 COMBINED = "combined"
 CALIBRATION = "calibration.npz"
 # Settings that invalidate a cached calibration, in addition to training's.
-SETTINGS = (*("head", "unknown", "idle", "short", "top_k", "folds"),)
+SETTINGS = ("head", "idle", "short", "top_k", "folds")
 _INJECTED = 100  # Sessions of a model with each kind of anomaly.
 
 
