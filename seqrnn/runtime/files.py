@@ -5,9 +5,7 @@ names, and files that belong together are written under a lock.
 """
 
 import glob
-import gzip
 import hashlib
-import io
 import json
 import os
 import re
@@ -17,7 +15,6 @@ import socket
 import stat
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -72,53 +69,6 @@ def read_json(path: str | os.PathLike, limit: int) -> Any:
     raise UserError(f"{path}: not JSON (nested too deeply)") from None
   except ValueError as error:  # UnicodeDecodeError is one, too.
     raise UserError(f"{path}: not JSON ({error})") from None
-
-
-class _Bounded(io.RawIOBase):
-  """The bytes of a file up to a limit, decompressed if it is named *.gz."""
-
-  def __init__(self, path: str | os.PathLike, limit: int):
-    # First: Python 3.13 also closes an object whose file cannot be opened.
-    self._raw = self._file = io.BytesIO()
-    super().__init__()
-    self._path, self._limit, self._left = path, limit, limit
-    self._file = self._raw = _open_regular(path)
-    if os.fspath(path).endswith(".gz"):
-      self._file = gzip.GzipFile(fileobj=self._raw)
-
-  def readable(self) -> bool:
-    return True
-
-  def readinto(self, buffer: Any) -> int:
-    try:
-      content = self._file.read(len(buffer))
-    except (OSError, EOFError, zlib.error) as error:
-      raise UserError(f"{self._path}: cannot be read: {error}") from None
-    self._left -= len(content)
-    if self._left < 0:
-      raise UserError(
-        f"{self._path}: must not hold more than {self._limit:,} bytes"
-      )
-    buffer[: len(content)] = content
-    return len(content)
-
-  def close(self):
-    self._file.close()
-    self._raw.close()
-    super().close()
-
-
-def open_unpacked(path: str | os.PathLike, limit: int) -> IO[bytes]:
-  """Opens an untrusted file, and decompresses it if its name ends in .gz.
-
-  Reading raises UserError if the file is damaged, or has more than `limit`
-  bytes after decompression.
-
-  Raises:
-    OSError: the file cannot be opened.
-    UserError: the path is not a regular file.
-  """
-  return io.BufferedReader(_Bounded(path, limit))
 
 
 def walk(folder: str | os.PathLike) -> Iterator[os.DirEntry]:

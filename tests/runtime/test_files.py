@@ -1,7 +1,6 @@
 """Files that anyone may have made, and those that are there whole or not."""
 
 import errno
-import gzip
 import os
 import subprocess
 import sys
@@ -118,33 +117,6 @@ def test_json_is_read_whatever_it_is(tmp_path):
   assert files.read_json(path, 10) == {"a": [1]}
   with pytest.raises(UserError, match="a.json: must not be larger than 9 byte"):
     files.read_json(path, 9)
-
-
-@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
-def test_a_packed_file_is_read_up_to_a_limit(tmp_path, name):
-  path = tmp_path / name
-  content = b"0123456789\n" * 10_000
-  packed = name.endswith(".gz")
-  path.write_bytes(gzip.compress(content) if packed else content)
-  with files.open_unpacked(path, len(content)) as file:
-    assert file.read() == content
-  with (
-    files.open_unpacked(path, len(content) - 1) as file,
-    pytest.raises(UserError, match="must not hold more than 109,999 bytes"),
-  ):
-    file.read()
-  with files.open_unpacked(path, 20_000) as file:  # Not so far.
-    assert file.readline() == b"0123456789\n"
-  if not packed:
-    return
-  whole = path.read_bytes()
-  for wrong in (whole[:-20], b"x" + whole, whole[:50] + b"x" + whole[51:]):
-    path.write_bytes(wrong)
-    with (
-      files.open_unpacked(path, 2**20) as file,
-      pytest.raises(UserError, match="table.csv.gz: cannot be read: "),
-    ):
-      file.read()
 
 
 def hold(path):
