@@ -224,8 +224,7 @@ def test_a_new_detection_takes_up_the_open_sessions(
   assert told_of == (
     "a new detection is taken up: models of steps 1, 2"
     if valid
-    else "the detection before stays: [Errno 21] Is a directory:"
-    " 'deployed.npz'"
+    else "the detection before stays: [Errno 21] Is a directory: 'deployed.npz'"
   )
 
 
