@@ -275,13 +275,11 @@ def summarize(seen: Seen, source: str, form: Form, report: Report):
   if seen.joined:
     report(f"{source}: {seen.joined:,} lines were joined to the line before")
   if seen.alone:
-    first = ""
-    if seen.first_alone:  # Of a log that Spark has read: not known.
-      number, text, _ = seen.first_alone
-      first = f"; the first is line {number}: {excerpt(text, _TEXT)!r}"
+    assert seen.first_alone is not None
+    number, text, _ = seen.first_alone
     report(
-      f"{source}: {seen.alone:,} of {seen.entries:,} lines belong to no session"
-      f"{first}"
+      f"{source}: {seen.alone:,} of {seen.entries:,} lines belong to no"
+      f" session; the first is line {number}: {excerpt(text, _TEXT)!r}"
     )
 
 

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from seqrnn.data.logs import objects
 from seqrnn.data.logs.secrets import excerpt
 from seqrnn.data.read.reading import LINE
 from seqrnn.errors import UserError, visible
@@ -101,6 +100,8 @@ _KEYS = {
     *("Timestamp", "date", "t", "timeUnixNano", "observedTimeUnixNano"),
   ),
 }
+_SHARED = ("resource", "scope")  # By the records of a line.
+_ATTRIBUTES = ("attributes", "Attributes", "Resource", *_SHARED)
 SAMPLE = 100  # Lines that data.log_format=auto looks at.
 # Of the years 1 to 9999, in seconds since 1970.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
@@ -220,25 +221,109 @@ def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
   return parse
 
 
+def json_records(line: str) -> list[dict[str, Any]]:
+  """The object of a line, or the log records in it; none: it is no JSON.
+
+  A record has its resource and its scope. OpenTelemetry writes values and
+  attributes as {"stringValue": ...} and [{"key": ..., "value": ...}, ...].
+  """
+  try:
+    value = json.loads(line)
+    value = _plain(value) if 'Value"' in line else value
+  except (ValueError, RecursionError):
+    return []
+  if not isinstance(value, dict):
+    return []
+  if "resourceLogs" not in value:
+    return [value]
+  return [
+    record | {"resource": resource.get("resource"), "scope": scope.get("scope")}
+    for resource in _objects(value["resourceLogs"])
+    for scope in _objects(resource.get("scopeLogs"))
+    for record in _objects(scope.get("logRecords"))
+  ]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+  return (
+    [x for x in value if isinstance(x, dict)] if type(value) is list else []
+  )
+
+
+def _plain(value: Any) -> Any:
+  """A value without the types and the lists of keys of OpenTelemetry."""
+  if isinstance(value, list):
+    values = list(map(_plain, value))
+    is_map = values and all(isinstance(x, dict) and "key" in x for x in values)
+    return {str(x["key"]): x.get("value") for x in values} if is_map else values
+  if not isinstance(value, dict):
+    return value
+  if len(value) == 1:
+    [(kind, inner)] = value.items()
+    if kind in ("arrayValue", "kvlistValue") and isinstance(inner, dict):
+      return _plain(inner.get("values"))
+    if kind.endswith("Value"):
+      return _plain(inner)
+  return {key: _plain(inner) for key, inner in value.items()}
+
+
+def _text(fields: dict[str, Any], key: str) -> str | None:
+  """The value of a key as text; None: there is none, or it is too deep."""
+  value = fields.get(key)
+  if isinstance(value, str) or value is None:
+    return value
+  if key == "MESSAGE" and isinstance(value, list):  # Not UTF-8, in journald.
+    with suppress(TypeError, ValueError):
+      return bytes(value).decode("utf-8", "replace")
+  with suppress(RecursionError):
+    return json.dumps(value)
+  return None
+
+
+def _lookup(fields: dict[str, Any], key: str) -> str | None:
+  """The value of a key, of a key of a key, or of an attribute, as text."""
+  for name in ("", *_ATTRIBUTES):
+    inner = fields.get(name) if name else fields
+    for values in (inner, _mapping(inner).get("attributes")):
+      if (value := _inside(_mapping(values), key)) is not None:
+        return value
+  return None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+  return value if isinstance(value, dict) else {}
+
+
+def _inside(fields: dict[str, Any], key: str) -> str | None:
+  if (value := _text(fields, key)) is not None:
+    return value
+  for place, letter in enumerate(key):
+    if letter == "." and (head := key[:place]) in fields:
+      value = _inside(_mapping(fields[head]), key[place + 1 :])
+      if value is not None:
+        return value
+  return None
+
+
 def _by_keys(form: Form) -> Parse:
   def find(fields: dict, name: str) -> str:
     if key := getattr(form, name):
-      return objects.lookup(fields, key) or ""
+      return _lookup(fields, key) or ""
     for key in _KEYS.get(name, ()):
-      value = objects.text(fields, key)
+      value = _text(fields, key)
       if value is not None and not (name == "log_time" and value == "0"):
         return value
     return ""
 
   def parse(line: str) -> Sequence[Parts]:
-    records, parts = objects.records(line), []
+    records, parts = json_records(line), []
     for fields in records:
       content = find(fields, "log_message").rstrip("\n")
       level, time = find(fields, "log_level"), find(fields, "log_time")
       if content:
         content = f"{level} {content}" if level else content
         session = find(fields, "log_session_key")
-        alone = {k: v for k, v in fields.items() if k not in objects.SHARED}
+        alone = {k: v for k, v in fields.items() if k not in _SHARED}
         record = json.dumps(alone) if len(records) > 1 else ""
         parts.append(Parts(content, time, (time,), "", session, record))
     return parts

@@ -484,7 +484,7 @@ def test_the_time_of_a_format_is_linear():
     "<1>1 a b c d e [",
   ):
     for name, pattern in formats._NAMED.items():
-      for begin in ("", "INFO ", *(line for line, _ in LINES[name])):
+      for begin in ("", *(line for line, _ in LINES[name])):
         match = re.fullmatch(pattern, begin + part * 60_000)
         assert match is None or match["Content"]
       one = parser(Form("strict", log_format=name))(part * 100_000)

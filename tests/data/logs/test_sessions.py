@@ -9,7 +9,6 @@ import re
 import numpy as np
 import pytest
 
-from seqrnn.data import splits
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.logs import sessions
 from seqrnn.data.read.columns import Texts
@@ -117,23 +116,6 @@ def test_batches_have_the_events_between_begin_and_end(tmp_path):
   }
   for number, part in zip(batches.distinct, ids(found), strict=True):
     assert rows[number] == [BEGIN, *part.tolist(), END]
-
-
-def test_a_split_is_read_as_its_files_are(tmp_path):
-  folder = tmp_path / "logs"
-  folder.mkdir()
-  written(folder, 3)
-  config = settings(tmp_path, path=str(folder), split="last_documents")
-  every = sessions.read_sessions(config, KNOWN, str(folder))
-  read = splits.reader(config)
-  parts = [
-    sessions.of_pieces(read(split), KNOWN)
-    for split in ("train", "validation", "test")
-  ]
-  assert sum((part.names for part in parts), []) == every.names
-  for field in ("ids", "lines"):
-    joined = np.concatenate([getattr(part, field) for part in parts])
-    assert joined.tolist() == getattr(every, field).tolist()
 
 
 @pytest.mark.parametrize(

@@ -140,24 +140,6 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path):
     assert str(error.value).startswith(f"{tmp_path}/alarms.csv:{message}")
 
 
-def test_a_false_kind_becomes_quiet_and_says_so_once():
-  found, masks = Alarms(0), Redaction("<secrets>")
-  for name in ("a@b.cd", "s2"):
-    assert found.take(verdict(name, ["x", "token=9"]))
-  key = 1, masks.name("a@b.cd")
-  [kind] = feedback.apply(found, {key: FALSE}, masks)
-  assert feedback.said(kind, masks) == (
-    "alarms of kind 1 (token=<masked>) are false by alarms.csv: 2 so far, and"
-    " none is written from now on"
-  )
-  assert not feedback.apply(found, {key: FALSE}, masks)
-  assert found.take(verdict("s3", ["x", "token=9"], severity=3)) is None
-  assert found.kinds[1].count == 3
-  # Another answer makes it heard again.
-  assert not feedback.apply(found, {key: ""}, masks)
-  assert found.take(verdict("s4", ["x", "token=9"]))
-
-
 def test_the_events_of_an_example_are_whole_when_it_has_ended():
   found = Alarms(math.inf)
   found.take(verdict("s1", ["a", "rare"], ended=False))
