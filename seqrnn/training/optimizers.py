@@ -175,7 +175,7 @@ def shares(
   Args:
     experiment: of the run.
     config: of the run.
-    record: what it has started from; None: from nothing.
+    record: of the run that it has started from; None: from nothing.
 
   Raises:
     UserError: a part to freeze does not exist, or no part learns.

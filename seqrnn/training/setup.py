@@ -172,7 +172,7 @@ class Start(NamedTuple):
   Attributes:
     config: of the run, as `resolve` returns it.
     experiment: of the run.
-    record: what it has started from; None: from nothing.
+    record: of the run that it has started from; None: from nothing.
     values: functions that replace new parameters, as trees of NumPy arrays,
       before the first step, one after the other; a checkpoint needs none.
   """

@@ -135,7 +135,7 @@ class Process:
       time.sleep(0.001)
 
   def ended(self, limit: float = LIMIT) -> Ended:
-    """Waits for the end of it, and of what it started."""
+    """Waits for its end, and that of its children."""
     if self._ended is None:
       try:
         out, err = self._popen.communicate(timeout=limit)

@@ -191,7 +191,7 @@ def test_a_bug_in_one_of_two(config, one, start, wrong):
 @pytest.mark.faults
 @pytest.mark.parametrize("devices", [1, 8])
 def test_one_process_goes_on_with_what_two_began(config, one, start, devices):
-  """And two with what it leaves: 2 x 2, 1 x n, 2 x 2."""
+  """And two resume its run: 2 x 2, 1 x n, 2 x 2 devices."""
   workdir = config.parent / f"on{devices}"
   both = start.several(config, workdir, faults=("TERM steps 9", ""))
   line = same_end(both, 143)

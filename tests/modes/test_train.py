@@ -1,4 +1,4 @@
-"""The training loop: what it writes, and that stopping changes nothing."""
+"""The training loop: the files it writes, and that stopping changes nothing."""
 
 import csv
 import os
@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import experiments
 from seqrnn.data.batches.segments import Segments
@@ -126,25 +125,6 @@ def test_an_epoch_is_kept_when_the_next_one_cannot_be_read(
   monkeypatch.undo()
   train.fit(experiments.build, config, tmp_path / "run")
   assert [row["step"] for row in rows(tmp_path / "run")] == ["3", "6"]
-
-
-def test_short_documents_train_with_a_random_offset(tmp_path, capsys):
-  (tmp_path / "text").write_text("a b a\n" * 60 + "a b\n" * 60)
-  config = tiny(
-    tmp_path,
-    {
-      "data.path": str(tmp_path / "text"),
-      "data.unit": "session",
-      "data.random_offset": True,
-      "data.window": 40,
-      "train.epochs": 4,
-    },
-  )
-  # All sessions are shorter than most offsets, and each is one window.
-  result = train.fit(experiments.build, config, tmp_path / "run")
-  sessions = int(capsys.readouterr().out.partition(" in ")[2].split()[0])
-  assert result["epoch"] == 4
-  assert result["step"] == 4 * -(-sessions // 4)
 
 
 def test_it_learns_and_writes_what_it_did(tmp_path, capsys):
@@ -336,37 +316,6 @@ def test_plateau_lowers_the_learning_rate(tmp_path):
     else:
       rate *= 0.1
   assert rate < 30.0
-
-
-@pytest.fixture
-def own_cache(tmp_path):
-  """The folder of compiled programs that no other process writes to."""
-  shared = jax.config.values["jax_compilation_cache_dir"]
-  for folder in (str(tmp_path / "compiled"), shared):
-    jax.config.update("jax_compilation_cache_dir", folder)
-    compilation_cache.reset_cache()
-    if folder != shared:
-      yield Path(folder)
-
-
-def test_another_learning_rate_has_the_same_program(tmp_path, own_cache):
-  # Of the step alone: whether a small one is kept rests on its time.
-  programs = lambda: {path.name for path in own_cache.glob("jit_step-*-cache")}
-  fields = {
-    "schedule.name": "cosine",
-    "schedule.warmup_steps": 2,
-    "optimizer.name": "adamw",
-    "train.max_steps": 3,
-  }
-  config = tiny(tmp_path, fields)
-  train.fit(experiments.build, config, tmp_path / "one")
-  compiled = programs()
-  assert compiled
-  config.optimizer.learning_rate *= 3
-  train.fit(experiments.build, config, tmp_path / "other")
-  assert programs() == compiled
-  losses = [rows(tmp_path / run)[-1]["train_loss"] for run in ("one", "other")]
-  assert losses[0] != losses[1]
 
 
 def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What is said of devices; who gets which; memory that is too small."""
+"""Lines on devices; the GPUs of workers; memory that is too small."""
 
 import logging
 import os

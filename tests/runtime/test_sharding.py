@@ -115,7 +115,7 @@ def test_a_function_is_traced_for_devices_that_are_not_there(
   function, args = MAKERS[name](model, decoder)
   params = MODELS if name == "follow" else jnp.ones(())
   function.trace(params, *args)
-  # Each device evaluates its own rows; it is told of no other device.
+  # Each device evaluates its own rows, and knows of no other device.
   assert set(seen) == {("tpu", 1 if name == "evaluation" else 3)}
 
 

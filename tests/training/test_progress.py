@@ -48,7 +48,7 @@ def test_the_rate_is_of_two_seconds_of_steps_without_compilation(
 def shown(tmp_path_factory):
   """A run on a terminal that crashed after a lost evaluation and went on.
 
-  With what it printed, and a sample of its last parameters.
+  With its output, and a sample of its last parameters.
   """
   folder = tmp_path_factory.mktemp("shown")
   config = tiny(folder, {**CHANGES, "train.tensorboard": True})

@@ -39,7 +39,7 @@ def shares(model, record=RECORD, **fields):
 
 
 def updates(model, shares):
-  """What is left of updates of 1, by parts."""
+  """The scaled updates of 1, by parts."""
   ones = jax.tree.map(lambda x: jnp.ones(x.shape), shapes(model[1]))
   rule = shares.scale()
   left, _ = rule.update(ones, rule.init(ones))

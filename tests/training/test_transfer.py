@@ -1,4 +1,4 @@
-"""A run that starts from another one: what it takes, and that it resumes."""
+"""A run that starts from another one: its parts, and that it resumes."""
 
 import itertools
 import json
