@@ -20,7 +20,7 @@ from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, Machine, resolve
 from seqrnn.errors import Interrupted, UserError
-from seqrnn.runtime import files, pages
+from seqrnn.runtime import files
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -881,7 +881,7 @@ def test_huge_pages_are_asked_for_once(monkeypatch, given):
   if given is not None:
     monkeypatch.setenv("GLIBC_TUNABLES", given)
   for _ in range(2):
-    pages.take_huge_pages()
+    __main__.take_huge_pages()
   expected = [] if given is not None else [(sys.executable, sys.orig_argv)]
   assert started == (expected if sys.platform == "linux" else [])
 
@@ -956,6 +956,7 @@ import sys
 for name in ("fcntl", "termios", "resource", "pwd", "grp"):
   sys.modules[name] = None
 from seqrnn import program
+from seqrnn.__main__ import take_huge_pages
 sys.exit(program.main(["seqrnn", "--help"]))
 """
   done = start("-c", script)
