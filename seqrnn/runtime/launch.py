@@ -154,20 +154,12 @@ def define_distributed(values: flags.FlagValues):
     "For processes started by hand: host:port of process 0, the same in all.",
     flag_values=values,
   )
-  flags.DEFINE_integer(
-    "num_processes",
-    None,
-    "With --coordinator: the number of processes.",
-    lower_bound=1,
-    flag_values=values,
-  )
-  flags.DEFINE_integer(
-    "process_id",
-    None,
-    "With --coordinator: the number of this process, from 0.",
-    lower_bound=0,
-    flag_values=values,
-  )
+  for name, least, text in (
+    ("num_processes", 1, "the number of processes."),
+    ("process_id", 0, "the number of this process, from 0."),
+  ):
+    text = f"With --coordinator: {text}"
+    flags.DEFINE_integer(name, None, text, least, flag_values=values)
 
 
 def is_distributed(parsed: flags.FlagValues) -> bool:

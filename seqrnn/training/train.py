@@ -182,14 +182,12 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
     facts = experiment.facts(split)
     documents = counted(facts["documents"], document)
     origin = f" of {facts['origin']}" if "origin" in facts else ""
-    print(
+    line = (
       f"{split}: {counted(facts['symbols'], symbol)} in {documents}{origin}"
-      + (
-        f", {facts['distinct_documents']:,} of them distinct"
-        if "distinct_documents" in facts
-        else ""
-      )
     )
+    if "distinct_documents" in facts:
+      line += f", {facts['distinct_documents']:,} of them distinct"
+    print(line)
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(
     # A model predicts reserved symbols, but no reserved labels.
