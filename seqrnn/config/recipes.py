@@ -104,7 +104,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     UserError: the file is missing or is not a config.
   """
   try:
-    text = files.read(path, _LIMIT).decode("utf-8")
+    text = files.read_bytes(path, _LIMIT).decode("utf-8")
     fields = json.loads(text, object_pairs_hook=partial(_object, path))
   except OSError as error:
     raise UserError(f"{path}: {error.strerror or error}") from None

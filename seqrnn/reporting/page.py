@@ -109,7 +109,7 @@ def pictures(
     folder / f"{name}.png": words for name, words in descriptions.items()
   }
   return [
-    (base64.b64encode(files.read(path, 2**25)).decode(), words)
+    (base64.b64encode(files.read_bytes(path, 2**25)).decode(), words)
     for path, words in paths.items()
     if path.exists()
   ]

@@ -30,7 +30,7 @@ _LOCK_LIMIT = 2**16  # Bytes of a lock file.
 _ABANDONED_SECONDS = 3600.0  # The age at which an unfinished file is removed.
 
 
-def read(path: str | os.PathLike, limit: int) -> bytes:
+def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
   """Returns the content of an untrusted file.
 
   Raises:
@@ -61,10 +61,10 @@ def read_json(path: str | os.PathLike, limit: int) -> Any:
 
   Raises:
     OSError: the file cannot be read.
-    UserError: as `read`, or the content is not JSON.
+    UserError: as `read_bytes`, or the content is not JSON.
   """
   try:
-    return json.loads(read(path, limit))
+    return json.loads(read_bytes(path, limit))
   except RecursionError:
     raise UserError(f"{path}: not JSON (nested too deeply)") from None
   except ValueError as error:  # UnicodeDecodeError is one, too.
@@ -229,7 +229,7 @@ def read_sums(folder: Path) -> dict[str, set[str]]:
     OSError: the folder has no list of checksums.
     UserError: the list is invalid.
   """
-  text = read(folder / SUMS, _SUMS_LIMIT).decode("utf-8", "replace")
+  text = read_bytes(folder / SUMS, _SUMS_LIMIT).decode("utf-8", "replace")
   lines = text.split("\n")
   sums: dict[str, set[str]] = {}
   for line in lines[:-1]:
@@ -445,7 +445,7 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
     held = lock(path, wait)
   if held is None:
     with suppress(OSError):
-      holder = visible(read(path, 100).decode(errors="replace"))
+      holder = visible(read_bytes(path, 100).decode(errors="replace"))
       raise MachineError(
         f"{path.parent}: is being {doing} by {holder}; wait for it, or name"
         " another --workdir"
@@ -453,7 +453,7 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
     raise MachineError(f"{path}: is held by another process; wait for it")
   with held:
     with write_errors(path):
-      content = read(path, _LOCK_LIMIT)
+      content = read_bytes(path, _LOCK_LIMIT)
       if not re.fullmatch(rb"(process \d+ on [^\n]*\n?)?", content):
         raise UserError(
           f"{path}: is not a lock of this program, which would overwrite it;"

@@ -72,7 +72,7 @@ def prompts(path: str) -> list[tuple[str, str]]:
   """
   name = f"config.sample.prompts={path!r}"
   try:
-    text = files.read(path, _LIMIT).decode("utf-8-sig")
+    text = files.read_bytes(path, _LIMIT).decode("utf-8-sig")
   except OSError as error:
     raise UserError(f"{name}: cannot be read: {error.strerror}") from None
   except UnicodeDecodeError as error:

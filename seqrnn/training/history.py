@@ -64,7 +64,7 @@ def _lines(path: Path) -> list[str]:
   """
   if not path.exists():
     return []
-  content = files.read(path, _LIMIT).decode("utf-8", "replace")
+  content = files.read_bytes(path, _LIMIT).decode("utf-8", "replace")
   lines = content.split("\n")[:-1]  # No value in these tables is quoted.
   names = lines[0].split(",") if lines else ["step"]
   if names[0] != "step":

@@ -29,7 +29,7 @@ from seqrnn.training import checkpoint, optimizers, transfer
 from seqrnn.training.checkpoint import Checkpoints
 from seqrnn.training.position import Position
 from seqrnn.training.step import (
-  State,
+  TrainState,
   all_finite,
   compile_programs,
   pack,
@@ -64,7 +64,7 @@ class Training(NamedTuple):
   config: Config
   workdir: Path
   mesh: Mesh
-  step: Callable[[State, Batch], tuple[State, jax.Array]]
+  step: Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
   start: Any
   lower_step: Callable[[], jax.stages.Lowered]
   learning_rate: optax.Schedule
@@ -84,7 +84,7 @@ class Training(NamedTuple):
     unit = self.experiment.unit
     return nouns(self.config.data.unit)[0] if unit == "symbol" else unit
 
-  def initial(self) -> State:
+  def initial(self) -> TrainState:
     """Compiles the programs, and returns the state before the first step.
 
     Raises:
@@ -117,7 +117,7 @@ class Training(NamedTuple):
       state = state.with_eval_params(sharding.put_all(params, self.mesh))
     return state
 
-  def diverged(self, state: State, step: int) -> UserError:
+  def diverged(self, state: TrainState, step: int) -> UserError:
     """Returns the error for a value that is not finite at a step."""
     rate = float(self.learning_rate(step - 1) * state.scale)
     return UserError(
@@ -314,7 +314,7 @@ def make_training(
   )
 
 
-def restore(training: Training) -> tuple[State, Position]:
+def restore(training: Training) -> tuple[TrainState, Position]:
   """Restores the newest intact checkpoint, or begins.
 
   It removes newer, damaged checkpoints, because training will write checkpoints
@@ -365,7 +365,7 @@ def restore(training: Training) -> tuple[State, Position]:
   return unpack(params, others, state, mesh), position
 
 
-def save(training: Training, state: State, position: Position):
+def save(training: Training, state: TrainState, position: Position):
   """Starts writing a checkpoint in the background.
 
   Raises:

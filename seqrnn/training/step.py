@@ -41,7 +41,7 @@ class Average(NamedTuple):
   weight: jax.Array
 
 
-class State(NamedTuple):
+class TrainState(NamedTuple):
   """All arrays of a run; the step donates the old state to the new one.
 
   Attributes:
@@ -70,7 +70,7 @@ class State(NamedTuple):
     """The parameters to evaluate: the average if there is one, else params."""
     return self.average.params if self.average else self.params
 
-  def with_eval_params(self, params: Params) -> "State":
+  def with_eval_params(self, params: Params) -> "TrainState":
     """Returns the state with its eval_params replaced."""
     if self.average:
       return self._replace(average=self.average._replace(params=params))
@@ -79,7 +79,7 @@ class State(NamedTuple):
 
 def make_step(
   experiment: Experiment, optimizer: Optimizer, mesh: Mesh, decay: float = 1.0
-) -> Callable[..., tuple[State, jax.Array]]:
+) -> Callable[..., tuple[TrainState, jax.Array]]:
   """Returns the jitted step: state, batch, rate -> state, mean loss.
 
   The step donates `state`. The learning rate is an argument: if it were a
@@ -104,7 +104,7 @@ def make_step(
     updates = jax.tree.map(lambda u: u * state.scale, updates)
     totals["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
     params = optax.apply_updates(state.params, updates)
-    new = State(
+    new = TrainState(
       step=state.step + 1,
       key=state.key,
       params=params,
@@ -173,7 +173,7 @@ def make_start(
       params,
     )
     totals["gradient_norm"] = (jnp.zeros(()), jnp.zeros(()))
-    return State(
+    return TrainState(
       step=jnp.zeros((), jnp.int32),
       key=jax.random.key_data(jax.random.fold_in(key, 1)),
       params=params,
@@ -202,21 +202,21 @@ def state_shapes(start: Any, mesh: Mesh) -> Any:
 
 
 def _shardings(mesh: Mesh) -> Any:
-  """Returns the shardings of a State: all replicated but the carry's rows."""
+  """Returns the shardings of a state: all replicated but the carry's rows."""
   replicated: Any = sharding.replicated(mesh)
-  state = State(*[replicated] * len(State._fields))
+  state = TrainState(*[replicated] * len(TrainState._fields))
   return state._replace(carry=sharding.by_rows(mesh))
 
 
 @jax.jit
-def all_finite(state: State) -> jax.Array:
+def all_finite(state: TrainState) -> jax.Array:
   """Returns whether all parameters and sums are finite."""
   leaves = jax.tree.leaves((state.params, state.sums))
   return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 def pack(
-  state: State, batch_size: int, mesh: Mesh
+  state: TrainState, batch_size: int, mesh: Mesh
 ) -> tuple[Params, dict[str, list[jax.Array]]]:
   """Returns the two parts of a checkpoint: eval_params, and the other arrays.
 
@@ -231,8 +231,11 @@ def pack(
 
 
 def unpack(
-  params: Params, others: dict[str, list[jax.Array]], shapes: State, mesh: Mesh
-) -> State:
+  params: Params,
+  others: dict[str, list[jax.Array]],
+  shapes: TrainState,
+  mesh: Mesh,
+) -> TrainState:
   """Inverts `pack`; `shapes` are those of the state."""
   structure = jax.tree.structure(shapes.with_eval_params(()))
   new = jax.tree.unflatten(structure, others["leaves"])

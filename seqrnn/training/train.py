@@ -61,7 +61,7 @@ from seqrnn.training.setup import (
   word_vectors,
   write_record,
 )
-from seqrnn.training.step import State
+from seqrnn.training.step import TrainState
 
 _DRAW_SECONDS = 10.0  # The minimum time between two drawings of history.png.
 
@@ -156,7 +156,7 @@ def resume(training: Training) -> Position:
   return position
 
 
-def _refuse_leak(training: Training, state: State):
+def _refuse_leak(training: Training, state: TrainState):
   """Refuses a model that leaks, as training/probe.py defines it."""
   experiment = training.experiment
   if experiment.forbidden is None:
@@ -216,7 +216,9 @@ class Reporting(NamedTuple):
   draw: Callable[[], None]
 
 
-def loop(training: Training, state: State, position: Position, caught: Signals):
+def loop(
+  training: Training, state: TrainState, position: Position, caught: Signals
+):
   """Trains until the last step, early stopping, or a signal.
 
   `position` is updated in place. It alone determines what the loop does after
@@ -318,8 +320,11 @@ def _drawer(training: Training) -> Callable[[], None]:
 
 
 def evaluate_and_save(
-  training: Training, reporting: Reporting, state: State, position: Position
-) -> tuple[State, bool]:
+  training: Training,
+  reporting: Reporting,
+  state: TrainState,
+  position: Position,
+) -> tuple[TrainState, bool]:
   """Evaluates the model, writes a row of metrics.csv, and saves a checkpoint.
 
   A signal discards a running evaluation; the resumed run repeats it.
@@ -368,8 +373,8 @@ def evaluate_and_save(
 
 
 def record_evaluation(
-  config: Config, state: State, position: Position, loss: float
-) -> State:
+  config: Config, state: TrainState, position: Position, loss: float
+) -> TrainState:
   """Updates position and state after an evaluation.
 
   It updates the best loss and the counters of early stopping and of the plateau

@@ -168,7 +168,7 @@ def _places(params: Params) -> Any:
 Arrays = dict[Place, dict[str, Any]]  # Of each part, by their names.
 
 
-class Source(NamedTuple):
+class TrainedRun(NamedTuple):
   """A trained run.
 
   Attributes:
@@ -190,7 +190,7 @@ class Source(NamedTuple):
 
 def open_source(
   build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Source | None:
+) -> TrainedRun | None:
   """Reads the run that a new run starts from.
 
   Returns:
@@ -224,11 +224,11 @@ def open_source(
   sums = folder / "checkpoints" / str(step) / files.SUMS
   sha256 = files.checksum_of(sums).split(" ")[1]
   params = jax.device_get(params)
-  return Source(start, step, sha256, old, experiment, params)
+  return TrainedRun(start, step, sha256, old, experiment, params)
 
 
 def widened(
-  build: Callable[..., Experiment], source: Source | None
+  build: Callable[..., Experiment], source: TrainedRun | None
 ) -> Callable[..., Experiment]:
   """Returns a `build` that may add symbols of the source to new vocabularies.
 
@@ -261,7 +261,7 @@ def widened(
 
 
 def transfer(
-  source: Source, experiment: Experiment, config: Config
+  source: TrainedRun, experiment: Experiment, config: Config
 ) -> tuple[Record, Callable[[Params], Params]]:
   """Returns the parts of a trained run that a new run takes.
 
@@ -390,7 +390,7 @@ def _below(part: Place, parts: Arrays, old: Arrays) -> set[Place]:
 
 
 def _rows(
-  source: Source, experiment: Experiment, config: Config
+  source: TrainedRun, experiment: Experiment, config: Config
 ) -> dict[str, np.ndarray | None]:
   """The row in the source of each symbol, character, affix and label.
 
@@ -490,7 +490,7 @@ def _moved(
   return moved
 
 
-def _no_part(source: Source, config: Config) -> str:
+def _no_part(source: TrainedRun, config: Config) -> str:
   fields, old = config_lib.flat(config), config_lib.flat(source.config)
   differ = [
     f"{name}={old[name]!r}, not {fields[name]!r}"

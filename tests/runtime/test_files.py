@@ -25,12 +25,12 @@ def test_a_message_is_one_line_of_what_can_be_seen():
 def test_a_file_is_read_where_it_is_small_and_a_file(tmp_path):
   path = tmp_path / "file"
   path.write_bytes(b"abc")
-  assert files.read(path, 3) == b"abc"
+  assert files.read_bytes(path, 3) == b"abc"
   with pytest.raises(UserError, match="file: must not be larger than 2 bytes"):
-    files.read(path, 2)
+    files.read_bytes(path, 2)
   os.mkfifo(tmp_path / "pipe")
   with pytest.raises(UserError, match="pipe: must be a file"):
-    files.read(tmp_path / "pipe", 2)
+    files.read_bytes(tmp_path / "pipe", 2)
 
 
 def test_a_workdir_holds_files_and_folders_only(tmp_path, monkeypatch):

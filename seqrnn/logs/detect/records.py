@@ -47,7 +47,7 @@ def read_object(path: Path) -> dict[str, Any]:
     UserError: the file cannot be read, or has no JSON object.
   """
   with reading(path):
-    found = json.loads(files.read(path, _LIMIT))
+    found = json.loads(files.read_bytes(path, _LIMIT))
     if not isinstance(found, dict):
       raise ValueError("is not a JSON object")
   return found
