@@ -31,7 +31,7 @@ from scipy import sparse
 
 import seqrnn
 from seqrnn import catalogue
-from seqrnn.data.sources import prepared
+from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
@@ -81,7 +81,7 @@ def reviews(table: Path | None) -> list[str]:
   """The texts of the training split of IMDB."""
   if table is None:
     (path,) = catalogue.fetch("imdb", "train")
-    lines = prepared.READERS["reviews"](path, "train")
+    lines = corpora.READERS["reviews"](path, "train")
   else:
     with lzma.open(table) as file:
       lines = file.read().decode().removesuffix("\n").split("\n")
@@ -93,7 +93,7 @@ def sentences() -> set[str]:
   return {
     plain(line.split()[1:])
     for split in ("train", "validation", "test")
-    for source in prepared.sources("sst2", split)
+    for source in corpora.set_sources("sst2", split)
     for line in bytes(source.content).decode().split("\n")
   }
 
@@ -250,7 +250,7 @@ def labelled_vectors(folder: Path, name: str) -> str:
   """Vectors of the training split of a labelled set."""
   lines = [
     line.split()
-    for source in prepared.sources(name, "train")
+    for source in corpora.set_sources(name, "train")
     for line in bytes(source.content).decode().removesuffix("\n").split("\n")
   ]
   corpus = Texts.of([line[1:] for line in lines], 1)

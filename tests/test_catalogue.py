@@ -31,7 +31,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.data import splits
 from seqrnn.data.read import music
-from seqrnn.data.sources import corpora, prepared
+from seqrnn.data.sources import corpora
 from seqrnn.data.vocabulary import make
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import inputs
@@ -178,7 +178,7 @@ def served(tmp_path, monkeypatch):
   monkeypatch.setattr(catalogue, "_LIST", listed)
   catalogue.sets.cache_clear()
   catalogue._announce.cache_clear()
-  prepared._lines.cache_clear()
+  corpora._lines.cache_clear()
   with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
     thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
     thread.start()
@@ -562,8 +562,8 @@ def test_the_catalogue_is_sound():
       for files in found.files.values():
         assert found.url(files[0]).startswith("https://raw.githubusercontent")
     if found.read:
-      assert found.read in prepared.READERS
-    assert set(found.lines) <= prepared.LINES.keys()
+      assert found.read in corpora.READERS
+    assert set(found.lines) <= corpora.LINES.keys()
     assert not found.lines or found.read
     assert found.files.keys() in (
       {"all"},

@@ -36,7 +36,7 @@ class Vocabulary:
     symbols: without the reserved symbols, whose ids are below 4.
     begin: the symbol after which samples begin, "" for a random symbol; None:
       they begin as documents do.
-    mask: what is done to a symbol before it is shown.
+    mask: applied to a symbol before it is shown.
   """
 
   unit: str
@@ -164,7 +164,7 @@ def make(
     symbols: the distinct ones.
     counts: the frequency of each; symbols of frequency 0 are left out.
     unit: as `data.unit`.
-    min_count: the lowest frequency of a symbol that is kept.
+    min_count: the lowest frequency of a symbol in it.
     size: the most symbols that are kept; None: all.
 
   Raises:

@@ -96,8 +96,8 @@ def as_read(
   BEGIN, END and PAD are empty symbols.
   """
   names = np.array(["", *symbols], object)
-  own = sequences._replace(table=np.arange(len(symbols)) + UNKNOWN + 1)
-  return lambda *rows: names[np.maximum(own.gather(*rows) - UNKNOWN, 0)]
+  numbered = sequences._replace(table=np.arange(len(symbols)) + UNKNOWN + 1)
+  return lambda *rows: names[np.maximum(numbered.gather(*rows) - UNKNOWN, 0)]
 
 
 def once(sequences: Sequences) -> Sequences:
@@ -117,10 +117,10 @@ def once(sequences: Sequences) -> Sequences:
     if place == len(first):
       first.append(j)
     distinct[j] = place
-  kept = np.array(first, np.int64)
-  new = np.concatenate([[0], np.cumsum(np.diff(bounds)[kept])])
-  moved = bounds[kept] + shifts[kept] - new[:-1]
-  return Sequences(ids, table, moved, begins[kept], ends[kept], new, distinct)
+  some = np.array(first, np.int64)
+  new = np.concatenate([[0], np.cumsum(np.diff(bounds)[some])])
+  moved = bounds[some] + shifts[some] - new[:-1]
+  return Sequences(ids, table, moved, begins[some], ends[some], new, distinct)
 
 
 def checksum(

@@ -255,15 +255,15 @@ def _cuts(
   else:
     firsts_D, moved = shape.draw(offset, sizes_D), shape.full
     offset = 0
-  rest_D = sizes_D if moved else sizes_D - firsts_D
-  counts_D = shape.count(rest_D)
+  left_D = sizes_D if moved else sizes_D - firsts_D
+  counts_D = shape.count(left_D)
   if not counts_D.any():
     at = f"data.window, data.offset={offset}" if offset else "data.window"
     raise UserError(
       f"{at}: no document is long enough for a window: the longest has"
       f" {sizes_D.max(initial=0)} symbols, {offset + shape.minimum} are needed"
     )
-  lasts_D = np.minimum(rest_D - (counts_D - 1) * shape.step, shape.length)
+  lasts_D = np.minimum(left_D - (counts_D - 1) * shape.step, shape.length)
   return _Cuts(shape, bounds, firsts_D, counts_D, lasts_D, moved)
 
 
@@ -326,14 +326,14 @@ def _table(cuts: _Cuts, buckets: int | None) -> _Table:
     short = short[: np.sum(bucket < len(lengths) - 1)]
     sizes = np.bincount(bucket, minlength=len(lengths))
     sizes[-1] += full
-  rest_D = counts_D.copy()
-  rest_D[short] -= 1
-  firsts_D = len(short) + np.concatenate([[0], np.cumsum(rest_D)])
+  left_D = counts_D.copy()
+  left_D[short] -= 1
+  firsts_D = len(short) + np.concatenate([[0], np.cumsum(left_D)])
   return _Table(lengths, np.cumsum(sizes), short, firsts_D, counts_D)
 
 
 def _lengths(
-  found: np.ndarray, whole: int, length: int, most: int
+  needed: np.ndarray, whole: int, length: int, most: int
 ) -> np.ndarray:
   """At most `most` lengths of buckets that need the least padding.
 
@@ -341,13 +341,13 @@ def _lengths(
   few, so that XLA compiles for the same lengths when the data change.
 
   Args:
-    found: lengths of windows, at most `length`.
+    needed: lengths of windows, at most `length`.
     whole: the number of further windows, which have `length`.
     length: the greatest.
     most: of buckets.
   """
-  unit = 2 ** np.maximum(np.frexp(found)[1] - 4, 0)
-  rounded = np.minimum(-(-found // unit) * unit, length)
+  unit = 2 ** np.maximum(np.frexp(needed)[1] - 4, 0)
+  rounded = np.minimum(-(-needed // unit) * unit, length)
   sizes, rows = np.unique(np.append(rounded, length), return_counts=True)
   rows[-1] += whole - 1
   sizes, rows = sizes[rows > 0], rows[rows > 0]

@@ -32,8 +32,8 @@ def affixes(
   """
   table = np.zeros((len(words), 2 * longest + 1), np.int32)
   for row, word in zip(table, words, strict=True):
-    found = [*_features(word, longest)]
-    row[: len(found)] = vocabulary.encode(found)
+    features = [*_features(word, longest)]
+    row[: len(features)] = vocabulary.encode(features)
   return table
 
 

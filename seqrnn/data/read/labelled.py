@@ -105,8 +105,8 @@ def with_labels(
 
 def _lines(source: Source, errors: str) -> Iterator[tuple[int, str]]:
   """The lines that are not blank, with their numbers."""
-  found = reading.lines(source, errors, reading.LONGEST)
-  return ((n, line) for n, line in enumerate(found, 1) if line.strip())
+  lines = reading.lines(source, errors, reading.LONGEST)
+  return ((n, line) for n, line in enumerate(lines, 1) if line.strip())
 
 
 def _tabs(source: Source, data: Config, known: Known) -> Iterator[Row]:
@@ -118,15 +118,10 @@ def _tabs(source: Source, data: Config, known: Known) -> Iterator[Row]:
       continue
     columns = line.count("\t") + 1
     count = count or columns
-    if columns < 2:
+    if columns < 2 or columns != count:
       raise UserError(
-        f"{source.place}:{number}: has no tab; data.format=tab has a label, a"
-        " tab and a text"
-      )
-    if columns != count:
-      raise UserError(
-        f"{source.place}:{number}: has {columns} columns, where the first line"
-        f" has {count}"
+        f"{source.place}:{number}: has {columns} columns; data.format=tab has a"
+        " label, a tab and a text, in lines of as many columns"
       )
     yield number, label, line.rpartition("\t")[2]
 
@@ -175,11 +170,9 @@ def _fields(
     if label is None and known is not None:
       label = ""
     if not (isinstance(label, str) and isinstance(text, str)):
-      part = "text" if isinstance(label, str) else "label"
       raise UserError(
-        f"{source.place}:{line}: has no {part} in field"
-        f" {(text_column if part == 'text' else label_column)!r}, which"
-        f" data.{part}_column names"
+        f"{source.place}:{line}: needs a text and a label, in the fields"
+        f" data.text_column={text_column!r}, data.label_column={label_column!r}"
       )
     yield line, label, text.replace("\r\n", "\n")
 

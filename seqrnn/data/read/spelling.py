@@ -5,10 +5,11 @@ is read, whatever its format is. The playground has the same rule in JavaScript.
 """
 
 import functools
+import itertools
 import re
 import sys
 import unicodedata
-from typing import overload
+from typing import Any
 
 import numpy as np
 
@@ -26,29 +27,31 @@ def spell(corpus: Corpus, data: Config) -> Corpus:
   """
   if not (data.lowercase or data.punctuation):
     return corpus
-  made_V = [_spelled(symbol, data) for symbol in corpus.symbols]
-  if all(map(_is_same, made_V, corpus.symbols)):
+  spelled_V = [_spelled(symbol, data) for symbol in corpus.symbols]
+  if spelled_V == [[symbol] for symbol in corpus.symbols]:
     return corpus
   index: dict[str, int] = {}
-  table = [index.setdefault(s, len(index)) for made in made_V for s in made]
-  sizes_V = np.array([len(made) for made in made_V], np.int64)
+  table = [
+    index.setdefault(s, len(index)) for symbols in spelled_V for s in symbols
+  ]
+  sizes_V = np.array([*map(len, spelled_V)], np.int64)
   firsts_V = np.cumsum(sizes_V) - sizes_V
   flat = np.array(table, kind_for(len(index)))
   bounds = np.zeros_like(corpus.bounds)
-  found, count = [flat[:0]], 0
+  parts, count = [flat[:0]], 0
   for start in range(0, len(corpus.ids), _CHUNK):
     ids_N = corpus.ids[start : start + _CHUNK]
     sizes_N = sizes_V[ids_N]
     ends_N = np.cumsum(sizes_N)
     # The place of each new symbol among those that its old symbol became.
     within = np.arange(ends_N[-1]) - np.repeat(ends_N - sizes_N, sizes_N)
-    found.append(flat[np.repeat(firsts_V[ids_N], sizes_N) + within])
+    parts.append(flat[np.repeat(firsts_V[ids_N], sizes_N) + within])
     low, high = np.searchsorted(
       corpus.bounds, [start + 1, start + len(ids_N) + 1]
     )
     bounds[low:high] = count + ends_N[corpus.bounds[low:high] - start - 1]
     count += int(ends_N[-1])
-  ids = np.concatenate(found)
+  ids = np.concatenate(parts)
   corpus = corpus._replace(symbols=[*index], ids=ids, bounds=bounds)
   if isinstance(corpus.groups, np.ndarray):  # Digests of texts.
     places = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
@@ -59,14 +62,10 @@ def spell(corpus: Corpus, data: Config) -> Corpus:
   return corpus
 
 
-@overload
-def spelled(symbols: str, data: Config) -> str: ...
-@overload
-def spelled(symbols: list[str], data: Config) -> list[str]: ...
-def spelled(symbols, data):
-  """The symbols of a document in the spelling of `data`."""
-  made = [s for symbol in symbols for s in _spelled(symbol, data)]
-  return "".join(made) if isinstance(symbols, str) else made
+def spelled(symbols: Any, data: Config) -> Any:
+  """The symbols of a document, a str or a list, in the spelling of `data`."""
+  parts = [s for symbol in symbols for s in _spelled(symbol, data)]
+  return "".join(parts) if isinstance(symbols, str) else parts
 
 
 def _spelled(symbol: str, data: Config) -> list[str]:
@@ -74,12 +73,8 @@ def _spelled(symbol: str, data: Config) -> list[str]:
   if data.lowercase:
     symbol = symbol.lower()
   if data.punctuation and not symbol.isalnum():
-    return [found[0] for found in _pattern().finditer(symbol)]
+    return [match[0] for match in _pattern().finditer(symbol)]
   return [*symbol] if data.unit == "char" else [symbol]
-
-
-def _is_same(made: list[str], symbol: str) -> bool:
-  return made == [symbol]
 
 
 @functools.cache

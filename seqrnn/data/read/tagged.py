@@ -222,18 +222,18 @@ def spaces(corpus: Corpus) -> Corpus:
     )
   blank_V = np.array([symbol.isspace() for symbol in corpus.symbols], bool)
   blank_N = blank_V[corpus.ids]
-  kept = np.flatnonzero(~blank_N)
+  places = np.flatnonzero(~blank_N)
   follows_N = np.append(blank_N[1:], False)
   follows_N[corpus.bounds[1:] - 1] = False  # The next document follows.
-  bounds = np.searchsorted(kept, corpus.bounds)
+  bounds = np.searchsorted(places, corpus.bounds)
   some = np.flatnonzero(np.diff(bounds))
   bare = corpus._replace(
-    ids=corpus.ids[kept],
-    bounds=np.append(bounds[some], len(kept)),
+    ids=corpus.ids[places],
+    bounds=np.append(bounds[some], len(places)),
     names=[corpus.names[j] for j in some.tolist()],
     group=corpus.group[some],
   )
   tags = bare._replace(
-    unit="id", symbols=["none", "space"], ids=follows_N[kept].astype(np.uint8)
+    unit="id", symbols=["none", "space"], ids=follows_N[places].astype(np.uint8)
   )
   return bare._replace(tags=tags)

@@ -1,5 +1,14 @@
 """Corpora: documents of symbols, from files or from a named source."""
 
+import csv
+import functools
+import io
+import re
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
 from seqrnn import catalogue
@@ -10,8 +19,8 @@ from seqrnn.data.read import labelled, spelling, tagged
 from seqrnn.data.read.encoding import encode
 from seqrnn.data.read.labelled import Known
 from seqrnn.data.read.reading import Source, files
-from seqrnn.data.sources import cache, embedded, formal, prepared
-from seqrnn.errors import UserError
+from seqrnn.data.sources import cache, embedded, formal
+from seqrnn.errors import MachineError, UserError
 
 SPLITS = ("train", "validation", "test")
 
@@ -81,7 +90,7 @@ def _of_set(
         f" data.{field}={needed[0]}"
       )
   part = split or ("all" if "all" in known.files else "train")
-  return _of_form(prepared.sources(known.name, part), data, None)
+  return _of_form(set_sources(known.name, part), data, None)
 
 
 def separate(data: Config) -> set[str]:
@@ -210,7 +219,7 @@ def log_format(config: Config) -> str | None:
   if data.unit != "log" or data.log_format != "auto":
     return None
   if data.source in catalogue.sets():
-    sources = prepared.sources(data.source, "all")
+    sources = set_sources(data.source, "all")
   elif data[field] is None:
     return None
   else:
@@ -227,8 +236,10 @@ def describe_format(config: Config):
   """
   data = config.data
   field = "path" if data.path is not None else "train_path"
-  given = data.log_header is not None or data.log_format is not None
-  if data.unit == "log" and given and data.log_format != "auto" and data[field]:
+  is_set = data.log_header is not None or data.log_format is not None
+  if (
+    data.unit == "log" and is_set and data.log_format != "auto" and data[field]
+  ):
     source, *_ = files(f"data.{field}", data[field])
     entries.describe(source, logs.form(data), config.detect.redact)
 
@@ -276,3 +287,102 @@ def from_text(
     Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()), name)
     for j, name in enumerate(corpus.names)
   ]
+
+
+def set_sources(name: str, split: str) -> list[Source]:
+  """The files of a split of a public set, prepared as the catalogue says.
+
+  The content is then in memory; the largest set has 35 MB.
+
+  Raises:
+    MachineError: as `catalogue.fetch`, or a file cannot be read.
+  """
+  known = catalogue.sets()[name]
+  part = split if split in known.files else "train"
+  paths = catalogue.fetch(name, part)
+  if not known.read:
+    return [Source(path.name, path) for path in paths]
+  sources = []
+  for path in paths:
+    try:
+      lines = _lines(name, path, part)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+      raise MachineError(f"{path}: cannot be read: {error}") from None
+    if known.every and part == "train":
+      trains = split != "validation"
+      numbered = enumerate(lines, 1)
+      lines = [line for n, line in numbered if (n % known.every > 0) == trains]
+    content = "".join(f"{line}\n" for line in lines)
+    sources.append(Source(path.name, content.encode()))
+  return sources
+
+
+@functools.lru_cache(maxsize=1)  # Training and validation are often one file.
+def _lines(name: str, path: Path, part: str) -> list[str]:
+  """The lines of a file, before some are held out."""
+  known = catalogue.sets()[name]
+  lines = READERS[known.read](path, part)
+  for step in known.lines:
+    lines = list(map(LINES[step], lines))
+  return lines
+
+
+def _text(encoding: str, path: Path, part: str) -> list[str]:  # noqa: ARG001
+  """The lines of a text; only newlines end a line, as in `reading.lines`."""
+  text = path.read_bytes().decode(encoding)
+  return text.removesuffix("\n").split("\n")
+
+
+def _reviews(path: Path, part: str) -> list[str]:
+  """The reviews of a split of IMDB's archive: label, tab, text on one line.
+
+  Negative reviews come first, each class in the order of its numbers.
+  """
+  member = re.compile(rf"aclImdb/{part}/(neg|pos)/(\d+)_\d+\.txt")
+  texts = []
+  with tarfile.open(path, "r|gz") as archive:
+    for entry in archive:
+      match = member.fullmatch(entry.name)
+      file = match and archive.extractfile(entry)
+      if match and file:
+        text = " ".join(file.read().decode().split())
+        label = int(match[1] == "pos")
+        texts.append((label, int(match[2]), text.replace("<br />", " ")))
+  return [f"{label}\t{text}" for label, _, text in sorted(texts)]
+
+
+_TOPICS = ("World", "Sports", "Business", "Sci/Tech")
+
+
+def _news(path: Path, part: str) -> list[str]:  # noqa: ARG001
+  """The rows of AG News: topic, tab, title and description on one line.
+
+  A backslash is what the set has in place of a newline.
+  """
+  text = path.read_bytes().decode()
+  return [
+    f"{_TOPICS[int(row[0]) - 1]}\t"
+    + " ".join(" ".join(row[1:]).replace("\\", " ").split())
+    for row in csv.reader(io.StringIO(text, newline=""))
+  ]
+
+
+def _words(line: str) -> str:
+  """A labelled line in lower case, with white space around punctuation."""
+  label, _, text = line.partition("\t")
+  return f"{label}\t" + " ".join(re.findall(r"[\w']+|[^\w\s]", text.lower()))
+
+
+# By `read` in the catalogue: functions of a file and the name of a split.
+READERS: dict[str, Callable[[Path, str], list[str]]] = {
+  "utf-8": functools.partial(_text, "utf-8"),
+  "latin-1": functools.partial(_text, "latin-1"),
+  "reviews": _reviews,
+  "news": _news,
+}
+# By the names in `lines`.
+LINES: dict[str, Callable[[str], str]] = {
+  "strip": str.strip,
+  "lower": str.lower,
+  "words": _words,
+}

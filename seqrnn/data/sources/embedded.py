@@ -99,12 +99,12 @@ def names(unit: str) -> Corpus:
       "data.source='names': needs the package faker: pip install faker"
     ) from None
   languages: dict[str, set[str]] = {}
-  for found in pkgutil.iter_modules(person.__path__):
-    module = importlib.import_module(f"{person.__name__}.{found.name}")
+  for module_info in pkgutil.iter_modules(person.__path__):
+    module = importlib.import_module(f"{person.__name__}.{module_info.name}")
     for kind in ("last_names", "last_romanized_names", "unisex_last_names"):
       for name in getattr(module.Provider, kind, ()):
         if all(c in " '-" or _latin(c) for c in name):
-          language = found.name.partition("_")[0]
+          language = module_info.name.partition("_")[0]
           languages.setdefault(name.strip(), set()).add(language)
   single = {name: min(of) for name, of in languages.items() if len(of) == 1}
   counts = collections.Counter(single.values())

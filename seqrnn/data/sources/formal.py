@@ -49,7 +49,7 @@ class Language(NamedTuple):
 
 
 def _draw_sum(rng: np.random.Generator, length: int) -> Ints:
-  """Digits below 5, and +, - or * between them; the length is odd."""
+  """Digits below 5, and +, - or * between them; of an uneven length."""
   string = rng.integers(0, 5, length - (length + 1) % 2)
   string[1::2] = rng.integers(5, 8, len(string) // 2)
   return string
@@ -67,7 +67,7 @@ def _value(string: Ints) -> Ints:
 
 
 def _draw_stack(rng: np.random.Generator, length: int) -> Ints:
-  """A stack, its bottom first, and what is done to it."""
+  """A stack, its bottom first, and the actions on it."""
   size = rng.integers(1, max(length, 2))
   actions = rng.integers(2, 5, length - size)
   return np.append(rng.integers(0, 2, size), actions)
@@ -145,11 +145,11 @@ def _corpus(name: str, split: str) -> Corpus:
   texts, answers = [], []
   for number, string in enumerate(strings, 1):
     text = "".join(language.symbols[symbol] for symbol in string)
-    found = "".join(map(str, language.answers(string)))
+    answer = "".join(map(str, language.answers(string)))
     blanks = language.blanks(len(text)) if language.tagged else 0
     place = f"{name}-{split}:{number}"
     texts.append(Document(place, text + BLANK * blanks, place))
-    answers.append([""] * len(text) + [*found] + [""] * (blanks - len(found)))
+    answers.append([""] * len(text) + [*answer] + [""] * (blanks - len(answer)))
   corpus = collect(texts, "char")
   if language.tagged:
     tags = [t._replace(symbols=a) for t, a in zip(texts, answers, strict=True)]

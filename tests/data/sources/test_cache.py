@@ -274,7 +274,7 @@ def test_a_log_is_parsed_once(tmp_path, monkeypatch, capfd):
   assert values(second) == values(first) and first.tags is not None
   assert printed.endswith(capfd.readouterr().err)
   # Whatever changes it makes another corpus.
-  config.data.log_codes = False
+  config.data.log_session = r"req_(\d+)"
   with pytest.raises(TypeError):
     corpora.read_corpus(config.data)
 
