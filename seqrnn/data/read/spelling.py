@@ -5,7 +5,6 @@ is read, whatever its format is. The playground has the same rule in JavaScript.
 """
 
 import functools
-import itertools
 import re
 import sys
 import unicodedata
