@@ -164,7 +164,7 @@ def chain_figures(
   mask_BT, edges_B2 = weights_BT > 0, _edges(batch)
   label_BT = targets_BT - (UNKNOWN + 1)
   nll_B = crf.surprisal(
-    crf.Chain(**chain), logits_BTC, label_BT, mask_BT, edges_B2
+    crf.TagScores(**chain), logits_BTC, label_BT, mask_BT, edges_B2
   )
   known_BT = jnp.where(targets_BT > UNKNOWN, weights_BT, 0)
   total, weight = jnp.sum(nll_B), jnp.sum(known_BT)
@@ -181,16 +181,16 @@ def _edges(batch: Batch) -> jax.Array:
   return jnp.stack([batch["begins"], batch["ends"]], axis=1)
 
 
-def _ruled(chain: Params, rules: Rules | None) -> crf.Chain:
+def _ruled(chain: Params, rules: Rules | None) -> crf.TagScores:
   """The scores of the CRF, -inf where the rules forbid a tag."""
-  own = crf.Chain(**chain)
+  own = crf.TagScores(**chain)
   if rules is None:
     return own
   kept = [
     jnp.where(jnp.asarray(rule), score, -jnp.inf)
     for rule, score in zip(rules, own, strict=True)
   ]
-  return crf.Chain(*kept)
+  return crf.TagScores(*kept)
 
 
 def decode(

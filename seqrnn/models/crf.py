@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from seqrnn.experiment import Params
 
 
-class Chain(NamedTuple):
+class TagScores(NamedTuple):
   """The scores that are the same at each position.
 
   Attributes:
@@ -34,18 +34,18 @@ class Chain(NamedTuple):
   start: jax.Array
   stop: jax.Array
 
-  def reversed(self) -> "Chain":
+  def reversed(self) -> "TagScores":
     """The chain from the last tag to the first."""
-    return Chain(self.transitions.T, self.stop, self.start)
+    return TagScores(self.transitions.T, self.stop, self.start)
 
 
 def init(C: int) -> Params:
   """New parameters, C² + 2C: all zero, so that tags are independent."""
   zeros_C = jnp.zeros(C)
-  return Chain(jnp.zeros((C, C)), zeros_C, zeros_C)._asdict()
+  return TagScores(jnp.zeros((C, C)), zeros_C, zeros_C)._asdict()
 
 
-def _steps(chain: Chain, logits_BTC, mask_BT, edges_B2):
+def _steps(chain: TagScores, logits_BTC, mask_BT, edges_B2):
   """What the loops over time read, time first, and their first carry."""
   first_BT = mask_BT & (jnp.cumsum(mask_BT, axis=1) == 1)
   start_BC = jnp.where(edges_B2[:, :1], chain.start[None], 0)
@@ -53,12 +53,15 @@ def _steps(chain: Chain, logits_BTC, mask_BT, edges_B2):
   return each, start_BC, jnp.zeros_like(start_BC)
 
 
-def _stopped(chain: Chain, scores_BC, edges_B2) -> jax.Array:
+def _stopped(chain: TagScores, scores_BC, edges_B2) -> jax.Array:
   return scores_BC + jnp.where(edges_B2[:, 1:], chain.stop[None], 0)
 
 
 def forward(
-  chain: Chain, logits_BTC: jax.Array, mask_BT: jax.Array, edges_B2: jax.Array
+  chain: TagScores,
+  logits_BTC: jax.Array,
+  mask_BT: jax.Array,
+  edges_B2: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """The forward algorithm.
 
@@ -83,7 +86,7 @@ def forward(
 
 
 def surprisal(
-  chain: Chain, logits_BTC, targets_BT, mask_BT, edges_B2
+  chain: TagScores, logits_BTC, targets_BT, mask_BT, edges_B2
 ) -> jax.Array:
   """-log p(tags) of each row in nats, [B].
 
@@ -98,7 +101,7 @@ def surprisal(
   return all_B - true_B
 
 
-def marginals(chain: Chain, logits_BTC, mask_BT, edges_B2) -> jax.Array:
+def marginals(chain: TagScores, logits_BTC, mask_BT, edges_B2) -> jax.Array:
   """The log p(tag at t), [B, T, C]: the forward and the backward algorithm."""
   alpha_BTC, _ = forward(chain, logits_BTC, mask_BT, edges_B2)
   back_BTC, _ = forward(
@@ -109,7 +112,7 @@ def marginals(chain: Chain, logits_BTC, mask_BT, edges_B2) -> jax.Array:
   return jax.nn.log_softmax(both_BTC)
 
 
-def viterbi(chain: Chain, logits_BTC, mask_BT, edges_B2) -> jax.Array:
+def viterbi(chain: TagScores, logits_BTC, mask_BT, edges_B2) -> jax.Array:
   """The sequence of tags with the highest score, [B, T]."""
   each, start_BC, zero_BC = _steps(chain, logits_BTC, mask_BT, edges_B2)
   own_1C = jnp.arange(logits_BTC.shape[-1])[None]

@@ -26,7 +26,7 @@ _OUTPUTS = {
 }
 
 
-class Part(NamedTuple):
+class ModelPart(NamedTuple):
   """A part of a model that has parameters.
 
   Attributes:
@@ -46,7 +46,7 @@ class Part(NamedTuple):
   reverse: bool = False
 
 
-def parts(experiment: Experiment, config: Config) -> list[Part]:
+def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
   """The parts of a model, from the input to the head; only shapes are read."""
   params = shapes(experiment)
   cell = cells.make(config.model, hidden_size=1)
@@ -62,27 +62,27 @@ def parts(experiment: Experiment, config: Config) -> list[Part]:
   ]
 
 
-def _outside(name: str, params: Any) -> Part:
+def _outside(name: str, params: Any) -> ModelPart:
   """A part that is no recurrent layer."""
   title, size = name.replace("_", " "), _size(params)
   if name == "embedding":
     V, D = params["embedding"].shape
-    return Part(title, size, "VD", {"V": V, "D": D})
+    return ModelPart(title, size, "VD", {"V": V, "D": D})
   if name.endswith("head"):
     W, V = params["kernel"].shape
-    return Part(title, size, "WV + V", {"W": W, "V": V})
+    return ModelPart(title, size, "WV + V", {"W": W, "V": V})
   if name == "head_bias":
-    return Part("head, tied to the embedding", size, "V", {"V": size})
+    return ModelPart("head, tied to the embedding", size, "V", {"V": size})
   if name == "crf":
     V = max(leaf.shape[-1] for leaf in jax.tree.leaves(params))
-    return Part("CRF", size, "V² + 2V", {"V": V})
+    return ModelPart("CRF", size, "V² + 2V", {"V": V})
   if isinstance(params, Mapping) and "affixes" in params:
     A, D = params["affixes"].shape
-    return Part(title, size, "AD", {"A": A, "D": D})
-  return Part(title, size)
+    return ModelPart(title, size, "AD", {"A": A, "D": D})
+  return ModelPart(title, size)
 
 
-def _layers(body: Params, cell: Cell) -> list[Part]:
+def _layers(body: Params, cell: Cell) -> list[ModelPart]:
   """The layers by depth, the forward one first."""
   layers = []
   places = dict(_cells(body))
@@ -96,7 +96,7 @@ def _layers(body: Params, cell: Cell) -> list[Part]:
     direction = (", backward" if reverse else ", forward") if both else ""
     values = {"D": D, "H": K // cell.gate_count}
     name, size = f"layer {depth}{direction}", _size(params)
-    layers.append(Part(name, size, cell.formula, values, depth, reverse))
+    layers.append(ModelPart(name, size, cell.formula, values, depth, reverse))
   return sorted(layers, key=lambda part: (part.depth, part.reverse))
 
 
@@ -118,7 +118,10 @@ def _cells(
 
 
 def rows(
-  experiment: Experiment, config: Config, parts: Sequence[Part], pooled: bool
+  experiment: Experiment,
+  config: Config,
+  parts: Sequence[ModelPart],
+  pooled: bool,
 ) -> Rows:
   """The boxes of a model.
 

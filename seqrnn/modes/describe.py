@@ -13,7 +13,7 @@ from rich.table import Table
 from seqrnn.config.read import Config
 from seqrnn.experiment import Batch, Experiment, require
 from seqrnn.models import diagram
-from seqrnn.models.diagram import Part
+from seqrnn.models.diagram import ModelPart
 from seqrnn.runtime import devices, files, sharding
 from seqrnn.training import optimizers, setup
 from seqrnn.training.step import make_start, make_step
@@ -41,7 +41,7 @@ def advice(parameters: int, symbols: int, unit: str) -> str:
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
-) -> list[Part]:
+) -> list[ModelPart]:
   """Prints the parts of a model; writes model.svg and model.png.
 
   The model need not have been trained.
@@ -78,7 +78,7 @@ def run(
   return parts
 
 
-def _parts_table(parts: list[Part], size: int) -> Table:
+def _parts_table(parts: list[ModelPart], size: int) -> Table:
   table = Table("part", "parameters", "formula", "values")
   for part in parts:
     values = ", ".join(f"{name}={n:,}" for name, n in part.values.items())

@@ -12,7 +12,7 @@ from seqrnn.data.read import midi, music
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.experiment import Decoder, Params
 from seqrnn.reporting import charts, neurons, page
-from seqrnn.reporting.neurons import Reading
+from seqrnn.reporting.neurons import TextReading
 from seqrnn.reporting.page import Mark, Section, section
 from seqrnn.reporting.subject import (
   Passage,
@@ -39,7 +39,7 @@ _CLEAR = 0.1  # The least share of its variance that a shown unit explains.
 _SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
 
 
-class Source(NamedTuple):
+class ReadSplit(NamedTuple):
   """Passages of a split, and the model's predictions and states on them.
 
   Attributes:
@@ -52,7 +52,7 @@ class Source(NamedTuple):
   split: str
   texts: list[Passage]
   ids: np.ndarray
-  reading: Reading
+  reading: TextReading
 
 
 def writing(run: Subject) -> list[Section]:
@@ -76,8 +76,8 @@ def writing(run: Subject) -> list[Section]:
 
 
 def _sources(
-  subject: Subject, read: Callable[[Params, np.ndarray], Reading]
-) -> list[Source]:
+  subject: Subject, read: Callable[[Params, np.ndarray], TextReading]
+) -> list[ReadSplit]:
   """The last two splits, padded to one shape so that one program reads both."""
   texts = {
     split: passages(subject.read(split), _ROWS, _LENGTH, _ROWS * _LENGTH)
@@ -91,7 +91,7 @@ def _sources(
     B, S = ids_BS.shape
     ids_BS = np.pad(ids_BS, ((0, rows - B), (0, size - S)))
     reading = read(subject.params, ids_BS)
-    sources.append(Source(split, texts[split], ids_BS, reading))
+    sources.append(ReadSplit(split, texts[split], ids_BS, reading))
   return sources
 
 
@@ -114,7 +114,7 @@ def samples(subject: Subject) -> Section:
   )
 
 
-def surprises(subject: Subject, source: Source) -> Section:
+def surprises(subject: Subject, source: ReadSplit) -> Section:
   """A text, coloured by the surprisal of its symbols."""
   symbols = subject.symbols
   marks: list[Mark] = []
@@ -188,9 +188,9 @@ def pieces(subject: Subject) -> list[Section]:
 
 def _interpretable(
   subject: Subject,
-  read: Callable[[Params, np.ndarray], Reading],
-  first: Source,
-  second: Source,
+  read: Callable[[Params, np.ndarray], TextReading],
+  first: ReadSplit,
+  second: ReadSplit,
 ) -> list[Section]:
   """The units whose states explain a simple property of characters.
 
@@ -254,7 +254,7 @@ def _properties(texts: list[Passage], ids_BT: np.ndarray):
 
 
 def _passage(
-  symbols: Vocabulary, source: Source, state: int, values_BT: np.ndarray
+  symbols: Vocabulary, source: ReadSplit, state: int, values_BT: np.ndarray
 ) -> list[tuple[str, str]]:
   """The passage where a property varies most, coloured by a state."""
   ids_BT, state_BT = source.ids[:, :-1], source.reading.states[..., state]
@@ -268,7 +268,9 @@ def _passage(
   )
 
 
-def _gates(subject: Subject, decoder: Decoder, source: Source) -> list[Section]:
+def _gates(
+  subject: Subject, decoder: Decoder, source: ReadSplit
+) -> list[Section]:
   """The saturation of gates."""
   saturation = neurons.saturation(
     subject.config, subject.params, decoder, source.ids

@@ -37,7 +37,7 @@ _PLACES = {
 _RARE = 0.01  # A property that differs from its mode less often is ignored.
 
 
-class Reading(NamedTuple):
+class TextReading(NamedTuple):
   """The predictions and states of a model as it reads texts.
 
   At position t it has read symbol t and predicts symbol t + 1; N states.
@@ -65,10 +65,10 @@ def memories(carry: Carry) -> list[jax.Array]:
   ]
 
 
-def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
-  """A function params, ids_BS -> Reading of S - 1 positions, k likely symbols.
+def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], TextReading]:
+  """A function params, ids_BS -> TextReading of S - 1 positions.
 
-  It is compiled once for texts of one shape.
+  It has k likely symbols, and is compiled once for texts of one shape.
   """
 
   @sharding.jit
@@ -87,7 +87,9 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], Reading]:
     _, arrays = jax.lax.scan(step, carry, (ids_SB[:-1], ids_SB[1:]))
     return [x.swapaxes(0, 1) for x in arrays]
 
-  return lambda params, ids_BS: Reading(*jax.device_get(scan(params, ids_BS)))
+  return lambda params, ids_BS: TextReading(
+    *jax.device_get(scan(params, ids_BS))
+  )
 
 
 def properties(text: str) -> dict[str, np.ndarray]:

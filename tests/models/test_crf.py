@@ -17,7 +17,7 @@ ROWS = 7  # For which a gradient is compiled.
 def case():
   """Scores, rows of 0 to 5 tags between gaps, and edges."""
   rng = np.random.default_rng(0)
-  chain = crf.Chain(*(rng.normal(size=s) for s in ((C, C), C, C)))
+  chain = crf.TagScores(*(rng.normal(size=s) for s in ((C, C), C, C)))
   mask = rng.random((B, T)) < 0.7
   mask[0], mask[1:4] = False, True
   edges = rng.random((B, 2)) < 0.6
@@ -95,7 +95,7 @@ def test_the_loss_and_its_gradient_are_those_over_all_sequences(case):
 def test_new_parameters_make_tags_independent():
   logits = jax.random.normal(jax.random.key(0), (4, T, C))
   every, edges = jnp.ones((4, T), bool), jnp.ones((4, 2), bool)
-  chain = crf.Chain(**crf.init(C))
+  chain = crf.TagScores(**crf.init(C))
   log_p = crf.marginals(chain, logits, every, edges)
   np.testing.assert_allclose(log_p, jax.nn.log_softmax(logits), atol=1e-5)
   assert (crf.viterbi(chain, logits, every, edges) == logits.argmax(-1)).all()
