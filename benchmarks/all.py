@@ -157,7 +157,7 @@ def commit() -> str:
 
 
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-  """Returns the figures of a part, and what they depend on."""
+  """Returns the figures of a part, and their conditions."""
   load, begin = os.getloadavg()[0], time.monotonic()
   every, ours = processor_seconds()
   record = PARTS[name](arguments)

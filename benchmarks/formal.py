@@ -2,7 +2,7 @@
 
   python benchmarks/formal.py                 # all trials that are missing
   python benchmarks/formal.py --cells=lstm,gru --languages=parity --workers=2
-  python benchmarks/formal.py --summary       # of what was trained so far
+  python benchmarks/formal.py --summary       # of the trials so far
 
 Each trial trains on strings of 1 to 40 symbols, and is tested on 41 to 100. A
 cell has the largest hidden size within the budget of parameters; all trials

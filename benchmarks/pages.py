@@ -17,7 +17,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def put(page: Path, marks: tuple[str, str], text: str):
-  """Replaces what is between two marks of a page."""
+  """Replaces the text between two marks of a page."""
   begin, end = marks
   head, _, after = page.read_text("utf-8").partition(begin)
   _, _, tail = after.partition(end)

@@ -149,18 +149,17 @@ def spread(values: list[float]) -> str:
 _HEAD = """\
 # Results
 
-Made by `benchmarks/results.py`; not to be edited. A row is a recipe, run by the
-commands below: a config of `configs/` and the fields of the data set, over the
-seeds that are named. Figures are mean ± standard deviation over the seeds (of
-one seed, its figure alone), of the best checkpoint by validation loss, as
-`--mode=evaluate` gives it; nothing was chosen on test. Where a set has no test
-split, its published figure was chosen on that validation split, and so is ours.
-Seconds are those of a training with its evaluations, the mean over the seeds,
-on 2 cores, or one, of a machine that was busy with other work, for some of them
-four fifths of it: upper bounds. *: computed by this project.
+Made by `benchmarks/results.py`; do not edit it. Each row is a recipe: a config
+of `configs/` with the fields and seeds of the commands below. Figures are the
+mean ± standard deviation over the seeds, of the checkpoint with the best
+validation loss, as `--mode=evaluate` prints them; a single seed has no
+deviation. No choice was made on test. Where a set has no test split, the
+published figure and ours were both chosen on the validation split. Seconds are
+the mean time of a training with its evaluations, on one or two cores of a busy
+machine, so they are upper bounds. *: computed by this project.
 
-The data sets are no part of this project. They are downloaded by their names in
-`data.source`, except imdb, whose archive you put in its place yourself;
+The data sets are not part of this project. `data.source` names the set that is
+downloaded; the archive of imdb you put in its place yourself.
 docs/howto/data.md has their terms.
 """
 _COLUMNS = (
@@ -241,7 +240,7 @@ def render(records: dict[str, Any]) -> str:
       cost(records[name]),
     ]
     if recipe.notes:
-      lines += ["", "Tried and lost, on validation:", ""]
+      lines += ["", "Experiments that were worse, on validation:", ""]
       lines += [f"- {note}" for note in recipe.notes]
   return "\n".join(lines) + "\n"
 

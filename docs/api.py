@@ -1,4 +1,4 @@
-"""What autodoc leaves out of the Python API, and what it adds to cells."""
+"""The members that autodoc leaves out, and its additions to cells."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""docs/results/detection.md: what is kept of the runs, and nothing else."""
+"""docs/results/detection.md is made from the stored figures of the runs."""
 
 import json
 from pathlib import Path

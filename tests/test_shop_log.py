@@ -44,7 +44,7 @@ def test_second_version_has_three_new_lines_and_another_order(tmp_path):
     for line in path.read_text().splitlines():
       name, event = line.split(" ", 5)[4:]
       orders[name].append(re.sub(r"\d+(\.\d+)*", "#", event))
-    # An order that is lost ends early.
+    # A lost order ends early.
     return [events for events in orders.values() if events[-1] == "closed"]
 
   first, second = read(1), read(2)

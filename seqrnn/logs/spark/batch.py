@@ -1,8 +1,8 @@
 """detect on Apache Spark: a log that is too large for one machine.
 
-Spark reads the lines, brings sessions together and keeps what it needs for
-that; its Python workers parse the lines (`read`) and score the sessions
-(`score`) with the detector of the last detection.
+Spark reads the lines and brings the events of a session together; its Python
+workers parse the lines (`read`) and score the sessions (`score`) with the
+detector of the last detection.
 """
 
 # The extra `spark` may not be installed.
@@ -135,7 +135,7 @@ def refuse(settings: Config):
   """
   if settings.path is None:
     raise UserError(
-      "config.detect.path=None: engine=spark needs the path of what it reads"
+      "config.detect.path=None: engine=spark needs the path of a log or a table"
     )
   for name in ("anomalous_path", "labels", "inject"):
     if settings[name]:

@@ -74,7 +74,7 @@ def reporting() -> Iterator[None]:
   """Turns a user's mistake that Spark reports into one line.
 
   Raises:
-    UserError: a file, a table or a line is not what it must be.
+    UserError: a file, a table or a line is refused.
   """
   try:
     yield

@@ -322,7 +322,7 @@ def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
   config, workdir, one = trained
   deployed = batch.restore(experiments.build, config, workdir)
   (tmp_path / "logs").mkdir()
-  # The second query goes on with the state of the first one.
+  # The second query resumes from the state of the first one.
   for names in (["app.log.2"], ["app.log.1", "app.log"]):
     for name in names:
       shutil.copy(shop / "logs" / name, tmp_path / "logs")
