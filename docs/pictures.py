@@ -153,7 +153,8 @@ def pattern(run: experiments.Run):
   axes.set_xlabel("the sample; a frame is the symbol that was drawn")
   figures.save(drawn, HERE / "howto" / "pattern.png")
   mass_T = np.where(allowed_TV, chance_TV, 0).sum(1)
-  print(f"{text}: the model alone gives the allowed symbols {np.prod(mass_T):.2e}")
+  mass = np.prod(mass_T)
+  print(f"{text}: the model alone gives the allowed symbols {mass:.2e}")
 
 
 if __name__ == "__main__":
